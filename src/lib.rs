@@ -1,0 +1,4 @@
+//! llamagate: a gateway that launches, watches and restarts llama.cpp's `llama-server` and stands in front of it.
+
+pub mod keys;
+pub mod models;
