@@ -2,3 +2,5 @@
 
 pub mod keys;
 pub mod models;
+pub mod platform;
+pub mod settings;

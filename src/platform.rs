@@ -1,0 +1,154 @@
+//! Where are we: RunPod, Vast.ai, a container or a plain machine, and what follows from it (contract, section 3).
+//!
+//! Owns the detection and the defaults that a platform brings. Speaks no platform's protocol.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// The kinds of place this program knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A RunPod serverless worker, load-balanced or fed from a queue.
+    RunpodServerless,
+    /// A RunPod pod.
+    RunpodPod,
+    /// A Vast.ai instance.
+    Vast,
+    /// Any other container.
+    Docker,
+    /// A machine of one's own.
+    Local,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::RunpodServerless => "runpod-serverless",
+            Self::RunpodPod => "runpod-pod",
+            Self::Vast => "vast",
+            Self::Docker => "docker",
+            Self::Local => "local",
+        })
+    }
+}
+
+/// What was found.
+#[derive(Debug, Clone)]
+pub struct Platform {
+    /// The kind of place.
+    pub kind: Kind,
+    /// Default of `DATA_DIR`.
+    pub data_dir: PathBuf,
+    /// Which rule chose [`Self::data_dir`], for `llamagate check`.
+    pub data_dir_rule: String,
+    /// Default of `INSTANCE_ID`.
+    pub instance_id: String,
+}
+
+/// Detects the platform from environment variables and from folders below `root` (which is `/` outside tests).
+pub fn detect<'a>(variable: impl Fn(&str) -> Option<&'a str>, root: &Path) -> Platform {
+    let set = |name: &str| variable(name).is_some();
+    let kind = if set("RUNPOD_WEBHOOK_GET_JOB") || set("RUNPOD_ENDPOINT_ID") {
+        Kind::RunpodServerless
+    } else if set("RUNPOD_POD_ID") {
+        Kind::RunpodPod
+    } else if set("VAST_CONTAINERLABEL") || (set("CONTAINER_ID") && set("PUBLIC_IPADDR")) {
+        Kind::Vast
+    } else if root.join(".dockerenv").exists() || root.join("run/.containerenv").exists() {
+        Kind::Docker
+    } else {
+        Kind::Local
+    };
+
+    let mounted =
+        ["runpod-volume", "workspace", "data"].into_iter().map(|name| root.join(name)).find(|dir| dir.is_dir());
+    let (data_dir, data_dir_rule) = match mounted {
+        Some(dir) => {
+            let rule = format!("{} is a folder", dir.display());
+            (dir, rule)
+        }
+        None => users_data_dir(&variable),
+    };
+
+    let instance_id = variable("RUNPOD_POD_ID")
+        .or_else(|| variable("CONTAINER_ID"))
+        .map(str::to_owned)
+        .or_else(|| nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()))
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| "unknown".to_owned());
+
+    Platform { kind, data_dir, data_dir_rule, instance_id }
+}
+
+fn users_data_dir<'a>(variable: &impl Fn(&str) -> Option<&'a str>) -> (PathBuf, String) {
+    // The XDG base directory specification says that a relative path is to be ignored.
+    let absolute = |name: &str| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    if let Some(dir) = absolute("XDG_DATA_HOME") {
+        return (dir.join("llamagate"), "XDG_DATA_HOME".to_owned());
+    }
+    if let Some(home) = absolute("HOME") {
+        return (home.join(".local/share/llamagate"), "the user's data folder".to_owned());
+    }
+    let uid = nix::unistd::getuid();
+    (PathBuf::from(format!("/var/tmp/llamagate-{uid}")), "neither XDG_DATA_HOME nor HOME is set".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn detect_with(
+        variables: &'static [(&'static str, &'static str)],
+        folders: &[&str],
+    ) -> (Platform, tempfile::TempDir) {
+        let root = tempfile::tempdir().unwrap();
+        for folder in folders {
+            std::fs::create_dir_all(root.path().join(folder)).unwrap();
+        }
+        let lookup = |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| *value);
+        (detect(lookup, root.path()), root)
+    }
+
+    #[test]
+    fn the_kind_follows_from_the_platforms_own_variables() {
+        for (variables, kind) in [
+            (&[("RUNPOD_WEBHOOK_GET_JOB", "u"), ("RUNPOD_POD_ID", "p")][..], Kind::RunpodServerless),
+            (&[("RUNPOD_ENDPOINT_ID", "e")][..], Kind::RunpodServerless),
+            (&[("RUNPOD_POD_ID", "p")][..], Kind::RunpodPod),
+            (&[("VAST_CONTAINERLABEL", "C.1")][..], Kind::Vast),
+            (&[("CONTAINER_ID", "1"), ("PUBLIC_IPADDR", "1.2.3.4")][..], Kind::Vast),
+            (&[("CONTAINER_ID", "1")][..], Kind::Local),
+        ] {
+            assert_eq!(detect_with(variables, &[]).0.kind, kind, "{variables:?}");
+        }
+    }
+
+    #[test]
+    fn the_data_folder_is_the_first_mounted_one() {
+        for (folders, expected) in [
+            (&["data", "workspace", "runpod-volume"][..], "runpod-volume"),
+            (&["data", "workspace"][..], "workspace"),
+            (&["data"][..], "data"),
+        ] {
+            let (platform, root) = detect_with(&[], folders);
+            assert_eq!(platform.data_dir, root.path().join(expected));
+            assert!(platform.data_dir_rule.contains(expected));
+        }
+    }
+
+    #[test]
+    fn without_a_mounted_folder_it_is_the_users_own() {
+        let (platform, _root) = detect_with(&[("XDG_DATA_HOME", "/x"), ("HOME", "/home/u")], &[]);
+        assert_eq!(platform.data_dir, Path::new("/x/llamagate"));
+        let (platform, _root) = detect_with(&[("XDG_DATA_HOME", "relative"), ("HOME", "/home/u")], &[]);
+        assert_eq!(platform.data_dir, Path::new("/home/u/.local/share/llamagate"));
+        let (platform, _root) = detect_with(&[], &[]);
+        assert!(platform.data_dir.is_absolute());
+    }
+
+    #[test]
+    fn the_instance_is_named_by_the_platform_before_the_host() {
+        let (platform, _root) = detect_with(&[("RUNPOD_POD_ID", "pod7"), ("CONTAINER_ID", "9")], &[]);
+        assert_eq!(platform.instance_id, "pod7");
+    }
+}

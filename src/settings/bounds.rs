@@ -1,0 +1,75 @@
+//! Bounds that are not settings: each wait, queue and buffer whose size no user needs to choose, by name.
+
+use std::time::Duration;
+
+/// Longest stay of an idle connection to llama-server in the pool. llama-server closes one after 5 s, and a
+/// request must not meet a connection that is just being closed.
+pub const UPSTREAM_IDLE: Duration = Duration::from_secs(3);
+
+/// Most idle connections to one llama-server.
+pub const UPSTREAM_IDLE_CONNECTIONS: usize = 32;
+
+/// Time between two readiness probes while llama-server starts.
+pub const PROBE_INTERVAL_LOADING: Duration = Duration::from_millis(100);
+
+/// Time between two probes of a ready llama-server.
+pub const PROBE_INTERVAL_READY: Duration = Duration::from_secs(5);
+
+/// Longest wait for the answer to one probe.
+pub const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Failed probes in a row after which a ready llama-server counts as unhealthy.
+pub const PROBES_UNTIL_UNHEALTHY: u32 = 3;
+
+/// Failed probes in a row after which an unhealthy llama-server is killed and restarted.
+pub const PROBES_UNTIL_RESTART: u32 = 12;
+
+/// Backoff before the first restart; it doubles with each further restart in the window.
+pub const BACKOFF_FIRST: Duration = Duration::from_millis(500);
+
+/// Longest backoff between two restarts.
+pub const BACKOFF_LONGEST: Duration = Duration::from_secs(30);
+
+/// Time between SIGTERM and SIGKILL when llama-server is stopped. It does not drain, and may hang until its last
+/// client is gone, so there is no point in waiting longer.
+pub const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// Longest wait for the last output of a llama-server that has ended.
+pub const LOG_PUMP_GRACE: Duration = Duration::from_secs(2);
+
+/// Ports tried from `PORT_BACKEND` upwards before the system picks one.
+pub const BACKEND_PORT_TRIES: u16 = 100;
+
+/// Orders that may wait for the owner of a process-spawning thread.
+pub const SPAWN_QUEUE: usize = 16;
+
+/// Time that connections get to finish what they are sending once everything else has stopped.
+pub const CONNECTION_GRACE: Duration = Duration::from_secs(1);
+
+/// Pause after `accept` failed, for instance because all file descriptors are in use.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Connections that the kernel may hold before they are accepted.
+pub const LISTEN_BACKLOG: u32 = 1024;
+
+/// Connections that the health port serves at once.
+pub const HEALTH_CONNECTIONS: usize = 64;
+
+/// Longest part of a server-sent event that is held back until the event is complete. A longer event is passed on
+/// in pieces.
+pub const HELD_EVENT: usize = 64 * 1024;
+
+/// Access-log and boot-log lines that may wait for their writer; more are dropped and counted.
+pub const LOG_QUEUE: usize = 8 * 1024;
+
+/// How often a full or read-only log disk is reported.
+pub const DISK_REPORT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Most bytes of a configuration file.
+pub const CONFIG_FILE_SIZE: u64 = 1024 * 1024;
+
+/// Retry-After of a refusal for which nothing has been measured yet.
+pub const RETRY_AFTER_UNKNOWN: Duration = Duration::from_secs(5);
+
+/// Longest answer of the health port that `llamagate health` reads.
+pub const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(3);

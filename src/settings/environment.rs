@@ -1,0 +1,82 @@
+//! A copy of the process environment, taken once. Everything else asks the copy, so tests can bring their own.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+/// The variables of the environment as they were at the start.
+#[derive(Clone, Default)]
+pub struct Environment(BTreeMap<String, String>);
+
+impl Environment {
+    /// Copies the environment of this process; text that is not UTF-8 is replaced where it is not.
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+    pub fn capture() -> Self {
+        let lossy = |text: &OsStr| text.to_string_lossy().into_owned();
+        Self(std::env::vars_os().map(|(name, value)| (lossy(&name), lossy(&value))).collect())
+    }
+
+    /// The value of a variable; an empty one counts as not set, as `FOO=` in a compose file means.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// The first executable file of that name in the folders of `PATH`.
+    pub fn find_program(&self, name: &str) -> Option<PathBuf> {
+        let folders = self.get("PATH")?;
+        std::env::split_paths(folders).map(|folder| folder.join(name)).find(|path| is_executable(path))
+    }
+
+    /// What a llama-server child inherits: how to find libraries, GPUs and the locale. Nothing that configures
+    /// llama-server itself (`LLAMA_*`), and nobody's secrets.
+    pub fn for_child(&self) -> Vec<(String, String)> {
+        const NAMES: &[&str] = &["PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ", "TMPDIR"];
+        const PREFIXES: &[&str] = &[
+            "CUDA_", "NVIDIA_", "GGML_", "HIP_", "HSA_", "ROCR_", "ROCM_", "VK_", "ONEAPI_", "SYCL_", "OMP_", "NCCL_",
+        ];
+        self.0
+            .iter()
+            .filter(|(name, _)| {
+                NAMES.contains(&name.as_str()) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+            })
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect()
+    }
+}
+
+impl<const N: usize> From<[(&str, &str); N]> for Environment {
+    fn from(pairs: [(&str, &str); N]) -> Self {
+        Self(pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+    }
+}
+
+/// Whether the path names a file that somebody may execute.
+pub(super) fn is_executable(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_variable_counts_as_not_set() {
+        assert_eq!(Environment::from([("PORT", "")]).get("PORT"), None);
+    }
+
+    #[test]
+    fn a_child_inherits_no_llama_settings_and_no_secrets() {
+        let environment = Environment::from([
+            ("PATH", "/bin"),
+            ("CUDA_VISIBLE_DEVICES", "0"),
+            ("LLAMA_ARG_HOST", "0.0.0.0"),
+            ("LLAMA_API_KEY", "x"),
+            ("HF_TOKEN", "x"),
+            ("RUNPOD_API_KEY", "x"),
+            ("HOME", "/root"),
+        ]);
+        let names: Vec<_> = environment.for_child().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["CUDA_VISIBLE_DEVICES", "PATH"]);
+    }
+}

@@ -1,0 +1,17 @@
+//! Settings: from flags, environment and configuration file to one typed, checked value.
+//!
+//! Owns every name, default and bound of the program, and is the only place that reads the environment.
+//! Whether a model or a key file that a setting names is any good is not decided here but in `preflight.rs`.
+
+pub mod bounds;
+mod environment;
+mod file;
+pub mod options;
+mod reference;
+mod resolve;
+pub mod values;
+
+pub use environment::Environment;
+pub use options::{OPTIONS, OptionRow, Settings};
+pub use reference::configuration_reference;
+pub use resolve::{Inputs, Problem, Resolved, Source, resolve};

@@ -1,0 +1,197 @@
+//! The one table of settings: name, type, default and meaning.
+//!
+//! A new setting is one row here. From the row come the environment variable (the name in capitals), the flag
+//! (the name in kebab case), the key in the configuration file (the name itself), the typed field, `--help`,
+//! `llamagate check` and `docs/CONFIGURATION.md`. How the text of a value is read is the type's business
+//! (`values.rs`), and which source wins is `resolve.rs`'s.
+
+use super::resolve::Reader;
+use super::values::{
+    Bytes, Context, ExtraArgs, GpuLayers, LogFormat, LogLevel, Origins, RunpodMode, Seconds, Value, ZeroIsOff,
+};
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
+
+/// One row of the table.
+#[derive(Debug, Clone, Copy)]
+pub struct OptionRow {
+    /// The name in lower case, as in the configuration file.
+    pub key: &'static str,
+    /// The default as text; `$OTHER` stands for the resolved value of another setting. Empty: no default.
+    pub default: &'static str,
+    /// Other environment variables that mean the same, oldest last.
+    pub aliases: &'static [&'static str],
+    /// What the setting does, in one sentence or two.
+    pub doc: &'static str,
+    /// The heading it stands under.
+    pub group: &'static str,
+    /// A yes-or-no setting, whose flag may stand without a value.
+    pub is_bool: bool,
+    /// Replaces what is secret in a text of this setting, for printing.
+    pub masked: fn(&str) -> String,
+}
+
+impl OptionRow {
+    /// The environment variable: `max_queue_size` is `MAX_QUEUE_SIZE`.
+    pub fn variable(&self) -> String {
+        self.key.to_ascii_uppercase()
+    }
+
+    /// The flag without its dashes: `max_queue_size` is `max-queue-size`.
+    pub fn flag(&self) -> String {
+        self.key.replace('_', "-")
+    }
+}
+
+/// Finds a row by its lower-case key.
+pub fn row(key: &str) -> Option<&'static OptionRow> {
+    OPTIONS.iter().find(|row| row.key == key)
+}
+
+const fn is_bool(type_name: &str) -> bool {
+    matches!(type_name.as_bytes(), b"bool")
+}
+
+macro_rules! options {
+    ($(
+        $(#[doc = $group_doc:literal])+
+        $group:ident $part:ident $title:literal {
+            $( $key:ident: $type:ty = $default:literal $(alias $alias:literal)*, $doc:literal; )+
+        }
+    )+) => {
+        $(
+            $(#[doc = $group_doc])+
+            #[derive(Debug, Clone)]
+            pub struct $group { $( #[doc = $doc] pub $key: $type, )+ }
+        )+
+
+        /// Every setting, resolved and typed, in the groups that their users take.
+        #[derive(Debug, Clone)]
+        pub struct Settings { $( $(#[doc = $group_doc])+ pub $part: $group, )+ }
+
+        /// The table, in the order of the documentation; a default may only refer to rows above it.
+        pub const OPTIONS: &[OptionRow] = &[ $( $( OptionRow {
+            key: stringify!($key),
+            default: $default,
+            aliases: &[ $( $alias ),* ],
+            doc: $doc,
+            group: $title,
+            is_bool: is_bool(stringify!($type)),
+            masked: <$type as Value>::masked,
+        }, )+ )+ ];
+
+        impl Settings {
+            /// Reads every value before it gives up on any, so that all problems are reported together.
+            pub(super) fn read(reader: &mut Reader<'_>) -> Option<Settings> {
+                $( $( let $key = reader.value::<$type>(stringify!($key)); )+ )+
+                Some(Settings { $( $part: $group { $( $key: $key?, )+ }, )+ })
+            }
+        }
+    };
+}
+
+options! {
+    /// Which model is served, and where files live.
+    Files files "Model and folders" {
+        model_name: Option<String> = "", "GGUF file name under `MODELS_DIR` (one of `MODEL_NAME`, `MODEL_PATH` is required).";
+        model_path: Option<PathBuf> = "", "Full path to a GGUF file; wins over `MODEL_NAME`.";
+        data_dir: PathBuf = "", "Folder for models, keys and logs. Detected: `/runpod-volume`, else `/workspace`, else `/data`, whichever is a folder first, else the user's data folder.";
+        models_dir: PathBuf = "$DATA_DIR/models", "Folder of GGUF files.";
+        config_file: Option<PathBuf> = "", "Configuration file; `$DATA_DIR/llamagate.yaml` if it exists.";
+    }
+
+    /// Where the service listens.
+    Listen listen "Listening" {
+        host: std::net::IpAddr = "0.0.0.0", "Listen address of the gateway and the health port.";
+        port: u16 = "8000" alias "GATEWAY_PORT", "Gateway port; `0` picks a free one and prints it.";
+        port_health: u16 = "8001", "Health port; the same as `PORT` means one listener for both, `0` picks a free one and prints it.";
+        port_file: Option<PathBuf> = "", "File that receives the gateway's port once it listens.";
+        health_check_path: String = "/ping", "Another path on the health port that answers like `/ping`.";
+    }
+
+    /// Who may call, how often, from which pages.
+    Access access "Access" {
+        auth_enabled: bool = "true", "Ask for an API key on inference routes.";
+        auth_keys_file: PathBuf = "$DATA_DIR/api_keys.txt", "The API-key file (see AUTHENTICATION.md).";
+        max_requests_per_minute: NonZeroU32 = "100", "Requests a minute for each key whose own line sets no limit.";
+        metrics_auth_enabled: bool = "false", "Ask for a key with the scope `metrics` on `/metrics`.";
+        cors_origins: Origins = "", "Comma list of origins that browsers may call from; `*` = any; empty = off.";
+    }
+
+    /// How many requests run and wait.
+    Queueing queue "Queue" {
+        max_concurrent_requests: NonZeroUsize = "1", "Requests in flight per llama-server.";
+        max_queue_size: ZeroIsOff<usize> = "0", "Requests that may wait per model; `0` = unlimited.";
+        queue_timeout: ZeroIsOff<Seconds> = "0", "Longest wait in the queue; `0` = none of its own.";
+        sse_heartbeat: ZeroIsOff<Seconds> = "0", "Interval of SSE comments to a streaming client that waits for a slot; `0` = off. Commits a 200 early.";
+    }
+
+    /// What a client may send, and how long anything may take.
+    Limits limits "Limits and timeouts" {
+        request_timeout: Seconds = "300s", "The whole request; for a stream, the time to its first byte.";
+        stream_idle_timeout: Seconds = "120s", "Longest silence between two pieces of a stream.";
+        backend_connect_timeout: Seconds = "10s", "Longest wait for a connection to llama-server.";
+        client_header_timeout: Seconds = "30s", "Longest time for a client to send its request head.";
+        client_body_timeout: Seconds = "60s", "Longest silence while a request body arrives.";
+        max_request_body_size: Bytes = "10485760", "Largest request body; more is refused with 413.";
+        max_headers: NonZeroUsize = "64", "Most header lines of a request; more are refused with 431.";
+        max_header_line_size: Bytes = "8192", "Longest header line; a longer one is refused with 431.";
+        max_request_line_size: Bytes = "8192", "Longest request line; a longer one is refused with 414.";
+        max_connections: NonZeroUsize = "1024", "Accepted connections, idle ones included.";
+    }
+
+    /// How llama-server is started and kept running.
+    Engine engine "llama-server" {
+        llama_server: Option<PathBuf> = "", "The llama-server binary; found on `PATH`, then beside the gateway, then `/app/llama-server`.";
+        port_backend: u16 = "8080" alias "BACKEND_PORT", "First port tried for llama-server, always on 127.0.0.1.";
+        ngl: GpuLayers = "99", "Layers on the GPU (`--n-gpu-layers`); `0` = CPU only, `auto` = llama-server decides.";
+        ctx: Context = "16384", "Context length per slot, in tokens; llama-server's total is this times `PARALLEL`.";
+        parallel: NonZeroUsize = "$MAX_CONCURRENT_REQUESTS", "llama-server slots.";
+        threads: usize = "0", "CPU threads; `0` = llama-server's own choice.";
+        extra_args: ExtraArgs = "", "More llama-server arguments, split as a shell does; those the gateway owns are refused.";
+        load_timeout: Seconds = "15m", "Longest model load without a sign of progress.";
+        restart_limit: u32 = "5", "Restarts within `RESTART_WINDOW` before llama-server counts as failed.";
+        restart_window: Seconds = "10m", "The time in which restarts are counted.";
+        hang_timeout: ZeroIsOff<Seconds> = "120s", "A llama-server that processes but makes no progress for so long is restarted; `0` = off.";
+        idle_unload: ZeroIsOff<Seconds> = "0", "Stop an idle llama-server after so long; the next request starts it again; `0` = never.";
+        prefetch: bool = "false", "Read the model file once before the start (network volumes).";
+        mock_backend: bool = "false", "Start no llama-server; inference routes answer 503 `backend_unavailable`.";
+    }
+
+    /// Start and end of the whole service.
+    Service service "Service" {
+        drain_timeout: Seconds = "30s", "How long requests in flight may finish after SIGTERM.";
+        shutdown_timeout: ZeroIsOff<Seconds> = "0", "Stop the whole service after so long without a request; `0` = never.";
+        runpod_mode: Option<RunpodMode> = "", "`queue` or `http`; detected from RunPod's own variables when not set.";
+        debug_shell: bool = "false", "Print the resolved settings (secrets masked) and wait; start nothing.";
+    }
+
+    /// Where logs go and how they look.
+    Logs logs "Logs" {
+        log_level: LogLevel = "info", "`error`, `warn`, `info`, `debug` or `trace`.";
+        log_format: LogFormat = "text", "`text`, or `json` for one JSON object a line.";
+        log_dir: PathBuf = "$DATA_DIR/logs", "Folder of all log folders.";
+        log_name: String = "llama", "Folder of llama-server's own logs.";
+        worker_type: Option<String> = "", "Suffix of that folder: `coder` makes it `llama-coder`.";
+        log_keep: NonZeroUsize = "20", "Newest log files kept per folder.";
+        instance_id: String = "", "Used in log file names; `RUNPOD_POD_ID`, else `CONTAINER_ID`, else the host name.";
+    }
+}
+
+/// Settings that are read and checked but that this version does not act on yet, with what they wait for.
+pub const NOT_YET: &[&str] = &[
+    "max_requests_per_minute",
+    "cors_origins",
+    "max_queue_size",
+    "queue_timeout",
+    "sse_heartbeat",
+    "max_headers",
+    "max_header_line_size",
+    "max_request_line_size",
+    "max_connections",
+    "hang_timeout",
+    "idle_unload",
+    "prefetch",
+    "shutdown_timeout",
+    "runpod_mode",
+];

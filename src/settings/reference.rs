@@ -1,0 +1,31 @@
+//! `docs/CONFIGURATION.md`, written from the table. A test compares the file with this text.
+
+use super::options::{NOT_YET, OPTIONS};
+use std::fmt::Write as _;
+
+/// The text of `docs/CONFIGURATION.md`.
+pub fn configuration_reference() -> String {
+    let mut text = String::from(
+        "# Configuration\n\n\
+         Generated from `src/settings/options.rs`; `UPDATE_DOCS=1 cargo test --test it docs` writes it anew.\n\n\
+         Every setting is an environment variable, a flag of the same name in kebab case (`MAX_QUEUE_SIZE` is\n\
+         `--max-queue-size`) and a key under `server:` of the configuration file in lower case (`max_queue_size`).\n\
+         The order is flag, environment variable, configuration file, platform default, default.\n\n\
+         Yes-or-no settings take `true`, `false`, `1`, `0`, `yes`, `no`, `on`, `off` in any case. Durations take\n\
+         `300`, `300s`, `5m`, `2h`, `500ms`; sizes take `10485760`, `10MiB`, `10MB`. A value that cannot be understood\n\
+         is an error, never a default: `llamagate check` prints every problem at once and exits with 78.\n\
+         An empty variable counts as not set.\n",
+    );
+    let mut group = "";
+    for row in OPTIONS {
+        if row.group != group {
+            group = row.group;
+            let _ = write!(text, "\n## {group}\n\n| variable | default | meaning |\n|---|---|---|\n");
+        }
+        let default = if row.default.is_empty() { "-".to_owned() } else { format!("`{}`", row.default) };
+        let aliases: String = row.aliases.iter().map(|alias| format!(" Alias: `{alias}`.")).collect();
+        let later = if NOT_YET.contains(&row.key) { " *Read, but without effect in this version.*" } else { "" };
+        let _ = writeln!(text, "| `{}` | {default} | {}{aliases}{later} |", row.variable(), row.doc);
+    }
+    text
+}

@@ -1,0 +1,367 @@
+//! From raw texts to [`Settings`]: which source wins, and every problem at once.
+//!
+//! The order is flag, environment variable, configuration file, platform default, default. Owns the precedence and
+//! the problem list; what a single text means is the business of `values.rs`.
+
+use super::environment::{Environment, is_executable};
+use super::file::{self, FileTexts};
+use super::options::{NOT_YET, OPTIONS, Settings, row};
+use super::values::Value;
+use crate::platform::Platform;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+/// What the user gave, before anything is looked at.
+#[derive(Default)]
+pub struct Inputs {
+    /// Texts from flags, by lower-case key.
+    pub flags: BTreeMap<&'static str, String>,
+    /// The environment.
+    pub environment: Environment,
+}
+
+/// Where the text of a setting came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A flag on the command line.
+    Flag,
+    /// An environment variable, by its name as found (aliases differ).
+    Variable(String),
+    /// The configuration file.
+    File(PathBuf),
+    /// The platform, with the rule that decided.
+    Platform(String),
+    /// The table.
+    Default,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag => f.write_str("flag"),
+            Self::Variable(name) => write!(f, "environment variable {name}"),
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Platform(rule) => write!(f, "detected: {rule}"),
+            Self::Default => f.write_str("default"),
+        }
+    }
+}
+
+/// One thing that is wrong with the configuration, ready to be printed beside others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// What it is about: a variable with its value and source, or a file.
+    pub subject: String,
+    /// What is wrong, and what is allowed.
+    pub fault: String,
+    /// One thing to try.
+    pub hint: Option<String>,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.subject, self.fault)?;
+        match &self.hint {
+            Some(hint) => write!(f, "\n    hint: {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The outcome: settings, and how they came about.
+#[derive(Debug)]
+pub struct Resolved {
+    /// The typed settings.
+    pub settings: Settings,
+    /// Key, printable text and source of every setting, in the table's order.
+    pub rows: Vec<(&'static str, String, Source)>,
+    /// Things that work but should be changed.
+    pub warnings: Vec<String>,
+}
+
+/// Hands out typed values and collects what is wrong with the others.
+pub(super) struct Reader<'a> {
+    texts: &'a BTreeMap<&'static str, (String, Source)>,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Reader<'_> {
+    /// The value of one setting, or nothing after a problem has been noted.
+    pub(super) fn value<T: Value>(&mut self, key: &'static str) -> Option<T> {
+        let (text, source) = self.texts.get(key)?;
+        match T::parse(text) {
+            Ok(value) => Some(value),
+            Err(rejected) => {
+                self.problems.push(Problem {
+                    subject: format!("{}={:?} ({source})", key.to_ascii_uppercase(), T::masked(text)),
+                    fault: format!("expected {}", rejected.allowed),
+                    hint: rejected.hint,
+                });
+                None
+            }
+        }
+    }
+}
+
+/// Resolves every setting, or returns every problem.
+pub fn resolve(inputs: &Inputs, platform: &Platform) -> Result<Resolved, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let mut warnings = Vec::new();
+    let file = read_file(inputs, platform, &mut problems);
+    let mut texts: BTreeMap<&'static str, (String, Source)> = BTreeMap::new();
+    for row in OPTIONS {
+        let flag = inputs.flags.get(row.key).map(|text| (text.clone(), Source::Flag));
+        let chosen = flag
+            .or_else(|| from_environment(row, &inputs.environment, &mut warnings))
+            .or_else(|| file.get(row.key).map(|text| (text.clone(), Source::File(file.path.clone()))))
+            .or_else(|| platform_default(row.key, inputs, platform, &file))
+            .unwrap_or_else(|| (expand(row.default, &texts), Source::Default));
+        texts.insert(row.key, chosen);
+    }
+    // Naming a file outright beats naming one by its name only when both come from equally strong sources.
+    let named_by_flag = inputs.flags.contains_key("model_name") && !inputs.flags.contains_key("model_path");
+    if named_by_flag && let Some(path) = texts.get_mut("model_path") {
+        *path = (String::new(), Source::Default);
+    }
+    warnings.extend(warn_of_settings_without_effect(&texts));
+
+    let settings = Settings::read(&mut Reader { texts: &texts, problems: &mut problems });
+    if let Some(settings) = &settings {
+        problems.extend(contradictions(settings));
+    }
+    match settings {
+        Some(settings) if problems.is_empty() => {
+            let rows = OPTIONS.iter().filter_map(|row| {
+                let (text, source) = texts.get(row.key)?;
+                Some((row.key, (row.masked)(text), source.clone()))
+            });
+            Ok(Resolved { rows: rows.collect(), settings, warnings })
+        }
+        _ => Err(problems),
+    }
+}
+
+fn read_file(inputs: &Inputs, platform: &Platform, problems: &mut Vec<Problem>) -> FileTexts {
+    let given = |key: &str, variable: &str| {
+        inputs.flags.get(key).map(String::as_str).or_else(|| inputs.environment.get(variable)).map(PathBuf::from)
+    };
+    let named = given("config_file", "CONFIG_FILE");
+    let data_dir = given("data_dir", "DATA_DIR").unwrap_or_else(|| platform.data_dir.clone());
+    let path = named.clone().unwrap_or_else(|| data_dir.join("llamagate.yaml"));
+    if named.is_none() && !path.exists() {
+        return FileTexts::default();
+    }
+    let (texts, found) = file::read(&path);
+    problems.extend(found);
+    texts
+}
+
+fn from_environment(
+    row: &super::OptionRow,
+    environment: &Environment,
+    warnings: &mut Vec<String>,
+) -> Option<(String, Source)> {
+    let name = row.variable();
+    let alias = row.aliases.iter().find_map(|alias| Some((*alias, environment.get(alias)?)));
+    match (environment.get(&name), alias) {
+        (Some(text), alias) => {
+            if let Some((alias, _)) = alias.filter(|(_, other)| *other != text) {
+                warnings.push(format!("{alias} is ignored: {name} is set too"));
+            }
+            Some((text.to_owned(), Source::Variable(name)))
+        }
+        (None, Some((alias, text))) => {
+            if alias == "BACKEND_PORT" {
+                warnings.push(format!("{alias} is deprecated: say {name}"));
+            }
+            Some((text.to_owned(), Source::Variable(alias.to_owned())))
+        }
+        (None, None) => None,
+    }
+}
+
+fn platform_default(key: &str, inputs: &Inputs, platform: &Platform, file: &FileTexts) -> Option<(String, Source)> {
+    let detected = |text: String, rule: &str| Some((text, Source::Platform(rule.to_owned())));
+    match key {
+        "data_dir" => detected(platform.data_dir.display().to_string(), &platform.data_dir_rule),
+        "instance_id" => detected(platform.instance_id.clone(), &format!("platform {}", platform.kind)),
+        "config_file" if file.was_read() => detected(file.path.display().to_string(), "the file exists"),
+        "llama_server" => {
+            if let Some(path) = inputs.environment.find_program("llama-server") {
+                return detected(path.display().to_string(), "on PATH");
+            }
+            let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join("llama-server")));
+            if let Some(path) = beside.filter(|path| is_executable(path)) {
+                return detected(path.display().to_string(), "beside the gateway");
+            }
+            let image = PathBuf::from("/app/llama-server");
+            if is_executable(&image) { detected(image.display().to_string(), "/app") } else { None }
+        }
+        _ => None,
+    }
+}
+
+/// Puts resolved values in place of `$NAME` in a default; defaults only name rows above their own.
+fn expand(default: &str, texts: &BTreeMap<&'static str, (String, Source)>) -> String {
+    let Some(rest) = default.strip_prefix('$') else { return default.to_owned() };
+    let end = rest.find('/').unwrap_or(rest.len());
+    let (name, tail) = rest.split_at(end);
+    let value = texts.get(name.to_ascii_lowercase().as_str()).map_or("", |(text, _)| text.as_str());
+    format!("{}{tail}", value.strip_suffix('/').unwrap_or(value))
+}
+
+fn warn_of_settings_without_effect(texts: &BTreeMap<&'static str, (String, Source)>) -> Vec<String> {
+    let was_chosen = |key: &&&str| texts.get(**key).is_some_and(|(_, source)| *source != Source::Default);
+    let message = |key: &&str| format!("{} is read but not acted on by this version yet", key.to_ascii_uppercase());
+    NOT_YET.iter().filter(was_chosen).map(message).collect()
+}
+
+/// What no single value can show: settings that are wrong together.
+fn contradictions(settings: &Settings) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let engine = &settings.engine;
+    let in_flight = settings.queue.max_concurrent_requests;
+    if engine.parallel < in_flight {
+        problems.push(Problem {
+            subject: format!("PARALLEL={}", engine.parallel),
+            fault: format!("expected at least MAX_CONCURRENT_REQUESTS, which is {in_flight}"),
+            hint: Some("leave PARALLEL out: it follows MAX_CONCURRENT_REQUESTS".to_owned()),
+        });
+    }
+    let slots = u32::try_from(engine.parallel.get()).ok();
+    if slots.and_then(|slots| engine.ctx.0.checked_mul(slots)).is_none_or(|total| total > i32::MAX as u32) {
+        problems.push(Problem {
+            subject: format!("CTX={} with PARALLEL={}", engine.ctx.0, engine.parallel),
+            fault: "the total context is more than llama-server can count (2147483647 tokens)".to_owned(),
+            hint: Some("CTX is the context of one slot".to_owned()),
+        });
+    }
+    if !settings.listen.health_check_path.starts_with('/') {
+        problems.push(Problem {
+            subject: format!("HEALTH_CHECK_PATH={:?}", settings.listen.health_check_path),
+            fault: "expected a path that starts with /".to_owned(),
+            hint: None,
+        });
+    }
+    for (key, text) in
+        [("log_name", Some(&settings.logs.log_name)), ("worker_type", settings.logs.worker_type.as_ref())]
+    {
+        let Some(text) = text else { continue };
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        if text.is_empty() || text.starts_with('.') || text.len() > 64 || !text.chars().all(allowed) {
+            problems.push(Problem {
+                subject: format!("{}={text:?}", row(key).map_or_else(String::new, super::OptionRow::variable)),
+                fault: "expected 1 to 64 letters, digits, '.', '_' or '-', not starting with '.'".to_owned(),
+                hint: Some("it names a folder below LOG_DIR".to_owned()),
+            });
+        }
+    }
+    problems
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::values::{GpuLayers, ZeroIsOff};
+    use std::path::Path;
+
+    fn platform(data_dir: &Path) -> Platform {
+        Platform {
+            kind: crate::platform::Kind::Local,
+            data_dir: data_dir.to_owned(),
+            data_dir_rule: "a test".to_owned(),
+            instance_id: "host".to_owned(),
+        }
+    }
+
+    fn resolve_with<const N: usize>(variables: [(&str, &str); N]) -> Result<Resolved, Vec<Problem>> {
+        let inputs = Inputs { environment: Environment::from(variables), ..Inputs::default() };
+        resolve(&inputs, &platform(Path::new("/nowhere")))
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_table_and_follow_other_settings() {
+        let settings = resolve_with([("MAX_CONCURRENT_REQUESTS", "3"), ("DATA_DIR", "/d/")]).unwrap().settings;
+        assert_eq!(settings.listen.port, 8000);
+        assert_eq!(settings.engine.ngl, GpuLayers::Count(99));
+        assert_eq!(settings.engine.parallel.get(), 3);
+        assert_eq!(settings.files.models_dir, Path::new("/d/models"));
+        assert_eq!(settings.access.auth_keys_file, Path::new("/d/api_keys.txt"));
+        assert_eq!(settings.queue.max_queue_size, ZeroIsOff(None));
+        assert_eq!(settings.logs.instance_id, "host");
+    }
+
+    #[test]
+    fn a_flag_beats_a_variable_beats_the_file_beats_the_platform() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("llamagate.yaml"), "server:\n  port: 1\n  ctx: 64\n  instance_id: from-file\n")
+            .unwrap();
+        let mut inputs = Inputs { environment: Environment::from([("PORT", "2"), ("CTX", "96")]), ..Inputs::default() };
+        inputs.flags.insert("port", "3".to_owned());
+        let resolved = resolve(&inputs, &platform(dir.path())).unwrap();
+        assert_eq!(resolved.settings.listen.port, 3);
+        assert_eq!(resolved.settings.engine.ctx.0, 96);
+        assert_eq!(resolved.settings.logs.instance_id, "from-file");
+    }
+
+    #[test]
+    fn all_problems_are_reported_together_with_name_value_and_what_is_allowed() {
+        let problems =
+            resolve_with([("PORT", "http"), ("AUTH_ENABLED", "maybe"), ("QUEUE_TIMEOUT", "soon")]).unwrap_err();
+        let text: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        assert_eq!(text.len(), 3, "{text:?}");
+        assert!(
+            text.iter().any(|line| line.contains("PORT=\"http\"") && line.contains("whole number from 0 to 65535"))
+        );
+        assert!(text.iter().any(|line| line.contains("AUTH_ENABLED=\"maybe\"")));
+    }
+
+    #[test]
+    fn aliases_are_taken_and_the_deprecated_one_warns() {
+        let resolved = resolve_with([("GATEWAY_PORT", "9"), ("BACKEND_PORT", "10")]).unwrap();
+        assert_eq!((resolved.settings.listen.port, resolved.settings.engine.port_backend), (9, 10));
+        assert_eq!(resolved.warnings, ["BACKEND_PORT is deprecated: say PORT_BACKEND"]);
+    }
+
+    #[test]
+    fn a_model_name_flag_beats_a_model_path_from_the_environment() {
+        let mut inputs = Inputs { environment: Environment::from([("MODEL_PATH", "/a.gguf")]), ..Inputs::default() };
+        inputs.flags.insert("model_name", "b.gguf".to_owned());
+        let settings = resolve(&inputs, &platform(Path::new("/nowhere"))).unwrap().settings;
+        assert_eq!(settings.files.model_path, None);
+        assert_eq!(settings.files.model_name.as_deref(), Some("b.gguf"));
+    }
+
+    #[test]
+    fn fewer_slots_than_requests_in_flight_is_a_contradiction() {
+        let problems = resolve_with([("MAX_CONCURRENT_REQUESTS", "4"), ("PARALLEL", "2")]).unwrap_err();
+        assert!(problems[0].subject.contains("PARALLEL"));
+    }
+
+    #[test]
+    fn a_folder_name_cannot_leave_the_log_folder() {
+        for name in ["../x", "a/b", ".hidden", ""] {
+            if name.is_empty() {
+                continue; // counts as not set
+            }
+            assert!(resolve_with([("WORKER_TYPE", name)]).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn every_default_in_the_table_is_valid_and_names_only_rows_above_it() {
+        let mut above = Vec::new();
+        for row in OPTIONS {
+            if let Some(rest) = row.default.strip_prefix('$') {
+                let name = rest.split('/').next().unwrap().to_ascii_lowercase();
+                assert!(above.contains(&name), "{} refers to {name}", row.key);
+            }
+            above.push(row.key.to_owned());
+        }
+        for key in NOT_YET {
+            assert!(row(key).is_some(), "{key} is in the table");
+        }
+        resolve_with([]).unwrap();
+    }
+}

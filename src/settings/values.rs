@@ -1,0 +1,474 @@
+//! The types of settings: how each reads its text, and what it says when it cannot.
+//!
+//! A value that cannot be understood is always an error here; none falls back to a default or to "off".
+
+use std::net::IpAddr;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A type that a setting can have.
+pub trait Value: Sized {
+    /// Reads the text of a value. The error says what is allowed instead, as the end of a sentence.
+    fn parse(text: &str) -> Result<Self, Rejected>;
+
+    /// The text with anything secret replaced, for printing.
+    fn masked(text: &str) -> String {
+        text.to_owned()
+    }
+}
+
+/// Why a text was not taken: what is allowed, and one hint where there is one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejected {
+    /// What would have been taken, as a noun phrase.
+    pub allowed: String,
+    /// One thing to try.
+    pub hint: Option<String>,
+}
+
+impl Rejected {
+    fn new(allowed: impl Into<String>) -> Self {
+        Self { allowed: allowed.into(), hint: None }
+    }
+
+    fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl Value for bool {
+    fn parse(text: &str) -> Result<Self, Rejected> {
+        match text.to_ascii_lowercase().as_str() {
+            "true" | "1" | "yes" | "on" => Ok(true),
+            "false" | "0" | "no" | "off" => Ok(false),
+            _ => Err(Rejected::new("true, false, 1, 0, yes, no, on or off")),
+        }
+    }
+}
+
+impl Value for String {
+    fn parse(text: &str) -> Result<Self, Rejected> {
+        Ok(text.to_owned())
+    }
+}
+
+impl Value for PathBuf {
+    fn parse(text: &str) -> Result<Self, Rejected> {
+        if text.contains('\0') { Err(Rejected::new("a path without NUL bytes")) } else { Ok(PathBuf::from(text)) }
+    }
+}
+
+impl Value for IpAddr {
+    fn parse(text: &str) -> Result<Self, Rejected> {
+        let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+        if bare.eq_ignore_ascii_case("localhost") {
+            return Ok(IpAddr::from([127, 0, 0, 1]));
+        }
+        bare.parse().map_err(|_| {
+            Rejected::new("an IP address of this machine").hint("0.0.0.0 listens on all IPv4 addresses, :: on IPv6 too")
+        })
+    }
+}
+
+macro_rules! whole_number {
+    ($($type:ty, $low:literal, $high:expr;)+) => {$(
+        impl Value for $type {
+            fn parse(text: &str) -> Result<Self, Rejected> {
+                text.parse().map_err(|_| Rejected::new(format!("a whole number from {} to {}", $low, $high)))
+            }
+        }
+    )+};
+}
+
+whole_number! {
+    u16, 0, u16::MAX;
+    u32, 0, u32::MAX;
+    usize, 0, usize::MAX;
+    NonZeroU32, 1, u32::MAX;
+    NonZeroUsize, 1, usize::MAX;
+}
+
+/// An empty text means that the setting is not set.
+impl<T: Value> Value for Option<T> {
+    fn parse(text: &str) -> Result<Self, Rejected> {
+        if text.is_empty() { Ok(None) } else { T::parse(text).map(Some) }
+    }
+
+    fn masked(text: &str) -> String {
+        T::masked(text)
+    }
+}
+
+/// A bound that `0` switches off; everything else must be a proper value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ZeroIsOff<T>(pub Option<T>);
+
+impl<T: Value + PartialEq + Zero> Value for ZeroIsOff<T> {
+    fn parse(text: &str) -> Result<Self, Rejected> {
+        let value = T::parse(text).map_err(|mut rejected| {
+            rejected.allowed.push_str(", 0 = off");
+            rejected
+        })?;
+        Ok(Self(if value.is_zero() { None } else { Some(value) }))
+    }
+}
+
+impl ZeroIsOff<Seconds> {
+    /// The duration, unless it is switched off.
+    pub fn duration(self) -> Option<Duration> {
+        self.0.map(|seconds| seconds.0)
+    }
+}
+
+/// Types with a zero that [`ZeroIsOff`] can read as "off".
+pub trait Zero {
+    /// Whether this is the zero.
+    fn is_zero(&self) -> bool;
+}
+
+impl Zero for usize {
+    fn is_zero(&self) -> bool {
+        *self == 0
+    }
+}
+
+impl Zero for Seconds {
+    fn is_zero(&self) -> bool {
+        self.0.is_zero()
+    }
+}
+
+/// A duration: `300`, `300s`, `5m`, `2h`, `1d`, `500ms`; a bare number means seconds, fractions are allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Seconds(pub Duration);
+
+/// The longest duration a setting takes: more is surely a slip, and timers must not overflow.
+pub const LONGEST_DURATION: Duration = Duration::from_secs(366 * 24 * 3600);
+
+impl Value for Seconds {
+    fn parse(text: &str) -> Result<Self, Rejected> {
+        let rejected = || Rejected::new("a duration up to a year such as 300, 300s, 5m, 2h or 500ms");
+        let split = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
+        let (number, unit) = text.split_at(split);
+        let scale = match unit.trim() {
+            "" | "s" | "sec" => 1.0,
+            "ms" => 0.001,
+            "m" | "min" => 60.0,
+            "h" => 3600.0,
+            "d" => 86_400.0,
+            _ => return Err(rejected()),
+        };
+        let number: f64 = number.parse().map_err(|_| rejected())?;
+        let duration = Duration::try_from_secs_f64(number * scale).map_err(|_| rejected())?;
+        if duration > LONGEST_DURATION { Err(rejected()) } else { Ok(Self(duration)) }
+    }
+}
+
+/// A size in bytes: `10485760`, `10MiB` (binary), `10MB` (decimal).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bytes(pub usize);
+
+impl Value for Bytes {
+    fn parse(text: &str) -> Result<Self, Rejected> {
+        let rejected = || Rejected::new("a size above 0 such as 10485760, 10MiB or 10MB");
+        let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let (number, unit) = text.split_at(split);
+        let scale: u64 = match unit.trim().to_ascii_lowercase().as_str() {
+            "" | "b" => 1,
+            "kib" => 1 << 10,
+            "mib" => 1 << 20,
+            "gib" => 1 << 30,
+            "kb" => 1_000,
+            "mb" => 1_000_000,
+            "gb" => 1_000_000_000,
+            "k" | "m" | "g" => return Err(rejected().hint("say MiB (1048576) or MB (1000000)")),
+            _ => return Err(rejected()),
+        };
+        let bytes = number.parse::<u64>().ok().and_then(|n| n.checked_mul(scale)).ok_or_else(rejected)?;
+        match usize::try_from(bytes) {
+            Ok(bytes) if bytes > 0 => Ok(Self(bytes)),
+            _ => Err(rejected()),
+        }
+    }
+}
+
+/// Layers on the GPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GpuLayers {
+    /// llama-server fits as many as memory takes.
+    Auto,
+    /// Exactly so many; more than the model has means all.
+    Count(u32),
+}
+
+impl Value for GpuLayers {
+    fn parse(text: &str) -> Result<Self, Rejected> {
+        match text.to_ascii_lowercase().as_str() {
+            "auto" => Ok(Self::Auto),
+            "all" => Ok(Self::Count(999)),
+            number => number
+                .parse()
+                .map(Self::Count)
+                .map_err(|_| Rejected::new("a whole number from 0, auto, or all").hint("0 runs on the CPU alone")),
+        }
+    }
+}
+
+/// Context length of one slot, in tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Context(pub u32);
+
+impl Value for Context {
+    fn parse(text: &str) -> Result<Self, Rejected> {
+        match text.parse() {
+            Ok(tokens) if tokens >= 32 => Ok(Self(tokens)),
+            _ => Err(Rejected::new("a number of tokens from 32").hint("8192 suits chats, 32768 long documents")),
+        }
+    }
+}
+
+/// Origins that browsers may call from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origins {
+    /// No CORS headers at all.
+    Off,
+    /// Every origin, without credentials.
+    Any,
+    /// Exactly these, each `scheme://host[:port]` without a trailing slash.
+    List(Vec<String>),
+}
+
+impl Value for Origins {
+    fn parse(text: &str) -> Result<Self, Rejected> {
+        let mut list = Vec::new();
+        for origin in text.split(',').map(str::trim).filter(|origin| !origin.is_empty()) {
+            if origin == "*" {
+                return Ok(Self::Any);
+            }
+            let bare = origin.strip_suffix('/').unwrap_or(origin);
+            let well_formed = bare.split_once("://").is_some_and(|(scheme, host)| {
+                !scheme.is_empty() && !host.is_empty() && !host.contains(['/', ' ', '?', '#'])
+            });
+            if !(well_formed && bare.is_ascii()) && bare != "null" {
+                return Err(Rejected::new("origins such as https://app.example.org, separated by commas, or *")
+                    .hint("an origin has a scheme and a host, no path"));
+            }
+            list.push(bare.to_owned());
+        }
+        Ok(if list.is_empty() { Self::Off } else { Self::List(list) })
+    }
+}
+
+/// More arguments for llama-server, already split.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ExtraArgs(pub Vec<String>);
+
+/// Arguments that the gateway sets itself, and why nobody else may.
+const OWNED_ARGUMENTS: &[(&str, &str)] = &[
+    ("--host", "llama-server listens on 127.0.0.1 alone; set HOST for the gateway"),
+    ("--port", "set PORT for the gateway, PORT_BACKEND for llama-server"),
+    ("--reuse-port", "a second llama-server on the port would take half of the requests"),
+    ("--api-key", "llama-server gets a key of its own; put clients' keys into AUTH_KEYS_FILE"),
+    ("--api-key-file", "llama-server gets a key of its own; put clients' keys into AUTH_KEYS_FILE"),
+    ("--api-prefix", "the gateway knows llama-server's routes by their own names"),
+    ("--model", "set MODEL_PATH or MODEL_NAME"),
+    ("-m", "set MODEL_PATH or MODEL_NAME"),
+    ("--models-dir", "the gateway starts one llama-server per model itself"),
+    ("--models-preset", "the gateway starts one llama-server per model itself"),
+    ("--alias", "the gateway names the model"),
+    ("-a", "the gateway names the model"),
+    ("--ctx-size", "set CTX, the context per slot"),
+    ("-c", "set CTX, the context per slot"),
+    ("--parallel", "set PARALLEL"),
+    ("-np", "set PARALLEL"),
+    ("--n-gpu-layers", "set NGL"),
+    ("--gpu-layers", "set NGL"),
+    ("-ngl", "set NGL"),
+    ("--threads", "set THREADS"),
+    ("-t", "set THREADS"),
+    ("--metrics", "the gateway switches it on itself"),
+    ("--slots", "the gateway switches it on itself"),
+    ("--no-slots", "the gateway watches progress through it"),
+    ("--props", "it would let any client change the server"),
+    ("--sleep-idle-seconds", "set IDLE_UNLOAD"),
+    ("--ssl-key-file", "llama-server speaks plain HTTP on 127.0.0.1"),
+    ("--ssl-cert-file", "llama-server speaks plain HTTP on 127.0.0.1"),
+    ("--tools", "it would let any client run tools on this machine"),
+];
+
+/// Arguments whose value must not be printed.
+const SECRET_ARGUMENTS: &[&str] = &["--hf-token", "-hft"];
+
+impl Value for ExtraArgs {
+    fn parse(text: &str) -> Result<Self, Rejected> {
+        let allowed = "llama-server arguments as a shell would split them";
+        let arguments = shlex::split(text)
+            .ok_or_else(|| Rejected::new(allowed).hint("a quote or backslash at the end has no partner"))?;
+        for argument in &arguments {
+            let name = argument.split_once('=').map_or(argument.as_str(), |(name, _)| name);
+            if let Some((owned, why)) = OWNED_ARGUMENTS.iter().find(|(owned, _)| *owned == name) {
+                return Err(Rejected::new(format!("{allowed}, without {owned}")).hint(*why));
+            }
+            if argument.contains('\0') {
+                return Err(Rejected::new(format!("{allowed}, without NUL bytes")));
+            }
+        }
+        Ok(Self(arguments))
+    }
+
+    fn masked(text: &str) -> String {
+        let Some(mut arguments) = shlex::split(text) else { return "***".to_owned() };
+        for i in 0..arguments.len() {
+            let name = arguments[i].split_once('=').map(|(name, _)| name.to_owned());
+            match name {
+                Some(name) if is_secret_argument(&name) => arguments[i] = format!("{name}=***"),
+                None if is_secret_argument(&arguments[i]) && i + 1 < arguments.len() => arguments[i + 1] = "***".into(),
+                _ => {}
+            }
+        }
+        shlex::try_join(arguments.iter().map(String::as_str)).unwrap_or_else(|_| "***".to_owned())
+    }
+}
+
+fn is_secret_argument(name: &str) -> bool {
+    SECRET_ARGUMENTS.contains(&name) || name.starts_with("--api-key")
+}
+
+macro_rules! words {
+    ($($(#[doc = $doc:literal])+ $type:ident { $($(#[doc = $variant_doc:literal])+ $variant:ident $word:literal,)+ })+) => {$(
+        $(#[doc = $doc])+
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $type { $($(#[doc = $variant_doc])+ $variant,)+ }
+
+        impl Value for $type {
+            fn parse(text: &str) -> Result<Self, Rejected> {
+                match text.to_ascii_lowercase().as_str() {
+                    $($word => Ok(Self::$variant),)+
+                    _ => Err(Rejected::new([$($word),+].join(", "))),
+                }
+            }
+        }
+    )+};
+}
+
+words! {
+    /// How log lines look.
+    LogFormat {
+        /// One readable line each.
+        Text "text",
+        /// One JSON object a line.
+        Json "json",
+    }
+    /// The least important log lines that are written.
+    LogLevel {
+        /// Only what needs somebody.
+        Error "error",
+        /// What may need somebody.
+        Warn "warn",
+        /// What happened.
+        Info "info",
+        /// How it happened.
+        Debug "debug",
+        /// Everything.
+        Trace "trace",
+    }
+    /// How RunPod hands work to this process.
+    RunpodMode {
+        /// Jobs are taken from the platform's queue.
+        Queue "queue",
+        /// Requests arrive over HTTP from the load balancer.
+        Http "http",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn booleans_take_eight_words_in_any_case_and_nothing_else() {
+        for text in ["true", "1", "YES", "On"] {
+            assert_eq!(bool::parse(text), Ok(true), "{text}");
+        }
+        for text in ["false", "0", "No", "OFF"] {
+            assert_eq!(bool::parse(text), Ok(false), "{text}");
+        }
+        for text in ["enabled", "2", "tru", "y", " "] {
+            assert!(bool::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn durations_take_bare_seconds_and_units() {
+        for (text, millis) in
+            [("300", 300_000), ("300s", 300_000), ("5m", 300_000), ("1.5s", 1_500), ("500ms", 500), ("2h", 7_200_000)]
+        {
+            assert_eq!(Seconds::parse(text).unwrap().0, Duration::from_millis(millis), "{text}");
+        }
+        for text in ["", "-1", "5 minutes", "1e9d", "400d", "s", "1.2.3s", "NaN"] {
+            assert!(Seconds::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn zero_switches_a_bound_off_and_nonsense_does_not() {
+        assert_eq!(ZeroIsOff::<Seconds>::parse("0").unwrap().0, None);
+        assert_eq!(ZeroIsOff::<Seconds>::parse("0s").unwrap().0, None);
+        assert_eq!(ZeroIsOff::<usize>::parse("7").unwrap().0, Some(7));
+        assert!(ZeroIsOff::<Seconds>::parse("off").is_err());
+        assert!(ZeroIsOff::<usize>::parse("-1").is_err());
+    }
+
+    #[test]
+    fn sizes_tell_binary_from_decimal_units() {
+        assert_eq!(Bytes::parse("10485760").unwrap().0, 10_485_760);
+        assert_eq!(Bytes::parse("10MiB").unwrap().0, 10_485_760);
+        assert_eq!(Bytes::parse("10MB").unwrap().0, 10_000_000);
+        for text in ["0", "10M", "ten", "99999999999999999999", "18446744073709551615GiB"] {
+            assert!(Bytes::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn extra_args_split_like_a_shell_and_refuse_what_the_gateway_owns() {
+        assert_eq!(
+            ExtraArgs::parse("--jinja --grammar 'root ::= \"a b\"'").unwrap().0,
+            ["--jinja", "--grammar", "root ::= \"a b\""]
+        );
+        for text in ["--host 0.0.0.0", "--api-key-file /k", "--api-key=x", "-m other.gguf", "--port=1"] {
+            let rejected = ExtraArgs::parse(text).unwrap_err();
+            assert!(rejected.hint.is_some(), "{text} is refused with a reason");
+        }
+        assert!(ExtraArgs::parse("--grammar 'open").is_err());
+    }
+
+    #[test]
+    fn secret_arguments_are_masked() {
+        assert_eq!(ExtraArgs::masked("--hf-token hf_abc --jinja"), "--hf-token '***' --jinja");
+        assert!(!ExtraArgs::masked("--hf-token=hf_abc").contains("hf_abc"));
+        assert!(!ExtraArgs::masked("--hf-token 'hf_abc").contains("hf_abc"));
+    }
+
+    #[test]
+    fn origins_are_exact_and_without_a_path() {
+        assert_eq!(Origins::parse("").unwrap(), Origins::Off);
+        assert_eq!(Origins::parse("https://a.example, *").unwrap(), Origins::Any);
+        assert_eq!(
+            Origins::parse("https://a.example/, http://localhost:3000").unwrap(),
+            Origins::List(vec!["https://a.example".into(), "http://localhost:3000".into()])
+        );
+        assert!(Origins::parse("a.example").is_err());
+        assert!(Origins::parse("https://a.example/app").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_a_parser_panic(text in "\\PC{0,40}") {
+            let _ = (bool::parse(&text), Seconds::parse(&text), Bytes::parse(&text), Origins::parse(&text));
+            let _ = (ExtraArgs::parse(&text), ExtraArgs::masked(&text), GpuLayers::parse(&text), IpAddr::parse(&text));
+        }
+    }
+}
