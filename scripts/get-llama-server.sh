@@ -89,28 +89,38 @@ debian_mirror() {
   system_mirror | grep -E '/debian/?$' | head -n 1 || true
 }
 
-# Runs apt with nothing of the system's but its configuration (proxies, certificates): own lists, own cache, no
-# installed packages, one source.
+# Writes a configuration that leaves apt nothing of the system's but its settings (proxies, certificates and such): own
+# lists, own cache, no installed packages, one source, and none of the system's hooks.
+write_apt_config() {
+  local apt=$work/apt
+  mkdir -p "$apt"/{state,lists/partial,cache/archives/partial}
+  printf 'deb [signed-by=%s] %s %s main\n' "$keyring" "$2" "$suite" >"$apt/sources.list"
+  cat >"$apt/apt.conf" <<CONFIG
+Dir::State "$apt/state";
+Dir::State::Lists "$apt/lists";
+Dir::State::status "/dev/null";
+Dir::Cache "$apt/cache";
+Dir::Etc::SourceList "$apt/sources.list";
+Dir::Etc::SourceParts "/dev/null";
+Dir::Etc::Preferences "/dev/null";
+Dir::Etc::PreferencesParts "/dev/null";
+#clear APT::Update::Pre-Invoke;
+#clear APT::Update::Post-Invoke;
+#clear APT::Update::Post-Invoke-Success;
+APT::Architecture "$1";
+#clear APT::Architectures;
+APT::Architectures { "$1"; };
+APT::Sandbox::User "$(id -un)";
+Acquire::Languages "none";
+Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
+Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled "false";
+Acquire::Retries "3";
+Acquire::http::Timeout "60";
+CONFIG
+}
+
 private_apt() {
-  apt-get --quiet=2 \
-    -o Dir::State="$work/apt/state" \
-    -o Dir::State::Lists="$work/apt/lists" \
-    -o Dir::State::status=/dev/null \
-    -o Dir::Cache="$work/apt/cache" \
-    -o Dir::Etc::SourceList="$work/apt/sources.list" \
-    -o Dir::Etc::SourceParts=/dev/null \
-    -o Dir::Etc::Preferences=/dev/null \
-    -o Dir::Etc::PreferencesParts=- \
-    -o APT::Architecture="$arch" \
-    -o APT::Architectures="$arch" \
-    -o APT::Sandbox::User="$(id -un)" \
-    -o APT::Update::Post-Invoke-Success::= \
-    -o Acquire::Languages=none \
-    -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false \
-    -o Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled=false \
-    -o Acquire::Retries=3 \
-    -o Acquire::http::Timeout=60 \
-    "$@"
+  apt-get --config-file="$work/apt/apt.conf" --quiet=2 "$@"
 }
 
 # Writes the program that is published: it replaces itself with llama-server, so that whoever starts it supervises
@@ -151,12 +161,9 @@ unpack_debian_packages() {
   [[ -n $mirror ]] || give_up "no llama-server, and no Debian mirror in this system's apt sources"
 
   need_space "$cache_dir" 500 "unpacking llama.cpp"
-  # Beside the target, so that the last step is a rename; removed however this ends.
-  work=$(mktemp -d "$cache_dir/llama-server.tmp.XXXXXX")
-  trap 'rm -rf "$work"' EXIT
-
-  mkdir -p "$work"/apt/{state,lists/partial,cache/archives/partial} "$work"/{debs,out/root}
-  printf 'deb [signed-by=%s] %s %s main\n' "$keyring" "$mirror" "$suite" >"$work/apt/sources.list"
+  make_work_dir get-llama-server
+  mkdir -p "$work"/{debs,out/root}
+  write_apt_config "$arch" "$mirror"
 
   say "getting llama.cpp from Debian $suite ..."
   private_apt update >&2 ||

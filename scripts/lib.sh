@@ -41,6 +41,14 @@ lock() {
   fi
 }
 
+# make_work_dir NAME: sets $work to an empty folder beside the results, so that publishing one is a rename. It goes when
+# the script ends; what a killed run left behind goes now, for a caller holds the lock of that name.
+make_work_dir() {
+  have flock && rm -rf "$cache_dir/$1".tmp.*
+  work=$(mktemp -d "$cache_dir/$1.tmp.XXXXXX")
+  trap 'rm -rf "$work"' EXIT
+}
+
 # need_space DIR MIB WHAT: refuse early and clearly rather than fail in the middle of a download.
 need_space() {
   local free_kib
