@@ -195,6 +195,7 @@ unpack_debian_packages() {
 
 if [[ -n ${LLAMA_SERVER:-} ]]; then
   [[ -f $LLAMA_SERVER && -x $LLAMA_SERVER ]] || fail "LLAMA_SERVER=$LLAMA_SERVER is not an executable file"
+  [[ $LLAMA_SERVER == /* ]] || LLAMA_SERVER=$PWD/$LLAMA_SERVER
   printf '%s\n' "$LLAMA_SERVER"
   exit
 fi

@@ -28,14 +28,19 @@ have() {
   command -v "$1" >/dev/null 2>&1
 }
 
-# lock NAME: at most one run at a time; a second one waits for the first and then finds its result. The kernel drops
-# the lock with the process, so a killed run leaves nothing to clean up. Without flock (macOS) runs are not guarded;
-# results are still published by one rename.
-lock() {
+# try_lock NAME: takes the lock of that name, or fails when another run has it. The kernel drops it with the process, so
+# a killed run leaves nothing to clean up. Without flock (macOS) runs are not guarded; results are still published by
+# one rename.
+try_lock() {
   mkdir -p "$cache_dir"
   have flock || return 0
   exec {lock_fd}>"$cache_dir/$1.lock"
-  if ! flock --nonblock "$lock_fd"; then
+  flock --nonblock "$lock_fd"
+}
+
+# lock NAME: takes the lock, waiting for another run that has it; that one's result is there then.
+lock() {
+  if ! try_lock "$1"; then
     say "waiting for another run of $1 ..."
     flock "$lock_fd"
   fi
