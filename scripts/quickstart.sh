@@ -153,7 +153,7 @@ stop_gateway() {
 # Waits for the gateway's end and tells about it, unless it stopped in good order while it was serving.
 gateway_ended() {
   local status=0
-  wait "$gateway" || status=$?
+  wait "$gateway" 2>/dev/null || status=$? # bash would report a killed child with its whole command line
   gateway=
   if ((status == 0)) && $serving; then
     say "the gateway stopped"
