@@ -26,7 +26,7 @@ give_up() {
     "Install llama.cpp and run this again, or set LLAMA_SERVER to the path of a llama-server:" \
     "  macOS, Linux      brew install llama.cpp" \
     "  any, with conda   conda install -c conda-forge llama.cpp" \
-    "  Debian 14 (sid)   apt install llama.cpp" \
+    "  Debian 14 on      apt install llama.cpp" \
     "  ready-made        https://github.com/ggml-org/llama.cpp/releases" \
     "  container         ghcr.io/ggml-org/llama.cpp:server (the program is /app/llama-server)" \
     "  from source       cmake -B build && cmake --build build --target llama-server"
