@@ -1,0 +1,213 @@
+#!/usr/bin/env bash
+# Prints the path of a llama-server that runs here, and nothing else, on stdout.
+#
+#   1. $LLAMA_SERVER, when it is set;
+#   2. llama-server on PATH;
+#   3. on Debian and its relatives: Debian's own signed package, unpacked below .cache/llama-server/.
+#
+# The third way needs no root and changes nothing outside the checkout. Packages come from the "forky" suite, the first
+# one with a llama.cpp recent enough, through the mirror the system already uses. They need a newer libc than the
+# system's, so they bring their own and are started through its loader.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+suite=forky
+# llama.cpp-tools holds the program; the rest is every library it links, libc included.
+packages=(
+  llama.cpp-tools libllama0 libggml0
+  libc6 libgcc-s1 libstdc++6 libgomp1 libssl3t64 libzstd1 zlib1g
+)
+keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+target=$cache_dir/llama-server
+
+give_up() {
+  fail "$1" \
+    "Install llama.cpp and run this again, or set LLAMA_SERVER to the path of a llama-server:" \
+    "  macOS, Linux      brew install llama.cpp" \
+    "  any, with conda   conda install -c conda-forge llama.cpp" \
+    "  Debian 14 on      apt install llama.cpp" \
+    "  ready-made        https://github.com/ggml-org/llama.cpp/releases" \
+    "  container         ghcr.io/ggml-org/llama.cpp:server (the program is /app/llama-server)" \
+    "  from source       cmake -B build && cmake --build build --target llama-server"
+}
+
+# Prints the address of the Debian archive in the system's apt sources: the first enabled binary entry with the
+# component main whose suites are neither security nor backports. Reads both formats apt knows.
+system_mirror() {
+  local etc=/etc/apt
+  local -a sources=() lists=()
+  shopt -s nullglob
+  # The names apt itself reads: *.sources and *.list, so "foo.list.disabled" stays out.
+  sources=("$etc"/sources.list.d/*.sources)
+  lists=("$etc"/sources.list "$etc"/sources.list.d/*.list)
+  shopt -u nullglob
+
+  local file
+  for file in "${sources[@]}"; do
+    # A stanza ends at an empty line; comment lines may stand between fields; a line that starts with a blank
+    # continues the field above.
+    awk '
+      function flush(  n, uri) {
+        enabled = tolower(field["enabled"]) !~ /^(no|false|without|off|disable|0)$/
+        if (enabled && (" " field["types"] " ") ~ / deb / && (" " field["components"] " ") ~ / main / &&
+            field["suites"] !~ /security|backports/) {
+          n = split(field["uris"], uri, " ")
+          if (n > 0) print uri[1]
+        }
+        split("", field)
+      }
+      /^#/ { next }
+      /^[[:space:]]*$/ { flush(); next }
+      /^[[:space:]]/ { field[name] = field[name] " " $0; next }
+      {
+        colon = index($0, ":")
+        name = tolower(substr($0, 1, colon - 1))
+        value = substr($0, colon + 1)
+        gsub(/^[[:space:]]+|[[:space:]]+$/, "", value)
+        field[name] = value
+      }
+      END { flush() }
+    ' "$file"
+  done
+  for file in "${lists[@]}"; do
+    [[ -r $file ]] || continue
+    # deb [option=value ...] URI SUITE COMPONENT...
+    awk '
+      { sub(/#.*/, "") }
+      $1 == "deb" {
+        sub(/^[[:space:]]*deb[[:space:]]+/, "")
+        sub(/^\[[^]]*\][[:space:]]*/, "")
+        if ($2 !~ /security|backports/ && (" " $0 " ") ~ /[[:space:]]main[[:space:]]/) print $1
+      }
+    ' "$file"
+  done
+}
+
+# Of those addresses, the one of Debian itself: a third party may also call its component main.
+debian_mirror() {
+  system_mirror | grep -E '/debian/?$' | head -n 1 || true
+}
+
+# Writes a configuration that leaves apt nothing of the system's but its settings (proxies, certificates and such): own
+# lists, own cache, no installed packages, one source, and none of the system's hooks.
+write_apt_config() {
+  local apt=$work/apt
+  mkdir -p "$apt"/{state,lists/partial,cache/archives/partial}
+  printf 'deb [signed-by=%s] %s %s main\n' "$keyring" "$2" "$suite" >"$apt/sources.list"
+  cat >"$apt/apt.conf" <<CONFIG
+Dir::State "$apt/state";
+Dir::State::Lists "$apt/lists";
+Dir::State::status "/dev/null";
+Dir::Cache "$apt/cache";
+Dir::Etc::SourceList "$apt/sources.list";
+Dir::Etc::SourceParts "/dev/null";
+Dir::Etc::Preferences "/dev/null";
+Dir::Etc::PreferencesParts "/dev/null";
+#clear APT::Update::Pre-Invoke;
+#clear APT::Update::Post-Invoke;
+#clear APT::Update::Post-Invoke-Success;
+APT::Architecture "$1";
+#clear APT::Architectures;
+APT::Architectures { "$1"; };
+APT::Sandbox::User "$(id -un)";
+Acquire::Languages "none";
+Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
+Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled "false";
+Acquire::Retries "3";
+Acquire::http::Timeout "60";
+CONFIG
+}
+
+private_apt() {
+  apt-get --config-file="$work/apt/apt.conf" --quiet=2 "$@"
+}
+
+# Writes the program that is published: it replaces itself with llama-server, so that whoever starts it supervises
+# llama-server itself, and not a shell in between.
+write_wrapper() {
+  cat >"$1" <<WRAPPER
+#!/bin/sh
+# Starts the unpacked llama-server through the libc it was built for. Made by scripts/get-llama-server.sh.
+case \$0 in
+*/*) self=\$0 ;;
+*) self=\$(command -v -- "\$0") ;;
+esac
+here=\$(dirname -- "\$(readlink -f -- "\$self")")
+lib=\$here/root/$lib_dir
+exec "\$here/root/$loader" --library-path "\$lib:\$lib/llama" "\$here/root/usr/bin/llama-server" "\$@"
+WRAPPER
+  chmod +x "$1"
+}
+
+unpack_debian_packages() {
+  local tool
+  for tool in apt-get dpkg dpkg-deb; do
+    have "$tool" || give_up "no llama-server: LLAMA_SERVER is not set, none is on PATH, and $tool is missing"
+  done
+  [[ -r $keyring ]] || give_up "no llama-server, and the package debian-archive-keyring is not installed"
+
+  local arch lib_dir loader_name
+  arch=$(dpkg --print-architecture)
+  case $arch in
+  amd64) lib_dir=usr/lib/x86_64-linux-gnu loader_name=ld-linux-x86-64.so.2 ;;
+  arm64) lib_dir=usr/lib/aarch64-linux-gnu loader_name=ld-linux-aarch64.so.1 ;;
+  *) give_up "no llama-server, and this script does not know Debian's packages for $arch" ;;
+  esac
+  local loader=$lib_dir/$loader_name
+
+  local mirror
+  mirror=$(debian_mirror)
+  [[ -n $mirror ]] || give_up "no llama-server, and no Debian mirror in this system's apt sources"
+
+  need_space "$cache_dir" 500 "unpacking llama.cpp"
+  make_work_dir get-llama-server
+  mkdir -p "$work"/{debs,out/root}
+  write_apt_config "$arch" "$mirror"
+
+  say "getting llama.cpp from Debian $suite ..."
+  private_apt update >&2 ||
+    give_up "apt could not read the suite $suite from this system's Debian mirror"
+  (cd "$work/debs" && private_apt download "${packages[@]}" >&2) ||
+    give_up "apt could not download llama.cpp and its libraries"
+
+  local deb
+  for deb in "$work"/debs/*.deb; do
+    dpkg-deb --extract "$deb" "$work/out/root"
+  done
+
+  # ggml looks for its CPU backends beside the running executable, and that is the loader.
+  local backends=("$work/out/root/$lib_dir"/ggml/backends*/*.so)
+  [[ -e ${backends[0]} ]] || fail "the libggml0 package holds no CPU backends where they were expected"
+  cp "${backends[@]}" "$work/out/root/$lib_dir/"
+
+  write_wrapper "$work/out/llama-server"
+  say "unpacked, trying it ..."
+  local version
+  if ! version=$("$work/out/llama-server" --version 2>&1); then
+    fail "the unpacked llama-server does not run here; it said:" "$version"
+  fi
+
+  rm -rf "$target"
+  mv "$work/out" "$target"
+  say "${version//$'\n'/; }"
+}
+
+if [[ -n ${LLAMA_SERVER:-} ]]; then
+  [[ -f $LLAMA_SERVER && -x $LLAMA_SERVER ]] || fail "LLAMA_SERVER=$LLAMA_SERVER is not an executable file"
+  [[ $LLAMA_SERVER == /* ]] || LLAMA_SERVER=$PWD/$LLAMA_SERVER
+  printf '%s\n' "$LLAMA_SERVER"
+  exit
+fi
+
+if found=$(command -v llama-server); then
+  printf '%s\n' "$found"
+  exit
+fi
+
+if [[ ! -x $target/llama-server ]]; then
+  lock get-llama-server
+  # Another run may have finished the work while this one waited.
+  [[ -x $target/llama-server ]] || unpack_debian_packages
+fi
+printf '%s\n' "$target/llama-server"

@@ -1,0 +1,70 @@
+#!/usr/bin/env bash
+# Makes what the tests need beside a llama-server, and prints the folder of the models, and nothing else, on stdout:
+#
+#   .cache/venv/                      Python with the packages of tests/clients/requirements.txt
+#   .cache/models/tiny-chat.gguf      tiny models with random weights,
+#   .cache/models/tiny-embedding.gguf made by tests/models/make_tiny_models.py
+#   .cache/models/tiny-rerank.gguf
+#
+# Both are made again when the file they follow from changes; otherwise this returns at once.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+requirements=$repo_root/tests/clients/requirements.txt
+generator=$repo_root/tests/models/make_tiny_models.py
+venv=$cache_dir/venv
+models=$cache_dir/models
+models_stamp=$models/tiny-models.stamp
+venv_stamp=$venv/requirements.stamp
+
+# A stamp holds the digest of what its neighbours were made from.
+up_to_date() {
+  [[ -f $1 && $(<"$1") == "$2" ]]
+}
+
+make_venv() {
+  have python3 || fail "the tests need python3 (3.11 or newer), and it is not on PATH"
+  python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+    fail "the tests need Python 3.11 or newer; python3 is $(python3 -V 2>&1)"
+  python3 -c 'import venv, ensurepip' 2>/dev/null ||
+    fail "the tests need Python's venv module with ensurepip, and python3 has none" "Debian, Ubuntu: apt install python3-venv"
+  need_space "$cache_dir" 400 "the tests' Python packages"
+
+  say "installing the Python packages of ${requirements#"$repo_root"/} into .cache/venv ..."
+  local log
+  # A venv cannot be renamed into place, its scripts hold its path: the stamp, written last, says that it is complete.
+  rm -rf "$venv"
+  python3 -m venv "$venv" >&2 || fail "python3 -m venv failed"
+  if ! log=$("$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+    --requirement "$requirements" 2>&1); then
+    fail "pip could not install the packages of $requirements:" "$log"
+  fi
+  printf '%s\n' "$1" >"$venv_stamp"
+}
+
+make_models() {
+  say "making the tiny models ..."
+  mkdir -p "$models"
+  make_work_dir get-test-models
+  "$venv/bin/python" "$generator" "$work" >&2 || fail "$generator failed"
+  rm -f "$models_stamp"
+  mv "$work"/*.gguf "$models"
+  printf '%s\n' "$1" >"$models_stamp"
+}
+
+venv_digest=$(sha256_of "$requirements")
+# A newer gguf may write another file.
+models_digest=$(sha256_of "$generator")-$venv_digest
+
+complete() {
+  up_to_date "$venv_stamp" "$venv_digest" && up_to_date "$models_stamp" "$models_digest"
+}
+
+if ! complete; then
+  lock get-test-models
+  # Another run may have finished the work while this one waited.
+  up_to_date "$venv_stamp" "$venv_digest" || make_venv "$venv_digest"
+  up_to_date "$models_stamp" "$models_digest" || make_models "$models_digest"
+fi
+printf '%s\n' "$models"

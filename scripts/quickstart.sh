@@ -1,0 +1,249 @@
+#!/usr/bin/env bash
+# From a fresh clone to an answer: builds the gateway, gets a llama-server and a small model, makes an API key, starts
+# serving, and prints a curl command to try. Ctrl-C stops everything. What it makes lies under .cache/.
+#
+#   scripts/quickstart.sh [--model PATH] [--port N] [--check]
+#
+#   --model PATH  serve this GGUF file instead of the small model that is downloaded
+#   --port N      the gateway's port (8000; the health port is the next one)
+#   --check       start on free ports, ask one question, print the answer and stop; exit 0 if all of that worked
+#
+# Settings of the gateway can be given in the environment as usual; the defaults here suit a first try: context 4096,
+# one request at a time, no GPU unless nvidia-smi finds one, and only this machine is let in.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+usage() {
+  sed -n '2,/^set /{ /^set /d; s/^# \{0,1\}//; p; }' "$0"
+}
+
+data_dir=$cache_dir/quickstart
+keys_file=$data_dir/api_keys.txt
+secret_file=$data_dir/secret
+port_file=$data_dir/port
+gateway_log=$data_dir/gateway.log
+key_name=quickstart
+gateway=      # process id while it runs
+serving=false # true once it was ready
+
+model=
+port=${PORT:-8000}
+check=false
+while (($# > 0)); do
+  case $1 in
+  --model | --port)
+    (($# > 1)) || fail "$1 needs a value" "see scripts/quickstart.sh --help"
+    if [[ $1 == --model ]]; then model=$2; else port=$2; fi
+    shift 2
+    ;;
+  --check) check=true && shift ;;
+  -h | --help) usage && exit ;;
+  *) fail "unknown argument: $1" "see scripts/quickstart.sh --help" ;;
+  esac
+done
+
+# --- before anything is started ----------------------------------------------------------------------------------
+
+check_rust() {
+  have cargo || fail "cargo is missing: the gateway is built with Rust" "install it from https://rustup.rs"
+  local wanted found
+  wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$repo_root/Cargo.toml")
+  found=$(cd "$repo_root" && cargo --version | cut -d ' ' -f 2)
+  # The older one sorts first.
+  [[ $(printf '%s\n' "$wanted" "$found" | sort -V | head -n 1) == "$wanted" ]] ||
+    fail "Rust $wanted or newer is needed; this is $found" "with rustup: rustup update"
+}
+
+port_is_busy() {
+  (: <"/dev/tcp/127.0.0.1/$1") 2>/dev/null
+}
+
+check_port() {
+  ! port_is_busy "$1" || fail "port $1 is in use" "another one: scripts/quickstart.sh --port N"
+}
+
+have curl || fail "curl is missing" "Debian, Ubuntu: apt install curl"
+check_rust
+if [[ -n $model ]]; then
+  [[ -f $model && -r $model ]] || fail "--model $model is not a file that can be read"
+  model=$(cd "$(dirname "$model")" && pwd -P)/$(basename "$model")
+fi
+
+if $check; then
+  port=0 health_port=0
+else
+  if ! [[ $port =~ ^[1-9][0-9]{0,4}$ ]] || ((port > 65534)); then
+    fail "--port must be a number from 1 to 65534, not $port"
+  fi
+  health_port=${PORT_HEALTH:-$((port + 1))}
+  check_port "$port"
+  check_port "$health_port"
+fi
+
+# Two at once would take each other's key and port file. The gateway inherits the lock and so holds it while it runs.
+try_lock quickstart || fail "another quickstart is running in this checkout"
+mkdir -p "$data_dir"
+
+# --- what is needed ----------------------------------------------------------------------------------------------
+
+say "building the gateway ..."
+# Cargo itself says where the programs are, wherever its target directory is.
+programs=$(cd "$repo_root" && cargo build --release --locked --bin llamagate --bin keyctl \
+  --message-format json-render-diagnostics | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p') ||
+  fail "the gateway could not be built; cargo says why above"
+llamagate=$(grep '/llamagate$' <<<"$programs")
+keyctl=$(grep '/keyctl$' <<<"$programs")
+
+llama_server=$("$repo_root/scripts/get-llama-server.sh")
+[[ -n $model ]] || model=$("$repo_root/scripts/get-model.sh")
+
+# The key file holds only a hash, so the secret is kept beside it, readable by its owner alone. When the two do not
+# match any more, the key gets a new secret.
+secret_is_valid() {
+  [[ -s $secret_file ]] && "$keyctl" --file "$keys_file" verify <"$secret_file" >/dev/null 2>&1
+}
+
+make_secret() {
+  local verb=generate
+  ! grep -qs "^$key_name:" "$keys_file" || verb=rotate
+  rm -f "$secret_file"
+  (umask 077 && "$keyctl" --file "$keys_file" --quiet "$verb" --name "$key_name" >"$secret_file") ||
+    fail "keyctl could not make an API key"
+}
+
+secret_is_valid || make_secret
+secret=$(<"$secret_file")
+
+# --- run ---------------------------------------------------------------------------------------------------------
+
+start_gateway() {
+  # The file is the word that the gateway listens; an old one would be a lie.
+  rm -f "$port_file"
+  local ngl=0
+  ! have nvidia-smi || ! nvidia-smi --list-gpus >/dev/null 2>&1 || ngl=99
+  # In a process group of its own, or Ctrl-C would reach the gateway twice: from the terminal and from this script.
+  set -m
+  env -u CONFIG_FILE -u MODEL_NAME -u GATEWAY_PORT \
+    MODEL_PATH="$model" LLAMA_SERVER="$llama_server" \
+    DATA_DIR="$data_dir" AUTH_KEYS_FILE="$keys_file" \
+    HOST=127.0.0.1 PORT="$port" PORT_HEALTH="$health_port" PORT_FILE="$port_file" \
+    NGL="${NGL:-$ngl}" CTX="${CTX:-4096}" MAX_CONCURRENT_REQUESTS="${MAX_CONCURRENT_REQUESTS:-1}" \
+    "$llamagate" serve </dev/null >"$gateway_log" 2>&1 &
+  gateway=$!
+  set +m
+}
+
+# Longer than the gateway lets requests in flight finish.
+stop_gateway() {
+  [[ -n $gateway ]] || return 0
+  kill -TERM "$gateway" 2>/dev/null || true
+  local tenths=0
+  while kill -0 "$gateway" 2>/dev/null; do
+    if ((++tenths > 450)); then
+      say "the gateway did not stop; killing it"
+      kill -KILL "$gateway" 2>/dev/null || true
+    fi
+    sleep 0.1
+  done
+  wait "$gateway" 2>/dev/null || true
+  gateway=
+}
+
+# Waits for the gateway's end and tells about it, unless it stopped in good order while it was serving.
+gateway_ended() {
+  local status=0
+  wait "$gateway" 2>/dev/null || status=$? # bash would report a killed child with its whole command line
+  gateway=
+  if ((status == 0)) && $serving; then
+    say "the gateway stopped"
+    exit
+  fi
+  say "--- the end of ${gateway_log#"$repo_root"/} ---"
+  tail -n 25 "$gateway_log" >&2
+  fail "the gateway ended with status $status"
+}
+
+status_of() {
+  curl --silent --output /dev/null --max-time 5 --write-out '%{http_code}' "$1" || true
+}
+
+# Prints the address that answers 200 once a request would be served; nothing while it cannot be known. A health port
+# picked by the gateway is not known here, so the check asks the gateway's own port.
+readiness_url() {
+  if ! $check; then
+    echo "http://127.0.0.1:$health_port/ping"
+  elif [[ -s $port_file ]]; then
+    echo "http://127.0.0.1:$(<"$port_file")/health"
+  fi
+}
+
+wait_until_ready() {
+  local started=$SECONDS said=$SECONDS url
+  say "starting llama-server with $(basename "$model") ..."
+  while true; do
+    kill -0 "$gateway" 2>/dev/null || gateway_ended
+    url=$(readiness_url)
+    [[ -z $url || $(status_of "$url") != 200 ]] || break
+    if ((SECONDS - said >= 5)); then
+      said=$SECONDS
+      say "  still loading, $((SECONDS - started)) s"
+    fi
+    # A check runs unattended; a person can see for themselves how long a big model may take.
+    ! $check || ((SECONDS - started < 300)) || fail "not ready after 300 s; see ${gateway_log#"$repo_root"/}"
+    sleep 0.2
+  done
+}
+
+# Reads a chat completion, prints the words in it.
+answer_of() {
+  if have python3; then
+    python3 -c 'import json, sys; print(json.load(sys.stdin)["choices"][0]["message"]["content"].strip())'
+  else
+    cat
+  fi
+}
+
+body='{"messages": [{"role": "user", "content": "Say hello in one sentence."}], "max_tokens": 64}'
+
+ask_once() {
+  local url reply
+  url=http://127.0.0.1:$(<"$port_file")/v1/chat/completions
+  # The key goes in through a pipe: command lines can be read by everyone on the machine.
+  reply=$(curl --silent --show-error --fail-with-body --max-time 300 --header @- --header 'Content-Type: application/json' \
+    --data "$body" "$url" <<<"Authorization: Bearer $secret") || fail "the chat request failed" "${reply:-}"
+  answer_of <<<"$reply" || fail "the answer is not a chat completion:" "$reply"
+}
+
+trap stop_gateway EXIT
+start_gateway
+wait_until_ready
+serving=true
+
+if $check; then
+  ask_once
+  stop_gateway
+  exit
+fi
+
+# Ctrl-C is how this is meant to end.
+trap 'echo; say "stopping ..."; exit 0' INT TERM
+
+cat <<READY
+
+Ready. Your API key is
+
+  $secret
+
+Try it:
+
+  curl http://127.0.0.1:$port/v1/chat/completions \\
+    -H 'Authorization: Bearer $secret' \\
+    -H 'Content-Type: application/json' \\
+    -d '$body'
+
+Health: http://127.0.0.1:$health_port/ping      Logs: ${data_dir#"$repo_root"/}/logs
+Press Ctrl-C to stop.
+READY
+
+gateway_ended

@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# The one gate: everything that must hold before a change is merged. CI runs this and nothing else.
+#
+#   scripts/test.sh
+#
+# Works in a fresh clone; needs Rust with rustfmt and clippy, and Python 3.11 or newer. What it fetches (a llama-server,
+# models, Python packages) lies under .cache/ and is reused. A stage that fails ends the run.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+cd "$repo_root"
+
+summary=()
+
+# stage TITLE COMMAND...: runs one stage with a heading and its time. The command runs in this shell, so what it
+# exports stays; what it prints is shown as it comes.
+stage() {
+  local title=$1 started=$SECONDS
+  shift
+  printf '\n=== %s\n' "$title"
+  current=$title
+  "$@"
+  summary+=("$(printf 'passed  %4d s  %s' $((SECONDS - started)) "$title")")
+  current=
+}
+
+report() {
+  local status=$?
+  printf '\n=== summary\n'
+  ((${#summary[@]} == 0)) || printf '%s\n' "${summary[@]}"
+  [[ -z $current ]] || printf 'FAILED          %s\n' "$current"
+  if ((status == 0)); then
+    printf 'all passed in %d s\n' "$SECONDS"
+  else
+    printf 'the gate failed after %d s\n' "$SECONDS"
+  fi
+}
+current=
+trap report EXIT
+
+prerequisites() {
+  have cargo || fail "cargo is missing" "install Rust from https://rustup.rs"
+  cargo fmt --version || fail "rustfmt is missing" "with rustup: rustup component add rustfmt"
+  cargo clippy --version || fail "clippy is missing" "with rustup: rustup component add clippy"
+  cargo --version
+}
+
+get_test_programs() {
+  LLAMA_SERVER=$(scripts/get-llama-server.sh)
+  LLAMAGATE_TEST_MODELS=$(scripts/get-test-models.sh)
+  LLAMAGATE_TEST_SMOLLM=$(scripts/get-model.sh)
+  LLAMAGATE_TEST_PYTHON=$cache_dir/venv/bin/python
+  export LLAMA_SERVER LLAMAGATE_TEST_MODELS LLAMAGATE_TEST_SMOLLM LLAMAGATE_TEST_PYTHON
+  "$LLAMA_SERVER" --version 2>&1
+}
+
+check_scripts() {
+  local scripts=(scripts/*.sh .ci/run)
+  "$cache_dir/venv/bin/shellcheck" --external-sources "${scripts[@]}"
+  echo "${#scripts[@]} scripts"
+}
+
+stage "prerequisites" prerequisites
+stage "format" cargo fmt --all --check
+stage "clippy" cargo clippy --all-targets --locked -- -D warnings
+stage "llama-server, models, Python packages" get_test_programs
+stage "scripts" check_scripts
+stage "tests" cargo test --locked
