@@ -9,8 +9,10 @@
 
 mod error;
 pub mod expiry;
+mod file;
 pub mod parse;
 pub mod secret;
+mod store;
 
 use std::fmt;
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
@@ -19,6 +21,8 @@ use std::str::FromStr;
 use jiff::Timestamp;
 
 pub use error::{KeyFileError, Problem};
+pub use file::{MAX_KEY_FILE_SIZE, read};
+pub use store::{CHANGE_SEEN_WITHIN, Denied, Store, WATCH_INTERVAL};
 
 /// One line of the key file, without its secret: who it is and what it may do.
 #[derive(Debug, Clone, PartialEq, Eq)]
