@@ -7,12 +7,15 @@
 //! Secrets live here only as SHA-256 digests once a file is loaded, and no `Debug` or `Display` in this module shows
 //! a secret, a digest or the text of a line.
 
+pub mod edit;
 mod error;
 pub mod expiry;
 mod file;
+pub mod list;
 pub mod parse;
 pub mod secret;
 mod store;
+pub mod write;
 
 use std::fmt;
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
