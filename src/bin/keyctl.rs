@@ -61,8 +61,8 @@ fn main() -> ExitCode {
             Failure::Edit(error) => complain(&error.to_string(), &error.hint()),
             Failure::Pipe(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
             Failure::Pipe(error) => complain(
-                &format!("input or output failed: {error}"),
-                "check the pipe",
+                &format!("standard input or output failed: {error}"),
+                "if a new secret was to be printed, it is lost; keyctl rotate makes another",
             ),
         }
         ExitCode::FAILURE

@@ -1,7 +1,7 @@
 //! Secrets: what they may look like, how one is made, and the digest that stands for one.
 //!
-//! Nothing here prints a secret or a digest by accident: `Debug` hides both. [`Stored::render`] and
-//! [`NewSecret::reveal`] are the two places where one comes out, under names that say so.
+//! Nothing here prints a secret or a digest by accident: `Debug` hides both. One comes out only through
+//! [`NewSecret::reveal`], and through the rendering of a line.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};

@@ -42,6 +42,17 @@ fn an_edit_renames_a_private_file_into_place_and_leaves_no_other_behind() {
 }
 
 #[test]
+fn an_edit_by_root_keeps_the_owner() {
+    let (_dir, path) = fixture();
+    if std::os::unix::fs::chown(&path, Some(1234), Some(1235)).is_err() {
+        return; // only root can give files away
+    }
+    assert_eq!(add(&path, "b").unwrap().written, Written::Renamed);
+    let after = fs::metadata(&path).unwrap();
+    assert_eq!((after.uid(), after.gid()), (1234, 1235));
+}
+
+#[test]
 fn a_missing_file_and_its_directory_are_made_only_when_asked() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("deep/er/api_keys.txt");

@@ -19,7 +19,13 @@ use llamagate::keys::parse;
 )]
 pub(super) struct Cli {
     /// The key file [default: api_keys.txt in the data directory]
-    #[arg(long, global = true, env = "AUTH_KEYS_FILE", value_name = "FILE")]
+    #[arg(
+        long,
+        global = true,
+        env = "AUTH_KEYS_FILE",
+        hide_env_values = true,
+        value_name = "FILE"
+    )]
     pub(super) file: Option<PathBuf>,
     /// Say nothing but the result and errors
     #[arg(long, short, global = true)]
