@@ -1,2 +1,295 @@
-//! (in the making)
-fn main() {}
+//! `keyctl`: makes, lists, rotates and removes API keys. Arguments in, `llamagate::keys` in the middle, words out.
+//!
+//! Standard output carries data alone (a secret, a table, JSON); everything said about it goes to standard error.
+//! Exit status: 0 done, 1 refused or failed, 2 wrong usage.
+
+use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use jiff::Timestamp;
+use llamagate::keys::edit::{self, EditError, Rotation};
+use llamagate::keys::expiry;
+use llamagate::keys::list::{as_json, as_table};
+use llamagate::keys::parse::{Entry, KeyFile};
+use llamagate::keys::secret::{self, NewSecret};
+use llamagate::keys::write::{IfMissing, Updated, Written, update};
+use llamagate::keys::{self, CHANGE_SEEN_WITHIN, Key, KeyFileError};
+
+#[path = "keyctl/args.rs"]
+mod args;
+
+use args::{Cli, Generate, Rotate, Verb};
+
+/// Where the key file is when neither `--file` nor AUTH_KEYS_FILE names it.
+fn default_file() -> Option<PathBuf> {
+    None
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(usage) => {
+            // Nothing is left to do when even this cannot be printed.
+            let _ = usage.print();
+            return u8::try_from(usage.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
+        }
+    };
+    let Some(file) = cli.file.or_else(default_file) else {
+        complain(
+            "no key file is named",
+            "give --file FILE or set AUTH_KEYS_FILE",
+        );
+        return ExitCode::from(2);
+    };
+    let session = Session {
+        file,
+        quiet: cli.quiet,
+        now: Timestamp::now(),
+    };
+    let done = match cli.verb {
+        Verb::Generate(wanted) => session.generate(wanted),
+        Verb::List { json } => session.list(json),
+        Verb::Remove { name } => session.remove(&name),
+        Verb::Rotate(wanted) => session.rotate(wanted),
+        Verb::Verify => session.verify(),
+        Verb::Prune => session.prune(),
+    };
+    done.unwrap_or_else(|failure| {
+        match failure {
+            Failure::Edit(error) => complain(&error.to_string(), &error.hint()),
+            Failure::Pipe(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            Failure::Pipe(error) => complain(
+                &format!("standard input or output failed: {error}"),
+                "if a new secret was to be printed, it is lost; keyctl rotate makes another",
+            ),
+        }
+        ExitCode::FAILURE
+    })
+}
+
+fn complain(error: &str, hint: &str) {
+    tell(&format!("error: {error}\nhint: {hint}"));
+}
+
+/// One line to standard error. Not `eprintln`, which panics when that is closed.
+fn tell(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+enum Failure {
+    Edit(EditError),
+    Pipe(io::Error),
+}
+
+impl From<EditError> for Failure {
+    fn from(error: EditError) -> Self {
+        Self::Edit(error)
+    }
+}
+
+impl From<KeyFileError> for Failure {
+    fn from(error: KeyFileError) -> Self {
+        Self::Edit(error.into())
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Pipe(error)
+    }
+}
+
+type Outcome = Result<ExitCode, Failure>;
+
+/// One run: the file, how much to say, and what time it is.
+struct Session {
+    file: PathBuf,
+    quiet: bool,
+    now: Timestamp,
+}
+
+impl Session {
+    fn generate(&self, wanted: Generate) -> Outcome {
+        let key = Key {
+            id: wanted.name.clone(),
+            rate_limit: wanted.rate_limit,
+            expires: wanted.expires.resolve(self.now),
+            scopes: wanted.scope.into_iter().collect(),
+            models: wanted.models,
+            tokens_per_minute: wanted.tokens_per_minute,
+            max_concurrent: wanted.max_concurrent,
+        };
+        let secret = NewSecret::generate().map_err(EditError::from)?;
+        let stored = secret.stored(wanted.plain);
+        let updated = update(&self.file, IfMissing::Create, |file| {
+            edit::add(file, key, stored, self.now)
+        })?;
+        self.hand_over(&format!("generated key '{}'", wanted.name), &secret)?;
+        self.after(&updated);
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn rotate(&self, wanted: Rotate) -> Outcome {
+        let secret = NewSecret::generate().map_err(EditError::from)?;
+        let rotation = Rotation {
+            secret: secret.stored(wanted.plain),
+            old_ends: expiry::after(self.now, wanted.overlap),
+            expires: wanted.expires.map(|expires| expires.resolve(self.now)),
+        };
+        let old_ends = rotation.old_ends;
+        let name = &wanted.name;
+        let updated = update(&self.file, IfMissing::Fail, |file| {
+            edit::rotate(file, name, rotation, self.now)
+        })?;
+        self.hand_over(&format!("rotated key '{name}'"), &secret)?;
+        if old_ends > self.now {
+            self.say(&format!(
+                "the old secret stays valid until {old_ends} at the latest"
+            ));
+        } else {
+            self.say("the old secret is gone");
+        }
+        self.after(&updated);
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn remove(&self, name: &str) -> Outcome {
+        let updated = update(&self.file, IfMissing::Fail, |file| edit::remove(file, name))?;
+        self.say(&format!(
+            "removed key '{name}' ({})",
+            counted(updated.value, "line")
+        ));
+        self.after(&updated);
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn prune(&self) -> Outcome {
+        let updated = update(&self.file, IfMissing::Fail, |file| {
+            Ok::<_, KeyFileError>(edit::prune(file, self.now))
+        })?;
+        match updated.value.as_slice() {
+            [] => self.say("no key has expired"),
+            names => self.say(&format!(
+                "dropped {}: {}",
+                counted(names.len(), "expired line"),
+                names.join(", ")
+            )),
+        }
+        self.after(&updated);
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn list(&self, json: bool) -> Outcome {
+        let file = keys::read(&self.file)?;
+        let text = if json {
+            as_json(&file, self.now)
+        } else {
+            as_table(&file, self.now)
+        };
+        writeln!(io::stdout(), "{text}")?;
+        self.say(&format!(
+            "{} configured",
+            counted(file.entries().count(), "key")
+        ));
+        self.warn_of_bad_lines(&file);
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn verify(&self) -> Outcome {
+        let file = keys::read(&self.file)?;
+        if io::stdin().is_terminal() {
+            self.say("paste the secret and press Enter");
+        }
+        let secret = read_secret()?;
+        let (verdict, status) = match file.find(&secret) {
+            _ if !secret::is_well_formed(&secret) => (
+                "malformed: a secret is 16 to 128 of A-Z a-z 0-9 _ -".to_owned(),
+                ExitCode::FAILURE,
+            ),
+            None => (
+                "unknown: no line of the key file holds this secret".to_owned(),
+                ExitCode::FAILURE,
+            ),
+            Some((line, Entry { key, .. })) => {
+                let end = key
+                    .expires
+                    .map_or("never".to_owned(), |end| end.to_string());
+                if key.has_expired(self.now) {
+                    (
+                        format!("expired: key '{}' in line {line} ended {end}", key.id),
+                        ExitCode::FAILURE,
+                    )
+                } else {
+                    (
+                        format!(
+                            "valid: key '{}' in line {line}, scope {}, ends {end}",
+                            key.id, key.scopes
+                        ),
+                        ExitCode::SUCCESS,
+                    )
+                }
+            }
+        };
+        writeln!(io::stdout(), "{verdict}")?;
+        self.warn_of_bad_lines(&file);
+        Ok(status)
+    }
+
+    fn hand_over(&self, what: &str, secret: &NewSecret) -> io::Result<()> {
+        self.say(&format!("{what}; its secret is shown only this once:"));
+        writeln!(io::stdout(), "{}", secret.reveal())
+    }
+
+    /// What there is to say after an edit, whichever it was.
+    fn after<T>(&self, updated: &Updated<T>) {
+        self.warn_of_bad_lines(&updated.file);
+        if updated.written == Written::Unchanged {
+            return;
+        }
+        if !updated.locked {
+            self.say("warning: this file system has no locks; do not run two keyctl at once");
+        }
+        if updated.file.entries().next().is_some() {
+            self.say(&format!(
+                "a running gateway picks this up within {} s",
+                CHANGE_SEEN_WITHIN.as_secs()
+            ));
+        } else {
+            // Even when quiet: a key that was just taken away may still work.
+            tell(
+                "warning: the file holds no key now, and a running gateway keeps the keys it has until there is one",
+            );
+            tell("hint: make another key, or stop the gateway");
+        }
+    }
+
+    fn warn_of_bad_lines(&self, file: &KeyFile) {
+        for (line, problem) in file.problems() {
+            self.say(&format!("warning: line {line} is skipped: {problem}"));
+        }
+    }
+
+    fn say(&self, text: &str) {
+        if !self.quiet {
+            tell(text);
+        }
+    }
+}
+
+/// Reads one line, at most; a longer one is no secret anyway.
+fn read_secret() -> io::Result<String> {
+    let mut line = Vec::new();
+    let bound = *secret::SECRET_LENGTH.end() as u64 + 64;
+    io::stdin()
+        .lock()
+        .take(bound)
+        .read_until(b'\n', &mut line)?;
+    Ok(String::from_utf8_lossy(&line).trim().to_owned())
+}
+
+fn counted(count: usize, what: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{plural}")
+}

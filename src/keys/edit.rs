@@ -1,0 +1,284 @@
+//! keyctl's verbs, as functions on a parsed key file. Comments, bad lines and the order of lines stay as they are.
+//!
+//! Nothing here touches the disk: [`update`](super::write::update) runs a verb between a locked read and an atomic
+//! write. The clock comes in as an argument.
+
+use jiff::Timestamp;
+
+use super::parse::{Entry, KeyFile, Meaning};
+use super::secret::Stored;
+use super::{Key, KeyFileError};
+
+/// Why a verb refused.
+#[derive(Debug, thiserror::Error)]
+pub enum EditError {
+    /// `generate` with a name that has a line.
+    #[error("a key named '{name}' exists already")]
+    NameTaken {
+        /// The name that was asked for.
+        name: String,
+    },
+    /// No line has this name.
+    #[error("there is no key named '{name}'")]
+    NoSuchKey {
+        /// The name that was asked for.
+        name: String,
+    },
+    /// The new secret would be refused from the start.
+    #[error("the expiration {end} is in the past")]
+    EndsInThePast {
+        /// When the key would end.
+        end: Timestamp,
+    },
+    /// The operating system gave no random bytes.
+    #[error("no random bytes for a secret: {0}")]
+    Random(#[from] getrandom::Error),
+    /// The file itself.
+    #[error(transparent)]
+    File(#[from] KeyFileError),
+}
+
+impl EditError {
+    /// One sentence on what to do about it.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::NameTaken { name } => {
+                format!("for a new secret under this name: keyctl rotate --name {name}")
+            }
+            Self::NoSuchKey { .. } => "keyctl list shows the names".into(),
+            Self::EndsInThePast { .. } => {
+                "give a later one with --expires, such as --expires 30d or --expires never".into()
+            }
+            Self::Random(_) => "check that the system has a working random device".into(),
+            Self::File(error) => error.hint(),
+        }
+    }
+}
+
+/// Appends a new key.
+///
+/// # Errors
+/// When the name is taken, or when the key has ended already.
+pub fn add(file: &mut KeyFile, key: Key, secret: Stored, now: Timestamp) -> Result<(), EditError> {
+    if file.entries().any(|(_, entry)| entry.key.id == key.id) {
+        return Err(EditError::NameTaken { name: key.id });
+    }
+    refuse_past_end(&key, now)?;
+    file.insert(usize::MAX, Entry { key, secret });
+    Ok(())
+}
+
+/// Removes every line of this name. Returns how many there were.
+///
+/// # Errors
+/// When there is none.
+pub fn remove(file: &mut KeyFile, name: &str) -> Result<usize, EditError> {
+    match take_out(file, |key| key.id == name).len() {
+        0 => Err(EditError::NoSuchKey { name: name.into() }),
+        removed => Ok(removed),
+    }
+}
+
+/// Removes every line whose end has come. Returns their names.
+pub fn prune(file: &mut KeyFile, now: Timestamp) -> Vec<String> {
+    take_out(file, |key| key.has_expired(now))
+}
+
+/// What [`rotate`] is to do, apart from the name.
+#[derive(Debug)]
+pub struct Rotation {
+    /// The new secret.
+    pub secret: Stored,
+    /// When the old secrets end: now or earlier means that their lines go.
+    pub old_ends: Timestamp,
+    /// When the new one ends; without it, when the line would have ended that it is modelled on.
+    pub expires: Option<Option<Timestamp>>,
+}
+
+/// Gives a key another secret and the limits of its most lasting line. Returns what the new line grants.
+///
+/// The old secrets end as the rotation says, or earlier if they would have anyway.
+///
+/// # Errors
+/// When there is no such key, or when the new secret would have ended already.
+pub fn rotate(
+    file: &mut KeyFile,
+    name: &str,
+    rotation: Rotation,
+    now: Timestamp,
+) -> Result<Key, EditError> {
+    let old: Vec<(usize, Key)> = (file.entries())
+        .filter(|(_, entry)| entry.key.id == name)
+        .map(|(number, entry)| (number - 1, entry.key.clone()))
+        .collect();
+    let (Some((_, model)), Some((last, _))) = (
+        old.iter()
+            .max_by_key(|(_, key)| key.expires.unwrap_or(Timestamp::MAX)),
+        old.last(),
+    ) else {
+        return Err(EditError::NoSuchKey { name: name.into() });
+    };
+    let mut key = model.clone();
+    key.expires = rotation.expires.unwrap_or(key.expires);
+    refuse_past_end(&key, now)?;
+    file.insert(
+        last + 1,
+        Entry {
+            key: key.clone(),
+            secret: rotation.secret,
+        },
+    );
+    for (index, old_key) in old.iter().rev() {
+        if rotation.old_ends <= now {
+            file.lines.remove(*index);
+        } else if old_key.expires.is_none_or(|end| rotation.old_ends < end) {
+            file.set_expiry(*index, rotation.old_ends);
+        }
+    }
+    Ok(key)
+}
+
+fn refuse_past_end(key: &Key, now: Timestamp) -> Result<(), EditError> {
+    match key.expires {
+        Some(end) if end <= now => Err(EditError::EndsInThePast { end }),
+        _ => Ok(()),
+    }
+}
+
+fn take_out(file: &mut KeyFile, goes: impl Fn(&Key) -> bool) -> Vec<String> {
+    let mut names = Vec::new();
+    file.lines.retain(|line| match &line.meaning {
+        Meaning::Entry(entry) if goes(&entry.key) => {
+            names.push(entry.key.id.clone());
+            false
+        }
+        _ => true,
+    });
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::parse::parse;
+
+    const NEW: &str = "new-secret-0123456789";
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn rotation(old_ends: i64) -> Rotation {
+        Rotation {
+            secret: Stored::Plain(NEW.into()),
+            old_ends: at(old_ends),
+            expires: None,
+        }
+    }
+
+    #[test]
+    fn a_new_key_goes_to_the_end_and_nothing_else_changes() {
+        let mut file = parse("# ours\r\na:0123456789abcdef:5\r\nbad line\r\n\r\n# last");
+        add(&mut file, Key::named("b"), Stored::Plain(NEW.into()), at(0)).unwrap();
+        let want =
+            format!("# ours\r\na:0123456789abcdef:5\r\nbad line\r\n\r\n# last\r\nb:{NEW}\r\n");
+        assert_eq!(file.render(), want);
+    }
+
+    #[test]
+    fn a_name_is_given_once_and_not_with_an_end_in_the_past() {
+        let mut file = parse("a:0123456789abcdef\n");
+        let secret = || Stored::Plain(NEW.into());
+        assert!(matches!(
+            add(&mut file, Key::named("a"), secret(), at(0)),
+            Err(EditError::NameTaken { .. })
+        ));
+        let ended = Key {
+            expires: Some(at(5)),
+            ..Key::named("b")
+        };
+        assert!(matches!(
+            add(&mut file, ended, secret(), at(5)),
+            Err(EditError::EndsInThePast { .. })
+        ));
+        assert_eq!(file.render(), "a:0123456789abcdef\n");
+    }
+
+    #[test]
+    fn remove_takes_every_line_of_the_name_and_no_other() {
+        let mut file =
+            parse("a:0123456789abcdef\n# a\naa:0123456789abcdefg\na:0123456789abcdefh\n");
+        assert_eq!(remove(&mut file, "a").unwrap(), 2);
+        assert_eq!(file.render(), "# a\naa:0123456789abcdefg\n");
+        assert!(matches!(
+            remove(&mut file, "a"),
+            Err(EditError::NoSuchKey { .. })
+        ));
+    }
+
+    #[test]
+    fn prune_drops_only_what_has_expired() {
+        let mut file = parse(
+            "a:0123456789abcdef::1970-01-01\nb:0123456789abcdefg::1970-01-03\nc:0123456789abcdefh\n",
+        );
+        assert_eq!(prune(&mut file, at(86_400)), ["a"]);
+        assert_eq!(file.entries().count(), 2);
+        assert!(prune(&mut file, at(86_400)).is_empty());
+    }
+
+    #[test]
+    fn rotation_without_overlap_replaces_the_line_where_it_stands() {
+        let mut file =
+            parse("# one\na:0123456789abcdef:5 models=m max_concurrent=2\nz:0123456789abcdefz\n");
+        rotate(&mut file, "a", rotation(0), at(0)).unwrap();
+        let want = format!("# one\na:{NEW}:5 models=m max_concurrent=2\nz:0123456789abcdefz\n");
+        assert_eq!(file.render(), want);
+    }
+
+    #[test]
+    fn rotation_with_overlap_keeps_the_old_secret_until_then() {
+        let mut file = parse("a:0123456789abcdef:5 scope=admin\nz:0123456789abcdefz");
+        rotate(&mut file, "a", rotation(3600), at(0)).unwrap();
+        let want = format!(
+            "a:0123456789abcdef:5:1970-01-01T01:00:00Z scope=admin\na:{NEW}:5 scope=admin\nz:0123456789abcdefz"
+        );
+        assert_eq!(file.render(), want);
+    }
+
+    #[test]
+    fn an_overlap_never_lengthens_a_life() {
+        let mut file =
+            parse("a:0123456789abcdef::1970-01-01T00:30:00Z\na:0123456789abcdefg::1970-01-02\n");
+        let key = rotate(&mut file, "a", rotation(3600), at(0)).unwrap();
+        assert_eq!(
+            key.expires,
+            Some(at(86_400)),
+            "the new line is modelled on the one that lasts longest"
+        );
+        let ends: Vec<_> = file
+            .entries()
+            .map(|(_, entry)| entry.key.expires.unwrap().as_second())
+            .collect();
+        assert_eq!(ends, [1800, 3600, 86_400]);
+    }
+
+    #[test]
+    fn an_expired_key_is_rotated_only_with_a_new_end() {
+        let text = "a:0123456789abcdef::1970-01-01T00:30:00Z\n";
+        let mut file = parse(text);
+        assert!(matches!(
+            rotate(&mut file, "a", rotation(7200), at(7200)),
+            Err(EditError::EndsInThePast { .. })
+        ));
+        assert_eq!(file.render(), text);
+        let never = Rotation {
+            expires: Some(None),
+            ..rotation(7200)
+        };
+        assert_eq!(
+            rotate(&mut file, "a", never, at(7200)).unwrap().expires,
+            None
+        );
+        assert_eq!(file.render(), format!("a:{NEW}\n"));
+    }
+}

@@ -1,0 +1,130 @@
+//! What `keyctl list` shows: every key as a row of a table or as a JSON object. Never a secret, never a hash.
+
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::Key;
+use super::parse::{Entry, KeyFile};
+use super::secret::Stored;
+
+const HEADINGS: [&str; 6] = [
+    "KEY_ID",
+    "RATE_LIMIT",
+    "EXPIRES",
+    "SCOPE",
+    "MODELS",
+    "STATUS",
+];
+
+/// The keys as an aligned table with headings, one line a key, without a final newline.
+pub fn as_table(file: &KeyFile, now: Timestamp) -> String {
+    let mut rows = vec![HEADINGS.map(str::to_owned)];
+    rows.extend(file.entries().map(|(_, entry)| row(&entry.key, now)));
+    let widths: [usize; HEADINGS.len()] = std::array::from_fn(|column| {
+        rows.iter()
+            .map(|row| row[column].chars().count())
+            .max()
+            .unwrap_or(0)
+    });
+    let mut table = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(widths) {
+            // Writing to a String cannot fail.
+            let _ = write!(line, "{cell:width$}  ");
+        }
+        table.push_str(line.trim_end());
+        table.push('\n');
+    }
+    table.trim_end().to_owned()
+}
+
+fn row(key: &Key, now: Timestamp) -> [String; HEADINGS.len()] {
+    [
+        key.id.clone(),
+        key.rate_limit
+            .map_or("default".into(), |limit| format!("{limit}/min")),
+        key.expires.map_or("-".into(), |end| end.to_string()),
+        key.scopes.to_string(),
+        key.models
+            .as_ref()
+            .map_or("all".into(), |names| names.join(",")),
+        status(key, now).into(),
+    ]
+}
+
+/// The keys as an indented JSON array. What a line leaves out is `null`.
+pub fn as_json(file: &KeyFile, now: Timestamp) -> String {
+    let keys: Vec<Value> = file
+        .entries()
+        .map(|(line, entry)| object(line, entry, now))
+        .collect();
+    format!("{:#}", Value::from(keys))
+}
+
+fn object(line: usize, Entry { key, secret }: &Entry, now: Timestamp) -> Value {
+    json!({
+        "key_id": key.id,
+        "rate_limit": key.rate_limit,
+        "expires": key.expires.map(|end| end.to_string()),
+        "scopes": key.scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>(),
+        "models": key.models,
+        "tokens_per_minute": key.tokens_per_minute,
+        "max_concurrent": key.max_concurrent,
+        "status": status(key, now),
+        "stored": match secret { Stored::Plain(_) => "plain", Stored::Hashed(_) => "hashed" },
+        "line": line,
+    })
+}
+
+fn status(key: &Key, now: Timestamp) -> &'static str {
+    if key.has_expired(now) {
+        "expired"
+    } else {
+        "active"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::parse::parse;
+
+    const TEXT: &str = "# keys\nteam-a:0123456789abcdef:60:2027-01-01 scope=inference,admin models=m,bge-m3\n\
+                        b:0123456789abcdefg max_concurrent=2\n";
+
+    fn now() -> Timestamp {
+        "2028-01-01T00:00:00Z".parse().unwrap()
+    }
+
+    #[test]
+    fn the_table_is_aligned_and_holds_no_secret() {
+        let want = "\
+KEY_ID  RATE_LIMIT  EXPIRES               SCOPE            MODELS    STATUS
+team-a  60/min      2027-01-01T00:00:00Z  inference,admin  m,bge-m3  expired
+b       default     -                     inference        all       active";
+        assert_eq!(as_table(&parse(TEXT), now()), want);
+    }
+
+    #[test]
+    fn json_holds_every_limit_and_no_secret() {
+        let text = as_json(&parse(TEXT), now());
+        assert!(!text.contains("0123456789"), "{text}");
+        let keys: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(keys[0]["scopes"], json!(["inference", "admin"]));
+        assert_eq!(keys[0]["status"], "expired");
+        assert_eq!(
+            (&keys[1]["max_concurrent"], &keys[1]["line"]),
+            (&json!(2), &json!(3))
+        );
+        assert_eq!(keys[1]["models"], Value::Null);
+    }
+
+    #[test]
+    fn a_file_without_keys_is_headings_alone_or_an_empty_array() {
+        assert_eq!(as_table(&parse("# none\n"), now()), HEADINGS.join("  "));
+        assert_eq!(as_json(&parse(""), now()), "[]");
+    }
+}

@@ -1,0 +1,320 @@
+//! The grammar of the key file, as pure functions on text: [`parse`] and its inverse, [`KeyFile::render`].
+//!
+//! One key a line: `key_id:secret[:rate_limit][:expiration][ attribute=value ...]`. Every line is kept verbatim next
+//! to what it means, so an edit changes only the lines it is about. A line that cannot be read becomes a [`Problem`],
+//! which knows what is wrong and nothing of what the line says: half a secret must not reach a log.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
+use std::str::FromStr;
+
+use super::secret::{Digest, HASH_PREFIX, Stored, is_word_byte};
+use super::{Key, Problem, Scope, Scopes, expiry};
+
+/// The longest line, in bytes. One that is longer is a [`Problem`].
+pub const MAX_LINE: usize = 8 * 1024;
+/// The longest key_id, in bytes.
+pub const MAX_KEY_ID: usize = 64;
+
+/// One good line: a key and the secret that opens it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// What the line grants.
+    pub key: Key,
+    /// The secret as the line holds it.
+    pub secret: Stored,
+}
+
+/// One line: its text with its line ending, and what it means.
+#[derive(Debug, Clone)]
+pub(super) struct Line {
+    text: Text,
+    pub(super) meaning: Meaning,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Meaning {
+    Nothing,
+    Entry(Entry),
+    Bad(Problem),
+}
+
+#[derive(Clone)]
+struct Text(String);
+
+impl std::fmt::Debug for Text {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(hidden)")
+    }
+}
+
+/// A key file: all of its lines in order. `parse(text).render() == text` for every text.
+#[derive(Debug, Clone, Default)]
+pub struct KeyFile {
+    pub(super) lines: Vec<Line>,
+}
+
+impl KeyFile {
+    /// The good lines with their numbers, counted from 1.
+    pub fn entries(&self) -> impl Iterator<Item = (usize, &Entry)> {
+        (1..)
+            .zip(&self.lines)
+            .filter_map(|(number, line)| match &line.meaning {
+                Meaning::Entry(entry) => Some((number, entry)),
+                _ => None,
+            })
+    }
+
+    /// The bad lines with their numbers, counted from 1.
+    pub fn problems(&self) -> impl Iterator<Item = (usize, Problem)> {
+        (1..)
+            .zip(&self.lines)
+            .filter_map(|(number, line)| match &line.meaning {
+                Meaning::Bad(problem) => Some((number, *problem)),
+                _ => None,
+            })
+    }
+
+    /// The line that this secret opens, expired or not.
+    pub fn find(&self, secret: &str) -> Option<(usize, &Entry)> {
+        let digest = Digest::of(secret);
+        self.entries()
+            .find(|(_, entry)| entry.secret.digest() == digest)
+    }
+
+    /// The text of the file.
+    pub fn render(&self) -> String {
+        self.lines.iter().map(|line| line.text.0.as_str()).collect()
+    }
+
+    /// Puts a key before the line of this index; at the end when the index is past it.
+    pub(super) fn insert(&mut self, index: usize, entry: Entry) {
+        let ending = self.line_ending();
+        let index = index.min(self.lines.len());
+        if let Some(before) = index.checked_sub(1).and_then(|i| self.lines.get_mut(i))
+            && !before.text.0.ends_with('\n')
+        {
+            before.text.0.push_str(ending);
+        }
+        self.lines.insert(index, Line::of(entry, ending));
+    }
+
+    /// Gives the line of this index, which holds a key, another end.
+    pub(super) fn set_expiry(&mut self, index: usize, end: jiff::Timestamp) {
+        let ending = self.line_ending();
+        if let Some(line) = self.lines.get_mut(index)
+            && let Meaning::Entry(entry) = &line.meaning
+        {
+            let mut entry = entry.clone();
+            entry.key.expires = Some(end);
+            *line = Line::of(entry, ending);
+        }
+    }
+
+    fn line_ending(&self) -> &'static str {
+        if self
+            .lines
+            .first()
+            .is_some_and(|line| line.text.0.ends_with("\r\n"))
+        {
+            "\r\n"
+        } else {
+            "\n"
+        }
+    }
+}
+
+impl Line {
+    fn of(entry: Entry, ending: &str) -> Self {
+        Self {
+            text: Text(entry.render() + ending),
+            meaning: Meaning::Entry(entry),
+        }
+    }
+}
+
+/// Reads a whole key file. Takes any text; what is no key, comment or blank line becomes a problem of that line.
+pub fn parse(text: &str) -> KeyFile {
+    let mut seen: HashMap<Digest, usize> = HashMap::new();
+    let lines = (1..).zip(text.split_inclusive('\n')).map(|(number, raw)| {
+        let content = if number == 1 {
+            raw.strip_prefix('\u{feff}').unwrap_or(raw)
+        } else {
+            raw
+        };
+        let meaning = match parse_line(content.trim()) {
+            Ok(None) => Meaning::Nothing,
+            Err(problem) => Meaning::Bad(problem),
+            Ok(Some(entry)) => {
+                let first = *seen.entry(entry.secret.digest()).or_insert(number);
+                if first == number {
+                    Meaning::Entry(entry)
+                } else {
+                    Meaning::Bad(Problem::SecretUsedTwice { first })
+                }
+            }
+        };
+        Line {
+            text: Text(raw.to_owned()),
+            meaning,
+        }
+    });
+    KeyFile {
+        lines: lines.collect(),
+    }
+}
+
+/// Whether this can be a key_id: 1 to 64 of `[A-Za-z0-9_-]`.
+pub fn is_key_id(text: &str) -> bool {
+    (1..=MAX_KEY_ID).contains(&text.len()) && text.bytes().all(is_word_byte)
+}
+
+/// Whether this can be in a `models=` list. Names are compared as they are, so `*` would silently match nothing.
+pub fn is_model_name(text: &str) -> bool {
+    let forbidden = |c: char| {
+        c.is_whitespace() || c.is_control() || matches!(c, ',' | '*' | char::REPLACEMENT_CHARACTER)
+    };
+    !text.is_empty() && !text.contains(forbidden)
+}
+
+fn parse_line(line: &str) -> Result<Option<Entry>, Problem> {
+    if line.is_empty() || line.starts_with('#') {
+        return Ok(None);
+    }
+    if line.len() > MAX_LINE {
+        return Err(Problem::LineTooLong);
+    }
+    let mut words = line.split_ascii_whitespace().peekable();
+    let mut fields = String::new();
+    while let Some(word) = words.next_if(|word| fields.is_empty() || !starts_attributes(word)) {
+        if word.starts_with('#') {
+            return Err(Problem::InlineComment);
+        }
+        if !fields.is_empty() {
+            fields.push(' ');
+        }
+        fields.push_str(word);
+    }
+    let mut entry = parse_fields(&fields)?;
+    let mut given = Vec::new();
+    for word in words {
+        let (name, value) = word.split_once('=').ok_or(if word.starts_with('#') {
+            Problem::InlineComment
+        } else {
+            Problem::NotAnAttribute
+        })?;
+        if given.contains(&name) {
+            return Err(Problem::DuplicateAttribute);
+        }
+        given.push(name);
+        set_attribute(&mut entry.key, name, value)?;
+    }
+    Ok(Some(entry))
+}
+
+/// Fields may have spaces around them, and a date may have one inside: the attributes start at the first `name=`.
+fn starts_attributes(word: &str) -> bool {
+    word.split_once('=')
+        .is_some_and(|(name, _)| !name.contains(':') && !word.starts_with(HASH_PREFIX))
+}
+
+fn parse_fields(fields: &str) -> Result<Entry, Problem> {
+    // The fourth field keeps its colons: it may be a time of day.
+    let mut fields = fields.splitn(4, ':').map(str::trim);
+    let id = fields
+        .next()
+        .filter(|id| is_key_id(id))
+        .ok_or(Problem::KeyId)?;
+    let secret = Stored::parse(fields.next().ok_or(Problem::NoSecret)?)?;
+    let mut key = Key::named(id);
+    if let Some(limit) = fields.next().filter(|field| !field.is_empty()) {
+        key.rate_limit = Some(whole_number::<NonZeroU32>(limit).ok_or_else(|| {
+            let date = limit.contains('-') || expiry::parse_instant(limit).is_ok();
+            if date {
+                Problem::DateAsRateLimit
+            } else {
+                Problem::RateLimit
+            }
+        })?);
+    }
+    if let Some(end) = fields.next().filter(|field| !field.is_empty()) {
+        key.expires = Some(expiry::parse_instant(end).map_err(|_| Problem::Expiration)?);
+    }
+    Ok(Entry { key, secret })
+}
+
+fn set_attribute(key: &mut Key, name: &str, value: &str) -> Result<(), Problem> {
+    match name {
+        "scope" => {
+            let scopes: Result<Scopes, _> = value.split(',').map(Scope::from_str).collect();
+            key.scopes = scopes.map_err(|_| Problem::Scope)?;
+        }
+        "models" => {
+            let names: Vec<_> = value.split(',').map(str::to_owned).collect();
+            if !names.iter().all(|name| is_model_name(name)) {
+                return Err(Problem::Models);
+            }
+            key.models = Some(names);
+        }
+        "tokens_per_minute" => {
+            key.tokens_per_minute =
+                Some(whole_number::<NonZeroU64>(value).ok_or(Problem::TokensPerMinute)?);
+        }
+        "max_concurrent" => {
+            key.max_concurrent =
+                Some(whole_number::<NonZeroUsize>(value).ok_or(Problem::MaxConcurrent)?);
+        }
+        _ => return Err(Problem::UnknownAttribute),
+    }
+    Ok(())
+}
+
+fn whole_number<N: FromStr>(text: &str) -> Option<N> {
+    text.bytes()
+        .all(|b| b.is_ascii_digit())
+        .then(|| text.parse().ok())?
+}
+
+impl Entry {
+    /// The line that stands for this key, without a line ending. Holds the secret.
+    pub(super) fn render(&self) -> String {
+        let Key {
+            id,
+            rate_limit,
+            expires,
+            scopes,
+            models,
+            tokens_per_minute,
+            max_concurrent,
+        } = &self.key;
+        let mut line = format!("{id}:{}", self.secret.render());
+        // Writing to a String cannot fail.
+        if rate_limit.is_some() || expires.is_some() {
+            line.push(':');
+        }
+        if let Some(limit) = rate_limit {
+            let _ = write!(line, "{limit}");
+        }
+        if let Some(end) = expires {
+            let _ = write!(line, ":{end}");
+        }
+        if *scopes != Scopes::default() {
+            let _ = write!(line, " scope={scopes}");
+        }
+        if let Some(names) = models {
+            let _ = write!(line, " models={}", names.join(","));
+        }
+        if let Some(limit) = tokens_per_minute {
+            let _ = write!(line, " tokens_per_minute={limit}");
+        }
+        if let Some(limit) = max_concurrent {
+            let _ = write!(line, " max_concurrent={limit}");
+        }
+        line
+    }
+}
+
+#[cfg(test)]
+#[path = "parse_tests.rs"]
+mod tests;

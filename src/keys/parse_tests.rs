@@ -1,0 +1,251 @@
+//! What the grammar accepts, what it refuses, and the laws that hold for every input.
+
+use jiff::Timestamp;
+use proptest::prelude::*;
+
+use super::*;
+
+const SECRET: &str = "sk-0123456789abcdef";
+const HASH_OF_SECRET: &str =
+    "sha256=3d5bb0c93e1d1ba92a9ec4a91ed6a3f2f7e0a1b8f6b0e9a5b1f0c7d4e2a39685";
+
+fn only(line: &str) -> Key {
+    let file = parse(line);
+    assert_eq!(file.problems().next(), None, "{line}");
+    let (_, entry) = file
+        .entries()
+        .next()
+        .unwrap_or_else(|| panic!("no key in {line}"));
+    entry.key.clone()
+}
+
+fn problem(line: &str) -> Problem {
+    let file = parse(line);
+    assert_eq!(file.entries().count(), 0, "{line}");
+    file.problems()
+        .next()
+        .unwrap_or_else(|| panic!("no problem in {line}"))
+        .1
+}
+
+fn instant(text: &str) -> Option<Timestamp> {
+    Some(text.parse().unwrap())
+}
+
+#[test]
+fn every_field_and_attribute_lands_in_the_key() {
+    let key = only(&format!(
+        "team-a:{SECRET}:120:2027-01-01T10:00:00+02:00 scope=admin,metrics models=qwen3-4b,bge-m3 tokens_per_minute=5000 max_concurrent=2"
+    ));
+    assert_eq!(key.id, "team-a");
+    assert_eq!(key.rate_limit, NonZeroU32::new(120));
+    assert_eq!(key.expires, instant("2027-01-01T08:00:00Z"));
+    assert_eq!(
+        key.scopes,
+        [Scope::Admin, Scope::Metrics].into_iter().collect()
+    );
+    assert_eq!(key.models, Some(vec!["qwen3-4b".into(), "bge-m3".into()]));
+    assert_eq!(key.tokens_per_minute, NonZeroU64::new(5000));
+    assert_eq!(key.max_concurrent, NonZeroUsize::new(2));
+}
+
+#[test]
+fn what_is_left_out_takes_its_default() {
+    for tail in ["", ":", "::", " ", ": ", ":: \t"] {
+        assert_eq!(
+            only(&format!("a:{SECRET}{tail}")),
+            Key::named("a"),
+            "{tail:?}"
+        );
+    }
+    assert_eq!(
+        only(&format!("a:{SECRET}::2027-01-01")).expires,
+        instant("2027-01-01T00:00:00Z")
+    );
+    assert_eq!(
+        only(&format!("a:{SECRET}: scope=metrics")).scopes,
+        [Scope::Metrics].into_iter().collect()
+    );
+}
+
+#[test]
+fn spaces_around_fields_and_inside_a_date_are_read_as_the_original_gateway_read_them() {
+    let key = only(&format!(
+        " a : {SECRET} : 60 : 2027-01-01 12:30:00 \tmodels=m"
+    ));
+    assert_eq!(
+        (key.rate_limit, key.expires),
+        (NonZeroU32::new(60), instant("2027-01-01T12:30:00Z"))
+    );
+    assert_eq!(key.models, Some(vec!["m".into()]));
+    let hex = "0a".repeat(32);
+    assert_eq!(only(&format!("a: sha256={hex}")), Key::named("a"));
+}
+
+#[test]
+fn byte_order_marks_carriage_returns_blanks_and_comments_do_no_harm() {
+    let text =
+        format!("\u{feff}a:{SECRET}\r\n\r\n  # note: not a key\r\n\t\n#b:{SECRET}x\nc:{SECRET}y");
+    let file = parse(&text);
+    let ids: Vec<_> = file
+        .entries()
+        .map(|(number, entry)| (number, entry.key.id.as_str()))
+        .collect();
+    assert_eq!(ids, [(1, "a"), (6, "c")]);
+    assert_eq!(file.problems().count(), 0);
+    assert_eq!(file.render(), text);
+}
+
+#[test]
+fn each_kind_of_bad_line_is_named() {
+    let s = SECRET;
+    for (line, want) in [
+        ("just-words".to_owned(), Problem::NoSecret),
+        (format!(":{s}"), Problem::KeyId),
+        (format!("ä:{s}"), Problem::KeyId),
+        (format!("{}:{s}", "a".repeat(65)), Problem::KeyId),
+        ("a:short".to_owned(), Problem::Secret),
+        ("a:".to_owned(), Problem::Secret),
+        (format!("a:{s} {s}"), Problem::Secret),
+        ("a:sha256=0123".to_owned(), Problem::Hash),
+        (format!("a:{s}:0"), Problem::RateLimit),
+        (format!("a:{s}:+5"), Problem::RateLimit),
+        (format!("a:{s}:4294967296"), Problem::RateLimit),
+        (format!("a:{s}:2027-01-01"), Problem::DateAsRateLimit),
+        (format!("a:{s}::30d"), Problem::Expiration),
+        (
+            format!("a:{s}::2027-01-01T00:00:00Z:x"),
+            Problem::Expiration,
+        ),
+        (format!("a:{s} # mine"), Problem::InlineComment),
+        (format!("a:{s} scope=admin # mine"), Problem::InlineComment),
+        (
+            format!("a:{s} scope=admin metrics"),
+            Problem::NotAnAttribute,
+        ),
+        (format!("a:{s} role=admin"), Problem::UnknownAttribute),
+        (format!("a:{s} =admin"), Problem::UnknownAttribute),
+        (format!("a:{s} Scope=admin"), Problem::UnknownAttribute),
+        (
+            format!("a:{s} scope=admin scope=admin"),
+            Problem::DuplicateAttribute,
+        ),
+        (format!("a:{s} scope="), Problem::Scope),
+        (format!("a:{s} scope=admin,"), Problem::Scope),
+        (format!("a:{s} scope=root"), Problem::Scope),
+        (format!("a:{s} models="), Problem::Models),
+        (format!("a:{s} models=a,,b"), Problem::Models),
+        (format!("a:{s} models=*"), Problem::Models),
+        (
+            format!("a:{s} tokens_per_minute=0"),
+            Problem::TokensPerMinute,
+        ),
+        (format!("a:{s} max_concurrent=-1"), Problem::MaxConcurrent),
+        (
+            format!("a:{s} models={}", "m".repeat(MAX_LINE)),
+            Problem::LineTooLong,
+        ),
+    ] {
+        assert_eq!(problem(&line), want, "{line}");
+    }
+}
+
+#[test]
+fn a_secret_stands_on_one_line_only_be_it_plain_or_hashed() {
+    let hashed = Stored::Hashed(Digest::of(SECRET)).render();
+    let file = parse(&format!(
+        "a:{SECRET}\nb:{hashed}\na:{SECRET}:5\nc:{SECRET}z\n"
+    ));
+    let problems: Vec<_> = file.problems().collect();
+    let twice = Problem::SecretUsedTwice { first: 1 };
+    assert_eq!(problems, [(2, twice), (3, twice)]);
+    assert_eq!(file.entries().count(), 2);
+}
+
+#[test]
+fn a_bad_line_does_not_reserve_its_secret() {
+    let file = parse(&format!("a:{SECRET}:zero\na:{SECRET}:5\n"));
+    assert_eq!(
+        file.entries().map(|(number, _)| number).collect::<Vec<_>>(),
+        [2]
+    );
+}
+
+#[test]
+fn a_key_id_may_stand_on_several_lines() {
+    assert_eq!(
+        parse(&format!("a:{SECRET}\na:{SECRET}2\na:{HASH_OF_SECRET}\n"))
+            .entries()
+            .count(),
+        3
+    );
+}
+
+#[test]
+fn the_example_file_has_no_live_key_and_every_example_in_it_parses() {
+    let text = include_str!("../../api_keys.txt.example");
+    let file = parse(text);
+    assert_eq!((file.entries().count(), file.problems().count()), (0, 0));
+    let examples: Vec<_> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix('#'))
+        .filter(|line| line.starts_with(|c: char| c.is_ascii_alphanumeric()))
+        .collect();
+    let file = parse(&examples.join("\n"));
+    assert_eq!(file.problems().collect::<Vec<_>>(), []);
+    assert!(file.entries().count() >= 5);
+}
+
+prop_compose! {
+    fn entries()(
+        id in "[A-Za-z0-9_-]{1,64}",
+        plain in "[A-Za-z0-9_-]{16,128}",
+        hashed in any::<bool>(),
+        rate_limit in proptest::option::of(any::<NonZeroU32>()),
+        // Years -9999 to 9999: all that a timestamp can hold.
+        seconds in proptest::option::of(-377_705_023_201_i64..=253_402_207_200),
+        scopes in proptest::sample::subsequence(Scope::ALL.to_vec(), 1..=3),
+        models in proptest::option::of(proptest::collection::vec("[^\\s\\p{C},*\u{fffd}]{1,20}", 1..4)),
+        tokens_per_minute in proptest::option::of(any::<NonZeroU64>()),
+        max_concurrent in proptest::option::of(any::<NonZeroUsize>()),
+    ) -> (String, Entry) {
+        let secret = if hashed { Stored::Hashed(Digest::of(&plain)) } else { Stored::Plain(plain.clone()) };
+        let expires = seconds.map(|s| Timestamp::from_second(s).unwrap());
+        let scopes = scopes.into_iter().collect();
+        (plain, Entry { key: Key { id, rate_limit, expires, scopes, models, tokens_per_minute, max_concurrent }, secret })
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_read_without_panic_and_rendered_as_it_was(text in any::<String>()) {
+        prop_assert_eq!(parse(&text).render(), text);
+    }
+
+    #[test]
+    fn any_text_that_looks_like_keys_is_too(text in "([a-z:= ,#*0-9TZ\\-]{0,40}|a:sha256=|scope=|:2027-01-01|\r|\t|\n){0,12}") {
+        prop_assert_eq!(parse(&text).render(), text);
+    }
+
+    #[test]
+    fn a_rendered_entry_is_read_back_the_same((_, entry) in entries()) {
+        let file = parse(&entry.render());
+        prop_assert_eq!(file.problems().next(), None);
+        prop_assert_eq!(file.entries().next(), Some((1, &entry)));
+    }
+
+    #[test]
+    fn no_output_about_a_line_holds_its_secret((secret, entry) in entries(), spoil in 0..8_usize) {
+        let mut line = entry.render();
+        let at = line.char_indices().nth(spoil * 7).map_or(line.len(), |(at, _)| at);
+        line.insert(at, '!');
+        let file = parse(&format!("{}\n{line}\n", entry.render()));
+        let mut shown = format!("{file:?} {entry:?}");
+        for (number, problem) in file.problems() {
+            shown += &format!("{number} {problem} {problem:?}");
+        }
+        prop_assert!(!shown.contains(&secret[..12]) || entry.key.id.contains(&secret[..12]));
+        let hex = &Stored::Hashed(Digest::of(&secret)).render()[HASH_PREFIX.len()..][..12];
+        prop_assert!(!shown.contains(hex));
+    }
+}

@@ -1,0 +1,233 @@
+//! Secrets: what they may look like, how one is made, and the digest that stands for one.
+//!
+//! Nothing here prints a secret or a digest by accident: `Debug` hides both. One comes out only through
+//! [`NewSecret::reveal`], and through the rendering of a line.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+
+use super::Problem;
+
+/// Length of a secret in characters.
+pub const SECRET_LENGTH: std::ops::RangeInclusive<usize> = 16..=128;
+/// What stands before the hex digits of a hashed secret in the key file.
+pub const HASH_PREFIX: &str = "sha256=";
+/// Random bytes in a secret that keyctl makes.
+const RANDOM_BYTES: usize = 32;
+
+/// Whether this text has the shape of a secret: 16 to 128 of `[A-Za-z0-9_-]`.
+pub fn is_well_formed(secret: &str) -> bool {
+    SECRET_LENGTH.contains(&secret.len()) && secret.bytes().all(is_word_byte)
+}
+
+/// The alphabet that names and secrets share.
+pub(super) const fn is_word_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-'
+}
+
+/// The SHA-256 of a secret. Two of them are compared in constant time, in a hash table too.
+#[derive(Clone, Copy)]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    /// The digest of this secret.
+    pub fn of(secret: &str) -> Self {
+        Self(Sha256::digest(secret.as_bytes()).into())
+    }
+
+    /// Reads 64 hex digits of either case.
+    pub fn from_hex(hex: &str) -> Option<Self> {
+        let (pairs, []) = hex.as_bytes().as_chunks::<2>() else {
+            return None;
+        };
+        let mut bytes = [0; 32];
+        if pairs.len() != bytes.len() {
+            return None;
+        }
+        for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
+            let digit = |c: u8| char::from(c).to_digit(16);
+            *byte = u8::try_from(digit(*high)? * 16 + digit(*low)?).ok()?;
+        }
+        Some(Self(bytes))
+    }
+
+    fn to_hex(self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+impl PartialEq for Digest {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Eq for Digest {}
+
+impl Hash for Digest {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Digest(hidden)")
+    }
+}
+
+/// A secret as the key file holds it.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Stored {
+    /// The secret itself.
+    Plain(String),
+    /// Only its digest: whoever reads the file cannot call with it.
+    Hashed(Digest),
+}
+
+impl Stored {
+    /// Reads the second field of a line; the error says which of the two shapes it missed.
+    pub(super) fn parse(field: &str) -> Result<Self, Problem> {
+        match field.strip_prefix(HASH_PREFIX) {
+            Some(hex) => Digest::from_hex(hex).map(Self::Hashed).ok_or(Problem::Hash),
+            None if is_well_formed(field) => Ok(Self::Plain(field.to_owned())),
+            None => Err(Problem::Secret),
+        }
+    }
+
+    /// The digest that a presented secret must have.
+    pub fn digest(&self) -> Digest {
+        match self {
+            Self::Plain(secret) => Digest::of(secret),
+            Self::Hashed(digest) => *digest,
+        }
+    }
+
+    /// The field as it stands in the key file.
+    pub(super) fn render(&self) -> String {
+        match self {
+            Self::Plain(secret) => secret.clone(),
+            Self::Hashed(digest) => format!("{HASH_PREFIX}{}", digest.to_hex()),
+        }
+    }
+}
+
+impl fmt::Debug for Stored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Plain(_) => "Plain(hidden)",
+            Self::Hashed(_) => "Hashed(hidden)",
+        })
+    }
+}
+
+/// A secret that was just made and that nobody has seen yet.
+pub struct NewSecret(String);
+
+impl NewSecret {
+    /// Makes one: `sk-` and 43 base64url characters, 256 bits from the operating system's generator.
+    ///
+    /// # Errors
+    /// When the operating system gives no random bytes.
+    pub fn generate() -> Result<Self, getrandom::Error> {
+        let mut bytes = [0; RANDOM_BYTES];
+        getrandom::fill(&mut bytes)?;
+        Ok(Self(format!("sk-{}", URL_SAFE_NO_PAD.encode(bytes))))
+    }
+
+    /// How the key file should hold it.
+    pub fn stored(&self, plain: bool) -> Stored {
+        if plain {
+            Stored::Plain(self.0.clone())
+        } else {
+            Stored::Hashed(Digest::of(&self.0))
+        }
+    }
+
+    /// The secret itself, for the one time it is shown.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for NewSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NewSecret(hidden)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_secret_is_well_formed_and_unlike_the_last_one() {
+        let (one, two) = (
+            NewSecret::generate().unwrap(),
+            NewSecret::generate().unwrap(),
+        );
+        assert_eq!(one.reveal().len(), 3 + 43);
+        assert!(is_well_formed(one.reveal()));
+        assert_ne!(one.reveal(), two.reveal());
+    }
+
+    #[test]
+    fn the_digest_is_plain_sha256_as_other_programs_compute_it() {
+        let hex = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(Digest::of("abc").to_hex(), hex);
+        assert_eq!(
+            Digest::from_hex(&hex.to_uppercase()),
+            Some(Digest::of("abc"))
+        );
+    }
+
+    #[test]
+    fn anything_but_64_hex_digits_is_no_digest() {
+        let long = "a".repeat(65);
+        let multibyte = format!("{}é", "a".repeat(62));
+        for hex in [
+            "",
+            "ab",
+            &long[..63],
+            &long,
+            &multibyte,
+            &"g".repeat(64),
+            &"+1".repeat(32),
+        ] {
+            assert_eq!(Digest::from_hex(hex), None, "{hex}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_16_to_128_word_characters() {
+        assert!(is_well_formed(&"a".repeat(16)) && is_well_formed(&"Z9_-".repeat(32)));
+        for bad in [
+            "a".repeat(15),
+            "a".repeat(129),
+            format!("{}é", "a".repeat(20)),
+            format!("{}=", "a".repeat(20)),
+        ] {
+            assert!(!is_well_formed(&bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn debug_output_hides_secrets_and_digests() {
+        let secret = NewSecret::generate().unwrap();
+        let shown = format!(
+            "{secret:?} {:?} {:?}",
+            secret.stored(true),
+            secret.stored(false)
+        );
+        assert!(
+            !shown.contains(secret.reveal())
+                && !shown.contains(&Digest::of(secret.reveal()).to_hex()),
+            "{shown}"
+        );
+    }
+}

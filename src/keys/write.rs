@@ -1,0 +1,291 @@
+//! Changing the key file so that nobody loses anything: one writer at a time, and the whole new text or the old one.
+//!
+//! The lock is an exclusive `flock` on the file itself. A rename puts another file in its place, so whoever gets the
+//! lock checks that the path still leads to the file he locked, and starts over if not. The new text goes to a
+//! temporary file in the same directory, mode 0600, and is renamed into place. Where that cannot work (the file is
+//! bind-mounted, the directory is read-only, the owner could not be kept) the text is written into the file as it is;
+//! the gateway's reader takes a shared lock and never sees half of it.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::FlockArg;
+
+use super::file::{Attempt, LOCK_RETRY, MAX_KEY_FILE_SIZE, Opened, failed_to_read, try_lock};
+use super::parse::{KeyFile, parse};
+use super::{KeyFileError, secret};
+
+/// How long an edit waits for another one to finish.
+pub const LOCK_WAIT: Duration = Duration::from_secs(10);
+/// Only the owner reads and writes secrets.
+const MODE: u32 = 0o600;
+
+/// What to do when there is no key file yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IfMissing {
+    /// Make it, and its directory.
+    Create,
+    /// Report [`KeyFileError::Missing`].
+    Fail,
+}
+
+/// How an edit reached the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// The edit changed nothing.
+    Unchanged,
+    /// A new file took the place of the old one.
+    Renamed,
+    /// The file got a new text.
+    InPlace,
+}
+
+/// What came of [`update`].
+#[derive(Debug)]
+pub struct Updated<T> {
+    /// What the change returned.
+    pub value: T,
+    /// How it was stored.
+    pub written: Written,
+    /// Whether a lock kept other writers out; some network file systems have none.
+    pub locked: bool,
+    /// The file as it is now.
+    pub file: KeyFile,
+}
+
+/// Reads the file under the lock, lets `change` edit it and stores the result. A failing `change` leaves it as it was.
+///
+/// Blocks on the disk, and up to [`LOCK_WAIT`] on the lock.
+///
+/// # Errors
+/// Those of `change`, and a [`KeyFileError`] when the file cannot be read, locked or written.
+pub fn update<T, E: From<KeyFileError>>(
+    path: &Path,
+    if_missing: IfMissing,
+    change: impl FnOnce(&mut KeyFile) -> Result<T, E>,
+) -> Result<Updated<T>, E> {
+    let target = Target::lock(path.to_owned(), if_missing, LOCK_WAIT)?;
+    let old = target.read()?;
+    let mut file = parse(&old);
+    let value = change(&mut file)?;
+    let new = file.render();
+    let written = if new == old {
+        Written::Unchanged
+    } else {
+        target.replace(&old, &new)?
+    };
+    Ok(Updated {
+        value,
+        written,
+        locked: matches!(target.opened, Opened::Locked(_)),
+        file,
+    })
+}
+
+/// The file that the path leads to, held.
+struct Target {
+    path: PathBuf,
+    opened: Opened,
+}
+
+impl Target {
+    fn lock(path: PathBuf, if_missing: IfMissing, wait: Duration) -> Result<Self, KeyFileError> {
+        let start = Instant::now();
+        loop {
+            let file = open(&path, if_missing)?;
+            match try_lock(file, FlockArg::LockExclusiveNonblock) {
+                // Behind a symbolic link it is the target that changes, not the link.
+                Attempt::Got(opened) if leads_to(&path, opened.get()) => {
+                    return Ok(Self {
+                        path: fs::canonicalize(&path).unwrap_or(path),
+                        opened,
+                    });
+                }
+                Attempt::Got(_) | Attempt::Held(_) => {}
+            }
+            if start.elapsed() >= wait {
+                return Err(KeyFileError::Locked { path, waited: wait });
+            }
+            thread::sleep(LOCK_RETRY);
+        }
+    }
+
+    fn read(&self) -> Result<String, KeyFileError> {
+        let mut bytes = Vec::new();
+        self.opened
+            .get()
+            .take(MAX_KEY_FILE_SIZE + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|source| failed_to_read(&self.path, source))?;
+        if bytes.len() as u64 > MAX_KEY_FILE_SIZE {
+            return Err(KeyFileError::TooLarge {
+                path: self.path.clone(),
+            });
+        }
+        String::from_utf8(bytes).map_err(|error| {
+            let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+            let line = 1 + good.iter().filter(|&&byte| byte == b'\n').count();
+            KeyFileError::NotText {
+                path: self.path.clone(),
+                line,
+            }
+        })
+    }
+
+    fn replace(&self, old: &str, new: &str) -> Result<Written, KeyFileError> {
+        let unwritable = |source| KeyFileError::Unwritable {
+            path: self.path.clone(),
+            source,
+        };
+        if new.len() as u64 > MAX_KEY_FILE_SIZE {
+            return Err(KeyFileError::TooLarge {
+                path: self.path.clone(),
+            });
+        }
+        match self.rename_over(new) {
+            Ok(()) => Ok(Written::Renamed),
+            Err(error) if calls_for_in_place(&error) => {
+                self.write_in_place(old, new).map_err(unwritable)?;
+                Ok(Written::InPlace)
+            }
+            Err(error) => Err(unwritable(error)),
+        }
+    }
+
+    fn rename_over(&self, text: &str) -> io::Result<()> {
+        let before = self.opened.get().metadata()?;
+        let temporary = Temporary::beside(&self.path)?;
+        let made = temporary.file.metadata()?;
+        if (before.uid(), before.gid()) != (made.uid(), made.gid()) {
+            // A gateway that runs as the owner must still be able to read it.
+            fchown(&temporary.file, Some(before.uid()), Some(before.gid()))
+                .map_err(|_| io::Error::from(Errno::EPERM))?;
+        }
+        temporary
+            .file
+            .set_permissions(Permissions::from_mode(MODE))?;
+        (&temporary.file).write_all(text.as_bytes())?;
+        temporary.file.sync_all()?;
+        temporary.rename_to(&self.path)
+    }
+
+    fn write_in_place(&self, old: &str, new: &str) -> io::Result<()> {
+        let write = |text: &str| {
+            let mut file = OpenOptions::new().write(true).open(&self.path)?;
+            // Overwrite first, cut afterwards: at no time is the file empty.
+            file.write_all(text.as_bytes())?;
+            file.set_len(text.len() as u64)?;
+            file.sync_all()?;
+            Ok(file)
+        };
+        let file = write(new).inspect_err(|_: &io::Error| {
+            // The old text fitted before, so it fits now.
+            let _ = write(old);
+        })?;
+        // Only the owner may; where we are not, the mode stays and the gateway warns of it.
+        let _ = file.set_permissions(Permissions::from_mode(MODE));
+        Ok(())
+    }
+}
+
+/// Opened for writing where possible, because NFS gives exclusive locks only then.
+fn open(path: &Path, if_missing: IfMissing) -> Result<File, KeyFileError> {
+    if path.exists() && !path.is_file() {
+        return Err(KeyFileError::NotAFile { path: path.into() });
+    }
+    let create = if_missing == IfMissing::Create;
+    let mut options = OpenOptions::new();
+    options
+        .read(true)
+        .write(true)
+        .create(create)
+        .truncate(false)
+        .mode(MODE);
+    let mut result = options.open(path);
+    if create
+        && let (Err(error), Some(parent)) = (&result, path.parent())
+        && error.kind() == io::ErrorKind::NotFound
+    {
+        fs::create_dir_all(parent).map_err(|source| KeyFileError::Unwritable {
+            path: path.into(),
+            source,
+        })?;
+        result = options.open(path);
+    }
+    result
+        .or_else(|_| File::open(path))
+        .map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound if create => KeyFileError::Unwritable {
+                path: path.into(),
+                source,
+            },
+            _ => failed_to_read(path, source),
+        })
+}
+
+fn leads_to(path: &Path, file: &File) -> bool {
+    let identity = |metadata: io::Result<fs::Metadata>| metadata.map(|m| (m.dev(), m.ino())).ok();
+    identity(fs::metadata(path)).is_some_and(|there| identity(file.metadata()) == Some(there))
+}
+
+/// Errors that say "not by rename, not in this directory", as opposed to "not at all".
+fn calls_for_in_place(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(
+        errno,
+        Some(Errno::EBUSY | Errno::EXDEV | Errno::EPERM | Errno::EACCES | Errno::EROFS)
+    )
+}
+
+/// A new file beside the key file, removed again unless it takes its place.
+struct Temporary {
+    path: PathBuf,
+    file: File,
+    renamed: bool,
+}
+
+impl Temporary {
+    fn beside(path: &Path) -> io::Result<Self> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let unique = secret::NewSecret::generate().map_err(io::Error::other)?;
+        // Ten characters of a secret that is never used are as good a unique name as any.
+        let path = path.with_file_name(format!(".{name}.{}.tmp", &unique.reveal()[3..13]));
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(MODE)
+            .open(&path)?;
+        Ok(Self {
+            path,
+            file,
+            renamed: false,
+        })
+    }
+
+    fn rename_to(mut self, path: &Path) -> io::Result<()> {
+        fs::rename(&self.path, path)?;
+        self.renamed = true;
+        // Makes the rename itself last through a power cut; not every file system lets a directory be synced.
+        if let Some(directory) = path.parent().and_then(|parent| File::open(parent).ok()) {
+            let _ = directory.sync_all();
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if !self.renamed {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "write_tests.rs"]
+mod tests;
