@@ -1,0 +1,353 @@
+//! HTTP clients that see the wire: whether an answer ended or was cut, and when each piece came.
+
+use super::wait::{self, patient};
+use serde_json::Value;
+use std::{
+    io::{self, BufRead, BufReader, Read, Write},
+    net::{Shutdown, SocketAddr, TcpStream},
+    time::{Duration, Instant},
+};
+
+/// Sends whole requests, each on a connection of its own. Panics where there is no answer; `try_send` does not.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    address: SocketAddr,
+    headers: Vec<(String, String)>,
+}
+
+/// One connection, for everything that `Client` is too polite for: keep-alive, half requests, half closes.
+#[derive(Debug)]
+pub(crate) struct RawClient {
+    reader: BufReader<TcpStream>,
+}
+
+/// The first part of an answer.
+#[derive(Debug, Clone)]
+pub(crate) struct Head {
+    pub(crate) status: u16,
+    /// As they came; `header` looks one up in any case.
+    pub(crate) headers: Vec<(String, String)>,
+}
+
+/// A whole answer, or what came of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Response {
+    pub(crate) head: Head,
+    pub(crate) body: Vec<u8>,
+    /// False when the connection ended before the body did.
+    pub(crate) complete: bool,
+}
+
+/// A streamed answer. Dropping it is a client that goes away.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(crate) head: Head,
+    client: RawClient,
+    body: Body,
+    text: String,
+    begin: Instant,
+}
+
+/// A Server-Sent Event.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Event {
+    /// The `event:` line, where there is one.
+    pub(crate) name: Option<String>,
+    pub(crate) data: String,
+    /// When it came, counted from the request.
+    pub(crate) after: Duration,
+}
+
+/// Where in the body a reader stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Body {
+    Length(usize),
+    Chunked,
+    UntilClose,
+    Complete,
+    Cut,
+}
+
+impl Client {
+    /// A client of `http://host:port`.
+    pub(crate) fn new(url: &str) -> Self {
+        Client { address: address_of(url), headers: Vec::new() }
+    }
+
+    /// The same with `Authorization: Bearer <secret>`.
+    pub(crate) fn key(self, secret: &str) -> Self {
+        self.header("Authorization", &format!("Bearer {secret}"))
+    }
+
+    /// The same with one more header.
+    pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    #[track_caller]
+    pub(crate) fn get(&self, path: &str) -> Response {
+        self.send("GET", path, b"")
+    }
+
+    #[track_caller]
+    pub(crate) fn post_json(&self, path: &str, body: &Value) -> Response {
+        self.send("POST", path, body.to_string().as_bytes())
+    }
+
+    #[track_caller]
+    pub(crate) fn send(&self, method: &str, path: &str, body: &[u8]) -> Response {
+        self.try_send(method, path, body).unwrap_or_else(|e| panic!("{method} {path}: {e}"))
+    }
+
+    pub(crate) fn try_send(&self, method: &str, path: &str, body: &[u8]) -> io::Result<Response> {
+        let mut client = self.begin(method, path, body)?;
+        let head = client.read_head()?;
+        Ok(client.read_rest(head, method))
+    }
+
+    /// Posts, and returns when the head of the answer is there.
+    #[track_caller]
+    pub(crate) fn stream(&self, path: &str, body: &Value) -> Stream {
+        self.try_stream(path, body).unwrap_or_else(|e| panic!("POST {path}: {e}"))
+    }
+
+    pub(crate) fn try_stream(&self, path: &str, body: &Value) -> io::Result<Stream> {
+        let begin = Instant::now();
+        let mut client = self.begin("POST", path, body.to_string().as_bytes())?;
+        let head = client.read_head()?;
+        let body = Body::of(&head, "POST");
+        Ok(Stream { head, client, body, text: String::new(), begin })
+    }
+
+    /// Sends the request and does not wait for the answer.
+    pub(crate) fn begin(&self, method: &str, path: &str, body: &[u8]) -> io::Result<RawClient> {
+        let mut client = RawClient::open(self.address)?;
+        client.write(&self.request(method, path, body))?;
+        Ok(client)
+    }
+
+    /// The bytes of a request, to send them in pieces or several on one connection.
+    pub(crate) fn request(&self, method: &str, path: &str, body: &[u8]) -> Vec<u8> {
+        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n", self.address);
+        for (name, value) in &self.headers {
+            head += &format!("{name}: {value}\r\n");
+        }
+        let says = |name: &str| self.headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
+        if method == "POST" && !says("content-type") {
+            head += "Content-Type: application/json\r\n";
+        }
+        if method == "POST" || !body.is_empty() {
+            head += &format!("Content-Length: {}\r\n", body.len());
+        }
+        let mut bytes = (head + "\r\n").into_bytes();
+        bytes.extend_from_slice(body);
+        bytes
+    }
+}
+
+impl RawClient {
+    /// Connects to `http://host:port`.
+    pub(crate) fn connect(url: &str) -> Self {
+        Self::open(address_of(url)).unwrap_or_else(|e| panic!("cannot connect to {url}: {e}"))
+    }
+
+    fn open(address: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&address, patient(wait::SOON))?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(patient(wait::ANSWERS)))?;
+        stream.set_write_timeout(Some(patient(wait::ANSWERS)))?;
+        Ok(RawClient { reader: BufReader::new(stream) })
+    }
+
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.reader.get_mut().write_all(bytes)
+    }
+
+    /// Says that nothing more will be sent, and keeps reading.
+    pub(crate) fn finish_writing(&mut self) {
+        let _ = self.reader.get_mut().shutdown(Shutdown::Write);
+    }
+
+    /// Reads one whole answer (to anything but HEAD); the connection can be used again when it was complete.
+    pub(crate) fn read_response(&mut self) -> io::Result<Response> {
+        let head = self.read_head()?;
+        Ok(self.read_rest(head, "GET"))
+    }
+
+    /// Reads up to the empty line.
+    pub(crate) fn read_head(&mut self) -> io::Result<Head> {
+        let status_line = self.line()?;
+        let status = status_line.split(' ').nth(1).and_then(|status| status.parse().ok());
+        let status = status.ok_or_else(|| io::Error::other(format!("no status line: {status_line:?}")))?;
+        let mut headers = Vec::new();
+        loop {
+            let line = self.line()?;
+            if line.is_empty() {
+                return Ok(Head { status, headers });
+            }
+            let (name, value) = line.split_once(':').ok_or_else(|| io::Error::other(format!("no header: {line:?}")))?;
+            headers.push((name.to_owned(), value.trim().to_owned()));
+        }
+    }
+
+    /// Reads everything until the other side closes or resets.
+    pub(crate) fn read_to_close(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let _ = self.reader.read_to_end(&mut bytes);
+        bytes
+    }
+
+    fn read_rest(&mut self, head: Head, method: &str) -> Response {
+        let mut state = Body::of(&head, method);
+        let mut body = Vec::new();
+        while let Some(piece) = self.piece(&mut state) {
+            body.extend(piece);
+        }
+        Response { head, body, complete: state == Body::Complete }
+    }
+
+    /// The next bytes of a body; None when it is complete or cut.
+    fn piece(&mut self, state: &mut Body) -> Option<Vec<u8>> {
+        match self.try_piece(state) {
+            Ok(Some(piece)) => return Some(piece),
+            Ok(None) => *state = Body::Complete,
+            Err(_) => *state = Body::Cut,
+        }
+        None
+    }
+
+    fn try_piece(&mut self, state: &mut Body) -> io::Result<Option<Vec<u8>>> {
+        match *state {
+            Body::Complete | Body::Length(0) => Ok(None),
+            Body::Cut => Err(io::ErrorKind::UnexpectedEof.into()),
+            Body::Length(left) => {
+                let piece = self.some(left)?;
+                if piece.is_empty() {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                *state = Body::Length(left - piece.len());
+                Ok(Some(piece))
+            }
+            Body::UntilClose => Ok(Some(self.some(usize::MAX)?).filter(|piece| !piece.is_empty())),
+            Body::Chunked => {
+                let line = self.line()?;
+                let size = line.split(';').next().unwrap_or_default();
+                let size = usize::from_str_radix(size.trim(), 16).map_err(io::Error::other)?;
+                let mut chunk = vec![0; size];
+                self.reader.read_exact(&mut chunk)?;
+                self.line()?;
+                Ok(Some(chunk).filter(|chunk| !chunk.is_empty()))
+            }
+        }
+    }
+
+    fn some(&mut self, at_most: usize) -> io::Result<Vec<u8>> {
+        let there = self.reader.fill_buf()?;
+        let piece = there[..there.len().min(at_most)].to_vec();
+        self.reader.consume(piece.len());
+        Ok(piece)
+    }
+
+    fn line(&mut self) -> io::Result<String> {
+        let mut line = Vec::new();
+        self.reader.read_until(b'\n', &mut line)?;
+        match line.strip_suffix(b"\r\n") {
+            Some(line) => Ok(String::from_utf8_lossy(line).into_owned()),
+            None => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+}
+
+impl Head {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let it = self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+        it.map(|(_, value)| value.as_str())
+    }
+}
+
+impl Response {
+    pub(crate) fn status(&self) -> u16 {
+        self.head.status
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.head.header(name)
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("not JSON ({e}): {}", self.text()))
+    }
+}
+
+impl Stream {
+    /// Waits for the next event; None at the end of the body, however it ended.
+    pub(crate) fn next_event(&mut self) -> Option<Event> {
+        loop {
+            if let Some(end) = self.text.find("\n\n") {
+                let lines: String = self.text.drain(..end + 2).collect();
+                return Some(Event::parse(&lines, self.begin.elapsed()));
+            }
+            let piece = self.client.piece(&mut self.body)?;
+            self.text.push_str(&String::from_utf8_lossy(&piece));
+        }
+    }
+
+    /// All events that are left.
+    pub(crate) fn events(&mut self) -> Vec<Event> {
+        std::iter::from_fn(|| self.next_event()).collect()
+    }
+
+    /// Whether HTTP's own end of the body has come (false before it, and for ever when the answer was cut).
+    pub(crate) fn is_complete(&self) -> bool {
+        self.body == Body::Complete
+    }
+
+    /// Bytes after the last whole event.
+    pub(crate) fn rest(&self) -> &str {
+        &self.text
+    }
+}
+
+impl Event {
+    fn parse(lines: &str, after: Duration) -> Self {
+        let field = |name: &'static str| lines.lines().filter_map(move |line| line.strip_prefix(name));
+        let data: Vec<&str> = field("data:").map(str::trim_start).collect();
+        let name = field("event:").map(str::trim).next();
+        Event { name: name.map(String::from), data: data.join("\n"), after }
+    }
+
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.data).unwrap_or_else(|e| panic!("not JSON ({e}): {}", self.data))
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        self.data == "[DONE]"
+    }
+}
+
+impl Body {
+    fn of(head: &Head, method: &str) -> Self {
+        if method == "HEAD" || matches!(head.status, 100..200 | 204 | 304) {
+            return Body::Length(0);
+        }
+        if head.header("transfer-encoding").is_some_and(|value| value.contains("chunked")) {
+            return Body::Chunked;
+        }
+        match head.header("content-length").and_then(|length| length.parse().ok()) {
+            Some(length) => Body::Length(length),
+            None => Body::UntilClose,
+        }
+    }
+}
+
+fn address_of(url: &str) -> SocketAddr {
+    let address = url.strip_prefix("http://").unwrap_or(url).trim_end_matches('/');
+    address.parse().unwrap_or_else(|_| panic!("not a host and port: {url}"))
+}

@@ -1,0 +1,193 @@
+//! Whole (not streamed) answers, in llama-server's shapes.
+
+use super::{server::Server, streams::Generation};
+use serde_json::{Value, json};
+use std::sync::atomic::Ordering;
+
+/// The length of every embedding.
+const DIMENSIONS: usize = 4;
+
+pub(super) fn error(code: u16, kind: &str, message: &str) -> Value {
+    json!({"error": {"code": code, "message": message, "type": kind}})
+}
+
+pub(super) fn models(server: &Server) -> Value {
+    let name = server.model_name();
+    json!({
+        "models": [{"name": name, "model": name, "type": "model", "capabilities": ["completion"]}],
+        "object": "list",
+        "data": [{
+            "id": name, "aliases": [name], "tags": [], "object": "model", "created": 1_700_000_000, "owned_by": "llamacpp",
+            "architecture": {"input_modalities": ["text"], "output_modalities": ["text"]},
+            "meta": {"vocab_type": 2, "n_vocab": 49152, "n_ctx": context_per_slot(server), "n_ctx_train": 8192,
+                     "n_embd": DIMENSIONS, "n_params": 1000, "size": 4000, "ftype": "Q4_1"},
+        }],
+    })
+}
+
+pub(super) fn props(server: &Server) -> Value {
+    json!({
+        "default_generation_settings": {"params": {"max_tokens": -1, "stream": false}, "n_ctx": context_per_slot(server)},
+        "total_slots": server.arguments.slots,
+        "model_alias": server.model_name(),
+        "model_path": server.arguments.model,
+        "modalities": {"vision": false, "video": false, "audio": false},
+        "endpoint_slots": server.arguments.slots_endpoint,
+        "endpoint_props": false,
+        "endpoint_metrics": server.arguments.metrics,
+        "chat_template": "{{ messages }}",
+        "build_info": "fake",
+        "is_sleeping": false,
+    })
+}
+
+pub(super) fn slots(server: &Server) -> Value {
+    let busy = server.counters.processing.load(Ordering::Relaxed);
+    let slot =
+        |id| json!({"id": id, "n_ctx": context_per_slot(server), "speculative": false, "is_processing": id < busy});
+    (0..server.arguments.slots as u64).map(slot).collect()
+}
+
+pub(super) fn metrics(server: &Server) -> String {
+    let counters = &server.counters;
+    let mut text = String::new();
+    for (name, kind, value) in [
+        ("prompt_tokens_total", "counter", &counters.prompt_tokens),
+        ("tokens_predicted_total", "counter", &counters.decodes),
+        ("n_decode_total", "counter", &counters.decodes),
+        ("requests_processing", "gauge", &counters.processing),
+        ("requests_deferred", "gauge", &counters.deferred),
+    ] {
+        let value = value.load(Ordering::Relaxed);
+        text += &format!("# HELP llamacpp:{name} {name}\n# TYPE llamacpp:{name} {kind}\nllamacpp:{name} {value}\n");
+    }
+    text
+}
+
+pub(super) fn chat(it: &Generation) -> Value {
+    json!({
+        "choices": [{"finish_reason": it.finish(), "index": 0, "message": {"role": "assistant", "content": it.text()}}],
+        "created": 1_700_000_000, "model": it.model, "system_fingerprint": "fake", "object": "chat.completion",
+        "usage": it.usage(), "id": it.id(), "timings": it.timings(),
+    })
+}
+
+pub(super) fn completion(it: &Generation) -> Value {
+    json!({
+        "choices": [{"text": it.text(), "index": 0, "logprobs": null, "finish_reason": it.finish()}],
+        "created": 1_700_000_000, "model": it.model, "system_fingerprint": "fake", "object": "text_completion",
+        "usage": it.usage(), "id": it.id(), "timings": it.timings(),
+    })
+}
+
+/// The native `/completion` and `/infill`.
+pub(super) fn native_completion(it: &Generation) -> Value {
+    json!({
+        "index": 0, "content": it.text(), "tokens": [], "id_slot": 0, "stop": true, "model": it.model,
+        "tokens_predicted": it.tokens, "tokens_evaluated": it.prompt_tokens, "stop_type": it.finish(),
+        "timings": it.timings(),
+    })
+}
+
+pub(super) fn anthropic(it: &Generation) -> Value {
+    json!({
+        "id": it.id(), "type": "message", "role": "assistant", "content": [{"type": "text", "text": it.text()}],
+        "model": it.model, "stop_reason": it.anthropic_stop(), "stop_sequence": null,
+        "usage": {"cache_read_input_tokens": 0, "input_tokens": it.prompt_tokens, "output_tokens": it.tokens},
+    })
+}
+
+pub(super) fn response(it: &Generation) -> Value {
+    json!({
+        "id": "resp_fake", "object": "response", "created_at": 1_700_000_000, "status": "completed", "model": it.model,
+        "output": [{
+            "type": "message", "status": "completed", "id": "msg_fake", "role": "assistant",
+            "content": [{"type": "output_text", "annotations": [], "logprobs": [], "text": it.text()}],
+        }],
+        "usage": {"input_tokens": it.prompt_tokens, "output_tokens": it.tokens,
+                  "total_tokens": it.prompt_tokens + it.tokens, "input_tokens_details": {"cached_tokens": 0}},
+    })
+}
+
+/// `/v1/embeddings`; None where the input is missing.
+pub(super) fn embeddings(body: &Value) -> Option<Value> {
+    let row = |(index, text)| json!({"embedding": embedding(text), "index": index, "object": "embedding"});
+    let data: Value = inputs(body)?.into_iter().enumerate().map(row).collect();
+    let tokens = count_words(body.get("input")?);
+    Some(json!({
+        "model": body.get("model"), "object": "list", "data": data,
+        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+    }))
+}
+
+/// `/embedding` and `/embeddings`.
+pub(super) fn native_embeddings(body: &Value) -> Option<Value> {
+    let row = |(index, text)| json!({"index": index, "embedding": [embedding(text)]});
+    Some(inputs(body)?.into_iter().enumerate().map(row).collect())
+}
+
+/// Scores a document by the words it shares with the query; None where one of the two is missing.
+pub(super) fn rerank(body: &Value) -> Option<Value> {
+    let query: Vec<&str> = body.get("query")?.as_str()?.split_whitespace().collect();
+    let (texts, tei) = match body.get("texts") {
+        Some(texts) => (texts.as_array()?, true),
+        None => (body.get("documents")?.as_array()?, false),
+    };
+    let score =
+        |text: &Value| text.as_str().map(|text| text.split_whitespace().filter(|word| query.contains(word)).count());
+    let mut ranked: Vec<(usize, usize)> =
+        texts.iter().enumerate().map(|(index, text)| Some((index, score(text)?))).collect::<Option<_>>()?;
+    ranked.sort_by_key(|(_, score)| std::cmp::Reverse(*score));
+    ranked.truncate(body.get("top_n").and_then(Value::as_u64).map_or(usize::MAX, |n| n as usize));
+    let name = if tei { "score" } else { "relevance_score" };
+    let results: Vec<Value> =
+        ranked.iter().map(|(index, score)| json!({"index": index, name: *score as f64})).collect();
+    if tei {
+        return Some(results.into());
+    }
+    let tokens = query.len() as u64 + count_words(&body["documents"]);
+    Some(json!({
+        "model": body.get("model"), "object": "list", "results": results,
+        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+    }))
+}
+
+/// A token is a word; its number is its length.
+pub(super) fn tokenize(body: &Value) -> Value {
+    let content = body["content"].as_str().unwrap_or_default();
+    json!({"tokens": content.split_whitespace().map(str::len).collect::<Vec<_>>()})
+}
+
+pub(super) fn detokenize(body: &Value) -> Value {
+    let tokens = body["tokens"].as_array().map_or(&[][..], |tokens| tokens);
+    let words: Vec<String> = tokens.iter().map(|token| "x".repeat(token.as_u64().unwrap_or(1) as usize)).collect();
+    json!({"content": words.join(" ")})
+}
+
+/// Counts the words of every string inside a JSON value: what the fake takes for tokens.
+pub(super) fn count_words(value: &Value) -> u64 {
+    match value {
+        Value::String(text) => text.split_whitespace().count() as u64,
+        Value::Array(items) => items.iter().map(count_words).sum(),
+        Value::Object(fields) => fields.values().map(count_words).sum(),
+        Value::Number(_) => 1,
+        _ => 0,
+    }
+}
+
+fn context_per_slot(server: &Server) -> u64 {
+    server.arguments.context / server.arguments.slots.max(1) as u64
+}
+
+fn inputs(body: &Value) -> Option<Vec<&Value>> {
+    match body.get("input").or_else(|| body.get("content"))? {
+        Value::Array(items) => Some(items.iter().collect()),
+        one => Some(vec![one]),
+    }
+}
+
+/// The same text has the same embedding, another length another one.
+fn embedding(text: &Value) -> Vec<f64> {
+    let length = text.to_string().len() as f64;
+    (1..=DIMENSIONS).map(|i| 1.0 / (length + i as f64)).collect()
+}

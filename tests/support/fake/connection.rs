@@ -1,0 +1,90 @@
+//! One client's connection: requests in turn, each journalled, each dropped at once when the client leaves.
+
+use super::{
+    delivery::{Afterwards, deliver},
+    routes,
+    script::Ending,
+    server::{Phase, Server},
+    wire::{self, NoRequest, Reader, Writer},
+};
+use serde_json::json;
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+use tokio::{net::TcpStream, time::timeout};
+
+/// llama-server's HTTP library closes an idle connection after this time, and any after so many requests.
+const IDLE: Duration = Duration::from_secs(5);
+const REQUESTS_PER_CONNECTION: usize = 100;
+
+/// Serves one connection to its end.
+pub(super) async fn serve(server: Arc<Server>, stream: TcpStream) {
+    let (mut reader, mut writer) = wire::split(stream);
+    for _ in 0..REQUESTS_PER_CONNECTION {
+        tokio::select! {
+            arrived = timeout(IDLE, reader.wait_for_bytes()) => if arrived.is_err() { return },
+            () = server.wait_for(Phase::Stopping) => return,
+        }
+        if serve_one(&server, &mut reader, &mut writer).await == Afterwards::Close {
+            return;
+        }
+    }
+}
+
+async fn serve_one(server: &Server, reader: &mut Reader, writer: &mut Writer) -> Afterwards {
+    let request = match reader.request(writer).await {
+        Ok(request) => request,
+        Err(NoRequest::Closed) => return Afterwards::Close,
+        Err(NoRequest::Cut) => {
+            let n = next_number(server);
+            server.journal.record("disconnect", json!({"n": n, "during": "request"}));
+            return Afterwards::Close;
+        }
+    };
+    let n = next_number(server);
+    server.journal.request(n, &request);
+    let delivered = async {
+        wait_until_answering(server).await;
+        let answer = routes::answer(server, &request);
+        let streams = matches!(answer.content, routes::Content::Stream(_));
+        tokio::select! {
+            delivered = deliver(server, &request, answer, writer) => delivered,
+            // SIGTERM cuts a stream; everything else waits for its client to leave.
+            () = server.wait_for(Phase::Stopping), if streams => Ok(Afterwards::Close),
+        }
+    };
+    let outcome = tokio::select! {
+        biased;
+        delivered = delivered => delivered,
+        () = reader.gone() => Err(std::io::ErrorKind::ConnectionAborted.into()),
+    };
+    match outcome {
+        Ok(afterwards) => {
+            server.journal.record("finished", json!({"n": n}));
+            if request.is_post() {
+                count_the_answer(server);
+            }
+            afterwards
+        }
+        Err(_) => {
+            server.journal.record("disconnect", json!({"n": n, "during": "answer"}));
+            Afterwards::Close
+        }
+    }
+}
+
+async fn wait_until_answering(server: &Server) {
+    let _ = server.answering.subscribe().wait_for(|answering| *answering).await;
+}
+
+fn next_number(server: &Server) -> u64 {
+    server.counters.requests.fetch_add(1, Ordering::Relaxed) + 1
+}
+
+fn count_the_answer(server: &Server) {
+    let answered = server.counters.posts_answered.fetch_add(1, Ordering::Relaxed) + 1;
+    if server.script.exit_after_requests == Some(answered) {
+        server.end(&Ending::default());
+    }
+}

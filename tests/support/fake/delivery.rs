@@ -1,0 +1,154 @@
+//! Writes an answer to the client, breaking it where the script says so.
+
+use super::{
+    request::Request,
+    routes::{Answer, Content},
+    script::Script,
+    server::{Phase, Server},
+    streams::Frames,
+    wire::Writer,
+};
+use std::{io, sync::atomic::Ordering, time::Duration};
+
+/// What the connection is good for after an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Afterwards {
+    KeepAlive,
+    Close,
+}
+
+/// Delivers `answer`: waits for a slot and for what the script holds back, then writes.
+pub(super) async fn deliver(
+    server: &Server,
+    request: &Request,
+    answer: Answer,
+    writer: &mut Writer,
+) -> io::Result<Afterwards> {
+    let Answer { status, content_type, content, needs_slot } = answer;
+    // llama-server sends no header before a slot has begun, and the slot is kept to the last byte.
+    let _slot = if needs_slot { Some(server.slot().await) } else { None };
+    if request.is_post() {
+        if server.script.holds(request.path()) {
+            server.request_gate.pass().await;
+        }
+        pause(Duration::from_millis(server.script.slow_first_byte_ms)).await;
+    }
+    if needs_slot && *server.phase.borrow() == Phase::Stopping {
+        std::future::pending::<()>().await; // after SIGTERM nothing is generated; the client has to leave
+    }
+    let asked_to_close = request.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
+    let mut head = Head::new(status, content_type, asked_to_close || status >= 400, &server.script);
+    match content {
+        Content::Stream(frames) => {
+            head.line("X-Accel-Buffering: no");
+            head.line("Transfer-Encoding: chunked");
+            writer.write(&head.bytes()).await?;
+            let afterwards = stream(server, frames, writer).await?;
+            Ok(if head.closes { Afterwards::Close } else { afterwards })
+        }
+        Content::Whole(body) => {
+            if needs_slot {
+                server.counters.decodes.fetch_add(1, Ordering::Relaxed);
+            }
+            whole(server, request, head, &body, writer).await
+        }
+    }
+}
+
+async fn whole(
+    server: &Server,
+    request: &Request,
+    mut head: Head,
+    body: &[u8],
+    writer: &mut Writer,
+) -> io::Result<Afterwards> {
+    let (lie, cut) = match request.is_post() {
+        true => (server.script.wrong_content_length, server.script.truncate_body),
+        false => (0, None),
+    };
+    head.line(&format!("Content-Length: {}", (body.len() as i64 + lie).max(0)));
+    let body = match cut {
+        _ if request.method == "HEAD" => &[],
+        Some(kept) => &body[..kept.min(body.len())],
+        None => body,
+    };
+    let mut bytes = head.bytes();
+    bytes.extend_from_slice(body);
+    writer.write(&bytes).await?;
+    let broken = lie != 0 || cut.is_some();
+    Ok(if broken || head.closes { Afterwards::Close } else { Afterwards::KeepAlive })
+}
+
+async fn stream(server: &Server, frames: Frames, writer: &mut Writer) -> io::Result<Afterwards> {
+    let script = &server.script;
+    for (written, frame) in (0u64..).zip(frames) {
+        let due = |fault: Option<u64>| fault == Some(written);
+        if due(script.hold_mid_stream.map(|hold| hold.after_frames)) {
+            server.request_gate.pass().await;
+        }
+        if due(script.exit_mid_stream.map(|end| end.after_frames)) {
+            server.end(&script.exit_mid_stream.map(Into::into).unwrap_or_default());
+        }
+        if due(script.half_event_then_die.map(|end| end.after_frames)) {
+            writer.chunk(&frame.as_bytes()[..frame.len() / 2]).await?;
+            server.end(&script.half_event_then_die.map(Into::into).unwrap_or_default());
+        }
+        if due(script.reset_mid_stream.map(|reset| reset.after_frames)) {
+            writer.reset_on_close()?;
+            return Ok(Afterwards::Close);
+        }
+        if due(script.error_mid_stream.map(|error| error.after_frames)) {
+            let event = r#"data: {"error":{"code":500,"message":"Compute error.","type":"server_error"}}"#;
+            writer.chunk(format!("{event}\n\n").as_bytes()).await?;
+            writer.last_chunk().await?;
+            return Ok(Afterwards::KeepAlive);
+        }
+        if let Some(truncate) = script.truncate_mid_stream.filter(|truncate| truncate.after_frames == written) {
+            if truncate.end_chunk {
+                writer.last_chunk().await?;
+            }
+            return Ok(Afterwards::Close);
+        }
+        writer.chunk(frame.as_bytes()).await?;
+        server.counters.decodes.fetch_add(1, Ordering::Relaxed);
+        pause(script.between_frames()).await;
+    }
+    writer.last_chunk().await?;
+    Ok(Afterwards::KeepAlive)
+}
+
+async fn pause(time: Duration) {
+    if !time.is_zero() {
+        tokio::time::sleep(time).await;
+    }
+}
+
+/// The head of a response, with the headers that llama-server always sends.
+struct Head {
+    text: String,
+    closes: bool,
+}
+
+impl Head {
+    fn new(status: u16, content_type: &str, closes: bool, script: &Script) -> Self {
+        let status = http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
+        let mut head = Head { text: format!("HTTP/1.1 {status}\r\n"), closes };
+        head.line("Server: llama.cpp");
+        head.line("Access-Control-Allow-Origin: ");
+        head.line(&format!("Content-Type: {content_type}"));
+        head.line(if closes { "Connection: close" } else { "Keep-Alive: timeout=5, max=100" });
+        if script.oversized_response_headers > 0 {
+            head.line(&format!("X-Padding: {}", "x".repeat(script.oversized_response_headers)));
+        }
+        head
+    }
+
+    fn line(&mut self, line: &str) {
+        self.text.push_str(line);
+        self.text.push_str("\r\n");
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        format!("{}\r\n", self.text).into_bytes()
+    }
+}

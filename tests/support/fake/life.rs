@@ -1,0 +1,190 @@
+//! The life of the process: start, load, serve, stop. Log lines are those of the real llama-server.
+
+use super::{
+    arguments::Arguments,
+    connection, control,
+    journal::Journal,
+    script::{Ending, Script},
+    server::{Phase, Server},
+};
+use serde_json::json;
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+use tokio_util::task::TaskTracker;
+
+/// The argument that makes the fake its own grandchild.
+pub(super) const GRANDCHILD: &str = "--grandchild";
+
+/// A grandchild that no test has killed ends by itself.
+const GRANDCHILD_LIFE: Duration = Duration::from_secs(600);
+
+/// Does nothing for a long time.
+pub(super) fn linger() {
+    std::thread::sleep(GRANDCHILD_LIFE);
+}
+
+/// Lives one life; returns the exit code of a clean stop.
+pub(super) fn live(arguments: Arguments) -> ExitCode {
+    let (journal, start) = Journal::open(&beside(&arguments.model, ".fake.journal")).expect("the journal opens");
+    let script = match Script::read(&beside(&arguments.model, ".fake.json"), start) {
+        Ok(script) => script,
+        Err(problem) => {
+            eprintln!("error: the fake cannot read its script: {problem}");
+            journal.record("script_error", json!({ "problem": problem }));
+            return ExitCode::FAILURE;
+        }
+    };
+    let control = std::net::TcpListener::bind("127.0.0.1:0").expect("a control port is free");
+    let server = Arc::new(Server::new(arguments, script, journal));
+    let control_port = control.local_addr().expect("the control port is bound").port();
+    let environment: BTreeMap<String, String> = std::env::vars_os().map(|(k, v)| (lossy(k), lossy(v))).collect();
+    server.journal.record(
+        "start",
+        json!({
+            "start": start,
+            "argv": std::env::args().collect::<Vec<_>>(),
+            "env": environment,
+            "cwd": std::env::current_dir().unwrap_or_default(),
+            "control": control_port,
+        }),
+    );
+    control::serve(control, server.clone());
+    // One thread, so that the fake does the same in the same order every time.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
+    runtime.block_on(run(server));
+    ExitCode::SUCCESS
+}
+
+async fn run(server: Arc<Server>) {
+    let script = &server.script;
+    if script.ignore_sigterm {
+        ignore_sigterm(server.clone());
+    }
+    if script.fork_grandchild {
+        fork_grandchild(&server);
+    }
+    if let Some(signal) = script.abort_at_start {
+        server.end(&Ending { signal: Some(signal), ..Ending::default() });
+    }
+    if let Some(ending) = &script.exit_at_start {
+        server.end(ending);
+    }
+    log("I srv  llama_server: initializing ...");
+    if script.no_bind {
+        std::future::pending::<()>().await;
+    }
+    let (host, port) = (server.arguments.host.clone(), server.arguments.port);
+    let Ok(listener) = TcpListener::bind((host.as_str(), port)).await else {
+        log(&format!("E srv         start: couldn't bind HTTP server socket, hostname: {host}, port: {port}"));
+        log("E srv  llama_server: exiting due to HTTP server error");
+        server.end(&Ending::default())
+    };
+    let address = listener.local_addr().expect("the listener is bound");
+    server.journal.record("bound", json!({"port": address.port()}));
+    let connections = TaskTracker::new();
+    let accepting = tokio::spawn(accept(server.clone(), listener, connections.clone()));
+
+    load(&server).await;
+    // Until here SIGTERM kills, as it does the real one while it loads.
+    let mut sigterm = signal(SignalKind::terminate()).expect("SIGTERM can be handled");
+    let mut sigint = signal(SignalKind::interrupt()).expect("SIGINT can be handled");
+    server.phase.send_replace(Phase::Ready);
+    log("I srv  llama_server: model loaded");
+    log(&format!("I srv  llama_server: listening on http://{address}"));
+    server.journal.record("ready", json!({"port": address.port()}));
+
+    if script.ignore_sigterm {
+        std::future::pending::<()>().await;
+    }
+    let mut stop_asked = async || tokio::select! { _ = sigterm.recv() => (), _ = sigint.recv() => () };
+    stop_asked().await;
+    server.journal.record("sigterm", json!({}));
+    log("I srv    operator(): operator(): cleaning up before exit...");
+    accepting.abort();
+    server.phase.send_replace(Phase::Stopping);
+    connections.close();
+    tokio::select! {
+        () = connections.wait() => (),
+        () = stop_asked() => server.end(&Ending::default()), // the second signal ends it at once
+    }
+    server.journal.record("exit", json!({"code": 0}));
+}
+
+async fn accept(server: Arc<Server>, listener: TcpListener, connections: TaskTracker) {
+    loop {
+        if let Ok((stream, _)) = listener.accept().await {
+            connections.spawn(connection::serve(server.clone(), stream));
+        }
+    }
+}
+
+async fn load(server: &Server) {
+    let script = &server.script;
+    log(&format!("I srv    load_model: loading model '{}'", server.arguments.model.display()));
+    if let Some(flood) = script.stderr_flood {
+        for _ in 0..flood.lines {
+            eprintln!("{}", "f".repeat(flood.bytes));
+        }
+    }
+    if script.long_log_line > 0 {
+        eprintln!("{}", "l".repeat(script.long_log_line));
+    }
+    if script.never_ready {
+        std::future::pending::<()>().await;
+    }
+    if script.load_ms > 0 {
+        tokio::time::sleep(Duration::from_millis(script.load_ms)).await;
+    }
+    if script.load.until_released {
+        server.load_gate.pass().await;
+    }
+    if let Some(ending) = &script.exit_while_loading {
+        server.end(ending);
+    }
+    let (slots, context) = (server.arguments.slots, server.arguments.context);
+    log(&format!(
+        "I srv    load_model: initializing, n_slots = {slots}, n_ctx_slot = {}, kv_unified = 'false'",
+        context / slots.max(1) as u64
+    ));
+}
+
+/// Journals every SIGTERM and does nothing else about it.
+fn ignore_sigterm(server: Arc<Server>) {
+    let mut sigterm = signal(SignalKind::terminate()).expect("SIGTERM can be handled");
+    tokio::spawn(async move {
+        while sigterm.recv().await.is_some() {
+            server.journal.record("sigterm", json!({"ignored": true}));
+        }
+    });
+}
+
+#[expect(clippy::zombie_processes, reason = "a child that nobody waits for is what the script asks for")]
+fn fork_grandchild(server: &Server) {
+    let this = std::env::current_exe().expect("the fake knows its own path");
+    let child = Command::new(this).arg(GRANDCHILD).spawn().expect("a grandchild starts");
+    server.journal.record("grandchild", json!({"grandchild": child.id()}));
+}
+
+fn log(message: &str) {
+    eprintln!("0.00.042.492 {message}");
+}
+
+fn beside(model: &Path, suffix: &str) -> PathBuf {
+    let mut path = OsString::from(model);
+    path.push(suffix);
+    path.into()
+}
+
+fn lossy(text: OsString) -> String {
+    text.to_string_lossy().into_owned()
+}

@@ -1,0 +1,165 @@
+//! Which request gets which answer. It decides in llama-server's order: loading, key, route, body.
+
+use super::{
+    bodies,
+    journal::bearer,
+    request::Request,
+    server::{Phase, Server},
+    streams::{self, Frames, Generation},
+};
+use serde_json::{Value, json};
+
+/// An answer, and whether a slot of the model must work for it.
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) content_type: &'static str,
+    pub(super) content: Content,
+    pub(super) needs_slot: bool,
+}
+
+pub(super) enum Content {
+    Whole(Vec<u8>),
+    Stream(Frames),
+}
+
+/// Answers one request, without having waited for anything yet.
+pub(super) fn answer(server: &Server, request: &Request) -> Answer {
+    if *server.phase.borrow() == Phase::Loading {
+        return refusal(503, "unavailable_error", "Loading model");
+    }
+    let path = request.path();
+    let public = request.method == "OPTIONS" || ["/", "/health", "/v1/health"].contains(&path);
+    if !public && !knows_a_key(server, request) {
+        eprintln!("0.00.690.381 W srv    operator(): unauthorized: Invalid API Key");
+        return refusal(401, "authentication_error", "Invalid API Key");
+    }
+    if let Some(fixed) = server.script.error_status.iter().find(|fixed| fixed.path == path) {
+        return match &fixed.body {
+            Value::String(text) => Answer::whole(fixed.status, text.clone()),
+            body => Answer::whole(fixed.status, body.to_string()),
+        };
+    }
+    if request.is_post() && server.script.healthy_but_500 {
+        return refusal(500, "server_error", "Compute error.");
+    }
+    match request.method.as_str() {
+        "GET" | "HEAD" => read(server, path),
+        "POST" if path == "/v1/audio/transcriptions" => {
+            Answer::json(&json!({"text": format!("{} bytes", request.body.len())})).working()
+        }
+        "POST" => post(server, path, request),
+        "OPTIONS" => Answer::whole(200, String::new()),
+        _ => not_found(),
+    }
+}
+
+fn read(server: &Server, path: &str) -> Answer {
+    match path {
+        "/health" | "/v1/health" => Answer::json(&json!({"status": "ok"})),
+        "/models" | "/v1/models" => Answer::json(&bodies::models(server)),
+        "/props" => Answer::json(&bodies::props(server)),
+        "/slots" if server.arguments.slots_endpoint => Answer::json(&bodies::slots(server)),
+        "/slots" => unsupported("slots endpoint", "--slots"),
+        "/metrics" if server.arguments.metrics => {
+            Answer { content_type: "text/plain; version=0.0.4", ..Answer::whole(200, bodies::metrics(server)) }
+        }
+        "/metrics" => unsupported("metrics endpoint", "--metrics"),
+        _ => not_found(),
+    }
+}
+
+fn post(server: &Server, path: &str, request: &Request) -> Answer {
+    let body = request.json();
+    let parsed = body.as_ref().unwrap_or(&Value::Null);
+    let generate = |needed: &str, whole: fn(&Generation) -> Value, stream: fn(&Generation) -> Frames| {
+        let it = Generation::of(server, parsed);
+        match parsed.get(needed) {
+            None => refusal(400, "invalid_request_error", &format!("'{needed}' is required")),
+            Some(messages) if needed == "messages" && !messages.is_array() => {
+                refusal(400, "invalid_request_error", "Expected 'messages' to be an array")
+            }
+            Some(_) if parsed["stream"] == true => Answer::stream(stream(&it)),
+            Some(_) => Answer::json(&whole(&it)).working(),
+        }
+    };
+    let compute = |enabled: bool, what, flag, computed: fn(&Value) -> Option<Value>, missing| match computed(parsed) {
+        _ if !enabled => unsupported(what, flag),
+        Some(value) => Answer::json(&value).working(),
+        None => refusal(400, "invalid_request_error", missing),
+    };
+    let (embedding, reranking) = (server.arguments.embedding || server.arguments.reranking, server.arguments.reranking);
+    let answer = match path {
+        "/chat/completions" | "/v1/chat/completions" => generate("messages", bodies::chat, streams::chat),
+        "/v1/completions" => generate("prompt", bodies::completion, streams::completion),
+        "/completion" | "/completions" => generate("prompt", bodies::native_completion, streams::native_completion),
+        "/infill" => generate("input_prefix", bodies::native_completion, streams::native_completion),
+        "/v1/messages" => generate("messages", bodies::anthropic, streams::anthropic),
+        "/responses" | "/v1/responses" => generate("input", bodies::response, streams::response),
+        "/v1/messages/count_tokens" => Answer::json(&json!({"input_tokens": bodies::count_words(&parsed["messages"])})),
+        "/v1/embeddings" => compute(
+            embedding,
+            "embeddings",
+            "--embeddings",
+            bodies::embeddings,
+            "\"input\" or \"content\" must be provided",
+        ),
+        "/embedding" | "/embeddings" => compute(
+            embedding,
+            "embeddings",
+            "--embeddings",
+            bodies::native_embeddings,
+            "\"input\" or \"content\" must be provided",
+        ),
+        "/rerank" | "/reranking" | "/v1/rerank" | "/v1/reranking" => {
+            compute(reranking, "reranking", "--reranking", bodies::rerank, "\"query\" must be provided")
+        }
+        "/tokenize" => Answer::json(&bodies::tokenize(parsed)),
+        "/detokenize" => Answer::json(&bodies::detokenize(parsed)),
+        "/apply-template" => Answer::json(&json!({"prompt": parsed["messages"].to_string()})),
+        "/props" => return unsupported("changing global properties", "--props"),
+        _ => return not_found(),
+    };
+    match body {
+        Ok(_) => answer,
+        Err(e) => refusal(400, "invalid_request_error", &format!("[json.exception.parse_error.101] parse error: {e}")),
+    }
+}
+
+fn knows_a_key(server: &Server, request: &Request) -> bool {
+    let given = request.header("authorization").or(request.header("x-api-key")).map(bearer);
+    server.script.wrong_key
+        || server.arguments.keys.is_empty()
+        || given.is_some_and(|given| server.arguments.keys.iter().any(|key| key == given))
+}
+
+fn refusal(status: u16, kind: &str, message: &str) -> Answer {
+    Answer::whole(status, bodies::error(status, kind, message).to_string())
+}
+
+fn not_found() -> Answer {
+    refusal(404, "not_found_error", "File Not Found")
+}
+
+fn unsupported(what: &str, flag: &str) -> Answer {
+    refusal(501, "not_supported_error", &format!("This server does not support {what}. Start it with `{flag}`"))
+}
+
+impl Answer {
+    fn json(value: &Value) -> Self {
+        Answer::whole(200, value.to_string())
+    }
+
+    fn whole(status: u16, body: String) -> Self {
+        let content = Content::Whole(body.into_bytes());
+        Answer { status, content_type: "application/json; charset=utf-8", content, needs_slot: false }
+    }
+
+    fn stream(frames: Frames) -> Self {
+        Answer { status: 200, content_type: "text/event-stream", content: Content::Stream(frames), needs_slot: true }
+    }
+
+    fn working(mut self) -> Self {
+        self.needs_slot = true;
+        self
+    }
+}

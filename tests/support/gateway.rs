@@ -1,0 +1,338 @@
+//! The gateway as its users know it: `llamagate serve` in a process of its own, with a data folder of its own.
+
+use super::{
+    client::Client,
+    fake_server,
+    model_file::Kind,
+    process::Process,
+    resources,
+    scripted::{Control, Journal, ScriptedModel},
+    wait::{self, eventually, eventually_some},
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus},
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+};
+use tempfile::TempDir;
+
+/// The secrets in the key file that every gateway gets unless told otherwise.
+pub(crate) const ADMIN: &str = "admin-secret-0123456789";
+pub(crate) const USER: &str = "user-secret-0123456789";
+/// Two requests a minute.
+pub(crate) const LIMITED: &str = "limited-secret-0123456789";
+pub(crate) const EXPIRED: &str = "expired-secret-0123456789";
+
+/// What stands behind the gateway.
+#[derive(Debug, Clone)]
+pub(crate) enum Backend {
+    /// The fake llama-server, told what to do wrong.
+    Fake { script: Value, kind: Kind },
+    /// The real llama-server with a file of the test models' folder, `tiny-chat.gguf` for one.
+    Real { model: &'static str },
+}
+
+/// A gateway to be started.
+#[derive(Debug)]
+pub(crate) struct Builder {
+    backend: Backend,
+    settings: BTreeMap<String, String>,
+    arguments: Vec<String>,
+    keys: Option<String>,
+}
+
+/// A running gateway.
+pub(crate) struct Gateway {
+    process: Process,
+    folder: Option<TempDir>,
+    model: Option<ScriptedModel>,
+    url: String,
+    health_url: String,
+    is_real: bool,
+}
+
+impl Gateway {
+    /// In front of a healthy fake, with the keys above.
+    pub(crate) fn builder() -> Builder {
+        Builder {
+            backend: Backend::Fake { script: json!({}), kind: Kind::Chat },
+            settings: BTreeMap::new(),
+            arguments: Vec::new(),
+            keys: Some(default_keys()),
+        }
+    }
+
+    /// `http://127.0.0.1:PORT` of the gateway.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// `http://127.0.0.1:PORT` of the health port.
+    pub(crate) fn health_url(&self) -> &str {
+        &self.health_url
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// DATA_DIR.
+    pub(crate) fn data_dir(&self) -> &Path {
+        self.folder.as_ref().expect("it is kept until the drop").path()
+    }
+
+    /// AUTH_KEYS_FILE.
+    pub(crate) fn keys_file(&self) -> PathBuf {
+        self.data_dir().join("api_keys.txt")
+    }
+
+    /// A client of the gateway with the user's key.
+    pub(crate) fn client(&self) -> Client {
+        self.client_with(USER)
+    }
+
+    pub(crate) fn client_with(&self, secret: &str) -> Client {
+        Client::new(&self.url).key(secret)
+    }
+
+    pub(crate) fn anonymous(&self) -> Client {
+        Client::new(&self.url)
+    }
+
+    /// A client of the health port.
+    pub(crate) fn health(&self) -> Client {
+        Client::new(&self.health_url)
+    }
+
+    /// Waits until the health port's /ping says that a request would be served.
+    #[track_caller]
+    pub(crate) fn wait_ready(&self) {
+        let deadline = if self.is_real { wait::REAL_MODEL_READY } else { wait::READY };
+        let health = self.health();
+        eventually("/ping on the health port answers 200", deadline, || {
+            health.try_send("GET", "/ping", b"").is_ok_and(|answer| answer.status() == 200)
+        });
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    #[track_caller]
+    pub(crate) fn wait_exit(&mut self) -> ExitStatus {
+        self.process.wait_exit()
+    }
+
+    /// SIGTERM, then its end.
+    #[track_caller]
+    pub(crate) fn stop(&mut self) -> ExitStatus {
+        self.signal(Signal::SIGTERM);
+        self.wait_exit()
+    }
+
+    /// What it has printed so far.
+    pub(crate) fn output(&self) -> String {
+        self.process.output()
+    }
+
+    pub(crate) fn child_pids(&self) -> Vec<u32> {
+        resources::children(self.pid())
+    }
+
+    pub(crate) fn open_fds(&self) -> usize {
+        resources::fds(self.pid())
+    }
+
+    /// The fake's dummy model; panics in front of a real llama-server.
+    pub(crate) fn model(&self) -> &ScriptedModel {
+        self.model.as_ref().expect("only the fake has a script and a journal")
+    }
+
+    pub(crate) fn journal(&self) -> Journal {
+        self.model().journal()
+    }
+
+    /// The control socket of the fake that was started last.
+    #[track_caller]
+    pub(crate) fn control(&self) -> Control {
+        self.model().control()
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let workers = self.child_pids();
+        self.process.kill();
+        for worker in workers {
+            let _ = kill(Pid::from_raw(worker as i32), Signal::SIGKILL); // should the gateway have failed to take them along
+        }
+        if let Some(folder) = self.folder.take()
+            && thread::panicking()
+        {
+            eprintln!("the gateway's folder is kept: {}", folder.keep().display());
+        }
+    }
+}
+
+impl Builder {
+    /// A setting, by its environment variable.
+    pub(crate) fn set(mut self, variable: &str, value: impl ToString) -> Self {
+        self.settings.insert(variable.into(), value.to_string());
+        self
+    }
+
+    /// One more argument after `serve`.
+    pub(crate) fn argument(mut self, argument: &str) -> Self {
+        self.arguments.push(argument.into());
+        self
+    }
+
+    /// What the fake does wrong.
+    pub(crate) fn script(self, script: Value) -> Self {
+        self.backend(Backend::Fake { script, kind: Kind::Chat })
+    }
+
+    pub(crate) fn backend(mut self, backend: Backend) -> Self {
+        self.backend = backend;
+        self
+    }
+
+    /// Another key file.
+    pub(crate) fn keys(mut self, text: &str) -> Self {
+        self.keys = Some(text.into());
+        self
+    }
+
+    /// No key file and AUTH_ENABLED=false.
+    pub(crate) fn without_keys(mut self) -> Self {
+        self.keys = None;
+        self.set("AUTH_ENABLED", false)
+    }
+
+    /// Starts it and waits until it listens; the model may still be loading.
+    #[track_caller]
+    pub(crate) fn start(self) -> Gateway {
+        let is_real = matches!(self.backend, Backend::Real { .. });
+        let (mut process, folder, model) = self.spawn();
+        let port = eventually_some("the gateway writes PORT_FILE", wait::STARTS, || {
+            let ended = process.has_ended();
+            assert!(ended.is_none(), "the gateway ended at its start: {ended:?}\n{}", process.output());
+            fs::read_to_string(folder.path().join(".port")).ok()?.trim().parse::<u16>().ok()
+        });
+        let line = process.wait_for_line("health port listens on http://");
+        let health_url = line.split("listens on ").nth(1).and_then(|rest| rest.split_whitespace().next());
+        let health_url = health_url.expect("the line names the address").trim_end_matches(['"', '}', ',']).to_owned();
+        Gateway { process, folder: Some(folder), model, url: format!("http://127.0.0.1:{port}"), health_url, is_real }
+    }
+
+    /// Starts one that is expected to end by itself; returns its status and what it printed.
+    #[track_caller]
+    pub(crate) fn run_to_exit(self) -> (ExitStatus, String) {
+        let (mut process, _folder, _) = self.spawn();
+        let status = process.wait_exit();
+        (status, process.output())
+    }
+
+    fn spawn(self) -> (Process, TempDir, Option<ScriptedModel>) {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let data = folder.path();
+        let models = data.join("models");
+        fs::create_dir(&models).expect("a folder in the temporary folder");
+        let mut settings: BTreeMap<String, String> = BTreeMap::new();
+        let mut default = |variable: &str, value: &str| _ = settings.insert(variable.into(), value.into());
+        default("DATA_DIR", &text(data));
+        default("HOME", &text(data));
+        default("PATH", &std::env::var("PATH").unwrap_or_default());
+        default("HOST", "127.0.0.1");
+        default("PORT", "0");
+        default("PORT_HEALTH", "0");
+        default("PORT_BACKEND", &backend_port().to_string());
+        default("PORT_FILE", &text(&data.join(".port")));
+        default("AUTH_KEYS_FILE", &text(&data.join("api_keys.txt")));
+        let model = match &self.backend {
+            Backend::Fake { script, kind } => {
+                let model = ScriptedModel::create(&models, "dummy.gguf", *kind, script);
+                default("LLAMA_SERVER", fake_server::program());
+                default("MODEL_PATH", &text(&model.path));
+                Some(model)
+            }
+            Backend::Real { model } => {
+                default("LLAMA_SERVER", &text(&real_llama_server()));
+                default("MODEL_PATH", &text(&test_models().join(model)));
+                default("NGL", "0");
+                default("CTX", "1024");
+                default("THREADS", "1");
+                None
+            }
+        };
+        settings.extend(self.settings);
+        if let Some(keys) = &self.keys {
+            let path = data.join("api_keys.txt");
+            fs::write(&path, keys).expect("the key file can be written");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("its mode can be set");
+        }
+        let mut command = Command::new(env!("CARGO_BIN_EXE_llamagate"));
+        command.arg("serve").args(&self.arguments).env_clear().envs(settings).current_dir(data);
+        (Process::start("llamagate", &mut command, data), folder, model)
+    }
+}
+
+/// The real llama-server: LLAMA_SERVER, else the one that scripts/test.sh keeps in the checkout.
+pub(crate) fn real_llama_server() -> PathBuf {
+    given_or_cached("LLAMA_SERVER", "llama-server/llama-server")
+}
+
+/// The folder of the tiny test models: LLAMAGATE_TEST_MODELS, else the one in the checkout.
+pub(crate) fn test_models() -> PathBuf {
+    given_or_cached("LLAMAGATE_TEST_MODELS", "models")
+}
+
+/// A small model that speaks: LLAMAGATE_TEST_SMOLLM, else the one in the checkout.
+pub(crate) fn smollm() -> PathBuf {
+    given_or_cached("LLAMAGATE_TEST_SMOLLM", "models/SmolLM2-135M-Instruct.Q4_1.gguf")
+}
+
+/// A Python with the client libraries that users have: LLAMAGATE_TEST_PYTHON, else the one in the checkout.
+pub(crate) fn python() -> PathBuf {
+    given_or_cached("LLAMAGATE_TEST_PYTHON", "venv/bin/python")
+}
+
+fn given_or_cached(variable: &str, cached: &str) -> PathBuf {
+    let path = match std::env::var_os(variable) {
+        Some(given) => PathBuf::from(given),
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache").join(cached),
+    };
+    assert!(path.exists(), "{} is missing: run scripts/test.sh, or set {variable}", path.display());
+    path
+}
+
+/// A first port for workers, ten away from that of any other gateway of this run, and below the ports that the kernel
+/// gives to others: two gateways that look for a free port at the same moment must not find the same.
+fn backend_port() -> u32 {
+    static GATEWAYS: AtomicU32 = AtomicU32::new(0);
+    let nth = std::process::id().wrapping_add(GATEWAYS.fetch_add(1, Ordering::Relaxed));
+    10_000 + nth % 2_000 * 10
+}
+
+fn default_keys() -> String {
+    format!(
+        "# keys of a test\n\
+         admin:{ADMIN}:100000 scope=inference,admin,metrics\n\
+         user:{USER}:100000\n\
+         limited:{LIMITED}:2\n\
+         expired:{EXPIRED}:100:2020-01-01\n"
+    )
+}
+
+fn text(path: &Path) -> String {
+    path.to_str().expect("temporary folders have plain names").to_owned()
+}

@@ -1,0 +1,51 @@
+//! GGUF files without a model inside: a true header, enough to be listed, none of the weights.
+
+use std::{fs, path::Path};
+
+/// What the header says the model is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Chat,
+    Embedding,
+    Rerank,
+}
+
+const UINT32: u32 = 4;
+const STRING: u32 = 8;
+
+/// Writes a GGUF (version 3) of no tensors to `path`.
+pub(crate) fn write(path: &Path, kind: Kind) {
+    let architecture = if kind == Kind::Chat { "llama" } else { "bert" };
+    let mut pairs = vec![
+        string("general.architecture", architecture),
+        string("general.type", "model"),
+        string("general.name", "Dummy"),
+        uint32("general.file_type", 0),
+        uint32(&format!("{architecture}.context_length"), 4096),
+        uint32(&format!("{architecture}.embedding_length"), 4),
+        uint32(&format!("{architecture}.block_count"), 1),
+    ];
+    match kind {
+        Kind::Chat => pairs.push(string("tokenizer.chat_template", "{{ messages }}")),
+        Kind::Embedding => pairs.push(uint32("bert.pooling_type", 1)),
+        Kind::Rerank => pairs.push(uint32("bert.pooling_type", 4)),
+    }
+    let mut file = b"GGUF".to_vec();
+    file.extend(3_u32.to_le_bytes());
+    file.extend(0_u64.to_le_bytes()); // tensors
+    file.extend((pairs.len() as u64).to_le_bytes());
+    file.extend(pairs.concat());
+    fs::write(path, file).expect("the model file can be written");
+}
+
+fn string(key: &str, value: &str) -> Vec<u8> {
+    [text(key), STRING.to_le_bytes().to_vec(), text(value)].concat()
+}
+
+fn uint32(key: &str, value: u32) -> Vec<u8> {
+    [text(key), UINT32.to_le_bytes().to_vec(), value.to_le_bytes().to_vec()].concat()
+}
+
+fn text(text: &str) -> Vec<u8> {
+    [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat()
+}

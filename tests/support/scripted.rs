@@ -1,0 +1,159 @@
+//! A model file with the fake llama-server's script and journal beside it, and the fake's control socket.
+//!
+//! `fake/script.rs` lists what a script can say, `fake/control.rs` what the control socket understands.
+
+use super::{
+    model_file::{self, Kind},
+    wait::{self, eventually_some},
+};
+use serde_json::Value;
+use std::{
+    ffi::OsString,
+    fs,
+    io::{BufRead, BufReader, Write},
+    net::TcpStream,
+    path::{Path, PathBuf},
+};
+
+/// A dummy model, for which the fake does what the script says.
+#[derive(Debug, Clone)]
+pub(crate) struct ScriptedModel {
+    pub(crate) path: PathBuf,
+}
+
+/// What the fake has written down; all starts of all workers of one model.
+#[derive(Debug, Clone)]
+pub(crate) struct Journal {
+    path: PathBuf,
+}
+
+/// A line to one running fake.
+pub(crate) struct Control {
+    stream: BufReader<TcpStream>,
+}
+
+impl ScriptedModel {
+    /// Writes the model and its script into `folder`.
+    pub(crate) fn create(folder: &Path, file_name: &str, kind: Kind, script: &Value) -> Self {
+        let path = folder.join(file_name);
+        model_file::write(&path, kind);
+        let model = ScriptedModel { path };
+        model.rewrite_script(script);
+        model
+    }
+
+    /// Another script, for the starts to come.
+    pub(crate) fn rewrite_script(&self, script: &Value) {
+        fs::write(self.beside(".fake.json"), script.to_string()).expect("the script can be written");
+    }
+
+    pub(crate) fn journal(&self) -> Journal {
+        Journal { path: self.beside(".fake.journal") }
+    }
+
+    /// The control socket of the latest start.
+    #[track_caller]
+    pub(crate) fn control(&self) -> Control {
+        let start = eventually_some("the fake starts", wait::STARTS, || self.journal().starts().pop());
+        Control::of(&start)
+    }
+
+    fn beside(&self, suffix: &str) -> PathBuf {
+        let mut path = OsString::from(&self.path);
+        path.push(suffix);
+        path.into()
+    }
+}
+
+impl Journal {
+    /// Every record so far; none when nothing was started.
+    pub(crate) fn records(&self) -> Vec<Value> {
+        let text = fs::read_to_string(&self.path).unwrap_or_default();
+        let complete = text.rfind('\n').map_or("", |end| &text[..end]);
+        complete.lines().map(|line| serde_json::from_str(line).expect("a journal line is JSON")).collect()
+    }
+
+    /// The records of one event: `start`, `bound`, `ready`, `request`, `finished`, `disconnect`, `sigterm`, `grandchild`, `exit`.
+    pub(crate) fn events(&self, event: &str) -> Vec<Value> {
+        self.records().into_iter().filter(|record| record["event"] == event).collect()
+    }
+
+    pub(crate) fn starts(&self) -> Vec<Value> {
+        self.events("start")
+    }
+
+    /// The requests for `path` (without query), probes of other paths left out.
+    pub(crate) fn requests(&self, path: &str) -> Vec<Value> {
+        let is_it = |record: &Value| record["path"].as_str().and_then(|target| target.split('?').next()) == Some(path);
+        self.events("request").into_iter().filter(is_it).collect()
+    }
+
+    /// Waits for the first record that `is_it` accepts.
+    #[track_caller]
+    pub(crate) fn wait_for(&self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+        eventually_some(what, wait::READY, || self.records().into_iter().find(&is_it))
+    }
+
+    /// Waits for the first record of `event`.
+    #[track_caller]
+    pub(crate) fn wait_for_event(&self, event: &str) -> Value {
+        self.wait_for(&format!("the fake journals `{event}`"), |record| record["event"] == event)
+    }
+
+    /// Waits until `count` requests for `path` have arrived, and returns them.
+    #[track_caller]
+    pub(crate) fn wait_for_requests(&self, path: &str, count: usize) -> Vec<Value> {
+        eventually_some(&format!("{count} requests for {path} reach the fake"), wait::READY, || {
+            Some(self.requests(path)).filter(|requests| requests.len() >= count)
+        })
+    }
+}
+
+impl Control {
+    /// The control socket that a `start` record announces.
+    pub(crate) fn of(start: &Value) -> Self {
+        let port = start["control"].as_u64().expect("a start record names its control port") as u16;
+        let stream = TcpStream::connect(("127.0.0.1", port)).expect("the fake has a control socket");
+        stream.set_read_timeout(Some(wait::patient(wait::SOON))).expect("a socket takes a timeout");
+        Control { stream: BufReader::new(stream) }
+    }
+
+    /// Ends a load that the script holds.
+    pub(crate) fn release_load(&mut self) {
+        self.say("release load");
+    }
+
+    /// Lets `n` held requests go on.
+    pub(crate) fn release_requests(&mut self, n: usize) {
+        self.say(&format!("release requests {n}"));
+    }
+
+    /// Lets all held requests go on, and holds none any more.
+    pub(crate) fn release_all_requests(&mut self) {
+        self.say("release requests");
+    }
+
+    pub(crate) fn die_with_code(&mut self, code: i32) {
+        self.say(&format!("die code {code}"));
+    }
+
+    pub(crate) fn die_of_signal(&mut self, signal: nix::sys::signal::Signal) {
+        self.say(&format!("die signal {}", signal as i32));
+    }
+
+    /// From now on it accepts connections and answers nobody, /health included.
+    pub(crate) fn stop_answering(&mut self) {
+        self.say("stop answering");
+    }
+
+    pub(crate) fn resume(&mut self) {
+        self.say("resume");
+    }
+
+    fn say(&mut self, command: &str) {
+        self.stream.get_mut().write_all(format!("{command}\n").as_bytes()).expect("the fake reads commands");
+        let mut answer = String::new();
+        self.stream.read_line(&mut answer).expect("the fake answers commands");
+        assert_eq!(answer, "ok\n", "to {command:?}");
+    }
+}
