@@ -1,0 +1,3 @@
+//! What the gateway tells about itself: so far, log files.
+
+pub mod files;
