@@ -1,7 +1,7 @@
 //! Model files: what a GGUF says about itself, which models a folder holds, and which file a name means.
 //!
 //! Nothing here starts a process, talks HTTP or keeps a file open. [`gguf`] reads one file, [`split`] knows
-//! how a model spreads over several, [`list`] shows a folder, [`resolve`] finds the file that a name means and
+//! how a model spreads over several, [`mod@list`] shows a folder, [`mod@resolve`] finds the file that a name means and
 //! [`check`] says whether llama-server can be given it.
 
 pub mod check;

@@ -1,3 +1,3 @@
-//! What the gateway tells about itself: so far, log files.
+//! What the gateway tells about itself. [`files`] owns the log folders.
 
 pub mod files;

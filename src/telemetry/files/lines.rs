@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// Lines kept of what a child process said last.
 pub const TAIL_LINES: usize = 200;
-/// Longest line that is written or kept, in bytes; of a longer one the beginning stays, with [`CUT`] after it.
+/// Longest line that is written or kept, in bytes; of a longer one the beginning stays, with ` [cut]` after it.
 pub const MAX_LOG_LINE: usize = 16 << 10;
 /// Stands at the end of a line that was cut.
 const CUT: &str = " [cut]";
