@@ -4,3 +4,4 @@ pub mod keys;
 pub mod models;
 pub mod platform;
 pub mod settings;
+pub mod telemetry;

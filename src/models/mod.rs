@@ -1,1 +1,23 @@
-//! (in the making)
+//! Model files: what a GGUF says about itself, which models a folder holds, and which file a name means.
+//!
+//! Nothing here starts a process, talks HTTP or keeps a file open. [`gguf`] reads one file, [`split`] knows
+//! how a model spreads over several, [`mod@list`] shows a folder, [`mod@resolve`] finds the file that a name means and
+//! [`check`] says whether llama-server can be given it.
+
+pub mod check;
+pub mod gguf;
+pub mod kind;
+pub mod list;
+pub mod quant;
+pub mod resolve;
+#[cfg(test)]
+pub(crate) mod sample;
+pub mod split;
+mod walk;
+
+pub use check::{FileProblem, Model, check_readable};
+pub use gguf::{GgufError, Metadata};
+pub use kind::Kind;
+pub use list::{Found, human_size, list, table};
+pub use resolve::{ModelError, resolve};
+pub use split::id_of;

@@ -1,0 +1,237 @@
+//! Whether llama-server can be given a model: every part there, whole, readable and really a model.
+//!
+//! It reads headers only, so a damaged weight still shows at the load.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::gguf::{self, GgufError, Metadata};
+use super::kind::Kind;
+use super::resolve::ModelError;
+use super::split::Part;
+
+/// Most missing parts that are named one by one.
+const NAMED_PARTS: usize = 5;
+
+/// A model whose header was read, all parts taken together.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Model {
+    /// What the first part says, with tensors, weights and ranking head counted over all parts.
+    pub metadata: Metadata,
+    /// Bytes of all parts that are there.
+    pub size_bytes: u64,
+}
+
+impl Model {
+    /// What the model is for.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        Kind::of(&self.metadata)
+    }
+}
+
+/// Why a file is no model that can be served. Each message follows "the file ...".
+#[derive(Debug, thiserror::Error)]
+pub enum FileProblem {
+    /// The file itself.
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
+    /// One of the later parts.
+    #[error("cannot be used, because its part {number} {source}")]
+    Part {
+        /// Which part, counted from 1.
+        number: usize,
+        /// What is wrong with it.
+        source: GgufError,
+    },
+    /// Parts that should lie beside it.
+    #[error("is incomplete: {}", missing_parts(missing, *count))]
+    MissingParts {
+        /// Numbers of the missing parts, counted from 1.
+        missing: Vec<usize>,
+        /// How many parts the model has.
+        count: usize,
+    },
+    /// A part, but not the one that llama-server wants to be given.
+    #[error("is not the first part of its model; the first is {}", first.display())]
+    NotFirst {
+        /// Path of the first part.
+        first: PathBuf,
+    },
+    /// A part that was renamed, so that llama-server cannot find the others.
+    #[error("is one of {count} parts, but its name does not end in -NNNNN-of-{count:05}.gguf")]
+    Renamed {
+        /// How many parts the model has.
+        count: u64,
+    },
+    /// A GGUF that holds something else than a model.
+    #[error("is {what}, not a model of its own")]
+    NoModel {
+        /// What it holds.
+        what: String,
+    },
+}
+
+impl FileProblem {
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Gguf(error) | Self::Part { source: error, .. } => error.hint(),
+            Self::MissingParts { .. } => "download the missing parts into the same folder",
+            Self::NotFirst { .. } => "name the first part; llama-server finds the others",
+            Self::Renamed { .. } => {
+                "give all parts their original names again, or join them with `llama-gguf-split --merge`"
+            }
+            Self::NoModel { .. } => "name the model that it belongs to",
+        }
+    }
+}
+
+fn missing_parts(missing: &[usize], count: usize) -> String {
+    let named: Vec<String> = missing.iter().take(NAMED_PARTS).map(usize::to_string).collect();
+    let more = missing.len().saturating_sub(NAMED_PARTS);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    match named.as_slice() {
+        [one] => format!("part {one} of {count} is missing"),
+        _ => format!("parts {}{more} of {count} are missing", named.join(", ")),
+    }
+}
+
+/// Reads the model at `path`, which is a lone file or the first of its parts, and refuses what cannot be served.
+pub fn check_readable(path: &Path) -> Result<Model, ModelError> {
+    let refused = |problem| ModelError::File { path: path.to_owned(), problem: Box::new(problem) };
+    let seen = Inspection::of(path);
+    match (seen.problem, seen.metadata) {
+        (None, Some(metadata)) => Ok(Model { metadata, size_bytes: seen.size_bytes }),
+        (Some(problem), _) => Err(refused(problem)),
+        (None, None) => Err(refused(GgufError::from(io::Error::from(io::ErrorKind::NotFound)).into())),
+    }
+}
+
+/// All that could be learned of a model, also of one that cannot be served.
+#[derive(Debug, Default)]
+pub(super) struct Inspection {
+    pub(super) metadata: Option<Metadata>,
+    pub(super) size_bytes: u64,
+    pub(super) problem: Option<FileProblem>,
+}
+
+impl Inspection {
+    pub(super) fn of(path: &Path) -> Self {
+        let part = Part::of_path(path);
+        let paths: Vec<PathBuf> =
+            part.as_ref().map_or_else(|| vec![path.to_owned()], |part| part.siblings(path).collect());
+        let sizes: Vec<Option<u64>> =
+            paths.iter().map(|path| std::fs::metadata(path).ok().map(|file| file.len())).collect();
+        let mut seen = Self { size_bytes: sizes.iter().flatten().sum(), ..Self::default() };
+        seen.problem = seen.read(path, part.as_ref(), &paths, &sizes).err();
+        seen
+    }
+
+    fn read(
+        &mut self,
+        path: &Path,
+        part: Option<&Part>,
+        paths: &[PathBuf],
+        sizes: &[Option<u64>],
+    ) -> Result<(), FileProblem> {
+        let metadata = self.metadata.insert(gguf::read(path)?);
+        let missing: Vec<usize> =
+            (1..).zip(sizes).filter(|(_, size)| size.is_none()).map(|(number, _)| number).collect();
+        if !missing.is_empty() {
+            return Err(FileProblem::MissingParts { missing, count: paths.len() });
+        }
+        if part.is_some_and(|part| part.number != 1) {
+            let first = paths.first().cloned().unwrap_or_default();
+            return Err(FileProblem::NotFirst { first });
+        }
+        if let (None, Some(count @ 2..)) = (part, metadata.split_count) {
+            return Err(FileProblem::Renamed { count });
+        }
+        for (number, path) in (1..).zip(paths).skip(1) {
+            let more = gguf::read(path).map_err(|source| FileProblem::Part { number, source })?;
+            metadata.tensor_count += more.tensor_count;
+            metadata.has_classifier |= more.has_classifier;
+            metadata.parameters = metadata.parameters.saturating_add(more.parameters);
+            metadata.tensor_bytes = metadata.tensor_bytes.saturating_add(more.tensor_bytes);
+        }
+        match not_a_model(metadata) {
+            Some(what) => Err(FileProblem::NoModel { what }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What the file holds instead of a model.
+fn not_a_model(metadata: &Metadata) -> Option<String> {
+    match (metadata.general_type.as_deref(), metadata.architecture.as_str()) {
+        // Projectors made before there was a `general.type` only have the architecture.
+        (Some("mmproj"), _) | (_, "clip") => Some("a multimodal projector (mmproj)".to_owned()),
+        (Some("adapter"), _) => Some("a LoRA adapter".to_owned()),
+        (Some("imatrix"), _) => Some("an importance matrix".to_owned()),
+        (None | Some("model"), "") => Some("a GGUF without an architecture".to_owned()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::models::sample::Sample;
+
+    fn refused(path: &Path) -> String {
+        check_readable(path).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_whole_model_passes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = Sample::chat().write(dir.path(), "tiny.gguf");
+        let model = check_readable(&path).unwrap();
+        assert_eq!(model.kind(), Kind::Chat);
+        assert_eq!(model.size_bytes, std::fs::metadata(&path).unwrap().len());
+    }
+
+    #[test]
+    fn parts_count_together() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Sample::of("bert").uint("split.count", 2).write(dir.path(), "r-00001-of-00002.gguf");
+        let second = Sample::default().tensor("cls.weight", 0, &[4, 4]).write(dir.path(), "r-00002-of-00002.gguf");
+        let model = check_readable(&first).unwrap();
+        assert_eq!((model.metadata.tensor_count, model.metadata.parameters), (2, 48));
+        assert_eq!(model.kind(), Kind::Rerank, "the ranking head may lie in a later part");
+        assert!(refused(&second).contains("not the first part"));
+
+        let bytes = std::fs::read(&second).unwrap();
+        std::fs::write(&second, &bytes[..bytes.len() - 8]).unwrap();
+        assert!(refused(&first).contains("its part 2 is cut short"), "{}", refused(&first));
+        std::fs::remove_file(&second).unwrap();
+        assert!(refused(&first).contains("part 2 of 2 is missing"));
+    }
+
+    #[test]
+    fn a_renamed_part_and_files_that_are_no_model_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let renamed = Sample::chat().uint("split.count", 3).write(dir.path(), "renamed.gguf");
+        assert!(refused(&renamed).contains("-NNNNN-of-00003.gguf"));
+        let projector = Sample::of("clip").write(dir.path(), "mmproj-tiny.gguf");
+        assert!(refused(&projector).contains("multimodal projector"));
+        let adapter = Sample::chat().text("general.type", "adapter").write(dir.path(), "lora.gguf");
+        assert!(refused(&adapter).contains("LoRA"));
+        assert!(check_readable(&Sample::chat().text("general.type", "model").write(dir.path(), "ok.gguf")).is_ok());
+    }
+
+    #[test]
+    fn a_missing_file_says_so_with_its_path() {
+        let error = check_readable(Path::new("/nowhere/at-all.gguf")).unwrap_err();
+        assert!(error.to_string().contains("/nowhere/at-all.gguf cannot be read: No such file"), "{error}");
+        assert!(!error.hint().is_empty());
+    }
+
+    #[test]
+    fn many_missing_parts_are_summed_up() {
+        assert_eq!(missing_parts(&[2], 3), "part 2 of 3 is missing");
+        assert_eq!(missing_parts(&[1, 2, 3, 4, 5, 6, 7], 9), "parts 1, 2, 3, 4, 5 and 2 more of 9 are missing");
+    }
+}

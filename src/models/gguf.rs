@@ -1,0 +1,252 @@
+//! Reads what a GGUF file says about itself: keys, values and the table of tensors, never the weights.
+//!
+//! The file is not trusted. Every length is compared with a named bound before anything is allocated, values that
+//! nobody asks for are skipped in a fixed buffer, and any garbage ends in a [`GgufError`]. Versions 2 and 3, little endian.
+//! What the numbers mean is in [`super::quant`]; what the model is for is in [`super::kind`].
+
+mod error;
+mod header;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use super::quant;
+pub use error::GgufError;
+use header::{Header, Tensor, Value, bounded};
+
+/// Most bytes read of one file's header. The largest vocabularies in use take about 30 MiB.
+pub const MAX_METADATA_BYTES: u64 = 256 << 20;
+/// Most keys in one file; real ones have fewer than a hundred.
+pub const MAX_KEYS: u64 = 4096;
+/// Most tensors in one file; the largest mixtures of experts have some thousands.
+pub const MAX_TENSORS: u64 = 65_536;
+/// Longest text value that is kept, and longest tensor name, in bytes. Longer values of other keys are skipped.
+pub const MAX_STRING: u64 = 64 << 10;
+/// Longest key, in bytes.
+pub const MAX_KEY: u64 = 1024;
+/// Most dimensions of a tensor; ggml has 4.
+pub const MAX_DIMS: u32 = 8;
+/// Deepest nesting of arrays.
+pub const MAX_ARRAY_DEPTH: u32 = 4;
+/// Longest per-layer list that is kept; a longer one is skipped.
+pub const MAX_LAYERS: u64 = 512;
+
+const DEFAULT_ALIGNMENT: u64 = 32;
+
+/// A number that is the same for all layers or given layer by layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PerLayer {
+    /// One number for all layers.
+    Same(u64),
+    /// One number for each layer, first layer first.
+    Each(Vec<u64>),
+}
+
+impl PerLayer {
+    /// The number for this layer; 0 beyond the list.
+    #[must_use]
+    pub fn at(&self, layer: usize) -> u64 {
+        match self {
+            Self::Same(value) => *value,
+            Self::Each(values) => values.get(layer).copied().unwrap_or(0),
+        }
+    }
+}
+
+/// What the gateway wants to know about a model file.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Metadata {
+    /// GGUF version, 2 or 3.
+    pub version: u32,
+    /// `general.architecture`, such as `qwen3`; empty where the file says nothing (later parts of a split model).
+    pub architecture: String,
+    /// `general.name`.
+    pub name: Option<String>,
+    /// `general.type`: `model`, or what else the file holds (`adapter`, `mmproj`, `imatrix`).
+    pub general_type: Option<String>,
+    /// The quantisation's name: of `general.file_type`, else of the type that most weights have; `unknown` without either.
+    pub quantization: String,
+    /// Context length the model was trained for, in tokens.
+    pub context_length: Option<u64>,
+    /// Layers.
+    pub block_count: Option<u64>,
+    /// Width of the model, which is the length of an embedding.
+    pub embedding_length: Option<u64>,
+    /// Attention heads.
+    pub head_count: Option<PerLayer>,
+    /// Key and value heads; the same as `head_count` where absent.
+    pub head_count_kv: Option<PerLayer>,
+    /// Length of a key in one head; `embedding_length / head_count` where absent.
+    pub key_length: Option<u64>,
+    /// Length of a value in one head; as `key_length`.
+    pub value_length: Option<u64>,
+    /// `{arch}.pooling_type`: 0 none, 1 mean, 2 cls, 3 last, 4 rank.
+    pub pooling_type: Option<u32>,
+    /// `{arch}.classifier.pooling_type`: how a ranking head pools.
+    pub classifier_pooling_type: Option<u32>,
+    /// `{arch}.attention.causal`; false in encoders.
+    pub causal: Option<bool>,
+    /// Whether a chat template is inside.
+    pub has_chat_template: bool,
+    /// `tokenizer.ggml.model`, such as `gpt2`.
+    pub tokenizer: Option<String>,
+    /// Files that the model is split into, where it is.
+    pub split_count: Option<u64>,
+    /// Which of them this is, counted from 0.
+    pub split_no: Option<u64>,
+    /// Tensors in this file.
+    pub tensor_count: u64,
+    /// Whether `cls.*` tensors (a ranking head) are inside.
+    pub has_classifier: bool,
+    /// Weights in this file, saturating.
+    pub parameters: u64,
+    /// Bytes that the tensors of known types take, saturating.
+    pub tensor_bytes: u64,
+}
+
+/// Reads the metadata of the file at `path` and checks that the file is as long as its tensors need.
+pub fn read(path: &Path) -> Result<Metadata, GgufError> {
+    // Asked before opening: opening a named pipe would wait for its writer.
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(GgufError::NotAFile);
+    }
+    let file = File::open(path)?;
+    let size = file.metadata()?.len();
+    parse(file, Some(size))
+}
+
+/// Reads the metadata from the beginning of a GGUF. With a `file_size` in bytes it also says when weights are missing.
+pub fn parse(source: impl Read, file_size: Option<u64>) -> Result<Metadata, GgufError> {
+    let mut header = Header::new(source);
+    let version = header.opening()?;
+    let tensor_count = bounded("the number of tensors", header.u64()?, MAX_TENSORS)?;
+    let key_count = bounded("the number of keys", header.u64()?, MAX_KEYS)?;
+
+    let mut values = Values::default();
+    for _ in 0..key_count {
+        if let Some((key, value)) = header.key_value()? {
+            values.0.insert(key, value);
+        }
+    }
+    let mut tensors = Tensors::default();
+    for _ in 0..tensor_count {
+        tensors.add(&header.tensor()?);
+    }
+
+    let alignment = values.uint("general.alignment").unwrap_or(DEFAULT_ALIGNMENT);
+    if !alignment.is_power_of_two() {
+        return Err(GgufError::Malformed(format!("its alignment {alignment} is no power of two")));
+    }
+    if let (Some(actual), Some(end)) = (file_size, tensors.end) {
+        let start = header.bytes_read().checked_next_multiple_of(alignment).unwrap_or(u64::MAX);
+        let needed = start.saturating_add(end);
+        if needed > actual {
+            return Err(GgufError::Truncated { needed, actual });
+        }
+    }
+    Ok(values.describe(version, tensor_count, &tensors))
+}
+
+#[derive(Debug, Default)]
+struct Values(BTreeMap<String, Value>);
+
+impl Values {
+    fn uint(&self, key: &str) -> Option<u64> {
+        match self.0.get(key)? {
+            Value::Whole(number) => u64::try_from(*number).ok(),
+            _ => None,
+        }
+    }
+
+    fn text(&self, key: &str) -> Option<String> {
+        match self.0.get(key)? {
+            Value::Text(text) => Some(text.clone()),
+            _ => None,
+        }
+    }
+
+    fn per_layer(&self, key: &str) -> Option<PerLayer> {
+        match self.0.get(key)? {
+            Value::List(values) => Some(PerLayer::Each(values.clone())),
+            _ => self.uint(key).map(PerLayer::Same),
+        }
+    }
+
+    fn describe(&self, version: u32, tensor_count: u64, tensors: &Tensors) -> Metadata {
+        let architecture = self.text("general.architecture").unwrap_or_default();
+        let of_arch = |ending: &str| format!("{architecture}.{ending}");
+        let uint = |ending: &str| self.uint(&of_arch(ending));
+        let small = |ending: &str| uint(ending).and_then(|number| u32::try_from(number).ok());
+        let quantization = match self.uint("general.file_type").and_then(|number| u32::try_from(number).ok()) {
+            Some(number) => quant::file_type_name(number).map_or_else(|| format!("type {number}"), str::to_owned),
+            None => tensors.usual_type().unwrap_or("unknown").to_owned(),
+        };
+        Metadata {
+            version,
+            name: self.text("general.name"),
+            general_type: self.text("general.type"),
+            quantization,
+            context_length: uint("context_length"),
+            block_count: uint("block_count"),
+            embedding_length: uint("embedding_length"),
+            head_count: self.per_layer(&of_arch("attention.head_count")),
+            head_count_kv: self.per_layer(&of_arch("attention.head_count_kv")),
+            key_length: uint("attention.key_length"),
+            value_length: uint("attention.value_length"),
+            pooling_type: small("pooling_type"),
+            classifier_pooling_type: small("classifier.pooling_type"),
+            causal: match self.0.get(&of_arch("attention.causal")) {
+                Some(Value::Flag(causal)) => Some(*causal),
+                _ => None,
+            },
+            has_chat_template: self.0.contains_key("tokenizer.chat_template"),
+            tokenizer: self.text("tokenizer.ggml.model"),
+            split_count: self.uint("split.count"),
+            split_no: self.uint("split.no"),
+            tensor_count,
+            has_classifier: tensors.classifier,
+            parameters: tensors.parameters,
+            tensor_bytes: tensors.bytes,
+            architecture,
+        }
+    }
+}
+
+/// What is remembered of the table of tensors.
+#[derive(Debug, Default)]
+struct Tensors {
+    classifier: bool,
+    parameters: u64,
+    bytes: u64,
+    /// End of the last tensor, counted from the beginning of the data; none without a tensor of a known type.
+    end: Option<u64>,
+    parameters_by_type: BTreeMap<u32, u64>,
+}
+
+impl Tensors {
+    fn add(&mut self, tensor: &Tensor) {
+        let Tensor { kind, offset, .. } = *tensor;
+        let dims = tensor.dims();
+        let parameters = dims.iter().fold(1u64, |product, dim| product.saturating_mul(*dim));
+        self.classifier |= tensor.name.starts_with(b"cls.");
+        self.parameters = self.parameters.saturating_add(parameters);
+        if quant::tensor_type(kind).is_some() {
+            let sum = self.parameters_by_type.entry(kind).or_default();
+            *sum = sum.saturating_add(parameters);
+        }
+        if let Some(bytes) = quant::tensor_bytes(kind, dims) {
+            self.bytes = self.bytes.saturating_add(bytes);
+            self.end = self.end.max(Some(offset.saturating_add(bytes)));
+        }
+    }
+
+    fn usual_type(&self) -> Option<&'static str> {
+        let (kind, _) = self.parameters_by_type.iter().max_by_key(|(_, parameters)| **parameters)?;
+        quant::tensor_type(*kind).map(|kind| kind.name)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,257 @@
+//! The GGUF header as a stream: strings, values and tensor lines, each length checked before it is believed.
+//!
+//! It knows the layout of the format and which keys are worth keeping, not what they mean.
+
+use std::io::{self, BufRead, BufReader, Read};
+
+use super::error::GgufError;
+use super::{MAX_ARRAY_DEPTH, MAX_DIMS, MAX_KEY, MAX_LAYERS, MAX_METADATA_BYTES, MAX_STRING};
+
+const MAGIC: &[u8] = b"GGUF";
+const READ_BUFFER: usize = 64 << 10;
+
+/// Keys kept under their full name. Only these keep a text.
+const KEPT: [&str; 9] = [
+    "general.alignment",
+    "general.architecture",
+    "general.file_type",
+    "general.name",
+    "general.type",
+    "split.count",
+    "split.no",
+    "tokenizer.chat_template",
+    "tokenizer.ggml.model",
+];
+/// Keys kept for any architecture, which stands before the dot.
+const KEPT_ENDINGS: [&str; 10] = [
+    ".attention.causal",
+    ".attention.head_count",
+    ".attention.head_count_kv",
+    ".attention.key_length",
+    ".attention.value_length",
+    ".block_count",
+    ".classifier.pooling_type",
+    ".context_length",
+    ".embedding_length",
+    ".pooling_type",
+];
+
+/// A value that somebody asks for.
+#[derive(Debug)]
+pub(super) enum Value {
+    Whole(i128),
+    Flag(bool),
+    Text(String),
+    List(Vec<u64>),
+    /// There, but not kept.
+    Present,
+}
+
+/// One line of the table of tensors.
+#[derive(Debug)]
+pub(super) struct Tensor {
+    pub(super) name: Vec<u8>,
+    dims: [u64; MAX_DIMS as usize],
+    rank: usize,
+    pub(super) kind: u32,
+    pub(super) offset: u64,
+}
+
+impl Tensor {
+    pub(super) fn dims(&self) -> &[u64] {
+        &self.dims[..self.rank]
+    }
+}
+
+/// The header as a stream that counts what it has read and never reads past [`MAX_METADATA_BYTES`].
+pub(super) struct Header<R> {
+    source: BufReader<R>,
+    read: u64,
+}
+
+impl<R: Read> Header<R> {
+    pub(super) fn new(source: R) -> Self {
+        Self { source: BufReader::with_capacity(READ_BUFFER, source), read: 0 }
+    }
+
+    pub(super) fn bytes_read(&self) -> u64 {
+        self.read
+    }
+
+    /// The magic and the version, which it returns.
+    pub(super) fn opening(&mut self) -> Result<u32, GgufError> {
+        let mut first = Vec::with_capacity(MAGIC.len());
+        self.source.by_ref().take(MAGIC.len() as u64).read_to_end(&mut first)?;
+        if first != MAGIC {
+            return Err(GgufError::NotGguf { first });
+        }
+        self.read = MAGIC.len() as u64;
+        match self.u32()? {
+            version @ 2..=3 => Ok(version),
+            swapped if swapped != 0 && swapped.trailing_zeros() >= 16 => Err(GgufError::BigEndian),
+            found => Err(GgufError::Version { found }),
+        }
+    }
+
+    /// The next key with its value; none for one that nobody asks for.
+    pub(super) fn key_value(&mut self) -> Result<Option<(String, Value)>, GgufError> {
+        let key = String::from_utf8_lossy(&self.string("the length of a key", MAX_KEY)?).into_owned();
+        let kind = self.u32()?;
+        let whole = KEPT.contains(&key.as_str());
+        if !whole && !KEPT_ENDINGS.iter().any(|ending| key.ends_with(ending)) {
+            self.skip_value(kind, 0)?;
+            return Ok(None);
+        }
+        let value = match kind {
+            7 => Value::Flag(self.array::<1>()? != [0]),
+            8 if whole && key != "tokenizer.chat_template" => {
+                let text = self.string("the length of a value", MAX_STRING)?;
+                Value::Text(String::from_utf8_lossy(&text).into_owned())
+            }
+            9 => self.list()?,
+            _ => match self.whole(kind)? {
+                Some(number) => Value::Whole(number),
+                None => {
+                    self.skip_value(kind, 0)?;
+                    Value::Present
+                }
+            },
+        };
+        Ok(Some((key, value)))
+    }
+
+    /// The next line of the table of tensors.
+    pub(super) fn tensor(&mut self) -> Result<Tensor, GgufError> {
+        let name = self.string("the length of a tensor's name", MAX_STRING)?;
+        let count = self.u32()?;
+        bounded("the number of dimensions", count.into(), MAX_DIMS.into())?;
+        let rank = count as usize;
+        let mut dims = [0; MAX_DIMS as usize];
+        for dim in &mut dims[..rank] {
+            *dim = self.u64()?;
+        }
+        Ok(Tensor { name, dims, rank, kind: self.u32()?, offset: self.u64()? })
+    }
+
+    /// An array of whole numbers, or a skipped one of anything else.
+    fn list(&mut self) -> Result<Value, GgufError> {
+        let element = self.u32()?;
+        let count = self.u64()?;
+        if count > MAX_LAYERS || !matches!(element, 0..=5 | 10 | 11) {
+            self.skip_elements(element, count, 1)?;
+            return Ok(Value::Present);
+        }
+        let mut list = Vec::new();
+        for _ in 0..count {
+            list.push(self.whole(element)?.and_then(|number| u64::try_from(number).ok()).unwrap_or(0));
+        }
+        Ok(Value::List(list))
+    }
+
+    /// A whole number of this type; none, with nothing read, for other types.
+    fn whole(&mut self, kind: u32) -> Result<Option<i128>, GgufError> {
+        Ok(Some(match kind {
+            0 => u8::from_le_bytes(self.array()?).into(),
+            1 => i8::from_le_bytes(self.array()?).into(),
+            2 => u16::from_le_bytes(self.array()?).into(),
+            3 => i16::from_le_bytes(self.array()?).into(),
+            4 => self.u32()?.into(),
+            5 => i32::from_le_bytes(self.array()?).into(),
+            10 => self.u64()?.into(),
+            11 => i64::from_le_bytes(self.array()?).into(),
+            _ => return Ok(None),
+        }))
+    }
+
+    fn skip_value(&mut self, kind: u32, depth: u32) -> Result<(), GgufError> {
+        match kind {
+            8 => {
+                let length = self.u64()?;
+                self.skip(length)
+            }
+            9 => {
+                let element = self.u32()?;
+                let count = self.u64()?;
+                self.skip_elements(element, count, depth + 1)
+            }
+            _ => self.skip(scalar_bytes(kind)?),
+        }
+    }
+
+    fn skip_elements(&mut self, element: u32, count: u64, depth: u32) -> Result<(), GgufError> {
+        bounded("the nesting of arrays", depth.into(), MAX_ARRAY_DEPTH.into())?;
+        if matches!(element, 8 | 9) {
+            // Each takes at least 8 bytes, so the bound on bytes also bounds this loop.
+            (0..count).try_for_each(|_| self.skip_value(element, depth))
+        } else {
+            self.skip(count.saturating_mul(scalar_bytes(element)?))
+        }
+    }
+
+    fn string(&mut self, what: &'static str, limit: u64) -> Result<Vec<u8>, GgufError> {
+        let length = bounded(what, self.u64()?, limit)?;
+        let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
+        self.fill(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn u32(&mut self) -> Result<u32, GgufError> {
+        Ok(u32::from_le_bytes(self.array()?))
+    }
+
+    pub(super) fn u64(&mut self) -> Result<u64, GgufError> {
+        Ok(u64::from_le_bytes(self.array()?))
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], GgufError> {
+        let mut bytes = [0; N];
+        self.fill(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn fill(&mut self, bytes: &mut [u8]) -> Result<(), GgufError> {
+        let end = self.end_of(bytes.len() as u64)?;
+        self.source.read_exact(bytes).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => GgufError::TruncatedHeader { read: self.read },
+            _ => GgufError::Io(error),
+        })?;
+        self.read = end;
+        Ok(())
+    }
+
+    fn skip(&mut self, length: u64) -> Result<(), GgufError> {
+        let end = self.end_of(length)?;
+        while self.read < end {
+            let available = match self.source.fill_buf() {
+                Ok([]) => return Err(GgufError::TruncatedHeader { read: self.read }),
+                Ok(bytes) => bytes.len() as u64,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let step = available.min(end - self.read);
+            self.source.consume(usize::try_from(step).unwrap_or(usize::MAX));
+            self.read += step;
+        }
+        Ok(())
+    }
+
+    fn end_of(&self, length: u64) -> Result<u64, GgufError> {
+        bounded("the size of the header", self.read.saturating_add(length), MAX_METADATA_BYTES)
+    }
+}
+
+/// Bytes of a value of fixed size.
+fn scalar_bytes(kind: u32) -> Result<u64, GgufError> {
+    match kind {
+        0 | 1 | 7 => Ok(1),
+        2 | 3 => Ok(2),
+        4..=6 => Ok(4),
+        10..=12 => Ok(8),
+        _ => Err(GgufError::Malformed(format!("value type {kind} does not exist"))),
+    }
+}
+
+/// `found`, unless it is beyond its limit.
+pub(super) fn bounded(what: &'static str, found: u64, limit: u64) -> Result<u64, GgufError> {
+    if found > limit { Err(GgufError::TooLarge { what, found, limit }) } else { Ok(found) }
+}

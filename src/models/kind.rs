@@ -1,0 +1,115 @@
+//! What a model is for, told from its GGUF metadata.
+//!
+//! A configuration may say otherwise; this is the answer when it says nothing.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::gguf::Metadata;
+
+/// `pooling_type` of a model whose head ranks a pair of texts (`LLAMA_POOLING_TYPE_RANK`).
+const POOLING_RANK: u32 = 4;
+/// `pooling_type` mean, cls and last: one vector for a text.
+const POOLING_VECTOR: std::ops::RangeInclusive<u32> = 1..=3;
+
+/// Architectures that llama.cpp only ever runs as encoders.
+const ENCODERS: [&str; 11] = [
+    "bert",
+    "modern-bert",
+    "nomic-bert",
+    "nomic-bert-moe",
+    "neo-bert",
+    "jina-bert-v2",
+    "jina-bert-v3",
+    "eurobert",
+    "gemma-embedding",
+    "llama-embed",
+    "t5encoder",
+];
+
+/// What a model is for: it decides the flags of llama-server and which routes may use it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Generates text.
+    Chat,
+    /// Turns a text into a vector.
+    Embedding,
+    /// Scores how well a document answers a query.
+    Rerank,
+}
+
+impl Kind {
+    /// The kind that the metadata speaks for: a ranking head first, then pooling, encoder or non-causal attention, else chat.
+    #[must_use]
+    pub fn of(metadata: &Metadata) -> Self {
+        let pooling = |wanted: &dyn Fn(u32) -> bool| metadata.pooling_type.is_some_and(wanted);
+        if metadata.has_classifier
+            || pooling(&|p| p == POOLING_RANK)
+            || metadata.classifier_pooling_type == Some(POOLING_RANK)
+        {
+            Self::Rerank
+        } else if pooling(&|p| POOLING_VECTOR.contains(&p))
+            || ENCODERS.contains(&metadata.architecture.as_str())
+            || metadata.causal == Some(false)
+        {
+            Self::Embedding
+        } else {
+            Self::Chat
+        }
+    }
+
+    /// The word used in settings, listings and answers.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Chat => "chat",
+            Self::Embedding => "embedding",
+            Self::Rerank => "rerank",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::models::sample::Sample;
+
+    fn kind(sample: Sample) -> Kind {
+        Kind::of(&sample.parse().unwrap())
+    }
+
+    #[test]
+    fn a_plain_decoder_is_for_chat() {
+        assert_eq!(kind(Sample::chat()), Kind::Chat);
+        assert_eq!(kind(Sample::chat().uint("llama.pooling_type", 0)), Kind::Chat);
+        assert_eq!(kind(Sample::of("pangu-embedded")), Kind::Chat, "a name with embed in it proves nothing");
+    }
+
+    #[test]
+    fn pooling_encoders_and_non_causal_attention_embed() {
+        for pooling in 1..=3 {
+            assert_eq!(kind(Sample::chat().uint("llama.pooling_type", pooling)), Kind::Embedding);
+        }
+        for architecture in ENCODERS {
+            assert_eq!(kind(Sample::of(architecture)), Kind::Embedding);
+        }
+        assert_eq!(kind(Sample::chat().flag("llama.attention.causal", false)), Kind::Embedding);
+        assert_eq!(kind(Sample::chat().flag("llama.attention.causal", true)), Kind::Chat);
+    }
+
+    #[test]
+    fn a_ranking_head_wins_over_everything_else() {
+        assert_eq!(kind(Sample::of("bert").tensor("cls.weight", 0, &[4, 4])), Kind::Rerank);
+        assert_eq!(kind(Sample::of("bert").uint("bert.pooling_type", 4)), Kind::Rerank);
+        assert_eq!(kind(Sample::of("qwen3").tensor("cls.output.weight", 0, &[4, 2])), Kind::Rerank);
+        assert_eq!(kind(Sample::chat().tensor("clsx.weight", 0, &[4])), Kind::Chat);
+    }
+}

@@ -1,0 +1,246 @@
+//! The models of a folder, for people (a table) and for programs (serde).
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::check::Inspection;
+use super::kind::Kind;
+use super::resolve::ModelError;
+use super::split::{Part, id_of};
+use super::walk::walk;
+
+const HEADINGS: [&str; 6] = ["NAME", "KIND", "ARCHITECTURE", "QUANTISATION", "SIZE", "CONTEXT"];
+/// Columns whose numbers are aligned at the right.
+const NUMBERS: [usize; 2] = [4, 5];
+
+/// One model in a folder, or why a file or folder there is none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Found {
+    /// Path relative to the folder; of a model in parts, the first part's.
+    pub name: String,
+    /// The id that clients would use: the file's name without `.gguf` and without the number of a part.
+    pub id: String,
+    /// What it is for; none where the file is no model.
+    pub kind: Option<Kind>,
+    /// The architecture, such as `qwen3`.
+    pub architecture: Option<String>,
+    /// The quantisation, such as `Q4_K_M`.
+    pub quantization: Option<String>,
+    /// Bytes of all its files.
+    pub size_bytes: u64,
+    /// Context length it was trained for, in tokens.
+    pub context_length: Option<u64>,
+    /// Why it cannot be served; follows the name.
+    pub error: Option<String>,
+}
+
+/// Lists the models below `dir` by name, unusable ones with their reason. Fails only when `dir` itself cannot be read.
+pub fn list(dir: &Path) -> Result<Vec<Found>, ModelError> {
+    let below = walk(dir).map_err(|source| ModelError::Folder { dir: dir.to_owned(), source })?;
+    let mut rows: Vec<Found> = below.models.iter().map(|path| Found::at(dir, path)).collect();
+    rows.extend(below.skipped.into_iter().map(|(path, reason)| Found::unread(&path, reason)));
+    rows.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(rows)
+}
+
+impl Found {
+    fn at(dir: &Path, path: &Path) -> Self {
+        let seen = Inspection::of(&dir.join(path));
+        // A set whose first part is missing is still named after it: that is the name to ask for.
+        let first = Part::of_path(path).and_then(|part| part.siblings(path).next());
+        let model = seen.metadata.as_ref();
+        let architecture = model.map(|model| model.architecture.clone()).filter(|name| !name.is_empty());
+        // A projector or an adapter has an architecture, but no kind; a later part has neither.
+        let serves = matches!(
+            seen.problem,
+            None | Some(super::FileProblem::MissingParts { .. } | super::FileProblem::Part { .. })
+        );
+        Self {
+            name: first.as_deref().unwrap_or(path).display().to_string(),
+            id: id_of(path),
+            kind: model.filter(|_| serves && architecture.is_some()).map(Kind::of),
+            architecture,
+            quantization: model.map(|model| model.quantization.clone()),
+            size_bytes: seen.size_bytes,
+            context_length: model.and_then(|model| model.context_length),
+            error: seen.problem.map(|problem| problem.to_string()),
+        }
+    }
+
+    fn unread(path: &Path, reason: String) -> Self {
+        Self {
+            name: format!("{}/", path.display()),
+            id: String::new(),
+            kind: None,
+            architecture: None,
+            quantization: None,
+            size_bytes: 0,
+            context_length: None,
+            error: Some(reason),
+        }
+    }
+
+    fn cells(&self) -> [String; HEADINGS.len()] {
+        let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+        [
+            printable(&self.name),
+            or_dash(self.kind.map(|kind| kind.to_string())),
+            or_dash(self.architecture.as_deref().map(printable)),
+            or_dash(self.quantization.clone()),
+            human_size(self.size_bytes),
+            or_dash(self.context_length.map(|tokens| tokens.to_string())),
+        ]
+    }
+}
+
+/// The models as a table with aligned columns; a reason stands in a line of its own below its file.
+#[must_use]
+pub fn table(models: &[Found]) -> String {
+    let rows: Vec<[String; HEADINGS.len()]> =
+        std::iter::once(HEADINGS.map(str::to_owned)).chain(models.iter().map(Found::cells)).collect();
+    let widths: Vec<usize> = (0..HEADINGS.len())
+        .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
+        .collect();
+    let reasons = std::iter::once(None).chain(models.iter().map(|model| model.error.as_deref()));
+    let mut text = String::new();
+    for (row, reason) in rows.iter().zip(reasons) {
+        let mut line = String::new();
+        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
+            let padding = " ".repeat(width - cell.chars().count());
+            let (left, right) = if NUMBERS.contains(&column) { (padding.as_str(), "") } else { ("", padding.as_str()) };
+            let gap = if column == 0 { "" } else { "  " };
+            // Writing to a String cannot fail.
+            let _ = write!(line, "{gap}{left}{cell}{right}");
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+        if let Some(reason) = reason {
+            let _ = writeln!(text, "  ! {}", printable(reason));
+        }
+    }
+    text
+}
+
+/// A size in bytes as people read it: `640 B`, `4.5 KiB`, `2.3 GiB`.
+#[must_use]
+pub fn human_size(bytes: u64) -> String {
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut unit_bytes = 1;
+    let mut text = String::new();
+    for unit in ["KiB", "MiB", "GiB", "TiB"] {
+        unit_bytes *= 1024;
+        let tenths = (u128::from(bytes) * 10 + unit_bytes / 2) / unit_bytes;
+        text = format!("{}.{} {unit}", tenths / 10, tenths % 10);
+        // Compared after rounding, so that nothing reads 1024.0 KiB.
+        if tenths < 10_240 {
+            break;
+        }
+    }
+    text
+}
+
+/// Names come from files of others: control characters must not reach a terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::models::sample::Sample;
+
+    #[test]
+    fn lists_models_sorted_and_folds_parts() {
+        let dir = tempfile::tempdir().unwrap();
+        Sample::chat().write(dir.path(), "zeta.gguf");
+        Sample::of("bert").uint("bert.pooling_type", 1).write(dir.path(), "sub/embed.GGUF");
+        Sample::chat().write(dir.path(), "big-00001-of-00003.gguf");
+        Sample::default().write(dir.path(), "big-00002-of-00003.gguf");
+        Sample::of("clip").write(dir.path(), "mmproj.gguf");
+        std::fs::write(dir.path().join("fake.gguf"), "<html>").unwrap();
+        std::fs::write(dir.path().join("notes.txt"), "x").unwrap();
+        std::fs::write(dir.path().join("._zeta.gguf"), "x").unwrap();
+        let rows = list(dir.path()).unwrap();
+        let names: Vec<&str> = rows.iter().map(|row| row.name.as_str()).collect();
+        assert_eq!(names, ["big-00001-of-00003.gguf", "fake.gguf", "mmproj.gguf", "sub/embed.GGUF", "zeta.gguf"]);
+        let [big, fake, mmproj, embed, zeta] = rows.as_slice() else { panic!() };
+        assert_eq!((big.id.as_str(), big.kind), ("big", Some(Kind::Chat)));
+        assert!(big.error.as_deref().unwrap().contains("part 3 of 3 is missing"));
+        assert_eq!(big.size_bytes, (Sample::chat().bytes().len() + Sample::default().bytes().len()) as u64);
+        assert!(fake.error.is_some() && fake.kind.is_none());
+        assert!(mmproj.error.is_some() && mmproj.kind.is_none());
+        assert_eq!((embed.id.as_str(), embed.kind), ("embed", Some(Kind::Embedding)));
+        assert_eq!(zeta.quantization.as_deref(), Some("Q4_K_M"));
+        assert_eq!((zeta.context_length, zeta.error.as_ref()), (Some(4096), None));
+    }
+
+    #[test]
+    fn links_to_files_are_listed_and_loops_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        let file = Sample::chat().write(elsewhere.path(), "blob.gguf");
+        std::os::unix::fs::symlink(&file, dir.path().join("linked.gguf")).unwrap();
+        std::os::unix::fs::symlink("nowhere", dir.path().join("broken.gguf")).unwrap();
+        std::fs::create_dir(dir.path().join("sub")).unwrap();
+        std::os::unix::fs::symlink(dir.path(), dir.path().join("sub/loop")).unwrap();
+        let rows = list(dir.path()).unwrap();
+        let names: Vec<&str> = rows.iter().map(|row| row.name.as_str()).collect();
+        assert_eq!(names, ["broken.gguf", "linked.gguf"]);
+        assert!(rows[0].error.is_some() && rows[1].error.is_none());
+    }
+
+    #[test]
+    fn a_set_without_its_first_part_is_one_row() {
+        let dir = tempfile::tempdir().unwrap();
+        Sample::default().write(dir.path(), "big-00002-of-00002.gguf");
+        let rows = list(dir.path()).unwrap();
+        assert_eq!(rows.len(), 1);
+        assert_eq!((rows[0].name.as_str(), rows[0].kind), ("big-00001-of-00002.gguf", None));
+        assert!(rows[0].error.as_deref().unwrap().contains("part 1 of 2 is missing"));
+    }
+
+    #[test]
+    fn folders_too_deep_are_said_so_and_a_missing_one_fails() {
+        let dir = tempfile::tempdir().unwrap();
+        Sample::chat().write(dir.path(), "1/2/3/4/5/6/7/8/seen.gguf");
+        Sample::chat().write(dir.path(), "1/2/3/4/5/6/7/8/9/unseen.gguf");
+        let rows = list(dir.path()).unwrap();
+        assert_eq!(rows.len(), 2);
+        assert!(rows[0].name.ends_with("/9/") && rows[0].error.as_deref().unwrap().contains("deeper"));
+        assert!(matches!(list(&dir.path().join("none")), Err(ModelError::Folder { .. })));
+    }
+
+    #[test]
+    fn the_table_is_aligned_and_harmless() {
+        let dir = tempfile::tempdir().unwrap();
+        Sample::chat().write(dir.path(), "tiny.gguf");
+        Sample::of("x\u{1b}[31m").write(dir.path(), "a-longer-name.gguf");
+        std::fs::write(dir.path().join("fake.gguf"), "<html>").unwrap();
+        let text = table(&list(dir.path()).unwrap());
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[0].starts_with("NAME                KIND  ARCHITECTURE  QUANTISATION"), "{text}");
+        assert!(lines.iter().any(|line| line.starts_with("tiny.gguf           chat  llama         Q4_K_M")), "{text}");
+        assert!(lines.iter().any(|line| line.starts_with("  ! is not a GGUF file")), "{text}");
+        assert!(!text.contains('\u{1b}'));
+        assert_eq!(table(&[]).lines().count(), 1);
+    }
+
+    #[test]
+    fn sizes_read_well() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (4608, "4.5 KiB"),
+            ((1 << 20) - 1, "1.0 MiB"),
+            (2_469_606_195, "2.3 GiB"),
+            (1 << 50, "1024.0 TiB"),
+        ] {
+            assert_eq!(human_size(bytes), text);
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! From the name that somebody typed to the file that it means.
+//!
+//! It only looks for the file; whether the file is any good is for [`super::check`] to say.
+
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use super::check::FileProblem;
+use super::split::{Part, id_of};
+use super::walk::walk;
+
+/// Most names offered in place of one that does not exist.
+const SUGGESTIONS: usize = 5;
+/// Least likeness (Jaro-Winkler, 0 to 1) of an offered name.
+const LIKENESS: f64 = 0.75;
+
+/// Why there is no model to serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// No name at all.
+    #[error("the model's name is empty")]
+    NoName,
+    /// The folder of the models.
+    #[error("the models folder {} cannot be read: {source}", dir.display())]
+    Folder {
+        /// The folder.
+        dir: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// A name with `..` in it.
+    #[error("the model name \"{name}\" leads out of the models folder")]
+    Outside {
+        /// The name.
+        name: String,
+    },
+    /// No such model.
+    #[error("there is no model \"{name}\" in {}; {}", dir.display(), offer(near, *any))]
+    NotFound {
+        /// The name.
+        name: String,
+        /// The folder that was searched.
+        dir: PathBuf,
+        /// Like names, the most like first.
+        near: Vec<String>,
+        /// Whether the folder holds any model.
+        any: bool,
+    },
+    /// More than one model of that name.
+    #[error("the model name \"{name}\" means several files: {}", files.join(", "))]
+    Ambiguous {
+        /// The name.
+        name: String,
+        /// The files, relative to the models folder.
+        files: Vec<String>,
+    },
+    /// The file is there, but cannot be served.
+    #[error("model file {} {problem}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: Box<FileProblem>,
+    },
+}
+
+impl ModelError {
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::NoName => "name a .gguf file, such as qwen3-4b.gguf",
+            Self::Folder { .. } => "create the folder, mount the volume, or set MODELS_DIR",
+            Self::Outside { .. } => "name a file below MODELS_DIR, or give its full path in MODEL_PATH",
+            Self::NotFound { .. } => {
+                "put the .gguf file there, set MODELS_DIR, or give its full path; `llamagate models` lists what is there"
+            }
+            Self::Ambiguous { .. } => "name the file with its folder",
+            Self::File { problem, .. } => problem.hint(),
+        }
+    }
+}
+
+fn offer(near: &[String], any: bool) -> String {
+    match near {
+        [] if any => "no name there is like it".to_owned(),
+        [] => "the folder holds no .gguf file".to_owned(),
+        [one] => format!("did you mean {one}?"),
+        _ => format!("did you mean one of {}?", near.join(", ")),
+    }
+}
+
+/// The file that `name` means: a full path as it is, else a file below `models_dir` by its path, file name or id.
+///
+/// `.gguf` may be left out. Of a model in parts the answer is the first part. A full path is not looked at.
+pub fn resolve(models_dir: &Path, name: &str) -> Result<PathBuf, ModelError> {
+    let asked = Path::new(name);
+    if name.trim().is_empty() {
+        return Err(ModelError::NoName);
+    }
+    if asked.is_absolute() {
+        return Ok(asked.to_owned());
+    }
+    if asked.components().any(|component| component == Component::ParentDir) {
+        return Err(ModelError::Outside { name: name.to_owned() });
+    }
+    let direct = [models_dir.join(name), models_dir.join(format!("{name}.gguf"))];
+    if let Some(path) = direct.into_iter().find(|path| path.is_file()) {
+        return Ok(first_part(path));
+    }
+    let below = walk(models_dir).map_err(|source| ModelError::Folder { dir: models_dir.to_owned(), source })?;
+    let means = |path: &&PathBuf| {
+        let id = id_of(path);
+        path.file_name() == Some(asked.as_os_str()) || id == name || path.with_file_name(id) == asked
+    };
+    let matches: Vec<&PathBuf> = below.models.iter().filter(means).collect();
+    match matches.as_slice() {
+        [] => Err(ModelError::NotFound {
+            name: name.to_owned(),
+            dir: models_dir.to_owned(),
+            near: near(name, &below.models),
+            any: !below.models.is_empty(),
+        }),
+        [one] => Ok(first_part(models_dir.join(one))),
+        several => Err(ModelError::Ambiguous {
+            name: name.to_owned(),
+            files: several.iter().take(SUGGESTIONS).map(|path| path.display().to_string()).collect(),
+        }),
+    }
+}
+
+fn first_part(path: PathBuf) -> PathBuf {
+    Part::of_path(&path).and_then(|part| part.siblings(&path).next()).unwrap_or(path)
+}
+
+fn near(name: &str, models: &[PathBuf]) -> Vec<String> {
+    let asked = id_of(Path::new(name)).to_lowercase();
+    let mut scored: Vec<(f64, String)> = models
+        .iter()
+        .map(|path| (strsim::jaro_winkler(&asked, &id_of(path).to_lowercase()), path.display().to_string()))
+        .filter(|(likeness, _)| *likeness >= LIKENESS)
+        .collect();
+    scored.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+    scored.into_iter().take(SUGGESTIONS).map(|(_, name)| name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::models::sample::Sample;
+
+    #[test]
+    fn finds_a_model_by_path_file_name_or_id() {
+        let dir = tempfile::tempdir().unwrap();
+        let top = Sample::chat().write(dir.path(), "tiny.gguf");
+        let deep = Sample::chat().write(dir.path(), "sub/deep.gguf");
+        let first = Sample::chat().write(dir.path(), "big-00001-of-00002.gguf");
+        Sample::default().write(dir.path(), "big-00002-of-00002.gguf");
+        for (name, path) in [
+            ("tiny.gguf", &top),
+            ("tiny", &top),
+            ("./tiny", &top),
+            ("sub/deep.gguf", &deep),
+            ("sub/deep", &deep),
+            ("deep", &deep),
+            ("deep.gguf", &deep),
+            ("big", &first),
+            ("big-00002-of-00002.gguf", &first),
+        ] {
+            assert_eq!(
+                resolve(dir.path(), name).unwrap().canonicalize().unwrap(),
+                path.canonicalize().unwrap(),
+                "{name}"
+            );
+        }
+        assert_eq!(resolve(dir.path(), "/some/where.gguf").unwrap(), Path::new("/some/where.gguf"));
+    }
+
+    #[test]
+    fn a_missing_model_names_the_folder_and_its_likes() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["Qwen3-4B-Q4_K_M.gguf", "Qwen3-8B-Q4_K_M.gguf", "bge-reranker.gguf"] {
+            Sample::chat().write(dir.path(), name);
+        }
+        let error = resolve(dir.path(), "qwen3-4b.gguf").unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("did you mean one of Qwen3-4B-Q4_K_M.gguf, Qwen3-8B"), "{text}");
+        assert!(text.contains(&dir.path().display().to_string()) && !text.contains("bge"), "{text}");
+        assert!(resolve(dir.path(), "zzz").unwrap_err().to_string().contains("no name there is like it"));
+        let empty = tempfile::tempdir().unwrap();
+        assert!(resolve(empty.path(), "zzz").unwrap_err().to_string().contains("holds no .gguf"));
+    }
+
+    #[test]
+    fn names_that_mean_nothing_or_too_much_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        Sample::chat().write(dir.path(), "a/same.gguf");
+        Sample::chat().write(dir.path(), "b/same.gguf");
+        assert!(matches!(resolve(dir.path(), "same"), Err(ModelError::Ambiguous { files, .. }) if files.len() == 2));
+        assert!(matches!(resolve(dir.path(), "../x.gguf"), Err(ModelError::Outside { .. })));
+        assert!(matches!(resolve(dir.path(), "a/../../x"), Err(ModelError::Outside { .. })));
+        assert!(matches!(resolve(dir.path(), " "), Err(ModelError::NoName)));
+        assert!(matches!(resolve(&dir.path().join("none"), "x"), Err(ModelError::Folder { .. })));
+    }
+}

@@ -1,0 +1,86 @@
+//! Finds the GGUF files below a folder, within bounds and without being led in circles.
+
+use std::collections::HashSet;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::split::{Part, is_gguf};
+
+/// Deepest folder below the models folder that is looked into.
+pub(super) const MAX_DEPTH: usize = 8;
+/// Most folder entries looked at.
+pub(super) const MAX_ENTRIES: usize = 20_000;
+
+/// What lies below a folder. All paths are relative to it.
+#[derive(Debug, Default)]
+pub(super) struct Walk {
+    /// Files that end in `.gguf`, one for each model: the first part that is there stands for a split one. Sorted.
+    pub(super) models: Vec<PathBuf>,
+    /// Folders that were not looked through, with the reason.
+    pub(super) skipped: Vec<(PathBuf, String)>,
+}
+
+/// Looks through `dir`. Links are followed, each folder is visited once, and names that begin with a dot are passed over.
+pub(super) fn walk(dir: &Path) -> io::Result<Walk> {
+    let top = std::fs::metadata(dir)?;
+    let mut seen = HashSet::from([(top.dev(), top.ino())]);
+    let mut walk = Walk::default();
+    let mut entries = 0;
+    let mut waiting = vec![(PathBuf::new(), 0)];
+    while let Some((below, depth)) = waiting.pop() {
+        let listing = match std::fs::read_dir(dir.join(&below)) {
+            Ok(listing) => listing,
+            Err(error) if depth == 0 => return Err(error),
+            Err(error) => {
+                walk.skipped.push((below, format!("cannot be read: {error}")));
+                continue;
+            }
+        };
+        for entry in listing {
+            entries += 1;
+            if entries > MAX_ENTRIES {
+                walk.skipped.push((
+                    below,
+                    format!("is one folder too many: only the first {MAX_ENTRIES} entries are looked at"),
+                ));
+                return Ok(walk.sorted());
+            }
+            let Ok(entry) = entry else { continue };
+            if entry.file_name().as_encoded_bytes().starts_with(b".") {
+                continue;
+            }
+            let path = below.join(entry.file_name());
+            match std::fs::metadata(entry.path()) {
+                Ok(found) if found.is_dir() => {
+                    if !seen.insert((found.dev(), found.ino())) {
+                        continue;
+                    }
+                    if depth == MAX_DEPTH {
+                        walk.skipped
+                            .push((path, format!("lies deeper than {MAX_DEPTH} folders and is not looked into")));
+                    } else {
+                        waiting.push((path, depth + 1));
+                    }
+                }
+                // A link to nothing is kept as well: whoever looks at the file says so.
+                _ if is_gguf(&path) => walk.models.push(path),
+                _ => {}
+            }
+        }
+    }
+    Ok(walk.sorted())
+}
+
+impl Walk {
+    fn sorted(mut self) -> Self {
+        self.models.sort();
+        let mut sets = HashSet::new();
+        self.models.retain(|path| match Part::of_path(path) {
+            Some(part) => sets.insert((path.parent().map(Path::to_owned), part.prefix, part.count)),
+            None => true,
+        });
+        self.skipped.sort();
+        self
+    }
+}

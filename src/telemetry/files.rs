@@ -1,0 +1,146 @@
+//! Log folders: file names that sort by time, `latest.txt`, how many files are kept, and writers that never fail.
+//!
+//! A log must not stop the service. [`LogFile`] and [`DailyFile`] accept every write; what a full, read-only or missing
+//! disk does not take is dropped and counted in [`WriteErrors`]. They block on the disk, so they belong on a writer
+//! thread (`tracing_appender::non_blocking`). What is logged, and when somebody reads the count, is decided elsewhere.
+
+mod errors;
+mod lines;
+mod names;
+mod writers;
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub use errors::{REPORT_INTERVAL, WriteErrors};
+pub use lines::{MAX_LOG_LINE, TAIL_LINES, Tail, pump};
+pub use names::{MAX_INSTANCE, sanitise};
+pub use writers::{DailyFile, LogFile, RETRY_INTERVAL};
+
+/// Where writers learn the time; tests bring their own.
+pub type Clock = fn() -> jiff::Timestamp;
+
+/// The file in each folder that names the newest log file.
+pub const LATEST: &str = "latest.txt";
+/// Log files that are begun in one folder within one second before they share a file.
+const MAX_SAME_SECOND: u32 = 99;
+/// Longest `latest.txt` that is read, in bytes.
+const MAX_LATEST: u64 = 1024;
+const DIRECTORY_MODE: u32 = 0o750;
+const FILE_MODE: u32 = 0o640;
+
+/// One folder of log files, such as `$LOG_DIR/_boot`.
+#[derive(Debug, Clone)]
+pub struct Folder {
+    dir: PathBuf,
+    keep: usize,
+    errors: Arc<WriteErrors>,
+}
+
+impl Folder {
+    /// The folder at `dir`, in which the newest `keep` log files stay (at least one). Nothing is created yet.
+    #[must_use]
+    pub fn open(dir: PathBuf, keep: usize) -> Self {
+        let errors = Arc::new(WriteErrors::new(&dir));
+        Self { dir, keep: keep.max(1), errors }
+    }
+
+    /// The folder's path.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// What could not be written in this folder, by any of its writers.
+    #[must_use]
+    pub fn errors(&self) -> Arc<WriteErrors> {
+        Arc::clone(&self.errors)
+    }
+
+    /// Begins `YYYYMMDD_HHMMSS_KIND_INSTANCE.log` (UTC). A failure is counted, and tried again with later writes.
+    #[must_use]
+    pub fn create(&self, kind: &str, instance: &str, now: Clock) -> LogFile {
+        LogFile::begin(self.clone(), kind, instance, now)
+    }
+
+    /// Begins or continues `YYYYMMDD_KIND_INSTANCE.log`, a file for each day (UTC).
+    #[must_use]
+    pub fn daily(&self, kind: &str, instance: &str, now: Clock) -> DailyFile {
+        DailyFile::begin(self.clone(), kind, instance, now)
+    }
+
+    /// Creates a file that was not there before and returns its name: `STEM.log`, else `STEM_02.log` and so on.
+    fn create_new(&self, stem: &str) -> io::Result<(String, File)> {
+        self.create_dir()?;
+        for number in 1..=MAX_SAME_SECOND {
+            // `_` sorts after the `.` of the first name, so the order of the names stays the order of time.
+            let name = if number == 1 { format!("{stem}.log") } else { format!("{stem}_{number:02}.log") };
+            match OpenOptions::new().append(true).create_new(true).mode(FILE_MODE).open(self.dir.join(&name)) {
+                Ok(file) => return Ok((name, file)),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let name = format!("{stem}_{MAX_SAME_SECOND:02}.log");
+        let file = self.append(&name)?;
+        Ok((name, file))
+    }
+
+    fn append(&self, name: &str) -> io::Result<File> {
+        self.create_dir()?;
+        OpenOptions::new().append(true).create(true).mode(FILE_MODE).open(self.dir.join(name))
+    }
+
+    fn create_dir(&self) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(&self.dir)
+    }
+
+    /// Names the newest file in `latest.txt`, which always holds a whole name. Best effort: lines matter more.
+    fn announce(&self, name: &str) {
+        let latest = self.dir.join(LATEST);
+        let mut named = String::new();
+        if let Ok(file) = File::open(&latest) {
+            let _ = file.take(MAX_LATEST).read_to_string(&mut named);
+        }
+        // A file that is opened again must not hide one that was begun after it.
+        let named = named.trim();
+        if names::time_of(named) > names::time_of(name) && names::is_plain(named) && self.dir.join(named).exists() {
+            return;
+        }
+        let draft = self.dir.join(format!(".{name}.latest"));
+        let written = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(FILE_MODE)
+            .open(&draft)
+            .and_then(|mut file| writeln!(file, "{name}"))
+            .and_then(|()| std::fs::rename(&draft, &latest));
+        if written.is_err() {
+            let _ = std::fs::remove_file(&draft);
+        }
+    }
+
+    /// Deletes the oldest log files of this kind beyond those to keep, never `current` and never anything else. Best effort.
+    fn prune(&self, kind: &str, current: &str) {
+        let Ok(entries) = std::fs::read_dir(&self.dir) else { return };
+        let mut old: Vec<String> = entries
+            .flatten()
+            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()))
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .filter(|name| name != current && names::is_ours(name, kind))
+            .collect();
+        old.sort_unstable();
+        // `current` is one of those kept.
+        let surplus = (old.len() + 1).saturating_sub(self.keep);
+        for name in old.iter().take(surplus) {
+            let _ = std::fs::remove_file(self.dir.join(name));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

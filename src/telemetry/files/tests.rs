@@ -1,0 +1,177 @@
+use std::cell::Cell;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+use jiff::Timestamp;
+
+use super::*;
+
+thread_local! {
+    static NOW: Cell<i64> = const { Cell::new(0) };
+}
+
+/// The tests' clock: it stands still until a test sets it.
+fn clock() -> Timestamp {
+    Timestamp::from_second(NOW.get()).unwrap()
+}
+
+fn set(time: &str) {
+    NOW.set(time.parse::<Timestamp>().unwrap().as_second());
+}
+
+fn wait(seconds: i64) {
+    NOW.set(NOW.get() + seconds);
+}
+
+fn text(dir: &Path, name: &str) -> String {
+    fs::read_to_string(dir.join(name)).unwrap()
+}
+
+fn logs(dir: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.retain(|name| name != LATEST);
+    names.sort();
+    names
+}
+
+#[test]
+fn each_start_has_its_file_and_the_newest_is_named() {
+    let top = tempfile::tempdir().unwrap();
+    let dir = top.path().join("deep/_boot");
+    let folder = Folder::open(dir.clone(), 20);
+    set("2026-01-02T03:04:05Z");
+    let mut first = folder.create("boot", "pod/1", clock);
+    first.write_all(b"one\n").unwrap();
+    let second = folder.create("boot", "pod/1", clock);
+    assert_eq!(first.name(), Some("20260102_030405_boot_pod_1.log"));
+    assert_eq!(second.name(), Some("20260102_030405_boot_pod_1_02.log"));
+    assert_eq!(logs(&dir), [first.name().unwrap(), second.name().unwrap()], "names sort by time");
+    assert_eq!(text(&dir, "20260102_030405_boot_pod_1.log"), "one\n");
+    assert_eq!(text(&dir, LATEST), "20260102_030405_boot_pod_1_02.log\n");
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&dir) & !0o750, 0);
+    assert_eq!(mode(&dir.join(first.name().unwrap())) & !0o640, 0);
+    assert_eq!(folder.errors().lost(), 0);
+}
+
+#[test]
+fn only_the_newest_files_of_ours_are_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let others = ["notes.log", "20200101_000000_boot_pod.log", "20200101_000000_server_pod.log.gz"];
+    for other in others {
+        fs::write(dir.path().join(other), "mine").unwrap();
+    }
+    let folder = Folder::open(dir.path().to_owned(), 2);
+    set("2026-01-02T00:00:00Z");
+    for _ in 0..5 {
+        wait(1);
+        let _ = folder.create("server", "pod", clock);
+    }
+    let kept = ["20260102_000004_server_pod.log", "20260102_000005_server_pod.log"];
+    let mut expected = [&others[..], &kept[..]].concat();
+    expected.sort_unstable();
+    assert_eq!(logs(dir.path()), expected);
+}
+
+#[test]
+fn a_daily_file_changes_at_midnight_utc() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = Folder::open(dir.path().to_owned(), 2);
+    set("2026-01-30T23:59:59Z");
+    let mut file = folder.daily("access", "pod", clock);
+    file.write_all(b"late\n").unwrap();
+    wait(1);
+    file.write_all(b"early\n").unwrap();
+    assert_eq!(text(dir.path(), "20260130_access_pod.log"), "late\n");
+    assert_eq!(text(dir.path(), "20260131_access_pod.log"), "early\n");
+    assert_eq!(text(dir.path(), LATEST), "20260131_access_pod.log\n");
+    wait(86_400);
+    file.write_all(b"next\n").unwrap();
+    assert_eq!(logs(dir.path()), ["20260131_access_pod.log", "20260201_access_pod.log"]);
+
+    let mut again = folder.daily("access", "pod", clock);
+    again.write_all(b"restarted\n").unwrap();
+    assert_eq!(text(dir.path(), "20260201_access_pod.log"), "next\nrestarted\n");
+}
+
+#[test]
+fn a_full_disk_drops_lines_and_is_tried_again_once_a_second() {
+    let dir = tempfile::tempdir().unwrap();
+    set("2026-01-02T00:00:00Z");
+    let name = dir.path().join("20260102_access_pod.log");
+    symlink("/dev/full", &name).unwrap();
+    let folder = Folder::open(dir.path().to_owned(), 5);
+    let errors = folder.errors();
+    let mut file = folder.daily("access", "pod", clock);
+    file.write_all(b"lost\n").unwrap();
+    fs::remove_file(&name).unwrap();
+    file.write_all(b"lost as well\nand this\n").unwrap();
+    assert!(!name.exists(), "not tried again within the same second");
+    assert_eq!(errors.lost(), 3);
+    let report = errors.report_due(clock()).unwrap();
+    assert!(report.starts_with("3 log lines could not be written to "), "{report}");
+    assert!(report.contains("No space left"), "{report}");
+    wait(1);
+    file.write_all(b"fine again\n").unwrap();
+    assert_eq!(text(dir.path(), "20260102_access_pod.log"), "fine again\n");
+    assert_eq!(errors.lost(), 3);
+}
+
+#[test]
+fn a_folder_that_cannot_be_made_is_no_failure() {
+    let top = tempfile::tempdir().unwrap();
+    let dir = top.path().join("logs");
+    fs::write(&dir, "in the way").unwrap();
+    set("2026-01-02T00:00:00Z");
+    let folder = Folder::open(dir.clone(), 5);
+    let mut file = folder.create("server", "pod", clock);
+    assert_eq!(file.name(), None);
+    file.write_all(b"lost\n").unwrap();
+    file.flush().unwrap();
+    assert_eq!(folder.errors().lost(), 1);
+    fs::remove_file(&dir).unwrap();
+    wait(2);
+    file.write_all(b"found\n").unwrap();
+    assert_eq!(file.name(), Some("20260102_000000_server_pod.log"), "the name is that of the start");
+    assert_eq!(text(&dir, "20260102_000000_server_pod.log"), "found\n");
+    assert_eq!(text(&dir, LATEST), "20260102_000000_server_pod.log\n");
+}
+
+#[test]
+fn a_folder_deleted_meanwhile_is_made_again() {
+    let top = tempfile::tempdir().unwrap();
+    let dir = top.path().join("logs");
+    set("2026-01-02T00:00:00Z");
+    let mut file = Folder::open(dir.clone(), 5).create("server", "pod", clock);
+    file.write_all(b"one\n").unwrap();
+    fs::remove_dir_all(&dir).unwrap();
+    wait(1);
+    file.write_all(b"two\n").unwrap();
+    assert_eq!(text(&dir, "20260102_000000_server_pod.log"), "two\n");
+}
+
+#[test]
+fn a_file_opened_again_does_not_hide_a_newer_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = Folder::open(dir.path().to_owned(), 5);
+    set("2026-01-02T00:00:00Z");
+    let mut old = folder.create("server", "pod", clock);
+    wait(5);
+    let new = folder.create("server", "pod", clock);
+    fs::remove_file(dir.path().join(old.name().unwrap())).unwrap();
+    old.write_all(b"late\n").unwrap();
+    assert_eq!(text(dir.path(), LATEST).trim(), new.name().unwrap());
+    assert_eq!(text(dir.path(), old.name().unwrap()), "late\n");
+}
+
+#[test]
+fn a_writer_thread_can_drive_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = Folder::open(dir.path().to_owned(), 5).daily("access", "pod", Timestamp::now);
+    let (mut writer, guard) = tracing_appender::non_blocking(file);
+    writer.write_all(b"line\n").unwrap();
+    drop(guard);
+    let name = text(dir.path(), LATEST);
+    assert_eq!(text(dir.path(), name.trim()), "line\n");
+}

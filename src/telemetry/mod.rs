@@ -1,0 +1,3 @@
+//! What the gateway tells about itself. [`files`] owns the log folders.
+
+pub mod files;
