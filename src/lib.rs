@@ -3,5 +3,7 @@
 pub mod keys;
 pub mod models;
 pub mod platform;
+pub mod refusal;
 pub mod settings;
 pub mod telemetry;
+pub mod worker;

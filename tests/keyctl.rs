@@ -1,12 +1,6 @@
 //! keyctl as a user runs it: the real program, its output streams, its exit status and the file it leaves.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "the program under test is a process"
-)]
-#![expect(
-    clippy::unwrap_used,
-    reason = "the helpers of a test fail it by panicking, too"
-)]
+#![expect(clippy::disallowed_methods, reason = "the program under test is a process")]
+#![expect(clippy::unwrap_used, reason = "the helpers of a test fail it by panicking, too")]
 
 use std::fs;
 use std::io::Write as _;
@@ -29,9 +23,7 @@ struct Ran {
 
 impl Keyctl {
     fn new() -> Self {
-        Self {
-            dir: tempfile::tempdir().unwrap(),
-        }
+        Self { dir: tempfile::tempdir().unwrap() }
     }
 
     fn with(text: &str) -> Self {
@@ -50,18 +42,12 @@ impl Keyctl {
 
     fn command(&self, args: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_keyctl"));
-        command
-            .args(args.split_whitespace())
-            .env("AUTH_KEYS_FILE", self.file());
+        command.args(args.split_whitespace()).env("AUTH_KEYS_FILE", self.file());
         command
     }
 
     fn run(&self, args: &str) -> Ran {
-        self.command(args)
-            .stdin(Stdio::null())
-            .output()
-            .unwrap()
-            .into()
+        self.command(args).stdin(Stdio::null()).output().unwrap().into()
     }
 
     /// Runs what must succeed, and returns its standard output without the newline.
@@ -72,19 +58,9 @@ impl Keyctl {
     }
 
     fn verify(&self, secret: &str) -> Ran {
-        let mut child = self
-            .command("verify")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        child
-            .stdin
-            .take()
-            .unwrap()
-            .write_all(secret.as_bytes())
-            .unwrap();
+        let mut child =
+            self.command("verify").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(secret.as_bytes()).unwrap();
         child.wait_with_output().unwrap().into()
     }
 }
@@ -105,17 +81,9 @@ fn generate_prints_the_secret_once_and_stores_its_hash_in_a_private_file() {
     let ran = keyctl.run("generate --name my-app");
     let secret = ran.out.strip_suffix('\n').unwrap();
     assert!(secret.starts_with("sk-") && secret.len() == 46, "{secret}");
-    assert!(
-        ran.err.contains("my-app") && ran.err.contains("within 5 s"),
-        "{}",
-        ran.err
-    );
+    assert!(ran.err.contains("my-app") && ran.err.contains("within 5 s"), "{}", ran.err);
     assert!(!ran.err.contains(secret) && !keyctl.text().contains(secret));
-    assert!(
-        keyctl.text().starts_with("my-app:sha256="),
-        "{}",
-        keyctl.text()
-    );
+    assert!(keyctl.text().starts_with("my-app:sha256="), "{}", keyctl.text());
     assert_eq!(fs::metadata(keyctl.file()).unwrap().mode() & 0o777, 0o600);
     assert_eq!(keyctl.verify(secret).status, 0);
 }
@@ -137,16 +105,8 @@ fn every_option_of_generate_reaches_the_line() {
 fn options_work_before_and_after_the_verb_and_file_wins_over_the_environment() {
     let keyctl = Keyctl::new();
     let other = keyctl.dir.path().join("other.txt");
-    for (n, order) in [
-        "--quiet --file F generate --name N",
-        "generate --name N --file F -q",
-    ]
-    .iter()
-    .enumerate()
-    {
-        let args = order
-            .replace('F', other.to_str().unwrap())
-            .replace('N', &format!("n{n}"));
+    for (n, order) in ["--quiet --file F generate --name N", "generate --name N --file F -q"].iter().enumerate() {
+        let args = order.replace('F', other.to_str().unwrap()).replace('N', &format!("n{n}"));
         let ran = keyctl.run(&args);
         assert_eq!((ran.status, ran.err.as_str()), (0, ""), "{args}");
     }
@@ -165,17 +125,9 @@ fn refusals_exit_1_with_a_hint_and_wrong_usage_exits_2() {
         ("list --file nowhere.txt", "generate --name"),
     ] {
         let ran = keyctl.run(args);
-        let hint_line = ran
-            .err
-            .lines()
-            .find(|line| line.starts_with("hint: "))
-            .unwrap_or_default();
+        let hint_line = ran.err.lines().find(|line| line.starts_with("hint: ")).unwrap_or_default();
         assert_eq!((ran.status, ran.out.as_str()), (1, ""), "{args}");
-        assert!(
-            ran.err.starts_with("error: ") && hint_line.contains(hint),
-            "{args}: {}",
-            ran.err
-        );
+        assert!(ran.err.starts_with("error: ") && hint_line.contains(hint), "{args}: {}", ran.err);
     }
     for args in [
         "",
@@ -211,17 +163,12 @@ fn without_any_file_named_keyctl_says_how_to_name_one_or_finds_its_own() {
 
 #[test]
 fn list_shows_every_key_and_no_secret_and_warns_of_bad_lines_without_quoting() {
-    let keyctl =
-        Keyctl::with("a:0123456789abcdef:60:2001-01-01\nb:short-secret\nc:0123456789abcdefc\n");
+    let keyctl = Keyctl::with("a:0123456789abcdef:60:2001-01-01\nb:short-secret\nc:0123456789abcdefc\n");
     let ran = keyctl.run("list");
     let lines: Vec<_> = ran.out.lines().collect();
     assert_eq!(lines.len(), 3, "{}", ran.out);
     assert!(lines[1].contains("60/min") && lines[1].ends_with("expired"));
-    assert!(
-        ran.err.contains("line 2 is skipped") && ran.err.contains("2 keys configured"),
-        "{}",
-        ran.err
-    );
+    assert!(ran.err.contains("line 2 is skipped") && ran.err.contains("2 keys configured"), "{}", ran.err);
     assert!(!format!("{}{}", ran.out, ran.err).contains("short-secret"));
     let json: serde_json::Value = serde_json::from_str(&keyctl.ok("list --json")).unwrap();
     assert_eq!(json[1]["key_id"], "c");
@@ -274,11 +221,7 @@ fn taking_the_last_key_away_warns_that_a_running_gateway_keeps_it() {
     let keyctl = Keyctl::with("a:0123456789abcdef\n");
     let ran = keyctl.run("remove --name a --quiet");
     assert_eq!(ran.status, 0);
-    assert!(
-        ran.err.starts_with("warning: ") && ran.err.contains("keeps the keys it has"),
-        "{}",
-        ran.err
-    );
+    assert!(ran.err.starts_with("warning: ") && ran.err.contains("keeps the keys it has"), "{}", ran.err);
 }
 
 #[test]
@@ -298,11 +241,7 @@ fn concurrent_runs_lose_nothing() {
     let text = keyctl.text();
     assert_eq!(text.lines().count(), 17, "{text}");
     assert_eq!(keyctl.ok("list --quiet").lines().count(), 17);
-    assert_eq!(
-        fs::read_dir(keyctl.dir.path()).unwrap().count(),
-        1,
-        "nothing is left beside the file"
-    );
+    assert_eq!(fs::read_dir(keyctl.dir.path()).unwrap().count(), 1, "nothing is left beside the file");
 }
 
 /// A file mounted onto another cannot be renamed over. Needs the right to mount; says so and passes without it.
@@ -312,16 +251,9 @@ fn a_bind_mounted_file_is_written_in_place_by_concurrent_runs_too() {
     let source = keyctl.dir.path().join("on-the-host.txt");
     fs::write(&source, "# mounted\n").unwrap();
     let mount = |program: &str, args: &[&std::ffi::OsStr]| {
-        Command::new(program)
-            .args(args)
-            .stderr(Stdio::null())
-            .status()
-            .is_ok_and(|status| status.success())
+        Command::new(program).args(args).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
     };
-    if !mount(
-        "mount",
-        &["--bind".as_ref(), source.as_ref(), keyctl.file().as_ref()],
-    ) {
+    if !mount("mount", &["--bind".as_ref(), source.as_ref(), keyctl.file().as_ref()]) {
         eprintln!("skipped: this user cannot mount");
         return;
     }
@@ -333,10 +265,7 @@ fn a_bind_mounted_file_is_written_in_place_by_concurrent_runs_too() {
     });
     assert!(mount("umount", &[keyctl.file().as_ref()]));
     let text = fs::read_to_string(&source).unwrap();
-    assert!(
-        text.starts_with("# mounted\nn") && text.lines().count() == 9,
-        "{text}"
-    );
+    assert!(text.starts_with("# mounted\nn") && text.lines().count() == 9, "{text}");
     assert_eq!(fs::metadata(&source).unwrap().mode() & 0o777, 0o600);
 }
 

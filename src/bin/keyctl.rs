@@ -37,17 +37,10 @@ fn main() -> ExitCode {
         }
     };
     let Some(file) = cli.file.or_else(default_file) else {
-        complain(
-            "no key file is named",
-            "give --file FILE or set AUTH_KEYS_FILE",
-        );
+        complain("no key file is named", "give --file FILE or set AUTH_KEYS_FILE");
         return ExitCode::from(2);
     };
-    let session = Session {
-        file,
-        quiet: cli.quiet,
-        now: Timestamp::now(),
-    };
+    let session = Session { file, quiet: cli.quiet, now: Timestamp::now() };
     let done = match cli.verb {
         Verb::Generate(wanted) => session.generate(wanted),
         Verb::List { json } => session.list(json),
@@ -123,9 +116,7 @@ impl Session {
         };
         let secret = NewSecret::generate().map_err(EditError::from)?;
         let stored = secret.stored(wanted.plain);
-        let updated = update(&self.file, IfMissing::Create, |file| {
-            edit::add(file, key, stored, self.now)
-        })?;
+        let updated = update(&self.file, IfMissing::Create, |file| edit::add(file, key, stored, self.now))?;
         self.hand_over(&format!("generated key '{}'", wanted.name), &secret)?;
         self.after(&updated);
         Ok(ExitCode::SUCCESS)
@@ -140,14 +131,10 @@ impl Session {
         };
         let old_ends = rotation.old_ends;
         let name = &wanted.name;
-        let updated = update(&self.file, IfMissing::Fail, |file| {
-            edit::rotate(file, name, rotation, self.now)
-        })?;
+        let updated = update(&self.file, IfMissing::Fail, |file| edit::rotate(file, name, rotation, self.now))?;
         self.hand_over(&format!("rotated key '{name}'"), &secret)?;
         if old_ends > self.now {
-            self.say(&format!(
-                "the old secret stays valid until {old_ends} at the latest"
-            ));
+            self.say(&format!("the old secret stays valid until {old_ends} at the latest"));
         } else {
             self.say("the old secret is gone");
         }
@@ -157,25 +144,16 @@ impl Session {
 
     fn remove(&self, name: &str) -> Outcome {
         let updated = update(&self.file, IfMissing::Fail, |file| edit::remove(file, name))?;
-        self.say(&format!(
-            "removed key '{name}' ({})",
-            counted(updated.value, "line")
-        ));
+        self.say(&format!("removed key '{name}' ({})", counted(updated.value, "line")));
         self.after(&updated);
         Ok(ExitCode::SUCCESS)
     }
 
     fn prune(&self) -> Outcome {
-        let updated = update(&self.file, IfMissing::Fail, |file| {
-            Ok::<_, KeyFileError>(edit::prune(file, self.now))
-        })?;
+        let updated = update(&self.file, IfMissing::Fail, |file| Ok::<_, KeyFileError>(edit::prune(file, self.now)))?;
         match updated.value.as_slice() {
             [] => self.say("no key has expired"),
-            names => self.say(&format!(
-                "dropped {}: {}",
-                counted(names.len(), "expired line"),
-                names.join(", ")
-            )),
+            names => self.say(&format!("dropped {}: {}", counted(names.len(), "expired line"), names.join(", "))),
         }
         self.after(&updated);
         Ok(ExitCode::SUCCESS)
@@ -183,16 +161,9 @@ impl Session {
 
     fn list(&self, json: bool) -> Outcome {
         let file = keys::read(&self.file)?;
-        let text = if json {
-            as_json(&file, self.now)
-        } else {
-            as_table(&file, self.now)
-        };
+        let text = if json { as_json(&file, self.now) } else { as_table(&file, self.now) };
         writeln!(io::stdout(), "{text}")?;
-        self.say(&format!(
-            "{} configured",
-            counted(file.entries().count(), "key")
-        ));
+        self.say(&format!("{} configured", counted(file.entries().count(), "key")));
         self.warn_of_bad_lines(&file);
         Ok(ExitCode::SUCCESS)
     }
@@ -204,29 +175,17 @@ impl Session {
         }
         let secret = read_secret()?;
         let (verdict, status) = match file.find(&secret) {
-            _ if !secret::is_well_formed(&secret) => (
-                "malformed: a secret is 16 to 128 of A-Z a-z 0-9 _ -".to_owned(),
-                ExitCode::FAILURE,
-            ),
-            None => (
-                "unknown: no line of the key file holds this secret".to_owned(),
-                ExitCode::FAILURE,
-            ),
+            _ if !secret::is_well_formed(&secret) => {
+                ("malformed: a secret is 16 to 128 of A-Z a-z 0-9 _ -".to_owned(), ExitCode::FAILURE)
+            }
+            None => ("unknown: no line of the key file holds this secret".to_owned(), ExitCode::FAILURE),
             Some((line, Entry { key, .. })) => {
-                let end = key
-                    .expires
-                    .map_or("never".to_owned(), |end| end.to_string());
+                let end = key.expires.map_or("never".to_owned(), |end| end.to_string());
                 if key.has_expired(self.now) {
-                    (
-                        format!("expired: key '{}' in line {line} ended {end}", key.id),
-                        ExitCode::FAILURE,
-                    )
+                    (format!("expired: key '{}' in line {line} ended {end}", key.id), ExitCode::FAILURE)
                 } else {
                     (
-                        format!(
-                            "valid: key '{}' in line {line}, scope {}, ends {end}",
-                            key.id, key.scopes
-                        ),
+                        format!("valid: key '{}' in line {line}, scope {}, ends {end}", key.id, key.scopes),
                         ExitCode::SUCCESS,
                     )
                 }
@@ -252,15 +211,10 @@ impl Session {
             self.say("warning: this file system has no locks; do not run two keyctl at once");
         }
         if updated.file.entries().next().is_some() {
-            self.say(&format!(
-                "a running gateway picks this up within {} s",
-                CHANGE_SEEN_WITHIN.as_secs()
-            ));
+            self.say(&format!("a running gateway picks this up within {} s", CHANGE_SEEN_WITHIN.as_secs()));
         } else {
             // Even when quiet: a key that was just taken away may still work.
-            tell(
-                "warning: the file holds no key now, and a running gateway keeps the keys it has until there is one",
-            );
+            tell("warning: the file holds no key now, and a running gateway keeps the keys it has until there is one");
             tell("hint: make another key, or stop the gateway");
         }
     }
@@ -282,10 +236,7 @@ impl Session {
 fn read_secret() -> io::Result<String> {
     let mut line = Vec::new();
     let bound = *secret::SECRET_LENGTH.end() as u64 + 64;
-    io::stdin()
-        .lock()
-        .take(bound)
-        .read_until(b'\n', &mut line)?;
+    io::stdin().lock().take(bound).read_until(b'\n', &mut line)?;
     Ok(String::from_utf8_lossy(&line).trim().to_owned())
 }
 

@@ -101,33 +101,20 @@ pub struct Rotation {
 ///
 /// # Errors
 /// When there is no such key, or when the new secret would have ended already.
-pub fn rotate(
-    file: &mut KeyFile,
-    name: &str,
-    rotation: Rotation,
-    now: Timestamp,
-) -> Result<Key, EditError> {
+pub fn rotate(file: &mut KeyFile, name: &str, rotation: Rotation, now: Timestamp) -> Result<Key, EditError> {
     let old: Vec<(usize, Key)> = (file.entries())
         .filter(|(_, entry)| entry.key.id == name)
         .map(|(number, entry)| (number - 1, entry.key.clone()))
         .collect();
-    let (Some((_, model)), Some((last, _))) = (
-        old.iter()
-            .max_by_key(|(_, key)| key.expires.unwrap_or(Timestamp::MAX)),
-        old.last(),
-    ) else {
+    let (Some((_, model)), Some((last, _))) =
+        (old.iter().max_by_key(|(_, key)| key.expires.unwrap_or(Timestamp::MAX)), old.last())
+    else {
         return Err(EditError::NoSuchKey { name: name.into() });
     };
     let mut key = model.clone();
     key.expires = rotation.expires.unwrap_or(key.expires);
     refuse_past_end(&key, now)?;
-    file.insert(
-        last + 1,
-        Entry {
-            key: key.clone(),
-            secret: rotation.secret,
-        },
-    );
+    file.insert(last + 1, Entry { key: key.clone(), secret: rotation.secret });
     for (index, old_key) in old.iter().rev() {
         if rotation.old_ends <= now {
             file.lines.remove(*index);
@@ -169,19 +156,14 @@ mod tests {
     }
 
     fn rotation(old_ends: i64) -> Rotation {
-        Rotation {
-            secret: Stored::Plain(NEW.into()),
-            old_ends: at(old_ends),
-            expires: None,
-        }
+        Rotation { secret: Stored::Plain(NEW.into()), old_ends: at(old_ends), expires: None }
     }
 
     #[test]
     fn a_new_key_goes_to_the_end_and_nothing_else_changes() {
         let mut file = parse("# ours\r\na:0123456789abcdef:5\r\nbad line\r\n\r\n# last");
         add(&mut file, Key::named("b"), Stored::Plain(NEW.into()), at(0)).unwrap();
-        let want =
-            format!("# ours\r\na:0123456789abcdef:5\r\nbad line\r\n\r\n# last\r\nb:{NEW}\r\n");
+        let want = format!("# ours\r\na:0123456789abcdef:5\r\nbad line\r\n\r\n# last\r\nb:{NEW}\r\n");
         assert_eq!(file.render(), want);
     }
 
@@ -189,38 +171,23 @@ mod tests {
     fn a_name_is_given_once_and_not_with_an_end_in_the_past() {
         let mut file = parse("a:0123456789abcdef\n");
         let secret = || Stored::Plain(NEW.into());
-        assert!(matches!(
-            add(&mut file, Key::named("a"), secret(), at(0)),
-            Err(EditError::NameTaken { .. })
-        ));
-        let ended = Key {
-            expires: Some(at(5)),
-            ..Key::named("b")
-        };
-        assert!(matches!(
-            add(&mut file, ended, secret(), at(5)),
-            Err(EditError::EndsInThePast { .. })
-        ));
+        assert!(matches!(add(&mut file, Key::named("a"), secret(), at(0)), Err(EditError::NameTaken { .. })));
+        let ended = Key { expires: Some(at(5)), ..Key::named("b") };
+        assert!(matches!(add(&mut file, ended, secret(), at(5)), Err(EditError::EndsInThePast { .. })));
         assert_eq!(file.render(), "a:0123456789abcdef\n");
     }
 
     #[test]
     fn remove_takes_every_line_of_the_name_and_no_other() {
-        let mut file =
-            parse("a:0123456789abcdef\n# a\naa:0123456789abcdefg\na:0123456789abcdefh\n");
+        let mut file = parse("a:0123456789abcdef\n# a\naa:0123456789abcdefg\na:0123456789abcdefh\n");
         assert_eq!(remove(&mut file, "a").unwrap(), 2);
         assert_eq!(file.render(), "# a\naa:0123456789abcdefg\n");
-        assert!(matches!(
-            remove(&mut file, "a"),
-            Err(EditError::NoSuchKey { .. })
-        ));
+        assert!(matches!(remove(&mut file, "a"), Err(EditError::NoSuchKey { .. })));
     }
 
     #[test]
     fn prune_drops_only_what_has_expired() {
-        let mut file = parse(
-            "a:0123456789abcdef::1970-01-01\nb:0123456789abcdefg::1970-01-03\nc:0123456789abcdefh\n",
-        );
+        let mut file = parse("a:0123456789abcdef::1970-01-01\nb:0123456789abcdefg::1970-01-03\nc:0123456789abcdefh\n");
         assert_eq!(prune(&mut file, at(86_400)), ["a"]);
         assert_eq!(file.entries().count(), 2);
         assert!(prune(&mut file, at(86_400)).is_empty());
@@ -228,8 +195,7 @@ mod tests {
 
     #[test]
     fn rotation_without_overlap_replaces_the_line_where_it_stands() {
-        let mut file =
-            parse("# one\na:0123456789abcdef:5 models=m max_concurrent=2\nz:0123456789abcdefz\n");
+        let mut file = parse("# one\na:0123456789abcdef:5 models=m max_concurrent=2\nz:0123456789abcdefz\n");
         rotate(&mut file, "a", rotation(0), at(0)).unwrap();
         let want = format!("# one\na:{NEW}:5 models=m max_concurrent=2\nz:0123456789abcdefz\n");
         assert_eq!(file.render(), want);
@@ -247,18 +213,10 @@ mod tests {
 
     #[test]
     fn an_overlap_never_lengthens_a_life() {
-        let mut file =
-            parse("a:0123456789abcdef::1970-01-01T00:30:00Z\na:0123456789abcdefg::1970-01-02\n");
+        let mut file = parse("a:0123456789abcdef::1970-01-01T00:30:00Z\na:0123456789abcdefg::1970-01-02\n");
         let key = rotate(&mut file, "a", rotation(3600), at(0)).unwrap();
-        assert_eq!(
-            key.expires,
-            Some(at(86_400)),
-            "the new line is modelled on the one that lasts longest"
-        );
-        let ends: Vec<_> = file
-            .entries()
-            .map(|(_, entry)| entry.key.expires.unwrap().as_second())
-            .collect();
+        assert_eq!(key.expires, Some(at(86_400)), "the new line is modelled on the one that lasts longest");
+        let ends: Vec<_> = file.entries().map(|(_, entry)| entry.key.expires.unwrap().as_second()).collect();
         assert_eq!(ends, [1800, 3600, 86_400]);
     }
 
@@ -266,19 +224,10 @@ mod tests {
     fn an_expired_key_is_rotated_only_with_a_new_end() {
         let text = "a:0123456789abcdef::1970-01-01T00:30:00Z\n";
         let mut file = parse(text);
-        assert!(matches!(
-            rotate(&mut file, "a", rotation(7200), at(7200)),
-            Err(EditError::EndsInThePast { .. })
-        ));
+        assert!(matches!(rotate(&mut file, "a", rotation(7200), at(7200)), Err(EditError::EndsInThePast { .. })));
         assert_eq!(file.render(), text);
-        let never = Rotation {
-            expires: Some(None),
-            ..rotation(7200)
-        };
-        assert_eq!(
-            rotate(&mut file, "a", never, at(7200)).unwrap().expires,
-            None
-        );
+        let never = Rotation { expires: Some(None), ..rotation(7200) };
+        assert_eq!(rotate(&mut file, "a", never, at(7200)).unwrap().expires, None);
         assert_eq!(file.render(), format!("a:{NEW}\n"));
     }
 }

@@ -77,23 +77,15 @@ impl KeyFileError {
     pub fn hint(&self) -> String {
         match self {
             Self::Missing { path } | Self::NoUsableKey { path, .. } => {
-                format!(
-                    "make a key with: keyctl --file {} generate --name my-app",
-                    path.display()
-                )
+                format!("make a key with: keyctl --file {} generate --name my-app", path.display())
             }
             Self::NotAFile { .. } => "name a text file with one key a line".into(),
-            Self::Unreadable { .. } => {
-                "check the owner and mode of the file and of its directory".into()
-            }
-            Self::TooLarge { .. } => {
-                "check that the path names a key file; `keyctl prune` drops expired lines".into()
-            }
+            Self::Unreadable { .. } => "check the owner and mode of the file and of its directory".into(),
+            Self::TooLarge { .. } => "check that the path names a key file; `keyctl prune` drops expired lines".into(),
             Self::NotText { .. } => "save the file as UTF-8 in an editor, then try again".into(),
             Self::Locked { .. } => "look for a keyctl that hangs, end it, then try again".into(),
             Self::Unwritable { .. } => {
-                "check that the disk is not full and that neither file nor directory is read-only"
-                    .into()
+                "check that the disk is not full and that neither file nor directory is read-only".into()
             }
         }
     }
@@ -121,9 +113,7 @@ pub enum Problem {
     #[error("the rate limit is not a whole number from 1 to {}", u32::MAX)]
     RateLimit,
     /// The third field holds what belongs into the fourth.
-    #[error(
-        "the rate limit is a date; an expiration without a rate limit needs two colons: key_id:secret::date"
-    )]
+    #[error("the rate limit is a date; an expiration without a rate limit needs two colons: key_id:secret::date")]
     DateAsRateLimit,
     /// The fourth field.
     #[error("the expiration is not a date such as 2027-01-01 or 2027-01-01T12:00:00Z")]

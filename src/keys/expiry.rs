@@ -16,9 +16,7 @@ pub enum BadTime {
     #[error("expected a date such as 2027-01-01 or 2027-01-01T12:00:00Z")]
     Date,
     /// Neither a date nor a span nor `never`.
-    #[error(
-        "expected a date such as 2027-01-01, a time from now such as 30d, 12h or 45m, or never"
-    )]
+    #[error("expected a date such as 2027-01-01, a time from now such as 30d, 12h or 45m, or never")]
     Expiry,
     /// Not a span.
     #[error("expected a time span such as 30d, 12h, 45m, 90s or 0")]
@@ -38,9 +36,7 @@ pub fn parse_instant(text: &str) -> Result<Timestamp, BadTime> {
         Some(PiecesOffset::Numeric(numeric)) => numeric.offset(),
         _ => Offset::UTC,
     };
-    let local = pieces
-        .date()
-        .to_datetime(pieces.time().unwrap_or(Time::midnight()));
+    let local = pieces.date().to_datetime(pieces.time().unwrap_or(Time::midnight()));
     offset.to_timestamp(local).map_err(|_| BadTime::Date)
 }
 
@@ -65,10 +61,7 @@ pub fn parse_span(text: &str) -> Result<Duration, BadTime> {
         return Err(BadTime::Span);
     }
     let count: u64 = digits.parse().map_err(|_| BadTime::Span)?;
-    count
-        .checked_mul(seconds_each)
-        .map(Duration::from_secs)
-        .ok_or(BadTime::Span)
+    count.checked_mul(seconds_each).map(Duration::from_secs).ok_or(BadTime::Span)
 }
 
 /// What `--expires` may say.
@@ -89,10 +82,7 @@ impl std::str::FromStr for Expiry {
         if text == "never" {
             return Ok(Self::Never);
         }
-        parse_span(text)
-            .map(Self::In)
-            .or_else(|_| parse_instant(text).map(Self::At))
-            .map_err(|_| BadTime::Expiry)
+        parse_span(text).map(Self::In).or_else(|_| parse_instant(text).map(Self::At)).map_err(|_| BadTime::Expiry)
     }
 }
 
@@ -109,10 +99,7 @@ impl Expiry {
 
 /// `now` and the span later, in whole seconds; the end of time where the sum lies beyond it.
 pub fn after(now: Timestamp, span: Duration) -> Timestamp {
-    let end = SignedDuration::try_from(span)
-        .ok()
-        .and_then(|span| now.checked_add(span).ok())
-        .unwrap_or(Timestamp::MAX);
+    let end = SignedDuration::try_from(span).ok().and_then(|span| now.checked_add(span).ok()).unwrap_or(Timestamp::MAX);
     Timestamp::from_second(end.as_second()).unwrap_or(end)
 }
 
@@ -132,11 +119,7 @@ mod tests {
             ("2027-01-01T12:30:00+02:00", "2027-01-01T10:30:00Z"),
             ("2027-01-01T12:30:00-0530", "2027-01-01T18:00:00Z"),
         ] {
-            assert_eq!(
-                parse_instant(text).map(|t| t.to_string()),
-                Ok(want.to_owned()),
-                "{text}"
-            );
+            assert_eq!(parse_instant(text).map(|t| t.to_string()), Ok(want.to_owned()), "{text}");
         }
     }
 
@@ -163,27 +146,14 @@ mod tests {
         assert_eq!(parse_span("45m"), Ok(Duration::from_secs(45 * 60)));
         assert_eq!(parse_span("30d"), Ok(Duration::from_secs(30 * 86_400)));
         assert_eq!(parse_span("0"), Ok(Duration::ZERO));
-        for text in [
-            "",
-            "24",
-            "d",
-            "1w",
-            "-1d",
-            "+1d",
-            "1.5h",
-            "1é",
-            "99999999999999999999d",
-        ] {
+        for text in ["", "24", "d", "1w", "-1d", "+1d", "1.5h", "1é", "99999999999999999999d"] {
             assert_eq!(parse_span(text), Err(BadTime::Span), "{text}");
         }
     }
 
     #[test]
     fn a_span_beyond_the_end_of_time_stops_there() {
-        let end = after(
-            Timestamp::UNIX_EPOCH,
-            parse_span("200000000000000d").unwrap(),
-        );
+        let end = after(Timestamp::UNIX_EPOCH, parse_span("200000000000000d").unwrap());
         assert_eq!(end.as_second(), Timestamp::MAX.as_second());
     }
 
@@ -191,14 +161,8 @@ mod tests {
     fn an_expiry_is_never_a_date_or_a_span_from_now() {
         let now = Timestamp::from_second(1_000).unwrap();
         assert_eq!("never".parse::<Expiry>().unwrap().resolve(now), None);
-        assert_eq!(
-            "1h".parse::<Expiry>().unwrap().resolve(now),
-            Timestamp::from_second(4_600).ok()
-        );
-        assert_eq!(
-            "2027-01-01".parse::<Expiry>().unwrap().resolve(now),
-            parse_instant("2027-01-01").ok()
-        );
+        assert_eq!("1h".parse::<Expiry>().unwrap().resolve(now), Timestamp::from_second(4_600).ok());
+        assert_eq!("2027-01-01".parse::<Expiry>().unwrap().resolve(now), parse_instant("2027-01-01").ok());
         assert_eq!("soon".parse::<Expiry>(), Err(BadTime::Expiry));
     }
 }

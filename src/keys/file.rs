@@ -45,10 +45,7 @@ pub(super) fn read_bytes(path: &Path) -> Result<(Vec<u8>, Metadata), KeyFileErro
     let file = lock_to_read(File::open(path).map_err(failed)?);
     let metadata = file.get().metadata().map_err(failed)?;
     let mut bytes = Vec::new();
-    file.get()
-        .take(MAX_KEY_FILE_SIZE + 1)
-        .read_to_end(&mut bytes)
-        .map_err(failed)?;
+    file.get().take(MAX_KEY_FILE_SIZE + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > MAX_KEY_FILE_SIZE {
         return Err(KeyFileError::TooLarge { path: path.into() });
     }
@@ -58,10 +55,7 @@ pub(super) fn read_bytes(path: &Path) -> Result<(Vec<u8>, Metadata), KeyFileErro
 pub(super) fn failed_to_read(path: &Path, source: io::Error) -> KeyFileError {
     match source.kind() {
         io::ErrorKind::NotFound => KeyFileError::Missing { path: path.into() },
-        _ => KeyFileError::Unreadable {
-            path: path.into(),
-            source,
-        },
+        _ => KeyFileError::Unreadable { path: path.into(), source },
     }
 }
 
@@ -138,9 +132,7 @@ impl Stamp {
     /// Whether the last change is so long ago that a later one is sure to give another stamp.
     pub(super) fn is_settled(&self, now: SystemTime) -> bool {
         let changed = u64::try_from(self.changed.0).unwrap_or(0);
-        let now = now
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
+        let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         now > Duration::from_secs(changed) + COARSEST_CLOCK
     }
 }
@@ -157,37 +149,24 @@ mod tests {
     #[test]
     fn what_is_no_regular_file_is_refused_without_blocking() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(matches!(
-            read(dir.path()),
-            Err(KeyFileError::NotAFile { .. })
-        ));
+        assert!(matches!(read(dir.path()), Err(KeyFileError::NotAFile { .. })));
         let pipe = dir.path().join("pipe");
         nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
         assert!(matches!(read(&pipe), Err(KeyFileError::NotAFile { .. })));
-        assert!(matches!(
-            read(&dir.path().join("none")),
-            Err(KeyFileError::Missing { .. })
-        ));
+        assert!(matches!(read(&dir.path().join("none")), Err(KeyFileError::Missing { .. })));
     }
 
     #[test]
     fn a_file_past_the_bound_is_refused() {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(MAX_KEY_FILE_SIZE + 1).unwrap();
-        assert!(matches!(
-            read(file.path()),
-            Err(KeyFileError::TooLarge { .. })
-        ));
+        assert!(matches!(read(file.path()), Err(KeyFileError::TooLarge { .. })));
     }
 
     #[test]
     fn a_latin_1_comment_spoils_no_other_line() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        fs::write(
-            file.path(),
-            b"# caf\xe9\na:0123456789abcdef\nb:0123456789abcde\xe9\n",
-        )
-        .unwrap();
+        fs::write(file.path(), b"# caf\xe9\na:0123456789abcdef\nb:0123456789abcde\xe9\n").unwrap();
         let keys = read(file.path()).unwrap();
         assert_eq!((keys.entries().count(), keys.problems().count()), (1, 1));
     }

@@ -9,25 +9,14 @@ use super::Key;
 use super::parse::{Entry, KeyFile};
 use super::secret::Stored;
 
-const HEADINGS: [&str; 6] = [
-    "KEY_ID",
-    "RATE_LIMIT",
-    "EXPIRES",
-    "SCOPE",
-    "MODELS",
-    "STATUS",
-];
+const HEADINGS: [&str; 6] = ["KEY_ID", "RATE_LIMIT", "EXPIRES", "SCOPE", "MODELS", "STATUS"];
 
 /// The keys as an aligned table with headings, one line a key, without a final newline.
 pub fn as_table(file: &KeyFile, now: Timestamp) -> String {
     let mut rows = vec![HEADINGS.map(str::to_owned)];
     rows.extend(file.entries().map(|(_, entry)| row(&entry.key, now)));
-    let widths: [usize; HEADINGS.len()] = std::array::from_fn(|column| {
-        rows.iter()
-            .map(|row| row[column].chars().count())
-            .max()
-            .unwrap_or(0)
-    });
+    let widths: [usize; HEADINGS.len()] =
+        std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
     let mut table = String::new();
     for row in rows {
         let mut line = String::new();
@@ -44,23 +33,17 @@ pub fn as_table(file: &KeyFile, now: Timestamp) -> String {
 fn row(key: &Key, now: Timestamp) -> [String; HEADINGS.len()] {
     [
         key.id.clone(),
-        key.rate_limit
-            .map_or("default".into(), |limit| format!("{limit}/min")),
+        key.rate_limit.map_or("default".into(), |limit| format!("{limit}/min")),
         key.expires.map_or("-".into(), |end| end.to_string()),
         key.scopes.to_string(),
-        key.models
-            .as_ref()
-            .map_or("all".into(), |names| names.join(",")),
+        key.models.as_ref().map_or("all".into(), |names| names.join(",")),
         status(key, now).into(),
     ]
 }
 
 /// The keys as an indented JSON array. What a line leaves out is `null`.
 pub fn as_json(file: &KeyFile, now: Timestamp) -> String {
-    let keys: Vec<Value> = file
-        .entries()
-        .map(|(line, entry)| object(line, entry, now))
-        .collect();
+    let keys: Vec<Value> = file.entries().map(|(line, entry)| object(line, entry, now)).collect();
     format!("{:#}", Value::from(keys))
 }
 
@@ -80,11 +63,7 @@ fn object(line: usize, Entry { key, secret }: &Entry, now: Timestamp) -> Value {
 }
 
 fn status(key: &Key, now: Timestamp) -> &'static str {
-    if key.has_expired(now) {
-        "expired"
-    } else {
-        "active"
-    }
+    if key.has_expired(now) { "expired" } else { "active" }
 }
 
 #[cfg(test)]
@@ -115,10 +94,7 @@ b       default     -                     inference        all       active";
         let keys: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(keys[0]["scopes"], json!(["inference", "admin"]));
         assert_eq!(keys[0]["status"], "expired");
-        assert_eq!(
-            (&keys[1]["max_concurrent"], &keys[1]["line"]),
-            (&json!(2), &json!(3))
-        );
+        assert_eq!((&keys[1]["max_concurrent"], &keys[1]["line"]), (&json!(2), &json!(3)));
         assert_eq!(keys[1]["models"], Value::Null);
     }
 

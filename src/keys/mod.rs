@@ -67,9 +67,7 @@ impl Key {
 
     /// Whether the key may use the model of this exact name.
     pub fn may_use(&self, model: &str) -> bool {
-        self.models
-            .as_ref()
-            .is_none_or(|allowed| allowed.iter().any(|name| name == model))
+        self.models.as_ref().is_none_or(|allowed| allowed.iter().any(|name| name == model))
     }
 
     /// Whether the key's end has come.
@@ -116,10 +114,7 @@ impl FromStr for Scope {
     type Err = UnknownScope;
 
     fn from_str(word: &str) -> Result<Self, UnknownScope> {
-        Self::ALL
-            .into_iter()
-            .find(|scope| scope.as_str() == word)
-            .ok_or(UnknownScope)
+        Self::ALL.into_iter().find(|scope| scope.as_str() == word).ok_or(UnknownScope)
     }
 }
 
@@ -135,9 +130,7 @@ impl Scopes {
 
     /// The scopes of the set, in the order in which they are written.
     pub fn iter(self) -> impl Iterator<Item = Scope> {
-        Scope::ALL
-            .into_iter()
-            .filter(move |scope| self.contains(*scope))
+        Scope::ALL.into_iter().filter(move |scope| self.contains(*scope))
     }
 }
 
@@ -192,10 +185,7 @@ mod tests {
     #[test]
     fn a_key_ends_at_the_instant_it_names() {
         let end = Timestamp::from_second(1_000).unwrap();
-        let key = Key {
-            expires: Some(end),
-            ..Key::named("guest")
-        };
+        let key = Key { expires: Some(end), ..Key::named("guest") };
         assert!(!key.has_expired(Timestamp::from_second(999).unwrap()));
         assert!(key.has_expired(end));
     }

@@ -58,29 +58,24 @@ pub struct KeyFile {
 impl KeyFile {
     /// The good lines with their numbers, counted from 1.
     pub fn entries(&self) -> impl Iterator<Item = (usize, &Entry)> {
-        (1..)
-            .zip(&self.lines)
-            .filter_map(|(number, line)| match &line.meaning {
-                Meaning::Entry(entry) => Some((number, entry)),
-                _ => None,
-            })
+        (1..).zip(&self.lines).filter_map(|(number, line)| match &line.meaning {
+            Meaning::Entry(entry) => Some((number, entry)),
+            _ => None,
+        })
     }
 
     /// The bad lines with their numbers, counted from 1.
     pub fn problems(&self) -> impl Iterator<Item = (usize, Problem)> {
-        (1..)
-            .zip(&self.lines)
-            .filter_map(|(number, line)| match &line.meaning {
-                Meaning::Bad(problem) => Some((number, *problem)),
-                _ => None,
-            })
+        (1..).zip(&self.lines).filter_map(|(number, line)| match &line.meaning {
+            Meaning::Bad(problem) => Some((number, *problem)),
+            _ => None,
+        })
     }
 
     /// The line that this secret opens, expired or not.
     pub fn find(&self, secret: &str) -> Option<(usize, &Entry)> {
         let digest = Digest::of(secret);
-        self.entries()
-            .find(|(_, entry)| entry.secret.digest() == digest)
+        self.entries().find(|(_, entry)| entry.secret.digest() == digest)
     }
 
     /// The text of the file.
@@ -113,24 +108,13 @@ impl KeyFile {
     }
 
     fn line_ending(&self) -> &'static str {
-        if self
-            .lines
-            .first()
-            .is_some_and(|line| line.text.0.ends_with("\r\n"))
-        {
-            "\r\n"
-        } else {
-            "\n"
-        }
+        if self.lines.first().is_some_and(|line| line.text.0.ends_with("\r\n")) { "\r\n" } else { "\n" }
     }
 }
 
 impl Line {
     fn of(entry: Entry, ending: &str) -> Self {
-        Self {
-            text: Text(entry.render() + ending),
-            meaning: Meaning::Entry(entry),
-        }
+        Self { text: Text(entry.render() + ending), meaning: Meaning::Entry(entry) }
     }
 }
 
@@ -138,31 +122,18 @@ impl Line {
 pub fn parse(text: &str) -> KeyFile {
     let mut seen: HashMap<Digest, usize> = HashMap::new();
     let lines = (1..).zip(text.split_inclusive('\n')).map(|(number, raw)| {
-        let content = if number == 1 {
-            raw.strip_prefix('\u{feff}').unwrap_or(raw)
-        } else {
-            raw
-        };
+        let content = if number == 1 { raw.strip_prefix('\u{feff}').unwrap_or(raw) } else { raw };
         let meaning = match parse_line(content.trim()) {
             Ok(None) => Meaning::Nothing,
             Err(problem) => Meaning::Bad(problem),
             Ok(Some(entry)) => {
                 let first = *seen.entry(entry.secret.digest()).or_insert(number);
-                if first == number {
-                    Meaning::Entry(entry)
-                } else {
-                    Meaning::Bad(Problem::SecretUsedTwice { first })
-                }
+                if first == number { Meaning::Entry(entry) } else { Meaning::Bad(Problem::SecretUsedTwice { first }) }
             }
         };
-        Line {
-            text: Text(raw.to_owned()),
-            meaning,
-        }
+        Line { text: Text(raw.to_owned()), meaning }
     });
-    KeyFile {
-        lines: lines.collect(),
-    }
+    KeyFile { lines: lines.collect() }
 }
 
 /// Whether this can be a key_id: 1 to 64 of `[A-Za-z0-9_-]`.
@@ -172,9 +143,8 @@ pub fn is_key_id(text: &str) -> bool {
 
 /// Whether this can be in a `models=` list. Names are compared as they are, so `*` would silently match nothing.
 pub fn is_model_name(text: &str) -> bool {
-    let forbidden = |c: char| {
-        c.is_whitespace() || c.is_control() || matches!(c, ',' | '*' | char::REPLACEMENT_CHARACTER)
-    };
+    let forbidden =
+        |c: char| c.is_whitespace() || c.is_control() || matches!(c, ',' | '*' | char::REPLACEMENT_CHARACTER);
     !text.is_empty() && !text.contains(forbidden)
 }
 
@@ -215,27 +185,19 @@ fn parse_line(line: &str) -> Result<Option<Entry>, Problem> {
 
 /// Fields may have spaces around them, and a date may have one inside: the attributes start at the first `name=`.
 fn starts_attributes(word: &str) -> bool {
-    word.split_once('=')
-        .is_some_and(|(name, _)| !name.contains(':') && !word.starts_with(HASH_PREFIX))
+    word.split_once('=').is_some_and(|(name, _)| !name.contains(':') && !word.starts_with(HASH_PREFIX))
 }
 
 fn parse_fields(fields: &str) -> Result<Entry, Problem> {
     // The fourth field keeps its colons: it may be a time of day.
     let mut fields = fields.splitn(4, ':').map(str::trim);
-    let id = fields
-        .next()
-        .filter(|id| is_key_id(id))
-        .ok_or(Problem::KeyId)?;
+    let id = fields.next().filter(|id| is_key_id(id)).ok_or(Problem::KeyId)?;
     let secret = Stored::parse(fields.next().ok_or(Problem::NoSecret)?)?;
     let mut key = Key::named(id);
     if let Some(limit) = fields.next().filter(|field| !field.is_empty()) {
         key.rate_limit = Some(whole_number::<NonZeroU32>(limit).ok_or_else(|| {
             let date = limit.contains('-') || expiry::parse_instant(limit).is_ok();
-            if date {
-                Problem::DateAsRateLimit
-            } else {
-                Problem::RateLimit
-            }
+            if date { Problem::DateAsRateLimit } else { Problem::RateLimit }
         })?);
     }
     if let Some(end) = fields.next().filter(|field| !field.is_empty()) {
@@ -258,12 +220,10 @@ fn set_attribute(key: &mut Key, name: &str, value: &str) -> Result<(), Problem> 
             key.models = Some(names);
         }
         "tokens_per_minute" => {
-            key.tokens_per_minute =
-                Some(whole_number::<NonZeroU64>(value).ok_or(Problem::TokensPerMinute)?);
+            key.tokens_per_minute = Some(whole_number::<NonZeroU64>(value).ok_or(Problem::TokensPerMinute)?);
         }
         "max_concurrent" => {
-            key.max_concurrent =
-                Some(whole_number::<NonZeroUsize>(value).ok_or(Problem::MaxConcurrent)?);
+            key.max_concurrent = Some(whole_number::<NonZeroUsize>(value).ok_or(Problem::MaxConcurrent)?);
         }
         _ => return Err(Problem::UnknownAttribute),
     }
@@ -271,23 +231,13 @@ fn set_attribute(key: &mut Key, name: &str, value: &str) -> Result<(), Problem> 
 }
 
 fn whole_number<N: FromStr>(text: &str) -> Option<N> {
-    text.bytes()
-        .all(|b| b.is_ascii_digit())
-        .then(|| text.parse().ok())?
+    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
 impl Entry {
     /// The line that stands for this key, without a line ending. Holds the secret.
     pub(super) fn render(&self) -> String {
-        let Key {
-            id,
-            rate_limit,
-            expires,
-            scopes,
-            models,
-            tokens_per_minute,
-            max_concurrent,
-        } = &self.key;
+        let Key { id, rate_limit, expires, scopes, models, tokens_per_minute, max_concurrent } = &self.key;
         let mut line = format!("{id}:{}", self.secret.render());
         // Writing to a String cannot fail.
         if rate_limit.is_some() || expires.is_some() {

@@ -6,26 +6,19 @@ use proptest::prelude::*;
 use super::*;
 
 const SECRET: &str = "sk-0123456789abcdef";
-const HASH_OF_SECRET: &str =
-    "sha256=3d5bb0c93e1d1ba92a9ec4a91ed6a3f2f7e0a1b8f6b0e9a5b1f0c7d4e2a39685";
+const HASH_OF_SECRET: &str = "sha256=3d5bb0c93e1d1ba92a9ec4a91ed6a3f2f7e0a1b8f6b0e9a5b1f0c7d4e2a39685";
 
 fn only(line: &str) -> Key {
     let file = parse(line);
     assert_eq!(file.problems().next(), None, "{line}");
-    let (_, entry) = file
-        .entries()
-        .next()
-        .unwrap_or_else(|| panic!("no key in {line}"));
+    let (_, entry) = file.entries().next().unwrap_or_else(|| panic!("no key in {line}"));
     entry.key.clone()
 }
 
 fn problem(line: &str) -> Problem {
     let file = parse(line);
     assert_eq!(file.entries().count(), 0, "{line}");
-    file.problems()
-        .next()
-        .unwrap_or_else(|| panic!("no problem in {line}"))
-        .1
+    file.problems().next().unwrap_or_else(|| panic!("no problem in {line}")).1
 }
 
 fn instant(text: &str) -> Option<Timestamp> {
@@ -40,10 +33,7 @@ fn every_field_and_attribute_lands_in_the_key() {
     assert_eq!(key.id, "team-a");
     assert_eq!(key.rate_limit, NonZeroU32::new(120));
     assert_eq!(key.expires, instant("2027-01-01T08:00:00Z"));
-    assert_eq!(
-        key.scopes,
-        [Scope::Admin, Scope::Metrics].into_iter().collect()
-    );
+    assert_eq!(key.scopes, [Scope::Admin, Scope::Metrics].into_iter().collect());
     assert_eq!(key.models, Some(vec!["qwen3-4b".into(), "bge-m3".into()]));
     assert_eq!(key.tokens_per_minute, NonZeroU64::new(5000));
     assert_eq!(key.max_concurrent, NonZeroUsize::new(2));
@@ -52,31 +42,16 @@ fn every_field_and_attribute_lands_in_the_key() {
 #[test]
 fn what_is_left_out_takes_its_default() {
     for tail in ["", ":", "::", " ", ": ", ":: \t"] {
-        assert_eq!(
-            only(&format!("a:{SECRET}{tail}")),
-            Key::named("a"),
-            "{tail:?}"
-        );
+        assert_eq!(only(&format!("a:{SECRET}{tail}")), Key::named("a"), "{tail:?}");
     }
-    assert_eq!(
-        only(&format!("a:{SECRET}::2027-01-01")).expires,
-        instant("2027-01-01T00:00:00Z")
-    );
-    assert_eq!(
-        only(&format!("a:{SECRET}: scope=metrics")).scopes,
-        [Scope::Metrics].into_iter().collect()
-    );
+    assert_eq!(only(&format!("a:{SECRET}::2027-01-01")).expires, instant("2027-01-01T00:00:00Z"));
+    assert_eq!(only(&format!("a:{SECRET}: scope=metrics")).scopes, [Scope::Metrics].into_iter().collect());
 }
 
 #[test]
 fn spaces_around_fields_and_inside_a_date_are_read_as_the_original_gateway_read_them() {
-    let key = only(&format!(
-        " a : {SECRET} : 60 : 2027-01-01 12:30:00 \tmodels=m"
-    ));
-    assert_eq!(
-        (key.rate_limit, key.expires),
-        (NonZeroU32::new(60), instant("2027-01-01T12:30:00Z"))
-    );
+    let key = only(&format!(" a : {SECRET} : 60 : 2027-01-01 12:30:00 \tmodels=m"));
+    assert_eq!((key.rate_limit, key.expires), (NonZeroU32::new(60), instant("2027-01-01T12:30:00Z")));
     assert_eq!(key.models, Some(vec!["m".into()]));
     let hex = "0a".repeat(32);
     assert_eq!(only(&format!("a: sha256={hex}")), Key::named("a"));
@@ -84,13 +59,9 @@ fn spaces_around_fields_and_inside_a_date_are_read_as_the_original_gateway_read_
 
 #[test]
 fn byte_order_marks_carriage_returns_blanks_and_comments_do_no_harm() {
-    let text =
-        format!("\u{feff}a:{SECRET}\r\n\r\n  # note: not a key\r\n\t\n#b:{SECRET}x\nc:{SECRET}y");
+    let text = format!("\u{feff}a:{SECRET}\r\n\r\n  # note: not a key\r\n\t\n#b:{SECRET}x\nc:{SECRET}y");
     let file = parse(&text);
-    let ids: Vec<_> = file
-        .entries()
-        .map(|(number, entry)| (number, entry.key.id.as_str()))
-        .collect();
+    let ids: Vec<_> = file.entries().map(|(number, entry)| (number, entry.key.id.as_str())).collect();
     assert_eq!(ids, [(1, "a"), (6, "c")]);
     assert_eq!(file.problems().count(), 0);
     assert_eq!(file.render(), text);
@@ -113,38 +84,23 @@ fn each_kind_of_bad_line_is_named() {
         (format!("a:{s}:4294967296"), Problem::RateLimit),
         (format!("a:{s}:2027-01-01"), Problem::DateAsRateLimit),
         (format!("a:{s}::30d"), Problem::Expiration),
-        (
-            format!("a:{s}::2027-01-01T00:00:00Z:x"),
-            Problem::Expiration,
-        ),
+        (format!("a:{s}::2027-01-01T00:00:00Z:x"), Problem::Expiration),
         (format!("a:{s} # mine"), Problem::InlineComment),
         (format!("a:{s} scope=admin # mine"), Problem::InlineComment),
-        (
-            format!("a:{s} scope=admin metrics"),
-            Problem::NotAnAttribute,
-        ),
+        (format!("a:{s} scope=admin metrics"), Problem::NotAnAttribute),
         (format!("a:{s} role=admin"), Problem::UnknownAttribute),
         (format!("a:{s} =admin"), Problem::UnknownAttribute),
         (format!("a:{s} Scope=admin"), Problem::UnknownAttribute),
-        (
-            format!("a:{s} scope=admin scope=admin"),
-            Problem::DuplicateAttribute,
-        ),
+        (format!("a:{s} scope=admin scope=admin"), Problem::DuplicateAttribute),
         (format!("a:{s} scope="), Problem::Scope),
         (format!("a:{s} scope=admin,"), Problem::Scope),
         (format!("a:{s} scope=root"), Problem::Scope),
         (format!("a:{s} models="), Problem::Models),
         (format!("a:{s} models=a,,b"), Problem::Models),
         (format!("a:{s} models=*"), Problem::Models),
-        (
-            format!("a:{s} tokens_per_minute=0"),
-            Problem::TokensPerMinute,
-        ),
+        (format!("a:{s} tokens_per_minute=0"), Problem::TokensPerMinute),
         (format!("a:{s} max_concurrent=-1"), Problem::MaxConcurrent),
-        (
-            format!("a:{s} models={}", "m".repeat(MAX_LINE)),
-            Problem::LineTooLong,
-        ),
+        (format!("a:{s} models={}", "m".repeat(MAX_LINE)), Problem::LineTooLong),
     ] {
         assert_eq!(problem(&line), want, "{line}");
     }
@@ -153,9 +109,7 @@ fn each_kind_of_bad_line_is_named() {
 #[test]
 fn a_secret_stands_on_one_line_only_be_it_plain_or_hashed() {
     let hashed = Stored::Hashed(Digest::of(SECRET)).render();
-    let file = parse(&format!(
-        "a:{SECRET}\nb:{hashed}\na:{SECRET}:5\nc:{SECRET}z\n"
-    ));
+    let file = parse(&format!("a:{SECRET}\nb:{hashed}\na:{SECRET}:5\nc:{SECRET}z\n"));
     let problems: Vec<_> = file.problems().collect();
     let twice = Problem::SecretUsedTwice { first: 1 };
     assert_eq!(problems, [(2, twice), (3, twice)]);
@@ -165,20 +119,12 @@ fn a_secret_stands_on_one_line_only_be_it_plain_or_hashed() {
 #[test]
 fn a_bad_line_does_not_reserve_its_secret() {
     let file = parse(&format!("a:{SECRET}:zero\na:{SECRET}:5\n"));
-    assert_eq!(
-        file.entries().map(|(number, _)| number).collect::<Vec<_>>(),
-        [2]
-    );
+    assert_eq!(file.entries().map(|(number, _)| number).collect::<Vec<_>>(), [2]);
 }
 
 #[test]
 fn a_key_id_may_stand_on_several_lines() {
-    assert_eq!(
-        parse(&format!("a:{SECRET}\na:{SECRET}2\na:{HASH_OF_SECRET}\n"))
-            .entries()
-            .count(),
-        3
-    );
+    assert_eq!(parse(&format!("a:{SECRET}\na:{SECRET}2\na:{HASH_OF_SECRET}\n")).entries().count(), 3);
 }
 
 #[test]

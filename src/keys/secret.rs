@@ -142,11 +142,7 @@ impl NewSecret {
 
     /// How the key file should hold it.
     pub fn stored(&self, plain: bool) -> Stored {
-        if plain {
-            Stored::Plain(self.0.clone())
-        } else {
-            Stored::Hashed(Digest::of(&self.0))
-        }
+        if plain { Stored::Plain(self.0.clone()) } else { Stored::Hashed(Digest::of(&self.0)) }
     }
 
     /// The secret itself, for the one time it is shown.
@@ -167,10 +163,7 @@ mod tests {
 
     #[test]
     fn a_new_secret_is_well_formed_and_unlike_the_last_one() {
-        let (one, two) = (
-            NewSecret::generate().unwrap(),
-            NewSecret::generate().unwrap(),
-        );
+        let (one, two) = (NewSecret::generate().unwrap(), NewSecret::generate().unwrap());
         assert_eq!(one.reveal().len(), 3 + 43);
         assert!(is_well_formed(one.reveal()));
         assert_ne!(one.reveal(), two.reveal());
@@ -180,25 +173,14 @@ mod tests {
     fn the_digest_is_plain_sha256_as_other_programs_compute_it() {
         let hex = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(Digest::of("abc").to_hex(), hex);
-        assert_eq!(
-            Digest::from_hex(&hex.to_uppercase()),
-            Some(Digest::of("abc"))
-        );
+        assert_eq!(Digest::from_hex(&hex.to_uppercase()), Some(Digest::of("abc")));
     }
 
     #[test]
     fn anything_but_64_hex_digits_is_no_digest() {
         let long = "a".repeat(65);
         let multibyte = format!("{}é", "a".repeat(62));
-        for hex in [
-            "",
-            "ab",
-            &long[..63],
-            &long,
-            &multibyte,
-            &"g".repeat(64),
-            &"+1".repeat(32),
-        ] {
+        for hex in ["", "ab", &long[..63], &long, &multibyte, &"g".repeat(64), &"+1".repeat(32)] {
             assert_eq!(Digest::from_hex(hex), None, "{hex}");
         }
     }
@@ -206,12 +188,7 @@ mod tests {
     #[test]
     fn secrets_are_16_to_128_word_characters() {
         assert!(is_well_formed(&"a".repeat(16)) && is_well_formed(&"Z9_-".repeat(32)));
-        for bad in [
-            "a".repeat(15),
-            "a".repeat(129),
-            format!("{}é", "a".repeat(20)),
-            format!("{}=", "a".repeat(20)),
-        ] {
+        for bad in ["a".repeat(15), "a".repeat(129), format!("{}é", "a".repeat(20)), format!("{}=", "a".repeat(20))] {
             assert!(!is_well_formed(&bad), "{bad}");
         }
     }
@@ -219,15 +196,7 @@ mod tests {
     #[test]
     fn debug_output_hides_secrets_and_digests() {
         let secret = NewSecret::generate().unwrap();
-        let shown = format!(
-            "{secret:?} {:?} {:?}",
-            secret.stored(true),
-            secret.stored(false)
-        );
-        assert!(
-            !shown.contains(secret.reveal())
-                && !shown.contains(&Digest::of(secret.reveal()).to_hex()),
-            "{shown}"
-        );
+        let shown = format!("{secret:?} {:?} {:?}", secret.stored(true), secret.stored(false));
+        assert!(!shown.contains(secret.reveal()) && !shown.contains(&Digest::of(secret.reveal()).to_hex()), "{shown}");
     }
 }

@@ -92,24 +92,12 @@ impl Store {
         let reading = Reading::take(&path)?;
         reading.report(&path);
         let now = Timestamp::now();
-        let expired = reading
-            .table
-            .values()
-            .filter(|key| key.has_expired(now))
-            .count();
+        let expired = reading.table.values().filter(|key| key.has_expired(now)).count();
         if expired == reading.table.len() {
-            return Err(KeyFileError::NoUsableKey {
-                path,
-                bad_lines: reading.problems.len(),
-                expired,
-            });
+            return Err(KeyFileError::NoUsableKey { path, bad_lines: reading.problems.len(), expired });
         }
         let (table, seen) = reading.accept();
-        Ok(Self(Arc::new(Inner {
-            path,
-            table: ArcSwap::from_pointee(table),
-            seen: Mutex::new(seen),
-        })))
+        Ok(Self(Arc::new(Inner { path, table: ArcSwap::from_pointee(table), seen: Mutex::new(seen) })))
     }
 
     /// The key that this secret opens at this time. Takes any text, and the same work for every well-formed one.
@@ -122,11 +110,7 @@ impl Store {
         }
         let table = self.0.table.load();
         let key = table.get(&Digest::of(secret)).ok_or(Denied::Unknown)?;
-        if key.has_expired(now) {
-            Err(Denied::Expired)
-        } else {
-            Ok(Arc::clone(key))
-        }
+        if key.has_expired(now) { Err(Denied::Expired) } else { Ok(Arc::clone(key)) }
     }
 
     /// How many secrets the table holds, expired ones included.
@@ -213,11 +197,7 @@ impl Store {
             seen.stamp = reading.settled_stamp();
             seen.content = Some(reading.content);
             let bad_lines = reading.problems.len();
-            return Err(KeyFileError::NoUsableKey {
-                path: self.0.path.clone(),
-                bad_lines,
-                expired: 0,
-            });
+            return Err(KeyFileError::NoUsableKey { path: self.0.path.clone(), bad_lines, expired: 0 });
         }
         let (table, now_seen) = reading.accept();
         *seen = now_seen;
@@ -242,10 +222,7 @@ impl Seen {
 
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Store")
-            .field("path", &self.0.path)
-            .field("keys", &self.len())
-            .finish()
+        f.debug_struct("Store").field("path", &self.0.path).field("keys", &self.len()).finish()
     }
 }
 
@@ -259,10 +236,7 @@ impl Reading {
                 open_to_others: file::is_open_to_others(&metadata),
             },
             stamp: Stamp::of(&metadata),
-            table: parsed
-                .entries()
-                .map(|(_, entry)| (entry.secret.digest(), Arc::new(entry.key.clone())))
-                .collect(),
+            table: parsed.entries().map(|(_, entry)| (entry.secret.digest(), Arc::new(entry.key.clone()))).collect(),
             problems: parsed.problems().collect(),
         })
     }
@@ -282,17 +256,11 @@ impl Reading {
 
     /// A stamp that is too young to trust is not kept: the next look reads the file again.
     fn settled_stamp(&self) -> Option<Stamp> {
-        self.stamp
-            .is_settled(SystemTime::now())
-            .then_some(self.stamp)
+        self.stamp.is_settled(SystemTime::now()).then_some(self.stamp)
     }
 
     fn accept(self) -> (Table, Seen) {
-        let seen = Seen {
-            stamp: self.settled_stamp(),
-            content: Some(self.content),
-            error: None,
-        };
+        let seen = Seen { stamp: self.settled_stamp(), content: Some(self.content), error: None };
         (self.table, seen)
     }
 }

@@ -53,10 +53,7 @@ fn logged(act: impl FnOnce()) -> String {
     }
     let sink = Sink::default();
     let writer = sink.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_ansi(false)
-        .with_writer(move || writer.clone())
-        .finish();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
     tracing::subscriber::with_default(subscriber, act);
     let bytes = sink.0.lock().unwrap().clone();
     String::from_utf8(bytes).unwrap()
@@ -64,20 +61,13 @@ fn logged(act: impl FnOnce()) -> String {
 
 #[test]
 fn a_secret_opens_its_key_be_it_stored_plain_or_hashed() {
-    let hash: String = Sha256::digest(B)
-        .iter()
-        .map(|byte| format!("{byte:02X}"))
-        .collect();
+    let hash: String = Sha256::digest(B).iter().map(|byte| format!("{byte:02X}")).collect();
     let fixture = Fixture::new(&format!("plain:{A}\nhashed:sha256={hash}:7\n"));
     let store = fixture.store();
     assert_eq!(store.lookup(A, now()).unwrap().id, "plain");
     assert_eq!(store.lookup(B, now()).unwrap().rate_limit.unwrap().get(), 7);
     assert_eq!(store.len(), 2);
-    assert_eq!(
-        store.lookup(&hash, now()),
-        Err(Denied::Unknown),
-        "the hash is not the secret"
-    );
+    assert_eq!(store.lookup(&hash, now()), Err(Denied::Unknown), "the hash is not the secret");
 }
 
 #[test]
@@ -88,19 +78,10 @@ fn a_secret_is_malformed_unknown_or_expired() {
     let end: Timestamp = "2030-01-01T00:00:00Z".parse().unwrap();
     assert!(store.lookup(A, before).is_ok());
     assert_eq!(store.lookup(A, end), Err(Denied::Expired));
-    assert_eq!(
-        store.lookup("sk-0123456789abcdefC", end),
-        Err(Denied::Unknown)
-    );
-    for odd in [
-        "",
-        " ",
-        "short",
-        "sk-0123456789abcdefA ",
-        "sk-0123456789abcdef\0",
-        &"é".repeat(20),
-        &"x".repeat(1 << 20),
-    ] {
+    assert_eq!(store.lookup("sk-0123456789abcdefC", end), Err(Denied::Unknown));
+    for odd in
+        ["", " ", "short", "sk-0123456789abcdefA ", "sk-0123456789abcdef\0", &"é".repeat(20), &"x".repeat(1 << 20)]
+    {
         assert_eq!(store.lookup(odd, end), Err(Denied::Malformed));
     }
 }
@@ -112,22 +93,9 @@ fn opening_needs_a_file_with_a_key_that_is_valid_now() {
     assert!(error.hint().contains("generate --name"), "{error}");
     fixture.write(&format!("a:{A}::2001-01-01\nbad\n"));
     let error = Store::open(&fixture.path).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            KeyFileError::NoUsableKey {
-                bad_lines: 1,
-                expired: 1,
-                ..
-            }
-        ),
-        "{error}"
-    );
+    assert!(matches!(error, KeyFileError::NoUsableKey { bad_lines: 1, expired: 1, .. }), "{error}");
     fs::remove_file(&fixture.path).unwrap();
-    assert!(matches!(
-        Store::open(&fixture.path),
-        Err(KeyFileError::Missing { .. })
-    ));
+    assert!(matches!(Store::open(&fixture.path), Err(KeyFileError::Missing { .. })));
 }
 
 #[test]
@@ -146,10 +114,7 @@ fn a_failed_reload_changes_nothing() {
     let store = fixture.store();
     for text in ["", "# none\n", "bad\n"] {
         fixture.write(text);
-        assert!(matches!(
-            store.reload(),
-            Err(KeyFileError::NoUsableKey { .. })
-        ));
+        assert!(matches!(store.reload(), Err(KeyFileError::NoUsableKey { .. })));
         assert!(store.lookup(A, now()).is_ok());
     }
     fs::remove_file(&fixture.path).unwrap();
@@ -173,10 +138,7 @@ fn bad_lines_are_logged_by_number_and_never_quoted() {
     let many = "half-a-secret-here!\n".repeat(40);
     let fixture = Fixture::new(&format!("a:{A}\nname:{B}!\n{many}"));
     let log = logged(|| drop(fixture.store()));
-    assert!(
-        log.contains("line=2") && log.contains("line=21") && !log.contains("line=22"),
-        "{log}"
-    );
+    assert!(log.contains("line=2") && log.contains("line=21") && !log.contains("line=22"), "{log}");
     assert!(log.contains("more=21"), "{log}");
     for word in ["name", "half", "secret-here", &A[3..], &B[3..]] {
         assert!(!log.contains(word), "{word} in {log}");
@@ -194,11 +156,7 @@ fn a_file_that_others_can_read_is_warned_about() {
 #[test]
 fn debug_output_shows_no_key() {
     let fixture = Fixture::new(&format!("a:{A}\n"));
-    let shown = format!(
-        "{:?} {:?}",
-        fixture.store(),
-        fixture.store().lookup(A, now())
-    );
+    let shown = format!("{:?} {:?}", fixture.store(), fixture.store().lookup(A, now()));
     assert!(shown.contains("keys: 1") && !shown.contains(A), "{shown}");
 }
 
@@ -223,10 +181,7 @@ fn a_look_reports_each_change_and_each_error_once() {
     assert_eq!(look(), "");
 
     fs::remove_file(&fixture.path).unwrap();
-    assert!(
-        look().contains("does not exist"),
-        "the same error is news after a success"
-    );
+    assert!(look().contains("does not exist"), "the same error is news after a success");
 }
 
 #[test]

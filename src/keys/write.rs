@@ -74,17 +74,8 @@ pub fn update<T, E: From<KeyFileError>>(
     let mut file = parse(&old);
     let value = change(&mut file)?;
     let new = file.render();
-    let written = if new == old {
-        Written::Unchanged
-    } else {
-        target.replace(&old, &new)?
-    };
-    Ok(Updated {
-        value,
-        written,
-        locked: matches!(target.opened, Opened::Locked(_)),
-        file,
-    })
+    let written = if new == old { Written::Unchanged } else { target.replace(&old, &new)? };
+    Ok(Updated { value, written, locked: matches!(target.opened, Opened::Locked(_)), file })
 }
 
 /// The file that the path leads to, held.
@@ -101,10 +92,7 @@ impl Target {
             match try_lock(file, FlockArg::LockExclusiveNonblock) {
                 // Behind a symbolic link it is the target that changes, not the link.
                 Attempt::Got(opened) if leads_to(&path, opened.get()) => {
-                    return Ok(Self {
-                        path: fs::canonicalize(&path).unwrap_or(path),
-                        opened,
-                    });
+                    return Ok(Self { path: fs::canonicalize(&path).unwrap_or(path), opened });
                 }
                 Attempt::Got(_) | Attempt::Held(_) => {}
             }
@@ -123,29 +111,19 @@ impl Target {
             .read_to_end(&mut bytes)
             .map_err(|source| failed_to_read(&self.path, source))?;
         if bytes.len() as u64 > MAX_KEY_FILE_SIZE {
-            return Err(KeyFileError::TooLarge {
-                path: self.path.clone(),
-            });
+            return Err(KeyFileError::TooLarge { path: self.path.clone() });
         }
         String::from_utf8(bytes).map_err(|error| {
             let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
             let line = 1 + good.iter().filter(|&&byte| byte == b'\n').count();
-            KeyFileError::NotText {
-                path: self.path.clone(),
-                line,
-            }
+            KeyFileError::NotText { path: self.path.clone(), line }
         })
     }
 
     fn replace(&self, old: &str, new: &str) -> Result<Written, KeyFileError> {
-        let unwritable = |source| KeyFileError::Unwritable {
-            path: self.path.clone(),
-            source,
-        };
+        let unwritable = |source| KeyFileError::Unwritable { path: self.path.clone(), source };
         if new.len() as u64 > MAX_KEY_FILE_SIZE {
-            return Err(KeyFileError::TooLarge {
-                path: self.path.clone(),
-            });
+            return Err(KeyFileError::TooLarge { path: self.path.clone() });
         }
         match self.rename_over(new) {
             Ok(()) => Ok(Written::Renamed),
@@ -166,9 +144,7 @@ impl Target {
             fchown(&temporary.file, Some(before.uid()), Some(before.gid()))
                 .map_err(|_| io::Error::from(Errno::EPERM))?;
         }
-        temporary
-            .file
-            .set_permissions(Permissions::from_mode(MODE))?;
+        temporary.file.set_permissions(Permissions::from_mode(MODE))?;
         (&temporary.file).write_all(text.as_bytes())?;
         temporary.file.sync_all()?;
         temporary.rename_to(&self.path)
@@ -200,32 +176,19 @@ fn open(path: &Path, if_missing: IfMissing) -> Result<File, KeyFileError> {
     }
     let create = if_missing == IfMissing::Create;
     let mut options = OpenOptions::new();
-    options
-        .read(true)
-        .write(true)
-        .create(create)
-        .truncate(false)
-        .mode(MODE);
+    options.read(true).write(true).create(create).truncate(false).mode(MODE);
     let mut result = options.open(path);
     if create
         && let (Err(error), Some(parent)) = (&result, path.parent())
         && error.kind() == io::ErrorKind::NotFound
     {
-        fs::create_dir_all(parent).map_err(|source| KeyFileError::Unwritable {
-            path: path.into(),
-            source,
-        })?;
+        fs::create_dir_all(parent).map_err(|source| KeyFileError::Unwritable { path: path.into(), source })?;
         result = options.open(path);
     }
-    result
-        .or_else(|_| File::open(path))
-        .map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound if create => KeyFileError::Unwritable {
-                path: path.into(),
-                source,
-            },
-            _ => failed_to_read(path, source),
-        })
+    result.or_else(|_| File::open(path)).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound if create => KeyFileError::Unwritable { path: path.into(), source },
+        _ => failed_to_read(path, source),
+    })
 }
 
 fn leads_to(path: &Path, file: &File) -> bool {
@@ -236,10 +199,7 @@ fn leads_to(path: &Path, file: &File) -> bool {
 /// Errors that say "not by rename, not in this directory", as opposed to "not at all".
 fn calls_for_in_place(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw);
-    matches!(
-        errno,
-        Some(Errno::EBUSY | Errno::EXDEV | Errno::EPERM | Errno::EACCES | Errno::EROFS)
-    )
+    matches!(errno, Some(Errno::EBUSY | Errno::EXDEV | Errno::EPERM | Errno::EACCES | Errno::EROFS))
 }
 
 /// A new file beside the key file, removed again unless it takes its place.
@@ -255,16 +215,8 @@ impl Temporary {
         let unique = secret::NewSecret::generate().map_err(io::Error::other)?;
         // Ten characters of a secret that is never used are as good a unique name as any.
         let path = path.with_file_name(format!(".{name}.{}.tmp", &unique.reveal()[3..13]));
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(MODE)
-            .open(&path)?;
-        Ok(Self {
-            path,
-            file,
-            renamed: false,
-        })
+        let file = OpenOptions::new().write(true).create_new(true).mode(MODE).open(&path)?;
+        Ok(Self { path, file, renamed: false })
     }
 
     fn rename_to(mut self, path: &Path) -> io::Result<()> {

@@ -18,9 +18,7 @@ fn fixture() -> (tempfile::TempDir, PathBuf) {
 
 fn add(path: &Path, name: &str) -> Result<Updated<()>, EditError> {
     let secret = Stored::Plain(format!("secret-of-{name}-0123456789"));
-    update(path, IfMissing::Create, |file| {
-        edit::add(file, Key::named(name), secret, jiff::Timestamp::now())
-    })
+    update(path, IfMissing::Create, |file| edit::add(file, Key::named(name), secret, jiff::Timestamp::now()))
 }
 
 fn mode(path: &Path) -> u32 {
@@ -33,10 +31,7 @@ fn an_edit_renames_a_private_file_into_place_and_leaves_no_other_behind() {
     fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
     let updated = add(&path, "b").unwrap();
     assert_eq!((updated.written, updated.locked), (Written::Renamed, true));
-    assert_eq!(
-        fs::read_to_string(&path).unwrap(),
-        format!("{TEXT}b:secret-of-b-0123456789\n")
-    );
+    assert_eq!(fs::read_to_string(&path).unwrap(), format!("{TEXT}b:secret-of-b-0123456789\n"));
     assert_eq!(mode(&path), 0o600);
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
 }
@@ -57,10 +52,7 @@ fn a_missing_file_and_its_directory_are_made_only_when_asked() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("deep/er/api_keys.txt");
     let removed = update(&path, IfMissing::Fail, |file| edit::remove(file, "a"));
-    assert!(matches!(
-        removed,
-        Err(EditError::File(KeyFileError::Missing { .. }))
-    ));
+    assert!(matches!(removed, Err(EditError::File(KeyFileError::Missing { .. }))));
     assert!(!path.exists());
     add(&path, "a").unwrap();
     assert_eq!(mode(&path), 0o600);
@@ -71,9 +63,8 @@ fn a_refused_edit_and_an_edit_without_effect_write_nothing() {
     let (_dir, path) = fixture();
     let before = fs::metadata(&path).unwrap().ino();
     assert!(matches!(add(&path, "a"), Err(EditError::NameTaken { .. })));
-    let pruned = update(&path, IfMissing::Fail, |file| {
-        Ok::<_, KeyFileError>(edit::prune(file, jiff::Timestamp::now()))
-    });
+    let pruned =
+        update(&path, IfMissing::Fail, |file| Ok::<_, KeyFileError>(edit::prune(file, jiff::Timestamp::now())));
     assert_eq!(pruned.unwrap().written, Written::Unchanged);
     assert_eq!(fs::metadata(&path).unwrap().ino(), before);
 }
@@ -93,13 +84,7 @@ fn an_edit_of_bytes_that_are_no_text_is_refused_with_the_line() {
     let (_dir, path) = fixture();
     fs::write(&path, b"# fine\n# caf\xe9\n").unwrap();
     let error = add(&path, "b").unwrap_err();
-    assert!(
-        matches!(
-            error,
-            EditError::File(KeyFileError::NotText { line: 2, .. })
-        ),
-        "{error}"
-    );
+    assert!(matches!(error, EditError::File(KeyFileError::NotText { line: 2, .. })), "{error}");
 }
 
 #[test]
@@ -126,11 +111,7 @@ fn who_waited_for_a_file_that_was_replaced_meanwhile_gets_the_new_one() {
         drop(held);
         waiting.join().unwrap().unwrap();
     });
-    let ids: Vec<_> = crate::keys::read(&path)
-        .unwrap()
-        .entries()
-        .map(|(_, e)| e.key.id.clone())
-        .collect();
+    let ids: Vec<_> = crate::keys::read(&path).unwrap().entries().map(|(_, e)| e.key.id.clone()).collect();
     assert_eq!(ids, ["c", "b"]);
 }
 
@@ -141,21 +122,12 @@ fn writing_in_place_keeps_the_inode_and_cuts_what_is_left_over() {
     let target = Target::lock(path.clone(), IfMissing::Fail, LOCK_WAIT).unwrap();
     target.write_in_place(TEXT, "# short\n").unwrap();
     assert_eq!(fs::read_to_string(&path).unwrap(), "# short\n");
-    assert_eq!(
-        (fs::metadata(&path).unwrap().ino(), mode(&path)),
-        (before, 0o600)
-    );
+    assert_eq!((fs::metadata(&path).unwrap().ino(), mode(&path)), (before, 0o600));
 }
 
 #[test]
 fn only_errors_about_the_place_lead_to_writing_in_place() {
-    for errno in [
-        Errno::EBUSY,
-        Errno::EXDEV,
-        Errno::EPERM,
-        Errno::EACCES,
-        Errno::EROFS,
-    ] {
+    for errno in [Errno::EBUSY, Errno::EXDEV, Errno::EPERM, Errno::EACCES, Errno::EROFS] {
         assert!(calls_for_in_place(&errno.into()), "{errno}");
     }
     for errno in [Errno::ENOSPC, Errno::EIO, Errno::EDQUOT] {

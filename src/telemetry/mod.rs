@@ -1,3 +1,6 @@
-//! What the gateway tells about itself. [`files`] owns the log folders.
+//! What the gateway tells about itself: [`metrics`], the [`access`] log, its own [`log`], and the log [`files`].
 
+pub mod access;
 pub mod files;
+pub mod log;
+pub mod metrics;

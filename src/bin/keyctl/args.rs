@@ -11,21 +11,10 @@ use llamagate::keys::parse;
 
 /// Manage the API keys of a llamagate gateway.
 #[derive(Parser)]
-#[command(
-    name = "keyctl",
-    version,
-    max_term_width = 100,
-    arg_required_else_help = true
-)]
+#[command(name = "keyctl", version, max_term_width = 100, arg_required_else_help = true)]
 pub(super) struct Cli {
     /// The key file [default: api_keys.txt in the data directory]
-    #[arg(
-        long,
-        global = true,
-        env = "AUTH_KEYS_FILE",
-        hide_env_values = true,
-        value_name = "FILE"
-    )]
+    #[arg(long, global = true, env = "AUTH_KEYS_FILE", hide_env_values = true, value_name = "FILE")]
     pub(super) file: Option<PathBuf>,
     /// Say nothing but the result and errors
     #[arg(long, short, global = true)]
@@ -70,12 +59,7 @@ pub(super) struct Generate {
     #[arg(long, value_name = "WHEN", default_value = "never")]
     pub(super) expires: Expiry,
     /// What it may do, a comma list of inference, admin, metrics
-    #[arg(
-        long,
-        value_name = "SCOPES",
-        value_delimiter = ',',
-        default_value = "inference"
-    )]
+    #[arg(long, value_name = "SCOPES", value_delimiter = ',', default_value = "inference")]
     pub(super) scope: Vec<Scope>,
     /// The only models it may use, a comma list [default: all]
     #[arg(long, value_name = "MODELS", value_delimiter = ',', value_parser = model_name)]
@@ -108,18 +92,10 @@ pub(super) struct Rotate {
 }
 
 fn key_id(text: &str) -> Result<String, &'static str> {
-    if parse::is_key_id(text) {
-        Ok(text.into())
-    } else {
-        Err("a name is 1 to 64 of A-Z a-z 0-9 _ -")
-    }
+    if parse::is_key_id(text) { Ok(text.into()) } else { Err("a name is 1 to 64 of A-Z a-z 0-9 _ -") }
 }
 
 fn model_name(text: &str) -> Result<String, &'static str> {
     let rule = "a model name is not empty and holds no spaces, commas or *";
-    if parse::is_model_name(text) {
-        Ok(text.into())
-    } else {
-        Err(rule)
-    }
+    if parse::is_model_name(text) { Ok(text.into()) } else { Err(rule) }
 }

@@ -20,6 +20,7 @@ const READ_BUFFER: usize = 8 << 10;
 #[derive(Debug, Default)]
 pub struct Tail {
     lines: VecDeque<String>,
+    seen: u64,
 }
 
 impl Tail {
@@ -28,6 +29,7 @@ impl Tail {
         if line.is_empty() {
             return;
         }
+        self.seen += 1;
         if self.lines.len() == TAIL_LINES {
             self.lines.pop_front();
         }
@@ -45,6 +47,11 @@ impl Tail {
     /// The lines, oldest first.
     pub fn lines(&self) -> impl DoubleEndedIterator<Item = &str> {
         self.lines.iter().map(String::as_str)
+    }
+
+    /// How many lines there were, those forgotten included: a sign of life.
+    pub fn seen(&self) -> u64 {
+        self.seen
     }
 
     /// Forgets all lines, for the next start.

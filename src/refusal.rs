@@ -1,0 +1,244 @@
+//! Every answer that the gateway gives in its own name: one closed enum, one table (contract, section 4).
+//!
+//! Owns status, type, code, headers and both JSON shapes of an error, as a response and as the last event of a stream
+//! that has already begun. Errors that llama-server gives are passed on and never come here.
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderValue, Response, StatusCode};
+use serde_json::json;
+use std::fmt;
+use std::time::Duration;
+
+/// Why the gateway does not pass a request on, or cannot finish an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// The request cannot be understood; says why.
+    BadRequest(String),
+    /// No key was sent.
+    MissingKey,
+    /// The key is not one of ours.
+    InvalidKey,
+    /// The key was one of ours until it expired.
+    ExpiredKey,
+    /// The key lacks the scope named.
+    ScopeRequired(&'static str),
+    /// The key may not use the model named.
+    ModelNotAllowed(String),
+    /// No such route, or not with this method.
+    RouteNotFound,
+    /// The client was too slow to send its request.
+    RequestTimeout,
+    /// The body is larger than so many bytes.
+    PayloadTooLarge(usize),
+    /// The model is being loaded.
+    ModelLoading(Duration),
+    /// No llama-server can take the request now.
+    BackendUnavailable(Duration),
+    /// The service is being stopped.
+    ShuttingDown(Duration),
+    /// llama-server broke the connection.
+    BackendError,
+    /// llama-server took too long.
+    BackendTimeout,
+    /// Something in the gateway itself failed; says what, for the operator's own routes.
+    Internal(String),
+}
+
+/// One row of the table of errors.
+struct Row {
+    status: StatusCode,
+    kind: &'static str,
+    code: &'static str,
+    /// Whether the connection ends with the answer, because the rest of the request was not read.
+    closes: bool,
+}
+
+/// The shape in which a client expects errors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// `{"error":{"message","type","param","code"}}`
+    OpenAi,
+    /// `{"type":"error","error":{"type","message"}}`
+    Anthropic,
+}
+
+impl Refusal {
+    fn row(&self) -> Row {
+        let row = |status, kind, code| Row { status, kind, code, closes: false };
+        let closing = |status, kind, code| Row { status, kind, code, closes: true };
+        const INVALID: &str = "invalid_request_error";
+        match self {
+            Self::BadRequest(_) => closing(StatusCode::BAD_REQUEST, INVALID, "bad_request"),
+            Self::MissingKey => row(StatusCode::UNAUTHORIZED, INVALID, "missing_api_key"),
+            Self::InvalidKey => row(StatusCode::UNAUTHORIZED, INVALID, "invalid_api_key"),
+            Self::ExpiredKey => row(StatusCode::UNAUTHORIZED, INVALID, "api_key_expired"),
+            Self::ScopeRequired(_) => row(StatusCode::FORBIDDEN, "permission_error", "scope_required"),
+            Self::ModelNotAllowed(_) => row(StatusCode::FORBIDDEN, "permission_error", "model_not_allowed"),
+            Self::RouteNotFound => row(StatusCode::NOT_FOUND, INVALID, "route_not_found"),
+            Self::RequestTimeout => closing(StatusCode::REQUEST_TIMEOUT, "timeout_error", "request_timeout"),
+            Self::PayloadTooLarge(_) => closing(StatusCode::PAYLOAD_TOO_LARGE, INVALID, "payload_too_large"),
+            Self::ModelLoading(_) => row(StatusCode::SERVICE_UNAVAILABLE, "server_error", "model_loading"),
+            Self::BackendUnavailable(_) => row(StatusCode::SERVICE_UNAVAILABLE, "server_error", "backend_unavailable"),
+            Self::ShuttingDown(_) => closing(StatusCode::SERVICE_UNAVAILABLE, "server_error", "shutting_down"),
+            Self::BackendError => row(StatusCode::BAD_GATEWAY, "server_error", "backend_error"),
+            Self::BackendTimeout => row(StatusCode::GATEWAY_TIMEOUT, "timeout_error", "backend_timeout"),
+            Self::Internal(_) => row(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "internal_error"),
+        }
+    }
+
+    /// The status of the answer.
+    pub fn status(&self) -> StatusCode {
+        self.row().status
+    }
+
+    /// The stable code that clients may act on.
+    pub fn code(&self) -> &'static str {
+        self.row().code
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::ModelLoading(wait) | Self::BackendUnavailable(wait) | Self::ShuttingDown(wait) => Some(*wait),
+            _ => None,
+        }
+    }
+
+    /// The whole answer.
+    pub fn response(&self, shape: Shape) -> Response<Bytes> {
+        let row = self.row();
+        let mut response = Response::new(Bytes::from(self.body(shape).to_string()));
+        *response.status_mut() = row.status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if row.closes {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        if row.status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(wait) = self.retry_after() {
+            // Whole seconds, at least one: a client that is told 0 comes back at once.
+            headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs_f64().ceil().max(1.0) as u64));
+        }
+        response
+    }
+
+    /// The last event of a stream whose status has already gone out. No `[DONE]` follows it.
+    pub fn event(&self, shape: Shape) -> Bytes {
+        let body = self.body(shape);
+        Bytes::from(match shape {
+            Shape::OpenAi => format!("data: {body}\n\n"),
+            Shape::Anthropic => format!("event: error\ndata: {body}\n\n"),
+        })
+    }
+
+    fn body(&self, shape: Shape) -> serde_json::Value {
+        let row = self.row();
+        let message = self.to_string();
+        match shape {
+            Shape::OpenAi => {
+                let param = (row.status == StatusCode::UNAUTHORIZED).then_some("authorization");
+                json!({"error": {"message": message, "type": row.kind, "param": param, "code": row.code}})
+            }
+            Shape::Anthropic => {
+                json!({"type": "error", "error": {"type": anthropic_type(row.status), "message": message}})
+            }
+        }
+    }
+}
+
+/// Anthropic's names for kinds of errors, by status (its API's error reference).
+fn anthropic_type(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        401 => "authentication_error",
+        403 => "permission_error",
+        404 => "not_found_error",
+        408 | 504 => "timeout_error",
+        413 => "request_too_large",
+        429 => "rate_limit_error",
+        503 => "overloaded_error",
+        status if status < 500 => "invalid_request_error",
+        _ => "api_error",
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BadRequest(why) => write!(f, "Bad request: {why}"),
+            Self::MissingKey => f.write_str("No API key: send it as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'"),
+            Self::InvalidKey => f.write_str("Invalid API key"),
+            Self::ExpiredKey => f.write_str("This API key has expired"),
+            Self::ScopeRequired(scope) => write!(f, "This needs an API key with the scope '{scope}'"),
+            Self::ModelNotAllowed(model) => write!(f, "This API key may not use the model '{model}'"),
+            Self::RouteNotFound => f.write_str("No such route, or not with this method"),
+            Self::RequestTimeout => f.write_str("The request took too long to arrive"),
+            Self::PayloadTooLarge(limit) => write!(f, "The request body is larger than {limit} bytes"),
+            Self::ModelLoading(_) => f.write_str("The model is being loaded, try again later"),
+            Self::BackendUnavailable(_) => f.write_str("No llama-server can take the request now, try again later"),
+            Self::ShuttingDown(_) => f.write_str("The service is shutting down"),
+            Self::BackendError => f.write_str("llama-server ended the connection before its answer was complete"),
+            Self::BackendTimeout => f.write_str("llama-server took too long to answer"),
+            Self::Internal(what) => f.write_str(what),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all() -> Vec<Refusal> {
+        let wait = Duration::from_millis(1_200);
+        vec![
+            Refusal::BadRequest("x".into()),
+            Refusal::MissingKey,
+            Refusal::InvalidKey,
+            Refusal::ExpiredKey,
+            Refusal::ScopeRequired("admin"),
+            Refusal::ModelNotAllowed("m".into()),
+            Refusal::RouteNotFound,
+            Refusal::RequestTimeout,
+            Refusal::PayloadTooLarge(1),
+            Refusal::ModelLoading(wait),
+            Refusal::BackendUnavailable(wait),
+            Refusal::ShuttingDown(wait),
+            Refusal::BackendError,
+            Refusal::BackendTimeout,
+            Refusal::Internal("x".into()),
+        ]
+    }
+
+    #[test]
+    fn codes_are_stable_and_unique() {
+        let codes: std::collections::BTreeSet<_> = all().iter().map(Refusal::code).collect();
+        assert_eq!(codes.len(), all().len());
+    }
+
+    #[test]
+    fn retry_after_is_whole_seconds_rounded_up() {
+        let response = Refusal::ModelLoading(Duration::from_millis(1_200)).response(Shape::OpenAi);
+        assert_eq!(response.headers()["retry-after"], "2");
+        let response = Refusal::ModelLoading(Duration::ZERO).response(Shape::OpenAi);
+        assert_eq!(response.headers()["retry-after"], "1");
+    }
+
+    #[test]
+    fn both_shapes_are_json_and_every_401_says_how_to_authenticate() {
+        for refusal in all() {
+            for shape in [Shape::OpenAi, Shape::Anthropic] {
+                let response = refusal.response(shape);
+                let body: serde_json::Value = serde_json::from_slice(response.body()).unwrap();
+                assert!(body["error"]["message"].is_string() && body["error"]["type"].is_string());
+                assert_eq!(response.headers().contains_key("www-authenticate"), response.status() == 401);
+            }
+        }
+    }
+
+    #[test]
+    fn a_stream_ends_with_an_error_event_in_the_clients_own_shape() {
+        assert!(Refusal::BackendError.event(Shape::OpenAi).starts_with(b"data: {\"error\":"));
+        assert!(Refusal::BackendError.event(Shape::Anthropic).starts_with(b"event: error\ndata: {"));
+    }
+}

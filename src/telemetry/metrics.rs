@@ -1,0 +1,292 @@
+//! Every metric, in one struct: the only place that names one (contract, section 7).
+//!
+//! Label values come from closed sets only: routes of the route table, configured models, ids of the key file, codes
+//! of the refusal table. Nothing here asks llama-server anything, so a scrape never touches it.
+
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::{Family, MetricConstructor};
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+use std::sync::atomic::AtomicU64;
+use std::time::Instant;
+
+type Seconds = Counter<f64, AtomicU64>;
+
+/// A histogram family whose buckets suit requests that take from a millisecond to minutes.
+pub type Timings<L> = Family<L, Histogram, fn() -> Histogram>;
+
+/// Upper bounds of the buckets of request and queue times, in seconds.
+const REQUEST_BUCKETS: [f64; 14] =
+    [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0, 600.0];
+
+/// Labels of `llamagate_requests_total`.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct RequestLabels {
+    /// A configured model, or `other`.
+    pub model: String,
+    /// A route of the route table, or `other`.
+    pub route: &'static str,
+    /// The status that was sent.
+    pub status: u16,
+}
+
+/// Labels of metrics by model and route.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct RouteLabels {
+    /// A configured model, or `other`.
+    pub model: String,
+    /// A route of the route table, or `other`.
+    pub route: &'static str,
+}
+
+/// Labels of metrics by model.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ModelLabels {
+    /// A configured model.
+    pub model: String,
+}
+
+/// Labels of `llamagate_refusals_total`.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct CodeLabels {
+    /// A code of the refusal table.
+    pub code: &'static str,
+}
+
+/// Labels of `llamagate_key_requests_total`.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct KeyLabels {
+    /// An id of the key file.
+    pub key: String,
+    /// `2xx`, `4xx`, `5xx` and so on.
+    pub status_class: &'static str,
+}
+
+/// Labels of a worker.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct WorkerLabels {
+    /// The model that the worker serves.
+    pub model: String,
+    /// The number of the worker among those of its model, from 0.
+    pub worker: u32,
+}
+
+/// Labels of `llamagate_worker_state`: 1 for the state that the worker is in, 0 for the others.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct StateLabels {
+    /// The model that the worker serves.
+    pub model: String,
+    /// The number of the worker among those of its model, from 0.
+    pub worker: u32,
+    /// A state of the worker's state machine.
+    pub state: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct BuildLabels {
+    version: &'static str,
+    platform: String,
+}
+
+macro_rules! metrics {
+    ($( $field:ident: $type:ty = $make:expr, $name:literal, $labels:literal, $help:literal; )+) => {
+        /// The metrics of one running service.
+        pub struct Metrics {
+            registry: Registry,
+            started: Instant,
+            $( #[doc = $help] pub $field: $type, )+
+        }
+
+        /// Name, kind and labels, and meaning of every metric, for `docs/METRICS.md`.
+        const TABLE: &[(&str, &str, &str, &str)] = &[ $( ($name, stringify!($type), $labels, $help) ),+ ];
+
+        impl Metrics {
+            /// All at zero. `platform` is the name of the detected one.
+            pub fn new(platform: &str) -> Self {
+                let mut registry = Registry::default();
+                $(
+                    let $field: $type = $make;
+                    registry.register($name, $help, $field.clone());
+                )+
+                let build = Family::<BuildLabels, Gauge>::default();
+                build.get_or_create(&BuildLabels { version: env!("CARGO_PKG_VERSION"), platform: platform.to_owned() }).set(1);
+                registry.register("llamagate_build_info", "Version and platform", build);
+                Self { registry, started: Instant::now(), $( $field, )+ }
+            }
+        }
+    };
+}
+
+fn timings() -> Histogram {
+    Histogram::new(REQUEST_BUCKETS)
+}
+
+fn family<L: Clone + std::hash::Hash + Eq>() -> Timings<L>
+where
+    fn() -> Histogram: MetricConstructor<Histogram>,
+{
+    Family::new_with_constructor(timings as fn() -> Histogram)
+}
+
+metrics! {
+    requests: Counter = Counter::default(), "gateway_requests", "", "Requests on inference routes, refused ones included";
+    success: Counter = Counter::default(), "gateway_requests_success", "", "Requests that were answered with a status below 400, to the end";
+    error: Counter = Counter::default(), "gateway_requests_error", "", "Requests that were refused, failed or cut";
+    active: Gauge = Gauge::default(), "gateway_requests_active", "", "Requests that hold a slot";
+    authenticated: Counter = Counter::default(), "gateway_requests_authenticated", "", "Requests with a good key";
+    unauthorized: Counter = Counter::default(), "gateway_requests_unauthorized", "", "Requests refused with 401 or 403";
+    bytes_sent: Counter = Counter::default(), "gateway_bytes_sent", "", "Bytes of answers' bodies";
+    queue_depth: Gauge = Gauge::default(), "gateway_queue_depth", "", "Requests that wait for a slot";
+    queue_rejections: Counter = Counter::default(), "gateway_queue_rejections", "", "Requests refused because the queue was full";
+    queue_wait: Seconds = Seconds::default(), "gateway_queue_wait_seconds", "", "Time that requests waited for a slot, in seconds";
+    by_route: Family<RequestLabels, Counter> = Family::default(), "llamagate_requests", "model, route, status", "Requests by model, route and status";
+    refusals: Family<CodeLabels, Counter> = Family::default(), "llamagate_refusals", "code", "Refusals by code";
+    request_seconds: Timings<RouteLabels> = family(), "llamagate_request_seconds", "model, route", "Time from a request's arrival to the end of its answer, in seconds";
+    queue_seconds: Timings<ModelLabels> = family(), "llamagate_queue_seconds", "model", "Time that a request waited for a slot, in seconds";
+    first_byte_seconds: Timings<ModelLabels> = family(), "llamagate_time_to_first_byte_seconds", "model", "Time from a request's arrival to the first byte of its answer, in seconds";
+    key_requests: Family<KeyLabels, Counter> = Family::default(), "llamagate_key_requests", "key, status_class", "Requests by key and class of status";
+    worker_state: Family<StateLabels, Gauge> = Family::default(), "llamagate_worker_state", "model, worker, state", "1 for the state that a worker is in, 0 for the others";
+    worker_restarts: Family<WorkerLabels, Counter> = Family::default(), "llamagate_worker_restarts", "model, worker", "Restarts of a worker";
+    workers_ready: Family<ModelLabels, Gauge> = Family::default(), "llamagate_workers_ready", "model", "Workers that can serve";
+    load_seconds: Family<ModelLabels, Gauge<f64, AtomicU64>> = Family::default(), "llamagate_model_load_seconds", "model", "Time of the last load, from process start to ready, in seconds";
+    log_lines_lost: Family<FolderLabels, Gauge> = Family::default(), "llamagate_log_lines_lost", "folder", "Log lines that a full queue or disk has cost";
+}
+
+/// Labels of `llamagate_log_lines_lost`.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct FolderLabels {
+    /// `_boot` or `access`.
+    pub folder: &'static str,
+}
+
+/// The two text formats of Prometheus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TextFormat {
+    /// `text/plain; version=0.0.4`
+    Prometheus,
+    /// `application/openmetrics-text; version=1.0.0`
+    OpenMetrics,
+}
+
+impl TextFormat {
+    /// The value of `Content-Type`.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
+
+impl Metrics {
+    /// Seconds since the start.
+    pub fn uptime(&self) -> f64 {
+        self.started.elapsed().as_secs_f64()
+    }
+
+    /// All metrics as text.
+    pub fn text(&self, format: TextFormat) -> String {
+        let mut out = String::new();
+        // Writing to a string cannot fail.
+        let _ = text::encode_registry(&mut out, &self.registry);
+        let _ = writeln!(
+            out,
+            "# HELP gateway_uptime_seconds Time since the start, in seconds.\n\
+             # TYPE gateway_uptime_seconds gauge\ngateway_uptime_seconds {:.3}",
+            self.uptime()
+        );
+        match format {
+            TextFormat::OpenMetrics => out + "# EOF\n",
+            TextFormat::Prometheus => as_prometheus_text(&out),
+        }
+    }
+
+    /// The original's JSON form. Two names appear twice, as the contract says them and as the original did.
+    pub fn json(&self) -> Value {
+        json!({"gateway": {
+            "requests": self.requests.get(),
+            "requests_total": self.requests.get(),
+            "requests_success": self.success.get(),
+            "requests_error": self.error.get(),
+            "requests_active": self.active.get(),
+            "requests_authenticated": self.authenticated.get(),
+            "requests_unauthorized": self.unauthorized.get(),
+            "bytes_sent": self.bytes_sent.get(),
+            "queue_depth": self.queue_depth.get(),
+            "queue_rejections": self.queue_rejections.get(),
+            "queue_wait_seconds": self.queue_wait.get(),
+            "queue_wait_seconds_total": self.queue_wait.get(),
+            "uptime_seconds": self.uptime(),
+        }})
+    }
+}
+
+/// OpenMetrics names a counter's family without `_total`; the older text format names it as its samples.
+fn as_prometheus_text(openmetrics: &str) -> String {
+    let counters: Vec<&str> =
+        openmetrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter")).collect();
+    let mut out = String::with_capacity(openmetrics.len() + counters.len() * 12);
+    for line in openmetrics.lines() {
+        let mut words = line.splitn(4, ' ');
+        match (words.next(), words.next(), words.next(), words.next()) {
+            (Some("#"), Some(keyword), Some(name), Some(rest)) if counters.contains(&name) => {
+                let _ = writeln!(out, "# {keyword} {name}_total {rest}");
+            }
+            _ => {
+                out.push_str(line);
+                out.push('\n');
+            }
+        }
+    }
+    out
+}
+
+/// The text of `docs/METRICS.md`.
+pub fn metrics_reference() -> String {
+    let mut out = String::from(
+        "# Metrics\n\n\
+         Generated from `src/telemetry/metrics.rs`; `UPDATE_DOCS=1 cargo test --test it docs` writes it anew.\n\n\
+         `GET /metrics` on the gateway port and on the health port answers JSON, or Prometheus' text with\n\
+         `Accept: text/plain`, `Accept: application/openmetrics-text` or `?format=prometheus`. A scrape never touches\n\
+         llama-server. Unknown routes count as `other`.\n\n\
+         | metric | kind | labels | meaning |\n|---|---|---|---|\n",
+    );
+    for (name, kind, labels, help) in TABLE {
+        let counter = kind.contains("Counter") || *kind == "Seconds";
+        let shown = if counter { format!("{name}_total") } else { (*name).to_owned() };
+        let kind = if counter {
+            "counter"
+        } else if kind.contains("Gauge") {
+            "gauge"
+        } else {
+            "histogram"
+        };
+        let labels = if labels.is_empty() { "-" } else { labels };
+        let _ = writeln!(out, "| `{shown}` | {kind} | {labels} | {help}. |");
+    }
+    out.push_str("| `gateway_uptime_seconds` | gauge | - | Time since the start, in seconds. |\n");
+    out.push_str("| `llamagate_build_info` | gauge | version, platform | Always 1. |\n");
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_older_text_format_names_counters_as_their_samples() {
+        let metrics = Metrics::new("local");
+        metrics.requests.inc();
+        let old = metrics.text(TextFormat::Prometheus);
+        assert!(old.contains("# TYPE gateway_requests_total counter\ngateway_requests_total 1\n"), "{old}");
+        assert!(!old.contains("# EOF"));
+        let new = metrics.text(TextFormat::OpenMetrics);
+        assert!(new.contains("# TYPE gateway_requests counter\ngateway_requests_total 1\n"), "{new}");
+        assert!(new.ends_with("# EOF\n"));
+        assert!(new.contains("llamagate_build_info{version=\""), "{new}");
+    }
+}

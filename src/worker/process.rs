@@ -1,0 +1,166 @@
+//! Processes: how one is started, signalled and ended with everything it forked. The only file with `unsafe`.
+//!
+//! Linux sends the parent-death signal when the *thread* that forked ends, not the process. So one thread, which lives
+//! as long as the program, forks all children; [`Spawner`] sends it the commands.
+
+use crate::settings::bounds::{SPAWN_QUEUE, STOP_GRACE};
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use std::ffi::OsString;
+use std::io::{self, PipeReader};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::sync::mpsc;
+use tokio::net::unix::pipe;
+use tokio::process::{Child, Command};
+use tokio::sync::oneshot;
+
+/// A command line, complete: the child gets this environment and no other.
+pub(super) struct CommandLine {
+    pub(super) program: PathBuf,
+    pub(super) arguments: Vec<OsString>,
+    pub(super) environment: Vec<(String, OsString)>,
+}
+
+type Answer = oneshot::Sender<io::Result<Process>>;
+
+/// The thread that forks.
+#[derive(Clone)]
+pub struct Spawner(mpsc::SyncSender<(CommandLine, Answer)>);
+
+impl Spawner {
+    /// Starts the thread. It ends when the last `Spawner` is dropped; the children it started end with it.
+    pub fn start(runtime: tokio::runtime::Handle) -> io::Result<Self> {
+        let (orders, inbox) = mpsc::sync_channel::<(CommandLine, Answer)>(SPAWN_QUEUE);
+        std::thread::Builder::new().name("spawner".to_owned()).spawn(move || {
+            let _runtime = runtime.enter();
+            while let Ok((line, answer)) = inbox.recv() {
+                // Nobody waits any more: the process is dropped, and dropping it kills it.
+                let _ = answer.send(Process::spawn(line));
+            }
+        })?;
+        Ok(Self(orders))
+    }
+
+    /// Starts a process.
+    pub(super) async fn spawn(&self, line: CommandLine) -> io::Result<Process> {
+        let (answer, outcome) = oneshot::channel();
+        let gone = || io::Error::other("the thread that starts processes is gone");
+        self.0.try_send((line, answer)).map_err(|_| gone())?;
+        outcome.await.map_err(|_| gone())?
+    }
+}
+
+/// A running child, leader of a process group of its own. Dropping it kills the group.
+pub(super) struct Process {
+    child: Child,
+    group: Pid,
+    ended: Option<ExitStatus>,
+    output: Option<pipe::Receiver>,
+}
+
+impl Process {
+    fn spawn(line: CommandLine) -> io::Result<Self> {
+        let (reader, writer) = io::pipe()?;
+        #[expect(clippy::disallowed_methods, reason = "this file is the one that creates processes")]
+        let mut command = Command::new(&line.program);
+        command
+            .args(&line.arguments)
+            .env_clear()
+            .envs(line.environment)
+            .stdin(Stdio::null())
+            .stdout(writer.try_clone()?)
+            .stderr(writer)
+            .process_group(0);
+        die_with_parent(&mut command);
+        let child = command.spawn()?;
+        // The command holds the write ends; while they are open the reader never sees the end.
+        drop(command);
+        let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).ok_or(Errno::ESRCH)?;
+        let process = Self { child, group: Pid::from_raw(pid), ended: None, output: Some(receiver(reader)?) };
+        Ok(process)
+    }
+
+    /// The process id, which is the id of its group too.
+    pub(super) fn pid(&self) -> i32 {
+        self.group.as_raw()
+    }
+
+    /// What the process and its children write to standard output and error; once.
+    pub(super) fn take_output(&mut self) -> Option<pipe::Receiver> {
+        self.output.take()
+    }
+
+    /// Memory of the process that is in RAM, in pages. It grows while a model is read.
+    pub(super) fn resident_pages(&self) -> Option<u64> {
+        let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.pid())).ok()?;
+        statm.split(' ').nth(1)?.parse().ok()
+    }
+
+    /// Waits for the process to end, then ends what it forked. May be called again, and cancelled.
+    pub(super) async fn wait(&mut self) -> io::Result<ExitStatus> {
+        if let Some(status) = self.ended {
+            return Ok(status);
+        }
+        let status = self.child.wait().await?;
+        // Its group id stays taken while any member lives, so this reaches only what it forked.
+        let _ = killpg(self.group, Signal::SIGKILL);
+        self.ended = Some(status);
+        Ok(status)
+    }
+
+    /// The stop ladder: SIGTERM, [`STOP_GRACE`], SIGKILL, each to the whole group.
+    pub(super) async fn stop(&mut self) -> io::Result<ExitStatus> {
+        self.signal(Signal::SIGTERM);
+        if let Ok(status) = tokio::time::timeout(STOP_GRACE, self.wait()).await {
+            return status;
+        }
+        self.kill().await
+    }
+
+    /// SIGKILL to the whole group, and wait.
+    pub(super) async fn kill(&mut self) -> io::Result<ExitStatus> {
+        self.signal(Signal::SIGKILL);
+        self.wait().await
+    }
+
+    fn signal(&self, signal: Signal) {
+        if self.ended.is_none() {
+            let _ = killpg(self.group, signal);
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.signal(Signal::SIGKILL);
+    }
+}
+
+fn receiver(reader: PipeReader) -> io::Result<pipe::Receiver> {
+    pipe::Receiver::from_owned_fd(OwnedFd::from(reader))
+}
+
+/// Has the kernel kill the child when the thread that forks it ends, and with it this program, however it ends.
+fn die_with_parent(command: &mut Command) {
+    let parent = nix::unistd::getpid();
+    let arm = move || {
+        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+        // The parent may have died before the signal was armed; then nobody would send it.
+        if nix::unistd::getppid() == parent { Ok(()) } else { Err(io::Error::from(Errno::ESRCH)) }
+    };
+    #[expect(unsafe_code, reason = "pre_exec is the only way to run prctl in the child")]
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed. `arm` makes two plain system calls,
+    // allocates nothing and takes no lock.
+    unsafe {
+        command.pre_exec(arm);
+    }
+}
+
+/// Exit code and signal of a status, of which exactly one is set.
+pub(super) fn code_and_signal(status: ExitStatus) -> (Option<i32>, Option<i32>) {
+    (status.code(), status.signal())
+}

@@ -1,0 +1,189 @@
+//! The states of a worker and which may follow which: pure, so that a table can test it.
+
+use serde::Serialize;
+use std::fmt;
+
+/// Where a worker stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// No process, and none is wanted.
+    Stopped,
+    /// A process has been started; it does not answer yet.
+    Starting,
+    /// It answers that it is loading its model.
+    Loading,
+    /// It serves.
+    Ready,
+    /// It has served, and now fails its probes.
+    Unhealthy,
+    /// It has ended; the next start comes after a pause.
+    Backoff,
+    /// It has ended too often; nobody starts it again.
+    Failed,
+    /// It is being stopped.
+    Draining,
+}
+
+/// What happens to a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// A process has been started.
+    Spawned,
+    /// A probe was answered: still loading.
+    AnswersLoading,
+    /// A probe was answered: ready.
+    AnswersReady,
+    /// Too many probes in a row were not answered well.
+    ProbesFailed,
+    /// The process has ended or could not be started, and may be started again.
+    Ended,
+    /// The process has ended, and the restart budget is spent.
+    BudgetSpent,
+    /// Somebody wants it stopped.
+    StopAsked,
+    /// The process is gone after [`Event::StopAsked`].
+    Stopped,
+}
+
+impl State {
+    /// All states, in the order of a life.
+    pub const ALL: [Self; 8] = [
+        Self::Stopped,
+        Self::Starting,
+        Self::Loading,
+        Self::Ready,
+        Self::Unhealthy,
+        Self::Backoff,
+        Self::Failed,
+        Self::Draining,
+    ];
+
+    /// The name in JSON and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::Starting => "starting",
+            Self::Loading => "loading",
+            Self::Ready => "ready",
+            Self::Unhealthy => "unhealthy",
+            Self::Backoff => "backoff",
+            Self::Failed => "failed",
+            Self::Draining => "draining",
+        }
+    }
+
+    /// The state after an event; `None` when the event means nothing in this state.
+    pub fn after(self, event: Event) -> Option<Self> {
+        use Event as E;
+        match (self, event) {
+            (Self::Stopped | Self::Backoff, E::Spawned) => Some(Self::Starting),
+            (Self::Starting, E::AnswersLoading) => Some(Self::Loading),
+            (Self::Starting | Self::Loading | Self::Unhealthy, E::AnswersReady) => Some(Self::Ready),
+            (Self::Ready, E::ProbesFailed) => Some(Self::Unhealthy),
+            (
+                Self::Stopped | Self::Starting | Self::Loading | Self::Ready | Self::Unhealthy | Self::Backoff,
+                E::Ended,
+            ) => Some(Self::Backoff),
+            (
+                Self::Stopped | Self::Starting | Self::Loading | Self::Ready | Self::Unhealthy | Self::Backoff,
+                E::BudgetSpent,
+            ) => Some(Self::Failed),
+            (Self::Starting | Self::Loading | Self::Ready | Self::Unhealthy, E::StopAsked) => Some(Self::Draining),
+            (Self::Stopped | Self::Backoff, E::StopAsked) => Some(Self::Stopped),
+            (Self::Draining, E::Stopped) => Some(Self::Stopped),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EVENTS: [Event; 8] = [
+        Event::Spawned,
+        Event::AnswersLoading,
+        Event::AnswersReady,
+        Event::ProbesFailed,
+        Event::Ended,
+        Event::BudgetSpent,
+        Event::StopAsked,
+        Event::Stopped,
+    ];
+
+    #[test]
+    fn the_table_of_transitions() {
+        use Event as E;
+        use State as S;
+        // One row a state: what each event of EVENTS, in order, leads to.
+        let none = None;
+        let table: [(S, [Option<S>; 8]); 8] = [
+            (
+                S::Stopped,
+                [Some(S::Starting), none, none, none, Some(S::Backoff), Some(S::Failed), Some(S::Stopped), none],
+            ),
+            (
+                S::Starting,
+                [
+                    none,
+                    Some(S::Loading),
+                    Some(S::Ready),
+                    none,
+                    Some(S::Backoff),
+                    Some(S::Failed),
+                    Some(S::Draining),
+                    none,
+                ],
+            ),
+            (
+                S::Loading,
+                [none, none, Some(S::Ready), none, Some(S::Backoff), Some(S::Failed), Some(S::Draining), none],
+            ),
+            (
+                S::Ready,
+                [none, none, none, Some(S::Unhealthy), Some(S::Backoff), Some(S::Failed), Some(S::Draining), none],
+            ),
+            (
+                S::Unhealthy,
+                [none, none, Some(S::Ready), none, Some(S::Backoff), Some(S::Failed), Some(S::Draining), none],
+            ),
+            (
+                S::Backoff,
+                [Some(S::Starting), none, none, none, Some(S::Backoff), Some(S::Failed), Some(S::Stopped), none],
+            ),
+            (S::Failed, [none; 8]),
+            (S::Draining, [none, none, none, none, none, none, none, Some(S::Stopped)]),
+        ];
+        for (state, row) in table {
+            for (event, expected) in EVENTS.into_iter().zip(row) {
+                assert_eq!(state.after(event), expected, "{state:?} after {event:?}");
+            }
+        }
+        assert_eq!(EVENTS[0], E::Spawned);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn only_ready_serves_and_failed_is_final(steps in proptest::collection::vec(0usize..EVENTS.len(), 0..200)) {
+            let mut state = State::Stopped;
+            let mut failed = false;
+            for step in steps {
+                if let Some(next) = state.after(EVENTS[step]) {
+                    proptest::prop_assert!(!failed, "left {state:?} after failing");
+                    if next == State::Ready {
+                        proptest::prop_assert_eq!(EVENTS[step], Event::AnswersReady);
+                    }
+                    state = next;
+                }
+                failed |= state == State::Failed;
+            }
+        }
+    }
+}
