@@ -1,8 +1,34 @@
 //! llamagate: a gateway that launches, watches and restarts llama.cpp's `llama-server` and stands in front of it.
+//!
+//! Two journeys go through this house. **A request's journey** is in [`gateway`]: accept, limits, who is calling, may
+//! they, wait in line, which worker, forward, the answer streams back, accounted. Read `gateway/pipeline.rs` first.
+//! **A worker's journey** is in [`worker`]: start a process, is it well, its logs, restart or give up. They meet in
+//! one place, the [`fleet`].
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`app`] | the composition: what is started and stopped in which order |
+//! | [`cli`] | subcommands and their exit codes |
+//! | [`preflight`] | what must hold before anything is started: model, llama-server, keys |
+//! | [`settings`], [`platform`] | every name, default and bound; where we are |
+//! | [`keys`] | the key file |
+//! | [`models`] | model files |
+//! | [`worker`] | llama-server processes |
+//! | [`fleet`] | who is ready |
+//! | [`gateway`] | requests |
+//! | [`operator`] | health, metrics, reload |
+//! | [`refusal`] | every error that the gateway answers in its own name |
+//! | [`telemetry`] | metrics and logs |
 
+pub mod app;
+pub mod cli;
+pub mod fleet;
+pub mod gateway;
 pub mod keys;
 pub mod models;
+pub mod operator;
 pub mod platform;
+pub mod preflight;
 pub mod refusal;
 pub mod settings;
 pub mod telemetry;

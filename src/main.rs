@@ -1,2 +1,7 @@
-//! (in the making)
-fn main() {}
+//! The gateway's program; everything it does is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    llamagate::cli::main()
+}

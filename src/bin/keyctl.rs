@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use jiff::Timestamp;
+use llamagate::cli::detect_platform;
 use llamagate::keys::edit::{self, EditError, Rotation};
 use llamagate::keys::expiry;
 use llamagate::keys::list::{as_json, as_table};
@@ -16,6 +17,7 @@ use llamagate::keys::parse::{Entry, KeyFile};
 use llamagate::keys::secret::{self, NewSecret};
 use llamagate::keys::write::{IfMissing, Updated, Written, update};
 use llamagate::keys::{self, CHANGE_SEEN_WITHIN, Key, KeyFileError};
+use llamagate::settings::Environment;
 
 #[path = "keyctl/args.rs"]
 mod args;
@@ -23,8 +25,11 @@ mod args;
 use args::{Cli, Generate, Rotate, Verb};
 
 /// Where the key file is when neither `--file` nor AUTH_KEYS_FILE names it.
-fn default_file() -> Option<PathBuf> {
-    None
+fn default_file() -> PathBuf {
+    let environment = Environment::capture();
+    let given = environment.get("DATA_DIR").map(PathBuf::from);
+    let data_dir = given.unwrap_or_else(|| detect_platform(&environment).data_dir);
+    data_dir.join("api_keys.txt")
 }
 
 fn main() -> ExitCode {
@@ -36,10 +41,7 @@ fn main() -> ExitCode {
             return u8::try_from(usage.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
         }
     };
-    let Some(file) = cli.file.or_else(default_file) else {
-        complain("no key file is named", "give --file FILE or set AUTH_KEYS_FILE");
-        return ExitCode::from(2);
-    };
+    let file = cli.file.unwrap_or_else(default_file);
     let session = Session { file, quiet: cli.quiet, now: Timestamp::now() };
     let done = match cli.verb {
         Verb::Generate(wanted) => session.generate(wanted),

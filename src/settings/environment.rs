@@ -51,7 +51,7 @@ impl<const N: usize> From<[(&str, &str); N]> for Environment {
 }
 
 /// Whether the path names a file that somebody may execute.
-pub(super) fn is_executable(path: &Path) -> bool {
+pub fn is_executable(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
     path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }

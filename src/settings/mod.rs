@@ -11,7 +11,7 @@ mod reference;
 mod resolve;
 pub mod values;
 
-pub use environment::Environment;
+pub use environment::{Environment, is_executable};
 pub use options::{OPTIONS, OptionRow, Settings};
 pub use reference::configuration_reference;
 pub use resolve::{Inputs, Problem, Resolved, Source, resolve};

@@ -1,0 +1,310 @@
+//! The composition root: the only file that knows both journeys, and the order of start and of stop.
+//!
+//! Start: sockets, keys, health port, worker, gateway. The ports are open before the model is loaded, so a platform's
+//! probe always finds somebody. Stop: refuse new requests, let those in flight finish, stop llama-server, close the
+//! health port last.
+
+use crate::fleet::Fleet;
+use crate::gateway::{Books, Gatekeeper, Gateway, Local, LocalAnswer, Queue, listen};
+use crate::models;
+use crate::operator::Desk;
+use crate::platform::Platform;
+use crate::preflight::Ready;
+use crate::settings::bounds::{CONNECTION_GRACE, DISK_REPORT_INTERVAL, HEALTH_CONNECTIONS};
+use crate::settings::{Environment, Settings};
+use crate::telemetry::access::AccessLog;
+use crate::telemetry::files::Folder;
+use crate::telemetry::log::LogGuard;
+use crate::telemetry::metrics::{FolderLabels, Metrics};
+use crate::worker::{self, Handle, Plan, Spawner};
+use http::Request;
+use hyper::body::Incoming;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info, warn};
+
+/// How the service ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was asked to.
+    Stopped,
+    /// llama-server could not be kept running.
+    BackendFailed,
+}
+
+/// Runs the service until it is told to stop or cannot go on.
+pub async fn run(
+    settings: Settings,
+    ready: Ready,
+    platform: &Platform,
+    environment: &Environment,
+    log: LogGuard,
+) -> io::Result<Outcome> {
+    let settings = Arc::new(settings);
+    let mut signals = Signals::listen()?;
+    let stop_gateway = CancellationToken::new();
+    let stop_workers = CancellationToken::new();
+    let stop_rest = CancellationToken::new();
+    let tasks = TaskTracker::new();
+    let worker_tasks = TaskTracker::new();
+
+    let gateway_listener = open(&settings, settings.listen.port, "gateway")?;
+    let one_listener = settings.listen.port == settings.listen.port_health && settings.listen.port != 0;
+    let health_listener =
+        if one_listener { None } else { Some(open(&settings, settings.listen.port_health, "health port")?) };
+
+    let metrics = Arc::new(Metrics::new(&platform.kind.to_string()));
+    let (access, access_guard) = AccessLog::open(&settings.logs);
+    let books = Arc::new(Books { metrics: Arc::clone(&metrics), access });
+
+    let worker = match &ready.backend {
+        None => None,
+        Some(backend) => {
+            let spawner = Spawner::start(tokio::runtime::Handle::current())?;
+            let plan = Plan {
+                model: models::id_of(&backend.file),
+                number: 0,
+                file: std::path::absolute(&backend.file)?,
+                kind: backend.kind,
+                program: backend.program.clone(),
+                engine: settings.engine.clone(),
+                environment: environment.for_child(),
+                logs: Folder::open(worker_log_dir(&settings), settings.logs.log_keep.get()),
+                instance: settings.logs.instance_id.clone(),
+            };
+            let stop = stop_workers.clone();
+            Some(
+                worker::supervise(plan, spawner, Arc::clone(&metrics), stop, &worker_tasks)
+                    .map_err(io::Error::other)?,
+            )
+        }
+    };
+    let id = ready.backend.as_ref().map_or_else(|| "mock".to_owned(), |backend| models::id_of(&backend.file));
+    let fleet = Arc::new(Fleet::of_one(id, worker.clone()));
+
+    let desk = Arc::new(Desk {
+        fleet: Arc::clone(&fleet),
+        metrics: Arc::clone(&metrics),
+        keys: ready.keys.clone(),
+        platform: platform.kind.to_string(),
+        auth_enabled: settings.access.auth_enabled,
+        max_concurrent: settings.queue.max_concurrent_requests.get(),
+        max_queue_size: settings.queue.max_queue_size.0.unwrap_or(0),
+        stopping: AtomicBool::new(false),
+    });
+    let access = &settings.access;
+    let gatekeeper = Gatekeeper::new(ready.keys.clone(), access.auth_enabled, access.metrics_auth_enabled);
+    let queue = Queue::new(settings.queue.max_concurrent_requests.get(), Arc::clone(&metrics));
+    let gateway =
+        Arc::new(Gateway::new(&settings, gatekeeper, queue, fleet, Arc::clone(&books), answers_of(Arc::clone(&desk))));
+
+    let terms = listen::Terms {
+        header_timeout: settings.limits.client_header_timeout.0,
+        connections: settings.limits.max_connections.get(),
+        drain: settings.service.drain_timeout.0,
+    };
+    let health_thread = health_listener.map(|listener| {
+        let terms = listen::Terms { connections: HEALTH_CONNECTIONS, drain: CONNECTION_GRACE, ..terms };
+        serve_health_on_its_own_thread(listener, terms, Arc::clone(&gateway), stop_rest.clone())
+    });
+    let health_thread = health_thread.transpose()?;
+    if let Some(keys) = ready.keys.clone() {
+        let stop = stop_rest.clone();
+        tasks.spawn(async move { keys.watch(stop).await });
+    }
+    tasks.spawn(report_lost_lines(Arc::clone(&books), log, stop_rest.clone()));
+    let port_file = settings.listen.port_file.clone();
+    if let (Some(path), Ok(address)) = (&port_file, gateway_listener.local_addr()) {
+        write_port_file(path, address.port())?;
+    }
+    let serving = {
+        let gateway = Arc::clone(&gateway);
+        let service = move |request: Request<Incoming>| {
+            let gateway = Arc::clone(&gateway);
+            async move { gateway.serve(request).await }
+        };
+        tasks.spawn(listen::serve(gateway_listener, terms, service, stop_gateway.clone()))
+    };
+
+    let outcome = until_the_end(&mut signals, worker, ready.keys).await;
+
+    desk.stopping.store(true, Ordering::Relaxed);
+    gateway.stop();
+    stop_gateway.cancel();
+    tokio::select! {
+        _ = serving => {}
+        () = signals.stop_again() => warn!("asked again to stop: requests in flight are cut"),
+    }
+    stop_workers.cancel();
+    worker_tasks.close();
+    worker_tasks.wait().await;
+    stop_rest.cancel();
+    tasks.close();
+    if tokio::time::timeout(CONNECTION_GRACE * 3, tasks.wait()).await.is_err() {
+        warn!("some tasks did not end in time");
+    }
+    if let Some(thread) = health_thread {
+        let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+    }
+    if let Some(path) = port_file {
+        let _ = std::fs::remove_file(path);
+    }
+    drop((gateway, desk, books));
+    drop(access_guard);
+    Ok(outcome)
+}
+
+fn open(settings: &Settings, port: u16, name: &str) -> io::Result<TcpListener> {
+    let address = SocketAddr::new(settings.listen.host, port);
+    let listener = listen::bind(address)
+        .map_err(|error| io::Error::new(error.kind(), format!("{name} cannot listen on {address}: {error}")))?;
+    info!("{name} listens on http://{}", listener.local_addr()?);
+    Ok(listener)
+}
+
+fn worker_log_dir(settings: &Settings) -> std::path::PathBuf {
+    let logs = &settings.logs;
+    logs.log_dir.join(match &logs.worker_type {
+        Some(kind) => format!("llama-{kind}"),
+        None => logs.log_name.clone(),
+    })
+}
+
+/// Connects the routes that the gateway answers itself with the operator's desk.
+fn answers_of(desk: Arc<Desk>) -> LocalAnswer {
+    Box::new(move |local, parts| {
+        let answer = match local {
+            Local::Ping | Local::Livez => desk.alive(),
+            Local::Probe => desk.probe(),
+            Local::Readyz => desk.ready(),
+            Local::Health => desk.health(),
+            Local::Metrics => desk.metrics(parts),
+            Local::Reload => {
+                let desk = Arc::clone(&desk);
+                return Box::pin(async move { desk.reload().await });
+            }
+        };
+        Box::pin(async move { Ok(answer) })
+    })
+}
+
+/// The health port has a thread and a runtime of its own, so that it answers while the gateway is saturated.
+fn serve_health_on_its_own_thread(
+    listener: TcpListener,
+    terms: listen::Terms,
+    gateway: Arc<Gateway>,
+    stop: CancellationToken,
+) -> io::Result<std::thread::JoinHandle<()>> {
+    let listener = listener.into_std()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new().name("health-port".to_owned()).spawn(move || {
+        runtime.block_on(async move {
+            let service = move |request: Request<Incoming>| {
+                let gateway = Arc::clone(&gateway);
+                async move { gateway.serve_health(request).await }
+            };
+            match TcpListener::from_std(listener) {
+                Ok(listener) => listen::serve(listener, terms, service, stop).await,
+                Err(error) => error!(%error, "the health port cannot be served"),
+            }
+        });
+    })
+}
+
+/// Waits for a signal to stop, or for the worker to be given up; reloads on the way.
+async fn until_the_end(signals: &mut Signals, worker: Option<Handle>, keys: Option<crate::keys::Store>) -> Outcome {
+    let mut worker = worker;
+    let failed = async {
+        match &mut worker {
+            Some(worker) => worker.failed().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(failed);
+    loop {
+        tokio::select! {
+            _ = signals.terminate.recv() => {
+                info!("SIGTERM received, stopping");
+                return Outcome::Stopped;
+            }
+            _ = signals.interrupt.recv() => {
+                info!("SIGINT received, stopping");
+                return Outcome::Stopped;
+            }
+            exit = &mut failed => {
+                let hint = exit.and_then(|exit| exit.hint).unwrap_or_else(|| "no cause found in its log".to_owned());
+                error!("fatal: llama-server could not be kept running: {hint}");
+                return Outcome::BackendFailed;
+            }
+            _ = signals.hangup.recv() => {
+                let Some(keys) = keys.clone() else { continue };
+                match tokio::task::spawn_blocking(move || keys.reload()).await {
+                    Ok(Ok(keys_loaded)) => info!(keys_loaded, "SIGHUP received, keys reloaded"),
+                    Ok(Err(problem)) => error!(%problem, "SIGHUP received, reload failed, the old keys stay"),
+                    Err(_) => error!("SIGHUP received, reload interrupted, the old keys stay"),
+                }
+            }
+        }
+    }
+}
+
+/// Reports, at most once a minute, what full queues and disks have cost. Keeps the log's writers alive.
+async fn report_lost_lines(books: Arc<Books>, log: LogGuard, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(DISK_REPORT_INTERVAL);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = stop.cancelled() => return,
+        }
+        let sources = [
+            ("_boot", &log.errors, log.dropped.dropped_lines()),
+            ("access", &books.access.errors, books.access.dropped().dropped_lines()),
+        ];
+        for (folder, errors, dropped) in sources {
+            let lost = errors.lost().saturating_add(dropped as u64);
+            let gauge = books.metrics.log_lines_lost.get_or_create(&FolderLabels { folder }).clone();
+            gauge.set(i64::try_from(lost).unwrap_or(i64::MAX));
+            if let Some(report) = errors.report_due(jiff::Timestamp::now()) {
+                warn!("{report}");
+            }
+        }
+    }
+}
+
+fn write_port_file(path: &std::path::Path, port: u16) -> io::Result<()> {
+    // By rename, so that whoever waits for the file never reads half of it.
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("PORT_FILE {}: {error}", path.display()));
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".new");
+    std::fs::write(&temporary, format!("{port}\n")).map_err(named)?;
+    std::fs::rename(&temporary, path).map_err(named)
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn stop_again(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

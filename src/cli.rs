@@ -1,0 +1,263 @@
+//! Subcommands: what each reads, prints and exits with. The flags of settings come from the table.
+
+use crate::settings::bounds::HEALTH_CHECK_TIMEOUT;
+use crate::settings::{Environment, Inputs, OPTIONS, Problem, Resolved, resolve};
+use crate::telemetry::log;
+use crate::{app, models, platform, preflight};
+use clap::{Arg, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+use std::process::ExitCode;
+
+/// Exit code of a bad configuration (`EX_CONFIG` of sysexits.h).
+pub const EXIT_CONFIG: u8 = 78;
+/// Exit code when llama-server could not be kept running (`EX_UNAVAILABLE`).
+pub const EXIT_BACKEND: u8 = 69;
+
+/// A gateway for llama.cpp's llama-server: starts it, watches it, and stands in front of it.
+#[derive(Parser)]
+#[command(name = "llamagate", version, about, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: Serve,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start llama-server, watch it, and serve the gateway and the health port (the default)
+    Serve(Serve),
+    /// Print the resolved configuration and every problem; start nothing
+    Check(Serve),
+    /// Ask the health port of the service on this machine; exit 0 when it serves or loads
+    Health(Flags),
+    /// List the model files in MODELS_DIR
+    Models(Models),
+}
+
+#[derive(Args)]
+struct Serve {
+    /// Model file: a path, or a name under MODELS_DIR
+    model: Option<String>,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+#[derive(Args)]
+struct Models {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+/// The texts of settings that were given as flags, by key.
+#[derive(Default)]
+struct Flags(BTreeMap<&'static str, String>);
+
+impl Args for Flags {
+    fn augment_args(mut command: clap::Command) -> clap::Command {
+        for row in OPTIONS {
+            let mut arg = Arg::new(row.key)
+                .long(row.flag())
+                .value_name(row.key.to_ascii_uppercase())
+                .help(row.doc.replace('`', ""))
+                .help_heading(row.group)
+                .allow_hyphen_values(row.key == "extra_args");
+            if row.key == "config_file" {
+                arg = arg.visible_alias("config");
+            }
+            if row.is_bool {
+                arg = arg.num_args(0..=1).default_missing_value("true");
+            }
+            command = command.arg(arg);
+        }
+        command
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Flags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let given = |key| matches.try_get_one::<String>(key).ok().flatten().cloned();
+        Ok(Self(OPTIONS.iter().filter_map(|row| Some((row.key, given(row.key)?))).collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let environment = Environment::capture();
+    match cli.command.unwrap_or(Command::Serve(cli.serve)) {
+        Command::Serve(serve) => self::serve(serve, environment),
+        Command::Check(serve) => check(serve, environment),
+        Command::Health(flags) => health(flags, environment),
+        Command::Models(models) => list_models(models, environment),
+    }
+}
+
+/// The platform as the real machine shows it.
+pub fn detect_platform(environment: &Environment) -> platform::Platform {
+    platform::detect(|name| environment.get(name), Path::new("/"))
+}
+
+impl Serve {
+    /// MODEL is a path if it has a slash or names a file here, else a name under MODELS_DIR.
+    fn into_inputs(self, environment: Environment) -> Inputs {
+        let mut flags = self.flags.0;
+        if let Some(model) = self.model {
+            let is_path = model.contains('/') || Path::new(&model).is_file();
+            flags.remove(if is_path { "model_name" } else { "model_path" });
+            flags.insert(if is_path { "model_path" } else { "model_name" }, model);
+        }
+        Inputs { flags, environment }
+    }
+}
+
+fn serve(serve: Serve, environment: Environment) -> ExitCode {
+    let platform = detect_platform(&environment);
+    let inputs = serve.into_inputs(environment);
+    let resolved = match resolve(&inputs, &platform) {
+        Ok(resolved) => resolved,
+        Err(problems) => return refuse(&problems),
+    };
+    if resolved.settings.service.debug_shell {
+        print(&table(&resolved));
+        return wait_for_ever();
+    }
+    let guard = log::start(&resolved.settings.logs);
+    for warning in &resolved.warnings {
+        tracing::warn!("{warning}");
+    }
+    let ready = match preflight::inspect(&resolved.settings) {
+        Ok(ready) => ready,
+        Err(problems) => return refuse(&problems),
+    };
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), platform = %platform.kind, data_dir = %resolved.settings.files.data_dir.display(), "llamagate starts");
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("no runtime: {error}")),
+    };
+    let outcome = runtime.block_on(app::run(resolved.settings, ready, &platform, &inputs.environment, guard));
+    // A thread that hangs in a system call must not keep the program from ending.
+    runtime.shutdown_timeout(crate::settings::bounds::CONNECTION_GRACE);
+    match outcome {
+        Ok(app::Outcome::Stopped) => ExitCode::SUCCESS,
+        Ok(app::Outcome::BackendFailed) => ExitCode::from(EXIT_BACKEND),
+        Err(error) => fail(&error.to_string()),
+    }
+}
+
+fn check(serve: Serve, environment: Environment) -> ExitCode {
+    let platform = detect_platform(&environment);
+    let resolved = match resolve(&serve.into_inputs(environment), &platform) {
+        Ok(resolved) => resolved,
+        Err(problems) => return refuse(&problems),
+    };
+    print(&format!("platform: {}\n{}", platform.kind, table(&resolved)));
+    for warning in &resolved.warnings {
+        complain(&format!("warning: {warning}\n"));
+    }
+    match preflight::inspect(&resolved.settings) {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(problems) => refuse(&problems),
+    }
+}
+
+fn health(flags: Flags, environment: Environment) -> ExitCode {
+    let platform = detect_platform(&environment);
+    let resolved = match resolve(&Inputs { flags: flags.0, environment }, &platform) {
+        Ok(resolved) => resolved,
+        Err(problems) => return refuse(&problems),
+    };
+    let listen = &resolved.settings.listen;
+    let host = match listen.host {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        host => host,
+    };
+    let url = format!("http://{}/ping", std::net::SocketAddr::new(host, listen.port_health));
+    let asked = async {
+        let client = reqwest::Client::builder().no_proxy().timeout(HEALTH_CHECK_TIMEOUT).build()?;
+        client.get(&url).send().await
+    };
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+        return fail("no runtime");
+    };
+    match runtime.block_on(asked).map(|answer| answer.status().as_u16()) {
+        Ok(200) => print("serving\n"),
+        Ok(204) => print("loading\n"),
+        Ok(status) => return fail(&format!("{url} answered {status}")),
+        Err(_) => return fail(&format!("{url} did not answer")),
+    }
+    ExitCode::SUCCESS
+}
+
+fn list_models(arguments: Models, environment: Environment) -> ExitCode {
+    let platform = detect_platform(&environment);
+    let resolved = match resolve(&Inputs { flags: arguments.flags.0, environment }, &platform) {
+        Ok(resolved) => resolved,
+        Err(problems) => return refuse(&problems),
+    };
+    match models::list(&resolved.settings.files.models_dir) {
+        Ok(found) if arguments.json => match serde_json::to_string_pretty(&found) {
+            Ok(json) => print(&(json + "\n")),
+            Err(error) => return fail(&error.to_string()),
+        },
+        Ok(found) => print(&models::table(&found)),
+        Err(error) => return fail(&format!("{error}\n    hint: {}", error.hint())),
+    }
+    ExitCode::SUCCESS
+}
+
+fn table(resolved: &Resolved) -> String {
+    let mut text = String::new();
+    for (key, value, source) in &resolved.rows {
+        let value = if value.is_empty() { "-" } else { value };
+        let _ = writeln!(text, "{:<24} {value}  ({source})", key.to_ascii_uppercase());
+    }
+    text
+}
+
+fn wait_for_ever() -> ExitCode {
+    complain("DEBUG_SHELL is set: nothing is started, waiting for a signal\n");
+    loop {
+        std::thread::park();
+    }
+}
+
+fn refuse(problems: &[Problem]) -> ExitCode {
+    let mut text = format!("error: {} problem(s) with the configuration\n", problems.len());
+    for problem in problems {
+        let _ = writeln!(text, "  {problem}");
+    }
+    complain(&text);
+    ExitCode::from(EXIT_CONFIG)
+}
+
+fn fail(message: &str) -> ExitCode {
+    complain(&format!("error: {message}\n"));
+    ExitCode::FAILURE
+}
+
+/// Data goes to standard output; a reader that has left is no reason to panic.
+fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+fn complain(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}

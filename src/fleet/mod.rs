@@ -1,0 +1,143 @@
+//! The seam between the two journeys: which models there are, which workers can serve, and how loaded they are.
+//!
+//! Hands out a [`Lease`] on a worker. Sees workers only as their [`Handle`]s and never names a request.
+
+use crate::worker::{Endpoint, Handle, LastExit, State};
+use serde::Serialize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Every model that this service knows.
+pub struct Fleet {
+    models: Vec<Arc<Model>>,
+}
+
+/// One model and the workers that serve it.
+pub struct Model {
+    /// The id that clients use.
+    pub id: String,
+    /// None when there is no llama-server behind this service.
+    worker: Option<Handle>,
+    leased: AtomicUsize,
+}
+
+/// The right to send one request to one worker. Dropping it gives the right back.
+pub struct Lease {
+    endpoint: Arc<Endpoint>,
+    model: Arc<Model>,
+}
+
+/// Why no worker can be leased now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unavailable {
+    /// It is starting or loading, or will be started again.
+    Loading,
+    /// It does not answer, has failed for good, or is being stopped.
+    Down,
+}
+
+/// What is shown of a model.
+#[derive(Debug, Serialize)]
+pub struct ModelStatus {
+    /// The id that clients use.
+    pub id: String,
+    /// The worker's state.
+    pub state: State,
+    /// Restarts since the service started.
+    pub restarts: u64,
+    /// How the process before ended.
+    pub last_exit: Option<LastExit>,
+}
+
+/// Whether the service as a whole can serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Overall {
+    /// Requests are served.
+    Ok,
+    /// No request is served yet.
+    Loading,
+    /// No request is served now, which may pass.
+    Degraded,
+    /// No request will be served again.
+    Failed,
+}
+
+impl Fleet {
+    /// A fleet of one model; without a worker it serves nothing.
+    pub fn of_one(id: String, worker: Option<Handle>) -> Self {
+        Self { models: vec![Arc::new(Model { id, worker, leased: AtomicUsize::new(0) })] }
+    }
+
+    /// The model that a request means: there is only one, whatever the request calls it.
+    pub fn model(&self) -> Option<&Arc<Model>> {
+        self.models.first()
+    }
+
+    /// Every model with its state.
+    pub fn status(&self) -> Vec<ModelStatus> {
+        self.models.iter().map(|model| model.status()).collect()
+    }
+
+    /// The sum of all models' states.
+    pub fn overall(&self) -> Overall {
+        let states: Vec<State> = self.models.iter().filter_map(|model| Some(model.worker.as_ref()?.state())).collect();
+        if states.contains(&State::Ready) || states.is_empty() {
+            Overall::Ok
+        } else if states.iter().any(|state| matches!(state, State::Stopped | State::Starting | State::Loading)) {
+            Overall::Loading
+        } else if states.iter().all(|state| *state == State::Failed) {
+            Overall::Failed
+        } else {
+            Overall::Degraded
+        }
+    }
+}
+
+impl Model {
+    /// A lease on a ready worker.
+    pub fn lease(self: &Arc<Self>) -> Result<Lease, Unavailable> {
+        let worker = self.worker.as_ref().ok_or(Unavailable::Down)?;
+        let status = worker.status();
+        match (status.state, status.endpoint) {
+            (State::Ready, Some(endpoint)) => {
+                self.leased.fetch_add(1, Ordering::Relaxed);
+                Ok(Lease { endpoint, model: Arc::clone(self) })
+            }
+            (State::Starting | State::Loading | State::Backoff, _) => Err(Unavailable::Loading),
+            // Before the first start, which follows at once.
+            (State::Stopped, _) if status.restarts == 0 => Err(Unavailable::Loading),
+            _ => Err(Unavailable::Down),
+        }
+    }
+
+    /// Whether a lease would be granted now, without taking one.
+    pub fn available(self: &Arc<Self>) -> Result<(), Unavailable> {
+        self.lease().map(drop)
+    }
+
+    fn status(&self) -> ModelStatus {
+        match self.worker.as_ref().map(Handle::status) {
+            Some(status) => ModelStatus {
+                id: self.id.clone(),
+                state: status.state,
+                restarts: status.restarts,
+                last_exit: status.last_exit,
+            },
+            None => ModelStatus { id: self.id.clone(), state: State::Stopped, restarts: 0, last_exit: None },
+        }
+    }
+}
+
+impl Lease {
+    /// Where to send the request.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.model.leased.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,109 @@
+//! One request to one llama-server, and its answer back. Never sends anything twice.
+
+use super::auth::Caller;
+use super::body::{Answer, Passed, Patience};
+use super::headers::{self, X_REQUEST_ID};
+use super::limits::Bounded;
+use super::queue::Ticket;
+use super::record::Record;
+use super::route::Route;
+use crate::fleet::Lease;
+use crate::refusal::Refusal;
+use crate::settings::bounds::{RETRY_AFTER_UNKNOWN, UPSTREAM_IDLE, UPSTREAM_IDLE_CONNECTIONS};
+use crate::settings::options::Limits;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::request::Parts;
+use http::uri::{Authority, Scheme};
+use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Connections to llama-servers, and how long their answers may take.
+pub(super) struct Forwarder {
+    client: Client<HttpConnector, Bounded>,
+    request_timeout: Duration,
+    stream_idle_timeout: Duration,
+}
+
+impl Forwarder {
+    /// With connections that llama-server's own keep-alive limit never surprises.
+    pub(super) fn new(limits: &Limits) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(limits.backend_connect_timeout.0));
+        let client = Client::builder(TokioExecutor::new())
+            .pool_idle_timeout(UPSTREAM_IDLE)
+            .pool_max_idle_per_host(UPSTREAM_IDLE_CONNECTIONS)
+            .pool_timer(TokioTimer::new())
+            .retry_canceled_requests(false)
+            .build(connector);
+        Self { client, request_timeout: limits.request_timeout.0, stream_idle_timeout: limits.stream_idle_timeout.0 }
+    }
+
+    /// Sends the request. The refusal comes with the record, which the answer would have taken.
+    #[expect(clippy::too_many_arguments, reason = "each argument is a stage's token; together they prove the journey")]
+    pub(super) async fn forward(
+        &self,
+        route: &Route,
+        parts: Parts,
+        request_id: &HeaderValue,
+        body: Bounded,
+        _caller: Caller,
+        ticket: Ticket,
+        lease: Lease,
+        record: Record,
+    ) -> Result<Response<Answer>, (Refusal, Box<Record>)> {
+        let deadline = Instant::now() + self.request_timeout;
+        let request = match upstream_request(parts, request_id, body, &lease) {
+            Ok(request) => request,
+            Err(error) => return Err((Refusal::BadRequest(error.to_string()), Box::new(record))),
+        };
+        let answer = match tokio::time::timeout_at(deadline, self.client.request(request)).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) if error.is_connect() => {
+                return Err((Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN), Box::new(record)));
+            }
+            Ok(Err(_)) => return Err((Refusal::BackendError, Box::new(record))),
+            Err(_) => return Err((Refusal::BackendTimeout, Box::new(record))),
+        };
+        let (mut head, upstream) = answer.into_parts();
+        headers::for_client(&mut head.headers);
+        head.version = Version::default();
+        let patience = if is_event_stream(&head.headers) {
+            Patience::Silence(self.stream_idle_timeout)
+        } else {
+            Patience::Until(deadline)
+        };
+        let mut record = record;
+        record.status = Some(head.status);
+        let passed = Passed::new(upstream, patience, (route.shape, route.ending), record, ticket, lease);
+        Ok(Response::from_parts(head, Answer::Passed(Box::new(passed))))
+    }
+}
+
+fn upstream_request(
+    mut parts: Parts,
+    request_id: &HeaderValue,
+    body: Bounded,
+    lease: &Lease,
+) -> Result<Request<Bounded>, http::Error> {
+    let endpoint = lease.endpoint();
+    let mut uri = std::mem::take(&mut parts.uri).into_parts();
+    uri.scheme = Some(Scheme::HTTP);
+    uri.authority = Some(Authority::try_from(endpoint.address.to_string())?);
+    headers::for_worker(&mut parts.headers);
+    parts.headers.insert(AUTHORIZATION, endpoint.authorization.clone());
+    parts.headers.insert(X_REQUEST_ID, request_id.clone());
+    parts.uri = Uri::from_parts(uri)?;
+    parts.version = Version::HTTP_11;
+    parts.extensions.clear();
+    Ok(Request::from_parts(parts, body))
+}
+
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    content_type.is_some_and(|text| text.trim_start().to_ascii_lowercase().starts_with("text/event-stream"))
+}

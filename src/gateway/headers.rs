@@ -1,0 +1,119 @@
+//! Header hygiene between two connections: what must not cross, and request ids.
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+/// Headers that belong to one connection (RFC 9110, section 7.6.1), with those that are older custom.
+static HOP_BY_HOP: [HeaderName; 9] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+/// Headers of a request that llama-server must not see: the client's key, what is set anew, and a conversation id that
+/// would keep a request running after its client has gone.
+static NOT_FOR_WORKER: [HeaderName; 9] = [
+    header::AUTHORIZATION,
+    HeaderName::from_static("x-api-key"),
+    HeaderName::from_static("x-conversation-id"),
+    HeaderName::from_static("x-request-id"),
+    header::HOST,
+    header::CONTENT_LENGTH,
+    header::EXPECT,
+    header::ORIGIN,
+    // Answers are read for usage on their way, so they must not be compressed.
+    header::ACCEPT_ENCODING,
+];
+
+/// The name of the header that carries the request id.
+pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Longest request id that is taken from a client, in characters.
+const MAX_REQUEST_ID: usize = 128;
+
+/// Removes what belongs to one connection only, the headers that `Connection` names included.
+pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| HeaderName::try_from(name.trim()).ok())
+        .collect();
+    for name in HOP_BY_HOP.iter().chain(&named) {
+        headers.remove(name);
+    }
+}
+
+/// Prepares a request's headers for llama-server.
+pub(super) fn for_worker(headers: &mut HeaderMap) {
+    strip_hop_by_hop(headers);
+    for name in &NOT_FOR_WORKER {
+        headers.remove(name);
+    }
+}
+
+/// Prepares an answer's headers for the client: llama-server's own CORS headers would contradict the gateway's.
+pub(super) fn for_client(headers: &mut HeaderMap) {
+    strip_hop_by_hop(headers);
+    headers.remove(header::SERVER);
+    let cors: Vec<HeaderName> =
+        headers.keys().filter(|name| name.as_str().starts_with("access-control-")).cloned().collect();
+    for name in cors {
+        headers.remove(name);
+    }
+}
+
+/// The client's request id if it is 1-128 characters of `[A-Za-z0-9._-]`, else a new one.
+pub(super) fn request_id(headers: &HeaderMap) -> (String, HeaderValue) {
+    let good = |text: &&str| {
+        (1..=MAX_REQUEST_ID).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+    };
+    let id = match headers.get(X_REQUEST_ID).and_then(|value| value.to_str().ok()).filter(good) {
+        Some(id) => id.to_owned(),
+        None => uuid::Uuid::now_v7().to_string(),
+    };
+    let value = HeaderValue::try_from(&id).unwrap_or(HeaderValue::from_static("unknown"));
+    (id, value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_named_by_connection_go_with_the_usual_ones() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("connection", "close, X-Private"),
+            ("x-private", "1"),
+            ("te", "trailers"),
+            ("x-kept", "1"),
+            ("keep-alive", "timeout=5"),
+        ] {
+            headers.append(HeaderName::try_from(name).unwrap(), HeaderValue::from_static(value));
+        }
+        strip_hop_by_hop(&mut headers);
+        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-kept"]);
+    }
+
+    #[test]
+    fn a_request_id_is_the_clients_only_if_it_is_harmless() {
+        let id_of = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(X_REQUEST_ID, HeaderValue::try_from(value).unwrap());
+            request_id(&headers).0
+        };
+        assert_eq!(id_of("abc.DEF_1-2"), "abc.DEF_1-2");
+        for bad in ["", "a b", "a=b", &"x".repeat(129)] {
+            let id = id_of(bad);
+            assert_eq!(id.len(), 36, "{bad:?} became {id}");
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Server-sent events on their way through: where one ends, and whether the stream has come to its own end.
+//!
+//! Bytes are never changed. All that is done with them is to hold back the beginning of an event until its end has
+//! arrived, so that a client whose llama-server dies gets whole events and then an error, never half a one.
+
+use crate::settings::bounds::HELD_EVENT;
+use bytes::Bytes;
+use memchr::memmem;
+use std::collections::VecDeque;
+
+/// How a dialect marks the end of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// `data: [DONE]`: OpenAI's completions.
+    Done,
+    /// `event: message_stop`: Anthropic's messages.
+    MessageStop,
+    /// `event: response.completed` and its like: OpenAI's responses.
+    ResponseDone,
+    /// Nothing marks it: the end of the body is the end.
+    Unmarked,
+}
+
+impl Ending {
+    fn markers(self) -> &'static [&'static [u8]] {
+        match self {
+            Self::Done => &[b"data: [DONE]", b"data: {\"error\""],
+            Self::MessageStop => &[b"event: message_stop", b"event: error"],
+            Self::ResponseDone => &[
+                b"event: response.completed",
+                b"event: response.failed",
+                b"event: response.incomplete",
+                b"event: error",
+                b"data: {\"error\"",
+            ],
+            Self::Unmarked => &[],
+        }
+    }
+}
+
+/// Watches one stream.
+pub(super) struct Watch {
+    ending: Ending,
+    ended: bool,
+    held: VecDeque<Bytes>,
+    held_length: usize,
+    /// Whether what is held ends with a line feed, so that one more would end the event.
+    after_line_feed: bool,
+}
+
+impl Watch {
+    pub(super) fn new(ending: Ending) -> Self {
+        Self { ending, ended: false, held: VecDeque::new(), held_length: 0, after_line_feed: false }
+    }
+
+    /// Takes a piece as it came and pushes to `ready` what may go out: everything up to the last end of an event.
+    pub(super) fn take(&mut self, piece: Bytes, ready: &mut VecDeque<Bytes>) {
+        let end = match last_end(&piece) {
+            // The second half of an end whose first half is held.
+            None if self.after_line_feed && piece.first() == Some(&b'\n') => Some(1),
+            end => end,
+        };
+        match end {
+            None => self.hold(piece, ready),
+            Some(end) => {
+                self.release(ready);
+                let rest = piece.slice(end..);
+                self.send(piece.slice(..end), ready);
+                self.after_line_feed = false;
+                if !rest.is_empty() {
+                    self.hold(rest, ready);
+                }
+            }
+        }
+    }
+
+    /// Whether the stream said itself that it has ended, or has none to say.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended || self.ending == Ending::Unmarked
+    }
+
+    /// What is held when the body ended in order; it belongs to the client.
+    pub(super) fn rest(&mut self, ready: &mut VecDeque<Bytes>) {
+        self.release(ready);
+    }
+
+    fn hold(&mut self, piece: Bytes, ready: &mut VecDeque<Bytes>) {
+        self.after_line_feed = piece.last() == Some(&b'\n') || (self.after_line_feed && piece.as_ref() == b"\r");
+        self.held_length += piece.len();
+        self.held.push_back(piece);
+        if self.held_length > HELD_EVENT {
+            self.release(ready);
+        }
+    }
+
+    fn release(&mut self, ready: &mut VecDeque<Bytes>) {
+        self.held_length = 0;
+        while let Some(piece) = self.held.pop_front() {
+            self.send(piece, ready);
+        }
+    }
+
+    fn send(&mut self, piece: Bytes, ready: &mut VecDeque<Bytes>) {
+        self.ended |= self.ending.markers().iter().any(|marker| memmem::find(&piece, marker).is_some());
+        ready.push_back(piece);
+    }
+}
+
+/// The place just behind the last end of an event: a line feed after a line feed, with or without a carriage return.
+fn last_end(piece: &[u8]) -> Option<usize> {
+    let bare = memmem::rfind(piece, b"\n\n").map(|at| at + 2);
+    let with_return = memmem::rfind(piece, b"\n\r\n").map(|at| at + 3);
+    bare.max(with_return)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn through(pieces: &[&str], ending: Ending) -> (Vec<String>, bool) {
+        let mut watch = Watch::new(ending);
+        let mut ready = VecDeque::new();
+        for piece in pieces {
+            watch.take(Bytes::copy_from_slice(piece.as_bytes()), &mut ready);
+        }
+        (ready.iter().map(|piece| String::from_utf8(piece.to_vec()).unwrap()).collect(), watch.has_ended())
+    }
+
+    #[test]
+    fn whole_events_pass_as_they_came() {
+        let (out, ended) = through(&["data: 1\n\n", "data: 2\n\n", "data: [DONE]\n\n"], Ending::Done);
+        assert_eq!(out, ["data: 1\n\n", "data: 2\n\n", "data: [DONE]\n\n"]);
+        assert!(ended);
+    }
+
+    #[test]
+    fn half_an_event_is_held_until_its_end_arrives() {
+        assert_eq!(through(&["data: 1\n\ndata: {\"hal"], Ending::Done).0, ["data: 1\n\n"]);
+        assert_eq!(
+            through(&["data: {\"hal", "f\"}\n", "\ndata: 2\n\n"], Ending::Done).0.concat(),
+            "data: {\"half\"}\n\ndata: 2\n\n"
+        );
+        assert_eq!(through(&["data: 1\n", "\n"], Ending::Done).0.concat(), "data: 1\n\n");
+        assert_eq!(through(&["data: 1\r\n", "\r\n"], Ending::Done).0.concat(), "");
+    }
+
+    #[test]
+    fn an_error_event_of_llama_server_ends_a_stream_too() {
+        assert!(through(&["data: {\"error\":{}}\n\n"], Ending::Done).1);
+        assert!(!through(&["data: {\"choices\":[]}\n\n"], Ending::Done).1);
+        assert!(through(&["event: message_stop\ndata: {}\n\n"], Ending::MessageStop).1);
+    }
+
+    #[test]
+    fn an_event_longer_than_the_bound_is_passed_on_in_pieces() {
+        let long = "x".repeat(HELD_EVENT + 1);
+        assert_eq!(through(&[&long], Ending::Done).0.concat(), long);
+    }
+
+    proptest! {
+        #[test]
+        fn no_byte_is_lost_or_changed(pieces in proptest::collection::vec("[a\n\r]{0,6}", 0..20)) {
+            let mut watch = Watch::new(Ending::Done);
+            let mut ready = VecDeque::new();
+            for piece in &pieces {
+                watch.take(Bytes::copy_from_slice(piece.as_bytes()), &mut ready);
+            }
+            watch.rest(&mut ready);
+            let out: Vec<u8> = ready.iter().flat_map(|piece| piece.to_vec()).collect();
+            prop_assert_eq!(out, pieces.concat().into_bytes());
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! The operator's surface: `/ping`, `/livez`, `/readyz`, `/health`, `/metrics` and `/reload`.
+//!
+//! Everything is answered from memory; no answer waits for llama-server. Who may ask is decided before.
+
+use crate::fleet::{Fleet, Overall};
+use crate::keys::Store;
+use crate::refusal::Refusal;
+use crate::telemetry::metrics::{Metrics, TextFormat};
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_TYPE};
+use http::request::Parts;
+use http::{HeaderValue, Response, StatusCode};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tracing::{error, info};
+
+/// Answers the operator.
+pub struct Desk {
+    /// The models and their states.
+    pub fleet: Arc<Fleet>,
+    /// The metrics.
+    pub metrics: Arc<Metrics>,
+    /// The keys, where any are asked for.
+    pub keys: Option<Store>,
+    /// The name of the detected platform.
+    pub platform: String,
+    /// Whether inference routes ask for a key.
+    pub auth_enabled: bool,
+    /// `MAX_CONCURRENT_REQUESTS`.
+    pub max_concurrent: usize,
+    /// `MAX_QUEUE_SIZE`, 0 for unlimited.
+    pub max_queue_size: usize,
+    /// Set when the service is being stopped.
+    pub stopping: AtomicBool,
+}
+
+impl Desk {
+    /// `/ping` on the gateway port, `/livez`: the process lives.
+    pub fn alive(&self) -> Response<Bytes> {
+        empty(StatusCode::OK)
+    }
+
+    /// `/ping` on the health port: 200 when a request would be served, 204 while loading, 503 otherwise.
+    pub fn probe(&self) -> Response<Bytes> {
+        if self.stopping.load(Ordering::Relaxed) {
+            return empty(StatusCode::SERVICE_UNAVAILABLE);
+        }
+        empty(match self.fleet.overall() {
+            Overall::Ok => StatusCode::OK,
+            // A restart is a load to whoever asks: requests are served again in a moment.
+            Overall::Loading | Overall::Degraded => StatusCode::NO_CONTENT,
+            Overall::Failed => StatusCode::SERVICE_UNAVAILABLE,
+        })
+    }
+
+    /// `/readyz`: 200 only when ready.
+    pub fn ready(&self) -> Response<Bytes> {
+        let ready = self.fleet.overall() == Overall::Ok && !self.stopping.load(Ordering::Relaxed);
+        empty(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE })
+    }
+
+    /// `/health`: the state of everything, without paths, keys or arguments.
+    pub fn health(&self) -> Response<Bytes> {
+        let overall = self.fleet.overall();
+        let status = if overall == Overall::Ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        json_response(
+            status,
+            &json!({
+                "status": overall,
+                "platform": self.platform,
+                "uptime_seconds": self.metrics.uptime(),
+                "models": self.fleet.status(),
+                "queue": {
+                    "max_concurrent": self.max_concurrent,
+                    "max_queue_size": self.max_queue_size,
+                    "active": self.metrics.active.get(),
+                    "waiting": self.metrics.queue_depth.get(),
+                },
+                "authentication": {"enabled": self.auth_enabled},
+            }),
+        )
+    }
+
+    /// `/metrics`, in the format that is asked for.
+    pub fn metrics(&self, parts: &Parts) -> Response<Bytes> {
+        match wanted_format(parts) {
+            None => json_response(StatusCode::OK, &self.metrics.json()),
+            Some(format) => {
+                let mut response = Response::new(Bytes::from(self.metrics.text(format)));
+                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
+                response
+            }
+        }
+    }
+
+    /// `POST /reload`: reads the key file again. On any error nothing changes.
+    pub async fn reload(&self) -> Result<Response<Bytes>, Refusal> {
+        let loaded = match self.keys.clone() {
+            None => 0,
+            Some(keys) => match tokio::task::spawn_blocking(move || keys.reload()).await {
+                Ok(Ok(loaded)) => loaded,
+                Ok(Err(problem)) => {
+                    error!(%problem, "reload failed, the old keys stay");
+                    return Err(Refusal::Internal(
+                        "The key file could not be reloaded, the old keys stay; the log says why".to_owned(),
+                    ));
+                }
+                Err(_) => return Err(Refusal::Internal("The reload was interrupted".to_owned())),
+            },
+        };
+        info!(keys_loaded = loaded, "keys reloaded");
+        Ok(json_response(StatusCode::OK, &json!({"status": "ok", "keys_loaded": loaded})))
+    }
+}
+
+fn wanted_format(parts: &Parts) -> Option<TextFormat> {
+    let accept = parts.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let by_query = parts.uri.query().is_some_and(|query| query.split('&').any(|pair| pair == "format=prometheus"));
+    if accept.contains("application/openmetrics-text") {
+        Some(TextFormat::OpenMetrics)
+    } else if accept.contains("text/plain") || by_query {
+        Some(TextFormat::Prometheus)
+    } else {
+        None
+    }
+}
+
+fn empty(status: StatusCode) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = status;
+    response
+}
+
+fn json_response(status: StatusCode, body: &Value) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from(body.to_string()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
