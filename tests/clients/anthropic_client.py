@@ -1,0 +1,63 @@
+"""Uses a gateway through the Anthropic SDK: anthropic_client.py BASE_URL API_KEY
+
+BASE_URL may end in /v1, which this SDK adds itself. Ends with the failed assertion, or the SDK's own exception, when
+something is not as promised.
+"""
+
+import sys
+
+import anthropic
+
+# The gateway serves one model, whatever name it is asked for.
+REQUEST = {
+    "model": "any",
+    "max_tokens": 8,
+    "messages": [{"role": "user", "content": "Tell me something."}],
+    "extra_body": {"temperature": 0},
+}
+
+
+def client_of(base_url, key):
+    # A retry would hide a failure.
+    return anthropic.Anthropic(base_url=base_url, api_key=key, max_retries=0, timeout=60)
+
+
+def check_message(client):
+    message = client.messages.create(**REQUEST)
+    assert message.role == "assistant", message
+    assert "".join(block.text for block in message.content if block.type == "text"), f"no text: {message}"
+    assert message.stop_reason in ("end_turn", "max_tokens"), message
+    assert 0 < message.usage.output_tokens <= 8, message
+
+
+def check_stream(client):
+    with client.messages.stream(**REQUEST) as stream:
+        pieces = list(stream.text_stream)
+        message = stream.get_final_message()
+    assert len(pieces) > 1 and "".join(pieces), f"not streamed: {pieces}"
+    assert message.content[0].text == "".join(pieces), message
+    assert message.stop_reason in ("end_turn", "max_tokens"), f"the stream has no end: {message}"
+
+
+def check_wrong_key(base_url):
+    try:
+        client_of(base_url, "wrong-secret").messages.create(**REQUEST)
+    except anthropic.AuthenticationError as error:
+        assert error.status_code == 401, error
+        assert error.body["type"] == "error", error.body
+        assert error.body["error"]["type"] == "authentication_error", error.body
+    else:
+        raise AssertionError("a wrong key was accepted")
+
+
+def main():
+    base_url, key = sys.argv[1:]
+    base_url = base_url.rstrip("/").removesuffix("/v1")
+    client = client_of(base_url, key)
+    check_message(client)
+    check_stream(client)
+    check_wrong_key(base_url)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""Uses a gateway through the OpenAI SDK: openai_client.py BASE_URL API_KEY chat|embedding
+
+BASE_URL ends in /v1. Ends with the failed assertion, or the SDK's own exception, when something is not as promised.
+"""
+
+import sys
+
+import openai
+
+QUESTION = [{"role": "user", "content": "Tell me something."}]
+
+
+def client_of(base_url, key):
+    # A retry would hide a failure.
+    return openai.OpenAI(base_url=base_url, api_key=key, max_retries=0, timeout=60)
+
+
+def check_chat(client, model):
+    answer = client.chat.completions.create(model=model, messages=QUESTION, max_tokens=8, temperature=0)
+    choice = answer.choices[0]
+    assert choice.message.role == "assistant", answer
+    assert choice.message.content, f"no content: {answer}"
+    assert choice.finish_reason in ("stop", "length"), answer
+    assert 0 < answer.usage.completion_tokens <= 8, answer
+
+
+def check_stream(client, model):
+    stream = client.chat.completions.create(
+        model=model, messages=QUESTION, max_tokens=8, temperature=0, stream=True
+    )
+    chunks = list(stream)
+    choices = [chunk.choices[0] for chunk in chunks if chunk.choices]
+    assert len(chunks) > 2, f"not streamed: {chunks}"
+    assert "".join(choice.delta.content or "" for choice in choices), f"no text: {chunks}"
+    assert choices[-1].finish_reason in ("stop", "length"), f"the stream has no end: {chunks}"
+
+
+def check_embeddings(client, model):
+    texts = ["hello there", "something else", "a third, rather longer text"]
+    # Without the format, the SDK asks for base64 and decodes it: both ways are in use.
+    for options in ({"encoding_format": "float"}, {}):
+        answer = client.embeddings.create(model=model, input=texts, **options)
+        vectors = [item.embedding for item in answer.data]
+        assert [item.index for item in answer.data] == list(range(len(texts))), answer
+        assert vectors[0], "an empty vector"
+        assert len({len(vector) for vector in vectors}) == 1, f"lengths {[len(vector) for vector in vectors]}"
+        assert all(isinstance(number, float) for vector in vectors for number in vector), vectors
+        assert vectors[0] != vectors[1], "two texts have the same vector"
+
+
+def check_wrong_key(base_url):
+    try:
+        client_of(base_url, "wrong-secret").models.list()
+    except openai.AuthenticationError as error:
+        assert error.status_code == 401, error
+        assert error.code == "invalid_api_key", f"code {error.code!r}: {error}"
+    else:
+        raise AssertionError("a wrong key was accepted")
+
+
+def main():
+    base_url, key, kind = sys.argv[1:]
+    assert kind in ("chat", "embedding"), f"unknown kind {kind!r}"
+    client = client_of(base_url, key)
+    models = [model.id for model in client.models.list()]
+    assert len(models) == 1 and models[0], f"models {models}"
+    if kind == "chat":
+        check_chat(client, models[0])
+        check_stream(client, models[0])
+    else:
+        check_embeddings(client, models[0])
+    check_wrong_key(base_url)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+//! Start-up: bad settings, the ports, the subcommands.
+
+use super::support::{
+    gateway::Gateway,
+    wait::{SOON, eventually},
+};
+use serde_json::json;
+use std::process::{Command, Output};
+
+fn llamagate(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_llamagate"))
+        .args(arguments)
+        .env_clear()
+        .envs(variables.iter().copied())
+        .output()
+        .unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn bad_settings_are_listed_together_and_exit_78() {
+    for command in ["serve", "check"] {
+        let output = llamagate(
+            &[command],
+            &[("PORT", "http"), ("AUTH_ENABLED", "perhaps"), ("CTX", "lots"), ("DATA_DIR", "/nonexistent")],
+        );
+        assert_eq!(output.status.code(), Some(78));
+        let text = stderr(&output);
+        for part in ["PORT=\"http\"", "AUTH_ENABLED=\"perhaps\"", "CTX=\"lots\"", "expected"] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+    }
+}
+
+#[test]
+fn no_model_no_llama_server_and_no_keys_are_listed_together() {
+    let output = llamagate(&["check"], &[("DATA_DIR", "/nonexistent")]);
+    assert_eq!(output.status.code(), Some(78));
+    let text = stderr(&output);
+    for part in ["MODEL_NAME", "LLAMA_SERVER", "AUTH_KEYS_FILE", "hint:"] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+}
+
+#[test]
+fn check_prints_every_setting_with_its_source_and_masks_secrets() {
+    let output = llamagate(
+        &["check", "--ctx", "4096", "--mock-backend"],
+        &[("DATA_DIR", "/nonexistent"), ("AUTH_ENABLED", "no"), ("EXTRA_ARGS", "--hf-token hf_sesame")],
+    );
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        text.lines().any(|line| line.starts_with("CTX ") && line.contains("4096") && line.contains("flag")),
+        "{text}"
+    );
+    assert!(!text.contains("hf_sesame"));
+    assert!(text.contains("MODELS_DIR"));
+}
+
+#[test]
+fn a_port_in_use_is_said_plainly() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let (status, output) = Gateway::builder().set("PORT", port).run_to_exit();
+    assert_eq!(status.code(), Some(1));
+    assert!(output.contains(&format!("gateway cannot listen on 127.0.0.1:{port}")), "{output}");
+}
+
+#[test]
+fn a_model_file_that_is_none_is_a_bad_configuration() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "not a model").unwrap();
+    let (status, output) = Gateway::builder().set("MODEL_PATH", file.path().display()).run_to_exit();
+    assert_eq!(status.code(), Some(78), "{output}");
+    assert!(output.contains("MODEL_PATH"), "{output}");
+}
+
+#[test]
+fn both_ports_answer_before_the_model_is_loaded() {
+    let gateway = Gateway::builder().script(json!({"load": {"until_released": true}})).start();
+    assert_eq!(gateway.health().get("/ping").status(), 204);
+    assert_eq!(gateway.health().get("/livez").status(), 200);
+    assert_eq!(gateway.health().get("/readyz").status(), 503);
+    assert_eq!(gateway.anonymous().get("/ping").status(), 200);
+    let answer = gateway.client().post_json("/v1/chat/completions", &json!({"messages": []}));
+    assert_eq!(answer.status(), 503);
+    assert_eq!(answer.json()["error"]["code"], "model_loading");
+    assert!(answer.header("retry-after").is_some());
+    eventually("/health says loading", SOON, || {
+        let health = gateway.anonymous().get("/health");
+        health.status() == 503
+            && health.json()["models"][0]["state"] == "loading"
+            && health.json()["status"] == "loading"
+    });
+    gateway.control().release_load();
+    gateway.wait_ready();
+    assert_eq!(gateway.health().get("/readyz").status(), 200);
+    assert_eq!(gateway.anonymous().get("/health").json()["models"][0]["id"], "dummy");
+}
+
+#[test]
+fn a_mock_backend_needs_no_model_and_refuses_inference() {
+    let gateway = Gateway::builder().set("MOCK_BACKEND", true).set("MODEL_PATH", "").start();
+    let answer = gateway.client().post_json("/v1/chat/completions", &json!({}));
+    assert_eq!((answer.status(), answer.json()["error"]["code"].as_str()), (503, Some("backend_unavailable")));
+    assert_eq!(gateway.health().get("/ping").status(), 200);
+}
+
+#[test]
+fn metrics_come_as_json_and_as_text() {
+    let gateway = Gateway::builder().start();
+    gateway.wait_ready();
+    let body = json!({"messages": [{"role": "user", "content": "x"}]});
+    assert_eq!(gateway.client().post_json("/v1/chat/completions", &body).status(), 200);
+    eventually("the request is counted", SOON, || {
+        gateway.anonymous().get("/metrics").json()["gateway"]["requests_success"] == 1
+    });
+    for path in ["/metrics?format=prometheus"] {
+        let text = gateway.anonymous().get(path).text();
+        assert!(
+            text.contains("llamagate_requests_total{model=\"dummy\",route=\"/v1/chat/completions\",status=\"200\"} 1"),
+            "{text}"
+        );
+        assert!(text.contains("llamagate_worker_state{model=\"dummy\",worker=\"0\",state=\"ready\"} 1"), "{text}");
+        assert!(text.contains("# TYPE gateway_requests_total counter"), "{text}");
+    }
+    assert!(
+        gateway.health().header("Accept", "application/openmetrics-text").get("/metrics").text().ends_with("# EOF\n")
+    );
+}

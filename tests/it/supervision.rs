@@ -1,0 +1,147 @@
+//! A worker's life: it comes back, it is given up in time, and nothing is left of it.
+
+use super::support::{
+    gateway::{Backend, Gateway},
+    resources::{pid_gone, port_is_free},
+    wait::{READY, SOON, STOPS, eventually, eventually_some},
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::json;
+
+fn worker(gateway: &Gateway) -> u32 {
+    eventually_some("a llama-server runs", SOON, || gateway.child_pids().into_iter().next())
+}
+
+fn port_of(url: &str) -> u16 {
+    url.rsplit(':').next().unwrap().parse().unwrap()
+}
+
+fn send_signal(pid: u32, signal: Signal) {
+    kill(Pid::from_raw(pid as i32), signal).unwrap();
+}
+
+#[test]
+fn sigterm_ends_everything_with_exit_code_0() {
+    let mut gateway = Gateway::builder().start();
+    gateway.wait_ready();
+    let child = worker(&gateway);
+    assert_eq!(gateway.stop().code(), Some(0));
+    assert!(pid_gone(child));
+    assert!(port_is_free(port_of(gateway.url())) && port_is_free(port_of(gateway.health_url())));
+}
+
+#[test]
+fn kill_9_of_the_gateway_leaves_no_llama_server_behind() {
+    for backend in [
+        Backend::Fake { script: json!({}), kind: super::support::model_file::Kind::Chat },
+        Backend::Real { model: "tiny-chat.gguf" },
+    ] {
+        let mut gateway = Gateway::builder().backend(backend).start();
+        gateway.wait_ready();
+        let child = worker(&gateway);
+        gateway.signal(Signal::SIGKILL);
+        gateway.wait_exit();
+        eventually("llama-server is gone", STOPS, || pid_gone(child));
+    }
+}
+
+#[test]
+fn a_killed_llama_server_breaks_the_stream_in_band_and_serves_again_after_its_restart() {
+    let gateway = Gateway::builder().backend(Backend::Real { model: "tiny-chat.gguf" }).set("CTX", 8192).start();
+    gateway.wait_ready();
+    let fds = gateway.open_fds();
+    let child = worker(&gateway);
+    let body = json!({"messages": [{"role": "user", "content": "x"}], "stream": true, "max_tokens": 8000});
+    let mut stream = gateway.client().stream("/v1/chat/completions", &body);
+    assert!(stream.next_event().is_some());
+    send_signal(child, Signal::SIGKILL);
+    let events = stream.events();
+    assert_eq!(events.last().unwrap().json()["error"]["code"], "backend_error");
+    assert!(events.iter().all(|event| !event.is_done()));
+    drop(stream);
+    let short = json!({"messages": [{"role": "user", "content": "x"}], "max_tokens": 2});
+    eventually("it serves again", READY, || gateway.client().post_json("/v1/chat/completions", &short).status() == 200);
+    let health = gateway.anonymous().get("/health").json();
+    assert_eq!(health["models"][0]["restarts"], 1);
+    assert_eq!(health["models"][0]["last_exit"]["signal"], 9);
+    assert_ne!(worker(&gateway), child);
+    // One idle connection to llama-server may stay in the pool for UPSTREAM_IDLE.
+    eventually("file descriptors are back to the baseline", SOON, || gateway.open_fds() <= fds);
+}
+
+#[test]
+fn a_llama_server_that_always_exits_is_given_up_with_69_and_a_hint() {
+    let script = json!({"exit_at_start": {"code": 1, "stderr": ["ggml_backend_cuda_buffer_type_alloc_buffer: allocating 9000.00 MiB on device 0: cudaMalloc failed: out of memory"]}});
+    let (status, output) = Gateway::builder().script(script).set("RESTART_LIMIT", 1).run_to_exit();
+    assert_eq!(status.code(), Some(69), "{output}");
+    assert!(output.contains("out of GPU memory: lower NGL"), "{output}");
+}
+
+#[test]
+fn a_crash_while_loading_is_followed_by_a_good_start() {
+    let gateway = Gateway::builder().script(json!({"starts": [{"exit_while_loading": {"code": 1}}, {}]})).start();
+    gateway.wait_ready();
+    assert_eq!(gateway.anonymous().get("/health").json()["models"][0]["restarts"], 1);
+}
+
+#[test]
+fn a_load_without_progress_ends_after_load_timeout() {
+    let gateway =
+        Gateway::builder().script(json!({"starts": [{"never_ready": true}, {}]})).set("LOAD_TIMEOUT", "500ms").start();
+    gateway.wait_ready();
+    assert_eq!(gateway.journal().starts().len(), 2);
+}
+
+#[test]
+fn a_llama_server_that_ignores_sigterm_is_killed() {
+    let mut gateway = Gateway::builder().script(json!({"ignore_sigterm": true})).start();
+    gateway.wait_ready();
+    let child = worker(&gateway);
+    assert_eq!(gateway.stop().code(), Some(0));
+    assert!(pid_gone(child));
+}
+
+#[test]
+fn what_llama_server_forked_ends_with_it() {
+    let mut gateway = Gateway::builder().script(json!({"fork_grandchild": true})).start();
+    gateway.wait_ready();
+    let grandchild = gateway.journal().wait_for_event("grandchild")["grandchild"].as_u64().unwrap() as u32;
+    send_signal(worker(&gateway), Signal::SIGKILL);
+    eventually("the grandchild is gone", STOPS, || pid_gone(grandchild));
+    gateway.stop();
+}
+
+#[test]
+fn a_foreign_server_on_the_port_is_not_taken_for_ours() {
+    let gateway = Gateway::builder().script(json!({"starts": [{"wrong_key": true}, {}]})).start();
+    gateway.wait_ready();
+    assert_eq!(gateway.journal().starts().len(), 2, "the first was not trusted");
+}
+
+#[test]
+fn the_child_gets_a_scrubbed_environment_and_a_home_of_its_own() {
+    let gateway = Gateway::builder()
+        .set("LLAMA_ARG_HOST", "0.0.0.0")
+        .set("HF_TOKEN", "hf_x")
+        .set("CUDA_VISIBLE_DEVICES", "0")
+        .start();
+    gateway.wait_ready();
+    let start = gateway.journal().starts().remove(0);
+    let environment = start["env"].as_object().unwrap();
+    assert!(!environment.contains_key("LLAMA_ARG_HOST") && !environment.contains_key("HF_TOKEN"));
+    assert_eq!(environment["CUDA_VISIBLE_DEVICES"], "0");
+    assert!(environment["HOME"].as_str().unwrap().contains("llamagate-"));
+}
+
+#[test]
+fn a_flood_on_standard_error_stops_nobody() {
+    let gateway = Gateway::builder()
+        .script(json!({"stderr_flood": {"lines": 20000, "bytes": 200}, "long_log_line": 1_000_000}))
+        .start();
+    gateway.wait_ready();
+    let latest = std::fs::read_to_string(gateway.data_dir().join("logs/llama/latest.txt")).unwrap();
+    assert!(gateway.data_dir().join("logs/llama").join(latest.trim()).exists());
+}
