@@ -55,7 +55,7 @@ get_test_programs() {
 }
 
 check_scripts() {
-  local scripts=(scripts/*.sh .ci/run)
+  local scripts=(scripts/*.sh tests/clients/*.sh .ci/run)
   "$cache_dir/venv/bin/shellcheck" --external-sources "${scripts[@]}"
   echo "${#scripts[@]} scripts"
 }

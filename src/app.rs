@@ -137,9 +137,13 @@ pub async fn run(
     desk.stopping.store(true, Ordering::Relaxed);
     gateway.stop();
     stop_gateway.cancel();
+    let cut = serving.abort_handle();
     tokio::select! {
         _ = serving => {}
-        () = signals.stop_again() => warn!("asked again to stop: requests in flight are cut"),
+        () = signals.stop_again() => {
+            warn!("asked again to stop: requests in flight are cut");
+            cut.abort();
+        }
     }
     stop_workers.cancel();
     worker_tasks.close();

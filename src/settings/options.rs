@@ -188,7 +188,6 @@ pub const NOT_YET: &[&str] = &[
     "max_headers",
     "max_header_line_size",
     "max_request_line_size",
-    "max_connections",
     "hang_timeout",
     "idle_unload",
     "prefetch",

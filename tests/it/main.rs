@@ -1,5 +1,8 @@
 //! The integration tests: one crate, one module for each thing that is promised.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what is wrong by panicking")]
+#![allow(clippy::disallowed_methods, reason = "tests start processes of their own and read the environment they got")]
+
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -34,6 +34,36 @@ fn sigterm_ends_everything_with_exit_code_0() {
 }
 
 #[test]
+fn a_request_in_flight_is_finished_before_the_end() {
+    let mut gateway = Gateway::builder().script(json!({"hold_mid_stream": {"after_frames": 1}})).start();
+    gateway.wait_ready();
+    let mut stream = gateway
+        .client()
+        .stream("/v1/chat/completions", &json!({"messages": [{"role": "user", "content": "x"}], "stream": true}));
+    assert!(stream.next_event().is_some());
+    gateway.signal(Signal::SIGTERM);
+    eventually("the health port says that it stops", SOON, || gateway.health().get("/ping").status() == 503);
+    gateway.control().release_all_requests();
+    assert!(stream.events().last().is_some_and(|event| event.is_done()));
+    assert_eq!(gateway.wait_exit().code(), Some(0));
+}
+
+#[test]
+fn a_second_sigterm_cuts_what_is_in_flight() {
+    let mut gateway = Gateway::builder().script(json!({"hold_mid_stream": {"after_frames": 1}})).start();
+    gateway.wait_ready();
+    let mut stream = gateway
+        .client()
+        .stream("/v1/chat/completions", &json!({"messages": [{"role": "user", "content": "x"}], "stream": true}));
+    assert!(stream.next_event().is_some());
+    gateway.signal(Signal::SIGTERM);
+    eventually("the health port says that it stops", SOON, || gateway.health().get("/ping").status() == 503);
+    gateway.signal(Signal::SIGTERM);
+    assert_eq!(gateway.wait_exit().code(), Some(0));
+    assert!(!stream.events().last().is_some_and(|event| event.is_done()));
+}
+
+#[test]
 fn kill_9_of_the_gateway_leaves_no_llama_server_behind() {
     for backend in [
         Backend::Fake { script: json!({}), kind: super::support::model_file::Kind::Chat },
