@@ -10,11 +10,12 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use http::HeaderValue;
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// What a llama-server is started for.
 pub(super) struct Launch<'a> {
@@ -67,7 +68,13 @@ impl Launch<'_> {
 }
 
 /// A private folder for one worker: the key file, and a HOME without anybody's llama.cpp configuration.
-pub(super) struct Den(PathBuf);
+///
+/// It is locked while it is in use, so that whoever tidies up after a killed gateway can tell; process ids would not
+/// do, for containers may share the folder above and not the ids.
+pub(super) struct Den {
+    path: PathBuf,
+    _lock: File,
+}
 
 impl Den {
     /// Makes the folder, in memory where there is a file system for that. Folders of processes that ended without
@@ -77,26 +84,29 @@ impl Den {
         let mut last = io::Error::from(io::ErrorKind::NotFound);
         for parent in candidates {
             remove_abandoned(&parent);
-            let name = format!("{PREFIX}{}-{}", std::process::id(), uuid::Uuid::now_v7().simple());
-            let den = Self(parent.join(name));
-            let made = DirBuilder::new()
-                .mode(0o700)
-                .create(&den.0)
-                .and_then(|()| DirBuilder::new().mode(0o700).create(den.home()));
-            match made {
-                Ok(()) => return Ok(den),
+            match Self::make(parent.join(format!("{PREFIX}{}", uuid::Uuid::now_v7().simple()))) {
+                Ok(den) => return Ok(den),
                 Err(error) => last = error,
             }
         }
         Err(last)
     }
 
+    fn make(path: PathBuf) -> io::Result<Self> {
+        DirBuilder::new().mode(0o700).create(&path)?;
+        let lock = File::open(&path)?;
+        lock.lock()?;
+        let den = Self { path, _lock: lock };
+        DirBuilder::new().mode(0o700).create(den.home())?;
+        Ok(den)
+    }
+
     pub(super) fn key_file(&self) -> PathBuf {
-        self.0.join("backend.key")
+        self.path.join("backend.key")
     }
 
     fn home(&self) -> PathBuf {
-        self.0.join("home")
+        self.path.join("home")
     }
 
     /// Draws a new key, writes it for llama-server to read, and gives the header that it will ask for.
@@ -119,21 +129,49 @@ impl Den {
 
 impl Drop for Den {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        let _ = fs::remove_dir_all(&self.path);
     }
 }
 
-const PREFIX: &str = "llamagate-";
+const PREFIX: &str = "llamagate-den-";
+
+/// A folder younger than this may not be locked yet by whoever makes it.
+const YOUNG: Duration = Duration::from_secs(60);
 
 fn remove_abandoned(parent: &Path) {
     let Ok(entries) = fs::read_dir(parent) else { return };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let pid = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split('-').next()?.parse::<u32>().ok());
-        if let Some(pid) = pid
-            && !Path::new(&format!("/proc/{pid}")).exists()
-        {
+    let ours = |entry: &fs::DirEntry| entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));
+    for entry in entries.flatten().filter(ours) {
+        let age = entry.metadata().and_then(|metadata| metadata.modified()).ok().and_then(|time| time.elapsed().ok());
+        let abandoned = age.is_some_and(|age| age > YOUNG)
+            && File::open(entry.path()).is_ok_and(|folder| folder.try_lock().is_ok());
+        if abandoned {
             let _ = fs::remove_dir_all(entry.path());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::SystemTime;
+
+    #[test]
+    fn a_den_in_use_is_kept_and_an_abandoned_one_goes() {
+        let parent = tempfile::tempdir().unwrap();
+        let den = Den::make(parent.path().join(format!("{PREFIX}live"))).unwrap();
+        let abandoned = parent.path().join(format!("{PREFIX}dead"));
+        let young = parent.path().join(format!("{PREFIX}young"));
+        let foreign = parent.path().join("someone-elses");
+        for path in [&abandoned, &young, &foreign] {
+            fs::create_dir(path).unwrap();
+        }
+        let old = SystemTime::now() - 2 * YOUNG;
+        for path in [&den.path, &abandoned, &foreign] {
+            File::open(path).unwrap().set_modified(old).unwrap();
+        }
+        remove_abandoned(parent.path());
+        assert!(den.path.exists() && young.exists() && foreign.exists());
+        assert!(!abandoned.exists());
     }
 }

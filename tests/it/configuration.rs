@@ -130,3 +130,48 @@ fn metrics_come_as_json_and_as_text() {
         gateway.health().header("Accept", "application/openmetrics-text").get("/metrics").text().ends_with("# EOF\n")
     );
 }
+
+#[test]
+fn llamagate_health_asks_the_health_port() {
+    let gateway = Gateway::builder().start();
+    gateway.wait_ready();
+    let port = gateway.health_url().rsplit(':').next().unwrap().to_owned();
+    let output = llamagate(&["health", "--host", "127.0.0.1", "--port-health", &port], &[]);
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(0), &b"serving\n"[..]));
+    drop(gateway);
+    assert_eq!(llamagate(&["health", "--host", "127.0.0.1", "--port-health", &port], &[]).status.code(), Some(1));
+}
+
+#[test]
+fn llamagate_models_lists_what_it_can_see() {
+    let folder = super::support::gateway::test_models();
+    let output = llamagate(&["models", "--models-dir", folder.to_str().unwrap()], &[]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    for (name, kind) in [("tiny-chat", "chat"), ("tiny-embedding", "embedding"), ("tiny-rerank", "rerank")] {
+        assert!(text.lines().any(|line| line.contains(name) && line.contains(kind)), "{text}");
+    }
+}
+
+#[test]
+fn one_listener_answers_for_both_ports_when_they_are_the_same() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut process = std::process::Command::new(env!("CARGO_BIN_EXE_llamagate"));
+    let port = free.to_string();
+    let data = tempfile::tempdir().unwrap();
+    process.env_clear().envs([
+        ("MOCK_BACKEND", "1"),
+        ("AUTH_ENABLED", "0"),
+        ("HOST", "127.0.0.1"),
+        ("PORT", &port),
+        ("PORT_HEALTH", &port),
+    ]);
+    let mut child = process.env("DATA_DIR", data.path()).spawn().unwrap();
+    let client = super::support::client::Client::new(&format!("http://127.0.0.1:{port}"));
+    eventually("it answers", SOON, || {
+        client.try_send("GET", "/readyz", b"").is_ok_and(|answer| answer.status() == 200)
+    });
+    assert_eq!(client.get("/ping").status(), 200);
+    assert_eq!(client.get("/livez").status(), 200);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}

@@ -23,14 +23,22 @@ fn send_signal(pid: u32, signal: Signal) {
     kill(Pid::from_raw(pid as i32), signal).unwrap();
 }
 
+/// Stops the gateway and looks for anything that it left: processes, ports.
+fn nothing_is_left_of(mut gateway: Gateway) {
+    let children = gateway.child_pids();
+    let ports = [port_of(gateway.url()), port_of(gateway.health_url())];
+    assert_eq!(gateway.stop().code(), Some(0));
+    assert!(children.into_iter().all(pid_gone));
+    assert!(ports.into_iter().all(port_is_free));
+}
+
 #[test]
 fn sigterm_ends_everything_with_exit_code_0() {
-    let mut gateway = Gateway::builder().start();
+    let gateway = Gateway::builder().start();
     gateway.wait_ready();
     let child = worker(&gateway);
-    assert_eq!(gateway.stop().code(), Some(0));
+    nothing_is_left_of(gateway);
     assert!(pid_gone(child));
-    assert!(port_is_free(port_of(gateway.url())) && port_is_free(port_of(gateway.health_url())));
 }
 
 #[test]
@@ -100,6 +108,7 @@ fn a_killed_llama_server_breaks_the_stream_in_band_and_serves_again_after_its_re
     assert_ne!(worker(&gateway), child);
     // One idle connection to llama-server may stay in the pool for UPSTREAM_IDLE.
     eventually("file descriptors are back to the baseline", SOON, || gateway.open_fds() <= fds);
+    nothing_is_left_of(gateway);
 }
 
 #[test]
@@ -115,6 +124,7 @@ fn a_crash_while_loading_is_followed_by_a_good_start() {
     let gateway = Gateway::builder().script(json!({"starts": [{"exit_while_loading": {"code": 1}}, {}]})).start();
     gateway.wait_ready();
     assert_eq!(gateway.anonymous().get("/health").json()["models"][0]["restarts"], 1);
+    nothing_is_left_of(gateway);
 }
 
 #[test]
@@ -123,6 +133,7 @@ fn a_load_without_progress_ends_after_load_timeout() {
         Gateway::builder().script(json!({"starts": [{"never_ready": true}, {}]})).set("LOAD_TIMEOUT", "500ms").start();
     gateway.wait_ready();
     assert_eq!(gateway.journal().starts().len(), 2);
+    nothing_is_left_of(gateway);
 }
 
 #[test]
@@ -136,12 +147,12 @@ fn a_llama_server_that_ignores_sigterm_is_killed() {
 
 #[test]
 fn what_llama_server_forked_ends_with_it() {
-    let mut gateway = Gateway::builder().script(json!({"fork_grandchild": true})).start();
+    let gateway = Gateway::builder().script(json!({"fork_grandchild": true})).start();
     gateway.wait_ready();
     let grandchild = gateway.journal().wait_for_event("grandchild")["grandchild"].as_u64().unwrap() as u32;
     send_signal(worker(&gateway), Signal::SIGKILL);
     eventually("the grandchild is gone", STOPS, || pid_gone(grandchild));
-    gateway.stop();
+    nothing_is_left_of(gateway);
 }
 
 #[test]
@@ -149,6 +160,7 @@ fn a_foreign_server_on_the_port_is_not_taken_for_ours() {
     let gateway = Gateway::builder().script(json!({"starts": [{"wrong_key": true}, {}]})).start();
     gateway.wait_ready();
     assert_eq!(gateway.journal().starts().len(), 2, "the first was not trusted");
+    nothing_is_left_of(gateway);
 }
 
 #[test]
