@@ -3,7 +3,7 @@
 use super::support::{
     gateway::{Backend, Gateway},
     resources::{pid_gone, port_is_free},
-    wait::{READY, SOON, STOPS, eventually, eventually_some},
+    wait::{PROBES_FAIL, READY, SOON, STOPS, eventually, eventually_some},
 };
 use nix::{
     sys::signal::{Signal, kill},
@@ -176,6 +176,7 @@ fn the_child_gets_a_scrubbed_environment_and_a_home_of_its_own() {
     assert!(!environment.contains_key("LLAMA_ARG_HOST") && !environment.contains_key("HF_TOKEN"));
     assert_eq!(environment["CUDA_VISIBLE_DEVICES"], "0");
     assert!(environment["HOME"].as_str().unwrap().contains("llamagate-"));
+    nothing_is_left_of(gateway);
 }
 
 #[test]
@@ -186,4 +187,22 @@ fn a_flood_on_standard_error_stops_nobody() {
     gateway.wait_ready();
     let latest = std::fs::read_to_string(gateway.data_dir().join("logs/llama/latest.txt")).unwrap();
     assert!(gateway.data_dir().join("logs/llama").join(latest.trim()).exists());
+    nothing_is_left_of(gateway);
+}
+
+#[test]
+fn a_llama_server_that_stops_answering_is_unhealthy_until_it_answers_again() {
+    let gateway = Gateway::builder().start();
+    gateway.wait_ready();
+    let state_is = |state: &str| gateway.anonymous().get("/health").json()["models"][0]["state"] == state;
+    let mut control = gateway.control();
+    control.stop_answering();
+    eventually("it counts as unhealthy", PROBES_FAIL, || state_is("unhealthy"));
+    let answer = gateway.client().get("/v1/models");
+    assert_eq!((answer.status(), answer.json()["error"]["code"].as_str()), (503, Some("backend_unavailable")));
+    control.resume();
+    eventually("it is ready again", PROBES_FAIL, || state_is("ready"));
+    assert_eq!(gateway.client().get("/v1/models").status(), 200);
+    assert_eq!(gateway.journal().starts().len(), 1, "it was not restarted");
+    nothing_is_left_of(gateway);
 }

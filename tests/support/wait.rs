@@ -19,6 +19,9 @@ pub(crate) const ANSWERS: Duration = Duration::from_secs(15);
 /// Something that follows at once has followed: a journal record, a released slot.
 pub(crate) const SOON: Duration = Duration::from_secs(5);
 
+/// Enough probes in a row have failed, or passed again: three of 2 s, 5 s apart.
+pub(crate) const PROBES_FAIL: Duration = Duration::from_secs(60);
+
 /// The pause between two looks.
 pub(crate) const POLL: Duration = Duration::from_millis(5);
 
