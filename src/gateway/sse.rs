@@ -57,7 +57,8 @@ impl Watch {
     pub(super) fn take(&mut self, piece: Bytes, ready: &mut VecDeque<Bytes>) {
         let end = match last_end(&piece) {
             // The second half of an end whose first half is held.
-            None if self.after_line_feed && piece.first() == Some(&b'\n') => Some(1),
+            None if self.after_line_feed && piece.starts_with(b"\n") => Some(1),
+            None if self.after_line_feed && piece.starts_with(b"\r\n") => Some(2),
             end => end,
         };
         match end {
@@ -101,9 +102,15 @@ impl Watch {
     }
 
     fn send(&mut self, piece: Bytes, ready: &mut VecDeque<Bytes>) {
-        self.ended |= self.ending.markers().iter().any(|marker| memmem::find(&piece, marker).is_some());
+        self.ended |= self.ending.markers().iter().any(|marker| begins_a_line(&piece, marker));
         ready.push_back(piece);
     }
+}
+
+/// Whether a line of the piece begins with the marker. Elsewhere it would be something that the model said: line feeds
+/// within JSON are escaped.
+fn begins_a_line(piece: &[u8], marker: &[u8]) -> bool {
+    memmem::find_iter(piece, marker).any(|at| at == 0 || piece[at - 1] == b'\n')
 }
 
 /// The place just behind the last end of an event: a line feed after a line feed, with or without a carriage return.
@@ -142,13 +149,19 @@ mod tests {
             "data: {\"half\"}\n\ndata: 2\n\n"
         );
         assert_eq!(through(&["data: 1\n", "\n"], Ending::Done).0.concat(), "data: 1\n\n");
-        assert_eq!(through(&["data: 1\r\n", "\r\n"], Ending::Done).0.concat(), "");
+        assert_eq!(through(&["data: 1\r\n", "\r\n"], Ending::Done).0.concat(), "data: 1\r\n\r\n");
+        assert_eq!(through(&["data: 1\r\n", "\r", "\n"], Ending::Done).0.concat(), "data: 1\r\n\r\n");
     }
 
     #[test]
     fn an_error_event_of_llama_server_ends_a_stream_too() {
         assert!(through(&["data: {\"error\":{}}\n\n"], Ending::Done).1);
         assert!(!through(&["data: {\"choices\":[]}\n\n"], Ending::Done).1);
+        assert!(
+            !through(&["data: {\"content\":\"say data: [DONE] now\"}\n\n"], Ending::Done).1,
+            "the model may say it"
+        );
+        assert!(through(&["data: {}\n\ndata: [DONE]\n\n"], Ending::Done).1);
         assert!(through(&["event: message_stop\ndata: {}\n\n"], Ending::MessageStop).1);
     }
 
