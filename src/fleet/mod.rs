@@ -1,11 +1,10 @@
-//! The seam between the two journeys: which models there are, which workers can serve, and how loaded they are.
+//! The seam between the two journeys: which models there are and which workers can serve.
 //!
 //! Hands out a [`Lease`] on a worker. Sees workers only as their [`Handle`]s and never names a request.
 
 use crate::worker::{Endpoint, Handle, LastExit, State};
 use serde::Serialize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Every model that this service knows.
 pub struct Fleet {
@@ -18,13 +17,11 @@ pub struct Model {
     pub id: String,
     /// None when there is no llama-server behind this service.
     worker: Option<Handle>,
-    leased: AtomicUsize,
 }
 
-/// The right to send one request to one worker. Dropping it gives the right back.
+/// The right to send one request to one worker.
 pub struct Lease {
     endpoint: Arc<Endpoint>,
-    model: Arc<Model>,
 }
 
 /// Why no worker can be leased now.
@@ -66,7 +63,7 @@ pub enum Overall {
 impl Fleet {
     /// A fleet of one model; without a worker it serves nothing.
     pub fn of_one(id: String, worker: Option<Handle>) -> Self {
-        Self { models: vec![Arc::new(Model { id, worker, leased: AtomicUsize::new(0) })] }
+        Self { models: vec![Arc::new(Model { id, worker })] }
     }
 
     /// The model that a request means: there is only one, whatever the request calls it.
@@ -96,14 +93,11 @@ impl Fleet {
 
 impl Model {
     /// A lease on a ready worker.
-    pub fn lease(self: &Arc<Self>) -> Result<Lease, Unavailable> {
+    pub fn lease(&self) -> Result<Lease, Unavailable> {
         let worker = self.worker.as_ref().ok_or(Unavailable::Down)?;
         let status = worker.status();
         match (status.state, status.endpoint) {
-            (State::Ready, Some(endpoint)) => {
-                self.leased.fetch_add(1, Ordering::Relaxed);
-                Ok(Lease { endpoint, model: Arc::clone(self) })
-            }
+            (State::Ready, Some(endpoint)) => Ok(Lease { endpoint }),
             (State::Starting | State::Loading | State::Backoff, _) => Err(Unavailable::Loading),
             // Before the first start, which follows at once.
             (State::Stopped, _) if status.restarts == 0 => Err(Unavailable::Loading),
@@ -112,7 +106,7 @@ impl Model {
     }
 
     /// Whether a lease would be granted now, without taking one.
-    pub fn available(self: &Arc<Self>) -> Result<(), Unavailable> {
+    pub fn available(&self) -> Result<(), Unavailable> {
         self.lease().map(drop)
     }
 
@@ -133,11 +127,5 @@ impl Lease {
     /// Where to send the request.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.model.leased.fetch_sub(1, Ordering::Relaxed);
     }
 }
