@@ -31,6 +31,16 @@ pub enum Refusal {
     RequestTimeout,
     /// The body is larger than so many bytes.
     PayloadTooLarge(usize),
+    /// The request line is longer than so many bytes.
+    UriTooLong(usize),
+    /// The head has more lines, a longer line or more bytes than allowed; says which.
+    HeaderFieldsTooLarge(String),
+    /// The key, or the client's address, has to wait so long for its next request; says for what.
+    RateLimited(&'static str, Duration),
+    /// So many requests wait already; a place is free again in about this time.
+    QueueFull(Duration),
+    /// The request has waited as long as it may.
+    QueueTimeout(Duration),
     /// The model is being loaded.
     ModelLoading(Duration),
     /// No llama-server can take the request now.
@@ -78,6 +88,13 @@ impl Refusal {
             Self::RouteNotFound => row(StatusCode::NOT_FOUND, INVALID, "route_not_found"),
             Self::RequestTimeout => closing(StatusCode::REQUEST_TIMEOUT, "timeout_error", "request_timeout"),
             Self::PayloadTooLarge(_) => closing(StatusCode::PAYLOAD_TOO_LARGE, INVALID, "payload_too_large"),
+            Self::UriTooLong(_) => closing(StatusCode::URI_TOO_LONG, INVALID, "uri_too_long"),
+            Self::HeaderFieldsTooLarge(_) => {
+                closing(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, INVALID, "header_fields_too_large")
+            }
+            Self::RateLimited(..) => row(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "rate_limit_exceeded"),
+            Self::QueueFull(_) => row(StatusCode::SERVICE_UNAVAILABLE, "server_error", "queue_full"),
+            Self::QueueTimeout(_) => row(StatusCode::SERVICE_UNAVAILABLE, "server_error", "queue_timeout"),
             Self::ModelLoading(_) => row(StatusCode::SERVICE_UNAVAILABLE, "server_error", "model_loading"),
             Self::BackendUnavailable(_) => row(StatusCode::SERVICE_UNAVAILABLE, "server_error", "backend_unavailable"),
             Self::ShuttingDown(_) => closing(StatusCode::SERVICE_UNAVAILABLE, "server_error", "shutting_down"),
@@ -99,7 +116,12 @@ impl Refusal {
 
     fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::ModelLoading(wait) | Self::BackendUnavailable(wait) | Self::ShuttingDown(wait) => Some(*wait),
+            Self::RateLimited(_, wait)
+            | Self::QueueFull(wait)
+            | Self::QueueTimeout(wait)
+            | Self::ModelLoading(wait)
+            | Self::BackendUnavailable(wait)
+            | Self::ShuttingDown(wait) => Some(*wait),
             _ => None,
         }
     }
@@ -175,6 +197,11 @@ impl fmt::Display for Refusal {
             Self::RouteNotFound => f.write_str("No such route, or not with this method"),
             Self::RequestTimeout => f.write_str("The request took too long to arrive"),
             Self::PayloadTooLarge(limit) => write!(f, "The request body is larger than {limit} bytes"),
+            Self::UriTooLong(limit) => write!(f, "The request line is longer than {limit} bytes"),
+            Self::HeaderFieldsTooLarge(what) => write!(f, "The request head is too large: {what}"),
+            Self::RateLimited(what, _) => write!(f, "Rate limit reached for {what}, try again later"),
+            Self::QueueFull(_) => f.write_str("Too many requests are waiting, try again later"),
+            Self::QueueTimeout(_) => f.write_str("The request has waited too long for its turn, try again later"),
             Self::ModelLoading(_) => f.write_str("The model is being loaded, try again later"),
             Self::BackendUnavailable(_) => f.write_str("No llama-server can take the request now, try again later"),
             Self::ShuttingDown(_) => f.write_str("The service is shutting down"),
@@ -201,6 +228,11 @@ mod tests {
             Refusal::RouteNotFound,
             Refusal::RequestTimeout,
             Refusal::PayloadTooLarge(1),
+            Refusal::UriTooLong(1),
+            Refusal::HeaderFieldsTooLarge("x".into()),
+            Refusal::RateLimited("x", wait),
+            Refusal::QueueFull(wait),
+            Refusal::QueueTimeout(wait),
             Refusal::ModelLoading(wait),
             Refusal::BackendUnavailable(wait),
             Refusal::ShuttingDown(wait),
