@@ -5,7 +5,7 @@
 //! health port last.
 
 use crate::fleet::Fleet;
-use crate::gateway::{Books, Gatekeeper, Gateway, Local, LocalAnswer, Queue, listen};
+use crate::gateway::{Books, Gatekeeper, Gateway, Local, LocalAnswer, Patience, Queue, listen};
 use crate::models;
 use crate::operator::Desk;
 use crate::platform::Platform;
@@ -100,17 +100,19 @@ pub async fn run(
     });
     let access = &settings.access;
     let gatekeeper = Gatekeeper::new(ready.keys.clone(), access.auth_enabled, access.metrics_auth_enabled);
-    let queue = Queue::new(settings.queue.max_concurrent_requests.get(), Arc::clone(&metrics));
+    let queue = queue_of(&settings, &fleet, &metrics);
+    if let Some(model) = fleet.model() {
+        tasks.spawn(queue.clone().follow(Arc::clone(model), stop_rest.clone()));
+    }
     let gateway =
         Arc::new(Gateway::new(&settings, gatekeeper, queue, fleet, Arc::clone(&books), answers_of(Arc::clone(&desk))));
 
     let terms = listen::Terms {
         header_timeout: settings.limits.client_header_timeout.0,
         connections: settings.limits.max_connections.get(),
-        drain: settings.service.drain_timeout.0,
     };
     let health_thread = health_listener.map(|listener| {
-        let terms = listen::Terms { connections: HEALTH_CONNECTIONS, drain: CONNECTION_GRACE, ..terms };
+        let terms = listen::Terms { connections: HEALTH_CONNECTIONS, ..terms };
         serve_health_on_its_own_thread(listener, terms, Arc::clone(&gateway), stop_rest.clone())
     });
     let health_thread = health_thread.transpose()?;
@@ -135,16 +137,17 @@ pub async fn run(
     let outcome = until_the_end(&mut signals, worker, ready.keys).await;
 
     desk.stopping.store(true, Ordering::Relaxed);
-    gateway.stop();
-    stop_gateway.cancel();
-    let cut = serving.abort_handle();
     tokio::select! {
-        _ = serving => {}
-        () = signals.stop_again() => {
-            warn!("asked again to stop: requests in flight are cut");
-            cut.abort();
+        () = gateway.drain() => {}
+        () = tokio::time::sleep(settings.service.drain_timeout.0) => {
+            warn!("DRAIN_TIMEOUT is over: requests in flight are cut");
         }
+        () = signals.stop_again() => warn!("asked again to stop: requests in flight are cut"),
     }
+    gateway.cut();
+    let _ = tokio::time::timeout(CONNECTION_GRACE, gateway.drain()).await;
+    stop_gateway.cancel();
+    let _ = serving.await;
     stop_workers.cancel();
     worker_tasks.close();
     worker_tasks.wait().await;
@@ -170,6 +173,15 @@ fn open(settings: &Settings, port: u16, name: &str) -> io::Result<TcpListener> {
         .map_err(|error| io::Error::new(error.kind(), format!("{name} cannot listen on {address}: {error}")))?;
     info!("{name} listens on http://{}", listener.local_addr()?);
     Ok(listener)
+}
+
+/// The line of the fleet's only model.
+fn queue_of(settings: &Settings, fleet: &Fleet, metrics: &Arc<Metrics>) -> Queue {
+    let line = &settings.queue;
+    let patience = Patience { queue: line.queue_timeout.duration(), request: settings.limits.request_timeout.0 };
+    let model = fleet.model().cloned();
+    let is_ready = move || model.as_ref().is_some_and(|model| model.available().is_ok());
+    Queue::new(line.max_concurrent_requests.get(), line.max_queue_size.0, patience, is_ready, Arc::clone(metrics))
 }
 
 fn worker_log_dir(settings: &Settings) -> std::path::PathBuf {

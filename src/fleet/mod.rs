@@ -29,9 +29,16 @@ pub struct Lease {
 pub enum Unavailable {
     /// It is starting or loading, or will be started again.
     Loading,
-    /// It does not answer, has failed for good, or is being stopped.
+    /// It does not answer, or is being stopped.
     Down,
+    /// It has failed for good.
+    Failed,
+    /// There is none behind this service.
+    Absent,
 }
+
+/// What happens to a model's workers, for somebody who waits for them.
+pub struct Changes(Handle);
 
 /// What is shown of a model.
 #[derive(Debug, Serialize)]
@@ -94,13 +101,15 @@ impl Fleet {
 impl Model {
     /// A lease on a ready worker.
     pub fn lease(&self) -> Result<Lease, Unavailable> {
-        let worker = self.worker.as_ref().ok_or(Unavailable::Down)?;
-        let status = worker.status();
-        match (status.state, status.endpoint) {
-            (State::Ready, Some(endpoint)) => Ok(Lease { endpoint }),
-            (State::Starting | State::Loading | State::Backoff, _) => Err(Unavailable::Loading),
+        let worker = self.worker.as_ref().ok_or(Unavailable::Absent)?;
+        if let Some(endpoint) = worker.endpoint() {
+            return Ok(Lease { endpoint });
+        }
+        match worker.state() {
+            State::Starting | State::Loading | State::Backoff => Err(Unavailable::Loading),
             // Before the first start, which follows at once.
-            (State::Stopped, _) if status.restarts == 0 => Err(Unavailable::Loading),
+            State::Stopped if worker.status().restarts == 0 => Err(Unavailable::Loading),
+            State::Failed => Err(Unavailable::Failed),
             _ => Err(Unavailable::Down),
         }
     }
@@ -108,6 +117,11 @@ impl Model {
     /// Whether a lease would be granted now, without taking one.
     pub fn available(&self) -> Result<(), Unavailable> {
         self.lease().map(drop)
+    }
+
+    /// What happens from now on; nothing ever does to a model without a worker.
+    pub fn changes(&self) -> Option<Changes> {
+        self.worker.clone().map(Changes)
     }
 
     fn status(&self) -> ModelStatus {
@@ -120,6 +134,18 @@ impl Model {
             },
             None => ModelStatus { id: self.id.clone(), state: State::Stopped, restarts: 0, last_exit: None },
         }
+    }
+}
+
+impl Changes {
+    /// Loads that have failed since the service started.
+    pub fn failed_loads(&self) -> u64 {
+        self.0.status().failed_loads
+    }
+
+    /// Waits for the next change. False when there will be none.
+    pub async fn next(&mut self) -> bool {
+        self.0.changed().await
     }
 }
 

@@ -14,17 +14,20 @@ pub struct Gatekeeper {
     keys: Option<Store>,
     asks_for_metrics: bool,
     asks_for_inference: bool,
+    /// Whose turn it is where no key is asked for.
+    nobody: Arc<str>,
 }
 
 /// Whoever sent a request, as far as it matters: a key, or nobody in particular where none is asked for.
 pub(super) struct Caller {
     key: Option<Arc<Key>>,
+    turn: Arc<str>,
 }
 
 impl Gatekeeper {
     /// With the key store, unless no route asks for a key.
     pub fn new(keys: Option<Store>, auth_enabled: bool, metrics_auth_enabled: bool) -> Self {
-        Self { keys, asks_for_metrics: metrics_auth_enabled, asks_for_inference: auth_enabled }
+        Self { keys, asks_for_metrics: metrics_auth_enabled, asks_for_inference: auth_enabled, nobody: Arc::from("") }
     }
 
     /// The caller of a route, if they may use it.
@@ -32,7 +35,7 @@ impl Gatekeeper {
         let scope = match route.access {
             Access::Key(scope) if self.asks_for_inference => scope,
             Access::Metrics if self.asks_for_metrics => Scope::Metrics,
-            _ => return Ok(Caller { key: None }),
+            _ => return Ok(Caller { key: None, turn: Arc::clone(&self.nobody) }),
         };
         self.admit_with(headers, scope)
     }
@@ -49,7 +52,8 @@ impl Gatekeeper {
             Denied::Malformed | Denied::Unknown => Refusal::InvalidKey,
             Denied::Expired => Refusal::ExpiredKey,
         })?;
-        if key.has(scope) { Ok(Caller { key: Some(key) }) } else { Err(Refusal::ScopeRequired(scope.as_str())) }
+        let turn = Arc::from(key.id.as_str());
+        if key.has(scope) { Ok(Caller { key: Some(key), turn }) } else { Err(Refusal::ScopeRequired(scope.as_str())) }
     }
 }
 
@@ -57,6 +61,11 @@ impl Caller {
     /// The id of the key.
     pub(super) fn key_id(&self) -> Option<&str> {
         self.key.as_deref().map(|key| key.id.as_str())
+    }
+
+    /// In whose turn this caller waits: its key's, whichever of the key's secrets it has.
+    pub(super) fn turn(&self) -> &Arc<str> {
+        &self.turn
     }
 
     /// Whether this caller may use a model.

@@ -8,6 +8,7 @@ use super::record::Record;
 use super::sse::{Ending, Watch};
 use crate::fleet::Lease;
 use crate::refusal::{Refusal, Shape};
+use crate::settings::bounds::RETRY_AFTER_UNKNOWN;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -17,6 +18,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 /// A body that the gateway sends.
 pub enum Answer {
@@ -40,9 +42,12 @@ pub struct Passed {
     /// Pieces that may go out.
     ready: VecDeque<Bytes>,
     stream: Option<Stream>,
-    /// When the wait for the next piece ends: silence for a stream, the whole time for other answers.
+    /// When the wait for the next piece ends.
     deadline: Pin<Box<Sleep>>,
-    last_piece: Instant,
+    /// When the last piece of a stream came; none has before its first byte.
+    last_piece: Option<Instant>,
+    /// Ready when the drain is over.
+    cut: Pin<Box<WaitForCancellationFutureOwned>>,
     shape: Shape,
     record: Record,
     _ticket: Ticket,
@@ -55,12 +60,14 @@ struct Stream {
     silence: Duration,
 }
 
-/// How long an answer may take from now on.
-pub(super) enum Patience {
-    /// A stream may be silent for so long.
-    Silence(Duration),
-    /// The whole answer must be out by then.
-    Until(Instant),
+/// How long an answer may take.
+pub(super) struct Patience {
+    /// The whole answer must be out by then; of a stream, its first byte.
+    pub(super) deadline: Instant,
+    /// For a stream: how long it may be silent after each piece.
+    pub(super) silence: Option<Duration>,
+    /// When the service gives up what is still in flight.
+    pub(super) cut: WaitForCancellationFutureOwned,
 }
 
 impl Answer {
@@ -85,17 +92,14 @@ impl Passed {
         ticket: Ticket,
         lease: Lease,
     ) -> Self {
-        let now = Instant::now();
-        let (stream, deadline) = match patience {
-            Patience::Silence(silence) => (Some(Stream { watch: Watch::new(dialect.1), silence }), now + silence),
-            Patience::Until(deadline) => (None, deadline),
-        };
+        let stream = patience.silence.map(|silence| Stream { watch: Watch::new(dialect.1), silence });
         let mut passed = Self {
             upstream: Some(upstream),
             ready: VecDeque::new(),
             stream,
-            deadline: Box::pin(tokio::time::sleep_until(deadline)),
-            last_piece: now,
+            deadline: Box::pin(tokio::time::sleep_until(patience.deadline)),
+            last_piece: None,
+            cut: Box::pin(patience.cut),
             shape: dialect.0,
             record,
             _ticket: ticket,
@@ -135,15 +139,20 @@ impl Passed {
             let Some(upstream) = &mut self.upstream else { return Poll::Ready(None) };
             let outcome = match Pin::new(upstream).poll_frame(context) {
                 Poll::Pending => {
-                    ready!(self.poll_deadline(context));
-                    self.fail(&Refusal::BackendTimeout)
+                    let reason = ready!(self.poll_patience(context));
+                    self.fail(&reason)
                 }
                 Poll::Ready(Some(Ok(frame))) => {
-                    self.last_piece = Instant::now();
                     // Trailers are not passed on.
                     if let Ok(piece) = frame.into_data() {
                         match &mut self.stream {
-                            Some(stream) => stream.watch.take(piece, &mut self.ready),
+                            Some(stream) => {
+                                let now = Instant::now();
+                                if self.last_piece.replace(now).is_none() {
+                                    self.deadline.as_mut().reset(now + stream.silence);
+                                }
+                                stream.watch.take(piece, &mut self.ready);
+                            }
                             None => self.ready.push_back(piece),
                         }
                     }
@@ -171,16 +180,19 @@ impl Passed {
         Ok(())
     }
 
-    /// Ready when the patience is over. The timer of a stream is moved only when it fires, not with each piece.
-    fn poll_deadline(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    /// Ready with the reason when there is no more waiting for the next piece. After the first piece of a stream, its
+    /// timer is moved only when it fires, not with each further piece.
+    fn poll_patience(&mut self, context: &mut Context<'_>) -> Poll<Refusal> {
+        if self.cut.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN));
+        }
         loop {
             ready!(self.deadline.as_mut().poll(context));
-            let Some(stream) = &self.stream else { return Poll::Ready(()) };
-            let due = self.last_piece + stream.silence;
-            if due <= Instant::now() {
-                return Poll::Ready(());
+            let due = self.stream.as_ref().zip(self.last_piece).map(|(stream, last_piece)| last_piece + stream.silence);
+            match due {
+                Some(due) if due > Instant::now() => self.deadline.as_mut().reset(due),
+                _ => return Poll::Ready(Refusal::BackendTimeout),
             }
-            self.deadline.as_mut().reset(due);
         }
     }
 }

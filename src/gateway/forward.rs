@@ -20,12 +20,15 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use std::time::Duration;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 /// Connections to llama-servers, and how long their answers may take.
 pub(super) struct Forwarder {
     client: Client<HttpConnector, Bounded>,
     request_timeout: Duration,
     stream_idle_timeout: Duration,
+    /// Cancelled when the drain is over: what is still in flight ends with an error of its own.
+    cut: CancellationToken,
 }
 
 impl Forwarder {
@@ -40,7 +43,17 @@ impl Forwarder {
             .pool_timer(TokioTimer::new())
             .retry_canceled_requests(false)
             .build(connector);
-        Self { client, request_timeout: limits.request_timeout.0, stream_idle_timeout: limits.stream_idle_timeout.0 }
+        Self {
+            client,
+            request_timeout: limits.request_timeout.0,
+            stream_idle_timeout: limits.stream_idle_timeout.0,
+            cut: CancellationToken::new(),
+        }
+    }
+
+    /// Ends what is still in flight.
+    pub(super) fn cut(&self) {
+        self.cut.cancel();
     }
 
     /// Sends the request. The refusal comes with the record, which the answer would have taken.
@@ -61,7 +74,13 @@ impl Forwarder {
             Ok(request) => request,
             Err(error) => return Err((Refusal::BadRequest(error.to_string()), Box::new(record))),
         };
-        let answer = match tokio::time::timeout_at(deadline, self.client.request(request)).await {
+        let answer = tokio::select! {
+            answer = tokio::time::timeout_at(deadline, self.client.request(request)) => answer,
+            () = self.cut.cancelled() => {
+                return Err((Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN), Box::new(record)));
+            }
+        };
+        let answer = match answer {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) if error.is_connect() => {
                 return Err((Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN), Box::new(record)));
@@ -72,11 +91,8 @@ impl Forwarder {
         let (mut head, upstream) = answer.into_parts();
         headers::for_client(&mut head.headers);
         head.version = Version::default();
-        let patience = if is_event_stream(&head.headers) {
-            Patience::Silence(self.stream_idle_timeout)
-        } else {
-            Patience::Until(deadline)
-        };
+        let silence = is_event_stream(&head.headers).then_some(self.stream_idle_timeout);
+        let patience = Patience { deadline, silence, cut: self.cut.clone().cancelled_owned() };
         let mut record = record;
         record.status = Some(head.status);
         let passed = Passed::new(upstream, patience, (route.shape, route.ending), record, ticket, lease);

@@ -35,11 +35,9 @@ pub struct Terms {
     pub header_timeout: Duration,
     /// Most connections at once; further ones wait to be accepted.
     pub connections: usize,
-    /// How long requests in flight may finish once `stop` is cancelled.
-    pub drain: Duration,
 }
 
-/// Accepts and serves connections until `stop` is cancelled and they have ended, or the drain is over.
+/// Accepts and serves connections until `stop` is cancelled and they have ended, or [`CONNECTION_GRACE`] is over.
 pub async fn serve<S, F>(listener: TcpListener, terms: Terms, service: S, stop: CancellationToken)
 where
     S: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
@@ -90,7 +88,7 @@ where
         graceful.shutdown().await;
         while connections.join_next().await.is_some() {}
     };
-    if tokio::time::timeout(terms.drain.max(CONNECTION_GRACE), drained).await.is_err() {
-        warn!("requests still in flight at the end of the drain are cut");
+    if tokio::time::timeout(CONNECTION_GRACE, drained).await.is_err() {
+        debug!("connections that are still open are closed");
     }
 }

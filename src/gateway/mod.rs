@@ -17,6 +17,6 @@ mod sse;
 
 pub use auth::Gatekeeper;
 pub use pipeline::{Gateway, LocalAnswer};
-pub use queue::Queue;
+pub use queue::{Patience, Queue};
 pub use record::Books;
 pub use route::Local;

@@ -10,7 +10,7 @@ use super::limits::{self, BodyLimits};
 use super::queue::Queue;
 use super::record::{Books, Record};
 use super::route::{self, Local, Route, Target};
-use crate::fleet::{Fleet, Unavailable};
+use crate::fleet::{Fleet, Model, Unavailable};
 use crate::refusal::{Refusal, Shape};
 use crate::settings::bounds::RETRY_AFTER_UNKNOWN;
 use crate::settings::options::{Limits, Settings};
@@ -21,7 +21,6 @@ use hyper::body::Incoming;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How the routes that the gateway answers itself get their answers; `app.rs` says who gives them.
 pub type LocalAnswer =
@@ -39,7 +38,6 @@ pub struct Gateway {
     health_check_path: String,
     /// Whether this listener is the health port too.
     is_health_port: bool,
-    stopping: AtomicBool,
 }
 
 impl Gateway {
@@ -63,14 +61,18 @@ impl Gateway {
             local,
             health_check_path: settings.listen.health_check_path.clone(),
             is_health_port: settings.listen.port == settings.listen.port_health && settings.listen.port != 0,
-            stopping: AtomicBool::new(false),
         }
     }
 
-    /// Refuses every request from now on, those in the queue too; those in flight go on.
-    pub fn stop(&self) {
-        self.stopping.store(true, Ordering::Relaxed);
+    /// Refuses every request from now on, those in the queue too, and waits until those in flight have ended.
+    pub async fn drain(&self) {
         self.queue.close();
+        self.queue.drained().await;
+    }
+
+    /// Ends what is still in flight: a stream with an error as its last event, anything else by a cut.
+    pub fn cut(&self) {
+        self.forwarder.cut();
     }
 
     /// Answers one request on the gateway port.
@@ -123,15 +125,14 @@ impl Gateway {
         let model = stage!(self.fleet.model().ok_or(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN)));
         record.model = Some(model.id.clone());
         stage!(caller.may_use(&model.id));
-        // (rate limits have their room here)
-        stage!(if self.stopping.load(Ordering::Relaxed) { Err(shutting_down()) } else { Ok(()) });
-        stage!(model.available().map_err(unavailable));
+        stage!(self.queue.is_open());
+        stage!(may_be_served(model));
         let body = stage!(limits::read_body(body, self.limits).await);
         record.bytes_in = body.length();
         // wait in line -> which worker -> forward.
-        let ticket = stage!(self.queue.wait().await);
+        let place = stage!(self.queue.enter(caller.turn(), || Ok(())));
+        let (ticket, lease) = stage!(self.queue.wait(place, caller.turn(), model).await);
         record.queued = Some(ticket.waited);
-        let lease = stage!(model.lease().map_err(unavailable));
         self.forwarder.forward(route, parts, request_id, body, caller, ticket, lease, record).await
         // The answer streams back, and the record closes with it: `body.rs`.
     }
@@ -168,13 +169,10 @@ impl Gateway {
     }
 }
 
-fn shutting_down() -> Refusal {
-    Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN)
-}
-
-fn unavailable(reason: Unavailable) -> Refusal {
-    match reason {
-        Unavailable::Loading => Refusal::ModelLoading(RETRY_AFTER_UNKNOWN),
-        Unavailable::Down => Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN),
+/// Whether a request for the model may go on: to a worker that is ready, or into the line for one that will be.
+fn may_be_served(model: &Model) -> Result<(), Refusal> {
+    match model.available() {
+        Ok(()) | Err(Unavailable::Loading) => Ok(()),
+        Err(_) => Err(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN)),
     }
 }

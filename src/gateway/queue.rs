@@ -1,63 +1,322 @@
 //! The wait for a slot. [`Ticket`] is the right to be in flight; it lives in the answer's body.
+//!
+//! [`Queue::enter`] is one step under one lock: a slot, a place in the line, or a refusal, and nothing between them. A
+//! slot that is given back goes straight to the next in line. While the model is not ready nobody gets one, and requests
+//! wait for it in the same line. Dropping a place leaves the line; dropping a ticket gives the slot back. Who is next is
+//! `line.rs`.
 
+mod line;
+
+use crate::fleet::{Lease, Model, Unavailable};
 use crate::refusal::Refusal;
-use crate::settings::bounds::RETRY_AFTER_UNKNOWN;
+use crate::settings::bounds::{RETRY_AFTER_LONGEST, RETRY_AFTER_UNKNOWN};
 use crate::telemetry::metrics::Metrics;
-use prometheus_client::metrics::gauge::Gauge;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use line::Line;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
-/// The line of one model: so many in flight, the others wait in the order in which they came.
-pub struct Queue {
-    slots: Arc<Semaphore>,
+/// The line of one model.
+#[derive(Clone)]
+pub struct Queue(Arc<Inner>);
+
+struct Inner {
+    state: Mutex<State>,
+    /// Whether the model can serve at this moment.
+    is_ready: Box<dyn Fn() -> bool + Send + Sync>,
+    /// Cancelled when the line is closed and the last slot has been given back.
+    drained: CancellationToken,
+    patience: Patience,
     metrics: Arc<Metrics>,
+}
+
+struct State {
+    line: Line<oneshot::Sender<Turn>>,
+    service: ServiceTime,
+    closed: bool,
+}
+
+/// How long a request may wait.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// `QUEUE_TIMEOUT`; without one, only the wait for a model that is not ready has an end.
+    pub queue: Option<Duration>,
+    /// `REQUEST_TIMEOUT`, which bounds the wait for a model where there is no `QUEUE_TIMEOUT`.
+    pub request: Duration,
+}
+
+/// What a waiter is told.
+enum Turn {
+    /// It holds a slot now.
+    Yours,
+    /// It will get none.
+    Never(Refusal),
+}
+
+/// A place in the line, or a slot at once.
+pub(super) enum Place {
+    /// No need to wait.
+    Slot(Ticket),
+    /// In the line.
+    InLine(Waiting),
+}
+
+/// Somebody in the line.
+pub(super) struct Waiting {
+    queue: Queue,
+    key: Arc<str>,
+    number: i64,
+    turn: oneshot::Receiver<Turn>,
+    since: Instant,
 }
 
 /// A slot, until it is dropped.
 pub(super) struct Ticket {
-    _permit: OwnedSemaphorePermit,
-    _active: Counted,
+    queue: Queue,
     /// How long it took to get.
     pub(super) waited: Duration,
-}
-
-/// One more in a gauge, until it is dropped.
-struct Counted(Gauge);
-
-impl Counted {
-    fn new(gauge: &Gauge) -> Self {
-        gauge.inc();
-        Self(gauge.clone())
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
+    arrived: Instant,
+    granted: Instant,
+    returned: bool,
 }
 
 impl Queue {
-    /// A line with so many slots.
-    pub fn new(slots: usize, metrics: Arc<Metrics>) -> Self {
-        Self { slots: Arc::new(Semaphore::new(slots.min(Semaphore::MAX_PERMITS))), metrics }
+    /// A line with so many slots, where at most `bound` wait. `is_ready` says whether the model can serve.
+    pub fn new(
+        slots: usize,
+        bound: Option<usize>,
+        patience: Patience,
+        is_ready: impl Fn() -> bool + Send + Sync + 'static,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let state = State { line: Line::new(slots, bound), service: ServiceTime::default(), closed: false };
+        Self(Arc::new(Inner {
+            state: Mutex::new(state),
+            is_ready: Box::new(is_ready),
+            drained: CancellationToken::new(),
+            patience,
+            metrics,
+        }))
     }
 
-    /// Waits for a slot. Dropping the future leaves the line.
-    pub(super) async fn wait(&self) -> Result<Ticket, Refusal> {
-        let arrived = Instant::now();
-        let waiting = Counted::new(&self.metrics.queue_depth);
-        let permit = Arc::clone(&self.slots).acquire_owned().await;
-        drop(waiting);
-        let permit = permit.map_err(|_| Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN))?;
-        let waited = arrived.elapsed();
-        self.metrics.queue_wait.inc_by(waited.as_secs_f64());
-        Ok(Ticket { _permit: permit, _active: Counted::new(&self.metrics.active), waited })
+    /// A slot or a place in the line of this key, or the reason why there is neither. Once it is sure that there is one,
+    /// and before it is taken, `charge` may refuse too: what is refused for want of room is never charged.
+    pub(super) fn enter(&self, key: &Arc<str>, charge: impl FnOnce() -> Result<(), Refusal>) -> Result<Place, Refusal> {
+        let mut state = self.lock();
+        if state.closed {
+            return Err(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN));
+        }
+        let open = (self.0.is_ready)();
+        if !state.line.has_room(open) {
+            self.0.metrics.queue_rejections.inc();
+            return Err(Refusal::QueueFull(state.time_until_a_place()));
+        }
+        charge()?;
+        let now = Instant::now();
+        if state.line.start(open) {
+            self.show(&state);
+            return Ok(Place::Slot(self.ticket(now, now)));
+        }
+        let (sender, turn) = oneshot::channel();
+        let Ok(number) = state.line.join(key, sender) else {
+            return Err(Refusal::QueueFull(state.time_until_a_place()));
+        };
+        self.serve(&mut state);
+        drop(state);
+        Ok(Place::InLine(Waiting { queue: self.clone(), key: Arc::clone(key), number, turn, since: now }))
     }
 
-    /// Sends everybody away who waits, and whoever comes later.
+    /// Whether anybody is let in at all.
+    pub(super) fn is_open(&self) -> Result<(), Refusal> {
+        if self.lock().closed { Err(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN)) } else { Ok(()) }
+    }
+
+    /// Waits for a slot and for a worker to use it with. A slot whose worker went away in that very moment goes back for
+    /// a place at the front.
+    pub(super) async fn wait(
+        &self,
+        mut place: Place,
+        key: &Arc<str>,
+        model: &Model,
+    ) -> Result<(Ticket, Lease), Refusal> {
+        loop {
+            let ticket = place.ticket().await?;
+            match model.lease() {
+                Ok(lease) => return Ok((ticket, lease)),
+                Err(Unavailable::Loading) => place = Place::InLine(ticket.back_in_line(key)),
+                Err(_) => return Err(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN)),
+            }
+        }
+    }
+
+    /// Sends everybody away who waits, and whoever comes later: the service is being stopped.
     pub fn close(&self) {
-        self.slots.close();
+        let mut state = self.lock();
+        state.closed = true;
+        self.dissolve(&mut state, &Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN));
+    }
+
+    /// Waits until the line is closed and nobody holds a slot any more.
+    pub async fn drained(&self) {
+        self.0.drained.cancelled().await;
+    }
+
+    /// Gives out slots when the model becomes ready, and answers everybody who waits when its load fails, until `stop`.
+    pub async fn follow(self, model: Arc<Model>, stop: CancellationToken) {
+        let Some(mut changes) = model.changes() else { return };
+        let following = async {
+            let mut failed_loads = changes.failed_loads();
+            loop {
+                {
+                    let mut state = self.lock();
+                    let failed = changes.failed_loads();
+                    if failed != failed_loads || model.available() == Err(Unavailable::Failed) {
+                        failed_loads = failed;
+                        self.dissolve(&mut state, &Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN));
+                    }
+                    self.serve(&mut state);
+                }
+                if !changes.next().await {
+                    return;
+                }
+            }
+        };
+        stop.run_until_cancelled(following).await;
+    }
+
+    /// When a client that is turned away now should come back.
+    pub(super) fn retry_after(&self) -> Duration {
+        self.lock().time_until_a_place()
+    }
+
+    /// Hands free slots to those who wait, as long as the model can serve them.
+    fn serve(&self, state: &mut State) {
+        if state.line.waiting() > 0 && (self.0.is_ready)() {
+            while let Some(waiter) = state.line.next() {
+                // A waiter that has just left finds its turn in `Waiting::drop` and passes it on.
+                let _ = waiter.send(Turn::Yours);
+            }
+        }
+        self.show(state);
+    }
+
+    fn dissolve(&self, state: &mut State, refusal: &Refusal) {
+        for waiter in state.line.dissolve() {
+            let _ = waiter.send(Turn::Never(refusal.clone()));
+        }
+        self.show(state);
+    }
+
+    fn show(&self, state: &State) {
+        self.0.metrics.queue_depth.set(i64::try_from(state.line.waiting()).unwrap_or(i64::MAX));
+        self.0.metrics.active.set(i64::try_from(state.line.active()).unwrap_or(i64::MAX));
+        if state.closed && state.line.active() == 0 {
+            self.0.drained.cancel();
+        }
+    }
+
+    fn ticket(&self, arrived: Instant, granted: Instant) -> Ticket {
+        let waited = granted - arrived;
+        self.0.metrics.queue_wait.inc_by(waited.as_secs_f64());
+        Ticket { queue: self.clone(), waited, arrived, granted, returned: false }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+impl Place {
+    /// Waits for the slot, as long as the queue's patience lasts. Dropping the future leaves the line.
+    pub(super) async fn ticket(self) -> Result<Ticket, Refusal> {
+        match self {
+            Self::Slot(ticket) => Ok(ticket),
+            Self::InLine(waiting) => waiting.ticket().await,
+        }
+    }
+}
+
+impl Waiting {
+    async fn ticket(mut self) -> Result<Ticket, Refusal> {
+        let patience = self.queue.0.patience;
+        let mut deadline = self.since + patience.queue.unwrap_or(patience.request);
+        loop {
+            match tokio::time::timeout_at(deadline, &mut self.turn).await {
+                Ok(Ok(Turn::Yours)) => {
+                    // Taken out of its channel, the turn is not found again by the drop of `self`.
+                    return Ok(self.queue.ticket(self.since, Instant::now()));
+                }
+                Ok(Ok(Turn::Never(refusal))) => return Err(refusal),
+                Ok(Err(_)) => return Err(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN)),
+                Err(_) if !(self.queue.0.is_ready)() => return Err(Refusal::ModelLoading(RETRY_AFTER_UNKNOWN)),
+                Err(_) if patience.queue.is_some() => return Err(Refusal::QueueTimeout(self.queue.retry_after())),
+                // The model is ready and the line has no end of its own.
+                Err(_) => deadline = Instant::now() + patience.request,
+            }
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let mut state = self.queue.lock();
+        if state.line.leave(&self.key, self.number) {
+            self.queue.show(&state);
+        } else if let Ok(Turn::Yours) = self.turn.try_recv() {
+            // The turn came in the very moment in which the client left.
+            state.line.finish();
+            self.queue.serve(&mut state);
+        }
+    }
+}
+
+impl Ticket {
+    /// Gives the slot back for a place at the front of the line: the worker went away before the slot was used.
+    pub(super) fn back_in_line(mut self, key: &Arc<str>) -> Waiting {
+        self.returned = true;
+        let (sender, turn) = oneshot::channel();
+        let mut state = self.queue.lock();
+        let number = state.line.return_to_front(key, sender);
+        self.queue.serve(&mut state);
+        drop(state);
+        Waiting { queue: self.queue.clone(), key: Arc::clone(key), number, turn, since: self.arrived }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if self.returned {
+            return;
+        }
+        let mut state = self.queue.lock();
+        state.line.finish();
+        state.service.note(self.granted.elapsed());
+        self.queue.serve(&mut state);
+    }
+}
+
+impl State {
+    /// The time in which one of the slots comes free, and with it a place in the line.
+    fn time_until_a_place(&self) -> Duration {
+        let slots = u32::try_from(self.line.slots()).unwrap_or(u32::MAX).max(1);
+        self.service.mean.map_or(RETRY_AFTER_UNKNOWN, |mean| (mean / slots).min(RETRY_AFTER_LONGEST))
+    }
+}
+
+/// How long a slot is held: a mean in which the newest request counts for a fifth.
+#[derive(Default)]
+struct ServiceTime {
+    mean: Option<Duration>,
+}
+
+impl ServiceTime {
+    fn note(&mut self, held: Duration) {
+        self.mean = Some(self.mean.map_or(held, |mean| (mean * 4 + held) / 5));
+    }
+}
+
+#[cfg(test)]
+#[path = "queue/tests.rs"]
+mod tests;

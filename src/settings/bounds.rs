@@ -71,5 +71,8 @@ pub const CONFIG_FILE_SIZE: u64 = 1024 * 1024;
 /// Retry-After of a refusal for which nothing has been measured yet.
 pub const RETRY_AFTER_UNKNOWN: Duration = Duration::from_secs(5);
 
+/// Longest Retry-After that is estimated from a measurement.
+pub const RETRY_AFTER_LONGEST: Duration = Duration::from_secs(600);
+
 /// Longest answer of the health port that `llamagate health` reads.
 pub const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(3);

@@ -48,6 +48,8 @@ pub struct Status {
     pub endpoint: Option<Arc<Endpoint>>,
     /// Restarts since the service started.
     pub restarts: u64,
+    /// Processes that ended before they were ready, since the service started.
+    pub failed_loads: u64,
     /// How the process before ended.
     pub last_exit: Option<LastExit>,
 }
@@ -70,6 +72,11 @@ impl Handle {
     /// The endpoint, if the worker is ready.
     pub fn endpoint(&self) -> Option<Arc<Endpoint>> {
         self.0.borrow().endpoint.clone()
+    }
+
+    /// Waits for the next change of the status. False when its owner has ended.
+    pub async fn changed(&mut self) -> bool {
+        self.0.changed().await.is_ok()
     }
 
     /// Waits until the worker has given up for good. Never returns if its owner ends otherwise.

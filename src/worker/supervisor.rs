@@ -59,7 +59,7 @@ pub fn supervise(
     stop: CancellationToken,
     tasks: &TaskTracker,
 ) -> Result<Handle, reqwest::Error> {
-    let status = Status { state: State::Stopped, endpoint: None, restarts: 0, last_exit: None };
+    let status = Status { state: State::Stopped, endpoint: None, restarts: 0, failed_loads: 0, last_exit: None };
     let (publish, subscribe) = watch::channel(status);
     let prober = Prober::new()?;
     let budget =
@@ -103,7 +103,10 @@ impl Owner {
             };
             let hint = exit.hint.clone().unwrap_or_else(|| "no cause found in its log".to_owned());
             let (code, signal) = (exit.code, exit.signal);
-            self.publish.send_modify(|status| status.last_exit = Some(exit));
+            self.publish.send_modify(|status| {
+                status.last_exit = Some(exit);
+                status.failed_loads += u64::from(!matches!(status.state, State::Ready | State::Unhealthy));
+            });
             let Some(pause) = self.budget.spend(Instant::now()) else {
                 self.happen(Event::BudgetSpent);
                 error!(model = self.plan.model, code, signal, hint, "llama-server failed and is given up");

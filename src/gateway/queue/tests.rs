@@ -1,0 +1,213 @@
+use super::*;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+const LONG: Duration = Duration::from_secs(300);
+
+fn queue(slots: usize, bound: Option<usize>, timeout: Option<Duration>) -> (Queue, Arc<AtomicBool>) {
+    let ready = Arc::new(AtomicBool::new(true));
+    let gate = Arc::clone(&ready);
+    let patience = Patience { queue: timeout, request: LONG };
+    let metrics = Arc::new(Metrics::new("test"));
+    (Queue::new(slots, bound, patience, move || gate.load(Ordering::SeqCst), metrics), ready)
+}
+
+fn key(name: &str) -> Arc<str> {
+    Arc::from(name)
+}
+
+fn enter(queue: &Queue, name: &str) -> Result<Place, Refusal> {
+    queue.enter(&key(name), || Ok(()))
+}
+
+fn counts(queue: &Queue) -> (usize, usize) {
+    let state = queue.lock();
+    (state.line.active(), state.line.waiting())
+}
+
+async fn is_waiting(future: &mut (impl Future<Output = Result<Ticket, Refusal>> + Unpin)) -> bool {
+    tokio::select! {
+        biased;
+        _ = future => false,
+        () = tokio::task::yield_now() => true,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_line_refuses_at_once_and_charges_nothing() {
+    let (queue, _) = queue(1, Some(1), None);
+    let _slot = enter(&queue, "a").unwrap();
+    let _waits = enter(&queue, "a").unwrap();
+    let mut charged = false;
+    let refused = queue.enter(&key("b"), || {
+        charged = true;
+        Ok(())
+    });
+    assert_eq!(refused.err(), Some(Refusal::QueueFull(RETRY_AFTER_UNKNOWN)));
+    assert!(!charged);
+    assert_eq!(queue.0.metrics.queue_rejections.get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_cannot_pay_takes_no_place() {
+    let (queue, _) = queue(1, Some(1), None);
+    let refused = queue.enter(&key("a"), || Err(Refusal::RateLimited("requests", LONG)));
+    assert_eq!(refused.err(), Some(Refusal::RateLimited("requests", LONG)));
+    assert_eq!(counts(&queue), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn retry_after_follows_the_time_that_slots_are_held() {
+    let (queue, _) = queue(2, Some(0), None);
+    let ticket = enter(&queue, "a").unwrap().ticket().await.unwrap();
+    tokio::time::advance(Duration::from_secs(8)).await;
+    drop(ticket);
+    let _held = (enter(&queue, "a").unwrap(), enter(&queue, "a").unwrap());
+    assert_eq!(enter(&queue, "a").err(), Some(Refusal::QueueFull(Duration::from_secs(4))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_freed_slot_goes_to_the_next_in_line_and_a_gone_waiter_to_nobody() {
+    let (queue, _) = queue(1, None, None);
+    let ticket = enter(&queue, "a").unwrap().ticket().await.unwrap();
+    let gone = enter(&queue, "a").unwrap();
+    let mut next = Box::pin(enter(&queue, "a").unwrap().ticket());
+    assert!(is_waiting(&mut next).await);
+    drop(gone);
+    assert_eq!(counts(&queue), (1, 1));
+    drop(ticket);
+    let ticket = next.await.unwrap();
+    assert_eq!(counts(&queue), (1, 0));
+    drop(ticket);
+    assert_eq!(counts(&queue), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiter_that_leaves_as_its_turn_comes_passes_it_on() {
+    let (queue, _) = queue(1, None, None);
+    let ticket = enter(&queue, "a").unwrap().ticket().await.unwrap();
+    let leaving = enter(&queue, "a").unwrap();
+    let staying = enter(&queue, "b").unwrap();
+    drop(ticket);
+    assert_eq!(counts(&queue), (1, 1), "the slot is on its way to the one that leaves");
+    drop(leaving);
+    assert!(staying.ticket().await.is_ok());
+    assert_eq!(counts(&queue), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_wait_ends_with_queue_timeout() {
+    let (queue, _) = queue(1, None, Some(Duration::from_secs(3)));
+    let _slot = enter(&queue, "a").unwrap();
+    let start = Instant::now();
+    let refused = enter(&queue, "a").unwrap().ticket().await.err();
+    assert_eq!(refused, Some(Refusal::QueueTimeout(RETRY_AFTER_UNKNOWN)));
+    assert_eq!(start.elapsed(), Duration::from_secs(3));
+    assert_eq!(counts(&queue).1, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_queue_timeout_only_the_wait_for_a_model_has_an_end() {
+    let (queue, ready) = queue(1, None, None);
+    let slot = enter(&queue, "a").unwrap();
+    let mut waits = Box::pin(enter(&queue, "a").unwrap().ticket());
+    assert!(tokio::time::timeout(LONG * 3, &mut waits).await.is_err(), "it still waits behind a served request");
+    drop(slot);
+    assert!(waits.await.is_ok());
+    ready.store(false, Ordering::SeqCst);
+    let start = Instant::now();
+    let refused = enter(&queue, "a").unwrap().ticket().await.err();
+    assert_eq!(refused, Some(Refusal::ModelLoading(RETRY_AFTER_UNKNOWN)));
+    assert_eq!(start.elapsed(), LONG);
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_wait_for_a_model_that_is_not_ready_even_when_slots_are_free() {
+    let (queue, ready) = queue(2, None, None);
+    ready.store(false, Ordering::SeqCst);
+    let mut waits = Box::pin(enter(&queue, "a").unwrap().ticket());
+    assert!(is_waiting(&mut waits).await);
+    ready.store(true, Ordering::SeqCst);
+    queue.serve(&mut queue.lock());
+    assert!(waits.await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ticket_for_a_worker_that_went_away_goes_back_to_the_front() {
+    let (queue, ready) = queue(1, None, None);
+    let ticket = enter(&queue, "a").unwrap().ticket().await.unwrap();
+    let mut second = Box::pin(enter(&queue, "a").unwrap().ticket());
+    ready.store(false, Ordering::SeqCst);
+    let mut first = Box::pin(ticket.back_in_line(&key("a")).ticket());
+    assert!(is_waiting(&mut first).await && is_waiting(&mut second).await);
+    assert_eq!(counts(&queue), (0, 2));
+    ready.store(true, Ordering::SeqCst);
+    queue.serve(&mut queue.lock());
+    let ticket = first.await.unwrap();
+    assert!(is_waiting(&mut second).await);
+    drop(ticket);
+    assert!(second.await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_answers_everybody_who_waits_and_whoever_comes() {
+    let (queue, _) = queue(1, None, None);
+    let _slot = enter(&queue, "a").unwrap();
+    let waits = enter(&queue, "a").unwrap();
+    queue.close();
+    let refusal = Some(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN));
+    assert_eq!(waits.ticket().await.err(), refusal);
+    assert_eq!(enter(&queue, "b").err(), refusal);
+}
+
+/// Many threads at once: never more in flight than there are slots, never one more in the line than its bound, and every
+/// one that came in gets exactly one slot or leaves.
+#[test]
+fn no_interleaving_breaks_a_bound() {
+    const SLOTS: usize = 3;
+    const BOUND: usize = 5;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
+    for seed in 0..20u64 {
+        let (queue, _) = queue(SLOTS, Some(BOUND), None);
+        let in_flight = Arc::new(AtomicUsize::new(0));
+        let most = Arc::new(AtomicUsize::new(0));
+        let served = runtime.block_on(async {
+            let mut tasks = tokio::task::JoinSet::new();
+            for number in 0..200u64 {
+                let (queue, in_flight, most) = (queue.clone(), Arc::clone(&in_flight), Arc::clone(&most));
+                let dice = (seed + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_mul(number + 1) >> 32;
+                tasks.spawn(async move {
+                    for _ in 0..dice % 4 {
+                        tokio::task::yield_now().await;
+                    }
+                    let place = match enter(&queue, &(number % 3).to_string()) {
+                        Ok(place) => place,
+                        Err(refusal) => {
+                            assert!(matches!(refusal, Refusal::QueueFull(_)));
+                            return 0;
+                        }
+                    };
+                    assert!(queue.lock().line.waiting() <= BOUND);
+                    if dice % 5 == 0 {
+                        return 0; // a client that leaves at once
+                    }
+                    let ticket = place.ticket().await.unwrap();
+                    most.fetch_max(in_flight.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    for _ in 0..dice % 3 {
+                        tokio::task::yield_now().await;
+                    }
+                    in_flight.fetch_sub(1, Ordering::SeqCst);
+                    drop(ticket);
+                    1
+                });
+            }
+            let mut served = 0;
+            while let Some(task) = tasks.join_next().await {
+                served += task.unwrap();
+            }
+            served
+        });
+        assert!(most.load(Ordering::SeqCst) <= SLOTS);
+        assert!(served >= SLOTS, "seed {seed}");
+        assert_eq!(counts(&queue), (0, 0), "seed {seed}");
+    }
+}
