@@ -106,7 +106,8 @@ impl Model {
             return Ok(Lease { endpoint });
         }
         match worker.state() {
-            State::Starting | State::Loading | State::Backoff => Err(Unavailable::Loading),
+            // Ready, yet not at this moment: it broke a connection and is being looked at.
+            State::Ready | State::Starting | State::Loading | State::Backoff => Err(Unavailable::Loading),
             // Before the first start, which follows at once.
             State::Stopped if worker.status().restarts == 0 => Err(Unavailable::Loading),
             State::Failed => Err(Unavailable::Failed),
@@ -150,6 +151,11 @@ impl Changes {
 }
 
 impl Lease {
+    /// Says that the worker broke the connection.
+    pub fn doubt(&self) {
+        self.endpoint.doubt();
+    }
+
     /// Where to send the request.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint

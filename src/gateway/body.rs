@@ -51,7 +51,7 @@ pub struct Passed {
     shape: Shape,
     record: Record,
     _ticket: Ticket,
-    _lease: Lease,
+    lease: Lease,
 }
 
 /// What only an event stream has.
@@ -103,7 +103,7 @@ impl Passed {
             shape: dialect.0,
             record,
             _ticket: ticket,
-            _lease: lease,
+            lease,
         };
         passed.note_end();
         passed
@@ -120,6 +120,9 @@ impl Passed {
     /// The upstream has failed: an event stream gets the error as its last event, anything else is cut.
     fn fail(&mut self, refusal: &Refusal) -> Result<(), Cut> {
         self.upstream = None;
+        if *refusal == Refusal::BackendError {
+            self.lease.doubt();
+        }
         self.record.code = Some(refusal.code());
         self.record.complete = true;
         if self.stream.is_none() {

@@ -82,10 +82,14 @@ impl Forwarder {
         };
         let answer = match answer {
             Ok(Ok(answer)) => answer,
-            Ok(Err(error)) if error.is_connect() => {
-                return Err((Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN), Box::new(record)));
+            Ok(Err(error)) => {
+                // Before the ticket is given back: whoever is next must not meet a llama-server that is just dying.
+                lease.doubt();
+                let is_connect = error.is_connect();
+                let refusal =
+                    if is_connect { Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN) } else { Refusal::BackendError };
+                return Err((refusal, Box::new(record)));
             }
-            Ok(Err(_)) => return Err((Refusal::BackendError, Box::new(record))),
             Err(_) => return Err((Refusal::BackendTimeout, Box::new(record))),
         };
         let (mut head, upstream) = answer.into_parts();

@@ -130,8 +130,12 @@ impl Gateway {
         let body = stage!(limits::read_body(body, self.limits).await);
         record.bytes_in = body.length();
         // wait in line -> which worker -> forward.
-        let place = stage!(self.queue.enter(caller.turn(), || Ok(())));
-        let (ticket, lease) = stage!(self.queue.wait(place, caller.turn(), model).await);
+        let (ticket, lease) = stage!(if route.needs_slot {
+            let place = stage!(self.queue.enter(caller.turn(), || Ok(())));
+            self.queue.wait(place, caller.turn(), model).await
+        } else {
+            self.queue.pass(model)
+        });
         record.queued = Some(ticket.waited);
         self.forwarder.forward(route, parts, request_id, body, caller, ticket, lease, record).await
         // The answer streams back, and the record closes with it: `body.rs`.

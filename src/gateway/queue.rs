@@ -79,7 +79,8 @@ pub(super) struct Ticket {
     pub(super) waited: Duration,
     arrived: Instant,
     granted: Instant,
-    returned: bool,
+    /// False when it never had one, or has given it back.
+    holds_slot: bool,
 }
 
 impl Queue {
@@ -131,6 +132,18 @@ impl Queue {
     /// Whether anybody is let in at all.
     pub(super) fn is_open(&self) -> Result<(), Refusal> {
         if self.lock().closed { Err(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN)) } else { Ok(()) }
+    }
+
+    /// A ticket for a request that occupies no slot, which nobody has to wait for.
+    pub(super) fn pass(&self, model: &Model) -> Result<(Ticket, Lease), Refusal> {
+        let now = Instant::now();
+        let ticket =
+            Ticket { queue: self.clone(), waited: Duration::ZERO, arrived: now, granted: now, holds_slot: false };
+        match model.lease() {
+            Ok(lease) => Ok((ticket, lease)),
+            Err(Unavailable::Loading) => Err(Refusal::ModelLoading(RETRY_AFTER_UNKNOWN)),
+            Err(_) => Err(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN)),
+        }
     }
 
     /// Waits for a slot and for a worker to use it with. A slot whose worker went away in that very moment goes back for
@@ -220,7 +233,7 @@ impl Queue {
     fn ticket(&self, arrived: Instant, granted: Instant) -> Ticket {
         let waited = granted - arrived;
         self.0.metrics.queue_wait.inc_by(waited.as_secs_f64());
-        Ticket { queue: self.clone(), waited, arrived, granted, returned: false }
+        Ticket { queue: self.clone(), waited, arrived, granted, holds_slot: true }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -275,7 +288,7 @@ impl Drop for Waiting {
 impl Ticket {
     /// Gives the slot back for a place at the front of the line: the worker went away before the slot was used.
     pub(super) fn back_in_line(mut self, key: &Arc<str>) -> Waiting {
-        self.returned = true;
+        self.holds_slot = false;
         let (sender, turn) = oneshot::channel();
         let mut state = self.queue.lock();
         let number = state.line.return_to_front(key, sender);
@@ -287,7 +300,7 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        if self.returned {
+        if !self.holds_slot {
             return;
         }
         let mut state = self.queue.lock();

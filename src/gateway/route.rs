@@ -53,14 +53,22 @@ pub(super) struct Route {
     pub(super) target: Target,
     pub(super) shape: Shape,
     pub(super) ending: Ending,
+    /// Whether it occupies one of llama-server's slots, and so waits in line for one.
+    pub(super) needs_slot: bool,
 }
 
 const fn worker(path: &'static str, posts: bool, ending: Ending) -> Route {
-    Route { path, posts, access: Access::Key(Scope::Inference), target: Target::Worker, shape: Shape::OpenAi, ending }
+    let access = Access::Key(Scope::Inference);
+    Route { path, posts, access, target: Target::Worker, shape: Shape::OpenAi, ending, needs_slot: posts }
 }
 
 const fn post(path: &'static str) -> Route {
     worker(path, true, Ending::Unmarked)
+}
+
+/// What llama-server answers without a slot, be all of them busy.
+const fn helper(path: &'static str) -> Route {
+    Route { needs_slot: false, ..post(path) }
 }
 
 const fn stream(path: &'static str, ending: Ending) -> Route {
@@ -88,7 +96,7 @@ const ROUTES: &[Route] = &[
     stream("/v1/responses", Ending::ResponseDone),
     stream("/responses", Ending::ResponseDone),
     anthropic("/v1/messages"),
-    anthropic("/v1/messages/count_tokens"),
+    Route { needs_slot: false, ..anthropic("/v1/messages/count_tokens") },
     post("/v1/embeddings"),
     post("/embeddings"),
     post("/embedding"),
@@ -100,9 +108,9 @@ const ROUTES: &[Route] = &[
     post("/completion"),
     post("/completions"),
     post("/infill"),
-    post("/tokenize"),
-    post("/detokenize"),
-    post("/apply-template"),
+    helper("/tokenize"),
+    helper("/detokenize"),
+    helper("/apply-template"),
     get("/v1/models"),
     get("/models"),
     get("/props"),

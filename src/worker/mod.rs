@@ -18,7 +18,8 @@ use http::HeaderValue;
 use serde::Serialize;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use tokio::sync::watch;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::{Notify, watch};
 
 /// Where a ready llama-server listens, and the key it asks for.
 pub struct Endpoint {
@@ -26,6 +27,32 @@ pub struct Endpoint {
     pub address: SocketAddr,
     /// The value of `Authorization` that it takes; marked sensitive, so it never shows in debug output.
     pub authorization: HeaderValue,
+    doubted: AtomicBool,
+    doubts: Notify,
+}
+
+impl Endpoint {
+    fn new(address: SocketAddr, authorization: HeaderValue) -> Self {
+        Self { address, authorization, doubted: AtomicBool::new(false), doubts: Notify::new() }
+    }
+
+    /// Says that it broke a connection, and so may be about to end: nothing more is sent to it until its owner has
+    /// looked.
+    pub fn doubt(&self) {
+        if !self.doubted.swap(true, Ordering::SeqCst) {
+            self.doubts.notify_one();
+        }
+    }
+
+    /// Waits until somebody doubts it.
+    async fn doubted(&self) {
+        self.doubts.notified().await;
+    }
+
+    /// Clears a doubt; whether there was one.
+    fn trust(&self) -> bool {
+        self.doubted.swap(false, Ordering::SeqCst)
+    }
 }
 
 /// How a llama-server ended.
@@ -69,9 +96,9 @@ impl Handle {
         self.0.borrow().state
     }
 
-    /// The endpoint, if the worker is ready.
+    /// The endpoint, if the worker is ready and nobody doubts it.
     pub fn endpoint(&self) -> Option<Arc<Endpoint>> {
-        self.0.borrow().endpoint.clone()
+        self.0.borrow().endpoint.as_ref().filter(|endpoint| !endpoint.doubted.load(Ordering::SeqCst)).cloned()
     }
 
     /// Waits for the next change of the status. False when its owner has ended.

@@ -136,7 +136,7 @@ impl Owner {
     /// From one start to the end of that process.
     async fn one_life(&mut self, stop: &CancellationToken) -> io::Result<End> {
         let den = Den::new()?;
-        let endpoint = Arc::new(Endpoint { address: self.choose_address()?, authorization: den.write_new_key()? });
+        let endpoint = Arc::new(Endpoint::new(self.choose_address()?, den.write_new_key()?));
         let plan = &self.plan;
         let launch = Launch {
             engine: &plan.engine,
@@ -205,6 +205,7 @@ impl Owner {
             tokio::select! {
                 status = process.wait() => return Ending::Exited(status),
                 () = stop.cancelled() => return Ending::StopAsked,
+                () = endpoint.doubted() => {}
                 _ = ticks.tick() => {}
             }
             let state = self.publish.borrow().state;
@@ -220,6 +221,10 @@ impl Owner {
             match probe {
                 Probe::Ready => {
                     failures = 0;
+                    if endpoint.trust() {
+                        // Whoever waits for it is told.
+                        self.publish.send_modify(|_| {});
+                    }
                     if state != State::Ready {
                         self.become_ready(endpoint, started, has_served);
                         ticks = tokio::time::interval_at(Instant::now() + PROBE_INTERVAL_READY, PROBE_INTERVAL_READY);

@@ -5,6 +5,7 @@ use super::support::{
     wait::{SOON, eventually},
 };
 use serde_json::{Value, json};
+use std::time::Duration;
 
 fn ready(script: Value) -> Gateway {
     ready_with(script, &[])
@@ -74,6 +75,18 @@ fn a_silent_stream_is_ended_after_stream_idle_timeout() {
         &[("STREAM_IDLE_TIMEOUT", "300ms")],
         "backend_timeout",
     );
+}
+
+#[test]
+fn the_first_byte_of_a_stream_has_until_request_timeout_whatever_the_silence_allowed_later() {
+    let settings = [("STREAM_IDLE_TIMEOUT", "100ms"), ("REQUEST_TIMEOUT", "10m")];
+    let gateway = ready_with(json!({"hold_mid_stream": {"after_frames": 0}}), &settings);
+    let mut stream = gateway.client().stream("/v1/chat/completions", &chat(true));
+    super::support::wait::keeps("the stream is not ended", Duration::from_millis(400), || {
+        gateway.anonymous().get("/health").json()["queue"]["active"] == 1
+    });
+    gateway.control().release_all_requests();
+    assert!(stream.events().last().is_some_and(|event| event.is_done()));
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! A worker's life: it comes back, it is given up in time, and nothing is left of it.
 
 use super::support::{
-    client::Stream,
     gateway::{Backend, Gateway},
     resources::{pid_gone, port_is_free},
     wait::{PROBES_FAIL, READY, SOON, STOPS, eventually, eventually_some},
@@ -75,35 +74,6 @@ fn sigterm_ends_everything_with_exit_code_0() {
     let child = worker(&gateway);
     nothing_is_left_of(gateway);
     assert!(pid_gone(child));
-}
-
-/// A gateway that has been told to stop while a stream is held after its first event.
-fn told_to_stop_mid_stream() -> (Gateway, Stream) {
-    let gateway = Gateway::builder().script(json!({"hold_mid_stream": {"after_frames": 1}})).start();
-    gateway.wait_ready();
-    let mut stream = gateway
-        .client()
-        .stream("/v1/chat/completions", &json!({"messages": [{"role": "user", "content": "x"}], "stream": true}));
-    assert!(stream.next_event().is_some());
-    gateway.signal(Signal::SIGTERM);
-    eventually("the health port says that it stops", SOON, || gateway.health().get("/ping").status() == 503);
-    (gateway, stream)
-}
-
-#[test]
-fn a_request_in_flight_is_finished_before_the_end() {
-    let (mut gateway, mut stream) = told_to_stop_mid_stream();
-    gateway.control().release_all_requests();
-    assert!(stream.events().last().is_some_and(|event| event.is_done()));
-    assert_eq!(gateway.wait_exit().code(), Some(0));
-}
-
-#[test]
-fn a_second_sigterm_cuts_what_is_in_flight() {
-    let (mut gateway, mut stream) = told_to_stop_mid_stream();
-    gateway.signal(Signal::SIGTERM);
-    assert_eq!(gateway.wait_exit().code(), Some(0));
-    assert!(!stream.events().last().is_some_and(|event| event.is_done()));
 }
 
 #[test]

@@ -27,32 +27,45 @@ fn obey_lines(stream: &TcpStream, server: &Server) -> io::Result<()> {
     for line in BufReader::new(stream).lines() {
         let words = line?;
         let words: Vec<&str> = words.split_whitespace().collect();
-        if let ["die", how, number] = words[..]
-            && let Ok(number) = number.parse()
-        {
-            (&*stream).write_all(b"ok\n")?;
-            match how {
-                "code" => server.end(&Ending { code: Some(number), ..Ending::default() }),
-                _ => server.end(&Ending { signal: Some(number), ..Ending::default() }),
+        // Answered first: what a command sets free may be the end of this process.
+        match order(&words) {
+            Some(order) => {
+                (&*stream).write_all(b"ok\n")?;
+                obey(order, server);
             }
+            None => (&*stream).write_all(format!("error: unknown command {words:?}\n").as_bytes())?,
         }
-        let answer = if obey(&words, server) { "ok\n".into() } else { format!("error: unknown command {words:?}\n") };
-        (&*stream).write_all(answer.as_bytes())?;
     }
     Ok(())
 }
 
-fn obey(words: &[&str], server: &Server) -> bool {
+enum Order {
+    Load,
+    AllRequests,
+    Requests(usize),
+    Answer(bool),
+    Die(Ending),
+}
+
+fn order(words: &[&str]) -> Option<Order> {
     match words {
-        ["release", "load"] => server.load_gate.open(),
-        ["release", "requests"] => server.request_gate.open(),
-        ["release", "requests", n] => match n.parse() {
-            Ok(n) => server.request_gate.release(n),
-            Err(_) => return false,
-        },
-        ["stop", "answering"] => _ = server.answering.send_replace(false),
-        ["resume"] => _ = server.answering.send_replace(true),
-        _ => return false,
+        ["release", "load"] => Some(Order::Load),
+        ["release", "requests"] => Some(Order::AllRequests),
+        ["release", "requests", n] => n.parse().ok().map(Order::Requests),
+        ["stop", "answering"] => Some(Order::Answer(false)),
+        ["resume"] => Some(Order::Answer(true)),
+        ["die", "code", n] => Some(Order::Die(Ending { code: Some(n.parse().ok()?), ..Ending::default() })),
+        ["die", "signal", n] => Some(Order::Die(Ending { signal: Some(n.parse().ok()?), ..Ending::default() })),
+        _ => None,
     }
-    true
+}
+
+fn obey(order: Order, server: &Server) {
+    match order {
+        Order::Load => server.load_gate.open(),
+        Order::AllRequests => server.request_gate.open(),
+        Order::Requests(n) => server.request_gate.release(n),
+        Order::Answer(answers) => _ = server.answering.send_replace(answers),
+        Order::Die(ending) => server.end(&ending),
+    }
 }

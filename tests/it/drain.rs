@@ -1,0 +1,108 @@
+//! The end of the service: new requests are refused, those in flight may finish, and what is cut says so.
+
+use super::support::{
+    client::Stream,
+    gateway::Gateway,
+    wait::{SOON, eventually},
+};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+const CHAT: &str = "/v1/chat/completions";
+
+fn chat(stream: bool) -> Value {
+    json!({"messages": [{"role": "user", "content": "x"}], "stream": stream})
+}
+
+fn ready(script: Value, drain_timeout: &str) -> Gateway {
+    let gateway = Gateway::builder().script(script).set("DRAIN_TIMEOUT", drain_timeout).start();
+    gateway.wait_ready();
+    gateway
+}
+
+/// A gateway that has been told to stop while a stream is held after its first event.
+fn told_to_stop_mid_stream(drain_timeout: &str) -> (Gateway, Stream) {
+    let gateway = ready(json!({"hold_mid_stream": {"after_frames": 1}}), drain_timeout);
+    let mut stream = gateway.client().stream(CHAT, &chat(true));
+    assert!(stream.next_event().is_some());
+    gateway.signal(Signal::SIGTERM);
+    (gateway, stream)
+}
+
+fn wait_until_stopping(gateway: &Gateway) {
+    eventually("the health port says that it stops", SOON, || gateway.health().get("/ping").status() == 503);
+}
+
+fn ends_with_an_error(stream: &mut Stream) {
+    let events = stream.events();
+    assert_eq!(events.last().unwrap().json()["error"]["code"], "shutting_down");
+    assert!(events.iter().all(|event| !event.is_done()));
+    assert!(stream.is_complete(), "the stream ends in order, behind its error");
+}
+
+#[test]
+fn a_request_in_flight_is_finished_and_new_ones_are_refused_meanwhile() {
+    let (mut gateway, mut stream) = told_to_stop_mid_stream("30s");
+    wait_until_stopping(&gateway);
+    assert_eq!(gateway.health().get("/readyz").status(), 503);
+    assert_eq!(gateway.health().get("/livez").status(), 200);
+    let refused = gateway.client().post_json(CHAT, &chat(false));
+    assert_eq!((refused.status(), refused.json()["error"]["code"].as_str()), (503, Some("shutting_down")));
+    assert!(refused.header("retry-after").is_some());
+    assert_eq!(refused.header("connection"), Some("close"));
+    gateway.control().release_all_requests();
+    assert!(stream.events().last().is_some_and(|event| event.is_done()));
+    assert_eq!(gateway.wait_exit().code(), Some(0));
+}
+
+#[test]
+fn whoever_waits_in_line_is_refused() {
+    let mut gateway = ready(json!({"hold_requests": [CHAT]}), "30s");
+    let body = chat(false).to_string();
+    let mut running = gateway.client().begin("POST", CHAT, body.as_bytes()).unwrap();
+    gateway.journal().wait_for_requests(CHAT, 1);
+    let mut waiting = gateway.client().begin("POST", CHAT, body.as_bytes()).unwrap();
+    eventually("one waits", SOON, || gateway.anonymous().get("/health").json()["queue"]["waiting"] == 1);
+    gateway.signal(Signal::SIGTERM);
+    let refused = waiting.read_response().unwrap();
+    assert_eq!((refused.status(), refused.json()["error"]["code"].as_str()), (503, Some("shutting_down")));
+    gateway.control().release_all_requests();
+    assert_eq!(running.read_response().unwrap().status(), 200);
+    assert_eq!(gateway.wait_exit().code(), Some(0));
+}
+
+#[test]
+fn a_stream_that_outlives_the_drain_ends_with_an_error_in_band() {
+    let (mut gateway, mut stream) = told_to_stop_mid_stream("200ms");
+    ends_with_an_error(&mut stream);
+    assert_eq!(gateway.wait_exit().code(), Some(0));
+}
+
+#[test]
+fn a_request_without_an_answer_at_the_end_of_the_drain_is_refused() {
+    let mut gateway = ready(json!({"hold_requests": [CHAT]}), "200ms");
+    let mut running = gateway.client().begin("POST", CHAT, chat(false).to_string().as_bytes()).unwrap();
+    gateway.journal().wait_for_requests(CHAT, 1);
+    gateway.signal(Signal::SIGTERM);
+    let refused = running.read_response().unwrap();
+    assert_eq!((refused.status(), refused.json()["error"]["code"].as_str()), (503, Some("shutting_down")));
+    assert_eq!(gateway.wait_exit().code(), Some(0));
+}
+
+#[test]
+fn a_second_sigterm_hurries() {
+    let (mut gateway, mut stream) = told_to_stop_mid_stream("10m");
+    wait_until_stopping(&gateway);
+    gateway.signal(Signal::SIGTERM);
+    ends_with_an_error(&mut stream);
+    assert_eq!(gateway.wait_exit().code(), Some(0));
+}
+
+#[test]
+fn an_idle_client_does_not_delay_the_end() {
+    let mut gateway = ready(json!({}), "10m");
+    let mut idle = gateway.client().begin("GET", "/ping", b"").unwrap();
+    assert_eq!(idle.read_response().unwrap().status(), 200);
+    assert_eq!(gateway.stop().code(), Some(0));
+    assert!(idle.read_to_close().is_empty());
+}

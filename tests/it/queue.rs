@@ -1,0 +1,177 @@
+//! The line before a model: bounded, fair, honest about when to come back, and open while the model loads.
+
+use super::support::{
+    client::RawClient,
+    gateway::{ADMIN, Backend, Gateway},
+    wait::{SOON, eventually},
+};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+const CHAT: &str = "/v1/chat/completions";
+
+/// How soon a slot of the real llama-server must be free after its client has left.
+const FREED: Duration = Duration::from_secs(2);
+
+fn started(script: Value, settings: &[(&str, &str)]) -> Gateway {
+    let builder =
+        settings.iter().fold(Gateway::builder().script(script), |builder, (name, value)| builder.set(name, value));
+    builder.start()
+}
+
+fn ready(script: Value, settings: &[(&str, &str)]) -> Gateway {
+    let gateway = started(script, settings);
+    gateway.wait_ready();
+    gateway
+}
+
+fn holding(settings: &[(&str, &str)]) -> Gateway {
+    ready(json!({"hold_requests": [CHAT]}), settings)
+}
+
+fn chat() -> Value {
+    json!({"messages": [{"role": "user", "content": "x"}]})
+}
+
+fn begin(gateway: &Gateway) -> RawClient {
+    begin_as(gateway, super::support::gateway::USER, "some-request")
+}
+
+fn begin_as(gateway: &Gateway, secret: &str, id: &str) -> RawClient {
+    let client = gateway.client_with(secret).header("X-Request-Id", id);
+    client.begin("POST", CHAT, chat().to_string().as_bytes()).unwrap()
+}
+
+fn waits_for(gateway: &Gateway, count: usize) {
+    eventually(&format!("{count} wait"), SOON, || {
+        gateway.anonymous().get("/health").json()["queue"]["waiting"] == count
+    });
+}
+
+fn refused_with(client: &mut RawClient, code: &str) -> Option<String> {
+    let answer = client.read_response().unwrap();
+    assert_eq!((answer.status(), answer.json()["error"]["code"].as_str()), (503, Some(code)));
+    answer.header("retry-after").map(str::to_owned)
+}
+
+#[test]
+fn a_full_line_is_refused_at_once_and_says_when_to_come_back() {
+    let gateway = holding(&[("MAX_QUEUE_SIZE", "1")]);
+    let mut running = begin(&gateway);
+    gateway.journal().wait_for_requests(CHAT, 1);
+    let mut waiting = begin(&gateway);
+    waits_for(&gateway, 1);
+    assert_eq!(refused_with(&mut begin(&gateway), "queue_full").as_deref(), Some("5"), "nothing is measured yet");
+    assert_eq!(gateway.anonymous().get("/metrics").json()["gateway"]["queue_rejections"], 1);
+    gateway.control().release_all_requests();
+    assert_eq!(running.read_response().unwrap().status(), 200);
+    assert_eq!(waiting.read_response().unwrap().status(), 200);
+    assert_eq!(gateway.journal().requests(CHAT).len(), 2);
+}
+
+#[test]
+fn a_hundred_at_once_fill_the_slots_and_the_line_and_the_rest_is_refused() {
+    let gateway = holding(&[("MAX_CONCURRENT_REQUESTS", "4"), ("MAX_QUEUE_SIZE", "8")]);
+    let mut clients: Vec<RawClient> = std::iter::repeat_with(|| begin(&gateway)).take(100).collect();
+    eventually("all but twelve are refused", SOON, || {
+        gateway.anonymous().get("/metrics").json()["gateway"]["queue_rejections"] == 88
+    });
+    assert_eq!(gateway.journal().wait_for_requests(CHAT, 4).len(), 4, "never more in flight than there are slots");
+    let health = gateway.anonymous().get("/health").json();
+    assert_eq!((&health["queue"]["active"], &health["queue"]["waiting"]), (&json!(4), &json!(8)));
+    gateway.control().release_all_requests();
+    let mut statuses: Vec<u16> = clients.iter_mut().map(|client| client.read_response().unwrap().status()).collect();
+    statuses.sort_unstable();
+    assert_eq!((statuses[11], statuses[12]), (200, 503));
+    eventually("nobody is left", SOON, || gateway.anonymous().get("/health").json()["queue"]["active"] == 0);
+}
+
+#[test]
+fn the_wait_ends_after_queue_timeout() {
+    let gateway = holding(&[("QUEUE_TIMEOUT", "200ms")]);
+    let _running = begin(&gateway);
+    gateway.journal().wait_for_requests(CHAT, 1);
+    assert!(refused_with(&mut begin(&gateway), "queue_timeout").is_some());
+    waits_for(&gateway, 0);
+}
+
+#[test]
+fn a_key_with_many_waiting_requests_does_not_hold_up_another() {
+    let gateway = holding(&[]);
+    let _greedy: Vec<RawClient> =
+        (0..21).map(|n| begin_as(&gateway, super::support::gateway::USER, &format!("greedy-{n}"))).collect();
+    waits_for(&gateway, 20);
+    let _modest = begin_as(&gateway, ADMIN, "modest");
+    waits_for(&gateway, 21);
+    let mut control = gateway.control();
+    for served in 1..=3 {
+        gateway.journal().wait_for_requests(CHAT, served);
+        control.release_requests(1);
+    }
+    let third = &gateway.journal().wait_for_requests(CHAT, 3)[2];
+    assert!(third["headers"].to_string().contains("\"modest\""), "{third}");
+}
+
+#[test]
+fn requests_wait_while_the_model_loads() {
+    let gateway = started(json!({"load": {"until_released": true}}), &[]);
+    let mut first = begin(&gateway);
+    waits_for(&gateway, 1);
+    gateway.control().release_load();
+    assert_eq!(first.read_response().unwrap().status(), 200);
+}
+
+#[test]
+fn the_wait_for_a_model_ends_after_queue_timeout_or_request_timeout() {
+    for setting in ["QUEUE_TIMEOUT", "REQUEST_TIMEOUT"] {
+        let gateway = started(json!({"load": {"until_released": true}}), &[(setting, "200ms")]);
+        assert!(refused_with(&mut begin(&gateway), "model_loading").is_some(), "{setting}");
+    }
+}
+
+#[test]
+fn a_load_that_fails_answers_everybody_who_waits_for_it() {
+    let gateway = started(json!({"load": {"until_released": true}}), &[]);
+    let mut clients = [begin(&gateway), begin(&gateway)];
+    waits_for(&gateway, 2);
+    gateway.control().die_with_code(1);
+    for client in &mut clients {
+        refused_with(client, "backend_unavailable");
+    }
+}
+
+#[test]
+fn whoever_waits_is_served_after_a_crash() {
+    let gateway = ready(json!({"starts": [{"hold_requests": [CHAT]}, {}]}), &[]);
+    let mut running = begin(&gateway);
+    gateway.journal().wait_for_requests(CHAT, 1);
+    let mut waiting = begin(&gateway);
+    waits_for(&gateway, 1);
+    gateway.control().die_with_code(3);
+    assert_eq!(running.read_response().unwrap().status(), 502);
+    assert_eq!(waiting.read_response().unwrap().status(), 200);
+}
+
+#[test]
+fn a_slot_of_the_real_llama_server_is_free_soon_after_its_client_left() {
+    let gateway = Gateway::builder().backend(Backend::Real { model: "tiny-chat.gguf" }).set("CTX", "65536").start();
+    gateway.wait_ready();
+    let request = json!({"prompt": "a", "n_predict": -1, "ignore_eos": true, "stream": true});
+    let mut stream = gateway.client().stream("/completion", &request);
+    assert!(stream.next_event().is_some() && stream.next_event().is_some());
+    let is_processing = || gateway.client_with(ADMIN).get("/slots").json()[0]["is_processing"] == true;
+    assert!(is_processing(), "it goes on as long as its client stays");
+    drop(stream);
+    eventually("llama-server's slot is free", FREED, || !is_processing());
+}
+
+#[test]
+fn what_needs_no_slot_does_not_wait_for_one() {
+    let gateway = holding(&[("MAX_QUEUE_SIZE", "1")]);
+    let _running = begin(&gateway);
+    gateway.journal().wait_for_requests(CHAT, 1);
+    let _waiting = begin(&gateway);
+    waits_for(&gateway, 1);
+    assert_eq!(gateway.client().get("/v1/models").status(), 200);
+    assert_eq!(gateway.client().post_json("/tokenize", &json!({"content": "x"})).status(), 200);
+}
