@@ -3,6 +3,7 @@
 //! The record, the ticket and the lease are fields of the body that streams to the client, so the end of the answer, a
 //! client that leaves and a llama-server that dies all release them by the same drop.
 
+use super::heartbeat::Heartbeat;
 use super::queue::Ticket;
 use super::record::Record;
 use super::sse::{Ending, Watch};
@@ -26,6 +27,8 @@ pub enum Answer {
     Own(Option<Bytes>, OwnRecord),
     /// Passed on from llama-server.
     Passed(Box<Passed>),
+    /// Begun before its time.
+    Early(Box<Heartbeat>),
 }
 
 /// The record of an answer that the gateway made itself.
@@ -208,6 +211,7 @@ impl Body for Answer {
         match self.get_mut() {
             Self::Own(bytes, _) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Passed(passed) => passed.poll_piece(context).map(|piece| piece.map(|piece| piece.map(Frame::data))),
+            Self::Early(heartbeat) => heartbeat.poll_frame(context),
         }
     }
 
@@ -219,6 +223,7 @@ impl Body for Answer {
                     && passed.ready.is_empty()
                     && passed.upstream.as_ref().is_none_or(Body::is_end_stream)
             }
+            Self::Early(_) => false,
         }
     }
 
@@ -229,6 +234,7 @@ impl Body for Answer {
                 Some(upstream) if passed.stream.is_none() && passed.ready.is_empty() => upstream.size_hint(),
                 _ => SizeHint::default(),
             },
+            Self::Early(_) => SizeHint::default(),
         }
     }
 }

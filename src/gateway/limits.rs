@@ -4,25 +4,40 @@
 //! on as they came, without a copy.
 
 use crate::refusal::Refusal;
+use crate::settings::bounds::{BUFFERED_BODIES, RETRY_AFTER_UNKNOWN};
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use std::collections::VecDeque;
+use std::collections::{VecDeque, vec_deque};
 use std::convert::Infallible;
+use std::io::{self, Read};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Limits of a request body.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct BodyLimits {
     /// Largest body, in bytes.
     pub(super) size: usize,
     /// Longest silence while it arrives.
     pub(super) silence: Duration,
+    /// Bytes that the bodies of all requests together may still take.
+    room: Arc<Semaphore>,
+}
+
+impl BodyLimits {
+    /// For bodies of at most `size` bytes, in which no silence is longer than `silence`.
+    pub(super) fn new(size: usize, silence: Duration) -> Self {
+        // However little is set aside, the largest body has room.
+        let room = BUFFERED_BODIES.max(size).min(Semaphore::MAX_PERMITS);
+        Self { size, silence, room: Arc::new(Semaphore::new(room)) }
+    }
 }
 
 /// A request body that is within its limits, in the pieces in which it came.
@@ -30,6 +45,8 @@ pub(super) struct BodyLimits {
 pub(super) struct Bounded {
     pieces: VecDeque<Bytes>,
     length: u64,
+    /// Its part of the room for all bodies.
+    share: Option<OwnedSemaphorePermit>,
 }
 
 impl Bounded {
@@ -37,10 +54,49 @@ impl Bounded {
     pub(super) fn length(&self) -> u64 {
         self.length
     }
+
+    /// The bytes, to look at.
+    pub(super) fn reader(&self) -> impl Read {
+        Pieces { pieces: self.pieces.iter(), current: &[] }
+    }
+
+    /// Takes a piece, if there is room for it beside all other bodies.
+    fn take(&mut self, piece: Bytes, limits: &BodyLimits) -> Result<(), Refusal> {
+        self.length += piece.len() as u64;
+        if self.length > limits.size as u64 {
+            return Err(Refusal::PayloadTooLarge(limits.size));
+        }
+        let bytes = u32::try_from(piece.len()).unwrap_or(u32::MAX);
+        let share = Arc::clone(&limits.room).try_acquire_many_owned(bytes);
+        let share = share.map_err(|_| Refusal::QueueFull(RETRY_AFTER_UNKNOWN))?;
+        match &mut self.share {
+            Some(first) => first.merge(share),
+            None => self.share = Some(share),
+        }
+        self.pieces.push_back(piece);
+        Ok(())
+    }
+}
+
+struct Pieces<'a> {
+    pieces: vec_deque::Iter<'a, Bytes>,
+    current: &'a [u8],
+}
+
+impl Read for Pieces<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.current.is_empty() {
+            match self.pieces.next() {
+                Some(piece) => self.current = piece,
+                None => return Ok(0),
+            }
+        }
+        self.current.read(buffer)
+    }
 }
 
 /// Refuses a body that says itself that it is too large, before any of it is read.
-pub(super) fn check_announced(headers: &HeaderMap, limits: BodyLimits) -> Result<(), Refusal> {
+pub(super) fn check_announced(headers: &HeaderMap, limits: &BodyLimits) -> Result<(), Refusal> {
     let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > limits.size as u64) {
         return Err(Refusal::PayloadTooLarge(limits.size));
@@ -49,7 +105,7 @@ pub(super) fn check_announced(headers: &HeaderMap, limits: BodyLimits) -> Result
 }
 
 /// Reads the body, as far as the limits allow.
-pub(super) async fn read_body(mut body: Incoming, limits: BodyLimits) -> Result<Bounded, Refusal> {
+pub(super) async fn read_body(mut body: Incoming, limits: &BodyLimits) -> Result<Bounded, Refusal> {
     let mut bounded = Bounded::default();
     loop {
         let frame = tokio::time::timeout(limits.silence, body.frame()).await.map_err(|_| Refusal::RequestTimeout)?;
@@ -59,11 +115,7 @@ pub(super) async fn read_body(mut body: Incoming, limits: BodyLimits) -> Result<
             Some(Ok(frame)) => {
                 // Trailers are not passed on.
                 let Ok(piece) = frame.into_data() else { continue };
-                bounded.length += piece.len() as u64;
-                if bounded.length > limits.size as u64 {
-                    return Err(Refusal::PayloadTooLarge(limits.size));
-                }
-                bounded.pieces.push_back(piece);
+                bounded.take(piece, limits)?;
             }
         }
     }
@@ -85,5 +137,34 @@ impl Body for Bounded {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_bodies_share_one_room_and_give_it_back() {
+        let limits = BodyLimits { size: 10, silence: Duration::ZERO, room: Arc::new(Semaphore::new(15)) };
+        let (mut first, mut second) = (Bounded::default(), Bounded::default());
+        first.take(Bytes::from_static(b"01234"), &limits).unwrap();
+        first.take(Bytes::from_static(b"56789"), &limits).unwrap();
+        assert_eq!(first.take(Bytes::from_static(b"x"), &limits), Err(Refusal::PayloadTooLarge(10)));
+        assert_eq!(second.take(Bytes::from_static(b"012345"), &limits), Err(Refusal::QueueFull(RETRY_AFTER_UNKNOWN)));
+        drop(first);
+        second.take(Bytes::from_static(b"0123"), &limits).unwrap();
+    }
+
+    #[test]
+    fn a_body_in_pieces_reads_as_one() {
+        let limits = BodyLimits::new(100, Duration::ZERO);
+        let mut body = Bounded::default();
+        for piece in ["{\"stre", "", "am\":", "true}"] {
+            body.take(Bytes::from_static(piece.as_bytes()), &limits).unwrap();
+        }
+        let mut text = String::new();
+        body.reader().read_to_string(&mut text).unwrap();
+        assert_eq!(text, "{\"stream\":true}");
     }
 }

@@ -7,6 +7,7 @@ mod auth;
 mod body;
 mod forward;
 mod headers;
+mod heartbeat;
 mod limits;
 pub mod listen;
 pub mod pipeline;

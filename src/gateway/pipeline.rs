@@ -2,12 +2,13 @@
 //!
 //! Each stage returns what the next one demands, or a [`Refusal`] that ends the journey. Nothing jumps back.
 
-use super::auth::Gatekeeper;
+use super::auth::{Caller, Gatekeeper};
 use super::body::Answer;
 use super::forward::Forwarder;
 use super::headers::{self, X_REQUEST_ID};
-use super::limits::{self, BodyLimits};
-use super::queue::Queue;
+use super::heartbeat;
+use super::limits::{self, BodyLimits, Bounded};
+use super::queue::{Place, Queue};
 use super::record::{Books, Record};
 use super::route::{self, Local, Route, Target};
 use crate::fleet::{Fleet, Model, Unavailable};
@@ -21,6 +22,7 @@ use hyper::body::Incoming;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How the routes that the gateway answers itself get their answers; `app.rs` says who gives them.
 pub type LocalAnswer =
@@ -31,6 +33,8 @@ pub struct Gateway {
     gatekeeper: Gatekeeper,
     limits: BodyLimits,
     queue: Queue,
+    /// `SSE_HEARTBEAT`
+    heartbeat: Option<Duration>,
     fleet: Arc<Fleet>,
     forwarder: Forwarder,
     books: Arc<Books>,
@@ -38,6 +42,16 @@ pub struct Gateway {
     health_check_path: String,
     /// Whether this listener is the health port too.
     is_health_port: bool,
+}
+
+/// Goes on with what a stage returns, or ends the journey with its refusal and the record.
+macro_rules! stage {
+    ($record:ident, $outcome:expr) => {
+        match $outcome {
+            Ok(token) => token,
+            Err(refusal) => return Err((refusal, Box::new($record))),
+        }
+    };
 }
 
 impl Gateway {
@@ -53,8 +67,9 @@ impl Gateway {
         let Limits { max_request_body_size, client_body_timeout, .. } = &settings.limits;
         Self {
             gatekeeper,
-            limits: BodyLimits { size: max_request_body_size.0, silence: client_body_timeout.0 },
+            limits: BodyLimits::new(max_request_body_size.0, client_body_timeout.0),
             queue,
+            heartbeat: settings.queue.sse_heartbeat.duration(),
             fleet,
             forwarder: Forwarder::new(&settings.limits),
             books,
@@ -76,7 +91,7 @@ impl Gateway {
     }
 
     /// Answers one request on the gateway port.
-    pub async fn serve(&self, request: Request<Incoming>) -> Response<Answer> {
+    pub async fn serve(self: &Arc<Self>, request: Request<Incoming>) -> Response<Answer> {
         let (request_id, id_header) = headers::request_id(request.headers());
         let path = request.uri().path();
         let record = Record::open(Arc::clone(&self.books), request_id, request.method().clone(), path.to_owned());
@@ -95,49 +110,60 @@ impl Gateway {
 
     /// The journey itself. A refusal brings the record back, so that it is closed with the answer.
     async fn journey(
-        &self,
+        self: &Arc<Self>,
         request: Request<Incoming>,
         request_id: &HeaderValue,
         mut record: Record,
     ) -> Result<Response<Answer>, (Refusal, Box<Record>)> {
-        macro_rules! stage {
-            ($outcome:expr) => {
-                match $outcome {
-                    Ok(token) => token,
-                    Err(refusal) => return Err((refusal, Box::new(record))),
-                }
-            };
-        }
         let (parts, body) = request.into_parts();
         // accept -> limits: nothing is read that is too large by its own account.
-        stage!(limits::check_announced(&parts.headers, self.limits));
-        let route = stage!(self.find_route(&parts));
+        stage!(record, limits::check_announced(&parts.headers, &self.limits));
+        let route = stage!(record, self.find_route(&parts));
         record.route = Some(route.path);
         record.counted = route.target == Target::Worker;
         // who is calling -> may they: before a byte of the body is read.
-        let caller = stage!(self.gatekeeper.admit(&parts.headers, route));
+        let caller = stage!(record, self.gatekeeper.admit(&parts.headers, route));
         record.key_id = caller.key_id().map(str::to_owned);
         if let Target::Gateway(local) = route.target {
-            let answer = stage!((self.local)(local, &parts).await);
+            let answer = stage!(record, (self.local)(local, &parts).await);
             record.status = Some(answer.status());
             return Ok(answer.map(|body| Answer::own(body, record)));
         }
-        let model = stage!(self.fleet.model().ok_or(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN)));
+        let model = stage!(record, self.fleet.model().ok_or(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN)));
         record.model = Some(model.id.clone());
-        stage!(caller.may_use(&model.id));
-        stage!(self.queue.is_open());
-        stage!(may_be_served(model));
-        let body = stage!(limits::read_body(body, self.limits).await);
+        stage!(record, caller.may_use(&model.id));
+        stage!(record, self.queue.has_room(route.needs_slot));
+        stage!(record, may_be_served(model));
+        let body = stage!(record, limits::read_body(body, &self.limits).await);
         record.bytes_in = body.length();
-        // wait in line -> which worker -> forward.
-        let (ticket, lease) = stage!(if route.needs_slot {
-            let place = stage!(self.queue.enter(caller.turn(), || Ok(())));
-            self.queue.wait(place, caller.turn(), model).await
-        } else {
-            self.queue.pass(model)
-        });
+        // wait in line.
+        let place = stage!(record, self.queue.enter(caller.turn(), route.needs_slot, || Ok(())));
+        let heartbeat = self.heartbeat.filter(|_| place.is_in_line() && heartbeat::asks_for_stream(&body));
+        let (gateway, model) = (Arc::clone(self), Arc::clone(model));
+        let rest = gateway.be_served(route, parts, request_id.clone(), body, caller, model, place, record);
+        match heartbeat {
+            None => rest.await,
+            Some(interval) => heartbeat::keep_company(Box::pin(rest), interval, route.shape).await,
+        }
+    }
+
+    /// The second half of the journey: the client may be kept company while it waits.
+    #[expect(clippy::too_many_arguments, reason = "each argument is a stage's token; together they prove the journey")]
+    async fn be_served(
+        self: Arc<Self>,
+        route: &'static Route,
+        parts: Parts,
+        request_id: HeaderValue,
+        body: Bounded,
+        caller: Caller,
+        model: Arc<Model>,
+        place: Place,
+        mut record: Record,
+    ) -> Result<Response<Answer>, (Refusal, Box<Record>)> {
+        // which worker -> forward.
+        let (ticket, lease) = stage!(record, self.queue.wait(place, caller.turn(), &model).await);
         record.queued = Some(ticket.waited);
-        self.forwarder.forward(route, parts, request_id, body, caller, ticket, lease, record).await
+        self.forwarder.forward(route, parts, &request_id, body, caller, ticket, lease, record).await
         // The answer streams back, and the record closes with it: `body.rs`.
     }
 

@@ -102,20 +102,25 @@ impl Queue {
         }))
     }
 
-    /// A slot or a place in the line of this key, or the reason why there is neither. Once it is sure that there is one,
+    /// A slot or a place in the line of this key, or the reason why there is neither; whoever needs no slot waits for
+    /// none. Once it is sure that there is one,
     /// and before it is taken, `charge` may refuse too: what is refused for want of room is never charged.
-    pub(super) fn enter(&self, key: &Arc<str>, charge: impl FnOnce() -> Result<(), Refusal>) -> Result<Place, Refusal> {
-        let mut state = self.lock();
-        if state.closed {
-            return Err(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN));
-        }
-        let open = (self.0.is_ready)();
-        if !state.line.has_room(open) {
-            self.0.metrics.queue_rejections.inc();
-            return Err(Refusal::QueueFull(state.time_until_a_place()));
-        }
-        charge()?;
+    pub(super) fn enter(
+        &self,
+        key: &Arc<str>,
+        needs_slot: bool,
+        charge: impl FnOnce() -> Result<(), Refusal>,
+    ) -> Result<Place, Refusal> {
         let now = Instant::now();
+        let mut state = self.lock();
+        let open = (self.0.is_ready)();
+        self.check_room(&state, needs_slot, open)?;
+        charge()?;
+        if !needs_slot {
+            let mut pass = self.ticket(now, now);
+            pass.holds_slot = false;
+            return Ok(Place::Slot(pass));
+        }
         if state.line.start(open) {
             self.show(&state);
             return Ok(Place::Slot(self.ticket(now, now)));
@@ -129,20 +134,19 @@ impl Queue {
         Ok(Place::InLine(Waiting { queue: self.clone(), key: Arc::clone(key), number, turn, since: now }))
     }
 
-    /// Whether anybody is let in at all.
-    pub(super) fn is_open(&self) -> Result<(), Refusal> {
-        if self.lock().closed { Err(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN)) } else { Ok(()) }
+    /// Whether [`Queue::enter`] would let one more in at this moment.
+    pub(super) fn has_room(&self, needs_slot: bool) -> Result<(), Refusal> {
+        self.check_room(&self.lock(), needs_slot, (self.0.is_ready)())
     }
 
-    /// A ticket for a request that occupies no slot, which nobody has to wait for.
-    pub(super) fn pass(&self, model: &Model) -> Result<(Ticket, Lease), Refusal> {
-        let now = Instant::now();
-        let ticket =
-            Ticket { queue: self.clone(), waited: Duration::ZERO, arrived: now, granted: now, holds_slot: false };
-        match model.lease() {
-            Ok(lease) => Ok((ticket, lease)),
-            Err(Unavailable::Loading) => Err(Refusal::ModelLoading(RETRY_AFTER_UNKNOWN)),
-            Err(_) => Err(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN)),
+    fn check_room(&self, state: &State, needs_slot: bool, open: bool) -> Result<(), Refusal> {
+        if state.closed {
+            Err(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN))
+        } else if needs_slot && !state.line.has_room(open) {
+            self.0.metrics.queue_rejections.inc();
+            Err(Refusal::QueueFull(state.time_until_a_place()))
+        } else {
+            Ok(())
         }
     }
 
@@ -158,6 +162,9 @@ impl Queue {
             let ticket = place.ticket().await?;
             match model.lease() {
                 Ok(lease) => return Ok((ticket, lease)),
+                Err(Unavailable::Loading) if !ticket.holds_slot => {
+                    return Err(Refusal::ModelLoading(RETRY_AFTER_UNKNOWN));
+                }
                 Err(Unavailable::Loading) => place = Place::InLine(ticket.back_in_line(key)),
                 Err(_) => return Err(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN)),
             }
@@ -242,6 +249,11 @@ impl Queue {
 }
 
 impl Place {
+    /// Whether it is a wait.
+    pub(super) fn is_in_line(&self) -> bool {
+        matches!(self, Self::InLine(_))
+    }
+
     /// Waits for the slot, as long as the queue's patience lasts. Dropping the future leaves the line.
     pub(super) async fn ticket(self) -> Result<Ticket, Refusal> {
         match self {

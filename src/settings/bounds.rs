@@ -59,6 +59,10 @@ pub const HEALTH_CONNECTIONS: usize = 64;
 /// in pieces.
 pub const HELD_EVENT: usize = 64 * 1024;
 
+/// Bytes that the bodies of all requests together may take before they are sent on. A body that finds no room is
+/// refused with `queue_full`.
+pub const BUFFERED_BODIES: usize = 256 * 1024 * 1024;
+
 /// Access-log and boot-log lines that may wait for their writer; more are dropped and counted.
 pub const LOG_QUEUE: usize = 8 * 1024;
 

@@ -182,9 +182,6 @@ options! {
 pub const NOT_YET: &[&str] = &[
     "max_requests_per_minute",
     "cors_origins",
-    "max_queue_size",
-    "queue_timeout",
-    "sse_heartbeat",
     "max_headers",
     "max_header_line_size",
     "max_request_line_size",

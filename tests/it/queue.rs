@@ -175,3 +175,48 @@ fn what_needs_no_slot_does_not_wait_for_one() {
     assert_eq!(gateway.client().get("/v1/models").status(), 200);
     assert_eq!(gateway.client().post_json("/tokenize", &json!({"content": "x"})).status(), 200);
 }
+
+#[test]
+fn a_streaming_client_that_waits_gets_heartbeats_and_then_its_stream() {
+    let gateway = holding(&[("SSE_HEARTBEAT", "50ms")]);
+    let mut running = begin(&gateway);
+    gateway.journal().wait_for_requests(CHAT, 1);
+    let mut request = chat();
+    request["stream"] = json!(true);
+    let mut stream = gateway.client().stream(CHAT, &request);
+    assert_eq!(stream.head.status, 200);
+    assert_eq!(stream.head.header("content-type"), Some("text/event-stream"));
+    let first = stream.next_event().unwrap();
+    assert_eq!((first.name, first.data.as_str()), (None, ""), "a comment is no event");
+    gateway.control().release_all_requests();
+    assert_eq!(running.read_response().unwrap().status(), 200);
+    let events = stream.events();
+    assert!(events.last().is_some_and(|event| event.is_done()));
+    assert!(stream.is_complete());
+}
+
+#[test]
+fn whoever_does_not_stream_gets_no_heartbeat_and_a_refusal_after_one_is_an_event() {
+    let gateway = holding(&[("SSE_HEARTBEAT", "50ms"), ("QUEUE_TIMEOUT", "300ms")]);
+    let _running = begin(&gateway);
+    gateway.journal().wait_for_requests(CHAT, 1);
+    refused_with(&mut begin(&gateway), "queue_timeout");
+    let mut request = chat();
+    request["stream"] = json!(true);
+    let mut stream = gateway.client().stream(CHAT, &request);
+    let events = stream.events();
+    assert_eq!(events.last().unwrap().json()["error"]["code"], "queue_timeout");
+    assert!(stream.is_complete() && events.iter().all(|event| !event.is_done()));
+}
+
+#[test]
+fn an_error_of_llama_server_after_a_heartbeat_is_an_event() {
+    let gateway = holding(&[("SSE_HEARTBEAT", "50ms")]);
+    let _running = begin(&gateway);
+    gateway.journal().wait_for_requests(CHAT, 1);
+    let mut stream = gateway.client().stream("/v1/embeddings", &json!({"input": "x", "stream": true}));
+    gateway.control().release_all_requests();
+    let events = stream.events();
+    assert_eq!(events.last().unwrap().json()["error"]["code"], 501, "{events:?}");
+    assert!(stream.is_complete());
+}

@@ -16,7 +16,7 @@ fn key(name: &str) -> Arc<str> {
 }
 
 fn enter(queue: &Queue, name: &str) -> Result<Place, Refusal> {
-    queue.enter(&key(name), || Ok(()))
+    queue.enter(&key(name), true, || Ok(()))
 }
 
 fn counts(queue: &Queue) -> (usize, usize) {
@@ -38,7 +38,7 @@ async fn a_full_line_refuses_at_once_and_charges_nothing() {
     let _slot = enter(&queue, "a").unwrap();
     let _waits = enter(&queue, "a").unwrap();
     let mut charged = false;
-    let refused = queue.enter(&key("b"), || {
+    let refused = queue.enter(&key("b"), true, || {
         charged = true;
         Ok(())
     });
@@ -50,7 +50,7 @@ async fn a_full_line_refuses_at_once_and_charges_nothing() {
 #[tokio::test(start_paused = true)]
 async fn whoever_cannot_pay_takes_no_place() {
     let (queue, _) = queue(1, Some(1), None);
-    let refused = queue.enter(&key("a"), || Err(Refusal::RateLimited("requests", LONG)));
+    let refused = queue.enter(&key("a"), true, || Err(Refusal::RateLimited("requests", LONG)));
     assert_eq!(refused.err(), Some(Refusal::RateLimited("requests", LONG)));
     assert_eq!(counts(&queue), (0, 0));
 }
