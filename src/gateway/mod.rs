@@ -5,16 +5,26 @@
 
 mod auth;
 mod body;
+#[cfg_attr(
+    not(any(test, feature = "test-support")),
+    expect(dead_code, reason = "the pipeline does not ask for it yet")
+)]
+pub(crate) mod cors;
 mod forward;
+#[cfg_attr(not(test), expect(dead_code, reason = "the pipeline does not ask for it yet"))]
+mod guesses;
 mod headers;
 mod heartbeat;
 mod limits;
 pub mod listen;
 pub mod pipeline;
 mod queue;
+#[cfg_attr(not(test), expect(dead_code, reason = "the pipeline does not ask for it yet"))]
+mod rate;
 mod record;
 mod route;
 mod sse;
+mod ticks;
 
 pub use auth::Gatekeeper;
 pub use pipeline::{Gateway, LocalAnswer};
