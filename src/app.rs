@@ -5,12 +5,12 @@
 //! health port last.
 
 use crate::fleet::Fleet;
-use crate::gateway::{Books, Gatekeeper, Gateway, Local, LocalAnswer, Queue, listen};
+use crate::gateway::{Books, Gatekeeper, Gateway, HeadLimits, Local, LocalAnswer, Queue, Refuse, WireTerms, listen};
 use crate::models;
 use crate::operator::Desk;
 use crate::platform::Platform;
 use crate::preflight::Ready;
-use crate::settings::bounds::{CONNECTION_GRACE, DISK_REPORT_INTERVAL, HEALTH_CONNECTIONS};
+use crate::settings::bounds::{CLIENT_WRITE_STALL, CONNECTION_GRACE, DISK_REPORT_INTERVAL, HEALTH_CONNECTIONS};
 use crate::settings::{Environment, Settings};
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::files::Folder;
@@ -105,7 +105,11 @@ pub async fn run(
         Arc::new(Gateway::new(&settings, gatekeeper, queue, fleet, Arc::clone(&books), answers_of(Arc::clone(&desk))));
 
     let terms = listen::Terms {
-        header_timeout: settings.limits.client_header_timeout.0,
+        wire: WireTerms {
+            head: HeadLimits::new(&settings.limits),
+            header_timeout: settings.limits.client_header_timeout.0,
+            write_stall: CLIENT_WRITE_STALL,
+        },
         connections: settings.limits.max_connections.get(),
         drain: settings.service.drain_timeout.0,
     };
@@ -124,12 +128,13 @@ pub async fn run(
         write_port_file(path, address.port())?;
     }
     let serving = {
-        let gateway = Arc::clone(&gateway);
+        let (gateway, at_the_door) = (Arc::clone(&gateway), Arc::clone(&gateway));
         let service = move |request: Request<Incoming>| {
             let gateway = Arc::clone(&gateway);
             async move { gateway.serve(request).await }
         };
-        tasks.spawn(listen::serve(gateway_listener, terms, service, stop_gateway.clone()))
+        let refuse: Refuse = Arc::new(move |raw_head, refusal| at_the_door.turn_away(raw_head, refusal));
+        tasks.spawn(listen::serve(gateway_listener, terms, service, refuse, stop_gateway.clone()))
     };
 
     let outcome = until_the_end(&mut signals, worker, ready.keys).await;
@@ -209,12 +214,15 @@ fn serve_health_on_its_own_thread(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name("health-port".to_owned()).spawn(move || {
         runtime.block_on(async move {
+            let at_the_door = Arc::clone(&gateway);
+            let refuse: Refuse =
+                Arc::new(move |raw_head, refusal| at_the_door.turn_away_from_health(raw_head, refusal));
             let service = move |request: Request<Incoming>| {
                 let gateway = Arc::clone(&gateway);
                 async move { gateway.serve_health(request).await }
             };
             match TcpListener::from_std(listener) {
-                Ok(listener) => listen::serve(listener, terms, service, stop).await,
+                Ok(listener) => listen::serve(listener, terms, service, refuse, stop).await,
                 Err(error) => error!(%error, "the health port cannot be served"),
             }
         });

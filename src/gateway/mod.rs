@@ -5,7 +5,9 @@
 
 mod auth;
 mod body;
+mod farewell;
 mod forward;
+mod head;
 mod headers;
 mod limits;
 pub mod listen;
@@ -14,9 +16,12 @@ mod queue;
 mod record;
 mod route;
 mod sse;
+mod wire;
 
 pub use auth::Gatekeeper;
+pub use head::HeadLimits;
 pub use pipeline::{Gateway, LocalAnswer};
 pub use queue::Queue;
 pub use record::Books;
 pub use route::Local;
+pub use wire::{Refuse, WireTerms};

@@ -4,7 +4,9 @@
 
 use super::auth::Gatekeeper;
 use super::body::Answer;
+use super::farewell;
 use super::forward::Forwarder;
+use super::head::HeadLimits;
 use super::headers::{self, X_REQUEST_ID};
 use super::limits::{self, BodyLimits};
 use super::queue::Queue;
@@ -30,6 +32,7 @@ pub type LocalAnswer =
 /// Everything that a request meets on its way.
 pub struct Gateway {
     gatekeeper: Gatekeeper,
+    head_limits: HeadLimits,
     limits: BodyLimits,
     queue: Queue,
     fleet: Arc<Fleet>,
@@ -55,6 +58,7 @@ impl Gateway {
         let Limits { max_request_body_size, client_body_timeout, .. } = &settings.limits;
         Self {
             gatekeeper,
+            head_limits: HeadLimits::new(&settings.limits),
             limits: BodyLimits { size: max_request_body_size.0, silence: client_body_timeout.0 },
             queue,
             fleet,
@@ -78,7 +82,7 @@ impl Gateway {
         let (request_id, id_header) = headers::request_id(request.headers());
         let path = request.uri().path();
         let record = Record::open(Arc::clone(&self.books), request_id, request.method().clone(), path.to_owned());
-        let shape = if path.starts_with("/v1/messages") { Shape::Anthropic } else { Shape::OpenAi };
+        let shape = Shape::of(path);
         let mut response = match self.journey(request, &id_header, record).await {
             Ok(response) => response,
             Err((refusal, mut record)) => {
@@ -89,6 +93,16 @@ impl Gateway {
         };
         response.headers_mut().insert(X_REQUEST_ID, id_header);
         response
+    }
+
+    /// Answers a head on the gateway port that never became a request: the bytes of a whole response.
+    pub fn turn_away(&self, raw_head: &[u8], refusal: &Refusal) -> Bytes {
+        farewell::response(raw_head, refusal, Some(&self.books))
+    }
+
+    /// The same on a health port of its own.
+    pub fn turn_away_from_health(&self, raw_head: &[u8], refusal: &Refusal) -> Bytes {
+        farewell::response(raw_head, refusal, None)
     }
 
     /// The journey itself. A refusal brings the record back, so that it is closed with the answer.
@@ -108,6 +122,7 @@ impl Gateway {
         }
         let (parts, body) = request.into_parts();
         // accept -> limits: nothing is read that is too large by its own account.
+        stage!(limits::check_head(&parts, &self.head_limits));
         stage!(limits::check_announced(&parts.headers, self.limits));
         let route = stage!(self.find_route(&parts));
         record.route = Some(route.path);
