@@ -5,12 +5,14 @@
 //! health port last.
 
 use crate::fleet::Fleet;
-use crate::gateway::{Books, Gatekeeper, Gateway, Local, LocalAnswer, Patience, Queue, listen};
+use crate::gateway::{
+    Books, Gatekeeper, Gateway, HeadLimits, Local, LocalAnswer, Patience, Queue, Refuse, WireTerms, listen,
+};
 use crate::models;
 use crate::operator::Desk;
 use crate::platform::Platform;
 use crate::preflight::Ready;
-use crate::settings::bounds::{CONNECTION_GRACE, DISK_REPORT_INTERVAL, HEALTH_CONNECTIONS};
+use crate::settings::bounds::{CLIENT_WRITE_STALL, CONNECTION_GRACE, DISK_REPORT_INTERVAL, HEALTH_CONNECTIONS};
 use crate::settings::{Environment, Settings};
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::files::Folder;
@@ -20,7 +22,7 @@ use crate::worker::{self, Handle, Plan, Spawner};
 use http::Request;
 use hyper::body::Incoming;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::net::TcpListener;
@@ -98,8 +100,7 @@ pub async fn run(
         max_queue_size: settings.queue.max_queue_size.0.unwrap_or(0),
         stopping: AtomicBool::new(false),
     });
-    let access = &settings.access;
-    let gatekeeper = Gatekeeper::new(ready.keys.clone(), access.auth_enabled, access.metrics_auth_enabled);
+    let gatekeeper = Gatekeeper::new(ready.keys.clone(), &settings.access);
     let queue = queue_of(&settings, &fleet, &metrics);
     if let Some(model) = fleet.model() {
         tasks.spawn(queue.clone().follow(Arc::clone(model), stop_rest.clone()));
@@ -108,7 +109,11 @@ pub async fn run(
         Arc::new(Gateway::new(&settings, gatekeeper, queue, fleet, Arc::clone(&books), answers_of(Arc::clone(&desk))));
 
     let terms = listen::Terms {
-        header_timeout: settings.limits.client_header_timeout.0,
+        wire: WireTerms {
+            head: HeadLimits::new(&settings.limits),
+            header_timeout: settings.limits.client_header_timeout.0,
+            write_stall: CLIENT_WRITE_STALL,
+        },
         connections: settings.limits.max_connections.get(),
     };
     let health_thread = health_listener.map(|listener| {
@@ -126,12 +131,13 @@ pub async fn run(
         write_port_file(path, address.port())?;
     }
     let serving = {
-        let gateway = Arc::clone(&gateway);
-        let service = move |request: Request<Incoming>| {
+        let (gateway, at_the_door) = (Arc::clone(&gateway), Arc::clone(&gateway));
+        let service = move |request: Request<Incoming>, client: IpAddr| {
             let gateway = Arc::clone(&gateway);
-            async move { gateway.serve(request).await }
+            async move { gateway.serve(request, client).await }
         };
-        tasks.spawn(listen::serve(gateway_listener, terms, service, stop_gateway.clone()))
+        let refuse: Refuse = Arc::new(move |raw_head, refusal| at_the_door.turn_away(raw_head, refusal));
+        tasks.spawn(listen::serve(gateway_listener, terms, service, refuse, stop_gateway.clone()))
     };
 
     let outcome = until_the_end(&mut signals, worker, ready.keys).await;
@@ -221,12 +227,15 @@ fn serve_health_on_its_own_thread(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name("health-port".to_owned()).spawn(move || {
         runtime.block_on(async move {
-            let service = move |request: Request<Incoming>| {
+            let at_the_door = Arc::clone(&gateway);
+            let refuse: Refuse =
+                Arc::new(move |raw_head, refusal| at_the_door.turn_away_from_health(raw_head, refusal));
+            let service = move |request: Request<Incoming>, client: IpAddr| {
                 let gateway = Arc::clone(&gateway);
-                async move { gateway.serve_health(request).await }
+                async move { gateway.serve_health(request, client).await }
             };
             match TcpListener::from_std(listener) {
-                Ok(listener) => listen::serve(listener, terms, service, stop).await,
+                Ok(listener) => listen::serve(listener, terms, service, refuse, stop).await,
                 Err(error) => error!(%error, "the health port cannot be served"),
             }
         });

@@ -73,6 +73,13 @@ pub enum Shape {
     Anthropic,
 }
 
+impl Shape {
+    /// The shape that the clients of a path expect.
+    pub fn of(path: &str) -> Self {
+        if path.starts_with("/v1/messages") { Self::Anthropic } else { Self::OpenAi }
+    }
+}
+
 impl Refusal {
     fn row(&self) -> Row {
         let row = |status, kind, code| Row { status, kind, code, closes: false };

@@ -115,6 +115,11 @@ impl Model {
         }
     }
 
+    /// Whether there is any worker for it, be it ready or not.
+    pub fn has_worker(&self) -> bool {
+        self.worker.is_some()
+    }
+
     /// Whether a lease would be granted now, without taking one.
     pub fn available(&self) -> Result<(), Unavailable> {
         self.lease().map(drop)

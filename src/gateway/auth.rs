@@ -1,81 +1,152 @@
 //! Who is calling, and may they.
 //!
-//! Takes the key out of a request and asks the key store about it. [`Caller`] is the proof; only this file makes one.
+//! Takes the key out of a request, asks the key store about it, and asks the key's meter whether it has anything left.
+//! [`Caller`] is the proof; only this file makes one.
 
-use super::route::{Access, Route};
+use super::guesses::Guesses;
+use super::rate::{Crowded, Meter, Meters, Presence};
+use super::route::{Access as Entry, Route};
 use crate::keys::{Denied, Key, Scope, Store};
 use crate::refusal::Refusal;
+use crate::settings::options::Access;
+use governor::clock::DefaultClock;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Decides who may pass.
 pub struct Gatekeeper {
     keys: Option<Store>,
     asks_for_metrics: bool,
     asks_for_inference: bool,
-    /// Whose turn it is where no key is asked for.
-    nobody: Arc<str>,
+    /// `MAX_REQUESTS_PER_MINUTE`
+    default_rate: NonZeroU32,
+    meters: Meters,
+    guesses: Guesses,
 }
 
-/// Whoever sent a request, as far as it matters: a key, or nobody in particular where none is asked for.
-pub(super) struct Caller {
-    key: Option<Arc<Key>>,
-    turn: Arc<str>,
+/// Whoever sent a request, as far as it matters: a key, or nobody in particular where none is asked for. Moves into the
+/// answer's body, and with it the key's place among its requests in flight.
+pub(super) struct Caller(Option<Known>);
+
+struct Known {
+    key: Arc<Key>,
+    meter: Meter,
+    presence: Option<Presence>,
 }
 
 impl Gatekeeper {
     /// With the key store, unless no route asks for a key.
-    pub fn new(keys: Option<Store>, auth_enabled: bool, metrics_auth_enabled: bool) -> Self {
-        Self { keys, asks_for_metrics: metrics_auth_enabled, asks_for_inference: auth_enabled, nobody: Arc::from("") }
+    pub fn new(keys: Option<Store>, access: &Access) -> Self {
+        Self {
+            keys,
+            asks_for_metrics: access.metrics_auth_enabled,
+            asks_for_inference: access.auth_enabled,
+            default_rate: access.max_requests_per_minute,
+            meters: Meters::new(DefaultClock::default()),
+            guesses: Guesses::new(DefaultClock::default()),
+        }
     }
 
     /// The caller of a route, if they may use it.
-    pub(super) fn admit(&self, headers: &HeaderMap, route: &Route) -> Result<Caller, Refusal> {
+    pub(super) fn admit(&self, headers: &HeaderMap, route: &Route, client: IpAddr) -> Result<Caller, Refusal> {
         let scope = match route.access {
-            Access::Key(scope) if self.asks_for_inference => scope,
-            Access::Metrics if self.asks_for_metrics => Scope::Metrics,
-            _ => return Ok(Caller { key: None, turn: Arc::clone(&self.nobody) }),
+            Entry::Key(scope) if self.asks_for_inference => scope,
+            Entry::Metrics if self.asks_for_metrics => Scope::Metrics,
+            _ => return Ok(Caller(None)),
         };
-        self.admit_with(headers, scope)
+        self.admit_with(headers, scope, client)
     }
 
     /// The caller of `/metrics` on the health port, which has no route table.
-    pub(super) fn admit_to_metrics(&self, headers: &HeaderMap) -> Result<(), Refusal> {
-        if self.asks_for_metrics { self.admit_with(headers, Scope::Metrics).map(drop) } else { Ok(()) }
+    pub(super) fn admit_to_metrics(&self, headers: &HeaderMap, client: IpAddr) -> Result<(), Refusal> {
+        if self.asks_for_metrics { self.admit_with(headers, Scope::Metrics, client).map(drop) } else { Ok(()) }
     }
 
-    fn admit_with(&self, headers: &HeaderMap, scope: Scope) -> Result<Caller, Refusal> {
+    fn admit_with(&self, headers: &HeaderMap, scope: Scope, client: IpAddr) -> Result<Caller, Refusal> {
         let secret = secret(headers)?;
         let store = self.keys.as_ref().ok_or(Refusal::InvalidKey)?;
-        let key = store.lookup(secret, jiff::Timestamp::now()).map_err(|denied| match denied {
-            Denied::Malformed | Denied::Unknown => Refusal::InvalidKey,
-            Denied::Expired => Refusal::ExpiredKey,
-        })?;
-        let turn = Arc::from(key.id.as_str());
-        if key.has(scope) { Ok(Caller { key: Some(key), turn }) } else { Err(Refusal::ScopeRequired(scope.as_str())) }
+        let patience = self.guesses.check(client);
+        let guessed = |wait| Refusal::RateLimited("wrong API keys from this address", wait);
+        let key = match store.lookup(secret, jiff::Timestamp::now()) {
+            Ok(key) => key,
+            Err(Denied::Expired) => return Err(patience.map_or_else(guessed, |()| Refusal::ExpiredKey)),
+            Err(Denied::Malformed | Denied::Unknown) => {
+                // While it has to wait, a further guess is neither counted nor judged.
+                patience.map_err(guessed)?;
+                self.guesses.failed(client);
+                return Err(Refusal::InvalidKey);
+            }
+        };
+        let meter = self.meters.of(&key, self.default_rate);
+        if let Err(wait) = patience
+            && !meter.is_proven_from(client)
+        {
+            return Err(guessed(wait));
+        }
+        meter.prove(client);
+        if key.has(scope) {
+            Ok(Caller(Some(Known { key, meter, presence: None })))
+        } else {
+            Err(Refusal::ScopeRequired(scope.as_str()))
+        }
     }
 }
 
 impl Caller {
     /// The id of the key.
     pub(super) fn key_id(&self) -> Option<&str> {
-        self.key.as_deref().map(|key| key.id.as_str())
+        self.0.as_ref().map(|known| known.key.id.as_str())
+    }
+
+    /// What the key has used.
+    pub(super) fn meter(&self) -> Option<&Meter> {
+        self.0.as_ref().map(|known| &known.meter)
     }
 
     /// In whose turn this caller waits: its key's, whichever of the key's secrets it has.
-    pub(super) fn turn(&self) -> &Arc<str> {
-        &self.turn
+    pub(super) fn turn(&self) -> &str {
+        self.key_id().unwrap_or_default()
     }
 
     /// Whether this caller may use a model.
     pub(super) fn may_use(&self, model: &str) -> Result<(), Refusal> {
-        match &self.key {
-            Some(key) if !key.may_use(model) => Err(Refusal::ModelNotAllowed(model.to_owned())),
+        match &self.0 {
+            Some(known) if !known.key.may_use(model) => Err(Refusal::ModelNotAllowed(model.to_owned())),
             _ => Ok(()),
         }
     }
+
+    /// Whether the key's limits allow one more request now. Takes nothing.
+    pub(super) fn check_rates(&self) -> Result<(), Refusal> {
+        let Some(meter) = self.meter() else { return Ok(()) };
+        meter.look().map_err(|wait| Refusal::RateLimited(REQUESTS, wait.time))?;
+        meter.look_tokens().map_err(|wait| Refusal::RateLimited("the tokens of this API key", wait.time))?;
+        Ok(())
+    }
+
+    /// Takes one of the key's places for requests in flight, which the caller keeps. Without one, `retry_after` says when
+    /// to come back.
+    pub(super) fn come_in(&mut self, retry_after: impl FnOnce() -> Duration) -> Result<(), Refusal> {
+        let Some(known) = &mut self.0 else { return Ok(()) };
+        match known.meter.enter() {
+            Ok(presence) => known.presence = Some(presence),
+            Err(Crowded) => return Err(Refusal::RateLimited("this API key's requests at once", retry_after())),
+        }
+        Ok(())
+    }
+
+    /// Pays for one request.
+    pub(super) fn pay(&self) -> Result<(), Refusal> {
+        let Some(meter) = self.meter() else { return Ok(()) };
+        meter.take().map(drop).map_err(|wait| Refusal::RateLimited(REQUESTS, wait.time))
+    }
 }
+
+const REQUESTS: &str = "the requests of this API key";
 
 /// The key that a request carries: `Authorization: Bearer K`, `Authorization: K` or `X-API-Key: K`. The latter wins,
 /// for a platform's edge may use `Authorization` for a key of its own.

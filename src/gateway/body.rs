@@ -3,6 +3,7 @@
 //! The record, the ticket and the lease are fields of the body that streams to the client, so the end of the answer, a
 //! client that leaves and a llama-server that dies all release them by the same drop.
 
+use super::auth::Caller;
 use super::heartbeat::Heartbeat;
 use super::queue::Ticket;
 use super::record::Record;
@@ -53,6 +54,7 @@ pub struct Passed {
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     shape: Shape,
     record: Record,
+    _caller: Caller,
     _ticket: Ticket,
     lease: Lease,
 }
@@ -91,6 +93,7 @@ impl Passed {
         upstream: Incoming,
         patience: Patience,
         dialect: (Shape, Ending),
+        caller: Caller,
         record: Record,
         ticket: Ticket,
         lease: Lease,
@@ -105,6 +108,7 @@ impl Passed {
             cut: Box::pin(patience.cut),
             shape: dialect.0,
             record,
+            _caller: caller,
             _ticket: ticket,
             lease,
         };

@@ -69,6 +69,11 @@ impl Cors {
         !matches!(self.mode, Mode::Off)
     }
 
+    /// What [`Cors::decorate`] needs of a request, which by then is gone.
+    pub(super) fn origin(&self, request: &HeaderMap) -> Option<HeaderValue> {
+        if self.is_on() { single(request, &ORIGIN).cloned() } else { None }
+    }
+
     /// The answer to `OPTIONS`: 204, and for an origin that may call, what it may do.
     ///
     /// `Access-Control-Request-Private-Network` is answered with silence, which means no.

@@ -64,7 +64,7 @@ impl Forwarder {
         parts: Parts,
         request_id: &HeaderValue,
         body: Bounded,
-        _caller: Caller,
+        caller: Caller,
         ticket: Ticket,
         lease: Lease,
         record: Record,
@@ -99,7 +99,7 @@ impl Forwarder {
         let patience = Patience { deadline, silence, cut: self.cut.clone().cancelled_owned() };
         let mut record = record;
         record.status = Some(head.status);
-        let passed = Passed::new(upstream, patience, (route.shape, route.ending), record, ticket, lease);
+        let passed = Passed::new(upstream, patience, (route.shape, route.ending), caller, record, ticket, lease);
         Ok(Response::from_parts(head, Answer::Passed(Box::new(passed))))
     }
 }

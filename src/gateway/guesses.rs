@@ -183,7 +183,7 @@ impl Proven {
 
     fn entry(&self, address: IpAddr, now: u64) -> u64 {
         let hash = self.hasher.hash_one(Network::of(address)) & !MINUTE_MASK | (1 << MINUTE_BITS);
-        hash | (now / MINUTE & MINUTE_MASK)
+        hash | ((now / MINUTE) & MINUTE_MASK)
     }
 }
 

@@ -71,11 +71,16 @@ pub(super) fn for_client(headers: &mut HeaderMap) {
 
 /// The client's request id if it is 1-128 characters of `[A-Za-z0-9._-]`, else a new one.
 pub(super) fn request_id(headers: &HeaderMap) -> (String, HeaderValue) {
+    request_id_from(headers.get(X_REQUEST_ID).and_then(|value| value.to_str().ok()))
+}
+
+/// The same with the header's value, if there is one.
+pub(super) fn request_id_from(value: Option<&str>) -> (String, HeaderValue) {
     let good = |text: &&str| {
         (1..=MAX_REQUEST_ID).contains(&text.len())
             && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
     };
-    let id = match headers.get(X_REQUEST_ID).and_then(|value| value.to_str().ok()).filter(good) {
+    let id = match value.filter(good) {
         Some(id) => id.to_owned(),
         None => uuid::Uuid::now_v7().to_string(),
     };

@@ -1,13 +1,16 @@
-//! How much a client may send: the request body, counted while it is read.
+//! How much a client may send: the request body, counted while it is read, and the heads of HTTP/2 requests. (The wire
+//! has checked those of HTTP/1.1 before.)
 //!
 //! The body is read whole before the request waits for a slot, so a slow sender never holds one. Its pieces are passed
 //! on as they came, without a copy.
 
+use super::head::HeadLimits;
 use crate::refusal::Refusal;
 use crate::settings::bounds::{BUFFERED_BODIES, RETRY_AFTER_UNKNOWN};
 use bytes::Bytes;
-use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
+use http::request::Parts;
+use http::{HeaderMap, Version};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -93,6 +96,24 @@ impl Read for Pieces<'_> {
         }
         self.current.read(buffer)
     }
+}
+
+/// Refuses an HTTP/2 head that would be too large as an HTTP/1.1 head of the same content.
+pub(super) fn check_head(parts: &Parts, limits: &HeadLimits) -> Result<(), Refusal> {
+    if parts.version != Version::HTTP_2 {
+        return Ok(());
+    }
+    let target = parts.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    let request_line = parts.method.as_str().len() + target + "  HTTP/1.1".len();
+    limits.check_request_line(request_line)?;
+    limits.check_headers(parts.headers.len())?;
+    let mut size = request_line;
+    for (name, value) in &parts.headers {
+        let line = name.as_str().len() + ": ".len() + value.len();
+        limits.check_header_line(line)?;
+        size = size.saturating_add(line);
+    }
+    limits.check_size(size)
 }
 
 /// Refuses a body that says itself that it is too large, before any of it is read.

@@ -1,19 +1,25 @@
-//! Sockets: bind, accept, one task for each connection, and their end.
+//! Sockets: bind, accept, one task for each connection, and their end. What comes over a socket is `wire.rs`'s.
 
-use super::body::Answer;
-use crate::settings::bounds::{ACCEPT_PAUSE, CONNECTION_GRACE, LISTEN_BACKLOG};
+use super::wire::{Refuse, Turns, Wire, WireTerms};
+use crate::settings::bounds::{
+    ACCEPT_PAUSE, CONNECTION_GRACE, HTTP2_PING_INTERVAL, HTTP2_PING_TIMEOUT, HTTP2_STREAMS, KEEPALIVE_IDLE,
+    KEEPALIVE_INTERVAL, KEEPALIVE_TRIES, LISTEN_BACKLOG,
+};
+use bytes::Bytes;
 use http::{Request, Response};
+use http_body::Body;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
+use socket2::{SockRef, TcpKeepalive};
 use std::convert::Infallible;
+use std::error::Error;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -24,29 +30,39 @@ use tracing::{debug, warn};
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
+    // Accepted sockets inherit it.
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL);
+    SockRef::from(&socket).set_tcp_keepalive(&keepalive.with_retries(KEEPALIVE_TRIES))?;
     socket.bind(address)?;
     socket.listen(LISTEN_BACKLOG)
 }
 
+/// Header lines that hyper takes without being told.
+const HYPER_HEADERS: usize = 100;
+
+/// Bytes of a head that hyper takes without being told.
+const HYPER_BUFFER: usize = 400 * 1024;
+
 /// What a listener allows its clients.
 #[derive(Debug, Clone, Copy)]
 pub struct Terms {
-    /// Longest time for a request head.
-    pub header_timeout: Duration,
+    /// What each connection is held to.
+    pub wire: WireTerms,
     /// Most connections at once; further ones wait to be accepted.
     pub connections: usize,
 }
 
-/// Accepts and serves connections until `stop` is cancelled and they have ended, or [`CONNECTION_GRACE`] is over.
-pub async fn serve<S, F>(listener: TcpListener, terms: Terms, service: S, stop: CancellationToken)
+/// Accepts and serves connections, and lets `refuse` answer bad heads, until `stop` is cancelled and they have ended, or
+/// [`CONNECTION_GRACE`] is over.
+pub async fn serve<S, F, B>(listener: TcpListener, terms: Terms, service: S, refuse: Refuse, stop: CancellationToken)
 where
-    S: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
-    F: Future<Output = Response<Answer>> + Send + 'static,
+    S: Fn(Request<Incoming>, IpAddr) -> F + Send + Sync + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let service = Arc::new(service);
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(terms.header_timeout);
-    builder.http2().timer(TokioTimer::new());
+    let builder = protocols(&terms.wire);
     let graceful = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(terms.connections));
     let mut connections = JoinSet::new();
@@ -61,8 +77,8 @@ where
             accepted = listener.accept() => accepted,
             () = stop.cancelled() => break,
         };
-        let stream = match stream {
-            Ok((stream, _)) => stream,
+        let (stream, client) = match stream {
+            Ok(accepted) => accepted,
             Err(error) => {
                 warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -71,11 +87,14 @@ where
         };
         let _ = stream.set_nodelay(true);
         let service = Arc::clone(&service);
+        let turns = Arc::new(Turns::default());
+        let wire = Wire::new(stream, terms.wire, Arc::clone(&refuse), Arc::clone(&turns));
         let answer = service_fn(move |request| {
-            let answer = service(request);
-            async move { Ok::<_, Infallible>(answer.await) }
+            let turn = turns.begin();
+            let answer = service(request, client.ip());
+            async move { Ok::<_, Infallible>(answer.await.map(|body| turn.with(body))) }
         });
-        let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), answer).into_owned());
+        let connection = graceful.watch(builder.serve_connection(TokioIo::new(wire), answer).into_owned());
         connections.spawn(async move {
             let _place = place;
             if let Err(error) = connection.await {
@@ -91,4 +110,27 @@ where
     if tokio::time::timeout(CONNECTION_GRACE, drained).await.is_err() {
         debug!("connections that are still open are closed");
     }
+}
+
+/// HTTP/1.1 and HTTP/2 with prior knowledge, within the limits of the wire.
+fn protocols(terms: &WireTerms) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    // The wire has its own clock for heads, and hyper must take every head that the wire lets pass.
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(None);
+    if terms.head.headers() > HYPER_HEADERS {
+        builder.http1().max_headers(terms.head.headers());
+    }
+    if terms.head.size() > HYPER_BUFFER {
+        builder.http1().max_buf_size(terms.head.size());
+    }
+    // Twice the size, so that the pipeline has its say before HTTP/2 refuses without a word.
+    let http2_heads = u32::try_from(terms.head.size().saturating_mul(2)).unwrap_or(u32::MAX);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(HTTP2_STREAMS)
+        .max_header_list_size(http2_heads)
+        .keep_alive_interval(HTTP2_PING_INTERVAL)
+        .keep_alive_timeout(HTTP2_PING_TIMEOUT);
+    builder
 }

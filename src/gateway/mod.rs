@@ -5,29 +5,28 @@
 
 mod auth;
 mod body;
-#[cfg_attr(
-    not(any(test, feature = "test-support")),
-    expect(dead_code, reason = "the pipeline does not ask for it yet")
-)]
 pub(crate) mod cors;
+mod farewell;
 mod forward;
-#[cfg_attr(not(test), expect(dead_code, reason = "the pipeline does not ask for it yet"))]
 mod guesses;
+mod head;
 mod headers;
 mod heartbeat;
 mod limits;
 pub mod listen;
 pub mod pipeline;
 mod queue;
-#[cfg_attr(not(test), expect(dead_code, reason = "the pipeline does not ask for it yet"))]
 mod rate;
 mod record;
 mod route;
 mod sse;
 mod ticks;
+mod wire;
 
 pub use auth::Gatekeeper;
+pub use head::HeadLimits;
 pub use pipeline::{Gateway, LocalAnswer};
 pub use queue::{Patience, Queue};
 pub use record::Books;
 pub use route::Local;
+pub use wire::{Refuse, WireTerms};

@@ -4,11 +4,15 @@
 
 use super::auth::{Caller, Gatekeeper};
 use super::body::Answer;
+use super::cors::Cors;
+use super::farewell;
 use super::forward::Forwarder;
+use super::head::HeadLimits;
 use super::headers::{self, X_REQUEST_ID};
 use super::heartbeat;
 use super::limits::{self, BodyLimits, Bounded};
 use super::queue::{Place, Queue};
+use super::rate::Meter;
 use super::record::{Books, Record};
 use super::route::{self, Local, Route, Target};
 use crate::fleet::{Fleet, Model, Unavailable};
@@ -17,9 +21,10 @@ use crate::settings::bounds::RETRY_AFTER_UNKNOWN;
 use crate::settings::options::{Limits, Settings};
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +36,8 @@ pub type LocalAnswer =
 /// Everything that a request meets on its way.
 pub struct Gateway {
     gatekeeper: Gatekeeper,
+    cors: Cors,
+    head_limits: HeadLimits,
     limits: BodyLimits,
     queue: Queue,
     /// `SSE_HEARTBEAT`
@@ -67,8 +74,10 @@ impl Gateway {
         let Limits { max_request_body_size, client_body_timeout, .. } = &settings.limits;
         Self {
             gatekeeper,
+            head_limits: HeadLimits::new(&settings.limits),
             limits: BodyLimits::new(max_request_body_size.0, client_body_timeout.0),
             queue,
+            cors: Cors::new(&settings.access.cors_origins),
             heartbeat: settings.queue.sse_heartbeat.duration(),
             fleet,
             forwarder: Forwarder::new(&settings.limits),
@@ -90,13 +99,15 @@ impl Gateway {
         self.forwarder.cut();
     }
 
-    /// Answers one request on the gateway port.
-    pub async fn serve(self: &Arc<Self>, request: Request<Incoming>) -> Response<Answer> {
+    /// Answers one request on the gateway port, from a client at this address.
+    pub async fn serve(self: &Arc<Self>, request: Request<Incoming>, client: IpAddr) -> Response<Answer> {
         let (request_id, id_header) = headers::request_id(request.headers());
         let path = request.uri().path();
         let record = Record::open(Arc::clone(&self.books), request_id, request.method().clone(), path.to_owned());
-        let shape = if path.starts_with("/v1/messages") { Shape::Anthropic } else { Shape::OpenAi };
-        let mut response = match self.journey(request, &id_header, record).await {
+        let shape = Shape::of(path);
+        let origin = self.cors.origin(request.headers());
+        let mut meter = None;
+        let mut response = match self.journey(request, &id_header, client, record, &mut meter).await {
             Ok(response) => response,
             Err((refusal, mut record)) => {
                 record.status = Some(refusal.status());
@@ -104,26 +115,51 @@ impl Gateway {
                 refusal.response(shape).map(|body| Answer::own(body, *record))
             }
         };
-        response.headers_mut().insert(X_REQUEST_ID, id_header);
+        let headers = response.headers_mut();
+        headers.insert(X_REQUEST_ID, id_header);
+        self.cors.decorate(origin.as_ref(), headers);
+        if let Some(meter) = meter {
+            meter.tell(headers);
+        }
         response
     }
 
-    /// The journey itself. A refusal brings the record back, so that it is closed with the answer.
+    /// Answers a head on the gateway port that never became a request: the bytes of a whole response.
+    pub fn turn_away(&self, raw_head: &[u8], refusal: &Refusal) -> Bytes {
+        farewell::response(raw_head, refusal, &self.cors, Some(&self.books))
+    }
+
+    /// The same on a health port of its own.
+    pub fn turn_away_from_health(&self, raw_head: &[u8], refusal: &Refusal) -> Bytes {
+        farewell::response(raw_head, refusal, &self.cors, None)
+    }
+
+    /// The journey itself. A refusal brings the record back, so that it is closed with the answer; the meter of a caller
+    /// who is known comes back in any case, for the answer tells how it stands.
     async fn journey(
         self: &Arc<Self>,
         request: Request<Incoming>,
         request_id: &HeaderValue,
+        client: IpAddr,
         mut record: Record,
+        meter: &mut Option<Meter>,
     ) -> Result<Response<Answer>, (Refusal, Box<Record>)> {
         let (parts, body) = request.into_parts();
         // accept -> limits: nothing is read that is too large by its own account.
+        stage!(record, limits::check_head(&parts, &self.head_limits));
         stage!(record, limits::check_announced(&parts.headers, &self.limits));
+        if parts.method == Method::OPTIONS && self.cors.is_on() {
+            let answer = self.cors.preflight(&parts.headers);
+            record.status = Some(answer.status());
+            return Ok(answer.map(|body| Answer::own(body, record)));
+        }
         let route = stage!(record, self.find_route(&parts));
         record.route = Some(route.path);
         record.counted = route.target == Target::Worker;
         // who is calling -> may they: before a byte of the body is read.
-        let caller = stage!(record, self.gatekeeper.admit(&parts.headers, route));
+        let mut caller = stage!(record, self.gatekeeper.admit(&parts.headers, route, client));
         record.key_id = caller.key_id().map(str::to_owned);
+        *meter = caller.meter().cloned();
         if let Target::Gateway(local) = route.target {
             let answer = stage!(record, (self.local)(local, &parts).await);
             record.status = Some(answer.status());
@@ -132,12 +168,17 @@ impl Gateway {
         let model = stage!(record, self.fleet.model().ok_or(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN)));
         record.model = Some(model.id.clone());
         stage!(record, caller.may_use(&model.id));
+        // What will surely be refused is refused now, and costs nothing.
+        stage!(record, caller.check_rates());
+        stage!(record, caller.come_in(|| self.queue.retry_after()));
         stage!(record, self.queue.has_room(route.needs_slot));
         stage!(record, may_be_served(model));
         let body = stage!(record, limits::read_body(body, &self.limits).await);
         record.bytes_in = body.length();
         // wait in line.
-        let place = stage!(record, self.queue.enter(caller.turn(), route.needs_slot, || Ok(())));
+        let place = stage!(record, self.queue.enter(caller.turn(), route.needs_slot, || caller.pay()));
+        // MOCK_BACKEND: keys and limits have been tried, and there is nobody behind them.
+        stage!(record, model.has_worker().then_some(()).ok_or(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN)));
         let heartbeat = self.heartbeat.filter(|_| place.is_in_line() && heartbeat::asks_for_stream(&body));
         let (gateway, model) = (Arc::clone(self), Arc::clone(model));
         let rest = gateway.be_served(route, parts, request_id.clone(), body, caller, model, place, record);
@@ -179,13 +220,13 @@ impl Gateway {
     }
 
     /// Answers one request on a health port of its own.
-    pub async fn serve_health(&self, request: Request<Incoming>) -> Response<Answer> {
+    pub async fn serve_health(&self, request: Request<Incoming>, client: IpAddr) -> Response<Answer> {
         let (parts, _) = request.into_parts();
         let (_, id_header) = headers::request_id(&parts.headers);
         let local = route::find_on_health_port(&parts.method, parts.uri.path(), &self.health_check_path);
         let answer = match local {
             None => Err(Refusal::RouteNotFound),
-            Some(Local::Metrics) => match self.gatekeeper.admit_to_metrics(&parts.headers) {
+            Some(Local::Metrics) => match self.gatekeeper.admit_to_metrics(&parts.headers, client) {
                 Ok(()) => (self.local)(Local::Metrics, &parts).await,
                 Err(refusal) => Err(refusal),
             },
@@ -195,6 +236,7 @@ impl Gateway {
         let answer = answer.unwrap_or_else(|refusal| refusal.response(Shape::OpenAi));
         let mut response = answer.map(Answer::unrecorded);
         response.headers_mut().insert(X_REQUEST_ID, id_header);
+        self.cors.decorate(self.cors.origin(&parts.headers).as_ref(), response.headers_mut());
         response
     }
 }
@@ -202,7 +244,7 @@ impl Gateway {
 /// Whether a request for the model may go on: to a worker that is ready, or into the line for one that will be.
 fn may_be_served(model: &Model) -> Result<(), Refusal> {
     match model.available() {
-        Ok(()) | Err(Unavailable::Loading) => Ok(()),
-        Err(_) => Err(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN)),
+        Ok(()) | Err(Unavailable::Loading | Unavailable::Absent) => Ok(()),
+        Err(Unavailable::Down | Unavailable::Failed) => Err(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN)),
     }
 }

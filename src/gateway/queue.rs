@@ -66,7 +66,7 @@ pub(super) enum Place {
 /// Somebody in the line.
 pub(super) struct Waiting {
     queue: Queue,
-    key: Arc<str>,
+    key: String,
     number: i64,
     turn: oneshot::Receiver<Turn>,
     since: Instant,
@@ -107,7 +107,7 @@ impl Queue {
     /// and before it is taken, `charge` may refuse too: what is refused for want of room is never charged.
     pub(super) fn enter(
         &self,
-        key: &Arc<str>,
+        key: &str,
         needs_slot: bool,
         charge: impl FnOnce() -> Result<(), Refusal>,
     ) -> Result<Place, Refusal> {
@@ -131,7 +131,7 @@ impl Queue {
         };
         self.serve(&mut state);
         drop(state);
-        Ok(Place::InLine(Waiting { queue: self.clone(), key: Arc::clone(key), number, turn, since: now }))
+        Ok(Place::InLine(Waiting { queue: self.clone(), key: key.to_owned(), number, turn, since: now }))
     }
 
     /// Whether [`Queue::enter`] would let one more in at this moment.
@@ -152,12 +152,7 @@ impl Queue {
 
     /// Waits for a slot and for a worker to use it with. A slot whose worker went away in that very moment goes back for
     /// a place at the front.
-    pub(super) async fn wait(
-        &self,
-        mut place: Place,
-        key: &Arc<str>,
-        model: &Model,
-    ) -> Result<(Ticket, Lease), Refusal> {
+    pub(super) async fn wait(&self, mut place: Place, key: &str, model: &Model) -> Result<(Ticket, Lease), Refusal> {
         loop {
             let ticket = place.ticket().await?;
             match model.lease() {
@@ -299,14 +294,14 @@ impl Drop for Waiting {
 
 impl Ticket {
     /// Gives the slot back for a place at the front of the line: the worker went away before the slot was used.
-    pub(super) fn back_in_line(mut self, key: &Arc<str>) -> Waiting {
+    pub(super) fn back_in_line(mut self, key: &str) -> Waiting {
         self.holds_slot = false;
         let (sender, turn) = oneshot::channel();
         let mut state = self.queue.lock();
         let number = state.line.return_to_front(key, sender);
         self.queue.serve(&mut state);
         drop(state);
-        Waiting { queue: self.queue.clone(), key: Arc::clone(key), number, turn, since: self.arrived }
+        Waiting { queue: self.queue.clone(), key: key.to_owned(), number, turn, since: self.arrived }
     }
 }
 

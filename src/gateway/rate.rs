@@ -248,6 +248,15 @@ impl<C: Clock> Meter<C> {
     }
 }
 
+impl<C: Clock> Meter<C> {
+    /// Tells the client how its key stands, in the headers that OpenAI's clients read.
+    pub(super) fn tell(&self, headers: &mut HeaderMap) {
+        let requests = self.look().unwrap_or_else(|wait| wait.standing);
+        let tokens = self.look_tokens().unwrap_or_else(|wait| Some(wait.standing));
+        tell(headers, requests, tokens);
+    }
+}
+
 impl<C: Clock> Drop for Presence<C> {
     fn drop(&mut self) {
         self.0.present.fetch_sub(1, Ordering::Relaxed);
@@ -326,8 +335,7 @@ const TOKENS: [HeaderName; 3] = [
     HeaderName::from_static("x-ratelimit-reset-tokens"),
 ];
 
-/// Tells the client how its key stands, in the headers that OpenAI's clients read.
-pub(super) fn tell(headers: &mut HeaderMap, requests: Standing, tokens: Option<Standing>) {
+fn tell(headers: &mut HeaderMap, requests: Standing, tokens: Option<Standing>) {
     for (names, standing) in [(REQUESTS, Some(requests)), (TOKENS, tokens)] {
         let Some(Standing { limit, remaining, reset }) = standing else { continue };
         let [limit_name, remaining_name, reset_name] = names;

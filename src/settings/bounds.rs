@@ -104,3 +104,52 @@ pub const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(2 * 60 * 60);
 
 /// Longest list of header names, in bytes, that a CORS preflight repeats.
 pub const PREFLIGHT_HEADER_NAMES: usize = 1024;
+/// Most bytes of a request head, unless the limits of the request line and of a header line add up to more. Whoever has
+/// not yet said who they are makes the gateway hold no more than this.
+pub const HEAD_SIZE: usize = 32 * 1024;
+
+/// Most header lines that `MAX_HEADERS` can allow; `http::HeaderMap` takes not many more.
+pub const MOST_HEADERS: usize = 16 * 1024;
+
+/// Bytes of a connection's buffer for heads; it grows for longer heads only. It also bounds what is read from a client
+/// that sends before its turn.
+pub const HELD_BYTES: usize = 4 * 1024;
+
+/// Longest first line of a chunk, its extensions included.
+pub const CHUNK_LINE_SIZE: usize = 256;
+
+/// Most bytes of trailers after a chunked body.
+pub const TRAILERS_SIZE: usize = 8 * 1024;
+
+/// Most bytes of a chunked body that are read at once; what follows the body is among them.
+pub const CHUNKED_READ: u64 = 16 * 1024;
+
+/// Longest time in which a client that is being answered may read nothing.
+pub const CLIENT_WRITE_STALL: Duration = Duration::from_secs(60);
+
+/// How long a closed connection is still read, so that its client gets to read the answer.
+pub const LINGER_TIME: Duration = Duration::from_secs(2);
+
+/// Most bytes that are read from a closed connection.
+pub const LINGER_BYTES: usize = 64 * 1024 * 1024;
+
+/// Bytes that are read at once from a closed connection.
+pub const LINGER_READ: usize = 16 * 1024;
+
+/// Silence of a connection after which the kernel asks whether the other side is still there.
+pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+
+/// Time between two such questions.
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+
+/// Questions without an answer after which a connection is broken.
+pub const KEEPALIVE_TRIES: u32 = 4;
+
+/// Most requests at once on one HTTP/2 connection.
+pub const HTTP2_STREAMS: u32 = 128;
+
+/// Time between two pings on an HTTP/2 connection.
+pub const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Longest wait for the answer to a ping.
+pub const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(20);

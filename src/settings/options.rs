@@ -179,15 +179,4 @@ options! {
 }
 
 /// Settings that are read and checked but that this version does not act on yet, with what they wait for.
-pub const NOT_YET: &[&str] = &[
-    "max_requests_per_minute",
-    "cors_origins",
-    "max_headers",
-    "max_header_line_size",
-    "max_request_line_size",
-    "hang_timeout",
-    "idle_unload",
-    "prefetch",
-    "shutdown_timeout",
-    "runpod_mode",
-];
+pub const NOT_YET: &[&str] = &["hang_timeout", "idle_unload", "prefetch", "shutdown_timeout", "runpod_mode"];

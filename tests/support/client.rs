@@ -169,6 +169,16 @@ impl RawClient {
         let _ = self.reader.get_mut().shutdown(Shutdown::Write);
     }
 
+    /// Whether anything has come that was not read, or the connection has ended. Does not wait.
+    pub(crate) fn has_news(&self) -> bool {
+        let stream = self.reader.get_ref();
+        stream.set_nonblocking(true).expect("a socket can be told not to block");
+        let news = !self.reader.buffer().is_empty()
+            || !stream.peek(&mut [0]).is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock);
+        stream.set_nonblocking(false).expect("a socket can be told to block");
+        news
+    }
+
     /// Reads one whole answer (to anything but HEAD); the connection can be used again when it was complete.
     pub(crate) fn read_response(&mut self) -> io::Result<Response> {
         let head = self.read_head()?;

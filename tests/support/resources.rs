@@ -17,6 +17,26 @@ pub(crate) fn port_is_free(port: u16) -> bool {
     TcpListener::bind(("127.0.0.1", port)).is_ok()
 }
 
+/// Bytes that have come for connections of this loopback port and that nobody has read.
+pub(crate) fn unread_bytes(port: u16) -> u64 {
+    let table = fs::read_to_string("/proc/net/tcp").expect("/proc is mounted");
+    let of_line = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let (local, queues) = (fields.get(1)?, fields.get(4)?);
+        let is_connection = fields.get(3) != Some(&"0A"); // a listener's queue holds connections, not bytes
+        let is_it = is_connection && local.ends_with(&format!(":{port:04X}"));
+        is_it.then(|| u64::from_str_radix(queues.split(':').nth(1)?, 16).ok()).flatten()
+    };
+    table.lines().filter_map(of_line).sum()
+}
+
+/// The resident memory of a process in KiB; 0 when it is gone.
+pub(crate) fn resident_kib(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}
+
 /// The number of open file descriptors of a process; 0 when it is gone.
 pub(crate) fn fds(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)

@@ -11,12 +11,8 @@ fn queue(slots: usize, bound: Option<usize>, timeout: Option<Duration>) -> (Queu
     (Queue::new(slots, bound, patience, move || gate.load(Ordering::SeqCst), metrics), ready)
 }
 
-fn key(name: &str) -> Arc<str> {
-    Arc::from(name)
-}
-
 fn enter(queue: &Queue, name: &str) -> Result<Place, Refusal> {
-    queue.enter(&key(name), true, || Ok(()))
+    queue.enter(name, true, || Ok(()))
 }
 
 fn counts(queue: &Queue) -> (usize, usize) {
@@ -38,7 +34,7 @@ async fn a_full_line_refuses_at_once_and_charges_nothing() {
     let _slot = enter(&queue, "a").unwrap();
     let _waits = enter(&queue, "a").unwrap();
     let mut charged = false;
-    let refused = queue.enter(&key("b"), true, || {
+    let refused = queue.enter("b", true, || {
         charged = true;
         Ok(())
     });
@@ -50,7 +46,7 @@ async fn a_full_line_refuses_at_once_and_charges_nothing() {
 #[tokio::test(start_paused = true)]
 async fn whoever_cannot_pay_takes_no_place() {
     let (queue, _) = queue(1, Some(1), None);
-    let refused = queue.enter(&key("a"), true, || Err(Refusal::RateLimited("requests", LONG)));
+    let refused = queue.enter("a", true, || Err(Refusal::RateLimited("requests", LONG)));
     assert_eq!(refused.err(), Some(Refusal::RateLimited("requests", LONG)));
     assert_eq!(counts(&queue), (0, 0));
 }
@@ -137,7 +133,7 @@ async fn a_ticket_for_a_worker_that_went_away_goes_back_to_the_front() {
     let ticket = enter(&queue, "a").unwrap().ticket().await.unwrap();
     let mut second = Box::pin(enter(&queue, "a").unwrap().ticket());
     ready.store(false, Ordering::SeqCst);
-    let mut first = Box::pin(ticket.back_in_line(&key("a")).ticket());
+    let mut first = Box::pin(ticket.back_in_line("a").ticket());
     assert!(is_waiting(&mut first).await && is_waiting(&mut second).await);
     assert_eq!(counts(&queue), (0, 2));
     ready.store(true, Ordering::SeqCst);

@@ -1,0 +1,316 @@
+//! The head of an HTTP/1.1 request, as bytes: its limits, its grammar and how its body is framed.
+//!
+//! Pure: it reads no socket and builds no answer. What passes here has one meaning only, so nobody behind the gateway
+//! can read it differently (RFC 9112, sections 2.2, 3, 5 and 6). Stricter than the RFC in two places: a line that ends
+//! with LF alone is refused, and so is a Content-Length that is a list, even one of equal numbers.
+
+use crate::refusal::Refusal;
+use crate::settings::bounds::{HEAD_SIZE, MOST_HEADERS};
+use crate::settings::options::Limits;
+use memchr::memchr;
+
+/// Limits of a request head.
+#[derive(Debug, Clone, Copy)]
+pub struct HeadLimits {
+    request_line: usize,
+    header_line: usize,
+    headers: usize,
+}
+
+/// What follows a head (RFC 9112, section 6.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Framing {
+    None,
+    /// So many bytes; never 0.
+    Length(u64),
+    Chunked,
+}
+
+/// A head that is complete and good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Found {
+    /// Its length in bytes, the empty line included.
+    pub(super) length: usize,
+    pub(super) framing: Framing,
+}
+
+/// How far a head has been read. Each byte is looked at once, in however many pieces the head comes.
+#[derive(Debug, Default)]
+pub(super) struct Scan {
+    /// Where the line begins whose end has not been seen.
+    line: usize,
+    /// Bytes that are known to hold no end of that line.
+    seen: usize,
+    headers: usize,
+    version: Option<Version>,
+    hosts: usize,
+    length: Option<u64>,
+    chunked: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Version {
+    Http10,
+    Http11,
+}
+
+/// The longest target that `http::Uri` takes.
+const MOST_TARGET: usize = u16::MAX as usize - 1;
+
+/// The longest name that `http::HeaderName` takes.
+const MOST_NAME: usize = u16::MAX as usize;
+
+fn bad(why: &str) -> Refusal {
+    Refusal::BadRequest(why.to_owned())
+}
+
+impl HeadLimits {
+    /// What they are unless set otherwise.
+    #[cfg(test)]
+    pub(super) const USUAL: Self = Self { request_line: 8192, header_line: 8192, headers: 64 };
+
+    /// The limits that the settings give.
+    pub fn new(limits: &Limits) -> Self {
+        Self {
+            request_line: limits.max_request_line_size.0,
+            header_line: limits.max_header_line_size.0,
+            headers: limits.max_headers.get().min(MOST_HEADERS),
+        }
+    }
+
+    /// Most bytes of a whole head.
+    pub(super) fn size(&self) -> usize {
+        HEAD_SIZE.max(self.request_line.saturating_add(self.header_line))
+    }
+
+    /// Most header lines.
+    pub(super) fn headers(&self) -> usize {
+        self.headers
+    }
+
+    /// The refusal of a request line that is too long.
+    pub(super) fn check_request_line(&self, length: usize) -> Result<(), Refusal> {
+        if length > self.request_line { Err(Refusal::UriTooLong(self.request_line)) } else { Ok(()) }
+    }
+
+    /// The refusal of a header line that is too long.
+    pub(super) fn check_header_line(&self, length: usize) -> Result<(), Refusal> {
+        if length > self.header_line { Err(self.long_line()) } else { Ok(()) }
+    }
+
+    /// The refusal of too many header lines.
+    pub(super) fn check_headers(&self, count: usize) -> Result<(), Refusal> {
+        if count <= self.headers {
+            return Ok(());
+        }
+        Err(Refusal::HeaderFieldsTooLarge(format!("more than {} header lines", self.headers)))
+    }
+
+    /// The refusal of a head that is too large as a whole.
+    pub(super) fn check_size(&self, size: usize) -> Result<(), Refusal> {
+        if size > self.size() { Err(self.large_head()) } else { Ok(()) }
+    }
+
+    fn long_line(&self) -> Refusal {
+        Refusal::HeaderFieldsTooLarge(format!("a header line is longer than {} bytes", self.header_line))
+    }
+
+    fn large_head(&self) -> Refusal {
+        Refusal::HeaderFieldsTooLarge(format!("it is larger than {} bytes", self.size()))
+    }
+}
+
+/// Checks a head that is there as a whole.
+#[cfg(test)]
+pub(super) fn check(raw: &[u8], limits: &HeadLimits) -> Result<Framing, Refusal> {
+    let found = Scan::default().advance(raw, limits)?;
+    found.map(|found| found.framing).ok_or_else(|| bad("the head is incomplete"))
+}
+
+impl Scan {
+    /// Goes on with `raw`, which begins where the head begins and holds what was there last time. None: more is needed.
+    pub(super) fn advance(&mut self, raw: &[u8], limits: &HeadLimits) -> Result<Option<Found>, Refusal> {
+        loop {
+            let Some(at) = memchr(b'\n', &raw[self.seen..]) else {
+                self.seen = raw.len();
+                // Without its end, a line of the longest size with its CR and one byte more is already too long.
+                self.check_lengths(raw.len().saturating_add(1), limits)?;
+                return Ok(None);
+            };
+            let end = self.seen + at + 1;
+            self.check_lengths(end, limits)?;
+            let Some(line) = raw[self.line..end].strip_suffix(b"\r\n") else {
+                return Err(bad("a line of the head ends with LF alone")); // RFC 9112, section 2.2 allows it; we do not
+            };
+            let first = self.line == 0;
+            (self.line, self.seen) = (end, end);
+            match (self.version, line.is_empty()) {
+                // One empty line before a request is to be ignored (RFC 9112, section 2.2).
+                (None, true) if first => {}
+                (None, true) => return Err(bad("there are empty lines before the request line")),
+                (None, false) => self.version = Some(request_line(line)?),
+                (Some(version), true) => {
+                    return self.framing(version).map(|framing| Some(Found { length: end, framing }));
+                }
+                (Some(_), false) => {
+                    self.headers += 1;
+                    limits.check_headers(self.headers)?;
+                    self.header(line)?;
+                }
+            }
+        }
+    }
+
+    /// Whichever limit lies first in the bytes decides, so that it does not matter in which pieces they come.
+    fn check_lengths(&self, end: usize, limits: &HeadLimits) -> Result<(), Refusal> {
+        let line_limit = if self.version.is_none() { limits.request_line } else { limits.header_line };
+        let line_end = self.line.saturating_add(line_limit).saturating_add(b"\r\n".len());
+        if end <= line_end.min(limits.size()) {
+            return Ok(());
+        }
+        Err(match self.version {
+            _ if line_end > limits.size() => limits.large_head(),
+            None => Refusal::UriTooLong(limits.request_line),
+            Some(_) => limits.long_line(),
+        })
+    }
+
+    fn header(&mut self, line: &[u8]) -> Result<(), Refusal> {
+        if line[0] == b' ' || line[0] == b'\t' {
+            return Err(bad("a header line is folded")); // RFC 9112, section 5.2
+        }
+        let colon = memchr(b':', line).ok_or_else(|| bad("a header line has no colon"))?;
+        let (name, value) = (&line[..colon], &line[colon + 1..]);
+        // Space before the colon is no part of a name either (RFC 9112, section 5.1).
+        if name.is_empty() || name.len() > MOST_NAME || !name.iter().all(|&byte| is_token(byte)) {
+            return Err(bad("a header name is malformed"));
+        }
+        if !is_clean(value) {
+            return Err(bad("a header value holds a control character"));
+        }
+        // The few names that say where a request ends and to whom it goes.
+        match name.len() {
+            4 if name.eq_ignore_ascii_case(b"host") => {
+                self.hosts += 1;
+                if !trim(value).iter().all(|&byte| is_host(byte)) {
+                    return Err(bad("Host is malformed"));
+                }
+            }
+            14 if name.eq_ignore_ascii_case(b"content-length") => {
+                let length = number(trim(value)).ok_or_else(|| bad("Content-Length is not a number"))?;
+                if self.length.replace(length).is_some_and(|before| before != length) {
+                    return Err(bad("there are different values of Content-Length"));
+                }
+            }
+            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
+                if self.chunked || !trim(value).eq_ignore_ascii_case(b"chunked") {
+                    return Err(bad("Transfer-Encoding is not 'chunked', once"));
+                }
+                self.chunked = true;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn framing(&self, version: Version) -> Result<Framing, Refusal> {
+        if self.hosts > 1 || (self.hosts == 0 && version == Version::Http11) {
+            return Err(bad("there must be one Host header")); // RFC 9112, section 3.2
+        }
+        // RFC 9112, section 6.1 lets a server refuse both; whoever sends them tries to be read in two ways.
+        match (self.chunked, self.length) {
+            (true, Some(_)) => Err(bad("Content-Length stands beside Transfer-Encoding")),
+            (true, None) if version == Version::Http10 => Err(bad("HTTP/1.0 knows no Transfer-Encoding")),
+            (true, None) => Ok(Framing::Chunked),
+            (false, None | Some(0)) => Ok(Framing::None),
+            (false, Some(length)) => Ok(Framing::Length(length)),
+        }
+    }
+}
+
+/// `method SP request-target SP HTTP-version` (RFC 9112, section 3).
+fn request_line(line: &[u8]) -> Result<Version, Refusal> {
+    let malformed = || bad("the request line is malformed");
+    let method_end = memchr(b' ', line).ok_or_else(malformed)?;
+    let (method, rest) = (&line[..method_end], &line[method_end + 1..]);
+    let target_end = memchr(b' ', rest).ok_or_else(malformed)?;
+    let (target, version) = (&rest[..target_end], &rest[target_end + 1..]);
+    if method.is_empty() || !method.iter().all(|&byte| is_token(byte)) {
+        return Err(malformed());
+    }
+    if target.len() > MOST_TARGET {
+        return Err(Refusal::UriTooLong(MOST_TARGET));
+    }
+    let usual = target.first() == Some(&b'/') && target.iter().all(|&byte| is_usual_in_target(byte));
+    // An unusual target costs an allocation; it is good if hyper will take it.
+    let good = usual || (target.iter().all(|&byte| byte > b' ' && byte != 0x7f) && http::Uri::try_from(target).is_ok());
+    match version {
+        _ if !good => Err(malformed()),
+        b"HTTP/1.1" => Ok(Version::Http11),
+        b"HTTP/1.0" => Ok(Version::Http10),
+        _ => Err(bad("the HTTP version is not one that is spoken here")),
+    }
+}
+
+/// The first value of a header in a head that may be incomplete or bad.
+pub(super) fn value_of<'a>(raw: &'a [u8], name: &str) -> Option<&'a str> {
+    let header_lines = raw.split_inclusive(|&byte| byte == b'\n').skip_while(|line| *line == b"\r\n").skip(1);
+    let values = header_lines.filter_map(|line| {
+        let line = line.strip_suffix(b"\n")?;
+        let colon = memchr(b':', line)?;
+        line[..colon].eq_ignore_ascii_case(name.as_bytes()).then(|| &line[colon + 1..])
+    });
+    values.map(|value| value.trim_ascii()).next().and_then(|value| std::str::from_utf8(value).ok())
+}
+
+/// Method and path without the query, as far as a head that may be incomplete or bad shows them.
+pub(super) fn method_and_path(raw: &[u8]) -> (Option<http::Method>, Option<&str>) {
+    let raw = raw.strip_prefix(b"\r\n").unwrap_or(raw);
+    let line = raw.split(|&byte| byte == b'\r' || byte == b'\n').next().unwrap_or_default();
+    let Some(method_end) = memchr(b' ', line) else { return (None, None) };
+    let method = http::Method::from_bytes(&line[..method_end]).ok();
+    let target = line[method_end + 1..].split(|&byte| byte == b' ' || byte == b'?').next().unwrap_or_default();
+    let path = std::str::from_utf8(target).ok().filter(|path| path.starts_with('/'));
+    (method, path)
+}
+
+fn number(digits: &[u8]) -> Option<u64> {
+    let add = |sum: u64, digit: &u8| match digit {
+        b'0'..=b'9' => sum.checked_mul(10)?.checked_add(u64::from(digit - b'0')),
+        _ => None,
+    };
+    // hyper keeps the two largest numbers for itself.
+    if digits.is_empty() { None } else { digits.iter().try_fold(0, add).filter(|&sum| sum <= u64::MAX - 2) }
+}
+
+/// Without spaces and tabs around it (RFC 9110, section 5.6.3).
+fn trim(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
+}
+
+/// Without NUL, bare CR and other control characters (RFC 9110, section 5.5). Has no early exit, so that it is
+/// compiled to vector instructions.
+fn is_clean(bytes: &[u8]) -> bool {
+    !bytes.iter().fold(false, |dirty, &byte| dirty | ((byte < b' ') & (byte != b'\t')) | (byte == 0x7f))
+}
+
+/// `tchar` of RFC 9110, section 5.6.2.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// A character of `uri-host [ ":" port ]` (RFC 3986, section 3.2).
+fn is_host(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&byte)
+}
+
+/// A character of a path or query that needs no second look (RFC 3986, sections 3.3 and 3.4).
+fn is_usual_in_target(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:@?".contains(&byte)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,174 @@
+use super::*;
+use proptest::prelude::*;
+
+const LIMITS: HeadLimits = HeadLimits { request_line: 100, header_line: 80, headers: 5 };
+
+fn status(raw: impl AsRef<[u8]>) -> Result<Framing, u16> {
+    check(raw.as_ref(), &LIMITS).map_err(|refusal| refusal.status().as_u16())
+}
+
+/// With the lines that a good request needs.
+fn with(line: &str) -> Result<Framing, u16> {
+    status(format!("POST /v1/x HTTP/1.1\r\nHost: h\r\n{line}\r\n\r\n"))
+}
+
+#[test]
+fn good_heads_say_how_their_body_is_framed() {
+    assert_eq!(status("GET / HTTP/1.1\r\nHost: a\r\n\r\n"), Ok(Framing::None));
+    assert_eq!(status("\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n"), Ok(Framing::None), "one empty line before");
+    assert_eq!(status("GET / HTTP/1.0\r\n\r\n"), Ok(Framing::None), "HTTP/1.0 needs no Host");
+    assert_eq!(status("GET / HTTP/1.0\r\nContent-Length: 3\r\n\r\n"), Ok(Framing::Length(3)));
+    assert_eq!(with("Content-Length: 0"), Ok(Framing::None));
+    assert_eq!(with("content-length:\t 007 "), Ok(Framing::Length(7)));
+    assert_eq!(with("Content-Length: 7\r\nContent-Length: 7"), Ok(Framing::Length(7)));
+    assert_eq!(with("TRANSFER-ENCODING: Chunked"), Ok(Framing::Chunked));
+    assert_eq!(with("X-Empty:\r\nX-High: \u{e9}\tx"), Ok(Framing::None));
+    for target in ["/", "*", "http://h/x", "/a{}\"?b=%20", "/\u{e9}"] {
+        assert_eq!(status(format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n")), Ok(Framing::None), "{target}");
+    }
+    for host in ["", "h:8000", "[::1]:80", "a-b_c.d"] {
+        assert_eq!(status(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")), Ok(Framing::None), "{host}");
+    }
+}
+
+#[test]
+fn what_could_be_framed_in_two_ways_is_bad() {
+    for line in [
+        "Content-Length: 1\r\nContent-Length: 2",
+        "Content-Length: 1, 2",
+        "Content-Length: 1, 1",
+        "Content-Length: +1",
+        "Content-Length: -1",
+        "Content-Length: 1 1",
+        "Content-Length: 0x1",
+        "Content-Length: ",
+        "Content-Length: 18446744073709551616",
+        "Content-Length: 1\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked\r\nContent-Length: 1",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked, chunked",
+        "Transfer-Encoding: gzip, chunked",
+        "Transfer-Encoding: chunked, identity",
+        "Transfer-Encoding: identity",
+        "Transfer-Encoding: \"chunked\"",
+        "Transfer-Encoding:",
+        "Transfer-Encoding : chunked",
+        " Transfer-Encoding: chunked",
+        "X: y\r\n folded",
+        "no colon",
+        ": no name",
+        "X\u{e9}: y",
+        "X: a\0b",
+        "X: a\rb",
+        "X: a\x7fb",
+        "X: a\nY: b",
+        "Host: other",
+    ] {
+        assert_eq!(with(line), Err(400), "{line:?}");
+    }
+    for head in [
+        "GET / HTTP/1.1\r\n\r\n",
+        "GET / HTTP/1.1\nHost: h\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: h\r\n\n",
+        "GET / HTTP/1.1\r\nHost: a b\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a/b\r\n\r\n",
+        "GET / HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n",
+        "GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "GET / HTTP/1.2\r\nHost: h\r\n\r\n",
+        "GET / HTTP/2.0\r\nHost: h\r\n\r\n",
+        "GET / http/1.1\r\nHost: h\r\n\r\n",
+        "GET /\r\nHost: h\r\n\r\n",
+        "GET  / HTTP/1.1\r\nHost: h\r\n\r\n",
+        "GET / HTTP/1.1 \r\nHost: h\r\n\r\n",
+        "GET /a b HTTP/1.1\r\nHost: h\r\n\r\n",
+        "GET /a\tb HTTP/1.1\r\nHost: h\r\n\r\n",
+        " GET / HTTP/1.1\r\nHost: h\r\n\r\n",
+        "G(T / HTTP/1.1\r\nHost: h\r\n\r\n",
+        "GET http:// HTTP/1.1\r\nHost: h\r\n\r\n",
+        "\r\n\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n",
+        "\n\r\n\r\n",
+    ] {
+        assert_eq!(status(head), Err(400), "{head:?}");
+    }
+    assert_eq!(status(b"GET /\xff HTTP/1.1\r\nHost: h\r\n\r\n"), Err(400), "no UTF-8");
+}
+
+#[test]
+fn limits_exactly_met_pass_and_one_more_does_not() {
+    let line = |length: usize| format!("GET /{} HTTP/1.1\r\nHost: h\r\n\r\n", "x".repeat(length - 14));
+    assert_eq!((status(line(100)), status(line(101))), (Ok(Framing::None), Err(414)));
+    let header = |length: usize| with(&format!("X: {}", "x".repeat(length - 3)));
+    assert_eq!((header(80), header(81)), (Ok(Framing::None), Err(431)));
+    let lines = |count: usize| with(vec!["X: y"; count - 1].join("\r\n").as_str());
+    assert_eq!((lines(5), lines(6)), (Ok(Framing::None), Err(431)));
+    let many = HeadLimits { headers: 10_000, ..LIMITS };
+    let of_size = |size: usize| {
+        let begin = "GET / HTTP/1.1\r\nHost: h\r\n";
+        let filler = size - begin.len() - 2;
+        let lines = "a: b\r\n".repeat(filler / 6 - 1) + &format!("a: {}\r\n", "b".repeat(filler % 6 + 1));
+        check(format!("{begin}{lines}\r\n").as_bytes(), &many)
+    };
+    assert!(of_size(HEAD_SIZE).is_ok());
+    assert_eq!(of_size(HEAD_SIZE + 1).unwrap_err().code(), "header_fields_too_large");
+}
+
+#[test]
+fn a_line_is_refused_as_soon_as_it_is_too_long() {
+    let endless = |begin: &str, count: usize| {
+        let raw = format!("{begin}{}", "x".repeat(count));
+        Scan::default().advance(raw.as_bytes(), &LIMITS).map_err(|refusal| refusal.status().as_u16())
+    };
+    assert_eq!(endless("", 101), Ok(None), "it might be CR that comes next");
+    assert_eq!(endless("", 102), Err(414));
+    assert_eq!(endless("GET / HTTP/1.1\r\n", 81), Ok(None));
+    assert_eq!(endless("GET / HTTP/1.1\r\n", 82), Err(431));
+}
+
+#[test]
+fn values_and_the_request_line_are_found_in_heads_that_are_bad_or_incomplete() {
+    let raw = b"GET /a?b HTTP/1.1\r\nno colon\r\nOrigin:  http://x \r\norigin: y\r\nLast: cut";
+    assert_eq!(value_of(raw, "origin"), Some("http://x"));
+    assert_eq!((value_of(raw, "last"), value_of(raw, "get /a?b http/1.1")), (None, None));
+    assert_eq!(method_and_path(raw), (Some(http::Method::GET), Some("/a")));
+    assert_eq!(method_and_path(b"\r\nPOST /long"), (Some(http::Method::POST), Some("/long")));
+    assert_eq!(method_and_path(b"GE"), (None, None));
+    assert_eq!(method_and_path(b"\x16\x03\x01 \xff"), (None, None));
+    assert_eq!(method_and_path(b""), (None, None));
+}
+
+/// Heads that are good, or nearly so.
+fn any_head() -> impl Strategy<Value = Vec<u8>> {
+    let line = prop_oneof![
+        4 => Just("Host: h"), 1 => Just("Content-Length: 5"), 1 => Just("Transfer-Encoding: chunked"),
+        1 => Just("Content-Length: 5, 5"), 1 => Just("X-Some: thing"), 1 => Just(" fold"), 1 => Just("a:b\rc"),
+    ];
+    let end = prop_oneof![9 => Just("\r\n"), 1 => Just("\n")];
+    let request = prop_oneof![4 => Just("GET / HTTP/1.1".to_owned()), 1 => "[A-Z]{0,4} [/a?]{0,90} HTTP/1\\.[01]"];
+    (request, prop::collection::vec((line, end), 0..8), "\r\n[^\r]{0,40}").prop_map(|(request, lines, rest)| {
+        let mut head = request + "\r\n";
+        lines.iter().for_each(|(line, end)| head += &format!("{line}{end}"));
+        (head + &rest).into_bytes()
+    })
+}
+
+proptest! {
+    #[test]
+    fn pieces_make_no_difference(head in any_head(), cuts: Vec<u8>) {
+        let whole = Scan::default().advance(&head, &LIMITS);
+        let (mut scan, mut there, mut outcome) = (Scan::default(), 0, Ok(None));
+        for cut in cuts.into_iter().map(usize::from).chain([usize::MAX]) {
+            there = head.len().min(cut.saturating_add(there));
+            outcome = scan.advance(&head[..there], &LIMITS);
+            if outcome != Ok(None) {
+                break;
+            }
+        }
+        prop_assert_eq!(outcome, whole);
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic(bytes: Vec<u8>) {
+        let _ = check(&bytes, &LIMITS);
+        let _ = (value_of(&bytes, "host"), method_and_path(&bytes));
+    }
+}

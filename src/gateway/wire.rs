@@ -1,0 +1,406 @@
+//! What lies between a client's socket and hyper: no byte of an HTTP/1.1 head reaches hyper before the head is whole
+//! and good.
+//!
+//! Owns the limits of heads, the time for them, the answer to a bad one, the end of each body (so that pipelined heads
+//! are checked too), the patience with a client that does not read, and the close of the connection. It knows nothing
+//! of what requests mean. A connection that begins with HTTP/2's preface is only watched for writes that stall.
+//!
+//! The wire writes nothing while an answer is on its way: [`Turns`] counts requests behind hyper, the wire counts heads
+//! before it, and a flush by hyper says that its own buffer is empty.
+//!
+//! A client that ends its side of the connection while an answer is on its way counts as gone, as it does for nginx.
+
+mod chunks;
+mod held;
+mod timer;
+mod turns;
+
+pub(super) use turns::Turns;
+
+use super::head::{Framing, HeadLimits, Scan};
+use crate::refusal::Refusal;
+use crate::settings::bounds::{CHUNKED_READ, HELD_BYTES, LINGER_BYTES, LINGER_TIME};
+use bytes::{Buf, Bytes};
+use chunks::Chunks;
+use held::Held;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use timer::Timer;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take};
+
+/// Makes the whole answer to a head that is refused, from as much of the head as has come.
+pub type Refuse = Arc<dyn Fn(&[u8], &Refusal) -> Bytes + Send + Sync>;
+
+/// What the wire allows its client.
+#[derive(Debug, Clone, Copy)]
+pub struct WireTerms {
+    /// Limits of a request head.
+    pub head: HeadLimits,
+    /// Longest time for a request head, from the connection's begin or the end of the last answer.
+    pub header_timeout: Duration,
+    /// Longest time in which a client that is being answered may read nothing.
+    pub write_stall: Duration,
+}
+
+/// A client's socket, as hyper sees it.
+pub(super) struct Wire<S> {
+    /// The limit is set before each read; it keeps a body's read from taking what follows.
+    socket: Take<S>,
+    terms: WireTerms,
+    refuse: Refuse,
+    turns: Arc<Turns>,
+    stage: Stage,
+    held: Held,
+    /// Heads that hyper has got.
+    passed: u32,
+    /// Whether the answer to the last of them is still on its way.
+    answering: bool,
+    /// The time for a head; at the close, the time for lingering.
+    patience: Timer,
+    stall: Timer,
+    /// The answer to a bad head, which ends the connection.
+    farewell: Bytes,
+    closing: Closing,
+    /// Whether the client has ended its side.
+    gone: bool,
+    /// Whether the client may be sending what nobody will read.
+    unread: bool,
+}
+
+/// What the next bytes from the client are.
+enum Stage {
+    /// The begin of a connection, which may be HTTP/2's.
+    Begin,
+    Head(Scan),
+    /// So many bytes of a good head, then its body.
+    Passing(usize, Framing),
+    Length(u64),
+    Chunked(Chunks),
+    /// HTTP/2's.
+    Open,
+    /// Of no interest; hyper is told that there are none.
+    Over,
+}
+
+enum Closing {
+    Answers,
+    Shuts,
+    /// So many more bytes may be discarded.
+    Lingers(usize),
+    Done,
+}
+
+/// How HTTP/2 with prior knowledge begins (RFC 9113, section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+    pub(super) fn new(socket: S, terms: WireTerms, refuse: Refuse, turns: Arc<Turns>) -> Self {
+        let mut patience = Timer::default();
+        patience.start(terms.header_timeout);
+        Self {
+            socket: socket.take(u64::MAX),
+            terms,
+            refuse,
+            turns,
+            stage: Stage::Begin,
+            held: Held::default(),
+            passed: 0,
+            answering: false,
+            patience,
+            stall: Timer::default(),
+            farewell: Bytes::new(),
+            closing: Closing::Answers,
+            gone: false,
+            unread: false,
+        }
+    }
+
+    /// Reads until there is something for hyper. Ready without having filled anything is the end.
+    fn poll_next(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        loop {
+            match &mut self.stage {
+                Stage::Begin => {
+                    let known = self.held.len().min(PREFACE.len());
+                    if self.held.bytes()[..known] != PREFACE[..known] {
+                        self.stage = Stage::Head(Scan::default());
+                    } else if known == PREFACE.len() {
+                        self.patience.stop();
+                        self.stage = Stage::Open;
+                    } else if !ready!(self.poll_more(context))? {
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+                Stage::Head(_) if self.answering => return self.poll_hold(context),
+                Stage::Head(scan) => match scan.advance(self.held.bytes(), &self.terms.head) {
+                    Err(refusal) => {
+                        self.turn_away(&refusal);
+                        return Poll::Ready(Ok(()));
+                    }
+                    Ok(Some(found)) => {
+                        self.patience.stop();
+                        self.passed = self.passed.wrapping_add(1);
+                        self.answering = true;
+                        self.stage = Stage::Passing(found.length, found.framing);
+                    }
+                    Ok(None) => {
+                        if !ready!(self.poll_more(context))? {
+                            return Poll::Ready(Ok(()));
+                        }
+                    }
+                },
+                Stage::Passing(left, framing) => {
+                    let count = pass(&mut self.held, *left, buffer);
+                    *left -= count;
+                    if *left == 0 {
+                        self.stage = match framing {
+                            Framing::None => Stage::Head(Scan::default()),
+                            Framing::Length(length) => Stage::Length(*length),
+                            Framing::Chunked => Stage::Chunked(Chunks::default()),
+                        };
+                    }
+                    return Poll::Ready(Ok(()));
+                }
+                Stage::Length(left) => {
+                    let before = buffer.filled().len();
+                    if self.held.is_empty() {
+                        self.socket.set_limit(*left);
+                        ready!(Pin::new(&mut self.socket).poll_read(context, buffer))?;
+                    } else {
+                        pass(&mut self.held, usize::try_from(*left).unwrap_or(usize::MAX), buffer);
+                    }
+                    let count = buffer.filled().len() - before;
+                    *left -= count as u64;
+                    if count == 0 {
+                        self.end();
+                    } else if *left == 0 {
+                        self.stage = Stage::Head(Scan::default());
+                    }
+                    return Poll::Ready(Ok(()));
+                }
+                Stage::Chunked(_) => return self.poll_chunked(context, buffer),
+                Stage::Open => {
+                    if self.held.is_empty() {
+                        self.socket.set_limit(u64::MAX);
+                        return Pin::new(&mut self.socket).poll_read(context, buffer);
+                    }
+                    pass(&mut self.held, usize::MAX, buffer);
+                    return Poll::Ready(Ok(()));
+                }
+                Stage::Over => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+
+    fn poll_chunked(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Stage::Chunked(chunks) = &mut self.stage else { return Poll::Ready(Ok(())) };
+        let before = buffer.filled().len();
+        let is_held = !self.held.is_empty();
+        let outcome = if is_held {
+            let count = self.held.len().min(buffer.remaining());
+            let outcome = chunks.follow(&self.held.bytes()[..count]);
+            pass(&mut self.held, outcome.unwrap_or(0), buffer);
+            outcome
+        } else {
+            self.socket.set_limit(CHUNKED_READ);
+            ready!(Pin::new(&mut self.socket).poll_read(context, buffer))?;
+            let fresh = &buffer.filled()[before..];
+            if fresh.is_empty() {
+                self.end();
+                return Poll::Ready(Ok(()));
+            }
+            let outcome = chunks.follow(fresh);
+            let count = outcome.unwrap_or(0);
+            self.held.push(&fresh[count..]);
+            buffer.set_filled(before + count);
+            outcome
+        };
+        if outcome.is_err() {
+            // hyper takes it for a broken body, and the pipeline answers.
+            self.stage = Stage::Over;
+            self.unread = true;
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        }
+        if chunks.is_over() {
+            self.stage = Stage::Head(Scan::default());
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Waits for more of a head; false when there will be none.
+    fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        self.socket.set_limit(u64::MAX);
+        match self.held.poll_fill(context, &mut self.socket, self.terms.head.size()) {
+            Poll::Ready(Ok(0)) => self.end(),
+            Poll::Ready(outcome) => return Poll::Ready(outcome.map(|_| true)),
+            Poll::Pending => {
+                ready!(self.patience.poll(context));
+                // A client that has sent nothing has nothing to be told.
+                if self.held.bytes().iter().all(|byte| b"\r\n".contains(byte)) {
+                    self.stage = Stage::Over;
+                } else {
+                    self.turn_away(&Refusal::RequestTimeout);
+                }
+            }
+        }
+        Poll::Ready(Ok(false))
+    }
+
+    /// Keeps a little of what a client sends before its turn, and notices when it leaves. Does not notice while the
+    /// little is there in full.
+    fn poll_hold(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket.set_limit(u64::MAX);
+        while self.held.len() < HELD_BYTES {
+            if ready!(self.held.poll_fill(context, &mut self.socket, HELD_BYTES))? == 0 {
+                self.end();
+                return Poll::Ready(Ok(()));
+            }
+        }
+        // Woken by the flush that ends the answer.
+        Poll::Pending
+    }
+
+    fn end(&mut self) {
+        self.gone = true;
+        self.stage = Stage::Over;
+    }
+
+    fn turn_away(&mut self, refusal: &Refusal) {
+        self.farewell = (self.refuse)(self.held.bytes(), refusal);
+        self.stage = Stage::Over;
+        self.unread = true;
+    }
+
+    /// Whether hyper answers without having asked anybody: it could not read what passed here. Its answer would have
+    /// neither body nor request id, so ours goes out instead.
+    fn is_hypers_own(&mut self) -> bool {
+        if matches!(self.stage, Stage::Open) || self.turns.begun() == self.passed {
+            return false;
+        }
+        if self.farewell.is_empty() {
+            self.turn_away(&Refusal::BadRequest("the head of the request cannot be understood".to_owned()));
+        }
+        true
+    }
+
+    fn watch_stall(&mut self, context: &mut Context<'_>, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if outcome.is_ready() {
+            self.stall.stop();
+            return outcome;
+        }
+        if !self.stall.is_running() {
+            self.stall.start(self.terms.write_stall);
+        }
+        ready!(self.stall.poll(context));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// Whether a reset could reach the client before it has read its answer.
+    fn must_linger(&self) -> bool {
+        !self.gone
+            && match self.stage {
+                Stage::Begin | Stage::Head(_) => !self.held.is_empty(),
+                Stage::Passing(..) | Stage::Length(_) | Stage::Chunked(_) => true,
+                Stage::Open => false,
+                Stage::Over => self.unread,
+            }
+    }
+}
+
+/// Moves up to `most` held bytes to hyper; returns how many.
+fn pass(held: &mut Held, most: usize, buffer: &mut ReadBuf<'_>) -> usize {
+    let count = most.min(held.len()).min(buffer.remaining());
+    buffer.put_slice(&held.bytes()[..count]);
+    held.consume(count);
+    count
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if buffer.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        self.get_mut().poll_next(context, buffer)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.is_hypers_own() {
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        let outcome = Pin::new(this.socket.get_mut()).poll_write(context, bytes);
+        this.watch_stall(context, outcome)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.is_hypers_own() {
+            return Poll::Ready(Ok(pieces.iter().map(|piece| piece.len()).sum()));
+        }
+        let outcome = Pin::new(this.socket.get_mut()).poll_write_vectored(context, pieces);
+        this.watch_stall(context, outcome)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.get_ref().is_write_vectored()
+    }
+
+    /// hyper flushes when its own buffer is empty.
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(Pin::new(this.socket.get_mut()).poll_flush(context))?;
+        if this.answering && this.turns.ended() == this.passed {
+            this.answering = false;
+            this.patience.start(this.terms.header_timeout);
+            // hyper waits for the socket, which need not stir any more: the next head may be here, or never come.
+            if !this.held.is_empty() || this.patience.poll(context).is_ready() {
+                context.waker().wake_by_ref();
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Says farewell, ends the connection's one side and, where the client may still be sending, reads on for a while:
+    /// a close with unread bytes would be a reset, and take the answer with it.
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        loop {
+            match &mut this.closing {
+                Closing::Answers => {
+                    while !this.farewell.is_empty() {
+                        let outcome = Pin::new(this.socket.get_mut()).poll_write(context, &this.farewell);
+                        let count = ready!(this.watch_stall(context, outcome))?;
+                        this.farewell.advance(count);
+                    }
+                    this.closing = Closing::Shuts;
+                }
+                Closing::Shuts => {
+                    ready!(Pin::new(this.socket.get_mut()).poll_shutdown(context))?;
+                    this.closing = if this.must_linger() { Closing::Lingers(LINGER_BYTES) } else { Closing::Done };
+                    this.patience.start(LINGER_TIME);
+                    this.socket.set_limit(u64::MAX);
+                }
+                Closing::Lingers(left) => match this.held.poll_discard(context, &mut this.socket) {
+                    Poll::Ready(Ok(count)) if count > 0 && count < *left => *left -= count,
+                    Poll::Ready(_) => this.closing = Closing::Done,
+                    Poll::Pending => {
+                        ready!(this.patience.poll(context));
+                        this.closing = Closing::Done;
+                    }
+                },
+                Closing::Done => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,165 @@
+//! Connections that cost something: slow ones, silent ones, many, and those that end on one side.
+
+use super::support::{
+    client::RawClient,
+    gateway::{Gateway, USER},
+    resources,
+    wait::{SOON, eventually},
+};
+use serde_json::json;
+
+const CHAT: &str = "/v1/chat/completions";
+const PING: &[u8] = b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n";
+
+fn ready(settings: &[(&str, &str)]) -> Gateway {
+    let mut builder = Gateway::builder().script(json!({"hold_requests": [CHAT]}));
+    for (name, value) in settings {
+        builder = builder.set(name, value);
+    }
+    let gateway = builder.start();
+    gateway.wait_ready();
+    gateway
+}
+
+fn chat(gateway: &Gateway) -> Vec<u8> {
+    gateway.client().request("POST", CHAT, br#"{"messages": [{"role": "user", "content": "x"}]}"#)
+}
+
+fn nothing_is_in_flight(gateway: &Gateway) -> bool {
+    gateway.health().get("/health").json()["queue"]["active"] == 0
+}
+
+#[test]
+fn half_a_head_is_answered_with_408_when_its_time_is_over() {
+    let gateway = ready(&[("CLIENT_HEADER_TIMEOUT", "300ms")]);
+    for first in [&b""[..], PING] {
+        let mut client = RawClient::connect(gateway.url());
+        client.write(first).unwrap();
+        if !first.is_empty() {
+            assert_eq!(client.read_response().unwrap().status(), 200);
+        }
+        client.write(b"GET /ping HTTP/1.1\r\nX-Request-Id: slow\r\nX: ").unwrap();
+        let answer = client.read_response().unwrap();
+        assert_eq!((answer.status(), answer.json()["error"]["code"].as_str()), (408, Some("request_timeout")));
+        assert_eq!((answer.header("connection"), answer.header("x-request-id")), (Some("close"), Some("slow")));
+        assert!(client.read_to_close().is_empty());
+    }
+}
+
+#[test]
+fn a_head_that_drips_is_ended_all_the_same() {
+    let gateway = ready(&[("CLIENT_HEADER_TIMEOUT", "300ms")]);
+    let mut client = RawClient::connect(gateway.url());
+    eventually("the answer comes while the client still sends", SOON, || {
+        let _ = client.write(b"x");
+        client.has_news()
+    });
+    assert_eq!(client.read_response().unwrap().status(), 408);
+}
+
+#[test]
+fn a_connection_on_which_nothing_comes_is_closed_without_a_word() {
+    let gateway = ready(&[("CLIENT_HEADER_TIMEOUT", "300ms")]);
+    assert!(RawClient::connect(gateway.url()).read_to_close().is_empty());
+    let mut client = RawClient::connect(gateway.url());
+    client.write(PING).unwrap();
+    assert_eq!(client.read_response().unwrap().status(), 200);
+    assert!(client.read_to_close().is_empty(), "no 408 after an answer");
+}
+
+#[test]
+fn the_time_for_a_head_does_not_run_while_an_answer_is_on_its_way() {
+    let gateway = ready(&[("CLIENT_HEADER_TIMEOUT", "300ms")]);
+    let mut client = RawClient::connect(gateway.url());
+    client.write(&chat(&gateway)).unwrap();
+    gateway.journal().wait_for_requests(CHAT, 1);
+    for _ in 0..2 {
+        assert!(RawClient::connect(gateway.url()).read_to_close().is_empty(), "the time of another is over");
+    }
+    gateway.control().release_all_requests();
+    assert_eq!(client.read_response().unwrap().status(), 200);
+    client.write(PING).unwrap();
+    assert_eq!(client.read_response().unwrap().status(), 200, "the connection is still good");
+}
+
+#[test]
+fn a_body_that_stops_coming_is_answered_with_408() {
+    let gateway = ready(&[("CLIENT_BODY_TIMEOUT", "300ms")]);
+    for framing in ["Content-Length: 100\r\n\r\n{", "Transfer-Encoding: chunked\r\n\r\n64\r\n{"] {
+        let mut client = RawClient::connect(gateway.url());
+        let head = format!("POST {CHAT} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {USER}\r\n{framing}");
+        client.write(head.as_bytes()).unwrap();
+        let answer = client.read_response().unwrap();
+        assert_eq!((answer.status(), answer.json()["error"]["code"].as_str()), (408, Some("request_timeout")));
+    }
+    assert!(nothing_is_in_flight(&gateway));
+}
+
+#[test]
+fn a_client_that_ends_its_side_counts_as_gone_and_its_request_is_cancelled() {
+    let gateway = ready(&[]);
+    for pipelined in [&b""[..], PING] {
+        let mut client = RawClient::connect(gateway.url());
+        client.write(&[&chat(&gateway), pipelined].concat()).unwrap();
+        eventually("the request is in flight", SOON, || !nothing_is_in_flight(&gateway));
+        client.finish_writing();
+        assert!(client.read_to_close().is_empty(), "as with nginx, nobody is answered");
+        eventually("slot and lease are free", SOON, || nothing_is_in_flight(&gateway));
+    }
+}
+
+#[test]
+fn more_connections_than_allowed_wait_until_one_leaves() {
+    let gateway = ready(&[("MAX_CONNECTIONS", "2")]);
+    let mut first = RawClient::connect(gateway.url());
+    let mut second = RawClient::connect(gateway.url());
+    for client in [&mut first, &mut second] {
+        client.write(PING).unwrap();
+        assert_eq!(client.read_response().unwrap().status(), 200);
+    }
+    let mut third = RawClient::connect(gateway.url());
+    third.write(PING).unwrap();
+    for _ in 0..100 {
+        first.write(PING).unwrap();
+        assert_eq!(first.read_response().unwrap().status(), 200);
+        assert!(!third.has_news(), "two are served, and only two");
+    }
+    drop(second);
+    assert_eq!(third.read_response().unwrap().status(), 200);
+}
+
+#[test]
+fn half_heads_of_strangers_take_no_more_memory_than_their_bytes() {
+    const CONNECTIONS: usize = 200;
+    let gateway = ready(&[]);
+    let port = gateway.url().rsplit(':').next().unwrap().parse().unwrap();
+    gateway.anonymous().get("/ping");
+    let before = resources::resident_kib(gateway.pid());
+    let half_head = format!("GET /ping HTTP/1.1\r\n{}", format!("X: {}\r\n", "x".repeat(7_500)).repeat(4));
+    let mut clients: Vec<_> = (0..CONNECTIONS).map(|_| RawClient::connect(gateway.url())).collect();
+    for client in &mut clients {
+        client.write(half_head.as_bytes()).unwrap();
+    }
+    eventually("the gateway has read them", SOON, || resources::unread_bytes(port) == 0);
+    let grown = resources::resident_kib(gateway.pid()).saturating_sub(before);
+    assert!(grown < CONNECTIONS as u64 * 64 + 8 * 1024, "{grown} KiB more for {CONNECTIONS} half heads of 30 KiB");
+    for client in &mut clients {
+        client.write(b"Host: x\r\n\r\n").unwrap();
+        assert_eq!(client.read_response().unwrap().status(), 200);
+    }
+}
+
+#[test]
+fn connections_that_were_refused_leave_nothing_behind() {
+    let gateway = ready(&[]);
+    gateway.anonymous().get("/ping");
+    let before = gateway.open_fds();
+    for bad in [&b"bad\r\n\r\n"[..], b"GET / HTTP/1.1\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nno\r\n\r\n"] {
+        for _ in 0..20 {
+            let mut client = RawClient::connect(gateway.url());
+            client.write(bad).unwrap();
+            assert_eq!(client.read_response().unwrap().status(), 400);
+        }
+    }
+    eventually("their sockets are closed", SOON, || gateway.open_fds() <= before);
+}
