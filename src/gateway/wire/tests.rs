@@ -11,6 +11,7 @@ use std::convert::Infallible;
 use std::sync::Mutex;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// For events that must come, on whatever machine.
@@ -250,14 +251,15 @@ async fn a_client_that_reads_nothing_loses_its_answer_after_the_stall() {
         let body = Endless(drops.clone());
         async move { Response::new(body) }
     };
-    let serving = tokio::spawn(listen::serve(listener, terms, service, refuse(), stop.clone()));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(listen::serve(listener, terms, service, refuse(), stop.clone()));
     let mut client = TcpStream::connect(address).await.unwrap();
     client.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
     tokio::time::timeout(DEADLINE, dropped.cancelled()).await.expect("the answer is dropped");
     let mut rest = Vec::new();
     let _ = tokio::time::timeout(DEADLINE, client.read_to_end(&mut rest)).await.expect("the connection is closed");
     stop.cancel();
-    tokio::time::timeout(DEADLINE, serving).await.expect("nothing is left").unwrap();
+    tokio::time::timeout(DEADLINE, tasks.join_all()).await.expect("nothing is left");
 }
 
 #[tokio::test]
@@ -270,10 +272,11 @@ async fn a_request_body_arrives_whole_through_a_real_connection() {
         let body = request.into_body().collect().await.unwrap().to_bytes();
         Response::new(Full::new(body))
     };
-    let serving = tokio::spawn(listen::serve(listener, terms, service, refuse(), stop.clone()));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(listen::serve(listener, terms, service, refuse(), stop.clone()));
     let client = TcpStream::connect(address).await.unwrap();
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(client)).await.unwrap();
-    let connection = tokio::spawn(connection);
+    tasks.spawn(async { connection.await.unwrap() });
     for length in [0, 1, 4_000, 5_000, 1_000_000] {
         let body = Bytes::from(vec![b'x'; length]);
         let request = Request::post("/").header("host", "h").body(Full::new(body.clone())).unwrap();
@@ -282,6 +285,5 @@ async fn a_request_body_arrives_whole_through_a_real_connection() {
         sender.ready().await.unwrap();
     }
     stop.cancel();
-    tokio::time::timeout(DEADLINE, serving).await.expect("idle connections end with the service").unwrap();
-    connection.await.unwrap().unwrap();
+    tokio::time::timeout(DEADLINE, tasks.join_all()).await.expect("idle connections end with the service");
 }
