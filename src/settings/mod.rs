@@ -7,6 +7,7 @@ pub mod bounds;
 mod environment;
 mod file;
 pub mod options;
+mod origins;
 mod reference;
 mod resolve;
 pub mod values;

@@ -7,6 +7,8 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use super::origins::Origins;
+
 /// A type that a setting can have.
 pub trait Value: Sized {
     /// Reads the text of a value. The error says what is allowed instead, as the end of a sentence.
@@ -28,11 +30,11 @@ pub struct Rejected {
 }
 
 impl Rejected {
-    fn new(allowed: impl Into<String>) -> Self {
+    pub(super) fn new(allowed: impl Into<String>) -> Self {
         Self { allowed: allowed.into(), hint: None }
     }
 
-    fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
@@ -229,38 +231,6 @@ impl Value for Context {
     }
 }
 
-/// Origins that browsers may call from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origins {
-    /// No CORS headers at all.
-    Off,
-    /// Every origin, without credentials.
-    Any,
-    /// Exactly these, each `scheme://host[:port]` without a trailing slash.
-    List(Vec<String>),
-}
-
-impl Value for Origins {
-    fn parse(text: &str) -> Result<Self, Rejected> {
-        let mut list = Vec::new();
-        for origin in text.split(',').map(str::trim).filter(|origin| !origin.is_empty()) {
-            if origin == "*" {
-                return Ok(Self::Any);
-            }
-            let bare = origin.strip_suffix('/').unwrap_or(origin);
-            let well_formed = bare.split_once("://").is_some_and(|(scheme, host)| {
-                !scheme.is_empty() && !host.is_empty() && !host.contains(['/', ' ', '?', '#'])
-            });
-            if !(well_formed && bare.is_ascii()) && bare != "null" {
-                return Err(Rejected::new("origins such as https://app.example.org, separated by commas, or *")
-                    .hint("an origin has a scheme and a host, no path"));
-            }
-            list.push(bare.to_owned());
-        }
-        Ok(if list.is_empty() { Self::Off } else { Self::List(list) })
-    }
-}
-
 /// More arguments for llama-server, already split.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ExtraArgs(pub Vec<String>);
@@ -450,18 +420,6 @@ mod tests {
         assert_eq!(ExtraArgs::masked("--hf-token hf_abc --jinja"), "--hf-token '***' --jinja");
         assert!(!ExtraArgs::masked("--hf-token=hf_abc").contains("hf_abc"));
         assert!(!ExtraArgs::masked("--hf-token 'hf_abc").contains("hf_abc"));
-    }
-
-    #[test]
-    fn origins_are_exact_and_without_a_path() {
-        assert_eq!(Origins::parse("").unwrap(), Origins::Off);
-        assert_eq!(Origins::parse("https://a.example, *").unwrap(), Origins::Any);
-        assert_eq!(
-            Origins::parse("https://a.example/, http://localhost:3000").unwrap(),
-            Origins::List(vec!["https://a.example".into(), "http://localhost:3000".into()])
-        );
-        assert!(Origins::parse("a.example").is_err());
-        assert!(Origins::parse("https://a.example/app").is_err());
     }
 
     proptest! {
