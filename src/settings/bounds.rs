@@ -73,3 +73,27 @@ pub const RETRY_AFTER_UNKNOWN: Duration = Duration::from_secs(5);
 
 /// Longest answer of the health port that `llamagate health` reads.
 pub const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Meters of keys that are kept before those no longer asked for are looked for and dropped.
+pub const METERS_BEFORE_SWEEP: usize = 1024;
+
+/// Wrong keys a minute that one client address may send before it has to wait.
+pub const GUESSES_PER_MINUTE: u32 = 60;
+
+/// Most client addresses whose wrong keys are counted at once.
+pub const MAX_SUSPECTS: usize = 4096;
+
+/// Suspects among which a new one takes the place of the least suspicious. Divides [`MAX_SUSPECTS`].
+pub const SUSPECTS_PER_BUCKET: usize = 8;
+
+/// Addresses that a key is remembered to have been used from.
+pub const PROVEN_ADDRESSES: usize = 8;
+
+/// How long an address counts as one that a key is used from.
+pub const PROVEN_FOR: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long browsers may keep the answer to a CORS preflight. None keeps it longer than Chromium's two hours.
+pub const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(2 * 60 * 60);
+
+/// Longest list of header names, in bytes, that a CORS preflight repeats.
+pub const PREFLIGHT_HEADER_NAMES: usize = 1024;
