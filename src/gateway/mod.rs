@@ -5,6 +5,11 @@
 
 mod auth;
 mod body;
+#[cfg_attr(
+    not(any(test, feature = "test-support")),
+    expect(dead_code, reason = "the pipeline does not ask for it yet")
+)]
+pub(crate) mod cors;
 mod forward;
 #[cfg_attr(not(test), expect(dead_code, reason = "the pipeline does not ask for it yet"))]
 mod guesses;
