@@ -23,6 +23,9 @@
 pub mod app;
 pub mod cli;
 pub mod fleet;
+#[cfg(feature = "test-support")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gateway;
 pub mod keys;
 pub mod models;

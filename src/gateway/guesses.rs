@@ -122,7 +122,9 @@ impl<C: Clock> Guesses<C> {
         if suspect.network != Some(network) {
             *suspect = Suspect { network: Some(network), forgiven_at: 0 };
         }
-        suspect.forgiven_at = suspect.forgiven_at.max(now).saturating_add(PENANCE);
+        // No more than a minute of waiting, however many came at once: whoever shares the address waits too.
+        let most = now.saturating_add(2 * MINUTE);
+        suspect.forgiven_at = suspect.forgiven_at.max(now).saturating_add(PENANCE).min(most);
         if suspect.passes_at() > now {
             self.until.fetch_max(suspect.passes_at(), Ordering::Relaxed);
         }
@@ -182,8 +184,9 @@ impl Proven {
     }
 
     fn entry(&self, address: IpAddr, now: u64) -> u64 {
-        let hash = self.hasher.hash_one(Network::of(address)) & !MINUTE_MASK | (1 << MINUTE_BITS);
-        hash | ((now / MINUTE) & MINUTE_MASK)
+        // One bit is always set, so no address looks like nobody.
+        let hash = self.hasher.hash_one(Network::of(address)) | (1 << MINUTE_BITS);
+        (hash & !MINUTE_MASK) | ((now / MINUTE) & MINUTE_MASK)
     }
 }
 

@@ -20,6 +20,7 @@ mod rate;
 mod record;
 mod route;
 mod sse;
+mod standing;
 mod ticks;
 mod wire;
 

@@ -13,6 +13,7 @@
 //! other side of it: where the lines' limits differ, heavy use through the generous one leaves little for the other.
 
 use super::guesses::Proven;
+use super::standing::{self, Standing};
 use super::ticks::{MINUTE, Ticks};
 use crate::keys::Key;
 use crate::settings::bounds::METERS_BEFORE_SWEEP;
@@ -21,10 +22,9 @@ use governor::middleware::StateInformationMiddleware;
 use governor::nanos::Nanos;
 use governor::state::StateStore;
 use governor::{Quota, RateLimiter};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::HeaderMap;
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::io::{Cursor, Write as _};
 use std::net::IpAddr;
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -70,17 +70,6 @@ pub(super) struct Meter<C: Clock = DefaultClock> {
     requests: NonZeroU32,
     tokens: Option<NonZeroU64>,
     max_concurrent: Option<NonZeroUsize>,
-}
-
-/// How a key stands with one of its limits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Standing {
-    /// How much it may use at once when the limit is untouched.
-    pub(super) limit: u64,
-    /// How much of that is left.
-    pub(super) remaining: u64,
-    /// Time until nothing is used any more, if nothing else is.
-    pub(super) reset: Duration,
 }
 
 /// A limit is reached.
@@ -249,11 +238,11 @@ impl<C: Clock> Meter<C> {
 }
 
 impl<C: Clock> Meter<C> {
-    /// Tells the client how its key stands, in the headers that OpenAI's clients read.
+    /// Tells the client how its key stands.
     pub(super) fn tell(&self, headers: &mut HeaderMap) {
         let requests = self.look().unwrap_or_else(|wait| wait.standing);
         let tokens = self.look_tokens().unwrap_or_else(|wait| Some(wait.standing));
-        tell(headers, requests, tokens);
+        standing::tell(headers, requests, tokens);
     }
 }
 
@@ -319,63 +308,6 @@ impl Clock for Still {
     fn now(&self) -> Nanos {
         Nanos::new(0)
     }
-}
-
-/// The three headers that say how a key stands with its requests.
-const REQUESTS: [HeaderName; 3] = [
-    HeaderName::from_static("x-ratelimit-limit-requests"),
-    HeaderName::from_static("x-ratelimit-remaining-requests"),
-    HeaderName::from_static("x-ratelimit-reset-requests"),
-];
-
-/// The same of its tokens.
-const TOKENS: [HeaderName; 3] = [
-    HeaderName::from_static("x-ratelimit-limit-tokens"),
-    HeaderName::from_static("x-ratelimit-remaining-tokens"),
-    HeaderName::from_static("x-ratelimit-reset-tokens"),
-];
-
-fn tell(headers: &mut HeaderMap, requests: Standing, tokens: Option<Standing>) {
-    for (names, standing) in [(REQUESTS, Some(requests)), (TOKENS, tokens)] {
-        let Some(Standing { limit, remaining, reset }) = standing else { continue };
-        let [limit_name, remaining_name, reset_name] = names;
-        headers.insert(limit_name, HeaderValue::from(limit));
-        headers.insert(remaining_name, HeaderValue::from(remaining));
-        headers.insert(reset_name, duration_value(reset));
-    }
-}
-
-/// A duration as OpenAI writes it: `20ms`, `8.64s`, `6m0s`, `1h0m0s`. Rounded up to milliseconds.
-fn duration_value(duration: Duration) -> HeaderValue {
-    let millis = duration.as_nanos().div_ceil(1_000_000);
-    // Long enough for the longest duration there is.
-    let mut text = Cursor::new([0_u8; 40]);
-    // Cannot fail, for the same reason.
-    let _ = write_duration(&mut text, millis);
-    let end = usize::try_from(text.position()).unwrap_or(0);
-    HeaderValue::from_bytes(&text.get_ref()[..end]).unwrap_or(HeaderValue::from_static("0s"))
-}
-
-fn write_duration(text: &mut Cursor<[u8; 40]>, millis: u128) -> std::io::Result<()> {
-    let (seconds, rest) = (millis / 1000, millis % 1000);
-    if seconds == 0 && rest > 0 {
-        return write!(text, "{rest}ms");
-    }
-    let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
-    if hours > 0 {
-        write!(text, "{hours}h")?;
-    }
-    if seconds >= 60 {
-        write!(text, "{minutes}m")?;
-    }
-    write!(text, "{}", seconds % 60)?;
-    match rest {
-        0 => {}
-        tenths if tenths % 100 == 0 => write!(text, ".{}", tenths / 100)?,
-        hundredths if hundredths % 10 == 0 => write!(text, ".{:02}", hundredths / 10)?,
-        _ => write!(text, ".{rest:03}")?,
-    }
-    write!(text, "s")
 }
 
 #[cfg(test)]

@@ -184,46 +184,6 @@ fn threads_that_race_get_the_limit_and_no_more() {
     assert_eq!(meter.look_tokens().unwrap().unwrap().remaining, 1_000_000 - 40_000);
 }
 
-#[test]
-fn durations_are_written_as_openai_writes_them() {
-    let text = |nanos: u64| duration_value(Duration::from_nanos(nanos)).to_str().unwrap().to_owned();
-    for (millis, expected) in [
-        (0, "0s"),
-        (20, "20ms"),
-        (999, "999ms"),
-        (1000, "1s"),
-        (1500, "1.5s"),
-        (8640, "8.64s"),
-        (8040, "8.04s"),
-        (1007, "1.007s"),
-        (60_000, "1m0s"),
-        (360_000, "6m0s"),
-        (59_999, "59.999s"),
-        (3_600_000, "1h0m0s"),
-        (90_061_001, "25h1m1.001s"),
-    ] {
-        assert_eq!(text(millis * 1_000_000), expected);
-    }
-    assert_eq!(text(1), "1ms", "rounded up: earlier would be too early");
-    assert_eq!(duration_value(Duration::MAX), "5124095576030431h0m16s");
-}
-
-#[test]
-fn the_headers_tell_of_tokens_only_where_they_are_limited() {
-    let mut headers = HeaderMap::new();
-    let requests = Standing { limit: 100, remaining: 99, reset: Duration::from_millis(600) };
-    tell(&mut headers, requests, None);
-    assert_eq!(headers["x-ratelimit-limit-requests"], "100");
-    assert_eq!(headers["x-ratelimit-remaining-requests"], "99");
-    assert_eq!(headers["x-ratelimit-reset-requests"], "600ms");
-    assert_eq!(headers.len(), 3);
-    let tokens = Standing { limit: u64::MAX, remaining: 0, reset: Duration::from_secs(60) };
-    tell(&mut headers, requests, Some(tokens));
-    assert_eq!(headers["x-ratelimit-limit-tokens"], "18446744073709551615");
-    assert_eq!(headers["x-ratelimit-reset-tokens"], "1m0s");
-    assert_eq!(headers.len(), 6);
-}
-
 /// One thing that happens to a meter.
 #[derive(Debug, Clone)]
 enum Event {
@@ -271,7 +231,7 @@ proptest! {
     }
 
     #[test]
-    fn a_wait_is_exact(per_minute in 1..100_000_u32, tokens in 1..1_000_000_u64, spent in 0..10_000_000_u64) {
+    fn a_wait_is_exact(per_minute in 1..10_000_u32, tokens in 1..1_000_000_u64, spent in 0..10_000_000_u64) {
         let (clock, meter) = meter(&key("a", Some(per_minute), Some(tokens), None));
         for _ in 0..per_minute {
             meter.take().unwrap();

@@ -1,0 +1,160 @@
+//! What must hold for every input, as functions that take bytes and panic when it does not.
+//!
+//! One function for each target of `fuzz/`, where libFuzzer chooses the bytes; the tests below run the same functions
+//! on inputs of proptest, so that every test run checks them a little. Built for tests alone.
+
+use crate::gateway::cors::Cors;
+use crate::keys::parse::{Entry, KeyFile, parse};
+use crate::keys::secret::Stored;
+use crate::keys::{Key, edit};
+use crate::settings::values::{Origins, Value as _};
+use http::header::{
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_REQUEST_HEADERS, ORIGIN, VARY,
+};
+use http::{HeaderMap, HeaderValue};
+use jiff::Timestamp;
+
+/// A secret that `key_file` adds.
+const ADDED: &str = "added-0123456789abcdef";
+/// A secret that `key_file` rotates to.
+const ROTATED: &str = "rotated-0123456789abcdef";
+
+/// The key file: no text makes the parser panic or lose a byte, the secret of every good line opens that line, and
+/// whatever keyctl's verbs leave of a file is read back as they left it.
+pub fn key_file(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let file = parse(&text);
+    assert_eq!(file.render(), text, "a file that nobody edits keeps every byte");
+    assert!(file.entries().count() + file.problems().count() <= text.split_inclusive('\n').count());
+    for (number, entry) in file.entries() {
+        if let Stored::Plain(secret) = &entry.secret {
+            assert_eq!(file.find(secret).map(|(found, _)| found), Some(number), "a secret opens its own line");
+        }
+    }
+    if file.find(ADDED).is_some() || file.find(ROTATED).is_some() {
+        return;
+    }
+    let now = Timestamp::UNIX_EPOCH;
+
+    let mut added = file.clone();
+    if edit::add(&mut added, Key::named("added"), Stored::Plain(ADDED.to_owned()), now).is_ok() {
+        assert!(read_back(&added).find(ADDED).is_some(), "a new key opens");
+    }
+    let mut pruned = file.clone();
+    edit::prune(&mut pruned, now);
+    assert!(read_back(&pruned).entries().count() >= pruned.entries().count());
+    let names: Vec<String> = file.entries().map(|(_, entry)| entry.key.id.clone()).collect();
+    for name in names.iter().take(3) {
+        let mut removed = file.clone();
+        assert!(edit::remove(&mut removed, name).is_ok(), "a key that is there can be removed");
+        read_back(&removed);
+        for old_ends in [now, Timestamp::MAX] {
+            let mut rotated = file.clone();
+            let secret = Stored::Plain(ROTATED.to_owned());
+            let rotation = edit::Rotation { secret, old_ends, expires: Some(None) };
+            assert!(edit::rotate(&mut rotated, name, rotation, now).is_ok(), "a key that is there can be rotated");
+            let found = read_back(&rotated).find(ROTATED).map(|(_, entry)| entry.key.id.clone());
+            assert_eq!(found.as_ref(), Some(name), "the new secret opens the same key");
+        }
+    }
+}
+
+/// The file as the next reader finds it. Everything that was good in it still is; what was bad may have become good,
+/// such as a line whose secret stood on one before it that is gone.
+fn read_back(file: &KeyFile) -> KeyFile {
+    let again = parse(&file.render());
+    let entries: Vec<(usize, &Entry)> = again.entries().collect();
+    for entry in file.entries() {
+        assert!(entries.contains(&entry), "line {} is read back as it was written", entry.0);
+    }
+    again
+}
+
+/// CORS: no setting and no request makes an origin allowed that is not listed, or gives credentials beside `*`. The
+/// input is the setting, the origin and the requested header names, a line each.
+pub fn cors_origins(data: &[u8]) {
+    let mut lines = data.splitn(3, |byte| *byte == b'\n');
+    let setting = String::from_utf8_lossy(lines.next().unwrap_or_default());
+    let Ok(origins) = Origins::parse(&setting) else { return };
+    let mut request = HeaderMap::new();
+    for (name, line) in [(ORIGIN, lines.next()), (ACCESS_CONTROL_REQUEST_HEADERS, lines.next())] {
+        if let Some(Ok(value)) = line.map(HeaderValue::from_bytes) {
+            request.insert(name, value);
+        }
+    }
+    let origin = request.get(ORIGIN);
+    let cors = Cors::new(&origins);
+    assert_eq!(cors.is_on(), origins != Origins::Off);
+    let preflight = cors.preflight(&request);
+    let mut answer = HeaderMap::new();
+    cors.decorate(origin, &mut answer);
+    for headers in [preflight.headers(), &answer] {
+        check_headers(&origins, origin, headers);
+    }
+    let allowed = preflight.headers().get(ACCESS_CONTROL_ALLOW_HEADERS);
+    assert_eq!(allowed.is_some(), preflight.headers().contains_key(ACCESS_CONTROL_ALLOW_ORIGIN));
+    assert!(allowed.is_none_or(|names| names.to_str().is_ok()), "only plain text is repeated");
+    let once = answer.clone();
+    cors.decorate(origin, &mut answer);
+    assert_eq!(answer, once, "twice is once");
+}
+
+fn check_headers(origins: &Origins, origin: Option<&HeaderValue>, headers: &HeaderMap) {
+    let allowed = headers.get(ACCESS_CONTROL_ALLOW_ORIGIN);
+    let credentials = headers.get(ACCESS_CONTROL_ALLOW_CREDENTIALS);
+    match origins {
+        Origins::Off => assert!(headers.is_empty(), "off is off"),
+        Origins::Any => {
+            assert_eq!(allowed.map(HeaderValue::as_bytes), Some(&b"*"[..]));
+            assert_eq!(credentials, None, "no credentials beside *");
+        }
+        Origins::List(list) => {
+            let listed = origin.filter(|origin| list.iter().any(|listed| listed.as_bytes() == origin.as_bytes()));
+            assert_eq!(allowed, listed, "exactly the listed origins are allowed");
+            assert_eq!(credentials.is_some(), listed.is_some_and(|origin| origin != "null"));
+            assert!(headers.get_all(VARY).iter().any(|value| value == "Origin"), "caches keep origins apart");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Pieces of key files, so that random lines are good ones often enough.
+    fn lines() -> impl Strategy<Value = String> {
+        let line = prop_oneof![
+            "(\u{feff})?[a-c]{1,2}:[a-b]{16,18}(:[0-9]{0,3})?(:(1960|2030)-01-01)?( scope=admin| models=m)?\r?\n",
+            "[a-c]:sha256=[0a]{64}(:5)?\n",
+            "(#.{0,10}|)\r?\n",
+            "\\PC{0,30}\n?",
+        ];
+        proptest::collection::vec(line, 0..12).prop_map(|lines| lines.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn key_files_of_any_bytes(data in proptest::collection::vec(any::<u8>(), 0..200)) {
+            key_file(&data);
+        }
+
+        #[test]
+        fn key_files_that_look_like_some(text in lines()) {
+            key_file(text.as_bytes());
+        }
+
+        #[test]
+        fn origins_of_any_bytes(data in proptest::collection::vec(any::<u8>(), 0..200)) {
+            cors_origins(&data);
+        }
+
+        #[test]
+        fn origins_that_look_like_some(
+            text in "((https?://[aA]\\.b(:80|:443|:1)?|null|\\*)(, ?)?){0,3}\n(https?://a\\.b(:80|:1)?|null|\\*)\n[a, -]{0,9}",
+        ) {
+            cors_origins(text.as_bytes());
+        }
+    }
+}

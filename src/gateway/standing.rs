@@ -1,0 +1,124 @@
+//! How a key stands with a limit, and how that is told to clients.
+//!
+//! Owns the `x-ratelimit-*` headers in the form of OpenAI's API. What is left of a limit is reckoned in `rate.rs`.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use std::io::{Cursor, Write as _};
+use std::time::Duration;
+
+/// How a key stands with one of its limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Standing {
+    /// How much it may use at once when the limit is untouched.
+    pub(super) limit: u64,
+    /// How much of that is left.
+    pub(super) remaining: u64,
+    /// Time until nothing is used any more, if nothing else is.
+    pub(super) reset: Duration,
+}
+
+/// The three headers that say how a key stands with its requests.
+const REQUESTS: [HeaderName; 3] = [
+    HeaderName::from_static("x-ratelimit-limit-requests"),
+    HeaderName::from_static("x-ratelimit-remaining-requests"),
+    HeaderName::from_static("x-ratelimit-reset-requests"),
+];
+
+/// The same of its tokens.
+const TOKENS: [HeaderName; 3] = [
+    HeaderName::from_static("x-ratelimit-limit-tokens"),
+    HeaderName::from_static("x-ratelimit-remaining-tokens"),
+    HeaderName::from_static("x-ratelimit-reset-tokens"),
+];
+
+/// Tells the client how its key stands, in the headers that OpenAI's clients read.
+pub(super) fn tell(headers: &mut HeaderMap, requests: Standing, tokens: Option<Standing>) {
+    for (names, standing) in [(REQUESTS, Some(requests)), (TOKENS, tokens)] {
+        let Some(Standing { limit, remaining, reset }) = standing else { continue };
+        let [limit_name, remaining_name, reset_name] = names;
+        headers.insert(limit_name, HeaderValue::from(limit));
+        headers.insert(remaining_name, HeaderValue::from(remaining));
+        headers.insert(reset_name, duration_value(reset));
+    }
+}
+
+/// A duration as OpenAI writes it: `20ms`, `8.64s`, `6m0s`, `1h0m0s`. Rounded up to milliseconds.
+fn duration_value(duration: Duration) -> HeaderValue {
+    let (mut seconds, mut millis) = (duration.as_secs(), duration.subsec_nanos().div_ceil(1_000_000));
+    if millis == 1000 {
+        (seconds, millis) = (seconds.saturating_add(1), 0);
+    }
+    // Long enough for the longest duration there is.
+    let mut text = Cursor::new([0_u8; 40]);
+    // Cannot fail, for the same reason.
+    let _ = write_duration(&mut text, seconds, millis);
+    let end = usize::try_from(text.position()).unwrap_or(0);
+    HeaderValue::from_bytes(&text.get_ref()[..end]).unwrap_or(HeaderValue::from_static("0s"))
+}
+
+fn write_duration(text: &mut Cursor<[u8; 40]>, seconds: u64, millis: u32) -> std::io::Result<()> {
+    if seconds == 0 && millis > 0 {
+        return write!(text, "{millis}ms");
+    }
+    let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+    if hours > 0 {
+        write!(text, "{hours}h")?;
+    }
+    if seconds >= 60 {
+        write!(text, "{minutes}m")?;
+    }
+    write!(text, "{}", seconds % 60)?;
+    match millis {
+        0 => {}
+        tenths if tenths % 100 == 0 => write!(text, ".{}", tenths / 100)?,
+        hundredths if hundredths % 10 == 0 => write!(text, ".{:02}", hundredths / 10)?,
+        _ => write!(text, ".{millis:03}")?,
+    }
+    write!(text, "s")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_written_as_openai_writes_them() {
+        let text = |nanos: u64| duration_value(Duration::from_nanos(nanos)).to_str().unwrap().to_owned();
+        for (millis, expected) in [
+            (0, "0s"),
+            (20, "20ms"),
+            (999, "999ms"),
+            (59_999, "59.999s"),
+            (1000, "1s"),
+            (1500, "1.5s"),
+            (8640, "8.64s"),
+            (8040, "8.04s"),
+            (1007, "1.007s"),
+            (60_000, "1m0s"),
+            (360_000, "6m0s"),
+            (3_600_000, "1h0m0s"),
+            (90_061_001, "25h1m1.001s"),
+        ] {
+            assert_eq!(text(millis * 1_000_000), expected);
+        }
+        assert_eq!(text(1), "1ms", "rounded up: earlier would be too early");
+        assert_eq!(text(59_999_000_001), "1m0s");
+        assert_eq!(duration_value(Duration::MAX), "5124095576030431h0m15s");
+    }
+
+    #[test]
+    fn the_headers_tell_of_tokens_only_where_they_are_limited() {
+        let mut headers = HeaderMap::new();
+        let requests = Standing { limit: 100, remaining: 99, reset: Duration::from_millis(600) };
+        tell(&mut headers, requests, None);
+        assert_eq!(headers["x-ratelimit-limit-requests"], "100");
+        assert_eq!(headers["x-ratelimit-remaining-requests"], "99");
+        assert_eq!(headers["x-ratelimit-reset-requests"], "600ms");
+        assert_eq!(headers.len(), 3);
+        let tokens = Standing { limit: u64::MAX, remaining: 0, reset: Duration::from_secs(60) };
+        tell(&mut headers, requests, Some(tokens));
+        assert_eq!(headers["x-ratelimit-limit-tokens"], "18446744073709551615");
+        assert_eq!(headers["x-ratelimit-reset-tokens"], "1m0s");
+        assert_eq!(headers.len(), 6);
+    }
+}
