@@ -14,6 +14,7 @@ mod queue;
 mod record;
 mod route;
 mod sse;
+mod usage;
 
 pub use auth::Gatekeeper;
 pub use pipeline::{Gateway, LocalAnswer};

@@ -116,14 +116,14 @@ impl Gateway {
         record.counted = route.target == Target::Worker;
         // who is calling -> may they: before a byte of the body is read.
         let caller = stage!(self.gatekeeper.admit(&parts.headers, route));
-        record.key_id = caller.key_id().map(str::to_owned);
+        record.comes_from(caller.key_id());
         if let Target::Gateway(local) = route.target {
             let answer = stage!((self.local)(local, &parts).await);
             record.status = Some(answer.status());
             return Ok(answer.map(|body| Answer::own(body, record)));
         }
         let model = stage!(self.fleet.model().ok_or(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN)));
-        record.model = Some(model.id.clone());
+        record.is_for(&model.id);
         stage!(caller.may_use(&model.id));
         stage!(self.queue.is_open());
         stage!(may_be_served(model));
