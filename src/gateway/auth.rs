@@ -5,6 +5,7 @@
 
 use super::guesses::Guesses;
 use super::rate::{Crowded, Meter, Meters, Presence};
+use super::record::Charge;
 use super::route::{Access as Entry, Route};
 use crate::keys::{Denied, Key, Scope, Store};
 use crate::refusal::Refusal;
@@ -107,6 +108,12 @@ impl Caller {
         self.0.as_ref().map(|known| &known.meter)
     }
 
+    /// What pays for the tokens of the answer, where the key has a limit of them.
+    pub(super) fn purse(&self) -> Option<Arc<dyn Charge>> {
+        let limited = self.0.as_ref().filter(|known| known.key.tokens_per_minute.is_some())?;
+        Some(Arc::new(limited.meter.clone()))
+    }
+
     /// In whose turn this caller waits: its key's, whichever of the key's secrets it has.
     pub(super) fn turn(&self) -> &str {
         self.key_id().unwrap_or_default()
@@ -143,6 +150,12 @@ impl Caller {
     pub(super) fn pay(&self) -> Result<(), Refusal> {
         let Some(meter) = self.meter() else { return Ok(()) };
         meter.take().map(drop).map_err(|wait| Refusal::RateLimited(REQUESTS, wait.time))
+    }
+}
+
+impl Charge for Meter {
+    fn spend(&self, tokens: u64) {
+        Self::spend(self, tokens);
     }
 }
 

@@ -5,7 +5,7 @@ use super::body::{Answer, Passed, Patience};
 use super::headers::{self, X_REQUEST_ID};
 use super::limits::Bounded;
 use super::queue::Ticket;
-use super::record::Record;
+use super::record::{Form, Record};
 use super::route::Route;
 use crate::fleet::Lease;
 use crate::refusal::Refusal;
@@ -16,7 +16,7 @@ use http::request::Parts;
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::{HttpConnector, capture_connection};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -70,10 +70,11 @@ impl Forwarder {
         record: Record,
     ) -> Result<Response<Answer>, (Refusal, Box<Record>)> {
         let deadline = Instant::now() + self.request_timeout;
-        let request = match upstream_request(parts, request_id, body, &lease) {
+        let mut request = match upstream_request(parts, request_id, body, &lease) {
             Ok(request) => request,
             Err(error) => return Err((Refusal::BadRequest(error.to_string()), Box::new(record))),
         };
+        let connection = capture_connection(&mut request);
         let answer = tokio::select! {
             answer = tokio::time::timeout_at(deadline, self.client.request(request)) => answer,
             () = self.cut.cancelled() => {
@@ -95,10 +96,17 @@ impl Forwarder {
         let (mut head, upstream) = answer.into_parts();
         headers::for_client(&mut head.headers);
         head.version = Version::default();
-        let silence = is_event_stream(&head.headers).then_some(self.stream_idle_timeout);
+        let form = form_of(&head.headers);
+        // llama-server announces keep-alive and closes after each stream nevertheless. Nobody else may meet that.
+        if form == Form::Stream
+            && let Some(connection) = &*connection.connection_metadata()
+        {
+            connection.poison();
+        }
+        let silence = (form == Form::Stream).then_some(self.stream_idle_timeout);
         let patience = Patience { deadline, silence, cut: self.cut.clone().cancelled_owned() };
         let mut record = record;
-        record.status = Some(head.status);
+        record.is_answered(head.status, route, form);
         let passed = Passed::new(upstream, patience, (route.shape, route.ending), caller, record, ticket, lease);
         Ok(Response::from_parts(head, Answer::Passed(Box::new(passed))))
     }
@@ -123,7 +131,15 @@ fn upstream_request(
     Ok(Request::from_parts(parts, body))
 }
 
-fn is_event_stream(headers: &HeaderMap) -> bool {
-    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    content_type.is_some_and(|text| text.trim_start().to_ascii_lowercase().starts_with("text/event-stream"))
+fn form_of(headers: &HeaderMap) -> Form {
+    let content_type = headers.get(CONTENT_TYPE).map_or(&[][..], |value| value.as_bytes()).trim_ascii_start();
+    let is =
+        |kind: &str| content_type.get(..kind.len()).is_some_and(|start| start.eq_ignore_ascii_case(kind.as_bytes()));
+    if is("text/event-stream") {
+        Form::Stream
+    } else if is("application/json") {
+        Form::Json
+    } else {
+        Form::Other
+    }
 }

@@ -22,6 +22,7 @@ mod route;
 mod sse;
 mod standing;
 mod ticks;
+mod usage;
 mod wire;
 
 pub use auth::Gatekeeper;

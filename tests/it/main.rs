@@ -7,16 +7,19 @@
 mod support;
 
 mod access;
+mod accounts;
 mod architecture;
 mod clients;
 mod configuration;
 mod connections;
 mod contract;
+mod cors;
 mod docs;
 mod drain;
 mod fake;
 mod limits;
 mod queue;
+mod rates;
 mod secrets;
 mod streaming;
 mod supervision;
