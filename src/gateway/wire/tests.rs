@@ -165,7 +165,7 @@ proptest! {
         host in "[ -~]{0,9}",
     ) {
         let raw = format!("{method} {target} {version}\r\nHost: {host}\r\n{name}: {value}\r\n\r\n");
-        prop_assume!(super::super::head::check(raw.as_bytes(), &terms().head).is_ok());
+        let passes = u32::from(super::super::head::check(raw.as_bytes(), &terms().head).is_ok());
         let seen = Arc::new(Mutex::new(0));
         run(async {
             let turns = Arc::new(Turns::default());
@@ -178,7 +178,7 @@ proptest! {
             });
             let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(wire), service).await;
         });
-        prop_assert_eq!(*seen.lock().unwrap(), 1, "{:?}", raw);
+        prop_assert_eq!(*seen.lock().unwrap(), passes, "{:?}", raw);
     }
 }
 
