@@ -155,9 +155,10 @@ impl Passed {
                 Poll::Ready(Some(Ok(frame))) => {
                     // Trailers are not passed on.
                     if let Ok(piece) = frame.into_data() {
+                        let now = Instant::now();
+                        self.record.reads(&piece, now.into_std());
                         match &mut self.stream {
                             Some(stream) => {
-                                let now = Instant::now();
                                 if self.last_piece.replace(now).is_none() {
                                     self.deadline.as_mut().reset(now + stream.silence);
                                 }

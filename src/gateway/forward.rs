@@ -5,7 +5,7 @@ use super::body::{Answer, Passed, Patience};
 use super::headers::{self, X_REQUEST_ID};
 use super::limits::Bounded;
 use super::queue::Ticket;
-use super::record::Record;
+use super::record::{Form, Record};
 use super::route::Route;
 use crate::fleet::Lease;
 use crate::refusal::Refusal;
@@ -95,10 +95,11 @@ impl Forwarder {
         let (mut head, upstream) = answer.into_parts();
         headers::for_client(&mut head.headers);
         head.version = Version::default();
-        let silence = is_event_stream(&head.headers).then_some(self.stream_idle_timeout);
+        let form = form_of(&head.headers);
+        let silence = (form == Form::Stream).then_some(self.stream_idle_timeout);
         let patience = Patience { deadline, silence, cut: self.cut.clone().cancelled_owned() };
         let mut record = record;
-        record.status = Some(head.status);
+        record.is_answered(head.status, route, form);
         let passed = Passed::new(upstream, patience, (route.shape, route.ending), caller, record, ticket, lease);
         Ok(Response::from_parts(head, Answer::Passed(Box::new(passed))))
     }
@@ -123,7 +124,15 @@ fn upstream_request(
     Ok(Request::from_parts(parts, body))
 }
 
-fn is_event_stream(headers: &HeaderMap) -> bool {
-    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    content_type.is_some_and(|text| text.trim_start().to_ascii_lowercase().starts_with("text/event-stream"))
+fn form_of(headers: &HeaderMap) -> Form {
+    let content_type = headers.get(CONTENT_TYPE).map_or(&[][..], |value| value.as_bytes()).trim_ascii_start();
+    let is =
+        |kind: &str| content_type.get(..kind.len()).is_some_and(|start| start.eq_ignore_ascii_case(kind.as_bytes()));
+    if is("text/event-stream") {
+        Form::Stream
+    } else if is("application/json") {
+        Form::Json
+    } else {
+        Form::Other
+    }
 }

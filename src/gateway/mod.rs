@@ -21,6 +21,7 @@ mod record;
 mod route;
 mod sse;
 mod ticks;
+mod usage;
 mod wire;
 
 pub use auth::Gatekeeper;

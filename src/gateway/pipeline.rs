@@ -158,7 +158,7 @@ impl Gateway {
         record.counted = route.target == Target::Worker;
         // who is calling -> may they: before a byte of the body is read.
         let mut caller = stage!(record, self.gatekeeper.admit(&parts.headers, route, client));
-        record.key_id = caller.key_id().map(str::to_owned);
+        record.comes_from(caller.key_id());
         *meter = caller.meter().cloned();
         if let Target::Gateway(local) = route.target {
             let answer = stage!(record, (self.local)(local, &parts).await);
@@ -166,7 +166,7 @@ impl Gateway {
             return Ok(answer.map(|body| Answer::own(body, record)));
         }
         let model = stage!(record, self.fleet.model().ok_or(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN)));
-        record.model = Some(model.id.clone());
+        record.is_for(&model.id);
         stage!(record, caller.may_use(&model.id));
         // What will surely be refused is refused now, and costs nothing.
         stage!(record, caller.check_rates());

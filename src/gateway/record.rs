@@ -3,8 +3,11 @@
 //! Whatever ends a request (its last byte, a refusal, a client that leaves, a panic) drops the record, and the drop
 //! writes the access-log line and the metrics. Nobody closes it by hand.
 
-use crate::telemetry::access::{AccessLog, Entry, millis};
-use crate::telemetry::metrics::{CodeLabels, KeyLabels, Metrics, ModelLabels, RequestLabels, RouteLabels};
+use super::route::Route;
+use super::usage::{Counts, Tally};
+use crate::telemetry::access::{AccessLog, Entry};
+use crate::telemetry::metrics::{CodeLabels, Metrics, RequestLabels, RouteLabels, TokenLabels};
+use crate::telemetry::series::{KeySeries, ModelSeries, OTHER};
 use http::StatusCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,8 +20,26 @@ pub struct Books {
     pub access: AccessLog,
 }
 
+/// Whoever must be told what a request has cost, such as a key's budget of tokens.
+pub(super) trait Charge: Send + Sync {
+    /// Takes the tokens of one request, prompt and answer together. Called once, when it is over, and not at all where
+    /// no token is known.
+    fn spend(&self, tokens: u64);
+}
+
 /// The status of a request whose client left before an answer began; nginx's number for it.
 const CLIENT_CLOSED: u16 = 499;
+
+/// What llama-server answers with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// A stream of events.
+    Stream,
+    /// One JSON value.
+    Json,
+    /// Anything else.
+    Other,
+}
 
 /// What is known of a request so far.
 pub(super) struct Record {
@@ -32,8 +53,8 @@ pub(super) struct Record {
     pub(super) route: Option<&'static str>,
     /// Whether it is a request for llama-server, which is what the `gateway_` metrics count.
     pub(super) counted: bool,
-    pub(super) key_id: Option<String>,
-    pub(super) model: Option<String>,
+    key: Option<Arc<KeySeries>>,
+    model: Option<Arc<ModelSeries>>,
     pub(super) status: Option<StatusCode>,
     pub(super) code: Option<&'static str>,
     pub(super) bytes_in: u64,
@@ -42,6 +63,12 @@ pub(super) struct Record {
     first_byte: Option<Duration>,
     /// Whether the answer went out to its end.
     pub(super) complete: bool,
+    /// Counts the tokens of llama-server's answer.
+    tally: Option<Box<Tally>>,
+    /// When a piece with text came last.
+    last_text: Option<Instant>,
+    /// Who pays for the tokens.
+    pub(super) charge: Option<Arc<dyn Charge>>,
 }
 
 impl Record {
@@ -55,7 +82,7 @@ impl Record {
             path,
             route: None,
             counted: false,
-            key_id: None,
+            key: None,
             model: None,
             status: None,
             code: None,
@@ -64,6 +91,41 @@ impl Record {
             queued: None,
             first_byte: None,
             complete: false,
+            tally: None,
+            last_text: None,
+            charge: None,
+        }
+    }
+
+    /// Notes whose key it is.
+    pub(super) fn comes_from(&mut self, key_id: Option<&str>) {
+        self.key = key_id.map(|id| self.books.metrics.key(id));
+    }
+
+    /// Notes the model that it is for: a configured one.
+    pub(super) fn is_for(&mut self, model: &str) {
+        self.model = Some(self.books.metrics.model(model));
+    }
+
+    /// Notes that llama-server answers.
+    pub(super) fn is_answered(&mut self, status: StatusCode, route: &Route, form: Form) {
+        self.status = Some(status);
+        self.tally = match form {
+            _ if !route.posts || !status.is_success() => None,
+            Form::Stream => Some(Box::new(Tally::of_stream(route.ending))),
+            Form::Json => Some(Box::new(Tally::of_whole())),
+            Form::Other => None,
+        };
+    }
+
+    /// Looks at a piece of llama-server's answer as it comes.
+    pub(super) fn reads(&mut self, piece: &[u8], now: Instant) {
+        let Some(tally) = &mut self.tally else { return };
+        if tally.read(piece)
+            && let Some(before) = self.last_text.replace(now)
+            && let Some(model) = &self.model
+        {
+            model.inter_token.observe(now.saturating_duration_since(before).as_secs_f64());
         }
     }
 
@@ -83,23 +145,25 @@ impl Drop for Record {
         if !self.complete && self.code.is_none() {
             self.code = Some("client_closed");
         }
+        let tokens = self.tally.as_deref().map(Tally::counts).unwrap_or_default();
         self.count(status, total);
+        self.charge(tokens);
         self.books.access.write(&Entry {
             time: self.time,
             request_id: &self.request_id,
-            key_id: self.key_id.as_deref(),
+            key_id: self.key.as_deref().map(|key| &*key.id),
             method: self.method.as_str(),
             path: &self.path,
-            model: self.model.as_deref(),
+            model: self.model.as_deref().map(|model| model.id.as_str()),
             status,
             code: self.code,
             bytes_in: self.bytes_in,
             bytes_out: self.bytes_out,
-            queue_ms: self.queued.map(millis),
-            ttfb_ms: self.first_byte.map(millis),
-            total_ms: millis(total),
-            prompt_tokens: None,
-            completion_tokens: None,
+            queue_ms: self.queued.map(Into::into),
+            ttfb_ms: self.first_byte.map(Into::into),
+            total_ms: total.into(),
+            prompt_tokens: tokens.prompt,
+            completion_tokens: tokens.completion,
         });
     }
 }
@@ -107,8 +171,8 @@ impl Drop for Record {
 impl Record {
     fn count(&self, status: u16, total: Duration) {
         let metrics = &self.books.metrics;
-        let route = self.route.unwrap_or("other");
-        let model = self.model.clone().unwrap_or_else(|| "other".to_owned());
+        let route = self.route.unwrap_or(OTHER);
+        let model = self.model.as_ref().map_or_else(|| metrics.other(), |model| model.id.clone());
         if let Some(code) = self.code {
             metrics.refusals.get_or_create(&CodeLabels { code }).inc();
         }
@@ -116,10 +180,9 @@ impl Record {
             metrics.unauthorized.inc();
         }
         metrics.by_route.get_or_create(&RequestLabels { model: model.clone(), route, status }).inc();
-        if let Some(key) = &self.key_id {
+        if let Some(key) = &self.key {
             metrics.authenticated.inc();
-            let labels = KeyLabels { key: key.clone(), status_class: class(status) };
-            metrics.key_requests.get_or_create(&labels).inc();
+            key.count(metrics, status);
         }
         if !self.counted {
             return;
@@ -132,24 +195,31 @@ impl Record {
             metrics.error.inc()
         };
         metrics.bytes_sent.inc_by(self.bytes_out);
-        if let Some(queued) = self.queued {
-            let labels = ModelLabels { model };
-            metrics.queue_seconds.get_or_create(&labels).observe(queued.as_secs_f64());
-            if let Some(first_byte) = self.first_byte {
-                metrics.first_byte_seconds.get_or_create(&labels).observe(first_byte.as_secs_f64());
-            }
-            let labels = RouteLabels { model: labels.model, route };
-            metrics.request_seconds.get_or_create(&labels).observe(total.as_secs_f64());
+        let (Some(queued), Some(series)) = (self.queued, &self.model) else { return };
+        series.queue.observe(queued.as_secs_f64());
+        if let Some(first_byte) = self.first_byte {
+            series.first_byte.observe(first_byte.as_secs_f64());
         }
+        metrics.request_seconds.get_or_create(&RouteLabels { model, route }).observe(total.as_secs_f64());
     }
-}
 
-fn class(status: u16) -> &'static str {
-    match status / 100 {
-        2 => "2xx",
-        3 => "3xx",
-        4 => "4xx",
-        5 => "5xx",
-        _ => "other",
+    /// Counts what the request has cost, and has it paid.
+    fn charge(&self, tokens: Counts) {
+        let Some(model) = &self.model else { return };
+        let metrics = &self.books.metrics;
+        let labels = || {
+            let key = self.key.as_ref().map_or_else(|| metrics.no_key(), |key| key.label.clone());
+            TokenLabels { model: model.id.clone(), key }
+        };
+        if let Some(prompt) = tokens.prompt {
+            metrics.prompt_tokens.get_or_create(&labels()).inc_by(prompt);
+        }
+        if let Some(completion) = tokens.completion {
+            metrics.completion_tokens.get_or_create(&labels()).inc_by(completion);
+        }
+        let spent = tokens.prompt.unwrap_or(0).saturating_add(tokens.completion.unwrap_or(0));
+        if let Some(charge) = self.charge.as_ref().filter(|_| spent > 0) {
+            charge.spend(spent);
+        }
     }
 }

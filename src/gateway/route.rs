@@ -48,7 +48,7 @@ pub(super) enum Target {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Route {
     pub(super) path: &'static str,
-    posts: bool,
+    pub(super) posts: bool,
     pub(super) access: Access,
     pub(super) target: Target,
     pub(super) shape: Shape,

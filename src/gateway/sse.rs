@@ -5,7 +5,7 @@
 
 use crate::settings::bounds::HELD_EVENT;
 use bytes::Bytes;
-use memchr::memmem;
+use memchr::{memchr_iter, memrchr_iter};
 use std::collections::VecDeque;
 
 /// How a dialect marks the end of a stream.
@@ -102,22 +102,22 @@ impl Watch {
     }
 
     fn send(&mut self, piece: Bytes, ready: &mut VecDeque<Bytes>) {
-        self.ended |= self.ending.markers().iter().any(|marker| begins_a_line(&piece, marker));
+        self.ended = self.ended || marks_the_end(&piece, self.ending.markers());
         ready.push_back(piece);
     }
 }
 
-/// Whether a line of the piece begins with the marker. Elsewhere it would be something that the model said: line feeds
-/// within JSON are escaped.
-fn begins_a_line(piece: &[u8], marker: &[u8]) -> bool {
-    memmem::find_iter(piece, marker).any(|at| at == 0 || piece[at - 1] == b'\n')
+/// Whether a line of the piece begins with one of the markers. Elsewhere it would be something that the model said:
+/// line feeds within JSON are escaped.
+fn marks_the_end(piece: &[u8], markers: &[&[u8]]) -> bool {
+    let begins = |line: &[u8]| markers.iter().any(|marker| line.starts_with(marker));
+    begins(piece) || memchr_iter(b'\n', piece).any(|at| begins(&piece[at + 1..]))
 }
 
 /// The place just behind the last end of an event: a line feed after a line feed, with or without a carriage return.
 fn last_end(piece: &[u8]) -> Option<usize> {
-    let bare = memmem::rfind(piece, b"\n\n").map(|at| at + 2);
-    let with_return = memmem::rfind(piece, b"\n\r\n").map(|at| at + 3);
-    bare.max(with_return)
+    // From behind, for a piece mostly ends with an event.
+    memrchr_iter(b'\n', piece).find(|&at| matches!(piece[..at], [.., b'\n'] | [.., b'\n', b'\r'])).map(|at| at + 1)
 }
 
 #[cfg(test)]

@@ -63,11 +63,17 @@ pub const HELD_EVENT: usize = 64 * 1024;
 /// refused with `queue_full`.
 pub const BUFFERED_BODIES: usize = 256 * 1024 * 1024;
 
+/// Bytes kept of the beginning of a server-sent event that does not come in one piece, to know what it is for.
+pub const EVENT_HEAD: usize = 512;
+
 /// Access-log and boot-log lines that may wait for their writer; more are dropped and counted.
 pub const LOG_QUEUE: usize = 8 * 1024;
 
 /// How often a full or read-only log disk is reported.
 pub const DISK_REPORT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Models, and keys, that have metric series of their own; more of them count as `other`.
+pub const NAMED_SERIES: usize = 1024;
 
 /// Most bytes of a configuration file.
 pub const CONFIG_FILE_SIZE: u64 = 1024 * 1024;

@@ -7,8 +7,10 @@ use super::files::{Folder, WriteErrors};
 use super::log::{CLOCK, behind_a_queue};
 use crate::settings::options::Logs;
 use crate::settings::values::LogFormat;
-use serde::Serialize;
-use std::io::Write;
+use serde::{Serialize, Serializer};
+use std::cell::RefCell;
+use std::fmt::{self, Display, Write as _};
+use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, WorkerGuard};
@@ -37,21 +39,49 @@ pub struct Entry<'a> {
     /// Bytes of the answer's body that were sent.
     pub bytes_out: u64,
     /// Time in the queue, in milliseconds.
-    pub queue_ms: Option<f64>,
+    pub queue_ms: Option<Millis>,
     /// Time from arrival to the first byte of the answer's body, in milliseconds.
-    pub ttfb_ms: Option<f64>,
+    pub ttfb_ms: Option<Millis>,
     /// Time from arrival to the end, in milliseconds.
-    pub total_ms: f64,
+    pub total_ms: Millis,
     /// Tokens of the prompt, where the answer said.
     pub prompt_tokens: Option<u64>,
     /// Tokens of the answer, where the answer said.
     pub completion_tokens: Option<u64>,
 }
 
-/// Milliseconds with three decimals, for [`Entry`].
-pub fn millis(duration: Duration) -> f64 {
-    duration.as_micros() as f64 / 1000.0
+/// A time as the log shows it: in milliseconds, with up to three decimals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Millis {
+    micros: u64,
 }
+
+impl From<Duration> for Millis {
+    fn from(duration: Duration) -> Self {
+        Self { micros: u64::try_from(duration.as_micros()).unwrap_or(u64::MAX) }
+    }
+}
+
+impl Display for Millis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (whole, part) = (self.micros / 1000, self.micros % 1000);
+        match part {
+            0 => write!(f, "{whole}"),
+            part if part % 100 == 0 => write!(f, "{whole}.{}", part / 100),
+            part if part % 10 == 0 => write!(f, "{whole}.{:02}", part / 10),
+            part => write!(f, "{whole}.{part:03}"),
+        }
+    }
+}
+
+impl Serialize for Millis {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(self.micros as f64 / 1000.0)
+    }
+}
+
+/// Room for a line that each thread keeps.
+const KEPT_LINE: usize = 1024;
 
 /// The writer's end of the access log.
 pub struct AccessLog {
@@ -77,41 +107,67 @@ impl AccessLog {
 
     /// Queues one line; never blocks and never fails.
     pub fn write(&self, entry: &Entry<'_>) {
-        let line = match self.format {
-            LogFormat::Text => entry.text(),
-            LogFormat::Json => serde_json::to_string(entry).map(|json| json + "\n").unwrap_or_default(),
-        };
-        let _ = self.writer.clone().write_all(line.as_bytes());
+        thread_local! {
+            static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+        }
+        LINE.with_borrow_mut(|line| {
+            line.clear();
+            entry.write(self.format, line);
+            let _ = self.writer.clone().write_all(line);
+            // One long path must not be paid for ever after.
+            line.shrink_to(KEPT_LINE);
+        });
     }
 }
 
 impl Entry<'_> {
-    fn text(&self) -> String {
-        let or_dash = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
-        format!(
-            "{:.3} req={} key={} {} {} model={} status={} code={} in={} out={} queue_ms={} ttfb_ms={} total_ms={} prompt_tokens={} completion_tokens={}\n",
-            self.time,
-            self.request_id,
-            self.key_id.unwrap_or("-"),
-            self.method,
-            plain(self.path),
-            self.model.unwrap_or("-"),
-            self.status,
-            self.code.unwrap_or("-"),
-            self.bytes_in,
-            self.bytes_out,
-            or_dash(self.queue_ms.map(|ms| ms.to_string())),
-            or_dash(self.ttfb_ms.map(|ms| ms.to_string())),
-            self.total_ms,
-            or_dash(self.prompt_tokens.map(|n| n.to_string())),
-            or_dash(self.completion_tokens.map(|n| n.to_string())),
-        )
+    /// Appends the line. Writing to memory cannot fail.
+    fn write(&self, format: LogFormat, line: &mut Vec<u8>) {
+        let _ = match format {
+            LogFormat::Text => write!(line, "{self}"),
+            LogFormat::Json => serde_json::to_writer(&mut *line, self).map_err(Into::into),
+        };
+        line.push(b'\n');
+    }
+}
+
+impl Display for Entry<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.3} req={}", self.time, self.request_id)?;
+        write!(f, " key={} {} {}", OrDash(self.key_id), self.method, Word(self.path))?;
+        write!(f, " model={} status={} code={}", OrDash(self.model), self.status, OrDash(self.code))?;
+        write!(f, " in={} out={}", self.bytes_in, self.bytes_out)?;
+        write!(f, " queue_ms={} ttfb_ms={}", OrDash(self.queue_ms), OrDash(self.ttfb_ms))?;
+        write!(f, " total_ms={} prompt_tokens={}", self.total_ms, OrDash(self.prompt_tokens))?;
+        write!(f, " completion_tokens={}", OrDash(self.completion_tokens))
+    }
+}
+
+/// A value, or a dash where there is none.
+struct OrDash<T>(Option<T>);
+
+impl<T: Display> Display for OrDash<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(value) => value.fmt(f),
+            None => f.write_char('-'),
+        }
     }
 }
 
 /// A path as one word of the line: a client must not be able to forge fields or lines.
-fn plain(path: &str) -> String {
-    path.chars().map(|c| if c.is_ascii_graphic() { c } else { '_' }).collect()
+struct Word<'a>(&'a str);
+
+impl Display for Word<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest = self.0;
+        while let Some(at) = rest.find(|c: char| !c.is_ascii_graphic()) {
+            f.write_str(&rest[..at])?;
+            f.write_char('_')?;
+            rest = &rest[at + rest[at..].chars().next().map_or(1, char::len_utf8)..];
+        }
+        f.write_str(rest)
+    }
 }
 
 #[cfg(test)]
@@ -125,25 +181,43 @@ mod tests {
             request_id: "r1",
             key_id: None,
             method: "GET",
-            path: "/a b\nreq=x",
+            path: "/a b\nreq=x\u{e9}",
             model: None,
             status: 404,
             code: Some("route_not_found"),
             bytes_in: 0,
             bytes_out: 9,
             queue_ms: None,
-            ttfb_ms: Some(0.125),
-            total_ms: 1.5,
+            ttfb_ms: Some(Duration::from_micros(125).into()),
+            total_ms: Duration::from_micros(1_500).into(),
             prompt_tokens: None,
             completion_tokens: Some(3),
         };
+        let mut line = Vec::new();
+        entry.write(LogFormat::Text, &mut line);
         assert_eq!(
-            entry.text(),
-            "1970-01-01T00:00:00.000Z req=r1 key=- GET /a_b_req=x model=- status=404 code=route_not_found in=0 out=9 \
+            String::from_utf8(line).unwrap(),
+            "1970-01-01T00:00:00.000Z req=r1 key=- GET /a_b_req=x_ model=- status=404 code=route_not_found in=0 out=9 \
              queue_ms=- ttfb_ms=0.125 total_ms=1.5 prompt_tokens=- completion_tokens=3\n"
         );
         let json: serde_json::Value = serde_json::to_value(&entry).unwrap();
         assert_eq!(json["status"], 404);
         assert_eq!(json["time"], "1970-01-01T00:00:00Z");
+        assert_eq!((&json["ttfb_ms"], &json["total_ms"]), (&0.125.into(), &1.5.into()));
+    }
+
+    #[test]
+    fn times_are_in_milliseconds_with_as_many_decimals_as_they_need() {
+        for (micros, text) in [(0, "0"), (7, "0.007"), (50, "0.05"), (12_000, "12"), (12_345_678, "12345.678")] {
+            assert_eq!(Millis::from(Duration::from_micros(micros)).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_long_path_leaves_no_long_line_behind() {
+        let mut line = Vec::new();
+        let path = "/é".repeat(9_000);
+        write!(line, "{}", Word(&path)).unwrap();
+        assert_eq!(line, "/_".repeat(9_000).into_bytes());
     }
 }

@@ -3,6 +3,7 @@
 //! Label values come from closed sets only: routes of the route table, configured models, ids of the key file, codes
 //! of the refusal table. Nothing here asks llama-server anything, so a scrape never touches it.
 
+use super::series::{KeySeries, Label, ModelSeries, NO_KEY, Named, OTHER};
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::{Family, MetricConstructor};
@@ -11,6 +12,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
@@ -23,11 +25,14 @@ pub type Timings<L> = Family<L, Histogram, fn() -> Histogram>;
 const REQUEST_BUCKETS: [f64; 14] =
     [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0, 600.0];
 
+/// Upper bounds of the buckets of the time between two tokens, in seconds.
+const TOKEN_BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
+
 /// Labels of `llamagate_requests_total`.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct RequestLabels {
     /// A configured model, or `other`.
-    pub model: String,
+    pub model: Label,
     /// A route of the route table, or `other`.
     pub route: &'static str,
     /// The status that was sent.
@@ -38,7 +43,7 @@ pub struct RequestLabels {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct RouteLabels {
     /// A configured model, or `other`.
-    pub model: String,
+    pub model: Label,
     /// A route of the route table, or `other`.
     pub route: &'static str,
 }
@@ -64,6 +69,15 @@ pub struct KeyLabels {
     pub key: String,
     /// `2xx`, `4xx`, `5xx` and so on.
     pub status_class: &'static str,
+}
+
+/// Labels of the token counters.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct TokenLabels {
+    /// A configured model.
+    pub model: Label,
+    /// An id of the key file, or `none` where no key is asked for.
+    pub key: Label,
 }
 
 /// Labels of a worker.
@@ -98,6 +112,10 @@ macro_rules! metrics {
         pub struct Metrics {
             registry: Registry,
             started: Instant,
+            models: Named<ModelSeries>,
+            keys: Named<KeySeries>,
+            other: Label,
+            no_key: Label,
             $( #[doc = $help] pub $field: $type, )+
         }
 
@@ -115,21 +133,25 @@ macro_rules! metrics {
                 let build = Family::<BuildLabels, Gauge>::default();
                 build.get_or_create(&BuildLabels { version: env!("CARGO_PKG_VERSION"), platform: platform.to_owned() }).set(1);
                 registry.register("llamagate_build_info", "Version and platform", build);
-                Self { registry, started: Instant::now(), $( $field, )+ }
+                Self { registry, started: Instant::now(), models: Named::default(), keys: Named::default(), other: Label::new(OTHER), no_key: Label::new(NO_KEY), $( $field, )+ }
             }
         }
     };
 }
 
-fn timings() -> Histogram {
-    Histogram::new(REQUEST_BUCKETS)
-}
-
-fn family<L: Clone + std::hash::Hash + Eq>() -> Timings<L>
+fn timings<L: Clone + std::hash::Hash + Eq>(make: fn() -> Histogram) -> Timings<L>
 where
     fn() -> Histogram: MetricConstructor<Histogram>,
 {
-    Family::new_with_constructor(timings as fn() -> Histogram)
+    Family::new_with_constructor(make)
+}
+
+fn by_request() -> Histogram {
+    Histogram::new(REQUEST_BUCKETS)
+}
+
+fn by_token() -> Histogram {
+    Histogram::new(TOKEN_BUCKETS)
 }
 
 metrics! {
@@ -145,9 +167,12 @@ metrics! {
     queue_wait: Seconds = Seconds::default(), "gateway_queue_wait_seconds", "", "Time that requests waited for a slot, in seconds";
     by_route: Family<RequestLabels, Counter> = Family::default(), "llamagate_requests", "model, route, status", "Requests by model, route and status";
     refusals: Family<CodeLabels, Counter> = Family::default(), "llamagate_refusals", "code", "Refusals by code";
-    request_seconds: Timings<RouteLabels> = family(), "llamagate_request_seconds", "model, route", "Time from a request's arrival to the end of its answer, in seconds";
-    queue_seconds: Timings<ModelLabels> = family(), "llamagate_queue_seconds", "model", "Time that a request waited for a slot, in seconds";
-    first_byte_seconds: Timings<ModelLabels> = family(), "llamagate_time_to_first_byte_seconds", "model", "Time from a request's arrival to the first byte of its answer, in seconds";
+    request_seconds: Timings<RouteLabels> = timings(by_request), "llamagate_request_seconds", "model, route", "Time from a request's arrival to the end of its answer, in seconds";
+    queue_seconds: Timings<ModelLabels> = timings(by_request), "llamagate_queue_seconds", "model", "Time that a request waited for a slot, in seconds";
+    first_byte_seconds: Timings<ModelLabels> = timings(by_request), "llamagate_time_to_first_byte_seconds", "model", "Time from a request's arrival to the first byte of its answer, in seconds";
+    inter_token_seconds: Timings<ModelLabels> = timings(by_token), "llamagate_inter_token_seconds", "model", "Time between two pieces of a stream that carry text, in seconds";
+    prompt_tokens: Family<TokenLabels, Counter> = Family::default(), "llamagate_prompt_tokens", "model, key", "Tokens of prompts, cached ones included";
+    completion_tokens: Family<TokenLabels, Counter> = Family::default(), "llamagate_completion_tokens", "model, key", "Tokens of answers; of a stream that was left, at least so many";
     key_requests: Family<KeyLabels, Counter> = Family::default(), "llamagate_key_requests", "key, status_class", "Requests by key and class of status";
     worker_state: Family<StateLabels, Gauge> = Family::default(), "llamagate_worker_state", "model, worker, state", "1 for the state that a worker is in, 0 for the others";
     worker_restarts: Family<WorkerLabels, Counter> = Family::default(), "llamagate_worker_restarts", "model, worker", "Restarts of a worker";
@@ -186,6 +211,26 @@ impl Metrics {
     /// Seconds since the start.
     pub fn uptime(&self) -> f64 {
         self.started.elapsed().as_secs_f64()
+    }
+
+    /// The series of a model.
+    pub fn model(&self, id: &str) -> Arc<ModelSeries> {
+        self.models.get(id, |room| ModelSeries::new(self, if room { id } else { OTHER }))
+    }
+
+    /// The series of a key.
+    pub fn key(&self, id: &str) -> Arc<KeySeries> {
+        self.keys.get(id, |room| KeySeries::new(id, if room { id } else { OTHER }))
+    }
+
+    /// `other`, as a label.
+    pub fn other(&self) -> Label {
+        self.other.clone()
+    }
+
+    /// The label for requests for which no key was asked.
+    pub fn no_key(&self) -> Label {
+        self.no_key.clone()
     }
 
     /// All metrics as text.
@@ -252,7 +297,8 @@ pub fn metrics_reference() -> String {
          Generated from `src/telemetry/metrics.rs`; `UPDATE_DOCS=1 cargo test --test it docs` writes it anew.\n\n\
          `GET /metrics` on the gateway port and on the health port answers JSON, or Prometheus' text with\n\
          `Accept: text/plain`, `Accept: application/openmetrics-text` or `?format=prometheus`. A scrape never touches\n\
-         llama-server. Unknown routes count as `other`.\n\n\
+         llama-server. Unknown routes count as `other`, and so do keys and models beyond the first 1024 of each.\n\
+         Where no key is asked for, `key` is `none`. Tokens are those that an answer tells of itself.\n\n\
          | metric | kind | labels | meaning |\n|---|---|---|---|\n",
     );
     for (name, kind, labels, help) in TABLE {

@@ -4,3 +4,4 @@ pub mod access;
 pub mod files;
 pub mod log;
 pub mod metrics;
+pub mod series;

@@ -1,0 +1,245 @@
+use super::*;
+use proptest::prelude::*;
+
+const OPENAI: &str = r#"data: {"choices":[{"finish_reason":null,"index":0,"delta":{"role":"assistant","content":null}}]}
+
+data: {"choices":[{"finish_reason":null,"index":0,"delta":{"content":" say \"usage\":{\"completion_tokens\":99}"}}]}
+
+data: {"choices":[{"finish_reason":null,"index":0,"delta":{"content":" b"}}],"usage":null}
+
+"#;
+const TIMED: &str = r#"data: {"choices":[{"finish_reason":"length","index":0,"delta":{}}],"timings":{"cache_n":31,"prompt_n":1,"prompt_ms":0.5,"predicted_n":2,"predicted_ms":0.6}}
+
+data: [DONE]
+
+"#;
+const WITH_USAGE: &str = r#"data: {"choices":[{"finish_reason":"length","index":0,"delta":{}}]}
+
+data: {"choices":[],"usage":{"completion_tokens":2,"prompt_tokens":32,"total_tokens":34,"prompt_tokens_details":{"cached_tokens":31}},"timings":{"cache_n":31,"prompt_n":7,"predicted_n":8}}
+
+data: [DONE]
+
+"#;
+const ANTHROPIC: &str = r#"event: message_start
+data: {"type":"message_start","message":{"id":"m","content":[],"usage":{"cache_read_input_tokens":31,"input_tokens":1,"output_tokens":0}}}
+
+event: content_block_start
+data: {"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}
+
+event: content_block_delta
+data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":" which"}}
+
+event: content_block_delta
+data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":" world"}}
+
+"#;
+const ANTHROPIC_END: &str = r#"event: message_delta
+data: {"type":"message_delta","delta":{"stop_reason":"max_tokens"},"usage":{"output_tokens":3}}
+
+event: message_stop
+data: {"type":"message_stop"}
+
+"#;
+const RESPONSES: &str = r#"event: response.created
+data: {"type":"response.created","response":{"id":"r","status":"in_progress","usage":null}}
+
+event: response.output_text.delta
+data: {"type":"response.output_text.delta","delta":" side"}
+
+event: response.output_text.done
+data: {"type":"response.output_text.done","text":" side"}
+
+"#;
+const RESPONSES_END: &str = r#"event: response.completed
+data: {"type":"response.completed","response":{"output":[{"usage":{"output_tokens":77}}],"usage":{"input_tokens":21,"output_tokens":3,"input_tokens_details":{"cached_tokens":20}}},"timings":{"cache_n":20,"prompt_n":5,"predicted_n":5}}
+
+"#;
+const NATIVE: &str = r#"data: {"index":0,"content":" end","tokens":[458],"stop":false,"tokens_predicted":1,"tokens_evaluated":2}
+
+data: {"index":0,"content":" help","tokens":[415],"stop":false,"tokens_predicted":4,"tokens_evaluated":2}
+
+"#;
+const NATIVE_END: &str = r#"data: {"index":0,"content":"","tokens":[],"stop":true,"tokens_predicted":5,"tokens_evaluated":2,"generation_settings":{"stop":[]},"prompt":"<s>a","timings":{"cache_n":1,"prompt_n":1,"predicted_n":5}}
+
+"#;
+
+fn counts(prompt: impl Into<Option<u64>>, completion: impl Into<Option<u64>>) -> Counts {
+    Counts { prompt: prompt.into(), completion: completion.into() }
+}
+
+fn streamed(ending: Ending, parts: &[&str]) -> Counts {
+    let whole = parts.concat();
+    let mut tally = Tally::of_stream(ending);
+    tally.read(whole.as_bytes());
+    // The same in every size of piece, and with carriage returns.
+    for size in (1..40).chain([whole.len() / 2, 1000]) {
+        for text in [&whole, &whole.replace('\n', "\r\n")] {
+            let mut cut = Tally::of_stream(ending);
+            let pieces = text.as_bytes().chunks(size.max(1));
+            let with_text = pieces.filter(|piece| cut.read(piece)).count() as u64;
+            assert_eq!(cut.counts(), tally.counts(), "pieces of {size}");
+            assert!(with_text <= cut.stream.unwrap().events);
+        }
+    }
+    tally.counts()
+}
+
+fn whole(json: &str) -> Counts {
+    let mut tally = Tally::of_whole();
+    assert!(!tally.read(json.as_bytes()));
+    tally.counts()
+}
+
+#[test]
+fn a_stream_tells_by_usage_or_else_by_timings() {
+    assert_eq!(streamed(Ending::Done, &[OPENAI, TIMED]), counts(32, 2));
+    assert_eq!(streamed(Ending::Done, &[OPENAI, WITH_USAGE]), counts(32, 2));
+    assert_eq!(streamed(Ending::MessageStop, &[ANTHROPIC, ANTHROPIC_END]), counts(32, 3));
+    assert_eq!(streamed(Ending::ResponseDone, &[RESPONSES, RESPONSES_END]), counts(21, 3));
+    assert_eq!(streamed(Ending::Unmarked, &[NATIVE, NATIVE_END]), counts(2, 5));
+}
+
+#[test]
+fn a_stream_that_is_left_counts_what_has_come() {
+    assert_eq!(streamed(Ending::Done, &[OPENAI]), counts(None, 2), "the first event has no text");
+    assert_eq!(streamed(Ending::MessageStop, &[ANTHROPIC]), counts(32, 2), "the prompt is told first");
+    assert_eq!(streamed(Ending::ResponseDone, &[RESPONSES]), counts(None, 1));
+    assert_eq!(streamed(Ending::Unmarked, &[NATIVE]), counts(2, 4), "each event tells");
+    assert_eq!(streamed(Ending::Done, &[":\n\n", "data: null\n\n"]), counts(None, None));
+}
+
+#[test]
+fn the_choices_of_a_stream_are_added_up_and_their_running_counts_are_not() {
+    let running = TIMED.replace("\"length\"", "null").replace("data: [DONE]\n\n", "");
+    let choice = TIMED.replace("data: [DONE]\n\n", "");
+    assert_eq!(streamed(Ending::Done, &[&running, &running]), counts(32, 2));
+    assert_eq!(streamed(Ending::Done, &[&running, &choice, &running, TIMED]), counts(64, 4));
+    assert_eq!(streamed(Ending::Unmarked, &[NATIVE, NATIVE_END, NATIVE, NATIVE_END]), counts(4, 10));
+}
+
+#[test]
+fn a_long_last_event_is_read_to_its_end() {
+    let long = NATIVE_END.replace("<s>a", &"\\\"timings\\\":{\\\"predicted_n\\\":9},[{".repeat(9_000));
+    let mut tally = Tally::of_stream(Ending::Unmarked);
+    for piece in long.as_bytes().chunks(4096) {
+        tally.read(piece);
+        assert!(tally.stream.as_ref().unwrap().head.len() <= EVENT_HEAD);
+    }
+    assert_eq!(tally.counts(), counts(2, 5));
+}
+
+#[test]
+fn a_whole_answer_tells_wherever_its_counts_stand() {
+    let chat = r#"{"choices":[{"message":{"content":"{\"usage\":{\"prompt_tokens\":1}}"}}],"usage":{"completion_tokens":3,"prompt_tokens":32,"total_tokens":35},"timings":{"prompt_n":9,"predicted_n":9}}"#;
+    assert_eq!(whole(chat), counts(32, 3));
+    let embeddings = format!(
+        r#"{{"model":"m","usage":{{"prompt_tokens":8,"total_tokens":8}},"data":[{{"embedding":[{}]}}]}}"#,
+        "-0.125,1e3,".repeat(50_000)
+    );
+    assert_eq!(whole(&embeddings), counts(8, None));
+    assert_eq!(whole(r#"{ "usage" : { "input_tokens" : 4 , "output_tokens" : 2 } }"#), counts(4, 2));
+    assert_eq!(whole(r#"{"tokens_predicted":3,"tokens_evaluated":2,"prompt":"x"}"#), counts(2, 3));
+    let two = r#"[{"tokens_predicted":3,"tokens_evaluated":2},{"tokens_predicted":1,"tokens_evaluated":5}]"#;
+    assert_eq!(whole(two), counts(7, 4));
+}
+
+#[test]
+fn what_stands_elsewhere_is_not_a_count() {
+    for json in [
+        r#"{"content":[{"type":"tool_use","input":{"usage":{"input_tokens":5},"timings":{"predicted_n":5}}}]}"#,
+        r#"{"__verbose":{"timings":{"predicted_n":5},"tokens_predicted":5}}"#,
+        r#"{"usage":null,"timings":[{"predicted_n":5}]}"#,
+        r#"{"usage":{"prompt_tokens":-5,"completion_tokens":1.5,"prompt_tokens_details":{"input_tokens":3}}}"#,
+        r#"{"usage":{"prompt_tokens":"5","completion_tokens":1e3}}"#,
+        r#"{"text":"usage","prompt_tokens":5}"#,
+        r#"[[{"usage":{"prompt_tokens":5}}]]"#,
+        r#"{"input_tokens":32}"#,
+        "not json at all }}}]]] \"",
+        "",
+    ] {
+        assert_eq!(whole(json), counts(None, None), "{json}");
+    }
+    assert_eq!(whole(r#"{"usage":{"prompt_tokens":99999999999999999999999}}"#), counts(u64::MAX, None));
+}
+
+fn json() -> impl Strategy<Value = serde_json::Value> {
+    let name = prop::sample::select(vec![
+        "usage",
+        "timings",
+        "response",
+        "message",
+        "prompt_tokens",
+        "completion_tokens",
+        "predicted_n",
+        "cache_n",
+        "prompt_n",
+        "tokens_predicted",
+        "a\"b\\",
+        "",
+    ]);
+    let leaf = prop_oneof![
+        any::<u32>().prop_map(serde_json::Value::from),
+        any::<f32>().prop_map(serde_json::Value::from),
+        ".{0,8}".prop_map(serde_json::Value::from),
+        r#"["\\{}\[\]:,a]{0,8}"#.prop_map(serde_json::Value::from),
+        Just(serde_json::Value::Null),
+    ];
+    leaf.prop_recursive(5, 60, 6, move |inner| {
+        let name = name.clone().prop_map(str::to_owned);
+        prop_oneof![
+            3 => prop::collection::btree_map(name, inner.clone(), 0..6)
+                .prop_map(|fields| serde_json::Value::Object(fields.into_iter().collect())),
+            1 => prop::collection::vec(inner, 0..4).prop_map(serde_json::Value::Array),
+        ]
+    })
+}
+
+/// The same by way of the whole tree.
+fn by_tree(json: &serde_json::Value) -> Counts {
+    let number = |value: &serde_json::Value, name: &str| value.as_object()?.get(name)?.as_u64();
+    let one = |json: &serde_json::Value| {
+        let Some(fields) = json.as_object() else { return Report::default() };
+        let usage = |value: Option<&serde_json::Value>| {
+            let usage = value.unwrap_or(&serde_json::Value::Null);
+            counts(number(usage, "prompt_tokens"), number(usage, "completion_tokens"))
+        };
+        // Where several stand, the last one is read last.
+        let within = |name: &str| usage(fields.get(name).and_then(|inner| inner.as_object()?.get("usage")));
+        let timings = fields.get("timings").unwrap_or(&serde_json::Value::Null);
+        let prompt = number(timings, "prompt_n").map(|n| n + number(timings, "cache_n").unwrap_or(0));
+        Report {
+            usage: usage(fields.get("usage")).or(within("response")).or(within("message")),
+            measured: counts(prompt, number(timings, "predicted_n").or(number(json, "tokens_predicted"))),
+            opens: false,
+        }
+    };
+    let mut sum = Report::default();
+    for json in json.as_array().map_or(std::slice::from_ref(json), |items| items) {
+        let report = one(json);
+        sum.usage.add(report.usage);
+        sum.measured.add(report.measured);
+    }
+    sum.usage.or(sum.measured)
+}
+
+proptest! {
+    #[test]
+    fn any_json_in_any_pieces_tells_what_its_tree_tells(json in json(), size in 1usize..50, pretty: bool) {
+        let text = if pretty { serde_json::to_string_pretty(&json) } else { serde_json::to_string(&json) }.unwrap();
+        let mut tally = Tally::of_whole();
+        for piece in text.as_bytes().chunks(size) {
+            tally.read(piece);
+        }
+        prop_assert_eq!(tally.counts(), by_tree(&json), "{}", text);
+    }
+
+    #[test]
+    fn no_bytes_are_too_strange(bytes in prop::collection::vec(any::<u8>(), 0..300), size in 1usize..50) {
+        for mut tally in [Tally::of_whole(), Tally::of_stream(Ending::Done), Tally::of_stream(Ending::MessageStop)] {
+            for piece in bytes.chunks(size) {
+                tally.read(piece);
+            }
+            tally.counts();
+        }
+    }
+}

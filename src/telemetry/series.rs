@@ -1,0 +1,147 @@
+//! Series that are looked up once: those of a model and those of a key.
+//!
+//! A request holds the two it belongs to, so that what it counts costs no text and no search. How many there may be is
+//! bounded here; a name beyond the bound counts as `other`. Names of metrics are in `metrics.rs`.
+
+use super::metrics::{KeyLabels, Metrics, ModelLabels};
+use crate::settings::bounds::NAMED_SERIES;
+use prometheus_client::encoding::{EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::histogram::Histogram;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+
+/// The label of whatever has no name of its own, or one too many.
+pub const OTHER: &str = "other";
+
+/// The key label of requests for which no key was asked.
+pub const NO_KEY: &str = "none";
+
+/// A label value that costs nothing to copy.
+#[derive(Clone, Debug, Hash, PartialEq, Eq)]
+pub struct Label(Arc<str>);
+
+/// The series of one model.
+pub struct ModelSeries {
+    /// The model's id.
+    pub id: Label,
+    /// `llamagate_queue_seconds`
+    pub queue: Histogram,
+    /// `llamagate_time_to_first_byte_seconds`
+    pub first_byte: Histogram,
+    /// `llamagate_inter_token_seconds`
+    pub inter_token: Histogram,
+}
+
+/// The series of one key.
+pub struct KeySeries {
+    /// The key's id.
+    pub id: Arc<str>,
+    /// The same as a label, unless there are too many.
+    pub label: Label,
+    /// `llamagate_key_requests_total`, by class of status.
+    classes: [OnceLock<Counter>; CLASSES.len()],
+}
+
+const CLASSES: [&str; 6] = ["other", "1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// What has been made for a name, once for each name.
+pub(super) struct Named<T>(RwLock<HashMap<Arc<str>, Arc<T>>>);
+
+impl Label {
+    /// A label of this text.
+    pub fn new(text: &str) -> Self {
+        Self(text.into())
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl EncodeLabelValue for Label {
+    fn encode(&self, encoder: &mut LabelValueEncoder) -> Result<(), fmt::Error> {
+        EncodeLabelValue::encode(&self.as_str(), encoder)
+    }
+}
+
+impl ModelSeries {
+    pub(super) fn new(metrics: &Metrics, id: &str) -> Self {
+        let labels = ModelLabels { model: id.to_owned() };
+        Self {
+            id: Label::new(id),
+            queue: metrics.queue_seconds.get_or_create_owned(&labels),
+            first_byte: metrics.first_byte_seconds.get_or_create_owned(&labels),
+            inter_token: metrics.inter_token_seconds.get_or_create_owned(&labels),
+        }
+    }
+}
+
+impl KeySeries {
+    pub(super) fn new(id: &str, label: &str) -> Self {
+        Self { id: id.into(), label: Label::new(label), classes: Default::default() }
+    }
+
+    /// Counts one request that ended with this status.
+    pub fn count(&self, metrics: &Metrics, status: u16) {
+        let class = usize::from(status / 100);
+        let class = if class < CLASSES.len() { class } else { 0 };
+        let counter = self.classes[class].get_or_init(|| {
+            let labels = KeyLabels { key: self.label.as_str().to_owned(), status_class: CLASSES[class] };
+            metrics.key_requests.get_or_create_owned(&labels)
+        });
+        counter.inc();
+    }
+}
+
+impl<T> Default for Named<T> {
+    fn default() -> Self {
+        Self(RwLock::default())
+    }
+}
+
+impl<T> Named<T> {
+    /// What belongs to the name. `make` is told whether there is room for one more name; what it makes without room is
+    /// not kept.
+    pub(super) fn get(&self, name: &str, make: impl Fn(bool) -> T) -> Arc<T> {
+        if let Some(known) = self.0.read().unwrap_or_else(PoisonError::into_inner).get(name) {
+            return Arc::clone(known);
+        }
+        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= NAMED_SERIES && !all.contains_key(name) {
+            return Arc::new(make(false));
+        }
+        Arc::clone(all.entry(name.into()).or_insert_with(|| Arc::new(make(true))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::metrics::TextFormat;
+
+    #[test]
+    fn names_beyond_the_bound_share_one_series() {
+        let metrics = Metrics::new("local");
+        let lines = |metrics: &Metrics| {
+            metrics.text(TextFormat::Prometheus).lines().filter(|line| line.contains("_key_requests_total{")).count()
+        };
+        for n in 0..NAMED_SERIES * 2 {
+            let key = metrics.key(&format!("key{n}"));
+            assert_eq!(&*key.id, format!("key{n}"), "the log knows it in any case");
+            key.count(&metrics, 200);
+        }
+        assert_eq!(lines(&metrics), NAMED_SERIES + 1);
+        metrics.key("key0").count(&metrics, 204);
+        metrics.key("key0").count(&metrics, 999);
+        assert_eq!(lines(&metrics), NAMED_SERIES + 2);
+        assert!(metrics.text(TextFormat::Prometheus).contains("{key=\"key0\",status_class=\"2xx\"} 2\n"));
+        for n in 0..NAMED_SERIES * 2 {
+            metrics.model(&format!("m{n}")).queue.observe(0.5);
+        }
+        let text = metrics.text(TextFormat::Prometheus);
+        assert!(text.contains(&format!("llamagate_queue_seconds_count{{model=\"other\"}} {NAMED_SERIES}\n")), "{text}");
+    }
+}
