@@ -223,3 +223,7 @@ impl Record {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "record_tests.rs"]
+mod tests;

@@ -1,0 +1,111 @@
+use super::super::route;
+use super::super::sse::Ending;
+use super::*;
+use crate::settings::options::Logs;
+use crate::settings::values::{LogFormat, LogLevel};
+use crate::telemetry::metrics::TextFormat;
+use http::Method;
+use std::num::NonZeroUsize;
+use std::sync::Mutex;
+
+/// Stands in for a key's budget.
+#[derive(Default)]
+struct Stub(Mutex<Vec<u64>>);
+
+impl Charge for Stub {
+    fn spend(&self, tokens: u64) {
+        self.0.lock().unwrap().push(tokens);
+    }
+}
+
+struct House {
+    books: Arc<Books>,
+    stub: Arc<Stub>,
+    folder: tempfile::TempDir,
+    writer: Option<tracing_appender::non_blocking::WorkerGuard>,
+}
+
+fn house() -> House {
+    let folder = tempfile::tempdir().unwrap();
+    let logs = Logs {
+        log_level: LogLevel::Info,
+        log_format: LogFormat::Text,
+        log_dir: folder.path().to_owned(),
+        log_name: "llama".to_owned(),
+        worker_type: None,
+        log_keep: NonZeroUsize::MIN.into(),
+        instance_id: "test".to_owned(),
+    };
+    let (access, writer) = AccessLog::open(&logs);
+    let books = Arc::new(Books { metrics: Arc::new(Metrics::new("local")), access });
+    House { books, stub: Arc::default(), folder, writer: Some(writer) }
+}
+
+impl House {
+    /// A request that llama-server answers with these pieces.
+    fn request(&self, path: &str, key: Option<&str>, status: u16, form: Form, pieces: &[&str]) {
+        let mut record = Record::open(Arc::clone(&self.books), "r".to_owned(), Method::POST, path.to_owned());
+        let route = route::find(&Method::POST, path).unwrap();
+        record.route = Some(route.path);
+        record.counted = true;
+        record.comes_from(key);
+        record.is_for("m");
+        record.charge = Some(Arc::<Stub>::clone(&self.stub));
+        record.queued = Some(Duration::ZERO);
+        record.is_answered(StatusCode::from_u16(status).unwrap(), route, form);
+        for piece in pieces {
+            record.reads(piece.as_bytes(), record.started);
+            record.sends(piece.len());
+        }
+    }
+
+    fn has_series(&self, line: &str) {
+        let text = self.books.metrics.text(TextFormat::Prometheus);
+        assert!(text.lines().any(|known| known == line), "no {line} in {text}");
+    }
+
+    fn log(mut self) -> String {
+        drop(self.writer.take());
+        let name = std::fs::read_to_string(self.folder.path().join("access/latest.txt")).unwrap();
+        std::fs::read_to_string(self.folder.path().join("access").join(name.trim())).unwrap()
+    }
+}
+
+const TEXT: &str = "data: {\"choices\":[{\"finish_reason\":null,\"delta\":{\"content\":\"a\"}}]}\n\n";
+const END: &str = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":2}}\n\ndata: [DONE]\n\n";
+
+#[test]
+fn tokens_are_counted_logged_and_charged_once_when_the_record_closes() {
+    let house = house();
+    house.request("/v1/chat/completions", Some("alice"), 200, Form::Stream, &[TEXT, TEXT, TEXT, END]);
+    house.request("/v1/chat/completions", Some("alice"), 200, Form::Stream, &[TEXT, TEXT]);
+    house.request("/v1/embeddings", None, 200, Form::Json, &["{\"usage\":{\"prompt_tokens\":8}}"]);
+    assert_eq!(*house.stub.0.lock().unwrap(), [7, 2, 8]);
+    house.has_series("llamagate_prompt_tokens_total{model=\"m\",key=\"alice\"} 5");
+    house.has_series("llamagate_completion_tokens_total{model=\"m\",key=\"alice\"} 4");
+    house.has_series("llamagate_prompt_tokens_total{model=\"m\",key=\"none\"} 8");
+    house.has_series("llamagate_inter_token_seconds_count{model=\"m\"} 3");
+    house.has_series("llamagate_key_requests_total{key=\"alice\",status_class=\"2xx\"} 2");
+    let log = house.log();
+    let ends: Vec<_> = log.lines().map(|line| line.split_once(" prompt_tokens=").unwrap().1).collect();
+    assert_eq!(ends, ["5 completion_tokens=2", "- completion_tokens=2", "8 completion_tokens=-"]);
+}
+
+#[test]
+fn what_told_nothing_costs_nothing() {
+    let house = house();
+    let json = "{\"usage\":{\"prompt_tokens\":8}}";
+    house.request("/v1/chat/completions", None, 500, Form::Json, &[json]);
+    house.request("/v1/audio/transcriptions", None, 200, Form::Other, &[json]);
+    house.request("/v1/chat/completions", None, 200, Form::Json, &["{\"choices\":[]}"]);
+    assert!(house.stub.0.lock().unwrap().is_empty());
+    assert!(!house.books.metrics.text(TextFormat::Prometheus).contains("tokens_total{"));
+}
+
+#[test]
+fn a_stream_has_one_gap_less_than_pieces_with_text() {
+    let mut tally = Tally::of_stream(Ending::Done);
+    let with_text: Vec<bool> =
+        [TEXT, ":\n\n", &TEXT[..20], &TEXT[20..], END].map(|piece| tally.read(piece.as_bytes())).into();
+    assert_eq!(with_text, [true, false, false, true, false]);
+}
