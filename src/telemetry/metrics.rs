@@ -22,8 +22,8 @@ type Seconds = Counter<f64, AtomicU64>;
 pub type Timings<L> = Family<L, Histogram, fn() -> Histogram>;
 
 /// Upper bounds of the buckets of request and queue times, in seconds.
-const REQUEST_BUCKETS: [f64; 14] =
-    [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0, 600.0];
+const REQUEST_BUCKETS: [f64; 17] =
+    [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0];
 
 /// Upper bounds of the buckets of the time between two tokens, in seconds.
 const TOKEN_BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];

@@ -291,6 +291,8 @@ impl Owner {
 
     fn show_state(&self) {
         let now = self.publish.borrow().state;
+        // There from the start: from nothing to one is no increase.
+        drop(self.metrics.worker_restarts.get_or_create(&self.labels()));
         let WorkerLabels { model, worker } = self.labels();
         for state in State::ALL {
             let labels = StateLabels { model: model.clone(), worker, state: state.as_str() };

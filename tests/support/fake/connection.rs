@@ -21,19 +21,19 @@ const REQUESTS_PER_CONNECTION: usize = 100;
 /// Serves one connection to its end.
 pub(super) async fn serve(server: Arc<Server>, stream: TcpStream) {
     let (mut reader, mut writer) = wire::split(stream);
-    for _ in 0..REQUESTS_PER_CONNECTION {
+    for nth in 1..=REQUESTS_PER_CONNECTION {
         tokio::select! {
             arrived = timeout(IDLE, reader.wait_for_bytes()) => if arrived.is_err() { return },
             () = server.wait_for(Phase::Stopping) => return,
         }
-        if serve_one(&server, &mut reader, &mut writer).await == Afterwards::Close {
+        if serve_one(&server, &mut reader, &mut writer, nth == REQUESTS_PER_CONNECTION).await == Afterwards::Close {
             return;
         }
     }
 }
 
-async fn serve_one(server: &Server, reader: &mut Reader, writer: &mut Writer) -> Afterwards {
-    let request = match reader.request(writer).await {
+async fn serve_one(server: &Server, reader: &mut Reader, writer: &mut Writer, is_last: bool) -> Afterwards {
+    let mut request = match reader.request(writer).await {
         Ok(request) => request,
         Err(NoRequest::Closed) => return Afterwards::Close,
         Err(NoRequest::Cut) => {
@@ -42,6 +42,7 @@ async fn serve_one(server: &Server, reader: &mut Reader, writer: &mut Writer) ->
             return Afterwards::Close;
         }
     };
+    request.is_last = is_last;
     let n = next_number(server);
     server.journal.request(n, &request);
     let delivered = async {

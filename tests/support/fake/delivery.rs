@@ -37,7 +37,7 @@ pub(super) async fn deliver(
         std::future::pending::<()>().await; // after SIGTERM nothing is generated; the client has to leave
     }
     let asked_to_close = request.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
-    let mut head = Head::new(status, content_type, asked_to_close || status >= 400, &server.script);
+    let mut head = Head::new(status, content_type, asked_to_close || request.is_last || status >= 400, &server.script);
     match content {
         Content::Stream(frames) => {
             head.line("X-Accel-Buffering: no");

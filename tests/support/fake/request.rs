@@ -11,6 +11,8 @@ pub(super) struct Request {
     /// Names in lower case, in the order of arrival.
     pub(super) headers: Vec<(String, String)>,
     pub(super) body: Vec<u8>,
+    /// No other request is taken on this connection, and the answer says so.
+    pub(super) is_last: bool,
 }
 
 impl Request {

@@ -145,7 +145,7 @@ fn parse_head(head: &[u8]) -> Option<Request> {
         let (name, value) = line.split_once(':')?;
         headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
     }
-    Some(Request { method, target, headers, body: Vec::new() })
+    Some(Request { method, target, headers, body: Vec::new(), is_last: false })
 }
 
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {

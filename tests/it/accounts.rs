@@ -1,0 +1,412 @@
+//! What is written down of each request: its line in the access log and its share in the metrics agree with what the
+//! client saw, and nothing that the client sees is changed for it.
+
+use super::support::{
+    client::{Client, RawClient},
+    gateway::{Backend, Gateway, USER},
+    model_file::Kind,
+    resources,
+    wait::{SOON, eventually, eventually_some},
+};
+use serde_json::{Value, json};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+};
+
+/// The same cases for the fake and for the real llama-server.
+macro_rules! for_both {
+    ($($name:ident: $kind:ident, $model:literal;)+) => {
+        mod fake {
+            $(#[test] fn $name() {
+                super::$name(&super::ready(super::Backend::Fake { script: serde_json::json!({}), kind: super::Kind::$kind }));
+            })+
+        }
+        mod real {
+            $(#[test] fn $name() { super::$name(&super::ready(super::Backend::Real { model: $model })) })+
+        }
+    };
+}
+
+for_both! {
+    every_way_to_generate_tells_its_tokens: Chat, "tiny-chat.gguf";
+    embeddings_tell_their_tokens: Embedding, "tiny-embedding.gguf";
+    a_rerank_tells_its_tokens: Rerank, "tiny-rerank.gguf";
+    no_byte_of_an_answer_is_changed: Chat, "tiny-chat.gguf";
+}
+
+fn ready(backend: Backend) -> Gateway {
+    let gateway = Gateway::builder().backend(backend).start();
+    gateway.wait_ready();
+    gateway
+}
+
+fn scripted(script: Value) -> Gateway {
+    ready(Backend::Fake { script, kind: Kind::Chat })
+}
+
+/// The fields of the access log's line for one request; the words in front of them are `time`, `method` and `path`.
+#[track_caller]
+fn line(gateway: &Gateway, request_id: &str) -> BTreeMap<String, String> {
+    let folder = gateway.data_dir().join("logs/access");
+    let wanted = format!(" req={request_id} ");
+    let line = eventually_some(&format!("a line for {request_id}"), SOON, || {
+        let name = fs::read_to_string(folder.join("latest.txt")).ok()?;
+        let text = fs::read_to_string(folder.join(name.trim())).ok()?;
+        let complete = &text[..text.rfind('\n')?];
+        let mut lines = complete.lines().filter(|line| line.contains(&wanted));
+        let line = lines.next().map(str::to_owned);
+        assert_eq!(lines.next(), None, "one line for one request");
+        line
+    });
+    let mut plain = ["time", "method", "path"].into_iter();
+    let field = |word: &str| match word.split_once('=') {
+        Some((name, value)) => (name.to_owned(), value.to_owned()),
+        None => (plain.next().unwrap_or("?").to_owned(), word.to_owned()),
+    };
+    line.split(' ').map(field).collect()
+}
+
+/// The series of the metrics with their values.
+fn series(gateway: &Gateway) -> BTreeMap<String, f64> {
+    let answer = gateway.health().header("Accept", "text/plain").get("/metrics");
+    let text = answer.text();
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines.filter_map(|line| line.rsplit_once(' ')).map(|(name, value)| (name.into(), value.parse().unwrap())).collect()
+}
+
+fn tokens(series: &BTreeMap<String, f64>, what: &str, model: &str, key: &str) -> u64 {
+    let name = format!("llamagate_{what}_tokens_total{{model=\"{model}\",key=\"{key}\"}}");
+    series.get(&name).copied().unwrap_or(0.0) as u64
+}
+
+fn or_dash(count: Option<u64>) -> String {
+    count.map_or_else(|| "-".to_owned(), |count| count.to_string())
+}
+
+/// The JSON of an answer: one value, or one for each event.
+#[track_caller]
+fn ask(client: &Client, path: &str, body: &Value) -> Vec<Value> {
+    if body["stream"] == true {
+        let mut stream = client.stream(path, body);
+        let events = stream.events();
+        assert!(stream.head.status == 200 && stream.is_complete(), "{path}: {:?} {:?}", stream.head, stream.rest());
+        return events.iter().filter_map(|event| serde_json::from_str(&event.data).ok()).collect();
+    }
+    let answer = client.post_json(path, body);
+    assert_eq!(answer.status(), 200, "{path}: {}", answer.text());
+    vec![answer.json()]
+}
+
+/// The sum of the numbers at these places; each is that of the last event that has one.
+fn told(answer: &[Value], places: &[&str]) -> Option<u64> {
+    let at = |place: &&str| answer.iter().rev().find_map(|event| event.pointer(place)?.as_u64());
+    let found: Vec<u64> = places.iter().filter_map(at).collect();
+    (!found.is_empty()).then(|| found.iter().sum())
+}
+
+/// A request, and where its answer says what it cost.
+type Case = (&'static str, Value, &'static [&'static str], &'static [&'static str]);
+
+fn with(mut body: Value, more: Value) -> Value {
+    let (Value::Object(fields), Value::Object(more)) = (&mut body, more) else { panic!("two objects") };
+    fields.extend(more);
+    body
+}
+
+fn ways_to_generate() -> Vec<Case> {
+    let streamed = json!({"stream": true});
+    let chat =
+        json!({"messages": [{"role": "user", "content": "say \"usage\":{} now"}], "max_tokens": 5, "temperature": 0});
+    let prompt = json!({"prompt": "once upon", "max_tokens": 4, "temperature": 0});
+    let native = json!({"prompt": "once upon", "n_predict": 4, "temperature": 0});
+    let input = json!({"input": "once upon a time", "max_output_tokens": 4, "temperature": 0});
+    let timings: (&[&str], &[&str]) = (&["/timings/cache_n", "/timings/prompt_n"], &["/timings/predicted_n"]);
+    let usage: (&[&str], &[&str]) = (&["/usage/prompt_tokens"], &["/usage/completion_tokens"]);
+    let own: (&[&str], &[&str]) = (&["/tokens_evaluated"], &["/tokens_predicted"]);
+    let include = json!({"stream": true, "stream_options": {"include_usage": true}});
+    vec![
+        ("/v1/chat/completions", chat.clone(), usage.0, usage.1),
+        ("/v1/chat/completions", with(chat.clone(), include), usage.0, usage.1),
+        ("/v1/chat/completions", with(chat.clone(), streamed.clone()), timings.0, timings.1),
+        ("/v1/completions", prompt.clone(), usage.0, usage.1),
+        ("/v1/completions", with(prompt, streamed.clone()), usage.0, usage.1),
+        ("/completion", native.clone(), own.0, own.1),
+        ("/completion", with(native, streamed.clone()), own.0, own.1),
+        ("/v1/responses", input.clone(), &["/usage/input_tokens"], &["/usage/output_tokens"]),
+        (
+            "/v1/responses",
+            with(input, streamed.clone()),
+            &["/response/usage/input_tokens"],
+            &["/response/usage/output_tokens"],
+        ),
+        (
+            "/v1/messages",
+            chat.clone(),
+            &["/usage/input_tokens", "/usage/cache_read_input_tokens"],
+            &["/usage/output_tokens"],
+        ),
+        (
+            "/v1/messages",
+            with(chat, streamed),
+            &["/message/usage/input_tokens", "/message/usage/cache_read_input_tokens"],
+            &["/usage/output_tokens"],
+        ),
+    ]
+}
+
+/// Asks, and compares the line of each request and the sums of all with what the answers told.
+#[track_caller]
+fn agree(gateway: &Gateway, cases: Vec<Case>) {
+    let (mut prompts, mut completions, mut model) = (0, 0, String::new());
+    for (nth, (path, body, prompt, completion)) in cases.iter().enumerate() {
+        let id = format!("case-{nth}");
+        let answer = ask(&gateway.client().header("X-Request-Id", &id), path, body);
+        let (prompt, completion) = (told(&answer, prompt), told(&answer, completion));
+        assert!(prompt > Some(0), "{path} {body} told no tokens: {answer:?}");
+        let line = line(gateway, &id);
+        let found = (line["prompt_tokens"].clone(), line["completion_tokens"].clone());
+        assert_eq!(found, (or_dash(prompt), or_dash(completion)), "{path} {body} {answer:?}");
+        assert_eq!((&*line["path"], &*line["key"], &*line["status"], &*line["code"]), (*path, "user", "200", "-"));
+        model = line["model"].clone();
+        prompts += prompt.unwrap_or(0);
+        completions += completion.unwrap_or(0);
+    }
+    let series = series(gateway);
+    assert_eq!(tokens(&series, "prompt", &model, "user"), prompts);
+    assert_eq!(tokens(&series, "completion", &model, "user"), completions);
+}
+
+fn every_way_to_generate_tells_its_tokens(gateway: &Gateway) {
+    agree(gateway, ways_to_generate());
+    let series = series(gateway);
+    let gaps: f64 =
+        series.iter().filter(|(name, _)| name.starts_with("llamagate_inter_token_seconds_count")).map(|(_, n)| n).sum();
+    assert!(gaps >= 3.0, "{gaps}");
+}
+
+fn embeddings_tell_their_tokens(gateway: &Gateway) {
+    let one = json!({"input": "hello there"});
+    // So many that the counts are far from the end of the answer.
+    let many = json!({"input": vec!["hello there"; 100]});
+    let coded = json!({"input": "hello there", "encoding_format": "base64"});
+    let cases = [one, many, coded].map(|body| ("/v1/embeddings", body, &["/usage/prompt_tokens"][..], &[][..]));
+    agree(gateway, cases.into());
+    let native =
+        gateway.client().header("X-Request-Id", "native").post_json("/embedding", &json!({"content": "hello"}));
+    assert_eq!(native.status(), 200, "{}", native.text());
+    assert_eq!(line(gateway, "native")["prompt_tokens"], "-", "it tells none");
+}
+
+fn a_rerank_tells_its_tokens(gateway: &Gateway) {
+    let body = json!({"query": "red", "documents": ["a red fox", "a blue sea", "red"]});
+    agree(gateway, vec![("/v1/rerank", body, &["/usage/prompt_tokens"], &[])]);
+}
+
+fn no_byte_of_an_answer_is_changed(gateway: &Gateway) {
+    let argv = gateway.child_pids().iter().map(|pid| resources::cmdline(*pid)).find(|argv| argv.len() > 3).unwrap();
+    let after = |flag: &str| argv.iter().position(|word| word == flag).map(|at| argv[at + 1].clone()).unwrap();
+    let key = fs::read_to_string(after("--api-key-file")).unwrap();
+    let direct = Client::new(&format!("http://127.0.0.1:{}", after("--port"))).key(key.trim());
+    let is_fake = argv.iter().any(|word| word.ends_with("dummy.gguf"));
+    for (path, body, ..) in ways_to_generate() {
+        let answers = [direct.clone(), gateway.client()].map(|client| client.post_json(path, &body));
+        for answer in &answers {
+            assert!(answer.status() == 200 && answer.complete, "{path}: {}", answer.text());
+        }
+        let [theirs, ours] = answers;
+        if is_fake {
+            assert_eq!(ours.text(), theirs.text(), "{path} {body}");
+        } else {
+            assert_eq!(steady(&ours.text()), steady(&theirs.text()), "{path} {body}");
+        }
+    }
+}
+
+/// The lines of an answer of the real llama-server without what differs from one time to the next.
+fn steady(text: &str) -> Vec<String> {
+    fn strip(value: &mut Value) {
+        const CHANGING: [&str; 10] = [
+            "id",
+            "item_id",
+            "created",
+            "created_at",
+            "completed_at",
+            "timings",
+            "usage",
+            "id_slot",
+            "generation_settings",
+            "tokens_cached",
+        ];
+        match value {
+            Value::Object(fields) => {
+                fields.retain(|name, _| !CHANGING.contains(&name.as_str()));
+                fields.values_mut().for_each(strip);
+            }
+            Value::Array(items) => items.iter_mut().for_each(strip),
+            _ => {}
+        }
+    }
+    let one = |line: &str| match serde_json::from_str(line.trim_start_matches("data: ")) {
+        Ok(mut value) => {
+            strip(&mut value);
+            value.to_string()
+        }
+        Err(_) => line.to_owned(),
+    };
+    text.split('\n').map(one).collect()
+}
+
+fn chat(stream: bool) -> Value {
+    json!({"messages": [{"role": "user", "content": "one two three"}], "stream": stream})
+}
+
+#[test]
+fn a_stream_that_the_client_leaves_counts_the_tokens_that_came() {
+    let gateway = scripted(json!({"hold_mid_stream": {"after_frames": 3}}));
+    let mut stream = gateway.client().header("X-Request-Id", "left").stream("/v1/chat/completions", &chat(true));
+    for _ in 0..3 {
+        stream.next_event().expect("three events come");
+    }
+    drop(stream);
+    let line = line(&gateway, "left");
+    assert_eq!((&*line["code"], &*line["prompt_tokens"], &*line["completion_tokens"]), ("client_closed", "-", "3"));
+    let series = series(&gateway);
+    assert_eq!(tokens(&series, "completion", "dummy", "user"), 3);
+    assert_eq!(series["llamagate_inter_token_seconds_count{model=\"dummy\"}"], 2.0);
+}
+
+#[test]
+fn a_stream_that_is_cut_counts_the_tokens_that_came() {
+    let gateway = scripted(json!({"reset_mid_stream": {"after_frames": 2}}));
+    let mut stream = gateway
+        .client()
+        .header("X-Request-Id", "cut")
+        .stream("/v1/messages", &with(chat(true), json!({"max_tokens": 9})));
+    stream.events();
+    let line = line(&gateway, "cut");
+    assert_eq!((&*line["code"], &*line["prompt_tokens"], &*line["completion_tokens"]), ("backend_error", "4", "2"));
+}
+
+#[test]
+fn an_answer_whose_client_leaves_before_it_comes_costs_nothing() {
+    let gateway = scripted(json!({"hold_requests": ["*"]}));
+    let client = gateway.client().header("X-Request-Id", "gone");
+    let waiting = client.begin("POST", "/v1/chat/completions", chat(false).to_string().as_bytes()).unwrap();
+    gateway.journal().wait_for_requests("/v1/chat/completions", 1);
+    drop(waiting);
+    let line = line(&gateway, "gone");
+    assert_eq!((&*line["status"], &*line["prompt_tokens"], &*line["completion_tokens"]), ("499", "-", "-"));
+}
+
+#[test]
+fn every_refusal_has_a_line() {
+    let gateway = scripted(json!({}));
+    let id = |client: Client, id: &str| client.header("X-Request-Id", id);
+    id(gateway.anonymous(), "nobody").post_json("/v1/chat/completions?q=secret", &chat(false));
+    id(gateway.client(), "nowhere").get("/nothing/here?q=secret");
+    id(gateway.client(), "not-admin").get("/slots");
+    for (request, path, key, status, code) in [
+        ("nobody", "/v1/chat/completions", "-", "401", "missing_api_key"),
+        ("nowhere", "/nothing/here", "-", "404", "route_not_found"),
+        ("not-admin", "/slots", "-", "403", "scope_required"),
+    ] {
+        let line = line(&gateway, request);
+        let found = (&*line["path"], &*line["key"], &*line["status"], &*line["code"], &*line["prompt_tokens"]);
+        assert_eq!(found, (path, key, status, code, "-"));
+        assert_eq!(line["completion_tokens"], "-");
+    }
+}
+
+#[test]
+fn a_line_of_json_has_the_counts_as_numbers() {
+    let gateway = Gateway::builder().without_keys().set("LOG_FORMAT", "json").start();
+    gateway.wait_ready();
+    gateway.anonymous().header("X-Request-Id", "as-json").post_json("/v1/chat/completions", &chat(false));
+    let folder = gateway.data_dir().join("logs/access");
+    let line = eventually_some("a line", SOON, || {
+        let name = fs::read_to_string(folder.join("latest.txt")).ok()?;
+        assert!(
+            name.contains("_access_") && name.as_bytes()[..8].iter().all(u8::is_ascii_digit),
+            "a file a day: {name}"
+        );
+        let text = fs::read_to_string(folder.join(name.trim())).ok()?;
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.into_iter().find(|line| line["request_id"] == "as-json")
+    });
+    assert_eq!(
+        (&line["prompt_tokens"], &line["completion_tokens"], &line["key_id"]),
+        (&json!(4), &json!(8), &json!(null))
+    );
+    assert!(line["total_ms"].as_f64() > Some(0.0), "{line}");
+    assert_eq!(tokens(&series(&gateway), "completion", "dummy", "none"), 8);
+}
+
+#[test]
+fn a_thousand_paths_keys_and_models_make_no_new_series() {
+    let gateway = scripted(json!({}));
+    let mut connection = RawClient::connect(gateway.url());
+    let mut ask = |path: &str, key: &str, model: &str| {
+        let body = json!({"messages": [], "max_tokens": 1, "model": model}).to_string();
+        let client = Client::new(gateway.url()).header("X-API-Key", key);
+        connection.write(&client.request("POST", path, body.as_bytes())).unwrap();
+        connection.read_response().unwrap().status()
+    };
+    let mut round = |n: usize| {
+        assert_eq!(ask(&format!("/path-{n}/v1/chat/completions"), USER, "m"), 404);
+        assert_eq!(ask("/v1/chat/completions", &format!("unknown-key-{n:04}"), "m"), 401);
+        assert_eq!(ask("/v1/chat/completions", USER, &format!("model-{n}")), 200);
+    };
+    let names = || series(&gateway).into_keys().collect::<BTreeSet<_>>();
+    let requests = |status: u16| {
+        let all = series(&gateway);
+        let of =
+            |name: &&String| name.starts_with("llamagate_requests_total") && name.contains(&format!("\"{status}\""));
+        all.keys().filter(of).map(|name| all[name]).sum::<f64>()
+    };
+    round(0);
+    eventually("the first are counted", SOON, || requests(200) >= 1.0);
+    let before = names();
+    (1..1000).for_each(&mut round);
+    eventually("all are counted", SOON, || requests(200) == 1000.0);
+    assert_eq!(names(), before);
+    assert_eq!((requests(401), requests(404)), (1000.0, 1000.0));
+    let other = "llamagate_requests_total{model=\"other\",route=\"other\",status=\"404\"}";
+    assert_eq!(series(&gateway)[other], 1000.0);
+}
+
+#[test]
+fn every_metric_that_is_promised_is_there() {
+    let gateway = scripted(json!({}));
+    gateway.anonymous().post_json("/v1/chat/completions", &chat(false));
+    gateway.client().header("X-Request-Id", "good").post_json("/v1/chat/completions", &chat(false));
+    assert_eq!(line(&gateway, "good")["status"], "200");
+    let text = gateway.health().header("Accept", "text/plain").get("/metrics").text();
+    for (kind, names) in [
+        (
+            "counter",
+            "gateway_requests_total gateway_requests_success_total gateway_requests_error_total \
+             gateway_requests_authenticated_total gateway_requests_unauthorized_total gateway_bytes_sent_total \
+             gateway_queue_rejections_total gateway_queue_wait_seconds_total llamagate_requests_total \
+             llamagate_refusals_total llamagate_prompt_tokens_total llamagate_completion_tokens_total \
+             llamagate_key_requests_total llamagate_worker_restarts_total",
+        ),
+        (
+            "gauge",
+            "gateway_requests_active gateway_queue_depth gateway_uptime_seconds llamagate_worker_state \
+             llamagate_workers_ready llamagate_model_load_seconds llamagate_build_info",
+        ),
+        (
+            "histogram",
+            "llamagate_request_seconds llamagate_queue_seconds llamagate_time_to_first_byte_seconds \
+             llamagate_inter_token_seconds",
+        ),
+    ] {
+        for name in names.split_whitespace() {
+            assert!(text.contains(&format!("# TYPE {name} {kind}\n")), "{name} is no {kind} in {text}");
+        }
+    }
+    assert!(text.contains("llamagate_request_seconds_bucket{le=\"600.0\""), "{text}");
+    assert!(text.contains("llamagate_inter_token_seconds_bucket{le=\"0.001\""), "{text}");
+    assert!(text.contains("llamagate_inter_token_seconds_bucket{le=\"5.0\""), "{text}");
+}
