@@ -16,7 +16,7 @@ use http::request::Parts;
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::{HttpConnector, capture_connection};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -70,10 +70,11 @@ impl Forwarder {
         record: Record,
     ) -> Result<Response<Answer>, (Refusal, Box<Record>)> {
         let deadline = Instant::now() + self.request_timeout;
-        let request = match upstream_request(parts, request_id, body, &lease) {
+        let mut request = match upstream_request(parts, request_id, body, &lease) {
             Ok(request) => request,
             Err(error) => return Err((Refusal::BadRequest(error.to_string()), Box::new(record))),
         };
+        let connection = capture_connection(&mut request);
         let answer = tokio::select! {
             answer = tokio::time::timeout_at(deadline, self.client.request(request)) => answer,
             () = self.cut.cancelled() => {
@@ -96,6 +97,12 @@ impl Forwarder {
         headers::for_client(&mut head.headers);
         head.version = Version::default();
         let form = form_of(&head.headers);
+        // llama-server announces keep-alive and closes after each stream nevertheless. Nobody else may meet that.
+        if form == Form::Stream
+            && let Some(connection) = &*connection.connection_metadata()
+        {
+            connection.poison();
+        }
         let silence = (form == Form::Stream).then_some(self.stream_idle_timeout);
         let patience = Patience { deadline, silence, cut: self.cut.clone().cancelled_owned() };
         let mut record = record;

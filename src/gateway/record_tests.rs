@@ -33,7 +33,7 @@ fn house() -> House {
         log_dir: folder.path().to_owned(),
         log_name: "llama".to_owned(),
         worker_type: None,
-        log_keep: NonZeroUsize::MIN.into(),
+        log_keep: NonZeroUsize::MIN,
         instance_id: "test".to_owned(),
     };
     let (access, writer) = AccessLog::open(&logs);

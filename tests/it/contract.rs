@@ -61,6 +61,16 @@ contract! {
         assert!(stream.is_complete());
     }
 
+    a_request_right_after_a_stream_never_meets_its_connection(gateway) {
+        // llama-server announces keep-alive and closes after each stream nevertheless.
+        for _ in 0..100 {
+            let mut stream = gateway.client().stream("/v1/chat/completions", &chat(true));
+            assert!(stream.events().last().is_some_and(|event| event.is_done()));
+            let answer = gateway.client().post_json("/v1/chat/completions", &chat(false));
+            assert_eq!(answer.status(), 200, "{}", answer.text());
+        }
+    }
+
     a_completion_and_the_helpers_are_passed_on(gateway) {
         let client = gateway.client();
         let answer = client.post_json("/completion", &json!({"prompt": "a", "n_predict": 2}));

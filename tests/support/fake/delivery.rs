@@ -43,8 +43,9 @@ pub(super) async fn deliver(
             head.line("X-Accel-Buffering: no");
             head.line("Transfer-Encoding: chunked");
             writer.write(&head.bytes()).await?;
-            let afterwards = stream(server, frames, writer).await?;
-            Ok(if head.closes { Afterwards::Close } else { afterwards })
+            stream(server, frames, writer).await?;
+            // llama-server does so after every stream, whatever its head has announced.
+            Ok(Afterwards::Close)
         }
         Content::Whole(body) => {
             if needs_slot {
@@ -79,7 +80,7 @@ async fn whole(
     Ok(if broken || head.closes { Afterwards::Close } else { Afterwards::KeepAlive })
 }
 
-async fn stream(server: &Server, frames: Frames, writer: &mut Writer) -> io::Result<Afterwards> {
+async fn stream(server: &Server, frames: Frames, writer: &mut Writer) -> io::Result<()> {
     let script = &server.script;
     for (written, frame) in (0u64..).zip(frames) {
         let due = |fault: Option<u64>| fault == Some(written);
@@ -95,26 +96,26 @@ async fn stream(server: &Server, frames: Frames, writer: &mut Writer) -> io::Res
         }
         if due(script.reset_mid_stream.map(|reset| reset.after_frames)) {
             writer.reset_on_close()?;
-            return Ok(Afterwards::Close);
+            return Ok(());
         }
         if due(script.error_mid_stream.map(|error| error.after_frames)) {
             let event = r#"data: {"error":{"code":500,"message":"Compute error.","type":"server_error"}}"#;
             writer.chunk(format!("{event}\n\n").as_bytes()).await?;
             writer.last_chunk().await?;
-            return Ok(Afterwards::KeepAlive);
+            return Ok(());
         }
         if let Some(truncate) = script.truncate_mid_stream.filter(|truncate| truncate.after_frames == written) {
             if truncate.end_chunk {
                 writer.last_chunk().await?;
             }
-            return Ok(Afterwards::Close);
+            return Ok(());
         }
         writer.chunk(frame.as_bytes()).await?;
         server.counters.decodes.fetch_add(1, Ordering::Relaxed);
         pause(script.between_frames()).await;
     }
     writer.last_chunk().await?;
-    Ok(Afterwards::KeepAlive)
+    Ok(())
 }
 
 async fn pause(time: Duration) {
