@@ -10,7 +10,7 @@ mod scan;
 
 use super::sse::Ending;
 use crate::settings::bounds::EVENT_HEAD;
-use memchr::{memchr, memmem};
+use memchr::{memchr, memchr_iter, memmem};
 pub(super) use scan::Counts;
 use scan::{Report, Scanner};
 use std::sync::LazyLock;
@@ -104,10 +104,10 @@ impl Stream {
     fn read(&mut self, mut bytes: &[u8], scanner: &mut Scanner) {
         while !bytes.is_empty() {
             // Nearly all events come whole and tell nothing of tokens.
-            let whole = if self.head.is_empty() { memmem::find(bytes, b"\n\n") } else { None };
+            let whole = if self.head.is_empty() { end_of_event(bytes) } else { None };
             bytes = match whole {
                 Some(end) => {
-                    let (event, rest) = bytes.split_at(end + 2);
+                    let (event, rest) = bytes.split_at(end);
                     let mut report = Report::default();
                     if tells(self.ending, event) {
                         *scanner = Scanner::new();
@@ -222,6 +222,11 @@ impl Kind {
             (Some(_), Some(_)) => Self::Between,
         }
     }
+}
+
+/// The place behind the first empty line.
+fn end_of_event(bytes: &[u8]) -> Option<usize> {
+    memchr_iter(b'\n', bytes).find(|at| bytes.get(at + 1) == Some(&b'\n')).map(|at| at + 2)
 }
 
 fn first_line(event: &[u8]) -> &[u8] {
