@@ -160,6 +160,7 @@ impl Gateway {
         let mut caller = stage!(record, self.gatekeeper.admit(&parts.headers, route, client));
         record.comes_from(caller.key_id());
         *meter = caller.meter().cloned();
+        record.charge = caller.meter().map(|meter| Box::new(meter.clone()) as _);
         if let Target::Gateway(local) = route.target {
             let answer = stage!(record, (self.local)(local, &parts).await);
             record.status = Some(answer.status());

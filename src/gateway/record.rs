@@ -3,6 +3,7 @@
 //! Whatever ends a request (its last byte, a refusal, a client that leaves, a panic) drops the record, and the drop
 //! writes the access-log line and the metrics. Nobody closes it by hand.
 
+use super::rate::Meter;
 use super::route::Route;
 use super::usage::{Counts, Tally};
 use crate::telemetry::access::{AccessLog, Entry};
@@ -25,6 +26,12 @@ pub(super) trait Charge: Send + Sync {
     /// Takes the tokens of one request, prompt and answer together. Called once, when it is over, and not at all where
     /// no token is known.
     fn spend(&self, tokens: u64);
+}
+
+impl Charge for Meter {
+    fn spend(&self, tokens: u64) {
+        Meter::spend(self, tokens);
+    }
 }
 
 /// The status of a request whose client left before an answer began; nginx's number for it.
@@ -68,7 +75,7 @@ pub(super) struct Record {
     /// When a piece with text came last.
     last_text: Option<Instant>,
     /// Who pays for the tokens.
-    pub(super) charge: Option<Arc<dyn Charge>>,
+    pub(super) charge: Option<Box<dyn Charge>>,
 }
 
 impl Record {

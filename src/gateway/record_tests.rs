@@ -12,7 +12,7 @@ use std::sync::Mutex;
 #[derive(Default)]
 struct Stub(Mutex<Vec<u64>>);
 
-impl Charge for Stub {
+impl Charge for Arc<Stub> {
     fn spend(&self, tokens: u64) {
         self.0.lock().unwrap().push(tokens);
     }
@@ -50,7 +50,7 @@ impl House {
         record.counted = true;
         record.comes_from(key);
         record.is_for("m");
-        record.charge = Some(Arc::<Stub>::clone(&self.stub));
+        record.charge = Some(Box::new(Arc::clone(&self.stub)));
         record.queued = Some(Duration::ZERO);
         record.is_answered(StatusCode::from_u16(status).unwrap(), route, form);
         for piece in pieces {
