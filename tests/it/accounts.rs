@@ -314,6 +314,22 @@ fn the_tokens_of_an_answer_are_taken_from_the_budget_of_its_key() {
 }
 
 #[test]
+fn a_stream_that_the_client_leaves_is_paid_for_too() {
+    let keys = format!("thrifty:{USER}:100000 tokens_per_minute=3\n");
+    let script = json!({"hold_mid_stream": {"after_frames": 3}});
+    let gateway = Gateway::builder().script(script).keys(&keys).start();
+    gateway.wait_ready();
+    let mut stream = gateway.client().header("X-Request-Id", "left").stream("/v1/chat/completions", &chat(true));
+    for _ in 0..3 {
+        stream.next_event().expect("three events come");
+    }
+    drop(stream);
+    assert_eq!(line(&gateway, "left")["completion_tokens"], "3");
+    let answer = gateway.client().post_json("/v1/chat/completions", &chat(false));
+    assert_eq!((answer.status(), answer.json()["error"]["code"].as_str()), (429, Some("rate_limit_exceeded")));
+}
+
+#[test]
 fn every_refusal_has_a_line() {
     let gateway = scripted(json!({}));
     let id = |client: Client, id: &str| client.header("X-Request-Id", id);
