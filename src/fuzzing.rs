@@ -4,6 +4,7 @@
 //! on inputs of proptest, so that every test run checks them a little. Built for tests alone.
 
 use crate::gateway::cors::Cors;
+use crate::gateway::head::{Framing, HeadLimits, check_in_two};
 use crate::keys::parse::{Entry, KeyFile, parse};
 use crate::keys::secret::Stored;
 use crate::keys::{Key, edit};
@@ -118,6 +119,43 @@ fn check_headers(origins: &Origins, origin: Option<&HeaderValue>, headers: &Head
     }
 }
 
+/// The head of a request: the verdict does not depend on the pieces in which it comes, and what passes is within every
+/// limit and can be read in one way only. The first byte says where the head is cut.
+pub fn request_head(data: &[u8]) {
+    let Some((cut, raw)) = data.split_first() else { return };
+    let limits = HeadLimits::USUAL;
+    let whole = check_in_two(raw, 0, &limits);
+    assert_eq!(check_in_two(raw, usize::from(*cut), &limits), whole, "pieces do not matter");
+    let Ok(Some((length, framing))) = whole else { return };
+    let head = &raw[..length];
+    assert!(length <= limits.size() && head.ends_with(b"\r\n\r\n"));
+    let text = String::from_utf8_lossy(head);
+    assert_eq!(text.matches('\n').count(), text.matches("\r\n").count(), "no line ends with LF alone");
+    assert_eq!(text.matches('\r').count(), text.matches("\r\n").count(), "nor is there a CR that ends none");
+    let mut lines = text.trim_start_matches("\r\n").trim_end_matches("\r\n").split("\r\n");
+    assert!(lines.next().is_some_and(|line| line.len() <= 8192 && line.split(' ').count() == 3));
+    let headers: Vec<(String, &str)> = lines
+        .map(|line| {
+            // Reading lossily makes a byte three at most.
+            assert!(line.len() <= 3 * 8192);
+            let (name, value) = line.split_once(':').unwrap_or_else(|| panic!("no colon in {line:?}"));
+            (name.to_ascii_lowercase(), value.trim_matches([' ', '\t']))
+        })
+        .collect();
+    assert!(headers.len() <= limits.headers());
+    let values = |wanted: &str| headers.iter().filter(|(name, _)| name == wanted).map(|(_, value)| *value).collect();
+    let (lengths, codings): (Vec<&str>, Vec<&str>) = (values("content-length"), values("transfer-encoding"));
+    assert!(values("host").len() <= 1);
+    match framing {
+        Framing::Chunked => assert!(lengths.is_empty() && codings.len() == 1),
+        Framing::Length(length) => {
+            assert!(codings.is_empty() && !lengths.is_empty());
+            assert!(lengths.iter().all(|value| value.parse() == Ok(length)), "{lengths:?} is {length}");
+        }
+        Framing::None => assert!(codings.is_empty() && lengths.iter().all(|value| value.parse() == Ok(0_u64))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -143,6 +181,23 @@ mod tests {
         #[test]
         fn key_files_that_look_like_some(text in lines()) {
             key_file(text.as_bytes());
+        }
+
+        #[test]
+        fn heads_of_any_bytes(data in proptest::collection::vec(any::<u8>(), 0..200)) {
+            request_head(&data);
+        }
+
+        #[test]
+        fn heads_that_look_like_some(
+            cut: u8,
+            lines in proptest::collection::vec(
+                "(Host: a|content-length: [0-2]{1,2}|Transfer-Encoding: (chunked|gzip)|X: [ -~]{0,9}| f|[a-z ]{1,3}:)\r?",
+                0..6,
+            ),
+        ) {
+            let head = format!("GET / HTTP/1.1\r\nHost: h\r\n{}\n\r\n", lines.join("\n"));
+            request_head(&[&[cut], head.as_bytes()].concat());
         }
 
         #[test]

@@ -19,7 +19,7 @@ pub struct HeadLimits {
 
 /// What follows a head (RFC 9112, section 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Framing {
+pub(crate) enum Framing {
     None,
     /// So many bytes; never 0.
     Length(u64),
@@ -66,8 +66,8 @@ fn bad(why: &str) -> Refusal {
 
 impl HeadLimits {
     /// What they are unless set otherwise.
-    #[cfg(test)]
-    pub(super) const USUAL: Self = Self { request_line: 8192, header_line: 8192, headers: 64 };
+    #[cfg(any(test, feature = "test-support"))]
+    pub(crate) const USUAL: Self = Self { request_line: 8192, header_line: 8192, headers: 64 };
 
     /// The limits that the settings give.
     pub fn new(limits: &Limits) -> Self {
@@ -79,12 +79,12 @@ impl HeadLimits {
     }
 
     /// Most bytes of a whole head.
-    pub(super) fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         HEAD_SIZE.max(self.request_line.saturating_add(self.header_line))
     }
 
     /// Most header lines.
-    pub(super) fn headers(&self) -> usize {
+    pub(crate) fn headers(&self) -> usize {
         self.headers
     }
 
@@ -120,11 +120,22 @@ impl HeadLimits {
     }
 }
 
+/// Checks a head that comes in two pieces, the first of which ends at `cut`. None: it is incomplete.
+#[cfg(any(test, feature = "test-support"))]
+pub(crate) fn check_in_two(raw: &[u8], cut: usize, limits: &HeadLimits) -> Result<Option<(usize, Framing)>, Refusal> {
+    let mut scan = Scan::default();
+    let found = match scan.advance(&raw[..cut.min(raw.len())], limits)? {
+        None => scan.advance(raw, limits)?,
+        found => found,
+    };
+    Ok(found.map(|found| (found.length, found.framing)))
+}
+
 /// Checks a head that is there as a whole.
 #[cfg(test)]
 pub(super) fn check(raw: &[u8], limits: &HeadLimits) -> Result<Framing, Refusal> {
-    let found = Scan::default().advance(raw, limits)?;
-    found.map(|found| found.framing).ok_or_else(|| bad("the head is incomplete"))
+    let found = check_in_two(raw, 0, limits)?;
+    found.map(|(_, framing)| framing).ok_or_else(|| bad("the head is incomplete"))
 }
 
 impl Scan {

@@ -9,7 +9,7 @@ pub(crate) mod cors;
 mod farewell;
 mod forward;
 mod guesses;
-mod head;
+pub(crate) mod head;
 mod headers;
 mod heartbeat;
 mod limits;
