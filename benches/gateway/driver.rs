@@ -7,6 +7,7 @@ use super::lane::{Event, Lane};
 use super::measure::{self, CpuTimes, Machine};
 use super::plan::{Flow, Outcome, Plan, Quantiles, Tally};
 use super::poller::Poller;
+use super::traffic::DELTAS;
 use hdrhistogram::Histogram;
 use std::io::Read;
 use std::time::{Duration, Instant};
@@ -198,8 +199,7 @@ impl<'a> Driver<'a> {
             Event::Frames(frames) => {
                 if flow.ask.stream {
                     if in_window {
-                        tally.frames += *frames as u64;
-                        tally.merged += *frames as u64 - 1;
+                        count_frames(tally, lane.frames, *frames);
                     }
                     if let Some(last) = current.last_frame.replace(now)
                         && counts
@@ -215,10 +215,10 @@ impl<'a> Driver<'a> {
                 }
                 return false;
             }
-            Event::Answered(200) => {
+            Event::Answered(200, frames) => {
                 tally.finished += u64::from(in_window);
                 if flow.ask.stream && in_window {
-                    tally.frames += 3;
+                    count_frames(tally, lane.frames, *frames);
                 }
                 if counts {
                     tally.good += 1;
@@ -226,7 +226,7 @@ impl<'a> Driver<'a> {
                     record(&mut times.first, current.first.unwrap_or(now) - intended);
                 }
             }
-            Event::Answered(status) => {
+            Event::Answered(status, _) => {
                 tally.finished_refusals += u64::from(in_window);
                 if counts {
                     *tally.refused.entry(*status).or_default() += 1;
@@ -291,9 +291,19 @@ impl Progress<'_> {
 
 impl Times {
     fn new() -> Self {
-        let new = || Histogram::new_with_bounds(1, 600_000_000_000, 3).expect("bounds");
-        Self { latency: new(), first: new(), gap: new(), refusal: new(), late: new() }
+        let new = |digits| Histogram::new_with_bounds(1, 600_000_000_000, digits).expect("bounds");
+        // Gaps are long, and it is a microsecond of difference that matters.
+        Self { latency: new(3), first: new(3), gap: new(5), refusal: new(3), late: new(3) }
     }
+}
+
+/// Counts the frames that arrived together, of an answer that has so many by now. The last three are sent as one.
+fn count_frames(tally: &mut Tally, now: usize, new: usize) {
+    let sent_alone = |frames: usize| frames.min(DELTAS);
+    let end = usize::from(now > DELTAS && now - new <= DELTAS);
+    let apart = sent_alone(now) - sent_alone(now - new) + end;
+    tally.frames += new as u64;
+    tally.merged += apart.saturating_sub(1) as u64;
 }
 
 fn idle_again(flows: &mut [Progress<'_>], lanes: &[(usize, Lane)], number: usize) {

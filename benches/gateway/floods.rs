@@ -41,11 +41,14 @@ pub(crate) fn measure(options: &Options, builds: &Builds, report: &mut Report) {
             found[at].push((cost, (p99(&turns[at]) / p99(&turns[0]) - 1.0) * 100.0));
             let latency = mean(&turns[at], |outcome| outcome.flows[1].refusal.p99);
             report.note(PART, &format!("{status} answered within, p99, µs"), latency);
+            let reconnects = turns[at].iter().map(|outcome| outcome.flows[1].reconnects).sum::<u64>();
+            report.note(PART, &format!("{status}: connections closed by the gateway in the last round"), reconnects);
         }
         for outcome in turns.iter().flatten().filter(|outcome| outcome.flows[0].failures() > 0) {
             report.note(PART, "good requests that failed", outcome.flows[0].failures());
         }
     }
+    at_full_load(&gateway, options, report);
     for (at, status) in [(1, 401), (2, 429)] {
         let median = |of: fn(&(f64, f64)) -> f64| Spread::of(found[at].iter().map(of).collect()).map(|it| it.median);
         if let Some((cost, moved)) = median(|pair| pair.0).zip(median(|pair| pair.1)) {
@@ -61,6 +64,20 @@ fn turn(gateway: &Running, options: &Options, flood: Option<&str>) -> Outcome {
         flows.push(Flow { key: Some(key.to_owned()), ..Flow::new(Ask::json(256), 8, FLOOD) });
     }
     gateway.drive(flows, 500, options.window(0), 5_000)
+}
+
+/// Refusals without anything else, as many as go: their cost without that of waking a CPU for each.
+fn at_full_load(gateway: &Running, options: &Options, report: &mut Report) {
+    for (status, key) in [(401, "a-key-that-nobody-has"), (429, SLOW_KEY)] {
+        let flow = Flow { key: Some(key.to_owned()), ..Flow::new(Ask::json(256), 8, 0.0) };
+        let outcome = gateway.drive(vec![flow], 500, options.window(0), 5_000);
+        let tally = &outcome.flows[0];
+        if tally.refused.get(&status).copied().unwrap_or(0) * 10 > tally.intended * 9 {
+            let cost = outcome.proxy_cpu * 1e6 / tally.finished_refusals as f64;
+            report.note(PART, &format!("CPU of a {status} at full load, µs"), cost);
+            report.note(PART, &format!("{status} at full load, /s"), tally.finished_refusals as f64 / outcome.seconds);
+        }
+    }
 }
 
 /// CPU seconds a second.

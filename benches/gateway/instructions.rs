@@ -4,6 +4,7 @@
 //! N, is free of start and stop. Instructions of the kernel are not counted.
 
 use super::gateways::{self, Builds, OFF, SLOW_KEY, Setting};
+use super::options::Options;
 use super::peers;
 use super::plan::Flow;
 use super::report::Report;
@@ -30,7 +31,7 @@ struct Variant {
 }
 
 /// Counts all variants; says so and does nothing where valgrind is not there.
-pub(crate) fn measure(builds: &Builds, report: &mut Report) {
+pub(crate) fn measure(options: &Options, builds: &Builds, report: &mut Report) {
     if peers::find("valgrind").is_none() {
         println!("valgrind is not there: no instructions are counted");
         return;
@@ -56,8 +57,8 @@ pub(crate) fn measure(builds: &Builds, report: &mut Report) {
         },
     ];
     for variant in &variants {
-        let once = run(builds, variant, variant.requests);
-        let twice = run(builds, variant, variant.requests * 2);
+        let once = run(options, builds, variant, variant.requests);
+        let twice = run(options, builds, variant, variant.requests * 2);
         let each = (twice as f64 - once as f64) / variant.requests as f64 / variant.units;
         println!("{:>10.0} instructions: {}", each, variant.what);
         report.note(PART, variant.what, each.round());
@@ -65,7 +66,7 @@ pub(crate) fn measure(builds: &Builds, report: &mut Report) {
 }
 
 /// The instructions of a whole run with so many requests.
-fn run(builds: &Builds, variant: &Variant, requests: u64) -> u64 {
+fn run(options: &Options, builds: &Builds, variant: &Variant, requests: u64) -> u64 {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let counts = folder.path().join("callgrind.out");
     let file = format!("--callgrind-out-file={}", counts.display());
@@ -85,6 +86,10 @@ fn run(builds: &Builds, variant: &Variant, requests: u64) -> u64 {
         done += tally.good + tally.refused.values().sum::<u64>();
     }
     gateway.stop();
+    if let Some(folder) = &options.counts {
+        let name = format!("{} x {requests}.callgrind", variant.what);
+        fs::copy(&counts, folder.join(name)).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    }
     total(&counts)
 }
 

@@ -49,8 +49,8 @@ enum Reading {
 pub(crate) enum Event {
     /// Frames of a stream or bytes of an answer arrived: so many frames are complete now that were not before.
     Frames(usize),
-    /// The answer is complete, with this status.
-    Answered(u16),
+    /// The answer is complete, with this status and so many more frames.
+    Answered(u16, usize),
     /// It went wrong.
     Failed(&'static str),
 }
@@ -147,7 +147,7 @@ impl Lane {
             Err(reason) => Some(Event::Failed(reason)),
             Ok(()) if self.reading == Reading::Done => Some(match self.status {
                 200 if !self.is_good || self.body != self.answer.bytes.len() => Event::Failed("other bytes"),
-                status => Event::Answered(status),
+                status => Event::Answered(status, self.frames - before),
             }),
             Ok(()) => Some(Event::Frames(self.frames - before)),
         }

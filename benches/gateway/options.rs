@@ -13,7 +13,7 @@ pub(crate) struct Options {
     /// Length of a turn in seconds, warm-up left out.
     #[arg(long, default_value_t = 5.0)]
     pub(crate) seconds: f64,
-    /// Only these parts, by the beginning of their names: `W1,W5,memory`.
+    /// Only these parts: `W1-max,W5,memory`; `W5` is all of `W5-1`, `W5-32` and `W5-256`.
     #[arg(long, value_delimiter = ',')]
     pub(crate) only: Vec<String>,
     /// Only these contenders: `on,nginx`. The direct connection is always there.
@@ -34,15 +34,22 @@ pub(crate) struct Options {
     /// Instead: instructions for each request, with callgrind.
     #[arg(long)]
     pub(crate) instructions: bool,
+    /// With --instructions: keep callgrind's files in this folder, for callgrind_annotate.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) counts: Option<PathBuf>,
     /// Cargo says this.
     #[arg(long, hide = true)]
     bench: bool,
 }
 
 impl Options {
-    /// Whether a part of this name is wanted.
+    /// Whether a part of this name is wanted: `W1` is all of `W1-c1`, `W1-c8`, `W1-max`, and not `W10`.
     pub(crate) fn wants(&self, part: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|only| part.to_lowercase().starts_with(&only.to_lowercase()))
+        let part = part.to_lowercase();
+        let is_it = |only: &String| {
+            part.strip_prefix(&only.to_lowercase()).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+        };
+        self.only.is_empty() || self.only.iter().any(is_it)
     }
 
     /// Whether a contender of this name is wanted.

@@ -119,6 +119,7 @@ fn haproxy(address: SocketAddr, upstream: SocketAddr) -> String {
 defaults
   mode http
   option http-keep-alive
+  option http-no-delay
   http-reuse always
   timeout connect 5s
   timeout client 300s

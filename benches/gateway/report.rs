@@ -4,7 +4,7 @@ use super::options::Options;
 use super::peers::Peer;
 use super::rounds::AGAIN;
 use super::workloads::{self, Reading};
-use super::{measure, statistics::Spread};
+use super::{measure, statistics::Spread, targets};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -136,10 +136,7 @@ impl Report {
                 println!("| {name} | {value} |");
             }
         }
-        println!("\n### Targets\n\n| | target | found | |\n|---|---:|---:|---|");
-        for target in super::targets::all(self) {
-            println!("{}", target.row());
-        }
+        targets::print(self);
     }
 
     /// The most CPUs that other processes used during a turn.
@@ -177,6 +174,10 @@ impl Report {
             if median(contender, "rps").is_some_and(|rps| rps > 0.9 * ceiling) {
                 flags += " (mock-bound)";
             }
+            // Somebody else had its CPU, or the driver could not keep it busy.
+            if median(contender, "proxy load").is_some_and(|load| load < 0.9) {
+                flags += " (CPU not full)";
+            }
         }
         let is_open = workloads::ALL.iter().any(|it| it.name == workload && it.rate > 0.0);
         if is_open && median(contender, "late p99").is_some_and(|late| late > 1_000.0) {
@@ -195,7 +196,7 @@ impl Report {
             "about": self.about,
             "measured": measured.collect::<Vec<_>>(),
             "facts": self.facts,
-            "targets": super::targets::all(self).iter().map(|target| target.json()).collect::<Vec<_>>(),
+            "targets": targets::all(self).iter().map(|target| target.json()).collect::<Vec<_>>(),
         });
         let path = options.json.clone().unwrap_or_else(|| self.default_path());
         let text = serde_json::to_string_pretty(&whole).expect("JSON");

@@ -31,7 +31,7 @@ pub(crate) fn play() {
     println!("{}", measure::machine());
     if options.instructions || options.soak.is_some() {
         if options.instructions {
-            instructions::measure(&builds, &mut report);
+            instructions::measure(&options, &builds, &mut report);
         }
         if let Some(minutes) = options.soak {
             soak::measure(minutes, &options, &builds, &mut report);
