@@ -140,6 +140,9 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
+        if cfg!(feature = "bare") {
+            return;
+        }
         let total = self.started.elapsed();
         let status = self.status.map_or(CLIENT_CLOSED, |status| status.as_u16());
         if !self.complete && self.code.is_none() {

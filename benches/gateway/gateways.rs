@@ -1,0 +1,109 @@
+//! The gateway as a contender: its two builds, its settings, its keys, its model file.
+
+use super::contenders::{Running, free_port};
+use super::measure;
+use super::model_file::{self, Kind};
+use super::pinned::{self, DRIVER_CPU, PROXY_CPU};
+use super::plan::Flow;
+use super::traffic::Ask;
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use tempfile::TempDir;
+
+/// The secret of a key without a limit worth the name.
+pub(crate) const KEY: &str = "benchmark-key-without-limits";
+
+/// The secret of a key that may ask sixty times a minute.
+pub(crate) const SLOW_KEY: &str = "benchmark-key-sixty-a-minute";
+
+/// The gateway's programs.
+pub(crate) struct Builds {
+    pub(crate) on: PathBuf,
+    pub(crate) bare: PathBuf,
+}
+
+impl Builds {
+    /// Builds both from the same sources, in one folder, so that they share their dependencies.
+    pub(crate) fn make() -> Self {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench");
+        let build = |name: &str, features: &[&str]| {
+            println!("building {name} ...");
+            let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+            cargo.args(["build", "--quiet", "--release", "--locked", "--bin", "llamagate"]).args(features);
+            cargo.arg("--target-dir").arg(folder.join("build")).current_dir(env!("CARGO_MANIFEST_DIR"));
+            assert!(cargo.status().expect("cargo runs").success(), "{name} cannot be built");
+            let path = folder.join(name);
+            fs::copy(folder.join("build/release/llamagate"), &path).expect("the program can be copied");
+            path
+        };
+        Self { on: build("llamagate", &[]), bare: build("llamagate-bare", &["--features", "bare"]) }
+    }
+}
+
+/// A setting, by its variable.
+pub(crate) type Setting = (&'static str, &'static str);
+
+/// What turns off everything that settings can turn off.
+pub(crate) const OFF: &[Setting] = &[("AUTH_ENABLED", "false")];
+
+/// Starts a gateway, which starts a mock of its own as its llama-server.
+pub(crate) fn start(name: &'static str, program: &Path, settings: &[Setting]) -> Running {
+    start_under(name, &[], program, settings)
+}
+
+/// Starts a gateway as an argument of another program.
+pub(crate) fn start_under(name: &'static str, outer: &[String], program: &Path, settings: &[Setting]) -> Running {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let mut command = match outer {
+        [] => pinned::command(PROXY_CPU, program),
+        [first, rest @ ..] => {
+            let mut command = pinned::command(PROXY_CPU, first);
+            command.args(rest).arg(program);
+            command
+        }
+    };
+    prepare(&mut command, &folder, address);
+    command.envs(settings.iter().copied());
+    let output = fs::File::create(folder.path().join("output")).expect("a file for its output");
+    command.stdin(Stdio::null()).stdout(output.try_clone().expect("a file")).stderr(output);
+    let mut gateway = Running::start(name, &mut command, address, folder);
+    gateway.key = Some(KEY.to_owned());
+    gateway.wait_until("it serves", |gateway| {
+        let mut flow = Flow::new(Ask::json(256), 1, 0.0);
+        flow.count = Some(1);
+        gateway.drive(vec![flow], 0, 50, 5_000).flows[0].good == 1
+    });
+    gateway.proxy = vec![gateway.pid()];
+    gateway.mock = measure::children(gateway.pid()).first().copied().expect("a gateway has its llama-server");
+    gateway
+}
+
+fn prepare(command: &mut Command, folder: &TempDir, address: SocketAddr) {
+    let data = folder.path();
+    let model = data.join("bench.gguf");
+    model_file::write(&model, Kind::Chat);
+    let keys = data.join("api_keys.txt");
+    fs::write(&keys, format!("bench:{KEY}:1000000000\nslow:{SLOW_KEY}:60\n")).expect("the key file can be written");
+    fs::set_permissions(&keys, fs::Permissions::from_mode(0o600)).expect("its mode can be set");
+    let path = |path: &Path| path.to_str().expect("temporary folders have plain names").to_owned();
+    command.arg("serve").env_clear().current_dir(data).envs([
+        ("PATH", std::env::var("PATH").unwrap_or_default()),
+        ("HOME", path(data)),
+        ("DATA_DIR", path(data)),
+        ("AUTH_KEYS_FILE", path(&keys)),
+        ("MODEL_PATH", path(&model)),
+        ("LLAMA_SERVER", path(&pinned::own_program())),
+        ("EXTRA_ARGS", format!("--mock-cpu {DRIVER_CPU}")),
+        ("HOST", address.ip().to_string()),
+        ("PORT", address.port().to_string()),
+        ("PORT_HEALTH", "0".to_owned()),
+        ("PORT_BACKEND", free_port().to_string()),
+        ("MAX_CONCURRENT_REQUESTS", "512".to_owned()),
+        ("MAX_CONNECTIONS", "4096".to_owned()),
+        ("LOG_LEVEL", "warn".to_owned()),
+    ]);
+}

@@ -1,0 +1,100 @@
+//! Instructions for each request, counted by callgrind: the same on a busy machine as on a quiet one.
+//!
+//! A gateway is run twice, with N and with 2N requests on one connection; what the second run needs more, divided by
+//! N, is free of start and stop. Instructions of the kernel are not counted.
+
+use super::gateways::{self, Builds, OFF, SLOW_KEY, Setting};
+use super::options::Options;
+use super::peers;
+use super::plan::Flow;
+use super::report::Report;
+use super::traffic::{Ask, DELTAS};
+use std::fs;
+use std::path::Path;
+
+const PART: &str = "instructions";
+
+/// Requests of the shorter run.
+const REQUESTS: u64 = 1_000;
+
+/// One thing to count.
+struct Variant {
+    what: &'static str,
+    bare: bool,
+    settings: &'static [Setting],
+    key: Option<&'static str>,
+    ask: Ask,
+    /// Requests of the shorter run.
+    requests: u64,
+    /// What one request counts for.
+    units: f64,
+}
+
+/// Counts all variants; says so and does nothing where valgrind is not there.
+pub(crate) fn measure(options: &Options, builds: &Builds, report: &mut Report) {
+    if peers::find("valgrind").is_none() {
+        println!("valgrind is not there: no instructions are counted");
+        return;
+    }
+    let json = |what, bare, settings, key| {
+        let (ask, requests) = (Ask::json(256), REQUESTS);
+        Variant { what, bare, settings, key, ask, requests, units: 1.0 }
+    };
+    let variants = [
+        json("request, features on", false, &[], None),
+        json("request, features off", true, OFF, None),
+        json("request, features off, but metrics and access log on", false, OFF, None),
+        json("401", false, &[], Some("a-key-that-nobody-has")),
+        json("request beyond a key's limit", false, &[], Some(SLOW_KEY)),
+        Variant {
+            what: "frame of a stream, features on",
+            bare: false,
+            settings: &[],
+            key: None,
+            ask: Ask::stream(0),
+            requests: 50,
+            units: DELTAS as f64 + 3.0,
+        },
+    ];
+    for variant in &variants {
+        let once = run(options, builds, variant, variant.requests);
+        let twice = run(options, builds, variant, variant.requests * 2);
+        let each = (twice as f64 - once as f64) / variant.requests as f64 / variant.units;
+        println!("{:>10.0} instructions: {}", each, variant.what);
+        report.note(PART, variant.what, each.round());
+    }
+}
+
+/// The instructions of a whole run with so many requests.
+fn run(options: &Options, builds: &Builds, variant: &Variant, requests: u64) -> u64 {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let counts = folder.path().join("callgrind.out");
+    let file = format!("--callgrind-out-file={}", counts.display());
+    let valgrind = ["valgrind", "--quiet", "--tool=callgrind", &file].map(str::to_owned);
+    let program = if variant.bare { &builds.bare } else { &builds.on };
+    let mut gateway = gateways::start_under("under valgrind", &valgrind, program, variant.settings);
+    let mut flow = Flow::new(variant.ask, 1, 0.0);
+    flow.count = Some(requests);
+    flow.key = variant.key.map(str::to_owned);
+    let mut done = 0;
+    // A flow without a rate sends until its window ends; windows go on until all are sent.
+    while done < requests {
+        flow.count = Some(requests - done);
+        let outcome = gateway.drive(vec![flow.clone()], 0, 20_000, 60_000);
+        let tally = &outcome.flows[0];
+        assert_eq!(tally.failures(), 0, "{}: {:?}", variant.what, tally.failed);
+        done += tally.good + tally.refused.values().sum::<u64>();
+    }
+    gateway.stop();
+    if let Some(folder) = &options.counts {
+        let name = format!("{} x {requests}.callgrind", variant.what);
+        fs::copy(&counts, folder.join(name)).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    }
+    total(&counts)
+}
+
+fn total(counts: &Path) -> u64 {
+    let text = fs::read_to_string(counts).expect("callgrind writes its counts");
+    let line = text.lines().find_map(|line| line.strip_prefix("totals:").or_else(|| line.strip_prefix("summary:")));
+    line.and_then(|line| line.trim().parse().ok()).expect("callgrind writes a sum")
+}

@@ -1,0 +1,53 @@
+//! How much memory the gateway holds: idle, busy, with many streams open, and afterwards.
+
+use super::contenders::Running;
+use super::gateways::{self, Builds};
+use super::measure;
+use super::options::Options;
+use super::plan::{Flow, Outcome};
+use super::report::Report;
+use super::traffic::Ask;
+use std::thread::sleep;
+use std::time::Duration;
+
+const PART: &str = "memory";
+const STREAMS: usize = 256;
+const IN_FLIGHT: usize = 32;
+
+/// Each figure comes from a gateway of its own, so that none inherits another one's arena.
+pub(crate) fn measure(options: &Options, builds: &Builds, report: &mut Report) {
+    println!("memory");
+    let mib = |kib: u64| kib as f64 / 1024.0;
+    let mut gateway = gateways::start("on", &builds.on, &[]);
+    sleep(Duration::from_secs(2));
+    let idle = resident(&gateway);
+    report.note(PART, "idle, MiB", mib(idle));
+    let ask = Ask { pause: 10_000, ..Ask::json(2048) };
+    let outcome = gateway.drive(vec![Flow::new(ask, IN_FLIGHT, 0.0)], 500, options.window(3_000), 5_000);
+    report.note(PART, "32 in flight, MiB", mib(outcome.rss_peak));
+    note_failures(report, "32 in flight", &outcome);
+    sleep(Duration::from_secs(5));
+    report.note(PART, "5 s after 32 in flight, MiB", mib(resident(&gateway)));
+    gateway.stop();
+
+    let gateway = gateways::start("on", &builds.on, &[]);
+    sleep(Duration::from_secs(2));
+    let before = resident(&gateway);
+    let mut flow = Flow::new(Ask::stream(100_000), STREAMS, 0.0);
+    flow.count = Some(STREAMS as u64);
+    // All of them are open at once: a stream takes more than six seconds.
+    let outcome = gateway.drive(vec![flow], 0, 3_000, 20_000);
+    let each = outcome.rss_peak.saturating_sub(before) as f64 / STREAMS as f64;
+    report.note(PART, "each of 256 open streams, KiB", each);
+    note_failures(report, "256 streams", &outcome);
+    sleep(Duration::from_secs(5));
+    report.note(PART, "5 s after 256 streams, MiB", mib(resident(&gateway)));
+}
+
+fn resident(gateway: &Running) -> u64 {
+    measure::rss(&[gateway.pid()])
+}
+
+fn note_failures(report: &mut Report, when: &str, outcome: &Outcome) {
+    report.note(PART, &format!("failures, {when}"), outcome.flows[0].failures());
+}

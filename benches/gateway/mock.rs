@@ -1,0 +1,280 @@
+//! A llama-server that costs next to nothing: answers made beforehand, one thread, no allocation per request.
+//!
+//! It knows as much of llama-server as the gateway asks of one: its key, `/health`, `/props`. It never closes a
+//! connection by itself, which llama-server does.
+
+use super::pinned;
+use super::poller::Poller;
+use super::traffic::{Answer, Ask, TAG};
+use memchr::memmem;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+const LISTENER: usize = usize::MAX - 1;
+
+/// Runs until it is killed. Understands `--port`, `--api-key-file` and `--mock-cpu`, and takes the rest as it comes.
+pub(crate) fn play(arguments: &[String]) {
+    let value = |name: &str| arguments.iter().position(|argument| argument == name).map(|at| &arguments[at + 1]);
+    if let Some(cpu) = value("--mock-cpu") {
+        pinned::pin(cpu.parse().expect("a CPU"));
+    }
+    let port: u16 = value("--port").expect("a port").parse().expect("a port");
+    let key = value("--api-key-file").map(|file| std::fs::read_to_string(file).expect("the key file"));
+    let listener = TcpListener::bind(("127.0.0.1", port)).expect("the port is free");
+    listener.set_nonblocking(true).expect("a socket");
+    let mut server = Server {
+        poller: Poller::new(),
+        key: key.map(|key| format!("Bearer {}", key.trim())),
+        answers: HashMap::new(),
+        stream: chunks(&Answer::to(&Ask::stream(0))),
+        connections: Vec::new(),
+        alarms: BinaryHeap::new(),
+        scratch: vec![0; 256 * 1024],
+    };
+    server.poller.watch(&listener, LISTENER);
+    server.serve(&listener);
+}
+
+struct Server {
+    poller: Poller,
+    key: Option<String>,
+    /// Head and body of the answer of each size.
+    answers: HashMap<usize, Answer>,
+    /// The frames of a stream as chunks.
+    stream: Answer,
+    connections: Vec<Option<Connection>>,
+    /// When which connection goes on, and for which request; a request that is gone by then is passed over.
+    alarms: BinaryHeap<Reverse<(Instant, usize, u64)>>,
+    scratch: Vec<u8>,
+}
+
+struct Connection {
+    socket: TcpStream,
+    input: Vec<u8>,
+    output: Vec<u8>,
+    sent: usize,
+    job: Option<Job>,
+    requests: u64,
+}
+
+/// A request that is not answered to its end yet.
+struct Job {
+    ask: Ask,
+    tag: [u8; TAG],
+    started: Instant,
+    /// Frames sent so far.
+    frames: usize,
+}
+
+const STREAM_HEAD: &[u8] =
+    b"HTTP/1.1 200 OK\r\nServer: llama.cpp\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+impl Server {
+    fn serve(&mut self, listener: &TcpListener) {
+        let mut ready = Vec::new();
+        loop {
+            let until = self.alarms.peek().map(|Reverse((time, ..))| *time);
+            self.poller.wait(until, &mut ready);
+            for &token in &ready {
+                if token == LISTENER { self.accept(listener) } else { self.turn(token, true) }
+            }
+            let now = Instant::now();
+            while let Some(&Reverse((time, token, request))) = self.alarms.peek()
+                && time <= now
+            {
+                self.alarms.pop();
+                let awaited = |connection: &Connection| connection.requests == request && connection.job.is_some();
+                if self.connections[token].as_ref().is_some_and(awaited) {
+                    self.proceed(token);
+                    self.turn(token, false);
+                }
+            }
+        }
+    }
+
+    fn accept(&mut self, listener: &TcpListener) {
+        while let Ok((socket, _)) = listener.accept() {
+            socket.set_nonblocking(true).expect("a socket");
+            let _ = socket.set_nodelay(true);
+            let free = self.connections.iter().position(Option::is_none).unwrap_or(self.connections.len());
+            if free == self.connections.len() {
+                self.connections.push(None);
+            }
+            self.poller.watch(&socket, free);
+            let (input, output) = (Vec::new(), Vec::new());
+            self.connections[free] = Some(Connection { socket, input, output, sent: 0, job: None, requests: 0 });
+            self.turn(free, true);
+        }
+    }
+
+    /// Reads what is there, begins what is asked, writes what fits. Closed connections go.
+    fn turn(&mut self, token: usize, may_read: bool) {
+        let Some(connection) = &mut self.connections[token] else { return };
+        if may_read && !connection.read(&mut self.scratch) {
+            // Timers of this connection must not meet the next one of this number.
+            self.alarms.retain(|Reverse((_, of, _))| *of != token);
+            self.connections[token] = None;
+            return;
+        }
+        while self.begin(token) {}
+        if let Some(connection) = &mut self.connections[token] {
+            connection.write();
+        }
+    }
+
+    /// Takes one whole request from the input, if there is one and none is being answered.
+    fn begin(&mut self, token: usize) -> bool {
+        let Some(connection) = &mut self.connections[token] else { return false };
+        if connection.job.is_some() {
+            return false;
+        }
+        let Some(end) = memmem::find(&connection.input, b"\r\n\r\n").map(|at| at + 4) else { return false };
+        let head = &connection.input[..end];
+        let length = header(head, b"content-length").and_then(|value| value.parse::<usize>().ok()).unwrap_or(0);
+        if connection.input.len() < end + length {
+            return false;
+        }
+        connection.requests += 1;
+        let key_is_right = self.key.as_deref().is_none_or(|key| header(head, b"authorization") == Some(key));
+        let asked = Ask::read(&connection.input[end..end + length]);
+        let is_health = head.starts_with(b"GET /health");
+        connection.input.drain(..end + length);
+        if is_health || (key_is_right && asked.is_none()) {
+            connection.say("200 OK", "{\"status\":\"ok\"}");
+        } else if let Some((ask, tag)) = asked.filter(|_| key_is_right) {
+            connection.job = Some(Job { ask, tag, started: Instant::now(), frames: 0 });
+            if ask.stream {
+                connection.output.extend(STREAM_HEAD);
+                self.proceed(token);
+            } else if ask.pause == 0 {
+                self.proceed(token);
+            } else {
+                let time = Instant::now() + Duration::from_micros(ask.pause);
+                self.alarms.push(Reverse((time, token, connection.requests)));
+            }
+        } else {
+            connection.say("401 Unauthorized", "{\"error\":{\"code\":401}}");
+        }
+        true
+    }
+
+    /// The next step of the request that is being answered.
+    fn proceed(&mut self, token: usize) {
+        let Some(connection) = &mut self.connections[token] else { return };
+        let Some(job) = &mut connection.job else { return };
+        if !job.ask.stream {
+            let answer = self.answers.entry(job.ask.answer).or_insert_with(|| whole(&job.ask));
+            answer.tag(&job.tag);
+            connection.output.extend(&answer.bytes);
+            connection.job = None;
+            return;
+        }
+        self.stream.tag(&job.tag);
+        let frames = self.stream.ends.len();
+        loop {
+            let from = if job.frames == 0 { 0 } else { self.stream.ends[job.frames - 1] };
+            connection.output.extend(&self.stream.bytes[from..self.stream.ends[job.frames]]);
+            job.frames += 1;
+            if job.frames == frames {
+                connection.job = None;
+                return;
+            }
+            // The last delta, the frame with the usage and the end mark come at once, as from llama-server.
+            let is_end = job.frames + 2 >= frames;
+            if job.ask.pause > 0 && !is_end {
+                let time = job.started + Duration::from_micros(job.ask.pause) * job.frames as u32;
+                self.alarms.push(Reverse((time, token, connection.requests)));
+                return;
+            }
+            if !is_end {
+                write_now(&mut connection.socket, &mut connection.output, &mut connection.sent);
+            }
+        }
+    }
+}
+
+impl Connection {
+    /// Whether the connection is still open.
+    fn read(&mut self, scratch: &mut [u8]) -> bool {
+        loop {
+            match self.socket.read(scratch) {
+                Ok(0) => return false,
+                Ok(count) => {
+                    self.input.extend(&scratch[..count]);
+                    if count < scratch.len() {
+                        return true;
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return false,
+            }
+        }
+    }
+
+    fn write(&mut self) {
+        write_now(&mut self.socket, &mut self.output, &mut self.sent);
+    }
+
+    fn say(&mut self, status: &str, body: &str) {
+        let head = format!("HTTP/1.1 {status}\r\nServer: llama.cpp\r\nContent-Type: application/json\r\n");
+        self.output.extend(format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).bytes());
+    }
+}
+
+/// Writes what the socket takes; an error shows at the next read.
+fn write_now(socket: &mut TcpStream, output: &mut Vec<u8>, sent: &mut usize) {
+    while *sent < output.len() {
+        match socket.write(&output[*sent..]) {
+            Ok(count) => *sent += count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => return,
+        }
+    }
+    output.clear();
+    *sent = 0;
+}
+
+/// An answer with its head before it.
+fn whole(ask: &Ask) -> Answer {
+    let mut answer = Answer::to(ask);
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nServer: llama.cpp\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: {}\r\n\r\n",
+        answer.bytes.len()
+    );
+    answer.bytes.splice(0..0, head.bytes());
+    answer.tags.iter_mut().for_each(|at| *at += head.len());
+    answer
+}
+
+/// The frames of a stream, each as a chunk of its own, and the last chunk.
+fn chunks(frames: &Answer) -> Answer {
+    let mut chunks = Answer { bytes: Vec::new(), tags: Vec::new(), ends: Vec::new() };
+    let mut from = 0;
+    for &end in &frames.ends {
+        chunks.bytes.extend(format!("{:x}\r\n", end - from).bytes());
+        let moved = chunks.bytes.len();
+        let inside = frames.tags.iter().filter(|&&at| (from..end).contains(&at));
+        chunks.tags.extend(inside.map(|at| at - from + moved));
+        chunks.bytes.extend(&frames.bytes[from..end]);
+        chunks.bytes.extend(b"\r\n");
+        chunks.ends.push(chunks.bytes.len());
+        from = end;
+    }
+    chunks.bytes.extend(b"0\r\n\r\n");
+    *chunks.ends.last_mut().expect("frames") = chunks.bytes.len();
+    chunks
+}
+
+/// The value of a header; names are compared without case.
+fn header<'a>(head: &'a [u8], name: &[u8]) -> Option<&'a str> {
+    for line in head.split(|&byte| byte == b'\n') {
+        if line.len() > name.len() && line[name.len()] == b':' && line[..name.len()].eq_ignore_ascii_case(name) {
+            return std::str::from_utf8(&line[name.len() + 1..]).ok().map(str::trim);
+        }
+    }
+    None
+}

@@ -1,0 +1,221 @@
+//! What was found: medians over the rounds as a table, everything as JSON.
+
+use super::options::Options;
+use super::peers::Peer;
+use super::rounds::AGAIN;
+use super::workloads::{self, Reading};
+use super::{measure, statistics::Spread, targets};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::{fs, process::Command};
+
+/// One workload in one round: each contender's two turns.
+pub(crate) struct Measured {
+    pub(crate) workload: &'static str,
+    pub(crate) round: usize,
+    pub(crate) readings: Vec<(&'static str, Vec<Reading>)>,
+}
+
+/// Everything that a run has found.
+pub(crate) struct Report {
+    pub(crate) measured: Vec<Measured>,
+    /// What the parts beside the workloads found, by part and name.
+    pub(crate) facts: BTreeMap<String, BTreeMap<String, Value>>,
+    max_steal: f64,
+    about: Value,
+}
+
+impl Measured {
+    /// The mean of a contender's two turns.
+    pub(crate) fn mean(&self, contender: &str, name: &str) -> Option<f64> {
+        let (_, turns) = self.readings.iter().find(|(found, _)| *found == contender)?;
+        let values: Vec<f64> = turns.iter().filter_map(|turn| turn.get(name).copied()).collect();
+        (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+    }
+
+    fn steal(&self) -> f64 {
+        let turns = self.readings.iter().flat_map(|(_, turns)| turns);
+        turns.filter_map(|turn| turn.get("steal").copied()).fold(0.0, f64::max)
+    }
+}
+
+impl Report {
+    pub(crate) fn new(options: &Options) -> Self {
+        let say = |program: &str, arguments: &[&str]| {
+            let output = Command::new(program).args(arguments).output().ok()?;
+            Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        };
+        let about = json!({
+            "date": say("date", &["-u", "+%Y-%m-%dT%H:%MZ"]),
+            "machine": measure::machine(),
+            "commit": say("git", &["describe", "--always", "--dirty"]),
+            "rustc": say("rustc", &["--version"]),
+            "nginx": Peer::Nginx.version(),
+            "haproxy": Peer::Haproxy.version(),
+            "rounds": options.rounds,
+            "seconds": options.seconds,
+        });
+        Self { measured: Vec::new(), facts: BTreeMap::new(), max_steal: options.max_steal, about }
+    }
+
+    /// Notes what a part found.
+    pub(crate) fn note(&mut self, part: &str, name: &str, value: impl Into<Value>) {
+        self.facts.entry(part.to_owned()).or_default().insert(name.to_owned(), value.into());
+    }
+
+    /// A number that a part found.
+    pub(crate) fn fact(&self, part: &str, name: &str) -> Option<f64> {
+        self.facts.get(part)?.get(name)?.as_f64()
+    }
+
+    /// The rounds of a workload in which the hypervisor left the machine alone, and how many were dropped.
+    fn rounds(&self, workload: &str) -> (Vec<&Measured>, usize) {
+        let all: Vec<&Measured> = self.measured.iter().filter(|measured| measured.workload == workload).collect();
+        let kept: Vec<&Measured> = all.iter().copied().filter(|measured| measured.steal() <= self.max_steal).collect();
+        let dropped = all.len() - kept.len();
+        (kept, dropped)
+    }
+
+    /// A contender's values over the rounds.
+    pub(crate) fn value(&self, workload: &str, contender: &str, name: &str) -> Option<Spread> {
+        self.over_rounds(workload, |measured| measured.mean(contender, name))
+    }
+
+    /// The differences from another contender in the same round.
+    pub(crate) fn added(&self, workload: &str, contender: &str, to: &str, name: &str) -> Option<Spread> {
+        self.over_rounds(workload, |round| Some(round.mean(contender, name)? - round.mean(to, name)?))
+    }
+
+    /// The ratios to another contender in the same round.
+    pub(crate) fn ratio(&self, workload: &str, contender: &str, to: &str, name: &str) -> Option<Spread> {
+        self.over_rounds(workload, |round| Some(round.mean(contender, name)? / round.mean(to, name)?))
+    }
+
+    /// The sum over all turns, dropped rounds included.
+    pub(crate) fn sum(&self, workload: &str, contender: &str, name: &str) -> f64 {
+        let rounds = self.measured.iter().filter(|measured| measured.workload == workload);
+        let turns = rounds.flat_map(|measured| measured.readings.iter().filter(|(found, _)| *found == contender));
+        turns.flat_map(|(_, turns)| turns).filter_map(|turn| turn.get(name)).sum()
+    }
+
+    fn over_rounds(&self, workload: &str, value: impl Fn(&Measured) -> Option<f64>) -> Option<Spread> {
+        Spread::of(self.rounds(workload).0.into_iter().filter_map(value).filter(|value| value.is_finite()).collect())
+    }
+
+    /// Prints the tables.
+    pub(crate) fn print(&self) {
+        for workload in workloads::ALL {
+            let (kept, dropped) = self.rounds(workload.name);
+            let Some(any) = self.measured.iter().find(|measured| measured.workload == workload.name) else { continue };
+            println!("\n### {}: {}\n", workload.name, workload.title);
+            println!("{} rounds; dropped for stolen time: {dropped}\n", kept.len());
+            let columns = workload.shows.iter().map(|name| format!(" {} |", heading(name)));
+            println!("| |{} failed | others' CPUs |", columns.collect::<String>());
+            println!("|---|{}---:|---:|", "---:|".repeat(workload.shows.len()));
+            for (contender, _) in &any.readings {
+                let cells =
+                    workload.shows.iter().map(|name| format!(" {} |", self.cell(workload.name, contender, name)));
+                let cells: String = cells.collect();
+                let strangers = self.value(workload.name, contender, "strangers").map_or(0.0, |spread| spread.median);
+                let failed = self.sum(workload.name, contender, "failed");
+                println!(
+                    "| {contender}{} |{cells} {failed:.0} | {strangers:.2} |",
+                    self.flags(workload.name, contender)
+                );
+            }
+        }
+        let busiest = self.busiest();
+        if busiest > 0.1 {
+            println!("\n**Other processes used up to {busiest:.1} CPUs meanwhile: latencies are not to be trusted.**");
+        }
+        for (part, facts) in &self.facts {
+            println!("\n### {part}\n\n| | |\n|---|---:|");
+            for (name, value) in facts {
+                let value = value.as_f64().map_or_else(|| value.to_string(), |value| format!("{value:.1}"));
+                println!("| {name} | {value} |");
+            }
+        }
+        targets::print(self);
+    }
+
+    /// The most CPUs that other processes used during a turn.
+    fn busiest(&self) -> f64 {
+        let turns = self.measured.iter().flat_map(|it| &it.readings).flat_map(|(_, turns)| turns);
+        turns.filter_map(|turn| turn.get("strangers").copied()).fold(0.0, f64::max)
+    }
+
+    /// The value of the direct connection; for everybody else what is added to it, where that makes sense.
+    fn cell(&self, workload: &str, contender: &str, name: &str) -> String {
+        let is_time = !matches!(name, "cpu" | "cpu/frame" | "rps" | "merged");
+        let spread = if contender == "direct" || !is_time {
+            self.value(workload, contender, name)
+        } else {
+            self.added(workload, contender, "direct", name)
+        };
+        match spread {
+            None => "-".to_owned(),
+            Some(_) if name.starts_with("cpu") && contender.starts_with("direct") => "-".to_owned(),
+            Some(spread) if contender == "direct" || !is_time => spread.to_string(),
+            Some(spread) => {
+                let noise = self.added(workload, AGAIN, "direct", name).map_or(0.0, |noise| noise.median.abs());
+                let is_unclear = contender != AGAIN && spread.median.abs() < noise;
+                format!("{}{spread}{}", if spread.median >= 0.0 { "+" } else { "" }, if is_unclear { " ~" } else { "" })
+            }
+        }
+    }
+
+    /// What weighs on a contender's figures.
+    fn flags(&self, workload: &str, contender: &str) -> String {
+        let median = |contender: &str, name: &str| self.value(workload, contender, name).map(|spread| spread.median);
+        let mut flags = String::new();
+        if workload == "W1-max" && !contender.starts_with("direct") {
+            let ceiling = median("direct", "rps").unwrap_or(f64::MAX);
+            if median(contender, "rps").is_some_and(|rps| rps > 0.9 * ceiling) {
+                flags += " (mock-bound)";
+            }
+            // Somebody else had its CPU, or the driver could not keep it busy.
+            if median(contender, "proxy load").is_some_and(|load| load < 0.9) {
+                flags += " (CPU not full)";
+            }
+        }
+        let is_open = workloads::ALL.iter().any(|it| it.name == workload && it.rate > 0.0);
+        if is_open && median(contender, "late p99").is_some_and(|late| late > 1_000.0) {
+            flags += " (driver late)";
+        }
+        flags
+    }
+
+    /// Writes everything as JSON.
+    pub(crate) fn save(&self, options: &Options) {
+        let measured = self.measured.iter().map(|measured| {
+            let readings: BTreeMap<_, _> = measured.readings.iter().map(|(name, turns)| (*name, turns)).collect();
+            json!({ "workload": measured.workload, "round": measured.round, "steal": measured.steal(), "turns": readings })
+        });
+        let whole = json!({
+            "about": self.about,
+            "measured": measured.collect::<Vec<_>>(),
+            "facts": self.facts,
+            "targets": targets::all(self).iter().map(|target| target.json()).collect::<Vec<_>>(),
+        });
+        let path = options.json.clone().unwrap_or_else(|| self.default_path());
+        let text = serde_json::to_string_pretty(&whole).expect("JSON");
+        fs::write(&path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        println!("\nwritten: {}", path.display());
+    }
+
+    fn default_path(&self) -> PathBuf {
+        let date = self.about["date"].as_str().unwrap_or("undated").replace(':', "");
+        Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("target/bench/gateway-{date}.json"))
+    }
+}
+
+fn heading(name: &str) -> String {
+    match name {
+        "cpu" => "CPU µs/request".to_owned(),
+        "cpu/frame" => "CPU µs/frame".to_owned(),
+        "rps" => "requests/s".to_owned(),
+        "merged" => "merged frames %".to_owned(),
+        name => format!("{name} µs"),
+    }
+}

@@ -1,0 +1,80 @@
+//! What the gateway is held to, and whether it was met in this run. All are ratios or differences within one run.
+
+use super::report::Report;
+use serde_json::{Value, json};
+
+/// One thing that is promised.
+pub(crate) struct Target {
+    what: &'static str,
+    limit: f64,
+    /// Whether the limit is the least that is wanted.
+    at_least: bool,
+    found: Option<f64>,
+}
+
+impl Target {
+    fn verdict(&self) -> &'static str {
+        match self.found {
+            None => "not measured",
+            Some(found) if (found >= self.limit) == self.at_least || found == self.limit => "pass",
+            Some(_) => "MISS",
+        }
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        json!({ "what": self.what, "limit": self.limit, "found": self.found, "verdict": self.verdict() })
+    }
+
+    fn row(&self) -> String {
+        let found = self.found.map_or_else(|| "-".to_owned(), |found| format!("{found:.2}"));
+        let sign = if self.at_least { ">=" } else { "<=" };
+        format!("| {} | {sign} {} | {found} | {} |", self.what, self.limit, self.verdict())
+    }
+}
+
+/// The table of targets, where any of them was measured.
+pub(crate) fn print(report: &Report) {
+    let targets = all(report);
+    if targets.iter().all(|target| target.found.is_none()) {
+        return;
+    }
+    println!("\n### Targets\n\n| | target | found | |\n|---|---:|---:|---|");
+    for target in targets {
+        println!("{}", target.row());
+    }
+}
+
+/// All of them.
+pub(crate) fn all(report: &Report) -> Vec<Target> {
+    let most = |what, limit, found| Target { what, limit, at_least: false, found };
+    let ratio = |workload, to, name| report.ratio(workload, "on", to, name).map(|spread| spread.median);
+    let added = |workload, to, name| report.added(workload, "on", to, name).map(|spread| spread.median);
+    let has = |workload| report.value(workload, "on", "good").is_some();
+    let failed = |workload| has(workload).then(|| report.sum(workload, "on", "failed"));
+    let percent = |ratio: f64| (ratio - 1.0) * 100.0;
+    vec![
+        most("CPU per request, 256 B at c=8, times nginx", 1.3, ratio("W1-c8", "nginx", "cpu")),
+        most("features on instead of off: more CPU, %", 5.0, ratio("W1-c8", "off", "cpu").map(percent)),
+        most("features on instead of off: more latency, p50, µs", 5.0, added("W1-c1", "off", "p50")),
+        most("first byte of a stream (c=1), more than nginx, p50, µs", 100.0, added("W5-1", "nginx", "first p50")),
+        most("first byte of a stream (c=1), more than nginx, p99, µs", 250.0, added("W5-1", "nginx", "first p99")),
+        Target {
+            what: "requests/s on one core, times nginx",
+            limit: 0.75,
+            at_least: true,
+            found: ratio("W1-max", "nginx", "rps"),
+        },
+        most("failures at full load", 0.0, failed("W1-max")),
+        most("failures with 256 streams", 0.0, failed("W5-256")),
+        most("gap between frames, 256 streams, added, p50, µs", 2.0, added("W5-256", "direct", "gap p50")),
+        most("memory, idle, MiB", 8.0, report.fact("memory", "idle, MiB")),
+        most("memory, 32 in flight, MiB", 22.0, report.fact("memory", "32 in flight, MiB")),
+        most("memory for each open stream, KiB", 20.0, report.fact("memory", "each of 256 open streams, KiB")),
+        most("CPU of a 401, at 2,000/s, µs", 20.0, report.fact("W8 floods", "CPU of a 401, µs")),
+        most("CPU of a 401, at full load, µs", 20.0, report.fact("W8 floods", "CPU of a 401 at full load, µs")),
+        most("CPU of a 429, at 2,000/s, µs", 20.0, report.fact("W8 floods", "CPU of a 429, µs")),
+        most("CPU of a 429, at full load, µs", 20.0, report.fact("W8 floods", "CPU of a 429 at full load, µs")),
+        most("401 flood: good requests' p99 moves by, %", 20.0, report.fact("W8 floods", "401 flood moves p99 by, %")),
+        most("429 flood: good requests' p99 moves by, %", 20.0, report.fact("W8 floods", "429 flood moves p99 by, %")),
+    ]
+}
