@@ -125,6 +125,10 @@ pub async fn run(
         let stop = stop_rest.clone();
         tasks.spawn(async move { keys.watch(stop).await });
     }
+    {
+        let (books, stop) = (Arc::clone(&books), stop_rest.clone());
+        tasks.spawn(async move { books.access.keep_moving(&stop).await });
+    }
     tasks.spawn(report_lost_lines(Arc::clone(&books), log, stop_rest.clone()));
     let port_file = settings.listen.port_file.clone();
     if let (Some(path), Ok(address)) = (&port_file, gateway_listener.local_addr()) {
@@ -288,11 +292,11 @@ async fn report_lost_lines(books: Arc<Books>, log: LogGuard, stop: CancellationT
             () = stop.cancelled() => return,
         }
         let sources = [
-            ("_boot", &log.errors, log.dropped.dropped_lines()),
-            ("access", &books.access.errors, books.access.dropped().dropped_lines()),
+            ("_boot", &log.errors, log.dropped.dropped_lines() as u64),
+            ("access", &books.access.errors, books.access.dropped_lines()),
         ];
         for (folder, errors, dropped) in sources {
-            let lost = errors.lost().saturating_add(dropped as u64);
+            let lost = errors.lost().saturating_add(dropped);
             let gauge = books.metrics.log_lines_lost.get_or_create(&FolderLabels { folder }).clone();
             gauge.set(i64::try_from(lost).unwrap_or(i64::MAX));
             if let Some(report) = errors.report_due(jiff::Timestamp::now()) {

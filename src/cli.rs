@@ -147,7 +147,12 @@ fn serve(serve: Serve, environment: Environment) -> ExitCode {
         Err(problems) => return refuse(&problems),
     };
     tracing::info!(version = env!("CARGO_PKG_VERSION"), platform = %platform.kind, data_dir = %resolved.settings.files.data_dir.display(), "llamagate starts");
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    // One thread needs no scheduler that shares work between several.
+    let mut runtime = match std::thread::available_parallelism() {
+        Ok(one) if one.get() == 1 => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    let runtime = match runtime.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("no runtime: {error}")),
     };

@@ -19,7 +19,7 @@ const UNKNOWN: &str = "-";
 
 /// The bytes to send, from as much of the head as has come. Without books nobody keeps account: the health port.
 pub(super) fn response(raw: &[u8], refusal: &Refusal, cors: &Cors, books: Option<&Arc<Books>>) -> Bytes {
-    let (request_id, id_header) = headers::request_id_from(head::value_of(raw, X_REQUEST_ID.as_str()));
+    let request_id = headers::request_id_from(head::value_of(raw, X_REQUEST_ID.as_str()));
     let (method, path) = head::method_and_path(raw);
     let shape = Shape::of(path.unwrap_or(UNKNOWN));
     let mut response = refusal.response(shape);
@@ -28,7 +28,7 @@ pub(super) fn response(raw: &[u8], refusal: &Refusal, cors: &Cors, books: Option
     let headers = response.headers_mut();
     headers.insert(CONTENT_LENGTH, length);
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    headers.insert(X_REQUEST_ID, id_header);
+    headers.insert(X_REQUEST_ID, request_id.clone());
     let origin = head::value_of(raw, ORIGIN.as_str()).and_then(|origin| HeaderValue::from_str(origin).ok());
     cors.decorate(origin.as_ref(), headers);
     if let Some(date) = date() {

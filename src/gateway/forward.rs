@@ -13,7 +13,7 @@ use crate::settings::bounds::{RETRY_AFTER_UNKNOWN, UPSTREAM_IDLE, UPSTREAM_IDLE_
 use crate::settings::options::Limits;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::request::Parts;
-use http::uri::{Authority, Scheme};
+use http::uri::Scheme;
 use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{HttpConnector, capture_connection};
@@ -121,7 +121,7 @@ fn upstream_request(
     let endpoint = lease.endpoint();
     let mut uri = std::mem::take(&mut parts.uri).into_parts();
     uri.scheme = Some(Scheme::HTTP);
-    uri.authority = Some(Authority::try_from(endpoint.address.to_string())?);
+    uri.authority = Some(endpoint.authority.clone());
     headers::for_worker(&mut parts.headers);
     parts.headers.insert(AUTHORIZATION, endpoint.authorization.clone());
     parts.headers.insert(X_REQUEST_ID, request_id.clone());

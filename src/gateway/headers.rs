@@ -1,6 +1,7 @@
 //! Header hygiene between two connections: what must not cross, and request ids.
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use std::cell::RefCell;
 
 /// Headers that belong to one connection (RFC 9110, section 7.6.1), with those that are older custom.
 static HOP_BY_HOP: [HeaderName; 9] = [
@@ -38,6 +39,9 @@ const MAX_REQUEST_ID: usize = 128;
 
 /// Removes what belongs to one connection only, the headers that `Connection` names included.
 pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if !headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
+        return;
+    }
     let named: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
         .iter()
@@ -61,31 +65,56 @@ pub(super) fn for_worker(headers: &mut HeaderMap) {
 /// Prepares an answer's headers for the client: llama-server's own CORS headers would contradict the gateway's.
 pub(super) fn for_client(headers: &mut HeaderMap) {
     strip_hop_by_hop(headers);
-    headers.remove(header::SERVER);
-    let cors: Vec<HeaderName> =
-        headers.keys().filter(|name| name.as_str().starts_with("access-control-")).cloned().collect();
-    for name in cors {
+    let unwanted = |name: &&HeaderName| **name == header::SERVER || name.as_str().starts_with("access-control-");
+    let unwanted: Vec<HeaderName> = headers.keys().filter(unwanted).cloned().collect();
+    for name in unwanted {
         headers.remove(name);
     }
 }
 
 /// The client's request id if it is 1-128 characters of `[A-Za-z0-9._-]`, else a new one.
-pub(super) fn request_id(headers: &HeaderMap) -> (String, HeaderValue) {
-    request_id_from(headers.get(X_REQUEST_ID).and_then(|value| value.to_str().ok()))
+pub(super) fn request_id(headers: &HeaderMap) -> HeaderValue {
+    headers.get(X_REQUEST_ID).filter(|id| is_harmless(id)).cloned().unwrap_or_else(new_request_id)
 }
 
 /// The same with the header's value, if there is one.
-pub(super) fn request_id_from(value: Option<&str>) -> (String, HeaderValue) {
-    let good = |text: &&str| {
-        (1..=MAX_REQUEST_ID).contains(&text.len())
-            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
-    };
-    let id = match value.filter(good) {
-        Some(id) => id.to_owned(),
-        None => uuid::Uuid::now_v7().to_string(),
-    };
-    let value = HeaderValue::try_from(&id).unwrap_or(HeaderValue::from_static("unknown"));
-    (id, value)
+pub(super) fn request_id_from(value: Option<&str>) -> HeaderValue {
+    let value = value.and_then(|text| HeaderValue::from_str(text).ok());
+    value.filter(is_harmless).unwrap_or_else(new_request_id)
+}
+
+fn is_harmless(id: &HeaderValue) -> bool {
+    (1..=MAX_REQUEST_ID).contains(&id.len())
+        && id.as_bytes().iter().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(byte))
+}
+
+fn new_request_id() -> HeaderValue {
+    let millis = jiff::Timestamp::now().as_millisecond();
+    let id = uuid::Builder::from_unix_timestamp_millis(u64::try_from(millis).unwrap_or(0), &random_bytes());
+    let mut text = uuid::Uuid::encode_buffer();
+    let text = id.into_uuid().as_hyphenated().encode_lower(&mut text);
+    HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("unknown"))
+}
+
+/// Random bytes of one id.
+type Random = [u8; 10];
+
+/// Ids for which each thread fetches random bytes at once: the system call costs more than all the rest of an id.
+const IDS_AT_ONCE: usize = 64;
+
+fn random_bytes() -> Random {
+    thread_local! {
+        static STOCK: RefCell<Vec<Random>> = const { RefCell::new(Vec::new()) };
+    }
+    STOCK.with_borrow_mut(|stock| {
+        if stock.is_empty() {
+            let mut bytes = [[0; size_of::<Random>()]; IDS_AT_ONCE];
+            // Without randomness ids of one millisecond are equal, which nothing breaks on.
+            let _ = getrandom::fill(bytes.as_flattened_mut());
+            stock.extend_from_slice(&bytes);
+        }
+        stock.pop().unwrap_or_default()
+    })
 }
 
 #[cfg(test)]
@@ -113,7 +142,7 @@ mod tests {
         let id_of = |value: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(X_REQUEST_ID, HeaderValue::try_from(value).unwrap());
-            request_id(&headers).0
+            request_id(&headers).to_str().unwrap().to_owned()
         };
         assert_eq!(id_of("abc.DEF_1-2"), "abc.DEF_1-2");
         for bad in ["", "a b", "a=b", &"x".repeat(129)] {

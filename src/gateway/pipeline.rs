@@ -101,13 +101,14 @@ impl Gateway {
 
     /// Answers one request on the gateway port, from a client at this address.
     pub async fn serve(self: &Arc<Self>, request: Request<Incoming>, client: IpAddr) -> Response<Answer> {
-        let (request_id, id_header) = headers::request_id(request.headers());
+        let request_id = headers::request_id(request.headers());
         let path = request.uri().path();
-        let record = Record::open(Arc::clone(&self.books), request_id, request.method().clone(), path.to_owned());
+        let record =
+            Record::open(Arc::clone(&self.books), request_id.clone(), request.method().clone(), path.to_owned());
         let shape = Shape::of(path);
         let origin = self.cors.origin(request.headers());
         let mut meter = None;
-        let mut response = match self.journey(request, &id_header, client, record, &mut meter).await {
+        let mut response = match self.journey(request, &request_id, client, record, &mut meter).await {
             Ok(response) => response,
             Err((refusal, mut record)) => {
                 record.status = Some(refusal.status());
@@ -116,7 +117,7 @@ impl Gateway {
             }
         };
         let headers = response.headers_mut();
-        headers.insert(X_REQUEST_ID, id_header);
+        headers.insert(X_REQUEST_ID, request_id);
         self.cors.decorate(origin.as_ref(), headers);
         if let Some(meter) = meter {
             meter.tell(headers);
@@ -223,7 +224,7 @@ impl Gateway {
     /// Answers one request on a health port of its own.
     pub async fn serve_health(&self, request: Request<Incoming>, client: IpAddr) -> Response<Answer> {
         let (parts, _) = request.into_parts();
-        let (_, id_header) = headers::request_id(&parts.headers);
+        let request_id = headers::request_id(&parts.headers);
         let local = route::find_on_health_port(&parts.method, parts.uri.path(), &self.health_check_path);
         let answer = match local {
             None => Err(Refusal::RouteNotFound),
@@ -236,7 +237,7 @@ impl Gateway {
         };
         let answer = answer.unwrap_or_else(|refusal| refusal.response(Shape::OpenAi));
         let mut response = answer.map(Answer::unrecorded);
-        response.headers_mut().insert(X_REQUEST_ID, id_header);
+        response.headers_mut().insert(X_REQUEST_ID, request_id);
         self.cors.decorate(self.cors.origin(&parts.headers).as_ref(), response.headers_mut());
         response
     }

@@ -8,7 +8,8 @@ use super::usage::{Counts, Tally};
 use crate::telemetry::access::{AccessLog, Entry};
 use crate::telemetry::metrics::{CodeLabels, Metrics, RequestLabels, RouteLabels, TokenLabels};
 use crate::telemetry::series::{KeySeries, ModelSeries, OTHER};
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -41,12 +42,15 @@ pub(super) enum Form {
     Other,
 }
 
-/// What is known of a request so far.
-pub(super) struct Record {
+/// What is known of a request so far. It moves from stage to stage, so it is kept in one place.
+pub(super) struct Record(Box<Account>);
+
+/// What stands in a record.
+pub(super) struct Account {
     books: Arc<Books>,
     time: jiff::Timestamp,
     started: Instant,
-    request_id: String,
+    request_id: HeaderValue,
     method: http::Method,
     path: String,
     /// The path of the route table, once it is found there.
@@ -72,8 +76,8 @@ pub(super) struct Record {
 }
 
 impl Record {
-    pub(super) fn open(books: Arc<Books>, request_id: String, method: http::Method, path: String) -> Self {
-        Self {
+    pub(super) fn open(books: Arc<Books>, request_id: HeaderValue, method: http::Method, path: String) -> Self {
+        Self(Box::new(Account {
             books,
             time: jiff::Timestamp::now(),
             started: Instant::now(),
@@ -94,9 +98,25 @@ impl Record {
             tally: None,
             last_text: None,
             charge: None,
-        }
+        }))
     }
+}
 
+impl Deref for Record {
+    type Target = Account;
+
+    fn deref(&self) -> &Account {
+        &self.0
+    }
+}
+
+impl DerefMut for Record {
+    fn deref_mut(&mut self) -> &mut Account {
+        &mut self.0
+    }
+}
+
+impl Account {
     /// Notes whose key it is.
     pub(super) fn comes_from(&mut self, key_id: Option<&str>) {
         self.key = key_id.map(|id| self.books.metrics.key(id));
@@ -138,7 +158,7 @@ impl Record {
     }
 }
 
-impl Drop for Record {
+impl Drop for Account {
     fn drop(&mut self) {
         if cfg!(feature = "bare") {
             return;
@@ -153,7 +173,7 @@ impl Drop for Record {
         self.charge(tokens);
         self.books.access.write(&Entry {
             time: self.time,
-            request_id: &self.request_id,
+            request_id: self.request_id.to_str().unwrap_or_default(),
             key_id: self.key.as_deref().map(|key| &*key.id),
             method: self.method.as_str(),
             path: &self.path,
@@ -171,7 +191,7 @@ impl Drop for Record {
     }
 }
 
-impl Record {
+impl Account {
     fn count(&self, status: u16, total: Duration) {
         let metrics = &self.books.metrics;
         let route = self.route.unwrap_or(OTHER);

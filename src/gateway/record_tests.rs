@@ -44,7 +44,8 @@ fn house() -> House {
 impl House {
     /// A request that llama-server answers with these pieces.
     fn request(&self, path: &str, key: Option<&str>, status: u16, form: Form, pieces: &[&str]) {
-        let mut record = Record::open(Arc::clone(&self.books), "r".to_owned(), Method::POST, path.to_owned());
+        let mut record =
+            Record::open(Arc::clone(&self.books), HeaderValue::from_static("r"), Method::POST, path.to_owned());
         let route = route::find(&Method::POST, path).unwrap();
         record.route = Some(route.path);
         record.counted = true;
@@ -54,7 +55,8 @@ impl House {
         record.queued = Some(Duration::ZERO);
         record.is_answered(StatusCode::from_u16(status).unwrap(), route, form);
         for piece in pieces {
-            record.reads(piece.as_bytes(), record.started);
+            let now = record.started;
+            record.reads(piece.as_bytes(), now);
             record.sends(piece.len());
         }
     }

@@ -69,6 +69,12 @@ pub const EVENT_HEAD: usize = 512;
 /// Access-log and boot-log lines that may wait for their writer; more are dropped and counted.
 pub const LOG_QUEUE: usize = 8 * 1024;
 
+/// Longest time that an access-log line waits in memory for others to be written with it.
+pub const LOG_BATCH_TIME: Duration = Duration::from_millis(100);
+
+/// Bytes of access-log lines that are written at once without waiting any longer.
+pub const LOG_BATCH_SIZE: usize = 16 * 1024;
+
 /// How often a full or read-only log disk is reported.
 pub const DISK_REPORT_INTERVAL: Duration = Duration::from_secs(60);
 

@@ -1,19 +1,20 @@
 //! The access log: one line for each request, refused ones too (contract, section 6).
 //!
 //! Owns the line's fields and its two formats. It holds no key, prompt, answer or query string by having no field for
-//! them. Lines go through a bounded queue to one writer thread; those that find it full are counted.
+//! them. Lines go in batches through a bounded queue to one writer thread; those that find it full are
+//! counted.
 
+use super::batch::Batch;
 use super::files::{Folder, WriteErrors};
 use super::log::{CLOCK, behind_a_queue};
 use crate::settings::options::Logs;
 use crate::settings::values::LogFormat;
 use serde::{Serialize, Serializer};
-use std::cell::RefCell;
 use std::fmt::{self, Display, Write as _};
-use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
-use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, WorkerGuard};
+use tokio_util::sync::CancellationToken;
+use tracing_appender::non_blocking::WorkerGuard;
 
 /// One request, as it ended.
 #[derive(Debug, Clone, Serialize)]
@@ -80,12 +81,9 @@ impl Serialize for Millis {
     }
 }
 
-/// Room for a line that each thread keeps.
-const KEPT_LINE: usize = 1024;
-
 /// The writer's end of the access log.
 pub struct AccessLog {
-    writer: NonBlocking,
+    batch: Batch,
     format: LogFormat,
     /// What the folder could not write.
     pub errors: Arc<WriteErrors>,
@@ -97,37 +95,33 @@ impl AccessLog {
         let folder = Folder::open(logs.log_dir.join("access"), logs.log_keep.get());
         let errors = folder.errors();
         let (writer, guard) = behind_a_queue(folder.daily("access", &logs.instance_id, CLOCK));
-        (Self { writer, format: logs.log_format, errors }, guard)
+        (Self { batch: Batch::new(writer), format: logs.log_format, errors }, guard)
     }
 
     /// Lines that found the queue full.
-    pub fn dropped(&self) -> ErrorCounter {
-        self.writer.error_counter()
+    pub fn dropped_lines(&self) -> u64 {
+        self.batch.dropped()
     }
 
-    /// Queues one line; never blocks and never fails.
+    /// Queues one line; never blocks on the disk and never fails.
     pub fn write(&self, entry: &Entry<'_>) {
-        thread_local! {
-            static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-        }
-        LINE.with_borrow_mut(|line| {
-            line.clear();
-            entry.write(self.format, line);
-            let _ = self.writer.clone().write_all(line);
-            // One long path must not be paid for ever after.
-            line.shrink_to(KEPT_LINE);
-        });
+        self.batch.add(|lines| entry.write(self.format, lines));
+    }
+
+    /// Sees to it that lines are written soon, until `stop`.
+    pub async fn keep_moving(&self, stop: &CancellationToken) {
+        self.batch.keep_moving(stop).await;
     }
 }
 
 impl Entry<'_> {
     /// Appends the line. Writing to memory cannot fail.
-    fn write(&self, format: LogFormat, line: &mut Vec<u8>) {
-        let _ = match format {
-            LogFormat::Text => write!(line, "{self}"),
-            LogFormat::Json => serde_json::to_writer(&mut *line, self).map_err(Into::into),
-        };
-        line.push(b'\n');
+    fn write(&self, format: LogFormat, lines: &mut String) {
+        match format {
+            LogFormat::Text => _ = write!(lines, "{self}"),
+            LogFormat::Json => lines.push_str(&serde_json::to_string(self).unwrap_or_default()),
+        }
+        lines.push('\n');
     }
 }
 
@@ -193,10 +187,10 @@ mod tests {
             prompt_tokens: None,
             completion_tokens: Some(3),
         };
-        let mut line = Vec::new();
+        let mut line = String::new();
         entry.write(LogFormat::Text, &mut line);
         assert_eq!(
-            String::from_utf8(line).unwrap(),
+            line,
             "1970-01-01T00:00:00.000Z req=r1 key=- GET /a_b_req=x_ model=- status=404 code=route_not_found in=0 out=9 \
              queue_ms=- ttfb_ms=0.125 total_ms=1.5 prompt_tokens=- completion_tokens=3\n"
         );
@@ -215,9 +209,9 @@ mod tests {
 
     #[test]
     fn a_long_path_leaves_no_long_line_behind() {
-        let mut line = Vec::new();
+        let mut line = String::new();
         let path = "/é".repeat(9_000);
         write!(line, "{}", Word(&path)).unwrap();
-        assert_eq!(line, "/_".repeat(9_000).into_bytes());
+        assert_eq!(line, "/_".repeat(9_000));
     }
 }

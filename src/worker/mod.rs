@@ -15,6 +15,7 @@ pub use state::State;
 pub use supervisor::{Plan, supervise};
 
 use http::HeaderValue;
+use http::uri::Authority;
 use serde::Serialize;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,6 +26,8 @@ use tokio::sync::{Notify, watch};
 pub struct Endpoint {
     /// Its address, always on the loopback interface.
     pub address: SocketAddr,
+    /// The address as a request's target names it.
+    pub authority: Authority,
     /// The value of `Authorization` that it takes; marked sensitive, so it never shows in debug output.
     pub authorization: HeaderValue,
     doubted: AtomicBool,
@@ -32,8 +35,9 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    fn new(address: SocketAddr, authorization: HeaderValue) -> Self {
-        Self { address, authorization, doubted: AtomicBool::new(false), doubts: Notify::new() }
+    fn new(address: SocketAddr, authorization: HeaderValue) -> Result<Self, http::uri::InvalidUri> {
+        let authority = Authority::try_from(address.to_string())?;
+        Ok(Self { address, authority, authorization, doubted: AtomicBool::new(false), doubts: Notify::new() })
     }
 
     /// Says that it broke a connection, and so may be about to end: nothing more is sent to it until its owner has

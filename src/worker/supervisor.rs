@@ -136,7 +136,8 @@ impl Owner {
     /// From one start to the end of that process.
     async fn one_life(&mut self, stop: &CancellationToken) -> io::Result<End> {
         let den = Den::new()?;
-        let endpoint = Arc::new(Endpoint::new(self.choose_address()?, den.write_new_key()?));
+        let endpoint = Endpoint::new(self.choose_address()?, den.write_new_key()?);
+        let endpoint = Arc::new(endpoint.map_err(io::Error::other)?);
         let plan = &self.plan;
         let launch = Launch {
             engine: &plan.engine,
