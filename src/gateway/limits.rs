@@ -92,6 +92,19 @@ impl Bounded {
     }
 }
 
+#[cfg(test)]
+impl Bounded {
+    /// A body in these pieces, for the tests of others.
+    pub(super) fn of(pieces: &[&str]) -> Self {
+        let limits = BodyLimits::new(usize::MAX, Duration::MAX);
+        let mut body = Self::default();
+        for piece in pieces {
+            body.take(Bytes::copy_from_slice(piece.as_bytes()), &limits).unwrap();
+        }
+        body
+    }
+}
+
 struct Pieces {
     pieces: VecDeque<Bytes>,
 }
