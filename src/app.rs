@@ -108,6 +108,9 @@ pub async fn run(
     let gateway =
         Arc::new(Gateway::new(&settings, gatekeeper, queue, fleet, Arc::clone(&books), answers_of(Arc::clone(&desk))));
 
+    let (sweeping, stop) = (Arc::clone(&gateway), stop_rest.clone());
+    tasks.spawn(async move { sweeping.sweep(stop).await });
+
     let terms = listen::Terms {
         wire: WireTerms {
             head: HeadLimits::new(&settings.limits),

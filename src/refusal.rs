@@ -155,11 +155,7 @@ impl Refusal {
 
     /// The last event of a stream whose status has already gone out. No `[DONE]` follows it.
     pub fn event(&self, shape: Shape) -> Bytes {
-        let body = self.body(shape);
-        Bytes::from(match shape {
-            Shape::OpenAi => format!("data: {body}\n\n"),
-            Shape::Anthropic => format!("event: error\ndata: {body}\n\n"),
-        })
+        error_event(shape, &self.body(shape))
     }
 
     fn body(&self, shape: Shape) -> serde_json::Value {
@@ -175,6 +171,26 @@ impl Refusal {
             }
         }
     }
+}
+
+/// llama-server's own error, given as an answer of this status, as the last event of a stream; none if it is no such
+/// error. What is in the shape already stays as it is.
+pub fn event_of_backend(shape: Shape, status: StatusCode, answer: &[u8]) -> Option<Bytes> {
+    let answer: serde_json::Value = serde_json::from_slice(answer).ok()?;
+    let error = answer.get("error")?;
+    if shape == Shape::OpenAi || answer.get("type").is_some_and(|kind| kind == "error") {
+        return Some(error_event(shape, &answer));
+    }
+    let message = error.get("message").and_then(serde_json::Value::as_str).unwrap_or("llama-server gave an error");
+    let kind = anthropic_type(status);
+    Some(error_event(shape, &json!({"type": "error", "error": {"type": kind, "message": message}})))
+}
+
+fn error_event(shape: Shape, body: &serde_json::Value) -> Bytes {
+    Bytes::from(match shape {
+        Shape::OpenAi => format!("data: {body}\n\n"),
+        Shape::Anthropic => format!("event: error\ndata: {body}\n\n"),
+    })
 }
 
 /// Anthropic's names for kinds of errors, by status (its API's error reference).
@@ -279,5 +295,25 @@ mod tests {
     fn a_stream_ends_with_an_error_event_in_the_clients_own_shape() {
         assert!(Refusal::BackendError.event(Shape::OpenAi).starts_with(b"data: {\"error\":"));
         assert!(Refusal::BackendError.event(Shape::Anthropic).starts_with(b"event: error\ndata: {"));
+    }
+
+    #[test]
+    fn an_error_of_llama_server_is_put_into_the_clients_shape() {
+        let theirs = br#"{"error":{"code":400,"message":"no","type":"invalid_request_error"}}"#;
+        let event = |shape, text: &[u8]| event_of_backend(shape, StatusCode::BAD_REQUEST, text);
+        let whole = |start: &[u8], end: &str| Bytes::from([start, end.as_bytes()].concat());
+        assert_eq!(
+            event(Shape::OpenAi, theirs),
+            Some(whole(
+                b"data: ",
+                "{\"error\":{\"code\":400,\"message\":\"no\",\"type\":\"invalid_request_error\"}}\n\n"
+            ))
+        );
+        let anthropic = "{\"error\":{\"message\":\"no\",\"type\":\"invalid_request_error\"},\"type\":\"error\"}";
+        let expected = Some(whole(b"event: error\ndata: ", &format!("{anthropic}\n\n")));
+        assert_eq!(event(Shape::Anthropic, theirs), expected);
+        assert_eq!(event(Shape::Anthropic, anthropic.as_bytes()), expected);
+        assert_eq!(event(Shape::OpenAi, b"{\"choices\":[]}"), None);
+        assert_eq!(event(Shape::OpenAi, b"Bad Gateway"), None);
     }
 }

@@ -166,3 +166,33 @@ impl Lease {
         &self.endpoint
     }
 }
+
+#[cfg(test)]
+pub(crate) use stub::Stub;
+
+/// A worker for the tests of others.
+#[cfg(test)]
+mod stub {
+    use super::{Arc, Handle, Model};
+    use crate::worker::Status;
+    use std::net::SocketAddr;
+    use tokio::sync::watch;
+
+    /// Changes a worker that is no process.
+    pub(crate) struct Stub(watch::Sender<Status>, SocketAddr);
+
+    impl Stub {
+        /// A model whose worker is ready at this address.
+        pub(crate) fn ready(address: impl Into<SocketAddr>) -> (Self, Arc<Model>) {
+            let address = address.into();
+            let (sender, handle) = Handle::stub(address);
+            (Self(sender, address), Arc::new(Model { id: "m".to_owned(), worker: Some(handle) }))
+        }
+
+        /// Another life of the worker, which nobody doubts.
+        pub(crate) fn starts_again(&self) {
+            let (sender, _) = Handle::stub(self.1);
+            self.0.send_replace(sender.borrow().clone());
+        }
+    }
+}

@@ -153,6 +153,14 @@ impl Caller {
     }
 }
 
+#[cfg(test)]
+impl Caller {
+    /// Somebody without a key, for the tests of others.
+    pub(super) fn nobody() -> Self {
+        Self(None)
+    }
+}
+
 impl Charge for Meter {
     fn spend(&self, tokens: u64) {
         Self::spend(self, tokens);

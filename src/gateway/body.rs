@@ -1,22 +1,26 @@
 //! The answer's body, and with it everything that a request holds.
 //!
-//! The record, the ticket and the lease are fields of the body that streams to the client, so the end of the answer, a
-//! client that leaves and a llama-server that dies all release them by the same drop.
+//! The record, the ticket and the lease are held by the body that streams to the client, so the end of the answer, a
+//! client that leaves and a llama-server that dies all release them by the same drop. From a client that does not read,
+//! `holdings.rs` takes them.
 
 use super::auth::Caller;
 use super::heartbeat::Heartbeat;
+use super::holdings::{Given, Held, Hold, Holdings, Step, Taken};
 use super::queue::Ticket;
 use super::record::Record;
-use super::sse::{Ending, Watch};
+use super::sse::{Ending, Tail, Watch, data_event};
 use crate::fleet::Lease;
-use crate::refusal::{Refusal, Shape};
-use crate::settings::bounds::RETRY_AFTER_UNKNOWN;
-use bytes::Bytes;
+use crate::refusal::{Refusal, Shape, event_of_backend};
+use crate::settings::bounds::{RETRY_AFTER_UNKNOWN, WRAPPED_ANSWER};
+use bytes::{Bytes, BytesMut};
+use http::StatusCode;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep};
@@ -27,7 +31,7 @@ pub enum Answer {
     /// Made by the gateway.
     Own(Option<Bytes>, OwnRecord),
     /// Passed on from llama-server.
-    Passed(Box<Passed>),
+    Passed(Passed),
     /// Begun before its time.
     Early(Box<Heartbeat>),
 }
@@ -38,14 +42,27 @@ pub struct OwnRecord(#[expect(dead_code, reason = "held for its drop")] Option<B
 /// The answer was cut: the connection is closed so that the client can tell it from an end.
 #[derive(Debug, thiserror::Error)]
 #[error("the answer was cut: {0}")]
-pub struct Cut(&'static str);
+pub struct Cut(pub(super) &'static str);
 
 /// An answer on its way from llama-server to the client.
 pub struct Passed {
+    hold: Hold<Holding>,
+    shape: Shape,
+    /// Whether its last word can be an event.
+    in_band: bool,
+    /// Of what can end with an event: where the last piece has left the client.
+    tail: Tail,
+    /// Whether the last piece has gone out, or there never was one.
+    over: bool,
+    hint: SizeHint,
+}
+
+/// What an answer holds while it is on its way.
+struct Holding {
     upstream: Option<Incoming>,
     /// Pieces that may go out.
     ready: VecDeque<Bytes>,
-    stream: Option<Stream>,
+    manner: Manner,
     /// When the wait for the next piece ends.
     deadline: Pin<Box<Sleep>>,
     /// When the last piece of a stream came; none has before its first byte.
@@ -53,10 +70,21 @@ pub struct Passed {
     /// Ready when the drain is over.
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     shape: Shape,
+    /// The error that follows what is ready.
+    last_word: Option<Refusal>,
     record: Record,
     _caller: Caller,
     _ticket: Ticket,
     lease: Lease,
+}
+
+/// How an answer is passed on.
+enum Manner {
+    /// Bytes are bytes.
+    Plain,
+    Stream(Stream),
+    /// No stream, and yet the client has been promised one: the whole becomes one event.
+    Wrapped(StatusCode, BytesMut),
 }
 
 /// What only an event stream has.
@@ -65,19 +93,24 @@ struct Stream {
     silence: Duration,
 }
 
+/// A piece for the client, the end, or a cut.
+type Next = Option<Result<Bytes, Cut>>;
+
 /// How long an answer may take.
-pub(super) struct Patience {
+pub(super) struct Patience<'a> {
     /// The whole answer must be out by then; of a stream, its first byte.
     pub(super) deadline: Instant,
     /// For a stream: how long it may be silent after each piece.
     pub(super) silence: Option<Duration>,
-    /// When the service gives up what is still in flight.
-    pub(super) cut: WaitForCancellationFutureOwned,
+    /// Where it is listed, lest its client does not read it; says too when the service gives up what is in flight.
+    pub(super) holdings: &'a Arc<Holdings>,
 }
 
 impl Answer {
     pub(super) fn own(bytes: Bytes, mut record: Record) -> Self {
-        record.sends(bytes.len());
+        if !record.is_for_head() {
+            record.sends(bytes.len());
+        }
         record.complete = true;
         Self::Own((!bytes.is_empty()).then_some(bytes), OwnRecord(Some(Box::new(record))))
     }
@@ -91,100 +124,189 @@ impl Answer {
 impl Passed {
     pub(super) fn new(
         upstream: Incoming,
-        patience: Patience,
+        patience: Patience<'_>,
         dialect: (Shape, Ending),
         caller: Caller,
         record: Record,
         ticket: Ticket,
         lease: Lease,
     ) -> Self {
-        let stream = patience.silence.map(|silence| Stream { watch: Watch::new(dialect.1), silence });
-        let mut passed = Self {
+        let (shape, ending) = dialect;
+        let (manner, hint) = match patience.silence {
+            Some(silence) => (Manner::Stream(Stream { watch: Watch::new(ending), silence }), SizeHint::default()),
+            None => (Manner::Plain, upstream.size_hint()),
+        };
+        let mut holding = Holding {
             upstream: Some(upstream),
             ready: VecDeque::new(),
-            stream,
+            manner,
             deadline: Box::pin(tokio::time::sleep_until(patience.deadline)),
             last_piece: None,
-            cut: Box::pin(patience.cut),
-            shape: dialect.0,
+            cut: Box::pin(patience.holdings.cut()),
+            shape,
+            last_word: None,
             record,
             _caller: caller,
             _ticket: ticket,
             lease,
         };
-        passed.note_end();
-        passed
+        // Some bodies are over before anybody asks for more; hyper then never polls them.
+        let over = holding.is_over();
+        holding.record.complete = over;
+        let in_band = patience.silence.is_some();
+        let deadline = (!in_band).then_some(patience.deadline);
+        let hold = Hold::new(patience.holdings, holding, deadline);
+        Self { hold, shape, in_band, tail: Tail::new(), over, hint }
     }
 
-    /// Some bodies are over before anybody asks for more; hyper then never polls them.
-    fn note_end(&mut self) {
-        let over = self.upstream.as_ref().is_none_or(Body::is_end_stream);
-        if over && self.ready.is_empty() && self.stream.is_none() {
-            self.record.complete = true;
-        }
+    /// Makes one event of it, for a client that has been promised a stream. The record says what this client sees.
+    pub(super) fn wrapped(mut self, status: StatusCode) -> Self {
+        self.hold.change(|holding| {
+            holding.manner = Manner::Wrapped(status, BytesMut::new());
+            holding.record.complete = false;
+            holding.record.status = Some(StatusCode::OK);
+            if !status.is_success() {
+                holding.record.code = Some(Refusal::BackendError.code());
+            }
+        });
+        (self.in_band, self.over, self.hint) = (true, false, SizeHint::default());
+        self
     }
 
-    /// The upstream has failed: an event stream gets the error as its last event, anything else is cut.
-    fn fail(&mut self, refusal: &Refusal) -> Result<(), Cut> {
-        self.upstream = None;
-        if *refusal == Refusal::BackendError {
-            self.lease.doubt();
+    fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Next> {
+        let tail = self.tail;
+        let next = match ready!(self.hold.step(|holding| holding.next(context, tail))) {
+            Given::One(next) => next,
+            Given::Last(next) => {
+                self.over = true;
+                next
+            }
+            Given::Gone(why) => self.without_holding(why),
+        };
+        if let Some(Ok(piece)) = &next
+            && self.in_band
+        {
+            self.tail.follow(piece);
         }
-        self.record.code = Some(refusal.code());
-        self.record.complete = true;
-        if self.stream.is_none() {
-            return Err(Cut(refusal.code()));
-        }
-        self.ready.push_back(refusal.event(self.shape));
-        Ok(())
+        self.hint = SizeHint::default();
+        Poll::Ready(next)
     }
 
-    fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
+    /// What is left to say once nothing is held.
+    fn without_holding(&mut self, why: Option<Taken>) -> Next {
+        let why = why.filter(|_| !self.over)?;
+        self.over = true;
+        let refusal = match why {
+            Taken::Stalled => return Some(Err(Cut("the client did not read it"))),
+            Taken::Late => Refusal::BackendTimeout,
+            Taken::Cut => Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN),
+        };
+        Some(if self.in_band { Ok(self.tail.before(refusal.event(self.shape))) } else { Err(Cut(refusal.code())) })
+    }
+}
+
+impl Holding {
+    /// What the client gets next. `tail` is what it got last.
+    fn next(&mut self, context: &mut Context<'_>, tail: Tail) -> Step<Next> {
         loop {
             if let Some(piece) = self.ready.pop_front() {
                 self.record.sends(piece.len());
-                self.note_end();
-                return Poll::Ready(Some(Ok(piece)));
+                let over = self.is_over();
+                // A client may well leave once it has seen the end mark.
+                let has_end_mark = matches!(&self.manner, Manner::Stream(stream) if stream.watch.has_end_mark());
+                self.record.complete |= over || (has_end_mark && self.ready.is_empty());
+                return if over { Step::Ends(Some(Ok(piece))) } else { Step::Gives(Some(Ok(piece))) };
             }
-            let Some(upstream) = &mut self.upstream else { return Poll::Ready(None) };
+            if let Some(refusal) = self.last_word.take() {
+                let event = tail.before(refusal.event(self.shape));
+                self.record.sends(event.len());
+                return Step::Ends(Some(Ok(event)));
+            }
+            let Some(upstream) = &mut self.upstream else { return Step::Ends(None) };
             let outcome = match Pin::new(upstream).poll_frame(context) {
-                Poll::Pending => {
-                    let reason = ready!(self.poll_patience(context));
-                    self.fail(&reason)
-                }
-                Poll::Ready(Some(Ok(frame))) => {
+                Poll::Pending => match self.poll_patience(context) {
+                    Poll::Pending => return Step::Waits,
+                    Poll::Ready(reason) => self.fail(reason),
+                },
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(piece) => self.take(piece),
                     // Trailers are not passed on.
-                    if let Ok(piece) = frame.into_data() {
-                        let now = Instant::now();
-                        self.record.reads(&piece, now.into_std());
-                        match &mut self.stream {
-                            Some(stream) => {
-                                if self.last_piece.replace(now).is_none() {
-                                    self.deadline.as_mut().reset(now + stream.silence);
-                                }
-                                stream.watch.take(piece, &mut self.ready);
-                            }
-                            None => self.ready.push_back(piece),
-                        }
-                    }
-                    Ok(())
-                }
-                Poll::Ready(Some(Err(_))) => self.fail(&Refusal::BackendError),
+                    Err(_) => Ok(()),
+                },
+                Poll::Ready(Some(Err(_))) => self.fail(Refusal::BackendError),
                 Poll::Ready(None) => self.end(),
             };
             if let Err(cut) = outcome {
-                return Poll::Ready(Some(Err(cut)));
+                return Step::Ends(Some(Err(cut)));
             }
         }
+    }
+
+    fn is_over(&self) -> bool {
+        let upstream = match (&self.upstream, &self.manner) {
+            (None, _) => true,
+            (Some(upstream), Manner::Plain) => upstream.is_end_stream(),
+            // They have more to say when it ends.
+            (Some(_), _) => false,
+        };
+        upstream && self.ready.is_empty() && self.last_word.is_none()
+    }
+
+    fn take(&mut self, piece: Bytes) -> Result<(), Cut> {
+        let now = Instant::now();
+        self.record.reads(&piece, now.into_std());
+        match &mut self.manner {
+            Manner::Plain => self.ready.push_back(piece),
+            Manner::Stream(stream) => {
+                if self.last_piece.replace(now).is_none() {
+                    self.deadline.as_mut().reset(now + stream.silence);
+                }
+                stream.watch.take(piece, &mut self.ready);
+            }
+            Manner::Wrapped(_, text) if text.len() + piece.len() <= WRAPPED_ANSWER => text.extend_from_slice(&piece),
+            Manner::Wrapped(..) => return self.close_with(Refusal::BackendError),
+        }
+        Ok(())
+    }
+
+    /// The upstream has failed.
+    fn fail(&mut self, refusal: Refusal) -> Result<(), Cut> {
+        if refusal == Refusal::BackendError {
+            self.lease.doubt();
+        }
+        self.close_with(refusal)
+    }
+
+    /// There is no more to pass on: an event stream gets the error as its last event, anything else is cut.
+    fn close_with(&mut self, refusal: Refusal) -> Result<(), Cut> {
+        self.upstream = None;
+        self.record.code = Some(refusal.code());
+        self.record.complete = true;
+        if matches!(self.manner, Manner::Plain) {
+            return Err(Cut(refusal.code()));
+        }
+        self.last_word = Some(refusal);
+        Ok(())
     }
 
     /// llama-server ended the body in order. A stream without its end mark was cut by a llama-server that stopped.
     fn end(&mut self) -> Result<(), Cut> {
         self.upstream = None;
-        if let Some(stream) = &mut self.stream {
-            stream.watch.rest(&mut self.ready);
-            if !stream.watch.has_ended() {
-                return self.fail(&Refusal::BackendError);
+        match &mut self.manner {
+            Manner::Plain => {}
+            Manner::Stream(stream) => {
+                stream.watch.rest(&mut self.ready);
+                if !stream.watch.has_ended() {
+                    return self.fail(Refusal::BackendError);
+                }
+            }
+            Manner::Wrapped(status, text) => {
+                let event = match status.is_success() {
+                    true => data_event(text),
+                    false => event_of_backend(self.shape, *status, text),
+                };
+                let Some(event) = event else { return self.close_with(Refusal::BackendError) };
+                self.ready.push_back(event);
             }
         }
         self.record.complete = true;
@@ -199,12 +321,30 @@ impl Passed {
         }
         loop {
             ready!(self.deadline.as_mut().poll(context));
-            let due = self.stream.as_ref().zip(self.last_piece).map(|(stream, last_piece)| last_piece + stream.silence);
+            let due = match (&self.manner, self.last_piece) {
+                (Manner::Stream(stream), Some(last_piece)) => Some(last_piece + stream.silence),
+                _ => None,
+            };
             match due {
                 Some(due) if due > Instant::now() => self.deadline.as_mut().reset(due),
                 _ => return Poll::Ready(Refusal::BackendTimeout),
             }
         }
+    }
+}
+
+impl Held for Holding {
+    fn is_taken(&mut self, why: Taken) {
+        if self.record.complete {
+            return;
+        }
+        // A client that does not read counts as one that has left.
+        self.record.code = match why {
+            Taken::Stalled => return,
+            Taken::Late => Some(Refusal::BackendTimeout.code()),
+            Taken::Cut => Some(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN).code()),
+        };
+        self.record.complete = true;
     }
 }
 
@@ -223,11 +363,7 @@ impl Body for Answer {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Own(bytes, _) => bytes.is_none(),
-            Self::Passed(passed) => {
-                passed.stream.is_none()
-                    && passed.ready.is_empty()
-                    && passed.upstream.as_ref().is_none_or(Body::is_end_stream)
-            }
+            Self::Passed(passed) => passed.over,
             Self::Early(_) => false,
         }
     }
@@ -235,11 +371,12 @@ impl Body for Answer {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Own(bytes, _) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Self::Passed(passed) => match &passed.upstream {
-                Some(upstream) if passed.stream.is_none() && passed.ready.is_empty() => upstream.size_hint(),
-                _ => SizeHint::default(),
-            },
+            Self::Passed(passed) => passed.hint,
             Self::Early(_) => SizeHint::default(),
         }
     }
 }
+
+#[cfg(test)]
+#[path = "body_tests.rs"]
+mod tests;

@@ -3,13 +3,14 @@
 use super::auth::Caller;
 use super::body::{Answer, Passed, Patience};
 use super::headers::{self, X_REQUEST_ID};
+use super::holdings::Holdings;
 use super::limits::Bounded;
 use super::queue::Ticket;
 use super::record::{Form, Record};
 use super::route::Route;
 use crate::fleet::Lease;
 use crate::refusal::Refusal;
-use crate::settings::bounds::{RETRY_AFTER_UNKNOWN, UPSTREAM_IDLE, UPSTREAM_IDLE_CONNECTIONS};
+use crate::settings::bounds::{CLIENT_WRITE_STALL, RETRY_AFTER_UNKNOWN, UPSTREAM_IDLE, UPSTREAM_IDLE_CONNECTIONS};
 use crate::settings::options::Limits;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::request::Parts;
@@ -18,6 +19,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{HttpConnector, capture_connection};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -29,6 +31,8 @@ pub(super) struct Forwarder {
     stream_idle_timeout: Duration,
     /// Cancelled when the drain is over: what is still in flight ends with an error of its own.
     cut: CancellationToken,
+    /// What the answers hold meanwhile.
+    pub(super) holdings: Arc<Holdings>,
 }
 
 impl Forwarder {
@@ -43,11 +47,13 @@ impl Forwarder {
             .pool_timer(TokioTimer::new())
             .retry_canceled_requests(false)
             .build(connector);
+        let cut = CancellationToken::new();
         Self {
             client,
             request_timeout: limits.request_timeout.0,
             stream_idle_timeout: limits.stream_idle_timeout.0,
-            cut: CancellationToken::new(),
+            holdings: Holdings::new(CLIENT_WRITE_STALL, cut.clone()),
+            cut,
         }
     }
 
@@ -104,11 +110,11 @@ impl Forwarder {
             connection.poison();
         }
         let silence = (form == Form::Stream).then_some(self.stream_idle_timeout);
-        let patience = Patience { deadline, silence, cut: self.cut.clone().cancelled_owned() };
+        let patience = Patience { deadline, silence, holdings: &self.holdings };
         let mut record = record;
         record.is_answered(head.status, route, form);
         let passed = Passed::new(upstream, patience, (route.shape, route.ending), caller, record, ticket, lease);
-        Ok(Response::from_parts(head, Answer::Passed(Box::new(passed))))
+        Ok(Response::from_parts(head, Answer::Passed(passed)))
     }
 }
 
@@ -131,7 +137,7 @@ fn upstream_request(
     Ok(Request::from_parts(parts, body))
 }
 
-fn form_of(headers: &HeaderMap) -> Form {
+pub(super) fn form_of(headers: &HeaderMap) -> Form {
     let content_type = headers.get(CONTENT_TYPE).map_or(&[][..], |value| value.as_bytes()).trim_ascii_start();
     let is =
         |kind: &str| content_type.get(..kind.len()).is_some_and(|start| start.eq_ignore_ascii_case(kind.as_bytes()));

@@ -1,21 +1,25 @@
 //! `SSE_HEARTBEAT`: signs of life for a client whose streaming request still waits for its turn.
 //!
 //! The answer begins before it is known: a 200 and a comment now and then, until the rest of the journey brings either
-//! llama-server's own stream, which follows, or an error, which can only be an event by then. Off by default for that
-//! reason.
+//! llama-server's own stream, which follows, or something else, which can only be an event by then. Off by default for
+//! that reason.
 
 use super::body::{Answer, Cut};
+use super::forward::form_of;
+use super::holdings::{Given, Held, Hold, Holdings, Step, Taken};
 use super::limits::Bounded;
-use super::record::Record;
+use super::record::{Form, Record};
 use crate::refusal::{Refusal, Shape};
-use crate::settings::bounds::HELD_EVENT;
-use bytes::{Bytes, BytesMut};
+use crate::settings::bounds::{PEEKED_BODY, RETRY_AFTER_UNKNOWN};
+use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame};
 use serde::Deserialize;
 use std::future::Future;
+use std::io::BufReader;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
@@ -34,14 +38,19 @@ pub struct Heartbeat {
 }
 
 enum State {
-    Waiting(Rest),
-    /// llama-server streams.
-    Streaming(Answer),
-    /// llama-server refused; its error is gathered.
-    Refused(Answer, BytesMut),
+    Waiting(Hold<Waiting>),
+    /// llama-server answers.
+    Answering(Answer),
     /// One more event, and the record that closes with it.
     Last(Bytes, Option<Box<Record>>),
     Over,
+}
+
+/// A place in the line, a slot, or a request to llama-server.
+struct Waiting(Rest);
+
+impl Held for Waiting {
+    fn is_taken(&mut self, _: Taken) {}
 }
 
 /// What has to be known of a request's body.
@@ -50,9 +59,17 @@ struct Peek {
     stream: Option<bool>,
 }
 
-/// Whether the client asks for a stream. A body that cannot be read is llama-server's to refuse.
-pub(super) fn asks_for_stream(body: &Bounded) -> bool {
-    serde_json::from_reader(body.reader()).is_ok_and(|peek: Peek| peek.stream == Some(true))
+/// Whether the client asks for a stream. A body that cannot be read is llama-server's to refuse. A large one is read on a
+/// thread for what takes long.
+pub(super) async fn asks_for_stream(body: &Bounded) -> bool {
+    let peek: Option<Peek> = match body.whole(PEEKED_BODY) {
+        Some(bytes) => serde_json::from_slice(&bytes).ok(),
+        None => {
+            let reader = BufReader::new(body.reader());
+            tokio::task::spawn_blocking(move || serde_json::from_reader(reader).ok()).await.unwrap_or_default()
+        }
+    };
+    peek.is_some_and(|peek| peek.stream == Some(true))
 }
 
 /// Waits for the rest of the journey, and begins the answer when that takes longer than an interval.
@@ -60,13 +77,15 @@ pub(super) async fn keep_company(
     mut rest: Rest,
     interval: Duration,
     shape: Shape,
+    holdings: &Arc<Holdings>,
 ) -> Result<Response<Answer>, (Refusal, Box<Record>)> {
     if let Ok(outcome) = tokio::time::timeout(interval, &mut rest).await {
         return outcome;
     }
     let mut ticks = tokio::time::interval_at(Instant::now(), interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut response = Response::new(Answer::Early(Box::new(Heartbeat { state: State::Waiting(rest), ticks, shape })));
+    let state = State::Waiting(Hold::new(holdings, Waiting(rest), None));
+    let mut response = Response::new(Answer::Early(Box::new(Heartbeat { state, ticks, shape })));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     Ok(response)
@@ -76,29 +95,25 @@ impl Heartbeat {
     pub(super) fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         loop {
             self.state = match &mut self.state {
-                State::Waiting(rest) => match rest.as_mut().poll(context) {
-                    Poll::Pending => {
-                        ready!(self.ticks.poll_tick(context));
-                        return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(COMMENT)))));
+                State::Waiting(hold) => {
+                    let ticks = &mut self.ticks;
+                    let step = hold.step(|waiting| match waiting.0.as_mut().poll(context) {
+                        Poll::Ready(outcome) => Step::Ends(Some(outcome)),
+                        Poll::Pending if ticks.poll_tick(context).is_ready() => Step::Gives(None),
+                        Poll::Pending => Step::Waits,
+                    });
+                    match ready!(step) {
+                        Given::One(_) => return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(COMMENT))))),
+                        Given::Last(Some(Ok(answer))) => State::Answering(fit_for_a_stream(answer)),
+                        Given::Last(Some(Err((refusal, record)))) => self.last(&refusal, Some(record)),
+                        Given::Gone(Some(Taken::Cut)) => self.last(&Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN), None),
+                        Given::Last(None) | Given::Gone(_) => {
+                            self.state = State::Over;
+                            return Poll::Ready(Some(Err(Cut("the client did not read it"))));
+                        }
                     }
-                    Poll::Ready(Ok(answer)) if answer.status() == StatusCode::OK => {
-                        State::Streaming(answer.into_body())
-                    }
-                    Poll::Ready(Ok(answer)) => State::Refused(answer.into_body(), BytesMut::new()),
-                    Poll::Ready(Err((refusal, record))) => self.last(&refusal, Some(record)),
-                },
-                State::Streaming(answer) => return Pin::new(answer).poll_frame(context),
-                State::Refused(answer, text) => match ready!(Pin::new(answer).poll_frame(context)) {
-                    Some(Ok(frame)) if text.len() <= HELD_EVENT => {
-                        text.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data.as_ref()));
-                        continue;
-                    }
-                    None => match one_line(text) {
-                        Some(error) => State::Last(event(self.shape, &error), None),
-                        None => self.last(&Refusal::BackendError, None),
-                    },
-                    Some(_) => self.last(&Refusal::BackendError, None),
-                },
+                }
+                State::Answering(answer) => return Pin::new(answer).poll_frame(context),
                 State::Last(event, record) => {
                     let event = std::mem::take(event);
                     if let Some(record) = record {
@@ -122,15 +137,17 @@ impl Heartbeat {
     }
 }
 
-fn event(shape: Shape, data: &str) -> Bytes {
-    Bytes::from(match shape {
-        Shape::OpenAi => format!("data: {data}\n\n"),
-        Shape::Anthropic => format!("event: error\ndata: {data}\n\n"),
-    })
+/// llama-server's answer as it may follow comments: a stream as it is, anything else as one event.
+fn fit_for_a_stream(answer: Response<Answer>) -> Answer {
+    let (head, answer) = answer.into_parts();
+    match answer {
+        Answer::Passed(passed) if head.status != StatusCode::OK || form_of(&head.headers) != Form::Stream => {
+            Answer::Passed(passed.wrapped(head.status))
+        }
+        answer => answer,
+    }
 }
 
-/// llama-server's error as one line of JSON, if it is JSON.
-fn one_line(text: &[u8]) -> Option<String> {
-    let error: serde_json::Value = serde_json::from_slice(text).ok()?;
-    error.get("error").map(|_| error.to_string())
-}
+#[cfg(test)]
+#[path = "heartbeat_tests.rs"]
+mod tests;

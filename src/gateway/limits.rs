@@ -14,7 +14,7 @@ use http::{HeaderMap, Version};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use std::collections::{VecDeque, vec_deque};
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io::{self, Read};
 use std::pin::Pin;
@@ -58,9 +58,20 @@ impl Bounded {
         self.length
     }
 
-    /// The bytes, to look at.
-    pub(super) fn reader(&self) -> impl Read {
-        Pieces { pieces: self.pieces.iter(), current: &[] }
+    /// The bytes in one piece, to look at, if they are no more than `most`.
+    pub(super) fn whole(&self, most: usize) -> Option<Bytes> {
+        if self.length > most as u64 {
+            return None;
+        }
+        match self.pieces.front() {
+            Some(only) if self.pieces.len() == 1 => Some(only.clone()),
+            _ => Some(self.pieces.iter().flatten().copied().collect()),
+        }
+    }
+
+    /// The bytes, to look at elsewhere. Shares them.
+    pub(super) fn reader(&self) -> impl Read + Send + 'static {
+        Pieces { pieces: self.pieces.clone() }
     }
 
     /// Takes a piece, if there is room for it beside all other bodies.
@@ -81,20 +92,32 @@ impl Bounded {
     }
 }
 
-struct Pieces<'a> {
-    pieces: vec_deque::Iter<'a, Bytes>,
-    current: &'a [u8],
+#[cfg(test)]
+impl Bounded {
+    /// A body in these pieces, for the tests of others.
+    pub(super) fn of(pieces: &[&str]) -> Self {
+        let limits = BodyLimits::new(usize::MAX, Duration::MAX);
+        let mut body = Self::default();
+        for piece in pieces {
+            body.take(Bytes::copy_from_slice(piece.as_bytes()), &limits).unwrap();
+        }
+        body
+    }
 }
 
-impl Read for Pieces<'_> {
+struct Pieces {
+    pieces: VecDeque<Bytes>,
+}
+
+impl Read for Pieces {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.current.is_empty() {
-            match self.pieces.next() {
-                Some(piece) => self.current = piece,
-                None => return Ok(0),
-            }
+        while self.pieces.front().is_some_and(Bytes::is_empty) {
+            self.pieces.pop_front();
         }
-        self.current.read(buffer)
+        let Some(piece) = self.pieces.front_mut() else { return Ok(0) };
+        let count = piece.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&piece.split_to(count));
+        Ok(count)
     }
 }
 
@@ -187,5 +210,7 @@ mod tests {
         let mut text = String::new();
         body.reader().read_to_string(&mut text).unwrap();
         assert_eq!(text, "{\"stream\":true}");
+        assert_eq!(body.whole(15).unwrap(), text);
+        assert_eq!(body.whole(14), None);
     }
 }

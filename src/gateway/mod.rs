@@ -12,6 +12,7 @@ mod guesses;
 pub(crate) mod head;
 mod headers;
 mod heartbeat;
+mod holdings;
 mod limits;
 pub mod listen;
 pub mod pipeline;
@@ -20,6 +21,8 @@ mod rate;
 mod record;
 mod route;
 mod sse;
+#[cfg(test)]
+mod stage;
 mod standing;
 mod ticks;
 mod usage;

@@ -28,6 +28,7 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 /// How the routes that the gateway answers itself get their answers; `app.rs` says who gives them.
 pub type LocalAnswer =
@@ -97,6 +98,11 @@ impl Gateway {
     /// Ends what is still in flight: a stream with an error as its last event, anything else by a cut.
     pub fn cut(&self) {
         self.forwarder.cut();
+    }
+
+    /// Takes slots and places back from clients that do not read their answers, until `stop` is cancelled.
+    pub async fn sweep(&self, stop: CancellationToken) {
+        self.forwarder.holdings.sweep(stop).await;
     }
 
     /// Answers one request on the gateway port, from a client at this address.
@@ -181,12 +187,18 @@ impl Gateway {
         let place = stage!(record, self.queue.enter(caller.turn(), route.needs_slot, || caller.pay()));
         // MOCK_BACKEND: keys and limits have been tried, and there is nobody behind them.
         stage!(record, model.has_worker().then_some(()).ok_or(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN)));
-        let heartbeat = self.heartbeat.filter(|_| place.is_in_line() && heartbeat::asks_for_stream(&body));
+        let heartbeat = self.heartbeat.filter(|_| route.streams && place.is_in_line());
+        let heartbeat = match heartbeat {
+            Some(interval) if heartbeat::asks_for_stream(&body).await => Some(interval),
+            _ => None,
+        };
         let (gateway, model) = (Arc::clone(self), Arc::clone(model));
         let rest = gateway.be_served(route, parts, request_id.clone(), body, caller, model, place, record);
         match heartbeat {
             None => rest.await,
-            Some(interval) => heartbeat::keep_company(Box::pin(rest), interval, route.shape).await,
+            Some(interval) => {
+                heartbeat::keep_company(Box::pin(rest), interval, route.shape, &self.forwarder.holdings).await
+            }
         }
     }
 

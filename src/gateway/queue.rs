@@ -26,7 +26,7 @@ struct Inner {
     state: Mutex<State>,
     /// Whether the model can serve at this moment.
     is_ready: Box<dyn Fn() -> bool + Send + Sync>,
-    /// Cancelled when the line is closed and the last slot has been given back.
+    /// Cancelled when the line is closed, the last slot has been given back and the last pass has ended.
     drained: CancellationToken,
     patience: Patience,
     metrics: Arc<Metrics>,
@@ -36,6 +36,10 @@ struct State {
     line: Line<oneshot::Sender<Turn>>,
     service: ServiceTime,
     closed: bool,
+    /// Requests in flight that hold no slot; the drain waits for them too.
+    passes: usize,
+    /// Since when the model has been seen not ready; none while it is. Kept as long as somebody waits.
+    unready_since: Option<Instant>,
 }
 
 /// How long a request may wait.
@@ -79,8 +83,18 @@ pub(super) struct Ticket {
     pub(super) waited: Duration,
     arrived: Instant,
     granted: Instant,
-    /// False when it never had one, or has given it back.
-    holds_slot: bool,
+    holds: Grant,
+}
+
+/// What a ticket has to give back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Grant {
+    /// One of the slots.
+    Slot,
+    /// Leave to be in flight without one.
+    Pass,
+    /// Nothing any more.
+    Nothing,
 }
 
 impl Queue {
@@ -92,7 +106,13 @@ impl Queue {
         is_ready: impl Fn() -> bool + Send + Sync + 'static,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let state = State { line: Line::new(slots, bound), service: ServiceTime::default(), closed: false };
+        let state = State {
+            line: Line::new(slots, bound),
+            service: ServiceTime::default(),
+            closed: false,
+            passes: 0,
+            unready_since: None,
+        };
         Self(Arc::new(Inner {
             state: Mutex::new(state),
             is_ready: Box::new(is_ready),
@@ -103,8 +123,8 @@ impl Queue {
     }
 
     /// A slot or a place in the line of this key, or the reason why there is neither; whoever needs no slot waits for
-    /// none. Once it is sure that there is one,
-    /// and before it is taken, `charge` may refuse too: what is refused for want of room is never charged.
+    /// none. Once it is sure that there is one, and before it is taken, `charge` may refuse too: what is refused for want
+    /// of room is never charged.
     pub(super) fn enter(
         &self,
         key: &str,
@@ -114,16 +134,16 @@ impl Queue {
         let now = Instant::now();
         let mut state = self.lock();
         let open = (self.0.is_ready)();
+        state.sees(open, now);
         self.check_room(&state, needs_slot, open)?;
         charge()?;
         if !needs_slot {
-            let mut pass = self.ticket(now, now);
-            pass.holds_slot = false;
-            return Ok(Place::Slot(pass));
+            state.passes += 1;
+            return Ok(Place::Slot(self.ticket(now, now, Grant::Pass)));
         }
         if state.line.start(open) {
             self.show(&state);
-            return Ok(Place::Slot(self.ticket(now, now)));
+            return Ok(Place::Slot(self.ticket(now, now, Grant::Slot)));
         }
         let (sender, turn) = oneshot::channel();
         let Ok(number) = state.line.join(key, sender) else {
@@ -156,8 +176,11 @@ impl Queue {
         loop {
             let ticket = place.ticket().await?;
             match model.lease() {
-                Ok(lease) => return Ok((ticket, lease)),
-                Err(Unavailable::Loading) if !ticket.holds_slot => {
+                Ok(lease) => {
+                    self.0.metrics.queue_wait.inc_by(ticket.waited.as_secs_f64());
+                    return Ok((ticket, lease));
+                }
+                Err(Unavailable::Loading) if ticket.holds != Grant::Slot => {
                     return Err(Refusal::ModelLoading(RETRY_AFTER_UNKNOWN));
                 }
                 Err(Unavailable::Loading) => place = Place::InLine(ticket.back_in_line(key)),
@@ -173,7 +196,7 @@ impl Queue {
         self.dissolve(&mut state, &Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN));
     }
 
-    /// Waits until the line is closed and nobody holds a slot any more.
+    /// Waits until the line is closed and nothing is in flight any more, be it with a slot or without.
     pub async fn drained(&self) {
         self.0.drained.cancelled().await;
     }
@@ -208,8 +231,10 @@ impl Queue {
 
     /// Hands free slots to those who wait, as long as the model can serve them.
     fn serve(&self, state: &mut State) {
-        if state.line.waiting() > 0 && (self.0.is_ready)() {
-            while let Some(waiter) = state.line.next() {
+        if state.line.waiting() > 0 {
+            let open = (self.0.is_ready)();
+            state.sees(open, Instant::now());
+            while open && let Some(waiter) = state.line.next() {
                 // A waiter that has just left finds its turn in `Waiting::drop` and passes it on.
                 let _ = waiter.send(Turn::Yours);
             }
@@ -227,15 +252,13 @@ impl Queue {
     fn show(&self, state: &State) {
         self.0.metrics.queue_depth.set(i64::try_from(state.line.waiting()).unwrap_or(i64::MAX));
         self.0.metrics.active.set(i64::try_from(state.line.active()).unwrap_or(i64::MAX));
-        if state.closed && state.line.active() == 0 {
+        if state.closed && state.line.active() + state.passes == 0 {
             self.0.drained.cancel();
         }
     }
 
-    fn ticket(&self, arrived: Instant, granted: Instant) -> Ticket {
-        let waited = granted - arrived;
-        self.0.metrics.queue_wait.inc_by(waited.as_secs_f64());
-        Ticket { queue: self.clone(), waited, arrived, granted, holds_slot: true }
+    fn ticket(&self, arrived: Instant, granted: Instant, holds: Grant) -> Ticket {
+        Ticket { queue: self.clone(), waited: granted - arrived, arrived, granted, holds }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -266,14 +289,35 @@ impl Waiting {
             match tokio::time::timeout_at(deadline, &mut self.turn).await {
                 Ok(Ok(Turn::Yours)) => {
                     // Taken out of its channel, the turn is not found again by the drop of `self`.
-                    return Ok(self.queue.ticket(self.since, Instant::now()));
+                    return Ok(self.queue.ticket(self.since, Instant::now(), Grant::Slot));
                 }
                 Ok(Ok(Turn::Never(refusal))) => return Err(refusal),
                 Ok(Err(_)) => return Err(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN)),
-                Err(_) if !(self.queue.0.is_ready)() => return Err(Refusal::ModelLoading(RETRY_AFTER_UNKNOWN)),
-                Err(_) if patience.queue.is_some() => return Err(Refusal::QueueTimeout(self.queue.retry_after())),
-                // The model is ready and the line has no end of its own.
-                Err(_) => deadline = Instant::now() + patience.request,
+                Err(_) => deadline = self.look_again()?,
+            }
+        }
+    }
+}
+
+impl Waiting {
+    /// The wait has lasted as long as it may for now: when to look again, or why it is over. Without `QUEUE_TIMEOUT` only
+    /// the wait for a model that is not ready has an end, `REQUEST_TIMEOUT` after it was first seen so; while it is
+    /// ready, that is at least so long away.
+    fn look_again(&self) -> Result<Instant, Refusal> {
+        let queue = &self.queue;
+        let now = Instant::now();
+        let mut state = queue.lock();
+        let open = (queue.0.is_ready)();
+        state.sees(open, now);
+        let patience = queue.0.patience;
+        match (open, patience.queue) {
+            (true, Some(_)) => Err(Refusal::QueueTimeout(state.time_until_a_place())),
+            (true, None) => Ok(now + patience.request),
+            (false, Some(_)) => Err(Refusal::ModelLoading(RETRY_AFTER_UNKNOWN)),
+            (false, None) => {
+                let since = state.unready_since.map_or(self.since, |since| since.max(self.since));
+                let due = since + patience.request;
+                if due > now { Ok(due) } else { Err(Refusal::ModelLoading(RETRY_AFTER_UNKNOWN)) }
             }
         }
     }
@@ -293,13 +337,18 @@ impl Drop for Waiting {
 }
 
 impl Ticket {
-    /// Gives the slot back for a place at the front of the line: the worker went away before the slot was used.
+    /// Gives the slot back for a place at the front of the line: the worker went away before the slot was used. In a line
+    /// that was closed meanwhile there is no place; the wait ends at once.
     pub(super) fn back_in_line(mut self, key: &str) -> Waiting {
-        self.holds_slot = false;
+        self.holds = Grant::Nothing;
         let (sender, turn) = oneshot::channel();
         let mut state = self.queue.lock();
         let number = state.line.return_to_front(key, sender);
-        self.queue.serve(&mut state);
+        if state.closed {
+            self.queue.dissolve(&mut state, &Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN));
+        } else {
+            self.queue.serve(&mut state);
+        }
         drop(state);
         Waiting { queue: self.queue.clone(), key: key.to_owned(), number, turn, since: self.arrived }
     }
@@ -307,10 +356,15 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        if !self.holds_slot {
+        if self.holds == Grant::Nothing {
             return;
         }
         let mut state = self.queue.lock();
+        if self.holds == Grant::Pass {
+            state.passes -= 1;
+            self.queue.show(&state);
+            return;
+        }
         state.line.finish();
         state.service.note(self.granted.elapsed());
         self.queue.serve(&mut state);
@@ -318,6 +372,14 @@ impl Drop for Ticket {
 }
 
 impl State {
+    /// Notes whether the model is ready at this moment.
+    fn sees(&mut self, open: bool, now: Instant) {
+        match open {
+            true => self.unready_since = None,
+            false => _ = self.unready_since.get_or_insert(now),
+        }
+    }
+
     /// The time in which one of the slots comes free, and with it a place in the line.
     fn time_until_a_place(&self) -> Duration {
         let slots = u32::try_from(self.line.slots()).unwrap_or(u32::MAX).max(1);

@@ -149,6 +149,11 @@ impl Account {
         }
     }
 
+    /// Whether the client asked for the head of an answer alone.
+    pub(super) fn is_for_head(&self) -> bool {
+        self.method == http::Method::HEAD
+    }
+
     /// Notes that so many more bytes of the answer's body go out.
     pub(super) fn sends(&mut self, bytes: usize) {
         if self.first_byte.is_none() && bytes > 0 {

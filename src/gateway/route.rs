@@ -55,11 +55,22 @@ pub(super) struct Route {
     pub(super) ending: Ending,
     /// Whether it occupies one of llama-server's slots, and so waits in line for one.
     pub(super) needs_slot: bool,
+    /// Whether its answer may be a stream.
+    pub(super) streams: bool,
 }
 
 const fn worker(path: &'static str, posts: bool, ending: Ending) -> Route {
     let access = Access::Key(Scope::Inference);
-    Route { path, posts, access, target: Target::Worker, shape: Shape::OpenAi, ending, needs_slot: posts }
+    Route {
+        path,
+        posts,
+        access,
+        target: Target::Worker,
+        shape: Shape::OpenAi,
+        ending,
+        needs_slot: posts,
+        streams: false,
+    }
 }
 
 const fn post(path: &'static str) -> Route {
@@ -72,7 +83,7 @@ const fn helper(path: &'static str) -> Route {
 }
 
 const fn stream(path: &'static str, ending: Ending) -> Route {
-    worker(path, true, ending)
+    Route { streams: true, ..worker(path, true, ending) }
 }
 
 const fn get(path: &'static str) -> Route {
@@ -80,7 +91,7 @@ const fn get(path: &'static str) -> Route {
 }
 
 const fn anthropic(path: &'static str) -> Route {
-    Route { shape: Shape::Anthropic, ..worker(path, true, Ending::MessageStop) }
+    Route { shape: Shape::Anthropic, ..stream(path, Ending::MessageStop) }
 }
 
 const fn local(path: &'static str, local: Local, access: Access) -> Route {
@@ -96,7 +107,7 @@ const ROUTES: &[Route] = &[
     stream("/v1/responses", Ending::ResponseDone),
     stream("/responses", Ending::ResponseDone),
     anthropic("/v1/messages"),
-    Route { needs_slot: false, ..anthropic("/v1/messages/count_tokens") },
+    Route { needs_slot: false, streams: false, ..anthropic("/v1/messages/count_tokens") },
     post("/v1/embeddings"),
     post("/embeddings"),
     post("/embedding"),
@@ -105,9 +116,9 @@ const ROUTES: &[Route] = &[
     post("/rerank"),
     post("/reranking"),
     post("/v1/audio/transcriptions"),
-    post("/completion"),
-    post("/completions"),
-    post("/infill"),
+    stream("/completion", Ending::Unmarked),
+    stream("/completions", Ending::Unmarked),
+    stream("/infill", Ending::Unmarked),
     helper("/tokenize"),
     helper("/detokenize"),
     helper("/apply-template"),

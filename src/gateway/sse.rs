@@ -80,6 +80,11 @@ impl Watch {
         self.ended || self.ending == Ending::Unmarked
     }
 
+    /// Whether the end mark has come.
+    pub(super) fn has_end_mark(&self) -> bool {
+        self.ended
+    }
+
     /// What is held when the body ended in order; it belongs to the client.
     pub(super) fn rest(&mut self, ready: &mut VecDeque<Bytes>) {
         self.release(ready);
@@ -105,6 +110,40 @@ impl Watch {
         self.ended = self.ended || marks_the_end(&piece, self.ending.markers());
         ready.push_back(piece);
     }
+}
+
+/// The last bytes that went out: whether they ended an event.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tail([u8; 3]);
+
+impl Tail {
+    /// Nothing has gone out.
+    pub(super) fn new() -> Self {
+        Self(*b"\n\n\n")
+    }
+
+    /// These bytes went out.
+    pub(super) fn follow(&mut self, piece: &[u8]) {
+        let fresh = &piece[piece.len().saturating_sub(3)..];
+        self.0.rotate_left(fresh.len());
+        self.0[3 - fresh.len()..].copy_from_slice(fresh);
+    }
+
+    /// The event as it may follow: an event that has gone out in part is ended first.
+    pub(super) fn before(self, event: Bytes) -> Bytes {
+        match self.0 {
+            [_, b'\n', b'\n'] | [b'\n', b'\r', b'\n'] => event,
+            _ => Bytes::from([b"\n\n", &event[..]].concat()),
+        }
+    }
+}
+
+/// One event with this JSON value as its data; none if it is no JSON.
+pub(super) fn data_event(json: &[u8]) -> Option<Bytes> {
+    serde_json::from_slice::<serde::de::IgnoredAny>(json).ok()?;
+    // Between the tokens of JSON a line end is as good as a space, and within them there is none.
+    let line = json.trim_ascii().iter().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { *byte });
+    Some(b"data: ".iter().copied().chain(line).chain(*b"\n\n").collect())
 }
 
 /// Whether a line of the piece begins with one of the markers. Elsewhere it would be something that the model said:
@@ -169,6 +208,29 @@ mod tests {
     fn an_event_longer_than_the_bound_is_passed_on_in_pieces() {
         let long = "x".repeat(HELD_EVENT + 1);
         assert_eq!(through(&[&long], Ending::Done).0.concat(), long);
+    }
+
+    #[test]
+    fn an_event_that_went_out_in_part_is_ended_before_another() {
+        let before = |pieces: &[&str]| {
+            let mut tail = Tail::new();
+            pieces.iter().for_each(|piece| tail.follow(piece.as_bytes()));
+            String::from_utf8(tail.before(Bytes::from_static(b"x")).to_vec()).unwrap()
+        };
+        for whole in [&[][..], &["data: 1\n\n"], &["data: 1\n", "\n"], &["data: 1\r\n\r\n"], &["a\r", "\n", "\r", "\n"]]
+        {
+            assert_eq!(before(whole), "x", "{whole:?}");
+        }
+        for part in [&["data: 1"][..], &["data: 1\n"], &["\n\n", "a"], &["\n", "a\n"]] {
+            assert_eq!(before(part), "\n\nx", "{part:?}");
+        }
+    }
+
+    #[test]
+    fn a_json_value_becomes_one_line_of_one_event() {
+        assert_eq!(data_event(b" {\"a\":\r\n \"b\\n\"}\n").unwrap(), "data: {\"a\":   \"b\\n\"}\n\n");
+        assert_eq!(data_event(b"<html>"), None);
+        assert_eq!(data_event(b""), None);
     }
 
     proptest! {

@@ -59,6 +59,12 @@ pub const HEALTH_CONNECTIONS: usize = 64;
 /// in pieces.
 pub const HELD_EVENT: usize = 64 * 1024;
 
+/// Most bytes of an answer that is no stream and becomes one event, because heartbeats came before it.
+pub const WRAPPED_ANSWER: usize = 1024 * 1024;
+
+/// Largest body that is searched for `stream` in place; a larger one is left to a thread that may take its time.
+pub const PEEKED_BODY: usize = 256 * 1024;
+
 /// Bytes that the bodies of all requests together may take before they are sent on. A body that finds no room is
 /// refused with `queue_full`.
 pub const BUFFERED_BODIES: usize = 256 * 1024 * 1024;
@@ -136,8 +142,15 @@ pub const TRAILERS_SIZE: usize = 8 * 1024;
 /// Most bytes of a chunked body that are read at once; what follows the body is among them.
 pub const CHUNKED_READ: u64 = 16 * 1024;
 
-/// Longest time in which a client that is being answered may read nothing.
+/// Longest time in which a client that is being answered may read nothing, be it from its connection or from one HTTP/2
+/// stream.
 pub const CLIENT_WRITE_STALL: Duration = Duration::from_secs(60);
+
+/// Time between two looks for answers that their clients do not read, and so how much later than its bound one may end.
+pub const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The same once what is in flight is cut; many times within [`CONNECTION_GRACE`].
+pub const SWEEP_INTERVAL_CUT: Duration = Duration::from_millis(50);
 
 /// How long a closed connection is still read, so that its client gets to read the answer.
 pub const LINGER_TIME: Duration = Duration::from_secs(2);

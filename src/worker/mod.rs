@@ -118,3 +118,15 @@ impl Handle {
         }
     }
 }
+
+#[cfg(test)]
+impl Handle {
+    /// A ready worker at this address, for the tests of others; it changes as the sender says.
+    pub(crate) fn stub(address: SocketAddr) -> (watch::Sender<Status>, Self) {
+        let endpoint = Arc::new(Endpoint::new(address, HeaderValue::from_static("Bearer stub")));
+        let status =
+            Status { state: State::Ready, endpoint: Some(endpoint), restarts: 0, failed_loads: 0, last_exit: None };
+        let (sender, receiver) = watch::channel(status);
+        (sender, Self(receiver))
+    }
+}

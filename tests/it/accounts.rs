@@ -47,7 +47,7 @@ fn scripted(script: Value) -> Gateway {
 
 /// The fields of the access log's line for one request; the words in front of them are `time`, `method` and `path`.
 #[track_caller]
-fn line(gateway: &Gateway, request_id: &str) -> BTreeMap<String, String> {
+pub(super) fn line(gateway: &Gateway, request_id: &str) -> BTreeMap<String, String> {
     let folder = gateway.data_dir().join("logs/access");
     let wanted = format!(" req={request_id} ");
     let line = eventually_some(&format!("a line for {request_id}"), SOON, || {

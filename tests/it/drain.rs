@@ -56,6 +56,19 @@ fn a_request_in_flight_is_finished_and_new_ones_are_refused_meanwhile() {
 }
 
 #[test]
+fn a_request_that_holds_no_slot_is_finished_too() {
+    let mut gateway = ready(json!({"hold_requests": ["/tokenize"]}), "30s");
+    let mut running = gateway.client().begin("POST", "/tokenize", br#"{"content": "one three"}"#).unwrap();
+    gateway.journal().wait_for_requests("/tokenize", 1);
+    assert_eq!(gateway.anonymous().get("/health").json()["queue"]["active"], 0, "it is not counted among the slots");
+    gateway.signal(Signal::SIGTERM);
+    wait_until_stopping(&gateway);
+    gateway.control().release_all_requests();
+    assert_eq!(running.read_response().unwrap().json()["tokens"], json!([3, 5]));
+    assert_eq!(gateway.wait_exit().code(), Some(0));
+}
+
+#[test]
 fn whoever_waits_in_line_is_refused() {
     let mut gateway = ready(json!({"hold_requests": [CHAT]}), "30s");
     let body = chat(false).to_string();

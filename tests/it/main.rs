@@ -21,5 +21,6 @@ mod limits;
 mod queue;
 mod rates;
 mod secrets;
+mod stalled;
 mod streaming;
 mod supervision;

@@ -1,12 +1,13 @@
 //! The line before a model: bounded, fair, honest about when to come back, and open while the model loads.
 
+use super::accounts::line;
 use super::support::{
-    client::RawClient,
+    client::{Event, RawClient},
     gateway::{ADMIN, Backend, Gateway},
     wait::{SOON, eventually},
 };
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -209,14 +210,44 @@ fn whoever_does_not_stream_gets_no_heartbeat_and_a_refusal_after_one_is_an_event
     assert!(stream.is_complete() && events.iter().all(|event| !event.is_done()));
 }
 
-#[test]
-fn an_error_of_llama_server_after_a_heartbeat_is_an_event() {
-    let gateway = holding(&[("SSE_HEARTBEAT", "50ms")]);
+/// The last event of a stream that had to wait, when llama-server gives this answer in its stead, and what the access log
+/// says.
+fn after_a_heartbeat(status: u16, body: Value) -> (Event, BTreeMap<String, String>) {
+    let fixed = json!([{"path": CHAT, "status": status, "body": body}]);
+    let script = json!({"hold_requests": [CHAT], "error_status": fixed});
+    let gateway = ready(script, &[("SSE_HEARTBEAT", "50ms")]);
     let _running = begin(&gateway);
     gateway.journal().wait_for_requests(CHAT, 1);
-    let mut stream = gateway.client().stream("/v1/embeddings", &json!({"input": "x", "stream": true}));
+    let mut request = chat();
+    request["stream"] = json!(true);
+    let mut stream = gateway.client().header("X-Request-Id", "late").stream(CHAT, &request);
+    assert_eq!(stream.head.status, 200);
     gateway.control().release_all_requests();
-    let events = stream.events();
-    assert_eq!(events.last().unwrap().json()["error"]["code"], 501, "{events:?}");
+    let last = stream.events().pop().unwrap();
     assert!(stream.is_complete());
+    (last, line(&gateway, "late"))
+}
+
+#[test]
+fn an_error_of_llama_server_after_a_heartbeat_is_an_event() {
+    let (event, line) = after_a_heartbeat(501, json!({"error": {"code": 501, "message": "no", "type": "x"}}));
+    assert_eq!(event.json()["error"]["code"], 501);
+    assert_eq!((line["status"].as_str(), line["code"].as_str()), ("200", "backend_error"));
+    assert_eq!(line["out"], format!("data: {}\n\n", event.data).len().to_string());
+}
+
+#[test]
+fn an_answer_after_a_heartbeat_that_is_no_stream_is_an_event() {
+    let (event, line) = after_a_heartbeat(200, json!({"choices": []}));
+    assert_eq!(event.json(), json!({"choices": []}));
+    assert_eq!((line["status"].as_str(), line["code"].as_str()), ("200", "-"));
+}
+
+#[test]
+fn a_route_without_streams_has_no_heartbeats() {
+    let gateway = holding(&[("SSE_HEARTBEAT", "50ms"), ("QUEUE_TIMEOUT", "300ms")]);
+    let _running = begin(&gateway);
+    gateway.journal().wait_for_requests(CHAT, 1);
+    let answer = gateway.client().post_json("/v1/embeddings", &json!({"input": "x", "stream": true}));
+    assert_eq!((answer.status(), answer.json()["error"]["code"].as_str()), (503, Some("queue_timeout")));
 }

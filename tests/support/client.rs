@@ -201,6 +201,13 @@ impl RawClient {
         }
     }
 
+    /// Reads so many bytes.
+    pub(crate) fn read_exactly(&mut self, count: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; count];
+        self.reader.read_exact(&mut bytes)?;
+        Ok(bytes)
+    }
+
     /// Reads everything until the other side closes or resets.
     pub(crate) fn read_to_close(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();

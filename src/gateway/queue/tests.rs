@@ -1,4 +1,5 @@
 use super::*;
+use crate::fleet::Stub;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 const LONG: Duration = Duration::from_secs(300);
@@ -153,6 +154,89 @@ async fn closing_answers_everybody_who_waits_and_whoever_comes() {
     let refusal = Some(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN));
     assert_eq!(waits.ticket().await.err(), refusal);
     assert_eq!(enter(&queue, "b").err(), refusal);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_drain_waits_for_those_without_a_slot_too_and_shows_them_nowhere() {
+    let (queue, _) = queue(1, None, None);
+    let slot = enter(&queue, "a").unwrap();
+    let pass = queue.enter("a", false, || Ok(())).unwrap();
+    assert_eq!(queue.0.metrics.active.get(), 1, "a pass takes no slot");
+    queue.close();
+    drop(slot);
+    assert!(!queue.0.drained.is_cancelled(), "the pass is in flight");
+    drop(pass);
+    queue.drained().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ticket_that_comes_back_to_a_closed_line_is_refused_at_once() {
+    let (queue, ready) = queue(1, None, None);
+    let ticket = enter(&queue, "a").unwrap().ticket().await.unwrap();
+    ready.store(false, Ordering::SeqCst);
+    queue.close();
+    let start = Instant::now();
+    let refused = ticket.back_in_line("a").ticket().await.err();
+    assert_eq!(refused, Some(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN)));
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    queue.drained().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waited_in_a_healthy_line_has_the_whole_time_for_a_model_that_crashes_then() {
+    let (queue, ready) = queue(1, None, None);
+    let slot = enter(&queue, "a").unwrap();
+    let start = Instant::now();
+    let waits = enter(&queue, "a").unwrap().ticket();
+    let crash = LONG - Duration::from_secs(1);
+    let crashes = async {
+        tokio::time::sleep(crash).await;
+        ready.store(false, Ordering::SeqCst);
+        drop(slot);
+    };
+    let (refused, ()) = tokio::join!(waits, crashes);
+    assert_eq!(refused.err(), Some(Refusal::ModelLoading(RETRY_AFTER_UNKNOWN)));
+    assert_eq!(start.elapsed(), crash + LONG);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_model_that_was_ready_in_between_is_waited_for_anew() {
+    let (queue, ready) = queue(1, None, None);
+    let _slot = enter(&queue, "a").unwrap();
+    let start = Instant::now();
+    let waits = enter(&queue, "a").unwrap().ticket();
+    let changes = async {
+        for is_ready in [false, true, false] {
+            tokio::time::sleep(Duration::from_secs(100)).await;
+            ready.store(is_ready, Ordering::SeqCst);
+            queue.serve(&mut queue.lock());
+        }
+    };
+    let (refused, ()) = tokio::join!(waits, changes);
+    assert_eq!(refused.err(), Some(Refusal::ModelLoading(RETRY_AFTER_UNKNOWN)));
+    assert_eq!(start.elapsed(), Duration::from_secs(300) + LONG);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_in_two_parts_is_counted_once() {
+    let (queue, ready) = queue(1, None, None);
+    let (worker, model) = Stub::ready(([127, 0, 0, 1], 1));
+    let first = enter(&queue, "a").unwrap();
+    let place = enter(&queue, "a").unwrap();
+    let waits = queue.wait(place, "a", &model);
+    let changes = async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        model.lease().unwrap().doubt();
+        drop(first);
+        ready.store(false, Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        worker.starts_again();
+        ready.store(true, Ordering::SeqCst);
+        queue.serve(&mut queue.lock());
+    };
+    let (served, ()) = tokio::join!(waits, changes);
+    assert_eq!(served.ok().unwrap().0.waited, Duration::from_secs(5));
+    assert_eq!(queue.0.metrics.queue_wait.get(), 5.0);
 }
 
 /// Many threads at once: never more in flight than there are slots, never one more in the line than its bound, and every

@@ -1,0 +1,155 @@
+use super::super::record::Form;
+use super::super::stage::{REQUEST, STALL, Stage, chunk, code, next};
+use super::*;
+use crate::settings::bounds::{HELD_EVENT, SWEEP_INTERVAL};
+use http::{Method, Response};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+const CHAT: &str = "/v1/chat/completions";
+const CHUNKED: &str = "Content-Type: text/event-stream\r\nTransfer-Encoding: chunked";
+
+#[tokio::test(start_paused = true)]
+async fn an_http2_client_that_never_reads_its_stream_keeps_no_slot() {
+    let mut stage = Stage::new();
+    let (passed, mut llama) = stage.answer(CHAT, 200, Form::Stream, CHUNKED).await;
+    let response = stage.give_to_one_who_does_not_read(Response::new(Answer::Passed(passed))).await;
+    llama.write_all(&chunk("data: 1\n\n")).await.unwrap();
+    let start = Instant::now();
+    stage.slot_is_free().await;
+    assert!(start.elapsed() >= STALL && start.elapsed() <= STALL + 2 * SWEEP_INTERVAL);
+    assert_eq!(llama.read(&mut [0]).await.unwrap(), 0, "llama-server is left");
+    drop(response);
+    let log = stage.log();
+    assert!(log.contains("client_closed"), "{log}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_http2_client_that_never_reads_hears_of_the_end_of_the_service_no_later_than_others() {
+    let mut stage = Stage::new();
+    let (passed, mut llama) = stage.answer(CHAT, 200, Form::Stream, CHUNKED).await;
+    let _response = stage.give_to_one_who_does_not_read(Response::new(Answer::Passed(passed))).await;
+    llama.write_all(&chunk("data: 1\n\n")).await.unwrap();
+    tokio::time::sleep(SWEEP_INTERVAL / 2).await;
+    let start = Instant::now();
+    stage.cut.cancel();
+    stage.slot_is_free().await;
+    assert!(start.elapsed() < SWEEP_INTERVAL / 2);
+    let log = stage.log();
+    assert!(log.contains("shutting_down"), "{log}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_taken_bit_by_bit_is_cut_at_the_end_of_its_time() {
+    let mut stage = Stage::new();
+    let (passed, mut llama) = stage.answer(CHAT, 200, Form::Json, "Content-Length: 1000000").await;
+    let mut answer = Answer::Passed(passed);
+    let start = Instant::now();
+    llama.write_all(&[b'x'; 500_000]).await.unwrap();
+    let mut read = 0;
+    let last = loop {
+        match next(&mut answer).await.unwrap() {
+            piece if piece.starts_with('x') => read += piece.len(),
+            last => break last,
+        }
+        llama.write_all(&[b'x'; 1_000]).await.unwrap_or_default();
+        tokio::time::sleep(STALL - SWEEP_INTERVAL).await;
+    };
+    assert!(read > 0 && last.contains("backend_timeout"), "{last}");
+    assert!(start.elapsed() < REQUEST + STALL);
+    assert!(next(&mut answer).await.is_none());
+    stage.slot_is_free().await;
+    let log = stage.log();
+    assert!(log.contains("backend_timeout"), "{log}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_reads_again_too_late_is_cut_and_one_that_the_end_has_met_is_told() {
+    for (cut, whole, expected) in [(false, true, None), (true, true, Some("data: ")), (true, false, Some("\n\ndata: "))]
+    {
+        let mut stage = Stage::new();
+        let (passed, mut llama) = stage.answer(CHAT, 200, Form::Stream, CHUNKED).await;
+        let mut answer = Answer::Passed(passed);
+        let event = if whole { "data: 1\n\n".to_owned() } else { "x".repeat(HELD_EVENT + 1) };
+        llama.write_all(&chunk(&event)).await.unwrap();
+        assert!(next(&mut answer).await.is_some());
+        if cut {
+            stage.cut.cancel();
+        }
+        stage.slot_is_free().await;
+        let last = next(&mut answer).await.unwrap();
+        match expected {
+            None => assert_eq!(last, "<the answer was cut: the client did not read it>"),
+            Some(start) => {
+                assert!(last.starts_with(start), "{last}");
+                assert_eq!(code(&last).as_deref(), Some("shutting_down"));
+            }
+        }
+        assert!(next(&mut answer).await.is_none());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_waits_for_a_silent_llama_server_is_left_alone() {
+    let mut stage = Stage::new();
+    let (passed, mut llama) = stage.answer(CHAT, 200, Form::Stream, CHUNKED).await;
+    let mut answer = Answer::Passed(passed);
+    let speaks = async {
+        tokio::time::sleep(STALL * 3).await;
+        llama.write_all(&chunk("data: 1\n\n")).await.unwrap();
+    };
+    let (piece, ()) = tokio::join!(next(&mut answer), speaks);
+    assert_eq!(piece.unwrap(), "data: 1\n\n");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_piece_frees_the_slot_though_nobody_reads_it() {
+    let mut stage = Stage::new();
+    let (passed, mut llama) = stage.answer(CHAT, 200, Form::Json, "Content-Length: 2").await;
+    llama.write_all(b"{}").await.unwrap();
+    let start = Instant::now();
+    let _response = stage.give_to_one_who_does_not_read(Response::new(Answer::Passed(passed))).await;
+    stage.slot_is_free().await;
+    assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_after_half_a_long_event_begins_on_a_line_of_its_own() {
+    let mut stage = Stage::new();
+    let (passed, mut llama) = stage.answer(CHAT, 200, Form::Stream, CHUNKED).await;
+    let mut answer = Answer::Passed(passed);
+    llama.write_all(&chunk(&format!("data: {}", "x".repeat(HELD_EVENT)))).await.unwrap();
+    drop(llama);
+    let mut text = String::new();
+    while let Some(piece) = next(&mut answer).await {
+        text += &piece;
+    }
+    let (half, error) = text.rsplit_once("\n\ndata: ").unwrap();
+    assert!(half.ends_with('x') && error.contains("backend_error") && error.ends_with("\n\n"), "{error}");
+    drop(answer);
+    let log = stage.log();
+    assert!(log.contains(&format!(" out={} ", text.len())), "{log}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_leaves_once_it_has_the_end_mark_has_got_everything() {
+    for (path, mark, code) in [(CHAT, "data: [DONE]\n\n", "-"), ("/completion", "data: {}\n\n", "client_closed")] {
+        let mut stage = Stage::new();
+        let (passed, mut llama) = stage.answer(path, 200, Form::Stream, CHUNKED).await;
+        let mut answer = Answer::Passed(passed);
+        llama.write_all(&chunk(mark)).await.unwrap();
+        assert_eq!(next(&mut answer).await.as_deref(), Some(mark));
+        drop(answer);
+        let log = stage.log();
+        assert!(log.contains(&format!("code={code} ")), "{log}");
+    }
+}
+
+#[tokio::test]
+async fn bytes_that_a_head_request_leaves_out_are_not_counted() {
+    for (method, bytes) in [(Method::GET, 5), (Method::HEAD, 0)] {
+        let stage = Stage::new();
+        drop(Answer::own(Bytes::from_static(b"hello"), stage.record(method, "/ping")));
+        let log = stage.log();
+        assert!(log.contains(&format!(" out={bytes} ")), "{log}");
+    }
+}

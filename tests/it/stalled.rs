@@ -1,0 +1,108 @@
+//! Clients that take their time: what they do not read costs nobody else a slot.
+
+use super::accounts::line;
+use super::support::{
+    client::RawClient,
+    gateway::{Gateway, USER},
+    wait::{self, SOON, eventually},
+};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+const CHAT: &str = "/v1/chat/completions";
+
+fn ready(script: Value, settings: &[(&str, &str)]) -> Gateway {
+    let builder =
+        settings.iter().fold(Gateway::builder().script(script), |builder, (name, value)| builder.set(name, value));
+    let gateway = builder.start();
+    gateway.wait_ready();
+    gateway
+}
+
+fn chat(stream: bool) -> Vec<u8> {
+    json!({"messages": [{"role": "user", "content": "x"}], "stream": stream}).to_string().into_bytes()
+}
+
+fn in_flight(gateway: &Gateway) -> Value {
+    gateway.health().get("/health").json()["queue"]["active"].clone()
+}
+
+/// One frame of HTTP/2 (RFC 9113, section 4.1).
+fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags, 0, 0, 0, stream], payload].concat()
+}
+
+/// Posts to the chat over HTTP/2 and never opens the window for its answer. Returns when the answer's head is there.
+fn post_without_a_window(gateway: &Gateway, request_id: &str, body: &[u8]) -> RawClient {
+    const DATA: u8 = 0;
+    const HEADERS: u8 = 1;
+    const SETTINGS: u8 = 4;
+    const END_STREAM: u8 = 1;
+    const END_HEADERS: u8 = 4;
+    let bearer = format!("Bearer {USER}");
+    let mut head = Vec::new();
+    for (name, value) in [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", CHAT),
+        (":authority", "x"),
+        ("authorization", &bearer),
+        ("content-type", "application/json"),
+        ("x-request-id", request_id),
+    ] {
+        // A literal that is not indexed (RFC 7541, section 6.2.2).
+        head.extend([&[0, name.len() as u8], name.as_bytes(), &[value.len() as u8], value.as_bytes()].concat());
+    }
+    let no_window = [0, 4, 0, 0, 0, 0];
+    let mut client = RawClient::connect(gateway.url());
+    let bytes = [
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+        frame(SETTINGS, 0, 0, &no_window),
+        frame(HEADERS, END_HEADERS, 1, &head),
+        frame(DATA, END_STREAM, 1, body),
+    ];
+    client.write(&bytes.concat()).unwrap();
+    loop {
+        let start = client.read_exactly(9).unwrap();
+        let length = usize::from(start[0]) << 16 | usize::from(start[1]) << 8 | usize::from(start[2]);
+        client.read_exactly(length).unwrap();
+        assert!(start[3] != DATA || length == 0, "there is no window for it");
+        if (start[3], start[8]) == (HEADERS, 1) {
+            return client;
+        }
+    }
+}
+
+#[test]
+fn an_http2_client_without_a_window_does_not_delay_the_end() {
+    let mut gateway = ready(json!({"hold_mid_stream": {"after_frames": 4}}), &[("DRAIN_TIMEOUT", "200ms")]);
+    let client = post_without_a_window(&gateway, "unread", &chat(true));
+    assert_eq!(in_flight(&gateway), 1);
+    gateway.signal(Signal::SIGTERM);
+    assert_eq!(gateway.wait_exit().code(), Some(0));
+    assert_eq!(line(&gateway, "unread")["code"], "shutting_down");
+    drop(client);
+}
+
+#[test]
+fn a_whole_answer_holds_no_slot_for_an_http2_client_without_a_window() {
+    let gateway = ready(json!({}), &[]);
+    let _client = post_without_a_window(&gateway, "unread", &chat(false));
+    eventually("the slot is free", SOON, || in_flight(&gateway) == 0);
+}
+
+#[test]
+fn a_client_that_reads_a_little_now_and_then_has_until_request_timeout() {
+    // More than the sockets on the way can hold.
+    let script = json!({"frames": 600, "frame_bytes": 60_000});
+    let gateway = ready(script, &[("REQUEST_TIMEOUT", "4s")]);
+    let client = gateway.client().header("X-Request-Id", "slow");
+    let mut client = client.begin("POST", CHAT, &chat(false)).unwrap();
+    assert_eq!(client.read_head().unwrap().status, 200);
+    eventually("the slot is free", wait::ANSWERS, || {
+        client.read_exactly(1).unwrap();
+        in_flight(&gateway) == 0
+    });
+    assert_eq!(line(&gateway, "slow")["code"], "backend_timeout");
+}
