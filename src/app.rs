@@ -68,7 +68,7 @@ pub async fn run(
     let worker = match &ready.backend {
         None => None,
         Some(backend) => {
-            let spawner = Spawner::start(tokio::runtime::Handle::current())?;
+            let spawner = Spawner::start(tokio::runtime::Handle::current(), ready.descriptors.found)?;
             let plan = Plan {
                 model: models::id_of(&backend.file),
                 number: 0,
@@ -114,7 +114,7 @@ pub async fn run(
             header_timeout: settings.limits.client_header_timeout.0,
             write_stall: CLIENT_WRITE_STALL,
         },
-        connections: settings.limits.max_connections.get(),
+        connections: ready.descriptors.connections,
     };
     let health_thread = health_listener.map(|listener| {
         let terms = listen::Terms { connections: HEALTH_CONNECTIONS, ..terms };

@@ -55,6 +55,13 @@ pub const LISTEN_BACKLOG: u32 = 1024;
 /// Connections that the health port serves at once.
 pub const HEALTH_CONNECTIONS: usize = 64;
 
+/// File descriptors kept free of connections: listeners, logs, files that are read, what the runtime takes, pipes of
+/// llama-server, and above all its probes.
+pub const RESERVED_DESCRIPTORS: usize = 64;
+
+/// Connections of clients below which the service does not start for want of file descriptors.
+pub const FEWEST_CONNECTIONS: usize = 16;
+
 /// Longest part of a server-sent event that is held back until the event is complete. A longer event is passed on
 /// in pieces.
 pub const HELD_EVENT: usize = 64 * 1024;
