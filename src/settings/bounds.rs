@@ -76,8 +76,9 @@ pub const EVENT_HEAD: usize = 512;
 /// Access-log and boot-log lines that may wait for their writer; more are dropped and counted.
 pub const LOG_QUEUE: usize = 8 * 1024;
 
-/// How often a full or read-only log disk is reported.
-pub const DISK_REPORT_INTERVAL: Duration = Duration::from_secs(60);
+/// Least time between two reports of the same trouble: lost log lines, connections that could not be accepted, probes
+/// that could not be made.
+pub const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Models, and keys, that have metric series of their own; more of them count as `other`.
 pub const NAMED_SERIES: usize = 1024;
