@@ -4,6 +4,7 @@
 
 use crate::worker::{Endpoint, Handle, LastExit, State};
 use serde::Serialize;
+use std::error::Error;
 use std::sync::Arc;
 
 /// Every model that this service knows.
@@ -159,6 +160,11 @@ impl Lease {
     /// Says that the worker broke the connection.
     pub fn doubt(&self) {
         self.endpoint.doubt();
+    }
+
+    /// Says why a request to the worker failed; it is doubted, unless the reason lies with us.
+    pub fn failed(&self, error: &(dyn Error + 'static)) {
+        self.endpoint.failed(error);
     }
 
     /// Where to send the request.

@@ -1,15 +1,19 @@
 //! Probes: what a llama-server says about itself, and whether it is ours at all.
 
 use super::Endpoint;
+use super::shortage::shortage;
 use crate::settings::bounds::PROBE_TIMEOUT;
 use http::StatusCode;
 use http::header::AUTHORIZATION;
+use nix::errno::Errno;
 
 /// The outcome of one probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Probe {
     /// Nobody answered, or not in time, or not well.
     Silent,
+    /// It was not asked, for want of something on this machine; that says nothing about it.
+    Unasked(Errno),
     /// It is loading its model.
     Loading,
     /// It can serve.
@@ -32,7 +36,8 @@ impl Prober {
         match self.0.get(format!("http://{}/health", endpoint.address)).send().await.map(|answer| answer.status()) {
             Ok(StatusCode::OK) => Probe::Ready,
             Ok(StatusCode::SERVICE_UNAVAILABLE) => Probe::Loading,
-            Ok(_) | Err(_) => Probe::Silent,
+            Ok(_) => Probe::Silent,
+            Err(error) => unanswered(&error),
         }
     }
 
@@ -54,7 +59,11 @@ impl Prober {
                 Probe::Ready
             }
             (Ok(_), Ok(_)) => Probe::Stranger,
-            _ => Probe::Silent,
+            (Err(error), _) | (_, Err(error)) => unanswered(&error),
         }
     }
+}
+
+fn unanswered(error: &reqwest::Error) -> Probe {
+    shortage(error).map_or(Probe::Silent, Probe::Unasked)
 }

@@ -7,6 +7,7 @@ mod command;
 mod diagnosis;
 mod health;
 mod process;
+mod shortage;
 mod state;
 mod supervisor;
 
@@ -16,6 +17,7 @@ pub use supervisor::{Plan, supervise};
 
 use http::HeaderValue;
 use serde::Serialize;
+use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,6 +43,13 @@ impl Endpoint {
     pub fn doubt(&self) {
         if !self.doubted.swap(true, Ordering::SeqCst) {
             self.doubts.notify_one();
+        }
+    }
+
+    /// Says why a request to it failed: a doubt, unless the reason lies with us.
+    pub fn failed(&self, error: &(dyn Error + 'static)) {
+        if shortage::shortage(error).is_none() {
+            self.doubt();
         }
     }
 

@@ -16,6 +16,7 @@ use crate::settings::options::Engine;
 use crate::telemetry::files::{Folder, Tail, pump};
 use crate::telemetry::log::CLOCK;
 use crate::telemetry::metrics::{Metrics, ModelLabels, StateLabels, WorkerLabels};
+use crate::telemetry::trouble::Trouble;
 use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -199,6 +200,7 @@ impl Owner {
         let started = Instant::now();
         let mut progress = Progress::new(started);
         let mut failures = 0;
+        let mut unasked = Trouble::default();
         let mut ticks = tokio::time::interval(PROBE_INTERVAL_LOADING);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -249,6 +251,12 @@ impl Owner {
                     }
                 }
                 Probe::Loading | Probe::Silent => {}
+                Probe::Unasked(cause) => {
+                    if let Some(times) = unasked.report_due() {
+                        warn!(model = self.plan.model, %cause, times, "llama-server could not be asked how it is");
+                    }
+                    continue;
+                }
             }
             let still_loading = !matches!(self.publish.borrow().state, State::Ready | State::Unhealthy);
             if still_loading && progress.stalled_for(process, tail) >= self.plan.engine.load_timeout.0 {

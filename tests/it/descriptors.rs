@@ -3,8 +3,8 @@
 use super::support::{
     client::RawClient,
     gateway::Gateway,
-    resources::open_files,
-    wait::{SOON, eventually, eventually_some},
+    resources::{limit_open_files, open_files},
+    wait::{READY, SOON, eventually, eventually_some},
 };
 use serde_json::{Value, json};
 use std::process::Command;
@@ -69,4 +69,36 @@ fn a_limit_that_leaves_no_connections_is_a_bad_configuration() {
         let text = String::from_utf8_lossy(&output.stderr);
         assert_eq!((output.status.code(), text.contains(words)), (Some(code), true), "{text}");
     }
+}
+
+#[test]
+fn a_want_of_descriptors_is_not_taken_for_a_silent_llama_server() {
+    let gateway = Gateway::builder().start();
+    gateway.wait_ready();
+    let (soft, _) = open_files(gateway.pid());
+    let mut client = RawClient::connect(gateway.url());
+    let mut watcher = RawClient::connect(gateway.health_url());
+    let request = gateway.client().request("POST", CHAT, chat().to_string().as_bytes());
+    let ask = |client: &mut RawClient, request: &[u8]| {
+        client.write(request).unwrap();
+        client.read_response().unwrap()
+    };
+    let (ping, health) = ["/ping", "/health"].map(|path| gateway.anonymous().request("GET", path, b"")).into();
+    // Both connections are accepted before nothing more can be.
+    assert_eq!(ask(&mut client, &ping).status(), 200);
+    assert_eq!(ask(&mut watcher, &health).status(), 200);
+    limit_open_files(gateway.pid(), 3);
+    let _never_accepted = RawClient::connect(gateway.url());
+    for _ in 0..3 {
+        let answer = ask(&mut client, &request);
+        assert_eq!(answer.json()["error"]["code"], "backend_unavailable", "nobody waits for it in line");
+    }
+    let said = |words: &str| gateway.output().matches(words).count();
+    eventually("a probe could not be made", READY, || said("could not be asked how it is") > 0);
+    assert_eq!(ask(&mut watcher, &health).json()["models"][0]["state"], "ready");
+    limit_open_files(gateway.pid(), soft);
+    assert_eq!(ask(&mut client, &request).status(), 200);
+    assert_eq!(gateway.anonymous().get("/ping").status(), 200);
+    assert_eq!(said("could not be accepted"), 1, "said once for all of them");
+    assert_eq!(said("no longer answers"), 0);
 }
