@@ -15,6 +15,17 @@ pub const PROBE_INTERVAL_LOADING: Duration = Duration::from_millis(100);
 /// Time between two probes of a ready llama-server.
 pub const PROBE_INTERVAL_READY: Duration = Duration::from_secs(5);
 
+/// Time between two probes of a llama-server that broke a connection and has not answered since.
+pub const PROBE_INTERVAL_DOUBTED: Duration = Duration::from_millis(100);
+
+/// How long such a llama-server may leave its probes without a good answer before it counts as unhealthy. One that has
+/// ended is found out sooner.
+pub const DOUBT_GRACE: Duration = Duration::from_secs(1);
+
+/// Longest wait of a request that needs no slot for a llama-server that is doubted. By then it has answered a probe, or
+/// counts as unhealthy.
+pub const DOUBT_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Longest wait for the answer to one probe.
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 

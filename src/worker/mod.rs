@@ -20,7 +20,7 @@ use serde::Serialize;
 use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{Notify, watch};
 
 /// Where a ready llama-server listens, and the key it asks for.
@@ -29,21 +29,23 @@ pub struct Endpoint {
     pub address: SocketAddr,
     /// The value of `Authorization` that it takes; marked sensitive, so it never shows in debug output.
     pub authorization: HeaderValue,
-    doubted: AtomicBool,
-    doubts: Notify,
+    /// Doubts since its start, and how many of them have been looked into.
+    doubts: AtomicU64,
+    dispelled: AtomicU64,
+    raised: Notify,
 }
 
 impl Endpoint {
     fn new(address: SocketAddr, authorization: HeaderValue) -> Self {
-        Self { address, authorization, doubted: AtomicBool::new(false), doubts: Notify::new() }
+        let (doubts, dispelled) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { address, authorization, doubts, dispelled, raised: Notify::new() }
     }
 
     /// Says that it broke a connection, and so may be about to end: nothing more is sent to it until its owner has
     /// looked.
     pub fn doubt(&self) {
-        if !self.doubted.swap(true, Ordering::SeqCst) {
-            self.doubts.notify_one();
-        }
+        self.doubts.fetch_add(1, Ordering::SeqCst);
+        self.raised.notify_one();
     }
 
     /// Says why a request to it failed: a doubt, unless the reason lies with us.
@@ -55,12 +57,23 @@ impl Endpoint {
 
     /// Waits until somebody doubts it.
     async fn doubted(&self) {
-        self.doubts.notified().await;
+        self.raised.notified().await;
     }
 
-    /// Clears a doubt; whether there was one.
-    fn trust(&self) -> bool {
-        self.doubted.swap(false, Ordering::SeqCst)
+    /// How often it has been doubted.
+    fn doubts(&self) -> u64 {
+        self.doubts.load(Ordering::SeqCst)
+    }
+
+    /// Whether a doubt is left.
+    fn is_doubted(&self) -> bool {
+        // In this order: a doubt that comes between the two is seen.
+        self.dispelled.load(Ordering::SeqCst) != self.doubts()
+    }
+
+    /// Clears the first so many doubts: those that had been raised when it was asked. Its owner alone does that.
+    fn dispel(&self, doubts: u64) {
+        self.dispelled.store(doubts, Ordering::SeqCst);
     }
 }
 
@@ -107,7 +120,7 @@ impl Handle {
 
     /// The endpoint, if the worker is ready and nobody doubts it.
     pub fn endpoint(&self) -> Option<Arc<Endpoint>> {
-        self.0.borrow().endpoint.as_ref().filter(|endpoint| !endpoint.doubted.load(Ordering::SeqCst)).cloned()
+        self.0.borrow().endpoint.as_ref().filter(|endpoint| !endpoint.is_doubted()).cloned()
     }
 
     /// Waits for the next change of the status. False when its owner has ended.
@@ -121,5 +134,36 @@ impl Handle {
             Ok(status) => status.last_exit.clone(),
             Err(_) => std::future::pending().await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::errno::Errno;
+    use std::io;
+
+    #[tokio::test]
+    async fn a_doubt_that_comes_while_it_is_asked_outlives_the_answer() {
+        let endpoint = Endpoint::new(SocketAddr::from(([127, 0, 0, 1], 1)), HeaderValue::from_static("x"));
+        assert!(!endpoint.is_doubted());
+        endpoint.doubt();
+        endpoint.doubted().await;
+        let when_asked = endpoint.doubts();
+        endpoint.doubt();
+        endpoint.dispel(when_asked);
+        assert!(endpoint.is_doubted(), "the answer may be older than the second doubt");
+        endpoint.doubted().await; // its owner hears of it at once
+        endpoint.dispel(endpoint.doubts());
+        assert!(!endpoint.is_doubted());
+    }
+
+    #[test]
+    fn a_shortage_of_our_own_is_no_doubt() {
+        let endpoint = Endpoint::new(SocketAddr::from(([127, 0, 0, 1], 1)), HeaderValue::from_static("x"));
+        endpoint.failed(&io::Error::from(Errno::EMFILE));
+        assert!(!endpoint.is_doubted());
+        endpoint.failed(&io::Error::from(Errno::ECONNRESET));
+        assert!(endpoint.is_doubted());
     }
 }
