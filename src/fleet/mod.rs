@@ -30,6 +30,8 @@ pub struct Lease {
 pub enum Unavailable {
     /// It is starting or loading, or will be started again.
     Loading,
+    /// It has broken a connection, and will be asked at once whether it still serves.
+    Doubted,
     /// It does not answer, or is being stopped.
     Down,
     /// It has failed for good.
@@ -107,8 +109,8 @@ impl Model {
             return Ok(Lease { endpoint });
         }
         match worker.state() {
-            // Ready, yet not at this moment: it broke a connection and is being looked at.
-            State::Ready | State::Starting | State::Loading | State::Backoff => Err(Unavailable::Loading),
+            State::Ready => Err(Unavailable::Doubted),
+            State::Starting | State::Loading | State::Backoff => Err(Unavailable::Loading),
             // Before the first start, which follows at once.
             State::Stopped if worker.status().restarts == 0 => Err(Unavailable::Loading),
             State::Failed => Err(Unavailable::Failed),

@@ -245,7 +245,7 @@ impl Gateway {
 /// Whether a request for the model may go on: to a worker that is ready, or into the line for one that will be.
 fn may_be_served(model: &Model) -> Result<(), Refusal> {
     match model.available() {
-        Ok(()) | Err(Unavailable::Loading | Unavailable::Absent) => Ok(()),
+        Ok(()) | Err(Unavailable::Loading | Unavailable::Doubted | Unavailable::Absent) => Ok(()),
         Err(Unavailable::Down | Unavailable::Failed) => Err(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN)),
     }
 }
