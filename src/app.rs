@@ -1,8 +1,8 @@
 //! The composition root: the only file that knows both journeys, and the order of start and of stop.
 //!
 //! Start: sockets, keys, health port, worker, gateway. The ports are open before the model is loaded, so a platform's
-//! probe always finds somebody. Stop: refuse new requests, let those in flight finish, stop llama-server, close the
-//! health port last.
+//! probe always finds somebody. Stop: refuse new requests, let those in flight finish, close the gateway's port, stop
+//! llama-server, close the health port. With one port for both nobody listens while llama-server is stopped.
 
 use crate::fleet::Fleet;
 use crate::gateway::{
@@ -12,7 +12,7 @@ use crate::models;
 use crate::operator::Desk;
 use crate::platform::Platform;
 use crate::preflight::Ready;
-use crate::settings::bounds::{CLIENT_WRITE_STALL, CONNECTION_GRACE, DISK_REPORT_INTERVAL, HEALTH_CONNECTIONS};
+use crate::settings::bounds::{CLIENT_WRITE_STALL, CONNECTION_GRACE, HEALTH_CONNECTIONS, REPORT_INTERVAL};
 use crate::settings::{Environment, Settings};
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::files::Folder;
@@ -68,7 +68,7 @@ pub async fn run(
     let worker = match &ready.backend {
         None => None,
         Some(backend) => {
-            let spawner = Spawner::start(tokio::runtime::Handle::current())?;
+            let spawner = Spawner::start(tokio::runtime::Handle::current(), ready.descriptors.found)?;
             let plan = Plan {
                 model: models::id_of(&backend.file),
                 number: 0,
@@ -117,7 +117,7 @@ pub async fn run(
             header_timeout: settings.limits.client_header_timeout.0,
             write_stall: CLIENT_WRITE_STALL,
         },
-        connections: settings.limits.max_connections.get(),
+        connections: ready.descriptors.connections,
     };
     let health_thread = health_listener.map(|listener| {
         let terms = listen::Terms { connections: HEALTH_CONNECTIONS, ..terms };
@@ -288,7 +288,7 @@ async fn until_the_end(signals: &mut Signals, worker: Option<Handle>, keys: Opti
 
 /// Reports, at most once a minute, what full queues and disks have cost. Keeps the log's writers alive.
 async fn report_lost_lines(books: Arc<Books>, log: LogGuard, stop: CancellationToken) {
-    let mut ticks = tokio::time::interval(DISK_REPORT_INTERVAL);
+    let mut ticks = tokio::time::interval(REPORT_INTERVAL);
     loop {
         tokio::select! {
             _ = ticks.tick() => {}

@@ -146,6 +146,9 @@ fn serve(serve: Serve, environment: Environment) -> ExitCode {
         Ok(ready) => ready,
         Err(problems) => return refuse(&problems),
     };
+    if let Some(warning) = &ready.descriptors.warning {
+        tracing::warn!("{warning}");
+    }
     tracing::info!(version = env!("CARGO_PKG_VERSION"), platform = %platform.kind, data_dir = %resolved.settings.files.data_dir.display(), "llamagate starts");
     // One thread needs no scheduler that shares work between several.
     let mut runtime = match std::thread::available_parallelism() {
@@ -177,7 +180,12 @@ fn check(serve: Serve, environment: Environment) -> ExitCode {
         complain(&format!("warning: {warning}\n"));
     }
     match preflight::inspect(&resolved.settings) {
-        Ok(_) => ExitCode::SUCCESS,
+        Ok(ready) => {
+            if let Some(warning) = ready.descriptors.warning {
+                complain(&format!("warning: {warning}\n"));
+            }
+            ExitCode::SUCCESS
+        }
         Err(problems) => refuse(&problems),
     }
 }

@@ -10,6 +10,7 @@
 //! | [`app`] | the composition: what is started and stopped in which order |
 //! | [`cli`] | subcommands and their exit codes |
 //! | [`preflight`] | what must hold before anything is started: model, llama-server, keys |
+//! | [`descriptors`] | the limit on open files, and who gets how many |
 //! | [`settings`], [`platform`] | every name, default and bound; where we are |
 //! | [`keys`] | the key file |
 //! | [`models`] | model files |
@@ -22,6 +23,7 @@
 
 pub mod app;
 pub mod cli;
+pub mod descriptors;
 pub mod fleet;
 #[cfg(feature = "test-support")]
 #[doc(hidden)]

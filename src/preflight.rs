@@ -1,5 +1,7 @@
-//! What must hold before anything is started: the model file, llama-server, the keys. Problems come all at once.
+//! What must hold before anything is started: the model file, llama-server, the keys, enough file descriptors. Problems
+//! come all at once.
 
+use crate::descriptors::{self, Descriptors};
 use crate::keys::Store;
 use crate::models::{self, Kind};
 use crate::settings::{Problem, Settings};
@@ -11,6 +13,8 @@ pub struct Ready {
     pub backend: Option<Backend>,
     /// The keys, where any route asks for one.
     pub keys: Option<Store>,
+    /// Who gets how many file descriptors.
+    pub descriptors: Descriptors,
 }
 
 /// A model file and the program that serves it.
@@ -38,7 +42,11 @@ pub fn inspect(settings: &Settings) -> Result<Ready, Vec<Problem>> {
     } else {
         None
     };
-    if problems.is_empty() { Ok(Ready { backend, keys }) } else { Err(problems) }
+    let descriptors = descriptors::share_out(settings).map_err(|problem| problems.push(problem)).ok();
+    match descriptors {
+        Some(descriptors) if problems.is_empty() => Ok(Ready { backend, keys, descriptors }),
+        _ => Err(problems),
+    }
 }
 
 fn model(settings: &Settings) -> Result<(PathBuf, Kind), Problem> {

@@ -4,6 +4,7 @@
 
 use crate::worker::{Endpoint, Handle, LastExit, State};
 use serde::Serialize;
+use std::error::Error;
 use std::sync::Arc;
 
 /// Every model that this service knows.
@@ -29,6 +30,8 @@ pub struct Lease {
 pub enum Unavailable {
     /// It is starting or loading, or will be started again.
     Loading,
+    /// It has broken a connection, and will be asked at once whether it still serves.
+    Doubted,
     /// It does not answer, or is being stopped.
     Down,
     /// It has failed for good.
@@ -106,8 +109,8 @@ impl Model {
             return Ok(Lease { endpoint });
         }
         match worker.state() {
-            // Ready, yet not at this moment: it broke a connection and is being looked at.
-            State::Ready | State::Starting | State::Loading | State::Backoff => Err(Unavailable::Loading),
+            State::Ready => Err(Unavailable::Doubted),
+            State::Starting | State::Loading | State::Backoff => Err(Unavailable::Loading),
             // Before the first start, which follows at once.
             State::Stopped if worker.status().restarts == 0 => Err(Unavailable::Loading),
             State::Failed => Err(Unavailable::Failed),
@@ -159,6 +162,11 @@ impl Lease {
     /// Says that the worker broke the connection.
     pub fn doubt(&self) {
         self.endpoint.doubt();
+    }
+
+    /// Says why a request to the worker failed; it is doubted, unless the reason lies with us.
+    pub fn failed(&self, error: &(dyn Error + 'static)) {
+        self.endpoint.failed(error);
     }
 
     /// Where to send the request.

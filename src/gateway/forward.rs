@@ -91,7 +91,7 @@ impl Forwarder {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => {
                 // Before the ticket is given back: whoever is next must not meet a llama-server that is just dying.
-                lease.doubt();
+                lease.failed(&error);
                 let is_connect = error.is_connect();
                 let refusal =
                     if is_connect { Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN) } else { Refusal::BackendError };

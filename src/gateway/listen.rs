@@ -5,6 +5,7 @@ use crate::settings::bounds::{
     ACCEPT_PAUSE, CONNECTION_GRACE, HTTP2_PING_INTERVAL, HTTP2_PING_TIMEOUT, HTTP2_STREAMS, KEEPALIVE_IDLE,
     KEEPALIVE_INTERVAL, KEEPALIVE_TRIES, LISTEN_BACKLOG,
 };
+use crate::telemetry::trouble::Trouble;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
@@ -66,6 +67,7 @@ where
     let graceful = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(terms.connections));
     let mut connections = JoinSet::new();
+    let mut refused_by_system = Trouble::default();
     loop {
         // Ended connections are joined on the way.
         while connections.try_join_next().is_some() {}
@@ -80,7 +82,9 @@ where
         let (stream, client) = match stream {
             Ok(accepted) => accepted,
             Err(error) => {
-                warn!(%error, "a connection could not be accepted");
+                if let Some(times) = refused_by_system.report_due() {
+                    warn!(%error, times, "connections could not be accepted");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }

@@ -14,7 +14,7 @@ use super::limits::{self, BodyLimits, Bounded};
 use super::queue::{Place, Queue};
 use super::rate::Meter;
 use super::record::{Books, Record};
-use super::route::{self, Local, Route, Target};
+use super::route::{self, Access, Local, Route, Target};
 use crate::fleet::{Fleet, Model, Unavailable};
 use crate::refusal::{Refusal, Shape};
 use crate::settings::bounds::RETRY_AFTER_UNKNOWN;
@@ -224,41 +224,41 @@ impl Gateway {
 
     fn find_route(&self, parts: &Parts) -> Result<&'static Route, Refusal> {
         let (method, path) = (&parts.method, parts.uri.path());
-        match route::find(method, path) {
-            Err(refusal) if !self.is_health_port => Err(refusal),
-            found => match route::find_on_health_port(method, path, &self.health_check_path) {
-                Some(local) if self.is_health_port => Ok(route::of_health_port(local)),
-                _ => found,
-            },
+        let on_gateway = || route::find(method, path);
+        if !self.is_health_port {
+            return on_gateway();
         }
+        route::find_on_health_port(method, path, &self.health_check_path).or_else(|_| on_gateway())
     }
 
     /// Answers one request on a health port of its own.
     pub async fn serve_health(&self, request: Request<Incoming>, client: IpAddr) -> Response<Answer> {
         let (parts, _) = request.into_parts();
         let request_id = headers::request_id(&parts.headers);
-        let local = route::find_on_health_port(&parts.method, parts.uri.path(), &self.health_check_path);
-        let answer = match local {
-            None => Err(Refusal::RouteNotFound),
-            Some(Local::Metrics) => match self.gatekeeper.admit_to_metrics(&parts.headers, client) {
-                Ok(()) => (self.local)(Local::Metrics, &parts).await,
-                Err(refusal) => Err(refusal),
-            },
-            Some(Local::Ping) => (self.local)(Local::Probe, &parts).await,
-            Some(local) => (self.local)(local, &parts).await,
-        };
+        let answer = self.answer_on_health_port(&parts, client).await;
         let answer = answer.unwrap_or_else(|refusal| refusal.response(Shape::OpenAi));
         let mut response = answer.map(Answer::unrecorded);
         response.headers_mut().insert(X_REQUEST_ID, request_id);
         self.cors.decorate(self.cors.origin(&parts.headers).as_ref(), response.headers_mut());
         response
     }
+
+    async fn answer_on_health_port(&self, parts: &Parts, client: IpAddr) -> Result<Response<Bytes>, Refusal> {
+        let route = route::find_on_health_port(&parts.method, parts.uri.path(), &self.health_check_path)?;
+        if route.access == Access::Metrics {
+            self.gatekeeper.admit_to_metrics(&parts.headers, client)?;
+        }
+        match route.target {
+            Target::Gateway(local) => (self.local)(local, parts).await,
+            Target::Worker => Err(Refusal::RouteNotFound),
+        }
+    }
 }
 
 /// Whether a request for the model may go on: to a worker that is ready, or into the line for one that will be.
 fn may_be_served(model: &Model) -> Result<(), Refusal> {
     match model.available() {
-        Ok(()) | Err(Unavailable::Loading | Unavailable::Absent) => Ok(()),
+        Ok(()) | Err(Unavailable::Loading | Unavailable::Doubted | Unavailable::Absent) => Ok(()),
         Err(Unavailable::Down | Unavailable::Failed) => Err(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN)),
     }
 }

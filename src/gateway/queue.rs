@@ -9,7 +9,7 @@ mod line;
 
 use crate::fleet::{Lease, Model, Unavailable};
 use crate::refusal::Refusal;
-use crate::settings::bounds::{RETRY_AFTER_LONGEST, RETRY_AFTER_UNKNOWN};
+use crate::settings::bounds::{DOUBT_PATIENCE, RETRY_AFTER_LONGEST, RETRY_AFTER_UNKNOWN};
 use crate::telemetry::metrics::Metrics;
 use line::Line;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -175,15 +175,15 @@ impl Queue {
     pub(super) async fn wait(&self, mut place: Place, key: &str, model: &Model) -> Result<(Ticket, Lease), Refusal> {
         loop {
             let ticket = place.ticket().await?;
+            if ticket.holds != Grant::Slot {
+                return Ok((ticket, lease_out_of_line(model).await?));
+            }
             match model.lease() {
                 Ok(lease) => {
                     self.0.metrics.queue_wait.inc_by(ticket.waited.as_secs_f64());
                     return Ok((ticket, lease));
                 }
-                Err(Unavailable::Loading) if ticket.holds != Grant::Slot => {
-                    return Err(Refusal::ModelLoading(RETRY_AFTER_UNKNOWN));
-                }
-                Err(Unavailable::Loading) => place = Place::InLine(ticket.back_in_line(key)),
+                Err(Unavailable::Loading | Unavailable::Doubted) => place = Place::InLine(ticket.back_in_line(key)),
                 Err(_) => return Err(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN)),
             }
         }
@@ -263,6 +263,24 @@ impl Queue {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A lease for whoever needs no slot, and so waits in no line: it waits only for a doubt to be looked into.
+async fn lease_out_of_line(model: &Model) -> Result<Lease, Refusal> {
+    let looked_into = async {
+        let mut changes = model.changes().ok_or(Unavailable::Absent)?;
+        loop {
+            match model.lease() {
+                Err(Unavailable::Doubted) if changes.next().await => {}
+                settled => return settled,
+            }
+        }
+    };
+    match tokio::time::timeout(DOUBT_PATIENCE, looked_into).await {
+        Ok(Ok(lease)) => Ok(lease),
+        Ok(Err(Unavailable::Loading)) => Err(Refusal::ModelLoading(RETRY_AFTER_UNKNOWN)),
+        Ok(Err(_)) | Err(_) => Err(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN)),
     }
 }
 

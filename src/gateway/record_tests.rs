@@ -67,8 +67,7 @@ impl House {
     }
 
     fn log(mut self) -> String {
-        // What is left is written when the last of the books goes, and on disk when the writer has gone.
-        drop(self.books);
+        self.books.access.flush();
         drop(self.writer.take());
         let name = std::fs::read_to_string(self.folder.path().join("access/latest.txt")).unwrap();
         std::fs::read_to_string(self.folder.path().join("access").join(name.trim())).unwrap()

@@ -44,10 +44,19 @@ pub(super) enum Target {
     Worker,
 }
 
+/// On which port there is an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Port {
+    Gateway,
+    Health,
+    Both,
+}
+
 /// One row of the table.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Route {
     pub(super) path: &'static str,
+    port: Port,
     pub(super) posts: bool,
     pub(super) access: Access,
     pub(super) target: Target,
@@ -61,16 +70,8 @@ pub(super) struct Route {
 
 const fn worker(path: &'static str, posts: bool, ending: Ending) -> Route {
     let access = Access::Key(Scope::Inference);
-    Route {
-        path,
-        posts,
-        access,
-        target: Target::Worker,
-        shape: Shape::OpenAi,
-        ending,
-        needs_slot: posts,
-        streams: false,
-    }
+    let (port, target, shape) = (Port::Gateway, Target::Worker, Shape::OpenAi);
+    Route { path, port, posts, access, target, shape, ending, needs_slot: posts, streams: false }
 }
 
 const fn post(path: &'static str) -> Route {
@@ -94,11 +95,12 @@ const fn anthropic(path: &'static str) -> Route {
     Route { shape: Shape::Anthropic, ..stream(path, Ending::MessageStop) }
 }
 
-const fn local(path: &'static str, local: Local, access: Access) -> Route {
-    Route { access, target: Target::Gateway(local), ..get(path) }
+const fn local(port: Port, path: &'static str, local: Local, access: Access) -> Route {
+    Route { port, access, target: Target::Gateway(local), ..get(path) }
 }
 
 const ADMIN: Access = Access::Key(Scope::Admin);
+const PING: &str = "/ping";
 
 const ROUTES: &[Route] = &[
     stream("/v1/chat/completions", Ending::Done),
@@ -126,50 +128,33 @@ const ROUTES: &[Route] = &[
     get("/models"),
     get("/props"),
     Route { access: ADMIN, ..get("/slots") },
-    local("/ping", Local::Ping, Access::Open),
-    local("/health", Local::Health, Access::Open),
-    local("/metrics", Local::Metrics, Access::Metrics),
-    Route { posts: true, ..local("/reload", Local::Reload, ADMIN) },
+    local(Port::Gateway, PING, Local::Ping, Access::Open),
+    local(Port::Health, PING, Local::Probe, Access::Open),
+    local(Port::Health, "/livez", Local::Livez, Access::Open),
+    local(Port::Health, "/readyz", Local::Readyz, Access::Open),
+    local(Port::Both, "/health", Local::Health, Access::Open),
+    local(Port::Both, "/metrics", Local::Metrics, Access::Metrics),
+    Route { posts: true, ..local(Port::Gateway, "/reload", Local::Reload, ADMIN) },
 ];
 
-/// Finds the route of a request, by its path without the query and by its method.
-pub(super) fn find(method: &Method, path: &str) -> Result<&'static Route, Refusal> {
+fn row(port: Port, method: &Method, path: &str) -> Option<&'static Route> {
     let fits = |route: &&Route| {
-        if route.posts { method == Method::POST } else { method == Method::GET || method == Method::HEAD }
+        let method_fits =
+            if route.posts { method == Method::POST } else { method == Method::GET || method == Method::HEAD };
+        method_fits && route.path == path && (route.port == port || route.port == Port::Both)
     };
-    ROUTES.iter().filter(|route| route.path == path).find(fits).ok_or(Refusal::RouteNotFound)
+    ROUTES.iter().find(fits)
 }
 
-/// What the health port answers, on its own or on the gateway's listener.
-pub(super) fn find_on_health_port(method: &Method, path: &str, extra_ping: &str) -> Option<Local> {
-    if method != Method::GET && method != Method::HEAD {
-        return None;
-    }
-    match path {
-        "/ping" => Some(Local::Ping),
-        "/livez" => Some(Local::Livez),
-        "/readyz" => Some(Local::Readyz),
-        "/health" => Some(Local::Health),
-        "/metrics" => Some(Local::Metrics),
-        path if path == extra_ping => Some(Local::Ping),
-        _ => None,
-    }
+/// Finds the route of a request on the gateway port, by its path without the query and by its method.
+pub(super) fn find(method: &Method, path: &str) -> Result<&'static Route, Refusal> {
+    row(Port::Gateway, method, path).ok_or(Refusal::RouteNotFound)
 }
 
-/// The row of a route that one listener answers for both ports.
-pub(super) fn of_health_port(local: Local) -> &'static Route {
-    static PROBE: Route = self::local("/ping", Local::Probe, Access::Open);
-    static LIVEZ: Route = self::local("/livez", Local::Livez, Access::Open);
-    static READYZ: Route = self::local("/readyz", Local::Readyz, Access::Open);
-    static HEALTH: Route = self::local("/health", Local::Health, Access::Open);
-    static METRICS: Route = self::local("/metrics", Local::Metrics, Access::Metrics);
-    match local {
-        Local::Livez => &LIVEZ,
-        Local::Readyz => &READYZ,
-        Local::Health => &HEALTH,
-        Local::Metrics => &METRICS,
-        Local::Ping | Local::Probe | Local::Reload => &PROBE,
-    }
+/// The same on the health port, where one more path answers like `/ping`.
+pub(super) fn find_on_health_port(method: &Method, path: &str, extra_ping: &str) -> Result<&'static Route, Refusal> {
+    let extra = || row(Port::Health, method, PING).filter(|_| path == extra_ping);
+    row(Port::Health, method, path).or_else(extra).ok_or(Refusal::RouteNotFound)
 }
 
 #[cfg(test)]
@@ -201,9 +186,32 @@ mod tests {
     }
 
     #[test]
-    fn each_path_and_method_has_one_row() {
-        for route in ROUTES {
-            assert_eq!(ROUTES.iter().filter(|other| other.path == route.path && other.posts == route.posts).count(), 1);
+    fn each_path_and_method_has_one_row_a_port() {
+        for (n, one) in ROUTES.iter().enumerate() {
+            for other in &ROUTES[n + 1..] {
+                let ports_differ = one.port != other.port && one.port != Port::Both && other.port != Port::Both;
+                assert!(one.path != other.path || one.posts != other.posts || ports_differ, "{}", one.path);
+            }
         }
+    }
+
+    #[test]
+    fn each_port_has_its_own_ping_and_the_health_port_nothing_of_llama_server() {
+        let on_gateway = |path| find(&Method::GET, path).map(|route| route.target);
+        let on_health = |path| find_on_health_port(&Method::GET, path, "/extra").map(|route| route.target);
+        assert_eq!(on_gateway("/ping"), Ok(Target::Gateway(Local::Ping)));
+        for path in ["/ping", "/extra"] {
+            assert_eq!(on_health(path), Ok(Target::Gateway(Local::Probe)));
+        }
+        for (path, local) in [("/livez", Local::Livez), ("/readyz", Local::Readyz)] {
+            assert_eq!(on_health(path), Ok(Target::Gateway(local)));
+            assert_eq!(on_gateway(path), Err(Refusal::RouteNotFound));
+        }
+        for (path, local) in [("/health", Local::Health), ("/metrics", Local::Metrics)] {
+            assert_eq!((on_health(path), on_gateway(path)), (Ok(Target::Gateway(local)), Ok(Target::Gateway(local))));
+        }
+        assert_eq!((on_health("/props"), on_gateway("/extra")), (on_health("/nowhere"), on_gateway("/nowhere")));
+        assert_eq!(find_on_health_port(&Method::POST, "/reload", "/extra").err(), Some(Refusal::RouteNotFound));
+        assert_eq!(find_on_health_port(&Method::POST, "/extra", "/extra").err(), Some(Refusal::RouteNotFound));
     }
 }

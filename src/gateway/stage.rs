@@ -77,7 +77,7 @@ impl Stage {
     }
 
     pub(super) fn record(&self, method: Method, path: &str) -> Record {
-        Record::open(Arc::clone(&self.books), "r".to_owned(), method, path.to_owned())
+        Record::open(Arc::clone(&self.books), http::HeaderValue::from_static("r"), method, path.to_owned())
     }
 
     /// A place in the line, or the slot.
@@ -152,6 +152,7 @@ impl Stage {
 
     /// The access log, once every record is closed.
     pub(super) fn log(mut self) -> String {
+        self.books.access.flush();
         drop(self.writer.take());
         let name = std::fs::read_to_string(self.folder.path().join("access/latest.txt")).unwrap();
         std::fs::read_to_string(self.folder.path().join("access").join(name.trim())).unwrap()

@@ -15,6 +15,17 @@ pub const PROBE_INTERVAL_LOADING: Duration = Duration::from_millis(100);
 /// Time between two probes of a ready llama-server.
 pub const PROBE_INTERVAL_READY: Duration = Duration::from_secs(5);
 
+/// Time between two probes of a llama-server that broke a connection and has not answered since.
+pub const PROBE_INTERVAL_DOUBTED: Duration = Duration::from_millis(100);
+
+/// How long such a llama-server may leave its probes without a good answer before it counts as unhealthy. One that has
+/// ended is found out sooner.
+pub const DOUBT_GRACE: Duration = Duration::from_secs(1);
+
+/// Longest wait of a request that needs no slot for a llama-server that is doubted. By then it has answered a probe, or
+/// counts as unhealthy.
+pub const DOUBT_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Longest wait for the answer to one probe.
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -55,6 +66,13 @@ pub const LISTEN_BACKLOG: u32 = 1024;
 /// Connections that the health port serves at once.
 pub const HEALTH_CONNECTIONS: usize = 64;
 
+/// File descriptors kept free of connections: listeners, logs, files that are read, what the runtime takes, pipes of
+/// llama-server, and above all its probes.
+pub const RESERVED_DESCRIPTORS: usize = 64;
+
+/// Connections of clients below which the service does not start for want of file descriptors.
+pub const FEWEST_CONNECTIONS: usize = 16;
+
 /// Longest part of a server-sent event that is held back until the event is complete. A longer event is passed on
 /// in pieces.
 pub const HELD_EVENT: usize = 64 * 1024;
@@ -81,8 +99,9 @@ pub const LOG_BATCH_TIME: Duration = Duration::from_millis(100);
 /// Bytes of access-log lines that are written at once without waiting any longer.
 pub const LOG_BATCH_SIZE: usize = 16 * 1024;
 
-/// How often a full or read-only log disk is reported.
-pub const DISK_REPORT_INTERVAL: Duration = Duration::from_secs(60);
+/// Least time between two reports of the same trouble: lost log lines, connections that could not be accepted, probes
+/// that could not be made.
+pub const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Models, and keys, that have metric series of their own; more of them count as `other`.
 pub const NAMED_SERIES: usize = 1024;

@@ -137,7 +137,7 @@ options! {
         max_headers: NonZeroUsize = "64", "Most header lines of a request; more are refused with 431.";
         max_header_line_size: Bytes = "8192", "Longest header line; a longer one is refused with 431.";
         max_request_line_size: Bytes = "8192", "Longest request line; a longer one is refused with 414.";
-        max_connections: NonZeroUsize = "1024", "Accepted connections, idle ones included.";
+        max_connections: NonZeroUsize = "1024", "Accepted connections, idle ones included; fewer where the limit on open files leaves no room for them.";
     }
 
     /// How llama-server is started and kept running.

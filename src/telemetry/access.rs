@@ -108,6 +108,11 @@ impl AccessLog {
         self.batch.add(|lines| entry.write(self.format, lines));
     }
 
+    /// Hands over to the writer what waits in memory.
+    pub fn flush(&self) {
+        self.batch.flush();
+    }
+
     /// Sees to it that lines are written soon, until `stop`.
     pub async fn keep_moving(&self, stop: &CancellationToken) {
         self.batch.keep_moving(stop).await;

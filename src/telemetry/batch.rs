@@ -49,10 +49,15 @@ impl Batch {
             loop {
                 self.begun.notified().await;
                 tokio::time::sleep(LOG_BATCH_TIME).await;
-                self.hand_over(&mut self.lock());
+                self.flush();
             }
         };
         stop.run_until_cancelled(moving).await;
+        self.flush();
+    }
+
+    /// Hands over what there is.
+    pub(super) fn flush(&self) {
         self.hand_over(&mut self.lock());
     }
 
@@ -78,6 +83,6 @@ impl Batch {
 
 impl Drop for Batch {
     fn drop(&mut self) {
-        self.hand_over(&mut self.lock());
+        self.flush();
     }
 }

@@ -15,7 +15,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use errors::{REPORT_INTERVAL, WriteErrors};
+pub use errors::WriteErrors;
 pub use lines::{MAX_LOG_LINE, TAIL_LINES, Tail, pump};
 pub use names::{MAX_INSTANCE, sanitise};
 pub use writers::{DailyFile, LogFile, RETRY_INTERVAL};

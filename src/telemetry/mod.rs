@@ -1,4 +1,5 @@
-//! What the gateway tells about itself: [`metrics`], the [`access`] log, its own [`log`], and the log [`files`].
+//! What the gateway tells about itself: [`metrics`], the [`access`] log, its own [`log`], the log [`files`], and
+//! [`trouble`] that would otherwise fill them.
 
 pub mod access;
 mod batch;
@@ -6,3 +7,4 @@ pub mod files;
 pub mod log;
 pub mod metrics;
 pub mod series;
+pub mod trouble;

@@ -1,15 +1,20 @@
-//! Probes: what a llama-server says about itself, and whether it is ours at all.
+//! Probes: what a llama-server says about itself, whether it is ours at all, and how long it may say nothing.
 
 use super::Endpoint;
-use crate::settings::bounds::PROBE_TIMEOUT;
+use super::shortage::shortage;
+use crate::settings::bounds::{DOUBT_GRACE, PROBE_TIMEOUT, PROBES_UNTIL_RESTART, PROBES_UNTIL_UNHEALTHY};
 use http::StatusCode;
 use http::header::AUTHORIZATION;
+use nix::errno::Errno;
+use tokio::time::Instant;
 
 /// The outcome of one probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Probe {
     /// Nobody answered, or not in time, or not well.
     Silent,
+    /// It was not asked, for want of something on this machine; that says nothing about it.
+    Unasked(Errno),
     /// It is loading its model.
     Loading,
     /// It can serve.
@@ -32,7 +37,8 @@ impl Prober {
         match self.0.get(format!("http://{}/health", endpoint.address)).send().await.map(|answer| answer.status()) {
             Ok(StatusCode::OK) => Probe::Ready,
             Ok(StatusCode::SERVICE_UNAVAILABLE) => Probe::Loading,
-            Ok(_) | Err(_) => Probe::Silent,
+            Ok(_) => Probe::Silent,
+            Err(error) => unanswered(&error),
         }
     }
 
@@ -54,7 +60,74 @@ impl Prober {
                 Probe::Ready
             }
             (Ok(_), Ok(_)) => Probe::Stranger,
-            _ => Probe::Silent,
+            (Err(error), _) | (_, Err(error)) => unanswered(&error),
         }
+    }
+}
+
+fn unanswered(error: &reqwest::Error) -> Probe {
+    shortage(error).map_or(Probe::Silent, Probe::Unasked)
+}
+
+/// What the silence of a llama-server means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It may be a passing moment.
+    Wait,
+    /// It does not serve at present.
+    Unhealthy,
+    /// There is no hope that it ends.
+    Restart,
+}
+
+/// The silence of a llama-server that has served: probes in a row without a good answer.
+#[derive(Debug, Default)]
+pub(super) struct Silence {
+    failures: u32,
+    doubted_since: Option<Instant>,
+}
+
+impl Silence {
+    /// It was asked at this moment and gave no good answer. A doubted one is asked more often than is due; only the
+    /// probes that are due count.
+    pub(super) fn goes_on(&mut self, asked: Instant, is_due: bool, is_doubted: bool) -> Verdict {
+        self.failures += u32::from(is_due);
+        let since = if is_doubted { *self.doubted_since.get_or_insert(asked) } else { Instant::now() };
+        if self.failures >= PROBES_UNTIL_RESTART {
+            Verdict::Restart
+        } else if self.failures >= PROBES_UNTIL_UNHEALTHY || since.elapsed() >= DOUBT_GRACE {
+            Verdict::Unhealthy
+        } else {
+            Verdict::Wait
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[tokio::test(start_paused = true)]
+    async fn three_probes_that_are_due_make_it_unhealthy_and_twelve_end_it() {
+        let mut silence = Silence::default();
+        let verdicts: Vec<Verdict> = (0..12).map(|_| silence.goes_on(Instant::now(), true, false)).collect();
+        assert_eq!(verdicts[..2], [Verdict::Wait; 2]);
+        assert_eq!(verdicts[2..11], [Verdict::Unhealthy; 9]);
+        assert_eq!(verdicts[11], Verdict::Restart);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_doubted_one_is_unhealthy_after_a_moment_and_is_not_killed_sooner_for_being_asked_often() {
+        let mut silence = Silence::default();
+        let asked = Instant::now();
+        assert_eq!(silence.goes_on(asked, false, true), Verdict::Wait, "a process may need a moment to end");
+        tokio::time::advance(DOUBT_GRACE - Duration::from_millis(1)).await;
+        assert_eq!(silence.goes_on(Instant::now(), false, true), Verdict::Wait);
+        tokio::time::advance(Duration::from_millis(1)).await;
+        for _ in 0..1_000 {
+            assert_eq!(silence.goes_on(Instant::now(), false, true), Verdict::Unhealthy);
+        }
+        assert_eq!(Silence::default().goes_on(asked, false, true), Verdict::Unhealthy, "one long silence is enough");
     }
 }

@@ -7,6 +7,7 @@ mod command;
 mod diagnosis;
 mod health;
 mod process;
+mod shortage;
 mod state;
 mod supervisor;
 
@@ -17,9 +18,10 @@ pub use supervisor::{Plan, supervise};
 use http::HeaderValue;
 use http::uri::Authority;
 use serde::Serialize;
+use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{Notify, watch};
 
 /// Where a ready llama-server listens, and the key it asks for.
@@ -30,32 +32,52 @@ pub struct Endpoint {
     pub authority: Authority,
     /// The value of `Authorization` that it takes; marked sensitive, so it never shows in debug output.
     pub authorization: HeaderValue,
-    doubted: AtomicBool,
-    doubts: Notify,
+    /// Doubts since its start, and how many of them have been looked into.
+    doubts: AtomicU64,
+    dispelled: AtomicU64,
+    raised: Notify,
 }
 
 impl Endpoint {
     fn new(address: SocketAddr, authorization: HeaderValue) -> Result<Self, http::uri::InvalidUri> {
         let authority = Authority::try_from(address.to_string())?;
-        Ok(Self { address, authority, authorization, doubted: AtomicBool::new(false), doubts: Notify::new() })
+        let (doubts, dispelled) = (AtomicU64::new(0), AtomicU64::new(0));
+        Ok(Self { address, authority, authorization, doubts, dispelled, raised: Notify::new() })
     }
 
     /// Says that it broke a connection, and so may be about to end: nothing more is sent to it until its owner has
     /// looked.
     pub fn doubt(&self) {
-        if !self.doubted.swap(true, Ordering::SeqCst) {
-            self.doubts.notify_one();
+        self.doubts.fetch_add(1, Ordering::SeqCst);
+        self.raised.notify_one();
+    }
+
+    /// Says why a request to it failed: a doubt, unless the reason lies with us.
+    pub fn failed(&self, error: &(dyn Error + 'static)) {
+        if shortage::shortage(error).is_none() {
+            self.doubt();
         }
     }
 
     /// Waits until somebody doubts it.
     async fn doubted(&self) {
-        self.doubts.notified().await;
+        self.raised.notified().await;
     }
 
-    /// Clears a doubt; whether there was one.
-    fn trust(&self) -> bool {
-        self.doubted.swap(false, Ordering::SeqCst)
+    /// How often it has been doubted.
+    fn doubts(&self) -> u64 {
+        self.doubts.load(Ordering::SeqCst)
+    }
+
+    /// Whether a doubt is left.
+    fn is_doubted(&self) -> bool {
+        // In this order: a doubt that comes between the two is seen.
+        self.dispelled.load(Ordering::SeqCst) != self.doubts()
+    }
+
+    /// Clears the first so many doubts: those that had been raised when it was asked. Its owner alone does that.
+    fn dispel(&self, doubts: u64) {
+        self.dispelled.store(doubts, Ordering::SeqCst);
     }
 }
 
@@ -102,7 +124,7 @@ impl Handle {
 
     /// The endpoint, if the worker is ready and nobody doubts it.
     pub fn endpoint(&self) -> Option<Arc<Endpoint>> {
-        self.0.borrow().endpoint.as_ref().filter(|endpoint| !endpoint.doubted.load(Ordering::SeqCst)).cloned()
+        self.0.borrow().endpoint.as_ref().filter(|endpoint| !endpoint.is_doubted()).cloned()
     }
 
     /// Waits for the next change of the status. False when its owner has ended.
@@ -123,10 +145,41 @@ impl Handle {
 impl Handle {
     /// A ready worker at this address, for the tests of others; it changes as the sender says.
     pub(crate) fn stub(address: SocketAddr) -> (watch::Sender<Status>, Self) {
-        let endpoint = Arc::new(Endpoint::new(address, HeaderValue::from_static("Bearer stub")));
+        let endpoint = Arc::new(Endpoint::new(address, HeaderValue::from_static("Bearer stub")).unwrap());
         let status =
             Status { state: State::Ready, endpoint: Some(endpoint), restarts: 0, failed_loads: 0, last_exit: None };
         let (sender, receiver) = watch::channel(status);
         (sender, Self(receiver))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::errno::Errno;
+    use std::io;
+
+    #[tokio::test]
+    async fn a_doubt_that_comes_while_it_is_asked_outlives_the_answer() {
+        let endpoint = Endpoint::new(SocketAddr::from(([127, 0, 0, 1], 1)), HeaderValue::from_static("x")).unwrap();
+        assert!(!endpoint.is_doubted());
+        endpoint.doubt();
+        endpoint.doubted().await;
+        let when_asked = endpoint.doubts();
+        endpoint.doubt();
+        endpoint.dispel(when_asked);
+        assert!(endpoint.is_doubted(), "the answer may be older than the second doubt");
+        endpoint.doubted().await; // its owner hears of it at once
+        endpoint.dispel(endpoint.doubts());
+        assert!(!endpoint.is_doubted());
+    }
+
+    #[test]
+    fn a_shortage_of_our_own_is_no_doubt() {
+        let endpoint = Endpoint::new(SocketAddr::from(([127, 0, 0, 1], 1)), HeaderValue::from_static("x")).unwrap();
+        endpoint.failed(&io::Error::from(Errno::EMFILE));
+        assert!(!endpoint.is_doubted());
+        endpoint.failed(&io::Error::from(Errno::ECONNRESET));
+        assert!(endpoint.is_doubted());
     }
 }

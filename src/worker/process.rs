@@ -5,6 +5,7 @@
 
 use crate::settings::bounds::{SPAWN_QUEUE, STOP_GRACE};
 use nix::errno::Errno;
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use std::ffi::OsString;
@@ -32,14 +33,15 @@ type Answer = oneshot::Sender<io::Result<Process>>;
 pub struct Spawner(mpsc::SyncSender<(CommandLine, Answer)>);
 
 impl Spawner {
-    /// Starts the thread. It ends when the last `Spawner` is dropped; the children it started end with it.
-    pub fn start(runtime: tokio::runtime::Handle) -> io::Result<Self> {
+    /// Starts the thread. It ends when the last `Spawner` is dropped; the children it started end with it. They get these
+    /// limits, soft and hard, on open files, if any.
+    pub fn start(runtime: tokio::runtime::Handle, descriptors: Option<(u64, u64)>) -> io::Result<Self> {
         let (orders, inbox) = mpsc::sync_channel::<(CommandLine, Answer)>(SPAWN_QUEUE);
         std::thread::Builder::new().name("spawner".to_owned()).spawn(move || {
             let _runtime = runtime.enter();
             while let Ok((line, answer)) = inbox.recv() {
                 // Nobody waits any more: the process is dropped, and dropping it kills it.
-                let _ = answer.send(Process::spawn(line));
+                let _ = answer.send(Process::spawn(line, descriptors));
             }
         })?;
         Ok(Self(orders))
@@ -63,7 +65,7 @@ pub(super) struct Process {
 }
 
 impl Process {
-    fn spawn(line: CommandLine) -> io::Result<Self> {
+    fn spawn(line: CommandLine, descriptors: Option<(u64, u64)>) -> io::Result<Self> {
         let (reader, writer) = io::pipe()?;
         #[expect(clippy::disallowed_methods, reason = "this file is the one that creates processes")]
         let mut command = Command::new(&line.program);
@@ -75,7 +77,7 @@ impl Process {
             .stdout(writer.try_clone()?)
             .stderr(writer)
             .process_group(0);
-        die_with_parent(&mut command);
+        prepare(&mut command, descriptors);
         let child = command.spawn()?;
         // The command holds the write ends; while they are open the reader never sees the end.
         drop(command);
@@ -144,17 +146,21 @@ fn receiver(reader: PipeReader) -> io::Result<pipe::Receiver> {
     pipe::Receiver::from_owned_fd(OwnedFd::from(reader))
 }
 
-/// Has the kernel kill the child when the thread that forks it ends, and with it this program, however it ends.
-fn die_with_parent(command: &mut Command) {
+/// Has the kernel kill the child when the thread that forks it ends, and with it this program, however it ends. Gives it
+/// the limits on open files that this program was started with: a soft one beyond 1024 breaks programs that use select.
+fn prepare(command: &mut Command, descriptors: Option<(u64, u64)>) {
     let parent = nix::unistd::getpid();
     let arm = move || {
+        if let Some((soft, hard)) = descriptors {
+            setrlimit(Resource::RLIMIT_NOFILE, soft, hard)?;
+        }
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
         // The parent may have died before the signal was armed; then nobody would send it.
         if nix::unistd::getppid() == parent { Ok(()) } else { Err(io::Error::from(Errno::ESRCH)) }
     };
-    #[expect(unsafe_code, reason = "pre_exec is the only way to run prctl in the child")]
-    // SAFETY: between fork and exec only async-signal-safe calls are allowed. `arm` makes two plain system calls,
-    // allocates nothing and takes no lock.
+    #[expect(unsafe_code, reason = "pre_exec is the only way to run prctl and setrlimit in the child")]
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed. `arm` makes three plain system
+    // calls, allocates nothing and takes no lock.
     unsafe {
         command.pre_exec(arm);
     }

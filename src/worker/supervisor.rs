@@ -3,19 +3,20 @@
 //! Which state follows which is `state.rs`'s; this file does what a state needs and reports each change.
 
 use super::command::{Den, Launch};
-use super::health::{Probe, Prober};
+use super::health::{Probe, Prober, Silence, Verdict};
 use super::process::{Process, Spawner, code_and_signal};
 use super::state::{Event, State};
 use super::{Endpoint, Handle, LastExit, Status, diagnosis};
 use crate::models::Kind;
 use crate::settings::bounds::{
-    BACKEND_PORT_TRIES, BACKOFF_FIRST, BACKOFF_LONGEST, LOG_PUMP_GRACE, PROBE_INTERVAL_LOADING, PROBE_INTERVAL_READY,
-    PROBES_UNTIL_RESTART, PROBES_UNTIL_UNHEALTHY,
+    BACKEND_PORT_TRIES, BACKOFF_FIRST, BACKOFF_LONGEST, LOG_PUMP_GRACE, PROBE_INTERVAL_DOUBTED, PROBE_INTERVAL_LOADING,
+    PROBE_INTERVAL_READY,
 };
 use crate::settings::options::Engine;
 use crate::telemetry::files::{Folder, Tail, pump};
 use crate::telemetry::log::CLOCK;
 use crate::telemetry::metrics::{Metrics, ModelLabels, StateLabels, WorkerLabels};
+use crate::telemetry::trouble::Trouble;
 use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -199,16 +200,19 @@ impl Owner {
     ) -> Ending {
         let started = Instant::now();
         let mut progress = Progress::new(started);
-        let mut failures = 0;
+        let mut silence = Silence::default();
+        let mut unasked = Trouble::default();
         let mut ticks = tokio::time::interval(PROBE_INTERVAL_LOADING);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
+            let is_due = tokio::select! {
                 status = process.wait() => return Ending::Exited(status),
                 () = stop.cancelled() => return Ending::StopAsked,
-                () = endpoint.doubted() => {}
-                _ = ticks.tick() => {}
-            }
+                () = endpoint.doubted() => false,
+                () = tokio::time::sleep(PROBE_INTERVAL_DOUBTED), if endpoint.is_doubted() => false,
+                _ = ticks.tick() => true,
+            };
+            let (asked, doubts, is_doubted) = (Instant::now(), endpoint.doubts(), endpoint.is_doubted());
             let state = self.publish.borrow().state;
             let has_served = matches!(state, State::Ready | State::Unhealthy);
             let asking = async {
@@ -221,8 +225,13 @@ impl Owner {
             };
             match probe {
                 Probe::Ready => {
-                    failures = 0;
-                    if endpoint.trust() {
+                    silence = Silence::default();
+                    endpoint.dispel(doubts);
+                    if endpoint.is_doubted() {
+                        // Somebody did so while it was asked; the answer may be older than what it broke.
+                        continue;
+                    }
+                    if is_doubted {
                         // Whoever waits for it is told.
                         self.publish.send_modify(|_| {});
                     }
@@ -238,18 +247,25 @@ impl Owner {
                 }
                 Probe::Loading if !has_served => self.happen(Event::AnswersLoading),
                 Probe::Loading | Probe::Silent if has_served => {
-                    failures += 1;
-                    if failures == PROBES_UNTIL_UNHEALTHY {
+                    let verdict = silence.goes_on(asked, is_due, is_doubted);
+                    if verdict == Verdict::Restart {
+                        error!(model = self.plan.model, "llama-server stays silent and is killed");
+                        return Ending::Kill;
+                    }
+                    if verdict == Verdict::Unhealthy && state == State::Ready {
                         warn!(model = self.plan.model, "llama-server no longer answers its probes");
                         self.publish.send_modify(|status| status.endpoint = None);
                         self.happen(Event::ProbesFailed);
                     }
-                    if failures >= PROBES_UNTIL_RESTART {
-                        error!(model = self.plan.model, failures, "llama-server stays silent and is killed");
-                        return Ending::Kill;
-                    }
                 }
                 Probe::Loading | Probe::Silent => {}
+                // Not even a reason to give up a load: what it has to say is not known.
+                Probe::Unasked(cause) => {
+                    if let Some(times) = unasked.report_due() {
+                        warn!(model = self.plan.model, %cause, times, "llama-server could not be asked how it is");
+                    }
+                    continue;
+                }
             }
             let still_loading = !matches!(self.publish.borrow().state, State::Ready | State::Unhealthy);
             if still_loading && progress.stalled_for(process, tail) >= self.plan.engine.load_timeout.0 {

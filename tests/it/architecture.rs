@@ -53,7 +53,8 @@ fn modules_use_only_what_lies_below_them() {
         ("fleet", &["worker"]),
         ("gateway", &["fleet", "keys", "telemetry", "settings", "refusal"]),
         ("operator", &["fleet", "keys", "telemetry", "refusal"]),
-        ("preflight", &["keys", "models", "settings"]),
+        ("preflight", &["descriptors", "keys", "models", "settings"]),
+        ("descriptors", &["settings"]),
     ];
     for (path, text) in sources() {
         let module = path.iter().next().and_then(|name| name.to_str()).unwrap_or_default().trim_end_matches(".rs");

@@ -14,6 +14,7 @@ mod configuration;
 mod connections;
 mod contract;
 mod cors;
+mod descriptors;
 mod docs;
 mod drain;
 mod fake;

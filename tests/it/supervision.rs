@@ -208,3 +208,51 @@ fn a_llama_server_that_stops_answering_is_unhealthy_until_it_answers_again() {
     assert_eq!(gateway.journal().starts().len(), 1, "it was not restarted");
     nothing_is_left_of(gateway);
 }
+
+/// Sooner than the next probe of one that nobody doubts: that one comes 5 s after it became ready, and this begins when
+/// one probe has waited its 2 s in vain.
+const BEFORE_IT_IS_DUE: Duration = Duration::from_secs(2);
+
+/// One that has broken a connection, and then says nothing.
+fn doubted() -> Gateway {
+    let frame = json!({"after_frames": 1});
+    let gateway = Gateway::builder().script(json!({"hold_mid_stream": frame, "reset_mid_stream": frame})).start();
+    gateway.wait_ready();
+    let body = json!({"messages": [{"role": "user", "content": "x"}], "stream": true});
+    let mut stream = gateway.client().stream("/v1/chat/completions", &body);
+    assert!(stream.next_event().is_some());
+    let mut control = gateway.control();
+    control.stop_answering();
+    control.release_all_requests();
+    assert_eq!(stream.events().last().unwrap().json()["error"]["code"], "backend_error");
+    gateway
+}
+
+#[test]
+fn whoever_needs_no_slot_waits_for_a_doubted_llama_server_to_be_asked() {
+    let gateway = doubted();
+    let mut helper = gateway.client().begin("GET", "/v1/models", b"").unwrap();
+    let chat = json!({"messages": [{"role": "user", "content": "x"}]}).to_string();
+    let mut in_line = gateway.client().begin("POST", "/v1/chat/completions", chat.as_bytes()).unwrap();
+    eventually("one waits in line", SOON, || gateway.anonymous().get("/health").json()["queue"]["waiting"] == 1);
+    gateway.control().resume();
+    assert_eq!(helper.read_response().unwrap().status(), 200);
+    assert_eq!(in_line.read_response().unwrap().status(), 200);
+}
+
+#[test]
+fn a_doubted_llama_server_that_stays_silent_is_soon_unhealthy_and_soon_asked_again() {
+    let gateway = doubted();
+    eventually("readiness is withdrawn before three probes are due", SOON, || {
+        gateway.health().get("/readyz").status() == 503
+    });
+    let health = gateway.anonymous().get("/health");
+    assert_eq!((health.status(), &health.json()["models"][0]["state"]), (503, &json!("unhealthy")));
+    let answer = gateway.client().get("/v1/models");
+    assert_eq!((answer.status(), answer.json()["error"]["code"].as_str()), (503, Some("backend_unavailable")));
+    gateway.control().resume();
+    eventually("it is ready again", BEFORE_IT_IS_DUE, || gateway.health().get("/readyz").status() == 200);
+    assert_eq!(gateway.client().get("/v1/models").status(), 200);
+    assert_eq!(gateway.journal().starts().len(), 1, "it was not restarted");
+    nothing_is_left_of(gateway);
+}

@@ -48,6 +48,8 @@ pub(crate) struct Builder {
     settings: BTreeMap<String, String>,
     arguments: Vec<String>,
     keys: Option<String>,
+    /// The soft and the hard limit on open files.
+    open_files: Option<(u32, u32)>,
 }
 
 /// A running gateway.
@@ -68,6 +70,7 @@ impl Gateway {
             settings: BTreeMap::new(),
             arguments: Vec::new(),
             keys: Some(default_keys()),
+            open_files: None,
         }
     }
 
@@ -218,6 +221,12 @@ impl Builder {
         self.set("AUTH_ENABLED", false)
     }
 
+    /// Other limits on open files, soft and hard.
+    pub(crate) fn open_files(mut self, soft: u32, hard: u32) -> Self {
+        self.open_files = Some((soft, hard));
+        self
+    }
+
     /// Starts it and waits until it listens; the model may still be loading.
     #[track_caller]
     pub(crate) fn start(self) -> Gateway {
@@ -280,7 +289,15 @@ impl Builder {
             fs::write(&path, keys).expect("the key file can be written");
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("its mode can be set");
         }
-        let mut command = Command::new(env!("CARGO_BIN_EXE_llamagate"));
+        let program = env!("CARGO_BIN_EXE_llamagate");
+        let mut command = match self.open_files {
+            None => Command::new(program),
+            Some((soft, hard)) => {
+                let mut shell = Command::new("/bin/sh");
+                shell.args(["-c", &format!("ulimit -Sn {soft} && ulimit -Hn {hard} && exec \"$0\" \"$@\""), program]);
+                shell
+            }
+        };
         command.arg("serve").args(&self.arguments).env_clear().envs(settings).current_dir(data);
         (Process::start("llamagate", &mut command, data), folder, model)
     }

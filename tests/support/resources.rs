@@ -1,6 +1,6 @@
 //! What the kernel knows about processes and ports.
 
-use std::{fs, net::TcpListener};
+use std::{fs, net::TcpListener, process::Command};
 
 /// Whether no such process runs any more. A zombie counts as gone: who reaps it depends on the machine's init.
 pub(crate) fn pid_gone(pid: u32) -> bool {
@@ -40,6 +40,21 @@ pub(crate) fn resident_kib(pid: u32) -> u64 {
 /// The number of open file descriptors of a process; 0 when it is gone.
 pub(crate) fn fds(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
+}
+
+/// The soft and the hard limit on open files of a process.
+pub(crate) fn open_files(pid: u32) -> (u64, u64) {
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).expect("the process runs");
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).expect("the kernel names it");
+    let mut numbers = line.split_whitespace().map(|number| number.parse().unwrap_or(u64::MAX));
+    (numbers.next().expect("a soft limit"), numbers.next().expect("a hard limit"))
+}
+
+/// Another soft limit on open files for a process; those that are open stay.
+pub(crate) fn limit_open_files(pid: u32, soft: u64) {
+    let mut prlimit = Command::new("prlimit");
+    let status = prlimit.args(["--pid", &pid.to_string(), &format!("--nofile={soft}:")]).status();
+    assert!(status.expect("prlimit of util-linux is installed").success(), "the limit of {pid} is {soft} now");
 }
 
 /// The direct children of a process, zombies included.

@@ -1,14 +1,12 @@
 //! Counts log lines that could not be written, and says so once a minute.
 
+use crate::settings::bounds::REPORT_INTERVAL;
+use jiff::Timestamp;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-
-use jiff::{SignedDuration, Timestamp};
-
-/// Least time between two reports of one folder.
-pub const REPORT_INTERVAL: SignedDuration = SignedDuration::from_secs(60);
+use std::time::Duration;
 
 /// Log lines of one folder that are lost, and why. Shared by the writers and by whoever reports.
 #[derive(Debug)]
@@ -43,8 +41,8 @@ impl WriteErrors {
         let lost = self.lost();
         let new = lost - report.reported;
         // A clock that was set back makes the report due rather than silent until it catches up.
-        let recent =
-            report.last.is_some_and(|last| (SignedDuration::ZERO..REPORT_INTERVAL).contains(&now.duration_since(last)));
+        let since = report.last.and_then(|last| Duration::try_from(now.duration_since(last)).ok());
+        let recent = since.is_some_and(|since| since < REPORT_INTERVAL);
         if new == 0 || recent {
             return None;
         }

@@ -53,11 +53,6 @@ impl Tail {
     pub fn seen(&self) -> u64 {
         self.seen
     }
-
-    /// Forgets all lines, for the next start.
-    pub fn clear(&mut self) {
-        self.lines.clear();
-    }
 }
 
 /// Writes the lines of `reader` to `writer` and into `tail` until the end of the stream.
@@ -165,7 +160,5 @@ mod tests {
         assert_eq!(tail.lines().next(), Some("5"));
         tail.push(&vec![0xff; 1 << 20]);
         assert!(tail.lines().next_back().unwrap().len() <= MAX_LOG_LINE + CUT.len());
-        tail.clear();
-        assert_eq!(tail.lines().count(), 0);
     }
 }
