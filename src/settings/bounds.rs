@@ -110,6 +110,7 @@ pub const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(2 * 60 * 60);
 
 /// Longest list of header names, in bytes, that a CORS preflight repeats.
 pub const PREFLIGHT_HEADER_NAMES: usize = 1024;
+
 /// Most bytes of a request head, unless the limits of the request line and of a header line add up to more. Whoever has
 /// not yet said who they are makes the gateway hold no more than this.
 pub const HEAD_SIZE: usize = 32 * 1024;
