@@ -69,6 +69,9 @@ pub const EVENT_HEAD: usize = 512;
 /// Access-log and boot-log lines that may wait for their writer; more are dropped and counted.
 pub const LOG_QUEUE: usize = 8 * 1024;
 
+/// Most characters of a request's path, and of its method, that a line of the access log shows.
+pub const LOGGED_WORD: usize = 256;
+
 /// How often a full or read-only log disk is reported.
 pub const DISK_REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
