@@ -18,7 +18,7 @@ mod turns;
 
 pub(super) use turns::Turns;
 
-use super::head::{Framing, HeadLimits, Scan};
+use super::head::{self, Framing, HeadLimits, Scan};
 use crate::refusal::Refusal;
 use crate::settings::bounds::{CHUNKED_READ, HELD_BYTES};
 use bytes::Bytes;
@@ -145,6 +145,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                         }
                     }
                 },
+                        if found.upgrades {
+                            head::hide_upgrade(self.held.first_mut(found.length));
+                        }
                 Stage::Passing(left, framing) => {
                     let count = pass(&mut self.held, *left, buffer);
                     *left -= count;
