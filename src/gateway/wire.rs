@@ -20,7 +20,7 @@ pub(super) use turns::Turns;
 
 use super::head::{self, Framing, HeadLimits, Scan};
 use crate::refusal::Refusal;
-use crate::settings::bounds::{CHUNKED_READ, HELD_BYTES};
+use crate::settings::bounds::{CHUNKED_READ, EARLY_HEADS, LINGER_BYTES};
 use bytes::Bytes;
 use chunks::Chunks;
 use held::Held;
@@ -81,6 +81,8 @@ enum Stage {
     Passing(usize, Framing),
     Length(u64),
     Chunked(Chunks),
+    /// More than may be sent before its turn: discarded, up to so many bytes, until the present answer is out.
+    Excess(usize),
     /// HTTP/2's.
     Open,
     /// Of no interest; hyper is told that there are none.
@@ -127,13 +129,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                         return Poll::Ready(Ok(()));
                     }
                 }
-                Stage::Head(_) if self.answering => return self.poll_hold(context),
+                Stage::Head(_) if self.answering => {
+                    if !ready!(self.poll_hold(context))? {
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+                Stage::Excess(_) if self.answering => return self.poll_leave(context),
+                Stage::Excess(_) => {
+                    self.stage = Stage::Over;
+                    self.unread = true;
+                }
                 Stage::Head(scan) => match scan.advance(self.held.bytes(), &self.terms.head) {
                     Err(refusal) => {
                         self.turn_away(&refusal);
                         return Poll::Ready(Ok(()));
                     }
                     Ok(Some(found)) => {
+                        if found.upgrades {
+                            head::hide_upgrade(self.held.first_mut(found.length));
+                        }
                         self.patience.stop();
                         self.passed = self.passed.wrapping_add(1);
                         self.answering = true;
@@ -145,9 +159,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                         }
                     }
                 },
-                        if found.upgrades {
-                            head::hide_upgrade(self.held.first_mut(found.length));
-                        }
                 Stage::Passing(left, framing) => {
                     let count = pass(&mut self.held, *left, buffer);
                     *left -= count;
@@ -245,18 +256,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Poll::Ready(Ok(false))
     }
 
-    /// Keeps a little of what a client sends before its turn, and notices when it leaves. Does not notice while the
-    /// little is there in full.
-    fn poll_hold(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Keeps what a client sends before its turn, and notices when it leaves: false. Of a client that sends too much for
+    /// that, nothing after the present answer will be read as a request.
+    fn poll_hold(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
         self.socket.set_limit(u64::MAX);
-        while self.held.len() < HELD_BYTES {
-            if ready!(self.held.poll_fill(context, &mut self.socket, HELD_BYTES))? == 0 {
+        let most = self.terms.head.size().saturating_mul(EARLY_HEADS);
+        // The flush that ends the answer wakes this one too.
+        while self.held.len() < most {
+            if ready!(self.held.poll_fill(context, &mut self.socket, most))? == 0 {
                 self.end();
-                return Poll::Ready(Ok(()));
+                return Poll::Ready(Ok(false));
             }
         }
-        // Woken by the flush that ends the answer.
-        Poll::Pending
+        self.stage = Stage::Excess(LINGER_BYTES);
+        Poll::Ready(Ok(true))
+    }
+
+    /// Reads on for nothing but to notice when the client leaves; one that sends too much for that counts as gone.
+    fn poll_leave(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Stage::Excess(left) = &mut self.stage else { return Poll::Ready(Ok(())) };
+        while *left > 0 {
+            match ready!(self.held.poll_discard(context, &mut self.socket))? {
+                0 => break,
+                count => *left = left.saturating_sub(count),
+            }
+        }
+        self.end();
+        Poll::Ready(Ok(()))
     }
 
     fn end(&mut self) {

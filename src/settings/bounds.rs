@@ -121,9 +121,11 @@ pub const HEAD_SIZE: usize = 32 * 1024;
 /// Most header lines that `MAX_HEADERS` can allow; `http::HeaderMap` takes not many more.
 pub const MOST_HEADERS: usize = 16 * 1024;
 
-/// Bytes of a connection's buffer for heads; it grows for longer heads only. It also bounds what is read from a client
-/// that sends before its turn.
+/// Bytes of a connection's buffer for heads; it grows for longer heads, and for a client that sends before its turn.
 pub const HELD_BYTES: usize = 4 * 1024;
+
+/// What a client may send before its turn, in whole heads of the largest size.
+pub const EARLY_HEADS: usize = 2;
 
 /// Longest first line of a chunk, its extensions included.
 pub const CHUNK_LINE_SIZE: usize = 256;

@@ -98,13 +98,32 @@ fn a_body_that_stops_coming_is_answered_with_408() {
 #[test]
 fn a_client_that_ends_its_side_counts_as_gone_and_its_request_is_cancelled() {
     let gateway = ready(&[]);
-    for pipelined in [&b""[..], PING] {
+    // Behind the request comes nothing, a little, more than a buffer holds, and more than may come before its turn.
+    for pipelined in [0, 1, 200, 100_000] {
         let mut client = RawClient::connect(gateway.url());
-        client.write(&[&chat(&gateway), pipelined].concat()).unwrap();
+        client.write(&[chat(&gateway), PING.repeat(pipelined)].concat()).unwrap();
         eventually("the request is in flight", SOON, || !nothing_is_in_flight(&gateway));
         client.finish_writing();
         assert!(client.read_to_close().is_empty(), "as with nginx, nobody is answered");
         eventually("slot and lease are free", SOON, || nothing_is_in_flight(&gateway));
+    }
+}
+
+#[test]
+fn who_sends_too_much_before_its_turn_gets_the_present_answer_and_no_other() {
+    let gateway = ready(&[]);
+    let mut client = RawClient::connect(gateway.url());
+    client.write(&[chat(&gateway), PING.repeat(100_000)].concat()).expect("the gateway takes what is sent");
+    gateway.journal().wait_for_requests(CHAT, 1);
+    gateway.control().release_all_requests();
+    let answer = client.read_response().unwrap();
+    assert_eq!((answer.status(), answer.complete), (200, true));
+    assert!(client.read_to_close().is_empty());
+
+    let mut client = RawClient::connect(gateway.url());
+    client.write(&[chat(&gateway), PING.repeat(900)].concat()).unwrap();
+    for _ in 0..=900 {
+        assert_eq!(client.read_response().unwrap().status(), 200, "this little is answered");
     }
 }
 

@@ -49,7 +49,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         !self.gone
             && match self.stage {
                 Stage::Begin | Stage::Head(_) => !self.held.is_empty(),
-                Stage::Passing(..) | Stage::Length(_) | Stage::Chunked(_) => true,
+                Stage::Passing(..) | Stage::Length(_) | Stage::Chunked(_) | Stage::Excess(_) => true,
                 Stage::Open => false,
                 Stage::Over => self.unread,
             }
@@ -91,7 +91,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
             this.answering = false;
             this.patience.start(this.terms.header_timeout);
             // hyper waits for the socket, which need not stir any more: the next head may be here, or never come.
-            if !this.held.is_empty() || this.patience.poll(context).is_ready() {
+            let is_here = !this.held.is_empty() || matches!(this.stage, Stage::Excess(_));
+            if is_here || this.patience.poll(context).is_ready() {
                 context.waker().wake_by_ref();
             }
         }
