@@ -20,8 +20,10 @@ use crate::refusal::{Refusal, Shape};
 use crate::settings::bounds::RETRY_AFTER_UNKNOWN;
 use crate::settings::options::{Limits, Settings};
 use bytes::Bytes;
+use http::header::CONNECTION;
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response};
+use http::{HeaderValue, Method, Request, Response, Version};
+use http_body::Body;
 use hyper::body::Incoming;
 use std::future::Future;
 use std::net::IpAddr;
@@ -107,7 +109,8 @@ impl Gateway {
         let shape = Shape::of(path);
         let origin = self.cors.origin(request.headers());
         let mut meter = None;
-        let mut response = match self.journey(request, &id_header, client, record, &mut meter).await {
+        let mut unread = will_be_cut_off(&request);
+        let mut response = match self.journey(request, &id_header, client, record, &mut meter, &mut unread).await {
             Ok(response) => response,
             Err((refusal, mut record)) => {
                 record.status = Some(refusal.status());
@@ -117,6 +120,9 @@ impl Gateway {
         };
         let headers = response.headers_mut();
         headers.insert(X_REQUEST_ID, id_header);
+        if unread {
+            headers.insert(CONNECTION, CLOSE);
+        }
         self.cors.decorate(origin.as_ref(), headers);
         if let Some(meter) = meter {
             meter.tell(headers);
@@ -135,7 +141,7 @@ impl Gateway {
     }
 
     /// The journey itself. A refusal brings the record back, so that it is closed with the answer; the meter of a caller
-    /// who is known comes back in any case, for the answer tells how it stands.
+    /// who is known comes back in any case, for the answer tells how it stands; and so does whether the body is `unread`.
     async fn journey(
         self: &Arc<Self>,
         request: Request<Incoming>,
@@ -143,6 +149,7 @@ impl Gateway {
         client: IpAddr,
         mut record: Record,
         meter: &mut Option<Meter>,
+        unread: &mut bool,
     ) -> Result<Response<Answer>, (Refusal, Box<Record>)> {
         let (parts, body) = request.into_parts();
         // accept -> limits: nothing is read that is too large by its own account.
@@ -175,6 +182,7 @@ impl Gateway {
         stage!(record, self.queue.has_room(route.needs_slot));
         stage!(record, may_be_served(model));
         let body = stage!(record, limits::read_body(body, &self.limits).await);
+        *unread = false;
         record.bytes_in = body.length();
         // wait in line.
         let place = stage!(record, self.queue.enter(caller.turn(), route.needs_slot, || caller.pay()));
@@ -222,6 +230,7 @@ impl Gateway {
 
     /// Answers one request on a health port of its own.
     pub async fn serve_health(&self, request: Request<Incoming>, client: IpAddr) -> Response<Answer> {
+        let unread = will_be_cut_off(&request);
         let (parts, _) = request.into_parts();
         let (_, id_header) = headers::request_id(&parts.headers);
         let local = route::find_on_health_port(&parts.method, parts.uri.path(), &self.health_check_path);
@@ -237,9 +246,19 @@ impl Gateway {
         let answer = answer.unwrap_or_else(|refusal| refusal.response(Shape::OpenAi));
         let mut response = answer.map(Answer::unrecorded);
         response.headers_mut().insert(X_REQUEST_ID, id_header);
+        if unread {
+            response.headers_mut().insert(CONNECTION, CLOSE);
+        }
         self.cors.decorate(self.cors.origin(&parts.headers).as_ref(), response.headers_mut());
         response
     }
+}
+
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
+
+/// Whether the connection ends with the answer, unless the request's body is read (RFC 9112, section 9.6).
+fn will_be_cut_off(request: &Request<Incoming>) -> bool {
+    request.version() != Version::HTTP_2 && !request.body().is_end_stream()
 }
 
 /// Whether a request for the model may go on: to a worker that is ready, or into the line for one that will be.
