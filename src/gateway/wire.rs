@@ -3,7 +3,8 @@
 //!
 //! Owns the limits of heads, the time for them, the answer to a bad one, the end of each body (so that pipelined heads
 //! are checked too), the patience with a client that does not read, and the close of the connection. It knows nothing
-//! of what requests mean. A connection that begins with HTTP/2's preface is only watched for writes that stall.
+//! of what requests mean. A connection that begins with HTTP/2's preface is only watched for writes that stall, and for
+//! times in which no request is in flight.
 //!
 //! The wire writes nothing while an answer is on its way: [`Turns`] counts requests behind hyper, the wire counts heads
 //! before it, and a flush by hyper says that its own buffer is empty.
@@ -41,7 +42,8 @@ pub type Refuse = Arc<dyn Fn(&[u8], &Refusal) -> Bytes + Send + Sync>;
 pub struct WireTerms {
     /// Limits of a request head.
     pub head: HeadLimits,
-    /// Longest time for a request head, from the connection's begin or the end of the last answer.
+    /// Longest time for a request head, from the connection's begin or the end of the last answer. In HTTP/2, longest time
+    /// without a request in flight.
     pub header_timeout: Duration,
     /// Longest time in which a client that is being answered may read nothing.
     pub write_stall: Duration,
@@ -60,7 +62,7 @@ pub(super) struct Wire<S> {
     passed: u32,
     /// Whether the answer to the last of them is still on its way.
     answering: bool,
-    /// The time for a head; at the close, the time for lingering.
+    /// The time for a head, or in HTTP/2 for a request; at the close, the time for lingering.
     patience: Timer,
     stall: Timer,
     /// The answer to a bad head, which ends the connection.
@@ -123,7 +125,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                     if self.held.bytes()[..known] != PREFACE[..known] {
                         self.stage = Stage::Head(Scan::default());
                     } else if known == PREFACE.len() {
-                        self.patience.stop();
                         self.stage = Stage::Open;
                     } else if !ready!(self.poll_more(context))? {
                         return Poll::Ready(Ok(()));
@@ -189,17 +190,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                     return Poll::Ready(Ok(()));
                 }
                 Stage::Chunked(_) => return self.poll_chunked(context, buffer),
-                Stage::Open => {
-                    if self.held.is_empty() {
-                        self.socket.set_limit(u64::MAX);
-                        return Pin::new(&mut self.socket).poll_read(context, buffer);
-                    }
-                    pass(&mut self.held, usize::MAX, buffer);
-                    return Poll::Ready(Ok(()));
-                }
+                Stage::Open => return self.poll_open(context, buffer),
                 Stage::Over => return Poll::Ready(Ok(())),
             }
         }
+    }
+
+    /// Passes everything on, but only while requests are in flight and for a while before and after: whoever just answers
+    /// pings, or never ends a head, must not keep a connection.
+    fn poll_open(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        while !self.gone && self.patience.poll(context).is_ready() {
+            // Moved when it fires, not with each request.
+            let (idle, most) = (self.turns.idle(), self.terms.header_timeout);
+            self.gone = idle.is_some_and(|idle| idle >= most);
+            let left = most.saturating_sub(idle.unwrap_or_default());
+            self.patience.start(left.max(Duration::from_millis(1))); // 0 would spin
+        }
+        if self.gone {
+            return Poll::Ready(Ok(()));
+        }
+        if self.held.is_empty() {
+            self.socket.set_limit(u64::MAX);
+            return Pin::new(&mut self.socket).poll_read(context, buffer);
+        }
+        pass(&mut self.held, usize::MAX, buffer);
+        Poll::Ready(Ok(()))
     }
 
     fn poll_chunked(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {

@@ -17,6 +17,7 @@ mod cors;
 mod docs;
 mod drain;
 mod fake;
+mod http2;
 mod limits;
 mod queue;
 mod rates;

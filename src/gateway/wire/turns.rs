@@ -1,17 +1,22 @@
-//! Whose turn it is to write: how the wire knows which requests have been answered.
+//! Whose turn it is to write: how the wire knows which requests have been answered, and since when there are none.
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// The requests of one connection, counted from both sides of hyper.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::gateway) struct Turns {
+    opened: Instant,
     begun: AtomicU32,
     ended: AtomicU32,
+    /// Nanoseconds from the connection's begin to the end of the last turn.
+    last_end: AtomicU64,
 }
 
 /// Held by a request, and then by its answer, until hyper has taken the answer's last byte.
@@ -39,6 +44,23 @@ impl Turns {
     pub(super) fn ended(&self) -> u32 {
         self.ended.load(Ordering::Acquire)
     }
+
+    /// How long it is nobody's turn; None while it is somebody's.
+    pub(super) fn idle(&self) -> Option<Duration> {
+        let none = self.begun() == self.ended();
+        none.then(|| self.opened.elapsed().saturating_sub(Duration::from_nanos(self.last_end.load(Ordering::Acquire))))
+    }
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self {
+            opened: Instant::now(),
+            begun: AtomicU32::default(),
+            ended: AtomicU32::default(),
+            last_end: AtomicU64::default(),
+        }
+    }
 }
 
 impl Turn {
@@ -50,6 +72,8 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
+        let now = u64::try_from(self.0.opened.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.0.last_end.fetch_max(now, Ordering::AcqRel);
         self.0.ended.fetch_add(1, Ordering::AcqRel);
     }
 }
