@@ -31,7 +31,7 @@ fn nothing_is_in_flight(gateway: &Gateway) -> bool {
 
 #[test]
 fn half_a_head_is_answered_with_408_when_its_time_is_over() {
-    let gateway = ready(&[("CLIENT_HEADER_TIMEOUT", "300ms")]);
+    let gateway = ready(&[("CLIENT_HEADER_TIMEOUT", "2s")]);
     for first in [&b""[..], PING] {
         let mut client = RawClient::connect(gateway.url());
         client.write(first).unwrap();
@@ -69,7 +69,7 @@ fn a_connection_on_which_nothing_comes_is_closed_without_a_word() {
 
 #[test]
 fn the_time_for_a_head_does_not_run_while_an_answer_is_on_its_way() {
-    let gateway = ready(&[("CLIENT_HEADER_TIMEOUT", "300ms")]);
+    let gateway = ready(&[("CLIENT_HEADER_TIMEOUT", "2s")]);
     let mut client = RawClient::connect(gateway.url());
     client.write(&chat(&gateway)).unwrap();
     gateway.journal().wait_for_requests(CHAT, 1);
