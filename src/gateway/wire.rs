@@ -3,8 +3,8 @@
 //!
 //! Owns the limits of heads, the time for them, the answer to a bad one, the end of each body (so that pipelined heads
 //! are checked too), the patience with a client that does not read, and the close of the connection. It knows nothing
-//! of what requests mean. A connection that begins with HTTP/2's preface is only watched for writes that stall, and for
-//! times in which no request is in flight.
+//! of what requests mean. A connection that begins with HTTP/2's preface is only watched for writes and answers that
+//! stall, and for times in which no request is in flight.
 //!
 //! The wire writes nothing while an answer is on its way: [`Turns`] counts requests behind hyper, the wire counts heads
 //! before it, and a flush by hyper says that its own buffer is empty.
@@ -13,6 +13,7 @@
 
 mod chunks;
 mod held;
+mod multiplexed;
 mod outgoing;
 mod timer;
 mod turns;
@@ -33,6 +34,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use timer::Timer;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take};
+use tokio::time::Instant;
 
 /// Makes the whole answer to a head that is refused, from as much of the head as has come.
 pub type Refuse = Arc<dyn Fn(&[u8], &Refusal) -> Bytes + Send + Sync>;
@@ -65,6 +67,8 @@ pub(super) struct Wire<S> {
     /// The time for a head, or in HTTP/2 for a request; at the close, the time for lingering.
     patience: Timer,
     stall: Timer,
+    /// When the client last read on after it had not.
+    unblocked: Option<Instant>,
     /// The answer to a bad head, which ends the connection.
     farewell: Bytes,
     closing: Closing,
@@ -109,6 +113,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             answering: false,
             patience,
             stall: Timer::default(),
+            unblocked: None,
             farewell: Bytes::new(),
             closing: Closing::Answers,
             gone: false,
@@ -125,6 +130,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                     if self.held.bytes()[..known] != PREFACE[..known] {
                         self.stage = Stage::Head(Scan::default());
                     } else if known == PREFACE.len() {
+                        self.patience.start(self.terms.header_timeout.min(self.terms.write_stall));
                         self.stage = Stage::Open;
                     } else if !ready!(self.poll_more(context))? {
                         return Poll::Ready(Ok(()));
@@ -199,14 +205,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// Passes everything on, but only while requests are in flight and for a while before and after: whoever just answers
     /// pings, or never ends a head, must not keep a connection.
     fn poll_open(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        while !self.gone && self.patience.poll(context).is_ready() {
+        while !self.unread && self.patience.poll(context).is_ready() {
             // Moved when it fires, not with each request.
-            let (idle, most) = (self.turns.idle(), self.terms.header_timeout);
-            self.gone = idle.is_some_and(|idle| idle >= most);
-            let left = most.saturating_sub(idle.unwrap_or_default());
+            let WireTerms { header_timeout, write_stall, .. } = self.terms;
+            let next_unread = self.turns.answers.give_up(write_stall).unwrap_or(write_stall);
+            let idle = self.idle();
+            self.unread = idle.is_some_and(|idle| idle >= header_timeout);
+            let left = header_timeout.saturating_sub(idle.unwrap_or_default()).min(next_unread);
             self.patience.start(left.max(Duration::from_millis(1))); // 0 would spin
         }
-        if self.gone {
+        if self.unread {
             return Poll::Ready(Ok(()));
         }
         if self.held.is_empty() {
@@ -215,6 +223,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
         pass(&mut self.held, usize::MAX, buffer);
         Poll::Ready(Ok(()))
+    }
+
+    /// How long nothing has been asked and nothing was on its way; None while something is.
+    fn idle(&self) -> Option<Duration> {
+        let idle = self.turns.idle().filter(|_| !self.stall.is_running())?;
+        Some(self.unblocked.map_or(idle, |unblocked| idle.min(unblocked.elapsed())))
     }
 
     fn poll_chunked(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {

@@ -160,6 +160,10 @@ pub const KEEPALIVE_TRIES: u32 = 4;
 /// Most requests at once on one HTTP/2 connection.
 pub const HTTP2_STREAMS: u32 = 128;
 
+/// Bytes of an answer over HTTP/2 that are sent at once; a client that has not read so many in [`CLIENT_WRITE_STALL`] does
+/// not read it.
+pub const HTTP2_PIECE: usize = 16 * 1024;
+
 /// Time between two pings on an HTTP/2 connection.
 pub const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(30);
 

@@ -101,7 +101,7 @@ impl Text {
     }
 
     /// The whole text. Panics unless the stream ended in order.
-    async fn to_end(mut self) -> String {
+    async fn whole(mut self) -> String {
         let rest = self.body.collect().await.expect("it ends in order").to_bytes();
         self.text.push_str(std::str::from_utf8(&rest).unwrap());
         self.text
@@ -169,7 +169,7 @@ fn a_stream_comes_frame_by_frame_and_ends_with_its_mark() {
         stream.read_events(2).await;
         assert_eq!(client.ping().await, 200, "meanwhile others are answered");
         gateway.control().release_all_requests();
-        let text = stream.to_end().await;
+        let text = stream.whole().await;
         assert!(text.ends_with("data: [DONE]\n\n"), "{text}");
     });
 }
@@ -200,9 +200,9 @@ fn many_requests_at_once_are_all_answered_on_one_connection() {
         let client = Http2::connect(gateway.url()).await;
         let answers: Vec<_> = (0..200).map(|n| tokio::spawn(client.chat(n % 2 == 0))).collect();
         for (n, answer) in answers.into_iter().enumerate() {
-            let text = Text::of(answer.await.unwrap()).to_end().await;
-            let whole = if n % 2 == 0 { text.ends_with("data: [DONE]\n\n") } else { text.ends_with('}') };
-            assert!(whole, "{text}");
+            let text = Text::of(answer.await.unwrap()).whole().await;
+            let is_whole = if n % 2 == 0 { text.ends_with("data: [DONE]\n\n") } else { text.ends_with('}') };
+            assert!(is_whole, "{text}");
         }
     });
     assert_eq!(gateway.journal().requests(CHAT).len(), 200);
@@ -220,7 +220,7 @@ fn at_the_end_a_stream_is_finished_and_new_ones_on_its_connection_are_refused() 
         eventually("the health port says that it stops", SOON, || gateway.health().get("/ping").status() == 503);
         assert_eq!(code(client.chat(true).await).await, (503, "shutting_down".to_owned()));
         gateway.control().release_all_requests();
-        let text = stream.to_end().await;
+        let text = stream.whole().await;
         assert!(text.ends_with("data: [DONE]\n\n"), "{text}");
         client.ends();
     });

@@ -8,6 +8,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 
 /// How far the close of a connection has come.
 pub(super) enum Closing {
@@ -34,6 +35,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 
     fn watch_stall(&mut self, context: &mut Context<'_>, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if outcome.is_ready() {
+            if self.stall.is_running() {
+                self.unblocked = Some(Instant::now());
+            }
             self.stall.stop();
             return outcome;
         }
@@ -50,8 +54,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             && match self.stage {
                 Stage::Begin | Stage::Head(_) => !self.held.is_empty(),
                 Stage::Passing(..) | Stage::Length(_) | Stage::Chunked(_) | Stage::Excess(_) => true,
-                Stage::Open => false,
-                Stage::Over => self.unread,
+                Stage::Open | Stage::Over => self.unread,
             }
     }
 }
