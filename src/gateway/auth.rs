@@ -52,22 +52,21 @@ impl Gatekeeper {
         }
     }
 
-    /// The caller of a route, if they may use it.
+    /// The caller of a route: nobody in particular where no key is asked for.
     pub(super) fn admit(&self, headers: &HeaderMap, route: &Route, client: IpAddr) -> Result<Caller, Refusal> {
-        let scope = match route.access {
-            Entry::Key(scope) if self.asks_for_inference => scope,
-            Entry::Metrics if self.asks_for_metrics => Scope::Metrics,
-            _ => return Ok(Caller(None)),
-        };
-        self.admit_with(headers, scope, client)
+        match route.access {
+            Entry::Key(_) if self.asks_for_inference => self.recognise(headers, client),
+            Entry::Metrics if self.asks_for_metrics => self.recognise(headers, client),
+            _ => Ok(Caller(None)),
+        }
     }
 
     /// The caller of `/metrics` on the health port, which has no route table.
     pub(super) fn admit_to_metrics(&self, headers: &HeaderMap, client: IpAddr) -> Result<(), Refusal> {
-        if self.asks_for_metrics { self.admit_with(headers, Scope::Metrics, client).map(drop) } else { Ok(()) }
+        if self.asks_for_metrics { self.recognise(headers, client)?.has(Scope::Metrics) } else { Ok(()) }
     }
 
-    fn admit_with(&self, headers: &HeaderMap, scope: Scope, client: IpAddr) -> Result<Caller, Refusal> {
+    fn recognise(&self, headers: &HeaderMap, client: IpAddr) -> Result<Caller, Refusal> {
         let secret = secret(headers)?;
         let store = self.keys.as_ref().ok_or(Refusal::InvalidKey)?;
         let patience = self.guesses.check(client);
@@ -89,15 +88,27 @@ impl Gatekeeper {
             return Err(guessed(wait));
         }
         meter.prove(client);
-        if key.has(scope) {
-            Ok(Caller(Some(Known { key, meter, presence: None })))
-        } else {
-            Err(Refusal::ScopeRequired(scope.as_str()))
-        }
+        Ok(Caller(Some(Known { key, meter, presence: None })))
     }
 }
 
 impl Caller {
+    /// Whether the key carries the scope that the route asks for.
+    pub(super) fn has_scope_for(&self, route: &Route) -> Result<(), Refusal> {
+        match route.access {
+            Entry::Open => Ok(()),
+            Entry::Key(scope) => self.has(scope),
+            Entry::Metrics => self.has(Scope::Metrics),
+        }
+    }
+
+    fn has(&self, scope: Scope) -> Result<(), Refusal> {
+        match &self.0 {
+            Some(known) if !known.key.has(scope) => Err(Refusal::ScopeRequired(scope.as_str())),
+            _ => Ok(()),
+        }
+    }
+
     /// The id of the key.
     pub(super) fn key_id(&self) -> Option<&str> {
         self.0.as_ref().map(|known| known.key.id.as_str())

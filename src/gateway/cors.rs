@@ -3,6 +3,7 @@
 //! Owns the preflight and the headers that an answer gets for its origin. It keeps nobody out who is not a browser:
 //! keys do that. Everything that does not depend on the request is made once, and nothing is done while CORS is off.
 
+use super::head::is_token;
 use crate::settings::bounds::{PREFLIGHT_HEADER_NAMES, PREFLIGHT_MAX_AGE};
 use crate::settings::values::Origins;
 use bytes::Bytes;
@@ -149,9 +150,9 @@ fn vary_by_origin(headers: &mut HeaderMap) {
 
 /// Whether this is a list of header names that can be repeated in an answer.
 fn are_header_names(value: &HeaderValue) -> bool {
-    let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
     let mut names = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
-    value.len() <= PREFLIGHT_HEADER_NAMES && names.all(|name| !name.is_empty() && name.iter().all(is_token))
+    value.len() <= PREFLIGHT_HEADER_NAMES
+        && names.all(|name| !name.is_empty() && name.iter().all(|&byte| is_token(byte)))
 }
 
 #[cfg(test)]

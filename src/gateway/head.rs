@@ -32,6 +32,8 @@ pub(super) struct Found {
     /// Its length in bytes, the empty line included.
     pub(super) length: usize,
     pub(super) framing: Framing,
+    /// Whether it asks for another protocol: see [`hide_upgrade`].
+    pub(super) upgrades: bool,
 }
 
 /// How far a head has been read. Each byte is looked at once, in however many pieces the head comes.
@@ -46,6 +48,7 @@ pub(super) struct Scan {
     hosts: usize,
     length: Option<u64>,
     chunked: bool,
+    upgrades: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,7 +164,8 @@ impl Scan {
                 (None, true) => return Err(bad("there are empty lines before the request line")),
                 (None, false) => self.version = Some(request_line(line)?),
                 (Some(version), true) => {
-                    return self.framing(version).map(|framing| Some(Found { length: end, framing }));
+                    let framing = self.framing(version)?;
+                    return Ok(Some(Found { length: end, framing, upgrades: self.upgrades }));
                 }
                 (Some(_), false) => {
                     self.headers += 1;
@@ -207,6 +211,7 @@ impl Scan {
                     return Err(bad("Host is malformed"));
                 }
             }
+            7 if name.eq_ignore_ascii_case(UPGRADE) => self.upgrades = true,
             14 if name.eq_ignore_ascii_case(b"content-length") => {
                 let length = number(trim(value)).ok_or_else(|| bad("Content-Length is not a number"))?;
                 if self.length.replace(length).is_some_and(|before| before != length) {
@@ -246,6 +251,9 @@ fn request_line(line: &[u8]) -> Result<Version, Refusal> {
     let (method, rest) = (&line[..method_end], &line[method_end + 1..]);
     let target_end = memchr(b' ', rest).ok_or_else(malformed)?;
     let (target, version) = (&rest[..target_end], &rest[target_end + 1..]);
+    if method == b"CONNECT" {
+        return Err(bad("CONNECT is for proxies")); // hyper would give the connection away
+    }
     if method.is_empty() || !method.iter().all(|&byte| is_token(byte)) {
         return Err(malformed());
     }
@@ -260,6 +268,23 @@ fn request_line(line: &[u8]) -> Result<Version, Refusal> {
         b"HTTP/1.1" => Ok(Version::Http11),
         b"HTTP/1.0" => Ok(Version::Http10),
         _ => Err(bad("the HTTP version is not one that is spoken here")),
+    }
+}
+
+const UPGRADE: &[u8] = b"upgrade";
+
+/// Another header of one connection, which nobody passes on or acts on.
+const INSTEAD_OF_UPGRADE: &[u8; UPGRADE.len()] = b"trailer";
+
+/// Renames each `Upgrade` of a good head. Nobody need follow it (RFC 9110, section 7.8), but hyper, once it has seen one,
+/// gives the connection away at its end instead of closing it.
+pub(super) fn hide_upgrade(head: &mut [u8]) {
+    for line in head.split_inclusive_mut(|&byte| byte == b'\n') {
+        if let Some((name, [b':', ..])) = line.split_first_chunk_mut()
+            && name.eq_ignore_ascii_case(UPGRADE)
+        {
+            *name = *INSTEAD_OF_UPGRADE;
+        }
     }
 }
 
@@ -309,7 +334,7 @@ fn is_clean(bytes: &[u8]) -> bool {
 }
 
 /// `tchar` of RFC 9110, section 5.6.2.
-fn is_token(byte: u8) -> bool {
+pub(super) fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 

@@ -2,12 +2,12 @@
 //! has checked those of HTTP/1.1 before.)
 //!
 //! The body is read whole before the request waits for a slot, so a slow sender never holds one. Its pieces are passed
-//! on as they came, without a copy.
+//! on as they came, without a copy, but for very small ones.
 
 use super::head::HeadLimits;
 use crate::refusal::Refusal;
-use crate::settings::bounds::{BUFFERED_BODIES, RETRY_AFTER_UNKNOWN};
-use bytes::Bytes;
+use crate::settings::bounds::{BUFFERED_BODIES, RETRY_AFTER_UNKNOWN, SMALL_PIECE};
+use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{HeaderMap, Version};
@@ -47,6 +47,8 @@ impl BodyLimits {
 #[derive(Debug, Default)]
 pub(super) struct Bounded {
     pieces: VecDeque<Bytes>,
+    /// Small pieces on their way into one; empty once the body is whole.
+    joining: BytesMut,
     length: u64,
     /// Its part of the room for all bodies.
     share: Option<OwnedSemaphorePermit>,
@@ -87,8 +89,28 @@ impl Bounded {
             Some(first) => first.merge(share),
             None => self.share = Some(share),
         }
-        self.pieces.push_back(piece);
+        self.keep(piece);
         Ok(())
+    }
+
+    /// Small pieces are joined, lest a body of single bytes take many times its size. One piece alone stays as it is.
+    fn keep(&mut self, piece: Bytes) {
+        let is_small = |piece: &Bytes| piece.len() < SMALL_PIECE;
+        if self.joining.is_empty() && is_small(&piece) && self.pieces.back().is_some_and(is_small) {
+            self.joining.extend(self.pieces.pop_back());
+        }
+        if !self.joining.is_empty() && is_small(&piece) {
+            self.joining.extend_from_slice(&piece);
+        } else {
+            self.join();
+            self.pieces.push_back(piece);
+        }
+    }
+
+    fn join(&mut self) {
+        if !self.joining.is_empty() {
+            self.pieces.push_back(self.joining.split().freeze());
+        }
     }
 }
 
@@ -149,12 +171,16 @@ pub(super) fn check_announced(headers: &HeaderMap, limits: &BodyLimits) -> Resul
 }
 
 /// Reads the body, as far as the limits allow.
-pub(super) async fn read_body(mut body: Incoming, limits: &BodyLimits) -> Result<Bounded, Refusal> {
+pub(super) async fn read_body(body: Option<Incoming>, limits: &BodyLimits) -> Result<Bounded, Refusal> {
     let mut bounded = Bounded::default();
+    let Some(mut body) = body else { return Ok(bounded) };
     loop {
         let frame = tokio::time::timeout(limits.silence, body.frame()).await.map_err(|_| Refusal::RequestTimeout)?;
         match frame {
-            None => return Ok(bounded),
+            None => {
+                bounded.join();
+                return Ok(bounded);
+            }
             Some(Err(_)) => return Err(Refusal::BadRequest("the body is malformed or incomplete".to_owned())),
             Some(Ok(frame)) => {
                 // Trailers are not passed on.
@@ -201,12 +227,29 @@ mod tests {
     }
 
     #[test]
+    fn a_body_of_single_bytes_takes_no_more_than_its_size_and_one_piece_stays_as_it_is() {
+        let limits = BodyLimits::new(1 << 20, Duration::ZERO);
+        let mut body = Bounded::default();
+        let first = Bytes::from_static(b"{\"a\":1}");
+        body.take(first.clone(), &limits).unwrap();
+        assert_eq!(body.pieces[0].as_ptr(), first.as_ptr(), "it is not copied");
+        for byte in 0..10_000_u32 {
+            body.take(Bytes::copy_from_slice(&[byte as u8]), &limits).unwrap();
+        }
+        body.take(Bytes::from(vec![b'x'; SMALL_PIECE]), &limits).unwrap();
+        body.take(Bytes::from_static(b"end"), &limits).unwrap();
+        body.join();
+        assert_eq!(body.pieces.iter().map(Bytes::len).collect::<Vec<_>>(), [10_007, SMALL_PIECE, 3]);
+    }
+
+    #[test]
     fn a_body_in_pieces_reads_as_one() {
         let limits = BodyLimits::new(100, Duration::ZERO);
         let mut body = Bounded::default();
         for piece in ["{\"stre", "", "am\":", "true}"] {
             body.take(Bytes::from_static(piece.as_bytes()), &limits).unwrap();
         }
+        body.join();
         let mut text = String::new();
         body.reader().read_to_string(&mut text).unwrap();
         assert_eq!(text, "{\"stream\":true}");

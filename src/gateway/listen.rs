@@ -93,10 +93,10 @@ where
         let service = Arc::clone(&service);
         let turns = Arc::new(Turns::default());
         let wire = Wire::new(stream, terms.wire, Arc::clone(&refuse), Arc::clone(&turns));
-        let answer = service_fn(move |request| {
-            let turn = turns.begin();
+        let answer = service_fn(move |request: Request<Incoming>| {
+            let (turn, version) = (turns.begin(), request.version());
             let answer = service(request, client.ip());
-            async move { Ok::<_, Infallible>(answer.await.map(|body| turn.with(body))) }
+            async move { Ok::<_, Infallible>(answer.await.map(|body| turn.with(body, version))) }
         });
         let connection = graceful.watch(builder.serve_connection(TokioIo::new(wire), answer).into_owned());
         connections.spawn(async move {

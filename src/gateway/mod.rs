@@ -25,6 +25,7 @@ mod sse;
 mod stage;
 mod standing;
 mod ticks;
+mod unread;
 mod usage;
 mod wire;
 

@@ -15,6 +15,7 @@ use super::queue::{Place, Queue};
 use super::rate::Meter;
 use super::record::{Books, Record};
 use super::route::{self, Access, Local, Route, Target};
+use super::unread::Unread;
 use crate::fleet::{Fleet, Model, Unavailable};
 use crate::refusal::{Refusal, Shape};
 use crate::settings::bounds::RETRY_AFTER_UNKNOWN;
@@ -113,8 +114,10 @@ impl Gateway {
             Record::open(Arc::clone(&self.books), request_id.clone(), request.method().clone(), path.to_owned());
         let shape = Shape::of(path);
         let origin = self.cors.origin(request.headers());
-        let mut meter = None;
-        let mut response = match self.journey(request, &request_id, client, record, &mut meter).await {
+        let (parts, body) = request.into_parts();
+        let unread = Unread::of(&parts);
+        let mut left = Left { meter: None, body: Some(body) };
+        let mut response = match self.journey(parts, &request_id, client, record, &mut left).await {
             Ok(response) => response,
             Err((refusal, mut record)) => {
                 record.status = Some(refusal.status());
@@ -125,8 +128,11 @@ impl Gateway {
         let headers = response.headers_mut();
         headers.insert(X_REQUEST_ID, request_id);
         self.cors.decorate(origin.as_ref(), headers);
-        if let Some(meter) = meter {
+        if let Some(meter) = left.meter {
             meter.tell(headers);
+        }
+        if let Some(body) = left.body {
+            unread.settle(body, headers).await;
         }
         response
     }
@@ -141,17 +147,16 @@ impl Gateway {
         farewell::response(raw_head, refusal, &self.cors, None)
     }
 
-    /// The journey itself. A refusal brings the record back, so that it is closed with the answer; the meter of a caller
-    /// who is known comes back in any case, for the answer tells how it stands.
+    /// The journey itself. A refusal brings the record back, so that it is closed with the answer; what is
+    /// `left` is for the answer's head in any case.
     async fn journey(
         self: &Arc<Self>,
-        request: Request<Incoming>,
+        parts: Parts,
         request_id: &HeaderValue,
         client: IpAddr,
         mut record: Record,
-        meter: &mut Option<Meter>,
+        left: &mut Left,
     ) -> Result<Response<Answer>, (Refusal, Box<Record>)> {
-        let (parts, body) = request.into_parts();
         // accept -> limits: nothing is read that is too large by its own account.
         stage!(record, limits::check_head(&parts, &self.head_limits));
         stage!(record, limits::check_announced(&parts.headers, &self.limits));
@@ -167,7 +172,8 @@ impl Gateway {
         let mut caller = stage!(record, self.gatekeeper.admit(&parts.headers, route, client));
         record.comes_from(caller.key_id());
         record.charge = caller.purse();
-        *meter = caller.meter().cloned();
+        left.meter = caller.meter().cloned();
+        stage!(record, caller.has_scope_for(route));
         if let Target::Gateway(local) = route.target {
             let answer = stage!(record, (self.local)(local, &parts).await);
             record.status = Some(answer.status());
@@ -181,7 +187,7 @@ impl Gateway {
         stage!(record, caller.come_in(|| self.queue.retry_after()));
         stage!(record, self.queue.has_room(route.needs_slot));
         stage!(record, may_be_served(model));
-        let body = stage!(record, limits::read_body(body, &self.limits).await);
+        let body = stage!(record, limits::read_body(left.body.take(), &self.limits).await);
         record.bytes_in = body.length();
         // wait in line.
         let place = stage!(record, self.queue.enter(caller.turn(), route.needs_slot, || caller.pay()));
@@ -233,12 +239,13 @@ impl Gateway {
 
     /// Answers one request on a health port of its own.
     pub async fn serve_health(&self, request: Request<Incoming>, client: IpAddr) -> Response<Answer> {
-        let (parts, _) = request.into_parts();
+        let (parts, body) = request.into_parts();
         let request_id = headers::request_id(&parts.headers);
         let answer = self.answer_on_health_port(&parts, client).await;
         let answer = answer.unwrap_or_else(|refusal| refusal.response(Shape::OpenAi));
         let mut response = answer.map(Answer::unrecorded);
         response.headers_mut().insert(X_REQUEST_ID, request_id);
+        Unread::of(&parts).settle(body, response.headers_mut()).await;
         self.cors.decorate(self.cors.origin(&parts.headers).as_ref(), response.headers_mut());
         response
     }
@@ -253,6 +260,14 @@ impl Gateway {
             Target::Worker => Err(Refusal::RouteNotFound),
         }
     }
+}
+
+/// What the journey leaves for the answer's head.
+struct Left {
+    /// Of a caller who is known.
+    meter: Option<Meter>,
+    /// Unless it was read.
+    body: Option<Incoming>,
 }
 
 /// Whether a request for the model may go on: to a worker that is ready, or into the line for one that will be.

@@ -3,7 +3,8 @@
 //!
 //! Owns the limits of heads, the time for them, the answer to a bad one, the end of each body (so that pipelined heads
 //! are checked too), the patience with a client that does not read, and the close of the connection. It knows nothing
-//! of what requests mean. A connection that begins with HTTP/2's preface is only watched for writes that stall.
+//! of what requests mean. A connection that begins with HTTP/2's preface is only watched for writes and answers that
+//! stall, and for times in which no request is in flight.
 //!
 //! The wire writes nothing while an answer is on its way: [`Turns`] counts requests behind hyper, the wire counts heads
 //! before it, and a flush by hyper says that its own buffer is empty.
@@ -12,15 +13,16 @@
 
 mod chunks;
 mod held;
+mod multiplexed;
 mod outgoing;
 mod timer;
 mod turns;
 
 pub(super) use turns::Turns;
 
-use super::head::{Framing, HeadLimits, Scan};
+use super::head::{self, Framing, HeadLimits, Scan};
 use crate::refusal::Refusal;
-use crate::settings::bounds::{CHUNKED_READ, HELD_BYTES};
+use crate::settings::bounds::{CHUNKED_READ, EARLY_HEADS, LINGER_BYTES};
 use bytes::Bytes;
 use chunks::Chunks;
 use held::Held;
@@ -32,6 +34,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use timer::Timer;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take};
+use tokio::time::Instant;
 
 /// Makes the whole answer to a head that is refused, from as much of the head as has come.
 pub type Refuse = Arc<dyn Fn(&[u8], &Refusal) -> Bytes + Send + Sync>;
@@ -41,7 +44,8 @@ pub type Refuse = Arc<dyn Fn(&[u8], &Refusal) -> Bytes + Send + Sync>;
 pub struct WireTerms {
     /// Limits of a request head.
     pub head: HeadLimits,
-    /// Longest time for a request head, from the connection's begin or the end of the last answer.
+    /// Longest time for a request head, from the connection's begin or the end of the last answer. In HTTP/2, longest time
+    /// without a request in flight.
     pub header_timeout: Duration,
     /// Longest time in which a client that is being answered may read nothing.
     pub write_stall: Duration,
@@ -60,9 +64,11 @@ pub(super) struct Wire<S> {
     passed: u32,
     /// Whether the answer to the last of them is still on its way.
     answering: bool,
-    /// The time for a head; at the close, the time for lingering.
+    /// The time for a head, or in HTTP/2 for a request; at the close, the time for lingering.
     patience: Timer,
     stall: Timer,
+    /// When the client last read on after it had not.
+    unblocked: Option<Instant>,
     /// The answer to a bad head, which ends the connection.
     farewell: Bytes,
     closing: Closing,
@@ -81,6 +87,8 @@ enum Stage {
     Passing(usize, Framing),
     Length(u64),
     Chunked(Chunks),
+    /// More than may be sent before its turn: discarded, up to so many bytes, until the present answer is out.
+    Excess(usize),
     /// HTTP/2's.
     Open,
     /// Of no interest; hyper is told that there are none.
@@ -105,6 +113,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             answering: false,
             patience,
             stall: Timer::default(),
+            unblocked: None,
             farewell: Bytes::new(),
             closing: Closing::Answers,
             gone: false,
@@ -121,19 +130,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                     if self.held.bytes()[..known] != PREFACE[..known] {
                         self.stage = Stage::Head(Scan::default());
                     } else if known == PREFACE.len() {
-                        self.patience.stop();
+                        self.patience.start(self.terms.header_timeout.min(self.terms.write_stall));
                         self.stage = Stage::Open;
                     } else if !ready!(self.poll_more(context))? {
                         return Poll::Ready(Ok(()));
                     }
                 }
-                Stage::Head(_) if self.answering => return self.poll_hold(context),
+                Stage::Head(_) if self.answering => {
+                    if !ready!(self.poll_hold(context))? {
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+                Stage::Excess(_) if self.answering => return self.poll_leave(context),
+                Stage::Excess(_) => {
+                    self.stage = Stage::Over;
+                    self.unread = true;
+                }
                 Stage::Head(scan) => match scan.advance(self.held.bytes(), &self.terms.head) {
                     Err(refusal) => {
                         self.turn_away(&refusal);
                         return Poll::Ready(Ok(()));
                     }
                     Ok(Some(found)) => {
+                        if found.upgrades {
+                            head::hide_upgrade(self.held.first_mut(found.length));
+                        }
                         self.patience.stop();
                         self.passed = self.passed.wrapping_add(1);
                         self.answering = true;
@@ -175,17 +196,39 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                     return Poll::Ready(Ok(()));
                 }
                 Stage::Chunked(_) => return self.poll_chunked(context, buffer),
-                Stage::Open => {
-                    if self.held.is_empty() {
-                        self.socket.set_limit(u64::MAX);
-                        return Pin::new(&mut self.socket).poll_read(context, buffer);
-                    }
-                    pass(&mut self.held, usize::MAX, buffer);
-                    return Poll::Ready(Ok(()));
-                }
+                Stage::Open => return self.poll_open(context, buffer),
                 Stage::Over => return Poll::Ready(Ok(())),
             }
         }
+    }
+
+    /// Passes everything on, but only while requests are in flight and for a while before and after: whoever just answers
+    /// pings, or never ends a head, must not keep a connection.
+    fn poll_open(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        while !self.unread && self.patience.poll(context).is_ready() {
+            // Moved when it fires, not with each request.
+            let WireTerms { header_timeout, write_stall, .. } = self.terms;
+            let next_unread = self.turns.answers.give_up(write_stall).unwrap_or(write_stall);
+            let idle = self.idle();
+            self.unread = idle.is_some_and(|idle| idle >= header_timeout);
+            let left = header_timeout.saturating_sub(idle.unwrap_or_default()).min(next_unread);
+            self.patience.start(left.max(Duration::from_millis(1))); // 0 would spin
+        }
+        if self.unread {
+            return Poll::Ready(Ok(()));
+        }
+        if self.held.is_empty() {
+            self.socket.set_limit(u64::MAX);
+            return Pin::new(&mut self.socket).poll_read(context, buffer);
+        }
+        pass(&mut self.held, usize::MAX, buffer);
+        Poll::Ready(Ok(()))
+    }
+
+    /// How long nothing has been asked and nothing was on its way; None while something is.
+    fn idle(&self) -> Option<Duration> {
+        let idle = self.turns.idle().filter(|_| !self.stall.is_running())?;
+        Some(self.unblocked.map_or(idle, |unblocked| idle.min(unblocked.elapsed())))
     }
 
     fn poll_chunked(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -242,18 +285,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Poll::Ready(Ok(false))
     }
 
-    /// Keeps a little of what a client sends before its turn, and notices when it leaves. Does not notice while the
-    /// little is there in full.
-    fn poll_hold(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Keeps what a client sends before its turn, and notices when it leaves: false. Of a client that sends too much for
+    /// that, nothing after the present answer will be read as a request.
+    fn poll_hold(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
         self.socket.set_limit(u64::MAX);
-        while self.held.len() < HELD_BYTES {
-            if ready!(self.held.poll_fill(context, &mut self.socket, HELD_BYTES))? == 0 {
+        let most = self.terms.head.size().saturating_mul(EARLY_HEADS);
+        // The flush that ends the answer wakes this one too.
+        while self.held.len() < most {
+            if ready!(self.held.poll_fill(context, &mut self.socket, most))? == 0 {
                 self.end();
-                return Poll::Ready(Ok(()));
+                return Poll::Ready(Ok(false));
             }
         }
-        // Woken by the flush that ends the answer.
-        Poll::Pending
+        self.stage = Stage::Excess(LINGER_BYTES);
+        Poll::Ready(Ok(true))
+    }
+
+    /// Reads on for nothing but to notice when the client leaves; one that sends too much for that counts as gone.
+    fn poll_leave(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Stage::Excess(left) = &mut self.stage else { return Poll::Ready(Ok(())) };
+        while *left > 0 {
+            match ready!(self.held.poll_discard(context, &mut self.socket))? {
+                0 => break,
+                count => *left = left.saturating_sub(count),
+            }
+        }
+        self.end();
+        Poll::Ready(Ok(()))
     }
 
     fn end(&mut self) {

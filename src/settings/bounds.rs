@@ -83,6 +83,15 @@ pub const WRAPPED_ANSWER: usize = 1024 * 1024;
 /// Largest body that is searched for `stream` in place; a larger one is left to a thread that may take its time.
 pub const PEEKED_BODY: usize = 256 * 1024;
 
+/// Pieces of a request body that are shorter than this are joined.
+pub const SMALL_PIECE: usize = 1024;
+
+/// Most bytes of the body of a refused request that are read and thrown away to keep the connection.
+pub const DISCARDED_BODY: usize = 64 * 1024;
+
+/// How often such a body is asked for what has come of it.
+pub const DISCARD_TURNS: usize = 2;
+
 /// Bytes that the bodies of all requests together may take before they are sent on. A body that finds no room is
 /// refused with `queue_full`.
 pub const BUFFERED_BODIES: usize = 256 * 1024 * 1024;
@@ -92,6 +101,9 @@ pub const EVENT_HEAD: usize = 512;
 
 /// Access-log and boot-log lines that may wait for their writer; more are dropped and counted.
 pub const LOG_QUEUE: usize = 8 * 1024;
+
+/// Most characters of a request's path, and of its method, that a line of the access log shows.
+pub const LOGGED_WORD: usize = 256;
 
 /// Longest time that an access-log line waits in memory for others to be written with it.
 pub const LOG_BATCH_TIME: Duration = Duration::from_millis(100);
@@ -141,6 +153,7 @@ pub const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(2 * 60 * 60);
 
 /// Longest list of header names, in bytes, that a CORS preflight repeats.
 pub const PREFLIGHT_HEADER_NAMES: usize = 1024;
+
 /// Most bytes of a request head, unless the limits of the request line and of a header line add up to more. Whoever has
 /// not yet said who they are makes the gateway hold no more than this.
 pub const HEAD_SIZE: usize = 32 * 1024;
@@ -148,9 +161,11 @@ pub const HEAD_SIZE: usize = 32 * 1024;
 /// Most header lines that `MAX_HEADERS` can allow; `http::HeaderMap` takes not many more.
 pub const MOST_HEADERS: usize = 16 * 1024;
 
-/// Bytes of a connection's buffer for heads; it grows for longer heads only. It also bounds what is read from a client
-/// that sends before its turn.
+/// Bytes of a connection's buffer for heads; it grows for longer heads, and for a client that sends before its turn.
 pub const HELD_BYTES: usize = 4 * 1024;
+
+/// What a client may send before its turn, in whole heads of the largest size.
+pub const EARLY_HEADS: usize = 2;
 
 /// Longest first line of a chunk, its extensions included.
 pub const CHUNK_LINE_SIZE: usize = 256;
@@ -191,6 +206,10 @@ pub const KEEPALIVE_TRIES: u32 = 4;
 
 /// Most requests at once on one HTTP/2 connection.
 pub const HTTP2_STREAMS: u32 = 128;
+
+/// Bytes of an answer over HTTP/2 that are sent at once; a client that has not read so many in [`CLIENT_WRITE_STALL`] does
+/// not read it.
+pub const HTTP2_PIECE: usize = 16 * 1024;
 
 /// Time between two pings on an HTTP/2 connection.
 pub const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(30);

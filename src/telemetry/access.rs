@@ -7,6 +7,7 @@
 use super::batch::Batch;
 use super::files::{Folder, WriteErrors};
 use super::log::{CLOCK, behind_a_queue};
+use crate::settings::bounds::LOGGED_WORD;
 use crate::settings::options::Logs;
 use crate::settings::values::LogFormat;
 use serde::{Serialize, Serializer};
@@ -25,9 +26,11 @@ pub struct Entry<'a> {
     pub request_id: &'a str,
     /// Whose key, if it was a good one.
     pub key_id: Option<&'a str>,
-    /// The request method.
+    /// The request method. The line shows its first [`LOGGED_WORD`] characters.
+    #[serde(serialize_with = "cut_short")]
     pub method: &'a str,
-    /// The path without the query.
+    /// The path without the query, cut in the same way.
+    #[serde(serialize_with = "cut_short")]
     pub path: &'a str,
     /// The model that the request was for.
     pub model: Option<&'a str>,
@@ -133,7 +136,7 @@ impl Entry<'_> {
 impl Display for Entry<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:.3} req={}", self.time, self.request_id)?;
-        write!(f, " key={} {} {}", OrDash(self.key_id), self.method, Word(self.path))?;
+        write!(f, " key={} {} {}", OrDash(self.key_id), Word(self.method), Word(self.path))?;
         write!(f, " model={} status={} code={}", OrDash(self.model), self.status, OrDash(self.code))?;
         write!(f, " in={} out={}", self.bytes_in, self.bytes_out)?;
         write!(f, " queue_ms={} ttfb_ms={}", OrDash(self.queue_ms), OrDash(self.ttfb_ms))?;
@@ -154,12 +157,24 @@ impl<T: Display> Display for OrDash<T> {
     }
 }
 
-/// A path as one word of the line: a client must not be able to forge fields or lines.
+/// As much of a stranger's word as a line shows, lest whoever has no key fills the disk.
+fn short(word: &str) -> &str {
+    if word.len() <= LOGGED_WORD {
+        return word;
+    }
+    word.char_indices().nth(LOGGED_WORD).map_or(word, |(end, _)| &word[..end])
+}
+
+fn cut_short<S: Serializer>(word: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(short(word))
+}
+
+/// A stranger's word as one word of the line: a client must not be able to forge fields or lines.
 struct Word<'a>(&'a str);
 
 impl Display for Word<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut rest = self.0;
+        let mut rest = short(self.0);
         while let Some(at) = rest.find(|c: char| !c.is_ascii_graphic()) {
             f.write_str(&rest[..at])?;
             f.write_char('_')?;
@@ -213,10 +228,30 @@ mod tests {
     }
 
     #[test]
-    fn a_long_path_leaves_no_long_line_behind() {
-        let mut line = String::new();
-        let path = "/é".repeat(9_000);
-        write!(line, "{}", Word(&path)).unwrap();
-        assert_eq!(line, "/_".repeat(9_000));
+    fn a_strangers_long_words_do_not_make_a_long_line() {
+        let word = "é".repeat(9_000);
+        let entry = Entry {
+            time: jiff::Timestamp::UNIX_EPOCH,
+            request_id: "r1",
+            key_id: None,
+            method: &"M".repeat(9_000),
+            path: &word,
+            model: None,
+            status: 404,
+            code: None,
+            bytes_in: 0,
+            bytes_out: 0,
+            queue_ms: None,
+            ttfb_ms: None,
+            total_ms: Duration::ZERO.into(),
+            prompt_tokens: None,
+            completion_tokens: None,
+        };
+        let text = entry.to_string();
+        let short = format!(" key=- {} {} model=", "M".repeat(LOGGED_WORD), "_".repeat(LOGGED_WORD));
+        assert!(text.contains(&short) && text.len() < 1_000, "{text}");
+        let json = serde_json::to_value(&entry).unwrap();
+        assert_eq!(json["method"], "M".repeat(LOGGED_WORD));
+        assert_eq!(json["path"], "é".repeat(LOGGED_WORD));
     }
 }

@@ -2,7 +2,7 @@
 
 use super::support::{
     client::RawClient,
-    gateway::{Gateway, USER},
+    gateway::{Gateway, LIMITED, USER},
     resources,
     wait::{SOON, eventually},
 };
@@ -31,7 +31,7 @@ fn nothing_is_in_flight(gateway: &Gateway) -> bool {
 
 #[test]
 fn half_a_head_is_answered_with_408_when_its_time_is_over() {
-    let gateway = ready(&[("CLIENT_HEADER_TIMEOUT", "300ms")]);
+    let gateway = ready(&[("CLIENT_HEADER_TIMEOUT", "2s")]);
     for first in [&b""[..], PING] {
         let mut client = RawClient::connect(gateway.url());
         client.write(first).unwrap();
@@ -69,7 +69,7 @@ fn a_connection_on_which_nothing_comes_is_closed_without_a_word() {
 
 #[test]
 fn the_time_for_a_head_does_not_run_while_an_answer_is_on_its_way() {
-    let gateway = ready(&[("CLIENT_HEADER_TIMEOUT", "300ms")]);
+    let gateway = ready(&[("CLIENT_HEADER_TIMEOUT", "2s")]);
     let mut client = RawClient::connect(gateway.url());
     client.write(&chat(&gateway)).unwrap();
     gateway.journal().wait_for_requests(CHAT, 1);
@@ -98,13 +98,86 @@ fn a_body_that_stops_coming_is_answered_with_408() {
 #[test]
 fn a_client_that_ends_its_side_counts_as_gone_and_its_request_is_cancelled() {
     let gateway = ready(&[]);
-    for pipelined in [&b""[..], PING] {
+    // Behind the request comes nothing, a little, more than a buffer holds, and more than may come before its turn.
+    for pipelined in [0, 1, 200, 100_000] {
         let mut client = RawClient::connect(gateway.url());
-        client.write(&[&chat(&gateway), pipelined].concat()).unwrap();
+        client.write(&[chat(&gateway), PING.repeat(pipelined)].concat()).unwrap();
         eventually("the request is in flight", SOON, || !nothing_is_in_flight(&gateway));
         client.finish_writing();
         assert!(client.read_to_close().is_empty(), "as with nginx, nobody is answered");
         eventually("slot and lease are free", SOON, || nothing_is_in_flight(&gateway));
+    }
+}
+
+#[test]
+fn an_answer_to_a_request_whose_body_was_not_read_says_that_the_connection_ends() {
+    let gateway = ready(&[("CORS_ORIGINS", "*"), ("MAX_QUEUE_SIZE", "1")]);
+    let mut held: Vec<_> = (0..2).map(|_| RawClient::connect(gateway.url())).collect();
+    for client in &mut held {
+        client.write(&chat(&gateway)).unwrap();
+    }
+    eventually("one is in flight and one waits", SOON, || {
+        let queue = gateway.health().get("/health").json()["queue"].clone();
+        queue["active"] == 1 && queue["waiting"] == 1
+    });
+    for _ in 0..2 {
+        assert_eq!(gateway.client_with(LIMITED).post_json("/tokenize", &json!({"content": "x"})).status(), 200);
+    }
+    let user = &format!("Authorization: Bearer {USER}\r\n");
+    let limited = &format!("Authorization: Bearer {LIMITED}\r\n");
+    let wrong = "X-API-Key: wrong-secret-0123456789\r\n";
+    let mut asked = Vec::new();
+    for (method, path, key, status) in [
+        ("POST", CHAT, "", 401),
+        ("POST", CHAT, wrong, 401),
+        ("POST", "/reload", user, 403),
+        ("POST", "/nothing", user, 404),
+        ("PUT", CHAT, user, 404),
+        ("POST", CHAT, limited, 429),
+        ("POST", CHAT, user, 503),
+        ("GET", "/ping", "", 200),
+        ("OPTIONS", CHAT, "", 204),
+    ] {
+        asked.push((gateway.url(), format!("{method} {path} HTTP/1.1\r\nHost: x\r\n{key}"), status));
+    }
+    asked.push((gateway.health_url(), "GET /ping HTTP/1.1\r\nHost: x\r\n".to_owned(), 200));
+    for (url, head, status) in asked {
+        for (framing, closes) in [
+            ("Content-Length: 0\r\n\r\n", false),
+            ("Content-Length: 2\r\n\r\n{}", true),
+            ("Content-Length: 2\r\n\r\n", true),
+            ("Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", true),
+        ] {
+            let mut client = RawClient::connect(url);
+            client.write(format!("{head}{framing}").as_bytes()).unwrap();
+            let answer = client.read_response().unwrap();
+            assert_eq!(answer.status(), status, "{head}{framing}");
+            assert_eq!(answer.header("connection") == Some("close"), closes, "{head}{framing}");
+            if closes {
+                assert!(client.read_to_close().is_empty());
+            } else {
+                client.write(PING).unwrap();
+                assert_eq!(client.read_response().unwrap().status(), 200);
+            }
+        }
+    }
+}
+
+#[test]
+fn who_sends_too_much_before_its_turn_gets_the_present_answer_and_no_other() {
+    let gateway = ready(&[]);
+    let mut client = RawClient::connect(gateway.url());
+    client.write(&[chat(&gateway), PING.repeat(100_000)].concat()).expect("the gateway takes what is sent");
+    gateway.journal().wait_for_requests(CHAT, 1);
+    gateway.control().release_all_requests();
+    let answer = client.read_response().unwrap();
+    assert_eq!((answer.status(), answer.complete), (200, true));
+    assert!(client.read_to_close().is_empty());
+
+    let mut client = RawClient::connect(gateway.url());
+    client.write(&[chat(&gateway), PING.repeat(900)].concat()).unwrap();
+    for _ in 0..=900 {
+        assert_eq!(client.read_response().unwrap().status(), 200, "this little is answered");
     }
 }
 

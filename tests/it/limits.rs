@@ -200,6 +200,34 @@ fn a_body_over_its_limit_is_refused_by_counting_and_the_answer_survives_what_is_
     assert!(gateway.journal().requests(CHAT).is_empty());
 }
 
+/// As curl's `--http2` and Java's `HttpClient` ask in each request.
+const UPGRADE: &str = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA";
+
+#[test]
+fn who_asks_for_another_protocol_is_answered_in_this_one_and_held_to_its_limits() {
+    let gateway = ready(&[("MAX_REQUEST_BODY_SIZE", "1000")]);
+    let mut client = RawClient::connect(gateway.url());
+    client.write(ping(&format!("{UPGRADE}\r\n")).as_bytes()).unwrap();
+    assert_eq!(client.read_response().unwrap().status(), 200);
+    client.write(b"bad\r\n\r\n").unwrap();
+    is_refused(&client.read_response().unwrap(), 400, "bad_request");
+    assert!(client.read_to_close().is_empty());
+
+    let mut client = RawClient::connect(gateway.url());
+    client.write(head(&format!("{UPGRADE}\r\nContent-Length: 8000000")).as_bytes()).unwrap();
+    client.write(&vec![b'x'; 8_000_000]).expect("the gateway takes what is sent");
+    is_refused(&client.read_response().unwrap(), 413, "payload_too_large");
+
+    let body = chat();
+    let asked = head(&format!("{UPGRADE}\r\nContent-Length: {}", body.len())) + &body;
+    assert_eq!(ask(&gateway, asked.as_bytes()).status(), 200);
+    let received = gateway.journal().requests(CHAT).pop().unwrap()["headers"].to_string().to_lowercase();
+    for of_the_connection in ["upgrade", "trailer", "h2c", "http2-settings"] {
+        assert!(!received.contains(of_the_connection), "{received}");
+    }
+    is_refused(&ask(&gateway, b"CONNECT h:80 HTTP/1.1\r\nHost: h\r\n\r\n"), 400, "bad_request");
+}
+
 #[test]
 fn who_waits_for_100_continue_gets_it_only_when_the_body_is_wanted() {
     let gateway = ready(&[("MAX_REQUEST_BODY_SIZE", "1000")]);

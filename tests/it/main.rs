@@ -18,6 +18,7 @@ mod descriptors;
 mod docs;
 mod drain;
 mod fake;
+mod http2;
 mod limits;
 mod queue;
 mod rates;

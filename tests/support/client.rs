@@ -209,9 +209,12 @@ impl RawClient {
     }
 
     /// Reads everything until the other side closes or resets.
+    #[track_caller]
     pub(crate) fn read_to_close(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        let _ = self.reader.read_to_end(&mut bytes);
+        let stays_open = |e: io::Error| matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut);
+        let outcome = self.reader.read_to_end(&mut bytes);
+        assert!(!outcome.is_err_and(stays_open), "the connection stays open");
         bytes
     }
 

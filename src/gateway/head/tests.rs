@@ -94,6 +94,20 @@ fn what_could_be_framed_in_two_ways_is_bad() {
 }
 
 #[test]
+fn connect_is_refused_and_every_upgrade_is_hidden() {
+    assert_eq!(status("CONNECT h:80 HTTP/1.1\r\nHost: h\r\n\r\n"), Err(400));
+    let found = |raw: &str| Scan::default().advance(raw.as_bytes(), &HeadLimits::USUAL).unwrap().unwrap();
+    let others = "X-Upgrade: b\r\nupgraded: c";
+    let raw = format!("GET /upgrade: HTTP/1.1\r\nHost: h\r\nUpgrade: a\r\n{others}\r\nUPGRADE:upgrade: d\r\n\r\n");
+    assert!(found(&raw).upgrades);
+    let hidden = raw.replace("\nUpgrade: a", "\ntrailer: a").replace("UPGRADE:", "trailer:");
+    let mut bytes = raw.into_bytes();
+    hide_upgrade(&mut bytes);
+    assert_eq!(String::from_utf8(bytes).unwrap(), hidden);
+    assert!(!found(&hidden).upgrades);
+}
+
+#[test]
 fn limits_exactly_met_pass_and_one_more_does_not() {
     let line = |length: usize| format!("GET /{} HTTP/1.1\r\nHost: h\r\n\r\n", "x".repeat(length - 14));
     assert_eq!((status(line(100)), status(line(101))), (Ok(Framing::None), Err(414)));

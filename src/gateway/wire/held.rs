@@ -21,6 +21,12 @@ impl Held {
         &self.room[self.start..self.end]
     }
 
+    /// The first bytes, to be changed.
+    pub(super) fn first_mut(&mut self, count: usize) -> &mut [u8] {
+        let end = (self.start + count).min(self.end);
+        &mut self.room[self.start..end]
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.start == self.end
     }

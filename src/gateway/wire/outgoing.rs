@@ -8,6 +8,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 
 /// How far the close of a connection has come.
 pub(super) enum Closing {
@@ -34,6 +35,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 
     fn watch_stall(&mut self, context: &mut Context<'_>, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if outcome.is_ready() {
+            if self.stall.is_running() {
+                self.unblocked = Some(Instant::now());
+            }
             self.stall.stop();
             return outcome;
         }
@@ -49,9 +53,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         !self.gone
             && match self.stage {
                 Stage::Begin | Stage::Head(_) => !self.held.is_empty(),
-                Stage::Passing(..) | Stage::Length(_) | Stage::Chunked(_) => true,
-                Stage::Open => false,
-                Stage::Over => self.unread,
+                Stage::Passing(..) | Stage::Length(_) | Stage::Chunked(_) | Stage::Excess(_) => true,
+                Stage::Open | Stage::Over => self.unread,
             }
     }
 }
@@ -91,7 +94,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
             this.answering = false;
             this.patience.start(this.terms.header_timeout);
             // hyper waits for the socket, which need not stir any more: the next head may be here, or never come.
-            if !this.held.is_empty() || this.patience.poll(context).is_ready() {
+            let is_here = !this.held.is_empty() || matches!(this.stage, Stage::Excess(_));
+            if is_here || this.patience.poll(context).is_ready() {
                 context.waker().wake_by_ref();
             }
         }

@@ -4,7 +4,7 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use proptest::prelude::*;
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -174,7 +174,7 @@ proptest! {
             let service = service_fn(|_: Request<Incoming>| {
                 *seen.lock().unwrap() += 1;
                 let turn = turns.begin();
-                async move { Ok::<_, Infallible>(Response::new(turn.with(Full::new(Bytes::new())))) }
+                async move { Ok::<_, Infallible>(Response::new(turn.with(Full::new(Bytes::new()), http::Version::HTTP_11))) }
             });
             let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(wire), service).await;
         });
@@ -260,6 +260,65 @@ async fn a_client_that_reads_nothing_loses_its_answer_after_the_stall() {
     let _ = tokio::time::timeout(DEADLINE, client.read_to_end(&mut rest)).await.expect("the connection is closed");
     stop.cancel();
     tokio::time::timeout(DEADLINE, tasks.join_all()).await.expect("nothing is left");
+}
+
+#[tokio::test]
+async fn an_unread_answer_over_http2_is_given_up_and_the_connection_goes_on_with_the_others() {
+    let wire = WireTerms { write_stall: Duration::from_millis(300), ..terms() };
+    let listener = listen::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = listener.local_addr().unwrap();
+    let (dropped, stop) = (CancellationToken::new(), CancellationToken::new());
+    let drops = dropped.clone();
+    let service = move |request: Request<Incoming>, _| {
+        let drops = drops.clone();
+        async move {
+            match request.uri().path() {
+                "/endless" => Response::new(BodyExt::boxed(Endless(drops))),
+                _ => Response::new(BodyExt::boxed(Full::new(Bytes::from(vec![b'x'; 300_000])))),
+            }
+        }
+    };
+    let mut tasks = JoinSet::new();
+    tasks.spawn(listen::serve(listener, listen::Terms { wire, connections: 1 }, service, refuse(), stop.clone()));
+    let client = TcpStream::connect(address).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(client)).await.unwrap();
+    tasks.spawn(async { _ = connection.await });
+    let ask = |path: &str| Request::get(format!("http://h{path}")).body(Full::new(Bytes::new())).unwrap();
+    let unread = sender.send_request(ask("/endless")).await.unwrap();
+    tokio::time::timeout(DEADLINE, dropped.cancelled()).await.expect("the answer is dropped");
+    let whole = sender.send_request(ask("/")).await.unwrap().into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(whole.len(), 300_000);
+    assert!(unread.into_body().collect().await.is_err(), "nobody takes it for a whole answer");
+    stop.cancel();
+    drop(sender);
+    tokio::time::timeout(DEADLINE, tasks.join_all()).await.expect("nothing is left");
+}
+
+/// What hyper has buffered of answers that are over as far as it knows may take long to go out.
+#[tokio::test(start_paused = true)]
+async fn http2_is_not_idle_while_a_slow_client_reads_on() {
+    const PIECE: Duration = Duration::from_secs(15);
+    let terms = WireTerms { header_timeout: Duration::from_secs(20), write_stall: Duration::from_secs(60), ..terms() };
+    let (mut client, server) = tokio::io::duplex(100);
+    let begin = Instant::now();
+    let (mut reader, mut writer) = tokio::io::split(Wire::new(server, terms, refuse(), Arc::default()));
+    client.write_all(PREFACE).await.unwrap();
+    let mut preface = [0; PREFACE.len()];
+    reader.read_exact(&mut preface).await.unwrap();
+    let answers = async { writer.write_all(&[b'x'; 1_000]).await.unwrap() };
+    let end = async {
+        assert_eq!(reader.read(&mut [0; 10]).await.unwrap(), 0);
+        begin.elapsed()
+    };
+    let reads = async {
+        for _ in 0..10 {
+            tokio::time::sleep(PIECE).await;
+            client.read_exact(&mut [0; 100]).await.unwrap();
+        }
+    };
+    let ((), ended, ()) = tokio::join!(answers, end, reads);
+    assert!((PIECE * 9 + terms.header_timeout..PIECE * 10 + terms.header_timeout).contains(&ended), "{ended:?}");
 }
 
 #[tokio::test]

@@ -1,0 +1,143 @@
+//! Answers over HTTP/2, of which a client can leave one unread and go on with the others.
+//!
+//! hyper asks such an answer for more only when its client has said that it takes more, so the answer cannot see for
+//! itself that it stands still, and would hold its slot for ever. The wire looks after all answers of its connection.
+
+use super::turns::{Turn, Turns};
+use crate::settings::bounds::HTTP2_PIECE;
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The answers of a connection that are on their way.
+#[derive(Default)]
+pub(super) struct Answers(Mutex<BTreeMap<u32, Weak<dyn Unread>>>);
+
+/// An answer that the wire can give up.
+pub(in crate::gateway) struct Multiplexed<B> {
+    number: u32,
+    turns: Arc<Turns>,
+    answer: Arc<Mutex<Answer<B>>>,
+}
+
+struct Answer<B> {
+    /// None once it is given up.
+    body: Option<(B, Turn)>,
+    /// What is left of a large piece: only small ones tell how far the client is.
+    rest: Bytes,
+    /// Since when it is the client that is waited for.
+    unread_since: Option<Instant>,
+}
+
+type Sent = Result<Frame<Bytes>, Box<dyn Error + Send + Sync>>;
+
+/// The client has not read on.
+#[derive(Debug, thiserror::Error)]
+#[error("the client does not read the answer")]
+struct GivenUp;
+
+trait Unread: Send + Sync {
+    /// Gives the answer up if nobody has read on for so long; else says when that may be.
+    fn give_up(&self, stall: Duration) -> Option<Duration>;
+}
+
+impl Answers {
+    /// Gives up what nobody has read on for so long; says when to look again, if an answer is waiting to be read.
+    pub(super) fn give_up(&self, stall: Duration) -> Option<Duration> {
+        // Answers end outside of the lock: they take themselves off the list.
+        let all: Vec<_> = lock(&self.0).values().filter_map(Weak::upgrade).collect();
+        all.iter().filter_map(|answer| answer.give_up(stall)).min()
+    }
+}
+
+impl<B: Send + 'static> Multiplexed<B> {
+    pub(super) fn new(turns: Arc<Turns>, turn: Turn, body: B) -> Self {
+        let answer = Answer { body: Some((body, turn)), rest: Bytes::new(), unread_since: Some(Instant::now()) };
+        let answer = Arc::new(Mutex::new(answer));
+        let unread: Arc<dyn Unread> = Arc::clone(&answer) as _;
+        let mut list = lock(&turns.answers.0);
+        let number = list.last_key_value().map_or(0, |(last, _)| last.wrapping_add(1));
+        list.insert(number, Arc::downgrade(&unread));
+        drop(list);
+        Self { number, turns, answer }
+    }
+}
+
+impl<B> Drop for Multiplexed<B> {
+    fn drop(&mut self) {
+        lock(&self.turns.answers.0).remove(&self.number);
+    }
+}
+
+impl<B: Send> Unread for Mutex<Answer<B>> {
+    fn give_up(&self, stall: Duration) -> Option<Duration> {
+        let mut answer = lock(self);
+        let left = stall.saturating_sub(answer.unread_since?.elapsed());
+        if !left.is_zero() {
+            return Some(left);
+        }
+        (answer.rest, answer.unread_since) = (Bytes::new(), None);
+        let body = answer.body.take();
+        drop(answer);
+        drop(body);
+        None
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Answer<B>
+where
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Sent>> {
+        let Some((body, _)) = &mut self.body else { return Poll::Ready(Some(Err(GivenUp.into()))) };
+        if self.rest.is_empty() {
+            self.unread_since = None;
+            let frame = ready!(Pin::new(body).poll_frame(context));
+            self.unread_since = Some(Instant::now());
+            match frame.map(|frame| frame.map(Frame::into_data)) {
+                Some(Ok(Ok(piece))) => self.rest = piece,
+                Some(Ok(Err(other))) => return Poll::Ready(Some(Ok(other))),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
+                None => return Poll::Ready(None),
+            }
+        }
+        self.unread_since = Some(Instant::now());
+        let piece = self.rest.split_to(self.rest.len().min(HTTP2_PIECE));
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for Multiplexed<B>
+where
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    type Data = Bytes;
+    type Error = Box<dyn Error + Send + Sync>;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Sent>> {
+        lock(&self.answer).poll_piece(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let answer = lock(&self.answer);
+        answer.rest.is_empty() && answer.body.as_ref().is_some_and(|(body, _)| body.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let answer = lock(&self.answer);
+        match &answer.body {
+            Some((body, _)) if answer.rest.is_empty() => body.size_hint(),
+            _ => SizeHint::default(),
+        }
+    }
+}
+
+fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
