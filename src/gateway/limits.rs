@@ -123,6 +123,7 @@ impl Bounded {
         for piece in pieces {
             body.take(Bytes::copy_from_slice(piece.as_bytes()), &limits).unwrap();
         }
+        body.join();
         body
     }
 }

@@ -339,7 +339,7 @@ fn every_refusal_has_a_line() {
     for (request, path, key, status, code) in [
         ("nobody", "/v1/chat/completions", "-", "401", "missing_api_key"),
         ("nowhere", "/nothing/here", "-", "404", "route_not_found"),
-        ("not-admin", "/slots", "-", "403", "scope_required"),
+        ("not-admin", "/slots", "user", "403", "scope_required"),
     ] {
         let line = line(&gateway, request);
         let found = (&*line["path"], &*line["key"], &*line["status"], &*line["code"], &*line["prompt_tokens"]);
