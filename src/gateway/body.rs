@@ -37,7 +37,7 @@ pub enum Answer {
 }
 
 /// The record of an answer that the gateway made itself.
-pub struct OwnRecord(#[expect(dead_code, reason = "held for its drop")] Option<Box<Record>>);
+pub struct OwnRecord(#[expect(dead_code, reason = "held for its drop")] Option<Record>);
 
 /// The answer was cut: the connection is closed so that the client can tell it from an end.
 #[derive(Debug, thiserror::Error)]
@@ -112,7 +112,7 @@ impl Answer {
             record.sends(bytes.len());
         }
         record.complete = true;
-        Self::Own((!bytes.is_empty()).then_some(bytes), OwnRecord(Some(Box::new(record))))
+        Self::Own((!bytes.is_empty()).then_some(bytes), OwnRecord(Some(record)))
     }
 
     /// A body that nobody keeps account of: the health port's.

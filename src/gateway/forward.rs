@@ -74,17 +74,17 @@ impl Forwarder {
         ticket: Ticket,
         lease: Lease,
         record: Record,
-    ) -> Result<Response<Answer>, (Refusal, Box<Record>)> {
+    ) -> Result<Response<Answer>, (Refusal, Record)> {
         let deadline = Instant::now() + self.request_timeout;
         let mut request = match upstream_request(parts, request_id, body, &lease) {
             Ok(request) => request,
-            Err(error) => return Err((Refusal::BadRequest(error.to_string()), Box::new(record))),
+            Err(error) => return Err((Refusal::BadRequest(error.to_string()), record)),
         };
         let connection = capture_connection(&mut request);
         let answer = tokio::select! {
             answer = tokio::time::timeout_at(deadline, self.client.request(request)) => answer,
             () = self.cut.cancelled() => {
-                return Err((Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN), Box::new(record)));
+                return Err((Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN), record));
             }
         };
         let answer = match answer {
@@ -95,9 +95,9 @@ impl Forwarder {
                 let is_connect = error.is_connect();
                 let refusal =
                     if is_connect { Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN) } else { Refusal::BackendError };
-                return Err((refusal, Box::new(record)));
+                return Err((refusal, record));
             }
-            Err(_) => return Err((Refusal::BackendTimeout, Box::new(record))),
+            Err(_) => return Err((Refusal::BackendTimeout, record)),
         };
         let (mut head, upstream) = answer.into_parts();
         headers::for_client(&mut head.headers);

@@ -25,7 +25,7 @@ use std::time::Duration;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 /// The rest of a journey, from the line to the answer.
-pub(super) type Rest = Pin<Box<dyn Future<Output = Result<Response<Answer>, (Refusal, Box<Record>)>> + Send>>;
+pub(super) type Rest = Pin<Box<dyn Future<Output = Result<Response<Answer>, (Refusal, Record)>> + Send>>;
 
 /// A comment, which every client of server-sent events skips (HTML standard, section 9.2.6).
 const COMMENT: &[u8] = b": waiting\n\n";
@@ -42,7 +42,7 @@ enum State {
     /// llama-server answers.
     Answering(Answer),
     /// One more event, and the record that closes with it.
-    Last(Bytes, Option<Box<Record>>),
+    Last(Bytes, Option<Record>),
     Over,
 }
 
@@ -78,7 +78,7 @@ pub(super) async fn keep_company(
     interval: Duration,
     shape: Shape,
     holdings: &Arc<Holdings>,
-) -> Result<Response<Answer>, (Refusal, Box<Record>)> {
+) -> Result<Response<Answer>, (Refusal, Record)> {
     if let Ok(outcome) = tokio::time::timeout(interval, &mut rest).await {
         return outcome;
     }
@@ -127,7 +127,7 @@ impl Heartbeat {
         }
     }
 
-    fn last(&self, refusal: &Refusal, mut record: Option<Box<Record>>) -> State {
+    fn last(&self, refusal: &Refusal, mut record: Option<Record>) -> State {
         if let Some(record) = &mut record {
             record.status = Some(StatusCode::OK);
             record.code = Some(refusal.code());

@@ -10,7 +10,7 @@ const CHAT: &str = "/v1/chat/completions";
 const MESSAGES: &str = "/v1/messages";
 
 /// A journey that takes its slot and is never answered.
-async fn that_never_ends(place: Place) -> Result<Response<Answer>, (Refusal, Box<Record>)> {
+async fn that_never_ends(place: Place) -> Result<Response<Answer>, (Refusal, Record)> {
     let _ticket = place.ticket().await;
     std::future::pending().await
 }

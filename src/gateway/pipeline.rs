@@ -58,7 +58,7 @@ macro_rules! stage {
     ($record:ident, $outcome:expr) => {
         match $outcome {
             Ok(token) => token,
-            Err(refusal) => return Err((refusal, Box::new($record))),
+            Err(refusal) => return Err((refusal, $record)),
         }
     };
 }
@@ -122,7 +122,7 @@ impl Gateway {
             Err((refusal, mut record)) => {
                 record.status = Some(refusal.status());
                 record.code = Some(refusal.code());
-                refusal.response(shape).map(|body| Answer::own(body, *record))
+                refusal.response(shape).map(|body| Answer::own(body, record))
             }
         };
         let headers = response.headers_mut();
@@ -156,7 +156,7 @@ impl Gateway {
         client: IpAddr,
         mut record: Record,
         left: &mut Left,
-    ) -> Result<Response<Answer>, (Refusal, Box<Record>)> {
+    ) -> Result<Response<Answer>, (Refusal, Record)> {
         // accept -> limits: nothing is read that is too large by its own account.
         stage!(record, limits::check_head(&parts, &self.head_limits));
         stage!(record, limits::check_announced(&parts.headers, &self.limits));
@@ -220,7 +220,7 @@ impl Gateway {
         model: Arc<Model>,
         place: Place,
         mut record: Record,
-    ) -> Result<Response<Answer>, (Refusal, Box<Record>)> {
+    ) -> Result<Response<Answer>, (Refusal, Record)> {
         // which worker -> forward.
         let (ticket, lease) = stage!(record, self.queue.wait(place, caller.turn(), &model).await);
         record.queued = Some(ticket.waited);

@@ -9,7 +9,7 @@ mod line;
 
 use crate::fleet::{Lease, Model, Unavailable};
 use crate::refusal::Refusal;
-use crate::settings::bounds::{DOUBT_PATIENCE, RETRY_AFTER_LONGEST, RETRY_AFTER_UNKNOWN};
+use crate::settings::bounds::{DOUBT_PATIENCE, MOST_PASSES, RETRY_AFTER_LONGEST, RETRY_AFTER_UNKNOWN};
 use crate::telemetry::metrics::Metrics;
 use line::Line;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -161,13 +161,17 @@ impl Queue {
 
     fn check_room(&self, state: &State, needs_slot: bool, open: bool) -> Result<(), Refusal> {
         if state.closed {
-            Err(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN))
-        } else if needs_slot && !state.line.has_room(open) {
-            self.0.metrics.queue_rejections.inc();
-            Err(Refusal::QueueFull(state.time_until_a_place()))
-        } else {
-            Ok(())
+            return Err(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN));
         }
+        let (has_room, comes_back) = match needs_slot {
+            true => (state.line.has_room(open), state.time_until_a_place()),
+            false => (state.passes < MOST_PASSES, RETRY_AFTER_UNKNOWN),
+        };
+        if has_room {
+            return Ok(());
+        }
+        self.0.metrics.queue_rejections.inc();
+        Err(Refusal::QueueFull(comes_back))
     }
 
     /// Waits for a slot and for a worker to use it with. A slot whose worker went away in that very moment goes back for

@@ -181,6 +181,6 @@ pub(super) fn code(event: &str) -> Option<String> {
 }
 
 /// A refusal that came with its record, taken apart.
-pub(super) fn refused(outcome: Result<Response<Answer>, (Refusal, Box<Record>)>) -> Response<Answer> {
+pub(super) fn refused(outcome: Result<Response<Answer>, (Refusal, Record)>) -> Response<Answer> {
     outcome.map_err(|(refusal, _)| refusal).unwrap()
 }

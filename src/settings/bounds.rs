@@ -121,6 +121,10 @@ pub const NAMED_SERIES: usize = 1024;
 /// Most bytes of a configuration file.
 pub const CONFIG_FILE_SIZE: u64 = 1024 * 1024;
 
+/// Most requests in flight that need no slot, such as those for the list of models. Each may take a connection to
+/// llama-server, which slots do not bound.
+pub const MOST_PASSES: usize = 32;
+
 /// Retry-After of a refusal for which nothing has been measured yet.
 pub const RETRY_AFTER_UNKNOWN: Duration = Duration::from_secs(5);
 

@@ -239,6 +239,16 @@ async fn a_wait_in_two_parts_is_counted_once() {
     assert_eq!(queue.0.metrics.queue_wait.get(), 5.0);
 }
 
+#[tokio::test(start_paused = true)]
+async fn those_who_need_no_slot_are_bounded_too() {
+    let (queue, _) = queue(1, None, None);
+    let enter = || queue.enter("a", false, || Ok(()));
+    let mut passes: Vec<Place> = (0..MOST_PASSES).map(|_| enter().unwrap()).collect();
+    assert_eq!(enter().err(), Some(Refusal::QueueFull(RETRY_AFTER_UNKNOWN)));
+    passes.pop();
+    assert!(enter().is_ok());
+}
+
 /// Many threads at once: never more in flight than there are slots, never one more in the line than its bound, and every
 /// one that came in gets exactly one slot or leaves.
 #[test]
