@@ -1,7 +1,7 @@
 //! W8: refused requests beside good ones. What a refusal costs, and whether the good ones notice.
 
 use super::contenders::Running;
-use super::gateways::{self, Builds, SLOW_KEY};
+use super::gateways::{self, Builds, OLD_KEY, SLOW_KEY};
 use super::options::Options;
 use super::plan::{Flow, Outcome};
 use super::report::Report;
@@ -19,7 +19,7 @@ const GOOD: f64 = 300.0;
 /// Each round: calm, 401, 429, and back.
 pub(crate) fn measure(options: &Options, builds: &Builds, report: &mut Report) {
     let gateway = gateways::start("on", &builds.on, &[]);
-    let floods = [None, Some((401, "a-key-that-nobody-has")), Some((429, SLOW_KEY))];
+    let floods = [None, Some((401, OLD_KEY)), Some((429, SLOW_KEY))];
     let mut found: [Vec<(f64, f64)>; 3] = Default::default();
     for round in 1..=options.rounds {
         println!("round {round} of {}: {PART}", options.rounds);
@@ -68,7 +68,7 @@ fn turn(gateway: &Running, options: &Options, flood: Option<&str>) -> Outcome {
 
 /// Refusals without anything else, as many as go: their cost without that of waking a CPU for each.
 fn at_full_load(gateway: &Running, options: &Options, report: &mut Report) {
-    for (status, key) in [(401, "a-key-that-nobody-has"), (429, SLOW_KEY)] {
+    for (status, key) in [(401, OLD_KEY), (429, SLOW_KEY)] {
         let flow = Flow { key: Some(key.to_owned()), ..Flow::new(Ask::json(256), 8, 0.0) };
         let outcome = gateway.drive(vec![flow], 500, options.window(0), 5_000);
         let tally = &outcome.flows[0];

@@ -19,6 +19,9 @@ pub(crate) const KEY: &str = "benchmark-key-without-limits";
 /// The secret of a key that may ask sixty times a minute.
 pub(crate) const SLOW_KEY: &str = "benchmark-key-sixty-a-minute";
 
+/// The secret of a key that has expired. A wrong one would be answered 401 only until its address has to wait.
+pub(crate) const OLD_KEY: &str = "benchmark-key-of-the-year-2020";
+
 /// The gateway's programs.
 pub(crate) struct Builds {
     pub(crate) on: PathBuf,
@@ -87,7 +90,8 @@ fn prepare(command: &mut Command, folder: &TempDir, address: SocketAddr) {
     let model = data.join("bench.gguf");
     model_file::write(&model, Kind::Chat);
     let keys = data.join("api_keys.txt");
-    fs::write(&keys, format!("bench:{KEY}:1000000000\nslow:{SLOW_KEY}:60\n")).expect("the key file can be written");
+    let lines = format!("bench:{KEY}:1000000000\nslow:{SLOW_KEY}:60\nold:{OLD_KEY}::2020-01-01\n");
+    fs::write(&keys, lines).expect("the key file can be written");
     fs::set_permissions(&keys, fs::Permissions::from_mode(0o600)).expect("its mode can be set");
     let path = |path: &Path| path.to_str().expect("temporary folders have plain names").to_owned();
     command.arg("serve").env_clear().current_dir(data).envs([

@@ -3,7 +3,7 @@
 //! A gateway is run twice, with N and with 2N requests on one connection; what the second run needs more, divided by
 //! N, is free of start and stop. Instructions of the kernel are not counted.
 
-use super::gateways::{self, Builds, OFF, SLOW_KEY, Setting};
+use super::gateways::{self, Builds, OFF, OLD_KEY, SLOW_KEY, Setting};
 use super::options::Options;
 use super::peers;
 use super::plan::Flow;
@@ -44,7 +44,7 @@ pub(crate) fn measure(options: &Options, builds: &Builds, report: &mut Report) {
         json("request, features on", false, &[], None),
         json("request, features off", true, OFF, None),
         json("request, features off, but metrics and access log on", false, OFF, None),
-        json("401", false, &[], Some("a-key-that-nobody-has")),
+        json("401", false, &[], Some(OLD_KEY)),
         json("request beyond a key's limit", false, &[], Some(SLOW_KEY)),
         Variant {
             what: "frame of a stream, features on",
