@@ -1,11 +1,9 @@
 use super::super::route;
 use super::super::sse::Ending;
+use super::super::stage::Shelf;
 use super::*;
-use crate::settings::options::Logs;
-use crate::settings::values::{LogFormat, LogLevel};
 use crate::telemetry::metrics::TextFormat;
 use http::Method;
-use std::num::NonZeroUsize;
 use std::sync::Mutex;
 
 /// Stands in for a key's budget.
@@ -19,33 +17,19 @@ impl Charge for Stub {
 }
 
 struct House {
-    books: Arc<Books>,
+    shelf: Shelf,
     stub: Arc<Stub>,
-    folder: tempfile::TempDir,
-    writer: Option<tracing_appender::non_blocking::WorkerGuard>,
 }
 
 fn house() -> House {
-    let folder = tempfile::tempdir().unwrap();
-    let logs = Logs {
-        log_level: LogLevel::Info,
-        log_format: LogFormat::Text,
-        log_dir: folder.path().to_owned(),
-        log_name: "llama".to_owned(),
-        worker_type: None,
-        log_keep: NonZeroUsize::MIN,
-        instance_id: "test".to_owned(),
-    };
-    let (access, writer) = AccessLog::open(&logs);
-    let books = Arc::new(Books { metrics: Arc::new(Metrics::new("local")), access });
-    House { books, stub: Arc::default(), folder, writer: Some(writer) }
+    House { shelf: Shelf::new(), stub: Arc::default() }
 }
 
 impl House {
     /// A request that llama-server answers with these pieces.
     fn request(&self, path: &str, key: Option<&str>, status: u16, form: Form, pieces: &[&str]) {
         let mut record =
-            Record::open(Arc::clone(&self.books), HeaderValue::from_static("r"), Method::POST, path.to_owned());
+            Record::open(Arc::clone(&self.shelf.books), HeaderValue::from_static("r"), Method::POST, path.to_owned());
         let route = route::find(&Method::POST, path).unwrap();
         record.route = Some(route.path);
         record.counted = true;
@@ -62,15 +46,12 @@ impl House {
     }
 
     fn has_series(&self, line: &str) {
-        let text = self.books.metrics.text(TextFormat::Prometheus);
+        let text = self.shelf.books.metrics.text(TextFormat::Prometheus);
         assert!(text.lines().any(|known| known == line), "no {line} in {text}");
     }
 
-    fn log(mut self) -> String {
-        self.books.access.flush();
-        drop(self.writer.take());
-        let name = std::fs::read_to_string(self.folder.path().join("access/latest.txt")).unwrap();
-        std::fs::read_to_string(self.folder.path().join("access").join(name.trim())).unwrap()
+    fn log(self) -> String {
+        self.shelf.log()
     }
 }
 
@@ -102,7 +83,7 @@ fn what_told_nothing_costs_nothing() {
     house.request("/v1/audio/transcriptions", None, 200, Form::Other, &[json]);
     house.request("/v1/chat/completions", None, 200, Form::Json, &["{\"choices\":[]}"]);
     assert!(house.stub.0.lock().unwrap().is_empty());
-    assert!(!house.books.metrics.text(TextFormat::Prometheus).contains("tokens_total{"));
+    assert!(!house.shelf.books.metrics.text(TextFormat::Prometheus).contains("tokens_total{"));
 }
 
 #[test]

@@ -41,16 +41,20 @@ pub(super) struct Stage {
     pub(super) queue: Queue,
     pub(super) holdings: Arc<Holdings>,
     pub(super) cut: CancellationToken,
-    books: Arc<Books>,
+    shelf: Shelf,
     model: Arc<Model>,
     _worker: Stub,
     tasks: JoinSet<()>,
-    folder: tempfile::TempDir,
-    writer: Option<tracing_appender::non_blocking::WorkerGuard>,
 }
 
-impl Stage {
-    /// With a sweeper at work.
+/// Books, and the folder in which they are written.
+pub(super) struct Shelf {
+    pub(super) books: Arc<Books>,
+    folder: tempfile::TempDir,
+    writer: tracing_appender::non_blocking::WorkerGuard,
+}
+
+impl Shelf {
     pub(super) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let logs = Logs {
@@ -63,8 +67,23 @@ impl Stage {
             instance_id: "test".to_owned(),
         };
         let (access, writer) = AccessLog::open(&logs);
-        let metrics = Arc::new(Metrics::new("local"));
-        let books = Arc::new(Books { metrics: Arc::clone(&metrics), access });
+        let books = Arc::new(Books { metrics: Arc::new(Metrics::new("local")), access });
+        Self { books, folder, writer }
+    }
+
+    /// The access log, once every record is closed.
+    pub(super) fn log(self) -> String {
+        self.books.access.flush();
+        drop(self.writer);
+        let name = std::fs::read_to_string(self.folder.path().join("access/latest.txt")).unwrap();
+        std::fs::read_to_string(self.folder.path().join("access").join(name.trim())).unwrap()
+    }
+}
+
+impl Stage {
+    /// With a sweeper at work.
+    pub(super) fn new() -> Self {
+        let shelf = Shelf::new();
         let (worker, model) = Stub::ready(([127, 0, 0, 1], 1));
         let patience = queue::Patience { queue: None, request: REQUEST };
         let cut = CancellationToken::new();
@@ -72,12 +91,12 @@ impl Stage {
         let mut tasks = JoinSet::new();
         let sweeping = Arc::clone(&holdings);
         tasks.spawn(async move { sweeping.sweep(CancellationToken::new()).await });
-        let queue = Queue::new(1, None, patience, || true, metrics);
-        Self { queue, holdings, cut, books, model, _worker: worker, tasks, folder, writer: Some(writer) }
+        let queue = Queue::new(1, None, patience, || true, Arc::clone(&shelf.books.metrics));
+        Self { queue, holdings, cut, shelf, model, _worker: worker, tasks }
     }
 
     pub(super) fn record(&self, method: Method, path: &str) -> Record {
-        Record::open(Arc::clone(&self.books), http::HeaderValue::from_static("r"), method, path.to_owned())
+        Record::open(Arc::clone(&self.shelf.books), http::HeaderValue::from_static("r"), method, path.to_owned())
     }
 
     /// A place in the line, or the slot.
@@ -151,11 +170,8 @@ impl Stage {
     }
 
     /// The access log, once every record is closed.
-    pub(super) fn log(mut self) -> String {
-        self.books.access.flush();
-        drop(self.writer.take());
-        let name = std::fs::read_to_string(self.folder.path().join("access/latest.txt")).unwrap();
-        std::fs::read_to_string(self.folder.path().join("access").join(name.trim())).unwrap()
+    pub(super) fn log(self) -> String {
+        self.shelf.log()
     }
 }
 

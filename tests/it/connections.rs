@@ -12,13 +12,7 @@ const CHAT: &str = "/v1/chat/completions";
 const PING: &[u8] = b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n";
 
 fn ready(settings: &[(&str, &str)]) -> Gateway {
-    let mut builder = Gateway::builder().script(json!({"hold_requests": [CHAT]}));
-    for (name, value) in settings {
-        builder = builder.set(name, value);
-    }
-    let gateway = builder.start();
-    gateway.wait_ready();
-    gateway
+    Gateway::builder().script(json!({"hold_requests": [CHAT]})).set_all(settings).start_ready()
 }
 
 fn chat(gateway: &Gateway) -> Vec<u8> {

@@ -113,11 +113,7 @@ fn chat(stream: bool) -> String {
 }
 
 fn ready(script: Value, settings: &[(&str, &str)]) -> Gateway {
-    let builder =
-        settings.iter().fold(Gateway::builder().script(script), |builder, (name, value)| builder.set(name, value));
-    let gateway = builder.start();
-    gateway.wait_ready();
-    gateway
+    Gateway::builder().script(script).set_all(settings).start_ready()
 }
 
 fn run<F: Future>(test: F) -> F::Output {

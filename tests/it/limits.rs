@@ -15,13 +15,7 @@ use std::fs;
 const CHAT: &str = "/v1/chat/completions";
 
 fn ready(settings: &[(&str, &str)]) -> Gateway {
-    let mut builder = Gateway::builder();
-    for (name, value) in settings {
-        builder = builder.set(name, value);
-    }
-    let gateway = builder.start();
-    gateway.wait_ready();
-    gateway
+    Gateway::builder().set_all(settings).start_ready()
 }
 
 fn chat() -> String {

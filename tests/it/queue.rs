@@ -15,15 +15,11 @@ const CHAT: &str = "/v1/chat/completions";
 const FREED: Duration = Duration::from_secs(2);
 
 fn started(script: Value, settings: &[(&str, &str)]) -> Gateway {
-    let builder =
-        settings.iter().fold(Gateway::builder().script(script), |builder, (name, value)| builder.set(name, value));
-    builder.start()
+    Gateway::builder().script(script).set_all(settings).start()
 }
 
 fn ready(script: Value, settings: &[(&str, &str)]) -> Gateway {
-    let gateway = started(script, settings);
-    gateway.wait_ready();
-    gateway
+    Gateway::builder().script(script).set_all(settings).start_ready()
 }
 
 fn holding(settings: &[(&str, &str)]) -> Gateway {

@@ -12,11 +12,7 @@ use std::fs;
 const CHAT: &str = "/v1/chat/completions";
 
 fn ready(script: Value, settings: &[(&str, &str)]) -> Gateway {
-    let builder =
-        settings.iter().fold(Gateway::builder().script(script), |builder, (name, value)| builder.set(name, value));
-    let gateway = builder.start();
-    gateway.wait_ready();
-    gateway
+    Gateway::builder().script(script).set_all(settings).start_ready()
 }
 
 fn chat() -> Value {

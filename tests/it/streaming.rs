@@ -12,13 +12,7 @@ fn ready(script: Value) -> Gateway {
 }
 
 fn ready_with(script: Value, settings: &[(&str, &str)]) -> Gateway {
-    let mut builder = Gateway::builder().script(script);
-    for (name, value) in settings {
-        builder = builder.set(name, value);
-    }
-    let gateway = builder.start();
-    gateway.wait_ready();
-    gateway
+    Gateway::builder().script(script).set_all(settings).start_ready()
 }
 
 fn chat(stream: bool) -> Value {

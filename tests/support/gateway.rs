@@ -193,6 +193,11 @@ impl Builder {
         self
     }
 
+    /// Several settings.
+    pub(crate) fn set_all(self, settings: &[(&str, &str)]) -> Self {
+        settings.iter().fold(self, |builder, (variable, value)| builder.set(variable, value))
+    }
+
     /// One more argument after `serve`.
     pub(crate) fn argument(mut self, argument: &str) -> Self {
         self.arguments.push(argument.into());
@@ -241,6 +246,14 @@ impl Builder {
         let health_url = line.split("listens on ").nth(1).and_then(|rest| rest.split_whitespace().next());
         let health_url = health_url.expect("the line names the address").trim_end_matches(['"', '}', ',']).to_owned();
         Gateway { process, folder: Some(folder), model, url: format!("http://127.0.0.1:{port}"), health_url, is_real }
+    }
+
+    /// Starts it and waits until it serves.
+    #[track_caller]
+    pub(crate) fn start_ready(self) -> Gateway {
+        let gateway = self.start();
+        gateway.wait_ready();
+        gateway
     }
 
     /// Starts one that is expected to end by itself; returns its status and what it printed.
