@@ -49,6 +49,8 @@ pub enum Refusal {
     ShuttingDown(Duration),
     /// llama-server broke the connection.
     BackendError,
+    /// llama-server died each time it served this request.
+    RequestKillsBackend,
     /// llama-server took too long.
     BackendTimeout,
     /// Something in the gateway itself failed; says what, for the operator's own routes.
@@ -106,6 +108,7 @@ impl Refusal {
             Self::BackendUnavailable(_) => row(StatusCode::SERVICE_UNAVAILABLE, "server_error", "backend_unavailable"),
             Self::ShuttingDown(_) => closing(StatusCode::SERVICE_UNAVAILABLE, "server_error", "shutting_down"),
             Self::BackendError => row(StatusCode::BAD_GATEWAY, "server_error", "backend_error"),
+            Self::RequestKillsBackend => row(StatusCode::BAD_GATEWAY, "server_error", "request_kills_backend"),
             Self::BackendTimeout => row(StatusCode::GATEWAY_TIMEOUT, "timeout_error", "backend_timeout"),
             Self::Internal(_) => row(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "internal_error"),
         }
@@ -229,6 +232,9 @@ impl fmt::Display for Refusal {
             Self::BackendUnavailable(_) => f.write_str("No llama-server can take the request now, try again later"),
             Self::ShuttingDown(_) => f.write_str("The service is shutting down"),
             Self::BackendError => f.write_str("llama-server ended the connection before its answer was complete"),
+            Self::RequestKillsBackend => f.write_str(
+                "llama-server died each time it served this request, so it is not tried again for some minutes",
+            ),
             Self::BackendTimeout => f.write_str("llama-server took too long to answer"),
             Self::Internal(what) => f.write_str(what),
         }
@@ -260,6 +266,7 @@ mod tests {
             Refusal::BackendUnavailable(wait),
             Refusal::ShuttingDown(wait),
             Refusal::BackendError,
+            Refusal::RequestKillsBackend,
             Refusal::BackendTimeout,
             Refusal::Internal("x".into()),
         ]

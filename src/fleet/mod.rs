@@ -2,10 +2,12 @@
 //!
 //! Hands out a [`Lease`] on a worker. Sees workers only as their [`Handle`]s and never names a request.
 
-use crate::worker::{Endpoint, Handle, LastExit, State};
+use crate::worker::{Endpoint, Handle, InFlight, LastExit, State};
 use serde::Serialize;
 use std::error::Error;
 use std::sync::Arc;
+
+pub use crate::worker::{Fingerprint, Want};
 
 /// Every model that this service knows.
 pub struct Fleet {
@@ -21,15 +23,15 @@ pub struct Model {
 }
 
 /// The right to send one request to one worker.
-pub struct Lease {
-    endpoint: Arc<Endpoint>,
-}
+pub struct Lease(InFlight);
 
 /// Why no worker can be leased now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unavailable {
     /// It is starting or loading, or will be started again.
     Loading,
+    /// It was put away because nobody used it, and is started for whoever wants it.
+    Asleep,
     /// It has broken a connection, and will be asked at once whether it still serves.
     Doubted,
     /// It does not answer, or is being stopped.
@@ -38,6 +40,8 @@ pub enum Unavailable {
     Failed,
     /// There is none behind this service.
     Absent,
+    /// Workers died each time they served this request.
+    Poisonous,
 }
 
 /// What happens to a model's workers, for somebody who waits for them.
@@ -56,11 +60,11 @@ pub struct ModelStatus {
     pub last_exit: Option<LastExit>,
 }
 
-/// Whether the service as a whole can serve.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+/// Whether the service as a whole can serve, from the best to the worst.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Overall {
-    /// Requests are served.
+    /// Requests are served, at once or as soon as a model that sleeps has been woken.
     Ok,
     /// No request is served yet.
     Loading,
@@ -88,44 +92,58 @@ impl Fleet {
 
     /// The sum of all models' states.
     pub fn overall(&self) -> Overall {
-        let states: Vec<State> = self.models.iter().filter_map(|model| Some(model.worker.as_ref()?.state())).collect();
-        if states.contains(&State::Ready) || states.is_empty() {
-            Overall::Ok
-        } else if states.iter().any(|state| matches!(state, State::Stopped | State::Starting | State::Loading)) {
-            Overall::Loading
-        } else if states.iter().all(|state| *state == State::Failed) {
-            Overall::Failed
-        } else {
-            Overall::Degraded
-        }
+        let workers = self.models.iter().filter_map(|model| Some(model.worker.as_ref()?.state()));
+        let sum = |(state, asleep)| match state {
+            State::Ready => Overall::Ok,
+            // A request starts it.
+            State::Stopped | State::Draining if asleep => Overall::Ok,
+            State::Stopped | State::Starting | State::Loading => Overall::Loading,
+            State::Unhealthy | State::Backoff | State::Draining => Overall::Degraded,
+            State::Failed => Overall::Failed,
+        };
+        // The best of them; a service without workers lacks none.
+        workers.map(sum).min().unwrap_or(Overall::Ok)
+    }
+
+    /// Whether a model serves requests at once, without being started for them.
+    pub fn is_awake(&self) -> bool {
+        self.models.iter().all(|model| model.worker.is_none())
+            || self
+                .models
+                .iter()
+                .any(|model| model.worker.as_ref().is_some_and(|worker| worker.state().0 == State::Ready))
     }
 }
 
 impl Model {
-    /// A lease on a ready worker.
-    pub fn lease(&self) -> Result<Lease, Unavailable> {
+    /// A lease on a ready worker, for the request with this fingerprint if it has one.
+    pub fn lease(&self, fingerprint: Option<Fingerprint>) -> Result<Lease, Unavailable> {
         let worker = self.worker.as_ref().ok_or(Unavailable::Absent)?;
-        if let Some(endpoint) = worker.endpoint() {
-            return Ok(Lease { endpoint });
+        if fingerprint.is_some_and(|fingerprint| worker.refuses(fingerprint)) {
+            return Err(Unavailable::Poisonous);
         }
-        match worker.state() {
-            State::Ready => Err(Unavailable::Doubted),
-            State::Starting | State::Loading | State::Backoff => Err(Unavailable::Loading),
-            // Before the first start, which follows at once.
-            State::Stopped if worker.status().restarts == 0 => Err(Unavailable::Loading),
-            State::Failed => Err(Unavailable::Failed),
-            _ => Err(Unavailable::Down),
-        }
+        worker.endpoint().and_then(|endpoint| endpoint.begin(fingerprint)).map(Lease).ok_or_else(|| why_not(worker))
+    }
+
+    /// Whether a lease would be granted now, without taking one.
+    pub fn available(&self) -> Result<(), Unavailable> {
+        let worker = self.worker.as_ref().ok_or(Unavailable::Absent)?;
+        worker.endpoint().map(drop).ok_or_else(|| why_not(worker))
+    }
+
+    /// Whether workers died each time they served the request with this fingerprint.
+    pub fn refuses(&self, fingerprint: Fingerprint) -> bool {
+        self.worker.as_ref().is_some_and(|worker| worker.refuses(fingerprint))
+    }
+
+    /// Wakes the worker if it sleeps, and keeps it awake as long as what is returned lives.
+    pub fn want(&self) -> Option<Want> {
+        self.worker.as_ref().map(Handle::want)
     }
 
     /// Whether there is any worker for it, be it ready or not.
     pub fn has_worker(&self) -> bool {
         self.worker.is_some()
-    }
-
-    /// Whether a lease would be granted now, without taking one.
-    pub fn available(&self) -> Result<(), Unavailable> {
-        self.lease().map(drop)
     }
 
     /// What happens from now on; nothing ever does to a model without a worker.
@@ -134,14 +152,12 @@ impl Model {
     }
 
     fn status(&self) -> ModelStatus {
+        let id = self.id.clone();
         match self.worker.as_ref().map(Handle::status) {
-            Some(status) => ModelStatus {
-                id: self.id.clone(),
-                state: status.state,
-                restarts: status.restarts,
-                last_exit: status.last_exit,
-            },
-            None => ModelStatus { id: self.id.clone(), state: State::Stopped, restarts: 0, last_exit: None },
+            Some(status) => {
+                ModelStatus { id, state: status.state, restarts: status.restarts, last_exit: status.last_exit }
+            }
+            None => ModelStatus { id, state: State::Stopped, restarts: 0, last_exit: None },
         }
     }
 }
@@ -158,20 +174,42 @@ impl Changes {
     }
 }
 
+/// Why no request may be sent to this worker now.
+fn why_not(worker: &Handle) -> Unavailable {
+    match worker.state() {
+        (State::Failed, _) => Unavailable::Failed,
+        (_, true) => Unavailable::Asleep,
+        // It has broken a connection, or is just being put to sleep or found dead.
+        (State::Ready, _) => Unavailable::Doubted,
+        (State::Stopped | State::Starting | State::Loading | State::Backoff, _) => Unavailable::Loading,
+        (State::Unhealthy | State::Draining, _) => Unavailable::Down,
+    }
+}
+
 impl Lease {
     /// Says that the worker broke the connection.
-    pub fn doubt(&self) {
-        self.endpoint.doubt();
+    pub fn doubt(&mut self) {
+        self.0.doubt();
     }
 
     /// Says why a request to the worker failed; it is doubted, unless the reason lies with us.
-    pub fn failed(&self, error: &(dyn Error + 'static)) {
-        self.endpoint.failed(error);
+    pub fn failed(&mut self, error: &(dyn Error + 'static)) {
+        self.0.failed(error);
+    }
+
+    /// Says that the worker answered well, to the end.
+    pub fn succeeded(&self) {
+        self.0.succeeded();
+    }
+
+    /// Says that the worker could not compute an answer, which is no fault of the request.
+    pub fn could_not_be_computed(&self) {
+        self.0.could_not_be_computed();
     }
 
     /// Where to send the request.
     pub fn endpoint(&self) -> &Endpoint {
-        &self.endpoint
+        self.0.endpoint()
     }
 }
 

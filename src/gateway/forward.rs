@@ -72,7 +72,7 @@ impl Forwarder {
         body: Bounded,
         caller: Caller,
         ticket: Ticket,
-        lease: Lease,
+        mut lease: Lease,
         record: Record,
     ) -> Result<Response<Answer>, (Refusal, Record)> {
         let deadline = Instant::now() + self.request_timeout;

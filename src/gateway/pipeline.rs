@@ -11,7 +11,7 @@ use super::head::HeadLimits;
 use super::headers::{self, X_REQUEST_ID};
 use super::heartbeat;
 use super::limits::{self, BodyLimits, Bounded};
-use super::queue::{Place, Queue};
+use super::queue::{self, Place, Queue};
 use super::rate::Meter;
 use super::record::{Books, Record};
 use super::route::{self, Access, Local, Route, Target};
@@ -222,7 +222,7 @@ impl Gateway {
         mut record: Record,
     ) -> Result<Response<Answer>, (Refusal, Record)> {
         // which worker -> forward.
-        let (ticket, lease) = stage!(record, self.queue.wait(place, caller.turn(), &model).await);
+        let (ticket, lease) = stage!(record, self.queue.wait(place, caller.turn(), &model, None).await);
         record.queued = Some(ticket.waited);
         self.forwarder.forward(route, parts, &request_id, body, caller, ticket, lease, record).await
         // The answer streams back, and the record closes with it: `body.rs`.
@@ -273,7 +273,9 @@ struct Left {
 /// Whether a request for the model may go on: to a worker that is ready, or into the line for one that will be.
 fn may_be_served(model: &Model) -> Result<(), Refusal> {
     match model.available() {
-        Ok(()) | Err(Unavailable::Loading | Unavailable::Doubted | Unavailable::Absent) => Ok(()),
-        Err(Unavailable::Down | Unavailable::Failed) => Err(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN)),
+        Ok(()) | Err(Unavailable::Loading | Unavailable::Asleep | Unavailable::Doubted | Unavailable::Absent) => Ok(()),
+        Err(unavailable @ (Unavailable::Down | Unavailable::Failed | Unavailable::Poisonous)) => {
+            Err(queue::refusal_of(unavailable))
+        }
     }
 }

@@ -7,7 +7,7 @@
 
 mod line;
 
-use crate::fleet::{Lease, Model, Unavailable};
+use crate::fleet::{Fingerprint, Lease, Model, Unavailable};
 use crate::refusal::Refusal;
 use crate::settings::bounds::{DOUBT_PATIENCE, MOST_PASSES, RETRY_AFTER_LONGEST, RETRY_AFTER_UNKNOWN};
 use crate::telemetry::metrics::Metrics;
@@ -28,6 +28,8 @@ struct Inner {
     is_ready: Box<dyn Fn() -> bool + Send + Sync>,
     /// Cancelled when the line is closed, the last slot has been given back and the last pass has ended.
     drained: CancellationToken,
+    /// Cancelled when the line is closed.
+    closing: CancellationToken,
     patience: Patience,
     metrics: Arc<Metrics>,
 }
@@ -117,6 +119,7 @@ impl Queue {
             state: Mutex::new(state),
             is_ready: Box::new(is_ready),
             drained: CancellationToken::new(),
+            closing: CancellationToken::new(),
             patience,
             metrics,
         }))
@@ -176,19 +179,56 @@ impl Queue {
 
     /// Waits for a slot and for a worker to use it with. A slot whose worker went away in that very moment goes back for
     /// a place at the front.
-    pub(super) async fn wait(&self, mut place: Place, key: &str, model: &Model) -> Result<(Ticket, Lease), Refusal> {
+    pub(super) async fn wait(
+        &self,
+        mut place: Place,
+        key: &str,
+        model: &Model,
+        fingerprint: Option<Fingerprint>,
+    ) -> Result<(Ticket, Lease), Refusal> {
         loop {
+            // Whoever waits wakes a model that sleeps.
+            let _want = place.is_in_line().then(|| model.want());
             let ticket = place.ticket().await?;
             if ticket.holds != Grant::Slot {
-                return Ok((ticket, lease_out_of_line(model).await?));
+                return Ok((ticket, self.lease_out_of_line(model).await?));
             }
-            match model.lease() {
+            match model.lease(fingerprint) {
                 Ok(lease) => {
                     self.0.metrics.queue_wait.inc_by(ticket.waited.as_secs_f64());
                     return Ok((ticket, lease));
                 }
-                Err(Unavailable::Loading | Unavailable::Doubted) => place = Place::InLine(ticket.back_in_line(key)),
-                Err(_) => return Err(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN)),
+                Err(Unavailable::Loading | Unavailable::Asleep | Unavailable::Doubted) => {
+                    place = Place::InLine(ticket.back_in_line(key));
+                }
+                Err(unavailable) => return Err(refusal_of(unavailable)),
+            }
+        }
+    }
+
+    /// A lease for whoever needs no slot, and so waits in no line: it waits for a model that sleeps to be woken, and for a
+    /// doubt to be looked into.
+    async fn lease_out_of_line(&self, model: &Model) -> Result<Lease, Refusal> {
+        let settled = |outcome: Result<Lease, Unavailable>| outcome.map_err(refusal_of);
+        let (Some(mut changes), _want) = (model.changes(), model.want()) else { return settled(model.lease(None)) };
+        let (since, failed_loads) = (Instant::now(), changes.failed_loads());
+        loop {
+            let outcome = model.lease(None);
+            let (patience, in_vain) = match outcome {
+                Err(Unavailable::Asleep) if changes.failed_loads() == failed_loads => {
+                    let Patience { queue, request } = self.0.patience;
+                    (queue.unwrap_or(request), Unavailable::Loading)
+                }
+                Err(Unavailable::Doubted) => (DOUBT_PATIENCE, Unavailable::Down),
+                _ => return settled(outcome),
+            };
+            tokio::select! {
+                more = tokio::time::timeout_at(since + patience, changes.next()) => match more {
+                    Ok(true) => {}
+                    Ok(false) => return settled(outcome),
+                    Err(_) => return Err(refusal_of(in_vain)),
+                },
+                () = self.0.closing.cancelled() => return Err(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN)),
             }
         }
     }
@@ -197,6 +237,7 @@ impl Queue {
     pub fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
+        self.0.closing.cancel();
         self.dissolve(&mut state, &Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN));
     }
 
@@ -270,21 +311,14 @@ impl Queue {
     }
 }
 
-/// A lease for whoever needs no slot, and so waits in no line: it waits only for a doubt to be looked into.
-async fn lease_out_of_line(model: &Model) -> Result<Lease, Refusal> {
-    let looked_into = async {
-        let mut changes = model.changes().ok_or(Unavailable::Absent)?;
-        loop {
-            match model.lease() {
-                Err(Unavailable::Doubted) if changes.next().await => {}
-                settled => return settled,
-            }
+/// What a client is told.
+pub(super) fn refusal_of(unavailable: Unavailable) -> Refusal {
+    match unavailable {
+        Unavailable::Loading | Unavailable::Asleep => Refusal::ModelLoading(RETRY_AFTER_UNKNOWN),
+        Unavailable::Doubted | Unavailable::Down | Unavailable::Failed | Unavailable::Absent => {
+            Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN)
         }
-    };
-    match tokio::time::timeout(DOUBT_PATIENCE, looked_into).await {
-        Ok(Ok(lease)) => Ok(lease),
-        Ok(Err(Unavailable::Loading)) => Err(Refusal::ModelLoading(RETRY_AFTER_UNKNOWN)),
-        Ok(Err(_)) | Err(_) => Err(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN)),
+        Unavailable::Poisonous => Refusal::RequestKillsBackend,
     }
 }
 

@@ -128,7 +128,7 @@ impl Stage {
             holdings: &self.holdings,
         };
         let ticket = self.place().ticket().await.ok().unwrap();
-        let lease = self.model.lease().unwrap();
+        let lease = self.model.lease(None).unwrap();
         let dialect = (route.shape, route.ending);
         (Passed::new(upstream, patience, dialect, Caller::nobody(), record, ticket, lease), llama)
     }

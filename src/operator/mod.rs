@@ -41,7 +41,7 @@ impl Desk {
         empty(StatusCode::OK)
     }
 
-    /// `/ping` on the health port: 200 when a request would be served, 204 while loading, 503 otherwise.
+    /// `/ping` on the health port: 200 when a request would be served, be it that it wakes a model, 204 while loading, 503 otherwise.
     pub fn probe(&self) -> Response<Bytes> {
         if self.stopping.load(Ordering::Relaxed) {
             return empty(StatusCode::SERVICE_UNAVAILABLE);
@@ -54,9 +54,9 @@ impl Desk {
         })
     }
 
-    /// `/readyz`: 200 only when ready.
+    /// `/readyz`: 200 only when ready; a model that sleeps is not.
     pub fn ready(&self) -> Response<Bytes> {
-        let ready = self.fleet.overall() == Overall::Ok && !self.stopping.load(Ordering::Relaxed);
+        let ready = self.fleet.is_awake() && !self.stopping.load(Ordering::Relaxed);
         empty(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE })
     }
 

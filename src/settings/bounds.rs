@@ -29,11 +29,33 @@ pub const DOUBT_PATIENCE: Duration = Duration::from_secs(5);
 /// Longest wait for the answer to one probe.
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Most bytes that are read of llama-server's metrics.
+pub const VITALS_SIZE: usize = 64 * 1024;
+
+/// Pause before the next try to start llama-server when this machine was short of something, such as file descriptors.
+pub const SHORTAGE_PAUSE: Duration = Duration::from_secs(1);
+
 /// Failed probes in a row after which a ready llama-server counts as unhealthy.
 pub const PROBES_UNTIL_UNHEALTHY: u32 = 3;
 
 /// Failed probes in a row after which an unhealthy llama-server is killed and restarted.
 pub const PROBES_UNTIL_RESTART: u32 = 12;
+
+/// How many times longer than `HANG_TIMEOUT` a llama-server may get nowhere while several of its threads compute: one
+/// batch of a large model on a CPU.
+pub const COMPUTING_PATIENCE: u32 = 5;
+
+/// Requests in a row that llama-server could not compute, after which it is restarted.
+pub const COMPUTE_ERRORS_UNTIL_RESTART: u32 = 3;
+
+/// Deaths of llama-server while it served the same request, after which that request is refused.
+pub const DEATHS_UNTIL_REFUSED: u32 = 2;
+
+/// How long such a death is remembered.
+pub const DEATHS_REMEMBERED: Duration = Duration::from_secs(10 * 60);
+
+/// Most requests that are remembered for that.
+pub const MOST_SUSPECTS: usize = 256;
 
 /// Backoff before the first restart; it doubles with each further restart in the window.
 pub const BACKOFF_FIRST: Duration = Duration::from_millis(500);

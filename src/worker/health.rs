@@ -1,8 +1,10 @@
 //! Probes: what a llama-server says about itself, whether it is ours at all, and how long it may say nothing.
+//! What its counters mean is `pulse.rs`'s.
 
-use super::Endpoint;
+use super::endpoint::Endpoint;
+use super::pulse::Vitals;
 use super::shortage::shortage;
-use crate::settings::bounds::{DOUBT_GRACE, PROBE_TIMEOUT, PROBES_UNTIL_RESTART, PROBES_UNTIL_UNHEALTHY};
+use crate::settings::bounds::{DOUBT_GRACE, PROBE_TIMEOUT, PROBES_UNTIL_RESTART, PROBES_UNTIL_UNHEALTHY, VITALS_SIZE};
 use http::StatusCode;
 use http::header::AUTHORIZATION;
 use nix::errno::Errno;
@@ -63,6 +65,36 @@ impl Prober {
             (Err(error), _) | (_, Err(error)) => unanswered(&error),
         }
     }
+
+    /// Asks what it is doing; nothing when it does not answer. One that cannot be asked, for want of something on this
+    /// machine or because it shows no metrics, counts as doing nothing.
+    pub(super) async fn vitals(&self, endpoint: &Endpoint) -> Option<Vitals> {
+        const NOTHING: Vitals = Vitals { processing: 0, work: 0 };
+        let url = format!("http://{}/metrics", endpoint.address);
+        let answer = self.0.get(url).header(AUTHORIZATION, endpoint.authorization.clone()).send().await;
+        let text = match answer {
+            Ok(answer) if answer.status() == StatusCode::OK => text_of(answer).await,
+            Ok(_) => return Some(NOTHING),
+            Err(error) => Err(error),
+        };
+        match text {
+            Ok(text) => Some(Vitals::read(&text).unwrap_or(NOTHING)),
+            Err(error) => shortage(&error).map(|_| NOTHING),
+        }
+    }
+}
+
+/// The beginning of an answer's body, up to [`VITALS_SIZE`].
+async fn text_of(mut answer: reqwest::Response) -> Result<String, reqwest::Error> {
+    let mut bytes = Vec::new();
+    while let Some(piece) = answer.chunk().await? {
+        let room = VITALS_SIZE - bytes.len();
+        bytes.extend_from_slice(&piece[..piece.len().min(room)]);
+        if bytes.len() == VITALS_SIZE {
+            break;
+        }
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn unanswered(error: &reqwest::Error) -> Probe {

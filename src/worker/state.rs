@@ -7,9 +7,9 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// No process, and none is wanted.
+    /// No process, and none is wanted at present.
     Stopped,
-    /// A process has been started; it does not answer yet.
+    /// It is being started, and does not answer yet.
     Starting,
     /// It answers that it is loading its model.
     Loading,
@@ -28,8 +28,8 @@ pub enum State {
 /// What happens to a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
-    /// A process has been started.
-    Spawned,
+    /// A start has begun; the process follows.
+    StartBegun,
     /// A probe was answered: still loading.
     AnswersLoading,
     /// A probe was answered: ready.
@@ -73,11 +73,16 @@ impl State {
         }
     }
 
+    /// Whether the process of this state has been ready at least once.
+    pub(super) fn has_served(self) -> bool {
+        matches!(self, Self::Ready | Self::Unhealthy)
+    }
+
     /// The state after an event; `None` when the event means nothing in this state.
     pub fn after(self, event: Event) -> Option<Self> {
         use Event as E;
         match (self, event) {
-            (Self::Stopped | Self::Backoff, E::Spawned) => Some(Self::Starting),
+            (Self::Stopped | Self::Backoff, E::StartBegun) => Some(Self::Starting),
             (Self::Starting, E::AnswersLoading) => Some(Self::Loading),
             (Self::Starting | Self::Loading | Self::Unhealthy, E::AnswersReady) => Some(Self::Ready),
             (Self::Ready, E::ProbesFailed) => Some(Self::Unhealthy),
@@ -108,7 +113,7 @@ mod tests {
     use super::*;
 
     const EVENTS: [Event; 8] = [
-        Event::Spawned,
+        Event::StartBegun,
         Event::AnswersLoading,
         Event::AnswersReady,
         Event::ProbesFailed,
@@ -166,7 +171,7 @@ mod tests {
                 assert_eq!(state.after(event), expected, "{state:?} after {event:?}");
             }
         }
-        assert_eq!(EVENTS[0], E::Spawned);
+        assert_eq!(EVENTS[0], E::StartBegun);
     }
 
     proptest::proptest! {

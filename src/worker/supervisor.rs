@@ -2,33 +2,35 @@
 //!
 //! Which state follows which is `state.rs`'s; this file does what a state needs and reports each change.
 
+mod watch;
+
+use super::budget::Budget;
 use super::command::{Den, Launch};
-use super::health::{Probe, Prober, Silence, Verdict};
+use super::endpoint::Endpoint;
+use super::health::Prober;
 use super::process::{Process, Spawner, code_and_signal};
+use super::shortage::shortage;
 use super::state::{Event, State};
-use super::{Endpoint, Handle, LastExit, Status, diagnosis};
-use crate::models::Kind;
-use crate::settings::bounds::{
-    BACKEND_PORT_TRIES, BACKOFF_FIRST, BACKOFF_LONGEST, LOG_PUMP_GRACE, PROBE_INTERVAL_DOUBTED, PROBE_INTERVAL_LOADING,
-    PROBE_INTERVAL_READY,
-};
+use super::{Deaths, Handle, LastExit, Status, Wants, diagnosis};
+use crate::models::{self, Kind};
+use crate::settings::bounds::{BACKEND_PORT_TRIES, LOG_PUMP_GRACE, SHORTAGE_PAUSE};
 use crate::settings::options::Engine;
 use crate::telemetry::files::{Folder, Tail, pump};
 use crate::telemetry::log::CLOCK;
 use crate::telemetry::metrics::{Metrics, ModelLabels, StateLabels, WorkerLabels};
 use crate::telemetry::trouble::Trouble;
-use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::sync::watch as channel;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
+use watch::Ending;
 
 /// Everything that one worker is started with, for its whole life.
 pub struct Plan {
@@ -60,32 +62,36 @@ pub fn supervise(
     stop: CancellationToken,
     tasks: &TaskTracker,
 ) -> Result<Handle, reqwest::Error> {
-    let status = Status { state: State::Stopped, endpoint: None, restarts: 0, failed_loads: 0, last_exit: None };
-    let (publish, subscribe) = watch::channel(status);
-    let prober = Prober::new()?;
-    let budget =
-        Budget { limit: plan.engine.restart_limit, window: plan.engine.restart_window.0, spent: VecDeque::new() };
-    let mut owner = Owner { plan, spawner, prober, publish, metrics, budget, next_port: 0 };
-    owner.next_port = owner.plan.engine.port_backend;
+    let (publish, status) = channel::channel(Status::first());
+    let (wants, deaths) = (Arc::default(), Arc::default());
+    let handle = Handle { status, wants: Arc::clone(&wants), deaths: Arc::clone(&deaths) };
+    let budget = Budget::new(plan.engine.restart_limit, plan.engine.restart_window.0);
+    let (prober, next_port, short) = (Prober::new()?, plan.engine.port_backend, Trouble::default());
+    let owner = Owner { plan, spawner, prober, publish, metrics, budget, next_port, short, wants, deaths };
     owner.show_state();
     tasks.spawn(async move { owner.run(stop).await });
-    Ok(Handle(subscribe))
+    Ok(handle)
 }
 
 struct Owner {
     plan: Plan,
     spawner: Spawner,
     prober: Prober,
-    publish: watch::Sender<Status>,
+    publish: channel::Sender<Status>,
     metrics: Arc<Metrics>,
     budget: Budget,
     next_port: u16,
+    short: Trouble,
+    wants: Arc<Wants>,
+    deaths: Arc<Deaths>,
 }
 
 /// How one life of a process ended.
 enum End {
     /// Somebody asked for it.
     Asked,
+    /// Nobody needed it.
+    Asleep,
     /// By itself, or because it had to be killed.
     Died(LastExit),
 }
@@ -93,51 +99,73 @@ enum End {
 impl Owner {
     async fn run(mut self, stop: CancellationToken) {
         loop {
-            let exit = match self.one_life(&stop).await {
+            let (pause, is_restart) = match self.one_life(&stop).await {
                 Ok(End::Asked) => return,
-                Ok(End::Died(exit)) => exit,
-                Err(error) => LastExit {
-                    code: None,
-                    signal: None,
-                    hint: Some(format!("llama-server could not be started: {error}")),
-                },
+                Ok(End::Asleep) => {
+                    tokio::select! {
+                        () = self.wants.any() => info!(model = self.plan.model, "a request wakes llama-server"),
+                        () = stop.cancelled() => return self.happen(Event::StopAsked),
+                    }
+                    continue;
+                }
+                Ok(End::Died(exit)) => (self.after_death(exit), true),
+                // No fault of llama-server's, and no reason to give it up: the shortage will pass.
+                Err(error) if shortage(&error).is_some() => {
+                    if let Some(times) = self.short.report_due() {
+                        warn!(model = self.plan.model, %error, times, "llama-server cannot be started now");
+                    }
+                    self.happen(Event::Ended);
+                    (Some(SHORTAGE_PAUSE), false)
+                }
+                Err(error) => {
+                    let hint = Some(format!("llama-server could not be started: {error}"));
+                    (self.after_death(LastExit { code: None, signal: None, hint }), true)
+                }
             };
-            let hint = exit.hint.clone().unwrap_or_else(|| "no cause found in its log".to_owned());
-            let (code, signal) = (exit.code, exit.signal);
-            self.publish.send_modify(|status| {
-                status.last_exit = Some(exit);
-                status.failed_loads += u64::from(!matches!(status.state, State::Ready | State::Unhealthy));
-            });
-            let Some(pause) = self.budget.spend(Instant::now()) else {
-                self.happen(Event::BudgetSpent);
-                error!(model = self.plan.model, code, signal, hint, "llama-server failed and is given up");
-                return;
-            };
-            self.happen(Event::Ended);
-            warn!(
-                model = self.plan.model,
-                code,
-                signal,
-                hint,
-                pause_ms = pause.as_millis() as u64,
-                "llama-server ended, it will be restarted"
-            );
+            let Some(pause) = pause else { return };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = stop.cancelled() => {
-                    self.happen(Event::StopAsked);
-                    return;
-                }
+                () = stop.cancelled() => return self.happen(Event::StopAsked),
             }
-            self.publish.send_modify(|status| status.restarts += 1);
-            self.metrics.worker_restarts.get_or_create(&self.labels()).inc();
+            if is_restart {
+                self.publish.send_modify(|status| status.restarts += 1);
+                self.metrics.worker_restarts.get_or_create(&self.labels()).inc();
+            }
         }
+    }
+
+    /// Remembers how it ended. The pause before the next start, or nothing when there will be none.
+    fn after_death(&mut self, exit: LastExit) -> Option<Duration> {
+        let hint = exit.hint.clone().unwrap_or_else(|| "no cause found in its log".to_owned());
+        let (code, signal) = (exit.code, exit.signal);
+        self.publish.send_modify(|status| {
+            status.last_exit = Some(exit);
+            status.failed_loads += u64::from(!status.state.has_served());
+        });
+        let Some(pause) = self.budget.spend(Instant::now()) else {
+            self.happen(Event::BudgetSpent);
+            error!(model = self.plan.model, code, signal, hint, "llama-server failed and is given up");
+            return None;
+        };
+        self.happen(Event::Ended);
+        let pause_ms = pause.as_millis() as u64;
+        warn!(model = self.plan.model, code, signal, hint, pause_ms, "llama-server ended, it will be restarted");
+        Some(pause)
     }
 
     /// From one start to the end of that process.
     async fn one_life(&mut self, stop: &CancellationToken) -> io::Result<End> {
+        self.happen(Event::StartBegun);
+        tokio::select! {
+            found = self.file_is_good() => found?,
+            () = stop.cancelled() => {
+                self.happen(Event::StopAsked);
+                self.happen(Event::Stopped);
+                return Ok(End::Asked);
+            }
+        }
         let den = Den::new()?;
-        let endpoint = Endpoint::new(self.choose_address()?, den.write_new_key()?);
+        let endpoint = Endpoint::new(self.choose_address()?, den.write_new_key()?, Arc::clone(&self.deaths));
         let endpoint = Arc::new(endpoint.map_err(io::Error::other)?);
         let plan = &self.plan;
         let launch = Launch {
@@ -151,144 +179,73 @@ impl Owner {
             inherited: &plan.environment,
         };
         let mut process = self.spawner.spawn(launch.command_line()).await?;
-        self.happen(Event::Spawned);
         info!(model = self.plan.model, pid = process.pid(), port = endpoint.address.port(), "llama-server started");
         let tail = Arc::new(Mutex::new(Tail::default()));
-        let pumping = process.take_output().map(|output| {
-            let file = self.plan.logs.create("server", &self.plan.instance, CLOCK);
-            let (writer, guard) = crate::telemetry::log::behind_a_queue(file);
-            let tail = Arc::clone(&tail);
-            async move {
-                pump(output, writer, tail).await;
-                drop(guard);
-            }
-        });
         // On a set of its own, so that it is ended with this life whatever happens.
-        let mut pumps = tokio::task::JoinSet::new();
-        if let Some(pumping) = pumping {
+        let mut pumps = JoinSet::new();
+        if let Some(pumping) = self.keep_log(&mut process, &tail) {
             pumps.spawn(pumping);
         }
         let ending = self.watch(&mut process, &endpoint, &tail, stop).await;
         self.publish.send_modify(|status| status.endpoint = None);
-        let status = match ending {
-            Ending::Exited(status) => status,
-            Ending::Kill => process.kill().await,
-            Ending::StopAsked => {
-                self.happen(Event::StopAsked);
-                process.stop().await
+        let (status, fault) = match ending {
+            Ending::Exited(status) => (status, None),
+            Ending::Killed(fault) => {
+                error!(model = self.plan.model, pid = process.pid(), "llama-server is killed: {fault}");
+                (process.kill().await, Some(fault))
             }
-        }?;
+            Ending::StopAsked => return self.put_down(process, false).await,
+            Ending::Unused => return self.put_down(process, true).await,
+        };
+        endpoint.has_died();
         // The last lines may still be in the pipe, and they are the ones that tell the cause.
         let _ = tokio::time::timeout(LOG_PUMP_GRACE, pumps.join_next()).await;
-        if self.publish.borrow().state == State::Draining {
-            self.happen(Event::Stopped);
-            info!(model = self.plan.model, "llama-server stopped");
-            return Ok(End::Asked);
-        }
-        let (code, signal) = code_and_signal(status);
-        let hint = diagnosis::hint(&tail.lock().unwrap_or_else(PoisonError::into_inner), signal);
+        let (code, signal) = code_and_signal(status?);
+        let hint = match fault {
+            Some(fault) => Some(fault.to_string()),
+            None => diagnosis::hint(&tail.lock().unwrap_or_else(PoisonError::into_inner), signal),
+        };
         Ok(End::Died(LastExit { code, signal, hint }))
     }
 
-    /// Probes a running process until it ends, must be killed, or is to be stopped.
-    async fn watch(
-        &mut self,
-        process: &mut Process,
-        endpoint: &Arc<Endpoint>,
-        tail: &Mutex<Tail>,
-        stop: &CancellationToken,
-    ) -> Ending {
-        let started = Instant::now();
-        let mut progress = Progress::new(started);
-        let mut silence = Silence::default();
-        let mut unasked = Trouble::default();
-        let mut ticks = tokio::time::interval(PROBE_INTERVAL_LOADING);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            let is_due = tokio::select! {
-                status = process.wait() => return Ending::Exited(status),
-                () = stop.cancelled() => return Ending::StopAsked,
-                () = endpoint.doubted() => false,
-                () = tokio::time::sleep(PROBE_INTERVAL_DOUBTED), if endpoint.is_doubted() => false,
-                _ = ticks.tick() => true,
-            };
-            let (asked, doubts, is_doubted) = (Instant::now(), endpoint.doubts(), endpoint.is_doubted());
-            let state = self.publish.borrow().state;
-            let has_served = matches!(state, State::Ready | State::Unhealthy);
-            let asking = async {
-                if has_served { self.prober.probe(endpoint).await } else { self.prober.first_probe(endpoint).await }
-            };
-            let probe = tokio::select! {
-                probe = asking => probe,
-                status = process.wait() => return Ending::Exited(status),
-                () = stop.cancelled() => return Ending::StopAsked,
-            };
-            match probe {
-                Probe::Ready => {
-                    silence = Silence::default();
-                    endpoint.dispel(doubts);
-                    if endpoint.is_doubted() {
-                        // Somebody did so while it was asked; the answer may be older than what it broke.
-                        continue;
-                    }
-                    if is_doubted {
-                        // Whoever waits for it is told.
-                        self.publish.send_modify(|_| {});
-                    }
-                    if state != State::Ready {
-                        self.become_ready(endpoint, started, has_served);
-                        ticks = tokio::time::interval_at(Instant::now() + PROBE_INTERVAL_READY, PROBE_INTERVAL_READY);
-                        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-                    }
-                }
-                Probe::Stranger => {
-                    error!(port = endpoint.address.port(), "another server answers on llama-server's port");
-                    return Ending::Kill;
-                }
-                Probe::Loading if !has_served => self.happen(Event::AnswersLoading),
-                Probe::Loading | Probe::Silent if has_served => {
-                    let verdict = silence.goes_on(asked, is_due, is_doubted);
-                    if verdict == Verdict::Restart {
-                        error!(model = self.plan.model, "llama-server stays silent and is killed");
-                        return Ending::Kill;
-                    }
-                    if verdict == Verdict::Unhealthy && state == State::Ready {
-                        warn!(model = self.plan.model, "llama-server no longer answers its probes");
-                        self.publish.send_modify(|status| status.endpoint = None);
-                        self.happen(Event::ProbesFailed);
-                    }
-                }
-                Probe::Loading | Probe::Silent => {}
-                // Not even a reason to give up a load: what it has to say is not known.
-                Probe::Unasked(cause) => {
-                    if let Some(times) = unasked.report_due() {
-                        warn!(model = self.plan.model, %cause, times, "llama-server could not be asked how it is");
-                    }
-                    continue;
-                }
-            }
-            let still_loading = !matches!(self.publish.borrow().state, State::Ready | State::Unhealthy);
-            if still_loading && progress.stalled_for(process, tail) >= self.plan.engine.load_timeout.0 {
-                error!(
-                    model = self.plan.model,
-                    "the model load made no progress for LOAD_TIMEOUT, llama-server is killed"
-                );
-                return Ending::Kill;
-            }
+    /// Stops a process that is not needed, for now or for ever.
+    async fn put_down(&mut self, mut process: Process, to_sleep: bool) -> io::Result<End> {
+        self.publish.send_modify(|status| status.asleep = to_sleep);
+        self.happen(Event::StopAsked);
+        if to_sleep {
+            info!(model = self.plan.model, "nobody has used llama-server for IDLE_UNLOAD, it is stopped");
+        }
+        let stopped = process.stop().await;
+        self.happen(Event::Stopped);
+        stopped?;
+        info!(model = self.plan.model, "llama-server stopped");
+        Ok(if to_sleep { End::Asleep } else { End::Asked })
+    }
+
+    /// Whether the model file can still be read and is what it says; it may have changed since the service started.
+    async fn file_is_good(&self) -> io::Result<()> {
+        let file = self.plan.file.clone();
+        let checking = tokio::task::spawn_blocking(move || models::check_readable(&file).map(drop));
+        match checking.await {
+            Ok(found) => found.map_err(|error| io::Error::other(format!("{error}; {}", error.hint()))),
+            Err(_) => Err(io::Error::other("the check of the model file was interrupted")),
         }
     }
 
-    fn become_ready(&self, endpoint: &Arc<Endpoint>, started: Instant, has_served: bool) {
-        self.publish.send_modify(|status| status.endpoint = Some(Arc::clone(endpoint)));
-        self.happen(Event::AnswersReady);
-        if has_served {
-            info!(model = self.plan.model, "llama-server answers its probes again");
-        } else {
-            let load = started.elapsed();
-            let labels = ModelLabels { model: self.plan.model.clone() };
-            self.metrics.load_seconds.get_or_create(&labels).set(load.as_secs_f64());
-            info!(model = self.plan.model, load_ms = load.as_millis() as u64, "llama-server is ready");
-        }
+    /// Writes what the process says to a log file of its own, and keeps the end of it.
+    fn keep_log(&self, process: &mut Process, tail: &Arc<Mutex<Tail>>) -> Option<impl Future<Output = ()> + use<>> {
+        let output = process.take_output()?;
+        let file = self.plan.logs.create("server", &self.plan.instance, CLOCK);
+        let (writer, guard) = crate::telemetry::log::behind_a_queue(file);
+        let tail = Arc::clone(tail);
+        Some(async move {
+            pump(output, writer, tail).await;
+            drop(guard);
+        })
+    }
+
+    fn state(&self) -> State {
+        self.publish.borrow().state
     }
 
     /// Takes the step of the state machine and shows it; an event that means nothing now is ignored.
@@ -336,90 +293,5 @@ impl Owner {
             }
         }
         TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
-    }
-}
-
-/// Why watching a process ended.
-enum Ending {
-    Exited(io::Result<ExitStatus>),
-    Kill,
-    StopAsked,
-}
-
-/// Whether a load moves: new log lines, or more memory in use.
-struct Progress {
-    since: Instant,
-    lines: u64,
-    pages: u64,
-}
-
-impl Progress {
-    fn new(now: Instant) -> Self {
-        Self { since: now, lines: 0, pages: 0 }
-    }
-
-    fn stalled_for(&mut self, process: &Process, tail: &Mutex<Tail>) -> Duration {
-        let lines = tail.lock().unwrap_or_else(PoisonError::into_inner).seen();
-        let pages = process.resident_pages().unwrap_or(0);
-        if lines > self.lines || pages > self.pages {
-            *self = Self { since: Instant::now(), lines, pages: pages.max(self.pages) };
-        }
-        self.since.elapsed()
-    }
-}
-
-/// How often a worker may be restarted, and how long it waits before.
-struct Budget {
-    limit: u32,
-    window: Duration,
-    spent: VecDeque<Instant>,
-}
-
-impl Budget {
-    /// The pause before the next restart, or nothing when the budget is spent.
-    fn spend(&mut self, now: Instant) -> Option<Duration> {
-        while self.spent.front().is_some_and(|restart| now.duration_since(*restart) >= self.window) {
-            self.spent.pop_front();
-        }
-        let in_window = u32::try_from(self.spent.len()).unwrap_or(u32::MAX);
-        if in_window >= self.limit {
-            return None;
-        }
-        self.spent.push_back(now);
-        let doubled = BACKOFF_FIRST.saturating_mul(1u32.checked_shl(in_window).unwrap_or(u32::MAX));
-        Some(jittered(doubled.min(BACKOFF_LONGEST)))
-    }
-}
-
-/// Between three quarters and all of a duration, so that workers which failed together do not start together.
-fn jittered(duration: Duration) -> Duration {
-    let random = getrandom::u32().unwrap_or(0);
-    duration.mul_f64(0.75 + 0.25 * f64::from(random) / f64::from(u32::MAX))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_budget_is_for_a_window_and_pauses_double() {
-        let mut budget = Budget { limit: 3, window: Duration::from_secs(60), spent: VecDeque::new() };
-        let start = Instant::now();
-        for (n, longest) in [500, 1_000, 2_000].into_iter().enumerate() {
-            let pause = budget.spend(start + Duration::from_secs(n as u64)).unwrap();
-            let longest = Duration::from_millis(longest);
-            assert!(pause <= longest && pause >= longest.mul_f64(0.75), "{pause:?}");
-        }
-        assert_eq!(budget.spend(start + Duration::from_secs(10)), None);
-        assert!(budget.spend(start + Duration::from_secs(61)).is_some(), "the first two are out of the window");
-    }
-
-    #[test]
-    fn a_budget_of_none_gives_up_at_once_and_pauses_have_a_bound() {
-        let mut none = Budget { limit: 0, window: Duration::from_secs(60), spent: VecDeque::new() };
-        assert_eq!(none.spend(Instant::now()), None);
-        let mut many = Budget { limit: 100, window: Duration::from_secs(60), spent: VecDeque::new() };
-        let now = Instant::now();
-        assert!((0..100).all(|_| many.spend(now).is_some_and(|pause| pause <= BACKOFF_LONGEST)));
     }
 }

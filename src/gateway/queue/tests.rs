@@ -223,10 +223,10 @@ async fn a_wait_in_two_parts_is_counted_once() {
     let (worker, model) = Stub::ready(([127, 0, 0, 1], 1));
     let first = enter(&queue, "a").unwrap();
     let place = enter(&queue, "a").unwrap();
-    let waits = queue.wait(place, "a", &model);
+    let waits = queue.wait(place, "a", &model, None);
     let changes = async {
         tokio::time::sleep(Duration::from_secs(2)).await;
-        model.lease().unwrap().doubt();
+        model.lease(None).unwrap().doubt();
         drop(first);
         ready.store(false, Ordering::SeqCst);
         tokio::time::sleep(Duration::from_secs(3)).await;

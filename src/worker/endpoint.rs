@@ -1,0 +1,328 @@
+//! One life of a ready llama-server as requests see it: where it listens, what it is serving, what speaks against it.
+//!
+//! The one lock in here decides who came first: a request that takes a worker, or the worker that goes to sleep.
+
+use super::deaths::{Deaths, Fingerprint};
+use super::shortage::shortage;
+use crate::settings::bounds::COMPUTE_ERRORS_UNTIL_RESTART;
+use http::HeaderValue;
+use http::uri::{Authority, InvalidUri};
+use std::error::Error;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// Where a ready llama-server listens, the key it asks for, and what it is doing.
+pub struct Endpoint {
+    /// Its address, always on the loopback interface.
+    pub address: SocketAddr,
+    /// The address as a request's target names it.
+    pub authority: Authority,
+    /// The value of `Authorization` that it takes; marked sensitive, so it never shows in debug output.
+    pub authorization: HeaderValue,
+    serving: Mutex<Serving>,
+    /// Requests in a row that failed because it could not compute.
+    compute_errors: AtomicU32,
+    /// Doubts since its start, and how many of them have been looked into.
+    doubts: AtomicU64,
+    dispelled: AtomicU64,
+    /// Its owner has something to look at.
+    raised: Notify,
+    deaths: Arc<Deaths>,
+}
+
+/// What a llama-server is serving.
+struct Serving {
+    in_flight: usize,
+    /// Of those in flight.
+    fingerprints: Vec<Fingerprint>,
+    /// Of those whose connection it broke since it last answered well. No more than can be in flight at once: nothing is
+    /// sent to it while it is doubted.
+    broken: Vec<Fingerprint>,
+    /// Since when nothing is in flight.
+    idle_since: Option<Instant>,
+    /// Nothing is sent to it any more.
+    closed: bool,
+}
+
+/// One request at a llama-server, until it is dropped.
+pub struct InFlight {
+    endpoint: Arc<Endpoint>,
+    fingerprint: Option<Fingerprint>,
+}
+
+impl Endpoint {
+    pub(super) fn new(
+        address: SocketAddr,
+        authorization: HeaderValue,
+        deaths: Arc<Deaths>,
+    ) -> Result<Self, InvalidUri> {
+        let serving = Serving {
+            in_flight: 0,
+            fingerprints: Vec::new(),
+            broken: Vec::new(),
+            idle_since: Some(Instant::now()),
+            closed: false,
+        };
+        Ok(Self {
+            address,
+            authority: Authority::try_from(address.to_string())?,
+            authorization,
+            serving: Mutex::new(serving),
+            compute_errors: AtomicU32::new(0),
+            doubts: AtomicU64::new(0),
+            dispelled: AtomicU64::new(0),
+            raised: Notify::new(),
+            deaths,
+        })
+    }
+
+    /// Begins a request, unless nothing may be sent to it any more.
+    pub fn begin(self: Arc<Self>, fingerprint: Option<Fingerprint>) -> Option<InFlight> {
+        {
+            let mut serving = self.serving();
+            if serving.closed {
+                return None;
+            }
+            serving.in_flight += 1;
+            serving.idle_since = None;
+            serving.fingerprints.extend(fingerprint);
+        }
+        Some(InFlight { endpoint: self, fingerprint })
+    }
+
+    /// Whether requests may be sent to it: nobody doubts it, and it is not closed.
+    pub(super) fn is_open(&self) -> bool {
+        !self.is_doubted() && !self.serving().closed
+    }
+
+    /// Since when it has nothing to do; none while it has.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        self.serving().idle_since
+    }
+
+    /// Has nothing sent to it any more, if it has had nothing to do for so long.
+    pub(super) fn close_if_idle(&self, least: Duration) -> bool {
+        let mut serving = self.serving();
+        serving.closed |= serving.idle_since.is_some_and(|since| since.elapsed() >= least);
+        serving.closed
+    }
+
+    /// It has ended by itself or had to be killed: what it was serving is remembered.
+    pub(super) fn has_died(&self) {
+        let suspects = {
+            let mut serving = self.serving();
+            serving.closed = true;
+            let mut suspects = std::mem::take(&mut serving.fingerprints);
+            suspects.append(&mut serving.broken);
+            suspects
+        };
+        self.deaths.note(&suspects);
+    }
+
+    /// Whether it fails one request after the other for want of a result.
+    pub(super) fn cannot_compute(&self) -> bool {
+        self.compute_errors.load(Ordering::Relaxed) >= COMPUTE_ERRORS_UNTIL_RESTART
+    }
+
+    /// Says that it broke a connection, and so may be about to end: nothing more is sent to it until its owner has
+    /// looked.
+    fn doubt(&self) {
+        self.doubts.fetch_add(1, Ordering::SeqCst);
+        self.raised.notify_one();
+    }
+
+    /// Waits until there is something to look at, such as a doubt.
+    pub(super) async fn raised(&self) {
+        self.raised.notified().await;
+    }
+
+    /// How often it has been doubted.
+    pub(super) fn doubts(&self) -> u64 {
+        self.doubts.load(Ordering::SeqCst)
+    }
+
+    /// Whether a doubt is left.
+    pub(super) fn is_doubted(&self) -> bool {
+        // In this order: a doubt that comes between the two is seen.
+        self.dispelled.load(Ordering::SeqCst) != self.doubts()
+    }
+
+    /// Clears the first so many doubts: those that had been raised when it was asked. Its owner alone does that.
+    pub(super) fn dispel(&self, doubts: u64) {
+        let mut serving = self.serving();
+        self.dispelled.store(doubts, Ordering::SeqCst);
+        if !self.is_doubted() {
+            serving.broken.clear();
+        }
+    }
+
+    fn serving(&self) -> MutexGuard<'_, Serving> {
+        self.serving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl InFlight {
+    /// Where the request goes.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Says that the llama-server broke the connection.
+    pub fn doubt(&mut self) {
+        {
+            let mut serving = self.endpoint.serving();
+            // Until it answers a probe or has ended, the request stays under suspicion.
+            let fingerprint = serving.take(self.fingerprint.take());
+            serving.broken.extend(fingerprint);
+        }
+        self.endpoint.doubt();
+    }
+
+    /// Says why the request failed: a doubt, unless the reason lies with us.
+    pub fn failed(&mut self, error: &(dyn Error + 'static)) {
+        if shortage(error).is_none() {
+            self.doubt();
+        }
+    }
+
+    /// Says that it was answered well, to the end.
+    pub fn succeeded(&self) {
+        // A read is cheaper than a write that nearly always changes nothing.
+        if self.endpoint.compute_errors.load(Ordering::Relaxed) != 0 {
+            self.endpoint.compute_errors.store(0, Ordering::Relaxed);
+        }
+        if let Some(fingerprint) = self.fingerprint {
+            self.endpoint.deaths.acquit(fingerprint);
+        }
+    }
+
+    /// Says that the llama-server could not compute an answer, which is no fault of the request.
+    pub fn could_not_be_computed(&self) {
+        self.endpoint.compute_errors.fetch_add(1, Ordering::Relaxed);
+        if self.endpoint.cannot_compute() {
+            self.endpoint.raised.notify_one();
+        }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let mut serving = self.endpoint.serving();
+        serving.in_flight -= 1;
+        if serving.in_flight == 0 {
+            serving.idle_since = Some(Instant::now());
+        }
+        serving.take(self.fingerprint);
+    }
+}
+
+impl Serving {
+    /// Takes one request with this fingerprint out of those in flight.
+    fn take(&mut self, fingerprint: Option<Fingerprint>) -> Option<Fingerprint> {
+        let at = self.fingerprints.iter().position(|one| Some(*one) == fingerprint)?;
+        Some(self.fingerprints.swap_remove(at))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::errno::Errno;
+    use std::io;
+
+    const POISON: Fingerprint = Fingerprint(7);
+
+    fn endpoint() -> Arc<Endpoint> {
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        Arc::new(Endpoint::new(address, HeaderValue::from_static("x"), Arc::default()).unwrap())
+    }
+
+    fn begin(endpoint: &Arc<Endpoint>, fingerprint: Option<Fingerprint>) -> InFlight {
+        Arc::clone(endpoint).begin(fingerprint).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_doubt_that_comes_while_it_is_asked_outlives_the_answer() {
+        let endpoint = endpoint();
+        assert!(!endpoint.is_doubted());
+        endpoint.doubt();
+        endpoint.raised().await;
+        let when_asked = endpoint.doubts();
+        endpoint.doubt();
+        endpoint.dispel(when_asked);
+        assert!(endpoint.is_doubted(), "the answer may be older than the second doubt");
+        endpoint.raised().await; // its owner hears of it at once
+        endpoint.dispel(endpoint.doubts());
+        assert!(!endpoint.is_doubted());
+    }
+
+    #[tokio::test]
+    async fn a_shortage_of_our_own_is_no_doubt() {
+        let endpoint = endpoint();
+        let mut request = begin(&endpoint, None);
+        request.failed(&io::Error::from(Errno::EMFILE));
+        assert!(!endpoint.is_doubted());
+        request.failed(&io::Error::from(Errno::ECONNRESET));
+        assert!(endpoint.is_doubted());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_closed_only_when_nothing_is_in_flight_and_then_for_ever() {
+        let endpoint = endpoint();
+        let least = Duration::from_secs(10);
+        let request = begin(&endpoint, None);
+        tokio::time::advance(least).await;
+        assert!(!endpoint.close_if_idle(least), "it is in use");
+        drop(request);
+        assert!(!endpoint.close_if_idle(least), "it has just been");
+        tokio::time::advance(least).await;
+        assert!(endpoint.close_if_idle(least));
+        assert!(endpoint.clone().begin(None).is_none() && !endpoint.is_open());
+    }
+
+    #[tokio::test]
+    async fn what_was_in_flight_or_had_just_broken_is_remembered_at_its_death_and_nothing_else() {
+        for (how, expected) in
+            [("in flight", true), ("broke", true), ("left", false), ("broke, then it answered", false)]
+        {
+            let endpoint = endpoint();
+            endpoint.deaths.note(&[POISON]); // once before
+            let mut request = begin(&endpoint, Some(POISON));
+            match how {
+                "in flight" => {}
+                "left" => drop(request),
+                _ => {
+                    request.doubt();
+                    drop(request);
+                    if how != "broke" {
+                        endpoint.dispel(endpoint.doubts());
+                    }
+                }
+            }
+            endpoint.has_died();
+            assert_eq!(endpoint.deaths.convict(POISON), expected, "{how}");
+        }
+    }
+
+    #[tokio::test]
+    async fn only_failures_in_a_row_count() {
+        let endpoint = endpoint();
+        let request = begin(&endpoint, None);
+        for _ in 1..COMPUTE_ERRORS_UNTIL_RESTART {
+            request.could_not_be_computed();
+        }
+        assert!(!endpoint.cannot_compute());
+        request.succeeded();
+        request.could_not_be_computed();
+        assert!(!endpoint.cannot_compute());
+        for _ in 1..COMPUTE_ERRORS_UNTIL_RESTART {
+            request.could_not_be_computed();
+        }
+        assert!(endpoint.cannot_compute());
+        endpoint.raised().await;
+    }
+}

@@ -1,0 +1,245 @@
+//! Watching one life of a llama-server: until it ends by itself, has to be ended, or is not needed any more.
+
+use super::super::endpoint::Endpoint;
+use super::super::health::{Probe, Silence, Verdict};
+use super::super::process::Process;
+use super::super::progress::Progress;
+use super::super::pulse::{Pulse, Threads};
+use super::super::state::{Event, State};
+use super::Owner;
+use crate::settings::bounds::{PROBE_INTERVAL_DOUBTED, PROBE_INTERVAL_LOADING, PROBE_INTERVAL_READY};
+use crate::telemetry::files::Tail;
+use crate::telemetry::metrics::ModelLabels;
+use crate::telemetry::trouble::Trouble;
+use std::fmt;
+use std::io;
+use std::process::ExitStatus;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+/// Why watching a process ended.
+pub(super) enum Ending {
+    /// It has ended by itself.
+    Exited(io::Result<ExitStatus>),
+    /// It must be killed.
+    Killed(Fault),
+    /// Somebody wants it stopped for good.
+    StopAsked,
+    /// Nobody has used it for `IDLE_UNLOAD`, and nothing is sent to it any more.
+    Unused,
+}
+
+/// What is wrong with a llama-server that runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// Another server answers on its port.
+    Stranger,
+    /// It has not answered its probes for long.
+    Silent,
+    /// The load has shown no sign of progress for `LOAD_TIMEOUT`.
+    LoadStalled(Duration),
+    /// It has worked for so long, and got nowhere.
+    Hung(Duration),
+    /// It fails one request after the other.
+    CannotCompute,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stranger => f.write_str(
+                "another server answers on its port: it was started before, or took the port first; the next start \
+                 tries another port",
+            ),
+            Self::Silent => f.write_str("it stopped answering its probes and was killed"),
+            Self::LoadStalled(time) => write!(
+                f,
+                "its load made no progress for {} s and it was killed: if the disk is that slow, raise LOAD_TIMEOUT",
+                time.as_secs()
+            ),
+            Self::Hung(time) => write!(
+                f,
+                "it hung: requests were processed for {} s and nothing came of it, so it was killed; if batches take \
+                 that long here, raise HANG_TIMEOUT or lower llama-server's --batch-size",
+                time.as_secs()
+            ),
+            Self::CannotCompute => f.write_str(
+                "it could not compute one request after the other and was restarted: its log says why; often the GPU \
+                 is out of memory or has failed",
+            ),
+        }
+    }
+}
+
+/// What has been seen of one life so far.
+struct Seen {
+    started: Instant,
+    progress: Progress,
+    silence: Silence,
+    pulse: Pulse,
+    unasked: Trouble,
+    ticks: Interval,
+}
+
+impl Owner {
+    /// Probes a running process until there is a reason to stop that.
+    pub(super) async fn watch(
+        &mut self,
+        process: &mut Process,
+        endpoint: &Arc<Endpoint>,
+        tail: &Mutex<Tail>,
+        stop: &CancellationToken,
+    ) -> Ending {
+        let started = Instant::now();
+        let mut seen = Seen {
+            started,
+            progress: Progress::new(started),
+            silence: Silence::default(),
+            pulse: Pulse::new(started),
+            unasked: Trouble::default(),
+            ticks: every(PROBE_INTERVAL_LOADING, started),
+        };
+        loop {
+            let is_due = tokio::select! {
+                status = process.wait() => return Ending::Exited(status),
+                () = stop.cancelled() => return Ending::StopAsked,
+                () = self.unused(endpoint) => return Ending::Unused,
+                () = endpoint.raised() => false,
+                () = tokio::time::sleep(PROBE_INTERVAL_DOUBTED), if endpoint.is_doubted() => false,
+                _ = seen.ticks.tick() => true,
+            };
+            if endpoint.cannot_compute() {
+                return Ending::Killed(Fault::CannotCompute);
+            }
+            let looking = self.look(process.pid(), endpoint, tail, is_due, &mut seen);
+            let fault = tokio::select! {
+                fault = looking => fault,
+                status = process.wait() => return Ending::Exited(status),
+                () = stop.cancelled() => return Ending::StopAsked,
+            };
+            if let Some(fault) = fault {
+                return Ending::Killed(fault);
+            }
+            let load_timeout = self.plan.engine.load_timeout.0;
+            if !self.state().has_served() && seen.progress.stalled_for(process, tail) >= load_timeout {
+                return Ending::Killed(Fault::LoadStalled(load_timeout));
+            }
+        }
+    }
+
+    /// Asks once how it is, and draws the conclusions.
+    async fn look(
+        &self,
+        pid: i32,
+        endpoint: &Arc<Endpoint>,
+        tail: &Mutex<Tail>,
+        is_due: bool,
+        seen: &mut Seen,
+    ) -> Option<Fault> {
+        let (asked, doubts, was_doubted) = (Instant::now(), endpoint.doubts(), endpoint.is_doubted());
+        let state = self.state();
+        let hang_timeout = self.plan.engine.hang_timeout.duration().filter(|_| state.has_served() && is_due);
+        let health = async {
+            if state.has_served() { self.prober.probe(endpoint).await } else { self.prober.first_probe(endpoint).await }
+        };
+        let vitals = async {
+            match hang_timeout {
+                Some(_) => self.prober.vitals(endpoint).await,
+                None => None,
+            }
+        };
+        let (health, vitals) = tokio::join!(health, vitals);
+        match health {
+            Probe::Ready => {
+                seen.silence = Silence::default();
+                endpoint.dispel(doubts);
+                if endpoint.is_doubted() {
+                    // Somebody did so while it was asked; the answer may be older than what it broke.
+                    return None;
+                }
+                if was_doubted {
+                    // Whoever waits for it is told.
+                    self.publish.send_modify(|_| {});
+                }
+                if state != State::Ready {
+                    self.become_ready(endpoint, seen.started, state.has_served());
+                    let interval = self.probe_interval();
+                    seen.ticks = every(interval, Instant::now() + interval);
+                    seen.pulse = Pulse::new(Instant::now());
+                }
+            }
+            Probe::Stranger => return Some(Fault::Stranger),
+            Probe::Loading if !state.has_served() => self.happen(Event::AnswersLoading),
+            Probe::Loading | Probe::Silent if state.has_served() => {
+                let verdict = seen.silence.goes_on(asked, is_due, was_doubted);
+                if verdict == Verdict::Restart {
+                    return Some(Fault::Silent);
+                }
+                if verdict == Verdict::Unhealthy && state == State::Ready {
+                    warn!(model = self.plan.model, "llama-server no longer answers its probes");
+                    self.publish.send_modify(|status| status.endpoint = None);
+                    self.happen(Event::ProbesFailed);
+                }
+            }
+            Probe::Loading | Probe::Silent => {}
+            // Not even a reason to give up a load: what it has to say is not known.
+            Probe::Unasked(cause) => {
+                if let Some(times) = seen.unasked.report_due() {
+                    warn!(model = self.plan.model, %cause, times, "llama-server could not be asked how it is");
+                }
+                return None;
+            }
+        }
+        let hang_timeout = hang_timeout?;
+        let lines = tail.lock().unwrap_or_else(PoisonError::into_inner).seen();
+        let threads = || Threads::of(pid);
+        let stalled = seen.pulse.feel(vitals, lines, threads, Instant::now());
+        seen.pulse.has_stopped(stalled, hang_timeout, threads).then_some(Fault::Hung(stalled))
+    }
+
+    /// Waits until nobody has used it for `IDLE_UNLOAD`; from then on nobody can. Never returns before it is ready.
+    async fn unused(&self, endpoint: &Endpoint) {
+        let Some(least) = self.plan.engine.idle_unload.duration().filter(|_| self.state() == State::Ready) else {
+            return std::future::pending().await;
+        };
+        loop {
+            let since = endpoint.idle_since().filter(|_| self.wants.is_empty());
+            if since.is_some_and(|since| since.elapsed() >= least) && endpoint.close_if_idle(least) {
+                return;
+            }
+            // When it is in use now, it cannot be unused for so long any sooner.
+            tokio::time::sleep_until(since.unwrap_or_else(Instant::now) + least).await;
+        }
+    }
+
+    fn become_ready(&self, endpoint: &Arc<Endpoint>, started: Instant, has_served: bool) {
+        self.publish.send_modify(|status| {
+            status.endpoint = Some(Arc::clone(endpoint));
+            status.asleep = false;
+        });
+        self.happen(Event::AnswersReady);
+        if has_served {
+            info!(model = self.plan.model, "llama-server answers its probes again");
+        } else {
+            let load = started.elapsed();
+            let labels = ModelLabels { model: self.plan.model.clone() };
+            self.metrics.load_seconds.get_or_create(&labels).set(load.as_secs_f64());
+            info!(model = self.plan.model, load_ms = load.as_millis() as u64, "llama-server is ready");
+        }
+    }
+
+    /// Several probes must fit into `HANG_TIMEOUT`.
+    fn probe_interval(&self) -> Duration {
+        let hang_timeout = self.plan.engine.hang_timeout.duration().unwrap_or(Duration::MAX);
+        (hang_timeout / 4).clamp(PROBE_INTERVAL_LOADING, PROBE_INTERVAL_READY)
+    }
+}
+
+fn every(interval: Duration, first: Instant) -> Interval {
+    let mut ticks = tokio::time::interval_at(first, interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}

@@ -1,0 +1,62 @@
+//! Who wants a worker at present: it is not put to sleep as long as there is anybody, and woken when somebody comes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::sync::Notify;
+
+/// How many want a worker.
+#[derive(Default)]
+pub(super) struct Wants {
+    count: AtomicUsize,
+    first: Notify,
+}
+
+/// Somebody who wants a worker, until it is dropped.
+pub struct Want(Arc<Wants>);
+
+impl Wants {
+    pub(super) fn want(wants: &Arc<Self>) -> Want {
+        wants.count.fetch_add(1, Ordering::SeqCst);
+        wants.first.notify_one();
+        Want(Arc::clone(wants))
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.count.load(Ordering::SeqCst) == 0
+    }
+
+    /// Waits until there is anybody.
+    pub(super) async fn any(&self) {
+        while self.is_empty() {
+            // May tell of somebody who has left since.
+            self.first.notified().await;
+        }
+    }
+}
+
+impl Drop for Want {
+    fn drop(&mut self) {
+        self.0.count.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_has_left_wakes_nobody() {
+        let wants = Arc::new(Wants::default());
+        drop(Wants::want(&wants));
+        tokio::select! {
+            biased;
+            () = wants.any() => panic!("nobody is left"),
+            () = std::future::ready(()) => {}
+        }
+        let want = Wants::want(&wants);
+        wants.any().await;
+        assert!(!wants.is_empty());
+        drop(want);
+        assert!(wants.is_empty());
+    }
+}
