@@ -147,7 +147,13 @@ pub async fn run(
         tasks.spawn(listen::serve(gateway_listener, terms, service, refuse, stop_gateway.clone()))
     };
 
-    let outcome = until_the_end(&mut signals, worker, ready.keys).await;
+    let unused = async {
+        match settings.service.shutdown_timeout.duration() {
+            Some(least) => gateway.quiet_for(least).await,
+            None => std::future::pending().await,
+        }
+    };
+    let outcome = until_the_end(&mut signals, worker, ready.keys, unused).await;
 
     desk.stopping.store(true, Ordering::Relaxed);
     tokio::select! {
@@ -249,8 +255,14 @@ fn serve_health_on_its_own_thread(
     })
 }
 
-/// Waits for a signal to stop, or for the worker to be given up; reloads on the way.
-async fn until_the_end(signals: &mut Signals, worker: Option<Handle>, keys: Option<crate::keys::Store>) -> Outcome {
+/// Waits for a signal to stop, for nobody to use the service any more, or for the worker to be given up; reloads on the
+/// way.
+async fn until_the_end(
+    signals: &mut Signals,
+    worker: Option<Handle>,
+    keys: Option<crate::keys::Store>,
+    unused: impl Future<Output = ()>,
+) -> Outcome {
     let mut worker = worker;
     let failed = async {
         match &mut worker {
@@ -258,7 +270,7 @@ async fn until_the_end(signals: &mut Signals, worker: Option<Handle>, keys: Opti
             None => std::future::pending().await,
         }
     };
-    tokio::pin!(failed);
+    tokio::pin!(failed, unused);
     loop {
         tokio::select! {
             _ = signals.terminate.recv() => {
@@ -267,6 +279,10 @@ async fn until_the_end(signals: &mut Signals, worker: Option<Handle>, keys: Opti
             }
             _ = signals.interrupt.recv() => {
                 info!("SIGINT received, stopping");
+                return Outcome::Stopped;
+            }
+            () = &mut unused => {
+                info!("no request for SHUTDOWN_TIMEOUT, stopping");
                 return Outcome::Stopped;
             }
             exit = &mut failed => {

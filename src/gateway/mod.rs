@@ -3,6 +3,7 @@
 //! Owns what happens between a client's socket and llama-server's. Asks the fleet for a worker and knows nothing of how
 //! workers are kept.
 
+mod activity;
 mod auth;
 mod body;
 pub(crate) mod cors;

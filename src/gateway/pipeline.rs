@@ -2,6 +2,7 @@
 //!
 //! Each stage returns what the next one demands, or a [`Refusal`] that ends the journey. Nothing jumps back.
 
+use super::activity::Activity;
 use super::auth::{Caller, Gatekeeper};
 use super::body::Answer;
 use super::cors::Cors;
@@ -16,7 +17,7 @@ use super::rate::Meter;
 use super::record::{Books, Record};
 use super::route::{self, Access, Local, Route, Target};
 use super::unread::Unread;
-use crate::fleet::{Fleet, Model, Unavailable};
+use crate::fleet::{Fleet, Model, Overall, Unavailable};
 use crate::refusal::{Refusal, Shape};
 use crate::settings::bounds::RETRY_AFTER_UNKNOWN;
 use crate::settings::options::{Limits, Settings};
@@ -48,6 +49,7 @@ pub struct Gateway {
     forwarder: Forwarder,
     books: Arc<Books>,
     local: LocalAnswer,
+    activity: Arc<Activity>,
     health_check_path: String,
     /// Whether this listener is the health port too.
     is_health_port: bool,
@@ -85,6 +87,7 @@ impl Gateway {
             forwarder: Forwarder::new(&settings.limits),
             books,
             local,
+            activity: Activity::new(),
             health_check_path: settings.listen.health_check_path.clone(),
             is_health_port: settings.listen.port == settings.listen.port_health && settings.listen.port != 0,
         }
@@ -99,6 +102,12 @@ impl Gateway {
     /// Ends what is still in flight: a stream with an error as its last event, anything else by a cut.
     pub fn cut(&self) {
         self.forwarder.cut();
+    }
+
+    /// Waits until nobody has asked for a model for so long, which could have been served all that time.
+    pub async fn quiet_for(&self, least: Duration) {
+        let can_serve = || matches!(self.fleet.overall(), Overall::Ok | Overall::Failed);
+        self.activity.quiet_for(least, can_serve).await;
     }
 
     /// Takes slots and places back from clients that do not read their answers, until `stop` is cancelled.
@@ -179,6 +188,7 @@ impl Gateway {
             record.status = Some(answer.status());
             return Ok(answer.map(|body| Answer::own(body, record)));
         }
+        record.under_way = Some(self.activity.begin());
         let model = stage!(record, self.fleet.model().ok_or(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN)));
         record.is_for(&model.id);
         stage!(record, caller.may_use(&model.id));

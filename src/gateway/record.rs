@@ -3,6 +3,7 @@
 //! Whatever ends a request (its last byte, a refusal, a client that leaves, a panic) drops the record, and the drop
 //! writes the access-log line and the metrics. Nobody closes it by hand.
 
+use super::activity::UnderWay;
 use super::route::Route;
 use super::usage::{Counts, Tally};
 use crate::telemetry::access::{AccessLog, Entry};
@@ -73,6 +74,8 @@ pub(super) struct Account {
     last_text: Option<Instant>,
     /// Who pays for the tokens.
     pub(super) charge: Option<Arc<dyn Charge>>,
+    /// As long as it lasts, the service is in use.
+    pub(super) under_way: Option<UnderWay>,
 }
 
 impl Record {
@@ -98,6 +101,7 @@ impl Record {
             tally: None,
             last_text: None,
             charge: None,
+            under_way: None,
         }))
     }
 }

@@ -47,6 +47,9 @@ async fn serve_one(server: &Server, reader: &mut Reader, writer: &mut Writer, is
     server.journal.request(n, &request);
     let delivered = async {
         wait_until_answering(server).await;
+        if server.script.is_silent_on(request.path()) {
+            std::future::pending::<()>().await;
+        }
         let answer = routes::answer(server, &request);
         let streams = matches!(answer.content, routes::Content::Stream(_));
         tokio::select! {

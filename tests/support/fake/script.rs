@@ -48,6 +48,8 @@ pub(super) struct Script {
     // When it answers.
     /// Paths (`"*"` = any) whose POSTs keep their slot and stay silent until `release requests`.
     pub(super) hold_requests: Vec<String>,
+    /// Paths whose requests, of any method, are never answered.
+    pub(super) silent_paths: Vec<String>,
     /// Streams pause after so many events until `release requests`.
     pub(super) hold_mid_stream: Option<After>,
     /// Silence before the first byte of an answer to a POST.
@@ -184,6 +186,10 @@ impl Script {
 
     pub(super) fn holds(&self, path: &str) -> bool {
         self.hold_requests.iter().any(|held| held == "*" || held == path)
+    }
+
+    pub(super) fn is_silent_on(&self, path: &str) -> bool {
+        self.silent_paths.iter().any(|silent| silent == path)
     }
 
     pub(super) fn between_frames(&self) -> Duration {

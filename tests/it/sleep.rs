@@ -1,0 +1,199 @@
+//! Sleep and wake: an idle llama-server is stopped, the next request starts it, and nothing is lost between.
+
+use super::support::{
+    client::RawClient,
+    gateway::{Backend, Gateway, smollm},
+    resources::pid_gone,
+    wait::{READY, REAL_MODEL_READY, SOON, STOPS, eventually, keeps},
+};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+const CHAT: &str = "/v1/chat/completions";
+
+fn chat() -> Value {
+    json!({"messages": [{"role": "user", "content": "x"}], "max_tokens": 2})
+}
+
+fn begin(gateway: &Gateway) -> RawClient {
+    gateway.client().begin("POST", CHAT, chat().to_string().as_bytes()).unwrap()
+}
+
+fn sleeper(script: Value, idle_unload: &str) -> Gateway {
+    Gateway::builder().script(script).set("IDLE_UNLOAD", idle_unload).start_ready()
+}
+
+fn state(gateway: &Gateway) -> String {
+    gateway.anonymous().get("/health").json()["models"][0]["state"].as_str().unwrap().to_owned()
+}
+
+fn sleeps(gateway: &Gateway) {
+    eventually("it sleeps", STOPS, || state(gateway) == "stopped");
+}
+
+#[test]
+fn an_idle_one_is_stopped_counts_as_servable_and_is_woken_by_the_next_request() {
+    let gateway = sleeper(json!({}), "300ms");
+    sleeps(&gateway);
+    assert!(gateway.child_pids().is_empty());
+    let health = gateway.anonymous().get("/health");
+    assert_eq!((health.status(), &health.json()["status"]), (200, &json!("ok")));
+    assert_eq!(gateway.health().get("/ping").status(), 200, "a request would be served");
+    assert_eq!(gateway.health().get("/readyz").status(), 503, "but not at once");
+    assert_eq!(gateway.client().post_json(CHAT, &chat()).status(), 200);
+    sleeps(&gateway);
+    assert_eq!(gateway.client().post_json(CHAT, &chat()).status(), 200);
+    let health = gateway.anonymous().get("/health").json();
+    assert_eq!((&health["models"][0]["restarts"], &health["models"][0]["last_exit"]), (&json!(0), &Value::Null));
+    assert_eq!(gateway.journal().starts().len(), 3);
+}
+
+#[test]
+fn probes_and_scrapes_neither_keep_it_awake_nor_wake_it() {
+    let gateway = sleeper(json!({}), "500ms");
+    let probe = || {
+        for path in ["/ping", "/livez", "/readyz", "/health", "/metrics"] {
+            gateway.health().get(path);
+        }
+        for path in ["/ping", "/health", "/metrics", "/no-such-route"] {
+            gateway.anonymous().get(path);
+        }
+        assert_eq!(gateway.anonymous().post_json(CHAT, &chat()).status(), 401);
+    };
+    eventually("it sleeps all the same", STOPS, || {
+        probe();
+        state(&gateway) == "stopped"
+    });
+    keeps("it sleeps on", Duration::from_millis(500), || {
+        probe();
+        state(&gateway) == "stopped"
+    });
+    assert_eq!(gateway.journal().starts().len(), 1);
+}
+
+#[test]
+fn one_that_works_or_is_waited_for_stays_awake() {
+    let gateway = sleeper(json!({"hold_requests": [CHAT]}), "200ms");
+    let (mut first, mut second) = (begin(&gateway), begin(&gateway));
+    keeps("it stays", Duration::from_secs(1), || state(&gateway) == "ready");
+    gateway.control().release_requests(1);
+    assert_eq!(first.read_response().unwrap().status(), 200);
+    keeps("it stays for the other", Duration::from_secs(1), || state(&gateway) == "ready");
+    gateway.control().release_requests(1);
+    assert_eq!(second.read_response().unwrap().status(), 200);
+    sleeps(&gateway);
+    assert_eq!(gateway.journal().starts().len(), 1);
+}
+
+#[test]
+fn a_request_during_the_unload_is_served_after_it() {
+    let gateway = sleeper(json!({"starts": [{"ignore_sigterm": true}, {}]}), "300ms");
+    gateway.journal().wait_for_event("sigterm");
+    let (mut chat, mut list) = (begin(&gateway), gateway.client().begin("GET", "/v1/models", b"").unwrap());
+    eventually("it waits", SOON, || gateway.anonymous().get("/health").json()["queue"]["waiting"] == 1);
+    assert_eq!(state(&gateway), "draining");
+    assert_eq!(gateway.health().get("/ping").status(), 200);
+    gateway.control().die_with_code(0);
+    assert_eq!(chat.read_response().unwrap().status(), 200);
+    assert_eq!(list.read_response().unwrap().status(), 200);
+    assert_eq!(gateway.journal().starts().len(), 2);
+}
+
+#[test]
+fn a_request_that_needs_no_slot_wakes_it_too() {
+    let gateway = sleeper(json!({}), "300ms");
+    sleeps(&gateway);
+    assert_eq!(gateway.client().get("/v1/models").status(), 200);
+    sleeps(&gateway);
+    assert_eq!(gateway.client().post_json("/tokenize", &json!({"content": "x"})).status(), 200);
+}
+
+#[test]
+fn a_wake_that_fails_answers_whoever_waits_and_the_next_one_may_succeed() {
+    let gateway = sleeper(json!({"starts": [{}, {"exit_while_loading": {"code": 1}}, {}]}), "300ms");
+    sleeps(&gateway);
+    let answer = gateway.client().post_json(CHAT, &chat());
+    assert_eq!((answer.status(), answer.json()["error"]["code"].as_str()), (503, Some("backend_unavailable")));
+    eventually("it has been started again", READY, || gateway.client().post_json(CHAT, &chat()).status() == 200);
+}
+
+#[test]
+fn a_wake_that_takes_too_long_is_refused_as_loading() {
+    let gateway = Gateway::builder()
+        .script(json!({"starts": [{}, {"load": {"until_released": true}}]}))
+        .set_all(&[("IDLE_UNLOAD", "300ms"), ("QUEUE_TIMEOUT", "300ms")])
+        .start_ready();
+    sleeps(&gateway);
+    for path in [CHAT, "/tokenize"] {
+        let answer = gateway.client().post_json(path, &json!({"messages": [], "content": "x"}));
+        assert_eq!((answer.status(), answer.json()["error"]["code"].as_str()), (503, Some("model_loading")), "{path}");
+    }
+}
+
+#[test]
+fn requests_that_race_with_the_unload_are_all_answered() {
+    let gateway = sleeper(json!({}), "30ms");
+    let clients: Vec<_> = (0..4)
+        .map(|client: u64| {
+            let requester = gateway.client();
+            std::thread::spawn(move || {
+                for n in 0..25 {
+                    // Pauses around the time after which it is put to sleep.
+                    std::thread::sleep(Duration::from_millis(10 + (client * 7 + n * 13) % 50));
+                    assert_eq!(requester.post_json(CHAT, &chat()).status(), 200);
+                }
+            })
+        })
+        .collect();
+    for client in clients {
+        client.join().unwrap();
+    }
+    assert!(gateway.journal().starts().len() > 1, "it slept in between");
+    let health = gateway.anonymous().get("/health").json();
+    assert_eq!((&health["queue"]["active"], &health["queue"]["waiting"]), (&json!(0), &json!(0)));
+    assert_eq!(health["models"][0]["restarts"], 0);
+}
+
+#[test]
+fn a_stop_of_the_service_finds_one_that_sleeps_or_is_being_woken() {
+    let mut asleep = sleeper(json!({}), "300ms");
+    sleeps(&asleep);
+    assert_eq!(asleep.stop().code(), Some(0));
+    let mut waking = sleeper(json!({"starts": [{}, {"load": {"until_released": true}}]}), "300ms");
+    sleeps(&waking);
+    let (mut in_line, mut beside) = (begin(&waking), waking.client().begin("GET", "/v1/models", b"").unwrap());
+    eventually("it is being woken", SOON, || waking.journal().starts().len() == 2);
+    waking.signal(nix::sys::signal::Signal::SIGTERM);
+    for client in [&mut in_line, &mut beside] {
+        let answer = client.read_response().unwrap();
+        assert_eq!((answer.status(), answer.json()["error"]["code"].as_str()), (503, Some("shutting_down")));
+    }
+    assert_eq!(waking.wait_exit().code(), Some(0));
+}
+
+#[test]
+fn the_real_one_gives_its_memory_back_and_comes_again() {
+    let gateway = Gateway::builder()
+        .backend(Backend::Real { model: "tiny-chat.gguf" })
+        .set_all(&[("MODEL_PATH", smollm().to_str().unwrap()), ("IDLE_UNLOAD", "1s")])
+        .start_ready();
+    let worker = gateway.child_pids()[0];
+    assert_eq!(gateway.client().post_json(CHAT, &chat()).status(), 200);
+    eventually("its process is gone", REAL_MODEL_READY, || pid_gone(worker));
+    let answer = gateway.client().post_json(CHAT, &chat());
+    assert_eq!(answer.status(), 200, "{}", answer.text());
+    assert_ne!(gateway.child_pids()[0], worker);
+}
+
+#[test]
+fn the_service_stops_with_0_when_nobody_uses_it() {
+    let settings = [("SHUTDOWN_TIMEOUT", "1s")];
+    let script = json!({"starts": [{"load_ms": 1500, "hold_requests": [CHAT]}]});
+    let mut gateway = Gateway::builder().script(script).set_all(&settings).start_ready();
+    let mut client = begin(&gateway);
+    keeps("it serves", Duration::from_secs(2), || gateway.health().get("/livez").status() == 200);
+    gateway.control().release_all_requests();
+    assert_eq!(client.read_response().unwrap().status(), 200);
+    assert_eq!(gateway.wait_exit().code(), Some(0));
+    assert!(gateway.output().contains("no request for SHUTDOWN_TIMEOUT"), "{}", gateway.output());
+}
