@@ -2,6 +2,12 @@
 
 use std::time::Duration;
 
+/// Time between two signs of life of this program, from which it learns that it was paused.
+pub const BEAT_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Shortest time without a sign of life that counts as a pause. Longer than [`BEAT_INTERVAL`].
+pub const PAUSE_LEAST: Duration = Duration::from_secs(1);
+
 /// Longest stay of an idle connection to llama-server in the pool. llama-server closes one after 5 s, and a
 /// request must not meet a connection that is just being closed.
 pub const UPSTREAM_IDLE: Duration = Duration::from_secs(3);
