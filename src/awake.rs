@@ -53,9 +53,9 @@ pub async fn sleep(duration: Duration) {
     }
 }
 
-/// Waits for the future, but no longer than this.
-pub async fn timeout<F: Future>(duration: Duration, future: F) -> Result<F::Output, Elapsed> {
-    timeout_at(Instant::now() + duration, future).await
+/// Waits for the future, but no longer than this from now.
+pub fn timeout<F: Future>(duration: Duration, future: F) -> impl Future<Output = Result<F::Output, Elapsed>> {
+    timeout_at(Instant::now() + duration, future)
 }
 
 /// Waits for the future until then. A future that is ready wins, however late.
@@ -142,5 +142,49 @@ impl Future for Sleep {
             let deadline = self.deadline;
             self.reset(deadline);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::rt::Timer as _;
+    use std::future::{pending, ready};
+
+    const LONG: Duration = Duration::from_secs(600);
+
+    /// How long it takes, to the millisecond of the runtime's timers.
+    async fn takes(wait: impl Future) -> Duration {
+        let start = tokio::time::Instant::now();
+        wait.await;
+        Duration::from_secs(start.elapsed().as_secs())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_nobody_beats_a_long_wait_is_no_pause() {
+        let start = Instant::now();
+        assert_eq!(takes(sleep(LONG)).await, LONG);
+        assert_eq!(takes(timeout(LONG, pending::<()>())).await, LONG);
+        assert_eq!((start.elapsed().as_secs(), paused()), (1200, Duration::ZERO));
+        assert_eq!(Instant::now().real(), tokio::time::Instant::now());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_ready_is_never_too_late() {
+        let past = Instant::now();
+        sleep(LONG).await;
+        assert_eq!(timeout_at(past, ready(1)).await.ok(), Some(1));
+        assert!(timeout(Duration::MAX, sleep(LONG)).await.is_ok(), "a wait without end is one");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_can_be_set_anew_by_us_and_by_hyper() {
+        let mut wait = Sleep::until(Instant::now() + LONG);
+        wait.reset(Instant::now() + LONG / 2);
+        assert_eq!(takes(wait).await, LONG / 2);
+        let mut wait = Timer.sleep(LONG);
+        Timer.reset(&mut wait, Timer.now() + LONG / 2);
+        assert_eq!(takes(wait).await, LONG / 2);
+        assert_eq!(takes(Timer.sleep_until(Timer.now() + LONG)).await, LONG);
     }
 }

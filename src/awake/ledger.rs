@@ -132,7 +132,10 @@ impl Beat {
                 LEDGER.beat(nanoseconds(start.elapsed()));
                 let paused = found();
                 if paused > told {
-                    info!("this program did not run for {:.1} s; no wait counts them", (paused - told).as_secs_f64());
+                    info!(
+                        "this program did not run for {:.1} s; no timeout counts them",
+                        (paused - told).as_secs_f64()
+                    );
                     told = paused;
                 }
             }

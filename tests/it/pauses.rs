@@ -173,3 +173,18 @@ fn connections_that_llama_server_closed_during_a_pause_are_not_used() {
         assert_eq!(client.read_response().unwrap().status(), 200);
     }
 }
+
+#[test]
+fn the_drain_is_not_cut_short_by_a_pause() {
+    let script = json!({"hold_requests": [CHAT]});
+    let mut gateway = Gateway::builder().script(script).set("DRAIN_TIMEOUT", PATIENCE).start_ready();
+    let mut client = begin(&gateway, "drained");
+    gateway.journal().wait_for_requests(CHAT, 1);
+    gateway.signal(Signal::SIGTERM);
+    eventually("it drains", SOON, || gateway.health().get("/readyz").status() == 503);
+    pause(&group(&gateway), || ());
+    has_noticed(&gateway);
+    gateway.control().release_all_requests();
+    assert_eq!(client.read_response().unwrap().status(), 200);
+    assert_eq!(gateway.wait_exit().code(), Some(0));
+}
