@@ -4,6 +4,7 @@
 //! probe always finds somebody. Stop: refuse new requests, let those in flight finish, close the gateway's port, stop
 //! llama-server, close the health port. With one port for both nobody listens while llama-server is stopped.
 
+use crate::awake::{self, Beat};
 use crate::fleet::Fleet;
 use crate::gateway::{
     Books, Gatekeeper, Gateway, HeadLimits, Local, LocalAnswer, Patience, Queue, Refuse, WireTerms, listen,
@@ -50,6 +51,7 @@ pub async fn run(
 ) -> io::Result<Outcome> {
     let settings = Arc::new(settings);
     let mut signals = Signals::listen()?;
+    let _beat = Beat::start()?;
     let stop_gateway = CancellationToken::new();
     let stop_workers = CancellationToken::new();
     let stop_rest = CancellationToken::new();
@@ -158,13 +160,13 @@ pub async fn run(
     desk.stopping.store(true, Ordering::Relaxed);
     tokio::select! {
         () = gateway.drain() => {}
-        () = tokio::time::sleep(settings.service.drain_timeout.0) => {
+        () = awake::sleep(settings.service.drain_timeout.0) => {
             warn!("DRAIN_TIMEOUT is over: requests in flight are cut");
         }
         () = signals.stop_again() => warn!("asked again to stop: requests in flight are cut"),
     }
     gateway.cut();
-    let _ = tokio::time::timeout(CONNECTION_GRACE, gateway.drain()).await;
+    let _ = awake::timeout(CONNECTION_GRACE, gateway.drain()).await;
     stop_gateway.cancel();
     let _ = serving.await;
     stop_workers.cancel();

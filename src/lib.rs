@@ -20,8 +20,10 @@
 //! | [`operator`] | health, metrics, reload |
 //! | [`refusal`] | every error that the gateway answers in its own name |
 //! | [`telemetry`] | metrics and logs |
+//! | [`awake`] | time that counts only while this program runs |
 
 pub mod app;
+pub mod awake;
 pub mod cli;
 pub mod descriptors;
 pub mod fleet;

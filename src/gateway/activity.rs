@@ -1,10 +1,10 @@
 //! Whether the service is in use: requests for a model by callers who may make them, from their arrival to the end of
 //! their answers. Probes, scrapes and strangers do not count.
 
+use crate::awake::{self, Instant};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::time::Instant;
 
 /// The requests under way, and when there was one last.
 pub(super) struct Activity {
@@ -36,7 +36,7 @@ impl Activity {
                 return;
             }
             // Often enough that a load does not end unseen, and no request has to wake anybody.
-            tokio::time::sleep((least - quiet).min(least / 8)).await;
+            awake::sleep((least - quiet).min(least / 8)).await;
         }
     }
 

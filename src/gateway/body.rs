@@ -10,6 +10,7 @@ use super::holdings::{Given, Held, Hold, Holdings, Step, Taken};
 use super::queue::Ticket;
 use super::record::Record;
 use super::sse::{Ending, Tail, Watch, data_event};
+use crate::awake::{Instant, Sleep};
 use crate::fleet::Lease;
 use crate::refusal::{Refusal, Shape, event_of_backend};
 use crate::settings::bounds::{RETRY_AFTER_UNKNOWN, WRAPPED_ANSWER};
@@ -23,7 +24,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 /// A body that the gateway sends.
@@ -64,7 +64,7 @@ struct Holding {
     ready: VecDeque<Bytes>,
     manner: Manner,
     /// When the wait for the next piece ends.
-    deadline: Pin<Box<Sleep>>,
+    deadline: Sleep,
     /// When the last piece of a stream came; none has before its first byte.
     last_piece: Option<Instant>,
     /// Ready when the drain is over.
@@ -140,7 +140,7 @@ impl Passed {
             upstream: Some(upstream),
             ready: VecDeque::new(),
             manner,
-            deadline: Box::pin(tokio::time::sleep_until(patience.deadline)),
+            deadline: Sleep::until(patience.deadline),
             last_piece: None,
             cut: Box::pin(patience.holdings.cut()),
             shape,
@@ -254,12 +254,12 @@ impl Holding {
 
     fn take(&mut self, piece: Bytes) -> Result<(), Cut> {
         let now = Instant::now();
-        self.record.reads(&piece, now.into_std());
+        self.record.reads(&piece, now.real().into_std());
         match &mut self.manner {
             Manner::Plain => self.ready.push_back(piece),
             Manner::Stream(stream) => {
                 if self.last_piece.replace(now).is_none() {
-                    self.deadline.as_mut().reset(now + stream.silence);
+                    self.deadline.reset(now + stream.silence);
                 }
                 stream.watch.take(piece, &mut self.ready);
             }
@@ -320,13 +320,13 @@ impl Holding {
             return Poll::Ready(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN));
         }
         loop {
-            ready!(self.deadline.as_mut().poll(context));
+            ready!(Pin::new(&mut self.deadline).poll(context));
             let due = match (&self.manner, self.last_piece) {
                 (Manner::Stream(stream), Some(last_piece)) => Some(last_piece + stream.silence),
                 _ => None,
             };
             match due {
-                Some(due) if due > Instant::now() => self.deadline.as_mut().reset(due),
+                Some(due) if due > Instant::now() => self.deadline.reset(due),
                 _ => return Poll::Ready(Refusal::BackendTimeout),
             }
         }

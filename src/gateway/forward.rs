@@ -8,6 +8,7 @@ use super::limits::Bounded;
 use super::queue::Ticket;
 use super::record::{Form, Record};
 use super::route::Route;
+use crate::awake::{self, Instant};
 use crate::fleet::Lease;
 use crate::refusal::Refusal;
 use crate::settings::bounds::{CLIENT_WRITE_STALL, RETRY_AFTER_UNKNOWN, UPSTREAM_IDLE, UPSTREAM_IDLE_CONNECTIONS};
@@ -21,7 +22,6 @@ use hyper_util::client::legacy::connect::{HttpConnector, capture_connection};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Connections to llama-servers, and how long their answers may take.
@@ -82,7 +82,7 @@ impl Forwarder {
         };
         let connection = capture_connection(&mut request);
         let answer = tokio::select! {
-            answer = tokio::time::timeout_at(deadline, self.client.request(request)) => answer,
+            answer = awake::timeout_at(deadline, self.client.request(request)) => answer,
             () = self.cut.cancelled() => {
                 return Err((Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN), record));
             }

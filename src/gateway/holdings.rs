@@ -6,13 +6,14 @@
 //!
 //! The list is as long as there are answers at once, which `MAX_CONNECTIONS` and `HTTP2_STREAMS` bound.
 
+use crate::awake::Instant;
 use crate::settings::bounds::{SWEEP_INTERVAL, SWEEP_INTERVAL_CUT};
 use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::task::Poll;
 use std::time::Duration;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// Everything that is held at this moment.

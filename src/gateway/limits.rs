@@ -5,6 +5,7 @@
 //! on as they came, without a copy, but for very small ones.
 
 use super::head::HeadLimits;
+use crate::awake;
 use crate::refusal::Refusal;
 use crate::settings::bounds::{BUFFERED_BODIES, RETRY_AFTER_UNKNOWN, SMALL_PIECE};
 use bytes::{Bytes, BytesMut};
@@ -176,7 +177,7 @@ pub(super) async fn read_body(body: Option<Incoming>, limits: &BodyLimits) -> Re
     let mut bounded = Bounded::default();
     let Some(mut body) = body else { return Ok(bounded) };
     loop {
-        let frame = tokio::time::timeout(limits.silence, body.frame()).await.map_err(|_| Refusal::RequestTimeout)?;
+        let frame = awake::timeout(limits.silence, body.frame()).await.map_err(|_| Refusal::RequestTimeout)?;
         match frame {
             None => {
                 bounded.join();

@@ -1,6 +1,7 @@
 //! Sockets: bind, accept, one task for each connection, and their end. What comes over a socket is `wire.rs`'s.
 
 use super::wire::{Refuse, Turns, Wire, WireTerms};
+use crate::awake;
 use crate::settings::bounds::{
     ACCEPT_PAUSE, CONNECTION_GRACE, HTTP2_PING_INTERVAL, HTTP2_PING_TIMEOUT, HTTP2_STREAMS, KEEPALIVE_IDLE,
     KEEPALIVE_INTERVAL, KEEPALIVE_TRIES, LISTEN_BACKLOG,
@@ -111,7 +112,7 @@ where
         graceful.shutdown().await;
         while connections.join_next().await.is_some() {}
     };
-    if tokio::time::timeout(CONNECTION_GRACE, drained).await.is_err() {
+    if awake::timeout(CONNECTION_GRACE, drained).await.is_err() {
         debug!("connections that are still open are closed");
     }
 }
@@ -131,7 +132,8 @@ fn protocols(terms: &WireTerms) -> auto::Builder<TokioExecutor> {
     let http2_heads = u32::try_from(terms.head.size().saturating_mul(2)).unwrap_or(u32::MAX);
     builder
         .http2()
-        .timer(TokioTimer::new())
+        // Else a ping would be overdue after a pause, before the answer to it is read.
+        .timer(awake::Timer)
         .max_concurrent_streams(HTTP2_STREAMS)
         .max_header_list_size(http2_heads)
         .keep_alive_interval(HTTP2_PING_INTERVAL)

@@ -7,6 +7,7 @@
 
 mod line;
 
+use crate::awake::{self, Instant};
 use crate::fleet::{Fingerprint, Lease, Model, Unavailable};
 use crate::refusal::Refusal;
 use crate::settings::bounds::{DOUBT_PATIENCE, MOST_PASSES, RETRY_AFTER_LONGEST, RETRY_AFTER_UNKNOWN};
@@ -15,7 +16,6 @@ use line::Line;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::oneshot;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// The line of one model.
@@ -223,7 +223,7 @@ impl Queue {
                 _ => return settled(outcome),
             };
             tokio::select! {
-                more = tokio::time::timeout_at(since + patience, changes.next()) => match more {
+                more = awake::timeout_at(since + patience, changes.next()) => match more {
                     Ok(true) => {}
                     Ok(false) => return settled(outcome),
                     Err(_) => return Err(refusal_of(in_vain)),
@@ -342,7 +342,7 @@ impl Waiting {
         let patience = self.queue.0.patience;
         let mut deadline = self.since + patience.queue.unwrap_or(patience.request);
         loop {
-            match tokio::time::timeout_at(deadline, &mut self.turn).await {
+            match awake::timeout_at(deadline, &mut self.turn).await {
                 Ok(Ok(Turn::Yours)) => {
                     // Taken out of its channel, the turn is not found again by the drop of `self`.
                     return Ok(self.queue.ticket(self.since, Instant::now(), Grant::Slot));

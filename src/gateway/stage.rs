@@ -6,6 +6,7 @@ use super::holdings::Holdings;
 use super::queue::{self, Place, Queue};
 use super::record::{Books, Form, Record};
 use super::route;
+use crate::awake::Instant;
 use crate::fleet::{Model, Stub};
 use crate::refusal::Refusal;
 use crate::settings::options::Logs;
@@ -24,7 +25,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// How long a client may leave a piece untouched.

@@ -21,6 +21,7 @@ mod turns;
 pub(super) use turns::Turns;
 
 use super::head::{self, Framing, HeadLimits, Scan};
+use crate::awake::Instant;
 use crate::refusal::Refusal;
 use crate::settings::bounds::{CHUNKED_READ, EARLY_HEADS, LINGER_BYTES};
 use bytes::Bytes;
@@ -34,7 +35,6 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use timer::Timer;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take};
-use tokio::time::Instant;
 
 /// Makes the whole answer to a head that is refused, from as much of the head as has come.
 pub type Refuse = Arc<dyn Fn(&[u8], &Refusal) -> Bytes + Send + Sync>;

@@ -2,6 +2,12 @@
 
 use std::time::Duration;
 
+/// Time between two signs of life of this program, from which it learns that it was paused.
+pub const BEAT_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Shortest time without a sign of life that counts as a pause. Longer than [`BEAT_INTERVAL`].
+pub const PAUSE_LEAST: Duration = Duration::from_secs(1);
+
 /// Longest stay of an idle connection to llama-server in the pool. llama-server closes one after 5 s, and a
 /// request must not meet a connection that is just being closed.
 pub const UPSTREAM_IDLE: Duration = Duration::from_secs(3);
@@ -41,8 +47,8 @@ pub const PROBES_UNTIL_UNHEALTHY: u32 = 3;
 /// Failed probes in a row after which an unhealthy llama-server is killed and restarted.
 pub const PROBES_UNTIL_RESTART: u32 = 12;
 
-/// How many times longer than `HANG_TIMEOUT` a llama-server may get nowhere while several of its threads compute: one
-/// batch of a large model on a CPU.
+/// How many times `HANG_TIMEOUT` the threads of a llama-server may compute, each of several, before anything has come of
+/// it: one batch of a large model on a CPU.
 pub const COMPUTING_PATIENCE: u32 = 5;
 
 /// Requests in a row that llama-server could not compute, after which it is restarted.

@@ -3,10 +3,10 @@
 //! A death with several requests in flight accuses all of them. Whoever is innocent is acquitted by being served once;
 //! whoever is not tried again is forgotten after a while.
 
+use crate::awake::Instant;
 use crate::settings::bounds::{DEATHS_REMEMBERED, DEATHS_UNTIL_REFUSED, MOST_SUSPECTS};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use tokio::time::Instant;
 
 /// What a request asks for, as a number: two requests with the same one ask for the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +31,7 @@ impl Deaths {
     pub(super) fn note(&self, served: &[Fingerprint]) {
         let now = Instant::now();
         let mut suspects = self.suspects();
-        suspects.retain(|suspect| now.duration_since(suspect.last) < DEATHS_REMEMBERED);
+        suspects.retain(|suspect| (now - suspect.last) < DEATHS_REMEMBERED);
         for (at, fingerprint) in served.iter().enumerate() {
             if served[..at].contains(fingerprint) {
                 // Twice in flight, and yet it died once.

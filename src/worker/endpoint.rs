@@ -4,6 +4,7 @@
 
 use super::deaths::{Deaths, Fingerprint};
 use super::shortage::shortage;
+use crate::awake::Instant;
 use crate::settings::bounds::COMPUTE_ERRORS_UNTIL_RESTART;
 use http::HeaderValue;
 use http::uri::{Authority, InvalidUri};
@@ -13,7 +14,6 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
-use tokio::time::Instant;
 
 /// Where a ready llama-server listens, the key it asks for, and what it is doing.
 pub struct Endpoint {

@@ -4,11 +4,11 @@
 use super::endpoint::Endpoint;
 use super::pulse::Vitals;
 use super::shortage::shortage;
+use crate::awake::Instant;
 use crate::settings::bounds::{DOUBT_GRACE, PROBE_TIMEOUT, PROBES_UNTIL_RESTART, PROBES_UNTIL_UNHEALTHY, VITALS_SIZE};
 use http::StatusCode;
 use http::header::AUTHORIZATION;
 use nix::errno::Errno;
-use tokio::time::Instant;
 
 /// The outcome of one probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,10 +1,10 @@
 //! Whether a load moves.
 
 use super::process::Process;
+use crate::awake::Instant;
 use crate::telemetry::files::Tail;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
-use tokio::time::Instant;
 
 /// The signs of a load that moves: new log lines, or more memory in use.
 pub(super) struct Progress {

@@ -4,12 +4,12 @@
 //! a counter moves nor a line is logged. One batch may take long without any of that on a CPU, where several threads
 //! compute; a hanging GPU leaves at most one thread busy waiting.
 
+use crate::awake::Instant;
 use crate::settings::bounds::COMPUTING_PATIENCE;
 use nix::unistd::{SysconfVar, sysconf};
 use std::collections::HashMap;
 use std::fs;
 use std::time::Duration;
-use tokio::time::Instant;
 
 /// What llama-server says of its work (`GET /metrics`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,19 +72,22 @@ impl Pulse {
             let work = vitals.map_or(self.work, |vitals| vitals.work);
             *self = Self { since: now, work, lines, threads: threads() };
         }
-        now.duration_since(self.since)
+        now - self.since
     }
 
-    /// Whether it has got nowhere for longer than it may.
+    /// Whether it has got nowhere for longer than it may. While several threads compute, it is their time on the CPU that
+    /// counts: on a busy machine a batch takes longer.
     pub(super) fn has_stopped(
         &self,
         stalled: Duration,
         hang_timeout: Duration,
         threads: impl FnOnce() -> Threads,
     ) -> bool {
-        stalled >= hang_timeout
-            && (stalled >= hang_timeout * COMPUTING_PATIENCE
-                || !threads().several_computed_since(&self.threads, stalled))
+        if stalled < hang_timeout {
+            return false;
+        }
+        let computed = threads().several_computed_since(&self.threads, stalled);
+        computed.is_none_or(|computed| computed >= hang_timeout * COMPUTING_PATIENCE)
     }
 }
 
@@ -106,17 +109,22 @@ impl Threads {
         Self(times.collect())
     }
 
-    /// Whether at least two of them have used the CPU for a good part of this time, and about as much as each other.
-    fn several_computed_since(&self, before: &Self, time: Duration) -> bool {
+    /// How long they have computed in this time, if at least two of them have used the CPU for a part of it that shows,
+    /// and about as much as each other.
+    fn several_computed_since(&self, before: &Self, time: Duration) -> Option<Duration> {
         let ticks_per_second = sysconf(SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100) as f64;
-        let a_good_part = time.as_secs_f64() * ticks_per_second / 20.0;
         // A thread that is new since then has used all its time since then.
         let used = self.0.iter().map(|(thread, time)| time.saturating_sub(before.0.get(thread).copied().unwrap_or(0)));
         let mut used: Vec<u64> = used.collect();
         used.sort_unstable_by(|a, b| b.cmp(a));
-        matches!(used[..], [most, second, ..] if second as f64 >= a_good_part.max(1.0) && second * 2 >= most)
+        let [most, second, ..] = used[..] else { return None };
+        let computed = Duration::from_secs_f64(second as f64 / ticks_per_second);
+        (computed >= time.div_f64(PART_THAT_SHOWS) && second * 2 >= most).then_some(computed)
     }
 }
+
+/// A thread that uses the CPU for one part in so many of the time does more than housekeeping.
+const PART_THAT_SHOWS: f64 = 20.0;
 
 #[cfg(test)]
 mod tests {
@@ -170,8 +178,9 @@ mod tests {
         assert!(stopped(10, &[700, 0, 0]), "it sleeps");
         assert!(stopped(10, &[710, 10, 0]), "it hardly does anything");
         assert!(!stopped(10, &[1700, 980, 0]), "two compute");
-        assert!(!stopped(49, &[5600, 4800, 0, 4700]));
-        assert!(stopped(50, &[5700, 4980, 0]), "there is an end to that too");
+        assert!(!stopped(50, &[5600, 4999, 0, 4700]));
+        assert!(!stopped(400, &[5600, 4999, 0]), "the machine is busy with something else");
+        assert!(stopped(50, &[5700, 5000, 0]), "there is an end to that too");
     }
 
     #[test]

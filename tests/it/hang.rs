@@ -78,7 +78,7 @@ fn without_hang_timeout_nobody_is_killed() {
     assert_eq!(client.read_response().unwrap().status(), 200);
 }
 
-/// A batch that takes longer than this on two CPUs, and less than five times as long on a busy machine.
+/// The batch of the test takes longer than this, and less than five times as long of each CPU.
 const SHORTER_THAN_A_BATCH: &str = "1500ms";
 
 #[test]

@@ -20,10 +20,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 const CHAT: &str = "/v1/chat/completions";
 
 /// What a connection begins with: the preface, and settings that change nothing.
-const BEGIN: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+pub(super) const BEGIN: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 /// A ping.
-const PING: &[u8] = b"\0\0\x08\x06\0\0\0\0\0pingpong";
+pub(super) const PING: &[u8] = b"\0\0\x08\x06\0\0\0\0\0pingpong";
 
 /// `HEADERS` on stream 1 that says that more of the head follows: `:method: GET`, as HPACK has it.
 const HALF_A_HEAD: &[u8] = b"\0\0\x01\x01\0\0\0\0\x01\x82";

@@ -21,6 +21,7 @@ mod fake;
 mod hang;
 mod http2;
 mod limits;
+mod pauses;
 mod queue;
 mod rates;
 mod secrets;

@@ -12,6 +12,11 @@ pub(crate) fn is_zombie(pid: u32) -> bool {
     stat(pid).is_some_and(|(state, _)| state == 'Z')
 }
 
+/// Whether the process was told to stand still, and does.
+pub(crate) fn is_stopped(pid: u32) -> bool {
+    stat(pid).is_some_and(|(state, _)| state == 'T')
+}
+
 /// Whether this loopback port could be bound now.
 pub(crate) fn port_is_free(port: u16) -> bool {
     TcpListener::bind(("127.0.0.1", port)).is_ok()

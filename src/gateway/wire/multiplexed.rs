@@ -4,6 +4,7 @@
 //! itself that it stands still, and would hold its slot for ever. The wire looks after all answers of its connection.
 
 use super::turns::{Turn, Turns};
+use crate::awake::Instant;
 use crate::settings::bounds::HTTP2_PIECE;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -13,7 +14,6 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::time::Instant;
 
 /// The answers of a connection that are on their way.
 #[derive(Default)]

@@ -1,6 +1,7 @@
 //! The wire's other direction: answers on their way to the client, and the close of the connection.
 
 use super::{Stage, Wire};
+use crate::awake::Instant;
 use crate::refusal::Refusal;
 use crate::settings::bounds::{LINGER_BYTES, LINGER_TIME};
 use bytes::Buf;
@@ -8,7 +9,6 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::Instant;
 
 /// How far the close of a connection has come.
 pub(super) enum Closing {

@@ -1,17 +1,17 @@
 //! A deadline that is moved often and reached seldom.
 
+use crate::awake::{Instant, Sleep};
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Moving the deadline costs a look at the clock; the runtime's timer is made when it is first waited for, and moved
 /// when it fires too early.
 #[derive(Debug, Default)]
 pub(super) struct Timer {
     deadline: Option<Instant>,
-    sleep: Option<Pin<Box<Sleep>>>,
+    sleep: Option<Sleep>,
 }
 
 impl Timer {
@@ -32,16 +32,16 @@ impl Timer {
     /// Ready once the deadline has passed.
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let Some(deadline) = self.deadline else { return Poll::Pending };
-        let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        let sleep = self.sleep.get_or_insert_with(|| Sleep::until(deadline));
         if sleep.deadline() > deadline {
-            sleep.as_mut().reset(deadline);
+            sleep.reset(deadline);
         }
         loop {
-            ready!(sleep.as_mut().poll(context));
+            ready!(Pin::new(&mut *sleep).poll(context));
             if sleep.deadline() == deadline {
                 return Poll::Ready(());
             }
-            sleep.as_mut().reset(deadline);
+            sleep.reset(deadline);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Whose turn it is to write: how the wire knows which requests have been answered, and since when there are none.
 
 use super::multiplexed::{Answers, Multiplexed};
+use crate::awake::Instant;
 use bytes::Bytes;
 use http::Version;
 use http_body::{Body, Frame, SizeHint};
@@ -10,7 +11,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::time::Instant;
 
 /// The requests of one connection, counted from both sides of hyper.
 pub(in crate::gateway) struct Turns {

@@ -7,6 +7,7 @@ use super::super::progress::Progress;
 use super::super::pulse::{Pulse, Threads};
 use super::super::state::{Event, State};
 use super::Owner;
+use crate::awake::{self, Instant};
 use crate::settings::bounds::{PROBE_INTERVAL_DOUBTED, PROBE_INTERVAL_LOADING, PROBE_INTERVAL_READY};
 use crate::telemetry::files::Tail;
 use crate::telemetry::metrics::ModelLabels;
@@ -16,7 +17,7 @@ use std::io;
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -100,7 +101,7 @@ impl Owner {
             silence: Silence::default(),
             pulse: Pulse::new(started),
             unasked: Trouble::default(),
-            ticks: every(PROBE_INTERVAL_LOADING, started),
+            ticks: every(PROBE_INTERVAL_LOADING, Duration::ZERO),
         };
         loop {
             let is_due = tokio::select! {
@@ -167,7 +168,7 @@ impl Owner {
                 if state != State::Ready {
                     self.become_ready(endpoint, seen.started, state.has_served());
                     let interval = self.probe_interval();
-                    seen.ticks = every(interval, Instant::now() + interval);
+                    seen.ticks = every(interval, interval);
                     seen.pulse = Pulse::new(Instant::now());
                 }
             }
@@ -211,7 +212,7 @@ impl Owner {
                 return;
             }
             // When it is in use now, it cannot be unused for so long any sooner.
-            tokio::time::sleep_until(since.unwrap_or_else(Instant::now) + least).await;
+            awake::sleep(least - since.map_or(Duration::ZERO, Instant::elapsed).min(least)).await;
         }
     }
 
@@ -238,8 +239,8 @@ impl Owner {
     }
 }
 
-fn every(interval: Duration, first: Instant) -> Interval {
-    let mut ticks = tokio::time::interval_at(first, interval);
+fn every(interval: Duration, first_in: Duration) -> Interval {
+    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + first_in, interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
 }
