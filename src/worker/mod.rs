@@ -6,11 +6,13 @@
 mod command;
 mod diagnosis;
 mod health;
+mod memory;
 mod process;
 mod shortage;
 mod state;
 mod supervisor;
 
+pub use diagnosis::Cause;
 pub use process::Spawner;
 pub use state::State;
 pub use supervisor::{Plan, supervise};
@@ -88,8 +90,17 @@ pub struct LastExit {
     pub code: Option<i32>,
     /// The signal that ended it.
     pub signal: Option<i32>,
-    /// One sentence on the cause and what to do, where the log tells.
+    /// One sentence on the cause and what to do. It holds no path, no key and nothing that a client wrote.
     pub hint: Option<String>,
+    /// The cause by name, for logs.
+    #[serde(skip)]
+    pub cause: Cause,
+}
+
+impl LastExit {
+    fn of(code: Option<i32>, signal: Option<i32>, found: diagnosis::Diagnosis) -> Self {
+        Self { code, signal, hint: Some(found.hint), cause: found.cause }
+    }
 }
 
 /// What others may know of a worker at this moment.

@@ -3,10 +3,11 @@
 //! Which state follows which is `state.rs`'s; this file does what a state needs and reports each change.
 
 use super::command::{Den, Launch};
+use super::diagnosis::{Cause, Evidence, Killed};
 use super::health::{Probe, Prober, Silence, Verdict};
 use super::process::{Process, Spawner, code_and_signal};
 use super::state::{Event, State};
-use super::{Endpoint, Handle, LastExit, Status, diagnosis};
+use super::{Endpoint, Handle, LastExit, Status, diagnosis, memory};
 use crate::models::Kind;
 use crate::settings::bounds::{
     BACKEND_PORT_TRIES, BACKOFF_FIRST, BACKOFF_LONGEST, LOG_PUMP_GRACE, PROBE_INTERVAL_DOUBTED, PROBE_INTERVAL_LOADING,
@@ -100,17 +101,18 @@ impl Owner {
                     code: None,
                     signal: None,
                     hint: Some(format!("llama-server could not be started: {error}")),
+                    cause: Cause::NotStarted,
                 },
             };
-            let hint = exit.hint.clone().unwrap_or_else(|| "no cause found in its log".to_owned());
-            let (code, signal) = (exit.code, exit.signal);
+            let hint = exit.hint.clone().unwrap_or_default();
+            let (code, signal, cause) = (exit.code, exit.signal, exit.cause.as_str());
             self.publish.send_modify(|status| {
                 status.last_exit = Some(exit);
                 status.failed_loads += u64::from(!matches!(status.state, State::Ready | State::Unhealthy));
             });
             let Some(pause) = self.budget.spend(Instant::now()) else {
                 self.happen(Event::BudgetSpent);
-                error!(model = self.plan.model, code, signal, hint, "llama-server failed and is given up");
+                error!(model = self.plan.model, code, signal, cause, hint, "llama-server failed and is given up");
                 return;
             };
             self.happen(Event::Ended);
@@ -118,6 +120,7 @@ impl Owner {
                 model = self.plan.model,
                 code,
                 signal,
+                cause,
                 hint,
                 pause_ms = pause.as_millis() as u64,
                 "llama-server ended, it will be restarted"
@@ -150,7 +153,12 @@ impl Owner {
             den: &den,
             inherited: &plan.environment,
         };
-        let mut process = self.spawner.spawn(launch.command_line()).await?;
+        let roots = memory::Roots::here();
+        let kills = memory::Kills::count(&roots);
+        let mut process = match self.spawner.spawn(launch.command_line()).await {
+            Ok(process) => process,
+            Err(error) => return Ok(End::Died(LastExit::of(None, None, diagnosis::not_started(&error)))),
+        };
         self.happen(Event::Spawned);
         info!(model = self.plan.model, pid = process.pid(), port = endpoint.address.port(), "llama-server started");
         let tail = Arc::new(Mutex::new(Tail::default()));
@@ -170,9 +178,10 @@ impl Owner {
         }
         let ending = self.watch(&mut process, &endpoint, &tail, stop).await;
         self.publish.send_modify(|status| status.endpoint = None);
+        let killed = if let Ending::Kill(why) = ending { Some(why) } else { None };
         let status = match ending {
             Ending::Exited(status) => status,
-            Ending::Kill => process.kill().await,
+            Ending::Kill(_) => process.kill().await,
             Ending::StopAsked => {
                 self.happen(Event::StopAsked);
                 process.stop().await
@@ -186,8 +195,11 @@ impl Owner {
             return Ok(End::Asked);
         }
         let (code, signal) = code_and_signal(status);
-        let hint = diagnosis::hint(&tail.lock().unwrap_or_else(PoisonError::into_inner), signal);
-        Ok(End::Died(LastExit { code, signal, hint }))
+        let has_served = matches!(self.publish.borrow().state, State::Ready | State::Unhealthy);
+        let tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
+        let memory = kills.since(&roots);
+        let found = diagnosis::diagnose(&Evidence { code, signal, tail: &tail, has_served, killed, memory });
+        Ok(End::Died(LastExit::of(code, signal, found)))
     }
 
     /// Probes a running process until it ends, must be killed, or is to be stopped.
@@ -243,14 +255,14 @@ impl Owner {
                 }
                 Probe::Stranger => {
                     error!(port = endpoint.address.port(), "another server answers on llama-server's port");
-                    return Ending::Kill;
+                    return Ending::Kill(Killed::Stranger);
                 }
                 Probe::Loading if !has_served => self.happen(Event::AnswersLoading),
                 Probe::Loading | Probe::Silent if has_served => {
                     let verdict = silence.goes_on(asked, is_due, is_doubted);
                     if verdict == Verdict::Restart {
                         error!(model = self.plan.model, "llama-server stays silent and is killed");
-                        return Ending::Kill;
+                        return Ending::Kill(Killed::Silent);
                     }
                     if verdict == Verdict::Unhealthy && state == State::Ready {
                         warn!(model = self.plan.model, "llama-server no longer answers its probes");
@@ -273,7 +285,7 @@ impl Owner {
                     model = self.plan.model,
                     "the model load made no progress for LOAD_TIMEOUT, llama-server is killed"
                 );
-                return Ending::Kill;
+                return Ending::Kill(Killed::Stalled);
             }
         }
     }
@@ -342,7 +354,7 @@ impl Owner {
 /// Why watching a process ended.
 enum Ending {
     Exited(io::Result<ExitStatus>),
-    Kill,
+    Kill(Killed),
     StopAsked,
 }
 
