@@ -76,6 +76,15 @@ pub const STOP_GRACE: Duration = Duration::from_secs(5);
 /// Longest wait for the last output of a llama-server that has ended.
 pub const LOG_PUMP_GRACE: Duration = Duration::from_secs(2);
 
+/// Most characters of the sentence that says why a llama-server ended.
+pub const HINT_LENGTH: usize = 400;
+
+/// Most characters that such a sentence quotes of a line of llama-server's log.
+pub const QUOTED_LINE: usize = 160;
+
+/// Most bytes of one word of that log that it quotes: an option, a library, an architecture.
+pub const QUOTED_WORD: usize = 64;
+
 /// Ports tried from `PORT_BACKEND` upwards before the system picks one.
 pub const BACKEND_PORT_TRIES: u16 = 100;
 

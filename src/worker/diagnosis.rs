@@ -1,80 +1,93 @@
-//! From the last lines of a llama-server's log to one sentence for the operator.
+//! Why a llama-server ended: exit code, signal, log and the kernel's count of kills become one cause and one hint.
+//!
+//! It owns the order in which the evidence counts and what is known of each cause. It never quotes a path, a key or
+//! what a client wrote, for hints are shown on `/health`. What is done about an end is `supervisor.rs`'s.
 
+mod allocation;
+mod cause;
+mod ending;
+mod log;
+mod machine;
+mod model;
+
+use super::memory::Verdict;
+use crate::settings::bounds::HINT_LENGTH;
 use crate::telemetry::files::Tail;
+use log::Log;
+use std::time::Duration;
 
-/// A text that llama-server, ggml or the loader writes, and what it means.
-const CAUSES: &[(&str, &str)] = &[
-    ("cudaMalloc failed", "out of GPU memory: lower NGL, CTX or PARALLEL, or take a smaller quantisation"),
-    ("out of memory", "out of memory: lower NGL, CTX or PARALLEL, or take a smaller quantisation"),
-    ("failed to allocate", "out of memory: lower NGL, CTX or PARALLEL, or take a smaller quantisation"),
-    ("couldn't bind HTTP server socket", "its port was taken by another program; the next start tries another one"),
-    ("unknown model architecture", "this llama-server is too old for the model's architecture: update llama.cpp"),
-    ("invalid magic characters", "the model file is not a GGUF file: download it again"),
-    ("failed to open GGUF file", "the model file cannot be opened: check MODEL_PATH and its permissions"),
-    ("tensor data is not within the file bounds", "the model file is cut short: download it again"),
-    ("exiting due to model loading error", "the model could not be loaded; the lines above in its log say why"),
-    ("invalid argument:", "llama-server does not know an argument: check EXTRA_ARGS and its version"),
-    ("error while handling argument", "llama-server does not take an argument's value: check EXTRA_ARGS, NGL and CTX"),
-    ("error while loading shared libraries", "a library that llama-server needs is missing on this machine"),
-    ("CUDA driver version is insufficient", "the NVIDIA driver is older than this llama-server needs"),
-    ("CUDA error", "the GPU reported an error; see the log"),
-];
+pub use cause::Cause;
+pub(super) use ending::not_started;
 
-/// What the log's tail and the signal say about an exit. Earlier rows of the table say more and win.
-pub(super) fn hint(tail: &Tail, signal: Option<i32>) -> Option<String> {
-    for (text, meaning) in CAUSES {
-        if let Some(line) = tail.lines().rev().find(|line| line.contains(text)) {
-            return Some(format!("{meaning} ({})", shortened(line)));
-        }
-    }
-    let meaning = match signal? {
-        4 => "it used an instruction that this CPU lacks: take a llama.cpp build for this CPU",
-        6 => "it aborted; see the last lines of its log",
-        9 => "it was killed, most likely because the machine ran out of memory",
-        11 => "it crashed (segmentation fault); see the last lines of its log",
-        _ => return None,
-    };
-    Some(meaning.to_owned())
+/// All that is known about the end of a process.
+pub(super) struct Evidence<'a> {
+    /// The exit code, unless a signal ended it.
+    pub(super) code: Option<i32>,
+    /// The signal that ended it.
+    pub(super) signal: Option<i32>,
+    /// What it wrote last.
+    pub(super) tail: &'a Tail,
+    /// Whether it was ready before: then its log may hold what clients wrote.
+    pub(super) has_served: bool,
+    /// Why its owner killed it, if it did.
+    pub(super) killed: Option<Killed>,
+    /// What the kernel's counters say.
+    pub(super) memory: Verdict,
 }
 
-/// Longest piece of a log line that a hint quotes, in characters.
-const QUOTED: usize = 160;
+/// Why the owner of a process killed it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Killed {
+    /// Another server answered on its port.
+    Stranger,
+    /// It no longer answered its probes.
+    Silent,
+    /// Its load made no progress for so long.
+    LoadStalled(Duration),
+    /// It worked for so long, and nothing came of it.
+    Hung(Duration),
+    /// It failed one request after the other for want of a result.
+    CannotCompute,
+}
 
-/// Paths name users and folders, and hints are shown on `/health`: only what cannot hold one is quoted.
-fn shortened(line: &str) -> String {
-    let words = line.split_whitespace().map(|word| if word.contains('/') { "..." } else { word });
-    words.collect::<Vec<_>>().join(" ").chars().take(QUOTED).collect()
+/// One cause and one sentence for the operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Diagnosis {
+    pub(super) cause: Cause,
+    pub(super) hint: String,
+}
+
+impl Diagnosis {
+    fn new(cause: Cause, hint: impl AsRef<str>) -> Self {
+        let hint = hint.as_ref().chars().filter(|c| !c.is_control()).take(HINT_LENGTH).collect();
+        Self { cause, hint }
+    }
+}
+
+/// The most telling cause that the evidence has; [`Cause::Unknown`] if it has none.
+pub(super) fn diagnose(evidence: &Evidence) -> Diagnosis {
+    let log = Log::of(evidence.tail);
+    let signal = ending::signal(evidence);
+    // A signal that nothing in a log explains, or that the log is too old for.
+    if let Some(known) = ending::sudden(evidence, signal, &log) {
+        return known;
+    }
+    // A clean end, or an end that somebody asked for, has no error in its log that counts.
+    if evidence.code == Some(0) || ending::is_polite(signal) {
+        return ending::unknown(evidence, signal, &log);
+    }
+    machine::library(&log)
+        .or_else(|| machine::argument(&log))
+        .or_else(|| machine::port(&log))
+        .or_else(|| allocation::shortage(&log))
+        .or_else(|| machine::gpu_error(&log))
+        .or_else(|| model::file(&log))
+        .or_else(|| machine::threads(&log))
+        .or_else(|| ending::crash(signal, &log))
+        .or_else(|| machine::no_gpu(&log))
+        .or_else(|| ending::not_executable(evidence, &log))
+        .unwrap_or_else(|| ending::unknown(evidence, signal, &log))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn hint_of(lines: &[&str], signal: Option<i32>) -> Option<String> {
-        let mut tail = Tail::default();
-        lines.iter().for_each(|line| tail.push(line.as_bytes()));
-        hint(&tail, signal)
-    }
-
-    #[test]
-    fn the_most_telling_line_wins_over_the_last_one() {
-        let lines = [
-            "E gguf_init_from_file_ptr: invalid magic characters: 'abcd'",
-            "E srv main: exiting due to model loading error",
-        ];
-        assert!(hint_of(&lines, None).unwrap().starts_with("the model file is not a GGUF file"));
-    }
-
-    #[test]
-    fn a_signal_is_explained_when_the_log_says_nothing() {
-        assert!(hint_of(&["hello"], Some(9)).unwrap().contains("ran out of memory"));
-        assert_eq!(hint_of(&["hello"], Some(15)), None);
-        assert_eq!(hint_of(&[], None), None);
-    }
-
-    #[test]
-    fn a_hint_quotes_no_path() {
-        let hint = hint_of(&["failed to open GGUF file '/home/ann/secret.gguf'"], None).unwrap();
-        assert!(!hint.contains("secret") && !hint.contains("/home"), "{hint}");
-    }
-}
+mod tests;

@@ -9,6 +9,7 @@ mod deaths;
 mod diagnosis;
 mod endpoint;
 mod health;
+mod memory;
 mod process;
 mod progress;
 mod pulse;
@@ -18,6 +19,7 @@ mod supervisor;
 mod wants;
 
 pub use deaths::Fingerprint;
+pub use diagnosis::Cause;
 pub use endpoint::{Endpoint, InFlight};
 pub use process::Spawner;
 pub use state::State;
@@ -37,8 +39,17 @@ pub struct LastExit {
     pub code: Option<i32>,
     /// The signal that ended it.
     pub signal: Option<i32>,
-    /// One sentence on the cause and what to do, where the log tells.
+    /// One sentence on the cause and what to do. It holds no path, no key and nothing that a client wrote.
     pub hint: Option<String>,
+    /// The cause by name, for logs.
+    #[serde(skip)]
+    pub cause: Cause,
+}
+
+impl LastExit {
+    fn of(code: Option<i32>, signal: Option<i32>, found: diagnosis::Diagnosis) -> Self {
+        Self { code, signal, hint: Some(found.hint), cause: found.cause }
+    }
 }
 
 /// What others may know of a worker at this moment.

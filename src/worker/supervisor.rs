@@ -6,12 +6,13 @@ mod watch;
 
 use super::budget::Budget;
 use super::command::{Den, Launch};
+use super::diagnosis::Evidence;
 use super::endpoint::Endpoint;
 use super::health::Prober;
 use super::process::{Process, Spawner, code_and_signal};
 use super::shortage::shortage;
 use super::state::{Event, State};
-use super::{Deaths, Handle, LastExit, Status, Wants, diagnosis};
+use super::{Deaths, Handle, LastExit, Status, Wants, diagnosis, memory};
 use crate::models::{self, Kind};
 use crate::settings::bounds::{BACKEND_PORT_TRIES, LOG_PUMP_GRACE, SHORTAGE_PAUSE};
 use crate::settings::options::Engine;
@@ -117,10 +118,7 @@ impl Owner {
                     self.happen(Event::Ended);
                     (Some(SHORTAGE_PAUSE), false)
                 }
-                Err(error) => {
-                    let hint = Some(format!("llama-server could not be started: {error}"));
-                    (self.after_death(LastExit { code: None, signal: None, hint }), true)
-                }
+                Err(error) => (self.after_death(LastExit::of(None, None, diagnosis::not_started(&error))), true),
             };
             let Some(pause) = pause else { return };
             tokio::select! {
@@ -136,20 +134,20 @@ impl Owner {
 
     /// Remembers how it ended. The pause before the next start, or nothing when there will be none.
     fn after_death(&mut self, exit: LastExit) -> Option<Duration> {
-        let hint = exit.hint.clone().unwrap_or_else(|| "no cause found in its log".to_owned());
-        let (code, signal) = (exit.code, exit.signal);
+        let hint = exit.hint.clone().unwrap_or_default();
+        let (code, signal, cause) = (exit.code, exit.signal, exit.cause.as_str());
         self.publish.send_modify(|status| {
             status.last_exit = Some(exit);
             status.failed_loads += u64::from(!status.state.has_served());
         });
         let Some(pause) = self.budget.spend(Instant::now()) else {
             self.happen(Event::BudgetSpent);
-            error!(model = self.plan.model, code, signal, hint, "llama-server failed and is given up");
+            error!(model = self.plan.model, code, signal, cause, hint, "llama-server failed and is given up");
             return None;
         };
         self.happen(Event::Ended);
         let pause_ms = pause.as_millis() as u64;
-        warn!(model = self.plan.model, code, signal, hint, pause_ms, "llama-server ended, it will be restarted");
+        warn!(model = self.plan.model, code, signal, cause, hint, pause_ms, "llama-server ended, it will be restarted");
         Some(pause)
     }
 
@@ -178,6 +176,8 @@ impl Owner {
             den: &den,
             inherited: &plan.environment,
         };
+        let roots = memory::Roots::here();
+        let kills = memory::Kills::count(&roots);
         let mut process = self.spawner.spawn(launch.command_line()).await?;
         info!(model = self.plan.model, pid = process.pid(), port = endpoint.address.port(), "llama-server started");
         let tail = Arc::new(Mutex::new(Tail::default()));
@@ -188,12 +188,9 @@ impl Owner {
         }
         let ending = self.watch(&mut process, &endpoint, &tail, stop).await;
         self.publish.send_modify(|status| status.endpoint = None);
-        let (status, fault) = match ending {
+        let (status, killed) = match ending {
             Ending::Exited(status) => (status, None),
-            Ending::Killed(fault) => {
-                error!(model = self.plan.model, pid = process.pid(), "llama-server is killed: {fault}");
-                (process.kill().await, Some(fault))
-            }
+            Ending::MustDie(why) => (process.kill().await, Some(why)),
             Ending::StopAsked => return self.put_down(process, false).await,
             Ending::Unused => return self.put_down(process, true).await,
         };
@@ -201,11 +198,10 @@ impl Owner {
         // The last lines may still be in the pipe, and they are the ones that tell the cause.
         let _ = tokio::time::timeout(LOG_PUMP_GRACE, pumps.join_next()).await;
         let (code, signal) = code_and_signal(status?);
-        let hint = match fault {
-            Some(fault) => Some(fault.to_string()),
-            None => diagnosis::hint(&tail.lock().unwrap_or_else(PoisonError::into_inner), signal),
-        };
-        Ok(End::Died(LastExit { code, signal, hint }))
+        let (has_served, memory) = (self.state().has_served(), kills.since(&roots));
+        let tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = diagnosis::diagnose(&Evidence { code, signal, tail: &tail, has_served, killed, memory });
+        Ok(End::Died(LastExit::of(code, signal, found)))
     }
 
     /// Stops a process that is not needed, for now or for ever.

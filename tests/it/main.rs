@@ -15,6 +15,7 @@ mod connections;
 mod contract;
 mod cors;
 mod descriptors;
+mod diagnosis;
 mod docs;
 mod drain;
 mod fake;

@@ -150,6 +150,11 @@ impl Control {
         self.say("resume");
     }
 
+    /// It writes a line to its log.
+    pub(crate) fn log(&mut self, line: &str) {
+        self.say(&format!("log {line}"));
+    }
+
     fn say(&mut self, command: &str) {
         self.stream.get_mut().write_all(format!("{command}\n").as_bytes()).expect("the fake reads commands");
         let mut answer = String::new();

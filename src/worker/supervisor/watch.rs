@@ -1,5 +1,6 @@
 //! Watching one life of a llama-server: until it ends by itself, has to be ended, or is not needed any more.
 
+use super::super::diagnosis::Killed;
 use super::super::endpoint::Endpoint;
 use super::super::health::{Probe, Silence, Verdict};
 use super::super::process::Process;
@@ -12,7 +13,6 @@ use crate::settings::bounds::{PROBE_INTERVAL_DOUBTED, PROBE_INTERVAL_LOADING, PR
 use crate::telemetry::files::Tail;
 use crate::telemetry::metrics::ModelLabels;
 use crate::telemetry::trouble::Trouble;
-use std::fmt;
 use std::io;
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,53 +26,11 @@ pub(super) enum Ending {
     /// It has ended by itself.
     Exited(io::Result<ExitStatus>),
     /// It must be killed.
-    Killed(Fault),
+    MustDie(Killed),
     /// Somebody wants it stopped for good.
     StopAsked,
     /// Nobody has used it for `IDLE_UNLOAD`, and nothing is sent to it any more.
     Unused,
-}
-
-/// What is wrong with a llama-server that runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fault {
-    /// Another server answers on its port.
-    Stranger,
-    /// It has not answered its probes for long.
-    Silent,
-    /// The load has shown no sign of progress for `LOAD_TIMEOUT`.
-    LoadStalled(Duration),
-    /// It has worked for so long, and got nowhere.
-    Hung(Duration),
-    /// It fails one request after the other.
-    CannotCompute,
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Stranger => f.write_str(
-                "another server answers on its port: it was started before, or took the port first; the next start \
-                 tries another port",
-            ),
-            Self::Silent => f.write_str("it stopped answering its probes and was killed"),
-            Self::LoadStalled(time) => write!(
-                f,
-                "its load made no progress for {} s and it was killed: if the disk is that slow, raise LOAD_TIMEOUT",
-                time.as_secs()
-            ),
-            Self::Hung(time) => write!(
-                f,
-                "it hung: requests were processed for {} s and nothing came of it, so it was killed; if batches take \
-                 that long here, raise HANG_TIMEOUT or lower llama-server's --batch-size",
-                time.as_secs()
-            ),
-            Self::CannotCompute => f.write_str(
-                "it could not compute one request after the other and was restarted: its log says why; often the GPU \
-                 is out of memory or has failed",
-            ),
-        }
-    }
 }
 
 /// What has been seen of one life so far.
@@ -113,20 +71,20 @@ impl Owner {
                 _ = seen.ticks.tick() => true,
             };
             if endpoint.cannot_compute() {
-                return Ending::Killed(Fault::CannotCompute);
+                return Ending::MustDie(Killed::CannotCompute);
             }
             let looking = self.look(process.pid(), endpoint, tail, is_due, &mut seen);
-            let fault = tokio::select! {
-                fault = looking => fault,
+            let why = tokio::select! {
+                why = looking => why,
                 status = process.wait() => return Ending::Exited(status),
                 () = stop.cancelled() => return Ending::StopAsked,
             };
-            if let Some(fault) = fault {
-                return Ending::Killed(fault);
+            if let Some(why) = why {
+                return Ending::MustDie(why);
             }
             let load_timeout = self.plan.engine.load_timeout.0;
             if !self.state().has_served() && seen.progress.stalled_for(process, tail) >= load_timeout {
-                return Ending::Killed(Fault::LoadStalled(load_timeout));
+                return Ending::MustDie(Killed::LoadStalled(load_timeout));
             }
         }
     }
@@ -139,7 +97,7 @@ impl Owner {
         tail: &Mutex<Tail>,
         is_due: bool,
         seen: &mut Seen,
-    ) -> Option<Fault> {
+    ) -> Option<Killed> {
         let (asked, doubts, was_doubted) = (Instant::now(), endpoint.doubts(), endpoint.is_doubted());
         let state = self.state();
         let hang_timeout = self.plan.engine.hang_timeout.duration().filter(|_| state.has_served() && is_due);
@@ -172,12 +130,12 @@ impl Owner {
                     seen.pulse = Pulse::new(Instant::now());
                 }
             }
-            Probe::Stranger => return Some(Fault::Stranger),
+            Probe::Stranger => return Some(Killed::Stranger),
             Probe::Loading if !state.has_served() => self.happen(Event::AnswersLoading),
             Probe::Loading | Probe::Silent if state.has_served() => {
                 let verdict = seen.silence.goes_on(asked, is_due, was_doubted);
                 if verdict == Verdict::Restart {
-                    return Some(Fault::Silent);
+                    return Some(Killed::Silent);
                 }
                 if verdict == Verdict::Unhealthy && state == State::Ready {
                     warn!(model = self.plan.model, "llama-server no longer answers its probes");
@@ -198,7 +156,7 @@ impl Owner {
         let lines = tail.lock().unwrap_or_else(PoisonError::into_inner).seen();
         let threads = || Threads::of(pid);
         let stalled = seen.pulse.feel(vitals, lines, threads, Instant::now());
-        seen.pulse.has_stopped(stalled, hang_timeout, threads).then_some(Fault::Hung(stalled))
+        seen.pulse.has_stopped(stalled, hang_timeout, threads).then_some(Killed::Hung(stalled))
     }
 
     /// Waits until nobody has used it for `IDLE_UNLOAD`; from then on nobody can. Never returns before it is ready.

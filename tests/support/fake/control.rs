@@ -1,7 +1,7 @@
 //! The control socket: lines of commands on a loopback port, each answered with `ok` or `error ...`.
 //!
 //! `release load` · `release requests [n]` (without n: all, also those to come) · `die code N` · `die signal N` ·
-//! `stop answering` · `resume`
+//! `stop answering` · `resume` · `log WORDS`
 //!
 //! It runs on a thread of its own, so that it obeys also while the server is stuck.
 
@@ -44,6 +44,7 @@ enum Order {
     AllRequests,
     Requests(usize),
     Answer(bool),
+    Log(String),
     Die(Ending),
 }
 
@@ -54,6 +55,7 @@ fn order(words: &[&str]) -> Option<Order> {
         ["release", "requests", n] => n.parse().ok().map(Order::Requests),
         ["stop", "answering"] => Some(Order::Answer(false)),
         ["resume"] => Some(Order::Answer(true)),
+        ["log", words @ ..] => Some(Order::Log(words.join(" "))),
         ["die", "code", n] => Some(Order::Die(Ending { code: Some(n.parse().ok()?), ..Ending::default() })),
         ["die", "signal", n] => Some(Order::Die(Ending { signal: Some(n.parse().ok()?), ..Ending::default() })),
         _ => None,
@@ -66,6 +68,7 @@ fn obey(order: Order, server: &Server) {
         Order::AllRequests => server.request_gate.open(),
         Order::Requests(n) => server.request_gate.release(n),
         Order::Answer(answers) => _ = server.answering.send_replace(answers),
+        Order::Log(line) => eprintln!("{line}"),
         Order::Die(ending) => server.end(&ending),
     }
 }

@@ -1,0 +1,181 @@
+//! Memory that could not be had, on the GPU or on the host: what it was for, how much of it, and which setting to lower.
+
+use super::log::{Line, Log, number_after, plain_word};
+use super::machine::lost_gpu;
+use super::{Cause, Diagnosis};
+
+const MIB: f64 = 1024.0 * 1024.0;
+
+/// What the memory was for; it decides which setting helps most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Use {
+    Weights,
+    KvCache,
+    Compute,
+    Any,
+}
+
+impl Use {
+    fn of(text: &str) -> Option<Self> {
+        if text.contains("for kv cache") || text.contains("for self-attention cache") {
+            Some(Self::KvCache)
+        } else if text.contains("compute buffers") || text.contains("compute pp buffers") {
+            Some(Self::Compute)
+        } else if text.contains("error loading model: unable to allocate") {
+            Some(Self::Weights)
+        } else {
+            None
+        }
+    }
+
+    fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Weights => Some("the model"),
+            Self::KvCache => Some("the KV cache"),
+            Self::Compute => Some("computing"),
+            Self::Any => None,
+        }
+    }
+}
+
+/// Where the memory was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Place {
+    Gpu,
+    Host,
+}
+
+/// What could not be had.
+struct Want {
+    place: Place,
+    /// The number or the name of the GPU, as the log says it.
+    device: Option<String>,
+    mib: Option<f64>,
+    purpose: Use,
+}
+
+impl Want {
+    /// The last allocation of which the log says that it failed.
+    fn of(log: &Log) -> Option<Self> {
+        let mut want: Option<Self> = None;
+        for line in log.recent() {
+            let text = line.text;
+            if let Some(found) = Self::of_line(line) {
+                let before = want.take();
+                let same_place = before.filter(|before| before.place == found.place);
+                let (device, mib, purpose) =
+                    same_place.map_or((None, None, Use::Any), |before| (before.device, before.mib, before.purpose));
+                want = Some(Self {
+                    device: found.device.or(device),
+                    mib: found.mib.or(mib),
+                    purpose: if found.purpose == Use::Any { purpose } else { found.purpose },
+                    place: found.place,
+                });
+            } else if let (Some(want), Some(purpose)) = (want.as_mut(), Use::of(text)) {
+                want.purpose = purpose;
+            }
+        }
+        want
+    }
+
+    fn of_line(line: &Line) -> Option<Self> {
+        let text = line.text;
+        let purpose = Use::of(text).unwrap_or(Use::Any);
+        let gpu = |device: Option<&str>, mib| {
+            Some(Self { place: Place::Gpu, device: device.map(str::to_owned), mib, purpose })
+        };
+        let host = |mib| Some(Self { place: Place::Host, device: None, mib, purpose });
+        if text.contains("cudaMalloc failed") {
+            let device = text.split_once("on device ").and_then(|(_, rest)| plain_word(rest));
+            return gpu(device, number_after(text, "allocating "));
+        }
+        if text.contains("Device memory allocation of size") {
+            return gpu(None, number_after(text, "of size ").map(|bytes| bytes / MIB));
+        }
+        if ["ErrorOutOfDeviceMemory", "CUDA error: out of memory", "ROCm error: out of memory", "_STATUS_ALLOC_FAILED"]
+            .iter()
+            .any(|words| text.contains(words))
+        {
+            return gpu(None, None);
+        }
+        if text.contains("insufficient memory (attempted to allocate") {
+            return host(number_after(text, "attempted to allocate"));
+        }
+        if text.contains("std::bad_alloc")
+            || text.contains("GGML_ASSERT(ctx->mem_buffer != NULL)")
+            || text.contains("mmap failed: Cannot allocate memory")
+        {
+            return host(None);
+        }
+        let named = ["failed to allocate ", "unable to allocate "].iter().find_map(|words| text.split_once(words))?.1;
+        let name = plain_word(named)?;
+        let rest = &named[name.len()..];
+        if rest != " buffer" && !rest.starts_with(" buffer ") {
+            return None;
+        }
+        let mib = number_after(named, "buffer of size ").map(|bytes| bytes / MIB);
+        if name.starts_with("CPU") || name.ends_with("_Host") { host(mib) } else { gpu(None, mib) }
+    }
+}
+
+/// Out of memory, if the log says so.
+pub(super) fn shortage(log: &Log) -> Option<Diagnosis> {
+    let want = Want::of(log)?;
+    let mut numbers = Vec::new();
+    if let Some(mib) = want.mib {
+        let device = want.device.as_ref().map(|device| format!(" on device {device}")).unwrap_or_default();
+        let purpose = want.purpose.name().map(|purpose| format!(" for {purpose}")).unwrap_or_default();
+        numbers.push(format!("needed {mib:.2} MiB{device}{purpose}"));
+    }
+    match want.place {
+        Place::Gpu => {
+            let advice = match want.purpose {
+                Use::Any => "lower NGL, CTX or PARALLEL, or take a smaller quantisation",
+                Use::Weights => "lower NGL or take a smaller quantisation, then lower CTX",
+                Use::KvCache => "lower CTX or PARALLEL, then NGL, or take a smaller quantisation",
+                Use::Compute => "lower CTX, or -ub in EXTRA_ARGS, then NGL, or take a smaller quantisation",
+            };
+            numbers.extend(free_memory(log, want.device.as_deref()));
+            numbers.extend(taken(log, " model buffer size", "the model took"));
+            numbers.extend(taken(log, " KV buffer size", "the KV cache took"));
+            Some(said(Cause::OutOfGpuMemory, "out of GPU memory", advice, &numbers))
+        }
+        Place::Host => {
+            let advice = match want.purpose {
+                Use::Any | Use::Weights => "raise the memory limit, lower CTX, or take a smaller quantisation",
+                Use::KvCache => "lower CTX or PARALLEL, or raise the memory limit",
+                Use::Compute => "lower CTX, or -ub in EXTRA_ARGS, or raise the memory limit",
+            };
+            numbers.extend(lost_gpu(log).map(str::to_owned));
+            Some(said(Cause::OutOfHostMemory, "out of host memory", advice, &numbers))
+        }
+    }
+}
+
+fn said(cause: Cause, what: &str, advice: &str, numbers: &[String]) -> Diagnosis {
+    let numbers = if numbers.is_empty() { String::new() } else { format!(" ({})", numbers.join(", ")) };
+    Diagnosis::new(cause, format!("{what}: {advice}{numbers}"))
+}
+
+/// What the GPU had free before the load, if the log tells.
+fn free_memory(log: &Log, device: Option<&str>) -> Option<String> {
+    if let Some(text) = log.all().rev().find(|text| text.contains("MiB of free device memory")) {
+        let free = number_after(text, "device memory vs.")?;
+        let needed = number_after(text, "projected to use")?;
+        return Some(format!("{needed} MiB in all were projected and {free} MiB were free"));
+    }
+    let mut found = log.all().filter(|text| text.contains("using device ") && text.ends_with(" MiB free"));
+    let text = found.find(|text| {
+        let name = text.split_once("using device ").and_then(|(_, rest)| plain_word(rest)).unwrap_or_default();
+        device.is_none_or(|device| name.trim_start_matches(|c: char| c.is_ascii_alphabetic()) == device)
+    })?;
+    let free: u64 = text.strip_suffix(" MiB free")?.rsplit(' ').next()?.parse().ok()?;
+    Some(format!("{free} MiB were free before"))
+}
+
+/// What the GPUs already gave for one purpose, if the log tells.
+fn taken(log: &Log, words: &str, meaning: &str) -> Option<String> {
+    let sizes = log.all().filter(|text| !text.contains("CPU") && !text.contains("_Host"));
+    let sum: f64 = sizes.filter_map(|text| number_after(text, words)).sum();
+    (sum > 0.0).then(|| format!("{meaning} {sum:.2} MiB"))
+}

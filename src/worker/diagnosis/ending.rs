@@ -1,0 +1,192 @@
+//! What signals and exit codes tell by themselves.
+
+use super::log::{Log, quotable};
+use super::machine::lost_gpu;
+use super::{Cause, Diagnosis, Evidence, Killed, Verdict};
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+use std::io;
+
+/// A shell reports the end of its child by a signal as this and the signal.
+const SHELL_SIGNAL: i32 = 128;
+/// A shell, or the loader of programs, found the program and could not execute it.
+const NOT_EXECUTABLE: i32 = 126;
+/// A shell did not find the program, or the loader not all of it.
+const NOT_FOUND: i32 = 127;
+
+/// The signal, also where llama-server is started by a script that reports it as an exit code.
+pub(super) fn signal(evidence: &Evidence) -> Option<Signal> {
+    let of_shell = evidence.code.map(|code| code.saturating_sub(SHELL_SIGNAL)).filter(|number| *number > 0);
+    Signal::try_from(evidence.signal.or(of_shell)?).ok()
+}
+
+/// Whether the signal is one by which somebody asks a program to end.
+pub(super) fn is_polite(signal: Option<Signal>) -> bool {
+    matches!(signal, Some(Signal::SIGTERM | Signal::SIGINT | Signal::SIGHUP | Signal::SIGQUIT))
+}
+
+/// Ends on which the log has nothing to say.
+pub(super) fn sudden(evidence: &Evidence, signal: Option<Signal>, log: &Log) -> Option<Diagnosis> {
+    match signal? {
+        Signal::SIGILL => {
+            let hint = "it used an instruction that this CPU lacks: take a llama.cpp build for this CPU";
+            Some(Diagnosis::new(Cause::IllegalInstruction, hint))
+        }
+        Signal::SIGKILL => Some(match evidence.killed {
+            Some(killed) => by_its_owner(killed),
+            None => by_the_kernel(evidence.memory, log),
+        }),
+        Signal::SIGSYS => {
+            let hint = "a system call was forbidden to it: check the seccomp profile of the container";
+            Some(Diagnosis::new(Cause::Killed, hint))
+        }
+        _ => None,
+    }
+}
+
+fn by_its_owner(killed: Killed) -> Diagnosis {
+    match killed {
+        Killed::Stranger => {
+            Diagnosis::new(Cause::PortInUse, "another server answered on its port; the next start takes another one")
+        }
+        Killed::Silent => Diagnosis::new(Cause::Unresponsive, "it no longer answered its probes and was killed"),
+        Killed::LoadStalled(time) => {
+            let hint = format!(
+                "its load made no progress for {} s and it was killed: raise LOAD_TIMEOUT if the disk is slow",
+                time.as_secs()
+            );
+            Diagnosis::new(Cause::LoadStalled, hint)
+        }
+        Killed::Hung(time) => {
+            let hint = format!(
+                "it hung: it worked for {} s, nothing came of it, and it was killed; if batches take that long here, \
+                 raise HANG_TIMEOUT or lower --batch-size in EXTRA_ARGS",
+                time.as_secs()
+            );
+            Diagnosis::new(Cause::Hung, hint)
+        }
+        Killed::CannotCompute => {
+            let hint = "it failed to compute one request after the other and was killed; its log says why, and often \
+                        the GPU has failed or has no memory left";
+            Diagnosis::new(Cause::CannotCompute, hint)
+        }
+    }
+}
+
+fn by_the_kernel(memory: Verdict, log: &Log) -> Diagnosis {
+    let gpu = lost_gpu(log).map(|gpu| format!(", {gpu}")).unwrap_or_default();
+    match memory {
+        Verdict::InGroup { limit_mib } => {
+            let limit = limit_mib.map(|mib| format!(" of {mib} MiB")).unwrap_or_default();
+            let advice = "lower CTX or PARALLEL, or take a smaller quantisation";
+            let hint = format!(
+                "out of host memory: raise the memory limit{limit}, {advice} (the kernel killed it: out of memory{gpu})"
+            );
+            Diagnosis::new(Cause::OutOfHostMemory, hint)
+        }
+        Verdict::OnMachine => {
+            let advice = "lower CTX or PARALLEL, take a smaller quantisation, or free memory on the machine";
+            let hint = format!(
+                "out of host memory, most likely: {advice} (the kernel killed a process while it ran: out of memory{gpu})"
+            );
+            Diagnosis::new(Cause::OutOfHostMemory, hint)
+        }
+        Verdict::No => Diagnosis::new(Cause::Killed, "it was killed from outside (SIGKILL)"),
+        Verdict::NotKnown => {
+            let hint = "it was killed (SIGKILL), maybe because the machine ran out of memory: look at the kernel's log";
+            Diagnosis::new(Cause::Killed, hint)
+        }
+    }
+}
+
+/// A crash or an abort that no other line explains.
+pub(super) fn crash(signal: Option<Signal>, log: &Log) -> Option<Diagnosis> {
+    match signal? {
+        Signal::SIGSEGV => {
+            let hint = "it crashed (segmentation fault): try another llama.cpp version; the last lines of its log may tell more";
+            Some(Diagnosis::new(Cause::Crashed, hint))
+        }
+        Signal::SIGBUS => {
+            let hint = "it crashed (bus error): the model file was changed, or its disk failed, while it was in use";
+            Some(Diagnosis::new(Cause::Crashed, hint))
+        }
+        Signal::SIGFPE => {
+            Some(Diagnosis::new(Cause::Crashed, "it crashed (arithmetic error): try another llama.cpp version"))
+        }
+        Signal::SIGABRT => {
+            let quote = last_words(log).map(|words| format!(": {words}")).unwrap_or_default();
+            let hint =
+                format!("it gave itself up (SIGABRT){quote}; try another llama.cpp version, or other EXTRA_ARGS");
+            Some(Diagnosis::new(Cause::Aborted, hint))
+        }
+        _ => None,
+    }
+}
+
+/// What llama-server, or the C++ library, writes when it aborts.
+fn last_words(log: &Log) -> Option<String> {
+    // `FILE:LINE: words`, of which the file is a path.
+    let assertion = log.recent().rev().find_map(|line| {
+        let (place, words) = line.text.split_once(": ")?;
+        let (file, number) = place.rsplit_once(':')?;
+        let is_place = file.contains('.') && !file.contains(' ') && number.parse::<u32>().is_ok();
+        if is_place { quotable(words) } else { None }
+    });
+    let what = || log.after("what():").and_then(quotable);
+    let thrown = || log.after("terminate called after throwing an instance of").and_then(quotable);
+    assertion.or_else(what).or_else(thrown)
+}
+
+/// Exit codes of a shell, where llama-server is started by a script.
+pub(super) fn not_executable(evidence: &Evidence, log: &Log) -> Option<Diagnosis> {
+    let hint = match evidence.code? {
+        _ if log.has_any(&["Exec format error", "cannot execute binary file"]) => WRONG_FORMAT,
+        NOT_EXECUTABLE => "LLAMA_SERVER may not be executed, or is no program: check the file and its permissions",
+        NOT_FOUND => "LLAMA_SERVER, or a program or a library that it starts, is missing: check the file",
+        _ => return None,
+    };
+    Some(Diagnosis::new(Cause::NotStarted, hint))
+}
+
+const WRONG_FORMAT: &str = "LLAMA_SERVER is no program for this machine: take a build for its kind of CPU";
+
+/// Why a process could not even be started.
+pub(in crate::worker) fn not_started(error: &io::Error) -> Diagnosis {
+    let hint = match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ENOENT) => "LLAMA_SERVER, or the interpreter that it names, is missing: check the file".to_owned(),
+        Some(Errno::EACCES | Errno::EPERM) => {
+            "LLAMA_SERVER may not be executed: check its permissions, and that its disk is not mounted noexec"
+                .to_owned()
+        }
+        Some(Errno::ENOEXEC) => WRONG_FORMAT.to_owned(),
+        Some(Errno::ETXTBSY) => "LLAMA_SERVER is being written to: the next start may find it complete".to_owned(),
+        Some(Errno::EAGAIN) => {
+            "no more processes are allowed: raise the limit on processes (pids.max, TasksMax or ulimit -u)".to_owned()
+        }
+        Some(Errno::ENOMEM) => "the machine has no memory for another process".to_owned(),
+        Some(Errno::EMFILE | Errno::ENFILE) => "no more files can be opened: raise the limit on open files".to_owned(),
+        Some(errno) => format!("llama-server could not be started: {}", errno.desc()),
+        None => "llama-server could not be started".to_owned(),
+    };
+    Diagnosis::new(Cause::NotStarted, hint)
+}
+
+/// What is left to say: how it ended, and the first error of its log where no client can have written it.
+pub(super) fn unknown(evidence: &Evidence, signal: Option<Signal>, log: &Log) -> Diagnosis {
+    let how = match (signal, evidence.code, evidence.signal) {
+        (Some(signal), _, _) => format!("a signal ended it ({signal})"),
+        (None, Some(0), _) => "it ended by itself with exit code 0".to_owned(),
+        (None, Some(code), _) => format!("it ended with exit code {code}"),
+        (None, None, Some(number)) => format!("signal {number} ended it"),
+        (None, None, None) => "it ended, and nothing is known of how".to_owned(),
+    };
+    let is_polite = is_polite(signal);
+    let error = if evidence.has_served || is_polite || evidence.code == Some(0) { None } else { log.first_error() };
+    let quote = error.map(|error| format!("; its log says: {error}")).unwrap_or_default();
+    let did_not_load = !evidence.has_served && log.has_any(&["exiting due to model loading error"]);
+    match (is_polite, did_not_load) {
+        (true, _) => Diagnosis::new(Cause::Killed, format!("{how} that came from outside")),
+        (false, true) => Diagnosis::new(Cause::LoadFailed, format!("the model could not be loaded{quote}")),
+        (false, false) => Diagnosis::new(Cause::Unknown, format!("{how}{quote}")),
+    }
+}

@@ -1,0 +1,197 @@
+//! The log of a llama-server as the diagnosis reads it: lines without their stamps, what is only history, and what of a
+//! line may be quoted.
+
+use crate::settings::bounds::{QUOTED_LINE, QUOTED_WORD};
+use crate::telemetry::files::Tail;
+
+/// After such a line what went wrong before has been overcome.
+const OVERCOME: &[&str] =
+    &["retrying without pipeline parallelism", ": model loaded", "server is listening on", ": listening on http"];
+
+/// Lines that say no more than that something failed before.
+const TELL_NOTHING: &[&str] = &["exiting due to", "failed to load model", "failed to create_context", "usage:"];
+
+/// The longest run of letters and digits together that is no key.
+const LONGEST_PLAIN_RUN: usize = 16;
+
+/// A line without timestamp and level.
+pub(super) struct Line<'a> {
+    pub(super) text: &'a str,
+    /// Whether llama-server took it for an error.
+    pub(super) is_error: bool,
+}
+
+/// What is left of a log.
+pub(super) struct Log<'a> {
+    lines: Vec<Line<'a>>,
+    begin: usize,
+}
+
+impl<'a> Log<'a> {
+    pub(super) fn of(tail: &'a Tail) -> Self {
+        let lines: Vec<Line> = tail.lines().map(Line::of).collect();
+        let is_overcome = |line: &Line| OVERCOME.iter().any(|mark| line.text.contains(mark));
+        let begin = lines.iter().rposition(is_overcome).map_or(0, |at| at + 1);
+        Self { lines, begin }
+    }
+
+    /// All lines, oldest first: for sizes, which stay true.
+    pub(super) fn all(&self) -> impl DoubleEndedIterator<Item = &'a str> {
+        self.lines.iter().map(|line| line.text)
+    }
+
+    /// The lines since something last succeeded, oldest first: for failures.
+    pub(super) fn recent(&self) -> impl DoubleEndedIterator<Item = &Line<'a>> {
+        self.lines.iter().skip(self.begin)
+    }
+
+    /// The last recent line that holds the words.
+    pub(super) fn find(&self, words: &str) -> Option<&'a str> {
+        self.recent().rev().map(|line| line.text).find(|text| text.contains(words))
+    }
+
+    /// Whether a recent line holds any of the words.
+    pub(super) fn has_any(&self, words: &[&str]) -> bool {
+        words.iter().any(|words| self.find(words).is_some())
+    }
+
+    /// The rest of the last recent line that holds the words, after them.
+    pub(super) fn after(&self, words: &str) -> Option<&'a str> {
+        self.find(words)?.split_once(words).map(|(_, rest)| rest)
+    }
+
+    /// The first recent error that tells something and may be quoted. The first, for later ones follow from it.
+    pub(super) fn first_error(&self) -> Option<String> {
+        let errors = self.recent().filter(|line| line.is_error).map(|line| line.text);
+        errors.filter(|text| !TELL_NOTHING.iter().any(|words| text.contains(words))).find_map(quotable)
+    }
+}
+
+impl<'a> Line<'a> {
+    /// Of `0.00.039.717 E llama_model_load: error loading model: ...` the part after the level. Older llama-servers
+    /// and the loader of programs write lines without stamps.
+    fn of(line: &'a str) -> Self {
+        let stamped = || {
+            let (stamp, rest) = line.split_once(' ')?;
+            let is_stamp = stamp.contains('.') && stamp.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+            let (level, text) = rest.split_once(' ')?;
+            (is_stamp && level.len() == 1).then_some((level, text))
+        };
+        match stamped() {
+            Some((level, text)) => Self { text: text.trim(), is_error: level == "E" },
+            None => {
+                let is_error = ["error", "Error", "failed", "terminate called"].iter().any(|word| line.contains(word));
+                Self { text: line.trim(), is_error }
+            }
+        }
+    }
+}
+
+/// The beginning of a text up to where a path, a file name or a key may be; nothing if that leaves nothing.
+pub(super) fn quotable(text: &str) -> Option<String> {
+    let unsafe_at = [text.find(['/', '\\']), text.find(".gguf"), key_in(text), text.find(char::is_control)];
+    let mut safe = text;
+    if let Some(at) = unsafe_at.into_iter().flatten().min() {
+        let before = &text[..at];
+        let word = before.rfind(char::is_whitespace).map_or(0, |space| space + 1);
+        // A name between quotation marks may hold spaces.
+        let quote = before.rfind(['\'', '"', '`']).filter(|_| before.matches(['\'', '"', '`']).count() % 2 == 1);
+        safe = &before[..quote.map_or(word, |quote| quote.min(word))];
+    }
+    let quoted: String = safe.chars().take(QUOTED_LINE).collect();
+    let is_whole = safe.len() == text.len();
+    let quoted =
+        if is_whole { &quoted } else { quoted.trim_end_matches([' ', ':', ',', '(', '\'', '"', '`', '=']) }.trim();
+    quoted.chars().any(char::is_alphanumeric).then(|| quoted.to_owned())
+}
+
+/// The word at the beginning of a text, if it is short and plain: an option, a library, an architecture.
+pub(super) fn plain_word(text: &str) -> Option<&str> {
+    let text = text.trim_start().trim_start_matches(['\'', '"', '`']);
+    let end = text.find(|c: char| c.is_whitespace() || matches!(c, '\'' | '"' | '`' | '=' | ':' | ',' | ')'));
+    let word = &text[..end.unwrap_or(text.len())];
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '+');
+    let fits = !word.is_empty() && word.len() <= QUOTED_WORD && word.chars().all(is_plain) && key_in(word).is_none();
+    fits.then_some(word)
+}
+
+/// The number after the words, spaces and an equals sign left out.
+pub(super) fn number_after(text: &str, words: &str) -> Option<f64> {
+    let (_, rest) = text.split_once(words)?;
+    let rest = rest.trim_start_matches([' ', '=']);
+    let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+    rest[..end].parse().ok().filter(|number: &f64| number.is_finite() && *number < 1e18)
+}
+
+/// Where something begins that looks like a key: many letters and digits in one run.
+fn key_in(text: &str) -> Option<usize> {
+    let mut run = 0;
+    let mut has = (false, false);
+    for (at, c) in text.char_indices() {
+        if !c.is_ascii_alphanumeric() {
+            (run, has) = (0, (false, false));
+            continue;
+        }
+        run += 1;
+        has = (has.0 || c.is_ascii_digit(), has.1 || c.is_ascii_alphabetic());
+        if run > LONGEST_PLAIN_RUN && has == (true, true) {
+            return Some(at + 1 - run);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stamps_and_levels_are_taken_off() {
+        let line = Line::of("0.00.039.717 E srv  load_model: failed");
+        assert_eq!((line.text, line.is_error), ("srv  load_model: failed", true));
+        assert!(!Line::of("0.00.039.717 W failed to do something that does not matter").is_error);
+        assert_eq!(Line::of("error: invalid argument: --x").text, "error: invalid argument: --x");
+    }
+
+    #[test]
+    fn what_was_overcome_is_history() {
+        let mut tail = Tail::default();
+        for line in ["0.1 E one", "0.2 W sched_reserve: retrying without pipeline parallelism", "0.3 E two"] {
+            tail.push(line.as_bytes());
+        }
+        let log = Log::of(&tail);
+        assert!(log.find("one").is_none() && log.find("two").is_some());
+        assert_eq!(log.all().count(), 3);
+    }
+
+    #[test]
+    fn a_quotation_ends_before_a_path_or_a_key() {
+        let quoted = |text| quotable(text).unwrap_or_default();
+        assert_eq!(quoted("failed to open '/home/ann smith/a model.gguf' (no such file)"), "failed to open");
+        assert_eq!(quoted("failed to load 'my model.gguf'"), "failed to load");
+        assert_eq!(quoted("failed to read C:\\models"), "failed to read");
+        assert_eq!(quoted("bad key gateway-0aB1cD2eF3gH4iJ5kL6mN7 given"), "bad key");
+        assert_eq!(
+            quoted("tensor 'blk.11.ffn_down_exps.weight' not found"),
+            "tensor 'blk.11.ffn_down_exps.weight' not found"
+        );
+        assert_eq!(quotable("/only/a/path"), None);
+        assert_eq!(quoted(&"x ".repeat(500)).chars().count(), QUOTED_LINE - 1);
+    }
+
+    #[test]
+    fn words_are_plain_or_not_quoted() {
+        assert_eq!(plain_word(" --foo"), Some("--foo"));
+        assert_eq!(plain_word("--api-key=hunter2"), Some("--api-key"));
+        assert_eq!(plain_word("'zorgk'"), Some("zorgk"));
+        assert_eq!(plain_word("/home/ann"), None);
+        assert_eq!(plain_word(""), None);
+    }
+
+    #[test]
+    fn numbers_are_read_from_the_middle() {
+        assert_eq!(number_after("allocating 9000.00 MiB on device 0", "allocating "), Some(9000.0));
+        assert_eq!(number_after("CUDA0 KV buffer size =   379.23 MiB", "KV buffer size"), Some(379.23));
+        assert_eq!(number_after("of size lots", "of size "), None);
+    }
+}

@@ -1,0 +1,127 @@
+//! What a llama-server needs and does not find: libraries, a GPU with a driver, a free port, threads, good arguments.
+
+use super::log::{Log, plain_word, quotable};
+use super::{Cause, Diagnosis};
+
+/// Names of GPU libraries as their errors begin.
+const GPU_ERRORS: &[&str] = &["CUDA error: ", "ROCm error: ", "MUSA error: ", "CUDA error", "ErrorDeviceLost"];
+
+/// A library that the program's loader did not find.
+pub(super) fn library(log: &Log) -> Option<Diagnosis> {
+    let said = |hint: String| Some(Diagnosis::new(Cause::LibraryMissing, hint));
+    if let Some(rest) = log.after("error while loading shared libraries:") {
+        let Some(name) = plain_word(rest) else {
+            return said("a library that llama-server needs is missing on this machine: install it".to_owned());
+        };
+        return said(match name {
+            name if name.starts_with("libcuda.") || name.starts_with("libnvidia") => {
+                format!("{name} of the NVIDIA driver is missing: install the driver, or give the container the GPU")
+            }
+            name if name.starts_with("libcu") || name.starts_with("libnccl") => {
+                format!(
+                    "the CUDA library {name} is missing: install CUDA of that version, or take another llama-server"
+                )
+            }
+            name => format!("the library {name} is missing: install it, or take a llama-server for this system"),
+        });
+    }
+    if let Some(text) = log.find("' not found (required by") {
+        let version = text.split_once("version `").and_then(|(_, rest)| plain_word(rest));
+        let version = version.map(|version| format!(": it needs {version}")).unwrap_or_default();
+        return said(format!("this llama-server was built for a newer system than this one{version}"));
+    }
+    log.find("symbol lookup error")?;
+    said("llama-server and its libraries are of different versions: install them together".to_owned())
+}
+
+/// An argument that llama-server does not take.
+pub(super) fn argument(log: &Log) -> Option<Diagnosis> {
+    let said = |hint: String| Some(Diagnosis::new(Cause::BadArgument, hint));
+    let begins = |words: &str| log.recent().rev().find_map(|line| line.text.strip_prefix(words));
+    if let Some(rest) = begins("error: invalid argument:").or_else(|| begins("error: unknown argument:")) {
+        // A word that is no option may be a value that was meant for one, a key for instance.
+        return said(match plain_word(rest).filter(|word| word.starts_with('-')) {
+            Some(option) => format!("llama-server does not know the argument {option}: check EXTRA_ARGS"),
+            None => "llama-server does not know one of its arguments: check EXTRA_ARGS".to_owned(),
+        });
+    }
+    if let Some(rest) = begins("error while handling argument ") {
+        let option = plain_word(rest).unwrap_or("of unknown name");
+        let reason = rest.split_once("\": ").map(|(_, reason)| reason.trim_start_matches("error: "));
+        let is_secret = ["key", "token", "password"].iter().any(|word| option.contains(word));
+        let reason = match reason {
+            _ if is_secret => None,
+            Some("stoi" | "stof" | "stol" | "stoul" | "stoull") => Some("a number is expected".to_owned()),
+            Some(reason) => quotable(reason),
+            None => None,
+        };
+        let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
+        let gpu = if option == "--device" { lost_gpu(log) } else { None };
+        let gpu = gpu.map(|gpu| format!("; {gpu}")).unwrap_or_default();
+        return said(format!("llama-server does not take the value of {option}{reason}: check EXTRA_ARGS{gpu}"));
+    }
+    begins("error: the supplied chat template is not supported")?;
+    said("llama-server cannot use the chat template that it was given: check EXTRA_ARGS".to_owned())
+}
+
+/// A port that was taken in the moment between its choice and its use.
+pub(super) fn port(log: &Log) -> Option<Diagnosis> {
+    let taken = ["couldn't bind HTTP server socket", "couldn't bind to server socket"];
+    let hint = "its port was taken by another program; the next start takes another one";
+    log.has_any(&taken).then(|| Diagnosis::new(Cause::PortInUse, hint))
+}
+
+/// Threads that the system did not grant.
+pub(super) fn threads(log: &Log) -> Option<Diagnosis> {
+    let has_begun = log.has_any(&["std::system_error"]);
+    let refused = log.has_any(&["Resource temporarily unavailable"]);
+    let hint = "it was not allowed to start a thread: raise the limit on processes (pids.max, TasksMax or ulimit -u) \
+                or on memory, or lower THREADS";
+    (log.has_any(&["Thread creation failed"]) || has_begun && refused)
+        .then(|| Diagnosis::new(Cause::OutOfThreads, hint))
+}
+
+/// An error of the GPU that ended llama-server.
+pub(super) fn gpu_error(log: &Log) -> Option<Diagnosis> {
+    let reason = GPU_ERRORS.iter().find_map(|words| log.after(words))?;
+    Some(gpu_trouble(reason).unwrap_or_else(|| {
+        let quote = quotable(reason).map(|reason| format!(": {reason}")).unwrap_or_default();
+        let hint = "look for it in the kernel's log (Xid), and update driver and llama.cpp";
+        Diagnosis::new(Cause::GpuError, format!("the GPU reported an error{quote}; {hint}"))
+    }))
+}
+
+/// A GPU that could not be used, which alone does not end llama-server.
+pub(super) fn no_gpu(log: &Log) -> Option<Diagnosis> {
+    let reason = log.after("failed to initialize CUDA: ").or_else(|| log.after("failed to initialize ROCm: "))?;
+    gpu_trouble(reason)
+}
+
+/// Why no GPU was in use though llama-server was built for one; for hints on what went wrong without it.
+pub(super) fn lost_gpu(log: &Log) -> Option<&'static str> {
+    let text = log.all().rev().find(|text| text.contains("failed to initialize "))?;
+    match gpu_trouble(text).map(|trouble| trouble.cause) {
+        Some(Cause::DriverTooOld) => Some("no GPU was in use, because its driver is too old"),
+        Some(Cause::NoGpu) => Some("no GPU was in use, because none was found"),
+        _ => Some("no GPU was in use, because CUDA could not be initialised"),
+    }
+}
+
+/// What the text of a GPU library means, where it asks for something that an operator can do.
+fn gpu_trouble(text: &str) -> Option<Diagnosis> {
+    let has = |words: &[&str]| words.iter().any(|words| text.contains(words));
+    if has(&["driver version is insufficient", "unsupported display driver", "unsupported toolchain"]) {
+        let hint =
+            "the NVIDIA driver is older than this llama-server needs: update it, or take a build for an older CUDA";
+        return Some(Diagnosis::new(Cause::DriverTooOld, hint));
+    }
+    if has(&["CUDA-capable device", "ROCm-capable device", "invalid device ordinal"]) {
+        let hint = "no GPU was found: check nvidia-smi and CUDA_VISIBLE_DEVICES, and give the container the GPU";
+        return Some(Diagnosis::new(Cause::NoGpu, hint));
+    }
+    if has(&["no kernel image", "kernel image is invalid", "invalid device function"]) {
+        let hint = "this llama-server has no code for this GPU: take a build for its compute capability";
+        return Some(Diagnosis::new(Cause::GpuUnsupported, hint));
+    }
+    None
+}

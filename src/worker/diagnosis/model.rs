@@ -1,0 +1,74 @@
+//! Model files that llama-server refuses.
+
+use super::log::{Log, plain_word, quotable};
+use super::{Cause, Diagnosis};
+
+/// Texts that tell of a file whose end is missing.
+const CUT_SHORT: &[&str] = &[
+    "data is not within the file bounds",
+    "exceeds remaining file size",
+    "failed to read magic",
+    "failed to read header",
+    "failed to read key-value pairs",
+    "failed to read tensor info",
+    "unexpectedly reached end of file",
+    "file is truncated",
+];
+
+/// Texts that tell of a model which this llama-server does not know well enough.
+const NOT_UNDERSTOOD: &[&str] = &[
+    "unknown pre-tokenizer type",
+    "has invalid ggml type",
+    "wrong number of tensors",
+    "has wrong shape",
+    "check_tensor_dims: tensor",
+    "key not found in model",
+    "missing tensor",
+    "unknown (magic, version) combination",
+];
+
+/// What is wrong with the model file, if the log says so.
+pub(super) fn file(log: &Log) -> Option<Diagnosis> {
+    let what = subject(log);
+    if let Some(text) = log.find("failed to open GGUF file") {
+        let hint = if text.contains("Permission denied") {
+            format!("{what} may not be read by this user: check its permissions")
+        } else {
+            format!("{what} cannot be opened: check MODEL_PATH and that the file is still there")
+        };
+        return Some(Diagnosis::new(Cause::ModelNotFound, hint));
+    }
+    if let Some(rest) = log.after("unknown model architecture:") {
+        let name = plain_word(rest).map(|name| format!(" '{name}'")).unwrap_or_default();
+        let hint = format!("this llama-server does not know the architecture{name} of {what}: update llama.cpp");
+        return Some(Diagnosis::new(Cause::ModelUnsupported, hint));
+    }
+    if log.has_any(&["invalid magic characters", "bad GGUF magic"]) {
+        let hint = format!("{what} is not a GGUF file: download it again, or convert it");
+        return Some(Diagnosis::new(Cause::ModelNotGguf, hint));
+    }
+    if log.has_any(&["but this software only supports up to version"]) {
+        let hint = format!("{what} is of a newer GGUF version than this llama-server knows: update llama.cpp");
+        return Some(Diagnosis::new(Cause::ModelUnsupported, hint));
+    }
+    if log.has_any(CUT_SHORT) {
+        let hint = format!("{what} is cut short: download it again, and check that the disk has room");
+        return Some(Diagnosis::new(Cause::ModelTruncated, hint));
+    }
+    let text = NOT_UNDERSTOOD.iter().find_map(|words| log.find(words))?;
+    let text = text.split_once("error loading model: ").map_or(text, |(_, rest)| rest);
+    let quote = quotable(text).map(|text| format!(" ({text})")).unwrap_or_default();
+    let hint = format!("{what} does not suit this llama-server: update llama.cpp, or download the model again{quote}");
+    Some(Diagnosis::new(Cause::ModelUnsupported, hint))
+}
+
+/// Which of the files that llama-server may be given.
+fn subject(log: &Log) -> &'static str {
+    if log.has_any(&["CLIP model", "multimodal model"]) {
+        "the multimodal projector (mmproj)"
+    } else if log.has_any(&["draft model"]) {
+        "the draft model"
+    } else {
+        "the model file"
+    }
+}

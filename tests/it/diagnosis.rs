@@ -1,0 +1,166 @@
+//! Why a llama-server ended: the same cause and hint in the log, on `/health` and in the exit message.
+
+use super::support::{
+    gateway::{Backend, Builder, Gateway, real_llama_server, test_models},
+    wait::{READY, eventually_some},
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::{Value, json};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+use tempfile::TempDir;
+
+/// What the exit message begins with.
+const FATAL: &str = "fatal: llama-server could not be kept running: ";
+
+fn recorded(log: &str) -> Vec<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/logs/{log}.log"));
+    let text = fs::read_to_string(path).unwrap();
+    text.lines().filter(|line| !line.starts_with("# ")).map(str::to_owned).collect()
+}
+
+/// Waits until `/health` shows how a llama-server ended.
+fn last_exit(gateway: &Gateway) -> Value {
+    eventually_some("/health shows how it ended", READY, || {
+        let exit = gateway.anonymous().get("/health").json()["models"][0]["last_exit"].clone();
+        exit.is_object().then_some(exit)
+    })
+}
+
+/// Starts one that cannot work, and returns the hint of its exit message.
+#[track_caller]
+fn given_up(builder: Builder, cause: &str) -> String {
+    let (status, output) = builder.set("RESTART_LIMIT", 0).run_to_exit();
+    assert_eq!(status.code(), Some(69), "{output}");
+    let fatal: Vec<&str> = output.lines().filter(|line| line.contains(FATAL)).collect();
+    assert_eq!(fatal.len(), 1, "{output}");
+    let report = output.lines().find(|line| line.contains("is given up")).expect("the log reports it");
+    assert!(report.contains(cause), "{report}");
+    let hint = fatal[0].split(FATAL).nth(1).unwrap().trim_end_matches(['"', '}']);
+    assert!(report.contains(hint), "{report}");
+    hint.to_owned()
+}
+
+fn real() -> Builder {
+    Gateway::builder().backend(Backend::Real { model: "tiny-chat.gguf" })
+}
+
+fn executable(folder: &TempDir, text: &str) -> PathBuf {
+    let path = folder.path().join("secret-server");
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+#[test]
+fn what_a_log_tells_is_on_health_and_in_the_exit_message() {
+    for (log, ending, cause, words) in [
+        ("cuda-memory-kv-cache", json!({"code": 1}), "out_of_gpu_memory", "needed 204800.00 MiB on device 0"),
+        ("cuda-memory-at-work", json!({"signal": 6}), "out_of_gpu_memory", "out of GPU memory: lower NGL"),
+        ("cuda-driver-too-old", json!({"signal": 6}), "driver_too_old", "driver is older"),
+        ("cuda-library-missing", json!({"code": 127}), "library_missing", "libcudart.so.12"),
+        ("illegal-instruction", json!({"signal": 4}), "illegal_instruction", "build for this CPU"),
+        ("host-memory-kv-cache", json!({"code": 1}), "out_of_host_memory", "lower CTX or PARALLEL"),
+        ("port-in-use", json!({"code": 1}), "port_in_use", "its port was taken"),
+    ] {
+        let mut ending = ending;
+        ending["stderr"] = json!(recorded(log));
+        let gateway = Gateway::builder().script(json!({"starts": [{"exit_at_start": ending}, {}]})).start_ready();
+        let exit = last_exit(&gateway);
+        let keys: Vec<&String> = exit.as_object().unwrap().keys().collect();
+        assert_eq!(keys, ["code", "hint", "signal"], "{log}: the contract names these");
+        assert_eq!((&exit["code"], &exit["signal"]), (&ending["code"], &ending["signal"]), "{log}");
+        let hint = exit["hint"].as_str().unwrap();
+        assert!(hint.contains(words) && !hint.contains('/') && !hint.contains("secret"), "{log}: {hint}");
+
+        let fatal = given_up(Gateway::builder().script(json!({"exit_at_start": ending})), cause);
+        assert_eq!(fatal, hint, "{log}");
+    }
+}
+
+#[test]
+fn an_end_at_work_does_not_repeat_what_its_log_holds() {
+    let gateway = Gateway::builder().start_ready();
+    gateway.control().die_of_signal(Signal::SIGILL);
+    let exit = last_exit(&gateway);
+    assert_eq!((&exit["signal"], &exit["code"]), (&json!(4), &Value::Null));
+    assert!(exit["hint"].as_str().unwrap().contains("instruction that this CPU lacks"), "{exit}");
+    gateway.wait_ready();
+
+    let mut control = gateway.control();
+    control.log("0.01.0 E srv operator(): got exception: cannot parse my diary");
+    control.die_with_code(3);
+    let exit = eventually_some("/health shows the second end", READY, || {
+        Some(last_exit(&gateway)).filter(|exit| exit["code"] == 3)
+    });
+    assert_eq!(exit["hint"], "it ended with exit code 3");
+}
+
+#[test]
+fn an_architecture_that_llama_server_does_not_know_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("secret-model.gguf");
+    let mut bytes = fs::read(test_models().join("tiny-chat.gguf")).unwrap();
+    let name = b"\x05\0\0\0\0\0\0\0llama";
+    let at = bytes.windows(name.len()).position(|window| window == name).unwrap() + name.len();
+    bytes[at - 5..at].copy_from_slice(b"zorgk");
+    fs::write(&path, bytes).unwrap();
+    let hint = given_up(real().set("MODEL_PATH", path.display()), "model_unsupported");
+    assert!(hint.contains("architecture 'zorgk'") && hint.contains("update llama.cpp"), "{hint}");
+    assert!(!hint.contains("secret"), "{hint}");
+}
+
+#[test]
+fn an_argument_that_llama_server_does_not_know_is_named() {
+    let hint = given_up(real().set("EXTRA_ARGS", "--no-such-flag"), "bad_argument");
+    assert!(hint.contains("--no-such-flag") && hint.contains("EXTRA_ARGS"), "{hint}");
+    let hint = given_up(real().set("EXTRA_ARGS", "--flash-attn perhaps"), "bad_argument");
+    assert!(hint.contains("--flash-attn") && hint.contains("'perhaps'"), "{hint}");
+}
+
+#[test]
+fn a_context_that_memory_has_no_room_for_is_named_with_its_size() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = real_llama_server();
+    let script = format!("#!/bin/sh\nulimit -v 1500000\nexec '{}' \"$@\"\n", server.display());
+    let builder = real().set("LLAMA_SERVER", executable(&folder, &script).display()).set("CTX", 4_000_000);
+    let hint = given_up(builder, "out_of_host_memory");
+    assert!(hint.contains("lower CTX or PARALLEL"), "{hint}");
+    // Two layers of 64 numbers of two bytes, keys and values, for each of the tokens.
+    assert!(hint.contains("needed 1953.12 MiB for the KV cache"), "{hint}");
+}
+
+#[test]
+fn a_model_file_that_went_missing_while_it_was_served_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("secret-model.gguf");
+    fs::copy(test_models().join("tiny-chat.gguf"), &path).unwrap();
+    let mut gateway = real().set("MODEL_PATH", path.display()).set("RESTART_LIMIT", 1).start_ready();
+    fs::remove_file(&path).unwrap();
+    let child = gateway.child_pids().remove(0);
+    kill(Pid::from_raw(child as i32), Signal::SIGKILL).unwrap();
+    assert_eq!(gateway.wait_exit().code(), Some(69));
+    let output = gateway.output();
+    let first = output.lines().find(|line| line.contains("it will be restarted")).unwrap();
+    assert!(first.contains("it was killed"), "{first}");
+    let fatal = output.lines().find(|line| line.contains(FATAL)).unwrap();
+    assert!(fatal.contains("the model file cannot be opened: check MODEL_PATH"), "{fatal}");
+    assert!(!fatal.contains("secret"), "{fatal}");
+}
+
+#[test]
+fn a_program_that_cannot_be_executed_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = executable(&folder, "#!/nowhere/sh\n");
+    let hint = given_up(Gateway::builder().set("LLAMA_SERVER", server.display()), "not_started");
+    assert!(hint.contains("the interpreter that it names, is missing"), "{hint}");
+    let server = executable(&folder, "#!/bin/sh\nexec /nowhere/llama-server\n");
+    let hint = given_up(Gateway::builder().set("LLAMA_SERVER", server.display()), "not_started");
+    assert!(hint.contains("LLAMA_SERVER") && !hint.contains("nowhere"), "{hint}");
+}
