@@ -4,14 +4,20 @@
 //! Nothing here names an HTTP request of a client.
 
 mod command;
+mod den;
 mod diagnosis;
+mod gpu;
 mod health;
+mod leftovers;
 mod process;
+mod procfs;
+mod reaper;
 mod shortage;
 mod state;
 mod supervisor;
 
 pub use process::Spawner;
+pub use reaper::reap_orphans;
 pub use state::State;
 pub use supervisor::{Plan, supervise};
 

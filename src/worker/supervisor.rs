@@ -2,11 +2,12 @@
 //!
 //! Which state follows which is `state.rs`'s; this file does what a state needs and reports each change.
 
-use super::command::{Den, Launch};
+use super::command::Launch;
+use super::den::Den;
 use super::health::{Probe, Prober, Silence, Verdict};
 use super::process::{Process, Spawner, code_and_signal};
 use super::state::{Event, State};
-use super::{Endpoint, Handle, LastExit, Status, diagnosis};
+use super::{Endpoint, Handle, LastExit, Status, diagnosis, gpu, leftovers};
 use crate::models::Kind;
 use crate::settings::bounds::{
     BACKEND_PORT_TRIES, BACKOFF_FIRST, BACKOFF_LONGEST, LOG_PUMP_GRACE, PROBE_INTERVAL_DOUBTED, PROBE_INTERVAL_LOADING,
@@ -17,7 +18,7 @@ use crate::telemetry::files::{Folder, Tail, pump};
 use crate::telemetry::log::CLOCK;
 use crate::telemetry::metrics::{Metrics, ModelLabels, StateLabels, WorkerLabels};
 use crate::telemetry::trouble::Trouble;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -65,7 +66,7 @@ pub fn supervise(
     let prober = Prober::new()?;
     let budget =
         Budget { limit: plan.engine.restart_limit, window: plan.engine.restart_window.0, spent: VecDeque::new() };
-    let mut owner = Owner { plan, spawner, prober, publish, metrics, budget, next_port: 0 };
+    let mut owner = Owner { plan, spawner, prober, publish, metrics, budget, next_port: 0, departed: BTreeSet::new() };
     owner.next_port = owner.plan.engine.port_backend;
     owner.show_state();
     tasks.spawn(async move { owner.run(stop).await });
@@ -80,6 +81,8 @@ struct Owner {
     metrics: Arc<Metrics>,
     budget: Budget,
     next_port: u16,
+    /// Processes that have ended, and whose memory on the GPU nobody has waited for yet.
+    departed: BTreeSet<i32>,
 }
 
 /// How one life of a process ended.
@@ -122,8 +125,9 @@ impl Owner {
                 pause_ms = pause.as_millis() as u64,
                 "llama-server ended, it will be restarted"
             );
+            let released = gpu::released(std::mem::take(&mut self.departed), &stop);
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                _ = async { tokio::join!(tokio::time::sleep(pause), released) } => {}
                 () = stop.cancelled() => {
                     self.happen(Event::StopAsked);
                     return;
@@ -136,7 +140,8 @@ impl Owner {
 
     /// From one start to the end of that process.
     async fn one_life(&mut self, stop: &CancellationToken) -> io::Result<End> {
-        let den = Den::new()?;
+        leftovers::clear_earlier(stop).await;
+        let mut den = Den::new()?;
         let endpoint = Endpoint::new(self.choose_address()?, den.write_new_key()?);
         let endpoint = Arc::new(endpoint.map_err(io::Error::other)?);
         let plan = &self.plan;
@@ -151,6 +156,7 @@ impl Owner {
             inherited: &plan.environment,
         };
         let mut process = self.spawner.spawn(launch.command_line()).await?;
+        den.inhabit(process.pid())?;
         self.happen(Event::Spawned);
         info!(model = self.plan.model, pid = process.pid(), port = endpoint.address.port(), "llama-server started");
         let tail = Arc::new(Mutex::new(Tail::default()));
@@ -178,6 +184,7 @@ impl Owner {
                 process.stop().await
             }
         }?;
+        self.departed = leftovers::clear(&mut den, process.pid()).await;
         // The last lines may still be in the pipe, and they are the ones that tell the cause.
         let _ = tokio::time::timeout(LOG_PUMP_GRACE, pumps.join_next()).await;
         if self.publish.borrow().state == State::Draining {

@@ -19,6 +19,7 @@ mod docs;
 mod drain;
 mod fake;
 mod http2;
+mod leftovers;
 mod limits;
 mod queue;
 mod rates;

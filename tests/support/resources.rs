@@ -12,6 +12,13 @@ pub(crate) fn is_zombie(pid: u32) -> bool {
     stat(pid).is_some_and(|(state, _)| state == 'Z')
 }
 
+/// When the process was started, in the kernel's count.
+pub(crate) fn start_time(pid: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process runs");
+    let after_name = text.rsplit_once(") ").expect("the kernel writes the name in brackets").1;
+    after_name.split(' ').nth(19).and_then(|start| start.parse().ok()).expect("the 22nd field is a number")
+}
+
 /// Whether this loopback port could be bound now.
 pub(crate) fn port_is_free(port: u16) -> bool {
     TcpListener::bind(("127.0.0.1", port)).is_ok()
