@@ -128,12 +128,6 @@ impl Serve {
 }
 
 fn serve(serve: Serve, environment: Environment) -> ExitCode {
-    let platform = detect_platform(&environment);
-    let inputs = serve.into_inputs(environment);
-    let resolved = match resolve(&inputs, &platform) {
-        Ok(resolved) => resolved,
-        Err(problems) => return refuse(&problems),
-    };
     // One thread needs no scheduler that shares work between several.
     let mut runtime = match std::thread::available_parallelism() {
         Ok(one) if one.get() == 1 => tokio::runtime::Builder::new_current_thread(),
@@ -150,6 +144,12 @@ fn serve(serve: Serve, environment: Environment) -> ExitCode {
     let mut signals = match signals {
         Ok(signals) => signals,
         Err(error) => return fail(&format!("signals cannot be heard: {error}")),
+    };
+    let platform = detect_platform(&environment);
+    let inputs = serve.into_inputs(environment);
+    let resolved = match resolve(&inputs, &platform) {
+        Ok(resolved) => resolved,
+        Err(problems) => return refuse(&problems),
     };
     if resolved.settings.service.debug_shell {
         print(&table(&resolved));

@@ -3,7 +3,7 @@
 use super::support::{
     gateway::{Builder, Gateway},
     process::Process,
-    resources::{children, is_zombie, pid_gone, start_time},
+    resources::{children, has_open, is_zombie, pid_gone, start_time},
     wait::{READY, SOON, STARTS, STOPS, eventually, eventually_some},
 };
 use nix::{
@@ -70,7 +70,7 @@ fn with_memory_in(folder: &Path) -> Option<Vec<String>> {
 fn a_daemon_that_llama_server_started_ends_with_it() {
     let mut gateway = with_daemon().start_ready();
     let first = daemon(&gateway);
-    assert!(!pid_gone(first));
+    eventually("the daemon is the gateway's child now", SOON, || gateway.child_pids().contains(&first));
     send_signal(worker(&gateway), Signal::SIGKILL);
     eventually("the daemon is gone", STOPS, || pid_gone(first));
     eventually("llama-server is back", READY, || gateway.journal().events("ready").len() == 2);
@@ -159,18 +159,27 @@ fn no_zombies_are_left_after_five_restarts() {
     assert_eq!(restarts(&gateway), 5);
 }
 
-#[test]
-fn the_first_process_of_a_container_reaps_orphans_and_stops_when_told() {
-    let options = ["--pid", "--fork", "--mount-proc", "--kill-child"];
-    let Some(words) = namespaces(&options, "") else { return };
-    let mut gateway = under(Gateway::builder().script(json!({"daemon": "ends"})), &words).start_ready();
-    let unshare = gateway.pid();
-    let first = eventually_some("the gateway runs", STARTS, || children(unshare).into_iter().next());
+/// The words that make a gateway the first process of a container.
+fn as_first_process() -> Option<Vec<String>> {
+    namespaces(&["--pid", "--fork", "--mount-proc", "--kill-child"], "")
+}
+
+/// The gateway that such words have started.
+fn first_process_of(unshare: u32) -> u32 {
+    let first = eventually_some("the first process runs", STARTS, || children(unshare).into_iter().next());
     let status = fs::read_to_string(format!("/proc/{first}/status")).unwrap();
     assert!(
         status.lines().any(|line| line.starts_with("NSpid:") && line.ends_with("\t1")),
         "it is process 1\n{status}"
     );
+    first
+}
+
+#[test]
+fn the_first_process_of_a_container_reaps_orphans_and_stops_when_told() {
+    let Some(words) = as_first_process() else { return };
+    let mut gateway = under(Gateway::builder().script(json!({"daemon": "ends"})), &words).start_ready();
+    let first = first_process_of(gateway.pid());
     gateway.journal().wait_for_event("grandchild");
     eventually("its only child is llama-server", SOON, || children(first).len() == 1);
     assert!(!is_zombie(children(first)[0]));
@@ -188,4 +197,30 @@ fn sigquit_stops_the_service_as_sigterm_does() {
     assert!(gateway.output().contains("SIGQUIT received"));
     assert!(pid_gone(worker));
     assert_eq!(gateway.journal().events("sigterm").len(), 1);
+}
+
+#[test]
+fn a_signal_that_comes_while_the_first_process_still_looks_at_its_keys_is_not_lost() {
+    let Some(words) = as_first_process() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let keys = folder.path().join("keys");
+    fs::write(&keys, "admin:admin-secret-0123456789:100000\n").unwrap();
+    let writer = fs::File::open(&keys).unwrap();
+    writer.lock().unwrap();
+    let (mut unshare, _data) = under(Gateway::builder().set("AUTH_KEYS_FILE", keys.display()), &words).launch();
+    let first = first_process_of(unshare.pid());
+    eventually("it waits for whoever writes the keys", STARTS, || has_open(first, &keys));
+    send_signal(first, Signal::SIGTERM);
+    drop(writer);
+    assert_eq!(unshare.wait_exit().code(), Some(0), "{}", unshare.output());
+    assert!(unshare.output().contains("SIGTERM received"));
+}
+
+#[test]
+fn a_first_process_that_only_waits_ends_when_told() {
+    let Some(words) = as_first_process() else { return };
+    let (mut unshare, _data) = under(Gateway::builder().set("DEBUG_SHELL", true), &words).launch();
+    unshare.wait_for_line("waiting for a signal");
+    send_signal(first_process_of(unshare.pid()), Signal::SIGTERM);
+    assert_eq!(unshare.wait_exit().code(), Some(0));
 }

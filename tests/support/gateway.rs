@@ -261,10 +261,16 @@ impl Builder {
         gateway
     }
 
+    /// Starts it and waits for nothing.
+    pub(crate) fn launch(self) -> (Process, TempDir) {
+        let (process, folder, _) = self.spawn();
+        (process, folder)
+    }
+
     /// Starts one that is expected to end by itself; returns its status and what it printed.
     #[track_caller]
     pub(crate) fn run_to_exit(self) -> (ExitStatus, String) {
-        let (mut process, _folder, _) = self.spawn();
+        let (mut process, _folder) = self.launch();
         let status = process.wait_exit();
         (status, process.output())
     }

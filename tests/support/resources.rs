@@ -1,6 +1,6 @@
 //! What the kernel knows about processes and ports.
 
-use std::{fs, net::TcpListener, process::Command};
+use std::{fs, net::TcpListener, path::Path, process::Command};
 
 /// Whether no such process runs any more. A zombie counts as gone: who reaps it depends on the machine's init.
 pub(crate) fn pid_gone(pid: u32) -> bool {
@@ -47,6 +47,12 @@ pub(crate) fn resident_kib(pid: u32) -> u64 {
 /// The number of open file descriptors of a process; 0 when it is gone.
 pub(crate) fn fds(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
+}
+
+/// Whether a process has this file open.
+pub(crate) fn has_open(pid: u32, file: &Path) -> bool {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    descriptors.into_iter().any(|descriptor| fs::read_link(descriptor.path()).is_ok_and(|target| target == file))
 }
 
 /// The soft and the hard limit on open files of a process.
