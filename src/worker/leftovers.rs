@@ -19,7 +19,7 @@ use tracing::warn;
 /// Ends what gateways that are gone left running, removes their folders, and waits until the GPU has its memory back.
 /// Returns early when `stop` is cancelled.
 pub(super) async fn clear_earlier(stop: &CancellationToken) {
-    let Some(cleared) = on_a_thread(|| {
+    let clearing = on_a_thread(|| {
         let dens = Abandoned::all();
         let marks = dens.iter().map(|den| Mark { home: den.home(), leader: den.process.clone() }).collect::<Vec<_>>();
         let cleared = clear_all(&marks);
@@ -27,11 +27,12 @@ pub(super) async fn clear_earlier(stop: &CancellationToken) {
             dens.into_iter().for_each(Abandoned::remove);
         }
         cleared
-    })
-    .await
-    else {
-        return;
+    });
+    let cleared = tokio::select! {
+        cleared = clearing => cleared,
+        () = stop.cancelled() => None,
     };
+    let Some(cleared) = cleared else { return };
     cleared.report("an earlier gateway");
     if !cleared.ended.is_empty() {
         gpu::released(cleared.ended, stop).await;

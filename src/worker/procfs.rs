@@ -64,32 +64,34 @@ pub(super) fn home(pid: i32) -> Option<PathBuf> {
     Some(PathBuf::from(OsStr::from_bytes(value)))
 }
 
-/// A process that is not mistaken for a later one of the same number, nor for one before the machine was restarted.
+/// A process that is not mistaken for a later one of the same number, for one of another container, nor for one before
+/// the machine was restarted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Identity {
     pub(super) pid: i32,
     pub(super) start: u64,
-    boot: String,
+    /// Where and since when numbers mean what they mean here.
+    realm: String,
 }
 
 impl Identity {
     /// The process that has this number now.
     pub(super) fn of(pid: i32) -> io::Result<Self> {
-        Ok(Self { pid, start: Stat::of(pid)?.start, boot: boot_id()? })
+        Ok(Self { pid, start: Stat::of(pid)?.start, realm: realm()? })
     }
 
     /// As text, for [`Identity::read`].
     pub(super) fn written(&self) -> String {
-        format!("{} {} {}\n", self.pid, self.start, self.boot)
+        format!("{} {} {}\n", self.pid, self.start, self.realm)
     }
 
-    /// What was written, unless it is of an earlier life of the machine.
+    /// What was written, unless it is of an earlier life of the machine, or of another container.
     pub(super) fn read(text: &str) -> Option<Self> {
-        let mut words = text.split_ascii_whitespace();
+        let mut words = text.trim_ascii_end().splitn(3, ' ');
         let (pid, start) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
-        let boot = words.next()?.to_owned();
+        let realm = words.next()?.to_owned();
         // A process and its group have a number above 1; 0 and less mean many processes to a signal.
-        (pid > 1 && boot_id().is_ok_and(|now| now == boot)).then_some(Self { pid, start, boot })
+        (pid > 1 && self::realm().is_ok_and(|now| now == realm)).then_some(Self { pid, start, realm })
     }
 
     /// Whether this very process runs.
@@ -98,8 +100,10 @@ impl Identity {
     }
 }
 
-fn boot_id() -> io::Result<String> {
-    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+/// The machine's boot id, and the namespace of process ids.
+fn realm() -> io::Result<String> {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    Ok(format!("{} {}", boot.trim(), fs::read_link("/proc/self/ns/pid")?.display()))
 }
 
 #[cfg(test)]
@@ -122,8 +126,11 @@ mod tests {
         assert_eq!(Identity::read(&identity.written()), Some(identity.clone()));
         let successor = Identity { start: identity.start + 1, ..identity.clone() };
         assert!(!successor.runs(), "another process had this number");
-        let rebooted = Identity { boot: "00000000-0000-0000-0000-000000000000".to_owned(), ..identity };
-        assert_eq!(Identity::read(&rebooted.written()), None);
+        let (boot, namespace) = identity.realm.split_once(' ').unwrap();
+        for elsewhere in [format!("00000000-0000-0000-0000-000000000000 {namespace}"), format!("{boot} pid:[1]")] {
+            let note = Identity { realm: elsewhere, ..identity.clone() }.written();
+            assert_eq!(Identity::read(&note), None, "{note}");
+        }
         assert_eq!(Identity::read("1 0 x"), None);
         assert_eq!(Identity::read(""), None);
         assert_eq!(Stat::of(i32::MAX).unwrap_err().kind(), io::ErrorKind::NotFound);

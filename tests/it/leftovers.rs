@@ -108,8 +108,9 @@ fn forged_den(memory: &Path, name: &'static str, start_of: impl Fn(u64) -> u64) 
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
     let den = memory.join(format!("llamagate-den-{name}"));
     DirBuilder::new().mode(0o700).create(&den).unwrap();
-    fs::write(den.join("process"), format!("{} {} {boot}", sleeper.pid(), start_of(start_time(sleeper.pid()))))
-        .unwrap();
+    let namespace = fs::read_link("/proc/self/ns/pid").unwrap();
+    let (pid, start) = (sleeper.pid(), start_of(start_time(sleeper.pid())));
+    fs::write(den.join("process"), format!("{pid} {start} {} {}\n", boot.trim(), namespace.display())).unwrap();
     sleeper
 }
 
