@@ -26,6 +26,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -48,9 +49,9 @@ pub async fn run(
     platform: &Platform,
     environment: &Environment,
     log: LogGuard,
+    mut signals: Signals,
 ) -> io::Result<Outcome> {
     let settings = Arc::new(settings);
-    let mut signals = Signals::listen()?;
     let _beat = Beat::start()?;
     let stop_gateway = CancellationToken::new();
     let stop_workers = CancellationToken::new();
@@ -67,10 +68,11 @@ pub async fn run(
     let (access, access_guard) = AccessLog::open(&settings.logs);
     let books = Arc::new(Books { metrics: Arc::clone(&metrics), access });
 
+    let spawner = Spawner::start(tokio::runtime::Handle::current(), ready.descriptors.found)?;
+    tasks.spawn(worker::reap_orphans(spawner.clone(), stop_rest.clone()));
     let worker = match &ready.backend {
         None => None,
         Some(backend) => {
-            let spawner = Spawner::start(tokio::runtime::Handle::current(), ready.descriptors.found)?;
             let plan = Plan {
                 model: models::id_of(&backend.file),
                 number: 0,
@@ -163,7 +165,7 @@ pub async fn run(
         () = awake::sleep(settings.service.drain_timeout.0) => {
             warn!("DRAIN_TIMEOUT is over: requests in flight are cut");
         }
-        () = signals.stop_again() => warn!("asked again to stop: requests in flight are cut"),
+        _ = signals.stop.recv() => warn!("asked again to stop: requests in flight are cut"),
     }
     gateway.cut();
     let _ = awake::timeout(CONNECTION_GRACE, gateway.drain()).await;
@@ -275,12 +277,8 @@ async fn until_the_end(
     tokio::pin!(failed, unused);
     loop {
         tokio::select! {
-            _ = signals.terminate.recv() => {
-                info!("SIGTERM received, stopping");
-                return Outcome::Stopped;
-            }
-            _ = signals.interrupt.recv() => {
-                info!("SIGINT received, stopping");
+            signal = signals.stop.recv() => {
+                info!("{signal} received, stopping");
                 return Outcome::Stopped;
             }
             () = &mut unused => {
@@ -336,25 +334,38 @@ fn write_port_file(path: &std::path::Path, port: u16) -> io::Result<()> {
     std::fs::rename(&temporary, path).map_err(named)
 }
 
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
+/// The signals that are heard.
+pub struct Signals {
+    /// Those that stop the service.
+    pub stop: StopSignals,
+    /// The one that reloads the keys.
     hangup: Signal,
 }
 
-impl Signals {
-    fn listen() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
+/// The signals that stop the service, with their names.
+pub struct StopSignals([(Signal, &'static str); 3]);
 
-    async fn stop_again(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
+impl Signals {
+    /// Begins to listen, inside a runtime. A signal that comes from now on is heard later, but not lost; one that comes
+    /// before is nothing to the first process of a container.
+    pub fn listen() -> io::Result<Self> {
+        let stop = [
+            (signal(SignalKind::terminate())?, "SIGTERM"),
+            (signal(SignalKind::interrupt())?, "SIGINT"),
+            (signal(SignalKind::quit())?, "SIGQUIT"),
+        ];
+        Ok(Self { stop: StopSignals(stop), hangup: signal(SignalKind::hangup())? })
+    }
+}
+
+impl StopSignals {
+    /// Waits for the next one, and gives its name.
+    pub async fn recv(&mut self) -> &'static str {
+        std::future::poll_fn(|context| {
+            let come =
+                self.0.iter_mut().find_map(|(signal, name)| signal.poll_recv(context).is_ready().then_some(*name));
+            come.map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
     }
 }

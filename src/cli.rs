@@ -128,6 +128,23 @@ impl Serve {
 }
 
 fn serve(serve: Serve, environment: Environment) -> ExitCode {
+    // One thread needs no scheduler that shares work between several.
+    let mut runtime = match std::thread::available_parallelism() {
+        Ok(one) if one.get() == 1 => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    let runtime = match runtime.enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("no runtime: {error}")),
+    };
+    let signals = {
+        let _inside = runtime.enter();
+        app::Signals::listen()
+    };
+    let mut signals = match signals {
+        Ok(signals) => signals,
+        Err(error) => return fail(&format!("signals cannot be heard: {error}")),
+    };
     let platform = detect_platform(&environment);
     let inputs = serve.into_inputs(environment);
     let resolved = match resolve(&inputs, &platform) {
@@ -136,7 +153,9 @@ fn serve(serve: Serve, environment: Environment) -> ExitCode {
     };
     if resolved.settings.service.debug_shell {
         print(&table(&resolved));
-        return wait_for_ever();
+        complain("DEBUG_SHELL is set: nothing is started, waiting for a signal\n");
+        runtime.block_on(signals.stop.recv());
+        return ExitCode::SUCCESS;
     }
     let guard = log::start(&resolved.settings.logs);
     for warning in &resolved.warnings {
@@ -150,16 +169,7 @@ fn serve(serve: Serve, environment: Environment) -> ExitCode {
         tracing::warn!("{warning}");
     }
     tracing::info!(version = env!("CARGO_PKG_VERSION"), platform = %platform.kind, data_dir = %resolved.settings.files.data_dir.display(), "llamagate starts");
-    // One thread needs no scheduler that shares work between several.
-    let mut runtime = match std::thread::available_parallelism() {
-        Ok(one) if one.get() == 1 => tokio::runtime::Builder::new_current_thread(),
-        _ => tokio::runtime::Builder::new_multi_thread(),
-    };
-    let runtime = match runtime.enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(&format!("no runtime: {error}")),
-    };
-    let outcome = runtime.block_on(app::run(resolved.settings, ready, &platform, &inputs.environment, guard));
+    let outcome = runtime.block_on(app::run(resolved.settings, ready, &platform, &inputs.environment, guard, signals));
     // A thread that hangs in a system call must not keep the program from ending.
     runtime.shutdown_timeout(crate::settings::bounds::CONNECTION_GRACE);
     match outcome {
@@ -243,13 +253,6 @@ fn table(resolved: &Resolved) -> String {
         let _ = writeln!(text, "{:<24} {value}  ({source})", key.to_ascii_uppercase());
     }
     text
-}
-
-fn wait_for_ever() -> ExitCode {
-    complain("DEBUG_SHELL is set: nothing is started, waiting for a signal\n");
-    loop {
-        std::thread::park();
-    }
 }
 
 fn refuse(problems: &[Problem]) -> ExitCode {

@@ -73,6 +73,28 @@ pub const BACKOFF_LONGEST: Duration = Duration::from_secs(30);
 /// client is gone, so there is no point in waiting longer.
 pub const STOP_GRACE: Duration = Duration::from_secs(5);
 
+/// Longest time for which processes that llama-server left running are killed before those that do not end are left to
+/// the next start.
+pub const LEFTOVER_GRACE: Duration = Duration::from_secs(5);
+
+/// Time between two looks for such processes.
+pub const LEFTOVER_POLL: Duration = Duration::from_millis(10);
+
+/// Longest wait for the search for such processes; longer than [`LEFTOVER_GRACE`], for a look may hang.
+pub const LEFTOVER_SEARCH: Duration = Duration::from_secs(8);
+
+/// Least time between two looks for orphans that have ended.
+pub const REAP_PAUSE: Duration = Duration::from_millis(50);
+
+/// Time between two questions how much memory of the GPUs is in use.
+pub const GPU_RELEASE_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Answers in a row without a lower number after which the GPUs count as having their memory back.
+pub const GPU_RELEASE_STILL: u32 = 2;
+
+/// Longest wait for the GPUs to have their memory back before llama-server is started again.
+pub const GPU_RELEASE_PATIENCE: Duration = Duration::from_secs(10);
+
 /// Longest wait for the last output of a llama-server that has ended.
 pub const LOG_PUMP_GRACE: Duration = Duration::from_secs(2);
 

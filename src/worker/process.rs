@@ -3,6 +3,7 @@
 //! Linux sends the parent-death signal when the *thread* that forked ends, not the process. So one thread, which lives
 //! as long as the program, forks all children; [`Spawner`] sends it the commands.
 
+use super::reaper::Children;
 use crate::settings::bounds::{SPAWN_QUEUE, STOP_GRACE};
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, setrlimit};
@@ -26,22 +27,41 @@ pub(super) struct CommandLine {
     pub(super) environment: Vec<(String, OsString)>,
 }
 
-type Answer = oneshot::Sender<io::Result<Process>>;
+enum Order {
+    Spawn(CommandLine, oneshot::Sender<io::Result<Process>>),
+    Reap(oneshot::Sender<()>),
+}
 
-/// The thread that forks.
+/// The thread that forks. It reaps orphans too: while it looks for them nobody is born.
 #[derive(Clone)]
-pub struct Spawner(mpsc::SyncSender<(CommandLine, Answer)>);
+pub struct Spawner(mpsc::SyncSender<Order>);
 
 impl Spawner {
-    /// Starts the thread. It ends when the last `Spawner` is dropped; the children it started end with it. They get these
-    /// limits, soft and hard, on open files, if any.
+    /// Starts the thread; once in a program, for two would reap each other's children. It ends when the last `Spawner` is dropped; the children it started end with it. They get these
+    /// limits, soft and hard, on open files, if any. From now on orphans of these children become children of this process
+    /// rather than of the machine's first one.
     pub fn start(runtime: tokio::runtime::Handle, descriptors: Option<(u64, u64)>) -> io::Result<Self> {
-        let (orders, inbox) = mpsc::sync_channel::<(CommandLine, Answer)>(SPAWN_QUEUE);
+        nix::sys::prctl::set_child_subreaper(true)?;
+        let (orders, inbox) = mpsc::sync_channel(SPAWN_QUEUE);
         std::thread::Builder::new().name("spawner".to_owned()).spawn(move || {
             let _runtime = runtime.enter();
-            while let Ok((line, answer)) = inbox.recv() {
-                // Nobody waits any more: the process is dropped, and dropping it kills it.
-                let _ = answer.send(Process::spawn(line, descriptors));
+            let mut children = Children::default();
+            while let Ok(order) = inbox.recv() {
+                match order {
+                    Order::Spawn(line, answer) => {
+                        let process = Process::spawn(line, descriptors);
+                        if let Ok(process) = &process {
+                            children.add(process.pid());
+                        }
+                        // If nobody waits any more the process is dropped, and dropping it kills it.
+                        let _ = answer.send(process);
+                    }
+                    Order::Reap(done) => {
+                        // What cannot be read now is looked at when the next child ends.
+                        let _ = children.reap_strangers();
+                        let _ = done.send(());
+                    }
+                }
             }
         })?;
         Ok(Self(orders))
@@ -51,8 +71,15 @@ impl Spawner {
     pub(super) async fn spawn(&self, line: CommandLine) -> io::Result<Process> {
         let (answer, outcome) = oneshot::channel();
         let gone = || io::Error::other("the thread that starts processes is gone");
-        self.0.try_send((line, answer)).map_err(|_| gone())?;
+        self.0.try_send(Order::Spawn(line, answer)).map_err(|_| gone())?;
         outcome.await.map_err(|_| gone())?
+    }
+
+    /// Asks for the status of every child that has ended and that nobody else waits for. False when the thread has too
+    /// much to do.
+    pub(super) async fn reap(&self) -> bool {
+        let (done, outcome) = oneshot::channel();
+        self.0.try_send(Order::Reap(done)).is_ok() && outcome.await.is_ok()
     }
 }
 
@@ -67,6 +94,8 @@ pub(super) struct Process {
 impl Process {
     fn spawn(line: CommandLine, descriptors: Option<(u64, u64)>) -> io::Result<Self> {
         let (reader, writer) = io::pipe()?;
+        // Nothing that may fail comes after the child is there.
+        let output = Some(receiver(reader)?);
         #[expect(clippy::disallowed_methods, reason = "this file is the one that creates processes")]
         let mut command = Command::new(&line.program);
         command
@@ -82,8 +111,7 @@ impl Process {
         // The command holds the write ends; while they are open the reader never sees the end.
         drop(command);
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).ok_or(Errno::ESRCH)?;
-        let process = Self { child, group: Pid::from_raw(pid), ended: None, output: Some(receiver(reader)?) };
-        Ok(process)
+        Ok(Self { child, group: Pid::from_raw(pid), ended: None, output })
     }
 
     /// The process id, which is the id of its group too.

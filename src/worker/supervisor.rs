@@ -2,36 +2,31 @@
 //!
 //! Which state follows which is `state.rs`'s; this file does what a state needs and reports each change.
 
+mod life;
 mod watch;
 
 use super::budget::Budget;
-use super::command::{Den, Launch};
-use super::diagnosis::Evidence;
-use super::endpoint::Endpoint;
 use super::health::Prober;
-use super::process::{Process, Spawner, code_and_signal};
+use super::process::Spawner;
 use super::shortage::shortage;
 use super::state::{Event, State};
-use super::{Deaths, Handle, LastExit, Status, Wants, diagnosis, memory};
-use crate::models::{self, Kind};
-use crate::settings::bounds::{BACKEND_PORT_TRIES, LOG_PUMP_GRACE, SHORTAGE_PAUSE};
+use super::{Deaths, Handle, LastExit, Status, Wants, diagnosis};
+use crate::models::Kind;
+use crate::settings::bounds::SHORTAGE_PAUSE;
 use crate::settings::options::Engine;
-use crate::telemetry::files::{Folder, Tail, pump};
-use crate::telemetry::log::CLOCK;
+use crate::telemetry::files::Folder;
 use crate::telemetry::metrics::{Metrics, ModelLabels, StateLabels, WorkerLabels};
 use crate::telemetry::trouble::Trouble;
+use std::collections::BTreeSet;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch as channel;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
-use watch::Ending;
 
 /// Everything that one worker is started with, for its whole life.
 pub struct Plan {
@@ -68,7 +63,8 @@ pub fn supervise(
     let handle = Handle { status, wants: Arc::clone(&wants), deaths: Arc::clone(&deaths) };
     let budget = Budget::new(plan.engine.restart_limit, plan.engine.restart_window.0);
     let (prober, next_port, short) = (Prober::new()?, plan.engine.port_backend, Trouble::default());
-    let owner = Owner { plan, spawner, prober, publish, metrics, budget, next_port, short, wants, deaths };
+    let departed = BTreeSet::new();
+    let owner = Owner { plan, spawner, prober, publish, metrics, budget, next_port, short, wants, deaths, departed };
     owner.show_state();
     tasks.spawn(async move { owner.run(stop).await });
     Ok(handle)
@@ -85,6 +81,8 @@ struct Owner {
     short: Trouble,
     wants: Arc<Wants>,
     deaths: Arc<Deaths>,
+    /// Processes that have ended, and whose memory on the GPU nobody has waited for yet.
+    departed: BTreeSet<i32>,
 }
 
 /// How one life of a process ended.
@@ -154,90 +152,15 @@ impl Owner {
     /// From one start to the end of that process.
     async fn one_life(&mut self, stop: &CancellationToken) -> io::Result<End> {
         self.happen(Event::StartBegun);
-        tokio::select! {
-            found = self.file_is_good() => found?,
-            () = stop.cancelled() => {
-                self.happen(Event::StopAsked);
-                self.happen(Event::Stopped);
-                return Ok(End::Asked);
-            }
-        }
-        let den = Den::new()?;
-        let endpoint = Endpoint::new(self.choose_address()?, den.write_new_key()?, Arc::clone(&self.deaths));
-        let endpoint = Arc::new(endpoint.map_err(io::Error::other)?);
-        let plan = &self.plan;
-        let launch = Launch {
-            engine: &plan.engine,
-            program: &plan.program,
-            model: &plan.file,
-            id: &plan.model,
-            kind: plan.kind,
-            address: endpoint.address,
-            den: &den,
-            inherited: &plan.environment,
+        let Some(prepared) = stop.run_until_cancelled(self.prepare(stop)).await else {
+            self.happen(Event::StopAsked);
+            self.happen(Event::Stopped);
+            return Ok(End::Asked);
         };
-        let roots = memory::Roots::here();
-        let kills = memory::Kills::count(&roots);
-        let mut process = self.spawner.spawn(launch.command_line()).await?;
-        info!(model = self.plan.model, pid = process.pid(), port = endpoint.address.port(), "llama-server started");
-        let tail = Arc::new(Mutex::new(Tail::default()));
-        // On a set of its own, so that it is ended with this life whatever happens.
-        let mut pumps = JoinSet::new();
-        if let Some(pumping) = self.keep_log(&mut process, &tail) {
-            pumps.spawn(pumping);
-        }
-        let ending = self.watch(&mut process, &endpoint, &tail, stop).await;
-        self.publish.send_modify(|status| status.endpoint = None);
-        let (status, killed) = match ending {
-            Ending::Exited(status) => (status, None),
-            Ending::MustDie(why) => (process.kill().await, Some(why)),
-            Ending::StopAsked => return self.put_down(process, false).await,
-            Ending::Unused => return self.put_down(process, true).await,
-        };
-        endpoint.has_died();
-        // The last lines may still be in the pipe, and they are the ones that tell the cause.
-        let _ = tokio::time::timeout(LOG_PUMP_GRACE, pumps.join_next()).await;
-        let (code, signal) = code_and_signal(status?);
-        let (has_served, memory) = (self.state().has_served(), kills.since(&roots));
-        let tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = diagnosis::diagnose(&Evidence { code, signal, tail: &tail, has_served, killed, memory });
-        Ok(End::Died(LastExit::of(code, signal, found)))
-    }
-
-    /// Stops a process that is not needed, for now or for ever.
-    async fn put_down(&mut self, mut process: Process, to_sleep: bool) -> io::Result<End> {
-        self.publish.send_modify(|status| status.asleep = to_sleep);
-        self.happen(Event::StopAsked);
-        if to_sleep {
-            info!(model = self.plan.model, "nobody has used llama-server for IDLE_UNLOAD, it is stopped");
-        }
-        let stopped = process.stop().await;
-        self.happen(Event::Stopped);
-        stopped?;
-        info!(model = self.plan.model, "llama-server stopped");
-        Ok(if to_sleep { End::Asleep } else { End::Asked })
-    }
-
-    /// Whether the model file can still be read and is what it says; it may have changed since the service started.
-    async fn file_is_good(&self) -> io::Result<()> {
-        let file = self.plan.file.clone();
-        let checking = tokio::task::spawn_blocking(move || models::check_readable(&file).map(drop));
-        match checking.await {
-            Ok(found) => found.map_err(|error| io::Error::other(format!("{error}; {}", error.hint()))),
-            Err(_) => Err(io::Error::other("the check of the model file was interrupted")),
-        }
-    }
-
-    /// Writes what the process says to a log file of its own, and keeps the end of it.
-    fn keep_log(&self, process: &mut Process, tail: &Arc<Mutex<Tail>>) -> Option<impl Future<Output = ()> + use<>> {
-        let output = process.take_output()?;
-        let file = self.plan.logs.create("server", &self.plan.instance, CLOCK);
-        let (writer, guard) = crate::telemetry::log::behind_a_queue(file);
-        let tail = Arc::clone(tail);
-        Some(async move {
-            pump(output, writer, tail).await;
-            drop(guard);
-        })
+        prepared?;
+        let mut life = self.begin().await?;
+        let ending = self.watch(&mut life, stop).await;
+        self.end(life, ending).await
     }
 
     fn state(&self) -> State {
@@ -273,21 +196,5 @@ impl Owner {
 
     fn labels(&self) -> WorkerLabels {
         WorkerLabels { model: self.plan.model.clone(), worker: self.plan.number }
-    }
-
-    /// The next free port from `PORT_BACKEND` upwards, a different one at each start so that nothing which still
-    /// talks to the old process reaches the new one.
-    fn choose_address(&mut self) -> io::Result<SocketAddr> {
-        let first = self.plan.engine.port_backend;
-        for _ in 0..BACKEND_PORT_TRIES {
-            let port = self.next_port;
-            let last = first.saturating_add(BACKEND_PORT_TRIES - 1);
-            self.next_port = if port >= last { first } else { port + 1 };
-            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-            if port != 0 && TcpListener::bind(address).is_ok() {
-                return Ok(address);
-            }
-        }
-        TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
     }
 }

@@ -21,6 +21,7 @@ mod drain;
 mod fake;
 mod hang;
 mod http2;
+mod leftovers;
 mod limits;
 mod pauses;
 mod queue;

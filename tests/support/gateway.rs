@@ -48,8 +48,8 @@ pub(crate) struct Builder {
     settings: BTreeMap<String, String>,
     arguments: Vec<String>,
     keys: Option<String>,
-    /// The soft and the hard limit on open files.
-    open_files: Option<(u32, u32)>,
+    /// The command that runs the gateway, where it is not started directly.
+    under: Vec<String>,
 }
 
 /// A running gateway.
@@ -70,7 +70,7 @@ impl Gateway {
             settings: BTreeMap::new(),
             arguments: Vec::new(),
             keys: Some(default_keys()),
-            open_files: None,
+            under: Vec::new(),
         }
     }
 
@@ -227,8 +227,13 @@ impl Builder {
     }
 
     /// Other limits on open files, soft and hard.
-    pub(crate) fn open_files(mut self, soft: u32, hard: u32) -> Self {
-        self.open_files = Some((soft, hard));
+    pub(crate) fn open_files(self, soft: u32, hard: u32) -> Self {
+        self.under(&["/bin/sh", "-c", &format!("ulimit -Sn {soft} && ulimit -Hn {hard} && exec \"$0\" \"$@\"")])
+    }
+
+    /// Runs it by this command, which gets the gateway's program and arguments after its own.
+    pub(crate) fn under(mut self, command: &[&str]) -> Self {
+        self.under = command.iter().map(|&word| word.to_owned()).collect();
         self
     }
 
@@ -256,10 +261,16 @@ impl Builder {
         gateway
     }
 
+    /// Starts it and waits for nothing.
+    pub(crate) fn launch(self) -> (Process, TempDir) {
+        let (process, folder, _) = self.spawn();
+        (process, folder)
+    }
+
     /// Starts one that is expected to end by itself; returns its status and what it printed.
     #[track_caller]
     pub(crate) fn run_to_exit(self) -> (ExitStatus, String) {
-        let (mut process, _folder, _) = self.spawn();
+        let (mut process, _folder) = self.launch();
         let status = process.wait_exit();
         (status, process.output())
     }
@@ -302,16 +313,10 @@ impl Builder {
             fs::write(&path, keys).expect("the key file can be written");
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("its mode can be set");
         }
-        let program = env!("CARGO_BIN_EXE_llamagate");
-        let mut command = match self.open_files {
-            None => Command::new(program),
-            Some((soft, hard)) => {
-                let mut shell = Command::new("/bin/sh");
-                shell.args(["-c", &format!("ulimit -Sn {soft} && ulimit -Hn {hard} && exec \"$0\" \"$@\""), program]);
-                shell
-            }
-        };
-        command.arg("serve").args(&self.arguments).env_clear().envs(settings).current_dir(data);
+        let words = self.under.iter().map(String::as_str).chain([env!("CARGO_BIN_EXE_llamagate")]);
+        let words: Vec<&str> = words.collect();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).arg("serve").args(&self.arguments).env_clear().envs(settings).current_dir(data);
         (Process::start("llamagate", &mut command, data), folder, model)
     }
 }

@@ -1,6 +1,6 @@
 //! What the kernel knows about processes and ports.
 
-use std::{fs, net::TcpListener, process::Command};
+use std::{fs, net::TcpListener, path::Path, process::Command};
 
 /// Whether no such process runs any more. A zombie counts as gone: who reaps it depends on the machine's init.
 pub(crate) fn pid_gone(pid: u32) -> bool {
@@ -15,6 +15,13 @@ pub(crate) fn is_zombie(pid: u32) -> bool {
 /// Whether the process was told to stand still, and does.
 pub(crate) fn is_stopped(pid: u32) -> bool {
     stat(pid).is_some_and(|(state, _)| state == 'T')
+}
+
+/// When the process was started, in the kernel's count.
+pub(crate) fn start_time(pid: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process runs");
+    let after_name = text.rsplit_once(") ").expect("the kernel writes the name in brackets").1;
+    after_name.split(' ').nth(19).and_then(|start| start.parse().ok()).expect("the 22nd field is a number")
 }
 
 /// Whether this loopback port could be bound now.
@@ -45,6 +52,12 @@ pub(crate) fn resident_kib(pid: u32) -> u64 {
 /// The number of open file descriptors of a process; 0 when it is gone.
 pub(crate) fn fds(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
+}
+
+/// Whether a process has this file open.
+pub(crate) fn has_open(pid: u32, file: &Path) -> bool {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    descriptors.into_iter().any(|descriptor| fs::read_link(descriptor.path()).is_ok_and(|target| target == file))
 }
 
 /// The soft and the hard limit on open files of a process.

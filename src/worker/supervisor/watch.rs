@@ -3,11 +3,11 @@
 use super::super::diagnosis::Killed;
 use super::super::endpoint::Endpoint;
 use super::super::health::{Probe, Silence, Verdict};
-use super::super::process::Process;
 use super::super::progress::Progress;
 use super::super::pulse::{Pulse, Threads};
 use super::super::state::{Event, State};
 use super::Owner;
+use super::life::Life;
 use crate::awake::{self, Instant};
 use crate::settings::bounds::{PROBE_INTERVAL_DOUBTED, PROBE_INTERVAL_LOADING, PROBE_INTERVAL_READY};
 use crate::telemetry::files::Tail;
@@ -45,13 +45,8 @@ struct Seen {
 
 impl Owner {
     /// Probes a running process until there is a reason to stop that.
-    pub(super) async fn watch(
-        &mut self,
-        process: &mut Process,
-        endpoint: &Arc<Endpoint>,
-        tail: &Mutex<Tail>,
-        stop: &CancellationToken,
-    ) -> Ending {
+    pub(super) async fn watch(&mut self, life: &mut Life, stop: &CancellationToken) -> Ending {
+        let Life { process, endpoint, tail, .. } = life;
         let started = Instant::now();
         let mut seen = Seen {
             started,

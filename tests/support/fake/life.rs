@@ -4,7 +4,7 @@ use super::{
     arguments::Arguments,
     connection, control,
     journal::Journal,
-    script::{Ending, Script},
+    script::{Daemon, Ending, Script},
     server::{Phase, Server},
 };
 use serde_json::json;
@@ -12,7 +12,7 @@ use std::{
     collections::BTreeMap,
     ffi::OsString,
     path::{Path, PathBuf},
-    process::{Command, ExitCode},
+    process::{Command, ExitCode, Stdio},
     sync::Arc,
     time::Duration,
 };
@@ -24,6 +24,9 @@ use tokio_util::task::TaskTracker;
 
 /// The argument that makes the fake its own grandchild.
 pub(super) const GRANDCHILD: &str = "--grandchild";
+
+/// The argument that makes the fake the parent of a daemon; the next one names the daemon's program.
+pub(super) const DAEMON: &str = "--daemon";
 
 /// A grandchild that no test has killed ends by itself.
 const GRANDCHILD_LIFE: Duration = Duration::from_secs(600);
@@ -72,6 +75,9 @@ async fn run(server: Arc<Server>) {
     }
     if script.fork_grandchild {
         fork_grandchild(&server);
+    }
+    if let Some(daemon) = script.daemon {
+        fork_daemon(&server, daemon);
     }
     if let Some(signal) = script.abort_at_start {
         server.end(&Ending { signal: Some(signal), ..Ending::default() });
@@ -173,6 +179,27 @@ fn fork_grandchild(server: &Server) {
     let this = std::env::current_exe().expect("the fake knows its own path");
     let child = Command::new(this).arg(GRANDCHILD).spawn().expect("a grandchild starts");
     server.journal.record("grandchild", json!({"grandchild": child.id()}));
+}
+
+/// By way of a child that leads a session of its own, starts the daemon there, prints its process id and ends.
+fn fork_daemon(server: &Server, daemon: Daemon) {
+    let this = std::env::current_exe().expect("the fake knows its own path");
+    let program = match daemon {
+        Daemon::Lingers => this.clone(),
+        Daemon::Ends => "true".into(),
+    };
+    let between = Command::new(this).arg(DAEMON).arg(program).stderr(Stdio::inherit()).output();
+    let printed = String::from_utf8(between.expect("the child between starts").stdout).expect("it prints a number");
+    let pid: u32 = printed.trim().parse().expect("it prints a number");
+    server.journal.record("grandchild", json!({"grandchild": pid}));
+}
+
+/// What the child between does.
+#[expect(clippy::zombie_processes, reason = "a daemon is a child that nobody waits for")]
+pub(super) fn start_daemon(program: &str) {
+    nix::unistd::setsid().expect("the child between leads no group");
+    let daemon = Command::new(program).arg(GRANDCHILD).stdout(Stdio::null()).spawn().expect("the daemon starts");
+    println!("{}", daemon.id());
 }
 
 fn log(message: &str) {

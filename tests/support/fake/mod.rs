@@ -35,9 +35,16 @@ use std::process::ExitCode;
 /// Lives one life of a llama-server, or that of the grandchild it forks when the script asks for one.
 pub(super) fn main() -> ExitCode {
     let argv: Vec<String> = std::env::args().collect();
-    if argv.get(1).is_some_and(|first| first == life::GRANDCHILD) {
-        life::linger();
-        return ExitCode::SUCCESS;
+    match argv.get(1).map(String::as_str) {
+        Some(life::GRANDCHILD) => {
+            life::linger();
+            return ExitCode::SUCCESS;
+        }
+        Some(life::DAEMON) => {
+            life::start_daemon(&argv[2]);
+            return ExitCode::SUCCESS;
+        }
+        _ => {}
     }
     match arguments::Arguments::parse(&argv[1..]) {
         Ok(arguments) => life::live(arguments),

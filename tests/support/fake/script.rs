@@ -32,6 +32,8 @@ pub(super) struct Script {
     pub(super) ignore_sigterm: bool,
     /// Starts a child that outlives this process unless its group is killed; it inherits stderr.
     pub(super) fork_grandchild: bool,
+    /// Starts a daemon, which leaves the group and has no parent here; it inherits stderr.
+    pub(super) daemon: Option<Daemon>,
     /// Ends after the answer to this many POST requests (exit code 1).
     pub(super) exit_after_requests: Option<u64>,
     /// Writes many lines to stderr while loading.
@@ -89,6 +91,14 @@ pub(super) struct Script {
 #[serde(deny_unknown_fields)]
 pub(super) struct Load {
     pub(super) until_released: bool,
+}
+
+/// What the daemon does once it is there.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Daemon {
+    Lingers,
+    Ends,
 }
 
 /// How the process ends: a signal where one is given, else an exit code (1 unless told).

@@ -1,0 +1,138 @@
+//! What the kernel tells about processes: reading `/proc`, and the identity of a process beyond its number.
+//!
+//! Owns no process and ends none; [`super::leftovers`] and [`super::reaper`] do.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+
+/// One line of `/proc/PID/stat`, as far as anybody here asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stat {
+    pub(super) state: char,
+    pub(super) parent: i32,
+    pub(super) group: i32,
+    /// When it was started, in clock ticks since the machine was.
+    pub(super) start: u64,
+}
+
+impl Stat {
+    /// `NotFound` when there is no such process.
+    pub(super) fn of(pid: i32) -> io::Result<Self> {
+        // Between opening and reading the process may go, and then reading fails in a way of its own.
+        let text = fs::read_to_string(format!("/proc/{pid}/stat")).map_err(|error| match error.raw_os_error() {
+            Some(nix::libc::ESRCH) => io::ErrorKind::NotFound.into(),
+            _ => error,
+        })?;
+        Self::parse(&text).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        // The name before it may hold spaces and brackets.
+        let mut fields = text.rsplit_once(") ")?.1.split_ascii_whitespace();
+        Some(Self {
+            state: fields.next()?.chars().next()?,
+            parent: fields.next()?.parse().ok()?,
+            group: fields.next()?.parse().ok()?,
+            start: fields.nth(16)?.parse().ok()?,
+        })
+    }
+
+    /// Whether the process has ended, and only its status is left.
+    pub(super) fn has_ended(&self) -> bool {
+        matches!(self.state, 'Z' | 'X')
+    }
+}
+
+/// The processes that can be seen from here.
+pub(super) fn pids() -> io::Result<Vec<i32>> {
+    Ok(fs::read_dir("/proc")?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
+}
+
+/// The HOME with which a process of this user was started. Nothing for a process of somebody else, and for one that has
+/// ended.
+pub(super) fn home(pid: i32) -> Option<PathBuf> {
+    let folder = format!("/proc/{pid}");
+    if fs::metadata(&folder).ok()?.uid() != nix::unistd::geteuid().as_raw() {
+        return None;
+    }
+    let environment = fs::read(format!("{folder}/environ")).ok()?;
+    let value = environment.split(|byte| *byte == 0).find_map(|entry| entry.strip_prefix(b"HOME="))?;
+    Some(PathBuf::from(OsStr::from_bytes(value)))
+}
+
+/// A process that is not mistaken for a later one of the same number, for one of another container, nor for one before
+/// the machine was restarted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub(super) pid: i32,
+    pub(super) start: u64,
+    /// Where and since when numbers mean what they mean here.
+    realm: String,
+}
+
+impl Identity {
+    /// The process that has this number now.
+    pub(super) fn of(pid: i32) -> io::Result<Self> {
+        Ok(Self { pid, start: Stat::of(pid)?.start, realm: realm()? })
+    }
+
+    /// As text, for [`Identity::read`].
+    pub(super) fn written(&self) -> String {
+        format!("{} {} {}\n", self.pid, self.start, self.realm)
+    }
+
+    /// What was written, unless it is of an earlier life of the machine, or of another container.
+    pub(super) fn read(text: &str) -> Option<Self> {
+        let mut words = text.trim_ascii_end().splitn(3, ' ');
+        let (pid, start) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        let realm = words.next()?.to_owned();
+        // A process and its group have a number above 1; 0 and less mean many processes to a signal.
+        (pid > 1 && self::realm().is_ok_and(|now| now == realm)).then_some(Self { pid, start, realm })
+    }
+
+    /// Whether this very process runs.
+    pub(super) fn runs(&self) -> bool {
+        Stat::of(self.pid).is_ok_and(|stat| stat.start == self.start && !stat.has_ended())
+    }
+}
+
+/// The machine's boot id, and the namespace of process ids.
+fn realm() -> io::Result<String> {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    Ok(format!("{} {}", boot.trim(), fs::read_link("/proc/self/ns/pid")?.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_read_behind_the_worst_of_names() {
+        let line = "4321 (a) b) (c) S 17 4300 4300 0 -1 4194560 99 0 0 0 1 2 0 0 20 0 1 0 987654 2695168 400 18446744";
+        let stat = Stat::parse(line).unwrap();
+        assert_eq!(stat, Stat { state: 'S', parent: 17, group: 4300, start: 987_654 });
+        assert_eq!(Stat::parse("4321 (a) S 17"), None);
+    }
+
+    #[test]
+    fn this_process_knows_itself_and_no_other() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        let identity = Identity::of(own).unwrap();
+        assert!(identity.runs());
+        assert_eq!(Identity::read(&identity.written()), Some(identity.clone()));
+        let successor = Identity { start: identity.start + 1, ..identity.clone() };
+        assert!(!successor.runs(), "another process had this number");
+        let (boot, namespace) = identity.realm.split_once(' ').unwrap();
+        for elsewhere in [format!("00000000-0000-0000-0000-000000000000 {namespace}"), format!("{boot} pid:[1]")] {
+            let note = Identity { realm: elsewhere, ..identity.clone() }.written();
+            assert_eq!(Identity::read(&note), None, "{note}");
+        }
+        assert_eq!(Identity::read("1 0 x"), None);
+        assert_eq!(Identity::read(""), None);
+        assert_eq!(Stat::of(i32::MAX).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+}

@@ -1,0 +1,227 @@
+//! Nothing is left running: not of a llama-server that has ended, nor of a gateway that was killed; and no zombies.
+
+use super::support::{
+    gateway::{Builder, Gateway},
+    process::Process,
+    resources::{children, has_open, is_zombie, pid_gone, start_time},
+    wait::{READY, SOON, STARTS, STOPS, eventually, eventually_some},
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::{Pid, geteuid},
+};
+use serde_json::json;
+use std::{
+    fs::{self, DirBuilder},
+    os::unix::fs::DirBuilderExt,
+    path::Path,
+    process::Command,
+};
+
+fn send_signal(pid: u32, signal: Signal) {
+    kill(Pid::from_raw(pid as i32), signal).unwrap();
+}
+
+fn worker(gateway: &Gateway) -> u32 {
+    u32::try_from(gateway.journal().starts().pop().unwrap()["pid"].as_u64().unwrap()).unwrap()
+}
+
+/// The daemon that the fake has started.
+fn daemon(gateway: &Gateway) -> u32 {
+    u32::try_from(gateway.journal().wait_for_event("grandchild")["grandchild"].as_u64().unwrap()).unwrap()
+}
+
+fn restarts(gateway: &Gateway) -> u64 {
+    gateway.anonymous().get("/health").json()["models"][0]["restarts"].as_u64().unwrap()
+}
+
+fn with_daemon() -> Builder {
+    Gateway::builder().script(json!({"daemon": "lingers"}))
+}
+
+/// The words before a program that give it other namespaces; none where this machine forbids that.
+fn namespaces(options: &[&str], script: &str) -> Option<Vec<String>> {
+    let mut words = vec!["unshare", "--mount"];
+    if !geteuid().is_root() {
+        words.extend(["--user", "--map-root-user"]);
+    }
+    words.extend(options);
+    words.extend(["/bin/sh", "-c"]);
+    let words: Vec<String> =
+        words.into_iter().map(str::to_owned).chain([format!("{script}exec \"$0\" \"$@\"")]).collect();
+    let tried = Command::new(&words[0]).args(&words[1..]).arg("true").output();
+    if tried.as_ref().is_ok_and(|output| output.status.success()) {
+        return Some(words);
+    }
+    println!("skipped: {} is not possible here: {tried:?}", words.join(" "));
+    None
+}
+
+fn under(builder: Builder, words: &[String]) -> Builder {
+    builder.under(&words.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+/// The words before a gateway that give it `folder` as /dev/shm, so that gateways of other tests tidy up nothing of it.
+fn with_memory_in(folder: &Path) -> Option<Vec<String>> {
+    namespaces(&[], &format!("mount --bind '{}' /dev/shm && ", folder.display()))
+}
+
+#[test]
+fn a_daemon_that_llama_server_started_ends_with_it() {
+    let mut gateway = with_daemon().start_ready();
+    let first = daemon(&gateway);
+    eventually("the daemon is the gateway's child now", SOON, || gateway.child_pids().contains(&first));
+    send_signal(worker(&gateway), Signal::SIGKILL);
+    eventually("the daemon is gone", STOPS, || pid_gone(first));
+    eventually("llama-server is back", READY, || gateway.journal().events("ready").len() == 2);
+    let second = u32::try_from(gateway.journal().events("grandchild")[1]["grandchild"].as_u64().unwrap()).unwrap();
+    assert!(!pid_gone(second), "the second daemon is not taken for a leftover of the first");
+    assert!(gateway.output().contains(&format!("{{{first}}}")), "the operator is told\n{}", gateway.output());
+    assert_eq!(gateway.stop().code(), Some(0));
+    assert!(pid_gone(second));
+}
+
+#[test]
+fn what_a_killed_gateway_left_is_gone_before_the_next_llama_server_starts() {
+    let memory = tempfile::tempdir().unwrap();
+    let Some(words) = with_memory_in(memory.path()) else { return };
+    let mut killed = under(with_daemon(), &words).start_ready();
+    let (left, worker) = (daemon(&killed), worker(&killed));
+    killed.signal(Signal::SIGKILL);
+    killed.wait_exit();
+    eventually("the kernel ends llama-server", STOPS, || pid_gone(worker));
+    assert!(!pid_gone(left), "the kernel does not end the daemon");
+    assert_eq!(fs::read_dir(memory.path()).unwrap().count(), 1);
+
+    let mut next = under(Gateway::builder(), &words).start();
+    next.journal().wait_for_event("start");
+    assert!(pid_gone(left), "it was waited for");
+    next.wait_ready();
+    assert!(next.output().contains(&format!("{{{left}}}")), "the operator is told\n{}", next.output());
+    assert_eq!(next.stop().code(), Some(0));
+    assert_eq!(fs::read_dir(memory.path()).unwrap().count(), 0, "no folder is left");
+}
+
+/// A process that sleeps, and the folder of a killed gateway which says that it lived there.
+fn forged_den(memory: &Path, name: &'static str, start_of: impl Fn(u64) -> u64) -> Process {
+    let sleeper = Process::start(name, Command::new("sleep").arg("600").env_clear(), memory.parent().unwrap());
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let den = memory.join(format!("llamagate-den-{name}"));
+    DirBuilder::new().mode(0o700).create(&den).unwrap();
+    let namespace = fs::read_link("/proc/self/ns/pid").unwrap();
+    let (pid, start) = (sleeper.pid(), start_of(start_time(sleeper.pid())));
+    fs::write(den.join("process"), format!("{pid} {start} {} {}\n", boot.trim(), namespace.display())).unwrap();
+    sleeper
+}
+
+#[test]
+fn a_process_that_got_the_number_of_an_old_llama_server_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let memory = folder.path().join("memory");
+    fs::create_dir(&memory).unwrap();
+    let Some(words) = with_memory_in(&memory) else { return };
+    let mut old = forged_den(&memory, "old", |start| start);
+    let mut successor = forged_den(&memory, "successor", |start| start - 1);
+    let gateway = under(Gateway::builder(), &words).start_ready();
+    assert!(pid_gone(old.pid()) && old.has_ended().is_some(), "the one that was noted is ended");
+    assert_eq!(successor.has_ended(), None);
+    let left = fs::read_dir(&memory).unwrap().count();
+    assert_eq!((left, gateway.journal().starts().len()), (1, 1), "both folders are gone, the new one is there");
+}
+
+#[test]
+fn two_gateways_side_by_side_leave_each_other_alone() {
+    let memory = tempfile::tempdir().unwrap();
+    let Some(words) = with_memory_in(memory.path()) else { return };
+    let first = under(with_daemon(), &words).start_ready();
+    let (of_first, worker_of_first) = (daemon(&first), worker(&first));
+    let mut second = under(with_daemon(), &words).start_ready();
+    let of_second = daemon(&second);
+    send_signal(worker(&second), Signal::SIGKILL);
+    eventually("the second serves again", READY, || second.journal().events("ready").len() == 2);
+    assert!(pid_gone(of_second));
+    assert_eq!(second.stop().code(), Some(0));
+    assert!(!pid_gone(of_first) && !pid_gone(worker_of_first));
+    assert_eq!(first.journal().starts().len(), 1);
+}
+
+#[test]
+fn no_zombies_are_left_after_five_restarts() {
+    let gateway = Gateway::builder().script(json!({"daemon": "ends"})).set("RESTART_WINDOW", "1ms").start();
+    for restart in 0..5 {
+        eventually("llama-server is ready", READY, || gateway.journal().events("ready").len() == restart + 1);
+        send_signal(worker(&gateway), Signal::SIGKILL);
+    }
+    eventually("llama-server is ready for the last time", READY, || gateway.journal().events("ready").len() == 6);
+    assert_eq!(gateway.journal().events("grandchild").len(), 6);
+    let current = worker(&gateway);
+    eventually("its only child is llama-server", SOON, || gateway.child_pids() == [current]);
+    assert!(!is_zombie(current));
+    assert_eq!(restarts(&gateway), 5);
+}
+
+/// The words that make a gateway the first process of a container.
+fn as_first_process() -> Option<Vec<String>> {
+    namespaces(&["--pid", "--fork", "--mount-proc", "--kill-child"], "")
+}
+
+/// The gateway that such words have started.
+fn first_process_of(unshare: u32) -> u32 {
+    let first = eventually_some("the first process runs", STARTS, || children(unshare).into_iter().next());
+    let status = fs::read_to_string(format!("/proc/{first}/status")).unwrap();
+    assert!(
+        status.lines().any(|line| line.starts_with("NSpid:") && line.ends_with("\t1")),
+        "it is process 1\n{status}"
+    );
+    first
+}
+
+#[test]
+fn the_first_process_of_a_container_reaps_orphans_and_stops_when_told() {
+    let Some(words) = as_first_process() else { return };
+    let mut gateway = under(Gateway::builder().script(json!({"daemon": "ends"})), &words).start_ready();
+    let first = first_process_of(gateway.pid());
+    gateway.journal().wait_for_event("grandchild");
+    eventually("its only child is llama-server", SOON, || children(first).len() == 1);
+    assert!(!is_zombie(children(first)[0]));
+    send_signal(first, Signal::SIGTERM);
+    assert_eq!(gateway.wait_exit().code(), Some(0), "{}", gateway.output());
+    assert_eq!(gateway.journal().events("sigterm").len(), 1, "llama-server was told too");
+}
+
+#[test]
+fn sigquit_stops_the_service_as_sigterm_does() {
+    let mut gateway = Gateway::builder().start_ready();
+    let worker = worker(&gateway);
+    gateway.signal(Signal::SIGQUIT);
+    assert_eq!(gateway.wait_exit().code(), Some(0));
+    assert!(gateway.output().contains("SIGQUIT received"));
+    assert!(pid_gone(worker));
+    assert_eq!(gateway.journal().events("sigterm").len(), 1);
+}
+
+#[test]
+fn a_signal_that_comes_while_the_first_process_still_looks_at_its_keys_is_not_lost() {
+    let Some(words) = as_first_process() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let keys = folder.path().join("keys");
+    fs::write(&keys, "admin:admin-secret-0123456789:100000\n").unwrap();
+    let writer = fs::File::open(&keys).unwrap();
+    writer.lock().unwrap();
+    let (mut unshare, _data) = under(Gateway::builder().set("AUTH_KEYS_FILE", keys.display()), &words).launch();
+    let first = first_process_of(unshare.pid());
+    eventually("it waits for whoever writes the keys", STARTS, || has_open(first, &keys));
+    send_signal(first, Signal::SIGTERM);
+    drop(writer);
+    assert_eq!(unshare.wait_exit().code(), Some(0), "{}", unshare.output());
+    assert!(unshare.output().contains("SIGTERM received"));
+}
+
+#[test]
+fn a_first_process_that_only_waits_ends_when_told() {
+    let Some(words) = as_first_process() else { return };
+    let (mut unshare, _data) = under(Gateway::builder().set("DEBUG_SHELL", true), &words).launch();
+    unshare.wait_for_line("waiting for a signal");
+    send_signal(first_process_of(unshare.pid()), Signal::SIGTERM);
+    assert_eq!(unshare.wait_exit().code(), Some(0));
+}
