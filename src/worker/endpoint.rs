@@ -94,9 +94,9 @@ impl Endpoint {
         Some(InFlight { endpoint: self, fingerprint })
     }
 
-    /// Whether requests may be sent to it: nobody doubts it, and it is not closed.
+    /// Whether requests may be sent to it: nobody doubts it, it is not about to be restarted, and it is not closed.
     pub(super) fn is_open(&self) -> bool {
-        !self.is_doubted() && !self.serving().closed
+        !self.is_doubted() && !self.cannot_compute() && !self.serving().closed
     }
 
     /// Since when it has nothing to do; none while it has.
@@ -322,7 +322,7 @@ mod tests {
         for _ in 1..COMPUTE_ERRORS_UNTIL_RESTART {
             request.could_not_be_computed();
         }
-        assert!(endpoint.cannot_compute());
+        assert!(endpoint.cannot_compute() && !endpoint.is_open());
         endpoint.raised().await;
     }
 }
