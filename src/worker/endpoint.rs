@@ -111,6 +111,11 @@ impl Endpoint {
         serving.closed
     }
 
+    /// Has nothing sent to it any more.
+    pub(super) fn close(&self) {
+        self.serving().closed = true;
+    }
+
     /// It has ended by itself or had to be killed: what it was serving is remembered.
     pub(super) fn has_died(&self) {
         let suspects = {

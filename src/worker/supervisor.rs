@@ -30,7 +30,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
-use watch::Ending;
+use watch::{Ending, Fault};
 
 /// Everything that one worker is started with, for its whole life.
 pub struct Plan {
@@ -197,7 +197,11 @@ impl Owner {
             Ending::StopAsked => return self.put_down(process, false).await,
             Ending::Unused => return self.put_down(process, true).await,
         };
-        endpoint.has_died();
+        match fault {
+            // No fault of those in flight.
+            Some(Fault::CannotCompute) => endpoint.close(),
+            _ => endpoint.has_died(),
+        }
         // The last lines may still be in the pipe, and they are the ones that tell the cause.
         let _ = tokio::time::timeout(LOG_PUMP_GRACE, pumps.join_next()).await;
         let (code, signal) = code_and_signal(status?);

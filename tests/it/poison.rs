@@ -204,6 +204,23 @@ fn streams_that_fail_in_band_count_too() {
 }
 
 #[test]
+fn whoever_is_in_flight_when_it_is_restarted_for_that_is_not_taken_for_a_killer() {
+    let broken = json!({"fail_on": [{"text": "fail", "message": "Compute error."}], "hold_requests": ["/completion"]});
+    let gateway = ready(json!({"starts": [broken, broken, {}]}), &[("MAX_CONCURRENT_REQUESTS", "2")]);
+    let prompt = json!({"prompt": "fine"});
+    for times in 1..=2 {
+        let mut bystander = gateway.client().begin("POST", "/completion", prompt.to_string().as_bytes()).unwrap();
+        gateway.journal().wait_for_requests("/completion", times);
+        for _ in 0..ENOUGH {
+            assert_eq!(say(&gateway, "fail").status(), 500);
+        }
+        assert_eq!(code(&bystander.read_response().unwrap()), dies());
+        restarted(&gateway, times as u64);
+    }
+    assert_eq!(gateway.client().post_json("/completion", &prompt).status(), 200);
+}
+
+#[test]
 fn an_answer_between_failures_saves_llama_server_unless_it_took_no_computing() {
     let gateway = ready(json!({"starts": [{"fail_on": [{"text": "fail", "message": "Compute error."}]}, {}]}), &[]);
     let fails = |times| (0..times).for_each(|_| assert_eq!(say(&gateway, "fail").status(), 500));
