@@ -219,7 +219,7 @@ pub(crate) use stub::Stub;
 /// A worker for the tests of others.
 #[cfg(test)]
 mod stub {
-    use super::{Arc, Handle, Model};
+    use super::{Arc, Fingerprint, Handle, Model};
     use crate::worker::Status;
     use std::net::SocketAddr;
     use tokio::sync::watch;
@@ -239,6 +239,13 @@ mod stub {
         pub(crate) fn starts_again(&self) {
             let (sender, _) = Handle::stub(self.1);
             self.0.send_replace(sender.borrow().clone());
+        }
+    }
+
+    impl Model {
+        /// Has its worker die while it serves this.
+        pub(crate) fn dies_of(&self, fingerprint: Fingerprint) {
+            self.worker.as_ref().unwrap().dies_of(fingerprint);
         }
     }
 }

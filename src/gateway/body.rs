@@ -9,7 +9,9 @@ use super::heartbeat::Heartbeat;
 use super::holdings::{Given, Held, Hold, Holdings, Step, Taken};
 use super::queue::Ticket;
 use super::record::Record;
-use super::sse::{Ending, Tail, Watch, data_event};
+use super::route::Route;
+use super::sse::{Tail, Watch, data_event};
+use super::verdict::Verdict;
 use crate::awake::{Instant, Sleep};
 use crate::fleet::Lease;
 use crate::refusal::{Refusal, Shape, event_of_backend};
@@ -67,6 +69,8 @@ struct Holding {
     deadline: Sleep,
     /// When the last piece of a stream came; none has before its first byte.
     last_piece: Option<Instant>,
+    /// What it says of llama-server, as far as that is known.
+    verdict: Verdict,
     /// Ready when the drain is over.
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     shape: Shape,
@@ -125,15 +129,15 @@ impl Passed {
     pub(super) fn new(
         upstream: Incoming,
         patience: Patience<'_>,
-        dialect: (Shape, Ending),
+        (status, route): (StatusCode, &Route),
         caller: Caller,
         record: Record,
         ticket: Ticket,
         lease: Lease,
     ) -> Self {
-        let (shape, ending) = dialect;
+        let shape = route.shape;
         let (manner, hint) = match patience.silence {
-            Some(silence) => (Manner::Stream(Stream { watch: Watch::new(ending), silence }), SizeHint::default()),
+            Some(silence) => (Manner::Stream(Stream { watch: Watch::new(route.ending), silence }), SizeHint::default()),
             None => (Manner::Plain, upstream.size_hint()),
         };
         let mut holding = Holding {
@@ -142,6 +146,7 @@ impl Passed {
             manner,
             deadline: Sleep::until(patience.deadline),
             last_piece: None,
+            verdict: Verdict::of_head(status, route),
             cut: Box::pin(patience.holdings.cut()),
             shape,
             last_word: None,
@@ -255,6 +260,9 @@ impl Holding {
     fn take(&mut self, piece: Bytes) -> Result<(), Cut> {
         let now = Instant::now();
         self.record.reads(&piece, now.real().into_std());
+        if self.verdict == Verdict::Fails {
+            self.verdict = Verdict::of_error(&piece);
+        }
         match &mut self.manner {
             Manner::Plain => self.ready.push_back(piece),
             Manner::Stream(stream) => {
@@ -329,6 +337,21 @@ impl Holding {
                 Some(due) if due > Instant::now() => self.deadline.reset(due),
                 _ => return Poll::Ready(Refusal::BackendTimeout),
             }
+        }
+    }
+}
+
+impl Drop for Holding {
+    /// Before the ticket is given back: whoever is next must not meet a llama-server that is about to be restarted.
+    fn drop(&mut self) {
+        let in_band = match &self.manner {
+            Manner::Stream(stream) => stream.watch.error(),
+            _ => None,
+        };
+        match in_band.unwrap_or(self.verdict) {
+            Verdict::CannotCompute => self.lease.could_not_be_computed(),
+            Verdict::Computes if self.record.complete && self.record.code.is_none() => self.lease.succeeded(),
+            _ => {}
         }
     }
 }

@@ -1,7 +1,8 @@
 use super::super::record::Form;
-use super::super::stage::{REQUEST, STALL, Stage, chunk, code, next};
+use super::super::stage::{ASKED, REQUEST, STALL, Stage, chunk, code, next};
 use super::*;
-use crate::settings::bounds::{HELD_EVENT, SWEEP_INTERVAL};
+use crate::fleet::Unavailable;
+use crate::settings::bounds::{COMPUTE_ERRORS_UNTIL_RESTART, HELD_EVENT, SWEEP_INTERVAL};
 use http::{Method, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -151,5 +152,84 @@ async fn bytes_that_a_head_request_leaves_out_are_not_counted() {
         drop(Answer::own(Bytes::from_static(b"hello"), stage.record(method, "/ping")));
         let log = stage.log();
         assert!(log.contains(&format!(" out={bytes} ")), "{log}");
+    }
+}
+
+/// How an answer of llama-server ends in a test.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum How {
+    /// Read to its end.
+    Ends,
+    /// Its client leaves with the first piece.
+    Left,
+}
+
+/// Passes on one answer: a stream of these events where the status is 200, else one JSON value.
+async fn passes(stage: &mut Stage, path: &str, status: u16, text: &str, how: How) {
+    let length = format!("Content-Length: {}", text.len());
+    let is_stream = status == 200 && !text.starts_with('{');
+    let (form, framing) = if is_stream { (Form::Stream, CHUNKED) } else { (Form::Json, &*length) };
+    let (passed, mut llama) = stage.answer(path, status, form, framing).await;
+    let bytes = if is_stream { [chunk(text), chunk("")].concat() } else { text.as_bytes().to_vec() };
+    llama.write_all(&bytes).await.unwrap();
+    let mut answer = Answer::Passed(passed);
+    while next(&mut answer).await.is_some() && how == How::Ends {}
+    drop(answer);
+    stage.slot_is_free().await;
+}
+
+const COMPUTE_ERROR: &str = r#"{"error":{"code":500,"message":"Compute error.","type":"server_error"}}"#;
+const CLIENT_FAULT: &str = r#"{"error":{"code":500,"message":"input (700 tokens) is too large to process. increase the physical batch size (current batch size: 512)","type":"server_error"}}"#;
+
+#[tokio::test(start_paused = true)]
+async fn compute_failures_count_against_llama_server_and_faults_of_the_client_do_not() {
+    let in_band = |json: &str| format!("data: {{}}\n\ndata: {json}\n\n");
+    let named = "event: error\ndata: {\"code\":500,\"message\":\"Compute error.\",\"type\":\"server_error\"}\n\n";
+    for (path, status, text, restarts) in [
+        (CHAT, 500, COMPUTE_ERROR, true),
+        ("/v1/messages", 500, COMPUTE_ERROR, true),
+        ("/v1/embeddings", 500, CLIENT_FAULT, false),
+        (CHAT, 400, COMPUTE_ERROR, false),
+        ("/tokenize", 500, COMPUTE_ERROR, false),
+        (CHAT, 200, &in_band(COMPUTE_ERROR), true),
+        ("/completion", 200, &in_band(COMPUTE_ERROR), true),
+        ("/v1/responses", 200, &in_band(COMPUTE_ERROR), true),
+        ("/v1/messages", 200, named, true),
+        (CHAT, 200, &in_band(CLIENT_FAULT), false),
+        (CHAT, 200, COMPUTE_ERROR, false),
+    ] {
+        for how in [How::Ends, How::Left] {
+            let mut stage = Stage::new();
+            for _ in 0..COMPUTE_ERRORS_UNTIL_RESTART {
+                assert!(stage.model.available().is_ok());
+                passes(&mut stage, path, status, text, how).await;
+            }
+            let expected = if restarts { Err(Unavailable::Doubted) } else { Ok(()) };
+            assert_eq!(stage.model.available(), expected, "{path} {status} {text} {how:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_to_its_end_clears_what_was_asked_and_nothing_less_does() {
+    let in_band = format!("data: {COMPUTE_ERROR}\n\n");
+    for (path, status, text, how, cleared) in [
+        (CHAT, 200, "{}", How::Ends, true),
+        (CHAT, 200, "data: {}\n\ndata: [DONE]\n\n", How::Ends, true),
+        (CHAT, 200, "data: {}\n\ndata: [DONE]\n\n", How::Left, true),
+        ("/completion", 200, "data: {}\n\n", How::Ends, true),
+        ("/completion", 200, "data: {}\n\n", How::Left, false),
+        ("/v1/messages", 200, "event: message_stop\ndata: {}\n\n", How::Ends, true),
+        (CHAT, 200, "data: {}\n\n", How::Ends, false),
+        (CHAT, 200, &in_band, How::Ends, false),
+        ("/completion", 200, &in_band, How::Ends, false),
+        (CHAT, 500, CLIENT_FAULT, How::Ends, false),
+        (CHAT, 400, "{}", How::Ends, false),
+    ] {
+        let mut stage = Stage::new();
+        stage.model.dies_of(ASKED);
+        passes(&mut stage, path, status, text, how).await;
+        stage.model.dies_of(ASKED);
+        assert_eq!(stage.model.refuses(ASKED), !cleared, "{path} {status} {text} {how:?}");
     }
 }

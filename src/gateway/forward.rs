@@ -113,7 +113,7 @@ impl Forwarder {
         let patience = Patience { deadline, silence, holdings: &self.holdings };
         let mut record = record;
         record.is_answered(head.status, route, form);
-        let passed = Passed::new(upstream, patience, (route.shape, route.ending), caller, record, ticket, lease);
+        let passed = Passed::new(upstream, patience, (head.status, route), caller, record, ticket, lease);
         Ok(Response::from_parts(head, Answer::Passed(passed)))
     }
 }

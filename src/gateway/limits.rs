@@ -5,7 +5,9 @@
 //! on as they came, without a copy, but for very small ones.
 
 use super::head::HeadLimits;
+use super::route::Route;
 use crate::awake;
+use crate::fleet::Fingerprint;
 use crate::refusal::Refusal;
 use crate::settings::bounds::{BUFFERED_BODIES, RETRY_AFTER_UNKNOWN, SMALL_PIECE};
 use bytes::{Bytes, BytesMut};
@@ -17,6 +19,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
 use std::io::{self, Read};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -33,6 +36,8 @@ pub(super) struct BodyLimits {
     pub(super) silence: Duration,
     /// Bytes that the bodies of all requests together may still take.
     room: Arc<Semaphore>,
+    /// Drawn at the start, so that nobody can make two requests of one fingerprint.
+    seed: RandomState,
 }
 
 impl BodyLimits {
@@ -40,7 +45,7 @@ impl BodyLimits {
     pub(super) fn new(size: usize, silence: Duration) -> Self {
         // However little is set aside, the largest body has room.
         let room = BUFFERED_BODIES.max(size).min(Semaphore::MAX_PERMITS);
-        Self { size, silence, room: Arc::new(Semaphore::new(room)) }
+        Self { size, silence, room: Arc::new(Semaphore::new(room)), seed: RandomState::new() }
     }
 }
 
@@ -51,11 +56,28 @@ pub(super) struct Bounded {
     /// Small pieces on their way into one; empty once the body is whole.
     joining: BytesMut,
     length: u64,
+    /// Takes in what is asked for, where that has to be known again.
+    hasher: Option<DefaultHasher>,
     /// Its part of the room for all bodies.
     share: Option<OwnedSemaphorePermit>,
 }
 
 impl Bounded {
+    /// The beginning of a body for this route.
+    fn on(route: &Route, limits: &BodyLimits) -> Self {
+        let hasher = route.needs_slot.then(|| {
+            let mut hasher = limits.seed.build_hasher();
+            route.path.hash(&mut hasher);
+            hasher
+        });
+        Self { hasher, ..Self::default() }
+    }
+
+    /// What is asked for, as a number: of the route and of every byte, however they came. Only what needs a slot has one.
+    pub(super) fn fingerprint(&self) -> Option<Fingerprint> {
+        self.hasher.as_ref().map(|hasher| Fingerprint(hasher.finish()))
+    }
+
     /// The length in bytes.
     pub(super) fn length(&self) -> u64 {
         self.length
@@ -89,6 +111,9 @@ impl Bounded {
         match &mut self.share {
             Some(first) => first.merge(share),
             None => self.share = Some(share),
+        }
+        if let Some(hasher) = &mut self.hasher {
+            hasher.write(&piece);
         }
         self.keep(piece);
         Ok(())
@@ -173,8 +198,8 @@ pub(super) fn check_announced(headers: &HeaderMap, limits: &BodyLimits) -> Resul
 }
 
 /// Reads the body, as far as the limits allow.
-pub(super) async fn read_body(body: Option<Incoming>, limits: &BodyLimits) -> Result<Bounded, Refusal> {
-    let mut bounded = Bounded::default();
+pub(super) async fn read_body(body: Option<Incoming>, route: &Route, limits: &BodyLimits) -> Result<Bounded, Refusal> {
+    let mut bounded = Bounded::on(route, limits);
     let Some(mut body) = body else { return Ok(bounded) };
     loop {
         let frame = awake::timeout(limits.silence, body.frame()).await.map_err(|_| Refusal::RequestTimeout)?;
@@ -214,11 +239,54 @@ impl Body for Bounded {
 
 #[cfg(test)]
 mod tests {
+    use super::super::route;
     use super::*;
+    use http::Method;
+    use proptest::prelude::*;
+
+    /// A body in these pieces, on its way to this route.
+    fn body<'a>(limits: &BodyLimits, path: &str, pieces: impl IntoIterator<Item = &'a [u8]>) -> Bounded {
+        let mut body = Bounded::on(route::find(&Method::POST, path).unwrap(), limits);
+        for piece in pieces {
+            body.take(Bytes::copy_from_slice(piece), limits).unwrap();
+        }
+        body.join();
+        body
+    }
+
+    #[test]
+    fn a_fingerprint_is_of_route_and_body_and_of_this_process_alone() {
+        let limits = BodyLimits::new(100, Duration::ZERO);
+        let of = |limits: &BodyLimits, path: &str, text: &[u8]| {
+            body(limits, path, [text]).fingerprint().map(|Fingerprint(number)| number)
+        };
+        let one = of(&limits, "/completion", b"{}");
+        assert!(one.is_some());
+        assert_eq!(one, of(&limits, "/completion", b"{}"));
+        assert_ne!(one, of(&limits, "/completions", b"{}"));
+        assert_ne!(one, of(&limits, "/completion", b"{ }"));
+        assert_ne!(one, of(&limits, "/completion", b"{}\0"));
+        assert_ne!(one, of(&BodyLimits::new(100, Duration::ZERO), "/completion", b"{}"), "nobody can know it");
+        assert_eq!(of(&limits, "/tokenize", b"{}"), None, "it needs no slot");
+    }
+
+    proptest! {
+        #[test]
+        fn a_fingerprint_does_not_show_in_which_pieces_the_body_came(
+            pieces in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 0..20),
+        ) {
+            let limits = BodyLimits::new(1 << 20, Duration::ZERO);
+            let whole = pieces.concat();
+            let path = "/v1/chat/completions";
+            let in_pieces = body(&limits, path, pieces.iter().map(Vec::as_slice)).fingerprint();
+            prop_assert_eq!(in_pieces, body(&limits, path, [whole.as_slice()]).fingerprint());
+            prop_assert_eq!(in_pieces, body(&limits, path, whole.chunks(1)).fingerprint());
+        }
+    }
 
     #[test]
     fn all_bodies_share_one_room_and_give_it_back() {
-        let limits = BodyLimits { size: 10, silence: Duration::ZERO, room: Arc::new(Semaphore::new(15)) };
+        let limits = BodyLimits { room: Arc::new(Semaphore::new(15)), ..BodyLimits::new(10, Duration::ZERO) };
         let (mut first, mut second) = (Bounded::default(), Bounded::default());
         first.take(Bytes::from_static(b"01234"), &limits).unwrap();
         first.take(Bytes::from_static(b"56789"), &limits).unwrap();

@@ -28,6 +28,7 @@ mod standing;
 mod ticks;
 mod unread;
 mod usage;
+mod verdict;
 mod wire;
 
 pub use auth::Gatekeeper;

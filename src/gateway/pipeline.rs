@@ -17,7 +17,7 @@ use super::rate::Meter;
 use super::record::{Books, Record};
 use super::route::{self, Access, Local, Route, Target};
 use super::unread::Unread;
-use crate::fleet::{Fleet, Model, Overall, Unavailable};
+use crate::fleet::{Fingerprint, Fleet, Model, Overall, Unavailable};
 use crate::refusal::{Refusal, Shape};
 use crate::settings::bounds::RETRY_AFTER_UNKNOWN;
 use crate::settings::options::{Limits, Settings};
@@ -197,8 +197,9 @@ impl Gateway {
         stage!(record, caller.come_in(|| self.queue.retry_after()));
         stage!(record, self.queue.has_room(route.needs_slot));
         stage!(record, may_be_served(model));
-        let body = stage!(record, limits::read_body(left.body.take(), &self.limits).await);
+        let body = stage!(record, limits::read_body(left.body.take(), route, &self.limits).await);
         record.bytes_in = body.length();
+        stage!(record, may_be_tried(model, body.fingerprint()));
         // wait in line.
         let place = stage!(record, self.queue.enter(caller.turn(), route.needs_slot, || caller.pay()));
         // MOCK_BACKEND: keys and limits have been tried, and there is nobody behind them.
@@ -232,7 +233,7 @@ impl Gateway {
         mut record: Record,
     ) -> Result<Response<Answer>, (Refusal, Record)> {
         // which worker -> forward.
-        let (ticket, lease) = stage!(record, self.queue.wait(place, caller.turn(), &model, None).await);
+        let (ticket, lease) = stage!(record, self.queue.wait(place, caller.turn(), &model, body.fingerprint()).await);
         record.queued = Some(ticket.waited);
         self.forwarder.forward(route, parts, &request_id, body, caller, ticket, lease, record).await
         // The answer streams back, and the record closes with it: `body.rs`.
@@ -287,5 +288,13 @@ fn may_be_served(model: &Model) -> Result<(), Refusal> {
         Err(unavailable @ (Unavailable::Down | Unavailable::Failed | Unavailable::Poisonous)) => {
             Err(queue::refusal_of(unavailable))
         }
+    }
+}
+
+/// Whether what is asked for may be tried at all: not if llama-server has died of it before.
+fn may_be_tried(model: &Model, fingerprint: Option<Fingerprint>) -> Result<(), Refusal> {
+    match fingerprint {
+        Some(fingerprint) if model.refuses(fingerprint) => Err(Refusal::RequestKillsBackend),
+        _ => Ok(()),
     }
 }

@@ -3,10 +3,12 @@
 //! Bytes are never changed. All that is done with them is to hold back the beginning of an event until its end has
 //! arrived, so that a client whose llama-server dies gets whole events and then an error, never half a one.
 
-use crate::settings::bounds::HELD_EVENT;
+use super::verdict::Verdict;
+use crate::settings::bounds::{EVENT_HEAD, HELD_EVENT};
 use bytes::Bytes;
-use memchr::{memchr_iter, memrchr_iter};
+use memchr::{memchr, memchr_iter, memrchr_iter};
 use std::collections::VecDeque;
+use std::iter;
 
 /// How a dialect marks the end of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,26 +24,28 @@ pub(super) enum Ending {
 }
 
 impl Ending {
-    fn markers(self) -> &'static [&'static [u8]] {
+    /// How the last event of a stream begins that has come to its end.
+    fn marks(self) -> &'static [&'static [u8]] {
         match self {
-            Self::Done => &[b"data: [DONE]", b"data: {\"error\""],
-            Self::MessageStop => &[b"event: message_stop", b"event: error"],
-            Self::ResponseDone => &[
-                b"event: response.completed",
-                b"event: response.failed",
-                b"event: response.incomplete",
-                b"event: error",
-                b"data: {\"error\"",
-            ],
+            Self::Done => &[b"data: [DONE]"],
+            Self::MessageStop => &[b"event: message_stop"],
+            Self::ResponseDone => {
+                &[b"event: response.completed", b"event: response.failed", b"event: response.incomplete"]
+            }
             Self::Unmarked => &[],
         }
     }
 }
 
+/// How llama-server's error events begin, which are the last of their streams: Anthropic's, and all others.
+const ERRORS: [&[u8]; 2] = [b"event: error", b"data: {\"error\""];
+
 /// Watches one stream.
 pub(super) struct Watch {
     ending: Ending,
     ended: bool,
+    /// What its error event says of llama-server.
+    error: Option<Verdict>,
     held: VecDeque<Bytes>,
     held_length: usize,
     /// Whether what is held ends with a line feed, so that one more would end the event.
@@ -50,7 +54,7 @@ pub(super) struct Watch {
 
 impl Watch {
     pub(super) fn new(ending: Ending) -> Self {
-        Self { ending, ended: false, held: VecDeque::new(), held_length: 0, after_line_feed: false }
+        Self { ending, ended: false, error: None, held: VecDeque::new(), held_length: 0, after_line_feed: false }
     }
 
     /// Takes a piece as it came and pushes to `ready` what may go out: everything up to the last end of an event.
@@ -64,9 +68,10 @@ impl Watch {
         match end {
             None => self.hold(piece, ready),
             Some(end) => {
+                self.look(&piece[..end]);
                 self.release(ready);
                 let rest = piece.slice(end..);
-                self.send(piece.slice(..end), ready);
+                ready.push_back(piece.slice(..end));
                 self.after_line_feed = false;
                 if !rest.is_empty() {
                     self.hold(rest, ready);
@@ -85,8 +90,14 @@ impl Watch {
         self.ended
     }
 
+    /// What llama-server says of itself in an error event, if there was one.
+    pub(super) fn error(&self) -> Option<Verdict> {
+        self.error
+    }
+
     /// What is held when the body ended in order; it belongs to the client.
     pub(super) fn rest(&mut self, ready: &mut VecDeque<Bytes>) {
+        self.look(&[]);
         self.release(ready);
     }
 
@@ -95,20 +106,48 @@ impl Watch {
         self.held_length += piece.len();
         self.held.push_back(piece);
         if self.held_length > HELD_EVENT {
+            self.look(&[]);
             self.release(ready);
         }
     }
 
     fn release(&mut self, ready: &mut VecDeque<Bytes>) {
         self.held_length = 0;
-        while let Some(piece) = self.held.pop_front() {
-            self.send(piece, ready);
+        ready.extend(self.held.drain(..));
+    }
+
+    /// Looks for the end in what is about to go out: what is held, and this piece.
+    fn look(&mut self, piece: &[u8]) {
+        if self.ended {
+            return;
+        }
+        if self.held.is_empty() {
+            self.look_at_lines(piece);
+        } else {
+            // Of an event that did not come in one piece its beginning will do. Others may follow it in the piece.
+            let head: Vec<u8> = self.held.iter().flatten().chain(piece).copied().take(EVENT_HEAD).collect();
+            self.look_at_lines(&head);
+            if let Some(end) = memchr(b'\n', piece).filter(|_| !self.ended) {
+                self.look_at_lines(&piece[end + 1..]);
+            }
         }
     }
 
-    fn send(&mut self, piece: Bytes, ready: &mut VecDeque<Bytes>) {
-        self.ended = self.ended || marks_the_end(&piece, self.ending.markers());
-        ready.push_back(piece);
+    /// Looks for a line that begins with a mark. Elsewhere in a line it would be something that the model said: line
+    /// feeds within JSON are escaped.
+    fn look_at_lines(&mut self, lines: &[u8]) {
+        let begins = |line: &[u8], marks: &[&[u8]]| marks.iter().any(|mark| line.starts_with(mark));
+        for start in iter::once(0).chain(memchr_iter(b'\n', lines).map(|at| at + 1)) {
+            let line = &lines[start..];
+            if begins(line, &ERRORS) {
+                (self.ended, self.error) = (true, Some(Verdict::of_error(line)));
+                return;
+            }
+            if begins(line, self.ending.marks()) {
+                self.ended = true;
+                return;
+            }
+        }
     }
 }
 
@@ -144,13 +183,6 @@ pub(super) fn data_event(json: &[u8]) -> Option<Bytes> {
     // Between the tokens of JSON a line end is as good as a space, and within them there is none.
     let line = json.trim_ascii().iter().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { *byte });
     Some(b"data: ".iter().copied().chain(line).chain(*b"\n\n").collect())
-}
-
-/// Whether a line of the piece begins with one of the markers. Elsewhere it would be something that the model said:
-/// line feeds within JSON are escaped.
-fn marks_the_end(piece: &[u8], markers: &[&[u8]]) -> bool {
-    let begins = |line: &[u8]| markers.iter().any(|marker| line.starts_with(marker));
-    begins(piece) || memchr_iter(b'\n', piece).any(|at| begins(&piece[at + 1..]))
 }
 
 /// The place just behind the last end of an event: a line feed after a line feed, with or without a carriage return.
@@ -202,6 +234,46 @@ mod tests {
         );
         assert!(through(&["data: {}\n\ndata: [DONE]\n\n"], Ending::Done).1);
         assert!(through(&["event: message_stop\ndata: {}\n\n"], Ending::MessageStop).1);
+    }
+
+    #[test]
+    fn the_end_is_seen_in_whatever_pieces_it_comes() {
+        for (stream, ending, error) in [
+            ("data: {}\n\ndata: [DONE]\n\n", Ending::Done, None),
+            ("data: {}\r\n\r\ndata: [DONE]\r\n\r\n", Ending::Done, None),
+            ("data: {}\n\nevent: message_stop\ndata: {}\n\n", Ending::MessageStop, None),
+            (
+                "data: {}\n\ndata: {\"error\":{\"message\":\"Compute error.\"}}\n\n",
+                Ending::Unmarked,
+                Some(Verdict::CannotCompute),
+            ),
+            (
+                "data: {}\n\nevent: error\ndata: {\"message\":\"Compute error.\"}\n\n",
+                Ending::MessageStop,
+                Some(Verdict::CannotCompute),
+            ),
+        ] {
+            let stream = Bytes::from_static(stream.as_bytes());
+            for first in 1..stream.len() {
+                for second in first + 1..stream.len() {
+                    let (mut watch, mut ready) = (Watch::new(ending), VecDeque::new());
+                    for piece in [0..first, first..second, second..stream.len()] {
+                        watch.take(stream.slice(piece), &mut ready);
+                    }
+                    watch.rest(&mut ready);
+                    assert!(watch.has_end_mark(), "{stream:?} {first} {second}");
+                    assert_eq!(watch.error(), error, "{stream:?} {first} {second}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_model_says_ends_nothing_wherever_its_event_is_cut() {
+        let event = "data: {\"content\":\"data: [DONE]\"}\n\n";
+        for cut in 1..event.len() {
+            assert!(!through(&[&event[..cut], &event[cut..]], Ending::Done).1, "{cut}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::queue::{self, Place, Queue};
 use super::record::{Books, Form, Record};
 use super::route;
 use crate::awake::Instant;
-use crate::fleet::{Model, Stub};
+use crate::fleet::{Fingerprint, Model, Stub};
 use crate::refusal::Refusal;
 use crate::settings::options::Logs;
 use crate::settings::values::{LogFormat, LogLevel};
@@ -33,6 +33,9 @@ pub(super) const STALL: Duration = Duration::from_secs(60);
 /// How long an answer that is no stream, or the first byte of one, may take.
 pub(super) const REQUEST: Duration = Duration::from_secs(600);
 
+/// What every request asks for.
+pub(super) const ASKED: Fingerprint = Fingerprint(1);
+
 /// Bytes that fit between two ends of a connection.
 const PIPE: usize = 1024 * 1024;
 
@@ -42,7 +45,7 @@ pub(super) struct Stage {
     pub(super) holdings: Arc<Holdings>,
     pub(super) cut: CancellationToken,
     shelf: Shelf,
-    model: Arc<Model>,
+    pub(super) model: Arc<Model>,
     _worker: Stub,
     tasks: JoinSet<()>,
 }
@@ -120,17 +123,17 @@ impl Stage {
     ) -> (Passed, DuplexStream) {
         let (upstream, llama) = self.upstream(framing).await;
         let route = route::find(&Method::POST, path).unwrap();
+        let status = StatusCode::from_u16(status).unwrap();
         let mut record = self.record(Method::POST, path);
-        record.is_answered(StatusCode::from_u16(status).unwrap(), route, form);
+        record.is_answered(status, route, form);
         let patience = Patience {
             deadline: Instant::now() + REQUEST,
             silence: (form == Form::Stream).then_some(REQUEST),
             holdings: &self.holdings,
         };
         let ticket = self.place().ticket().await.ok().unwrap();
-        let lease = self.model.lease(None).unwrap();
-        let dialect = (route.shape, route.ending);
-        (Passed::new(upstream, patience, dialect, Caller::nobody(), record, ticket, lease), llama)
+        let lease = self.model.lease(Some(ASKED)).unwrap();
+        (Passed::new(upstream, patience, (status, route), Caller::nobody(), record, ticket, lease), llama)
     }
 
     async fn upstream(&mut self, framing: &str) -> (Incoming, DuplexStream) {

@@ -155,7 +155,8 @@ pub const DISCARD_TURNS: usize = 2;
 /// refused with `queue_full`.
 pub const BUFFERED_BODIES: usize = 256 * 1024 * 1024;
 
-/// Bytes kept of the beginning of a server-sent event that does not come in one piece, to know what it is for.
+/// Bytes of the beginning of a server-sent event, or of an error, that tell what it is for. Kept of an event that does not
+/// come in one piece.
 pub const EVENT_HEAD: usize = 512;
 
 /// Access-log and boot-log lines that may wait for their writer; more are dropped and counted.

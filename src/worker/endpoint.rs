@@ -24,7 +24,7 @@ pub struct Endpoint {
     /// The value of `Authorization` that it takes; marked sensitive, so it never shows in debug output.
     pub authorization: HeaderValue,
     serving: Mutex<Serving>,
-    /// Requests in a row that failed because it could not compute.
+    /// How often in a row it could not compute.
     compute_errors: AtomicU32,
     /// Doubts since its start, and how many of them have been looked into.
     doubts: AtomicU64,
@@ -52,6 +52,9 @@ struct Serving {
 pub struct InFlight {
     endpoint: Arc<Endpoint>,
     fingerprint: Option<Fingerprint>,
+    /// How many failures to compute there were when it began. One failed batch fails all that are in flight, and counts
+    /// once.
+    compute_errors: u32,
 }
 
 impl Endpoint {
@@ -91,12 +94,13 @@ impl Endpoint {
             serving.idle_since = None;
             serving.fingerprints.extend(fingerprint);
         }
-        Some(InFlight { endpoint: self, fingerprint })
+        let compute_errors = self.compute_errors.load(Ordering::Relaxed);
+        Some(InFlight { endpoint: self, fingerprint, compute_errors })
     }
 
-    /// Whether requests may be sent to it: nobody doubts it, and it is not closed.
+    /// Whether requests may be sent to it: nobody doubts it, it is not about to be restarted, and it is not closed.
     pub(super) fn is_open(&self) -> bool {
-        !self.is_doubted() && !self.serving().closed
+        !self.is_doubted() && !self.cannot_compute() && !self.serving().closed
     }
 
     /// Since when it has nothing to do; none while it has.
@@ -109,6 +113,11 @@ impl Endpoint {
         let mut serving = self.serving();
         serving.closed |= serving.idle_since.is_some_and(|since| since.elapsed() >= least);
         serving.closed
+    }
+
+    /// Has nothing sent to it any more.
+    pub(super) fn close(&self) {
+        self.serving().closed = true;
     }
 
     /// It has ended by itself or had to be killed: what it was serving is remembered.
@@ -202,7 +211,8 @@ impl InFlight {
 
     /// Says that the llama-server could not compute an answer, which is no fault of the request.
     pub fn could_not_be_computed(&self) {
-        self.endpoint.compute_errors.fetch_add(1, Ordering::Relaxed);
+        let (before, after) = (self.compute_errors, self.compute_errors.saturating_add(1));
+        let _ = self.endpoint.compute_errors.compare_exchange(before, after, Ordering::Relaxed, Ordering::Relaxed);
         if self.endpoint.cannot_compute() {
             self.endpoint.raised.notify_one();
         }
@@ -311,18 +321,21 @@ mod tests {
     #[tokio::test]
     async fn only_failures_in_a_row_count() {
         let endpoint = endpoint();
-        let request = begin(&endpoint, None);
+        let fails = || begin(&endpoint, None).could_not_be_computed();
         for _ in 1..COMPUTE_ERRORS_UNTIL_RESTART {
-            request.could_not_be_computed();
+            fails();
         }
         assert!(!endpoint.cannot_compute());
-        request.succeeded();
-        request.could_not_be_computed();
+        begin(&endpoint, None).succeeded();
+        fails();
         assert!(!endpoint.cannot_compute());
-        for _ in 1..COMPUTE_ERRORS_UNTIL_RESTART {
-            request.could_not_be_computed();
+        let burst: Vec<InFlight> = (0..8).map(|_| begin(&endpoint, None)).collect();
+        burst.iter().for_each(InFlight::could_not_be_computed);
+        assert!(!endpoint.cannot_compute(), "one batch failed them all");
+        for _ in 2..COMPUTE_ERRORS_UNTIL_RESTART {
+            fails();
         }
-        assert!(endpoint.cannot_compute());
+        assert!(endpoint.cannot_compute() && !endpoint.is_open());
         endpoint.raised().await;
     }
 }

@@ -142,4 +142,9 @@ impl Handle {
         let (sender, status) = watch::channel(status);
         (sender, Self { status, wants, deaths })
     }
+
+    /// Has its worker die while it serves this.
+    pub(crate) fn dies_of(&self, fingerprint: Fingerprint) {
+        self.deaths.note(&[fingerprint]);
+    }
 }

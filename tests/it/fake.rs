@@ -262,3 +262,20 @@ fn it_can_fail_before_it_is_ready() {
     fake.process.signal(Signal::SIGTERM); // the real one dies of it while it loads
     assert_eq!(fake.process.wait_exit().signal(), Some(15));
 }
+
+#[test]
+fn it_dies_and_fails_of_what_it_is_told_to_and_of_nothing_else() {
+    let says = |text: &str, stream: bool| json!({"messages": [{"role": "user", "content": text}], "stream": stream});
+    let (mut fake, client) =
+        ready(json!({"die_on": "poison", "fail_on": [{"text": "fail", "message": "Compute error."}]}));
+    assert_eq!(client.post_json(CHAT, &says("x", false)).status(), 200);
+    let answer = client.post_json(CHAT, &says("fail", false));
+    let error = json!({"error": {"code": 500, "message": "Compute error.", "type": "server_error"}});
+    assert_eq!((answer.status(), answer.json()), (500, error.clone()));
+    assert_eq!(client.stream(CHAT, &says("fail", true)).events()[0].json(), error);
+    let event = client.stream("/v1/messages", &says("fail", true)).events().remove(0);
+    assert_eq!((event.name.as_deref(), event.json()), (Some("error"), error["error"].clone()));
+    let mut stream = client.stream(CHAT, &says("poison", true));
+    assert!(stream.head.status == 200 && stream.next_event().is_none() && !stream.is_complete());
+    assert_eq!(fake.process.wait_exit().code(), Some(1));
+}

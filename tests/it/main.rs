@@ -24,6 +24,7 @@ mod http2;
 mod leftovers;
 mod limits;
 mod pauses;
+mod poison;
 mod queue;
 mod rates;
 mod secrets;

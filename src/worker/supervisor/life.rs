@@ -2,7 +2,7 @@
 
 use super::super::command::Launch;
 use super::super::den::Den;
-use super::super::diagnosis::Evidence;
+use super::super::diagnosis::{Evidence, Killed};
 use super::super::endpoint::Endpoint;
 use super::super::process::{Process, code_and_signal};
 use super::super::state::Event;
@@ -85,7 +85,11 @@ impl Owner {
             Ending::Unused | Ending::StopAsked => return self.put_down(life, is_unused).await,
         };
         self.departed = leftovers::clear(&mut life.den, life.process.pid()).await;
-        life.endpoint.has_died();
+        match killed {
+            // No fault of those in flight.
+            Some(Killed::CannotCompute) => life.endpoint.close(),
+            _ => life.endpoint.has_died(),
+        }
         // The last lines may still be in the pipe, and they are the ones that tell the cause.
         let _ = tokio::time::timeout(LOG_PUMP_GRACE, life.pumps.join_next()).await;
         let (code, signal) = code_and_signal(status?);

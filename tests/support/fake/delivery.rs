@@ -3,7 +3,7 @@
 use super::{
     request::Request,
     routes::{Answer, Content},
-    script::Script,
+    script::{Ending, Script},
     server::{Phase, Server},
     streams::Frames,
     wire::Writer,
@@ -27,7 +27,11 @@ pub(super) async fn deliver(
     let Answer { status, content_type, content, needs_slot } = answer;
     // llama-server sends no header before a slot has begun, and the slot is kept to the last byte.
     let _slot = if needs_slot { Some(server.slot().await) } else { None };
-    if request.is_post() {
+    let deadly = server.script.die_on.as_deref().is_some_and(|text| request.says(text));
+    if deadly && !matches!(content, Content::Stream(_)) {
+        server.end(&Ending::default());
+    }
+    if request.is_post() && !deadly {
         if server.script.holds(request.path()) {
             server.request_gate.pass().await;
         }
@@ -43,6 +47,9 @@ pub(super) async fn deliver(
             head.line("X-Accel-Buffering: no");
             head.line("Transfer-Encoding: chunked");
             writer.write(&head.bytes()).await?;
+            if deadly {
+                server.end(&Ending::default());
+            }
             stream(server, frames, writer).await?;
             // llama-server does so after every stream, whatever its head has announced.
             Ok(Afterwards::Close)

@@ -28,6 +28,11 @@ impl Request {
         self.method == "POST"
     }
 
+    /// Whether it is a POST whose body contains this text.
+    pub(super) fn says(&self, text: &str) -> bool {
+        self.is_post() && String::from_utf8_lossy(&self.body).contains(text)
+    }
+
     pub(super) fn json(&self) -> Result<Value, serde_json::Error> {
         serde_json::from_slice(&self.body)
     }

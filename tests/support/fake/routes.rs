@@ -42,6 +42,9 @@ pub(super) fn answer(server: &Server, request: &Request) -> Answer {
     if request.is_post() && server.script.healthy_but_500 {
         return refusal(500, "server_error", "Compute error.");
     }
+    if let Some(failure) = server.script.fail_on.iter().find(|failure| request.says(&failure.text)) {
+        return fail(path, request, &failure.message);
+    }
     match request.method.as_str() {
         "GET" | "HEAD" => read(server, path),
         "POST" if path == "/v1/audio/transcriptions" => {
@@ -50,6 +53,14 @@ pub(super) fn answer(server: &Server, request: &Request) -> Answer {
         "POST" => post(server, path, request),
         "OPTIONS" => Answer::whole(200, String::new()),
         _ => not_found(),
+    }
+}
+
+/// Once a stream has its head, its error is an event.
+fn fail(path: &str, request: &Request, message: &str) -> Answer {
+    match request.json() {
+        Ok(body) if body["stream"] == true => Answer::stream(Box::new(std::iter::once(streams::error(path, message)))),
+        _ => refusal(500, "server_error", message).working(),
     }
 }
 

@@ -36,6 +36,8 @@ pub(super) struct Script {
     pub(super) daemon: Option<Daemon>,
     /// Ends after the answer to this many POST requests (exit code 1).
     pub(super) exit_after_requests: Option<u64>,
+    /// Dies (exit code 1) of a POST whose body contains this text, once it has a slot; of a stream after its head.
+    pub(super) die_on: Option<String>,
     /// Writes many lines to stderr while loading.
     pub(super) stderr_flood: Option<Flood>,
     /// Writes one line of so many bytes to stderr while loading.
@@ -66,6 +68,8 @@ pub(super) struct Script {
     pub(super) frame_bytes: usize,
     /// `/health` says ok, every POST says 500 `Compute error.`.
     pub(super) healthy_but_500: bool,
+    /// Fails what contains one of these texts with llama-server's error of status 500, a stream in band.
+    pub(super) fail_on: Vec<Failure>,
     /// Fixed answers by path.
     pub(super) error_status: Vec<FixedAnswer>,
     /// A response header of so many bytes.
@@ -146,6 +150,14 @@ pub(super) struct Flood {
     pub(super) lines: usize,
     /// Bytes in each line.
     pub(super) bytes: usize,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Failure {
+    /// What the body of the POST contains.
+    pub(super) text: String,
+    pub(super) message: String,
 }
 
 #[derive(Debug, Clone, Deserialize)]

@@ -168,6 +168,13 @@ pub(super) fn response(it: &Generation) -> Frames {
     prefixed(first, tokens, last)
 }
 
+/// The event that ends a stream of `path` with an error of status 500.
+pub(super) fn error(path: &str, message: &str) -> String {
+    let error = bodies::error(500, "server_error", message);
+    // Of Anthropic's error events llama-server makes the inner half alone.
+    if path == "/v1/messages" { format!("event: error\n{}", data(&error["error"])) } else { data(&error) }
+}
+
 fn data(value: &Value) -> String {
     format!("data: {value}\n\n")
 }

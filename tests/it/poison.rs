@@ -1,0 +1,269 @@
+//! Requests that kill llama-server each time, and a llama-server that lives and cannot compute any more.
+
+use super::accounts::line;
+use super::support::{
+    client::{RawClient, Response},
+    gateway::{ADMIN, Backend, Gateway, LIMITED},
+    wait::{READY, SOON, eventually},
+};
+use serde_json::{Value, json};
+
+const CHAT: &str = "/v1/chat/completions";
+const MESSAGES: &str = "/v1/messages";
+
+/// As `COMPUTE_ERRORS_UNTIL_RESTART` says.
+const ENOUGH: usize = 3;
+
+const TOO_LARGE: &str =
+    "input (700 tokens) is too large to process. increase the physical batch size (current batch size: 512)";
+
+fn ready(script: Value, settings: &[(&str, &str)]) -> Gateway {
+    Gateway::builder().script(script).set_all(settings).start_ready()
+}
+
+fn saying(text: &str) -> Value {
+    json!({"messages": [{"role": "user", "content": text}]})
+}
+
+fn streaming(text: &str) -> Value {
+    json!({"messages": [{"role": "user", "content": text}], "stream": true})
+}
+
+fn begin(gateway: &Gateway, text: &str) -> RawClient {
+    gateway.client().begin("POST", CHAT, saying(text).to_string().as_bytes()).unwrap()
+}
+
+fn say(gateway: &Gateway, text: &str) -> Response {
+    gateway.client().post_json(CHAT, &saying(text))
+}
+
+fn code(answer: &Response) -> (u16, String) {
+    (answer.status(), answer.json()["error"]["code"].as_str().unwrap_or("none").to_owned())
+}
+
+fn dies() -> (u16, String) {
+    (502, "backend_error".to_owned())
+}
+
+fn refused() -> (u16, String) {
+    (502, "request_kills_backend".to_owned())
+}
+
+fn worker(gateway: &Gateway) -> Value {
+    gateway.health().get("/health").json()["models"][0].clone()
+}
+
+/// Waits until llama-server has been restarted so often and serves.
+#[track_caller]
+fn restarted(gateway: &Gateway, times: u64) {
+    eventually(&format!("it serves after restart {times}"), READY, || {
+        let worker = worker(gateway);
+        worker["restarts"] == times && worker["state"] == "ready"
+    });
+    assert_eq!(gateway.journal().starts().len() as u64, times + 1);
+}
+
+/// Requests for this path that reached the first life of llama-server.
+fn reached_the_first_life(gateway: &Gateway, path: &str) -> usize {
+    let pid = gateway.journal().starts()[0]["pid"].clone();
+    gateway.journal().requests(path).iter().filter(|request| request["pid"] == pid).count()
+}
+
+#[test]
+fn a_request_that_kills_llama_server_each_time_gets_no_third_chance_and_takes_no_slot() {
+    let deadly = json!({"die_on": "poison"});
+    let holding = json!({"die_on": "poison", "hold_requests": [CHAT]});
+    let gateway = ready(json!({"starts": [deadly, deadly, holding]}), &[]);
+    for times in 1..=2 {
+        assert_eq!(code(&say(&gateway, "poison")), dies());
+        restarted(&gateway, times);
+    }
+    let mut innocent = begin(&gateway, "anything else");
+    gateway.journal().wait_for_requests(CHAT, 3);
+    let third = gateway.client().header("X-Request-Id", "third").post_json(CHAT, &saying("poison"));
+    assert_eq!(code(&third), refused(), "the only slot is taken, and it does not wait for it");
+    gateway.control().release_all_requests();
+    assert_eq!(innocent.read_response().unwrap().status(), 200);
+    assert_eq!(say(&gateway, "poisonous too, but not yet known").status(), 502, "another body is another request");
+    restarted(&gateway, 3);
+    assert_eq!(gateway.journal().requests(CHAT).len(), 4);
+    assert_eq!(line(&gateway, "third")["code"], "request_kills_backend");
+}
+
+#[test]
+fn a_stream_that_kills_llama_server_is_told_in_band_and_then_in_its_own_dialect() {
+    let gateway = ready(json!({"die_on": "poison"}), &[]);
+    for times in 1..=2 {
+        let mut stream = gateway.client().stream(MESSAGES, &streaming("poison"));
+        assert_eq!(stream.head.status, 200);
+        assert_eq!(stream.events().last().unwrap().name.as_deref(), Some("error"));
+        restarted(&gateway, times);
+    }
+    let third = gateway.client().post_json(MESSAGES, &streaming("poison"));
+    assert_eq!((third.status(), &third.json()["type"]), (502, &json!("error")));
+    let error = &third.json()["error"];
+    assert_eq!(error["type"], "api_error");
+    assert!(error["message"].as_str().unwrap().contains("died each time"), "{error}");
+    assert_eq!(gateway.client().post_json(CHAT, &streaming("fine")).status(), 200);
+    assert_eq!(worker(&gateway)["restarts"], 2);
+}
+
+#[test]
+fn a_refused_killer_is_not_paid_for() {
+    let gateway = ready(json!({"die_on": "poison"}), &[]);
+    for times in 1..=2 {
+        assert_eq!(code(&gateway.client_with(ADMIN).post_json(CHAT, &saying("poison"))), dies());
+        restarted(&gateway, times);
+    }
+    let remaining = |text: &str, status: u16| {
+        let answer = gateway.client_with(LIMITED).post_json(CHAT, &saying(text));
+        assert_eq!(answer.status(), status);
+        answer.header("x-ratelimit-remaining-requests").unwrap().to_owned()
+    };
+    for _ in 0..3 {
+        assert_eq!(remaining("poison", 502), "2");
+    }
+    assert_eq!(remaining("fine", 200), "1");
+}
+
+#[test]
+fn a_neighbour_that_was_served_between_two_deaths_is_not_taken_for_the_killer() {
+    let script = json!({"die_on": "poison", "hold_requests": [CHAT]});
+    let gateway = ready(script, &[("MAX_CONCURRENT_REQUESTS", "2")]);
+    let innocent = |life: usize| {
+        let held = gateway.journal().requests(CHAT).len() + 1;
+        let client = begin(&gateway, "innocent");
+        gateway.journal().wait_for_requests(CHAT, held);
+        assert_eq!(gateway.journal().starts().len(), life);
+        client
+    };
+    let served = |mut client: RawClient| {
+        gateway.control().release_requests(1);
+        assert_eq!(client.read_response().unwrap().status(), 200);
+    };
+    for times in 1..=2 {
+        let mut neighbour = innocent(times);
+        assert_eq!(code(&say(&gateway, "poison")), dies());
+        assert_eq!(code(&neighbour.read_response().unwrap()), dies());
+        restarted(&gateway, times as u64);
+        served(innocent(times + 1));
+    }
+    assert_eq!(code(&say(&gateway, "poison")), refused());
+    served(innocent(3));
+}
+
+#[test]
+fn of_many_killers_in_line_two_are_tried() {
+    let deadly = json!({"die_on": "poison"});
+    let holding = json!({"die_on": "poison", "hold_requests": [CHAT]});
+    let gateway = ready(json!({"starts": [holding, deadly]}), &[("MAX_CONCURRENT_REQUESTS", "1")]);
+    let mut first = begin(&gateway, "fine");
+    gateway.journal().wait_for_requests(CHAT, 1);
+    let mut killers: Vec<RawClient> = std::iter::repeat_with(|| begin(&gateway, "poison")).take(6).collect();
+    let waits = |count: u64| gateway.health().get("/health").json()["queue"]["waiting"] == count;
+    eventually("all wait", SOON, || waits(6));
+    gateway.control().release_all_requests();
+    assert_eq!(first.read_response().unwrap().status(), 200);
+    let answers: Vec<_> = killers.iter_mut().map(|client| code(&client.read_response().unwrap())).collect();
+    assert_eq!(answers.iter().filter(|answer| **answer == dies()).count(), 2, "{answers:?}");
+    assert_eq!(answers.iter().filter(|answer| **answer == refused()).count(), 4, "{answers:?}");
+    assert_eq!(say(&gateway, "fine").status(), 200, "their slots are free");
+    restarted(&gateway, 2);
+}
+
+#[test]
+fn a_llama_server_that_cannot_compute_any_more_is_restarted_and_says_why() {
+    for (path, message) in [(CHAT, "Compute error."), (MESSAGES, "Invalid input batch.")] {
+        let gateway = ready(json!({"starts": [{"fail_on": [{"text": "x", "message": message}]}, {}]}), &[]);
+        for _ in 0..ENOUGH {
+            let answer = gateway.client().post_json(path, &saying("x"));
+            assert_eq!((answer.status(), &answer.json()["error"]["message"]), (500, &json!(message)), "as it came");
+        }
+        // It waits for the restart.
+        assert_eq!(gateway.client().post_json(path, &saying("x")).status(), 200);
+        restarted(&gateway, 1);
+        assert_eq!(reached_the_first_life(&gateway, path), ENOUGH);
+        let hint = worker(&gateway)["last_exit"]["hint"].as_str().unwrap().to_owned();
+        assert!(hint.contains("failed to compute"), "{hint}");
+    }
+}
+
+#[test]
+fn streams_that_fail_in_band_count_too() {
+    for path in [CHAT, MESSAGES] {
+        let gateway = ready(json!({"starts": [{"fail_on": [{"text": "x", "message": "Compute error."}]}, {}]}), &[]);
+        for _ in 0..ENOUGH {
+            let mut stream = gateway.client().stream(path, &streaming("x"));
+            let event = stream.events().pop().unwrap();
+            assert!(stream.head.status == 200 && event.data.contains("Compute error."), "{event:?}");
+        }
+        assert!(gateway.client().stream(path, &streaming("x")).events().len() > 1);
+        restarted(&gateway, 1);
+        assert_eq!(reached_the_first_life(&gateway, path), ENOUGH);
+    }
+}
+
+#[test]
+fn whoever_is_in_flight_when_it_is_restarted_for_that_is_not_taken_for_a_killer() {
+    let broken = json!({"fail_on": [{"text": "fail", "message": "Compute error."}], "hold_requests": ["/completion"]});
+    let gateway = ready(json!({"starts": [broken, broken, {}]}), &[("MAX_CONCURRENT_REQUESTS", "2")]);
+    let prompt = json!({"prompt": "fine"});
+    for times in 1..=2 {
+        let mut bystander = gateway.client().begin("POST", "/completion", prompt.to_string().as_bytes()).unwrap();
+        gateway.journal().wait_for_requests("/completion", times);
+        for _ in 0..ENOUGH {
+            assert_eq!(say(&gateway, "fail").status(), 500);
+        }
+        assert_eq!(code(&bystander.read_response().unwrap()), dies());
+        restarted(&gateway, times as u64);
+    }
+    assert_eq!(gateway.client().post_json("/completion", &prompt).status(), 200);
+}
+
+#[test]
+fn an_answer_between_failures_saves_llama_server_unless_it_took_no_computing() {
+    let gateway = ready(json!({"starts": [{"fail_on": [{"text": "fail", "message": "Compute error."}]}, {}]}), &[]);
+    let fails = |times| (0..times).for_each(|_| assert_eq!(say(&gateway, "fail").status(), 500));
+    fails(ENOUGH - 1);
+    assert_eq!(say(&gateway, "fine").status(), 200);
+    fails(ENOUGH - 1);
+    assert_eq!(gateway.client().get("/v1/models").status(), 200);
+    assert_eq!(gateway.client().post_json("/tokenize", &json!({"content": "x"})).status(), 200);
+    fails(1);
+    restarted(&gateway, 1);
+    assert_eq!(reached_the_first_life(&gateway, CHAT), 2 * ENOUGH);
+}
+
+#[test]
+fn faults_of_the_client_restart_nobody() {
+    let too_large = json!({"text": "large", "message": TOO_LARGE});
+    let full = json!({"text": "full", "message": "Context size has been exceeded."});
+    let fails = json!({"text": "fail", "message": "Compute error."});
+    let gateway = ready(json!({"starts": [{"fail_on": [too_large, full, fails]}, {}]}), &[]);
+    for text in ["large", "full"].repeat(2 * ENOUGH) {
+        assert_eq!(say(&gateway, text).status(), 500);
+    }
+    assert_eq!(worker(&gateway)["restarts"], 0);
+    // So the first restart is owed to these.
+    for _ in 0..ENOUGH {
+        assert_eq!(say(&gateway, "fail").status(), 500);
+    }
+    restarted(&gateway, 1);
+    assert_eq!(reached_the_first_life(&gateway, CHAT), 5 * ENOUGH);
+}
+
+#[test]
+fn the_real_llama_server_is_not_restarted_for_inputs_that_are_too_large() {
+    let backend = Backend::Real { model: "tiny-embedding.gguf" };
+    let gateway = Gateway::builder().backend(backend).set("EXTRA_ARGS", "--batch-size 64 --ubatch-size 64").start();
+    gateway.wait_ready();
+    let children = gateway.child_pids();
+    let embed = |words: usize| gateway.client().post_json("/v1/embeddings", &json!({"input": "word ".repeat(words)}));
+    for _ in 0..2 * ENOUGH {
+        let answer = embed(100);
+        assert_eq!(answer.status(), 500, "{}", answer.text());
+        assert!(answer.text().contains("is too large to process"), "{}", answer.text());
+    }
+    assert_eq!(embed(2).status(), 200);
+    assert_eq!((gateway.child_pids(), &worker(&gateway)["restarts"]), (children, &json!(0)));
+}
