@@ -50,6 +50,8 @@ pub(crate) struct Builder {
     keys: Option<String>,
     /// The soft and the hard limit on open files.
     open_files: Option<(u32, u32)>,
+    /// The size of a file system of its own for LOG_DIR.
+    log_disk_kib: Option<u32>,
 }
 
 /// A running gateway.
@@ -71,6 +73,7 @@ impl Gateway {
             arguments: Vec::new(),
             keys: Some(default_keys()),
             open_files: None,
+            log_disk_kib: None,
         }
     }
 
@@ -232,6 +235,13 @@ impl Builder {
         self
     }
 
+    /// A file system in memory of so many KiB for LOG_DIR, which nobody but this gateway sees. `can_mount` says whether
+    /// this machine lets us.
+    pub(crate) fn log_disk(mut self, kib: u32) -> Self {
+        self.log_disk_kib = Some(kib);
+        self
+    }
+
     /// Starts it and waits until it listens; the model may still be loading.
     #[track_caller]
     pub(crate) fn start(self) -> Gateway {
@@ -303,17 +313,35 @@ impl Builder {
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("its mode can be set");
         }
         let program = env!("CARGO_BIN_EXE_llamagate");
-        let mut command = match self.open_files {
-            None => Command::new(program),
-            Some((soft, hard)) => {
+        let mut command = match (self.open_files, self.log_disk_kib) {
+            (None, None) => Command::new(program),
+            (Some((soft, hard)), _) => {
                 let mut shell = Command::new("/bin/sh");
                 shell.args(["-c", &format!("ulimit -Sn {soft} && ulimit -Hn {hard} && exec \"$0\" \"$@\""), program]);
                 shell
+            }
+            (None, Some(kib)) => {
+                let logs = data.join("logs");
+                fs::create_dir(&logs).expect("a folder in the temporary folder");
+                in_own_mounts(&format!("mount -t tmpfs -o size={kib}k none {} && exec \"$0\" \"$@\"", text(&logs)), program)
             }
         };
         command.arg("serve").args(&self.arguments).env_clear().envs(settings).current_dir(data);
         (Process::start("llamagate", &mut command, data), folder, model)
     }
+}
+
+/// Whether a process may have a file system of its own here.
+pub(crate) fn can_mount() -> bool {
+    let mount = in_own_mounts("mount -t tmpfs -o size=64k none /mnt", "sh").env_clear().output();
+    mount.is_ok_and(|output| output.status.success())
+}
+
+/// A shell, later `program`, that may mount what nobody else sees.
+fn in_own_mounts(line: &str, program: &str) -> Command {
+    let mut unshare = Command::new("unshare");
+    unshare.args(["-Urm", "/bin/sh", "-c", line, program]);
+    unshare
 }
 
 /// The real llama-server: LLAMA_SERVER, else the one that scripts/test.sh keeps in the checkout.
