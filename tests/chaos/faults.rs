@@ -89,14 +89,27 @@ type Make = fn(&mut Random) -> Fault;
 
 /// Faults that any llama-server can meet.
 const COMMON: &[(u64, Make)] = &[
-    (10, |random| Fault::Kill(*random.pick(&[Signal::SIGKILL, Signal::SIGKILL, Signal::SIGTERM, Signal::SIGSEGV, Signal::SIGABRT]))),
+    (10, |random| {
+        Fault::Kill(*random.pick(&[
+            Signal::SIGKILL,
+            Signal::SIGKILL,
+            Signal::SIGTERM,
+            Signal::SIGSEGV,
+            Signal::SIGABRT,
+        ]))
+    }),
     (8, |random| Fault::Freeze(a_while(random))),
     (3, |random| Fault::FreezeAll(Duration::from_millis(random.between(20, 300)))),
     (4, |random| Fault::NextPorts(random.between(1, 4) as u16, manner(random), a_while(random))),
     (4, |random| Fault::OldPort(manner(random), a_while(random))),
     (5, |random| Fault::DiskFull(a_while(random))),
     (4, |random| Fault::KeysReplaced { guest: random.chance(50), comment: random.next() }),
-    (5, |random| Fault::KeysBroken(*random.pick(&[Break::Empty, Break::CutShort, Break::Nonsense, Break::Missing, Break::Folder]), a_while(random))),
+    (5, |random| {
+        Fault::KeysBroken(
+            *random.pick(&[Break::Empty, Break::CutShort, Break::Nonsense, Break::Missing, Break::Folder]),
+            a_while(random),
+        )
+    }),
     (4, |random| Fault::Hangup(random.between(1, 5))),
     (4, |_| Fault::Reload),
     (8, |random| {
@@ -122,7 +135,11 @@ const SCRIPTED: &[(u64, Make)] = &[
     (2, |random| Fault::NextLives(json!({"exit_after_requests": random.between(1, 30)}))),
     (3, |random| Fault::NextLives(json!({"exit_mid_stream": {"after_frames": random.below(6), "code": 1}}))),
     (3, |random| Fault::NextLives(json!({"half_event_then_die": {"after_frames": random.below(6), "signal": 9}}))),
-    (3, |random| Fault::NextLives(json!({"truncate_mid_stream": {"after_frames": random.below(6), "end_chunk": random.chance(50)}}))),
+    (3, |random| {
+        Fault::NextLives(
+            json!({"truncate_mid_stream": {"after_frames": random.below(6), "end_chunk": random.chance(50)}}),
+        )
+    }),
     (3, |random| Fault::NextLives(json!({"reset_mid_stream": {"after_frames": random.below(6)}}))),
     (3, |random| Fault::NextLives(json!({"error_mid_stream": {"after_frames": random.below(6)}}))),
     // One that declares too few bytes cannot be found out: they are all there, and they are no JSON.
@@ -130,7 +147,11 @@ const SCRIPTED: &[(u64, Make)] = &[
     (2, |random| Fault::NextLives(json!({"truncate_body": random.below(40)}))),
     (2, |random| Fault::NextLives(json!({"slow_first_byte_ms": random.between(50, 4000)}))),
     (3, |random| Fault::NextLives(json!({"drip": {"interval_ms": random.between(5, 400)}}))),
-    (2, |random| Fault::NextLives(json!({"drip": {"interval_ms": random.between(5, 50)}, "exit_mid_stream": {"after_frames": random.below(6), "signal": 11}}))),
+    (2, |random| {
+        Fault::NextLives(
+            json!({"drip": {"interval_ms": random.between(5, 50)}, "exit_mid_stream": {"after_frames": random.below(6), "signal": 11}}),
+        )
+    }),
     (1, |random| Fault::NextLives(json!({"hold_mid_stream": {"after_frames": random.below(6)}}))),
     (1, |_| Fault::NextLives(json!({"hold_requests": ["/v1/chat/completions"]}))),
     (1, |_| Fault::NextLives(json!({"healthy_but_500": true}))),

@@ -15,7 +15,7 @@ use std::{
 /// MAX_CONCURRENT_REQUESTS of every gateway here.
 pub(crate) const SLOTS: u64 = 4;
 /// MAX_QUEUE_SIZE of every gateway here: less than there are clients, so that it fills up.
-pub(crate) const LINE: u64 = 5;
+pub(crate) const LINE: u64 = 6;
 
 /// Time between two looks at the health port.
 const LOOK: Duration = Duration::from_millis(20);
@@ -89,11 +89,13 @@ enum Node {
     Unhealthy,
     Pausing,
     Counted,
-    Failed,
     Draining,
+    /// Stopped after a life. Nothing here lets a worker go and starts it again (IDLE_UNLOAD would).
+    Ended,
 }
 
 /// Which may follow which (`worker/state.rs`, events left out), and whether a restart is counted on the way.
+/// None may fail for good: the budget of restarts is as good as endless.
 const STEPS: &[(Node, Node, u64)] = {
     use Node as N;
     &[
@@ -113,23 +115,22 @@ const STEPS: &[(Node, Node, u64)] = {
         (N::Unhealthy, N::Pausing, 0),
         (N::Unhealthy, N::Draining, 0),
         (N::Pausing, N::Counted, 1),
-        (N::Pausing, N::Stopped, 0),
+        (N::Pausing, N::Ended, 0),
         (N::Counted, N::Starting, 0),
         (N::Counted, N::Pausing, 0),
-        (N::Draining, N::Stopped, 0),
+        (N::Draining, N::Ended, 0),
     ]
 };
 
 impl Node {
     fn is_seen_as(self, state: &str) -> bool {
         let seen = match self {
-            Node::Stopped => State::Stopped,
+            Node::Stopped | Node::Ended => State::Stopped,
             Node::Starting => State::Starting,
             Node::Loading => State::Loading,
             Node::Ready => State::Ready,
             Node::Unhealthy => State::Unhealthy,
             Node::Pausing | Node::Counted => State::Backoff,
-            Node::Failed => State::Failed,
             Node::Draining => State::Draining,
         };
         seen.as_str() == state

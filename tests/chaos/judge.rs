@@ -131,7 +131,8 @@ pub(crate) fn judge(wish: &Wish, answer: &Response, is_stopping: bool) -> Result
 fn says(wish: &Wish, body: &Value, place: &str, counts: [&str; 2]) -> bool {
     let Some((prompt, completion)) = wish.tokens else { return body.get("usage").is_some() };
     let counted = counts.map(|what| body["usage"][format!("{what}_tokens")].as_u64());
-    body.pointer(place).and_then(Value::as_str) == Some(&text(completion)) && counted == [Some(prompt), Some(completion)]
+    body.pointer(place).and_then(Value::as_str) == Some(&text(completion))
+        && counted == [Some(prompt), Some(completion)]
 }
 
 /// What the fake says in so many tokens.
@@ -192,7 +193,9 @@ fn stream(wish: &Wish, answer: &Response, is_stopping: bool) -> Result<Outcome, 
     let events: Vec<Event> = blocks.map(|block| Event::parse(block, std::time::Duration::ZERO)).collect();
     let json = |event: &Event| serde_json::from_str::<Value>(&event.data).ok();
     let Some((last, before)) = events.split_last() else { return Err("a stream of nothing".into()) };
-    let is_error = |event: &Event| json(event).is_some_and(|data| data.get("error").is_some());
+    let is_error = |event: &Event| {
+        event.name.as_deref() == Some("error") || json(event).is_some_and(|data| data.get("error").is_some())
+    };
     let is_end = |event: &Event| match wish.wants {
         Wants::MessagesStream => event.name.as_deref() == Some("message_stop"),
         _ => event.is_done(),

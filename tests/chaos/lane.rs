@@ -70,7 +70,8 @@ impl Lane {
             let mut last = Vec::new();
             for (n, step) in steps.iter().enumerate() {
                 last.push(format!("{n}: {step:?}"));
-                let failed = |what: String| Err(format!("{what}\nafter {:#?}", &last[last.len().saturating_sub(ROUND)..]));
+                let failed =
+                    |what: String| Err(format!("{what}\nafter {:#?}", &last[last.len().saturating_sub(ROUND)..]));
                 if let Err(what) = step.fault.apply(&mut world, &door) {
                     return failed(what);
                 }
@@ -163,10 +164,20 @@ fn baseline(world: &World) -> usize {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let disk = if self.has_disk { "a small disk for logs" } else { "NO small disk: this machine lets nobody mount one" };
-        writeln!(f, "ready again after {:.1?} at most, health port within {:.1?}, {disk}", self.longest_recovery, self.longest_health)?;
-        writeln!(f, "  resident memory {} KiB after a tenth, {} KiB at the end", self.resident_kib.0, self.resident_kib.1)?;
-        let outcomes: Vec<String> = self.outcomes.iter().map(|(outcome, count)| format!("{outcome:?} {count}")).collect();
+        let disk =
+            if self.has_disk { "a small disk for logs" } else { "NO small disk: this machine lets nobody mount one" };
+        writeln!(
+            f,
+            "ready again after {:.1?} at most, health port within {:.1?}, {disk}",
+            self.longest_recovery, self.longest_health
+        )?;
+        writeln!(
+            f,
+            "  resident memory {} KiB after a tenth, {} KiB at the end",
+            self.resident_kib.0, self.resident_kib.1
+        )?;
+        let outcomes: Vec<String> =
+            self.outcomes.iter().map(|(outcome, count)| format!("{outcome:?} {count}")).collect();
         write!(f, "  {}", outcomes.join(", "))
     }
 }

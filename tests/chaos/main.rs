@@ -47,7 +47,12 @@ const SHORT_REAL: u64 = 15;
 
 #[test]
 fn every_client_gets_one_outcome_whatever_the_fake_does() {
-    run("every_client_gets_one_outcome_whatever_the_fake_does", false, number("CHAOS_LANES").unwrap_or(LANES), SHORT_FAKE);
+    run(
+        "every_client_gets_one_outcome_whatever_the_fake_does",
+        false,
+        number("CHAOS_LANES").unwrap_or(LANES),
+        SHORT_FAKE,
+    );
 }
 
 #[test]
@@ -61,11 +66,14 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 fn run(test: &str, is_real: bool, lanes: u64, short: u64) {
-    let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64 % 1_000_000_007);
+    let clock =
+        || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64 % 1_000_000_007);
     let seed = number("CHAOS_SEED").unwrap_or_else(clock);
     let faults = number(if is_real { "CHAOS_REAL_FAULTS" } else { "CHAOS_FAULTS" }).unwrap_or(short);
     let variable = if is_real { "CHAOS_REAL_FAULTS" } else { "CHAOS_FAULTS" };
-    let replay = format!("CHAOS_SEED={seed} {variable}={faults} CHAOS_LANES={lanes} cargo test --test chaos {test} -- --nocapture");
+    let replay = format!(
+        "CHAOS_SEED={seed} {variable}={faults} CHAOS_LANES={lanes} cargo test --test chaos {test} -- --nocapture"
+    );
     println!("chaos: {replay}");
     let begin = Instant::now();
     let run_lane = |number: u64| {

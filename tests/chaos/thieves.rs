@@ -64,5 +64,6 @@ fn answer(mut guest: TcpStream) -> std::io::Result<()> {
     guest.set_read_timeout(Some(std::time::Duration::from_millis(200)))?;
     let _ = guest.read(&mut [0; 4096]); // whatever it wants
     let length = LOOT.len();
-    guest.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{LOOT}").as_bytes())
+    guest
+        .write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{LOOT}").as_bytes())
 }

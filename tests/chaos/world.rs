@@ -23,7 +23,7 @@ use std::{
     collections::HashSet,
     fs,
     io::{Read, Seek, SeekFrom, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -55,6 +55,8 @@ pub(crate) struct World {
     /// Whether some life of the fake may follow a script.
     pub(crate) is_scripted: bool,
     ledger: Ledger,
+    /// The private folders of llama-servers.
+    dens: HashSet<PathBuf>,
 }
 
 /// What the fake has written down, read once.
@@ -78,6 +80,7 @@ impl World {
             heals: Vec::new(),
             is_scripted: false,
             ledger: Ledger::default(),
+            dens: HashSet::new(),
         }
     }
 
@@ -102,6 +105,13 @@ impl World {
         let argv = resources::cmdline(self.worker()?);
         let at = argv.iter().position(|word| word == "--port")?;
         argv.get(at + 1)?.parse().ok()
+    }
+
+    /// The private folder of the llama-server of this moment; it goes with it.
+    fn den(&self) -> Option<PathBuf> {
+        let environment = resources::environ(self.worker()?);
+        let home = environment.iter().find_map(|pair| pair.strip_prefix("HOME="))?;
+        Some(Path::new(home).parent()?.to_owned())
     }
 
     pub(crate) fn later(&mut self, after: Duration, heal: Heal) {
@@ -204,6 +214,9 @@ impl World {
         if status.code() != Some(0) {
             return Err(format!("SIGTERM ended it with {status:?}"));
         }
+        if let Some(left) = self.dens.iter().find(|den| den.exists()) {
+            return Err(format!("{} is left", left.display()));
+        }
         if let Some(left) = children.into_iter().find(|pid| !resources::pid_gone(*pid)) {
             return Err(format!("process {left} outlives it"));
         }
@@ -219,8 +232,10 @@ impl World {
         let begin = Instant::now();
         let bound = wait::patient(ready_again());
         loop {
-            let ready = self.gateway.health().try_send("GET", "/readyz", b"").is_ok_and(|answer| answer.status() == 200);
+            let ready =
+                self.gateway.health().try_send("GET", "/readyz", b"").is_ok_and(|answer| answer.status() == 200);
             if ready && self.serves() {
+                self.dens.extend(self.den());
                 return Ok(begin.elapsed());
             }
             if begin.elapsed() > bound {
@@ -279,12 +294,15 @@ impl World {
     pub(crate) fn check_leaks(&self, baseline_fds: usize) {
         eventually("file descriptors are back to the baseline", STOPS, || self.gateway.open_fds() <= baseline_fds);
         let children = self.gateway.child_pids();
+        let den = self.den();
+        let left = self.dens.iter().filter(|old| old.exists() && den.as_ref() != Some(old));
+        assert_eq!(left.count(), 0, "folders of llama-servers that have ended");
         assert!(children.len() == 1 && !resources::is_zombie(children[0]), "one llama-server: {children:?}");
     }
 }
 
 impl Ledger {
-    fn read(&mut self, path: &std::path::Path) -> Result<(), String> {
+    fn read(&mut self, path: &Path) -> Result<(), String> {
         let mut text = String::new();
         let mut file = fs::File::open(path).map_err(|e| e.to_string())?;
         file.seek(SeekFrom::Start(self.offset)).map_err(|e| e.to_string())?;
@@ -316,9 +334,7 @@ fn port_of(url: &str) -> u16 {
 
 fn keys_text(guest: bool, comment: u64) -> String {
     let guest = if guest { format!("guest:{GUEST}:100000\n") } else { String::new() };
-    format!(
-        "# version {comment}\nadmin:{ADMIN}:1000000 scope=inference,admin,metrics\nuser:{USER}:1000000\n{guest}"
-    )
+    format!("# version {comment}\nadmin:{ADMIN}:1000000 scope=inference,admin,metrics\nuser:{USER}:1000000\n{guest}")
 }
 
 fn builder(is_real: bool, has_disk: bool) -> Builder {

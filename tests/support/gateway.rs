@@ -323,7 +323,10 @@ impl Builder {
             (None, Some(kib)) => {
                 let logs = data.join("logs");
                 fs::create_dir(&logs).expect("a folder in the temporary folder");
-                in_own_mounts(&format!("mount -t tmpfs -o size={kib}k none {} && exec \"$0\" \"$@\"", text(&logs)), program)
+                in_own_mounts(
+                    &format!("mount -t tmpfs -o size={kib}k none {} && exec \"$0\" \"$@\"", text(&logs)),
+                    program,
+                )
             }
         };
         command.arg("serve").args(&self.arguments).env_clear().envs(settings).current_dir(data);
