@@ -54,6 +54,8 @@ pub struct Passed {
     tail: Tail,
     /// Whether the last piece has gone out, or there never was one.
     over: bool,
+    /// The cut that comes next.
+    cut: Option<Cut>,
     hint: SizeHint,
 }
 
@@ -156,7 +158,7 @@ impl Passed {
         let in_band = patience.silence.is_some();
         let deadline = (!in_band).then_some(patience.deadline);
         let hold = Hold::new(patience.holdings, holding, deadline);
-        Self { hold, shape, in_band, tail: Tail::new(), over, hint }
+        Self { hold, shape, in_band, tail: Tail::new(), over, cut: None, hint }
     }
 
     /// Makes one event of it, for a client that has been promised a stream. The record says what this client sees.
@@ -174,6 +176,9 @@ impl Passed {
     }
 
     fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Next> {
+        if let Some(cut) = self.cut.take() {
+            return Poll::Ready(Some(Err(cut)));
+        }
         let tail = self.tail;
         let next = match ready!(self.hold.step(|holding| holding.next(context, tail))) {
             Given::One(next) => next,
@@ -189,6 +194,13 @@ impl Passed {
             self.tail.follow(piece);
         }
         self.hint = SizeHint::default();
+        if let Some(Err(cut)) = next {
+            // hyper drops what it has not sent when a body fails. It sends when a body makes it wait, and without a head
+            // the client could not tell a cut answer from none.
+            self.cut = Some(cut);
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         Poll::Ready(next)
     }
 
@@ -363,7 +375,7 @@ impl Body for Answer {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Own(bytes, _) => bytes.is_none(),
-            Self::Passed(passed) => passed.over,
+            Self::Passed(passed) => passed.over && passed.cut.is_none(),
             Self::Early(_) => false,
         }
     }

@@ -39,6 +39,15 @@ async fn an_http2_client_that_never_reads_hears_of_the_end_of_the_service_no_lat
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_that_is_cut_at_once_can_be_told_from_none() {
+    let mut stage = Stage::new();
+    let (passed, _llama) = stage.answer(CHAT, 200, Form::Json, "Content-Length: 10").await;
+    stage.cut.cancel();
+    let got = stage.give(Response::new(Answer::Passed(passed))).await;
+    assert!(got.starts_with("HTTP/1.1 200 OK\r\n") && got.contains("content-length: 10"), "{got:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_answer_that_is_taken_bit_by_bit_is_cut_at_the_end_of_its_time() {
     let mut stage = Stage::new();
     let (passed, mut llama) = stage.answer(CHAT, 200, Form::Json, "Content-Length: 1000000").await;
