@@ -1,10 +1,7 @@
-//! Everything that is done to a gateway: a row of the table for each kind of fault, and an arm that does it.
-//!
-//! A fault's parameters are drawn when the plan is made, so that a plan follows from its seed alone.
+//! Everything that is done to a gateway: each kind of fault, and the arm that does it. `plan.rs` says how often.
 
 use super::{
     door::Door,
-    random::Random,
     support::{
         client::{Client, RawClient},
         gateway::{ADMIN, USER},
@@ -20,6 +17,9 @@ use std::{
 };
 
 /// One thing that goes wrong.
+///
+/// A new kind is a variant here, an arm in `apply`, and a row of the table in `plan.rs`. One that the fake can be told to
+/// have by a script needs the row alone.
 #[derive(Debug, Clone)]
 pub(crate) enum Fault {
     /// llama-server gets a signal that ends it.
@@ -85,126 +85,6 @@ pub(crate) enum Heal {
     HangUp(#[expect(dead_code, reason = "held for its drop")] Vec<RawClient>),
 }
 
-type Make = fn(&mut Random) -> Fault;
-
-/// Faults that any llama-server can meet.
-const COMMON: &[(u64, Make)] = &[
-    (10, |random| {
-        Fault::Kill(*random.pick(&[
-            Signal::SIGKILL,
-            Signal::SIGKILL,
-            Signal::SIGTERM,
-            Signal::SIGSEGV,
-            Signal::SIGABRT,
-        ]))
-    }),
-    (8, |random| Fault::Freeze(a_while(random))),
-    (3, |random| Fault::FreezeAll(Duration::from_millis(random.between(20, 300)))),
-    (4, |random| Fault::NextPorts(random.between(1, 4) as u16, manner(random), a_while(random))),
-    (4, |random| Fault::OldPort(manner(random), a_while(random))),
-    (5, |random| Fault::DiskFull(a_while(random))),
-    (4, |random| Fault::KeysReplaced { guest: random.chance(50), comment: random.next() }),
-    (5, |random| {
-        Fault::KeysBroken(
-            *random.pick(&[Break::Empty, Break::CutShort, Break::Nonsense, Break::Missing, Break::Folder]),
-            a_while(random),
-        )
-    }),
-    (4, |random| Fault::Hangup(random.between(1, 5))),
-    (4, |_| Fault::Reload),
-    (8, |random| {
-        let how = [Rudeness::HalfHead, Rudeness::HalfBody, Rudeness::ReadsNothing, Rudeness::Silent];
-        Fault::RudeClients(random.between(1, 6), *random.pick(&how), a_while(random))
-    }),
-];
-
-/// Faults that only the fake can be told to have.
-const SCRIPTED: &[(u64, Make)] = &[
-    (5, |random| Fault::Mute(a_while(random))),
-    (4, |random| Fault::PortRace(manner(random), a_while(random))),
-    (2, |random| Fault::NextLives(json!({"exit_at_start": {"code": 1, "stderr": [*random.pick(WORDS)]}}))),
-    (1, |_| Fault::NextLives(json!({"abort_at_start": 6}))),
-    (2, |random| Fault::NextLives(json!({"exit_while_loading": {"code": 1, "stderr": [*random.pick(WORDS)]}}))),
-    (3, |random| Fault::NextLives(json!({"load_ms": random.between(100, 900)}))),
-    (2, |_| Fault::NextLives(json!({"never_ready": true}))),
-    (1, |_| Fault::NextLives(json!({"no_bind": true}))),
-    (2, |_| Fault::NextLives(json!({"wrong_key": true}))),
-    (2, |_| Fault::NextLives(json!({"ignore_sigterm": true}))),
-    (2, |_| Fault::NextLives(json!({"fork_grandchild": true}))),
-    (2, |_| Fault::NextLives(json!({"stderr_flood": {"lines": 5000, "bytes": 100}, "long_log_line": 200_000}))),
-    (2, |random| Fault::NextLives(json!({"exit_after_requests": random.between(1, 30)}))),
-    (3, |random| Fault::NextLives(json!({"exit_mid_stream": {"after_frames": random.below(6), "code": 1}}))),
-    (3, |random| Fault::NextLives(json!({"half_event_then_die": {"after_frames": random.below(6), "signal": 9}}))),
-    (3, |random| {
-        Fault::NextLives(
-            json!({"truncate_mid_stream": {"after_frames": random.below(6), "end_chunk": random.chance(50)}}),
-        )
-    }),
-    (3, |random| Fault::NextLives(json!({"reset_mid_stream": {"after_frames": random.below(6)}}))),
-    (3, |random| Fault::NextLives(json!({"error_mid_stream": {"after_frames": random.below(6)}}))),
-    // One that declares too few bytes cannot be found out: they are all there, and they are no JSON.
-    (2, |random| Fault::NextLives(json!({"wrong_content_length": random.between(1, 500)}))),
-    (2, |random| Fault::NextLives(json!({"truncate_body": random.below(40)}))),
-    (2, |random| Fault::NextLives(json!({"slow_first_byte_ms": random.between(50, 4000)}))),
-    (3, |random| Fault::NextLives(json!({"drip": {"interval_ms": random.between(5, 400)}}))),
-    (2, |random| {
-        Fault::NextLives(
-            json!({"drip": {"interval_ms": random.between(5, 50)}, "exit_mid_stream": {"after_frames": random.below(6), "signal": 11}}),
-        )
-    }),
-    (1, |random| Fault::NextLives(json!({"hold_mid_stream": {"after_frames": random.below(6)}}))),
-    (1, |_| Fault::NextLives(json!({"hold_requests": ["/v1/chat/completions"]}))),
-    (1, |_| Fault::NextLives(json!({"healthy_but_500": true}))),
-    (2, |random| {
-        let status = *random.pick(&[400, 404, 500, 503]);
-        let body = json!({"error": {"code": status, "message": "scripted", "type": "server_error"}});
-        Fault::NextLives(json!({"error_status": [{"path": "/v1/chat/completions", "status": status, "body": body}]}))
-    }),
-    (1, |_| Fault::NextLives(json!({"oversized_response_headers": 600_000}))),
-];
-
-/// One in so many faults replaces the gateway, in a lane where that may be.
-const REPLACEMENTS: u64 = 60;
-
-const WORDS: &[&str] = &[
-    "ggml_backend_cuda_buffer_type_alloc_buffer: cudaMalloc failed: out of memory",
-    "E srv  llama_server: exiting due to model loading error",
-    "CUDA error: an illegal memory access was encountered",
-    "",
-];
-
-fn a_while(random: &mut Random) -> Duration {
-    let longest = if random.chance(10) { 3500 } else { 900 };
-    Duration::from_millis(random.between(20, longest))
-}
-
-fn manner(random: &mut Random) -> Manner {
-    *random.pick(&[Manner::Obliging, Manner::Silent])
-}
-
-/// A fault, and the pause after it.
-#[derive(Debug, Clone)]
-pub(crate) struct Step {
-    pub(crate) fault: Fault,
-    pub(crate) pause: Duration,
-}
-
-/// So many faults, which follow from the seed.
-pub(crate) fn plan(random: &mut Random, count: usize, is_real: bool, may_replace: bool) -> Vec<Step> {
-    let step = |_| {
-        let fault = if may_replace && random.below(REPLACEMENTS) == 0 {
-            Fault::Replace
-        } else if !is_real && random.chance(50) {
-            random.weighted(SCRIPTED)(random)
-        } else {
-            random.weighted(COMMON)(random)
-        };
-        let longest = if random.chance(25) { 1500 } else { 300 };
-        Step { fault, pause: Duration::from_millis(random.below(longest)) }
-    };
-    (0..count).map(step).collect()
-}
-
 impl Fault {
     pub(crate) fn apply(&self, world: &mut World, door: &Door) -> Result<(), String> {
         match self {
@@ -229,7 +109,8 @@ impl Fault {
             Fault::PortRace(manner, time) => port_race(world, *manner, *time),
             Fault::NextPorts(count, manner, time) => {
                 let next = world.worker_port().map_or(0..0, |port| port + 1..port + 1 + count);
-                let thieves = next.filter_map(|port| Thief::take(port, *manner)).collect();
+                let thieves: Vec<Thief> = next.filter_map(|port| Thief::take(port, *manner)).collect();
+                world.note("next ports taken", thieves.len());
                 world.later(*time, Heal::Leave(thieves));
             }
             Fault::OldPort(manner, time) => {
@@ -238,12 +119,14 @@ impl Fault {
                 // Not sooner: between an end and the moment that the gateway hears of it nobody can tell who has a port.
                 let gone = until(NOTICED, || !is_ready(world));
                 if let Some(thief) = port.filter(|_| gone).and_then(|port| Thief::take(port, *manner)) {
+                    world.note("old ports taken", 1);
                     world.later(*time, Heal::Leave(vec![thief]));
                 }
             }
             Fault::DiskFull(time) => {
                 if world.has_disk {
                     world.fill_disk();
+                    world.note("disk filled", 1);
                     world.later(*time, Heal::EmptyDisk);
                 }
             }
@@ -314,6 +197,7 @@ fn port_race(world: &mut World, manner: Manner, time: Duration) {
     if until(NEXT_LIFE, || next().is_some())
         && let Some(thief) = next().and_then(|port| Thief::take(port, manner))
     {
+        world.note("port races won", 1);
         world.later(time, Heal::Leave(vec![thief]));
     }
     world.script(&json!({}));

@@ -2,9 +2,10 @@
 
 use super::{
     door::{Closing, Door},
-    faults::{Fault, plan},
+    faults::Fault,
     invariants::watch,
     judge::Outcome,
+    plan::plan,
     random::Random,
     support::{resources, wait},
     traffic::Customer,
@@ -48,15 +49,18 @@ pub(crate) struct Report {
     longest_health: Duration,
     resident_kib: (u64, u64),
     has_disk: bool,
+    notes: BTreeMap<&'static str, usize>,
 }
 
 impl Lane {
     pub(crate) fn run(mut self) -> Result<Report, String> {
+        // First, so that neither plan depends on the length of the other.
+        let mut crowd = Random::new(self.random.next(), 0);
         let steps = plan(&mut self.random, self.count, self.is_real, self.may_replace);
         let mut world = World::start(self.is_real);
         let baseline_fds = baseline(&world);
         let door = Door::new(world.target());
-        let seeds: Vec<Random> = (0..CLIENTS).map(|n| Random::new(self.random.next(), n)).collect();
+        let seeds: Vec<Random> = (0..CLIENTS).map(|n| Random::new(crowd.next(), n)).collect();
         let mut longest_recovery = Duration::ZERO;
         let mut resident_kib = (0, 0);
         let longest_health = thread::scope(|scope| {
@@ -113,7 +117,14 @@ impl Lane {
                 return Err(format!("a run that proves nothing: {outcomes:?}"));
             }
         }
-        Ok(Report { outcomes, longest_recovery, longest_health, resident_kib, has_disk: world.has_disk })
+        Ok(Report {
+            outcomes,
+            longest_recovery,
+            longest_health,
+            resident_kib,
+            has_disk: world.has_disk,
+            notes: std::mem::take(&mut world.notes),
+        })
     }
 
     /// Ends all faults and waits until it is ready again, then until nothing is in flight; says how long the first took.
@@ -176,6 +187,7 @@ impl fmt::Display for Report {
             "  resident memory {} KiB after a tenth, {} KiB at the end",
             self.resident_kib.0, self.resident_kib.1
         )?;
+        writeln!(f, "  {:?}", self.notes)?;
         let outcomes: Vec<String> =
             self.outcomes.iter().map(|(outcome, count)| format!("{outcome:?} {count}")).collect();
         write!(f, "  {}", outcomes.join(", "))

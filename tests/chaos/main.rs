@@ -12,7 +12,7 @@
 //! client asks in which order. What does not follow from it is which request meets which fault at which moment: that is
 //! up to the kernel's scheduler and to the other load of the machine. A failure of one run may thus need a few replays.
 //!
-//! `faults.rs` lists what is done, `traffic.rs` what clients ask, `judge.rs` which answers they may get, `invariants.rs`
+//! `faults.rs` lists what is done and `plan.rs` how often, `traffic.rs` what clients ask, `judge.rs` which answers they may get, `invariants.rs`
 //! what must hold the whole time, `world.rs` what is asked of a gateway that is left in peace again.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what is wrong by panicking")]
@@ -26,6 +26,8 @@ mod faults;
 mod invariants;
 mod judge;
 mod lane;
+mod ledger;
+mod plan;
 mod random;
 mod thieves;
 mod traffic;
@@ -42,8 +44,8 @@ use std::{
 const LANES: u64 = 3;
 
 /// Faults of a short run, over all lanes.
-const SHORT_FAKE: u64 = 90;
-const SHORT_REAL: u64 = 15;
+const SHORT_FAKE: u64 = 180;
+const SHORT_REAL: u64 = 40;
 
 #[test]
 fn every_client_gets_one_outcome_whatever_the_fake_does() {

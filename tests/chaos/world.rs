@@ -4,6 +4,7 @@ use super::{
     door::{Door, Target},
     faults::Heal,
     invariants::{LINE, SLOTS},
+    ledger::Ledger,
     support::{
         gateway::{ADMIN, Backend, Builder, Gateway, USER, can_mount},
         model_file::Kind,
@@ -20,9 +21,9 @@ use nix::{
 };
 use serde_json::{Value, json};
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     fs,
-    io::{Read, Seek, SeekFrom, Write},
+    io::Write,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -57,15 +58,8 @@ pub(crate) struct World {
     ledger: Ledger,
     /// The private folders of llama-servers.
     dens: HashSet<PathBuf>,
-}
-
-/// What the fake has written down, read once.
-#[derive(Default)]
-struct Ledger {
-    offset: u64,
-    /// Requests that were sent to a llama-server, by their ids.
-    sent: HashSet<String>,
-    start: Option<Value>,
+    /// How often a fault that needs luck had it.
+    pub(crate) notes: BTreeMap<&'static str, usize>,
 }
 
 impl World {
@@ -81,6 +75,7 @@ impl World {
             is_scripted: false,
             ledger: Ledger::default(),
             dens: HashSet::new(),
+            notes: BTreeMap::new(),
         }
     }
 
@@ -118,6 +113,10 @@ impl World {
         self.heals.push((Instant::now() + after, heal));
     }
 
+    pub(crate) fn note(&mut self, what: &'static str, times: usize) {
+        *self.notes.entry(what).or_default() += times;
+    }
+
     /// Ends the faults whose time is over.
     pub(crate) fn heal_due(&mut self) {
         let now = Instant::now();
@@ -151,7 +150,7 @@ impl World {
     /// The control socket of the fake of this moment.
     fn control(&mut self) -> Option<Control> {
         self.read_ledger().ok()?;
-        let start = self.ledger.start.as_ref()?;
+        let start = self.ledger.latest_start()?;
         let is_this = u64::from(self.worker()?) == start["pid"].as_u64()?;
         is_this.then(|| Control::try_of(start).ok()).flatten()
     }
@@ -283,10 +282,7 @@ impl World {
     /// Forgets what the fake has written down; nothing must be in flight.
     pub(crate) fn shorten_ledger(&mut self) {
         if !self.is_real && self.read_ledger().is_ok() {
-            let file = fs::OpenOptions::new().write(true).open(self.gateway.model().journal_path());
-            if file.and_then(|file| file.set_len(0)).is_ok() {
-                self.ledger.offset = 0;
-            }
+            let _ = self.ledger.shorten(&self.gateway.model().journal_path()); // it stays long then
         }
     }
 
@@ -298,29 +294,6 @@ impl World {
         let left = self.dens.iter().filter(|old| old.exists() && den.as_ref() != Some(old));
         assert_eq!(left.count(), 0, "folders of llama-servers that have ended");
         assert!(children.len() == 1 && !resources::is_zombie(children[0]), "one llama-server: {children:?}");
-    }
-}
-
-impl Ledger {
-    fn read(&mut self, path: &Path) -> Result<(), String> {
-        let mut text = String::new();
-        let mut file = fs::File::open(path).map_err(|e| e.to_string())?;
-        file.seek(SeekFrom::Start(self.offset)).map_err(|e| e.to_string())?;
-        file.read_to_string(&mut text).map_err(|e| e.to_string())?;
-        let whole = text.rfind('\n').map_or("", |end| &text[..=end]);
-        self.offset += whole.len() as u64;
-        for line in whole.lines() {
-            if line.contains("\"event\":\"start\"") {
-                self.start = serde_json::from_str(line).ok();
-            }
-            let id = line.split("\"x-request-id\":\"").nth(1).and_then(|rest| rest.split('"').next());
-            if let Some(id) = id
-                && !self.sent.insert(id.to_owned())
-            {
-                return Err(format!("{id} was sent to llama-server twice"));
-            }
-        }
-        Ok(())
     }
 }
 
