@@ -28,6 +28,10 @@ pub(crate) const GUEST: &str = "guest-secret-0123456789";
 /// Longest pause of a client between two requests, in milliseconds.
 const THINKS: u64 = 80;
 
+/// Most tokens that are asked of the fake, which has no more, and of the real llama-server.
+const FAKE_TOKENS: u64 = 8;
+const REAL_TOKENS: u64 = 300;
+
 /// MAX_REQUEST_BODY_SIZE of every gateway here.
 pub(crate) const LARGEST_BODY: usize = 64 * 1024;
 
@@ -196,7 +200,8 @@ impl<'a> Customer<'a> {
 
     fn generation(&mut self, target: &Target, id: String, wants: Wants) -> Order {
         let (prompt, words) = self.prompt();
-        let tokens = self.random.between(1, 8);
+        // The real one is fast: faults must have a chance to meet an answer on its way.
+        let tokens = self.random.between(1, if self.is_real { REAL_TOKENS } else { FAKE_TOKENS });
         let streams = matches!(wants, Wants::ChatStream | Wants::CompletionStream | Wants::MessagesStream);
         let message = json!([{"role": "user", "content": prompt}]);
         let usage = json!({"include_usage": true});
