@@ -65,7 +65,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn start(is_real: bool) -> Self {
         let has_disk = can_mount();
-        let gateway = builder(is_real, has_disk).start_ready();
+        let gateway = started(is_real, has_disk);
         World {
             gateway,
             is_real,
@@ -115,6 +115,11 @@ impl World {
 
     pub(crate) fn note(&mut self, what: &'static str, times: usize) {
         *self.notes.entry(what).or_default() += times;
+    }
+
+    /// Whether a fault has the key file in its hands.
+    pub(crate) fn has_broken_keys(&self) -> bool {
+        self.heals.iter().any(|(_, heal)| matches!(heal, Heal::GoodKeys(_)))
     }
 
     /// Ends the faults whose time is over.
@@ -200,7 +205,7 @@ impl World {
         self.stop()?;
         self.life += 1;
         self.ledger = Ledger::default();
-        self.gateway = builder(self.is_real, self.has_disk).start_ready();
+        self.gateway = started(self.is_real, self.has_disk);
         door.open(self.target());
         Ok(())
     }
@@ -308,6 +313,13 @@ fn port_of(url: &str) -> u16 {
 fn keys_text(guest: bool, comment: u64) -> String {
     let guest = if guest { format!("guest:{GUEST}:100000\n") } else { String::new() };
     format!("# version {comment}\nadmin:{ADMIN}:1000000 scope=inference,admin,metrics\nuser:{USER}:1000000\n{guest}")
+}
+
+/// A gateway that is ready, and has seen the operator's key at this address: guessers there lock out those it has not.
+fn started(is_real: bool, has_disk: bool) -> Gateway {
+    let gateway = builder(is_real, has_disk).start_ready();
+    assert_eq!(gateway.client_with(ADMIN).send("POST", "/reload", b"").status(), 200);
+    gateway
 }
 
 fn builder(is_real: bool, has_disk: bool) -> Builder {
