@@ -81,22 +81,31 @@ impl Fleet {
         self.models.first()
     }
 
-    /// Every model with its state.
-    pub fn status(&self) -> Vec<ModelStatus> {
-        self.models.iter().map(|model| model.status()).collect()
+    /// Every model with its state, and the sum of these states.
+    pub fn report(&self) -> (Overall, Vec<ModelStatus>) {
+        let report: Vec<ModelStatus> = self.models.iter().map(|model| model.status()).collect();
+        let states = self.models.iter().zip(&report).filter(|(model, _)| model.has_worker());
+        (Overall::of(&states.map(|(_, status)| status.state).collect::<Vec<_>>()), report)
     }
 
     /// The sum of all models' states.
     pub fn overall(&self) -> Overall {
-        let states: Vec<State> = self.models.iter().filter_map(|model| Some(model.worker.as_ref()?.state())).collect();
+        let states = self.models.iter().filter_map(|model| Some(model.worker.as_ref()?.state()));
+        Overall::of(&states.collect::<Vec<_>>())
+    }
+}
+
+impl Overall {
+    /// Of the states of all workers; without any there is nothing to wait for.
+    fn of(states: &[State]) -> Self {
         if states.contains(&State::Ready) || states.is_empty() {
-            Overall::Ok
+            Self::Ok
         } else if states.iter().any(|state| matches!(state, State::Stopped | State::Starting | State::Loading)) {
-            Overall::Loading
+            Self::Loading
         } else if states.iter().all(|state| *state == State::Failed) {
-            Overall::Failed
+            Self::Failed
         } else {
-            Overall::Degraded
+            Self::Degraded
         }
     }
 }
