@@ -130,3 +130,14 @@ pub(crate) fn plan(random: &mut Random, count: usize, is_real: bool, may_replace
     };
     (0..count).map(step).collect()
 }
+
+#[test]
+fn a_seed_has_one_plan_and_a_shorter_one_is_its_beginning() {
+    let of = |seed, count| {
+        let steps = plan(&mut Random::new(seed, 1), count, false, true);
+        steps.into_iter().map(|step| format!("{step:?}")).collect::<Vec<_>>()
+    };
+    assert_eq!(of(7, 500), of(7, 500));
+    assert_eq!(of(7, 40), of(7, 500)[..40]);
+    assert_ne!(of(7, 40), of(8, 40));
+}
