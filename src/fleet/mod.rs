@@ -2,7 +2,7 @@
 //!
 //! Hands out a [`Lease`] on a worker. Sees workers only as their [`Handle`]s and never names a request.
 
-use crate::worker::{Endpoint, Handle, InFlight, LastExit, State};
+use crate::worker::{Endpoint, Handle, InFlight, LastExit, State, Status};
 use serde::Serialize;
 use std::error::Error;
 use std::sync::Arc;
@@ -85,33 +85,43 @@ impl Fleet {
         self.models.first()
     }
 
-    /// Every model with its state.
-    pub fn status(&self) -> Vec<ModelStatus> {
-        self.models.iter().map(|model| model.status()).collect()
+    /// Every model with its state, and the sum of these states, in one look: a worker may change its state at any moment.
+    pub fn report(&self) -> (Overall, Vec<ModelStatus>) {
+        let (sums, report): (Vec<_>, Vec<_>) = self.models.iter().map(|model| model.report()).unzip();
+        (Overall::best(sums.into_iter().flatten()), report)
     }
 
     /// The sum of all models' states.
     pub fn overall(&self) -> Overall {
-        let workers = self.models.iter().filter_map(|model| Some(model.worker.as_ref()?.state()));
-        let sum = |(state, asleep)| match state {
-            State::Ready => Overall::Ok,
-            // A request starts it.
-            State::Stopped | State::Draining if asleep => Overall::Ok,
-            State::Stopped | State::Starting | State::Loading => Overall::Loading,
-            State::Unhealthy | State::Backoff | State::Draining => Overall::Degraded,
-            State::Failed => Overall::Failed,
-        };
-        // The best of them; a service without workers lacks none.
-        workers.map(sum).min().unwrap_or(Overall::Ok)
+        Overall::best(self.workers().map(|worker| Overall::of(worker.state())))
     }
 
     /// Whether a model serves requests at once, without being started for them.
     pub fn is_awake(&self) -> bool {
-        self.models.iter().all(|model| model.worker.is_none())
-            || self
-                .models
-                .iter()
-                .any(|model| model.worker.as_ref().is_some_and(|worker| worker.state().0 == State::Ready))
+        self.workers().count() == 0 || self.workers().any(|worker| worker.state().0 == State::Ready)
+    }
+
+    fn workers(&self) -> impl Iterator<Item = &Handle> {
+        self.models.iter().filter_map(|model| model.worker.as_ref())
+    }
+}
+
+impl Overall {
+    /// Of a worker in this state; whether it sleeps or is being woken.
+    fn of((state, asleep): (State, bool)) -> Self {
+        match state {
+            State::Ready => Self::Ok,
+            // A request starts it.
+            State::Stopped | State::Draining if asleep => Self::Ok,
+            State::Stopped | State::Starting | State::Loading => Self::Loading,
+            State::Unhealthy | State::Backoff | State::Draining => Self::Degraded,
+            State::Failed => Self::Failed,
+        }
+    }
+
+    /// The service serves as well as the best worker; one without workers lacks none.
+    fn best(workers: impl Iterator<Item = Self>) -> Self {
+        workers.min().unwrap_or(Self::Ok)
     }
 }
 
@@ -151,14 +161,14 @@ impl Model {
         self.worker.clone().map(Changes)
     }
 
-    fn status(&self) -> ModelStatus {
+    /// What is shown of it, and the sum of that if there is a worker.
+    fn report(&self) -> (Option<Overall>, ModelStatus) {
         let id = self.id.clone();
-        match self.worker.as_ref().map(Handle::status) {
-            Some(status) => {
-                ModelStatus { id, state: status.state, restarts: status.restarts, last_exit: status.last_exit }
-            }
-            None => ModelStatus { id, state: State::Stopped, restarts: 0, last_exit: None },
-        }
+        let Some(status) = self.worker.as_ref().map(Handle::status) else {
+            return (None, ModelStatus { id, state: State::Stopped, restarts: 0, last_exit: None });
+        };
+        let Status { state, asleep, restarts, last_exit, .. } = status;
+        (Some(Overall::of((state, asleep))), ModelStatus { id, state, restarts, last_exit })
     }
 }
 

@@ -56,6 +56,10 @@ pub struct Passed {
     tail: Tail,
     /// Whether the last piece has gone out, or there never was one.
     over: bool,
+    /// Whether the end mark of a stream has gone out: no error may follow it.
+    has_ended: bool,
+    /// The cut that comes next.
+    cut: Option<Cut>,
     hint: SizeHint,
 }
 
@@ -161,7 +165,7 @@ impl Passed {
         let in_band = patience.silence.is_some();
         let deadline = (!in_band).then_some(patience.deadline);
         let hold = Hold::new(patience.holdings, holding, deadline);
-        Self { hold, shape, in_band, tail: Tail::new(), over, hint }
+        Self { hold, shape, in_band, tail: Tail::new(), over, has_ended: false, cut: None, hint }
     }
 
     /// Makes one event of it, for a client that has been promised a stream. The record says what this client sees.
@@ -179,8 +183,18 @@ impl Passed {
     }
 
     fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Next> {
+        if let Some(cut) = self.cut.take() {
+            return Poll::Ready(Some(Err(cut)));
+        }
         let tail = self.tail;
-        let next = match ready!(self.hold.step(|holding| holding.next(context, tail))) {
+        let mut has_ended = self.has_ended;
+        let step = self.hold.step(|holding| {
+            let step = holding.next(context, tail);
+            has_ended |= holding.has_ended();
+            step
+        });
+        self.has_ended = has_ended;
+        let next = match ready!(step) {
             Given::One(next) => next,
             Given::Last(next) => {
                 self.over = true;
@@ -194,13 +208,21 @@ impl Passed {
             self.tail.follow(piece);
         }
         self.hint = SizeHint::default();
+        if let Some(Err(cut)) = next {
+            // hyper drops what it has not sent when a body fails. It sends when a body makes it wait, and without a head
+            // the client could not tell a cut answer from none.
+            self.cut = Some(cut);
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         Poll::Ready(next)
     }
 
     /// What is left to say once nothing is held.
     fn without_holding(&mut self, why: Option<Taken>) -> Next {
-        let why = why.filter(|_| !self.over)?;
+        let why = why.filter(|_| !self.over && !self.has_ended);
         self.over = true;
+        let why = why?;
         let refusal = match why {
             Taken::Stalled => return Some(Err(Cut("the client did not read it"))),
             Taken::Late => Refusal::BackendTimeout,
@@ -218,8 +240,7 @@ impl Holding {
                 self.record.sends(piece.len());
                 let over = self.is_over();
                 // A client may well leave once it has seen the end mark.
-                let has_end_mark = matches!(&self.manner, Manner::Stream(stream) if stream.watch.has_end_mark());
-                self.record.complete |= over || (has_end_mark && self.ready.is_empty());
+                self.record.complete |= over || self.has_ended();
                 return if over { Step::Ends(Some(Ok(piece))) } else { Step::Gives(Some(Ok(piece))) };
             }
             if let Some(refusal) = self.last_word.take() {
@@ -257,6 +278,12 @@ impl Holding {
         upstream && self.ready.is_empty() && self.last_word.is_none()
     }
 
+    /// Whether the end mark of a stream has gone out.
+    fn has_ended(&self) -> bool {
+        let has_end_mark = matches!(&self.manner, Manner::Stream(stream) if stream.watch.has_end_mark());
+        has_end_mark && self.ready.is_empty()
+    }
+
     fn take(&mut self, piece: Bytes) -> Result<(), Cut> {
         let now = Instant::now();
         self.record.reads(&piece, now.real().into_std());
@@ -288,6 +315,11 @@ impl Holding {
     /// There is no more to pass on: an event stream gets the error as its last event, anything else is cut.
     fn close_with(&mut self, refusal: Refusal) -> Result<(), Cut> {
         self.upstream = None;
+        if self.has_ended() {
+            // The client has all of it; what is missing is the end of llama-server's own body.
+            self.record.complete = true;
+            return Ok(());
+        }
         self.record.code = Some(refusal.code());
         self.record.complete = true;
         if matches!(self.manner, Manner::Plain) {
@@ -386,7 +418,7 @@ impl Body for Answer {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Own(bytes, _) => bytes.is_none(),
-            Self::Passed(passed) => passed.over,
+            Self::Passed(passed) => passed.over && passed.cut.is_none(),
             Self::Early(_) => false,
         }
     }

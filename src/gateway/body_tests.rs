@@ -40,6 +40,35 @@ async fn an_http2_client_that_never_reads_hears_of_the_end_of_the_service_no_lat
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_that_is_cut_at_once_can_be_told_from_none() {
+    let mut stage = Stage::new();
+    let (passed, _llama) = stage.answer(CHAT, 200, Form::Json, "Content-Length: 10").await;
+    stage.cut.cancel();
+    let got = stage.give(Response::new(Answer::Passed(passed))).await;
+    assert!(got.starts_with("HTTP/1.1 200 OK\r\n") && got.contains("content-length: 10"), "{got:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_error_follows_the_end_mark_of_a_stream() {
+    for how in ["killed", "silent", "cut"] {
+        let mut stage = Stage::new();
+        let (passed, mut llama) = stage.answer(CHAT, 200, Form::Stream, CHUNKED).await;
+        let mut answer = Answer::Passed(passed);
+        llama.write_all(&chunk("data: [DONE]\n\n")).await.unwrap();
+        assert_eq!(next(&mut answer).await.as_deref(), Some("data: [DONE]\n\n"));
+        match how {
+            "killed" => drop(llama),
+            "cut" => stage.cut.cancel(),
+            _ => {}
+        }
+        assert_eq!(next(&mut answer).await, None, "{how}");
+        stage.slot_is_free().await;
+        let log = stage.log();
+        assert!(log.contains(" code=- "), "{how}: {log}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_answer_that_is_taken_bit_by_bit_is_cut_at_the_end_of_its_time() {
     let mut stage = Stage::new();
     let (passed, mut llama) = stage.answer(CHAT, 200, Form::Json, "Content-Length: 1000000").await;

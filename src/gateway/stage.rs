@@ -172,6 +172,23 @@ impl Stage {
         sender.send_request(Request::new(Empty::<Bytes>::new())).await.unwrap()
     }
 
+    /// All that an HTTP/1.1 client gets who asks for the answer.
+    pub(super) async fn give(&mut self, answer: Response<Answer>) -> String {
+        let (ours, mut theirs) = tokio::io::duplex(PIPE);
+        let answer = Mutex::new(Some(answer));
+        let service = service_fn(move |_| {
+            let answer = answer.lock().unwrap().take().unwrap();
+            async move { Ok::<_, Infallible>(answer) }
+        });
+        self.tasks.spawn(async move {
+            _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(ours), service).await;
+        });
+        theirs.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let mut text = String::new();
+        theirs.read_to_string(&mut text).await.unwrap();
+        text
+    }
+
     /// The access log, once every record is closed.
     pub(super) fn log(self) -> String {
         self.shelf.log()

@@ -62,7 +62,8 @@ impl Desk {
 
     /// `/health`: the state of everything, without paths, keys or arguments.
     pub fn health(&self) -> Response<Bytes> {
-        let overall = self.fleet.overall();
+        // In one look: a worker may change its state at any moment.
+        let (overall, models) = self.fleet.report();
         let status = if overall == Overall::Ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         json_response(
             status,
@@ -70,7 +71,7 @@ impl Desk {
                 "status": overall,
                 "platform": self.platform,
                 "uptime_seconds": self.metrics.uptime(),
-                "models": self.fleet.status(),
+                "models": models,
                 "queue": {
                     "max_concurrent": self.max_concurrent,
                     "max_queue_size": self.max_queue_size,

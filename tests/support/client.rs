@@ -152,6 +152,11 @@ impl RawClient {
         Self::open(address_of(url)).unwrap_or_else(|e| panic!("cannot connect to {url}: {e}"))
     }
 
+    /// The same, where it may fail.
+    pub(crate) fn try_connect(url: &str) -> io::Result<Self> {
+        Self::open(address_of(url))
+    }
+
     fn open(address: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect_timeout(&address, patient(wait::SOON))?;
         stream.set_nodelay(true)?;
@@ -216,6 +221,12 @@ impl RawClient {
         let outcome = self.reader.read_to_end(&mut bytes);
         assert!(!outcome.is_err_and(stays_open), "the connection stays open");
         bytes
+    }
+
+    /// The same, with what went wrong instead of a panic; what came before a reset is lost.
+    pub(crate) fn try_read_to_close(&mut self) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.reader.read_to_end(&mut bytes).map(|_| bytes)
     }
 
     fn read_rest(&mut self, head: Head, method: &str) -> Response {
@@ -335,7 +346,7 @@ impl Stream {
 }
 
 impl Event {
-    fn parse(lines: &str, after: Duration) -> Self {
+    pub(crate) fn parse(lines: &str, after: Duration) -> Self {
         let field = |name: &'static str| lines.lines().filter_map(move |line| line.strip_prefix(name));
         let data: Vec<&str> = field("data:").map(str::trim_start).collect();
         let name = field("event:").map(str::trim).next();

@@ -50,6 +50,8 @@ pub(crate) struct Builder {
     keys: Option<String>,
     /// The command that runs the gateway, where it is not started directly.
     under: Vec<String>,
+    /// The size of a file system of its own for LOG_DIR.
+    log_disk_kib: Option<u32>,
 }
 
 /// A running gateway.
@@ -71,6 +73,7 @@ impl Gateway {
             arguments: Vec::new(),
             keys: Some(default_keys()),
             under: Vec::new(),
+            log_disk_kib: None,
         }
     }
 
@@ -237,6 +240,13 @@ impl Builder {
         self
     }
 
+    /// A file system in memory of so many KiB for LOG_DIR, which nobody but this gateway sees. `can_mount` says whether
+    /// this machine lets us.
+    pub(crate) fn log_disk(mut self, kib: u32) -> Self {
+        self.log_disk_kib = Some(kib);
+        self
+    }
+
     /// Starts it and waits until it listens; the model may still be loading.
     #[track_caller]
     pub(crate) fn start(self) -> Gateway {
@@ -313,12 +323,29 @@ impl Builder {
             fs::write(&path, keys).expect("the key file can be written");
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("its mode can be set");
         }
-        let words = self.under.iter().map(String::as_str).chain([env!("CARGO_BIN_EXE_llamagate")]);
-        let words: Vec<&str> = words.collect();
+        let mut under = self.under;
+        if let Some(kib) = self.log_disk_kib {
+            let logs = data.join("logs");
+            fs::create_dir(&logs).expect("a folder in the temporary folder");
+            under.extend(in_own_mounts(&format!("mount -t tmpfs -o size={kib}k none {}", text(&logs))));
+        }
+        let words: Vec<&str> = under.iter().map(String::as_str).chain([env!("CARGO_BIN_EXE_llamagate")]).collect();
         let mut command = Command::new(words[0]);
         command.args(&words[1..]).arg("serve").args(&self.arguments).env_clear().envs(settings).current_dir(data);
         (Process::start("llamagate", &mut command, data), folder, model)
     }
+}
+
+/// Whether a process may have a file system of its own here.
+pub(crate) fn can_mount() -> bool {
+    let words = in_own_mounts("mount -t tmpfs -o size=64k none /mnt");
+    let mount = Command::new(&words[0]).args(&words[1..]).arg("true").env_clear().output();
+    mount.is_ok_and(|output| output.status.success())
+}
+
+/// The command that runs another after this line of shell, which may mount what nobody else sees.
+fn in_own_mounts(line: &str) -> [String; 5] {
+    ["unshare", "-Urm", "/bin/sh", "-c", &format!("{line} && exec \"$0\" \"$@\"")].map(str::to_owned)
 }
 
 /// The real llama-server: LLAMA_SERVER, else the one that scripts/test.sh keeps in the checkout.

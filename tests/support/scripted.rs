@@ -10,7 +10,7 @@ use serde_json::Value;
 use std::{
     ffi::OsString,
     fs,
-    io::{BufRead, BufReader, Write},
+    io::{self, BufRead, BufReader, Write},
     net::TcpStream,
     path::{Path, PathBuf},
 };
@@ -48,7 +48,12 @@ impl ScriptedModel {
     }
 
     pub(crate) fn journal(&self) -> Journal {
-        Journal { path: self.beside(".fake.journal") }
+        Journal { path: self.journal_path() }
+    }
+
+    /// Where the journal is, for whoever reads it in pieces.
+    pub(crate) fn journal_path(&self) -> PathBuf {
+        self.beside(".fake.journal")
     }
 
     /// The control socket of the latest start.
@@ -112,10 +117,15 @@ impl Journal {
 impl Control {
     /// The control socket that a `start` record announces.
     pub(crate) fn of(start: &Value) -> Self {
+        Self::try_of(start).expect("the fake has a control socket")
+    }
+
+    /// The same of a fake that may have ended.
+    pub(crate) fn try_of(start: &Value) -> io::Result<Self> {
         let port = start["control"].as_u64().expect("a start record names its control port") as u16;
-        let stream = TcpStream::connect(("127.0.0.1", port)).expect("the fake has a control socket");
-        stream.set_read_timeout(Some(wait::patient(wait::SOON))).expect("a socket takes a timeout");
-        Control { stream: BufReader::new(stream) }
+        let stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(wait::patient(wait::SOON)))?;
+        Ok(Control { stream: BufReader::new(stream) })
     }
 
     /// Ends a load that the script holds.
@@ -156,9 +166,14 @@ impl Control {
     }
 
     fn say(&mut self, command: &str) {
-        self.stream.get_mut().write_all(format!("{command}\n").as_bytes()).expect("the fake reads commands");
+        self.tell(command).expect("the fake reads commands");
         let mut answer = String::new();
         self.stream.read_line(&mut answer).expect("the fake answers commands");
         assert_eq!(answer, "ok\n", "to {command:?}");
+    }
+
+    /// Says it to a fake that may be ending or stopped, and does not wait for an answer.
+    pub(crate) fn tell(&mut self, command: &str) -> io::Result<()> {
+        self.stream.get_mut().write_all(format!("{command}\n").as_bytes())
     }
 }

@@ -8,6 +8,7 @@ use super::{
     streams::Frames,
     wire::Writer,
 };
+use serde_json::json;
 use std::{io, sync::atomic::Ordering, time::Duration};
 
 /// What the connection is good for after an answer.
@@ -50,7 +51,7 @@ pub(super) async fn deliver(
             if deadly {
                 server.end(&Ending::default());
             }
-            stream(server, frames, writer).await?;
+            stream(server, request, frames, writer).await?;
             // llama-server does so after every stream, whatever its head has announced.
             Ok(Afterwards::Close)
         }
@@ -87,7 +88,7 @@ async fn whole(
     Ok(if broken || head.closes { Afterwards::Close } else { Afterwards::KeepAlive })
 }
 
-async fn stream(server: &Server, frames: Frames, writer: &mut Writer) -> io::Result<()> {
+async fn stream(server: &Server, request: &Request, frames: Frames, writer: &mut Writer) -> io::Result<()> {
     let script = &server.script;
     for (written, frame) in (0u64..).zip(frames) {
         let due = |fault: Option<u64>| fault == Some(written);
@@ -106,8 +107,7 @@ async fn stream(server: &Server, frames: Frames, writer: &mut Writer) -> io::Res
             return Ok(());
         }
         if due(script.error_mid_stream.map(|error| error.after_frames)) {
-            let event = r#"data: {"error":{"code":500,"message":"Compute error.","type":"server_error"}}"#;
-            writer.chunk(format!("{event}\n\n").as_bytes()).await?;
+            writer.chunk(error_event(request).as_bytes()).await?;
             writer.last_chunk().await?;
             return Ok(());
         }
@@ -123,6 +123,15 @@ async fn stream(server: &Server, frames: Frames, writer: &mut Writer) -> io::Res
     }
     writer.last_chunk().await?;
     Ok(())
+}
+
+/// llama-server's own error, as the event that ends a stream.
+fn error_event(request: &Request) -> String {
+    let error = json!({"code": 500, "message": "Compute error.", "type": "server_error"});
+    match request.path() {
+        "/v1/messages" => format!("event: error\ndata: {error}\n\n"),
+        _ => format!("data: {}\n\n", json!({ "error": error })),
+    }
 }
 
 async fn pause(time: Duration) {

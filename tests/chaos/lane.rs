@@ -1,0 +1,195 @@
+//! One gateway from its start to its end, with its clients, its watcher and its faults.
+
+use super::{
+    door::{Closing, Door},
+    faults::Fault,
+    invariants::watch,
+    judge::Outcome,
+    plan::plan,
+    random::Random,
+    support::{resources, wait},
+    traffic::Customer,
+    world::World,
+};
+use std::{
+    collections::BTreeMap,
+    fmt, thread,
+    time::{Duration, Instant},
+};
+
+/// Clients that ask at the same time.
+const CLIENTS: u64 = 12;
+
+/// Faults after which all is quiet for a moment, and looked at.
+const ROUND: usize = 12;
+
+/// The longest that clients may take to finish what they have begun.
+const QUIET: Duration = Duration::from_secs(20);
+
+/// How much more memory the gateway may take than after the first tenth of the faults. The allocator keeps what a peak
+/// took, and peaks grow with chance.
+const GROWTH_KIB: u64 = 24 * 1024;
+
+/// How long a count must stand still to be the baseline.
+const STILL: Duration = Duration::from_millis(300);
+
+/// What is to be done.
+pub(crate) struct Lane {
+    pub(crate) number: u64,
+    pub(crate) random: Random,
+    pub(crate) count: usize,
+    pub(crate) is_real: bool,
+    pub(crate) may_replace: bool,
+}
+
+/// What came of it.
+pub(crate) struct Report {
+    outcomes: BTreeMap<Outcome, u64>,
+    longest_recovery: Duration,
+    longest_health: Duration,
+    resident_kib: (u64, u64),
+    has_disk: bool,
+    notes: BTreeMap<&'static str, usize>,
+}
+
+impl Lane {
+    pub(crate) fn run(mut self) -> Result<Report, String> {
+        // First, so that neither plan depends on the length of the other.
+        let mut crowd = Random::new(self.random.next(), 0);
+        let steps = plan(&mut self.random, self.count, self.is_real, self.may_replace);
+        let mut world = World::start(self.is_real);
+        let baseline_fds = baseline(&world);
+        let door = Door::new(world.target());
+        let seeds: Vec<Random> = (0..CLIENTS).map(|n| Random::new(crowd.next(), n)).collect();
+        let mut longest_recovery = Duration::ZERO;
+        let mut resident_kib = (0, 0);
+        let longest_health = thread::scope(|scope| {
+            let closing = Closing(&door);
+            for (n, random) in seeds.into_iter().enumerate() {
+                let name = format!("{}{}c{n}", if self.is_real { "r" } else { "f" }, self.number);
+                let customer = Customer::new(&door, random, name, self.is_real);
+                scope.spawn(|| customer.shop());
+            }
+            let watcher = scope.spawn(|| watch(&door));
+            let mut last = Vec::new();
+            for (n, step) in steps.iter().enumerate() {
+                last.push(format!("{n}: {step:?}"));
+                let failed =
+                    |what: String| Err(format!("{what}\nafter {:#?}", &last[last.len().saturating_sub(ROUND)..]));
+                if let Err(what) = step.fault.apply(&mut world, &door) {
+                    return failed(what);
+                }
+                if matches!(step.fault, Fault::Replace) {
+                    resident_kib = (0, 0);
+                }
+                pause(&mut world, step.pause);
+                if (n + 1) % ROUND == 0 || n + 1 == steps.len() {
+                    match self.look(&mut world, &door) {
+                        Ok(took) => longest_recovery = longest_recovery.max(took),
+                        Err(what) => return failed(what),
+                    }
+                    let now = resources::resident_kib(world.gateway.pid());
+                    if resident_kib.0 == 0 && n >= steps.len() / 10 {
+                        resident_kib.0 = now;
+                    }
+                    resident_kib.1 = now;
+                }
+                let violations = door.violations();
+                if !violations.is_empty() {
+                    return failed(violations.join("\n"));
+                }
+            }
+            drop(closing);
+            watcher.join().map_err(|_| "the watcher panicked".to_owned())
+        })?;
+        let violations = door.violations();
+        if !violations.is_empty() {
+            return Err(violations.join("\n"));
+        }
+        world.check_leaks(baseline_fds);
+        if resident_kib.1 > resident_kib.0 + GROWTH_KIB {
+            return Err(format!("resident memory grew (KiB): {resident_kib:?}"));
+        }
+        world.stop()?;
+        let outcomes = std::mem::take(&mut door.accounts().totals);
+        for wanted in [Outcome::Answered, Outcome::Streamed] {
+            if !outcomes.contains_key(&wanted) {
+                return Err(format!("a run that proves nothing: {outcomes:?}"));
+            }
+        }
+        Ok(Report {
+            outcomes,
+            longest_recovery,
+            longest_health,
+            resident_kib,
+            has_disk: world.has_disk,
+            notes: std::mem::take(&mut world.notes),
+        })
+    }
+
+    /// Ends all faults and waits until it is ready again, then until nothing is in flight; says how long the first took.
+    fn look(&self, world: &mut World, door: &Door) -> Result<Duration, String> {
+        let took = world.recover()?;
+        door.hush(true);
+        let begin = Instant::now();
+        while !door.is_quiet() {
+            if begin.elapsed() > wait::patient(QUIET) {
+                return Err("clients are still waiting".into());
+            }
+            thread::sleep(wait::POLL);
+        }
+        world.check_quiet(door)?;
+        world.shorten_ledger();
+        world.empty_disk();
+        door.hush(false);
+        Ok(took)
+    }
+}
+
+fn pause(world: &mut World, time: Duration) {
+    let end = Instant::now() + time;
+    loop {
+        world.heal_due();
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return;
+        }
+        thread::sleep(left.min(wait::POLL));
+    }
+}
+
+/// Descriptors of a gateway that nobody has asked for anything yet.
+fn baseline(world: &World) -> usize {
+    wait::eventually_some("the count of an idle gateway stands still", wait::SOON, || {
+        let first = world.gateway.open_fds();
+        let end = Instant::now() + STILL;
+        while Instant::now() < end {
+            if world.gateway.open_fds() != first {
+                return None;
+            }
+            thread::sleep(wait::POLL);
+        }
+        Some(first)
+    })
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let disk =
+            if self.has_disk { "a small disk for logs" } else { "NO small disk: this machine lets nobody mount one" };
+        writeln!(
+            f,
+            "ready again after {:.1?} at most, health port within {:.1?}, {disk}",
+            self.longest_recovery, self.longest_health
+        )?;
+        writeln!(
+            f,
+            "  resident memory {} KiB after a tenth, {} KiB at the end",
+            self.resident_kib.0, self.resident_kib.1
+        )?;
+        writeln!(f, "  {:?}", self.notes)?;
+        let outcomes: Vec<String> =
+            self.outcomes.iter().map(|(outcome, count)| format!("{outcome:?} {count}")).collect();
+        write!(f, "  {}", outcomes.join(", "))
+    }
+}
