@@ -1,4 +1,5 @@
-//! Generated documentation is what the tables say. `UPDATE_DOCS=1` writes it instead.
+//! Generated documentation is what the tables say; `UPDATE_DOCS=1` writes it instead. Tests that documentation names are
+//! there.
 
 use std::{fs, path::Path};
 
@@ -19,4 +20,19 @@ fn docs_configuration_is_fresh() {
 #[test]
 fn docs_metrics_is_fresh() {
     is_fresh("METRICS.md", &llamagate::telemetry::metrics::metrics_reference());
+}
+
+#[test]
+fn every_test_that_the_table_of_faults_names_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let table = fs::read_to_string(root.join("docs/FAULTS.md")).expect("the table can be read");
+    let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| fault")).collect();
+    assert!(rows.len() > 30, "the table was found");
+    for row in rows {
+        let name = row.trim_end_matches(" |").rsplit("| ").next().expect("a row has a last cell").trim_matches('`');
+        let (file, test) = name.rsplit_once("::").unwrap_or_else(|| panic!("no test in: {row}"));
+        let file = if file.starts_with("src/") { root.join(file) } else { root.join(format!("tests/it/{file}.rs")) };
+        let source = fs::read_to_string(&file).unwrap_or_else(|_| panic!("there is no {}", file.display()));
+        assert!(source.contains(&format!("fn {test}(")), "there is no {name}");
+    }
 }
