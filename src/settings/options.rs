@@ -179,4 +179,4 @@ options! {
 }
 
 /// Settings that are read and checked but that this version does not act on yet, with what they wait for.
-pub const NOT_YET: &[&str] = &["hang_timeout", "idle_unload", "prefetch", "shutdown_timeout", "runpod_mode"];
+pub const NOT_YET: &[&str] = &["hang_timeout", "idle_unload", "shutdown_timeout", "runpod_mode"];

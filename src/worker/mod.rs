@@ -3,12 +3,16 @@
 //! [`supervise`] starts the one task that owns a worker. Everybody else holds a [`Handle`] and sees a [`Status`].
 //! Nothing here names an HTTP request of a client.
 
+mod aside;
 mod budget;
 mod command;
 mod deaths;
 mod diagnosis;
 mod endpoint;
 mod health;
+mod memory;
+mod phases;
+mod prefetch;
 mod process;
 mod progress;
 mod pulse;

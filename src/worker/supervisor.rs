@@ -2,23 +2,27 @@
 //!
 //! Which state follows which is `state.rs`'s; this file does what a state needs and reports each change.
 
+mod prepare;
 mod watch;
 
+use super::aside::Aside;
 use super::budget::Budget;
 use super::command::{Den, Launch};
 use super::endpoint::Endpoint;
 use super::health::Prober;
+use super::phases::Phases;
 use super::process::{Process, Spawner, code_and_signal};
 use super::shortage::shortage;
 use super::state::{Event, State};
 use super::{Deaths, Handle, LastExit, Status, Wants, diagnosis};
-use crate::models::{self, Kind};
+use crate::models::Kind;
 use crate::settings::bounds::{BACKEND_PORT_TRIES, LOG_PUMP_GRACE, SHORTAGE_PAUSE};
 use crate::settings::options::Engine;
 use crate::telemetry::files::{Folder, Tail, pump};
 use crate::telemetry::log::CLOCK;
 use crate::telemetry::metrics::{Metrics, ModelLabels, StateLabels, WorkerLabels};
 use crate::telemetry::trouble::Trouble;
+use prepare::FileCheck;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -30,7 +34,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
-use watch::Ending;
+use watch::{Ending, Load};
 
 /// Everything that one worker is started with, for its whole life.
 pub struct Plan {
@@ -67,7 +71,8 @@ pub fn supervise(
     let handle = Handle { status, wants: Arc::clone(&wants), deaths: Arc::clone(&deaths) };
     let budget = Budget::new(plan.engine.restart_limit, plan.engine.restart_window.0);
     let (prober, next_port, short) = (Prober::new()?, plan.engine.port_backend, Trouble::default());
-    let owner = Owner { plan, spawner, prober, publish, metrics, budget, next_port, short, wants, deaths };
+    let file_check = Aside::default();
+    let owner = Owner { plan, spawner, prober, publish, metrics, budget, next_port, short, file_check, wants, deaths };
     owner.show_state();
     tasks.spawn(async move { owner.run(stop).await });
     Ok(handle)
@@ -82,6 +87,7 @@ struct Owner {
     budget: Budget,
     next_port: u16,
     short: Trouble,
+    file_check: Aside<FileCheck>,
     wants: Arc<Wants>,
     deaths: Arc<Deaths>,
 }
@@ -156,14 +162,14 @@ impl Owner {
     /// From one start to the end of that process.
     async fn one_life(&mut self, stop: &CancellationToken) -> io::Result<End> {
         self.happen(Event::StartBegun);
-        tokio::select! {
-            found = self.file_is_good() => found?,
+        let prefetch = tokio::select! {
+            prefetch = self.prepare() => prefetch?,
             () = stop.cancelled() => {
                 self.happen(Event::StopAsked);
                 self.happen(Event::Stopped);
                 return Ok(End::Asked);
             }
-        }
+        };
         let den = Den::new()?;
         let endpoint = Endpoint::new(self.choose_address()?, den.write_new_key()?, Arc::clone(&self.deaths));
         let endpoint = Arc::new(endpoint.map_err(io::Error::other)?);
@@ -178,15 +184,18 @@ impl Owner {
             den: &den,
             inherited: &plan.environment,
         };
-        let mut process = self.spawner.spawn(launch.command_line()).await?;
+        let command_line = launch.command_line();
+        let phases = Arc::new(Mutex::new(Phases::begin(Instant::now())));
+        let mut process = self.spawner.spawn(command_line).await?;
         info!(model = self.plan.model, pid = process.pid(), port = endpoint.address.port(), "llama-server started");
         let tail = Arc::new(Mutex::new(Tail::default()));
         // On a set of its own, so that it is ended with this life whatever happens.
         let mut pumps = JoinSet::new();
-        if let Some(pumping) = self.keep_log(&mut process, &tail) {
+        if let Some(pumping) = self.keep_log(&mut process, &tail, &phases) {
             pumps.spawn(pumping);
         }
-        let ending = self.watch(&mut process, &endpoint, &tail, stop).await;
+        let load = Load { phases: &phases, prefetch };
+        let ending = self.watch(&mut process, &endpoint, &tail, load, stop).await;
         self.publish.send_modify(|status| status.endpoint = None);
         let (status, fault) = match ending {
             Ending::Exited(status) => (status, None),
@@ -222,24 +231,22 @@ impl Owner {
         Ok(if to_sleep { End::Asleep } else { End::Asked })
     }
 
-    /// Whether the model file can still be read and is what it says; it may have changed since the service started.
-    async fn file_is_good(&self) -> io::Result<()> {
-        let file = self.plan.file.clone();
-        let checking = tokio::task::spawn_blocking(move || models::check_readable(&file).map(drop));
-        match checking.await {
-            Ok(found) => found.map_err(|error| io::Error::other(format!("{error}; {}", error.hint()))),
-            Err(_) => Err(io::Error::other("the check of the model file was interrupted")),
-        }
-    }
-
-    /// Writes what the process says to a log file of its own, and keeps the end of it.
-    fn keep_log(&self, process: &mut Process, tail: &Arc<Mutex<Tail>>) -> Option<impl Future<Output = ()> + use<>> {
+    /// Writes what the process says to a log file of its own, keeps the end of it, and notes how its load goes on.
+    fn keep_log(
+        &self,
+        process: &mut Process,
+        tail: &Arc<Mutex<Tail>>,
+        phases: &Arc<Mutex<Phases>>,
+    ) -> Option<impl Future<Output = ()> + use<>> {
         let output = process.take_output()?;
         let file = self.plan.logs.create("server", &self.plan.instance, CLOCK);
         let (writer, guard) = crate::telemetry::log::behind_a_queue(file);
-        let tail = Arc::clone(tail);
+        let (tail, phases) = (Arc::clone(tail), Arc::clone(phases));
+        let observe = move |line: &[u8]| {
+            phases.lock().unwrap_or_else(PoisonError::into_inner).says(line, Instant::now());
+        };
         Some(async move {
-            pump(output, writer, tail).await;
+            pump(output, writer, tail, observe).await;
             drop(guard);
         })
     }

@@ -20,6 +20,7 @@ mod drain;
 mod fake;
 mod http2;
 mod limits;
+mod load;
 mod queue;
 mod rates;
 mod secrets;

@@ -21,6 +21,7 @@ const READ_BUFFER: usize = 8 << 10;
 pub struct Tail {
     lines: VecDeque<String>,
     seen: u64,
+    heard: u64,
 }
 
 impl Tail {
@@ -53,26 +54,37 @@ impl Tail {
     pub fn seen(&self) -> u64 {
         self.seen
     }
+
+    /// How many bytes were pumped, those of a line that has no end yet included.
+    pub fn heard(&self) -> u64 {
+        self.heard
+    }
 }
 
-/// Writes the lines of `reader` to `writer` and into `tail` until the end of the stream.
+/// Writes the lines of `reader` to `writer` and into `tail`, and shows each to `observe`, until the end of the stream.
 ///
 /// `writer` must not block; a line that it refuses is dropped, for the child must never wait for a log.
-pub async fn pump(mut reader: impl AsyncRead + Unpin, mut writer: impl Write, tail: Arc<Mutex<Tail>>) {
+pub async fn pump(
+    mut reader: impl AsyncRead + Unpin,
+    mut writer: impl Write,
+    tail: Arc<Mutex<Tail>>,
+    mut observe: impl FnMut(&[u8]),
+) {
     let mut buffer = vec![0; READ_BUFFER];
     let mut line = Line::default();
     // A pipe that fails has as little to say as one that ended.
     while let Ok(count @ 1..) = reader.read(&mut buffer).await {
+        tail.lock().unwrap_or_else(PoisonError::into_inner).heard += count as u64;
         let mut rest = &buffer[..count];
         while let Some(end) = memchr::memchr(b'\n', rest) {
             line.extend(&rest[..end]);
-            line.finish(&mut writer, &tail);
+            line.finish(&mut writer, &tail, &mut observe);
             rest = &rest[end + 1..];
         }
         line.extend(rest);
     }
     if !line.bytes.is_empty() {
-        line.finish(&mut writer, &tail);
+        line.finish(&mut writer, &tail, &mut observe);
     }
     let _ = writer.flush();
 }
@@ -89,10 +101,11 @@ impl Line {
         self.bytes.extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
 
-    fn finish(&mut self, writer: &mut impl Write, tail: &Mutex<Tail>) {
+    fn finish(&mut self, writer: &mut impl Write, tail: &Mutex<Tail>, observe: &mut impl FnMut(&[u8])) {
         if self.bytes.last() == Some(&b'\r') {
             self.bytes.pop();
         }
+        observe(&self.bytes);
         tail.lock().unwrap_or_else(PoisonError::into_inner).push(&self.bytes);
         if self.bytes.len() > MAX_LOG_LINE {
             self.bytes.truncate(MAX_LOG_LINE);
@@ -112,8 +125,12 @@ mod tests {
     async fn pumped(input: &[u8]) -> (Vec<u8>, Vec<String>) {
         let tail = Arc::new(Mutex::new(Tail::default()));
         let mut output = Vec::new();
-        pump(input, &mut output, Arc::clone(&tail)).await;
-        let lines = tail.lock().unwrap().lines().map(str::to_owned).collect();
+        let mut observed = Vec::new();
+        pump(input, &mut output, Arc::clone(&tail), |line| observed.push(line.len())).await;
+        let tail = tail.lock().unwrap();
+        assert_eq!(tail.heard(), input.len() as u64);
+        assert_eq!(observed.iter().filter(|length| **length > 0).count() as u64, tail.seen(), "each line, and once");
+        let lines = tail.lines().map(str::to_owned).collect();
         (output, lines)
     }
 
@@ -146,7 +163,7 @@ mod tests {
     async fn a_writer_that_refuses_does_not_stop_the_pump() {
         let tail = Arc::new(Mutex::new(Tail::default()));
         let mut nothing: &mut [u8] = &mut [];
-        pump(&b"one\ntwo\n"[..], &mut nothing, Arc::clone(&tail)).await;
+        pump(&b"one\ntwo\n"[..], &mut nothing, Arc::clone(&tail), |_| {}).await;
         assert_eq!(tail.lock().unwrap().lines().count(), 2);
     }
 

@@ -2,14 +2,15 @@
 
 use super::super::endpoint::Endpoint;
 use super::super::health::{Probe, Silence, Verdict};
+use super::super::phases::{self, Phases};
 use super::super::process::Process;
-use super::super::progress::Progress;
+use super::super::progress::{Progress, Signs};
 use super::super::pulse::{Pulse, Threads};
 use super::super::state::{Event, State};
 use super::Owner;
 use crate::settings::bounds::{PROBE_INTERVAL_DOUBTED, PROBE_INTERVAL_LOADING, PROBE_INTERVAL_READY};
 use crate::telemetry::files::Tail;
-use crate::telemetry::metrics::ModelLabels;
+use crate::telemetry::metrics::{ModelLabels, PhaseLabels};
 use crate::telemetry::trouble::Trouble;
 use std::fmt;
 use std::io;
@@ -74,9 +75,18 @@ impl fmt::Display for Fault {
     }
 }
 
+/// What is known of a load beside what the probes say.
+#[derive(Clone, Copy)]
+pub(super) struct Load<'a> {
+    /// What its log tells.
+    pub(super) phases: &'a Mutex<Phases>,
+    /// How long the model was read before the process was started, if it was.
+    pub(super) prefetch: Option<Duration>,
+}
+
 /// What has been seen of one life so far.
-struct Seen {
-    started: Instant,
+struct Seen<'a> {
+    load: Load<'a>,
     progress: Progress,
     silence: Silence,
     pulse: Pulse,
@@ -91,11 +101,12 @@ impl Owner {
         process: &mut Process,
         endpoint: &Arc<Endpoint>,
         tail: &Mutex<Tail>,
+        load: Load<'_>,
         stop: &CancellationToken,
     ) -> Ending {
         let started = Instant::now();
         let mut seen = Seen {
-            started,
+            load,
             progress: Progress::new(started),
             silence: Silence::default(),
             pulse: Pulse::new(started),
@@ -124,8 +135,11 @@ impl Owner {
                 return Ending::Killed(fault);
             }
             let load_timeout = self.plan.engine.load_timeout.0;
-            if !self.state().has_served() && seen.progress.stalled_for(process, tail) >= load_timeout {
-                return Ending::Killed(Fault::LoadStalled(load_timeout));
+            if !self.state().has_served() {
+                let stalled = seen.progress.stalled_for(Signs::of(process.pid(), tail), Instant::now());
+                if stalled >= load_timeout {
+                    return Ending::Killed(Fault::LoadStalled(load_timeout));
+                }
             }
         }
     }
@@ -137,7 +151,7 @@ impl Owner {
         endpoint: &Arc<Endpoint>,
         tail: &Mutex<Tail>,
         is_due: bool,
-        seen: &mut Seen,
+        seen: &mut Seen<'_>,
     ) -> Option<Fault> {
         let (asked, doubts, was_doubted) = (Instant::now(), endpoint.doubts(), endpoint.is_doubted());
         let state = self.state();
@@ -165,14 +179,17 @@ impl Owner {
                     self.publish.send_modify(|_| {});
                 }
                 if state != State::Ready {
-                    self.become_ready(endpoint, seen.started, state.has_served());
+                    self.become_ready(endpoint, seen.load, state.has_served());
                     let interval = self.probe_interval();
                     seen.ticks = every(interval, Instant::now() + interval);
                     seen.pulse = Pulse::new(Instant::now());
                 }
             }
             Probe::Stranger => return Some(Fault::Stranger),
-            Probe::Loading if !state.has_served() => self.happen(Event::AnswersLoading),
+            Probe::Loading if !state.has_served() => {
+                seen.load.phases.lock().unwrap_or_else(PoisonError::into_inner).is_loading(Instant::now());
+                self.happen(Event::AnswersLoading);
+            }
             Probe::Loading | Probe::Silent if state.has_served() => {
                 let verdict = seen.silence.goes_on(asked, is_due, was_doubted);
                 if verdict == Verdict::Restart {
@@ -215,7 +232,7 @@ impl Owner {
         }
     }
 
-    fn become_ready(&self, endpoint: &Arc<Endpoint>, started: Instant, has_served: bool) {
+    fn become_ready(&self, endpoint: &Arc<Endpoint>, load: Load<'_>, has_served: bool) {
         self.publish.send_modify(|status| {
             status.endpoint = Some(Arc::clone(endpoint));
             status.asleep = false;
@@ -224,11 +241,38 @@ impl Owner {
         if has_served {
             info!(model = self.plan.model, "llama-server answers its probes again");
         } else {
-            let load = started.elapsed();
-            let labels = ModelLabels { model: self.plan.model.clone() };
-            self.metrics.load_seconds.get_or_create(&labels).set(load.as_secs_f64());
-            info!(model = self.plan.model, load_ms = load.as_millis() as u64, "llama-server is ready");
+            self.account_for(load);
         }
+    }
+
+    /// Shows how long a load took that has just ended well.
+    fn account_for(&self, load: Load<'_>) {
+        let times = load.phases.lock().unwrap_or_else(PoisonError::into_inner).end(Instant::now());
+        let model = &self.plan.model;
+        self.metrics.load_seconds.get_or_create(&ModelLabels { model: model.clone() }).set(times.load.as_secs_f64());
+        for (phase, time) in [
+            (phases::PREFETCH, load.prefetch),
+            (phases::START, times.start),
+            (phases::WEIGHTS, Some(times.weights)),
+            (phases::WARM_UP, times.warm_up),
+        ] {
+            let labels = PhaseLabels { model: model.clone(), phase };
+            match time {
+                Some(time) => _ = self.metrics.load_phase_seconds.get_or_create(&labels).set(time.as_secs_f64()),
+                // That of the load before says nothing about this one.
+                None => _ = self.metrics.load_phase_seconds.remove(&labels),
+            }
+        }
+        let ms = |time: Duration| time.as_millis() as u64;
+        info!(
+            model,
+            load_ms = ms(times.load),
+            prefetch_ms = load.prefetch.map(ms),
+            start_ms = times.start.map(ms),
+            weights_ms = ms(times.weights),
+            warm_up_ms = times.warm_up.map(ms),
+            "llama-server is ready"
+        );
     }
 
     /// Several probes must fit into `HANG_TIMEOUT`.
