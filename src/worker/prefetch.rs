@@ -33,12 +33,11 @@ pub(super) enum Outcome {
 /// Reads the model at `file` with all its parts. It may be dropped at any time: the thread that reads ends at its next
 /// buffer, or whenever the kernel lets go of it.
 pub(super) async fn prefetch(model: &str, file: &Path, patience: Duration) -> Outcome {
-    follow(model, file, patience, memory::available(Path::new("/"))).await
+    follow(Arc::default(), model, file, patience, memory::available(Path::new("/"))).await
 }
 
-async fn follow(model: &str, file: &Path, patience: Duration, room: Option<u64>) -> Outcome {
+async fn follow(reading: Arc<Reading>, model: &str, file: &Path, patience: Duration, room: Option<u64>) -> Outcome {
     let begun = Instant::now();
-    let reading = Arc::new(Reading::default());
     let _leave = Leave(Arc::clone(&reading));
     let files = models::split::parts_of(file);
     info!(model, files = files.len(), "the model is read once before the start (PREFETCH)");

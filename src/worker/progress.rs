@@ -2,6 +2,7 @@
 
 use crate::settings::bounds::{LOAD_SIGN_FAULTS, LOAD_SIGN_READ};
 use crate::telemetry::files::Tail;
+use memchr::memmem;
 use std::fs;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -14,7 +15,7 @@ use tokio::time::Instant;
 /// mapped memory are not read, they cause page faults; weights that are cached cause neither, but become resident.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Signs {
-    /// Bytes of output. Not lines: progress dots are one long line.
+    /// Bytes of output, lines about our own probes left out. Not lines: progress dots are one long line.
     said: u64,
     /// Pages of memory in RAM.
     resident: u64,
@@ -53,6 +54,19 @@ impl Signs {
         }
     }
 }
+
+/// Whether a line of llama-server's log only says that it was asked something, as many builds do each time. That is no
+/// progress of a load, nor of the work on another request: our own probes ask.
+pub(super) fn is_about_a_request(line: &[u8]) -> bool {
+    // Progress dots may stand before it, on the same line.
+    let dots = line.iter().take_while(|byte| **byte == b'.').count();
+    let text = &line[dots..line.len().min(dots + LOOKED_AT)];
+    ABOUT_A_REQUEST.iter().any(|words| memmem::find(text, words).is_some())
+}
+
+/// What such a line says, and within how many bytes.
+const ABOUT_A_REQUEST: [&[u8]; 2] = [b"log_server_r", b"request: GET /"];
+const LOOKED_AT: usize = 128;
 
 /// The second field of `/proc/PID/statm`.
 fn resident(statm: &str) -> Option<u64> {
@@ -137,6 +151,22 @@ mod tests {
         assert_eq!(look(4, 50, 1), Duration::ZERO);
         assert_eq!(look(5, 100, 1), SECOND, "the most that there was counts");
         assert_eq!(look(6, 0, 0), 2 * SECOND, "what can no longer be read is no progress either");
+    }
+
+    #[test]
+    fn answered_probes_are_no_progress() {
+        for line in [
+            "srv  log_server_r: done request: GET /health 127.0.0.1 503",
+            "0.17.466.965 I srv  log_server_r: request: GET /metrics 127.0.0.1 200",
+            "request: GET /health 127.0.0.1 503",
+            "srv  log_server_r: response: {\"error\":{\"code\":503,\"message\":\"Loading model\"}}",
+        ] {
+            assert!(is_about_a_request(line.as_bytes()), "{line}");
+            assert!(is_about_a_request(format!("{}{line}", ".".repeat(LOOKED_AT)).as_bytes()), "{line}");
+        }
+        for line in ["", "main: loading model", "slot update_slots: prompt processing progress, n_tokens = 512"] {
+            assert!(!is_about_a_request(line.as_bytes()), "{line}");
+        }
     }
 
     #[test]

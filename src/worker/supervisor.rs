@@ -12,6 +12,7 @@ use super::endpoint::Endpoint;
 use super::health::Prober;
 use super::phases::Phases;
 use super::process::{Process, Spawner, code_and_signal};
+use super::progress::is_about_a_request;
 use super::shortage::shortage;
 use super::state::{Event, State};
 use super::{Deaths, Handle, LastExit, Status, Wants, diagnosis};
@@ -244,6 +245,7 @@ impl Owner {
         let (tail, phases) = (Arc::clone(tail), Arc::clone(phases));
         let observe = move |line: &[u8]| {
             phases.lock().unwrap_or_else(PoisonError::into_inner).says(line, Instant::now());
+            !is_about_a_request(line)
         };
         Some(async move {
             pump(output, writer, tail, observe).await;

@@ -20,7 +20,7 @@ use std::{
 
 /// Twice as long as the silence that is borne, in many small steps.
 fn slow_load(kind: &str) -> Gateway {
-    let signs = json!({"load_signs": {"kind": kind, "interval_ms": 100, "times": 40}});
+    let signs = json!({"load_signs": {"kind": kind, "interval_ms": 100, "times": 40}, "log_requests": true});
     Gateway::builder().script(json!({"starts": [signs, {}]})).set("LOAD_TIMEOUT", "2s").start_ready()
 }
 
@@ -35,7 +35,7 @@ fn load_timeout_counts_only_silence() {
         }
         scope.spawn(|| {
             let gateway = slow_load("none");
-            assert_eq!(gateway.journal().starts().len(), 2, "silence is none\n{}", gateway.output());
+            assert_eq!(gateway.journal().starts().len(), 2, "to answer probes is none\n{}", gateway.output());
         });
     });
 }
@@ -134,12 +134,14 @@ fn wait_for_hint(gateway: &Gateway, words: &str) -> Value {
     })
 }
 
+type Damage = fn(&Path);
+
 #[test]
 fn a_model_file_that_changes_is_told_without_its_path_and_serves_again_when_it_is_back() {
     // The budget is for a window: it is not what this is about.
     let gateway = Gateway::builder().set("RESTART_WINDOW", "1s").start_ready();
     let file = gateway.model().path.clone();
-    let damages: [(&str, fn(&Path)); 3] = [
+    let damages: [(&str, Damage); 3] = [
         ("cannot be read: No such file", |file| fs::remove_file(file).unwrap()),
         ("is not a GGUF file", |file| fs::write(file, "<html>404</html>").unwrap()),
         ("is cut short", |file| File::options().write(true).open(file).unwrap().set_len(40).unwrap()),

@@ -38,6 +38,8 @@ pub(super) struct Script {
     pub(super) exit_after_requests: Option<u64>,
     /// Writes many lines to stderr while loading.
     pub(super) stderr_flood: Option<Flood>,
+    /// Writes a line to stderr for each request, as older builds do.
+    pub(super) log_requests: bool,
     /// Writes one line of so many bytes to stderr while loading.
     pub(super) long_log_line: usize,
 
