@@ -20,7 +20,9 @@ use std::{
 
 /// Twice as long as the silence that is borne, in many small steps.
 fn slow_load(kind: &str) -> Gateway {
-    let signs = json!({"load_signs": {"kind": kind, "interval_ms": 100, "times": 40}, "log_requests": true});
+    let signs = json!({"kind": kind, "interval_ms": 100, "times": 40});
+    // A line about a probe would end that of the dots.
+    let signs = json!({"load_signs": signs, "log_requests": kind != "dots"});
     Gateway::builder().script(json!({"starts": [signs, {}]})).set("LOAD_TIMEOUT", "2s").start_ready()
 }
 
@@ -116,6 +118,7 @@ fn sigterm_during_a_prefetch_ends_it_at_once() {
     File::options().write(true).open(&model.path).unwrap().set_len(LONG).unwrap();
     let mut gateway = Gateway::builder().set("MODEL_PATH", model.path.display()).set("PREFETCH", true).start();
     logged(&gateway, "the model is read once before the start");
+    assert_eq!(gateway.health().get("/ping").status(), 204, "it is on its way");
     assert_eq!(gateway.stop().code(), Some(0));
     assert!(!gateway.output().contains("the model has been read"), "{}", gateway.output());
     assert_eq!(model.journal().starts(), Vec::<Value>::new(), "llama-server was not started");
