@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::gguf::{self, GgufError, Metadata};
 use super::kind::Kind;
 use super::resolve::ModelError;
-use super::split::Part;
+use super::split::{Part, parts_of};
 
 /// Most missing parts that are named one by one.
 const NAMED_PARTS: usize = 5;
@@ -86,6 +86,15 @@ impl FileProblem {
             Self::NoModel { .. } => "name the model that it belongs to",
         }
     }
+
+    /// What the operating system said, where it is what the problem is.
+    #[must_use]
+    pub fn io(&self) -> Option<&io::Error> {
+        match self {
+            Self::Gguf(GgufError::Io(error)) | Self::Part { source: GgufError::Io(error), .. } => Some(error),
+            _ => None,
+        }
+    }
 }
 
 fn missing_parts(missing: &[usize], count: usize) -> String {
@@ -120,8 +129,7 @@ pub(super) struct Inspection {
 impl Inspection {
     pub(super) fn of(path: &Path) -> Self {
         let part = Part::of_path(path);
-        let paths: Vec<PathBuf> =
-            part.as_ref().map_or_else(|| vec![path.to_owned()], |part| part.siblings(path).collect());
+        let paths = parts_of(path);
         let sizes: Vec<Option<u64>> =
             paths.iter().map(|path| std::fs::metadata(path).ok().map(|file| file.len())).collect();
         let mut seen = Self { size_bytes: sizes.iter().flatten().sum(), ..Self::default() };
@@ -227,6 +235,28 @@ mod tests {
         let error = check_readable(Path::new("/nowhere/at-all.gguf")).unwrap_err();
         assert!(error.to_string().contains("/nowhere/at-all.gguf cannot be read: No such file"), "{error}");
         assert!(!error.hint().is_empty());
+        assert_eq!(error.io().unwrap().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_sentence_says_what_to_do_and_names_no_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let part = Sample::chat().write(dir.path(), "m-00002-of-00002.gguf");
+        Sample::chat().write(dir.path(), "m-00001-of-00002.gguf");
+        let page = dir.path().join("page.gguf");
+        std::fs::write(&page, "<html>").unwrap();
+        let gone = dir.path().join("gone.gguf");
+        let alone = Sample::chat().write(dir.path(), "n-00001-of-00002.gguf");
+        for (path, expected) in [
+            (&gone, "the model file cannot be read: No such file or directory (os error 2); check that"),
+            (&page, "the model file is not a GGUF file: it begins with 3c 68 74 6d"),
+            (&part, "the model file is not the first part of its model; name the first part"),
+            (&alone, "the model file is incomplete: part 2 of 2 is missing; download"),
+        ] {
+            let sentence = check_readable(path).unwrap_err().sentence();
+            assert!(sentence.starts_with(expected), "{sentence}");
+            assert!(!sentence.contains(dir.path().to_str().unwrap()), "{sentence}");
+        }
     }
 
     #[test]

@@ -79,6 +79,28 @@ impl ModelError {
             Self::File { problem, .. } => problem.hint(),
         }
     }
+
+    /// What is wrong with the file and what to do about it, in one sentence that names no path.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let problem = match self {
+            Self::File { problem, .. } => match &**problem {
+                FileProblem::NotFirst { .. } => "is not the first part of its model".to_owned(),
+                problem => problem.to_string(),
+            },
+            _ => "cannot be found".to_owned(),
+        };
+        format!("the model file {problem}; {}", self.hint())
+    }
+
+    /// What the operating system said of the file, where that is what is wrong.
+    #[must_use]
+    pub fn io(&self) -> Option<&io::Error> {
+        match self {
+            Self::File { problem, .. } => problem.io(),
+            _ => None,
+        }
+    }
 }
 
 fn offer(near: &[String], any: bool) -> String {

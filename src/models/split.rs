@@ -52,6 +52,12 @@ impl Part {
     }
 }
 
+/// Paths of all files of the model at `path`, which is a lone file or any of its parts.
+#[must_use]
+pub fn parts_of(path: &Path) -> Vec<PathBuf> {
+    Part::of_path(path).map_or_else(|| vec![path.to_owned()], |part| part.siblings(path).collect())
+}
+
 /// Splits off the five digits at the end.
 fn number_at_end(text: &str) -> Option<(&str, u32)> {
     let (rest, digits) = text.split_at_checked(text.len().checked_sub(DIGITS)?)?;
@@ -100,6 +106,8 @@ mod tests {
         let path = Path::new("/m/big-00002-of-00002.gguf");
         let all: Vec<PathBuf> = Part::of_path(path).unwrap().siblings(path).collect();
         assert_eq!(all, [Path::new("/m/big-00001-of-00002.gguf"), path]);
+        assert_eq!(parts_of(path), all);
+        assert_eq!(parts_of(Path::new("/m/lone.gguf")), [Path::new("/m/lone.gguf")]);
     }
 
     #[test]

@@ -18,6 +18,21 @@ pub const UPSTREAM_IDLE_CONNECTIONS: usize = 32;
 /// Time between two readiness probes while llama-server starts.
 pub const PROBE_INTERVAL_LOADING: Duration = Duration::from_millis(100);
 
+/// Bytes that a llama-server must have read for its load to count as moving. Answering probes may read a little too.
+pub const LOAD_SIGN_READ: u64 = 64 * 1024;
+
+/// Page faults that read storage and are needed for the same.
+pub const LOAD_SIGN_FAULTS: u64 = 16;
+
+/// Bytes of a model that are read at once before the start; whether to stop is looked at in between.
+pub const PREFETCH_BUFFER: usize = 1024 * 1024;
+
+/// Time between two looks at how far that reading is.
+pub const PREFETCH_LOOK: Duration = Duration::from_millis(100);
+
+/// Time between two lines of the log about that.
+pub const PREFETCH_REPORT: Duration = Duration::from_secs(5);
+
 /// Time between two probes of a ready llama-server.
 pub const PROBE_INTERVAL_READY: Duration = Duration::from_secs(5);
 

@@ -179,4 +179,4 @@ options! {
 }
 
 /// Settings that are read and checked but that this version does not act on yet, with what they wait for.
-pub const NOT_YET: &[&str] = &["prefetch", "runpod_mode"];
+pub const NOT_YET: &[&str] = &["runpod_mode"];

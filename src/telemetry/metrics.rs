@@ -100,6 +100,15 @@ pub struct StateLabels {
     pub state: &'static str,
 }
 
+/// Labels of `llamagate_model_load_phase_seconds`.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct PhaseLabels {
+    /// A configured model.
+    pub model: String,
+    /// A phase of a load.
+    pub phase: &'static str,
+}
+
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct BuildLabels {
     version: &'static str,
@@ -178,6 +187,7 @@ metrics! {
     worker_restarts: Family<WorkerLabels, Counter> = Family::default(), "llamagate_worker_restarts", "model, worker", "Restarts of a worker";
     workers_ready: Family<ModelLabels, Gauge> = Family::default(), "llamagate_workers_ready", "model", "Workers that can serve";
     load_seconds: Family<ModelLabels, Gauge<f64, AtomicU64>> = Family::default(), "llamagate_model_load_seconds", "model", "Time of the last load, from process start to ready, in seconds";
+    load_phase_seconds: Family<PhaseLabels, Gauge<f64, AtomicU64>> = Family::default(), "llamagate_model_load_phase_seconds", "model, phase", "Time of the last load spent in a phase, in seconds: `prefetch` before the process start, then `start`, `weights` and `warm_up`, which add up to the load; what cannot be told from `weights` counts there";
     log_lines_lost: Family<FolderLabels, Gauge> = Family::default(), "llamagate_log_lines_lost", "folder", "Log lines that a full queue or disk has cost";
 }
 

@@ -3,6 +3,7 @@
 //! [`supervise`] starts the one task that owns a worker. Everybody else holds a [`Handle`] and sees a [`Status`].
 //! Nothing here names an HTTP request of a client.
 
+mod aside;
 mod budget;
 mod command;
 mod deaths;
@@ -13,11 +14,14 @@ mod gpu;
 mod health;
 mod leftovers;
 mod memory;
+mod phases;
+mod prefetch;
 mod process;
 mod procfs;
 mod progress;
 mod pulse;
 mod reaper;
+mod room;
 mod shortage;
 mod state;
 mod supervisor;

@@ -124,12 +124,6 @@ impl Process {
         self.output.take()
     }
 
-    /// Memory of the process that is in RAM, in pages. It grows while a model is read.
-    pub(super) fn resident_pages(&self) -> Option<u64> {
-        let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.pid())).ok()?;
-        statm.split(' ').nth(1)?.parse().ok()
-    }
-
     /// Waits for the process to end, then ends what it forked. May be called again, and cancelled.
     pub(super) async fn wait(&mut self) -> io::Result<ExitStatus> {
         if let Some(status) = self.ended {

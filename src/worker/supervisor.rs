@@ -3,8 +3,10 @@
 //! Which state follows which is `state.rs`'s; this file does what a state needs and reports each change.
 
 mod life;
+mod prepare;
 mod watch;
 
+use super::aside::Aside;
 use super::budget::Budget;
 use super::health::Prober;
 use super::process::Spawner;
@@ -17,6 +19,7 @@ use crate::settings::options::Engine;
 use crate::telemetry::files::Folder;
 use crate::telemetry::metrics::{Metrics, ModelLabels, StateLabels, WorkerLabels};
 use crate::telemetry::trouble::Trouble;
+use prepare::{FileCheck, Unprepared};
 use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
@@ -63,8 +66,21 @@ pub fn supervise(
     let handle = Handle { status, wants: Arc::clone(&wants), deaths: Arc::clone(&deaths) };
     let budget = Budget::new(plan.engine.restart_limit, plan.engine.restart_window.0);
     let (prober, next_port, short) = (Prober::new()?, plan.engine.port_backend, Trouble::default());
-    let departed = BTreeSet::new();
-    let owner = Owner { plan, spawner, prober, publish, metrics, budget, next_port, short, wants, deaths, departed };
+    let (departed, file_check) = (BTreeSet::new(), Aside::default());
+    let owner = Owner {
+        plan,
+        spawner,
+        prober,
+        publish,
+        metrics,
+        budget,
+        next_port,
+        short,
+        wants,
+        deaths,
+        departed,
+        file_check,
+    };
     owner.show_state();
     tasks.spawn(async move { owner.run(stop).await });
     Ok(handle)
@@ -83,6 +99,7 @@ struct Owner {
     deaths: Arc<Deaths>,
     /// Processes that have ended, and whose memory on the GPU nobody has waited for yet.
     departed: BTreeSet<i32>,
+    file_check: Aside<FileCheck>,
 }
 
 /// How one life of a process ended.
@@ -157,8 +174,12 @@ impl Owner {
             self.happen(Event::Stopped);
             return Ok(End::Asked);
         };
-        prepared?;
-        let mut life = self.begin().await?;
+        let prefetch = match prepared {
+            Ok(prefetch) => prefetch,
+            Err(Unprepared::Short(error)) => return Err(error),
+            Err(Unprepared::Hopeless(found)) => return Ok(End::Died(LastExit::of(None, None, found))),
+        };
+        let mut life = self.begin(prefetch).await?;
         let ending = self.watch(&mut life, stop).await;
         self.end(life, ending).await
     }

@@ -430,7 +430,8 @@ fn every_metric_that_is_promised_is_there() {
         (
             "gauge",
             "gateway_requests_active gateway_queue_depth gateway_uptime_seconds llamagate_worker_state \
-             llamagate_workers_ready llamagate_model_load_seconds llamagate_build_info",
+             llamagate_workers_ready llamagate_model_load_seconds llamagate_model_load_phase_seconds \
+             llamagate_build_info",
         ),
         (
             "histogram",

@@ -150,7 +150,7 @@ fn a_model_file_that_went_missing_while_it_was_served_is_told() {
     let first = output.lines().find(|line| line.contains("it will be restarted")).unwrap();
     assert!(first.contains("it was killed"), "{first}");
     let fatal = output.lines().find(|line| line.contains(FATAL)).unwrap();
-    assert!(fatal.contains("the model file cannot be opened: check MODEL_PATH"), "{fatal}");
+    assert!(fatal.contains("the model file cannot be read: No such file or directory"), "{fatal}");
     assert!(!fatal.contains("secret"), "{fatal}");
 }
 

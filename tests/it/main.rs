@@ -23,6 +23,7 @@ mod hang;
 mod http2;
 mod leftovers;
 mod limits;
+mod load;
 mod pauses;
 mod poison;
 mod queue;

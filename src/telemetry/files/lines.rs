@@ -21,6 +21,9 @@ const READ_BUFFER: usize = 8 << 10;
 pub struct Tail {
     lines: VecDeque<String>,
     seen: u64,
+    heard: u64,
+    /// At the beginning of a line that has no end yet.
+    dots: u64,
 }
 
 impl Tail {
@@ -29,7 +32,6 @@ impl Tail {
         if line.is_empty() {
             return;
         }
-        self.seen += 1;
         if self.lines.len() == TAIL_LINES {
             self.lines.pop_front();
         }
@@ -49,30 +51,49 @@ impl Tail {
         self.lines.iter().map(String::as_str)
     }
 
-    /// How many lines there were, those forgotten included: a sign of life.
+    /// How many lines that are a sign of life there were, those forgotten included.
     pub fn seen(&self) -> u64 {
         self.seen
     }
+
+    /// How many bytes such lines had. Dots at the beginning of a line count in any line, and before the line ends:
+    /// programs show by them how far they are.
+    pub fn heard(&self) -> u64 {
+        self.heard + self.dots
+    }
+
+    fn count(&mut self, line: &Line, is_sign_of_life: bool) {
+        self.seen += u64::from(is_sign_of_life && !line.bytes.is_empty());
+        self.heard += if is_sign_of_life { line.length } else { line.dots() };
+    }
 }
 
-/// Writes the lines of `reader` to `writer` and into `tail` until the end of the stream.
+/// Writes the lines of `reader` to `writer` and into `tail` until the end of the stream. Each is shown to `observe`, which
+/// tells whether it is a sign of life.
 ///
 /// `writer` must not block; a line that it refuses is dropped, for the child must never wait for a log.
-pub async fn pump(mut reader: impl AsyncRead + Unpin, mut writer: impl Write, tail: Arc<Mutex<Tail>>) {
+pub async fn pump(
+    mut reader: impl AsyncRead + Unpin,
+    mut writer: impl Write,
+    tail: Arc<Mutex<Tail>>,
+    mut observe: impl FnMut(&[u8]) -> bool,
+) {
     let mut buffer = vec![0; READ_BUFFER];
     let mut line = Line::default();
     // A pipe that fails has as little to say as one that ended.
     while let Ok(count @ 1..) = reader.read(&mut buffer).await {
+        let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
         let mut rest = &buffer[..count];
         while let Some(end) = memchr::memchr(b'\n', rest) {
             line.extend(&rest[..end]);
-            line.finish(&mut writer, &tail);
+            line.finish(&mut writer, &mut tail, &mut observe);
             rest = &rest[end + 1..];
         }
         line.extend(rest);
+        tail.dots = line.dots();
     }
     if !line.bytes.is_empty() {
-        line.finish(&mut writer, &tail);
+        line.finish(&mut writer, &mut tail.lock().unwrap_or_else(PoisonError::into_inner), &mut observe);
     }
     let _ = writer.flush();
 }
@@ -81,19 +102,28 @@ pub async fn pump(mut reader: impl AsyncRead + Unpin, mut writer: impl Write, ta
 #[derive(Default)]
 struct Line {
     bytes: Vec<u8>,
+    /// Bytes of it so far, those beyond the bound included.
+    length: u64,
 }
 
 impl Line {
     fn extend(&mut self, bytes: &[u8]) {
+        self.length += bytes.len() as u64;
         let room = MAX_LOG_LINE + 1 - self.bytes.len();
         self.bytes.extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
 
-    fn finish(&mut self, writer: &mut impl Write, tail: &Mutex<Tail>) {
+    fn dots(&self) -> u64 {
+        self.bytes.iter().take_while(|byte| **byte == b'.').count() as u64
+    }
+
+    fn finish(&mut self, writer: &mut impl Write, tail: &mut Tail, observe: &mut impl FnMut(&[u8]) -> bool) {
         if self.bytes.last() == Some(&b'\r') {
             self.bytes.pop();
         }
-        tail.lock().unwrap_or_else(PoisonError::into_inner).push(&self.bytes);
+        tail.count(self, observe(&self.bytes));
+        tail.push(&self.bytes);
+        self.length = 0;
         if self.bytes.len() > MAX_LOG_LINE {
             self.bytes.truncate(MAX_LOG_LINE);
             self.bytes.extend_from_slice(CUT.as_bytes());
@@ -108,12 +138,20 @@ impl Line {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::AsyncWriteExt;
 
     async fn pumped(input: &[u8]) -> (Vec<u8>, Vec<String>) {
         let tail = Arc::new(Mutex::new(Tail::default()));
         let mut output = Vec::new();
-        pump(input, &mut output, Arc::clone(&tail)).await;
-        let lines = tail.lock().unwrap().lines().map(str::to_owned).collect();
+        let mut observed = Vec::new();
+        pump(input, &mut output, Arc::clone(&tail), |line| {
+            observed.push(line.len());
+            true
+        })
+        .await;
+        let tail = tail.lock().unwrap();
+        assert_eq!(observed.iter().filter(|length| **length > 0).count() as u64, tail.seen(), "each line, and once");
+        let lines = tail.lines().map(str::to_owned).collect();
         (output, lines)
     }
 
@@ -146,8 +184,38 @@ mod tests {
     async fn a_writer_that_refuses_does_not_stop_the_pump() {
         let tail = Arc::new(Mutex::new(Tail::default()));
         let mut nothing: &mut [u8] = &mut [];
-        pump(&b"one\ntwo\n"[..], &mut nothing, Arc::clone(&tail)).await;
+        pump(&b"one\ntwo\n"[..], &mut nothing, Arc::clone(&tail), |_| true).await;
         assert_eq!(tail.lock().unwrap().lines().count(), 2);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_sign_of_life_is_kept_and_does_not_count() {
+        let tail = Arc::new(Mutex::new(Tail::default()));
+        let input = [b"live\n\n".to_vec(), vec![b'e'; 1 << 20], b"\nalive\n..echo\n".to_vec()].concat();
+        pump(&input[..], Vec::new(), Arc::clone(&tail), |line| !line.contains(&b'e') || line.contains(&b'v')).await;
+        let tail = tail.lock().unwrap();
+        assert_eq!((tail.seen(), tail.heard(), tail.lines().count()), (2, "livealive..".len() as u64, 4));
+    }
+
+    #[tokio::test]
+    async fn dots_count_before_their_line_ends_and_other_pieces_do_not() {
+        let (mut writer, reader) = tokio::io::duplex(1024);
+        let tail = Arc::new(Mutex::new(Tail::default()));
+        let pumping = pump(reader, Vec::new(), Arc::clone(&tail), |_| false);
+        let mut pumping = std::pin::pin!(pumping);
+        let mut heard_after = async |piece: &[u8]| {
+            writer.write_all(piece).await.unwrap();
+            tokio::select! {
+                biased;
+                () = &mut pumping => panic!("the pipe is open"),
+                () = std::future::ready(()) => {}
+            }
+            tail.lock().unwrap().heard()
+        };
+        assert_eq!(heard_after(b"...").await, 3);
+        assert_eq!(heard_after(b"..").await, 5);
+        assert_eq!(heard_after(b"GET /").await, 5);
+        assert_eq!(heard_after(b"health\n.").await, 6);
     }
 
     #[test]

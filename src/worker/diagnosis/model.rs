@@ -2,6 +2,8 @@
 
 use super::log::{Log, plain_word, quotable};
 use super::{Cause, Diagnosis};
+use crate::models::{FileProblem, GgufError, ModelError};
+use std::time::Duration;
 
 /// Texts that tell of a file whose end is missing.
 const CUT_SHORT: &[&str] = &[
@@ -26,6 +28,41 @@ const NOT_UNDERSTOOD: &[&str] = &[
     "missing tensor",
     "unknown (magic, version) combination",
 ];
+
+/// What our own look at the model file, before a start, has found.
+pub(in super::super) fn unfit_file(problem: &ModelError) -> Diagnosis {
+    let cause = match problem {
+        ModelError::File { problem, .. } => match &**problem {
+            FileProblem::Gguf(error) | FileProblem::Part { source: error, .. } => cause_of(error),
+            FileProblem::NoModel { .. } => Cause::ModelUnsupported,
+            FileProblem::MissingParts { .. } | FileProblem::NotFirst { .. } | FileProblem::Renamed { .. } => {
+                Cause::ModelNotFound
+            }
+        },
+        _ => Cause::ModelNotFound,
+    };
+    Diagnosis::new(cause, problem.sentence())
+}
+
+fn cause_of(error: &GgufError) -> Cause {
+    match error {
+        GgufError::Io(_) => Cause::ModelNotFound,
+        GgufError::Version { .. } | GgufError::BigEndian => Cause::ModelUnsupported,
+        GgufError::TruncatedHeader { .. } | GgufError::Truncated { .. } => Cause::ModelTruncated,
+        GgufError::NotAFile | GgufError::NotGguf { .. } | GgufError::TooLarge { .. } | GgufError::Malformed(_) => {
+            Cause::ModelNotGguf
+        }
+    }
+}
+
+/// The model file could not be looked at in this time.
+pub(in super::super) fn unread_file(time: Duration) -> Diagnosis {
+    let hint = format!(
+        "the model file could not be read for {} s; check that the disk or volume is mounted and answers",
+        time.as_secs()
+    );
+    Diagnosis::new(Cause::ModelNotFound, hint)
+}
 
 /// What is wrong with the model file, if the log says so.
 pub(super) fn file(log: &Log) -> Option<Diagnosis> {

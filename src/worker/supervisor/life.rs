@@ -1,23 +1,25 @@
-//! One life of a llama-server: what must hold before it, its start, and its end.
+//! One life of a llama-server: its start, and its end.
 
 use super::super::command::Launch;
 use super::super::den::Den;
 use super::super::diagnosis::{Evidence, Killed};
 use super::super::endpoint::Endpoint;
+use super::super::phases::Phases;
 use super::super::process::{Process, code_and_signal};
+use super::super::progress::is_about_a_request;
 use super::super::state::Event;
-use super::super::{LastExit, diagnosis, gpu, leftovers, memory};
+use super::super::{LastExit, diagnosis, leftovers, memory};
 use super::watch::Ending;
 use super::{End, Owner};
-use crate::models;
 use crate::settings::bounds::{BACKEND_PORT_TRIES, LOG_PUMP_GRACE};
 use crate::telemetry::files::{Tail, pump};
 use crate::telemetry::log::{CLOCK, behind_a_queue};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
+use tokio::time::Instant;
 use tracing::info;
 
 /// A process that runs, and all that is kept for it.
@@ -26,6 +28,10 @@ pub(super) struct Life {
     pub(super) endpoint: Arc<Endpoint>,
     /// The end of its log.
     pub(super) tail: Arc<Mutex<Tail>>,
+    /// How its load went, as its log tells.
+    pub(super) phases: Arc<Mutex<Phases>>,
+    /// How long the model was read before the start, if it was.
+    pub(super) prefetch: Option<Duration>,
     den: Den,
     /// On a set of its own, so that it ends with this life whatever happens.
     pumps: JoinSet<()>,
@@ -34,21 +40,8 @@ pub(super) struct Life {
 }
 
 impl Owner {
-    /// Waits for what an earlier process still has, and looks at the model file: both may have changed since the service
-    /// started.
-    pub(super) async fn prepare(&mut self, stop: &CancellationToken) -> io::Result<()> {
-        leftovers::clear_earlier(stop).await;
-        gpu::released(std::mem::take(&mut self.departed), stop).await;
-        let file = self.plan.file.clone();
-        let checking = tokio::task::spawn_blocking(move || models::check_readable(&file).map(drop));
-        match checking.await {
-            Ok(found) => found.map_err(|error| io::Error::other(format!("{error}; {}", error.hint()))),
-            Err(_) => Err(io::Error::other("the check of the model file was interrupted")),
-        }
-    }
-
     /// Starts a process.
-    pub(super) async fn begin(&mut self) -> io::Result<Life> {
+    pub(super) async fn begin(&mut self, prefetch: Option<Duration>) -> io::Result<Life> {
         let mut den = Den::new()?;
         let endpoint = Endpoint::new(self.choose_address()?, den.write_new_key()?, Arc::clone(&self.deaths));
         let endpoint = Arc::new(endpoint.map_err(io::Error::other)?);
@@ -65,14 +58,15 @@ impl Owner {
         };
         let roots = memory::Roots::here();
         let kills = memory::Kills::count(&roots);
+        let phases = Arc::new(Mutex::new(Phases::begin(Instant::now())));
         let mut process = self.spawner.spawn(launch.command_line()).await?;
         den.inhabit(process.pid())?;
         info!(model = plan.model, pid = process.pid(), port = endpoint.address.port(), "llama-server started");
         let (tail, mut pumps) = (Arc::default(), JoinSet::new());
-        if let Some(keeping) = self.keep_log(&mut process, &tail) {
+        if let Some(keeping) = self.keep_log(&mut process, &tail, &phases) {
             pumps.spawn(keeping);
         }
-        Ok(Life { process, endpoint, tail, den, pumps, kills: (roots, kills) })
+        Ok(Life { process, endpoint, tail, phases, prefetch, den, pumps, kills: (roots, kills) })
     }
 
     /// Ends it, if it has not ended by itself, and all that it left.
@@ -115,13 +109,22 @@ impl Owner {
         Ok(if is_unused { End::Asleep } else { End::Asked })
     }
 
-    /// Writes what the process says to a log file of its own, and keeps the end of it.
-    fn keep_log(&self, process: &mut Process, tail: &Arc<Mutex<Tail>>) -> Option<impl Future<Output = ()> + use<>> {
+    /// Writes what the process says to a log file of its own, keeps the end of it, and notes how its load goes on.
+    fn keep_log(
+        &self,
+        process: &mut Process,
+        tail: &Arc<Mutex<Tail>>,
+        phases: &Arc<Mutex<Phases>>,
+    ) -> Option<impl Future<Output = ()> + use<>> {
         let output = process.take_output()?;
         let (writer, guard) = behind_a_queue(self.plan.logs.create("server", &self.plan.instance, CLOCK));
-        let tail = Arc::clone(tail);
+        let (tail, phases) = (Arc::clone(tail), Arc::clone(phases));
+        let observe = move |line: &[u8]| {
+            phases.lock().unwrap_or_else(PoisonError::into_inner).says(line, Instant::now());
+            !is_about_a_request(line)
+        };
         Some(async move {
-            pump(output, writer, tail).await;
+            pump(output, writer, tail, observe).await;
             drop(guard);
         })
     }

@@ -3,7 +3,8 @@
 use super::super::diagnosis::Killed;
 use super::super::endpoint::Endpoint;
 use super::super::health::{Probe, Silence, Verdict};
-use super::super::progress::Progress;
+use super::super::phases::{self, Phases};
+use super::super::progress::{Progress, Signs};
 use super::super::pulse::{Pulse, Threads};
 use super::super::state::{Event, State};
 use super::Owner;
@@ -11,7 +12,7 @@ use super::life::Life;
 use crate::awake::{self, Instant};
 use crate::settings::bounds::{PROBE_INTERVAL_DOUBTED, PROBE_INTERVAL_LOADING, PROBE_INTERVAL_READY};
 use crate::telemetry::files::Tail;
-use crate::telemetry::metrics::ModelLabels;
+use crate::telemetry::metrics::{ModelLabels, PhaseLabels};
 use crate::telemetry::trouble::Trouble;
 use std::io;
 use std::process::ExitStatus;
@@ -33,9 +34,18 @@ pub(super) enum Ending {
     Unused,
 }
 
+/// What is known of a load beside what the probes say.
+#[derive(Clone, Copy)]
+struct Load<'a> {
+    /// What its log tells.
+    phases: &'a Mutex<Phases>,
+    /// How long the model was read before the process was started, if it was.
+    prefetch: Option<Duration>,
+}
+
 /// What has been seen of one life so far.
-struct Seen {
-    started: Instant,
+struct Seen<'a> {
+    load: Load<'a>,
     progress: Progress,
     silence: Silence,
     pulse: Pulse,
@@ -46,10 +56,11 @@ struct Seen {
 impl Owner {
     /// Probes a running process until there is a reason to stop that.
     pub(super) async fn watch(&mut self, life: &mut Life, stop: &CancellationToken) -> Ending {
-        let Life { process, endpoint, tail, .. } = life;
+        let Life { process, endpoint, tail, phases, prefetch, .. } = life;
+        let load = Load { phases, prefetch: *prefetch };
         let started = Instant::now();
         let mut seen = Seen {
-            started,
+            load,
             progress: Progress::new(started),
             silence: Silence::default(),
             pulse: Pulse::new(started),
@@ -78,8 +89,11 @@ impl Owner {
                 return Ending::MustDie(why);
             }
             let load_timeout = self.plan.engine.load_timeout.0;
-            if !self.state().has_served() && seen.progress.stalled_for(process, tail) >= load_timeout {
-                return Ending::MustDie(Killed::LoadStalled(load_timeout));
+            if !self.state().has_served() {
+                let stalled = seen.progress.stalled_for(Signs::of(process.pid(), tail), Instant::now());
+                if stalled >= load_timeout {
+                    return Ending::MustDie(Killed::LoadStalled(load_timeout));
+                }
             }
         }
     }
@@ -91,7 +105,7 @@ impl Owner {
         endpoint: &Arc<Endpoint>,
         tail: &Mutex<Tail>,
         is_due: bool,
-        seen: &mut Seen,
+        seen: &mut Seen<'_>,
     ) -> Option<Killed> {
         let (asked, doubts, was_doubted) = (Instant::now(), endpoint.doubts(), endpoint.is_doubted());
         let state = self.state();
@@ -119,14 +133,17 @@ impl Owner {
                     self.publish.send_modify(|_| {});
                 }
                 if state != State::Ready {
-                    self.become_ready(endpoint, seen.started, state.has_served());
+                    self.become_ready(endpoint, seen.load, state.has_served());
                     let interval = self.probe_interval();
                     seen.ticks = every(interval, interval);
                     seen.pulse = Pulse::new(Instant::now());
                 }
             }
             Probe::Stranger => return Some(Killed::Stranger),
-            Probe::Loading if !state.has_served() => self.happen(Event::AnswersLoading),
+            Probe::Loading if !state.has_served() => {
+                seen.load.phases.lock().unwrap_or_else(PoisonError::into_inner).is_loading(tokio::time::Instant::now());
+                self.happen(Event::AnswersLoading);
+            }
             Probe::Loading | Probe::Silent if state.has_served() => {
                 let verdict = seen.silence.goes_on(asked, is_due, was_doubted);
                 if verdict == Verdict::Restart {
@@ -169,7 +186,7 @@ impl Owner {
         }
     }
 
-    fn become_ready(&self, endpoint: &Arc<Endpoint>, started: Instant, has_served: bool) {
+    fn become_ready(&self, endpoint: &Arc<Endpoint>, load: Load<'_>, has_served: bool) {
         self.publish.send_modify(|status| {
             status.endpoint = Some(Arc::clone(endpoint));
             status.asleep = false;
@@ -178,11 +195,38 @@ impl Owner {
         if has_served {
             info!(model = self.plan.model, "llama-server answers its probes again");
         } else {
-            let load = started.elapsed();
-            let labels = ModelLabels { model: self.plan.model.clone() };
-            self.metrics.load_seconds.get_or_create(&labels).set(load.as_secs_f64());
-            info!(model = self.plan.model, load_ms = load.as_millis() as u64, "llama-server is ready");
+            self.account_for(load);
         }
+    }
+
+    /// Shows how long a load took that has just ended well.
+    fn account_for(&self, load: Load<'_>) {
+        let times = load.phases.lock().unwrap_or_else(PoisonError::into_inner).end(tokio::time::Instant::now());
+        let model = &self.plan.model;
+        self.metrics.load_seconds.get_or_create(&ModelLabels { model: model.clone() }).set(times.load.as_secs_f64());
+        for (phase, time) in [
+            (phases::PREFETCH, load.prefetch),
+            (phases::START, times.start),
+            (phases::WEIGHTS, Some(times.weights)),
+            (phases::WARM_UP, times.warm_up),
+        ] {
+            let labels = PhaseLabels { model: model.clone(), phase };
+            match time {
+                Some(time) => _ = self.metrics.load_phase_seconds.get_or_create(&labels).set(time.as_secs_f64()),
+                // That of the load before says nothing about this one.
+                None => _ = self.metrics.load_phase_seconds.remove(&labels),
+            }
+        }
+        let ms = |time: Duration| time.as_millis() as u64;
+        info!(
+            model,
+            load_ms = ms(times.load),
+            prefetch_ms = load.prefetch.map(ms),
+            start_ms = times.start.map(ms),
+            weights_ms = ms(times.weights),
+            warm_up_ms = times.warm_up.map(ms),
+            "llama-server is ready"
+        );
     }
 
     /// Several probes must fit into `HANG_TIMEOUT`.

@@ -45,6 +45,9 @@ async fn serve_one(server: &Server, reader: &mut Reader, writer: &mut Writer, is
     request.is_last = is_last;
     let n = next_number(server);
     server.journal.request(n, &request);
+    if server.script.log_requests {
+        eprintln!("srv  log_server_r: request: {} {} 127.0.0.1 503", request.method, request.target);
+    }
     let delivered = async {
         wait_until_answering(server).await;
         if server.script.is_silent_on(request.path()) {

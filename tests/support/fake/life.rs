@@ -4,13 +4,14 @@ use super::{
     arguments::Arguments,
     connection, control,
     journal::Journal,
-    script::{Daemon, Ending, Script},
+    script::{Daemon, Ending, Script, Sign, Signs},
     server::{Phase, Server},
 };
 use serde_json::json;
 use std::{
     collections::BTreeMap,
     ffi::OsString,
+    io::{Read, Seek, SeekFrom},
     path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
     sync::Arc,
@@ -145,6 +146,9 @@ async fn load(server: &Server) {
     if script.long_log_line > 0 {
         eprintln!("{}", "l".repeat(script.long_log_line));
     }
+    if let Some(signs) = script.load_signs {
+        show(signs).await;
+    }
     if script.never_ready {
         std::future::pending::<()>().await;
     }
@@ -162,6 +166,28 @@ async fn load(server: &Server) {
         "I srv    load_model: initializing, n_slots = {slots}, n_ctx_slot = {}, kv_unified = 'false'",
         context / slots.max(1) as u64
     ));
+}
+
+/// Bytes of memory, or of a file, that are one sign.
+const SIGN_BYTES: usize = 1 << 20;
+
+async fn show(signs: Signs) {
+    let mut memory = Vec::new();
+    let mut piece = vec![1; SIGN_BYTES];
+    let mut file = std::env::current_exe().and_then(std::fs::File::open).expect("the fake can read itself");
+    for _ in 0..signs.times {
+        tokio::time::sleep(Duration::from_millis(signs.interval_ms)).await;
+        match signs.kind {
+            Sign::Lines => log("I srv    load_model: still loading"),
+            Sign::Dots => eprint!("."),
+            Sign::Memory => memory.push(piece.clone()),
+            Sign::Reads => {
+                file.seek(SeekFrom::Start(0)).expect("a file can be read again");
+                file.read_exact(&mut piece).expect("this program is larger than a sign");
+            }
+            Sign::None => {}
+        }
+    }
 }
 
 /// Journals every SIGTERM and does nothing else about it.

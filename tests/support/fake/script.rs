@@ -16,6 +16,8 @@ pub(super) struct Script {
     pub(super) load_ms: u64,
     /// `{"until_released": true}`: loading lasts until `release load`.
     pub(super) load: Load,
+    /// Loading shows signs of progress before all else.
+    pub(super) load_signs: Option<Signs>,
     /// Loading never ends.
     pub(super) never_ready: bool,
     /// Ends before the port is bound, after these lines on stderr.
@@ -40,6 +42,8 @@ pub(super) struct Script {
     pub(super) die_on: Option<String>,
     /// Writes many lines to stderr while loading.
     pub(super) stderr_flood: Option<Flood>,
+    /// Writes a line to stderr for each request, as older builds do.
+    pub(super) log_requests: bool,
     /// Writes one line of so many bytes to stderr while loading.
     pub(super) long_log_line: usize,
 
@@ -103,6 +107,30 @@ pub(super) struct Load {
 pub(super) enum Daemon {
     Lingers,
     Ends,
+}
+
+/// A load that moves, slowly.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Signs {
+    pub(super) kind: Sign,
+    pub(super) interval_ms: u64,
+    pub(super) times: u32,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Sign {
+    /// A line on stderr.
+    Lines,
+    /// A dot on stderr, all on one line.
+    Dots,
+    /// More memory.
+    Memory,
+    /// A piece of a file is read, into the same memory each time.
+    Reads,
+    /// Nothing at all.
+    None,
 }
 
 /// How the process ends: a signal where one is given, else an exit code (1 unless told).

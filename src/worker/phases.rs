@@ -1,0 +1,195 @@
+//! How long each part of a load took, told from what llama-server logs.
+//!
+//! Owns llama-server's words for that. When it is ready is not said here: the probes find out.
+
+use memchr::memmem;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// It has begun to read the model. The first of these counts.
+const LOADING: &[&[u8]] = &[
+    b"loading model",
+    // Before llama-server named the step itself.
+    b"llama_model_loader: loaded meta data",
+];
+
+/// All weights are in memory so far. The last of these counts: a draft model or a projector may follow.
+const WEIGHTS_IN: &[&[u8]] = &[
+    b"warming up the model",
+    // Before it, in builds that say that only when they are asked to say more.
+    b"llama threadpool init",
+    // For builds that are told not to warm up.
+    b"constructing llama_context",
+    b"llama_init_from_model: n_ctx",
+    b"llama_new_context_with_model: n_ctx",
+    b"loaded multimodal model",
+];
+
+/// Where in a line a marker may begin and end, in bytes. It follows the time, the level and the name of a function.
+const LOOKED_AT: usize = 256;
+
+/// The names of the phases, in their order, as in the label of a metric.
+pub(super) const PREFETCH: &str = "prefetch";
+pub(super) const START: &str = "start";
+pub(super) const WEIGHTS: &str = "weights";
+pub(super) const WARM_UP: &str = "warm_up";
+
+/// The moments at which a load passes from one phase into the next.
+#[derive(Debug)]
+pub(super) struct Phases {
+    started: Instant,
+    loading: Option<Instant>,
+    weights_in: Option<Instant>,
+    is_over: bool,
+}
+
+/// How long a load took. What cannot be told from `weights` counts as `weights`, so the phases add up to the load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Times {
+    /// From the start of the process until it could serve.
+    pub(super) load: Duration,
+    /// Until it began to read the model.
+    pub(super) start: Option<Duration>,
+    /// Until the weights were in memory, and the context beside them.
+    pub(super) weights: Duration,
+    /// Until it could serve.
+    pub(super) warm_up: Option<Duration>,
+}
+
+impl Phases {
+    /// The process is started now.
+    pub(super) fn begin(now: Instant) -> Self {
+        Self { started: now, loading: None, weights_in: None, is_over: false }
+    }
+
+    /// It logged this line.
+    pub(super) fn says(&mut self, line: &[u8], now: Instant) {
+        if self.is_over {
+            return;
+        }
+        let line = &line[..line.len().min(LOOKED_AT)];
+        let is_one_of = |markers: &[&[u8]]| markers.iter().any(|marker| memmem::find(line, marker).is_some());
+        if is_one_of(WEIGHTS_IN) {
+            self.weights_in = Some(now);
+        } else if is_one_of(LOADING) {
+            self.is_loading(now);
+        }
+    }
+
+    /// It answered a probe, or logged, that it is loading.
+    pub(super) fn is_loading(&mut self, now: Instant) {
+        if self.weights_in.is_none() {
+            self.loading.get_or_insert(now);
+        }
+    }
+
+    /// It can serve. What it logs from now on is not looked at.
+    pub(super) fn end(&mut self, now: Instant) -> Times {
+        self.is_over = true;
+        let loading = self.loading.unwrap_or(self.started);
+        let weights_in = self.weights_in.unwrap_or(now);
+        Times {
+            load: now.duration_since(self.started),
+            start: self.loading.map(|loading| loading.duration_since(self.started)),
+            weights: weights_in.duration_since(loading),
+            warm_up: self.weights_in.map(|weights_in| now.duration_since(weights_in)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Feeds lines, one each 10 ms from the start, and ends 10 ms after the last. The times are in ms.
+    fn times_of(log: &str) -> (Option<u128>, u128, Option<u128>) {
+        let start = Instant::now();
+        let at = |line: usize| start + Duration::from_millis(10) * (line as u32 + 1);
+        let mut phases = Phases::begin(start);
+        let mut count = 0;
+        for (number, line) in log.lines().enumerate() {
+            phases.says(line.as_bytes(), at(number));
+            count = number + 1;
+        }
+        let times = phases.end(at(count));
+        let sum = times.start.unwrap_or_default() + times.weights + times.warm_up.unwrap_or_default();
+        assert_eq!(sum, times.load, "nothing is lost and nothing counts twice");
+        let ms = |time: Duration| time.as_millis();
+        (times.start.map(ms), ms(times.weights), times.warm_up.map(ms))
+    }
+
+    #[test]
+    fn the_present_llama_server() {
+        let log = "0.00.016.652 I srv  llama_server: initializing ...\n\
+            0.00.016.770 I srv  init_listene: The UI is disabled\n\
+            0.00.018.445 I srv    load_model: loading model '/m/SmolLM2-135M-Instruct.Q4_1.gguf'\n\
+            0.00.415.792 I cmn          init: llama threadpool init, n_threads = 1\n\
+            0.00.503.131 I srv    load_model: initializing, n_slots = 1, n_ctx_slot = 1024, kv_unified = 'false'\n\
+            0.00.506.535 I srv  llama_server: model loaded";
+        assert_eq!(times_of(log), (Some(30), 10, Some(30)));
+    }
+
+    #[test]
+    fn the_present_one_that_is_asked_to_say_more() {
+        let log = "0.00.023.683 I srv    load_model: loading model '/m/SmolLM2-135M-Instruct.Q4_1.gguf'\n\
+            0.00.275.308 I llama_model_loader: loaded meta data with 33 key-value pairs and 272 tensors from /m/S.gguf\n\
+            0.00.490.854 I load_tensors: loading model tensors, this can take a while... (load_mode = mmap)\n\
+            0.00.512.079 I llama_context: constructing llama_context\n\
+            0.00.541.558 I cmn          init: llama threadpool init, n_threads = 1\n\
+            0.00.541.582 I cmn  common_init_: warming up the model with an empty run - please wait ... (--no-warmup to disable)\n\
+            0.00.594.751 I srv  llama_server: model loaded";
+        assert_eq!(times_of(log), (Some(10), 50, Some(20)));
+    }
+
+    #[test]
+    fn older_ones() {
+        let log = "main: HTTP server is listening, hostname: 127.0.0.1, port: 8080, http threads: 23\n\
+            main: loading model\n\
+            srv    load_model: loading model '/m/gemma-2-27b-it-Q8_0.gguf'\n\
+            llama_model_loader: loaded meta data with 33 key-value pairs and 508 tensors from /m/gemma-2-27b-it-Q8_0.gguf\n\
+            llama_init_from_model: n_ctx         = 512\n\
+            common_init_from_params: setting dry_penalty_last_n to ctx_size = 512\n\
+            common_init_from_params: warming up the model with an empty run - please wait ... (--no-warmup to disable)\n\
+            main: model loaded";
+        assert_eq!(times_of(log), (Some(20), 50, Some(20)));
+        let log = "llama_model_loader: loaded meta data with 20 key-value pairs and 195 tensors from /m/phi.gguf\n\
+            llama_new_context_with_model: n_ctx      = 512\n\
+            main: model loaded";
+        assert_eq!(times_of(log), (Some(10), 10, Some(20)), "without a warm-up");
+    }
+
+    #[test]
+    fn a_projector_counts_as_weights() {
+        let log = "srv    load_model: loading model '/m/v.gguf'\n\
+            cmn          init: llama threadpool init, n_threads = 1\n\
+            clip_model_loader: model name: v\n\
+            srv    load_model: loaded multimodal model, '/m/mmproj-v.gguf'";
+        assert_eq!(times_of(log), (Some(10), 30, Some(10)));
+    }
+
+    #[test]
+    fn what_cannot_be_told_apart_counts_as_weights() {
+        assert_eq!(times_of("hello\nworld"), (None, 30, None));
+        assert_eq!(times_of("main: loading model"), (Some(10), 10, None));
+        assert_eq!(times_of("llama threadpool init, n_threads = 1"), (None, 10, Some(10)));
+        let far = format!("{} loading model", "x".repeat(LOOKED_AT));
+        assert_eq!(times_of(&far), (None, 20, None), "that is somebody's text");
+    }
+
+    #[test]
+    fn an_answer_tells_too_and_what_comes_later_tells_nothing() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut phases = Phases::begin(start);
+        phases.is_loading(at(100));
+        phases.says(b"main: loading model", at(110));
+        let times = phases.end(at(300));
+        assert_eq!((times.start, times.warm_up), (Some(Duration::from_millis(100)), None));
+        phases.says(b"warming up the model", at(400));
+        assert_eq!(phases.end(at(500)).warm_up, None);
+        let mut phases = Phases::begin(start);
+        phases.says(b"warming up the model", at(50));
+        phases.is_loading(at(100));
+        assert_eq!(phases.end(at(200)).start, None, "the answer came too late to tell");
+    }
+}

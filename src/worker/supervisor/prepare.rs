@@ -1,0 +1,64 @@
+//! What comes before a process: what the one before has left goes, the model file is looked at, and read once where that
+//! is wanted.
+
+use super::super::aside::NoOutcome;
+use super::super::diagnosis::{self, Diagnosis};
+use super::super::prefetch::{Outcome, prefetch};
+use super::super::shortage::shortage;
+use super::super::{gpu, leftovers};
+use super::Owner;
+use crate::models::{self, ModelError};
+use std::io;
+use std::time::Duration;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::error;
+
+/// The outcome of a check of the model file.
+pub(super) type FileCheck = Result<(), ModelError>;
+
+/// Why no process is to be started now.
+pub(super) enum Unprepared {
+    /// This machine is short of something.
+    Short(io::Error),
+    /// It could not succeed.
+    Hopeless(Diagnosis),
+}
+
+impl Owner {
+    /// Makes sure that a start can succeed, as far as that is known before. How long reading the model took, if it was
+    /// read. May be cancelled.
+    pub(super) async fn prepare(&mut self, stop: &CancellationToken) -> Result<Option<Duration>, Unprepared> {
+        leftovers::clear_earlier(stop).await;
+        gpu::released(std::mem::take(&mut self.departed), stop).await;
+        self.file_is_good().await?;
+        if !self.plan.engine.prefetch {
+            return Ok(None);
+        }
+        let begun = Instant::now();
+        let outcome = prefetch(&self.plan.model, &self.plan.file, self.plan.engine.load_timeout.0).await;
+        Ok((outcome != Outcome::TooLarge).then(|| begun.elapsed()))
+    }
+
+    /// Whether the model file can still be read and is what it says, with all its parts; it may have changed since the
+    /// service started.
+    async fn file_is_good(&mut self) -> Result<(), Unprepared> {
+        let (file, longest) = (self.plan.file.clone(), self.plan.engine.load_timeout.0);
+        let checking = self.file_check.outcome(move || models::check_readable(&file).map(drop), longest);
+        match checking.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(problem)) => {
+                if let Some(code) = problem.io().and_then(|error| shortage(error)) {
+                    return Err(Unprepared::Short(io::Error::from(code)));
+                }
+                // With its path, which the diagnosis leaves out.
+                error!(model = self.plan.model, %problem, "llama-server is not started");
+                Err(Unprepared::Hopeless(diagnosis::unfit_file(&problem)))
+            }
+            Err(NoOutcome::Late) => Err(Unprepared::Hopeless(diagnosis::unread_file(longest))),
+            Err(NoOutcome::Interrupted) => {
+                Err(Unprepared::Short(io::Error::other("the check of the model file was interrupted")))
+            }
+        }
+    }
+}
