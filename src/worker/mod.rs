@@ -21,7 +21,6 @@ mod procfs;
 mod progress;
 mod pulse;
 mod reaper;
-mod room;
 mod shortage;
 mod state;
 mod supervisor;

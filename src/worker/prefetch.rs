@@ -3,7 +3,7 @@
 //! llama-server touches a mapped file here and there, which a network volume answers slowly. Nothing here decides
 //! whether the model is any good, and nothing here keeps a start from going on.
 
-use super::room;
+use super::memory;
 use crate::awake::Instant;
 use crate::models;
 use crate::settings::bounds::{PREFETCH_BUFFER, PREFETCH_LOOK, PREFETCH_REPORT};
@@ -33,7 +33,7 @@ pub(super) enum Outcome {
 /// Reads the model at `file` with all its parts. It may be dropped at any time: the thread that reads ends at its next
 /// buffer, or whenever the kernel lets go of it.
 pub(super) async fn prefetch(model: &str, file: &Path, patience: Duration) -> Outcome {
-    follow(Arc::default(), model, file, patience, room::available(Path::new("/"))).await
+    follow(Arc::default(), model, file, patience, memory::available(&memory::Roots::here())).await
 }
 
 async fn follow(reading: Arc<Reading>, model: &str, file: &Path, patience: Duration, room: Option<u64>) -> Outcome {
