@@ -19,7 +19,7 @@ use crate::telemetry::access::AccessLog;
 use crate::telemetry::files::Folder;
 use crate::telemetry::log::LogGuard;
 use crate::telemetry::metrics::{FolderLabels, Metrics};
-use crate::worker::{self, Handle, Plan, Spawner};
+use crate::worker::{self, Handle, Loss, Plan, Spawner};
 use http::Request;
 use hyper::body::Incoming;
 use std::io;
@@ -40,6 +40,8 @@ pub enum Outcome {
     Stopped,
     /// llama-server could not be kept running.
     BackendFailed,
+    /// Something in here failed that must not.
+    Broken,
 }
 
 /// Runs the service until it is told to stop or cannot go on.
@@ -270,7 +272,7 @@ async fn until_the_end(
     let mut worker = worker;
     let failed = async {
         match &mut worker {
-            Some(worker) => worker.failed().await,
+            Some(worker) => worker.is_lost().await,
             None => std::future::pending().await,
         }
     };
@@ -285,7 +287,11 @@ async fn until_the_end(
                 info!("no request for SHUTDOWN_TIMEOUT, stopping");
                 return Outcome::Stopped;
             }
-            exit = &mut failed => {
+            loss = &mut failed => {
+                let Loss::GivenUp(exit) = loss else {
+                    error!("fatal: nobody watches llama-server any more; this is a defect, please report it");
+                    return Outcome::Broken;
+                };
                 let hint = exit.and_then(|exit| exit.hint).unwrap_or_else(|| "no cause found in its log".to_owned());
                 error!("fatal: llama-server could not be kept running: {hint}");
                 return Outcome::BackendFailed;

@@ -175,6 +175,7 @@ fn serve(serve: Serve, environment: Environment) -> ExitCode {
     match outcome {
         Ok(app::Outcome::Stopped) => ExitCode::SUCCESS,
         Ok(app::Outcome::BackendFailed) => ExitCode::from(EXIT_BACKEND),
+        Ok(app::Outcome::Broken) => ExitCode::FAILURE,
         Err(error) => fail(&error.to_string()),
     }
 }

@@ -6,6 +6,7 @@ use crate::worker::{Endpoint, Handle, InFlight, LastExit, State, Status};
 use serde::Serialize;
 use std::error::Error;
 use std::sync::Arc;
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 pub use crate::worker::{Fingerprint, Want};
 
@@ -197,6 +198,11 @@ fn why_not(worker: &Handle) -> Unavailable {
 }
 
 impl Lease {
+    /// Waits until the worker has ended or is being ended, whatever its connections do.
+    pub fn gone(&self) -> WaitForCancellationFutureOwned {
+        self.0.gone()
+    }
+
     /// Says that the worker broke the connection.
     pub fn doubt(&mut self) {
         self.0.doubt();

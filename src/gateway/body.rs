@@ -77,6 +77,8 @@ struct Holding {
     verdict: Verdict,
     /// Ready when the drain is over.
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Ready when llama-server has ended or is being ended, whatever its connections do.
+    gone: Pin<Box<WaitForCancellationFutureOwned>>,
     shape: Shape,
     /// The error that follows what is ready.
     last_word: Option<Refusal>,
@@ -152,6 +154,7 @@ impl Passed {
             last_piece: None,
             verdict: Verdict::of_head(status, route),
             cut: Box::pin(patience.holdings.cut()),
+            gone: Box::pin(lease.gone()),
             shape,
             last_word: None,
             record,
@@ -358,6 +361,9 @@ impl Holding {
     fn poll_patience(&mut self, context: &mut Context<'_>) -> Poll<Refusal> {
         if self.cut.as_mut().poll(context).is_ready() {
             return Poll::Ready(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN));
+        }
+        if self.gone.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Refusal::BackendError);
         }
         loop {
             ready!(Pin::new(&mut self.deadline).poll(context));

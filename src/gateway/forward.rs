@@ -86,6 +86,7 @@ impl Forwarder {
             () = self.cut.cancelled() => {
                 return Err((Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN), record));
             }
+            () = lease.gone() => return Err((Refusal::BackendError, record)),
         };
         let answer = match answer {
             Ok(Ok(answer)) => answer,

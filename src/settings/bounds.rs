@@ -56,11 +56,18 @@ pub const VITALS_SIZE: usize = 64 * 1024;
 /// Pause before the next try to start llama-server when this machine was short of something, such as file descriptors.
 pub const SHORTAGE_PAUSE: Duration = Duration::from_secs(1);
 
-/// Failed probes in a row after which a ready llama-server counts as unhealthy.
-pub const PROBES_UNTIL_UNHEALTHY: u32 = 3;
+/// How long a ready llama-server may leave its probes without a good answer before it counts as unhealthy: three of them.
+pub const SILENCE_UNTIL_UNHEALTHY: Duration = Duration::from_secs(10);
 
-/// Failed probes in a row after which an unhealthy llama-server is killed and restarted.
-pub const PROBES_UNTIL_RESTART: u32 = 12;
+/// How long it may before it is killed and restarted.
+pub const SILENCE_UNTIL_RESTART: Duration = Duration::from_secs(60);
+
+/// How long it may run on after it has closed its port: it was asked to end, and waits for its clients.
+pub const REFUSAL_UNTIL_RESTART: Duration = Duration::from_secs(5);
+
+/// Longest wait for a process to end that was sent SIGKILL. One that is stuck in the kernel, in the driver of a GPU for
+/// instance, may never end.
+pub const KILL_GRACE: Duration = Duration::from_secs(10);
 
 /// How many times `HANG_TIMEOUT` the threads of a llama-server may compute, each of several, before anything has come of
 /// it: one batch of a large model on a CPU.

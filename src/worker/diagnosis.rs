@@ -43,6 +43,8 @@ pub(super) enum Killed {
     Stranger,
     /// It no longer answered its probes.
     Silent,
+    /// It closed its port, and ran on.
+    Closed,
     /// Its load made no progress for so long.
     LoadStalled(Duration),
     /// It worked for so long, and nothing came of it.

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// Where a ready llama-server listens, the key it asks for, and what it is doing.
 pub struct Endpoint {
@@ -31,6 +32,8 @@ pub struct Endpoint {
     dispelled: AtomicU64,
     /// Its owner has something to look at.
     raised: Notify,
+    /// Cancelled when its end has been found out or is decided.
+    gone: CancellationToken,
     deaths: Arc<Deaths>,
 }
 
@@ -42,6 +45,8 @@ struct Serving {
     /// Of those whose connection it broke since it last answered well. No more than can be in flight at once: nothing is
     /// sent to it while it is doubted.
     broken: Vec<Fingerprint>,
+    /// Of those that it could not compute, in a row.
+    uncomputed: Vec<Fingerprint>,
     /// Since when nothing is in flight.
     idle_since: Option<Instant>,
     /// Nothing is sent to it any more.
@@ -67,6 +72,7 @@ impl Endpoint {
             in_flight: 0,
             fingerprints: Vec::new(),
             broken: Vec::new(),
+            uncomputed: Vec::new(),
             idle_since: Some(Instant::now()),
             closed: false,
         };
@@ -79,6 +85,7 @@ impl Endpoint {
             doubts: AtomicU64::new(0),
             dispelled: AtomicU64::new(0),
             raised: Notify::new(),
+            gone: CancellationToken::new(),
             deaths,
         })
     }
@@ -115,9 +122,24 @@ impl Endpoint {
         serving.closed
     }
 
+    /// It must be killed because it cannot compute: what it could not compute is remembered, and nothing else that it
+    /// was serving.
+    pub(super) fn has_failed_to_compute(&self) {
+        let suspects = std::mem::take(&mut self.serving().uncomputed);
+        self.deaths.note(&suspects);
+        self.close();
+    }
+
     /// Has nothing sent to it any more.
     pub(super) fn close(&self) {
         self.serving().closed = true;
+        self.gone.cancel();
+    }
+
+    /// It is ready for the first time, or again.
+    pub(super) fn begins_to_serve(&self) {
+        let mut serving = self.serving();
+        serving.idle_since = serving.idle_since.map(|_| Instant::now());
     }
 
     /// It has ended by itself or had to be killed: what it was serving is remembered.
@@ -130,6 +152,7 @@ impl Endpoint {
             suspects
         };
         self.deaths.note(&suspects);
+        self.gone.cancel();
     }
 
     /// Whether it fails one request after the other for want of a result.
@@ -180,6 +203,11 @@ impl InFlight {
         &self.endpoint
     }
 
+    /// Waits until the llama-server has ended or is being ended, whatever its connections do.
+    pub fn gone(&self) -> WaitForCancellationFutureOwned {
+        self.endpoint.gone.clone().cancelled_owned()
+    }
+
     /// Says that the llama-server broke the connection.
     pub fn doubt(&mut self) {
         {
@@ -203,6 +231,7 @@ impl InFlight {
         // A read is cheaper than a write that nearly always changes nothing.
         if self.endpoint.compute_errors.load(Ordering::Relaxed) != 0 {
             self.endpoint.compute_errors.store(0, Ordering::Relaxed);
+            self.endpoint.serving().uncomputed.clear();
         }
         if let Some(fingerprint) = self.fingerprint {
             self.endpoint.deaths.acquit(fingerprint);
@@ -212,7 +241,11 @@ impl InFlight {
     /// Says that the llama-server could not compute an answer, which is no fault of the request.
     pub fn could_not_be_computed(&self) {
         let (before, after) = (self.compute_errors, self.compute_errors.saturating_add(1));
-        let _ = self.endpoint.compute_errors.compare_exchange(before, after, Ordering::Relaxed, Ordering::Relaxed);
+        let counted =
+            self.endpoint.compute_errors.compare_exchange(before, after, Ordering::Relaxed, Ordering::Relaxed);
+        if counted.is_ok() {
+            self.endpoint.serving().uncomputed.extend(self.fingerprint);
+        }
         if self.endpoint.cannot_compute() {
             self.endpoint.raised.notify_one();
         }

@@ -3,18 +3,23 @@
 
 use super::endpoint::Endpoint;
 use super::pulse::Vitals;
-use super::shortage::shortage;
+use super::shortage::{is_refused, shortage};
 use crate::awake::Instant;
-use crate::settings::bounds::{DOUBT_GRACE, PROBE_TIMEOUT, PROBES_UNTIL_RESTART, PROBES_UNTIL_UNHEALTHY, VITALS_SIZE};
+use crate::settings::bounds::{
+    DOUBT_GRACE, PROBE_TIMEOUT, REFUSAL_UNTIL_RESTART, SILENCE_UNTIL_RESTART, SILENCE_UNTIL_UNHEALTHY, VITALS_SIZE,
+};
 use http::StatusCode;
 use http::header::AUTHORIZATION;
 use nix::errno::Errno;
+use std::time::Duration;
 
 /// The outcome of one probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Probe {
     /// Nobody answered, or not in time, or not well.
     Silent,
+    /// Nobody listens on its port.
+    Refused,
     /// It was not asked, for want of something on this machine; that says nothing about it.
     Unasked(Errno),
     /// It is loading its model.
@@ -98,7 +103,8 @@ async fn text_of(mut answer: reqwest::Response) -> Result<String, reqwest::Error
 }
 
 fn unanswered(error: &reqwest::Error) -> Probe {
-    shortage(error).map_or(Probe::Silent, Probe::Unasked)
+    let silent = if is_refused(error) { Probe::Refused } else { Probe::Silent };
+    shortage(error).map_or(silent, Probe::Unasked)
 }
 
 /// What the silence of a llama-server means.
@@ -110,24 +116,30 @@ pub(super) enum Verdict {
     Unhealthy,
     /// There is no hope that it ends.
     Restart,
+    /// It has closed its port, and will not open it again.
+    Closed,
 }
 
-/// The silence of a llama-server that has served: probes in a row without a good answer.
+/// The silence of a llama-server that has served: since when no probe was answered well.
 #[derive(Debug, Default)]
 pub(super) struct Silence {
-    failures: u32,
+    since: Option<Instant>,
     doubted_since: Option<Instant>,
+    refused_since: Option<Instant>,
 }
 
 impl Silence {
-    /// It was asked at this moment and gave no good answer. A doubted one is asked more often than is due; only the
-    /// probes that are due count.
-    pub(super) fn goes_on(&mut self, asked: Instant, is_due: bool, is_doubted: bool) -> Verdict {
-        self.failures += u32::from(is_due);
-        let since = if is_doubted { *self.doubted_since.get_or_insert(asked) } else { Instant::now() };
-        if self.failures >= PROBES_UNTIL_RESTART {
+    /// It was asked at this moment and gave no good answer; nobody even listened, if it is so.
+    pub(super) fn goes_on(&mut self, asked: Instant, is_doubted: bool, is_refused: bool) -> Verdict {
+        let silent = self.since.get_or_insert(asked).elapsed();
+        let doubted = if is_doubted { self.doubted_since.get_or_insert(asked).elapsed() } else { Duration::ZERO };
+        let refused = if is_refused { Some(*self.refused_since.get_or_insert(asked)) } else { None };
+        self.refused_since = refused;
+        if refused.is_some_and(|since| since.elapsed() >= REFUSAL_UNTIL_RESTART) {
+            Verdict::Closed
+        } else if silent >= SILENCE_UNTIL_RESTART {
             Verdict::Restart
-        } else if self.failures >= PROBES_UNTIL_UNHEALTHY || since.elapsed() >= DOUBT_GRACE {
+        } else if silent >= SILENCE_UNTIL_UNHEALTHY || doubted >= DOUBT_GRACE {
             Verdict::Unhealthy
         } else {
             Verdict::Wait
@@ -138,28 +150,49 @@ impl Silence {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[tokio::test(start_paused = true)]
-    async fn three_probes_that_are_due_make_it_unhealthy_and_twelve_end_it() {
+    async fn it_is_unhealthy_after_a_while_and_given_up_after_a_longer_one_however_often_it_is_asked() {
         let mut silence = Silence::default();
-        let verdicts: Vec<Verdict> = (0..12).map(|_| silence.goes_on(Instant::now(), true, false)).collect();
-        assert_eq!(verdicts[..2], [Verdict::Wait; 2]);
-        assert_eq!(verdicts[2..11], [Verdict::Unhealthy; 9]);
-        assert_eq!(verdicts[11], Verdict::Restart);
+        let start = Instant::now();
+        let mut verdicts = Vec::new();
+        while start.elapsed() <= SILENCE_UNTIL_RESTART {
+            let verdict = silence.goes_on(Instant::now(), false, false);
+            if verdicts.last().is_none_or(|(_, last)| *last != verdict) {
+                verdicts.push((start.elapsed(), verdict));
+            }
+            tokio::time::advance(Duration::from_millis(500)).await;
+        }
+        let expected = [
+            (Duration::ZERO, Verdict::Wait),
+            (SILENCE_UNTIL_UNHEALTHY, Verdict::Unhealthy),
+            (SILENCE_UNTIL_RESTART, Verdict::Restart),
+        ];
+        assert_eq!(verdicts, expected);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_doubted_one_is_unhealthy_after_a_moment_and_is_not_killed_sooner_for_being_asked_often() {
+    async fn a_doubted_one_is_unhealthy_after_a_moment_and_is_not_killed_sooner() {
         let mut silence = Silence::default();
         let asked = Instant::now();
-        assert_eq!(silence.goes_on(asked, false, true), Verdict::Wait, "a process may need a moment to end");
+        assert_eq!(silence.goes_on(asked, true, false), Verdict::Wait, "a process may need a moment to end");
         tokio::time::advance(DOUBT_GRACE - Duration::from_millis(1)).await;
-        assert_eq!(silence.goes_on(Instant::now(), false, true), Verdict::Wait);
+        assert_eq!(silence.goes_on(Instant::now(), true, false), Verdict::Wait);
         tokio::time::advance(Duration::from_millis(1)).await;
         for _ in 0..1_000 {
-            assert_eq!(silence.goes_on(Instant::now(), false, true), Verdict::Unhealthy);
+            assert_eq!(silence.goes_on(Instant::now(), true, false), Verdict::Unhealthy);
         }
-        assert_eq!(Silence::default().goes_on(asked, false, true), Verdict::Unhealthy, "one long silence is enough");
+        assert_eq!(Silence::default().goes_on(asked, true, false), Verdict::Unhealthy, "one long silence is enough");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_closed_port_is_no_passing_moment() {
+        let mut silence = Silence::default();
+        assert_eq!(silence.goes_on(Instant::now(), false, true), Verdict::Wait, "it may be about to end");
+        tokio::time::advance(REFUSAL_UNTIL_RESTART).await;
+        assert_eq!(silence.goes_on(Instant::now(), false, false), Verdict::Wait, "somebody listens");
+        assert_eq!(silence.goes_on(Instant::now(), false, true), Verdict::Wait);
+        tokio::time::advance(REFUSAL_UNTIL_RESTART).await;
+        assert_eq!(silence.goes_on(Instant::now(), false, true), Verdict::Closed);
     }
 }

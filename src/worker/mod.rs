@@ -125,13 +125,22 @@ impl Handle {
         self.status.changed().await.is_ok()
     }
 
-    /// Waits until the worker has given up for good. Never returns if its owner ends otherwise.
-    pub async fn failed(&mut self) -> Option<LastExit> {
+    /// Waits until the worker serves never again though nobody has asked for that.
+    pub async fn is_lost(&mut self) -> Loss {
         match self.status.wait_for(|status| status.state == State::Failed).await {
-            Ok(status) => status.last_exit.clone(),
-            Err(_) => std::future::pending().await,
+            Ok(status) => Loss::GivenUp(status.last_exit.clone()),
+            Err(_) => Loss::Unwatched,
         }
     }
+}
+
+/// Why a worker is lost.
+#[derive(Debug)]
+pub enum Loss {
+    /// Its restarts are spent; how it ended last.
+    GivenUp(Option<LastExit>),
+    /// Its owner has ended, by a defect of ours.
+    Unwatched,
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! as long as the program, forks all children; [`Spawner`] sends it the commands.
 
 use super::reaper::Children;
-use crate::settings::bounds::{SPAWN_QUEUE, STOP_GRACE};
+use crate::settings::bounds::{KILL_GRACE, SPAWN_QUEUE, STOP_GRACE};
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, killpg};
@@ -145,10 +145,11 @@ impl Process {
         self.kill().await
     }
 
-    /// SIGKILL to the whole group, and wait.
+    /// SIGKILL to the whole group, and wait, but no longer than [`KILL_GRACE`].
     pub(super) async fn kill(&mut self) -> io::Result<ExitStatus> {
         self.signal(Signal::SIGKILL);
-        self.wait().await
+        let ended = tokio::time::timeout(KILL_GRACE, self.wait()).await;
+        ended.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "SIGKILL has not ended it")))
     }
 
     fn signal(&self, signal: Signal) {
@@ -176,6 +177,7 @@ fn prepare(command: &mut Command, descriptors: Option<(u64, u64)>) {
         if let Some((soft, hard)) = descriptors {
             setrlimit(Resource::RLIMIT_NOFILE, soft, hard)?;
         }
+        setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
         // The parent may have died before the signal was armed; then nobody would send it.
         if nix::unistd::getppid() == parent { Ok(()) } else { Err(io::Error::from(Errno::ESRCH)) }

@@ -1,4 +1,4 @@
-//! Failures to connect that say nothing about llama-server, because this machine was short of something.
+//! What the codes of a failure say: of this machine, if it was short of something, or of llama-server.
 
 use nix::errno::Errno;
 use std::error::Error;
@@ -6,11 +6,28 @@ use std::io;
 
 /// What was short, if that is why a connection could not even be begun.
 pub(super) fn shortage(error: &(dyn Error + 'static)) -> Option<Errno> {
-    let causes = std::iter::successors(Some(error), |&error| error.source());
-    let codes = causes.filter_map(|error| error.downcast_ref::<io::Error>()?.raw_os_error());
-    codes.map(Errno::from_raw).find(|code| {
-        matches!(code, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS | Errno::EADDRNOTAVAIL)
+    codes(error).find(|code| {
+        matches!(
+            code,
+            Errno::EMFILE
+                | Errno::ENFILE
+                | Errno::ENOMEM
+                | Errno::ENOBUFS
+                | Errno::EADDRNOTAVAIL
+                // Of a fork, and of a connection that finds no port.
+                | Errno::EAGAIN
+        )
     })
+}
+
+/// Whether nobody listens where a connection was to go.
+pub(super) fn is_refused(error: &(dyn Error + 'static)) -> bool {
+    codes(error).any(|code| code == Errno::ECONNREFUSED)
+}
+
+fn codes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = Errno> + 'a {
+    let causes = std::iter::successors(Some(error), |&error| error.source());
+    causes.filter_map(|error| error.downcast_ref::<io::Error>()?.raw_os_error()).map(Errno::from_raw)
 }
 
 #[cfg(test)]
@@ -28,6 +45,7 @@ mod tests {
             (Errno::ENFILE, Some(Errno::ENFILE)),
             (Errno::ENOMEM, Some(Errno::ENOMEM)),
             (Errno::EADDRNOTAVAIL, Some(Errno::EADDRNOTAVAIL)),
+            (Errno::EAGAIN, Some(Errno::EAGAIN)),
             (Errno::ECONNREFUSED, None),
             (Errno::ECONNRESET, None),
             (Errno::ETIMEDOUT, None),

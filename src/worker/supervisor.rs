@@ -8,18 +8,20 @@ mod watch;
 
 use super::aside::Aside;
 use super::budget::Budget;
+use super::diagnosis::Diagnosis;
 use super::health::Prober;
 use super::process::Spawner;
 use super::shortage::shortage;
 use super::state::{Event, State};
 use super::{Deaths, Handle, LastExit, Status, Wants, diagnosis};
+use crate::awake;
 use crate::models::Kind;
 use crate::settings::bounds::SHORTAGE_PAUSE;
 use crate::settings::options::Engine;
 use crate::telemetry::files::Folder;
 use crate::telemetry::metrics::{Metrics, ModelLabels, StateLabels, WorkerLabels};
 use crate::telemetry::trouble::Trouble;
-use prepare::{FileCheck, Unprepared};
+use prepare::FileCheck;
 use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
@@ -65,7 +67,7 @@ pub fn supervise(
     let (wants, deaths) = (Arc::default(), Arc::default());
     let handle = Handle { status, wants: Arc::clone(&wants), deaths: Arc::clone(&deaths) };
     let budget = Budget::new(plan.engine.restart_limit, plan.engine.restart_window.0);
-    let (prober, next_port, short) = (Prober::new()?, plan.engine.port_backend, Trouble::default());
+    let (prober, next_port, short) = (Prober::new()?, plan.engine.port_backend, Shortness::default());
     let (departed, file_check) = (BTreeSet::new(), Aside::default());
     let owner = Owner {
         plan,
@@ -94,12 +96,40 @@ struct Owner {
     metrics: Arc<Metrics>,
     budget: Budget,
     next_port: u16,
-    short: Trouble,
+    short: Shortness,
     wants: Arc<Wants>,
     deaths: Arc<Deaths>,
     /// Processes that have ended, and whose memory on the GPU nobody has waited for yet.
     departed: BTreeSet<i32>,
     file_check: Aside<FileCheck>,
+}
+
+/// A shortage on this machine that keeps llama-server from being started.
+#[derive(Default)]
+struct Shortness {
+    since: Option<awake::Instant>,
+    trouble: Trouble,
+}
+
+impl Shortness {
+    /// It is still there. Whether it has been for so long.
+    fn lasts(&mut self, longest: Duration) -> bool {
+        self.since.get_or_insert_with(awake::Instant::now).elapsed() >= longest
+    }
+}
+
+/// Why there is no process.
+enum Unstarted {
+    /// This machine is short of something.
+    Short(io::Error),
+    /// It could not succeed.
+    Hopeless(Diagnosis),
+}
+
+impl From<io::Error> for Unstarted {
+    fn from(error: io::Error) -> Self {
+        if shortage(&error).is_some() { Self::Short(error) } else { Self::Hopeless(diagnosis::not_started(&error)) }
+    }
 }
 
 /// How one life of a process ended.
@@ -125,15 +155,12 @@ impl Owner {
                     continue;
                 }
                 Ok(End::Died(exit)) => (self.after_death(exit), true),
-                // No fault of llama-server's, and no reason to give it up: the shortage will pass.
-                Err(error) if shortage(&error).is_some() => {
-                    if let Some(times) = self.short.report_due() {
-                        warn!(model = self.plan.model, %error, times, "llama-server cannot be started now");
-                    }
-                    self.happen(Event::Ended);
-                    (Some(SHORTAGE_PAUSE), false)
-                }
-                Err(error) => (self.after_death(LastExit::of(None, None, diagnosis::not_started(&error))), true),
+                Err(Unstarted::Hopeless(found)) => (self.after_death(LastExit::of(None, None, found)), true),
+                Err(Unstarted::Short(error)) => match self.short.lasts(self.plan.engine.load_timeout.0) {
+                    // No fault of llama-server's, and no reason to give it up: the shortage will pass.
+                    false => (self.for_now(&error), false),
+                    true => (self.after_death(LastExit::of(None, None, diagnosis::not_started(&error))), true),
+                },
             };
             let Some(pause) = pause else { return };
             tokio::select! {
@@ -149,39 +176,54 @@ impl Owner {
 
     /// Remembers how it ended. The pause before the next start, or nothing when there will be none.
     fn after_death(&mut self, exit: LastExit) -> Option<Duration> {
+        self.short = Shortness::default();
         let hint = exit.hint.clone().unwrap_or_default();
         let (code, signal, cause) = (exit.code, exit.signal, exit.cause.as_str());
-        self.publish.send_modify(|status| {
-            status.last_exit = Some(exit);
-            status.failed_loads += u64::from(!status.state.has_served());
-        });
-        let Some(pause) = self.budget.spend(Instant::now()) else {
-            self.happen(Event::BudgetSpent);
-            error!(model = self.plan.model, code, signal, cause, hint, "llama-server failed and is given up");
-            return None;
+        let pause = self.budget.spend(Instant::now());
+        // Logged before anybody hears of it, for whoever hears of it may end the service.
+        let event = match pause {
+            Some(pause) => {
+                let pause_ms = pause.as_millis() as u64;
+                let model = &self.plan.model;
+                warn!(model, code, signal, cause, hint, pause_ms, "llama-server ended, it will be restarted");
+                Event::Ended
+            }
+            None => {
+                error!(model = self.plan.model, code, signal, cause, hint, "llama-server failed and is given up");
+                Event::BudgetSpent
+            }
         };
+        // One that has run has been counted when it ended.
+        let never_ran = self.state() == State::Starting;
+        self.happen_and(event, |status| {
+            status.last_exit = Some(exit);
+            status.asleep = false;
+            status.failed_loads += u64::from(never_ran);
+        });
+        pause
+    }
+
+    /// Reports a shortage. The pause before the next try.
+    fn for_now(&mut self, error: &io::Error) -> Option<Duration> {
+        if let Some(times) = self.short.trouble.report_due() {
+            warn!(model = self.plan.model, %error, times, "llama-server cannot be started now");
+        }
         self.happen(Event::Ended);
-        let pause_ms = pause.as_millis() as u64;
-        warn!(model = self.plan.model, code, signal, cause, hint, pause_ms, "llama-server ended, it will be restarted");
-        Some(pause)
+        Some(SHORTAGE_PAUSE)
     }
 
     /// From one start to the end of that process.
-    async fn one_life(&mut self, stop: &CancellationToken) -> io::Result<End> {
+    async fn one_life(&mut self, stop: &CancellationToken) -> Result<End, Unstarted> {
         self.happen(Event::StartBegun);
-        let Some(prepared) = stop.run_until_cancelled(self.prepare(stop)).await else {
+        let Some(begun) = stop.run_until_cancelled(self.begin(stop)).await else {
             self.happen(Event::StopAsked);
             self.happen(Event::Stopped);
             return Ok(End::Asked);
         };
-        let prefetch = match prepared {
-            Ok(prefetch) => prefetch,
-            Err(Unprepared::Short(error)) => return Err(error),
-            Err(Unprepared::Hopeless(found)) => return Ok(End::Died(LastExit::of(None, None, found))),
-        };
-        let mut life = self.begin(prefetch).await?;
+        let mut life = begun?;
+        self.short = Shortness::default();
         let ending = self.watch(&mut life, stop).await;
-        self.end(life, ending).await
+        Ok(self.end(life, ending).await)
     }
 
     fn state(&self) -> State {
@@ -190,17 +232,18 @@ impl Owner {
 
     /// Takes the step of the state machine and shows it; an event that means nothing now is ignored.
     fn happen(&self, event: Event) {
-        let stepped = self.publish.send_if_modified(|status| match status.state.after(event) {
-            Some(next) => {
-                let changed = next != status.state;
-                status.state = next;
-                changed
-            }
-            None => false,
-        });
-        if stepped {
-            self.show_state();
+        if self.state().after(event).is_some_and(|next| next != self.state()) {
+            self.happen_and(event, |_| {});
         }
+    }
+
+    /// The same, with what else changes by it: nobody sees one without the other.
+    fn happen_and(&self, event: Event, change: impl FnOnce(&mut Status)) {
+        self.publish.send_modify(|status| {
+            status.state = status.state.after(event).unwrap_or(status.state);
+            change(status);
+        });
+        self.show_state();
     }
 
     fn show_state(&self) {

@@ -33,6 +33,9 @@ fn every_test_that_the_table_of_faults_names_is_there() {
         let (file, test) = name.rsplit_once("::").unwrap_or_else(|| panic!("no test in: {row}"));
         let file = if file.starts_with("src/") { root.join(file) } else { root.join(format!("tests/it/{file}.rs")) };
         let source = fs::read_to_string(&file).unwrap_or_else(|_| panic!("there is no {}", file.display()));
-        assert!(source.contains(&format!("fn {test}(")), "there is no {name}");
+        let (before, _) = source.split_once(&format!("fn {test}(")).unwrap_or_else(|| panic!("there is no {name}"));
+        let attribute = before.trim_end().trim_end_matches("async").trim_end();
+        let line = attribute.rsplit_once('\n').map_or(attribute, |(_, line)| line).trim();
+        assert!(line.starts_with("#[") && line.contains("test"), "{name} is no test: {line}");
     }
 }

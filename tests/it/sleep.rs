@@ -49,6 +49,13 @@ fn an_idle_one_is_stopped_counts_as_servable_and_is_woken_by_the_next_request() 
 }
 
 #[test]
+fn a_load_is_no_idle_time() {
+    let gateway = sleeper(json!({"load_ms": 1500}), "1s");
+    keeps("it stays for as long as IDLE_UNLOAD says", Duration::from_millis(700), || state(&gateway) == "ready");
+    sleeps(&gateway);
+}
+
+#[test]
 fn probes_and_scrapes_neither_keep_it_awake_nor_wake_it() {
     let gateway = sleeper(json!({}), "500ms");
     let probe = || {
@@ -73,12 +80,12 @@ fn probes_and_scrapes_neither_keep_it_awake_nor_wake_it() {
 
 #[test]
 fn one_that_works_or_is_waited_for_stays_awake() {
-    let gateway = sleeper(json!({"hold_requests": [CHAT]}), "200ms");
+    let gateway = sleeper(json!({"hold_requests": [CHAT]}), "1s");
     let (mut first, mut second) = (begin(&gateway), begin(&gateway));
-    keeps("it stays", Duration::from_secs(1), || state(&gateway) == "ready");
+    keeps("it stays", Duration::from_secs(2), || state(&gateway) == "ready");
     gateway.control().release_requests(1);
     assert_eq!(first.read_response().unwrap().status(), 200);
-    keeps("it stays for the other", Duration::from_secs(1), || state(&gateway) == "ready");
+    keeps("it stays for the other", Duration::from_secs(2), || state(&gateway) == "ready");
     gateway.control().release_requests(1);
     assert_eq!(second.read_response().unwrap().status(), 200);
     sleeps(&gateway);
@@ -187,11 +194,11 @@ fn the_real_one_gives_its_memory_back_and_comes_again() {
 
 #[test]
 fn the_service_stops_with_0_when_nobody_uses_it() {
-    let settings = [("SHUTDOWN_TIMEOUT", "1s")];
-    let script = json!({"starts": [{"load_ms": 1500, "hold_requests": [CHAT]}]});
+    let settings = [("SHUTDOWN_TIMEOUT", "2s")];
+    let script = json!({"starts": [{"load_ms": 2500, "hold_requests": [CHAT]}]});
     let mut gateway = Gateway::builder().script(script).set_all(&settings).start_ready();
     let mut client = begin(&gateway);
-    keeps("it serves", Duration::from_secs(2), || gateway.health().get("/livez").status() == 200);
+    keeps("it serves", Duration::from_secs(3), || gateway.health().get("/livez").status() == 200);
     gateway.control().release_all_requests();
     assert_eq!(client.read_response().unwrap().status(), 200);
     assert_eq!(gateway.wait_exit().code(), Some(0));

@@ -50,6 +50,11 @@ fn by_its_owner(killed: Killed) -> Diagnosis {
             Diagnosis::new(Cause::PortInUse, "another server answered on its port; the next start takes another one")
         }
         Killed::Silent => Diagnosis::new(Cause::Unresponsive, "it no longer answered its probes and was killed"),
+        Killed::Closed => {
+            let hint = "it closed its port and waited for its clients to leave, so it was killed; somebody else has \
+                        probably asked it to end (SIGTERM)";
+            Diagnosis::new(Cause::Killed, hint)
+        }
         Killed::LoadStalled(time) => {
             let hint = format!(
                 "its load made no progress for {} s and it was killed: raise LOAD_TIMEOUT if the disk is slow",

@@ -10,17 +10,19 @@ use super::super::progress::is_about_a_request;
 use super::super::state::Event;
 use super::super::{LastExit, diagnosis, leftovers, memory};
 use super::watch::Ending;
-use super::{End, Owner};
+use super::{End, Owner, Unstarted};
 use crate::settings::bounds::{BACKEND_PORT_TRIES, LOG_PUMP_GRACE};
 use crate::telemetry::files::{Tail, pump};
 use crate::telemetry::log::{CLOCK, behind_a_queue};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tracing::info;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
 
 /// A process that runs, and all that is kept for it.
 pub(super) struct Life {
@@ -40,8 +42,9 @@ pub(super) struct Life {
 }
 
 impl Owner {
-    /// Starts a process.
-    pub(super) async fn begin(&mut self, prefetch: Option<Duration>) -> io::Result<Life> {
+    /// Starts a process, once all is prepared for it. May be cancelled.
+    pub(super) async fn begin(&mut self, stop: &CancellationToken) -> Result<Life, Unstarted> {
+        let prefetch = self.prepare(stop).await?;
         let mut den = Den::new()?;
         let endpoint = Endpoint::new(self.choose_address()?, den.write_new_key()?, Arc::clone(&self.deaths));
         let endpoint = Arc::new(endpoint.map_err(io::Error::other)?);
@@ -70,43 +73,69 @@ impl Owner {
     }
 
     /// Ends it, if it has not ended by itself, and all that it left.
-    pub(super) async fn end(&mut self, mut life: Life, ending: Ending) -> io::Result<End> {
-        let is_unused = matches!(ending, Ending::Unused);
-        self.publish.send_modify(|status| (status.endpoint, status.asleep) = (None, is_unused));
-        let (status, killed) = match ending {
-            Ending::Exited(status) => (status, None),
-            Ending::MustDie(why) => (life.process.kill().await, Some(why)),
-            Ending::Unused | Ending::StopAsked => return self.put_down(life, is_unused).await,
-        };
-        self.departed = leftovers::clear(&mut life.den, life.process.pid()).await;
+    pub(super) async fn end(&mut self, life: Life, ending: Ending) -> End {
+        match ending {
+            Ending::Exited(status) => self.bury(life, status, None).await,
+            Ending::MustDie(why) => self.bury(life, Err(io::ErrorKind::TimedOut.into()), Some(why)).await,
+            Ending::Unused => {
+                info!(model = self.plan.model, "nobody has used llama-server for IDLE_UNLOAD, it is put to sleep");
+                self.put_down(life, true).await;
+                End::Asleep
+            }
+            Ending::StopAsked => {
+                self.put_down(life, false).await;
+                End::Asked
+            }
+        }
+    }
+
+    /// Ends one that has died, or must, and finds out why.
+    async fn bury(&mut self, mut life: Life, mut status: io::Result<ExitStatus>, killed: Option<Killed>) -> End {
+        let has_served = self.state().has_served();
+        // At once, and before anything that may take its time: its requests fail, and those that wait wait for the next.
         match killed {
             // No fault of those in flight.
-            Some(Killed::CannotCompute) => life.endpoint.close(),
+            Some(Killed::CannotCompute) => life.endpoint.has_failed_to_compute(),
             _ => life.endpoint.has_died(),
         }
+        self.happen_and(Event::Ended, |status| {
+            status.endpoint = None;
+            status.failed_loads += u64::from(!has_served);
+        });
+        if killed.is_some() {
+            status = life.process.kill().await;
+        }
+        let (code, signal) = match status {
+            Ok(status) => code_and_signal(status),
+            Err(error) => {
+                error!(model = self.plan.model, pid = life.process.pid(), %error, "the end of llama-server was not seen");
+                (None, None)
+            }
+        };
+        self.departed = leftovers::clear(&mut life.den, life.process.pid()).await;
         // The last lines may still be in the pipe, and they are the ones that tell the cause.
         let _ = tokio::time::timeout(LOG_PUMP_GRACE, life.pumps.join_next()).await;
-        let (code, signal) = code_and_signal(status?);
         let (roots, kills) = &life.kills;
-        let (has_served, memory) = (self.state().has_served(), kills.since(roots));
+        let memory = kills.since(roots);
         let tail = life.tail.lock().unwrap_or_else(PoisonError::into_inner);
         let found = diagnosis::diagnose(&Evidence { code, signal, tail: &tail, has_served, killed, memory });
-        Ok(End::Died(LastExit::of(code, signal, found)))
+        End::Died(LastExit::of(code, signal, found))
     }
 
     /// Stops one that is not needed, for now or for ever.
-    async fn put_down(&mut self, mut life: Life, is_unused: bool) -> io::Result<End> {
-        if is_unused {
-            info!(model = self.plan.model, "nobody has used llama-server for IDLE_UNLOAD, it is put to sleep");
+    async fn put_down(&mut self, mut life: Life, to_sleep: bool) {
+        life.endpoint.close();
+        self.happen_and(Event::StopAsked, |status| {
+            status.endpoint = None;
+            status.asleep = to_sleep;
+        });
+        if let Err(error) = life.process.stop().await {
+            error!(model = self.plan.model, pid = life.process.pid(), %error, "the end of llama-server was not seen");
         }
-        self.happen(Event::StopAsked);
-        let stopped = life.process.stop().await;
         self.departed = leftovers::clear(&mut life.den, life.process.pid()).await;
         let _ = tokio::time::timeout(LOG_PUMP_GRACE, life.pumps.join_next()).await;
         self.happen(Event::Stopped);
-        stopped?;
         info!(model = self.plan.model, "llama-server stopped");
-        Ok(if is_unused { End::Asleep } else { End::Asked })
     }
 
     /// Writes what the process says to a log file of its own, keeps the end of it, and notes how its load goes on.

@@ -2,11 +2,11 @@
 //! is wanted.
 
 use super::super::aside::NoOutcome;
-use super::super::diagnosis::{self, Diagnosis};
+use super::super::diagnosis;
 use super::super::prefetch::{Outcome, prefetch};
 use super::super::shortage::shortage;
 use super::super::{gpu, leftovers};
-use super::Owner;
+use super::{Owner, Unstarted};
 use crate::models::{self, ModelError};
 use std::io;
 use std::time::Duration;
@@ -17,18 +17,10 @@ use tracing::error;
 /// The outcome of a check of the model file.
 pub(super) type FileCheck = Result<(), ModelError>;
 
-/// Why no process is to be started now.
-pub(super) enum Unprepared {
-    /// This machine is short of something.
-    Short(io::Error),
-    /// It could not succeed.
-    Hopeless(Diagnosis),
-}
-
 impl Owner {
     /// Makes sure that a start can succeed, as far as that is known before. How long reading the model took, if it was
     /// read. May be cancelled.
-    pub(super) async fn prepare(&mut self, stop: &CancellationToken) -> Result<Option<Duration>, Unprepared> {
+    pub(super) async fn prepare(&mut self, stop: &CancellationToken) -> Result<Option<Duration>, Unstarted> {
         leftovers::clear_earlier(stop).await;
         gpu::released(std::mem::take(&mut self.departed), stop).await;
         self.file_is_good().await?;
@@ -42,22 +34,22 @@ impl Owner {
 
     /// Whether the model file can still be read and is what it says, with all its parts; it may have changed since the
     /// service started.
-    async fn file_is_good(&mut self) -> Result<(), Unprepared> {
+    async fn file_is_good(&mut self) -> Result<(), Unstarted> {
         let (file, longest) = (self.plan.file.clone(), self.plan.engine.load_timeout.0);
         let checking = self.file_check.outcome(move || models::check_readable(&file).map(drop), longest);
         match checking.await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(problem)) => {
                 if let Some(code) = problem.io().and_then(|error| shortage(error)) {
-                    return Err(Unprepared::Short(io::Error::from(code)));
+                    return Err(Unstarted::Short(code.into()));
                 }
                 // With its path, which the diagnosis leaves out.
                 error!(model = self.plan.model, %problem, "llama-server is not started");
-                Err(Unprepared::Hopeless(diagnosis::unfit_file(&problem)))
+                Err(Unstarted::Hopeless(diagnosis::unfit_file(&problem)))
             }
-            Err(NoOutcome::Late) => Err(Unprepared::Hopeless(diagnosis::unread_file(longest))),
+            Err(NoOutcome::Late) => Err(Unstarted::Hopeless(diagnosis::unread_file(longest))),
             Err(NoOutcome::Interrupted) => {
-                Err(Unprepared::Short(io::Error::other("the check of the model file was interrupted")))
+                Err(Unstarted::Short(io::Error::other("the check of the model file was interrupted")))
             }
         }
     }

@@ -144,18 +144,19 @@ impl Owner {
                 seen.load.phases.lock().unwrap_or_else(PoisonError::into_inner).is_loading(tokio::time::Instant::now());
                 self.happen(Event::AnswersLoading);
             }
-            Probe::Loading | Probe::Silent if state.has_served() => {
-                let verdict = seen.silence.goes_on(asked, is_due, was_doubted);
-                if verdict == Verdict::Restart {
-                    return Some(Killed::Silent);
+            Probe::Loading | Probe::Silent | Probe::Refused if state.has_served() => {
+                let verdict = seen.silence.goes_on(asked, was_doubted, health == Probe::Refused);
+                match verdict {
+                    Verdict::Restart => return Some(Killed::Silent),
+                    Verdict::Closed => return Some(Killed::Closed),
+                    Verdict::Wait | Verdict::Unhealthy => {}
                 }
                 if verdict == Verdict::Unhealthy && state == State::Ready {
                     warn!(model = self.plan.model, "llama-server no longer answers its probes");
-                    self.publish.send_modify(|status| status.endpoint = None);
-                    self.happen(Event::ProbesFailed);
+                    self.happen_and(Event::ProbesFailed, |status| status.endpoint = None);
                 }
             }
-            Probe::Loading | Probe::Silent => {}
+            Probe::Loading | Probe::Silent | Probe::Refused => {}
             // Not even a reason to give up a load: what it has to say is not known.
             Probe::Unasked(cause) => {
                 if let Some(times) = seen.unasked.report_due() {
@@ -187,11 +188,11 @@ impl Owner {
     }
 
     fn become_ready(&self, endpoint: &Arc<Endpoint>, load: Load<'_>, has_served: bool) {
-        self.publish.send_modify(|status| {
+        endpoint.begins_to_serve();
+        self.happen_and(Event::AnswersReady, |status| {
             status.endpoint = Some(Arc::clone(endpoint));
             status.asleep = false;
         });
-        self.happen(Event::AnswersReady);
         if has_served {
             info!(model = self.plan.model, "llama-server answers its probes again");
         } else {
