@@ -16,7 +16,7 @@ use crate::preflight::Ready;
 use crate::settings::bounds::{CLIENT_WRITE_STALL, CONNECTION_GRACE, HEALTH_CONNECTIONS, REPORT_INTERVAL};
 use crate::settings::{Environment, Settings};
 use crate::telemetry::access::AccessLog;
-use crate::telemetry::files::Folder;
+use crate::telemetry::files::{Folder, WriteErrors};
 use crate::telemetry::log::LogGuard;
 use crate::telemetry::metrics::{FolderLabels, Metrics};
 use crate::worker::{self, Handle, Loss, Plan, Spawner};
@@ -72,6 +72,7 @@ pub async fn run(
 
     let spawner = Spawner::start(tokio::runtime::Handle::current(), ready.descriptors.found)?;
     tasks.spawn(worker::reap_orphans(spawner.clone(), stop_rest.clone()));
+    let llama_logs = Folder::open(worker_log_dir(&settings), settings.logs.log_keep.get());
     let worker = match &ready.backend {
         None => None,
         Some(backend) => {
@@ -83,7 +84,7 @@ pub async fn run(
                 program: backend.program.clone(),
                 engine: settings.engine.clone(),
                 environment: environment.for_child(),
-                logs: Folder::open(worker_log_dir(&settings), settings.logs.log_keep.get()),
+                logs: llama_logs.clone(),
                 instance: settings.logs.instance_id.clone(),
             };
             let stop = stop_workers.clone();
@@ -138,7 +139,7 @@ pub async fn run(
         let (books, stop) = (Arc::clone(&books), stop_rest.clone());
         tasks.spawn(async move { books.access.keep_moving(&stop).await });
     }
-    tasks.spawn(report_lost_lines(Arc::clone(&books), log, stop_rest.clone()));
+    tasks.spawn(report_lost_lines(Arc::clone(&books), log, llama_logs.errors(), stop_rest.clone()));
     let port_file = settings.listen.port_file.clone();
     if let (Some(path), Ok(address)) = (&port_file, gateway_listener.local_addr()) {
         write_port_file(path, address.port())?;
@@ -309,16 +310,14 @@ async fn until_the_end(
 }
 
 /// Reports, at most once a minute, what full queues and disks have cost. Keeps the log's writers alive.
-async fn report_lost_lines(books: Arc<Books>, log: LogGuard, stop: CancellationToken) {
+async fn report_lost_lines(books: Arc<Books>, log: LogGuard, llama: Arc<WriteErrors>, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(REPORT_INTERVAL);
     loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            () = stop.cancelled() => return,
-        }
+        let is_last = stop.run_until_cancelled(ticks.tick()).await.is_none();
         let sources = [
             ("_boot", &log.errors, log.dropped.dropped_lines() as u64),
             ("access", &books.access.errors, books.access.dropped_lines()),
+            ("llama", &llama, 0),
         ];
         for (folder, errors, dropped) in sources {
             let lost = errors.lost().saturating_add(dropped);
@@ -327,6 +326,9 @@ async fn report_lost_lines(books: Arc<Books>, log: LogGuard, stop: CancellationT
             if let Some(report) = errors.report_due(jiff::Timestamp::now()) {
                 warn!("{report}");
             }
+        }
+        if is_last {
+            return;
         }
     }
 }

@@ -5,7 +5,9 @@ use crate::descriptors::{self, Descriptors};
 use crate::keys::Store;
 use crate::models::{self, Kind};
 use crate::settings::{Problem, Settings};
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
 
 /// What was found good.
 pub struct Ready {
@@ -90,8 +92,22 @@ fn program(settings: &Settings) -> Result<PathBuf, Problem> {
             format!("LLAMA_SERVER={:?}", path.display().to_string()),
             "there is no executable file of this name",
         )),
+        // The system would take any text for a shell script.
+        Some(path) if !is_program(path) => {
+            Err(problem(format!("LLAMA_SERVER={:?}", path.display().to_string()), "this file is no program"))
+        }
         // The working directory of a child may differ.
         Some(path) => Ok(std::path::absolute(path).unwrap_or_else(|_| path.clone())),
+    }
+}
+
+/// Whether a file begins as programs do, or as scripts that name their interpreter. One that cannot be read may be one.
+fn is_program(path: &Path) -> bool {
+    let mut start = [0; 4];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
+    match read {
+        Ok(()) => start.starts_with(b"#!") || start == *b"\x7fELF",
+        Err(error) => error.kind() == ErrorKind::PermissionDenied,
     }
 }
 

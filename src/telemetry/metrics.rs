@@ -194,7 +194,7 @@ metrics! {
 /// Labels of `llamagate_log_lines_lost`.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct FolderLabels {
-    /// `_boot` or `access`.
+    /// `_boot`, `access`, or `llama` for llama-server's own, whatever their folder is called.
     pub folder: &'static str,
 }
 

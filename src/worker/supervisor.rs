@@ -180,21 +180,22 @@ impl Owner {
         let hint = exit.hint.clone().unwrap_or_default();
         let (code, signal, cause) = (exit.code, exit.signal, exit.cause.as_str());
         let pause = self.budget.spend(Instant::now());
+        // One that has run has been counted when it ended.
+        let never_ran = self.state() == State::Starting;
+        let what = if never_ran { "llama-server could not be started" } else { "llama-server ended" };
         // Logged before anybody hears of it, for whoever hears of it may end the service.
         let event = match pause {
             Some(pause) => {
                 let pause_ms = pause.as_millis() as u64;
                 let model = &self.plan.model;
-                warn!(model, code, signal, cause, hint, pause_ms, "llama-server ended, it will be restarted");
+                warn!(model, code, signal, cause, hint, pause_ms, "{what}, it will be restarted");
                 Event::Ended
             }
             None => {
-                error!(model = self.plan.model, code, signal, cause, hint, "llama-server failed and is given up");
+                error!(model = self.plan.model, code, signal, cause, hint, "{what} and is given up");
                 Event::BudgetSpent
             }
         };
-        // One that has run has been counted when it ended.
-        let never_ran = self.state() == State::Starting;
         self.happen_and(event, |status| {
             status.last_exit = Some(exit);
             status.asleep = false;

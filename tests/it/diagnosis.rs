@@ -155,6 +155,15 @@ fn a_model_file_that_went_missing_while_it_was_served_is_told() {
 }
 
 #[test]
+fn a_text_is_not_run_as_if_it_were_llama_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = executable(&folder, "touch started\n");
+    let (status, output) = Gateway::builder().set("LLAMA_SERVER", text.display()).run_to_exit();
+    assert_eq!(status.code(), Some(78), "{output}");
+    assert!(output.contains("LLAMA_SERVER") && output.contains("is no program"), "{output}");
+}
+
+#[test]
 fn a_program_that_cannot_be_executed_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let server = executable(&folder, "#!/nowhere/sh\n");

@@ -1,7 +1,7 @@
 //! A worker's life: it comes back, it is given up in time, and nothing is left of it.
 
 use super::support::{
-    gateway::{Backend, Gateway},
+    gateway::{Backend, Gateway, can_mount},
     resources::{pid_gone, port_is_free},
     wait::{PROBES_FAIL, READY, SOON, STOPS, eventually, eventually_some},
 };
@@ -215,6 +215,21 @@ fn a_flood_on_standard_error_stops_nobody() {
     let latest = std::fs::read_to_string(gateway.data_dir().join("logs/llama/latest.txt")).unwrap();
     assert!(gateway.data_dir().join("logs/llama").join(latest.trim()).exists());
     nothing_is_left_of(gateway);
+}
+
+#[test]
+fn lines_of_llama_server_that_a_full_disk_has_cost_are_counted() {
+    if !can_mount() {
+        println!("skipped: this machine allows no file system of one's own");
+        return;
+    }
+    let flood = json!({"stderr_flood": {"lines": 5000, "bytes": 200}});
+    let mut gateway = Gateway::builder().script(flood).log_disk(64).start_ready();
+    assert_eq!(gateway.client().get("/v1/models").status(), 200, "nobody is stopped by that");
+    assert_eq!(gateway.stop().code(), Some(0));
+    let output = gateway.output();
+    let report = output.lines().find(|line| line.contains("could not be written to"));
+    assert!(report.is_some_and(|line| line.contains("logs/llama") && line.contains("No space left")), "{output}");
 }
 
 #[test]

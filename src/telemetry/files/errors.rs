@@ -53,6 +53,14 @@ impl WriteErrors {
         Some(format!("{lines} could not be written to {}: {reason}", self.dir.display()))
     }
 
+    /// Counts lines that never came to a writer, because it was too slow for them.
+    pub fn overflow(&self, lines: u64) {
+        if lines > 0 {
+            self.count(lines);
+            self.because(&io::Error::other("they came faster than they could be written"));
+        }
+    }
+
     pub(super) fn count(&self, lines: u64) {
         self.lost.fetch_add(lines, Ordering::Relaxed);
     }

@@ -96,7 +96,10 @@ fn by_the_kernel(memory: Verdict, log: &Log) -> Diagnosis {
             );
             Diagnosis::new(Cause::OutOfHostMemory, hint)
         }
-        Verdict::No => Diagnosis::new(Cause::Killed, "it was killed from outside (SIGKILL)"),
+        Verdict::No => Diagnosis::new(
+            Cause::Killed,
+            "it was killed from outside (SIGKILL), by an operator, the platform or another program",
+        ),
         Verdict::NotKnown => {
             let hint = "it was killed (SIGKILL), maybe because the machine ran out of memory: look at the kernel's log";
             Diagnosis::new(Cause::Killed, hint)

@@ -147,6 +147,7 @@ impl Owner {
     ) -> Option<impl Future<Output = ()> + use<>> {
         let output = process.take_output()?;
         let (writer, guard) = behind_a_queue(self.plan.logs.create("server", &self.plan.instance, CLOCK));
+        let (dropped, errors) = (writer.error_counter(), self.plan.logs.errors());
         let (tail, phases) = (Arc::clone(tail), Arc::clone(phases));
         let observe = move |line: &[u8]| {
             phases.lock().unwrap_or_else(PoisonError::into_inner).says(line, Instant::now());
@@ -155,6 +156,7 @@ impl Owner {
         Some(async move {
             pump(output, writer, tail, observe).await;
             drop(guard);
+            errors.overflow(dropped.dropped_lines() as u64);
         })
     }
 

@@ -12,7 +12,7 @@ use std::io;
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::error;
+use tracing::info;
 
 /// The outcome of a check of the model file.
 pub(super) type FileCheck = Result<(), ModelError>;
@@ -44,7 +44,7 @@ impl Owner {
                     return Err(Unstarted::Short(code.into()));
                 }
                 // With its path, which the diagnosis leaves out.
-                error!(model = self.plan.model, %problem, "llama-server is not started");
+                info!(model = self.plan.model, "{problem}");
                 Err(Unstarted::Hopeless(diagnosis::unfit_file(&problem)))
             }
             Err(NoOutcome::Late) => Err(Unstarted::Hopeless(diagnosis::unread_file(longest))),
