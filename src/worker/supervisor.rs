@@ -26,7 +26,7 @@ use tokio::sync::watch as channel;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 /// Everything that one worker is started with, for its whole life.
 pub struct Plan {
@@ -169,6 +169,7 @@ impl Owner {
 
     /// Takes the step of the state machine and shows it; an event that means nothing now is ignored.
     fn happen(&self, event: Event) {
+        let from = self.state();
         let stepped = self.publish.send_if_modified(|status| match status.state.after(event) {
             Some(next) => {
                 let changed = next != status.state;
@@ -178,6 +179,7 @@ impl Owner {
             None => false,
         });
         if stepped {
+            debug!(model = self.plan.model, %from, to = %self.state(), ?event, "worker state");
             self.show_state();
         }
     }
