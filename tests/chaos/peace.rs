@@ -3,7 +3,7 @@
 use super::{
     door::Door,
     judge::Outcome,
-    setup::{LOAD_TIMEOUT, QUEUE_TIMEOUT},
+    setup::{IDLE_UNLOAD, LOAD_TIMEOUT, QUEUE_TIMEOUT},
     support::{
         gateway::ADMIN,
         resources,
@@ -21,7 +21,11 @@ const RESTARTS_IN_WINDOW: u32 = 3;
 const STARTING: Duration = Duration::from_secs(5);
 
 /// Requests that wake one that sleeps, at once.
-const SLEEPLESS: u64 = 3;
+const SLEEPLESS: u32 = 3;
+
+/// Requests that come about when it is put to sleep, and how much later each comes than the one before.
+const RACES: u32 = 4;
+const RACE_STEP: Duration = Duration::from_millis(2);
 
 /// How soon it must be ready after the last fault: a probe that is under way and the next one find out, what is there
 /// ends and its log is read, the longest backoff passes, a load that the script stalls is given up, and the next one
@@ -108,12 +112,23 @@ impl World {
             }
             std::thread::sleep(wait::POLL);
         }
+        self.wake(door, SLEEPLESS)?;
+        for n in 0..RACES {
+            // Just before it is put to sleep, and just while it is.
+            std::thread::sleep(IDLE_UNLOAD - RACE_STEP + n * RACE_STEP);
+            self.wake(door, 1)?;
+        }
+        self.check_quiet(door)
+    }
+
+    /// Sends so many requests at once, all of which must be served.
+    fn wake(&self, door: &Door, count: u32) -> Result<(), String> {
         let begin = Instant::now();
-        let ask = |n: u64| {
-            let body = json!({"prompt": format!("wake {n}"), "max_tokens": 1}).to_string();
+        let ask = |n: u32| {
+            let body = json!({"prompt": format!("wake {n} {begin:?}"), "max_tokens": 1}).to_string();
             self.gateway.client().begin("POST", "/v1/completions", body.as_bytes()).map_err(|e| e.to_string())
         };
-        let clients: Vec<_> = (0..SLEEPLESS).map(ask).collect();
+        let clients: Vec<_> = (0..count).map(ask).collect();
         for client in clients {
             let answer = client?.read_response().map_err(|e| format!("no answer to who wakes it: {e}"))?;
             let is_late = begin.elapsed() >= QUEUE_TIMEOUT && answer.text().contains("model_loading");
@@ -122,7 +137,7 @@ impl World {
             }
             door.accounts().note(self.life, true, Outcome::Answered, Some(answer.body.len()));
         }
-        self.check_quiet(door)
+        Ok(())
     }
 
     /// Waits until nothing is left of what was: descriptors, processes and folders.

@@ -19,7 +19,7 @@ pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 pub(crate) const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Idle time after which llama-server is put to sleep, where that is on.
-const IDLE_UNLOAD: &str = "150ms";
+pub(crate) const IDLE_UNLOAD: Duration = Duration::from_millis(150);
 
 /// HANG_TIMEOUT, where it is on. One batch of the real llama-server takes a while on a busy machine.
 const FAKE_HANGS: &str = "1s";
@@ -65,7 +65,6 @@ impl Setup {
             ("CLIENT_BODY_TIMEOUT", "1s"),
             ("DRAIN_TIMEOUT", "1s"),
             ("HANG_TIMEOUT", if self.finds_hangs { hangs } else { "0" }),
-            ("IDLE_UNLOAD", if self.sleeps { IDLE_UNLOAD } else { "0" }),
             ("LOG_KEEP", "3"),
             // Each step of the worker is read there.
             ("LOG_LEVEL", "debug"),
@@ -76,6 +75,7 @@ impl Setup {
             ("QUEUE_TIMEOUT", QUEUE_TIMEOUT),
             ("REQUEST_TIMEOUT", REQUEST_TIMEOUT),
             ("STREAM_IDLE_TIMEOUT", STREAM_IDLE_TIMEOUT),
+            ("IDLE_UNLOAD", if self.sleeps { IDLE_UNLOAD } else { Duration::ZERO }),
         ]
         .into_iter()
         .fold(builder, |builder, (name, time)| builder.set(name, format!("{}ms", time.as_millis())));
