@@ -31,7 +31,7 @@ use tokio::sync::watch as channel;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 /// Everything that one worker is started with, for its whole life.
 pub struct Plan {
@@ -240,11 +240,16 @@ impl Owner {
 
     /// The same, with what else changes by it: nobody sees one without the other.
     fn happen_and(&self, event: Event, change: impl FnOnce(&mut Status)) {
+        let from = self.state();
         self.publish.send_modify(|status| {
-            status.state = status.state.after(event).unwrap_or(status.state);
+            status.state = from.after(event).unwrap_or(from);
             change(status);
         });
-        self.show_state();
+        let to = self.state();
+        if to != from {
+            debug!(model = self.plan.model, %from, %to, ?event, "worker state");
+            self.show_state();
+        }
     }
 
     fn show_state(&self) {

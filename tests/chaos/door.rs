@@ -1,12 +1,13 @@
 //! What the threads of one lane share: where the gateway listens now, what is being asked of them, and what went wrong.
 
 use super::invariants::Accounts;
+use llamagate::settings::bounds::BEAT_INTERVAL;
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// How long a thread that has nothing to do waits before it looks again.
@@ -17,6 +18,7 @@ pub(crate) const IDLE_LOOK: Duration = Duration::from_millis(2);
 pub(crate) struct Target {
     pub(crate) url: String,
     pub(crate) health_url: String,
+    pub(crate) pid: u32,
     /// Counts the gateways of this lane.
     pub(crate) life: u64,
 }
@@ -30,6 +32,8 @@ pub(crate) struct Door {
     hushed: AtomicBool,
     over: AtomicBool,
     busy: AtomicUsize,
+    /// When the gateway did not run for so long that it must notice, the last time perhaps until now.
+    freezes: Mutex<Vec<(Instant, Option<Instant>)>>,
     violations: Mutex<Vec<String>>,
     pub(crate) accounts: Mutex<Accounts>,
 }
@@ -48,6 +52,7 @@ impl Door {
             hushed: AtomicBool::new(false),
             over: AtomicBool::new(false),
             busy: AtomicUsize::new(0),
+            freezes: Mutex::default(),
             violations: Mutex::default(),
             accounts: Mutex::default(),
         }
@@ -81,6 +86,31 @@ impl Door {
         self.hushed.store(hushed, Ordering::SeqCst);
     }
 
+    /// From now on until `thaws` the gateway stands still, and llama-server with it.
+    pub(crate) fn freezes(&self) {
+        self.frozen().push((Instant::now(), None));
+    }
+
+    pub(crate) fn thaws(&self) {
+        if let Some((_, end)) = self.frozen().last_mut() {
+            *end = Some(Instant::now());
+        }
+    }
+
+    /// The time in which the gateway ran since then, or more.
+    pub(crate) fn ran_since(&self, begin: Instant) -> Duration {
+        let now = Instant::now();
+        let stood_still = |(from, to): &(Instant, Option<Instant>)| {
+            let stood_still = to.unwrap_or(now).saturating_duration_since(begin.max(*from));
+            stood_still.saturating_sub(BEAT_INTERVAL) // which counts as time
+        };
+        now.saturating_duration_since(begin).saturating_sub(self.frozen().iter().map(stood_still).sum())
+    }
+
+    fn frozen(&self) -> MutexGuard<'_, Vec<(Instant, Option<Instant>)>> {
+        self.freezes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Leave to begin something; none while the lane is hushed.
     pub(crate) fn enter(&self) -> Option<Busy<'_>> {
         self.busy.fetch_add(1, Ordering::SeqCst);
@@ -104,7 +134,7 @@ impl Door {
         self.violations.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(crate) fn accounts(&self) -> std::sync::MutexGuard<'_, Accounts> {
+    pub(crate) fn accounts(&self) -> MutexGuard<'_, Accounts> {
         self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

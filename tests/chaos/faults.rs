@@ -2,13 +2,16 @@
 
 use super::{
     door::Door,
+    killers::Killers,
     support::{
         client::{Client, RawClient},
         gateway::{ADMIN, USER},
+        resources,
     },
     thieves::{Manner, Thief},
     world::{World, send},
 };
+use llamagate::settings::bounds::PAUSE_LEAST;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::{
@@ -26,8 +29,12 @@ pub(crate) enum Fault {
     Kill(Signal),
     /// llama-server is stopped (SIGSTOP) for a while.
     Freeze(Duration),
-    /// The gateway and llama-server are stopped for a moment.
+    /// The gateway and llama-server are stopped, for a moment or for longer than any patience.
     FreezeAll(Duration),
+    /// The clients that behave ask for nothing for a while.
+    Lull(Duration),
+    /// So many clients send the same deadly request again and again; the number tells it from others.
+    Killers { count: u64, which: u64, streams: bool, time: Duration },
     /// llama-server accepts connections and answers nobody, for a while.
     Mute(Duration),
     /// llama-server is killed, and the next ones do what a script of the fake says.
@@ -83,6 +90,9 @@ pub(crate) enum Heal {
     GoodKeys(u64),
     Leave(#[expect(dead_code, reason = "held for its drop")] Vec<Thief>),
     HangUp(#[expect(dead_code, reason = "held for its drop")] Vec<RawClient>),
+    Speak,
+    Kill,
+    Catch(Killers),
 }
 
 impl Fault {
@@ -95,11 +105,21 @@ impl Fault {
                     world.later(*time, Heal::Continue(pid));
                 }
             }
-            Fault::FreezeAll(time) => {
-                let pids: Vec<u32> = world.worker().into_iter().chain([world.gateway.pid()]).collect();
-                pids.iter().for_each(|pid| send(*pid, Signal::SIGSTOP));
-                std::thread::sleep(*time);
-                pids.iter().rev().for_each(|pid| send(*pid, Signal::SIGCONT));
+            Fault::FreezeAll(time) => freeze_all(world, door, *time),
+            Fault::Lull(time) => {
+                door.hush(true);
+                world.later(*time, Heal::Speak);
+            }
+            Fault::Killers { count, which, streams, time } => {
+                if world.setup.is_real {
+                    world.later(*time / 3, Heal::Kill);
+                    world.later(*time * 2 / 3, Heal::Kill);
+                }
+                world.killers += 1;
+                if !world.setup.is_real {
+                    next_lives(world, &json!({}));
+                }
+                world.later(*time, Heal::Catch(Killers::start(&door.target(), *count, *which, *streams)));
             }
             Fault::Mute(time) => {
                 world.tell("stop answering");
@@ -124,7 +144,7 @@ impl Fault {
                 }
             }
             Fault::DiskFull(time) => {
-                if world.has_disk {
+                if world.setup.has_disk {
                     world.fill_disk();
                     world.note("disk filled", 1);
                     world.later(*time, Heal::EmptyDisk);
@@ -156,19 +176,29 @@ impl Fault {
 }
 
 impl Heal {
-    pub(crate) fn apply(self, world: &mut World) {
+    pub(crate) fn apply(self, world: &mut World, door: &Door) {
         match self {
             Heal::Continue(pid) => send(pid, Signal::SIGCONT),
             Heal::Resume => world.tell("resume"),
             Heal::EmptyDisk => world.empty_disk(),
             Heal::GoodKeys(comment) => world.write_keys(true, comment),
             Heal::Leave(_) | Heal::HangUp(_) => {}
+            Heal::Speak => door.hush(false),
+            Heal::Kill => world.signal_worker(Signal::SIGKILL),
+            Heal::Catch(killers) => {
+                let known = killers.end(door);
+                world.killers -= 1;
+                world.note("killers refused", known);
+            }
         }
     }
 }
 
 /// How long the gateway may take to see that its child has ended, before a fault gives up waiting for it.
 const NOTICED: Duration = Duration::from_secs(1);
+
+/// How long a process may take to stand still once it was told to.
+const STOPS_SOON: Duration = Duration::from_secs(1);
 
 /// How long a fault waits for the life of a fake that it has ordered.
 const NEXT_LIFE: Duration = Duration::from_secs(3);
@@ -192,6 +222,27 @@ fn next_lives(world: &mut World, script: &Value) {
     world.script(script);
     world.is_scripted = true;
     world.signal_worker(Signal::SIGKILL);
+}
+
+/// All of them, and nobody is born meanwhile: llama-server's parent is stopped first.
+fn freeze_all(world: &mut World, door: &Door, time: Duration) {
+    let gateway = world.gateway.pid();
+    let stop = |pid: u32| {
+        send(pid, Signal::SIGSTOP);
+        until(STOPS_SOON, || resources::is_stopped(pid) || resources::pid_gone(pid));
+    };
+    stop(gateway);
+    let children = world.gateway.child_pids();
+    children.iter().for_each(|pid| stop(*pid));
+    if time > PAUSE_LEAST {
+        door.freezes();
+        std::thread::sleep(time);
+        door.thaws();
+        world.note("long freezes", 1);
+    } else {
+        std::thread::sleep(time);
+    }
+    [&children[..], &[gateway]].concat().into_iter().for_each(|pid| send(pid, Signal::SIGCONT));
 }
 
 /// Between the moment that the gateway chooses a port and the moment that llama-server binds it, somebody else does.

@@ -1,14 +1,14 @@
-//! What must hold the whole time: the states that follow each other, the counts of the line, and the books.
+//! What must hold the whole time: the health port, the counts of the line, the books, and never two llama-servers.
 
 use super::{
     door::{Door, Target},
     judge::Outcome,
     support::{client::Client, wait},
+    world::llama_servers,
 };
-use llamagate::worker::State;
 use serde_json::Value;
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     time::{Duration, Instant},
 };
 
@@ -21,7 +21,7 @@ pub(crate) const LINE: u64 = 6;
 const LOOK: Duration = Duration::from_millis(20);
 
 /// The longest that the health port may take to answer on a machine that others use too; a gateway that is stopped for
-/// a moment by SIGSTOP is in it.
+/// a short moment by SIGSTOP is in it.
 const HEALTH_ANSWERS: Duration = Duration::from_secs(5);
 
 /// What the clients of one gateway have counted.
@@ -78,114 +78,10 @@ impl Accounts {
     }
 }
 
-/// A state, told apart further where the count of restarts tells more: a worker in backoff whose restart has been
-/// counted is about to be started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Node {
-    Stopped,
-    Starting,
-    Loading,
-    Ready,
-    Unhealthy,
-    Pausing,
-    Counted,
-    Draining,
-    /// Stopped after a life. Nothing here lets a worker go and starts it again (IDLE_UNLOAD would).
-    Ended,
-}
-
-/// Which may follow which (`worker/state.rs`, events left out), and whether a restart is counted on the way.
-/// None may fail for good: the budget of restarts is as good as endless.
-const STEPS: &[(Node, Node, u64)] = {
-    use Node as N;
-    &[
-        (N::Stopped, N::Starting, 0),
-        (N::Stopped, N::Pausing, 0),
-        (N::Starting, N::Loading, 0),
-        (N::Starting, N::Ready, 0),
-        (N::Starting, N::Pausing, 0),
-        (N::Starting, N::Draining, 0),
-        (N::Loading, N::Ready, 0),
-        (N::Loading, N::Pausing, 0),
-        (N::Loading, N::Draining, 0),
-        (N::Ready, N::Unhealthy, 0),
-        (N::Ready, N::Pausing, 0),
-        (N::Ready, N::Draining, 0),
-        (N::Unhealthy, N::Ready, 0),
-        (N::Unhealthy, N::Pausing, 0),
-        (N::Unhealthy, N::Draining, 0),
-        (N::Pausing, N::Counted, 1),
-        (N::Pausing, N::Ended, 0),
-        (N::Counted, N::Starting, 0),
-        (N::Counted, N::Pausing, 0),
-        (N::Draining, N::Ended, 0),
-    ]
-};
-
-impl Node {
-    fn is_seen_as(self, state: &str) -> bool {
-        let seen = match self {
-            Node::Stopped | Node::Ended => State::Stopped,
-            Node::Starting => State::Starting,
-            Node::Loading => State::Loading,
-            Node::Ready => State::Ready,
-            Node::Unhealthy => State::Unhealthy,
-            Node::Pausing | Node::Counted => State::Backoff,
-            Node::Draining => State::Draining,
-        };
-        seen.as_str() == state
-    }
-}
-
-/// All that a worker may be in, by what has been seen of it.
-#[derive(Debug, Default)]
-pub(crate) struct Steps {
-    possible: BTreeSet<Node>,
-    seen: Option<(String, u64)>,
-}
-
-impl Steps {
-    /// Takes the next sight of a worker, or says why it cannot follow on those before.
-    pub(crate) fn see(&mut self, state: &str, restarts: u64) -> Result<(), String> {
-        let every = STEPS.iter().flat_map(|(from, to, _)| [*from, *to]);
-        let reached: BTreeSet<Node> = match &self.seen {
-            None => every.collect(),
-            Some((_, before)) => {
-                let more = restarts.checked_sub(*before).ok_or(format!("restarts went from {before} to {restarts}"))?;
-                self.after(more)
-            }
-        };
-        let possible: BTreeSet<Node> = reached.into_iter().filter(|node| node.is_seen_as(state)).collect();
-        if possible.is_empty() {
-            return Err(format!("{:?} was followed by {:?}", self.seen, (state, restarts)));
-        }
-        self.possible = possible;
-        self.seen = Some((state.to_owned(), restarts));
-        Ok(())
-    }
-
-    /// What can be reached with exactly so many more restarts.
-    fn after(&self, restarts: u64) -> BTreeSet<Node> {
-        let mut known: BTreeSet<(Node, u64)> = self.possible.iter().map(|node| (*node, 0)).collect();
-        loop {
-            let next = |(node, count): &(Node, u64)| {
-                let (node, count) = (*node, *count);
-                let steps = STEPS.iter().filter(move |(from, ..)| *from == node);
-                steps.map(move |(_, to, more)| (*to, count + more)).filter(|(_, count)| *count <= restarts)
-            };
-            let new: Vec<_> = known.iter().flat_map(next).filter(|place| !known.contains(place)).collect();
-            if new.is_empty() {
-                return known.into_iter().filter(|(_, count)| *count == restarts).map(|(node, _)| node).collect();
-            }
-            known.extend(new);
-        }
-    }
-}
-
 /// Looks at the health port until the lane is over; returns the longest answer.
 pub(crate) fn watch(door: &Door) -> Duration {
     let mut longest = Duration::ZERO;
-    let mut steps = (u64::MAX, Steps::default());
+    let mut restarts = (u64::MAX, 0);
     let mut looks = 0_u64;
     while !door.is_over() {
         std::thread::sleep(LOOK);
@@ -193,13 +89,17 @@ pub(crate) fn watch(door: &Door) -> Duration {
         if door.is_closed() {
             continue;
         }
-        if steps.0 != target.life {
-            steps = (target.life, Steps::default());
+        if restarts.0 != target.life {
+            restarts = (target.life, 0);
         }
         let begin = Instant::now();
         looks += 1;
-        let look = if looks.is_multiple_of(16) { is_alive(&target) } else { look(&target, &mut steps.1) };
-        let took = begin.elapsed();
+        let look = match looks % 16 {
+            0 => is_alive(&target),
+            1 => are_alone(target.pid),
+            _ => look(&target, &mut restarts.1),
+        };
+        let took = door.ran_since(begin);
         if door.excuses(&target) {
             continue;
         }
@@ -219,7 +119,20 @@ fn is_alive(target: &Target) -> Result<(), String> {
     if answer.status() == 200 { Ok(()) } else { Err(format!("/livez says {}", answer.status())) }
 }
 
-fn look(target: &Target, steps: &mut Steps) -> Result<(), String> {
+/// Whether no two llama-servers run at the same time.
+fn are_alone(gateway: u32) -> Result<(), String> {
+    let first = llama_servers(gateway);
+    if first.len() < 2 {
+        return Ok(());
+    }
+    // One may have followed the other while they were looked for, and one that forks looks like two for a moment.
+    std::thread::sleep(LOOK);
+    let second = llama_servers(gateway);
+    let both: Vec<_> = first.iter().filter(|pid| second.contains(pid)).collect();
+    if both.len() < 2 { Ok(()) } else { Err(format!("llama-servers run side by side: {both:?}")) }
+}
+
+fn look(target: &Target, restarts: &mut u64) -> Result<(), String> {
     let answer = Client::new(&target.health_url).try_send("GET", "/health", b"").map_err(|e| e.to_string())?;
     let health: Value = serde_json::from_slice(&answer.body).map_err(|e| format!("{e}: {}", answer.text()))?;
     let (active, waiting) = (health["queue"]["active"].as_u64(), health["queue"]["waiting"].as_u64());
@@ -227,31 +140,15 @@ fn look(target: &Target, steps: &mut Steps) -> Result<(), String> {
         return Err(format!("{active:?} are active and {waiting:?} wait"));
     }
     let worker = &health["models"][0];
-    let (Some(state), Some(restarts)) = (worker["state"].as_str(), worker["restarts"].as_u64()) else {
+    let (Some(state), Some(told)) = (worker["state"].as_str(), worker["restarts"].as_u64()) else {
         return Err(format!("no state in {health}"));
     };
-    if (answer.status() == 200) != (state == "ready") {
+    // Nobody stops it but to put it to sleep, and whoever asks wakes it.
+    if (answer.status() == 200) != ["ready", "stopped", "draining"].contains(&state) {
         return Err(format!("{} while {state}", answer.status()));
     }
-    steps.see(state, restarts)
-}
-
-#[test]
-fn steps_that_skip_what_must_be_between_are_found() {
-    let walk = |sights: &[(&str, u64)]| {
-        let mut steps = Steps::default();
-        sights.iter().try_for_each(|(state, restarts)| steps.see(state, *restarts))
-    };
-    walk(&[("starting", 0), ("ready", 0), ("unhealthy", 0), ("ready", 0), ("backoff", 0), ("backoff", 1)]).unwrap();
-    walk(&[("ready", 0), ("ready", 3), ("loading", 4), ("backoff", 4), ("starting", 5)]).unwrap();
-    for wrong in [
-        &[("ready", 0), ("loading", 0)][..],
-        &[("ready", 0), ("backoff", 1), ("ready", 1), ("starting", 1)],
-        &[("failed", 0), ("starting", 0)],
-        &[("ready", 2), ("ready", 1)],
-        &[("unhealthy", 0), ("starting", 0)],
-        &[("draining", 0), ("ready", 0)],
-    ] {
-        assert!(walk(wrong).is_err(), "{wrong:?}");
+    match std::mem::replace(restarts, told) {
+        before if before <= told => Ok(()),
+        before => Err(format!("restarts went from {before} to {told}")),
     }
 }

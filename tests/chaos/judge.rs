@@ -1,7 +1,11 @@
 //! Whether an answer is one that a client may get: exactly one outcome, well formed, and the answer to its own request.
 
-use super::support::client::{Event, Response};
+use super::{
+    setup::{QUEUE_TIMEOUT, REQUEST_TIMEOUT, STREAM_IDLE_TIMEOUT},
+    support::client::{Event, Response},
+};
 use serde_json::Value;
+use std::time::Duration;
 
 /// What a client asked for, as far as its answer depends on it.
 #[derive(Debug, Clone)]
@@ -75,20 +79,25 @@ const CODES: &[(u16, &str)] = &[
 ];
 
 /// Refusals that any request for llama-server may meet while it suffers.
-const SUFFERING: &[&str] = &[
-    "backend_error",
-    "request_kills_backend",
-    "queue_full",
-    "queue_timeout",
-    "model_loading",
-    "backend_unavailable",
-    "backend_timeout",
-];
+const SUFFERING: &[&str] =
+    &["backend_error", "queue_full", "queue_timeout", "model_loading", "backend_unavailable", "backend_timeout"];
 
 /// What errors scripted into the fake say.
-const SCRIPTED: [&str; 2] = ["Compute error.", "scripted"];
+const SCRIPTED: [&str; 4] = ["Compute error.", "Invalid input batch.", "Context size has been exceeded.", "scripted"];
+/// What the refusal of a request that kills llama-server says in the dialect that has no codes.
+const KILLS: &str = "died each time";
 /// What a fake that was started without `--embeddings` says, and how the real one begins to say it.
 const UNSUPPORTED: [&str; 2] = ["This server does not support embeddings", "This model does not support embeddings"];
+
+/// The shortest time after which the gateway may give up for this reason.
+pub(crate) fn patience(outcome: &Outcome) -> Duration {
+    match outcome {
+        Outcome::Refused(_, code) | Outcome::BrokenInBand(code) if code == "queue_timeout" => QUEUE_TIMEOUT,
+        Outcome::Refused(_, code) if code == "backend_timeout" => REQUEST_TIMEOUT,
+        Outcome::BrokenInBand(code) if code == "backend_timeout" => STREAM_IDLE_TIMEOUT.min(REQUEST_TIMEOUT),
+        _ => Duration::ZERO,
+    }
+}
 
 /// The outcome that an answer is, or what is wrong with it.
 pub(crate) fn judge(wish: &Wish, answer: &Response, is_stopping: bool) -> Result<Outcome, String> {
@@ -153,6 +162,9 @@ fn error(wish: &Wish, answer: &Response, body: &Value, is_stopping: bool) -> Res
     }
     let code = match wish.wants {
         Wants::Messages | Wants::MessagesStream if body["type"] == "error" && error.get("code").is_none() => {
+            if answer.text().contains(KILLS) && !is_allowed(wish, "request_kills_backend", is_stopping) {
+                return Err("a refusal that must not be".into());
+            }
             let known = CODES.iter().find(|(of, code)| *of == status && is_allowed(wish, code, is_stopping));
             known.map(|(_, code)| *code)
         }
@@ -190,7 +202,7 @@ fn stream(wish: &Wish, answer: &Response, is_stopping: bool) -> Result<Outcome, 
         return Err("a stream that ends within an event".into());
     }
     let blocks = text.split("\n\n").filter(|block| !block.is_empty() && !block.starts_with(": "));
-    let events: Vec<Event> = blocks.map(|block| Event::parse(block, std::time::Duration::ZERO)).collect();
+    let events: Vec<Event> = blocks.map(|block| Event::parse(block, Duration::ZERO)).collect();
     let json = |event: &Event| serde_json::from_str::<Value>(&event.data).ok();
     let Some((last, before)) = events.split_last() else { return Err("a stream of nothing".into()) };
     let is_error = |event: &Event| {
@@ -211,6 +223,9 @@ fn stream(wish: &Wish, answer: &Response, is_stopping: bool) -> Result<Outcome, 
             _ if wish.wants == Wants::MessagesStream => "anthropic".to_owned(),
             _ => return Err("an error event without a code".into()),
         };
+        if last.data.contains(KILLS) && !is_allowed(wish, "request_kills_backend", is_stopping) {
+            return Err("an error event that must not be".into());
+        }
         let is_known = code == "500" || code == "anthropic" || is_allowed(wish, &code, is_stopping);
         return if is_known { Ok(Outcome::BrokenInBand(code)) } else { Err("an error event that must not be".into()) };
     }

@@ -3,10 +3,12 @@
 use super::{
     door::{Closing, Door},
     faults::Fault,
+    http2,
     invariants::watch,
     judge::Outcome,
     plan::plan,
     random::Random,
+    setup::Setup,
     support::{resources, wait},
     traffic::Customer,
     world::World,
@@ -38,7 +40,7 @@ pub(crate) struct Lane {
     pub(crate) number: u64,
     pub(crate) random: Random,
     pub(crate) count: usize,
-    pub(crate) is_real: bool,
+    pub(crate) setup: Setup,
     pub(crate) may_replace: bool,
 }
 
@@ -48,17 +50,23 @@ pub(crate) struct Report {
     longest_recovery: Duration,
     longest_health: Duration,
     resident_kib: (u64, u64),
-    has_disk: bool,
+    setup: Setup,
     notes: BTreeMap<&'static str, usize>,
 }
 
 impl Lane {
-    pub(crate) fn run(mut self) -> Result<Report, String> {
+    pub(crate) fn run(self) -> Result<Report, String> {
+        let mut world = World::start(self.setup);
+        let outcome = self.attack(&mut world);
+        outcome.map_err(|what| format!("{what}\n{:?}, the last lines of its log:\n{}", world.setup, world.last_words()))
+    }
+
+    fn attack(mut self, world: &mut World) -> Result<Report, String> {
+        let is_real = self.setup.is_real;
         // First, so that neither plan depends on the length of the other.
         let mut crowd = Random::new(self.random.next(), 0);
-        let steps = plan(&mut self.random, self.count, self.is_real, self.may_replace);
-        let mut world = World::start(self.is_real);
-        let baseline_fds = baseline(&world);
+        let steps = plan(&mut self.random, self.count, self.setup, self.may_replace);
+        let baseline_fds = baseline(world);
         let door = Door::new(world.target());
         let seeds: Vec<Random> = (0..CLIENTS).map(|n| Random::new(crowd.next(), n)).collect();
         let mut longest_recovery = Duration::ZERO;
@@ -66,9 +74,12 @@ impl Lane {
         let longest_health = thread::scope(|scope| {
             let closing = Closing(&door);
             for (n, random) in seeds.into_iter().enumerate() {
-                let name = format!("{}{}c{n}", if self.is_real { "r" } else { "f" }, self.number);
-                let customer = Customer::new(&door, random, name, self.is_real);
-                scope.spawn(|| customer.shop());
+                let name = format!("{}{}c{n}", if is_real { "r" } else { "f" }, self.number);
+                let customer = Customer::new(&door, random, name, is_real);
+                match n {
+                    0 => scope.spawn(|| http2::shop(customer)),
+                    _ => scope.spawn(|| customer.shop()),
+                };
             }
             let watcher = scope.spawn(|| watch(&door));
             let mut last = Vec::new();
@@ -76,15 +87,15 @@ impl Lane {
                 last.push(format!("{n}: {step:?}"));
                 let failed =
                     |what: String| Err(format!("{what}\nafter {:#?}", &last[last.len().saturating_sub(ROUND)..]));
-                if let Err(what) = step.fault.apply(&mut world, &door) {
+                if let Err(what) = step.fault.apply(world, &door) {
                     return failed(what);
                 }
                 if matches!(step.fault, Fault::Replace) {
                     resident_kib = (0, 0);
                 }
-                pause(&mut world, step.pause);
+                world.pause(step.pause, &door);
                 if (n + 1) % ROUND == 0 || n + 1 == steps.len() {
-                    match self.look(&mut world, &door) {
+                    match look(world, &door) {
                         Ok(took) => longest_recovery = longest_recovery.max(took),
                         Err(what) => return failed(what),
                     }
@@ -106,7 +117,7 @@ impl Lane {
         if !violations.is_empty() {
             return Err(violations.join("\n"));
         }
-        world.check_leaks(baseline_fds);
+        world.check_leaks(baseline_fds)?;
         if resident_kib.1 > resident_kib.0 + GROWTH_KIB {
             return Err(format!("resident memory grew (KiB): {resident_kib:?}"));
         }
@@ -122,44 +133,35 @@ impl Lane {
             longest_recovery,
             longest_health,
             resident_kib,
-            has_disk: world.has_disk,
+            setup: world.setup,
             notes: std::mem::take(&mut world.notes),
         })
     }
-
-    /// Ends all faults and waits until it is ready again, then until nothing is in flight; says how long the first took.
-    fn look(&self, world: &mut World, door: &Door) -> Result<Duration, String> {
-        let took = world.recover()?;
-        door.hush(true);
-        let begin = Instant::now();
-        while !door.is_quiet() {
-            if begin.elapsed() > wait::patient(QUIET) {
-                return Err("clients are still waiting".into());
-            }
-            thread::sleep(wait::POLL);
-        }
-        world.check_quiet(door)?;
-        world.shorten_ledger();
-        world.empty_disk();
-        door.hush(false);
-        Ok(took)
-    }
 }
 
-fn pause(world: &mut World, time: Duration) {
-    let end = Instant::now() + time;
-    loop {
-        world.heal_due();
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return;
+/// Ends all faults and waits until it is ready again, then until nothing is in flight; says how long the first took.
+fn look(world: &mut World, door: &Door) -> Result<Duration, String> {
+    let took = world.recover(door)?;
+    door.hush(true);
+    let begin = Instant::now();
+    while !door.is_quiet() {
+        if begin.elapsed() > wait::patient(QUIET) {
+            return Err("clients are still waiting".into());
         }
-        thread::sleep(left.min(wait::POLL));
+        thread::sleep(wait::POLL);
     }
+    world.check_quiet(door)?;
+    world.check_sleep(door)?;
+    world.shorten_ledger();
+    world.empty_disk();
+    door.hush(false);
+    Ok(took)
 }
 
-/// Descriptors of a gateway that nobody has asked for anything yet.
+/// Descriptors of a gateway that nobody has asked for anything yet, and whose llama-server sleeps if it ever does.
 fn baseline(world: &World) -> usize {
+    let children = usize::from(!world.setup.sleeps);
+    wait::eventually("it is at rest", wait::STOPS, || world.gateway.child_pids().len() == children);
     wait::eventually_some("the count of an idle gateway stands still", wait::SOON, || {
         let first = world.gateway.open_fds();
         let end = Instant::now() + STILL;
@@ -175,11 +177,16 @@ fn baseline(world: &World) -> usize {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let disk =
-            if self.has_disk { "a small disk for logs" } else { "NO small disk: this machine lets nobody mount one" };
+        let disk = if self.setup.has_disk {
+            "a small disk for logs"
+        } else {
+            "NO small disk: this machine lets nobody mount one"
+        };
+        let Setup { finds_hangs, sleeps, .. } = self.setup;
+        writeln!(f, "HANG_TIMEOUT {}, IDLE_UNLOAD {}", is_on(finds_hangs), is_on(sleeps))?;
         writeln!(
             f,
-            "ready again after {:.1?} at most, health port within {:.1?}, {disk}",
+            "  ready again after {:.1?} at most, health port within {:.1?}, {disk}",
             self.longest_recovery, self.longest_health
         )?;
         writeln!(
@@ -192,4 +199,8 @@ impl fmt::Display for Report {
             self.outcomes.iter().map(|(outcome, count)| format!("{outcome:?} {count}")).collect();
         write!(f, "  {}", outcomes.join(", "))
     }
+}
+
+fn is_on(setting: bool) -> &'static str {
+    if setting { "on" } else { "off" }
 }

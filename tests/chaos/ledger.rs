@@ -1,8 +1,9 @@
 //! What the fake llama-servers of one gateway have written down, read once, piece by piece.
 
+use super::support::resources;
 use serde_json::Value;
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashSet},
     fs::{File, OpenOptions},
     io::{self, Read, Seek, SeekFrom},
     path::Path,
@@ -15,10 +16,12 @@ pub(crate) struct Ledger {
     /// Requests that were sent to a llama-server, by their ids.
     sent: HashSet<String>,
     start: Option<Value>,
+    /// Processes that llama-servers have started.
+    started: BTreeSet<u32>,
 }
 
 impl Ledger {
-    /// Reads what has come since, or finds a request that was sent twice.
+    /// Reads what has come since, or finds a request that was sent twice or a llama-server that was not alone.
     pub(crate) fn read(&mut self, path: &Path) -> Result<(), String> {
         let mut text = String::new();
         let mut file = File::open(path).map_err(|e| e.to_string())?;
@@ -29,6 +32,14 @@ impl Ledger {
         for line in whole.lines() {
             if line.contains("\"event\":\"start\"") {
                 self.start = serde_json::from_str(line).ok();
+                let beside = self.start.as_ref().and_then(|start| start["beside"].as_array());
+                if beside.is_none_or(|beside| !beside.is_empty()) {
+                    return Err(format!("a llama-server was started beside {beside:?}: {line}"));
+                }
+            }
+            if line.contains("\"event\":\"grandchild\"") {
+                let record: Value = serde_json::from_str(line).map_err(|e| e.to_string())?;
+                self.started.extend(record["grandchild"].as_u64().and_then(|pid| u32::try_from(pid).ok()));
             }
             let id = line.split("\"x-request-id\":\"").nth(1).and_then(|rest| rest.split('"').next());
             if let Some(id) = id
@@ -46,6 +57,13 @@ impl Ledger {
         OpenOptions::new().write(true).open(path)?.set_len(0)?;
         self.offset = 0;
         Ok(())
+    }
+
+    /// Which of the processes that llama-servers have started still run.
+    pub(crate) fn left(&self) -> Vec<u32> {
+        // Another process may have got the number.
+        let is_it = |pid: u32| resources::cmdline(pid).iter().any(|word| word == "--grandchild");
+        self.started.iter().copied().filter(|pid| !resources::pid_gone(*pid) && is_it(*pid)).collect()
     }
 
     /// The `start` record of the latest start.

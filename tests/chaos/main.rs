@@ -12,8 +12,9 @@
 //! client asks in which order. What does not follow from it is which request meets which fault at which moment: that is
 //! up to the kernel's scheduler and to the other load of the machine. A failure of one run may thus need a few replays.
 //!
-//! `faults.rs` lists what is done and `plan.rs` how often, `traffic.rs` what clients ask, `judge.rs` which answers they may get, `invariants.rs`
-//! what must hold the whole time, `world.rs` what is asked of a gateway that is left in peace again.
+//! `faults.rs` lists what is done and `plan.rs` how often, `setup.rs` with which settings, `traffic.rs` and `http2.rs`
+//! what clients ask, `judge.rs` which answers they may get and how early, `steps.rs` which steps a worker may take,
+//! `invariants.rs` what must hold the whole time, `peace.rs` what is asked of a gateway that is left in peace again.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what is wrong by panicking")]
 #![allow(clippy::disallowed_methods, reason = "tests start processes of their own and read the environment they got")]
@@ -23,29 +24,36 @@ mod support;
 
 mod door;
 mod faults;
+mod http2;
 mod invariants;
 mod judge;
+mod killers;
 mod lane;
 mod ledger;
+mod peace;
 mod plan;
 mod random;
+mod setup;
+mod steps;
 mod thieves;
 mod traffic;
 mod world;
 
 use lane::{Lane, Report};
 use random::Random;
+use setup::Setup;
 use std::{
     thread,
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
+use support::gateway::can_mount;
 
 /// Gateways in front of the fake that are attacked at the same time.
 const LANES: u64 = 3;
 
 /// Faults of a short run, over all lanes.
-const SHORT_FAKE: u64 = 180;
-const SHORT_REAL: u64 = 40;
+const SHORT_FAKE: u64 = 150;
+const SHORT_REAL: u64 = 36;
 
 #[test]
 fn every_client_gets_one_outcome_whatever_the_fake_does() {
@@ -78,11 +86,13 @@ fn run(test: &str, is_real: bool, lanes: u64, short: u64) {
     );
     println!("chaos: {replay}");
     let begin = Instant::now();
+    let has_disk = can_mount();
     let run_lane = |number: u64| {
         let random = Random::new(seed, number + 1);
         let count = (faults * (number + 1) / lanes - faults * number / lanes) as usize;
         // The first one lives through all of it, so that what leaks adds up.
-        Lane { number, random, count, is_real, may_replace: number > 0 }.run()
+        let setup = Setup::nth(seed.wrapping_add(number), is_real, has_disk);
+        Lane { number, random, count, setup, may_replace: number > 0 }.run()
     };
     let outcomes: Vec<thread::Result<Result<Report, String>>> = thread::scope(|scope| {
         let lanes: Vec<_> = (0..lanes).map(|number| scope.spawn(move || run_lane(number))).collect();

@@ -5,6 +5,7 @@
 use super::{
     faults::{Break, Fault, Rudeness},
     random::Random,
+    setup::Setup,
     thieves::Manner,
 };
 use nix::sys::signal::Signal;
@@ -26,6 +27,14 @@ const COMMON: &[(u64, Make)] = &[
     }),
     (8, |random| Fault::Freeze(a_while(random))),
     (3, |random| Fault::FreezeAll(Duration::from_millis(random.between(20, 300)))),
+    (1, |_| Fault::FreezeAll(LONGER_THAN_ANY_PATIENCE)),
+    (3, lull),
+    (4, |random| Fault::Killers {
+        count: random.between(2, 6),
+        which: random.next(),
+        streams: random.chance(50),
+        time: Duration::from_millis(random.between(2000, 5000)),
+    }),
     (4, |random| Fault::NextPorts(random.between(1, 4) as u16, manner(random), a_while(random))),
     (4, |random| Fault::OldPort(manner(random), a_while(random))),
     (5, |random| Fault::DiskFull(a_while(random))),
@@ -57,6 +66,7 @@ const SCRIPTED: &[(u64, Make)] = &[
     (2, |_| Fault::NextLives(json!({"wrong_key": true}))),
     (2, |_| Fault::NextLives(json!({"ignore_sigterm": true}))),
     (2, |_| Fault::NextLives(json!({"fork_grandchild": true}))),
+    (2, |random| Fault::NextLives(json!({"daemon": *random.pick(&["lingers", "lingers", "ends"])}))),
     (2, |_| Fault::NextLives(json!({"stderr_flood": {"lines": 5000, "bytes": 100}, "long_log_line": 200_000}))),
     (2, |random| Fault::NextLives(json!({"exit_after_requests": random.between(1, 30)}))),
     (3, |random| Fault::NextLives(json!({"exit_mid_stream": {"after_frames": random.below(6), "code": 1}}))),
@@ -78,8 +88,13 @@ const SCRIPTED: &[(u64, Make)] = &[
             json!({"drip": {"interval_ms": random.between(5, 50)}, "exit_mid_stream": {"after_frames": random.below(6), "signal": 11}}),
         )
     }),
-    (1, |random| Fault::NextLives(json!({"hold_mid_stream": {"after_frames": random.below(6)}}))),
-    (1, |_| Fault::NextLives(json!({"hold_requests": ["/v1/chat/completions"]}))),
+    (2, |random| Fault::NextLives(json!({"hold_mid_stream": {"after_frames": random.below(6)}}))),
+    (2, |random| Fault::NextLives(json!({"hold_requests": [*random.pick(&["/v1/chat/completions", "/v1/messages"])]}))),
+    (2, |_| Fault::NextLives(json!({"silent_paths": ["/metrics"]}))),
+    (3, |random| {
+        let failure = json!({"text": *random.pick(FAILING), "message": *random.pick(FAILURES)});
+        Fault::NextLives(json!({"fail_on": [failure]}))
+    }),
     (1, |_| Fault::NextLives(json!({"healthy_but_500": true}))),
     (2, |random| {
         let status = *random.pick(&[400, 404, 500, 503]);
@@ -89,8 +104,20 @@ const SCRIPTED: &[(u64, Make)] = &[
     (1, |_| Fault::NextLives(json!({"oversized_response_headers": 600_000}))),
 ];
 
+/// Longer than each timeout of `setup.rs`.
+const LONGER_THAN_ANY_PATIENCE: Duration = Duration::from_secs(4);
+
+/// What fails where a computation does: all requests, those of three words or more, long ones, those of a few clients.
+const FAILING: &[&str] = &["{", "w2", "w20", "c1"];
+
+/// The last one is the request's own fault.
+const FAILURES: &[&str] = &["Compute error.", "Invalid input batch.", "Context size has been exceeded."];
+
 /// One in so many faults replaces the gateway, in a lane where that may be.
 const REPLACEMENTS: u64 = 60;
+
+/// Percentage of lulls where llama-server falls asleep in them.
+const LULLS: u64 = 15;
 
 const WORDS: &[&str] = &[
     "ggml_backend_cuda_buffer_type_alloc_buffer: cudaMalloc failed: out of memory",
@@ -102,6 +129,10 @@ const WORDS: &[&str] = &[
 fn a_while(random: &mut Random) -> Duration {
     let longest = if random.chance(10) { 3500 } else { 900 };
     Duration::from_millis(random.between(20, longest))
+}
+
+fn lull(random: &mut Random) -> Fault {
+    Fault::Lull(Duration::from_millis(random.between(100, 900)))
 }
 
 fn manner(random: &mut Random) -> Manner {
@@ -116,11 +147,13 @@ pub(crate) struct Step {
 }
 
 /// So many faults, which follow from the seed.
-pub(crate) fn plan(random: &mut Random, count: usize, is_real: bool, may_replace: bool) -> Vec<Step> {
+pub(crate) fn plan(random: &mut Random, count: usize, setup: Setup, may_replace: bool) -> Vec<Step> {
     let step = |_| {
         let fault = if may_replace && random.below(REPLACEMENTS) == 0 {
             Fault::Replace
-        } else if !is_real && random.chance(50) {
+        } else if setup.sleeps && random.chance(LULLS) {
+            lull(random)
+        } else if !setup.is_real && random.chance(50) {
             random.weighted(SCRIPTED)(random)
         } else {
             random.weighted(COMMON)(random)
@@ -134,7 +167,7 @@ pub(crate) fn plan(random: &mut Random, count: usize, is_real: bool, may_replace
 #[test]
 fn a_seed_has_one_plan_and_a_shorter_one_is_its_beginning() {
     let of = |seed, count| {
-        let steps = plan(&mut Random::new(seed, 1), count, false, true);
+        let steps = plan(&mut Random::new(seed, 1), count, Setup::nth(1, false, true), true);
         steps.into_iter().map(|step| format!("{step:?}")).collect::<Vec<_>>()
     };
     assert_eq!(of(7, 500), of(7, 500));

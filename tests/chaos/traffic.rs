@@ -4,10 +4,10 @@
 
 use super::{
     door::{Door, IDLE_LOOK, Target},
-    judge::{Outcome, Wants, Wish, judge},
+    judge::{Outcome, Wants, Wish, judge, patience},
     random::Random,
     support::{
-        client::{Client, RawClient},
+        client::{Client, RawClient, Response},
         gateway::USER,
         wait,
     },
@@ -20,13 +20,13 @@ use std::{
 
 /// The longest that any request may take here: QUEUE_TIMEOUT, REQUEST_TIMEOUT and a slow stream, one after the other, on
 /// a machine that others use too.
-const OUTCOME: Duration = Duration::from_secs(14);
+pub(crate) const OUTCOME: Duration = Duration::from_secs(14);
 
 /// A key that comes and goes with the key file.
 pub(crate) const GUEST: &str = "guest-secret-0123456789";
 
 /// Longest pause of a client between two requests, in milliseconds.
-const THINKS: u64 = 80;
+pub(crate) const THINKS: u64 = 80;
 
 /// Most tokens that are asked of the fake, which has no more, and of the real llama-server.
 const FAKE_TOKENS: u64 = 8;
@@ -37,8 +37,8 @@ pub(crate) const LARGEST_BODY: usize = 64 * 1024;
 
 /// One client.
 pub(crate) struct Customer<'a> {
-    door: &'a Door,
-    random: Random,
+    pub(crate) door: &'a Door,
+    pub(crate) random: Random,
     name: String,
     asked: u64,
     is_real: bool,
@@ -46,9 +46,13 @@ pub(crate) struct Customer<'a> {
 }
 
 /// One request, ready to be sent.
-struct Order {
-    wish: Wish,
-    bytes: Vec<u8>,
+#[derive(Clone)]
+pub(crate) struct Order {
+    pub(crate) wish: Wish,
+    pub(crate) client: Client,
+    pub(crate) method: &'static str,
+    pub(crate) path: &'static str,
+    pub(crate) body: Vec<u8>,
     /// Whether the `gateway_` metrics count it, whatever comes of it.
     is_counted: bool,
 }
@@ -62,11 +66,11 @@ const MIX: &[(u64, Make)] = &[
     (6, |it, target, id| it.generation(target, id, Wants::CompletionStream)),
     (5, |it, target, id| it.generation(target, id, Wants::Messages)),
     (5, |it, target, id| it.generation(target, id, Wants::MessagesStream)),
-    (4, |it, target, id| it.small(target, id, "POST", "/v1/embeddings", br#"{"input": "a b"}"#)),
-    (6, |it, target, id| it.small(target, id, "POST", "/tokenize", br#"{"content": "a b c"}"#)),
-    (6, |it, target, id| it.small(target, id, "GET", "/v1/models", b"")),
-    (3, |it, target, id| it.small(target, id, "GET", "/health", b"")),
-    (2, |it, target, id| it.small(target, id, "GET", "/metrics", b"")),
+    (4, |it, target, id| it.small(target, id, "/v1/embeddings", Some("input"))),
+    (6, |it, target, id| it.small(target, id, "/tokenize", Some("content"))),
+    (6, |it, target, id| it.small(target, id, "/v1/models", None)),
+    (3, |it, target, id| it.small(target, id, "/health", None)),
+    (2, |it, target, id| it.small(target, id, "/metrics", None)),
     (1, |it, target, id| {
         it.stranger(target, id, Some("nobody-secret-0123456789"), &["invalid_api_key", "rate_limit_exceeded"])
     }),
@@ -105,7 +109,7 @@ impl<'a> Customer<'a> {
         }
     }
 
-    fn order(&mut self, target: &Target) -> Order {
+    pub(crate) fn order(&mut self, target: &Target) -> Order {
         let make = *self.random.weighted(MIX);
         self.asked += 1;
         let id = format!("{}-{}-{}", self.name, target.life, self.asked);
@@ -120,13 +124,13 @@ impl<'a> Customer<'a> {
             _ => vec![self.order(&target)],
         };
         // Of a client that sends more than two heads before its turn, nothing more is read as a request (`EARLY_HEADS`).
-        let is_too_early = orders.get(1).is_some_and(|order| order.bytes.len() > LARGEST_BODY);
+        let is_too_early = orders.get(1).is_some_and(|order| order.body.len() > LARGEST_BODY);
         let orders = if is_too_early { &orders[..1] } else { &orders[..] };
         let leaves = self.random.chance(6).then(|| self.random.below(100));
         let keeps = self.random.chance(70);
         let begin = Instant::now();
         let outcomes = self.exchange(&target, orders, leaves, keeps);
-        let took = begin.elapsed();
+        let took = self.door.ran_since(begin);
         if took > wait::patient(OUTCOME) {
             return Err(format!("{:?} took {took:?}: {outcomes:?}", orders[0].wish));
         }
@@ -134,9 +138,8 @@ impl<'a> Customer<'a> {
     }
 
     fn exchange(&mut self, target: &Target, orders: &[Order], leaves: Option<u64>, keeps: bool) -> Result<(), String> {
-        let account = |order: &Order, outcome: Outcome, bytes: Option<usize>| {
-            self.door.accounts().note(target.life, order.is_counted, outcome, bytes);
-        };
+        let (door, begin) = (self.door, Instant::now());
+        let account = |order: &Order, outcome: Outcome| order.account(door, target, outcome, None);
         let excused = |what: String| match self.door.excuses(target) {
             true => Ok(()),
             false => Err(format!("{what}: {:?}", orders[0].wish)),
@@ -150,7 +153,7 @@ impl<'a> Customer<'a> {
                 Err(error) => return excused(format!("no connection: {error}")),
             },
         };
-        let bytes: Vec<u8> = orders.iter().flat_map(|order| order.bytes.iter().copied()).collect();
+        let bytes: Vec<u8> = orders.iter().flat_map(Order::bytes).collect();
         let bytes = match leaves {
             Some(percent) if percent < 50 => &bytes[..bytes.len() * percent as usize / 50],
             _ => &bytes,
@@ -158,29 +161,23 @@ impl<'a> Customer<'a> {
         // A gateway that refuses a body may close before all of it is sent; its answer is there all the same.
         let sent = connection.write(bytes);
         if leaves.is_some() {
-            orders.iter().for_each(|order| account(order, Outcome::Left, None));
+            orders.iter().for_each(|order| account(order, Outcome::Left));
             return Ok(());
         }
         for (nth, order) in orders.iter().enumerate() {
             let answer = match connection.read_response() {
                 Ok(answer) => answer,
                 Err(error) => {
-                    orders[nth..].iter().for_each(|order| account(order, Outcome::Excused, None));
+                    orders[nth..].iter().for_each(|order| account(order, Outcome::Excused));
                     let place = format!("{} of {}, kept: {is_kept}, sent: {sent:?}", nth + 1, orders.len());
                     return excused(format!("no answer ({error}) to {place}: {:?}", order.wish.id));
                 }
             };
-            let outcome = judge(&order.wish, &answer, self.door.excuses(target));
-            let outcome = match outcome {
-                Ok(outcome) => outcome,
-                Err(what) => return Err(format!("{what}\n  to {:?}", order.wish)),
-            };
-            let length = (outcome != Outcome::Cut).then_some(answer.body.len());
-            account(order, outcome, length);
+            order.settle(door, target, &answer, begin)?;
             let closes = answer.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
             if closes || !answer.complete {
                 // What was sent behind it was never read, or at least never answered.
-                orders[nth + 1..].iter().for_each(|order| account(order, Outcome::Left, None));
+                orders[nth + 1..].iter().for_each(|order| account(order, Outcome::Left));
                 return nothing_follows(connection, &order.wish);
             }
         }
@@ -223,11 +220,14 @@ impl<'a> Customer<'a> {
         Order::new(client, "POST", path, body.to_string().as_bytes(), Wish::proxied(id, wants, counts), true)
     }
 
-    fn small(&self, target: &Target, id: String, method: &str, path: &str, body: &[u8]) -> Order {
+    /// A request that takes next to nothing; `says` is the field of its body that tells it from all others.
+    fn small(&self, target: &Target, id: String, path: &'static str, says: Option<&str>) -> Order {
         let is_local = ["/health", "/metrics"].contains(&path);
         let wants = if path == "/health" { Wants::Health } else { Wants::Json };
+        let body = says.map(|field| json!({ field: id }).to_string()).unwrap_or_default();
         let wish = Wish { is_proxied: !is_local, ..Wish::proxied(id, wants, None) };
-        Order::new(Client::new(&target.url).key(USER), method, path, body, wish, !is_local)
+        let method = if says.is_some() { "POST" } else { "GET" };
+        Order::new(Client::new(&target.url).key(USER), method, path, body.as_bytes(), wish, !is_local)
     }
 
     /// Somebody whose key may not be known.
@@ -247,7 +247,7 @@ impl<'a> Customer<'a> {
         &self,
         target: &Target,
         id: String,
-        path: &str,
+        path: &'static str,
         body: &[u8],
         refusals: &'static [&'static str],
     ) -> Order {
@@ -257,9 +257,38 @@ impl<'a> Customer<'a> {
 }
 
 impl Order {
-    fn new(client: Client, method: &str, path: &str, body: &[u8], wish: Wish, is_counted: bool) -> Self {
-        let bytes = client.header("X-Request-Id", &wish.id).request(method, path, body);
-        Order { wish, bytes, is_counted }
+    fn new(
+        client: Client,
+        method: &'static str,
+        path: &'static str,
+        body: &[u8],
+        wish: Wish,
+        is_counted: bool,
+    ) -> Self {
+        let client = client.header("X-Request-Id", &wish.id);
+        Order { wish, client, method, path, body: body.to_vec(), is_counted }
+    }
+
+    /// Enters the outcome into the books.
+    pub(crate) fn account(&self, door: &Door, target: &Target, outcome: Outcome, bytes: Option<usize>) {
+        door.accounts().note(target.life, self.is_counted, outcome, bytes);
+    }
+
+    /// Judges the answer to a request that was sent after `begin`.
+    pub(crate) fn settle(&self, door: &Door, target: &Target, answer: &Response, begin: Instant) -> Result<(), String> {
+        let took = door.ran_since(begin);
+        let outcome = judge(&self.wish, answer, door.excuses(target));
+        let outcome = outcome.map_err(|what| format!("{what}\n  to {:?}", self.wish))?;
+        if took < patience(&outcome) {
+            return Err(format!("given up after {took:?}: {outcome:?} to {:?}", self.wish));
+        }
+        let length = (outcome != Outcome::Cut).then_some(answer.body.len());
+        self.account(door, target, outcome, length);
+        Ok(())
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        self.client.request(self.method, self.path, &self.body)
     }
 }
 

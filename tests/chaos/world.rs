@@ -1,20 +1,14 @@
-//! One gateway with all that can be done to it, and what must be true of it when it is left in peace.
+//! One gateway with all that can be done to it.
 
 use super::{
     door::{Door, Target},
     faults::Heal,
-    invariants::{LINE, SLOTS},
+    killers::DEADLY,
     ledger::Ledger,
-    support::{
-        gateway::{ADMIN, Backend, Builder, Gateway, USER, can_mount},
-        model_file::Kind,
-        resources,
-        scripted::Control,
-        wait::{self, SOON, STOPS, eventually},
-    },
-    traffic::{GUEST, LARGEST_BODY},
+    setup::{Setup, keys_text},
+    steps::Steps,
+    support::{gateway::Gateway, resources, scripted::Control, wait},
 };
-use llamagate::settings::bounds::{BACKOFF_FIRST, LOG_PUMP_GRACE, PROBE_INTERVAL_READY, PROBE_TIMEOUT};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -28,51 +22,36 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// LOAD_TIMEOUT of the gateways in front of the fake.
-const LOAD_TIMEOUT: Duration = Duration::from_secs(1);
-/// The most restarts that fit into RESTART_WINDOW (1 s) with a backoff after each: 500 ms, 1 s, 2 s.
-const RESTARTS_IN_WINDOW: u32 = 3;
-/// What starting a process and loading (tiny) models takes, with the other threads of this test around.
-const STARTING: Duration = Duration::from_secs(5);
-/// The size of the disk for logs.
-const DISK_KIB: u32 = 1024;
-
-/// How soon it must be ready after the last fault: a probe that is under way and the next one find out, what is there
-/// ends and its log is read, the longest backoff passes, a load that the script stalls is given up, and the next one
-/// succeeds.
-pub(crate) fn ready_again() -> Duration {
-    let backoff = BACKOFF_FIRST * 2_u32.pow(RESTARTS_IN_WINDOW - 1);
-    PROBE_INTERVAL_READY + PROBE_TIMEOUT + LOG_PUMP_GRACE + LOAD_TIMEOUT + backoff + STARTING
-}
-
 /// A gateway under attack.
 pub(crate) struct World {
     pub(crate) gateway: Gateway,
-    pub(crate) is_real: bool,
-    pub(crate) has_disk: bool,
-    life: u64,
+    pub(crate) setup: Setup,
+    pub(crate) life: u64,
     /// What ends the faults that last a while, and when.
     heals: Vec<(Instant, Heal)>,
     /// Whether some life of the fake may follow a script.
     pub(crate) is_scripted: bool,
-    ledger: Ledger,
+    /// How many gangs of killers are about: the fake dies of them, whatever else it is told to do.
+    pub(crate) killers: usize,
+    pub(crate) ledger: Ledger,
+    pub(crate) steps: Steps,
     /// The private folders of llama-servers.
-    dens: HashSet<PathBuf>,
+    pub(crate) dens: HashSet<PathBuf>,
     /// How often a fault that needs luck had it.
     pub(crate) notes: BTreeMap<&'static str, usize>,
 }
 
 impl World {
-    pub(crate) fn start(is_real: bool) -> Self {
-        let has_disk = can_mount();
-        let gateway = started(is_real, has_disk);
+    pub(crate) fn start(setup: Setup) -> Self {
+        let gateway = setup.start();
         World {
+            steps: Steps::new(&log_of(&gateway), setup.sleeps),
             gateway,
-            is_real,
-            has_disk,
+            setup,
             life: 0,
             heals: Vec::new(),
             is_scripted: false,
+            killers: 0,
             ledger: Ledger::default(),
             dens: HashSet::new(),
             notes: BTreeMap::new(),
@@ -81,12 +60,12 @@ impl World {
 
     pub(crate) fn target(&self) -> Target {
         let (url, health_url) = (self.gateway.url().to_owned(), self.gateway.health_url().to_owned());
-        Target { url, health_url, life: self.life }
+        Target { url, health_url, pid: self.gateway.pid(), life: self.life }
     }
 
     /// The llama-server of this moment; none between two of them.
     pub(crate) fn worker(&self) -> Option<u32> {
-        self.gateway.child_pids().into_iter().find(|pid| !resources::is_zombie(*pid))
+        llama_servers(self.gateway.pid()).into_iter().next()
     }
 
     pub(crate) fn signal_worker(&self, signal: Signal) {
@@ -103,7 +82,7 @@ impl World {
     }
 
     /// The private folder of the llama-server of this moment; it goes with it.
-    fn den(&self) -> Option<PathBuf> {
+    pub(crate) fn den(&self) -> Option<PathBuf> {
         let environment = resources::environ(self.worker()?);
         let home = environment.iter().find_map(|pair| pair.strip_prefix("HOME="))?;
         Some(Path::new(home).parent()?.to_owned())
@@ -123,33 +102,56 @@ impl World {
     }
 
     /// Ends the faults whose time is over.
-    pub(crate) fn heal_due(&mut self) {
+    pub(crate) fn heal_due(&mut self, door: &Door) {
         let now = Instant::now();
         let (due, rest) = std::mem::take(&mut self.heals).into_iter().partition(|(when, _)| *when <= now);
         self.heals = rest;
-        self.heal(due);
+        self.heal(due, door);
     }
 
-    /// Ends all faults.
-    pub(crate) fn heal_all(&mut self) {
+    /// Ends all faults. Gives the llama-server that may follow a script and has been told to go.
+    pub(crate) fn heal_all(&mut self, door: &Door) -> Option<u32> {
         let all = std::mem::take(&mut self.heals);
-        self.heal(all);
-        if self.is_scripted {
-            self.script(&json!({}));
-            self.is_scripted = false;
-            self.signal_worker(Signal::SIGKILL);
+        self.heal(all, door);
+        if !std::mem::take(&mut self.is_scripted) {
+            return None;
+        }
+        self.script(&json!({}));
+        let worker = self.worker();
+        worker.into_iter().for_each(|pid| send(pid, Signal::SIGKILL));
+        worker
+    }
+
+    fn heal(&mut self, heals: Vec<(Instant, Heal)>, door: &Door) {
+        for (_, heal) in heals {
+            heal.apply(self, door);
         }
     }
 
-    fn heal(&mut self, heals: Vec<(Instant, Heal)>) {
-        for (_, heal) in heals {
-            heal.apply(self);
+    /// Lets time pass, and ends the faults whose time is over meanwhile.
+    pub(crate) fn pause(&mut self, time: Duration, door: &Door) {
+        let end = Instant::now() + time;
+        loop {
+            self.heal_due(door);
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            std::thread::sleep(left.min(wait::POLL));
         }
     }
 
     /// What the fake does from its next start on.
     pub(crate) fn script(&self, script: &Value) {
-        self.gateway.model().rewrite_script(script);
+        let mut script = script.clone();
+        if self.killers > 0 {
+            script["die_on"] = DEADLY.into();
+        }
+        self.gateway.model().rewrite_script(&script);
+    }
+
+    pub(crate) fn read_ledger(&mut self) -> Result<(), String> {
+        self.ledger.read(&self.gateway.model().journal_path())
     }
 
     /// The control socket of the fake of this moment.
@@ -199,106 +201,16 @@ impl World {
 
     /// SIGTERM under load, and another gateway in its place.
     pub(crate) fn replace_gateway(&mut self, door: &Door) -> Result<(), String> {
-        self.heal_all();
+        self.heal_all(door);
         self.check_ledger()?;
         door.close();
         self.stop()?;
         self.life += 1;
         self.ledger = Ledger::default();
-        self.gateway = started(self.is_real, self.has_disk);
+        self.gateway = self.setup.start();
+        self.steps = Steps::new(&log_of(&self.gateway), self.setup.sleeps);
         door.open(self.target());
         Ok(())
-    }
-
-    /// Stops it, and looks for what it leaves.
-    pub(crate) fn stop(&mut self) -> Result<(), String> {
-        let children = self.gateway.child_pids();
-        let ports = [self.gateway.url(), self.gateway.health_url()].map(port_of);
-        let status = self.gateway.stop();
-        if status.code() != Some(0) {
-            return Err(format!("SIGTERM ended it with {status:?}"));
-        }
-        if let Some(left) = self.dens.iter().find(|den| den.exists()) {
-            return Err(format!("{} is left", left.display()));
-        }
-        if let Some(left) = children.into_iter().find(|pid| !resources::pid_gone(*pid)) {
-            return Err(format!("process {left} outlives it"));
-        }
-        match ports.into_iter().find(|port| !resources::port_is_free(*port)) {
-            Some(port) => Err(format!("port {port} is still taken")),
-            None => Ok(()),
-        }
-    }
-
-    /// Waits until it is ready after all faults have ended; says how long that took.
-    pub(crate) fn recover(&mut self) -> Result<Duration, String> {
-        self.heal_all();
-        let begin = Instant::now();
-        let bound = wait::patient(ready_again());
-        loop {
-            let ready =
-                self.gateway.health().try_send("GET", "/readyz", b"").is_ok_and(|answer| answer.status() == 200);
-            if ready && self.serves() {
-                self.dens.extend(self.den());
-                return Ok(begin.elapsed());
-            }
-            if begin.elapsed() > bound {
-                let health = self.gateway.health().get("/health").text();
-                return Err(format!("not ready again {bound:?} after the last fault: {health}"));
-            }
-            std::thread::sleep(wait::POLL);
-        }
-    }
-
-    /// Whether a request that needs no slot is served; the `gateway_` metrics do not count it.
-    fn serves(&self) -> bool {
-        let admin = self.gateway.client_with(ADMIN);
-        admin.try_send("GET", "/metrics", b"").is_ok_and(|answer| answer.status() == 200)
-    }
-
-    /// What must be true once no client asks for anything: nothing is in flight, and the books agree.
-    pub(crate) fn check_quiet(&mut self, door: &Door) -> Result<(), String> {
-        let begin = Instant::now();
-        let mut wrong = String::new();
-        while begin.elapsed() < wait::patient(SOON) {
-            let queue = self.gateway.health().get("/health").json()["queue"].clone();
-            let metrics = self.gateway.health().get("/metrics").json();
-            wrong = match (queue["active"].as_u64(), queue["waiting"].as_u64()) {
-                (Some(0), Some(0)) => match door.accounts().check(&metrics) {
-                    Ok(()) => return self.check_ledger(),
-                    Err(what) => what,
-                },
-                _ => format!("something is still in flight: {queue}"),
-            };
-            std::thread::sleep(wait::POLL);
-        }
-        Err(wrong)
-    }
-
-    /// No request was sent to llama-server twice.
-    fn check_ledger(&mut self) -> Result<(), String> {
-        if self.is_real { Ok(()) } else { self.read_ledger() }
-    }
-
-    fn read_ledger(&mut self) -> Result<(), String> {
-        self.ledger.read(&self.gateway.model().journal_path())
-    }
-
-    /// Forgets what the fake has written down; nothing must be in flight.
-    pub(crate) fn shorten_ledger(&mut self) {
-        if !self.is_real && self.read_ledger().is_ok() {
-            let _ = self.ledger.shorten(&self.gateway.model().journal_path()); // it stays long then
-        }
-    }
-
-    /// Waits until nothing is left of what was: descriptors, and children beside the one llama-server.
-    pub(crate) fn check_leaks(&self, baseline_fds: usize) {
-        eventually("file descriptors are back to the baseline", STOPS, || self.gateway.open_fds() <= baseline_fds);
-        let children = self.gateway.child_pids();
-        let den = self.den();
-        let left = self.dens.iter().filter(|old| old.exists() && den.as_ref() != Some(old));
-        assert_eq!(left.count(), 0, "folders of llama-servers that have ended");
-        assert!(children.len() == 1 && !resources::is_zombie(children[0]), "one llama-server: {children:?}");
     }
 }
 
@@ -306,43 +218,14 @@ pub(crate) fn send(pid: u32, signal: Signal) {
     let _ = kill(Pid::from_raw(pid as i32), signal); // it may have just ended
 }
 
-fn port_of(url: &str) -> u16 {
-    url.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a url ends with a port")
+/// The llama-servers of the gateway with this process id; not what they have left to it.
+pub(crate) fn llama_servers(gateway: u32) -> Vec<u32> {
+    let is_one =
+        |pid: &u32| !resources::is_zombie(*pid) && resources::cmdline(*pid).iter().any(|word| word == "--port");
+    resources::children(gateway).into_iter().filter(is_one).collect()
 }
 
-fn keys_text(guest: bool, comment: u64) -> String {
-    let guest = if guest { format!("guest:{GUEST}:100000\n") } else { String::new() };
-    format!("# version {comment}\nadmin:{ADMIN}:1000000 scope=inference,admin,metrics\nuser:{USER}:1000000\n{guest}")
-}
-
-/// A gateway that is ready, and has seen the operator's key at this address: guessers there lock out those it has not.
-fn started(is_real: bool, has_disk: bool) -> Gateway {
-    let gateway = builder(is_real, has_disk).start_ready();
-    assert_eq!(gateway.client_with(ADMIN).send("POST", "/reload", b"").status(), 200);
-    gateway
-}
-
-fn builder(is_real: bool, has_disk: bool) -> Builder {
-    let builder = match is_real {
-        true => Gateway::builder().backend(Backend::Real { model: "tiny-chat.gguf" }).set("LOAD_TIMEOUT", "10s"),
-        false => Gateway::builder().backend(Backend::Fake { script: json!({}), kind: Kind::Chat }),
-    };
-    let builder = builder.keys(&keys_text(true, 0)).set_all(&[
-        ("RESTART_LIMIT", "1000000"),
-        ("RESTART_WINDOW", "1s"),
-        ("QUEUE_TIMEOUT", "2s"),
-        ("REQUEST_TIMEOUT", "3s"),
-        ("STREAM_IDLE_TIMEOUT", "2s"),
-        ("CLIENT_HEADER_TIMEOUT", "2s"),
-        ("CLIENT_BODY_TIMEOUT", "1s"),
-        ("DRAIN_TIMEOUT", "1s"),
-        ("LOG_KEEP", "3"),
-    ]);
-    let builder = builder.set("MAX_REQUEST_BODY_SIZE", LARGEST_BODY).set("MAX_CONCURRENT_REQUESTS", SLOTS);
-    let builder = builder.set("MAX_QUEUE_SIZE", LINE);
-    let builder = match is_real {
-        true => builder,
-        false => builder.set("LOAD_TIMEOUT", format!("{}ms", LOAD_TIMEOUT.as_millis())),
-    };
-    if has_disk { builder.log_disk(DISK_KIB) } else { builder }
+/// What a gateway writes to standard error.
+fn log_of(gateway: &Gateway) -> PathBuf {
+    gateway.data_dir().join("llamagate.stderr")
 }

@@ -85,6 +85,11 @@ impl Client {
         self
     }
 
+    /// The headers that it sends beside those that HTTP needs.
+    pub(crate) fn headers(&self) -> &[(String, String)] {
+        &self.headers
+    }
+
     #[track_caller]
     pub(crate) fn get(&self, path: &str) -> Response {
         self.send("GET", path, b"")

@@ -167,7 +167,13 @@ fn a_kill_is_what_the_kernel_counted() {
     assert!(limited.hint.contains("the memory limit of 4096 MiB") && limited.hint.contains("the kernel killed it"));
     assert_eq!(of(Verdict::InGroup { limit_mib: None }).cause, Cause::OutOfHostMemory);
     assert!(of(Verdict::OnMachine).hint.starts_with("out of host memory, most likely"));
-    assert_eq!(of(Verdict::No), Diagnosis::new(Cause::Killed, "it was killed from outside (SIGKILL), by an operator, the platform or another program"));
+    assert_eq!(
+        of(Verdict::No),
+        Diagnosis::new(
+            Cause::Killed,
+            "it was killed from outside (SIGKILL), by an operator, the platform or another program"
+        )
+    );
     assert!(of(Verdict::NotKnown).hint.contains("maybe because the machine ran out of memory"));
     // A script that starts llama-server reports the signal as a code.
     let memory = Verdict::InGroup { limit_mib: None };

@@ -4,6 +4,7 @@ use super::{
     arguments::Arguments,
     connection, control,
     journal::Journal,
+    resources,
     script::{Daemon, Ending, Script, Sign, Signs},
     server::{Phase, Server},
 };
@@ -56,6 +57,7 @@ pub(super) fn live(arguments: Arguments) -> ExitCode {
         "start",
         json!({
             "start": start,
+            "beside": siblings(),
             "argv": std::env::args().collect::<Vec<_>>(),
             "env": environment,
             "cwd": std::env::current_dir().unwrap_or_default(),
@@ -230,6 +232,17 @@ pub(super) fn start_daemon(program: &str) {
 
 fn log(message: &str) {
     eprintln!("0.00.042.492 {message}");
+}
+
+/// The llama-servers that the same process has started and that still run.
+fn siblings() -> Vec<u32> {
+    let children = resources::children(std::os::unix::process::parent_id());
+    let is_one = |pid: &u32| {
+        *pid != std::process::id()
+            && !resources::pid_gone(*pid)
+            && resources::cmdline(*pid).iter().any(|word| word == "--port")
+    };
+    children.into_iter().filter(is_one).collect()
 }
 
 fn beside(model: &Path, suffix: &str) -> PathBuf {

@@ -24,6 +24,9 @@ mod delivery;
 mod journal;
 mod life;
 mod request;
+#[path = "../resources.rs"]
+#[allow(dead_code, reason = "the tests use the rest")]
+mod resources;
 mod routes;
 mod script;
 mod server;
