@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tracing::info;
+use tracing::{info, warn};
 
 /// A process that runs, and all that is kept for it.
 pub(super) struct Life {
@@ -43,7 +43,7 @@ impl Owner {
     /// Starts a process.
     pub(super) async fn begin(&mut self, prefetch: Option<Duration>) -> io::Result<Life> {
         let mut den = Den::new()?;
-        let endpoint = Endpoint::new(self.choose_address()?, den.write_new_key()?, Arc::clone(&self.deaths));
+        let endpoint = Endpoint::new(self.choose_address()?, den.authorization(), Arc::clone(&self.deaths));
         let endpoint = Arc::new(endpoint.map_err(io::Error::other)?);
         let plan = &self.plan;
         let launch = Launch {
@@ -60,7 +60,9 @@ impl Owner {
         let kills = memory::Kills::count(&roots);
         let phases = Arc::new(Mutex::new(Phases::begin(Instant::now())));
         let mut process = self.spawner.spawn(launch.command_line()).await?;
-        den.inhabit(process.pid())?;
+        if let Err(error) = den.inhabit(process.pid()) {
+            warn!(model = plan.model, %error, "there is no note of this llama-server for a gateway after a crash of this one");
+        }
         info!(model = plan.model, pid = process.pid(), port = endpoint.address.port(), "llama-server started");
         let (tail, mut pumps) = (Arc::default(), JoinSet::new());
         if let Some(keeping) = self.keep_log(&mut process, &tail, &phases) {
