@@ -39,8 +39,8 @@ struct Serving {
     in_flight: usize,
     /// Of those in flight.
     fingerprints: Vec<Fingerprint>,
-    /// Of those whose connection it broke since it last answered well. No more than can be in flight at once: nothing is
-    /// sent to it while it is doubted.
+    /// Of those whose connection it broke since it last answered well. No more than can be in flight at once: nothing
+    /// is sent to it while it is doubted.
     broken: Vec<Fingerprint>,
     /// Since when nothing is in flight.
     idle_since: Option<Instant>,
