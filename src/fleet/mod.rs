@@ -86,7 +86,8 @@ impl Fleet {
         self.models.first()
     }
 
-    /// Every model with its state, and the sum of these states, in one look: a worker may change its state at any moment.
+    /// Every model with its state, and the sum of these states, in one look: a worker may change its state at any
+    /// moment.
     pub fn report(&self) -> (Overall, Vec<ModelStatus>) {
         let (sums, report): (Vec<_>, Vec<_>) = self.models.iter().map(|model| model.report()).unzip();
         (Overall::best(sums.into_iter().flatten()), report)

@@ -41,7 +41,8 @@ impl Desk {
         empty(StatusCode::OK)
     }
 
-    /// `/ping` on the health port: 200 when a request would be served, be it that it wakes a model, 204 while loading, 503 otherwise.
+    /// `/ping` on the health port: 200 when a request would be served, be it that it wakes a model, 204 while loading,
+    /// 503 otherwise.
     pub fn probe(&self) -> Response<Bytes> {
         if self.stopping.load(Ordering::Relaxed) {
             return empty(StatusCode::SERVICE_UNAVAILABLE);

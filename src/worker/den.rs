@@ -27,14 +27,16 @@ const NOTE_SIZE: u64 = 256;
 /// do, for containers may share the folder above and not the ids.
 pub(super) struct Den {
     path: PathBuf,
+    /// What its llama-server will ask for.
+    authorization: HeaderValue,
     /// A process lives in it, or something that this process left.
     is_inhabited: bool,
     _lock: File,
 }
 
 impl Den {
-    /// Makes the folder, in memory where there is a file system for that.
-    pub(super) fn new() -> io::Result<Self> {
+    /// Makes the folder with a new key in it, in memory where there is a file system with room for that.
+    pub(super) fn new() -> Result<Self, NoDen> {
         let mut last = io::Error::from(io::ErrorKind::NotFound);
         for parent in parents() {
             match Self::make(parent.join(format!("{PREFIX}{}", uuid::Uuid::now_v7().simple()))) {
@@ -42,15 +44,18 @@ impl Den {
                 Err(error) => last = error,
             }
         }
-        Err(last)
+        Err(NoDen(last))
     }
 
     fn make(path: PathBuf) -> io::Result<Self> {
+        let (key, authorization) = draw_key()?;
         DirBuilder::new().mode(0o700).create(&path)?;
         let lock = File::open(&path)?;
         lock.lock()?;
-        let den = Self { path, is_inhabited: false, _lock: lock };
+        let den = Self { path, authorization, is_inhabited: false, _lock: lock };
         DirBuilder::new().mode(0o700).create(den.home())?;
+        // A full file system still makes folders: only the file shows whether there is room.
+        write_new(&den.key_file(), &key)?;
         Ok(den)
     }
 
@@ -63,24 +68,17 @@ impl Den {
         home_in(&self.path)
     }
 
-    /// Draws a new key, writes it for llama-server to read, and gives the header that it will ask for.
-    pub(super) fn write_new_key(&self) -> io::Result<HeaderValue> {
-        let mut random = [0u8; 32];
-        getrandom::fill(&mut random).map_err(io::Error::other)?;
-        let key = format!("gateway-{}", BASE64_URL_SAFE_NO_PAD.encode(random));
-        write_new(&self.key_file(), &key)?;
-        let mut header = HeaderValue::try_from(format!("Bearer {key}")).map_err(io::Error::other)?;
-        header.set_sensitive(true);
-        Ok(header)
+    /// The header that its llama-server will ask for, which has read the key.
+    pub(super) fn authorization(&self) -> HeaderValue {
+        self.authorization.clone()
     }
 
     /// Notes which process lives here. From now on the folder outlives a gateway that ends before it calls
-    /// [`Den::vacate`], so that the next one knows what to end.
+    /// [`Den::vacate`], so that the next one knows what to end. Where the note cannot be written, the HOME alone tells.
     pub(super) fn inhabit(&mut self, pid: i32) -> io::Result<()> {
         self.is_inhabited = true;
         let note = match Identity::of(pid) {
             Ok(identity) => identity.written(),
-            // Without it the HOME alone tells who belongs here.
             Err(_) => String::new(),
         };
         write_new(&note_in(&self.path), &note)
@@ -149,6 +147,29 @@ impl Abandoned {
     pub(super) fn remove(self) {
         let _ = fs::remove_dir_all(&self.path);
     }
+}
+
+/// Nowhere was there room, or permission, for a folder with a key in it.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "no private folder for llama-server's key can be made, neither in shared memory nor in a temporary folder: {0}"
+)]
+pub(super) struct NoDen(#[source] pub(super) io::Error);
+
+impl From<NoDen> for io::Error {
+    fn from(error: NoDen) -> Self {
+        Self::other(error)
+    }
+}
+
+/// A new key, and the header that shows it.
+fn draw_key() -> io::Result<(String, HeaderValue)> {
+    let mut random = [0u8; 32];
+    getrandom::fill(&mut random).map_err(io::Error::other)?;
+    let key = format!("gateway-{}", BASE64_URL_SAFE_NO_PAD.encode(random));
+    let mut header = HeaderValue::try_from(format!("Bearer {key}")).map_err(io::Error::other)?;
+    header.set_sensitive(true);
+    Ok((key, header))
 }
 
 fn parents() -> Vec<PathBuf> {

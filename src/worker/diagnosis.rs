@@ -10,10 +10,11 @@ mod log;
 mod machine;
 mod model;
 
-use super::memory::Verdict;
+use super::memory::OomKill;
 use crate::settings::bounds::HINT_LENGTH;
 use crate::telemetry::files::Tail;
 use log::Log;
+use nix::sys::signal::Signal;
 use std::time::Duration;
 
 pub use cause::Cause;
@@ -28,12 +29,12 @@ pub(super) struct Evidence<'a> {
     pub(super) signal: Option<i32>,
     /// What it wrote last.
     pub(super) tail: &'a Tail,
-    /// Whether it was ready before: then its log may hold what clients wrote.
+    /// Whether it was ready before: then its log may hold what clients wrote, and nothing of it is quoted.
     pub(super) has_served: bool,
     /// Why its owner killed it, if it did.
     pub(super) killed: Option<Killed>,
     /// What the kernel's counters say.
-    pub(super) memory: Verdict,
+    pub(super) memory: OomKill,
 }
 
 /// Why the owner of a process killed it.
@@ -69,7 +70,7 @@ impl Diagnosis {
 
 /// The most telling cause that the evidence has; [`Cause::Unknown`] if it has none.
 pub(super) fn diagnose(evidence: &Evidence) -> Diagnosis {
-    let log = Log::of(evidence.tail);
+    let log = Log::of(evidence.tail, evidence.has_served);
     let signal = ending::signal(evidence);
     // A signal that nothing in a log explains, or that the log is too old for.
     if let Some(known) = ending::sudden(evidence, signal, &log) {
@@ -79,6 +80,9 @@ pub(super) fn diagnose(evidence: &Evidence) -> Diagnosis {
     if evidence.code == Some(0) || ending::is_polite(signal) {
         return ending::unknown(evidence, signal, &log);
     }
+    if evidence.has_served {
+        return at_work(evidence, signal, &log);
+    }
     machine::library(&log)
         .or_else(|| machine::argument(&log))
         .or_else(|| machine::port(&log))
@@ -86,10 +90,22 @@ pub(super) fn diagnose(evidence: &Evidence) -> Diagnosis {
         .or_else(|| machine::gpu_error(&log))
         .or_else(|| model::file(&log))
         .or_else(|| machine::threads(&log))
-        .or_else(|| ending::crash(signal, &log))
+        .or_else(|| ending::crash(signal))
+        .or_else(|| ending::abort(signal, &log))
         .or_else(|| machine::no_gpu(&log))
         .or_else(|| ending::not_executable(evidence, &log))
         .unwrap_or_else(|| ending::unknown(evidence, signal, &log))
+}
+
+/// Of one that was ready before. What only a start can fail of is left out, and a crash is believed before any line:
+/// clients can make llama-server write almost any.
+fn at_work(evidence: &Evidence, signal: Option<Signal>, log: &Log) -> Diagnosis {
+    ending::crash(signal)
+        .or_else(|| allocation::shortage(log))
+        .or_else(|| machine::gpu_error(log))
+        .or_else(|| machine::threads(log))
+        .or_else(|| ending::abort(signal, log))
+        .unwrap_or_else(|| ending::unknown(evidence, signal, log))
 }
 
 #[cfg(test)]

@@ -42,8 +42,8 @@ struct Serving {
     in_flight: usize,
     /// Of those in flight.
     fingerprints: Vec<Fingerprint>,
-    /// Of those whose connection it broke since it last answered well. No more than can be in flight at once: nothing is
-    /// sent to it while it is doubted.
+    /// Of those whose connection it broke since it last answered well. No more than can be in flight at once: nothing
+    /// is sent to it while it is doubted.
     broken: Vec<Fingerprint>,
     /// Of those that it could not compute, in a row.
     uncomputed: Vec<Fingerprint>,

@@ -4,7 +4,7 @@ mod group;
 mod kills;
 mod room;
 
-pub(super) use kills::{Kills, Verdict};
+pub(super) use kills::{Kills, OomKill};
 pub(super) use room::available;
 
 use std::path::PathBuf;

@@ -37,9 +37,9 @@ enum Order {
 pub struct Spawner(mpsc::SyncSender<Order>);
 
 impl Spawner {
-    /// Starts the thread; once in a program, for two would reap each other's children. It ends when the last `Spawner` is dropped; the children it started end with it. They get these
-    /// limits, soft and hard, on open files, if any. From now on orphans of these children become children of this process
-    /// rather than of the machine's first one.
+    /// Starts the thread; once in a program, for two would reap each other's children. It ends when the last `Spawner`
+    /// is dropped; the children it started end with it. They get these limits, soft and hard, on open files, if any.
+    /// From now on orphans of these children become children of this process rather than of the machine's first one.
     pub fn start(runtime: tokio::runtime::Handle, descriptors: Option<(u64, u64)>) -> io::Result<Self> {
         nix::sys::prctl::set_child_subreaper(true)?;
         let (orders, inbox) = mpsc::sync_channel(SPAWN_QUEUE);
@@ -169,8 +169,9 @@ fn receiver(reader: PipeReader) -> io::Result<pipe::Receiver> {
     pipe::Receiver::from_owned_fd(OwnedFd::from(reader))
 }
 
-/// Has the kernel kill the child when the thread that forks it ends, and with it this program, however it ends. Gives it
-/// the limits on open files that this program was started with: a soft one beyond 1024 breaks programs that use select.
+/// Has the kernel kill the child when the thread that forks it ends, and with it this program, however it ends. Gives
+/// it the limits on open files that this program was started with: a soft one beyond 1024 breaks programs that use
+/// select.
 fn prepare(command: &mut Command, descriptors: Option<(u64, u64)>) {
     let parent = nix::unistd::getpid();
     let arm = move || {

@@ -57,8 +57,8 @@ impl Pulse {
         Self { since: now, work: 0, lines: 0, threads: Threads::default() }
     }
 
-    /// Takes what it says at this moment, nothing when it did not answer, and the number of lines it has logged. For how
-    /// long it has now got nowhere.
+    /// Takes what it says at this moment, nothing when it did not answer, and the number of lines it has logged. For
+    /// how long it has now got nowhere.
     pub(super) fn feel(
         &mut self,
         vitals: Option<Vitals>,
@@ -75,8 +75,8 @@ impl Pulse {
         now - self.since
     }
 
-    /// Whether it has got nowhere for longer than it may. While several threads compute, it is their time on the CPU that
-    /// counts: on a busy machine a batch takes longer.
+    /// Whether it has got nowhere for longer than it may. While several threads compute, it is their time on the CPU
+    /// that counts: on a busy machine a batch takes longer.
     pub(super) fn has_stopped(
         &self,
         stalled: Duration,

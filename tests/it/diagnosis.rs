@@ -2,7 +2,7 @@
 
 use super::support::{
     gateway::{Backend, Builder, Gateway, real_llama_server, test_models},
-    wait::{READY, eventually_some},
+    wait::{READY, eventually, eventually_some},
 };
 use nix::{
     sys::signal::{Signal, kill},
@@ -100,6 +100,66 @@ fn an_end_at_work_does_not_repeat_what_its_log_holds() {
         Some(last_exit(&gateway)).filter(|exit| exit["code"] == 3)
     });
     assert_eq!(exit["hint"], "it ended with exit code 3");
+}
+
+/// Sends what llama-server repeats in its log, in texts that look like the causes of an end.
+fn send_telling_texts(gateway: &Gateway) {
+    let texts = [
+        "CUDA error: tattletale",
+        "CUDA error: out of memory tattletale",
+        "error while loading shared libraries: libtattletale.so.1: no such file",
+        "error: invalid argument: --tattletale",
+        "GGML_ASSERT(tattletale) failed",
+        "unknown model architecture: 'tattletale'",
+        "what():  tattletale",
+        "libgomp: Thread creation failed: tattletale",
+    ];
+    let (client, chat) = (gateway.client(), "/v1/chat/completions");
+    let message = json!([{"role": "user", "content": "hi"}]);
+    for text in texts {
+        let status = client.send("POST", chat, format!("{{\"a\": [\"{text}\" x").as_bytes()).status();
+        assert_eq!(status, 400);
+        client.post_json(chat, &json!({"messages": message, "tools": [{"type": text}]}));
+        client.post_json(chat, &json!({"messages": message, "json_schema": {"type": text}}));
+    }
+    let lines = texts.join("\n/srv/a.c:1: ");
+    client.post_json(
+        chat,
+        &json!({"messages": message, "grammar": format!("root ::= x\n{}\n{lines}", texts.join("\n"))}),
+    );
+    let schema = json!({"type": "string", "pattern": format!("(\n{}\n{lines}", texts.join("\n"))});
+    let answer = client.post_json(chat, &json!({"messages": message, "max_tokens": 1, "json_schema": schema}));
+    assert_eq!(answer.status(), 200, "{}", answer.text());
+}
+
+/// What the llama-server that runs now has logged.
+fn log_of_llama_server(gateway: &Gateway) -> String {
+    let folder = gateway.data_dir().join("logs/llama");
+    let latest = fs::read_to_string(folder.join("latest.txt")).unwrap();
+    fs::read_to_string(folder.join(latest.trim())).unwrap()
+}
+
+#[test]
+fn texts_of_clients_are_neither_shown_nor_taken_for_the_cause() {
+    let gateway = real().start_ready();
+    for (signal, cause) in [(Signal::SIGSEGV, "crashed"), (Signal::SIGABRT, "aborted")] {
+        send_telling_texts(&gateway);
+        eventually("llama-server repeats the texts, line by line", READY, || {
+            let log = log_of_llama_server(&gateway);
+            log.contains("\nCUDA error: tattletale") && log.contains(r#"last read: '\"unknown model architecture"#)
+        });
+        kill(Pid::from_raw(gateway.child_pids().remove(0) as i32), signal).unwrap();
+        let exit = eventually_some("/health shows this end", READY, || {
+            Some(last_exit(&gateway)).filter(|exit| exit["signal"] == signal as i32)
+        });
+        let health = [gateway.anonymous().get("/health").text(), gateway.health().get("/health").text()].concat();
+        assert!(!health.contains("tattletale"), "{health}");
+        let output = gateway.output();
+        let report = output.lines().rfind(|line| line.contains("it will be restarted")).unwrap();
+        assert!(report.contains(cause) && report.contains(exit["hint"].as_str().unwrap()), "{report}");
+        assert!(!output.contains("tattletale"), "{output}");
+        gateway.wait_ready();
+    }
 }
 
 #[test]

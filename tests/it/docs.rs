@@ -1,7 +1,7 @@
-//! Generated documentation is what the tables say; `UPDATE_DOCS=1` writes it instead. Tests that documentation names are
-//! there.
+//! Generated documentation is what the tables say; `UPDATE_DOCS=1` writes it instead. Tests and files that documentation
+//! names are there.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path};
 
 fn is_fresh(name: &str, text: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name);
@@ -20,6 +20,27 @@ fn docs_configuration_is_fresh() {
 #[test]
 fn docs_metrics_is_fresh() {
     is_fresh("METRICS.md", &llamagate::telemetry::metrics::metrics_reference());
+}
+
+#[test]
+fn the_table_of_the_workers_files_is_complete() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("docs/ARCHITECTURE.md")).expect("it can be read");
+    let table = text.split("### The worker's files").nth(1).expect("the table is there");
+    let worker = root.join("src/worker");
+    let named: BTreeSet<String> = table
+        .lines()
+        .skip_while(|line| !line.starts_with("| `"))
+        .map_while(|line| line.strip_prefix("| `")?.split('`').next().map(str::to_owned))
+        .collect();
+    let mut there = BTreeSet::new();
+    for entry in fs::read_dir(&worker).expect("src/worker can be read").flatten() {
+        let inner = fs::read_dir(entry.path()).into_iter().flatten().flatten().map(|entry| entry.path());
+        for file in inner.chain([entry.path()]).filter(|path| path.is_file() && !path.ends_with("tests.rs")) {
+            there.insert(file.strip_prefix(&worker).expect("it is below").to_string_lossy().into_owned());
+        }
+    }
+    assert_eq!(named, there);
 }
 
 #[test]

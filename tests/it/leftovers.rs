@@ -66,6 +66,27 @@ fn with_memory_in(folder: &Path) -> Option<Vec<String>> {
     namespaces(&[], &format!("mount --bind '{}' /dev/shm && ", folder.display()))
 }
 
+/// Runs a gateway whose /dev/shm has so many pages, of which one is taken, and returns what it printed.
+fn with_shared_memory(pages: u32) -> Option<String> {
+    let full = "head -c 1 /dev/zero > /dev/shm/full && ";
+    let words = namespaces(&[], &format!("mount -t tmpfs -o size={}k none /dev/shm && {full}", 4 * pages))?;
+    let mut gateway = under(Gateway::builder(), &words).start_ready();
+    assert_eq!(gateway.journal().starts().len(), 1, "{}", gateway.output());
+    assert_eq!(gateway.stop().code(), Some(0));
+    Some(gateway.output())
+}
+
+#[test]
+fn a_full_shared_memory_costs_neither_the_start_nor_a_running_llama_server() {
+    let no_note = "there is no note of this llama-server";
+    let Some(output) = with_shared_memory(1) else { return };
+    assert!(!output.contains(no_note), "the folder is elsewhere, and whole\n{output}");
+    let output = with_shared_memory(2).unwrap();
+    assert!(output.contains(no_note), "the key has taken the last page\n{output}");
+    let output = with_shared_memory(3).unwrap();
+    assert!(!output.contains(no_note), "there is room for both\n{output}");
+}
+
 #[test]
 fn a_daemon_that_llama_server_started_ends_with_it() {
     let mut gateway = with_daemon().start_ready();

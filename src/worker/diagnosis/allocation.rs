@@ -1,4 +1,5 @@
-//! Memory that could not be had, on the GPU or on the host: what it was for, how much of it, and which setting to lower.
+//! Memory that could not be had, on the GPU or on the host: what it was for, how much of it, and which setting to
+//! lower.
 
 use super::log::{Line, Log, number_after, plain_word};
 use super::machine::lost_gpu;
@@ -48,8 +49,8 @@ enum Place {
 /// What could not be had.
 struct Want {
     place: Place,
-    /// The number or the name of the GPU, as the log says it.
-    device: Option<String>,
+    /// The number of the GPU.
+    device: Option<u32>,
     mib: Option<f64>,
     purpose: Use,
 }
@@ -81,12 +82,10 @@ impl Want {
     fn of_line(line: &Line) -> Option<Self> {
         let text = line.text;
         let purpose = Use::of(text).unwrap_or(Use::Any);
-        let gpu = |device: Option<&str>, mib| {
-            Some(Self { place: Place::Gpu, device: device.map(str::to_owned), mib, purpose })
-        };
+        let gpu = |device, mib| Some(Self { place: Place::Gpu, device, mib, purpose });
         let host = |mib| Some(Self { place: Place::Host, device: None, mib, purpose });
         if text.contains("cudaMalloc failed") {
-            let device = text.split_once("on device ").and_then(|(_, rest)| plain_word(rest));
+            let device = text.split_once("on device ").and_then(|(_, rest)| plain_word(rest)?.parse().ok());
             return gpu(device, number_after(text, "allocating "));
         }
         if text.contains("Device memory allocation of size") {
@@ -123,7 +122,7 @@ pub(super) fn shortage(log: &Log) -> Option<Diagnosis> {
     let want = Want::of(log)?;
     let mut numbers = Vec::new();
     if let Some(mib) = want.mib {
-        let device = want.device.as_ref().map(|device| format!(" on device {device}")).unwrap_or_default();
+        let device = want.device.map(|device| format!(" on device {device}")).unwrap_or_default();
         let purpose = want.purpose.name().map(|purpose| format!(" for {purpose}")).unwrap_or_default();
         numbers.push(format!("needed {mib:.2} MiB{device}{purpose}"));
     }
@@ -135,7 +134,7 @@ pub(super) fn shortage(log: &Log) -> Option<Diagnosis> {
                 Use::KvCache => "lower CTX or PARALLEL, then NGL, or take a smaller quantisation",
                 Use::Compute => "lower CTX, or -ub in EXTRA_ARGS, then NGL, or take a smaller quantisation",
             };
-            numbers.extend(free_memory(log, want.device.as_deref()));
+            numbers.extend(free_memory(log, want.device));
             numbers.extend(taken(log, " model buffer size", "the model took"));
             numbers.extend(taken(log, " KV buffer size", "the KV cache took"));
             Some(said(Cause::OutOfGpuMemory, "out of GPU memory", advice, &numbers))
@@ -158,16 +157,17 @@ fn said(cause: Cause, what: &str, advice: &str, numbers: &[String]) -> Diagnosis
 }
 
 /// What the GPU had free before the load, if the log tells.
-fn free_memory(log: &Log, device: Option<&str>) -> Option<String> {
-    if let Some(text) = log.all().rev().find(|text| text.contains("MiB of free device memory")) {
+fn free_memory(log: &Log, device: Option<u32>) -> Option<String> {
+    if let Some(text) = log.load().rev().find(|text| text.contains("MiB of free device memory")) {
         let free = number_after(text, "device memory vs.")?;
         let needed = number_after(text, "projected to use")?;
         return Some(format!("{needed} MiB in all were projected and {free} MiB were free"));
     }
-    let mut found = log.all().filter(|text| text.contains("using device ") && text.ends_with(" MiB free"));
+    let mut found = log.load().filter(|text| text.contains("using device ") && text.ends_with(" MiB free"));
     let text = found.find(|text| {
         let name = text.split_once("using device ").and_then(|(_, rest)| plain_word(rest)).unwrap_or_default();
-        device.is_none_or(|device| name.trim_start_matches(|c: char| c.is_ascii_alphabetic()) == device)
+        let number = name.trim_start_matches(|c: char| c.is_ascii_alphabetic()).parse();
+        device.is_none_or(|device| number == Ok(device))
     })?;
     let free: u64 = text.strip_suffix(" MiB free")?.rsplit(' ').next()?.parse().ok()?;
     Some(format!("{free} MiB were free before"))
@@ -175,7 +175,7 @@ fn free_memory(log: &Log, device: Option<&str>) -> Option<String> {
 
 /// What the GPUs already gave for one purpose, if the log tells.
 fn taken(log: &Log, words: &str, meaning: &str) -> Option<String> {
-    let sizes = log.all().filter(|text| !text.contains("CPU") && !text.contains("_Host"));
+    let sizes = log.load().filter(|text| !text.contains("CPU") && !text.contains("_Host"));
     let sum: f64 = sizes.filter_map(|text| number_after(text, words)).sum();
     (sum > 0.0).then(|| format!("{meaning} {sum:.2} MiB"))
 }

@@ -1,8 +1,9 @@
 //! What signals and exit codes tell by themselves.
 
-use super::log::{Log, quotable};
+use super::super::den::NoDen;
+use super::log::Log;
 use super::machine::lost_gpu;
-use super::{Cause, Diagnosis, Evidence, Killed, Verdict};
+use super::{Cause, Diagnosis, Evidence, Killed, OomKill};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use std::io;
@@ -78,10 +79,10 @@ fn by_its_owner(killed: Killed) -> Diagnosis {
     }
 }
 
-fn by_the_kernel(memory: Verdict, log: &Log) -> Diagnosis {
+fn by_the_kernel(memory: OomKill, log: &Log) -> Diagnosis {
     let gpu = lost_gpu(log).map(|gpu| format!(", {gpu}")).unwrap_or_default();
     match memory {
-        Verdict::InGroup { limit_mib } => {
+        OomKill::InGroup { limit_mib } => {
             let limit = limit_mib.map(|mib| format!(" of {mib} MiB")).unwrap_or_default();
             let advice = "lower CTX or PARALLEL, or take a smaller quantisation";
             let hint = format!(
@@ -89,45 +90,53 @@ fn by_the_kernel(memory: Verdict, log: &Log) -> Diagnosis {
             );
             Diagnosis::new(Cause::OutOfHostMemory, hint)
         }
-        Verdict::OnMachine => {
+        OomKill::OnMachine => {
             let advice = "lower CTX or PARALLEL, take a smaller quantisation, or free memory on the machine";
-            let hint = format!(
-                "out of host memory, most likely: {advice} (the kernel killed a process while it ran: out of memory{gpu})"
-            );
+            let killed = "the kernel killed a process while it ran";
+            let hint = format!("out of host memory, most likely: {advice} ({killed}: out of memory{gpu})");
             Diagnosis::new(Cause::OutOfHostMemory, hint)
         }
-        Verdict::No => Diagnosis::new(
+        OomKill::No => Diagnosis::new(
             Cause::Killed,
             "it was killed from outside (SIGKILL), by an operator, the platform or another program",
         ),
-        Verdict::NotKnown => {
+        OomKill::NotKnown => {
             let hint = "it was killed (SIGKILL), maybe because the machine ran out of memory: look at the kernel's log";
             Diagnosis::new(Cause::Killed, hint)
         }
     }
 }
 
-/// A crash or an abort that no other line explains.
-pub(super) fn crash(signal: Option<Signal>, log: &Log) -> Option<Diagnosis> {
-    match signal? {
+/// A crash, which llama-server itself can say nothing of.
+pub(super) fn crash(signal: Option<Signal>) -> Option<Diagnosis> {
+    let hint = match signal? {
         Signal::SIGSEGV => {
-            let hint = "it crashed (segmentation fault): try another llama.cpp version; the last lines of its log may tell more";
-            Some(Diagnosis::new(Cause::Crashed, hint))
+            "it crashed (segmentation fault): try another llama.cpp version; the last lines of its log may tell more"
         }
-        Signal::SIGBUS => {
-            let hint = "it crashed (bus error): the model file was changed, or its disk failed, while it was in use";
-            Some(Diagnosis::new(Cause::Crashed, hint))
-        }
-        Signal::SIGFPE => {
-            Some(Diagnosis::new(Cause::Crashed, "it crashed (arithmetic error): try another llama.cpp version"))
-        }
-        Signal::SIGABRT => {
-            let quote = last_words(log).map(|words| format!(": {words}")).unwrap_or_default();
-            let hint =
-                format!("it gave itself up (SIGABRT){quote}; try another llama.cpp version, or other EXTRA_ARGS");
-            Some(Diagnosis::new(Cause::Aborted, hint))
-        }
-        _ => None,
+        Signal::SIGBUS => "it crashed (bus error): the model file was changed, or its disk failed, while it was in use",
+        Signal::SIGFPE => "it crashed (arithmetic error): try another llama.cpp version",
+        _ => return None,
+    };
+    Some(Diagnosis::new(Cause::Crashed, hint))
+}
+
+/// An abort that no other line explains.
+pub(super) fn abort(signal: Option<Signal>, log: &Log) -> Option<Diagnosis> {
+    signal.filter(|signal| *signal == Signal::SIGABRT)?;
+    let words = last_words(log).or_else(|| kind_of_abort(log).map(str::to_owned));
+    let quote = words.map(|words| format!(": {words}")).unwrap_or_default();
+    let hint = format!("it gave itself up (SIGABRT){quote}; try another llama.cpp version, or other EXTRA_ARGS");
+    Some(Diagnosis::new(Cause::Aborted, hint))
+}
+
+/// What an abort is, where its own words may not be quoted.
+fn kind_of_abort(log: &Log) -> Option<&'static str> {
+    if log.has_any(&["GGML_ASSERT("]) {
+        Some("an assertion failed, which the end of its log names")
+    } else if log.has_any(&["terminate called"]) {
+        Some("nobody caught an exception, which the end of its log names")
+    } else {
+        None
     }
 }
 
@@ -138,10 +147,10 @@ fn last_words(log: &Log) -> Option<String> {
         let (place, words) = line.text.split_once(": ")?;
         let (file, number) = place.rsplit_once(':')?;
         let is_place = file.contains('.') && !file.contains(' ') && number.parse::<u32>().is_ok();
-        if is_place { quotable(words) } else { None }
+        if is_place { log.quote(words) } else { None }
     });
-    let what = || log.after("what():").and_then(quotable);
-    let thrown = || log.after("terminate called after throwing an instance of").and_then(quotable);
+    let what = || log.after("what():").and_then(|words| log.quote(words));
+    let thrown = || log.after("terminate called after throwing an instance of").and_then(|name| log.quote(name));
     assertion.or_else(what).or_else(thrown)
 }
 
@@ -160,6 +169,16 @@ const WRONG_FORMAT: &str = "LLAMA_SERVER is no program for this machine: take a 
 
 /// Why a process could not even be started.
 pub(in crate::worker) fn not_started(error: &io::Error) -> Diagnosis {
+    if let Some(no_den) = error.get_ref().and_then(|inner| inner.downcast_ref::<NoDen>()) {
+        let NoDen(reason) = no_den;
+        let reason = reason.raw_os_error().map(|code| format!(" ({})", Errno::from_raw(code).desc()));
+        let hint = format!(
+            "a private folder for llama-server's key could not be made in shared memory or in a temporary \
+             folder{}; free some room there, or point TMPDIR to where there is some",
+            reason.unwrap_or_default()
+        );
+        return Diagnosis::new(Cause::NotStarted, hint);
+    }
     let hint = match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::ENOENT) => "LLAMA_SERVER, or the interpreter that it names, is missing: check the file".to_owned(),
         Some(Errno::EACCES | Errno::EPERM) => {
@@ -189,7 +208,7 @@ pub(super) fn unknown(evidence: &Evidence, signal: Option<Signal>, log: &Log) ->
         (None, None, None) => "it ended, and nothing is known of how".to_owned(),
     };
     let is_polite = is_polite(signal);
-    let error = if evidence.has_served || is_polite || evidence.code == Some(0) { None } else { log.first_error() };
+    let error = if is_polite || evidence.code == Some(0) { None } else { log.first_error() };
     let quote = error.map(|error| format!("; its log says: {error}")).unwrap_or_default();
     let did_not_load = !evidence.has_served && log.has_any(&["exiting due to model loading error"]);
     match (is_polite, did_not_load) {

@@ -4,9 +4,29 @@
 use crate::settings::bounds::{QUOTED_LINE, QUOTED_WORD};
 use crate::telemetry::files::Tail;
 
+/// Lines in which llama-server reports a request, and often repeats what a client wrote in it. They tell of no end.
+const REQUESTS: &[&str] = &[
+    "got exception",
+    "operator():",
+    "log_server_r",
+    "request:",
+    "response:",
+    "send_error:",
+    "error parsing grammar",
+    "JSON schema conversion was incomplete",
+    "unable to match sampler",
+    "Wrong type supplied for parameter",
+];
+
+/// At work, after such a line what was said before has been overcome. Texts of clients may have line ends, so that what
+/// follows the first line of one looks like any other line; but one of these comes after it.
+const GOES_ON: &[&str] = &["got exception", "launch_slot_", "failed to launch slot"];
+
 /// After such a line what went wrong before has been overcome.
-const OVERCOME: &[&str] =
-    &["retrying without pipeline parallelism", ": model loaded", "server is listening on", ": listening on http"];
+const OVERCOME: &str = "retrying without pipeline parallelism";
+
+/// The end of a load; clients come after it.
+const LOADED: &[&str] = &[": model loaded", "server is listening on", ": listening on http"];
 
 /// Lines that say no more than that something failed before.
 const TELL_NOTHING: &[&str] = &["exiting due to", "failed to load model", "failed to create_context", "usage:"];
@@ -21,23 +41,43 @@ pub(super) struct Line<'a> {
     pub(super) is_error: bool,
 }
 
-/// What is left of a log.
+/// What is left of a log, without the lines that report requests.
+///
+/// Of one that has served clients, any line may still be a client's: it may decide on a cause, and is never quoted.
 pub(super) struct Log<'a> {
     lines: Vec<Line<'a>>,
+    /// Where the lines begin that tell of failures.
     begin: usize,
+    /// Where those of the load end.
+    loaded: usize,
+    has_served: bool,
 }
 
 impl<'a> Log<'a> {
-    pub(super) fn of(tail: &'a Tail) -> Self {
-        let lines: Vec<Line> = tail.lines().map(Line::of).collect();
-        let is_overcome = |line: &Line| OVERCOME.iter().any(|mark| line.text.contains(mark));
-        let begin = lines.iter().rposition(is_overcome).map_or(0, |at| at + 1);
-        Self { lines, begin }
+    pub(super) fn of(tail: &'a Tail, has_served: bool) -> Self {
+        let holds = |line: &Line, marks: &[&str]| marks.iter().any(|mark| line.text.contains(mark));
+        let (mut lines, mut begin, mut loaded) = (Vec::new(), 0, None);
+        for line in tail.lines().map(Line::of) {
+            let has_loaded = holds(&line, LOADED);
+            let is_overcome = has_loaded || holds(&line, &[OVERCOME]) || has_served && holds(&line, GOES_ON);
+            if !holds(&line, REQUESTS) {
+                lines.push(line);
+            }
+            if is_overcome {
+                begin = lines.len();
+            }
+            if has_loaded {
+                loaded.get_or_insert(begin);
+            }
+        }
+        // The beginning of a long log is gone, and with it the load.
+        let loaded = if has_served { loaded.unwrap_or(0) } else { lines.len() };
+        Self { lines, begin, loaded, has_served }
     }
 
-    /// All lines, oldest first: for sizes, which stay true.
-    pub(super) fn all(&self) -> impl DoubleEndedIterator<Item = &'a str> {
-        self.lines.iter().map(|line| line.text)
+    /// The lines of the load, oldest first: for sizes, which stay true.
+    pub(super) fn load(&self) -> impl DoubleEndedIterator<Item = &'a str> {
+        self.lines.iter().take(self.loaded).map(|line| line.text)
     }
 
     /// The lines since something last succeeded, oldest first: for failures.
@@ -63,7 +103,12 @@ impl<'a> Log<'a> {
     /// The first recent error that tells something and may be quoted. The first, for later ones follow from it.
     pub(super) fn first_error(&self) -> Option<String> {
         let errors = self.recent().filter(|line| line.is_error).map(|line| line.text);
-        errors.filter(|text| !TELL_NOTHING.iter().any(|words| text.contains(words))).find_map(quotable)
+        errors.filter(|text| !TELL_NOTHING.iter().any(|words| text.contains(words))).find_map(|text| self.quote(text))
+    }
+
+    /// What may be quoted of a text of this log; nothing where a client may have written it.
+    pub(super) fn quote(&self, text: &str) -> Option<String> {
+        if self.has_served { None } else { quotable(text) }
     }
 }
 
@@ -88,7 +133,7 @@ impl<'a> Line<'a> {
 }
 
 /// The beginning of a text up to where a path, a file name or a key may be; nothing if that leaves nothing.
-pub(super) fn quotable(text: &str) -> Option<String> {
+fn quotable(text: &str) -> Option<String> {
     let unsafe_at = [text.find(['/', '\\']), text.find(".gguf"), key_in(text), text.find(char::is_control)];
     let mut safe = text;
     if let Some(at) = unsafe_at.into_iter().flatten().min() {
@@ -159,9 +204,28 @@ mod tests {
         for line in ["0.1 E one", "0.2 W sched_reserve: retrying without pipeline parallelism", "0.3 E two"] {
             tail.push(line.as_bytes());
         }
-        let log = Log::of(&tail);
+        let log = Log::of(&tail, false);
         assert!(log.find("one").is_none() && log.find("two").is_some());
-        assert_eq!(log.all().count(), 3);
+        assert_eq!(log.load().count(), 3);
+    }
+
+    #[test]
+    fn lines_about_requests_are_left_out_and_work_that_goes_on_is_a_success() {
+        let mut tail = Tail::default();
+        for line in [
+            "0.1 I srv  llama_server: listening on http://127.0.0.1:1",
+            "WARNING: JSON schema conversion was incomplete: pattern x",
+            "CUDA error: written by a client",
+            "0.2 I slot launch_slot_: id  0 | task 4 | processing task, is_child = 0",
+            "0.3 W srv    operator(): got exception: {}",
+            "0.4 E last words",
+        ] {
+            tail.push(line.as_bytes());
+        }
+        let log = Log::of(&tail, true);
+        assert_eq!(log.recent().map(|line| line.text).collect::<Vec<_>>(), ["last words"]);
+        assert_eq!((log.load().count(), log.first_error()), (1, None));
+        assert!(Log::of(&tail, false).find("CUDA error").is_some());
     }
 
     #[test]

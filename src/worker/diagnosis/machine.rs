@@ -1,10 +1,39 @@
 //! What a llama-server needs and does not find: libraries, a GPU with a driver, a free port, threads, good arguments.
 
-use super::log::{Log, plain_word, quotable};
+use super::log::{Log, plain_word};
 use super::{Cause, Diagnosis};
 
 /// Names of GPU libraries as their errors begin.
 const GPU_ERRORS: &[&str] = &["CUDA error: ", "ROCm error: ", "MUSA error: ", "CUDA error", "ErrorDeviceLost"];
+
+/// What CUDA, ROCm and their libraries call the errors that end a program at work; these may be named whoever wrote the
+/// log.
+const GPU_ERROR_NAMES: &[&str] = &[
+    "an illegal memory access was encountered",
+    "an illegal instruction was encountered",
+    "misaligned address",
+    "invalid program counter",
+    "hardware stack error",
+    "unspecified launch failure",
+    "the launch timed out and was terminated",
+    "too many resources requested for launch",
+    "device-side assert triggered",
+    "uncorrectable ECC error encountered",
+    "uncorrectable NVLink error detected during the execution",
+    "invalid configuration argument",
+    "invalid resource handle",
+    "invalid device context",
+    "invalid argument",
+    "operation not permitted when stream is capturing",
+    "operation not supported",
+    "the GPU program failed to execute",
+    "an internal operation failed",
+    "the library was not initialized",
+    "CUBLAS_STATUS_EXECUTION_FAILED",
+    "CUBLAS_STATUS_INTERNAL_ERROR",
+    "CUBLAS_STATUS_NOT_INITIALIZED",
+    "unknown error",
+];
 
 /// A library that the program's loader did not find.
 pub(super) fn library(log: &Log) -> Option<Diagnosis> {
@@ -52,7 +81,7 @@ pub(super) fn argument(log: &Log) -> Option<Diagnosis> {
         let reason = match reason {
             _ if is_secret => None,
             Some("stoi" | "stof" | "stol" | "stoul" | "stoull") => Some("a number is expected".to_owned()),
-            Some(reason) => quotable(reason),
+            Some(reason) => log.quote(reason),
             None => None,
         };
         let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
@@ -85,7 +114,8 @@ pub(super) fn threads(log: &Log) -> Option<Diagnosis> {
 pub(super) fn gpu_error(log: &Log) -> Option<Diagnosis> {
     let reason = GPU_ERRORS.iter().find_map(|words| log.after(words))?;
     Some(gpu_trouble(reason).unwrap_or_else(|| {
-        let quote = quotable(reason).map(|reason| format!(": {reason}")).unwrap_or_default();
+        let name = GPU_ERROR_NAMES.iter().find(|name| reason.contains(*name)).map(|name| (*name).to_owned());
+        let quote = name.or_else(|| log.quote(reason)).map(|reason| format!(": {reason}")).unwrap_or_default();
         let hint = "look for it in the kernel's log (Xid), and update driver and llama.cpp";
         Diagnosis::new(Cause::GpuError, format!("the GPU reported an error{quote}; {hint}"))
     }))
@@ -99,7 +129,7 @@ pub(super) fn no_gpu(log: &Log) -> Option<Diagnosis> {
 
 /// Why no GPU was in use though llama-server was built for one; for hints on what went wrong without it.
 pub(super) fn lost_gpu(log: &Log) -> Option<&'static str> {
-    let text = log.all().rev().find(|text| text.contains("failed to initialize "))?;
+    let text = log.load().rev().find(|text| text.contains("failed to initialize "))?;
     match gpu_trouble(text).map(|trouble| trouble.cause) {
         Some(Cause::DriverTooOld) => Some("no GPU was in use, because its driver is too old"),
         Some(Cause::NoGpu) => Some("no GPU was in use, because none was found"),

@@ -1,6 +1,6 @@
 //! Model files that llama-server refuses.
 
-use super::log::{Log, plain_word, quotable};
+use super::log::{Log, plain_word};
 use super::{Cause, Diagnosis};
 use crate::models::{FileProblem, GgufError, ModelError};
 use std::time::Duration;
@@ -94,7 +94,7 @@ pub(super) fn file(log: &Log) -> Option<Diagnosis> {
     }
     let text = NOT_UNDERSTOOD.iter().find_map(|words| log.find(words))?;
     let text = text.split_once("error loading model: ").map_or(text, |(_, rest)| rest);
-    let quote = quotable(text).map(|text| format!(" ({text})")).unwrap_or_default();
+    let quote = log.quote(text).map(|text| format!(" ({text})")).unwrap_or_default();
     let hint = format!("{what} does not suit this llama-server: update llama.cpp, or download the model again{quote}");
     Some(Diagnosis::new(Cause::ModelUnsupported, hint))
 }

@@ -15,7 +15,7 @@ pub(in super::super) struct Kills {
 
 /// Whether the kernel killed a process for want of memory between two moments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in super::super) enum Verdict {
+pub(in super::super) enum OomKill {
     /// One of our control group, whose limit is this.
     InGroup {
         /// The smallest limit that applies, if there is one.
@@ -38,18 +38,18 @@ impl Kills {
     }
 
     /// What has been counted since.
-    pub(in super::super) fn since(self, roots: &Roots) -> Verdict {
+    pub(in super::super) fn since(self, roots: &Roots) -> OomKill {
         let now = Self::count(roots);
         let grew = |before: Option<u64>, now: Option<u64>| Some(now? > before?);
         match (grew(self.group, now.group), grew(self.machine, now.machine)) {
             (Some(true), _) => {
                 let limits = Group::all(roots);
-                Verdict::InGroup { limit_mib: limits.iter().filter_map(Group::limit).min().map(|limit| limit / MIB) }
+                OomKill::InGroup { limit_mib: limits.iter().filter_map(Group::limit).min().map(|limit| limit / MIB) }
             }
             // The kernel counts a kill for the group of the process, wherever the memory was short.
-            (Some(false), _) | (None, Some(false)) => Verdict::No,
-            (None, Some(true)) => Verdict::OnMachine,
-            (None, None) => Verdict::NotKnown,
+            (Some(false), _) | (None, Some(false)) => OomKill::No,
+            (None, Some(true)) => OomKill::OnMachine,
+            (None, None) => OomKill::NotKnown,
         }
     }
 }
@@ -60,7 +60,7 @@ mod tests {
 
     use super::super::fixture::Kernel;
 
-    fn verdict_after(kernel: &Kernel, change: impl FnOnce(&Kernel)) -> Verdict {
+    fn verdict_after(kernel: &Kernel, change: impl FnOnce(&Kernel)) -> OomKill {
         let before = Kills::count(&kernel.roots);
         change(kernel);
         before.since(&kernel.roots)
@@ -78,8 +78,8 @@ mod tests {
         kernel.write(&format!("{group}/memory.max"), "max\n");
         kernel.write("cgroup/system.slice/memory.max", "4294967296\n");
         let grow = |kernel: &Kernel| kernel.write(&format!("{group}/memory.events"), &events(5));
-        assert_eq!(verdict_after(&kernel, grow), Verdict::InGroup { limit_mib: Some(4096) });
-        assert_eq!(verdict_after(&kernel, |_| ()), Verdict::No);
+        assert_eq!(verdict_after(&kernel, grow), OomKill::InGroup { limit_mib: Some(4096) });
+        assert_eq!(verdict_after(&kernel, |_| ()), OomKill::No);
     }
 
     #[test]
@@ -89,7 +89,7 @@ mod tests {
         kernel.write("cgroup/memory/pods/a/memory.oom_control", &control(0));
         kernel.write("cgroup/memory/pods/a/memory.limit_in_bytes", "9223372036854771712\n");
         let grow = |kernel: &Kernel| kernel.write("cgroup/memory/pods/a/memory.oom_control", &control(1));
-        assert_eq!(verdict_after(&kernel, grow), Verdict::InGroup { limit_mib: None });
+        assert_eq!(verdict_after(&kernel, grow), OomKill::InGroup { limit_mib: None });
     }
 
     #[test]
@@ -98,7 +98,7 @@ mod tests {
         kernel.write("cgroup/memory.events", &events(0));
         kernel.write("cgroup/memory.max", "536870912\n");
         let grow = |kernel: &Kernel| kernel.write("cgroup/memory.events", &events(1));
-        assert_eq!(verdict_after(&kernel, grow), Verdict::InGroup { limit_mib: Some(512) });
+        assert_eq!(verdict_after(&kernel, grow), OomKill::InGroup { limit_mib: Some(512) });
     }
 
     #[test]
@@ -106,8 +106,8 @@ mod tests {
         let kernel = Kernel::of("0::/\n");
         kernel.write("proc/vmstat", "nr_free_pages 1\noom_kill 7\n");
         let grow = |kernel: &Kernel| kernel.write("proc/vmstat", "nr_free_pages 1\noom_kill 8\n");
-        assert_eq!(verdict_after(&kernel, grow), Verdict::OnMachine);
-        assert_eq!(verdict_after(&kernel, |_| ()), Verdict::No);
+        assert_eq!(verdict_after(&kernel, grow), OomKill::OnMachine);
+        assert_eq!(verdict_after(&kernel, |_| ()), OomKill::No);
     }
 
     #[test]
@@ -115,12 +115,12 @@ mod tests {
         let kernel = Kernel::of("0::/a\n");
         kernel.write("cgroup/a/memory.events", &events(0));
         kernel.write("proc/vmstat", "oom_kill 7\n");
-        assert_eq!(verdict_after(&kernel, |kernel| kernel.write("proc/vmstat", "oom_kill 8\n")), Verdict::No);
+        assert_eq!(verdict_after(&kernel, |kernel| kernel.write("proc/vmstat", "oom_kill 8\n")), OomKill::No);
     }
 
     #[test]
     fn without_counters_nothing_is_known() {
         let kernel = Kernel::of("garbage\n::\n0:\n");
-        assert_eq!(verdict_after(&kernel, |_| ()), Verdict::NotKnown);
+        assert_eq!(verdict_after(&kernel, |_| ()), OomKill::NotKnown);
     }
 }

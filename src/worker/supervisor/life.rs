@@ -22,7 +22,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 /// A process that runs, and all that is kept for it.
 pub(super) struct Life {
@@ -46,7 +46,7 @@ impl Owner {
     pub(super) async fn begin(&mut self, stop: &CancellationToken) -> Result<Life, Unstarted> {
         let prefetch = self.prepare(stop).await?;
         let mut den = Den::new()?;
-        let endpoint = Endpoint::new(self.choose_address()?, den.write_new_key()?, Arc::clone(&self.deaths));
+        let endpoint = Endpoint::new(self.choose_address()?, den.authorization(), Arc::clone(&self.deaths));
         let endpoint = Arc::new(endpoint.map_err(io::Error::other)?);
         let plan = &self.plan;
         let launch = Launch {
@@ -63,7 +63,9 @@ impl Owner {
         let kills = memory::Kills::count(&roots);
         let phases = Arc::new(Mutex::new(Phases::begin(Instant::now())));
         let mut process = self.spawner.spawn(launch.command_line()).await?;
-        den.inhabit(process.pid())?;
+        if let Err(error) = den.inhabit(process.pid()) {
+            warn!(model = plan.model, %error, "there is no note of this llama-server for a gateway after a crash of this one");
+        }
         info!(model = plan.model, pid = process.pid(), port = endpoint.address.port(), "llama-server started");
         let (tail, mut pumps) = (Arc::default(), JoinSet::new());
         if let Some(keeping) = self.keep_log(&mut process, &tail, &phases) {

@@ -1,5 +1,5 @@
-//! What comes before a process: what the one before has left goes, the model file is looked at, and read once where that
-//! is wanted.
+//! What comes before a process: what the one before has left goes, the model file is looked at, and read once where
+//! that is wanted.
 
 use super::super::aside::NoOutcome;
 use super::super::diagnosis;

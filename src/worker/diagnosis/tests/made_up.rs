@@ -1,0 +1,78 @@
+//! Whatever a log says: what no hint may hold.
+
+use super::*;
+use proptest::prelude::*;
+
+/// Beginnings of lines after which the diagnosis reads on.
+fn telling() -> impl Strategy<Value = String> {
+    prop::sample::select(vec![
+        "",
+        "0.00.01 E ",
+        "error: invalid argument: ",
+        "error while handling argument \"",
+        "error while handling argument \"--x\": ",
+        "x: error while loading shared libraries: ",
+        "libc.so.6: version `",
+        "unknown model architecture: '",
+        "llama_model_load: error loading model: check_tensor_dims: tensor ",
+        "CUDA error: ",
+        "ggml_backend_cuda_buffer_type_alloc_buffer: allocating ",
+        "cudaMalloc failed on device ",
+        "failed to allocate CUDA0 buffer of size ",
+        "using device CUDA0 - ",
+        "CUDA0 KV buffer size = ",
+        "projected to use 1 MiB of free device memory vs. ",
+        "a.c:7: ",
+        "terminate called after throwing an instance of ",
+    ])
+    .prop_map(str::to_owned)
+}
+
+fn line() -> impl Strategy<Value = Vec<u8>> {
+    let text = "[ -~/'\"`é\\\\]{0,80}( MiB free|/home/ann/x y)?";
+    let told = (telling(), text).prop_map(|(begin, rest)| format!("{begin}{rest}").into_bytes());
+    prop_oneof![prop::collection::vec(any::<u8>(), 0..600), told]
+}
+
+/// Lines that hold what a client wrote. No hint of ours has words that begin so.
+fn line_of_a_client() -> impl Strategy<Value = String> {
+    let begin = prop::sample::select(vec![
+        "0.1 W srv    operator(): got exception: {\"error\":{\"message\":\"last read: '",
+        "parse: error parsing grammar: ",
+        "WARNING: JSON schema conversion was incomplete: pattern ",
+        "/srv/a.cu:7: GGML_ASSERT(",
+        "what():  ",
+        "failed to initialize CUDA: ",
+        "version `",
+        "tensor '",
+    ]);
+    let begin = prop_oneof![begin.prop_map(str::to_owned), telling()];
+    (begin, telling(), "(zq[a-z]{4,12}[ :,'0-9.]{1,3}){1,6}").prop_map(|(begin, next, words)| begin + &next + &words)
+}
+
+proptest! {
+    #[test]
+    fn no_word_of_a_client_is_in_the_hint_of_one_that_has_served(
+        lines in prop::collection::vec(line_of_a_client(), 1..8),
+        how in prop_oneof![prop::sample::select(vec![4, 6, 7, 8, 9, 11, 15, 31]).prop_map(Signal), (0..140).prop_map(Code)],
+    ) {
+        let tail = tail(&lines);
+        let hint = diagnose(&Evidence { has_served: true, ..evidence(&tail, how) }).hint;
+        prop_assert!(!hint.contains("zq"), "{hint}");
+    }
+
+    #[test]
+    fn whatever_the_log_says_the_hint_is_short_and_holds_no_path(
+        lines in prop::collection::vec(line(), 0..12),
+        (code, signal) in (prop::option::of(any::<i32>()), prop::option::of(0..70)),
+        (has_served, in_group) in any::<(bool, bool)>(),
+    ) {
+        let mut tail = Tail::default();
+        lines.iter().for_each(|line| tail.push(line));
+        let memory = if in_group { OomKill::InGroup { limit_mib: Some(u64::MAX) } } else { OomKill::NotKnown };
+        let found = diagnose(&Evidence { code, signal, tail: &tail, has_served, killed: None, memory });
+        let hint = found.hint;
+        prop_assert!(!hint.is_empty() && hint.chars().count() <= HINT_LENGTH, "{hint}");
+        prop_assert!(!hint.contains(['/', '\\']) && !hint.contains(char::is_control), "{hint}");
+    }
+}
