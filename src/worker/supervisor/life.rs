@@ -45,7 +45,7 @@ impl Owner {
     /// Starts a process, once all is prepared for it. May be cancelled.
     pub(super) async fn begin(&mut self, stop: &CancellationToken) -> Result<Life, Unstarted> {
         let prefetch = self.prepare(stop).await?;
-        let mut den = Den::new()?;
+        let mut den = Den::new().map_err(io::Error::other)?;
         let endpoint = Endpoint::new(self.choose_address()?, den.authorization(), Arc::clone(&self.deaths));
         let endpoint = Arc::new(endpoint.map_err(io::Error::other)?);
         let plan = &self.plan;
