@@ -62,8 +62,8 @@ pub const PROBES_UNTIL_UNHEALTHY: u32 = 3;
 /// Failed probes in a row after which an unhealthy llama-server is killed and restarted.
 pub const PROBES_UNTIL_RESTART: u32 = 12;
 
-/// How many times `HANG_TIMEOUT` the threads of a llama-server may compute, each of several, before anything has come of
-/// it: one batch of a large model on a CPU.
+/// How many times `HANG_TIMEOUT` the threads of a llama-server may compute, each of them, before anything has come of it:
+/// one batch of a large model on a CPU.
 pub const COMPUTING_PATIENCE: u32 = 5;
 
 /// Requests in a row that llama-server could not compute, after which it is restarted.
