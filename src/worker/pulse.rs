@@ -65,8 +65,8 @@ pub(super) struct Pulse {
 }
 
 impl Pulse {
-    pub(super) fn new(now: Instant) -> Self {
-        Self { since: now, work: 0, is_busy: false, threads: None }
+    pub(super) fn new(now: Instant, threads: Option<Threads>) -> Self {
+        Self { since: now, work: 0, is_busy: false, threads }
     }
 
     /// Takes what it says at this moment, nothing when it did not answer, and what its threads have used by now.
@@ -125,8 +125,7 @@ mod tests {
     /// One with a `HANG_TIMEOUT` of 20 s that is asked at these seconds, and whose threads sleep.
     fn sleeper() -> impl FnMut(Option<Vitals>, u32) -> Finding {
         let start = Instant::now();
-        let mut pulse = Pulse::new(start);
-        pulse.feel(IDLE, Some(Threads::stub(&[7, 7], false)), 20 * SECOND, start);
+        let mut pulse = Pulse::new(start, Some(Threads::stub(&[7, 7], false)));
         move |vitals, at| pulse.feel(vitals, Some(Threads::stub(&[7, 7], false)), 20 * SECOND, start + at * SECOND)
     }
 
@@ -177,7 +176,7 @@ mod tests {
     fn computing_threads_get_longer_and_a_spinning_one_beside_a_gpu_does_not() {
         let stopped = |has_gpu, stalled: u32, times: &[u64]| {
             let start = Instant::now();
-            let mut pulse = Pulse::new(start);
+            let mut pulse = Pulse::new(start, None);
             pulse.feel(works(1), Some(Threads::stub(&[700, 0, 0], has_gpu)), 10 * SECOND, start);
             let now = start + stalled * SECOND;
             match pulse.feel(works(1), Some(Threads::stub(times, has_gpu)), 10 * SECOND, now) {
@@ -201,7 +200,7 @@ mod tests {
     #[test]
     fn where_threads_cannot_be_seen_there_is_patience_with_an_end() {
         let start = Instant::now();
-        let mut pulse = Pulse::new(start);
+        let mut pulse = Pulse::new(start, None);
         let mut feel = |at: u32| pulse.feel(works(0), None, 10 * SECOND, start + at * SECOND);
         assert_eq!(feel(49), Finding::Lives);
         assert_eq!(feel(50), Finding::Stopped(Killed::Hung(50 * SECOND)));

@@ -63,7 +63,7 @@ impl Owner {
             load,
             progress: Progress::new(started),
             silence: Silence::default(),
-            pulse: Pulse::new(started),
+            pulse: Pulse::new(started, None),
             unasked: Trouble::default(),
             ticks: every(PROBE_INTERVAL_LOADING, Duration::ZERO),
         };
@@ -129,7 +129,7 @@ impl Owner {
                     self.become_ready(endpoint, seen.load, state.has_served());
                     let interval = self.probe_interval();
                     seen.ticks = every(interval, interval);
-                    seen.pulse = Pulse::new(Instant::now());
+                    seen.pulse = Pulse::new(Instant::now(), Threads::of_group(pid));
                 }
             }
             Probe::Stranger => return Some(Killed::Stranger),
