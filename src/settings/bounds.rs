@@ -69,8 +69,8 @@ pub const REFUSAL_UNTIL_RESTART: Duration = Duration::from_secs(5);
 /// instance, may never end.
 pub const KILL_GRACE: Duration = Duration::from_secs(10);
 
-/// How many times `HANG_TIMEOUT` the threads of a llama-server may compute, each of several, before anything has come of
-/// it: one batch of a large model on a CPU.
+/// How many times `HANG_TIMEOUT` the threads of a llama-server may compute, each of them, before anything has come of it:
+/// one batch of a large model on a CPU.
 pub const COMPUTING_PATIENCE: u32 = 5;
 
 /// Requests in a row that llama-server could not compute, after which it is restarted.

@@ -50,6 +50,8 @@ pub(super) enum Killed {
     LoadStalled(Duration),
     /// It worked for so long, and nothing came of it.
     Hung(Duration),
+    /// It had nothing to do, and did not say for so long what it was doing.
+    Mute(Duration),
     /// It failed one request after the other for want of a result.
     CannotCompute,
 }

@@ -10,7 +10,7 @@ use http::HeaderValue;
 use http::uri::{Authority, InvalidUri};
 use std::error::Error;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -30,6 +30,8 @@ pub struct Endpoint {
     /// Doubts since its start, and how many of them have been looked into.
     doubts: AtomicU64,
     dispelled: AtomicU64,
+    /// It seems to hang.
+    held: AtomicBool,
     /// Its owner has something to look at.
     raised: Notify,
     /// Cancelled when its end has been found out or is decided.
@@ -84,6 +86,7 @@ impl Endpoint {
             compute_errors: AtomicU32::new(0),
             doubts: AtomicU64::new(0),
             dispelled: AtomicU64::new(0),
+            held: AtomicBool::new(false),
             raised: Notify::new(),
             gone: CancellationToken::new(),
             deaths,
@@ -105,9 +108,10 @@ impl Endpoint {
         Some(InFlight { endpoint: self, fingerprint, compute_errors })
     }
 
-    /// Whether requests may be sent to it: nobody doubts it, it is not about to be restarted, and it is not closed.
+    /// Whether requests may be sent to it: nobody doubts it, it does not seem to hang, it is not about to be
+    /// restarted, and it is not closed.
     pub(super) fn is_open(&self) -> bool {
-        !self.is_doubted() && !self.cannot_compute() && !self.serving().closed
+        !self.is_doubted() && !self.held.load(Ordering::SeqCst) && !self.cannot_compute() && !self.serving().closed
     }
 
     /// Since when it has nothing to do; none while it has.
@@ -165,6 +169,16 @@ impl Endpoint {
     fn doubt(&self) {
         self.doubts.fetch_add(1, Ordering::SeqCst);
         self.raised.notify_one();
+    }
+
+    /// Has nothing new sent to it until [`Self::resume`]; what it is serving goes on. False if that was so already.
+    pub(super) fn hold(&self) -> bool {
+        !self.held.swap(true, Ordering::SeqCst)
+    }
+
+    /// Undoes [`Self::hold`]. False if nothing was held.
+    pub(super) fn resume(&self) -> bool {
+        self.held.swap(false, Ordering::SeqCst)
     }
 
     /// Waits until there is something to look at, such as a doubt.
@@ -301,6 +315,14 @@ mod tests {
         endpoint.raised().await; // its owner hears of it at once
         endpoint.dispel(endpoint.doubts());
         assert!(!endpoint.is_doubted());
+    }
+
+    #[tokio::test]
+    async fn nothing_is_sent_to_one_that_is_held_and_nobody_doubts_it_for_that() {
+        let endpoint = endpoint();
+        assert!(!endpoint.resume() && endpoint.hold() && !endpoint.hold());
+        assert!(!endpoint.is_open() && !endpoint.is_doubted());
+        assert!(endpoint.resume() && endpoint.is_open());
     }
 
     #[tokio::test]

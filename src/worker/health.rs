@@ -74,7 +74,7 @@ impl Prober {
     /// Asks what it is doing; nothing when it does not answer. One that cannot be asked, for want of something on this
     /// machine or because it shows no metrics, counts as doing nothing.
     pub(super) async fn vitals(&self, endpoint: &Endpoint) -> Option<Vitals> {
-        const NOTHING: Vitals = Vitals { processing: 0, work: 0 };
+        const NOTHING: Vitals = Vitals { taken: 0, work: 0 };
         let url = format!("http://{}/metrics", endpoint.address);
         let answer = self.0.get(url).header(AUTHORIZATION, endpoint.authorization.clone()).send().await;
         let text = match answer {

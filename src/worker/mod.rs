@@ -24,6 +24,7 @@ mod reaper;
 mod shortage;
 mod state;
 mod supervisor;
+mod threads;
 mod wants;
 
 pub use deaths::Fingerprint;

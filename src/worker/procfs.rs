@@ -15,6 +15,10 @@ pub(super) struct Stat {
     pub(super) state: char,
     pub(super) parent: i32,
     pub(super) group: i32,
+    /// Page faults for which storage had to be read; of a process, those of all its threads.
+    pub(super) faults: u64,
+    /// CPU time, in clock ticks; of a process, that of all its threads.
+    pub(super) computed: u64,
     /// When it was started, in clock ticks since the machine was.
     pub(super) start: u64,
 }
@@ -22,8 +26,12 @@ pub(super) struct Stat {
 impl Stat {
     /// `NotFound` when there is no such process.
     pub(super) fn of(pid: i32) -> io::Result<Self> {
+        Self::read(&format!("/proc/{pid}/stat"))
+    }
+
+    fn read(path: &str) -> io::Result<Self> {
         // Between opening and reading the process may go, and then reading fails in a way of its own.
-        let text = fs::read_to_string(format!("/proc/{pid}/stat")).map_err(|error| match error.raw_os_error() {
+        let text = fs::read_to_string(path).map_err(|error| match error.raw_os_error() {
             Some(nix::libc::ESRCH) => io::ErrorKind::NotFound.into(),
             _ => error,
         })?;
@@ -33,12 +41,12 @@ impl Stat {
     fn parse(text: &str) -> Option<Self> {
         // The name before it may hold spaces and brackets.
         let mut fields = text.rsplit_once(") ")?.1.split_ascii_whitespace();
-        Some(Self {
-            state: fields.next()?.chars().next()?,
-            parent: fields.next()?.parse().ok()?,
-            group: fields.next()?.parse().ok()?,
-            start: fields.nth(16)?.parse().ok()?,
-        })
+        let state = fields.next()?.chars().next()?;
+        let (parent, group) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+        let faults = fields.nth(6)?.parse().ok()?;
+        let (user, system): (u64, u64) = (fields.nth(1)?.parse().ok()?, fields.next()?.parse().ok()?);
+        let start = fields.nth(6)?.parse().ok()?;
+        Some(Self { state, parent, group, faults, computed: user + system, start })
     }
 
     /// Whether the process has ended, and only its status is left.
@@ -50,6 +58,23 @@ impl Stat {
 /// The processes that can be seen from here.
 pub(super) fn pids() -> io::Result<Vec<i32>> {
     Ok(fs::read_dir("/proc")?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
+}
+
+/// The threads of a process, and the CPU time of each in clock ticks; none where that cannot be read.
+pub(super) fn threads(pid: i32) -> Vec<(i32, u64)> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let thread = |entry: fs::DirEntry| {
+        let thread: i32 = entry.file_name().to_str()?.parse().ok()?;
+        Some((thread, Stat::read(&format!("/proc/{pid}/task/{thread}/stat")).ok()?.computed))
+    };
+    tasks.filter_map(thread).collect()
+}
+
+/// Whether a process has a file open whose path begins so. False where that cannot be read.
+pub(super) fn has_open(pid: i32, beginnings: &[&str]) -> bool {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let mut paths = descriptors.filter_map(|entry| fs::read_link(entry.path()).ok());
+    paths.any(|path| path.to_str().is_some_and(|path| beginnings.iter().any(|beginning| path.starts_with(beginning))))
 }
 
 /// The HOME with which a process of this user was started. Nothing for a process of somebody else, and for one that has
@@ -112,10 +137,23 @@ mod tests {
 
     #[test]
     fn a_line_is_read_behind_the_worst_of_names() {
-        let line = "4321 (a) b) (c) S 17 4300 4300 0 -1 4194560 99 0 0 0 1 2 0 0 20 0 1 0 987654 2695168 400 18446744";
+        let line =
+            "4321 (a) b) (c) S 17 4300 4300 0 -1 4194560 99 0 33 8 50 5 0 0 20 0 1 0 987654 2695168 400 18446744";
         let stat = Stat::parse(line).unwrap();
-        assert_eq!(stat, Stat { state: 'S', parent: 17, group: 4300, start: 987_654 });
+        assert_eq!(stat, Stat { state: 'S', parent: 17, group: 4300, faults: 33, computed: 55, start: 987_654 });
         assert_eq!(Stat::parse("4321 (a) S 17"), None);
+    }
+
+    #[test]
+    fn what_this_process_does_and_has_open_is_seen() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().to_str().unwrap();
+        assert!(has_open(own, &["/dev/no-such-device", path]));
+        assert!(!has_open(own, &["/dev/no-such-device"]) && !has_open(-1, &["/"]));
+        let (thread, _) = threads(own).into_iter().find(|(thread, _)| *thread != own).unwrap();
+        assert!(Stat::read(&format!("/proc/{own}/task/{thread}/stat")).is_ok());
+        assert!(threads(-1).is_empty());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Whether a load moves. `LOAD_TIMEOUT` counts only the time without any sign of that.
 
+use super::procfs::Stat;
 use crate::awake::Instant;
 use crate::settings::bounds::{LOAD_SIGN_FAULTS, LOAD_SIGN_READ};
 use crate::telemetry::files::Tail;
@@ -33,7 +34,7 @@ impl Signs {
             said: tail.lock().unwrap_or_else(PoisonError::into_inner).heard(),
             resident: resident(&file("statm")).unwrap_or(0),
             read: read(&file("io")),
-            faults: faults(&file("stat")).unwrap_or(0),
+            faults: Stat::of(pid).map_or(0, |stat| stat.faults),
         }
     }
 
@@ -56,7 +57,7 @@ impl Signs {
 }
 
 /// Whether a line of llama-server's log only says that it was asked something, as many builds do each time. That is no
-/// progress of a load, nor of the work on another request: our own probes ask.
+/// progress of a load: our own probes ask.
 pub(super) fn is_about_a_request(line: &[u8]) -> bool {
     // Progress dots may stand before it, on the same line.
     let dots = line.iter().take_while(|byte| **byte == b'.').count();
@@ -81,12 +82,6 @@ fn read(io: &str) -> u64 {
         matches!(name, "rchar" | "read_bytes").then_some(number)?.trim().parse::<u64>().ok()
     });
     numbers.fold(0, u64::saturating_add)
-}
-
-/// `majflt` of `/proc/PID/stat`, of all threads.
-fn faults(stat: &str) -> Option<u64> {
-    // The name before it may hold spaces and parentheses.
-    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(9)?.parse().ok()
 }
 
 /// The silence of a load.
@@ -176,9 +171,6 @@ mod tests {
         let io = "rchar: 98362432\nwchar: 700\nsyscr: 12\nsyscw: 3\nread_bytes: 4096\nwrite_bytes: 9\n";
         assert_eq!(read(io), 98_366_528);
         assert_eq!(read("nonsense"), 0);
-        let stat = "4242 (a (b) c) S 1 4242 4242 0 -1 4194304 21000 7 33 8 50 5 0 0 20 0 4 0 100 1 1 1";
-        assert_eq!(faults(stat), Some(33));
-        assert_eq!(faults("4242 (a"), None);
         let own = Signs::of(std::process::id() as i32, &Mutex::default());
         assert!(own.resident > 0 && own.read > 0, "{own:?}");
         assert_eq!(Signs::of(-1, &Mutex::default()), Signs::default());

@@ -1,22 +1,21 @@
 //! Whether a llama-server that works gets anywhere: the counters it shows, and for how long they have stood still.
 //!
-//! `/health` answers well while the computation hangs. What tells is that requests are being processed and that neither
-//! a counter moves nor a line is logged. One batch may take long without any of that on a CPU, where several threads
-//! compute; a hanging GPU leaves at most one thread busy waiting.
+//! `/health` answers well while the computation hangs. What tells is that requests are being processed and no counter
+//! moves. Its log tells nothing: it writes a line for each client that leaves, hung or not. One batch may take long on a
+//! CPU, where threads compute; how much they did is [`super::threads`]'s to measure.
 
+use super::diagnosis::Killed;
+use super::threads::Threads;
 use crate::awake::Instant;
 use crate::settings::bounds::COMPUTING_PATIENCE;
-use nix::unistd::{SysconfVar, sysconf};
-use std::collections::HashMap;
-use std::fs;
 use std::time::Duration;
 
 /// What llama-server says of its work (`GET /metrics`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Vitals {
-    /// Requests that it works on.
-    pub(super) processing: u64,
-    /// Grows with each batch that is done.
+    /// Requests that it works on, or that wait in it for others.
+    pub(super) taken: u64,
+    /// Grows with each batch that is done, those of a long prompt included.
     pub(super) work: u64,
 }
 
@@ -27,18 +26,30 @@ impl Vitals {
     /// Reads Prometheus' text; nothing when it says nothing of requests.
     pub(super) fn read(text: &str) -> Option<Self> {
         let samples = text.lines().filter_map(|line| line.strip_prefix("llamacpp:")?.split_once(' '));
-        let (mut processing, mut work) = (None, 0);
+        let (mut processing, mut deferred, mut work) = (None, 0, 0);
         for (name, value) in samples {
             // Large counters may come as 1e+06.
             let value = value.trim().parse::<f64>().ok().filter(|value| *value >= 0.0).map(|value| value as u64);
             match name {
                 "requests_processing" => processing = value,
+                "requests_deferred" => deferred = value.unwrap_or(0),
                 _ if Self::WORK.contains(&name) => work += value.unwrap_or(0),
                 _ => {}
             }
         }
-        Some(Self { processing: processing?, work })
+        Some(Self { taken: processing?.saturating_add(deferred), work })
     }
+}
+
+/// What the pulse of a llama-server says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Finding {
+    /// It gets somewhere, has nothing to do, or computes.
+    Lives,
+    /// It has stood still for so long that nothing new should be sent to it.
+    Suspicious,
+    /// It has stood still for longer than it may.
+    Stopped(Killed),
 }
 
 /// The silence of a llama-server at work.
@@ -47,97 +58,75 @@ pub(super) struct Pulse {
     /// When it was last seen to get somewhere, or to have nothing to do.
     since: Instant,
     work: u64,
-    lines: u64,
-    /// What its threads had used by then.
-    threads: Threads,
+    /// Whether it had something to do when it last told.
+    is_busy: bool,
+    /// What its threads had used by `since`.
+    threads: Option<Threads>,
 }
 
 impl Pulse {
-    pub(super) fn new(now: Instant) -> Self {
-        Self { since: now, work: 0, lines: 0, threads: Threads::default() }
+    pub(super) fn new(now: Instant, threads: Option<Threads>) -> Self {
+        Self { since: now, work: 0, is_busy: false, threads }
     }
 
-    /// Takes what it says at this moment, nothing when it did not answer, and the number of lines it has logged. For
-    /// how long it has now got nowhere.
+    /// Takes what it says at this moment, nothing when it did not answer, and what its threads have used by now.
     pub(super) fn feel(
         &mut self,
         vitals: Option<Vitals>,
-        lines: u64,
-        threads: impl FnOnce() -> Threads,
-        now: Instant,
-    ) -> Duration {
-        // It answers this even while it computes, but not when the loop that would do the work stands still.
-        let moves = vitals.is_some_and(|vitals| vitals.processing == 0 || vitals.work != self.work);
-        if moves || lines != self.lines {
-            let work = vitals.map_or(self.work, |vitals| vitals.work);
-            *self = Self { since: now, work, lines, threads: threads() };
-        }
-        now - self.since
-    }
-
-    /// Whether it has got nowhere for longer than it may. While several threads compute, it is their time on the CPU
-    /// that counts: on a busy machine a batch takes longer.
-    pub(super) fn has_stopped(
-        &self,
-        stalled: Duration,
+        threads: Option<Threads>,
         hang_timeout: Duration,
-        threads: impl FnOnce() -> Threads,
-    ) -> bool {
-        if stalled < hang_timeout {
-            return false;
+        now: Instant,
+    ) -> Finding {
+        // It answers this even while it computes, but not when the loop that would do the work stands still.
+        if let Some(vitals) = vitals {
+            self.is_busy = vitals.taken > 0;
+            if !self.is_busy || vitals.work != self.work {
+                *self = Self { since: now, work: vitals.work, is_busy: self.is_busy, threads };
+                return Finding::Lives;
+            }
         }
-        let computed = threads().several_computed_since(&self.threads, stalled);
-        computed.is_none_or(|computed| computed >= hang_timeout * COMPUTING_PATIENCE)
+        let stalled = now - self.since;
+        if !is_suspicious(stalled, hang_timeout) || self.may_compute(stalled, threads.as_ref(), hang_timeout) {
+            Finding::Lives
+        } else if stalled < hang_timeout {
+            Finding::Suspicious
+        } else {
+            Finding::Stopped(if self.is_busy { Killed::Hung(stalled) } else { Killed::Mute(stalled) })
+        }
+    }
+
+    /// Whether its threads compute, and have not for longer than they may. It is their time on the CPU that counts: on a
+    /// busy machine a batch takes longer. Where that cannot be measured, the time on the clock has to do.
+    fn may_compute(&self, stalled: Duration, threads: Option<&Threads>, hang_timeout: Duration) -> bool {
+        let computed = match (threads, &self.threads) {
+            (Some(now), Some(before)) => now.computed_since(before, stalled),
+            _ => Some(stalled),
+        };
+        computed.is_some_and(|computed| computed < hang_timeout * COMPUTING_PATIENCE)
     }
 }
 
-/// CPU time of each thread of a process, in clock ticks.
-#[derive(Debug, Default)]
-pub(super) struct Threads(HashMap<i32, u64>);
-
-impl Threads {
-    /// Of a process; nothing where that cannot be read.
-    pub(super) fn of(pid: i32) -> Self {
-        let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-        let times = tasks.filter_map(|task| {
-            let stat = fs::read_to_string(task.path().join("stat")).ok()?;
-            // The name before it may hold spaces and parentheses.
-            let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
-            let (user, system): (u64, u64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-            Some((task.file_name().to_str()?.parse().ok()?, user + system))
-        });
-        Self(times.collect())
-    }
-
-    /// How long they have computed in this time, if at least two of them have used the CPU for a part of it that shows,
-    /// and about as much as each other.
-    fn several_computed_since(&self, before: &Self, time: Duration) -> Option<Duration> {
-        let ticks_per_second = sysconf(SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100) as f64;
-        // A thread that is new since then has used all its time since then.
-        let used = self.0.iter().map(|(thread, time)| time.saturating_sub(before.0.get(thread).copied().unwrap_or(0)));
-        let mut used: Vec<u64> = used.collect();
-        used.sort_unstable_by(|a, b| b.cmp(a));
-        let [most, second, ..] = used[..] else { return None };
-        let computed = Duration::from_secs_f64(second as f64 / ticks_per_second);
-        (computed >= time.div_f64(PART_THAT_SHOWS) && second * 2 >= most).then_some(computed)
-    }
+/// Whether one that has got nowhere for so long may be hanging.
+fn is_suspicious(stalled: Duration, hang_timeout: Duration) -> bool {
+    stalled >= hang_timeout / 2
 }
-
-/// A thread that uses the CPU for one part in so many of the time does more than housekeeping.
-const PART_THAT_SHOWS: f64 = 20.0;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const IDLE: Option<Vitals> = Some(Vitals { taken: 0, work: 0 });
 
     fn works(work: u64) -> Option<Vitals> {
-        Some(Vitals { processing: 1, work })
+        Some(Vitals { taken: 1, work })
     }
 
-    fn threads(times: &[u64]) -> Threads {
-        Threads(times.iter().enumerate().map(|(id, time)| (id as i32, *time)).collect())
+    /// One with a `HANG_TIMEOUT` of 20 s that is asked at these seconds, and whose threads sleep.
+    fn sleeper() -> impl FnMut(Option<Vitals>, u32) -> Finding {
+        let start = Instant::now();
+        let mut pulse = Pulse::new(start, Some(Threads::stub(&[7, 7], false)));
+        move |vitals, at| pulse.feel(vitals, Some(Threads::stub(&[7, 7], false)), 20 * SECOND, start + at * SECOND)
     }
 
     #[test]
@@ -145,48 +134,75 @@ mod tests {
         let text = "# HELP llamacpp:prompt_tokens_total Number of prompt tokens processed.\n\
              # TYPE llamacpp:prompt_tokens_total counter\nllamacpp:prompt_tokens_total 1.5e+03\n\
              llamacpp:tokens_predicted_total 20\nllamacpp:n_decode_total 21\n\
-             llamacpp:predicted_tokens_seconds 38.0119\nllamacpp:requests_processing 2\n";
-        assert_eq!(Vitals::read(text), Some(Vitals { processing: 2, work: 1541 }));
+             llamacpp:predicted_tokens_seconds 38.0119\nllamacpp:requests_processing 2\nllamacpp:requests_deferred 3\n";
+        assert_eq!(Vitals::read(text), Some(Vitals { taken: 5, work: 1541 }));
+        assert_eq!(Vitals::read("llamacpp:requests_processing 2\n"), Some(Vitals { taken: 2, work: 0 }));
         assert_eq!(Vitals::read("llamacpp:n_decode_total 21\n"), None);
         assert_eq!(Vitals::read("llamacpp:requests_processing much\n"), None);
     }
 
     #[test]
     fn only_work_without_progress_is_silence() {
-        let start = Instant::now();
-        let mut pulse = Pulse::new(start);
-        let mut feel = |vitals, lines, at| pulse.feel(vitals, lines, Threads::default, start + at * SECOND);
-        assert_eq!(feel(Some(Vitals { processing: 0, work: 0 }), 0, 100), Duration::ZERO, "nothing to do");
-        assert_eq!(feel(works(1), 0, 110), Duration::ZERO, "a batch was done");
-        assert_eq!(feel(works(1), 0, 120), 10 * SECOND);
-        assert_eq!(feel(works(1), 1, 130), Duration::ZERO, "it logs how far it is");
-        assert_eq!(feel(works(1), 1, 140), 10 * SECOND);
-        assert_eq!(feel(None, 1, 150), 20 * SECOND, "not even an answer");
-        assert_eq!(feel(works(2), 1, 160), Duration::ZERO);
-        assert_eq!(feel(works(2), 1, 170), 10 * SECOND);
-        assert_eq!(feel(Some(Vitals { processing: 0, work: 2 }), 1, 180), Duration::ZERO, "the client has left");
+        let mut feel = sleeper();
+        assert_eq!(feel(IDLE, 100), Finding::Lives, "nothing to do");
+        assert_eq!(feel(works(1), 101), Finding::Lives, "a batch was done");
+        assert_eq!(feel(works(1), 110), Finding::Lives);
+        assert_eq!(feel(works(1), 111), Finding::Suspicious, "half of the time");
+        assert_eq!(feel(works(2), 120), Finding::Lives);
+        assert_eq!(feel(works(2), 139), Finding::Suspicious);
+        assert_eq!(feel(works(2), 140), Finding::Stopped(Killed::Hung(20 * SECOND)));
+        assert_eq!(feel(Some(Vitals { taken: 0, work: 2 }), 150), Finding::Lives, "the client has left");
     }
 
     #[test]
-    fn several_computing_threads_get_longer_and_a_spinning_one_does_not() {
-        let start = Instant::now();
-        let mut pulse = Pulse::new(start);
-        pulse.feel(works(1), 0, || threads(&[700, 0, 0]), start);
-        let stopped = |stalled: u32, times: &[u64]| pulse.has_stopped(stalled * SECOND, 10 * SECOND, || threads(times));
-        assert!(!stopped(9, &[0, 0]), "there is time");
-        assert!(stopped(10, &[1700, 3, 0]), "one thread waits busily");
-        assert!(stopped(10, &[700, 0, 0]), "it sleeps");
-        assert!(stopped(10, &[710, 10, 0]), "it hardly does anything");
-        assert!(!stopped(10, &[1700, 980, 0]), "two compute");
-        assert!(!stopped(50, &[5600, 4999, 0, 4700]));
-        assert!(!stopped(400, &[5600, 4999, 0]), "the machine is busy with something else");
-        assert!(stopped(50, &[5700, 5000, 0]), "there is an end to that too");
+    fn a_crowd_that_comes_and_goes_is_no_progress() {
+        let mut feel = sleeper();
+        for at in 1..=19 {
+            feel(Some(Vitals { taken: 1 + u64::from(at) % 3, work: 0 }), at);
+        }
+        assert_eq!(feel(works(0), 20), Finding::Stopped(Killed::Hung(20 * SECOND)));
     }
 
     #[test]
-    fn the_threads_of_this_process_can_be_read() {
-        let pid = std::process::id() as i32;
-        assert!(!Threads::of(pid).0.is_empty());
-        assert!(Threads::of(-1).0.is_empty());
+    fn one_that_no_longer_answers_is_said_to_have_worked_only_if_it_did() {
+        let mut feel = sleeper();
+        assert_eq!(feel(None, 10), Finding::Suspicious);
+        assert_eq!(feel(None, 20), Finding::Stopped(Killed::Mute(20 * SECOND)));
+        assert_eq!(feel(works(1), 30), Finding::Lives);
+        assert_eq!(feel(None, 50), Finding::Stopped(Killed::Hung(20 * SECOND)));
+    }
+
+    #[test]
+    fn computing_threads_get_longer_and_a_spinning_one_beside_a_gpu_does_not() {
+        let stopped = |has_gpu, stalled: u32, times: &[u64]| {
+            let start = Instant::now();
+            let mut pulse = Pulse::new(start, None);
+            pulse.feel(works(1), Some(Threads::stub(&[700, 0, 0], has_gpu)), 10 * SECOND, start);
+            let now = start + stalled * SECOND;
+            match pulse.feel(works(1), Some(Threads::stub(times, has_gpu)), 10 * SECOND, now) {
+                Finding::Lives => false,
+                Finding::Suspicious => panic!("it computes, or it is late"),
+                Finding::Stopped(_) => true,
+            }
+        };
+        assert!(!stopped(true, 4, &[700, 0]), "there is time");
+        assert!(stopped(true, 10, &[1700, 3, 0]), "one thread waits busily");
+        assert!(!stopped(false, 10, &[1700, 3, 0]), "there is no GPU to wait for");
+        assert!(stopped(false, 10, &[700, 0, 0]), "it sleeps");
+        assert!(stopped(false, 10, &[710, 10, 0]), "it hardly does anything");
+        assert!(!stopped(true, 5, &[1200, 490, 0]), "two compute, and nothing is kept from it");
+        assert!(!stopped(true, 50, &[5600, 4999, 0, 4700]));
+        assert!(!stopped(true, 400, &[5600, 4999, 0]), "the machine is busy with something else");
+        assert!(stopped(true, 50, &[5700, 5000, 0]), "there is an end to that too");
+        assert!(stopped(false, 50, &[5700, 0, 0]));
+    }
+
+    #[test]
+    fn where_threads_cannot_be_seen_there_is_patience_with_an_end() {
+        let start = Instant::now();
+        let mut pulse = Pulse::new(start, None);
+        let mut feel = |at: u32| pulse.feel(works(0), None, 10 * SECOND, start + at * SECOND);
+        assert_eq!(feel(49), Finding::Lives);
+        assert_eq!(feel(50), Finding::Stopped(Killed::Hung(50 * SECOND)));
     }
 }

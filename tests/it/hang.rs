@@ -1,11 +1,23 @@
 //! A llama-server that answers its probes and gets nowhere is found out; one that is only slow is not.
 
 use super::support::{
-    gateway::{Backend, Gateway, smollm},
-    wait::{READY, eventually, keeps},
+    gateway::{Backend, Gateway, real_llama_server, smollm},
+    wait::{READY, REAL_MODEL_READY, eventually, keeps},
+};
+use nix::{
+    errno::Errno,
+    sys::{
+        ptrace,
+        wait::{WaitPidFlag, waitpid},
+    },
+    unistd::Pid,
 };
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt as _,
+    time::Duration,
+};
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -52,7 +64,7 @@ fn one_whose_loop_no_longer_answers_is_killed_though_it_says_it_is_well() {
         .set("HANG_TIMEOUT", "1s")
         .start_ready();
     eventually("it has been restarted", READY, || gateway.journal().starts().len() == 2);
-    assert!(hint(&gateway).contains("it hung"), "{}", hint(&gateway));
+    assert!(hint(&gateway).contains("it hung: it had nothing to do"), "{}", hint(&gateway));
 }
 
 #[test]
@@ -78,19 +90,119 @@ fn without_hang_timeout_nobody_is_killed() {
     assert_eq!(client.read_response().unwrap().status(), 200);
 }
 
+#[test]
+fn one_that_gets_nowhere_is_killed_though_clients_come_and_go() {
+    let gateway = Gateway::builder()
+        .script(json!({"starts": [{"hang_on": [CHAT]}, {}]}))
+        .set_all(&[("HANG_TIMEOUT", "1s"), ("PARALLEL", "1")])
+        .start_ready();
+    let is_restarted = || gateway.journal().starts().len() == 2;
+    eventually("it is killed", READY, || {
+        let arrived = gateway.journal().requests(CHAT).len();
+        let leaves = gateway.client().begin("POST", CHAT, chat(false).to_string().as_bytes()).unwrap();
+        eventually("its request arrives", READY, || gateway.journal().requests(CHAT).len() > arrived || is_restarted());
+        drop(leaves);
+        is_restarted()
+    });
+    assert!(gateway.journal().requests(CHAT).len() > 2, "several have come and gone");
+    assert!(hint(&gateway).contains("it hung: it worked"), "{}", hint(&gateway));
+}
+
+#[test]
+fn nothing_new_is_sent_to_one_that_seems_to_hang() {
+    let gateway = Gateway::builder()
+        .script(json!({"starts": [{"hold_requests": [CHAT]}, {}]}))
+        .set_all(&[("HANG_TIMEOUT", "2s"), ("MAX_CONCURRENT_REQUESTS", "2"), ("PARALLEL", "2")])
+        .start_ready();
+    let mut hangs = gateway.client().begin("POST", CHAT, chat(false).to_string().as_bytes()).unwrap();
+    eventually("it seems to hang", READY, || gateway.output().contains("new requests wait"));
+    assert_eq!(gateway.journal().starts().len(), 1, "it has not been killed yet");
+    assert_eq!(gateway.client().post_json(CHAT, &chat(false)).status(), 200);
+    assert_eq!(hangs.read_response().unwrap().status(), 502);
+    let served_by: Vec<Value> = gateway.journal().requests(CHAT).iter().map(|one| one["pid"].clone()).collect();
+    let lives: Vec<Value> = gateway.journal().starts().iter().map(|one| one["pid"].clone()).collect();
+    assert_eq!(served_by, lives, "one each");
+}
+
+#[test]
+fn one_that_only_seemed_to_hang_gets_what_has_waited() {
+    let gateway = Gateway::builder()
+        .script(json!({"hold_requests": [CHAT]}))
+        .set_all(&[("HANG_TIMEOUT", "10s"), ("MAX_CONCURRENT_REQUESTS", "2"), ("PARALLEL", "2")])
+        .start_ready();
+    let begin = || gateway.client().begin("POST", CHAT, chat(false).to_string().as_bytes()).unwrap();
+    let mut slow = begin();
+    eventually("it seems to hang", READY, || gateway.output().contains("new requests wait"));
+    let mut waits = begin();
+    gateway.control().release_all_requests();
+    assert_eq!(slow.read_response().unwrap().status(), 200);
+    assert_eq!(waits.read_response().unwrap().status(), 200);
+    assert_eq!(gateway.journal().starts().len(), 1);
+}
+
+/// Stops the loop of a llama-server, and of its threads that one alone: those that talk HTTP go on. False where this
+/// machine forbids that.
+fn stop_the_loop(llama_server: Pid) -> bool {
+    let stopped = ptrace::attach(llama_server);
+    assert!(matches!(stopped, Ok(()) | Err(Errno::EPERM | Errno::EACCES | Errno::ENOSYS)), "{stopped:?}");
+    stopped.is_ok()
+}
+
+#[test]
+fn the_real_one_is_killed_when_its_loop_stops_though_clients_come_and_go() {
+    for (is_busy, expected) in [(true, "it hung: it worked for"), (false, "did not answer /metrics for")] {
+        let gateway = Gateway::builder()
+            .backend(Backend::Real { model: "tiny-chat.gguf" })
+            .set_all(&[("MODEL_PATH", smollm().to_str().unwrap()), ("PARALLEL", "1"), ("HANG_TIMEOUT", "4s")])
+            .start_ready();
+        let llama_server = Pid::from_raw(gateway.child_pids()[0] as i32);
+        let body = json!({"prompt": "x", "max_tokens": 1000, "stream": true, "ignore_eos": true});
+        let works = is_busy.then(|| gateway.client().stream("/v1/completions", &body));
+        if !stop_the_loop(llama_server) {
+            eprintln!("left out: nobody may be traced here");
+            return;
+        }
+        drop(works);
+        // It notices within a second that a client has left.
+        eventually("it is restarted", REAL_MODEL_READY, || {
+            // Who traces a process hears of its end first, and its parent only after that.
+            let _ = waitpid(llama_server, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL));
+            let leaves = gateway.client().begin("POST", "/v1/completions", body.to_string().as_bytes()).unwrap();
+            let health = gateway.anonymous().get("/health").json();
+            drop(leaves);
+            health["models"][0]["restarts"] == 1
+        });
+        assert!(hint(&gateway).contains(expected), "{}", hint(&gateway));
+        let logs = fs::read_dir(gateway.data_dir().join("logs/llama")).unwrap().flatten();
+        let log: String = logs.filter_map(|entry| fs::read_to_string(entry.path()).ok()).collect();
+        assert!(log.contains("cancel task"), "clients have left while it hung: {log}");
+    }
+}
+
 /// The batch of the test takes longer than this, and less than five times as long of each CPU.
 const SHORTER_THAN_A_BATCH: &str = "800ms";
 
 #[test]
 fn a_long_prompt_on_the_real_one_is_no_hang() {
-    let gateway = Gateway::builder()
-        .backend(Backend::Real { model: "tiny-chat.gguf" })
-        .set_all(&[("MODEL_PATH", smollm().to_str().unwrap()), ("CTX", "2048"), ("THREADS", "2")])
-        .set("HANG_TIMEOUT", SHORTER_THAN_A_BATCH)
-        .start_ready();
-    let body = json!({"prompt": "word ".repeat(350), "max_tokens": 1});
-    let answer = gateway.client().post_json("/v1/completions", &body);
-    assert_eq!(answer.status(), 200, "{}", answer.text());
-    let health = gateway.anonymous().get("/health").json();
-    assert_eq!(health["models"][0]["restarts"], 0, "{health}");
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("llama-server");
+    // The shell stays, and llama-server is its child.
+    fs::write(&script, format!("#!/bin/sh\n'{}' \"$@\"\nexit $?\n", real_llama_server().display())).unwrap();
+    fs::set_permissions(&script, Permissions::from_mode(0o755)).unwrap();
+    for (program, threads, words) in
+        [(&real_llama_server(), "2", 350), (&real_llama_server(), "1", 250), (&script, "1", 250)]
+    {
+        let gateway = Gateway::builder()
+            .backend(Backend::Real { model: "tiny-chat.gguf" })
+            .set_all(&[("MODEL_PATH", smollm().to_str().unwrap()), ("CTX", "2048"), ("THREADS", threads)])
+            .set("LLAMA_SERVER", program.display())
+            .set("HANG_TIMEOUT", SHORTER_THAN_A_BATCH)
+            .start_ready();
+        let body = json!({"prompt": "word ".repeat(words), "max_tokens": 1});
+        let answer = gateway.client().post_json("/v1/completions", &body);
+        assert_eq!(answer.status(), 200, "{} on {threads} threads: {}", program.display(), answer.text());
+        let health = gateway.anonymous().get("/health").json();
+        assert_eq!(health["models"][0]["restarts"], 0, "{health}");
+        assert!(!gateway.output().contains("new requests wait"), "it computes, so nothing is kept from it");
+    }
 }

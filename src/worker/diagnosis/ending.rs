@@ -7,6 +7,7 @@ use super::{Cause, Diagnosis, Evidence, Killed, OomKill};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use std::io;
+use std::time::Duration;
 
 /// A shell reports the end of its child by a signal as this and the signal.
 const SHELL_SIGNAL: i32 = 128;
@@ -58,17 +59,22 @@ fn by_its_owner(killed: Killed) -> Diagnosis {
         }
         Killed::LoadStalled(time) => {
             let hint = format!(
-                "its load made no progress for {} s and it was killed: raise LOAD_TIMEOUT if the disk is slow",
-                time.as_secs()
+                "its load made no progress for {} and it was killed: raise LOAD_TIMEOUT if the disk is slow",
+                seconds(time)
             );
             Diagnosis::new(Cause::LoadStalled, hint)
         }
         Killed::Hung(time) => {
             let hint = format!(
-                "it hung: it worked for {} s, nothing came of it, and it was killed; if batches take that long here, \
+                "it hung: it worked for {}, nothing came of it, and it was killed; if batches take that long here, \
                  raise HANG_TIMEOUT or lower --batch-size in EXTRA_ARGS",
-                time.as_secs()
+                seconds(time)
             );
+            Diagnosis::new(Cause::Hung, hint)
+        }
+        Killed::Mute(time) => {
+            let hint =
+                format!("it hung: it had nothing to do, did not answer /metrics for {}, and was killed", seconds(time));
             Diagnosis::new(Cause::Hung, hint)
         }
         Killed::CannotCompute => {
@@ -76,6 +82,14 @@ fn by_its_owner(killed: Killed) -> Diagnosis {
                         the GPU has failed or has no memory left";
             Diagnosis::new(Cause::CannotCompute, hint)
         }
+    }
+}
+
+/// A time as a hint shows it: `0.8 s`, `120 s`.
+fn seconds(time: Duration) -> String {
+    match time.as_secs() {
+        0..10 => format!("{:.1} s", time.as_secs_f64()),
+        seconds => format!("{seconds} s"),
     }
 }
 

@@ -5,6 +5,7 @@ use super::*;
 use nix::errno::Errno;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::time::Duration;
 use std::{fs, io};
 
 /// How a process ended.
@@ -205,7 +206,10 @@ fn a_kill_by_its_owner_is_not_taken_for_another() {
     for (killed, cause, words) in [
         (Killed::Stranger, Cause::PortInUse, "another server"),
         (Killed::Silent, Cause::Unresponsive, "no longer answered"),
-        (Killed::LoadStalled(std::time::Duration::from_secs(900)), Cause::LoadStalled, "LOAD_TIMEOUT"),
+        (Killed::LoadStalled(Duration::from_secs(900)), Cause::LoadStalled, "LOAD_TIMEOUT"),
+        (Killed::Hung(Duration::from_millis(840)), Cause::Hung, "it worked for 0.8 s"),
+        (Killed::Hung(Duration::from_millis(120_900)), Cause::Hung, "it worked for 120 s"),
+        (Killed::Mute(Duration::from_secs(2)), Cause::Hung, "did not answer /metrics for 2.0 s"),
     ] {
         let found = diagnose(&Evidence { killed: Some(killed), memory, ..evidence(&none, Signal(9)) });
         assert_eq!(found.cause, cause);

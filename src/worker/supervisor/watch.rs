@@ -5,13 +5,13 @@ use super::super::endpoint::Endpoint;
 use super::super::health::{Probe, Silence, Verdict};
 use super::super::phases::{self, Phases};
 use super::super::progress::{Progress, Signs};
-use super::super::pulse::{Pulse, Threads};
+use super::super::pulse::{Finding, Pulse};
 use super::super::state::{Event, State};
+use super::super::threads::Threads;
 use super::Owner;
 use super::life::Life;
 use crate::awake::{self, Instant};
 use crate::settings::bounds::{PROBE_INTERVAL_DOUBTED, PROBE_INTERVAL_LOADING, PROBE_INTERVAL_READY};
-use crate::telemetry::files::Tail;
 use crate::telemetry::metrics::{ModelLabels, PhaseLabels};
 use crate::telemetry::trouble::Trouble;
 use std::io;
@@ -63,7 +63,7 @@ impl Owner {
             load,
             progress: Progress::new(started),
             silence: Silence::default(),
-            pulse: Pulse::new(started),
+            pulse: Pulse::new(started, None),
             unasked: Trouble::default(),
             ticks: every(PROBE_INTERVAL_LOADING, Duration::ZERO),
         };
@@ -79,7 +79,7 @@ impl Owner {
             if endpoint.cannot_compute() {
                 return Ending::MustDie(Killed::CannotCompute);
             }
-            let looking = self.look(process.pid(), endpoint, tail, is_due, &mut seen);
+            let looking = self.look(process.pid(), endpoint, is_due, &mut seen);
             let why = tokio::select! {
                 why = looking => why,
                 status = process.wait() => return Ending::Exited(status),
@@ -99,14 +99,7 @@ impl Owner {
     }
 
     /// Asks once how it is, and draws the conclusions.
-    async fn look(
-        &self,
-        pid: i32,
-        endpoint: &Arc<Endpoint>,
-        tail: &Mutex<Tail>,
-        is_due: bool,
-        seen: &mut Seen<'_>,
-    ) -> Option<Killed> {
+    async fn look(&self, pid: i32, endpoint: &Arc<Endpoint>, is_due: bool, seen: &mut Seen<'_>) -> Option<Killed> {
         let (asked, doubts, was_doubted) = (Instant::now(), endpoint.doubts(), endpoint.is_doubted());
         let state = self.state();
         let hang_timeout = self.plan.engine.hang_timeout.duration().filter(|_| state.has_served() && is_due);
@@ -136,7 +129,7 @@ impl Owner {
                     self.become_ready(endpoint, seen.load, state.has_served());
                     let interval = self.probe_interval();
                     seen.ticks = every(interval, interval);
-                    seen.pulse = Pulse::new(Instant::now());
+                    seen.pulse = Pulse::new(Instant::now(), Threads::of_group(pid));
                 }
             }
             Probe::Stranger => return Some(Killed::Stranger),
@@ -166,10 +159,16 @@ impl Owner {
             }
         }
         let hang_timeout = hang_timeout?;
-        let lines = tail.lock().unwrap_or_else(PoisonError::into_inner).seen();
-        let threads = || Threads::of(pid);
-        let stalled = seen.pulse.feel(vitals, lines, threads, Instant::now());
-        seen.pulse.has_stopped(stalled, hang_timeout, threads).then_some(Killed::Hung(stalled))
+        match seen.pulse.feel(vitals, Threads::of_group(pid), hang_timeout, Instant::now()) {
+            Finding::Lives if endpoint.resume() => self.publish.send_modify(|_| {}),
+            Finding::Lives => {}
+            Finding::Suspicious if endpoint.hold() => {
+                warn!(model = self.plan.model, "llama-server makes no progress, new requests wait");
+            }
+            Finding::Suspicious => {}
+            Finding::Stopped(why) => return Some(why),
+        }
+        None
     }
 
     /// Waits until nobody has used it for `IDLE_UNLOAD`; from then on nobody can. Never returns before it is ready.

@@ -75,6 +75,8 @@ async fn serve_one(server: &Server, reader: &mut Reader, writer: &mut Writer, is
             afterwards
         }
         Err(_) => {
+            // By one of its HTTP threads, so also when the loop hangs.
+            eprintln!("0.07.606.381 W srv          stop: cancel task, id_task = {n}");
             server.journal.record("disconnect", json!({"n": n, "during": "answer"}));
             Afterwards::Close
         }

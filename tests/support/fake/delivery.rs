@@ -27,7 +27,11 @@ pub(super) async fn deliver(
 ) -> io::Result<Afterwards> {
     let Answer { status, content_type, content, needs_slot } = answer;
     // llama-server sends no header before a slot has begun, and the slot is kept to the last byte.
-    let _slot = if needs_slot { Some(server.slot().await) } else { None };
+    let slot = if needs_slot { Some(server.slot().await) } else { None };
+    if request.is_post() && server.script.hangs_on(request.path()) {
+        std::mem::forget(slot);
+        std::future::pending::<()>().await;
+    }
     let deadly = server.script.die_on.as_deref().is_some_and(|text| request.says(text));
     if deadly && !matches!(content, Content::Stream(_)) {
         server.end(&Ending::default());

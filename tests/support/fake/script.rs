@@ -56,6 +56,8 @@ pub(super) struct Script {
     // When it answers.
     /// Paths (`"*"` = any) whose POSTs keep their slot and stay silent until `release requests`.
     pub(super) hold_requests: Vec<String>,
+    /// Paths whose POSTs hang its loop: their slot is never free again, also when the client leaves.
+    pub(super) hang_on: Vec<String>,
     /// Paths whose requests, of any method, are never answered.
     pub(super) silent_paths: Vec<String>,
     /// Streams pause after so many events until `release requests`.
@@ -236,6 +238,10 @@ impl Script {
 
     pub(super) fn holds(&self, path: &str) -> bool {
         self.hold_requests.iter().any(|held| held == "*" || held == path)
+    }
+
+    pub(super) fn hangs_on(&self, path: &str) -> bool {
+        self.hang_on.iter().any(|deadly| deadly == path)
     }
 
     pub(super) fn is_silent_on(&self, path: &str) -> bool {
