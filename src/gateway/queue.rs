@@ -8,7 +8,7 @@
 mod line;
 
 use crate::awake::{self, Instant};
-use crate::fleet::{Fingerprint, Lease, Model, Unavailable};
+use crate::fleet::{Changes, Errand, Lease, Model, Unavailable};
 use crate::refusal::Refusal;
 use crate::settings::bounds::{DOUBT_PATIENCE, MOST_PASSES, RETRY_AFTER_LONGEST, RETRY_AFTER_UNKNOWN};
 use crate::telemetry::metrics::Metrics;
@@ -178,22 +178,29 @@ impl Queue {
     }
 
     /// Waits for a slot and for a worker to use it with. A slot whose worker went away in that very moment goes back for
-    /// a place at the front.
+    /// a place at the front. A request under suspicion waits, with its slot, until no other one is in flight.
     pub(super) async fn wait(
         &self,
         mut place: Place,
         key: &str,
         model: &Model,
-        fingerprint: Option<Fingerprint>,
+        errand: Errand,
     ) -> Result<(Ticket, Lease), Refusal> {
         loop {
             // Whoever waits wakes a model that sleeps.
             let _want = place.is_in_line().then(|| model.want());
-            let ticket = place.ticket().await?;
+            let mut ticket = place.ticket().await?;
             if ticket.holds != Grant::Slot {
-                return Ok((ticket, self.lease_out_of_line(model).await?));
+                return Ok((ticket, self.lease_out_of_line(model, errand).await?));
             }
-            match model.lease(fingerprint) {
+            // From before the look at the worker, so that no change of it is missed.
+            let mut changes = model.changes();
+            let mut outcome = model.lease(errand);
+            while let (Err(Unavailable::Suspected), Some(changes)) = (&outcome, &mut changes) {
+                ticket.waits_for_suspect(changes).await?;
+                outcome = model.lease(errand);
+            }
+            match outcome {
                 Ok(lease) => {
                     self.0.metrics.queue_wait.inc_by(ticket.waited.as_secs_f64());
                     return Ok((ticket, lease));
@@ -206,16 +213,18 @@ impl Queue {
         }
     }
 
-    /// A lease for whoever needs no slot, and so waits in no line: it waits for a model that sleeps to be woken, and for a
-    /// doubt to be looked into.
-    async fn lease_out_of_line(&self, model: &Model) -> Result<Lease, Refusal> {
+    /// A lease for whoever needs no slot, and so waits in no line: it waits for a doubt to be looked into and, unless it
+    /// only looks, for a model that sleeps to be woken.
+    async fn lease_out_of_line(&self, model: &Model, errand: Errand) -> Result<Lease, Refusal> {
         let settled = |outcome: Result<Lease, Unavailable>| outcome.map_err(refusal_of);
-        let (Some(mut changes), _want) = (model.changes(), model.want()) else { return settled(model.lease(None)) };
+        let Some(mut changes) = model.changes() else { return settled(model.lease(errand)) };
+        let wakes = errand != Errand::Look;
+        let _want = wakes.then(|| model.want());
         let (since, failed_loads) = (Instant::now(), changes.failed_loads());
         loop {
-            let outcome = model.lease(None);
+            let outcome = model.lease(errand);
             let (patience, in_vain) = match outcome {
-                Err(Unavailable::Asleep) if changes.failed_loads() == failed_loads => {
+                Err(Unavailable::Asleep) if wakes && changes.failed_loads() == failed_loads => {
                     let Patience { queue, request } = self.0.patience;
                     (queue.unwrap_or(request), Unavailable::Loading)
                 }
@@ -314,7 +323,10 @@ impl Queue {
 /// What a client is told.
 pub(super) fn refusal_of(unavailable: Unavailable) -> Refusal {
     match unavailable {
-        Unavailable::Loading | Unavailable::Asleep => Refusal::ModelLoading(RETRY_AFTER_UNKNOWN),
+        // Nobody who is suspected is turned away for that; it waits.
+        Unavailable::Loading | Unavailable::Asleep | Unavailable::Suspected => {
+            Refusal::ModelLoading(RETRY_AFTER_UNKNOWN)
+        }
         Unavailable::Doubted | Unavailable::Down | Unavailable::Failed | Unavailable::Absent => {
             Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN)
         }
@@ -393,6 +405,26 @@ impl Drop for Waiting {
 }
 
 impl Ticket {
+    /// Waits, as long as the queue's patience lasts, until no request under suspicion is in flight or something happens to
+    /// the worker. Without `QUEUE_TIMEOUT` that is `REQUEST_TIMEOUT` from when the slot was given: it is not held for ever.
+    async fn waits_for_suspect(&mut self, changes: &mut Changes) -> Result<(), Refusal> {
+        let inner = &self.queue.0;
+        let deadline = match inner.patience.queue {
+            Some(patience) => self.arrived + patience,
+            None => self.granted + inner.patience.request,
+        };
+        tokio::select! {
+            more = awake::timeout_at(deadline, changes.suspect_left()) => match more {
+                Ok(true) => {}
+                Ok(false) => return Err(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN)),
+                Err(_) => return Err(Refusal::QueueTimeout(self.queue.retry_after())),
+            },
+            () = inner.closing.cancelled() => return Err(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN)),
+        }
+        self.waited = self.arrived.elapsed();
+        Ok(())
+    }
+
     /// Gives the slot back for a place at the front of the line: the worker went away before the slot was used. In a line
     /// that was closed meanwhile there is no place; the wait ends at once.
     pub(super) fn back_in_line(mut self, key: &str) -> Waiting {

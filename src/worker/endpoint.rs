@@ -3,6 +3,7 @@
 //! The one lock in here decides who came first: a request that takes a worker, or the worker that goes to sleep.
 
 use super::deaths::{Deaths, Fingerprint};
+use super::given_up::GivenUp;
 use super::shortage::shortage;
 use crate::awake::Instant;
 use crate::settings::bounds::COMPUTE_ERRORS_UNTIL_RESTART;
@@ -10,6 +11,7 @@ use http::HeaderValue;
 use http::uri::{Authority, InvalidUri};
 use std::error::Error;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -31,12 +33,39 @@ pub struct Endpoint {
     dispelled: AtomicU64,
     /// Its owner has something to look at.
     raised: Notify,
+    /// A request under suspicion has left.
+    suspect_left: Notify,
     deaths: Arc<Deaths>,
+}
+
+/// What a request wants of a llama-server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Errand {
+    /// To be worked on; what it asks for, if that is known.
+    Work(Option<Fingerprint>),
+    /// Only to look, which is no use of it: that neither wakes it nor keeps it awake.
+    Look,
+}
+
+/// Why a request may not begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotNow {
+    /// Nothing is sent to it any more.
+    Closed,
+    /// It is under suspicion, and so is another one that is in flight: should it die now, nobody knew of which.
+    Suspected,
 }
 
 /// What a llama-server is serving.
 struct Serving {
     in_flight: usize,
+    /// Those in flight beside them that only look.
+    looks: usize,
+    /// How many have begun.
+    begun: u64,
+    /// Whether one of those in flight was under suspicion when it began.
+    has_suspect: bool,
+    given_up: GivenUp,
     /// Of those in flight.
     fingerprints: Vec<Fingerprint>,
     /// Of those whose connection it broke since it last answered well. No more than can be in flight at once: nothing is
@@ -52,9 +81,25 @@ struct Serving {
 pub struct InFlight {
     endpoint: Arc<Endpoint>,
     fingerprint: Option<Fingerprint>,
+    only_looks: bool,
+    is_suspect: bool,
+    /// How many had begun before it.
+    begun: u64,
+    outcome: Outcome,
     /// How many failures to compute there were when it began. One failed batch fails all that are in flight, and counts
     /// once.
     compute_errors: u32,
+}
+
+/// What has come of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// Nothing yet; if it ends so, it was given up.
+    Open,
+    /// llama-server has answered to the end, be it with an error of its own.
+    Answered,
+    /// It has answered well.
+    Served,
 }
 
 impl Endpoint {
@@ -65,6 +110,10 @@ impl Endpoint {
     ) -> Result<Self, InvalidUri> {
         let serving = Serving {
             in_flight: 0,
+            looks: 0,
+            begun: 0,
+            has_suspect: false,
+            given_up: GivenUp::default(),
             fingerprints: Vec::new(),
             broken: Vec::new(),
             idle_since: Some(Instant::now()),
@@ -79,23 +128,54 @@ impl Endpoint {
             doubts: AtomicU64::new(0),
             dispelled: AtomicU64::new(0),
             raised: Notify::new(),
+            suspect_left: Notify::new(),
             deaths,
         })
     }
 
-    /// Begins a request, unless nothing may be sent to it any more.
-    pub fn begin(self: Arc<Self>, fingerprint: Option<Fingerprint>) -> Option<InFlight> {
-        {
+    /// Begins a request, unless nothing may be sent to it any more. Two that are under suspicion are never in flight
+    /// together.
+    pub fn begin(self: Arc<Self>, errand: Errand) -> Result<InFlight, NotNow> {
+        let (fingerprint, only_looks) = match errand {
+            Errand::Work(fingerprint) => (fingerprint, false),
+            Errand::Look => (None, true),
+        };
+        let is_suspect = fingerprint.is_some_and(|fingerprint| self.deaths.suspect(fingerprint));
+        let begun = {
             let mut serving = self.serving();
             if serving.closed {
-                return None;
+                return Err(NotNow::Closed);
             }
-            serving.in_flight += 1;
-            serving.idle_since = None;
+            if is_suspect && serving.has_suspect {
+                return Err(NotNow::Suspected);
+            }
+            serving.has_suspect |= is_suspect;
+            if only_looks {
+                serving.looks += 1;
+            } else {
+                serving.in_flight += 1;
+                serving.idle_since = None;
+            }
             serving.fingerprints.extend(fingerprint);
-        }
+            serving.begun += 1;
+            serving.begun - 1
+        };
         let compute_errors = self.compute_errors.load(Ordering::Relaxed);
-        Some(InFlight { endpoint: self, fingerprint, compute_errors })
+        let outcome = Outcome::Open;
+        Ok(InFlight { endpoint: self, fingerprint, only_looks, is_suspect, begun, outcome, compute_errors })
+    }
+
+    /// Waits until no request under suspicion is in flight.
+    pub async fn suspect_left(&self) {
+        loop {
+            let mut left = pin!(self.suspect_left.notified());
+            // Before the look: one that leaves between the two is heard of.
+            left.as_mut().enable();
+            if !self.serving().has_suspect {
+                return;
+            }
+            left.await;
+        }
     }
 
     /// Whether requests may be sent to it: nobody doubts it, it is not about to be restarted, and it is not closed.
@@ -103,15 +183,17 @@ impl Endpoint {
         !self.is_doubted() && !self.cannot_compute() && !self.serving().closed
     }
 
-    /// Since when it has nothing to do; none while it has.
+    /// Since when it has nothing to do; none while it has, or is being looked at.
     pub(super) fn idle_since(&self) -> Option<Instant> {
-        self.serving().idle_since
+        let serving = self.serving();
+        serving.idle_since.filter(|_| serving.looks == 0)
     }
 
     /// Has nothing sent to it any more, if it has had nothing to do for so long.
     pub(super) fn close_if_idle(&self, least: Duration) -> bool {
         let mut serving = self.serving();
-        serving.closed |= serving.idle_since.is_some_and(|since| since.elapsed() >= least);
+        let is_unused = serving.idle_since.is_some_and(|since| since.elapsed() >= least);
+        serving.closed |= is_unused && serving.looks == 0;
         serving.closed
     }
 
@@ -122,11 +204,21 @@ impl Endpoint {
 
     /// It has ended by itself or had to be killed: what it was serving is remembered.
     pub(super) fn has_died(&self) {
+        self.accuse(|_| Vec::new());
+    }
+
+    /// It had to be killed because nothing came of its work: what was given up before counts as being served.
+    pub(super) fn has_hung(&self) {
+        self.accuse(GivenUp::take);
+    }
+
+    fn accuse(&self, earlier: impl FnOnce(&mut GivenUp) -> Vec<Fingerprint>) {
         let suspects = {
             let mut serving = self.serving();
             serving.closed = true;
-            let mut suspects = std::mem::take(&mut serving.fingerprints);
+            let mut suspects = earlier(&mut serving.given_up);
             suspects.append(&mut serving.broken);
+            suspects.append(&mut serving.fingerprints);
             suspects
         };
         self.deaths.note(&suspects);
@@ -193,13 +285,23 @@ impl InFlight {
 
     /// Says why the request failed: a doubt, unless the reason lies with us.
     pub fn failed(&mut self, error: &(dyn Error + 'static)) {
-        if shortage(error).is_none() {
-            self.doubt();
+        match shortage(error) {
+            None => self.doubt(),
+            // It was never sent, so nobody hangs on it.
+            Some(_) => self.answered(),
+        }
+    }
+
+    /// Says that the llama-server has answered to the end, well or with an error of its own.
+    pub fn answered(&mut self) {
+        if self.outcome == Outcome::Open {
+            self.outcome = Outcome::Answered;
         }
     }
 
     /// Says that it was answered well, to the end.
-    pub fn succeeded(&self) {
+    pub fn succeeded(&mut self) {
+        self.outcome = Outcome::Served;
         // A read is cheaper than a write that nearly always changes nothing.
         if self.endpoint.compute_errors.load(Ordering::Relaxed) != 0 {
             self.endpoint.compute_errors.store(0, Ordering::Relaxed);
@@ -210,7 +312,8 @@ impl InFlight {
     }
 
     /// Says that the llama-server could not compute an answer, which is no fault of the request.
-    pub fn could_not_be_computed(&self) {
+    pub fn could_not_be_computed(&mut self) {
+        self.answered();
         let (before, after) = (self.compute_errors, self.compute_errors.saturating_add(1));
         let _ = self.endpoint.compute_errors.compare_exchange(before, after, Ordering::Relaxed, Ordering::Relaxed);
         if self.endpoint.cannot_compute() {
@@ -222,11 +325,27 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         let mut serving = self.endpoint.serving();
+        if self.only_looks {
+            serving.looks -= 1;
+            return;
+        }
         serving.in_flight -= 1;
         if serving.in_flight == 0 {
             serving.idle_since = Some(Instant::now());
         }
-        serving.take(self.fingerprint);
+        let fingerprint = serving.take(self.fingerprint);
+        match (self.outcome, fingerprint) {
+            (Outcome::Served, _) => serving.given_up.is_served(self.begun),
+            (Outcome::Open, Some(fingerprint)) => {
+                let begun = serving.begun;
+                serving.given_up.add(fingerprint, begun);
+            }
+            _ => {}
+        }
+        if self.is_suspect {
+            serving.has_suspect = false;
+            self.endpoint.suspect_left.notify_waiters();
+        }
     }
 }
 
@@ -237,6 +356,10 @@ impl Serving {
         Some(self.fingerprints.swap_remove(at))
     }
 }
+
+#[cfg(test)]
+#[path = "endpoint/suspicion_tests.rs"]
+mod suspicion_tests;
 
 #[cfg(test)]
 mod tests {
@@ -252,7 +375,7 @@ mod tests {
     }
 
     fn begin(endpoint: &Arc<Endpoint>, fingerprint: Option<Fingerprint>) -> InFlight {
-        Arc::clone(endpoint).begin(fingerprint).unwrap()
+        Arc::clone(endpoint).begin(Errand::Work(fingerprint)).ok().unwrap()
     }
 
     #[tokio::test]
@@ -291,7 +414,8 @@ mod tests {
         assert!(!endpoint.close_if_idle(least), "it has just been");
         tokio::time::advance(least).await;
         assert!(endpoint.close_if_idle(least));
-        assert!(endpoint.clone().begin(None).is_none() && !endpoint.is_open());
+        assert_eq!(endpoint.clone().begin(Errand::Look).err(), Some(NotNow::Closed));
+        assert!(!endpoint.is_open());
     }
 
     #[tokio::test]
@@ -330,7 +454,7 @@ mod tests {
         fails();
         assert!(!endpoint.cannot_compute());
         let burst: Vec<InFlight> = (0..8).map(|_| begin(&endpoint, None)).collect();
-        burst.iter().for_each(InFlight::could_not_be_computed);
+        burst.into_iter().for_each(|mut request| request.could_not_be_computed());
         assert!(!endpoint.cannot_compute(), "one batch failed them all");
         for _ in 2..COMPUTE_ERRORS_UNTIL_RESTART {
             fails();

@@ -2,6 +2,7 @@ use super::*;
 use crate::fleet::Stub;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+const WORK: Errand = Errand::Work(None);
 const LONG: Duration = Duration::from_secs(300);
 
 fn queue(slots: usize, bound: Option<usize>, timeout: Option<Duration>) -> (Queue, Arc<AtomicBool>) {
@@ -223,10 +224,10 @@ async fn a_wait_in_two_parts_is_counted_once() {
     let (worker, model) = Stub::ready(([127, 0, 0, 1], 1));
     let first = enter(&queue, "a").unwrap();
     let place = enter(&queue, "a").unwrap();
-    let waits = queue.wait(place, "a", &model, None);
+    let waits = queue.wait(place, "a", &model, WORK);
     let changes = async {
         tokio::time::sleep(Duration::from_secs(2)).await;
-        model.lease(None).unwrap().doubt();
+        model.lease(WORK).unwrap().doubt();
         drop(first);
         ready.store(false, Ordering::SeqCst);
         tokio::time::sleep(Duration::from_secs(3)).await;

@@ -82,6 +82,8 @@ impl Owner {
         match killed {
             // No fault of those in flight.
             Some(Killed::CannotCompute) => life.endpoint.close(),
+            // Nor need it be one of them on which it hangs.
+            Some(Killed::Hung(_) | Killed::Silent) => life.endpoint.has_hung(),
             _ => life.endpoint.has_died(),
         }
         // The last lines may still be in the pipe, and they are the ones that tell the cause.
