@@ -139,7 +139,7 @@ fn what_works_without_a_slot_wakes_it_and_who_only_looks_does_not() {
 }
 
 #[test]
-fn who_looks_at_one_that_is_awake_is_answered_to_the_end() {
+fn one_that_is_being_looked_at_is_not_put_to_sleep_under_it() {
     let gateway = sleeper(json!({"silent_paths": ["/slots"]}), "300ms");
     let looks = gateway.client_with(ADMIN).begin("GET", "/slots", b"").unwrap();
     gateway.journal().wait_for_requests("/slots", 1);
