@@ -84,6 +84,9 @@ fn probes_and_scrapes_neither_keep_it_awake_nor_wake_it() {
 fn one_that_works_or_is_waited_for_stays_awake() {
     let gateway = sleeper(json!({"hold_requests": [CHAT]}), "200ms");
     let (mut first, mut second) = (begin(&gateway), begin(&gateway));
+    // It may have fallen asleep before they came.
+    gateway.journal().wait_for_requests(CHAT, 1);
+    let starts = gateway.journal().starts().len();
     keeps("it stays", Duration::from_secs(1), || state(&gateway) == "ready");
     gateway.control().release_requests(1);
     assert_eq!(first.read_response().unwrap().status(), 200);
@@ -91,7 +94,7 @@ fn one_that_works_or_is_waited_for_stays_awake() {
     gateway.control().release_requests(1);
     assert_eq!(second.read_response().unwrap().status(), 200);
     sleeps(&gateway);
-    assert_eq!(gateway.journal().starts().len(), 1);
+    assert_eq!(gateway.journal().starts().len(), starts);
 }
 
 #[test]
