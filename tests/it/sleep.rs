@@ -83,9 +83,10 @@ fn probes_and_scrapes_neither_keep_it_awake_nor_wake_it() {
 #[test]
 fn one_that_works_or_is_waited_for_stays_awake() {
     let gateway = sleeper(json!({"hold_requests": [CHAT]}), "200ms");
-    let (mut first, mut second) = (begin(&gateway), begin(&gateway));
-    // It may have fallen asleep before they came.
+    let mut first = begin(&gateway);
+    // It may have fallen asleep before it came.
     gateway.journal().wait_for_requests(CHAT, 1);
+    let mut second = begin(&gateway);
     let starts = gateway.journal().starts().len();
     keeps("it stays", Duration::from_secs(1), || state(&gateway) == "ready");
     gateway.control().release_requests(1);
