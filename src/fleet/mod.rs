@@ -2,13 +2,14 @@
 //!
 //! Hands out a [`Lease`] on a worker. Sees workers only as their [`Handle`]s and never names a request.
 
-use crate::worker::{Endpoint, Handle, InFlight, LastExit, State, Status};
+use crate::worker::{Endpoint, Handle, InFlight, LastExit, NotNow, State, Status};
 use serde::Serialize;
 use std::error::Error;
 use std::sync::Arc;
+use tokio::task::JoinSet;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-pub use crate::worker::{Fingerprint, Want};
+pub use crate::worker::{Errand, Fingerprint, Want};
 
 /// Every model that this service knows.
 pub struct Fleet {
@@ -43,6 +44,8 @@ pub enum Unavailable {
     Absent,
     /// Workers died each time they served this request.
     Poisonous,
+    /// A worker died while it served this request, and another of which that is true is in flight.
+    Suspected,
 }
 
 /// What happens to a model's workers, for somebody who waits for them.
@@ -98,6 +101,16 @@ impl Fleet {
         Overall::best(self.workers().map(|worker| Overall::of(worker.state())))
     }
 
+    /// Waits until requests can be served for the first time, or never will be.
+    pub async fn first_load(&self) {
+        let mut loads: JoinSet<bool> = self.workers().cloned().map(load).collect();
+        while let Some(is_ready) = loads.join_next().await {
+            if is_ready.unwrap_or_default() {
+                return;
+            }
+        }
+    }
+
     /// Whether a model serves requests at once, without being started for them.
     pub fn is_awake(&self) -> bool {
         self.workers().count() == 0 || self.workers().any(|worker| worker.state().0 == State::Ready)
@@ -105,6 +118,18 @@ impl Fleet {
 
     fn workers(&self) -> impl Iterator<Item = &Handle> {
         self.models.iter().filter_map(|model| model.worker.as_ref())
+    }
+}
+
+/// Waits until this worker can serve, or never will. Whether it can.
+async fn load(mut worker: Handle) -> bool {
+    loop {
+        match Overall::of(worker.state()) {
+            Overall::Ok => return true,
+            Overall::Failed => return false,
+            Overall::Loading | Overall::Degraded if worker.changed().await => {}
+            Overall::Loading | Overall::Degraded => return false,
+        }
     }
 }
 
@@ -128,13 +153,19 @@ impl Overall {
 }
 
 impl Model {
-    /// A lease on a ready worker, for the request with this fingerprint if it has one.
-    pub fn lease(&self, fingerprint: Option<Fingerprint>) -> Result<Lease, Unavailable> {
+    /// A lease on a ready worker.
+    pub fn lease(&self, errand: Errand) -> Result<Lease, Unavailable> {
         let worker = self.worker.as_ref().ok_or(Unavailable::Absent)?;
-        if fingerprint.is_some_and(|fingerprint| worker.refuses(fingerprint)) {
+        if let Errand::Work(Some(fingerprint)) = errand
+            && worker.refuses(fingerprint)
+        {
             return Err(Unavailable::Poisonous);
         }
-        worker.endpoint().and_then(|endpoint| endpoint.begin(fingerprint)).map(Lease).ok_or_else(|| why_not(worker))
+        let endpoint = worker.endpoint().ok_or_else(|| why_not(worker))?;
+        endpoint.begin(errand).map(Lease).map_err(|reason| match reason {
+            NotNow::Closed => why_not(worker),
+            NotNow::Suspected => Unavailable::Suspected,
+        })
     }
 
     /// Whether a lease would be granted now, without taking one.
@@ -146,6 +177,16 @@ impl Model {
     /// Whether workers died each time they served the request with this fingerprint.
     pub fn refuses(&self, fingerprint: Fingerprint) -> bool {
         self.worker.as_ref().is_some_and(|worker| worker.refuses(fingerprint))
+    }
+
+    /// Whether a worker died while it served the request with this fingerprint, which may have to wait for its turn.
+    pub fn suspects(&self, fingerprint: Fingerprint) -> bool {
+        self.worker.as_ref().is_some_and(|worker| worker.suspects(fingerprint))
+    }
+
+    /// Whether the worker is put to sleep, sleeps, or is being woken.
+    pub fn sleeps(&self) -> bool {
+        self.worker.as_ref().is_some_and(|worker| worker.state().1)
     }
 
     /// Wakes the worker if it sleeps, and keeps it awake as long as what is returned lives.
@@ -184,6 +225,22 @@ impl Changes {
     pub async fn next(&mut self) -> bool {
         self.0.changed().await
     }
+
+    /// Waits until no request under suspicion is in flight, at the latest until the next change. False when there will be
+    /// none.
+    pub async fn suspect_left(&mut self) -> bool {
+        let endpoint = self.0.endpoint();
+        let left = async {
+            match endpoint {
+                Some(endpoint) => endpoint.suspect_left().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = left => true,
+            more = self.next() => more,
+        }
+    }
 }
 
 /// Why no request may be sent to this worker now.
@@ -214,13 +271,18 @@ impl Lease {
         self.0.failed(error);
     }
 
+    /// Says that the worker has answered to the end, well or with an error of its own.
+    pub fn answered(&mut self) {
+        self.0.answered();
+    }
+
     /// Says that the worker answered well, to the end.
-    pub fn succeeded(&self) {
+    pub fn succeeded(&mut self) {
         self.0.succeeded();
     }
 
     /// Says that the worker could not compute an answer, which is no fault of the request.
-    pub fn could_not_be_computed(&self) {
+    pub fn could_not_be_computed(&mut self) {
         self.0.could_not_be_computed();
     }
 

@@ -1,5 +1,5 @@
-//! Whether the service is in use: requests for a model by callers who may make them, from their arrival to the end of
-//! their answers. Probes, scrapes and strangers do not count.
+//! Whether the service is in use: requests that have got a place in the line, to the end of their answers. Probes,
+//! scrapes, strangers, whoever only looks at what there is, and what is refused before do not count.
 
 use crate::awake::{self, Instant};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,18 +25,19 @@ impl Activity {
         UnderWay(Arc::clone(self))
     }
 
-    /// Waits until there has been no request for so long. Time in which nobody could be served is not counted.
-    pub(super) async fn quiet_for(&self, least: Duration, can_serve: impl Fn() -> bool) {
+    /// Waits until there has been no request for so long from now on, whatever becomes of the models meanwhile.
+    pub(super) async fn quiet_for(&self, least: Duration) {
+        self.touch();
         loop {
-            if self.under_way.load(Ordering::SeqCst) > 0 || !can_serve() {
+            if self.under_way.load(Ordering::SeqCst) > 0 {
                 self.touch();
             }
             let quiet = self.last().elapsed();
             if quiet >= least {
                 return;
             }
-            // Often enough that a load does not end unseen, and no request has to wake anybody.
-            awake::sleep((least - quiet).min(least / 8)).await;
+            // So no request has to wake anybody.
+            awake::sleep(least - quiet).await;
         }
     }
 
@@ -62,9 +63,9 @@ mod tests {
 
     const LEAST: Duration = Duration::from_secs(80);
 
-    async fn time_until_quiet(activity: &Activity, can_serve: impl Fn() -> bool) -> Duration {
+    async fn time_until_quiet(activity: &Activity) -> Duration {
         let start = Instant::now();
-        activity.quiet_for(LEAST, can_serve).await;
+        activity.quiet_for(LEAST).await;
         start.elapsed()
     }
 
@@ -76,17 +77,27 @@ mod tests {
             tokio::time::sleep(Duration::from_secs(1_000)).await;
             drop(request);
         };
-        let (quiet, ()) = tokio::join!(time_until_quiet(&activity, || true), ends);
+        let (quiet, ()) = tokio::join!(time_until_quiet(&activity), ends);
         assert_eq!(quiet, Duration::from_secs(1_080));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_load_is_not_quiet() {
+    async fn what_was_before_does_not_count() {
         let activity = Activity::new();
-        let start = Instant::now();
-        let loaded = || start.elapsed() >= Duration::from_secs(300);
-        let quiet = time_until_quiet(&activity, loaded).await;
-        assert!(quiet >= Duration::from_secs(300) + LEAST - LEAST / 8, "{quiet:?}");
-        assert!(quiet <= Duration::from_secs(300) + LEAST + LEAST / 8, "{quiet:?}");
+        tokio::time::advance(LEAST * 10).await;
+        assert_eq!(time_until_quiet(&activity).await, LEAST);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_of_two_is_enough() {
+        let activity = Activity::new();
+        let (first, second) = (activity.begin(), activity.begin());
+        drop(first);
+        let ends = async {
+            tokio::time::sleep(LEAST * 3).await;
+            drop(second);
+        };
+        let (quiet, ()) = tokio::join!(time_until_quiet(&activity), ends);
+        assert_eq!(quiet, LEAST * 4);
     }
 }

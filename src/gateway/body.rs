@@ -352,6 +352,7 @@ impl Holding {
                 self.ready.push_back(event);
             }
         }
+        self.lease.answered();
         self.record.complete = true;
         Ok(())
     }
@@ -386,9 +387,11 @@ impl Drop for Holding {
             Manner::Stream(stream) => stream.watch.error(),
             _ => None,
         };
+        let is_whole = self.record.complete && self.record.code.is_none();
         match in_band.unwrap_or(self.verdict) {
             Verdict::CannotCompute => self.lease.could_not_be_computed(),
-            Verdict::Computes if self.record.complete && self.record.code.is_none() => self.lease.succeeded(),
+            Verdict::Computes if is_whole => self.lease.succeeded(),
+            _ if is_whole => self.lease.answered(),
             _ => {}
         }
     }

@@ -16,6 +16,7 @@ mod heartbeat;
 mod holdings;
 mod limits;
 pub mod listen;
+mod listing;
 pub mod pipeline;
 mod queue;
 mod rate;

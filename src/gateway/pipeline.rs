@@ -12,12 +12,13 @@ use super::head::HeadLimits;
 use super::headers::{self, X_REQUEST_ID};
 use super::heartbeat;
 use super::limits::{self, BodyLimits, Bounded};
+use super::listing::Listing;
 use super::queue::{self, Place, Queue};
 use super::rate::Meter;
 use super::record::{Books, Record};
 use super::route::{self, Access, Local, Route, Target};
 use super::unread::Unread;
-use crate::fleet::{Fingerprint, Fleet, Model, Overall, Unavailable};
+use crate::fleet::{Errand, Fingerprint, Fleet, Model, Unavailable};
 use crate::refusal::{Refusal, Shape};
 use crate::settings::bounds::RETRY_AFTER_UNKNOWN;
 use crate::settings::options::{Limits, Settings};
@@ -49,6 +50,7 @@ pub struct Gateway {
     forwarder: Forwarder,
     books: Arc<Books>,
     local: LocalAnswer,
+    listing: Listing,
     activity: Arc<Activity>,
     health_check_path: String,
     /// Whether this listener is the health port too.
@@ -87,6 +89,7 @@ impl Gateway {
             forwarder: Forwarder::new(&settings.limits),
             books,
             local,
+            listing: Listing::begin(),
             activity: Activity::new(),
             health_check_path: settings.listen.health_check_path.clone(),
             is_health_port: settings.listen.port == settings.listen.port_health && settings.listen.port != 0,
@@ -104,10 +107,10 @@ impl Gateway {
         self.forwarder.cut();
     }
 
-    /// Waits until nobody has asked for a model for so long, which could have been served all that time.
+    /// Waits until nobody has used a model for so long. The first load is not counted.
     pub async fn quiet_for(&self, least: Duration) {
-        let can_serve = || matches!(self.fleet.overall(), Overall::Ok | Overall::Failed);
-        self.activity.quiet_for(least, can_serve).await;
+        self.fleet.first_load().await;
+        self.activity.quiet_for(least).await;
     }
 
     /// Takes slots and places back from clients that do not read their answers, until `stop` is cancelled.
@@ -188,10 +191,10 @@ impl Gateway {
             record.status = Some(answer.status());
             return Ok(answer.map(|body| Answer::own(body, record)));
         }
-        record.under_way = Some(self.activity.begin());
         let model = stage!(record, self.fleet.model().ok_or(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN)));
         record.is_for(&model.id);
-        stage!(record, caller.may_use(&model.id));
+        // A list leaves out what it may not show.
+        stage!(record, if route.lists { Ok(()) } else { caller.may_use(&model.id) });
         // What will surely be refused is refused now, and costs nothing.
         stage!(record, caller.check_rates());
         stage!(record, caller.come_in(|| self.queue.retry_after()));
@@ -202,9 +205,11 @@ impl Gateway {
         stage!(record, may_be_tried(model, body.fingerprint()));
         // wait in line.
         let place = stage!(record, self.queue.enter(caller.turn(), route.needs_slot, || caller.pay()));
+        record.under_way = route.posts.then(|| self.activity.begin());
         // MOCK_BACKEND: keys and limits have been tried, and there is nobody behind them.
         stage!(record, model.has_worker().then_some(()).ok_or(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN)));
-        let heartbeat = self.heartbeat.filter(|_| route.streams && place.is_in_line());
+        let waits = || place.is_in_line() || body.fingerprint().is_some_and(|fingerprint| model.suspects(fingerprint));
+        let heartbeat = self.heartbeat.filter(|_| route.streams && waits());
         let heartbeat = match heartbeat {
             Some(interval) if heartbeat::asks_for_stream(&body).await => Some(interval),
             _ => None,
@@ -232,8 +237,17 @@ impl Gateway {
         place: Place,
         mut record: Record,
     ) -> Result<Response<Answer>, (Refusal, Record)> {
+        let allowed = caller.may_use(&model.id);
+        if route.lists && allowed.is_err() {
+            return Ok(self.listing.answer([], record));
+        }
         // which worker -> forward.
-        let (ticket, lease) = stage!(record, self.queue.wait(place, caller.turn(), &model, body.fingerprint()).await);
+        let errand = if route.posts { Errand::Work(body.fingerprint()) } else { Errand::Look };
+        let waited = self.queue.wait(place, caller.turn(), &model, errand).await;
+        if route.lists && waited.is_err() && model.sleeps() {
+            return Ok(self.listing.answer([&*model], record));
+        }
+        let (ticket, lease) = stage!(record, waited);
         record.queued = Some(ticket.waited);
         self.forwarder.forward(route, parts, &request_id, body, caller, ticket, lease, record).await
         // The answer streams back, and the record closes with it: `body.rs`.
@@ -284,7 +298,14 @@ struct Left {
 /// Whether a request for the model may go on: to a worker that is ready, or into the line for one that will be.
 fn may_be_served(model: &Model) -> Result<(), Refusal> {
     match model.available() {
-        Ok(()) | Err(Unavailable::Loading | Unavailable::Asleep | Unavailable::Doubted | Unavailable::Absent) => Ok(()),
+        Ok(())
+        | Err(
+            Unavailable::Loading
+            | Unavailable::Asleep
+            | Unavailable::Doubted
+            | Unavailable::Suspected
+            | Unavailable::Absent,
+        ) => Ok(()),
         Err(unavailable @ (Unavailable::Down | Unavailable::Failed | Unavailable::Poisonous)) => {
             Err(queue::refusal_of(unavailable))
         }

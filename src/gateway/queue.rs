@@ -5,13 +5,15 @@
 //! wait for it in the same line. Dropping a place leaves the line; dropping a ticket gives the slot back. Who is next is
 //! `line.rs`.
 
+mod lease;
 mod line;
 
 use crate::awake::{self, Instant};
-use crate::fleet::{Fingerprint, Lease, Model, Unavailable};
+use crate::fleet::{Model, Unavailable};
 use crate::refusal::Refusal;
-use crate::settings::bounds::{DOUBT_PATIENCE, MOST_PASSES, RETRY_AFTER_LONGEST, RETRY_AFTER_UNKNOWN};
+use crate::settings::bounds::{MOST_PASSES, RETRY_AFTER_LONGEST, RETRY_AFTER_UNKNOWN};
 use crate::telemetry::metrics::Metrics;
+pub(super) use lease::refusal_of;
 use line::Line;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -177,62 +179,6 @@ impl Queue {
         Err(Refusal::QueueFull(comes_back))
     }
 
-    /// Waits for a slot and for a worker to use it with. A slot whose worker went away in that very moment goes back for
-    /// a place at the front.
-    pub(super) async fn wait(
-        &self,
-        mut place: Place,
-        key: &str,
-        model: &Model,
-        fingerprint: Option<Fingerprint>,
-    ) -> Result<(Ticket, Lease), Refusal> {
-        loop {
-            // Whoever waits wakes a model that sleeps.
-            let _want = place.is_in_line().then(|| model.want());
-            let ticket = place.ticket().await?;
-            if ticket.holds != Grant::Slot {
-                return Ok((ticket, self.lease_out_of_line(model).await?));
-            }
-            match model.lease(fingerprint) {
-                Ok(lease) => {
-                    self.0.metrics.queue_wait.inc_by(ticket.waited.as_secs_f64());
-                    return Ok((ticket, lease));
-                }
-                Err(Unavailable::Loading | Unavailable::Asleep | Unavailable::Doubted) => {
-                    place = Place::InLine(ticket.back_in_line(key));
-                }
-                Err(unavailable) => return Err(refusal_of(unavailable)),
-            }
-        }
-    }
-
-    /// A lease for whoever needs no slot, and so waits in no line: it waits for a model that sleeps to be woken, and for a
-    /// doubt to be looked into.
-    async fn lease_out_of_line(&self, model: &Model) -> Result<Lease, Refusal> {
-        let settled = |outcome: Result<Lease, Unavailable>| outcome.map_err(refusal_of);
-        let (Some(mut changes), _want) = (model.changes(), model.want()) else { return settled(model.lease(None)) };
-        let (since, failed_loads) = (Instant::now(), changes.failed_loads());
-        loop {
-            let outcome = model.lease(None);
-            let (patience, in_vain) = match outcome {
-                Err(Unavailable::Asleep) if changes.failed_loads() == failed_loads => {
-                    let Patience { queue, request } = self.0.patience;
-                    (queue.unwrap_or(request), Unavailable::Loading)
-                }
-                Err(Unavailable::Doubted) => (DOUBT_PATIENCE, Unavailable::Down),
-                _ => return settled(outcome),
-            };
-            tokio::select! {
-                more = awake::timeout_at(since + patience, changes.next()) => match more {
-                    Ok(true) => {}
-                    Ok(false) => return settled(outcome),
-                    Err(_) => return Err(refusal_of(in_vain)),
-                },
-                () = self.0.closing.cancelled() => return Err(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN)),
-            }
-        }
-    }
-
     /// Sends everybody away who waits, and whoever comes later: the service is being stopped.
     pub fn close(&self) {
         let mut state = self.lock();
@@ -308,17 +254,6 @@ impl Queue {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What a client is told.
-pub(super) fn refusal_of(unavailable: Unavailable) -> Refusal {
-    match unavailable {
-        Unavailable::Loading | Unavailable::Asleep => Refusal::ModelLoading(RETRY_AFTER_UNKNOWN),
-        Unavailable::Doubted | Unavailable::Down | Unavailable::Failed | Unavailable::Absent => {
-            Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN)
-        }
-        Unavailable::Poisonous => Refusal::RequestKillsBackend,
     }
 }
 

@@ -57,6 +57,7 @@ enum Port {
 pub(super) struct Route {
     pub(super) path: &'static str,
     port: Port,
+    /// Whether its method is POST. What is only read neither wakes a model nor keeps it awake.
     pub(super) posts: bool,
     pub(super) access: Access,
     pub(super) target: Target,
@@ -66,12 +67,14 @@ pub(super) struct Route {
     pub(super) needs_slot: bool,
     /// Whether its answer may be a stream.
     pub(super) streams: bool,
+    /// Whether it tells which models there are.
+    pub(super) lists: bool,
 }
 
 const fn worker(path: &'static str, posts: bool, ending: Ending) -> Route {
     let access = Access::Key(Scope::Inference);
     let (port, target, shape) = (Port::Gateway, Target::Worker, Shape::OpenAi);
-    Route { path, port, posts, access, target, shape, ending, needs_slot: posts, streams: false }
+    Route { path, port, posts, access, target, shape, ending, needs_slot: posts, streams: false, lists: false }
 }
 
 const fn post(path: &'static str) -> Route {
@@ -89,6 +92,10 @@ const fn stream(path: &'static str, ending: Ending) -> Route {
 
 const fn get(path: &'static str) -> Route {
     worker(path, false, Ending::Unmarked)
+}
+
+const fn list(path: &'static str) -> Route {
+    Route { lists: true, ..get(path) }
 }
 
 const fn anthropic(path: &'static str) -> Route {
@@ -124,8 +131,8 @@ const ROUTES: &[Route] = &[
     helper("/tokenize"),
     helper("/detokenize"),
     helper("/apply-template"),
-    get("/v1/models"),
-    get("/models"),
+    list("/v1/models"),
+    list("/models"),
     get("/props"),
     Route { access: ADMIN, ..get("/slots") },
     local(Port::Gateway, PING, Local::Ping, Access::Open),

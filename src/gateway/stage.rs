@@ -7,7 +7,7 @@ use super::queue::{self, Place, Queue};
 use super::record::{Books, Form, Record};
 use super::route;
 use crate::awake::Instant;
-use crate::fleet::{Fingerprint, Model, Stub};
+use crate::fleet::{Errand, Fingerprint, Model, Stub};
 use crate::refusal::Refusal;
 use crate::settings::options::Logs;
 use crate::settings::values::{LogFormat, LogLevel};
@@ -132,7 +132,7 @@ impl Stage {
             holdings: &self.holdings,
         };
         let ticket = self.place().ticket().await.ok().unwrap();
-        let lease = self.model.lease(Some(ASKED)).unwrap();
+        let lease = self.model.lease(Errand::Work(Some(ASKED))).unwrap();
         (Passed::new(upstream, patience, (status, route), Caller::nobody(), record, ticket, lease), llama)
     }
 

@@ -85,6 +85,10 @@ pub const DEATHS_REMEMBERED: Duration = Duration::from_secs(10 * 60);
 /// Most requests that are remembered for that.
 pub const MOST_SUSPECTS: usize = 256;
 
+/// Most requests that are remembered of those given up unanswered in one life of llama-server. Should it be killed because
+/// it hangs, they are accused too.
+pub const MOST_GIVEN_UP: usize = 64;
+
 /// Backoff before the first restart; it doubles with each further restart in the window.
 pub const BACKOFF_FIRST: Duration = Duration::from_millis(500);
 

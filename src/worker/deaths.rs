@@ -1,7 +1,8 @@
 //! What workers were serving when they died: a request that kills its worker each time is not given another one.
 //!
-//! A death with several requests in flight accuses all of them. Whoever is innocent is acquitted by being served once;
-//! whoever is not tried again is forgotten after a while.
+//! A death with several requests in flight accuses all of them. From then on they are suspects, of which `Endpoint::begin`
+//! lets only one at a time to a llama-server, so that the next death names one. Whoever is innocent is acquitted by being
+//! served once; whoever is not tried again is forgotten after a while.
 
 use crate::awake::Instant;
 use crate::settings::bounds::{DEATHS_REMEMBERED, DEATHS_UNTIL_REFUSED, MOST_SUSPECTS};
@@ -27,17 +28,20 @@ struct Suspect {
 }
 
 impl Deaths {
-    /// A worker died while it served these.
+    /// A worker died while it served these, in the order in which they came to it. Of those that were suspects before,
+    /// only the first is accused again: no death convicts two.
     pub(super) fn note(&self, served: &[Fingerprint]) {
         let now = Instant::now();
         let mut suspects = self.suspects();
         suspects.retain(|suspect| (now - suspect.last) < DEATHS_REMEMBERED);
+        let mut has_named_one = false;
         for (at, fingerprint) in served.iter().enumerate() {
             if served[..at].contains(fingerprint) {
                 // Twice in flight, and yet it died once.
                 continue;
             }
             match suspects.iter_mut().find(|suspect| suspect.fingerprint == *fingerprint) {
+                Some(_) if std::mem::replace(&mut has_named_one, true) => {}
                 Some(suspect) => (suspect.deaths, suspect.last) = (suspect.deaths.saturating_add(1), now),
                 None => suspects.push(Suspect { fingerprint: *fingerprint, deaths: 1, last: now }),
             }
@@ -62,12 +66,22 @@ impl Deaths {
 
     /// Whether this one is not to be tried again.
     pub(super) fn convict(&self, fingerprint: Fingerprint) -> bool {
-        self.any.load(Ordering::Acquire)
-            && self.suspects().iter().any(|suspect| {
-                suspect.fingerprint == fingerprint
-                    && suspect.deaths >= DEATHS_UNTIL_REFUSED
-                    && suspect.last.elapsed() < DEATHS_REMEMBERED
-            })
+        self.blame(fingerprint) >= DEATHS_UNTIL_REFUSED
+    }
+
+    /// Whether a worker died while it served this one, which has not been served since.
+    pub(super) fn suspect(&self, fingerprint: Fingerprint) -> bool {
+        self.blame(fingerprint) > 0
+    }
+
+    /// How many deaths this one is accused of.
+    fn blame(&self, fingerprint: Fingerprint) -> u32 {
+        if !self.any.load(Ordering::Acquire) {
+            return 0;
+        }
+        let suspects = self.suspects();
+        let known = suspects.iter().find(|suspect| suspect.fingerprint == fingerprint);
+        known.filter(|suspect| suspect.last.elapsed() < DEATHS_REMEMBERED).map_or(0, |suspect| suspect.deaths)
     }
 
     fn suspects(&self) -> MutexGuard<'_, Vec<Suspect>> {
@@ -99,6 +113,18 @@ mod tests {
         let deaths = Deaths::default();
         deaths.note(&[POISON, INNOCENT, POISON, POISON]);
         assert!(!deaths.convict(POISON));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_those_suspected_before_a_death_names_the_first() {
+        let deaths = Deaths::default();
+        deaths.note(&[POISON, INNOCENT]);
+        deaths.note(&[Fingerprint(3), POISON, INNOCENT]);
+        assert!(deaths.convict(POISON));
+        for (fingerprint, suspected) in [(INNOCENT, true), (Fingerprint(3), true), (Fingerprint(4), false)] {
+            assert!(!deaths.convict(fingerprint));
+            assert_eq!(deaths.suspect(fingerprint), suspected, "{fingerprint:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

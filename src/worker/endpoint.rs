@@ -3,6 +3,7 @@
 //! The one lock in here decides who came first: a request that takes a worker, or the worker that goes to sleep.
 
 use super::deaths::{Deaths, Fingerprint};
+use super::given_up::GivenUp;
 use super::shortage::shortage;
 use crate::awake::Instant;
 use crate::settings::bounds::COMPUTE_ERRORS_UNTIL_RESTART;
@@ -10,6 +11,7 @@ use http::HeaderValue;
 use http::uri::{Authority, InvalidUri};
 use std::error::Error;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -36,12 +38,39 @@ pub struct Endpoint {
     raised: Notify,
     /// Cancelled when its end has been found out or is decided.
     gone: CancellationToken,
+    /// A request under suspicion has left.
+    suspect_left: Notify,
     deaths: Arc<Deaths>,
+}
+
+/// What a request wants of a llama-server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Errand {
+    /// To be worked on; what it asks for, if that is known.
+    Work(Option<Fingerprint>),
+    /// Only to look, which is no use of it: that neither wakes it nor keeps it awake.
+    Look,
+}
+
+/// Why a request may not begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotNow {
+    /// Nothing is sent to it any more.
+    Closed,
+    /// It is under suspicion, and so is another one that is in flight: should it die now, nobody knew of which.
+    Suspected,
 }
 
 /// What a llama-server is serving.
 struct Serving {
     in_flight: usize,
+    /// Those in flight beside them that only look.
+    looks: usize,
+    /// How many have begun.
+    begun: u64,
+    /// Whether one of those in flight was under suspicion when it began.
+    has_suspect: bool,
+    given_up: GivenUp,
     /// Of those in flight.
     fingerprints: Vec<Fingerprint>,
     /// Of those whose connection it broke since it last answered well. No more than can be in flight at once: nothing
@@ -59,9 +88,25 @@ struct Serving {
 pub struct InFlight {
     endpoint: Arc<Endpoint>,
     fingerprint: Option<Fingerprint>,
+    only_looks: bool,
+    is_suspect: bool,
+    /// How many had begun before it.
+    begun: u64,
+    outcome: Outcome,
     /// How many failures to compute there were when it began. One failed batch fails all that are in flight, and counts
     /// once.
     compute_errors: u32,
+}
+
+/// What has come of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// Nothing yet; if it ends so, it was given up.
+    Open,
+    /// llama-server has answered to the end, be it with an error of its own.
+    Answered,
+    /// It has answered well.
+    Served,
 }
 
 impl Endpoint {
@@ -72,6 +117,10 @@ impl Endpoint {
     ) -> Result<Self, InvalidUri> {
         let serving = Serving {
             in_flight: 0,
+            looks: 0,
+            begun: 0,
+            has_suspect: false,
+            given_up: GivenUp::default(),
             fingerprints: Vec::new(),
             broken: Vec::new(),
             uncomputed: Vec::new(),
@@ -89,23 +138,54 @@ impl Endpoint {
             held: AtomicBool::new(false),
             raised: Notify::new(),
             gone: CancellationToken::new(),
+            suspect_left: Notify::new(),
             deaths,
         })
     }
 
-    /// Begins a request, unless nothing may be sent to it any more.
-    pub fn begin(self: Arc<Self>, fingerprint: Option<Fingerprint>) -> Option<InFlight> {
-        {
+    /// Begins a request, unless nothing may be sent to it any more. Two that are under suspicion are never in flight
+    /// together.
+    pub fn begin(self: Arc<Self>, errand: Errand) -> Result<InFlight, NotNow> {
+        let (fingerprint, only_looks) = match errand {
+            Errand::Work(fingerprint) => (fingerprint, false),
+            Errand::Look => (None, true),
+        };
+        let is_suspect = fingerprint.is_some_and(|fingerprint| self.deaths.suspect(fingerprint));
+        let begun = {
             let mut serving = self.serving();
             if serving.closed {
-                return None;
+                return Err(NotNow::Closed);
             }
-            serving.in_flight += 1;
-            serving.idle_since = None;
+            if is_suspect && serving.has_suspect {
+                return Err(NotNow::Suspected);
+            }
+            serving.has_suspect |= is_suspect;
+            if only_looks {
+                serving.looks += 1;
+            } else {
+                serving.in_flight += 1;
+                serving.idle_since = None;
+            }
             serving.fingerprints.extend(fingerprint);
-        }
+            serving.begun += 1;
+            serving.begun - 1
+        };
         let compute_errors = self.compute_errors.load(Ordering::Relaxed);
-        Some(InFlight { endpoint: self, fingerprint, compute_errors })
+        let outcome = Outcome::Open;
+        Ok(InFlight { endpoint: self, fingerprint, only_looks, is_suspect, begun, outcome, compute_errors })
+    }
+
+    /// Waits until no request under suspicion is in flight.
+    pub async fn suspect_left(&self) {
+        loop {
+            let mut left = pin!(self.suspect_left.notified());
+            // Before the look: one that leaves between the two is heard of.
+            left.as_mut().enable();
+            if !self.serving().has_suspect {
+                return;
+            }
+            left.await;
+        }
     }
 
     /// Whether requests may be sent to it: nobody doubts it, it does not seem to hang, it is not about to be
@@ -114,15 +194,17 @@ impl Endpoint {
         !self.is_doubted() && !self.held.load(Ordering::SeqCst) && !self.cannot_compute() && !self.serving().closed
     }
 
-    /// Since when it has nothing to do; none while it has.
+    /// Since when it has nothing to do; none while it has, or is being looked at.
     pub(super) fn idle_since(&self) -> Option<Instant> {
-        self.serving().idle_since
+        let serving = self.serving();
+        serving.idle_since.filter(|_| serving.looks == 0)
     }
 
     /// Has nothing sent to it any more, if it has had nothing to do for so long.
     pub(super) fn close_if_idle(&self, least: Duration) -> bool {
         let mut serving = self.serving();
-        serving.closed |= serving.idle_since.is_some_and(|since| since.elapsed() >= least);
+        let is_unused = serving.idle_since.is_some_and(|since| since.elapsed() >= least);
+        serving.closed |= is_unused && serving.looks == 0;
         serving.closed
     }
 
@@ -148,11 +230,21 @@ impl Endpoint {
 
     /// It has ended by itself or had to be killed: what it was serving is remembered.
     pub(super) fn has_died(&self) {
+        self.accuse(|_| Vec::new());
+    }
+
+    /// It had to be killed because nothing came of its work: what was given up before counts as being served.
+    pub(super) fn has_hung(&self) {
+        self.accuse(GivenUp::take);
+    }
+
+    fn accuse(&self, earlier: impl FnOnce(&mut GivenUp) -> Vec<Fingerprint>) {
         let suspects = {
             let mut serving = self.serving();
             serving.closed = true;
-            let mut suspects = std::mem::take(&mut serving.fingerprints);
+            let mut suspects = earlier(&mut serving.given_up);
             suspects.append(&mut serving.broken);
+            suspects.append(&mut serving.fingerprints);
             suspects
         };
         self.deaths.note(&suspects);
@@ -235,13 +327,23 @@ impl InFlight {
 
     /// Says why the request failed: a doubt, unless the reason lies with us.
     pub fn failed(&mut self, error: &(dyn Error + 'static)) {
-        if shortage(error).is_none() {
-            self.doubt();
+        match shortage(error) {
+            None => self.doubt(),
+            // It was never sent, so nobody hangs on it.
+            Some(_) => self.answered(),
+        }
+    }
+
+    /// Says that the llama-server has answered to the end, well or with an error of its own.
+    pub fn answered(&mut self) {
+        if self.outcome == Outcome::Open {
+            self.outcome = Outcome::Answered;
         }
     }
 
     /// Says that it was answered well, to the end.
-    pub fn succeeded(&self) {
+    pub fn succeeded(&mut self) {
+        self.outcome = Outcome::Served;
         // A read is cheaper than a write that nearly always changes nothing.
         if self.endpoint.compute_errors.load(Ordering::Relaxed) != 0 {
             self.endpoint.compute_errors.store(0, Ordering::Relaxed);
@@ -253,7 +355,8 @@ impl InFlight {
     }
 
     /// Says that the llama-server could not compute an answer, which is no fault of the request.
-    pub fn could_not_be_computed(&self) {
+    pub fn could_not_be_computed(&mut self) {
+        self.answered();
         let (before, after) = (self.compute_errors, self.compute_errors.saturating_add(1));
         let counted =
             self.endpoint.compute_errors.compare_exchange(before, after, Ordering::Relaxed, Ordering::Relaxed);
@@ -269,11 +372,27 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         let mut serving = self.endpoint.serving();
+        if self.only_looks {
+            serving.looks -= 1;
+            return;
+        }
         serving.in_flight -= 1;
         if serving.in_flight == 0 {
             serving.idle_since = Some(Instant::now());
         }
-        serving.take(self.fingerprint);
+        let fingerprint = serving.take(self.fingerprint);
+        match (self.outcome, fingerprint) {
+            (Outcome::Served, _) => serving.given_up.is_served(self.begun),
+            (Outcome::Open, Some(fingerprint)) => {
+                let begun = serving.begun;
+                serving.given_up.add(fingerprint, begun);
+            }
+            _ => {}
+        }
+        if self.is_suspect {
+            serving.has_suspect = false;
+            self.endpoint.suspect_left.notify_waiters();
+        }
     }
 }
 
@@ -286,111 +405,4 @@ impl Serving {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use nix::errno::Errno;
-    use std::io;
-
-    const POISON: Fingerprint = Fingerprint(7);
-
-    fn endpoint() -> Arc<Endpoint> {
-        let address = SocketAddr::from(([127, 0, 0, 1], 1));
-        Arc::new(Endpoint::new(address, HeaderValue::from_static("x"), Arc::default()).unwrap())
-    }
-
-    fn begin(endpoint: &Arc<Endpoint>, fingerprint: Option<Fingerprint>) -> InFlight {
-        Arc::clone(endpoint).begin(fingerprint).unwrap()
-    }
-
-    #[tokio::test]
-    async fn a_doubt_that_comes_while_it_is_asked_outlives_the_answer() {
-        let endpoint = endpoint();
-        assert!(!endpoint.is_doubted());
-        endpoint.doubt();
-        endpoint.raised().await;
-        let when_asked = endpoint.doubts();
-        endpoint.doubt();
-        endpoint.dispel(when_asked);
-        assert!(endpoint.is_doubted(), "the answer may be older than the second doubt");
-        endpoint.raised().await; // its owner hears of it at once
-        endpoint.dispel(endpoint.doubts());
-        assert!(!endpoint.is_doubted());
-    }
-
-    #[tokio::test]
-    async fn nothing_is_sent_to_one_that_is_held_and_nobody_doubts_it_for_that() {
-        let endpoint = endpoint();
-        assert!(!endpoint.resume() && endpoint.hold() && !endpoint.hold());
-        assert!(!endpoint.is_open() && !endpoint.is_doubted());
-        assert!(endpoint.resume() && endpoint.is_open());
-    }
-
-    #[tokio::test]
-    async fn a_shortage_of_our_own_is_no_doubt() {
-        let endpoint = endpoint();
-        let mut request = begin(&endpoint, None);
-        request.failed(&io::Error::from(Errno::EMFILE));
-        assert!(!endpoint.is_doubted());
-        request.failed(&io::Error::from(Errno::ECONNRESET));
-        assert!(endpoint.is_doubted());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn it_is_closed_only_when_nothing_is_in_flight_and_then_for_ever() {
-        let endpoint = endpoint();
-        let least = Duration::from_secs(10);
-        let request = begin(&endpoint, None);
-        tokio::time::advance(least).await;
-        assert!(!endpoint.close_if_idle(least), "it is in use");
-        drop(request);
-        assert!(!endpoint.close_if_idle(least), "it has just been");
-        tokio::time::advance(least).await;
-        assert!(endpoint.close_if_idle(least));
-        assert!(endpoint.clone().begin(None).is_none() && !endpoint.is_open());
-    }
-
-    #[tokio::test]
-    async fn what_was_in_flight_or_had_just_broken_is_remembered_at_its_death_and_nothing_else() {
-        for (how, expected) in
-            [("in flight", true), ("broke", true), ("left", false), ("broke, then it answered", false)]
-        {
-            let endpoint = endpoint();
-            endpoint.deaths.note(&[POISON]); // once before
-            let mut request = begin(&endpoint, Some(POISON));
-            match how {
-                "in flight" => {}
-                "left" => drop(request),
-                _ => {
-                    request.doubt();
-                    drop(request);
-                    if how != "broke" {
-                        endpoint.dispel(endpoint.doubts());
-                    }
-                }
-            }
-            endpoint.has_died();
-            assert_eq!(endpoint.deaths.convict(POISON), expected, "{how}");
-        }
-    }
-
-    #[tokio::test]
-    async fn only_failures_in_a_row_count() {
-        let endpoint = endpoint();
-        let fails = || begin(&endpoint, None).could_not_be_computed();
-        for _ in 1..COMPUTE_ERRORS_UNTIL_RESTART {
-            fails();
-        }
-        assert!(!endpoint.cannot_compute());
-        begin(&endpoint, None).succeeded();
-        fails();
-        assert!(!endpoint.cannot_compute());
-        let burst: Vec<InFlight> = (0..8).map(|_| begin(&endpoint, None)).collect();
-        burst.iter().for_each(InFlight::could_not_be_computed);
-        assert!(!endpoint.cannot_compute(), "one batch failed them all");
-        for _ in 2..COMPUTE_ERRORS_UNTIL_RESTART {
-            fails();
-        }
-        assert!(endpoint.cannot_compute() && !endpoint.is_open());
-        endpoint.raised().await;
-    }
-}
+mod tests;

@@ -10,6 +10,7 @@ mod deaths;
 mod den;
 mod diagnosis;
 mod endpoint;
+mod given_up;
 mod gpu;
 mod health;
 mod leftovers;
@@ -29,7 +30,7 @@ mod wants;
 
 pub use deaths::Fingerprint;
 pub use diagnosis::Cause;
-pub use endpoint::{Endpoint, InFlight};
+pub use endpoint::{Endpoint, Errand, InFlight, NotNow};
 pub use process::Spawner;
 pub use reaper::reap_orphans;
 pub use state::State;
@@ -119,6 +120,11 @@ impl Handle {
     /// Whether a request is not to be tried again, because workers died each time they served it.
     pub fn refuses(&self, fingerprint: Fingerprint) -> bool {
         self.deaths.convict(fingerprint)
+    }
+
+    /// Whether a worker died while it served this request, which has not been served since.
+    pub fn suspects(&self, fingerprint: Fingerprint) -> bool {
+        self.deaths.suspect(fingerprint)
     }
 
     /// Waits for the next change of the status. False when its owner has ended.

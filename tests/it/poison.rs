@@ -152,6 +152,140 @@ fn a_neighbour_that_was_served_between_two_deaths_is_not_taken_for_the_killer() 
     served(innocent(3));
 }
 
+/// Two requests are held by llama-server when it dies for the first time, and so are under suspicion.
+fn with_two_suspects(settings: &[(&str, &str)]) -> Gateway {
+    let gateway = Gateway::builder()
+        .script(json!({"hold_requests": [CHAT]}))
+        .set("MAX_CONCURRENT_REQUESTS", "2")
+        .set_all(settings)
+        .start_ready();
+    let mut clients = ["one", "other"].map(|text| begin(&gateway, text));
+    gateway.journal().wait_for_requests(CHAT, 2);
+    gateway.control().die_with_code(1);
+    for client in &mut clients {
+        assert_eq!(code(&client.read_response().unwrap()), dies());
+    }
+    restarted(&gateway, 1);
+    gateway
+}
+
+/// Waits until so many requests have a slot.
+#[track_caller]
+fn active(gateway: &Gateway, count: u64) {
+    eventually(&format!("{count} have a slot"), SOON, || {
+        gateway.health().get("/health").json()["queue"]["active"] == count
+    });
+}
+
+#[test]
+fn of_two_that_come_again_after_each_crash_only_the_killer_is_refused() {
+    let script = json!({"die_on": "poison", "hold_requests": [CHAT]});
+    let gateway = ready(script, &[("MAX_CONCURRENT_REQUESTS", "2")]);
+    let mut innocent = begin(&gateway, "innocent");
+    gateway.journal().wait_for_requests(CHAT, 1);
+    assert_eq!(code(&say(&gateway, "poison")), dies());
+    assert_eq!(code(&innocent.read_response().unwrap()), dies());
+    restarted(&gateway, 1);
+    // Both again, as client libraries do.
+    let mut innocent = begin(&gateway, "innocent");
+    gateway.journal().wait_for_requests(CHAT, 3);
+    let mut guilty = begin(&gateway, "poison");
+    active(&gateway, 2);
+    assert_eq!(gateway.journal().requests(CHAT).len(), 3, "it has a slot, and waits");
+    gateway.control().release_requests(1);
+    assert_eq!(innocent.read_response().unwrap().status(), 200);
+    assert_eq!(code(&guilty.read_response().unwrap()), dies());
+    restarted(&gateway, 2);
+    assert_eq!(code(&say(&gateway, "poison")), refused());
+    gateway.control().release_all_requests();
+    assert_eq!(say(&gateway, "innocent").status(), 200);
+}
+
+#[test]
+fn a_suspect_that_waits_for_the_killer_is_served_by_the_next_llama_server() {
+    let gateway = with_two_suspects(&[]);
+    let mut guilty = begin(&gateway, "one");
+    gateway.journal().wait_for_requests(CHAT, 3);
+    let mut innocent = begin(&gateway, "other");
+    active(&gateway, 2);
+    gateway.control().die_with_code(1);
+    assert_eq!(code(&guilty.read_response().unwrap()), dies());
+    gateway.journal().wait_for_requests(CHAT, 4);
+    gateway.control().release_all_requests();
+    assert_eq!(innocent.read_response().unwrap().status(), 200);
+    assert_eq!(code(&say(&gateway, "one")), refused());
+}
+
+#[test]
+fn a_suspect_waits_for_another_as_long_as_for_a_slot_and_holds_up_nobody_else() {
+    let gateway = with_two_suspects(&[("QUEUE_TIMEOUT", "500ms"), ("MAX_CONCURRENT_REQUESTS", "3")]);
+    let mut one = begin(&gateway, "one");
+    gateway.journal().wait_for_requests(CHAT, 3);
+    let mut late = begin(&gateway, "other");
+    active(&gateway, 2);
+    let mut third = begin(&gateway, "third");
+    gateway.journal().wait_for_requests(CHAT, 4);
+    assert_eq!(code(&late.read_response().unwrap()), (503, "queue_timeout".to_owned()));
+    let leaves = begin(&gateway, "other");
+    active(&gateway, 3);
+    drop(leaves);
+    active(&gateway, 2);
+    gateway.control().release_all_requests();
+    for client in [&mut one, &mut third] {
+        assert_eq!(client.read_response().unwrap().status(), 200);
+    }
+    assert_eq!(say(&gateway, "other").status(), 200);
+}
+
+#[test]
+fn a_suspect_that_waits_is_kept_company() {
+    let gateway = with_two_suspects(&[("SSE_HEARTBEAT", "100ms")]);
+    let mut one = begin(&gateway, "one");
+    gateway.journal().wait_for_requests(CHAT, 3);
+    let body = streaming("other").to_string();
+    let mut died_beside = gateway.client().begin("POST", CHAT, body.as_bytes()).unwrap();
+    gateway.journal().wait_for_requests(CHAT, 4);
+    gateway.control().die_with_code(1);
+    assert_eq!(code(&one.read_response().unwrap()), dies());
+    died_beside.read_response().unwrap();
+    restarted(&gateway, 2);
+    let mut innocent = begin(&gateway, "other");
+    gateway.journal().wait_for_requests(CHAT, 5);
+    let mut stream = gateway.client().stream(CHAT, &streaming("other"));
+    assert_eq!(gateway.journal().requests(CHAT).len(), 5, "its answer has begun before its turn");
+    gateway.control().release_all_requests();
+    assert!(stream.events().last().unwrap().is_done());
+    assert_eq!(innocent.read_response().unwrap().status(), 200);
+}
+
+#[test]
+fn a_suspect_that_waits_is_refused_when_the_service_stops() {
+    let mut gateway = with_two_suspects(&[]);
+    let mut one = begin(&gateway, "one");
+    gateway.journal().wait_for_requests(CHAT, 3);
+    let mut other = begin(&gateway, "other");
+    active(&gateway, 2);
+    gateway.signal(nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(code(&other.read_response().unwrap()), (503, "shutting_down".to_owned()));
+    gateway.control().release_all_requests();
+    assert_eq!(one.read_response().unwrap().status(), 200);
+    assert_eq!(gateway.wait_exit().code(), Some(0));
+}
+
+#[test]
+fn a_request_that_hangs_llama_server_is_named_though_its_client_left_before() {
+    let gateway = Gateway::builder()
+        .script(json!({"hold_requests": [CHAT], "silent_paths": ["/metrics"]}))
+        .set_all(&[("HANG_TIMEOUT", "3s"), ("REQUEST_TIMEOUT", "500ms")])
+        .start_ready();
+    for times in 1..=2 {
+        let answer = say(&gateway, "hangs it");
+        assert_eq!(code(&answer), (504, "backend_timeout".to_owned()));
+        restarted(&gateway, times);
+    }
+    assert_eq!(code(&say(&gateway, "hangs it")), refused());
+}
+
 #[test]
 fn of_many_killers_in_line_two_are_tried() {
     let deadly = json!({"die_on": "poison"});

@@ -119,6 +119,19 @@ fn requests_wait_while_the_model_loads() {
 }
 
 #[test]
+fn what_works_without_a_slot_waits_for_the_load_and_who_only_looks_does_not() {
+    let gateway = started(json!({"load": {"until_released": true}}), &[]);
+    let mut tokenize = gateway.client().begin("POST", "/tokenize", br#"{"content": "x"}"#).unwrap();
+    gateway.journal().wait_for_event("start");
+    assert_eq!(
+        refused_with(&mut gateway.client().begin("GET", "/v1/models", b"").unwrap(), "model_loading").as_deref(),
+        Some("5")
+    );
+    gateway.control().release_load();
+    assert_eq!(tokenize.read_response().unwrap().status(), 200);
+}
+
+#[test]
 fn the_wait_for_a_model_ends_after_queue_timeout_or_request_timeout() {
     for setting in ["QUEUE_TIMEOUT", "REQUEST_TIMEOUT"] {
         let gateway = started(json!({"load": {"until_released": true}}), &[(setting, "200ms")]);

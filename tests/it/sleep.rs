@@ -2,7 +2,7 @@
 
 use super::support::{
     client::RawClient,
-    gateway::{Backend, Gateway, smollm},
+    gateway::{ADMIN, Backend, Gateway, LIMITED, USER, smollm},
     resources::pid_gone,
     wait::{READY, REAL_MODEL_READY, SOON, STOPS, eventually, keeps},
 };
@@ -17,6 +17,11 @@ fn chat() -> Value {
 
 fn begin(gateway: &Gateway) -> RawClient {
     gateway.client().begin("POST", CHAT, chat().to_string().as_bytes()).unwrap()
+}
+
+/// What needs no slot, and a model that is awake.
+fn begin_helper(gateway: &Gateway) -> RawClient {
+    gateway.client().begin("POST", "/tokenize", json!({"content": "x"}).to_string().as_bytes()).unwrap()
 }
 
 fn sleeper(script: Value, idle_unload: &str) -> Gateway {
@@ -65,6 +70,10 @@ fn probes_and_scrapes_neither_keep_it_awake_nor_wake_it() {
         for path in ["/ping", "/health", "/metrics", "/no-such-route"] {
             gateway.anonymous().get(path);
         }
+        // As chat front ends do.
+        for path in ["/v1/models", "/models", "/props"] {
+            gateway.client().get(path);
+        }
         assert_eq!(gateway.anonymous().post_json(CHAT, &chat()).status(), 401);
     };
     eventually("it sleeps all the same", STOPS, || {
@@ -81,7 +90,11 @@ fn probes_and_scrapes_neither_keep_it_awake_nor_wake_it() {
 #[test]
 fn one_that_works_or_is_waited_for_stays_awake() {
     let gateway = sleeper(json!({"hold_requests": [CHAT]}), "1s");
-    let (mut first, mut second) = (begin(&gateway), begin(&gateway));
+    let mut first = begin(&gateway);
+    // It may have fallen asleep before it came.
+    gateway.journal().wait_for_requests(CHAT, 1);
+    let mut second = begin(&gateway);
+    let starts = gateway.journal().starts().len();
     keeps("it stays", Duration::from_secs(2), || state(&gateway) == "ready");
     gateway.control().release_requests(1);
     assert_eq!(first.read_response().unwrap().status(), 200);
@@ -89,30 +102,61 @@ fn one_that_works_or_is_waited_for_stays_awake() {
     gateway.control().release_requests(1);
     assert_eq!(second.read_response().unwrap().status(), 200);
     sleeps(&gateway);
-    assert_eq!(gateway.journal().starts().len(), 1);
+    assert_eq!(gateway.journal().starts().len(), starts);
 }
 
 #[test]
 fn a_request_during_the_unload_is_served_after_it() {
     let gateway = sleeper(json!({"starts": [{"ignore_sigterm": true}, {}]}), "300ms");
     gateway.journal().wait_for_event("sigterm");
-    let (mut chat, mut list) = (begin(&gateway), gateway.client().begin("GET", "/v1/models", b"").unwrap());
+    let (mut chat, mut tokens) = (begin(&gateway), begin_helper(&gateway));
     eventually("it waits", SOON, || gateway.anonymous().get("/health").json()["queue"]["waiting"] == 1);
     assert_eq!(state(&gateway), "draining");
     assert_eq!(gateway.health().get("/ping").status(), 200);
     gateway.control().die_with_code(0);
     assert_eq!(chat.read_response().unwrap().status(), 200);
-    assert_eq!(list.read_response().unwrap().status(), 200);
+    assert_eq!(tokens.read_response().unwrap().status(), 200);
     assert_eq!(gateway.journal().starts().len(), 2);
 }
 
 #[test]
-fn a_request_that_needs_no_slot_wakes_it_too() {
-    let gateway = sleeper(json!({}), "300ms");
+fn what_works_without_a_slot_wakes_it_and_who_only_looks_does_not() {
+    let keys = format!("admin:{ADMIN}:100000 scope=inference,admin\nother:{USER}:100000 models=some-other-model\n");
+    let gateway = Gateway::builder().keys(&keys).set("IDLE_UNLOAD", "300ms").start_ready();
+    let client = gateway.client_with(ADMIN);
+    let awake = client.get("/v1/models").json()["data"][0]["id"].clone();
     sleeps(&gateway);
-    assert_eq!(gateway.client().get("/v1/models").status(), 200);
+    for path in ["/v1/models", "/models"] {
+        let list = client.get(path);
+        assert_eq!((list.status(), list.header("content-type")), (200, Some("application/json")));
+        let list = list.json();
+        assert_eq!((&list["object"], list["data"].as_array().map(Vec::len)), (&json!("list"), Some(1)));
+        let model = &list["data"][0];
+        assert_eq!((&model["id"], &model["object"]), (&awake, &json!("model")));
+        assert_eq!(model["owned_by"], "llamagate");
+        assert!(model["created"].as_i64().is_some_and(|created| created > 1_700_000_000), "{model}");
+        let nothing = gateway.client().get(path);
+        assert_eq!((nothing.status(), nothing.json()), (200, json!({"object": "list", "data": []})));
+        assert_eq!(gateway.anonymous().get(path).status(), 401);
+    }
+    for path in ["/props", "/slots"] {
+        let answer = client.get(path);
+        assert_eq!((answer.status(), answer.json()["error"]["code"].as_str()), (503, Some("model_loading")), "{path}");
+        assert!(answer.header("retry-after").is_some());
+    }
+    assert_eq!((state(&gateway), gateway.journal().starts().len()), ("stopped".to_owned(), 1));
+    assert_eq!(client.post_json("/tokenize", &json!({"content": "x"})).status(), 200);
+    assert_eq!(gateway.journal().starts().len(), 2);
+}
+
+#[test]
+fn one_that_is_being_looked_at_is_not_put_to_sleep_under_it() {
+    let gateway = sleeper(json!({"silent_paths": ["/slots"]}), "300ms");
+    let looks = gateway.client_with(ADMIN).begin("GET", "/slots", b"").unwrap();
+    gateway.journal().wait_for_requests("/slots", 1);
+    keeps("it stays", Duration::from_secs(1), || state(&gateway) == "ready");
+    drop(looks);
     sleeps(&gateway);
-    assert_eq!(gateway.client().post_json("/tokenize", &json!({"content": "x"})).status(), 200);
 }
 
 #[test]
@@ -168,7 +212,7 @@ fn a_stop_of_the_service_finds_one_that_sleeps_or_is_being_woken() {
     assert_eq!(asleep.stop().code(), Some(0));
     let mut waking = sleeper(json!({"starts": [{}, {"load": {"until_released": true}}]}), "300ms");
     sleeps(&waking);
-    let (mut in_line, mut beside) = (begin(&waking), waking.client().begin("GET", "/v1/models", b"").unwrap());
+    let (mut in_line, mut beside) = (begin(&waking), begin_helper(&waking));
     eventually("it is being woken", SOON, || waking.journal().starts().len() == 2);
     waking.signal(nix::sys::signal::Signal::SIGTERM);
     for client in [&mut in_line, &mut beside] {
@@ -203,4 +247,25 @@ fn the_service_stops_with_0_when_nobody_uses_it() {
     assert_eq!(client.read_response().unwrap().status(), 200);
     assert_eq!(gateway.wait_exit().code(), Some(0));
     assert!(gateway.output().contains("no request for SHUTDOWN_TIMEOUT"), "{}", gateway.output());
+}
+
+#[test]
+fn a_worker_that_crashes_does_not_keep_the_service_running() {
+    // It would load for ever.
+    let script = json!({"starts": [{}, {"never_ready": true}]});
+    let mut gateway = Gateway::builder().script(script).set("SHUTDOWN_TIMEOUT", "2s").start_ready();
+    gateway.control().die_with_code(1);
+    assert_eq!(gateway.wait_exit().code(), Some(0));
+    assert!(gateway.output().contains("no request for SHUTDOWN_TIMEOUT"), "{}", gateway.output());
+}
+
+#[test]
+fn who_is_refused_or_only_looks_does_not_keep_the_service_running() {
+    let mut gateway = Gateway::builder().set("SHUTDOWN_TIMEOUT", "1s").start_ready();
+    let (limited, looks) = (gateway.client_with(LIMITED), gateway.client());
+    eventually("it stops all the same", STOPS, || {
+        let _ = looks.try_send("GET", "/v1/models", b"");
+        limited.try_send("POST", CHAT, chat().to_string().as_bytes()).is_err()
+    });
+    assert_eq!(gateway.wait_exit().code(), Some(0));
 }

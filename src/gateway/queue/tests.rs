@@ -1,7 +1,8 @@
 use super::*;
-use crate::fleet::Stub;
+use crate::fleet::{Errand, Fingerprint, Lease, Stub};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+const WORK: Errand = Errand::Work(None);
 const LONG: Duration = Duration::from_secs(300);
 
 fn queue(slots: usize, bound: Option<usize>, timeout: Option<Duration>) -> (Queue, Arc<AtomicBool>) {
@@ -223,10 +224,10 @@ async fn a_wait_in_two_parts_is_counted_once() {
     let (worker, model) = Stub::ready(([127, 0, 0, 1], 1));
     let first = enter(&queue, "a").unwrap();
     let place = enter(&queue, "a").unwrap();
-    let waits = queue.wait(place, "a", &model, None);
+    let waits = queue.wait(place, "a", &model, WORK);
     let changes = async {
         tokio::time::sleep(Duration::from_secs(2)).await;
-        model.lease(None).unwrap().doubt();
+        model.lease(WORK).unwrap().doubt();
         drop(first);
         ready.store(false, Ordering::SeqCst);
         tokio::time::sleep(Duration::from_secs(3)).await;
@@ -237,6 +238,57 @@ async fn a_wait_in_two_parts_is_counted_once() {
     let (served, ()) = tokio::join!(waits, changes);
     assert_eq!(served.ok().unwrap().0.waited, Duration::from_secs(5));
     assert_eq!(queue.0.metrics.queue_wait.get(), 5.0);
+}
+
+/// A line with two slots, and one of two suspects in flight.
+fn with_a_suspect(timeout: Option<Duration>) -> (Queue, Stub, Arc<Model>, Lease) {
+    let (queue, _) = queue(2, None, timeout);
+    let (worker, model) = Stub::ready(([127, 0, 0, 1], 1));
+    model.dies_of(ONE);
+    model.dies_of(OTHER);
+    let lease = model.lease(Errand::Work(Some(ONE))).unwrap();
+    (queue, worker, model, lease)
+}
+
+const ONE: Fingerprint = Fingerprint(1);
+const OTHER: Fingerprint = Fingerprint(2);
+
+#[tokio::test(start_paused = true)]
+async fn a_suspect_waits_with_its_slot_until_the_other_has_left() {
+    let (queue, _worker, model, lease) = with_a_suspect(None);
+    let waits = queue.wait(enter(&queue, "a").unwrap(), "a", &model, Errand::Work(Some(OTHER)));
+    let leaves = async {
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        assert_eq!(counts(&queue), (1, 0));
+        drop(lease);
+    };
+    let (served, ()) = tokio::join!(waits, leaves);
+    assert_eq!(served.ok().unwrap().0.waited, Duration::from_secs(4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_suspect_waits_no_longer_than_it_may() {
+    for (timeout, expected) in [(None, LONG), (Some(Duration::from_secs(9)), Duration::from_secs(9))] {
+        let (queue, _worker, model, _lease) = with_a_suspect(timeout);
+        let start = Instant::now();
+        let waits = queue.wait(enter(&queue, "a").unwrap(), "a", &model, Errand::Work(Some(OTHER)));
+        assert!(matches!(waits.await.err(), Some(Refusal::QueueTimeout(_))));
+        assert_eq!(start.elapsed(), expected);
+        assert_eq!(counts(&queue), (0, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_suspect_that_waits_is_sent_away_with_all_others() {
+    let (queue, _worker, model, _lease) = with_a_suspect(None);
+    let waits = queue.wait(enter(&queue, "a").unwrap(), "a", &model, Errand::Work(Some(OTHER)));
+    let closes = async {
+        tokio::task::yield_now().await;
+        queue.close();
+    };
+    let (refused, ()) = tokio::join!(waits, closes);
+    assert_eq!(refused.err(), Some(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN)));
+    queue.drained().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -98,6 +98,8 @@ impl Owner {
         match killed {
             // No fault of those in flight.
             Some(Killed::CannotCompute) => life.endpoint.has_failed_to_compute(),
+            // Nor need it be one of them on which it hangs.
+            Some(Killed::Hung(_) | Killed::Mute(_) | Killed::Silent) => life.endpoint.has_hung(),
             _ => life.endpoint.has_died(),
         }
         self.happen_and(Event::Ended, |status| {

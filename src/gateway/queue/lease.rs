@@ -1,0 +1,119 @@
+//! From a place in the line to a worker: the wait for one that serves, also of those who need no slot.
+
+use super::{Grant, Patience, Place, Queue, Ticket};
+use crate::awake::{self, Instant};
+use crate::fleet::{Changes, Errand, Lease, Model, Unavailable};
+use crate::refusal::Refusal;
+use crate::settings::bounds::{DOUBT_PATIENCE, RETRY_AFTER_UNKNOWN};
+
+impl Queue {
+    /// Waits for a slot and for a worker to use it with. A slot whose worker went away in that very moment goes back for
+    /// a place at the front. A request under suspicion waits, with its slot, until no other one is in flight.
+    pub(in super::super) async fn wait(
+        &self,
+        mut place: Place,
+        key: &str,
+        model: &Model,
+        errand: Errand,
+    ) -> Result<(Ticket, Lease), Refusal> {
+        loop {
+            // Whoever waits wakes a model that sleeps.
+            let _want = place.is_in_line().then(|| model.want());
+            let mut ticket = place.ticket().await?;
+            if ticket.holds != Grant::Slot {
+                return Ok((ticket, self.lease_out_of_line(model, errand).await?));
+            }
+            // From before the look at the worker, so that no change of it is missed.
+            let mut changes = model.changes();
+            let mut outcome = model.lease(errand);
+            while let (Err(Unavailable::Suspected), Some(changes)) = (&outcome, &mut changes) {
+                ticket.waits_for_suspect(changes).await?;
+                outcome = model.lease(errand);
+            }
+            match outcome {
+                Ok(lease) => {
+                    self.0.metrics.queue_wait.inc_by(ticket.waited.as_secs_f64());
+                    return Ok((ticket, lease));
+                }
+                Err(Unavailable::Loading | Unavailable::Asleep | Unavailable::Doubted) => {
+                    place = Place::InLine(ticket.back_in_line(key));
+                }
+                Err(unavailable) => return Err(refusal_of(unavailable)),
+            }
+        }
+    }
+
+    /// A lease for whoever needs no slot, and so waits in no line: it waits for a doubt to be looked into and, unless it
+    /// only looks, for a model that loads or sleeps.
+    async fn lease_out_of_line(&self, model: &Model, errand: Errand) -> Result<Lease, Refusal> {
+        let settled = |outcome: Result<Lease, Unavailable>| outcome.map_err(refusal_of);
+        let Some(mut changes) = model.changes() else { return settled(model.lease(errand)) };
+        let works = errand != Errand::Look;
+        let _want = works.then(|| model.want());
+        let (failed_loads, mut waits_for) = (changes.failed_loads(), None);
+        loop {
+            let outcome = model.lease(errand);
+            let (reason, patience) = match outcome {
+                Err(Unavailable::Loading | Unavailable::Asleep) if works => {
+                    if changes.failed_loads() != failed_loads {
+                        return Err(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN));
+                    }
+                    let Patience { queue, request } = self.0.patience;
+                    (Unavailable::Loading, queue.unwrap_or(request))
+                }
+                Err(Unavailable::Doubted) => (Unavailable::Doubted, DOUBT_PATIENCE),
+                _ => return settled(outcome),
+            };
+            // Each kind of wait has a patience of its own.
+            let since = match waits_for {
+                Some((before, since)) if before == reason => since,
+                _ => Instant::now(),
+            };
+            waits_for = Some((reason, since));
+            tokio::select! {
+                more = awake::timeout_at(since + patience, changes.next()) => match more {
+                    Ok(true) => {}
+                    Ok(false) => return settled(outcome),
+                    Err(_) => return Err(refusal_of(reason)),
+                },
+                () = self.0.closing.cancelled() => return Err(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN)),
+            }
+        }
+    }
+}
+
+impl Ticket {
+    /// Waits, as long as the queue's patience lasts, until no request under suspicion is in flight or something happens to
+    /// the worker. Without `QUEUE_TIMEOUT` that is `REQUEST_TIMEOUT` from when the slot was given: it is not held for ever.
+    async fn waits_for_suspect(&mut self, changes: &mut Changes) -> Result<(), Refusal> {
+        let inner = &self.queue.0;
+        let deadline = match inner.patience.queue {
+            Some(patience) => self.arrived + patience,
+            None => self.granted + inner.patience.request,
+        };
+        tokio::select! {
+            more = awake::timeout_at(deadline, changes.suspect_left()) => match more {
+                Ok(true) => {}
+                Ok(false) => return Err(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN)),
+                Err(_) => return Err(Refusal::QueueTimeout(self.queue.retry_after())),
+            },
+            () = inner.closing.cancelled() => return Err(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN)),
+        }
+        self.waited = self.arrived.elapsed();
+        Ok(())
+    }
+}
+
+/// What a client is told.
+pub(in super::super) fn refusal_of(unavailable: Unavailable) -> Refusal {
+    match unavailable {
+        // Nobody who is suspected is turned away for that; it waits.
+        Unavailable::Loading | Unavailable::Asleep | Unavailable::Suspected => {
+            Refusal::ModelLoading(RETRY_AFTER_UNKNOWN)
+        }
+        Unavailable::Doubted | Unavailable::Down | Unavailable::Failed | Unavailable::Absent => {
+            Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN)
+        }
+        Unavailable::Poisonous => Refusal::RequestKillsBackend,
+    }
+}
