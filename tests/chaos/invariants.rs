@@ -136,7 +136,8 @@ fn look(target: &Target, restarts: &mut u64) -> Result<(), String> {
     let answer = Client::new(&target.health_url).try_send("GET", "/health", b"").map_err(|e| e.to_string())?;
     let health: Value = serde_json::from_slice(&answer.body).map_err(|e| format!("{e}: {}", answer.text()))?;
     let (active, waiting) = (health["queue"]["active"].as_u64(), health["queue"]["waiting"].as_u64());
-    if active.is_none_or(|active| active > SLOTS) || waiting.is_none_or(|waiting| waiting > LINE) {
+    // Those who had a slot already when llama-server went away are back in line whatever its bound.
+    if active.is_none_or(|active| active > SLOTS) || waiting.is_none_or(|waiting| waiting > LINE + SLOTS) {
         return Err(format!("{active:?} are active and {waiting:?} wait"));
     }
     let worker = &health["models"][0];
