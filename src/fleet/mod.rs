@@ -121,16 +121,14 @@ impl Fleet {
     }
 }
 
-/// Waits until this worker can serve, or never will. Whether it can.
+/// Waits until this worker has been ready once, or never will be. Whether it has.
 async fn load(mut worker: Handle) -> bool {
-    loop {
-        match Overall::of(worker.state()) {
-            Overall::Ok => return true,
-            Overall::Failed => return false,
-            Overall::Loading | Overall::Degraded if worker.changed().await => {}
-            Overall::Loading | Overall::Degraded => return false,
+    while !worker.has_been_ready() {
+        if worker.state().0 == State::Failed || !worker.changed().await {
+            return false;
         }
     }
+    true
 }
 
 impl Overall {

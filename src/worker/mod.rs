@@ -74,6 +74,8 @@ pub struct Status {
     pub endpoint: Option<Arc<Endpoint>>,
     /// Restarts since the service started.
     pub restarts: u64,
+    /// Whether a process has ever been ready; whoever looks too late for the state sees that.
+    pub has_been_ready: bool,
     /// Processes that ended before they were ready, since the service started.
     pub failed_loads: u64,
     /// How the process before ended.
@@ -83,7 +85,15 @@ pub struct Status {
 impl Status {
     /// Before the first start.
     fn first() -> Self {
-        Self { state: State::Stopped, asleep: false, endpoint: None, restarts: 0, failed_loads: 0, last_exit: None }
+        Self {
+            state: State::Stopped,
+            asleep: false,
+            endpoint: None,
+            restarts: 0,
+            has_been_ready: false,
+            failed_loads: 0,
+            last_exit: None,
+        }
     }
 }
 
@@ -105,6 +115,11 @@ impl Handle {
     pub fn state(&self) -> (State, bool) {
         let status = self.status.borrow();
         (status.state, status.asleep)
+    }
+
+    /// Whether it has ever been ready.
+    pub fn has_been_ready(&self) -> bool {
+        self.status.borrow().has_been_ready
     }
 
     /// The endpoint, if the worker is ready, nobody doubts it and requests may be sent to it.
@@ -157,7 +172,7 @@ impl Handle {
         let (wants, deaths) = (Arc::default(), Arc::<Deaths>::default());
         let key = http::HeaderValue::from_static("Bearer stub");
         let endpoint = Arc::new(Endpoint::new(address, key, Arc::clone(&deaths)).unwrap());
-        let status = Status { state: State::Ready, endpoint: Some(endpoint), ..Status::first() };
+        let status = Status { state: State::Ready, endpoint: Some(endpoint), has_been_ready: true, ..Status::first() };
         let (sender, status) = watch::channel(status);
         (sender, Self { status, wants, deaths })
     }

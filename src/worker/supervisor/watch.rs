@@ -191,6 +191,7 @@ impl Owner {
         self.happen_and(Event::AnswersReady, |status| {
             status.endpoint = Some(Arc::clone(endpoint));
             status.asleep = false;
+            status.has_been_ready = true;
         });
         if has_served {
             info!(model = self.plan.model, "llama-server answers its probes again");
