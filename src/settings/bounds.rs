@@ -36,7 +36,7 @@ pub const PREFETCH_REPORT: Duration = Duration::from_secs(5);
 /// Time between two probes of a ready llama-server.
 pub const PROBE_INTERVAL_READY: Duration = Duration::from_secs(5);
 
-/// Time between two probes of a llama-server that broke a connection and has not answered since.
+/// Time between two probes of a llama-server that broke a connection, or closed its port, and has not answered since.
 pub const PROBE_INTERVAL_DOUBTED: Duration = Duration::from_millis(100);
 
 /// How long such a llama-server may leave its probes without a good answer before it counts as unhealthy. One that has

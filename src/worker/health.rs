@@ -129,6 +129,11 @@ pub(super) struct Silence {
 }
 
 impl Silence {
+    /// Whether nobody listened when it was asked last.
+    pub(super) fn is_refused(&self) -> bool {
+        self.refused_since.is_some()
+    }
+
     /// It was asked at this moment and gave no good answer; nobody even listened, if it is so.
     pub(super) fn goes_on(&mut self, asked: Instant, is_doubted: bool, is_refused: bool) -> Verdict {
         let silent = self.since.get_or_insert(asked).elapsed();

@@ -148,23 +148,6 @@ fn a_llama_server_that_ignores_sigterm_is_killed() {
 }
 
 #[test]
-fn one_that_somebody_else_asks_to_end_is_killed_though_it_waits_for_its_clients() {
-    let gateway = Gateway::builder().backend(Backend::Real { model: "tiny-chat.gguf" }).set("CTX", 65536).start_ready();
-    let body = json!({"messages": [{"role": "user", "content": "x"}], "stream": true, "max_tokens": 60000});
-    let mut stream = gateway.client().stream("/v1/chat/completions", &body);
-    assert!(stream.next_event().is_some());
-    let child = worker(&gateway);
-    send_signal(child, Signal::SIGTERM);
-    let events = stream.events();
-    assert_eq!(events.last().unwrap().json()["error"]["code"], "backend_error");
-    eventually("it is gone", STOPS, || pid_gone(child));
-    eventually("it serves again", READY, || gateway.health().get("/readyz").status() == 200);
-    let health = gateway.anonymous().get("/health").json();
-    let hint = health["models"][0]["last_exit"]["hint"].as_str().unwrap().to_owned();
-    assert!(hint.contains("SIGTERM") || hint.contains("exit code 0"), "{hint}");
-}
-
-#[test]
 fn a_crash_leaves_no_picture_of_its_memory() {
     let gateway = Gateway::builder().start_ready();
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", worker(&gateway))).unwrap();

@@ -68,12 +68,13 @@ impl Owner {
             ticks: every(PROBE_INTERVAL_LOADING, Duration::ZERO),
         };
         loop {
+            let asks_soon = endpoint.is_doubted() || seen.silence.is_refused();
             let is_due = tokio::select! {
                 status = process.wait() => return Ending::Exited(status),
                 () = stop.cancelled() => return Ending::StopAsked,
                 () = self.unused(endpoint) => return Ending::Unused,
                 () = endpoint.raised() => false,
-                () = tokio::time::sleep(PROBE_INTERVAL_DOUBTED), if endpoint.is_doubted() => false,
+                () = tokio::time::sleep(PROBE_INTERVAL_DOUBTED), if asks_soon => false,
                 _ = seen.ticks.tick() => true,
             };
             if endpoint.cannot_compute() {
