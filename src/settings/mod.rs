@@ -4,6 +4,7 @@
 //! Whether a model or a key file that a setting names is any good is not decided here but in `preflight.rs`.
 
 pub mod bounds;
+pub mod catalogue;
 mod environment;
 mod file;
 pub mod options;

@@ -5,9 +5,11 @@
 //! `llamagate check` and `docs/CONFIGURATION.md`. How the text of a value is read is the type's business
 //! (`values.rs`), and which source wins is `resolve.rs`'s.
 
+use super::catalogue::{Catalogue, Strategy};
 use super::resolve::Reader;
 use super::values::{
-    Bytes, Context, ExtraArgs, GpuLayers, LogFormat, LogLevel, Origins, RunpodMode, Seconds, Value, ZeroIsOff,
+    Bytes, Context, ExtraArgs, GpuLayers, LogFormat, LogLevel, MemoryBudget, Origins, RunpodMode, Seconds, Value,
+    ZeroIsOff,
 };
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
@@ -61,13 +63,17 @@ macro_rules! options {
     )+) => {
         $(
             $(#[doc = $group_doc])+
-            #[derive(Debug, Clone)]
+            #[derive(Debug, Clone, PartialEq)]
             pub struct $group { $( #[doc = $doc] pub $key: $type, )+ }
         )+
 
         /// Every setting, resolved and typed, in the groups that their users take.
-        #[derive(Debug, Clone)]
-        pub struct Settings { $( $(#[doc = $group_doc])+ pub $part: $group, )+ }
+        #[derive(Debug, Clone, PartialEq)]
+        pub struct Settings {
+            $( $(#[doc = $group_doc])+ pub $part: $group, )+
+            /// The models, each with its own settings.
+            pub catalogue: Catalogue,
+        }
 
         /// The table, in the order of the documentation; a default may only refer to rows above it.
         pub const OPTIONS: &[OptionRow] = &[ $( $( OptionRow {
@@ -84,7 +90,7 @@ macro_rules! options {
             /// Reads every value before it gives up on any, so that all problems are reported together.
             pub(super) fn read(reader: &mut Reader<'_>) -> Option<Settings> {
                 $( $( let $key = reader.value::<$type>(stringify!($key)); )+ )+
-                Some(Settings { $( $part: $group { $( $key: $key?, )+ }, )+ })
+                Some(Settings { $( $part: $group { $( $key: $key?, )+ }, )+ catalogue: Catalogue::default() })
             }
         }
     };
@@ -156,6 +162,19 @@ options! {
         idle_unload: ZeroIsOff<Seconds> = "0", "Stop an idle llama-server after so long; the next request starts it again; `0` = never.";
         prefetch: bool = "false", "Read the model file once before the start (network volumes).";
         mock_backend: bool = "false", "Start no llama-server; inference routes answer 503 `backend_unavailable`.";
+    }
+
+    /// Which worker serves a request, and which models are loaded.
+    Routing routing "Many models and workers" {
+        memory_budget: MemoryBudget = "auto", "What all loaded models together may use, such as `20GiB`: of the GPUs' memory where there is a GPU, else of the host's; `auto` = what is there.";
+        max_wait_before_drain: Seconds = "30s", "How long a model that waits for memory leaves busy models alone; then one of them finishes what it serves and makes room.";
+        routing_strategy: Strategy = "least-busy", "How one of a model's workers is chosen: `least-busy`, `round-robin`, `weighted-random`, `simple-shuffle`, `latency-based-routing`, `priority-failover` or `prefix-affinity`.";
+        num_retries: u32 = "3", "Most further tries of a request that another worker may still serve.";
+        retry_delay: Seconds = "1s", "Longest pause before such a try.";
+        fallback_to_local: bool = "true", "Send requests to a model's own llama-server when none of its remote backends can serve.";
+        health_check_interval: Seconds = "60s", "Time between two probes of a remote backend.";
+        allowed_fails: NonZeroU32 = "3", "Failures in a row after which a remote backend is left alone for `COOLDOWN_TIME`.";
+        cooldown_time: Seconds = "30s", "How long that is; then one request tries it.";
     }
 
     /// Start and end of the whole service.

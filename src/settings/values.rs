@@ -2,6 +2,8 @@
 //!
 //! A value that cannot be understood is always an error here; none falls back to a default or to "off".
 
+use super::catalogue::Strategy;
+use std::fmt;
 use std::net::IpAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
@@ -193,6 +195,54 @@ impl Value for Bytes {
             Ok(bytes) if bytes > 0 => Ok(Self(bytes)),
             _ => Err(rejected()),
         }
+    }
+}
+
+/// What all loaded models together may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemoryBudget {
+    /// As much as there is.
+    Auto,
+    /// So many bytes.
+    Bytes(u64),
+}
+
+impl Value for MemoryBudget {
+    fn parse(text: &str) -> Result<Self, Rejected> {
+        if text.eq_ignore_ascii_case("auto") {
+            return Ok(Self::Auto);
+        }
+        let rejected = |rejected: Rejected| Rejected { allowed: format!("auto, or {}", rejected.allowed), ..rejected };
+        Bytes::parse(text).map(|bytes| Self::Bytes(bytes.0 as u64)).map_err(rejected)
+    }
+}
+
+/// A text that is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl Value for Strategy {
+    fn parse(text: &str) -> Result<Self, Rejected> {
+        Ok(match text.to_ascii_lowercase().as_str() {
+            "least-busy" => Self::LeastBusy,
+            "round-robin" => Self::RoundRobin,
+            "weighted-random" => Self::WeightedRandom,
+            "simple-shuffle" => Self::SimpleShuffle,
+            "latency-based-routing" => Self::LatencyBased,
+            "priority-failover" => Self::PriorityFailover,
+            "prefix-affinity" => Self::PrefixAffinity,
+            _ => {
+                return Err(Rejected::new(
+                    "least-busy, round-robin, weighted-random, simple-shuffle, latency-based-routing, priority-failover or prefix-affinity",
+                ));
+            }
+        })
     }
 }
 

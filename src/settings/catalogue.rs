@@ -1,0 +1,134 @@
+//! The models that are served, as the configuration describes them: one from the environment, or many from the file.
+//!
+//! Owns the types that the rest of the program takes. Where their values come from is `file.rs`'s and the environment's
+//! business; whether the files exist and are any good is decided in `preflight.rs`.
+
+use super::options::Engine;
+use super::values::Secret;
+use crate::models::Kind;
+use std::collections::BTreeMap;
+use std::num::{NonZeroU32, NonZeroU64};
+use std::path::PathBuf;
+
+/// Every model, in the order in which they are listed.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Catalogue {
+    /// The models.
+    pub models: Vec<ModelSettings>,
+    /// Which models or tiers take over, in this order, when the model or tier of this name cannot serve.
+    pub fallbacks: BTreeMap<String, Vec<String>>,
+}
+
+/// One model that clients can ask for, and all who serve it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelSettings {
+    /// The id that clients use; none for the one from `MODEL_NAME` or `MODEL_PATH`, whose file gives it.
+    pub id: Option<String>,
+    /// What it is for; none means that the GGUF file says it, and `chat` where there is none.
+    pub kind: Option<Kind>,
+    /// `light`, `medium`, `heavy`, `embedding`, `reranker` or any other word.
+    pub tier: Option<String>,
+    /// Other names for it.
+    pub aliases: Vec<String>,
+    /// Whether lists leave it out; it can be asked for all the same.
+    pub unlisted: bool,
+    /// How a worker is chosen, where that differs from `ROUTING_STRATEGY`.
+    pub strategy: Option<Strategy>,
+    /// What is changed in requests for it.
+    pub rewrite: Rewrite,
+    /// What the gateway starts for it.
+    pub local: Option<LocalSettings>,
+    /// Who else serves it.
+    pub remotes: Vec<RemoteSettings>,
+}
+
+/// What is changed in the JSON of a request before it goes to a worker.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Rewrite {
+    /// Names and JSON values of fields for requests that do not have them, such as `("temperature", "0.7")`.
+    pub sampling: Vec<(String, String)>,
+    /// Names of fields that are removed.
+    pub strip_params: Vec<String>,
+}
+
+/// Workers that the gateway starts, watches and stops.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LocalSettings {
+    /// What is started.
+    pub start: Start,
+    /// How it runs: the settings of the group "llama-server", as they hold for this model.
+    pub engine: Engine,
+    /// Requests in flight per replica.
+    pub slots: usize,
+    /// How many are started.
+    pub replicas: u32,
+    /// Whether it starts with the service; else with the first request.
+    pub preload: bool,
+    /// Whether it is never stopped to make room for another.
+    pub pinned: bool,
+    /// Bytes that each replica needs, where the configuration says so.
+    pub memory: Option<NonZeroU64>,
+    /// For `weighted-random`.
+    pub weight: f64,
+    /// For `priority-failover`: the lowest comes first.
+    pub priority: u32,
+}
+
+/// What is started for a local model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Start {
+    /// llama-server, with the GGUF file of this name under `MODELS_DIR`.
+    Named(String),
+    /// llama-server, with this GGUF file.
+    File(PathBuf),
+    /// Any server that speaks OpenAI's API.
+    Command {
+        /// Program and arguments; `{port}` stands for the port on 127.0.0.1 that it is to listen on.
+        argv: Vec<String>,
+        /// The path that answers 200 when it can serve.
+        health: String,
+    },
+}
+
+/// A backend that somebody else runs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RemoteSettings {
+    /// `http://` or `https://`, host, port and the path before `/v1`, without a slash at the end.
+    pub api_base: String,
+    /// The key that it asks for.
+    pub api_key: Option<Secret>,
+    /// The name that it knows the model by, where that differs.
+    pub model: Option<String>,
+    /// Requests a minute that may be sent to it.
+    pub rpm: Option<NonZeroU32>,
+    /// Tokens a minute that it may be asked for.
+    pub tpm: Option<NonZeroU32>,
+    /// Requests in flight.
+    pub slots: usize,
+    /// The path that is probed.
+    pub health: String,
+    /// For `weighted-random`.
+    pub weight: f64,
+    /// For `priority-failover`: the lowest comes first.
+    pub priority: u32,
+}
+
+/// How one of a model's workers is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Strategy {
+    /// The one with the fewest requests in flight relative to its slots.
+    #[default]
+    LeastBusy,
+    /// One after the other.
+    RoundRobin,
+    /// By chance, in proportion to their weights.
+    WeightedRandom,
+    /// By chance.
+    SimpleShuffle,
+    /// The one that has been quickest to its first byte; now and then another, to learn how quick it is.
+    LatencyBased,
+    /// The first in the order of priority that can serve.
+    PriorityFailover,
+    /// The one that has served the same beginning of a prompt for the same key, unless it is clearly busier.
+    PrefixAffinity,
+}
