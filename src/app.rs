@@ -19,7 +19,7 @@ use crate::telemetry::access::AccessLog;
 use crate::telemetry::files::{Folder, WriteErrors};
 use crate::telemetry::log::LogGuard;
 use crate::telemetry::metrics::{FolderLabels, Metrics};
-use crate::worker::{self, Handle, Loss, Plan, Spawner};
+use crate::worker::{self, Handle, Loss, Need, Plan, Program, Spawner, Yard};
 use http::Request;
 use hyper::body::Incoming;
 use std::io;
@@ -73,25 +73,27 @@ pub async fn run(
     let spawner = Spawner::start(tokio::runtime::Handle::current(), ready.descriptors.found)?;
     tasks.spawn(worker::reap_orphans(spawner.clone(), stop_rest.clone()));
     let llama_logs = Folder::open(worker_log_dir(&settings), settings.logs.log_keep.get());
+    let yard = Yard::new(spawner, Arc::clone(&metrics)).map_err(io::Error::other)?;
     let worker = match &ready.backend {
         None => None,
         Some(backend) => {
             let plan = Plan {
                 model: models::id_of(&backend.file),
                 number: 0,
-                file: std::path::absolute(&backend.file)?,
-                kind: backend.kind,
-                program: backend.program.clone(),
+                program: Program::LlamaServer {
+                    binary: backend.program.clone(),
+                    file: std::path::absolute(&backend.file)?,
+                    kind: backend.kind,
+                },
                 engine: settings.engine.clone(),
                 environment: environment.for_child(),
                 logs: llama_logs.clone(),
                 instance: settings.logs.instance_id.clone(),
+                preload: true,
+                pinned: false,
+                need: Need::Estimated(0),
             };
-            let stop = stop_workers.clone();
-            Some(
-                worker::supervise(plan, spawner, Arc::clone(&metrics), stop, &worker_tasks)
-                    .map_err(io::Error::other)?,
-            )
+            Some(worker::supervise(plan, &yard, Arc::default(), stop_workers.clone(), &worker_tasks))
         }
     };
     let id = ready.backend.as_ref().map_or_else(|| "mock".to_owned(), |backend| models::id_of(&backend.file));

@@ -13,9 +13,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fingerprint(pub u64);
 
-/// The requests under suspicion.
+/// The requests under suspicion. All workers of a model share them.
 #[derive(Default)]
-pub(super) struct Deaths {
+pub struct Deaths {
     suspects: Mutex<Vec<Suspect>>,
     /// Whether there are any, which nearly always there are not.
     any: AtomicBool,

@@ -31,6 +31,7 @@ pub(super) enum Probe {
 }
 
 /// Asks one llama-server after another how it is.
+#[derive(Clone)]
 pub(super) struct Prober(reqwest::Client);
 
 impl Prober {

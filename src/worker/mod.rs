@@ -16,6 +16,8 @@ mod health;
 mod leftovers;
 mod memory;
 mod phases;
+mod plan;
+mod ports;
 mod prefetch;
 mod process;
 mod procfs;
@@ -27,17 +29,19 @@ mod state;
 mod supervisor;
 mod threads;
 mod wants;
+mod yard;
 
-pub use deaths::Fingerprint;
+pub use deaths::{Deaths, Fingerprint};
 pub use diagnosis::Cause;
 pub use endpoint::{Endpoint, Errand, InFlight, NotNow};
+pub use plan::{Need, Plan, Program};
 pub use process::Spawner;
 pub use reaper::reap_orphans;
 pub use state::State;
-pub use supervisor::{Plan, supervise};
+pub use supervisor::supervise;
 pub use wants::Want;
+pub use yard::Yard;
 
-use deaths::Deaths;
 use serde::Serialize;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -68,7 +72,8 @@ impl LastExit {
 pub struct Status {
     /// The state of its state machine.
     pub state: State,
-    /// Whether it was stopped because nobody used it, and has not been ready since. Whoever wants it wakes it.
+    /// Whether it was stopped, or never started, because nobody used it, and has not been ready since. Whoever wants it
+    /// wakes it.
     pub asleep: bool,
     /// How to reach it; only while it is [`State::Ready`].
     pub endpoint: Option<Arc<Endpoint>>,
@@ -83,11 +88,11 @@ pub struct Status {
 }
 
 impl Status {
-    /// Before the first start.
-    fn first() -> Self {
+    /// Before the first start, for which it may sleep.
+    fn first(asleep: bool) -> Self {
         Self {
             state: State::Stopped,
-            asleep: false,
+            asleep,
             endpoint: None,
             restarts: 0,
             has_been_ready: false,
@@ -172,7 +177,8 @@ impl Handle {
         let (wants, deaths) = (Arc::default(), Arc::<Deaths>::default());
         let key = http::HeaderValue::from_static("Bearer stub");
         let endpoint = Arc::new(Endpoint::new(address, key, Arc::clone(&deaths)).unwrap());
-        let status = Status { state: State::Ready, endpoint: Some(endpoint), has_been_ready: true, ..Status::first() };
+        let status =
+            Status { state: State::Ready, endpoint: Some(endpoint), has_been_ready: true, ..Status::first(false) };
         let (sender, status) = watch::channel(status);
         (sender, Self { status, wants, deaths })
     }

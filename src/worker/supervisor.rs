@@ -10,21 +10,20 @@ use super::aside::Aside;
 use super::budget::Budget;
 use super::diagnosis::Diagnosis;
 use super::health::Prober;
+use super::plan::Plan;
+use super::ports::Ports;
 use super::process::Spawner;
 use super::shortage::shortage;
 use super::state::{Event, State};
+use super::yard::Yard;
 use super::{Deaths, Handle, LastExit, Status, Wants, diagnosis};
 use crate::awake;
-use crate::models::Kind;
 use crate::settings::bounds::SHORTAGE_PAUSE;
-use crate::settings::options::Engine;
-use crate::telemetry::files::Folder;
 use crate::telemetry::metrics::{Metrics, ModelLabels, StateLabels, WorkerLabels};
 use crate::telemetry::trouble::Trouble;
 use prepare::FileCheck;
 use std::collections::BTreeSet;
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch as channel;
@@ -33,71 +32,48 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, info, warn};
 
-/// Everything that one worker is started with, for its whole life.
-pub struct Plan {
-    /// The model's id.
-    pub model: String,
-    /// The number of the worker among those of its model.
-    pub number: u32,
-    /// The model file.
-    pub file: PathBuf,
-    /// What the model is for.
-    pub kind: Kind,
-    /// The llama-server binary.
-    pub program: PathBuf,
-    /// How llama-server is to run.
-    pub engine: Engine,
-    /// Environment variables that it inherits.
-    pub environment: Vec<(String, String)>,
-    /// Where its logs go.
-    pub logs: Folder,
-    /// Used in log file names.
-    pub instance: String,
-}
-
-/// Starts the owner of a worker on `tasks`; it ends, with its process, after `stop` is cancelled or when it gives up.
-pub fn supervise(
-    plan: Plan,
-    spawner: Spawner,
-    metrics: Arc<Metrics>,
-    stop: CancellationToken,
-    tasks: &TaskTracker,
-) -> Result<Handle, reqwest::Error> {
-    let (publish, status) = channel::channel(Status::first());
-    let (wants, deaths) = (Arc::default(), Arc::default());
+/// Starts the owner of a worker on `tasks`; it ends, with its process, after `stop` is cancelled or when it gives up. The
+/// workers of one model share `deaths`, so that a request which kills one of them is not tried on all.
+pub fn supervise(plan: Plan, yard: &Yard, deaths: Arc<Deaths>, stop: CancellationToken, tasks: &TaskTracker) -> Handle {
+    let (publish, status) = channel::channel(Status::first(!plan.preload));
+    let wants = Arc::default();
     let handle = Handle { status, wants: Arc::clone(&wants), deaths: Arc::clone(&deaths) };
-    let budget = Budget::new(plan.engine.restart_limit, plan.engine.restart_window.0);
-    let (prober, next_port, short) = (Prober::new()?, plan.engine.port_backend, Shortness::default());
-    let (departed, file_check) = (BTreeSet::new(), Aside::default());
     let owner = Owner {
+        budget: Budget::new(plan.engine.restart_limit, plan.engine.restart_window.0),
+        is_unbidden: plan.preload,
+        is_restart: false,
         plan,
-        spawner,
-        prober,
+        spawner: yard.spawner.clone(),
+        prober: yard.prober.clone(),
+        ports: yard.ports.clone(),
+        metrics: Arc::clone(&yard.metrics),
         publish,
-        metrics,
-        budget,
-        next_port,
-        short,
+        short: Shortness::default(),
         wants,
         deaths,
-        departed,
-        file_check,
+        departed: BTreeSet::new(),
+        file_check: Aside::default(),
     };
+    owner.count_ready(0);
     owner.show_state();
     tasks.spawn(async move { owner.run(stop).await });
-    Ok(handle)
+    handle
 }
 
 struct Owner {
     plan: Plan,
     spawner: Spawner,
     prober: Prober,
+    ports: Ports,
     publish: channel::Sender<Status>,
     metrics: Arc<Metrics>,
     budget: Budget,
-    next_port: u16,
     short: Shortness,
     wants: Arc<Wants>,
+    /// Whether it is started though nobody wants it.
+    is_unbidden: bool,
+    /// Whether the next start follows a death.
+    is_restart: bool,
     deaths: Arc<Deaths>,
     /// Processes that have ended, and whose memory on the GPU nobody has waited for yet.
     departed: BTreeSet<i32>,
@@ -120,6 +96,8 @@ impl Shortness {
 
 /// Why there is no process.
 enum Unstarted {
+    /// Nobody wants it any more.
+    Unwanted,
     /// This machine is short of something.
     Short(io::Error),
     /// It could not succeed.
@@ -145,21 +123,26 @@ enum End {
 impl Owner {
     async fn run(mut self, stop: CancellationToken) {
         loop {
-            let (pause, is_restart) = match self.one_life(&stop).await {
+            if !self.is_unbidden && self.wants.is_empty() {
+                self.put_to_sleep();
+                tokio::select! {
+                    () = self.wants.any() => info!(model = self.plan.model, "a request wakes the worker"),
+                    () = stop.cancelled() => return self.happen(Event::StopAsked),
+                }
+            }
+            let pause = match self.one_life(&stop).await {
                 Ok(End::Asked) => return,
                 Ok(End::Asleep) => {
-                    tokio::select! {
-                        () = self.wants.any() => info!(model = self.plan.model, "a request wakes llama-server"),
-                        () = stop.cancelled() => return self.happen(Event::StopAsked),
-                    }
+                    self.is_unbidden = false;
                     continue;
                 }
-                Ok(End::Died(exit)) => (self.after_death(exit), true),
-                Err(Unstarted::Hopeless(found)) => (self.after_death(LastExit::of(None, None, found)), true),
+                Ok(End::Died(exit)) => self.after_death(exit),
+                Err(Unstarted::Unwanted) => continue,
+                Err(Unstarted::Hopeless(found)) => self.after_death(LastExit::of(None, None, found)),
                 Err(Unstarted::Short(error)) => match self.short.lasts(self.plan.engine.load_timeout.0) {
                     // No fault of llama-server's, and no reason to give it up: the shortage will pass.
-                    false => (self.for_now(&error), false),
-                    true => (self.after_death(LastExit::of(None, None, diagnosis::not_started(&error))), true),
+                    false => self.for_now(&error),
+                    true => self.after_death(LastExit::of(None, None, diagnosis::not_started(&error))),
                 },
             };
             let Some(pause) = pause else { return };
@@ -167,11 +150,18 @@ impl Owner {
                 () = tokio::time::sleep(pause) => {}
                 () = stop.cancelled() => return self.happen(Event::StopAsked),
             }
-            if is_restart {
-                self.publish.send_modify(|status| status.restarts += 1);
-                self.metrics.worker_restarts.get_or_create(&self.labels()).inc();
-            }
         }
+    }
+
+    /// Nobody wants it, so that it is not started now.
+    fn put_to_sleep(&mut self) {
+        self.is_restart = false;
+        if self.state() == State::Stopped && self.publish.borrow().asleep {
+            return;
+        }
+        self.happen_and(Event::StopAsked, |status| status.asleep = true);
+        // A start that was begun is left at once: there is no process.
+        self.happen(Event::Stopped);
     }
 
     /// Remembers how it ended. The pause before the next start, or nothing when there will be none.
@@ -180,6 +170,7 @@ impl Owner {
         let hint = exit.hint.clone().unwrap_or_default();
         let (code, signal, cause) = (exit.code, exit.signal, exit.cause.as_str());
         let pause = self.budget.spend(Instant::now());
+        self.is_restart = true;
         // One that has run has been counted when it ended.
         let never_ran = self.state() == State::Starting;
         let what = if never_ran { "llama-server could not be started" } else { "llama-server ended" };
@@ -215,6 +206,10 @@ impl Owner {
 
     /// From one start to the end of that process.
     async fn one_life(&mut self, stop: &CancellationToken) -> Result<End, Unstarted> {
+        if std::mem::take(&mut self.is_restart) {
+            self.publish.send_modify(|status| status.restarts += 1);
+            self.metrics.worker_restarts.get_or_create(&self.labels()).inc();
+        }
         self.happen(Event::StartBegun);
         let Some(begun) = stop.run_until_cancelled(self.begin(stop)).await else {
             self.happen(Event::StopAsked);
@@ -247,7 +242,8 @@ impl Owner {
         });
         let to = self.state();
         if to != from {
-            debug!(model = self.plan.model, %from, %to, ?event, "worker state");
+            debug!(model = self.plan.model, worker = self.plan.number, %from, %to, ?event, "worker state");
+            self.count_ready(i64::from(to == State::Ready) - i64::from(from == State::Ready));
             self.show_state();
         }
     }
@@ -261,7 +257,11 @@ impl Owner {
             let labels = StateLabels { model: model.clone(), worker, state: state.as_str() };
             self.metrics.worker_state.get_or_create(&labels).set(i64::from(state == now));
         }
-        self.metrics.workers_ready.get_or_create(&ModelLabels { model }).set(i64::from(now == State::Ready));
+    }
+
+    /// So many more of the model's workers are ready.
+    fn count_ready(&self, more: i64) {
+        self.metrics.workers_ready.get_or_create(&ModelLabels { model: self.plan.model.clone() }).inc_by(more);
     }
 
     fn labels(&self) -> WorkerLabels {

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 pub(super) struct Wants {
     count: AtomicUsize,
     first: Notify,
+    last: Notify,
 }
 
 /// Somebody who wants a worker, until it is dropped.
@@ -32,11 +33,21 @@ impl Wants {
             self.first.notified().await;
         }
     }
+
+    /// Waits until there is nobody.
+    pub(super) async fn none(&self) {
+        while !self.is_empty() {
+            // May tell of a time at which there was nobody, before somebody came again.
+            self.last.notified().await;
+        }
+    }
 }
 
 impl Drop for Want {
     fn drop(&mut self) {
-        self.0.count.fetch_sub(1, Ordering::SeqCst);
+        if self.0.count.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.0.last.notify_one();
+        }
     }
 }
 
@@ -56,7 +67,8 @@ mod tests {
         let want = Wants::want(&wants);
         wants.any().await;
         assert!(!wants.is_empty());
-        drop(want);
+        let (leaving, waits) = (want, wants.none());
+        tokio::join!(waits, async move { drop(leaving) });
         assert!(wants.is_empty());
     }
 }

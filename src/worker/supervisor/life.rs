@@ -5,17 +5,17 @@ use super::super::den::Den;
 use super::super::diagnosis::{Evidence, Killed};
 use super::super::endpoint::Endpoint;
 use super::super::phases::Phases;
+use super::super::ports::Port;
 use super::super::process::{Process, code_and_signal};
 use super::super::progress::is_about_a_request;
 use super::super::state::Event;
 use super::super::{LastExit, diagnosis, leftovers, memory};
 use super::watch::Ending;
 use super::{End, Owner, Unstarted};
-use crate::settings::bounds::{BACKEND_PORT_TRIES, LOG_PUMP_GRACE};
+use crate::settings::bounds::LOG_PUMP_GRACE;
 use crate::telemetry::files::{Tail, pump};
 use crate::telemetry::log::{CLOCK, behind_a_queue};
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -39,26 +39,31 @@ pub(super) struct Life {
     pumps: JoinSet<()>,
     /// What the kernel had killed before.
     kills: (memory::Roots, memory::Kills),
+    /// Given to nobody else as long as this process may listen on it.
+    _port: Port,
 }
 
 impl Owner {
     /// Starts a process, once all is prepared for it. May be cancelled.
     pub(super) async fn begin(&mut self, stop: &CancellationToken) -> Result<Life, Unstarted> {
-        let prefetch = self.prepare(stop).await?;
+        let wants = Arc::clone(&self.wants);
+        let is_unbidden = self.is_unbidden;
+        let unwanted = async {
+            match is_unbidden {
+                true => std::future::pending().await,
+                false => wants.none().await,
+            }
+        };
+        let prefetch = tokio::select! {
+            prepared = self.prepare(stop) => prepared?,
+            () = unwanted => return Err(Unstarted::Unwanted),
+        };
         let mut den = Den::new().map_err(io::Error::other)?;
-        let endpoint = Endpoint::new(self.choose_address()?, den.authorization(), Arc::clone(&self.deaths));
+        let port = self.ports.take(self.plan.engine.port_backend)?;
+        let endpoint = Endpoint::new(port.address(), den.authorization(), Arc::clone(&self.deaths));
         let endpoint = Arc::new(endpoint.map_err(io::Error::other)?);
         let plan = &self.plan;
-        let launch = Launch {
-            engine: &plan.engine,
-            program: &plan.program,
-            model: &plan.file,
-            id: &plan.model,
-            kind: plan.kind,
-            address: endpoint.address,
-            den: &den,
-            inherited: &plan.environment,
-        };
+        let launch = Launch { plan, address: port.address(), den: &den };
         let roots = memory::Roots::here();
         let kills = memory::Kills::count(&roots);
         let phases = Arc::new(Mutex::new(Phases::begin(Instant::now())));
@@ -66,12 +71,13 @@ impl Owner {
         if let Err(error) = den.inhabit(process.pid()) {
             warn!(model = plan.model, %error, "there is no note of this llama-server for a gateway after a crash of this one");
         }
-        info!(model = plan.model, pid = process.pid(), port = endpoint.address.port(), "llama-server started");
+        let (worker, pid) = (plan.number, process.pid());
+        info!(model = plan.model, worker, pid, port = port.address().port(), "llama-server started");
         let (tail, mut pumps) = (Arc::default(), JoinSet::new());
         if let Some(keeping) = self.keep_log(&mut process, &tail, &phases) {
             pumps.spawn(keeping);
         }
-        Ok(Life { process, endpoint, tail, phases, prefetch, den, pumps, kills: (roots, kills) })
+        Ok(Life { process, endpoint, tail, phases, prefetch, den, pumps, kills: (roots, kills), _port: port })
     }
 
     /// Ends it, if it has not ended by itself, and all that it left.
@@ -94,6 +100,8 @@ impl Owner {
     /// Ends one that has died, or must, and finds out why.
     async fn bury(&mut self, mut life: Life, mut status: io::Result<ExitStatus>, killed: Option<Killed>) -> End {
         let has_served = self.state().has_served();
+        // One that is to be there for the next request is started again though nobody wants it now.
+        self.is_unbidden |= has_served && (self.plan.preload || self.plan.pinned);
         // At once, and before anything that may take its time: its requests fail, and those that wait wait for the next.
         match killed {
             // No fault of those in flight.
@@ -162,21 +170,5 @@ impl Owner {
             drop(guard);
             errors.overflow(dropped.dropped_lines() as u64);
         })
-    }
-
-    /// The next free port from `PORT_BACKEND` upwards, a different one at each start so that nothing which still
-    /// talks to the old process reaches the new one.
-    fn choose_address(&mut self) -> io::Result<SocketAddr> {
-        let first = self.plan.engine.port_backend;
-        for _ in 0..BACKEND_PORT_TRIES {
-            let port = self.next_port;
-            let last = first.saturating_add(BACKEND_PORT_TRIES - 1);
-            self.next_port = if port >= last { first } else { port + 1 };
-            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-            if port != 0 && TcpListener::bind(address).is_ok() {
-                return Ok(address);
-            }
-        }
-        TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
     }
 }

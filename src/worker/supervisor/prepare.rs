@@ -3,12 +3,14 @@
 
 use super::super::aside::NoOutcome;
 use super::super::diagnosis;
+use super::super::plan::Program;
 use super::super::prefetch::{Outcome, prefetch};
 use super::super::shortage::shortage;
 use super::super::{gpu, leftovers};
 use super::{Owner, Unstarted};
 use crate::models::{self, ModelError};
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -23,19 +25,20 @@ impl Owner {
     pub(super) async fn prepare(&mut self, stop: &CancellationToken) -> Result<Option<Duration>, Unstarted> {
         leftovers::clear_earlier(stop).await;
         gpu::released(std::mem::take(&mut self.departed), stop).await;
-        self.file_is_good().await?;
+        let Program::LlamaServer { file, .. } = self.plan.program.clone() else { return Ok(None) };
+        self.is_good(&file).await?;
         if !self.plan.engine.prefetch {
             return Ok(None);
         }
         let begun = Instant::now();
-        let outcome = prefetch(&self.plan.model, &self.plan.file, self.plan.engine.load_timeout.0).await;
+        let outcome = prefetch(&self.plan.model, &file, self.plan.engine.load_timeout.0).await;
         Ok((outcome != Outcome::TooLarge).then(|| begun.elapsed()))
     }
 
     /// Whether the model file can still be read and is what it says, with all its parts; it may have changed since the
     /// service started.
-    async fn file_is_good(&mut self) -> Result<(), Unstarted> {
-        let (file, longest) = (self.plan.file.clone(), self.plan.engine.load_timeout.0);
+    async fn is_good(&mut self, file: &Path) -> Result<(), Unstarted> {
+        let (file, longest) = (file.to_owned(), self.plan.engine.load_timeout.0);
         let checking = self.file_check.outcome(move || models::check_readable(&file).map(drop), longest);
         match checking.await {
             Ok(Ok(())) => Ok(()),
