@@ -1,34 +1,39 @@
 //! The composition root: the only file that knows both journeys, and the order of start and of stop.
 //!
-//! Start: sockets, keys, health port, worker, gateway. The ports are open before the model is loaded, so a platform's
+//! Start: sockets, keys, health port, workers, gateway. The ports are open before the model is loaded, so a platform's
 //! probe always finds somebody. Stop: refuse new requests, let those in flight finish, close the gateway's port, stop
 //! llama-server, close the health port. With one port for both nobody listens while llama-server is stopped.
+
+mod reload;
+mod shelving;
+mod signals;
+
+pub use signals::{Signals, StopSignals};
 
 use crate::awake::{self, Beat};
 use crate::fleet::Fleet;
 use crate::gateway::{
-    Books, Gatekeeper, Gateway, HeadLimits, Local, LocalAnswer, Patience, Queue, Refuse, WireTerms, listen,
+    Books, Gatekeeper, Gateway, HeadLimits, Lanes, Local, LocalAnswer, Patience, Refuse, WireTerms, listen,
 };
-use crate::models;
 use crate::operator::Desk;
 use crate::platform::Platform;
 use crate::preflight::Ready;
 use crate::settings::bounds::{CLIENT_WRITE_STALL, CONNECTION_GRACE, HEALTH_CONNECTIONS, REPORT_INTERVAL};
-use crate::settings::{Environment, Settings};
+use crate::settings::{Inputs, Resolved, Settings};
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::files::{Folder, WriteErrors};
 use crate::telemetry::log::LogGuard;
 use crate::telemetry::metrics::{FolderLabels, Metrics};
-use crate::worker::{self, Handle, Loss, Need, Plan, Program, Spawner, Yard};
+use crate::worker::{self, Loss, Spawner, Yard};
 use http::Request;
 use hyper::body::Incoming;
+use reload::Reload;
+use shelving::Shelving;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::Poll;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
@@ -46,20 +51,18 @@ pub enum Outcome {
 
 /// Runs the service until it is told to stop or cannot go on.
 pub async fn run(
-    settings: Settings,
+    inputs: Inputs,
+    resolved: Resolved,
     ready: Ready,
-    platform: &Platform,
-    environment: &Environment,
+    platform: Platform,
     log: LogGuard,
     mut signals: Signals,
 ) -> io::Result<Outcome> {
-    let settings = Arc::new(settings);
+    let settings = Arc::new(resolved.settings.clone());
     let _beat = Beat::start()?;
     let stop_gateway = CancellationToken::new();
-    let stop_workers = CancellationToken::new();
     let stop_rest = CancellationToken::new();
     let tasks = TaskTracker::new();
-    let worker_tasks = TaskTracker::new();
 
     let gateway_listener = open(&settings, settings.listen.port, "gateway")?;
     let one_listener = settings.listen.port == settings.listen.port_health && settings.listen.port != 0;
@@ -74,35 +77,34 @@ pub async fn run(
     tasks.spawn(worker::reap_orphans(spawner.clone(), stop_rest.clone()));
     let llama_logs = Folder::open(worker_log_dir(&settings), settings.logs.log_keep.get());
     let yard = Yard::new(spawner, Arc::clone(&metrics)).map_err(io::Error::other)?;
-    let worker = match &ready.backend {
-        None => None,
-        Some(backend) => {
-            let plan = Plan {
-                model: models::id_of(&backend.file),
-                number: 0,
-                program: Program::LlamaServer {
-                    binary: backend.program.clone(),
-                    file: std::path::absolute(&backend.file)?,
-                    kind: backend.kind,
-                },
-                engine: settings.engine.clone(),
-                environment: environment.for_child(),
-                logs: llama_logs.clone(),
-                instance: settings.logs.instance_id.clone(),
-                preload: true,
-                pinned: false,
-                need: Need::Estimated(0),
-            };
-            Some(worker::supervise(plan, &yard, Arc::default(), stop_workers.clone(), &worker_tasks))
-        }
-    };
-    let id = ready.backend.as_ref().map_or_else(|| "mock".to_owned(), |backend| models::id_of(&backend.file));
-    let fleet = Arc::new(Fleet::of_one(id, worker.clone()));
+    let fleet = Arc::new(Fleet::new(Vec::new()));
+    let line = &settings.queue;
+    let patience = Patience { queue: line.queue_timeout.duration(), request: settings.limits.request_timeout.0 };
+    let lanes = Arc::new(Lanes::new(line.max_queue_size.0, patience, Arc::clone(&metrics)));
+    let logs = (llama_logs.clone(), &settings.logs);
+    let environment = inputs.environment.clone();
+    let stop_workers = CancellationToken::new();
+    let shelving = Shelving::new(yard, Arc::clone(&fleet), Arc::clone(&lanes), environment, logs, stop_workers);
+    let shelving = Arc::new(shelving);
+    shelving.put(ready.models, &settings);
+    let reload = Reload::new(inputs, platform.clone(), ready.keys.clone(), Arc::clone(&shelving), resolved);
+    let reload = Arc::new(reload);
+    tasks.spawn(Arc::clone(&reload).watch(stop_rest.clone()));
 
     let desk = Arc::new(Desk {
         fleet: Arc::clone(&fleet),
         metrics: Arc::clone(&metrics),
-        keys: ready.keys.clone(),
+        reload: {
+            let reload = Arc::clone(&reload);
+            Box::new(move || {
+                let reload = Arc::clone(&reload);
+                Box::pin(async move { reload.run().await })
+            })
+        },
+        lines: {
+            let lanes = Arc::clone(&lanes);
+            Box::new(move |model| lanes.counts(model))
+        },
         platform: platform.kind.to_string(),
         auth_enabled: settings.access.auth_enabled,
         max_concurrent: settings.queue.max_concurrent_requests.get(),
@@ -110,12 +112,8 @@ pub async fn run(
         stopping: AtomicBool::new(false),
     });
     let gatekeeper = Gatekeeper::new(ready.keys.clone(), &settings.access);
-    let queue = queue_of(&settings, &fleet, &metrics);
-    if let Some(model) = fleet.model() {
-        tasks.spawn(queue.clone().follow(Arc::clone(model), stop_rest.clone()));
-    }
-    let gateway =
-        Arc::new(Gateway::new(&settings, gatekeeper, queue, fleet, Arc::clone(&books), answers_of(Arc::clone(&desk))));
+    let answers = answers_of(Arc::clone(&desk));
+    let gateway = Arc::new(Gateway::new(&settings, gatekeeper, lanes, Arc::clone(&fleet), Arc::clone(&books), answers));
 
     let (sweeping, stop) = (Arc::clone(&gateway), stop_rest.clone());
     tasks.spawn(async move { sweeping.sweep(stop).await });
@@ -162,7 +160,7 @@ pub async fn run(
             None => std::future::pending().await,
         }
     };
-    let outcome = until_the_end(&mut signals, worker, ready.keys, unused).await;
+    let outcome = until_the_end(&mut signals, &fleet, &reload, unused).await;
 
     desk.stopping.store(true, Ordering::Relaxed);
     tokio::select! {
@@ -176,9 +174,7 @@ pub async fn run(
     let _ = awake::timeout(CONNECTION_GRACE, gateway.drain()).await;
     stop_gateway.cancel();
     let _ = serving.await;
-    stop_workers.cancel();
-    worker_tasks.close();
-    worker_tasks.wait().await;
+    shelving.clear().await;
     stop_rest.cancel();
     tasks.close();
     if tokio::time::timeout(CONNECTION_GRACE * 3, tasks.wait()).await.is_err() {
@@ -190,7 +186,7 @@ pub async fn run(
     if let Some(path) = port_file {
         let _ = std::fs::remove_file(path);
     }
-    drop((gateway, desk, books));
+    drop((gateway, desk, reload, shelving, books));
     drop(access_guard);
     Ok(outcome)
 }
@@ -201,15 +197,6 @@ fn open(settings: &Settings, port: u16, name: &str) -> io::Result<TcpListener> {
         .map_err(|error| io::Error::new(error.kind(), format!("{name} cannot listen on {address}: {error}")))?;
     info!("{name} listens on http://{}", listener.local_addr()?);
     Ok(listener)
-}
-
-/// The line of the fleet's only model.
-fn queue_of(settings: &Settings, fleet: &Fleet, metrics: &Arc<Metrics>) -> Queue {
-    let line = &settings.queue;
-    let patience = Patience { queue: line.queue_timeout.duration(), request: settings.limits.request_timeout.0 };
-    let model = fleet.model().cloned();
-    let is_ready = move || model.as_ref().is_some_and(|model| model.available().is_ok());
-    Queue::new(line.max_concurrent_requests.get(), line.max_queue_size.0, patience, is_ready, Arc::clone(metrics))
 }
 
 fn worker_log_dir(settings: &Settings) -> std::path::PathBuf {
@@ -229,6 +216,7 @@ fn answers_of(desk: Arc<Desk>) -> LocalAnswer {
             Local::Readyz => desk.ready(),
             Local::Health => desk.health(),
             Local::Metrics => desk.metrics(parts),
+            Local::LbStats => desk.lb_stats(),
             Local::Reload => {
                 let desk = Arc::clone(&desk);
                 return Box::pin(async move { desk.reload().await });
@@ -264,22 +252,16 @@ fn serve_health_on_its_own_thread(
     })
 }
 
-/// Waits for a signal to stop, for nobody to use the service any more, or for the worker to be given up; reloads on the
+/// Waits for a signal to stop, for nobody to use the service any more, or for all workers to be given up; reloads on the
 /// way.
 async fn until_the_end(
     signals: &mut Signals,
-    worker: Option<Handle>,
-    keys: Option<crate::keys::Store>,
+    fleet: &Fleet,
+    reload: &Arc<Reload>,
     unused: impl Future<Output = ()>,
 ) -> Outcome {
-    let mut worker = worker;
-    let failed = async {
-        match &mut worker {
-            Some(worker) => worker.is_lost().await,
-            None => std::future::pending().await,
-        }
-    };
-    tokio::pin!(failed, unused);
+    let lost = fleet.is_lost();
+    tokio::pin!(lost, unused);
     loop {
         tokio::select! {
             signal = signals.stop.recv() => {
@@ -290,7 +272,7 @@ async fn until_the_end(
                 info!("no request for SHUTDOWN_TIMEOUT, stopping");
                 return Outcome::Stopped;
             }
-            loss = &mut failed => {
+            loss = &mut lost => {
                 let Loss::GivenUp(exit) = loss else {
                     error!("fatal: nobody watches llama-server any more; this is a defect, please report it");
                     return Outcome::Broken;
@@ -300,11 +282,8 @@ async fn until_the_end(
                 return Outcome::BackendFailed;
             }
             _ = signals.hangup.recv() => {
-                let Some(keys) = keys.clone() else { continue };
-                match tokio::task::spawn_blocking(move || keys.reload()).await {
-                    Ok(Ok(keys_loaded)) => info!(keys_loaded, "SIGHUP received, keys reloaded"),
-                    Ok(Err(problem)) => error!(%problem, "SIGHUP received, reload failed, the old keys stay"),
-                    Err(_) => error!("SIGHUP received, reload interrupted, the old keys stay"),
+                if let Err(problem) = reload.run().await {
+                    error!("SIGHUP received, but all stays as it was: {problem}");
                 }
             }
         }
@@ -342,40 +321,4 @@ fn write_port_file(path: &std::path::Path, port: u16) -> io::Result<()> {
     temporary.push(".new");
     std::fs::write(&temporary, format!("{port}\n")).map_err(named)?;
     std::fs::rename(&temporary, path).map_err(named)
-}
-
-/// The signals that are heard.
-pub struct Signals {
-    /// Those that stop the service.
-    pub stop: StopSignals,
-    /// The one that reloads the keys.
-    hangup: Signal,
-}
-
-/// The signals that stop the service, with their names.
-pub struct StopSignals([(Signal, &'static str); 3]);
-
-impl Signals {
-    /// Begins to listen, inside a runtime. A signal that comes from now on is heard later, but not lost; one that comes
-    /// before is nothing to the first process of a container.
-    pub fn listen() -> io::Result<Self> {
-        let stop = [
-            (signal(SignalKind::terminate())?, "SIGTERM"),
-            (signal(SignalKind::interrupt())?, "SIGINT"),
-            (signal(SignalKind::quit())?, "SIGQUIT"),
-        ];
-        Ok(Self { stop: StopSignals(stop), hangup: signal(SignalKind::hangup())? })
-    }
-}
-
-impl StopSignals {
-    /// Waits for the next one, and gives its name.
-    pub async fn recv(&mut self) -> &'static str {
-        std::future::poll_fn(|context| {
-            let come =
-                self.0.iter_mut().find_map(|(signal, name)| signal.poll_recv(context).is_ready().then_some(*name));
-            come.map_or(Poll::Pending, Poll::Ready)
-        })
-        .await
-    }
 }

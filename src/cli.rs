@@ -169,7 +169,7 @@ fn serve(serve: Serve, environment: Environment) -> ExitCode {
         tracing::warn!("{warning}");
     }
     tracing::info!(version = env!("CARGO_PKG_VERSION"), platform = %platform.kind, data_dir = %resolved.settings.files.data_dir.display(), "llamagate starts");
-    let outcome = runtime.block_on(app::run(resolved.settings, ready, &platform, &inputs.environment, guard, signals));
+    let outcome = runtime.block_on(app::run(inputs, resolved, ready, platform, guard, signals));
     // A thread that hangs in a system call must not keep the program from ending.
     runtime.shutdown_timeout(crate::settings::bounds::CONNECTION_GRACE);
     match outcome {

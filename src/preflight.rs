@@ -1,44 +1,62 @@
-//! What must hold before anything is started: the model file, llama-server, the keys, enough file descriptors. Problems
+//! What must hold before anything is started: the model files, llama-server, the keys, enough file descriptors. Problems
 //! come all at once.
 
 use crate::descriptors::{self, Descriptors};
 use crate::keys::Store;
 use crate::models::{self, Kind};
+use crate::settings::catalogue::{ModelSettings, Start};
 use crate::settings::{Problem, Settings};
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// What was found good.
 pub struct Ready {
-    /// The model to serve and the program to serve it with; none with `MOCK_BACKEND`.
-    pub backend: Option<Backend>,
+    /// The models to serve.
+    pub models: Vec<Shelved>,
     /// The keys, where any route asks for one.
     pub keys: Option<Store>,
     /// Who gets how many file descriptors.
     pub descriptors: Descriptors,
 }
 
-/// A model file and the program that serves it.
-pub struct Backend {
-    /// The model file.
-    pub file: PathBuf,
+/// A model that can be served, as far as that is known before it is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Shelved {
+    /// The id that clients use.
+    pub id: String,
     /// What the model is for.
     pub kind: Kind,
-    /// The llama-server binary.
-    pub program: PathBuf,
+    /// What was configured.
+    pub settings: ModelSettings,
+    /// The file of a model that llama-server serves, and the binary.
+    pub file: Option<ModelFile>,
 }
+
+/// A model file and the program that serves it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelFile {
+    /// The file, or the first of its parts, whatever the working directory is.
+    pub path: PathBuf,
+    /// When it was written last: another file may come under its name.
+    pub modified: Option<SystemTime>,
+    /// What it says of itself.
+    pub model: models::Model,
+    /// The llama-server binary.
+    pub binary: PathBuf,
+}
+
+/// The id of what stands behind a service with `MOCK_BACKEND` and no model.
+const MOCK_ID: &str = "mock";
 
 /// Looks at everything; starts nothing.
 pub fn inspect(settings: &Settings) -> Result<Ready, Vec<Problem>> {
     let mut problems = Vec::new();
-    let backend = if settings.engine.mock_backend {
-        None
-    } else {
-        let model = model(settings).map_err(|problem| problems.push(problem)).ok();
-        let program = program(settings).map_err(|problem| problems.push(problem)).ok();
-        model.zip(program).map(|((file, kind), program)| Backend { file, kind, program })
-    };
+    let models = models(settings).unwrap_or_else(|found| {
+        problems.extend(found);
+        Vec::new()
+    });
     let keys = if settings.access.auth_enabled || settings.access.metrics_auth_enabled {
         keys(settings).map_err(|problem| problems.push(problem)).ok()
     } else {
@@ -46,34 +64,103 @@ pub fn inspect(settings: &Settings) -> Result<Ready, Vec<Problem>> {
     };
     let descriptors = descriptors::share_out(settings).map_err(|problem| problems.push(problem)).ok();
     match descriptors {
-        Some(descriptors) if problems.is_empty() => Ok(Ready { backend, keys, descriptors }),
+        Some(descriptors) if problems.is_empty() => Ok(Ready { models, keys, descriptors }),
         _ => Err(problems),
     }
 }
 
-fn model(settings: &Settings) -> Result<(PathBuf, Kind), Problem> {
-    let files = &settings.files;
-    let problem = |subject: String, error: models::ModelError| {
+/// Looks at every model and at the program that serves it.
+pub fn models(settings: &Settings) -> Result<Vec<Shelved>, Vec<Problem>> {
+    let configured = &settings.catalogue.models;
+    if settings.engine.mock_backend {
+        let mock = |settings: &ModelSettings| Shelved {
+            id: settings.id.clone().unwrap_or_else(|| MOCK_ID.to_owned()),
+            kind: settings.kind.unwrap_or(Kind::Chat),
+            settings: ModelSettings { local: None, remotes: Vec::new(), ..settings.clone() },
+            file: None,
+        };
+        let none = configured.is_empty().then(ModelSettings::default);
+        return Ok(configured.iter().chain(&none).map(mock).collect());
+    }
+    let mut problems = Vec::new();
+    if configured.is_empty() {
+        problems.push(Problem {
+            subject: "MODEL_NAME".to_owned(),
+            fault: "no model is named".to_owned(),
+            hint: Some(
+                "say `llamagate serve FILE.gguf`, set MODEL_NAME or MODEL_PATH, or list models in a configuration file"
+                    .to_owned(),
+            ),
+        });
+    }
+    let needs_program = configured.is_empty() || configured.iter().any(|model| names_file(model).is_some());
+    let binary = match needs_program {
+        true => program(settings).map_err(|problem| problems.push(problem)).ok(),
+        false => None,
+    };
+    let mut shelved: Vec<Shelved> = Vec::with_capacity(configured.len());
+    for model in configured {
+        match shelve(settings, model, binary.as_deref()) {
+            Ok(Some(model)) => match shelved.iter().any(|other| other.id == model.id) {
+                false => shelved.push(model),
+                true => problems.push(Problem {
+                    subject: model.id,
+                    fault: "two models have this id".to_owned(),
+                    hint: Some("MODEL_NAME and MODEL_PATH make a model of their own, named after its file".to_owned()),
+                }),
+            },
+            Ok(None) => {}
+            Err(problem) => problems.push(problem),
+        }
+    }
+    if problems.is_empty() { Ok(shelved) } else { Err(problems) }
+}
+
+/// The file that a model names, if llama-server serves it.
+fn names_file(model: &ModelSettings) -> Option<&Start> {
+    let start = &model.local.as_ref()?.start;
+    (!matches!(start, Start::Command { .. })).then_some(start)
+}
+
+/// Looks at one model; none if there is no program to serve it with, which is a problem of its own.
+fn shelve(settings: &Settings, model: &ModelSettings, binary: Option<&Path>) -> Result<Option<Shelved>, Problem> {
+    let Some(start) = names_file(model) else {
+        let id = model.id.clone().unwrap_or_default();
+        let kind = model.kind.unwrap_or(Kind::Chat);
+        return Ok(Some(Shelved { id, kind, settings: model.clone(), file: None }));
+    };
+    let (path, checked) = find(settings, model, start)?;
+    let Some(binary) = binary else { return Ok(None) };
+    let id = model.id.clone().unwrap_or_else(|| models::id_of(&path));
+    let kind = model.kind.unwrap_or_else(|| checked.kind());
+    let modified = path.metadata().and_then(|metadata| metadata.modified()).ok();
+    // The working directory of a child may differ.
+    let path = std::path::absolute(&path).unwrap_or(path);
+    let file = ModelFile { path, modified, model: checked, binary: binary.to_owned() };
+    Ok(Some(Shelved { id, kind, settings: model.clone(), file: Some(file) }))
+}
+
+/// Finds a model's file and reads what it says of itself.
+fn find(settings: &Settings, model: &ModelSettings, start: &Start) -> Result<(PathBuf, models::Model), Problem> {
+    let subject = match (&model.id, start) {
+        (None, Start::Named(name)) => format!("MODEL_NAME={name:?}"),
+        (None, Start::File(path)) => format!("MODEL_PATH={:?}", path.display().to_string()),
+        (Some(id), Start::Named(name)) => format!("models.{id}.file: {name:?}"),
+        (Some(id), Start::File(path)) => format!("models.{id}.file: {:?}", path.display().to_string()),
+        (_, Start::Command { .. }) => String::new(),
+    };
+    let problem = |error: models::ModelError| {
         let hint = error.hint();
-        Problem { subject, fault: error.to_string(), hint: (!hint.is_empty()).then(|| hint.to_owned()) }
+        let hint = (!hint.is_empty()).then(|| hint.to_owned());
+        Problem { subject: subject.clone(), fault: error.to_string(), hint }
     };
-    let (subject, path) = match (&files.model_path, &files.model_name) {
-        (Some(path), _) => (format!("MODEL_PATH={:?}", path.display().to_string()), path.clone()),
-        (None, Some(name)) => {
-            let subject = format!("MODEL_NAME={name:?}");
-            let path = models::resolve(&files.models_dir, name).map_err(|error| problem(subject.clone(), error))?;
-            (subject, path)
-        }
-        (None, None) => {
-            return Err(Problem {
-                subject: "MODEL_NAME".to_owned(),
-                fault: "no model is named".to_owned(),
-                hint: Some("say `llamagate serve FILE.gguf`, or set MODEL_NAME or MODEL_PATH".to_owned()),
-            });
-        }
+    let path = match start {
+        Start::Named(name) => models::resolve(&settings.files.models_dir, name).map_err(problem)?,
+        Start::File(path) => path.clone(),
+        Start::Command { .. } => PathBuf::new(),
     };
-    let model = models::check_readable(&path).map_err(|error| problem(subject, error))?;
-    Ok((path, model.kind()))
+    let checked = models::check_readable(&path).map_err(problem)?;
+    Ok((path, checked))
 }
 
 fn program(settings: &Settings) -> Result<PathBuf, Problem> {

@@ -25,6 +25,22 @@ pub enum Refusal {
     ScopeRequired(&'static str),
     /// The key may not use the model named.
     ModelNotAllowed(String),
+    /// There is no model of this name; says which the key may use.
+    ModelNotFound {
+        /// What was asked for.
+        name: String,
+        /// The ids of those that there are.
+        known: Vec<String>,
+    },
+    /// The model is not of the kind that the route needs.
+    WrongKind {
+        /// Its id.
+        model: String,
+        /// What it is for.
+        is: &'static str,
+        /// What the route is for.
+        needs: &'static str,
+    },
     /// No such route, or not with this method.
     RouteNotFound,
     /// The client was too slow to send its request.
@@ -94,6 +110,8 @@ impl Refusal {
             Self::ExpiredKey => row(StatusCode::UNAUTHORIZED, INVALID, "api_key_expired"),
             Self::ScopeRequired(_) => row(StatusCode::FORBIDDEN, "permission_error", "scope_required"),
             Self::ModelNotAllowed(_) => row(StatusCode::FORBIDDEN, "permission_error", "model_not_allowed"),
+            Self::ModelNotFound { .. } => row(StatusCode::NOT_FOUND, INVALID, "model_not_found"),
+            Self::WrongKind { .. } => row(StatusCode::BAD_REQUEST, INVALID, "wrong_model_kind"),
             Self::RouteNotFound => row(StatusCode::NOT_FOUND, INVALID, "route_not_found"),
             Self::RequestTimeout => closing(StatusCode::REQUEST_TIMEOUT, "timeout_error", "request_timeout"),
             Self::PayloadTooLarge(_) => closing(StatusCode::PAYLOAD_TOO_LARGE, INVALID, "payload_too_large"),
@@ -166,7 +184,10 @@ impl Refusal {
         let message = self.to_string();
         match shape {
             Shape::OpenAi => {
-                let param = (row.status == StatusCode::UNAUTHORIZED).then_some("authorization");
+                let param = match self {
+                    Self::ModelNotFound { .. } | Self::WrongKind { .. } => Some("model"),
+                    _ => (row.status == StatusCode::UNAUTHORIZED).then_some("authorization"),
+                };
                 json!({"error": {"message": message, "type": row.kind, "param": param, "code": row.code}})
             }
             Shape::Anthropic => {
@@ -211,6 +232,17 @@ fn anthropic_type(status: StatusCode) -> &'static str {
     }
 }
 
+/// Most models that an error names.
+const MODELS_NAMED: usize = 50;
+
+/// Longest part of a client's own text that an error repeats, in characters.
+const REPEATED: usize = 128;
+
+/// The beginning of a client's text.
+fn printable(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(REPEATED).collect()
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -220,6 +252,20 @@ impl fmt::Display for Refusal {
             Self::ExpiredKey => f.write_str("This API key has expired"),
             Self::ScopeRequired(scope) => write!(f, "This needs an API key with the scope '{scope}'"),
             Self::ModelNotAllowed(model) => write!(f, "This API key may not use the model '{model}'"),
+            Self::ModelNotFound { name, known } => {
+                write!(f, "The model '{}' does not exist", printable(name))?;
+                match known.len() {
+                    0 => Ok(()),
+                    count if count > MODELS_NAMED => {
+                        let more = count - MODELS_NAMED;
+                        write!(f, "; known are: {} and {more} more", known[..MODELS_NAMED].join(", "))
+                    }
+                    _ => write!(f, "; known are: {}", known.join(", ")),
+                }
+            }
+            Self::WrongKind { model, is, needs } => {
+                write!(f, "The model '{model}' is for {is}, and this route is for {needs}")
+            }
             Self::RouteNotFound => f.write_str("No such route, or not with this method"),
             Self::RequestTimeout => f.write_str("The request took too long to arrive"),
             Self::PayloadTooLarge(limit) => write!(f, "The request body is larger than {limit} bytes"),
@@ -254,6 +300,8 @@ mod tests {
             Refusal::ExpiredKey,
             Refusal::ScopeRequired("admin"),
             Refusal::ModelNotAllowed("m".into()),
+            Refusal::ModelNotFound { name: "x".into(), known: vec!["m".into()] },
+            Refusal::WrongKind { model: "m".into(), is: "chat", needs: "rerank" },
             Refusal::RouteNotFound,
             Refusal::RequestTimeout,
             Refusal::PayloadTooLarge(1),

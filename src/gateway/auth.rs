@@ -7,6 +7,7 @@ use super::guesses::Guesses;
 use super::rate::{Crowded, Meter, Meters, Presence};
 use super::record::Charge;
 use super::route::{Access as Entry, Route};
+use crate::fleet::Card;
 use crate::keys::{Denied, Key, Scope, Store};
 use crate::refusal::Refusal;
 use crate::settings::options::Access;
@@ -130,10 +131,12 @@ impl Caller {
         self.key_id().unwrap_or_default()
     }
 
-    /// Whether this caller may use a model.
-    pub(super) fn may_use(&self, model: &str) -> Result<(), Refusal> {
+    /// Whether this caller may use a model, by its id, an alias or its tier.
+    pub(super) fn may_use(&self, model: &Card) -> Result<(), Refusal> {
+        let aliases = model.aliases.iter().chain(&model.tier).map(String::as_str);
+        let names = std::iter::once(model.id.as_str()).chain(aliases);
         match &self.0 {
-            Some(known) if !known.key.may_use(model) => Err(Refusal::ModelNotAllowed(model.to_owned())),
+            Some(known) if !known.key.may_use(names) => Err(Refusal::ModelNotAllowed(model.id.clone())),
             _ => Ok(()),
         }
     }

@@ -6,6 +6,7 @@
 mod activity;
 mod auth;
 mod body;
+mod catalogue;
 pub(crate) mod cors;
 mod farewell;
 mod forward;
@@ -14,9 +15,9 @@ pub(crate) mod head;
 mod headers;
 mod heartbeat;
 mod holdings;
+mod lanes;
 mod limits;
 pub mod listen;
-mod listing;
 pub mod pipeline;
 mod queue;
 mod rate;
@@ -34,6 +35,7 @@ mod wire;
 
 pub use auth::Gatekeeper;
 pub use head::HeadLimits;
+pub use lanes::{Lane, Lanes};
 pub use pipeline::{Gateway, LocalAnswer};
 pub use queue::{Patience, Queue};
 pub use record::Books;

@@ -5,20 +5,21 @@
 use super::activity::Activity;
 use super::auth::{Caller, Gatekeeper};
 use super::body::Answer;
+use super::catalogue::Catalogue;
 use super::cors::Cors;
 use super::farewell;
 use super::forward::Forwarder;
 use super::head::HeadLimits;
 use super::headers::{self, X_REQUEST_ID};
 use super::heartbeat;
+use super::lanes::{Lane, Lanes};
 use super::limits::{self, BodyLimits, Bounded};
-use super::listing::Listing;
-use super::queue::{self, Place, Queue};
+use super::queue::{self, Place};
 use super::rate::Meter;
 use super::record::{Books, Record};
 use super::route::{self, Access, Local, Route, Target};
 use super::unread::Unread;
-use crate::fleet::{Errand, Fingerprint, Fleet, Model, Unavailable};
+use crate::fleet::{Errand, Fingerprint, Fleet, Model, Unavailable, Wish};
 use crate::refusal::{Refusal, Shape};
 use crate::settings::bounds::RETRY_AFTER_UNKNOWN;
 use crate::settings::options::{Limits, Settings};
@@ -43,14 +44,14 @@ pub struct Gateway {
     cors: Cors,
     head_limits: HeadLimits,
     limits: BodyLimits,
-    queue: Queue,
+    lanes: Arc<Lanes>,
     /// `SSE_HEARTBEAT`
     heartbeat: Option<Duration>,
     fleet: Arc<Fleet>,
     forwarder: Forwarder,
     books: Arc<Books>,
     local: LocalAnswer,
-    listing: Listing,
+    catalogue: Catalogue,
     activity: Arc<Activity>,
     health_check_path: String,
     /// Whether this listener is the health port too.
@@ -72,7 +73,7 @@ impl Gateway {
     pub fn new(
         settings: &Settings,
         gatekeeper: Gatekeeper,
-        queue: Queue,
+        lanes: Arc<Lanes>,
         fleet: Arc<Fleet>,
         books: Arc<Books>,
         local: LocalAnswer,
@@ -82,14 +83,14 @@ impl Gateway {
             gatekeeper,
             head_limits: HeadLimits::new(&settings.limits),
             limits: BodyLimits::new(max_request_body_size.0, client_body_timeout.0),
-            queue,
+            lanes,
             cors: Cors::new(&settings.access.cors_origins),
             heartbeat: settings.queue.sse_heartbeat.duration(),
             fleet,
             forwarder: Forwarder::new(&settings.limits),
             books,
             local,
-            listing: Listing::begin(),
+            catalogue: Catalogue::begin(),
             activity: Activity::new(),
             health_check_path: settings.listen.health_check_path.clone(),
             is_health_port: settings.listen.port == settings.listen.port_health && settings.listen.port != 0,
@@ -98,8 +99,7 @@ impl Gateway {
 
     /// Refuses every request from now on, those in the queue too, and waits until those in flight have ended.
     pub async fn drain(&self) {
-        self.queue.close();
-        self.queue.drained().await;
+        self.lanes.drain().await;
     }
 
     /// Ends what is still in flight: a stream with an error as its last event, anything else by a cut.
@@ -179,32 +179,45 @@ impl Gateway {
         }
         let route = stage!(record, self.find_route(&parts));
         record.route = Some(route.path);
-        record.counted = route.target == Target::Worker;
+        record.counted = matches!(route.target, Target::Worker(_));
         // who is calling -> may they: before a byte of the body is read.
         let mut caller = stage!(record, self.gatekeeper.admit(&parts.headers, route, client));
         record.comes_from(caller.key_id());
         record.charge = caller.purse();
         left.meter = caller.meter().cloned();
         stage!(record, caller.has_scope_for(route));
-        if let Target::Gateway(local) = route.target {
-            let answer = stage!(record, (self.local)(local, &parts).await);
-            record.status = Some(answer.status());
-            return Ok(answer.map(|body| Answer::own(body, record)));
-        }
-        let model = stage!(record, self.fleet.model().ok_or(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN)));
-        record.is_for(&model.id);
-        // A list leaves out what it may not show.
-        stage!(record, if route.lists { Ok(()) } else { caller.may_use(&model.id) });
+        let needs = match route.target {
+            Target::Worker(needs) => needs,
+            Target::Gateway(local) => return answered((self.local)(local, &parts).await, record),
+            Target::Catalogue(question) => {
+                let name = route.id_in(parts.uri.path()).unwrap_or_default();
+                return answered(self.catalogue.answer(question, name, &caller, &self.lanes.now()), record);
+            }
+        };
+        let table = self.lanes.table();
         // What will surely be refused is refused now, and costs nothing.
+        let only = table.only();
+        if let Some(lane) = only {
+            record.is_for(lane.model.id());
+            stage!(record, caller.may_use(&lane.model.card()));
+        }
         stage!(record, caller.check_rates());
-        stage!(record, caller.come_in(|| self.queue.retry_after()));
-        stage!(record, self.queue.has_room(route.needs_slot));
-        stage!(record, may_be_served(model));
+        stage!(record, caller.come_in(|| only.map_or(RETRY_AFTER_UNKNOWN, |lane| lane.queue.retry_after())));
+        if let Some(lane) = only {
+            stage!(record, lane.queue.has_room(route.needs_slot));
+            stage!(record, may_be_served(&lane.model));
+        }
         let body = stage!(record, limits::read_body(left.body.take(), route, &self.limits).await);
         record.bytes_in = body.length();
+        // which model.
+        let lane = stage!(record, table.resolve(None, needs, &caller));
+        let (model, queue) = (&lane.model, &lane.queue);
+        record.is_for(model.id());
+        stage!(record, caller.may_use(&model.card()));
+        stage!(record, may_be_served(model));
         stage!(record, may_be_tried(model, body.fingerprint()));
         // wait in line.
-        let place = stage!(record, self.queue.enter(caller.turn(), route.needs_slot, || caller.pay()));
+        let place = stage!(record, queue.enter(caller.turn(), route.needs_slot, || caller.pay()));
         record.under_way = route.posts.then(|| self.activity.begin());
         // MOCK_BACKEND: keys and limits have been tried, and there is nobody behind them.
         stage!(record, model.has_worker().then_some(()).ok_or(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN)));
@@ -214,8 +227,8 @@ impl Gateway {
             Some(interval) if heartbeat::asks_for_stream(&body).await => Some(interval),
             _ => None,
         };
-        let (gateway, model) = (Arc::clone(self), Arc::clone(model));
-        let rest = gateway.be_served(route, parts, request_id.clone(), body, caller, model, place, record);
+        let (gateway, lane) = (Arc::clone(self), Arc::clone(lane));
+        let rest = gateway.be_served(route, parts, request_id.clone(), body, caller, lane, place, record);
         match heartbeat {
             None => rest.await,
             Some(interval) => {
@@ -233,20 +246,13 @@ impl Gateway {
         request_id: HeaderValue,
         body: Bounded,
         caller: Caller,
-        model: Arc<Model>,
+        lane: Arc<Lane>,
         place: Place,
         mut record: Record,
     ) -> Result<Response<Answer>, (Refusal, Record)> {
-        let allowed = caller.may_use(&model.id);
-        if route.lists && allowed.is_err() {
-            return Ok(self.listing.answer([], record));
-        }
         // which worker -> forward.
         let errand = if route.posts { Errand::Work(body.fingerprint()) } else { Errand::Look };
-        let waited = self.queue.wait(place, caller.turn(), &model, errand).await;
-        if route.lists && waited.is_err() && model.sleeps() {
-            return Ok(self.listing.answer([&*model], record));
-        }
+        let waited = lane.queue.wait(place, caller.turn(), &lane.model, &Wish::from(errand)).await;
         let (ticket, lease) = stage!(record, waited);
         record.queued = Some(ticket.waited);
         self.forwarder.forward(route, parts, &request_id, body, caller, ticket, lease, record).await
@@ -282,9 +288,19 @@ impl Gateway {
         }
         match route.target {
             Target::Gateway(local) => (self.local)(local, parts).await,
-            Target::Worker => Err(Refusal::RouteNotFound),
+            Target::Worker(_) | Target::Catalogue(_) => Err(Refusal::RouteNotFound),
         }
     }
+}
+
+/// An answer that the gateway has by heart.
+fn answered(
+    outcome: Result<Response<Bytes>, Refusal>,
+    mut record: Record,
+) -> Result<Response<Answer>, (Refusal, Record)> {
+    let answer = stage!(record, outcome);
+    record.status = Some(answer.status());
+    Ok(answer.map(|body| Answer::own(body, record)))
 }
 
 /// What the journey leaves for the answer's head.
@@ -302,6 +318,7 @@ fn may_be_served(model: &Model) -> Result<(), Refusal> {
         | Err(
             Unavailable::Loading
             | Unavailable::Asleep
+            | Unavailable::Busy
             | Unavailable::Doubted
             | Unavailable::Suspected
             | Unavailable::Absent,

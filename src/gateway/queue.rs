@@ -26,9 +26,10 @@ pub struct Queue(Arc<Inner>);
 
 struct Inner {
     state: Mutex<State>,
-    /// Whether the model can serve at this moment.
-    is_ready: Box<dyn Fn() -> bool + Send + Sync>,
-    /// Cancelled when the line is closed, the last slot has been given back and the last pass has ended.
+    /// The slots of all workers that can serve at this moment.
+    slots: Box<dyn Fn() -> usize + Send + Sync>,
+    /// Cancelled when the line is closed or retired, nobody waits, the last slot has been given back and the last pass
+    /// has ended.
     drained: CancellationToken,
     /// Cancelled when the line is closed.
     closing: CancellationToken,
@@ -40,10 +41,14 @@ struct State {
     line: Line<oneshot::Sender<Turn>>,
     service: ServiceTime,
     closed: bool,
+    /// Nobody new is sent here: the model is no longer served.
+    retired: bool,
     /// Requests in flight that hold no slot; the drain waits for them too.
     passes: usize,
     /// Since when the model has been seen not ready; none while it is. Kept as long as somebody waits.
     unready_since: Option<Instant>,
+    /// What this line has added to the gauges of all lines: requests that hold a slot, and those that wait.
+    shown: (usize, usize),
 }
 
 /// How long a request may wait.
@@ -102,24 +107,26 @@ enum Grant {
 }
 
 impl Queue {
-    /// A line with so many slots, where at most `bound` wait. `is_ready` says whether the model can serve.
+    /// A line where at most `bound` wait. `slots` says how many the workers that can serve at this moment have: none
+    /// while the model is not ready.
     pub fn new(
-        slots: usize,
         bound: Option<usize>,
         patience: Patience,
-        is_ready: impl Fn() -> bool + Send + Sync + 'static,
+        slots: impl Fn() -> usize + Send + Sync + 'static,
         metrics: Arc<Metrics>,
     ) -> Self {
         let state = State {
-            line: Line::new(slots, bound),
+            line: Line::new(bound),
             service: ServiceTime::default(),
             closed: false,
+            retired: false,
             passes: 0,
             unready_since: None,
+            shown: (0, 0),
         };
         Self(Arc::new(Inner {
             state: Mutex::new(state),
-            is_ready: Box::new(is_ready),
+            slots: Box::new(slots),
             drained: CancellationToken::new(),
             closing: CancellationToken::new(),
             patience,
@@ -138,21 +145,21 @@ impl Queue {
     ) -> Result<Place, Refusal> {
         let now = Instant::now();
         let mut state = self.lock();
-        let open = (self.0.is_ready)();
-        state.sees(open, now);
-        self.check_room(&state, needs_slot, open)?;
+        let slots = (self.0.slots)();
+        state.sees(slots > 0, now);
+        self.check_room(&state, needs_slot, slots)?;
         charge()?;
         if !needs_slot {
             state.passes += 1;
             return Ok(Place::Slot(self.ticket(now, now, Grant::Pass)));
         }
-        if state.line.start(open) {
-            self.show(&state);
+        if state.line.start(slots) {
+            self.show(&mut state);
             return Ok(Place::Slot(self.ticket(now, now, Grant::Slot)));
         }
         let (sender, turn) = oneshot::channel();
         let Ok(number) = state.line.join(key, sender) else {
-            return Err(Refusal::QueueFull(state.time_until_a_place()));
+            return Err(Refusal::QueueFull(state.time_until_a_place(slots)));
         };
         self.serve(&mut state);
         drop(state);
@@ -161,15 +168,15 @@ impl Queue {
 
     /// Whether [`Queue::enter`] would let one more in at this moment.
     pub(super) fn has_room(&self, needs_slot: bool) -> Result<(), Refusal> {
-        self.check_room(&self.lock(), needs_slot, (self.0.is_ready)())
+        self.check_room(&self.lock(), needs_slot, (self.0.slots)())
     }
 
-    fn check_room(&self, state: &State, needs_slot: bool, open: bool) -> Result<(), Refusal> {
+    fn check_room(&self, state: &State, needs_slot: bool, slots: usize) -> Result<(), Refusal> {
         if state.closed {
             return Err(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN));
         }
         let (has_room, comes_back) = match needs_slot {
-            true => (state.line.has_room(open), state.time_until_a_place()),
+            true => (state.line.has_room(slots), state.time_until_a_place(slots)),
             false => (state.passes < MOST_PASSES, RETRY_AFTER_UNKNOWN),
         };
         if has_room {
@@ -187,9 +194,21 @@ impl Queue {
         self.dissolve(&mut state, &Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN));
     }
 
-    /// Waits until the line is closed and nothing is in flight any more, be it with a slot or without.
+    /// Nobody new comes: once those who wait have been served too, it is drained.
+    pub(super) fn retire(&self) {
+        let mut state = self.lock();
+        state.retired = true;
+        self.show(&mut state);
+    }
+
+    /// Waits until the line is closed or retired and nothing is in flight any more, be it with a slot or without.
     pub async fn drained(&self) {
         self.0.drained.cancelled().await;
+    }
+
+    /// Whether that is so.
+    pub(super) fn is_drained(&self) -> bool {
+        self.0.drained.is_cancelled()
     }
 
     /// Gives out slots when the model becomes ready, and answers everybody who waits when its load fails, until `stop`.
@@ -201,8 +220,8 @@ impl Queue {
                 {
                     let mut state = self.lock();
                     let failed = changes.failed_loads();
-                    if failed != failed_loads || model.available() == Err(Unavailable::Failed) {
-                        failed_loads = failed;
+                    let has_failed = std::mem::replace(&mut failed_loads, failed) != failed;
+                    if has_failed && model.is_hopeless() || model.available() == Err(Unavailable::Failed) {
                         self.dissolve(&mut state, &Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN));
                     }
                     self.serve(&mut state);
@@ -217,15 +236,21 @@ impl Queue {
 
     /// When a client that is turned away now should come back.
     pub(super) fn retry_after(&self) -> Duration {
-        self.lock().time_until_a_place()
+        self.lock().time_until_a_place((self.0.slots)())
+    }
+
+    /// Requests that hold a slot, and requests that wait for one.
+    pub fn counts(&self) -> (usize, usize) {
+        let state = self.lock();
+        (state.line.active(), state.line.waiting())
     }
 
     /// Hands free slots to those who wait, as long as the model can serve them.
     fn serve(&self, state: &mut State) {
         if state.line.waiting() > 0 {
-            let open = (self.0.is_ready)();
-            state.sees(open, Instant::now());
-            while open && let Some(waiter) = state.line.next() {
+            let slots = (self.0.slots)();
+            state.sees(slots > 0, Instant::now());
+            while let Some(waiter) = state.line.next(slots) {
                 // A waiter that has just left finds its turn in `Waiting::drop` and passes it on.
                 let _ = waiter.send(Turn::Yours);
             }
@@ -240,10 +265,13 @@ impl Queue {
         self.show(state);
     }
 
-    fn show(&self, state: &State) {
-        self.0.metrics.queue_depth.set(i64::try_from(state.line.waiting()).unwrap_or(i64::MAX));
-        self.0.metrics.active.set(i64::try_from(state.line.active()).unwrap_or(i64::MAX));
-        if state.closed && state.line.active() + state.passes == 0 {
+    fn show(&self, state: &mut State) {
+        let now = (state.line.active(), state.line.waiting());
+        let before = std::mem::replace(&mut state.shown, now);
+        let signed = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.0.metrics.active.inc_by(signed(now.0) - signed(before.0));
+        self.0.metrics.queue_depth.inc_by(signed(now.1) - signed(before.1));
+        if (state.closed || state.retired) && now == (0, 0) && state.passes == 0 {
             self.0.drained.cancel();
         }
     }
@@ -298,11 +326,11 @@ impl Waiting {
         let queue = &self.queue;
         let now = Instant::now();
         let mut state = queue.lock();
-        let open = (queue.0.is_ready)();
-        state.sees(open, now);
+        let slots = (queue.0.slots)();
+        state.sees(slots > 0, now);
         let patience = queue.0.patience;
-        match (open, patience.queue) {
-            (true, Some(_)) => Err(Refusal::QueueTimeout(state.time_until_a_place())),
+        match (slots > 0, patience.queue) {
+            (true, Some(_)) => Err(Refusal::QueueTimeout(state.time_until_a_place(slots))),
             (true, None) => Ok(now + patience.request),
             (false, Some(_)) => Err(Refusal::ModelLoading(RETRY_AFTER_UNKNOWN)),
             (false, None) => {
@@ -318,7 +346,7 @@ impl Drop for Waiting {
     fn drop(&mut self) {
         let mut state = self.queue.lock();
         if state.line.leave(&self.key, self.number) {
-            self.queue.show(&state);
+            self.queue.show(&mut state);
         } else if let Ok(Turn::Yours) = self.turn.try_recv() {
             // The turn came in the very moment in which the client left.
             state.line.finish();
@@ -353,7 +381,7 @@ impl Drop for Ticket {
         let mut state = self.queue.lock();
         if self.holds == Grant::Pass {
             state.passes -= 1;
-            self.queue.show(&state);
+            self.queue.show(&mut state);
             return;
         }
         state.line.finish();
@@ -371,9 +399,9 @@ impl State {
         }
     }
 
-    /// The time in which one of the slots comes free, and with it a place in the line.
-    fn time_until_a_place(&self) -> Duration {
-        let slots = u32::try_from(self.line.slots()).unwrap_or(u32::MAX).max(1);
+    /// The time in which one of so many slots comes free, and with it a place in the line.
+    fn time_until_a_place(&self, slots: usize) -> Duration {
+        let slots = u32::try_from(slots).unwrap_or(u32::MAX).max(1);
         self.service.mean.map_or(RETRY_AFTER_UNKNOWN, |mean| (mean / slots).min(RETRY_AFTER_LONGEST))
     }
 }

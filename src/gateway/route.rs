@@ -2,8 +2,10 @@
 //!
 //! A path that is not here is answered with 404 and never reaches llama-server.
 
+use super::catalogue::Question;
 use super::sse::Ending;
 use crate::keys::Scope;
+use crate::models::Kind;
 use crate::refusal::{Refusal, Shape};
 use http::Method;
 
@@ -24,6 +26,8 @@ pub enum Local {
     Readyz,
     /// `POST /reload`
     Reload,
+    /// `GET /lb/stats`
+    LbStats,
 }
 
 /// Who may use a route.
@@ -40,8 +44,12 @@ pub(super) enum Access {
 /// Who answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Target {
+    /// Whoever the gateway was told to ask.
     Gateway(Local),
-    Worker,
+    /// The list of models.
+    Catalogue(Question),
+    /// A worker of a model of this kind, or of any.
+    Worker(Option<Kind>),
 }
 
 /// On which port there is an answer.
@@ -55,6 +63,7 @@ enum Port {
 /// One row of the table.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Route {
+    /// In which `{id}` stands for any text.
     pub(super) path: &'static str,
     port: Port,
     /// Whether its method is POST. What is only read neither wakes a model nor keeps it awake.
@@ -67,35 +76,45 @@ pub(super) struct Route {
     pub(super) needs_slot: bool,
     /// Whether its answer may be a stream.
     pub(super) streams: bool,
-    /// Whether it tells which models there are.
-    pub(super) lists: bool,
+    /// Whether it may be sent again though a worker may have processed it: asking twice changes nothing.
+    pub(super) repeats: bool,
 }
 
-const fn worker(path: &'static str, posts: bool, ending: Ending) -> Route {
+const fn worker(path: &'static str, posts: bool, kind: Option<Kind>, ending: Ending) -> Route {
     let access = Access::Key(Scope::Inference);
-    let (port, target, shape) = (Port::Gateway, Target::Worker, Shape::OpenAi);
-    Route { path, port, posts, access, target, shape, ending, needs_slot: posts, streams: false, lists: false }
+    let (port, target, shape) = (Port::Gateway, Target::Worker(kind), Shape::OpenAi);
+    Route { path, port, posts, access, target, shape, ending, needs_slot: posts, streams: false, repeats: !posts }
 }
 
-const fn post(path: &'static str) -> Route {
-    worker(path, true, Ending::Unmarked)
+/// Text or sound in, numbers or text out.
+const fn post(path: &'static str, kind: Kind) -> Route {
+    worker(path, true, Some(kind), Ending::Unmarked)
+}
+
+/// Of the same input always the same numbers.
+const fn score(path: &'static str, kind: Kind) -> Route {
+    Route { repeats: true, ..post(path, kind) }
 }
 
 /// What llama-server answers without a slot, be all of them busy.
 const fn helper(path: &'static str) -> Route {
-    Route { needs_slot: false, ..post(path) }
+    Route { needs_slot: false, repeats: true, ..worker(path, true, None, Ending::Unmarked) }
 }
 
 const fn stream(path: &'static str, ending: Ending) -> Route {
-    Route { streams: true, ..worker(path, true, ending) }
+    Route { streams: true, ..worker(path, true, Some(Kind::Chat), ending) }
 }
 
 const fn get(path: &'static str) -> Route {
-    worker(path, false, Ending::Unmarked)
+    worker(path, false, None, Ending::Unmarked)
 }
 
-const fn list(path: &'static str) -> Route {
-    Route { lists: true, ..get(path) }
+const fn models(path: &'static str, question: Question) -> Route {
+    Route { target: Target::Catalogue(question), ..get(path) }
+}
+
+const fn order(path: &'static str, question: Question) -> Route {
+    Route { posts: true, access: ADMIN, repeats: false, ..models(path, question) }
 }
 
 const fn anthropic(path: &'static str) -> Route {
@@ -116,23 +135,29 @@ const ROUTES: &[Route] = &[
     stream("/v1/responses", Ending::ResponseDone),
     stream("/responses", Ending::ResponseDone),
     anthropic("/v1/messages"),
-    Route { needs_slot: false, streams: false, ..anthropic("/v1/messages/count_tokens") },
-    post("/v1/embeddings"),
-    post("/embeddings"),
-    post("/embedding"),
-    post("/v1/rerank"),
-    post("/v1/reranking"),
-    post("/rerank"),
-    post("/reranking"),
-    post("/v1/audio/transcriptions"),
+    Route { needs_slot: false, streams: false, repeats: true, ..anthropic("/v1/messages/count_tokens") },
+    score("/v1/embeddings", Kind::Embedding),
+    score("/embeddings", Kind::Embedding),
+    score("/embedding", Kind::Embedding),
+    score("/v1/rerank", Kind::Rerank),
+    score("/v1/reranking", Kind::Rerank),
+    score("/rerank", Kind::Rerank),
+    score("/reranking", Kind::Rerank),
+    post("/v1/audio/transcriptions", Kind::Chat),
     stream("/completion", Ending::Unmarked),
     stream("/completions", Ending::Unmarked),
     stream("/infill", Ending::Unmarked),
     helper("/tokenize"),
     helper("/detokenize"),
     helper("/apply-template"),
-    list("/v1/models"),
-    list("/models"),
+    models("/v1/models", Question::All),
+    models("/models", Question::All),
+    models("/v1/models/chat", Question::Of(Kind::Chat)),
+    models("/v1/models/embeddings", Question::Of(Kind::Embedding)),
+    models("/v1/models/rerank", Question::Of(Kind::Rerank)),
+    order("/v1/models/{id}/load", Question::Load),
+    order("/v1/models/{id}/unload", Question::Unload),
+    models("/v1/models/{id}", Question::One),
     get("/props"),
     Route { access: ADMIN, ..get("/slots") },
     local(Port::Gateway, PING, Local::Ping, Access::Open),
@@ -142,13 +167,31 @@ const ROUTES: &[Route] = &[
     local(Port::Both, "/health", Local::Health, Access::Open),
     local(Port::Both, "/metrics", Local::Metrics, Access::Metrics),
     Route { posts: true, ..local(Port::Gateway, "/reload", Local::Reload, ADMIN) },
+    local(Port::Gateway, "/lb/stats", Local::LbStats, ADMIN),
 ];
+
+/// The sign for any text in a path.
+const ANY: &str = "{id}";
+
+impl Route {
+    /// The text that stands in this path for `{id}`, percent-encoded; empty where the route has none. None if the path
+    /// is not of this route.
+    pub(super) fn id_in<'a>(&self, path: &'a str) -> Option<&'a str> {
+        match self.path.split_once(ANY) {
+            None => (self.path == path).then_some(""),
+            Some((before, after)) => {
+                let id = path.strip_prefix(before)?.strip_suffix(after)?;
+                (!id.is_empty()).then_some(id)
+            }
+        }
+    }
+}
 
 fn row(port: Port, method: &Method, path: &str) -> Option<&'static Route> {
     let fits = |route: &&Route| {
         let method_fits =
             if route.posts { method == Method::POST } else { method == Method::GET || method == Method::HEAD };
-        method_fits && route.path == path && (route.port == port || route.port == Port::Both)
+        method_fits && route.id_in(path).is_some() && (route.port == port || route.port == Port::Both)
     };
     ROUTES.iter().find(fits)
 }
@@ -167,6 +210,18 @@ pub(super) fn find_on_health_port(method: &Method, path: &str, extra_ping: &str)
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_id_in_a_path_is_whatever_stands_there() {
+        let id = |method, path: &'static str| find(&method, path).map(|route| (route.path, route.id_in(path).unwrap()));
+        assert_eq!(id(Method::GET, "/v1/models/a/b:c"), Ok(("/v1/models/{id}", "a/b:c")));
+        assert_eq!(id(Method::GET, "/v1/models/chat"), Ok(("/v1/models/chat", "")));
+        assert_eq!(id(Method::POST, "/v1/models/a/b/load"), Ok(("/v1/models/{id}/load", "a/b")));
+        assert_eq!(id(Method::POST, "/v1/models/a/unload"), Ok(("/v1/models/{id}/unload", "a")));
+        for path in ["/v1/models/", "/v1/models//load"] {
+            assert_eq!(find(&Method::POST, path).err(), Some(Refusal::RouteNotFound), "{path}");
+        }
+    }
 
     #[test]
     fn what_could_change_or_control_llama_server_is_not_a_route() {

@@ -65,9 +65,9 @@ impl Key {
         self.scopes.contains(scope)
     }
 
-    /// Whether the key may use the model of this exact name.
-    pub fn may_use(&self, model: &str) -> bool {
-        self.models.as_ref().is_none_or(|allowed| allowed.iter().any(|name| name == model))
+    /// Whether the key may use a model that has these names: its list has to hold one of them, exactly.
+    pub fn may_use<'a>(&self, mut names: impl Iterator<Item = &'a str>) -> bool {
+        self.models.as_ref().is_none_or(|allowed| names.any(|name| allowed.iter().any(|one| one == name)))
     }
 
     /// Whether the key's end has come.
@@ -163,14 +163,18 @@ impl fmt::Debug for Scopes {
 mod tests {
     use super::*;
 
+    fn may_use(key: &Key, name: &str) -> bool {
+        key.may_use(["another", name].into_iter())
+    }
+
     #[test]
     fn a_key_without_a_list_may_use_every_model_and_one_with_a_list_only_those() {
         let mut key = Key::named("team");
-        assert!(key.may_use("qwen3-4b"));
+        assert!(may_use(&key, "qwen3-4b"));
         key.models = Some(vec!["qwen3-4b".into(), "bge-m3".into()]);
-        assert!(key.may_use("bge-m3"));
-        assert!(!key.may_use("qwen3-4"));
-        assert!(!key.may_use(""));
+        assert!(may_use(&key, "bge-m3"));
+        assert!(!may_use(&key, "qwen3-4"));
+        assert!(!may_use(&key, ""));
     }
 
     #[test]

@@ -1,9 +1,8 @@
-//! The operator's surface: `/ping`, `/livez`, `/readyz`, `/health`, `/metrics` and `/reload`.
+//! The operator's surface: `/ping`, `/livez`, `/readyz`, `/health`, `/metrics`, `/lb/stats` and `/reload`.
 //!
 //! Everything is answered from memory; no answer waits for llama-server. Who may ask is decided before.
 
 use crate::fleet::{Fleet, Overall};
-use crate::keys::Store;
 use crate::refusal::Refusal;
 use crate::telemetry::metrics::{Metrics, TextFormat};
 use bytes::Bytes;
@@ -11,9 +10,17 @@ use http::header::{ACCEPT, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tracing::{error, info};
+use tracing::error;
+
+/// Reads the configuration and the keys again. The number of keys, or why nothing has changed.
+pub type Reload = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Result<usize, String>> + Send>> + Send + Sync>;
+
+/// Requests of a model that hold a slot, and requests that wait for one.
+pub type Lines = Box<dyn Fn(&str) -> (usize, usize) + Send + Sync>;
 
 /// Answers the operator.
 pub struct Desk {
@@ -21,8 +28,10 @@ pub struct Desk {
     pub fleet: Arc<Fleet>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// The keys, where any are asked for.
-    pub keys: Option<Store>,
+    /// Reads everything again.
+    pub reload: Reload,
+    /// The line of each model.
+    pub lines: Lines,
     /// The name of the detected platform.
     pub platform: String,
     /// Whether inference routes ask for a key.
@@ -64,12 +73,12 @@ impl Desk {
     /// `/health`: the state of everything, without paths, keys or arguments.
     pub fn health(&self) -> Response<Bytes> {
         // In one look: a worker may change its state at any moment.
-        let (overall, models) = self.fleet.report();
+        let (overall, shown, models) = self.fleet.report();
         let status = if overall == Overall::Ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         json_response(
             status,
             &json!({
-                "status": overall,
+                "status": shown,
                 "platform": self.platform,
                 "uptime_seconds": self.metrics.uptime(),
                 "models": models,
@@ -96,23 +105,30 @@ impl Desk {
         }
     }
 
-    /// `POST /reload`: reads the key file again. On any error nothing changes.
+    /// `GET /lb/stats`: each worker of each model, and the model's line.
+    pub fn lb_stats(&self) -> Response<Bytes> {
+        let shelf = self.fleet.shelf();
+        let models = shelf.models().iter().map(|model| {
+            let (active, waiting) = (self.lines)(model.id());
+            json!({
+                "id": model.id(),
+                "strategy": model.terms().strategy,
+                "queue": {"active": active, "waiting": waiting},
+                "workers": model.stats(),
+            })
+        });
+        json_response(StatusCode::OK, &json!({"models": models.collect::<Vec<_>>()}))
+    }
+
+    /// `POST /reload`: reads configuration and keys again. On any error nothing changes.
     pub async fn reload(&self) -> Result<Response<Bytes>, Refusal> {
-        let loaded = match self.keys.clone() {
-            None => 0,
-            Some(keys) => match tokio::task::spawn_blocking(move || keys.reload()).await {
-                Ok(Ok(loaded)) => loaded,
-                Ok(Err(problem)) => {
-                    error!(%problem, "reload failed, the old keys stay");
-                    return Err(Refusal::Internal(
-                        "The key file could not be reloaded, the old keys stay; the log says why".to_owned(),
-                    ));
-                }
-                Err(_) => return Err(Refusal::Internal("The reload was interrupted".to_owned())),
-            },
-        };
-        info!(keys_loaded = loaded, "keys reloaded");
-        Ok(json_response(StatusCode::OK, &json!({"status": "ok", "keys_loaded": loaded})))
+        match (self.reload)().await {
+            Ok(loaded) => Ok(json_response(StatusCode::OK, &json!({"status": "ok", "keys_loaded": loaded}))),
+            Err(problem) => {
+                error!("reload failed, all stays as it was: {problem}");
+                Err(Refusal::Internal(format!("Nothing was reloaded, all stays as it was: {problem}")))
+            }
+        }
     }
 }
 

@@ -306,3 +306,6 @@ pub const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Longest wait for the answer to a ping.
 pub const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Time between two looks at whether the configuration file has changed.
+pub const CONFIG_LOOK_INTERVAL: Duration = Duration::from_secs(2);

@@ -6,6 +6,7 @@
 use super::options::Engine;
 use super::values::Secret;
 use crate::models::Kind;
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
@@ -20,7 +21,7 @@ pub struct Catalogue {
 }
 
 /// One model that clients can ask for, and all who serve it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct ModelSettings {
     /// The id that clients use; none for the one from `MODEL_NAME` or `MODEL_PATH`, whose file gives it.
     pub id: Option<String>,
@@ -114,7 +115,8 @@ pub struct RemoteSettings {
 }
 
 /// How one of a model's workers is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Strategy {
     /// The one with the fewest requests in flight relative to its slots.
     #[default]
@@ -126,9 +128,17 @@ pub enum Strategy {
     /// By chance.
     SimpleShuffle,
     /// The one that has been quickest to its first byte; now and then another, to learn how quick it is.
+    #[serde(rename = "latency-based-routing")]
     LatencyBased,
     /// The first in the order of priority that can serve.
     PriorityFailover,
     /// The one that has served the same beginning of a prompt for the same key, unless it is clearly busier.
     PrefixAffinity,
+}
+
+impl ModelSettings {
+    /// Whether workers that serve it would have to be started anew to be as the other says.
+    pub fn workers_differ(&self, other: &Self) -> bool {
+        self.local != other.local || self.remotes != other.remotes
+    }
 }

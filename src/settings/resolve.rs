@@ -72,6 +72,8 @@ impl fmt::Display for Problem {
 /// The outcome: settings, and how they came about.
 #[derive(Debug)]
 pub struct Resolved {
+    /// The configuration file that was read, or would have been if it were there.
+    pub config_file: Option<PathBuf>,
     /// The typed settings.
     pub settings: Settings,
     /// Key, printable text and source of every setting, in the table's order.
@@ -136,10 +138,43 @@ pub fn resolve(inputs: &Inputs, platform: &Platform) -> Result<Resolved, Vec<Pro
                 let (text, source) = texts.get(row.key)?;
                 Some((row.key, (row.masked)(text), source.clone()))
             });
-            Ok(Resolved { rows: rows.collect(), settings, warnings })
+            let config_file = config_path(inputs, platform);
+            let mut settings = settings;
+            settings.catalogue.models.extend(of_environment(&settings));
+            Ok(Resolved { rows: rows.collect(), config_file, settings, warnings })
         }
         _ => Err(problems),
     }
+}
+
+fn of_environment(settings: &Settings) -> Option<super::catalogue::ModelSettings> {
+    use super::catalogue::{LocalSettings, ModelSettings, Start};
+    let files = &settings.files;
+    let start = match (&files.model_path, &files.model_name) {
+        (Some(path), _) => Start::File(path.clone()),
+        (None, Some(name)) => Start::Named(name.clone()),
+        (None, None) => return None,
+    };
+    let local = LocalSettings {
+        start,
+        engine: settings.engine.clone(),
+        slots: settings.queue.max_concurrent_requests.get(),
+        replicas: 1,
+        preload: true,
+        pinned: false,
+        memory: None,
+        weight: 1.0,
+        priority: 0,
+    };
+    Some(ModelSettings { local: Some(local), ..ModelSettings::default() })
+}
+
+fn config_path(inputs: &Inputs, platform: &Platform) -> Option<PathBuf> {
+    let given = |key: &str, variable: &str| {
+        inputs.flags.get(key).map(String::as_str).or_else(|| inputs.environment.get(variable)).map(PathBuf::from)
+    };
+    let data_dir = || given("data_dir", "DATA_DIR").unwrap_or_else(|| platform.data_dir.clone());
+    Some(given("config_file", "CONFIG_FILE").unwrap_or_else(|| data_dir().join("llamagate.yaml")))
 }
 
 fn read_file(inputs: &Inputs, platform: &Platform, problems: &mut Vec<Problem>) -> FileTexts {

@@ -48,6 +48,12 @@ impl Folder {
         Self { dir, keep: keep.max(1), errors }
     }
 
+    /// The folder of this name inside, whose failures count as this one's.
+    #[must_use]
+    pub fn inside(&self, name: &str) -> Self {
+        Self { dir: self.dir.join(name), ..self.clone() }
+    }
+
     /// The folder's path.
     #[must_use]
     pub fn dir(&self) -> &Path {

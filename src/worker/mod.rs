@@ -132,6 +132,10 @@ impl Handle {
         self.status.borrow().endpoint.as_ref().filter(|endpoint| endpoint.is_open()).cloned()
     }
 
+    pub fn wake(&self) {}
+
+    pub fn put_away(&self) {}
+
     /// Wakes the worker, and keeps it from sleep as long as what is returned lives.
     pub fn want(&self) -> Want {
         Wants::want(&self.wants)
@@ -152,11 +156,17 @@ impl Handle {
         self.status.changed().await.is_ok()
     }
 
-    /// Waits until the worker serves never again though nobody has asked for that.
-    pub async fn is_lost(&mut self) -> Loss {
-        match self.status.wait_for(|status| status.state == State::Failed).await {
-            Ok(status) => Loss::GivenUp(status.last_exit.clone()),
-            Err(_) => Loss::Unwatched,
+    /// Whether it can be sent requests, as far as its state tells.
+    pub fn is_ready(&self) -> bool {
+        self.status.borrow().state == State::Ready
+    }
+
+    /// Why it serves never again though nobody has asked for that; none if it may.
+    pub fn loss(&self) -> Option<Loss> {
+        let status = self.status.borrow();
+        match status.state {
+            State::Failed => Some(Loss::GivenUp(status.last_exit.clone())),
+            _ => self.status.has_changed().is_err().then_some(Loss::Unwatched),
         }
     }
 }

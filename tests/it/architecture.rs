@@ -52,7 +52,7 @@ fn modules_use_only_what_lies_below_them() {
         ("awake", &["settings"]),
         ("worker", &["awake", "models", "telemetry", "settings"]),
         ("fleet", &["awake", "models", "settings", "worker"]),
-        ("gateway", &["awake", "fleet", "keys", "telemetry", "settings", "refusal"]),
+        ("gateway", &["awake", "fleet", "keys", "models", "telemetry", "settings", "refusal"]),
         ("operator", &["fleet", "keys", "telemetry", "refusal"]),
         ("preflight", &["descriptors", "keys", "models", "settings"]),
         ("descriptors", &["settings"]),

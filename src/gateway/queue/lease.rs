@@ -2,7 +2,7 @@
 
 use super::{Grant, Patience, Place, Queue, Ticket};
 use crate::awake::{self, Instant};
-use crate::fleet::{Changes, Errand, Lease, Model, Unavailable};
+use crate::fleet::{Changes, Errand, Lease, Model, Unavailable, Wish};
 use crate::refusal::Refusal;
 use crate::settings::bounds::{DOUBT_PATIENCE, RETRY_AFTER_UNKNOWN};
 
@@ -14,28 +14,28 @@ impl Queue {
         mut place: Place,
         key: &str,
         model: &Model,
-        errand: Errand,
+        wish: &Wish<'_>,
     ) -> Result<(Ticket, Lease), Refusal> {
         loop {
             // Whoever waits wakes a model that sleeps.
             let _want = place.is_in_line().then(|| model.want());
             let mut ticket = place.ticket().await?;
             if ticket.holds != Grant::Slot {
-                return Ok((ticket, self.lease_out_of_line(model, errand).await?));
+                return Ok((ticket, self.lease_out_of_line(model, wish).await?));
             }
             // From before the look at the worker, so that no change of it is missed.
             let mut changes = model.changes();
-            let mut outcome = model.lease(errand);
+            let mut outcome = model.lease(wish);
             while let (Err(Unavailable::Suspected), Some(changes)) = (&outcome, &mut changes) {
                 ticket.waits_for_suspect(changes).await?;
-                outcome = model.lease(errand);
+                outcome = model.lease(wish);
             }
             match outcome {
                 Ok(lease) => {
                     self.0.metrics.queue_wait.inc_by(ticket.waited.as_secs_f64());
                     return Ok((ticket, lease));
                 }
-                Err(Unavailable::Loading | Unavailable::Asleep | Unavailable::Doubted) => {
+                Err(Unavailable::Busy | Unavailable::Loading | Unavailable::Asleep | Unavailable::Doubted) => {
                     place = Place::InLine(ticket.back_in_line(key));
                 }
                 Err(unavailable) => return Err(refusal_of(unavailable)),
@@ -45,14 +45,14 @@ impl Queue {
 
     /// A lease for whoever needs no slot, and so waits in no line: it waits for a doubt to be looked into and, unless it
     /// only looks, for a model that loads or sleeps.
-    async fn lease_out_of_line(&self, model: &Model, errand: Errand) -> Result<Lease, Refusal> {
+    async fn lease_out_of_line(&self, model: &Model, wish: &Wish<'_>) -> Result<Lease, Refusal> {
         let settled = |outcome: Result<Lease, Unavailable>| outcome.map_err(refusal_of);
-        let Some(mut changes) = model.changes() else { return settled(model.lease(errand)) };
-        let works = errand != Errand::Look;
+        let Some(mut changes) = model.changes() else { return settled(model.lease(wish)) };
+        let works = wish.errand != Errand::Look;
         let _want = works.then(|| model.want());
         let (failed_loads, mut waits_for) = (changes.failed_loads(), None);
         loop {
-            let outcome = model.lease(errand);
+            let outcome = model.lease(wish);
             let (reason, patience) = match outcome {
                 Err(Unavailable::Loading | Unavailable::Asleep) if works => {
                     if changes.failed_loads() != failed_loads {
@@ -108,7 +108,7 @@ impl Ticket {
 pub(in super::super) fn refusal_of(unavailable: Unavailable) -> Refusal {
     match unavailable {
         // Nobody who is suspected is turned away for that; it waits.
-        Unavailable::Loading | Unavailable::Asleep | Unavailable::Suspected => {
+        Unavailable::Busy | Unavailable::Loading | Unavailable::Asleep | Unavailable::Suspected => {
             Refusal::ModelLoading(RETRY_AFTER_UNKNOWN)
         }
         Unavailable::Doubted | Unavailable::Down | Unavailable::Failed | Unavailable::Absent => {

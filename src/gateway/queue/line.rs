@@ -7,7 +7,6 @@ use std::collections::{HashMap, VecDeque};
 
 /// A line of waiters `W`.
 pub(super) struct Line<W> {
-    slots: usize,
     bound: Option<usize>,
     active: usize,
     waiting: usize,
@@ -24,10 +23,9 @@ pub(super) struct Line<W> {
 pub(super) struct Full;
 
 impl<W> Line<W> {
-    /// With so many slots; at most `bound` wait.
-    pub(super) fn new(slots: usize, bound: Option<usize>) -> Self {
+    /// At most `bound` wait.
+    pub(super) fn new(bound: Option<usize>) -> Self {
         Self {
-            slots,
             bound,
             active: 0,
             waiting: 0,
@@ -38,10 +36,6 @@ impl<W> Line<W> {
         }
     }
 
-    pub(super) fn slots(&self) -> usize {
-        self.slots
-    }
-
     pub(super) fn active(&self) -> usize {
         self.active
     }
@@ -50,20 +44,20 @@ impl<W> Line<W> {
         self.waiting
     }
 
-    /// Whether one more may come in: to a slot, where `open` says that slots are given out, or into the line.
-    pub(super) fn has_room(&self, open: bool) -> bool {
-        self.can_start(open) || self.bound.is_none_or(|bound| self.waiting < bound)
+    /// Whether one more may come in: to one of so many slots, or into the line.
+    pub(super) fn has_room(&self, slots: usize) -> bool {
+        self.can_start(slots) || self.bound.is_none_or(|bound| self.waiting < bound)
     }
 
-    /// Takes a slot if one is free and nobody waits for it.
-    pub(super) fn start(&mut self, open: bool) -> bool {
-        let starts = self.can_start(open);
+    /// Takes one of so many slots if one is free and nobody waits for it.
+    pub(super) fn start(&mut self, slots: usize) -> bool {
+        let starts = self.can_start(slots);
         self.active += usize::from(starts);
         starts
     }
 
-    fn can_start(&self, open: bool) -> bool {
-        open && self.waiting == 0 && self.active < self.slots
+    fn can_start(&self, slots: usize) -> bool {
+        self.waiting == 0 && self.active < slots
     }
 
     /// Goes to the end of the key's part of the line. Returns the number to leave with.
@@ -116,9 +110,9 @@ impl<W> Line<W> {
         self.active -= 1;
     }
 
-    /// The next waiter, who now holds a slot, if there is both.
-    pub(super) fn next(&mut self) -> Option<W> {
-        if self.active >= self.slots {
+    /// The next waiter, who now holds one of so many slots, if there is both.
+    pub(super) fn next(&mut self, slots: usize) -> Option<W> {
+        if self.active >= slots {
             return None;
         }
         let waiter = self.pop()?;
@@ -152,52 +146,52 @@ mod tests {
 
     #[test]
     fn within_a_key_first_come_is_first_served() {
-        let mut line = Line::new(1, None);
-        assert!(line.start(true));
+        let mut line = Line::new(None);
+        assert!(line.start(1));
         for number in 0..4 {
             line.join("a", number).unwrap();
         }
         for expected in 0..4 {
             line.finish();
-            assert_eq!(line.next(), Some(expected));
+            assert_eq!(line.next(1), Some(expected));
         }
     }
 
     #[test]
     fn one_key_with_a_thousand_waiting_delays_another_by_one_turn() {
-        let mut line = Line::new(1, None);
-        assert!(line.start(true));
+        let mut line = Line::new(None);
+        assert!(line.start(1));
         for _ in 0..1_000 {
             line.join("greedy", "greedy").unwrap();
         }
         line.join("modest", "modest").unwrap();
         line.finish();
-        assert_eq!(line.next(), Some("greedy"));
+        assert_eq!(line.next(1), Some("greedy"));
         line.finish();
-        assert_eq!(line.next(), Some("modest"));
+        assert_eq!(line.next(1), Some("modest"));
     }
 
     #[test]
     fn a_newcomer_never_overtakes_somebody_who_waits() {
-        let mut line = Line::new(1, None);
+        let mut line = Line::new(None);
         line.join("a", 1).unwrap();
-        assert!(!line.start(true), "the slot is free, but somebody waits");
-        assert_eq!(line.next(), Some(1));
+        assert!(!line.start(1), "the slot is free, but somebody waits");
+        assert_eq!(line.next(1), Some(1));
     }
 
     #[test]
     fn whoever_is_put_back_is_next_even_in_a_full_line() {
-        let mut line = Line::new(1, Some(2));
-        assert!(line.start(true));
+        let mut line = Line::new(Some(2));
+        assert!(line.start(1));
         line.join("a", "a1").unwrap();
         line.join("b", "b1").unwrap();
         assert_eq!(line.join("c", "c1"), Err(Full));
         let number = line.return_to_front("b", "b0");
         assert_eq!((line.waiting(), line.active()), (3, 0));
-        assert_eq!(line.next(), Some("b0"));
+        assert_eq!(line.next(1), Some("b0"));
         assert!(!line.leave("b", number));
         line.finish();
-        assert_eq!(line.next(), Some("a1"));
+        assert_eq!(line.next(1), Some("a1"));
     }
 
     /// What may happen to a line; keys are few, so that they meet.
@@ -227,7 +221,7 @@ mod tests {
         /// Against a model that is a plain list: nobody is lost, doubled, or served out of turn; bounds hold.
         #[test]
         fn nobody_is_lost_and_no_bound_is_broken(steps in steps(), slots in 1..4usize, bound in proptest::option::of(0..6usize)) {
-            let mut line = Line::new(slots, bound);
+            let mut line = Line::new(bound);
             let mut waiting: Vec<(u8, i64, u32)> = Vec::new();
             let mut holding: Vec<(u8, u32)> = Vec::new();
             let mut put_back = 0usize;
@@ -235,8 +229,9 @@ mod tests {
                 let name = name as u32;
                 match step {
                     Step::Arrive { key, open } => {
-                        let room = line.has_room(open);
-                        if line.start(open) {
+                        let slots = if open { slots } else { 0 };
+                        let room = line.has_room(slots);
+                        if line.start(slots) {
                             prop_assert!(room && open && waiting.is_empty());
                             holding.push((key, name));
                         } else if let Ok(number) = line.join(&key.to_string(), (key, name)) {
@@ -255,7 +250,7 @@ mod tests {
                         holding.remove(0);
                         line.finish();
                     }
-                    Step::Serve => match line.next() {
+                    Step::Serve => match line.next(slots) {
                         Some((key, name)) => {
                             let first = waiting.iter().position(|(other, ..)| *other == key);
                             prop_assert_eq!(first.map(|at| waiting.remove(at).2), Some(name), "first of its key");
@@ -283,8 +278,8 @@ mod tests {
         /// However many each key brings, no key is served twice while another one waits through both.
         #[test]
         fn turns_go_round(counts in proptest::collection::vec(1..20usize, 1..6)) {
-            let mut line = Line::new(1, None);
-            prop_assert!(line.start(true));
+            let mut line = Line::new(None);
+            prop_assert!(line.start(1));
             for (key, count) in counts.iter().enumerate() {
                 for _ in 0..*count {
                     line.join(&key.to_string(), key).unwrap();
@@ -294,7 +289,7 @@ mod tests {
             while left.iter().any(|count| *count > 0) {
                 for key in (0..left.len()).filter(|key| left[*key] > 0).collect::<Vec<_>>() {
                     line.finish();
-                    prop_assert_eq!(line.next(), Some(key));
+                    prop_assert_eq!(line.next(1), Some(key));
                     left[key] -= 1;
                 }
             }

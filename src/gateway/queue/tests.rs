@@ -1,8 +1,12 @@
 use super::*;
-use crate::fleet::{Errand, Fingerprint, Lease, Stub};
+use crate::fleet::{Errand, Fingerprint, Lease, Stub, Wish};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 const WORK: Errand = Errand::Work(None);
+
+fn wish(errand: Errand) -> Wish<'static> {
+    Wish::from(errand)
+}
 const LONG: Duration = Duration::from_secs(300);
 
 fn queue(slots: usize, bound: Option<usize>, timeout: Option<Duration>) -> (Queue, Arc<AtomicBool>) {
@@ -10,7 +14,8 @@ fn queue(slots: usize, bound: Option<usize>, timeout: Option<Duration>) -> (Queu
     let gate = Arc::clone(&ready);
     let patience = Patience { queue: timeout, request: LONG };
     let metrics = Arc::new(Metrics::new("test"));
-    (Queue::new(slots, bound, patience, move || gate.load(Ordering::SeqCst), metrics), ready)
+    let slots = move || if gate.load(Ordering::SeqCst) { slots } else { 0 };
+    (Queue::new(bound, patience, slots, metrics), ready)
 }
 
 fn enter(queue: &Queue, name: &str) -> Result<Place, Refusal> {
@@ -224,10 +229,11 @@ async fn a_wait_in_two_parts_is_counted_once() {
     let (worker, model) = Stub::ready(([127, 0, 0, 1], 1));
     let first = enter(&queue, "a").unwrap();
     let place = enter(&queue, "a").unwrap();
-    let waits = queue.wait(place, "a", &model, WORK);
+    let wish = wish(WORK);
+    let waits = queue.wait(place, "a", &model, &wish);
     let changes = async {
         tokio::time::sleep(Duration::from_secs(2)).await;
-        model.lease(WORK).unwrap().doubt();
+        model.lease(&wish).unwrap().doubt();
         drop(first);
         ready.store(false, Ordering::SeqCst);
         tokio::time::sleep(Duration::from_secs(3)).await;
@@ -246,7 +252,7 @@ fn with_a_suspect(timeout: Option<Duration>) -> (Queue, Stub, Arc<Model>, Lease)
     let (worker, model) = Stub::ready(([127, 0, 0, 1], 1));
     model.dies_of(ONE);
     model.dies_of(OTHER);
-    let lease = model.lease(Errand::Work(Some(ONE))).unwrap();
+    let lease = model.lease(&wish(Errand::Work(Some(ONE)))).unwrap();
     (queue, worker, model, lease)
 }
 
@@ -256,7 +262,8 @@ const OTHER: Fingerprint = Fingerprint(2);
 #[tokio::test(start_paused = true)]
 async fn a_suspect_waits_with_its_slot_until_the_other_has_left() {
     let (queue, _worker, model, lease) = with_a_suspect(None);
-    let waits = queue.wait(enter(&queue, "a").unwrap(), "a", &model, Errand::Work(Some(OTHER)));
+    let wish = wish(Errand::Work(Some(OTHER)));
+    let waits = queue.wait(enter(&queue, "a").unwrap(), "a", &model, &wish);
     let leaves = async {
         tokio::time::sleep(Duration::from_secs(4)).await;
         assert_eq!(counts(&queue), (1, 0));
@@ -271,7 +278,8 @@ async fn a_suspect_waits_no_longer_than_it_may() {
     for (timeout, expected) in [(None, LONG), (Some(Duration::from_secs(9)), Duration::from_secs(9))] {
         let (queue, _worker, model, _lease) = with_a_suspect(timeout);
         let start = Instant::now();
-        let waits = queue.wait(enter(&queue, "a").unwrap(), "a", &model, Errand::Work(Some(OTHER)));
+        let wish = wish(Errand::Work(Some(OTHER)));
+        let waits = queue.wait(enter(&queue, "a").unwrap(), "a", &model, &wish);
         assert!(matches!(waits.await.err(), Some(Refusal::QueueTimeout(_))));
         assert_eq!(start.elapsed(), expected);
         assert_eq!(counts(&queue), (0, 0));
@@ -281,7 +289,8 @@ async fn a_suspect_waits_no_longer_than_it_may() {
 #[tokio::test(start_paused = true)]
 async fn a_suspect_that_waits_is_sent_away_with_all_others() {
     let (queue, _worker, model, _lease) = with_a_suspect(None);
-    let waits = queue.wait(enter(&queue, "a").unwrap(), "a", &model, Errand::Work(Some(OTHER)));
+    let wish = wish(Errand::Work(Some(OTHER)));
+    let waits = queue.wait(enter(&queue, "a").unwrap(), "a", &model, &wish);
     let closes = async {
         tokio::task::yield_now().await;
         queue.close();

@@ -1,0 +1,115 @@
+//! Reading the configuration and the keys again: on SIGHUP, on `POST /reload`, and when the configuration file changes.
+//!
+//! All of it is read before anything changes, so a mistake anywhere leaves everything as it is. Models and how they are
+//! served are what a reload can change, and keys; other settings hold until the next start, and that is said.
+
+use super::shelving::Shelving;
+use crate::keys::Store;
+use crate::platform::Platform;
+use crate::preflight;
+use crate::settings::bounds::CONFIG_LOOK_INTERVAL;
+use crate::settings::{Inputs, Problem, Resolved, resolve};
+use std::fmt::Write as _;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+/// Reads everything again.
+pub(super) struct Reload {
+    inputs: Inputs,
+    platform: Platform,
+    keys: Option<Store>,
+    shelving: Arc<Shelving>,
+    /// What holds now. Locked by whoever reloads: two never do at once.
+    now: Mutex<Resolved>,
+    file: Option<PathBuf>,
+}
+
+/// What tells one state of a file from another: when it was written, its length, and which it is.
+type Stamp = Option<(i64, i64, u64, u64)>;
+
+/// The settings outside the catalogue that a reload takes, by their keys. What belongs to a model is compared there.
+const TAKEN: &[&str] = &["model_name", "model_path", "models_dir", "routing_strategy", "fallback_to_local"];
+
+impl Reload {
+    pub(super) fn new(
+        inputs: Inputs,
+        platform: Platform,
+        keys: Option<Store>,
+        shelving: Arc<Shelving>,
+        now: Resolved,
+    ) -> Self {
+        let file = now.config_file.clone();
+        Self { inputs, platform, keys, shelving, now: Mutex::new(now), file }
+    }
+
+    /// Reads everything again and serves by it. The number of keys, or why all stays as it was.
+    pub(super) async fn run(self: &Arc<Self>) -> Result<usize, String> {
+        let mut now = self.now.lock().await;
+        let this = Arc::clone(self);
+        // Files are read, some of them on network volumes.
+        let read = tokio::task::spawn_blocking(move || this.read()).await;
+        let (resolved, models, keys_loaded) = read.map_err(|_| "the reload was interrupted".to_owned())??;
+        for key in held_back(&now, &resolved) {
+            warn!("{} has changed, which takes effect at the next start", key.to_ascii_uppercase());
+        }
+        let difference = self.shelving.put(models, &resolved.settings);
+        info!(keys_loaded, ?difference, "configuration and keys reloaded");
+        *now = resolved;
+        Ok(keys_loaded)
+    }
+
+    fn read(&self) -> Result<(Resolved, Vec<preflight::Shelved>, usize), String> {
+        let resolved = resolve(&self.inputs, &self.platform).map_err(|problems| listed(&problems))?;
+        let models = preflight::models(&resolved.settings).map_err(|problems| listed(&problems))?;
+        // Last: they are taken in the same step.
+        let keys_loaded = match &self.keys {
+            None => 0,
+            Some(keys) => keys.reload().map_err(|problem| format!("the key file: {problem}"))?,
+        };
+        Ok((resolved, models, keys_loaded))
+    }
+
+    /// Reloads when the configuration file changes, until `stop`.
+    pub(super) async fn watch(self: Arc<Self>, stop: CancellationToken) {
+        let Some(file) = self.file.clone() else { return };
+        let mut ticks = tokio::time::interval(CONFIG_LOOK_INTERVAL);
+        let mut seen = stamp(&file).await;
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            let found = stamp(&file).await;
+            // A file that is being replaced may be away for a moment.
+            if found == seen || found.is_none() {
+                continue;
+            }
+            seen = found;
+            if let Err(problem) = self.run().await {
+                error!("the configuration file has changed, but is not taken, all stays as it was: {problem}");
+            }
+        }
+    }
+}
+
+async fn stamp(file: &Path) -> Stamp {
+    let metadata = tokio::fs::metadata(file).await.ok()?;
+    Some((metadata.mtime(), metadata.mtime_nsec(), metadata.size(), metadata.ino()))
+}
+
+/// Settings that differ but hold until the next start.
+fn held_back(before: &Resolved, now: &Resolved) -> Vec<&'static str> {
+    let engine = crate::settings::OPTIONS.iter().filter(|row| row.group == "llama-server").map(|row| row.key);
+    let taken: Vec<&str> = TAKEN.iter().copied().chain(engine).collect();
+    let pairs = before.rows.iter().zip(&now.rows);
+    pairs.filter(|((key, old, _), (_, new, _))| old != new && !taken.contains(key)).map(|((key, ..), _)| *key).collect()
+}
+
+fn listed(problems: &[Problem]) -> String {
+    let mut text = format!("{} problem(s) with the configuration", problems.len());
+    for problem in problems {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "; {}: {}", problem.subject, problem.fault);
+    }
+    text
+}

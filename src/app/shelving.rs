@@ -1,0 +1,226 @@
+//! The models that are served at present: made from what was found good, and changed by a reload, by difference.
+//!
+//! What stays the same keeps its workers and its requests. What is left out, or would have to be started anew, gets
+//! nothing new and is stopped once it has served what it has.
+
+use crate::awake;
+use crate::fleet::{Card, Fleet, Member, Model, Place, Terms};
+use crate::gateway::Lanes;
+use crate::preflight::Shelved;
+use crate::settings::catalogue::{LocalSettings, Start};
+use crate::settings::options::Logs;
+use crate::settings::{Environment, Settings};
+use crate::telemetry::files::Folder;
+use crate::worker::{self, Need, Plan, Program, Yard};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+/// Puts models on the shelf and takes them away.
+pub(super) struct Shelving {
+    pub(super) yard: Yard,
+    pub(super) fleet: Arc<Fleet>,
+    pub(super) lanes: Arc<Lanes>,
+    pub(super) environment: Environment,
+    pub(super) logs: Folder,
+    pub(super) instance: String,
+    /// Cancelled when all workers are to be stopped.
+    pub(super) stop: CancellationToken,
+    /// On which workers live.
+    pub(super) workers: TaskTracker,
+    served: Mutex<Vec<Served>>,
+}
+
+/// A model that is served.
+struct Served {
+    shelved: Shelved,
+    /// The terms of all models that it was made with.
+    terms: Terms,
+    model: Arc<Model>,
+    /// Stops its workers.
+    stop: CancellationToken,
+}
+
+/// What a reload has changed, in numbers of models.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Difference {
+    pub(super) kept: usize,
+    pub(super) described: usize,
+    pub(super) started: usize,
+    pub(super) removed: usize,
+}
+
+impl Shelving {
+    pub(super) fn new(
+        yard: Yard,
+        fleet: Arc<Fleet>,
+        lanes: Arc<Lanes>,
+        environment: Environment,
+        (logs, settings): (Folder, &Logs),
+        stop: CancellationToken,
+    ) -> Self {
+        let instance = settings.instance_id.clone();
+        let (workers, served) = (TaskTracker::new(), Mutex::default());
+        Self { yard, fleet, lanes, environment, logs, instance, stop, workers, served }
+    }
+
+    /// Serves these models from now on, in place of those before.
+    pub(super) fn put(&self, shelved: Vec<Shelved>, settings: &Settings) -> Difference {
+        let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut before = std::mem::take(&mut *served);
+        let mut difference = Difference::default();
+        let is_alone = shelved.len() == 1;
+        for model in shelved {
+            let terms = terms_of(&model, settings);
+            let known = before.iter().position(|other| other.shelved.id == model.id).map(|at| before.swap_remove(at));
+            served.push(match known {
+                Some(known) if known.shelved == model && known.terms == terms => {
+                    difference.kept += 1;
+                    known
+                }
+                Some(known) if !starts_anew(&known.shelved, &model) => {
+                    difference.described += 1;
+                    known.model.describe(card_of(&model), terms.clone());
+                    Served { shelved: model, terms, ..known }
+                }
+                other => {
+                    difference.started += 1;
+                    before.extend(other);
+                    self.start(model, terms, is_alone)
+                }
+            });
+        }
+        difference.removed = before.len();
+        let models: Vec<Arc<Model>> = served.iter().map(|served| Arc::clone(&served.model)).collect();
+        let (new, left_out) = self.lanes.replace(&models);
+        self.fleet.replace(models);
+        for lane in new {
+            let (queue, model, stop) = (lane.queue.clone(), Arc::clone(&lane.model), self.stop.clone());
+            self.workers.spawn(queue.follow(model, stop));
+        }
+        for (model, queue) in left_out {
+            let Some(gone) = before.iter().find(|gone| Arc::ptr_eq(&gone.model, &model)) else { continue };
+            let (stop, longest) = (gone.stop.clone(), settings.service.drain_timeout.0);
+            self.workers.spawn(async move { retire(&model, queue.drained(), longest, &stop).await });
+        }
+        difference
+    }
+
+    fn start(&self, shelved: Shelved, terms: Terms, is_alone: bool) -> Served {
+        let stop = self.stop.child_token();
+        let mut members = Vec::new();
+        let deaths = Arc::default();
+        if let Some(local) = &shelved.settings.local {
+            for number in 0..local.replicas {
+                let plan = self.plan(&shelved, local, number, is_alone);
+                let handle = worker::supervise(plan, &self.yard, Arc::clone(&deaths), stop.clone(), &self.workers);
+                let place = match local.start {
+                    Start::Command { .. } => Place::Command,
+                    Start::Named(_) | Start::File(_) => Place::Local,
+                };
+                let rank = (local.weight, local.priority);
+                members.push(Arc::new(Member::new(handle, place, number, local.slots, rank)));
+            }
+        }
+        let model = Arc::new(Model::new(card_of(&shelved), terms.clone(), members));
+        Served { shelved, terms, model, stop }
+    }
+
+    fn plan(&self, shelved: &Shelved, local: &LocalSettings, number: u32, is_alone: bool) -> Plan {
+        let (program, environment, estimate) = match (&local.start, &shelved.file) {
+            (Start::Command { argv, health }, _) => {
+                let program = Program::Command { argv: argv.clone(), health: health.clone() };
+                (program, self.environment.for_child(), 0)
+            }
+            (Start::Named(_) | Start::File(_), file) => {
+                let file = file.as_ref();
+                let binary = file.map_or_else(PathBuf::new, |file| file.binary.clone());
+                let path = file.map_or_else(PathBuf::new, |file| file.path.clone());
+                let program = Program::LlamaServer { binary, file: path, kind: shelved.kind };
+                (program, self.environment.for_child(), 0)
+            }
+        };
+        Plan {
+            model: shelved.id.clone(),
+            number,
+            program,
+            engine: local.engine.clone(),
+            environment,
+            logs: if is_alone && number == 0 {
+                self.logs.clone()
+            } else {
+                self.logs.inside(&folder_name(&shelved.id, number))
+            },
+            instance: self.instance.clone(),
+            preload: local.preload,
+            pinned: local.pinned,
+            need: local.memory.map_or(Need::Estimated(estimate), |bytes| Need::Configured(bytes.get())),
+        }
+    }
+
+    /// Stops all workers and waits until they have ended.
+    pub(super) async fn clear(&self) {
+        self.stop.cancel();
+        self.workers.close();
+        self.workers.wait().await;
+    }
+}
+
+/// Stops the workers of a model that is no longer served, once those who use it are done, at the latest after so long.
+async fn retire(model: &Model, drained: impl Future<Output = ()>, longest: Duration, stop: &CancellationToken) {
+    info!(model = model.id(), "the model is no longer served, its requests are finished");
+    if awake::timeout(longest, drained).await.is_err() {
+        warn!(model = model.id(), "DRAIN_TIMEOUT is over: requests for a model that is no longer served are cut");
+    }
+    stop.cancel();
+}
+
+/// Whether the workers of a model would have to be started anew to be as it is configured now.
+fn starts_anew(before: &Shelved, now: &Shelved) -> bool {
+    before.kind != now.kind || before.file != now.file || before.settings.workers_differ(&now.settings)
+}
+
+fn terms_of(shelved: &Shelved, settings: &Settings) -> Terms {
+    let model = &shelved.settings;
+    let fallbacks = &settings.catalogue.fallbacks;
+    let of_tier = || model.tier.as_ref().and_then(|tier| fallbacks.get(tier));
+    Terms {
+        rewrite: model.rewrite.clone(),
+        strategy: model.strategy.unwrap_or(settings.routing.routing_strategy),
+        remote_first: settings.routing.fallback_to_local,
+        fallbacks: fallbacks.get(&shelved.id).or_else(of_tier).cloned().unwrap_or_default(),
+    }
+}
+
+fn card_of(shelved: &Shelved) -> Card {
+    let (settings, file) = (&shelved.settings, shelved.file.as_ref());
+    let metadata = file.map(|file| &file.model.metadata);
+    let configured = settings.local.as_ref().filter(|_| file.is_some()).map(|local| u64::from(local.engine.ctx.0));
+    let trained = metadata.and_then(|metadata| metadata.context_length);
+    Card {
+        id: shelved.id.clone(),
+        aliases: settings.aliases.clone(),
+        kind: shelved.kind,
+        tier: settings.tier.clone(),
+        unlisted: settings.unlisted,
+        size_bytes: file.map(|file| file.model.size_bytes),
+        context_length: configured.map(|configured| trained.map_or(configured, |trained| trained.min(configured))),
+        quantization: metadata.map(|metadata| metadata.quantization.clone()),
+        architecture: metadata.map(|metadata| metadata.architecture.clone()),
+        has_chat_template: metadata.map(|metadata| metadata.has_chat_template),
+    }
+}
+
+/// The folder of a worker's logs among those of others: its model's id, as far as a file may be called so, and its
+/// number where it is not the first.
+fn folder_name(id: &str, number: u32) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
+    let name: String = id.trim_start_matches('.').chars().map(plain).take(LONGEST_FOLDER).collect();
+    if number == 0 { name } else { format!("{name}.{number}") }
+}
+
+/// Longest beginning of an id that names a folder of logs, in characters.
+const LONGEST_FOLDER: usize = 100;

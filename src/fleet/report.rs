@@ -1,0 +1,50 @@
+//! What is shown of the models: their states, and the sum of them.
+
+use crate::worker::{LastExit, State};
+use serde::Serialize;
+
+/// What is shown of a model.
+#[derive(Debug, Serialize)]
+pub struct ModelStatus {
+    /// The id that clients use.
+    pub id: String,
+    /// The state of the worker that is nearest to serving.
+    pub state: State,
+    /// Restarts of all its workers since the service started.
+    pub restarts: u64,
+    /// How a process before ended.
+    pub last_exit: Option<LastExit>,
+}
+
+/// Whether the service as a whole can serve, from the best to the worst.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Overall {
+    /// Requests are served, at once or as soon as a model that sleeps has been woken.
+    Ok,
+    /// No request is served yet.
+    Loading,
+    /// No request is served now, which may pass.
+    Degraded,
+    /// No request will be served again.
+    Failed,
+}
+
+impl Overall {
+    /// Of a worker in this state; whether it sleeps or is being woken.
+    pub(super) fn of((state, asleep): (State, bool)) -> Self {
+        match state {
+            State::Ready => Self::Ok,
+            // A request starts it.
+            State::Stopped | State::Draining if asleep => Self::Ok,
+            State::Stopped | State::Starting | State::Loading => Self::Loading,
+            State::Unhealthy | State::Backoff | State::Draining => Self::Degraded,
+            State::Failed => Self::Failed,
+        }
+    }
+
+    /// The service serves as well as the best worker; one without workers lacks none.
+    pub(super) fn best(workers: impl Iterator<Item = Self>) -> Self {
+        workers.min().unwrap_or(Self::Ok)
+    }
+}

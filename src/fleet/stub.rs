@@ -1,0 +1,48 @@
+//! A worker for the tests of others.
+
+use super::{Card, Fingerprint, Member, Model, Place, Terms};
+use crate::models::Kind;
+use crate::worker::{Handle, Status};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Changes a worker that is no process.
+pub(crate) struct Stub(watch::Sender<Status>, SocketAddr);
+
+impl Stub {
+    /// A model whose worker is ready at this address.
+    pub(crate) fn ready(address: impl Into<SocketAddr>) -> (Self, Arc<Model>) {
+        let address = address.into();
+        let (sender, handle) = Handle::stub(address);
+        let card = Card {
+            id: "m".to_owned(),
+            aliases: Vec::new(),
+            kind: Kind::Chat,
+            tier: None,
+            unlisted: false,
+            size_bytes: None,
+            context_length: None,
+            quantization: None,
+            architecture: None,
+            has_chat_template: None,
+        };
+        let member = Member::new(handle, Place::Local, 0, usize::MAX, (1.0, 0));
+        (Self(sender, address), Arc::new(Model::new(card, Terms::default(), vec![Arc::new(member)])))
+    }
+
+    /// Another life of the worker, which nobody doubts.
+    pub(crate) fn starts_again(&self) {
+        let (sender, _) = Handle::stub(self.1);
+        self.0.send_replace(sender.borrow().clone());
+    }
+}
+
+impl Model {
+    /// Has its workers die while they serve this.
+    pub(crate) fn dies_of(&self, fingerprint: Fingerprint) {
+        for member in self.members() {
+            member.handle().dies_of(fingerprint);
+        }
+    }
+}

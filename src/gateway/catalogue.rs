@@ -1,0 +1,134 @@
+//! The routes on models themselves: which there are, as a caller may see them, and to load or unload one.
+//!
+//! Everything is answered from memory, so nobody wakes a model by asking what there is.
+
+use super::auth::Caller;
+use super::lanes::{Lane, Table};
+use crate::fleet::{Model, State};
+use crate::models::Kind;
+use crate::refusal::Refusal;
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Response, StatusCode};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// What is asked about models, or of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Question {
+    /// `GET /v1/models`
+    All,
+    /// `GET /v1/models/{id}`
+    One,
+    /// `GET /v1/models/chat` and the like
+    Of(Kind),
+    /// `POST /v1/models/{id}/load`
+    Load,
+    /// `POST /v1/models/{id}/unload`
+    Unload,
+}
+
+/// What does not change of the list as long as the service runs.
+pub(super) struct Catalogue {
+    /// Seconds since 1970: the models are as old as the service.
+    created: i64,
+}
+
+impl Catalogue {
+    /// A list of models that are there from now on.
+    pub(super) fn begin() -> Self {
+        Self { created: jiff::Timestamp::now().as_second() }
+    }
+
+    /// The answer to this caller; `name` is that of the model which the path names.
+    pub(super) fn answer(
+        &self,
+        question: Question,
+        name: &str,
+        caller: &Caller,
+        table: &Table,
+    ) -> Result<Response<Bytes>, Refusal> {
+        let shown = || table.lanes().iter().map(|lane| &*lane.model).filter(|model| is_shown(model, caller));
+        let ok = |body: Value| Ok(answer(StatusCode::OK, &body));
+        match question {
+            Question::All => {
+                let entries: Vec<Value> = shown().map(|model| self.entry(model)).collect();
+                ok(json!({"object": "list", "data": entries}))
+            }
+            Question::Of(kind) => ok(shown().filter(|model| model.card().kind == kind).map(row).collect()),
+            Question::One => ok(self.entry(&named(name, caller, table)?.model)),
+            Question::Load => {
+                let model = &named(name, caller, table)?.model;
+                model.wake();
+                Ok(answer(StatusCode::ACCEPTED, &json!({"id": model.id(), "state": model.state()})))
+            }
+            Question::Unload => {
+                let model = &named(name, caller, table)?.model;
+                model.put_away();
+                Ok(answer(StatusCode::ACCEPTED, &json!({"id": model.id(), "state": model.state()})))
+            }
+        }
+    }
+
+    fn entry(&self, model: &Model) -> Value {
+        let card = model.card();
+        json!({
+            "id": card.id,
+            "object": "model",
+            "created": self.created,
+            "owned_by": "llamagate",
+            "meta": {
+                "kind": card.kind,
+                "tier": card.tier,
+                "aliases": card.aliases,
+                "state": model.state(),
+                "context_length": card.context_length,
+                "quantization": card.quantization,
+                "size_bytes": card.size_bytes,
+                "architecture": card.architecture,
+                "chat_template": card.has_chat_template,
+            },
+        })
+    }
+}
+
+/// A model in the plain arrays.
+fn row(model: &Model) -> Value {
+    let card = model.card();
+    json!({
+        "name": card.id,
+        "id": card.id,
+        "kind": card.kind,
+        "tier": card.tier,
+        "size_bytes": card.size_bytes,
+        "context_length": card.context_length,
+        "quantization": card.quantization,
+        "loaded": model.state() == State::Ready,
+    })
+}
+
+fn is_shown(model: &Model, caller: &Caller) -> bool {
+    let card = model.card();
+    !card.unlisted && caller.may_use(&card).is_ok()
+}
+
+/// The model of this name, if the caller may use it.
+fn named<'a>(name: &str, caller: &Caller, table: &'a Table) -> Result<&'a Arc<Lane>, Refusal> {
+    let lane = table.named(name).ok_or_else(|| unknown(name, caller, table))?;
+    caller.may_use(&lane.model.card())?;
+    Ok(lane)
+}
+
+/// There is no such model; says which the caller may use.
+pub(super) fn unknown(name: &str, caller: &Caller, table: &Table) -> Refusal {
+    let models = table.lanes().iter().map(|lane| &lane.model);
+    let known = models.filter(|model| is_shown(model, caller)).map(|model| model.id().to_owned()).collect();
+    Refusal::ModelNotFound { name: name.to_owned(), known }
+}
+
+fn answer(status: StatusCode, body: &Value) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from(body.to_string()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}

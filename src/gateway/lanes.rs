@@ -1,0 +1,142 @@
+//! The line of each model, and which model a request means.
+//!
+//! A lane is a model with the requests that wait for it. A reload puts another table of lanes in place of this one; a
+//! model that stays keeps its lane, and a lane that is left out serves whoever is in it.
+
+use super::auth::Caller;
+use super::catalogue::unknown;
+use super::queue::{Patience, Queue};
+use crate::fleet::Model;
+use crate::models::Kind;
+use crate::refusal::Refusal;
+use crate::telemetry::metrics::Metrics;
+use arc_swap::{ArcSwap, Guard};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The lanes of all models.
+pub struct Lanes {
+    table: ArcSwap<Table>,
+    /// Those that are left out, as long as they may still hold somebody.
+    retired: Mutex<Vec<Queue>>,
+    bound: Option<usize>,
+    patience: Patience,
+    metrics: Arc<Metrics>,
+}
+
+/// A model and its line.
+pub struct Lane {
+    /// The model.
+    pub model: Arc<Model>,
+    /// Who waits for it.
+    pub queue: Queue,
+}
+
+/// The lanes between two reloads.
+#[derive(Default)]
+pub(super) struct Table {
+    lanes: Vec<Arc<Lane>>,
+}
+
+impl Lanes {
+    /// No lanes yet. In each that comes, at most `bound` wait.
+    pub fn new(bound: Option<usize>, patience: Patience, metrics: Arc<Metrics>) -> Self {
+        Self { table: ArcSwap::default(), retired: Mutex::default(), bound, patience, metrics }
+    }
+
+    /// Serves these models from now on, in place of those before. Returns the lanes of models that are new, which
+    /// somebody has to [follow](Queue::follow), and the lines of those that are left out, which
+    /// [drain](Queue::drained).
+    pub fn replace(&self, models: &[Arc<Model>]) -> (Vec<Arc<Lane>>, Vec<(Arc<Model>, Queue)>) {
+        let before = self.table.load_full();
+        let kept = |model: &Arc<Model>| before.lanes.iter().find(|lane| Arc::ptr_eq(&lane.model, model)).cloned();
+        let (mut lanes, mut new) = (Vec::with_capacity(models.len()), Vec::new());
+        for model in models {
+            let lane = kept(model).unwrap_or_else(|| {
+                let lane = Arc::new(self.lane(Arc::clone(model)));
+                new.push(Arc::clone(&lane));
+                lane
+            });
+            lanes.push(lane);
+        }
+        let is_left_out = |lane: &&Arc<Lane>| !lanes.iter().any(|kept| Arc::ptr_eq(kept, lane));
+        let gone = before.lanes.iter().filter(is_left_out);
+        let left_out: Vec<_> = gone.map(|lane| (Arc::clone(&lane.model), lane.queue.clone())).collect();
+        self.table.store(Arc::new(Table { lanes }));
+        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        retired.retain(|queue| !queue.is_drained());
+        for (_, queue) in &left_out {
+            queue.retire();
+            retired.push(queue.clone());
+        }
+        (new, left_out)
+    }
+
+    fn lane(&self, model: Arc<Model>) -> Lane {
+        let counted = Arc::clone(&model);
+        let queue = Queue::new(self.bound, self.patience, move || counted.slots(), Arc::clone(&self.metrics));
+        Lane { model, queue }
+    }
+
+    /// Refuses every request from now on, those that wait too, and waits until those in flight have ended.
+    pub(super) async fn drain(&self) {
+        let mut queues: Vec<Queue> = self.now().lanes.iter().map(|lane| lane.queue.clone()).collect();
+        queues.extend(self.retired.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
+        for queue in &queues {
+            queue.close();
+        }
+        for queue in &queues {
+            queue.drained().await;
+        }
+    }
+
+    /// Requests of a model that hold a slot, and requests that wait for one.
+    pub fn counts(&self, id: &str) -> (usize, usize) {
+        let now = self.now();
+        now.lanes.iter().find(|lane| lane.model.id() == id).map_or((0, 0), |lane| lane.queue.counts())
+    }
+
+    /// The lanes that there are now, to be kept over a wait.
+    pub(super) fn table(&self) -> Arc<Table> {
+        self.table.load_full()
+    }
+
+    pub(super) fn now(&self) -> Guard<Arc<Table>> {
+        self.table.load()
+    }
+}
+
+impl Table {
+    /// The lanes, as their models are listed.
+    pub(super) fn lanes(&self) -> &[Arc<Lane>] {
+        &self.lanes
+    }
+
+    /// The lane of the only model, where there is but one: whatever a request names, it means that.
+    pub(super) fn only(&self) -> Option<&Arc<Lane>> {
+        match &*self.lanes {
+            [only] => Some(only),
+            _ => None,
+        }
+    }
+
+    /// The lane of the model that a request for this kind of work means.
+    pub(super) fn resolve(
+        &self,
+        asked: Option<&str>,
+        needs: Option<Kind>,
+        caller: &Caller,
+    ) -> Result<&Arc<Lane>, Refusal> {
+        let lane = match self.only() {
+            Some(only) => Some(only),
+            None => asked.and_then(|name| self.named(name)),
+        };
+        let _ = needs;
+        lane.ok_or_else(|| unknown(asked.unwrap_or_default(), caller, self))
+    }
+
+    /// The lane of the model with this id or other name.
+    pub(super) fn named(&self, name: &str) -> Option<&Arc<Lane>> {
+        let is_alias = |lane: &&Arc<Lane>| lane.model.card().aliases.iter().any(|alias| alias == name);
+        self.lanes.iter().find(|lane| lane.model.id() == name).or_else(|| self.lanes.iter().find(is_alias))
+    }
+}
