@@ -94,7 +94,7 @@ impl Stage {
         let mut tasks = JoinSet::new();
         let sweeping = Arc::clone(&holdings);
         tasks.spawn(async move { sweeping.sweep(CancellationToken::new()).await });
-        let queue = Queue::new(1, None, patience, || true, Arc::clone(&shelf.books.metrics));
+        let queue = Queue::new(None, patience, || 1, Arc::clone(&shelf.books.metrics));
         Self { queue, holdings, cut, shelf, model, _worker: worker, tasks }
     }
 
@@ -132,7 +132,7 @@ impl Stage {
             holdings: &self.holdings,
         };
         let ticket = self.place().ticket().await.ok().unwrap();
-        let lease = self.model.lease(Errand::Work(Some(ASKED))).unwrap();
+        let lease = self.model.lease(&Errand::Work(Some(ASKED)).into()).unwrap();
         (Passed::new(upstream, patience, (status, route), Caller::nobody(), record, ticket, lease), llama)
     }
 
