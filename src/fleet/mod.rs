@@ -7,6 +7,7 @@ mod changes;
 mod lease;
 mod member;
 mod model;
+pub mod names;
 mod report;
 #[cfg(test)]
 mod stub;

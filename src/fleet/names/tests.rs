@@ -1,0 +1,333 @@
+//! Every rule by a table, and what holds for any names.
+
+use super::*;
+use Kind::{Chat, Embedding, Rerank};
+use proptest::prelude::*;
+use std::collections::HashSet;
+
+/// A shelf with every tier; each model is `(id, alias, tier, kind)`, an empty word being none.
+type Row = (&'static str, &'static str, &'static str, Kind);
+
+const SHELF: [Row; 8] = [
+    ("tiny", "", "light", Chat),
+    ("small", "gpt-4o-mini", "light", Chat),
+    ("org/mid", "gpt-4o", "medium", Chat),
+    ("big", "tiny-no-more", "Heavy", Chat),
+    ("vectors", "text-embedding-3-small", "embedding", Embedding),
+    ("judge", "", "reranker", Rerank),
+    ("pile", "", "mixed", Embedding),
+    ("pile-chat", "", "mixed", Chat),
+];
+
+const ALL: fn(usize) -> bool = |_| true;
+const NONE: fn(usize) -> bool = |_| false;
+
+fn names(rows: &[Row]) -> Names {
+    let aliases: Vec<Vec<String>> = rows
+        .iter()
+        .map(|(_, alias, _, _)| Some(*alias).filter(|alias| !alias.is_empty()).map(str::to_owned).into_iter().collect())
+        .collect();
+    Names::of(rows.iter().zip(&aliases).map(|((id, _, tier, kind), aliases)| Entry {
+        id,
+        aliases,
+        tier: Some(*tier).filter(|tier| !tier.is_empty()),
+        kind: *kind,
+    }))
+}
+
+/// The id of what is found on the shelf, all of it ready and allowed.
+fn on_the_shelf(asked: &str, needs: Option<Kind>) -> Result<&'static str, Unresolved> {
+    names(&SHELF).resolve(Some(asked), needs, ALL, ALL).map(|index| SHELF[index].0)
+}
+
+fn wrong(id: &str) -> Result<&'static str, Unresolved> {
+    Err(Unresolved::WrongKind { index: SHELF.iter().position(|row| row.0 == id).unwrap() })
+}
+
+const UNKNOWN: Result<&str, Unresolved> = Err(Unresolved::Unknown);
+
+#[test]
+fn ids_aliases_and_ids_in_their_tier_are_read_to_the_letter() {
+    for (asked, found) in [
+        ("tiny", Ok("tiny")),
+        ("org/mid", Ok("org/mid")),
+        ("gpt-4o", Ok("org/mid")),
+        ("light/small", Ok("small")),
+        ("LIGHT/small", Ok("small")),
+        ("medium/org/mid", Ok("org/mid")),
+        ("heavy/big", Ok("big")),
+        ("Tiny", UNKNOWN),
+        ("GPT-4o", UNKNOWN),
+        ("light/Small", UNKNOWN),
+        ("light/gpt-4o-mini", UNKNOWN),
+        ("heavy/small", UNKNOWN),
+        ("light/", UNKNOWN),
+        ("/tiny", UNKNOWN),
+        ("", UNKNOWN),
+    ] {
+        assert_eq!(on_the_shelf(asked, Some(Chat)), found, "{asked}");
+    }
+}
+
+#[test]
+fn an_id_comes_before_an_alias_and_an_alias_before_a_tier() {
+    let rows = [("a", "b", "", Chat), ("b", "light/c", "", Chat), ("c", "", "light", Chat), ("d", "light", "", Chat)];
+    for (asked, index) in [("b", 1), ("light/c", 1), ("light", 3)] {
+        assert_eq!(names(&rows).resolve(Some(asked), None, ALL, ALL), Ok(index), "{asked}");
+    }
+    let twice = [("a", "x", "", Chat), ("b", "x", "", Chat)];
+    assert_eq!(names(&twice).resolve(Some("x"), None, ALL, ALL), Ok(0), "the first listed");
+}
+
+#[test]
+fn a_model_that_is_named_must_be_of_the_kind_that_the_route_needs() {
+    for asked in ["vectors", "text-embedding-3-small", "embedding/vectors"] {
+        assert_eq!(on_the_shelf(asked, Some(Chat)), wrong("vectors"), "{asked}");
+        assert_eq!(on_the_shelf(asked, Some(Rerank)), wrong("vectors"), "{asked}");
+        assert_eq!(on_the_shelf(asked, Some(Embedding)), Ok("vectors"), "{asked}");
+        assert_eq!(on_the_shelf(asked, None), Ok("vectors"), "{asked}");
+    }
+}
+
+#[test]
+fn whoever_names_a_model_gets_it_be_it_allowed_or_not() {
+    let names = names(&SHELF);
+    for (asked, index) in [("tiny", 0), ("gpt-4o-mini", 1), ("medium/org/mid", 2)] {
+        assert_eq!(names.resolve(Some(asked), Some(Chat), NONE, NONE), Ok(index), "{asked}");
+    }
+}
+
+#[test]
+fn of_a_tier_the_ready_one_comes_first_then_the_first_listed() {
+    let names = names(&SHELF);
+    let light = |is_ready: fn(usize) -> bool, may_use: fn(usize) -> bool| {
+        names.resolve(Some("Light"), Some(Chat), is_ready, may_use)
+    };
+    assert_eq!(light(ALL, ALL), Ok(0));
+    assert_eq!(light(NONE, ALL), Ok(0));
+    assert_eq!(light(|index| index > 0, ALL), Ok(1));
+    assert_eq!(light(|index| index == 0, |index| index > 0), Ok(1), "what may be used comes before what is ready");
+    assert_eq!(light(ALL, NONE), Err(Unresolved::Unknown));
+}
+
+#[test]
+fn of_a_tier_only_those_of_the_kind_are_candidates() {
+    for (asked, needs, found) in [
+        ("mixed", Some(Chat), Ok("pile-chat")),
+        ("mixed", Some(Embedding), Ok("pile")),
+        ("mixed", None, Ok("pile")),
+        ("mixed", Some(Rerank), wrong("pile")),
+        ("embedding", Some(Chat), wrong("vectors")),
+        ("light", Some(Rerank), wrong("tiny")),
+        ("lightest", Some(Chat), UNKNOWN),
+    ] {
+        assert_eq!(on_the_shelf(asked, needs), found, "{asked}");
+    }
+}
+
+#[test]
+fn of_a_tier_that_the_key_may_not_use_nothing_is_told() {
+    let names = names(&SHELF);
+    assert_eq!(
+        names.resolve(Some("mixed"), Some(Rerank), ALL, |index| index == 7),
+        Err(Unresolved::WrongKind { index: 7 })
+    );
+    assert_eq!(names.resolve(Some("light"), Some(Rerank), ALL, |index| index == 5), Ok(5), "the only one");
+    assert_eq!(names.resolve(Some("light"), Some(Rerank), ALL, NONE), Err(Unresolved::Unknown));
+    let not_the_chat = names.resolve(Some("mixed"), Some(Chat), ALL, |index| index == 6);
+    assert_eq!(not_the_chat, Err(Unresolved::Unknown), "the tier has one of the kind");
+}
+
+#[test]
+fn patterns_in_a_name_speak_for_a_tier() {
+    for (asked, needs, found) in [
+        ("jina-reranker-v2", Rerank, "judge"),
+        ("BGE-Reranker-v2-m3", Rerank, "judge"),
+        ("ms-marco-Cross-Encoder", Rerank, "judge"),
+        ("nomic-embed-text", Embedding, "vectors"),
+        ("Qwen3-Embedding-0.6B", Embedding, "vectors"),
+        ("bge-m3", Embedding, "vectors"),
+        ("intfloat/multilingual-E5-large", Embedding, "vectors"),
+        ("e5", Embedding, "vectors"),
+        ("qwen2.5-0.5b-instruct", Chat, "tiny"),
+        ("SmolLM2-135M", Chat, "tiny"),
+        ("llama3.2:1b", Chat, "tiny"),
+        ("Phi-3-4B", Chat, "tiny"),
+        ("mistral-7b.Q4_K_M.gguf", Chat, "org/mid"),
+        ("qwen3-14b", Chat, "org/mid"),
+        ("gpt-oss-20b", Chat, "org/mid"),
+        ("gpt-oss-20.9b", Chat, "big"),
+        ("Qwen3-30B-A3B", Chat, "big"),
+        ("meta-llama/Llama-3.3-70B-Instruct", Chat, "big"),
+        ("mixtral-8x7b", Chat, "big"),
+    ] {
+        assert_eq!(on_the_shelf(asked, Some(needs)), Ok(found), "{asked}");
+    }
+}
+
+#[test]
+fn what_only_looks_like_a_pattern_is_none() {
+    let two = [("c", "", "light", Chat), ("d", "", "medium", Chat), ("e", "", "embedding", Chat)];
+    for asked in
+        ["gpt-4o-code5", "e50", "be5", "bgem3", "abge", "ébge", "7bit", "a3b", "v7b", "qwen2.5", "7", "b", "1m"]
+    {
+        assert_eq!(names(&two).resolve(Some(asked), Some(Chat), ALL, ALL), Err(Unresolved::Unknown), "{asked}");
+    }
+}
+
+#[test]
+fn patterns_are_passed_over_where_they_lead_nowhere() {
+    let no_embedding_tier =
+        [("c", "", "light", Chat), ("d", "", "heavy", Chat), ("v", "", "", Embedding), ("w", "", "", Embedding)];
+    let names = names(&no_embedding_tier);
+    let find = |asked, needs| names.resolve(Some(asked), Some(needs), ALL, ALL);
+    assert_eq!(
+        find("Qwen3-Embedding-0.6B", Embedding),
+        Err(Unresolved::Unknown),
+        "no tier, and the light one is for chat"
+    );
+    assert_eq!(find("llama-7b", Chat), Err(Unresolved::Unknown), "no medium tier");
+    assert_eq!(find("llama-70b", Chat), Ok(1));
+    assert_eq!(find("llama-70b", Embedding), Err(Unresolved::Unknown));
+    assert_eq!(names.resolve(Some("llama-70b"), Some(Chat), ALL, |index| index != 1), Err(Unresolved::Unknown));
+}
+
+#[test]
+fn sizes_are_in_billions() {
+    for (name, billions) in [
+        ("7b", Some(7.0)),
+        ("0.5B", Some(0.5)),
+        ("8x22b", Some(176.0)),
+        ("2x1.5b", Some(3.0)),
+        ("x-135M-y", Some(0.135)),
+        ("gemma-3-27b-it-4bit", Some(27.0)),
+        ("30b-a3b", Some(30.0)),
+        ("qwen2.5-7b-1m", Some(7.0)),
+        ("v1.2-8b", Some(8.0)),
+        ("13m", None),
+        ("8x", None),
+        ("8xb", None),
+        ("7b2", None),
+        ("7bé", None),
+        ("", None),
+    ] {
+        assert_eq!(size(name.as_bytes()), billions, "{name}");
+    }
+    assert_eq!(size(format!("{}b", "9".repeat(999)).as_bytes()), Some(f64::INFINITY));
+}
+
+#[test]
+fn the_only_model_of_the_kind_is_meant_by_any_name_and_by_none() {
+    let rows = [("c", "", "", Chat), ("v", "", "", Embedding)];
+    for asked in [None, Some("any"), Some("gpt-4o"), Some("")] {
+        assert_eq!(names(&rows).resolve(asked, Some(Chat), NONE, ALL), Ok(0));
+        assert_eq!(names(&rows).resolve(asked, Some(Embedding), NONE, ALL), Ok(1));
+        assert_eq!(names(&rows).resolve(asked, Some(Rerank), ALL, ALL), Err(Unresolved::Unknown));
+        assert_eq!(names(&rows).resolve(asked, None, ALL, ALL), Err(Unresolved::Unknown), "one of two");
+        assert_eq!(names(&rows[..1]).resolve(asked, None, ALL, ALL), Ok(0));
+        assert_eq!(names(&rows[..1]).resolve(asked, None, ALL, NONE), Err(Unresolved::Unknown));
+        assert_eq!(names(&[]).resolve(asked, None, ALL, ALL), Err(Unresolved::Unknown));
+        let two = [rows[0], ("d", "", "", Chat)];
+        let first_only = names(&two).resolve(asked, Some(Chat), ALL, |index| index == 0);
+        assert_eq!(first_only, Err(Unresolved::Unknown), "what a name means does not hang on who may use the others");
+    }
+}
+
+fn word() -> impl Strategy<Value = String> {
+    prop_oneof![
+        proptest::sample::select(vec!["light", "medium", "heavy", "embedding", "reranker", "bge", "e5", "7b", "8x7B"])
+            .prop_map(str::to_owned),
+        "[a-c/.0-9bxmE-]{0,6}",
+        ".{0,4}",
+    ]
+}
+
+fn kind() -> impl Strategy<Value = Kind> {
+    proptest::sample::select(vec![Chat, Embedding, Rerank])
+}
+
+#[derive(Debug, Clone)]
+struct Listed {
+    id: String,
+    aliases: Vec<String>,
+    tier: Option<String>,
+    kind: Kind,
+}
+
+fn listed() -> impl Strategy<Value = Vec<Listed>> {
+    let one = (word(), proptest::collection::vec(word(), 0..3), proptest::option::of(word()), kind());
+    proptest::collection::vec(one.prop_map(|(id, aliases, tier, kind)| Listed { id, aliases, tier, kind }), 0..8)
+}
+
+fn names_of(listed: &[Listed]) -> Names {
+    Names::of(listed.iter().map(|one| Entry {
+        id: &one.id,
+        aliases: &one.aliases,
+        tier: one.tier.as_deref(),
+        kind: one.kind,
+    }))
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_asked_the_answer_is_fit_and_allowed_or_was_named(
+        listed in listed(),
+        asked in proptest::option::of(word()),
+        needs in proptest::option::of(kind()),
+        ready in any::<u8>(),
+        allowed in any::<u8>(),
+    ) {
+        let names = names_of(&listed);
+        let may_use = |index: usize| allowed >> index & 1 == 1;
+        let found = names.resolve(asked.as_deref(), needs, |index| ready >> index & 1 == 1, may_use);
+        let is_named = |index: usize| {
+            let one = &listed[index];
+            let in_tier = one.tier.as_ref().map(|tier| format!("{}/{}", tier.to_ascii_lowercase(), one.id));
+            asked.as_ref().is_some_and(|asked| {
+                *asked == one.id
+                    || one.aliases.contains(asked)
+                    || in_tier.is_some_and(|name| asked.ends_with(&one.id) && asked.eq_ignore_ascii_case(&name))
+            })
+        };
+        let fits = |index: usize| needs.is_none_or(|kind| listed[index].kind == kind);
+        match found {
+            Ok(index) => prop_assert!(fits(index) && (may_use(index) || is_named(index))),
+            Err(Unresolved::WrongKind { index }) => prop_assert!(!fits(index) && (may_use(index) || is_named(index))),
+            Err(Unresolved::Unknown) => prop_assert!(!(0..listed.len()).any(is_named)),
+        }
+    }
+
+    #[test]
+    fn an_id_always_wins(listed in listed(), at in any::<proptest::sample::Index>(), allowed in any::<bool>()) {
+        prop_assume!(!listed.is_empty());
+        let id = &listed[at.index(listed.len())].id;
+        let first = listed.iter().position(|one| one.id == *id).unwrap();
+        prop_assert_eq!(names_of(&listed).resolve(Some(id), None, NONE, |_| allowed), Ok(first));
+    }
+
+    /// Where no two share a name, only a tier knows an order.
+    #[test]
+    fn the_order_of_the_list_decides_within_a_tier_alone(
+        mut listed in listed(),
+        asked in proptest::option::of(word()),
+        needs in proptest::option::of(kind()),
+    ) {
+        let (mut seen, mut tiers) = (HashSet::new(), HashSet::new());
+        // With slashes in ids `a/b/c` could be in two tiers.
+        listed.retain(|one| !one.id.contains('/') && seen.insert(one.id.clone()));
+        for one in &mut listed {
+            one.aliases.retain(|alias| seen.insert(alias.clone()));
+            one.tier = one.tier.take().filter(|tier| tiers.insert(tier.to_ascii_lowercase()));
+        }
+        let id = |listed: &[Listed]| {
+            let found = names_of(listed).resolve(asked.as_deref(), needs, ALL, ALL);
+            found.map(|index| listed[index].id.clone()).map_err(|error| match error {
+                Unresolved::WrongKind { index } => Some(listed[index].id.clone()),
+                Unresolved::Unknown => None,
+            })
+        };
+        let before = id(&listed);
+        listed.reverse();
+        prop_assert_eq!(before, id(&listed));
+    }
+}
