@@ -5,19 +5,18 @@
 //! that reason.
 
 use super::body::{Answer, Cut};
+use super::envelope::Envelope;
 use super::forward::form_of;
 use super::holdings::{Given, Held, Hold, Holdings, Step, Taken};
 use super::limits::Bounded;
 use super::record::{Form, Record};
 use crate::refusal::{Refusal, Shape};
-use crate::settings::bounds::{PEEKED_BODY, RETRY_AFTER_UNKNOWN};
+use crate::settings::bounds::RETRY_AFTER_UNKNOWN;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame};
-use serde::Deserialize;
 use std::future::Future;
-use std::io::BufReader;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -53,23 +52,9 @@ impl Held for Waiting {
     fn is_taken(&mut self, _: Taken) {}
 }
 
-/// What has to be known of a request's body.
-#[derive(Deserialize)]
-struct Peek {
-    stream: Option<bool>,
-}
-
-/// Whether the client asks for a stream. A body that cannot be read is llama-server's to refuse. A large one is read on a
-/// thread for what takes long.
+/// Whether the client asks for a stream. A body that cannot be read is llama-server's to refuse.
 pub(super) async fn asks_for_stream(body: &Bounded) -> bool {
-    let peek: Option<Peek> = match body.whole(PEEKED_BODY) {
-        Some(bytes) => serde_json::from_slice(&bytes).ok(),
-        None => {
-            let reader = BufReader::new(body.reader());
-            tokio::task::spawn_blocking(move || serde_json::from_reader(reader).ok()).await.unwrap_or_default()
-        }
-    };
-    peek.is_some_and(|peek| peek.stream == Some(true))
+    Envelope::of_json(body).await.is_ok_and(|envelope| envelope.stream() == Some(true))
 }
 
 /// Waits for the rest of the journey, and begins the answer when that takes longer than an interval.

@@ -118,17 +118,3 @@ async fn what_cannot_be_an_event_is_an_error() {
         assert!(log.contains("status=200 code=backend_error "), "{log}");
     }
 }
-
-#[tokio::test]
-async fn whether_a_stream_is_asked_for_is_seen_in_bodies_of_any_size_and_in_any_pieces() {
-    let long = format!("{{\"prompt\": \"{}\", ", "x".repeat(PEEKED_BODY));
-    for start in ["{", &long] {
-        for (end, asks) in
-            [("\"stream\": true}", true), ("\"stream\": false}", false), ("\"n\": 1}", false), ("x", false)]
-        {
-            let whole = format!("{start}{end}");
-            assert_eq!(asks_for_stream(&Bounded::of(&[&whole])).await, asks, "{end}");
-            assert_eq!(asks_for_stream(&Bounded::of(&[start, "", end])).await, asks, "{end}");
-        }
-    }
-}

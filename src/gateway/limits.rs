@@ -20,7 +20,6 @@ use hyper::body::Incoming;
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
-use std::io::{self, Read};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -59,7 +58,7 @@ pub(super) struct Bounded {
     /// Takes in what is asked for, where that has to be known again.
     hasher: Option<DefaultHasher>,
     /// Its part of the room for all bodies.
-    share: Option<OwnedSemaphorePermit>,
+    share: Option<Arc<OwnedSemaphorePermit>>,
 }
 
 impl Bounded {
@@ -83,20 +82,21 @@ impl Bounded {
         self.length
     }
 
-    /// The bytes in one piece, to look at, if they are no more than `most`.
-    pub(super) fn whole(&self, most: usize) -> Option<Bytes> {
-        if self.length > most as u64 {
-            return None;
-        }
-        match self.pieces.front() {
-            Some(only) if self.pieces.len() == 1 => Some(only.clone()),
-            _ => Some(self.pieces.iter().flatten().copied().collect()),
-        }
+    /// The pieces, to look at.
+    pub(super) fn pieces(&self) -> impl Iterator<Item = &Bytes> {
+        self.pieces.iter()
     }
 
-    /// The bytes, to look at elsewhere. Shares them.
-    pub(super) fn reader(&self) -> impl Read + Send + 'static {
-        Pieces { pieces: self.pieces.clone() }
+    /// The same body once more, for another try. Shares the bytes and their room.
+    pub(super) fn again(&self) -> Self {
+        self.with(self.pieces.clone())
+    }
+
+    /// These pieces in place of its own. What is asked for stays the same, and the room that it takes.
+    pub(super) fn with(&self, pieces: VecDeque<Bytes>) -> Self {
+        let length = pieces.iter().map(|piece| piece.len() as u64).sum();
+        let (hasher, share) = (self.hasher.clone(), self.share.clone());
+        Self { pieces, joining: BytesMut::new(), length, hasher, share }
     }
 
     /// Takes a piece, if there is room for it beside all other bodies.
@@ -108,9 +108,10 @@ impl Bounded {
         let bytes = u32::try_from(piece.len()).unwrap_or(u32::MAX);
         let share = Arc::clone(&limits.room).try_acquire_many_owned(bytes);
         let share = share.map_err(|_| Refusal::QueueFull(RETRY_AFTER_UNKNOWN))?;
-        match &mut self.share {
+        // While it is being read nobody else has a part in it.
+        match self.share.as_mut().and_then(Arc::get_mut) {
             Some(first) => first.merge(share),
-            None => self.share = Some(share),
+            None => self.share = Some(Arc::new(share)),
         }
         if let Some(hasher) = &mut self.hasher {
             hasher.write(&piece);
@@ -151,22 +152,6 @@ impl Bounded {
         }
         body.join();
         body
-    }
-}
-
-struct Pieces {
-    pieces: VecDeque<Bytes>,
-}
-
-impl Read for Pieces {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.pieces.front().is_some_and(Bytes::is_empty) {
-            self.pieces.pop_front();
-        }
-        let Some(piece) = self.pieces.front_mut() else { return Ok(0) };
-        let count = piece.len().min(buffer.len());
-        buffer[..count].copy_from_slice(&piece.split_to(count));
-        Ok(count)
     }
 }
 
@@ -313,17 +298,19 @@ mod tests {
     }
 
     #[test]
-    fn a_body_in_pieces_reads_as_one() {
-        let limits = BodyLimits::new(100, Duration::ZERO);
-        let mut body = Bounded::default();
-        for piece in ["{\"stre", "", "am\":", "true}"] {
-            body.take(Bytes::from_static(piece.as_bytes()), &limits).unwrap();
+    fn a_second_try_shares_the_bytes_and_the_room_which_is_given_back_with_the_last() {
+        let limits = BodyLimits { room: Arc::new(Semaphore::new(15)), ..BodyLimits::new(100, Duration::ZERO) };
+        let first = body(&limits, "/completion", [&b"0123"[..], b"", &[b'x'; 8]]);
+        let (again, other) = (first.again(), first.with(VecDeque::from([Bytes::from_static(b"longer than that")])));
+        assert_eq!(again.pieces[0].as_ptr(), first.pieces[0].as_ptr(), "it is not copied");
+        assert_eq!((again.length(), other.length()), (12, 16));
+        assert_eq!(limits.room.available_permits(), 3);
+        for copy in [&again, &other] {
+            assert!(copy.fingerprint().is_some() && copy.fingerprint() == first.fingerprint());
         }
-        body.join();
-        let mut text = String::new();
-        body.reader().read_to_string(&mut text).unwrap();
-        assert_eq!(text, "{\"stream\":true}");
-        assert_eq!(body.whole(15).unwrap(), text);
-        assert_eq!(body.whole(14), None);
+        drop((first, other));
+        assert_eq!(limits.room.available_permits(), 3);
+        drop(again);
+        assert_eq!(limits.room.available_permits(), 15);
     }
 }

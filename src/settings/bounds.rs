@@ -165,8 +165,23 @@ pub const HELD_EVENT: usize = 64 * 1024;
 /// Most bytes of an answer that is no stream and becomes one event, because heartbeats came before it.
 pub const WRAPPED_ANSWER: usize = 1024 * 1024;
 
-/// Largest body that is searched for `stream` in place; a larger one is left to a thread that may take its time.
-pub const PEEKED_BODY: usize = 256 * 1024;
+/// Bytes of a request body that are searched for its members before others get their turn.
+pub const SCANNED_AT_ONCE: usize = 256 * 1024;
+
+/// Longest name of a member of a request or an answer that can matter, in bytes as it is written there.
+pub const MEMBER_NAME: usize = 256;
+
+/// Most members of a request, or parts of a form.
+pub const MOST_MEMBERS: usize = 1024;
+
+/// Longest name of a model that a request may ask for, in bytes as it is written there.
+pub const MODEL_NAME: usize = 1024;
+
+/// Most bytes of the head of a part of a form.
+pub const PART_HEAD: usize = 8 * 1024;
+
+/// Lengths of a prompt's beginning by which requests are recognised that continue each other, in bytes.
+pub const PREFIX_LENGTHS: [usize; 4] = [256, 1024, 4 * 1024, 16 * 1024];
 
 /// Pieces of a request body that are shorter than this are joined.
 pub const SMALL_PIECE: usize = 1024;

@@ -1,0 +1,182 @@
+use super::*;
+use http::HeaderValue;
+
+fn of(text: &str) -> Result<Envelope, Refusal> {
+    Envelope::of(&Bounded::of(&[text]))
+}
+
+fn model(text: &str) -> Option<String> {
+    of(text).unwrap().model().map(str::to_owned)
+}
+
+fn reason(refused: Result<Envelope, Refusal>) -> String {
+    match refused {
+        Err(Refusal::BadRequest(reason)) => reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_model_is_what_the_backend_would_take_for_it() {
+    for (body, expected) in [
+        (r#"{"model":"m"}"#, Some("m")),
+        (r#" { "n" : 1 , "model" : "org/m" } "#, Some("org/m")),
+        (r#"{"mod\u0065l":"a\"\u00e9\ud83d\ude00\\"}"#, Some("a\"é😀\\")),
+        (
+            r#"{"messages":[{"model":"no"}],"metadata":{"model":"no"},"prompt":"\"model\":\"no\"","model":"m"}"#,
+            Some("m"),
+        ),
+        (r#"{"Model":"m"}"#, Some("m")),
+        (r#"{"model":""}"#, Some("")),
+        (r#"{"model":null}"#, None),
+        (r#"{"model":7}"#, None),
+        (r#"{"model":["m"]}"#, None),
+        (r#"{"models":"m"}"#, None),
+        ("{}", None),
+        (r#"["model","m"]"#, None),
+        (r#"{"model":"m""#, None),
+        (r#"{"model":"m"}}"#, None),
+        ("", None),
+    ] {
+        assert_eq!(model(body).as_deref(), expected, "{body}");
+    }
+}
+
+#[test]
+fn a_body_that_is_no_object_is_unknown() {
+    for (body, known) in
+        [("{}", true), ("[]", false), ("{\"a\":1}x", false), ("", false), ("{\"a\":{\"b\":/**/1}}", false)]
+    {
+        assert_eq!(of(body).unwrap().is_known(), known, "{body}");
+    }
+    assert!(of("{\"model\":\"a\",\"model\":\"b\"").unwrap().members.is_empty(), "nothing is said of what is no JSON");
+}
+
+#[test]
+fn what_could_be_read_in_two_ways_is_refused() {
+    for (body, name) in [
+        (r#"{"model":"a","model":"b"}"#, "model"),
+        (r#"{"model":"a","mod\u0065l":"b"}"#, "model"),
+        (r#"{"model":"a","MODEL":"b"}"#, "model"),
+        (r#"{"model":"a","x":{},"model":null}"#, "model"),
+        (r#"{"stream":true,"stream":false}"#, "stream"),
+    ] {
+        assert_eq!(reason(of(body)), format!("the request has more than one \"{name}\""), "{body}");
+    }
+    let long = |length| format!("{{\"model\":\"{}\"}}", "x".repeat(length));
+    assert_eq!(model(&long(MODEL_NAME)).unwrap().len(), MODEL_NAME);
+    assert!(reason(of(&long(MODEL_NAME + 1))).contains("longer than"));
+    assert!(reason(of(r#"{"model":"\ud800"}"#)).contains("no text"));
+}
+
+#[test]
+fn an_object_has_a_bound_on_its_members() {
+    let with = |members: usize| format!("{{{}}}", vec!["\"a\":1"; members].join(","));
+    assert_eq!(of(&with(MOST_MEMBERS)).unwrap().members.len(), MOST_MEMBERS);
+    assert!(reason(of(&with(MOST_MEMBERS + 1))).contains("members"));
+}
+
+#[tokio::test]
+async fn whether_a_stream_is_asked_for_is_seen_in_bodies_of_any_size_and_in_any_pieces() {
+    let long = format!("{{\"prompt\": \"{}\", ", "x".repeat(3 * SCANNED_AT_ONCE));
+    for start in ["{", &long] {
+        for (end, asks) in [
+            ("\"stream\": true}", Some(true)),
+            ("\"stream\": false}", Some(false)),
+            ("\"stream\": trues}", None),
+            ("\"stream\": \"true\"}", None),
+            ("\"stream\": 1}", None),
+            ("\"Stream\": true}", None),
+            ("\"n\": 1}", None),
+            ("\"stream\": true", None),
+        ] {
+            let whole = format!("{start}{end}");
+            for body in [Bounded::of(&[&whole]), Bounded::of(&[start, "", end])] {
+                assert_eq!(Envelope::of_json(&body).await.unwrap().stream(), asks, "{end}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_form_is_read_where_forms_are_sent() {
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("multipart/form-data; boundary=b"));
+    let part =
+        |name: &str, value: &str| format!("--b\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n");
+    let form = |parts: &[(&str, &str)]| {
+        let parts: Vec<String> = parts.iter().map(|(name, value)| part(name, value)).collect();
+        Bounded::of(&[&parts.concat(), "--b--\r\n"])
+    };
+    let path = "/v1/audio/transcriptions";
+    for (value, stream) in
+        [("true", Some(true)), ("True", Some(true)), ("1", Some(true)), ("0", Some(false)), ("x", None)]
+    {
+        let body = form(&[("file", "RIFF\r\n{}"), ("model", "a \"b"), ("stream", value)]);
+        let envelope = Envelope::read(path, &headers, &body).await.unwrap();
+        assert_eq!(
+            (envelope.model(), envelope.stream(), envelope.is_known()),
+            (Some("a \"b"), stream, true),
+            "{value}"
+        );
+    }
+    let twice = form(&[("model", "a"), ("Model", "b")]);
+    assert!(reason(Envelope::read(path, &headers, &twice).await).contains("more than one"));
+    let json = Bounded::of(&["{\"model\":\"m\"}"]);
+    assert!(!Envelope::read(path, &headers, &json).await.unwrap().is_known());
+    assert_eq!(Envelope::read("/v1/completions", &headers, &json).await.unwrap().model(), Some("m"));
+    assert_eq!(Envelope::read(path, &HeaderMap::new(), &json).await.unwrap().model(), Some("m"));
+}
+
+#[test]
+fn the_model_of_a_query_is_decoded() {
+    for (query, expected) in [
+        ("model=m", Some("m")),
+        ("a=b&model=org%2Fm+x%20y&c", Some("org/m x y")),
+        ("mod%65l=m", Some("m")),
+        ("model", Some("")),
+        ("models=m", None),
+        ("", None),
+        ("model=100%", Some("100%")),
+        ("model=%zz%4", Some("%zz%4")),
+    ] {
+        assert_eq!(model_of_query(query).unwrap().as_deref(), expected, "{query}");
+    }
+    for query in ["model=a&model=b", "model=a&mode%6C=a", "model=a&Model=b", "model=%ff"] {
+        assert!(model_of_query(query).is_err(), "{query}");
+    }
+}
+
+#[test]
+fn beginnings_of_prompts_have_hashes_by_their_lengths() {
+    let seed = RandomState::new();
+    let hashes = |key: &str, pieces: &[&str]| {
+        let body = Bounded::of(pieces);
+        Envelope::of(&body).unwrap().prefix_hashes(&body, &seed, key)
+    };
+    let prompt =
+        |length: usize, end: &str| format!("{{\"n\":1,\"prompt\":\"{}{end}\",\"model\":\"m\"}}", "x".repeat(length));
+    for (length, count) in [(200, 0), (256, 1), (1021, 1), (1023, 2), (5000, 3), (20_000, 4), (100_000, 4)] {
+        let text = prompt(length, "");
+        let found = hashes("k", &[&text]);
+        assert_eq!(found.len(), count, "{length}");
+        assert_eq!(found, hashes("k", &[&text[..100], &text[100..150], "", &text[150..]]), "pieces do not matter");
+        assert_eq!(found, hashes("k", &[&prompt(length, "y")])[..count], "what follows does not matter");
+        if count > 0 {
+            assert_ne!(found[0], hashes("other", &[&text])[0], "keys are kept apart");
+            assert_ne!(found[0], hashes("k", &[&text.replacen("x", "z", 1)])[0]);
+            let body = Bounded::of(&[&text]);
+            let another = Envelope::of(&body).unwrap().prefix_hashes(&body, &RandomState::new(), "k");
+            assert_ne!(found[0], another[0], "nobody can know them");
+        }
+    }
+    // What stands before the messages in the prompt stands before them here, wherever it is in the body.
+    let system = "s".repeat(300);
+    let with = |system: &str, message: &str| {
+        hashes("k", &[&format!("{{\"messages\":[\"{}\"],\"system\":\"{system}\"}}", message.repeat(800))])
+    };
+    let (one, same, other) = (with(&system, "a"), with(&system, "b"), with("short", "a"));
+    assert_eq!((one.len(), one[0], one[1] == same[1]), (2, same[0], false));
+    assert_ne!(one[0], other[0]);
+    assert!(hashes("k", &["{\"tools\":\"", &system, "\"}"]).is_empty());
+}

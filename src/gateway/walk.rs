@@ -1,0 +1,420 @@
+//! A walk along the members of a JSON object whose bytes come in any pieces. Values are passed over, never built.
+//!
+//! Knows the grammar of an object as far as it must to find the members: the objects that are walked into are read
+//! strictly, what lies in a value only has to be closed. Whatever could make another reader see other members, such as
+//! a comment, ends the walk. What the members mean is the business of `envelope.rs` and `rename.rs`.
+
+use crate::settings::bounds::MEMBER_NAME;
+use memchr::memchr2;
+use std::borrow::Cow;
+
+/// The bytes that are looked at together where only brackets and quotes matter.
+const STRIDE: usize = 64;
+
+/// The mark that may stand before the text; llama-server passes over it.
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+
+/// What the walk has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// The object that is the whole text has opened.
+    Opens,
+    /// A member's name has ended.
+    Name,
+    /// Its value begins with this byte, which has been read.
+    Begins(u8),
+    /// Its value, or the object that was walked into, has ended just before what is to be read next.
+    Ends,
+    /// The object that is the whole text has closed.
+    Closes,
+    /// This is no JSON object. There are no more steps.
+    Lost,
+}
+
+/// Where the reader stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Before the object, behind so many bytes of [`BYTE_ORDER_MARK`].
+    Start(usize),
+    /// Behind a bracket: there is a name, or the end.
+    First,
+    /// Behind a comma.
+    Next,
+    Name,
+    Colon,
+    Value,
+    Text,
+    /// A number, `true`, `false` or `null`.
+    Plain,
+    /// In a value with so many open brackets.
+    Nest(usize),
+    /// In a string there.
+    NestText(usize),
+    /// Behind a value.
+    After,
+    /// Behind the object.
+    End,
+    Lost,
+}
+
+/// The walker.
+#[derive(Debug)]
+pub(super) struct Walk {
+    place: Place,
+    /// Whether the last byte was a backslash in a string.
+    escaped: bool,
+    /// Whether the last value that began is an object.
+    is_object: bool,
+    /// Open objects that are walked along.
+    level: usize,
+    /// Bytes read.
+    position: usize,
+    /// Where the last name began.
+    name_at: usize,
+    /// The bytes of the last name; longer ones than any that matters are cut.
+    name: Vec<u8>,
+}
+
+impl Walk {
+    /// At the beginning of a text.
+    pub(super) fn new() -> Self {
+        Self {
+            place: Place::Start(0),
+            escaped: false,
+            is_object: false,
+            level: 0,
+            position: 0,
+            name_at: 0,
+            name: Vec::new(),
+        }
+    }
+
+    /// Bytes read so far.
+    pub(super) fn position(&self) -> usize {
+        self.position
+    }
+
+    /// The place of the last name's opening quote.
+    pub(super) fn name_at(&self) -> usize {
+        self.name_at
+    }
+
+    /// The last name, unless it is longer than any that matters or no text.
+    pub(super) fn name(&self) -> Option<Cow<'_, str>> {
+        if self.name.len() > MEMBER_NAME { None } else { text(&self.name) }
+    }
+
+    /// How many objects are open that are walked along.
+    pub(super) fn level(&self) -> usize {
+        self.level
+    }
+
+    /// Whether the whole object has been read, and nothing but space behind it.
+    pub(super) fn is_over(&self) -> bool {
+        self.place == Place::End
+    }
+
+    /// Walks into the object that has just begun, instead of passing over it.
+    pub(super) fn enter(&mut self) {
+        if self.place == Place::Nest(1) && self.is_object {
+            self.place = Place::First;
+            self.level += 1;
+        }
+    }
+
+    /// Reads to the next step, or to the end of these bytes: how many of them that were.
+    pub(super) fn step(&mut self, bytes: &[u8]) -> (usize, Option<Step>) {
+        let mut used = 0;
+        while used < bytes.len() {
+            let (more, step) = self.read(&bytes[used..]);
+            used += more;
+            self.position += more;
+            if step.is_some() {
+                return (used, step);
+            }
+        }
+        (used, None)
+    }
+
+    fn read(&mut self, bytes: &[u8]) -> (usize, Option<Step>) {
+        match self.place {
+            Place::Name => {
+                let end = self.end_of_text(bytes);
+                let part = &bytes[..end.map_or(bytes.len(), |end| end - 1)];
+                // One byte more shows that it is longer.
+                let room = (MEMBER_NAME + 1).saturating_sub(self.name.len()).min(part.len());
+                self.name.extend_from_slice(&part[..room]);
+                self.arrive(end, bytes, Place::Colon, Step::Name)
+            }
+            Place::Text => {
+                let end = self.end_of_text(bytes);
+                self.arrive(end, bytes, Place::After, Step::Ends)
+            }
+            Place::Plain => {
+                let end = bytes.iter().position(|byte| !is_plain(*byte));
+                self.arrive(end, bytes, Place::After, Step::Ends)
+            }
+            Place::Nest(depth) => self.pass(bytes, depth),
+            Place::NestText(depth) => match self.end_of_text(bytes) {
+                Some(end) => {
+                    self.place = Place::Nest(depth);
+                    (end, None)
+                }
+                None => (bytes.len(), None),
+            },
+            Place::Lost => (bytes.len(), None),
+            _ => (1, self.take(bytes[0])),
+        }
+    }
+
+    fn arrive(&mut self, end: Option<usize>, bytes: &[u8], place: Place, step: Step) -> (usize, Option<Step>) {
+        let Some(end) = end else { return (bytes.len(), None) };
+        self.place = place;
+        (end, Some(step))
+    }
+
+    /// One byte between the tokens of an object that is walked along.
+    fn take(&mut self, byte: u8) -> Option<Step> {
+        let (place, step) = match (self.place, byte) {
+            (_, b' ' | b'\t' | b'\r' | b'\n') if !matches!(self.place, Place::Start(1..=2)) => return None,
+            (Place::Start(0 | 3), b'{') => {
+                self.level = 1;
+                (Place::First, Some(Step::Opens))
+            }
+            (Place::Start(at), byte) if BYTE_ORDER_MARK.get(at) == Some(&byte) && self.position == at => {
+                (Place::Start(at + 1), None)
+            }
+            (Place::First | Place::Next, b'"') => {
+                self.name.clear();
+                self.name_at = self.position;
+                (Place::Name, None)
+            }
+            (Place::First | Place::After, b'}') => {
+                self.level -= 1;
+                if self.level == 0 { (Place::End, Some(Step::Closes)) } else { (Place::After, Some(Step::Ends)) }
+            }
+            (Place::Colon, b':') => (Place::Value, None),
+            (Place::Value, b'"') => (Place::Text, Some(Step::Begins(byte))),
+            (Place::Value, b'{' | b'[') => {
+                self.is_object = byte == b'{';
+                (Place::Nest(1), Some(Step::Begins(byte)))
+            }
+            (Place::Value, byte) if is_plain(byte) => (Place::Plain, Some(Step::Begins(byte))),
+            (Place::After, b',') => (Place::Next, None),
+            _ => (Place::Lost, Some(Step::Lost)),
+        };
+        self.place = place;
+        step
+    }
+
+    /// On through a value in which so many brackets are open.
+    fn pass(&mut self, bytes: &[u8], mut depth: usize) -> (usize, Option<Step>) {
+        let mut at = 0;
+        while let Some(mark) = next_mark(&bytes[at..]) {
+            at += mark + 1;
+            match bytes[at - 1] {
+                b'"' => match self.end_of_text(&bytes[at..]) {
+                    Some(end) => at += end,
+                    None => {
+                        self.place = Place::NestText(depth);
+                        return (bytes.len(), None);
+                    }
+                },
+                b'{' | b'[' => depth += 1,
+                b'}' | b']' if depth > 1 => depth -= 1,
+                b'}' | b']' => {
+                    self.place = Place::After;
+                    return (at, Some(Step::Ends));
+                }
+                _ => {
+                    self.place = Place::Lost;
+                    return (at, Some(Step::Lost));
+                }
+            }
+        }
+        self.place = Place::Nest(depth);
+        (bytes.len(), None)
+    }
+
+    /// The place behind the quote that ends the string.
+    fn end_of_text(&mut self, bytes: &[u8]) -> Option<usize> {
+        let mut at = 0;
+        loop {
+            if self.escaped {
+                bytes.get(at)?;
+                self.escaped = false;
+                at += 1;
+            }
+            at += memchr2(b'"', b'\\', &bytes[at..])? + 1;
+            if bytes[at - 1] == b'"' {
+                return Some(at);
+            }
+            self.escaped = true;
+        }
+    }
+}
+
+/// What stands between the quotes of a JSON string, if it is text.
+pub(super) fn text(raw: &[u8]) -> Option<Cow<'_, str>> {
+    if raw.contains(&b'\\') {
+        let quoted = [b"\"", raw, b"\""].concat();
+        return serde_json::from_slice::<String>(&quoted).ok().map(Cow::Owned);
+    }
+    str::from_utf8(raw).ok().map(Cow::Borrowed)
+}
+
+/// What numbers and literals are made of, and Python's `NaN` too.
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.')
+}
+
+/// The next bracket or quote, or what begins a comment or a string in the wider dialects of JSON. A list of tokens is a
+/// long way without one, so the way is made in strides.
+fn next_mark(bytes: &[u8]) -> Option<usize> {
+    let is_mark = |byte: &u8| matches!(*byte | 0x20, b'{'..=b'}') || matches!(byte, b'"' | b'#' | b'\'' | b'/' | b'`');
+    let mut passed = 0;
+    for stride in bytes.chunks_exact(STRIDE) {
+        // No early exit: so the compiler makes vector instructions of it.
+        if stride.iter().fold(false, |found, byte| found | is_mark(byte)) {
+            break;
+        }
+        passed += STRIDE;
+    }
+    bytes[passed..].iter().position(is_mark).map(|at| passed + at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The names and values of the members as they stand there, and whether the text was an object.
+    fn members(pieces: &[&[u8]]) -> (Vec<(Option<String>, String)>, bool) {
+        let (mut walk, whole, mut found, mut begun) = (Walk::new(), pieces.concat(), Vec::new(), 0);
+        for piece in pieces {
+            let mut rest = *piece;
+            while !rest.is_empty() {
+                let (used, step) = walk.step(rest);
+                rest = &rest[used..];
+                match step {
+                    Some(Step::Begins(_)) => begun = walk.position() - 1,
+                    Some(Step::Ends) => {
+                        let value = String::from_utf8_lossy(&whole[begun..walk.position()]).into_owned();
+                        assert_eq!(whole[walk.name_at()], b'"');
+                        found.push((walk.name().map(Cow::into_owned), value));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        (found, walk.is_over())
+    }
+
+    fn of(text: &str) -> (Vec<(Option<String>, String)>, bool) {
+        members(&[text.as_bytes()])
+    }
+
+    fn named(name: &str, value: &str) -> (Option<String>, String) {
+        (Some(name.to_owned()), value.to_owned())
+    }
+
+    #[test]
+    fn members_are_found_with_their_values_whatever_these_are() {
+        let text = "\u{feff} {\"a\" : \"x\\\"}\" , \"b\":[1,{\"a\":\"]\"}], \"c\\u0064\":{\"e\":{}},\n\"f\":-1.5e3,\"g\":null}\r\n";
+        let expected =
+            [("a", "\"x\\\"}\""), ("b", "[1,{\"a\":\"]\"}]"), ("cd", "{\"e\":{}}"), ("f", "-1.5e3"), ("g", "null")];
+        let expected = expected.map(|(name, value)| named(name, value)).to_vec();
+        for size in 1..=text.len() {
+            let pieces: Vec<&[u8]> = text.as_bytes().chunks(size).collect();
+            assert_eq!(members(&pieces), (expected.clone(), true), "pieces of {size}");
+        }
+        assert_eq!(of("{}"), (vec![], true));
+    }
+
+    #[test]
+    fn what_is_no_object_or_could_be_read_in_two_ways_ends_the_walk() {
+        for text in [
+            "",
+            "[]",
+            "1",
+            "x",
+            "{",
+            "{\"a\"",
+            "{\"a\":",
+            "{\"a\":1",
+            "{\"a\":1,",
+            "{\"a\":1,}",
+            "{,}",
+            "{\"a\" 1}",
+            "{a:1}",
+            "{'a':1}",
+            "{\"a\":1 \"b\":2}",
+            "{\"a\":}",
+            "{\"a\":1}}",
+            "{} {}",
+            "{\"a\":1}x",
+            "{/**/\"a\":1}",
+            "{\"a\":1//\n}",
+            "{\"a\":[/*\"*/]}",
+            "{\"a\":[1 # \"\n]}",
+            "{\"a\":['\"']}",
+            "{\"a\":[`\"`]}",
+            "{\"a\":[\\\"]}",
+            "\u{feff}\u{feff}{}",
+            " \u{feff}{}",
+            "{\0}",
+            "{\"a\":[\"b]}",
+        ] {
+            assert!(!of(text).1, "{text}");
+            let single: Vec<&[u8]> = text.as_bytes().chunks(1).collect();
+            assert!(!members(&single).1, "{text}");
+        }
+        assert!(!members(&[b"\xEF\xBB{}"]).1);
+        assert!(!members(&[b"\xEF \xBB\xBF{}"]).1);
+        assert!(of("{\"a\":NaN,\"b\":[NaN]}").1, "what changes no member may pass");
+    }
+
+    #[test]
+    fn a_name_that_is_no_text_or_too_long_to_matter_is_none() {
+        let long = "x".repeat(MEMBER_NAME);
+        assert_eq!(of(&format!("{{\"{long}\":1}}")).0, [named(&long, "1")]);
+        assert_eq!(of(&format!("{{\"{long}x\":1}}")).0, [(None, "1".to_owned())]);
+        assert_eq!(of("{\"a\\ud800\":1}").0, [(None, "1".to_owned())]);
+        assert_eq!(members(&[b"{\"a\xff\":1}"]).0, [(None, "1".to_owned())]);
+    }
+
+    #[test]
+    fn an_object_can_be_walked_into() {
+        let (mut walk, mut rest, mut names) = (Walk::new(), &b"{\"a\":{\"b\":1,\"c\":{}},\"d\":[{}]}"[..], Vec::new());
+        while !rest.is_empty() {
+            let (used, step) = walk.step(rest);
+            rest = &rest[used..];
+            match step {
+                Some(Step::Name) => names.push((walk.level(), walk.name().unwrap().into_owned())),
+                Some(Step::Begins(b'{')) if walk.level() == 1 => walk.enter(),
+                Some(Step::Begins(b'[')) => walk.enter(),
+                _ => {}
+            }
+        }
+        assert!(walk.is_over());
+        let expected = [(1, "a"), (2, "b"), (2, "c"), (1, "d")];
+        assert_eq!(names, expected.map(|(level, name)| (level, name.to_owned())));
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_do_not_matter(text in "[{}\\[\\]\",:\\\\a1 /]{0,24}", cut in 0..24_usize) {
+            let text = format!("{{\"a\":{text}}}");
+            let (head, tail) = text.as_bytes().split_at(cut.min(text.len()));
+            prop_assert_eq!(members(&[head, tail]), members(&[text.as_bytes()]));
+        }
+
+        #[test]
+        fn whatever_serde_json_reads_is_walked_along(text in "[{}\\[\\]\",:a1 ]{0,14}") {
+            let text = format!("{{\"a\":{text}}}");
+            if serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok() {
+                prop_assert!(of(&text).1, "{}", text);
+            }
+        }
+    }
+}
