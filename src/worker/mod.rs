@@ -30,7 +30,7 @@ mod wants;
 
 pub use deaths::Fingerprint;
 pub use diagnosis::Cause;
-pub use endpoint::{Endpoint, Errand, InFlight, NotNow};
+pub use endpoint::{BadRemote, Endpoint, Errand, InFlight, NotNow, Target};
 pub use process::Spawner;
 pub use reaper::reap_orphans;
 pub use state::State;

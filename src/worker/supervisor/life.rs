@@ -46,7 +46,8 @@ impl Owner {
     pub(super) async fn begin(&mut self, stop: &CancellationToken) -> Result<Life, Unstarted> {
         let prefetch = self.prepare(stop).await?;
         let mut den = Den::new().map_err(io::Error::other)?;
-        let endpoint = Endpoint::new(self.choose_address()?, den.authorization(), Arc::clone(&self.deaths));
+        let address = self.choose_address()?;
+        let endpoint = Endpoint::new(address, den.authorization(), Arc::clone(&self.deaths));
         let endpoint = Arc::new(endpoint.map_err(io::Error::other)?);
         let plan = &self.plan;
         let launch = Launch {
@@ -55,7 +56,7 @@ impl Owner {
             model: &plan.file,
             id: &plan.model,
             kind: plan.kind,
-            address: endpoint.address,
+            address,
             den: &den,
             inherited: &plan.environment,
         };
@@ -66,7 +67,7 @@ impl Owner {
         if let Err(error) = den.inhabit(process.pid()) {
             warn!(model = plan.model, %error, "there is no note of this llama-server for a gateway after a crash of this one");
         }
-        info!(model = plan.model, pid = process.pid(), port = endpoint.address.port(), "llama-server started");
+        info!(model = plan.model, pid = process.pid(), port = address.port(), "llama-server started");
         let (tail, mut pumps) = (Arc::default(), JoinSet::new());
         if let Some(keeping) = self.keep_log(&mut process, &tail, &phases) {
             pumps.spawn(keeping);
