@@ -14,7 +14,8 @@
 //! | [`settings`], [`platform`] | every name, default and bound; where we are |
 //! | [`keys`] | the key file |
 //! | [`models`] | model files |
-//! | [`worker`] | llama-server processes |
+//! | [`dial`] | connections to workers, TLS included |
+//! | [`worker`] | llama-server processes, and backends that others run |
 //! | [`fleet`] | who is ready |
 //! | [`gateway`] | requests |
 //! | [`operator`] | health, metrics, reload |
@@ -26,6 +27,7 @@ pub mod app;
 pub mod awake;
 pub mod cli;
 pub mod descriptors;
+pub mod dial;
 pub mod fleet;
 #[cfg(feature = "test-support")]
 #[doc(hidden)]

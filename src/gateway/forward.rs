@@ -1,4 +1,4 @@
-//! One request to one llama-server, and its answer back. Never sends anything twice.
+//! One request to one worker, and its answer back. Never sends anything twice.
 
 use super::auth::Caller;
 use super::body::{Answer, Passed, Patience};
@@ -9,26 +9,29 @@ use super::queue::Ticket;
 use super::record::{Form, Record};
 use super::route::Route;
 use crate::awake::{self, Instant};
+use crate::dial::Dialer;
 use crate::fleet::Lease;
 use crate::refusal::Refusal;
 use crate::settings::bounds::{CLIENT_WRITE_STALL, RETRY_AFTER_UNKNOWN, UPSTREAM_IDLE, UPSTREAM_IDLE_CONNECTIONS};
 use crate::settings::options::Limits;
+use crate::telemetry::trouble::Trouble;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::request::Parts;
-use http::uri::Scheme;
-use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::{HttpConnector, capture_connection};
+use hyper_util::client::legacy::connect::capture_connection;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
-/// Connections to llama-servers, and how long their answers may take.
+/// Connections to workers, and how long their answers may take.
 pub(super) struct Forwarder {
-    client: Client<HttpConnector, Bounded>,
+    client: Client<Dialer, Bounded>,
     request_timeout: Duration,
     stream_idle_timeout: Duration,
+    wrong_keys: Mutex<Trouble>,
     /// Cancelled when the drain is over: what is still in flight ends with an error of its own.
     cut: CancellationToken,
     /// What the answers hold meanwhile.
@@ -38,22 +41,26 @@ pub(super) struct Forwarder {
 impl Forwarder {
     /// With connections that llama-server's own keep-alive limit never surprises.
     pub(super) fn new(limits: &Limits) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(limits.backend_connect_timeout.0));
         let client = Client::builder(TokioExecutor::new())
             .pool_idle_timeout(UPSTREAM_IDLE)
             .pool_max_idle_per_host(UPSTREAM_IDLE_CONNECTIONS)
             .pool_timer(TokioTimer::new())
             .retry_canceled_requests(false)
-            .build(connector);
+            .build(Dialer::new(limits.backend_connect_timeout.0));
         let cut = CancellationToken::new();
         Self {
             client,
             request_timeout: limits.request_timeout.0,
             stream_idle_timeout: limits.stream_idle_timeout.0,
+            wrong_keys: Mutex::default(),
             holdings: Holdings::new(CLIENT_WRITE_STALL, cut.clone()),
             cut,
+        }
+    }
+
+    fn report_wrong_key(&self, host: &str) {
+        if let Some(times) = self.wrong_keys.lock().unwrap_or_else(PoisonError::into_inner).report_due() {
+            warn!(host, times, "a remote backend does not take its api_key");
         }
     }
 
@@ -100,8 +107,15 @@ impl Forwarder {
             }
             Err(_) => return Err((Refusal::BackendTimeout, record)),
         };
+        let is_remote = lease.endpoint().target.is_remote;
+        if is_remote && answer.status() == StatusCode::UNAUTHORIZED {
+            // It is our key that is wrong, not the client's; such an answer may even quote it.
+            lease.answered();
+            self.report_wrong_key(lease.endpoint().target.authority.as_str());
+            return Err((Refusal::BackendError, record));
+        }
         let (mut head, upstream) = answer.into_parts();
-        headers::for_client(&mut head.headers);
+        headers::for_client(&mut head.headers, is_remote);
         head.version = Version::default();
         let form = form_of(&head.headers);
         // llama-server announces keep-alive and closes after each stream nevertheless. Nobody else may meet that.
@@ -125,14 +139,13 @@ fn upstream_request(
     body: Bounded,
     lease: &Lease,
 ) -> Result<Request<Bounded>, http::Error> {
-    let endpoint = lease.endpoint();
-    let mut uri = std::mem::take(&mut parts.uri).into_parts();
-    uri.scheme = Some(Scheme::HTTP);
-    uri.authority = Some(endpoint.authority.clone());
-    headers::for_worker(&mut parts.headers);
-    parts.headers.insert(AUTHORIZATION, endpoint.authorization.clone());
+    let target = &lease.endpoint().target;
+    parts.uri = target.uri(std::mem::take(&mut parts.uri).into_parts().path_and_query)?;
+    headers::for_worker(&mut parts.headers, target.is_remote);
+    if let Some(authorization) = &target.authorization {
+        parts.headers.insert(AUTHORIZATION, authorization.clone());
+    }
     parts.headers.insert(X_REQUEST_ID, request_id.clone());
-    parts.uri = Uri::from_parts(uri)?;
     parts.version = Version::HTTP_11;
     parts.extensions.clear();
     Ok(Request::from_parts(parts, body))

@@ -31,6 +31,13 @@ static NOT_FOR_WORKER: [HeaderName; 9] = [
     header::ACCEPT_ENCODING,
 ];
 
+/// Headers that are between a client and this host. They mean nothing to a backend that somebody else runs, or too much.
+static NOT_FOR_REMOTE: [HeaderName; 2] = [header::COOKIE, HeaderName::from_static("forwarded")];
+
+/// Headers by which a backend that somebody else runs speaks for its own host, not for this one.
+static NOT_FROM_REMOTE: [HeaderName; 3] =
+    [header::SET_COOKIE, header::STRICT_TRANSPORT_SECURITY, HeaderName::from_static("alt-svc")];
+
 /// The name of the header that carries the request id.
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -54,17 +61,21 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Prepares a request's headers for llama-server.
-pub(super) fn for_worker(headers: &mut HeaderMap) {
+/// Prepares a request's headers for a worker, which somebody else may run.
+pub(super) fn for_worker(headers: &mut HeaderMap, is_remote: bool) {
     strip_hop_by_hop(headers);
-    for name in &NOT_FOR_WORKER {
+    let also = if is_remote { &NOT_FOR_REMOTE[..] } else { &[] };
+    for name in NOT_FOR_WORKER.iter().chain(also) {
         headers.remove(name);
     }
 }
 
-/// Prepares an answer's headers for the client: llama-server's own CORS headers would contradict the gateway's.
-pub(super) fn for_client(headers: &mut HeaderMap) {
+/// Prepares an answer's headers for the client: a worker's own CORS headers would contradict the gateway's.
+pub(super) fn for_client(headers: &mut HeaderMap, is_remote: bool) {
     strip_hop_by_hop(headers);
+    for name in NOT_FROM_REMOTE.iter().filter(|_| is_remote) {
+        headers.remove(name);
+    }
     let unwanted = |name: &&HeaderName| **name == header::SERVER || name.as_str().starts_with("access-control-");
     let unwanted: Vec<HeaderName> = headers.keys().filter(unwanted).cloned().collect();
     for name in unwanted {
@@ -134,6 +145,31 @@ mod tests {
             headers.append(HeaderName::try_from(name).unwrap(), HeaderValue::from_static(value));
         }
         strip_hop_by_hop(&mut headers);
+        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-kept"]);
+    }
+
+    #[test]
+    fn a_clients_keys_reach_no_worker_and_its_cookies_no_remote_one() {
+        let names = ["authorization", "x-api-key", "cookie", "forwarded", "host", "x-kept"];
+        let left = |is_remote| {
+            let mut headers = HeaderMap::new();
+            for name in names {
+                headers.append(name, HeaderValue::from_static("1"));
+            }
+            for_worker(&mut headers, is_remote);
+            headers.keys().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(left(false), ["cookie", "forwarded", "x-kept"]);
+        assert_eq!(left(true), ["x-kept"]);
+    }
+
+    #[test]
+    fn a_remote_backend_does_not_speak_for_this_host() {
+        let mut headers = HeaderMap::new();
+        for name in ["set-cookie", "strict-transport-security", "alt-svc", "server", "access-control-x", "x-kept"] {
+            headers.append(name, HeaderValue::from_static("1"));
+        }
+        for_client(&mut headers, true);
         assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-kept"]);
     }
 

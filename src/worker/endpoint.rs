@@ -1,6 +1,11 @@
-//! One life of a ready llama-server as requests see it: where it listens, what it is serving, what speaks against it.
+//! One life of a ready worker as requests see it: what it is serving, and what speaks against it. Where it is reached is
+//! `target.rs`'s.
 //!
 //! The one lock in here decides who came first: a request that takes a worker, or the worker that goes to sleep.
+
+mod target;
+
+pub use target::{BadRemote, Target};
 
 use super::deaths::{Deaths, Fingerprint};
 use super::given_up::GivenUp;
@@ -8,7 +13,7 @@ use super::shortage::shortage;
 use crate::awake::Instant;
 use crate::settings::bounds::COMPUTE_ERRORS_UNTIL_RESTART;
 use http::HeaderValue;
-use http::uri::{Authority, InvalidUri};
+use http::uri::InvalidUri;
 use std::error::Error;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -18,14 +23,10 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-/// Where a ready llama-server listens, the key it asks for, and what it is doing.
+/// Where a ready worker is reached, and what it is doing.
 pub struct Endpoint {
-    /// Its address, always on the loopback interface.
-    pub address: SocketAddr,
-    /// The address as a request's target names it.
-    pub authority: Authority,
-    /// The value of `Authorization` that it takes; marked sensitive, so it never shows in debug output.
-    pub authorization: HeaderValue,
+    /// Where its requests go.
+    pub target: Target,
     serving: Mutex<Serving>,
     /// How often in a row it could not compute.
     compute_errors: AtomicU32,
@@ -110,11 +111,23 @@ enum Outcome {
 }
 
 impl Endpoint {
+    /// A llama-server of ours, on the loopback interface.
     pub(super) fn new(
         address: SocketAddr,
         authorization: HeaderValue,
         deaths: Arc<Deaths>,
     ) -> Result<Self, InvalidUri> {
+        Ok(Self::at(Target::local(address, Some(authorization))?, deaths))
+    }
+
+    /// Another server that we start there, which asks for no key.
+    #[expect(dead_code, reason = "for backends that a command starts")]
+    pub(super) fn of_command(address: SocketAddr, deaths: Arc<Deaths>) -> Result<Self, InvalidUri> {
+        Ok(Self::at(Target::local(address, None)?, deaths))
+    }
+
+    /// A worker that is reached there.
+    pub(super) fn at(target: Target, deaths: Arc<Deaths>) -> Self {
         let serving = Serving {
             in_flight: 0,
             looks: 0,
@@ -127,10 +140,8 @@ impl Endpoint {
             idle_since: Some(Instant::now()),
             closed: false,
         };
-        Ok(Self {
-            address,
-            authority: Authority::try_from(address.to_string())?,
-            authorization,
+        Self {
+            target,
             serving: Mutex::new(serving),
             compute_errors: AtomicU32::new(0),
             doubts: AtomicU64::new(0),
@@ -140,7 +151,7 @@ impl Endpoint {
             gone: CancellationToken::new(),
             suspect_left: Notify::new(),
             deaths,
-        })
+        }
     }
 
     /// Begins a request, unless nothing may be sent to it any more. Two that are under suspicion are never in flight
@@ -357,6 +368,10 @@ impl InFlight {
     /// Says that the llama-server could not compute an answer, which is no fault of the request.
     pub fn could_not_be_computed(&mut self) {
         self.answered();
+        if self.endpoint.target.is_remote {
+            // Nobody here could restart it.
+            return;
+        }
         let (before, after) = (self.compute_errors, self.compute_errors.saturating_add(1));
         let counted =
             self.endpoint.compute_errors.compare_exchange(before, after, Ordering::Relaxed, Ordering::Relaxed);

@@ -42,7 +42,13 @@ impl Prober {
 
     /// Asks `/health`, which needs no key and is answered from the first moment on.
     pub(super) async fn probe(&self, endpoint: &Endpoint) -> Probe {
-        match self.0.get(format!("http://{}/health", endpoint.address)).send().await.map(|answer| answer.status()) {
+        match self
+            .0
+            .get(format!("http://{}/health", endpoint.target.authority))
+            .send()
+            .await
+            .map(|answer| answer.status())
+        {
             Ok(StatusCode::OK) => Probe::Ready,
             Ok(StatusCode::SERVICE_UNAVAILABLE) => Probe::Loading,
             Ok(_) => Probe::Silent,
@@ -58,12 +64,12 @@ impl Prober {
             Probe::Ready => {}
             other => return other,
         }
-        let url = format!("http://{}/props", endpoint.address);
-        let with_key = self.0.get(&url).header(AUTHORIZATION, endpoint.authorization.clone()).send();
+        let url = format!("http://{}/props", endpoint.target.authority);
+        let keyed = with_key(self.0.get(&url), endpoint).send();
         let without_key = self.0.get(&url).send();
-        match tokio::join!(with_key, without_key) {
-            (Ok(with_key), Ok(without))
-                if with_key.status() == StatusCode::OK && without.status() == StatusCode::UNAUTHORIZED =>
+        match tokio::join!(keyed, without_key) {
+            (Ok(keyed), Ok(without))
+                if keyed.status() == StatusCode::OK && without.status() == StatusCode::UNAUTHORIZED =>
             {
                 Probe::Ready
             }
@@ -76,8 +82,8 @@ impl Prober {
     /// machine or because it shows no metrics, counts as doing nothing.
     pub(super) async fn vitals(&self, endpoint: &Endpoint) -> Option<Vitals> {
         const NOTHING: Vitals = Vitals { taken: 0, work: 0 };
-        let url = format!("http://{}/metrics", endpoint.address);
-        let answer = self.0.get(url).header(AUTHORIZATION, endpoint.authorization.clone()).send().await;
+        let url = format!("http://{}/metrics", endpoint.target.authority);
+        let answer = with_key(self.0.get(url), endpoint).send().await;
         let text = match answer {
             Ok(answer) if answer.status() == StatusCode::OK => text_of(answer).await,
             Ok(_) => return Some(NOTHING),
@@ -87,6 +93,14 @@ impl Prober {
             Ok(text) => Some(Vitals::read(&text).unwrap_or(NOTHING)),
             Err(error) => shortage(&error).map(|_| NOTHING),
         }
+    }
+}
+
+/// The request with the key that it takes, if it takes any.
+fn with_key(request: reqwest::RequestBuilder, endpoint: &Endpoint) -> reqwest::RequestBuilder {
+    match &endpoint.target.authorization {
+        Some(key) => request.header(AUTHORIZATION, key.clone()),
+        None => request,
     }
 }
 

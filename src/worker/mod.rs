@@ -33,7 +33,7 @@ mod yard;
 
 pub use deaths::{Deaths, Fingerprint};
 pub use diagnosis::Cause;
-pub use endpoint::{Endpoint, Errand, InFlight, NotNow};
+pub use endpoint::{BadRemote, Endpoint, Errand, InFlight, NotNow, Target};
 pub use plan::{Need, Plan, Program};
 pub use process::Spawner;
 pub use reaper::reap_orphans;
