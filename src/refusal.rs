@@ -27,8 +27,8 @@ pub enum Refusal {
     ModelNotAllowed(String),
     /// There is no model of this name; says which the key may use.
     ModelNotFound {
-        /// What was asked for.
-        name: String,
+        /// What was asked for, if anything was.
+        name: Option<String>,
         /// The ids of those that there are.
         known: Vec<String>,
     },
@@ -253,7 +253,10 @@ impl fmt::Display for Refusal {
             Self::ScopeRequired(scope) => write!(f, "This needs an API key with the scope '{scope}'"),
             Self::ModelNotAllowed(model) => write!(f, "This API key may not use the model '{model}'"),
             Self::ModelNotFound { name, known } => {
-                write!(f, "The model '{}' does not exist", printable(name))?;
+                match name {
+                    Some(name) => write!(f, "The model '{}' does not exist", printable(name))?,
+                    None => f.write_str("The request names no model")?,
+                }
                 match known.len() {
                     0 => Ok(()),
                     count if count > MODELS_NAMED => {
@@ -300,7 +303,7 @@ mod tests {
             Refusal::ExpiredKey,
             Refusal::ScopeRequired("admin"),
             Refusal::ModelNotAllowed("m".into()),
-            Refusal::ModelNotFound { name: "x".into(), known: vec!["m".into()] },
+            Refusal::ModelNotFound { name: Some("x".into()), known: vec!["m".into()] },
             Refusal::WrongKind { model: "m".into(), is: "chat", needs: "rerank" },
             Refusal::RouteNotFound,
             Refusal::RequestTimeout,

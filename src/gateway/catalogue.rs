@@ -114,16 +114,16 @@ fn is_shown(model: &Model, caller: &Caller) -> bool {
 
 /// The model of this name, if the caller may use it.
 fn named<'a>(name: &str, caller: &Caller, table: &'a Table) -> Result<&'a Arc<Lane>, Refusal> {
-    let lane = table.named(name).ok_or_else(|| unknown(name, caller, table))?;
+    let lane = table.named(name).ok_or_else(|| unknown(Some(name), caller, table))?;
     caller.may_use(&lane.model.card())?;
     Ok(lane)
 }
 
 /// There is no such model; says which the caller may use.
-pub(super) fn unknown(name: &str, caller: &Caller, table: &Table) -> Refusal {
+pub(super) fn unknown(name: Option<&str>, caller: &Caller, table: &Table) -> Refusal {
     let models = table.lanes().iter().map(|lane| &lane.model);
     let known = models.filter(|model| is_shown(model, caller)).map(|model| model.id().to_owned()).collect();
-    Refusal::ModelNotFound { name: name.to_owned(), known }
+    Refusal::ModelNotFound { name: name.map(str::to_owned), known }
 }
 
 fn answer(status: StatusCode, body: &Value) -> Response<Bytes> {

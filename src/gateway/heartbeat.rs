@@ -5,10 +5,8 @@
 //! that reason.
 
 use super::body::{Answer, Cut};
-use super::envelope::Envelope;
 use super::forward::form_of;
 use super::holdings::{Given, Held, Hold, Holdings, Step, Taken};
-use super::limits::Bounded;
 use super::record::{Form, Record};
 use crate::refusal::{Refusal, Shape};
 use crate::settings::bounds::RETRY_AFTER_UNKNOWN;
@@ -50,11 +48,6 @@ struct Waiting(Rest);
 
 impl Held for Waiting {
     fn is_taken(&mut self, _: Taken) {}
-}
-
-/// Whether the client asks for a stream. A body that cannot be read is llama-server's to refuse.
-pub(super) async fn asks_for_stream(body: &Bounded) -> bool {
-    Envelope::of_json(body).await.is_ok_and(|envelope| envelope.stream() == Some(true))
 }
 
 /// Waits for the rest of the journey, and begins the answer when that takes longer than an interval.

@@ -6,7 +6,8 @@
 use super::auth::Caller;
 use super::catalogue::unknown;
 use super::queue::{Patience, Queue};
-use crate::fleet::Model;
+use crate::fleet::names::{Entry, Names, Unresolved};
+use crate::fleet::{Card, Model};
 use crate::models::Kind;
 use crate::refusal::Refusal;
 use crate::telemetry::metrics::Metrics;
@@ -32,15 +33,15 @@ pub struct Lane {
 }
 
 /// The lanes between two reloads.
-#[derive(Default)]
 pub(super) struct Table {
     lanes: Vec<Arc<Lane>>,
+    names: Names,
 }
 
 impl Lanes {
     /// No lanes yet. In each that comes, at most `bound` wait.
     pub fn new(bound: Option<usize>, patience: Patience, metrics: Arc<Metrics>) -> Self {
-        Self { table: ArcSwap::default(), retired: Mutex::default(), bound, patience, metrics }
+        Self { table: ArcSwap::from_pointee(Table::of(Vec::new())), retired: Mutex::default(), bound, patience, metrics }
     }
 
     /// Serves these models from now on, in place of those before. Returns the lanes of models that are new, which
@@ -61,7 +62,7 @@ impl Lanes {
         let is_left_out = |lane: &&Arc<Lane>| !lanes.iter().any(|kept| Arc::ptr_eq(kept, lane));
         let gone = before.lanes.iter().filter(is_left_out);
         let left_out: Vec<_> = gone.map(|lane| (Arc::clone(&lane.model), lane.queue.clone())).collect();
-        self.table.store(Arc::new(Table { lanes }));
+        self.table.store(Arc::new(Table::of(lanes)));
         let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
         retired.retain(|queue| !queue.is_drained());
         for (_, queue) in &left_out {
@@ -106,6 +107,17 @@ impl Lanes {
 }
 
 impl Table {
+    fn of(lanes: Vec<Arc<Lane>>) -> Self {
+        let cards: Vec<Arc<Card>> = lanes.iter().map(|lane| lane.model.card()).collect();
+        let names = Names::of(cards.iter().map(|card| Entry {
+            id: &card.id,
+            aliases: &card.aliases,
+            tier: card.tier.as_deref(),
+            kind: card.kind,
+        }));
+        Self { lanes, names }
+    }
+
     /// The lanes, as their models are listed.
     pub(super) fn lanes(&self) -> &[Arc<Lane>] {
         &self.lanes
@@ -119,19 +131,34 @@ impl Table {
         }
     }
 
-    /// The lane of the model that a request for this kind of work means.
+    /// The lane of the model that a request for this kind of work means. An only model is asked for all that its
+    /// llama-server may have been told to do by arguments of its own.
     pub(super) fn resolve(
         &self,
         asked: Option<&str>,
         needs: Option<Kind>,
         caller: &Caller,
     ) -> Result<&Arc<Lane>, Refusal> {
-        let lane = match self.only() {
-            Some(only) => Some(only),
-            None => asked.and_then(|name| self.named(name)),
+        let model = |index: usize| self.lanes.get(index).map(|lane| &lane.model);
+        let is_ready = |index| model(index).is_some_and(|model| model.available().is_ok());
+        let may_use = |index| model(index).is_some_and(|model| caller.may_use(&model.card()).is_ok());
+        let found = match self.only() {
+            Some(_) => Ok(0),
+            None => self.names.resolve(asked, needs, is_ready, may_use),
         };
-        let _ = needs;
-        lane.ok_or_else(|| unknown(asked.unwrap_or_default(), caller, self))
+        let unknown = || unknown(asked, caller, self);
+        match found {
+            Ok(index) => self.lanes.get(index).ok_or_else(unknown),
+            Err(Unresolved::Unknown) => Err(unknown()),
+            Err(Unresolved::WrongKind { index }) => match model(index).zip(needs) {
+                Some((model, needs)) => {
+                    caller.may_use(&model.card())?;
+                    let (is, needs) = (model.card().kind.as_str(), needs.as_str());
+                    Err(Refusal::WrongKind { model: model.id().to_owned(), is, needs })
+                }
+                None => Err(unknown()),
+            },
+        }
     }
 
     /// The lane of the model with this id or other name.

@@ -7,6 +7,7 @@ use super::auth::{Caller, Gatekeeper};
 use super::body::Answer;
 use super::catalogue::Catalogue;
 use super::cors::Cors;
+use super::envelope::{self, Envelope};
 use super::farewell;
 use super::forward::Forwarder;
 use super::head::HeadLimits;
@@ -27,6 +28,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
+use std::borrow::Cow;
 use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -210,7 +212,9 @@ impl Gateway {
         let body = stage!(record, limits::read_body(left.body.take(), route, &self.limits).await);
         record.bytes_in = body.length();
         // which model.
-        let lane = stage!(record, table.resolve(None, needs, &caller));
+        let envelope = stage!(record, Envelope::read(route.path, &parts.headers, &body).await);
+        let asked = stage!(record, asked_model(&envelope, &parts));
+        let lane = stage!(record, table.resolve(asked.as_deref(), needs, &caller));
         let (model, queue) = (&lane.model, &lane.queue);
         record.is_for(model.id());
         stage!(record, caller.may_use(&model.card()));
@@ -222,11 +226,8 @@ impl Gateway {
         // MOCK_BACKEND: keys and limits have been tried, and there is nobody behind them.
         stage!(record, model.has_worker().then_some(()).ok_or(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN)));
         let waits = || place.is_in_line() || body.fingerprint().is_some_and(|fingerprint| model.suspects(fingerprint));
-        let heartbeat = self.heartbeat.filter(|_| route.streams && waits());
-        let heartbeat = match heartbeat {
-            Some(interval) if heartbeat::asks_for_stream(&body).await => Some(interval),
-            _ => None,
-        };
+        let asks_for_stream = envelope.stream() == Some(true);
+        let heartbeat = self.heartbeat.filter(|_| route.streams && asks_for_stream && waits());
         let (gateway, lane) = (Arc::clone(self), Arc::clone(lane));
         let rest = gateway.be_served(route, parts, request_id.clone(), body, caller, lane, place, record);
         match heartbeat {
@@ -290,6 +291,15 @@ impl Gateway {
             Target::Gateway(local) => (self.local)(local, parts).await,
             Target::Worker(_) | Target::Catalogue(_) => Err(Refusal::RouteNotFound),
         }
+    }
+}
+
+/// The model that a request names: in its body, or in the query of one that has none.
+fn asked_model<'a>(envelope: &'a Envelope, parts: &Parts) -> Result<Option<Cow<'a, str>>, Refusal> {
+    match (envelope.model(), parts.uri.query()) {
+        (Some(model), _) => Ok(Some(Cow::Borrowed(model))),
+        (None, Some(query)) if parts.method != Method::POST => Ok(envelope::model_of_query(query)?.map(Cow::Owned)),
+        (None, _) => Ok(None),
     }
 }
 
