@@ -8,7 +8,9 @@ use crate::gateway::head::{Framing, HeadLimits, check_in_two};
 use crate::keys::parse::{Entry, KeyFile, parse};
 use crate::keys::secret::Stored;
 use crate::keys::{Key, edit};
+use crate::platform::{Kind, Platform};
 use crate::settings::values::{Origins, Value as _};
+use crate::settings::{Environment, Inputs, resolve_text, shelf_table};
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_REQUEST_HEADERS, ORIGIN, VARY,
@@ -156,10 +158,67 @@ pub fn request_head(data: &[u8]) {
     }
 }
 
+/// The secret that `configuration` puts where a file may ask for one.
+const REMOTE_KEY: &str = "remote-0123456789abcdef";
+
+/// The configuration file: no text makes the reader panic, what passes can be told apart by name, and no key is shown.
+pub fn configuration(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let environment = Environment::from([("REMOTE_KEY", REMOTE_KEY), ("MODEL_NAME", "own.gguf")]);
+    let inputs = Inputs { environment, ..Inputs::default() };
+    let platform = Platform {
+        kind: Kind::Local,
+        data_dir: "/nowhere".into(),
+        data_dir_rule: "none".to_owned(),
+        instance_id: "fuzzing".to_owned(),
+    };
+    let resolved = match resolve_text(&inputs, &platform, &text) {
+        Ok(resolved) => resolved,
+        Err(problems) => {
+            assert!(!problems.is_empty(), "a refusal has a reason");
+            assert!(!problems.iter().any(|problem| problem.to_string().contains(REMOTE_KEY)), "no key is shown");
+            return;
+        }
+    };
+    let catalogue = &resolved.settings.catalogue;
+    let mut names = std::collections::BTreeSet::new();
+    for model in &catalogue.models {
+        assert!(model.local.is_some() || !model.remotes.is_empty(), "somebody serves each model");
+        for name in model.known_id().iter().chain(&model.aliases) {
+            assert!(names.insert(name.clone()), "{name:?} is one model");
+        }
+        for (_, json) in &model.rewrite.sampling {
+            assert!(serde_json::from_str::<serde_json::Value>(json).is_ok(), "{json} is JSON");
+        }
+        for remote in &model.remotes {
+            assert!(remote.api_base.starts_with("http") && !remote.api_base.ends_with('/') && remote.slots > 0);
+        }
+        assert!(!model.workers_differ(model));
+    }
+    let table = shelf_table(catalogue);
+    assert_eq!(table.lines().count(), catalogue.models.len() + 1);
+    assert!(!table.contains(REMOTE_KEY) && !format!("{:?}", resolved.settings).contains(REMOTE_KEY));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    /// Pieces of configuration files, so that random ones are good often enough.
+    fn configurations() -> impl Strategy<Value = String> {
+        let model = "  [ab]{1,2}: \\{(file: [ab]\\.gguf|command: \\[x, '\\{port\\}'\\]|)(, (ctx: [0-9]{1,5}|aliases: \\[[a-c]\\]|ttl: [0-9]m|sampling: \\{n: [0-9]\\}|tier: t)){0,2}\\}\n";
+        let entry = "  - \\{model_name: [a-c], litellm_params: \\{(model: (openai/)?[ab]|api_base: 'https?://h(/v1)?/?'|api_key: os.environ/REMOTE_KEY)(, (rpm|order): [0-9])?\\}\\}\n";
+        let section = prop_oneof![
+            proptest::collection::vec(model, 0..4).prop_map(|lines| format!("models:\n{}", lines.concat())),
+            proptest::collection::vec(entry, 0..4).prop_map(|lines| format!("model_list:\n{}", lines.concat())),
+            "defaults: \\{(ctx: [0-9]{2,9}|sampling: \\{n: null\\})\\}\n",
+            "fallbacks: \\{[a-c]: \\[[a-c]\\]\\}\n",
+            "router_settings: \\{(num_retries: [0-9]|model_group_alias: \\{[a-d]: [ab]\\})\\}\n",
+            "[a-z_]{1,9}: \\PC{0,20}\n",
+        ];
+        proptest::collection::vec(section, 0..4).prop_map(|sections| sections.concat())
+    }
 
     /// Pieces of key files, so that random lines are good ones often enough.
     fn lines() -> impl Strategy<Value = String> {
@@ -181,6 +240,16 @@ mod tests {
         #[test]
         fn key_files_that_look_like_some(text in lines()) {
             key_file(text.as_bytes());
+        }
+
+        #[test]
+        fn configurations_of_any_bytes(data in proptest::collection::vec(any::<u8>(), 0..200)) {
+            configuration(&data);
+        }
+
+        #[test]
+        fn configurations_that_look_like_some(text in configurations()) {
+            configuration(text.as_bytes());
         }
 
         #[test]

@@ -222,6 +222,33 @@ pub const NAMED_SERIES: usize = 1024;
 /// Most bytes of a configuration file.
 pub const CONFIG_FILE_SIZE: u64 = 1024 * 1024;
 
+/// Most mappings and lists within each other in a configuration file.
+pub const CONFIG_FILE_DEPTH: usize = 64;
+
+/// Most pieces of a configuration file that its aliases (`*name`) may repeat.
+pub const CONFIG_FILE_ALIASED: usize = 64 * 1024;
+
+/// Most models that a configuration may list.
+pub const MOST_MODELS: usize = 1024;
+
+/// Most other names of one model.
+pub const MOST_ALIASES: usize = 64;
+
+/// Longest id or other name of a model, and longest name of a tier, in bytes.
+pub const MODEL_NAME_LENGTH: usize = 256;
+
+/// Most llama-servers that are started for one model.
+pub const MOST_REPLICAS: u32 = 64;
+
+/// Most remote backends of one model.
+pub const MOST_REMOTES: usize = 256;
+
+/// Requests in flight to a remote backend for which the configuration sets no limit.
+pub const REMOTE_SLOTS: usize = 64;
+
+/// Longest key of a remote backend, in bytes.
+pub const REMOTE_KEY_LENGTH: usize = 8 * 1024;
+
 /// Most requests in flight that need no slot, such as those for the list of models. Each may take a connection to
 /// llama-server, which slots do not bound.
 pub const MOST_PASSES: usize = 32;

@@ -5,11 +5,11 @@
 
 use super::options::Engine;
 use super::values::Secret;
-use crate::models::Kind;
+use crate::models::{Kind, id_of};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroU64};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Every model, in the order in which they are listed.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -41,6 +41,40 @@ pub struct ModelSettings {
     pub local: Option<LocalSettings>,
     /// Who else serves it.
     pub remotes: Vec<RemoteSettings>,
+}
+
+impl ModelSettings {
+    /// The id, or what the file's name makes of it; none where nothing is known of either.
+    pub fn known_id(&self) -> Option<String> {
+        known_id(self.id.as_deref(), self.local.as_ref().map(|local| &local.start))
+    }
+
+    /// Whether a change from `self` to `other` means that workers have to be started anew, and remote backends met anew.
+    /// Names, tier, rewrites, lists and strategy can change beneath running workers; so can, of local ones, preloading,
+    /// weight and priority.
+    pub fn workers_differ(&self, other: &Self) -> bool {
+        (&self.id, self.kind, &self.remotes) != (&other.id, other.kind, &other.remotes)
+            || match (&self.local, &other.local) {
+                (Some(before), Some(after)) => {
+                    let of_workers =
+                        |local: &LocalSettings| (local.slots, local.replicas, local.pinned, local.memory);
+                    before.start != after.start
+                        || before.engine != after.engine
+                        || of_workers(before) != of_workers(after)
+                }
+                (before, after) => before.is_some() != after.is_some(),
+            }
+    }
+}
+
+/// The id, or what the name of the file that is started makes of it.
+pub(super) fn known_id(id: Option<&str>, start: Option<&Start>) -> Option<String> {
+    let of_file = || match start? {
+        Start::Named(name) => Some(id_of(Path::new(name))),
+        Start::File(path) => Some(id_of(path)),
+        Start::Command { .. } => None,
+    };
+    id.map(str::to_owned).or_else(of_file)
 }
 
 /// What is changed in the JSON of a request before it goes to a worker.
@@ -134,11 +168,4 @@ pub enum Strategy {
     PriorityFailover,
     /// The one that has served the same beginning of a prompt for the same key, unless it is clearly busier.
     PrefixAffinity,
-}
-
-impl ModelSettings {
-    /// Whether workers that serve it would have to be started anew to be as the other says.
-    pub fn workers_differ(&self, other: &Self) -> bool {
-        self.local != other.local || self.remotes != other.remotes
-    }
 }

@@ -1,24 +1,60 @@
-//! The configuration file: YAML in, texts by key out.
+//! The configuration file: YAML in, texts by key and drafts of models out.
 //!
-//! Owns the file's shape and its complaints. `server:` holds any setting of the table in lower case; the other
-//! sections describe several models, which this version does not serve yet, and are refused rather than ignored.
+//! Owns the file's sections and its complaints. `server:` holds any setting of the table in lower case;
+//! `router_settings:` those of the group "Many models and workers". One model's keys are in `file/models.rs`, LiteLLM's
+//! `model_list` in `file/litellm.rs`. What is known of LiteLLM but means nothing here is ignored with a warning; what is
+//! known to nobody is a problem.
+
+mod address;
+mod fields;
+mod known;
+mod litellm;
+mod models;
+mod node;
 
 use super::bounds::CONFIG_FILE_SIZE;
-use super::options::{OPTIONS, row};
-use super::resolve::Problem;
-use serde_json::Value as Json;
+use super::draft::Draft;
+use super::environment::Environment;
+use super::options::{OPTIONS, OptionRow, row};
+use fields::{Fields, texts};
+use node::Node;
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-/// Texts of settings as the file gives them.
+pub(super) use address::api_base;
+pub(super) use fields::{Notes, did_you_mean};
+pub(super) use litellm::{Backend, Entry, HEALTH as REMOTE_HEALTH, Provider};
+pub(super) use models::{check_name, start_of};
+
+/// What the file gives.
 #[derive(Default)]
-pub(super) struct FileTexts {
+pub(super) struct ConfigFile {
     /// The file.
     pub(super) path: PathBuf,
     texts: BTreeMap<&'static str, String>,
+    /// What it says of models.
+    pub(super) shelf: Shelf,
+    /// What is wrong with it.
+    pub(super) notes: Notes,
 }
 
-impl FileTexts {
+/// What the file says of models, before it is put together.
+#[derive(Default)]
+pub(super) struct Shelf {
+    /// What holds for every local model.
+    pub(super) defaults: Draft,
+    /// `models:`, by id.
+    pub(super) models: Vec<(String, Draft)>,
+    /// `model_list:`.
+    pub(super) entries: Vec<Entry>,
+    /// Places, other names, and what they mean.
+    pub(super) aliases: Vec<(String, String, String)>,
+    /// Places, names, and who takes over.
+    pub(super) fallbacks: Vec<(String, String, Vec<String>)>,
+}
+
+impl ConfigFile {
     pub(super) fn get(&self, key: &str) -> Option<&String> {
         self.texts.get(key)
     }
@@ -26,46 +62,202 @@ impl FileTexts {
     pub(super) fn was_read(&self) -> bool {
         !self.path.as_os_str().is_empty()
     }
-}
 
-/// Sections of the documented shape that need more than one model.
-const LATER_SECTIONS: &[&str] = &["defaults", "memory_budget", "models", "model_list", "router_settings", "fallbacks"];
+    /// Reads the file; what it cannot use becomes problems.
+    pub(super) fn read(path: &Path, environment: &Environment) -> Self {
+        match read_text(path) {
+            Ok(text) => Self::parse(path, &text, environment),
+            Err(fault) => Self { path: path.to_owned(), notes: notes_on(path, Some(fault)), ..Self::default() },
+        }
+    }
 
-/// Reads the file; what it cannot use becomes problems.
-pub(super) fn read(path: &Path) -> (FileTexts, Vec<Problem>) {
-    let mut file = FileTexts { path: path.to_owned(), texts: BTreeMap::new() };
-    let problem = |fault: String, hint: Option<String>| Problem { subject: path.display().to_string(), fault, hint };
-    match read_text(path).and_then(|text| serde_saphyr::from_str::<Json>(&text).map_err(|error| error.to_string())) {
-        Ok(Json::Null) => (file, Vec::new()),
-        Ok(Json::Object(sections)) => {
-            let mut problems = Vec::new();
-            for (name, section) in &sections {
-                match (name.as_str(), section) {
-                    ("server", Json::Object(server)) => {
-                        for (key, value) in server {
-                            match setting(key, value) {
-                                Ok((key, text)) => drop(file.texts.insert(key, text)),
-                                Err((fault, hint)) => problems.push(problem(fault, hint)),
-                            }
-                        }
-                    }
-                    ("server", Json::Null) => {}
-                    ("server", _) => problems.push(problem("server: expected a mapping of settings".into(), None)),
-                    (later, _) if LATER_SECTIONS.contains(&later) => problems.push(problem(
-                        format!("{later}: this version serves one model and does not read this section"),
-                        Some("set model_path or model_name under server:".to_owned()),
-                    )),
-                    (unknown, _) => {
-                        let known = LATER_SECTIONS.iter().copied().chain(["server"]);
-                        problems.push(problem(format!("unknown section {unknown:?}"), did_you_mean(unknown, known)));
-                    }
+    /// Reads the text of a file.
+    pub(super) fn parse(path: &Path, text: &str, environment: &Environment) -> Self {
+        let mut file = Self { path: path.to_owned(), notes: notes_on(path, None), ..Self::default() };
+        match Node::parse(text) {
+            Ok(Node::Null) => {}
+            Ok(Node::Map(sections)) => file.sections(&sections, environment),
+            Ok(_) => file.notes = notes_on(path, Some("expected a mapping at the top level, such as server:".into())),
+            Err(fault) => file.notes = notes_on(path, Some(fault)),
+        }
+        file
+    }
+
+    fn sections(&mut self, sections: &[(String, Node)], environment: &Environment) {
+        const READ: &[&str] = &[
+            "server",
+            "defaults",
+            "memory_budget",
+            "models",
+            "model_list",
+            "router_settings",
+            "fallbacks",
+            "environment_variables",
+            "litellm_settings",
+        ];
+        for (name, _) in sections {
+            if known::SECTIONS.contains(&name.as_str()) {
+                self.notes.ignored.insert(name.clone());
+            } else if !READ.contains(&name.as_str()) {
+                let hint = did_you_mean(name, READ.iter().chain(known::SECTIONS).copied());
+                self.notes.problem(name, "unknown section", hint);
+            }
+        }
+        let section = |name: &str| sections.iter().find(|(key, _)| key == name).map_or(&Node::Null, |(_, node)| node);
+        self.server(section("server"));
+        if let (Some(row), node) = (row("memory_budget"), section("memory_budget")) {
+            self.setting("memory_budget", row, node);
+        }
+        let slots = self.router(section("router_settings"));
+        self.fallbacks("fallbacks", section("fallbacks"));
+        self.litellm_settings(section("litellm_settings"));
+        self.shelf.defaults = models::defaults(section("defaults"), &mut self.notes);
+        self.shelf.models = models::models(section("models"), &mut self.notes);
+        let variables = litellm::Variables { environment, of_file: self.variables(section("environment_variables")) };
+        self.shelf.entries = litellm::entries(section("model_list"), slots, &variables, &mut self.notes);
+    }
+
+    fn server(&mut self, node: &Node) {
+        let Node::Map(settings) = node else {
+            if *node != Node::Null {
+                self.notes.problem("server", "expected a mapping of settings", None);
+            }
+            return;
+        };
+        for (key, value) in settings {
+            let place = format!("server.{key}");
+            match row(key).filter(|row| row.key != "config_file") {
+                Some(row) => self.setting(&place, row, value),
+                None => {
+                    let hint = did_you_mean(key, OPTIONS.iter().map(|row| row.key));
+                    self.notes.problem(&place, "unknown setting", hint);
                 }
             }
-            (file, problems)
         }
-        Ok(_) => (file, vec![problem("expected a mapping at the top level, such as server:".into(), None)]),
-        Err(fault) => (file, vec![problem(fault, None)]),
     }
+
+    /// The settings of the group that `router_settings` holds, and LiteLLM's own keys. Returns how many requests in
+    /// flight a remote backend takes that says nothing of its own.
+    fn router(&mut self, node: &Node) -> Option<NonZeroUsize> {
+        let group = row("routing_strategy").map(|row| row.group);
+        let mut fields = Fields::of("router_settings", node, &mut self.notes);
+        for row in OPTIONS.iter().filter(|row| Some(row.group) == group) {
+            let Some(value) = fields.node(row.key) else { continue };
+            let place = fields.at(row.key);
+            if let Some(strategy) = value.scalar().filter(|text| known::STRATEGIES.contains(&text.as_str())) {
+                let notice = format!(
+                    "{}: {place}: this gateway has no {strategy}; its default takes the place",
+                    self.notes.subject
+                );
+                self.notes.warnings.push(notice);
+                continue;
+            }
+            self.setting(&place, row, value);
+        }
+        let slots = fields.value("default_max_parallel_requests", &mut self.notes);
+        if let Some(node) = fields.node("fallbacks") {
+            self.fallbacks(&fields.at("fallbacks"), node);
+        }
+        if let Some(node) = fields.node("model_group_alias") {
+            let place = fields.at("model_group_alias");
+            let Node::Map(entries) = node else {
+                self.notes.problem(&place, "expected a mapping from other names to names", None);
+                return slots;
+            };
+            for (alias, target) in entries {
+                let place = format!("{place}.{alias}");
+                // LiteLLM also takes {model: NAME, hidden: true}.
+                let target = match target {
+                    Node::Map(parts) => {
+                        parts.iter().find(|(key, _)| key == "model").map_or(&Node::Null, |(_, node)| node)
+                    }
+                    target => target,
+                };
+                match target {
+                    Node::Text(target) => self.shelf.aliases.push((place, alias.clone(), target.clone())),
+                    _ => self.notes.problem(&place, "expected the name of a model", None),
+                }
+            }
+        }
+        fields.finish(known::ROUTER, "router_settings", &mut self.notes);
+        slots
+    }
+
+    /// LiteLLM takes some settings of the router here too.
+    fn litellm_settings(&mut self, node: &Node) {
+        let Node::Map(entries) = node else { return };
+        for (key, value) in entries {
+            if key == "fallbacks" {
+                self.fallbacks("litellm_settings.fallbacks", value);
+            } else {
+                self.notes.ignored.insert("litellm_settings".to_owned());
+            }
+        }
+    }
+
+    /// A mapping from names to lists, or LiteLLM's list of such mappings.
+    fn fallbacks<'a>(&mut self, place: &str, node: &'a Node) {
+        let maps: Vec<&'a [(String, Node)]> = match node {
+            Node::Null => return,
+            Node::Map(entries) => vec![entries.as_slice()],
+            Node::List(items) => {
+                let map = |item: &'a Node| if let Node::Map(entries) = item { entries.as_slice() } else { &[] };
+                if items.iter().any(|item| !matches!(item, Node::Map(_))) {
+                    self.notes.problem(place, "expected a list of mappings from a name to a list of names", None);
+                }
+                items.iter().map(map).collect()
+            }
+            _ => {
+                self.notes.problem(place, "expected a mapping from names to lists of names", None);
+                return;
+            }
+        };
+        for (name, node) in maps.into_iter().flatten() {
+            let place = format!("{place}.{name}");
+            if let Some(names) = texts(&place, node, &mut self.notes) {
+                self.shelf.fallbacks.push((place, name.clone(), names));
+            }
+        }
+    }
+
+    /// `environment_variables`: texts that `os.environ/NAME` stands for.
+    fn variables(&mut self, node: &Node) -> Vec<(String, String)> {
+        match node {
+            Node::Map(entries) => {
+                entries.iter().filter_map(|(name, value)| Some((name.clone(), value.scalar()?))).collect()
+            }
+            Node::Null => Vec::new(),
+            _ => {
+                self.notes.problem("environment_variables", "expected a mapping from names to values", None);
+                Vec::new()
+            }
+        }
+    }
+
+    fn setting(&mut self, place: &str, row: &'static OptionRow, node: &Node) {
+        if *node == Node::Null && !place.starts_with("server.") {
+            return;
+        }
+        let text = match node {
+            Node::List(items) => {
+                items.iter().map(Node::scalar).collect::<Option<Vec<_>>>().map(|items| items.join(","))
+            }
+            other => other.scalar(),
+        };
+        let Some(text) = text else {
+            self.notes.problem(place, "expected a single value or a list of them", None);
+            return;
+        };
+        if self.texts.insert(row.key, text).is_some() {
+            self.notes.problem(place, "is said at another place too", Some("keep one of them".to_owned()));
+        }
+    }
+}
+
+fn notes_on(path: &Path, fault: Option<String>) -> Notes {
+    let mut notes = Notes { subject: path.display().to_string(), ..Notes::default() };
+    notes.problems.extend(fault.map(|fault| super::Problem { subject: notes.subject.clone(), fault, hint: None }));
+    notes
 }
 
 fn read_text(path: &Path) -> Result<String, String> {
@@ -76,78 +268,5 @@ fn read_text(path: &Path) -> Result<String, String> {
     std::fs::read_to_string(path).map_err(|error| error.to_string())
 }
 
-type Complaint = (String, Option<String>);
-
-fn setting(key: &str, value: &Json) -> Result<(&'static str, String), Complaint> {
-    let Some(row) = row(key).filter(|row| row.key != "config_file") else {
-        return Err((format!("unknown setting server.{key}"), did_you_mean(key, OPTIONS.iter().map(|row| row.key))));
-    };
-    let text = match value {
-        Json::Array(items) => items.iter().map(scalar).collect::<Option<Vec<_>>>().map(|items| items.join(",")),
-        other => scalar(other),
-    };
-    let text = text.ok_or_else(|| (format!("server.{key}: expected a single value or a list of them"), None))?;
-    Ok((row.key, text))
-}
-
-fn scalar(value: &Json) -> Option<String> {
-    match value {
-        Json::Null => Some(String::new()),
-        Json::Bool(value) => Some(value.to_string()),
-        Json::Number(value) => Some(value.to_string()),
-        Json::String(value) => Some(value.clone()),
-        Json::Array(_) | Json::Object(_) => None,
-    }
-}
-
-fn did_you_mean<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
-    let similarity = |candidate: &str| strsim::jaro_winkler(&word.to_ascii_lowercase(), candidate);
-    let best = known.map(|candidate| (similarity(candidate), candidate)).max_by(|a, b| a.0.total_cmp(&b.0));
-    best.filter(|(score, _)| *score > 0.8).map(|(_, candidate)| format!("did you mean {candidate}?"))
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read_str(text: &str) -> (FileTexts, Vec<String>) {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("llamagate.yaml");
-        std::fs::write(&path, text).unwrap();
-        let (texts, problems) = read(&path);
-        (texts, problems.iter().map(ToString::to_string).collect())
-    }
-
-    #[test]
-    fn scalars_and_lists_become_the_texts_of_settings() {
-        let (texts, problems) = read_str(
-            "server:\n  port: 8123\n  auth_enabled: false\n  request_timeout: 5m\n  cors_origins: [https://a.example, https://b.example]\n",
-        );
-        assert_eq!(problems, Vec::<String>::new());
-        assert_eq!(texts.get("port").unwrap(), "8123");
-        assert_eq!(texts.get("auth_enabled").unwrap(), "false");
-        assert_eq!(texts.get("request_timeout").unwrap(), "5m");
-        assert_eq!(texts.get("cors_origins").unwrap(), "https://a.example,https://b.example");
-    }
-
-    #[test]
-    fn an_unknown_key_is_an_error_with_a_suggestion() {
-        let (_, problems) = read_str("server:\n  max_queue_sze: 5\nserve: {}\n");
-        assert!(problems.iter().any(|problem| problem.contains("did you mean max_queue_size?")), "{problems:?}");
-        assert!(problems.iter().any(|problem| problem.contains("did you mean server?")), "{problems:?}");
-    }
-
-    #[test]
-    fn a_section_for_many_models_is_refused_rather_than_ignored() {
-        let (_, problems) = read_str("models:\n  a: {file: a.gguf}\n");
-        assert!(problems[0].contains("models: this version serves one model"), "{problems:?}");
-    }
-
-    #[test]
-    fn broken_yaml_and_wrong_shapes_are_problems() {
-        for text in ["server: [", "- a\n- b\n", "server: 5\n", "server:\n  port: {a: 1}\n"] {
-            assert_eq!(read_str(text).1.len(), 1, "{text:?}");
-        }
-        assert!(read_str("").1.is_empty());
-    }
-}
+mod tests;

@@ -5,15 +5,22 @@
 
 pub mod bounds;
 pub mod catalogue;
+mod draft;
 mod environment;
 mod file;
 pub mod options;
 mod origins;
 mod reference;
 mod resolve;
+mod shelf;
+mod shelf_table;
+mod tiers;
 pub mod values;
 
 pub use environment::{Environment, is_executable};
 pub use options::{OPTIONS, OptionRow, Settings};
 pub use reference::configuration_reference;
+#[cfg(feature = "test-support")]
+pub(crate) use resolve::resolve_text;
 pub use resolve::{Inputs, Problem, Resolved, Source, resolve};
+pub use shelf_table::shelf_table;

@@ -197,5 +197,13 @@ options! {
     }
 }
 
+impl Engine {
+    /// Tokens of all slots together; none if they are more than llama-server can count.
+    pub fn total_context(&self) -> Option<u32> {
+        let slots = u32::try_from(self.parallel.get()).ok()?;
+        self.ctx.0.checked_mul(slots).filter(|total| *total <= i32::MAX as u32)
+    }
+}
+
 /// Settings that are read and checked but that this version does not act on yet, with what they wait for.
 pub const NOT_YET: &[&str] = &["runpod_mode"];

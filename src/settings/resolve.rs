@@ -4,9 +4,10 @@
 //! the problem list; what a single text means is the business of `values.rs`.
 
 use super::environment::{Environment, is_executable};
-use super::file::{self, FileTexts};
+use super::file::ConfigFile;
 use super::options::{NOT_YET, OPTIONS, Settings, row};
 use super::values::Value;
+use super::{shelf, tiers};
 use crate::platform::Platform;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -72,7 +73,7 @@ impl fmt::Display for Problem {
 /// The outcome: settings, and how they came about.
 #[derive(Debug)]
 pub struct Resolved {
-    /// The configuration file that was read, or would have been if it were there.
+    /// The configuration file that was read, if one was.
     pub config_file: Option<PathBuf>,
     /// The typed settings.
     pub settings: Settings,
@@ -108,9 +109,19 @@ impl Reader<'_> {
 
 /// Resolves every setting, or returns every problem.
 pub fn resolve(inputs: &Inputs, platform: &Platform) -> Result<Resolved, Vec<Problem>> {
-    let mut problems = Vec::new();
+    let file = file_path(inputs, platform).map(|path| ConfigFile::read(&path, &inputs.environment));
+    resolve_with(inputs, platform, file.unwrap_or_default())
+}
+
+/// The same with the text of a configuration file.
+#[cfg(feature = "test-support")]
+pub(crate) fn resolve_text(inputs: &Inputs, platform: &Platform, text: &str) -> Result<Resolved, Vec<Problem>> {
+    resolve_with(inputs, platform, ConfigFile::parse("llamagate.yaml".as_ref(), text, &inputs.environment))
+}
+
+fn resolve_with(inputs: &Inputs, platform: &Platform, mut file: ConfigFile) -> Result<Resolved, Vec<Problem>> {
     let mut warnings = Vec::new();
-    let file = read_file(inputs, platform, &mut problems);
+    let mut problems = std::mem::take(&mut file.notes.problems);
     let mut texts: BTreeMap<&'static str, (String, Source)> = BTreeMap::new();
     for row in OPTIONS {
         let flag = inputs.flags.get(row.key).map(|text| (text.clone(), Source::Flag));
@@ -128,9 +139,25 @@ pub fn resolve(inputs: &Inputs, platform: &Platform) -> Result<Resolved, Vec<Pro
     }
     warnings.extend(warn_of_settings_without_effect(&texts));
 
-    let settings = Settings::read(&mut Reader { texts: &texts, problems: &mut problems });
+    let mut settings = Settings::read(&mut Reader { texts: &texts, problems: &mut problems });
     if let Some(settings) = &settings {
         problems.extend(contradictions(settings));
+    }
+    // What is wrong with models is said even if the settings beneath them are not good yet.
+    let catalogue = settings.clone().or_else(defaults).map(|beneath| {
+        let mut notes = std::mem::take(&mut file.notes);
+        let tiers = tiers::read(&inputs.environment, &mut notes);
+        let is_explicit = |key: &str| {
+            let source = texts.get(key).map(|(_, source)| source);
+            matches!(source, Some(Source::Flag | Source::Variable(_)))
+        };
+        let catalogue = shelf::assemble(&beneath, tiers, std::mem::take(&mut file.shelf), &is_explicit, &mut notes);
+        warnings.extend(notes.warnings());
+        problems.append(&mut notes.problems);
+        catalogue
+    });
+    if let (Some(settings), Some(catalogue)) = (&mut settings, catalogue) {
+        settings.catalogue = catalogue;
     }
     match settings {
         Some(settings) if problems.is_empty() => {
@@ -138,58 +165,29 @@ pub fn resolve(inputs: &Inputs, platform: &Platform) -> Result<Resolved, Vec<Pro
                 let (text, source) = texts.get(row.key)?;
                 Some((row.key, (row.masked)(text), source.clone()))
             });
-            let config_file = config_path(inputs, platform);
-            let mut settings = settings;
-            settings.catalogue.models.extend(of_environment(&settings));
-            Ok(Resolved { rows: rows.collect(), config_file, settings, warnings })
+            let config_file = (!file.path.as_os_str().is_empty()).then(|| file.path.clone());
+            Ok(Resolved { config_file, rows: rows.collect(), settings, warnings })
         }
         _ => Err(problems),
     }
 }
 
-fn of_environment(settings: &Settings) -> Option<super::catalogue::ModelSettings> {
-    use super::catalogue::{LocalSettings, ModelSettings, Start};
-    let files = &settings.files;
-    let start = match (&files.model_path, &files.model_name) {
-        (Some(path), _) => Start::File(path.clone()),
-        (None, Some(name)) => Start::Named(name.clone()),
-        (None, None) => return None,
-    };
-    let local = LocalSettings {
-        start,
-        engine: settings.engine.clone(),
-        slots: settings.queue.max_concurrent_requests.get(),
-        replicas: 1,
-        preload: true,
-        pinned: false,
-        memory: None,
-        weight: 1.0,
-        priority: 0,
-    };
-    Some(ModelSettings { local: Some(local), ..ModelSettings::default() })
+/// The settings of the table.
+fn defaults() -> Option<Settings> {
+    let mut texts = BTreeMap::new();
+    for row in OPTIONS {
+        texts.insert(row.key, (expand(row.default, &texts), Source::Default));
+    }
+    Settings::read(&mut Reader { texts: &texts, problems: &mut Vec::new() })
 }
 
-fn config_path(inputs: &Inputs, platform: &Platform) -> Option<PathBuf> {
+/// The configuration file, if one is named or found.
+fn file_path(inputs: &Inputs, platform: &Platform) -> Option<PathBuf> {
     let given = |key: &str, variable: &str| {
         inputs.flags.get(key).map(String::as_str).or_else(|| inputs.environment.get(variable)).map(PathBuf::from)
     };
     let data_dir = || given("data_dir", "DATA_DIR").unwrap_or_else(|| platform.data_dir.clone());
-    Some(given("config_file", "CONFIG_FILE").unwrap_or_else(|| data_dir().join("llamagate.yaml")))
-}
-
-fn read_file(inputs: &Inputs, platform: &Platform, problems: &mut Vec<Problem>) -> FileTexts {
-    let given = |key: &str, variable: &str| {
-        inputs.flags.get(key).map(String::as_str).or_else(|| inputs.environment.get(variable)).map(PathBuf::from)
-    };
-    let named = given("config_file", "CONFIG_FILE");
-    let data_dir = given("data_dir", "DATA_DIR").unwrap_or_else(|| platform.data_dir.clone());
-    let path = named.clone().unwrap_or_else(|| data_dir.join("llamagate.yaml"));
-    if named.is_none() && !path.exists() {
-        return FileTexts::default();
-    }
-    let (texts, found) = file::read(&path);
-    problems.extend(found);
-    texts
+    given("config_file", "CONFIG_FILE").or_else(|| Some(data_dir().join("llamagate.yaml")).filter(|path| path.exists()))
 }
 
 fn from_environment(
@@ -216,7 +214,7 @@ fn from_environment(
     }
 }
 
-fn platform_default(key: &str, inputs: &Inputs, platform: &Platform, file: &FileTexts) -> Option<(String, Source)> {
+fn platform_default(key: &str, inputs: &Inputs, platform: &Platform, file: &ConfigFile) -> Option<(String, Source)> {
     let detected = |text: String, rule: &str| Some((text, Source::Platform(rule.to_owned())));
     match key {
         "data_dir" => detected(platform.data_dir.display().to_string(), &platform.data_dir_rule),
@@ -264,8 +262,7 @@ fn contradictions(settings: &Settings) -> Vec<Problem> {
             hint: Some("leave PARALLEL out: it follows MAX_CONCURRENT_REQUESTS".to_owned()),
         });
     }
-    let slots = u32::try_from(engine.parallel.get()).ok();
-    if slots.and_then(|slots| engine.ctx.0.checked_mul(slots)).is_none_or(|total| total > i32::MAX as u32) {
+    if engine.total_context().is_none() {
         problems.push(Problem {
             subject: format!("CTX={} with PARALLEL={}", engine.ctx.0, engine.parallel),
             fault: "the total context is more than llama-server can count (2147483647 tokens)".to_owned(),

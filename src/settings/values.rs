@@ -3,6 +3,7 @@
 //! A value that cannot be understood is always an error here; none falls back to a default or to "off".
 
 use super::catalogue::Strategy;
+use crate::models::Kind;
 use std::fmt;
 use std::net::IpAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -217,6 +218,30 @@ impl Value for MemoryBudget {
     }
 }
 
+impl Value for Kind {
+    fn parse(text: &str) -> Result<Self, Rejected> {
+        [Self::Chat, Self::Embedding, Self::Rerank]
+            .into_iter()
+            .find(|kind| text.eq_ignore_ascii_case(kind.as_str()))
+            .ok_or_else(|| Rejected::new("chat, embedding or rerank"))
+    }
+}
+
+/// A share of the requests, above 0.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Weight(pub(super) f64);
+
+impl Value for Weight {
+    fn parse(text: &str) -> Result<Self, Rejected> {
+        match text.parse() {
+            Ok(weight) if weight > 0.0 && weight <= 1e6 => Ok(Self(weight)),
+            _ => {
+                Err(Rejected::new("a number above 0, up to a million").hint("1 is the weight of all that say nothing"))
+            }
+        }
+    }
+}
+
 /// A text that is never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(pub String);
@@ -321,11 +346,10 @@ const OWNED_ARGUMENTS: &[(&str, &str)] = &[
 /// Arguments whose value must not be printed.
 const SECRET_ARGUMENTS: &[&str] = &["--hf-token", "-hft"];
 
-impl Value for ExtraArgs {
-    fn parse(text: &str) -> Result<Self, Rejected> {
+impl ExtraArgs {
+    /// Takes arguments that are split already, unless the gateway sets one of them itself.
+    pub(super) fn checked(arguments: Vec<String>) -> Result<Self, Rejected> {
         let allowed = "llama-server arguments as a shell would split them";
-        let arguments = shlex::split(text)
-            .ok_or_else(|| Rejected::new(allowed).hint("a quote or backslash at the end has no partner"))?;
         for argument in &arguments {
             let name = argument.split_once('=').map_or(argument.as_str(), |(name, _)| name);
             if let Some((owned, why)) = OWNED_ARGUMENTS.iter().find(|(owned, _)| *owned == name) {
@@ -336,6 +360,16 @@ impl Value for ExtraArgs {
             }
         }
         Ok(Self(arguments))
+    }
+}
+
+impl Value for ExtraArgs {
+    fn parse(text: &str) -> Result<Self, Rejected> {
+        let arguments = shlex::split(text).ok_or_else(|| {
+            Rejected::new("llama-server arguments as a shell would split them")
+                .hint("a quote or backslash at the end has no partner")
+        })?;
+        Self::checked(arguments)
     }
 
     fn masked(text: &str) -> String {

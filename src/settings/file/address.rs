@@ -1,0 +1,90 @@
+//! The address of a remote backend, brought into the one form that the rest of the program joins routes to.
+
+/// `http://` or `https://`, host, port and the path before `/v1`, without a slash at the end; or what is wrong. The error
+/// quotes nothing, for an address may hold a password.
+pub(in crate::settings) fn api_base(text: &str) -> Result<String, &'static str> {
+    if text.bytes().any(|byte| byte.is_ascii_whitespace() || byte.is_ascii_control()) {
+        return Err("a URL has no spaces");
+    }
+    let lower = text.get(..8).unwrap_or(text).to_ascii_lowercase();
+    if !lower.starts_with("http://") && !lower.starts_with("https://") {
+        return Err("it starts with http:// or https://");
+    }
+    // Browsers would take the next part for the host.
+    if text.split('/').nth(2).is_none_or(|host| host.is_empty() || host.starts_with('\\')) {
+        return Err("it names a host, and perhaps a port from 1");
+    }
+    let url = reqwest::Url::parse(text).map_err(|_| "this is no URL")?;
+    if !url.username().is_empty()
+        || url.password().is_some()
+        || text.split('/').nth(2).unwrap_or_default().contains('@')
+    {
+        return Err("put the key into api_key, not into the URL");
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err("leave out what follows ? or #");
+    }
+    if url.host_str().is_none_or(str::is_empty) || url.port() == Some(0) {
+        return Err("it names a host, and perhaps a port from 1");
+    }
+    let path = url.path().trim_end_matches('/');
+    let path = path.strip_suffix("/v1").unwrap_or(path).trim_end_matches('/');
+    if path.split('/').any(|part| part == "v1") {
+        return Err("leave out /v1 and what follows: the route of a request brings it");
+    }
+    Ok(format!("{}{path}", url.origin().ascii_serialization()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn addresses_lose_what_routes_bring() {
+        for (text, base) in [
+            ("http://server1:8000", "http://server1:8000"),
+            ("http://server1:8000/", "http://server1:8000"),
+            ("http://server1:8000/v1", "http://server1:8000"),
+            ("http://server1:8000/v1/", "http://server1:8000"),
+            ("HTTPS://API.Example.ORG:443/openai/v1", "https://api.example.org/openai"),
+            ("http://[::1]:9/x//", "http://[::1]:9/x"),
+        ] {
+            assert_eq!(api_base(text).as_deref(), Ok(base), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused() {
+        for text in [
+            "",
+            "server1:8000",
+            "ftp://a",
+            "http://",
+            "http:///x",
+            "http://u@a",
+            "http://u:p@a",
+            "http://@a",
+            "http://a?x",
+            "http://a#x",
+            "http://a b",
+            "http://a:0",
+            "http://a:99999",
+            "http://a/v1/chat/completions",
+            "http:a",
+            "unix:/x",
+        ] {
+            assert!(api_base(text).is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_base_stays_as_it_is(text in "https?://[a-zA-Z0-9.\\[\\]:@-]{0,12}(/v1|/x|/|//|\\?|%2f){0,4}") {
+            if let Ok(base) = api_base(&text) {
+                prop_assert_eq!(api_base(&base), Ok(base.clone()));
+                prop_assert!(!base.ends_with('/'));
+            }
+        }
+    }
+}

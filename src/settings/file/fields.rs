@@ -1,0 +1,159 @@
+//! The entries of one mapping, asked for by name: what is wrong with each, and which nobody asked for.
+//!
+//! Owns how places and faults are worded, so that every problem of the file reads alike.
+
+use super::node::Node;
+use crate::settings::resolve::Problem;
+use crate::settings::values::Value;
+use std::collections::BTreeSet;
+
+/// What is wrong with a configuration, and what should be changed.
+#[derive(Default)]
+pub(in crate::settings) struct Notes {
+    /// What the problems are about.
+    pub(in crate::settings) subject: String,
+    /// What is wrong.
+    pub(in crate::settings) problems: Vec<Problem>,
+    /// What works but should be changed.
+    pub(in crate::settings) warnings: Vec<String>,
+    /// Places whose values mean nothing here.
+    pub(in crate::settings) ignored: BTreeSet<String>,
+}
+
+impl Notes {
+    /// Notes a problem with what stands at `place`.
+    pub(in crate::settings) fn problem(&mut self, place: &str, fault: impl AsRef<str>, hint: Option<String>) {
+        let fault = format!("{}: {}", printable(place), fault.as_ref());
+        self.problems.push(Problem { subject: self.subject.clone(), fault, hint });
+    }
+
+    /// One warning for everything that is ignored.
+    pub(in crate::settings) fn warnings(&mut self) -> Vec<String> {
+        let mut warnings = std::mem::take(&mut self.warnings);
+        if !self.ignored.is_empty() {
+            let places: Vec<&str> = self.ignored.iter().map(String::as_str).collect();
+            warnings.push(format!("{}: ignored, without meaning here: {}", self.subject, places.join(", ")));
+        }
+        warnings
+    }
+}
+
+/// Control characters must not reach a terminal.
+pub(super) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// A suggestion for a word that is not known, if one of the known words is like it.
+pub(in crate::settings) fn did_you_mean<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+    let similarity =
+        |candidate: &str| strsim::jaro_winkler(&word.to_ascii_lowercase(), &candidate.to_ascii_lowercase());
+    let best = known.map(|candidate| (similarity(candidate), candidate)).max_by(|a, b| a.0.total_cmp(&b.0));
+    best.filter(|(score, _)| *score > 0.8).map(|(_, candidate)| format!("did you mean {candidate}?"))
+}
+
+/// The entries of a mapping that have not been asked for yet.
+pub(super) struct Fields<'a> {
+    /// Where the mapping stands, such as `models.qwen3-4b`.
+    pub(super) place: String,
+    entries: Vec<(&'a str, &'a Node)>,
+    known: Vec<&'static str>,
+}
+
+impl<'a> Fields<'a> {
+    /// The entries of the mapping at `place`; none where there is nothing, and a problem where there is something else.
+    pub(super) fn of(place: impl Into<String>, node: &'a Node, notes: &mut Notes) -> Self {
+        let place = place.into();
+        let entries = match node {
+            Node::Map(entries) => entries.iter().map(|(key, value)| (key.as_str(), value)).collect(),
+            Node::Null => Vec::new(),
+            _ => {
+                notes.problem(&place, "expected a mapping", None);
+                Vec::new()
+            }
+        };
+        Self { place, entries, known: Vec::new() }
+    }
+
+    /// The value of a key; null counts as not there.
+    pub(super) fn node(&mut self, key: &'static str) -> Option<&'a Node> {
+        self.known.push(key);
+        let at = self.entries.iter().position(|(name, _)| *name == key)?;
+        Some(self.entries.remove(at).1).filter(|node| **node != Node::Null)
+    }
+
+    /// The value of a key as a setting's type reads it.
+    pub(super) fn value<T: Value>(&mut self, key: &'static str, notes: &mut Notes) -> Option<T> {
+        let node = self.node(key)?;
+        read(&self.at(key), node, notes)
+    }
+
+    /// A list of texts; a lone text is a list of one.
+    pub(super) fn texts(&mut self, key: &'static str, notes: &mut Notes) -> Option<Vec<String>> {
+        let node = self.node(key)?;
+        texts(&self.at(key), node, notes)
+    }
+
+    /// A text; numbers and the like must be quoted, for YAML changes how they are written.
+    pub(super) fn text(&mut self, key: &'static str, notes: &mut Notes) -> Option<String> {
+        match self.node(key)? {
+            Node::Text(text) => Some(text.clone()),
+            _ => {
+                notes.problem(&self.at(key), "expected a text", Some("put it into quotes".to_owned()));
+                None
+            }
+        }
+    }
+
+    /// The place of a key.
+    pub(super) fn at(&self, key: &str) -> String {
+        format!("{}.{key}", self.place)
+    }
+
+    /// Whatever nobody asked for is ignored if its name is in `ignored`, and a problem if it is not. `place` is how
+    /// ignored entries are called.
+    pub(super) fn finish(self, ignored: &[&'static str], place: &str, notes: &mut Notes) {
+        for (key, _) in &self.entries {
+            if ignored.contains(key) {
+                notes.ignored.insert(format!("{place}.{key}"));
+                continue;
+            }
+            let hint = did_you_mean(key, self.known.iter().chain(ignored).copied());
+            notes.problem(&self.at(key), "unknown key", hint);
+        }
+    }
+}
+
+/// A scalar as a setting's type reads it.
+pub(super) fn read<T: Value>(place: &str, node: &Node, notes: &mut Notes) -> Option<T> {
+    let Some(text) = node.scalar() else {
+        notes.problem(place, "expected a single value", None);
+        return None;
+    };
+    match T::parse(&text) {
+        Ok(value) => Some(value),
+        Err(rejected) => {
+            let fault = format!("expected {}, found {:?}", rejected.allowed, T::masked(&text));
+            notes.problem(place, fault, rejected.hint);
+            None
+        }
+    }
+}
+
+/// A list of texts; a lone text is a list of one.
+pub(super) fn texts(place: &str, node: &Node, notes: &mut Notes) -> Option<Vec<String>> {
+    let list = match node {
+        Node::Text(text) => Some(vec![text.clone()]),
+        Node::List(items) => items
+            .iter()
+            .map(|item| match item {
+                Node::Text(text) => Some(text.clone()),
+                _ => None,
+            })
+            .collect(),
+        _ => None,
+    };
+    if list.is_none() {
+        notes.problem(place, "expected a list of texts", Some("put numbers into quotes".to_owned()));
+    }
+    list
+}

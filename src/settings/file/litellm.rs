@@ -1,0 +1,307 @@
+//! `model_list:` of the configuration file: LiteLLM's shape, read as it is.
+//!
+//! Owns one entry: a remote backend, or a local model by its name. Which of the two an entry without `api_base` is, and
+//! which entries are one model, is decided in `shelf.rs`.
+
+use super::address::api_base;
+use super::fields::{Fields, Notes, read};
+use super::known::{COMPATIBLE, ENTRY, FOREIGN, MODES, PARAMS, SAMPLING, WELL_KNOWN};
+use super::models::{check_name, check_path, check_tier, sampled};
+use super::node::Node;
+use crate::models::Kind;
+use crate::settings::bounds::{REMOTE_KEY_LENGTH, REMOTE_SLOTS};
+use crate::settings::catalogue::RemoteSettings;
+use crate::settings::environment::Environment;
+use crate::settings::values::{Secret, Value, Weight};
+use std::num::{NonZeroU32, NonZeroUsize};
+
+/// The path that a remote backend is probed at, unless its entry says another: all that speak OpenAI's API have it.
+pub(in crate::settings) const HEALTH: &str = "/v1/models";
+
+/// How a value names an environment variable.
+const REFERENCE: &str = "os.environ/";
+
+/// The variables that values may name: those of the file first, as LiteLLM does it.
+pub(super) struct Variables<'a> {
+    pub(super) environment: &'a Environment,
+    pub(super) of_file: Vec<(String, String)>,
+}
+
+impl Variables<'_> {
+    fn get(&self, name: &str) -> Option<String> {
+        let of_file = self.of_file.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+        match of_file.map(|value| value.strip_prefix(REFERENCE).ok_or(value)) {
+            Some(Ok(other)) => self.environment.get(other).map(str::to_owned),
+            Some(Err(value)) => Some(value.to_owned()).filter(|value| !value.is_empty()),
+            None => self.environment.get(name).map(str::to_owned),
+        }
+    }
+}
+
+/// One entry.
+#[derive(Debug, Clone)]
+pub(in crate::settings) struct Entry {
+    /// Where it stands, such as `model_list[0]`.
+    pub(in crate::settings) place: String,
+    /// `model_name`.
+    pub(in crate::settings) name: String,
+    /// `litellm_params.model`, with the provider.
+    pub(in crate::settings) model: Option<String>,
+    pub(in crate::settings) backend: Backend,
+    pub(in crate::settings) kind: Option<Kind>,
+    pub(in crate::settings) tier: Option<String>,
+    pub(in crate::settings) weight: Option<f64>,
+    pub(in crate::settings) priority: Option<u32>,
+    pub(in crate::settings) sampling: Vec<(String, Option<String>)>,
+}
+
+/// Who serves it.
+#[derive(Debug, Clone)]
+pub(in crate::settings) enum Backend {
+    /// A remote backend.
+    Remote(RemoteSettings),
+    /// A local model if there is one of that name, else the provider's own address, if that is known.
+    ByName(Option<Provider>),
+    /// Nobody: its fault has been noted.
+    Broken,
+}
+
+/// A provider whose address is known.
+#[derive(Debug, Clone)]
+pub(in crate::settings) struct Provider {
+    pub(in crate::settings) remote: RemoteSettings,
+    /// The variable that should have its key and has not.
+    pub(in crate::settings) missing: Option<&'static str>,
+}
+
+/// Every entry, in order; those that this gateway has no routes for are left out with a warning.
+pub(super) fn entries(
+    node: &Node,
+    slots: Option<NonZeroUsize>,
+    variables: &Variables<'_>,
+    notes: &mut Notes,
+) -> Vec<Entry> {
+    match node {
+        Node::Null => Vec::new(),
+        Node::List(items) => {
+            let number = |(i, item): (usize, &Node)| entry(format!("model_list[{i}]"), item, slots, variables, notes);
+            items.iter().enumerate().filter_map(number).collect()
+        }
+        _ => {
+            notes.problem("model_list", "expected a list of models", None);
+            Vec::new()
+        }
+    }
+}
+
+fn entry(
+    place: String,
+    node: &Node,
+    slots: Option<NonZeroUsize>,
+    variables: &Variables<'_>,
+    notes: &mut Notes,
+) -> Option<Entry> {
+    let mut fields = Fields::of(place.clone(), node, notes);
+    let name = fields.text("model_name", notes);
+    match name.as_deref().map(check_name) {
+        Some(Err(fault)) => notes.problem(&fields.at("model_name"), fault, None),
+        None if matches!(node, Node::Map(_)) => notes.problem(&fields.at("model_name"), "is missing", None),
+        _ => {}
+    }
+    if name.as_deref().is_some_and(|name| name.contains('*')) {
+        let hint = Some("name each model in an entry of its own".to_owned());
+        notes.problem(&fields.at("model_name"), "patterns are not supported", hint);
+    }
+    let weight = fields.value::<Weight>("weight", notes).map(|weight| weight.0);
+    let priority: Option<u32> = fields.value("priority", notes);
+    let rpm: Option<NonZeroU32> = fields.value("rpm", notes);
+    let tpm: Option<NonZeroU32> = fields.value("tpm", notes);
+    let health = fields.text("health", notes);
+    if let Some(fault) = health.as_deref().and_then(|path| check_path(path).err()) {
+        notes.problem(&fields.at("health"), fault, None);
+    }
+    let tier = fields.text("tier", notes);
+    if let Some(fault) = tier.as_deref().and_then(|tier| check_tier(tier).err()) {
+        notes.problem(&fields.at("tier"), fault, None);
+    }
+    let kind = kind(&fields.at("model_info"), fields.node("model_info"), notes);
+
+    let mut params = Params {
+        fields: Fields::of(fields.at("litellm_params"), fields.node("litellm_params").unwrap_or(&Node::Null), notes),
+        variables,
+    };
+    let model = params.text("model", notes);
+    let rpm = params.value("rpm", notes).or(rpm);
+    let tpm = params.value("tpm", notes).or(tpm);
+    let slots = params.value("max_parallel_requests", notes).or(slots).map_or(REMOTE_SLOTS, NonZeroUsize::get);
+    let health = health.unwrap_or_else(|| HEALTH.to_owned());
+    let finished = |remote: RemoteSettings| RemoteSettings { rpm, tpm, slots, health, ..remote };
+    let backend = match params.backend(model.as_deref(), notes) {
+        Some(Backend::Remote(remote)) => Backend::Remote(finished(remote)),
+        Some(Backend::ByName(Some(Provider { remote, missing }))) => {
+            Backend::ByName(Some(Provider { remote: finished(remote), missing }))
+        }
+        other => other.unwrap_or(Backend::Broken),
+    };
+    let own_weight = params.value::<Weight>("weight", notes).map(|weight| weight.0);
+    let weight = weight.or(own_weight);
+    let order: Option<u32> = params.value("order", notes);
+    let sampling = params.sampling(notes);
+    params.fields.finish(PARAMS, "model_list[].litellm_params", notes);
+    fields.finish(ENTRY, "model_list[]", notes);
+    let kind = kind?;
+    let priority = priority.or(order);
+    Some(Entry { place, name: name?, model, backend, kind, tier, weight, priority, sampling })
+}
+
+/// What `model_info` says that the model is for. The inner none: it says nothing; the outer: no routes serve it.
+fn kind(place: &str, node: Option<&Node>, notes: &mut Notes) -> Option<Option<Kind>> {
+    // Anything may stand here: LiteLLM hands it on to its clients.
+    let Some(Node::Map(entries)) = node else { return Some(None) };
+    let mode = entries.iter().find(|(key, _)| key == "mode").and_then(|(_, value)| value.scalar()).unwrap_or_default();
+    match mode.as_str() {
+        "" => Some(None),
+        "chat" | "completion" | "responses" => Some(Some(Kind::Chat)),
+        "embedding" => Some(Some(Kind::Embedding)),
+        "rerank" => Some(Some(Kind::Rerank)),
+        other if MODES.contains(&other) => {
+            notes.ignored.insert(format!("entries of model_list with model_info.mode {other}"));
+            None
+        }
+        other => {
+            let fault = format!("expected chat, completion, embedding or rerank, found {other:?}");
+            notes.problem(&format!("{place}.mode"), fault, None);
+            Some(None)
+        }
+    }
+}
+
+/// `litellm_params`, whose values may name environment variables.
+struct Params<'a> {
+    fields: Fields<'a>,
+    variables: &'a Variables<'a>,
+}
+
+impl Params<'_> {
+    fn text(&mut self, key: &'static str, notes: &mut Notes) -> Option<String> {
+        let text = self.fields.text(key, notes)?;
+        self.resolved(key, text, notes)
+    }
+
+    fn value<T: Value>(&mut self, key: &'static str, notes: &mut Notes) -> Option<T> {
+        match self.fields.node(key)? {
+            Node::Text(text) => {
+                let text = self.resolved(key, text.clone(), notes)?;
+                read(&self.fields.at(key), &Node::Text(text), notes)
+            }
+            node => read(&self.fields.at(key), node, notes),
+        }
+    }
+
+    fn resolved(&self, key: &str, text: String, notes: &mut Notes) -> Option<String> {
+        let Some(name) = text.strip_prefix(REFERENCE) else { return Some(text) };
+        let value = self.variables.get(name);
+        if value.is_none() {
+            let hint = Some(format!("set {name}, or take the line out"));
+            notes.problem(&self.fields.at(key), format!("the environment variable {name} is not set"), hint);
+        }
+        value
+    }
+
+    /// Who serves it, as far as these keys say; none after a problem has been noted.
+    fn backend(&mut self, model: Option<&str>, notes: &mut Notes) -> Option<Backend> {
+        let had = notes.problems.len();
+        let said_base = ["api_base", "base_url"].map(|key| (key, self.text(key, notes)));
+        let api_key = self.text("api_key", notes).map(|key| (self.fields.at("api_key"), key));
+        if notes.problems.len() > had {
+            return None;
+        }
+        let api_key = match api_key {
+            Some((place, key)) => Some(check_key(&place, key, notes)?),
+            None => None,
+        };
+        let provider = model.and_then(|model| model.split_once('/')).map(|(provider, _)| provider);
+        let remote = |api_base: String, api_key: Option<Secret>| RemoteSettings {
+            api_base,
+            api_key,
+            model: model.map(without_provider),
+            rpm: None,
+            tpm: None,
+            slots: REMOTE_SLOTS,
+            health: HEALTH.to_owned(),
+            weight: 1.0,
+            priority: 0,
+        };
+        let Some((key, base)) = said_base.into_iter().find_map(|(key, base)| Some((key, base?))) else {
+            let known = WELL_KNOWN.iter().find(|(name, _, _)| Some(*name) == provider);
+            return Some(Backend::ByName(known.map(|(_, base, variable)| {
+                let of_variable = || self.variables.get(variable).map(Secret);
+                let api_key = api_key.or_else(of_variable);
+                let missing = if api_key.is_none() { Some(*variable) } else { None };
+                Provider { remote: remote((*base).to_owned(), api_key), missing }
+            })));
+        };
+        if let Some(foreign) = provider.filter(|provider| FOREIGN.contains(provider)) {
+            notes.problem(
+                &self.fields.at("model"),
+                format!("{foreign} speaks an API of its own, not OpenAI's"),
+                Some(format!("say openai/... if what answers there speaks OpenAI's, or leave the entry out")),
+            );
+            return None;
+        }
+        match api_base(&base) {
+            Ok(base) => Some(Backend::Remote(remote(base, api_key))),
+            Err(hint) => {
+                let fault = "expected a URL such as http://server1:8000";
+                notes.problem(&self.fields.at(key), fault, Some(hint.to_owned()));
+                None
+            }
+        }
+    }
+
+    fn sampling(&mut self, notes: &mut Notes) -> Vec<(String, Option<String>)> {
+        let mut found = Vec::new();
+        for key in SAMPLING {
+            let Some(node) = self.fields.node(key) else { continue };
+            found.extend(sampled(&self.fields.place, key, node, notes));
+        }
+        found
+    }
+}
+
+/// The model's name without the provider in front, where LiteLLM takes it off too.
+fn without_provider(model: &str) -> String {
+    match model.split_once('/') {
+        Some((provider, name)) if COMPATIBLE.contains(&provider) && !name.is_empty() => name.to_owned(),
+        _ => model.to_owned(),
+    }
+}
+
+/// A key that can be sent in a header. Nothing of it is ever shown.
+pub(in crate::settings) fn check_key(place: &str, key: String, notes: &mut Notes) -> Option<Secret> {
+    if key.is_empty() || key.len() > REMOTE_KEY_LENGTH || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let fault = format!("expected 1 to {REMOTE_KEY_LENGTH} visible ASCII characters");
+        notes.problem(place, fault, Some("leave it out if the backend asks for none".to_owned()));
+        return None;
+    }
+    Some(Secret(key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_provider_is_taken_off_where_litellm_does_so() {
+        for (model, name) in [
+            ("openai/gpt-4o", "gpt-4o"),
+            ("openai/facebook/opt-125m", "facebook/opt-125m"),
+            ("hosted_vllm/x", "x"),
+            ("BAAI/bge-reranker-v2-m3", "BAAI/bge-reranker-v2-m3"),
+            ("gpt-4o", "gpt-4o"),
+            ("openai/", "openai/"),
+        ] {
+            assert_eq!(without_provider(model), name);
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! A YAML value whose mappings keep their order: models are listed, and tried, in the order in which they are written.
+//!
+//! Owns the step from text to values. What the values mean is not known here.
+
+use crate::settings::bounds::{CONFIG_FILE_ALIASED, CONFIG_FILE_DEPTH};
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::{Number, Value as Json};
+use std::fmt;
+
+/// One YAML value.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Node {
+    Null,
+    Bool(bool),
+    Number(Number),
+    Text(String),
+    List(Vec<Node>),
+    Map(Vec<(String, Node)>),
+}
+
+impl Node {
+    /// Reads a document. The error names line and column and quotes nothing, for the file may hold keys.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let options = serde_saphyr::options! {
+            with_snippet: false,
+            budget: serde_saphyr::budget! { max_depth: CONFIG_FILE_DEPTH },
+            alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: CONFIG_FILE_ALIASED },
+        };
+        serde_saphyr::from_str_with_options(text, options).map_err(|error| error.to_string())
+    }
+
+    /// The text of a scalar as a setting would have it; none of a list or a mapping.
+    pub(super) fn scalar(&self) -> Option<String> {
+        match self {
+            Self::Null => Some(String::new()),
+            Self::Bool(value) => Some(value.to_string()),
+            Self::Number(value) => Some(value.to_string()),
+            Self::Text(value) => Some(value.clone()),
+            Self::List(_) | Self::Map(_) => None,
+        }
+    }
+
+    /// The same as JSON.
+    pub(super) fn json(&self) -> Json {
+        match self {
+            Self::Null => Json::Null,
+            Self::Bool(value) => Json::Bool(*value),
+            Self::Number(value) => Json::Number(value.clone()),
+            Self::Text(value) => Json::String(value.clone()),
+            Self::List(items) => Json::Array(items.iter().map(Self::json).collect()),
+            Self::Map(entries) => {
+                Json::Object(entries.iter().map(|(key, value)| (key.clone(), value.json())).collect())
+            }
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(NodeVisitor)
+    }
+}
+
+struct NodeVisitor;
+
+impl<'de> Visitor<'de> for NodeVisitor {
+    type Value = Node;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a YAML value")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Node, E> {
+        Ok(Node::Null)
+    }
+
+    fn visit_none<E: Error>(self) -> Result<Node, E> {
+        Ok(Node::Null)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Node, E> {
+        Ok(Node::Bool(value))
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Node, E> {
+        Ok(Node::Number(value.into()))
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Node, E> {
+        Ok(Node::Number(value.into()))
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Node, E> {
+        Number::from_f64(value).map(Node::Number).ok_or_else(|| E::custom("a number that is none"))
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<Node, E> {
+        Ok(Node::Text(value.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Node, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(Node::List(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Node, A::Error> {
+        let mut map: Vec<(String, Node)> = Vec::new();
+        while let Some((key, value)) = entries.next_entry()? {
+            map.push((key, value));
+        }
+        Ok(Node::Map(map))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mappings_keep_their_order_and_keys_their_spelling() {
+        let Node::Map(entries) = Node::parse("zeta: 1\nalpha: 2\n3.10: 3\ntrue: 4\n").unwrap() else { panic!() };
+        let keys: Vec<&str> = entries.iter().map(|(key, _)| key.as_str()).collect();
+        assert_eq!(keys, ["zeta", "alpha", "3.10", "true"]);
+    }
+
+    #[test]
+    fn the_same_key_twice_is_an_error() {
+        let error = Node::parse("models:\n  a: {ctx: 64}\n  a: {ctx: 96}\n").unwrap_err();
+        assert!(error.contains("duplicate") && error.contains("line 3"), "{error}");
+    }
+
+    #[test]
+    fn anchors_and_merges_work_and_bombs_do_not() {
+        let merged = Node::parse("a: &a {x: 1}\nb: {<<: *a, y: 2}\n").unwrap().json();
+        assert_eq!(merged, serde_json::json!({"a": {"x": 1}, "b": {"x": 1, "y": 2}}));
+        let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
+        for i in 1..10 {
+            let of = format!("*a{}", i - 1);
+            bomb += &format!("a{i}: &a{i} [{}]\n", vec![of; 10].join(", "));
+        }
+        assert!(Node::parse(&bomb).is_err());
+        assert!(Node::parse(&"[".repeat(5000)).is_err());
+        assert!(Node::parse(&format!("{}{}", "[".repeat(5000), "]".repeat(5000))).is_err());
+    }
+
+    #[test]
+    fn an_error_quotes_no_secret() {
+        for text in [
+            "a: sk-sesame: x\n",
+            "a: [sk-sesame\n",
+            "a: \"sk-sesame\nb: 1\n",
+            "a: sk-sesame\n  b: c\n",
+            "? sk-sesame : [",
+        ] {
+            let error = Node::parse(text).unwrap_err();
+            assert!(!error.contains("sesame"), "{error}");
+        }
+    }
+}

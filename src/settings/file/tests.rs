@@ -1,0 +1,107 @@
+use super::*;
+
+fn read_str(text: &str) -> (ConfigFile, Vec<String>) {
+    let mut file = ConfigFile::parse(Path::new("f.yaml"), text, &Environment::default());
+    let problems = std::mem::take(&mut file.notes.problems);
+    (file, problems.iter().map(ToString::to_string).collect())
+}
+
+#[test]
+fn scalars_and_lists_become_the_texts_of_settings() {
+    let (texts, problems) = read_str(
+        "server:\n  port: 8123\n  auth_enabled: false\n  request_timeout: 5m\n  cors_origins: [https://a.example, https://b.example]\n",
+    );
+    assert_eq!(problems, Vec::<String>::new());
+    assert_eq!(texts.get("port").unwrap(), "8123");
+    assert_eq!(texts.get("auth_enabled").unwrap(), "false");
+    assert_eq!(texts.get("request_timeout").unwrap(), "5m");
+    assert_eq!(texts.get("cors_origins").unwrap(), "https://a.example,https://b.example");
+}
+
+#[test]
+fn settings_of_the_router_and_the_budget_have_places_of_their_own() {
+    let (texts, problems) = read_str(
+        "memory_budget: 20GiB\nrouter_settings:\n  routing_strategy: least-busy\n  retry_delay: 1.0\n  fallback_to_local: true\n",
+    );
+    assert_eq!(problems, Vec::<String>::new());
+    assert_eq!(texts.get("memory_budget").unwrap(), "20GiB");
+    assert_eq!(texts.get("routing_strategy").unwrap(), "least-busy");
+    assert_eq!(texts.get("retry_delay").unwrap(), "1.0");
+    assert_eq!(texts.get("fallback_to_local").unwrap(), "true");
+    let (_, problems) = read_str("server: {num_retries: 1}\nrouter_settings: {num_retries: 2}\n");
+    assert!(problems[0].contains("router_settings.num_retries: is said at another place too"), "{problems:?}");
+}
+
+#[test]
+fn an_unknown_name_is_an_error_with_a_suggestion_at_every_level() {
+    for (text, place, suggestion) in [
+        ("serve: {}\n", "serve: unknown section", "did you mean server?"),
+        ("server:\n  max_queue_sze: 5\n", "server.max_queue_sze: unknown setting", "did you mean max_queue_size?"),
+        ("router_settings: {num_retry: 5}\n", "router_settings.num_retry: unknown key", "did you mean num_retries?"),
+        ("defaults: {ctxx: 5}\n", "defaults.ctxx: unknown key", "did you mean ctx?"),
+        ("models: {q: {file: a, paralel: 5}}\n", "models.q.paralel: unknown key", "did you mean parallel?"),
+        ("model_list: [{model_nme: a}]\n", "model_list[0].model_nme: unknown key", "did you mean model_name?"),
+        (
+            "model_list: [{model_name: a, litellm_params: {apibase: 'http://a'}}]\n",
+            "model_list[0].litellm_params.apibase: unknown key",
+            "did you mean api_base?",
+        ),
+    ] {
+        let (_, problems) = read_str(text);
+        assert!(
+            problems.iter().any(|problem| problem.contains(place) && problem.contains(suggestion)),
+            "{text}: {problems:?}"
+        );
+    }
+}
+
+#[test]
+fn what_only_litellm_knows_is_ignored_in_one_warning() {
+    let (mut file, problems) = read_str(
+        "litellm_settings: {drop_params: true}\ngeneral_settings: {master_key: sk-sesame}\n\
+         router_settings: {redis_host: a, routing_strategy: usage-based-routing}\n",
+    );
+    assert_eq!(problems, Vec::<String>::new());
+    let warnings = file.notes.warnings();
+    assert_eq!(
+        warnings,
+        [
+            "f.yaml: router_settings.routing_strategy: this gateway has no usage-based-routing; its default takes the place",
+            "f.yaml: ignored, without meaning here: general_settings, litellm_settings, router_settings.redis_host",
+        ]
+    );
+}
+
+#[test]
+fn broken_yaml_and_wrong_shapes_are_problems() {
+    for text in [
+        "server: [",
+        "- a\n- b\n",
+        "server: 5\n",
+        "server:\n  port: {a: 1}\n",
+        "models: []\n",
+        "model_list: {a: 1}\n",
+        "fallbacks: 5\n",
+        "defaults: 5\n",
+        "router_settings: x\n",
+        "models: {a: 5}\n",
+        "environment_variables: 1\n",
+        "router_settings: {model_group_alias: 5}\n",
+        "router_settings: {fallbacks: [a]}\n",
+        "memory_budget: [{}]\n",
+    ] {
+        let (_, problems) = read_str(text);
+        assert_eq!(problems.len(), 1, "{text:?}: {problems:?}");
+    }
+    assert!(read_str("").1.is_empty());
+}
+
+#[test]
+fn a_file_that_is_missing_or_too_large_is_a_problem() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("f.yaml");
+    assert_eq!(ConfigFile::read(&path, &Environment::default()).notes.problems.len(), 1);
+    std::fs::write(&path, "#".repeat(usize::try_from(CONFIG_FILE_SIZE).unwrap() + 1)).unwrap();
+    let file = ConfigFile::read(&path, &Environment::default());
+    assert!(file.notes.problems[0].fault.contains("more than a configuration file may have"));
+}

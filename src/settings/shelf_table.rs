@@ -1,0 +1,91 @@
+//! The models as a table for people, as `llamagate check` prints it. Keys and paths are not in it.
+
+use super::catalogue::{Catalogue, ModelSettings, RemoteSettings, Start};
+use std::fmt::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+const HEADINGS: [&str; 11] =
+    ["ID", "KIND", "TIER", "SERVED BY", "REPLICAS", "SLOTS", "CTX", "PRELOAD", "PINNED", "TTL", "ALIASES"];
+/// Columns whose numbers are aligned at the right.
+const NUMBERS: std::ops::RangeInclusive<usize> = 4..=6;
+
+/// The models with aligned columns, in their order. A dash stands for what is not said, or does not apply.
+pub fn shelf_table(catalogue: &Catalogue) -> String {
+    let rows: Vec<[String; HEADINGS.len()]> =
+        std::iter::once(HEADINGS.map(str::to_owned)).chain(catalogue.models.iter().map(cells)).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..HEADINGS.len()).map(width).collect();
+    let mut text = String::new();
+    for row in &rows {
+        let mut line = String::new();
+        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
+            let padding = " ".repeat(width - cell.chars().count());
+            let (left, right) = if NUMBERS.contains(&column) { (padding.as_str(), "") } else { ("", padding.as_str()) };
+            let gap = if column == 0 { "" } else { "  " };
+            // Writing to a String cannot fail.
+            let _ = write!(line, "{gap}{left}{cell}{right}");
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn cells(model: &ModelSettings) -> [String; HEADINGS.len()] {
+    let dash = || "-".to_owned();
+    let local = model.local.as_ref();
+    let yes = |is: Option<bool>| is.map_or_else(dash, |is| if is { "yes" } else { "no" }.to_owned());
+    let served_by: Vec<String> =
+        local.map(|local| file_name(&local.start)).into_iter().chain(model.remotes.iter().map(host)).collect();
+    let local_slots = local.map(|local| local.slots * local.replicas as usize);
+    let slots = model.remotes.iter().map(|remote| remote.slots).chain(local_slots).fold(0_usize, usize::saturating_add);
+    let engine = local.filter(|local| !matches!(local.start, Start::Command { .. })).map(|local| &local.engine);
+    let ttl = local.and_then(|local| local.engine.idle_unload.duration());
+    [
+        model.known_id().unwrap_or_else(dash),
+        model.kind.map_or_else(dash, |kind| kind.to_string()),
+        model.tier.clone().unwrap_or_else(dash),
+        or_dash(served_by.join(", ")),
+        local.map_or_else(dash, |local| local.replicas.to_string()),
+        slots.to_string(),
+        engine.map_or_else(dash, |engine| engine.ctx.0.to_string()),
+        yes(local.map(|local| local.preload)),
+        yes(local.map(|local| local.pinned)),
+        ttl.map_or_else(dash, human),
+        or_dash(model.aliases.join(", ")),
+    ]
+    .map(|cell| cell.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect())
+}
+
+fn or_dash(text: String) -> String {
+    if text.is_empty() { "-".to_owned() } else { text }
+}
+
+/// The last part of the path of what is started.
+fn file_name(start: &Start) -> String {
+    let path = match start {
+        Start::Named(name) => Path::new(name),
+        Start::File(path) => path,
+        Start::Command { argv, .. } => Path::new(argv.first().map_or("", String::as_str)),
+    };
+    path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+}
+
+/// Host and port of a remote backend.
+fn host(remote: &RemoteSettings) -> String {
+    let rest = remote.api_base.split_once("://").map_or(remote.api_base.as_str(), |(_, rest)| rest);
+    rest.split('/').next().unwrap_or_default().to_owned()
+}
+
+/// A duration as it may be written in the configuration: `10m`, `90s`, `1.5s`.
+fn human(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        _ if duration.subsec_nanos() > 0 => format!("{}s", duration.as_secs_f64()),
+        0 => "0s".to_owned(),
+        _ if seconds % 3600 == 0 => format!("{}h", seconds / 3600),
+        _ if seconds % 60 == 0 => format!("{}m", seconds / 60),
+        _ => format!("{seconds}s"),
+    }
+}

@@ -1,0 +1,176 @@
+//! `{TIER}_MODEL_PATH` and its companions: models of tiers from the environment.
+//!
+//! Owns the names of these variables and what each is in the terms of a model.
+
+use super::bounds::REMOTE_SLOTS;
+use super::catalogue::{RemoteSettings, Start};
+use super::draft::Draft;
+use super::environment::Environment;
+use super::file::{Notes, api_base, start_of};
+use super::values::{Context, GpuLayers, Rejected, Value};
+use crate::models::{Kind, id_of};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+/// The tiers that have variables of their own, in the order in which their models are listed.
+const TIERS: &[(&str, &str)] = &[
+    ("LIGHT", "light"),
+    ("MEDIUM", "medium"),
+    ("HEAVY", "heavy"),
+    ("EMBEDDING", "embedding"),
+    ("RERANKER", "reranker"),
+];
+
+/// What follows `{TIER}_`, besides `MODEL_PATH` and `BACKEND`: of a local model alone, and of any.
+const LOCAL: &[&str] = &["N_CTX", "N_BATCH", "N_THREADS", "N_GPU_LAYERS", "USE_MMAP", "USE_MLOCK"];
+const SAMPLING: &[(&str, &str)] = &[
+    ("TEMPERATURE", "temperature"),
+    ("TOP_P", "top_p"),
+    ("TOP_K", "top_k"),
+    ("MAX_TOKENS", "max_tokens"),
+    ("REPEAT_PENALTY", "repeat_penalty"),
+];
+
+/// Names of llama.cpp as a backend.
+const LLAMA_CPP: &[&str] = &["llama_cpp", "llama.cpp", "llamacpp", "llama-cpp", "gguf"];
+
+/// The models of all tiers that the environment names, each with the variable that names it and its id.
+pub(super) fn read(environment: &Environment, notes: &mut Notes) -> Vec<(String, String, Draft)> {
+    TIERS.iter().filter_map(|(prefix, tier)| Tier { environment, prefix, tier }.read(notes)).collect()
+}
+
+struct Tier<'a> {
+    environment: &'a Environment,
+    prefix: &'static str,
+    tier: &'static str,
+}
+
+impl Tier<'_> {
+    fn read(&self, notes: &mut Notes) -> Option<(String, String, Draft)> {
+        let path: Option<PathBuf> = self.value("MODEL_PATH", notes);
+        let backend = self.get("BACKEND");
+        let url = backend.filter(|backend| backend.contains("://"));
+        let mut draft = Draft { tier: Some(self.tier.to_owned()), ..Draft::default() };
+        let known_engine = |name: &str| LLAMA_CPP.iter().any(|known| known.eq_ignore_ascii_case(name));
+        if let Some(name) = backend.filter(|backend| url.is_none() && !known_engine(backend)) {
+            self.problem("BACKEND", Rejected::new("llama_cpp, or the URL of a remote backend"), name, notes);
+        }
+        let name = path.as_deref().map(id_of);
+        match (url, &path) {
+            (Some(url), _) => {
+                self.warn_of(LOCAL.iter().copied(), "has no effect on a remote backend", notes);
+                match api_base(url) {
+                    Ok(api_base) => draft.remotes.push(remote(api_base)),
+                    // An address may hold a password.
+                    Err(hint) => {
+                        let rejected = Rejected::new("a URL such as http://server1:8000").hint(hint);
+                        self.problem("BACKEND", rejected, "***", notes);
+                    }
+                }
+                draft.kind = match self.tier {
+                    "embedding" => Some(Kind::Embedding),
+                    "reranker" => Some(Kind::Rerank),
+                    _ => Some(Kind::Chat),
+                };
+            }
+            (None, Some(path)) => {
+                draft.start = Some(start_of_path(path));
+                self.engine(&mut draft, notes);
+            }
+            (None, None) => {
+                let others = LOCAL.iter().copied().chain(SAMPLING.iter().map(|(name, _)| *name)).chain(["BACKEND"]);
+                self.warn_of(others, &format!("has no effect without {}_MODEL_PATH", self.prefix), notes);
+                return None;
+            }
+        }
+        for (variable, field) in SAMPLING {
+            let json = self.value::<JsonNumber>(variable, notes);
+            draft.sampling.extend(json.map(|json| ((*field).to_owned(), Some(json.0))));
+        }
+        let named_by = if path.is_some() { "MODEL_PATH" } else { "BACKEND" };
+        let id = name.filter(|name| !name.is_empty()).unwrap_or_else(|| self.tier.to_owned());
+        Some((self.variable(named_by), id, draft))
+    }
+
+    fn engine(&self, draft: &mut Draft, notes: &mut Notes) {
+        draft.ctx = self.value::<Context>("N_CTX", notes);
+        draft.threads = self.value("N_THREADS", notes);
+        draft.ngl = self.value::<Layers>("N_GPU_LAYERS", notes).map(|layers| layers.0);
+        if let Some(batch) = self.value::<NonZeroUsize>("N_BATCH", notes) {
+            draft.more_args.extend(["-b".to_owned(), batch.to_string()]);
+        }
+        if self.value::<bool>("USE_MMAP", notes) == Some(false) {
+            draft.more_args.push("--no-mmap".to_owned());
+        }
+        if self.value::<bool>("USE_MLOCK", notes) == Some(true) {
+            draft.more_args.push("--mlock".to_owned());
+        }
+    }
+
+    fn variable(&self, name: &str) -> String {
+        format!("{}_{name}", self.prefix)
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        self.environment.get(&self.variable(name))
+    }
+
+    fn value<T: Value>(&self, name: &str, notes: &mut Notes) -> Option<T> {
+        let text = self.get(name)?;
+        T::parse(text).map_err(|rejected| self.problem(name, rejected, text, notes)).ok()
+    }
+
+    fn problem(&self, name: &str, rejected: Rejected, text: &str, notes: &mut Notes) {
+        let variable = self.variable(name);
+        notes.problems.push(super::Problem {
+            subject: format!("{variable}={text:?} (environment variable {variable})"),
+            fault: format!("expected {}", rejected.allowed),
+            hint: rejected.hint,
+        });
+    }
+
+    fn warn_of<'b>(&self, names: impl Iterator<Item = &'b str>, why: &str, notes: &mut Notes) {
+        for name in names.filter(|name| self.get(name).is_some()) {
+            notes.warnings.push(format!("{} {why}", self.variable(name)));
+        }
+    }
+}
+
+/// A path with a folder in it as it is, anything else as a name under `MODELS_DIR`.
+fn start_of_path(path: &Path) -> Start {
+    if path.components().count() > 1 { Start::File(path.to_owned()) } else { start_of(path) }
+}
+
+fn remote(api_base: String) -> RemoteSettings {
+    RemoteSettings {
+        api_base,
+        api_key: None,
+        model: None,
+        rpm: None,
+        tpm: None,
+        slots: REMOTE_SLOTS,
+        health: super::file::REMOTE_HEALTH.to_owned(),
+        weight: 1.0,
+        priority: 0,
+    }
+}
+
+/// Layers on the GPU, where -1 means all of them.
+struct Layers(GpuLayers);
+
+impl Value for Layers {
+    fn parse(text: &str) -> Result<Self, Rejected> {
+        GpuLayers::parse(if text == "-1" { "all" } else { text }).map(Self)
+    }
+}
+
+/// A number as JSON writes it.
+struct JsonNumber(String);
+
+impl Value for JsonNumber {
+    fn parse(text: &str) -> Result<Self, Rejected> {
+        let number = serde_json::from_str(text).ok();
+        let number = number.or_else(|| text.parse().ok().and_then(serde_json::Number::from_f64));
+        number.map(|number: serde_json::Number| Self(number.to_string())).ok_or_else(|| Rejected::new("a number"))
+    }
+}
