@@ -19,7 +19,7 @@ use crate::telemetry::access::AccessLog;
 use crate::telemetry::files::{Folder, WriteErrors};
 use crate::telemetry::log::LogGuard;
 use crate::telemetry::metrics::{FolderLabels, Metrics};
-use crate::worker::{self, Handle, Loss, Need, Plan, Program, Spawner, Yard};
+use crate::worker::{self, Allowance, Handle, Loss, Need, Plan, Program, Spawner, Yard};
 use http::Request;
 use hyper::body::Incoming;
 use std::io;
@@ -73,7 +73,9 @@ pub async fn run(
     let spawner = Spawner::start(tokio::runtime::Handle::current(), ready.descriptors.found)?;
     tasks.spawn(worker::reap_orphans(spawner.clone(), stop_rest.clone()));
     let llama_logs = Folder::open(worker_log_dir(&settings), settings.logs.log_keep.get());
-    let yard = Yard::new(spawner, Arc::clone(&metrics)).map_err(io::Error::other)?;
+    let yard =
+        Yard::new(spawner, Arc::clone(&metrics), Allowance::unlimited(), settings.routing.max_wait_before_drain.0)
+            .map_err(io::Error::other)?;
     let worker = match &ready.backend {
         None => None,
         Some(backend) => {
