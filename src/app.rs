@@ -24,7 +24,7 @@ use crate::telemetry::access::AccessLog;
 use crate::telemetry::files::{Folder, WriteErrors};
 use crate::telemetry::log::LogGuard;
 use crate::telemetry::metrics::{FolderLabels, Metrics};
-use crate::worker::{self, Loss, Spawner, Yard};
+use crate::worker::{self, Allowance, Loss, Spawner, Yard};
 use http::Request;
 use hyper::body::Incoming;
 use reload::Reload;
@@ -76,7 +76,9 @@ pub async fn run(
     let spawner = Spawner::start(tokio::runtime::Handle::current(), ready.descriptors.found)?;
     tasks.spawn(worker::reap_orphans(spawner.clone(), stop_rest.clone()));
     let llama_logs = Folder::open(worker_log_dir(&settings), settings.logs.log_keep.get());
-    let yard = Yard::new(spawner, Arc::clone(&metrics)).map_err(io::Error::other)?;
+    let allowance = Allowance::of(settings.routing.memory_budget);
+    let yard = Yard::new(spawner, Arc::clone(&metrics), allowance, settings.routing.max_wait_before_drain.0)
+        .map_err(io::Error::other)?;
     let fleet = Arc::new(Fleet::new(Vec::new()));
     let line = &settings.queue;
     let patience = Patience { queue: line.queue_timeout.duration(), request: settings.limits.request_timeout.0 };

@@ -41,7 +41,13 @@ pub(super) struct Table {
 impl Lanes {
     /// No lanes yet. In each that comes, at most `bound` wait.
     pub fn new(bound: Option<usize>, patience: Patience, metrics: Arc<Metrics>) -> Self {
-        Self { table: ArcSwap::from_pointee(Table::of(Vec::new())), retired: Mutex::default(), bound, patience, metrics }
+        Self {
+            table: ArcSwap::from_pointee(Table::of(Vec::new())),
+            retired: Mutex::default(),
+            bound,
+            patience,
+            metrics,
+        }
     }
 
     /// Serves these models from now on, in place of those before. Returns the lanes of models that are new, which

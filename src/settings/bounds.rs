@@ -121,6 +121,12 @@ pub const GPU_RELEASE_STILL: u32 = 2;
 /// Longest wait for the GPUs to have their memory back before llama-server is started again.
 pub const GPU_RELEASE_PATIENCE: Duration = Duration::from_secs(10);
 
+/// The part of the memory that is there which `MEMORY_BUDGET=auto` leaves to everything else: one in so many.
+pub const MEMORY_RESERVE: u64 = 20;
+
+/// Longest wait for an answer how much memory a llama-server takes.
+pub const FOOTPRINT_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Longest wait for the last output of a llama-server that has ended.
 pub const LOG_PUMP_GRACE: Duration = Duration::from_secs(2);
 

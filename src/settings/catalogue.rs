@@ -56,8 +56,7 @@ impl ModelSettings {
         (&self.id, self.kind, &self.remotes) != (&other.id, other.kind, &other.remotes)
             || match (&self.local, &other.local) {
                 (Some(before), Some(after)) => {
-                    let of_workers =
-                        |local: &LocalSettings| (local.slots, local.replicas, local.pinned, local.memory);
+                    let of_workers = |local: &LocalSettings| (local.slots, local.replicas, local.pinned, local.memory);
                     before.start != after.start
                         || before.engine != after.engine
                         || of_workers(before) != of_workers(after)

@@ -18,6 +18,11 @@ impl Budget {
         Self { limit, window, spent: VecDeque::new() }
     }
 
+    /// Counts from nothing again.
+    pub(super) fn renew(&mut self) {
+        self.spent.clear();
+    }
+
     /// The pause before the next restart, or nothing when the budget is spent.
     pub(super) fn spend(&mut self, now: Instant) -> Option<Duration> {
         while self.spent.front().is_some_and(|restart| now.duration_since(*restart) >= self.window) {

@@ -7,6 +7,7 @@ mod target;
 
 pub use target::{BadRemote, Target};
 
+use super::bell::Bell;
 use super::deaths::{Deaths, Fingerprint};
 use super::given_up::GivenUp;
 use super::shortage::shortage;
@@ -41,6 +42,10 @@ pub struct Endpoint {
     gone: CancellationToken,
     /// A request under suspicion has left.
     suspect_left: Notify,
+    /// It is closed, and what was in flight has left.
+    emptied: Notify,
+    /// Rung when it has nothing to do any more.
+    bell: Arc<Bell>,
     deaths: Arc<Deaths>,
 }
 
@@ -150,8 +155,15 @@ impl Endpoint {
             raised: Notify::new(),
             gone: CancellationToken::new(),
             suspect_left: Notify::new(),
+            emptied: Notify::new(),
+            bell: Arc::default(),
             deaths,
         }
+    }
+
+    /// The same, with a bell that rings whenever it has nothing to do any more.
+    pub(super) fn ringing(self, bell: Arc<Bell>) -> Self {
+        Self { bell, ..self }
     }
 
     /// Begins a request, unless nothing may be sent to it any more. Two that are under suspicion are never in flight
@@ -214,9 +226,21 @@ impl Endpoint {
     /// Has nothing sent to it any more, if it has had nothing to do for so long.
     pub(super) fn close_if_idle(&self, least: Duration) -> bool {
         let mut serving = self.serving();
-        let is_unused = serving.idle_since.is_some_and(|since| since.elapsed() >= least);
-        serving.closed |= is_unused && serving.looks == 0;
-        serving.closed
+        let is_unused = serving.looks == 0 && serving.idle_since.is_some_and(|since| since.elapsed() >= least);
+        serving.closed |= is_unused;
+        is_unused
+    }
+
+    /// Has nothing new sent to it any more; what it is serving goes on.
+    pub(super) fn close_to_new(&self) {
+        self.serving().closed = true;
+    }
+
+    /// Waits until nothing is in flight, after [`Self::close_to_new`]. Only its owner waits.
+    pub(super) async fn emptied(&self) {
+        while !self.serving().is_empty() {
+            self.emptied.notified().await;
+        }
     }
 
     /// It must be killed because it cannot compute: what it could not compute is remembered, and nothing else that it
@@ -309,6 +333,18 @@ impl Endpoint {
         }
     }
 
+    /// Something has left.
+    fn has_less(&self, serving: MutexGuard<'_, Serving>) {
+        let (is_empty, closed) = (serving.is_empty(), serving.closed);
+        drop(serving);
+        if is_empty && closed {
+            self.emptied.notify_one();
+        }
+        if is_empty {
+            self.bell.ring();
+        }
+    }
+
     fn serving(&self) -> MutexGuard<'_, Serving> {
         self.serving.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -389,7 +425,7 @@ impl Drop for InFlight {
         let mut serving = self.endpoint.serving();
         if self.only_looks {
             serving.looks -= 1;
-            return;
+            return self.endpoint.has_less(serving);
         }
         serving.in_flight -= 1;
         if serving.in_flight == 0 {
@@ -408,10 +444,15 @@ impl Drop for InFlight {
             serving.has_suspect = false;
             self.endpoint.suspect_left.notify_waiters();
         }
+        self.endpoint.has_less(serving);
     }
 }
 
 impl Serving {
+    fn is_empty(&self) -> bool {
+        self.in_flight == 0 && self.looks == 0
+    }
+
     /// Takes one request with this fingerprint out of those in flight.
     fn take(&mut self, fingerprint: Option<Fingerprint>) -> Option<Fingerprint> {
         let at = self.fingerprints.iter().position(|one| Some(*one) == fingerprint)?;

@@ -1,4 +1,4 @@
-//! The GPU's memory: whether a process that has ended has given it back.
+//! The GPU's memory: how much there is, how much a process takes, and whether one that has ended has given it back.
 //!
 //! The driver frees memory a moment after the process is gone, and a model that is loaded before then finds too little.
 //! NVML is looked for at run time; without it nobody waits. In a container it may show no process, or only numbers that
@@ -6,6 +6,7 @@
 
 use crate::settings::bounds::{GPU_RELEASE_INTERVAL, GPU_RELEASE_PATIENCE, GPU_RELEASE_STILL};
 use nvml_wrapper::Nvml;
+use nvml_wrapper::enums::device::UsedGpuMemory;
 use nvml_wrapper::error::NvmlError;
 use std::collections::BTreeSet;
 use tokio::time::{sleep, timeout};
@@ -86,6 +87,29 @@ impl Gauge for Gpus {
         }
         usage(self.0.as_ref()?, pids).ok()
     }
+}
+
+/// Bytes of memory of all GPUs; nothing where there is none that can be asked. May block.
+pub(super) fn capacity() -> Option<u64> {
+    let nvml = Nvml::init().ok()?;
+    let of_device = |index| nvml.device_by_index(index)?.memory_info().map(|memory| memory.total);
+    let totals: Result<Vec<u64>, NvmlError> = (0..nvml.device_count().ok()?).map(of_device).collect();
+    totals.ok().map(|totals| totals.into_iter().fold(0, u64::saturating_add))
+}
+
+/// Bytes that these processes take on all GPUs; nothing where the driver does not tell, or not of them. May block.
+pub(super) fn taken_by(pids: &[i32]) -> Option<u64> {
+    let nvml = Nvml::init().ok()?;
+    let mut taken: Option<u64> = None;
+    for index in 0..nvml.device_count().ok()? {
+        for process in nvml.device_by_index(index).ok()?.running_compute_processes().ok()? {
+            let is_one = i32::try_from(process.pid).is_ok_and(|pid| pids.contains(&pid));
+            if let (true, UsedGpuMemory::Used(bytes)) = (is_one, process.used_gpu_memory) {
+                taken = Some(taken.unwrap_or(0).saturating_add(bytes));
+            }
+        }
+    }
+    taken
 }
 
 fn usage(nvml: &Nvml, pids: &[i32]) -> Result<Sample, NvmlError> {

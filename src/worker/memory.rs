@@ -5,7 +5,7 @@ mod kills;
 mod room;
 
 pub(super) use kills::{Kills, OomKill};
-pub(super) use room::available;
+pub(super) use room::{available, capacity};
 
 use std::path::PathBuf;
 

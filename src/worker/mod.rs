@@ -3,18 +3,22 @@
 //! [`supervise`] starts the one task that owns a worker. Everybody else holds a [`Handle`] and sees a [`Status`].
 //! Nothing here names an HTTP request of a client.
 
+mod allowance;
 mod aside;
+mod bell;
 mod budget;
 mod command;
 mod deaths;
 mod den;
 mod diagnosis;
 mod endpoint;
+mod eviction;
 mod given_up;
 mod gpu;
 mod health;
 mod leftovers;
 mod memory;
+mod orders;
 mod phases;
 mod plan;
 mod ports;
@@ -24,6 +28,7 @@ mod procfs;
 mod progress;
 mod pulse;
 mod reaper;
+mod residents;
 mod shortage;
 mod state;
 mod supervisor;
@@ -31,6 +36,7 @@ mod threads;
 mod wants;
 mod yard;
 
+pub use allowance::Allowance;
 pub use deaths::{Deaths, Fingerprint};
 pub use diagnosis::Cause;
 pub use endpoint::{BadRemote, Endpoint, Errand, InFlight, NotNow, Target};
@@ -42,6 +48,7 @@ pub use supervisor::supervise;
 pub use wants::Want;
 pub use yard::Yard;
 
+use orders::{Order, Orders};
 use serde::Serialize;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -107,6 +114,7 @@ impl Status {
 pub struct Handle {
     status: watch::Receiver<Status>,
     wants: Arc<Wants>,
+    orders: Arc<Orders>,
     deaths: Arc<Deaths>,
 }
 
@@ -132,13 +140,20 @@ impl Handle {
         self.status.borrow().endpoint.as_ref().filter(|endpoint| endpoint.is_open()).cloned()
     }
 
-    pub fn wake(&self) {}
-
-    pub fn put_away(&self) {}
-
     /// Wakes the worker, and keeps it from sleep as long as what is returned lives.
     pub fn want(&self) -> Want {
         Wants::want(&self.wants)
+    }
+
+    /// Has the worker finish what it serves and sleep until it is wanted, or woken. Returns at once.
+    pub fn put_away(&self) {
+        self.orders.give(Order::PutAway);
+    }
+
+    /// Starts the worker though nobody wants it, also one that has been given up: its restarts are counted anew. Returns at
+    /// once.
+    pub fn wake(&self) {
+        self.orders.give(Order::Wake);
     }
 
     /// Whether a request is not to be tried again, because workers died each time they served it.
@@ -190,7 +205,7 @@ impl Handle {
         let status =
             Status { state: State::Ready, endpoint: Some(endpoint), has_been_ready: true, ..Status::first(false) };
         let (sender, status) = watch::channel(status);
-        (sender, Self { status, wants, deaths })
+        (sender, Self { status, wants, orders: Arc::default(), deaths })
     }
 
     /// Has its worker die while it serves this.

@@ -70,6 +70,13 @@ pub(super) fn threads(pid: i32) -> Vec<(i32, u64)> {
     tasks.filter_map(thread).collect()
 }
 
+/// Bytes of memory that a process has in RAM, pages of files included. Nothing where that cannot be read.
+pub(super) fn resident(pid: i32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
 /// Whether a process has a file open whose path begins so. False where that cannot be read.
 pub(super) fn has_open(pid: i32, beginnings: &[&str]) -> bool {
     let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();

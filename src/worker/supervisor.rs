@@ -6,15 +6,20 @@ mod life;
 mod prepare;
 mod watch;
 
+use super::allowance::Allowance;
 use super::aside::Aside;
+use super::bell::Bell;
 use super::budget::Budget;
 use super::diagnosis::Diagnosis;
 use super::health::Prober;
+use super::orders::{Order, Orders};
 use super::plan::Plan;
 use super::ports::Ports;
 use super::process::Spawner;
+use super::residents::Residents;
 use super::shortage::shortage;
 use super::state::{Event, State};
+use super::wants::Want;
 use super::yard::Yard;
 use super::{Deaths, Handle, LastExit, Status, Wants, diagnosis};
 use crate::awake;
@@ -22,11 +27,11 @@ use crate::settings::bounds::SHORTAGE_PAUSE;
 use crate::telemetry::metrics::{Metrics, ModelLabels, StateLabels, WorkerLabels};
 use crate::telemetry::trouble::Trouble;
 use prepare::FileCheck;
-use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch as channel;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -36,8 +41,8 @@ use tracing::{debug, error, info, warn};
 /// workers of one model share `deaths`, so that a request which kills one of them is not tried on all.
 pub fn supervise(plan: Plan, yard: &Yard, deaths: Arc<Deaths>, stop: CancellationToken, tasks: &TaskTracker) -> Handle {
     let (publish, status) = channel::channel(Status::first(!plan.preload));
-    let wants = Arc::default();
-    let handle = Handle { status, wants: Arc::clone(&wants), deaths: Arc::clone(&deaths) };
+    let (wants, orders) = (Arc::new(Wants::new(Arc::clone(&yard.bell))), Arc::<Orders>::default());
+    let handle = Handle { status, wants: Arc::clone(&wants), orders: Arc::clone(&orders), deaths: Arc::clone(&deaths) };
     let owner = Owner {
         budget: Budget::new(plan.engine.restart_limit, plan.engine.restart_window.0),
         is_unbidden: plan.preload,
@@ -46,12 +51,20 @@ pub fn supervise(plan: Plan, yard: &Yard, deaths: Arc<Deaths>, stop: Cancellatio
         spawner: yard.spawner.clone(),
         prober: yard.prober.clone(),
         ports: yard.ports.clone(),
+        allowance: yard.allowance,
+        bell: Arc::clone(&yard.bell),
+        residents: yard.residents.clone(),
+        learned: None,
         metrics: Arc::clone(&yard.metrics),
         publish,
         short: Shortness::default(),
         wants,
+        orders,
+        asked: None,
         deaths,
-        departed: BTreeSet::new(),
+        release: None,
+        tasks: tasks.clone(),
+        stop: stop.clone(),
         file_check: Aside::default(),
     };
     owner.count_ready(0);
@@ -65,18 +78,28 @@ struct Owner {
     spawner: Spawner,
     prober: Prober,
     ports: Ports,
+    allowance: Allowance,
+    bell: Arc<Bell>,
+    residents: Residents,
+    /// The memory that it took the last time, in bytes.
+    learned: Option<u64>,
     publish: channel::Sender<Status>,
     metrics: Arc<Metrics>,
     budget: Budget,
     short: Shortness,
     wants: Arc<Wants>,
+    orders: Arc<Orders>,
+    /// Held from the order to wake it until it is ready, or given up.
+    asked: Option<Want>,
     /// Whether it is started though nobody wants it.
     is_unbidden: bool,
     /// Whether the next start follows a death.
     is_restart: bool,
     deaths: Arc<Deaths>,
-    /// Processes that have ended, and whose memory on the GPU nobody has waited for yet.
-    departed: BTreeSet<i32>,
+    /// Waits until the process before has given back its memory, and gives back its room then.
+    release: Option<JoinHandle<()>>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
     file_check: Aside<FileCheck>,
 }
 
@@ -126,7 +149,11 @@ impl Owner {
             if !self.is_unbidden && self.wants.is_empty() {
                 self.put_to_sleep();
                 tokio::select! {
-                    () = self.wants.any() => info!(model = self.plan.model, "a request wakes the worker"),
+                    () = self.wants.any() => info!(model = self.plan.model, "a request wakes llama-server"),
+                    order = self.orders.next() => {
+                        self.follow(order);
+                        continue;
+                    }
                     () = stop.cancelled() => return self.happen(Event::StopAsked),
                 }
             }
@@ -145,12 +172,48 @@ impl Owner {
                     true => self.after_death(LastExit::of(None, None, diagnosis::not_started(&error))),
                 },
             };
-            let Some(pause) = pause else { return };
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = stop.cancelled() => return self.happen(Event::StopAsked),
+            let may_go_on = match pause {
+                Some(pause) => stop.run_until_cancelled(self.pause(pause)).await,
+                None => stop.run_until_cancelled(self.wait_for_revival()).await,
+            };
+            if may_go_on.is_none() {
+                return self.happen(Event::StopAsked);
             }
         }
+    }
+
+    /// Waits for so long, or until it is to be there.
+    async fn pause(&mut self, pause: Duration) {
+        let over = tokio::time::sleep(pause);
+        tokio::pin!(over);
+        loop {
+            let order = tokio::select! {
+                () = &mut over => return,
+                order = self.orders.next() => order,
+            };
+            self.follow(order);
+            if order == Order::Wake {
+                return;
+            }
+        }
+    }
+
+    /// It has been given up: only an order changes that.
+    async fn wait_for_revival(&mut self) {
+        self.asked = None;
+        while self.orders.next().await != Order::Wake {}
+        info!(model = self.plan.model, "llama-server was given up and is started anew");
+        self.budget.renew();
+        self.follow(Order::Wake);
+    }
+
+    /// Does what an order means for a worker without a process.
+    fn follow(&mut self, order: Order) {
+        self.asked = match order {
+            Order::Wake => Some(Wants::want(&self.wants)),
+            Order::PutAway => None,
+        };
+        self.is_unbidden &= order == Order::Wake;
     }
 
     /// Nobody wants it, so that it is not started now.

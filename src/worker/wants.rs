@@ -1,5 +1,6 @@
 //! Who wants a worker at present: it is not put to sleep as long as there is anybody, and woken when somebody comes.
 
+use super::bell::Bell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Notify;
@@ -10,14 +11,23 @@ pub(super) struct Wants {
     count: AtomicUsize,
     first: Notify,
     last: Notify,
+    /// Rung when somebody is there after nobody was, and the other way round.
+    bell: Arc<Bell>,
 }
 
 /// Somebody who wants a worker, until it is dropped.
 pub struct Want(Arc<Wants>);
 
 impl Wants {
+    /// Nobody yet.
+    pub(super) fn new(bell: Arc<Bell>) -> Self {
+        Self { bell, ..Self::default() }
+    }
+
     pub(super) fn want(wants: &Arc<Self>) -> Want {
-        wants.count.fetch_add(1, Ordering::SeqCst);
+        if wants.count.fetch_add(1, Ordering::SeqCst) == 0 {
+            wants.bell.ring();
+        }
         wants.first.notify_one();
         Want(Arc::clone(wants))
     }
@@ -47,6 +57,7 @@ impl Drop for Want {
     fn drop(&mut self) {
         if self.0.count.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.0.last.notify_one();
+            self.0.bell.ring();
         }
     }
 }

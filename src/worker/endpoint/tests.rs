@@ -1,4 +1,5 @@
 mod suspicion;
+mod unload;
 
 use super::*;
 use nix::errno::Errno;

@@ -7,12 +7,19 @@ use std::fs;
 /// Bytes that may be filled without anything having to go: what the machine has, or less where a control group allows
 /// less. Files that are only cached may go. Nothing when it cannot be told.
 pub(in super::super) fn available(roots: &Roots) -> Option<u64> {
-    let machine = fs::read_to_string(roots.proc.join("meminfo")).ok().and_then(|text| of_machine(&text));
+    let machine =
+        fs::read_to_string(roots.proc.join("meminfo")).ok().and_then(|text| of_machine(&text, "MemAvailable:"));
     machine.into_iter().chain(Group::all(roots).iter().filter_map(Group::room)).min()
 }
 
-fn of_machine(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+/// Bytes that the machine has, or that a control group allows where that is less. Nothing when it cannot be told.
+pub(in super::super) fn capacity(roots: &Roots) -> Option<u64> {
+    let machine = fs::read_to_string(roots.proc.join("meminfo")).ok().and_then(|text| of_machine(&text, "MemTotal:"));
+    machine.into_iter().chain(Group::all(roots).iter().filter_map(Group::limit)).min()
+}
+
+fn of_machine(meminfo: &str, name: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
@@ -53,6 +60,12 @@ mod tests {
             ("cgroup/pod/box/memory.current", "1"),
         ];
         assert_eq!(room("0::/pod/box\n", &files), Some(500 * MIB), "the group above has the limit");
+        let kernel = Kernel::of("0::/pod/box\n");
+        assert_eq!(capacity(&kernel.roots), None);
+        kernel.write("proc/meminfo", "MemTotal:  4194304 kB\nMemAvailable:   2097152 kB\n");
+        assert_eq!(capacity(&kernel.roots), Some(4096 * MIB));
+        kernel.write("cgroup/pod/memory.max", &limit);
+        assert_eq!(capacity(&kernel.roots), Some(1000 * MIB), "whatever of it is in use");
     }
 
     #[test]

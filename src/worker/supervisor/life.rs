@@ -4,17 +4,21 @@ use super::super::command::Launch;
 use super::super::den::Den;
 use super::super::diagnosis::{Evidence, Killed};
 use super::super::endpoint::Endpoint;
+use super::super::orders::Order;
 use super::super::phases::Phases;
 use super::super::ports::Port;
 use super::super::process::{Process, code_and_signal};
 use super::super::progress::is_about_a_request;
-use super::super::state::Event;
-use super::super::{LastExit, diagnosis, leftovers, memory};
+use super::super::residents::Room;
+use super::super::state::{Event, State};
+use super::super::wants::Wants;
+use super::super::{LastExit, diagnosis, gpu, leftovers, memory};
 use super::watch::Ending;
 use super::{End, Owner, Unstarted};
 use crate::settings::bounds::LOG_PUMP_GRACE;
 use crate::telemetry::files::{Tail, pump};
 use crate::telemetry::log::{CLOCK, behind_a_queue};
+use std::collections::BTreeSet;
 use std::io;
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,6 +43,8 @@ pub(super) struct Life {
     pumps: JoinSet<()>,
     /// What the kernel had killed before.
     kills: (memory::Roots, memory::Kills),
+    /// The memory that it may take.
+    pub(super) room: Room,
     /// Given to nobody else as long as this process may listen on it.
     _port: Port,
 }
@@ -46,22 +52,11 @@ pub(super) struct Life {
 impl Owner {
     /// Starts a process, once all is prepared for it. May be cancelled.
     pub(super) async fn begin(&mut self, stop: &CancellationToken) -> Result<Life, Unstarted> {
-        let wants = Arc::clone(&self.wants);
-        let is_unbidden = self.is_unbidden;
-        let unwanted = async {
-            match is_unbidden {
-                true => std::future::pending().await,
-                false => wants.none().await,
-            }
-        };
-        let prefetch = tokio::select! {
-            prepared = self.prepare(stop) => prepared?,
-            () = unwanted => return Err(Unstarted::Unwanted),
-        };
+        let (room, prefetch) = self.prepare_while_wanted(stop).await?;
         let mut den = Den::new().map_err(io::Error::other)?;
         let port = self.ports.take(self.plan.engine.port_backend)?;
         let endpoint = Endpoint::new(port.address(), den.authorization(), Arc::clone(&self.deaths));
-        let endpoint = Arc::new(endpoint.map_err(io::Error::other)?);
+        let endpoint = Arc::new(endpoint.map_err(io::Error::other)?.ringing(Arc::clone(&self.bell)));
         let plan = &self.plan;
         let launch = Launch { plan, address: port.address(), den: &den };
         let roots = memory::Roots::here();
@@ -77,7 +72,7 @@ impl Owner {
         if let Some(keeping) = self.keep_log(&mut process, &tail, &phases) {
             pumps.spawn(keeping);
         }
-        Ok(Life { process, endpoint, tail, phases, prefetch, den, pumps, kills: (roots, kills), _port: port })
+        Ok(Life { process, endpoint, tail, phases, prefetch, den, pumps, kills: (roots, kills), room, _port: port })
     }
 
     /// Ends it, if it has not ended by itself, and all that it left.
@@ -87,6 +82,10 @@ impl Owner {
             Ending::MustDie(why) => self.bury(life, Err(io::ErrorKind::TimedOut.into()), Some(why)).await,
             Ending::Unused => {
                 info!(model = self.plan.model, "nobody has used llama-server for IDLE_UNLOAD, it is put to sleep");
+                self.put_down(life, true).await;
+                End::Asleep
+            }
+            Ending::PutAway => {
                 self.put_down(life, true).await;
                 End::Asleep
             }
@@ -100,8 +99,10 @@ impl Owner {
     /// Ends one that has died, or must, and finds out why.
     async fn bury(&mut self, mut life: Life, mut status: io::Result<ExitStatus>, killed: Option<Killed>) -> End {
         let has_served = self.state().has_served();
-        // One that is to be there for the next request is started again though nobody wants it now.
-        self.is_unbidden |= has_served && (self.plan.preload || self.plan.pinned);
+        // One that is to be there for the next request is started again though nobody wants it now, unless it was to go.
+        self.is_unbidden |=
+            matches!(self.state(), State::Ready | State::Unhealthy) && (self.plan.preload || self.plan.pinned);
+        life.room.leaves();
         // At once, and before anything that may take its time: its requests fail, and those that wait wait for the next.
         match killed {
             // No fault of those in flight.
@@ -124,30 +125,79 @@ impl Owner {
                 (None, None)
             }
         };
-        self.departed = leftovers::clear(&mut life.den, life.process.pid()).await;
+        let ended = leftovers::clear(&mut life.den, life.process.pid()).await;
         // The last lines may still be in the pipe, and they are the ones that tell the cause.
         let _ = tokio::time::timeout(LOG_PUMP_GRACE, life.pumps.join_next()).await;
         let (roots, kills) = &life.kills;
         let memory = kills.since(roots);
         let tail = life.tail.lock().unwrap_or_else(PoisonError::into_inner);
         let found = diagnosis::diagnose(&Evidence { code, signal, tail: &tail, has_served, killed, memory });
+        drop(tail);
+        self.give_back(life.room, ended);
         End::Died(LastExit::of(code, signal, found))
     }
 
     /// Stops one that is not needed, for now or for ever.
     async fn put_down(&mut self, mut life: Life, to_sleep: bool) {
         life.endpoint.close();
+        life.room.leaves();
         self.happen_and(Event::StopAsked, |status| {
             status.endpoint = None;
             status.asleep = to_sleep;
         });
+        if to_sleep {
+            // It may have taken more since it was loaded.
+            self.learn(life.process.pid(), self.learned).await;
+        }
         if let Err(error) = life.process.stop().await {
             error!(model = self.plan.model, pid = life.process.pid(), %error, "the end of llama-server was not seen");
         }
-        self.departed = leftovers::clear(&mut life.den, life.process.pid()).await;
+        let ended = leftovers::clear(&mut life.den, life.process.pid()).await;
         let _ = tokio::time::timeout(LOG_PUMP_GRACE, life.pumps.join_next()).await;
+        self.give_back(life.room, ended);
         self.happen(Event::Stopped);
         info!(model = self.plan.model, "llama-server stopped");
+    }
+
+    /// Has the room given back when these processes, which have ended, have given back their memory.
+    fn give_back(&mut self, room: Room, ended: BTreeSet<i32>) {
+        let stop = self.stop.clone();
+        self.release = Some(self.tasks.spawn(async move {
+            gpu::released(ended, &stop).await;
+            drop(room);
+        }));
+    }
+
+    /// Prepares a start, unless it is not wanted any more before that is done.
+    async fn prepare_while_wanted(&mut self, stop: &CancellationToken) -> Result<(Room, Option<Duration>), Unstarted> {
+        let (wants, orders, is_unbidden) = (Arc::clone(&self.wants), Arc::clone(&self.orders), self.is_unbidden);
+        let mut asked = None;
+        let not_wanted = async {
+            loop {
+                let order = tokio::select! {
+                    () = wants.none(), if !is_unbidden => return,
+                    order = orders.next() => order,
+                };
+                match order {
+                    Order::Wake => asked = Some(Wants::want(&wants)),
+                    Order::PutAway => return,
+                }
+            }
+        };
+        let prepared = tokio::select! {
+            prepared = self.prepare(stop) => Some(prepared),
+            () = not_wanted => None,
+        };
+        match prepared {
+            Some(prepared) => {
+                self.asked = asked.or(self.asked.take());
+                prepared
+            }
+            None => {
+                (self.asked, self.is_unbidden) = (None, false);
+                Err(Unstarted::Unwanted)
+            }
+        }
     }
 
     /// Writes what the process says to a log file of its own, keeps the end of it, and notes how its load goes on.

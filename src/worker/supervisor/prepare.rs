@@ -3,14 +3,18 @@
 
 use super::super::aside::NoOutcome;
 use super::super::diagnosis;
+use super::super::leftovers;
+use super::super::plan::Need;
 use super::super::plan::Program;
 use super::super::prefetch::{Outcome, prefetch};
+use super::super::residents::{Lodger, Room};
 use super::super::shortage::shortage;
-use super::super::{gpu, leftovers};
 use super::{Owner, Unstarted};
 use crate::models::{self, ModelError};
+use crate::settings::values::GpuLayers;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -20,19 +24,52 @@ use tracing::info;
 pub(super) type FileCheck = Result<(), ModelError>;
 
 impl Owner {
-    /// Makes sure that a start can succeed, as far as that is known before. How long reading the model took, if it was
-    /// read. May be cancelled.
-    pub(super) async fn prepare(&mut self, stop: &CancellationToken) -> Result<Option<Duration>, Unstarted> {
+    /// Makes sure that a start can succeed, as far as that is known before, and waits for room in memory. How long reading
+    /// the model took, if it was read. May be cancelled.
+    pub(super) async fn prepare(&mut self, stop: &CancellationToken) -> Result<(Room, Option<Duration>), Unstarted> {
         leftovers::clear_earlier(stop).await;
-        gpu::released(std::mem::take(&mut self.departed), stop).await;
-        let Program::LlamaServer { file, .. } = self.plan.program.clone() else { return Ok(None) };
-        self.is_good(&file).await?;
-        if !self.plan.engine.prefetch {
-            return Ok(None);
+        if let Some(release) = &mut self.release {
+            let _ = release.await;
+            self.release = None;
         }
+        let file = match &self.plan.program {
+            Program::LlamaServer { file, .. } => Some(file.clone()),
+            Program::Command { .. } => None,
+        };
+        if let Some(file) = &file {
+            self.is_good(file).await?;
+        }
+        let lodger = Lodger {
+            model: self.plan.model.clone(),
+            need: self.need(),
+            is_pinned: self.plan.pinned,
+            is_preloaded: self.plan.preload,
+            wants: Arc::clone(&self.wants),
+        };
+        let room = self.residents.room(lodger).await;
+        let Some(file) = file.filter(|_| self.plan.engine.prefetch) else { return Ok((room, None)) };
         let begun = Instant::now();
         let outcome = prefetch(&self.plan.model, &file, self.plan.engine.load_timeout.0).await;
-        Ok((outcome != Outcome::TooLarge).then(|| begun.elapsed()))
+        Ok((room, (outcome != Outcome::TooLarge).then(|| begun.elapsed())))
+    }
+
+    /// Bytes of the memory that all models share.
+    fn need(&self) -> u64 {
+        let ngl = self.plan.engine.ngl;
+        match (&self.plan.program, self.plan.need) {
+            (Program::LlamaServer { .. }, _) if self.allowance.is_of_gpus && ngl == GpuLayers::Count(0) => 0,
+            (_, Need::Configured(bytes)) => bytes,
+            (_, Need::Estimated(bytes)) => self.learned.unwrap_or(bytes),
+        }
+    }
+
+    /// Remembers how much memory this process takes, where nobody has said how much it needs. What it has taken in the
+    /// same life before counts too.
+    pub(super) async fn learn(&mut self, pid: i32, before: Option<u64>) {
+        if self.allowance.bytes.is_some() && matches!(self.plan.need, Need::Estimated(_)) {
+            let taken = self.allowance.taken_by(pid).await;
+            self.learned = taken.max(before).or(self.learned);
+        }
     }
 
     /// Whether the model file can still be read and is what it says, with all its parts; it may have changed since the

@@ -3,11 +3,14 @@
 use super::super::diagnosis::Killed;
 use super::super::endpoint::Endpoint;
 use super::super::health::{Probe, Silence, Verdict};
+use super::super::orders::Order;
 use super::super::phases::{self, Phases};
 use super::super::progress::{Progress, Signs};
 use super::super::pulse::{Finding, Pulse};
+use super::super::residents::Room;
 use super::super::state::{Event, State};
 use super::super::threads::Threads;
+use super::super::wants::Wants;
 use super::Owner;
 use super::life::Life;
 use crate::awake::{self, Instant};
@@ -32,6 +35,8 @@ pub(super) enum Ending {
     StopAsked,
     /// Nobody has used it for `IDLE_UNLOAD`, and nothing is sent to it any more.
     Unused,
+    /// It was to go, be it for another or by an order, and has finished what it served.
+    PutAway,
 }
 
 /// What is known of a load beside what the probes say.
@@ -56,7 +61,7 @@ struct Seen<'a> {
 impl Owner {
     /// Probes a running process until there is a reason to stop that.
     pub(super) async fn watch(&mut self, life: &mut Life, stop: &CancellationToken) -> Ending {
-        let Life { process, endpoint, tail, phases, prefetch, .. } = life;
+        let Life { process, endpoint, tail, phases, prefetch, room, .. } = life;
         let load = Load { phases, prefetch: *prefetch };
         let started = Instant::now();
         let mut seen = Seen {
@@ -67,12 +72,33 @@ impl Owner {
             unasked: Trouble::default(),
             ticks: every(PROBE_INTERVAL_LOADING, Duration::ZERO),
         };
+        let mut is_leaving = false;
         loop {
             let asks_soon = endpoint.is_doubted() || seen.silence.is_refused();
             let is_due = tokio::select! {
                 status = process.wait() => return Ending::Exited(status),
                 () = stop.cancelled() => return Ending::StopAsked,
                 () = self.unused(endpoint) => return Ending::Unused,
+                () = endpoint.emptied(), if is_leaving => return Ending::PutAway,
+                () = room.dismissed(), if !is_leaving => {
+                    is_leaving = true;
+                    self.begin_to_leave(endpoint, room);
+                    continue;
+                }
+                order = self.orders.next() => {
+                    match order {
+                        Order::PutAway if !is_leaving => {
+                            info!(model = self.plan.model, "llama-server is put away");
+                            is_leaving = true;
+                            self.begin_to_leave(endpoint, room);
+                        }
+                        Order::PutAway => self.asked = None,
+                        // It is ready, or comes back when it has gone.
+                        Order::Wake if self.state() == State::Ready => {}
+                        Order::Wake => self.asked = Some(Wants::want(&self.wants)),
+                    }
+                    continue;
+                }
                 () = endpoint.raised() => false,
                 () = tokio::time::sleep(PROBE_INTERVAL_DOUBTED), if asks_soon => false,
                 _ = seen.ticks.tick() => true,
@@ -80,6 +106,7 @@ impl Owner {
             if endpoint.cannot_compute() {
                 return Ending::MustDie(Killed::CannotCompute);
             }
+            let was_ready = self.state().has_served();
             let looking = self.look(process.pid(), endpoint, is_due, &mut seen);
             let why = tokio::select! {
                 why = looking => why,
@@ -88,6 +115,13 @@ impl Owner {
             };
             if let Some(why) = why {
                 return Ending::MustDie(why);
+            }
+            if self.state() == State::Ready {
+                self.asked = None;
+                if !was_ready {
+                    room.is_ready(endpoint);
+                    self.learn(process.pid(), None).await;
+                }
             }
             let load_timeout = self.plan.engine.load_timeout.0;
             if !self.state().has_served() {
@@ -126,7 +160,7 @@ impl Owner {
                     // Whoever waits for it is told.
                     self.publish.send_modify(|_| {});
                 }
-                if state != State::Ready {
+                if !matches!(state, State::Ready | State::Draining) {
                     self.become_ready(endpoint, seen.load, state.has_served());
                     let interval = self.probe_interval();
                     seen.ticks = every(interval, interval);
@@ -170,6 +204,17 @@ impl Owner {
             Finding::Stopped(why) => return Some(why),
         }
         None
+    }
+
+    /// Has nothing new sent to it, and lets it finish what it serves.
+    fn begin_to_leave(&mut self, endpoint: &Endpoint, room: &Room) {
+        endpoint.close_to_new();
+        room.leaves();
+        (self.asked, self.is_unbidden) = (None, false);
+        self.happen_and(Event::StopAsked, |status| {
+            status.endpoint = None;
+            status.asleep = true;
+        });
     }
 
     /// Waits until nobody has used it for `IDLE_UNLOAD`; from then on nobody can. Never returns before it is ready.

@@ -1,0 +1,296 @@
+//! The memory that all loaded models together may take: a worker asks for room before its process is started, and has it
+//! until the process has ended and given it back.
+//!
+//! Owns the line of loads that wait, and who has how much. Who has to go for whom is [`super::eviction`]'s; the owner of a
+//! worker that has to go ends it.
+
+use super::bell::Bell;
+use super::endpoint::Endpoint;
+use super::eviction::{Claim, Holder, Stage, Step, Way, next_step};
+use super::wants::Wants;
+use crate::awake::{self, Instant};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
+use tracing::{info, warn};
+
+/// Those that have memory, and those that wait for it.
+#[derive(Clone)]
+pub(super) struct Residents(Arc<Shared>);
+
+struct Shared {
+    /// In bytes; without one there is room for all.
+    budget: Option<u64>,
+    /// How long a load that waits leaves alone what is in use.
+    patience: Duration,
+    bell: Arc<Bell>,
+    book: Mutex<Book>,
+}
+
+#[derive(Default)]
+struct Book {
+    next: u64,
+    seats: Vec<Seat>,
+    line: Vec<Waiter>,
+}
+
+/// A load that waits.
+struct Waiter {
+    id: u64,
+    lodger: Lodger,
+    since: Instant,
+    is_told: bool,
+}
+
+/// Who asks for room.
+#[derive(Clone)]
+pub(super) struct Lodger {
+    /// The id of its model, for logs.
+    pub(super) model: String,
+    /// Bytes.
+    pub(super) need: u64,
+    /// Never stopped for another.
+    pub(super) is_pinned: bool,
+    /// Started ahead of requests.
+    pub(super) is_preloaded: bool,
+    /// Who wants it.
+    pub(super) wants: Arc<Wants>,
+}
+
+/// One that has room.
+struct Seat {
+    id: u64,
+    lodger: Lodger,
+    at: Place,
+    /// Cancelled when it has to go.
+    dismissed: CancellationToken,
+}
+
+/// Where one that has room stands.
+enum Place {
+    Loading,
+    Ready { endpoint: Arc<Endpoint>, since: Instant },
+    Leaving,
+}
+
+/// A worker's room, until it is dropped.
+pub(super) struct Room {
+    id: u64,
+    shared: Arc<Shared>,
+    dismissed: CancellationToken,
+}
+
+/// A place in the line, until it is dropped.
+struct InLine<'a> {
+    id: u64,
+    shared: &'a Shared,
+}
+
+impl Residents {
+    /// Nobody has anything of so many bytes. What is in use is left alone for `patience`.
+    pub(super) fn new(budget: Option<u64>, patience: Duration, bell: Arc<Bell>) -> Self {
+        Self(Arc::new(Shared { budget, patience, bell, book: Mutex::default() }))
+    }
+
+    /// Waits for room. May be cancelled.
+    pub(super) async fn room(&self, lodger: Lodger) -> Room {
+        let shared = &self.0;
+        let listener = shared.bell.listen();
+        let place = InLine { id: shared.join(lodger), shared };
+        loop {
+            let mut rung = pin!(listener.rung());
+            rung.as_mut().enable();
+            let until = match self.turn(place.id) {
+                Ok(room) => return room,
+                Err(until) => until,
+            };
+            let due = async {
+                match until {
+                    Some(until) => awake::sleep(until - Instant::now()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = rung => {}
+                () = due => {}
+            }
+        }
+    }
+
+    /// Does what can be done now for one in line: its room, or until when it waits if nothing changes before.
+    fn turn(&self, id: u64) -> Result<Room, Option<Instant>> {
+        let shared = &self.0;
+        let mut book = shared.book();
+        if !shared.has_room_anyway(&book, id) && book.first() != Some(id) {
+            return Err(None);
+        }
+        loop {
+            match shared.step(&book, id) {
+                Step::Grant => {
+                    return book
+                        .seat(id)
+                        .map(|dismissed| Room { id, shared: Arc::clone(shared), dismissed })
+                        .ok_or(None);
+                }
+                Step::Clear(going) => match book.dismiss(&going) {
+                    // It is heard of when they have left.
+                    Ok(()) => return Err(None),
+                    // A request was quicker, and that one is not idle any more.
+                    Err(Taken) => {}
+                },
+                Step::Wait(until) => {
+                    book.tell(id);
+                    return Err(until);
+                }
+            }
+        }
+    }
+}
+
+/// A request came before the worker could be closed.
+struct Taken;
+
+impl Shared {
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts one at the end of the line.
+    fn join(&self, mut lodger: Lodger) -> u64 {
+        if let Some(budget) = self.budget.filter(|budget| *budget < lodger.need) {
+            warn!(model = lodger.model, need = lodger.need, budget, "it needs more than MEMORY_BUDGET, it runs alone");
+            lodger.need = budget;
+        }
+        let mut book = self.book();
+        let id = book.next;
+        book.next += 1;
+        book.line.push(Waiter { id, lodger, since: Instant::now(), is_told: false });
+        id
+    }
+
+    /// Whether one in line needs none of what is shared.
+    fn has_room_anyway(&self, book: &Book, id: u64) -> bool {
+        self.budget.is_none() || book.waiter(id).is_none_or(|waiter| waiter.lodger.need == 0)
+    }
+
+    fn step(&self, book: &Book, id: u64) -> Step {
+        let (Some(budget), Some(waiter)) = (self.budget, book.waiter(id)) else { return Step::Grant };
+        if waiter.lodger.need == 0 {
+            return Step::Grant;
+        }
+        let claim = Claim { need: waiter.lodger.need, is_wanted: !waiter.lodger.wants.is_empty(), since: waiter.since };
+        let holders: Vec<Holder> = book.seats.iter().map(Seat::seen).collect();
+        next_step(budget, self.patience, Instant::now(), claim, &holders)
+    }
+}
+
+impl Book {
+    /// Whose turn it is: those that are wanted come before those that nobody waits for, and then who came first.
+    fn first(&self) -> Option<u64> {
+        let first = self.line.iter().min_by_key(|waiter| (waiter.lodger.wants.is_empty(), waiter.id))?;
+        Some(first.id)
+    }
+
+    fn waiter(&self, id: u64) -> Option<&Waiter> {
+        self.line.iter().find(|waiter| waiter.id == id)
+    }
+
+    /// Gives room to one in line.
+    fn seat(&mut self, id: u64) -> Option<CancellationToken> {
+        let at = self.line.iter().position(|waiter| waiter.id == id)?;
+        let lodger = self.line.remove(at).lodger;
+        let dismissed = CancellationToken::new();
+        self.seats.push(Seat { id, lodger, at: Place::Loading, dismissed: dismissed.clone() });
+        Some(dismissed)
+    }
+
+    /// Has these go. What was idle when that was decided must still be so.
+    fn dismiss(&mut self, going: &[(u64, Way)]) -> Result<(), Taken> {
+        for (id, way) in going {
+            let Some(seat) = self.seats.iter_mut().find(|seat| seat.id == *id) else { continue };
+            let Place::Ready { endpoint, .. } = &seat.at else { continue };
+            match way {
+                Way::Idle if !seat.lodger.wants.is_empty() || !endpoint.close_if_idle(Duration::ZERO) => {
+                    return Err(Taken);
+                }
+                Way::Idle => info!(model = seat.lodger.model, "it makes room for another model"),
+                Way::Finishing => {
+                    endpoint.close_to_new();
+                    info!(model = seat.lodger.model, "it finishes what it serves and makes room for another model");
+                }
+            }
+            seat.at = Place::Leaving;
+            seat.dismissed.cancel();
+        }
+        Ok(())
+    }
+
+    /// Logs once that one waits.
+    fn tell(&mut self, id: u64) {
+        let Some(waiter) = self.line.iter_mut().find(|waiter| waiter.id == id) else { return };
+        if !std::mem::replace(&mut waiter.is_told, true) {
+            info!(model = waiter.lodger.model, need = waiter.lodger.need, "its load waits for memory (MEMORY_BUDGET)");
+        }
+    }
+}
+
+impl Seat {
+    fn seen(&self) -> Holder {
+        let stage = match &self.at {
+            Place::Loading => Stage::Loading,
+            Place::Leaving => Stage::Leaving,
+            Place::Ready { endpoint, since } => match endpoint.idle_since() {
+                Some(idle) if self.lodger.wants.is_empty() => Stage::Idle { since: idle },
+                _ => Stage::InUse { ready: *since },
+            },
+        };
+        let Lodger { need, is_pinned, is_preloaded, .. } = self.lodger;
+        Holder { id: self.id, need, is_pinned, is_preloaded, stage }
+    }
+}
+
+impl Room {
+    /// The load is over, and requests go there. From now on it may have to go for another.
+    pub(super) fn is_ready(&self, endpoint: &Arc<Endpoint>) {
+        self.is_at(Place::Ready { endpoint: Arc::clone(endpoint), since: Instant::now() });
+    }
+
+    /// It has begun to end, for whatever reason.
+    pub(super) fn leaves(&self) {
+        self.is_at(Place::Leaving);
+    }
+
+    /// Waits until it has to go. By then nothing new is sent to it.
+    pub(super) fn dismissed(&self) -> WaitForCancellationFuture<'_> {
+        self.dismissed.cancelled()
+    }
+
+    fn is_at(&self, place: Place) {
+        let mut book = self.shared.book();
+        if let Some(seat) = book.seats.iter_mut().find(|seat| seat.id == self.id && !matches!(seat.at, Place::Leaving))
+        {
+            seat.at = place;
+        }
+        drop(book);
+        self.shared.bell.ring();
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.shared.book().seats.retain(|seat| seat.id != self.id);
+        self.shared.bell.ring();
+    }
+}
+
+impl Drop for InLine<'_> {
+    fn drop(&mut self) {
+        self.shared.book().line.retain(|waiter| waiter.id != self.id);
+        // It may have stood before others.
+        self.shared.bell.ring();
+    }
+}
+
+#[cfg(test)]
+mod tests;

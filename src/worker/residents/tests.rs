@@ -1,0 +1,233 @@
+use super::super::endpoint::{Errand, InFlight};
+use super::super::wants::Want;
+use super::*;
+use http::HeaderValue;
+use std::net::SocketAddr;
+use tokio::task::{JoinHandle, spawn, yield_now};
+
+const BUDGET: u64 = 100;
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Some workers and the memory that they share.
+struct House {
+    residents: Residents,
+    bell: Arc<Bell>,
+}
+
+/// One worker.
+struct Worker {
+    lodger: Lodger,
+    bell: Arc<Bell>,
+    residents: Residents,
+}
+
+/// One that serves.
+struct Loaded {
+    room: Room,
+    endpoint: Arc<Endpoint>,
+}
+
+impl House {
+    fn new() -> Self {
+        let bell = Arc::<Bell>::default();
+        Self { residents: Residents::new(Some(BUDGET), PATIENCE, Arc::clone(&bell)), bell }
+    }
+
+    fn worker(&self, need: u64) -> Worker {
+        let wants = Arc::new(Wants::new(Arc::clone(&self.bell)));
+        let lodger = Lodger { model: "m".to_owned(), need, is_pinned: false, is_preloaded: false, wants };
+        Worker { lodger, bell: Arc::clone(&self.bell), residents: self.residents.clone() }
+    }
+
+    fn taken(&self) -> u64 {
+        self.residents.0.book().seats.iter().map(|seat| seat.lodger.need).sum()
+    }
+}
+
+impl Worker {
+    fn want(&self) -> Want {
+        Wants::want(&self.lodger.wants)
+    }
+
+    fn asks(&self) -> JoinHandle<Room> {
+        let (residents, lodger) = (self.residents.clone(), self.lodger.clone());
+        spawn(async move { residents.room(lodger).await })
+    }
+
+    async fn load(&self) -> Loaded {
+        self.opens(self.asks().await.unwrap())
+    }
+
+    fn opens(&self, room: Room) -> Loaded {
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        let endpoint = Endpoint::new(address, HeaderValue::from_static("x"), Arc::default()).unwrap();
+        let endpoint = Arc::new(endpoint.ringing(Arc::clone(&self.bell)));
+        room.is_ready(&endpoint);
+        Loaded { room, endpoint }
+    }
+}
+
+impl Loaded {
+    fn begin(&self) -> InFlight {
+        Arc::clone(&self.endpoint).begin(Errand::Work(None)).ok().unwrap()
+    }
+
+    fn has_to_go(&self) -> bool {
+        self.room.dismissed.is_cancelled()
+    }
+}
+
+/// Lets all tasks do what they can without time passing.
+async fn settle() {
+    for _ in 0..100 {
+        yield_now().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_fits_is_loaded_and_what_is_idle_goes_the_longest_unused_first() {
+    let house = House::new();
+    let (a, b, c) = (house.worker(50), house.worker(50), house.worker(40));
+    let (first, second) = (a.load().await, b.load().await);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    drop(first.begin());
+    let _want = c.want();
+    let asking = c.asks();
+    settle().await;
+    assert!(second.has_to_go() && !first.has_to_go() && !asking.is_finished(), "its memory is not there yet");
+    assert!(Arc::clone(&second.endpoint).begin(Errand::Work(None)).is_err());
+    drop(second);
+    let _third = c.opens(asking.await.unwrap());
+    assert_eq!(house.taken(), 90);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_pinned_busy_loading_or_wanted_stays_until_it_is_idle() {
+    let house = House::new();
+    let mut pinned = house.worker(20);
+    pinned.lodger.is_pinned = true;
+    let (busy, wanted, waits) = (house.worker(40), house.worker(40), house.worker(60));
+    let pinned = pinned.load().await;
+    let busy = busy.load().await;
+    let request = busy.begin();
+    let want = wanted.want();
+    let loading = wanted.asks().await.unwrap();
+    let _want = waits.want();
+    let asking = waits.asks();
+    settle().await;
+    assert!(!asking.is_finished());
+    let loaded = wanted.opens(loading);
+    settle().await;
+    assert!(!loaded.has_to_go() && !busy.has_to_go(), "one is wanted, the other busy");
+    drop(request);
+    settle().await;
+    assert!(!busy.has_to_go(), "it is idle, but not enough");
+    drop(want);
+    settle().await;
+    assert!(loaded.has_to_go() && busy.has_to_go(), "both are idle, and both are needed");
+    drop((loaded, busy));
+    asking.await.unwrap();
+    assert!(!pinned.has_to_go());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_busy_one_is_drained_once_for_whoever_has_waited_and_then_they_take_turns() {
+    let house = House::new();
+    let (a, b) = (house.worker(60), house.worker(60));
+    let (_want_a, _want_b) = (a.want(), b.want());
+    let first = a.load().await;
+    let request = first.begin();
+    let began = Instant::now();
+    let asking = b.asks();
+    first.room.dismissed().await;
+    assert_eq!(began.elapsed().as_secs(), PATIENCE.as_secs());
+    assert!(Arc::clone(&first.endpoint).begin(Errand::Work(None)).is_err(), "its own requests wait in line");
+    assert!(!asking.is_finished(), "what is in flight finishes");
+    drop(request);
+    first.endpoint.emptied().await;
+    drop(first);
+    let second = b.opens(asking.await.unwrap());
+    // It is wanted again at once, and waits its turn.
+    let (again, began) = (a.asks(), Instant::now());
+    second.room.dismissed().await;
+    assert_eq!(began.elapsed().as_secs(), PATIENCE.as_secs());
+    drop(second);
+    again.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_came_first_is_first_and_who_is_wanted_comes_before_who_is_not() {
+    let house = House::new();
+    let [holder, ahead, large, small] = [100, 60, 100, 10].map(|need| house.worker(need));
+    let held = holder.asks().await.unwrap();
+    let ahead_asks = ahead.asks();
+    settle().await;
+    let _wants = [large.want(), small.want()];
+    let (large_asks, small_asks) = (large.asks(), small.asks());
+    settle().await;
+    drop(held);
+    let room = large_asks.await.unwrap();
+    settle().await;
+    assert!(!small_asks.is_finished() && !ahead_asks.is_finished());
+    drop(room);
+    let _small = small_asks.await.unwrap();
+    let _ahead = ahead_asks.await.unwrap();
+    assert_eq!(house.taken(), 70);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_gives_up_lets_the_next_in_line_go_on() {
+    let house = House::new();
+    let [holder, large, small] = [50, 80, 50].map(|need| house.worker(need));
+    let _held = holder.asks().await.unwrap();
+    let _wants = [large.want(), small.want()];
+    let large_asks = large.asks();
+    settle().await;
+    let small_asks = small.asks();
+    settle().await;
+    assert!(!small_asks.is_finished(), "it is behind the other");
+    large_asks.abort();
+    let _small = small_asks.await.unwrap();
+    assert!(house.residents.0.book().line.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_needs_more_than_there_is_runs_alone_and_who_needs_nothing_waits_for_nobody() {
+    let house = House::new();
+    let [large, small, none] = [10 * BUDGET, 10, 0].map(|need| house.worker(need));
+    let large = large.asks().await.unwrap();
+    let small = small.asks();
+    settle().await;
+    assert!(!small.is_finished());
+    let _none = none.asks().await.unwrap();
+    drop(large);
+    small.await.unwrap();
+    let unlimited = Residents::new(None, PATIENCE, Arc::default());
+    let both = [house.worker(u64::MAX), house.worker(u64::MAX)].map(|worker| worker.lodger);
+    let [first, second] = both.map(|lodger| unlimited.room(lodger));
+    tokio::join!(first, second);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_quicker_than_the_eviction_keeps_its_worker() {
+    let house = House::new();
+    let (a, b) = (house.worker(60), house.worker(60));
+    let first = a.load().await;
+    // The plan was made while it was idle; by now it is not.
+    let request = first.begin();
+    let going = [(first.room.id, Way::Idle)];
+    {
+        let mut book = house.residents.0.book();
+        assert!(matches!(book.seats[0].seen().stage, Stage::InUse { .. }));
+        assert!(matches!(book.dismiss(&going), Err(Taken)));
+    }
+    assert!(!first.has_to_go());
+    let _want = b.want();
+    let asking = b.asks();
+    settle().await;
+    assert!(!first.has_to_go() && !asking.is_finished());
+    drop(request);
+    first.room.dismissed().await;
+    drop(first);
+    asking.await.unwrap();
+}
