@@ -2,6 +2,8 @@
 //!
 //! Hands out a [`Lease`] on a worker. Sees workers only as their [`Handle`]s and never names a request.
 
+pub mod affinity;
+pub mod choice;
 pub mod names;
 
 use crate::worker::{Endpoint, Handle, InFlight, LastExit, NotNow, State, Status};

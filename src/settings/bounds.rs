@@ -306,3 +306,20 @@ pub const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Longest wait for the answer to a ping.
 pub const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Part of the requests that `latency-based-routing` sends to a worker by chance, to learn how quick it is by now.
+pub const EXPLORED_PART: f64 = 0.05;
+
+/// Part that the newest time to a first byte has in a worker's mean; the older ones share the rest.
+pub const NEWEST_FIRST_BYTE: f64 = 0.2;
+
+/// How much more of its slots the worker that knows a prompt's beginning may have in use than the least busy one, before
+/// `prefix-affinity` leaves it for that one.
+pub const AFFINITY_MARGIN: f64 = 0.5;
+
+/// Bytes of a prompt's beginning by which workers remember it, in rising order. What is shorter than the first is
+/// computed anew as quickly as it is found.
+pub const PREFIX_LENGTHS: [usize; 4] = [256, 1024, 4 * 1024, 16 * 1024];
+
+/// Most beginnings of prompts that are remembered for a model.
+pub const MOST_PREFIXES: usize = 16 * 1024;
