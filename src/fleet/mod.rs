@@ -3,6 +3,7 @@
 //! Hands out a [`Lease`] on a worker. Sees workers only as their [`Handle`]s and never names a request.
 
 pub mod affinity;
+pub mod breaker;
 pub mod choice;
 pub mod names;
 
