@@ -6,6 +6,7 @@ pub mod affinity;
 pub mod breaker;
 pub mod choice;
 pub mod names;
+pub mod quota;
 
 use crate::worker::{Endpoint, Handle, InFlight, LastExit, NotNow, State, Status};
 use serde::Serialize;

@@ -323,3 +323,10 @@ pub const PREFIX_LENGTHS: [usize; 4] = [256, 1024, 4 * 1024, 16 * 1024];
 
 /// Most beginnings of prompts that are remembered for a model.
 pub const MOST_PREFIXES: usize = 16 * 1024;
+
+/// Longest time for which a remote backend is left alone because answers took more tokens than it may be asked for. It
+/// says itself how many there were, and may be wrong.
+pub const LONGEST_DEBT: Duration = Duration::from_secs(60 * 60);
+
+/// Most characters that are kept of what a worker failed with last.
+pub const LAST_ERROR_LENGTH: usize = 200;
