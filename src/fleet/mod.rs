@@ -7,6 +7,7 @@ pub mod breaker;
 pub mod choice;
 pub mod names;
 pub mod quota;
+pub mod tally;
 
 use crate::worker::{Endpoint, Handle, InFlight, LastExit, NotNow, State, Status};
 use serde::Serialize;
