@@ -3,14 +3,19 @@
 //! Hands out a [`Lease`] on a worker. Sees workers only as their [`Handle`](crate::worker::Handle)s and never names a
 //! request.
 
+mod affinity;
+mod breaker;
 mod changes;
+mod choice;
 mod lease;
 mod member;
 mod model;
 pub mod names;
+mod quota;
 mod report;
 #[cfg(test)]
 mod stub;
+mod tally;
 
 pub use crate::worker::{Errand, Fingerprint, State};
 pub use changes::Changes;

@@ -1,0 +1,318 @@
+//! Whether a worker that keeps failing is left alone.
+//!
+//! A breaker is closed while its worker serves. So many failures in a row open it, and nothing is sent for a while. Then
+//! it is half open: one request tries the worker, and what comes of it closes the breaker or opens it again.
+//!
+//! Owns that count and nothing else: what counts as a failure is the caller's business, and so is the time.
+
+use crate::awake::Instant;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+/// The circuit breaker of one worker.
+#[derive(Debug)]
+pub struct Breaker {
+    allowed_fails: NonZeroU32,
+    cooldown: Duration,
+    /// Failures in a row.
+    failures: u32,
+    phase: Phase,
+    /// Counts changes of the phase. What was begun in an earlier one tells nothing of how the worker is now.
+    era: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Closed,
+    /// Open until then, and half open from then on.
+    Open(Instant),
+    /// Half open, with the one request in flight.
+    Trial,
+}
+
+/// The right to send one request, to be given back with what came of it.
+///
+/// One that is lost may have been the trial that all others wait for, so whoever holds it gives it up when dropped.
+#[derive(Debug)]
+#[must_use = "it has to be given back with what came of the request"]
+pub struct Pass {
+    era: u64,
+}
+
+impl Breaker {
+    /// Closed; `allowed_fails` failures in a row open it for `cooldown`.
+    pub fn new(allowed_fails: NonZeroU32, cooldown: Duration) -> Self {
+        Self { allowed_fails, cooldown, failures: 0, phase: Phase::Closed, era: 0 }
+    }
+
+    /// Whether a request may be sent now.
+    pub fn allows(&self, now: Instant) -> bool {
+        match self.phase {
+            Phase::Closed => true,
+            Phase::Open(until) => until <= now,
+            Phase::Trial => false,
+        }
+    }
+
+    /// Lets a request through, if one may be sent now.
+    pub fn begin(&mut self, now: Instant) -> Option<Pass> {
+        if !self.allows(now) {
+            return None;
+        }
+        if self.phase != Phase::Closed {
+            self.enter(Phase::Trial);
+        }
+        Some(Pass { era: self.era })
+    }
+
+    /// The request was served.
+    pub fn succeeded(&mut self, pass: Pass) {
+        if pass.era != self.era {
+            return;
+        }
+        self.failures = 0;
+        if self.phase == Phase::Trial {
+            self.enter(Phase::Closed);
+        }
+    }
+
+    /// The worker failed to serve the request.
+    pub fn failed(&mut self, pass: Pass, now: Instant) {
+        if pass.era != self.era {
+            return;
+        }
+        self.failures = self.failures.saturating_add(1);
+        if self.phase == Phase::Trial || self.failures >= self.allowed_fails.get() {
+            self.enter(Phase::Open(now + self.cooldown));
+        }
+    }
+
+    /// Nothing can be told of the request: its client left, or it was never sent.
+    pub fn given_up(&mut self, pass: Pass, now: Instant) {
+        if pass.era == self.era && self.phase == Phase::Trial {
+            self.enter(Phase::Open(now));
+        }
+    }
+
+    /// When the next request may be sent: none if it may now, or as soon as the trial has ended.
+    pub fn opens_at(&self, now: Instant) -> Option<Instant> {
+        match self.phase {
+            Phase::Open(until) if until > now => Some(until),
+            _ => None,
+        }
+    }
+
+    /// `closed`, `open` or `half-open`.
+    pub fn state(&self, now: Instant) -> &'static str {
+        match self.phase {
+            Phase::Closed => "closed",
+            Phase::Open(until) if until > now => "open",
+            Phase::Open(_) | Phase::Trial => "half-open",
+        }
+    }
+
+    /// Failures in a row so far.
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    fn enter(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.era += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const COOLDOWN: Duration = Duration::from_secs(30);
+    const NANO: Duration = Duration::from_nanos(1);
+
+    fn breaker(allowed_fails: u32) -> (Breaker, Instant) {
+        (Breaker::new(NonZeroU32::new(allowed_fails).unwrap(), COOLDOWN), Instant::now())
+    }
+
+    fn fail(breaker: &mut Breaker, now: Instant) {
+        let pass = breaker.begin(now).unwrap();
+        breaker.failed(pass, now);
+    }
+
+    fn serve(breaker: &mut Breaker, now: Instant) {
+        let pass = breaker.begin(now).unwrap();
+        breaker.succeeded(pass);
+    }
+
+    /// One that has just opened.
+    fn open() -> (Breaker, Instant) {
+        let (mut breaker, now) = breaker(3);
+        (0..3).for_each(|_| fail(&mut breaker, now));
+        (breaker, now)
+    }
+
+    #[test]
+    fn failures_in_a_row_open_it_and_others_do_not() {
+        let (mut breaker, now) = breaker(3);
+        for _ in 0..5 {
+            fail(&mut breaker, now);
+            fail(&mut breaker, now);
+            assert_eq!((breaker.failures(), breaker.state(now), breaker.opens_at(now)), (2, "closed", None));
+            serve(&mut breaker, now);
+            assert_eq!(breaker.failures(), 0);
+        }
+        (0..3).for_each(|_| fail(&mut breaker, now));
+        assert_eq!((breaker.failures(), breaker.state(now)), (3, "open"));
+        assert_eq!(breaker.opens_at(now), Some(now + COOLDOWN));
+        assert!(!breaker.allows(now) && breaker.begin(now).is_none());
+    }
+
+    #[test]
+    fn after_its_time_it_lets_one_through() {
+        let (mut breaker, opened) = open();
+        let before = opened + (COOLDOWN - NANO);
+        assert!(!breaker.allows(before) && breaker.state(before) == "open");
+        let now = opened + COOLDOWN;
+        assert_eq!((breaker.allows(now), breaker.state(now), breaker.opens_at(now)), (true, "half-open", None));
+        let trial = breaker.begin(now).unwrap();
+        assert!(!breaker.allows(now) && breaker.begin(now).is_none(), "one at a time");
+        assert_eq!((breaker.state(now), breaker.opens_at(now)), ("half-open", None));
+        breaker.succeeded(trial);
+        assert_eq!((breaker.state(now), breaker.failures()), ("closed", 0));
+        let both = (breaker.begin(now), breaker.begin(now));
+        assert!(both.0.is_some() && both.1.is_some());
+    }
+
+    #[test]
+    fn a_trial_that_fails_opens_it_for_the_same_time() {
+        let (mut breaker, opened) = open();
+        let now = opened + COOLDOWN * 2;
+        fail(&mut breaker, now);
+        assert_eq!((breaker.state(now), breaker.failures()), ("open", 4));
+        assert_eq!(breaker.opens_at(now), Some(now + COOLDOWN));
+    }
+
+    #[test]
+    fn a_trial_that_is_given_up_leaves_the_next_to_try() {
+        let (mut breaker, opened) = open();
+        let now = opened + COOLDOWN;
+        for _ in 0..3 {
+            let trial = breaker.begin(now).unwrap();
+            breaker.given_up(trial, now);
+            assert_eq!((breaker.allows(now), breaker.state(now), breaker.failures()), (true, "half-open", 3));
+        }
+        serve(&mut breaker, now);
+        assert_eq!(breaker.state(now), "closed");
+    }
+
+    #[test]
+    fn what_is_given_up_is_neither_good_nor_bad() {
+        let (mut breaker, now) = breaker(2);
+        fail(&mut breaker, now);
+        let pass = breaker.begin(now).unwrap();
+        breaker.given_up(pass, now);
+        assert_eq!((breaker.failures(), breaker.state(now)), (1, "closed"));
+        fail(&mut breaker, now);
+        assert_eq!(breaker.state(now), "open");
+    }
+
+    #[test]
+    fn what_was_begun_before_it_opened_changes_nothing_after() {
+        let (mut breaker, opened) = breaker(1);
+        let [good, bad, late_good, late_bad] = [(); 4].map(|()| breaker.begin(opened).unwrap());
+        fail(&mut breaker, opened);
+        breaker.succeeded(good);
+        breaker.failed(bad, opened + COOLDOWN / 2);
+        assert_eq!((breaker.failures(), breaker.opens_at(opened)), (1, Some(opened + COOLDOWN)));
+        let now = opened + COOLDOWN;
+        let trial = breaker.begin(now).unwrap();
+        breaker.succeeded(late_good);
+        assert!(!breaker.allows(now), "it is not the trial that was served");
+        breaker.succeeded(trial);
+        breaker.failed(late_bad, now);
+        assert_eq!((breaker.failures(), breaker.state(now)), (0, "closed"));
+    }
+
+    #[test]
+    fn without_a_cooldown_it_is_half_open_at_once() {
+        let mut breaker = Breaker::new(NonZeroU32::MIN, Duration::ZERO);
+        let now = Instant::now();
+        fail(&mut breaker, now);
+        assert_eq!((breaker.state(now), breaker.allows(now)), ("half-open", true));
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Begin,
+        Succeed(usize),
+        Fail(usize),
+        GiveUp(usize),
+        Wait(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            3 => Just(Step::Begin),
+            1 => (0..4_usize).prop_map(Step::Succeed),
+            3 => (0..4_usize).prop_map(Step::Fail),
+            1 => (0..4_usize).prop_map(Step::GiveUp),
+            1 => (1..40_u64).prop_map(Step::Wait),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_happens_it_lets_one_at_a_time_try_and_never_shuts_for_good(
+            allowed_fails in 1..4_u32,
+            steps in proptest::collection::vec(step(), 0..80),
+        ) {
+            let (mut breaker, mut now) = breaker(allowed_fails);
+            // Each with whether it is a trial; trials that are neither ended nor overtaken are at most one.
+            let mut passes: Vec<(Pass, bool)> = Vec::new();
+            for step in steps {
+                let (state, allowed) = (breaker.state(now), breaker.allows(now));
+                match step {
+                    Step::Begin => {
+                        let pass = breaker.begin(now);
+                        prop_assert_eq!(pass.is_some(), allowed);
+                        passes.extend(pass.map(|pass| (pass, state == "half-open")));
+                    }
+                    Step::Wait(seconds) => now = now + Duration::from_secs(seconds),
+                    Step::Succeed(at) | Step::Fail(at) | Step::GiveUp(at) => {
+                        if at >= passes.len() {
+                            continue;
+                        }
+                        let (pass, is_trial) = passes.remove(at);
+                        match step {
+                            Step::Succeed(_) => breaker.succeeded(pass),
+                            Step::Fail(_) => breaker.failed(pass, now),
+                            _ => breaker.given_up(pass, now),
+                        }
+                        if !is_trial && state != "closed" {
+                            prop_assert_eq!(breaker.state(now), state, "only the trial counts");
+                        }
+                        if is_trial {
+                            let after = match step {
+                                Step::Succeed(_) => "closed",
+                                Step::Fail(_) => "open",
+                                _ => "half-open",
+                            };
+                            prop_assert_eq!(breaker.state(now), after);
+                        }
+                    }
+                }
+                let trials = passes.iter().filter(|(_, is_trial)| *is_trial).count();
+                prop_assert!(trials <= 1);
+                match breaker.state(now) {
+                    "closed" => prop_assert!(breaker.allows(now) && breaker.failures() < allowed_fails && trials == 0),
+                    "open" => {
+                        let until = breaker.opens_at(now);
+                        prop_assert!(!breaker.allows(now) && trials == 0);
+                        prop_assert!(until.is_some_and(|until| until - now <= COOLDOWN && breaker.allows(until)));
+                    }
+                    _ => prop_assert_eq!(breaker.allows(now), trials == 0),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! What each strategy prefers, and what none of them may do. Chances come from seeds.
+
+use super::*;
+use crate::settings::catalogue::Strategy;
+use proptest::prelude::{Strategy as _, any, prop_assert, prop_oneof, proptest};
+
+const STRATEGIES: [Strategy; 7] = [
+    Strategy::LeastBusy,
+    Strategy::RoundRobin,
+    Strategy::WeightedRandom,
+    Strategy::SimpleShuffle,
+    Strategy::LatencyBased,
+    Strategy::PriorityFailover,
+    Strategy::PrefixAffinity,
+];
+
+/// Picks of a statistical test, and how far a share may be off: more than five standard deviations.
+const PICKS: usize = 10_000;
+const TOLERANCE: f64 = 0.03;
+
+fn idle(index: usize) -> Candidate {
+    Candidate { index, in_flight: 0, slots: 4, weight: 1.0, priority: 0, first_byte: None }
+}
+
+fn busy(index: usize, in_flight: usize) -> Candidate {
+    Candidate { in_flight, ..idle(index) }
+}
+
+fn quick(index: usize, millis: u64) -> Candidate {
+    Candidate { first_byte: Some(Duration::from_millis(millis)), ..idle(index) }
+}
+
+fn picks(strategy: Strategy, candidates: &[Candidate], count: usize) -> Vec<usize> {
+    let choice = Choice::seeded(1);
+    (0..count).map(|_| choice.pick(strategy, candidates, &[]).unwrap()).collect()
+}
+
+/// Which part of many picks each of the first four indexes has.
+fn shares(strategy: Strategy, candidates: &[Candidate]) -> [f64; 4] {
+    let picks = picks(strategy, candidates, PICKS);
+    std::array::from_fn(|index| picks.iter().filter(|&&pick| pick == index).count() as f64 / PICKS as f64)
+}
+
+fn assert_shares(found: [f64; 4], wanted: [f64; 4]) {
+    let is_near = found.iter().zip(wanted).all(|(found, wanted)| (found - wanted).abs() < TOLERANCE);
+    assert!(is_near, "{found:?} instead of {wanted:?}");
+}
+
+#[test]
+fn the_least_busy_has_the_smallest_part_of_its_slots_in_use() {
+    let of_eight = Candidate { slots: 8, ..busy(2, 3) };
+    for (candidates, picked) in [
+        (vec![busy(0, 2), busy(1, 1), busy(2, 3)], 1),
+        (vec![busy(0, 2), of_eight], 2),
+        (vec![busy(0, 1), of_eight], 0),
+        (vec![Candidate { slots: 1, ..busy(0, 1) }, busy(1, 3)], 1),
+    ] {
+        assert_eq!(picks(Strategy::LeastBusy, &candidates, 3), [picked; 3], "{candidates:?}");
+    }
+}
+
+#[test]
+fn equally_busy_ones_take_turns() {
+    let halves = [busy(0, 2), busy(1, 3), Candidate { slots: 2, ..busy(2, 1) }, busy(3, 2)];
+    assert_eq!(picks(Strategy::LeastBusy, &halves, 6), [0, 2, 3, 0, 2, 3]);
+}
+
+#[test]
+fn round_robin_goes_on_after_the_last_whoever_is_there() {
+    let choice = Choice::seeded(1);
+    let pick = |candidates: &[Candidate]| choice.pick(Strategy::RoundRobin, candidates, &[]).unwrap();
+    let all = [busy(0, 3), idle(1), idle(2)];
+    assert_eq!([(); 4].map(|()| pick(&all)), [0, 1, 2, 0]);
+    assert_eq!(pick(&[idle(0), busy(1, 4), idle(2)]), 2, "a full one is passed over");
+    assert_eq!(pick(&[idle(1), idle(2)]), 1, "and one that is not there");
+    assert_eq!(pick(&[idle(2), idle(0), idle(1)]), 2, "in whatever order they come");
+}
+
+#[test]
+fn chance_goes_by_weight_or_is_the_same_for_all() {
+    let weighed = |weights: [f64; 4]| {
+        let candidates: Vec<_> = (0..4).map(|index| Candidate { weight: weights[index], ..idle(index) }).collect();
+        shares(Strategy::WeightedRandom, &candidates)
+    };
+    assert_shares(weighed([1.0, 2.0, 3.0, 4.0]), [0.1, 0.2, 0.3, 0.4]);
+    assert_shares(weighed([0.0, f64::NAN, -1.0, 0.0]), [0.25; 4]);
+    assert_shares(weighed([f64::MAX, f64::MAX, f64::MIN_POSITIVE, f64::INFINITY]), [0.5, 0.5, 0.0, 0.0]);
+    assert_eq!(weighed([0.0, 1e-9, 0.0, f64::NAN]), [0.0, 1.0, 0.0, 0.0], "no weight, no request");
+    let uneven = [Candidate { weight: 9.0, ..idle(0) }, idle(1), busy(2, 3), busy(3, 4)];
+    assert_shares(shares(Strategy::SimpleShuffle, &uneven), [1.0 / 3.0, 1.0 / 3.0, 1.0 / 3.0, 0.0]);
+}
+
+#[test]
+fn zero_weight_is_for_when_nobody_else_has_a_slot() {
+    let spare = Candidate { weight: 0.0, ..idle(0) };
+    assert_eq!(picks(Strategy::WeightedRandom, &[spare, busy(1, 4)], 5), [0; 5]);
+}
+
+#[test]
+fn the_quickest_is_picked_but_for_what_is_explored() {
+    let explored = EXPLORED_PART / 3.0;
+    let found = shares(Strategy::LatencyBased, &[quick(0, 300), quick(1, 100), quick(2, 200)]);
+    assert_shares(found, [explored, 1.0 - 2.0 * explored, explored, 0.0]);
+    assert!(found[0] > 0.0 && found[2] > 0.0, "the others are looked at now and then: {found:?}");
+}
+
+/// Whom most requests go to.
+fn favourite(candidates: &[Candidate]) -> usize {
+    shares(Strategy::LatencyBased, candidates).iter().position(|&share| share > 0.5).unwrap()
+}
+
+#[test]
+fn a_busy_one_is_expected_to_take_longer() {
+    let busy = |index, millis, in_flight| Candidate { in_flight, ..quick(index, millis) };
+    assert_eq!(favourite(&[busy(0, 100, 3), quick(1, 150)]), 1);
+    assert_eq!(favourite(&[busy(0, 100, 1), quick(1, 150)]), 0);
+}
+
+#[test]
+fn an_unmeasured_one_is_tried_at_once_but_not_flooded() {
+    assert_eq!(favourite(&[quick(0, 1), idle(1)]), 1);
+    assert_eq!(favourite(&[quick(0, 1000), busy(1, 1)]), 0, "its first answer is on its way");
+    assert_eq!(favourite(&[busy(0, 2), busy(1, 1)]), 1, "none is measured");
+    assert_eq!(favourite(&[Candidate { in_flight: 4, ..quick(0, 1) }, busy(1, 3)]), 1, "nobody else has a slot");
+}
+
+#[test]
+fn priority_comes_before_load() {
+    let of = |priority, candidate| Candidate { priority, ..candidate };
+    for (candidates, picked) in [
+        (vec![of(2, idle(0)), of(1, busy(1, 3))], 1),
+        (vec![of(2, idle(0)), of(1, busy(1, 4))], 0),
+        (vec![of(1, busy(0, 2)), of(1, busy(1, 1)), of(2, idle(2))], 1),
+    ] {
+        assert_eq!(picks(Strategy::PriorityFailover, &candidates, 3), [picked; 3], "{candidates:?}");
+    }
+    let equal = [of(1, idle(0)), of(1, idle(1)), of(2, idle(2))];
+    assert_eq!(picks(Strategy::PriorityFailover, &equal, 4), [0, 1, 0, 1]);
+}
+
+#[test]
+fn a_prompt_goes_where_its_longest_known_beginning_was_served() {
+    let choice = Choice::seeded(1);
+    let pick = |candidates: &[Candidate], prefixes: &[u64]| {
+        choice.pick(Strategy::PrefixAffinity, candidates, prefixes).unwrap()
+    };
+    let all = [busy(0, 1), busy(1, 2), busy(2, 2)];
+    assert_eq!(pick(&all, &[10, 11]), 0, "unknown: the least busy");
+    choice.served_by(&[10, 11], 1);
+    assert_eq!(pick(&all, &[10, 11]), 1);
+    assert_eq!(pick(&all, &[10, 12]), 1, "what it has in common with the other");
+    assert_eq!(pick(&all, &[]), 0);
+    choice.served_by(&[10, 12, 13], 2);
+    assert_eq!(pick(&all, &[10, 11]), 1, "the longest counts");
+    assert_eq!(pick(&all, &[10, 14]), 2, "else who served it last");
+    assert_eq!(pick(&[all[0], all[2]], &[10, 11]), 2, "a shorter one where the worker is gone");
+}
+
+#[test]
+fn affinity_gives_way_where_the_worker_is_clearly_busier() {
+    let choice = Choice::seeded(1);
+    choice.served_by(&[1], 0);
+    let pick = |candidates: &[Candidate]| choice.pick(Strategy::PrefixAffinity, candidates, &[1]).unwrap();
+    assert_eq!(pick(&[busy(0, 2), idle(1)]), 0);
+    assert_eq!(pick(&[busy(0, 3), idle(1)]), 1);
+    assert_eq!(pick(&[busy(0, 3), busy(1, 1)]), 0);
+    assert_eq!(pick(&[busy(0, 4), busy(1, 3)]), 1, "it has no slot");
+    let load = AFFINITY_MARGIN * 4.0;
+    assert_eq!(load, 2.0, "which is what this test goes by");
+}
+
+#[test]
+fn only_with_one_key_do_prompts_look_alike() {
+    let choice = Choice::default();
+    let prompt = [b'p'; 2000];
+    let mark = |key| choice.prefixes(key, &prompt);
+    choice.served_by(mark("a").as_slice(), 1);
+    let pick = |key| choice.pick(Strategy::PrefixAffinity, &[idle(0), busy(1, 1)], mark(key).as_slice());
+    assert_eq!((pick("a"), pick("b")), (Some(1), Some(0)));
+}
+
+#[test]
+fn the_same_seed_makes_the_same_choices_and_another_others() {
+    let all: Vec<_> = (0..4).map(idle).collect();
+    let chosen =
+        |choice: Choice| -> Vec<_> { (0..50).map(|_| choice.pick(Strategy::SimpleShuffle, &all, &[])).collect() };
+    assert_eq!(chosen(Choice::seeded(5)), chosen(Choice::seeded(5)));
+    assert_ne!(chosen(Choice::seeded(5)), chosen(Choice::seeded(6)));
+    assert_ne!(chosen(Choice::default()), chosen(Choice::default()));
+}
+
+#[test]
+fn many_threads_that_pick_at_once_spread_over_all() {
+    let all: Vec<_> = (0..4).map(idle).collect();
+    for strategy in [Strategy::RoundRobin, Strategy::LeastBusy] {
+        let choice = Choice::seeded(1);
+        let mut counts = [0; 4];
+        std::thread::scope(|scope| {
+            let threads = [(); 4].map(|()| {
+                scope.spawn(|| (0..1000).map(|_| choice.pick(strategy, &all, &[]).unwrap()).collect::<Vec<_>>())
+            });
+            for picks in threads.map(|thread| thread.join().unwrap()) {
+                picks.into_iter().for_each(|pick| counts[pick] += 1);
+            }
+        });
+        assert_eq!(counts, [1000; 4], "no turn is lost");
+    }
+}
+
+fn candidate() -> impl proptest::strategy::Strategy<Value = Candidate> {
+    let weight = prop_oneof![0.0..10.0, any::<f64>()];
+    let millis = proptest::option::of(any::<u64>());
+    (0..4_usize, 0..4_usize, weight, 0..3_u32, millis).prop_map(|(in_flight, slots, weight, priority, millis)| {
+        Candidate { index: 0, in_flight, slots, weight, priority, first_byte: millis.map(Duration::from_millis) }
+    })
+}
+
+proptest! {
+    #[test]
+    fn whoever_is_picked_has_a_slot_and_somebody_is_if_anybody_has(
+        mut candidates in proptest::collection::vec(candidate(), 0..6),
+        offset in 0..3_usize,
+        seed in any::<u64>(),
+        prefixes in proptest::collection::vec(0..5_u64, 0..4),
+        served in proptest::collection::vec((0..5_u64, 0..9_usize), 0..9),
+    ) {
+        for (at, candidate) in candidates.iter_mut().enumerate() {
+            candidate.index = offset + at;
+        }
+        for strategy in STRATEGIES {
+            let choice = Choice::seeded(seed);
+            for (prefix, index) in &served {
+                choice.served_by(&[*prefix], *index);
+            }
+            for _ in 0..8 {
+                match choice.pick(strategy, &candidates, &prefixes) {
+                    Some(index) => {
+                        let picked = candidates.iter().find(|candidate| candidate.index == index);
+                        prop_assert!(picked.is_some_and(|picked| picked.in_flight < picked.slots), "{strategy:?}");
+                    }
+                    None => prop_assert!(candidates.iter().all(|one| one.in_flight >= one.slots), "{strategy:?}"),
+                }
+            }
+        }
+    }
+}
