@@ -24,6 +24,8 @@ pub mod pipeline;
 mod queue;
 mod rate;
 mod record;
+#[cfg_attr(not(test), expect(dead_code, reason = "the pipeline changes no body yet"))]
+pub(crate) mod rewrite;
 mod route;
 mod sse;
 #[cfg(test)]
