@@ -5,6 +5,8 @@
 
 use crate::gateway::cors::Cors;
 use crate::gateway::head::{Framing, HeadLimits, check_in_two};
+use crate::gateway::rename::renamed;
+use crate::gateway::rewrite::rewritten_object;
 use crate::keys::parse::{Entry, KeyFile, parse};
 use crate::keys::secret::Stored;
 use crate::keys::{Key, edit};
@@ -17,6 +19,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderValue};
 use jiff::Timestamp;
+use serde_json::{Map, Value};
 
 /// A secret that `key_file` adds.
 const ADDED: &str = "added-0123456789abcdef";
@@ -158,6 +161,93 @@ pub fn request_head(data: &[u8]) {
     }
 }
 
+/// The body of a request: pieces do not matter, and what serde_json reads as an object is that object with the changes
+/// that were asked for, and no others. The first byte says where the body is cut, the second what is changed.
+pub fn request_body(data: &[u8]) {
+    let [cut, changes, body @ ..] = data else { return };
+    let (head, tail) = body.split_at(usize::from(*cut).min(body.len()));
+    let chosen = |bit: u8, list: &[&str]| {
+        let list = if changes & bit == 0 { &[] } else { list };
+        list.iter().map(|name| (*name).to_owned()).collect::<Vec<String>>()
+    };
+    let model = (changes & 1 != 0).then_some("new \"name\"");
+    let strip = [chosen(2, &["user"]), chosen(4, &["a", "model"])].concat();
+    let sampling: Vec<(String, String)> = [chosen(8, &["temperature"]), chosen(16, &["a"])]
+        .concat()
+        .into_iter()
+        .map(|name| (name, "[1]".to_owned()))
+        .collect();
+
+    let result = rewritten_object(&[body], model, &sampling, &strip);
+    assert_eq!(rewritten_object(&[head, tail], model, &sampling, &strip), result, "pieces do not matter");
+    let Ok(Some(result)) = result else {
+        let refused = result.is_err();
+        assert!(refused || serde_json::from_slice::<Map<String, Value>>(body).is_err(), "an object is read");
+        return;
+    };
+    assert_eq!(rewritten_object(&[body], None, &[], &[]), Ok(Some(body.to_vec())), "no change changes nothing");
+    let Ok(before) = serde_json::from_slice::<Map<String, Value>>(body) else { return };
+    let after: Map<String, Value> = serde_json::from_slice(&result).unwrap_or_else(|error| panic!("{error}"));
+    let is_model = |name: &str| name.eq_ignore_ascii_case("model");
+    let may_change = |name: &str| {
+        model.is_some() && is_model(name)
+            || strip.iter().any(|strip| strip == name)
+            || sampling.iter().any(|(given, _)| given == name)
+    };
+    for (name, value) in before.iter().filter(|(name, _)| !may_change(name)) {
+        assert_eq!(after.get(name), Some(value), "{name} stays as it is");
+    }
+    assert!(after.keys().all(|name| before.contains_key(name) || may_change(name)), "nothing else is added");
+    if let Some(model) = model {
+        let names: Vec<&Value> = after.iter().filter(|(name, _)| is_model(name)).map(|(_, value)| value).collect();
+        assert_eq!(names, [model], "the model has its new name");
+    }
+    for name in &strip {
+        let comes_back = (model.is_some() && is_model(name)) || sampling.iter().any(|(given, _)| given == name);
+        assert!(comes_back || !after.contains_key(name), "{name} is left out");
+    }
+    for (name, value) in &sampling {
+        let default: Option<Value> = serde_json::from_str(value).ok();
+        let own = before.get(name).filter(|_| !strip.contains(name));
+        let now = after.get(name);
+        assert!(now.is_some() && (now == own || now == default.as_ref()), "{name} has its own value or the default");
+    }
+}
+
+/// The model's name in an answer: pieces do not matter, and what serde_json reads as an object is that object with the
+/// name replaced where it may stand. The first byte says where the answer is cut, the second whether it is a stream.
+pub fn answer_body(data: &[u8]) {
+    let [cut, is_stream, body @ ..] = data else { return };
+    let is_stream = is_stream % 2 == 1;
+    let (head, tail) = body.split_at(usize::from(*cut).min(body.len()));
+    let (theirs, ours) = ("m", "our \"name\"");
+    let result = renamed(&[body], theirs, ours, is_stream);
+    assert_eq!(renamed(&[head, tail], theirs, ours, is_stream), result, "pieces do not matter");
+    assert_eq!(renamed(&[head, tail], "theirs, which is nowhere", ours, is_stream), body, "other names stay");
+    let Ok(mut expected) = serde_json::from_slice::<Map<String, Value>>(body) else { return };
+    if is_stream {
+        // A line that begins with `data:` is no JSON.
+        assert_eq!(result, body);
+        let lines = body.split(|byte| *byte == b'\n').map(|line| [b"data: ", line].concat());
+        let event = renamed(&[&lines.collect::<Vec<_>>().join(&b'\n'), b"\n\n"], theirs, ours, true);
+        let data: Vec<&[u8]> =
+            event.split(|byte| *byte == b'\n').filter_map(|line| line.strip_prefix(b"data: ")).collect();
+        assert_eq!(data.join(&b'\n'), renamed(&[body], theirs, ours, false), "an event is read like a whole answer");
+        return;
+    }
+    let rename = |object: &mut Map<String, Value>| {
+        if let Some(name) = object.get_mut("model").filter(|name| **name == theirs) {
+            *name = ours.into();
+        }
+    };
+    rename(&mut expected);
+    for wrapper in ["response", "message"] {
+        expected.get_mut(wrapper).and_then(Value::as_object_mut).map(rename);
+    }
+    let result: Option<Map<String, Value>> = serde_json::from_slice(&result).ok();
+    assert_eq!(result, Some(expected), "nothing but the name is replaced");
+}
+
 /// The secret that `configuration` puts where a file may ask for one.
 const REMOTE_KEY: &str = "remote-0123456789abcdef";
 
@@ -233,16 +323,6 @@ mod tests {
 
     proptest! {
         #[test]
-        fn key_files_of_any_bytes(data in proptest::collection::vec(any::<u8>(), 0..200)) {
-            key_file(&data);
-        }
-
-        #[test]
-        fn key_files_that_look_like_some(text in lines()) {
-            key_file(text.as_bytes());
-        }
-
-        #[test]
         fn configurations_of_any_bytes(data in proptest::collection::vec(any::<u8>(), 0..200)) {
             configuration(&data);
         }
@@ -250,6 +330,16 @@ mod tests {
         #[test]
         fn configurations_that_look_like_some(text in configurations()) {
             configuration(text.as_bytes());
+        }
+
+        #[test]
+        fn key_files_of_any_bytes(data in proptest::collection::vec(any::<u8>(), 0..200)) {
+            key_file(&data);
+        }
+
+        #[test]
+        fn key_files_that_look_like_some(text in lines()) {
+            key_file(text.as_bytes());
         }
 
         #[test]
@@ -280,5 +370,25 @@ mod tests {
         ) {
             cors_origins(text.as_bytes());
         }
+
+        #[test]
+        fn bodies_of_any_bytes(data in proptest::collection::vec(any::<u8>(), 0..200)) {
+            request_body(&data);
+            answer_body(&data);
+        }
+
+        #[test]
+        fn bodies_that_look_like_some(cut in 0..60_u8, changes: u8, members in proptest::collection::vec(member(), 0..6)) {
+            let body = format!("{{{}}}", members.join(","));
+            request_body(&[&[cut, changes], body.as_bytes()].concat());
+            answer_body(&[&[cut, changes], body.as_bytes()].concat());
+        }
+    }
+
+    /// Members of an object, so that some of them matter.
+    fn member() -> impl Strategy<Value = String> {
+        let name = "\"(model|Model|response|message|user|a|temperature|\\\\u0061|b)\"";
+        let value = "\"m\"|\"[a-z\\[{]{0,3}\"|null|1|\\[\\{\"model\":\"m\"\\}\\]|\\{\"model\":\"m\"(,\"a\":\\{\\})?\\}";
+        (" ?", name, " ?", value, "\n?").prop_map(|(a, name, b, value, c)| format!("{a}{name}:{b}{value}{c}"))
     }
 }

@@ -25,6 +25,10 @@ pub mod pipeline;
 mod queue;
 mod rate;
 mod record;
+#[cfg_attr(not(test), expect(dead_code, reason = "the forwarder renames nothing yet"))]
+pub(crate) mod rename;
+#[cfg_attr(not(any(test, feature = "test-support")), expect(dead_code, reason = "the pipeline changes no body yet"))]
+pub(crate) mod rewrite;
 mod route;
 mod sse;
 #[cfg(test)]
@@ -34,7 +38,6 @@ mod ticks;
 mod unread;
 mod usage;
 mod verdict;
-#[cfg_attr(not(test), expect(dead_code, reason = "the pipeline renames nothing yet"))]
 mod walk;
 mod wire;
 

@@ -367,10 +367,6 @@ pub const NEWEST_FIRST_BYTE: f64 = 0.2;
 /// `prefix-affinity` leaves it for that one.
 pub const AFFINITY_MARGIN: f64 = 0.5;
 
-/// Bytes of a prompt's beginning by which workers remember it, in rising order. What is shorter than the first is
-/// computed anew as quickly as it is found.
-pub const PREFIX_LENGTHS: [usize; 4] = [256, 1024, 4 * 1024, 16 * 1024];
-
 /// Most beginnings of prompts that are remembered for a model.
 pub const MOST_PREFIXES: usize = 16 * 1024;
 
