@@ -15,7 +15,7 @@ pub struct Fingerprint(pub u64);
 
 /// The requests under suspicion.
 #[derive(Default)]
-pub(super) struct Deaths {
+pub struct Deaths {
     suspects: Mutex<Vec<Suspect>>,
     /// Whether there are any, which nearly always there are not.
     any: AtomicBool,

@@ -22,22 +22,23 @@ mod procfs;
 mod progress;
 mod pulse;
 mod reaper;
+mod remote;
 mod shortage;
 mod state;
 mod supervisor;
 mod threads;
 mod wants;
 
-pub use deaths::Fingerprint;
+pub use deaths::{Deaths, Fingerprint};
 pub use diagnosis::Cause;
-pub use endpoint::{BadRemote, Endpoint, Errand, InFlight, NotNow, Target};
+pub use endpoint::{Endpoint, Errand, InFlight, NotNow};
 pub use process::Spawner;
 pub use reaper::reap_orphans;
+pub use remote::{RemotePlan, join};
 pub use state::State;
 pub use supervisor::{Plan, supervise};
 pub use wants::Want;
 
-use deaths::Deaths;
 use serde::Serialize;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -80,6 +81,8 @@ pub struct Status {
     pub failed_loads: u64,
     /// How the process before ended.
     pub last_exit: Option<LastExit>,
+    /// Why a remote worker cannot serve, as its last probe says. It names the host, and nothing that is secret.
+    pub last_error: Option<String>,
 }
 
 impl Status {
@@ -93,6 +96,7 @@ impl Status {
             has_been_ready: false,
             failed_loads: 0,
             last_exit: None,
+            last_error: None,
         }
     }
 }
