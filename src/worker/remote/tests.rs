@@ -187,8 +187,8 @@ async fn a_broken_connection_is_looked_into_at_once() {
     stand.answers(StatusCode::BAD_GATEWAY, "");
     let mut in_flight = joined.begin();
     in_flight.doubt();
-    joined.becomes(State::Unhealthy).await;
-    assert!(!in_flight.endpoint().is_open());
+    assert!(joined.becomes(State::Unhealthy).await.endpoint.is_none());
+    assert!(joined.shows("llamagate_workers_ready{model=\"m\"} 0"));
     joined.stops().await;
 }
 
