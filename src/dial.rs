@@ -1,11 +1,17 @@
-//! Connections to workers: TCP, and TLS where a remote backend asks for it.
+//! Connections to workers: where they are reached, by TCP, and by TLS where a remote backend asks for it.
 //!
 //! Owns which authorities are trusted, how long a connection may take to be made, and the sentence that says why there
 //! is none. What goes over a connection, and what its failure means for a worker, is the business of others.
 
 mod explain;
+#[cfg(test)]
+pub(crate) mod stand;
+mod target;
+#[cfg(test)]
+mod tests;
 
 pub use explain::explain;
+pub use target::{BadRemote, Target};
 
 use crate::awake;
 use http::Uri;

@@ -9,7 +9,7 @@ use super::queue::Ticket;
 use super::record::{Form, Record};
 use super::route::Route;
 use crate::awake::{self, Instant};
-use crate::dial::Dialer;
+use crate::dial::{Dialer, Target};
 use crate::fleet::Lease;
 use crate::refusal::Refusal;
 use crate::settings::bounds::{CLIENT_WRITE_STALL, RETRY_AFTER_UNKNOWN, UPSTREAM_IDLE, UPSTREAM_IDLE_CONNECTIONS};
@@ -83,7 +83,7 @@ impl Forwarder {
         record: Record,
     ) -> Result<Response<Answer>, (Refusal, Record)> {
         let deadline = Instant::now() + self.request_timeout;
-        let mut request = match upstream_request(parts, request_id, body, &lease) {
+        let mut request = match upstream_request(parts, request_id, body, &lease.endpoint().target) {
             Ok(request) => request,
             Err(error) => return Err((Refusal::BadRequest(error.to_string()), record)),
         };
@@ -133,13 +133,12 @@ impl Forwarder {
     }
 }
 
-fn upstream_request(
+fn upstream_request<B>(
     mut parts: Parts,
     request_id: &HeaderValue,
-    body: Bounded,
-    lease: &Lease,
-) -> Result<Request<Bounded>, http::Error> {
-    let target = &lease.endpoint().target;
+    body: B,
+    target: &Target,
+) -> Result<Request<B>, http::Error> {
     parts.uri = target.uri(std::mem::take(&mut parts.uri).into_parts().path_and_query)?;
     headers::for_worker(&mut parts.headers, target.is_remote);
     if let Some(authorization) = &target.authorization {
@@ -161,5 +160,47 @@ pub(super) fn form_of(headers: &HeaderMap) -> Form {
         Form::Json
     } else {
         Form::Other
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::uri::{Authority, Scheme};
+
+    fn sent(base_path: &str, authorization: Option<&'static str>, is_remote: bool) -> Request<()> {
+        let target = Target {
+            scheme: Scheme::HTTPS,
+            authority: Authority::from_static("host:1"),
+            base_path: base_path.to_owned(),
+            authorization: authorization.map(HeaderValue::from_static),
+            model: None,
+            is_remote,
+        };
+        let request = Request::post("/v1/chat/completions?a=b").version(Version::HTTP_2);
+        let request = request
+            .header(AUTHORIZATION, "Bearer client")
+            .header("x-api-key", "client")
+            .header("x-request-id", "theirs")
+            .header("x-kept", "1");
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        upstream_request(parts, &HeaderValue::from_static("id-1"), (), &target).unwrap()
+    }
+
+    #[test]
+    fn a_request_goes_where_the_worker_is_with_its_key_and_never_the_clients() {
+        for is_remote in [false, true] {
+            let request = sent("/api", Some("Bearer worker"), is_remote);
+            assert_eq!(request.uri(), "https://host:1/api/v1/chat/completions?a=b");
+            assert_eq!((request.version(), request.headers().len()), (Version::HTTP_11, 3));
+            assert_eq!(request.headers()[AUTHORIZATION], "Bearer worker");
+            assert_eq!(request.headers()[X_REQUEST_ID], "id-1");
+            assert_eq!(request.headers()["x-kept"], "1");
+
+            let request = sent("", None, is_remote);
+            assert_eq!(request.uri(), "https://host:1/v1/chat/completions?a=b");
+            assert!(request.headers().get(AUTHORIZATION).is_none());
+            assert!(!format!("{request:?}").contains("client"));
+        }
     }
 }

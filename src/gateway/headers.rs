@@ -131,6 +131,7 @@ fn random_bytes() -> Random {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
     #[test]
     fn headers_named_by_connection_go_with_the_usual_ones() {
@@ -157,10 +158,10 @@ mod tests {
                 headers.append(name, HeaderValue::from_static("1"));
             }
             for_worker(&mut headers, is_remote);
-            headers.keys().map(ToString::to_string).collect::<Vec<_>>()
+            headers.keys().map(ToString::to_string).collect::<BTreeSet<_>>()
         };
-        assert_eq!(left(false), ["cookie", "forwarded", "x-kept"]);
-        assert_eq!(left(true), ["x-kept"]);
+        assert_eq!(left(false), ["cookie", "forwarded", "x-kept"].map(str::to_owned).into());
+        assert_eq!(left(true), ["x-kept".to_owned()].into());
     }
 
     #[test]

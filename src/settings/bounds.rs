@@ -50,6 +50,23 @@ pub const DOUBT_PATIENCE: Duration = Duration::from_secs(5);
 /// Longest wait for the answer to one probe.
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Longest wait for the answer to one probe of a remote worker, its connection included. Nothing but requests tells how
+/// busy it is with others, so it gets more time than one of ours.
+pub const REMOTE_PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Most bytes that are read of the answer to such a probe.
+pub const REMOTE_PROBE_BODY: usize = 4 * 1024;
+
+/// Pause before the second probe of a remote worker that cannot serve; it doubles with each further one. The shortest time
+/// between two probes of one that can.
+pub const REMOTE_BACKOFF_FIRST: Duration = Duration::from_secs(1);
+
+/// Longest such pause.
+pub const REMOTE_BACKOFF_LONGEST: Duration = Duration::from_secs(30);
+
+/// Time between two probes of a remote worker that says that it is loading.
+pub const REMOTE_INTERVAL_LOADING: Duration = Duration::from_secs(1);
+
 /// Most bytes that are read of llama-server's metrics.
 pub const VITALS_SIZE: usize = 64 * 1024;
 

@@ -1,17 +1,14 @@
-//! One life of a ready worker as requests see it: what it is serving, and what speaks against it. Where it is reached is
-//! `target.rs`'s.
+//! One life of a ready worker as requests see it: what it is serving, and what speaks against it.
+//! Where it is reached is a `Target`'s business.
 //!
 //! The one lock in here decides who came first: a request that takes a worker, or the worker that goes to sleep.
-
-mod target;
-
-pub use target::{BadRemote, Target};
 
 use super::bell::Bell;
 use super::deaths::{Deaths, Fingerprint};
 use super::given_up::GivenUp;
 use super::shortage::shortage;
 use crate::awake::Instant;
+use crate::dial::Target;
 use crate::settings::bounds::COMPUTE_ERRORS_UNTIL_RESTART;
 use http::HeaderValue;
 use http::uri::InvalidUri;

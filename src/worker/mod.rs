@@ -29,6 +29,7 @@ mod progress;
 mod pulse;
 mod reaper;
 mod residents;
+mod remote;
 mod shortage;
 mod state;
 mod supervisor;
@@ -39,10 +40,11 @@ mod yard;
 pub use allowance::Allowance;
 pub use deaths::{Deaths, Fingerprint};
 pub use diagnosis::Cause;
-pub use endpoint::{BadRemote, Endpoint, Errand, InFlight, NotNow, Target};
+pub use endpoint::{Endpoint, Errand, InFlight, NotNow};
 pub use plan::{Need, Plan, Program};
 pub use process::Spawner;
 pub use reaper::reap_orphans;
+pub use remote::{RemotePlan, join};
 pub use state::State;
 pub use supervisor::supervise;
 pub use wants::Want;
@@ -92,6 +94,8 @@ pub struct Status {
     pub failed_loads: u64,
     /// How the process before ended.
     pub last_exit: Option<LastExit>,
+    /// Why a remote worker cannot serve, as its last probe says. It names the host, and nothing that is secret.
+    pub last_error: Option<String>,
 }
 
 impl Status {
@@ -105,6 +109,7 @@ impl Status {
             has_been_ready: false,
             failed_loads: 0,
             last_exit: None,
+            last_error: None,
         }
     }
 }

@@ -15,7 +15,7 @@ pub enum State {
     Loading,
     /// It serves.
     Ready,
-    /// It has served, and now fails its probes.
+    /// It fails its probes.
     Unhealthy,
     /// It has ended; the next start comes after a pause.
     Backoff,
@@ -34,7 +34,7 @@ pub enum Event {
     AnswersLoading,
     /// A probe was answered: ready.
     AnswersReady,
-    /// Too many probes in a row were not answered well.
+    /// Probes were not answered well: too many in a row, or one of a remote worker.
     ProbesFailed,
     /// The process has ended or could not be started, and may be started again.
     Ended,
@@ -83,9 +83,10 @@ impl State {
         use Event as E;
         match (self, event) {
             (Self::Stopped | Self::Backoff | Self::Failed, E::StartBegun) => Some(Self::Starting),
-            (Self::Starting, E::AnswersLoading) => Some(Self::Loading),
+            // A remote worker may load again whenever it likes.
+            (Self::Starting | Self::Ready | Self::Unhealthy, E::AnswersLoading) => Some(Self::Loading),
             (Self::Starting | Self::Loading | Self::Unhealthy, E::AnswersReady) => Some(Self::Ready),
-            (Self::Ready, E::ProbesFailed) => Some(Self::Unhealthy),
+            (Self::Starting | Self::Loading | Self::Ready, E::ProbesFailed) => Some(Self::Unhealthy),
             (Self::Failed, E::Ended) => None,
             (_, E::Ended) => Some(Self::Backoff),
             (
@@ -137,7 +138,7 @@ mod tests {
                     none,
                     Some(S::Loading),
                     Some(S::Ready),
-                    none,
+                    Some(S::Unhealthy),
                     Some(S::Backoff),
                     Some(S::Failed),
                     Some(S::Draining),
@@ -146,15 +147,42 @@ mod tests {
             ),
             (
                 S::Loading,
-                [none, none, Some(S::Ready), none, Some(S::Backoff), Some(S::Failed), Some(S::Draining), none],
+                [
+                    none,
+                    none,
+                    Some(S::Ready),
+                    Some(S::Unhealthy),
+                    Some(S::Backoff),
+                    Some(S::Failed),
+                    Some(S::Draining),
+                    none,
+                ],
             ),
             (
                 S::Ready,
-                [none, none, none, Some(S::Unhealthy), Some(S::Backoff), Some(S::Failed), Some(S::Draining), none],
+                [
+                    none,
+                    Some(S::Loading),
+                    none,
+                    Some(S::Unhealthy),
+                    Some(S::Backoff),
+                    Some(S::Failed),
+                    Some(S::Draining),
+                    none,
+                ],
             ),
             (
                 S::Unhealthy,
-                [none, none, Some(S::Ready), none, Some(S::Backoff), Some(S::Failed), Some(S::Draining), none],
+                [
+                    none,
+                    Some(S::Loading),
+                    Some(S::Ready),
+                    none,
+                    Some(S::Backoff),
+                    Some(S::Failed),
+                    Some(S::Draining),
+                    none,
+                ],
             ),
             (
                 S::Backoff,

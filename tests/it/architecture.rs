@@ -50,7 +50,7 @@ fn modules_use_only_what_lies_below_them() {
         ("keys", &[]),
         ("models", &[]),
         ("awake", &["settings"]),
-        ("dial", &["awake"]),
+        ("dial", &["awake", "settings"]),
         ("worker", &["awake", "dial", "models", "telemetry", "settings"]),
         ("fleet", &["awake", "models", "settings", "worker"]),
         ("gateway", &["awake", "dial", "fleet", "keys", "models", "telemetry", "settings", "refusal"]),

@@ -9,6 +9,7 @@ mod support;
 mod access;
 mod accounts;
 mod architecture;
+mod certificates;
 mod clients;
 mod configuration;
 mod connections;

@@ -38,6 +38,9 @@ pub enum BadRemote {
     /// Anything behind the path.
     #[error("api_base must end with its path")]
     Query,
+    /// The path to probe is none.
+    #[error("health must be a path, such as /health")]
+    Health,
     /// The key is no text of a header.
     #[error("api_key holds characters that no request can carry")]
     Key,
@@ -48,7 +51,7 @@ pub enum BadRemote {
 
 impl Target {
     /// On this machine.
-    pub(super) fn local(address: SocketAddr, authorization: Option<HeaderValue>) -> Result<Self, InvalidUri> {
+    pub fn local(address: SocketAddr, authorization: Option<HeaderValue>) -> Result<Self, InvalidUri> {
         Ok(Self {
             scheme: Scheme::HTTP,
             authority: Authority::try_from(address.to_string())?,
@@ -60,7 +63,7 @@ impl Target {
     }
 
     /// Where these settings say.
-    pub(in super::super) fn remote(remote: &RemoteSettings) -> Result<Self, BadRemote> {
+    pub fn remote(remote: &RemoteSettings) -> Result<Self, BadRemote> {
         let uri = Uri::try_from(&remote.api_base).map_err(http::Error::from)?;
         let parts = uri.into_parts();
         let scheme = parts.scheme.filter(|scheme| [Scheme::HTTP, Scheme::HTTPS].contains(scheme));
