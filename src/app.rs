@@ -83,10 +83,9 @@ pub async fn run(
     let line = &settings.queue;
     let patience = Patience { queue: line.queue_timeout.duration(), request: settings.limits.request_timeout.0 };
     let lanes = Arc::new(Lanes::new(line.max_queue_size.0, patience, Arc::clone(&metrics)));
-    let logs = (llama_logs.clone(), &settings.logs);
+    let logs = (llama_logs.clone(), &*settings);
     let environment = inputs.environment.clone();
-    let stop_workers = CancellationToken::new();
-    let shelving = Shelving::new(yard, Arc::clone(&fleet), Arc::clone(&lanes), environment, logs, stop_workers);
+    let shelving = Shelving::new(yard, Arc::clone(&fleet), Arc::clone(&lanes), environment, Arc::clone(&metrics), logs);
     let shelving = Arc::new(shelving);
     shelving.put(ready.models, &settings);
     let reload = Reload::new(inputs, platform.clone(), ready.keys.clone(), Arc::clone(&shelving), resolved);

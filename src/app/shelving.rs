@@ -4,20 +4,21 @@
 //! nothing new and is stopped once it has served what it has.
 
 use crate::awake;
-use crate::fleet::{Card, Fleet, Member, Model, Place, Terms};
+use crate::fleet::{Breaker, Card, Fleet, Member, Model, Quota, Rank, Terms, WorkerKind};
 use crate::gateway::Lanes;
 use crate::preflight::Shelved;
 use crate::settings::catalogue::{LocalSettings, Start};
-use crate::settings::options::Logs;
 use crate::settings::{Environment, Settings};
 use crate::telemetry::files::Folder;
-use crate::worker::{self, Need, Plan, Program, Yard};
+use crate::telemetry::metrics::Metrics;
+use crate::worker::{self, Need, Plan, Program, RemotePlan, Yard};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 /// Puts models on the shelf and takes them away.
 pub(super) struct Shelving {
@@ -25,6 +26,8 @@ pub(super) struct Shelving {
     pub(super) fleet: Arc<Fleet>,
     pub(super) lanes: Arc<Lanes>,
     pub(super) environment: Environment,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) remote: RemoteTerms,
     pub(super) logs: Folder,
     pub(super) instance: String,
     /// Cancelled when all workers are to be stopped.
@@ -32,6 +35,25 @@ pub(super) struct Shelving {
     /// On which workers live.
     pub(super) workers: TaskTracker,
     served: Mutex<Vec<Served>>,
+}
+
+/// How remote backends are treated.
+pub(super) struct RemoteTerms {
+    health_check_interval: Duration,
+    connect_timeout: Duration,
+    allowed_fails: NonZeroU32,
+    cooldown: Duration,
+}
+
+impl RemoteTerms {
+    pub(super) fn of(settings: &Settings) -> Self {
+        Self {
+            health_check_interval: settings.routing.health_check_interval.0,
+            connect_timeout: settings.limits.backend_connect_timeout.0,
+            allowed_fails: settings.routing.allowed_fails,
+            cooldown: settings.routing.cooldown_time.0,
+        }
+    }
 }
 
 /// A model that is served.
@@ -59,12 +81,12 @@ impl Shelving {
         fleet: Arc<Fleet>,
         lanes: Arc<Lanes>,
         environment: Environment,
-        (logs, settings): (Folder, &Logs),
-        stop: CancellationToken,
+        metrics: Arc<Metrics>,
+        (logs, settings): (Folder, &Settings),
     ) -> Self {
-        let instance = settings.instance_id.clone();
-        let (workers, served) = (TaskTracker::new(), Mutex::default());
-        Self { yard, fleet, lanes, environment, logs, instance, stop, workers, served }
+        let (instance, remote) = (settings.logs.instance_id.clone(), RemoteTerms::of(settings));
+        let (stop, workers, served) = (CancellationToken::new(), TaskTracker::new(), Mutex::default());
+        Self { yard, fleet, lanes, environment, metrics, remote, logs, instance, stop, workers, served }
     }
 
     /// Serves these models from now on, in place of those before.
@@ -84,6 +106,10 @@ impl Shelving {
                 Some(known) if !starts_anew(&known.shelved, &model) => {
                     difference.described += 1;
                     known.model.describe(card_of(&model), terms.clone());
+                    if let Some(local) = &model.settings.local {
+                        let own = known.model.members().filter(|member| member.kind != WorkerKind::Remote);
+                        own.for_each(|member| member.is_ranked(rank_of(local)));
+                    }
                     Served { shelved: model, terms, ..known }
                 }
                 other => {
@@ -113,17 +139,38 @@ impl Shelving {
         let stop = self.stop.child_token();
         let mut members = Vec::new();
         let deaths = Arc::default();
+        let mut number = 0..;
         if let Some(local) = &shelved.settings.local {
-            for number in 0..local.replicas {
+            for number in number.by_ref().take(local.replicas as usize) {
                 let plan = self.plan(&shelved, local, number, is_alone);
                 let handle = worker::supervise(plan, &self.yard, Arc::clone(&deaths), stop.clone(), &self.workers);
-                let place = match local.start {
-                    Start::Command { .. } => Place::Command,
-                    Start::Named(_) | Start::File(_) => Place::Local,
+                let kind = match local.start {
+                    Start::Command { .. } => WorkerKind::Command,
+                    Start::Named(_) | Start::File(_) => WorkerKind::Local,
                 };
-                let rank = (local.weight, local.priority);
-                members.push(Arc::new(Member::new(handle, place, number, local.slots, rank)));
+                members.push(Arc::new(Member::own(handle, kind, number, local.slots, rank_of(local))));
             }
+        }
+        for (number, remote) in number.zip(&shelved.settings.remotes) {
+            let plan = RemotePlan {
+                model: shelved.id.clone(),
+                number,
+                remote: remote.clone(),
+                health_check_interval: self.remote.health_check_interval,
+                connect_timeout: self.remote.connect_timeout,
+            };
+            let metrics = Arc::clone(&self.metrics);
+            let handle = match worker::join(plan, Arc::clone(&deaths), metrics, stop.clone(), &self.workers) {
+                Ok(handle) => handle,
+                Err(error) => {
+                    error!(model = shelved.id, %error, "a remote backend cannot be used");
+                    continue;
+                }
+            };
+            let rank = Rank { weight: remote.weight, priority: remote.priority };
+            let breaker = Breaker::new(self.remote.allowed_fails, self.remote.cooldown);
+            let quota = Quota::new(remote.rpm, remote.tpm);
+            members.push(Arc::new(Member::remote(handle, number, remote.slots, rank, breaker, quota)));
         }
         let model = Arc::new(Model::new(card_of(&shelved), terms.clone(), members));
         Served { shelved, terms, model, stop }
@@ -181,6 +228,10 @@ async fn retire(model: &Model, drained: impl Future<Output = ()>, longest: Durat
 /// Whether the workers of a model would have to be started anew to be as it is configured now.
 fn starts_anew(before: &Shelved, now: &Shelved) -> bool {
     before.kind != now.kind || before.file != now.file || before.settings.workers_differ(&now.settings)
+}
+
+fn rank_of(local: &LocalSettings) -> Rank {
+    Rank { weight: local.weight, priority: local.priority }
 }
 
 fn terms_of(shelved: &Shelved, settings: &Settings) -> Terms {

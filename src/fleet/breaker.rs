@@ -65,6 +65,11 @@ impl Breaker {
         Some(Pass { era: self.era })
     }
 
+    /// Whether it is this request with which the worker is tried.
+    pub fn is_trial(&self, pass: &Pass) -> bool {
+        self.phase == Phase::Trial && pass.era == self.era
+    }
+
     /// The request was served.
     pub fn succeeded(&mut self, pass: Pass) {
         if pass.era != self.era {

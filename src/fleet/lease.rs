@@ -1,7 +1,11 @@
 //! The right to send one request to one worker, and what becomes of it.
 
+use super::breaker::{Breaker, Pass};
 use super::member::{Member, Slot};
+use super::tally::Serving;
+use crate::awake::Instant;
 use crate::worker::{Endpoint, InFlight};
+use http::StatusCode;
 use std::error::Error;
 use std::sync::Arc;
 use tokio_util::sync::WaitForCancellationFutureOwned;
@@ -10,12 +14,19 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 pub struct Lease {
     in_flight: InFlight,
     member: Arc<Member>,
+    begun: Instant,
+    /// Until it is known what has come of the request.
+    pass: Option<Pass>,
+    has_failed: bool,
     _slot: Option<Slot>,
+    _serving: Serving,
 }
 
 impl Lease {
-    pub(super) fn new(in_flight: InFlight, member: Arc<Member>, slot: Option<Slot>) -> Self {
-        Self { in_flight, member, _slot: slot }
+    pub(super) fn new(in_flight: InFlight, member: &Arc<Member>, slot: Option<Slot>, pass: Option<Pass>) -> Self {
+        let (member, begun) = (Arc::clone(member), Instant::now());
+        let serving = member.tally.enter();
+        Self { in_flight, member, begun, pass, has_failed: false, _slot: slot, _serving: serving }
     }
 
     /// Who serves it.
@@ -28,33 +39,94 @@ impl Lease {
         self.in_flight.gone()
     }
 
+    /// Says that the head of the answer has come.
+    pub fn is_answered(&mut self, status: StatusCode) {
+        self.member.tally.answered_after(self.begun.elapsed());
+        if !self.member.is_remote() {
+            return;
+        }
+        if status.is_server_error() {
+            self.fails(&format!("answered {}", status.as_u16()));
+        } else if let Some(pass) = self.pass.take_if(|pass| self.member.is_trial(pass)) {
+            // Others need not wait for the end of a long answer.
+            self.member.settle(pass, |breaker, pass, _| breaker.succeeded(pass));
+        }
+    }
+
     /// Says that the worker broke the connection.
     pub fn doubt(&mut self) {
+        self.fails("broke the connection");
         self.in_flight.doubt();
     }
 
     /// Says why a request to the worker failed; it is doubted, unless the reason lies with us.
-    pub fn failed(&mut self, error: &(dyn Error + 'static)) {
+    pub fn failed(&mut self, error: &(dyn Error + 'static), text: &str) {
+        self.fails(text);
         self.in_flight.failed(error);
+    }
+
+    /// Says that the worker has not answered in time.
+    pub fn is_late(&mut self) {
+        self.fails("did not answer in time");
+    }
+
+    /// Says that the worker does not take the key that it was configured with.
+    pub fn wants_another_key(&mut self) {
+        self.fails("does not take its api_key");
+        self.in_flight.answered();
     }
 
     /// Says that the worker has answered to the end, well or with an error of its own.
     pub fn answered(&mut self) {
         self.in_flight.answered();
+        self.ends_well();
     }
 
     /// Says that the worker answered well, to the end.
     pub fn succeeded(&mut self) {
         self.in_flight.succeeded();
+        self.ends_well();
     }
 
     /// Says that the worker could not compute an answer, which is no fault of the request.
     pub fn could_not_be_computed(&mut self) {
-        self.in_flight.could_not_be_computed();
+        self.fails("could not compute an answer");
+        // Whoever runs another's worker restarts it.
+        match self.member.is_remote() {
+            true => self.in_flight.answered(),
+            false => self.in_flight.could_not_be_computed(),
+        }
     }
 
     /// Where to send the request.
     pub fn endpoint(&self) -> &Endpoint {
         self.in_flight.endpoint()
+    }
+
+    fn ends_well(&mut self) {
+        if !self.has_failed {
+            self.member.tally.served();
+            self.settle(|breaker, pass, _| breaker.succeeded(pass));
+        }
+    }
+
+    fn fails(&mut self, error: &str) {
+        // Once, whatever else comes of it.
+        if !std::mem::replace(&mut self.has_failed, true) {
+            self.member.tally.failed(error);
+            self.settle(Breaker::failed);
+        }
+    }
+
+    fn settle(&mut self, came: impl FnOnce(&mut Breaker, Pass, Instant)) {
+        if let Some(pass) = self.pass.take() {
+            self.member.settle(pass, came);
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.settle(Breaker::given_up);
     }
 }

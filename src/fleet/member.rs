@@ -1,71 +1,194 @@
-//! One of a model's workers, as the fleet sees it: how to reach it, and how much it may be given.
+//! One of a model's workers, as the fleet sees it: how to reach it, how much it may be given, and what came of that.
 
+use super::breaker::{Breaker, Pass};
+use super::choice::Candidate;
+use super::quota::Quota;
+use super::tally::{Particulars, Snapshot, Tally, WorkerKind};
+use crate::awake::Instant;
 use crate::worker::{Endpoint, Handle};
-use serde::Serialize;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-
-/// Who runs a worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Place {
-    /// The gateway runs a llama-server.
-    Local,
-    /// The gateway runs a command.
-    Command,
-    /// Somebody else does.
-    Remote,
-}
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+/// A quota goes by the kernel's clock, paused or not.
+use tokio::time::Instant as Clock;
 
 /// A worker among those of its model.
 pub struct Member {
     handle: Handle,
     /// Who runs it.
-    pub place: Place,
+    pub kind: WorkerKind,
     /// Its number among the workers of its model.
     pub number: u32,
     /// How many requests may hold one of its slots.
     slots: usize,
     /// How many do.
     taken: AtomicUsize,
+    rank: Mutex<Rank>,
+    /// Only of one that somebody else runs: whoever runs a worker knows more of it than its failures tell.
+    standing: Option<Standing>,
+    pub(super) tally: Arc<Tally>,
+}
+
+/// What is preferred among workers.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rank {
     /// For `weighted-random`.
-    pub(super) weight: f64,
-    /// For `priority-failover`.
-    pub(super) priority: u32,
+    pub weight: f64,
+    /// For `priority-failover`: the lowest comes first.
+    pub priority: u32,
+}
+
+/// Whether a worker may be sent requests, beside what its owner says.
+struct Standing {
+    inner: Mutex<(Breaker, Quota)>,
+    /// Sent to at each change.
+    changes: watch::Sender<()>,
 }
 
 /// One of a worker's slots, until it is dropped.
 pub(super) struct Slot(Arc<Member>);
 
 impl Member {
-    /// A worker with so many slots.
-    pub fn new(handle: Handle, place: Place, number: u32, slots: usize, (weight, priority): (f64, u32)) -> Self {
-        Self { handle, place, number, slots, taken: AtomicUsize::new(0), weight, priority }
+    /// A worker that the gateway runs, with so many slots.
+    pub fn own(handle: Handle, kind: WorkerKind, number: u32, slots: usize, rank: Rank) -> Self {
+        let (taken, rank, tally) = (AtomicUsize::new(0), Mutex::new(rank), Arc::default());
+        Self { handle, kind, number, slots, taken, rank, standing: None, tally }
+    }
+
+    /// One that somebody else runs.
+    pub fn remote(handle: Handle, number: u32, slots: usize, rank: Rank, breaker: Breaker, quota: Quota) -> Self {
+        let standing = Standing { inner: Mutex::new((breaker, quota)), changes: watch::channel(()).0 };
+        Self { standing: Some(standing), ..Self::own(handle, WorkerKind::Remote, number, slots, rank) }
+    }
+
+    /// Prefers it otherwise from now on.
+    pub fn is_ranked(&self, rank: Rank) {
+        *self.rank.lock().unwrap_or_else(PoisonError::into_inner) = rank;
     }
 
     pub(super) fn handle(&self) -> &Handle {
         &self.handle
     }
 
+    pub(super) fn is_remote(&self) -> bool {
+        self.kind == WorkerKind::Remote
+    }
+
     /// Where requests may be sent to now.
-    pub(super) fn endpoint(&self) -> Option<Arc<Endpoint>> {
-        self.handle.endpoint()
+    pub(super) fn endpoint(&self, now: Instant) -> Option<Arc<Endpoint>> {
+        let allows = |standing: &Standing| {
+            let (breaker, quota) = &*standing.lock();
+            breaker.allows(now) && quota.allows(Clock::now())
+        };
+        self.handle.endpoint().filter(|_| self.standing.as_ref().is_none_or(allows))
     }
 
-    /// How many of its slots may be used now.
-    pub(super) fn slots(&self) -> usize {
-        self.slots
+    /// How many of its slots may be used now: while it is only tried, one.
+    pub(super) fn slots(&self, now: Instant) -> usize {
+        let is_tried = |standing: &Standing| standing.lock().0.state(now) != "closed";
+        if self.standing.as_ref().is_some_and(is_tried) { 1 } else { self.slots }
     }
 
-    pub(super) fn taken(&self) -> usize {
-        self.taken.load(Ordering::SeqCst)
+    pub(super) fn candidate(&self, index: usize, now: Instant) -> Candidate {
+        let rank = *self.rank.lock().unwrap_or_else(PoisonError::into_inner);
+        Candidate {
+            index,
+            in_flight: self.taken.load(Ordering::SeqCst),
+            slots: self.slots(now),
+            weight: rank.weight,
+            priority: rank.priority,
+            first_byte: self.tally.first_byte(),
+        }
     }
 
     /// Takes one of its slots if one is free.
-    pub(super) fn take_slot(self: &Arc<Self>) -> Option<Slot> {
-        let more = |taken: usize| (taken < self.slots()).then_some(taken + 1);
+    pub(super) fn take_slot(self: &Arc<Self>, now: Instant) -> Option<Slot> {
+        let slots = self.slots(now);
+        let more = |taken: usize| (taken < slots).then_some(taken + 1);
         self.taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
         Some(Slot(Arc::clone(self)))
+    }
+
+    /// Counts a request against what it may be asked for. None if it may not be sent; without a standing there is
+    /// nothing to give back.
+    pub(super) fn pass(&self, now: Instant) -> Option<Option<Pass>> {
+        let Some(standing) = &self.standing else { return Some(None) };
+        let (breaker, quota) = &mut *standing.lock();
+        if !breaker.allows(now) || !quota.take(Clock::now()) {
+            return None;
+        }
+        breaker.begin(now).map(Some)
+    }
+
+    /// Gives a pass back with what came of it. Whoever waits for this worker hears of it.
+    pub(super) fn settle(&self, pass: Pass, came: impl FnOnce(&mut Breaker, Pass, Instant)) {
+        let Some(standing) = &self.standing else { return };
+        let now = Instant::now();
+        let is_other = {
+            let (breaker, _) = &mut *standing.lock();
+            let before = breaker.state(now);
+            came(breaker, pass, now);
+            before != "closed" || breaker.state(now) != before
+        };
+        if is_other {
+            standing.changes.send_replace(());
+        }
+    }
+
+    /// Whether this pass is the one with which it is tried.
+    pub(super) fn is_trial(&self, pass: &Pass) -> bool {
+        self.standing.as_ref().is_some_and(|standing| standing.lock().0.is_trial(pass))
+    }
+
+    /// Counts what an answer has cost against what it may be asked for.
+    pub fn spend(&self, tokens: u64) {
+        if let Some(standing) = &self.standing {
+            standing.lock().1.spend(tokens, Clock::now());
+        }
+    }
+
+    /// In how long it may be sent requests again, if it may not now and time alone decides.
+    pub(super) fn opens_in(&self) -> Option<Duration> {
+        let (now, clock) = (Instant::now(), Clock::now());
+        let (breaker, quota) = &*self.standing.as_ref()?.lock();
+        let of_quota = quota.opens_at(clock).map(|at| at - clock);
+        breaker.opens_at(now).map(|at| at - now).max(of_quota)
+    }
+
+    /// Whether it has been asked for as much as it may, and would serve otherwise.
+    pub(super) fn is_spent(&self, now: Instant) -> bool {
+        self.standing.as_ref().is_some_and(|standing| {
+            let (breaker, quota) = &*standing.lock();
+            breaker.allows(now) && !quota.allows(Clock::now())
+        })
+    }
+
+    /// Whether it has failed too often to be sent more for now.
+    pub(super) fn rests(&self, now: Instant) -> bool {
+        self.standing.as_ref().is_some_and(|standing| !standing.lock().0.allows(now))
+    }
+
+    /// What happens to its standing from now on.
+    pub(super) fn standing(&self) -> Option<watch::Receiver<()>> {
+        self.standing.as_ref().map(|standing| standing.changes.subscribe())
+    }
+
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let breaker = self.standing.as_ref().map_or("closed", |standing| standing.lock().0.state(Instant::now()));
+        self.tally.snapshot(Particulars {
+            worker: self.number,
+            kind: self.kind,
+            state: self.handle.state().0.as_str(),
+            slots: self.slots,
+            breaker,
+        })
+    }
+}
+
+impl Standing {
+    fn lock(&self) -> MutexGuard<'_, (Breaker, Quota)> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -18,13 +18,16 @@ mod stub;
 mod tally;
 
 pub use crate::worker::{Errand, Fingerprint, State};
+pub use breaker::Breaker;
 pub use changes::Changes;
 pub use lease::Lease;
-pub use member::{Member, Place};
+pub use member::{Member, Rank};
 pub use model::{Card, Model, Terms, Unavailable, Want, Wish};
+pub use quota::Quota;
 pub use report::{ModelStatus, Overall};
 #[cfg(test)]
 pub(crate) use stub::Stub;
+pub use tally::{Snapshot, WorkerKind};
 
 use crate::worker::Loss;
 use arc_swap::ArcSwap;
@@ -80,7 +83,7 @@ impl Fleet {
     pub async fn first_load(&self) {
         let shelf = self.shelf();
         let mut changes = Changes::of(shelf.members());
-        let serves = |member: &Member| member.handle().has_been_ready() || member.handle().state().1;
+        let serves = |member: &Arc<Member>| member.handle().has_been_ready() || member.handle().state().1;
         while !shelf.members().any(serves) && shelf.loss().is_none() {
             if !changes.next().await {
                 return;
@@ -121,7 +124,7 @@ impl Shelf {
         &self.models
     }
 
-    fn members(&self) -> impl Iterator<Item = &Member> {
+    fn members(&self) -> impl Iterator<Item = &Arc<Member>> {
         self.models.iter().flat_map(|model| model.members())
     }
 

@@ -1,15 +1,20 @@
 //! One model: what it is, and which of its workers gets a request.
 
 use super::changes::Changes;
+use super::choice::{Candidate, Choice};
 use super::lease::Lease;
-use super::member::{Member, Place};
+use super::member::{Member, Slot};
 use super::report::{ModelStatus, Overall};
+use super::tally::Snapshot;
+use crate::awake::Instant;
 use crate::models::Kind;
 use crate::settings::catalogue::{Rewrite, Strategy};
 use crate::worker::{self, Endpoint, Errand, Fingerprint, NotNow, State};
 use arc_swap::ArcSwap;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 /// What a model is, for those who ask which there are.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,6 +60,7 @@ pub struct Model {
     card: ArcSwap<Card>,
     terms: ArcSwap<Terms>,
     members: Vec<Arc<Member>>,
+    choice: Choice,
     /// How many wait for it.
     wanting: Arc<AtomicUsize>,
 }
@@ -81,6 +87,10 @@ pub enum Unavailable {
     Loading,
     /// It was put away because nobody used it, and is started for whoever wants it.
     Asleep,
+    /// It has been asked for as much as it may be in a minute.
+    Spent,
+    /// It has failed too often, and is left alone for a while.
+    Resting,
     /// It does not answer, or is being stopped.
     Down,
     /// It has failed for good.
@@ -110,7 +120,8 @@ impl Model {
     pub fn new(card: Card, terms: Terms, members: Vec<Arc<Member>>) -> Self {
         let id = card.id.clone();
         let (card, terms) = (ArcSwap::from_pointee(card), ArcSwap::from_pointee(terms));
-        Self { id, card, terms, members, wanting: Arc::default() }
+        let choice = Choice::seeded(RandomState::new().hash_one(&id));
+        Self { id, card, terms, members, choice, wanting: Arc::default() }
     }
 
     /// Gives it other names and other terms, which no worker has to be started anew for. The id stays.
@@ -135,13 +146,14 @@ impl Model {
     }
 
     /// Its workers, in the order of their numbers.
-    pub fn members(&self) -> impl Iterator<Item = &Member> {
-        self.members.iter().map(|member| &**member)
+    pub fn members(&self) -> impl Iterator<Item = &Arc<Member>> {
+        self.members.iter()
     }
 
     /// The slots of all workers that can serve now.
     pub fn slots(&self) -> usize {
-        self.open().iter().map(|(member, _)| member.slots()).sum()
+        let now = Instant::now();
+        self.open(now).iter().map(|(_, member, _)| member.slots(now)).fold(0, usize::saturating_add)
     }
 
     /// A lease on a worker that can serve.
@@ -151,36 +163,73 @@ impl Model {
             Errand::Work(fingerprint) => fingerprint.is_some(),
             Errand::Look => false,
         };
-        let mut open = self.open();
-        // Stable: among the others the order stays.
-        open.sort_by_key(|(member, _)| (wish.avoid.contains(&member.number), member.taken()));
-        let mut reason = self.why_not();
-        for (member, endpoint) in open {
-            let slot = match takes_slot.then(|| member.take_slot()) {
-                None => None,
-                Some(None) => {
-                    reason = reason.min(Unavailable::Busy);
-                    continue;
+        let now = Instant::now();
+        let mut open = self.open(now);
+        let mut reason = self.why_not(now);
+        while let Some(at) = self.choose(&open, wish, takes_slot, now) {
+            let (index, member, endpoint) = open.swap_remove(at);
+            match self.begin(member, endpoint, wish.errand, takes_slot, now) {
+                Ok(lease) => {
+                    self.choice.served_by(wish.affinity, index);
+                    return Ok(lease);
                 }
-                Some(slot) => slot,
-            };
-            match endpoint.begin(wish.errand) {
-                Ok(in_flight) => return Ok(Lease::new(in_flight, Arc::clone(member), slot)),
-                Err(NotNow::Closed) => {}
-                Err(NotNow::Suspected) => return Err(Unavailable::Suspected),
+                Err(Unavailable::Suspected) => return Err(Unavailable::Suspected),
+                Err(other) => reason = reason.min(other),
             }
         }
-        Err(reason)
+        if takes_slot && !open.is_empty() { Err(Unavailable::Busy) } else { Err(reason) }
+    }
+
+    /// The place in this list of the worker that is to serve: one that has not failed at it before, if there is one with
+    /// a free slot. Whoever takes no slot waits for none.
+    fn choose(&self, open: &[Open<'_>], wish: &Wish<'_>, takes_slot: bool, now: Instant) -> Option<usize> {
+        if let ([_], false) = (open, takes_slot) {
+            return Some(0);
+        }
+        let candidate = |(index, member, _): &Open<'_>| {
+            let candidate = member.candidate(*index, now);
+            if takes_slot { candidate } else { Candidate { slots: usize::MAX, ..candidate } }
+        };
+        let strategy = self.terms.load().strategy;
+        let pick = |avoid: &[u32]| {
+            let fit = open.iter().filter(|(_, member, _)| !avoid.contains(&member.number));
+            self.choice.pick(strategy, &fit.map(candidate).collect::<Vec<_>>(), wish.affinity)
+        };
+        let index = pick(wish.avoid).or_else(|| if wish.avoid.is_empty() { None } else { pick(&[]) })?;
+        open.iter().position(|(other, ..)| *other == index)
+    }
+
+    /// Begins a request at this worker.
+    fn begin(
+        &self,
+        member: &Arc<Member>,
+        endpoint: Arc<Endpoint>,
+        errand: Errand,
+        takes_slot: bool,
+        now: Instant,
+    ) -> Result<Lease, Unavailable> {
+        let slot: Option<Slot> = match takes_slot.then(|| member.take_slot(now)) {
+            None => None,
+            Some(None) => return Err(Unavailable::Busy),
+            Some(slot) => slot,
+        };
+        let in_flight = endpoint.begin(errand).map_err(|reason| match reason {
+            NotNow::Closed => why_not(member, now),
+            NotNow::Suspected => Unavailable::Suspected,
+        })?;
+        let pass = member.pass(now).ok_or_else(|| why_not(member, now))?;
+        Ok(Lease::new(in_flight, member, slot, pass))
     }
 
     /// Whether a lease would be granted now, without taking one.
     pub fn available(&self) -> Result<(), Unavailable> {
-        if self.open().is_empty() { Err(self.why_not()) } else { Ok(()) }
+        let now = Instant::now();
+        if self.open(now).is_empty() { Err(self.why_not(now)) } else { Ok(()) }
     }
 
     /// Whether another worker than these can serve now.
     pub fn has_another(&self, than: &[u32]) -> bool {
-        self.open().iter().any(|(member, _)| !than.contains(&member.number))
+        self.open(Instant::now()).iter().any(|(_, member, _)| !than.contains(&member.number))
     }
 
     /// Whether workers died each time they served the request with this fingerprint.
@@ -197,6 +246,7 @@ impl Model {
     /// lives.
     pub fn want(&self) -> Want {
         let before = self.wanting.fetch_add(1, Ordering::SeqCst);
+        let now = Instant::now();
         let mut covered = 0;
         let mut wants = Vec::new();
         for member in self.eligible() {
@@ -204,7 +254,7 @@ impl Model {
             if is_ready || covered <= before {
                 wants.push(member.handle().want());
             }
-            covered += if is_ready { 0 } else { member.slots() };
+            covered += if is_ready { 0 } else { member.slots(now) };
         }
         Want { wanting: Arc::clone(&self.wanting), _wants: wants }
     }
@@ -235,9 +285,9 @@ impl Model {
 
     /// Whether a load that has failed leaves nobody to wait for: none serves, and no other is on its way.
     pub fn is_hopeless(&self) -> bool {
-        let on_its_way = |member: &Member| matches!(member.handle().state().0, State::Starting | State::Loading);
+        let on_its_way = |member: &Arc<Member>| matches!(member.handle().state().0, State::Starting | State::Loading);
         let others = if self.members.len() > 1 { self.members().any(on_its_way) } else { false };
-        self.open().is_empty() && !others
+        self.open(Instant::now()).is_empty() && !others
     }
 
     /// The state that is shown of it: that of the worker which is nearest to serving.
@@ -248,34 +298,40 @@ impl Model {
             .unwrap_or(State::Stopped)
     }
 
-    /// Those that can serve now, with the way to them.
-    fn open(&self) -> Vec<(&Arc<Member>, Arc<Endpoint>)> {
-        let reachable = |place: fn(Place) -> bool| {
-            let members = self.members.iter().filter(move |member| place(member.place));
-            members.filter_map(|member| Some((member, member.endpoint()?))).collect::<Vec<_>>()
+    /// Those that can serve now.
+    fn open(&self, now: Instant) -> Vec<Open<'_>> {
+        let reachable = |only: fn(&Member) -> bool| {
+            let members = self.members.iter().enumerate().filter(move |(_, member)| only(member));
+            members.filter_map(|(index, member)| Some((index, member, member.endpoint(now)?))).collect::<Vec<_>>()
         };
         if !self.terms.load().remote_first {
             return reachable(|_| true);
         }
-        let remotes = reachable(|place| place == Place::Remote);
-        if remotes.is_empty() { reachable(|place| place != Place::Remote) } else { remotes }
+        let remotes = reachable(Member::is_remote);
+        if remotes.is_empty() { reachable(|member| !member.is_remote()) } else { remotes }
     }
 
     /// Those that may be started for whoever waits.
     fn eligible(&self) -> impl Iterator<Item = &Member> {
-        let remote_serves = self.terms.load().remote_first
-            && self.members().any(|member| member.place == Place::Remote && member.endpoint().is_some());
-        self.members().filter(move |member| !remote_serves || member.place == Place::Remote)
+        let now = Instant::now();
+        let serves = |member: &Arc<Member>| member.is_remote() && member.endpoint(now).is_some();
+        let remote_serves = self.terms.load().remote_first && self.members().any(serves);
+        self.members().map(|member| &**member).filter(move |member| !remote_serves || member.is_remote())
     }
 
     /// The most hopeful of the reasons why its workers cannot serve.
-    fn why_not(&self) -> Unavailable {
-        self.members().map(|member| why_not(member)).min().unwrap_or(Unavailable::Absent)
+    fn why_not(&self, now: Instant) -> Unavailable {
+        self.members().map(|member| why_not(member, now)).min().unwrap_or(Unavailable::Absent)
+    }
+
+    /// In how long a worker that is left alone for now may be sent requests again.
+    pub fn opens_in(&self) -> Option<Duration> {
+        self.members().filter_map(|member| member.opens_in()).min()
     }
 
     /// What its workers have done, for `/lb/stats`.
-    pub fn stats(&self) -> Vec<serde_json::Value> {
-        self.members().map(|member| serde_json::json!({"worker": member.number, "kind": member.place})).collect()
+    pub fn stats(&self) -> Vec<Snapshot> {
+        self.members().map(|member| member.snapshot()).collect()
     }
 
     /// What is shown of it, and the sum of that if there is a worker.
@@ -312,8 +368,21 @@ fn distance(state: State) -> u8 {
     }
 }
 
+/// A worker that can serve: its place among those of its model, and the way to it.
+type Open<'a> = (usize, &'a Arc<Member>, Arc<Endpoint>);
+
 /// Why no request may be sent to this worker now.
-fn why_not(member: &Member) -> Unavailable {
+fn why_not(member: &Member, now: Instant) -> Unavailable {
+    let by_its_owner = why_not_of(member);
+    match by_its_owner {
+        Unavailable::Doubted if member.is_spent(now) => Unavailable::Spent,
+        Unavailable::Doubted if member.rests(now) => Unavailable::Resting,
+        other => other,
+    }
+}
+
+/// The same, as far as its owner knows.
+fn why_not_of(member: &Member) -> Unavailable {
     match member.handle().state() {
         (State::Failed, _) => Unavailable::Failed,
         (_, true) => Unavailable::Asleep,

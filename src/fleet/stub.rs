@@ -1,6 +1,6 @@
 //! A worker for the tests of others.
 
-use super::{Card, Fingerprint, Member, Model, Place, Terms};
+use super::{Card, Fingerprint, Member, Model, Rank, Terms, WorkerKind};
 use crate::models::Kind;
 use crate::worker::{Handle, Status};
 use std::net::SocketAddr;
@@ -27,7 +27,7 @@ impl Stub {
             architecture: None,
             has_chat_template: None,
         };
-        let member = Member::new(handle, Place::Local, 0, usize::MAX, (1.0, 0));
+        let member = Member::own(handle, WorkerKind::Local, 0, usize::MAX, Rank { weight: 1.0, priority: 0 });
         (Self(sender, address), Arc::new(Model::new(card, Terms::default(), vec![Arc::new(member)])))
     }
 

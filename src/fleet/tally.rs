@@ -45,8 +45,8 @@ pub enum WorkerKind {
 /// What of a worker its counters do not know.
 #[derive(Debug, Clone)]
 pub struct Particulars {
-    /// The name of the worker.
-    pub worker: String,
+    /// The number of the worker among those of its model.
+    pub worker: u32,
     /// Who runs it.
     pub kind: WorkerKind,
     /// Where it stands, in one word.
@@ -60,8 +60,8 @@ pub struct Particulars {
 /// What is shown of one worker.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Snapshot {
-    /// The name of the worker.
-    pub worker: String,
+    /// The number of the worker among those of its model.
+    pub worker: u32,
     /// Who runs it.
     pub kind: WorkerKind,
     /// Where it stands, in one word.
@@ -162,7 +162,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn particulars() -> Particulars {
-        Particulars { worker: "m-0".to_owned(), kind: WorkerKind::Local, state: "ready", slots: 2, breaker: "closed" }
+        Particulars { worker: 0, kind: WorkerKind::Local, state: "ready", slots: 2, breaker: "closed" }
     }
 
     fn mean(tally: &Tally) -> Option<f64> {
@@ -173,7 +173,7 @@ mod tests {
     fn a_new_one_shows_nothing_but_what_is_known() {
         let json = serde_json::to_value(Tally::default().snapshot(particulars())).unwrap();
         let shown = serde_json::json!({
-            "worker": "m-0", "kind": "local", "state": "ready", "in_flight": 0, "slots": 2, "served": 0, "failures": 0,
+            "worker": 0, "kind": "local", "state": "ready", "in_flight": 0, "slots": 2, "served": 0, "failures": 0,
             "ewma_latency_ms": null, "breaker": "closed", "last_error": null, "last_failure": null,
         });
         assert_eq!(json, shown);

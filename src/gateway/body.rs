@@ -9,6 +9,7 @@ use super::heartbeat::Heartbeat;
 use super::holdings::{Given, Held, Hold, Holdings, Step, Taken};
 use super::queue::Ticket;
 use super::record::Record;
+use super::rename::Renamed;
 use super::route::Route;
 use super::sse::{Tail, Watch, data_event};
 use super::verdict::Verdict;
@@ -65,7 +66,7 @@ pub struct Passed {
 
 /// What an answer holds while it is on its way.
 struct Holding {
-    upstream: Option<Incoming>,
+    upstream: Option<Renamed<Incoming>>,
     /// Pieces that may go out.
     ready: VecDeque<Bytes>,
     manner: Manner,
@@ -84,8 +85,9 @@ struct Holding {
     last_word: Option<Refusal>,
     record: Record,
     _caller: Caller,
-    _ticket: Ticket,
     lease: Lease,
+    /// Behind the lease: whoever gets the slot next finds the worker's free too.
+    _ticket: Ticket,
 }
 
 /// How an answer is passed on.
@@ -133,7 +135,7 @@ impl Answer {
 
 impl Passed {
     pub(super) fn new(
-        upstream: Incoming,
+        upstream: Renamed<Incoming>,
         patience: Patience<'_>,
         (status, route): (StatusCode, &Route),
         caller: Caller,
@@ -159,8 +161,8 @@ impl Passed {
             last_word: None,
             record,
             _caller: caller,
-            _ticket: ticket,
             lease,
+            _ticket: ticket,
         };
         // Some bodies are over before anybody asks for more; hyper then never polls them.
         let over = holding.is_over();

@@ -1,5 +1,6 @@
 //! One request to one worker, and its answer back. Never sends anything twice.
 
+use super::attempts::Attempts;
 use super::auth::Caller;
 use super::body::{Answer, Passed, Patience};
 use super::headers::{self, X_REQUEST_ID};
@@ -7,10 +8,11 @@ use super::holdings::Holdings;
 use super::limits::Bounded;
 use super::queue::Ticket;
 use super::record::{Form, Record};
+use super::rename::{Renamed, Renamer};
 use super::route::Route;
-use crate::awake::{self, Instant};
-use crate::dial::{Dialer, Target};
-use crate::fleet::Lease;
+use crate::awake;
+use crate::dial::{Dialer, Target, explain};
+use crate::fleet::{Lease, WorkerKind};
 use crate::refusal::Refusal;
 use crate::settings::bounds::{CLIENT_WRITE_STALL, RETRY_AFTER_UNKNOWN, UPSTREAM_IDLE, UPSTREAM_IDLE_CONNECTIONS};
 use crate::settings::options::Limits;
@@ -29,7 +31,6 @@ use tracing::warn;
 /// Connections to workers, and how long their answers may take.
 pub(super) struct Forwarder {
     client: Client<Dialer, Bounded>,
-    request_timeout: Duration,
     stream_idle_timeout: Duration,
     wrong_keys: Mutex<Trouble>,
     /// Cancelled when the drain is over: what is still in flight ends with an error of its own.
@@ -37,6 +38,26 @@ pub(super) struct Forwarder {
     /// What the answers hold meanwhile.
     pub(super) holdings: Arc<Holdings>,
 }
+
+/// What is sent.
+pub(super) struct Sent<'a> {
+    pub(super) route: &'static Route,
+    pub(super) parts: Parts,
+    pub(super) request_id: &'a HeaderValue,
+    /// What the worker calls the model, and what the client called it, where that differs.
+    pub(super) names: Option<(&'a str, &'a str)>,
+}
+
+/// A try that failed before anything of an answer went out.
+pub(super) struct Failed {
+    pub(super) refusal: Refusal,
+    /// Whether the worker may have begun to process the request.
+    pub(super) may_have_begun: bool,
+    pub(super) tokens: Tokens,
+}
+
+/// What the journey goes on with.
+pub(super) type Tokens = (Caller, Ticket, Record);
 
 impl Forwarder {
     /// With connections that llama-server's own keep-alive limit never surprises.
@@ -50,7 +71,6 @@ impl Forwarder {
         let cut = CancellationToken::new();
         Self {
             client,
-            request_timeout: limits.request_timeout.0,
             stream_idle_timeout: limits.stream_idle_timeout.0,
             wrong_keys: Mutex::default(),
             holdings: Holdings::new(CLIENT_WRITE_STALL, cut.clone()),
@@ -69,50 +89,71 @@ impl Forwarder {
         self.cut.cancel();
     }
 
-    /// Sends the request. The refusal comes with the record, which the answer would have taken.
+    /// Sends the request. What fails comes back with all that another try needs.
     #[expect(clippy::too_many_arguments, reason = "each argument is a stage's token; together they prove the journey")]
     pub(super) async fn forward(
         &self,
-        route: &Route,
-        parts: Parts,
-        request_id: &HeaderValue,
+        sent: Sent<'_>,
         body: Bounded,
         caller: Caller,
         ticket: Ticket,
         mut lease: Lease,
         record: Record,
-    ) -> Result<Response<Answer>, (Refusal, Record)> {
-        let deadline = Instant::now() + self.request_timeout;
+        attempts: &mut Attempts,
+    ) -> Result<Response<Answer>, Box<Failed>> {
+        let Sent { route, parts, request_id, names } = sent;
+        let deadline = attempts.begins(lease.member().number);
+        let fails = |refusal, may_have_begun, lease: Lease, tokens: Tokens| {
+            // Before the slot is given back: whoever gets it finds the worker's free too.
+            drop(lease);
+            Box::new(Failed { refusal, may_have_begun, tokens })
+        };
         let mut request = match upstream_request(parts, request_id, body, &lease.endpoint().target) {
             Ok(request) => request,
-            Err(error) => return Err((Refusal::BadRequest(error.to_string()), record)),
+            Err(error) => {
+                return Err(fails(Refusal::BadRequest(error.to_string()), true, lease, (caller, ticket, record)));
+            }
         };
         let connection = capture_connection(&mut request);
         let answer = tokio::select! {
             answer = awake::timeout_at(deadline, self.client.request(request)) => answer,
             () = self.cut.cancelled() => {
-                return Err((Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN), record));
+                let refusal = Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN);
+                return Err(fails(refusal, true, lease, (caller, ticket, record)));
             }
-            () = lease.gone() => return Err((Refusal::BackendError, record)),
+            () = lease.gone() => return Err(fails(Refusal::BackendError, true, lease, (caller, ticket, record))),
         };
         let answer = match answer {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => {
                 // Before the ticket is given back: whoever is next must not meet a llama-server that is just dying.
-                lease.failed(&error);
+                let why = explain(&error, lease.endpoint().target.authority.host());
+                lease.failed(&error, &why);
                 let is_connect = error.is_connect();
+                if is_connect && lease.member().kind == WorkerKind::Remote {
+                    warn!(worker = lease.member().number, "a remote backend cannot be reached: {why}");
+                }
                 let refusal =
                     if is_connect { Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN) } else { Refusal::BackendError };
-                return Err((refusal, record));
+                return Err(fails(refusal, !is_connect, lease, (caller, ticket, record)));
             }
-            Err(_) => return Err((Refusal::BackendTimeout, record)),
+            Err(_) => {
+                lease.is_late();
+                return Err(fails(Refusal::BackendTimeout, true, lease, (caller, ticket, record)));
+            }
         };
         let is_remote = lease.endpoint().target.is_remote;
+        lease.is_answered(answer.status());
         if is_remote && answer.status() == StatusCode::UNAUTHORIZED {
             // It is our key that is wrong, not the client's; such an answer may even quote it.
-            lease.answered();
+            lease.wants_another_key();
             self.report_wrong_key(lease.endpoint().target.authority.as_str());
-            return Err((Refusal::BackendError, record));
+            return Err(fails(Refusal::BackendError, false, lease, (caller, ticket, record)));
+        }
+        // Too busy, or not ready: by its own account it has not begun.
+        let has_refused = matches!(answer.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+        if is_remote && (has_refused || answer.status().is_server_error()) && attempts.go_on(!has_refused) {
+            return Err(fails(Refusal::BackendError, !has_refused, lease, (caller, ticket, record)));
         }
         let (mut head, upstream) = answer.into_parts();
         headers::for_client(&mut head.headers, is_remote);
@@ -126,8 +167,12 @@ impl Forwarder {
         }
         let silence = (form == Form::Stream).then_some(self.stream_idle_timeout);
         let patience = Patience { deadline, silence, holdings: &self.holdings };
+        let renamer = names.and_then(|(theirs, ours)| Renamer::prepare(&mut head.headers, theirs, ours));
+        let upstream = Renamed::new(upstream, renamer);
         let mut record = record;
         record.is_answered(head.status, route, form);
+        record.worker = Some(Arc::clone(lease.member()));
+        attempts.tell(&mut head.headers);
         let passed = Passed::new(upstream, patience, (head.status, route), caller, record, ticket, lease);
         Ok(Response::from_parts(head, Answer::Passed(passed)))
     }

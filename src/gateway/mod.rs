@@ -4,6 +4,8 @@
 //! workers are kept.
 
 mod activity;
+mod asking;
+mod attempts;
 mod auth;
 mod body;
 mod catalogue;

@@ -3,24 +3,26 @@
 //! Each stage returns what the next one demands, or a [`Refusal`] that ends the journey. Nothing jumps back.
 
 use super::activity::Activity;
+use super::asking::{Asking, asked_model};
+use super::attempts::{Attempts, Retries};
 use super::auth::{Caller, Gatekeeper};
 use super::body::Answer;
 use super::catalogue::Catalogue;
 use super::cors::Cors;
-use super::envelope::{self, Envelope};
+use super::envelope::Envelope;
 use super::farewell;
-use super::forward::Forwarder;
+use super::forward::{Forwarder, Sent};
 use super::head::HeadLimits;
 use super::headers::{self, X_REQUEST_ID};
 use super::heartbeat;
-use super::lanes::{Lane, Lanes};
-use super::limits::{self, BodyLimits, Bounded};
-use super::queue::{self, Place};
+use super::lanes::{Lane, Lanes, Table};
+use super::limits::{self, BodyLimits};
+use super::queue::Place;
 use super::rate::Meter;
 use super::record::{Books, Record};
 use super::route::{self, Access, Local, Route, Target};
 use super::unread::Unread;
-use crate::fleet::{Errand, Fingerprint, Fleet, Model, Unavailable, Wish};
+use crate::fleet::{Fingerprint, Fleet, Model, Wish, WorkerKind};
 use crate::refusal::{Refusal, Shape};
 use crate::settings::bounds::RETRY_AFTER_UNKNOWN;
 use crate::settings::options::{Limits, Settings};
@@ -30,6 +32,7 @@ use http::{HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
 use std::borrow::Cow;
 use std::future::Future;
+use std::hash::RandomState;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -47,6 +50,9 @@ pub struct Gateway {
     head_limits: HeadLimits,
     limits: BodyLimits,
     lanes: Arc<Lanes>,
+    retries: Retries,
+    /// Drawn at the start, so that nobody can make two prompts look alike.
+    prefix_seed: RandomState,
     /// `SSE_HEARTBEAT`
     heartbeat: Option<Duration>,
     fleet: Arc<Fleet>,
@@ -86,6 +92,8 @@ impl Gateway {
             head_limits: HeadLimits::new(&settings.limits),
             limits: BodyLimits::new(max_request_body_size.0, client_body_timeout.0),
             lanes,
+            retries: Retries::new(settings),
+            prefix_seed: RandomState::new(),
             cors: Cors::new(&settings.access.cors_origins),
             heartbeat: settings.queue.sse_heartbeat.duration(),
             fleet,
@@ -206,19 +214,21 @@ impl Gateway {
         stage!(record, caller.check_rates());
         stage!(record, caller.come_in(|| only.map_or(RETRY_AFTER_UNKNOWN, |lane| lane.queue.retry_after())));
         if let Some(lane) = only {
-            stage!(record, lane.queue.has_room(route.needs_slot));
-            stage!(record, may_be_served(&lane.model));
+            let mut only = Attempts::new(self.retries, route, needs, Arc::clone(&table), Arc::clone(lane));
+            stage!(record, only.settle(&caller));
         }
         let body = stage!(record, limits::read_body(left.body.take(), route, &self.limits).await);
         record.bytes_in = body.length();
         // which model.
         let envelope = stage!(record, Envelope::read(route.path, &parts.headers, &body).await);
-        let asked = stage!(record, asked_model(&envelope, &parts));
-        let lane = stage!(record, table.resolve(asked.as_deref(), needs, &caller));
-        let (model, queue) = (&lane.model, &lane.queue);
-        record.is_for(model.id());
-        stage!(record, caller.may_use(&model.card()));
-        stage!(record, may_be_served(model));
+        stage!(record, is_readable(&envelope, route, &table));
+        let asked = stage!(record, asked_model(&envelope, &parts)).map(Cow::into_owned);
+        let lane = Arc::clone(stage!(record, table.resolve(asked.as_deref(), needs, &caller)));
+        record.is_for(lane.model.id());
+        stage!(record, caller.may_use(&lane.model.card()));
+        let mut attempts = Attempts::new(self.retries, route, needs, table, lane);
+        stage!(record, attempts.settle(&caller));
+        let (model, queue) = (&attempts.lane().model, &attempts.lane().queue);
         stage!(record, may_be_tried(model, body.fingerprint()));
         // wait in line.
         let place = stage!(record, queue.enter(caller.turn(), route.needs_slot, || caller.pay()));
@@ -228,8 +238,9 @@ impl Gateway {
         let waits = || place.is_in_line() || body.fingerprint().is_some_and(|fingerprint| model.suspects(fingerprint));
         let asks_for_stream = envelope.stream() == Some(true);
         let heartbeat = self.heartbeat.filter(|_| route.streams && asks_for_stream && waits());
-        let (gateway, lane) = (Arc::clone(self), Arc::clone(lane));
-        let rest = gateway.be_served(route, parts, request_id.clone(), body, caller, lane, place, record);
+        let gateway = Arc::clone(self);
+        let asking = Asking { route, parts, request_id: request_id.clone(), asked, envelope, body };
+        let rest = gateway.be_served(asking, caller, attempts, place, record);
         match heartbeat {
             None => rest.await,
             Some(interval) => {
@@ -239,25 +250,49 @@ impl Gateway {
     }
 
     /// The second half of the journey: the client may be kept company while it waits.
-    #[expect(clippy::too_many_arguments, reason = "each argument is a stage's token; together they prove the journey")]
     async fn be_served(
         self: Arc<Self>,
-        route: &'static Route,
-        parts: Parts,
-        request_id: HeaderValue,
-        body: Bounded,
-        caller: Caller,
-        lane: Arc<Lane>,
-        place: Place,
+        mut asking: Asking,
+        mut caller: Caller,
+        mut attempts: Attempts,
+        mut place: Place,
         mut record: Record,
     ) -> Result<Response<Answer>, (Refusal, Record)> {
-        // which worker -> forward.
-        let errand = if route.posts { Errand::Work(body.fingerprint()) } else { Errand::Look };
-        let waited = lane.queue.wait(place, caller.turn(), &lane.model, &Wish::from(errand)).await;
-        let (ticket, lease) = stage!(record, waited);
-        record.queued = Some(ticket.waited);
-        self.forwarder.forward(route, parts, &request_id, body, caller, ticket, lease, record).await
-        // The answer streams back, and the record closes with it: `body.rs`.
+        loop {
+            // which worker
+            let lane = Arc::clone(attempts.lane());
+            record.is_for(lane.model.id());
+            let affinity = asking.affinity(&lane.model, &self.prefix_seed, caller.key_id());
+            let wish = Wish { errand: asking.errand(), affinity: &affinity, avoid: attempts.avoid() };
+            let (ticket, lease) = match lane.queue.wait(place, caller.turn(), &lane.model, &wish).await {
+                Ok(tokens) => tokens,
+                Err(refusal) => match attempts.after_refusal(&refusal, &caller) {
+                    Some(next) => {
+                        place = next;
+                        continue;
+                    }
+                    None => return Err((refusal, record)),
+                },
+            };
+            record.queued = Some(ticket.waited);
+            // -> forward.
+            let (names, body) = asking.for_worker(&lane.model, &lease, attempts.is_last());
+            let names = names.as_ref().map(|(theirs, ours)| (theirs.as_str(), ours.as_str()));
+            let parts = asking.head(attempts.is_last());
+            let sent = Sent { route: asking.route, parts, request_id: &asking.request_id, names };
+            let tried = self.forwarder.forward(sent, body, caller, ticket, lease, record, &mut attempts).await;
+            let failed = match tried {
+                // The answer streams back, and the record closes with it: `body.rs`.
+                Ok(answer) => return Ok(answer),
+                Err(failed) => *failed,
+            };
+            let ticket;
+            (caller, ticket, record) = failed.tokens;
+            match attempts.after_failure(failed.may_have_begun, ticket, &caller).await {
+                Some(next) => place = next,
+                None => return Err((failed.refusal, record)),
+            }
+        }
     }
 
     fn find_route(&self, parts: &Parts) -> Result<&'static Route, Refusal> {
@@ -294,12 +329,12 @@ impl Gateway {
     }
 }
 
-/// The model that a request names: in its body, or in the query of one that has none.
-fn asked_model<'a>(envelope: &'a Envelope, parts: &Parts) -> Result<Option<Cow<'a, str>>, Refusal> {
-    match (envelope.model(), parts.uri.query()) {
-        (Some(model), _) => Ok(Some(Cow::Borrowed(model))),
-        (None, Some(query)) if parts.method != Method::POST => Ok(envelope::model_of_query(query)?.map(Cow::Owned)),
-        (None, _) => Ok(None),
+/// A body in which another reader may see another model than this one goes to nobody who serves more than one.
+fn is_readable(envelope: &Envelope, route: &Route, table: &Table) -> Result<(), Refusal> {
+    let is_own = |lane: &Arc<Lane>| lane.model.members().all(|member| member.kind == WorkerKind::Local);
+    match envelope.is_known() || !route.posts || table.only().is_some_and(is_own) {
+        true => Ok(()),
+        false => Err(Refusal::BadRequest("the body is no JSON object".to_owned())),
     }
 }
 
@@ -319,24 +354,6 @@ struct Left {
     meter: Option<Meter>,
     /// Unless it was read.
     body: Option<Incoming>,
-}
-
-/// Whether a request for the model may go on: to a worker that is ready, or into the line for one that will be.
-fn may_be_served(model: &Model) -> Result<(), Refusal> {
-    match model.available() {
-        Ok(())
-        | Err(
-            Unavailable::Loading
-            | Unavailable::Asleep
-            | Unavailable::Busy
-            | Unavailable::Doubted
-            | Unavailable::Suspected
-            | Unavailable::Absent,
-        ) => Ok(()),
-        Err(unavailable @ (Unavailable::Down | Unavailable::Failed | Unavailable::Poisonous)) => {
-            Err(queue::refusal_of(unavailable))
-        }
-    }
 }
 
 /// Whether what is asked for may be tried at all: not if llama-server has died of it before.

@@ -95,6 +95,13 @@ pub(super) struct Ticket {
     holds: Grant,
 }
 
+/// Somebody who has left the line, and will come back to its front.
+pub(super) struct Aside {
+    queue: Queue,
+    needs_slot: bool,
+    arrived: Instant,
+}
+
 /// What a ticket has to give back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Grant {
@@ -258,6 +265,14 @@ impl Queue {
         self.show(state);
     }
 
+    /// Serves somebody who has come back to the line, unless it was closed meanwhile.
+    fn serve_or_dissolve(&self, state: &mut State) {
+        match state.closed {
+            true => self.dissolve(state, &Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN)),
+            false => self.serve(state),
+        }
+    }
+
     fn dissolve(&self, state: &mut State, refusal: &Refusal) {
         for waiter in state.line.dissolve() {
             let _ = waiter.send(Turn::Never(refusal.clone()));
@@ -363,13 +378,34 @@ impl Ticket {
         let (sender, turn) = oneshot::channel();
         let mut state = self.queue.lock();
         let number = state.line.return_to_front(key, sender);
-        if state.closed {
-            self.queue.dissolve(&mut state, &Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN));
-        } else {
-            self.queue.serve(&mut state);
-        }
+        self.queue.serve_or_dissolve(&mut state);
         drop(state);
         Waiting { queue: self.queue.clone(), key: key.to_owned(), number, turn, since: self.arrived }
+    }
+}
+
+impl Ticket {
+    /// Gives the slot back for a while.
+    pub(super) fn step_aside(self) -> Aside {
+        Aside { queue: self.queue.clone(), needs_slot: self.holds == Grant::Slot, arrived: self.arrived }
+    }
+}
+
+impl Aside {
+    /// Comes back, before all others and whatever the bound: the request was let in before.
+    pub(super) fn back_in_line(self, key: &str) -> Place {
+        let Self { queue, needs_slot, arrived } = self;
+        let mut state = queue.lock();
+        if !needs_slot {
+            state.passes += 1;
+            drop(state);
+            return Place::Slot(queue.ticket(arrived, Instant::now(), Grant::Pass));
+        }
+        let (sender, turn) = oneshot::channel();
+        let number = state.line.join_front(key, sender);
+        queue.serve_or_dissolve(&mut state);
+        drop(state);
+        Place::InLine(Waiting { queue, key: key.to_owned(), number, turn, since: arrived })
     }
 }
 

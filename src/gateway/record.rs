@@ -6,6 +6,7 @@
 use super::activity::UnderWay;
 use super::route::Route;
 use super::usage::{Counts, Tally};
+use crate::fleet::Member;
 use crate::telemetry::access::{AccessLog, Entry};
 use crate::telemetry::metrics::{CodeLabels, Metrics, RequestLabels, RouteLabels, TokenLabels};
 use crate::telemetry::series::{KeySeries, ModelSeries, OTHER};
@@ -74,6 +75,8 @@ pub(super) struct Account {
     last_text: Option<Instant>,
     /// Who pays for the tokens.
     pub(super) charge: Option<Arc<dyn Charge>>,
+    /// Who answers.
+    pub(super) worker: Option<Arc<Member>>,
     /// As long as it lasts, the service is in use.
     pub(super) under_way: Option<UnderWay>,
 }
@@ -101,6 +104,7 @@ impl Record {
             tally: None,
             last_text: None,
             charge: None,
+            worker: None,
             under_way: None,
         }))
     }
@@ -252,6 +256,9 @@ impl Account {
         let spent = tokens.prompt.unwrap_or(0).saturating_add(tokens.completion.unwrap_or(0));
         if let Some(charge) = self.charge.as_ref().filter(|_| spent > 0) {
             charge.spend(spent);
+        }
+        if let Some(worker) = &self.worker {
+            worker.spend(spent);
         }
     }
 }

@@ -26,6 +26,13 @@ pub(super) struct Edit<'a> {
     pub(super) strip: &'a [String],
 }
 
+impl Edit<'_> {
+    /// Whether nothing is to be changed.
+    pub(super) fn is_empty(&self) -> bool {
+        self.model.is_none() && self.sampling.is_empty() && self.strip.is_empty()
+    }
+}
+
 /// The body with these changes, of which the envelope tells. One that is neither an object nor a form stays as it is, and
 /// forms get no defaults.
 pub(super) fn rewritten(body: &Bounded, envelope: &Envelope, edit: &Edit<'_>) -> Bounded {

@@ -393,3 +393,6 @@ pub const LONGEST_DEBT: Duration = Duration::from_secs(60 * 60);
 
 /// Most characters that are kept of what a worker failed with last.
 pub const LAST_ERROR_LENGTH: usize = 200;
+
+/// Longest pause before the second try of a request; before each further one it is twice as long.
+pub const RETRY_PAUSE_FIRST: Duration = Duration::from_millis(25);

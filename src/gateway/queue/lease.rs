@@ -35,7 +35,13 @@ impl Queue {
                     self.0.metrics.queue_wait.inc_by(ticket.waited.as_secs_f64());
                     return Ok((ticket, lease));
                 }
-                Err(Unavailable::Busy | Unavailable::Loading | Unavailable::Asleep | Unavailable::Doubted) => {
+                Err(
+                    Unavailable::Busy
+                    | Unavailable::Loading
+                    | Unavailable::Asleep
+                    | Unavailable::Doubted
+                    | Unavailable::Spent,
+                ) => {
                     place = Place::InLine(ticket.back_in_line(key));
                 }
                 Err(unavailable) => return Err(refusal_of(unavailable)),
@@ -54,7 +60,7 @@ impl Queue {
         loop {
             let outcome = model.lease(wish);
             let (reason, patience) = match outcome {
-                Err(Unavailable::Loading | Unavailable::Asleep) if works => {
+                Err(Unavailable::Loading | Unavailable::Asleep | Unavailable::Spent) if works => {
                     if changes.failed_loads() != failed_loads {
                         return Err(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN));
                     }
@@ -111,7 +117,8 @@ pub(in super::super) fn refusal_of(unavailable: Unavailable) -> Refusal {
         Unavailable::Busy | Unavailable::Loading | Unavailable::Asleep | Unavailable::Suspected => {
             Refusal::ModelLoading(RETRY_AFTER_UNKNOWN)
         }
-        Unavailable::Doubted | Unavailable::Down | Unavailable::Failed | Unavailable::Absent => {
+        Unavailable::Spent => Refusal::QueueTimeout(RETRY_AFTER_UNKNOWN),
+        Unavailable::Doubted | Unavailable::Resting | Unavailable::Down | Unavailable::Failed | Unavailable::Absent => {
             Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN)
         }
         Unavailable::Poisonous => Refusal::RequestKillsBackend,

@@ -82,6 +82,11 @@ impl<W> Line<W> {
     /// Whoever held a slot is let in whatever the bound.
     pub(super) fn return_to_front(&mut self, key: &str, waiter: W) -> i64 {
         self.active -= 1;
+        self.join_front(key, waiter)
+    }
+
+    /// Goes to the very front, whatever the bound.
+    pub(super) fn join_front(&mut self, key: &str, waiter: W) -> i64 {
         self.front_number -= 1;
         let number = self.front_number;
         self.waiters.entry(key.to_owned()).or_default().push_front((number, waiter));

@@ -1,0 +1,86 @@
+//! A request as it is sent to one worker after the other: what it asks for, and how each wants to be asked.
+
+use super::envelope::{self, Envelope};
+use super::limits::Bounded;
+use super::rewrite::{Edit, rewritten};
+use super::route::Route;
+use crate::fleet::{Errand, Lease, Model, WorkerKind};
+use crate::refusal::Refusal;
+use crate::settings::catalogue::Strategy;
+use http::request::Parts;
+use http::{HeaderValue, Method};
+use std::borrow::Cow;
+use std::hash::RandomState;
+
+/// What a client asks for.
+pub(super) struct Asking {
+    pub(super) route: &'static Route,
+    pub(super) parts: Parts,
+    pub(super) request_id: HeaderValue,
+    /// The model's name, as the client says it.
+    pub(super) asked: Option<String>,
+    pub(super) envelope: Envelope,
+    pub(super) body: Bounded,
+}
+
+/// What the worker calls the model, and what the client called it.
+pub(super) type Names = Option<(String, String)>;
+
+impl Asking {
+    /// What a worker is to do.
+    pub(super) fn errand(&self) -> Errand {
+        if self.route.posts { Errand::Work(self.body.fingerprint()) } else { Errand::Look }
+    }
+
+    /// By what a worker is known that has served the same beginning of a prompt for the same key, where that matters.
+    pub(super) fn affinity(&self, model: &Model, seed: &RandomState, key_id: Option<&str>) -> Vec<u64> {
+        match model.terms().strategy {
+            Strategy::PrefixAffinity => self.envelope.prefix_hashes(&self.body, seed, key_id.unwrap_or_default()),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The head to send. After the last there is none left.
+    pub(super) fn head(&mut self, is_last: bool) -> Parts {
+        if !is_last {
+            return self.parts.clone();
+        }
+        let (mut parts, ()) = http::Request::new(()).into_parts();
+        std::mem::swap(&mut parts, &mut self.parts);
+        parts
+    }
+
+    /// The body for this worker, with the names that have to be put right in its answer. After the last there is none
+    /// left.
+    pub(super) fn for_worker(&mut self, model: &Model, lease: &Lease, is_last: bool) -> (Names, Bounded) {
+        let terms = model.terms();
+        let ours = self.asked.as_deref().unwrap_or(model.id());
+        // llama-server has one model, whatever a request calls it, and repeats that name.
+        let theirs = match lease.member().kind {
+            WorkerKind::Local => ours,
+            WorkerKind::Command | WorkerKind::Remote => lease.endpoint().target.model.as_deref().unwrap_or(model.id()),
+        };
+        let is_renamed = theirs != ours || (self.asked.is_none() && lease.member().kind != WorkerKind::Local);
+        let names = (theirs != ours).then(|| (theirs.to_owned(), ours.to_owned()));
+        let edit = Edit {
+            model: (is_renamed && self.route.posts).then_some(theirs),
+            sampling: if self.route.streams { &terms.rewrite.sampling } else { &[] },
+            strip: &terms.rewrite.strip_params,
+        };
+        let body = match (edit.is_empty(), is_last) {
+            (false, _) => rewritten(&self.body, &self.envelope, &edit),
+            (true, false) => self.body.again(),
+            (true, true) => std::mem::take(&mut self.body),
+        };
+        (names, body)
+    }
+}
+
+/// The model that a request names: in its body, or in the query of one that has none.
+pub(super) fn asked_model<'a>(envelope: &'a Envelope, parts: &Parts) -> Result<Option<Cow<'a, str>>, Refusal> {
+    match (envelope.model(), parts.uri.query()) {
+        (Some(model), _) => Ok(Some(Cow::Borrowed(model))),
+        (None, Some(query)) if parts.method != Method::POST => Ok(envelope::model_of_query(query)?.map(Cow::Owned)),
+        (None, _) => Ok(None),
+    }
+}

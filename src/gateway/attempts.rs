@@ -1,0 +1,229 @@
+//! How often a request is tried, and where next: at another worker of its model, then at another model.
+//!
+//! A request that a worker may have begun to process is tried again only where asking twice changes nothing. Nothing is
+//! tried after `REQUEST_TIMEOUT`, which counts from the first try.
+
+use super::auth::Caller;
+use super::lanes::{Lane, Table};
+use super::queue::{self, Place, Ticket};
+use super::route::Route;
+use crate::awake::{self, Instant};
+use crate::fleet::{Model, Unavailable};
+use crate::models::Kind;
+use crate::refusal::Refusal;
+use crate::settings::bounds::{RETRY_AFTER_UNKNOWN, RETRY_PAUSE_FIRST};
+use crate::settings::options::Settings;
+use getrandom::u32 as random;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The id of the model that has answered.
+const X_LLAMAGATE_MODEL: HeaderName = HeaderName::from_static("x-llamagate-model");
+/// The number of its worker.
+const X_LLAMAGATE_WORKER: HeaderName = HeaderName::from_static("x-llamagate-worker");
+/// How often the request was sent.
+const X_LLAMAGATE_ATTEMPTS: HeaderName = HeaderName::from_static("x-llamagate-attempts");
+
+/// How often requests are tried.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Retries {
+    /// `NUM_RETRIES`
+    most: u32,
+    /// `RETRY_DELAY`
+    longest_pause: Duration,
+    /// `REQUEST_TIMEOUT`
+    request_timeout: Duration,
+}
+
+/// The tries of one request.
+pub(super) struct Attempts {
+    retries: Retries,
+    route: &'static Route,
+    needs: Option<Kind>,
+    table: Arc<Table>,
+    lane: Arc<Lane>,
+    /// Names of models that may take over, as they are configured.
+    fallbacks: VecDeque<String>,
+    /// Workers of this lane that have failed.
+    avoid: Vec<u32>,
+    made: u32,
+    /// The worker of the last one.
+    worker: u32,
+    deadline: Option<Instant>,
+}
+
+impl Retries {
+    pub(super) fn new(settings: &Settings) -> Self {
+        Self {
+            most: settings.routing.num_retries,
+            longest_pause: settings.routing.retry_delay.0,
+            request_timeout: settings.limits.request_timeout.0,
+        }
+    }
+}
+
+impl Attempts {
+    /// Of a request for the model of this lane.
+    pub(super) fn new(
+        retries: Retries,
+        route: &'static Route,
+        needs: Option<Kind>,
+        table: Arc<Table>,
+        lane: Arc<Lane>,
+    ) -> Self {
+        let fallbacks = lane.model.terms().fallbacks.iter().cloned().collect();
+        let (avoid, made, worker, deadline) = (Vec::new(), 0, 0, None);
+        Self { retries, route, needs, table, lane, fallbacks, avoid, made, worker, deadline }
+    }
+
+    /// Where it is tried now.
+    pub(super) fn lane(&self) -> &Arc<Lane> {
+        &self.lane
+    }
+
+    /// The workers of this lane that have failed at it.
+    pub(super) fn avoid(&self) -> &[u32] {
+        &self.avoid
+    }
+
+    /// Goes to the first model that may serve it, if its own may not now. That refuses it where no other may either.
+    pub(super) fn settle(&mut self, caller: &Caller) -> Result<(), Refusal> {
+        let refusal = match self.may_be_served() {
+            Ok(()) => return Ok(()),
+            Err(refusal) => refusal,
+        };
+        while is_of_the_moment(&refusal) && self.falls_back(caller) {
+            if self.may_be_served().is_ok() {
+                return Ok(());
+            }
+        }
+        Err(refusal)
+    }
+
+    fn may_be_served(&self) -> Result<(), Refusal> {
+        self.lane.queue.has_room(self.route.needs_slot)?;
+        may_be_served(&self.lane.model)
+    }
+
+    /// It is sent to this worker. When it is to be answered.
+    pub(super) fn begins(&mut self, worker: u32) -> Instant {
+        self.made += 1;
+        self.worker = worker;
+        *self.deadline.get_or_insert_with(|| Instant::now() + self.retries.request_timeout)
+    }
+
+    /// Whether it would be tried again if this try failed; it may have been begun, or surely has not been.
+    pub(super) fn go_on(&self, may_have_begun: bool) -> bool {
+        let may_repeat = self.route.repeats || !may_have_begun;
+        may_repeat && self.has_time() && (self.has_another_worker() || !self.fallbacks.is_empty())
+    }
+
+    /// Whether it is surely the last: nothing of the request need be kept.
+    pub(super) fn is_last(&self) -> bool {
+        let only = self.lane.model.members().count() <= 1;
+        self.fallbacks.is_empty() && (only || self.made > self.retries.most)
+    }
+
+    fn has_another_worker(&self) -> bool {
+        let avoid: Vec<u32> = self.avoid.iter().copied().chain([self.worker]).collect();
+        self.made <= self.retries.most && self.lane.model.has_another(&avoid)
+    }
+
+    fn has_time(&self) -> bool {
+        self.deadline.is_none_or(|deadline| deadline > Instant::now())
+    }
+
+    /// A try has failed: the place in the line for the next one, if there is one.
+    pub(super) async fn after_failure(
+        &mut self,
+        may_have_begun: bool,
+        ticket: Ticket,
+        caller: &Caller,
+    ) -> Option<Place> {
+        if !self.go_on(may_have_begun) {
+            return None;
+        }
+        if !self.has_another_worker() {
+            drop(ticket);
+            return self.at_another_model(caller);
+        }
+        self.avoid.push(self.worker);
+        let aside = ticket.step_aside();
+        self.pause().await;
+        Some(aside.back_in_line(caller.turn()))
+    }
+
+    /// Its line has no worker for it: its place in that of another model, if there is one.
+    pub(super) fn after_refusal(&mut self, refusal: &Refusal, caller: &Caller) -> Option<Place> {
+        (is_of_the_moment(refusal) && self.has_time()).then(|| self.at_another_model(caller))?
+    }
+
+    fn at_another_model(&mut self, caller: &Caller) -> Option<Place> {
+        while self.falls_back(caller) {
+            let place = self.lane.queue.enter(caller.turn(), self.route.needs_slot, || Ok(()));
+            if let (Ok(()), Ok(place)) = (may_be_served(&self.lane.model), place) {
+                return Some(place);
+            }
+        }
+        None
+    }
+
+    /// Goes to the next model that may take over. False if there is none.
+    fn falls_back(&mut self, caller: &Caller) -> bool {
+        while let Some(name) = self.fallbacks.pop_front() {
+            let lane = self.table.resolve(Some(&name), self.needs, caller).ok();
+            let is_usable =
+                |lane: &&Arc<Lane>| !Arc::ptr_eq(lane, &self.lane) && caller.may_use(&lane.model.card()).is_ok();
+            if let Some(lane) = lane.filter(is_usable) {
+                self.lane = Arc::clone(lane);
+                self.avoid.clear();
+                return true;
+            }
+        }
+        false
+    }
+
+    /// A part of `RETRY_DELAY` by chance, so that those who failed together do not come back together.
+    async fn pause(&self) {
+        let doubled = RETRY_PAUSE_FIRST.saturating_mul(1 << self.made.min(16));
+        let longest = doubled.min(self.retries.longest_pause);
+        let part = random().map_or(1.0, |number| f64::from(number) / f64::from(u32::MAX));
+        awake::sleep(longest.mul_f64(part)).await;
+    }
+
+    /// Says in the head of an answer whose it is.
+    pub(super) fn tell(&self, headers: &mut HeaderMap) {
+        if let Ok(id) = HeaderValue::from_str(self.lane.model.id()) {
+            headers.insert(X_LLAMAGATE_MODEL, id);
+        }
+        headers.insert(X_LLAMAGATE_WORKER, self.worker.into());
+        headers.insert(X_LLAMAGATE_ATTEMPTS, self.made.into());
+    }
+}
+
+/// Whether another model may be asked where this one has nobody for a request.
+fn is_of_the_moment(refusal: &Refusal) -> bool {
+    matches!(refusal, Refusal::BackendUnavailable(_) | Refusal::QueueFull(_))
+}
+
+/// Whether a request for the model may go on: to a worker that is ready, or into the line for one that will be.
+fn may_be_served(model: &Model) -> Result<(), Refusal> {
+    match model.available() {
+        Ok(())
+        | Err(
+            Unavailable::Loading
+            | Unavailable::Asleep
+            | Unavailable::Busy
+            | Unavailable::Doubted
+            | Unavailable::Spent
+            | Unavailable::Suspected
+            | Unavailable::Absent,
+        ) => Ok(()),
+        Err(Unavailable::Resting) => Err(Refusal::BackendUnavailable(model.opens_in().unwrap_or(RETRY_AFTER_UNKNOWN))),
+        Err(unavailable @ (Unavailable::Down | Unavailable::Failed | Unavailable::Poisonous)) => {
+            Err(queue::refusal_of(unavailable))
+        }
+    }
+}
