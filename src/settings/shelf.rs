@@ -79,8 +79,9 @@ pub(super) fn assemble(
 
 /// Entries of one name are one model, and an entry that names a local model is that model.
 fn join(placed: &mut Vec<Placed>, entries: &[Entry], notes: &mut Notes) {
+    let is_local = |(_, model): &(usize, &Placed)| model.draft.start.is_some();
     let locals: Vec<(String, usize)> =
-        placed.iter().enumerate().filter_map(|(at, model)| Some((model.name()?, at))).collect();
+        placed.iter().enumerate().filter(is_local).filter_map(|(at, model)| Some((model.name()?, at))).collect();
     let local = |name: &str| locals.iter().find(|(known, _)| known == name).map(|(_, at)| *at);
     // Which model each name means: an entry without an address may say so for all of its name.
     let mut meant: BTreeMap<&str, usize> = BTreeMap::new();

@@ -305,6 +305,10 @@ fn every_problem_is_said_with_its_place() {
         ),
         ("model_list: [{litellm_params: {api_base: 'http://a'}}]", &["model_list[0].model_name: is missing"]),
         (
+            "models: {a: {}}\nmodel_list: [{model_name: a, litellm_params: {model: b}}]",
+            &["model_list[0].litellm_params.api_base: is missing"],
+        ),
+        (
             "model_list: [{model_name: a, litellm_params: {model: b}}]",
             &["model_list[0].litellm_params.api_base: is missing"],
         ),
