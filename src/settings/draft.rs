@@ -39,6 +39,8 @@ pub(super) struct Draft {
     pub(super) tier: Option<String>,
     pub(super) aliases: Vec<String>,
     pub(super) remotes: Vec<RemoteSettings>,
+    /// Whether a fault has been noted with who serves it.
+    pub(super) is_broken: bool,
     /// Arguments that come after all others, as the variables of a tier need them.
     pub(super) more_args: Vec<String>,
 }
@@ -69,7 +71,7 @@ impl Draft {
         ModelSettings {
             id,
             // Where there is no GGUF to ask, the tier tells.
-            kind: self.kind.or_else(|| match (&self.start, self.tier.as_deref()) {
+            kind: self.kind.or(match (&self.start, self.tier.as_deref()) {
                 (Some(Start::Named(_) | Start::File(_)), _) => None,
                 (_, Some("embedding")) => Some(Kind::Embedding),
                 (_, Some("reranker")) => Some(Kind::Rerank),

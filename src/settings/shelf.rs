@@ -21,6 +21,15 @@ struct Placed {
 }
 
 impl Placed {
+    /// Notes a problem with it: with a place in the file, or with a variable.
+    fn problem(&self, notes: &mut Notes, fault: String, hint: Option<String>) {
+        if self.is_of_environment {
+            notes.problems.push(super::Problem { subject: self.place.clone(), fault, hint });
+        } else {
+            notes.problem(&self.place, fault, hint);
+        }
+    }
+
     /// The id, where it can be told without a look at files.
     fn name(&self) -> Option<String> {
         super::catalogue::known_id(self.id.as_deref(), self.draft.start.as_ref())
@@ -58,19 +67,21 @@ pub(super) fn assemble(
     let fallbacks = fallbacks(&placed, shelf.fallbacks, notes);
     let of_environment = shelf.defaults.beneath(is_explicit);
     let mut models = Vec::new();
-    for Placed { place, is_of_environment, id, draft } in placed {
-        let defaults = if is_of_environment { &of_environment } else { &shelf.defaults };
-        let model = draft.model(id, defaults, settings);
-        check_context(&place, &model, settings, notes);
-        models.push(model);
+    for mut model in placed {
+        let defaults = if model.is_of_environment { &of_environment } else { &shelf.defaults };
+        let draft = std::mem::take(&mut model.draft);
+        let finished = draft.model(model.id.clone(), defaults, settings);
+        check_context(&model, &finished, settings, notes);
+        models.push(finished);
     }
     Catalogue { models, fallbacks }
 }
 
 /// Entries of one name are one model, and an entry that names a local model is that model.
 fn join(placed: &mut Vec<Placed>, entries: &[Entry], notes: &mut Notes) {
+    let is_local = |(_, model): &(usize, &Placed)| model.draft.start.is_some();
     let locals: Vec<(String, usize)> =
-        placed.iter().enumerate().filter_map(|(at, model)| Some((model.name()?, at))).collect();
+        placed.iter().enumerate().filter(is_local).filter_map(|(at, model)| Some((model.name()?, at))).collect();
     let local = |name: &str| locals.iter().find(|(known, _)| known == name).map(|(_, at)| *at);
     // Which model each name means: an entry without an address may say so for all of its name.
     let mut meant: BTreeMap<&str, usize> = BTreeMap::new();
@@ -118,6 +129,7 @@ fn join(placed: &mut Vec<Placed>, entries: &[Entry], notes: &mut Notes) {
                 None
             }
         };
+        draft.is_broken |= remote.is_none() && draft.start.is_none();
         draft.remotes.extend(remote.map(|mut remote| {
             let asked_as = remote.model.take().unwrap_or_else(|| entry.name.clone());
             remote.model = Some(asked_as).filter(|name| Some(name) != id.as_ref());
@@ -203,30 +215,25 @@ fn check(placed: &mut [Placed], notes: &mut Notes) {
         let Some(id) = model.name() else { continue };
         if let Some(other) = taken.insert(id.clone(), model.place.clone()) {
             let hint = Some("give one of them another id under models:".to_owned());
-            notes.problem(&model.place, format!("the id {id:?} is that of {other} too"), hint);
+            model.problem(notes, format!("the id {id:?} is that of {other} too"), hint);
         }
     }
     for model in placed.iter_mut() {
-        let (place, id) = (model.place.clone(), model.name());
-        let draft = &mut model.draft;
-        if draft.start.is_none() && draft.remotes.is_empty() && place.starts_with("models.") {
-            let has_fault = notes.problems.iter().any(|problem| problem.fault.starts_with(&place));
-            if !has_fault {
-                let hint = "say file: NAME.gguf or command: [...], or give it an entry of model_list with an api_base";
-                notes.problem(&place, "nobody serves this model", Some(hint.to_owned()));
-            }
+        let (id, mut own) = (model.name(), BTreeSet::new());
+        model.draft.aliases.retain(|alias| Some(alias) != id.as_ref() && own.insert(alias.clone()));
+        if model.draft.start.is_none() && model.draft.remotes.is_empty() && !model.draft.is_broken {
+            let hint = "say file: NAME.gguf or command: [...], or give it an entry of model_list with an api_base";
+            model.problem(notes, "nobody serves this model".to_owned(), Some(hint.to_owned()));
         }
-        let mut own = BTreeSet::new();
-        draft.aliases.retain(|alias| Some(alias) != id.as_ref() && own.insert(alias.clone()));
-        if draft.aliases.len() > MOST_ALIASES {
-            notes.problem(&place, format!("a model has {MOST_ALIASES} aliases at most"), None);
+        if model.draft.aliases.len() > MOST_ALIASES {
+            model.problem(notes, format!("a model has {MOST_ALIASES} aliases at most"), None);
         }
-        for alias in &draft.aliases {
+        for alias in &model.draft.aliases {
             if let Err(fault) = check_name(alias) {
-                notes.problem(&place, format!("alias {alias:?}: {fault}"), None);
+                model.problem(notes, format!("alias {alias:?}: {fault}"), None);
             }
-            if let Some(other) = taken.insert(alias.clone(), place.clone()) {
-                notes.problem(&place, format!("the alias {alias:?} is a name of {other} too"), None);
+            if let Some(other) = taken.insert(alias.clone(), model.place.clone()) {
+                model.problem(notes, format!("the alias {alias:?} is a name of {other} too"), None);
             }
         }
     }
@@ -261,7 +268,7 @@ fn fallbacks(
 }
 
 /// The total context is a 32-bit number to llama-server.
-fn check_context(place: &str, model: &ModelSettings, settings: &Settings, notes: &mut Notes) {
+fn check_context(placed: &Placed, model: &ModelSettings, settings: &Settings, notes: &mut Notes) {
     let Some(local) = model.local.as_ref().filter(|local| !matches!(local.start, Start::Command { .. })) else {
         return;
     };
@@ -272,6 +279,9 @@ fn check_context(place: &str, model: &ModelSettings, settings: &Settings, notes:
             "{} tokens for each of {} slots are more than llama-server can count (2147483647)",
             engine.ctx.0, engine.parallel
         );
-        notes.problem(&format!("{place}.ctx"), fault, Some("ctx is the context of one slot".to_owned()));
+        placed.problem(notes, format!("ctx: {fault}"), Some("it is the context of one slot".to_owned()));
     }
 }
+
+#[cfg(test)]
+mod tests;

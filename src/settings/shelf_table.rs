@@ -84,8 +84,46 @@ fn human(duration: Duration) -> String {
     match seconds {
         _ if duration.subsec_nanos() > 0 => format!("{}s", duration.as_secs_f64()),
         0 => "0s".to_owned(),
-        _ if seconds % 3600 == 0 => format!("{}h", seconds / 3600),
-        _ if seconds % 60 == 0 => format!("{}m", seconds / 60),
+        _ if seconds.is_multiple_of(3600) => format!("{}h", seconds / 3600),
+        _ if seconds.is_multiple_of(60) => format!("{}m", seconds / 60),
         _ => format!("{seconds}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{Environment, Inputs, resolve_text};
+
+    #[test]
+    fn the_table_is_aligned_and_shows_neither_keys_nor_paths() {
+        let text = "models:\n  qwen: {file: /secret/place/q.gguf, kind: chat, tier: medium, aliases: [a, b], replicas: 2, parallel: 4, ctx: 8192, preload: true, ttl: 10m}\n\
+                    \x20 phi: {command: [/secret/place/mlx, '{port}']}\n\
+                    model_list: [{model_name: far, litellm_params: {api_base: 'http://server1:8000/x', api_key: sk-secret}}]\n";
+        let platform = crate::platform::Platform {
+            kind: crate::platform::Kind::Local,
+            data_dir: "/nowhere".into(),
+            data_dir_rule: "a test".to_owned(),
+            instance_id: "host".to_owned(),
+        };
+        let inputs = Inputs { environment: Environment::default(), ..Inputs::default() };
+        let table = shelf_table(&resolve_text(&inputs, &platform, text).unwrap().settings.catalogue);
+        let lines: Vec<&str> = table.lines().collect();
+        assert_eq!(
+            lines,
+            [
+                "ID    KIND  TIER    SERVED BY     REPLICAS  SLOTS   CTX  PRELOAD  PINNED  TTL  ALIASES",
+                "qwen  chat  medium  q.gguf               2      8  8192  yes      no      10m  a, b",
+                "phi   -     -       mlx                  1      1     -  no       no      -    -",
+                "far   -     -       server1:8000         -     64     -  -        -       -    -",
+            ]
+        );
+    }
+
+    #[test]
+    fn durations_read_as_they_are_written() {
+        for (seconds, text) in [(0.0, "0s"), (90.0, "90s"), (600.0, "10m"), (7200.0, "2h"), (1.5, "1.5s")] {
+            assert_eq!(human(Duration::from_secs_f64(seconds)), text);
+        }
     }
 }

@@ -63,6 +63,7 @@ impl Tier<'_> {
                     Ok(api_base) => draft.remotes.push(remote(api_base)),
                     // An address may hold a password.
                     Err(hint) => {
+                        draft.is_broken = true;
                         let rejected = Rejected::new("a URL such as http://server1:8000").hint(hint);
                         self.problem("BACKEND", rejected, "***", notes);
                     }

@@ -102,10 +102,13 @@ fn entry(
     notes: &mut Notes,
 ) -> Option<Entry> {
     let mut fields = Fields::of(place.clone(), node, notes);
+    let before = notes.problems.len();
     let name = fields.text("model_name", notes);
     match name.as_deref().map(check_name) {
         Some(Err(fault)) => notes.problem(&fields.at("model_name"), fault, None),
-        None if matches!(node, Node::Map(_)) => notes.problem(&fields.at("model_name"), "is missing", None),
+        None if before == notes.problems.len() && matches!(node, Node::Map(_)) => {
+            notes.problem(&fields.at("model_name"), "is missing", None);
+        }
         _ => {}
     }
     if name.as_deref().is_some_and(|name| name.contains('*')) {
@@ -245,7 +248,7 @@ impl Params<'_> {
             notes.problem(
                 &self.fields.at("model"),
                 format!("{foreign} speaks an API of its own, not OpenAI's"),
-                Some(format!("say openai/... if what answers there speaks OpenAI's, or leave the entry out")),
+                Some("say openai/... if what answers there speaks OpenAI's, or leave the entry out".to_owned()),
             );
             return None;
         }

@@ -52,7 +52,9 @@ fn model(id: &str, node: &Node, notes: &mut Notes) -> Draft {
         notes.problem(&fields.place, fault, None);
     }
     let mut draft = shared(&mut fields, notes);
+    let before = notes.problems.len();
     draft.start = start(&mut fields, notes);
+    draft.is_broken = notes.problems.len() > before;
     draft.kind = fields.value::<Kind>("kind", notes);
     draft.tier = fields.text("tier", notes).filter(|tier| {
         let fault = check_tier(tier).err();

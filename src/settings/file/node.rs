@@ -23,6 +23,8 @@ impl Node {
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let options = serde_saphyr::options! {
             with_snippet: false,
+            // `on` and `y` are words, as in YAML 1.2: arguments of llama-server are such words.
+            strict_booleans: true,
             budget: serde_saphyr::budget! { max_depth: CONFIG_FILE_DEPTH },
             alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: CONFIG_FILE_ALIASED },
         };
@@ -128,6 +130,12 @@ mod tests {
         let Node::Map(entries) = Node::parse("zeta: 1\nalpha: 2\n3.10: 3\ntrue: 4\n").unwrap() else { panic!() };
         let keys: Vec<&str> = entries.iter().map(|(key, _)| key.as_str()).collect();
         assert_eq!(keys, ["zeta", "alpha", "3.10", "true"]);
+    }
+
+    #[test]
+    fn words_stay_words() {
+        let words = Node::parse("[on, y, no, 'true', true]").unwrap().json();
+        assert_eq!(words, serde_json::json!(["on", "y", "no", "true", true]));
     }
 
     #[test]
