@@ -100,7 +100,8 @@ mod tests {
         assert_ne!(one.as_slice()[2], other.as_slice()[2]);
         let distinct = |left: Prefixes, right: Prefixes| left.as_slice()[0] != right.as_slice()[0];
         assert!(distinct(one, marker.mark("K", &[b'a'; 5000])));
-        assert!(distinct(one, marker.mark("ka", &[b'a'; 4999])), "a key does not run into its prompt");
+        let longer_key = marker.mark(&format!("k{}", "a".repeat(1024 - 256)), &[b'a'; 256]);
+        assert_ne!(one.as_slice()[1], longer_key.as_slice()[0], "a key does not run into its prompt");
         assert!(distinct(one, Marker::default().mark("k", &[b'a'; 5000])), "nobody can foretell them");
     }
 
@@ -115,6 +116,19 @@ mod tests {
             assert!(affinity.young.len() + affinity.old.len() <= MOST_PREFIXES);
         }
         assert_eq!((affinity.find(1), affinity.find(used)), (None, Some(7)));
+    }
+
+    #[test]
+    fn half_of_the_memory_is_kept_whatever_comes() {
+        let mut affinity = Affinity::default();
+        let all: Vec<u64> = (0..MOST_PREFIXES as u64).collect();
+        affinity.note(&all, 1);
+        affinity.note(&all[MOST_PREFIXES - 1..], 2);
+        let worker = |mark: usize| affinity.find(all[mark]);
+        assert_eq!((worker(0), worker(MOST_PREFIXES - 1)), (Some(1), Some(2)), "all of them found room");
+        affinity.note(&[u64::MAX], 3);
+        let worker = |mark: usize| affinity.find(all[mark]);
+        assert_eq!((worker(0), worker(MOST_PREFIXES / 2)), (None, Some(1)), "the older half has gone");
     }
 
     proptest! {

@@ -192,6 +192,7 @@ fn size(name: &[u8]) -> Option<f64> {
     let mut rest = name;
     while let Some(start) = rest.iter().position(u8::is_ascii_digit) {
         let is_start = !ends_in_word(&rest[..start]);
+        // All of its digits, so that no number in what is left begins within this one.
         let (number, after) = number(&rest[start..]);
         if is_start {
             let (count, number, after) = match after {
@@ -209,9 +210,7 @@ fn size(name: &[u8]) -> Option<f64> {
                 _ => {}
             }
         }
-        // A word that is none is left behind as a whole.
-        let end = after.iter().position(|&byte| !is_of_word(byte)).unwrap_or(after.len());
-        rest = &after[end..];
+        rest = after;
     }
     None
 }

@@ -166,11 +166,31 @@ fn patterns_in_a_name_speak_for_a_tier() {
 }
 
 #[test]
+fn where_a_route_takes_any_kind_the_first_pattern_counts() {
+    assert_eq!(on_the_shelf("bge-reranker-7b", None), Ok("judge"));
+    assert_eq!(on_the_shelf("bge-7b", None), Ok("vectors"));
+}
+
+#[test]
 fn what_only_looks_like_a_pattern_is_none() {
     let two = [("c", "", "light", Chat), ("d", "", "medium", Chat), ("e", "", "embedding", Chat)];
-    for asked in
-        ["gpt-4o-code5", "e50", "be5", "bgem3", "abge", "ébge", "7bit", "a3b", "v7b", "qwen2.5", "7", "b", "1m"]
-    {
+    for asked in [
+        "gpt-4o-code5",
+        "e50",
+        "be5",
+        "bgem3",
+        "abge",
+        "ébge",
+        "7bit",
+        "a3b",
+        "v7b",
+        "v7.7b",
+        "x8x7b",
+        "qwen2.5",
+        "7",
+        "b",
+        "1m",
+    ] {
         assert_eq!(names(&two).resolve(Some(asked), Some(Chat), ALL, ALL), Err(Unresolved::Unknown), "{asked}");
     }
 }
