@@ -64,6 +64,7 @@ fn it_is_replaced_in_every_event_of_a_stream() {
         &format!(": comment\n\n{chat}data: [DONE]\n\n"),
         &format!("data: [DONE]\n\n{chat}"),
         &format!("data: {{\"model\":\"org\n\n{chat}"),
+        "data: {\"model\":\"org\n\ndata: {\"model\":@}\n\n",
         &format!("data: {{\"model\":\"org\ndata: /m\\\"é\"}}\n\n{chat}"),
         "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"model\":@,\"content\":[]}}\n\n",
         "event: response.created\ndata:{\"response\":{\"model\":@}}\n\nevent: x\ndata:{\"response\":{\"model\":@}}\n\n",

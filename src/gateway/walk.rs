@@ -11,6 +11,9 @@ use std::borrow::Cow;
 /// The bytes that are looked at together where only brackets and quotes matter.
 const STRIDE: usize = 64;
 
+/// The bytes that are looked at one by one before more are looked at together, which takes a run-up.
+const NEAR: usize = 16;
+
 /// The mark that may stand before the text; llama-server passes over it.
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
@@ -245,13 +248,20 @@ impl Walk {
                 self.escaped = false;
                 at += 1;
             }
-            at += memchr2(b'"', b'\\', &bytes[at..])? + 1;
+            at += next_quote(&bytes[at..])? + 1;
             if bytes[at - 1] == b'"' {
                 return Some(at);
             }
             self.escaped = true;
         }
     }
+}
+
+/// The next quote or backslash.
+fn next_quote(bytes: &[u8]) -> Option<usize> {
+    let (near, far) = bytes.split_at(bytes.len().min(NEAR));
+    let found = near.iter().position(|byte| matches!(byte, b'"' | b'\\'));
+    found.or_else(|| memchr2(b'"', b'\\', far).map(|at| near.len() + at))
 }
 
 /// What stands between the quotes of a JSON string, if it is text.
@@ -272,8 +282,11 @@ fn is_plain(byte: u8) -> bool {
 /// long way without one, so the way is made in strides.
 fn next_mark(bytes: &[u8]) -> Option<usize> {
     let is_mark = |byte: &u8| matches!(*byte | 0x20, b'{'..=b'}') || matches!(byte, b'"' | b'#' | b'\'' | b'/' | b'`');
-    let mut passed = 0;
-    for stride in bytes.chunks_exact(STRIDE) {
+    let mut passed = bytes.len().min(NEAR);
+    if let Some(at) = bytes[..passed].iter().position(is_mark) {
+        return Some(at);
+    }
+    for stride in bytes[passed..].chunks_exact(STRIDE) {
         // No early exit: so the compiler makes vector instructions of it.
         if stride.iter().fold(false, |found, byte| found | is_mark(byte)) {
             break;
