@@ -6,7 +6,8 @@
 use crate::awake;
 use crate::fleet::{Breaker, Card, Fleet, Member, Model, Quota, Rank, Terms, WorkerKind};
 use crate::gateway::Lanes;
-use crate::preflight::Shelved;
+use crate::models;
+use crate::preflight::{ModelFile, Shelved};
 use crate::settings::catalogue::{LocalSettings, Start};
 use crate::settings::{Environment, Settings};
 use crate::telemetry::files::Folder;
@@ -180,14 +181,14 @@ impl Shelving {
         let (program, environment, estimate) = match (&local.start, &shelved.file) {
             (Start::Command { argv, health }, _) => {
                 let program = Program::Command { argv: argv.clone(), health: health.clone() };
-                (program, self.environment.for_child(), 0)
+                (program, self.environment.for_command(), 0)
             }
             (Start::Named(_) | Start::File(_), file) => {
                 let file = file.as_ref();
                 let binary = file.map_or_else(PathBuf::new, |file| file.binary.clone());
                 let path = file.map_or_else(PathBuf::new, |file| file.path.clone());
                 let program = Program::LlamaServer { binary, file: path, kind: shelved.kind };
-                (program, self.environment.for_child(), 0)
+                (program, self.environment.for_child(), file.map_or(0, |file| need_of(file, local)))
             }
         };
         Plan {
@@ -228,6 +229,13 @@ async fn retire(model: &Model, drained: impl Future<Output = ()>, longest: Durat
 /// Whether the workers of a model would have to be started anew to be as it is configured now.
 fn starts_anew(before: &Shelved, now: &Shelved) -> bool {
     before.kind != now.kind || before.file != now.file || before.settings.workers_differ(&now.settings)
+}
+
+/// What a llama-server takes for this file, as far as that is known before.
+fn need_of(file: &ModelFile, local: &LocalSettings) -> u64 {
+    let slots = local.engine.parallel.get() as u64;
+    let context = u64::from(local.engine.ctx.0).saturating_mul(slots);
+    models::estimate::estimate(&file.model.metadata, file.model.size_bytes, context, slots)
 }
 
 fn rank_of(local: &LocalSettings) -> Rank {

@@ -3,7 +3,7 @@
 //! Owns what the strategies remember from one choice to the next. Sees workers only as [`Candidate`]s: whether one can
 //! serve at all is settled before, and what it then does with the request is counted elsewhere.
 
-use super::affinity::{Affinity, Marker, Prefixes};
+use super::affinity::Affinity;
 use crate::settings::bounds::{AFFINITY_MARGIN, EXPLORED_PART};
 use crate::settings::catalogue::Strategy;
 use std::cmp::Ordering;
@@ -18,7 +18,7 @@ const GOLDEN_STEP: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// A worker that can serve, at this moment.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Candidate {
+pub(super) struct Candidate {
     /// Which of the model's workers it is; no two have the same.
     pub index: usize,
     /// Requests that it is serving.
@@ -35,13 +35,12 @@ pub struct Candidate {
 
 /// Chooses workers of one model.
 #[derive(Debug)]
-pub struct Choice {
+pub(super) struct Choice {
     /// The worker whose turn it is, where nothing else decides; who is not there is passed over.
     turn: AtomicUsize,
     /// The state of splitmix64, which is a counter and so can be shared without a lock.
     chance: AtomicU64,
     affinity: Mutex<Affinity>,
-    marker: Marker,
 }
 
 impl Default for Choice {
@@ -52,23 +51,13 @@ impl Default for Choice {
 
 impl Choice {
     /// One whose chances are those of every other with this seed.
-    pub fn seeded(seed: u64) -> Self {
-        Self {
-            turn: AtomicUsize::new(0),
-            chance: AtomicU64::new(seed),
-            affinity: Mutex::default(),
-            marker: Marker::default(),
-        }
-    }
-
-    /// What [`Self::pick`] and [`Self::served_by`] know a prompt by, which comes with the key of this id.
-    pub fn prefixes(&self, key: &str, prompt: &[u8]) -> Prefixes {
-        self.marker.mark(key, prompt)
+    pub(super) fn seeded(seed: u64) -> Self {
+        Self { turn: AtomicUsize::new(0), chance: AtomicU64::new(seed), affinity: Mutex::default() }
     }
 
     /// The index of a candidate with a free slot; none when none has one. `prefixes` are the beginnings of the prompt,
     /// the longest last, which only `prefix-affinity` looks at.
-    pub fn pick(&self, strategy: Strategy, candidates: &[Candidate], prefixes: &[u64]) -> Option<usize> {
+    pub(super) fn pick(&self, strategy: Strategy, candidates: &[Candidate], prefixes: &[u64]) -> Option<usize> {
         let free = || candidates.iter().filter(|candidate| candidate.has_room());
         match strategy {
             Strategy::LeastBusy => self.best(free, by_load),
@@ -86,7 +75,7 @@ impl Choice {
     }
 
     /// A request that begins like this has been given to that worker, be it picked here or not.
-    pub fn served_by(&self, prefixes: &[u64], index: usize) {
+    pub(super) fn served_by(&self, prefixes: &[u64], index: usize) {
         if !prefixes.is_empty() {
             self.affinity().note(prefixes, index);
         }

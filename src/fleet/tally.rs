@@ -11,7 +11,7 @@ use std::time::Duration;
 
 /// The counters of one worker.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub(super) struct Tally {
     in_flight: AtomicUsize,
     served: AtomicU64,
     failures: AtomicU64,
@@ -22,7 +22,7 @@ pub struct Tally {
 
 /// One request that a worker is serving. Uncounted when it is dropped.
 #[derive(Debug)]
-pub struct Serving(Arc<Tally>);
+pub(super) struct Serving(Arc<Tally>);
 
 #[derive(Debug, Clone)]
 struct Failure {
@@ -44,7 +44,7 @@ pub enum WorkerKind {
 
 /// What of a worker its counters do not know.
 #[derive(Debug, Clone)]
-pub struct Particulars {
+pub(super) struct Particulars {
     /// The number of the worker among those of its model.
     pub worker: u32,
     /// Who runs it.
@@ -86,18 +86,18 @@ pub struct Snapshot {
 
 impl Tally {
     /// Counts a request as being served, as long as what is returned lives.
-    pub fn enter(self: &Arc<Self>) -> Serving {
+    pub(super) fn enter(self: &Arc<Self>) -> Serving {
         self.in_flight.fetch_add(1, Relaxed);
         Serving(Arc::clone(self))
     }
 
     /// Requests that it is serving.
-    pub fn in_flight(&self) -> usize {
+    pub(super) fn in_flight(&self) -> usize {
         self.in_flight.load(Relaxed)
     }
 
     /// The first byte of an answer came after so long.
-    pub fn answered_after(&self, time: Duration) {
+    pub(super) fn answered_after(&self, time: Duration) {
         let newest = time.as_nanos() as f64;
         // Never fails: the closure always has a value.
         let _ = self.first_byte.fetch_update(Relaxed, Relaxed, |mean| {
@@ -107,18 +107,18 @@ impl Tally {
     }
 
     /// The mean time to the first byte, in which the newest count most; none before the first.
-    pub fn first_byte(&self) -> Option<Duration> {
+    pub(super) fn first_byte(&self) -> Option<Duration> {
         Some(self.first_byte.load(Relaxed)).filter(|&nanos| nanos > 0).map(Duration::from_nanos)
     }
 
     /// It has served a request.
-    pub fn served(&self) {
+    pub(super) fn served(&self) {
         self.served.fetch_add(1, Relaxed);
     }
 
     /// It has failed to serve a request. `error` says how, without anything that is secret or that a client wrote; no more
     /// than [`LAST_ERROR_LENGTH`] characters are kept of it.
-    pub fn failed(&self, error: &str) {
+    pub(super) fn failed(&self, error: &str) {
         self.failures.fetch_add(1, Relaxed);
         let error = error.chars().filter(|c| !c.is_control()).take(LAST_ERROR_LENGTH).collect();
         let failure = Failure { error, at: Timestamp::now() };
@@ -126,7 +126,7 @@ impl Tally {
     }
 
     /// What is shown of the worker now.
-    pub fn snapshot(&self, of: Particulars) -> Snapshot {
+    pub(super) fn snapshot(&self, of: Particulars) -> Snapshot {
         let Particulars { worker, kind, state, slots, breaker } = of;
         let last = self.last_failure_mut().clone();
         let (last_error, last_failure) = last.map(|failure| (failure.error, failure.at)).unzip();

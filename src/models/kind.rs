@@ -50,10 +50,7 @@ impl Kind {
             || metadata.classifier_pooling_type == Some(POOLING_RANK)
         {
             Self::Rerank
-        } else if pooling(&|p| POOLING_VECTOR.contains(&p))
-            || ENCODERS.contains(&metadata.architecture.as_str())
-            || metadata.causal == Some(false)
-        {
+        } else if pooling(&|p| POOLING_VECTOR.contains(&p)) || is_encoder(metadata) {
             Self::Embedding
         } else {
             Self::Chat
@@ -69,6 +66,11 @@ impl Kind {
             Self::Rerank => "rerank",
         }
     }
+}
+
+/// Whether the model sees a text as a whole, and so keeps nothing of it for the next token.
+pub(super) fn is_encoder(metadata: &Metadata) -> bool {
+    ENCODERS.contains(&metadata.architecture.as_str()) || metadata.causal == Some(false)
 }
 
 impl fmt::Display for Kind {

@@ -2,9 +2,10 @@
 //!
 //! Nothing here starts a process, talks HTTP or keeps a file open. [`gguf`] reads one file, [`split`] knows
 //! how a model spreads over several, [`mod@list`] shows a folder, [`mod@resolve`] finds the file that a name means and
-//! [`check`] says whether llama-server can be given it.
+//! [`check`] says whether llama-server can be given it. [`mod@estimate`] says how much memory it will need.
 
 pub mod check;
+pub mod estimate;
 pub mod gguf;
 pub mod kind;
 pub mod list;
@@ -16,6 +17,7 @@ pub mod split;
 mod walk;
 
 pub use check::{FileProblem, Model, check_readable};
+pub use estimate::estimate;
 pub use gguf::{GgufError, Metadata};
 pub use kind::Kind;
 pub use list::{Found, human_size, list, table};

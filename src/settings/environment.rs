@@ -42,6 +42,23 @@ impl Environment {
             .map(|(name, value)| (name.clone(), value.clone()))
             .collect()
     }
+
+    /// What a command of the user's inherits, such as vLLM or `mlx_lm.server`: the same, and what Python and Hugging Face
+    /// need to find programs, models and caches where the user has them: HOME, `XDG_CACHE_HOME`, `HF_*`, `TRANSFORMERS_*`,
+    /// `VIRTUAL_ENV` and the user's name. `HF_TOKEN` is the only secret among them, for gated models; what else is called
+    /// a key, a token, a secret or a password stays here.
+    pub fn for_command(&self) -> Vec<(String, String)> {
+        const NAMES: &[&str] = &["HOME", "USER", "LOGNAME", "XDG_CACHE_HOME", "VIRTUAL_ENV", "HF_TOKEN"];
+        const PREFIXES: &[&str] = &["HF_", "TRANSFORMERS_"];
+        const SECRETS: &[&str] = &["KEY", "TOKEN", "SECRET", "PASSWORD"];
+        let mut inherited = self.for_child();
+        let more = self.0.iter().filter(|(name, _)| {
+            let is_secret = SECRETS.iter().any(|word| name.ends_with(word));
+            NAMES.contains(&name.as_str()) || (!is_secret && PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
+        });
+        inherited.extend(more.map(|(name, value)| (name.clone(), value.clone())));
+        inherited
+    }
 }
 
 impl<const N: usize> From<[(&str, &str); N]> for Environment {
@@ -78,5 +95,23 @@ mod tests {
         ]);
         let names: Vec<_> = environment.for_child().into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["CUDA_VISIBLE_DEVICES", "PATH"]);
+    }
+    #[test]
+    fn a_command_inherits_where_its_models_are_and_one_secret_at_most() {
+        let environment = Environment::from([
+            ("PATH", "/bin"),
+            ("HOME", "/home/u"),
+            ("HF_HOME", "/cache"),
+            ("HF_TOKEN", "x"),
+            ("HF_OTHER_TOKEN", "x"),
+            ("TRANSFORMERS_OFFLINE", "1"),
+            ("XDG_CACHE_HOME", "/cache"),
+            ("OPENAI_API_KEY", "x"),
+            ("LLAMA_API_KEY", "x"),
+            ("RUNPOD_API_KEY", "x"),
+            ("AUTH_KEYS_FILE", "x"),
+        ]);
+        let names: Vec<_> = environment.for_command().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["PATH", "HF_HOME", "HF_TOKEN", "HOME", "TRANSFORMERS_OFFLINE", "XDG_CACHE_HOME"]);
     }
 }

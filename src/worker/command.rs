@@ -3,7 +3,7 @@
 //! Owns what llama-server, or a command of the user's, is told and by which way. Secrets go by file, never by argument or
 //! environment.
 
-use super::den::Den;
+use super::den::{Den, MARK};
 use super::plan::{Plan, Program};
 use super::process::CommandLine;
 use crate::models::Kind;
@@ -70,6 +70,66 @@ impl Launch<'_> {
     }
 
     fn inherited(&self) -> Vec<(String, OsString)> {
-        self.plan.environment.iter().map(|(name, value)| (name.clone(), value.into())).collect()
+        let inherited = self.plan.environment.iter().map(|(name, value)| (name.clone(), value.into()));
+        inherited.chain([(MARK.to_owned(), self.den.path().into())]).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{Environment, Inputs, resolve};
+    use crate::telemetry::files::Folder;
+    use crate::worker::Need;
+    use std::path::PathBuf;
+
+    fn command_line(program: Program) -> (CommandLine, PathBuf) {
+        let environment = Environment::from([("MODEL_PATH", "/m.gguf"), ("PATH", "/bin"), ("HOME", "/home/u")]);
+        let platform = crate::platform::detect(|name| environment.get(name), Path::new("/nowhere"));
+        let settings = resolve(&Inputs { environment, ..Inputs::default() }, &platform).unwrap().settings;
+        let plan = Plan {
+            model: "m".to_owned(),
+            number: 0,
+            program,
+            engine: settings.engine,
+            environment: vec![("PATH".to_owned(), "/bin".to_owned()), ("HOME".to_owned(), "/home/u".to_owned())],
+            logs: Folder::open("/nowhere".into(), 1),
+            instance: String::new(),
+            preload: true,
+            pinned: false,
+            need: Need::Estimated(0),
+        };
+        let den = Den::new().unwrap();
+        let launch = Launch { plan: &plan, address: SocketAddr::from(([127, 0, 0, 1], 4321)), den: &den };
+        (launch.command_line(), den.path().to_owned())
+    }
+
+    fn variable<'a>(line: &'a CommandLine, name: &str) -> Option<&'a OsString> {
+        // The last one counts.
+        line.environment.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value)
+    }
+
+    #[test]
+    fn a_command_gets_the_port_the_users_home_and_no_word_of_ours() {
+        let argv = ["serve", "--port={port}", "{port}", "--model", "{x}"].map(str::to_owned).to_vec();
+        let (line, den) = command_line(Program::Command { argv, health: "/health".to_owned() });
+        assert_eq!(line.program, Path::new("serve"));
+        assert_eq!(line.arguments, ["--port=4321", "4321", "--model", "{x}"]);
+        assert_eq!(variable(&line, "HOME").unwrap(), "/home/u");
+        assert_eq!(variable(&line, MARK).unwrap(), &den);
+    }
+
+    #[test]
+    fn llama_server_gets_a_home_of_its_own_and_its_key_by_file() {
+        let (binary, file) = ("/bin/llama-server".into(), "/m.gguf".into());
+        let (line, den) = command_line(Program::LlamaServer { binary, file, kind: Kind::Chat });
+        let after = |word: &str| {
+            let at = line.arguments.iter().position(|argument| argument == word).unwrap();
+            PathBuf::from(&line.arguments[at + 1])
+        };
+        assert_eq!((after("--port"), after("-m")), ("4321".into(), "/m.gguf".into()));
+        assert!(after("--api-key-file").starts_with(&den));
+        assert_eq!(variable(&line, MARK).unwrap(), &den);
+        assert!(Path::new(variable(&line, "HOME").unwrap()).starts_with(&den));
     }
 }

@@ -13,6 +13,9 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt as _, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// The environment variable by which a process in a den is known, and all that it starts: the path of the den.
+pub(super) const MARK: &str = "LLAMAGATE_DEN";
+
 const PREFIX: &str = "llamagate-den-";
 
 /// A folder younger than this, in which nobody lives, may not be locked yet by whoever makes it.
@@ -59,13 +62,18 @@ impl Den {
         Ok(den)
     }
 
+    /// The folder itself.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(super) fn key_file(&self) -> PathBuf {
         self.path.join("backend.key")
     }
 
-    /// The HOME of its process, and of all that this process starts.
+    /// A HOME for its process, and for all that this process starts.
     pub(super) fn home(&self) -> PathBuf {
-        home_in(&self.path)
+        self.path.join("home")
     }
 
     /// The header that its llama-server will ask for, which has read the key.
@@ -74,7 +82,7 @@ impl Den {
     }
 
     /// Notes which process lives here. From now on the folder outlives a gateway that ends before it calls
-    /// [`Den::vacate`], so that the next one knows what to end. Where the note cannot be written, the HOME alone tells.
+    /// [`Den::vacate`], so that the next one knows what to end. Where the note cannot be written, the mark alone tells.
     pub(super) fn inhabit(&mut self, pid: i32) -> io::Result<()> {
         self.is_inhabited = true;
         let note = match Identity::of(pid) {
@@ -138,9 +146,9 @@ impl Abandoned {
         Some(Self { path, process, _lock: lock })
     }
 
-    /// The HOME of whatever lived in it.
-    pub(super) fn home(&self) -> PathBuf {
-        home_in(&self.path)
+    /// The folder itself.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Removes it.
@@ -176,10 +184,6 @@ fn parents() -> Vec<PathBuf> {
     let mut parents = vec![PathBuf::from("/dev/shm"), std::env::temp_dir(), PathBuf::from("/var/tmp")];
     parents.dedup();
     parents
-}
-
-fn home_in(den: &Path) -> PathBuf {
-    den.join("home")
 }
 
 fn note_in(den: &Path) -> PathBuf {
@@ -250,7 +254,7 @@ mod tests {
         let found = Abandoned::in_folder(parent.path());
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].process, Some(Identity::of(own).unwrap()));
-        assert!(found[0].home().ends_with("llamagate-den-killed/home"));
+        assert!(found[0].path().ends_with("llamagate-den-killed"));
         assert!(abandoned(parent.path()).is_empty(), "whoever found it has it to himself");
     }
 }

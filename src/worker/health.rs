@@ -13,6 +13,9 @@ use http::header::AUTHORIZATION;
 use nix::errno::Errno;
 use std::time::Duration;
 
+/// The path on which llama-server says how it is.
+pub(super) const LLAMA_HEALTH: &str = "/health";
+
 /// The outcome of one probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Probe {
@@ -40,15 +43,10 @@ impl Prober {
         reqwest::Client::builder().timeout(PROBE_TIMEOUT).pool_max_idle_per_host(0).no_proxy().build().map(Self)
     }
 
-    /// Asks `/health`, which needs no key and is answered from the first moment on.
-    pub(super) async fn probe(&self, endpoint: &Endpoint) -> Probe {
-        match self
-            .0
-            .get(format!("http://{}/health", endpoint.target.authority))
-            .send()
-            .await
-            .map(|answer| answer.status())
-        {
+    /// Asks for this path, which needs no key. llama-server answers `/health` from the first moment on.
+    pub(super) async fn probe(&self, endpoint: &Endpoint, path: &str) -> Probe {
+        let url = format!("http://{}{path}", endpoint.target.authority);
+        match self.0.get(url).send().await.map(|answer| answer.status()) {
             Ok(StatusCode::OK) => Probe::Ready,
             Ok(StatusCode::SERVICE_UNAVAILABLE) => Probe::Loading,
             Ok(_) => Probe::Silent,
@@ -60,7 +58,7 @@ impl Prober {
     /// started: it must take our key and must refuse a request without one. A server that took the port before ours
     /// did knows no key, or another one.
     pub(super) async fn first_probe(&self, endpoint: &Endpoint) -> Probe {
-        match self.probe(endpoint).await {
+        match self.probe(endpoint, LLAMA_HEALTH).await {
             Probe::Ready => {}
             other => return other,
         }

@@ -1,9 +1,9 @@
 //! What a llama-server leaves running: found and ended, be it of this gateway or of one that was killed.
 //!
-//! llama-server leads a process group, which ends with it. What left the group (a daemon) is known by its HOME, the
-//! folder of the worker that started it, which nobody else has.
+//! llama-server leads a process group, which ends with it. What left the group (a daemon) is known by a
+//! variable of its environment: the folder of the worker that started it, which nobody else has.
 
-use super::den::{Abandoned, Den};
+use super::den::{Abandoned, Den, MARK};
 use super::gpu;
 use super::procfs::{self, Identity, Stat};
 use crate::settings::bounds::{LEFTOVER_GRACE, LEFTOVER_POLL, LEFTOVER_SEARCH};
@@ -21,7 +21,8 @@ use tracing::warn;
 pub(super) async fn clear_earlier(stop: &CancellationToken) {
     let clearing = on_a_thread(|| {
         let dens = Abandoned::all();
-        let marks = dens.iter().map(|den| Mark { home: den.home(), leader: den.process.clone() }).collect::<Vec<_>>();
+        let marks =
+            dens.iter().map(|den| Mark { den: den.path().to_owned(), leader: den.process.clone() }).collect::<Vec<_>>();
         let cleared = clear_all(&marks);
         if cleared.left.is_empty() {
             dens.into_iter().for_each(Abandoned::remove);
@@ -42,7 +43,7 @@ pub(super) async fn clear_earlier(stop: &CancellationToken) {
 /// Ends what the process of this den has left running, after that process has ended. Gives the ids of all that have
 /// ended, for [`gpu::released`].
 pub(super) async fn clear(den: &mut Den, process: i32) -> BTreeSet<i32> {
-    let mark = Mark { home: den.home(), leader: None };
+    let mark = Mark { den: den.path().to_owned(), leader: None };
     let cleared = on_a_thread(move || clear_all(&[mark])).await;
     let mut ended = BTreeSet::from([process]);
     if let Some(mut cleared) = cleared {
@@ -57,7 +58,7 @@ pub(super) async fn clear(den: &mut Den, process: i32) -> BTreeSet<i32> {
 
 /// By what the processes of one den are known.
 struct Mark {
-    home: PathBuf,
+    den: PathBuf,
     /// The leader of their group, where it may still run.
     leader: Option<Identity>,
 }
@@ -135,7 +136,7 @@ fn find(marks: &[Mark]) -> io::Result<Vec<Found>> {
         if pid == own || stat.has_ended() {
             continue;
         }
-        let is_at_home = || procfs::home(pid).is_some_and(|home| marks.iter().any(|mark| mark.home == home));
+        let is_at_home = || procfs::variable(pid, MARK).is_some_and(|den| marks.iter().any(|mark| mark.den == den));
         if leaders.contains(&pid) || leaders.contains(&stat.group) || is_at_home() {
             found.push(Found { pid, start: stat.start });
         }

@@ -84,15 +84,17 @@ pub(super) fn has_open(pid: i32, beginnings: &[&str]) -> bool {
     paths.any(|path| path.to_str().is_some_and(|path| beginnings.iter().any(|beginning| path.starts_with(beginning))))
 }
 
-/// The HOME with which a process of this user was started. Nothing for a process of somebody else, and for one that has
-/// ended.
-pub(super) fn home(pid: i32) -> Option<PathBuf> {
+/// A variable of the environment with which a process of this user was started. Nothing for a process of somebody else,
+/// and for one that has ended.
+pub(super) fn variable(pid: i32, name: &str) -> Option<PathBuf> {
     let folder = format!("/proc/{pid}");
     if fs::metadata(&folder).ok()?.uid() != nix::unistd::geteuid().as_raw() {
         return None;
     }
     let environment = fs::read(format!("{folder}/environ")).ok()?;
-    let value = environment.split(|byte| *byte == 0).find_map(|entry| entry.strip_prefix(b"HOME="))?;
+    let value = environment
+        .split(|byte| *byte == 0)
+        .find_map(|entry| entry.strip_prefix(name.as_bytes())?.strip_prefix(b"="))?;
     Some(PathBuf::from(OsStr::from_bytes(value)))
 }
 

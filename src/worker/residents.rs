@@ -133,12 +133,13 @@ impl Residents {
                         .map(|dismissed| Room { id, shared: Arc::clone(shared), dismissed })
                         .ok_or(None);
                 }
-                Step::Clear(going) => match book.dismiss(&going) {
-                    // It is heard of when they have left.
-                    Ok(()) => return Err(None),
-                    // A request was quicker, and that one is not idle any more.
-                    Err(Taken) => {}
-                },
+                Step::Clear(going) => {
+                    // Unless a request was quicker and one of them is not idle any more, which makes another plan.
+                    if book.dismiss(&going).is_ok() {
+                        // It is heard of when they have left.
+                        return Err(None);
+                    }
+                }
                 Step::Wait(until) => {
                     book.tell(id);
                     return Err(until);

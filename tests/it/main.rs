@@ -19,6 +19,7 @@ mod descriptors;
 mod diagnosis;
 mod docs;
 mod drain;
+mod estimate;
 mod fake;
 mod hang;
 mod http2;

@@ -170,16 +170,6 @@ fn affinity_gives_way_where_the_worker_is_clearly_busier() {
 }
 
 #[test]
-fn only_with_one_key_do_prompts_look_alike() {
-    let choice = Choice::default();
-    let prompt = [b'p'; 2000];
-    let mark = |key| choice.prefixes(key, &prompt);
-    choice.served_by(mark("a").as_slice(), 1);
-    let pick = |key| choice.pick(Strategy::PrefixAffinity, &[idle(0), busy(1, 1)], mark(key).as_slice());
-    assert_eq!((pick("a"), pick("b")), (Some(1), Some(0)));
-}
-
-#[test]
 fn the_same_seed_makes_the_same_choices_and_another_others() {
     let all: Vec<_> = (0..4).map(idle).collect();
     let chosen =

@@ -3,7 +3,8 @@ use super::super::wants::Want;
 use super::*;
 use http::HeaderValue;
 use std::net::SocketAddr;
-use tokio::task::{JoinHandle, spawn, yield_now};
+use tokio::task::{JoinHandle, yield_now};
+use tokio_util::task::TaskTracker;
 
 const BUDGET: u64 = 100;
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -51,7 +52,7 @@ impl Worker {
 
     fn asks(&self) -> JoinHandle<Room> {
         let (residents, lodger) = (self.residents.clone(), self.lodger.clone());
-        spawn(async move { residents.room(lodger).await })
+        TaskTracker::new().spawn(async move { residents.room(lodger).await })
     }
 
     async fn load(&self) -> Loaded {

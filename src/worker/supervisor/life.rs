@@ -6,6 +6,7 @@ use super::super::diagnosis::{Evidence, Killed};
 use super::super::endpoint::Endpoint;
 use super::super::orders::Order;
 use super::super::phases::Phases;
+use super::super::plan::Program;
 use super::super::ports::Port;
 use super::super::process::{Process, code_and_signal};
 use super::super::progress::is_about_a_request;
@@ -15,6 +16,7 @@ use super::super::wants::Wants;
 use super::super::{LastExit, diagnosis, gpu, leftovers, memory};
 use super::watch::Ending;
 use super::{End, Owner, Unstarted};
+use crate::dial::Target;
 use crate::settings::bounds::LOG_PUMP_GRACE;
 use crate::telemetry::files::{Tail, pump};
 use crate::telemetry::log::{CLOCK, behind_a_queue};
@@ -55,8 +57,10 @@ impl Owner {
         let (room, prefetch) = self.prepare_while_wanted(stop).await?;
         let mut den = Den::new().map_err(io::Error::other)?;
         let port = self.ports.take(self.plan.engine.port_backend)?;
-        let endpoint = Endpoint::new(port.address(), den.authorization(), Arc::clone(&self.deaths));
-        let endpoint = Arc::new(endpoint.map_err(io::Error::other)?.ringing(Arc::clone(&self.bell)));
+        // Only llama-server was told of this key.
+        let authorization = matches!(self.plan.program, Program::LlamaServer { .. }).then(|| den.authorization());
+        let target = Target::local(port.address(), authorization).map_err(io::Error::other)?;
+        let endpoint = Arc::new(Endpoint::at(target, Arc::clone(&self.deaths)).ringing(Arc::clone(&self.bell)));
         let plan = &self.plan;
         let launch = Launch { plan, address: port.address(), den: &den };
         let roots = memory::Roots::here();

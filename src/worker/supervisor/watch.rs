@@ -2,9 +2,10 @@
 
 use super::super::diagnosis::Killed;
 use super::super::endpoint::Endpoint;
-use super::super::health::{Probe, Silence, Verdict};
+use super::super::health::{LLAMA_HEALTH, Probe, Silence, Verdict};
 use super::super::orders::Order;
 use super::super::phases::{self, Phases};
+use super::super::plan::Program;
 use super::super::progress::{Progress, Signs};
 use super::super::pulse::{Finding, Pulse};
 use super::super::residents::Room;
@@ -137,9 +138,16 @@ impl Owner {
     async fn look(&self, pid: i32, endpoint: &Arc<Endpoint>, is_due: bool, seen: &mut Seen<'_>) -> Option<Killed> {
         let (asked, doubts, was_doubted) = (Instant::now(), endpoint.doubts(), endpoint.is_doubted());
         let state = self.state();
-        let hang_timeout = self.plan.engine.hang_timeout.duration().filter(|_| state.has_served() && is_due);
+        // Other programs do not say what they do.
+        let may_tell = matches!(self.plan.program, Program::LlamaServer { .. });
+        let hang_timeout =
+            self.plan.engine.hang_timeout.duration().filter(|_| may_tell && state.has_served() && is_due);
         let health = async {
-            if state.has_served() { self.prober.probe(endpoint).await } else { self.prober.first_probe(endpoint).await }
+            match &self.plan.program {
+                Program::Command { health, .. } => self.prober.probe(endpoint, health).await,
+                Program::LlamaServer { .. } if state.has_served() => self.prober.probe(endpoint, LLAMA_HEALTH).await,
+                Program::LlamaServer { .. } => self.prober.first_probe(endpoint).await,
+            }
         };
         let vitals = async {
             match hang_timeout {
