@@ -55,13 +55,11 @@ impl Asking {
     pub(super) fn for_worker(&mut self, model: &Model, lease: &Lease, is_last: bool) -> (Names, Bounded) {
         let terms = model.terms();
         let ours = self.asked.as_deref().unwrap_or(model.id());
-        // llama-server has one model, whatever a request calls it, and repeats that name.
-        let theirs = match lease.member().kind {
-            WorkerKind::Local => ours,
-            WorkerKind::Command | WorkerKind::Remote => lease.endpoint().target.model.as_deref().unwrap_or(model.id()),
-        };
-        let is_renamed = theirs != ours || (self.asked.is_none() && lease.member().kind != WorkerKind::Local);
+        let kind = lease.member().kind;
+        let theirs = lease.endpoint().target.model.as_deref().unwrap_or(model.id());
         let names = (theirs != ours).then(|| (theirs.to_owned(), ours.to_owned()));
+        // llama-server has one model, whatever a request calls it.
+        let is_renamed = kind != WorkerKind::Local && (theirs != ours || self.asked.is_none());
         let edit = Edit {
             model: (is_renamed && self.route.posts).then_some(theirs),
             sampling: if self.route.streams { &terms.rewrite.sampling } else { &[] },

@@ -10,7 +10,6 @@ mod auth;
 mod body;
 mod catalogue;
 pub(crate) mod cors;
-#[cfg_attr(not(test), expect(dead_code, reason = "the pipeline does not route by it yet"))]
 mod envelope;
 mod farewell;
 mod form;
@@ -27,7 +26,6 @@ pub mod pipeline;
 mod queue;
 mod rate;
 mod record;
-#[cfg_attr(not(test), expect(dead_code, reason = "the forwarder renames nothing yet"))]
 pub(crate) mod rename;
 #[cfg_attr(not(any(test, feature = "test-support")), expect(dead_code, reason = "the pipeline changes no body yet"))]
 pub(crate) mod rewrite;

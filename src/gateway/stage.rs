@@ -5,6 +5,7 @@ use super::body::{Answer, Passed, Patience};
 use super::holdings::Holdings;
 use super::queue::{self, Place, Queue};
 use super::record::{Books, Form, Record};
+use super::rename::Renamed;
 use super::route;
 use crate::awake::Instant;
 use crate::fleet::{Errand, Fingerprint, Model, Stub};
@@ -133,7 +134,18 @@ impl Stage {
         };
         let ticket = self.place().ticket().await.ok().unwrap();
         let lease = self.model.lease(&Errand::Work(Some(ASKED)).into()).unwrap();
-        (Passed::new(upstream, patience, (status, route), Caller::nobody(), record, ticket, lease), llama)
+        (
+            Passed::new(
+                Renamed::new(upstream, None),
+                patience,
+                (status, route),
+                Caller::nobody(),
+                record,
+                ticket,
+                lease,
+            ),
+            llama,
+        )
     }
 
     async fn upstream(&mut self, framing: &str) -> (Incoming, DuplexStream) {

@@ -10,9 +10,10 @@ use super::shortage::shortage;
 use crate::awake::Instant;
 use crate::dial::Target;
 use crate::settings::bounds::COMPUTE_ERRORS_UNTIL_RESTART;
-use http::HeaderValue;
-use http::uri::InvalidUri;
+#[cfg(test)]
+use http::{HeaderValue, uri::InvalidUri};
 use std::error::Error;
+#[cfg(test)]
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -114,18 +115,13 @@ enum Outcome {
 
 impl Endpoint {
     /// A llama-server of ours, on the loopback interface.
+    #[cfg(test)]
     pub(super) fn new(
         address: SocketAddr,
         authorization: HeaderValue,
         deaths: Arc<Deaths>,
     ) -> Result<Self, InvalidUri> {
         Ok(Self::at(Target::local(address, Some(authorization))?, deaths))
-    }
-
-    /// Another server that we start there, which asks for no key.
-    #[expect(dead_code, reason = "for backends that a command starts")]
-    pub(super) fn of_command(address: SocketAddr, deaths: Arc<Deaths>) -> Result<Self, InvalidUri> {
-        Ok(Self::at(Target::local(address, None)?, deaths))
     }
 
     /// A worker that is reached there.
