@@ -262,7 +262,7 @@ fn one_that_was_given_up_can_be_woken_and_its_restarts_count_anew() {
     let house = House::new(LONG);
     let dies = json!({"exit_at_start": {"code": 1}});
     let script = json!({"starts": [dies, dies, dies, {}]});
-    let mut a = house.worker("a", script, |plan| {
+    let a = house.worker("a", script, |plan| {
         plan.preload = true;
         plan.engine.restart_limit = 1;
     });
@@ -282,8 +282,11 @@ fn workers_that_start_together_have_ports_of_their_own_and_all_count_as_ready() 
     let a = house.worker("a", json!({}), none);
     let replicas: Vec<Handle> = (1..4).map(|number| house.replica("a", number, &a.model, none)).collect();
     eventually("all are ready", READY, || house.ready_of("a") == 4);
-    let mut addresses: Vec<_> =
-        replicas.iter().chain([&a.handle]).map(|handle| handle.endpoint().unwrap().target.authority.clone()).collect();
+    let mut addresses: Vec<_> = replicas
+        .iter()
+        .chain([&a.handle])
+        .map(|handle| handle.endpoint().unwrap().target.authority.to_string())
+        .collect();
     addresses.sort_unstable();
     addresses.dedup();
     assert_eq!(addresses.len(), 4);

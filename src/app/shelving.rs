@@ -5,7 +5,7 @@
 
 use crate::awake;
 use crate::fleet::{Breaker, Card, Fleet, Member, Model, Quota, Rank, Terms, WorkerKind};
-use crate::gateway::Lanes;
+use crate::gateway::{Lane, Lanes};
 use crate::models;
 use crate::preflight::{ModelFile, Shelved};
 use crate::settings::catalogue::{LocalSettings, Start};
@@ -128,10 +128,10 @@ impl Shelving {
             let (queue, model, stop) = (lane.queue.clone(), Arc::clone(&lane.model), self.stop.clone());
             self.workers.spawn(queue.follow(model, stop));
         }
-        for (model, queue) in left_out {
-            let Some(gone) = before.iter().find(|gone| Arc::ptr_eq(&gone.model, &model)) else { continue };
+        for lane in left_out {
+            let Some(gone) = before.iter().find(|gone| Arc::ptr_eq(&gone.model, &lane.model)) else { continue };
             let (stop, longest) = (gone.stop.clone(), settings.service.drain_timeout.0);
-            self.workers.spawn(async move { retire(&model, queue.drained(), longest, &stop).await });
+            self.workers.spawn(async move { retire(&lane, longest, &stop).await });
         }
         difference
     }
@@ -218,9 +218,10 @@ impl Shelving {
 }
 
 /// Stops the workers of a model that is no longer served, once those who use it are done, at the latest after so long.
-async fn retire(model: &Model, drained: impl Future<Output = ()>, longest: Duration, stop: &CancellationToken) {
+async fn retire(lane: &Lane, longest: Duration, stop: &CancellationToken) {
+    let model = &lane.model;
     info!(model = model.id(), "the model is no longer served, its requests are finished");
-    if awake::timeout(longest, drained).await.is_err() {
+    if awake::timeout(longest, lane.queue.drained()).await.is_err() {
         warn!(model = model.id(), "DRAIN_TIMEOUT is over: requests for a model that is no longer served are cut");
     }
     stop.cancel();

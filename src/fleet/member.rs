@@ -176,13 +176,16 @@ impl Member {
 
     pub(super) fn snapshot(&self) -> Snapshot {
         let breaker = self.standing.as_ref().map_or("closed", |standing| standing.lock().0.state(Instant::now()));
-        self.tally.snapshot(Particulars {
+        let status = self.handle.status();
+        let mut shown = self.tally.snapshot(Particulars {
             worker: self.number,
             kind: self.kind,
-            state: self.handle.state().0.as_str(),
+            state: status.state.as_str(),
             slots: self.slots,
             breaker,
-        })
+        });
+        shown.last_error = status.last_error.or(shown.last_error);
+        shown
     }
 }
 

@@ -14,7 +14,9 @@ use crate::awake;
 use crate::dial::{Dialer, Target, explain};
 use crate::fleet::{Lease, WorkerKind};
 use crate::refusal::Refusal;
-use crate::settings::bounds::{CLIENT_WRITE_STALL, RETRY_AFTER_UNKNOWN, UPSTREAM_IDLE, UPSTREAM_IDLE_CONNECTIONS};
+use crate::settings::bounds::{
+    CLIENT_WRITE_STALL, LAST_WORDS, RETRY_AFTER_UNKNOWN, UPSTREAM_IDLE, UPSTREAM_IDLE_CONNECTIONS,
+};
 use crate::settings::options::Limits;
 use crate::telemetry::trouble::Trouble;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
@@ -23,6 +25,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::capture_connection;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -115,13 +118,18 @@ impl Forwarder {
             }
         };
         let connection = capture_connection(&mut request);
+        let mut answer = pin!(awake::timeout_at(deadline, self.client.request(request)));
         let answer = tokio::select! {
-            answer = awake::timeout_at(deadline, self.client.request(request)) => answer,
+            answer = &mut answer => answer,
             () = self.cut.cancelled() => {
                 let refusal = Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN);
                 return Err(fails(refusal, true, lease, (caller, ticket, record)));
             }
-            () = lease.gone() => return Err(fails(Refusal::BackendError, true, lease, (caller, ticket, record))),
+            // Its end may be heard of before what it has said last.
+            () = lease.gone() => match awake::timeout(LAST_WORDS, answer).await {
+                Ok(answer) => answer,
+                Err(_) => return Err(fails(Refusal::BackendError, true, lease, (caller, ticket, record))),
+            },
         };
         let answer = match answer {
             Ok(Ok(answer)) => answer,

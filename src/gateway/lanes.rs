@@ -53,7 +53,7 @@ impl Lanes {
     /// Serves these models from now on, in place of those before. Returns the lanes of models that are new, which
     /// somebody has to [follow](Queue::follow), and the lines of those that are left out, which
     /// [drain](Queue::drained).
-    pub fn replace(&self, models: &[Arc<Model>]) -> (Vec<Arc<Lane>>, Vec<(Arc<Model>, Queue)>) {
+    pub fn replace(&self, models: &[Arc<Model>]) -> (Vec<Arc<Lane>>, Vec<Arc<Lane>>) {
         let before = self.table.load_full();
         let kept = |model: &Arc<Model>| before.lanes.iter().find(|lane| Arc::ptr_eq(&lane.model, model)).cloned();
         let (mut lanes, mut new) = (Vec::with_capacity(models.len()), Vec::new());
@@ -66,14 +66,13 @@ impl Lanes {
             lanes.push(lane);
         }
         let is_left_out = |lane: &&Arc<Lane>| !lanes.iter().any(|kept| Arc::ptr_eq(kept, lane));
-        let gone = before.lanes.iter().filter(is_left_out);
-        let left_out: Vec<_> = gone.map(|lane| (Arc::clone(&lane.model), lane.queue.clone())).collect();
+        let left_out: Vec<_> = before.lanes.iter().filter(is_left_out).cloned().collect();
         self.table.store(Arc::new(Table::of(lanes)));
         let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
         retired.retain(|queue| !queue.is_drained());
-        for (_, queue) in &left_out {
-            queue.retire();
-            retired.push(queue.clone());
+        for lane in &left_out {
+            lane.queue.retire();
+            retired.push(lane.queue.clone());
         }
         (new, left_out)
     }

@@ -12,6 +12,9 @@ pub const PAUSE_LEAST: Duration = Duration::from_secs(1);
 /// request must not meet a connection that is just being closed.
 pub const UPSTREAM_IDLE: Duration = Duration::from_secs(3);
 
+/// Longest wait for the answer of a llama-server whose end has been found out: it may have been sent before.
+pub const LAST_WORDS: Duration = Duration::from_millis(500);
+
 /// Most idle connections to one llama-server.
 pub const UPSTREAM_IDLE_CONNECTIONS: usize = 32;
 

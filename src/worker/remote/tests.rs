@@ -212,7 +212,7 @@ fn owner() -> (Owner, watch::Receiver<Status>) {
     let plan = plan("http://127.0.0.1:1".to_owned());
     let target = Target::remote(&plan.remote).unwrap();
     let prober = Prober::new(Dialer::new(DEADLINE), &target, &plan.remote.health).unwrap();
-    let (publish, status) = watch::channel(Status::first());
+    let (publish, status) = watch::channel(Status::first(false));
     let owner = Owner {
         plan,
         prober,
