@@ -7,6 +7,7 @@ use super::catalogue::{Catalogue, ModelSettings, Start};
 use super::draft::Draft;
 use super::file::{Backend, Entry, Notes, Provider, Shelf, check_name, did_you_mean};
 use super::options::Settings;
+use super::tiers::TIERS;
 use crate::models::Kind;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -254,6 +255,11 @@ fn fallbacks(
     let mut fallbacks = BTreeMap::new();
     for (place, name, names) in said {
         for unknown in names.iter().chain([&name]).filter(|name| !known.contains(*name)) {
+            // These are said before there are such models.
+            if TIERS.iter().any(|(_, tier)| tier == unknown) {
+                notes.warnings.push(format!("{place}: no model has the tier {unknown}"));
+                continue;
+            }
             let hint = did_you_mean(unknown, known.iter().map(String::as_str));
             notes.problem(&place, format!("there is no model and no tier {unknown:?}"), hint);
         }

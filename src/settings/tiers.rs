@@ -13,7 +13,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 /// The tiers that have variables of their own, in the order in which their models are listed.
-const TIERS: &[(&str, &str)] = &[
+pub(super) const TIERS: &[(&str, &str)] = &[
     ("LIGHT", "light"),
     ("MEDIUM", "medium"),
     ("HEAVY", "heavy"),

@@ -39,6 +39,10 @@ pub(crate) enum Backend {
     Fake { script: Value, kind: Kind },
     /// The real llama-server with a file of the test models' folder, `tiny-chat.gguf` for one.
     Real { model: &'static str },
+    /// The models of a configuration file, each served by the fake: file name under MODELS_DIR, script and kind.
+    Fakes { config: String, models: Vec<(String, Value, Kind)> },
+    /// The models of a configuration file, served by the real llama-server; the test models lie under MODELS_DIR.
+    Reals { config: String },
 }
 
 /// A gateway to be started.
@@ -58,7 +62,7 @@ pub(crate) struct Builder {
 pub(crate) struct Gateway {
     process: Process,
     folder: Option<TempDir>,
-    model: Option<ScriptedModel>,
+    models: Vec<ScriptedModel>,
     url: String,
     health_url: String,
     is_real: bool,
@@ -160,7 +164,20 @@ impl Gateway {
 
     /// The fake's dummy model; panics in front of a real llama-server.
     pub(crate) fn model(&self) -> &ScriptedModel {
-        self.model.as_ref().expect("only the fake has a script and a journal")
+        self.models.first().expect("only the fake has a script and a journal")
+    }
+
+    /// The dummy model with this file name, of a fleet of fakes.
+    #[track_caller]
+    pub(crate) fn model_file(&self, name: &str) -> &ScriptedModel {
+        self.models.iter().find(|model| model.path.ends_with(name)).expect("there is a model of that name")
+    }
+
+    /// Puts another configuration file in place of the one it was started with, by rename.
+    pub(crate) fn rewrite_config(&self, config: &str) {
+        let path = self.data_dir().join("llamagate.yaml");
+        fs::write(path.with_extension("new"), config).expect("the configuration can be written");
+        fs::rename(path.with_extension("new"), path).expect("the configuration can be replaced");
     }
 
     pub(crate) fn journal(&self) -> Journal {
@@ -212,6 +229,18 @@ impl Builder {
         self.backend(Backend::Fake { script, kind: Kind::Chat })
     }
 
+    /// Several models, each served by the fake: a configuration file, and for each file name that it mentions what the
+    /// fake does wrong.
+    pub(crate) fn fakes(self, config: &str, models: &[(&str, Value)]) -> Self {
+        let models = models.iter().map(|(name, script)| ((*name).to_owned(), script.clone(), Kind::Chat)).collect();
+        self.backend(Backend::Fakes { config: config.into(), models })
+    }
+
+    /// Several models, served by the real llama-server.
+    pub(crate) fn reals(self, config: &str) -> Self {
+        self.backend(Backend::Reals { config: config.into() })
+    }
+
     pub(crate) fn backend(mut self, backend: Backend) -> Self {
         self.backend = backend;
         self
@@ -250,8 +279,8 @@ impl Builder {
     /// Starts it and waits until it listens; the model may still be loading.
     #[track_caller]
     pub(crate) fn start(self) -> Gateway {
-        let is_real = matches!(self.backend, Backend::Real { .. });
-        let (mut process, folder, model) = self.spawn();
+        let is_real = matches!(self.backend, Backend::Real { .. } | Backend::Reals { .. });
+        let (mut process, folder, models) = self.spawn();
         let port = eventually_some("the gateway writes PORT_FILE", wait::STARTS, || {
             let ended = process.has_ended();
             assert!(ended.is_none(), "the gateway ended at its start: {ended:?}\n{}", process.output());
@@ -260,7 +289,7 @@ impl Builder {
         let line = process.wait_for_line("health port listens on http://");
         let health_url = line.split("listens on ").nth(1).and_then(|rest| rest.split_whitespace().next());
         let health_url = health_url.expect("the line names the address").trim_end_matches(['"', '}', ',']).to_owned();
-        Gateway { process, folder: Some(folder), model, url: format!("http://127.0.0.1:{port}"), health_url, is_real }
+        Gateway { process, folder: Some(folder), models, url: format!("http://127.0.0.1:{port}"), health_url, is_real }
     }
 
     /// Starts it and waits until it serves.
@@ -285,7 +314,7 @@ impl Builder {
         (status, process.output())
     }
 
-    fn spawn(self) -> (Process, TempDir, Option<ScriptedModel>) {
+    fn spawn(self) -> (Process, TempDir, Vec<ScriptedModel>) {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let data = folder.path();
         let models = data.join("models");
@@ -301,12 +330,12 @@ impl Builder {
         default("PORT_BACKEND", &backend_port().to_string());
         default("PORT_FILE", &text(&data.join(".port")));
         default("AUTH_KEYS_FILE", &text(&data.join("api_keys.txt")));
-        let model = match &self.backend {
+        let scripted = match &self.backend {
             Backend::Fake { script, kind } => {
                 let model = ScriptedModel::create(&models, "dummy.gguf", *kind, script);
                 default("LLAMA_SERVER", fake_server::program());
                 default("MODEL_PATH", &text(&model.path));
-                Some(model)
+                vec![model]
             }
             Backend::Real { model } => {
                 default("LLAMA_SERVER", &text(&real_llama_server()));
@@ -314,7 +343,23 @@ impl Builder {
                 default("NGL", "0");
                 default("CTX", "1024");
                 default("THREADS", "1");
-                None
+                Vec::new()
+            }
+            Backend::Fakes { config, models: fakes } => {
+                default("LLAMA_SERVER", fake_server::program());
+                fs::write(data.join("llamagate.yaml"), config).expect("the configuration can be written");
+                let create =
+                    |(name, script, kind): &(String, Value, Kind)| ScriptedModel::create(&models, name, *kind, script);
+                fakes.iter().map(create).collect()
+            }
+            Backend::Reals { config } => {
+                default("LLAMA_SERVER", &text(&real_llama_server()));
+                default("MODELS_DIR", &text(&test_models()));
+                default("NGL", "0");
+                default("CTX", "512");
+                default("THREADS", "1");
+                fs::write(data.join("llamagate.yaml"), config).expect("the configuration can be written");
+                Vec::new()
             }
         };
         settings.extend(self.settings);
@@ -332,7 +377,7 @@ impl Builder {
         let words: Vec<&str> = under.iter().map(String::as_str).chain([env!("CARGO_BIN_EXE_llamagate")]).collect();
         let mut command = Command::new(words[0]);
         command.args(&words[1..]).arg("serve").args(&self.arguments).env_clear().envs(settings).current_dir(data);
-        (Process::start("llamagate", &mut command, data), folder, model)
+        (Process::start("llamagate", &mut command, data), folder, scripted)
     }
 }
 

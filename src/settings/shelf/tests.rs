@@ -76,7 +76,7 @@ router_settings:
   health_check_interval: 60
   allowed_fails: 3
   cooldown_time: 30
-fallbacks: {medium: [mlx-phi]}
+fallbacks: {heavy: [medium, light]}
 "#;
 
 #[test]
@@ -456,10 +456,7 @@ fn soft_changes_leave_workers_alone() {
     let base = "models: {a: {file: a, ctx: 64}}\n";
     for (changed, differ) in [
         ("models: {a: {file: a, ctx: 64, aliases: [b], tier: t, unlisted: true, strategy: round-robin}}\n", false),
-        (
-            "models: {a: {file: a, ctx: 64, sampling: {n: 1}, strip_params: [user], pinned: true, preload: true}}\n",
-            false,
-        ),
+        ("models: {a: {file: a, ctx: 64, sampling: {n: 1}, strip_params: [user], preload: true}}\n", false),
         ("models: {a: {file: b, ctx: 64}}\n", true),
         ("models: {a: {file: a, ctx: 96}}\n", true),
         ("models: {a: {file: a, ctx: 64, replicas: 2}}\n", true),
