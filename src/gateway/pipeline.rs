@@ -189,7 +189,7 @@ impl Gateway {
         }
         let route = stage!(record, self.find_route(&parts));
         record.route = Some(route.path);
-        record.counted = matches!(route.target, Target::Worker(_));
+        record.counted = !matches!(route.target, Target::Gateway(_));
         // who is calling -> may they: before a byte of the body is read.
         let mut caller = stage!(record, self.gatekeeper.admit(&parts.headers, route, client));
         record.comes_from(caller.key_id());
@@ -200,6 +200,8 @@ impl Gateway {
             Target::Worker(needs) => needs,
             Target::Gateway(local) => return answered((self.local)(local, &parts).await, record),
             Target::Catalogue(question) => {
+                stage!(record, caller.check_rates());
+                stage!(record, caller.pay());
                 let name = route.id_in(parts.uri.path()).unwrap_or_default();
                 return answered(self.catalogue.answer(question, name, &caller, &self.lanes.now()), record);
             }

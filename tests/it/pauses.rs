@@ -101,7 +101,7 @@ fn nobody_is_too_slow_because_the_service_was_paused() {
     let request = gateway.client().request("POST", CHAT, chat().to_string().as_bytes());
     let mut half_body = RawClient::connect(gateway.url());
     half_body.write(&request[..request.len() - 5]).unwrap();
-    let models = gateway.client().request("GET", "/v1/models", b"");
+    let models = gateway.client().request("GET", "/props", b"");
     let mut half_head = RawClient::connect(gateway.url());
     half_head.write(&models[..models.len() - 5]).unwrap();
     let mut idle = RawClient::connect(gateway.url());

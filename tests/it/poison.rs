@@ -361,7 +361,7 @@ fn an_answer_between_failures_saves_llama_server_unless_it_took_no_computing() {
     fails(ENOUGH - 1);
     assert_eq!(say(&gateway, "fine").status(), 200);
     fails(ENOUGH - 1);
-    assert_eq!(gateway.client().get("/v1/models").status(), 200);
+    assert_eq!(gateway.client().get("/props").status(), 200);
     assert_eq!(gateway.client().post_json("/tokenize", &json!({"content": "x"})).status(), 200);
     fails(1);
     restarted(&gateway, 1);

@@ -124,7 +124,7 @@ fn what_works_without_a_slot_waits_for_the_load_and_who_only_looks_does_not() {
     let mut tokenize = gateway.client().begin("POST", "/tokenize", br#"{"content": "x"}"#).unwrap();
     gateway.journal().wait_for_event("start");
     assert_eq!(
-        refused_with(&mut gateway.client().begin("GET", "/v1/models", b"").unwrap(), "model_loading").as_deref(),
+        refused_with(&mut gateway.client().begin("GET", "/props", b"").unwrap(), "model_loading").as_deref(),
         Some("5")
     );
     gateway.control().release_load();
@@ -182,7 +182,7 @@ fn what_needs_no_slot_does_not_wait_for_one() {
     gateway.journal().wait_for_requests(CHAT, 1);
     let _waiting = begin(&gateway);
     waits_for(&gateway, 1);
-    assert_eq!(gateway.client().get("/v1/models").status(), 200);
+    assert_eq!(gateway.client().get("/props").status(), 200);
     assert_eq!(gateway.client().post_json("/tokenize", &json!({"content": "x"})).status(), 200);
 }
 

@@ -264,7 +264,7 @@ fn who_is_refused_or_only_looks_does_not_keep_the_service_running() {
     let mut gateway = Gateway::builder().set("SHUTDOWN_TIMEOUT", "1s").start_ready();
     let (limited, looks) = (gateway.client_with(LIMITED), gateway.client());
     eventually("it stops all the same", STOPS, || {
-        let _ = looks.try_send("GET", "/v1/models", b"");
+        let _ = looks.try_send("GET", "/props", b"");
         limited.try_send("POST", CHAT, chat().to_string().as_bytes()).is_err()
     });
     assert_eq!(gateway.wait_exit().code(), Some(0));

@@ -208,7 +208,7 @@ fn lines_of_llama_server_that_a_full_disk_has_cost_are_counted() {
     }
     let flood = json!({"stderr_flood": {"lines": 5000, "bytes": 200}});
     let mut gateway = Gateway::builder().script(flood).log_disk(64).start_ready();
-    assert_eq!(gateway.client().get("/v1/models").status(), 200, "nobody is stopped by that");
+    assert_eq!(gateway.client().get("/props").status(), 200, "nobody is stopped by that");
     assert_eq!(gateway.stop().code(), Some(0));
     let output = gateway.output();
     let report = output.lines().find(|line| line.contains("could not be written to"));
@@ -223,11 +223,11 @@ fn a_llama_server_that_stops_answering_is_unhealthy_until_it_answers_again() {
     let mut control = gateway.control();
     control.stop_answering();
     eventually("it counts as unhealthy", PROBES_FAIL, || state_is("unhealthy"));
-    let answer = gateway.client().get("/v1/models");
+    let answer = gateway.client().get("/props");
     assert_eq!((answer.status(), answer.json()["error"]["code"].as_str()), (503, Some("backend_unavailable")));
     control.resume();
     eventually("it is ready again", PROBES_FAIL, || state_is("ready"));
-    assert_eq!(gateway.client().get("/v1/models").status(), 200);
+    assert_eq!(gateway.client().get("/props").status(), 200);
     assert_eq!(gateway.journal().starts().len(), 1, "it was not restarted");
     nothing_is_left_of(gateway);
 }
@@ -254,7 +254,7 @@ fn doubted() -> Gateway {
 #[test]
 fn whoever_needs_no_slot_waits_for_a_doubted_llama_server_to_be_asked() {
     let gateway = doubted();
-    let mut helper = gateway.client().begin("GET", "/v1/models", b"").unwrap();
+    let mut helper = gateway.client().begin("GET", "/props", b"").unwrap();
     let chat = json!({"messages": [{"role": "user", "content": "x"}]}).to_string();
     let mut in_line = gateway.client().begin("POST", "/v1/chat/completions", chat.as_bytes()).unwrap();
     eventually("one waits in line", SOON, || gateway.anonymous().get("/health").json()["queue"]["waiting"] == 1);
@@ -271,11 +271,11 @@ fn a_doubted_llama_server_that_stays_silent_is_soon_unhealthy_and_soon_asked_aga
     });
     let health = gateway.anonymous().get("/health");
     assert_eq!((health.status(), &health.json()["models"][0]["state"]), (503, &json!("unhealthy")));
-    let answer = gateway.client().get("/v1/models");
+    let answer = gateway.client().get("/props");
     assert_eq!((answer.status(), answer.json()["error"]["code"].as_str()), (503, Some("backend_unavailable")));
     gateway.control().resume();
     eventually("it is ready again", BEFORE_IT_IS_DUE, || gateway.health().get("/readyz").status() == 200);
-    assert_eq!(gateway.client().get("/v1/models").status(), 200);
+    assert_eq!(gateway.client().get("/props").status(), 200);
     assert_eq!(gateway.journal().starts().len(), 1, "it was not restarted");
     nothing_is_left_of(gateway);
 }

@@ -82,7 +82,8 @@ fallbacks: {heavy: [medium, light]}
 #[test]
 fn the_documented_example_is_three_models() {
     let resolved = resolved(EXAMPLE, [("RERANK_KEY", "sk-sesame")]).unwrap();
-    assert_eq!(resolved.warnings, Vec::<String>::new());
+    let no_tier = |tier| format!("fallbacks.heavy: no model has the tier {tier}");
+    assert_eq!(resolved.warnings, [no_tier("light"), no_tier("heavy")]);
     let catalogue = resolved.settings.catalogue;
     let [qwen, phi, reranker] = catalogue.models.as_slice() else { panic!("{:?}", ids(&catalogue)) };
     assert_eq!(
@@ -108,7 +109,7 @@ fn the_documented_example_is_three_models() {
     assert_eq!(remote.api_key, Some(Secret("sk-sesame".into())));
     assert_eq!((remote.rpm.unwrap().get(), remote.tpm.unwrap().get(), remote.slots), (600, 100_000, REMOTE_SLOTS));
     assert_eq!((remote.weight, remote.priority), (2.0, 0));
-    assert_eq!(catalogue.fallbacks["medium"], ["mlx-phi"]);
+    assert_eq!(catalogue.fallbacks["heavy"], ["medium", "light"]);
     assert_eq!(resolved.settings.routing.memory_budget, MemoryBudget::Auto);
 }
 
