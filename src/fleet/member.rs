@@ -5,7 +5,7 @@ use super::choice::Candidate;
 use super::quota::Quota;
 use super::tally::{Particulars, Snapshot, Tally, WorkerKind};
 use crate::awake::Instant;
-use crate::worker::{Endpoint, Handle};
+use crate::worker::Handle;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -75,13 +75,13 @@ impl Member {
         self.kind == WorkerKind::Remote
     }
 
-    /// Where requests may be sent to now.
-    pub(super) fn endpoint(&self, now: Instant) -> Option<Arc<Endpoint>> {
+    /// Whether requests may be sent to it now.
+    pub(super) fn is_open(&self, now: Instant) -> bool {
         let allows = |standing: &Standing| {
             let (breaker, quota) = &*standing.lock();
             breaker.allows(now) && quota.allows(Clock::now())
         };
-        self.handle.endpoint().filter(|_| self.standing.as_ref().is_none_or(allows))
+        self.handle.is_open() && self.standing.as_ref().is_none_or(allows)
     }
 
     /// How many of its slots may be used now: while it is only tried, one.

@@ -3,13 +3,13 @@
 use super::changes::Changes;
 use super::choice::{Candidate, Choice};
 use super::lease::Lease;
-use super::member::{Member, Slot};
+use super::member::Member;
 use super::report::{ModelStatus, Overall};
 use super::tally::Snapshot;
 use crate::awake::Instant;
 use crate::models::Kind;
 use crate::settings::catalogue::{Rewrite, Strategy};
-use crate::worker::{self, Endpoint, Errand, Fingerprint, NotNow, State};
+use crate::worker::{self, Errand, Fingerprint, NotNow, State};
 use arc_swap::ArcSwap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -60,6 +60,8 @@ pub struct Model {
     card: ArcSwap<Card>,
     terms: ArcSwap<Terms>,
     members: Vec<Arc<Member>>,
+    /// Whether some are remote and some are not.
+    is_mixed: bool,
     choice: Choice,
     /// How many wait for it.
     wanting: Arc<AtomicUsize>,
@@ -79,6 +81,8 @@ pub struct Wish<'a> {
 /// Why no worker can be leased now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Unavailable {
+    /// A worker died while it served this request, and another of which that is true is in flight.
+    Suspected,
     /// All slots of those that can serve are taken.
     Busy,
     /// It has broken a connection, and will be asked at once whether it still serves.
@@ -99,8 +103,6 @@ pub enum Unavailable {
     Absent,
     /// Workers died each time they served this request.
     Poisonous,
-    /// A worker died while it served this request, and another of which that is true is in flight.
-    Suspected,
 }
 
 /// Somebody who waits for a model: its workers that serve stay awake, and as many more are woken as are needed.
@@ -121,7 +123,9 @@ impl Model {
         let id = card.id.clone();
         let (card, terms) = (ArcSwap::from_pointee(card), ArcSwap::from_pointee(terms));
         let choice = Choice::seeded(RandomState::new().hash_one(&id));
-        Self { id, card, terms, members, choice, wanting: Arc::default() }
+        let remotes = members.iter().filter(|member| member.is_remote()).count();
+        let is_mixed = remotes > 0 && remotes < members.len();
+        Self { id, card, terms, members, is_mixed, choice, wanting: Arc::default() }
     }
 
     /// Gives it other names and other terms, which no worker has to be started anew for. The id stays.
@@ -153,7 +157,7 @@ impl Model {
     /// The slots of all workers that can serve now.
     pub fn slots(&self) -> usize {
         let now = Instant::now();
-        self.open(now).iter().map(|(_, member, _)| member.slots(now)).fold(0, usize::saturating_add)
+        self.open(now).map(|(_, member)| member.slots(now)).fold(0, usize::saturating_add)
     }
 
     /// A lease on a worker that can serve.
@@ -164,20 +168,22 @@ impl Model {
             Errand::Look => false,
         };
         let now = Instant::now();
-        let mut open = self.open(now);
-        let mut reason = self.why_not(now);
+        let mut open: Vec<Open<'_>> = self.open(now).collect();
+        let mut reasons = None;
         while let Some(at) = self.choose(&open, wish, takes_slot, now) {
-            let (index, member, endpoint) = open.swap_remove(at);
-            match self.begin(member, endpoint, wish.errand, takes_slot, now) {
+            let (index, member) = open.swap_remove(at);
+            match begin(member, wish.errand, takes_slot, now) {
                 Ok(lease) => {
                     self.choice.served_by(wish.affinity, index);
                     return Ok(lease);
                 }
-                Err(Unavailable::Suspected) => return Err(Unavailable::Suspected),
-                Err(other) => reason = reason.min(other),
+                Err(reason) => reasons = reasons.into_iter().chain([reason]).min(),
             }
         }
-        if takes_slot && !open.is_empty() { Err(Unavailable::Busy) } else { Err(reason) }
+        match open.is_empty() {
+            true => Err(reasons.unwrap_or_else(|| self.why_not(now))),
+            false => Err(Unavailable::Busy),
+        }
     }
 
     /// The place in this list of the worker that is to serve: one that has not failed at it before, if there is one with
@@ -186,50 +192,28 @@ impl Model {
         if let ([_], false) = (open, takes_slot) {
             return Some(0);
         }
-        let candidate = |(index, member, _): &Open<'_>| {
+        let candidate = |(index, member): &Open<'_>| {
             let candidate = member.candidate(*index, now);
             if takes_slot { candidate } else { Candidate { slots: usize::MAX, ..candidate } }
         };
         let strategy = self.terms.load().strategy;
         let pick = |avoid: &[u32]| {
-            let fit = open.iter().filter(|(_, member, _)| !avoid.contains(&member.number));
+            let fit = open.iter().filter(|(_, member)| !avoid.contains(&member.number));
             self.choice.pick(strategy, &fit.map(candidate).collect::<Vec<_>>(), wish.affinity)
         };
         let index = pick(wish.avoid).or_else(|| if wish.avoid.is_empty() { None } else { pick(&[]) })?;
-        open.iter().position(|(other, ..)| *other == index)
-    }
-
-    /// Begins a request at this worker.
-    fn begin(
-        &self,
-        member: &Arc<Member>,
-        endpoint: Arc<Endpoint>,
-        errand: Errand,
-        takes_slot: bool,
-        now: Instant,
-    ) -> Result<Lease, Unavailable> {
-        let slot: Option<Slot> = match takes_slot.then(|| member.take_slot(now)) {
-            None => None,
-            Some(None) => return Err(Unavailable::Busy),
-            Some(slot) => slot,
-        };
-        let in_flight = endpoint.begin(errand).map_err(|reason| match reason {
-            NotNow::Closed => why_not(member, now),
-            NotNow::Suspected => Unavailable::Suspected,
-        })?;
-        let pass = member.pass(now).ok_or_else(|| why_not(member, now))?;
-        Ok(Lease::new(in_flight, member, slot, pass))
+        open.iter().position(|(other, _)| *other == index)
     }
 
     /// Whether a lease would be granted now, without taking one.
     pub fn available(&self) -> Result<(), Unavailable> {
         let now = Instant::now();
-        if self.open(now).is_empty() { Err(self.why_not(now)) } else { Ok(()) }
+        if self.open(now).next().is_none() { Err(self.why_not(now)) } else { Ok(()) }
     }
 
     /// Whether another worker than these can serve now.
     pub fn has_another(&self, than: &[u32]) -> bool {
-        self.open(Instant::now()).iter().any(|(_, member, _)| !than.contains(&member.number))
+        self.open(Instant::now()).any(|(_, member)| !than.contains(&member.number))
     }
 
     /// Whether workers died each time they served the request with this fingerprint.
@@ -249,7 +233,7 @@ impl Model {
         let now = Instant::now();
         let mut covered = 0;
         let mut wants = Vec::new();
-        for member in self.eligible() {
+        for (_, member) in self.eligible(now) {
             let is_ready = member.handle().is_ready();
             if is_ready || covered <= before {
                 wants.push(member.handle().want());
@@ -287,7 +271,7 @@ impl Model {
     pub fn is_hopeless(&self) -> bool {
         let on_its_way = |member: &Arc<Member>| matches!(member.handle().state().0, State::Starting | State::Loading);
         let others = if self.members.len() > 1 { self.members().any(on_its_way) } else { false };
-        self.open(Instant::now()).is_empty() && !others
+        self.open(Instant::now()).next().is_none() && !others
     }
 
     /// The state that is shown of it: that of the worker which is nearest to serving.
@@ -299,24 +283,15 @@ impl Model {
     }
 
     /// Those that can serve now.
-    fn open(&self, now: Instant) -> Vec<Open<'_>> {
-        let reachable = |only: fn(&Member) -> bool| {
-            let members = self.members.iter().enumerate().filter(move |(_, member)| only(member));
-            members.filter_map(|(index, member)| Some((index, member, member.endpoint(now)?))).collect::<Vec<_>>()
-        };
-        if !self.terms.load().remote_first {
-            return reachable(|_| true);
-        }
-        let remotes = reachable(Member::is_remote);
-        if remotes.is_empty() { reachable(|member| !member.is_remote()) } else { remotes }
+    fn open(&self, now: Instant) -> impl Iterator<Item = Open<'_>> {
+        self.eligible(now).filter(move |(_, member)| member.is_open(now))
     }
 
-    /// Those that may be started for whoever waits.
-    fn eligible(&self) -> impl Iterator<Item = &Member> {
-        let now = Instant::now();
-        let serves = |member: &Arc<Member>| member.is_remote() && member.endpoint(now).is_some();
-        let remote_serves = self.terms.load().remote_first && self.members().any(serves);
-        self.members().map(|member| &**member).filter(move |member| !remote_serves || member.is_remote())
+    /// Those that may serve, or be started for whoever waits: only remote ones where these come first and one can serve.
+    fn eligible(&self, now: Instant) -> impl Iterator<Item = Open<'_>> {
+        let is_open_remote = |member: &Arc<Member>| member.is_remote() && member.is_open(now);
+        let only_remote = self.is_mixed && self.terms.load().remote_first && self.members().any(is_open_remote);
+        self.members.iter().enumerate().filter(move |(_, member)| !only_remote || member.is_remote())
     }
 
     /// The most hopeful of the reasons why its workers cannot serve.
@@ -368,8 +343,23 @@ fn distance(state: State) -> u8 {
     }
 }
 
-/// A worker that can serve: its place among those of its model, and the way to it.
-type Open<'a> = (usize, &'a Arc<Member>, Arc<Endpoint>);
+/// A worker that can serve, and its place among those of its model.
+type Open<'a> = (usize, &'a Arc<Member>);
+
+/// Begins a request at this worker.
+fn begin(member: &Arc<Member>, errand: Errand, takes_slot: bool, now: Instant) -> Result<Lease, Unavailable> {
+    let endpoint = member.handle().endpoint().ok_or_else(|| why_not(member, now))?;
+    let slot = match takes_slot {
+        true => Some(member.take_slot(now).ok_or(Unavailable::Busy)?),
+        false => None,
+    };
+    let in_flight = endpoint.begin(errand).map_err(|reason| match reason {
+        NotNow::Closed => why_not(member, now),
+        NotNow::Suspected => Unavailable::Suspected,
+    })?;
+    let pass = member.pass(now).ok_or_else(|| why_not(member, now))?;
+    Ok(Lease::new(in_flight, member, slot, pass))
+}
 
 /// Why no request may be sent to this worker now.
 fn why_not(member: &Member, now: Instant) -> Unavailable {

@@ -88,15 +88,16 @@ impl Attempts {
         &self.avoid
     }
 
-    /// Goes to the first model that may serve it, if its own may not now. That refuses it where no other may either.
-    pub(super) fn settle(&mut self, caller: &Caller) -> Result<(), Refusal> {
+    /// Goes to the first model that may serve it, if its own may not now, which refuses it where no other may either.
+    /// Whether it is another one.
+    pub(super) fn settle(&mut self, caller: &Caller) -> Result<bool, Refusal> {
         let refusal = match self.may_be_served() {
-            Ok(()) => return Ok(()),
+            Ok(()) => return Ok(false),
             Err(refusal) => refusal,
         };
         while is_of_the_moment(&refusal) && self.falls_back(caller) {
             if self.may_be_served().is_ok() {
-                return Ok(());
+                return Ok(true);
             }
         }
         Err(refusal)

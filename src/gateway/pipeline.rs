@@ -229,7 +229,9 @@ impl Gateway {
         record.is_for(lane.model.id());
         stage!(record, caller.may_use(&lane.model.card()));
         let mut attempts = Attempts::new(self.retries, route, needs, table, lane);
-        stage!(record, attempts.settle(&caller));
+        if stage!(record, attempts.settle(&caller)) {
+            record.is_for(attempts.lane().model.id());
+        }
         let (model, queue) = (&attempts.lane().model, &attempts.lane().queue);
         stage!(record, may_be_tried(model, body.fingerprint()));
         // wait in line.
@@ -263,13 +265,13 @@ impl Gateway {
         loop {
             // which worker
             let lane = Arc::clone(attempts.lane());
-            record.is_for(lane.model.id());
             let affinity = asking.affinity(&lane.model, &self.prefix_seed, caller.key_id());
             let wish = Wish { errand: asking.errand(), affinity: &affinity, avoid: attempts.avoid() };
             let (ticket, lease) = match lane.queue.wait(place, caller.turn(), &lane.model, &wish).await {
                 Ok(tokens) => tokens,
                 Err(refusal) => match attempts.after_refusal(&refusal, &caller) {
                     Some(next) => {
+                        record.is_for(attempts.lane().model.id());
                         place = next;
                         continue;
                     }
@@ -291,7 +293,10 @@ impl Gateway {
             let ticket;
             (caller, ticket, record) = failed.tokens;
             match attempts.after_failure(failed.may_have_begun, ticket, &caller).await {
-                Some(next) => place = next,
+                Some(next) => {
+                    record.is_for(attempts.lane().model.id());
+                    place = next;
+                }
                 None => return Err((failed.refusal, record)),
             }
         }

@@ -145,6 +145,11 @@ impl Handle {
         self.status.borrow().endpoint.as_ref().filter(|endpoint| endpoint.is_open()).cloned()
     }
 
+    /// Whether there is such an endpoint.
+    pub fn is_open(&self) -> bool {
+        self.status.borrow().endpoint.as_ref().is_some_and(|endpoint| endpoint.is_open())
+    }
+
     /// Wakes the worker, and keeps it from sleep as long as what is returned lives.
     pub fn want(&self) -> Want {
         Wants::want(&self.wants)
