@@ -123,6 +123,8 @@ pub fn check_readable(path: &Path) -> Result<Model, ModelError> {
 pub(super) struct Inspection {
     pub(super) metadata: Option<Metadata>,
     pub(super) size_bytes: u64,
+    /// How many of its files are there.
+    pub(super) files: usize,
     pub(super) problem: Option<FileProblem>,
 }
 
@@ -132,7 +134,8 @@ impl Inspection {
         let paths = parts_of(path);
         let sizes: Vec<Option<u64>> =
             paths.iter().map(|path| std::fs::metadata(path).ok().map(|file| file.len())).collect();
-        let mut seen = Self { size_bytes: sizes.iter().flatten().sum(), ..Self::default() };
+        let (size_bytes, files) = (sizes.iter().flatten().sum(), sizes.iter().flatten().count());
+        let mut seen = Self { size_bytes, files, ..Self::default() };
         seen.problem = seen.read(path, part.as_ref(), &paths, &sizes).err();
         seen
     }

@@ -30,6 +30,10 @@ pub struct Found {
     pub quantization: Option<String>,
     /// Bytes of all its files.
     pub size_bytes: u64,
+    /// How many files that are.
+    pub files: usize,
+    /// Whether a chat template is inside; none where the file could not be read.
+    pub has_chat_template: Option<bool>,
     /// Context length it was trained for, in tokens.
     pub context_length: Option<u64>,
     /// Why it cannot be served; follows the name.
@@ -64,6 +68,8 @@ impl Found {
             architecture,
             quantization: model.map(|model| model.quantization.clone()),
             size_bytes: seen.size_bytes,
+            files: seen.files,
+            has_chat_template: model.map(|model| model.has_chat_template),
             context_length: model.and_then(|model| model.context_length),
             error: seen.problem.map(|problem| problem.to_string()),
         }
@@ -77,6 +83,8 @@ impl Found {
             architecture: None,
             quantization: None,
             size_bytes: 0,
+            files: 0,
+            has_chat_template: None,
             context_length: None,
             error: Some(reason),
         }
@@ -171,6 +179,8 @@ mod tests {
         assert_eq!((big.id.as_str(), big.kind), ("big", Some(Kind::Chat)));
         assert!(big.error.as_deref().unwrap().contains("part 3 of 3 is missing"));
         assert_eq!(big.size_bytes, (Sample::chat().bytes().len() + Sample::default().bytes().len()) as u64);
+        assert_eq!((big.files, big.has_chat_template, embed.has_chat_template), (2, Some(true), Some(false)));
+        assert_eq!((fake.files, fake.has_chat_template), (1, None));
         assert!(fake.error.is_some() && fake.kind.is_none());
         assert!(mmproj.error.is_some() && mmproj.kind.is_none());
         assert_eq!((embed.id.as_str(), embed.kind), ("embed", Some(Kind::Embedding)));

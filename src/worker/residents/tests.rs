@@ -55,8 +55,12 @@ impl Worker {
         TaskTracker::new().spawn(async move { residents.room(lodger).await })
     }
 
+    async fn granted(&self) -> Room {
+        granted(self.asks()).await
+    }
+
     async fn load(&self) -> Loaded {
-        self.opens(self.asks().await.unwrap())
+        self.opens(self.granted().await)
     }
 
     fn opens(&self, room: Room) -> Loaded {
@@ -76,6 +80,11 @@ impl Loaded {
     fn has_to_go(&self) -> bool {
         self.room.dismissed.is_cancelled()
     }
+}
+
+/// What is asked for, which is to be had before patience ends.
+async fn granted(asking: JoinHandle<Room>) -> Room {
+    tokio::time::timeout(PATIENCE / 2, asking).await.expect("there is room").unwrap()
 }
 
 /// Lets all tasks do what they can without time passing.
@@ -98,7 +107,7 @@ async fn what_fits_is_loaded_and_what_is_idle_goes_the_longest_unused_first() {
     assert!(second.has_to_go() && !first.has_to_go() && !asking.is_finished(), "its memory is not there yet");
     assert!(Arc::clone(&second.endpoint).begin(Errand::Work(None)).is_err());
     drop(second);
-    let _third = c.opens(asking.await.unwrap());
+    let _third = c.opens(granted(asking).await);
     assert_eq!(house.taken(), 90);
 }
 
@@ -112,7 +121,7 @@ async fn what_is_pinned_busy_loading_or_wanted_stays_until_it_is_idle() {
     let busy = busy.load().await;
     let request = busy.begin();
     let want = wanted.want();
-    let loading = wanted.asks().await.unwrap();
+    let loading = wanted.granted().await;
     let _want = waits.want();
     let asking = waits.asks();
     settle().await;
@@ -127,7 +136,7 @@ async fn what_is_pinned_busy_loading_or_wanted_stays_until_it_is_idle() {
     settle().await;
     assert!(loaded.has_to_go() && busy.has_to_go(), "both are idle, and both are needed");
     drop((loaded, busy));
-    asking.await.unwrap();
+    granted(asking).await;
     assert!(!pinned.has_to_go());
 }
 
@@ -147,32 +156,32 @@ async fn a_busy_one_is_drained_once_for_whoever_has_waited_and_then_they_take_tu
     drop(request);
     first.endpoint.emptied().await;
     drop(first);
-    let second = b.opens(asking.await.unwrap());
+    let second = b.opens(granted(asking).await);
     // It is wanted again at once, and waits its turn.
     let (again, began) = (a.asks(), Instant::now());
     second.room.dismissed().await;
     assert_eq!(began.elapsed().as_secs(), PATIENCE.as_secs());
     drop(second);
-    again.await.unwrap();
+    granted(again).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_came_first_is_first_and_who_is_wanted_comes_before_who_is_not() {
     let house = House::new();
     let [holder, ahead, large, small] = [100, 60, 100, 10].map(|need| house.worker(need));
-    let held = holder.asks().await.unwrap();
+    let held = holder.granted().await;
     let ahead_asks = ahead.asks();
     settle().await;
     let _wants = [large.want(), small.want()];
     let (large_asks, small_asks) = (large.asks(), small.asks());
     settle().await;
     drop(held);
-    let room = large_asks.await.unwrap();
+    let room = granted(large_asks).await;
     settle().await;
     assert!(!small_asks.is_finished() && !ahead_asks.is_finished());
     drop(room);
-    let _small = small_asks.await.unwrap();
-    let _ahead = ahead_asks.await.unwrap();
+    let _small = granted(small_asks).await;
+    let _ahead = granted(ahead_asks).await;
     assert_eq!(house.taken(), 70);
 }
 
@@ -180,7 +189,7 @@ async fn who_came_first_is_first_and_who_is_wanted_comes_before_who_is_not() {
 async fn whoever_gives_up_lets_the_next_in_line_go_on() {
     let house = House::new();
     let [holder, large, small] = [50, 80, 50].map(|need| house.worker(need));
-    let _held = holder.asks().await.unwrap();
+    let _held = holder.granted().await;
     let _wants = [large.want(), small.want()];
     let large_asks = large.asks();
     settle().await;
@@ -188,7 +197,7 @@ async fn whoever_gives_up_lets_the_next_in_line_go_on() {
     settle().await;
     assert!(!small_asks.is_finished(), "it is behind the other");
     large_asks.abort();
-    let _small = small_asks.await.unwrap();
+    let _small = granted(small_asks).await;
     assert!(house.residents.0.book().line.is_empty());
 }
 
@@ -196,13 +205,13 @@ async fn whoever_gives_up_lets_the_next_in_line_go_on() {
 async fn who_needs_more_than_there_is_runs_alone_and_who_needs_nothing_waits_for_nobody() {
     let house = House::new();
     let [large, small, none] = [10 * BUDGET, 10, 0].map(|need| house.worker(need));
-    let large = large.asks().await.unwrap();
+    let large = large.granted().await;
     let small = small.asks();
     settle().await;
     assert!(!small.is_finished());
-    let _none = none.asks().await.unwrap();
+    let _none = none.granted().await;
     drop(large);
-    small.await.unwrap();
+    granted(small).await;
     let unlimited = Residents::new(None, PATIENCE, Arc::default());
     let both = [house.worker(u64::MAX), house.worker(u64::MAX)].map(|worker| worker.lodger);
     let [first, second] = both.map(|lodger| unlimited.room(lodger));
@@ -228,7 +237,8 @@ async fn a_request_that_is_quicker_than_the_eviction_keeps_its_worker() {
     settle().await;
     assert!(!first.has_to_go() && !asking.is_finished());
     drop(request);
-    first.room.dismissed().await;
+    settle().await;
+    assert!(first.has_to_go(), "it is idle now, and that is heard of at once");
     drop(first);
-    asking.await.unwrap();
+    granted(asking).await;
 }
