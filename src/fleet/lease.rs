@@ -130,3 +130,11 @@ impl Drop for Lease {
         self.settle(Breaker::given_up);
     }
 }
+
+#[cfg(test)]
+impl Lease {
+    /// Its answer breaks off, of which its owner hears nothing.
+    pub(super) fn doubt_nothing_but_fail(&mut self) {
+        self.fails("broke the connection");
+    }
+}

@@ -5,6 +5,7 @@
 
 mod affinity;
 mod breaker;
+mod card;
 mod changes;
 mod choice;
 mod lease;
@@ -19,10 +20,11 @@ mod tally;
 
 pub use crate::worker::{Errand, Fingerprint, State};
 pub use breaker::Breaker;
+pub use card::{Card, Terms};
 pub use changes::Changes;
 pub use lease::Lease;
 pub use member::{Member, Rank};
-pub use model::{Card, Model, Terms, Unavailable, Want, Wish};
+pub use model::{Model, Unavailable, Want, Wish};
 pub use quota::Quota;
 pub use report::{ModelStatus, Overall};
 #[cfg(test)]

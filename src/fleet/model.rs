@@ -1,5 +1,6 @@
 //! One model: what it is, and which of its workers gets a request.
 
+use super::card::{Card, Terms};
 use super::changes::Changes;
 use super::choice::{Candidate, Choice};
 use super::lease::Lease;
@@ -7,52 +8,12 @@ use super::member::Member;
 use super::report::{ModelStatus, Overall};
 use super::tally::Snapshot;
 use crate::awake::Instant;
-use crate::models::Kind;
-use crate::settings::catalogue::{Rewrite, Strategy};
 use crate::worker::{self, Errand, Fingerprint, NotNow, State};
 use arc_swap::ArcSwap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-
-/// What a model is, for those who ask which there are.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Card {
-    /// The id that clients use.
-    pub id: String,
-    /// Other names for it.
-    pub aliases: Vec<String>,
-    /// What it is for.
-    pub kind: Kind,
-    /// The tier that it belongs to.
-    pub tier: Option<String>,
-    /// Whether lists leave it out.
-    pub unlisted: bool,
-    /// Bytes of its files, where they are here.
-    pub size_bytes: Option<u64>,
-    /// Tokens that a request may use, where that is known.
-    pub context_length: Option<u64>,
-    /// The quantisation, such as `Q4_K_M`.
-    pub quantization: Option<String>,
-    /// The architecture, such as `qwen3`.
-    pub architecture: Option<String>,
-    /// Whether the file brings a chat template.
-    pub has_chat_template: Option<bool>,
-}
-
-/// How a model's requests are treated.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Terms {
-    /// What is changed in them.
-    pub rewrite: Rewrite,
-    /// How a worker is chosen.
-    pub strategy: Strategy,
-    /// Whether its own workers serve only when no remote one can.
-    pub remote_first: bool,
-    /// Names of the models or tiers that take over when it cannot serve, in this order.
-    pub fallbacks: Vec<String>,
-}
 
 /// One model and the workers that serve it.
 pub struct Model {
@@ -382,3 +343,6 @@ fn why_not_of(member: &Member) -> Unavailable {
         (State::Unhealthy | State::Draining, _) => Unavailable::Down,
     }
 }
+
+#[cfg(test)]
+mod tests;

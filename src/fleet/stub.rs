@@ -1,7 +1,6 @@
 //! A worker for the tests of others.
 
 use super::{Card, Fingerprint, Member, Model, Rank, Terms, WorkerKind};
-use crate::models::Kind;
 use crate::worker::{Handle, Status};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,20 +14,8 @@ impl Stub {
     pub(crate) fn ready(address: impl Into<SocketAddr>) -> (Self, Arc<Model>) {
         let address = address.into();
         let (sender, handle) = Handle::stub(address);
-        let card = Card {
-            id: "m".to_owned(),
-            aliases: Vec::new(),
-            kind: Kind::Chat,
-            tier: None,
-            unlisted: false,
-            size_bytes: None,
-            context_length: None,
-            quantization: None,
-            architecture: None,
-            has_chat_template: None,
-        };
         let member = Member::own(handle, WorkerKind::Local, 0, usize::MAX, Rank { weight: 1.0, priority: 0 });
-        (Self(sender, address), Arc::new(Model::new(card, Terms::default(), vec![Arc::new(member)])))
+        (Self(sender, address), Arc::new(Model::new(Card::named("m"), Terms::default(), vec![Arc::new(member)])))
     }
 
     /// Another life of the worker, which nobody doubts.

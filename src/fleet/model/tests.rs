@@ -1,0 +1,178 @@
+use super::*;
+use crate::fleet::{Breaker, Quota, Rank, WorkerKind};
+use crate::settings::catalogue::Strategy;
+use crate::worker::{Handle, Status};
+use http::StatusCode;
+use std::num::NonZeroU32;
+use tokio::sync::watch;
+
+const COOLDOWN: Duration = Duration::from_secs(30);
+const RANK: Rank = Rank { weight: 1.0, priority: 0 };
+/// Work that takes a slot.
+const WORK: Errand = Errand::Work(Some(Fingerprint(7)));
+
+/// What its owner would say of a worker.
+type Owner = watch::Sender<Status>;
+
+fn handle() -> (Owner, Handle) {
+    Handle::stub(([127, 0, 0, 1], 1).into())
+}
+
+fn own(number: u32, slots: usize) -> (Owner, Arc<Member>) {
+    let (owner, handle) = handle();
+    (owner, Arc::new(Member::own(handle, WorkerKind::Local, number, slots, RANK)))
+}
+
+/// Two failures in a row are too many.
+fn remote(number: u32, slots: usize, rpm: Option<u32>) -> (Owner, Arc<Member>) {
+    let (owner, handle) = handle();
+    let breaker = Breaker::new(NonZeroU32::new(2).unwrap(), COOLDOWN);
+    let quota = Quota::new(rpm.and_then(NonZeroU32::new), None);
+    (owner, Arc::new(Member::remote(handle, number, slots, RANK, breaker, quota)))
+}
+
+fn model(members: &[&(Owner, Arc<Member>)]) -> Model {
+    let terms = Terms { strategy: Strategy::LeastBusy, remote_first: true, ..Terms::default() };
+    Model::new(Card::named("m"), terms, members.iter().map(|(_, member)| Arc::clone(member)).collect())
+}
+
+fn lease(model: &Model) -> Result<Lease, Unavailable> {
+    model.lease(&WORK.into())
+}
+
+fn number(lease: &Lease) -> u32 {
+    lease.member().number
+}
+
+fn is(owner: &Owner, state: State, asleep: bool) {
+    owner.send_modify(|status| {
+        status.state = state;
+        status.asleep = asleep;
+        if state != State::Ready {
+            status.endpoint = None;
+        }
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn slots_are_those_of_the_workers_that_serve_and_none_gets_more() {
+    let (one, two) = (own(0, 1), own(1, 2));
+    let model = model(&[&one, &two]);
+    assert_eq!(model.slots(), 3);
+    let leases: Vec<Lease> = (0..3).map(|_| lease(&model).unwrap()).collect();
+    let count = |of| leases.iter().filter(|lease| number(lease) == of).count();
+    assert_eq!((count(0), count(1)), (1, 2));
+    assert_eq!(lease(&model).err(), Some(Unavailable::Busy));
+    assert!(model.lease(&Errand::Look.into()).is_ok(), "whoever takes no slot waits for none");
+    is(&two.0, State::Backoff, false);
+    assert_eq!((model.slots(), model.state()), (1, State::Ready));
+    drop(leases);
+    assert_eq!(number(&lease(&model).unwrap()), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_has_failed_at_it_is_taken_only_when_no_other_is_free() {
+    let (one, two) = (own(0, 2), own(1, 1));
+    let model = model(&[&one, &two]);
+    let wish = Wish { avoid: &[0], ..Wish::from(WORK) };
+    let first = model.lease(&wish).unwrap();
+    assert_eq!(number(&first), 1);
+    assert_eq!(number(&model.lease(&wish).unwrap()), 0);
+    assert!(model.has_another(&[0]) && !model.has_another(&[0, 1]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_most_hopeful_reason_is_told() {
+    let (one, two) = (own(0, 1), own(1, 1));
+    let model = model(&[&one, &two]);
+    for (states, reason) in [
+        ([(State::Failed, false), (State::Loading, false)], Unavailable::Loading),
+        ([(State::Unhealthy, false), (State::Stopped, true)], Unavailable::Asleep),
+        ([(State::Unhealthy, false), (State::Failed, false)], Unavailable::Down),
+        ([(State::Failed, false), (State::Failed, false)], Unavailable::Failed),
+    ] {
+        for (owner, (state, asleep)) in [&one.0, &two.0].into_iter().zip(states) {
+            is(owner, state, asleep);
+        }
+        assert_eq!((model.available(), lease(&model).err()), (Err(reason), Some(reason)), "{states:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_remote_worker_that_keeps_failing_is_left_alone_and_then_tried_by_one() {
+    let far = remote(0, 8, None);
+    let model = model(&[&far]);
+    let mut changes = model.changes().unwrap();
+    for _ in 0..2 {
+        lease(&model).unwrap().is_answered(StatusCode::BAD_GATEWAY);
+    }
+    assert!(changes.next().await, "whoever waits hears of it");
+    assert_eq!((lease(&model).err(), model.slots()), (Some(Unavailable::Resting), 0));
+    assert_eq!(model.opens_in(), Some(COOLDOWN));
+    assert!(changes.next().await, "and of the end of the rest");
+    assert_eq!(model.opens_in(), None);
+    assert_eq!(model.slots(), 1);
+    let mut trial = lease(&model).unwrap();
+    assert_eq!(lease(&model).err(), Some(Unavailable::Resting), "one at a time");
+    trial.is_answered(StatusCode::OK);
+    assert_eq!(model.slots(), 8, "others need not wait for the end of the answer");
+    trial.succeeded();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trial_whose_client_leaves_makes_room_for_another() {
+    let far = remote(0, 8, None);
+    let model = model(&[&far]);
+    (0..2).for_each(|_| lease(&model).unwrap().doubt_nothing_but_fail());
+    tokio::time::advance(COOLDOWN).await;
+    drop(lease(&model).unwrap());
+    assert!(lease(&model).is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_that_break_off_count_though_they_began_well() {
+    let far = remote(0, 8, None);
+    let model = model(&[&far]);
+    for _ in 0..2 {
+        let mut lease = lease(&model).unwrap();
+        lease.is_answered(StatusCode::OK);
+        lease.doubt_nothing_but_fail();
+    }
+    assert_eq!(lease(&model).err(), Some(Unavailable::Resting));
+    assert_eq!(model.stats()[0].failures, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_spent_comes_back_with_time() {
+    let far = remote(0, 8, Some(1));
+    let model = model(&[&far]);
+    let mut changes = model.changes().unwrap();
+    lease(&model).unwrap().succeeded();
+    assert_eq!(lease(&model).err(), Some(Unavailable::Spent));
+    assert!(changes.next().await);
+    assert!(lease(&model).is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn its_own_workers_serve_when_no_remote_one_can() {
+    let (near, far) = (own(0, 1), remote(1, 1, None));
+    let model = model(&[&near, &far]);
+    assert_eq!((model.slots(), number(&lease(&model).unwrap())), (1, 1));
+    is(&far.0, State::Unhealthy, false);
+    assert_eq!(number(&lease(&model).unwrap()), 0);
+    model.describe(Card::named("m"), Terms { remote_first: false, ..(*model.terms()).clone() });
+    is(&near.0, State::Stopped, true);
+    assert_eq!(lease(&model).err(), Some(Unavailable::Asleep));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_load_is_hopeless_unless_another_worker_serves_or_loads() {
+    let (one, two) = (own(0, 1), own(1, 1));
+    let model = model(&[&one, &two]);
+    is(&one.0, State::Backoff, false);
+    assert!(!model.is_hopeless());
+    is(&two.0, State::Loading, false);
+    assert!(!model.is_hopeless());
+    is(&two.0, State::Failed, false);
+    assert!(model.is_hopeless());
+}
