@@ -4,7 +4,7 @@
 //! tried after `REQUEST_TIMEOUT`, which counts from the first try.
 
 use super::auth::Caller;
-use super::lanes::{Lane, Table};
+use super::lanes::{Lane, Lanes};
 use super::queue::{self, Place, Ticket};
 use super::route::Route;
 use crate::awake::{self, Instant};
@@ -42,7 +42,7 @@ pub(super) struct Attempts {
     retries: Retries,
     route: &'static Route,
     needs: Option<Kind>,
-    table: Arc<Table>,
+    lanes: Arc<Lanes>,
     lane: Arc<Lane>,
     /// Names of models that may take over, as they are configured.
     fallbacks: VecDeque<String>,
@@ -70,12 +70,12 @@ impl Attempts {
         retries: Retries,
         route: &'static Route,
         needs: Option<Kind>,
-        table: Arc<Table>,
+        lanes: Arc<Lanes>,
         lane: Arc<Lane>,
     ) -> Self {
         let fallbacks = lane.model.terms().fallbacks.iter().cloned().collect();
         let (avoid, made, worker, deadline) = (Vec::new(), 0, 0, None);
-        Self { retries, route, needs, table, lane, fallbacks, avoid, made, worker, deadline }
+        Self { retries, route, needs, lanes, lane, fallbacks, avoid, made, worker, deadline }
     }
 
     /// Where it is tried now.
@@ -173,7 +173,9 @@ impl Attempts {
     /// Goes to the next model that may take over. False if there is none.
     fn falls_back(&mut self, caller: &Caller) -> bool {
         while let Some(name) = self.fallbacks.pop_front() {
-            let lane = self.table.resolve(Some(&name), self.needs, caller).ok();
+            // As they are now: there may have been a reload since the request came.
+            let table = self.lanes.table();
+            let lane = table.resolve(Some(&name), self.needs, caller).ok();
             let is_usable =
                 |lane: &&Arc<Lane>| !Arc::ptr_eq(lane, &self.lane) && caller.may_use(&lane.model.card()).is_ok();
             if let Some(lane) = lane.filter(is_usable) {

@@ -204,34 +204,46 @@ impl Gateway {
                 return answered(self.catalogue.answer(question, name, &caller, &self.lanes.now()), record);
             }
         };
-        let table = self.lanes.table();
         // What will surely be refused is refused now, and costs nothing.
-        let only = table.only();
-        if let Some(lane) = only {
+        let only = self.lanes.table().only().cloned();
+        if let Some(lane) = &only {
             record.is_for(lane.model.id());
             stage!(record, caller.may_use(&lane.model.card()));
         }
         stage!(record, caller.check_rates());
-        stage!(record, caller.come_in(|| only.map_or(RETRY_AFTER_UNKNOWN, |lane| lane.queue.retry_after())));
-        if let Some(lane) = only {
-            let mut only = Attempts::new(self.retries, route, needs, Arc::clone(&table), Arc::clone(lane));
+        let comes_back = || only.as_ref().map_or(RETRY_AFTER_UNKNOWN, |lane| lane.queue.retry_after());
+        stage!(record, caller.come_in(comes_back));
+        if let Some(lane) = &only {
+            let mut only = Attempts::new(self.retries, route, needs, Arc::clone(&self.lanes), Arc::clone(lane));
             stage!(record, only.settle(&caller));
         }
         let body = stage!(record, limits::read_body(left.body.take(), route, &self.limits).await);
         record.bytes_in = body.length();
         // which model.
         let envelope = stage!(record, Envelope::read(route.path, &parts.headers, &body).await);
-        stage!(record, is_readable(&envelope, route, &table));
         let asked = stage!(record, asked_model(&envelope, &parts)).map(Cow::into_owned);
-        let lane = Arc::clone(stage!(record, table.resolve(asked.as_deref(), needs, &caller)));
-        record.is_for(lane.model.id());
-        stage!(record, caller.may_use(&lane.model.card()));
-        let mut attempts = Attempts::new(self.retries, route, needs, table, lane);
-        stage!(record, attempts.settle(&caller));
-        let (model, queue) = (&attempts.lane().model, &attempts.lane().queue);
-        stage!(record, may_be_tried(model, body.fingerprint()));
-        // wait in line.
-        let place = stage!(record, queue.enter(caller.turn(), route.needs_slot, || caller.pay()));
+        let (attempts, place) = loop {
+            // As they are now: the body may have been long in coming.
+            let table = self.lanes.table();
+            stage!(record, is_readable(&envelope, route, &table));
+            let lane = Arc::clone(stage!(record, table.resolve(asked.as_deref(), needs, &caller)));
+            record.is_for(lane.model.id());
+            stage!(record, caller.may_use(&lane.model.card()));
+            let mut attempts = Attempts::new(self.retries, route, needs, Arc::clone(&self.lanes), lane);
+            let entered = attempts.settle(&caller).and_then(|()| {
+                let lane = attempts.lane();
+                may_be_tried(&lane.model, body.fingerprint())?;
+                // wait in line.
+                lane.queue.enter(caller.turn(), route.needs_slot, || caller.pay())
+            });
+            match entered {
+                Ok(place) => break (attempts, place),
+                // A reload came between, and the model may have another line now.
+                Err(_) if !self.lanes.are_still(&table) => {}
+                Err(refusal) => return Err((refusal, record)),
+            }
+        };
+        let model = &attempts.lane().model;
         record.under_way = route.posts.then(|| self.activity.begin());
         // MOCK_BACKEND: keys and limits have been tried, and there is nobody behind them.
         stage!(record, model.has_worker().then_some(()).ok_or(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN)));

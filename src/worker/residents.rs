@@ -174,9 +174,8 @@ impl Shared {
     /// waits behind one for which there is never room beside what is pinned.
     fn first(&self, book: &Book) -> Option<u64> {
         let holders: Vec<Holder> = book.seats.iter().map(Seat::seen).collect();
-        let is_within_reach = |waiter: &&Waiter| {
-            self.budget.is_none_or(|budget| is_within_reach(budget, waiter.lodger.need, &holders))
-        };
+        let is_within_reach =
+            |waiter: &&Waiter| self.budget.is_none_or(|budget| is_within_reach(budget, waiter.lodger.need, &holders));
         let in_turn = book.line.iter().filter(is_within_reach);
         Some(in_turn.min_by_key(|waiter| (waiter.lodger.wants.is_empty(), waiter.id))?.id)
     }
