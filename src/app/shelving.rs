@@ -223,6 +223,7 @@ async fn retire(lane: &Lane, longest: Duration, stop: &CancellationToken) {
     info!(model = model.id(), "the model is no longer served, its requests are finished");
     if awake::timeout(longest, lane.queue.drained()).await.is_err() {
         warn!(model = model.id(), "DRAIN_TIMEOUT is over: requests for a model that is no longer served are cut");
+        lane.queue.give_up();
     }
     stop.cancel();
 }

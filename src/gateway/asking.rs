@@ -1,20 +1,25 @@
 //! A request as it is sent to one worker after the other: what it asks for, and how each wants to be asked.
 
 use super::envelope::{self, Envelope};
+use super::lanes::{Lane, Table};
 use super::limits::Bounded;
 use super::rewrite::{Edit, rewritten};
 use super::route::Route;
-use crate::fleet::{Errand, Lease, Model, WorkerKind};
+use crate::fleet::{Errand, Fingerprint, Lease, Model, WorkerKind};
+use crate::models::Kind;
 use crate::refusal::Refusal;
 use crate::settings::catalogue::Strategy;
 use http::request::Parts;
 use http::{HeaderValue, Method};
 use std::borrow::Cow;
 use std::hash::RandomState;
+use std::sync::Arc;
 
 /// What a client asks for.
 pub(super) struct Asking {
     pub(super) route: &'static Route,
+    /// What the model has to be for.
+    pub(super) needs: Option<Kind>,
     pub(super) parts: Parts,
     pub(super) request_id: HeaderValue,
     /// The model's name, as the client says it.
@@ -27,6 +32,20 @@ pub(super) struct Asking {
 pub(super) type Names = Option<(String, String)>;
 
 impl Asking {
+    /// What is asked for, as a number.
+    pub(super) fn fingerprint(&self) -> Option<Fingerprint> {
+        self.body.fingerprint()
+    }
+
+    /// A body in which another reader may see another model than this one goes to nobody who serves more than one.
+    pub(super) fn is_readable(&self, table: &Table) -> Result<(), Refusal> {
+        let is_own = |lane: &Arc<Lane>| lane.model.members().all(|member| member.kind == WorkerKind::Local);
+        match self.envelope.is_known() || !self.route.posts || table.only().is_some_and(is_own) {
+            true => Ok(()),
+            false => Err(Refusal::BadRequest("the body is no JSON object".to_owned())),
+        }
+    }
+
     /// What a worker is to do.
     pub(super) fn errand(&self) -> Errand {
         if self.route.posts { Errand::Work(self.body.fingerprint()) } else { Errand::Look }

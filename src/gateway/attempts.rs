@@ -3,12 +3,14 @@
 //! A request that a worker may have begun to process is tried again only where asking twice changes nothing. Nothing is
 //! tried after `REQUEST_TIMEOUT`, which counts from the first try.
 
+use super::asking::Asking;
 use super::auth::Caller;
-use super::lanes::{Lane, Table};
+use super::lanes::{Lane, Lanes};
 use super::queue::{self, Place, Ticket};
+use super::record::Record;
 use super::route::Route;
 use crate::awake::{self, Instant};
-use crate::fleet::{Model, Unavailable};
+use crate::fleet::{Fingerprint, Model, Unavailable};
 use crate::models::Kind;
 use crate::refusal::Refusal;
 use crate::settings::bounds::{RETRY_AFTER_UNKNOWN, RETRY_PAUSE_FIRST};
@@ -42,7 +44,7 @@ pub(super) struct Attempts {
     retries: Retries,
     route: &'static Route,
     needs: Option<Kind>,
-    table: Arc<Table>,
+    lanes: Arc<Lanes>,
     lane: Arc<Lane>,
     /// Names of models that may take over, as they are configured.
     fallbacks: VecDeque<String>,
@@ -65,17 +67,49 @@ impl Retries {
 }
 
 impl Attempts {
+    /// Finds the model that a request means, or who takes over from it, and a place in its line.
+    pub(super) fn line_up(
+        retries: Retries,
+        lanes: &Arc<Lanes>,
+        asking: &Asking,
+        caller: &Caller,
+        record: &mut Record,
+    ) -> Result<(Self, Place), Refusal> {
+        loop {
+            // As they are now: the body may have been long in coming.
+            let table = lanes.table();
+            let mut find = || {
+                asking.is_readable(&table)?;
+                let lane = Arc::clone(table.resolve(asking.asked.as_deref(), asking.needs, caller)?);
+                record.is_for(lane.model.id());
+                caller.may_use(&lane.model.card())?;
+                let mut attempts = Self::new(retries, asking.route, asking.needs, Arc::clone(lanes), lane);
+                attempts.settle(caller)?;
+                let lane = attempts.lane();
+                record.is_for(lane.model.id());
+                may_be_tried(&lane.model, asking.fingerprint())?;
+                let place = lane.queue.enter(caller.turn(), asking.route.needs_slot, || caller.pay())?;
+                Ok((attempts, place))
+            };
+            match find() {
+                // A reload came between, and the model may have another line now.
+                Err(_) if !lanes.are_still(&table) => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
     /// Of a request for the model of this lane.
     pub(super) fn new(
         retries: Retries,
         route: &'static Route,
         needs: Option<Kind>,
-        table: Arc<Table>,
+        lanes: Arc<Lanes>,
         lane: Arc<Lane>,
     ) -> Self {
         let fallbacks = lane.model.terms().fallbacks.iter().cloned().collect();
         let (avoid, made, worker, deadline) = (Vec::new(), 0, 0, None);
-        Self { retries, route, needs, table, lane, fallbacks, avoid, made, worker, deadline }
+        Self { retries, route, needs, lanes, lane, fallbacks, avoid, made, worker, deadline }
     }
 
     /// Where it is tried now.
@@ -88,16 +122,15 @@ impl Attempts {
         &self.avoid
     }
 
-    /// Goes to the first model that may serve it, if its own may not now, which refuses it where no other may either.
-    /// Whether it is another one.
-    pub(super) fn settle(&mut self, caller: &Caller) -> Result<bool, Refusal> {
+    /// Goes to the first model that may serve it, if its own may not now. That refuses it where no other may either.
+    pub(super) fn settle(&mut self, caller: &Caller) -> Result<(), Refusal> {
         let refusal = match self.may_be_served() {
-            Ok(()) => return Ok(false),
+            Ok(()) => return Ok(()),
             Err(refusal) => refusal,
         };
         while is_of_the_moment(&refusal) && self.falls_back(caller) {
             if self.may_be_served().is_ok() {
-                return Ok(true);
+                return Ok(());
             }
         }
         Err(refusal)
@@ -174,7 +207,9 @@ impl Attempts {
     /// Goes to the next model that may take over. False if there is none.
     fn falls_back(&mut self, caller: &Caller) -> bool {
         while let Some(name) = self.fallbacks.pop_front() {
-            let lane = self.table.resolve(Some(&name), self.needs, caller).ok();
+            // As they are now: there may have been a reload since the request came.
+            let table = self.lanes.table();
+            let lane = table.resolve(Some(&name), self.needs, caller).ok();
             let is_usable =
                 |lane: &&Arc<Lane>| !Arc::ptr_eq(lane, &self.lane) && caller.may_use(&lane.model.card()).is_ok();
             if let Some(lane) = lane.filter(is_usable) {
@@ -226,5 +261,13 @@ fn may_be_served(model: &Model) -> Result<(), Refusal> {
         Err(unavailable @ (Unavailable::Down | Unavailable::Failed | Unavailable::Poisonous)) => {
             Err(queue::refusal_of(unavailable))
         }
+    }
+}
+
+/// Whether what is asked for may be tried at all: not if llama-server has died of it before.
+fn may_be_tried(model: &Model, fingerprint: Option<Fingerprint>) -> Result<(), Refusal> {
+    match fingerprint {
+        Some(fingerprint) if model.refuses(fingerprint) => Err(Refusal::RequestKillsBackend),
+        _ => Ok(()),
     }
 }

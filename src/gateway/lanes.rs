@@ -106,6 +106,11 @@ impl Lanes {
         self.table.load_full()
     }
 
+    /// Whether there has been no reload since these were looked at.
+    pub(super) fn are_still(&self, table: &Arc<Table>) -> bool {
+        Arc::ptr_eq(&self.now(), table)
+    }
+
     pub(super) fn now(&self) -> Guard<Arc<Table>> {
         self.table.load()
     }

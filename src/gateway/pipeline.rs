@@ -15,14 +15,14 @@ use super::forward::{Forwarder, Sent};
 use super::head::HeadLimits;
 use super::headers::{self, X_REQUEST_ID};
 use super::heartbeat;
-use super::lanes::{Lane, Lanes, Table};
+use super::lanes::Lanes;
 use super::limits::{self, BodyLimits};
 use super::queue::Place;
 use super::rate::Meter;
 use super::record::{Books, Record};
 use super::route::{self, Access, Local, Route, Target};
 use super::unread::Unread;
-use crate::fleet::{Fingerprint, Fleet, Model, Wish, WorkerKind};
+use crate::fleet::{Fleet, Wish};
 use crate::refusal::{Refusal, Shape};
 use crate::settings::bounds::RETRY_AFTER_UNKNOWN;
 use crate::settings::options::{Limits, Settings};
@@ -206,44 +206,35 @@ impl Gateway {
                 return answered(self.catalogue.answer(question, name, &caller, &self.lanes.now()), record);
             }
         };
-        let table = self.lanes.table();
         // What will surely be refused is refused now, and costs nothing.
-        let only = table.only();
-        if let Some(lane) = only {
+        let only = self.lanes.table().only().cloned();
+        if let Some(lane) = &only {
             record.is_for(lane.model.id());
             stage!(record, caller.may_use(&lane.model.card()));
         }
         stage!(record, caller.check_rates());
-        stage!(record, caller.come_in(|| only.map_or(RETRY_AFTER_UNKNOWN, |lane| lane.queue.retry_after())));
-        if let Some(lane) = only {
-            let mut only = Attempts::new(self.retries, route, needs, Arc::clone(&table), Arc::clone(lane));
+        let comes_back = || only.as_ref().map_or(RETRY_AFTER_UNKNOWN, |lane| lane.queue.retry_after());
+        stage!(record, caller.come_in(comes_back));
+        if let Some(lane) = &only {
+            let mut only = Attempts::new(self.retries, route, needs, Arc::clone(&self.lanes), Arc::clone(lane));
             stage!(record, only.settle(&caller));
         }
         let body = stage!(record, limits::read_body(left.body.take(), route, &self.limits).await);
         record.bytes_in = body.length();
-        // which model.
+        // which model -> wait in line.
         let envelope = stage!(record, Envelope::read(route.path, &parts.headers, &body).await);
-        stage!(record, is_readable(&envelope, route, &table));
         let asked = stage!(record, asked_model(&envelope, &parts)).map(Cow::into_owned);
-        let lane = Arc::clone(stage!(record, table.resolve(asked.as_deref(), needs, &caller)));
-        record.is_for(lane.model.id());
-        stage!(record, caller.may_use(&lane.model.card()));
-        let mut attempts = Attempts::new(self.retries, route, needs, table, lane);
-        if stage!(record, attempts.settle(&caller)) {
-            record.is_for(attempts.lane().model.id());
-        }
-        let (model, queue) = (&attempts.lane().model, &attempts.lane().queue);
-        stage!(record, may_be_tried(model, body.fingerprint()));
-        // wait in line.
-        let place = stage!(record, queue.enter(caller.turn(), route.needs_slot, || caller.pay()));
+        let asking = Asking { route, needs, parts, request_id: request_id.clone(), asked, envelope, body };
+        let lined_up = Attempts::line_up(self.retries, &self.lanes, &asking, &caller, &mut record);
+        let (attempts, place) = stage!(record, lined_up);
+        let model = &attempts.lane().model;
         record.under_way = route.posts.then(|| self.activity.begin());
         // MOCK_BACKEND: keys and limits have been tried, and there is nobody behind them.
         stage!(record, model.has_worker().then_some(()).ok_or(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN)));
-        let waits = || place.is_in_line() || body.fingerprint().is_some_and(|fingerprint| model.suspects(fingerprint));
-        let asks_for_stream = envelope.stream() == Some(true);
-        let heartbeat = self.heartbeat.filter(|_| route.streams && asks_for_stream && waits());
+        let waits = || place.is_in_line() || asking.fingerprint().is_some_and(|one| model.suspects(one));
+        let asks_for_stream = route.streams && asking.envelope.stream() == Some(true);
+        let heartbeat = self.heartbeat.filter(|_| asks_for_stream && waits());
         let gateway = Arc::clone(self);
-        let asking = Asking { route, parts, request_id: request_id.clone(), asked, envelope, body };
         let rest = gateway.be_served(asking, caller, attempts, place, record);
         match heartbeat {
             None => rest.await,
@@ -336,15 +327,6 @@ impl Gateway {
     }
 }
 
-/// A body in which another reader may see another model than this one goes to nobody who serves more than one.
-fn is_readable(envelope: &Envelope, route: &Route, table: &Table) -> Result<(), Refusal> {
-    let is_own = |lane: &Arc<Lane>| lane.model.members().all(|member| member.kind == WorkerKind::Local);
-    match envelope.is_known() || !route.posts || table.only().is_some_and(is_own) {
-        true => Ok(()),
-        false => Err(Refusal::BadRequest("the body is no JSON object".to_owned())),
-    }
-}
-
 /// An answer that the gateway has by heart.
 fn answered(
     outcome: Result<Response<Bytes>, Refusal>,
@@ -361,12 +343,4 @@ struct Left {
     meter: Option<Meter>,
     /// Unless it was read.
     body: Option<Incoming>,
-}
-
-/// Whether what is asked for may be tried at all: not if llama-server has died of it before.
-fn may_be_tried(model: &Model, fingerprint: Option<Fingerprint>) -> Result<(), Refusal> {
-    match fingerprint {
-        Some(fingerprint) if model.refuses(fingerprint) => Err(Refusal::RequestKillsBackend),
-        _ => Ok(()),
-    }
 }

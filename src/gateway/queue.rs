@@ -40,7 +40,8 @@ struct Inner {
 struct State {
     line: Line<oneshot::Sender<Turn>>,
     service: ServiceTime,
-    closed: bool,
+    /// What everybody is told since the line was closed.
+    closed: Option<Refusal>,
     /// Nobody new is sent here: the model is no longer served.
     retired: bool,
     /// Requests in flight that hold no slot; the drain waits for them too.
@@ -125,7 +126,7 @@ impl Queue {
         let state = State {
             line: Line::new(bound),
             service: ServiceTime::default(),
-            closed: false,
+            closed: None,
             retired: false,
             passes: 0,
             unready_since: None,
@@ -179,8 +180,12 @@ impl Queue {
     }
 
     fn check_room(&self, state: &State, needs_slot: bool, slots: usize) -> Result<(), Refusal> {
-        if state.closed {
-            return Err(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN));
+        if let Some(refusal) = &state.closed {
+            return Err(refusal.clone());
+        }
+        // Its workers may be gone: whoever still comes has to look for the model again.
+        if self.is_drained() {
+            return Err(Refusal::ModelLoading(RETRY_AFTER_UNKNOWN));
         }
         let (has_room, comes_back) = match needs_slot {
             true => (state.line.has_room(slots), state.time_until_a_place(slots)),
@@ -195,10 +200,25 @@ impl Queue {
 
     /// Sends everybody away who waits, and whoever comes later: the service is being stopped.
     pub fn close(&self) {
+        self.close_with(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN));
+    }
+
+    /// The same because the workers of a model that is no longer served are being stopped.
+    pub fn give_up(&self) {
+        self.close_with(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN));
+    }
+
+    fn close_with(&self, refusal: Refusal) {
         let mut state = self.lock();
-        state.closed = true;
+        self.dissolve(&mut state, &refusal);
+        state.closed = Some(refusal);
         self.0.closing.cancel();
-        self.dissolve(&mut state, &Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN));
+        self.show(&mut state);
+    }
+
+    /// What whoever waits is told when the line is closed.
+    fn is_closing(&self) -> Refusal {
+        self.lock().closed.clone().unwrap_or(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN))
     }
 
     /// Nobody new comes: once those who wait have been served too, it is drained.
@@ -267,9 +287,9 @@ impl Queue {
 
     /// Serves somebody who has come back to the line, unless it was closed meanwhile.
     fn serve_or_dissolve(&self, state: &mut State) {
-        match state.closed {
-            true => self.dissolve(state, &Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN)),
-            false => self.serve(state),
+        match state.closed.clone() {
+            Some(refusal) => self.dissolve(state, &refusal),
+            None => self.serve(state),
         }
     }
 
@@ -286,7 +306,7 @@ impl Queue {
         let signed = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.0.metrics.active.inc_by(signed(now.0) - signed(before.0));
         self.0.metrics.queue_depth.inc_by(signed(now.1) - signed(before.1));
-        if (state.closed || state.retired) && now == (0, 0) && state.passes == 0 {
+        if (state.closed.is_some() || state.retired) && now == (0, 0) && state.passes == 0 {
             self.0.drained.cancel();
         }
     }

@@ -115,6 +115,13 @@ pub(super) fn next_step(budget: u64, patience: Duration, now: Instant, claim: Cl
     Step::Wait(next.min())
 }
 
+/// Whether there is room for so many bytes at some time, as things stand: beside what is pinned and stays.
+pub(super) fn is_within_reach(budget: u64, need: u64, holders: &[Holder]) -> bool {
+    let stays = |holder: &&Holder| holder.is_pinned && holder.stage != Stage::Leaving;
+    let staying = holders.iter().filter(stays).fold(0, |sum: u64, holder| sum.saturating_add(holder.need));
+    need.min(budget) <= budget.saturating_sub(staying)
+}
+
 /// The order in which workers go.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Turn {
@@ -218,6 +225,18 @@ mod tests {
         assert_eq!(step(100, wanted(70), &leaving), at_once(&[2]));
         assert_eq!(step(100, wanted(70), &leaving[1..]), at_once(&[2]));
         assert_eq!(step(100, wanted(60), &leaving[1..]), Step::Grant);
+    }
+
+    #[test]
+    fn what_is_pinned_puts_the_rest_out_of_reach_until_it_leaves() {
+        let mut pinned = Holder { is_pinned: true, ..holder(1, 60, Stage::Loading) };
+        let busy = holder(2, 40, Stage::InUse { ready: at(0) });
+        assert!(is_within_reach(BUDGET, 40, &[pinned, busy]));
+        assert!(!is_within_reach(BUDGET, 41, &[pinned, busy]));
+        assert!(!is_within_reach(BUDGET, 5000, &[pinned]));
+        assert!(is_within_reach(BUDGET, 5000, &[busy]), "it runs alone");
+        pinned.stage = Stage::Leaving;
+        assert!(is_within_reach(BUDGET, 41, &[pinned, busy]));
     }
 
     fn stage() -> impl Strategy<Value = Stage> {

@@ -6,7 +6,7 @@
 
 use super::bell::Bell;
 use super::endpoint::Endpoint;
-use super::eviction::{Claim, Holder, Stage, Step, Way, next_step};
+use super::eviction::{Claim, Holder, Stage, Step, Way, is_within_reach, next_step};
 use super::wants::Wants;
 use crate::awake::{self, Instant};
 use std::pin::pin;
@@ -122,7 +122,7 @@ impl Residents {
     fn turn(&self, id: u64) -> Result<Room, Option<Instant>> {
         let shared = &self.0;
         let mut book = shared.book();
-        if !shared.has_room_anyway(&book, id) && book.first() != Some(id) {
+        if !shared.has_room_anyway(&book, id) && shared.first(&book) != Some(id) {
             return Err(None);
         }
         loop {
@@ -170,6 +170,16 @@ impl Shared {
         id
     }
 
+    /// Whose turn it is: those that are wanted come before those that nobody waits for, and then who came first. Nobody
+    /// waits behind one for which there is never room beside what is pinned.
+    fn first(&self, book: &Book) -> Option<u64> {
+        let holders: Vec<Holder> = book.seats.iter().map(Seat::seen).collect();
+        let is_within_reach =
+            |waiter: &&Waiter| self.budget.is_none_or(|budget| is_within_reach(budget, waiter.lodger.need, &holders));
+        let in_turn = book.line.iter().filter(is_within_reach);
+        Some(in_turn.min_by_key(|waiter| (waiter.lodger.wants.is_empty(), waiter.id))?.id)
+    }
+
     /// Whether one in line needs none of what is shared.
     fn has_room_anyway(&self, book: &Book, id: u64) -> bool {
         self.budget.is_none() || book.waiter(id).is_none_or(|waiter| waiter.lodger.need == 0)
@@ -187,12 +197,6 @@ impl Shared {
 }
 
 impl Book {
-    /// Whose turn it is: those that are wanted come before those that nobody waits for, and then who came first.
-    fn first(&self) -> Option<u64> {
-        let first = self.line.iter().min_by_key(|waiter| (waiter.lodger.wants.is_empty(), waiter.id))?;
-        Some(first.id)
-    }
-
     fn waiter(&self, id: u64) -> Option<&Waiter> {
         self.line.iter().find(|waiter| waiter.id == id)
     }

@@ -422,12 +422,13 @@ fn given_or_cached(variable: &str, cached: &str) -> PathBuf {
     path
 }
 
-/// A first port for workers, ten away from that of any other gateway of this run, and below the ports that the kernel
-/// gives to others: two gateways that look for a free port at the same moment must not find the same.
+/// A first port for workers, a hundred away from that of any other gateway of this run, for so many are tried, and below
+/// the ports that the kernel gives to others: two gateways that look for a free port at the same moment must not find
+/// the same.
 pub(crate) fn backend_port() -> u32 {
     static GATEWAYS: AtomicU32 = AtomicU32::new(0);
     let nth = std::process::id().wrapping_add(GATEWAYS.fetch_add(1, Ordering::Relaxed));
-    10_000 + nth % 2_000 * 10
+    10_000 + nth % 220 * 100
 }
 
 fn default_keys() -> String {

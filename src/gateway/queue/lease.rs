@@ -82,7 +82,7 @@ impl Queue {
                     Ok(false) => return settled(outcome),
                     Err(_) => return Err(refusal_of(reason)),
                 },
-                () = self.0.closing.cancelled() => return Err(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN)),
+                () = self.0.closing.cancelled() => return Err(self.is_closing()),
             }
         }
     }
@@ -103,7 +103,7 @@ impl Ticket {
                 Ok(false) => return Err(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN)),
                 Err(_) => return Err(Refusal::QueueTimeout(self.queue.retry_after())),
             },
-            () = inner.closing.cancelled() => return Err(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN)),
+            () = inner.closing.cancelled() => return Err(self.queue.is_closing()),
         }
         self.waited = self.arrived.elapsed();
         Ok(())
