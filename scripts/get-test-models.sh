@@ -2,28 +2,35 @@
 # Makes what the tests need beside a llama-server, and prints the folder of the models, and nothing else, on stdout:
 #
 #   .cache/venv/                      Python with the packages of tests/clients/requirements.txt
+#   .cache/litellm/                   Python with those of tests/clients/litellm-requirements.txt
 #   .cache/models/tiny-chat.gguf      tiny models with random weights,
 #   .cache/models/tiny-embedding.gguf made by tests/models/make_tiny_models.py
 #   .cache/models/tiny-rerank.gguf
 #
-# Both are made again when the file they follow from changes; otherwise this returns at once.
+# Each is made again when the file it follows from changes; otherwise this returns at once.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
 requirements=$repo_root/tests/clients/requirements.txt
+litellm_requirements=$repo_root/tests/clients/litellm-requirements.txt
 generator=$repo_root/tests/models/make_tiny_models.py
 venv=$cache_dir/venv
+litellm=$cache_dir/litellm
 models=$cache_dir/models
 models_stamp=$models/tiny-models.stamp
 venv_stamp=$venv/requirements.stamp
+litellm_stamp=$litellm/requirements.stamp
 
 # A stamp holds the digest of what its neighbours were made from.
 up_to_date() {
   [[ -f $1 && $(<"$1") == "$2" ]]
 }
 
+# make_venv FOLDER REQUIREMENTS DIGEST [PIP-OPTION...]
 make_venv() {
+  local venv=$1 requirements=$2 digest=$3
+  shift 3
   have python3 || fail "the tests need python3 (3.11 or newer), and it is not on PATH"
   python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
     fail "the tests need Python 3.11 or newer; python3 is $(python3 -V 2>&1)"
@@ -31,16 +38,16 @@ make_venv() {
     fail "the tests need Python's venv module with ensurepip, and python3 has none" "Debian, Ubuntu: apt install python3-venv"
   need_space "$cache_dir" 400 "the tests' Python packages"
 
-  say "installing the Python packages of ${requirements#"$repo_root"/} into .cache/venv ..."
+  say "installing the Python packages of ${requirements#"$repo_root"/} into ${venv#"$repo_root"/} ..."
   local log
   # A venv cannot be renamed into place, its scripts hold its path: the stamp, written last, says that it is complete.
   rm -rf "$venv"
   python3 -m venv "$venv" >&2 || fail "python3 -m venv failed"
-  if ! log=$("$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+  if ! log=$("$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@" \
     --requirement "$requirements" 2>&1); then
     fail "pip could not install the packages of $requirements:" "$log"
   fi
-  printf '%s\n' "$1" >"$venv_stamp"
+  printf '%s\n' "$digest" >"$venv/requirements.stamp"
 }
 
 make_models() {
@@ -54,17 +61,22 @@ make_models() {
 }
 
 venv_digest=$(sha256_of "$requirements")
+litellm_digest=$(sha256_of "$litellm_requirements")
 # A newer gguf may write another file.
 models_digest=$(sha256_of "$generator")-$venv_digest
 
 complete() {
-  up_to_date "$venv_stamp" "$venv_digest" && up_to_date "$models_stamp" "$models_digest"
+  up_to_date "$venv_stamp" "$venv_digest" && up_to_date "$litellm_stamp" "$litellm_digest" &&
+    up_to_date "$models_stamp" "$models_digest"
 }
 
 if ! complete; then
   lock get-test-models
   # Another run may have finished the work while this one waited.
-  up_to_date "$venv_stamp" "$venv_digest" || make_venv "$venv_digest"
+  up_to_date "$venv_stamp" "$venv_digest" || make_venv "$venv" "$requirements" "$venv_digest"
+  # Its list is complete, and pip would add to it.
+  up_to_date "$litellm_stamp" "$litellm_digest" ||
+    make_venv "$litellm" "$litellm_requirements" "$litellm_digest" --no-deps
   up_to_date "$models_stamp" "$models_digest" || make_models "$models_digest"
 fi
 printf '%s\n' "$models"

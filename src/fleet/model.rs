@@ -118,7 +118,7 @@ impl Model {
     /// The slots of all workers that can serve now.
     pub fn slots(&self) -> usize {
         let now = Instant::now();
-        self.open(now).map(|(_, member)| member.slots(now)).fold(0, usize::saturating_add)
+        self.open(now, &[]).map(|(_, member)| member.slots(now)).fold(0, usize::saturating_add)
     }
 
     /// A lease on a worker that can serve.
@@ -129,7 +129,7 @@ impl Model {
             Errand::Look => false,
         };
         let now = Instant::now();
-        let mut open: Vec<Open<'_>> = self.open(now).collect();
+        let mut open: Vec<Open<'_>> = self.open(now, wish.avoid).collect();
         let mut reasons = None;
         while let Some(at) = self.choose(&open, wish, takes_slot, now) {
             let (index, member) = open.swap_remove(at);
@@ -169,12 +169,17 @@ impl Model {
     /// Whether a lease would be granted now, without taking one.
     pub fn available(&self) -> Result<(), Unavailable> {
         let now = Instant::now();
-        if self.open(now).next().is_none() { Err(self.why_not(now)) } else { Ok(()) }
+        if self.open(now, &[]).next().is_none() { Err(self.why_not(now)) } else { Ok(()) }
     }
 
-    /// Whether another worker than these can serve now.
+    /// Whether another worker than these can serve now, or will once it is started for whoever waits.
     pub fn has_another(&self, than: &[u32]) -> bool {
-        self.open(Instant::now()).any(|(_, member)| !than.contains(&member.number))
+        let now = Instant::now();
+        let is_on_its_way = |member: &Member| {
+            !member.is_remote() && matches!(why_not_of(member), Unavailable::Asleep | Unavailable::Loading)
+        };
+        let mut others = self.members().filter(|member| !than.contains(&member.number));
+        others.any(|member| member.is_open(now) || is_on_its_way(member))
     }
 
     /// Whether workers died each time they served the request with this fingerprint.
@@ -194,7 +199,7 @@ impl Model {
         let now = Instant::now();
         let mut covered = 0;
         let mut wants = Vec::new();
-        for (_, member) in self.eligible(now) {
+        for (_, member) in self.eligible(now, &[]) {
             let is_ready = member.handle().is_ready();
             if is_ready || covered <= before {
                 wants.push(member.handle().want());
@@ -232,7 +237,7 @@ impl Model {
     pub fn is_hopeless(&self) -> bool {
         let on_its_way = |member: &Arc<Member>| matches!(member.handle().state().0, State::Starting | State::Loading);
         let others = if self.members.len() > 1 { self.members().any(on_its_way) } else { false };
-        self.open(Instant::now()).next().is_none() && !others
+        self.open(Instant::now(), &[]).next().is_none() && !others
     }
 
     /// The state that is shown of it: that of the worker which is nearest to serving.
@@ -243,14 +248,16 @@ impl Model {
             .unwrap_or(State::Stopped)
     }
 
-    /// Those that can serve now.
-    fn open(&self, now: Instant) -> impl Iterator<Item = Open<'_>> {
-        self.eligible(now).filter(move |(_, member)| member.is_open(now))
+    /// Those that can serve now. Where remote ones come first, the others are among them only if no remote one can serve
+    /// that has not failed before.
+    fn open<'a>(&'a self, now: Instant, avoid: &[u32]) -> impl Iterator<Item = Open<'a>> + use<'a> {
+        self.eligible(now, avoid).filter(move |(_, member)| member.is_open(now))
     }
 
     /// Those that may serve, or be started for whoever waits: only remote ones where these come first and one can serve.
-    fn eligible(&self, now: Instant) -> impl Iterator<Item = Open<'_>> {
-        let is_open_remote = |member: &Arc<Member>| member.is_remote() && member.is_open(now);
+    fn eligible<'a>(&'a self, now: Instant, avoid: &[u32]) -> impl Iterator<Item = Open<'a>> + use<'a> {
+        let is_open_remote =
+            |member: &Arc<Member>| member.is_remote() && !avoid.contains(&member.number) && member.is_open(now);
         let only_remote = self.is_mixed && self.terms.load().remote_first && self.members().any(is_open_remote);
         self.members.iter().enumerate().filter(move |(_, member)| !only_remote || member.is_remote())
     }

@@ -1,6 +1,6 @@
-"""Uses a gateway through the OpenAI SDK: openai_client.py BASE_URL API_KEY chat|embedding
+"""Uses a gateway through the OpenAI SDK: openai_client.py BASE_URL API_KEY chat|embedding|fleet
 
-BASE_URL ends in /v1. Ends with the failed assertion, or the SDK's own exception, when something is not as promised.
+BASE_URL ends in /v1. Ends with the failed assertion, or the SDK's own exception, when something is not as promised. Of a fleet every model that chats or embeds is used, by its id and by its aliases.
 """
 
 import sys
@@ -18,6 +18,7 @@ def client_of(base_url, key):
 def check_chat(client, model):
     answer = client.chat.completions.create(model=model, messages=QUESTION, max_tokens=8, temperature=0)
     choice = answer.choices[0]
+    assert answer.model == model, f"asked for {model}: {answer}"
     assert choice.message.role == "assistant", answer
     assert choice.message.content, f"no content: {answer}"
     assert choice.finish_reason in ("stop", "length"), answer
@@ -29,6 +30,7 @@ def check_stream(client, model):
         model=model, messages=QUESTION, max_tokens=8, temperature=0, stream=True
     )
     chunks = list(stream)
+    assert {chunk.model for chunk in chunks} == {model}, f"asked for {model}: {chunks}"
     choices = [chunk.choices[0] for chunk in chunks if chunk.choices]
     assert len(chunks) > 2, f"not streamed: {chunks}"
     assert "".join(choice.delta.content or "" for choice in choices), f"no text: {chunks}"
@@ -40,6 +42,7 @@ def check_embeddings(client, model):
     # Without the format, the SDK asks for base64 and decodes it: both ways are in use.
     for options in ({"encoding_format": "float"}, {}):
         answer = client.embeddings.create(model=model, input=texts, **options)
+        assert answer.model == model, f"asked for {model}: {answer}"
         vectors = [item.embedding for item in answer.data]
         assert [item.index for item in answer.data] == list(range(len(texts))), answer
         assert vectors[0], "an empty vector"
@@ -58,10 +61,39 @@ def check_wrong_key(base_url):
         raise AssertionError("a wrong key was accepted")
 
 
+def check_unknown_model(client):
+    try:
+        client.chat.completions.create(model="no-such-model", messages=QUESTION)
+    except openai.NotFoundError as error:
+        assert error.code == "model_not_found", f"code {error.code!r}: {error}"
+    else:
+        raise AssertionError("a model that is not there was found")
+
+
+def check_fleet(client):
+    kinds = set()
+    for model in client.models.list():
+        meta = model.model_extra["meta"]
+        kinds.add(meta["kind"])
+        assert client.models.retrieve(model.id).id == model.id
+        for name in [model.id, *meta["aliases"]]:
+            if meta["kind"] == "chat":
+                check_chat(client, name)
+                check_stream(client, name)
+            elif meta["kind"] == "embedding":
+                check_embeddings(client, name)
+    assert kinds == {"chat", "embedding", "rerank"}, kinds
+    check_unknown_model(client)
+
+
 def main():
     base_url, key, kind = sys.argv[1:]
-    assert kind in ("chat", "embedding"), f"unknown kind {kind!r}"
+    assert kind in ("chat", "embedding", "fleet"), f"unknown kind {kind!r}"
     client = client_of(base_url, key)
+    if kind == "fleet":
+        check_fleet(client)
+        check_wrong_key(base_url)
+        return
     models = [model.id for model in client.models.list()]
     assert len(models) == 1 and models[0], f"models {models}"
     if kind == "chat":

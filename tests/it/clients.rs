@@ -2,9 +2,13 @@
 
 #![expect(clippy::disallowed_methods, reason = "the clients are programs")]
 
-use crate::support::gateway::{Backend, Builder, Gateway, USER, python, smollm};
+use crate::support::{
+    gateway::{Backend, Builder, Gateway, USER, litellm_python, python, smollm},
+    wait::{REAL_MODEL_READY, eventually},
+};
 use serde_json::{Value, json};
 use std::{
+    fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -19,6 +23,69 @@ fn the_openai_sdk_chats() {
 fn the_openai_sdk_embeds() {
     let gateway = serving("tiny-embedding.gguf");
     run(python_script("openai_client.py"), &gateway, &["embedding"]);
+}
+
+/// A model of each kind, and a second one that chats: an only one would be meant by any name.
+const FLEET: &str = "
+models:
+  other: {file: tiny-chat.gguf, unlisted: true}
+  tiny: {file: tiny-chat.gguf, aliases: [gpt-4o-mini], tier: light}
+  vectors: {file: tiny-embedding.gguf, aliases: [text-embedding-3-small]}
+  ranks: {file: tiny-rerank.gguf}
+";
+
+#[test]
+fn the_openai_sdk_uses_a_fleet() {
+    let gateway = Gateway::builder().reals(FLEET).set("CTX", 2048).start();
+    run(python_script("openai_client.py"), &gateway, &["fleet"]);
+}
+
+#[test]
+fn litellm_uses_a_fleet_and_its_own_configuration_leads_there_too() {
+    let fleet = Gateway::builder().reals(FLEET).set("CTX", 2048).start();
+    let litellm = || {
+        let mut command = Command::new(litellm_python());
+        command.arg(script("litellm_client.py"));
+        command
+    };
+    run(litellm(), &fleet, &["gpt-4o-mini", "text-embedding-3-small", "ranks"]);
+
+    // What LiteLLM's own proxy is configured with.
+    let config = format!(
+        "
+model_list:
+  - model_name: chat-model
+    litellm_params:
+      model: openai/tiny
+      api_base: {url}/v1
+      api_key: os.environ/FLEET_KEY
+      rpm: 10000
+    model_info: {{id: first, mode: chat}}
+  - model_name: chat-model
+    litellm_params: {{model: openai/gpt-4o-mini, api_base: \"{url}\", api_key: os.environ/FLEET_KEY, weight: 2}}
+  - model_name: other-model
+    litellm_params: {{model: openai/other, api_base: \"{url}\", api_key: os.environ/FLEET_KEY}}
+  - model_name: embedding-model
+    litellm_params: {{model: openai/vectors, api_base: \"{url}/v1\", api_key: os.environ/FLEET_KEY}}
+    model_info: {{mode: embedding}}
+  - model_name: rerank-model
+    litellm_params: {{model: jina_ai/ranks, api_base: \"{url}\", api_key: os.environ/FLEET_KEY}}
+    model_info: {{mode: rerank}}
+litellm_settings: {{drop_params: true, num_retries: 2, request_timeout: 60}}
+router_settings: {{routing_strategy: simple-shuffle, num_retries: 2, allowed_fails: 3, cooldown_time: 30}}
+general_settings: {{master_key: sk-1234}}
+",
+        url = fleet.url()
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.yaml");
+    fs::write(&path, config).unwrap();
+    let gateway = Gateway::builder().set("FLEET_KEY", USER).set("CONFIG_FILE", path.display()).start();
+    eventually("the fleet is found", REAL_MODEL_READY, || {
+        let list = gateway.client().get("/v1/models").json();
+        list["data"].as_array().unwrap().iter().all(|model| model["meta"]["state"] == "ready")
+    });
+    run(litellm(), &gateway, &["chat-model", "embedding-model", "rerank-model"]);
 }
 
 #[test]

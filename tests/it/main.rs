@@ -30,6 +30,7 @@ mod pauses;
 mod poison;
 mod queue;
 mod rates;
+mod real_fleet;
 mod reload;
 mod secrets;
 mod shelf;

@@ -413,6 +413,11 @@ pub(crate) fn python() -> PathBuf {
     given_or_cached("LLAMAGATE_TEST_PYTHON", "venv/bin/python")
 }
 
+/// A Python with LiteLLM's SDK: LLAMAGATE_TEST_LITELLM, else the one in the checkout.
+pub(crate) fn litellm_python() -> PathBuf {
+    given_or_cached("LLAMAGATE_TEST_LITELLM", "litellm/bin/python")
+}
+
 fn given_or_cached(variable: &str, cached: &str) -> PathBuf {
     let path = match std::env::var_os(variable) {
         Some(given) => PathBuf::from(given),
