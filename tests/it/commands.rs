@@ -1,0 +1,117 @@
+//! Servers of the user's own: started with a command, watched and restarted as llama-server is, and told nothing secret.
+
+use super::support::{
+    fake_server,
+    gateway::{ADMIN, Gateway},
+    resources::pid_gone,
+    wait::{READY, STOPS, eventually},
+};
+use serde_json::{Value, json};
+
+const CHAT: &str = "/v1/chat/completions";
+
+fn chat(model: &str) -> Value {
+    json!({"model": model, "messages": [{"role": "user", "content": "x"}]})
+}
+
+/// The fake as a command that serves a model file of the gateway's models folder.
+fn command(file: &str) -> String {
+    format!("[{:?}, -m, models/{file}, --alias, own, '--port={{port}}']", fake_server::program())
+}
+
+fn model(gateway: &Gateway, id: &str) -> Value {
+    let health = gateway.anonymous().get("/health").json();
+    health["models"].as_array().unwrap().iter().find(|model| model["id"] == id).unwrap().clone()
+}
+
+#[test]
+fn a_command_is_started_watched_and_asked_and_gets_no_key() {
+    let config = format!(
+        "models:\n\
+         \x20 own: {{command: {}, health: /v1/models, kind: chat, tier: light, aliases: [mine], ttl: 10m}}\n\
+         \x20 other: {{file: other.gguf}}\n",
+        command("own.gguf")
+    );
+    let files = [("own.gguf", json!({"log_requests": true})), ("other.gguf", json!({}))];
+    let mut gateway = Gateway::builder().fakes(&config, &files).set("OWN_SECRET", "for-the-command").start_ready();
+    let journal = gateway.model_file("own.gguf").journal();
+    assert!(journal.starts().is_empty(), "it is started by its first request");
+
+    let answer = gateway.client().post_json(CHAT, &chat("mine"));
+    assert_eq!((answer.status(), answer.header("x-llamagate-model")), (200, Some("own")), "{}", answer.text());
+    assert_eq!(answer.json()["model"], "mine", "as the client called it");
+    let start = journal.starts().remove(0);
+    let port = journal.wait_for_event("bound")["port"].as_u64().unwrap();
+    assert!(start["argv"].as_array().unwrap().contains(&json!(format!("--port={port}"))));
+    assert_eq!(start["env"]["HOME"].as_str(), gateway.data_dir().to_str());
+    let request = journal.requests(CHAT).remove(0);
+    let named: Value = serde_json::from_str(request["body"].as_str().unwrap()).unwrap();
+    assert_eq!(named["model"], "own", "the name that it knows");
+    for request in journal.events("request") {
+        assert_eq!(request["headers"].get("authorization"), None, "{request}");
+        assert_ne!(request["path"], "/health");
+    }
+    assert!(!journal.requests("/v1/models").is_empty(), "it is probed where the configuration says");
+
+    let row = &gateway.client().get("/v1/models/chat").json()[0];
+    assert_eq!((&row["id"], &row["tier"], &row["loaded"]), (&json!("own"), &json!("light"), &json!(true)));
+    let stats = gateway.client_with(ADMIN).get("/lb/stats").json();
+    assert_eq!(stats["models"][0]["workers"][0]["kind"], "command", "{stats}");
+    let logs = gateway.data_dir().join("logs/llama/own");
+    eventually("what it writes is logged", READY, || {
+        let newest = std::fs::read_to_string(logs.join("latest.txt")).unwrap_or_default();
+        std::fs::read_to_string(logs.join(newest.trim())).unwrap_or_default().contains("model loaded")
+    });
+
+    gateway.model_file("own.gguf").control().die_with_code(3);
+    eventually("its end is seen", READY, || model(&gateway, "own")["last_exit"]["code"] == 3);
+    assert_eq!(gateway.client().post_json(CHAT, &chat("own")).status(), 200);
+    assert_eq!(journal.starts().len(), 2);
+    let last = journal.starts()[1]["pid"].as_u64().unwrap() as u32;
+    assert_eq!(gateway.stop().code(), Some(0));
+    assert!(pid_gone(last));
+}
+
+#[test]
+fn a_command_that_cannot_be_kept_running_is_given_up_and_says_why_and_others_are_served() {
+    let config = format!(
+        "defaults: {{restart_limit: 1}}\n\
+         models:\n\
+         \x20 missing: {{command: [/nowhere/server, '{{port}}']}}\n\
+         \x20 ends: {{command: {}}}\n\
+         \x20 good: {{file: good.gguf}}\n",
+        command("ends.gguf")
+    );
+    let ends = json!({"exit_at_start": {"code": 7, "stderr": ["a word of its own"]}});
+    let gateway = Gateway::builder().fakes(&config, &[("ends.gguf", ends), ("good.gguf", json!({}))]).start_ready();
+    for (id, code) in [("missing", Value::Null), ("ends", json!(7))] {
+        let refused = gateway.client().post_json(CHAT, &chat(id));
+        assert_eq!((refused.status(), refused.json()["error"]["code"].as_str()), (503, Some("backend_unavailable")));
+        // Whoever asks for it has it tried once more.
+        eventually("it is given up", STOPS, || {
+            gateway.client().post_json(CHAT, &chat(id));
+            model(&gateway, id)["state"] == "failed"
+        });
+        let exit = &model(&gateway, id)["last_exit"];
+        assert_eq!(exit["code"], code);
+        let hint = exit["hint"].as_str().unwrap();
+        assert!(!hint.is_empty() && !hint.contains("/nowhere"), "{hint}");
+        assert_eq!(gateway.client().post_json(CHAT, &chat("good")).status(), 200);
+        assert_eq!(gateway.health().get("/ping").status(), 200);
+    }
+    assert_eq!(gateway.anonymous().get("/health").json()["status"], "degraded");
+    // An order is another chance.
+    gateway.model_file("ends.gguf").rewrite_script(&json!({}));
+    let loaded = gateway.client_with(ADMIN).send("POST", "/v1/models/ends/load", b"");
+    assert_eq!(loaded.status(), 202, "{}", loaded.text());
+    eventually("it serves", READY, || model(&gateway, "ends")["state"] == "ready");
+    assert_eq!(gateway.client().post_json(CHAT, &chat("ends")).status(), 200);
+}
+
+#[test]
+fn a_command_without_a_place_for_the_port_is_refused_at_the_start() {
+    let config = "models:\n  own: {command: [serve, --port, '8080']}\n";
+    let (status, output) = Gateway::builder().fakes(config, &[]).run_to_exit();
+    assert_eq!(status.code(), Some(78), "{output}");
+    assert!(output.contains("models.own.command") && output.contains("{port}"), "{output}");
+}
