@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::check::Inspection;
+use super::columns::aligned;
 use super::kind::Kind;
 use super::resolve::ModelError;
 use super::split::{Part, id_of};
@@ -108,21 +109,10 @@ impl Found {
 pub fn table(models: &[Found]) -> String {
     let rows: Vec<[String; HEADINGS.len()]> =
         std::iter::once(HEADINGS.map(str::to_owned)).chain(models.iter().map(Found::cells)).collect();
-    let widths: Vec<usize> = (0..HEADINGS.len())
-        .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
-        .collect();
     let reasons = std::iter::once(None).chain(models.iter().map(|model| model.error.as_deref()));
     let mut text = String::new();
-    for (row, reason) in rows.iter().zip(reasons) {
-        let mut line = String::new();
-        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
-            let padding = " ".repeat(width - cell.chars().count());
-            let (left, right) = if NUMBERS.contains(&column) { (padding.as_str(), "") } else { ("", padding.as_str()) };
-            let gap = if column == 0 { "" } else { "  " };
-            // Writing to a String cannot fail.
-            let _ = write!(line, "{gap}{left}{cell}{right}");
-        }
-        text.push_str(line.trim_end());
+    for (line, reason) in aligned(&rows, &NUMBERS).into_iter().zip(reasons) {
+        text.push_str(&line);
         text.push('\n');
         if let Some(reason) = reason {
             let _ = writeln!(text, "  ! {}", printable(reason));

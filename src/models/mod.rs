@@ -5,6 +5,7 @@
 //! [`check`] says whether llama-server can be given it. [`mod@estimate`] says how much memory it will need.
 
 pub mod check;
+pub mod columns;
 pub mod estimate;
 pub mod gguf;
 pub mod kind;

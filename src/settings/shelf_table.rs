@@ -1,35 +1,20 @@
 //! The models as a table for people, as `llamagate check` prints it. Keys and paths are not in it.
 
 use super::catalogue::{Catalogue, ModelSettings, RemoteSettings, Start};
-use std::fmt::Write as _;
+use crate::models::columns::aligned;
 use std::path::Path;
 use std::time::Duration;
 
 const HEADINGS: [&str; 11] =
     ["ID", "KIND", "TIER", "SERVED BY", "REPLICAS", "SLOTS", "CTX", "PRELOAD", "PINNED", "TTL", "ALIASES"];
 /// Columns whose numbers are aligned at the right.
-const NUMBERS: std::ops::RangeInclusive<usize> = 4..=6;
+const NUMBERS: [usize; 3] = [4, 5, 6];
 
 /// The models with aligned columns, in their order. A dash stands for what is not said, or does not apply.
 pub fn shelf_table(catalogue: &Catalogue) -> String {
     let rows: Vec<[String; HEADINGS.len()]> =
         std::iter::once(HEADINGS.map(str::to_owned)).chain(catalogue.models.iter().map(cells)).collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..HEADINGS.len()).map(width).collect();
-    let mut text = String::new();
-    for row in &rows {
-        let mut line = String::new();
-        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
-            let padding = " ".repeat(width - cell.chars().count());
-            let (left, right) = if NUMBERS.contains(&column) { (padding.as_str(), "") } else { ("", padding.as_str()) };
-            let gap = if column == 0 { "" } else { "  " };
-            // Writing to a String cannot fail.
-            let _ = write!(line, "{gap}{left}{cell}{right}");
-        }
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
+    aligned(&rows, &NUMBERS).iter().map(|line| format!("{line}\n")).collect()
 }
 
 fn cells(model: &ModelSettings) -> [String; HEADINGS.len()] {
