@@ -115,12 +115,22 @@ impl Shelving {
                 }
                 other => {
                     difference.started += 1;
-                    before.extend(other);
+                    if let Some(replaced) = other {
+                        // Those that come are shown under the same names.
+                        replaced.model.take_down();
+                        before.push(replaced);
+                    }
                     self.start(model, terms, is_alone)
                 }
             });
         }
         difference.removed = before.len();
+        for gone in &before {
+            gone.model.take_down();
+            if !served.iter().any(|kept| kept.shelved.id == gone.shelved.id) {
+                self.metrics.forget(&gone.shelved.id);
+            }
+        }
         let models: Vec<Arc<Model>> = served.iter().map(|served| Arc::clone(&served.model)).collect();
         let (new, left_out) = self.lanes.replace(&models);
         self.fleet.replace(models);

@@ -223,6 +223,13 @@ impl Model {
         }
     }
 
+    /// Shows nothing of its workers in the metrics any more.
+    pub fn take_down(&self) {
+        for member in self.members() {
+            member.handle().take_down();
+        }
+    }
+
     /// Whether there is any worker for it, be it ready or not.
     pub fn has_worker(&self) -> bool {
         !self.members.is_empty()

@@ -12,6 +12,7 @@ use crate::models::Kind;
 use crate::refusal::Refusal;
 use crate::telemetry::metrics::Metrics;
 use arc_swap::{ArcSwap, Guard};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The lanes of all models.
@@ -19,6 +20,8 @@ pub struct Lanes {
     table: ArcSwap<Table>,
     /// Those that are left out, as long as they may still hold somebody.
     retired: Mutex<Vec<Queue>>,
+    /// Whether the service is being stopped.
+    is_closed: AtomicBool,
     bound: Option<usize>,
     patience: Patience,
     metrics: Arc<Metrics>,
@@ -44,6 +47,7 @@ impl Lanes {
         Self {
             table: ArcSwap::from_pointee(Table::of(Vec::new())),
             retired: Mutex::default(),
+            is_closed: AtomicBool::new(false),
             bound,
             patience,
             metrics,
@@ -68,6 +72,10 @@ impl Lanes {
         let is_left_out = |lane: &&Arc<Lane>| !lanes.iter().any(|kept| Arc::ptr_eq(kept, lane));
         let left_out: Vec<_> = before.lanes.iter().filter(is_left_out).cloned().collect();
         self.table.store(Arc::new(Table::of(lanes)));
+        // From then on whoever closes all lanes finds the new ones.
+        if self.is_closed.load(Ordering::SeqCst) {
+            new.iter().for_each(|lane| lane.queue.close());
+        }
         let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
         retired.retain(|queue| !queue.is_drained());
         for lane in &left_out {
@@ -85,6 +93,7 @@ impl Lanes {
 
     /// Refuses every request from now on, those that wait too, and waits until those in flight have ended.
     pub(super) async fn drain(&self) {
+        self.is_closed.store(true, Ordering::SeqCst);
         let mut queues: Vec<Queue> = self.now().lanes.iter().map(|lane| lane.queue.clone()).collect();
         queues.extend(self.retired.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
         for queue in &queues {

@@ -98,9 +98,9 @@ pub(super) struct Ticket {
 
 /// Somebody who has left the line, and will come back to its front.
 pub(super) struct Aside {
-    queue: Queue,
+    /// In flight meanwhile: the line is not drained without it.
+    pass: Ticket,
     needs_slot: bool,
-    arrived: Instant,
 }
 
 /// What a ticket has to give back.
@@ -407,20 +407,21 @@ impl Ticket {
 impl Ticket {
     /// Gives the slot back for a while.
     pub(super) fn step_aside(self) -> Aside {
-        Aside { queue: self.queue.clone(), needs_slot: self.holds == Grant::Slot, arrived: self.arrived }
+        self.queue.lock().passes += 1;
+        let pass = self.queue.ticket(self.arrived, Instant::now(), Grant::Pass);
+        Aside { pass, needs_slot: self.holds == Grant::Slot }
     }
 }
 
 impl Aside {
     /// Comes back, before all others and whatever the bound: the request was let in before.
     pub(super) fn back_in_line(self, key: &str) -> Place {
-        let Self { queue, needs_slot, arrived } = self;
-        let mut state = queue.lock();
+        let Self { pass, needs_slot } = self;
         if !needs_slot {
-            state.passes += 1;
-            drop(state);
-            return Place::Slot(queue.ticket(arrived, Instant::now(), Grant::Pass));
+            return Place::Slot(pass);
         }
+        let (queue, arrived) = (pass.queue.clone(), pass.arrived);
+        let mut state = queue.lock();
         let (sender, turn) = oneshot::channel();
         let number = state.line.join_front(key, sender);
         queue.serve_or_dissolve(&mut state);

@@ -223,6 +223,11 @@ impl Metrics {
         self.started.elapsed().as_secs_f64()
     }
 
+    /// Shows no number of workers for a model that is no longer served. What its requests came to stays.
+    pub fn forget(&self, model: &str) {
+        self.workers_ready.remove(&ModelLabels { model: model.to_owned() });
+    }
+
     /// The series of a model.
     pub fn model(&self, id: &str) -> Arc<ModelSeries> {
         self.models.get(id, |room| ModelSeries::new(self, if room { id } else { OTHER }))

@@ -6,6 +6,7 @@
 mod allowance;
 mod aside;
 mod bell;
+mod board;
 mod budget;
 mod command;
 mod deaths;
@@ -50,6 +51,7 @@ pub use supervisor::supervise;
 pub use wants::Want;
 pub use yard::Yard;
 
+use board::Board;
 use orders::{Order, Orders};
 use serde::Serialize;
 use std::sync::Arc;
@@ -121,6 +123,8 @@ pub struct Handle {
     wants: Arc<Wants>,
     orders: Arc<Orders>,
     deaths: Arc<Deaths>,
+    /// None in tests of others.
+    board: Option<Arc<Board>>,
 }
 
 impl Handle {
@@ -164,6 +168,13 @@ impl Handle {
     /// once.
     pub fn wake(&self) {
         self.orders.give(Order::Wake);
+    }
+
+    /// Shows nothing of the worker in the metrics any more: it is not one of those that are served.
+    pub fn take_down(&self) {
+        if let Some(board) = &self.board {
+            board.take_down();
+        }
     }
 
     /// Whether a request is not to be tried again, because workers died each time they served it.
@@ -215,7 +226,7 @@ impl Handle {
         let status =
             Status { state: State::Ready, endpoint: Some(endpoint), has_been_ready: true, ..Status::first(false) };
         let (sender, status) = watch::channel(status);
-        (sender, Self { status, wants, orders: Arc::default(), deaths })
+        (sender, Self { status, wants, orders: Arc::default(), deaths, board: None })
     }
 
     /// Has its worker die while it serves this.

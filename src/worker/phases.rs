@@ -33,6 +33,8 @@ pub(super) const PREFETCH: &str = "prefetch";
 pub(super) const START: &str = "start";
 pub(super) const WEIGHTS: &str = "weights";
 pub(super) const WARM_UP: &str = "warm_up";
+/// All of them.
+pub(super) const ALL: [&str; 4] = [PREFETCH, START, WEIGHTS, WARM_UP];
 
 /// The moments at which a load passes from one phase into the next.
 #[derive(Debug)]

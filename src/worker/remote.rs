@@ -7,6 +7,7 @@ mod probe;
 #[cfg(test)]
 mod tests;
 
+use super::board::Board;
 use super::deaths::Deaths;
 use super::endpoint::Endpoint;
 use super::state::{Event, State};
@@ -16,7 +17,7 @@ use crate::settings::bounds::{
     PROBE_INTERVAL_DOUBTED, REMOTE_BACKOFF_FIRST, REMOTE_BACKOFF_LONGEST, REMOTE_INTERVAL_LOADING, SHORTAGE_PAUSE,
 };
 use crate::settings::catalogue::RemoteSettings;
-use crate::telemetry::metrics::{Metrics, ModelLabels, StateLabels};
+use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trouble::Trouble;
 use http::uri::Scheme;
 use probe::{Probe, Prober};
@@ -70,10 +71,11 @@ fn join_by(
     let endpoint = Arc::new(Endpoint::at(target, Arc::clone(&deaths)));
     let (publish, status) = watch::channel(Status::first(false));
     let (trouble, failures, has_warned_of_key) = (Trouble::default(), 0, false);
-    let owner = Owner { plan, prober, endpoint, publish, metrics, failures, trouble, has_warned_of_key };
-    owner.show_state();
+    let board = Board::put_up(metrics, plan.model.clone(), plan.number, status.borrow().state);
+    let shown = Some(Arc::clone(&board));
+    let owner = Owner { plan, prober, endpoint, publish, board, failures, trouble, has_warned_of_key };
     tasks.spawn(owner.run(stop));
-    Ok(Handle { status, wants: Arc::default(), orders: Arc::default(), deaths })
+    Ok(Handle { status, wants: Arc::default(), orders: Arc::default(), deaths, board: shown })
 }
 
 struct Owner {
@@ -82,7 +84,7 @@ struct Owner {
     /// The same for ever: what is in flight may well be answered while probes are not.
     endpoint: Arc<Endpoint>,
     publish: watch::Sender<Status>,
-    metrics: Arc<Metrics>,
+    board: Arc<Board>,
     /// Probes in a row that were not answered well.
     failures: u32,
     /// Probes that could not be made.
@@ -190,26 +192,12 @@ impl Owner {
         let to = from.after(event).unwrap_or(from);
         if to != from {
             debug!(model = self.plan.model, worker = self.plan.number, %from, %to, ?event, "worker state");
-            let is_or_was_ready = self.metrics.workers_ready.get_or_create(&ModelLabels { model: self.model() });
-            is_or_was_ready.inc_by(i64::from(to == State::Ready) - i64::from(from == State::Ready));
         }
         self.publish.send_modify(|status| {
             status.state = to;
             change(status);
         });
-        self.show_state();
-    }
-
-    fn show_state(&self) {
-        let now = self.state();
-        for state in State::ALL {
-            let labels = StateLabels { model: self.model(), worker: self.plan.number, state: state.as_str() };
-            self.metrics.worker_state.get_or_create(&labels).set(i64::from(state == now));
-        }
-    }
-
-    fn model(&self) -> String {
-        self.plan.model.clone()
+        self.board.show(to);
     }
 }
 

@@ -9,6 +9,7 @@ mod watch;
 use super::allowance::Allowance;
 use super::aside::Aside;
 use super::bell::Bell;
+use super::board::Board;
 use super::budget::Budget;
 use super::diagnosis::Diagnosis;
 use super::health::Prober;
@@ -24,7 +25,7 @@ use super::yard::Yard;
 use super::{Deaths, Handle, LastExit, Status, Wants, diagnosis};
 use crate::awake;
 use crate::settings::bounds::SHORTAGE_PAUSE;
-use crate::telemetry::metrics::{Metrics, ModelLabels, StateLabels, WorkerLabels};
+use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trouble::Trouble;
 use prepare::FileCheck;
 use std::io;
@@ -42,7 +43,14 @@ use tracing::{debug, error, info, warn};
 pub fn supervise(plan: Plan, yard: &Yard, deaths: Arc<Deaths>, stop: CancellationToken, tasks: &TaskTracker) -> Handle {
     let (publish, status) = channel::channel(Status::first(!plan.preload));
     let (wants, orders) = (Arc::new(Wants::new(Arc::clone(&yard.bell))), Arc::<Orders>::default());
-    let handle = Handle { status, wants: Arc::clone(&wants), orders: Arc::clone(&orders), deaths: Arc::clone(&deaths) };
+    let board = Board::put_up(Arc::clone(&yard.metrics), plan.model.clone(), plan.number, status.borrow().state);
+    let handle = Handle {
+        status,
+        wants: Arc::clone(&wants),
+        orders: Arc::clone(&orders),
+        deaths: Arc::clone(&deaths),
+        board: Some(Arc::clone(&board)),
+    };
     let owner = Owner {
         budget: Budget::new(plan.engine.restart_limit, plan.engine.restart_window.0),
         is_unbidden: plan.preload,
@@ -56,6 +64,7 @@ pub fn supervise(plan: Plan, yard: &Yard, deaths: Arc<Deaths>, stop: Cancellatio
         residents: yard.residents.clone(),
         learned: None,
         metrics: Arc::clone(&yard.metrics),
+        board,
         publish,
         short: Shortness::default(),
         wants,
@@ -67,8 +76,6 @@ pub fn supervise(plan: Plan, yard: &Yard, deaths: Arc<Deaths>, stop: Cancellatio
         stop: stop.clone(),
         file_check: Aside::default(),
     };
-    owner.count_ready(0);
-    owner.show_state();
     tasks.spawn(async move { owner.run(stop).await });
     handle
 }
@@ -85,6 +92,7 @@ struct Owner {
     learned: Option<u64>,
     publish: channel::Sender<Status>,
     metrics: Arc<Metrics>,
+    board: Arc<Board>,
     budget: Budget,
     short: Shortness,
     wants: Arc<Wants>,
@@ -271,7 +279,7 @@ impl Owner {
     async fn one_life(&mut self, stop: &CancellationToken) -> Result<End, Unstarted> {
         if std::mem::take(&mut self.is_restart) {
             self.publish.send_modify(|status| status.restarts += 1);
-            self.metrics.worker_restarts.get_or_create(&self.labels()).inc();
+            self.board.restarted();
         }
         self.happen(Event::StartBegun);
         let Some(begun) = stop.run_until_cancelled(self.begin(stop)).await else {
@@ -306,28 +314,7 @@ impl Owner {
         let to = self.state();
         if to != from {
             debug!(model = self.plan.model, worker = self.plan.number, %from, %to, ?event, "worker state");
-            self.count_ready(i64::from(to == State::Ready) - i64::from(from == State::Ready));
-            self.show_state();
+            self.board.show(to);
         }
-    }
-
-    fn show_state(&self) {
-        let now = self.publish.borrow().state;
-        // There from the start: from nothing to one is no increase.
-        drop(self.metrics.worker_restarts.get_or_create(&self.labels()));
-        let WorkerLabels { model, worker } = self.labels();
-        for state in State::ALL {
-            let labels = StateLabels { model: model.clone(), worker, state: state.as_str() };
-            self.metrics.worker_state.get_or_create(&labels).set(i64::from(state == now));
-        }
-    }
-
-    /// So many more of the model's workers are ready.
-    fn count_ready(&self, more: i64) {
-        self.metrics.workers_ready.get_or_create(&ModelLabels { model: self.plan.model.clone() }).inc_by(more);
-    }
-
-    fn labels(&self) -> WorkerLabels {
-        WorkerLabels { model: self.plan.model.clone(), worker: self.plan.number }
     }
 }

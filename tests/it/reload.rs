@@ -271,6 +271,25 @@ fn reloads_under_traffic_lose_no_request() {
 }
 
 #[test]
+fn a_reload_does_not_let_anybody_in_once_the_service_stops() {
+    let mut gateway = before(&[]);
+    let mut stream = held_stream(&gateway, "stays");
+    gateway.signal(Signal::SIGTERM);
+    eventually("it stops", SOON, || gateway.health().get("/ping").status() == 503);
+    gateway.rewrite_config(AFTER);
+    reloads(&gateway);
+    for model in ["comes", "changes", "stays"] {
+        let refused = ask(&gateway, model);
+        assert_eq!((refused.status(), refused.json()["error"]["code"].as_str()), (503, Some("shutting_down")));
+    }
+    gateway.model_file("stays.gguf").control().release_all_requests();
+    ends_well(&mut stream);
+    assert_eq!(gateway.wait_exit().code(), Some(0));
+    let starts = ["stays", "changes", "goes", "comes"].map(|model| pids(&gateway, model));
+    assert!(starts.into_iter().flatten().all(pid_gone));
+}
+
+#[test]
 fn keys_are_read_again_with_it_and_not_without() {
     let gateway = before(&[]);
     let keys = std::fs::read_to_string(gateway.keys_file()).unwrap();

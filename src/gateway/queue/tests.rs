@@ -176,6 +176,36 @@ async fn the_drain_waits_for_those_without_a_slot_too_and_shows_them_nowhere() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_retired_line_waits_for_whoever_has_stepped_aside_and_takes_nobody_after() {
+    for needs_slot in [true, false] {
+        let (queue, _) = queue(1, None, None);
+        let place = queue.enter("a", needs_slot, || Ok(())).unwrap();
+        let aside = place.ticket().await.unwrap().step_aside();
+        queue.retire();
+        assert!(!queue.is_drained(), "it comes back");
+        let other = enter(&queue, "b").unwrap();
+        let ticket = aside.back_in_line("a");
+        drop(other);
+        drop(ticket.ticket().await.unwrap());
+        assert!(queue.is_drained());
+        assert_eq!(enter(&queue, "a").err(), Some(Refusal::ModelLoading(RETRY_AFTER_UNKNOWN)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_line_that_is_given_up_says_so_and_not_that_the_service_stops() {
+    let (queue, _) = queue(1, None, None);
+    let slot = enter(&queue, "a").unwrap().ticket().await.unwrap();
+    let waits = enter(&queue, "a").unwrap();
+    queue.retire();
+    queue.give_up();
+    let refusal = Some(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN));
+    assert_eq!(waits.ticket().await.err(), refusal);
+    assert_eq!(slot.back_in_line("a").ticket().await.err(), refusal);
+    assert!(queue.is_drained());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_ticket_that_comes_back_to_a_closed_line_is_refused_at_once() {
     let (queue, ready) = queue(1, None, None);
     let ticket = enter(&queue, "a").unwrap().ticket().await.unwrap();

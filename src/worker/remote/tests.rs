@@ -218,7 +218,7 @@ fn owner() -> (Owner, watch::Receiver<Status>) {
         prober,
         endpoint: Arc::new(Endpoint::at(target, Arc::default())),
         publish,
-        metrics: Arc::new(Metrics::new("local")),
+        board: Board::put_up(Arc::new(Metrics::new("local")), "m".to_owned(), 0, State::Stopped),
         failures: 0,
         trouble: Trouble::default(),
         has_warned_of_key: false,

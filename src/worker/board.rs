@@ -1,0 +1,113 @@
+//! What the metrics show of one worker, as long as it is one of those that are served: a worker that a reload puts in its
+//! place is shown under the same name while this one still finishes its requests.
+
+use super::phases;
+use super::state::State;
+use crate::telemetry::metrics::{Metrics, ModelLabels, PhaseLabels, StateLabels, WorkerLabels};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What is shown of one worker.
+pub(super) struct Board {
+    metrics: Arc<Metrics>,
+    labels: WorkerLabels,
+    /// The state that is shown; none once it has been taken down.
+    shown: Mutex<Option<State>>,
+}
+
+impl Board {
+    /// Shows a worker of this model in this state.
+    pub(super) fn put_up(metrics: Arc<Metrics>, model: String, worker: u32, state: State) -> Arc<Self> {
+        let labels = WorkerLabels { model, worker };
+        let board = Self { metrics, labels, shown: Mutex::new(Some(state)) };
+        // There from the start: from nothing to one is no increase.
+        drop(board.metrics.worker_restarts.get_or_create(&board.labels));
+        board.count_ready(i64::from(state == State::Ready));
+        board.set(state);
+        Arc::new(board)
+    }
+
+    /// It is in this state now.
+    pub(super) fn show(&self, state: State) {
+        let mut shown = self.lock();
+        if let Some(before) = shown.as_mut() {
+            let before = std::mem::replace(before, state);
+            self.count_ready(i64::from(state == State::Ready) - i64::from(before == State::Ready));
+            self.set(state);
+        }
+    }
+
+    /// It has been started again.
+    pub(super) fn restarted(&self) {
+        if self.lock().is_some() {
+            self.metrics.worker_restarts.get_or_create(&self.labels).inc();
+        }
+    }
+
+    /// Whether anything is shown of it.
+    pub(super) fn is_up(&self) -> bool {
+        self.lock().is_some()
+    }
+
+    /// Nothing is shown of it from now on.
+    pub(super) fn take_down(&self) {
+        let mut shown = self.lock();
+        let Some(before) = shown.take() else { return };
+        self.count_ready(-i64::from(before == State::Ready));
+        self.metrics.worker_restarts.remove(&self.labels);
+        for state in State::ALL {
+            self.metrics.worker_state.remove(&self.of_state(state));
+        }
+        // Those of the model's last load, which was that of a worker like this.
+        let model = &self.labels.model;
+        self.metrics.load_seconds.remove(&ModelLabels { model: model.clone() });
+        for phase in phases::ALL {
+            self.metrics.load_phase_seconds.remove(&PhaseLabels { model: model.clone(), phase });
+        }
+    }
+
+    fn set(&self, now: State) {
+        for state in State::ALL {
+            self.metrics.worker_state.get_or_create(&self.of_state(state)).set(i64::from(state == now));
+        }
+    }
+
+    fn count_ready(&self, more: i64) {
+        self.metrics.workers_ready.get_or_create(&ModelLabels { model: self.labels.model.clone() }).inc_by(more);
+    }
+
+    fn of_state(&self, state: State) -> StateLabels {
+        StateLabels { model: self.labels.model.clone(), worker: self.labels.worker, state: state.as_str() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<State>> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::metrics::TextFormat;
+
+    #[test]
+    fn one_that_was_taken_down_changes_nothing_of_what_is_shown_of_its_successor() {
+        let metrics = Arc::new(Metrics::new("test"));
+        let shows = |line: &str| metrics.text(TextFormat::Prometheus).contains(line);
+        let put_up = || Board::put_up(Arc::clone(&metrics), "m".to_owned(), 1, State::Stopped);
+        let old = put_up();
+        old.show(State::Ready);
+        assert!(shows("llamagate_workers_ready{model=\"m\"} 1\n"));
+        old.take_down();
+        assert!(shows("llamagate_workers_ready{model=\"m\"} 0\n") && !shows("llamagate_worker_state{"));
+        let new = put_up();
+        new.show(State::Ready);
+        new.restarted();
+        old.show(State::Stopped);
+        old.restarted();
+        old.take_down();
+        assert!(new.is_up() && !old.is_up());
+        assert!(shows("llamagate_workers_ready{model=\"m\"} 1\n"));
+        assert!(shows("llamagate_worker_state{model=\"m\",worker=\"1\",state=\"ready\"} 1\n"));
+        assert!(shows("llamagate_worker_restarts_total{model=\"m\",worker=\"1\"} 1\n"));
+    }
+}
