@@ -9,7 +9,7 @@ use super::auth::{Caller, Gatekeeper};
 use super::body::Answer;
 use super::catalogue::Catalogue;
 use super::cors::Cors;
-use super::envelope::Envelope;
+use super::envelope::{self, Envelope};
 use super::farewell;
 use super::forward::{Forwarder, Sent};
 use super::head::HeadLimits;
@@ -200,8 +200,9 @@ impl Gateway {
             Target::Worker(needs) => needs,
             Target::Gateway(local) => return answered((self.local)(local, &parts).await, record),
             Target::Catalogue(question) => {
-                let name = route.id_in(parts.uri.path()).unwrap_or_default();
-                return answered(self.catalogue.answer(question, name, &caller, &self.lanes.now()), record);
+                let name = envelope::percent_decoded(route.id_in(parts.uri.path()).unwrap_or_default());
+                let name = String::from_utf8_lossy(&name);
+                return answered(self.catalogue.answer(question, &name, &caller, &self.lanes.now()), record);
             }
         };
         let table = self.lanes.table();
