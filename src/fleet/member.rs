@@ -102,6 +102,11 @@ impl Member {
         }
     }
 
+    /// Whether one of its slots is free.
+    pub(super) fn has_room(&self, now: Instant) -> bool {
+        self.taken.load(Ordering::SeqCst) < self.slots(now)
+    }
+
     /// Takes one of its slots if one is free.
     pub(super) fn take_slot(self: &Arc<Self>, now: Instant) -> Option<Slot> {
         let slots = self.slots(now);

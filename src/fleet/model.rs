@@ -153,7 +153,7 @@ impl Model {
     /// The slots of all workers that can serve now.
     pub fn slots(&self) -> usize {
         let now = Instant::now();
-        self.open(now).iter().map(|(_, member, _)| member.slots(now)).fold(0, usize::saturating_add)
+        self.open(now, &[]).iter().map(|(_, member, _)| member.slots(now)).fold(0, usize::saturating_add)
     }
 
     /// A lease on a worker that can serve.
@@ -164,7 +164,7 @@ impl Model {
             Errand::Look => false,
         };
         let now = Instant::now();
-        let mut open = self.open(now);
+        let mut open = self.open(now, wish.avoid);
         let mut reason = self.why_not(now);
         while let Some(at) = self.choose(&open, wish, takes_slot, now) {
             let (index, member, endpoint) = open.swap_remove(at);
@@ -224,12 +224,12 @@ impl Model {
     /// Whether a lease would be granted now, without taking one.
     pub fn available(&self) -> Result<(), Unavailable> {
         let now = Instant::now();
-        if self.open(now).is_empty() { Err(self.why_not(now)) } else { Ok(()) }
+        if self.open(now, &[]).is_empty() { Err(self.why_not(now)) } else { Ok(()) }
     }
 
     /// Whether another worker than these can serve now.
     pub fn has_another(&self, than: &[u32]) -> bool {
-        self.open(Instant::now()).iter().any(|(_, member, _)| !than.contains(&member.number))
+        self.open(Instant::now(), than).iter().any(|(_, member, _)| !than.contains(&member.number))
     }
 
     /// Whether workers died each time they served the request with this fingerprint.
@@ -287,7 +287,7 @@ impl Model {
     pub fn is_hopeless(&self) -> bool {
         let on_its_way = |member: &Arc<Member>| matches!(member.handle().state().0, State::Starting | State::Loading);
         let others = if self.members.len() > 1 { self.members().any(on_its_way) } else { false };
-        self.open(Instant::now()).is_empty() && !others
+        self.open(Instant::now(), &[]).is_empty() && !others
     }
 
     /// The state that is shown of it: that of the worker which is nearest to serving.
@@ -298,8 +298,8 @@ impl Model {
             .unwrap_or(State::Stopped)
     }
 
-    /// Those that can serve now.
-    fn open(&self, now: Instant) -> Vec<Open<'_>> {
+    /// Those that can serve now a request at which these have failed.
+    fn open(&self, now: Instant, avoid: &[u32]) -> Vec<Open<'_>> {
         let reachable = |only: fn(&Member) -> bool| {
             let members = self.members.iter().enumerate().filter(move |(_, member)| only(member));
             members.filter_map(|(index, member)| Some((index, member, member.endpoint(now)?))).collect::<Vec<_>>()
@@ -308,7 +308,12 @@ impl Model {
             return reachable(|_| true);
         }
         let remotes = reachable(Member::is_remote);
-        if remotes.is_empty() { reachable(|member| !member.is_remote()) } else { remotes }
+        if remotes.iter().any(|(_, member, _)| !avoid.contains(&member.number)) {
+            return remotes;
+        }
+        let own = reachable(|member| !member.is_remote());
+        // Whoever has been let in by the slots of those that failed does not wait for one of these.
+        if remotes.is_empty() || own.iter().any(|(_, member, _)| member.has_room(now)) { own } else { remotes }
     }
 
     /// Those that may be started for whoever waits.
