@@ -265,7 +265,8 @@ impl Gateway {
             record.is_for(lane.model.id());
             let affinity = asking.affinity(&lane.model, &self.prefix_seed, caller.key_id());
             let wish = Wish { errand: asking.errand(), affinity: &affinity, avoid: attempts.avoid() };
-            let (ticket, lease) = match lane.queue.wait(place, caller.turn(), &lane.model, &wish).await {
+            let waits = lane.queue.wait(place, caller.turn(), &lane.model, &wish);
+            let (ticket, lease) = match attempts.in_time(waits).await {
                 Ok(tokens) => tokens,
                 Err(refusal) => match attempts.after_refusal(&refusal, &caller) {
                     Some(next) => {
