@@ -114,11 +114,19 @@ impl Member {
     /// nothing to give back.
     pub(super) fn pass(&self, now: Instant) -> Option<Option<Pass>> {
         let Some(standing) = &self.standing else { return Some(None) };
-        let (breaker, quota) = &mut *standing.lock();
-        if !breaker.allows(now) || !quota.take(Clock::now()) {
-            return None;
+        let (pass, is_spent) = {
+            let (breaker, quota) = &mut *standing.lock();
+            let clock = Clock::now();
+            if !breaker.allows(now) || !quota.take(clock) {
+                return None;
+            }
+            (breaker.begin(now), !quota.allows(clock))
+        };
+        if is_spent {
+            // Whoever waits does so until there is more.
+            standing.changes.send_replace(());
         }
-        breaker.begin(now).map(Some)
+        pass.map(Some)
     }
 
     /// Gives a pass back with what came of it. Whoever waits for this worker hears of it.
@@ -144,7 +152,15 @@ impl Member {
     /// Counts what an answer has cost against what it may be asked for.
     pub fn spend(&self, tokens: u64) {
         if let Some(standing) = &self.standing {
-            standing.lock().1.spend(tokens, Clock::now());
+            let is_spent = {
+                let (_, quota) = &mut *standing.lock();
+                let clock = Clock::now();
+                quota.spend(tokens, clock);
+                !quota.allows(clock)
+            };
+            if is_spent {
+                standing.changes.send_replace(());
+            }
         }
     }
 
