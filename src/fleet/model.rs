@@ -227,9 +227,12 @@ impl Model {
         if self.open(now, &[]).is_empty() { Err(self.why_not(now)) } else { Ok(()) }
     }
 
-    /// Whether another worker than these can serve now.
+    /// Whether another worker than these can serve now, or is woken for whoever waits because none can.
     pub fn has_another(&self, than: &[u32]) -> bool {
-        self.open(Instant::now(), than).iter().any(|(_, member, _)| !than.contains(&member.number))
+        let open = self.open(Instant::now(), than);
+        let is_other = |member: &Member| !than.contains(&member.number);
+        let is_woken = |member: &Arc<Member>| is_other(member) && member.handle().state().1;
+        open.iter().any(|(_, member, _)| is_other(member)) || open.is_empty() && self.members().any(is_woken)
     }
 
     /// Whether workers died each time they served the request with this fingerprint.
