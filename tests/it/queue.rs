@@ -124,7 +124,7 @@ fn what_works_without_a_slot_waits_for_the_load_and_who_only_looks_does_not() {
     let mut tokenize = gateway.client().begin("POST", "/tokenize", br#"{"content": "x"}"#).unwrap();
     gateway.journal().wait_for_event("start");
     assert_eq!(
-        refused_with(&mut gateway.client().begin("GET", "/v1/models", b"").unwrap(), "model_loading").as_deref(),
+        refused_with(&mut gateway.client().begin("GET", "/props", b"").unwrap(), "model_loading").as_deref(),
         Some("5")
     );
     gateway.control().release_load();
