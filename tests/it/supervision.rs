@@ -223,11 +223,11 @@ fn a_llama_server_that_stops_answering_is_unhealthy_until_it_answers_again() {
     let mut control = gateway.control();
     control.stop_answering();
     eventually("it counts as unhealthy", PROBES_FAIL, || state_is("unhealthy"));
-    let answer = gateway.client().get("/v1/models");
+    let answer = gateway.client().get("/props");
     assert_eq!((answer.status(), answer.json()["error"]["code"].as_str()), (503, Some("backend_unavailable")));
     control.resume();
     eventually("it is ready again", PROBES_FAIL, || state_is("ready"));
-    assert_eq!(gateway.client().get("/v1/models").status(), 200);
+    assert_eq!(gateway.client().get("/props").status(), 200);
     assert_eq!(gateway.journal().starts().len(), 1, "it was not restarted");
     nothing_is_left_of(gateway);
 }
@@ -271,11 +271,11 @@ fn a_doubted_llama_server_that_stays_silent_is_soon_unhealthy_and_soon_asked_aga
     });
     let health = gateway.anonymous().get("/health");
     assert_eq!((health.status(), &health.json()["models"][0]["state"]), (503, &json!("unhealthy")));
-    let answer = gateway.client().get("/v1/models");
+    let answer = gateway.client().get("/props");
     assert_eq!((answer.status(), answer.json()["error"]["code"].as_str()), (503, Some("backend_unavailable")));
     gateway.control().resume();
     eventually("it is ready again", BEFORE_IT_IS_DUE, || gateway.health().get("/readyz").status() == 200);
-    assert_eq!(gateway.client().get("/v1/models").status(), 200);
+    assert_eq!(gateway.client().get("/props").status(), 200);
     assert_eq!(gateway.journal().starts().len(), 1, "it was not restarted");
     nothing_is_left_of(gateway);
 }
