@@ -172,14 +172,19 @@ impl Model {
         if self.open(now, &[]).next().is_none() { Err(self.why_not(now)) } else { Ok(()) }
     }
 
-    /// Whether another worker than these can serve now, or will once it is started for whoever waits.
+    /// Whether another worker than these can serve now, or is woken or being loaded for whoever waits because none can.
     pub fn has_another(&self, than: &[u32]) -> bool {
         let now = Instant::now();
-        let is_on_its_way = |member: &Member| {
-            !member.is_remote() && matches!(why_not_of(member), Unavailable::Asleep | Unavailable::Loading)
+        let is_other = |member: &Member| !than.contains(&member.number);
+        let is_on_its_way = |member: &Arc<Member>| {
+            let reason = why_not_of(member);
+            is_other(member) && matches!(reason, Unavailable::Asleep | Unavailable::Loading)
         };
-        let mut others = self.members().filter(|member| !than.contains(&member.number));
-        others.any(|member| member.is_open(now) || is_on_its_way(member))
+        let mut open = self.open(now, than).peekable();
+        match open.peek() {
+            Some(_) => open.any(|(_, member)| is_other(member)),
+            None => self.members().any(is_on_its_way),
+        }
     }
 
     /// Whether workers died each time they served the request with this fingerprint.

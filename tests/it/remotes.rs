@@ -341,6 +341,17 @@ fn its_own_llama_server_takes_over_from_a_remote_backend() {
     assert_eq!(told(&talk(&client)), ("0", "1"));
 }
 
+#[test]
+fn its_own_llama_server_is_woken_for_a_request_that_no_remote_backend_has_taken() {
+    let mut remote = Remote::start(Reply::Serve);
+    let config = format!("models: {{m: {{file: local.gguf}}}}\nmodel_list:\n{}", entry("m", &remote, "", ""));
+    let gateway = ready(builder(&config));
+    assert!(gateway.child_pids().is_empty());
+    remote.end();
+    let answer = talk(&gateway.client());
+    assert_eq!((answer.status(), told(&answer)), (200, ("0", "2")), "{}", answer.text());
+}
+
 /// A key that may use only these.
 fn with_key(builder: Builder, models: &str) -> (Builder, &'static str) {
     const SECRET: &str = "some-secret-0123456789";
