@@ -84,17 +84,22 @@ impl Member {
         self.handle.is_open() && self.standing.as_ref().is_none_or(allows)
     }
 
-    /// How many of its slots may be used now: while it is only tried, one.
+    /// How many of its slots may be used now: while it is only tried, one more than are taken.
     pub(super) fn slots(&self, now: Instant) -> usize {
         let is_tried = |standing: &Standing| standing.lock().0.state(now) != "closed";
-        if self.standing.as_ref().is_some_and(is_tried) { 1 } else { self.slots }
+        if self.standing.as_ref().is_some_and(is_tried) { self.taken() + 1 } else { self.slots }
+    }
+
+    /// How many of its slots are in use.
+    pub(super) fn taken(&self) -> usize {
+        self.taken.load(Ordering::SeqCst)
     }
 
     pub(super) fn candidate(&self, index: usize, now: Instant) -> Candidate {
         let rank = *self.rank.lock().unwrap_or_else(PoisonError::into_inner);
         Candidate {
             index,
-            in_flight: self.taken.load(Ordering::SeqCst),
+            in_flight: self.taken(),
             slots: self.slots(now),
             weight: rank.weight,
             priority: rank.priority,

@@ -161,7 +161,7 @@ impl Forwarder {
             self.report_wrong_key(lease.endpoint().target.authority.as_str());
             return Err(fails(Refusal::BackendError, false, lease, (caller, ticket, record)));
         }
-        // Too busy, or not ready: by its own account it has not begun.
+        // Too busy, or not ready: by its own account it has not begun (RFC 9110, section 15.6.4).
         let has_refused = matches!(answer.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
         if is_remote && (has_refused || answer.status().is_server_error()) && attempts.go_on(!has_refused, &caller) {
             return Err(fails(Refusal::BackendError, !has_refused, lease, (caller, ticket, record)));

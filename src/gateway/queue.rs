@@ -84,6 +84,8 @@ pub(super) struct Waiting {
     number: i64,
     turn: oneshot::Receiver<Turn>,
     since: Instant,
+    /// How long it has waited before.
+    before: Duration,
 }
 
 /// A slot, until it is dropped.
@@ -92,6 +94,8 @@ pub(super) struct Ticket {
     /// How long it took to get.
     pub(super) waited: Duration,
     arrived: Instant,
+    /// How long it had waited until then.
+    before: Duration,
     granted: Instant,
     holds: Grant,
 }
@@ -159,11 +163,11 @@ impl Queue {
         charge()?;
         if !needs_slot {
             state.passes += 1;
-            return Ok(Place::Slot(self.ticket(now, now, Grant::Pass)));
+            return Ok(Place::Slot(self.ticket((now, Duration::ZERO), now, Grant::Pass)));
         }
         if state.line.start(slots) {
             self.show(&mut state);
-            return Ok(Place::Slot(self.ticket(now, now, Grant::Slot)));
+            return Ok(Place::Slot(self.ticket((now, Duration::ZERO), now, Grant::Slot)));
         }
         let (sender, turn) = oneshot::channel();
         let Ok(number) = state.line.join(key, sender) else {
@@ -171,7 +175,14 @@ impl Queue {
         };
         self.serve(&mut state);
         drop(state);
-        Ok(Place::InLine(Waiting { queue: self.clone(), key: key.to_owned(), number, turn, since: now }))
+        Ok(Place::InLine(Waiting {
+            queue: self.clone(),
+            key: key.to_owned(),
+            number,
+            turn,
+            since: now,
+            before: Duration::ZERO,
+        }))
     }
 
     /// Whether [`Queue::enter`] would let one more in at this moment.
@@ -248,7 +259,13 @@ impl Queue {
                     let mut state = self.lock();
                     let failed = changes.failed_loads();
                     let has_failed = std::mem::replace(&mut failed_loads, failed) != failed;
-                    if has_failed && model.is_hopeless() || model.available() == Err(Unavailable::Failed) {
+                    // Those who may go elsewhere do, where others wait.
+                    let is_left = match model.available() {
+                        Err(Unavailable::Failed) => true,
+                        Err(Unavailable::Down | Unavailable::Resting) => !model.terms().fallbacks.is_empty(),
+                        _ => false,
+                    };
+                    if is_left || has_failed && model.is_hopeless() {
                         self.dissolve(&mut state, &Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN));
                     }
                     self.serve(&mut state);
@@ -311,8 +328,10 @@ impl Queue {
         }
     }
 
-    fn ticket(&self, arrived: Instant, granted: Instant, holds: Grant) -> Ticket {
-        Ticket { queue: self.clone(), waited: granted - arrived, arrived, granted, holds }
+    /// For somebody who has arrived here now, and has waited so long before.
+    fn ticket(&self, (arrived, before): (Instant, Duration), granted: Instant, holds: Grant) -> Ticket {
+        let waited = before.saturating_add(granted - arrived);
+        Ticket { queue: self.clone(), waited, arrived, before, granted, holds }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -343,7 +362,7 @@ impl Waiting {
             match awake::timeout_at(deadline, &mut self.turn).await {
                 Ok(Ok(Turn::Yours)) => {
                     // Taken out of its channel, the turn is not found again by the drop of `self`.
-                    return Ok(self.queue.ticket(self.since, Instant::now(), Grant::Slot));
+                    return Ok(self.queue.ticket((self.since, self.before), Instant::now(), Grant::Slot));
                 }
                 Ok(Ok(Turn::Never(refusal))) => return Err(refusal),
                 Ok(Err(_)) => return Err(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN)),
@@ -400,7 +419,14 @@ impl Ticket {
         let number = state.line.return_to_front(key, sender);
         self.queue.serve_or_dissolve(&mut state);
         drop(state);
-        Waiting { queue: self.queue.clone(), key: key.to_owned(), number, turn, since: self.arrived }
+        Waiting {
+            queue: self.queue.clone(),
+            key: key.to_owned(),
+            number,
+            turn,
+            since: self.arrived,
+            before: self.before,
+        }
     }
 }
 
@@ -408,25 +434,28 @@ impl Ticket {
     /// Gives the slot back for a while.
     pub(super) fn step_aside(self) -> Aside {
         self.queue.lock().passes += 1;
-        let pass = self.queue.ticket(self.arrived, Instant::now(), Grant::Pass);
+        let now = Instant::now();
+        let pass = self.queue.ticket((now, self.waited), now, Grant::Pass);
         Aside { pass, needs_slot: self.holds == Grant::Slot }
     }
 }
 
 impl Aside {
-    /// Comes back, before all others and whatever the bound: the request was let in before.
+    /// Comes back, before all others and whatever the bound: the request was let in before. The time in which it was
+    /// served is none that it has waited.
     pub(super) fn back_in_line(self, key: &str) -> Place {
         let Self { pass, needs_slot } = self;
         if !needs_slot {
             return Place::Slot(pass);
         }
-        let (queue, arrived) = (pass.queue.clone(), pass.arrived);
+        let queue = pass.queue.clone();
+        let (since, before) = (Instant::now(), pass.before);
         let mut state = queue.lock();
         let (sender, turn) = oneshot::channel();
         let number = state.line.join_front(key, sender);
         queue.serve_or_dissolve(&mut state);
         drop(state);
-        Place::InLine(Waiting { queue, key: key.to_owned(), number, turn, since: arrived })
+        Place::InLine(Waiting { queue, key: key.to_owned(), number, turn, since, before })
     }
 }
 
