@@ -1,7 +1,8 @@
 //! Subcommands: what each reads, prints and exits with. The flags of settings come from the table.
 
 use crate::settings::bounds::HEALTH_CHECK_TIMEOUT;
-use crate::settings::{Environment, Inputs, OPTIONS, Problem, Resolved, resolve};
+use crate::settings::catalogue::Catalogue;
+use crate::settings::{Environment, Inputs, OPTIONS, Problem, Resolved, resolve, shelf_table};
 use crate::telemetry::log;
 use crate::{app, models, platform, preflight};
 use clap::{Arg, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
@@ -152,7 +153,7 @@ fn serve(serve: Serve, environment: Environment) -> ExitCode {
         Err(problems) => return refuse(&problems),
     };
     if resolved.settings.service.debug_shell {
-        print(&table(&resolved));
+        print(&(table(&resolved) + &shelf(&resolved.settings.catalogue)));
         complain("DEBUG_SHELL is set: nothing is started, waiting for a signal\n");
         runtime.block_on(signals.stop.recv());
         return ExitCode::SUCCESS;
@@ -187,10 +188,19 @@ fn check(serve: Serve, environment: Environment) -> ExitCode {
         Err(problems) => return refuse(&problems),
     };
     print(&format!("platform: {}\n{}", platform.kind, table(&resolved)));
+    let inspected = preflight::inspect(&resolved.settings);
+    let mut catalogue = resolved.settings.catalogue.clone();
+    if let Ok(ready) = &inspected {
+        // What their files say of models is shown too.
+        for (model, found) in catalogue.models.iter_mut().zip(&ready.models) {
+            (model.id, model.kind) = (Some(found.id.clone()), Some(found.kind));
+        }
+    }
+    print(&shelf(&catalogue));
     for warning in &resolved.warnings {
         complain(&format!("warning: {warning}\n"));
     }
-    match preflight::inspect(&resolved.settings) {
+    match inspected {
         Ok(ready) => {
             if let Some(warning) = ready.descriptors.warning {
                 complain(&format!("warning: {warning}\n"));
@@ -254,6 +264,11 @@ fn table(resolved: &Resolved) -> String {
         let _ = writeln!(text, "{:<24} {value}  ({source})", key.to_ascii_uppercase());
     }
     text
+}
+
+/// The models under a heading, if there are any.
+fn shelf(catalogue: &Catalogue) -> String {
+    if catalogue.models.is_empty() { String::new() } else { format!("\nmodels:\n{}", shelf_table(catalogue)) }
 }
 
 fn refuse(problems: &[Problem]) -> ExitCode {

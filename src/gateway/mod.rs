@@ -27,7 +27,6 @@ mod queue;
 mod rate;
 mod record;
 pub(crate) mod rename;
-#[cfg_attr(not(any(test, feature = "test-support")), expect(dead_code, reason = "the pipeline changes no body yet"))]
 pub(crate) mod rewrite;
 mod route;
 mod sse;

@@ -62,6 +62,39 @@ fn check_prints_every_setting_with_its_source_and_masks_secrets() {
 }
 
 #[test]
+fn check_prints_every_model_with_what_its_file_says_and_neither_keys_nor_paths() {
+    let folder = tempfile::tempdir().unwrap();
+    let models = super::support::gateway::test_models();
+    let file = folder.path().join("fleet.yaml");
+    let text = "server: {auth_enabled: no, llama_server: /bin/sh}\n\
+                models:\n  small: {file: tiny-chat.gguf, tier: light, aliases: [any], parallel: 2, ttl: 10m, preload: true}\n\
+                \x20 vectors: {file: tiny-embedding.gguf}\n\
+                model_list: [{model_name: far, litellm_params: {api_base: 'http://server1:8000/secret', api_key: sk-sesame}}]\n";
+    std::fs::write(&file, text).unwrap();
+    let check = |arguments: &[&str]| {
+        let common = ["check", "--config", file.to_str().unwrap(), "--models-dir", models.to_str().unwrap()];
+        llamagate(&[&common[..], arguments].concat(), &[("DATA_DIR", "/nonexistent")])
+    };
+    let output = check(&[]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let (settings, table) = text.split_once("\nmodels:\n").expect("the table stands under a heading");
+    assert!(settings.contains("INSTANCE_ID"), "all settings come before it");
+    let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows[1], "small chat light tiny-chat.gguf 1 2 16384 yes no 10m any".split(' ').collect::<Vec<_>>());
+    assert_eq!(rows[2][..4], ["vectors", "embedding", "-", "tiny-embedding.gguf"]);
+    assert_eq!(rows[3][..4], ["far", "chat", "-", "server1:8000"]);
+    assert_eq!(rows.len(), 4);
+    assert!(!text.contains("sesame") && !table.contains("secret") && !table.contains(models.to_str().unwrap()));
+
+    // What could not be looked at is shown as it was configured, and the problem is said.
+    let output = check(&["--llama-server", "/nonexistent"]);
+    assert_eq!(output.status.code(), Some(78));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.lines().any(|line| line.starts_with("vectors  -  ")), "{text}");
+}
+
+#[test]
 fn a_port_in_use_is_said_plainly() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
