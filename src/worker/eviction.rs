@@ -2,14 +2,17 @@
 //!
 //! What is idle goes, least recently used first. What is in use goes only for a claim that is wanted and has waited for
 //! its patience, and only after it has been left to serve for as long itself: two busy models that do not fit together
-//! take turns, and neither is stopped before it has served anybody. It is let finish first. Owns no process and no clock.
+//! take turns, and neither is stopped before it has served anybody. It is let finish first. No worker of a model goes for
+//! another of the same model. Owns no process and no clock.
 
 use crate::awake::Instant;
 use std::time::Duration;
 
 /// A load that waits for memory.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Claim {
+pub(super) struct Claim<'a> {
+    /// Whose load it is.
+    pub(super) model: &'a str,
     /// Bytes.
     pub(super) need: u64,
     /// Whether a request waits for it; else it is loaded ahead of them.
@@ -20,8 +23,10 @@ pub(super) struct Claim {
 
 /// A worker that has memory.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Holder {
+pub(super) struct Holder<'a> {
     pub(super) id: u64,
+    /// Whose worker it is.
+    pub(super) model: &'a str,
     /// Bytes.
     pub(super) need: u64,
     /// Never stopped for another.
@@ -71,8 +76,14 @@ pub(super) enum Way {
 }
 
 /// The next step for a claim, where `patience` is how long what is in use is left alone.
-pub(super) fn next_step(budget: u64, patience: Duration, now: Instant, claim: Claim, holders: &[Holder]) -> Step {
-    let sum = |of: &dyn Fn(&Holder) -> bool| {
+pub(super) fn next_step(
+    budget: u64,
+    patience: Duration,
+    now: Instant,
+    claim: Claim<'_>,
+    holders: &[Holder<'_>],
+) -> Step {
+    let sum = |of: &dyn Fn(&Holder<'_>) -> bool| {
         holders.iter().filter(|holder| of(holder)).fold(0, |sum: u64, holder| sum.saturating_add(holder.need))
     };
     let need = claim.need.min(budget);
@@ -87,7 +98,7 @@ pub(super) fn next_step(budget: u64, patience: Duration, now: Instant, claim: Cl
     }
     // So much must be given back, be there even more in use than there should be.
     let missing = staying.saturating_sub(budget - need);
-    let mut candidates: Vec<(Turn, &Holder)> = holders
+    let mut candidates: Vec<(Turn, &Holder<'_>)> = holders
         .iter()
         .filter(|holder| holder.need > 0)
         .filter_map(|holder| Some((Turn::of(holder, claim, patience)?, holder)))
@@ -115,11 +126,17 @@ pub(super) fn next_step(budget: u64, patience: Duration, now: Instant, claim: Cl
     Step::Wait(next.min())
 }
 
-/// Whether there is room for so many bytes at some time, as things stand: beside what is pinned and stays.
-pub(super) fn is_within_reach(budget: u64, need: u64, holders: &[Holder]) -> bool {
-    let stays = |holder: &&Holder| holder.is_pinned && holder.stage != Stage::Leaving;
+/// Whether there is room for it at some time, as things stand: beside what never goes for it.
+pub(super) fn is_within_reach(budget: u64, claim: Claim<'_>, holders: &[Holder<'_>]) -> bool {
+    let need = claim.need;
+    let stays = |holder: &&Holder<'_>| never_goes_for(claim, holder) && holder.stage != Stage::Leaving;
     let staying = holders.iter().filter(stays).fold(0, |sum: u64, holder| sum.saturating_add(holder.need));
     need.min(budget) <= budget.saturating_sub(staying)
+}
+
+/// Whether this worker makes no room for that claim, whatever happens. Nothing would be won if it were of the same model.
+fn never_goes_for(claim: Claim<'_>, holder: &Holder<'_>) -> bool {
+    holder.is_pinned || holder.model == claim.model
 }
 
 /// The order in which workers go.
@@ -133,9 +150,9 @@ enum Turn {
 
 impl Turn {
     /// Of this worker, if it may have to go for that claim.
-    fn of(holder: &Holder, claim: Claim, patience: Duration) -> Option<Self> {
+    fn of(holder: &Holder<'_>, claim: Claim<'_>, patience: Duration) -> Option<Self> {
         match holder.stage {
-            _ if holder.is_pinned => None,
+            _ if never_goes_for(claim, holder) => None,
             Stage::Loading | Stage::Leaving => None,
             Stage::Idle { .. } if holder.is_preloaded && !claim.is_wanted => None,
             Stage::Idle { since } => Some(Self::Idle(since)),

@@ -39,6 +39,7 @@ struct Book {
 struct Waiter {
     id: u64,
     lodger: Lodger,
+    /// When it began to wait, or its model had to make room for another.
     since: Instant,
     is_told: bool,
 }
@@ -46,7 +47,7 @@ struct Waiter {
 /// Who asks for room.
 #[derive(Clone)]
 pub(super) struct Lodger {
-    /// The id of its model, for logs.
+    /// The id of its model. Its other workers do not make room for this one.
     pub(super) model: String,
     /// Bytes.
     pub(super) need: u64,
@@ -170,14 +171,14 @@ impl Shared {
         id
     }
 
-    /// Whose turn it is: those that are wanted come before those that nobody waits for, and then who came first. Nobody
-    /// waits behind one for which there is never room beside what is pinned.
+    /// Whose turn it is: those that are wanted come before those that nobody waits for, and then who has waited for the
+    /// longest time. Nobody waits behind one for which there is never room beside what stays.
     fn first(&self, book: &Book) -> Option<u64> {
-        let holders: Vec<Holder> = book.seats.iter().map(Seat::seen).collect();
+        let holders = book.holders();
         let is_within_reach =
-            |waiter: &&Waiter| self.budget.is_none_or(|budget| is_within_reach(budget, waiter.lodger.need, &holders));
+            |waiter: &&Waiter| self.budget.is_none_or(|budget| is_within_reach(budget, waiter.claim(), &holders));
         let in_turn = book.line.iter().filter(is_within_reach);
-        Some(in_turn.min_by_key(|waiter| (waiter.lodger.wants.is_empty(), waiter.id))?.id)
+        Some(in_turn.min_by_key(|waiter| (waiter.lodger.wants.is_empty(), waiter.since, waiter.id))?.id)
     }
 
     /// Whether one in line needs none of what is shared.
@@ -190,15 +191,17 @@ impl Shared {
         if waiter.lodger.need == 0 {
             return Step::Grant;
         }
-        let claim = Claim { need: waiter.lodger.need, is_wanted: !waiter.lodger.wants.is_empty(), since: waiter.since };
-        let holders: Vec<Holder> = book.seats.iter().map(Seat::seen).collect();
-        next_step(budget, self.patience, Instant::now(), claim, &holders)
+        next_step(budget, self.patience, Instant::now(), waiter.claim(), &book.holders())
     }
 }
 
 impl Book {
     fn waiter(&self, id: u64) -> Option<&Waiter> {
         self.line.iter().find(|waiter| waiter.id == id)
+    }
+
+    fn holders(&self) -> Vec<Holder<'_>> {
+        self.seats.iter().map(Seat::seen).collect()
     }
 
     /// Gives room to one in line.
@@ -227,6 +230,11 @@ impl Book {
             }
             seat.at = Place::Leaving;
             seat.dismissed.cancel();
+            // Its model has had its turn: what it still waits for comes after the one for whom it goes.
+            let model = &seat.lodger.model;
+            for waiter in self.line.iter_mut().filter(|waiter| waiter.lodger.model == *model) {
+                waiter.since = Instant::now();
+            }
         }
         Ok(())
     }
@@ -240,8 +248,15 @@ impl Book {
     }
 }
 
+impl Waiter {
+    fn claim(&self) -> Claim<'_> {
+        let Lodger { model, need, wants, .. } = &self.lodger;
+        Claim { model, need: *need, is_wanted: !wants.is_empty(), since: self.since }
+    }
+}
+
 impl Seat {
-    fn seen(&self) -> Holder {
+    fn seen(&self) -> Holder<'_> {
         let stage = match &self.at {
             Place::Loading => Stage::Loading,
             Place::Leaving => Stage::Leaving,
@@ -251,7 +266,7 @@ impl Seat {
             },
         };
         let Lodger { need, is_pinned, is_preloaded, .. } = self.lodger;
-        Holder { id: self.id, need, is_pinned, is_preloaded, stage }
+        Holder { id: self.id, model: &self.lodger.model, need, is_pinned, is_preloaded, stage }
     }
 }
 

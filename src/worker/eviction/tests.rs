@@ -11,15 +11,15 @@ fn at(seconds: u64) -> Instant {
     *START.get_or_init(Instant::now) + Duration::from_secs(seconds)
 }
 
-fn holder(id: u64, need: u64, stage: Stage) -> Holder {
-    Holder { id, need, is_pinned: false, is_preloaded: false, stage }
+fn holder(id: u64, need: u64, stage: Stage) -> Holder<'static> {
+    Holder { id, model: "other", need, is_pinned: false, is_preloaded: false, stage }
 }
 
-fn wanted(need: u64) -> Claim {
-    Claim { need, is_wanted: true, since: at(100) }
+fn wanted(need: u64) -> Claim<'static> {
+    Claim { model: "own", need, is_wanted: true, since: at(100) }
 }
 
-fn step(now: u64, claim: Claim, holders: &[Holder]) -> Step {
+fn step(now: u64, claim: Claim<'_>, holders: &[Holder<'_>]) -> Step {
     next_step(BUDGET, PATIENCE, at(now), claim, holders)
 }
 
@@ -82,12 +82,25 @@ fn what_leaves_is_waited_for() {
 fn what_is_pinned_puts_the_rest_out_of_reach_until_it_leaves() {
     let mut pinned = Holder { is_pinned: true, ..holder(1, 60, Stage::Loading) };
     let busy = holder(2, 40, Stage::InUse { ready: at(0) });
-    assert!(is_within_reach(BUDGET, 40, &[pinned, busy]));
-    assert!(!is_within_reach(BUDGET, 41, &[pinned, busy]));
-    assert!(!is_within_reach(BUDGET, 5000, &[pinned]));
-    assert!(is_within_reach(BUDGET, 5000, &[busy]), "it runs alone");
+    assert!(is_within_reach(BUDGET, wanted(40), &[pinned, busy]));
+    assert!(!is_within_reach(BUDGET, wanted(41), &[pinned, busy]));
+    assert!(!is_within_reach(BUDGET, wanted(5000), &[pinned]));
+    assert!(is_within_reach(BUDGET, wanted(5000), &[busy]), "it runs alone");
     pinned.stage = Stage::Leaving;
-    assert!(is_within_reach(BUDGET, 41, &[pinned, busy]));
+    assert!(is_within_reach(BUDGET, wanted(41), &[pinned, busy]));
+}
+
+#[test]
+fn no_worker_of_a_model_goes_for_another_of_the_same_model() {
+    let own = |stage| Holder { model: "own", ..holder(1, 60, stage) };
+    for stage in [Stage::InUse { ready: at(0) }, Stage::Idle { since: at(0) }] {
+        assert_eq!(step(500, wanted(60), &[own(stage)]), Step::Wait(None));
+        assert!(!is_within_reach(BUDGET, wanted(60), &[own(stage)]));
+        assert!(is_within_reach(BUDGET, wanted(40), &[own(stage)]));
+        let other = holder(2, 40, Stage::InUse { ready: at(0) });
+        assert_eq!(step(500, wanted(40), &[own(stage), other]), finishing(&[2]), "there is room for two");
+    }
+    assert!(is_within_reach(BUDGET, wanted(60), &[own(Stage::Leaving)]));
 }
 
 fn stage() -> impl Strategy<Value = Stage> {
@@ -99,11 +112,12 @@ fn stage() -> impl Strategy<Value = Stage> {
     ]
 }
 
-fn holders() -> impl Strategy<Value = Vec<Holder>> {
-    let one = (0u64..=BUDGET, any::<bool>(), any::<bool>(), stage());
+fn holders() -> impl Strategy<Value = Vec<Holder<'static>>> {
+    let one = (0u64..=BUDGET, any::<bool>(), prop_oneof![3 => Just("other"), 1 => Just("own")], any::<bool>(), stage());
     proptest::collection::vec(one, 0..8).prop_map(|some| {
-        let number = |(id, (need, is_pinned, is_preloaded, stage))| Holder {
+        let number = |(id, (need, is_pinned, model, is_preloaded, stage))| Holder {
             id: id as u64,
+            model,
             need,
             is_pinned,
             is_preloaded,
@@ -113,8 +127,9 @@ fn holders() -> impl Strategy<Value = Vec<Holder>> {
     })
 }
 
-fn claim() -> impl Strategy<Value = Claim> {
+fn claim() -> impl Strategy<Value = Claim<'static>> {
     (1u64..2 * BUDGET, any::<bool>(), 0u64..200).prop_map(|(need, is_wanted, since)| Claim {
+        model: "own",
         need,
         is_wanted,
         since: at(since),
@@ -129,7 +144,7 @@ proptest! {
         prop_assert!(!going.is_empty());
         for (id, way) in going {
             let one = holders.iter().find(|holder| holder.id == id).unwrap();
-            prop_assert!(!one.is_pinned && one.need > 0);
+            prop_assert!(!one.is_pinned && one.need > 0 && one.model != claim.model);
             match one.stage {
                 Stage::Idle { .. } => prop_assert!(way == Way::Idle && (claim.is_wanted || !one.is_preloaded)),
                 Stage::InUse { ready } => {
@@ -164,7 +179,7 @@ proptest! {
                 Stage::InUse { .. } => !claim.is_wanted,
                 _ => false,
             };
-            holder.stage != Stage::Leaving && (holder.is_pinned || is_kept)
+            holder.stage != Stage::Leaving && (holder.is_pinned || holder.model == claim.model || is_kept)
         };
         let staying: u64 = holders.iter().filter(stays).map(|holder| holder.need).sum();
         let can_be = staying + claim.need.min(BUDGET) <= BUDGET;

@@ -3,6 +3,7 @@ use super::super::wants::Want;
 use super::*;
 use http::HeaderValue;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::task::{JoinHandle, yield_now};
 use tokio_util::task::TaskTracker;
 
@@ -12,6 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Some workers and the memory that they share.
 struct House {
     residents: Residents,
+    models: AtomicU64,
     bell: Arc<Bell>,
 }
 
@@ -31,12 +33,17 @@ struct Loaded {
 impl House {
     fn new() -> Self {
         let bell = Arc::<Bell>::default();
-        Self { residents: Residents::new(Some(BUDGET), PATIENCE, Arc::clone(&bell)), bell }
+        Self { residents: Residents::new(Some(BUDGET), PATIENCE, Arc::clone(&bell)), models: AtomicU64::new(0), bell }
     }
 
+    /// The only worker of a model.
     fn worker(&self, need: u64) -> Worker {
+        self.replica(&format!("m{}", self.models.fetch_add(1, Ordering::Relaxed)), need)
+    }
+
+    fn replica(&self, model: &str, need: u64) -> Worker {
         let wants = Arc::new(Wants::new(Arc::clone(&self.bell)));
-        let lodger = Lodger { model: "m".to_owned(), need, is_pinned: false, is_preloaded: false, wants };
+        let lodger = Lodger { model: model.to_owned(), need, is_pinned: false, is_preloaded: false, wants };
         Worker { lodger, bell: Arc::clone(&self.bell), residents: self.residents.clone() }
     }
 
@@ -241,4 +248,33 @@ async fn a_request_that_is_quicker_than_the_eviction_keeps_its_worker() {
     assert!(first.has_to_go(), "it is idle now, and that is heard of at once");
     drop(first);
     granted(asking).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_waits_beside_its_model_and_comes_after_those_for_whom_its_model_goes() {
+    let house = House::new();
+    let [first, second] = ["a", "a"].map(|model| house.replica(model, 60));
+    let (other, small) = (house.worker(60), house.worker(40));
+    let _wants = [&first, &second, &other, &small].map(Worker::want);
+    let loaded = first.load().await;
+    let request = loaded.begin();
+    let replica = second.asks();
+    settle().await;
+    let _small = granted(small.asks()).await;
+    tokio::time::advance(10 * PATIENCE).await;
+    settle().await;
+    assert!(!loaded.has_to_go() && !replica.is_finished(), "nothing would be won");
+    let (asking, began) = (other.asks(), Instant::now());
+    loaded.room.dismissed().await;
+    assert_eq!(began.elapsed().as_secs(), PATIENCE.as_secs());
+    drop(request);
+    drop(loaded);
+    let other = other.opens(granted(asking).await);
+    settle().await;
+    assert!(!replica.is_finished(), "it has waited for longer, but its model has had its turn");
+    let began = Instant::now();
+    other.room.dismissed().await;
+    assert_eq!(began.elapsed().as_secs(), PATIENCE.as_secs());
+    drop(other);
+    granted(replica).await;
 }
