@@ -4,11 +4,14 @@
 //! Owns the line of loads that wait, and who has how much. Who has to go for whom is [`super::eviction`]'s; the owner of a
 //! worker that has to go ends it.
 
+mod ages;
+
 use super::bell::Bell;
 use super::endpoint::Endpoint;
 use super::eviction::{Claim, Holder, Stage, Step, Way, is_within_reach, next_step};
 use super::wants::Wants;
 use crate::awake::{self, Instant};
+use ages::Ages;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -33,13 +36,14 @@ struct Book {
     next: u64,
     seats: Vec<Seat>,
     line: Vec<Waiter>,
+    ages: Ages,
 }
 
 /// A load that waits.
 struct Waiter {
     id: u64,
     lodger: Lodger,
-    /// When it began to wait, or its model had to make room for another.
+    /// When it began to wait, be it with pauses, or its model had to make room for another.
     since: Instant,
     is_told: bool,
 }
@@ -63,6 +67,8 @@ pub(super) struct Lodger {
 struct Seat {
     id: u64,
     lodger: Lodger,
+    /// When it had begun to wait for this.
+    since: Instant,
     at: Place,
     /// Cancelled when it has to go.
     dismissed: CancellationToken,
@@ -167,7 +173,8 @@ impl Shared {
         let mut book = self.book();
         let id = book.next;
         book.next += 1;
-        book.line.push(Waiter { id, lodger, since: Instant::now(), is_told: false });
+        let since = book.ages.take(&lodger).unwrap_or_else(Instant::now);
+        book.line.push(Waiter { id, lodger, since, is_told: false });
         id
     }
 
@@ -207,10 +214,17 @@ impl Book {
     /// Gives room to one in line.
     fn seat(&mut self, id: u64) -> Option<CancellationToken> {
         let at = self.line.iter().position(|waiter| waiter.id == id)?;
-        let lodger = self.line.remove(at).lodger;
+        let Waiter { lodger, since, .. } = self.line.remove(at);
         let dismissed = CancellationToken::new();
-        self.seats.push(Seat { id, lodger, at: Place::Loading, dismissed: dismissed.clone() });
+        self.seats.push(Seat { id, lodger, since, at: Place::Loading, dismissed: dismissed.clone() });
         Some(dismissed)
+    }
+
+    /// One leaves that has not been loaded. Unless its model is served by another worker, it has waited in vain.
+    fn keep_age(&mut self, lodger: Lodger, since: Instant) {
+        if !self.seats.iter().any(|seat| seat.lodger.model == lodger.model && !matches!(seat.at, Place::Leaving)) {
+            self.ages.keep(lodger, since);
+        }
     }
 
     /// Has these go. What was idle when that was decided must still be so.
@@ -235,6 +249,7 @@ impl Book {
             for waiter in self.line.iter_mut().filter(|waiter| waiter.lodger.model == *model) {
                 waiter.since = Instant::now();
             }
+            self.ages.forget(model);
         }
         Ok(())
     }
@@ -299,14 +314,26 @@ impl Room {
 
 impl Drop for Room {
     fn drop(&mut self) {
-        self.shared.book().seats.retain(|seat| seat.id != self.id);
+        let mut book = self.shared.book();
+        if let Some(at) = book.seats.iter().position(|seat| seat.id == self.id) {
+            let Seat { lodger, since, at, .. } = book.seats.remove(at);
+            if matches!(at, Place::Loading) {
+                book.keep_age(lodger, since);
+            }
+        }
+        drop(book);
         self.shared.bell.ring();
     }
 }
 
 impl Drop for InLine<'_> {
     fn drop(&mut self) {
-        self.shared.book().line.retain(|waiter| waiter.id != self.id);
+        let mut book = self.shared.book();
+        if let Some(at) = book.line.iter().position(|waiter| waiter.id == self.id) {
+            let Waiter { lodger, since, .. } = book.line.remove(at);
+            book.keep_age(lodger, since);
+        }
+        drop(book);
         // It may have stood before others.
         self.shared.bell.ring();
     }

@@ -1,6 +1,7 @@
 use super::super::endpoint::{Errand, InFlight};
 use super::super::wants::Want;
 use super::*;
+use crate::settings::bounds::CLAIM_GRACE;
 use http::HeaderValue;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -64,6 +65,28 @@ impl Worker {
 
     async fn granted(&self) -> Room {
         granted(self.asks()).await
+    }
+
+    /// It is wanted for so long and finds no room.
+    async fn waits_in_vain(&self, duration: Duration) {
+        let (_want, asking) = (self.want(), self.asks());
+        settle().await;
+        tokio::time::advance(duration).await;
+        settle().await;
+        assert!(!asking.is_finished());
+        asking.abort();
+        settle().await;
+    }
+
+    /// It gets no room from one that has been in use for long before it has waited for all of the patience.
+    async fn has_to_wait_from_the_start(&self, house: &House) {
+        let busy = house.worker(BUDGET).load().await;
+        let _request = busy.begin();
+        tokio::time::advance(2 * PATIENCE).await;
+        let (_want, asking, began) = (self.want(), self.asks(), Instant::now());
+        busy.room.dismissed().await;
+        assert_eq!(began.elapsed().as_secs(), PATIENCE.as_secs());
+        asking.abort();
     }
 
     async fn load(&self) -> Loaded {
@@ -277,4 +300,46 @@ async fn a_replica_waits_beside_its_model_and_comes_after_those_for_whom_its_mod
     assert_eq!(began.elapsed().as_secs(), PATIENCE.as_secs());
     drop(other);
     granted(replica).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_is_wanted_again_soon_goes_on_waiting_from_when_it_began_until_it_is_loaded() {
+    let house = House::new();
+    let (a, b) = (house.worker(60), house.worker(60));
+    let first = a.load().await;
+    let request = first.begin();
+    for _ in 0..2 {
+        b.waits_in_vain(PATIENCE / 3).await;
+        tokio::time::advance(Duration::from_secs(5)).await;
+    }
+    assert!(!first.has_to_go(), "nobody wants the other one now");
+    let _want = b.want();
+    let asking = b.asks();
+    settle().await;
+    assert!(first.has_to_go(), "it has been wanted for long enough");
+    drop((first, request));
+    // Its load is left once more before it is over.
+    drop(granted(asking).await);
+    let other = house.worker(60);
+    let held = other.load().await;
+    let request = held.begin();
+    tokio::time::advance(PATIENCE).await;
+    let asking = b.asks();
+    settle().await;
+    assert!(held.has_to_go(), "the other one has served for as long");
+    drop((held, request));
+    let second = b.opens(granted(asking).await);
+    drop(second);
+    b.has_to_wait_from_the_start(&house).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_is_wanted_again_late_waits_from_the_start() {
+    let house = House::new();
+    let b = house.worker(60);
+    let held = house.worker(60).load().await;
+    b.waits_in_vain(PATIENCE / 2).await;
+    drop(held);
+    tokio::time::advance(CLAIM_GRACE).await;
+    b.has_to_wait_from_the_start(&house).await;
 }
