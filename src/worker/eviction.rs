@@ -64,6 +64,8 @@ pub(super) enum Step {
     Clear(Vec<(u64, Way)>),
     /// Nothing, until something changes, or until then.
     Wait(Option<Instant>),
+    /// Nothing, until something changes. Nobody waits for it and nothing leaves for it, so that others need not stand behind.
+    Yield,
 }
 
 /// How a worker goes.
@@ -119,6 +121,9 @@ pub(super) fn next_step(
     if freed >= missing {
         return Step::Clear(going);
     }
+    if !claim.is_wanted {
+        return Step::Yield;
+    }
     let next = candidates.iter().filter(|(turn, _)| !is_due(turn)).map(|(turn, _)| match turn {
         Turn::Idle(since) => *since,
         Turn::InUse { due, .. } => *due,
@@ -132,6 +137,16 @@ pub(super) fn is_within_reach(budget: u64, claim: Claim<'_>, holders: &[Holder<'
     let stays = |holder: &&Holder<'_>| never_goes_for(claim, holder) && holder.stage != Stage::Leaving;
     let staying = holders.iter().filter(stays).fold(0, |sum: u64, holder| sum.saturating_add(holder.need));
     need.min(budget) <= budget.saturating_sub(staying)
+}
+
+/// The models of others that are pinned, if it is for them that there is never room.
+pub(super) fn pinned_in_the_way<'a>(budget: u64, claim: Claim<'_>, holders: &[Holder<'a>]) -> Vec<&'a str> {
+    let of_others = |holder: &&Holder<'a>| holder.is_pinned && holder.model != claim.model;
+    let pinned: Vec<Holder<'a>> = holders.iter().filter(of_others).copied().collect();
+    match is_within_reach(budget, claim, &pinned) {
+        true => Vec::new(),
+        false => pinned.iter().map(|holder| holder.model).collect(),
+    }
 }
 
 /// Whether this worker makes no room for that claim, whatever happens. Nothing would be won if it were of the same model.

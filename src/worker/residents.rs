@@ -5,17 +5,20 @@
 //! worker that has to go ends it.
 
 mod ages;
+mod room;
 
 use super::bell::Bell;
 use super::endpoint::Endpoint;
-use super::eviction::{Claim, Holder, Stage, Step, Way, is_within_reach, next_step};
+use super::eviction::{Claim, Holder, Stage, Step, Way, is_within_reach, next_step, pinned_in_the_way};
 use super::wants::Wants;
 use crate::awake::{self, Instant};
 use ages::Ages;
+pub(super) use room::Room;
+use std::collections::BTreeSet;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 /// Those that have memory, and those that wait for it.
@@ -37,6 +40,8 @@ struct Book {
     seats: Vec<Seat>,
     line: Vec<Waiter>,
     ages: Ages,
+    /// The models of which it has been logged that there is no room for them, until there is.
+    shut_out: BTreeSet<String>,
 }
 
 /// A load that waits.
@@ -81,13 +86,6 @@ enum Place {
     Leaving,
 }
 
-/// A worker's room, until it is dropped.
-pub(super) struct Room {
-    id: u64,
-    shared: Arc<Shared>,
-    dismissed: CancellationToken,
-}
-
 /// A place in the line, until it is dropped.
 struct InLine<'a> {
     id: u64,
@@ -130,6 +128,7 @@ impl Residents {
         let shared = &self.0;
         let mut book = shared.book();
         if !shared.has_room_anyway(&book, id) && shared.first(&book) != Some(id) {
+            shared.tell_of_no_room(&mut book, id);
             return Err(None);
         }
         loop {
@@ -151,6 +150,7 @@ impl Residents {
                     book.tell(id);
                     return Err(until);
                 }
+                Step::Yield => return Err(None),
             }
         }
     }
@@ -179,13 +179,30 @@ impl Shared {
     }
 
     /// Whose turn it is: those that are wanted come before those that nobody waits for, and then who has waited for the
-    /// longest time. Nobody waits behind one for which there is never room beside what stays.
+    /// longest time. Nobody waits behind one for which there is never room beside what stays, nor behind one that nobody
+    /// waits for and for which nothing can go now.
     fn first(&self, book: &Book) -> Option<u64> {
         let holders = book.holders();
         let is_within_reach =
-            |waiter: &&Waiter| self.budget.is_none_or(|budget| is_within_reach(budget, waiter.claim(), &holders));
-        let in_turn = book.line.iter().filter(is_within_reach);
-        Some(in_turn.min_by_key(|waiter| (waiter.lodger.wants.is_empty(), waiter.since, waiter.id))?.id)
+            |waiter: &Waiter| self.budget.is_none_or(|budget| is_within_reach(budget, waiter.claim(), &holders));
+        let mut line: Vec<&Waiter> = book.line.iter().collect();
+        line.sort_by_cached_key(|waiter| (waiter.lodger.wants.is_empty(), waiter.since, waiter.id));
+        let is_in_turn = |waiter: &&Waiter| is_within_reach(waiter) && self.step(book, waiter.id) != Step::Yield;
+        Some(line.into_iter().find(is_in_turn)?.id)
+    }
+
+    /// Logs once that there is no room for one in line, if it is not only behind others.
+    fn tell_of_no_room(&self, book: &mut Book, id: u64) {
+        let (Some(budget), Some(waiter)) = (self.budget, book.waiter(id)) else { return };
+        let pinned = pinned_in_the_way(budget, waiter.claim(), &book.holders()).join(", ");
+        let (model, need) = (waiter.lodger.model.clone(), waiter.lodger.need);
+        if pinned.is_empty() {
+            if self.step(book, id) == Step::Yield {
+                book.tell(id);
+            }
+        } else if book.shut_out.insert(model.clone()) {
+            warn!(model, need, budget, pinned, "there is no room for it beside the pinned models (MEMORY_BUDGET)");
+        }
     }
 
     /// Whether one in line needs none of what is shared.
@@ -215,6 +232,7 @@ impl Book {
     fn seat(&mut self, id: u64) -> Option<CancellationToken> {
         let at = self.line.iter().position(|waiter| waiter.id == id)?;
         let Waiter { lodger, since, .. } = self.line.remove(at);
+        self.shut_out.remove(&lodger.model);
         let dismissed = CancellationToken::new();
         self.seats.push(Seat { id, lodger, since, at: Place::Loading, dismissed: dismissed.clone() });
         Some(dismissed)
@@ -282,47 +300,6 @@ impl Seat {
         };
         let Lodger { need, is_pinned, is_preloaded, .. } = self.lodger;
         Holder { id: self.id, model: &self.lodger.model, need, is_pinned, is_preloaded, stage }
-    }
-}
-
-impl Room {
-    /// The load is over, and requests go there. From now on it may have to go for another.
-    pub(super) fn is_ready(&self, endpoint: &Arc<Endpoint>) {
-        self.is_at(Place::Ready { endpoint: Arc::clone(endpoint), since: Instant::now() });
-    }
-
-    /// It has begun to end, for whatever reason.
-    pub(super) fn leaves(&self) {
-        self.is_at(Place::Leaving);
-    }
-
-    /// Waits until it has to go. By then nothing new is sent to it.
-    pub(super) fn dismissed(&self) -> WaitForCancellationFuture<'_> {
-        self.dismissed.cancelled()
-    }
-
-    fn is_at(&self, place: Place) {
-        let mut book = self.shared.book();
-        if let Some(seat) = book.seats.iter_mut().find(|seat| seat.id == self.id && !matches!(seat.at, Place::Leaving))
-        {
-            seat.at = place;
-        }
-        drop(book);
-        self.shared.bell.ring();
-    }
-}
-
-impl Drop for Room {
-    fn drop(&mut self) {
-        let mut book = self.shared.book();
-        if let Some(at) = book.seats.iter().position(|seat| seat.id == self.id) {
-            let Seat { lodger, since, at, .. } = book.seats.remove(at);
-            if matches!(at, Place::Loading) {
-                book.keep_age(lodger, since);
-            }
-        }
-        drop(book);
-        self.shared.bell.ring();
     }
 }
 

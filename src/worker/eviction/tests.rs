@@ -64,9 +64,10 @@ fn what_nobody_waits_for_takes_what_nobody_else_needs() {
     let mut other = holder(1, 60, Stage::Idle { since: at(0) });
     assert_eq!(step(500, ahead, &[other]), at_once(&[1]));
     other.is_preloaded = true;
-    assert_eq!(step(500, ahead, &[other]), Step::Wait(None), "both are loaded ahead; the first one stays");
+    assert_eq!(step(500, ahead, &[other]), Step::Yield, "both are loaded ahead; the first one stays");
     assert_eq!(step(500, wanted(60), &[other]), at_once(&[1]));
-    assert_eq!(step(500, ahead, &[holder(1, 60, Stage::InUse { ready: at(0) })]), Step::Wait(None));
+    assert_eq!(step(500, ahead, &[holder(1, 60, Stage::InUse { ready: at(0) })]), Step::Yield);
+    assert_eq!(step(500, ahead, &[holder(1, 60, Stage::Leaving)]), Step::Wait(None), "it is about to have room");
 }
 
 #[test]
@@ -86,6 +87,10 @@ fn what_is_pinned_puts_the_rest_out_of_reach_until_it_leaves() {
     assert!(!is_within_reach(BUDGET, wanted(41), &[pinned, busy]));
     assert!(!is_within_reach(BUDGET, wanted(5000), &[pinned]));
     assert!(is_within_reach(BUDGET, wanted(5000), &[busy]), "it runs alone");
+    assert_eq!(pinned_in_the_way(BUDGET, wanted(41), &[pinned, busy]), ["other"]);
+    assert!(pinned_in_the_way(BUDGET, wanted(40), &[pinned, busy]).is_empty());
+    let replica = Holder { model: "own", ..pinned };
+    assert!(pinned_in_the_way(BUDGET, wanted(60), &[replica]).is_empty(), "it is its own model");
     pinned.stage = Stage::Leaving;
     assert!(is_within_reach(BUDGET, wanted(41), &[pinned, busy]));
 }
@@ -191,7 +196,7 @@ proptest! {
                     break;
                 }
                 Step::Clear(going) => holders.retain(|holder| going.iter().all(|(id, _)| *id != holder.id)),
-                Step::Wait(_) => {
+                Step::Wait(_) | Step::Yield => {
                     // What leaves is gone at some time.
                     holders.retain(|holder| holder.stage != Stage::Leaving);
                 }

@@ -343,3 +343,42 @@ async fn whoever_is_wanted_again_late_waits_from_the_start() {
     tokio::time::advance(CLAIM_GRACE).await;
     b.has_to_wait_from_the_start(&house).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_behind_one_that_nobody_waits_for_and_for_which_nothing_can_go() {
+    let house = House::new();
+    let [busy, large, small] = [50, 80, 50].map(|need| house.worker(need));
+    let busy = busy.load().await;
+    let request = busy.begin();
+    let large_asks = large.asks();
+    settle().await;
+    let _small = granted(small.asks()).await;
+    assert!(!large_asks.is_finished());
+    drop(request);
+    settle().await;
+    assert!(!busy.has_to_go(), "it would not help");
+    drop(_small);
+    settle().await;
+    assert!(busy.has_to_go());
+    drop(busy);
+    granted(large_asks).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn that_there_is_no_room_beside_what_is_pinned_is_noted_once_until_there_is() {
+    let house = House::new();
+    let mut pinned = house.worker(60);
+    pinned.lodger.is_pinned = true;
+    let held = pinned.load().await;
+    let (large, small) = (house.worker(50), house.worker(40));
+    let noted = || house.residents.0.book().shut_out.iter().cloned().collect::<Vec<_>>();
+    let _small = granted(small.asks()).await;
+    assert!(noted().is_empty());
+    for _ in 0..2 {
+        large.waits_in_vain(PATIENCE).await;
+        assert!(noted().iter().eq([&large.lodger.model]));
+    }
+    drop((held, _small));
+    granted(large.asks()).await;
+    assert!(noted().is_empty());
+}
