@@ -5,7 +5,7 @@ use super::measure;
 use super::model_file::{self, Kind};
 use super::pinned::{self, DRIVER_CPU, PROXY_CPU};
 use super::plan::Flow;
-use super::traffic::Ask;
+use super::traffic::{Ask, Name};
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -59,6 +59,15 @@ pub(crate) fn start(name: &'static str, program: &Path, settings: &[Setting]) ->
 
 /// Starts a gateway as an argument of another program.
 pub(crate) fn start_under(name: &'static str, outer: &[String], program: &Path, settings: &[Setting]) -> Running {
+    launch(name, outer, program, settings, None)
+}
+
+/// The same with so many models, of which the last is loaded.
+pub(crate) fn start_fleet(name: &'static str, outer: &[String], program: &Path, models: u16) -> Running {
+    launch(name, outer, program, &[], Some(models))
+}
+
+fn launch(name: &'static str, outer: &[String], program: &Path, settings: &[Setting], models: Option<u16>) -> Running {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let mut command = match outer {
@@ -69,14 +78,15 @@ pub(crate) fn start_under(name: &'static str, outer: &[String], program: &Path, 
             command
         }
     };
-    prepare(&mut command, &folder, address);
+    prepare(&mut command, &folder, address, models);
     command.envs(settings.iter().copied());
     let output = fs::File::create(folder.path().join("output")).expect("a file for its output");
     command.stdin(Stdio::null()).stdout(output.try_clone().expect("a file")).stderr(output);
     let mut gateway = Running::start(name, &mut command, address, folder);
     gateway.key = Some(KEY.to_owned());
     gateway.wait_until("it serves", |gateway| {
-        let mut flow = Flow::new(Ask::json(256), 1, 0.0);
+        let model = models.map_or(Name::None, |models| Name::Id(models - 1));
+        let mut flow = Flow::new(Ask { model, ..Ask::json(256) }, 1, 0.0);
         flow.count = Some(1);
         gateway.drive(vec![flow], 0, 50, 5_000).flows[0].good == 1
     });
@@ -85,7 +95,7 @@ pub(crate) fn start_under(name: &'static str, outer: &[String], program: &Path, 
     gateway
 }
 
-fn prepare(command: &mut Command, folder: &TempDir, address: SocketAddr) {
+fn prepare(command: &mut Command, folder: &TempDir, address: SocketAddr, models: Option<u16>) {
     let data = folder.path();
     let model = data.join("bench.gguf");
     model_file::write(&model, Kind::Chat);
@@ -99,7 +109,6 @@ fn prepare(command: &mut Command, folder: &TempDir, address: SocketAddr) {
         ("HOME", path(data)),
         ("DATA_DIR", path(data)),
         ("AUTH_KEYS_FILE", path(&keys)),
-        ("MODEL_PATH", path(&model)),
         ("LLAMA_SERVER", path(&pinned::own_program())),
         ("EXTRA_ARGS", format!("--mock-cpu {DRIVER_CPU}")),
         ("HOST", address.ip().to_string()),
@@ -110,4 +119,18 @@ fn prepare(command: &mut Command, folder: &TempDir, address: SocketAddr) {
         ("MAX_CONNECTIONS", "4096".to_owned()),
         ("LOG_LEVEL", "warn".to_owned()),
     ]);
+    match models {
+        None => _ = command.env("MODEL_PATH", &model),
+        Some(models) => {
+            let config = (0..models).map(|number| entry(&model, number, number + 1 == models)).collect::<String>();
+            fs::write(data.join("llamagate.yaml"), format!("models:\n{config}")).expect("the configuration");
+        }
+    }
+}
+
+/// One model of a configuration file.
+fn entry(file: &Path, number: u16, preload: bool) -> String {
+    let [id, alias] = [Name::Id(number), Name::Alias(number)].map(|name| name.text().unwrap_or_default());
+    let file = file.display();
+    format!("  {id}: {{file: \"{file}\", aliases: [other-{number:04}, {alias}], tier: light, preload: {preload}}}\n")
 }

@@ -3,12 +3,13 @@
 //! A gateway is run twice, with N and with 2N requests on one connection; what the second run needs more, divided by
 //! N, is free of start and stop. Instructions of the kernel are not counted.
 
+use super::fleet;
 use super::gateways::{self, Builds, OFF, OLD_KEY, SLOW_KEY, Setting};
 use super::options::Options;
 use super::peers;
 use super::plan::Flow;
 use super::report::Report;
-use super::traffic::{Ask, DELTAS};
+use super::traffic::{Ask, DELTAS, Name};
 use std::fs;
 use std::path::Path;
 
@@ -22,6 +23,8 @@ struct Variant {
     what: &'static str,
     bare: bool,
     settings: &'static [Setting],
+    /// So many models instead of the one from the environment.
+    models: Option<u16>,
     key: Option<&'static str>,
     ask: Ask,
     /// Requests of the shorter run.
@@ -38,18 +41,27 @@ pub(crate) fn measure(options: &Options, builds: &Builds, report: &mut Report) {
     }
     let json = |what, bare, settings, key| {
         let (ask, requests) = (Ask::json(256), REQUESTS);
-        Variant { what, bare, settings, key, ask, requests, units: 1.0 }
+        Variant { what, bare, settings, models: None, key, ask, requests, units: 1.0 }
+    };
+    let one_of = |what, models, way| {
+        let ask = fleet::ask(models, way);
+        Variant { models: Some(models), ask, ..json(what, false, &[], None) }
     };
     let variants = [
         json("request, features on", false, &[], None),
         json("request, features off", true, OFF, None),
         json("request, features off, but metrics and access log on", false, OFF, None),
+        one_of("request for the only model of a file, by id", 1, Name::Id),
+        one_of("request for one of 200 models, by id", 200, Name::Id),
+        one_of("request for the only model of a file, by alias", 1, Name::Alias),
+        one_of("request for one of 200 models, by alias", 200, Name::Alias),
         json("401", false, &[], Some(OLD_KEY)),
         json("request beyond a key's limit", false, &[], Some(SLOW_KEY)),
         Variant {
             what: "frame of a stream, features on",
             bare: false,
             settings: &[],
+            models: None,
             key: None,
             ask: Ask::stream(0),
             requests: 50,
@@ -72,7 +84,10 @@ fn run(options: &Options, builds: &Builds, variant: &Variant, requests: u64) -> 
     let file = format!("--callgrind-out-file={}", counts.display());
     let valgrind = ["valgrind", "--quiet", "--tool=callgrind", &file].map(str::to_owned);
     let program = if variant.bare { &builds.bare } else { &builds.on };
-    let mut gateway = gateways::start_under("under valgrind", &valgrind, program, variant.settings);
+    let mut gateway = match variant.models {
+        None => gateways::start_under("under valgrind", &valgrind, program, variant.settings),
+        Some(models) => gateways::start_fleet("under valgrind", &valgrind, program, models),
+    };
     let mut flow = Flow::new(variant.ask, 1, 0.0);
     flow.count = Some(requests);
     flow.key = variant.key.map(str::to_owned);

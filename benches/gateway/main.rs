@@ -24,6 +24,8 @@ mod contenders;
 #[cfg(target_os = "linux")]
 mod driver;
 #[cfg(target_os = "linux")]
+mod fleet;
+#[cfg(target_os = "linux")]
 mod floods;
 #[cfg(target_os = "linux")]
 mod gateways;

@@ -9,7 +9,7 @@ use super::options::Options;
 use super::peers::Peer;
 use super::report::{Measured, Report};
 use super::workloads::{self, Reading, Workload};
-use super::{floods, instructions, measure, memory, overload, pinned, soak};
+use super::{fleet, floods, instructions, measure, memory, overload, pinned, soak};
 use clap::Parser;
 
 /// The name of the second direct contender. Its distance from the first is what the measurement cannot resolve.
@@ -55,6 +55,9 @@ pub(crate) fn play() {
     }
     if options.wants("W10") {
         overload::measure(&options, &builds, &mut report);
+    }
+    if options.wants("W11") {
+        fleet::measure(&options, &builds, &mut report);
     }
     if options.wants("memory") {
         memory::measure(&options, &builds, &mut report);

@@ -67,6 +67,16 @@ pub(crate) fn all(report: &Report) -> Vec<Target> {
         most("failures at full load", 0.0, failed("W1-max")),
         most("failures with 256 streams", 0.0, failed("W5-256")),
         most("gap between frames, 256 streams, added, p50, µs", 2.0, added("W5-256", "direct", "gap p50")),
+        most(
+            "200 models instead of one, asked for by id: more CPU, µs",
+            2.0,
+            report.fact("W11 models", "added, 200 models, by id, µs"),
+        ),
+        most(
+            "200 models instead of one, asked for by alias: more CPU, µs",
+            2.0,
+            report.fact("W11 models", "added, 200 models, by alias, µs"),
+        ),
         most("memory, idle, MiB", 8.0, report.fact("memory", "idle, MiB")),
         most("memory, 32 in flight, MiB", 22.0, report.fact("memory", "32 in flight, MiB")),
         most("memory for each open stream, KiB", 20.0, report.fact("memory", "each of 256 open streams, KiB")),

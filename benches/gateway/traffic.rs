@@ -22,24 +22,46 @@ pub(crate) struct Ask {
     /// Service time of an answer; time between two frames of a stream; in microseconds.
     pub(crate) pause: u64,
     pub(crate) stream: bool,
+    /// Which model is asked for.
+    pub(crate) model: Name,
+}
+
+/// How a request names its model: not at all, or by the number of one.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) enum Name {
+    None,
+    Id(u16),
+    Alias(u16),
+}
+
+impl Name {
+    /// The name; both kinds are as long.
+    pub(crate) fn text(self) -> Option<String> {
+        match self {
+            Self::None => None,
+            Self::Id(number) => Some(format!("model-{number:04}")),
+            Self::Alias(number) => Some(format!("alias-{number:04}")),
+        }
+    }
 }
 
 impl Ask {
     /// A body of this size each way, answered at once.
     pub(crate) const fn json(size: usize) -> Self {
-        Self { request: size, answer: size, pause: 0, stream: false }
+        Self { request: size, answer: size, pause: 0, stream: false, model: Name::None }
     }
 
     /// A stream with so many microseconds between two frames.
     pub(crate) const fn stream(pause: u64) -> Self {
-        Self { request: 256, answer: 0, pause, stream: true }
+        Self { request: 256, answer: 0, pause, stream: true, model: Name::None }
     }
 
     /// The request body; the tag belongs at [`Ask::TAG_AT`].
     pub(crate) fn request_body(&self) -> Vec<u8> {
         let Self { answer, pause, stream, .. } = self;
+        let model = self.model.text().map(|name| format!("\"model\":\"{name}\",")).unwrap_or_default();
         let mut body = format!(
-            "{{\"user\":\"{:0>TAG$}\",\"max_tokens\":{answer},\"seed\":{pause},\"stream\":{stream},\
+            "{{\"user\":\"{:0>TAG$}\",\"max_tokens\":{answer},\"seed\":{pause},\"stream\":{stream},{model}\
              \"messages\":[{{\"role\":\"user\",\"content\":\"",
             0
         )
@@ -65,6 +87,7 @@ impl Ask {
             answer: number(b"\"max_tokens\":")? as usize,
             pause: number(b"\"seed\":")?,
             stream: after(b"\"stream\":")?.starts_with(b"true"),
+            model: Name::None,
         };
         Some((ask, *tag))
     }

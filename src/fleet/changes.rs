@@ -42,15 +42,15 @@ impl Changes {
     /// Waits until no request under suspicion is in flight at one of them, at the latest until the next change. False
     /// when there will be none.
     pub async fn suspect_left(&mut self) -> bool {
-        let endpoints: Vec<_> = self.0.iter().filter_map(|seen| seen.handle.endpoint()).collect();
+        let endpoints = self.0.iter().filter_map(|seen| seen.handle.endpoint());
+        let endpoints: Vec<_> = endpoints.filter(|endpoint| endpoint.has_suspect()).collect();
         let left = async {
             let lefts = endpoints.iter().map(|endpoint| async {
                 endpoint.suspect_left().await;
                 true
             });
-            if !any(lefts).await {
-                pending::<()>().await;
-            }
+            // False where it has left already.
+            any(lefts).await;
         };
         tokio::select! {
             () = left => true,

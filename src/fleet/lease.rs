@@ -45,11 +45,18 @@ impl Lease {
         if !self.member.is_remote() {
             return;
         }
-        if status.is_server_error() {
-            self.fails(&format!("answered {}", status.as_u16()));
-        } else if let Some(pass) = self.pass.take_if(|pass| self.member.is_trial(pass)) {
-            // Others need not wait for the end of a long answer.
-            self.member.settle(pass, |breaker, pass, _| breaker.succeeded(pass));
+        match status {
+            // The key that it was given is no good, which is said apart.
+            StatusCode::UNAUTHORIZED => {}
+            // Too much for it now: others are asked first for a while.
+            StatusCode::TOO_MANY_REQUESTS => self.fails("answered 429"),
+            _ if status.is_server_error() => self.fails(&format!("answered {}", status.as_u16())),
+            _ => {
+                if let Some(pass) = self.pass.take_if(|pass| self.member.is_trial(pass)) {
+                    // Others need not wait for the end of a long answer.
+                    self.member.settle(pass, |breaker, pass, _| breaker.succeeded(pass));
+                }
+            }
         }
     }
 
@@ -134,7 +141,7 @@ impl Drop for Lease {
 #[cfg(test)]
 impl Lease {
     /// Its answer breaks off, of which its owner hears nothing.
-    pub(super) fn doubt_nothing_but_fail(&mut self) {
+    pub(super) fn breaks_off(&mut self) {
         self.fails("broke the connection");
     }
 }

@@ -84,17 +84,22 @@ impl Member {
         self.handle.is_open() && self.standing.as_ref().is_none_or(allows)
     }
 
-    /// How many of its slots may be used now: while it is only tried, one.
+    /// How many of its slots may be used now: while it is only tried, one more than are taken.
     pub(super) fn slots(&self, now: Instant) -> usize {
         let is_tried = |standing: &Standing| standing.lock().0.state(now) != "closed";
-        if self.standing.as_ref().is_some_and(is_tried) { 1 } else { self.slots }
+        if self.standing.as_ref().is_some_and(is_tried) { self.taken() + 1 } else { self.slots }
+    }
+
+    /// How many of its slots are in use.
+    pub(super) fn taken(&self) -> usize {
+        self.taken.load(Ordering::SeqCst)
     }
 
     pub(super) fn candidate(&self, index: usize, now: Instant) -> Candidate {
         let rank = *self.rank.lock().unwrap_or_else(PoisonError::into_inner);
         Candidate {
             index,
-            in_flight: self.taken.load(Ordering::SeqCst),
+            in_flight: self.taken(),
             slots: self.slots(now),
             weight: rank.weight,
             priority: rank.priority,
@@ -114,11 +119,19 @@ impl Member {
     /// nothing to give back.
     pub(super) fn pass(&self, now: Instant) -> Option<Option<Pass>> {
         let Some(standing) = &self.standing else { return Some(None) };
-        let (breaker, quota) = &mut *standing.lock();
-        if !breaker.allows(now) || !quota.take(Clock::now()) {
-            return None;
+        let (pass, is_spent) = {
+            let (breaker, quota) = &mut *standing.lock();
+            let clock = Clock::now();
+            if !breaker.allows(now) || !quota.take(clock) {
+                return None;
+            }
+            (breaker.begin(now), !quota.allows(clock))
+        };
+        if is_spent {
+            // Whoever waits does so until there is more.
+            standing.changes.send_replace(());
         }
-        breaker.begin(now).map(Some)
+        pass.map(Some)
     }
 
     /// Gives a pass back with what came of it. Whoever waits for this worker hears of it.
@@ -144,7 +157,15 @@ impl Member {
     /// Counts what an answer has cost against what it may be asked for.
     pub fn spend(&self, tokens: u64) {
         if let Some(standing) = &self.standing {
-            standing.lock().1.spend(tokens, Clock::now());
+            let is_spent = {
+                let (_, quota) = &mut *standing.lock();
+                let clock = Clock::now();
+                quota.spend(tokens, clock);
+                !quota.allows(clock)
+            };
+            if is_spent {
+                standing.changes.send_replace(());
+            }
         }
     }
 

@@ -115,10 +115,24 @@ impl Model {
         self.members.iter()
     }
 
-    /// The slots of all workers that can serve now.
+    /// How many requests may hold slots, those included that hold one at a worker which is sent nothing now: none when
+    /// nobody can serve. One more may come exactly when a worker that can serve has a free slot.
     pub fn slots(&self) -> usize {
         let now = Instant::now();
-        self.open(now, &[]).map(|(_, member)| member.slots(now)).fold(0, usize::saturating_add)
+        let (mut slots, mut open) = (0_usize, self.open(now, &[]).peekable());
+        if open.peek().is_none() {
+            return 0;
+        }
+        let mut next = open.next();
+        for (index, member) in self.members.iter().enumerate() {
+            let is_open = next.as_ref().is_some_and(|(other, _)| *other == index);
+            if is_open {
+                next = open.next();
+            }
+            let taken = member.taken();
+            slots = slots.saturating_add(if is_open { member.slots(now).max(taken) } else { taken });
+        }
+        slots
     }
 
     /// A lease on a worker that can serve.
@@ -143,7 +157,8 @@ impl Model {
         }
         match open.is_empty() {
             true => Err(reasons.unwrap_or_else(|| self.why_not(now))),
-            false => Err(Unavailable::Busy),
+            // Whoever is suspected waits for something else than a slot.
+            false => Err(reasons.map_or(Unavailable::Busy, |reason| reason.min(Unavailable::Busy))),
         }
     }
 
@@ -172,14 +187,19 @@ impl Model {
         if self.open(now, &[]).next().is_none() { Err(self.why_not(now)) } else { Ok(()) }
     }
 
-    /// Whether another worker than these can serve now, or will once it is started for whoever waits.
+    /// Whether another worker than these can serve now, or is woken or being loaded for whoever waits because none can.
     pub fn has_another(&self, than: &[u32]) -> bool {
         let now = Instant::now();
-        let is_on_its_way = |member: &Member| {
-            !member.is_remote() && matches!(why_not_of(member), Unavailable::Asleep | Unavailable::Loading)
+        let is_other = |member: &Member| !than.contains(&member.number);
+        let is_on_its_way = |member: &Arc<Member>| {
+            let reason = why_not_of(member);
+            is_other(member) && matches!(reason, Unavailable::Asleep | Unavailable::Loading)
         };
-        let mut others = self.members().filter(|member| !than.contains(&member.number));
-        others.any(|member| member.is_open(now) || is_on_its_way(member))
+        let mut open = self.open(now, than).peekable();
+        match open.peek() {
+            Some(_) => open.any(|(_, member)| is_other(member)),
+            None => self.members().any(is_on_its_way),
+        }
     }
 
     /// Whether workers died each time they served the request with this fingerprint.
@@ -200,11 +220,13 @@ impl Model {
         let mut covered = 0;
         let mut wants = Vec::new();
         for (_, member) in self.eligible(now, &[]) {
-            let is_ready = member.handle().is_ready();
-            if is_ready || covered <= before {
+            let state = member.handle().state().0;
+            // It is not woken by that, or serves already, or nobody knows when it will.
+            let covers = !matches!(state, State::Failed | State::Ready | State::Backoff);
+            if state == State::Ready || (state != State::Failed && covered <= before) {
                 wants.push(member.handle().want());
             }
-            covered += if is_ready { 0 } else { member.slots(now) };
+            covered = covered.saturating_add(if covers { member.slots(now) } else { 0 });
         }
         Want { wanting: Arc::clone(&self.wanting), _wants: wants }
     }
@@ -240,10 +262,14 @@ impl Model {
         self.has_worker().then(|| Changes::of(self.members()))
     }
 
-    /// Whether a load that has failed leaves nobody to wait for: none serves, and no other is on its way.
+    /// Whether a load that has failed leaves nobody to wait for: none serves, and no other is on its way, or will be as
+    /// soon as it is wanted.
     pub fn is_hopeless(&self) -> bool {
-        let on_its_way = |member: &Arc<Member>| matches!(member.handle().state().0, State::Starting | State::Loading);
-        let others = if self.members.len() > 1 { self.members().any(on_its_way) } else { false };
+        let is_on_its_way = |member: &Arc<Member>| {
+            let (state, asleep) = member.handle().state();
+            asleep || matches!(state, State::Starting | State::Loading | State::Ready)
+        };
+        let others = self.members.len() > 1 && self.members().any(is_on_its_way);
         self.open(Instant::now(), &[]).next().is_none() && !others
     }
 

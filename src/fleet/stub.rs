@@ -1,7 +1,7 @@
 //! A worker for the tests of others.
 
 use super::{Card, Fingerprint, Member, Model, Rank, Terms, WorkerKind};
-use crate::worker::{Handle, Status};
+use crate::worker::{Handle, State, Status};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -16,6 +16,11 @@ impl Stub {
         let (sender, handle) = Handle::stub(address);
         let member = Member::own(handle, WorkerKind::Local, 0, usize::MAX, Rank { weight: 1.0, priority: 0 });
         (Self(sender, address), Arc::new(Model::new(Card::named("m"), Terms::default(), vec![Arc::new(member)])))
+    }
+
+    /// The worker no longer answers.
+    pub(crate) fn is_down(&self) {
+        self.0.send_modify(|status| (status.state, status.endpoint) = (State::Unhealthy, None));
     }
 
     /// Another life of the worker, which nobody doubts.

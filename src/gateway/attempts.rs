@@ -149,9 +149,9 @@ impl Attempts {
     }
 
     /// Whether it would be tried again if this try failed; it may have been begun, or surely has not been.
-    pub(super) fn go_on(&self, may_have_begun: bool) -> bool {
+    pub(super) fn go_on(&self, may_have_begun: bool, caller: &Caller) -> bool {
         let may_repeat = self.route.repeats || !may_have_begun;
-        may_repeat && self.has_time() && (self.has_another_worker() || !self.fallbacks.is_empty())
+        may_repeat && self.has_time() && (self.has_another_worker() || self.has_another_model(caller))
     }
 
     /// Whether it is surely the last: nothing of the request need be kept.
@@ -165,6 +165,12 @@ impl Attempts {
         self.made <= self.retries.most && self.lane.model.has_another(&avoid)
     }
 
+    fn has_another_model(&self, caller: &Caller) -> bool {
+        let takes_over =
+            |name: &String| self.fallback(name, caller).is_some_and(|lane| may_be_served(&lane.model).is_ok());
+        self.fallbacks.iter().any(takes_over)
+    }
+
     fn has_time(&self) -> bool {
         self.deadline.is_none_or(|deadline| deadline > Instant::now())
     }
@@ -176,7 +182,7 @@ impl Attempts {
         ticket: Ticket,
         caller: &Caller,
     ) -> Option<Place> {
-        if !self.go_on(may_have_begun) {
+        if !self.go_on(may_have_begun, caller) {
             return None;
         }
         if !self.has_another_worker() {
@@ -207,13 +213,8 @@ impl Attempts {
     /// Goes to the next model that may take over. False if there is none.
     fn falls_back(&mut self, caller: &Caller) -> bool {
         while let Some(name) = self.fallbacks.pop_front() {
-            // As they are now: there may have been a reload since the request came.
-            let table = self.lanes.table();
-            let lane = table.resolve(Some(&name), self.needs, caller).ok();
-            let is_usable =
-                |lane: &&Arc<Lane>| !Arc::ptr_eq(lane, &self.lane) && caller.may_use(&lane.model.card()).is_ok();
-            if let Some(lane) = lane.filter(is_usable) {
-                self.lane = Arc::clone(lane);
+            if let Some(lane) = self.fallback(&name, caller) {
+                self.lane = lane;
                 self.avoid.clear();
                 return true;
             }
@@ -221,12 +222,29 @@ impl Attempts {
         false
     }
 
+    /// The lane of another model of this name, if there is one now and the caller may use it.
+    fn fallback(&self, name: &str, caller: &Caller) -> Option<Arc<Lane>> {
+        let table = self.lanes.table();
+        let lane = table.resolve(Some(name), self.needs, caller).ok()?;
+        let is_usable = !Arc::ptr_eq(lane, &self.lane) && caller.may_use(&lane.model.card()).is_ok();
+        is_usable.then(|| Arc::clone(lane))
+    }
+
+    /// A wait in line, which after the first try is not longer than what is left of its time.
+    pub(super) async fn in_time<T>(&self, wait: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
+        match self.deadline {
+            None => wait.await,
+            Some(deadline) => awake::timeout_at(deadline, wait).await.unwrap_or(Err(Refusal::BackendTimeout)),
+        }
+    }
+
     /// A part of `RETRY_DELAY` by chance, so that those who failed together do not come back together.
     async fn pause(&self) {
         let doubled = RETRY_PAUSE_FIRST.saturating_mul(1 << self.made.min(16));
         let longest = doubled.min(self.retries.longest_pause);
         let part = random().map_or(1.0, |number| f64::from(number) / f64::from(u32::MAX));
-        awake::sleep(longest.mul_f64(part)).await;
+        let left = self.deadline.map_or(Duration::MAX, |deadline| deadline - Instant::now());
+        awake::sleep(longest.mul_f64(part).min(left)).await;
     }
 
     /// Says in the head of an answer whose it is.

@@ -210,19 +210,20 @@ pub(super) fn model_of_query(query: &str) -> Result<Option<String>, Refusal> {
     let mut model = None;
     for pair in query.split('&') {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        if !percent_decoded(name).eq_ignore_ascii_case(b"model") {
+        let [name, value] = [name, value].map(|part| percent_decoded(&part.replace('+', " ")));
+        if !name.eq_ignore_ascii_case(b"model") {
             continue;
         }
         if model.is_some() {
             return Err(bad("the query has more than one \"model\""));
         }
-        let value = percent_decoded(value);
         model = Some(String::from_utf8(value).map_err(|_| bad("the name of the model is no text"))?);
     }
     Ok(model)
 }
 
-fn percent_decoded(text: &str) -> Vec<u8> {
+/// What stands in a part of an address, whose `+` is no space. What is encoded wrongly stands for itself.
+pub(super) fn percent_decoded(text: &str) -> Vec<u8> {
     let digit = |byte: Option<&u8>| char::from(*byte?).to_digit(16);
     let (bytes, mut at, mut decoded) = (text.as_bytes(), 0, Vec::new());
     while let Some(byte) = bytes.get(at) {
@@ -232,7 +233,6 @@ fn percent_decoded(text: &str) -> Vec<u8> {
                 at += 2;
                 (high * 16 + low) as u8
             }
-            (b'+', ..) => b' ',
             _ => *byte,
         });
     }

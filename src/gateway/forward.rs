@@ -25,6 +25,8 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::capture_connection;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use std::error::Error;
+use std::iter::successors;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -138,12 +140,13 @@ impl Forwarder {
                 let why = explain(&error, lease.endpoint().target.authority.host());
                 lease.failed(&error, &why);
                 let is_connect = error.is_connect();
+                let may_have_begun = !is_connect && !was_never_sent(&error);
                 if is_connect && lease.member().kind == WorkerKind::Remote {
                     warn!(worker = lease.member().number, "a remote backend cannot be reached: {why}");
                 }
                 let refusal =
                     if is_connect { Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN) } else { Refusal::BackendError };
-                return Err(fails(refusal, !is_connect, lease, (caller, ticket, record)));
+                return Err(fails(refusal, may_have_begun, lease, (caller, ticket, record)));
             }
             Err(_) => {
                 lease.is_late();
@@ -158,9 +161,9 @@ impl Forwarder {
             self.report_wrong_key(lease.endpoint().target.authority.as_str());
             return Err(fails(Refusal::BackendError, false, lease, (caller, ticket, record)));
         }
-        // Too busy, or not ready: by its own account it has not begun.
+        // Too busy, or not ready: by its own account it has not begun (RFC 9110, section 15.6.4).
         let has_refused = matches!(answer.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
-        if is_remote && (has_refused || answer.status().is_server_error()) && attempts.go_on(!has_refused) {
+        if is_remote && (has_refused || answer.status().is_server_error()) && attempts.go_on(!has_refused, &caller) {
             return Err(fails(Refusal::BackendError, !has_refused, lease, (caller, ticket, record)));
         }
         let (mut head, upstream) = answer.into_parts();
@@ -184,6 +187,12 @@ impl Forwarder {
         let passed = Passed::new(upstream, patience, (head.status, route), caller, record, ticket, lease);
         Ok(Response::from_parts(head, Answer::Passed(passed)))
     }
+}
+
+/// Whether the connection had ended before anything of the request was written.
+fn was_never_sent(error: &(dyn Error + 'static)) -> bool {
+    let of_hyper = |error: &(dyn Error + 'static)| error.downcast_ref().is_some_and(hyper::Error::is_canceled);
+    successors(Some(error), |&error| error.source()).any(of_hyper)
 }
 
 fn upstream_request<B>(
@@ -238,6 +247,32 @@ mod tests {
             .header("x-kept", "1");
         let (parts, ()) = request.body(()).unwrap().into_parts();
         upstream_request(parts, &HeaderValue::from_static("id-1"), (), &target).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_was_never_sent_is_told_from_what_was() {
+        use http_body_util::Empty;
+        use hyper_util::rt::TokioIo;
+        use tokio::io::AsyncReadExt;
+        for is_read in [false, true] {
+            let (ours, mut theirs) = tokio::io::duplex(1024);
+            let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(ours)).await.unwrap();
+            let asks = sender.send_request(Request::new(Empty::<bytes::Bytes>::new()));
+            let error = match is_read {
+                false => {
+                    drop(connection);
+                    asks.await.unwrap_err()
+                }
+                true => {
+                    let closes = async {
+                        assert!(theirs.read_u8().await.is_ok());
+                        drop(theirs);
+                    };
+                    tokio::join!(asks, connection, closes).0.unwrap_err()
+                }
+            };
+            assert_eq!(was_never_sent(&error), !is_read, "{error:?}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::auth::{Caller, Gatekeeper};
 use super::body::Answer;
 use super::catalogue::Catalogue;
 use super::cors::Cors;
-use super::envelope::Envelope;
+use super::envelope::{self, Envelope};
 use super::farewell;
 use super::forward::{Forwarder, Sent};
 use super::head::HeadLimits;
@@ -202,8 +202,9 @@ impl Gateway {
             Target::Catalogue(question) => {
                 stage!(record, caller.check_rates());
                 stage!(record, caller.pay());
-                let name = route.id_in(parts.uri.path()).unwrap_or_default();
-                return answered(self.catalogue.answer(question, name, &caller, &self.lanes.now()), record);
+                let name = envelope::percent_decoded(route.id_in(parts.uri.path()).unwrap_or_default());
+                let name = String::from_utf8_lossy(&name);
+                return answered(self.catalogue.answer(question, &name, &caller, &self.lanes.now()), record);
             }
         };
         // What will surely be refused is refused now, and costs nothing.
@@ -258,7 +259,8 @@ impl Gateway {
             let lane = Arc::clone(attempts.lane());
             let affinity = asking.affinity(&lane.model, &self.prefix_seed, caller.key_id());
             let wish = Wish { errand: asking.errand(), affinity: &affinity, avoid: attempts.avoid() };
-            let (ticket, lease) = match lane.queue.wait(place, caller.turn(), &lane.model, &wish).await {
+            let waits = lane.queue.wait(place, caller.turn(), &lane.model, &wish);
+            let (ticket, lease) = match attempts.in_time(waits).await {
                 Ok(tokens) => tokens,
                 Err(refusal) => match attempts.after_refusal(&refusal, &caller) {
                     Some(next) => {

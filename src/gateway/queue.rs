@@ -7,14 +7,17 @@
 
 mod lease;
 mod line;
+mod place;
 
-use crate::awake::{self, Instant};
+use crate::awake::Instant;
 use crate::fleet::{Model, Unavailable};
 use crate::refusal::Refusal;
 use crate::settings::bounds::{MOST_PASSES, RETRY_AFTER_LONGEST, RETRY_AFTER_UNKNOWN};
 use crate::telemetry::metrics::Metrics;
 pub(super) use lease::refusal_of;
 use line::Line;
+use place::{Grant, Turn, Waiting};
+pub(super) use place::{Place, Ticket};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -59,59 +62,6 @@ pub struct Patience {
     pub queue: Option<Duration>,
     /// `REQUEST_TIMEOUT`, which bounds the wait for a model where there is no `QUEUE_TIMEOUT`.
     pub request: Duration,
-}
-
-/// What a waiter is told.
-enum Turn {
-    /// It holds a slot now.
-    Yours,
-    /// It will get none.
-    Never(Refusal),
-}
-
-/// A place in the line, or a slot at once.
-pub(super) enum Place {
-    /// No need to wait.
-    Slot(Ticket),
-    /// In the line.
-    InLine(Waiting),
-}
-
-/// Somebody in the line.
-pub(super) struct Waiting {
-    queue: Queue,
-    key: String,
-    number: i64,
-    turn: oneshot::Receiver<Turn>,
-    since: Instant,
-}
-
-/// A slot, until it is dropped.
-pub(super) struct Ticket {
-    queue: Queue,
-    /// How long it took to get.
-    pub(super) waited: Duration,
-    arrived: Instant,
-    granted: Instant,
-    holds: Grant,
-}
-
-/// Somebody who has left the line, and will come back to its front.
-pub(super) struct Aside {
-    /// In flight meanwhile: the line is not drained without it.
-    pass: Ticket,
-    needs_slot: bool,
-}
-
-/// What a ticket has to give back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Grant {
-    /// One of the slots.
-    Slot,
-    /// Leave to be in flight without one.
-    Pass,
-    /// Nothing any more.
-    Nothing,
 }
 
 impl Queue {
@@ -159,11 +109,11 @@ impl Queue {
         charge()?;
         if !needs_slot {
             state.passes += 1;
-            return Ok(Place::Slot(self.ticket(now, now, Grant::Pass)));
+            return Ok(Place::Slot(self.ticket((now, Duration::ZERO), now, Grant::Pass)));
         }
         if state.line.start(slots) {
             self.show(&mut state);
-            return Ok(Place::Slot(self.ticket(now, now, Grant::Slot)));
+            return Ok(Place::Slot(self.ticket((now, Duration::ZERO), now, Grant::Slot)));
         }
         let (sender, turn) = oneshot::channel();
         let Ok(number) = state.line.join(key, sender) else {
@@ -171,7 +121,14 @@ impl Queue {
         };
         self.serve(&mut state);
         drop(state);
-        Ok(Place::InLine(Waiting { queue: self.clone(), key: key.to_owned(), number, turn, since: now }))
+        Ok(Place::InLine(Waiting {
+            queue: self.clone(),
+            key: key.to_owned(),
+            number,
+            turn,
+            since: now,
+            before: Duration::ZERO,
+        }))
     }
 
     /// Whether [`Queue::enter`] would let one more in at this moment.
@@ -248,7 +205,13 @@ impl Queue {
                     let mut state = self.lock();
                     let failed = changes.failed_loads();
                     let has_failed = std::mem::replace(&mut failed_loads, failed) != failed;
-                    if has_failed && model.is_hopeless() || model.available() == Err(Unavailable::Failed) {
+                    // Those who may go elsewhere do, where others wait.
+                    let is_left = match model.available() {
+                        Err(Unavailable::Failed) => true,
+                        Err(Unavailable::Down | Unavailable::Resting) => !model.terms().fallbacks.is_empty(),
+                        _ => false,
+                    };
+                    if is_left || has_failed && model.is_hopeless() {
                         self.dissolve(&mut state, &Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN));
                     }
                     self.serve(&mut state);
@@ -311,139 +274,14 @@ impl Queue {
         }
     }
 
-    fn ticket(&self, arrived: Instant, granted: Instant, holds: Grant) -> Ticket {
-        Ticket { queue: self.clone(), waited: granted - arrived, arrived, granted, holds }
+    /// For somebody who has arrived here now, and has waited so long before.
+    fn ticket(&self, (arrived, before): (Instant, Duration), granted: Instant, holds: Grant) -> Ticket {
+        let waited = before.saturating_add(granted - arrived);
+        Ticket { queue: self.clone(), waited, arrived, before, granted, holds }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Place {
-    /// Whether it is a wait.
-    pub(super) fn is_in_line(&self) -> bool {
-        matches!(self, Self::InLine(_))
-    }
-
-    /// Waits for the slot, as long as the queue's patience lasts. Dropping the future leaves the line.
-    pub(super) async fn ticket(self) -> Result<Ticket, Refusal> {
-        match self {
-            Self::Slot(ticket) => Ok(ticket),
-            Self::InLine(waiting) => waiting.ticket().await,
-        }
-    }
-}
-
-impl Waiting {
-    async fn ticket(mut self) -> Result<Ticket, Refusal> {
-        let patience = self.queue.0.patience;
-        let mut deadline = self.since + patience.queue.unwrap_or(patience.request);
-        loop {
-            match awake::timeout_at(deadline, &mut self.turn).await {
-                Ok(Ok(Turn::Yours)) => {
-                    // Taken out of its channel, the turn is not found again by the drop of `self`.
-                    return Ok(self.queue.ticket(self.since, Instant::now(), Grant::Slot));
-                }
-                Ok(Ok(Turn::Never(refusal))) => return Err(refusal),
-                Ok(Err(_)) => return Err(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN)),
-                Err(_) => deadline = self.look_again()?,
-            }
-        }
-    }
-}
-
-impl Waiting {
-    /// The wait has lasted as long as it may for now: when to look again, or why it is over. Without `QUEUE_TIMEOUT` only
-    /// the wait for a model that is not ready has an end, `REQUEST_TIMEOUT` after it was first seen so; while it is
-    /// ready, that is at least so long away.
-    fn look_again(&self) -> Result<Instant, Refusal> {
-        let queue = &self.queue;
-        let now = Instant::now();
-        let mut state = queue.lock();
-        let slots = (queue.0.slots)();
-        state.sees(slots > 0, now);
-        let patience = queue.0.patience;
-        match (slots > 0, patience.queue) {
-            (true, Some(_)) => Err(Refusal::QueueTimeout(state.time_until_a_place(slots))),
-            (true, None) => Ok(now + patience.request),
-            (false, Some(_)) => Err(Refusal::ModelLoading(RETRY_AFTER_UNKNOWN)),
-            (false, None) => {
-                let since = state.unready_since.map_or(self.since, |since| since.max(self.since));
-                let due = since + patience.request;
-                if due > now { Ok(due) } else { Err(Refusal::ModelLoading(RETRY_AFTER_UNKNOWN)) }
-            }
-        }
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        let mut state = self.queue.lock();
-        if state.line.leave(&self.key, self.number) {
-            self.queue.show(&mut state);
-        } else if let Ok(Turn::Yours) = self.turn.try_recv() {
-            // The turn came in the very moment in which the client left.
-            state.line.finish();
-            self.queue.serve(&mut state);
-        }
-    }
-}
-
-impl Ticket {
-    /// Gives the slot back for a place at the front of the line: the worker went away before the slot was used. In a line
-    /// that was closed meanwhile there is no place; the wait ends at once.
-    pub(super) fn back_in_line(mut self, key: &str) -> Waiting {
-        self.holds = Grant::Nothing;
-        let (sender, turn) = oneshot::channel();
-        let mut state = self.queue.lock();
-        let number = state.line.return_to_front(key, sender);
-        self.queue.serve_or_dissolve(&mut state);
-        drop(state);
-        Waiting { queue: self.queue.clone(), key: key.to_owned(), number, turn, since: self.arrived }
-    }
-}
-
-impl Ticket {
-    /// Gives the slot back for a while.
-    pub(super) fn step_aside(self) -> Aside {
-        self.queue.lock().passes += 1;
-        let pass = self.queue.ticket(self.arrived, Instant::now(), Grant::Pass);
-        Aside { pass, needs_slot: self.holds == Grant::Slot }
-    }
-}
-
-impl Aside {
-    /// Comes back, before all others and whatever the bound: the request was let in before.
-    pub(super) fn back_in_line(self, key: &str) -> Place {
-        let Self { pass, needs_slot } = self;
-        if !needs_slot {
-            return Place::Slot(pass);
-        }
-        let (queue, arrived) = (pass.queue.clone(), pass.arrived);
-        let mut state = queue.lock();
-        let (sender, turn) = oneshot::channel();
-        let number = state.line.join_front(key, sender);
-        queue.serve_or_dissolve(&mut state);
-        drop(state);
-        Place::InLine(Waiting { queue, key: key.to_owned(), number, turn, since: arrived })
-    }
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        if self.holds == Grant::Nothing {
-            return;
-        }
-        let mut state = self.queue.lock();
-        if self.holds == Grant::Pass {
-            state.passes -= 1;
-            self.queue.show(&mut state);
-            return;
-        }
-        state.line.finish();
-        state.service.note(self.granted.elapsed());
-        self.queue.serve(&mut state);
     }
 }
 

@@ -76,6 +76,10 @@ pub const VITALS_SIZE: usize = 64 * 1024;
 /// Pause before the next try to start llama-server when this machine was short of something, such as file descriptors.
 pub const SHORTAGE_PAUSE: Duration = Duration::from_secs(1);
 
+/// How long a load that waited for memory in vain keeps its age when nobody wants it any more: enough for whoever was
+/// refused to try again.
+pub const CLAIM_GRACE: Duration = Duration::from_secs(90);
+
 /// How long a ready llama-server may leave its probes without a good answer before it counts as unhealthy: three of them.
 pub const SILENCE_UNTIL_UNHEALTHY: Duration = Duration::from_secs(10);
 

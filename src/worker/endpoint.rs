@@ -191,6 +191,11 @@ impl Endpoint {
         Ok(InFlight { endpoint: self, fingerprint, only_looks, is_suspect, begun, outcome, compute_errors })
     }
 
+    /// Whether a request under suspicion is in flight.
+    pub fn has_suspect(&self) -> bool {
+        self.serving().has_suspect
+    }
+
     /// Waits until no request under suspicion is in flight.
     pub async fn suspect_left(&self) {
         loop {

@@ -2,14 +2,17 @@
 //!
 //! What is idle goes, least recently used first. What is in use goes only for a claim that is wanted and has waited for
 //! its patience, and only after it has been left to serve for as long itself: two busy models that do not fit together
-//! take turns, and neither is stopped before it has served anybody. It is let finish first. Owns no process and no clock.
+//! take turns, and neither is stopped before it has served anybody. It is let finish first. No worker of a model goes for
+//! another of the same model. Owns no process and no clock.
 
 use crate::awake::Instant;
 use std::time::Duration;
 
 /// A load that waits for memory.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Claim {
+pub(super) struct Claim<'a> {
+    /// Whose load it is.
+    pub(super) model: &'a str,
     /// Bytes.
     pub(super) need: u64,
     /// Whether a request waits for it; else it is loaded ahead of them.
@@ -20,8 +23,10 @@ pub(super) struct Claim {
 
 /// A worker that has memory.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Holder {
+pub(super) struct Holder<'a> {
     pub(super) id: u64,
+    /// Whose worker it is.
+    pub(super) model: &'a str,
     /// Bytes.
     pub(super) need: u64,
     /// Never stopped for another.
@@ -59,6 +64,8 @@ pub(super) enum Step {
     Clear(Vec<(u64, Way)>),
     /// Nothing, until something changes, or until then.
     Wait(Option<Instant>),
+    /// Nothing, until something changes. Nobody waits for it and nothing leaves for it, so that others need not stand behind.
+    Yield,
 }
 
 /// How a worker goes.
@@ -71,8 +78,14 @@ pub(super) enum Way {
 }
 
 /// The next step for a claim, where `patience` is how long what is in use is left alone.
-pub(super) fn next_step(budget: u64, patience: Duration, now: Instant, claim: Claim, holders: &[Holder]) -> Step {
-    let sum = |of: &dyn Fn(&Holder) -> bool| {
+pub(super) fn next_step(
+    budget: u64,
+    patience: Duration,
+    now: Instant,
+    claim: Claim<'_>,
+    holders: &[Holder<'_>],
+) -> Step {
+    let sum = |of: &dyn Fn(&Holder<'_>) -> bool| {
         holders.iter().filter(|holder| of(holder)).fold(0, |sum: u64, holder| sum.saturating_add(holder.need))
     };
     let need = claim.need.min(budget);
@@ -87,7 +100,7 @@ pub(super) fn next_step(budget: u64, patience: Duration, now: Instant, claim: Cl
     }
     // So much must be given back, be there even more in use than there should be.
     let missing = staying.saturating_sub(budget - need);
-    let mut candidates: Vec<(Turn, &Holder)> = holders
+    let mut candidates: Vec<(Turn, &Holder<'_>)> = holders
         .iter()
         .filter(|holder| holder.need > 0)
         .filter_map(|holder| Some((Turn::of(holder, claim, patience)?, holder)))
@@ -108,6 +121,9 @@ pub(super) fn next_step(budget: u64, patience: Duration, now: Instant, claim: Cl
     if freed >= missing {
         return Step::Clear(going);
     }
+    if !claim.is_wanted {
+        return Step::Yield;
+    }
     let next = candidates.iter().filter(|(turn, _)| !is_due(turn)).map(|(turn, _)| match turn {
         Turn::Idle(since) => *since,
         Turn::InUse { due, .. } => *due,
@@ -115,11 +131,27 @@ pub(super) fn next_step(budget: u64, patience: Duration, now: Instant, claim: Cl
     Step::Wait(next.min())
 }
 
-/// Whether there is room for so many bytes at some time, as things stand: beside what is pinned and stays.
-pub(super) fn is_within_reach(budget: u64, need: u64, holders: &[Holder]) -> bool {
-    let stays = |holder: &&Holder| holder.is_pinned && holder.stage != Stage::Leaving;
+/// Whether there is room for it at some time, as things stand: beside what never goes for it.
+pub(super) fn is_within_reach(budget: u64, claim: Claim<'_>, holders: &[Holder<'_>]) -> bool {
+    let need = claim.need;
+    let stays = |holder: &&Holder<'_>| never_goes_for(claim, holder) && holder.stage != Stage::Leaving;
     let staying = holders.iter().filter(stays).fold(0, |sum: u64, holder| sum.saturating_add(holder.need));
     need.min(budget) <= budget.saturating_sub(staying)
+}
+
+/// The models of others that are pinned, if it is for them that there is never room.
+pub(super) fn pinned_in_the_way<'a>(budget: u64, claim: Claim<'_>, holders: &[Holder<'a>]) -> Vec<&'a str> {
+    let of_others = |holder: &&Holder<'a>| holder.is_pinned && holder.model != claim.model;
+    let pinned: Vec<Holder<'a>> = holders.iter().filter(of_others).copied().collect();
+    match is_within_reach(budget, claim, &pinned) {
+        true => Vec::new(),
+        false => pinned.iter().map(|holder| holder.model).collect(),
+    }
+}
+
+/// Whether this worker makes no room for that claim, whatever happens. Nothing would be won if it were of the same model.
+fn never_goes_for(claim: Claim<'_>, holder: &Holder<'_>) -> bool {
+    holder.is_pinned || holder.model == claim.model
 }
 
 /// The order in which workers go.
@@ -133,9 +165,9 @@ enum Turn {
 
 impl Turn {
     /// Of this worker, if it may have to go for that claim.
-    fn of(holder: &Holder, claim: Claim, patience: Duration) -> Option<Self> {
+    fn of(holder: &Holder<'_>, claim: Claim<'_>, patience: Duration) -> Option<Self> {
         match holder.stage {
-            _ if holder.is_pinned => None,
+            _ if never_goes_for(claim, holder) => None,
             Stage::Loading | Stage::Leaving => None,
             Stage::Idle { .. } if holder.is_preloaded && !claim.is_wanted => None,
             Stage::Idle { since } => Some(Self::Idle(since)),
@@ -146,192 +178,4 @@ impl Turn {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const PATIENCE: Duration = Duration::from_secs(30);
-    const BUDGET: u64 = 100;
-
-    /// The moments of a test, in seconds.
-    fn at(seconds: u64) -> Instant {
-        use std::sync::OnceLock;
-        static START: OnceLock<Instant> = OnceLock::new();
-        *START.get_or_init(Instant::now) + Duration::from_secs(seconds)
-    }
-
-    fn holder(id: u64, need: u64, stage: Stage) -> Holder {
-        Holder { id, need, is_pinned: false, is_preloaded: false, stage }
-    }
-
-    fn wanted(need: u64) -> Claim {
-        Claim { need, is_wanted: true, since: at(100) }
-    }
-
-    fn step(now: u64, claim: Claim, holders: &[Holder]) -> Step {
-        next_step(BUDGET, PATIENCE, at(now), claim, holders)
-    }
-
-    fn at_once(ids: &[u64]) -> Step {
-        Step::Clear(ids.iter().map(|id| (*id, Way::Idle)).collect())
-    }
-
-    fn finishing(ids: &[u64]) -> Step {
-        Step::Clear(ids.iter().map(|id| (*id, Way::Finishing)).collect())
-    }
-
-    #[test]
-    fn what_is_idle_goes_the_longest_unused_first_and_no_more_of_it_than_must() {
-        let idle = [
-            holder(1, 30, Stage::Idle { since: at(9) }),
-            holder(2, 30, Stage::Idle { since: at(3) }),
-            holder(3, 30, Stage::Idle { since: at(6) }),
-        ];
-        assert_eq!(step(100, wanted(10), &idle), Step::Grant);
-        assert_eq!(step(100, wanted(40), &idle), at_once(&[2]));
-        assert_eq!(step(100, wanted(41), &idle), at_once(&[2, 3]));
-        assert_eq!(step(100, wanted(5000), &idle), at_once(&[2, 3, 1]), "it runs alone");
-    }
-
-    #[test]
-    fn what_is_in_use_is_left_alone_for_a_while_and_then_finishes() {
-        let busy = [holder(1, 60, Stage::InUse { ready: at(0) }), holder(2, 40, Stage::InUse { ready: at(90) })];
-        assert_eq!(step(100, wanted(50), &busy), Step::Wait(Some(at(130))));
-        assert_eq!(step(130, wanted(50), &busy), finishing(&[1]), "the other has not served as long");
-        assert_eq!(step(130, wanted(80), &busy), finishing(&[1, 2]));
-        let ready_late = [holder(1, 60, Stage::InUse { ready: at(125) })];
-        assert_eq!(step(130, wanted(50), &ready_late), Step::Wait(Some(at(155))), "it has hardly served anybody");
-        let mixed = [holder(1, 60, Stage::InUse { ready: at(0) }), holder(2, 40, Stage::Idle { since: at(90) })];
-        assert_eq!(step(110, wanted(40), &mixed), at_once(&[2]));
-        assert_eq!(step(110, wanted(50), &mixed), Step::Wait(Some(at(130))), "stopping one of them would not help");
-        assert_eq!(step(130, wanted(50), &mixed), Step::Clear(vec![(2, Way::Idle), (1, Way::Finishing)]));
-    }
-
-    #[test]
-    fn what_nobody_waits_for_takes_what_nobody_else_needs() {
-        let ahead = Claim { is_wanted: false, ..wanted(60) };
-        let mut other = holder(1, 60, Stage::Idle { since: at(0) });
-        assert_eq!(step(500, ahead, &[other]), at_once(&[1]));
-        other.is_preloaded = true;
-        assert_eq!(step(500, ahead, &[other]), Step::Wait(None), "both are loaded ahead; the first one stays");
-        assert_eq!(step(500, wanted(60), &[other]), at_once(&[1]));
-        assert_eq!(step(500, ahead, &[holder(1, 60, Stage::InUse { ready: at(0) })]), Step::Wait(None));
-    }
-
-    #[test]
-    fn what_leaves_is_waited_for() {
-        let leaving = [holder(1, 60, Stage::Leaving), holder(2, 40, Stage::Idle { since: at(0) })];
-        assert_eq!(step(100, wanted(60), &leaving), Step::Wait(None));
-        assert_eq!(step(100, wanted(70), &leaving), at_once(&[2]));
-        assert_eq!(step(100, wanted(70), &leaving[1..]), at_once(&[2]));
-        assert_eq!(step(100, wanted(60), &leaving[1..]), Step::Grant);
-    }
-
-    #[test]
-    fn what_is_pinned_puts_the_rest_out_of_reach_until_it_leaves() {
-        let mut pinned = Holder { is_pinned: true, ..holder(1, 60, Stage::Loading) };
-        let busy = holder(2, 40, Stage::InUse { ready: at(0) });
-        assert!(is_within_reach(BUDGET, 40, &[pinned, busy]));
-        assert!(!is_within_reach(BUDGET, 41, &[pinned, busy]));
-        assert!(!is_within_reach(BUDGET, 5000, &[pinned]));
-        assert!(is_within_reach(BUDGET, 5000, &[busy]), "it runs alone");
-        pinned.stage = Stage::Leaving;
-        assert!(is_within_reach(BUDGET, 41, &[pinned, busy]));
-    }
-
-    fn stage() -> impl Strategy<Value = Stage> {
-        prop_oneof![
-            Just(Stage::Loading),
-            (0u64..200).prop_map(|ready| Stage::InUse { ready: at(ready) }),
-            (0u64..200).prop_map(|since| Stage::Idle { since: at(since) }),
-            Just(Stage::Leaving),
-        ]
-    }
-
-    fn holders() -> impl Strategy<Value = Vec<Holder>> {
-        let one = (0u64..=BUDGET, any::<bool>(), any::<bool>(), stage());
-        proptest::collection::vec(one, 0..8).prop_map(|some| {
-            let number = |(id, (need, is_pinned, is_preloaded, stage))| Holder {
-                id: id as u64,
-                need,
-                is_pinned,
-                is_preloaded,
-                stage,
-            };
-            some.into_iter().enumerate().map(number).collect()
-        })
-    }
-
-    fn claim() -> impl Strategy<Value = Claim> {
-        (1u64..2 * BUDGET, any::<bool>(), 0u64..200).prop_map(|(need, is_wanted, since)| Claim {
-            need,
-            is_wanted,
-            since: at(since),
-        })
-    }
-
-    proptest! {
-        #[test]
-        fn nobody_goes_who_may_not(holders in holders(), claim in claim(), now in 0u64..300) {
-            let now = at(now);
-            let Step::Clear(going) = next_step(BUDGET, PATIENCE, now, claim, &holders) else { return Ok(()) };
-            prop_assert!(!going.is_empty());
-            for (id, way) in going {
-                let one = holders.iter().find(|holder| holder.id == id).unwrap();
-                prop_assert!(!one.is_pinned && one.need > 0);
-                match one.stage {
-                    Stage::Idle { .. } => prop_assert!(way == Way::Idle && (claim.is_wanted || !one.is_preloaded)),
-                    Stage::InUse { ready } => {
-                        prop_assert_eq!(way, Way::Finishing);
-                        prop_assert!(claim.is_wanted && now >= ready + PATIENCE && now >= claim.since + PATIENCE);
-                    }
-                    Stage::Loading | Stage::Leaving => prop_assert!(false, "{one:?}"),
-                }
-            }
-        }
-
-        #[test]
-        fn the_budget_holds(holders in holders(), claim in claim(), now in 0u64..300) {
-            let in_use: u64 = holders.iter().map(|holder| holder.need).sum();
-            let fits = in_use + claim.need.min(BUDGET) <= BUDGET;
-            let granted = next_step(BUDGET, PATIENCE, at(now), claim, &holders) == Step::Grant;
-            prop_assert_eq!(granted, fits);
-        }
-
-        #[test]
-        fn there_is_progress_while_enough_is_idle_or_may_finish(mut holders in holders(), claim in claim()) {
-            // Everything that loads comes to an end, and all patience too.
-            let now = at(1000);
-            for holder in &mut holders {
-                if holder.stage == Stage::Loading {
-                    holder.stage = Stage::Idle { since: at(900) };
-                }
-            }
-            let stays = |holder: &&Holder| {
-                let is_kept = match holder.stage {
-                    Stage::Idle { .. } => holder.is_preloaded && !claim.is_wanted,
-                    Stage::InUse { .. } => !claim.is_wanted,
-                    _ => false,
-                };
-                holder.stage != Stage::Leaving && (holder.is_pinned || is_kept)
-            };
-            let staying: u64 = holders.iter().filter(stays).map(|holder| holder.need).sum();
-            let can_be = staying + claim.need.min(BUDGET) <= BUDGET;
-            let mut granted = false;
-            for _ in 0..=2 * holders.len() {
-                match next_step(BUDGET, PATIENCE, now, claim, &holders) {
-                    Step::Grant => {
-                        granted = true;
-                        break;
-                    }
-                    Step::Clear(going) => holders.retain(|holder| going.iter().all(|(id, _)| *id != holder.id)),
-                    Step::Wait(_) => {
-                        // What leaves is gone at some time.
-                        holders.retain(|holder| holder.stage != Stage::Leaving);
-                    }
-                }
-            }
-            prop_assert_eq!(granted, can_be);
-        }
-    }
-}
+mod tests;

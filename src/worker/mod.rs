@@ -229,6 +229,11 @@ impl Handle {
         (sender, Self { status, wants, orders: Arc::default(), deaths, board: None })
     }
 
+    /// Whether somebody wants it.
+    pub(crate) fn is_wanted(&self) -> bool {
+        !self.wants.is_empty()
+    }
+
     /// Has its worker die while it serves this.
     pub(crate) fn dies_of(&self, fingerprint: Fingerprint) {
         self.deaths.note(&[fingerprint]);

@@ -4,15 +4,21 @@
 //! Owns the line of loads that wait, and who has how much. Who has to go for whom is [`super::eviction`]'s; the owner of a
 //! worker that has to go ends it.
 
+mod ages;
+mod room;
+
 use super::bell::Bell;
 use super::endpoint::Endpoint;
-use super::eviction::{Claim, Holder, Stage, Step, Way, is_within_reach, next_step};
+use super::eviction::{Claim, Holder, Stage, Step, Way, is_within_reach, next_step, pinned_in_the_way};
 use super::wants::Wants;
 use crate::awake::{self, Instant};
+use ages::Ages;
+pub(super) use room::Room;
+use std::collections::BTreeSet;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 /// Those that have memory, and those that wait for it.
@@ -33,12 +39,16 @@ struct Book {
     next: u64,
     seats: Vec<Seat>,
     line: Vec<Waiter>,
+    ages: Ages,
+    /// The models of which it has been logged that there is no room for them, until there is.
+    shut_out: BTreeSet<String>,
 }
 
 /// A load that waits.
 struct Waiter {
     id: u64,
     lodger: Lodger,
+    /// When it began to wait, be it with pauses, or its model had to make room for another.
     since: Instant,
     is_told: bool,
 }
@@ -46,7 +56,7 @@ struct Waiter {
 /// Who asks for room.
 #[derive(Clone)]
 pub(super) struct Lodger {
-    /// The id of its model, for logs.
+    /// The id of its model. Its other workers do not make room for this one.
     pub(super) model: String,
     /// Bytes.
     pub(super) need: u64,
@@ -62,6 +72,8 @@ pub(super) struct Lodger {
 struct Seat {
     id: u64,
     lodger: Lodger,
+    /// When it had begun to wait for this.
+    since: Instant,
     at: Place,
     /// Cancelled when it has to go.
     dismissed: CancellationToken,
@@ -72,13 +84,6 @@ enum Place {
     Loading,
     Ready { endpoint: Arc<Endpoint>, since: Instant },
     Leaving,
-}
-
-/// A worker's room, until it is dropped.
-pub(super) struct Room {
-    id: u64,
-    shared: Arc<Shared>,
-    dismissed: CancellationToken,
 }
 
 /// A place in the line, until it is dropped.
@@ -123,6 +128,7 @@ impl Residents {
         let shared = &self.0;
         let mut book = shared.book();
         if !shared.has_room_anyway(&book, id) && shared.first(&book) != Some(id) {
+            shared.tell_of_no_room(&mut book, id);
             return Err(None);
         }
         loop {
@@ -144,6 +150,7 @@ impl Residents {
                     book.tell(id);
                     return Err(until);
                 }
+                Step::Yield => return Err(None),
             }
         }
     }
@@ -166,18 +173,36 @@ impl Shared {
         let mut book = self.book();
         let id = book.next;
         book.next += 1;
-        book.line.push(Waiter { id, lodger, since: Instant::now(), is_told: false });
+        let since = book.ages.take(&lodger).unwrap_or_else(Instant::now);
+        book.line.push(Waiter { id, lodger, since, is_told: false });
         id
     }
 
-    /// Whose turn it is: those that are wanted come before those that nobody waits for, and then who came first. Nobody
-    /// waits behind one for which there is never room beside what is pinned.
+    /// Whose turn it is: those that are wanted come before those that nobody waits for, and then who has waited for the
+    /// longest time. Nobody waits behind one for which there is never room beside what stays, nor behind one that nobody
+    /// waits for and for which nothing can go now.
     fn first(&self, book: &Book) -> Option<u64> {
-        let holders: Vec<Holder> = book.seats.iter().map(Seat::seen).collect();
+        let holders = book.holders();
         let is_within_reach =
-            |waiter: &&Waiter| self.budget.is_none_or(|budget| is_within_reach(budget, waiter.lodger.need, &holders));
-        let in_turn = book.line.iter().filter(is_within_reach);
-        Some(in_turn.min_by_key(|waiter| (waiter.lodger.wants.is_empty(), waiter.id))?.id)
+            |waiter: &Waiter| self.budget.is_none_or(|budget| is_within_reach(budget, waiter.claim(), &holders));
+        let mut line: Vec<&Waiter> = book.line.iter().collect();
+        line.sort_by_cached_key(|waiter| (waiter.lodger.wants.is_empty(), waiter.since, waiter.id));
+        let is_in_turn = |waiter: &&Waiter| is_within_reach(waiter) && self.step(book, waiter.id) != Step::Yield;
+        Some(line.into_iter().find(is_in_turn)?.id)
+    }
+
+    /// Logs once that there is no room for one in line, if it is not only behind others.
+    fn tell_of_no_room(&self, book: &mut Book, id: u64) {
+        let (Some(budget), Some(waiter)) = (self.budget, book.waiter(id)) else { return };
+        let pinned = pinned_in_the_way(budget, waiter.claim(), &book.holders()).join(", ");
+        let (model, need) = (waiter.lodger.model.clone(), waiter.lodger.need);
+        if pinned.is_empty() {
+            if self.step(book, id) == Step::Yield {
+                book.tell(id);
+            }
+        } else if book.shut_out.insert(model.clone()) {
+            warn!(model, need, budget, pinned, "there is no room for it beside the pinned models (MEMORY_BUDGET)");
+        }
     }
 
     /// Whether one in line needs none of what is shared.
@@ -190,9 +215,7 @@ impl Shared {
         if waiter.lodger.need == 0 {
             return Step::Grant;
         }
-        let claim = Claim { need: waiter.lodger.need, is_wanted: !waiter.lodger.wants.is_empty(), since: waiter.since };
-        let holders: Vec<Holder> = book.seats.iter().map(Seat::seen).collect();
-        next_step(budget, self.patience, Instant::now(), claim, &holders)
+        next_step(budget, self.patience, Instant::now(), waiter.claim(), &book.holders())
     }
 }
 
@@ -201,13 +224,25 @@ impl Book {
         self.line.iter().find(|waiter| waiter.id == id)
     }
 
+    fn holders(&self) -> Vec<Holder<'_>> {
+        self.seats.iter().map(Seat::seen).collect()
+    }
+
     /// Gives room to one in line.
     fn seat(&mut self, id: u64) -> Option<CancellationToken> {
         let at = self.line.iter().position(|waiter| waiter.id == id)?;
-        let lodger = self.line.remove(at).lodger;
+        let Waiter { lodger, since, .. } = self.line.remove(at);
+        self.shut_out.remove(&lodger.model);
         let dismissed = CancellationToken::new();
-        self.seats.push(Seat { id, lodger, at: Place::Loading, dismissed: dismissed.clone() });
+        self.seats.push(Seat { id, lodger, since, at: Place::Loading, dismissed: dismissed.clone() });
         Some(dismissed)
+    }
+
+    /// One leaves that has not been loaded. Unless its model is served by another worker, it has waited in vain.
+    fn keep_age(&mut self, lodger: Lodger, since: Instant) {
+        if !self.seats.iter().any(|seat| seat.lodger.model == lodger.model && !matches!(seat.at, Place::Leaving)) {
+            self.ages.keep(lodger, since);
+        }
     }
 
     /// Has these go. What was idle when that was decided must still be so.
@@ -227,6 +262,12 @@ impl Book {
             }
             seat.at = Place::Leaving;
             seat.dismissed.cancel();
+            // Its model has had its turn: what it still waits for comes after the one for whom it goes.
+            let model = &seat.lodger.model;
+            for waiter in self.line.iter_mut().filter(|waiter| waiter.lodger.model == *model) {
+                waiter.since = Instant::now();
+            }
+            self.ages.forget(model);
         }
         Ok(())
     }
@@ -240,8 +281,15 @@ impl Book {
     }
 }
 
+impl Waiter {
+    fn claim(&self) -> Claim<'_> {
+        let Lodger { model, need, wants, .. } = &self.lodger;
+        Claim { model, need: *need, is_wanted: !wants.is_empty(), since: self.since }
+    }
+}
+
 impl Seat {
-    fn seen(&self) -> Holder {
+    fn seen(&self) -> Holder<'_> {
         let stage = match &self.at {
             Place::Loading => Stage::Loading,
             Place::Leaving => Stage::Leaving,
@@ -251,47 +299,18 @@ impl Seat {
             },
         };
         let Lodger { need, is_pinned, is_preloaded, .. } = self.lodger;
-        Holder { id: self.id, need, is_pinned, is_preloaded, stage }
-    }
-}
-
-impl Room {
-    /// The load is over, and requests go there. From now on it may have to go for another.
-    pub(super) fn is_ready(&self, endpoint: &Arc<Endpoint>) {
-        self.is_at(Place::Ready { endpoint: Arc::clone(endpoint), since: Instant::now() });
-    }
-
-    /// It has begun to end, for whatever reason.
-    pub(super) fn leaves(&self) {
-        self.is_at(Place::Leaving);
-    }
-
-    /// Waits until it has to go. By then nothing new is sent to it.
-    pub(super) fn dismissed(&self) -> WaitForCancellationFuture<'_> {
-        self.dismissed.cancelled()
-    }
-
-    fn is_at(&self, place: Place) {
-        let mut book = self.shared.book();
-        if let Some(seat) = book.seats.iter_mut().find(|seat| seat.id == self.id && !matches!(seat.at, Place::Leaving))
-        {
-            seat.at = place;
-        }
-        drop(book);
-        self.shared.bell.ring();
-    }
-}
-
-impl Drop for Room {
-    fn drop(&mut self) {
-        self.shared.book().seats.retain(|seat| seat.id != self.id);
-        self.shared.bell.ring();
+        Holder { id: self.id, model: &self.lodger.model, need, is_pinned, is_preloaded, stage }
     }
 }
 
 impl Drop for InLine<'_> {
     fn drop(&mut self) {
-        self.shared.book().line.retain(|waiter| waiter.id != self.id);
+        let mut book = self.shared.book();
+        if let Some(at) = book.line.iter().position(|waiter| waiter.id == self.id) {
+            let Waiter { lodger, since, .. } = book.line.remove(at);
+            book.keep_age(lodger, since);
+        }
+        drop(book);
         // It may have stood before others.
         self.shared.bell.ring();
     }

@@ -62,8 +62,9 @@ models:
             let answer = client.post_json("/tokenize", &json!({"model": "embed", "content": words(count)}));
             answer.json()["tokens"].as_array().unwrap_or_else(|| panic!("{}", answer.text())).len()
         };
-        let each = tokens(2) - tokens(1);
-        let longest = (1024 - 2) / each;
+        let (first, each) = (tokens(1), tokens(2) - tokens(1));
+        // Beside the words there are a token that begins and one that ends.
+        let longest = (1024 - 2 - first) / each + 1;
         let answer = client.post_json("/v1/embeddings", &json!({"model": "embed", "input": words(longest)}));
         assert_eq!(answer.status(), 200, "{}", answer.text());
         let used = answer.json()["usage"]["prompt_tokens"].as_u64().unwrap();

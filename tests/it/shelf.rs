@@ -143,13 +143,15 @@ fn the_longest_unused_makes_room_and_a_pinned_one_never_does() {
 #[test]
 fn a_busy_model_is_left_alone_until_it_is_idle() {
     let script = json!({"hold_mid_stream": {"after_frames": 1}});
-    let models = [("a", "", script), ("b", "", json!({}))];
+    let models = [("a", "parallel: 2", script), ("b", "", json!({}))];
     let gateway = shelf(1, &models, &[("MAX_WAIT_BEFORE_DRAIN", NEVER)]);
     let mut stream = gateway.client().stream(CHAT, &streamed("a"));
     assert!(stream.next_event().is_some());
     let mut waits = begin(&gateway, "b");
     becomes(&gateway, "b", "starting");
     assert_eq!(gateway.health().get("/ping").status(), 200);
+    is_served(&gateway, "a");
+    assert_eq!(state(&gateway, "a"), "ready");
     gateway.model_file("a.gguf").control().release_requests(1);
     ends_well(&mut stream);
     assert_eq!(waits.read_response().unwrap().status(), 200);

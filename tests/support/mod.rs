@@ -1,6 +1,7 @@
 //! What the integration tests are written with: the gateway as a process (`gateway`), the fake llama-server beside
-//! it (`fake_server`, `scripted`), clients that see the wire (`client`), waiting without sleeping (`wait`) and what the
-//! kernel says about processes (`resources`). Everything blocks, so that a test reads from top to bottom.
+//! it (`fake_server`, `scripted`), a backend that somebody else runs (`remote`), clients that see the wire (`client`),
+//! waiting without sleeping (`wait`) and what the kernel says about processes (`resources`). Everything blocks, so that a
+//! test reads from top to bottom.
 
 #![allow(
     dead_code,
@@ -15,6 +16,7 @@ pub(crate) mod fake_server;
 pub(crate) mod gateway;
 pub(crate) mod model_file;
 pub(crate) mod process;
+pub(crate) mod remote;
 pub(crate) mod resources;
 pub(crate) mod scripted;
 pub(crate) mod wait;

@@ -65,9 +65,67 @@ async fn slots_are_those_of_the_workers_that_serve_and_none_gets_more() {
     assert_eq!(lease(&model).err(), Some(Unavailable::Busy));
     assert!(model.lease(&Errand::Look.into()).is_ok(), "whoever takes no slot waits for none");
     is(&two.0, State::Backoff, false);
-    assert_eq!((model.slots(), model.state()), (1, State::Ready));
+    assert_eq!((model.slots(), model.state()), (3, State::Ready), "what is in flight holds its slots");
     drop(leases);
+    assert_eq!(model.slots(), 1);
     assert_eq!(number(&lease(&model).unwrap()), 0);
+}
+
+/// One that is left alone may have long streams; a queue counts them too.
+#[tokio::test(start_paused = true)]
+async fn what_a_closed_worker_still_serves_takes_no_slot_of_an_open_one() {
+    let (near, far) = (own(0, 1), remote(1, 8, None));
+    let model = model(&[&near, &far]);
+    let streams: Vec<Lease> = (0..5).map(|_| lease(&model).unwrap()).collect();
+    (0..2).for_each(|_| lease(&model).unwrap().breaks_off());
+    assert_eq!(model.slots(), streams.len() + 1);
+    let next = lease(&model).unwrap();
+    assert_eq!((number(&next), model.slots()), (0, streams.len() + 1));
+    tokio::time::advance(COOLDOWN).await;
+    assert_eq!(model.slots(), streams.len() + 1 + 1, "the remote one is tried beside its streams");
+    assert_eq!(number(&lease(&model).unwrap()), 1);
+    is(&near.0, State::Backoff, false);
+    is(&far.0, State::Unhealthy, false);
+    assert_eq!(model.slots(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_suspect_waits_for_the_other_and_not_for_a_slot() {
+    let (one, two) = (own(0, 2), own(1, 1));
+    let model = model(&[&one, &two]);
+    let other = Fingerprint(8);
+    let suspect = |number| Errand::Work(Some(Fingerprint(number)));
+    let _busy = model.lease(&Wish { avoid: &[0], ..Wish::from(suspect(1)) }).unwrap();
+    for member in model.members() {
+        member.handle().dies_of(Fingerprint(7));
+        member.handle().dies_of(other);
+    }
+    let in_flight = lease(&model).unwrap();
+    assert_eq!(number(&in_flight), 0);
+    assert_eq!(model.lease(&suspect(8).into()).err(), Some(Unavailable::Suspected));
+    let mut changes = model.changes().unwrap();
+    let mut left = Box::pin(changes.suspect_left());
+    tokio::select! {
+        biased;
+        _ = &mut left => panic!("it is still in flight"),
+        () = tokio::task::yield_now() => {}
+    }
+    drop(in_flight);
+    assert!(left.await);
+    assert!(model.lease(&suspect(8).into()).is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_has_failed_for_good_does_not_keep_another_asleep() {
+    for state in [State::Failed, State::Backoff] {
+        let (one, two) = (own(0, 1), own(1, 1));
+        let model = model(&[&one, &two]);
+        is(&one.0, state, false);
+        is(&two.0, State::Stopped, true);
+        let _want = model.want();
+        assert!(model.members().last().unwrap().handle().is_wanted(), "{state}");
+        assert!(!model.is_hopeless());
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -123,7 +181,7 @@ async fn a_remote_worker_that_keeps_failing_is_left_alone_and_then_tried_by_one(
 async fn a_trial_whose_client_leaves_makes_room_for_another() {
     let far = remote(0, 8, None);
     let model = model(&[&far]);
-    (0..2).for_each(|_| lease(&model).unwrap().doubt_nothing_but_fail());
+    (0..2).for_each(|_| lease(&model).unwrap().breaks_off());
     tokio::time::advance(COOLDOWN).await;
     drop(lease(&model).unwrap());
     assert!(lease(&model).is_ok());
@@ -136,7 +194,7 @@ async fn answers_that_break_off_count_though_they_began_well() {
     for _ in 0..2 {
         let mut lease = lease(&model).unwrap();
         lease.is_answered(StatusCode::OK);
-        lease.doubt_nothing_but_fail();
+        lease.breaks_off();
     }
     assert_eq!(lease(&model).err(), Some(Unavailable::Resting));
     assert_eq!(model.stats()[0].failures, 2);
@@ -149,7 +207,11 @@ async fn what_is_spent_comes_back_with_time() {
     let mut changes = model.changes().unwrap();
     lease(&model).unwrap().succeeded();
     assert_eq!(lease(&model).err(), Some(Unavailable::Spent));
-    assert!(changes.next().await);
+    let begun = Instant::now();
+    while model.available() == Err(Unavailable::Spent) {
+        assert!(changes.next().await);
+    }
+    assert_eq!(begun.elapsed().as_secs(), 60);
     assert!(lease(&model).is_ok());
 }
 

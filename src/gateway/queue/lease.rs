@@ -105,7 +105,7 @@ impl Ticket {
             },
             () = inner.closing.cancelled() => return Err(self.queue.is_closing()),
         }
-        self.waited = self.arrived.elapsed();
+        self.waited = self.before.saturating_add(self.arrived.elapsed());
         Ok(())
     }
 }

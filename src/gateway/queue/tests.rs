@@ -1,5 +1,5 @@
 use super::*;
-use crate::fleet::{Errand, Fingerprint, Lease, Stub, Wish};
+use crate::fleet::{Card, Errand, Fingerprint, Lease, Stub, Terms, Wish};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 const WORK: Errand = Errand::Work(None);
@@ -390,5 +390,29 @@ fn no_interleaving_breaks_a_bound() {
         assert!(most.load(Ordering::SeqCst) <= SLOTS);
         assert!(served >= SLOTS, "seed {seed}");
         assert_eq!(counts(&queue), (0, 0), "seed {seed}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_wait_for_a_model_that_goes_down_are_sent_to_another_where_there_is_one() {
+    for fallbacks in [vec!["other".to_owned()], Vec::new()] {
+        let (queue, _) = queue(1, None, None);
+        let (worker, model) = Stub::ready(([127, 0, 0, 1], 1));
+        let goes_elsewhere = !fallbacks.is_empty();
+        model.describe(Card::named("m"), Terms { fallbacks, ..Terms::default() });
+        let stop = CancellationToken::new();
+        let mut following = tokio::task::JoinSet::new();
+        following.spawn(queue.clone().follow(Arc::clone(&model), stop.clone()));
+        let _slot = enter(&queue, "a").unwrap();
+        let mut waits = Box::pin(enter(&queue, "a").unwrap().ticket());
+        assert!(is_waiting(&mut waits).await);
+        worker.is_down();
+        tokio::time::sleep(Duration::from_millis(1)).await; // on a paused clock: until all others wait
+        match goes_elsewhere {
+            true => assert!(matches!(waits.await, Err(Refusal::BackendUnavailable(_)))),
+            false => assert!(is_waiting(&mut waits).await),
+        }
+        stop.cancel();
+        following.join_all().await;
     }
 }

@@ -1,8 +1,10 @@
 use super::super::endpoint::{Errand, InFlight};
 use super::super::wants::Want;
 use super::*;
+use crate::settings::bounds::CLAIM_GRACE;
 use http::HeaderValue;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::task::{JoinHandle, yield_now};
 use tokio_util::task::TaskTracker;
 
@@ -12,6 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Some workers and the memory that they share.
 struct House {
     residents: Residents,
+    models: AtomicU64,
     bell: Arc<Bell>,
 }
 
@@ -31,12 +34,17 @@ struct Loaded {
 impl House {
     fn new() -> Self {
         let bell = Arc::<Bell>::default();
-        Self { residents: Residents::new(Some(BUDGET), PATIENCE, Arc::clone(&bell)), bell }
+        Self { residents: Residents::new(Some(BUDGET), PATIENCE, Arc::clone(&bell)), models: AtomicU64::new(0), bell }
     }
 
+    /// The only worker of a model.
     fn worker(&self, need: u64) -> Worker {
+        self.replica(&format!("m{}", self.models.fetch_add(1, Ordering::Relaxed)), need)
+    }
+
+    fn replica(&self, model: &str, need: u64) -> Worker {
         let wants = Arc::new(Wants::new(Arc::clone(&self.bell)));
-        let lodger = Lodger { model: "m".to_owned(), need, is_pinned: false, is_preloaded: false, wants };
+        let lodger = Lodger { model: model.to_owned(), need, is_pinned: false, is_preloaded: false, wants };
         Worker { lodger, bell: Arc::clone(&self.bell), residents: self.residents.clone() }
     }
 
@@ -57,6 +65,28 @@ impl Worker {
 
     async fn granted(&self) -> Room {
         granted(self.asks()).await
+    }
+
+    /// It is wanted for so long and finds no room.
+    async fn waits_in_vain(&self, duration: Duration) {
+        let (_want, asking) = (self.want(), self.asks());
+        settle().await;
+        tokio::time::advance(duration).await;
+        settle().await;
+        assert!(!asking.is_finished());
+        asking.abort();
+        settle().await;
+    }
+
+    /// It gets no room from one that has been in use for long before it has waited for all of the patience.
+    async fn has_to_wait_from_the_start(&self, house: &House) {
+        let busy = house.worker(BUDGET).load().await;
+        let _request = busy.begin();
+        tokio::time::advance(2 * PATIENCE).await;
+        let (_want, asking, began) = (self.want(), self.asks(), Instant::now());
+        busy.room.dismissed().await;
+        assert_eq!(began.elapsed().as_secs(), PATIENCE.as_secs());
+        asking.abort();
     }
 
     async fn load(&self) -> Loaded {
@@ -241,4 +271,114 @@ async fn a_request_that_is_quicker_than_the_eviction_keeps_its_worker() {
     assert!(first.has_to_go(), "it is idle now, and that is heard of at once");
     drop(first);
     granted(asking).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_waits_beside_its_model_and_comes_after_those_for_whom_its_model_goes() {
+    let house = House::new();
+    let [first, second] = ["a", "a"].map(|model| house.replica(model, 60));
+    let (other, small) = (house.worker(60), house.worker(40));
+    let _wants = [&first, &second, &other, &small].map(Worker::want);
+    let loaded = first.load().await;
+    let request = loaded.begin();
+    let replica = second.asks();
+    settle().await;
+    let _small = granted(small.asks()).await;
+    tokio::time::advance(10 * PATIENCE).await;
+    settle().await;
+    assert!(!loaded.has_to_go() && !replica.is_finished(), "nothing would be won");
+    let (asking, began) = (other.asks(), Instant::now());
+    loaded.room.dismissed().await;
+    assert_eq!(began.elapsed().as_secs(), PATIENCE.as_secs());
+    drop(request);
+    drop(loaded);
+    let other = other.opens(granted(asking).await);
+    settle().await;
+    assert!(!replica.is_finished(), "it has waited for longer, but its model has had its turn");
+    let began = Instant::now();
+    other.room.dismissed().await;
+    assert_eq!(began.elapsed().as_secs(), PATIENCE.as_secs());
+    drop(other);
+    granted(replica).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_is_wanted_again_soon_goes_on_waiting_from_when_it_began_until_it_is_loaded() {
+    let house = House::new();
+    let (a, b) = (house.worker(60), house.worker(60));
+    let first = a.load().await;
+    let request = first.begin();
+    for _ in 0..2 {
+        b.waits_in_vain(PATIENCE / 3).await;
+        tokio::time::advance(Duration::from_secs(5)).await;
+    }
+    assert!(!first.has_to_go(), "nobody wants the other one now");
+    let _want = b.want();
+    let asking = b.asks();
+    settle().await;
+    assert!(first.has_to_go(), "it has been wanted for long enough");
+    drop((first, request));
+    // Its load is left once more before it is over.
+    drop(granted(asking).await);
+    let other = house.worker(60);
+    let held = other.load().await;
+    let request = held.begin();
+    tokio::time::advance(PATIENCE).await;
+    let asking = b.asks();
+    settle().await;
+    assert!(held.has_to_go(), "the other one has served for as long");
+    drop((held, request));
+    let second = b.opens(granted(asking).await);
+    drop(second);
+    b.has_to_wait_from_the_start(&house).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_is_wanted_again_late_waits_from_the_start() {
+    let house = House::new();
+    let b = house.worker(60);
+    let held = house.worker(60).load().await;
+    b.waits_in_vain(PATIENCE / 2).await;
+    drop(held);
+    tokio::time::advance(CLAIM_GRACE).await;
+    b.has_to_wait_from_the_start(&house).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_behind_one_that_nobody_waits_for_and_for_which_nothing_can_go() {
+    let house = House::new();
+    let [busy, large, small] = [50, 80, 50].map(|need| house.worker(need));
+    let busy = busy.load().await;
+    let request = busy.begin();
+    let large_asks = large.asks();
+    settle().await;
+    let _small = granted(small.asks()).await;
+    assert!(!large_asks.is_finished());
+    drop(request);
+    settle().await;
+    assert!(!busy.has_to_go(), "it would not help");
+    drop(_small);
+    settle().await;
+    assert!(busy.has_to_go());
+    drop(busy);
+    granted(large_asks).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn that_there_is_no_room_beside_what_is_pinned_is_noted_once_until_there_is() {
+    let house = House::new();
+    let mut pinned = house.worker(60);
+    pinned.lodger.is_pinned = true;
+    let held = pinned.load().await;
+    let (large, small) = (house.worker(50), house.worker(40));
+    let noted = || house.residents.0.book().shut_out.iter().cloned().collect::<Vec<_>>();
+    let _small = granted(small.asks()).await;
+    assert!(noted().is_empty());
+    for _ in 0..2 {
+        large.waits_in_vain(PATIENCE).await;
+        assert!(noted().iter().eq([&large.lodger.model]));
+    }
+    drop((held, _small));
+    granted(large.asks()).await;
+    assert!(noted().is_empty());
 }

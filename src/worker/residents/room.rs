@@ -1,0 +1,55 @@
+//! The memory that one worker has, from its grant until it has been given back.
+
+use super::super::endpoint::Endpoint;
+use super::{Place, Seat, Shared};
+use crate::awake::Instant;
+use std::sync::Arc;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
+
+/// A worker's room, until it is dropped.
+pub(in super::super) struct Room {
+    pub(super) id: u64,
+    pub(super) shared: Arc<Shared>,
+    pub(super) dismissed: CancellationToken,
+}
+
+impl Room {
+    /// The load is over, and requests go there. From now on it may have to go for another.
+    pub(in super::super) fn is_ready(&self, endpoint: &Arc<Endpoint>) {
+        self.is_at(Place::Ready { endpoint: Arc::clone(endpoint), since: Instant::now() });
+    }
+
+    /// It has begun to end, for whatever reason.
+    pub(in super::super) fn leaves(&self) {
+        self.is_at(Place::Leaving);
+    }
+
+    /// Waits until it has to go. By then nothing new is sent to it.
+    pub(in super::super) fn dismissed(&self) -> WaitForCancellationFuture<'_> {
+        self.dismissed.cancelled()
+    }
+
+    fn is_at(&self, place: Place) {
+        let mut book = self.shared.book();
+        if let Some(seat) = book.seats.iter_mut().find(|seat| seat.id == self.id && !matches!(seat.at, Place::Leaving))
+        {
+            seat.at = place;
+        }
+        drop(book);
+        self.shared.bell.ring();
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        let mut book = self.shared.book();
+        if let Some(at) = book.seats.iter().position(|seat| seat.id == self.id) {
+            let Seat { lodger, since, at, .. } = book.seats.remove(at);
+            if matches!(at, Place::Loading) {
+                book.keep_age(lodger, since);
+            }
+        }
+        drop(book);
+        self.shared.bell.ring();
+    }
+}
