@@ -99,7 +99,7 @@ macro_rules! options {
 options! {
     /// Which model is served, and where files live.
     Files files "Model and folders" {
-        model_name: Option<String> = "", "GGUF file name under `MODELS_DIR` (one of `MODEL_NAME`, `MODEL_PATH` is required).";
+        model_name: Option<String> = "", "GGUF file name under `MODELS_DIR` (one of `MODEL_NAME`, `MODEL_PATH` or models in a configuration file is required).";
         model_path: Option<PathBuf> = "", "Full path to a GGUF file; wins over `MODEL_NAME`.";
         data_dir: PathBuf = "", "Folder for models, keys and logs. Detected: `/runpod-volume`, else `/workspace`, else `/data`, whichever is a folder first, else the user's data folder.";
         models_dir: PathBuf = "$DATA_DIR/models", "Folder of GGUF files.";

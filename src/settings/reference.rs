@@ -14,7 +14,8 @@ pub fn configuration_reference() -> String {
          Yes-or-no settings take `true`, `false`, `1`, `0`, `yes`, `no`, `on`, `off` in any case. Durations take\n\
          `300`, `300s`, `5m`, `2h`, `500ms`; sizes take `10485760`, `10MiB`, `10MB`. A value that cannot be understood\n\
          is an error, never a default: `llamagate check` prints every problem at once and exits with 78.\n\
-         An empty variable counts as not set.\n",
+         An empty variable counts as not set.\n\n\
+         Many models are described in the configuration file, with keys of their own: [MODELS.md](MODELS.md).\n",
     );
     let mut group = "";
     for row in OPTIONS {
