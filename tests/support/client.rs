@@ -13,6 +13,8 @@ use std::{
 pub(crate) struct Client {
     address: SocketAddr,
     headers: Vec<(String, String)>,
+    /// How long it waits for the next piece of an answer.
+    patience: Duration,
 }
 
 /// One connection, for everything that `Client` is too polite for: keep-alive, half requests, half closes.
@@ -71,7 +73,12 @@ enum Body {
 impl Client {
     /// A client of `http://host:port`.
     pub(crate) fn new(url: &str) -> Self {
-        Client { address: address_of(url), headers: Vec::new() }
+        Client { address: address_of(url), headers: Vec::new(), patience: wait::ANSWERS }
+    }
+
+    /// The same for a server whose answers may take so long.
+    pub(crate) fn patience(self, patience: Duration) -> Self {
+        Client { patience, ..self }
     }
 
     /// The same with `Authorization: Bearer <secret>`.
@@ -127,7 +134,7 @@ impl Client {
 
     /// Sends the request and does not wait for the answer.
     pub(crate) fn begin(&self, method: &str, path: &str, body: &[u8]) -> io::Result<RawClient> {
-        let mut client = RawClient::open(self.address)?;
+        let mut client = RawClient::open(self.address, self.patience)?;
         client.write(&self.request(method, path, body))?;
         Ok(client)
     }
@@ -154,19 +161,19 @@ impl Client {
 impl RawClient {
     /// Connects to `http://host:port`.
     pub(crate) fn connect(url: &str) -> Self {
-        Self::open(address_of(url)).unwrap_or_else(|e| panic!("cannot connect to {url}: {e}"))
+        Self::open(address_of(url), wait::ANSWERS).unwrap_or_else(|e| panic!("cannot connect to {url}: {e}"))
     }
 
     /// The same, where it may fail.
     pub(crate) fn try_connect(url: &str) -> io::Result<Self> {
-        Self::open(address_of(url))
+        Self::open(address_of(url), wait::ANSWERS)
     }
 
-    fn open(address: SocketAddr) -> io::Result<Self> {
+    fn open(address: SocketAddr, patience: Duration) -> io::Result<Self> {
         let stream = TcpStream::connect_timeout(&address, patient(wait::SOON))?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(patient(wait::ANSWERS)))?;
-        stream.set_write_timeout(Some(patient(wait::ANSWERS)))?;
+        stream.set_read_timeout(Some(patient(patience)))?;
+        stream.set_write_timeout(Some(patient(patience)))?;
         Ok(RawClient { reader: BufReader::new(stream) })
     }
 

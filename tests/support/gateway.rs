@@ -111,11 +111,12 @@ impl Gateway {
     }
 
     pub(crate) fn client_with(&self, secret: &str) -> Client {
-        Client::new(&self.url).key(secret)
+        self.anonymous().key(secret)
     }
 
     pub(crate) fn anonymous(&self) -> Client {
-        Client::new(&self.url)
+        let patience = if self.is_real { wait::REAL_MODEL_ANSWERS } else { wait::ANSWERS };
+        Client::new(&self.url).patience(patience)
     }
 
     /// A client of the health port.

@@ -16,6 +16,8 @@ pub(crate) const REAL_MODEL_READY: Duration = Duration::from_secs(60);
 pub(crate) const STOPS: Duration = Duration::from_secs(15);
 /// The next piece of an answer has come.
 pub(crate) const ANSWERS: Duration = Duration::from_secs(15);
+/// The same of a real model, which computes on a machine that does other things too.
+pub(crate) const REAL_MODEL_ANSWERS: Duration = Duration::from_secs(120);
 /// Something that follows at once has followed: a journal record, a released slot.
 pub(crate) const SOON: Duration = Duration::from_secs(5);
 
