@@ -2,7 +2,7 @@
 
 use crate::settings::bounds::HEALTH_CHECK_TIMEOUT;
 use crate::settings::catalogue::Catalogue;
-use crate::settings::{Environment, Inputs, OPTIONS, Problem, Resolved, resolve, shelf_table};
+use crate::settings::{Environment, Inputs, OPTIONS, Problem, Resolved, resolve, resolve_only, shelf_table};
 use crate::telemetry::log;
 use crate::{app, models, platform, preflight};
 use clap::{Arg, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
@@ -213,11 +213,12 @@ fn check(serve: Serve, environment: Environment) -> ExitCode {
 
 fn health(flags: Flags, environment: Environment) -> ExitCode {
     let platform = detect_platform(&environment);
-    let resolved = match resolve(&Inputs { flags: flags.0, environment }, &platform) {
-        Ok(resolved) => resolved,
+    // The service may run well with what the configuration was before a mistake came in.
+    let inputs = Inputs { flags: flags.0, environment };
+    let listen = match resolve_only(&inputs, &platform, &["host", "port_health"]) {
+        Ok((settings, _)) => settings.listen,
         Err(problems) => return refuse(&problems),
     };
-    let listen = &resolved.settings.listen;
     let host = match listen.host {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(Ipv6Addr::UNSPECIFIED) => IpAddr::V6(Ipv6Addr::LOCALHOST),
@@ -242,11 +243,15 @@ fn health(flags: Flags, environment: Environment) -> ExitCode {
 
 fn list_models(arguments: Models, environment: Environment) -> ExitCode {
     let platform = detect_platform(&environment);
-    let resolved = match resolve(&Inputs { flags: arguments.flags.0, environment }, &platform) {
-        Ok(resolved) => resolved,
+    let inputs = Inputs { flags: arguments.flags.0, environment };
+    let (settings, passed_over) = match resolve_only(&inputs, &platform, &["models_dir"]) {
+        Ok(settings) => settings,
         Err(problems) => return refuse(&problems),
     };
-    match models::list(&resolved.settings.files.models_dir) {
+    for problem in &passed_over {
+        complain(&format!("warning: {problem}\n"));
+    }
+    match models::list(&settings.files.models_dir) {
         Ok(found) if arguments.json => match serde_json::to_string_pretty(&found) {
             Ok(json) => print(&(json + "\n")),
             Err(error) => return fail(&error.to_string()),

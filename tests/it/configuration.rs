@@ -172,6 +172,40 @@ fn llamagate_health_asks_the_health_port() {
 }
 
 #[test]
+fn a_mistake_elsewhere_keeps_neither_health_nor_models_from_answering() {
+    let gateway = Gateway::builder().start();
+    gateway.wait_ready();
+    let port = gateway.health_url().rsplit(':').next().unwrap().to_owned();
+    let (folder, models) = (tempfile::tempdir().unwrap(), super::support::gateway::test_models());
+    let models = models.to_str().unwrap();
+    let write = |text: &str| std::fs::write(folder.path().join("llamagate.yaml"), text).unwrap();
+    let own = format!("server: {{host: 127.0.0.1, port_health: {port}, models_dir: {models}}}\n");
+    let data = ("DATA_DIR", folder.path().to_str().unwrap());
+    for mistake in [
+        "models: {a: {fil: a.gguf}}\n",
+        "model_list: [{model_name: a, litellm_params: {api_base: 'http://a', api_key: os.environ/UNSET_KEY}}]\n",
+        "serve: {}\n",
+    ] {
+        write(&format!("{own}{mistake}"));
+        assert_eq!(llamagate(&["check"], &[data]).status.code(), Some(78), "{mistake}");
+        let output = llamagate(&["health"], &[data, ("CTX", "lots")]);
+        assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(0), &b"serving\n"[..]), "{mistake}");
+        let output = llamagate(&["models"], &[data, ("CTX", "lots")]);
+        assert_eq!(output.status.code(), Some(0), "{mistake}: {}", stderr(&output));
+        assert!(String::from_utf8_lossy(&output.stdout).contains("tiny-chat"));
+        assert!(stderr(&output).contains("warning: "), "what was passed over is said");
+    }
+    // Where the file cannot be read at all, what else is known is asked.
+    write("models: [");
+    let output = llamagate(&["health"], &[data, ("HOST", "127.0.0.1"), ("PORT_HEALTH", &port)]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    for (command, wrong) in [("health", "port_health: x"), ("health", "host: [{}]"), ("models", "models_dir: {a: 1}")] {
+        write(&format!("server: {{{wrong}}}\n"));
+        assert_eq!(llamagate(&[command], &[data]).status.code(), Some(78), "{wrong}");
+    }
+}
+
+#[test]
 fn llamagate_models_lists_what_it_can_see() {
     let folder = super::support::gateway::test_models();
     let output = llamagate(&["models", "--models-dir", folder.to_str().unwrap()], &[]);
