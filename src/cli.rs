@@ -162,10 +162,13 @@ fn serve(serve: Serve, environment: Environment) -> ExitCode {
     for warning in &resolved.warnings {
         tracing::warn!("{warning}");
     }
-    let ready = match preflight::inspect(&resolved.settings) {
+    let ready = match preflight::inspect(&resolved.settings, &inputs.environment) {
         Ok(ready) => ready,
         Err(problems) => return refuse(&problems),
     };
+    for doubt in preflight::doubts(&resolved.settings.catalogue, &ready.models) {
+        tracing::warn!("{doubt}");
+    }
     if let Some(warning) = &ready.descriptors.warning {
         tracing::warn!("{warning}");
     }
@@ -183,12 +186,13 @@ fn serve(serve: Serve, environment: Environment) -> ExitCode {
 
 fn check(serve: Serve, environment: Environment) -> ExitCode {
     let platform = detect_platform(&environment);
-    let resolved = match resolve(&serve.into_inputs(environment), &platform) {
+    let inputs = serve.into_inputs(environment);
+    let resolved = match resolve(&inputs, &platform) {
         Ok(resolved) => resolved,
         Err(problems) => return refuse(&problems),
     };
     print(&format!("platform: {}\n{}", platform.kind, table(&resolved)));
-    let inspected = preflight::inspect(&resolved.settings);
+    let inspected = preflight::inspect(&resolved.settings, &inputs.environment);
     let mut catalogue = resolved.settings.catalogue.clone();
     if let Ok(ready) = &inspected {
         // What their files say of models is shown too.
@@ -202,7 +206,8 @@ fn check(serve: Serve, environment: Environment) -> ExitCode {
     }
     match inspected {
         Ok(ready) => {
-            if let Some(warning) = ready.descriptors.warning {
+            let doubts = preflight::doubts(&resolved.settings.catalogue, &ready.models);
+            for warning in doubts.into_iter().chain(ready.descriptors.warning) {
                 complain(&format!("warning: {warning}\n"));
             }
             ExitCode::SUCCESS

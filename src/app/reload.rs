@@ -57,6 +57,9 @@ impl Reload {
         for key in held_back(&now, &resolved) {
             warn!("{} has changed, which takes effect at the next start", key.to_ascii_uppercase());
         }
+        for doubt in preflight::doubts(&resolved.settings.catalogue, &models) {
+            warn!("{doubt}");
+        }
         let Difference { kept, changed, started, removed } = self.shelving.put(models, &resolved.settings);
         info!(keys_loaded, kept, changed, started, removed, "configuration and keys reloaded");
         *now = resolved;
@@ -69,7 +72,8 @@ impl Reload {
         if had_file && resolved.config_file.is_none() {
             return Err("the configuration file is gone".to_owned());
         }
-        let models = preflight::models(&resolved.settings).map_err(|problems| listed(&problems))?;
+        let environment = &self.inputs.environment;
+        let models = preflight::models(&resolved.settings, environment).map_err(|problems| listed(&problems))?;
         // Last: they are taken in the same step.
         let keys_loaded = match &self.keys {
             None => 0,

@@ -94,6 +94,58 @@ fn check_prints_every_model_with_what_its_file_says_and_neither_keys_nor_paths()
     assert!(text.lines().any(|line| line.starts_with("vectors  -  ")), "{text}");
 }
 
+/// What `check` says of models in the test folder, with a shell as llama-server.
+fn check_of(models: &str) -> Output {
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!("server: {{auth_enabled: no, llama_server: /bin/sh}}\n{models}");
+    std::fs::write(folder.path().join("llamagate.yaml"), text).unwrap();
+    let files = super::support::gateway::test_models();
+    let variables = [("DATA_DIR", folder.path()), ("MODELS_DIR", files.as_path())];
+    let variables = variables.map(|(name, path)| (name, path.to_str().unwrap()));
+    llamagate(&["check"], &[&variables[..], &[("PATH", "/usr/bin:/bin")]].concat())
+}
+
+#[test]
+fn a_command_whose_program_is_not_there_is_a_problem_with_its_place() {
+    for (program, fault) in [("no-such-server", "on PATH"), ("/nonexistent/server", "no executable file")] {
+        let output = check_of(&format!("models: {{own: {{command: [{program}, '{{port}}']}}}}\n"));
+        assert_eq!(output.status.code(), Some(78));
+        let text = stderr(&output);
+        assert!(text.contains(&format!("models.own.command: {program:?}")) && text.contains(fault), "{text}");
+    }
+    for program in ["sh", "/bin/sh"] {
+        let output = check_of(&format!("models: {{own: {{command: [{program}, '{{port}}']}}}}\n"));
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn names_that_are_routes_and_fallbacks_of_another_kind_are_warned_of() {
+    let output = check_of(
+        "models:\n  chat: {file: tiny-chat.gguf, tier: light, aliases: [a/load, embeddings]}\n\
+         \x20 b/unload: {file: tiny-chat.gguf}\n  vectors: {file: tiny-embedding.gguf}\n\
+         fallbacks: {light: [b/unload, vectors], vectors: [chat]}\n",
+    );
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let text = stderr(&output);
+    for part in [
+        "\"chat\" cannot be looked up",
+        "\"embeddings\" cannot be looked up",
+        "\"a/load\" has a name that is an order",
+        "\"b/unload\" has a name that is an order",
+        "fallbacks.light: vectors never takes over: its kind is embedding, not chat",
+        "fallbacks.vectors: chat never takes over: its kind is chat, not embedding",
+    ] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    assert_eq!(text.matches("warning: ").count(), 6, "{text}");
+    // Two that take over from each other are no circle that does harm.
+    let output = check_of(
+        "models: {a: {file: tiny-chat.gguf}, loaded: {file: tiny-chat.gguf}}\nfallbacks: {a: [loaded], loaded: [a]}\n",
+    );
+    assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), ""));
+}
+
 #[test]
 fn a_port_in_use_is_said_plainly() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
