@@ -2,7 +2,7 @@
 
 use crate::settings::bounds::HEALTH_CHECK_TIMEOUT;
 use crate::settings::catalogue::Catalogue;
-use crate::settings::{Environment, Inputs, OPTIONS, Problem, Resolved, resolve, shelf_table};
+use crate::settings::{Environment, Inputs, OPTIONS, Problem, Resolved, resolve, resolve_only, shelf_table};
 use crate::telemetry::log;
 use crate::{app, models, platform, preflight};
 use clap::{Arg, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
@@ -162,10 +162,13 @@ fn serve(serve: Serve, environment: Environment) -> ExitCode {
     for warning in &resolved.warnings {
         tracing::warn!("{warning}");
     }
-    let ready = match preflight::inspect(&resolved.settings) {
+    let ready = match preflight::inspect(&resolved.settings, &inputs.environment) {
         Ok(ready) => ready,
         Err(problems) => return refuse(&problems),
     };
+    for doubt in preflight::doubts(&resolved.settings.catalogue, &ready.models) {
+        tracing::warn!("{doubt}");
+    }
     if let Some(warning) = &ready.descriptors.warning {
         tracing::warn!("{warning}");
     }
@@ -183,12 +186,13 @@ fn serve(serve: Serve, environment: Environment) -> ExitCode {
 
 fn check(serve: Serve, environment: Environment) -> ExitCode {
     let platform = detect_platform(&environment);
-    let resolved = match resolve(&serve.into_inputs(environment), &platform) {
+    let inputs = serve.into_inputs(environment);
+    let resolved = match resolve(&inputs, &platform) {
         Ok(resolved) => resolved,
         Err(problems) => return refuse(&problems),
     };
     print(&format!("platform: {}\n{}", platform.kind, table(&resolved)));
-    let inspected = preflight::inspect(&resolved.settings);
+    let inspected = preflight::inspect(&resolved.settings, &inputs.environment);
     let mut catalogue = resolved.settings.catalogue.clone();
     if let Ok(ready) = &inspected {
         // What their files say of models is shown too.
@@ -202,7 +206,8 @@ fn check(serve: Serve, environment: Environment) -> ExitCode {
     }
     match inspected {
         Ok(ready) => {
-            if let Some(warning) = ready.descriptors.warning {
+            let doubts = preflight::doubts(&resolved.settings.catalogue, &ready.models);
+            for warning in doubts.into_iter().chain(ready.descriptors.warning) {
                 complain(&format!("warning: {warning}\n"));
             }
             ExitCode::SUCCESS
@@ -213,11 +218,12 @@ fn check(serve: Serve, environment: Environment) -> ExitCode {
 
 fn health(flags: Flags, environment: Environment) -> ExitCode {
     let platform = detect_platform(&environment);
-    let resolved = match resolve(&Inputs { flags: flags.0, environment }, &platform) {
-        Ok(resolved) => resolved,
+    // The service may run well with what the configuration was before a mistake came in.
+    let inputs = Inputs { flags: flags.0, environment };
+    let listen = match resolve_only(&inputs, &platform, &["host", "port_health"]) {
+        Ok((settings, _)) => settings.listen,
         Err(problems) => return refuse(&problems),
     };
-    let listen = &resolved.settings.listen;
     let host = match listen.host {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(Ipv6Addr::UNSPECIFIED) => IpAddr::V6(Ipv6Addr::LOCALHOST),
@@ -242,11 +248,15 @@ fn health(flags: Flags, environment: Environment) -> ExitCode {
 
 fn list_models(arguments: Models, environment: Environment) -> ExitCode {
     let platform = detect_platform(&environment);
-    let resolved = match resolve(&Inputs { flags: arguments.flags.0, environment }, &platform) {
-        Ok(resolved) => resolved,
+    let inputs = Inputs { flags: arguments.flags.0, environment };
+    let (settings, passed_over) = match resolve_only(&inputs, &platform, &["models_dir"]) {
+        Ok(settings) => settings,
         Err(problems) => return refuse(&problems),
     };
-    match models::list(&resolved.settings.files.models_dir) {
+    for problem in &passed_over {
+        complain(&format!("warning: {problem}\n"));
+    }
+    match models::list(&settings.files.models_dir) {
         Ok(found) if arguments.json => match serde_json::to_string_pretty(&found) {
             Ok(json) => print(&(json + "\n")),
             Err(error) => return fail(&error.to_string()),

@@ -1,11 +1,11 @@
-//! What must hold before anything is started: the model files, llama-server, the keys, enough file descriptors. Problems
-//! come all at once.
+//! What must hold before anything is started: the model files, the programs, the keys, enough file descriptors. Problems
+//! come all at once. Also what works but hardly as it was meant, which only shows once the files have been looked at.
 
 use crate::descriptors::{self, Descriptors};
 use crate::keys::Store;
 use crate::models::{self, Kind};
-use crate::settings::catalogue::{ModelSettings, Start};
-use crate::settings::{Problem, Settings};
+use crate::settings::catalogue::{Catalogue, ModelSettings, Start};
+use crate::settings::{Environment, Problem, Settings, is_executable};
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
@@ -51,9 +51,9 @@ pub struct ModelFile {
 const MOCK_ID: &str = "mock";
 
 /// Looks at everything; starts nothing.
-pub fn inspect(settings: &Settings) -> Result<Ready, Vec<Problem>> {
+pub fn inspect(settings: &Settings, environment: &Environment) -> Result<Ready, Vec<Problem>> {
     let mut problems = Vec::new();
-    let models = models(settings).unwrap_or_else(|found| {
+    let models = models(settings, environment).unwrap_or_else(|found| {
         problems.extend(found);
         Vec::new()
     });
@@ -69,8 +69,8 @@ pub fn inspect(settings: &Settings) -> Result<Ready, Vec<Problem>> {
     }
 }
 
-/// Looks at every model and at the program that serves it.
-pub fn models(settings: &Settings) -> Result<Vec<Shelved>, Vec<Problem>> {
+/// Looks at every model and at the programs that serve them.
+pub fn models(settings: &Settings, environment: &Environment) -> Result<Vec<Shelved>, Vec<Problem>> {
     let configured = &settings.catalogue.models;
     if settings.engine.mock_backend {
         let mock = |settings: &ModelSettings| Shelved {
@@ -99,6 +99,7 @@ pub fn models(settings: &Settings) -> Result<Vec<Shelved>, Vec<Problem>> {
         false => None,
     };
     let mut shelved: Vec<Shelved> = Vec::with_capacity(configured.len());
+    problems.extend(configured.iter().filter_map(|model| missing_command(model, environment)));
     for model in configured {
         match shelve(settings, model, binary.as_deref()) {
             Ok(Some(model)) => match shelved.iter().any(|other| other.id == model.id) {
@@ -114,6 +115,58 @@ pub fn models(settings: &Settings) -> Result<Vec<Shelved>, Vec<Problem>> {
         }
     }
     if problems.is_empty() { Ok(shelved) } else { Err(problems) }
+}
+
+/// What works, but hardly as it was meant.
+pub fn doubts(catalogue: &Catalogue, models: &[Shelved]) -> Vec<String> {
+    let mut doubts = Vec::new();
+    for model in models {
+        for name in model.settings.aliases.iter().chain([&model.id]) {
+            if ["chat", "embeddings", "rerank"].contains(&&**name) {
+                doubts.push(format!("the model {name:?} cannot be looked up: /v1/models/{name} is a list of models"));
+            } else if name.ends_with("/load") || name.ends_with("/unload") {
+                doubts.push(format!("the model {name:?} has a name that is an order at /v1/models/{name}"));
+            }
+        }
+    }
+    for (name, others) in &catalogue.fallbacks {
+        let kinds: Vec<Kind> = called(models, name).map(|model| model.kind).collect();
+        for other in others {
+            let mut found = called(models, other).peekable();
+            let Some(kind) = found.peek().map(|model| model.kind) else { continue };
+            if let Some(own) = kinds.first().filter(|_| !found.any(|model| kinds.contains(&model.kind))) {
+                doubts.push(format!("fallbacks.{name}: {other} never takes over: its kind is {kind}, not {own}"));
+            }
+        }
+    }
+    doubts
+}
+
+/// The models that this name means: that of an id or another name, or those of a tier.
+fn called<'a>(models: &'a [Shelved], name: &'a str) -> impl Iterator<Item = &'a Shelved> {
+    models.iter().filter(move |model| {
+        let is_of_tier = model.settings.tier.as_deref().is_some_and(|tier| tier.eq_ignore_ascii_case(name));
+        model.id == name || is_of_tier || model.settings.aliases.iter().any(|alias| alias == name)
+    })
+}
+
+/// What is wrong if the program of a model's command is not there.
+fn missing_command(model: &ModelSettings, environment: &Environment) -> Option<Problem> {
+    let Start::Command { argv, .. } = &model.local.as_ref()?.start else { return None };
+    let program = argv.first()?;
+    // Without a PATH the system looks in places of its own.
+    let (is_there, fault) = match program.contains('/') {
+        true => (is_executable(Path::new(program)), "there is no executable file of this name"),
+        false => (
+            environment.get("PATH").is_none() || environment.find_program(program).is_some(),
+            "no program of this name was found on PATH",
+        ),
+    };
+    (!is_there).then(|| Problem {
+        subject: format!("models.{}.command: {program:?}", model.id.as_deref().unwrap_or_default()),
+        fault: fault.to_owned(),
+        hint: Some("install it, or say where it is".to_owned()),
+    })
 }
 
 /// The file that a model names, if llama-server serves it.
@@ -175,7 +228,7 @@ fn program(settings: &Settings) -> Result<PathBuf, Problem> {
         None => {
             Err(problem("LLAMA_SERVER".to_owned(), "no llama-server was found on PATH, beside the gateway or in /app"))
         }
-        Some(path) if !crate::settings::is_executable(path) => Err(problem(
+        Some(path) if !is_executable(path) => Err(problem(
             format!("LLAMA_SERVER={:?}", path.display().to_string()),
             "there is no executable file of this name",
         )),

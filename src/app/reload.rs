@@ -3,7 +3,7 @@
 //! All of it is read before anything changes, so a mistake anywhere leaves everything as it is. Models and how they are
 //! served are what a reload can change, and keys; other settings hold until the next start, and that is said.
 
-use super::shelving::Shelving;
+use super::shelving::{Difference, Shelving};
 use crate::keys::Store;
 use crate::platform::Platform;
 use crate::preflight;
@@ -50,21 +50,30 @@ impl Reload {
     pub(super) async fn run(self: &Arc<Self>) -> Result<usize, String> {
         let mut now = self.now.lock().await;
         let this = Arc::clone(self);
+        let had_file = now.config_file.is_some();
         // Files are read, some of them on network volumes.
-        let read = tokio::task::spawn_blocking(move || this.read()).await;
+        let read = tokio::task::spawn_blocking(move || this.read(had_file)).await;
         let (resolved, models, keys_loaded) = read.map_err(|_| "the reload was interrupted".to_owned())??;
         for key in held_back(&now, &resolved) {
             warn!("{} has changed, which takes effect at the next start", key.to_ascii_uppercase());
         }
-        let difference = self.shelving.put(models, &resolved.settings);
-        info!(keys_loaded, ?difference, "configuration and keys reloaded");
+        for doubt in preflight::doubts(&resolved.settings.catalogue, &models) {
+            warn!("{doubt}");
+        }
+        let Difference { kept, changed, started, removed } = self.shelving.put(models, &resolved.settings);
+        info!(keys_loaded, kept, changed, started, removed, "configuration and keys reloaded");
         *now = resolved;
         Ok(keys_loaded)
     }
 
-    fn read(&self) -> Result<(Resolved, Vec<preflight::Shelved>, usize), String> {
+    fn read(&self, had_file: bool) -> Result<(Resolved, Vec<preflight::Shelved>, usize), String> {
         let resolved = resolve(&self.inputs, &self.platform).map_err(|problems| listed(&problems))?;
-        let models = preflight::models(&resolved.settings).map_err(|problems| listed(&problems))?;
+        // What the environment names alone is another service altogether.
+        if had_file && resolved.config_file.is_none() {
+            return Err("the configuration file is gone".to_owned());
+        }
+        let environment = &self.inputs.environment;
+        let models = preflight::models(&resolved.settings, environment).map_err(|problems| listed(&problems))?;
         // Last: they are taken in the same step.
         let keys_loaded = match &self.keys {
             None => 0,

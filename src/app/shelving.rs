@@ -31,6 +31,8 @@ pub(super) struct Shelving {
     pub(super) remote: RemoteTerms,
     pub(super) logs: Folder,
     pub(super) instance: String,
+    /// How long requests for a model that is no longer served may take.
+    drain_timeout: Duration,
     /// Cancelled when all workers are to be stopped.
     pub(super) stop: CancellationToken,
     /// On which workers live.
@@ -70,9 +72,13 @@ struct Served {
 /// What a reload has changed, in numbers of models.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Difference {
+    /// As they were.
     pub(super) kept: usize,
-    pub(super) described: usize,
+    /// Described anew, beneath running workers.
+    pub(super) changed: usize,
+    /// With new workers.
     pub(super) started: usize,
+    /// No longer served.
     pub(super) removed: usize,
 }
 
@@ -86,8 +92,9 @@ impl Shelving {
         (logs, settings): (Folder, &Settings),
     ) -> Self {
         let (instance, remote) = (settings.logs.instance_id.clone(), RemoteTerms::of(settings));
+        let drain_timeout = settings.service.drain_timeout.0;
         let (stop, workers, served) = (CancellationToken::new(), TaskTracker::new(), Mutex::default());
-        Self { yard, fleet, lanes, environment, metrics, remote, logs, instance, stop, workers, served }
+        Self { yard, fleet, lanes, environment, metrics, remote, logs, instance, drain_timeout, stop, workers, served }
     }
 
     /// Serves these models from now on, in place of those before.
@@ -105,7 +112,7 @@ impl Shelving {
                     known
                 }
                 Some(known) if !starts_anew(&known.shelved, &model) => {
-                    difference.described += 1;
+                    difference.changed += 1;
                     known.model.describe(card_of(&model), terms.clone());
                     if let Some(local) = &model.settings.local {
                         let own = known.model.members().filter(|member| member.kind != WorkerKind::Remote);
@@ -124,10 +131,10 @@ impl Shelving {
                 }
             });
         }
-        difference.removed = before.len();
         for gone in &before {
             gone.model.take_down();
             if !served.iter().any(|kept| kept.shelved.id == gone.shelved.id) {
+                difference.removed += 1;
                 self.metrics.forget(&gone.shelved.id);
             }
         }
@@ -140,7 +147,7 @@ impl Shelving {
         }
         for lane in left_out {
             let Some(gone) = before.iter().find(|gone| Arc::ptr_eq(&gone.model, &lane.model)) else { continue };
-            let (stop, longest) = (gone.stop.clone(), settings.service.drain_timeout.0);
+            let (stop, longest) = (gone.stop.clone(), self.drain_timeout);
             self.workers.spawn(async move { retire(&lane, longest, &stop).await });
         }
         difference

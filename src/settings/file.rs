@@ -88,6 +88,7 @@ impl ConfigFile {
             "server",
             "defaults",
             "memory_budget",
+            "max_wait_before_drain",
             "models",
             "model_list",
             "router_settings",
@@ -105,8 +106,10 @@ impl ConfigFile {
         }
         let section = |name: &str| sections.iter().find(|(key, _)| key == name).map_or(&Node::Null, |(_, node)| node);
         self.server(section("server"));
-        if let (Some(row), node) = (row("memory_budget"), section("memory_budget")) {
-            self.setting("memory_budget", row, node);
+        for key in ["memory_budget", "max_wait_before_drain"] {
+            if let Some(row) = row(key) {
+                self.setting(key, row, section(key));
+            }
         }
         let slots = self.router(section("router_settings"));
         self.fallbacks("fallbacks", section("fallbacks"));

@@ -22,5 +22,5 @@ pub use options::{OPTIONS, OptionRow, Settings};
 pub use reference::configuration_reference;
 #[cfg(feature = "test-support")]
 pub(crate) use resolve::resolve_text;
-pub use resolve::{Inputs, Problem, Resolved, Source, resolve};
+pub use resolve::{Inputs, Problem, Resolved, Source, resolve, resolve_only};
 pub use shelf_table::shelf_table;

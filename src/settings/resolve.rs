@@ -122,21 +122,7 @@ pub(crate) fn resolve_text(inputs: &Inputs, platform: &Platform, text: &str) -> 
 fn resolve_with(inputs: &Inputs, platform: &Platform, mut file: ConfigFile) -> Result<Resolved, Vec<Problem>> {
     let mut warnings = Vec::new();
     let mut problems = std::mem::take(&mut file.notes.problems);
-    let mut texts: BTreeMap<&'static str, (String, Source)> = BTreeMap::new();
-    for row in OPTIONS {
-        let flag = inputs.flags.get(row.key).map(|text| (text.clone(), Source::Flag));
-        let chosen = flag
-            .or_else(|| from_environment(row, &inputs.environment, &mut warnings))
-            .or_else(|| file.get(row.key).map(|text| (text.clone(), Source::File(file.path.clone()))))
-            .or_else(|| platform_default(row.key, inputs, platform, &file))
-            .unwrap_or_else(|| (expand(row.default, &texts), Source::Default));
-        texts.insert(row.key, chosen);
-    }
-    // Naming a file outright beats naming one by its name only when both come from equally strong sources.
-    let named_by_flag = inputs.flags.contains_key("model_name") && !inputs.flags.contains_key("model_path");
-    if named_by_flag && let Some(path) = texts.get_mut("model_path") {
-        *path = (String::new(), Source::Default);
-    }
+    let texts = texts(inputs, platform, &file, &mut warnings);
     warnings.extend(warn_of_settings_without_effect(&texts));
 
     let mut settings = Settings::read(&mut Reader { texts: &texts, problems: &mut problems });
@@ -168,6 +154,55 @@ fn resolve_with(inputs: &Inputs, platform: &Platform, mut file: ConfigFile) -> R
             let config_file = (!file.path.as_os_str().is_empty()).then(|| file.path.clone());
             Ok(Resolved { config_file, rows: rows.collect(), settings, warnings })
         }
+        _ => Err(problems),
+    }
+}
+
+/// The text of every setting, and where it came from.
+fn texts(
+    inputs: &Inputs,
+    platform: &Platform,
+    file: &ConfigFile,
+    warnings: &mut Vec<String>,
+) -> BTreeMap<&'static str, (String, Source)> {
+    let mut texts: BTreeMap<&'static str, (String, Source)> = BTreeMap::new();
+    for row in OPTIONS {
+        let flag = inputs.flags.get(row.key).map(|text| (text.clone(), Source::Flag));
+        let chosen = flag
+            .or_else(|| from_environment(row, &inputs.environment, warnings))
+            .or_else(|| file.get(row.key).map(|text| (text.clone(), Source::File(file.path.clone()))))
+            .or_else(|| platform_default(row.key, inputs, platform, file))
+            .unwrap_or_else(|| (expand(row.default, &texts), Source::Default));
+        texts.insert(row.key, chosen);
+    }
+    // Naming a file outright beats naming one by its name only when both come from equally strong sources.
+    let named_by_flag = inputs.flags.contains_key("model_name") && !inputs.flags.contains_key("model_path");
+    if named_by_flag && let Some(path) = texts.get_mut("model_path") {
+        *path = (String::new(), Source::Default);
+    }
+    texts
+}
+
+/// Resolves the settings of these keys alone, with those of the table in place of all others: for a question that a
+/// mistake elsewhere must not keep from being asked. The settings, and the problems that were passed over; or those with
+/// the keys themselves.
+pub fn resolve_only(
+    inputs: &Inputs,
+    platform: &Platform,
+    keys: &[&str],
+) -> Result<(Settings, Vec<Problem>), Vec<Problem>> {
+    let file = file_path(inputs, platform).map(|path| ConfigFile::read(&path, &inputs.environment));
+    let mut file = file.unwrap_or_default();
+    let mut texts = texts(inputs, platform, &file, &mut Vec::new());
+    for row in OPTIONS.iter().filter(|row| !keys.contains(&row.key)) {
+        texts.insert(row.key, (expand(row.default, &texts), Source::Default));
+    }
+    let is_about = |problem: &Problem| keys.iter().any(|key| problem.fault.starts_with(&format!("server.{key}:")));
+    let (mut problems, passed_over): (Vec<_>, Vec<_>) =
+        std::mem::take(&mut file.notes.problems).into_iter().partition(is_about);
+    let settings = Settings::read(&mut Reader { texts: &texts, problems: &mut problems });
+    match settings {
+        Some(settings) if problems.is_empty() => Ok((settings, passed_over)),
         _ => Err(problems),
     }
 }

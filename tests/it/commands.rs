@@ -7,6 +7,8 @@ use super::support::{
     wait::{READY, STOPS, eventually},
 };
 use serde_json::{Value, json};
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -74,10 +76,14 @@ fn a_command_is_started_watched_and_asked_and_gets_no_key() {
 
 #[test]
 fn a_command_that_cannot_be_kept_running_is_given_up_and_says_why_and_others_are_served() {
+    // It is there at the start, but cannot be run.
+    let missing = tempfile::Builder::new().permissions(Permissions::from_mode(0o755)).tempfile().unwrap();
+    std::fs::write(missing.path(), "#!/nowhere/interpreter\n").unwrap();
+    let missing = missing.into_temp_path();
     let config = format!(
         "defaults: {{restart_limit: 1}}\n\
          models:\n\
-         \x20 missing: {{command: [/nowhere/server, '{{port}}']}}\n\
+         \x20 missing: {{command: [{missing:?}, '{{port}}']}}\n\
          \x20 ends: {{command: {}}}\n\
          \x20 good: {{file: good.gguf}}\n",
         command("ends.gguf")

@@ -94,6 +94,58 @@ fn check_prints_every_model_with_what_its_file_says_and_neither_keys_nor_paths()
     assert!(text.lines().any(|line| line.starts_with("vectors  -  ")), "{text}");
 }
 
+/// What `check` says of models in the test folder, with a shell as llama-server.
+fn check_of(models: &str) -> Output {
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!("server: {{auth_enabled: no, llama_server: /bin/sh}}\n{models}");
+    std::fs::write(folder.path().join("llamagate.yaml"), text).unwrap();
+    let files = super::support::gateway::test_models();
+    let variables = [("DATA_DIR", folder.path()), ("MODELS_DIR", files.as_path())];
+    let variables = variables.map(|(name, path)| (name, path.to_str().unwrap()));
+    llamagate(&["check"], &[&variables[..], &[("PATH", "/usr/bin:/bin")]].concat())
+}
+
+#[test]
+fn a_command_whose_program_is_not_there_is_a_problem_with_its_place() {
+    for (program, fault) in [("no-such-server", "on PATH"), ("/nonexistent/server", "no executable file")] {
+        let output = check_of(&format!("models: {{own: {{command: [{program}, '{{port}}']}}}}\n"));
+        assert_eq!(output.status.code(), Some(78));
+        let text = stderr(&output);
+        assert!(text.contains(&format!("models.own.command: {program:?}")) && text.contains(fault), "{text}");
+    }
+    for program in ["sh", "/bin/sh"] {
+        let output = check_of(&format!("models: {{own: {{command: [{program}, '{{port}}']}}}}\n"));
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn names_that_are_routes_and_fallbacks_of_another_kind_are_warned_of() {
+    let output = check_of(
+        "models:\n  chat: {file: tiny-chat.gguf, tier: light, aliases: [a/load, embeddings]}\n\
+         \x20 b/unload: {file: tiny-chat.gguf}\n  vectors: {file: tiny-embedding.gguf}\n\
+         fallbacks: {light: [b/unload, vectors], vectors: [chat]}\n",
+    );
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let text = stderr(&output);
+    for part in [
+        "\"chat\" cannot be looked up",
+        "\"embeddings\" cannot be looked up",
+        "\"a/load\" has a name that is an order",
+        "\"b/unload\" has a name that is an order",
+        "fallbacks.light: vectors never takes over: its kind is embedding, not chat",
+        "fallbacks.vectors: chat never takes over: its kind is chat, not embedding",
+    ] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    assert_eq!(text.matches("warning: ").count(), 6, "{text}");
+    // Two that take over from each other are no circle that does harm.
+    let output = check_of(
+        "models: {a: {file: tiny-chat.gguf}, loaded: {file: tiny-chat.gguf}}\nfallbacks: {a: [loaded], loaded: [a]}\n",
+    );
+    assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), ""));
+}
+
 #[test]
 fn a_port_in_use_is_said_plainly() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -169,6 +221,40 @@ fn llamagate_health_asks_the_health_port() {
     assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(0), &b"serving\n"[..]));
     drop(gateway);
     assert_eq!(llamagate(&["health", "--host", "127.0.0.1", "--port-health", &port], &[]).status.code(), Some(1));
+}
+
+#[test]
+fn a_mistake_elsewhere_keeps_neither_health_nor_models_from_answering() {
+    let gateway = Gateway::builder().start();
+    gateway.wait_ready();
+    let port = gateway.health_url().rsplit(':').next().unwrap().to_owned();
+    let (folder, models) = (tempfile::tempdir().unwrap(), super::support::gateway::test_models());
+    let models = models.to_str().unwrap();
+    let write = |text: &str| std::fs::write(folder.path().join("llamagate.yaml"), text).unwrap();
+    let own = format!("server: {{host: 127.0.0.1, port_health: {port}, models_dir: {models}}}\n");
+    let data = ("DATA_DIR", folder.path().to_str().unwrap());
+    for mistake in [
+        "models: {a: {fil: a.gguf}}\n",
+        "model_list: [{model_name: a, litellm_params: {api_base: 'http://a', api_key: os.environ/UNSET_KEY}}]\n",
+        "serve: {}\n",
+    ] {
+        write(&format!("{own}{mistake}"));
+        assert_eq!(llamagate(&["check"], &[data]).status.code(), Some(78), "{mistake}");
+        let output = llamagate(&["health"], &[data, ("CTX", "lots")]);
+        assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(0), &b"serving\n"[..]), "{mistake}");
+        let output = llamagate(&["models"], &[data, ("CTX", "lots")]);
+        assert_eq!(output.status.code(), Some(0), "{mistake}: {}", stderr(&output));
+        assert!(String::from_utf8_lossy(&output.stdout).contains("tiny-chat"));
+        assert!(stderr(&output).contains("warning: "), "what was passed over is said");
+    }
+    // Where the file cannot be read at all, what else is known is asked.
+    write("models: [");
+    let output = llamagate(&["health"], &[data, ("HOST", "127.0.0.1"), ("PORT_HEALTH", &port)]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    for (command, wrong) in [("health", "port_health: x"), ("health", "host: [{}]"), ("models", "models_dir: {a: 1}")] {
+        write(&format!("server: {{{wrong}}}\n"));
+        assert_eq!(llamagate(&[command], &[data]).status.code(), Some(78), "{wrong}");
+    }
 }
 
 #[test]

@@ -204,6 +204,34 @@ fn a_mistake_changes_nothing_and_is_named() {
 }
 
 #[test]
+fn a_configuration_file_that_is_gone_changes_nothing() {
+    let gateway = before(&[("MODEL_NAME", "comes")]);
+    let file = gateway.data_dir().join("llamagate.yaml");
+    std::fs::remove_file(&file).unwrap();
+    let answer = reload(&gateway);
+    assert_eq!(answer.status(), 500, "{}", answer.text());
+    assert!(answer.text().contains("the configuration file is gone"), "{}", answer.text());
+    for model in ["stays", "changes", "goes"] {
+        is_served(&gateway, model);
+    }
+    gateway.rewrite_config(AFTER.replace("comes: {file: comes.gguf}", "more: {file: goes.gguf}").as_str());
+    reloads(&gateway);
+    is_served(&gateway, "more");
+}
+
+#[test]
+fn the_log_says_in_numbers_what_has_changed() {
+    let gateway = before(&[]);
+    gateway.rewrite_config(AFTER);
+    reloads(&gateway);
+    eventually("the log has it", SOON, || {
+        let output = gateway.output();
+        let line = output.lines().find(|line| line.contains("configuration and keys reloaded")).unwrap_or_default();
+        ["kept=0", "changed=1", "started=2", "removed=1"].into_iter().all(|count| line.contains(count))
+    });
+}
+
+#[test]
 fn a_request_whose_body_comes_during_a_reload_is_served_by_what_there_is_then() {
     let gateway = before(&[]);
     let body = chat("changes", false).to_string();
@@ -236,6 +264,22 @@ fn who_is_still_there_after_drain_timeout_is_told() {
     eventually("its process ends", STOPS, || pid_gone(old));
     eventually("nothing is left in line", SOON, || waiting(&gateway) == 0);
     is_served(&gateway, "stays");
+}
+
+#[test]
+fn drain_timeout_is_that_of_the_start() {
+    let with_timeout = |timeout: &str, text: &str| format!("server: {{drain_timeout: {timeout}}}\n{text}");
+    let files = [("stays.gguf", held()), ("changes.gguf", held()), ("goes.gguf", held()), ("comes.gguf", json!({}))];
+    let gateway = Gateway::builder().fakes(with_timeout("500ms", BEFORE).as_str(), &files).start_ready();
+    all_ready(&gateway, &["stays", "changes", "goes"]);
+    let mut stream = held_stream(&gateway, "goes");
+    gateway.rewrite_config(&with_timeout("1h", AFTER));
+    reloads(&gateway);
+    let notice = "DRAIN_TIMEOUT has changed, which takes effect at the next start";
+    eventually("it is said", SOON, || gateway.output().contains(notice));
+    let old = pids(&gateway, "goes")[0];
+    eventually("its process ends", STOPS, || pid_gone(old));
+    assert!(stream.events().last().is_some_and(|event| event.json()["error"]["code"].is_string()));
 }
 
 #[test]

@@ -28,7 +28,13 @@ impl Node {
             budget: serde_saphyr::budget! { max_depth: CONFIG_FILE_DEPTH },
             alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: CONFIG_FILE_ALIASED },
         };
-        serde_saphyr::from_str_with_options(text, options).map_err(|error| error.to_string())
+        serde_saphyr::from_str_with_options(text, options).map_err(|error| match error.without_snippet() {
+            serde_saphyr::Error::DuplicateMappingKey { key, location } => {
+                let key = super::fields::printable(key.as_deref().unwrap_or("a key"));
+                format!("{key} stands twice, the second time at line {} column {}", location.line(), location.column())
+            }
+            error => error.to_string(),
+        })
     }
 
     /// The text of a scalar as a setting would have it; none of a list or a mapping.
@@ -141,7 +147,7 @@ mod tests {
     #[test]
     fn the_same_key_twice_is_an_error() {
         let error = Node::parse("models:\n  a: {ctx: 64}\n  a: {ctx: 96}\n").unwrap_err();
-        assert!(error.contains("duplicate") && error.contains("line 3"), "{error}");
+        assert_eq!(error, "a stands twice, the second time at line 3 column 3");
     }
 
     #[test]

@@ -21,10 +21,11 @@ fn scalars_and_lists_become_the_texts_of_settings() {
 #[test]
 fn settings_of_the_router_and_the_budget_have_places_of_their_own() {
     let (texts, problems) = read_str(
-        "memory_budget: 20GiB\nrouter_settings:\n  routing_strategy: least-busy\n  retry_delay: 1.0\n  fallback_to_local: true\n",
+        "memory_budget: 20GiB\nmax_wait_before_drain: 7s\nrouter_settings:\n  routing_strategy: least-busy\n  retry_delay: 1.0\n  fallback_to_local: true\n",
     );
     assert_eq!(problems, Vec::<String>::new());
     assert_eq!(texts.get("memory_budget").unwrap(), "20GiB");
+    assert_eq!(texts.get("max_wait_before_drain").unwrap(), "7s");
     assert_eq!(texts.get("routing_strategy").unwrap(), "least-busy");
     assert_eq!(texts.get("retry_delay").unwrap(), "1.0");
     assert_eq!(texts.get("fallback_to_local").unwrap(), "true");
