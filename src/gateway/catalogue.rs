@@ -58,14 +58,12 @@ impl Catalogue {
             Question::Of(kind) => ok(shown().filter(|model| model.card().kind == kind).map(row).collect()),
             Question::One => ok(self.entry(&named(name, caller, table)?.model)),
             Question::Load => {
-                let model = &named(name, caller, table)?.model;
-                model.wake();
-                Ok(answer(StatusCode::ACCEPTED, &json!({"id": model.id(), "state": model.state()})))
+                let model = startable(name, caller, table)?;
+                Ok(answer(StatusCode::ACCEPTED, &json!({"id": model.id(), "state": model.wake()})))
             }
             Question::Unload => {
-                let model = &named(name, caller, table)?.model;
-                model.put_away();
-                Ok(answer(StatusCode::ACCEPTED, &json!({"id": model.id(), "state": model.state()})))
+                let model = startable(name, caller, table)?;
+                Ok(answer(StatusCode::ACCEPTED, &json!({"id": model.id(), "state": model.put_away()})))
             }
         }
     }
@@ -117,6 +115,15 @@ fn named<'a>(name: &str, caller: &Caller, table: &'a Table) -> Result<&'a Arc<La
     let lane = table.named(name).ok_or_else(|| unknown(Some(name), caller, table))?;
     caller.may_use(&lane.model.card())?;
     Ok(lane)
+}
+
+/// The same model, unless nobody here can start or stop it.
+fn startable<'a>(name: &str, caller: &Caller, table: &'a Table) -> Result<&'a Model, Refusal> {
+    let model = &named(name, caller, table)?.model;
+    match model.is_remote() {
+        true => Err(Refusal::BadRequest("the model is served by remote backends only".to_owned())),
+        false => Ok(model),
+    }
 }
 
 /// There is no such model; says which the caller may use.
