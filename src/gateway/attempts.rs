@@ -81,7 +81,8 @@ impl Attempts {
             let table = lanes.table();
             let mut find = || {
                 asking.is_readable(&table)?;
-                let lane = Arc::clone(table.resolve(asking.asked.as_deref(), asking.needs, caller)?);
+                let lane = table.resolve(asking.asked.as_deref(), asking.needs, caller);
+                let lane = Arc::clone(lane.map_err(|refusal| asking.explained(refusal))?);
                 record.is_for(lane.model.id());
                 caller.may_use(&lane.model.card())?;
                 let mut attempts = Self::new(retries, asking.route, asking.needs, Arc::clone(lanes), lane);

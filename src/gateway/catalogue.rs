@@ -130,7 +130,7 @@ fn startable<'a>(name: &str, caller: &Caller, table: &'a Table) -> Result<&'a Mo
 pub(super) fn unknown(name: Option<&str>, caller: &Caller, table: &Table) -> Refusal {
     let models = table.lanes().iter().map(|lane| &lane.model);
     let known = models.filter(|model| is_shown(model, caller)).map(|model| model.id().to_owned()).collect();
-    Refusal::ModelNotFound { name: name.map(str::to_owned), known }
+    Refusal::ModelNotFound { name: name.map(str::to_owned), known, in_query: false }
 }
 
 fn answer(status: StatusCode, body: &Value) -> Response<Bytes> {

@@ -312,6 +312,7 @@ fn a_backend_gets_its_own_key_and_name_and_the_client_sees_its_own() {
     remote.replies(Reply::Status(401, json!({"error": {"message": "wrong key of-the-backend"}})));
     let answer = talk(&client);
     assert_eq!(refused(&answer, 502), "backend_error");
+    assert!(answer.text().contains("does not accept the gateway's key"), "{}", answer.text());
     assert!(!answer.text().contains("of-the-backend") && !gateway.output().contains("of-the-backend"));
     assert_eq!(worker(&gateway, 0)["last_error"], "does not take its api_key");
 }

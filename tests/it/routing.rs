@@ -103,7 +103,14 @@ fn a_request_means_the_model_that_it_names_or_the_only_one_of_its_kind() {
         let props = client.get(&format!("/props?{query}"));
         assert_eq!((answered_by(&props), &props.json()["model_alias"]), (means, &json!(means)));
     }
-    assert_eq!(refused(&client.get("/props"), 404), "model_not_found");
+    let which = client.get("/props");
+    assert_eq!(refused(&which, 404), "model_not_found");
+    assert!(which.text().contains("name one with ?model=ID; known are: tiny"), "{}", which.text());
+    assert!(!nameless.text().contains("?model="), "{}", nameless.text());
+    let number = client.post_json(CHAT, &json!({"model": 5, "messages": []}));
+    assert_eq!(refused(&number, 400), "bad_request");
+    assert!(number.text().contains("model must be a string"), "{}", number.text());
+    assert_eq!(refused(&client.post_json(CHAT, &json!({"model": null, "messages": []})), 404), "model_not_found");
     assert_eq!(refused(&client.get("/props?model=tiny&model=org/big"), 400), "bad_request");
     let reached = |file: &str| gateway.model_file(file).journal().events("request");
     let chats = reached("vectors.gguf").into_iter().chain(reached("hidden.gguf"));
