@@ -31,6 +31,8 @@ pub enum Refusal {
         name: Option<String>,
         /// The ids of those that there are.
         known: Vec<String>,
+        /// Whether the query is where it would be named.
+        in_query: bool,
     },
     /// The model is not of the kind that the route needs.
     WrongKind {
@@ -59,15 +61,17 @@ pub enum Refusal {
     QueueTimeout(Duration),
     /// The model is being loaded.
     ModelLoading(Duration),
-    /// No llama-server can take the request now.
+    /// No backend can take the request now.
     BackendUnavailable(Duration),
     /// The service is being stopped.
     ShuttingDown(Duration),
-    /// llama-server broke the connection.
+    /// The backend broke the connection.
     BackendError,
-    /// llama-server died each time it served this request.
+    /// The backend does not take the key that the gateway was given for it.
+    BackendRefusesKey,
+    /// The backend died each time it served this request.
     RequestKillsBackend,
-    /// llama-server took too long.
+    /// The backend took too long.
     BackendTimeout,
     /// Something in the gateway itself failed; says what, for the operator's own routes.
     Internal(String),
@@ -125,7 +129,9 @@ impl Refusal {
             Self::ModelLoading(_) => row(StatusCode::SERVICE_UNAVAILABLE, "server_error", "model_loading"),
             Self::BackendUnavailable(_) => row(StatusCode::SERVICE_UNAVAILABLE, "server_error", "backend_unavailable"),
             Self::ShuttingDown(_) => closing(StatusCode::SERVICE_UNAVAILABLE, "server_error", "shutting_down"),
-            Self::BackendError => row(StatusCode::BAD_GATEWAY, "server_error", "backend_error"),
+            Self::BackendError | Self::BackendRefusesKey => {
+                row(StatusCode::BAD_GATEWAY, "server_error", "backend_error")
+            }
             Self::RequestKillsBackend => row(StatusCode::BAD_GATEWAY, "server_error", "request_kills_backend"),
             Self::BackendTimeout => row(StatusCode::GATEWAY_TIMEOUT, "timeout_error", "backend_timeout"),
             Self::Internal(_) => row(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "internal_error"),
@@ -205,7 +211,7 @@ pub fn event_of_backend(shape: Shape, status: StatusCode, answer: &[u8]) -> Opti
     if shape == Shape::OpenAi || answer.get("type").is_some_and(|kind| kind == "error") {
         return Some(error_event(shape, &answer));
     }
-    let message = error.get("message").and_then(serde_json::Value::as_str).unwrap_or("llama-server gave an error");
+    let message = error.get("message").and_then(serde_json::Value::as_str).unwrap_or("The backend gave an error");
     let kind = anthropic_type(status);
     Some(error_event(shape, &json!({"type": "error", "error": {"type": kind, "message": message}})))
 }
@@ -252,8 +258,9 @@ impl fmt::Display for Refusal {
             Self::ExpiredKey => f.write_str("This API key has expired"),
             Self::ScopeRequired(scope) => write!(f, "This needs an API key with the scope '{scope}'"),
             Self::ModelNotAllowed(model) => write!(f, "This API key may not use the model '{model}'"),
-            Self::ModelNotFound { name, known } => {
+            Self::ModelNotFound { name, known, in_query } => {
                 match name {
+                    None if *in_query => f.write_str("The request names no model: name one with ?model=ID")?,
                     Some(name) => write!(f, "The model '{}' does not exist", printable(name))?,
                     None => f.write_str("The request names no model")?,
                 }
@@ -278,13 +285,14 @@ impl fmt::Display for Refusal {
             Self::QueueFull(_) => f.write_str("Too many requests are waiting, try again later"),
             Self::QueueTimeout(_) => f.write_str("The request has waited too long for its turn, try again later"),
             Self::ModelLoading(_) => f.write_str("The model is being loaded, try again later"),
-            Self::BackendUnavailable(_) => f.write_str("No llama-server can take the request now, try again later"),
+            Self::BackendUnavailable(_) => f.write_str("No backend can take the request now, try again later"),
             Self::ShuttingDown(_) => f.write_str("The service is shutting down"),
-            Self::BackendError => f.write_str("llama-server ended the connection before its answer was complete"),
+            Self::BackendError => f.write_str("The backend ended the connection before its answer was complete"),
+            Self::BackendRefusesKey => f.write_str("The backend does not accept the gateway's key"),
             Self::RequestKillsBackend => f.write_str(
-                "llama-server died each time it served this request, so it is not tried again for some minutes",
+                "The backend died each time it served this request, so it is not tried again for some minutes",
             ),
-            Self::BackendTimeout => f.write_str("llama-server took too long to answer"),
+            Self::BackendTimeout => f.write_str("The backend took too long to answer"),
             Self::Internal(what) => f.write_str(what),
         }
     }
@@ -303,7 +311,7 @@ mod tests {
             Refusal::ExpiredKey,
             Refusal::ScopeRequired("admin"),
             Refusal::ModelNotAllowed("m".into()),
-            Refusal::ModelNotFound { name: Some("x".into()), known: vec!["m".into()] },
+            Refusal::ModelNotFound { name: Some("x".into()), known: vec!["m".into()], in_query: false },
             Refusal::WrongKind { model: "m".into(), is: "chat", needs: "rerank" },
             Refusal::RouteNotFound,
             Refusal::RequestTimeout,
@@ -317,6 +325,7 @@ mod tests {
             Refusal::BackendUnavailable(wait),
             Refusal::ShuttingDown(wait),
             Refusal::BackendError,
+            Refusal::BackendRefusesKey,
             Refusal::RequestKillsBackend,
             Refusal::BackendTimeout,
             Refusal::Internal("x".into()),
@@ -326,7 +335,9 @@ mod tests {
     #[test]
     fn codes_are_stable_and_unique() {
         let codes: std::collections::BTreeSet<_> = all().iter().map(Refusal::code).collect();
-        assert_eq!(codes.len(), all().len());
+        // A backend's trouble with our key is a detail of its error.
+        assert_eq!(codes.len(), all().len() - 1);
+        assert_eq!(Refusal::BackendRefusesKey.code(), Refusal::BackendError.code());
     }
 
     #[test]

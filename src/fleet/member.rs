@@ -5,7 +5,7 @@ use super::choice::Candidate;
 use super::quota::Quota;
 use super::tally::{Particulars, Snapshot, Tally, WorkerKind};
 use crate::awake::Instant;
-use crate::worker::Handle;
+use crate::worker::{Handle, State};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -205,7 +205,11 @@ impl Member {
             slots: self.slots,
             breaker,
         });
-        shown.last_error = status.last_error.or(shown.last_error);
+        // Of a process that has ended, its end says more than the requests that met it.
+        let end = status.last_exit.and_then(|exit| exit.hint);
+        let (of_requests, is_up) = (shown.last_error.take(), status.state == State::Ready);
+        let of_process = if is_up { of_requests.or(end) } else { end.or(of_requests) };
+        shown.last_error = status.last_error.or(of_process);
         shown
     }
 }

@@ -231,18 +231,40 @@ impl Model {
         Want { wanting: Arc::clone(&self.wanting), _wants: wants }
     }
 
-    /// Starts its workers, also those that were given up.
-    pub fn wake(&self) {
+    /// Starts its workers, also those that were given up. The state that it is in now, or goes to.
+    pub fn wake(&self) -> State {
+        let before = self.state();
         for member in self.members() {
             member.handle().wake();
         }
+        match before {
+            State::Ready | State::Loading => before,
+            _ if self.has_worker() => State::Starting,
+            _ => before,
+        }
     }
 
-    /// Stops its workers once they have served what they are serving; who asks next starts them again.
-    pub fn put_away(&self) {
+    /// Stops its workers once they have served what they are serving; who asks next starts them again. The state that
+    /// those which run here go to.
+    pub fn put_away(&self) -> State {
+        let before = self.own().map(|member| member.handle().state().0).min_by_key(|state| distance(*state));
         for member in self.members() {
             member.handle().put_away();
         }
+        match before {
+            None | Some(State::Backoff | State::Stopped) => State::Stopped,
+            Some(State::Failed) => State::Failed,
+            Some(_) => State::Draining,
+        }
+    }
+
+    /// Whether others run all its workers, which are neither started nor stopped here.
+    pub fn is_remote(&self) -> bool {
+        self.has_worker() && self.own().next().is_none()
+    }
+
+    fn own(&self) -> impl Iterator<Item = &Arc<Member>> {
+        self.members().filter(|member| !member.is_remote())
     }
 
     /// Shows nothing of its workers in the metrics any more.

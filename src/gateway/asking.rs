@@ -46,6 +46,19 @@ impl Asking {
         }
     }
 
+    /// The same refusal; where no model is named, it says why, or where one would be.
+    pub(super) fn explained(&self, refusal: Refusal) -> Refusal {
+        match refusal {
+            Refusal::ModelNotFound { name: None, .. } if self.envelope.has_odd_model() => {
+                envelope::bad("model must be a string")
+            }
+            Refusal::ModelNotFound { name: None, known, .. } if !self.route.posts => {
+                Refusal::ModelNotFound { name: None, known, in_query: true }
+            }
+            other => other,
+        }
+    }
+
     /// What a worker is to do.
     pub(super) fn errand(&self) -> Errand {
         if self.route.posts { Errand::Work(self.body.fingerprint()) } else { Errand::Look }

@@ -12,16 +12,17 @@ use super::route::Route;
 use crate::awake::{self, Instant};
 use crate::fleet::{Fingerprint, Model, Unavailable};
 use crate::models::Kind;
-use crate::refusal::Refusal;
+use crate::refusal::{Refusal, Shape};
 use crate::settings::bounds::{RETRY_AFTER_UNKNOWN, RETRY_PAUSE_FIRST};
 use crate::settings::options::Settings;
+use bytes::Bytes;
 use getrandom::u32 as random;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The id of the model that has answered.
+/// The id of the model that has answered, or failed.
 const X_LLAMAGATE_MODEL: HeaderName = HeaderName::from_static("x-llamagate-model");
 /// The number of its worker.
 const X_LLAMAGATE_WORKER: HeaderName = HeaderName::from_static("x-llamagate-worker");
@@ -80,7 +81,8 @@ impl Attempts {
             let table = lanes.table();
             let mut find = || {
                 asking.is_readable(&table)?;
-                let lane = Arc::clone(table.resolve(asking.asked.as_deref(), asking.needs, caller)?);
+                let lane = table.resolve(asking.asked.as_deref(), asking.needs, caller);
+                let lane = Arc::clone(lane.map_err(|refusal| asking.explained(refusal))?);
                 record.is_for(lane.model.id());
                 caller.may_use(&lane.model.card())?;
                 let mut attempts = Self::new(retries, asking.route, asking.needs, Arc::clone(lanes), lane);
@@ -247,13 +249,41 @@ impl Attempts {
         awake::sleep(longest.mul_f64(part).min(left)).await;
     }
 
+    /// Notes whose failure the last try was: what comes after may be another's.
+    pub(super) fn note_failure(&self, record: &mut Record) {
+        let mut headers = HeaderMap::new();
+        self.tell(&mut headers);
+        record.failed = Some(Box::new(headers));
+    }
+
     /// Says in the head of an answer whose it is.
     pub(super) fn tell(&self, headers: &mut HeaderMap) {
-        if let Ok(id) = HeaderValue::from_str(self.lane.model.id()) {
-            headers.insert(X_LLAMAGATE_MODEL, id);
-        }
+        tell_model(self.lane.model.id(), headers);
         headers.insert(X_LLAMAGATE_WORKER, self.worker.into());
         headers.insert(X_LLAMAGATE_ATTEMPTS, self.made.into());
+    }
+}
+
+/// The answer to a request that is refused. If it failed, its head says where.
+pub(super) fn failure(refusal: &Refusal, shape: Shape, record: &mut Record) -> Response<Bytes> {
+    let mut response = refusal.response(shape);
+    if matches!(
+        refusal.status(),
+        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+    ) {
+        let headers = response.headers_mut();
+        match (record.failed.take(), record.model()) {
+            (Some(told), _) => headers.extend(*told),
+            (None, Some(model)) => tell_model(model, headers),
+            (None, None) => {}
+        }
+    }
+    response
+}
+
+fn tell_model(id: &str, headers: &mut HeaderMap) {
+    if let Ok(id) = HeaderValue::from_str(id) {
+        headers.insert(X_LLAMAGATE_MODEL, id);
     }
 }
 

@@ -58,14 +58,12 @@ impl Catalogue {
             Question::Of(kind) => ok(shown().filter(|model| model.card().kind == kind).map(row).collect()),
             Question::One => ok(self.entry(&named(name, caller, table)?.model)),
             Question::Load => {
-                let model = &named(name, caller, table)?.model;
-                model.wake();
-                Ok(answer(StatusCode::ACCEPTED, &json!({"id": model.id(), "state": model.state()})))
+                let model = startable(name, caller, table)?;
+                Ok(answer(StatusCode::ACCEPTED, &json!({"id": model.id(), "state": model.wake()})))
             }
             Question::Unload => {
-                let model = &named(name, caller, table)?.model;
-                model.put_away();
-                Ok(answer(StatusCode::ACCEPTED, &json!({"id": model.id(), "state": model.state()})))
+                let model = startable(name, caller, table)?;
+                Ok(answer(StatusCode::ACCEPTED, &json!({"id": model.id(), "state": model.put_away()})))
             }
         }
     }
@@ -119,11 +117,20 @@ fn named<'a>(name: &str, caller: &Caller, table: &'a Table) -> Result<&'a Arc<La
     Ok(lane)
 }
 
+/// The same model, unless nobody here can start or stop it.
+fn startable<'a>(name: &str, caller: &Caller, table: &'a Table) -> Result<&'a Model, Refusal> {
+    let model = &named(name, caller, table)?.model;
+    match model.is_remote() {
+        true => Err(Refusal::BadRequest("the model is served by remote backends only".to_owned())),
+        false => Ok(model),
+    }
+}
+
 /// There is no such model; says which the caller may use.
 pub(super) fn unknown(name: Option<&str>, caller: &Caller, table: &Table) -> Refusal {
     let models = table.lanes().iter().map(|lane| &lane.model);
     let known = models.filter(|model| is_shown(model, caller)).map(|model| model.id().to_owned()).collect();
-    Refusal::ModelNotFound { name: name.map(str::to_owned), known }
+    Refusal::ModelNotFound { name: name.map(str::to_owned), known, in_query: false }
 }
 
 fn answer(status: StatusCode, body: &Value) -> Response<Bytes> {

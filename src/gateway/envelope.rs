@@ -110,6 +110,11 @@ impl Envelope {
         self.model.as_deref()
     }
 
+    /// Whether a model is asked for by something that is no text, which names none.
+    pub(super) fn has_odd_model(&self) -> bool {
+        self.model.is_none() && self.members.iter().any(|member| member.is_model() && !member.is_null())
+    }
+
     /// What the member `stream` says.
     pub(super) fn stream(&self) -> Option<bool> {
         self.stream

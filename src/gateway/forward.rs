@@ -159,7 +159,7 @@ impl Forwarder {
             // It is our key that is wrong, not the client's; such an answer may even quote it.
             lease.wants_another_key();
             self.report_wrong_key(lease.endpoint().target.authority.as_str());
-            return Err(fails(Refusal::BackendError, false, lease, (caller, ticket, record)));
+            return Err(fails(Refusal::BackendRefusesKey, false, lease, (caller, ticket, record)));
         }
         // Too busy, or not ready: by its own account it has not begun (RFC 9110, section 15.6.4).
         let has_refused = matches!(answer.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);

@@ -4,7 +4,7 @@
 
 use super::activity::Activity;
 use super::asking::{Asking, asked_model};
-use super::attempts::{Attempts, Retries};
+use super::attempts::{self, Attempts, Retries};
 use super::auth::{Caller, Gatekeeper};
 use super::body::Answer;
 use super::catalogue::Catalogue;
@@ -144,7 +144,7 @@ impl Gateway {
             Err((refusal, mut record)) => {
                 record.status = Some(refusal.status());
                 record.code = Some(refusal.code());
-                refusal.response(shape).map(|body| Answer::own(body, record))
+                attempts::failure(&refusal, shape, &mut record).map(|body| Answer::own(body, record))
             }
         };
         let headers = response.headers_mut();
@@ -285,6 +285,7 @@ impl Gateway {
             };
             let ticket;
             (caller, ticket, record) = failed.tokens;
+            attempts.note_failure(&mut record);
             match attempts.after_failure(failed.may_have_begun, ticket, &caller).await {
                 Some(next) => {
                     record.is_for(attempts.lane().model.id());

@@ -10,7 +10,7 @@ use crate::fleet::Member;
 use crate::telemetry::access::{AccessLog, Entry};
 use crate::telemetry::metrics::{CodeLabels, Metrics, RequestLabels, RouteLabels, TokenLabels};
 use crate::telemetry::series::{KeySeries, ModelSeries, OTHER};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -77,6 +77,8 @@ pub(super) struct Account {
     pub(super) charge: Option<Arc<dyn Charge>>,
     /// Who answers.
     pub(super) worker: Option<Arc<Member>>,
+    /// The headers that say of the last try that it failed.
+    pub(super) failed: Option<Box<HeaderMap>>,
     /// As long as it lasts, the service is in use.
     pub(super) under_way: Option<UnderWay>,
 }
@@ -105,6 +107,7 @@ impl Record {
             last_text: None,
             charge: None,
             worker: None,
+            failed: None,
             under_way: None,
         }))
     }
@@ -133,6 +136,11 @@ impl Account {
     /// Notes the model that it is for: a configured one.
     pub(super) fn is_for(&mut self, model: &str) {
         self.model = Some(self.books.metrics.model(model));
+    }
+
+    /// The model that it is for, as far as that is known.
+    pub(super) fn model(&self) -> Option<&str> {
+        self.model.as_deref().map(|model| model.id.as_str()).filter(|id| *id != OTHER)
     }
 
     /// Notes that llama-server answers.

@@ -94,17 +94,19 @@ fn an_admin_loads_and_unloads_and_what_is_in_flight_is_finished_first() {
     let order = |path: &str| {
         let answer = admin.send("POST", path, b"");
         assert_eq!(answer.status(), 202, "{}", answer.text());
-        assert!(answer.json()["state"].is_string(), "{}", answer.text());
-        answer.json()["id"].clone()
+        answer.json()
     };
-    assert_eq!(order("/v1/models/BAAI%2Fbge%20m3/load"), "BAAI/bge m3");
+    let told = |id: &str, state: &str| json!({"id": id, "state": state});
+    assert_eq!(order("/v1/models/ranks/unload"), told("ranks", "stopped"));
+    assert_eq!(order("/v1/models/BAAI%2Fbge%20m3/load"), told("BAAI/bge m3", "starting"));
     eventually("it is loaded", READY, || state(&admin, "BAAI/bge%20m3") == "ready");
-    assert_eq!(order("/v1/models/gpt-4o/load"), "talks");
+    assert_eq!(order("/v1/models/gpt-4o/load"), told("talks", "starting"));
     eventually("it is loaded", READY, || state(&admin, "talks") == "ready");
+    assert_eq!(order("/v1/models/talks/load"), told("talks", "ready"));
 
     let mut stream = client.stream(CHAT, &json!({"model": "talks", "messages": [], "stream": true}));
     assert!(stream.next_event().is_some());
-    assert_eq!(order("/v1/models/talks/unload"), "talks");
+    assert_eq!(order("/v1/models/talks/unload"), told("talks", "draining"));
     eventually("it finishes", SOON, || state(&admin, "talks") == "draining");
     assert_eq!(gateway.model_file("talks.gguf").journal().events("sigterm"), Vec::<Value>::new());
     gateway.model_file("talks.gguf").control().release_all_requests();

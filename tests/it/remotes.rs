@@ -103,8 +103,9 @@ fn what_was_never_begun_goes_to_another_worker_and_what_may_have_been_does_not()
 
     first.replies(Reply::Close);
     let begun = second.asked().len();
-    assert_eq!(refused(&talk(&client), 502), "backend_error");
-    assert_eq!(second.asked().len(), begun);
+    let cut = talk(&client);
+    assert_eq!((refused(&cut, 502).as_str(), told(&cut)), ("backend_error", ("0", "1")));
+    assert_eq!((cut.header("x-llamagate-model"), second.asked().len()), (Some("m"), begun));
     eventually("it is asked again whether it lives", SOON, || {
         let answer = embed(&client);
         assert_eq!(answer.status(), 200, "{}", answer.text());
@@ -154,7 +155,7 @@ fn one_that_hangs_is_given_up_in_time_and_so_are_all_further_tries() {
     let (first, second) = (Remote::start(Reply::Hang), Remote::start(Reply::Hang));
     let gateway = ready(builder(&in_order(&[&first, &second])).set("REQUEST_TIMEOUT", "1s"));
     for answer in [talk(&gateway.client()), embed(&gateway.client())] {
-        assert_eq!(refused(&answer, 504), "backend_timeout");
+        assert_eq!((refused(&answer, 504).as_str(), told(&answer)), ("backend_timeout", ("0", "1")));
     }
     assert_eq!((first.asked().len(), second.asked().len()), (2, 0), "there is no time left to try the other");
     assert_eq!(worker(&gateway, 0)["last_error"], "did not answer in time");
@@ -172,7 +173,8 @@ fn whoever_is_tried_again_waits_no_longer_than_it_may() {
     let client = gateway.client();
     let mut holds = client.stream(CHAT, &json!({"model": "m", "messages": [], "stream": true}));
     assert!(holds.next_event().is_some(), "it has the only slot that is left");
-    assert_eq!(refused(&talk(&client), 504), "backend_timeout");
+    let late = talk(&client);
+    assert_eq!((refused(&late, 504).as_str(), told(&late)), ("backend_timeout", ("0", "1")), "where it was tried");
     assert_eq!((first.asked().len(), second.asked().len()), (2, 1));
     second.release();
     assert!(holds.events().last().unwrap().is_done());
@@ -198,6 +200,14 @@ fn failures_in_a_row_open_the_breaker() {
     assert!(failed["last_failure"].is_string());
     let refusal = talk(&client);
     assert_eq!(refused(&refusal, 503), "backend_unavailable");
+    let told = ["model", "worker", "attempts"].map(|name| refusal.header(&format!("x-llamagate-{name}")));
+    assert_eq!(told, [Some("m"), None, None], "it was not sent");
+    let admin = gateway.client_with(ADMIN);
+    for order in ["load", "unload"] {
+        let answer = admin.post_json(&format!("/v1/models/m/{order}"), &json!({}));
+        assert_eq!(refused(&answer, 400), "bad_request");
+        assert!(answer.text().contains("remote backends only"), "{}", answer.text());
+    }
     let wait: u64 = refusal.header("retry-after").unwrap().parse().unwrap();
     assert!(wait > 3000, "{wait} s until it is tried again");
     assert_eq!(remote.asked().len(), 4, "nothing reaches it");
@@ -302,6 +312,7 @@ fn a_backend_gets_its_own_key_and_name_and_the_client_sees_its_own() {
     remote.replies(Reply::Status(401, json!({"error": {"message": "wrong key of-the-backend"}})));
     let answer = talk(&client);
     assert_eq!(refused(&answer, 502), "backend_error");
+    assert!(answer.text().contains("does not accept the gateway's key"), "{}", answer.text());
     assert!(!answer.text().contains("of-the-backend") && !gateway.output().contains("of-the-backend"));
     assert_eq!(worker(&gateway, 0)["last_error"], "does not take its api_key");
 }

@@ -103,7 +103,14 @@ fn a_request_means_the_model_that_it_names_or_the_only_one_of_its_kind() {
         let props = client.get(&format!("/props?{query}"));
         assert_eq!((answered_by(&props), &props.json()["model_alias"]), (means, &json!(means)));
     }
-    assert_eq!(refused(&client.get("/props"), 404), "model_not_found");
+    let which = client.get("/props");
+    assert_eq!(refused(&which, 404), "model_not_found");
+    assert!(which.text().contains("name one with ?model=ID; known are: tiny"), "{}", which.text());
+    assert!(!nameless.text().contains("?model="), "{}", nameless.text());
+    let number = client.post_json(CHAT, &json!({"model": 5, "messages": []}));
+    assert_eq!(refused(&number, 400), "bad_request");
+    assert!(number.text().contains("model must be a string"), "{}", number.text());
+    assert_eq!(refused(&client.post_json(CHAT, &json!({"model": null, "messages": []})), 404), "model_not_found");
     assert_eq!(refused(&client.get("/props?model=tiny&model=org/big"), 400), "bad_request");
     let reached = |file: &str| gateway.model_file(file).journal().events("request");
     let chats = reached("vectors.gguf").into_iter().chain(reached("hidden.gguf"));
@@ -324,8 +331,15 @@ models:
     let admin = gateway.client_with(ADMIN);
     let state = || admin.get("/v1/models/bad").json()["meta"]["state"].clone();
     eventually("it is given up", READY, || state() == "failed");
-    let answer = admin.post_json("/v1/models/bad/load", &json!({}));
-    assert_eq!((answer.status(), &answer.json()["id"]), (202, &json!("bad")));
+    let health = gateway.anonymous().get("/health").json();
+    let bad_of = |models: &Value| models.as_array().unwrap().iter().find(|model| model["id"] == "bad").unwrap().clone();
+    let worker = bad_of(&admin.get("/lb/stats").json()["models"])["workers"][0].clone();
+    assert!(worker["last_error"].is_string(), "{worker}");
+    assert_eq!(worker["last_error"], bad_of(&health["models"])["last_exit"]["hint"]);
+    assert_eq!((&worker["failures"], &worker["last_failure"]), (&json!(0), &Value::Null), "no request has failed");
+    let order = |order: &str| admin.post_json(&format!("/v1/models/bad/{order}"), &json!({})).json();
+    assert_eq!(order("unload"), json!({"id": "bad", "state": "failed"}), "there is nothing to be stopped");
+    assert_eq!(order("load"), json!({"id": "bad", "state": "starting"}));
     eventually("it is ready", READY, || state() == "ready");
     assert_eq!(answered_by(&gateway.client().post_json(CHAT, &chat("bad"))), "bad");
     eventually("all is well", SOON, || gateway.anonymous().get("/health").json()["status"] == "ok");
