@@ -165,7 +165,9 @@ pub(super) fn is_within_reach(budget: u64, claim: Claim<'_>, holders: &[Holder<'
 
 /// The models of others that are pinned, if it is for them that there is never room.
 pub(super) fn pinned_in_the_way<'a>(budget: u64, claim: Claim<'_>, holders: &[Holder<'a>]) -> Vec<&'a str> {
-    let of_others = |holder: &&Holder<'a>| holder.is_pinned && holder.model != claim.model;
+    let of_others = |holder: &&Holder<'a>| {
+        holder.is_pinned && holder.need > 0 && holder.model != claim.model && holder.stage != Stage::Leaving
+    };
     let pinned: Vec<Holder<'a>> = holders.iter().filter(of_others).copied().collect();
     match is_within_reach(budget, claim, &pinned) {
         true => Vec::new(),
