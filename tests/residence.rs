@@ -203,6 +203,32 @@ fn what_is_pinned_busy_or_wanted_stays_and_the_wait_ends_when_nobody_wants_it() 
 }
 
 #[test]
+fn what_does_not_fit_beside_a_pinned_model_fails_at_once_and_is_loaded_when_there_is_room() {
+    let house = House::new(LONG);
+    let pinned = house.worker("pinned", json!({}), |plan| (plan.preload, plan.pinned) = (true, true));
+    pinned.ready();
+    let ahead = house.worker("ahead", json!({}), |plan| (plan.preload, plan.pinned) = (true, true));
+    let asked = house.worker("asked", json!({}), |_| {});
+    let want = asked.handle.want();
+    for worker in [&ahead, &asked] {
+        eventually("it has failed", SOON, || worker.handle.status().failed_loads > 0);
+        worker.sleeps();
+        let status = worker.handle.status();
+        let hint = status.last_exit.unwrap().hint.unwrap();
+        assert_eq!(hint, "it does not fit beside the pinned models (pinned); raise memory_budget or unpin one");
+        assert!(status.restarts == 0 && worker.journal().starts().is_empty());
+    }
+    drop(want);
+    let failed = asked.handle.status().failed_loads;
+    let _want = asked.handle.want();
+    eventually("it is tried again", SOON, || asked.handle.status().failed_loads > failed);
+    asked.sleeps();
+    pinned.handle.put_away();
+    ahead.ready();
+    assert_eq!(ahead.handle.status().restarts, 0);
+}
+
+#[test]
 fn a_busy_model_finishes_and_goes_when_another_has_waited_long_enough() {
     let house = House::new(SHORT);
     let (a, b) = (house.worker("a", json!({}), |_| {}), house.worker("b", json!({}), |_| {}));

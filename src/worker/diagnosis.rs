@@ -18,7 +18,7 @@ use nix::sys::signal::Signal;
 use std::time::Duration;
 
 pub use cause::Cause;
-pub(super) use ending::not_started;
+pub(super) use ending::{crowded_out, not_started};
 pub(super) use model::{unfit_file, unread_file};
 
 /// All that is known about the end of a process.

@@ -2,8 +2,8 @@
 //!
 //! What is idle goes, least recently used first. What is in use goes only for a claim that is wanted and has waited for
 //! its patience, and only after it has been left to serve for as long itself: two busy models that do not fit together
-//! take turns, and neither is stopped before it has served anybody. It is let finish first. No worker of a model goes for
-//! another of the same model. Owns no process and no clock.
+//! take turns, and neither is stopped before it has served anybody. It is let finish first. What is idle stays until that
+//! has left, and nobody goes whose memory is not needed. No worker of a model goes for another of the same model. Owns no process and no clock.
 
 use crate::awake::Instant;
 use std::time::Duration;
@@ -110,16 +110,16 @@ pub(super) fn next_step(
         Turn::Idle(_) => true,
         Turn::InUse { due, .. } => *due <= now,
     };
-    let (mut freed, mut going) = (0u64, Vec::new());
-    for (turn, holder) in candidates.iter().filter(|(turn, _)| is_due(turn)) {
-        if freed < missing {
-            freed = freed.saturating_add(holder.need);
-            let way = if matches!(turn, Turn::Idle(_)) { Way::Idle } else { Way::Finishing };
-            going.push((holder.id, way));
-        }
-    }
-    if freed >= missing {
-        return Step::Clear(going);
+    let due: Vec<(Turn, &Holder<'_>)> = candidates.iter().filter(|(turn, _)| is_due(turn)).copied().collect();
+    if let Some(going) = enough(missing, &due) {
+        let (idle, in_use): (Vec<_>, Vec<_>) = going.into_iter().partition(|(turn, _)| matches!(turn, Turn::Idle(_)));
+        let ids = |of: Vec<(Turn, &Holder<'_>)>, way| of.into_iter().map(|(_, holder)| (holder.id, way)).collect();
+        return match (in_use.is_empty(), to_come) {
+            (false, _) => Step::Clear(ids(in_use, Way::Finishing)),
+            (true, 0) => Step::Clear(ids(idle, Way::Idle)),
+            // What is idle can serve until all that leaves has left.
+            (true, _) => Step::Wait(None),
+        };
     }
     if !claim.is_wanted {
         return Step::Yield;
@@ -129,6 +129,30 @@ pub(super) fn next_step(
         Turn::InUse { due, .. } => *due,
     });
     Step::Wait(next.min())
+}
+
+/// Those of `due`, in whose order they go, that give back so many bytes: nobody whose memory is not needed for that, and of
+/// what is in use no more than what is idle leaves to give. None if all of them do not suffice.
+fn enough<'a, 'b>(missing: u64, due: &[(Turn, &'a Holder<'b>)]) -> Option<Vec<(Turn, &'a Holder<'b>)>> {
+    let (mut freed, mut going) = (0u64, Vec::new());
+    for &(turn, holder) in due {
+        if freed < missing {
+            freed = freed.saturating_add(holder.need);
+            going.push((turn, holder));
+        }
+    }
+    if freed < missing {
+        return None;
+    }
+    // The last in line is spared first.
+    for at in (0..going.len()).rev() {
+        let without = freed.saturating_sub(going[at].1.need);
+        if without >= missing {
+            freed = without;
+            going.remove(at);
+        }
+    }
+    Some(going)
 }
 
 /// Whether there is room for it at some time, as things stand: beside what never goes for it.
@@ -141,7 +165,9 @@ pub(super) fn is_within_reach(budget: u64, claim: Claim<'_>, holders: &[Holder<'
 
 /// The models of others that are pinned, if it is for them that there is never room.
 pub(super) fn pinned_in_the_way<'a>(budget: u64, claim: Claim<'_>, holders: &[Holder<'a>]) -> Vec<&'a str> {
-    let of_others = |holder: &&Holder<'a>| holder.is_pinned && holder.model != claim.model;
+    let of_others = |holder: &&Holder<'a>| {
+        holder.is_pinned && holder.need > 0 && holder.model != claim.model && holder.stage != Stage::Leaving
+    };
     let pinned: Vec<Holder<'a>> = holders.iter().filter(of_others).copied().collect();
     match is_within_reach(budget, claim, &pinned) {
         true => Vec::new(),

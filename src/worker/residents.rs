@@ -86,6 +86,17 @@ enum Place {
     Leaving,
 }
 
+/// There is no room for a load, whatever goes, beside these models, which are pinned.
+#[derive(Debug)]
+pub(super) struct CrowdedOut(pub(super) Vec<String>);
+
+/// Why there is no room now.
+enum NoRoom {
+    /// There may be when something changes, or then.
+    Yet(Option<Instant>),
+    Ever(CrowdedOut),
+}
+
 /// A place in the line, until it is dropped.
 struct InLine<'a> {
     id: u64,
@@ -98,8 +109,8 @@ impl Residents {
         Self(Arc::new(Shared { budget, patience, bell, book: Mutex::default() }))
     }
 
-    /// Waits for room. May be cancelled.
-    pub(super) async fn room(&self, lodger: Lodger) -> Room {
+    /// Waits for room, unless there will be none before a pinned model goes. May be cancelled.
+    pub(super) async fn room(&self, lodger: Lodger) -> Result<Room, CrowdedOut> {
         let shared = &self.0;
         let listener = shared.bell.listen();
         let place = InLine { id: shared.join(lodger), shared };
@@ -107,8 +118,9 @@ impl Residents {
             let mut rung = pin!(listener.rung());
             rung.as_mut().enable();
             let until = match self.turn(place.id) {
-                Ok(room) => return room,
-                Err(until) => until,
+                Ok(room) => return Ok(room),
+                Err(NoRoom::Ever(crowded_out)) => return Err(crowded_out),
+                Err(NoRoom::Yet(until)) => until,
             };
             let due = async {
                 match until {
@@ -123,13 +135,34 @@ impl Residents {
         }
     }
 
+    /// Waits until the pinned models leave room for one. May be cancelled.
+    pub(super) async fn may_have_room(&self, lodger: &Lodger) {
+        let shared = &self.0;
+        let listener = shared.bell.listen();
+        loop {
+            let mut rung = pin!(listener.rung());
+            rung.as_mut().enable();
+            if shared.pinned_in_the_way(&shared.book(), lodger).is_empty() {
+                return;
+            }
+            rung.await;
+        }
+    }
+
     /// Does what can be done now for one in line: its room, or until when it waits if nothing changes before.
-    fn turn(&self, id: u64) -> Result<Room, Option<Instant>> {
+    fn turn(&self, id: u64) -> Result<Room, NoRoom> {
         let shared = &self.0;
         let mut book = shared.book();
-        if !shared.has_room_anyway(&book, id) && shared.first(&book) != Some(id) {
-            shared.tell_of_no_room(&mut book, id);
-            return Err(None);
+        if !shared.has_room_anyway(&book, id) {
+            if let Some(crowded_out) = shared.crowded_out(&mut book, id) {
+                return Err(NoRoom::Ever(crowded_out));
+            }
+            if shared.first(&book) != Some(id) {
+                if shared.step(&book, id) == Step::Yield {
+                    book.tell(id);
+                }
+                return Err(NoRoom::Yet(None));
+            }
         }
         loop {
             match shared.step(&book, id) {
@@ -137,20 +170,20 @@ impl Residents {
                     return book
                         .seat(id)
                         .map(|dismissed| Room { id, shared: Arc::clone(shared), dismissed })
-                        .ok_or(None);
+                        .ok_or(NoRoom::Yet(None));
                 }
                 Step::Clear(going) => {
                     // Unless a request was quicker and one of them is not idle any more, which makes another plan.
                     if book.dismiss(&going).is_ok() {
                         // It is heard of when they have left.
-                        return Err(None);
+                        return Err(NoRoom::Yet(None));
                     }
                 }
                 Step::Wait(until) => {
                     book.tell(id);
-                    return Err(until);
+                    return Err(NoRoom::Yet(until));
                 }
-                Step::Yield => return Err(None),
+                Step::Yield => return Err(NoRoom::Yet(None)),
             }
         }
     }
@@ -166,11 +199,18 @@ impl Shared {
 
     /// Puts one at the end of the line.
     fn join(&self, mut lodger: Lodger) -> u64 {
+        let mut book = self.book();
         if let Some(budget) = self.budget.filter(|budget| *budget < lodger.need) {
-            warn!(model = lodger.model, need = lodger.need, budget, "it needs more than MEMORY_BUDGET, it runs alone");
+            if self.pinned_in_the_way(&book, &lodger).is_empty() {
+                warn!(
+                    model = lodger.model,
+                    need = lodger.need,
+                    budget,
+                    "it needs more than MEMORY_BUDGET, it runs alone"
+                );
+            }
             lodger.need = budget;
         }
-        let mut book = self.book();
         let id = book.next;
         book.next += 1;
         let since = book.ages.take(&lodger).unwrap_or_else(Instant::now);
@@ -191,18 +231,25 @@ impl Shared {
         Some(line.into_iter().find(is_in_turn)?.id)
     }
 
-    /// Logs once that there is no room for one in line, if it is not only behind others.
-    fn tell_of_no_room(&self, book: &mut Book, id: u64) {
-        let (Some(budget), Some(waiter)) = (self.budget, book.waiter(id)) else { return };
-        let pinned = pinned_in_the_way(budget, waiter.claim(), &book.holders()).join(", ");
-        let (model, need) = (waiter.lodger.model.clone(), waiter.lodger.need);
+    /// The pinned models for which there is no room for one in line, whatever goes. Logged once until there is.
+    fn crowded_out(&self, book: &mut Book, id: u64) -> Option<CrowdedOut> {
+        let lodger = &book.waiter(id)?.lodger;
+        let pinned = self.pinned_in_the_way(book, lodger);
         if pinned.is_empty() {
-            if self.step(book, id) == Step::Yield {
-                book.tell(id);
-            }
-        } else if book.shut_out.insert(model.clone()) {
+            return None;
+        }
+        let (model, need) = (lodger.model.clone(), lodger.need);
+        if book.shut_out.insert(model.clone()) {
+            let (budget, pinned) = (self.budget, pinned.join(", "));
             warn!(model, need, budget, pinned, "there is no room for it beside the pinned models (MEMORY_BUDGET)");
         }
+        Some(CrowdedOut(pinned))
+    }
+
+    fn pinned_in_the_way(&self, book: &Book, lodger: &Lodger) -> Vec<String> {
+        let Some(budget) = self.budget.filter(|_| lodger.need > 0) else { return Vec::new() };
+        let pinned = pinned_in_the_way(budget, lodger.claim(Instant::now()), &book.holders());
+        pinned.into_iter().map(str::to_owned).collect()
     }
 
     /// Whether one in line needs none of what is shared.
@@ -281,10 +328,15 @@ impl Book {
     }
 }
 
+impl Lodger {
+    fn claim(&self, since: Instant) -> Claim<'_> {
+        Claim { model: &self.model, need: self.need, is_wanted: !self.wants.is_empty(), since }
+    }
+}
+
 impl Waiter {
     fn claim(&self) -> Claim<'_> {
-        let Lodger { model, need, wants, .. } = &self.lodger;
-        Claim { model, need: *need, is_wanted: !wants.is_empty(), since: self.since }
+        self.lodger.claim(self.since)
     }
 }
 

@@ -17,7 +17,7 @@ use super::orders::{Order, Orders};
 use super::plan::Plan;
 use super::ports::Ports;
 use super::process::Spawner;
-use super::residents::Residents;
+use super::residents::{CrowdedOut, Residents};
 use super::shortage::shortage;
 use super::state::{Event, State};
 use super::wants::Want;
@@ -133,6 +133,8 @@ enum Unstarted {
     Short(io::Error),
     /// It could not succeed.
     Hopeless(Diagnosis),
+    /// There is no room for it beside pinned models.
+    CrowdedOut(CrowdedOut),
 }
 
 impl From<io::Error> for Unstarted {
@@ -173,6 +175,10 @@ impl Owner {
                 }
                 Ok(End::Died(exit)) => self.after_death(exit),
                 Err(Unstarted::Unwanted) => continue,
+                Err(Unstarted::CrowdedOut(by)) => match stop.run_until_cancelled(self.stay_out(&by)).await {
+                    Some(()) => continue,
+                    None => return self.happen(Event::StopAsked),
+                },
                 Err(Unstarted::Hopeless(found)) => self.after_death(LastExit::of(None, None, found)),
                 Err(Unstarted::Short(error)) => match self.short.lasts(self.plan.engine.load_timeout.0) {
                     // No fault of llama-server's, and no reason to give it up: the shortage will pass.
@@ -187,6 +193,28 @@ impl Owner {
             if may_go_on.is_none() {
                 return self.happen(Event::StopAsked);
             }
+        }
+    }
+
+    /// Has everybody know that it cannot be loaded beside pinned models, which is no death, and waits until somebody more
+    /// wants it. One that is to be there anyway also waits for its room.
+    async fn stay_out(&mut self, by: &CrowdedOut) {
+        self.asked = None;
+        let exit = LastExit::of(None, None, diagnosis::crowded_out(&by.0));
+        self.happen_and(Event::StopAsked, |status| {
+            status.asleep = true;
+            status.last_exit = Some(exit);
+            status.failed_loads += 1;
+        });
+        self.happen(Event::Stopped);
+        let lodger = self.lodger();
+        let order = tokio::select! {
+            order = self.orders.next() => Some(order),
+            () = self.wants.more() => None,
+            () = self.residents.may_have_room(&lodger), if self.is_unbidden => None,
+        };
+        if let Some(order) = order {
+            self.follow(order);
         }
     }
 

@@ -44,6 +44,16 @@ impl Wants {
         }
     }
 
+    /// Waits until somebody more has come, be it just before this call.
+    pub(super) async fn more(&self) {
+        loop {
+            self.first.notified().await;
+            if !self.is_empty() {
+                return;
+            }
+        }
+    }
+
     /// Waits until there is nobody.
     pub(super) async fn none(&self) {
         while !self.is_empty() {

@@ -211,24 +211,27 @@ impl Drop for Over<'_> {
 }
 
 #[test]
-fn a_model_for_which_there_is_never_room_is_refused_at_its_deadline_and_nobody_waits_behind_it() {
+fn a_model_for_which_there_is_no_room_beside_pinned_ones_is_refused_at_once_and_nobody_waits_behind_it() {
     let config = "memory_budget: 3GiB\n\
                   models:\n\
                   \x20 pinned: {file: p.gguf, memory: 2GiB, pinned: true, preload: true}\n\
                   \x20 large: {file: l.gguf, memory: 2GiB}\n\
                   \x20 small: {file: s.gguf, memory: 1GiB}\n";
     let files = ["p.gguf", "l.gguf", "s.gguf"].map(|name| (name, json!({})));
-    let gateway = Gateway::builder().fakes(config, &files).set("QUEUE_TIMEOUT", "6s").start_ready();
+    let gateway = Gateway::builder().fakes(config, &files).set("QUEUE_TIMEOUT", NEVER).start_ready();
     becomes(&gateway, "pinned", "ready");
-    let mut large = begin(&gateway, "large");
-    becomes(&gateway, "large", "starting");
-    is_served(&gateway, "small");
-    is_served(&gateway, "pinned");
-    assert!(!large.has_news(), "they were served meanwhile");
-    let refused = large.read_response().unwrap();
-    assert_eq!((refused.status(), refused.json()["error"]["code"].as_str()), (503, Some("model_loading")));
-    assert!(refused.header("retry-after").is_some());
-    becomes(&gateway, "large", "stopped");
+    for _ in 0..2 {
+        let refused = gateway.client().post_json(CHAT, &chat("large"));
+        assert_eq!((refused.status(), refused.json()["error"]["code"].as_str()), (503, Some("backend_unavailable")));
+        assert!(refused.header("retry-after").is_some());
+        becomes(&gateway, "large", "stopped");
+        is_served(&gateway, "small");
+        is_served(&gateway, "pinned");
+    }
+    let health = gateway.anonymous().get("/health").json();
+    let large = health["models"].as_array().unwrap().iter().find(|entry| entry["id"] == "large").unwrap();
+    let hint = "it does not fit beside the pinned models (pinned); raise memory_budget or unpin one";
+    assert_eq!((&large["last_exit"]["hint"], &large["restarts"]), (&json!(hint), &json!(0)));
     assert!(gateway.model_file("l.gguf").journal().starts().is_empty());
     assert_eq!(gateway.model_file("p.gguf").journal().starts().len(), 1);
 }

@@ -49,6 +49,8 @@ pub enum Cause {
     Hung,
     /// It failed one request after the other for want of a result.
     CannotCompute,
+    /// The models that are pinned leave no room for it.
+    NoRoom,
     /// The program could not be executed.
     NotStarted,
     /// Nothing is known.
@@ -57,7 +59,7 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause, once.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::OutOfGpuMemory,
         Self::OutOfHostMemory,
         Self::OutOfThreads,
@@ -81,6 +83,7 @@ impl Cause {
         Self::LoadStalled,
         Self::Hung,
         Self::CannotCompute,
+        Self::NoRoom,
         Self::NotStarted,
         Self::Unknown,
     ];
@@ -112,6 +115,7 @@ impl Cause {
             Self::LoadStalled => "load_stalled",
             Self::Hung => "hung",
             Self::CannotCompute => "cannot_compute",
+            Self::NoRoom => "no_room",
             Self::NotStarted => "not_started",
             Self::Unknown => "unknown",
         }

@@ -212,6 +212,13 @@ pub(in crate::worker) fn not_started(error: &io::Error) -> Diagnosis {
     Diagnosis::new(Cause::NotStarted, hint)
 }
 
+/// Why a load is not tried beside these models, which are pinned.
+pub(in crate::worker) fn crowded_out(pinned: &[String]) -> Diagnosis {
+    let names = pinned.join(", ");
+    let hint = format!("it does not fit beside the pinned models ({names}); raise memory_budget or unpin one");
+    Diagnosis::new(Cause::NoRoom, hint)
+}
+
 /// What is left to say: how it ended, and the first error of its log where no client can have written it.
 pub(super) fn unknown(evidence: &Evidence, signal: Option<Signal>, log: &Log) -> Diagnosis {
     let how = match (signal, evidence.code, evidence.signal) {

@@ -55,7 +55,24 @@ fn what_is_in_use_is_left_alone_for_a_while_and_then_finishes() {
     let mixed = [holder(1, 60, Stage::InUse { ready: at(0) }), holder(2, 40, Stage::Idle { since: at(90) })];
     assert_eq!(step(110, wanted(40), &mixed), at_once(&[2]));
     assert_eq!(step(110, wanted(50), &mixed), Step::Wait(Some(at(130))), "stopping one of them would not help");
-    assert_eq!(step(130, wanted(50), &mixed), Step::Clear(vec![(2, Way::Idle), (1, Way::Finishing)]));
+    assert_eq!(step(130, wanted(50), &mixed), finishing(&[1]), "that is enough");
+    assert_eq!(step(130, wanted(70), &mixed), finishing(&[1]), "the other can serve until that has left");
+}
+
+#[test]
+fn nobody_goes_whose_memory_is_not_needed() {
+    let pinned = Holder { is_pinned: true, ..holder(1, 20, Stage::Idle { since: at(0) }) };
+    let busy = holder(2, 50, Stage::InUse { ready: at(0) });
+    let idle = [(3, 10), (4, 5), (5, 1)].map(|(id, need)| holder(id, need, Stage::Idle { since: at(id) }));
+    let all = [&[pinned, busy][..], &idle].concat();
+    assert_eq!(step(130, wanted(50), &all), finishing(&[2]));
+    assert_eq!(step(130, wanted(16), &all), at_once(&[3]), "the longest unused is enough");
+    assert_eq!(step(130, wanted(70), &all), finishing(&[2]));
+    let leaves = Holder { stage: Stage::Leaving, ..busy };
+    assert_eq!(step(131, wanted(70), &[&[pinned, leaves][..], &idle].concat()), Step::Wait(None));
+    assert_eq!(step(132, wanted(70), &[&[pinned][..], &idle].concat()), at_once(&[3]));
+    let small_first = [holder(1, 10, Stage::Idle { since: at(1) }), holder(2, 90, Stage::Idle { since: at(2) })];
+    assert_eq!(step(100, wanted(85), &small_first), at_once(&[2]), "the other would not help");
 }
 
 #[test]
@@ -74,7 +91,7 @@ fn what_nobody_waits_for_takes_what_nobody_else_needs() {
 fn what_leaves_is_waited_for() {
     let leaving = [holder(1, 60, Stage::Leaving), holder(2, 40, Stage::Idle { since: at(0) })];
     assert_eq!(step(100, wanted(60), &leaving), Step::Wait(None));
-    assert_eq!(step(100, wanted(70), &leaving), at_once(&[2]));
+    assert_eq!(step(100, wanted(70), &leaving), Step::Wait(None), "the idle one can serve meanwhile");
     assert_eq!(step(100, wanted(70), &leaving[1..]), at_once(&[2]));
     assert_eq!(step(100, wanted(60), &leaving[1..]), Step::Grant);
 }
@@ -203,5 +220,34 @@ proptest! {
             }
         }
         prop_assert_eq!(granted, can_be);
+    }
+
+    #[test]
+    fn nobody_is_evicted_whose_memory_is_not_needed(holders in holders(), claim in claim(), now in 0u64..300) {
+        let (mut left, mut evicted) = (holders.clone(), Vec::new());
+        for _ in 0..=2 * holders.len() {
+            match next_step(BUDGET, PATIENCE, at(now), claim, &left) {
+                Step::Grant => {
+                    let used: u64 = left.iter().map(|holder| holder.need).sum();
+                    for (id, need) in &evicted {
+                        prop_assert!(used + need + claim.need.min(BUDGET) > BUDGET, "{id} could have stayed");
+                    }
+                    return Ok(());
+                }
+                Step::Clear(going) => {
+                    let is_to_come = left.iter().any(|holder| holder.stage == Stage::Leaving && holder.need > 0);
+                    for (id, way) in going {
+                        let one = left.iter_mut().find(|holder| holder.id == id).unwrap();
+                        prop_assert!(way == Way::Finishing || !is_to_come, "{id} could have served until that has left");
+                        evicted.push((id, one.need));
+                        one.stage = Stage::Leaving;
+                    }
+                }
+                Step::Wait(_) if left.iter().any(|holder| holder.stage == Stage::Leaving) => {
+                    left.retain(|holder| holder.stage != Stage::Leaving);
+                }
+                Step::Wait(_) | Step::Yield => return Ok(()),
+            }
+        }
     }
 }

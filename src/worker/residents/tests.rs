@@ -60,7 +60,7 @@ impl Worker {
 
     fn asks(&self) -> JoinHandle<Room> {
         let (residents, lodger) = (self.residents.clone(), self.lodger.clone());
-        TaskTracker::new().spawn(async move { residents.room(lodger).await })
+        TaskTracker::new().spawn(async move { residents.room(lodger).await.expect("no pinned model is in the way") })
     }
 
     async fn granted(&self) -> Room {
@@ -245,7 +245,8 @@ async fn who_needs_more_than_there_is_runs_alone_and_who_needs_nothing_waits_for
     let unlimited = Residents::new(None, PATIENCE, Arc::default());
     let both = [house.worker(u64::MAX), house.worker(u64::MAX)].map(|worker| worker.lodger);
     let [first, second] = both.map(|lodger| unlimited.room(lodger));
-    tokio::join!(first, second);
+    let (first, second) = tokio::join!(first, second);
+    assert!(first.is_ok() && second.is_ok());
 }
 
 #[tokio::test(start_paused = true)]
@@ -375,9 +376,17 @@ async fn that_there_is_no_room_beside_what_is_pinned_is_noted_once_until_there_i
     let _small = granted(small.asks()).await;
     assert!(noted().is_empty());
     for _ in 0..2 {
-        large.waits_in_vain(PATIENCE).await;
+        let refused = house.residents.room(large.lodger.clone()).await.err().unwrap();
+        assert_eq!(refused.0, [pinned.lodger.model.as_str()], "and not only after a while");
         assert!(noted().iter().eq([&large.lodger.model]));
     }
+    let (residents, lodger) = (house.residents.clone(), large.lodger.clone());
+    let hopes = TaskTracker::new().spawn(async move { residents.may_have_room(&lodger).await });
+    settle().await;
+    assert!(!hopes.is_finished());
+    held.room.leaves();
+    settle().await;
+    assert!(hopes.is_finished(), "it is on its way out");
     drop((held, _small));
     granted(large.asks()).await;
     assert!(noted().is_empty());

@@ -39,18 +39,22 @@ impl Owner {
         if let Some(file) = &file {
             self.is_good(file).await?;
         }
-        let lodger = Lodger {
+        let room = self.residents.room(self.lodger()).await.map_err(Unstarted::CrowdedOut)?;
+        let Some(file) = file.filter(|_| self.plan.engine.prefetch) else { return Ok((room, None)) };
+        let begun = Instant::now();
+        let outcome = prefetch(&self.plan.model, &file, self.plan.engine.load_timeout.0).await;
+        Ok((room, (outcome != Outcome::TooLarge).then(|| begun.elapsed())))
+    }
+
+    /// Who asks for room.
+    pub(super) fn lodger(&self) -> Lodger {
+        Lodger {
             model: self.plan.model.clone(),
             need: self.need(),
             is_pinned: self.plan.pinned,
             is_preloaded: self.plan.preload,
             wants: Arc::clone(&self.wants),
-        };
-        let room = self.residents.room(lodger).await;
-        let Some(file) = file.filter(|_| self.plan.engine.prefetch) else { return Ok((room, None)) };
-        let begun = Instant::now();
-        let outcome = prefetch(&self.plan.model, &file, self.plan.engine.load_timeout.0).await;
-        Ok((room, (outcome != Outcome::TooLarge).then(|| begun.elapsed())))
+        }
     }
 
     /// Bytes of the memory that all models share.
