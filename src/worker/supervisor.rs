@@ -155,6 +155,7 @@ enum End {
 
 impl Owner {
     async fn run(mut self, stop: CancellationToken) {
+        self.board.needs(self.need());
         loop {
             if !self.is_unbidden && self.wants.is_empty() {
                 self.put_to_sleep();
