@@ -229,6 +229,37 @@ fn what_does_not_fit_beside_a_pinned_model_fails_at_once_and_is_loaded_when_ther
 }
 
 #[test]
+fn the_metrics_show_how_much_memory_there_is_is_taken_and_is_needed() {
+    let house = House::new(LONG);
+    let worker = house.worker("a", json!({}), |_| {});
+    let need = || house.metrics.model_memory.get_or_create(&ModelLabels { model: "a".to_owned() }).get();
+    eventually("its need is shown", SOON, || need() == 60);
+    assert_eq!((house.metrics.memory_budget.get(), house.metrics.memory_used.get()), (100, 0));
+    drop({
+        let want = worker.handle.want();
+        worker.ready();
+        want
+    });
+    assert_eq!(house.metrics.memory_used.get(), 60);
+    worker.handle.put_away();
+    worker.sleeps();
+    eventually("it has been given back", SOON, || house.metrics.memory_used.get() == 0);
+}
+
+#[test]
+fn a_command_that_cannot_be_started_is_called_by_its_name() {
+    let house = House::new(LONG);
+    let argv = vec!["/nowhere/server".to_owned()];
+    let worker = house.worker("a", json!({}), |plan| {
+        plan.program = Program::Command { argv, health: "/health".to_owned() };
+    });
+    let _want = worker.handle.want();
+    eventually("it has failed", SOON, || worker.handle.status().last_exit.is_some());
+    let hint = worker.handle.status().last_exit.unwrap().hint.unwrap();
+    assert_eq!(hint, "`command` (server), or the interpreter that it names, is missing: check the file");
+}
+
+#[test]
 fn a_busy_model_finishes_and_goes_when_another_has_waited_long_enough() {
     let house = House::new(SHORT);
     let (a, b) = (house.worker("a", json!({}), |_| {}), house.worker("b", json!({}), |_| {}));

@@ -155,6 +155,11 @@ where
     Family::new_with_constructor(make)
 }
 
+/// So many bytes as the value of a gauge.
+pub fn bytes(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
 fn by_request() -> Histogram {
     Histogram::new(REQUEST_BUCKETS)
 }
@@ -188,6 +193,9 @@ metrics! {
     workers_ready: Family<ModelLabels, Gauge> = Family::default(), "llamagate_workers_ready", "model", "Workers that can serve";
     load_seconds: Family<ModelLabels, Gauge<f64, AtomicU64>> = Family::default(), "llamagate_model_load_seconds", "model", "Time of the last load, from process start to ready, in seconds";
     load_phase_seconds: Family<PhaseLabels, Gauge<f64, AtomicU64>> = Family::default(), "llamagate_model_load_phase_seconds", "model, phase", "Time of the last load spent in a phase, in seconds: `prefetch` before the process start, then `start`, `weights` and `warm_up`, which add up to the load; what cannot be told from `weights` counts there";
+    memory_budget: Gauge = Gauge::default(), "llamagate_memory_budget_bytes", "", "Memory that all loaded models together may take, in bytes; 0 if nothing is known of it";
+    memory_used: Gauge = Gauge::default(), "llamagate_memory_used_bytes", "", "What loaded models, and those that are being loaded or stopped, count for in it, in bytes";
+    model_memory: Family<ModelLabels, Gauge> = Family::default(), "llamagate_model_memory_bytes", "model", "What a worker of a model counts for when it is loaded, in bytes: as configured, as it took the last time, or as estimated";
     log_lines_lost: Family<FolderLabels, Gauge> = Family::default(), "llamagate_log_lines_lost", "folder", "Log lines that a full queue or disk has cost";
 }
 

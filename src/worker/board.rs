@@ -3,7 +3,7 @@
 
 use super::phases;
 use super::state::State;
-use crate::telemetry::metrics::{Metrics, ModelLabels, PhaseLabels, StateLabels, WorkerLabels};
+use crate::telemetry::metrics::{Metrics, ModelLabels, PhaseLabels, StateLabels, WorkerLabels, bytes};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What is shown of one worker.
@@ -43,6 +43,14 @@ impl Board {
         }
     }
 
+    /// It counts for so many bytes when it is loaded.
+    pub(super) fn needs(&self, need: u64) {
+        if self.lock().is_some() {
+            let labels = ModelLabels { model: self.labels.model.clone() };
+            self.metrics.model_memory.get_or_create(&labels).set(bytes(need));
+        }
+    }
+
     /// Whether anything is shown of it.
     pub(super) fn is_up(&self) -> bool {
         self.lock().is_some()
@@ -60,6 +68,7 @@ impl Board {
         // Those of the model's last load, which was that of a worker like this.
         let model = &self.labels.model;
         self.metrics.load_seconds.remove(&ModelLabels { model: model.clone() });
+        self.metrics.model_memory.remove(&ModelLabels { model: model.clone() });
         for phase in phases::ALL {
             self.metrics.load_phase_seconds.remove(&PhaseLabels { model: model.clone(), phase });
         }

@@ -3,7 +3,8 @@
 use crate::models::Kind;
 use crate::settings::options::Engine;
 use crate::telemetry::files::Folder;
-use std::path::PathBuf;
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
 
 /// Everything that one worker is started with, for its whole life.
 pub struct Plan {
@@ -50,6 +51,31 @@ pub enum Program {
     },
 }
 
+impl Program {
+    /// What it is called in logs and hints: of a path no more than the file.
+    pub(super) fn name(&self) -> Cow<'_, str> {
+        match self {
+            Self::LlamaServer { .. } => Cow::Borrowed("llama-server"),
+            Self::Command { argv, .. } => {
+                let file = argv.first().and_then(|program| Path::new(program).file_name());
+                file.map_or(Cow::Borrowed("the command"), |file| file.to_string_lossy())
+            }
+        }
+    }
+
+    /// A hint on llama-server as it is told of this program: it has neither LLAMA_SERVER nor EXTRA_ARGS.
+    pub(super) fn told(&self, hint: String) -> String {
+        match self {
+            Self::LlamaServer { .. } => hint,
+            Self::Command { .. } => {
+                let name = self.name();
+                let hint = hint.replace("llama-server", &name).replace("EXTRA_ARGS", "`command`");
+                hint.replace("LLAMA_SERVER", &format!("`command` ({name})"))
+            }
+        }
+    }
+}
+
 /// How many bytes a worker needs while it is loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
@@ -57,4 +83,26 @@ pub enum Need {
     Configured(u64),
     /// A guess, which holds until a load has shown what it really takes.
     Estimated(u64),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_called_by_its_file_and_its_hints_name_no_setting_of_llama_servers() {
+        let command = |argv: &[&str]| Program::Command {
+            argv: argv.iter().map(|word| (*word).to_owned()).collect(),
+            health: "/health".to_owned(),
+        };
+        let serve = command(&["/opt/secret/serve", "--port"]);
+        assert_eq!(serve.name(), "serve");
+        assert_eq!(command(&[]).name(), "the command");
+        let hint = "LLAMA_SERVER may not be executed; llama-server does not know --x: check EXTRA_ARGS";
+        let told = "`command` (serve) may not be executed; serve does not know --x: check `command`";
+        assert_eq!(serve.told(hint.to_owned()), told);
+        let (binary, file) = (PathBuf::new(), PathBuf::new());
+        let llama = Program::LlamaServer { binary, file, kind: Kind::Chat };
+        assert_eq!((llama.name().as_ref(), llama.told(hint.to_owned()).as_str()), ("llama-server", hint));
+    }
 }

@@ -12,6 +12,7 @@ use super::endpoint::Endpoint;
 use super::eviction::{Claim, Holder, Stage, Step, Way, is_within_reach, next_step, pinned_in_the_way};
 use super::wants::Wants;
 use crate::awake::{self, Instant};
+use crate::telemetry::metrics::{Metrics, bytes};
 use ages::Ages;
 pub(super) use room::Room;
 use std::collections::BTreeSet;
@@ -31,6 +32,7 @@ struct Shared {
     /// How long a load that waits leaves alone what is in use.
     patience: Duration,
     bell: Arc<Bell>,
+    metrics: Arc<Metrics>,
     book: Mutex<Book>,
 }
 
@@ -105,8 +107,9 @@ struct InLine<'a> {
 
 impl Residents {
     /// Nobody has anything of so many bytes. What is in use is left alone for `patience`.
-    pub(super) fn new(budget: Option<u64>, patience: Duration, bell: Arc<Bell>) -> Self {
-        Self(Arc::new(Shared { budget, patience, bell, book: Mutex::default() }))
+    pub(super) fn new(budget: Option<u64>, patience: Duration, bell: Arc<Bell>, metrics: Arc<Metrics>) -> Self {
+        metrics.memory_budget.set(bytes(budget.unwrap_or(0)));
+        Self(Arc::new(Shared { budget, patience, bell, metrics, book: Mutex::default() }))
     }
 
     /// Waits for room, unless there will be none before a pinned model goes. May be cancelled.
@@ -167,8 +170,9 @@ impl Residents {
         loop {
             match shared.step(&book, id) {
                 Step::Grant => {
-                    return book
-                        .seat(id)
+                    let dismissed = book.seat(id);
+                    shared.show(&book);
+                    return dismissed
                         .map(|dismissed| Room { id, shared: Arc::clone(shared), dismissed })
                         .ok_or(NoRoom::Yet(None));
                 }
@@ -195,6 +199,12 @@ struct Taken;
 impl Shared {
     fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shows how much is taken.
+    fn show(&self, book: &Book) {
+        let used = book.seats.iter().fold(0, |sum: u64, seat| sum.saturating_add(seat.lodger.need));
+        self.metrics.memory_used.set(bytes(used));
     }
 
     /// Puts one at the end of the line.

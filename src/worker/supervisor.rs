@@ -155,11 +155,12 @@ enum End {
 
 impl Owner {
     async fn run(mut self, stop: CancellationToken) {
+        self.board.needs(self.need());
         loop {
             if !self.is_unbidden && self.wants.is_empty() {
                 self.put_to_sleep();
                 tokio::select! {
-                    () = self.wants.any() => info!(model = self.plan.model, "a request wakes llama-server"),
+                    () = self.wants.any() => info!(model = self.plan.model, "a request wakes {}", self.plan.program.name()),
                     order = self.orders.next() => {
                         self.follow(order);
                         continue;
@@ -238,7 +239,7 @@ impl Owner {
     async fn wait_for_revival(&mut self) {
         self.asked = None;
         while self.orders.next().await != Order::Wake {}
-        info!(model = self.plan.model, "llama-server was given up and is started anew");
+        info!(model = self.plan.model, "{} was given up and is started anew", self.plan.program.name());
         self.budget.renew();
         self.follow(Order::Wake);
     }
@@ -264,15 +265,17 @@ impl Owner {
     }
 
     /// Remembers how it ended. The pause before the next start, or nothing when there will be none.
-    fn after_death(&mut self, exit: LastExit) -> Option<Duration> {
+    fn after_death(&mut self, mut exit: LastExit) -> Option<Duration> {
         self.short = Shortness::default();
+        exit.hint = exit.hint.map(|hint| self.plan.program.told(hint));
         let hint = exit.hint.clone().unwrap_or_default();
         let (code, signal, cause) = (exit.code, exit.signal, exit.cause.as_str());
         let pause = self.budget.spend(Instant::now());
         self.is_restart = true;
         // One that has run has been counted when it ended.
         let never_ran = self.state() == State::Starting;
-        let what = if never_ran { "llama-server could not be started" } else { "llama-server ended" };
+        let name = self.plan.program.name();
+        let what = if never_ran { format!("{name} could not be started") } else { format!("{name} ended") };
         // Logged before anybody hears of it, for whoever hears of it may end the service.
         let event = match pause {
             Some(pause) => {
@@ -297,7 +300,7 @@ impl Owner {
     /// Reports a shortage. The pause before the next try.
     fn for_now(&mut self, error: &io::Error) -> Option<Duration> {
         if let Some(times) = self.short.trouble.report_due() {
-            warn!(model = self.plan.model, %error, times, "llama-server cannot be started now");
+            warn!(model = self.plan.model, %error, times, "{} cannot be started now", self.plan.program.name());
         }
         self.happen(Event::Ended);
         Some(SHORTAGE_PAUSE)

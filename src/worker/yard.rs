@@ -31,7 +31,7 @@ impl Yard {
         patience: Duration,
     ) -> Result<Self, reqwest::Error> {
         let bell = Arc::<Bell>::default();
-        let residents = Residents::new(allowance.bytes, patience, Arc::clone(&bell));
+        let residents = Residents::new(allowance.bytes, patience, Arc::clone(&bell), Arc::clone(&metrics));
         Ok(Self { spawner, metrics, prober: Prober::new()?, ports: Ports::default(), allowance, bell, residents })
     }
 }

@@ -48,6 +48,7 @@ impl Drop for Room {
             if matches!(at, Place::Loading) {
                 book.keep_age(lodger, since);
             }
+            self.shared.show(&book);
         }
         drop(book);
         self.shared.bell.ring();

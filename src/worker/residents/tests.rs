@@ -31,10 +31,18 @@ struct Loaded {
     endpoint: Arc<Endpoint>,
 }
 
+fn metrics() -> Arc<Metrics> {
+    Arc::new(Metrics::new("test"))
+}
+
 impl House {
     fn new() -> Self {
         let bell = Arc::<Bell>::default();
-        Self { residents: Residents::new(Some(BUDGET), PATIENCE, Arc::clone(&bell)), models: AtomicU64::new(0), bell }
+        Self {
+            residents: Residents::new(Some(BUDGET), PATIENCE, Arc::clone(&bell), metrics()),
+            models: AtomicU64::new(0),
+            bell,
+        }
     }
 
     /// The only worker of a model.
@@ -242,7 +250,7 @@ async fn who_needs_more_than_there_is_runs_alone_and_who_needs_nothing_waits_for
     let _none = none.granted().await;
     drop(large);
     granted(small).await;
-    let unlimited = Residents::new(None, PATIENCE, Arc::default());
+    let unlimited = Residents::new(None, PATIENCE, Arc::default(), metrics());
     let both = [house.worker(u64::MAX), house.worker(u64::MAX)].map(|worker| worker.lodger);
     let [first, second] = both.map(|lodger| unlimited.room(lodger));
     let (first, second) = tokio::join!(first, second);

@@ -68,10 +68,10 @@ impl Owner {
         let phases = Arc::new(Mutex::new(Phases::begin(Instant::now())));
         let mut process = self.spawner.spawn(launch.command_line()).await?;
         if let Err(error) = den.inhabit(process.pid()) {
-            warn!(model = plan.model, %error, "there is no note of this llama-server for a gateway after a crash of this one");
+            warn!(model = plan.model, %error, "there is no note of this {} for a gateway after a crash of this one", plan.program.name());
         }
         let (worker, pid) = (plan.number, process.pid());
-        info!(model = plan.model, worker, pid, port = port.address().port(), "llama-server started");
+        info!(model = plan.model, worker, pid, port = port.address().port(), "{} started", plan.program.name());
         let (tail, mut pumps) = (Arc::default(), JoinSet::new());
         if let Some(keeping) = self.keep_log(&mut process, &tail, &phases) {
             pumps.spawn(keeping);
@@ -85,7 +85,11 @@ impl Owner {
             Ending::Exited(status) => self.bury(life, status, None).await,
             Ending::MustDie(why) => self.bury(life, Err(io::ErrorKind::TimedOut.into()), Some(why)).await,
             Ending::Unused => {
-                info!(model = self.plan.model, "nobody has used llama-server for IDLE_UNLOAD, it is put to sleep");
+                info!(
+                    model = self.plan.model,
+                    "nobody has used {} for IDLE_UNLOAD, it is put to sleep",
+                    self.plan.program.name()
+                );
                 self.put_down(life, true).await;
                 End::Asleep
             }
@@ -125,7 +129,7 @@ impl Owner {
         let (code, signal) = match status {
             Ok(status) => code_and_signal(status),
             Err(error) => {
-                error!(model = self.plan.model, pid = life.process.pid(), %error, "the end of llama-server was not seen");
+                error!(model = self.plan.model, pid = life.process.pid(), %error, "the end of {} was not seen", self.plan.program.name());
                 (None, None)
             }
         };
@@ -154,13 +158,13 @@ impl Owner {
             self.learn(life.process.pid(), self.learned).await;
         }
         if let Err(error) = life.process.stop().await {
-            error!(model = self.plan.model, pid = life.process.pid(), %error, "the end of llama-server was not seen");
+            error!(model = self.plan.model, pid = life.process.pid(), %error, "the end of {} was not seen", self.plan.program.name());
         }
         let ended = leftovers::clear(&mut life.den, life.process.pid()).await;
         let _ = tokio::time::timeout(LOG_PUMP_GRACE, life.pumps.join_next()).await;
         self.give_back(life.room, ended);
         self.happen(Event::Stopped);
-        info!(model = self.plan.model, "llama-server stopped");
+        info!(model = self.plan.model, "{} stopped", self.plan.program.name());
     }
 
     /// Has the room given back when these processes, which have ended, have given back their memory.

@@ -39,6 +39,7 @@ impl Owner {
         if let Some(file) = &file {
             self.is_good(file).await?;
         }
+        self.board.needs(self.need());
         let room = self.residents.room(self.lodger()).await.map_err(Unstarted::CrowdedOut)?;
         let Some(file) = file.filter(|_| self.plan.engine.prefetch) else { return Ok((room, None)) };
         let begun = Instant::now();
@@ -58,7 +59,7 @@ impl Owner {
     }
 
     /// Bytes of the memory that all models share.
-    fn need(&self) -> u64 {
+    pub(super) fn need(&self) -> u64 {
         let ngl = self.plan.engine.ngl;
         match (&self.plan.program, self.plan.need) {
             (Program::LlamaServer { .. }, _) if self.allowance.is_of_gpus && ngl == GpuLayers::Count(0) => 0,
@@ -73,6 +74,7 @@ impl Owner {
         if self.allowance.bytes.is_some() && matches!(self.plan.need, Need::Estimated(_)) {
             let taken = self.allowance.taken_by(pid).await;
             self.learned = taken.max(before).or(self.learned);
+            self.board.needs(self.need());
         }
     }
 

@@ -89,7 +89,7 @@ impl Owner {
                 order = self.orders.next() => {
                     match order {
                         Order::PutAway if !is_leaving => {
-                            info!(model = self.plan.model, "llama-server is put away");
+                            info!(model = self.plan.model, "{} is put away", self.plan.program.name());
                             is_leaving = true;
                             self.begin_to_leave(endpoint, room);
                         }
@@ -188,7 +188,7 @@ impl Owner {
                     Verdict::Wait | Verdict::Unhealthy => {}
                 }
                 if verdict == Verdict::Unhealthy && state == State::Ready {
-                    warn!(model = self.plan.model, "llama-server no longer answers its probes");
+                    warn!(model = self.plan.model, "{} no longer answers its probes", self.plan.program.name());
                     self.happen_and(Event::ProbesFailed, |status| status.endpoint = None);
                 }
             }
@@ -196,7 +196,7 @@ impl Owner {
             // Not even a reason to give up a load: what it has to say is not known.
             Probe::Unasked(cause) => {
                 if let Some(times) = seen.unasked.report_due() {
-                    warn!(model = self.plan.model, %cause, times, "llama-server could not be asked how it is");
+                    warn!(model = self.plan.model, %cause, times, "{} could not be asked how it is", self.plan.program.name());
                 }
                 return None;
             }
@@ -206,7 +206,7 @@ impl Owner {
             Finding::Lives if endpoint.resume() => self.publish.send_modify(|_| {}),
             Finding::Lives => {}
             Finding::Suspicious if endpoint.hold() => {
-                warn!(model = self.plan.model, "llama-server makes no progress, new requests wait");
+                warn!(model = self.plan.model, "{} makes no progress, new requests wait", self.plan.program.name());
             }
             Finding::Suspicious => {}
             Finding::Stopped(why) => return Some(why),
@@ -248,7 +248,7 @@ impl Owner {
             status.has_been_ready = true;
         });
         if has_served {
-            info!(model = self.plan.model, "llama-server answers its probes again");
+            info!(model = self.plan.model, "{} answers its probes again", self.plan.program.name());
         } else {
             self.account_for(load);
         }
@@ -269,7 +269,8 @@ impl Owner {
             start_ms = times.start.map(ms),
             weights_ms = ms(times.weights),
             warm_up_ms = times.warm_up.map(ms),
-            "llama-server is ready"
+            "{} is ready",
+            self.plan.program.name()
         );
     }
 
