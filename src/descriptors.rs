@@ -31,7 +31,7 @@ pub fn share_out(settings: &Settings) -> Result<Descriptors, Problem> {
     // Where the system refuses, the limit stays what it was.
     let is_raised = soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok();
     let limit = if is_raised { hard } else { soft };
-    let (connections, warning) = connections(limit, wanted, Slots::of(&settings.catalogue))?;
+    let (connections, warning) = connections(limit, wanted, Slots::of(&settings.catalogue, wanted))?;
     Ok(Descriptors { connections, warning, found: Some((soft, hard)) })
 }
 
@@ -45,12 +45,16 @@ struct Slots {
 }
 
 impl Slots {
-    fn of(catalogue: &Catalogue) -> Self {
+    /// Of all models together no more than clients may have connections, for each brings one request at a time; of one
+    /// model all that it was given.
+    fn of(catalogue: &Catalogue, wanted: usize) -> Self {
         let sum = |slots: &mut dyn Iterator<Item = usize>| slots.fold(0, usize::saturating_add);
         let locals = catalogue.models.iter().filter_map(|model| model.local.as_ref());
         let remotes = catalogue.models.iter().flat_map(|model| &model.remotes);
+        let own: Vec<usize> = locals.map(|local| local.slots.saturating_mul(local.replicas as usize)).collect();
+        let largest = own.iter().copied().max().unwrap_or(0);
         Self {
-            own: sum(&mut locals.map(|local| local.slots.saturating_mul(local.replicas as usize))),
+            own: sum(&mut own.into_iter()).min(wanted).max(largest),
             remote: sum(&mut remotes.map(|remote| remote.slots)),
         }
     }
@@ -140,8 +144,10 @@ mod tests {
             instance_id: "host".to_owned(),
         };
         let inputs = Inputs { environment: Environment::default(), ..Inputs::default() };
-        let slots = Slots::of(&resolve_text(&inputs, &platform, text).unwrap().settings.catalogue);
-        assert_eq!((slots.own, slots.remote), (4 * 3 + 2, 64 + 7));
+        let catalogue = resolve_text(&inputs, &platform, text).unwrap().settings.catalogue;
+        let slots = |wanted| Slots::of(&catalogue, wanted);
+        assert_eq!((slots(1024).own, slots(1024).remote), (4 * 3 + 2, 64 + 7));
+        assert_eq!((slots(13).own, slots(2).own), (13, 4 * 3), "many models are not all asked at once");
     }
 
     proptest! {
