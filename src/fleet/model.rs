@@ -119,20 +119,14 @@ impl Model {
     /// nobody can serve. One more may come exactly when a worker that can serve has a free slot.
     pub fn slots(&self) -> usize {
         let now = Instant::now();
-        let (mut slots, mut open) = (0_usize, self.open(now, &[]).peekable());
-        if open.peek().is_none() {
-            return 0;
-        }
-        let mut next = open.next();
-        for (index, member) in self.members.iter().enumerate() {
-            let is_open = next.as_ref().is_some_and(|(other, _)| *other == index);
-            if is_open {
-                next = open.next();
-            }
-            let taken = member.taken();
+        let is_eligible = self.eligibility(now, &[]);
+        let (mut slots, mut is_any_open) = (0_usize, false);
+        for member in self.members() {
+            let (taken, is_open) = (member.taken(), is_eligible(member) && member.is_open(now));
+            is_any_open |= is_open;
             slots = slots.saturating_add(if is_open { member.slots(now).max(taken) } else { taken });
         }
-        slots
+        if is_any_open { slots } else { 0 }
     }
 
     /// A lease on a worker that can serve.
@@ -309,12 +303,18 @@ impl Model {
         self.eligible(now, avoid).filter(move |(_, member)| member.is_open(now))
     }
 
-    /// Those that may serve, or be started for whoever waits: only remote ones where these come first and one can serve.
+    /// Those that may serve, or be started for whoever waits.
     fn eligible<'a>(&'a self, now: Instant, avoid: &[u32]) -> impl Iterator<Item = Open<'a>> + use<'a> {
+        let is_eligible = self.eligibility(now, avoid);
+        self.members.iter().enumerate().filter(move |(_, member)| is_eligible(member))
+    }
+
+    /// Which may: only remote ones where these come first and one can serve that has not failed before.
+    fn eligibility(&self, now: Instant, avoid: &[u32]) -> impl Fn(&Member) -> bool + use<> {
         let is_open_remote =
             |member: &Arc<Member>| member.is_remote() && !avoid.contains(&member.number) && member.is_open(now);
         let only_remote = self.is_mixed && self.terms.load().remote_first && self.members().any(is_open_remote);
-        self.members.iter().enumerate().filter(move |(_, member)| !only_remote || member.is_remote())
+        move |member| !only_remote || member.is_remote()
     }
 
     /// The most hopeful of the reasons why its workers cannot serve.
