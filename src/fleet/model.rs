@@ -8,7 +8,7 @@ use super::member::Member;
 use super::report::{ModelStatus, Overall};
 use super::tally::Snapshot;
 use crate::awake::Instant;
-use crate::worker::{self, Errand, Fingerprint, NotNow, State};
+use crate::worker::{self, Errand, Fingerprint, NotNow, State, Status};
 use arc_swap::ArcSwap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -291,10 +291,7 @@ impl Model {
 
     /// The state that is shown of it: that of the worker which is nearest to serving.
     pub fn state(&self) -> State {
-        self.members()
-            .map(|member| member.handle().state().0)
-            .min_by_key(|state| distance(*state))
-            .unwrap_or(State::Stopped)
+        nearest(self.members().map(|member| member.handle().state().0))
     }
 
     /// Those that can serve now. Where remote ones come first, the others are among them only if no remote one can serve
@@ -332,15 +329,16 @@ impl Model {
         self.members().map(|member| member.snapshot()).collect()
     }
 
-    /// What is shown of it, and the sum of that if there is a worker.
+    /// What is shown of it, and the sum of that if there is a worker. Each worker is looked at once, so that the two
+    /// agree.
     pub(super) fn report(&self) -> (Option<Overall>, ModelStatus) {
-        let sum = self.members().map(|member| Overall::of(member.handle().state())).min();
-        let statuses = || self.members().map(|member| member.handle().status());
+        let seen: Vec<Status> = self.members().map(|member| member.handle().status()).collect();
+        let sum = seen.iter().map(|status| Overall::of((status.state, status.asleep))).min();
         let status = ModelStatus {
             id: self.id.clone(),
-            state: self.state(),
-            restarts: statuses().map(|status| status.restarts).sum(),
-            last_exit: statuses().find_map(|status| status.last_exit),
+            state: nearest(seen.iter().map(|status| status.state)),
+            restarts: seen.iter().map(|status| status.restarts).sum(),
+            last_exit: seen.into_iter().find_map(|status| status.last_exit),
         };
         (sum, status)
     }
@@ -350,6 +348,11 @@ impl Drop for Want {
     fn drop(&mut self) {
         self.wanting.fetch_sub(1, Ordering::SeqCst);
     }
+}
+
+/// The state that is nearest to serving, of workers in these states.
+fn nearest(states: impl Iterator<Item = State>) -> State {
+    states.min_by_key(|state| distance(*state)).unwrap_or(State::Stopped)
 }
 
 /// How far a worker in this state is from serving.

@@ -101,7 +101,10 @@ fn run(test: &str, is_real: bool, lanes: u64, short: u64) {
     for (number, outcome) in outcomes.into_iter().enumerate() {
         match outcome {
             Ok(Ok(report)) => println!("lane {number}: {report}"),
-            Ok(Err(what)) => panic!("lane {number}: {what}\nreplay: {replay}"),
+            // The reason at both ends: whoever shows a part of a long text shows one of them.
+            Ok(Err(what)) => {
+                panic!("lane {number}: {what}\nlane {number}: {}\nreplay: {replay}", what.lines().next().unwrap_or(""))
+            }
             Err(_) => panic!("lane {number} panicked; see above\nreplay: {replay}"),
         }
     }

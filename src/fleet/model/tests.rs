@@ -1,7 +1,7 @@
 use super::*;
 use crate::fleet::{Breaker, Quota, Rank, WorkerKind};
 use crate::settings::catalogue::Strategy;
-use crate::worker::{Handle, Status};
+use crate::worker::Handle;
 use http::StatusCode;
 use std::num::NonZeroU32;
 use tokio::sync::watch;
@@ -237,4 +237,26 @@ async fn a_failed_load_is_hopeless_unless_another_worker_serves_or_loads() {
     assert!(!model.is_hopeless());
     is(&two.0, State::Failed, false);
     assert!(model.is_hopeless());
+}
+
+/// Regression: the sum was taken in one look and the state in another, so `/health` said 200 of a model that starts.
+#[test]
+fn a_report_is_of_one_moment_while_its_worker_changes() {
+    const LOOKS: usize = 20_000;
+    let one = own(0, 1);
+    let model = model(&[&one]);
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                is(&one.0, State::Ready, false);
+                is(&one.0, State::Backoff, false);
+                is(&one.0, State::Starting, false);
+            }
+        });
+        let wrong =
+            (0..LOOKS).map(|_| model.report()).find(|(sum, shown)| *sum != Some(Overall::of((shown.state, false))));
+        is_over.store(true, Ordering::Relaxed);
+        assert!(wrong.is_none(), "{wrong:?}");
+    });
 }
