@@ -1,12 +1,16 @@
-//! W11: one model asked for among few and among many. What it costs to find it, by its id and by an alias.
+//! W11: one model asked for among few and among many. What it costs to find it, by its id and by an alias, and what a
+//! gateway of many takes that is asked for nothing.
 
 use super::contenders::Running;
 use super::gateways::{self, Builds};
+use super::measure::CpuTimes;
 use super::options::Options;
 use super::plan::Flow;
 use super::report::Report;
 use super::statistics::Spread;
 use super::traffic::{Ask, Name};
+use std::thread;
+use std::time::Duration;
 
 const PART: &str = "W11 models";
 
@@ -64,4 +68,14 @@ pub(crate) fn measure(options: &Options, builds: &Builds, report: &mut Report) {
         report.note(PART, &format!("added, {name}, µs"), added.median);
         report.note(PART, &format!("added, {name}, quartiles, µs"), format!("{:.2} to {:.2}", added.low, added.high));
     }
+    for (gateway, (_, name)) in gateways.iter().zip(SIZES) {
+        report.note(PART, &format!("CPU while idle, {name}, % of one"), idle(gateway, options.window(1_000)));
+    }
+}
+
+/// The part of one CPU that it takes while nobody asks for anything, in percent.
+fn idle(gateway: &Running, window: u64) -> f64 {
+    let before = CpuTimes::of(&gateway.proxy);
+    thread::sleep(Duration::from_millis(window));
+    CpuTimes::of(&gateway.proxy).since(&before) * 1e5 / window as f64
 }

@@ -77,6 +77,7 @@ pub(crate) fn all(report: &Report) -> Vec<Target> {
             2.0,
             report.fact("W11 models", "added, 200 models, by alias, µs"),
         ),
+        most("200 models, idle: CPU, % of one", 1.0, report.fact("W11 models", "CPU while idle, 200 models, % of one")),
         most("memory, idle, MiB", 8.0, report.fact("memory", "idle, MiB")),
         most("memory, 32 in flight, MiB", 22.0, report.fact("memory", "32 in flight, MiB")),
         most("memory for each open stream, KiB", 20.0, report.fact("memory", "each of 256 open streams, KiB")),

@@ -23,7 +23,7 @@ impl Changes {
     pub(super) fn of<'a>(members: impl Iterator<Item = &'a Arc<Member>>) -> Self {
         let seen = |member: &'a Arc<Member>| Seen {
             member: Arc::clone(member),
-            handle: member.handle().clone(),
+            handle: member.handle().from_now_on(),
             standing: member.standing(),
         };
         Self(members.map(seen).collect())
@@ -95,4 +95,44 @@ async fn any<F: Future<Output = bool>>(futures: impl Iterator<Item = F>) -> bool
         }
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::{Fleet, Member, Model, Rank, Terms, WorkerKind, card::Card};
+    use crate::worker::State;
+    use std::pin::pin;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::{Context, Wake};
+
+    const RANK: Rank = Rank { weight: 1.0, priority: 0 };
+
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// Regression: what had changed before counted as a change, so that whoever waited for a loss took a whole CPU.
+    #[tokio::test]
+    async fn who_waits_rests_until_something_happens() {
+        let (owner, handle) = Handle::stub(([127, 0, 0, 1], 1).into());
+        let member = Arc::new(Member::own(handle, WorkerKind::Local, 0, 1, RANK));
+        let model = Model::new(Card::named("m"), Terms::default(), vec![Arc::clone(&member)]);
+        let fleet = Fleet::new(vec![Arc::new(model)]);
+        owner.send_modify(|status| status.restarts += 1);
+        let woken = Arc::new(Woken::default());
+        let waker = Arc::clone(&woken).into();
+        let mut context = Context::from_waker(&waker);
+        let mut is_lost = pin!(fleet.is_lost());
+        assert!(is_lost.as_mut().poll(&mut context).is_pending());
+        assert!(!woken.0.load(Ordering::SeqCst), "it is asked again at once");
+        owner.send_modify(|status| status.state = State::Failed);
+        assert!(woken.0.load(Ordering::SeqCst));
+        assert!(is_lost.as_mut().poll(&mut context).is_ready());
+    }
 }

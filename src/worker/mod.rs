@@ -187,7 +187,15 @@ impl Handle {
         self.deaths.suspect(fingerprint)
     }
 
-    /// Waits for the next change of the status. False when its owner has ended.
+    /// The same worker for somebody who waits for what changes from now on.
+    pub fn from_now_on(&self) -> Self {
+        let mut handle = self.clone();
+        handle.status.mark_unchanged();
+        handle
+    }
+
+    /// Waits for the next change of the status since this handle was made, or last waited. False when its owner has
+    /// ended.
     pub async fn changed(&mut self) -> bool {
         self.status.changed().await.is_ok()
     }

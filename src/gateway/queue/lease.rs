@@ -23,12 +23,14 @@ impl Queue {
             if ticket.holds != Grant::Slot {
                 return Ok((ticket, self.lease_out_of_line(model, wish).await?));
             }
-            // From before the look at the worker, so that no change of it is missed.
-            let mut changes = model.changes();
             let mut outcome = model.lease(wish);
-            while let (Err(Unavailable::Suspected), Some(changes)) = (&outcome, &mut changes) {
-                ticket.waits_for_suspect(changes).await?;
+            if let (Err(Unavailable::Suspected), Some(mut changes)) = (&outcome, model.changes()) {
+                // Looked at again from here on, so that no change of a worker is missed.
                 outcome = model.lease(wish);
+                while let Err(Unavailable::Suspected) = outcome {
+                    ticket.waits_for_suspect(&mut changes).await?;
+                    outcome = model.lease(wish);
+                }
             }
             match outcome {
                 Ok(lease) => {
