@@ -30,9 +30,25 @@ pub struct Gatekeeper {
     guesses: Guesses,
 }
 
-/// Whoever sent a request, as far as it matters: a key, or nobody in particular where none is asked for. Moves into the
-/// answer's body, and with it the key's place among its requests in flight.
-pub(super) struct Caller(Option<Known>);
+/// Where a request comes from.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Source {
+    /// A client at this address, who shows a key.
+    Client(IpAddr),
+    /// The queue of the platform with this name, which has made sure who asks. It may ask for inference, and no more.
+    Platform(&'static str),
+}
+
+/// Whoever sent a request, as far as it matters. Moves into the answer's body, and with it the key's place among its
+/// requests in flight.
+pub(super) struct Caller(Who);
+
+enum Who {
+    /// Where no key is asked for.
+    Nobody,
+    Platform(&'static str),
+    Key(Known),
+}
 
 struct Known {
     key: Arc<Key>,
@@ -54,11 +70,12 @@ impl Gatekeeper {
     }
 
     /// The caller of a route: nobody in particular where no key is asked for.
-    pub(super) fn admit(&self, headers: &HeaderMap, route: &Route, client: IpAddr) -> Result<Caller, Refusal> {
-        match route.access {
-            Entry::Key(_) if self.asks_for_inference => self.recognise(headers, client),
-            Entry::Metrics if self.asks_for_metrics => self.recognise(headers, client),
-            _ => Ok(Caller(None)),
+    pub(super) fn admit(&self, headers: &HeaderMap, route: &Route, source: Source) -> Result<Caller, Refusal> {
+        match (source, route.access) {
+            (Source::Platform(name), _) => Ok(Caller(Who::Platform(name))),
+            (Source::Client(client), Entry::Key(_)) if self.asks_for_inference => self.recognise(headers, client),
+            (Source::Client(client), Entry::Metrics) if self.asks_for_metrics => self.recognise(headers, client),
+            _ => Ok(Caller(Who::Nobody)),
         }
     }
 
@@ -89,7 +106,7 @@ impl Gatekeeper {
             return Err(guessed(wait));
         }
         meter.prove(client);
-        Ok(Caller(Some(Known { key, meter, presence: None })))
+        Ok(Caller(Who::Key(Known { key, meter, presence: None })))
     }
 }
 
@@ -104,25 +121,38 @@ impl Caller {
     }
 
     fn has(&self, scope: Scope) -> Result<(), Refusal> {
+        let has_it = match &self.0 {
+            Who::Nobody => true,
+            Who::Platform(_) => scope == Scope::Inference,
+            Who::Key(known) => known.key.has(scope),
+        };
+        if has_it { Ok(()) } else { Err(Refusal::ScopeRequired(scope.as_str())) }
+    }
+
+    fn known(&self) -> Option<&Known> {
         match &self.0 {
-            Some(known) if !known.key.has(scope) => Err(Refusal::ScopeRequired(scope.as_str())),
-            _ => Ok(()),
+            Who::Key(known) => Some(known),
+            Who::Nobody | Who::Platform(_) => None,
         }
     }
 
-    /// The id of the key.
+    /// The id of the key, or the platform's name in its place.
     pub(super) fn key_id(&self) -> Option<&str> {
-        self.0.as_ref().map(|known| known.key.id.as_str())
+        match &self.0 {
+            Who::Nobody => None,
+            Who::Platform(name) => Some(name),
+            Who::Key(known) => Some(&known.key.id),
+        }
     }
 
     /// What the key has used.
     pub(super) fn meter(&self) -> Option<&Meter> {
-        self.0.as_ref().map(|known| &known.meter)
+        self.known().map(|known| &known.meter)
     }
 
     /// What pays for the tokens of the answer, where the key has a limit of them.
     pub(super) fn purse(&self) -> Option<Arc<dyn Charge>> {
-        let limited = self.0.as_ref().filter(|known| known.key.tokens_per_minute.is_some())?;
+        let limited = self.known().filter(|known| known.key.tokens_per_minute.is_some())?;
         Some(Arc::new(limited.meter.clone()))
     }
 
@@ -135,7 +165,7 @@ impl Caller {
     pub(super) fn may_use(&self, model: &Card) -> Result<(), Refusal> {
         let aliases = model.aliases.iter().chain(&model.tier).map(String::as_str);
         let names = std::iter::once(model.id.as_str()).chain(aliases);
-        match &self.0 {
+        match self.known() {
             Some(known) if !known.key.may_use(names) => Err(Refusal::ModelNotAllowed(model.id.clone())),
             _ => Ok(()),
         }
@@ -152,7 +182,7 @@ impl Caller {
     /// Takes one of the key's places for requests in flight, which the caller keeps. Without one, `retry_after` says when
     /// to come back.
     pub(super) fn come_in(&mut self, retry_after: impl FnOnce() -> Duration) -> Result<(), Refusal> {
-        let Some(known) = &mut self.0 else { return Ok(()) };
+        let Who::Key(known) = &mut self.0 else { return Ok(()) };
         match known.meter.enter() {
             Ok(presence) => known.presence = Some(presence),
             Err(Crowded) => return Err(Refusal::RateLimited("this API key's requests at once", retry_after())),
@@ -171,7 +201,7 @@ impl Caller {
 impl Caller {
     /// Somebody without a key, for the tests of others.
     pub(super) fn nobody() -> Self {
-        Self(None)
+        Self(Who::Nobody)
     }
 }
 

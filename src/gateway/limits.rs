@@ -6,6 +6,7 @@
 
 use super::head::HeadLimits;
 use super::route::Route;
+use super::unread::Inbound;
 use crate::awake;
 use crate::fleet::Fingerprint;
 use crate::refusal::Refusal;
@@ -16,7 +17,6 @@ use http::request::Parts;
 use http::{HeaderMap, Version};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
@@ -183,7 +183,7 @@ pub(super) fn check_announced(headers: &HeaderMap, limits: &BodyLimits) -> Resul
 }
 
 /// Reads the body, as far as the limits allow.
-pub(super) async fn read_body(body: Option<Incoming>, route: &Route, limits: &BodyLimits) -> Result<Bounded, Refusal> {
+pub(super) async fn read_body(body: Option<Inbound>, route: &Route, limits: &BodyLimits) -> Result<Bounded, Refusal> {
     let mut bounded = Bounded::on(route, limits);
     let Some(mut body) = body else { return Ok(bounded) };
     loop {

@@ -41,6 +41,7 @@ mod walk;
 mod wire;
 
 pub use auth::Gatekeeper;
+pub use body::Answer;
 pub use head::HeadLimits;
 pub use lanes::{Lane, Lanes};
 pub use pipeline::{Gateway, LocalAnswer};

@@ -5,7 +5,7 @@
 use super::activity::Activity;
 use super::asking::{Asking, asked_model};
 use super::attempts::{self, Attempts, Retries};
-use super::auth::{Caller, Gatekeeper};
+use super::auth::{Caller, Gatekeeper, Source};
 use super::body::Answer;
 use super::catalogue::Catalogue;
 use super::cors::Cors;
@@ -21,7 +21,7 @@ use super::queue::Place;
 use super::rate::Meter;
 use super::record::{Books, Record};
 use super::route::{self, Access, Local, Route, Target};
-use super::unread::Unread;
+use super::unread::{Inbound, Unread};
 use crate::fleet::{Fleet, Wish};
 use crate::refusal::{Refusal, Shape};
 use crate::settings::bounds::RETRY_AFTER_UNKNOWN;
@@ -29,6 +29,7 @@ use crate::settings::options::{Limits, Settings};
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response};
+use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use std::borrow::Cow;
 use std::future::Future;
@@ -130,6 +131,15 @@ impl Gateway {
 
     /// Answers one request on the gateway port, from a client at this address.
     pub async fn serve(self: &Arc<Self>, request: Request<Incoming>, client: IpAddr) -> Response<Answer> {
+        self.answer(request.map(Either::Left), Source::Client(client)).await
+    }
+
+    /// Answers one request that was taken from the queue of the platform with this name. Books name it in place of a key.
+    pub async fn serve_job(self: &Arc<Self>, request: Request<Bytes>, platform: &'static str) -> Response<Answer> {
+        self.answer(request.map(|body| Either::Right(Full::new(body))), Source::Platform(platform)).await
+    }
+
+    async fn answer(self: &Arc<Self>, request: Request<Inbound>, source: Source) -> Response<Answer> {
         let request_id = headers::request_id(request.headers());
         let path = request.uri().path();
         let record =
@@ -139,7 +149,7 @@ impl Gateway {
         let (parts, body) = request.into_parts();
         let unread = Unread::of(&parts);
         let mut left = Left { meter: None, body: Some(body) };
-        let mut response = match self.journey(parts, &request_id, client, record, &mut left).await {
+        let mut response = match self.journey(parts, &request_id, source, record, &mut left).await {
             Ok(response) => response,
             Err((refusal, mut record)) => {
                 record.status = Some(refusal.status());
@@ -175,7 +185,7 @@ impl Gateway {
         self: &Arc<Self>,
         parts: Parts,
         request_id: &HeaderValue,
-        client: IpAddr,
+        source: Source,
         mut record: Record,
         left: &mut Left,
     ) -> Result<Response<Answer>, (Refusal, Record)> {
@@ -191,7 +201,7 @@ impl Gateway {
         record.route = Some(route.path);
         record.counted = !matches!(route.target, Target::Gateway(_));
         // who is calling -> may they: before a byte of the body is read.
-        let mut caller = stage!(record, self.gatekeeper.admit(&parts.headers, route, client));
+        let mut caller = stage!(record, self.gatekeeper.admit(&parts.headers, route, source));
         record.comes_from(caller.key_id());
         record.charge = caller.purse();
         left.meter = caller.meter().cloned();
@@ -313,7 +323,7 @@ impl Gateway {
         let answer = answer.unwrap_or_else(|refusal| refusal.response(Shape::OpenAi));
         let mut response = answer.map(Answer::unrecorded);
         response.headers_mut().insert(X_REQUEST_ID, request_id);
-        Unread::of(&parts).settle(body, response.headers_mut()).await;
+        Unread::of(&parts).settle(Either::Left(body), response.headers_mut()).await;
         self.cors.decorate(self.cors.origin(&parts.headers).as_ref(), response.headers_mut());
         response
     }
@@ -345,5 +355,5 @@ struct Left {
     /// Of a caller who is known.
     meter: Option<Meter>,
     /// Unless it was read.
-    body: Option<Incoming>,
+    body: Option<Inbound>,
 }

@@ -1,4 +1,5 @@
-//! The body of a request that was answered without it: thrown away, or the end of its connection.
+//! The body of a request before it is read, and of one that was answered without it: thrown away, or the end of its
+//! connection.
 
 use crate::settings::bounds::{DISCARD_TURNS, DISCARDED_BODY};
 use bytes::Bytes;
@@ -6,9 +7,13 @@ use http::header::{CONNECTION, EXPECT};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Version};
 use http_body::Body;
+use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use std::pin::Pin;
 use std::task::Poll;
+
+/// A request's body: from a client, or as a platform's queue had it.
+pub(super) type Inbound = Either<Incoming, Full<Bytes>>;
 
 /// A request whose body nobody has read when it is answered.
 pub(super) struct Unread {
@@ -25,14 +30,14 @@ impl Unread {
 
     /// Throws the body away if it is small and there already; else says that the connection ends with the answer
     /// (RFC 9112, section 9.6).
-    pub(super) async fn settle(&self, mut body: Incoming, answer: &mut HeaderMap) {
+    pub(super) async fn settle(&self, mut body: Inbound, answer: &mut HeaderMap) {
         if self.is_in_the_way && !body.is_end_stream() && (self.waits || !is_soon_over(&mut body).await) {
             answer.insert(CONNECTION, HeaderValue::from_static("close"));
         }
     }
 }
 
-async fn is_soon_over(body: &mut Incoming) -> bool {
+async fn is_soon_over(body: &mut Inbound) -> bool {
     let mut left = DISCARDED_BODY;
     for _ in 0..DISCARD_TURNS {
         let look = std::future::poll_fn(|context| {
