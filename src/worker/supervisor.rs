@@ -25,7 +25,6 @@ use super::yard::Yard;
 use super::{Deaths, Handle, LastExit, Status, Wants, diagnosis};
 use crate::awake;
 use crate::settings::bounds::SHORTAGE_PAUSE;
-use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trouble::Trouble;
 use prepare::FileCheck;
 use std::io;
@@ -63,7 +62,6 @@ pub fn supervise(plan: Plan, yard: &Yard, deaths: Arc<Deaths>, stop: Cancellatio
         bell: Arc::clone(&yard.bell),
         residents: yard.residents.clone(),
         learned: None,
-        metrics: Arc::clone(&yard.metrics),
         board,
         publish,
         short: Shortness::default(),
@@ -91,7 +89,6 @@ struct Owner {
     /// The memory that it took the last time, in bytes.
     learned: Option<u64>,
     publish: channel::Sender<Status>,
-    metrics: Arc<Metrics>,
     board: Arc<Board>,
     budget: Budget,
     short: Shortness,
