@@ -1,12 +1,15 @@
 //! Every answer that the gateway gives in its own name: one closed enum, one table (contract, section 4).
 //!
-//! Owns status, type, code, headers and both JSON shapes of an error, as a response and as the last event of a stream
-//! that has already begun. Errors that llama-server gives are passed on and never come here.
+//! Owns status, type, code, words and headers of an error. How either kind of client reads it is `refusal/shape.rs`'s.
+//! Errors that llama-server gives are passed on and never come here.
+
+mod shape;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
-use serde_json::json;
+use shape::error_event;
+pub use shape::{Shape, event_of_backend};
 use std::fmt;
 use std::time::Duration;
 
@@ -84,22 +87,6 @@ struct Row {
     code: &'static str,
     /// Whether the connection ends with the answer, because the rest of the request was not read.
     closes: bool,
-}
-
-/// The shape in which a client expects errors.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shape {
-    /// `{"error":{"message","type","param","code"}}`
-    OpenAi,
-    /// `{"type":"error","error":{"type","message"}}`
-    Anthropic,
-}
-
-impl Shape {
-    /// The shape that the clients of a path expect.
-    pub fn of(path: &str) -> Self {
-        if path.starts_with("/v1/messages") { Self::Anthropic } else { Self::OpenAi }
-    }
 }
 
 impl Refusal {
@@ -187,54 +174,11 @@ impl Refusal {
 
     fn body(&self, shape: Shape) -> serde_json::Value {
         let row = self.row();
-        let message = self.to_string();
-        match shape {
-            Shape::OpenAi => {
-                let param = match self {
-                    Self::ModelNotFound { .. } | Self::WrongKind { .. } => Some("model"),
-                    _ => (row.status == StatusCode::UNAUTHORIZED).then_some("authorization"),
-                };
-                json!({"error": {"message": message, "type": row.kind, "param": param, "code": row.code}})
-            }
-            Shape::Anthropic => {
-                json!({"type": "error", "error": {"type": anthropic_type(row.status), "message": message}})
-            }
-        }
-    }
-}
-
-/// llama-server's own error, given as an answer of this status, as the last event of a stream; none if it is no such
-/// error. What is in the shape already stays as it is.
-pub fn event_of_backend(shape: Shape, status: StatusCode, answer: &[u8]) -> Option<Bytes> {
-    let answer: serde_json::Value = serde_json::from_slice(answer).ok()?;
-    let error = answer.get("error")?;
-    if shape == Shape::OpenAi || answer.get("type").is_some_and(|kind| kind == "error") {
-        return Some(error_event(shape, &answer));
-    }
-    let message = error.get("message").and_then(serde_json::Value::as_str).unwrap_or("The backend gave an error");
-    let kind = anthropic_type(status);
-    Some(error_event(shape, &json!({"type": "error", "error": {"type": kind, "message": message}})))
-}
-
-fn error_event(shape: Shape, body: &serde_json::Value) -> Bytes {
-    Bytes::from(match shape {
-        Shape::OpenAi => format!("data: {body}\n\n"),
-        Shape::Anthropic => format!("event: error\ndata: {body}\n\n"),
-    })
-}
-
-/// Anthropic's names for kinds of errors, by status (its API's error reference).
-fn anthropic_type(status: StatusCode) -> &'static str {
-    match status.as_u16() {
-        401 => "authentication_error",
-        403 => "permission_error",
-        404 => "not_found_error",
-        408 | 504 => "timeout_error",
-        413 => "request_too_large",
-        429 => "rate_limit_error",
-        503 => "overloaded_error",
-        status if status < 500 => "invalid_request_error",
-        _ => "api_error",
+        let param = match self {
+            Self::ModelNotFound { .. } | Self::WrongKind { .. } => Some("model"),
+            _ => (row.status == StatusCode::UNAUTHORIZED).then_some("authorization"),
+        };
+        shape.error(row.status, row.kind, row.code, param, &self.to_string())
     }
 }
 
@@ -364,25 +308,5 @@ mod tests {
     fn a_stream_ends_with_an_error_event_in_the_clients_own_shape() {
         assert!(Refusal::BackendError.event(Shape::OpenAi).starts_with(b"data: {\"error\":"));
         assert!(Refusal::BackendError.event(Shape::Anthropic).starts_with(b"event: error\ndata: {"));
-    }
-
-    #[test]
-    fn an_error_of_llama_server_is_put_into_the_clients_shape() {
-        let theirs = br#"{"error":{"code":400,"message":"no","type":"invalid_request_error"}}"#;
-        let event = |shape, text: &[u8]| event_of_backend(shape, StatusCode::BAD_REQUEST, text);
-        let whole = |start: &[u8], end: &str| Bytes::from([start, end.as_bytes()].concat());
-        assert_eq!(
-            event(Shape::OpenAi, theirs),
-            Some(whole(
-                b"data: ",
-                "{\"error\":{\"code\":400,\"message\":\"no\",\"type\":\"invalid_request_error\"}}\n\n"
-            ))
-        );
-        let anthropic = "{\"error\":{\"message\":\"no\",\"type\":\"invalid_request_error\"},\"type\":\"error\"}";
-        let expected = Some(whole(b"event: error\ndata: ", &format!("{anthropic}\n\n")));
-        assert_eq!(event(Shape::Anthropic, theirs), expected);
-        assert_eq!(event(Shape::Anthropic, anthropic.as_bytes()), expected);
-        assert_eq!(event(Shape::OpenAi, b"{\"choices\":[]}"), None);
-        assert_eq!(event(Shape::OpenAi, b"Bad Gateway"), None);
     }
 }

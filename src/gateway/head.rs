@@ -1,21 +1,14 @@
-//! The head of an HTTP/1.1 request, as bytes: its limits, its grammar and how its body is framed.
+//! The head of an HTTP/1.1 request, as bytes: its grammar and how its body is framed.
 //!
 //! Pure: it reads no socket and builds no answer. What passes here has one meaning only, so nobody behind the gateway
 //! can read it differently (RFC 9112, sections 2.2, 3, 5 and 6). Stricter than the RFC in two places: a line that ends
 //! with LF alone is refused, and so is a Content-Length that is a list, even one of equal numbers.
 
-use crate::refusal::Refusal;
-use crate::settings::bounds::{HEAD_SIZE, MOST_HEADERS};
-use crate::settings::options::Limits;
-use memchr::memchr;
+mod limits;
 
-/// Limits of a request head.
-#[derive(Debug, Clone, Copy)]
-pub struct HeadLimits {
-    request_line: usize,
-    header_line: usize,
-    headers: usize,
-}
+use crate::refusal::Refusal;
+pub use limits::HeadLimits;
+use memchr::memchr;
 
 /// What follows a head (RFC 9112, section 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,62 +58,6 @@ const MOST_NAME: usize = u16::MAX as usize;
 
 fn bad(why: &str) -> Refusal {
     Refusal::BadRequest(why.to_owned())
-}
-
-impl HeadLimits {
-    /// What they are unless set otherwise.
-    #[cfg(any(test, feature = "test-support"))]
-    pub(crate) const USUAL: Self = Self { request_line: 8192, header_line: 8192, headers: 64 };
-
-    /// The limits that the settings give.
-    pub fn new(limits: &Limits) -> Self {
-        Self {
-            request_line: limits.max_request_line_size.0,
-            header_line: limits.max_header_line_size.0,
-            headers: limits.max_headers.get().min(MOST_HEADERS),
-        }
-    }
-
-    /// Most bytes of a whole head.
-    pub(crate) fn size(&self) -> usize {
-        HEAD_SIZE.max(self.request_line.saturating_add(self.header_line))
-    }
-
-    /// Most header lines.
-    pub(crate) fn headers(&self) -> usize {
-        self.headers
-    }
-
-    /// The refusal of a request line that is too long.
-    pub(super) fn check_request_line(&self, length: usize) -> Result<(), Refusal> {
-        if length > self.request_line { Err(Refusal::UriTooLong(self.request_line)) } else { Ok(()) }
-    }
-
-    /// The refusal of a header line that is too long.
-    pub(super) fn check_header_line(&self, length: usize) -> Result<(), Refusal> {
-        if length > self.header_line { Err(self.long_line()) } else { Ok(()) }
-    }
-
-    /// The refusal of too many header lines.
-    pub(super) fn check_headers(&self, count: usize) -> Result<(), Refusal> {
-        if count <= self.headers {
-            return Ok(());
-        }
-        Err(Refusal::HeaderFieldsTooLarge(format!("more than {} header lines", self.headers)))
-    }
-
-    /// The refusal of a head that is too large as a whole.
-    pub(super) fn check_size(&self, size: usize) -> Result<(), Refusal> {
-        if size > self.size() { Err(self.large_head()) } else { Ok(()) }
-    }
-
-    fn long_line(&self) -> Refusal {
-        Refusal::HeaderFieldsTooLarge(format!("a header line is longer than {} bytes", self.header_line))
-    }
-
-    fn large_head(&self) -> Refusal {
-        Refusal::HeaderFieldsTooLarge(format!("it is larger than {} bytes", self.size()))
-    }
 }
 
 /// Checks a head that comes in two pieces, the first of which ends at `cut`. None: it is incomplete.

@@ -6,13 +6,15 @@
 //! Not counted: an answer without either (`/embedding`, TEI's form of rerank), an error, a whole answer whose client
 //! leaves before the counts come, and, in a whole answer with several choices, what llama-server leaves out itself.
 
+mod counts;
 mod scan;
 
 use super::sse::Ending;
 use crate::settings::bounds::EVENT_HEAD;
+pub(super) use counts::Counts;
+use counts::Report;
 use memchr::{memchr, memchr_iter, memmem};
-pub(super) use scan::Counts;
-use scan::{Report, Scanner};
+use scan::Scanner;
 use std::sync::LazyLock;
 
 /// Counts the tokens of one answer.

@@ -1,9 +1,14 @@
 //! Every metric, in one struct: the only place that names one (contract, section 7).
 //!
-//! Label values come from closed sets only: routes of the route table, configured models, ids of the key file, codes
-//! of the refusal table. Nothing here asks llama-server anything, so a scrape never touches it.
+//! Nothing here asks llama-server anything, so a scrape never touches it.
+
+mod labels;
 
 use super::series::{KeySeries, Label, ModelSeries, NO_KEY, Named, OTHER};
+pub use labels::{
+    CodeLabels, FolderLabels, KeyLabels, ModelLabels, PhaseLabels, RequestLabels, RouteLabels, StateLabels,
+    TokenLabels, WorkerLabels,
+};
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::{Family, MetricConstructor};
@@ -27,87 +32,6 @@ const REQUEST_BUCKETS: [f64; 17] =
 
 /// Upper bounds of the buckets of the time between two tokens, in seconds.
 const TOKEN_BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
-
-/// Labels of `llamagate_requests_total`.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct RequestLabels {
-    /// A configured model, or `other`.
-    pub model: Label,
-    /// A route of the route table, or `other`.
-    pub route: &'static str,
-    /// The status that was sent.
-    pub status: u16,
-}
-
-/// Labels of metrics by model and route.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct RouteLabels {
-    /// A configured model, or `other`.
-    pub model: Label,
-    /// A route of the route table, or `other`.
-    pub route: &'static str,
-}
-
-/// Labels of metrics by model.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct ModelLabels {
-    /// A configured model.
-    pub model: String,
-}
-
-/// Labels of `llamagate_refusals_total`.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct CodeLabels {
-    /// A code of the refusal table.
-    pub code: &'static str,
-}
-
-/// Labels of `llamagate_key_requests_total`.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct KeyLabels {
-    /// An id of the key file.
-    pub key: String,
-    /// `2xx`, `4xx`, `5xx` and so on.
-    pub status_class: &'static str,
-}
-
-/// Labels of the token counters.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct TokenLabels {
-    /// A configured model.
-    pub model: Label,
-    /// An id of the key file, or `none` where no key is asked for.
-    pub key: Label,
-}
-
-/// Labels of a worker.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct WorkerLabels {
-    /// The model that the worker serves.
-    pub model: String,
-    /// The number of the worker among those of its model, from 0.
-    pub worker: u32,
-}
-
-/// Labels of `llamagate_worker_state`: 1 for the state that the worker is in, 0 for the others.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct StateLabels {
-    /// The model that the worker serves.
-    pub model: String,
-    /// The number of the worker among those of its model, from 0.
-    pub worker: u32,
-    /// A state of the worker's state machine.
-    pub state: &'static str,
-}
-
-/// Labels of `llamagate_model_load_phase_seconds`.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct PhaseLabels {
-    /// A configured model.
-    pub model: String,
-    /// A phase of a load.
-    pub phase: &'static str,
-}
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct BuildLabels {
@@ -197,13 +121,6 @@ metrics! {
     memory_used: Gauge = Gauge::default(), "llamagate_memory_used_bytes", "", "What loaded models, and those that are being loaded or stopped, count for in it, in bytes";
     model_memory: Family<ModelLabels, Gauge> = Family::default(), "llamagate_model_memory_bytes", "model", "What a worker of a model counts for when it is loaded, in bytes: as configured, as it took the last time, or as estimated";
     log_lines_lost: Family<FolderLabels, Gauge> = Family::default(), "llamagate_log_lines_lost", "folder", "Log lines that a full queue or disk has cost";
-}
-
-/// Labels of `llamagate_log_lines_lost`.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct FolderLabels {
-    /// `_boot`, `access`, or `llama` for llama-server's own, whatever their folder is called.
-    pub folder: &'static str,
 }
 
 /// The two text formats of Prometheus.

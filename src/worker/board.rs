@@ -1,10 +1,11 @@
 //! What the metrics show of one worker, as long as it is one of those that are served: a worker that a reload puts in its
 //! place is shown under the same name while this one still finishes its requests.
 
-use super::phases;
+use super::phases::{self, Times};
 use super::state::State;
 use crate::telemetry::metrics::{Metrics, ModelLabels, PhaseLabels, StateLabels, WorkerLabels, bytes};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// What is shown of one worker.
 pub(super) struct Board {
@@ -51,9 +52,27 @@ impl Board {
         }
     }
 
-    /// Whether anything is shown of it.
-    pub(super) fn is_up(&self) -> bool {
-        self.lock().is_some()
+    /// Its load took so long, and the read ahead of it, if there was one.
+    pub(super) fn loaded(&self, times: &Times, prefetch: Option<Duration>) {
+        let shown = self.lock();
+        if shown.is_none() {
+            return;
+        }
+        let model = &self.labels.model;
+        self.metrics.load_seconds.get_or_create(&ModelLabels { model: model.clone() }).set(times.load.as_secs_f64());
+        for (phase, time) in [
+            (phases::PREFETCH, prefetch),
+            (phases::START, times.start),
+            (phases::WEIGHTS, Some(times.weights)),
+            (phases::WARM_UP, times.warm_up),
+        ] {
+            let labels = PhaseLabels { model: model.clone(), phase };
+            match time {
+                Some(time) => _ = self.metrics.load_phase_seconds.get_or_create(&labels).set(time.as_secs_f64()),
+                // That of the load before says nothing about this one.
+                None => _ = self.metrics.load_phase_seconds.remove(&labels),
+            }
+        }
     }
 
     /// Nothing is shown of it from now on.
@@ -113,8 +132,11 @@ mod tests {
         new.restarted();
         old.show(State::Stopped);
         old.restarted();
+        let secs = Duration::from_secs;
+        new.loaded(&Times { load: secs(2), start: None, weights: secs(2), warm_up: None }, None);
+        old.loaded(&Times { load: secs(9), start: None, weights: secs(9), warm_up: None }, Some(secs(9)));
         old.take_down();
-        assert!(new.is_up() && !old.is_up());
+        assert!(shows("llamagate_model_load_seconds{model=\"m\"} 2.0\n") && !shows("phase=\"prefetch\""));
         assert!(shows("llamagate_workers_ready{model=\"m\"} 1\n"));
         assert!(shows("llamagate_worker_state{model=\"m\",worker=\"1\",state=\"ready\"} 1\n"));
         assert!(shows("llamagate_worker_restarts_total{model=\"m\",worker=\"1\"} 1\n"));

@@ -1,26 +1,24 @@
 //! The memory that all loaded models together may take: a worker asks for room before its process is started, and has it
 //! until the process has ended and given it back.
 //!
-//! Owns the line of loads that wait, and who has how much. Who has to go for whom is [`super::eviction`]'s; the owner of a
-//! worker that has to go ends it.
+//! Owns whose turn it is. Who waits and who has how much is written in its [`Book`]; who has to go for whom is
+//! [`super::eviction`]'s; the owner of a worker that has to go ends it.
 
 mod ages;
+mod book;
 mod room;
 
 use super::bell::Bell;
-use super::endpoint::Endpoint;
-use super::eviction::{Claim, Holder, Stage, Step, Way, is_within_reach, next_step, pinned_in_the_way};
+use super::eviction::{Claim, Step, is_within_reach, next_step, pinned_in_the_way};
 use super::wants::Wants;
 use crate::awake::{self, Instant};
 use crate::telemetry::metrics::{Metrics, bytes};
-use ages::Ages;
+use book::{Book, Waiter};
 pub(super) use room::Room;
-use std::collections::BTreeSet;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::warn;
 
 /// Those that have memory, and those that wait for it.
 #[derive(Clone)]
@@ -36,25 +34,6 @@ struct Shared {
     book: Mutex<Book>,
 }
 
-#[derive(Default)]
-struct Book {
-    next: u64,
-    seats: Vec<Seat>,
-    line: Vec<Waiter>,
-    ages: Ages,
-    /// The models of which it has been logged that there is no room for them, until there is.
-    shut_out: BTreeSet<String>,
-}
-
-/// A load that waits.
-struct Waiter {
-    id: u64,
-    lodger: Lodger,
-    /// When it began to wait, be it with pauses, or its model had to make room for another.
-    since: Instant,
-    is_told: bool,
-}
-
 /// Who asks for room.
 #[derive(Clone)]
 pub(super) struct Lodger {
@@ -68,24 +47,6 @@ pub(super) struct Lodger {
     pub(super) is_preloaded: bool,
     /// Who wants it.
     pub(super) wants: Arc<Wants>,
-}
-
-/// One that has room.
-struct Seat {
-    id: u64,
-    lodger: Lodger,
-    /// When it had begun to wait for this.
-    since: Instant,
-    at: Place,
-    /// Cancelled when it has to go.
-    dismissed: CancellationToken,
-}
-
-/// Where one that has room stands.
-enum Place {
-    Loading,
-    Ready { endpoint: Arc<Endpoint>, since: Instant },
-    Leaving,
 }
 
 /// There is no room for a load, whatever goes, beside these models, which are pinned.
@@ -193,9 +154,6 @@ impl Residents {
     }
 }
 
-/// A request came before the worker could be closed.
-struct Taken;
-
 impl Shared {
     fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
@@ -203,8 +161,7 @@ impl Shared {
 
     /// Shows how much is taken.
     fn show(&self, book: &Book) {
-        let used = book.seats.iter().fold(0, |sum: u64, seat| sum.saturating_add(seat.lodger.need));
-        self.metrics.memory_used.set(bytes(used));
+        self.metrics.memory_used.set(bytes(book.used()));
     }
 
     /// Puts one at the end of the line.
@@ -221,11 +178,7 @@ impl Shared {
             }
             lodger.need = budget;
         }
-        let id = book.next;
-        book.next += 1;
-        let since = book.ages.take(&lodger).unwrap_or_else(Instant::now);
-        book.line.push(Waiter { id, lodger, since, is_told: false });
-        id
+        book.join(lodger)
     }
 
     /// Whose turn it is: those that are wanted come before those that nobody waits for, and then who has waited for the
@@ -276,102 +229,16 @@ impl Shared {
     }
 }
 
-impl Book {
-    fn waiter(&self, id: u64) -> Option<&Waiter> {
-        self.line.iter().find(|waiter| waiter.id == id)
-    }
-
-    fn holders(&self) -> Vec<Holder<'_>> {
-        self.seats.iter().map(Seat::seen).collect()
-    }
-
-    /// Gives room to one in line.
-    fn seat(&mut self, id: u64) -> Option<CancellationToken> {
-        let at = self.line.iter().position(|waiter| waiter.id == id)?;
-        let Waiter { lodger, since, .. } = self.line.remove(at);
-        self.shut_out.remove(&lodger.model);
-        let dismissed = CancellationToken::new();
-        self.seats.push(Seat { id, lodger, since, at: Place::Loading, dismissed: dismissed.clone() });
-        Some(dismissed)
-    }
-
-    /// One leaves that has not been loaded. Unless its model is served by another worker, it has waited in vain.
-    fn keep_age(&mut self, lodger: Lodger, since: Instant) {
-        if !self.seats.iter().any(|seat| seat.lodger.model == lodger.model && !matches!(seat.at, Place::Leaving)) {
-            self.ages.keep(lodger, since);
-        }
-    }
-
-    /// Has these go. What was idle when that was decided must still be so.
-    fn dismiss(&mut self, going: &[(u64, Way)]) -> Result<(), Taken> {
-        for (id, way) in going {
-            let Some(seat) = self.seats.iter_mut().find(|seat| seat.id == *id) else { continue };
-            let Place::Ready { endpoint, .. } = &seat.at else { continue };
-            match way {
-                Way::Idle if !seat.lodger.wants.is_empty() || !endpoint.close_if_idle(Duration::ZERO) => {
-                    return Err(Taken);
-                }
-                Way::Idle => info!(model = seat.lodger.model, "it makes room for another model"),
-                Way::Finishing => {
-                    endpoint.close_to_new();
-                    info!(model = seat.lodger.model, "it finishes what it serves and makes room for another model");
-                }
-            }
-            seat.at = Place::Leaving;
-            seat.dismissed.cancel();
-            // Its model has had its turn: what it still waits for comes after the one for whom it goes.
-            let model = &seat.lodger.model;
-            for waiter in self.line.iter_mut().filter(|waiter| waiter.lodger.model == *model) {
-                waiter.since = Instant::now();
-            }
-            self.ages.forget(model);
-        }
-        Ok(())
-    }
-
-    /// Logs once that one waits.
-    fn tell(&mut self, id: u64) {
-        let Some(waiter) = self.line.iter_mut().find(|waiter| waiter.id == id) else { return };
-        if !std::mem::replace(&mut waiter.is_told, true) {
-            info!(model = waiter.lodger.model, need = waiter.lodger.need, "its load waits for memory (MEMORY_BUDGET)");
-        }
-    }
-}
-
 impl Lodger {
     fn claim(&self, since: Instant) -> Claim<'_> {
         Claim { model: &self.model, need: self.need, is_wanted: !self.wants.is_empty(), since }
     }
 }
 
-impl Waiter {
-    fn claim(&self) -> Claim<'_> {
-        self.lodger.claim(self.since)
-    }
-}
-
-impl Seat {
-    fn seen(&self) -> Holder<'_> {
-        let stage = match &self.at {
-            Place::Loading => Stage::Loading,
-            Place::Leaving => Stage::Leaving,
-            Place::Ready { endpoint, since } => match endpoint.idle_since() {
-                Some(idle) if self.lodger.wants.is_empty() => Stage::Idle { since: idle },
-                _ => Stage::InUse { ready: *since },
-            },
-        };
-        let Lodger { need, is_pinned, is_preloaded, .. } = self.lodger;
-        Holder { id: self.id, model: &self.lodger.model, need, is_pinned, is_preloaded, stage }
-    }
-}
-
 impl Drop for InLine<'_> {
     fn drop(&mut self) {
         let mut book = self.shared.book();
-        if let Some(at) = book.line.iter().position(|waiter| waiter.id == self.id) {
-            let Waiter { lodger, since, .. } = book.line.remove(at);
-            book.keep_age(lodger, since);
-        }
+        book.leave_line(self.id);
         drop(book);
         // It may have stood before others.
         self.shared.bell.ring();

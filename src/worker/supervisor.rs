@@ -1,7 +1,9 @@
 //! The one task that owns a worker: start, probe, restart with backoff, give up, stop.
 //!
-//! Which state follows which is `state.rs`'s; this file does what a state needs and reports each change.
+//! Which state follows which is `state.rs`'s; this file goes from one life of a process to the next and reports each
+//! change. What belongs to one life, and what is waited for between two, is in the files below.
 
+mod between;
 mod life;
 mod prepare;
 mod watch;
@@ -13,7 +15,7 @@ use super::board::Board;
 use super::budget::Budget;
 use super::diagnosis::Diagnosis;
 use super::health::Prober;
-use super::orders::{Order, Orders};
+use super::orders::Orders;
 use super::plan::Plan;
 use super::ports::Ports;
 use super::process::Spawner;
@@ -25,7 +27,6 @@ use super::yard::Yard;
 use super::{Deaths, Handle, LastExit, Status, Wants, diagnosis};
 use crate::awake;
 use crate::settings::bounds::SHORTAGE_PAUSE;
-use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trouble::Trouble;
 use prepare::FileCheck;
 use std::io;
@@ -63,7 +64,6 @@ pub fn supervise(plan: Plan, yard: &Yard, deaths: Arc<Deaths>, stop: Cancellatio
         bell: Arc::clone(&yard.bell),
         residents: yard.residents.clone(),
         learned: None,
-        metrics: Arc::clone(&yard.metrics),
         board,
         publish,
         short: Shortness::default(),
@@ -91,7 +91,6 @@ struct Owner {
     /// The memory that it took the last time, in bytes.
     learned: Option<u64>,
     publish: channel::Sender<Status>,
-    metrics: Arc<Metrics>,
     board: Arc<Board>,
     budget: Budget,
     short: Shortness,
@@ -195,73 +194,6 @@ impl Owner {
                 return self.happen(Event::StopAsked);
             }
         }
-    }
-
-    /// Has everybody know that it cannot be loaded beside pinned models, which is no death, and waits until somebody more
-    /// wants it. One that is to be there anyway also waits for its room.
-    async fn stay_out(&mut self, by: &CrowdedOut) {
-        self.asked = None;
-        let exit = LastExit::of(None, None, diagnosis::crowded_out(&by.0));
-        self.happen_and(Event::StopAsked, |status| {
-            status.asleep = true;
-            status.last_exit = Some(exit);
-            status.failed_loads += 1;
-        });
-        self.happen(Event::Stopped);
-        let lodger = self.lodger();
-        let order = tokio::select! {
-            order = self.orders.next() => Some(order),
-            () = self.wants.more() => None,
-            () = self.residents.may_have_room(&lodger), if self.is_unbidden => None,
-        };
-        if let Some(order) = order {
-            self.follow(order);
-        }
-    }
-
-    /// Waits for so long, or until it is to be there.
-    async fn pause(&mut self, pause: Duration) {
-        let over = tokio::time::sleep(pause);
-        tokio::pin!(over);
-        loop {
-            let order = tokio::select! {
-                () = &mut over => return,
-                order = self.orders.next() => order,
-            };
-            self.follow(order);
-            if order == Order::Wake {
-                return;
-            }
-        }
-    }
-
-    /// It has been given up: only an order changes that.
-    async fn wait_for_revival(&mut self) {
-        self.asked = None;
-        while self.orders.next().await != Order::Wake {}
-        info!(model = self.plan.model, "{} was given up and is started anew", self.plan.program.name());
-        self.budget.renew();
-        self.follow(Order::Wake);
-    }
-
-    /// Does what an order means for a worker without a process.
-    fn follow(&mut self, order: Order) {
-        self.asked = match order {
-            Order::Wake => Some(Wants::want(&self.wants)),
-            Order::PutAway => None,
-        };
-        self.is_unbidden &= order == Order::Wake;
-    }
-
-    /// Nobody wants it, so that it is not started now.
-    fn put_to_sleep(&mut self) {
-        self.is_restart = false;
-        if self.state() == State::Stopped && self.publish.borrow().asleep {
-            return;
-        }
-        self.happen_and(Event::StopAsked, |status| status.asleep = true);
-        // A start that was begun is left at once: there is no process.
-        self.happen(Event::Stopped);
     }
 
     /// Remembers how it ended. The pause before the next start, or nothing when there will be none.

@@ -2,70 +2,13 @@
 //!
 //! The JSON may come in any pieces, have its fields in any order and be of any size: nothing is kept but the place
 //! where the reader stands. A count is taken only from its own place, so words of the model, which are strings or lie
-//! deeper, are never taken for one. What is no JSON has no counts. What the counts mean is decided in `usage.rs`.
+//! deeper, are never taken for one. What is no JSON has no counts. Which fields count, and for what, is `counts.rs`'s.
 
+use super::counts::{Fields, LONGEST_NAME, Name, Place, Report};
 use memchr::memchr2;
-
-/// The longest name of a field that matters.
-const LONGEST_NAME: usize = 27;
 
 /// The bytes that are looked at together where only brackets and quotes matter.
 const STRIDE: usize = 64;
-
-/// A field that holds a count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Field {
-    PromptTokens,
-    CompletionTokens,
-    InputTokens,
-    OutputTokens,
-    CacheReadInputTokens,
-    CacheCreationInputTokens,
-    CacheN,
-    PromptN,
-    PredictedN,
-    TokensEvaluated,
-    TokensPredicted,
-}
-
-const FIELDS: usize = Field::TokensPredicted as usize + 1;
-
-/// An object in which something matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    /// The answer, one of an array of answers, or an event.
-    Answer,
-    /// `response` or `message`: an answer within an event.
-    Wrapper,
-    Usage,
-    Timings,
-}
-
-/// A field's name, once it has been read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Name {
-    Count(Field),
-    Opens(Place),
-    Unknown,
-}
-
-/// Counts of prompt and answer, where they were told.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(in crate::gateway) struct Counts {
-    pub(in crate::gateway) prompt: Option<u64>,
-    pub(in crate::gateway) completion: Option<u64>,
-}
-
-/// What one answer or event told.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Report {
-    /// From `usage`.
-    pub(super) usage: Counts,
-    /// From `timings`, or from the fields of `/completion`.
-    pub(super) measured: Counts,
-    /// Whether `usage` stood in a `message`: the beginning of a stream, not its sum.
-    pub(super) opens: bool,
-}
 
 /// The reader.
 #[derive(Debug)]
@@ -82,7 +25,7 @@ pub(super) struct Scanner {
     number: Option<u64>,
     name_bytes: [u8; LONGEST_NAME],
     name_length: usize,
-    fields: [Option<u64>; FIELDS],
+    fields: Fields,
     opens: bool,
     /// The sum of the answers that are closed.
     closed: Report,
@@ -98,22 +41,6 @@ enum Text {
     Escape(bool),
 }
 
-impl Counts {
-    /// Adds what another answer told.
-    pub(super) fn add(&mut self, other: Self) {
-        let sum = |a: Option<u64>, b: Option<u64>| match (a, b) {
-            (Some(a), Some(b)) => Some(a.saturating_add(b)),
-            (a, b) => a.or(b),
-        };
-        *self = Self { prompt: sum(self.prompt, other.prompt), completion: sum(self.completion, other.completion) };
-    }
-
-    /// Each count, or else that of `other`.
-    pub(super) fn or(self, other: Self) -> Self {
-        Self { prompt: self.prompt.or(other.prompt), completion: self.completion.or(other.completion) }
-    }
-}
-
 impl Scanner {
     pub(super) fn new() -> Self {
         Self {
@@ -126,7 +53,7 @@ impl Scanner {
             number: None,
             name_bytes: [0; LONGEST_NAME],
             name_length: 0,
-            fields: [None; FIELDS],
+            fields: Fields::default(),
             opens: false,
             closed: Report::default(),
         }
@@ -268,7 +195,7 @@ impl Scanner {
             self.open -= 1;
             if place == Place::Answer {
                 self.closed.add(self.current());
-                self.fields = [None; FIELDS];
+                self.fields = Fields::default();
                 self.opens = false;
             }
         }
@@ -281,74 +208,14 @@ impl Scanner {
             && field.place() == place
             && self.number.is_some()
         {
-            self.fields[field as usize] = self.number;
+            self.fields.set(field, self.number);
         }
         self.name = Name::Unknown;
         self.number = None;
     }
 
     fn current(&self) -> Report {
-        let field = |field: Field| self.fields[field as usize];
-        let cached = |field: Field| self.fields[field as usize].unwrap_or(0);
-        // Anthropic's count of the input leaves out what was in a cache.
-        let input = field(Field::InputTokens).map(|tokens| {
-            tokens
-                .saturating_add(cached(Field::CacheReadInputTokens))
-                .saturating_add(cached(Field::CacheCreationInputTokens))
-        });
-        let timings = Counts {
-            prompt: field(Field::PromptN).map(|tokens| tokens.saturating_add(cached(Field::CacheN))),
-            completion: field(Field::PredictedN),
-        };
-        let native = Counts { prompt: field(Field::TokensEvaluated), completion: field(Field::TokensPredicted) };
-        Report {
-            usage: Counts {
-                prompt: field(Field::PromptTokens).or(input),
-                completion: field(Field::CompletionTokens).or(field(Field::OutputTokens)),
-            },
-            measured: timings.or(native),
-            opens: self.opens,
-        }
-    }
-}
-
-impl Report {
-    fn add(&mut self, other: Self) {
-        self.usage.add(other.usage);
-        self.measured.add(other.measured);
-        self.opens |= other.opens;
-    }
-}
-
-impl Field {
-    fn place(self) -> Place {
-        match self {
-            Self::TokensEvaluated | Self::TokensPredicted => Place::Answer,
-            Self::CacheN | Self::PromptN | Self::PredictedN => Place::Timings,
-            _ => Place::Usage,
-        }
-    }
-}
-
-impl Name {
-    fn of(bytes: &[u8]) -> Self {
-        match bytes {
-            b"usage" => Self::Opens(Place::Usage),
-            b"timings" => Self::Opens(Place::Timings),
-            b"response" | b"message" => Self::Opens(Place::Wrapper),
-            b"prompt_tokens" => Self::Count(Field::PromptTokens),
-            b"completion_tokens" => Self::Count(Field::CompletionTokens),
-            b"input_tokens" => Self::Count(Field::InputTokens),
-            b"output_tokens" => Self::Count(Field::OutputTokens),
-            b"cache_read_input_tokens" => Self::Count(Field::CacheReadInputTokens),
-            b"cache_creation_input_tokens" => Self::Count(Field::CacheCreationInputTokens),
-            b"cache_n" => Self::Count(Field::CacheN),
-            b"prompt_n" => Self::Count(Field::PromptN),
-            b"predicted_n" => Self::Count(Field::PredictedN),
-            b"tokens_evaluated" => Self::Count(Field::TokensEvaluated),
-            b"tokens_predicted" => Self::Count(Field::TokensPredicted),
-            _ => Self::Unknown,
-        }
+        self.fields.report(self.opens)
     }
 }
 

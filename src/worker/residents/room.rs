@@ -1,7 +1,8 @@
 //! The memory that one worker has, from its grant until it has been given back.
 
 use super::super::endpoint::Endpoint;
-use super::{Place, Seat, Shared};
+use super::Shared;
+use super::book::Place;
 use crate::awake::Instant;
 use std::sync::Arc;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
@@ -30,12 +31,7 @@ impl Room {
     }
 
     fn is_at(&self, place: Place) {
-        let mut book = self.shared.book();
-        if let Some(seat) = book.seats.iter_mut().find(|seat| seat.id == self.id && !matches!(seat.at, Place::Leaving))
-        {
-            seat.at = place;
-        }
-        drop(book);
+        self.shared.book().stands(self.id, place);
         self.shared.bell.ring();
     }
 }
@@ -43,13 +39,8 @@ impl Room {
 impl Drop for Room {
     fn drop(&mut self) {
         let mut book = self.shared.book();
-        if let Some(at) = book.seats.iter().position(|seat| seat.id == self.id) {
-            let Seat { lodger, since, at, .. } = book.seats.remove(at);
-            if matches!(at, Place::Loading) {
-                book.keep_age(lodger, since);
-            }
-            self.shared.show(&book);
-        }
+        book.vacate(self.id);
+        self.shared.show(&book);
         drop(book);
         self.shared.bell.ring();
     }

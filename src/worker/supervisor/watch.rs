@@ -4,7 +4,7 @@ use super::super::diagnosis::Killed;
 use super::super::endpoint::Endpoint;
 use super::super::health::{LLAMA_HEALTH, Probe, Silence, Verdict};
 use super::super::orders::Order;
-use super::super::phases::{self, Phases, Times};
+use super::super::phases::Phases;
 use super::super::plan::Program;
 use super::super::progress::{Progress, Signs};
 use super::super::pulse::{Finding, Pulse};
@@ -16,7 +16,6 @@ use super::Owner;
 use super::life::Life;
 use crate::awake::{self, Instant};
 use crate::settings::bounds::{PROBE_INTERVAL_DOUBTED, PROBE_INTERVAL_LOADING, PROBE_INTERVAL_READY};
-use crate::telemetry::metrics::{ModelLabels, PhaseLabels};
 use crate::telemetry::trouble::Trouble;
 use std::io;
 use std::process::ExitStatus;
@@ -254,16 +253,13 @@ impl Owner {
         }
     }
 
-    /// Shows how long a load took that has just ended well.
+    /// Shows and logs how long a load took that has just ended well.
     fn account_for(&self, load: Load<'_>) {
         let times = load.phases.lock().unwrap_or_else(PoisonError::into_inner).end(tokio::time::Instant::now());
-        let model = &self.plan.model;
-        if self.board.is_up() {
-            self.show_load(&times, load.prefetch);
-        }
+        self.board.loaded(&times, load.prefetch);
         let ms = |time: Duration| time.as_millis() as u64;
         info!(
-            model,
+            model = self.plan.model,
             load_ms = ms(times.load),
             prefetch_ms = load.prefetch.map(ms),
             start_ms = times.start.map(ms),
@@ -272,24 +268,6 @@ impl Owner {
             "{} is ready",
             self.plan.program.name()
         );
-    }
-
-    fn show_load(&self, times: &Times, prefetch: Option<Duration>) {
-        let model = &self.plan.model;
-        self.metrics.load_seconds.get_or_create(&ModelLabels { model: model.clone() }).set(times.load.as_secs_f64());
-        for (phase, time) in [
-            (phases::PREFETCH, prefetch),
-            (phases::START, times.start),
-            (phases::WEIGHTS, Some(times.weights)),
-            (phases::WARM_UP, times.warm_up),
-        ] {
-            let labels = PhaseLabels { model: model.clone(), phase };
-            match time {
-                Some(time) => _ = self.metrics.load_phase_seconds.get_or_create(&labels).set(time.as_secs_f64()),
-                // That of the load before says nothing about this one.
-                None => _ = self.metrics.load_phase_seconds.remove(&labels),
-            }
-        }
     }
 
     /// Several probes must fit into `HANG_TIMEOUT`.

@@ -1,0 +1,99 @@
+use super::*;
+use proptest::prelude::*;
+
+/// Pieces of configuration files, so that random ones are good often enough.
+fn configurations() -> impl Strategy<Value = String> {
+    let model = "  [ab]{1,2}: \\{(file: [ab]\\.gguf|command: \\[x, '\\{port\\}'\\]|)(, (ctx: [0-9]{1,5}|aliases: \\[[a-c]\\]|ttl: [0-9]m|sampling: \\{n: [0-9]\\}|tier: t)){0,2}\\}\n";
+    let entry = "  - \\{model_name: [a-c], litellm_params: \\{(model: (openai/)?[ab]|api_base: 'https?://h(/v1)?/?'|api_key: os.environ/REMOTE_KEY)(, (rpm|order): [0-9])?\\}\\}\n";
+    let section = prop_oneof![
+        proptest::collection::vec(model, 0..4).prop_map(|lines| format!("models:\n{}", lines.concat())),
+        proptest::collection::vec(entry, 0..4).prop_map(|lines| format!("model_list:\n{}", lines.concat())),
+        "defaults: \\{(ctx: [0-9]{2,9}|sampling: \\{n: null\\})\\}\n",
+        "fallbacks: \\{[a-c]: \\[[a-c]\\]\\}\n",
+        "router_settings: \\{(num_retries: [0-9]|model_group_alias: \\{[a-d]: [ab]\\})\\}\n",
+        "[a-z_]{1,9}: \\PC{0,20}\n",
+    ];
+    proptest::collection::vec(section, 0..4).prop_map(|sections| sections.concat())
+}
+
+/// Pieces of key files, so that random lines are good ones often enough.
+fn lines() -> impl Strategy<Value = String> {
+    let line = prop_oneof![
+        "(\u{feff})?[a-c]{1,2}:[a-b]{16,18}(:[0-9]{0,3})?(:(1960|2030)-01-01)?( scope=admin| models=m)?\r?\n",
+        "[a-c]:sha256=[0a]{64}(:5)?\n",
+        "(#.{0,10}|)\r?\n",
+        "\\PC{0,30}\n?",
+    ];
+    proptest::collection::vec(line, 0..12).prop_map(|lines| lines.concat())
+}
+
+proptest! {
+    #[test]
+    fn configurations_of_any_bytes(data in proptest::collection::vec(any::<u8>(), 0..200)) {
+        configuration(&data);
+    }
+
+    #[test]
+    fn configurations_that_look_like_some(text in configurations()) {
+        configuration(text.as_bytes());
+    }
+
+    #[test]
+    fn key_files_of_any_bytes(data in proptest::collection::vec(any::<u8>(), 0..200)) {
+        key_file(&data);
+    }
+
+    #[test]
+    fn key_files_that_look_like_some(text in lines()) {
+        key_file(text.as_bytes());
+    }
+
+    #[test]
+    fn heads_of_any_bytes(data in proptest::collection::vec(any::<u8>(), 0..200)) {
+        request_head(&data);
+    }
+
+    #[test]
+    fn heads_that_look_like_some(
+        cut: u8,
+        lines in proptest::collection::vec(
+            "(Host: a|content-length: [0-2]{1,2}|Transfer-Encoding: (chunked|gzip)|X: [ -~]{0,9}| f|[a-z ]{1,3}:)\r?",
+            0..6,
+        ),
+    ) {
+        let head = format!("GET / HTTP/1.1\r\nHost: h\r\n{}\n\r\n", lines.join("\n"));
+        request_head(&[&[cut], head.as_bytes()].concat());
+    }
+
+    #[test]
+    fn origins_of_any_bytes(data in proptest::collection::vec(any::<u8>(), 0..200)) {
+        cors_origins(&data);
+    }
+
+    #[test]
+    fn origins_that_look_like_some(
+        text in "((https?://[aA]\\.b(:80|:443|:1)?|null|\\*)(, ?)?){0,3}\n(https?://a\\.b(:80|:1)?|null|\\*)\n[a, -]{0,9}",
+    ) {
+        cors_origins(text.as_bytes());
+    }
+
+    #[test]
+    fn bodies_of_any_bytes(data in proptest::collection::vec(any::<u8>(), 0..200)) {
+        request_body(&data);
+        answer_body(&data);
+    }
+
+    #[test]
+    fn bodies_that_look_like_some(cut in 0..60_u8, changes: u8, members in proptest::collection::vec(member(), 0..6)) {
+        let body = format!("{{{}}}", members.join(","));
+        request_body(&[&[cut, changes], body.as_bytes()].concat());
+        answer_body(&[&[cut, changes], body.as_bytes()].concat());
+    }
+}
+
+/// Members of an object, so that some of them matter.
+fn member() -> impl Strategy<Value = String> {
+    let name = "\"(model|Model|response|message|user|a|temperature|\\\\u0061|b)\"";
+    let value = "\"m\"|\"[a-z\\[{]{0,3}\"|null|1|\\[\\{\"model\":\"m\"\\}\\]|\\{\"model\":\"m\"(,\"a\":\\{\\})?\\}";
+    (" ?", name, " ?", value, "\n?").prop_map(|(a, name, b, value, c)| format!("{a}{name}:{b}{value}{c}"))
+}

@@ -1,0 +1,121 @@
+use super::*;
+
+#[test]
+fn every_problem_is_said_with_its_place() {
+    let long = "x".repeat(300);
+    for (text, parts) in [
+        ("models: {q: {file: a, ctx: lots}}", &["models.q.ctx: expected a number of tokens", "found \"lots\""][..]),
+        ("models: {q: {}}", &["models.q: nobody serves this model", "file: NAME.gguf"]),
+        ("models: {q: {file: a, command: [x, '{port}']}}", &["models.q: has both file and command"]),
+        ("models: {q: {command: [x, y]}}", &["models.q.command: has no {port}", "127.0.0.1"]),
+        ("models: {q: {command: ['{port}']}}", &["models.q.command: has no {port}"]),
+        ("models: {q: {command: []}}", &["models.q.command: expected a list of words"]),
+        ("models: {q: {command: 'x {port}', ngl: 3}}", &["models.q.ngl: is llama-server's"]),
+        ("models: {q: {command: 'x {port}', health: ok}}", &["models.q.health: expected a path"]),
+        ("models: {q: {file: a, health: /x}}", &["models.q.health: llama-server is always asked at /health"]),
+        ("models: {q: {file: a, args: [--port, '1']}}", &["models.q.args: expected", "set PORT for the gateway"]),
+        ("models: {q: {file: a, args: '--host=x'}}", &["models.q.args: expected", "without --host"]),
+        ("models: {q: {file: a, kind: talk}}", &["models.q.kind: expected chat, embedding or rerank"]),
+        ("models: {q: {file: a, strategy: best}}", &["models.q.strategy: expected least-busy"]),
+        ("models: {q: {file: a, replicas: 0}}", &["models.q.replicas: expected a whole number from 1"]),
+        ("models: {q: {file: a, replicas: 65}}", &["models.q.replicas: expected 64 at most"]),
+        ("models: {q: {file: a, weight: 0}}", &["models.q.weight: expected a number above 0"]),
+        ("models: {q: {file: a, memory: 5G}}", &["models.q.memory: expected a size above 0"]),
+        ("models: {q: {file: a, tier: a/b}}", &["models.q.tier: the name of a tier has no slash"]),
+        ("models: {q: {file: a, sampling: {stream: true}}}", &["models.q.sampling: \"stream\" has no default"]),
+        ("models: {q: {file: a, strip_params: [model]}}", &["models.q.strip_params: \"model\" cannot be removed"]),
+        ("models: {q: {file: a, aliases: [1]}}", &["models.q.aliases: expected a list of texts", "quotes"]),
+        ("models: {q: {file: a, parallel: 1000000}}", &["models.q: ctx: 16384 tokens for each of 1000000 slots"]),
+        ("models: {' q': {file: a}}", &["models. q: the name of a model has no control characters"]),
+        ("models: {q: {file: a, aliases: [\"a\\tb\"]}}", &["models.q: alias \"a\\tb\": the name of a model"]),
+        (&format!("models: {{{long}: {{file: a}}}}"), &["the name of a model has 1 to 256 bytes"]),
+        (
+            "models: {q: {file: a, aliases: [r]}, r: {file: b}}",
+            &["models.q: the alias \"r\" is a name of models.r too"],
+        ),
+        (
+            "models: {q: {file: a, aliases: [x]}, r: {file: b, aliases: [x]}}",
+            &["models.r: the alias \"x\" is a name of models.q"],
+        ),
+        ("defaults: {file: a}", &["defaults.file: belongs to a single model"]),
+        ("defaults: {ctx: 1}", &["defaults.ctx: expected a number of tokens from 32"]),
+        ("models: {q: {file: a}}\nfallbacks: {q: [r]}", &["fallbacks.q: there is no model and no tier \"r\""]),
+        (
+            "models: {qwen: {file: a}}\nfallbacks: {qwne: [qwen]}",
+            &["fallbacks.qwne: there is no", "did you mean qwen?"],
+        ),
+        ("models: {q: {file: a}}\nfallbacks: {q: [q]}", &["fallbacks.q: names itself"]),
+        (
+            "router_settings: {model_group_alias: {a: b}}",
+            &["router_settings.model_group_alias.a: there is no model \"b\""],
+        ),
+        ("model_list: [{litellm_params: {api_base: 'http://a'}}]", &["model_list[0].model_name: is missing"]),
+        (
+            "models: {a: {}}\nmodel_list: [{model_name: a, litellm_params: {model: b}}]",
+            &["model_list[0].litellm_params.api_base: is missing"],
+        ),
+        (
+            "model_list: [{model_name: a, litellm_params: {model: b}}]",
+            &["model_list[0].litellm_params.api_base: is missing"],
+        ),
+        (
+            "model_list: [{model_name: a, litellm_params: {model: openai/b}}]",
+            &["litellm_params.api_key: is missing", "OPENAI_API_KEY"],
+        ),
+        (
+            "model_list: [{model_name: a, litellm_params: {api_base: 'ftp://a'}}]",
+            &["litellm_params.api_base: expected a URL"],
+        ),
+        (
+            "model_list: [{model_name: a, litellm_params: {api_base: os.environ/NOT}}]",
+            &["the environment variable NOT is not set"],
+        ),
+        (
+            "model_list: [{model_name: a, litellm_params: {api_base: 'http://a', api_key: os.environ/NOT}}]",
+            &["litellm_params.api_key: the environment variable NOT is not set"],
+        ),
+        (
+            "model_list: [{model_name: a, litellm_params: {api_base: 'http://a', api_key: ''}}]",
+            &["litellm_params.api_key: expected 1 to"],
+        ),
+        (
+            "model_list: [{model_name: a, litellm_params: {api_base: 'http://a', model: azure/x}}]",
+            &["azure speaks an API of its own"],
+        ),
+        (
+            "model_list: [{model_name: a, litellm_params: {api_base: 'http://a', rpm: many}}]",
+            &["litellm_params.rpm: expected a whole number from 1"],
+        ),
+        (
+            "model_list: [{model_name: '*', litellm_params: {api_base: 'http://a'}}]",
+            &["model_list[0].model_name: patterns are not supported"],
+        ),
+        (
+            "model_list: [{model_name: a, litellm_params: {api_base: 'http://a'}, model_info: {mode: talk}}]",
+            &["model_info.mode: expected chat"],
+        ),
+    ] {
+        let problems = resolved(text, []).map(|resolved| resolved.settings.catalogue).expect_err(text);
+        assert_eq!(problems.len(), 1, "{text}: {problems:?}");
+        for part in parts {
+            assert!(problems[0].contains(part), "{part} in {problems:?}");
+        }
+    }
+}
+
+#[test]
+fn problems_of_settings_files_and_tiers_come_together() {
+    let text = "server: {port: x}\nmodels: {q: {file: a, ctx: x}}\nnonsense: 1\n";
+    let problems = resolved(text, [("HEAVY_MODEL_PATH", "h"), ("HEAVY_N_CTX", "x")]).map(drop).unwrap_err();
+    assert_eq!(problems.len(), 4, "{problems:?}");
+}
+
+#[test]
+fn a_key_is_never_quoted() {
+    let text =
+        "model_list: [{model_name: a, litellm_params: {api_base: 'http://u:sesame@h', api_key: 'sesame\\u00e4'}}]\n";
+    let text = text.replace("'sesame\\u00e4'", "\"sesame\\u00e4\"");
+    let problems = resolved(&text, [("LIGHT_BACKEND", "http://u:sesame@h")]).map(drop).unwrap_err().join("\n");
+    assert!(problems.contains("api_key") && problems.contains("LIGHT_BACKEND"), "{problems}");
+    assert!(!problems.contains("sesame"), "{problems}");
+}

@@ -1,0 +1,93 @@
+//! The labels of metrics. Their values come from closed sets only: routes of the route table, configured models, ids of the
+//! key file, codes of the refusal table. Which metric has which labels is said in `metrics.rs`.
+
+use super::super::series::Label;
+use prometheus_client::encoding::EncodeLabelSet;
+
+/// Labels of `llamagate_requests_total`.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct RequestLabels {
+    /// A configured model, or `other`.
+    pub model: Label,
+    /// A route of the route table, or `other`.
+    pub route: &'static str,
+    /// The status that was sent.
+    pub status: u16,
+}
+
+/// Labels of metrics by model and route.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct RouteLabels {
+    /// A configured model, or `other`.
+    pub model: Label,
+    /// A route of the route table, or `other`.
+    pub route: &'static str,
+}
+
+/// Labels of metrics by model.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ModelLabels {
+    /// A configured model.
+    pub model: String,
+}
+
+/// Labels of `llamagate_refusals_total`.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct CodeLabels {
+    /// A code of the refusal table.
+    pub code: &'static str,
+}
+
+/// Labels of `llamagate_key_requests_total`.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct KeyLabels {
+    /// An id of the key file.
+    pub key: String,
+    /// `2xx`, `4xx`, `5xx` and so on.
+    pub status_class: &'static str,
+}
+
+/// Labels of the token counters.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct TokenLabels {
+    /// A configured model.
+    pub model: Label,
+    /// An id of the key file, or `none` where no key is asked for.
+    pub key: Label,
+}
+
+/// Labels of a worker.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct WorkerLabels {
+    /// The model that the worker serves.
+    pub model: String,
+    /// The number of the worker among those of its model, from 0.
+    pub worker: u32,
+}
+
+/// Labels of `llamagate_worker_state`: 1 for the state that the worker is in, 0 for the others.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct StateLabels {
+    /// The model that the worker serves.
+    pub model: String,
+    /// The number of the worker among those of its model, from 0.
+    pub worker: u32,
+    /// A state of the worker's state machine.
+    pub state: &'static str,
+}
+
+/// Labels of `llamagate_model_load_phase_seconds`.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct PhaseLabels {
+    /// A configured model.
+    pub model: String,
+    /// A phase of a load.
+    pub phase: &'static str,
+}
+
+/// Labels of `llamagate_log_lines_lost`.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct FolderLabels {
+    /// `_boot`, `access`, or `llama` for llama-server's own, whatever their folder is called.
+    pub folder: &'static str,
+}

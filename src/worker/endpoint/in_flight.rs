@@ -1,0 +1,147 @@
+//! One request at a worker: what comes of it, and what it tells of the worker when it leaves.
+//!
+//! What follows from that for the worker is its [`Endpoint`]'s to say.
+
+use super::super::deaths::Fingerprint;
+use super::super::shortage::shortage;
+use super::Endpoint;
+use crate::awake::Instant;
+use std::error::Error;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
+/// One request at a llama-server, until it is dropped.
+pub struct InFlight {
+    endpoint: Arc<Endpoint>,
+    fingerprint: Option<Fingerprint>,
+    only_looks: bool,
+    pub(super) is_suspect: bool,
+    /// How many had begun before it.
+    begun: u64,
+    outcome: Outcome,
+    /// How many failures to compute there were when it began. One failed batch fails all that are in flight, and counts
+    /// once.
+    compute_errors: u32,
+}
+
+/// What has come of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// Nothing yet; if it ends so, it was given up.
+    Open,
+    /// llama-server has answered to the end, be it with an error of its own.
+    Answered,
+    /// It has answered well.
+    Served,
+}
+
+impl InFlight {
+    /// One that has just begun at this endpoint, which counts it.
+    pub(super) fn new(
+        endpoint: Arc<Endpoint>,
+        fingerprint: Option<Fingerprint>,
+        only_looks: bool,
+        is_suspect: bool,
+        begun: u64,
+    ) -> Self {
+        let compute_errors = endpoint.compute_errors.load(Ordering::Relaxed);
+        Self { endpoint, fingerprint, only_looks, is_suspect, begun, outcome: Outcome::Open, compute_errors }
+    }
+
+    /// Where the request goes.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Waits until the llama-server has ended or is being ended, whatever its connections do.
+    pub fn gone(&self) -> WaitForCancellationFutureOwned {
+        self.endpoint.gone.clone().cancelled_owned()
+    }
+
+    /// Says that the llama-server broke the connection.
+    pub fn doubt(&mut self) {
+        {
+            let mut serving = self.endpoint.serving();
+            // Until it answers a probe or has ended, the request stays under suspicion.
+            let fingerprint = serving.take(self.fingerprint.take());
+            serving.broken.extend(fingerprint);
+        }
+        self.endpoint.doubt();
+    }
+
+    /// Says why the request failed: a doubt, unless the reason lies with us.
+    pub fn failed(&mut self, error: &(dyn Error + 'static)) {
+        match shortage(error) {
+            None => self.doubt(),
+            // It was never sent, so nobody hangs on it.
+            Some(_) => self.answered(),
+        }
+    }
+
+    /// Says that the llama-server has answered to the end, well or with an error of its own.
+    pub fn answered(&mut self) {
+        if self.outcome == Outcome::Open {
+            self.outcome = Outcome::Answered;
+        }
+    }
+
+    /// Says that it was answered well, to the end.
+    pub fn succeeded(&mut self) {
+        self.outcome = Outcome::Served;
+        // A read is cheaper than a write that nearly always changes nothing.
+        if self.endpoint.compute_errors.load(Ordering::Relaxed) != 0 {
+            self.endpoint.compute_errors.store(0, Ordering::Relaxed);
+            self.endpoint.serving().uncomputed.clear();
+        }
+        if let Some(fingerprint) = self.fingerprint {
+            self.endpoint.deaths.acquit(fingerprint);
+        }
+    }
+
+    /// Says that the llama-server could not compute an answer, which is no fault of the request.
+    pub fn could_not_be_computed(&mut self) {
+        self.answered();
+        if self.endpoint.target.is_remote {
+            // Nobody here could restart it.
+            return;
+        }
+        let (before, after) = (self.compute_errors, self.compute_errors.saturating_add(1));
+        let counted =
+            self.endpoint.compute_errors.compare_exchange(before, after, Ordering::Relaxed, Ordering::Relaxed);
+        if counted.is_ok() {
+            self.endpoint.serving().uncomputed.extend(self.fingerprint);
+        }
+        if self.endpoint.cannot_compute() {
+            self.endpoint.raised.notify_one();
+        }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let mut serving = self.endpoint.serving();
+        if self.only_looks {
+            serving.looks -= 1;
+            return self.endpoint.has_less(serving);
+        }
+        serving.in_flight -= 1;
+        if serving.in_flight == 0 {
+            serving.idle_since = Some(Instant::now());
+        }
+        let fingerprint = serving.take(self.fingerprint);
+        match (self.outcome, fingerprint) {
+            (Outcome::Served, _) => serving.given_up.is_served(self.begun),
+            (Outcome::Open, Some(fingerprint)) => {
+                let begun = serving.begun;
+                serving.given_up.add(fingerprint, begun);
+            }
+            _ => {}
+        }
+        if self.is_suspect {
+            serving.has_suspect = false;
+            self.endpoint.suspect_left.notify_waiters();
+        }
+        self.endpoint.has_less(serving);
+    }
+}
