@@ -251,7 +251,7 @@ fn a_command_that_cannot_be_started_is_called_by_its_name() {
     let house = House::new(LONG);
     let argv = vec!["/nowhere/server".to_owned()];
     let worker = house.worker("a", json!({}), |plan| {
-        plan.program = Program::Command { argv, health: "/health".to_owned() };
+        plan.program = Program::Command { argv, health: "/health".to_owned(), model: None };
     });
     let _want = worker.handle.want();
     eventually("it has failed", SOON, || worker.handle.status().last_exit.is_some());
@@ -377,7 +377,8 @@ fn a_command_lives_the_same_life() {
     let path = model.path.to_str().unwrap();
     let argv = [fake_server::program(), "-m", path, "--host", "127.0.0.1", "--port", "{port}"];
     let home = ("HOME".to_owned(), "/home/somebody".to_owned());
-    let program = Program::Command { argv: argv.map(str::to_owned).to_vec(), health: "/v1/models".to_owned() };
+    let program =
+        Program::Command { argv: argv.map(str::to_owned).to_vec(), health: "/v1/models".to_owned(), model: None };
     let handle = house.replica("c", 0, &model, |plan| {
         (plan.program, plan.preload) = (program, true);
         plan.environment.push(home);

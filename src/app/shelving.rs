@@ -196,8 +196,8 @@ impl Shelving {
 
     fn plan(&self, shelved: &Shelved, local: &LocalSettings, number: u32, is_alone: bool) -> Plan {
         let (program, environment, estimate) = match (&local.start, &shelved.file) {
-            (Start::Command { argv, health }, _) => {
-                let program = Program::Command { argv: argv.clone(), health: health.clone() };
+            (Start::Command { argv, health, model }, _) => {
+                let program = Program::Command { argv: argv.clone(), health: health.clone(), model: model.clone() };
                 (program, self.environment.for_command(), 0)
             }
             (Start::Named(_) | Start::File(_), file) => {

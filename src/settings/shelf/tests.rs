@@ -63,6 +63,7 @@ models:
   mlx-phi:
     command: ["mlx_lm.server", "--model", "/models/phi", "--port", "{port}"]
     health: /health
+    served_model_name: /models/phi
 model_list:
   - model_name: reranker
     litellm_params: {api_base: "http://server1:8000", api_key: os.environ/RERANK_KEY, rpm: 600, tpm: 100000}
@@ -100,8 +101,8 @@ fn the_documented_example_is_three_models() {
     let sampling: Vec<(&str, &str)> = qwen.rewrite.sampling.iter().map(|(name, json)| (&**name, &**json)).collect();
     assert_eq!(sampling, [("temperature", "0.7"), ("top_p", "0.95"), ("max_tokens", "512")]);
     assert_eq!(qwen.rewrite.strip_params, ["user"]);
-    let Start::Command { argv, health } = &local(phi).start else { panic!() };
-    assert_eq!((argv.len(), health.as_str()), (5, "/health"));
+    let Start::Command { argv, health, model } = &local(phi).start else { panic!() };
+    assert_eq!((argv.len(), health.as_str(), model.as_deref()), (5, "/health", Some("/models/phi")));
     assert_eq!((local(phi).slots, local(phi).preload), (4, false));
     assert_eq!((reranker.kind, reranker.local.is_none()), (Some(Kind::Rerank), true));
     let remote = &reranker.remotes[0];
@@ -267,6 +268,15 @@ fn every_problem_is_said_with_its_place() {
         ("models: {q: {command: []}}", &["models.q.command: expected a list of words"]),
         ("models: {q: {command: 'x {port}', ngl: 3}}", &["models.q.ngl: is llama-server's"]),
         ("models: {q: {command: 'x {port}', health: ok}}", &["models.q.health: expected a path"]),
+        (
+            "models: {q: {command: 'x {port}', served_model_name: ''}}",
+            &["models.q.served_model_name: the name of a model has 1 to"],
+        ),
+        (
+            "models: {q: {file: a, served_model_name: b}}",
+            &["models.q.served_model_name: llama-server is not asked by name", "aliases"],
+        ),
+        ("defaults: {served_model_name: a}", &["defaults.served_model_name: belongs to a single model"]),
         ("models: {q: {file: a, health: /x}}", &["models.q.health: llama-server is always asked at /health"]),
         ("models: {q: {file: a, args: [--port, '1']}}", &["models.q.args: expected", "set PORT for the gateway"]),
         ("models: {q: {file: a, args: '--host=x'}}", &["models.q.args: expected", "without --host"]),
