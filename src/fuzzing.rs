@@ -10,7 +10,7 @@ use crate::gateway::rewrite::rewritten_object;
 use crate::keys::parse::{Entry, KeyFile, parse};
 use crate::keys::secret::Stored;
 use crate::keys::{Key, edit};
-use crate::platform::{Kind, Platform};
+use crate::platform::Platform;
 use crate::settings::values::{Origins, Value as _};
 use crate::settings::{Environment, Inputs, resolve_text, shelf_table};
 use http::header::{
@@ -256,12 +256,7 @@ pub fn configuration(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let environment = Environment::from([("REMOTE_KEY", REMOTE_KEY), ("MODEL_NAME", "own.gguf")]);
     let inputs = Inputs { environment, ..Inputs::default() };
-    let platform = Platform {
-        kind: Kind::Local,
-        data_dir: "/nowhere".into(),
-        data_dir_rule: "none".to_owned(),
-        instance_id: "fuzzing".to_owned(),
-    };
+    let platform = Platform::plain("/nowhere".as_ref());
     let resolved = match resolve_text(&inputs, &platform, &text) {
         Ok(resolved) => resolved,
         Err(problems) => {

@@ -9,12 +9,7 @@ use std::time::Duration;
 
 fn resolved<const N: usize>(text: &str, variables: [(&str, &str); N]) -> Result<Resolved, Vec<String>> {
     let inputs = Inputs { environment: Environment::from(variables), ..Inputs::default() };
-    let platform = Platform {
-        kind: crate::platform::Kind::Local,
-        data_dir: "/nowhere".into(),
-        data_dir_rule: "a test".to_owned(),
-        instance_id: "host".to_owned(),
-    };
+    let platform = Platform::plain("/nowhere".as_ref());
     resolve_text(&inputs, &platform, text).map_err(|problems| problems.iter().map(ToString::to_string).collect())
 }
 
