@@ -43,7 +43,7 @@ use tracing::{error, info, warn};
 pub enum Outcome {
     /// It was asked to.
     Stopped,
-    /// llama-server could not be kept running.
+    /// No worker could be kept running.
     BackendFailed,
     /// Something in here failed that must not.
     Broken,
@@ -275,11 +275,11 @@ async fn until_the_end(
             }
             loss = &mut lost => {
                 let Loss::GivenUp(exit) = loss else {
-                    error!("fatal: nobody watches llama-server any more; this is a defect, please report it");
+                    error!("fatal: a worker is no longer watched; this is a defect, please report it");
                     return Outcome::Broken;
                 };
-                let hint = exit.and_then(|exit| exit.hint).unwrap_or_else(|| "no cause found in its log".to_owned());
-                error!("fatal: llama-server could not be kept running: {hint}");
+                let hint = exit.hint.as_deref().unwrap_or("no cause found in its log");
+                error!(model = exit.model, "fatal: {} could not be kept running: {hint}", exit.program);
                 return Outcome::BackendFailed;
             }
             _ = signals.hangup.recv() => {

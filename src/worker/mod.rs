@@ -70,11 +70,20 @@ pub struct LastExit {
     /// The cause by name, for logs.
     #[serde(skip)]
     pub cause: Cause,
+    /// What has ended, as logs call it.
+    #[serde(skip)]
+    pub program: String,
+    /// The model that it served.
+    #[serde(skip)]
+    pub model: String,
 }
 
 impl LastExit {
-    fn of(code: Option<i32>, signal: Option<i32>, found: diagnosis::Diagnosis) -> Self {
-        Self { code, signal, hint: Some(found.hint), cause: found.cause }
+    /// Of a worker with this plan.
+    fn of(plan: &Plan, code: Option<i32>, signal: Option<i32>, found: diagnosis::Diagnosis) -> Self {
+        let (hint, program, model) =
+            (plan.program.told(found.hint), plan.program.name().into_owned(), plan.model.clone());
+        Self { code, signal, hint: Some(hint), cause: found.cause, program, model }
     }
 }
 
@@ -209,7 +218,8 @@ impl Handle {
     pub fn loss(&self) -> Option<Loss> {
         let status = self.status.borrow();
         match status.state {
-            State::Failed => Some(Loss::GivenUp(status.last_exit.clone())),
+            // Whoever is given up has ended.
+            State::Failed => status.last_exit.clone().map(Loss::GivenUp),
             _ => self.status.has_changed().is_err().then_some(Loss::Unwatched),
         }
     }
@@ -219,7 +229,7 @@ impl Handle {
 #[derive(Debug)]
 pub enum Loss {
     /// Its restarts are spent; how it ended last.
-    GivenUp(Option<LastExit>),
+    GivenUp(LastExit),
     /// Its owner has ended, by a defect of ours.
     Unwatched,
 }

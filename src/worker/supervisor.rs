@@ -180,11 +180,11 @@ impl Owner {
                     Some(()) => continue,
                     None => return self.happen(Event::StopAsked),
                 },
-                Err(Unstarted::Hopeless(found)) => self.after_death(LastExit::of(None, None, found)),
+                Err(Unstarted::Hopeless(found)) => self.after_death(LastExit::of(&self.plan, None, None, found)),
                 Err(Unstarted::Short(error)) => match self.short.lasts(self.plan.engine.load_timeout.0) {
                     // No fault of llama-server's, and no reason to give it up: the shortage will pass.
                     false => self.for_now(&error),
-                    true => self.after_death(LastExit::of(None, None, diagnosis::not_started(&error))),
+                    true => self.after_death(LastExit::of(&self.plan, None, None, diagnosis::not_started(&error))),
                 },
             };
             let may_go_on = match pause {
@@ -201,7 +201,7 @@ impl Owner {
     /// wants it. One that is to be there anyway also waits for its room.
     async fn stay_out(&mut self, by: &CrowdedOut) {
         self.asked = None;
-        let exit = LastExit::of(None, None, diagnosis::crowded_out(&by.0));
+        let exit = LastExit::of(&self.plan, None, None, diagnosis::crowded_out(&by.0));
         self.happen_and(Event::StopAsked, |status| {
             status.asleep = true;
             status.last_exit = Some(exit);
@@ -265,9 +265,8 @@ impl Owner {
     }
 
     /// Remembers how it ended. The pause before the next start, or nothing when there will be none.
-    fn after_death(&mut self, mut exit: LastExit) -> Option<Duration> {
+    fn after_death(&mut self, exit: LastExit) -> Option<Duration> {
         self.short = Shortness::default();
-        exit.hint = exit.hint.map(|hint| self.plan.program.told(hint));
         let hint = exit.hint.clone().unwrap_or_default();
         let (code, signal, cause) = (exit.code, exit.signal, exit.cause.as_str());
         let pause = self.budget.spend(Instant::now());

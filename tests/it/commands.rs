@@ -133,6 +133,21 @@ fn a_command_that_cannot_be_kept_running_is_given_up_and_says_why_and_others_are
 }
 
 #[test]
+fn the_last_word_names_the_command_and_its_model_and_not_llama_server() {
+    let config = format!(
+        "defaults: {{restart_limit: 0, preload: true}}\nmodels:\n\x20 own: {{command: {}}}\n",
+        command("own.gguf")
+    );
+    let files = [("own.gguf", json!({"exit_at_start": {"code": 7}}))];
+    let (status, output) = Gateway::builder().fakes(&config, &files).run_to_exit();
+    assert_eq!(status.code(), Some(69), "{output}");
+    let last = output.lines().find(|line| line.contains("fatal: ")).unwrap();
+    let program = fake_server::program().rsplit('/').next().unwrap();
+    assert!(last.contains(&format!("fatal: {program} could not be kept running: ")), "{last}");
+    assert!(last.contains("own") && !last.contains('/'), "{last}");
+}
+
+#[test]
 fn a_command_without_a_place_for_the_port_is_refused_at_the_start() {
     let config = "models:\n  own: {command: [serve, --port, '8080']}\n";
     let (status, output) = Gateway::builder().fakes(config, &[]).run_to_exit();

@@ -143,7 +143,7 @@ impl Owner {
         let found = diagnosis::diagnose(&Evidence { code, signal, tail: &tail, has_served, killed, memory });
         drop(tail);
         self.give_back(life.room, ended);
-        End::Died(LastExit::of(code, signal, found))
+        End::Died(LastExit::of(&self.plan, code, signal, found))
     }
 
     /// Stops one that is not needed, for now or for ever.
