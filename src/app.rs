@@ -278,8 +278,10 @@ async fn until_the_end(
                     error!("fatal: a worker is no longer watched; this is a defect, please report it");
                     return Outcome::Broken;
                 };
-                let hint = exit.hint.as_deref().unwrap_or("no cause found in its log");
-                error!(model = exit.model, "fatal: {} could not be kept running: {hint}", exit.program);
+                let (program, model, hint) =
+                    exit.map_or_else(Default::default, |exit| (exit.program, exit.model, exit.hint));
+                let hint = hint.unwrap_or_else(|| "no cause found in its log".to_owned());
+                error!(model, "fatal: {program} could not be kept running: {hint}");
                 return Outcome::BackendFailed;
             }
             _ = signals.hangup.recv() => {

@@ -3,6 +3,7 @@
 //! Owns status, type, code, headers and both JSON shapes of an error, as a response and as the last event of a stream
 //! that has already begun. Errors that llama-server gives are passed on and never come here.
 
+use crate::settings::bounds::{MODELS_NAMED, REPEATED_TEXT};
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
@@ -238,15 +239,9 @@ fn anthropic_type(status: StatusCode) -> &'static str {
     }
 }
 
-/// Most models that an error names.
-const MODELS_NAMED: usize = 50;
-
-/// Longest part of a client's own text that an error repeats, in characters.
-const REPEATED: usize = 128;
-
 /// The beginning of a client's text.
 fn printable(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(REPEATED).collect()
+    text.chars().filter(|c| !c.is_control()).take(REPEATED_TEXT).collect()
 }
 
 impl fmt::Display for Refusal {

@@ -324,7 +324,7 @@ fn one_that_was_given_up_can_be_woken_and_its_restarts_count_anew() {
         plan.engine.restart_limit = 1;
     });
     a.is(State::Failed);
-    assert!(matches!(a.handle.loss(), Some(Loss::GivenUp(_))));
+    assert!(matches!(a.handle.loss(), Some(Loss::GivenUp(Some(_)))));
     drop(a.handle.want());
     assert_eq!((a.handle.state().0, a.journal().starts().len()), (State::Failed, 2));
     a.handle.wake();

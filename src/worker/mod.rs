@@ -218,8 +218,7 @@ impl Handle {
     pub fn loss(&self) -> Option<Loss> {
         let status = self.status.borrow();
         match status.state {
-            // Whoever is given up has ended.
-            State::Failed => status.last_exit.clone().map(Loss::GivenUp),
+            State::Failed => Some(Loss::GivenUp(status.last_exit.clone())),
             _ => self.status.has_changed().is_err().then_some(Loss::Unwatched),
         }
     }
@@ -229,7 +228,7 @@ impl Handle {
 #[derive(Debug)]
 pub enum Loss {
     /// Its restarts are spent; how it ended last.
-    GivenUp(LastExit),
+    GivenUp(Option<LastExit>),
     /// Its owner has ended, by a defect of ours.
     Unwatched,
 }
