@@ -108,7 +108,10 @@ pub async fn run(
         },
         platform: platform.kind.to_string(),
         auth_enabled: settings.access.auth_enabled,
-        max_concurrent: settings.queue.max_concurrent_requests.get(),
+        max_concurrent: {
+            let shelving = Arc::clone(&shelving);
+            Box::new(move || shelving.max_concurrent())
+        },
         max_queue_size: settings.queue.max_queue_size.0.unwrap_or(0),
         stopping: AtomicBool::new(false),
     });

@@ -13,8 +13,11 @@ use crate::settings::{Environment, Settings};
 use crate::telemetry::files::Folder;
 use crate::telemetry::metrics::Metrics;
 use crate::worker::{self, Need, Plan, Program, RemotePlan, Yard};
+use sha2::{Digest as _, Sha256};
+use std::fmt::Write as _;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -38,6 +41,8 @@ pub(super) struct Shelving {
     /// On which workers live.
     pub(super) workers: TaskTracker,
     served: Mutex<Vec<Served>>,
+    /// `MAX_CONCURRENT_REQUESTS` of the models that are served.
+    max_concurrent: AtomicUsize,
 }
 
 /// How remote backends are treated.
@@ -93,13 +98,34 @@ impl Shelving {
     ) -> Self {
         let (instance, remote) = (settings.logs.instance_id.clone(), RemoteTerms::of(settings));
         let drain_timeout = settings.service.drain_timeout.0;
-        let (stop, workers, served) = (CancellationToken::new(), TaskTracker::new(), Mutex::default());
-        Self { yard, fleet, lanes, environment, metrics, remote, logs, instance, drain_timeout, stop, workers, served }
+        let (stop, workers) = (CancellationToken::new(), TaskTracker::new());
+        let (served, max_concurrent) = (Mutex::default(), AtomicUsize::default());
+        Self {
+            yard,
+            fleet,
+            lanes,
+            environment,
+            metrics,
+            remote,
+            logs,
+            instance,
+            drain_timeout,
+            stop,
+            workers,
+            served,
+            max_concurrent,
+        }
+    }
+
+    /// Requests in flight per worker of a model that says nothing else.
+    pub(super) fn max_concurrent(&self) -> usize {
+        self.max_concurrent.load(Ordering::Relaxed)
     }
 
     /// Serves these models from now on, in place of those before.
     pub(super) fn put(&self, shelved: Vec<Shelved>, settings: &Settings) -> Difference {
         let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+        self.max_concurrent.store(settings.queue.max_concurrent_requests.get(), Ordering::Relaxed);
         let mut before = std::mem::take(&mut *served);
         let mut difference = Difference::default();
         let is_alone = shelved.len() == 1;

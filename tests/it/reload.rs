@@ -179,7 +179,7 @@ fn a_mistake_changes_nothing_and_is_named() {
         ("models: [", "llamagate.yaml"),
         (&*format!("{AFTER}\x20 more: {{file: comes.gguf, contxt: 5}}\n"), "models.more.contxt"),
         (&*AFTER.replace("comes.gguf", "nowhere.gguf"), "nowhere.gguf"),
-        (&*format!("{AFTER}\x20 bad: {{command: [serve]}}\n"), "{port}"),
+        (&*format!("{AFTER}\x20 bad: {{command: [serve]}}\n"), "({port} stands for the port"),
         ("models: {}", "no model is named"),
     ];
     for (config, named) in wrong {
@@ -229,6 +229,29 @@ fn the_log_says_in_numbers_what_has_changed() {
         let line = output.lines().find(|line| line.contains("configuration and keys reloaded")).unwrap_or_default();
         ["kept=0", "changed=1", "started=2", "removed=1"].into_iter().all(|count| line.contains(count))
     });
+}
+
+#[test]
+fn max_concurrent_requests_is_taken_and_shown_and_nobody_says_that_it_waits() {
+    let with = |number: u32| format!("server: {{max_concurrent_requests: {number}}}\n{BEFORE}");
+    let files = [("stays.gguf", json!({})), ("changes.gguf", json!({})), ("goes.gguf", json!({}))];
+    let gateway = Gateway::builder().fakes(&with(1), &files).start_ready();
+    all_ready(&gateway, &["stays", "changes", "goes"]);
+    let shown = || gateway.anonymous().get("/health").json()["queue"]["max_concurrent"].as_u64();
+    assert_eq!(shown(), Some(1));
+    gateway.rewrite_config(&with(3));
+    reloads(&gateway);
+    assert_eq!(shown(), Some(3));
+    eventually("the one without a number starts anew", READY, || pids(&gateway, "goes").len() == 2);
+    let slots = |model: &str| {
+        let stats = gateway.client_with(ADMIN).get("/lb/stats").json();
+        let of_model = stats["models"].as_array().unwrap().iter().find(|shown| shown["id"] == model).unwrap();
+        of_model["workers"][0]["slots"].as_u64()
+    };
+    assert_eq!((slots("stays"), slots("goes")), (Some(2), Some(3)), "the first has a number of its own");
+    assert_eq!(pids(&gateway, "stays").len(), 1);
+    eventually("the log has it", SOON, || gateway.output().contains("configuration and keys reloaded"));
+    assert!(!gateway.output().contains("MAX_CONCURRENT_REQUESTS has changed"), "{}", gateway.output());
 }
 
 #[test]
