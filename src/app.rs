@@ -76,9 +76,8 @@ pub async fn run(
     let spawner = Spawner::start(tokio::runtime::Handle::current(), ready.descriptors.found)?;
     tasks.spawn(worker::reap_orphans(spawner.clone(), stop_rest.clone()));
     let llama_logs = Folder::open(worker_log_dir(&settings), settings.logs.log_keep.get());
-    let allowance = Allowance::of(settings.routing.memory_budget);
-    let yard = Yard::new(spawner, Arc::clone(&metrics), allowance, settings.routing.max_wait_before_drain.0)
-        .map_err(io::Error::other)?;
+    let yard = Yard::new(spawner, Arc::clone(&metrics), settings.routing.max_wait_before_drain.0);
+    let yard = yard.map_err(io::Error::other)?;
     let fleet = Arc::new(Fleet::new(Vec::new()));
     let line = &settings.queue;
     let patience = Patience { queue: line.queue_timeout.duration(), request: settings.limits.request_timeout.0 };
@@ -88,6 +87,15 @@ pub async fn run(
     let shelving = Shelving::new(yard, Arc::clone(&fleet), Arc::clone(&lanes), environment, Arc::clone(&metrics), logs);
     let shelving = Arc::new(shelving);
     shelving.put(ready.models, &settings);
+    {
+        // Beside everything else: the ports answer meanwhile.
+        let (shelving, budget, stop) = (Arc::clone(&shelving), settings.routing.memory_budget, stop_rest.clone());
+        tasks.spawn(async move {
+            if let Some(allowance) = stop.run_until_cancelled(Allowance::find(budget)).await {
+                shelving.yard.allow(allowance);
+            }
+        });
+    }
     let reload = Reload::new(inputs, platform.clone(), ready.keys.clone(), Arc::clone(&shelving), resolved);
     let reload = Arc::new(reload);
     tasks.spawn(Arc::clone(&reload).watch(stop_rest.clone()));

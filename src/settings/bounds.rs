@@ -382,6 +382,10 @@ pub const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// Time between two looks at whether the configuration file has changed.
 pub const CONFIG_LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
+/// Longest time in which the service finds out how much memory there is for models. The driver of a GPU that nobody
+/// else uses takes seconds to be loaded.
+pub const MEMORY_LOOK_PATIENCE: Duration = Duration::from_secs(60);
+
 /// Most models that an error names.
 pub const MODELS_NAMED: usize = 50;
 

@@ -6,7 +6,6 @@ mod life;
 mod prepare;
 mod watch;
 
-use super::allowance::Allowance;
 use super::aside::Aside;
 use super::bell::Bell;
 use super::board::Board;
@@ -17,11 +16,11 @@ use super::orders::{Order, Orders};
 use super::plan::Plan;
 use super::ports::Ports;
 use super::process::Spawner;
-use super::residents::{CrowdedOut, Residents};
+use super::residents::CrowdedOut;
 use super::shortage::shortage;
 use super::state::{Event, State};
 use super::wants::Want;
-use super::yard::Yard;
+use super::yard::{Memory, Yard};
 use super::{Deaths, Handle, LastExit, Status, Wants, diagnosis};
 use crate::awake;
 use crate::settings::bounds::SHORTAGE_PAUSE;
@@ -31,7 +30,7 @@ use prepare::FileCheck;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch as channel;
+use tokio::sync::{SetOnce, watch as channel};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -59,9 +58,8 @@ pub fn supervise(plan: Plan, yard: &Yard, deaths: Arc<Deaths>, stop: Cancellatio
         spawner: yard.spawner.clone(),
         prober: yard.prober.clone(),
         ports: yard.ports.clone(),
-        allowance: yard.allowance,
         bell: Arc::clone(&yard.bell),
-        residents: yard.residents.clone(),
+        memory: Arc::clone(&yard.memory),
         learned: None,
         metrics: Arc::clone(&yard.metrics),
         board,
@@ -85,9 +83,8 @@ struct Owner {
     spawner: Spawner,
     prober: Prober,
     ports: Ports,
-    allowance: Allowance,
     bell: Arc<Bell>,
-    residents: Residents,
+    memory: Arc<SetOnce<Memory>>,
     /// The memory that it took the last time, in bytes.
     learned: Option<u64>,
     publish: channel::Sender<Status>,
@@ -155,6 +152,8 @@ enum End {
 
 impl Owner {
     async fn run(mut self, stop: CancellationToken) {
+        // What fits, and what a worker needs, is not known before.
+        let _ = stop.run_until_cancelled(self.memory.wait()).await;
         self.board.needs(self.need());
         loop {
             if !self.is_unbidden && self.wants.is_empty() {
@@ -212,7 +211,7 @@ impl Owner {
         let order = tokio::select! {
             order = self.orders.next() => Some(order),
             () = self.wants.more() => None,
-            () = self.residents.may_have_room(&lodger), if self.is_unbidden => None,
+            () = async { self.memory.wait().await.residents.may_have_room(&lodger).await }, if self.is_unbidden => None,
         };
         if let Some(order) = order {
             self.follow(order);
