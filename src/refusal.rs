@@ -11,6 +11,9 @@ use serde_json::json;
 use std::fmt;
 use std::time::Duration;
 
+/// The code of [`Refusal::QueueFull`].
+pub const QUEUE_FULL: &str = "queue_full";
+
 /// Why the gateway does not pass a request on, or cannot finish an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
@@ -125,7 +128,7 @@ impl Refusal {
                 closing(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, INVALID, "header_fields_too_large")
             }
             Self::RateLimited(..) => row(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "rate_limit_exceeded"),
-            Self::QueueFull(_) => row(StatusCode::SERVICE_UNAVAILABLE, "server_error", "queue_full"),
+            Self::QueueFull(_) => row(StatusCode::SERVICE_UNAVAILABLE, "server_error", QUEUE_FULL),
             Self::QueueTimeout(_) => row(StatusCode::SERVICE_UNAVAILABLE, "server_error", "queue_timeout"),
             Self::ModelLoading(_) => row(StatusCode::SERVICE_UNAVAILABLE, "server_error", "model_loading"),
             Self::BackendUnavailable(_) => row(StatusCode::SERVICE_UNAVAILABLE, "server_error", "backend_unavailable"),

@@ -151,7 +151,6 @@ impl Queue {
         if has_room {
             return Ok(());
         }
-        self.0.metrics.queue_rejections.inc();
         Err(Refusal::QueueFull(comes_back))
     }
 
