@@ -38,6 +38,8 @@ pub enum Refusal {
         /// Whether the query is where it would be named.
         in_query: bool,
     },
+    /// The model of this id was taken out of the configuration, and its requests had their time to be finished.
+    ModelRemoved(String),
     /// The model is not of the kind that the route needs.
     WrongKind {
         /// Its id.
@@ -118,7 +120,9 @@ impl Refusal {
             Self::ExpiredKey => row(StatusCode::UNAUTHORIZED, INVALID, "api_key_expired"),
             Self::ScopeRequired(_) => row(StatusCode::FORBIDDEN, "permission_error", "scope_required"),
             Self::ModelNotAllowed(_) => row(StatusCode::FORBIDDEN, "permission_error", "model_not_allowed"),
-            Self::ModelNotFound { .. } => row(StatusCode::NOT_FOUND, INVALID, "model_not_found"),
+            Self::ModelNotFound { .. } | Self::ModelRemoved(_) => {
+                row(StatusCode::NOT_FOUND, INVALID, "model_not_found")
+            }
             Self::WrongKind { .. } => row(StatusCode::BAD_REQUEST, INVALID, "wrong_model_kind"),
             Self::RouteNotFound => row(StatusCode::NOT_FOUND, INVALID, "route_not_found"),
             Self::RequestTimeout => closing(StatusCode::REQUEST_TIMEOUT, "timeout_error", "request_timeout"),
@@ -195,7 +199,7 @@ impl Refusal {
         match shape {
             Shape::OpenAi => {
                 let param = match self {
-                    Self::ModelNotFound { .. } | Self::WrongKind { .. } => Some("model"),
+                    Self::ModelNotFound { .. } | Self::ModelRemoved(_) | Self::WrongKind { .. } => Some("model"),
                     _ => (row.status == StatusCode::UNAUTHORIZED).then_some("authorization"),
                 };
                 json!({"error": {"message": message, "type": row.kind, "param": param, "code": row.code}})
@@ -271,6 +275,7 @@ impl fmt::Display for Refusal {
                     _ => write!(f, "; known are: {}", known.join(", ")),
                 }
             }
+            Self::ModelRemoved(model) => write!(f, "The model '{model}' is no longer served"),
             Self::WrongKind { model, is, needs } => {
                 write!(f, "The model '{model}' is for {is}, and this route is for {needs}")
             }
@@ -310,6 +315,7 @@ mod tests {
             Refusal::ScopeRequired("admin"),
             Refusal::ModelNotAllowed("m".into()),
             Refusal::ModelNotFound { name: Some("x".into()), known: vec!["m".into()], in_query: false },
+            Refusal::ModelRemoved("m".into()),
             Refusal::WrongKind { model: "m".into(), is: "chat", needs: "rerank" },
             Refusal::RouteNotFound,
             Refusal::RequestTimeout,
@@ -333,8 +339,8 @@ mod tests {
     #[test]
     fn codes_are_stable_and_unique() {
         let codes: std::collections::BTreeSet<_> = all().iter().map(Refusal::code).collect();
-        // A backend's trouble with our key is a detail of its error.
-        assert_eq!(codes.len(), all().len() - 1);
+        // A backend's trouble with our key is a detail of its error, and so is when a model was there.
+        assert_eq!(codes.len(), all().len() - 2);
         assert_eq!(Refusal::BackendRefusesKey.code(), Refusal::BackendError.code());
     }
 

@@ -174,8 +174,8 @@ impl Shelving {
         }
         for lane in left_out {
             let Some(gone) = before.iter().find(|gone| Arc::ptr_eq(&gone.model, &lane.model)) else { continue };
-            let (stop, longest) = (gone.stop.clone(), self.drain_timeout);
-            self.workers.spawn(async move { retire(&lane, longest, &stop).await });
+            let (stop, longest, fleet) = (gone.stop.clone(), self.drain_timeout, Arc::clone(&self.fleet));
+            self.workers.spawn(async move { retire(&lane, longest, &fleet, &stop).await });
         }
         difference
     }
@@ -262,12 +262,13 @@ impl Shelving {
 }
 
 /// Stops the workers of a model that is no longer served, once those who use it are done, at the latest after so long.
-async fn retire(lane: &Lane, longest: Duration, stop: &CancellationToken) {
+async fn retire(lane: &Lane, longest: Duration, fleet: &Fleet, stop: &CancellationToken) {
     let model = &lane.model;
     info!(model = model.id(), "the model is no longer served, its requests are finished");
     if awake::timeout(longest, lane.queue.drained()).await.is_err() {
         warn!(model = model.id(), "DRAIN_TIMEOUT is over: requests for a model that is no longer served are cut");
-        lane.queue.give_up();
+        let is_there = fleet.shelf().models().iter().any(|other| other.id() == model.id());
+        lane.queue.give_up((!is_there).then_some(model.id()));
     }
     stop.cancel();
 }

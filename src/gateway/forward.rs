@@ -130,7 +130,10 @@ impl Forwarder {
             // Its end may be heard of before what it has said last.
             () = lease.gone() => match awake::timeout(LAST_WORDS, answer).await {
                 Ok(answer) => answer,
-                Err(_) => return Err(fails(Refusal::BackendError, true, lease, (caller, ticket, record))),
+                Err(_) => {
+                    let refusal = ticket.removal().unwrap_or(Refusal::BackendError);
+                    return Err(fails(refusal, true, lease, (caller, ticket, record)));
+                }
             },
         };
         let answer = match answer {
@@ -144,8 +147,9 @@ impl Forwarder {
                 if is_connect && lease.member().kind == WorkerKind::Remote {
                     warn!(worker = lease.member().number, "a remote backend cannot be reached: {why}");
                 }
-                let refusal =
+                let of_worker =
                     if is_connect { Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN) } else { Refusal::BackendError };
+                let refusal = ticket.removal().unwrap_or(of_worker);
                 return Err(fails(refusal, may_have_begun, lease, (caller, ticket, record)));
             }
             Err(_) => {

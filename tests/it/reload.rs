@@ -280,13 +280,30 @@ fn who_is_still_there_after_drain_timeout_is_told() {
     gateway.rewrite_config(AFTER);
     reloads(&gateway);
     let refused = waits.read_response().unwrap();
-    assert_eq!(refused.status(), 503, "{}", refused.text());
+    assert_eq!(refused.status(), 404, "{}", refused.text());
     let events = stream.events();
-    assert!(events.last().unwrap().json()["error"]["code"].is_string(), "{events:?}");
+    for error in [&refused.json()["error"], &events.last().unwrap().json()["error"]] {
+        assert_eq!((&error["code"], &error["param"]), (&json!("model_not_found"), &json!("model")), "{events:?}");
+        assert_eq!(error["message"], "The model 'goes' is no longer served");
+    }
     let old = pids(&gateway, "goes")[0];
     eventually("its process ends", STOPS, || pid_gone(old));
     eventually("nothing is left in line", SOON, || waiting(&gateway) == 0);
     is_served(&gateway, "stays");
+}
+
+#[test]
+fn who_has_no_answer_yet_after_drain_timeout_is_told_too() {
+    let files =
+        [("stays.gguf", json!({})), ("changes.gguf", json!({})), ("goes.gguf", json!({"hold_requests": [CHAT]}))];
+    let gateway = Gateway::builder().fakes(BEFORE, &files).set("DRAIN_TIMEOUT", "500ms").start_ready();
+    all_ready(&gateway, &["stays", "changes", "goes"]);
+    let mut asks = begin(&gateway, "goes");
+    journal(&gateway, "goes").wait_for_requests(CHAT, 1);
+    gateway.rewrite_config(&BEFORE.replace("goes: {file: goes.gguf}", "stays2: {file: stays.gguf}"));
+    reloads(&gateway);
+    let refused = asks.read_response().unwrap();
+    assert_eq!((refused.status(), refused.json()["error"]["code"].as_str()), (404, Some("model_not_found")));
 }
 
 #[test]

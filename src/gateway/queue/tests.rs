@@ -197,7 +197,7 @@ async fn a_line_that_is_given_up_says_so_and_not_that_the_service_stops() {
     let slot = enter(&queue, "a").unwrap().ticket().await.unwrap();
     let waits = enter(&queue, "a").unwrap();
     queue.retire();
-    queue.give_up();
+    queue.give_up(None);
     let refusal = Some(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN));
     assert_eq!(waits.ticket().await.err(), refusal);
     assert_eq!(slot.back_in_line("a").ticket().await.err(), refusal);
