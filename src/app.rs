@@ -43,7 +43,7 @@ use tracing::{error, info, warn};
 pub enum Outcome {
     /// It was asked to.
     Stopped,
-    /// llama-server could not be kept running.
+    /// No worker could be kept running.
     BackendFailed,
     /// Something in here failed that must not.
     Broken,
@@ -76,9 +76,8 @@ pub async fn run(
     let spawner = Spawner::start(tokio::runtime::Handle::current(), ready.descriptors.found)?;
     tasks.spawn(worker::reap_orphans(spawner.clone(), stop_rest.clone()));
     let llama_logs = Folder::open(worker_log_dir(&settings), settings.logs.log_keep.get());
-    let allowance = Allowance::of(settings.routing.memory_budget);
-    let yard = Yard::new(spawner, Arc::clone(&metrics), allowance, settings.routing.max_wait_before_drain.0)
-        .map_err(io::Error::other)?;
+    let yard = Yard::new(spawner, Arc::clone(&metrics), settings.routing.max_wait_before_drain.0);
+    let yard = yard.map_err(io::Error::other)?;
     let fleet = Arc::new(Fleet::new(Vec::new()));
     let line = &settings.queue;
     let patience = Patience { queue: line.queue_timeout.duration(), request: settings.limits.request_timeout.0 };
@@ -88,6 +87,15 @@ pub async fn run(
     let shelving = Shelving::new(yard, Arc::clone(&fleet), Arc::clone(&lanes), environment, Arc::clone(&metrics), logs);
     let shelving = Arc::new(shelving);
     shelving.put(ready.models, &settings);
+    {
+        // Beside everything else: the ports answer meanwhile.
+        let (shelving, budget, stop) = (Arc::clone(&shelving), settings.routing.memory_budget, stop_rest.clone());
+        tasks.spawn(async move {
+            if let Some(allowance) = stop.run_until_cancelled(Allowance::find(budget)).await {
+                shelving.yard.allow(allowance);
+            }
+        });
+    }
     let reload = Reload::new(inputs, platform.clone(), ready.keys.clone(), Arc::clone(&shelving), resolved);
     let reload = Arc::new(reload);
     tasks.spawn(Arc::clone(&reload).watch(stop_rest.clone()));
@@ -108,7 +116,10 @@ pub async fn run(
         },
         platform: platform.kind.to_string(),
         auth_enabled: settings.access.auth_enabled,
-        max_concurrent: settings.queue.max_concurrent_requests.get(),
+        max_concurrent: {
+            let shelving = Arc::clone(&shelving);
+            Box::new(move || shelving.max_concurrent())
+        },
         max_queue_size: settings.queue.max_queue_size.0.unwrap_or(0),
         stopping: AtomicBool::new(false),
     });
@@ -275,11 +286,13 @@ async fn until_the_end(
             }
             loss = &mut lost => {
                 let Loss::GivenUp(exit) = loss else {
-                    error!("fatal: nobody watches llama-server any more; this is a defect, please report it");
+                    error!("fatal: a worker is no longer watched; this is a defect, please report it");
                     return Outcome::Broken;
                 };
-                let hint = exit.and_then(|exit| exit.hint).unwrap_or_else(|| "no cause found in its log".to_owned());
-                error!("fatal: llama-server could not be kept running: {hint}");
+                let (program, model, hint) =
+                    exit.map_or_else(Default::default, |exit| (exit.program, exit.model, exit.hint));
+                let hint = hint.unwrap_or_else(|| "no cause found in its log".to_owned());
+                error!(model, "fatal: {program} could not be kept running: {hint}");
                 return Outcome::BackendFailed;
             }
             _ = signals.hangup.recv() => {

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 /// Exit code of a bad configuration (`EX_CONFIG` of sysexits.h).
 pub const EXIT_CONFIG: u8 = 78;
-/// Exit code when llama-server could not be kept running (`EX_UNAVAILABLE`).
+/// Exit code when no worker could be kept running (`EX_UNAVAILABLE`).
 pub const EXIT_BACKEND: u8 = 69;
 
 /// A gateway for llama.cpp's llama-server: starts it, watches it, and stands in front of it.

@@ -92,6 +92,7 @@ fn connections(limit: u64, wanted: usize, slots: Slots) -> Result<(usize, Option
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::platform::Platform;
     use crate::settings::{Environment, Inputs, resolve_text};
     use proptest::prelude::*;
 
@@ -137,12 +138,7 @@ mod tests {
         let text = "models:\n  a: {file: a.gguf, parallel: 4, replicas: 3}\n  b: {command: [b, '{port}'], parallel: 2}\n\
                     model_list:\n  - {model_name: a, litellm_params: {api_base: 'http://one'}}\n\
                     \x20 - {model_name: c, litellm_params: {api_base: 'http://two', max_parallel_requests: 7}}\n";
-        let platform = crate::platform::Platform {
-            kind: crate::platform::Kind::Local,
-            data_dir: "/nowhere".into(),
-            data_dir_rule: "a test".to_owned(),
-            instance_id: "host".to_owned(),
-        };
+        let platform = Platform::plain("/nowhere".as_ref());
         let inputs = Inputs { environment: Environment::default(), ..Inputs::default() };
         let catalogue = resolve_text(&inputs, &platform, text).unwrap().settings.catalogue;
         let slots = |wanted| Slots::of(&catalogue, wanted);

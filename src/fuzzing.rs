@@ -10,7 +10,7 @@ use crate::gateway::rewrite::rewritten_object;
 use crate::keys::parse::{Entry, KeyFile, parse};
 use crate::keys::secret::Stored;
 use crate::keys::{Key, edit};
-use crate::platform::{Kind, Platform};
+use crate::platform::Platform;
 use crate::settings::values::{Origins, Value as _};
 use crate::settings::{Environment, Inputs, resolve_text, shelf_table};
 use http::header::{
@@ -220,24 +220,24 @@ pub fn answer_body(data: &[u8]) {
     let [cut, is_stream, body @ ..] = data else { return };
     let is_stream = is_stream % 2 == 1;
     let (head, tail) = body.split_at(usize::from(*cut).min(body.len()));
-    let (theirs, ours) = ("m", "our \"name\"");
-    let result = renamed(&[body], theirs, ours, is_stream);
-    assert_eq!(renamed(&[head, tail], theirs, ours, is_stream), result, "pieces do not matter");
-    assert_eq!(renamed(&[head, tail], "theirs, which is nowhere", ours, is_stream), body, "other names stay");
+    let name = "our \"name\"";
+    let result = renamed(&[body], name, is_stream);
+    assert_eq!(renamed(&[head, tail], name, is_stream), result, "pieces do not matter");
+    assert_eq!(renamed(&[&result], name, is_stream), result, "the right name stays");
     let Ok(mut expected) = serde_json::from_slice::<Map<String, Value>>(body) else { return };
     if is_stream {
         // A line that begins with `data:` is no JSON.
         assert_eq!(result, body);
         let lines = body.split(|byte| *byte == b'\n').map(|line| [b"data: ", line].concat());
-        let event = renamed(&[&lines.collect::<Vec<_>>().join(&b'\n'), b"\n\n"], theirs, ours, true);
+        let event = renamed(&[&lines.collect::<Vec<_>>().join(&b'\n'), b"\n\n"], name, true);
         let data: Vec<&[u8]> =
             event.split(|byte| *byte == b'\n').filter_map(|line| line.strip_prefix(b"data: ")).collect();
-        assert_eq!(data.join(&b'\n'), renamed(&[body], theirs, ours, false), "an event is read like a whole answer");
+        assert_eq!(data.join(&b'\n'), renamed(&[body], name, false), "an event is read like a whole answer");
         return;
     }
     let rename = |object: &mut Map<String, Value>| {
-        if let Some(name) = object.get_mut("model").filter(|name| **name == theirs) {
-            *name = ours.into();
+        if let Some(theirs) = object.get_mut("model").filter(|theirs| theirs.is_string()) {
+            *theirs = name.into();
         }
     };
     rename(&mut expected);
@@ -256,12 +256,7 @@ pub fn configuration(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let environment = Environment::from([("REMOTE_KEY", REMOTE_KEY), ("MODEL_NAME", "own.gguf")]);
     let inputs = Inputs { environment, ..Inputs::default() };
-    let platform = Platform {
-        kind: Kind::Local,
-        data_dir: "/nowhere".into(),
-        data_dir_rule: "none".to_owned(),
-        instance_id: "fuzzing".to_owned(),
-    };
+    let platform = Platform::plain("/nowhere".as_ref());
     let resolved = match resolve_text(&inputs, &platform, &text) {
         Ok(resolved) => resolved,
         Err(problems) => {

@@ -45,6 +45,15 @@ pub struct Platform {
     pub instance_id: String,
 }
 
+#[cfg(any(test, feature = "test-support"))]
+impl Platform {
+    /// A machine like any other, whose data are in this folder. For tests and fuzzing.
+    pub(crate) fn plain(data_dir: &Path) -> Self {
+        let (data_dir_rule, instance_id) = ("a test".to_owned(), "host".to_owned());
+        Self { kind: Kind::Local, data_dir: data_dir.to_owned(), data_dir_rule, instance_id }
+    }
+}
+
 /// Detects the platform from environment variables and from folders below `root` (which is `/` outside tests).
 pub fn detect<'a>(variable: impl Fn(&str) -> Option<&'a str>, root: &Path) -> Platform {
     let set = |name: &str| variable(name).is_some();

@@ -5,6 +5,7 @@
 
 mod shape;
 
+use crate::settings::bounds::{MODELS_NAMED, REPEATED_TEXT};
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
@@ -12,6 +13,9 @@ use shape::error_event;
 pub use shape::{Shape, event_of_backend};
 use std::fmt;
 use std::time::Duration;
+
+/// The code of [`Refusal::QueueFull`].
+pub const QUEUE_FULL: &str = "queue_full";
 
 /// Why the gateway does not pass a request on, or cannot finish an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +41,8 @@ pub enum Refusal {
         /// Whether the query is where it would be named.
         in_query: bool,
     },
+    /// The model of this id was taken out of the configuration, and its requests had their time to be finished.
+    ModelRemoved(String),
     /// The model is not of the kind that the route needs.
     WrongKind {
         /// Its id.
@@ -101,7 +107,9 @@ impl Refusal {
             Self::ExpiredKey => row(StatusCode::UNAUTHORIZED, INVALID, "api_key_expired"),
             Self::ScopeRequired(_) => row(StatusCode::FORBIDDEN, "permission_error", "scope_required"),
             Self::ModelNotAllowed(_) => row(StatusCode::FORBIDDEN, "permission_error", "model_not_allowed"),
-            Self::ModelNotFound { .. } => row(StatusCode::NOT_FOUND, INVALID, "model_not_found"),
+            Self::ModelNotFound { .. } | Self::ModelRemoved(_) => {
+                row(StatusCode::NOT_FOUND, INVALID, "model_not_found")
+            }
             Self::WrongKind { .. } => row(StatusCode::BAD_REQUEST, INVALID, "wrong_model_kind"),
             Self::RouteNotFound => row(StatusCode::NOT_FOUND, INVALID, "route_not_found"),
             Self::RequestTimeout => closing(StatusCode::REQUEST_TIMEOUT, "timeout_error", "request_timeout"),
@@ -111,7 +119,7 @@ impl Refusal {
                 closing(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, INVALID, "header_fields_too_large")
             }
             Self::RateLimited(..) => row(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "rate_limit_exceeded"),
-            Self::QueueFull(_) => row(StatusCode::SERVICE_UNAVAILABLE, "server_error", "queue_full"),
+            Self::QueueFull(_) => row(StatusCode::SERVICE_UNAVAILABLE, "server_error", QUEUE_FULL),
             Self::QueueTimeout(_) => row(StatusCode::SERVICE_UNAVAILABLE, "server_error", "queue_timeout"),
             Self::ModelLoading(_) => row(StatusCode::SERVICE_UNAVAILABLE, "server_error", "model_loading"),
             Self::BackendUnavailable(_) => row(StatusCode::SERVICE_UNAVAILABLE, "server_error", "backend_unavailable"),
@@ -175,22 +183,16 @@ impl Refusal {
     fn body(&self, shape: Shape) -> serde_json::Value {
         let row = self.row();
         let param = match self {
-            Self::ModelNotFound { .. } | Self::WrongKind { .. } => Some("model"),
+            Self::ModelNotFound { .. } | Self::ModelRemoved(_) | Self::WrongKind { .. } => Some("model"),
             _ => (row.status == StatusCode::UNAUTHORIZED).then_some("authorization"),
         };
         shape.error(row.status, row.kind, row.code, param, &self.to_string())
     }
 }
 
-/// Most models that an error names.
-const MODELS_NAMED: usize = 50;
-
-/// Longest part of a client's own text that an error repeats, in characters.
-const REPEATED: usize = 128;
-
 /// The beginning of a client's text.
 fn printable(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(REPEATED).collect()
+    text.chars().filter(|c| !c.is_control()).take(REPEATED_TEXT).collect()
 }
 
 impl fmt::Display for Refusal {
@@ -217,6 +219,7 @@ impl fmt::Display for Refusal {
                     _ => write!(f, "; known are: {}", known.join(", ")),
                 }
             }
+            Self::ModelRemoved(model) => write!(f, "The model '{model}' is no longer served"),
             Self::WrongKind { model, is, needs } => {
                 write!(f, "The model '{model}' is for {is}, and this route is for {needs}")
             }
@@ -256,6 +259,7 @@ mod tests {
             Refusal::ScopeRequired("admin"),
             Refusal::ModelNotAllowed("m".into()),
             Refusal::ModelNotFound { name: Some("x".into()), known: vec!["m".into()], in_query: false },
+            Refusal::ModelRemoved("m".into()),
             Refusal::WrongKind { model: "m".into(), is: "chat", needs: "rerank" },
             Refusal::RouteNotFound,
             Refusal::RequestTimeout,
@@ -279,8 +283,8 @@ mod tests {
     #[test]
     fn codes_are_stable_and_unique() {
         let codes: std::collections::BTreeSet<_> = all().iter().map(Refusal::code).collect();
-        // A backend's trouble with our key is a detail of its error.
-        assert_eq!(codes.len(), all().len() - 1);
+        // A backend's trouble with our key is a detail of its error, and so is when a model was there.
+        assert_eq!(codes.len(), all().len() - 2);
         assert_eq!(Refusal::BackendRefusesKey.code(), Refusal::BackendError.code());
     }
 

@@ -63,13 +63,23 @@ struct Worker {
 
 impl House {
     fn new(patience: Duration) -> Self {
+        let house = Self::unmeasured(patience);
+        house.measured();
+        house
+    }
+
+    /// One of which nobody knows yet how much memory it has.
+    fn unmeasured(patience: Duration) -> Self {
         let metrics = Arc::new(Metrics::new("test"));
-        let allowance = Allowance { bytes: Some(BUDGET), is_of_gpus: false };
         let (runtime, spawner) = shared();
         let _entered = runtime.enter();
-        let yard = Yard::new(spawner.clone(), Arc::clone(&metrics), allowance, patience).unwrap();
+        let yard = Yard::new(spawner.clone(), Arc::clone(&metrics), patience).unwrap();
         let folder = tempfile::tempdir().unwrap();
         Self { yard, metrics, folder, stop: CancellationToken::new(), tasks: TaskTracker::new() }
+    }
+
+    fn measured(&self) {
+        self.yard.allow(Allowance { bytes: Some(BUDGET), is_of_gpus: false });
     }
 
     /// A worker that does what the script says, and whose plan is changed before it is supervised.
@@ -149,6 +159,29 @@ fn engine() -> Engine {
     let environment = Environment::from([("MODEL_PATH", "/m.gguf"), ("HOME", "/tmp"), ("PORT_BACKEND", &port)]);
     let platform = platform::detect(|name| environment.get(name), Path::new("/nowhere"));
     resolve(&Inputs { environment, ..Inputs::default() }, &platform).unwrap().settings.engine
+}
+
+#[test]
+fn nothing_is_started_before_it_is_known_how_much_memory_there_is() {
+    let (house, other) = (House::unmeasured(LONG), House::new(LONG));
+    let preloaded = house.worker("a", json!({}), |plan| plan.preload = true);
+    let wanted = house.worker("b", json!({}), |_| {});
+    let _want = wanted.handle.want();
+    // By the time that this one serves, those would have been started.
+    other.worker("a", json!({}), |plan| plan.preload = true).ready();
+    assert_eq!((preloaded.handle.state(), wanted.handle.state()), ((State::Stopped, false), (State::Stopped, true)));
+    assert!(preloaded.journal().starts().is_empty() && wanted.journal().starts().is_empty());
+    house.measured();
+    wanted.ready();
+}
+
+#[test]
+fn a_worker_ends_though_it_was_never_known_how_much_memory_there_is() {
+    let house = House::unmeasured(LONG);
+    let worker = house.worker("a", json!({}), |plan| plan.preload = true);
+    house.stop.cancel();
+    eventually("its owner ends", SOON, || house.tasks.is_empty());
+    assert!(worker.journal().starts().is_empty());
 }
 
 #[test]
@@ -251,7 +284,7 @@ fn a_command_that_cannot_be_started_is_called_by_its_name() {
     let house = House::new(LONG);
     let argv = vec!["/nowhere/server".to_owned()];
     let worker = house.worker("a", json!({}), |plan| {
-        plan.program = Program::Command { argv, health: "/health".to_owned() };
+        plan.program = Program::Command { argv, health: "/health".to_owned(), model: None };
     });
     let _want = worker.handle.want();
     eventually("it has failed", SOON, || worker.handle.status().last_exit.is_some());
@@ -377,7 +410,8 @@ fn a_command_lives_the_same_life() {
     let path = model.path.to_str().unwrap();
     let argv = [fake_server::program(), "-m", path, "--host", "127.0.0.1", "--port", "{port}"];
     let home = ("HOME".to_owned(), "/home/somebody".to_owned());
-    let program = Program::Command { argv: argv.map(str::to_owned).to_vec(), health: "/v1/models".to_owned() };
+    let program =
+        Program::Command { argv: argv.map(str::to_owned).to_vec(), health: "/v1/models".to_owned(), model: None };
     let handle = house.replica("c", 0, &model, |plan| {
         (plan.program, plan.preload) = (program, true);
         plan.environment.push(home);

@@ -32,7 +32,8 @@ pub(super) struct Reload {
 type Stamp = Option<(i64, i64, u64, u64)>;
 
 /// The settings outside the catalogue that a reload takes, by their keys. What belongs to a model is compared there.
-const TAKEN: &[&str] = &["model_name", "model_path", "models_dir", "routing_strategy", "fallback_to_local"];
+const TAKEN: &[&str] =
+    &["model_name", "model_path", "models_dir", "max_concurrent_requests", "routing_strategy", "fallback_to_local"];
 
 impl Reload {
     pub(super) fn new(
@@ -119,6 +120,9 @@ fn listed(problems: &[Problem]) -> String {
     for problem in problems {
         // Writing to a string cannot fail.
         let _ = write!(text, "; {}: {}", problem.subject, problem.fault);
+        if let Some(hint) = &problem.hint {
+            let _ = write!(text, " ({hint})");
+        }
     }
     text
 }

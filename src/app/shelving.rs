@@ -8,13 +8,17 @@ use crate::fleet::{Breaker, Card, Fleet, Member, Model, Quota, Rank, Terms, Work
 use crate::gateway::{Lane, Lanes};
 use crate::models;
 use crate::preflight::{ModelFile, Shelved};
+use crate::settings::bounds::LOG_FOLDER_NAME;
 use crate::settings::catalogue::{LocalSettings, Start};
 use crate::settings::{Environment, Settings};
 use crate::telemetry::files::Folder;
 use crate::telemetry::metrics::Metrics;
 use crate::worker::{self, Need, Plan, Program, RemotePlan, Yard};
+use sha2::{Digest as _, Sha256};
+use std::fmt::Write as _;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -38,6 +42,8 @@ pub(super) struct Shelving {
     /// On which workers live.
     pub(super) workers: TaskTracker,
     served: Mutex<Vec<Served>>,
+    /// `MAX_CONCURRENT_REQUESTS` of the models that are served.
+    max_concurrent: AtomicUsize,
 }
 
 /// How remote backends are treated.
@@ -93,13 +99,34 @@ impl Shelving {
     ) -> Self {
         let (instance, remote) = (settings.logs.instance_id.clone(), RemoteTerms::of(settings));
         let drain_timeout = settings.service.drain_timeout.0;
-        let (stop, workers, served) = (CancellationToken::new(), TaskTracker::new(), Mutex::default());
-        Self { yard, fleet, lanes, environment, metrics, remote, logs, instance, drain_timeout, stop, workers, served }
+        let (stop, workers) = (CancellationToken::new(), TaskTracker::new());
+        let (served, max_concurrent) = (Mutex::default(), AtomicUsize::default());
+        Self {
+            yard,
+            fleet,
+            lanes,
+            environment,
+            metrics,
+            remote,
+            logs,
+            instance,
+            drain_timeout,
+            stop,
+            workers,
+            served,
+            max_concurrent,
+        }
+    }
+
+    /// Requests in flight per worker of a model that says nothing else.
+    pub(super) fn max_concurrent(&self) -> usize {
+        self.max_concurrent.load(Ordering::Relaxed)
     }
 
     /// Serves these models from now on, in place of those before.
     pub(super) fn put(&self, shelved: Vec<Shelved>, settings: &Settings) -> Difference {
         let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+        self.max_concurrent.store(settings.queue.max_concurrent_requests.get(), Ordering::Relaxed);
         let mut before = std::mem::take(&mut *served);
         let mut difference = Difference::default();
         let is_alone = shelved.len() == 1;
@@ -147,8 +174,8 @@ impl Shelving {
         }
         for lane in left_out {
             let Some(gone) = before.iter().find(|gone| Arc::ptr_eq(&gone.model, &lane.model)) else { continue };
-            let (stop, longest) = (gone.stop.clone(), self.drain_timeout);
-            self.workers.spawn(async move { retire(&lane, longest, &stop).await });
+            let (stop, longest, fleet) = (gone.stop.clone(), self.drain_timeout, Arc::clone(&self.fleet));
+            self.workers.spawn(async move { retire(&lane, longest, &fleet, &stop).await });
         }
         difference
     }
@@ -196,8 +223,8 @@ impl Shelving {
 
     fn plan(&self, shelved: &Shelved, local: &LocalSettings, number: u32, is_alone: bool) -> Plan {
         let (program, environment, estimate) = match (&local.start, &shelved.file) {
-            (Start::Command { argv, health }, _) => {
-                let program = Program::Command { argv: argv.clone(), health: health.clone() };
+            (Start::Command { argv, health, model }, _) => {
+                let program = Program::Command { argv: argv.clone(), health: health.clone(), model: model.clone() };
                 (program, self.environment.for_command(), 0)
             }
             (Start::Named(_) | Start::File(_), file) => {
@@ -235,12 +262,13 @@ impl Shelving {
 }
 
 /// Stops the workers of a model that is no longer served, once those who use it are done, at the latest after so long.
-async fn retire(lane: &Lane, longest: Duration, stop: &CancellationToken) {
+async fn retire(lane: &Lane, longest: Duration, fleet: &Fleet, stop: &CancellationToken) {
     let model = &lane.model;
     info!(model = model.id(), "the model is no longer served, its requests are finished");
     if awake::timeout(longest, lane.queue.drained()).await.is_err() {
         warn!(model = model.id(), "DRAIN_TIMEOUT is over: requests for a model that is no longer served are cut");
-        lane.queue.give_up();
+        let is_there = fleet.shelf().models().iter().any(|other| other.id() == model.id());
+        lane.queue.give_up((!is_there).then_some(model.id()));
     }
     stop.cancel();
 }
@@ -292,13 +320,57 @@ fn card_of(shelved: &Shelved) -> Card {
     }
 }
 
-/// The folder of a worker's logs among those of others: its model's id, as far as a file may be called so, and its
-/// number where it is not the first.
+/// The folder of a worker's logs among those of others: its model's id, written as in a URL where a file may not be
+/// called so, and behind an `@` its number where it is not the first. No two workers have the same.
 fn folder_name(id: &str, number: u32) -> String {
-    let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
-    let name: String = id.trim_start_matches('.').chars().map(plain).take(LONGEST_FOLDER).collect();
-    if number == 0 { name } else { format!("{name}.{number}") }
+    let mut name = String::new();
+    for (at, byte) in id.bytes().enumerate() {
+        match byte.is_ascii_alphanumeric() || b"_-".contains(&byte) || byte == b'.' && at > 0 {
+            true => name.push(byte.into()),
+            // Writing to a string cannot fail.
+            false => _ = write!(name, "%{byte:02X}"),
+        }
+    }
+    if name.len() > LOG_FOLDER_NAME {
+        let whole = Sha256::digest(id);
+        name.truncate(LOG_FOLDER_NAME - 1 - 2 * DIGEST_SHOWN);
+        name.push('~');
+        whole[..DIGEST_SHOWN].iter().for_each(|byte| _ = write!(name, "{byte:02x}"));
+    }
+    if number == 0 { name } else { format!("{name}@{number}") }
 }
 
-/// Longest beginning of an id that names a folder of logs, in characters.
-const LONGEST_FOLDER: usize = 100;
+/// Bytes of a digest that tell long ids apart.
+const DIGEST_SHOWN: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_log_folder_is_called_as_its_model_where_a_file_may_be() {
+        for (id, number, folder) in [
+            ("qwen2.5-7b", 0, "qwen2.5-7b"),
+            ("qwen2.5-7b", 1, "qwen2.5-7b@1"),
+            ("org/model", 0, "org%2Fmodel"),
+            ("..", 0, "%2E."),
+        ] {
+            assert_eq!(folder_name(id, number), folder);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn models_whose_ids_are_alike_have_log_folders_of_their_own(
+            ids in prop::collection::btree_set("[a_/.%@~1]{1,4}|/{120,122}|[^\\x00-\\x1f]{1,256}", 1..20),
+        ) {
+            let mut folders = std::collections::BTreeSet::new();
+            for (id, number) in ids.iter().flat_map(|id| (0..3).map(move |number| (id, number))) {
+                let folder = folder_name(id, number);
+                prop_assert!(folder.len() <= 255 && !folder.contains('/') && !folder.starts_with('.'), "{}", folder);
+                prop_assert!(folders.insert(folder), "{} {}", id, number);
+            }
+        }
+    }
+}

@@ -28,9 +28,6 @@ pub(super) struct Asking {
     pub(super) body: Bounded,
 }
 
-/// What the worker calls the model, and what the client called it.
-pub(super) type Names = Option<(String, String)>;
-
 impl Asking {
     /// What is asked for, as a number.
     pub(super) fn fingerprint(&self) -> Option<Fingerprint> {
@@ -82,16 +79,17 @@ impl Asking {
         parts
     }
 
-    /// The body for this worker, with the names that have to be put right in its answer. After the last there is none
-    /// left.
-    pub(super) fn for_worker(&mut self, model: &Model, lease: &Lease, is_last: bool) -> (Names, Bounded) {
+    /// The body for this worker, and the model's name as its answer has to say it, where it may say another. After the
+    /// last there is no body left.
+    pub(super) fn for_worker(&mut self, model: &Model, lease: &Lease, is_last: bool) -> (Option<String>, Bounded) {
         let terms = model.terms();
         let ours = self.asked.as_deref().unwrap_or(model.id());
-        let kind = lease.member().kind;
         let theirs = lease.endpoint().target.model.as_deref().unwrap_or(model.id());
-        let names = (theirs != ours).then(|| (theirs.to_owned(), ours.to_owned()));
-        // llama-server has one model, whatever a request calls it.
-        let is_renamed = kind != WorkerKind::Local && (theirs != ours || self.asked.is_none());
+        // Our llama-servers have one model, whatever a request calls it, and call it by its id. Others may call it what
+        // they like, such as by the path of its file.
+        let is_own = lease.member().kind == WorkerKind::Local;
+        let name = (!is_own || theirs != ours).then(|| ours.to_owned());
+        let is_renamed = !is_own && (theirs != ours || self.asked.is_none());
         let edit = Edit {
             model: (is_renamed && self.route.posts).then_some(theirs),
             sampling: if self.route.streams { &terms.rewrite.sampling } else { &[] },
@@ -102,7 +100,7 @@ impl Asking {
             (true, false) => self.body.again(),
             (true, true) => std::mem::take(&mut self.body),
         };
-        (names, body)
+        (name, body)
     }
 }
 

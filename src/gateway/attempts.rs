@@ -289,7 +289,7 @@ fn tell_model(id: &str, headers: &mut HeaderMap) {
 
 /// Whether another model may be asked where this one has nobody for a request.
 fn is_of_the_moment(refusal: &Refusal) -> bool {
-    matches!(refusal, Refusal::BackendUnavailable(_) | Refusal::QueueFull(_))
+    matches!(refusal, Refusal::BackendUnavailable(_) | Refusal::QueueFull(_) | Refusal::ModelRemoved(_))
 }
 
 /// Whether a request for the model may go on: to a worker that is ready, or into the line for one that will be.

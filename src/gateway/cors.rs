@@ -26,7 +26,8 @@ const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
 /// Headers of an answer that a page may read beside the few that it always may.
 const EXPOSED: HeaderValue = HeaderValue::from_static(
     "X-Request-Id, Retry-After, x-ratelimit-limit-requests, x-ratelimit-remaining-requests, \
-     x-ratelimit-reset-requests, x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens",
+     x-ratelimit-reset-requests, x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens, \
+     x-llamagate-model, x-llamagate-worker, x-llamagate-attempts",
 );
 
 const ANY: HeaderValue = HeaderValue::from_static("*");

@@ -58,6 +58,9 @@ fn a_listed_origin_is_named_and_another_one_is_not() {
         assert_eq!(headers["access-control-allow-credentials"], "true");
         let exposed = headers["access-control-expose-headers"].to_str().unwrap();
         assert!(exposed.contains("X-Request-Id, Retry-After") && exposed.contains("x-ratelimit-reset-tokens"));
+        for name in ["x-llamagate-model", "x-llamagate-worker", "x-llamagate-attempts"] {
+            assert!(exposed.split(", ").any(|exposed| exposed == name), "{name}");
+        }
         assert_eq!(vary(&headers), ["Origin"]);
     }
     for other in [

@@ -49,8 +49,8 @@ pub(super) struct Sent<'a> {
     pub(super) route: &'static Route,
     pub(super) parts: Parts,
     pub(super) request_id: &'a HeaderValue,
-    /// What the worker calls the model, and what the client called it, where that differs.
-    pub(super) names: Option<(&'a str, &'a str)>,
+    /// What the client calls the model, where the worker may call it something else.
+    pub(super) name: Option<&'a str>,
 }
 
 /// A try that failed before anything of an answer went out.
@@ -106,7 +106,7 @@ impl Forwarder {
         record: Record,
         attempts: &mut Attempts,
     ) -> Result<Response<Answer>, Box<Failed>> {
-        let Sent { route, parts, request_id, names } = sent;
+        let Sent { route, parts, request_id, name } = sent;
         let deadline = attempts.begins(lease.member().number);
         let fails = |refusal, may_have_begun, lease: Lease, tokens: Tokens| {
             // Before the slot is given back: whoever gets it finds the worker's free too.
@@ -130,7 +130,10 @@ impl Forwarder {
             // Its end may be heard of before what it has said last.
             () = lease.gone() => match awake::timeout(LAST_WORDS, answer).await {
                 Ok(answer) => answer,
-                Err(_) => return Err(fails(Refusal::BackendError, true, lease, (caller, ticket, record))),
+                Err(_) => {
+                    let refusal = ticket.removal().unwrap_or(Refusal::BackendError);
+                    return Err(fails(refusal, true, lease, (caller, ticket, record)));
+                }
             },
         };
         let answer = match answer {
@@ -144,8 +147,9 @@ impl Forwarder {
                 if is_connect && lease.member().kind == WorkerKind::Remote {
                     warn!(worker = lease.member().number, "a remote backend cannot be reached: {why}");
                 }
-                let refusal =
+                let of_worker =
                     if is_connect { Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN) } else { Refusal::BackendError };
+                let refusal = ticket.removal().unwrap_or(of_worker);
                 return Err(fails(refusal, may_have_begun, lease, (caller, ticket, record)));
             }
             Err(_) => {
@@ -178,7 +182,7 @@ impl Forwarder {
         }
         let silence = (form == Form::Stream).then_some(self.stream_idle_timeout);
         let patience = Patience { deadline, silence, holdings: &self.holdings };
-        let renamer = names.and_then(|(theirs, ours)| Renamer::prepare(&mut head.headers, theirs, ours));
+        let renamer = name.and_then(|name| Renamer::prepare(&mut head.headers, name));
         let upstream = Renamed::new(upstream, renamer);
         let mut record = record;
         record.is_answered(head.status, route, form);

@@ -283,10 +283,9 @@ impl Gateway {
             };
             record.queued = Some(ticket.waited);
             // -> forward.
-            let (names, body) = asking.for_worker(&lane.model, &lease, attempts.is_last());
-            let names = names.as_ref().map(|(theirs, ours)| (theirs.as_str(), ours.as_str()));
+            let (name, body) = asking.for_worker(&lane.model, &lease, attempts.is_last());
             let parts = asking.head(attempts.is_last());
-            let sent = Sent { route: asking.route, parts, request_id: &asking.request_id, names };
+            let sent = Sent { route: asking.route, parts, request_id: &asking.request_id, name: name.as_deref() };
             let tried = self.forwarder.forward(sent, body, caller, ticket, lease, record, &mut attempts).await;
             let failed = match tried {
                 // The answer streams back, and the record closes with it: `body.rs`.

@@ -151,7 +151,6 @@ impl Queue {
         if has_room {
             return Ok(());
         }
-        self.0.metrics.queue_rejections.inc();
         Err(Refusal::QueueFull(comes_back))
     }
 
@@ -160,9 +159,10 @@ impl Queue {
         self.close_with(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN));
     }
 
-    /// The same because the workers of a model that is no longer served are being stopped.
-    pub fn give_up(&self) {
-        self.close_with(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN));
+    /// The same because the workers are being stopped: of a model that is no longer served, or that has others now.
+    pub fn give_up(&self, removed: Option<&str>) {
+        let others = Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN);
+        self.close_with(removed.map_or(others, |model| Refusal::ModelRemoved(model.to_owned())));
     }
 
     fn close_with(&self, refusal: Refusal) {

@@ -7,6 +7,7 @@ use super::activity::UnderWay;
 use super::route::Route;
 use super::usage::{Counts, Tally};
 use crate::fleet::Member;
+use crate::refusal::QUEUE_FULL;
 use crate::telemetry::access::{AccessLog, Entry};
 use crate::telemetry::metrics::{CodeLabels, Metrics, RequestLabels, RouteLabels, TokenLabels};
 use crate::telemetry::series::{KeySeries, ModelSeries, OTHER};
@@ -219,6 +220,10 @@ impl Account {
         let model = self.model.as_ref().map_or_else(|| metrics.other(), |model| model.id.clone());
         if let Some(code) = self.code {
             metrics.refusals.get_or_create(&CodeLabels { code }).inc();
+            // Here, and not where a line is found full: another model may have served it.
+            if code == QUEUE_FULL {
+                metrics.queue_rejections.inc();
+            }
         }
         if status == 401 || status == 403 {
             metrics.unauthorized.inc();

@@ -1,13 +1,13 @@
-//! The name of the model in an answer: that which the client asked for, where the backend knows it by another.
+//! The name of the model in an answer: that which the client asked for, whatever the backend calls it.
 //!
 //! An answer is one JSON object or a stream of events whose data are such; the name stands in `model`, at the top or in
-//! `response` or `message`, and nowhere else: what the model says is never touched. Bytes pass as they come. Held back is
-//! only the value of `model` while it may still be the backend's name, which is not longer than that.
+//! `response` or `message`, and nowhere else: what the model says is never touched. Bytes pass as they come, and none are
+//! held back: the client's name goes out where the value of `model` begins, and that value is passed over.
 
 use super::forward::form_of;
 use super::record::Form;
 use super::rewrite::quoted;
-use super::walk::{Step, Walk, text};
+use super::walk::{Step, Walk};
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
@@ -21,20 +21,15 @@ use std::task::{Context, Poll, ready};
 /// How a line with data of an event begins.
 const DATA: &[u8] = b"data:";
 
-/// A byte of a name is written with six at most, as in `\u0041`.
-const LONGEST_BYTE: usize = 6;
-
-/// Puts one name in place of another in one answer.
+/// Puts the client's name of the model into one answer.
 #[derive(Debug)]
 pub(super) struct Renamer {
-    /// What the backend calls the model.
-    theirs: Box<str>,
-    /// What stands in its place, as JSON.
-    ours: Bytes,
+    /// It, as JSON.
+    name: Bytes,
     walk: Walk,
     member: Member,
-    /// The value of `model` so far, without what has come of it in the current piece.
-    held: Option<Vec<u8>>,
+    /// Whether what comes next is the rest of a value that it stands for.
+    in_value: bool,
     /// Of a stream: where in a line the reader stands.
     line: Option<Line>,
 }
@@ -58,55 +53,40 @@ enum Line {
 }
 
 impl Renamer {
-    /// For the answer with these headers of a backend that calls the model `theirs`, to a client that asked for `ours`.
-    /// None if there is nothing to rename, or it cannot be read. Otherwise the answer's length changes, so
-    /// Content-Length is removed.
-    pub(super) fn prepare(headers: &mut HeaderMap, theirs: &str, ours: &str) -> Option<Self> {
+    /// For the answer with these headers to a client that asked for the model by this name. None if it cannot be read.
+    /// Otherwise the answer's length may change, so Content-Length is removed.
+    pub(super) fn prepare(headers: &mut HeaderMap, name: &str) -> Option<Self> {
         let form = form_of(headers);
-        if theirs == ours || form == Form::Other || headers.contains_key(CONTENT_ENCODING) {
+        if form == Form::Other || headers.contains_key(CONTENT_ENCODING) {
             return None;
         }
         headers.remove(CONTENT_LENGTH);
-        Some(Self::new(theirs, ours, form == Form::Stream))
+        Some(Self::new(name, form == Form::Stream))
     }
 
-    fn new(theirs: &str, ours: &str, is_stream: bool) -> Self {
+    fn new(name: &str, is_stream: bool) -> Self {
         Self {
-            theirs: theirs.into(),
-            ours: quoted(ours).into(),
+            name: quoted(name).into(),
             walk: Walk::new(),
             member: Member::Other,
-            held: None,
+            in_value: false,
             line: is_stream.then_some(Line::Name(0)),
         }
     }
 
-    /// Takes a piece as it came and pushes to `ready` what may go out.
+    /// Takes a piece as it came and pushes to `ready` what goes out in its place.
     pub(super) fn take(&mut self, piece: &Bytes, ready: &mut VecDeque<Bytes>) {
         let mut out = Out { piece, passed: 0, ready };
-        // A value that began in another piece goes on at the beginning of this one.
-        let mut begin = 0;
         match self.line {
-            None => self.read(0..piece.len(), &mut begin, &mut out),
-            Some(line) => self.read_lines(line, &mut begin, &mut out),
+            None => self.read(0..piece.len(), &mut out),
+            Some(line) => self.read_lines(line, &mut out),
         }
-        if let Some(held) = &mut self.held {
-            out.pass_to(begin);
-            held.extend_from_slice(&piece[begin..]);
-            out.passed = piece.len();
-            if held.len() > LONGEST_BYTE * self.theirs.len() + 2 {
-                out.ready.extend(self.held.take().map(Bytes::from));
-            }
+        if !self.in_value {
+            out.pass_to(piece.len());
         }
-        out.pass_to(piece.len());
     }
 
-    /// What is held when the body has ended; it belongs to the client.
-    pub(super) fn rest(&mut self, ready: &mut VecDeque<Bytes>) {
-        ready.extend(self.held.take().map(Bytes::from));
-    }
-
-    fn read_lines(&mut self, mut line: Line, begin: &mut usize, out: &mut Out<'_>) {
+    fn read_lines(&mut self, mut line: Line, out: &mut Out<'_>) {
         let mut at = 0;
         while let Some(&byte) = out.piece.get(at) {
             line = match line {
@@ -129,11 +109,11 @@ impl Renamer {
                 Line::Data | Line::Other => {
                     let end = memchr(b'\n', &out.piece[at..]).map(|length| at + length);
                     if line == Line::Data {
-                        self.read(at..end.unwrap_or(out.piece.len()), begin, out);
+                        self.read(at..end.unwrap_or(out.piece.len()), out);
                     }
                     let Some(end) = end else { break };
                     // No string goes on in the next line.
-                    self.give_up(out);
+                    self.end_value(end, out);
                     at = end + 1;
                     Line::Name(0)
                 }
@@ -143,7 +123,7 @@ impl Renamer {
     }
 
     /// Reads a part of the piece that is JSON.
-    fn read(&mut self, part: Range<usize>, begin: &mut usize, out: &mut Out<'_>) {
+    fn read(&mut self, part: Range<usize>, out: &mut Out<'_>) {
         let mut at = part.start;
         while at < part.end {
             let (used, step) = self.walk.step(&out.piece[at..part.end]);
@@ -157,40 +137,26 @@ impl Renamer {
                     };
                 }
                 Some(Step::Begins(b'"')) if self.member == Member::Model => {
-                    *begin = at - 1;
-                    self.held = Some(Vec::new());
+                    let begin = at - 1;
+                    // The right name divides no piece.
+                    if !out.piece[begin..part.end].starts_with(&self.name) {
+                        out.pass_to(begin);
+                        out.ready.push_back(self.name.clone());
+                        self.in_value = true;
+                    }
                 }
                 Some(Step::Begins(b'{')) if self.member == Member::Wrapper => self.walk.enter(),
-                Some(Step::Ends) => self.end_value(*begin, at, out),
+                Some(Step::Ends) => self.end_value(at, out),
                 _ => {}
             }
         }
     }
 
-    /// The value of `model` is complete, if it was one that ended here.
-    fn end_value(&mut self, begin: usize, end: usize, out: &mut Out<'_>) {
-        let Some(mut held) = self.held.take() else { return };
-        let was_held = !held.is_empty();
-        let here = &out.piece[begin..end];
-        let value = if was_held {
-            held.extend_from_slice(here);
-            &held
-        } else {
-            here
-        };
-        if text(&value[1..value.len() - 1]).is_some_and(|name| *name == *self.theirs) {
-            out.pass_to(begin);
-            out.ready.push_back(self.ours.clone());
-            out.passed = end;
-        } else if was_held {
-            out.ready.push_back(held.into());
+    /// A value that the name stands for has ended here, if there was one.
+    fn end_value(&mut self, end: usize, out: &mut Out<'_>) {
+        if std::mem::take(&mut self.in_value) {
             out.passed = end;
         }
-    }
-
-    /// What is held is no value after all. Only what came before this piece is not in it.
-    fn give_up(&mut self, out: &mut Out<'_>) {
-        out.ready.extend(self.held.take().filter(|held| !held.is_empty()).map(Bytes::from));
     }
 }
 
@@ -211,25 +177,22 @@ impl Out<'_> {
     }
 }
 
-/// A body in which the model is renamed, or one that passes as it is. Errors and trailers come after what is held.
+/// A body in which the model is renamed, or one that passes as it is.
 #[derive(Debug)]
-pub(super) struct Renamed<B: Body> {
+pub(super) struct Renamed<B> {
     body: B,
     renamer: Option<Renamer>,
     ready: VecDeque<Bytes>,
-    /// What ends the body, behind what is ready.
-    last: Option<Result<Frame<Bytes>, B::Error>>,
-    over: bool,
 }
 
-impl<B: Body> Renamed<B> {
+impl<B> Renamed<B> {
     /// The body of an answer, with what [`Renamer::prepare`] has made of its head.
     pub(super) fn new(body: B, renamer: Option<Renamer>) -> Self {
-        Self { body, renamer, ready: VecDeque::new(), last: None, over: false }
+        Self { body, renamer, ready: VecDeque::new() }
     }
 }
 
-impl<B: Body<Data = Bytes, Error: Unpin> + Unpin> Body for Renamed<B> {
+impl<B: Body<Data = Bytes> + Unpin> Body for Renamed<B> {
     type Data = Bytes;
     type Error = B::Error;
 
@@ -239,24 +202,15 @@ impl<B: Body<Data = Bytes, Error: Unpin> + Unpin> Body for Renamed<B> {
             if let Some(piece) = this.ready.pop_front() {
                 return Poll::Ready(Some(Ok(Frame::data(piece))));
             }
-            if this.last.is_some() || this.over {
-                return Poll::Ready(this.last.take());
-            }
-            let Some(renamer) = &mut this.renamer else { return Pin::new(&mut this.body).poll_frame(context) };
             let next = ready!(Pin::new(&mut this.body).poll_frame(context));
-            if let Some(piece) = next.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()) {
-                renamer.take(piece, &mut this.ready);
-            } else {
-                renamer.rest(&mut this.ready);
-                this.over = next.is_none();
-                this.last = next;
-            }
+            let piece = next.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
+            let (Some(renamer), Some(piece)) = (&mut this.renamer, piece) else { return Poll::Ready(next) };
+            renamer.take(piece, &mut this.ready);
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        let holds = self.renamer.as_ref().is_some_and(|renamer| renamer.held.is_some());
-        self.ready.is_empty() && self.last.is_none() && !holds && (self.over || self.body.is_end_stream())
+        self.ready.is_empty() && self.body.is_end_stream()
     }
 
     /// Of a body in which something is renamed nobody knows the length.
@@ -267,12 +221,11 @@ impl<B: Body<Data = Bytes, Error: Unpin> + Unpin> Body for Renamed<B> {
 
 /// What becomes of an answer in these pieces. For tests and fuzzing.
 #[cfg(any(test, feature = "test-support"))]
-pub(crate) fn renamed(pieces: &[&[u8]], theirs: &str, ours: &str, is_stream: bool) -> Vec<u8> {
-    let (mut renamer, mut ready) = (Renamer::new(theirs, ours, is_stream), VecDeque::new());
+pub(crate) fn renamed(pieces: &[&[u8]], name: &str, is_stream: bool) -> Vec<u8> {
+    let (mut renamer, mut ready) = (Renamer::new(name, is_stream), VecDeque::new());
     for piece in pieces {
         renamer.take(&Bytes::copy_from_slice(piece), &mut ready);
     }
-    renamer.rest(&mut ready);
     ready.into_iter().flatten().collect()
 }
 

@@ -36,8 +36,8 @@ pub struct Desk {
     pub platform: String,
     /// Whether inference routes ask for a key.
     pub auth_enabled: bool,
-    /// `MAX_CONCURRENT_REQUESTS`.
-    pub max_concurrent: usize,
+    /// `MAX_CONCURRENT_REQUESTS`, which a reload may change.
+    pub max_concurrent: Box<dyn Fn() -> usize + Send + Sync>,
     /// `MAX_QUEUE_SIZE`, 0 for unlimited.
     pub max_queue_size: usize,
     /// Set when the service is being stopped.
@@ -83,7 +83,7 @@ impl Desk {
                 "uptime_seconds": self.metrics.uptime(),
                 "models": models,
                 "queue": {
-                    "max_concurrent": self.max_concurrent,
+                    "max_concurrent": (self.max_concurrent)(),
                     "max_queue_size": self.max_queue_size,
                     "active": self.metrics.active.get(),
                     "waiting": self.metrics.queue_depth.get(),

@@ -381,6 +381,20 @@ pub const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Time between two looks at whether the configuration file has changed.
 pub const CONFIG_LOOK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Longest time in which the service finds out how much memory there is for models. The driver of a GPU that nobody
+/// else uses takes seconds to be loaded.
+pub const MEMORY_LOOK_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Most models that an error names.
+pub const MODELS_NAMED: usize = 50;
+
+/// Longest part of a client's own text that an error repeats, in characters.
+pub const REPEATED_TEXT: usize = 128;
+
+/// Longest name that a folder of logs gets from a model's id, in bytes.
+pub const LOG_FOLDER_NAME: usize = 200;
+
 /// Part of the requests that `latency-based-routing` sends to a worker by chance, to learn how quick it is by now.
 pub const EXPLORED_PART: f64 = 0.05;
 

@@ -121,6 +121,8 @@ pub enum Start {
         argv: Vec<String>,
         /// The path that answers 200 when it can serve.
         health: String,
+        /// The name that it knows the model by, where that differs from the id.
+        model: Option<String>,
     },
 }
 

@@ -333,18 +333,9 @@ mod tests {
     use crate::settings::values::{GpuLayers, ZeroIsOff};
     use std::path::Path;
 
-    fn platform(data_dir: &Path) -> Platform {
-        Platform {
-            kind: crate::platform::Kind::Local,
-            data_dir: data_dir.to_owned(),
-            data_dir_rule: "a test".to_owned(),
-            instance_id: "host".to_owned(),
-        }
-    }
-
     fn resolve_with<const N: usize>(variables: [(&str, &str); N]) -> Result<Resolved, Vec<Problem>> {
         let inputs = Inputs { environment: Environment::from(variables), ..Inputs::default() };
-        resolve(&inputs, &platform(Path::new("/nowhere")))
+        resolve(&inputs, &Platform::plain(Path::new("/nowhere")))
     }
 
     #[test]
@@ -366,7 +357,7 @@ mod tests {
             .unwrap();
         let mut inputs = Inputs { environment: Environment::from([("PORT", "2"), ("CTX", "96")]), ..Inputs::default() };
         inputs.flags.insert("port", "3".to_owned());
-        let resolved = resolve(&inputs, &platform(dir.path())).unwrap();
+        let resolved = resolve(&inputs, &Platform::plain(dir.path())).unwrap();
         assert_eq!(resolved.settings.listen.port, 3);
         assert_eq!(resolved.settings.engine.ctx.0, 96);
         assert_eq!(resolved.settings.logs.instance_id, "from-file");
@@ -395,7 +386,7 @@ mod tests {
     fn a_model_name_flag_beats_a_model_path_from_the_environment() {
         let mut inputs = Inputs { environment: Environment::from([("MODEL_PATH", "/a.gguf")]), ..Inputs::default() };
         inputs.flags.insert("model_name", "b.gguf".to_owned());
-        let settings = resolve(&inputs, &platform(Path::new("/nowhere"))).unwrap().settings;
+        let settings = resolve(&inputs, &Platform::plain(Path::new("/nowhere"))).unwrap().settings;
         assert_eq!(settings.files.model_path, None);
         assert_eq!(settings.files.model_name.as_deref(), Some("b.gguf"));
     }

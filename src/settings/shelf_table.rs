@@ -78,6 +78,7 @@ fn human(duration: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::platform::Platform;
     use crate::settings::{Environment, Inputs, resolve_text};
 
     #[test]
@@ -85,12 +86,7 @@ mod tests {
         let text = "models:\n  qwen: {file: /secret/place/q.gguf, kind: chat, tier: medium, aliases: [a, b], replicas: 2, parallel: 4, ctx: 8192, preload: true, ttl: 10m}\n\
                     \x20 phi: {command: [/secret/place/mlx, '{port}']}\n\
                     model_list: [{model_name: far, litellm_params: {api_base: 'http://server1:8000/x', api_key: sk-secret}}]\n";
-        let platform = crate::platform::Platform {
-            kind: crate::platform::Kind::Local,
-            data_dir: "/nowhere".into(),
-            data_dir_rule: "a test".to_owned(),
-            instance_id: "host".to_owned(),
-        };
+        let platform = Platform::plain("/nowhere".as_ref());
         let inputs = Inputs { environment: Environment::default(), ..Inputs::default() };
         let table = shelf_table(&resolve_text(&inputs, &platform, text).unwrap().settings.catalogue);
         let lines: Vec<&str> = table.lines().collect();

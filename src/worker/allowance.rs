@@ -3,9 +3,10 @@
 use super::memory::{self, Roots};
 use super::procfs::{self, Stat};
 use super::{gpu, procfs::resident};
-use crate::settings::bounds::{FOOTPRINT_PATIENCE, MEMORY_RESERVE};
+use crate::settings::bounds::{FOOTPRINT_PATIENCE, MEMORY_LOOK_PATIENCE, MEMORY_RESERVE};
 use crate::settings::values::MemoryBudget;
 use tokio::task::spawn_blocking;
+use tracing::warn;
 
 /// The memory that all loaded models together may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,8 +24,22 @@ impl Allowance {
     }
 
     /// What a setting means here: of the GPUs' memory where there is a GPU that can be asked, else of the host's. What is
-    /// there, less a reserve, bounds `auto`; where that cannot be told, nothing does. Asking may block.
-    pub fn of(setting: MemoryBudget) -> Self {
+    /// there, less a reserve, bounds `auto`; where that cannot be told, or not in time, nothing does. The driver of a GPU
+    /// may take seconds to be loaded.
+    pub async fn find(setting: MemoryBudget) -> Self {
+        let looking = tokio::time::timeout(MEMORY_LOOK_PATIENCE, spawn_blocking(move || Self::of(setting)));
+        if let Ok(Ok(found)) = looking.await {
+            return found;
+        }
+        warn!("how much memory there is was not found out in time: only a MEMORY_BUDGET in bytes holds");
+        match setting {
+            MemoryBudget::Auto => Self::unlimited(),
+            MemoryBudget::Bytes(bytes) => Self { bytes: Some(bytes), ..Self::unlimited() },
+        }
+    }
+
+    /// The same. Blocks.
+    fn of(setting: MemoryBudget) -> Self {
         let gpus = gpu::capacity().filter(|bytes| *bytes > 0);
         let there = || gpus.or_else(|| memory::capacity(&Roots::here())).map(|bytes| bytes - bytes / MEMORY_RESERVE);
         let bytes = match setting {

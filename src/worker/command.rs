@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn a_command_gets_the_port_the_users_home_and_no_word_of_ours() {
         let argv = ["serve", "--port={port}", "{port}", "--model", "{x}"].map(str::to_owned).to_vec();
-        let (line, den) = command_line(Program::Command { argv, health: "/health".to_owned() });
+        let (line, den) = command_line(Program::Command { argv, health: "/health".to_owned(), model: None });
         assert_eq!(line.program, Path::new("serve"));
         assert_eq!(line.arguments, ["--port=4321", "4321", "--model", "{x}"]);
         assert_eq!(variable(&line, "HOME").unwrap(), "/home/u");

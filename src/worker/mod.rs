@@ -70,11 +70,20 @@ pub struct LastExit {
     /// The cause by name, for logs.
     #[serde(skip)]
     pub cause: Cause,
+    /// What has ended, as logs call it.
+    #[serde(skip)]
+    pub program: String,
+    /// The model that it served.
+    #[serde(skip)]
+    pub model: String,
 }
 
 impl LastExit {
-    fn of(code: Option<i32>, signal: Option<i32>, found: diagnosis::Diagnosis) -> Self {
-        Self { code, signal, hint: Some(found.hint), cause: found.cause }
+    /// Of a worker with this plan.
+    fn of(plan: &Plan, code: Option<i32>, signal: Option<i32>, found: diagnosis::Diagnosis) -> Self {
+        let (hint, program, model) =
+            (plan.program.told(found.hint), plan.program.name().into_owned(), plan.model.clone());
+        Self { code, signal, hint: Some(hint), cause: found.cause, program, model }
     }
 }
 

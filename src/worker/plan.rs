@@ -48,6 +48,8 @@ pub enum Program {
         argv: Vec<String>,
         /// The path that answers 200 when it can serve.
         health: String,
+        /// The name that it knows the model by, where that differs from the id.
+        model: Option<String>,
     },
 }
 
@@ -60,6 +62,14 @@ impl Program {
                 let file = argv.first().and_then(|program| Path::new(program).file_name());
                 file.map_or(Cow::Borrowed("the command"), |file| file.to_string_lossy())
             }
+        }
+    }
+
+    /// The name that it knows the model by, where that differs from the id.
+    pub(super) fn model(&self) -> Option<&str> {
+        match self {
+            Self::LlamaServer { .. } => None,
+            Self::Command { model, .. } => model.as_deref(),
         }
     }
 
@@ -94,6 +104,7 @@ mod tests {
         let command = |argv: &[&str]| Program::Command {
             argv: argv.iter().map(|word| (*word).to_owned()).collect(),
             health: "/health".to_owned(),
+            model: None,
         };
         let serve = command(&["/opt/secret/serve", "--port"]);
         assert_eq!(serve.name(), "serve");

@@ -8,7 +8,6 @@ mod life;
 mod prepare;
 mod watch;
 
-use super::allowance::Allowance;
 use super::aside::Aside;
 use super::bell::Bell;
 use super::board::Board;
@@ -19,11 +18,11 @@ use super::orders::Orders;
 use super::plan::Plan;
 use super::ports::Ports;
 use super::process::Spawner;
-use super::residents::{CrowdedOut, Residents};
+use super::residents::CrowdedOut;
 use super::shortage::shortage;
 use super::state::{Event, State};
 use super::wants::Want;
-use super::yard::Yard;
+use super::yard::{Memory, Yard};
 use super::{Deaths, Handle, LastExit, Status, Wants, diagnosis};
 use crate::awake;
 use crate::settings::bounds::SHORTAGE_PAUSE;
@@ -32,7 +31,7 @@ use prepare::FileCheck;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch as channel;
+use tokio::sync::{SetOnce, watch as channel};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -60,9 +59,8 @@ pub fn supervise(plan: Plan, yard: &Yard, deaths: Arc<Deaths>, stop: Cancellatio
         spawner: yard.spawner.clone(),
         prober: yard.prober.clone(),
         ports: yard.ports.clone(),
-        allowance: yard.allowance,
         bell: Arc::clone(&yard.bell),
-        residents: yard.residents.clone(),
+        memory: Arc::clone(&yard.memory),
         learned: None,
         board,
         publish,
@@ -85,9 +83,8 @@ struct Owner {
     spawner: Spawner,
     prober: Prober,
     ports: Ports,
-    allowance: Allowance,
     bell: Arc<Bell>,
-    residents: Residents,
+    memory: Arc<SetOnce<Memory>>,
     /// The memory that it took the last time, in bytes.
     learned: Option<u64>,
     publish: channel::Sender<Status>,
@@ -154,6 +151,8 @@ enum End {
 
 impl Owner {
     async fn run(mut self, stop: CancellationToken) {
+        // What fits, and what a worker needs, is not known before.
+        let _ = stop.run_until_cancelled(self.memory.wait()).await;
         self.board.needs(self.need());
         loop {
             if !self.is_unbidden && self.wants.is_empty() {
@@ -179,11 +178,11 @@ impl Owner {
                     Some(()) => continue,
                     None => return self.happen(Event::StopAsked),
                 },
-                Err(Unstarted::Hopeless(found)) => self.after_death(LastExit::of(None, None, found)),
+                Err(Unstarted::Hopeless(found)) => self.after_death(LastExit::of(&self.plan, None, None, found)),
                 Err(Unstarted::Short(error)) => match self.short.lasts(self.plan.engine.load_timeout.0) {
                     // No fault of llama-server's, and no reason to give it up: the shortage will pass.
                     false => self.for_now(&error),
-                    true => self.after_death(LastExit::of(None, None, diagnosis::not_started(&error))),
+                    true => self.after_death(LastExit::of(&self.plan, None, None, diagnosis::not_started(&error))),
                 },
             };
             let may_go_on = match pause {
@@ -197,9 +196,8 @@ impl Owner {
     }
 
     /// Remembers how it ended. The pause before the next start, or nothing when there will be none.
-    fn after_death(&mut self, mut exit: LastExit) -> Option<Duration> {
+    fn after_death(&mut self, exit: LastExit) -> Option<Duration> {
         self.short = Shortness::default();
-        exit.hint = exit.hint.map(|hint| self.plan.program.told(hint));
         let hint = exit.hint.clone().unwrap_or_default();
         let (code, signal, cause) = (exit.code, exit.signal, exit.cause.as_str());
         let pause = self.budget.spend(Instant::now());

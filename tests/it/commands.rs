@@ -75,6 +75,24 @@ fn a_command_is_started_watched_and_asked_and_gets_no_key() {
 }
 
 #[test]
+fn a_command_is_asked_by_the_name_that_it_knows_and_answers_by_the_clients() {
+    let config = format!(
+        "models:\n\
+         \x20 own: {{command: {}, health: /v1/models, served_model_name: org/own, aliases: [mine]}}\n\
+         \x20 other: {{file: other.gguf}}\n",
+        command("own.gguf")
+    );
+    let gateway =
+        Gateway::builder().fakes(&config, &[("own.gguf", json!({})), ("other.gguf", json!({}))]).start_ready();
+    for name in ["own", "mine"] {
+        assert_eq!(gateway.client().post_json(CHAT, &chat(name)).json()["model"], name);
+        let request = gateway.model_file("own.gguf").journal().requests(CHAT).pop().unwrap();
+        let sent: Value = serde_json::from_str(request["body"].as_str().unwrap()).unwrap();
+        assert_eq!(sent["model"], "org/own");
+    }
+}
+
+#[test]
 fn a_command_that_cannot_be_kept_running_is_given_up_and_says_why_and_others_are_served() {
     // It is there at the start, but cannot be run.
     let missing = tempfile::Builder::new().permissions(Permissions::from_mode(0o755)).tempfile().unwrap();
@@ -112,6 +130,21 @@ fn a_command_that_cannot_be_kept_running_is_given_up_and_says_why_and_others_are
     assert_eq!(loaded.status(), 202, "{}", loaded.text());
     eventually("it serves", READY, || model(&gateway, "ends")["state"] == "ready");
     assert_eq!(gateway.client().post_json(CHAT, &chat("ends")).status(), 200);
+}
+
+#[test]
+fn the_last_word_names_the_command_and_its_model_and_not_llama_server() {
+    let config = format!(
+        "defaults: {{restart_limit: 0, preload: true}}\nmodels:\n\x20 own: {{command: {}}}\n",
+        command("own.gguf")
+    );
+    let files = [("own.gguf", json!({"exit_at_start": {"code": 7}}))];
+    let (status, output) = Gateway::builder().fakes(&config, &files).run_to_exit();
+    assert_eq!(status.code(), Some(69), "{output}");
+    let last = output.lines().find(|line| line.contains("fatal: ")).unwrap();
+    let program = fake_server::program().rsplit('/').next().unwrap();
+    assert!(last.contains(&format!("fatal: {program} could not be kept running: ")), "{last}");
+    assert!(last.contains("own") && !last.contains('/'), "{last}");
 }
 
 #[test]

@@ -26,6 +26,10 @@ fn holding(settings: &[(&str, &str)]) -> Gateway {
     ready(json!({"hold_requests": [CHAT]}), settings)
 }
 
+fn rejections(gateway: &Gateway) -> u64 {
+    gateway.anonymous().get("/metrics").json()["gateway"]["queue_rejections"].as_u64().unwrap()
+}
+
 fn chat() -> Value {
     json!({"messages": [{"role": "user", "content": "x"}]})
 }
@@ -59,7 +63,7 @@ fn a_full_line_is_refused_at_once_and_says_when_to_come_back() {
     let mut waiting = begin(&gateway);
     waits_for(&gateway, 1);
     assert_eq!(refused_with(&mut begin(&gateway), "queue_full").as_deref(), Some("5"), "nothing is measured yet");
-    assert_eq!(gateway.anonymous().get("/metrics").json()["gateway"]["queue_rejections"], 1);
+    eventually("it is counted", SOON, || rejections(&gateway) == 1);
     gateway.control().release_all_requests();
     assert_eq!(running.read_response().unwrap().status(), 200);
     assert_eq!(waiting.read_response().unwrap().status(), 200);
@@ -67,12 +71,31 @@ fn a_full_line_is_refused_at_once_and_says_when_to_come_back() {
 }
 
 #[test]
+fn who_finds_a_line_full_and_is_served_by_another_model_was_not_rejected() {
+    let config = "defaults: {parallel: 1}\nmodels: {a: {file: a.gguf}, b: {file: b.gguf}}\nfallbacks: {a: [b]}\n";
+    let files = [("a.gguf", json!({"hold_requests": [CHAT]})), ("b.gguf", json!({}))];
+    let gateway = Gateway::builder().fakes(config, &files).set("MAX_QUEUE_SIZE", 1).start_ready();
+    let ask = || {
+        let body = json!({"model": "a", "messages": []}).to_string();
+        gateway.client().begin("POST", CHAT, body.as_bytes()).unwrap()
+    };
+    let _running = ask();
+    gateway.model_file("a.gguf").journal().wait_for_requests(CHAT, 1);
+    let _waiting = ask();
+    waits_for(&gateway, 1);
+    let answer = ask().read_response().unwrap();
+    assert_eq!((answer.status(), answer.header("x-llamagate-model")), (200, Some("b")), "{}", answer.text());
+    eventually("it is accounted", SOON, || {
+        gateway.anonymous().get("/metrics").json()["gateway"]["requests_success"] == 1
+    });
+    assert_eq!(rejections(&gateway), 0);
+}
+
+#[test]
 fn a_hundred_at_once_fill_the_slots_and_the_line_and_the_rest_is_refused() {
     let gateway = holding(&[("MAX_CONCURRENT_REQUESTS", "4"), ("MAX_QUEUE_SIZE", "8")]);
     let mut clients: Vec<RawClient> = std::iter::repeat_with(|| begin(&gateway)).take(100).collect();
-    eventually("all but twelve are refused", SOON, || {
-        gateway.anonymous().get("/metrics").json()["gateway"]["queue_rejections"] == 88
-    });
+    eventually("all but twelve are refused", SOON, || rejections(&gateway) == 88);
     assert_eq!(gateway.journal().wait_for_requests(CHAT, 4).len(), 4, "never more in flight than there are slots");
     let health = gateway.anonymous().get("/health").json();
     assert_eq!((&health["queue"]["active"], &health["queue"]["waiting"]), (&json!(4), &json!(8)));

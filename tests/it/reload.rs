@@ -179,7 +179,7 @@ fn a_mistake_changes_nothing_and_is_named() {
         ("models: [", "llamagate.yaml"),
         (&*format!("{AFTER}\x20 more: {{file: comes.gguf, contxt: 5}}\n"), "models.more.contxt"),
         (&*AFTER.replace("comes.gguf", "nowhere.gguf"), "nowhere.gguf"),
-        (&*format!("{AFTER}\x20 bad: {{command: [serve]}}\n"), "{port}"),
+        (&*format!("{AFTER}\x20 bad: {{command: [serve]}}\n"), "({port} stands for the port"),
         ("models: {}", "no model is named"),
     ];
     for (config, named) in wrong {
@@ -232,6 +232,29 @@ fn the_log_says_in_numbers_what_has_changed() {
 }
 
 #[test]
+fn max_concurrent_requests_is_taken_and_shown_and_nobody_says_that_it_waits() {
+    let with = |number: u32| format!("server: {{max_concurrent_requests: {number}}}\n{BEFORE}");
+    let files = [("stays.gguf", json!({})), ("changes.gguf", json!({})), ("goes.gguf", json!({}))];
+    let gateway = Gateway::builder().fakes(&with(1), &files).start_ready();
+    all_ready(&gateway, &["stays", "changes", "goes"]);
+    let shown = || gateway.anonymous().get("/health").json()["queue"]["max_concurrent"].as_u64();
+    assert_eq!(shown(), Some(1));
+    gateway.rewrite_config(&with(3));
+    reloads(&gateway);
+    assert_eq!(shown(), Some(3));
+    eventually("the one without a number starts anew", READY, || pids(&gateway, "goes").len() == 2);
+    let slots = |model: &str| {
+        let stats = gateway.client_with(ADMIN).get("/lb/stats").json();
+        let of_model = stats["models"].as_array().unwrap().iter().find(|shown| shown["id"] == model).unwrap();
+        of_model["workers"][0]["slots"].as_u64()
+    };
+    assert_eq!((slots("stays"), slots("goes")), (Some(2), Some(3)), "the first has a number of its own");
+    assert_eq!(pids(&gateway, "stays").len(), 1);
+    eventually("the log has it", SOON, || gateway.output().contains("configuration and keys reloaded"));
+    assert!(!gateway.output().contains("MAX_CONCURRENT_REQUESTS has changed"), "{}", gateway.output());
+}
+
+#[test]
 fn a_request_whose_body_comes_during_a_reload_is_served_by_what_there_is_then() {
     let gateway = before(&[]);
     let body = chat("changes", false).to_string();
@@ -257,13 +280,30 @@ fn who_is_still_there_after_drain_timeout_is_told() {
     gateway.rewrite_config(AFTER);
     reloads(&gateway);
     let refused = waits.read_response().unwrap();
-    assert_eq!(refused.status(), 503, "{}", refused.text());
+    assert_eq!(refused.status(), 404, "{}", refused.text());
     let events = stream.events();
-    assert!(events.last().unwrap().json()["error"]["code"].is_string(), "{events:?}");
+    for error in [&refused.json()["error"], &events.last().unwrap().json()["error"]] {
+        assert_eq!((&error["code"], &error["param"]), (&json!("model_not_found"), &json!("model")), "{events:?}");
+        assert_eq!(error["message"], "The model 'goes' is no longer served");
+    }
     let old = pids(&gateway, "goes")[0];
     eventually("its process ends", STOPS, || pid_gone(old));
     eventually("nothing is left in line", SOON, || waiting(&gateway) == 0);
     is_served(&gateway, "stays");
+}
+
+#[test]
+fn who_has_no_answer_yet_after_drain_timeout_is_told_too() {
+    let files =
+        [("stays.gguf", json!({})), ("changes.gguf", json!({})), ("goes.gguf", json!({"hold_requests": [CHAT]}))];
+    let gateway = Gateway::builder().fakes(BEFORE, &files).set("DRAIN_TIMEOUT", "500ms").start_ready();
+    all_ready(&gateway, &["stays", "changes", "goes"]);
+    let mut asks = begin(&gateway, "goes");
+    journal(&gateway, "goes").wait_for_requests(CHAT, 1);
+    gateway.rewrite_config(&BEFORE.replace("goes: {file: goes.gguf}", "stays2: {file: stays.gguf}"));
+    reloads(&gateway);
+    let refused = asks.read_response().unwrap();
+    assert_eq!((refused.status(), refused.json()["error"]["code"].as_str()), (404, Some("model_not_found")));
 }
 
 #[test]

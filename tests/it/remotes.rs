@@ -127,6 +127,13 @@ fn what_was_never_begun_goes_to_another_worker_and_what_may_have_been_does_not()
 }
 
 #[test]
+fn an_answer_names_the_model_as_the_client_did_whatever_the_backend_calls_it() {
+    let remote = Remote::start(Reply::Status(200, json!({"model": "/srv/models/m.gguf", "choices": []})));
+    let gateway = ready(builder(&in_order(&[&remote])));
+    assert_eq!(talk(&gateway.client()).json(), json!({"model": "m", "choices": []}));
+}
+
+#[test]
 fn a_connection_that_is_refused_is_tried_elsewhere() {
     let (mut first, second) = (Remote::start(Reply::Serve), Remote::start(Reply::Serve));
     let gateway = ready(builder(&in_order(&[&first, &second])));

@@ -281,6 +281,12 @@ fn a_conversation_stays_with_the_worker_that_has_its_beginning() {
     }
 }
 
+/// The model of this id in a list of them.
+#[track_caller]
+fn of_id(models: &Value, id: &str) -> Value {
+    models.as_array().unwrap().iter().find(|model| model["id"] == id).unwrap().clone()
+}
+
 #[test]
 fn a_model_that_cannot_start_disturbs_no_other() {
     let config = "
@@ -297,9 +303,7 @@ models:
     assert!(stream.next_event().is_some());
     let state = |id: &str| {
         let health = gateway.anonymous().get("/health");
-        let models = health.json()["models"].as_array().unwrap().clone();
-        let model = models.into_iter().find(|model| model["id"] == id).unwrap();
-        (health.status(), health.json()["status"].clone(), model["state"].clone())
+        (health.status(), health.json()["status"].clone(), of_id(&health.json()["models"], id)["state"].clone())
     };
     eventually("the bad one is given up", READY, || state("bad").2 == "failed");
     assert_eq!(state("bad"), (200, json!("degraded"), json!("failed")));
@@ -332,10 +336,9 @@ models:
     let state = || admin.get("/v1/models/bad").json()["meta"]["state"].clone();
     eventually("it is given up", READY, || state() == "failed");
     let health = gateway.anonymous().get("/health").json();
-    let bad_of = |models: &Value| models.as_array().unwrap().iter().find(|model| model["id"] == "bad").unwrap().clone();
-    let worker = bad_of(&admin.get("/lb/stats").json()["models"])["workers"][0].clone();
+    let worker = of_id(&admin.get("/lb/stats").json()["models"], "bad")["workers"][0].clone();
     assert!(worker["last_error"].is_string(), "{worker}");
-    assert_eq!(worker["last_error"], bad_of(&health["models"])["last_exit"]["hint"]);
+    assert_eq!(worker["last_error"], of_id(&health["models"], "bad")["last_exit"]["hint"]);
     assert_eq!((&worker["failures"], &worker["last_failure"]), (&json!(0), &Value::Null), "no request has failed");
     let order = |order: &str| admin.post_json(&format!("/v1/models/bad/{order}"), &json!({})).json();
     assert_eq!(order("unload"), json!({"id": "bad", "state": "failed"}), "there is nothing to be stopped");

@@ -322,7 +322,7 @@ fn each_worker_of_many_has_a_log_folder_of_its_own_and_the_only_one_has_none_ins
     let models = [("a", "preload: true", json!({})), ("b", "preload: true, replicas: 2", json!({}))];
     let many = shelf(3, &models, &[]);
     let one = Gateway::builder().set("MODEL_NAME", "dummy.gguf").set("MODEL_PATH", "").start_ready();
-    for (gateway, folders) in [(&many, &["llama/a", "llama/b", "llama/b.1"][..]), (&one, &["llama"][..])] {
+    for (gateway, folders) in [(&many, &["llama/a", "llama/b", "llama/b@1"][..]), (&one, &["llama"][..])] {
         for folder in folders {
             let folder = gateway.data_dir().join("logs").join(folder);
             eventually(&format!("llama-server's words are in {}", folder.display()), READY, || {

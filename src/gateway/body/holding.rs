@@ -48,7 +48,7 @@ pub(super) struct Holding {
     _caller: Caller,
     lease: Lease,
     /// Behind the lease: whoever gets the slot next finds the worker's free too.
-    _ticket: Ticket,
+    ticket: Ticket,
 }
 
 /// How an answer is passed on.
@@ -94,7 +94,7 @@ impl Holding {
             record,
             _caller: caller,
             lease,
-            _ticket: ticket,
+            ticket,
         };
         // Some bodies are over before anybody asks for more; hyper then never polls them.
         holding.record.complete = holding.is_over();
@@ -186,6 +186,8 @@ impl Holding {
     fn fail(&mut self, refusal: Refusal) -> Result<(), Cut> {
         if refusal == Refusal::BackendError {
             self.lease.doubt();
+            // Perhaps no fault of the upstream's.
+            return self.close_with(self.ticket.removal().unwrap_or(refusal));
         }
         self.close_with(refusal)
     }

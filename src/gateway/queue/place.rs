@@ -65,6 +65,13 @@ pub(super) enum Grant {
     Nothing,
 }
 
+impl Ticket {
+    /// What whoever holds it is told when its worker is stopped because the model is no longer served; none of any other.
+    pub(in super::super) fn removal(&self) -> Option<Refusal> {
+        self.queue.lock().closed.clone().filter(|refusal| matches!(refusal, Refusal::ModelRemoved(_)))
+    }
+}
+
 impl Place {
     /// Whether it is a wait.
     pub(in super::super) fn is_in_line(&self) -> bool {

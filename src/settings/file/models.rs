@@ -16,7 +16,8 @@ use std::path::{Path, PathBuf};
 const ESSENTIAL: &[&str] = &["model", "messages", "prompt", "input", "stream"];
 
 /// Keys of a model that `defaults:` does not take, because no two models share them.
-const OF_ONE: &[&str] = &["file", "command", "health", "kind", "tier", "aliases", "memory", "weight", "priority"];
+const OF_ONE: &[&str] =
+    &["file", "command", "health", "served_model_name", "kind", "tier", "aliases", "memory", "weight", "priority"];
 
 /// The path that a server started by `command:` is probed at.
 const HEALTH: &str = "/health";
@@ -121,6 +122,10 @@ fn start(fields: &mut Fields<'_>, notes: &mut Notes) -> Option<Start> {
     if let Some(fault) = health.as_deref().and_then(|path| check_path(path).err()) {
         notes.problem(&fields.at("health"), fault, None);
     }
+    let model = fields.text("served_model_name", notes);
+    if let Some(fault) = model.as_deref().and_then(|name| check_name(name).err()) {
+        notes.problem(&fields.at("served_model_name"), fault, None);
+    }
     match (file, command) {
         (Some(_), Some(_)) => {
             notes.problem(&fields.place, "has both file and command", Some("keep one of them".to_owned()));
@@ -131,11 +136,19 @@ fn start(fields: &mut Fields<'_>, notes: &mut Notes) -> Option<Start> {
                 let hint = "health of a remote backend stands in its entry of model_list".to_owned();
                 notes.problem(&fields.at("health"), "there is no command", Some(hint));
             }
+            if model.is_some() {
+                let hint = "litellm_params.model of its entry of model_list says it of a remote backend".to_owned();
+                notes.problem(&fields.at("served_model_name"), "there is no command", Some(hint));
+            }
             None
         }
         (Some(file), None) => {
             if health.is_some() {
                 notes.problem(&fields.at("health"), "llama-server is always asked at /health", None);
+            }
+            if model.is_some() {
+                let hint = Some("say other names for clients under aliases".to_owned());
+                notes.problem(&fields.at("served_model_name"), "llama-server is not asked by name", hint);
             }
             if file.as_os_str().is_empty() {
                 notes.problem(&fields.at("file"), "expected the name of a GGUF file", None);
@@ -155,7 +168,7 @@ fn start(fields: &mut Fields<'_>, notes: &mut Notes) -> Option<Start> {
                     Some("{port} stands for the port on 127.0.0.1 that the server is to listen on".to_owned()),
                 );
             }
-            Some(Start::Command { argv, health: health.unwrap_or_else(|| HEALTH.to_owned()) })
+            Some(Start::Command { argv, health: health.unwrap_or_else(|| HEALTH.to_owned()), model })
         }
     }
 }

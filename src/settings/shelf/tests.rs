@@ -13,12 +13,7 @@ use std::time::Duration;
 
 fn resolved<const N: usize>(text: &str, variables: [(&str, &str); N]) -> Result<Resolved, Vec<String>> {
     let inputs = Inputs { environment: Environment::from(variables), ..Inputs::default() };
-    let platform = Platform {
-        kind: crate::platform::Kind::Local,
-        data_dir: "/nowhere".into(),
-        data_dir_rule: "a test".to_owned(),
-        instance_id: "host".to_owned(),
-    };
+    let platform = Platform::plain("/nowhere".as_ref());
     resolve_text(&inputs, &platform, text).map_err(|problems| problems.iter().map(ToString::to_string).collect())
 }
 
@@ -67,6 +62,7 @@ models:
   mlx-phi:
     command: ["mlx_lm.server", "--model", "/models/phi", "--port", "{port}"]
     health: /health
+    served_model_name: /models/phi
 model_list:
   - model_name: reranker
     litellm_params: {api_base: "http://server1:8000", api_key: os.environ/RERANK_KEY, rpm: 600, tpm: 100000}
@@ -104,8 +100,8 @@ fn the_documented_example_is_three_models() {
     let sampling: Vec<(&str, &str)> = qwen.rewrite.sampling.iter().map(|(name, json)| (&**name, &**json)).collect();
     assert_eq!(sampling, [("temperature", "0.7"), ("top_p", "0.95"), ("max_tokens", "512")]);
     assert_eq!(qwen.rewrite.strip_params, ["user"]);
-    let Start::Command { argv, health } = &local(phi).start else { panic!() };
-    assert_eq!((argv.len(), health.as_str()), (5, "/health"));
+    let Start::Command { argv, health, model } = &local(phi).start else { panic!() };
+    assert_eq!((argv.len(), health.as_str(), model.as_deref()), (5, "/health", Some("/models/phi")));
     assert_eq!((local(phi).slots, local(phi).preload), (4, false));
     assert_eq!((reranker.kind, reranker.local.is_none()), (Some(Kind::Rerank), true));
     let remote = &reranker.remotes[0];

@@ -16,7 +16,7 @@ impl Owner {
     /// wants it. One that is to be there anyway also waits for its room.
     pub(super) async fn stay_out(&mut self, by: &CrowdedOut) {
         self.asked = None;
-        let exit = LastExit::of(None, None, diagnosis::crowded_out(&by.0));
+        let exit = LastExit::of(&self.plan, None, None, diagnosis::crowded_out(&by.0));
         self.happen_and(Event::StopAsked, |status| {
             status.asleep = true;
             status.last_exit = Some(exit);
@@ -27,7 +27,7 @@ impl Owner {
         let order = tokio::select! {
             order = self.orders.next() => Some(order),
             () = self.wants.more() => None,
-            () = self.residents.may_have_room(&lodger), if self.is_unbidden => None,
+            () = async { self.memory.wait().await.residents.may_have_room(&lodger).await }, if self.is_unbidden => None,
         };
         if let Some(order) = order {
             self.follow(order);

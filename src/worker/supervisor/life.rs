@@ -60,6 +60,7 @@ impl Owner {
         // Only llama-server was told of this key.
         let authorization = matches!(self.plan.program, Program::LlamaServer { .. }).then(|| den.authorization());
         let target = Target::local(port.address(), authorization).map_err(io::Error::other)?;
+        let target = Target { model: self.plan.program.model().map(str::to_owned), ..target };
         let endpoint = Arc::new(Endpoint::at(target, Arc::clone(&self.deaths)).ringing(Arc::clone(&self.bell)));
         let plan = &self.plan;
         let launch = Launch { plan, address: port.address(), den: &den };
@@ -142,7 +143,7 @@ impl Owner {
         let found = diagnosis::diagnose(&Evidence { code, signal, tail: &tail, has_served, killed, memory });
         drop(tail);
         self.give_back(life.room, ended);
-        End::Died(LastExit::of(code, signal, found))
+        End::Died(LastExit::of(&self.plan, code, signal, found))
     }
 
     /// Stops one that is not needed, for now or for ever.

@@ -1,6 +1,7 @@
 //! What comes before a process: what the one before has left goes, the model file is looked at, and read once where
 //! that is wanted.
 
+use super::super::allowance::Allowance;
 use super::super::aside::NoOutcome;
 use super::super::diagnosis;
 use super::super::leftovers;
@@ -40,7 +41,7 @@ impl Owner {
             self.is_good(file).await?;
         }
         self.board.needs(self.need());
-        let room = self.residents.room(self.lodger()).await.map_err(Unstarted::CrowdedOut)?;
+        let room = self.memory.wait().await.residents.room(self.lodger()).await.map_err(Unstarted::CrowdedOut)?;
         let Some(file) = file.filter(|_| self.plan.engine.prefetch) else { return Ok((room, None)) };
         let begun = Instant::now();
         let outcome = prefetch(&self.plan.model, &file, self.plan.engine.load_timeout.0).await;
@@ -62,17 +63,22 @@ impl Owner {
     pub(super) fn need(&self) -> u64 {
         let ngl = self.plan.engine.ngl;
         match (&self.plan.program, self.plan.need) {
-            (Program::LlamaServer { .. }, _) if self.allowance.is_of_gpus && ngl == GpuLayers::Count(0) => 0,
+            (Program::LlamaServer { .. }, _) if self.allowance().is_of_gpus && ngl == GpuLayers::Count(0) => 0,
             (_, Need::Configured(bytes)) => bytes,
             (_, Need::Estimated(bytes)) => self.learned.unwrap_or(bytes),
         }
     }
 
+    fn allowance(&self) -> Allowance {
+        self.memory.get().map_or(Allowance::unlimited(), |memory| memory.allowance)
+    }
+
     /// Remembers how much memory this process takes, where nobody has said how much it needs. What it has taken in the
     /// same life before counts too.
     pub(super) async fn learn(&mut self, pid: i32, before: Option<u64>) {
-        if self.allowance.bytes.is_some() && matches!(self.plan.need, Need::Estimated(_)) {
-            let taken = self.allowance.taken_by(pid).await;
+        let allowance = self.allowance();
+        if allowance.bytes.is_some() && matches!(self.plan.need, Need::Estimated(_)) {
+            let taken = allowance.taken_by(pid).await;
             self.learned = taken.max(before).or(self.learned);
             self.board.needs(self.need());
         }

@@ -12,6 +12,15 @@ fn every_problem_is_said_with_its_place() {
         ("models: {q: {command: []}}", &["models.q.command: expected a list of words"]),
         ("models: {q: {command: 'x {port}', ngl: 3}}", &["models.q.ngl: is llama-server's"]),
         ("models: {q: {command: 'x {port}', health: ok}}", &["models.q.health: expected a path"]),
+        (
+            "models: {q: {command: 'x {port}', served_model_name: ''}}",
+            &["models.q.served_model_name: the name of a model has 1 to"],
+        ),
+        (
+            "models: {q: {file: a, served_model_name: b}}",
+            &["models.q.served_model_name: llama-server is not asked by name", "aliases"],
+        ),
+        ("defaults: {served_model_name: a}", &["defaults.served_model_name: belongs to a single model"]),
         ("models: {q: {file: a, health: /x}}", &["models.q.health: llama-server is always asked at /health"]),
         ("models: {q: {file: a, args: [--port, '1']}}", &["models.q.args: expected", "set PORT for the gateway"]),
         ("models: {q: {file: a, args: '--host=x'}}", &["models.q.args: expected", "without --host"]),
