@@ -311,8 +311,10 @@ impl Holding {
 
     /// The upstream has failed.
     fn fail(&mut self, refusal: Refusal) -> Result<(), Cut> {
-        if refusal == Refusal::BackendError {
-            self.lease.doubt();
+        match refusal {
+            Refusal::BackendError => self.lease.doubt(),
+            Refusal::BackendTimeout => self.lease.is_late(),
+            _ => {}
         }
         self.close_with(refusal)
     }

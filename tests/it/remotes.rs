@@ -213,6 +213,35 @@ fn failures_in_a_row_open_the_breaker() {
     assert_eq!(remote.asked().len(), 4, "nothing reaches it");
 }
 
+/// Regression: a backend that stops in the middle of its answers was sent one request after the other.
+#[test]
+fn answers_that_stop_in_the_middle_open_the_breaker() {
+    for (reply, is_stream) in [(Reply::HoldMidStream, true), (Reply::HoldMidAnswer, false)] {
+        let remote = Remote::start(reply);
+        let settings = builder(&in_order(&[&remote])).set("ALLOWED_FAILS", 2).set("STREAM_IDLE_TIMEOUT", "1s");
+        let gateway = ready(if is_stream { settings } else { settings.set("REQUEST_TIMEOUT", "1s") });
+        let client = gateway.client();
+        let body = json!({"model": "m", "messages": [], "stream": is_stream});
+        for failures in 1..=2 {
+            match is_stream {
+                true => {
+                    let last = client.stream(CHAT, &body).events().pop().unwrap();
+                    assert_eq!(last.json()["error"]["code"], "backend_timeout");
+                }
+                false => {
+                    let mut cut = client.begin("POST", CHAT, body.to_string().as_bytes()).unwrap();
+                    assert_eq!(cut.read_head().unwrap().status, 200);
+                    _ = cut.read_to_close();
+                }
+            }
+            eventually("it counts", SOON, || worker(&gateway, 0)["failures"] == failures);
+        }
+        let failed = worker(&gateway, 0);
+        assert_eq!(["breaker", "last_error"].map(|name| &failed[name]), ["open", "did not answer in time"]);
+        assert_eq!((refused(&talk(&client), 503).as_str(), remote.asked().len()), ("backend_unavailable", 2));
+    }
+}
+
 #[test]
 fn one_request_tries_a_worker_that_was_left_alone() {
     let remote = Remote::start(Reply::Status(500, json!({})));

@@ -28,6 +28,8 @@ pub(crate) enum Reply {
     DieMidStream,
     /// The same, but the stream goes on once `release` is called.
     HoldMidStream,
+    /// The head of a whole answer and a part of it; nothing more until `release` is called.
+    HoldMidAnswer,
     /// Closes the connection without an answer.
     Close,
     /// Never answers.
@@ -197,6 +199,12 @@ impl Shared {
                         return Ok(());
                     }
                     end_stream(connection)?;
+                }
+                Reply::HoldMidAnswer => {
+                    let mut connection = connection;
+                    connection.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{")?;
+                    self.is_released();
+                    return Ok(());
                 }
                 Reply::Close => return Ok(()),
                 // Until the other side leaves.
