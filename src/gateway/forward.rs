@@ -12,7 +12,7 @@ use super::rename::{Renamed, Renamer};
 use super::route::Route;
 use crate::awake;
 use crate::dial::{Dialer, Target, explain};
-use crate::fleet::{Lease, WorkerKind};
+use crate::fleet::Lease;
 use crate::refusal::Refusal;
 use crate::settings::bounds::{
     CLIENT_WRITE_STALL, LAST_WORDS, RETRY_AFTER_UNKNOWN, UPSTREAM_IDLE, UPSTREAM_IDLE_CONNECTIONS,
@@ -141,9 +141,6 @@ impl Forwarder {
                 lease.failed(&error, &why);
                 let is_connect = error.is_connect();
                 let may_have_begun = !is_connect && !was_never_sent(&error);
-                if is_connect && lease.member().kind == WorkerKind::Remote {
-                    warn!(worker = lease.member().number, "a remote backend cannot be reached: {why}");
-                }
                 let refusal =
                     if is_connect { Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN) } else { Refusal::BackendError };
                 return Err(fails(refusal, may_have_begun, lease, (caller, ticket, record)));

@@ -242,6 +242,19 @@ fn answers_that_stop_in_the_middle_open_the_breaker() {
     }
 }
 
+/// Regression: the loss was logged by the request that met it, without the model's name, and by the probe that followed.
+#[test]
+fn the_loss_of_a_backend_is_logged_once_with_its_name() {
+    let mut remote = Remote::start(Reply::Serve);
+    let gateway = ready(builder(&in_order(&[&remote])));
+    remote.end();
+    assert_eq!(refused(&talk(&gateway.client()), 503), "backend_unavailable");
+    eventually("it is found lost", SOON, || worker(&gateway, 0)["state"] == "unhealthy");
+    let log = gateway.output();
+    let told: Vec<&str> = log.lines().filter(|line| line.contains(" WARN ") && line.contains("remote")).collect();
+    assert!(matches!(told[..], [line] if line.contains("model=\"m\"") && line.contains("worker=0")), "{told:#?}");
+}
+
 #[test]
 fn one_request_tries_a_worker_that_was_left_alone() {
     let remote = Remote::start(Reply::Status(500, json!({})));
