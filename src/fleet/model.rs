@@ -279,11 +279,13 @@ impl Model {
     }
 
     /// Whether a load that has failed leaves nobody to wait for: none serves, and no other is on its way, or will be as
-    /// soon as it is wanted.
+    /// soon as it is wanted. Where one has found no room beside pinned models, those that sleep need not try: they are as
+    /// large.
     pub fn is_hopeless(&self) -> bool {
-        let is_on_its_way = |member: &Arc<Member>| {
-            let (state, asleep) = member.handle().state();
-            asleep || matches!(state, State::Starting | State::Loading | State::Ready)
+        let is_crowded_out = self.members().any(|member| member.handle().is_crowded_out());
+        let is_on_its_way = |member: &Arc<Member>| match member.handle().state() {
+            (State::Starting | State::Loading | State::Ready, _) => true,
+            (_, asleep) => asleep && !is_crowded_out,
         };
         let others = self.members.len() > 1 && self.members().any(is_on_its_way);
         self.open(Instant::now(), &[]).next().is_none() && !others

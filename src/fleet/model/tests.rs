@@ -1,7 +1,7 @@
 use super::*;
 use crate::fleet::{Breaker, Quota, Rank, WorkerKind};
 use crate::settings::catalogue::Strategy;
-use crate::worker::Handle;
+use crate::worker::{Cause, Handle, LastExit};
 use http::StatusCode;
 use std::num::NonZeroU32;
 use tokio::sync::watch;
@@ -259,4 +259,25 @@ fn a_report_is_of_one_moment_while_its_worker_changes() {
         is_over.store(true, Ordering::Relaxed);
         assert!(wrong.is_none(), "{wrong:?}");
     });
+}
+
+/// Regression: a worker that sleeps because it finds no room counted as one that comes, so that those in line waited in
+/// vain.
+#[tokio::test(start_paused = true)]
+async fn where_one_finds_no_room_beside_pinned_models_nobody_waits_for_those_that_sleep() {
+    let (one, two) = (own(0, 1), own(1, 1));
+    let model = model(&[&one, &two]);
+    is(&one.0, State::Stopped, true);
+    is(&two.0, State::Stopped, true);
+    assert!(!model.is_hopeless(), "they are woken");
+    let hint = None;
+    let crowded_out = LastExit { code: None, signal: None, hint, cause: Cause::NoRoom };
+    one.0.send_modify(|status| status.last_exit = Some(crowded_out.clone()));
+    assert!(model.is_hopeless(), "the other would find none either");
+    is(&two.0, State::Starting, true);
+    assert!(!model.is_hopeless(), "it may have found some");
+    two.0.send_modify(|status| status.last_exit = Some(crowded_out));
+    assert!(!model.is_hopeless(), "it tries again");
+    is(&two.0, State::Stopped, true);
+    assert!(model.is_hopeless());
 }
