@@ -13,7 +13,7 @@ use crate::awake::{self, Instant};
 use crate::fleet::{Fingerprint, Model, Unavailable};
 use crate::models::Kind;
 use crate::refusal::{Refusal, Shape};
-use crate::settings::bounds::{RETRY_AFTER_UNKNOWN, RETRY_PAUSE_FIRST};
+use crate::settings::bounds::RETRY_PAUSE_FIRST;
 use crate::settings::options::Settings;
 use bytes::Bytes;
 use getrandom::u32 as random;
@@ -289,7 +289,7 @@ fn tell_model(id: &str, headers: &mut HeaderMap) {
 
 /// Whether another model may be asked where this one has nobody for a request.
 fn is_of_the_moment(refusal: &Refusal) -> bool {
-    matches!(refusal, Refusal::BackendUnavailable(_) | Refusal::QueueFull(_))
+    matches!(refusal, Refusal::BackendUnavailable(_) | Refusal::BackendFailed | Refusal::QueueFull(_))
 }
 
 /// Whether a request for the model may go on: to a worker that is ready, or into the line for one that will be.
@@ -305,10 +305,10 @@ fn may_be_served(model: &Model) -> Result<(), Refusal> {
             | Unavailable::Suspected
             | Unavailable::Absent,
         ) => Ok(()),
-        Err(Unavailable::Resting) => Err(Refusal::BackendUnavailable(model.opens_in().unwrap_or(RETRY_AFTER_UNKNOWN))),
-        Err(unavailable @ (Unavailable::Down | Unavailable::Failed | Unavailable::Poisonous)) => {
-            Err(queue::refusal_of(unavailable))
-        }
+        Err(
+            unavailable
+            @ (Unavailable::Resting | Unavailable::Down | Unavailable::Failed | Unavailable::Poisonous),
+        ) => Err(queue::refusal_of(unavailable, model)),
     }
 }
 

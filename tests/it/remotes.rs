@@ -309,6 +309,22 @@ fn requests_wait_in_line_for_their_quota() {
     assert_eq!(worker(&gateway, 0)["breaker"], "closed");
 }
 
+/// Regression: whoever had waited in vain for a quota was told that the model is being loaded.
+#[test]
+fn who_waits_in_vain_for_a_quota_is_told_when_it_opens() {
+    let remote = Remote::start(Reply::Serve);
+    let config = format!("model_list:\n{}", entry("m", &remote, ", rpm: 1", ""));
+    let gateway = ready(builder(&config).set("QUEUE_TIMEOUT", "1s"));
+    let client = gateway.client();
+    assert_eq!(talk(&client).status(), 200);
+    for path in [CHAT, "/tokenize"] {
+        let late = client.post_json(path, &chat("m"));
+        assert_eq!(refused(&late, 503), "queue_timeout", "{path}");
+        let wait: u64 = late.header("retry-after").unwrap().parse().unwrap();
+        assert!((20..=60).contains(&wait), "{path}: one comes back a minute after the first, not in {wait} s");
+    }
+}
+
 #[test]
 fn tokens_are_a_quota_too() {
     let remote = Remote::start(Reply::Serve);

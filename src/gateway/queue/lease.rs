@@ -19,7 +19,7 @@ impl Queue {
         loop {
             // Whoever waits wakes a model that sleeps.
             let _want = place.is_in_line().then(|| model.want());
-            let mut ticket = place.ticket().await?;
+            let mut ticket = place.ticket().await.map_err(|refusal| explained(refusal, model))?;
             if ticket.holds != Grant::Slot {
                 return Ok((ticket, self.lease_out_of_line(model, wish).await?));
             }
@@ -46,7 +46,7 @@ impl Queue {
                 ) => {
                     place = Place::InLine(ticket.back_in_line(key));
                 }
-                Err(unavailable) => return Err(refusal_of(unavailable)),
+                Err(unavailable) => return Err(refusal_of(unavailable, model)),
             }
         }
     }
@@ -54,7 +54,7 @@ impl Queue {
     /// A lease for whoever needs no slot, and so waits in no line: it waits for a doubt to be looked into and, unless it
     /// only looks, for a model that loads or sleeps.
     async fn lease_out_of_line(&self, model: &Model, wish: &Wish<'_>) -> Result<Lease, Refusal> {
-        let settled = |outcome: Result<Lease, Unavailable>| outcome.map_err(refusal_of);
+        let settled = |outcome: Result<Lease, Unavailable>| outcome.map_err(|why| refusal_of(why, model));
         let Some(mut changes) = model.changes() else { return settled(model.lease(wish)) };
         let works = wish.errand != Errand::Look;
         let _want = works.then(|| model.want());
@@ -62,12 +62,14 @@ impl Queue {
         loop {
             let outcome = model.lease(wish);
             let (reason, patience) = match outcome {
-                Err(Unavailable::Loading | Unavailable::Asleep | Unavailable::Spent) if works => {
+                Err(why @ (Unavailable::Loading | Unavailable::Asleep | Unavailable::Spent)) if works => {
                     if changes.failed_loads() != failed_loads {
                         return Err(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN));
                     }
                     let Patience { queue, request } = self.0.patience;
-                    (Unavailable::Loading, queue.unwrap_or(request))
+                    // Who sleeps is loaded in the same wait.
+                    let reason = if why == Unavailable::Spent { why } else { Unavailable::Loading };
+                    (reason, queue.unwrap_or(request))
                 }
                 Err(Unavailable::Doubted) => (Unavailable::Doubted, DOUBT_PATIENCE),
                 _ => return settled(outcome),
@@ -82,7 +84,7 @@ impl Queue {
                 more = awake::timeout_at(since + patience, changes.next()) => match more {
                     Ok(true) => {}
                     Ok(false) => return settled(outcome),
-                    Err(_) => return Err(refusal_of(reason)),
+                    Err(_) => return Err(refusal_of(reason, model)),
                 },
                 () = self.0.closing.cancelled() => return Err(self.is_closing()),
             }
@@ -112,17 +114,28 @@ impl Ticket {
     }
 }
 
-/// What a client is told.
-pub(in super::super) fn refusal_of(unavailable: Unavailable) -> Refusal {
+/// The end of a wait for a model that has nobody to serve: what it was in truth, where that was no loading.
+fn explained(refusal: Refusal, model: &Model) -> Refusal {
+    match (refusal, model.available()) {
+        (Refusal::ModelLoading(_), Err(why @ (Unavailable::Spent | Unavailable::Resting))) => refusal_of(why, model),
+        (refusal, _) => refusal,
+    }
+}
+
+/// What a client of this model is told.
+pub(in super::super) fn refusal_of(unavailable: Unavailable, model: &Model) -> Refusal {
+    let opens_in = || model.opens_in().unwrap_or(RETRY_AFTER_UNKNOWN);
     match unavailable {
         // Nobody who is suspected is turned away for that; it waits.
         Unavailable::Busy | Unavailable::Loading | Unavailable::Asleep | Unavailable::Suspected => {
             Refusal::ModelLoading(RETRY_AFTER_UNKNOWN)
         }
-        Unavailable::Spent => Refusal::QueueTimeout(RETRY_AFTER_UNKNOWN),
-        Unavailable::Doubted | Unavailable::Resting | Unavailable::Down | Unavailable::Failed | Unavailable::Absent => {
+        Unavailable::Spent => Refusal::QueueTimeout(opens_in()),
+        Unavailable::Resting => Refusal::BackendUnavailable(opens_in()),
+        Unavailable::Doubted | Unavailable::Down | Unavailable::Absent => {
             Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN)
         }
+        Unavailable::Failed => Refusal::BackendFailed,
         Unavailable::Poisonous => Refusal::RequestKillsBackend,
     }
 }
