@@ -25,6 +25,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::capture_connection;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use jiff::Timestamp;
 use std::error::Error;
 use std::iter::successors;
 use std::pin::pin;
@@ -151,7 +152,7 @@ impl Forwarder {
             }
         };
         let is_remote = lease.endpoint().target.is_remote;
-        lease.is_answered(answer.status());
+        lease.is_answered(answer.status(), headers::rest(answer.headers(), Timestamp::now()));
         if is_remote && answer.status() == StatusCode::UNAUTHORIZED {
             // It is our key that is wrong, not the client's; such an answer may even quote it.
             lease.wants_another_key();

@@ -255,6 +255,25 @@ fn the_loss_of_a_backend_is_logged_once_with_its_name() {
     assert!(matches!(told[..], [line] if line.contains("model=\"m\"") && line.contains("worker=0")), "{told:#?}");
 }
 
+/// Regression: a backend that said for how long it cannot serve was asked again with the next request.
+#[test]
+fn a_backend_is_left_alone_for_as_long_as_it_asks_for() {
+    let busy = |status| Reply::Busy(status, "120");
+    let (first, second) = (Remote::start(busy(429)), Remote::start(Reply::Serve));
+    let gateway = ready(builder(&in_order(&[&first, &second])).set("ALLOWED_FAILS", 100));
+    let client = gateway.client();
+    assert_eq!(told(&talk(&client)), ("1", "2"));
+    assert_eq!((told(&talk(&client)), told(&embed(&client))), (("1", "1"), ("1", "1")));
+    second.replies(busy(503));
+    let last = talk(&client);
+    assert_eq!((last.status(), told(&last), last.header("retry-after")), (503, ("1", "1"), Some("120")));
+    let refusal = talk(&client);
+    assert_eq!(refused(&refusal, 503), "backend_unavailable");
+    let wait: u64 = refusal.header("retry-after").unwrap().parse().unwrap();
+    assert!((60..=120).contains(&wait), "{wait} s until the first may be asked again");
+    assert_eq!((first.asked().len(), second.asked().len()), (1, 4));
+}
+
 #[test]
 fn one_request_tries_a_worker_that_was_left_alone() {
     let remote = Remote::start(Reply::Status(500, json!({})));

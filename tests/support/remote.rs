@@ -24,6 +24,8 @@ pub(crate) enum Reply {
     ServeAndClose,
     /// A whole answer of this status.
     Status(u16, Value),
+    /// An empty answer of this status with this `Retry-After`.
+    Busy(u16, &'static str),
     /// The head and one event of a stream, then the connection ends.
     DieMidStream,
     /// The same, but the stream goes on once `release` is called.
@@ -192,6 +194,11 @@ impl Shared {
                 Reply::Hold if self.is_released() => served(connection, &body)?,
                 Reply::Hold => return Ok(()),
                 Reply::Status(status, body) => whole(connection, status, &body)?,
+                Reply::Busy(status, wait) => {
+                    let mut connection = connection;
+                    let head = format!("HTTP/1.1 {status} X\r\nRetry-After: {wait}\r\nContent-Length: 0\r\n\r\n");
+                    connection.write_all(head.as_bytes())?;
+                }
                 Reply::DieMidStream => return begin_stream(connection, &body),
                 Reply::HoldMidStream => {
                     begin_stream(connection, &body)?;

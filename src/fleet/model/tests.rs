@@ -162,7 +162,7 @@ async fn a_remote_worker_that_keeps_failing_is_left_alone_and_then_tried_by_one(
     let model = model(&[&far]);
     let mut changes = model.changes().unwrap();
     for _ in 0..2 {
-        lease(&model).unwrap().is_answered(StatusCode::BAD_GATEWAY);
+        lease(&model).unwrap().is_answered(StatusCode::BAD_GATEWAY, None);
     }
     assert!(changes.next().await, "whoever waits hears of it");
     assert_eq!((lease(&model).err(), model.slots()), (Some(Unavailable::Resting), 0));
@@ -172,7 +172,7 @@ async fn a_remote_worker_that_keeps_failing_is_left_alone_and_then_tried_by_one(
     assert_eq!(model.slots(), 1);
     let mut trial = lease(&model).unwrap();
     assert_eq!(lease(&model).err(), Some(Unavailable::Resting), "one at a time");
-    trial.is_answered(StatusCode::OK);
+    trial.is_answered(StatusCode::OK, None);
     assert_eq!(model.slots(), 8, "others need not wait for the end of the answer");
     trial.succeeded();
 }
@@ -193,7 +193,7 @@ async fn answers_that_break_off_count_though_they_began_well() {
     let model = model(&[&far]);
     for _ in 0..2 {
         let mut lease = lease(&model).unwrap();
-        lease.is_answered(StatusCode::OK);
+        lease.is_answered(StatusCode::OK, None);
         lease.breaks_off();
     }
     assert_eq!(lease(&model).err(), Some(Unavailable::Resting));
