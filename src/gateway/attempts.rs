@@ -1,7 +1,8 @@
 //! How often a request is tried, and where next: at another worker of its model, then at another model.
 //!
-//! A request that a worker may have begun to process is tried again only where asking twice changes nothing. Nothing is
-//! tried after `REQUEST_TIMEOUT`, which counts from the first try.
+//! A request that a worker may have begun to process is tried again only where asking twice changes nothing, and only if
+//! somebody else runs that worker: one of ours may have died of it, and the next one would too. Whoever sends it again is
+//! under suspicion then. Nothing is tried after `REQUEST_TIMEOUT`, which counts from the first try.
 
 use super::asking::Asking;
 use super::auth::Caller;
@@ -10,7 +11,7 @@ use super::queue::{self, Place, Ticket};
 use super::record::Record;
 use super::route::Route;
 use crate::awake::{self, Instant};
-use crate::fleet::{Fingerprint, Model, Unavailable};
+use crate::fleet::{Fingerprint, Member, Model, Unavailable, WorkerKind};
 use crate::models::Kind;
 use crate::refusal::{Refusal, Shape};
 use crate::settings::bounds::RETRY_PAUSE_FIRST;
@@ -54,6 +55,8 @@ pub(super) struct Attempts {
     made: u32,
     /// The worker of the last one.
     worker: u32,
+    /// Whether somebody else runs that.
+    is_remote: bool,
     deadline: Option<Instant>,
 }
 
@@ -110,8 +113,8 @@ impl Attempts {
         lane: Arc<Lane>,
     ) -> Self {
         let fallbacks = lane.model.terms().fallbacks.iter().cloned().collect();
-        let (avoid, made, worker, deadline) = (Vec::new(), 0, 0, None);
-        Self { retries, route, needs, lanes, lane, fallbacks, avoid, made, worker, deadline }
+        let (avoid, made, worker, is_remote, deadline) = (Vec::new(), 0, 0, false, None);
+        Self { retries, route, needs, lanes, lane, fallbacks, avoid, made, worker, is_remote, deadline }
     }
 
     /// Where it is tried now.
@@ -144,15 +147,16 @@ impl Attempts {
     }
 
     /// It is sent to this worker. When it is to be answered.
-    pub(super) fn begins(&mut self, worker: u32) -> Instant {
+    pub(super) fn begins(&mut self, worker: &Member) -> Instant {
         self.made += 1;
-        self.worker = worker;
+        self.worker = worker.number;
+        self.is_remote = worker.kind == WorkerKind::Remote;
         *self.deadline.get_or_insert_with(|| Instant::now() + self.retries.request_timeout)
     }
 
     /// Whether it would be tried again if this try failed; it may have been begun, or surely has not been.
     pub(super) fn go_on(&self, may_have_begun: bool, caller: &Caller) -> bool {
-        let may_repeat = self.route.repeats || !may_have_begun;
+        let may_repeat = !may_have_begun || self.route.repeats && self.is_remote;
         may_repeat && self.has_time() && (self.has_another_worker() || self.has_another_model(caller))
     }
 
@@ -306,8 +310,7 @@ fn may_be_served(model: &Model) -> Result<(), Refusal> {
             | Unavailable::Absent,
         ) => Ok(()),
         Err(
-            unavailable
-            @ (Unavailable::Resting | Unavailable::Down | Unavailable::Failed | Unavailable::Poisonous),
+            unavailable @ (Unavailable::Resting | Unavailable::Down | Unavailable::Failed | Unavailable::Poisonous),
         ) => Err(queue::refusal_of(unavailable, model)),
     }
 }

@@ -108,7 +108,7 @@ impl Forwarder {
         attempts: &mut Attempts,
     ) -> Result<Response<Answer>, Box<Failed>> {
         let Sent { route, parts, request_id, names } = sent;
-        let deadline = attempts.begins(lease.member().number);
+        let deadline = attempts.begins(lease.member());
         let fails = |refusal, may_have_begun, lease: Lease, tokens: Tokens| {
             // Before the slot is given back: whoever gets it finds the worker's free too.
             drop(lease);
