@@ -14,6 +14,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 /// One model and the workers that serve it.
 pub struct Model {
@@ -26,6 +28,8 @@ pub struct Model {
     choice: Choice,
     /// How many wait for it.
     wanting: Arc<AtomicUsize>,
+    /// Told of each slot that is given back.
+    freed: Arc<Notify>,
 }
 
 /// What a request wants of a model.
@@ -44,6 +48,8 @@ pub struct Wish<'a> {
 pub enum Unavailable {
     /// A worker died while it served this request, and another of which that is true is in flight.
     Suspected,
+    /// Only those have a free slot that have failed at it before, where another one can serve.
+    Avoided,
     /// All slots of those that can serve are taken.
     Busy,
     /// It has broken a connection, and will be asked at once whether it still serves.
@@ -86,7 +92,7 @@ impl Model {
         let choice = Choice::seeded(RandomState::new().hash_one(&id));
         let remotes = members.iter().filter(|member| member.is_remote()).count();
         let is_mixed = remotes > 0 && remotes < members.len();
-        Self { id, card, terms, members, is_mixed, choice, wanting: Arc::default() }
+        Self { id, card, terms, members, is_mixed, choice, wanting: Arc::default(), freed: Arc::default() }
     }
 
     /// Gives it other names and other terms, which no worker has to be started anew for. The id stays.
@@ -141,7 +147,7 @@ impl Model {
         let mut reasons = None;
         while let Some(at) = self.choose(&open, wish, takes_slot, now) {
             let (index, member) = open.swap_remove(at);
-            match begin(member, wish.errand, takes_slot, now) {
+            match self.begin(member, wish.errand, takes_slot, now) {
                 Ok(lease) => {
                     self.choice.served_by(wish.affinity, index);
                     return Ok(lease);
@@ -151,13 +157,41 @@ impl Model {
         }
         match open.is_empty() {
             true => Err(reasons.unwrap_or_else(|| self.why_not(now))),
-            // Whoever is suspected waits for something else than a slot.
-            false => Err(reasons.map_or(Unavailable::Busy, |reason| reason.min(Unavailable::Busy))),
+            // Whoever is suspected, or has failed elsewhere, waits for something else than any slot.
+            false => {
+                let is_avoided = |(index, member): &Open<'_>| {
+                    wish.avoid.contains(&member.number) && member.candidate(*index, now).has_room()
+                };
+                let full = if open.iter().any(is_avoided) { Unavailable::Avoided } else { Unavailable::Busy };
+                Err(reasons.map_or(full, |reason| reason.min(full)))
+            }
         }
     }
 
+    /// Begins a request at this worker.
+    fn begin(
+        &self,
+        member: &Arc<Member>,
+        errand: Errand,
+        takes_slot: bool,
+        now: Instant,
+    ) -> Result<Lease, Unavailable> {
+        let endpoint = member.handle().endpoint().ok_or_else(|| why_not(member, now))?;
+        let slot = match takes_slot {
+            true => Some(member.take_slot(now, &self.freed).ok_or(Unavailable::Busy)?),
+            false => None,
+        };
+        let in_flight = endpoint.begin(errand).map_err(|reason| match reason {
+            NotNow::Closed => why_not(member, now),
+            NotNow::Suspected => Unavailable::Suspected,
+        })?;
+        let pass = member.pass(now).ok_or_else(|| why_not(member, now))?;
+        Ok(Lease::new(in_flight, member, slot, pass))
+    }
+
     /// The place in this list of the worker that is to serve: one that has not failed at it before, if there is one with
-    /// a free slot. Whoever takes no slot waits for none.
+    /// a free slot. To a remote one that has it goes back only where no other can serve; one of its own has been looked
+    /// after meanwhile. Whoever takes no slot waits for none.
     fn choose(&self, open: &[Open<'_>], wish: &Wish<'_>, takes_slot: bool, now: Instant) -> Option<usize> {
         if let ([_], false) = (open, takes_slot) {
             return Some(0);
@@ -167,12 +201,22 @@ impl Model {
             if takes_slot { candidate } else { Candidate { slots: usize::MAX, ..candidate } }
         };
         let strategy = self.terms.load().strategy;
-        let pick = |avoid: &[u32]| {
-            let fit = open.iter().filter(|(_, member)| !avoid.contains(&member.number));
+        let pick = |may_serve: &dyn Fn(&Member) -> bool| {
+            let fit = open.iter().filter(|(_, member)| may_serve(member));
             self.choice.pick(strategy, &fit.map(candidate).collect::<Vec<_>>(), wish.affinity)
         };
-        let index = pick(wish.avoid).or_else(|| if wish.avoid.is_empty() { None } else { pick(&[]) })?;
+        let is_new = |member: &Member| !wish.avoid.contains(&member.number);
+        let is_alone = !open.iter().any(|(_, member)| is_new(member));
+        let index = match wish.avoid {
+            [] => pick(&|_| true),
+            _ => pick(&is_new).or_else(|| pick(&|member| is_alone || is_new(member) || !member.is_remote())),
+        }?;
         open.iter().position(|(other, _)| *other == index)
+    }
+
+    /// Waits until a slot is given back, from when the future is enabled.
+    pub fn slot_freed(&self) -> Notified<'_> {
+        self.freed.notified()
     }
 
     /// Whether a lease would be granted now, without taking one.
@@ -373,21 +417,6 @@ fn distance(state: State) -> u8 {
 
 /// A worker that can serve, and its place among those of its model.
 type Open<'a> = (usize, &'a Arc<Member>);
-
-/// Begins a request at this worker.
-fn begin(member: &Arc<Member>, errand: Errand, takes_slot: bool, now: Instant) -> Result<Lease, Unavailable> {
-    let endpoint = member.handle().endpoint().ok_or_else(|| why_not(member, now))?;
-    let slot = match takes_slot {
-        true => Some(member.take_slot(now).ok_or(Unavailable::Busy)?),
-        false => None,
-    };
-    let in_flight = endpoint.begin(errand).map_err(|reason| match reason {
-        NotNow::Closed => why_not(member, now),
-        NotNow::Suspected => Unavailable::Suspected,
-    })?;
-    let pass = member.pass(now).ok_or_else(|| why_not(member, now))?;
-    Ok(Lease::new(in_flight, member, slot, pass))
-}
 
 /// Why no request may be sent to this worker now.
 fn why_not(member: &Member, now: Instant) -> Unavailable {

@@ -307,6 +307,7 @@ fn may_be_served(model: &Model) -> Result<(), Refusal> {
             | Unavailable::Doubted
             | Unavailable::Spent
             | Unavailable::Suspected
+            | Unavailable::Avoided
             | Unavailable::Absent,
         ) => Ok(()),
         Err(

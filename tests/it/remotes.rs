@@ -181,6 +181,31 @@ fn whoever_is_tried_again_waits_no_longer_than_it_may() {
 }
 
 #[test]
+fn whoever_is_tried_again_gets_the_next_slot_of_another_worker() {
+    let (first, second) = (Remote::start(Reply::Status(503, json!({}))), Remote::start(Reply::HoldMidStream));
+    let config = format!(
+        "model_list:\n{}{}",
+        entry("m", &first, "", "priority: 0, "),
+        entry("m", &second, ", max_parallel_requests: 1", "priority: 1, ")
+    );
+    let gateway = ready(builder(&config).set("ALLOWED_FAILS", 100).set("RETRY_DELAY", "0s"));
+    let client = gateway.client();
+    let mut holds = client.stream(CHAT, &json!({"model": "m", "messages": [], "stream": true}));
+    assert!(holds.next_event().is_some(), "it has the only slot of the one that serves");
+    second.replies(Reply::Serve);
+    let body = chat("m").to_string();
+    let mut waiting: Vec<_> = (0..3).map(|_| client.begin("POST", CHAT, body.as_bytes()).unwrap()).collect();
+    first.wait_asked(4);
+    second.release();
+    assert!(holds.events().last().unwrap().is_done());
+    for client in &mut waiting {
+        let answer = client.read_response().unwrap();
+        assert_eq!((answer.status(), told(&answer)), (200, ("1", "2")), "{}", answer.text());
+    }
+    assert_eq!((first.asked().len(), second.asked().len()), (4, 4));
+}
+
+#[test]
 fn failures_in_a_row_open_the_breaker() {
     let remote = Remote::start(Reply::Status(500, json!({})));
     let gateway = ready(builder(&in_order(&[&remote])).set("ALLOWED_FAILS", 2));

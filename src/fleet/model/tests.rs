@@ -139,6 +139,28 @@ async fn a_worker_that_has_failed_at_it_is_taken_only_when_no_other_is_free() {
     assert!(model.has_another(&[0]) && !model.has_another(&[0, 1]));
 }
 
+/// Regression: a request went back to the backend that had just refused it as soon as all others were full.
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_has_failed_at_it_is_not_asked_again_while_another_can_serve() {
+    let (one, two) = (remote(0, 2, None), remote(1, 1, None));
+    let model = model(&[&one, &two]);
+    let wish = Wish { avoid: &[0], ..Wish::from(WORK) };
+    let first = model.lease(&wish).unwrap();
+    assert_eq!(number(&first), 1);
+    let mut freed = Box::pin(model.slot_freed());
+    freed.as_mut().enable();
+    assert_eq!(model.lease(&wish).err(), Some(Unavailable::Avoided));
+    let mut others = (0..2).map(|_| lease(&model).unwrap());
+    let [_a, _b] = [others.next(), others.next()];
+    assert_eq!(model.lease(&wish).err(), Some(Unavailable::Busy), "nobody has a slot");
+    drop(first);
+    freed.await;
+    assert_eq!(number(&model.lease(&wish).unwrap()), 1);
+    drop(_a);
+    is(&two.0, State::Unhealthy, false);
+    assert_eq!(number(&model.lease(&wish).unwrap()), 0, "there is no other");
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_most_hopeful_reason_is_told() {
     let (one, two) = (own(0, 1), own(1, 1));

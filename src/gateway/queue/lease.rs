@@ -5,10 +5,12 @@ use crate::awake::{self, Instant};
 use crate::fleet::{Changes, Errand, Lease, Model, Unavailable, Wish};
 use crate::refusal::Refusal;
 use crate::settings::bounds::{DOUBT_PATIENCE, RETRY_AFTER_UNKNOWN};
+use std::pin::pin;
 
 impl Queue {
     /// Waits for a slot and for a worker to use it with. A slot whose worker went away in that very moment goes back for
-    /// a place at the front. A request under suspicion waits, with its slot, until no other one is in flight.
+    /// a place at the front. A request under suspicion waits, with its slot, until no other one is in flight; one that has
+    /// failed at a worker, until another worker has a slot for it.
     pub(in super::super) async fn wait(
         &self,
         mut place: Place,
@@ -24,13 +26,9 @@ impl Queue {
                 return Ok((ticket, self.lease_out_of_line(model, wish).await?));
             }
             let mut outcome = model.lease(wish);
-            if let (Err(Unavailable::Suspected), Some(mut changes)) = (&outcome, model.changes()) {
-                // Looked at again from here on, so that no change of a worker is missed.
-                outcome = model.lease(wish);
-                while let Err(Unavailable::Suspected) = outcome {
-                    ticket.waits_for_suspect(&mut changes).await?;
-                    outcome = model.lease(wish);
-                }
+            if let (Err(Unavailable::Suspected | Unavailable::Avoided), Some(mut changes)) = (&outcome, model.changes())
+            {
+                outcome = ticket.waits_for_its_worker(model, wish, &mut changes).await?;
             }
             match outcome {
                 Ok(lease) => {
@@ -39,6 +37,7 @@ impl Queue {
                 }
                 Err(
                     Unavailable::Busy
+                    | Unavailable::Avoided
                     | Unavailable::Loading
                     | Unavailable::Asleep
                     | Unavailable::Doubted
@@ -93,16 +92,44 @@ impl Queue {
 }
 
 impl Ticket {
-    /// Waits, as long as the queue's patience lasts, until no request under suspicion is in flight or something happens to
-    /// the worker. Without `QUEUE_TIMEOUT` that is `REQUEST_TIMEOUT` from when the slot was given: it is not held for ever.
-    async fn waits_for_suspect(&mut self, changes: &mut Changes) -> Result<(), Refusal> {
+    /// Waits as long as it is suspected and another one of which that is true is in flight, or only a worker has a slot
+    /// that has failed at it. What has come of it otherwise.
+    async fn waits_for_its_worker(
+        &mut self,
+        model: &Model,
+        wish: &Wish<'_>,
+        changes: &mut Changes,
+    ) -> Result<Result<Lease, Unavailable>, Refusal> {
+        loop {
+            let mut freed = pin!(model.slot_freed());
+            // Before the look: nothing that happens from here on is missed.
+            freed.as_mut().enable();
+            match model.lease(wish) {
+                Err(Unavailable::Suspected) => self.waits_for(changes.suspect_left()).await?,
+                Err(Unavailable::Avoided) => {
+                    let news = async {
+                        tokio::select! {
+                            () = freed => true,
+                            more = changes.next() => more,
+                        }
+                    };
+                    self.waits_for(news).await?;
+                }
+                outcome => return Ok(outcome),
+            }
+        }
+    }
+
+    /// Waits for news of its workers, as long as the queue's patience lasts. Without `QUEUE_TIMEOUT` that is
+    /// `REQUEST_TIMEOUT` from when the slot was given: it is not held for ever.
+    async fn waits_for(&mut self, news: impl Future<Output = bool>) -> Result<(), Refusal> {
         let inner = &self.queue.0;
         let deadline = match inner.patience.queue {
             Some(patience) => self.arrived + patience,
             None => self.granted + inner.patience.request,
         };
         tokio::select! {
-            more = awake::timeout_at(deadline, changes.suspect_left()) => match more {
+            more = awake::timeout_at(deadline, news) => match more {
                 Ok(true) => {}
                 Ok(false) => return Err(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN)),
                 Err(_) => return Err(Refusal::QueueTimeout(self.queue.retry_after())),
@@ -127,9 +154,11 @@ pub(in super::super) fn refusal_of(unavailable: Unavailable, model: &Model) -> R
     let opens_in = || model.opens_in().unwrap_or(RETRY_AFTER_UNKNOWN);
     match unavailable {
         // Nobody who is suspected is turned away for that; it waits.
-        Unavailable::Busy | Unavailable::Loading | Unavailable::Asleep | Unavailable::Suspected => {
-            Refusal::ModelLoading(RETRY_AFTER_UNKNOWN)
-        }
+        Unavailable::Busy
+        | Unavailable::Avoided
+        | Unavailable::Loading
+        | Unavailable::Asleep
+        | Unavailable::Suspected => Refusal::ModelLoading(RETRY_AFTER_UNKNOWN),
         Unavailable::Spent => Refusal::QueueTimeout(opens_in()),
         Unavailable::Resting => Refusal::BackendUnavailable(opens_in()),
         Unavailable::Doubted | Unavailable::Down | Unavailable::Absent => {
