@@ -246,8 +246,7 @@ impl Attempts {
 
     /// A part of `RETRY_DELAY` by chance, so that those who failed together do not come back together.
     async fn pause(&self) {
-        let doubled = RETRY_PAUSE_FIRST.saturating_mul(1 << self.made.min(16));
-        let longest = doubled.min(self.retries.longest_pause);
+        let longest = longest_pause(self.made).min(self.retries.longest_pause);
         let part = random().map_or(1.0, |number| f64::from(number) / f64::from(u32::MAX));
         let left = self.deadline.map_or(Duration::MAX, |deadline| deadline - Instant::now());
         awake::sleep(longest.mul_f64(part).min(left)).await;
@@ -266,6 +265,11 @@ impl Attempts {
         headers.insert(X_LLAMAGATE_WORKER, self.worker.into());
         headers.insert(X_LLAMAGATE_ATTEMPTS, self.made.into());
     }
+}
+
+/// The longest pause after so many tries.
+fn longest_pause(made: u32) -> Duration {
+    RETRY_PAUSE_FIRST.saturating_mul(1 << made.saturating_sub(1).min(16))
 }
 
 /// The answer to a request that is refused. If it failed, its head says where.
@@ -321,5 +325,18 @@ fn may_be_tried(model: &Model, fingerprint: Option<Fingerprint>) -> Result<(), R
     match fingerprint {
         Some(fingerprint) if model.refuses(fingerprint) => Err(Refusal::RequestKillsBackend),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_are_as_long_as_their_bound_says_and_double() {
+        assert_eq!(longest_pause(1), RETRY_PAUSE_FIRST);
+        assert_eq!(longest_pause(2), RETRY_PAUSE_FIRST * 2);
+        assert_eq!(longest_pause(4), RETRY_PAUSE_FIRST * 8);
+        assert!(longest_pause(u32::MAX) > longest_pause(16));
     }
 }

@@ -406,4 +406,4 @@ pub const LONGEST_REST: Duration = Duration::from_secs(10 * 60);
 pub const LAST_ERROR_LENGTH: usize = 200;
 
 /// Longest pause before the second try of a request; before each further one it is twice as long.
-pub const RETRY_PAUSE_FIRST: Duration = Duration::from_millis(25);
+pub const RETRY_PAUSE_FIRST: Duration = Duration::from_millis(50);
