@@ -1,9 +1,10 @@
 use super::*;
-use crate::fleet::{Breaker, Quota, Rank, WorkerKind};
+use crate::fleet::{Breaker, Errand, Lease, Quota, Rank, WorkerKind};
 use crate::settings::catalogue::Strategy;
 use crate::worker::{Cause, Handle, LastExit};
 use http::StatusCode;
 use std::num::NonZeroU32;
+use std::time::Duration;
 use tokio::sync::watch;
 
 const COOLDOWN: Duration = Duration::from_secs(30);
