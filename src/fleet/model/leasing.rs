@@ -83,8 +83,11 @@ impl Model {
         };
         let now = Instant::now();
         let mut open: Vec<Open<'_>> = self.open(now, wish.avoid).collect();
+        let is_avoided = |(_, member): &Open<'_>| wish.avoid.contains(&member.number);
+        // Also where the others are taken in this very moment, and so leave the list.
+        let may_go_back = open.iter().all(is_avoided);
         let mut reasons = None;
-        while let Some(at) = self.choose(&open, wish, takes_slot, now) {
+        while let Some(at) = self.choose(&open, wish, (takes_slot, may_go_back), now) {
             let (index, member) = open.swap_remove(at);
             match self.begin(member, wish.errand, takes_slot, now) {
                 Ok(lease) => {
@@ -98,10 +101,8 @@ impl Model {
             true => Err(reasons.unwrap_or_else(|| self.why_not(now))),
             // Whoever is suspected, or has failed elsewhere, waits for something else than any slot.
             false => {
-                let is_avoided = |(index, member): &Open<'_>| {
-                    wish.avoid.contains(&member.number) && member.candidate(*index, now).has_room()
-                };
-                let full = if open.iter().any(is_avoided) { Unavailable::Avoided } else { Unavailable::Busy };
+                let is_left = |of: &Open<'_>| is_avoided(of) && of.1.candidate(of.0, now).has_room();
+                let full = if open.iter().any(is_left) { Unavailable::Avoided } else { Unavailable::Busy };
                 Err(reasons.map_or(full, |reason| reason.min(full)))
             }
         }
@@ -131,7 +132,13 @@ impl Model {
     /// The place in this list of the worker that is to serve: one that has not failed at it before, if there is one with
     /// a free slot. To a remote one that has it goes back only where no other can serve; one of its own has been looked
     /// after meanwhile. Whoever takes no slot waits for none.
-    fn choose(&self, open: &[Open<'_>], wish: &Wish<'_>, takes_slot: bool, now: Instant) -> Option<usize> {
+    fn choose(
+        &self,
+        open: &[Open<'_>],
+        wish: &Wish<'_>,
+        (takes_slot, may_go_back): (bool, bool),
+        now: Instant,
+    ) -> Option<usize> {
         if let ([_], false) = (open, takes_slot) {
             return Some(0);
         }
@@ -145,10 +152,9 @@ impl Model {
             self.choice.pick(strategy, &fit.map(candidate).collect::<Vec<_>>(), wish.affinity)
         };
         let is_new = |member: &Member| !wish.avoid.contains(&member.number);
-        let is_alone = !open.iter().any(|(_, member)| is_new(member));
         let index = match wish.avoid {
             [] => pick(&|_| true),
-            _ => pick(&is_new).or_else(|| pick(&|member| is_alone || is_new(member) || !member.is_remote())),
+            _ => pick(&is_new).or_else(|| pick(&|member| may_go_back || is_new(member) || !member.is_remote())),
         }?;
         open.iter().position(|(other, _)| *other == index)
     }
