@@ -72,6 +72,8 @@ pub enum Refusal {
     ModelLoading(Duration),
     /// No backend can take the request now.
     BackendUnavailable(Duration),
+    /// All backends of the model have failed for good.
+    BackendFailed,
     /// The service is being stopped.
     ShuttingDown(Duration),
     /// The backend broke the connection.
@@ -122,7 +124,9 @@ impl Refusal {
             Self::QueueFull(_) => row(StatusCode::SERVICE_UNAVAILABLE, "server_error", QUEUE_FULL),
             Self::QueueTimeout(_) => row(StatusCode::SERVICE_UNAVAILABLE, "server_error", "queue_timeout"),
             Self::ModelLoading(_) => row(StatusCode::SERVICE_UNAVAILABLE, "server_error", "model_loading"),
-            Self::BackendUnavailable(_) => row(StatusCode::SERVICE_UNAVAILABLE, "server_error", "backend_unavailable"),
+            Self::BackendUnavailable(_) | Self::BackendFailed => {
+                row(StatusCode::SERVICE_UNAVAILABLE, "server_error", "backend_unavailable")
+            }
             Self::ShuttingDown(_) => closing(StatusCode::SERVICE_UNAVAILABLE, "server_error", "shutting_down"),
             Self::BackendError | Self::BackendRefusesKey => {
                 row(StatusCode::BAD_GATEWAY, "server_error", "backend_error")
@@ -233,6 +237,9 @@ impl fmt::Display for Refusal {
             Self::QueueTimeout(_) => f.write_str("The request has waited too long for its turn, try again later"),
             Self::ModelLoading(_) => f.write_str("The model is being loaded, try again later"),
             Self::BackendUnavailable(_) => f.write_str("No backend can take the request now, try again later"),
+            Self::BackendFailed => f.write_str(
+                "The model has failed and is not tried again before POST /v1/models/{id}/load asks for it, or a restart",
+            ),
             Self::ShuttingDown(_) => f.write_str("The service is shutting down"),
             Self::BackendError => f.write_str("The backend ended the connection before its answer was complete"),
             Self::BackendRefusesKey => f.write_str("The backend does not accept the gateway's key"),
@@ -271,6 +278,7 @@ mod tests {
             Refusal::QueueTimeout(wait),
             Refusal::ModelLoading(wait),
             Refusal::BackendUnavailable(wait),
+            Refusal::BackendFailed,
             Refusal::ShuttingDown(wait),
             Refusal::BackendError,
             Refusal::BackendRefusesKey,
@@ -283,9 +291,18 @@ mod tests {
     #[test]
     fn codes_are_stable_and_unique() {
         let codes: std::collections::BTreeSet<_> = all().iter().map(Refusal::code).collect();
-        // A backend's trouble with our key is a detail of its error, and so is when a model was there.
-        assert_eq!(codes.len(), all().len() - 2);
+        // Details of an error are not: a backend's trouble with our key, that it will not come back by itself, that a
+        // model was there once.
+        assert_eq!(codes.len(), all().len() - 3);
         assert_eq!(Refusal::BackendRefusesKey.code(), Refusal::BackendError.code());
+        let wait = Duration::from_secs(1);
+        assert_eq!(Refusal::BackendFailed.code(), Refusal::BackendUnavailable(wait).code());
+    }
+
+    #[test]
+    fn nobody_is_told_when_to_come_back_to_what_does_not_come_back_by_itself() {
+        let response = Refusal::BackendFailed.response(Shape::OpenAi);
+        assert_eq!((response.status(), response.headers().get(RETRY_AFTER)), (StatusCode::SERVICE_UNAVAILABLE, None));
     }
 
     #[test]

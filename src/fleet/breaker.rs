@@ -1,7 +1,8 @@
 //! Whether a worker that keeps failing is left alone.
 //!
 //! A breaker is closed while its worker serves. So many failures in a row open it, and nothing is sent for a while. Then
-//! it is half open: one request tries the worker, and what comes of it closes the breaker or opens it again.
+//! it is half open: one request tries the worker, and what comes of it closes the breaker or opens it again. A worker that
+//! asks to be left alone for some time is, after a single failure.
 //!
 //! Owns that count and nothing else: what counts as a failure is the caller's business, and so is the time.
 
@@ -89,6 +90,15 @@ impl Breaker {
         self.failures = self.failures.saturating_add(1);
         if self.phase == Phase::Trial || self.failures >= self.allowed_fails.get() {
             self.enter(Phase::Open(now + self.cooldown));
+        }
+    }
+
+    /// The worker failed to serve the request and asks to be left alone for so long, which opens it however few failures
+    /// there were.
+    pub fn rests(&mut self, pass: Pass, rest: Duration, now: Instant) {
+        if pass.era == self.era {
+            self.failures = self.failures.saturating_add(1);
+            self.enter(Phase::Open(now + rest));
         }
     }
 
@@ -198,6 +208,22 @@ mod tests {
     }
 
     #[test]
+    fn a_worker_that_asks_for_it_is_left_alone_for_that_time_after_one_failure() {
+        let (mut breaker, now) = breaker(3);
+        let rest = COOLDOWN * 4;
+        let [busy, late] = [(); 2].map(|()| breaker.begin(now).unwrap());
+        breaker.rests(busy, rest, now);
+        breaker.rests(late, rest * 2, now);
+        assert_eq!((breaker.state(now), breaker.failures()), ("open", 1));
+        assert_eq!(breaker.opens_at(now), Some(now + rest), "as the first has said");
+        let trial = breaker.begin(now + rest).unwrap();
+        breaker.rests(trial, COOLDOWN / 2, now + rest);
+        assert_eq!(breaker.opens_at(now + rest), Some(now + rest + COOLDOWN / 2));
+        serve(&mut breaker, now + rest * 2);
+        assert_eq!((breaker.state(now), breaker.failures()), ("closed", 0));
+    }
+
+    #[test]
     fn a_trial_that_is_given_up_leaves_the_next_to_try() {
         let (mut breaker, opened) = open();
         let now = opened + COOLDOWN;
@@ -251,6 +277,7 @@ mod tests {
         Begin,
         Succeed(usize),
         Fail(usize),
+        Rest(usize),
         GiveUp(usize),
         Wait(u64),
     }
@@ -260,6 +287,7 @@ mod tests {
             3 => Just(Step::Begin),
             1 => (0..4_usize).prop_map(Step::Succeed),
             3 => (0..4_usize).prop_map(Step::Fail),
+            1 => (0..4_usize).prop_map(Step::Rest),
             1 => (0..4_usize).prop_map(Step::GiveUp),
             1 => (1..40_u64).prop_map(Step::Wait),
         ]
@@ -283,7 +311,7 @@ mod tests {
                         passes.extend(pass.map(|pass| (pass, state == "half-open")));
                     }
                     Step::Wait(seconds) => now = now + Duration::from_secs(seconds),
-                    Step::Succeed(at) | Step::Fail(at) | Step::GiveUp(at) => {
+                    Step::Succeed(at) | Step::Fail(at) | Step::Rest(at) | Step::GiveUp(at) => {
                         if at >= passes.len() {
                             continue;
                         }
@@ -291,6 +319,7 @@ mod tests {
                         match step {
                             Step::Succeed(_) => breaker.succeeded(pass),
                             Step::Fail(_) => breaker.failed(pass, now),
+                            Step::Rest(_) => breaker.rests(pass, COOLDOWN / 2, now),
                             _ => breaker.given_up(pass, now),
                         }
                         if !is_trial && state != "closed" {
@@ -299,7 +328,7 @@ mod tests {
                         if is_trial {
                             let after = match step {
                                 Step::Succeed(_) => "closed",
-                                Step::Fail(_) => "open",
+                                Step::Fail(_) | Step::Rest(_) => "open",
                                 _ => "half-open",
                             };
                             prop_assert_eq!(breaker.state(now), after);

@@ -151,7 +151,8 @@ impl Choice {
 }
 
 impl Candidate {
-    fn has_room(&self) -> bool {
+    /// Whether it has a free slot.
+    pub(super) fn has_room(&self) -> bool {
         self.in_flight < self.slots
     }
 

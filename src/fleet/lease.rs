@@ -8,6 +8,7 @@ use crate::worker::{Endpoint, InFlight};
 use http::StatusCode;
 use std::error::Error;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 /// The right to send one request to one worker.
@@ -39,8 +40,8 @@ impl Lease {
         self.in_flight.gone()
     }
 
-    /// Says that the head of the answer has come.
-    pub fn is_answered(&mut self, status: StatusCode) {
+    /// Says that the head of the answer has come, and for how long the worker asks to be left alone if it cannot serve now.
+    pub fn is_answered(&mut self, status: StatusCode, rest: Option<Duration>) {
         self.member.tally.answered_after(self.begun.elapsed());
         if !self.member.is_remote() {
             return;
@@ -49,7 +50,13 @@ impl Lease {
             // The key that it was given is no good, which is said apart.
             StatusCode::UNAUTHORIZED => {}
             // Too much for it now: others are asked first for a while.
-            StatusCode::TOO_MANY_REQUESTS => self.fails("answered 429"),
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+                let error = format!("answered {}", status.as_u16());
+                match rest {
+                    Some(rest) => self.fails_so(&error, |breaker, pass, now| breaker.rests(pass, rest, now)),
+                    None => self.fails(&error),
+                }
+            }
             _ if status.is_server_error() => self.fails(&format!("answered {}", status.as_u16())),
             _ => {
                 if let Some(pass) = self.pass.take_if(|pass| self.member.is_trial(pass)) {
@@ -118,10 +125,14 @@ impl Lease {
     }
 
     fn fails(&mut self, error: &str) {
+        self.fails_so(error, Breaker::failed);
+    }
+
+    fn fails_so(&mut self, error: &str, came: impl FnOnce(&mut Breaker, Pass, Instant)) {
         // Once, whatever else comes of it.
         if !std::mem::replace(&mut self.has_failed, true) {
             self.member.tally.failed(error);
-            self.settle(Breaker::failed);
+            self.settle(came);
         }
     }
 

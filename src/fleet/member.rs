@@ -9,7 +9,7 @@ use crate::worker::{Handle, State};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 /// A quota goes by the kernel's clock, paused or not.
 use tokio::time::Instant as Clock;
 
@@ -47,7 +47,11 @@ struct Standing {
 }
 
 /// One of a worker's slots, until it is dropped.
-pub(super) struct Slot(Arc<Member>);
+pub(super) struct Slot {
+    member: Arc<Member>,
+    /// Told when it is given back.
+    freed: Arc<Notify>,
+}
 
 impl Member {
     /// A worker that the gateway runs, with so many slots.
@@ -107,12 +111,12 @@ impl Member {
         }
     }
 
-    /// Takes one of its slots if one is free.
-    pub(super) fn take_slot(self: &Arc<Self>, now: Instant) -> Option<Slot> {
+    /// Takes one of its slots if one is free; `freed` is told when it is given back.
+    pub(super) fn take_slot(self: &Arc<Self>, now: Instant, freed: &Arc<Notify>) -> Option<Slot> {
         let slots = self.slots(now);
         let more = |taken: usize| (taken < slots).then_some(taken + 1);
         self.taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
-        Some(Slot(Arc::clone(self)))
+        Some(Slot { member: Arc::clone(self), freed: Arc::clone(freed) })
     }
 
     /// Counts a request against what it may be asked for. None if it may not be sent; without a standing there is
@@ -222,6 +226,7 @@ impl Standing {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.taken.fetch_sub(1, Ordering::SeqCst);
+        self.member.taken.fetch_sub(1, Ordering::SeqCst);
+        self.freed.notify_waiters();
     }
 }

@@ -1,19 +1,24 @@
-//! One model: what it is, and which of its workers gets a request.
+//! One model: what it is, how its workers are woken and put away, and what is shown of them.
+//!
+//! Which of them gets a request is `leasing.rs`'s.
+
+mod leasing;
+
+pub use leasing::{Unavailable, Wish};
 
 use super::card::{Card, Terms};
 use super::changes::Changes;
-use super::choice::{Candidate, Choice};
-use super::lease::Lease;
+use super::choice::Choice;
 use super::member::Member;
 use super::report::{ModelStatus, Overall};
 use super::tally::Snapshot;
 use crate::awake::Instant;
-use crate::worker::{self, Errand, Fingerprint, NotNow, State, Status};
+use crate::worker::{self, Fingerprint, State, Status};
 use arc_swap::ArcSwap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use tokio::sync::Notify;
 
 /// One model and the workers that serve it.
 pub struct Model {
@@ -26,56 +31,14 @@ pub struct Model {
     choice: Choice,
     /// How many wait for it.
     wanting: Arc<AtomicUsize>,
-}
-
-/// What a request wants of a model.
-#[derive(Debug, Clone, Copy)]
-pub struct Wish<'a> {
-    /// What is to be done.
-    pub errand: Errand,
-    /// Hashes of the key and of longer and longer beginnings of the prompt.
-    pub affinity: &'a [u64],
-    /// Numbers of the workers that have failed at it before.
-    pub avoid: &'a [u32],
-}
-
-/// Why no worker can be leased now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Unavailable {
-    /// A worker died while it served this request, and another of which that is true is in flight.
-    Suspected,
-    /// All slots of those that can serve are taken.
-    Busy,
-    /// It has broken a connection, and will be asked at once whether it still serves.
-    Doubted,
-    /// It is starting or loading, or will be started again.
-    Loading,
-    /// It was put away because nobody used it, and is started for whoever wants it.
-    Asleep,
-    /// It has been asked for as much as it may be in a minute.
-    Spent,
-    /// It has failed too often, and is left alone for a while.
-    Resting,
-    /// It does not answer, or is being stopped.
-    Down,
-    /// It has failed for good.
-    Failed,
-    /// There is none behind this service.
-    Absent,
-    /// Workers died each time they served this request.
-    Poisonous,
+    /// Told of each slot that is given back.
+    freed: Arc<Notify>,
 }
 
 /// Somebody who waits for a model: its workers that serve stay awake, and as many more are woken as are needed.
 pub struct Want {
     wanting: Arc<AtomicUsize>,
     _wants: Vec<worker::Want>,
-}
-
-impl From<Errand> for Wish<'static> {
-    fn from(errand: Errand) -> Self {
-        Self { errand, affinity: &[], avoid: &[] }
-    }
 }
 
 impl Model {
@@ -86,7 +49,7 @@ impl Model {
         let choice = Choice::seeded(RandomState::new().hash_one(&id));
         let remotes = members.iter().filter(|member| member.is_remote()).count();
         let is_mixed = remotes > 0 && remotes < members.len();
-        Self { id, card, terms, members, is_mixed, choice, wanting: Arc::default() }
+        Self { id, card, terms, members, is_mixed, choice, wanting: Arc::default(), freed: Arc::default() }
     }
 
     /// Gives it other names and other terms, which no worker has to be started anew for. The id stays.
@@ -113,87 +76,6 @@ impl Model {
     /// Its workers, in the order of their numbers.
     pub fn members(&self) -> impl Iterator<Item = &Arc<Member>> {
         self.members.iter()
-    }
-
-    /// How many requests may hold slots, those included that hold one at a worker which is sent nothing now: none when
-    /// nobody can serve. One more may come exactly when a worker that can serve has a free slot.
-    pub fn slots(&self) -> usize {
-        let now = Instant::now();
-        let is_eligible = self.eligibility(now, &[]);
-        let (mut slots, mut is_any_open) = (0_usize, false);
-        for member in self.members() {
-            let (taken, is_open) = (member.taken(), is_eligible(member) && member.is_open(now));
-            is_any_open |= is_open;
-            slots = slots.saturating_add(if is_open { member.slots(now).max(taken) } else { taken });
-        }
-        if is_any_open { slots } else { 0 }
-    }
-
-    /// A lease on a worker that can serve.
-    pub fn lease(&self, wish: &Wish<'_>) -> Result<Lease, Unavailable> {
-        let takes_slot = match wish.errand {
-            Errand::Work(Some(fingerprint)) if self.refuses(fingerprint) => return Err(Unavailable::Poisonous),
-            Errand::Work(fingerprint) => fingerprint.is_some(),
-            Errand::Look => false,
-        };
-        let now = Instant::now();
-        let mut open: Vec<Open<'_>> = self.open(now, wish.avoid).collect();
-        let mut reasons = None;
-        while let Some(at) = self.choose(&open, wish, takes_slot, now) {
-            let (index, member) = open.swap_remove(at);
-            match begin(member, wish.errand, takes_slot, now) {
-                Ok(lease) => {
-                    self.choice.served_by(wish.affinity, index);
-                    return Ok(lease);
-                }
-                Err(reason) => reasons = reasons.into_iter().chain([reason]).min(),
-            }
-        }
-        match open.is_empty() {
-            true => Err(reasons.unwrap_or_else(|| self.why_not(now))),
-            // Whoever is suspected waits for something else than a slot.
-            false => Err(reasons.map_or(Unavailable::Busy, |reason| reason.min(Unavailable::Busy))),
-        }
-    }
-
-    /// The place in this list of the worker that is to serve: one that has not failed at it before, if there is one with
-    /// a free slot. Whoever takes no slot waits for none.
-    fn choose(&self, open: &[Open<'_>], wish: &Wish<'_>, takes_slot: bool, now: Instant) -> Option<usize> {
-        if let ([_], false) = (open, takes_slot) {
-            return Some(0);
-        }
-        let candidate = |(index, member): &Open<'_>| {
-            let candidate = member.candidate(*index, now);
-            if takes_slot { candidate } else { Candidate { slots: usize::MAX, ..candidate } }
-        };
-        let strategy = self.terms.load().strategy;
-        let pick = |avoid: &[u32]| {
-            let fit = open.iter().filter(|(_, member)| !avoid.contains(&member.number));
-            self.choice.pick(strategy, &fit.map(candidate).collect::<Vec<_>>(), wish.affinity)
-        };
-        let index = pick(wish.avoid).or_else(|| if wish.avoid.is_empty() { None } else { pick(&[]) })?;
-        open.iter().position(|(other, _)| *other == index)
-    }
-
-    /// Whether a lease would be granted now, without taking one.
-    pub fn available(&self) -> Result<(), Unavailable> {
-        let now = Instant::now();
-        if self.open(now, &[]).next().is_none() { Err(self.why_not(now)) } else { Ok(()) }
-    }
-
-    /// Whether another worker than these can serve now, or is woken or being loaded for whoever waits because none can.
-    pub fn has_another(&self, than: &[u32]) -> bool {
-        let now = Instant::now();
-        let is_other = |member: &Member| !than.contains(&member.number);
-        let is_on_its_way = |member: &Arc<Member>| {
-            let reason = why_not_of(member);
-            is_other(member) && matches!(reason, Unavailable::Asleep | Unavailable::Loading)
-        };
-        let mut open = self.open(now, than).peekable();
-        match open.peek() {
-            Some(_) => open.any(|(_, member)| is_other(member)),
-            None => self.members().any(is_on_its_way),
-        }
     }
 
     /// Whether workers died each time they served the request with this fingerprint.
@@ -279,11 +161,13 @@ impl Model {
     }
 
     /// Whether a load that has failed leaves nobody to wait for: none serves, and no other is on its way, or will be as
-    /// soon as it is wanted.
+    /// soon as it is wanted. Where one has found no room beside pinned models, those that sleep need not try: they are as
+    /// large.
     pub fn is_hopeless(&self) -> bool {
-        let is_on_its_way = |member: &Arc<Member>| {
-            let (state, asleep) = member.handle().state();
-            asleep || matches!(state, State::Starting | State::Loading | State::Ready)
+        let is_crowded_out = self.members().any(|member| member.handle().is_crowded_out());
+        let is_on_its_way = |member: &Arc<Member>| match member.handle().state() {
+            (State::Starting | State::Loading | State::Ready, _) => true,
+            (_, asleep) => asleep && !is_crowded_out,
         };
         let others = self.members.len() > 1 && self.members().any(is_on_its_way);
         self.open(Instant::now(), &[]).next().is_none() && !others
@@ -292,36 +176,6 @@ impl Model {
     /// The state that is shown of it: that of the worker which is nearest to serving.
     pub fn state(&self) -> State {
         nearest(self.members().map(|member| member.handle().state().0))
-    }
-
-    /// Those that can serve now. Where remote ones come first, the others are among them only if no remote one can serve
-    /// that has not failed before.
-    fn open<'a>(&'a self, now: Instant, avoid: &[u32]) -> impl Iterator<Item = Open<'a>> + use<'a> {
-        self.eligible(now, avoid).filter(move |(_, member)| member.is_open(now))
-    }
-
-    /// Those that may serve, or be started for whoever waits.
-    fn eligible<'a>(&'a self, now: Instant, avoid: &[u32]) -> impl Iterator<Item = Open<'a>> + use<'a> {
-        let is_eligible = self.eligibility(now, avoid);
-        self.members.iter().enumerate().filter(move |(_, member)| is_eligible(member))
-    }
-
-    /// Which may: only remote ones where these come first and one can serve that has not failed before.
-    fn eligibility(&self, now: Instant, avoid: &[u32]) -> impl Fn(&Member) -> bool + use<> {
-        let is_open_remote =
-            |member: &Arc<Member>| member.is_remote() && !avoid.contains(&member.number) && member.is_open(now);
-        let only_remote = self.is_mixed && self.terms.load().remote_first && self.members().any(is_open_remote);
-        move |member| !only_remote || member.is_remote()
-    }
-
-    /// The most hopeful of the reasons why its workers cannot serve.
-    fn why_not(&self, now: Instant) -> Unavailable {
-        self.members().map(|member| why_not(member, now)).min().unwrap_or(Unavailable::Absent)
-    }
-
-    /// In how long a worker that is left alone for now may be sent requests again.
-    pub fn opens_in(&self) -> Option<Duration> {
-        self.members().filter_map(|member| member.opens_in()).min()
     }
 
     /// What its workers have done, for `/lb/stats`.
@@ -366,46 +220,6 @@ fn distance(state: State) -> u8 {
         State::Draining => 5,
         State::Stopped => 6,
         State::Failed => 7,
-    }
-}
-
-/// A worker that can serve, and its place among those of its model.
-type Open<'a> = (usize, &'a Arc<Member>);
-
-/// Begins a request at this worker.
-fn begin(member: &Arc<Member>, errand: Errand, takes_slot: bool, now: Instant) -> Result<Lease, Unavailable> {
-    let endpoint = member.handle().endpoint().ok_or_else(|| why_not(member, now))?;
-    let slot = match takes_slot {
-        true => Some(member.take_slot(now).ok_or(Unavailable::Busy)?),
-        false => None,
-    };
-    let in_flight = endpoint.begin(errand).map_err(|reason| match reason {
-        NotNow::Closed => why_not(member, now),
-        NotNow::Suspected => Unavailable::Suspected,
-    })?;
-    let pass = member.pass(now).ok_or_else(|| why_not(member, now))?;
-    Ok(Lease::new(in_flight, member, slot, pass))
-}
-
-/// Why no request may be sent to this worker now.
-fn why_not(member: &Member, now: Instant) -> Unavailable {
-    let by_its_owner = why_not_of(member);
-    match by_its_owner {
-        Unavailable::Doubted if member.is_spent(now) => Unavailable::Spent,
-        Unavailable::Doubted if member.rests(now) => Unavailable::Resting,
-        other => other,
-    }
-}
-
-/// The same, as far as its owner knows.
-fn why_not_of(member: &Member) -> Unavailable {
-    match member.handle().state() {
-        (State::Failed, _) => Unavailable::Failed,
-        (_, true) => Unavailable::Asleep,
-        // It has broken a connection, or is just being put to sleep or found dead.
-        (State::Ready, _) => Unavailable::Doubted,
-        (State::Stopped | State::Starting | State::Loading | State::Backoff, _) => Unavailable::Loading,
-        (State::Unhealthy | State::Draining, _) => Unavailable::Down,
     }
 }
 

@@ -1,7 +1,8 @@
 //! How often a request is tried, and where next: at another worker of its model, then at another model.
 //!
-//! A request that a worker may have begun to process is tried again only where asking twice changes nothing. Nothing is
-//! tried after `REQUEST_TIMEOUT`, which counts from the first try.
+//! A request that a worker may have begun to process is tried again only where asking twice changes nothing, and only if
+//! somebody else runs that worker: one of ours may have died of it, and the next one would too. Whoever sends it again is
+//! under suspicion then. Nothing is tried after `REQUEST_TIMEOUT`, which counts from the first try.
 
 use super::asking::Asking;
 use super::auth::Caller;
@@ -10,10 +11,10 @@ use super::queue::{self, Place, Ticket};
 use super::record::Record;
 use super::route::Route;
 use crate::awake::{self, Instant};
-use crate::fleet::{Fingerprint, Model, Unavailable};
+use crate::fleet::{Fingerprint, Member, Model, Unavailable, WorkerKind};
 use crate::models::Kind;
 use crate::refusal::{Refusal, Shape};
-use crate::settings::bounds::{RETRY_AFTER_UNKNOWN, RETRY_PAUSE_FIRST};
+use crate::settings::bounds::RETRY_PAUSE_FIRST;
 use crate::settings::options::Settings;
 use bytes::Bytes;
 use getrandom::u32 as random;
@@ -54,6 +55,8 @@ pub(super) struct Attempts {
     made: u32,
     /// The worker of the last one.
     worker: u32,
+    /// Whether somebody else runs that.
+    is_remote: bool,
     deadline: Option<Instant>,
 }
 
@@ -110,8 +113,8 @@ impl Attempts {
         lane: Arc<Lane>,
     ) -> Self {
         let fallbacks = lane.model.terms().fallbacks.iter().cloned().collect();
-        let (avoid, made, worker, deadline) = (Vec::new(), 0, 0, None);
-        Self { retries, route, needs, lanes, lane, fallbacks, avoid, made, worker, deadline }
+        let (avoid, made, worker, is_remote, deadline) = (Vec::new(), 0, 0, false, None);
+        Self { retries, route, needs, lanes, lane, fallbacks, avoid, made, worker, is_remote, deadline }
     }
 
     /// Where it is tried now.
@@ -144,15 +147,16 @@ impl Attempts {
     }
 
     /// It is sent to this worker. When it is to be answered.
-    pub(super) fn begins(&mut self, worker: u32) -> Instant {
+    pub(super) fn begins(&mut self, worker: &Member) -> Instant {
         self.made += 1;
-        self.worker = worker;
+        self.worker = worker.number;
+        self.is_remote = worker.kind == WorkerKind::Remote;
         *self.deadline.get_or_insert_with(|| Instant::now() + self.retries.request_timeout)
     }
 
     /// Whether it would be tried again if this try failed; it may have been begun, or surely has not been.
     pub(super) fn go_on(&self, may_have_begun: bool, caller: &Caller) -> bool {
-        let may_repeat = self.route.repeats || !may_have_begun;
+        let may_repeat = !may_have_begun || self.route.repeats && self.is_remote;
         may_repeat && self.has_time() && (self.has_another_worker() || self.has_another_model(caller))
     }
 
@@ -242,8 +246,7 @@ impl Attempts {
 
     /// A part of `RETRY_DELAY` by chance, so that those who failed together do not come back together.
     async fn pause(&self) {
-        let doubled = RETRY_PAUSE_FIRST.saturating_mul(1 << self.made.min(16));
-        let longest = doubled.min(self.retries.longest_pause);
+        let longest = longest_pause(self.made).min(self.retries.longest_pause);
         let part = random().map_or(1.0, |number| f64::from(number) / f64::from(u32::MAX));
         let left = self.deadline.map_or(Duration::MAX, |deadline| deadline - Instant::now());
         awake::sleep(longest.mul_f64(part).min(left)).await;
@@ -262,6 +265,11 @@ impl Attempts {
         headers.insert(X_LLAMAGATE_WORKER, self.worker.into());
         headers.insert(X_LLAMAGATE_ATTEMPTS, self.made.into());
     }
+}
+
+/// The longest pause after so many tries.
+fn longest_pause(made: u32) -> Duration {
+    RETRY_PAUSE_FIRST.saturating_mul(1 << made.saturating_sub(1).min(16))
 }
 
 /// The answer to a request that is refused. If it failed, its head says where.
@@ -289,7 +297,8 @@ fn tell_model(id: &str, headers: &mut HeaderMap) {
 
 /// Whether another model may be asked where this one has nobody for a request.
 fn is_of_the_moment(refusal: &Refusal) -> bool {
-    matches!(refusal, Refusal::BackendUnavailable(_) | Refusal::QueueFull(_) | Refusal::ModelRemoved(_))
+    use Refusal::{BackendFailed, BackendUnavailable, ModelRemoved, QueueFull};
+    matches!(refusal, BackendUnavailable(_) | BackendFailed | QueueFull(_) | ModelRemoved(_))
 }
 
 /// Whether a request for the model may go on: to a worker that is ready, or into the line for one that will be.
@@ -303,12 +312,12 @@ fn may_be_served(model: &Model) -> Result<(), Refusal> {
             | Unavailable::Doubted
             | Unavailable::Spent
             | Unavailable::Suspected
+            | Unavailable::Avoided
             | Unavailable::Absent,
         ) => Ok(()),
-        Err(Unavailable::Resting) => Err(Refusal::BackendUnavailable(model.opens_in().unwrap_or(RETRY_AFTER_UNKNOWN))),
-        Err(unavailable @ (Unavailable::Down | Unavailable::Failed | Unavailable::Poisonous)) => {
-            Err(queue::refusal_of(unavailable))
-        }
+        Err(
+            unavailable @ (Unavailable::Resting | Unavailable::Down | Unavailable::Failed | Unavailable::Poisonous),
+        ) => Err(queue::refusal_of(unavailable, model)),
     }
 }
 
@@ -317,5 +326,18 @@ fn may_be_tried(model: &Model, fingerprint: Option<Fingerprint>) -> Result<(), R
     match fingerprint {
         Some(fingerprint) if model.refuses(fingerprint) => Err(Refusal::RequestKillsBackend),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_are_as_long_as_their_bound_says_and_double() {
+        assert_eq!(longest_pause(1), RETRY_PAUSE_FIRST);
+        assert_eq!(longest_pause(2), RETRY_PAUSE_FIRST * 2);
+        assert_eq!(longest_pause(4), RETRY_PAUSE_FIRST * 8);
+        assert!(longest_pause(u32::MAX) > longest_pause(16));
     }
 }

@@ -12,7 +12,7 @@ use super::rename::{Renamed, Renamer};
 use super::route::Route;
 use crate::awake;
 use crate::dial::{Dialer, Target, explain};
-use crate::fleet::{Lease, WorkerKind};
+use crate::fleet::Lease;
 use crate::refusal::Refusal;
 use crate::settings::bounds::{
     CLIENT_WRITE_STALL, LAST_WORDS, RETRY_AFTER_UNKNOWN, UPSTREAM_IDLE, UPSTREAM_IDLE_CONNECTIONS,
@@ -25,6 +25,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::capture_connection;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use jiff::Timestamp;
 use std::error::Error;
 use std::iter::successors;
 use std::pin::pin;
@@ -107,7 +108,7 @@ impl Forwarder {
         attempts: &mut Attempts,
     ) -> Result<Response<Answer>, Box<Failed>> {
         let Sent { route, parts, request_id, name } = sent;
-        let deadline = attempts.begins(lease.member().number);
+        let deadline = attempts.begins(lease.member());
         let fails = |refusal, may_have_begun, lease: Lease, tokens: Tokens| {
             // Before the slot is given back: whoever gets it finds the worker's free too.
             drop(lease);
@@ -144,9 +145,6 @@ impl Forwarder {
                 lease.failed(&error, &why);
                 let is_connect = error.is_connect();
                 let may_have_begun = !is_connect && !was_never_sent(&error);
-                if is_connect && lease.member().kind == WorkerKind::Remote {
-                    warn!(worker = lease.member().number, "a remote backend cannot be reached: {why}");
-                }
                 let of_worker =
                     if is_connect { Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN) } else { Refusal::BackendError };
                 let refusal = ticket.removal().unwrap_or(of_worker);
@@ -158,7 +156,7 @@ impl Forwarder {
             }
         };
         let is_remote = lease.endpoint().target.is_remote;
-        lease.is_answered(answer.status());
+        lease.is_answered(answer.status(), headers::rest(answer.headers(), Timestamp::now()));
         if is_remote && answer.status() == StatusCode::UNAUTHORIZED {
             // It is our key that is wrong, not the client's; such an answer may even quote it.
             lease.wants_another_key();

@@ -1,7 +1,11 @@
-//! Header hygiene between two connections: what must not cross, and request ids.
+//! Header hygiene between two connections: what must not cross, request ids, and what a worker says of itself.
 
+use crate::settings::bounds::LONGEST_REST;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use jiff::Timestamp;
+use jiff::fmt::rfc2822::DateTimeParser;
 use std::cell::RefCell;
+use std::time::Duration;
 
 /// Headers that belong to one connection (RFC 9110, section 7.6.1), with those that are older custom.
 static HOP_BY_HOP: [HeaderName; 9] = [
@@ -81,6 +85,20 @@ pub(super) fn for_client(headers: &mut HeaderMap, is_remote: bool) {
     for name in unwanted {
         headers.remove(name);
     }
+}
+
+/// For how long a worker asks to be left alone, in seconds or until a date (RFC 9110, section 10.2.3), but no longer than
+/// [`LONGEST_REST`]. None if it does not ask for that, or nobody can read for how long.
+pub(super) fn rest(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    let rest = match !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        true => text.parse().map_or(LONGEST_REST, Duration::from_secs),
+        false => {
+            let until = DateTimeParser::new().parse_timestamp(text).ok()?;
+            Duration::try_from(until.duration_since(now)).ok()?
+        }
+    };
+    Some(rest.min(LONGEST_REST)).filter(|rest| !rest.is_zero())
 }
 
 /// The client's request id if it is 1-128 characters of `[A-Za-z0-9._-]`, else a new one.
@@ -186,5 +204,29 @@ mod tests {
             let id = id_of(bad);
             assert_eq!(id.len(), 36, "{bad:?} became {id}");
         }
+    }
+
+    #[test]
+    fn how_long_a_worker_asks_to_be_left_alone() {
+        let now: Timestamp = "1994-11-06T08:49:00Z".parse().unwrap();
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        for (value, expected) in [
+            ("120", seconds(120)),
+            (" 1 ", seconds(1)),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", seconds(37)),
+            ("86400", Some(LONGEST_REST)),
+            ("99999999999999999999999", Some(LONGEST_REST)),
+            ("Mon, 06 Nov 2034 08:49:37 GMT", Some(LONGEST_REST)),
+            ("0", None),
+            ("Sun, 06 Nov 1994 08:48:37 GMT", None),
+            ("-1", None),
+            ("1.5", None),
+            ("soon", None),
+            ("", None),
+        ] {
+            let headers = HeaderMap::from_iter([(header::RETRY_AFTER, HeaderValue::from_static(value))]);
+            assert_eq!(rest(&headers, now), expected, "{value:?}");
+        }
+        assert_eq!(rest(&HeaderMap::new(), now), None);
     }
 }

@@ -206,13 +206,19 @@ impl Queue {
                     let failed = changes.failed_loads();
                     let has_failed = std::mem::replace(&mut failed_loads, failed) != failed;
                     // Those who may go elsewhere do, where others wait.
-                    let is_left = match model.available() {
-                        Err(Unavailable::Failed) => true,
-                        Err(Unavailable::Down | Unavailable::Resting) => !model.terms().fallbacks.is_empty(),
-                        _ => false,
+                    let may_go_elsewhere = !model.terms().fallbacks.is_empty();
+                    let refusal = match model.available() {
+                        Err(Unavailable::Failed) => Some(refusal_of(Unavailable::Failed, &model)),
+                        Err(why @ (Unavailable::Down | Unavailable::Resting)) if may_go_elsewhere => {
+                            Some(refusal_of(why, &model))
+                        }
+                        _ if has_failed && model.is_hopeless() => {
+                            Some(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN))
+                        }
+                        _ => None,
                     };
-                    if is_left || has_failed && model.is_hopeless() {
-                        self.dissolve(&mut state, &Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN));
+                    if let Some(refusal) = refusal {
+                        self.dissolve(&mut state, &refusal);
                     }
                     self.serve(&mut state);
                 }

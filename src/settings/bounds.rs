@@ -412,8 +412,12 @@ pub const MOST_PREFIXES: usize = 16 * 1024;
 /// says itself how many there were, and may be wrong.
 pub const LONGEST_DEBT: Duration = Duration::from_secs(60 * 60);
 
+/// Longest time for which a remote backend is left alone because it asks for that with `Retry-After`; then one request
+/// tries it.
+pub const LONGEST_REST: Duration = Duration::from_secs(10 * 60);
+
 /// Most characters that are kept of what a worker failed with last.
 pub const LAST_ERROR_LENGTH: usize = 200;
 
 /// Longest pause before the second try of a request; before each further one it is twice as long.
-pub const RETRY_PAUSE_FIRST: Duration = Duration::from_millis(25);
+pub const RETRY_PAUSE_FIRST: Duration = Duration::from_millis(50);

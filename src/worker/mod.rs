@@ -148,6 +148,14 @@ impl Handle {
         (status.state, status.asleep)
     }
 
+    /// Whether it sleeps though it was wanted: there was no room for it beside pinned models.
+    pub fn is_crowded_out(&self) -> bool {
+        let status = self.status.borrow();
+        let has_found_none = |exit: &LastExit| exit.cause == Cause::NoRoom;
+        let is_there = matches!(status.state, State::Starting | State::Loading | State::Ready);
+        status.asleep && !is_there && status.last_exit.as_ref().is_some_and(has_found_none)
+    }
+
     /// Whether it has ever been ready.
     pub fn has_been_ready(&self) -> bool {
         self.status.borrow().has_been_ready

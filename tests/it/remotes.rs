@@ -188,6 +188,31 @@ fn whoever_is_tried_again_waits_no_longer_than_it_may() {
 }
 
 #[test]
+fn whoever_is_tried_again_gets_the_next_slot_of_another_worker() {
+    let (first, second) = (Remote::start(Reply::Status(503, json!({}))), Remote::start(Reply::HoldMidStream));
+    let config = format!(
+        "model_list:\n{}{}",
+        entry("m", &first, "", "priority: 0, "),
+        entry("m", &second, ", max_parallel_requests: 1", "priority: 1, ")
+    );
+    let gateway = ready(builder(&config).set("ALLOWED_FAILS", 100).set("RETRY_DELAY", "0s"));
+    let client = gateway.client();
+    let mut holds = client.stream(CHAT, &json!({"model": "m", "messages": [], "stream": true}));
+    assert!(holds.next_event().is_some(), "it has the only slot of the one that serves");
+    second.replies(Reply::Serve);
+    let body = chat("m").to_string();
+    let mut waiting: Vec<_> = (0..3).map(|_| client.begin("POST", CHAT, body.as_bytes()).unwrap()).collect();
+    first.wait_asked(4);
+    second.release();
+    assert!(holds.events().last().unwrap().is_done());
+    for client in &mut waiting {
+        let answer = client.read_response().unwrap();
+        assert_eq!((answer.status(), told(&answer)), (200, ("1", "2")), "{}", answer.text());
+    }
+    assert_eq!((first.asked().len(), second.asked().len()), (4, 4));
+}
+
+#[test]
 fn failures_in_a_row_open_the_breaker() {
     let remote = Remote::start(Reply::Status(500, json!({})));
     let gateway = ready(builder(&in_order(&[&remote])).set("ALLOWED_FAILS", 2));
@@ -218,6 +243,67 @@ fn failures_in_a_row_open_the_breaker() {
     let wait: u64 = refusal.header("retry-after").unwrap().parse().unwrap();
     assert!(wait > 3000, "{wait} s until it is tried again");
     assert_eq!(remote.asked().len(), 4, "nothing reaches it");
+}
+
+/// Regression: a backend that stops in the middle of its answers was sent one request after the other.
+#[test]
+fn answers_that_stop_in_the_middle_open_the_breaker() {
+    for (reply, is_stream) in [(Reply::HoldMidStream, true), (Reply::HoldMidAnswer, false)] {
+        let remote = Remote::start(reply);
+        let settings = builder(&in_order(&[&remote])).set("ALLOWED_FAILS", 2).set("STREAM_IDLE_TIMEOUT", "1s");
+        let gateway = ready(if is_stream { settings } else { settings.set("REQUEST_TIMEOUT", "1s") });
+        let client = gateway.client();
+        let body = json!({"model": "m", "messages": [], "stream": is_stream});
+        for failures in 1..=2 {
+            match is_stream {
+                true => {
+                    let last = client.stream(CHAT, &body).events().pop().unwrap();
+                    assert_eq!(last.json()["error"]["code"], "backend_timeout");
+                }
+                false => {
+                    let mut cut = client.begin("POST", CHAT, body.to_string().as_bytes()).unwrap();
+                    assert_eq!(cut.read_head().unwrap().status, 200);
+                    _ = cut.read_to_close();
+                }
+            }
+            eventually("it counts", SOON, || worker(&gateway, 0)["failures"] == failures);
+        }
+        let failed = worker(&gateway, 0);
+        assert_eq!(["breaker", "last_error"].map(|name| &failed[name]), ["open", "did not answer in time"]);
+        assert_eq!((refused(&talk(&client), 503).as_str(), remote.asked().len()), ("backend_unavailable", 2));
+    }
+}
+
+/// Regression: the loss was logged by the request that met it, without the model's name, and by the probe that followed.
+#[test]
+fn the_loss_of_a_backend_is_logged_once_with_its_name() {
+    let mut remote = Remote::start(Reply::Serve);
+    let gateway = ready(builder(&in_order(&[&remote])));
+    remote.end();
+    assert_eq!(refused(&talk(&gateway.client()), 503), "backend_unavailable");
+    eventually("it is found lost", SOON, || worker(&gateway, 0)["state"] == "unhealthy");
+    let log = gateway.output();
+    let told: Vec<&str> = log.lines().filter(|line| line.contains(" WARN ") && line.contains("remote")).collect();
+    assert!(matches!(told[..], [line] if line.contains("model=\"m\"") && line.contains("worker=0")), "{told:#?}");
+}
+
+/// Regression: a backend that said for how long it cannot serve was asked again with the next request.
+#[test]
+fn a_backend_is_left_alone_for_as_long_as_it_asks_for() {
+    let busy = |status| Reply::Busy(status, "120");
+    let (first, second) = (Remote::start(busy(429)), Remote::start(Reply::Serve));
+    let gateway = ready(builder(&in_order(&[&first, &second])).set("ALLOWED_FAILS", 100));
+    let client = gateway.client();
+    assert_eq!(told(&talk(&client)), ("1", "2"));
+    assert_eq!((told(&talk(&client)), told(&embed(&client))), (("1", "1"), ("1", "1")));
+    second.replies(busy(503));
+    let last = talk(&client);
+    assert_eq!((last.status(), told(&last), last.header("retry-after")), (503, ("1", "1"), Some("120")));
+    let refusal = talk(&client);
+    assert_eq!(refused(&refusal, 503), "backend_unavailable");
+    let wait: u64 = refusal.header("retry-after").unwrap().parse().unwrap();
+    assert!((60..=120).contains(&wait), "{wait} s until the first may be asked again");
+    assert_eq!((first.asked().len(), second.asked().len()), (1, 4));
 }
 
 #[test]
@@ -272,6 +358,22 @@ fn requests_wait_in_line_for_their_quota() {
     assert_eq!(remote.asked().len(), RPM + 2);
     assert!(took >= Duration::from_secs(2), "{took:?} for {RPM} at once and one a second from then on");
     assert_eq!(worker(&gateway, 0)["breaker"], "closed");
+}
+
+/// Regression: whoever had waited in vain for a quota was told that the model is being loaded.
+#[test]
+fn who_waits_in_vain_for_a_quota_is_told_when_it_opens() {
+    let remote = Remote::start(Reply::Serve);
+    let config = format!("model_list:\n{}", entry("m", &remote, ", rpm: 1", ""));
+    let gateway = ready(builder(&config).set("QUEUE_TIMEOUT", "1s"));
+    let client = gateway.client();
+    assert_eq!(talk(&client).status(), 200);
+    for path in [CHAT, "/tokenize"] {
+        let late = client.post_json(path, &chat("m"));
+        assert_eq!(refused(&late, 503), "queue_timeout", "{path}");
+        let wait: u64 = late.header("retry-after").unwrap().parse().unwrap();
+        assert!((20..=60).contains(&wait), "{path}: one comes back a minute after the first, not in {wait} s");
+    }
 }
 
 #[test]

@@ -309,7 +309,9 @@ models:
     assert_eq!(state("bad"), (200, json!("degraded"), json!("failed")));
     assert_eq!(state("good").2, "ready");
     assert_eq!(gateway.health().get("/ping").status(), 200);
-    assert_eq!(refused(&gateway.client().post_json(CHAT, &chat("bad")), 503), "backend_unavailable");
+    let refusal = gateway.client().post_json(CHAT, &chat("bad"));
+    assert_eq!((refused(&refusal, 503).as_str(), refusal.header("retry-after")), ("backend_unavailable", None));
+    assert!(refusal.text().contains("/load"), "it says what brings it back: {}", refusal.text());
     assert_eq!(gateway.model_file("bad.gguf").journal().starts().len(), 3);
     gateway.model_file("good.gguf").control().release_all_requests();
     let events = stream.events();

@@ -216,15 +216,21 @@ fn a_model_for_which_there_is_no_room_beside_pinned_ones_is_refused_at_once_and_
                   models:\n\
                   \x20 pinned: {file: p.gguf, memory: 2GiB, pinned: true, preload: true}\n\
                   \x20 large: {file: l.gguf, memory: 2GiB}\n\
+                  \x20 twice: {file: l.gguf, memory: 2GiB, replicas: 2}\n\
                   \x20 small: {file: s.gguf, memory: 1GiB}\n";
     let files = ["p.gguf", "l.gguf", "s.gguf"].map(|name| (name, json!({})));
     let gateway = Gateway::builder().fakes(config, &files).set("QUEUE_TIMEOUT", NEVER).start_ready();
     becomes(&gateway, "pinned", "ready");
     for _ in 0..2 {
-        let refused = gateway.client().post_json(CHAT, &chat("large"));
-        assert_eq!((refused.status(), refused.json()["error"]["code"].as_str()), (503, Some("backend_unavailable")));
-        assert!(refused.header("retry-after").is_some());
-        becomes(&gateway, "large", "stopped");
+        for model in ["large", "twice"] {
+            let refused = gateway.client().post_json(CHAT, &chat(model));
+            assert_eq!(
+                (refused.status(), refused.json()["error"]["code"].as_str()),
+                (503, Some("backend_unavailable"))
+            );
+            assert!(refused.header("retry-after").is_some());
+            becomes(&gateway, model, "stopped");
+        }
         is_served(&gateway, "small");
         is_served(&gateway, "pinned");
     }

@@ -24,10 +24,14 @@ pub(crate) enum Reply {
     ServeAndClose,
     /// A whole answer of this status.
     Status(u16, Value),
+    /// An empty answer of this status with this `Retry-After`.
+    Busy(u16, &'static str),
     /// The head and one event of a stream, then the connection ends.
     DieMidStream,
     /// The same, but the stream goes on once `release` is called.
     HoldMidStream,
+    /// The head of a whole answer and a part of it; nothing more until `release` is called.
+    HoldMidAnswer,
     /// Closes the connection without an answer.
     Close,
     /// Never answers.
@@ -190,6 +194,11 @@ impl Shared {
                 Reply::Hold if self.is_released() => served(connection, &body)?,
                 Reply::Hold => return Ok(()),
                 Reply::Status(status, body) => whole(connection, status, &body)?,
+                Reply::Busy(status, wait) => {
+                    let mut connection = connection;
+                    let head = format!("HTTP/1.1 {status} X\r\nRetry-After: {wait}\r\nContent-Length: 0\r\n\r\n");
+                    connection.write_all(head.as_bytes())?;
+                }
                 Reply::DieMidStream => return begin_stream(connection, &body),
                 Reply::HoldMidStream => {
                     begin_stream(connection, &body)?;
@@ -197,6 +206,12 @@ impl Shared {
                         return Ok(());
                     }
                     end_stream(connection)?;
+                }
+                Reply::HoldMidAnswer => {
+                    let mut connection = connection;
+                    connection.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{")?;
+                    self.is_released();
+                    return Ok(());
                 }
                 Reply::Close => return Ok(()),
                 // Until the other side leaves.

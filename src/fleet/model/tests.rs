@@ -1,9 +1,10 @@
 use super::*;
-use crate::fleet::{Breaker, Quota, Rank, WorkerKind};
+use crate::fleet::{Breaker, Errand, Lease, Quota, Rank, WorkerKind};
 use crate::settings::catalogue::Strategy;
-use crate::worker::Handle;
+use crate::worker::{Cause, Handle, LastExit};
 use http::StatusCode;
 use std::num::NonZeroU32;
+use std::time::Duration;
 use tokio::sync::watch;
 
 const COOLDOWN: Duration = Duration::from_secs(30);
@@ -139,6 +140,28 @@ async fn a_worker_that_has_failed_at_it_is_taken_only_when_no_other_is_free() {
     assert!(model.has_another(&[0]) && !model.has_another(&[0, 1]));
 }
 
+/// Regression: a request went back to the backend that had just refused it as soon as all others were full.
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_has_failed_at_it_is_not_asked_again_while_another_can_serve() {
+    let (one, two) = (remote(0, 2, None), remote(1, 1, None));
+    let model = model(&[&one, &two]);
+    let wish = Wish { avoid: &[0], ..Wish::from(WORK) };
+    let first = model.lease(&wish).unwrap();
+    assert_eq!(number(&first), 1);
+    let mut freed = Box::pin(model.slot_freed());
+    freed.as_mut().enable();
+    assert_eq!(model.lease(&wish).err(), Some(Unavailable::Avoided));
+    let mut others = (0..2).map(|_| lease(&model).unwrap());
+    let [_a, _b] = [others.next(), others.next()];
+    assert_eq!(model.lease(&wish).err(), Some(Unavailable::Busy), "nobody has a slot");
+    drop(first);
+    freed.await;
+    assert_eq!(number(&model.lease(&wish).unwrap()), 1);
+    drop(_a);
+    is(&two.0, State::Unhealthy, false);
+    assert_eq!(number(&model.lease(&wish).unwrap()), 0, "there is no other");
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_most_hopeful_reason_is_told() {
     let (one, two) = (own(0, 1), own(1, 1));
@@ -162,7 +185,7 @@ async fn a_remote_worker_that_keeps_failing_is_left_alone_and_then_tried_by_one(
     let model = model(&[&far]);
     let mut changes = model.changes().unwrap();
     for _ in 0..2 {
-        lease(&model).unwrap().is_answered(StatusCode::BAD_GATEWAY);
+        lease(&model).unwrap().is_answered(StatusCode::BAD_GATEWAY, None);
     }
     assert!(changes.next().await, "whoever waits hears of it");
     assert_eq!((lease(&model).err(), model.slots()), (Some(Unavailable::Resting), 0));
@@ -172,7 +195,7 @@ async fn a_remote_worker_that_keeps_failing_is_left_alone_and_then_tried_by_one(
     assert_eq!(model.slots(), 1);
     let mut trial = lease(&model).unwrap();
     assert_eq!(lease(&model).err(), Some(Unavailable::Resting), "one at a time");
-    trial.is_answered(StatusCode::OK);
+    trial.is_answered(StatusCode::OK, None);
     assert_eq!(model.slots(), 8, "others need not wait for the end of the answer");
     trial.succeeded();
 }
@@ -193,7 +216,7 @@ async fn answers_that_break_off_count_though_they_began_well() {
     let model = model(&[&far]);
     for _ in 0..2 {
         let mut lease = lease(&model).unwrap();
-        lease.is_answered(StatusCode::OK);
+        lease.is_answered(StatusCode::OK, None);
         lease.breaks_off();
     }
     assert_eq!(lease(&model).err(), Some(Unavailable::Resting));
@@ -259,4 +282,25 @@ fn a_report_is_of_one_moment_while_its_worker_changes() {
         is_over.store(true, Ordering::Relaxed);
         assert!(wrong.is_none(), "{wrong:?}");
     });
+}
+
+/// Regression: a worker that sleeps because it finds no room counted as one that comes, so that those in line waited in
+/// vain.
+#[tokio::test(start_paused = true)]
+async fn where_one_finds_no_room_beside_pinned_models_nobody_waits_for_those_that_sleep() {
+    let (one, two) = (own(0, 1), own(1, 1));
+    let model = model(&[&one, &two]);
+    is(&one.0, State::Stopped, true);
+    is(&two.0, State::Stopped, true);
+    assert!(!model.is_hopeless(), "they are woken");
+    let (program, model_id) = ("llama-server".to_owned(), "m".to_owned());
+    let crowded_out = LastExit { code: None, signal: None, hint: None, cause: Cause::NoRoom, program, model: model_id };
+    one.0.send_modify(|status| status.last_exit = Some(crowded_out.clone()));
+    assert!(model.is_hopeless(), "the other would find none either");
+    is(&two.0, State::Starting, true);
+    assert!(!model.is_hopeless(), "it may have found some");
+    two.0.send_modify(|status| status.last_exit = Some(crowded_out));
+    assert!(!model.is_hopeless(), "it tries again");
+    is(&two.0, State::Stopped, true);
+    assert!(model.is_hopeless());
 }

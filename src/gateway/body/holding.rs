@@ -184,10 +184,14 @@ impl Holding {
 
     /// The upstream has failed.
     fn fail(&mut self, refusal: Refusal) -> Result<(), Cut> {
-        if refusal == Refusal::BackendError {
-            self.lease.doubt();
-            // Perhaps no fault of the upstream's.
-            return self.close_with(self.ticket.removal().unwrap_or(refusal));
+        match refusal {
+            Refusal::BackendError => {
+                self.lease.doubt();
+                // Perhaps no fault of the upstream's.
+                return self.close_with(self.ticket.removal().unwrap_or(refusal));
+            }
+            Refusal::BackendTimeout => self.lease.is_late(),
+            _ => {}
         }
         self.close_with(refusal)
     }

@@ -5,10 +5,12 @@ use crate::awake::{self, Instant};
 use crate::fleet::{Changes, Errand, Lease, Model, Unavailable, Wish};
 use crate::refusal::Refusal;
 use crate::settings::bounds::{DOUBT_PATIENCE, RETRY_AFTER_UNKNOWN};
+use std::pin::pin;
 
 impl Queue {
     /// Waits for a slot and for a worker to use it with. A slot whose worker went away in that very moment goes back for
-    /// a place at the front. A request under suspicion waits, with its slot, until no other one is in flight.
+    /// a place at the front. A request under suspicion waits, with its slot, until no other one is in flight; one that has
+    /// failed at a worker, until another worker has a slot for it.
     pub(in super::super) async fn wait(
         &self,
         mut place: Place,
@@ -19,18 +21,14 @@ impl Queue {
         loop {
             // Whoever waits wakes a model that sleeps.
             let _want = place.is_in_line().then(|| model.want());
-            let mut ticket = place.ticket().await?;
+            let mut ticket = place.ticket().await.map_err(|refusal| explained(refusal, model))?;
             if ticket.holds != Grant::Slot {
                 return Ok((ticket, self.lease_out_of_line(model, wish).await?));
             }
             let mut outcome = model.lease(wish);
-            if let (Err(Unavailable::Suspected), Some(mut changes)) = (&outcome, model.changes()) {
-                // Looked at again from here on, so that no change of a worker is missed.
-                outcome = model.lease(wish);
-                while let Err(Unavailable::Suspected) = outcome {
-                    ticket.waits_for_suspect(&mut changes).await?;
-                    outcome = model.lease(wish);
-                }
+            if let (Err(Unavailable::Suspected | Unavailable::Avoided), Some(mut changes)) = (&outcome, model.changes())
+            {
+                outcome = ticket.waits_for_its_worker(model, wish, &mut changes).await?;
             }
             match outcome {
                 Ok(lease) => {
@@ -39,6 +37,7 @@ impl Queue {
                 }
                 Err(
                     Unavailable::Busy
+                    | Unavailable::Avoided
                     | Unavailable::Loading
                     | Unavailable::Asleep
                     | Unavailable::Doubted
@@ -46,7 +45,7 @@ impl Queue {
                 ) => {
                     place = Place::InLine(ticket.back_in_line(key));
                 }
-                Err(unavailable) => return Err(refusal_of(unavailable)),
+                Err(unavailable) => return Err(refusal_of(unavailable, model)),
             }
         }
     }
@@ -54,7 +53,7 @@ impl Queue {
     /// A lease for whoever needs no slot, and so waits in no line: it waits for a doubt to be looked into and, unless it
     /// only looks, for a model that loads or sleeps.
     async fn lease_out_of_line(&self, model: &Model, wish: &Wish<'_>) -> Result<Lease, Refusal> {
-        let settled = |outcome: Result<Lease, Unavailable>| outcome.map_err(refusal_of);
+        let settled = |outcome: Result<Lease, Unavailable>| outcome.map_err(|why| refusal_of(why, model));
         let Some(mut changes) = model.changes() else { return settled(model.lease(wish)) };
         let works = wish.errand != Errand::Look;
         let _want = works.then(|| model.want());
@@ -62,12 +61,14 @@ impl Queue {
         loop {
             let outcome = model.lease(wish);
             let (reason, patience) = match outcome {
-                Err(Unavailable::Loading | Unavailable::Asleep | Unavailable::Spent) if works => {
+                Err(why @ (Unavailable::Loading | Unavailable::Asleep | Unavailable::Spent)) if works => {
                     if changes.failed_loads() != failed_loads {
                         return Err(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN));
                     }
                     let Patience { queue, request } = self.0.patience;
-                    (Unavailable::Loading, queue.unwrap_or(request))
+                    // Who sleeps is loaded in the same wait.
+                    let reason = if why == Unavailable::Spent { why } else { Unavailable::Loading };
+                    (reason, queue.unwrap_or(request))
                 }
                 Err(Unavailable::Doubted) => (Unavailable::Doubted, DOUBT_PATIENCE),
                 _ => return settled(outcome),
@@ -82,7 +83,7 @@ impl Queue {
                 more = awake::timeout_at(since + patience, changes.next()) => match more {
                     Ok(true) => {}
                     Ok(false) => return settled(outcome),
-                    Err(_) => return Err(refusal_of(reason)),
+                    Err(_) => return Err(refusal_of(reason, model)),
                 },
                 () = self.0.closing.cancelled() => return Err(self.is_closing()),
             }
@@ -91,16 +92,44 @@ impl Queue {
 }
 
 impl Ticket {
-    /// Waits, as long as the queue's patience lasts, until no request under suspicion is in flight or something happens to
-    /// the worker. Without `QUEUE_TIMEOUT` that is `REQUEST_TIMEOUT` from when the slot was given: it is not held for ever.
-    async fn waits_for_suspect(&mut self, changes: &mut Changes) -> Result<(), Refusal> {
+    /// Waits as long as it is suspected and another one of which that is true is in flight, or only a worker has a slot
+    /// that has failed at it. What has come of it otherwise.
+    async fn waits_for_its_worker(
+        &mut self,
+        model: &Model,
+        wish: &Wish<'_>,
+        changes: &mut Changes,
+    ) -> Result<Result<Lease, Unavailable>, Refusal> {
+        loop {
+            let mut freed = pin!(model.slot_freed());
+            // Before the look: nothing that happens from here on is missed.
+            freed.as_mut().enable();
+            match model.lease(wish) {
+                Err(Unavailable::Suspected) => self.waits_for(changes.suspect_left()).await?,
+                Err(Unavailable::Avoided) => {
+                    let news = async {
+                        tokio::select! {
+                            () = freed => true,
+                            more = changes.next() => more,
+                        }
+                    };
+                    self.waits_for(news).await?;
+                }
+                outcome => return Ok(outcome),
+            }
+        }
+    }
+
+    /// Waits for news of its workers, as long as the queue's patience lasts. Without `QUEUE_TIMEOUT` that is
+    /// `REQUEST_TIMEOUT` from when the slot was given: it is not held for ever.
+    async fn waits_for(&mut self, news: impl Future<Output = bool>) -> Result<(), Refusal> {
         let inner = &self.queue.0;
         let deadline = match inner.patience.queue {
             Some(patience) => self.arrived + patience,
             None => self.granted + inner.patience.request,
         };
         tokio::select! {
-            more = awake::timeout_at(deadline, changes.suspect_left()) => match more {
+            more = awake::timeout_at(deadline, news) => match more {
                 Ok(true) => {}
                 Ok(false) => return Err(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN)),
                 Err(_) => return Err(Refusal::QueueTimeout(self.queue.retry_after())),
@@ -112,17 +141,30 @@ impl Ticket {
     }
 }
 
-/// What a client is told.
-pub(in super::super) fn refusal_of(unavailable: Unavailable) -> Refusal {
+/// The end of a wait for a model that has nobody to serve: what it was in truth, where that was no loading.
+fn explained(refusal: Refusal, model: &Model) -> Refusal {
+    match (refusal, model.available()) {
+        (Refusal::ModelLoading(_), Err(why @ (Unavailable::Spent | Unavailable::Resting))) => refusal_of(why, model),
+        (refusal, _) => refusal,
+    }
+}
+
+/// What a client of this model is told.
+pub(in super::super) fn refusal_of(unavailable: Unavailable, model: &Model) -> Refusal {
+    let opens_in = || model.opens_in().unwrap_or(RETRY_AFTER_UNKNOWN);
     match unavailable {
         // Nobody who is suspected is turned away for that; it waits.
-        Unavailable::Busy | Unavailable::Loading | Unavailable::Asleep | Unavailable::Suspected => {
-            Refusal::ModelLoading(RETRY_AFTER_UNKNOWN)
-        }
-        Unavailable::Spent => Refusal::QueueTimeout(RETRY_AFTER_UNKNOWN),
-        Unavailable::Doubted | Unavailable::Resting | Unavailable::Down | Unavailable::Failed | Unavailable::Absent => {
+        Unavailable::Busy
+        | Unavailable::Avoided
+        | Unavailable::Loading
+        | Unavailable::Asleep
+        | Unavailable::Suspected => Refusal::ModelLoading(RETRY_AFTER_UNKNOWN),
+        Unavailable::Spent => Refusal::QueueTimeout(opens_in()),
+        Unavailable::Resting => Refusal::BackendUnavailable(opens_in()),
+        Unavailable::Doubted | Unavailable::Down | Unavailable::Absent => {
             Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN)
         }
+        Unavailable::Failed => Refusal::BackendFailed,
         Unavailable::Poisonous => Refusal::RequestKillsBackend,
     }
 }
