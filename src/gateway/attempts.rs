@@ -1,8 +1,7 @@
 //! How often a request is tried, and where next: at another worker of its model, then at another model.
 //!
-//! A request that a worker may have begun to process is tried again only where asking twice changes nothing, and only if
-//! somebody else runs that worker: one of ours may have died of it, and the next one would too. Whoever sends it again is
-//! under suspicion then. Nothing is tried after `REQUEST_TIMEOUT`, which counts from the first try.
+//! A request that a worker may have begun to process is tried again only where asking twice changes nothing; after one
+//! of ours, which may have died of it, once. Nothing is tried after `REQUEST_TIMEOUT`, which counts from the first try.
 
 use super::asking::Asking;
 use super::auth::Caller;
@@ -57,6 +56,8 @@ pub(super) struct Attempts {
     worker: u32,
     /// Whether somebody else runs that.
     is_remote: bool,
+    /// Whether a worker of ours has failed that may have begun to process it, and may have died of it.
+    is_suspect: bool,
     deadline: Option<Instant>,
 }
 
@@ -113,8 +114,20 @@ impl Attempts {
         lane: Arc<Lane>,
     ) -> Self {
         let fallbacks = lane.model.terms().fallbacks.iter().cloned().collect();
-        let (avoid, made, worker, is_remote, deadline) = (Vec::new(), 0, 0, false, None);
-        Self { retries, route, needs, lanes, lane, fallbacks, avoid, made, worker, is_remote, deadline }
+        Self {
+            retries,
+            route,
+            needs,
+            lanes,
+            lane,
+            fallbacks,
+            avoid: Vec::new(),
+            made: 0,
+            worker: 0,
+            is_remote: false,
+            is_suspect: false,
+            deadline: None,
+        }
     }
 
     /// Where it is tried now.
@@ -156,7 +169,7 @@ impl Attempts {
 
     /// Whether it would be tried again if this try failed; it may have been begun, or surely has not been.
     pub(super) fn go_on(&self, may_have_begun: bool, caller: &Caller) -> bool {
-        let may_repeat = !may_have_begun || self.route.repeats && self.is_remote;
+        let may_repeat = !may_have_begun || self.route.repeats && (self.is_remote || !self.is_suspect);
         may_repeat && self.has_time() && (self.has_another_worker() || self.has_another_model(caller))
     }
 
@@ -191,6 +204,7 @@ impl Attempts {
         if !self.go_on(may_have_begun, caller) {
             return None;
         }
+        self.is_suspect |= may_have_begun && !self.is_remote;
         if !self.has_another_worker() {
             drop(ticket);
             return self.at_another_model(caller);
