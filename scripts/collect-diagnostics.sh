@@ -265,7 +265,8 @@ read_status() {
   local key text
   status=()
   while read -r key text; do
-    status[${key%:}]=$text
+    # A process that ends meanwhile has an empty line, and an empty subscript ends this shell.
+    [[ -z $key ]] || status[${key%:}]=$text
   done 2>/dev/null <"$1/status"
   ((${#status[@]} > 0))
 }
@@ -290,6 +291,7 @@ processes() {
   ((${#wanted[@]} > 0)) || printf '(no process is called llamagate)\n'
   for pid in "${!wanted[@]}"; do
     read_status "/proc/$pid" || continue
+    argv=()
     mapfile -d '' -t argv 2>/dev/null <"/proc/$pid/cmdline"
     printf '%s: pid %s, parent %s, user %s, state %s, threads %s, resident %s, peak %s\n  %s\n' \
       "${wanted[$pid]}" "$pid" "${parent[$pid]}" "${status[Uid]:-?}" "${status[State]:-?}" "${status[Threads]:-?}" \
