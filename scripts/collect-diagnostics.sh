@@ -10,7 +10,7 @@
 #
 # Run it as the service's user with the service's environment (in a container: docker exec), while the service runs or
 # after it has ended. It needs bash 4.4, coreutils, tar and gzip, and neither root nor the network. It takes seconds; what
-# hangs is given up after 25. It leaves a few MiB at most.
+# hangs is given up, logs after 60 and anything else after 25. It leaves a few MiB at most.
 #
 # No secret goes in: neither the key file, nor an environment, nor the configuration file is read. From what goes in,
 # these are masked: the values of this shell's variables whose names end in KEY, TOKEN, SECRET or PASSWORD; whatever
@@ -22,7 +22,7 @@ export LC_ALL=C
 
 # What bounds it.
 readonly log_lines=500 log_bytes=$((256 * 1024)) logs_per_folder=2 most_logs=24 section_bytes=$((1024 * 1024))
-readonly command_seconds=10 section_seconds=25 log_seconds=20
+readonly command_seconds=10 section_seconds=25 log_seconds=60
 
 usage() {
   local line
@@ -86,11 +86,12 @@ learn_secrets() {
 # What a secret looks like, as extended regular expressions: the first group stays, the rest of the match is masked.
 # None matches what it has made, for a masked value begins with an asterisk.
 readonly value='[^]*[:space:]"'\'',;)}][^]*[:space:]"'\'',;)}]*'
+readonly says='["'\'']?[[:space:]]*[:=][[:space:]]*["'\'']?'
 readonly shapes=(
   '(^|[^[:alnum:]])(sk-|hf_|rpa_|github_pat_|ghp_|glpat-)[[:alnum:]_-]{12,}'
   '(^|[^[:alnum:]])gateway-[[:alnum:]_-]{40,}'
   '((bearer|basic)[[:space:]]+)'"$value"
-  '((authorization|x-api-key|api[_-]?key|password|secret|(hf|access|auth|refresh)[_-]?token)["'\'']?[[:space:]]*[:=][[:space:]]*["'\'']?)'"$value"
+  "((authorization|api[_-]?key|password|secret|(hf|access|auth|refresh)[_-]?token)$says)$value"
   '([_-](key|token|secret|password)["'\'']?=["'\'']?)'"$value"
   '(--[[:alnum:]-]*(key|token|secret|password)[[:space:]]+["'\'']?)'"$value"
   '(://)[^]/@[:space:]*][^]/@[:space:]]*@'
@@ -320,7 +321,9 @@ memory_and_disk() {
 
 gpus() {
   show nvidia-smi
-  show nvidia-smi --query-gpu=index,name,driver_version,compute_cap,memory.total,memory.used,memory.free,utilization.gpu,temperature.gpu,power.draw,pstate,ecc.errors.uncorrected.volatile.total --format=csv
+  local fields=index,name,driver_version,compute_cap,memory.total,memory.used,memory.free,utilization.gpu
+  fields+=,temperature.gpu,power.draw,pstate,ecc.errors.uncorrected.volatile.total
+  show nvidia-smi --query-gpu="$fields" --format=csv
   show_file /proc/driver/nvidia/version
   printf 'devices:'
   printf ' %s' /dev/nvidia* /dev/dri/*
@@ -383,7 +386,8 @@ open_archive() {
 }
 
 open_archive
-work=$(mktemp -d 2>/dev/null || mktemp -d "${archive:-/dev/shm/llamagate-diagnostics}.XXXXXX" 2>/dev/null) || fail "no temporary folder can be made; set TMPDIR"
+work=$(mktemp -d 2>/dev/null || mktemp -d "${archive:-/dev/shm/llamagate-diagnostics}.XXXXXX" 2>/dev/null) ||
+  fail "no temporary folder can be made; set TMPDIR"
 packed=false
 trap 'rm -rf "$work"; $packed || [[ -z $archive ]] || rm -f "$archive"' EXIT
 trap 'exit 130' INT
@@ -394,7 +398,10 @@ mkdir -p "$pack/logs"
 learn_secrets
 llamagate=$(bounded "$command_seconds" find_llamagate)
 checked=
-[[ -z $llamagate ]] || checked=$(timeout -k 2 "$command_seconds" "$llamagate" check </dev/null 2>&1; printf '(exit status %s)\n' "$?")
+if [[ -n $llamagate ]]; then
+  checked=$(timeout -k 2 "$command_seconds" "$llamagate" check </dev/null 2>&1)
+  checked+=$'\n'"(exit status $?)"
+fi
 [[ -n $port_health ]] || port_health=$(setting PORT_HEALTH)
 [[ -n $port_health ]] || port_health=${PORT_HEALTH:-8001}
 [[ -n $log_dir ]] || log_dir=$(setting LOG_DIR)
@@ -436,5 +443,5 @@ else
   tar -C "$work" -cf - llamagate-diagnostics | gzip >"$archive" || fail "the archive could not be written: $archive"
 fi
 packed=true
-printf '%s\n' "look into it before you hand it on: it has what llama-server wrote, and secrets are masked as far as they show" >&2
+printf '%s\n' "look into it before you hand it on: llama-server's own words are in it; secrets are masked as far as they show" >&2
 [[ -z $archive ]] || printf '%s\n' "$archive"
