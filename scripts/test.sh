@@ -59,6 +59,15 @@ check_scripts() {
   local scripts=(scripts/*.sh tests/clients/*.sh .ci/run)
   "$cache_dir/venv/bin/shellcheck" --external-sources "${scripts[@]}"
   echo "${#scripts[@]} scripts"
+  python3 -c 'import ast, sys; [ast.parse(open(name).read(), name) for name in sys.argv[1:]]' docs/examples/*.py
+  # Its program is not installed here, and systemd not everywhere.
+  if have systemd-analyze; then
+    local unit
+    unit=$(mktemp -d)/llamagate.service
+    sed 's|^ExecStart=[^ ]*|ExecStart=/bin/true|' docs/examples/llamagate.service >"$unit"
+    systemd-analyze verify --man=no "$unit"
+    rm -r "$(dirname "$unit")"
+  fi
 }
 
 stage "prerequisites" prerequisites

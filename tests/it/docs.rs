@@ -1,5 +1,5 @@
-//! Generated documentation is what the tables say; `UPDATE_DOCS=1` writes it instead. Tests and files that documentation
-//! names are there.
+//! Generated documentation is what the tables say; `UPDATE_DOCS=1` writes it instead. Tests, files, links and causes that
+//! documentation names are there.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -41,6 +41,55 @@ fn the_table_of_the_workers_files_is_complete() {
         }
     }
     assert_eq!(named, there);
+}
+
+#[test]
+fn every_link_of_the_docs_leads_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let docs = fs::read_dir(root.join("docs")).expect("docs can be read").flatten().map(|entry| entry.path());
+    let pages = docs.filter(|path| path.extension().is_some_and(|end| end == "md")).chain([root.join("README.md")]);
+    let mut links = 0;
+    for page in pages {
+        let text = fs::read_to_string(&page).expect("a page can be read");
+        // A link may be wrapped behind its text, not within its target.
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if target.contains("://") {
+                continue;
+            }
+            let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let path = if file.is_empty() { page.clone() } else { page.with_file_name(file) };
+            assert!(path.exists(), "{}: {target} leads nowhere", page.display());
+            if !anchor.is_empty() {
+                let there = fs::read_to_string(&path).expect("a page can be read");
+                assert!(anchors(&there).contains(anchor), "{}: {target} has no such heading", page.display());
+            }
+            links += 1;
+        }
+    }
+    assert!(links > 30, "the links were found");
+}
+
+/// The headings of a page, as GitHub writes them in links.
+fn anchors(page: &str) -> BTreeSet<String> {
+    let headings = page.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
+    let slug = |heading: &str| {
+        let kept = heading.to_lowercase().replace(' ', "-");
+        kept.chars().filter(|c| c.is_alphanumeric() || "-_".contains(*c)).collect()
+    };
+    headings.map(slug).collect()
+}
+
+#[test]
+fn troubleshooting_names_every_cause() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("docs/TROUBLESHOOTING.md")).expect("it can be read");
+    let source = fs::read_to_string(root.join("src/worker/diagnosis/cause.rs")).expect("it can be read");
+    let causes: Vec<&str> =
+        source.lines().filter_map(|line| line.trim().strip_prefix("Self::")?.split('"').nth(1)).collect();
+    assert!(causes.len() > 20, "the causes were found");
+    for cause in causes {
+        assert!(page.contains(&format!("`{cause}`")), "{cause} is not in docs/TROUBLESHOOTING.md");
+    }
 }
 
 #[test]

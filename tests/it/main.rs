@@ -18,6 +18,7 @@ mod contract;
 mod cors;
 mod descriptors;
 mod diagnosis;
+mod diagnostics;
 mod docs;
 mod drain;
 mod estimate;

@@ -1,0 +1,53 @@
+"""A worker for Vast.ai's serverless: tells Vast when llamagate serves, and passes signed requests on to it.
+
+docs/DEPLOYMENT.md, "Vast.ai serverless", says how it is started. It needs `pip install vastai` and llamagate on
+127.0.0.1:8000 without keys (HOST=127.0.0.1, AUTH_ENABLED=false): Vast signs requests, and they come without a key.
+"""
+
+import os
+
+from vastai import BenchmarkConfig, HandlerConfig, LogActionConfig, Worker, WorkerConfig
+
+MODEL = os.environ.get("MODEL_ID", "any")  # with one model, any name means it
+QUEUE_SECONDS = 60.0  # a longer wait is refused with 429, and Vast tries another worker
+
+
+def tokens(request: dict) -> float:
+    """The load of a request, in tokens that may be generated."""
+    return float(request.get("max_completion_tokens") or request.get("max_tokens") or 512)
+
+
+def question() -> dict:
+    """A request for the benchmark that runs once the model is loaded."""
+    content = "Explain in one paragraph how rainbows form."
+    return {"model": MODEL, "messages": [{"role": "user", "content": content}], "max_tokens": 128}
+
+
+def handler(route: str, benchmark: BenchmarkConfig | None = None) -> HandlerConfig:
+    return HandlerConfig(
+        route=route, workload_calculator=tokens, allow_parallel_requests=True, max_queue_time=QUEUE_SECONDS,
+        benchmark_config=benchmark,
+    )
+
+
+slots = int(os.environ.get("MAX_CONCURRENT_REQUESTS", "1"))
+config = WorkerConfig(
+    model_server_url="http://127.0.0.1",
+    model_server_port=int(os.environ.get("PORT", "8000")),
+    # Not /health: that is 503 while llama-server is started again, and requests wait for it meanwhile.
+    model_healthcheck_url="/ping",
+    model_log_file=os.environ.get("MODEL_LOG", "/workspace/llamagate.log"),
+    log_action_config=LogActionConfig(
+        on_load=["llamagate is ready"],
+        # The last two are told before there is a log.
+        on_error=["fatal: ", "problem(s) with the configuration", "cannot listen on"],
+    ),
+    handlers=[
+        handler("/v1/chat/completions", BenchmarkConfig(generator=question, runs=3, concurrency=slots)),
+        handler("/v1/completions"),
+        handler("/v1/embeddings"),
+    ],
+)
+
+if __name__ == "__main__":
+    Worker(config).run()

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Prints what CHANGELOG.md says of the version of a tag, and fails unless that is the version of Cargo.toml.
+#
+#   scripts/release-notes.sh v1.2.3
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+cd "$repo_root"
+
+(($# == 1)) || fail "which tag?" "scripts/release-notes.sh v1.2.3"
+tag=$1
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+[[ $tag == "v$version" ]] || fail "the tag is $tag, but Cargo.toml has version $version"
+# From the heading of the version to the next one.
+notes=$(awk -v heading="## [$version]" '
+  /^## / { inside = index($0, heading) == 1; next }
+  inside' CHANGELOG.md)
+[[ $notes == *[![:space:]]* ]] || fail "CHANGELOG.md has no section, or an empty one, under \"## [$version]\""
+printf '%s\n' "$notes"

@@ -1,0 +1,209 @@
+//! `scripts/collect-diagnostics.sh`: what it packs of a service that runs or has ended, and that no secret is in it.
+
+use super::support::{
+    fake_server,
+    gateway::{ADMIN, EXPIRED, Gateway, LIMITED, USER},
+    remote::{Remote, Reply},
+    resources,
+};
+use serde_json::json;
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+const WRONG: &str = "sk-wrong0123456789wrong0123456789wrong01234";
+/// Of a remote backend, from the environment and from the configuration file; nothing in their form shows what they are.
+const REMOTE_KEY: &str = "remote-1-opens-sesame";
+const OTHER_REMOTE_KEY: &str = "remote-2-opens-sesame";
+/// Variables of the service that hold secrets, and those.
+const VARIABLES: [(&str, &str); 7] = [
+    ("HF_TOKEN", "hf_ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefgh"),
+    ("RUNPOD_API_KEY", "rpa_ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789abcdef"),
+    ("RUNPOD_AI_API_KEY", "ABCDEFGHIJKLMNOPQRSTUVWXYZ-queue"),
+    ("REMOTE_KEY", REMOTE_KEY),
+    ("DATABASE_PASSWORD", "correct horse battery staple"),
+    ("WEBHOOK_SECRET", "correct horse"),
+    ("MASTER_TOKEN", "first line of it\nsecond line of it"),
+];
+
+/// A folder with the programs that the smallest container has, beside llamagate.
+fn programs(folder: &Path) -> PathBuf {
+    let bin = folder.join("bin");
+    fs::create_dir(&bin).unwrap();
+    let path = std::env::var_os("PATH").unwrap();
+    let coreutils = "cat date df dirname env head mkdir mktemp nproc rm sleep tail timeout uname wc";
+    for name in ["bash", "tar", "gzip"].into_iter().chain(coreutils.split(' ')) {
+        let program = std::env::split_paths(&path).map(|folder| folder.join(name)).find(|program| program.is_file());
+        symlink(program.unwrap_or_else(|| panic!("there is no {name}")), bin.join(name)).unwrap();
+    }
+    symlink(env!("CARGO_BIN_EXE_llamagate"), bin.join("llamagate")).unwrap();
+    bin
+}
+
+/// Runs the script with these variables and no others; returns what it has packed, by name.
+fn collect(folder: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> BTreeMap<String, String> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/collect-diagnostics.sh");
+    let run = Command::new(folder.join("bin/bash"))
+        .arg(script)
+        .args(arguments)
+        .env_clear()
+        .envs(variables.iter().copied())
+        .env("PATH", folder.join("bin"))
+        .env("TMPDIR", folder)
+        .current_dir(folder)
+        .output()
+        .unwrap();
+    assert!(run.status.success(), "{run:?}");
+    let archive = PathBuf::from(String::from_utf8(run.stdout).unwrap().trim());
+    assert_eq!(fs::metadata(&archive).unwrap().permissions().mode() & 0o777, 0o600);
+    let unpacked = tempfile::tempdir_in(folder).unwrap();
+    let tar = Command::new("tar").arg("-xzf").arg(&archive).arg("-C").arg(unpacked.path()).status().unwrap();
+    assert!(tar.success());
+    fs::remove_file(archive).unwrap();
+    let mut packed = BTreeMap::new();
+    read(&unpacked.path().join("llamagate-diagnostics"), "", &mut packed);
+    packed
+}
+
+fn read(folder: &Path, prefix: &str, into: &mut BTreeMap<String, String>) {
+    for entry in fs::read_dir(folder).unwrap().flatten() {
+        let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
+        if entry.path().is_dir() {
+            read(&entry.path(), &format!("{name}/"), into);
+        } else {
+            into.insert(name, String::from_utf8_lossy(&fs::read(entry.path()).unwrap()).into_owned());
+        }
+    }
+}
+
+#[track_caller]
+fn has(packed: &BTreeMap<String, String>, name: &str, words: &[&str]) {
+    let text = packed.get(name).unwrap_or_else(|| panic!("no {name} in {:?}", packed.keys()));
+    for word in words {
+        assert!(text.contains(word), "{word} is not in {name}: {text}");
+    }
+}
+
+#[track_caller]
+fn has_no_secret(packed: &BTreeMap<String, String>, more: &[&str]) {
+    let lines = VARIABLES.iter().flat_map(|(_, value)| value.lines());
+    let secrets = lines.chain([USER, ADMIN, LIMITED, EXPIRED, WRONG, OTHER_REMOTE_KEY]).chain(more.iter().copied());
+    for secret in secrets {
+        for (name, text) in packed {
+            assert!(!text.contains(secret) && !name.contains(secret), "{secret} is in {name}: {text}");
+        }
+    }
+}
+
+/// A log such as nothing of ours writes: with secrets in it, a name that holds one, and longer than is taken.
+fn careless_log(folder: &Path) {
+    let mut text: String = (0..600).map(|line| format!("line {line} of many: n_tokens = 5, token: 12\n")).collect();
+    for (name, value) in VARIABLES {
+        text += &format!("{name}={value}\n{value} and {value} again\n");
+    }
+    text += &format!("GET / Authorization: Bearer {USER}\n{{\"api_key\": \"{ADMIN}\"}}\n--api-key {LIMITED} {WRONG}\n");
+    fs::create_dir_all(folder).unwrap();
+    fs::write(folder.join("20990101_000000_careless.log"), &text).unwrap();
+    fs::write(folder.join(format!("20990102_000000_{}.log", VARIABLES[0].1)), "its name is a secret\n").unwrap();
+}
+
+#[test]
+fn what_is_packed_says_what_the_service_does_and_holds_no_secret() {
+    let remote = Remote::start(Reply::Serve);
+    let api_base = remote.url();
+    let config = format!(
+        "models: {{local: {{file: local.gguf, preload: true}}}}\n\
+         model_list:\n\
+         \x20 - {{model_name: far, litellm_params: {{api_base: \"{api_base}\", api_key: os.environ/REMOTE_KEY}}}}\n\
+         \x20 - {{model_name: farther, litellm_params: {{api_base: \"{api_base}\", api_key: {OTHER_REMOTE_KEY}}}}}\n"
+    );
+    let mut gateway = Gateway::builder()
+        .fakes(&config, &[("local.gguf", json!({}))])
+        .set_all(&VARIABLES)
+        .set("EXTRA_ARGS", "--jinja")
+        .set("LOG_LEVEL", "debug")
+        .start_ready();
+    let body = |model: &str| json!({"model": model, "messages": [{"role": "user", "content": "my-private-prompt"}]});
+    for secret in [USER, ADMIN, LIMITED, EXPIRED, WRONG] {
+        for model in ["local", "far", "farther"] {
+            gateway.client_with(secret).post_json(&format!("/v1/chat/completions?key={secret}"), &body(model));
+        }
+    }
+    let worker = gateway.child_pids().into_iter().next().expect("a llama-server runs");
+    let argv = resources::cmdline(worker);
+    let key_file = argv.iter().skip_while(|word| *word != "--api-key-file").nth(1).expect("its key goes by file");
+    let backend_key = fs::read_to_string(key_file).unwrap();
+    let backend_key = backend_key.trim();
+
+    let logs = gateway.data_dir().join("logs");
+    careless_log(&logs.join("llama/local"));
+    fs::create_dir(logs.join("elsewhere")).unwrap();
+    symlink(gateway.keys_file(), logs.join("elsewhere/20990101_000000_keys.log")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    programs(folder.path());
+    let (data_dir, keys_file) = (gateway.data_dir().to_str().unwrap().to_owned(), gateway.keys_file());
+    let port = gateway.health_url().rsplit(':').next().unwrap().to_owned();
+    let base = [
+        ("DATA_DIR", data_dir.as_str()),
+        ("AUTH_KEYS_FILE", keys_file.to_str().unwrap()),
+        ("LLAMA_SERVER", fake_server::program()),
+    ];
+    let all: Vec<(&str, &str)> = base.into_iter().chain(VARIABLES).chain([("PORT_HEALTH", &*port)]).collect();
+
+    let packed = collect(folder.path(), &[], &all);
+    has_no_secret(&packed, &[backend_key, "my-private-prompt"]);
+    has(&packed, "versions.txt", &[concat!("llamagate ", env!("CARGO_PKG_VERSION")), "Linux"]);
+    has(&packed, "settings.txt", &["MAX_QUEUE_SIZE", "environment variable DATA_DIR", "local.gguf"]);
+    has(&packed, "health.txt", &["200 OK", "\"status\":\"ok\"", "\"state\":\"ready\""]);
+    has(&packed, "metrics.txt", &["gateway_requests_total", "llamagate_build_info"]);
+    let gateway_line = format!("gateway: pid {}", gateway.pid());
+    let worker_line = format!("child: pid {worker}, parent {}", gateway.pid());
+    has(&packed, "processes.txt", &[&gateway_line, &worker_line, "--api-key-file", "Max open files"]);
+    has(&packed, "limits.txt", &["open files"]);
+    has(&packed, "memory-and-disk.txt", &["MemTotal", &data_dir]);
+    has(&packed, "gpu.txt", &["nvidia-smi"]);
+    let careless = "logs/llama/local/20990101_000000_careless.log";
+    has(
+        &packed,
+        careless,
+        &["line 599 of many: n_tokens = 5, token: 12", "HF_TOKEN=***", "Authorization: ***", "\"api_key\": \"***\""],
+    );
+    assert!(!packed[careless].contains("line 99 of many"), "only its end is taken");
+    has(&packed, "logs/llama/local/20990102_000000____.log", &["its name is a secret"]);
+    assert!(packed.iter().any(|(name, text)| name.starts_with("logs/_boot/") && text.contains("llamagate starts")));
+    assert!(
+        packed.iter().any(|(name, text)| name.starts_with("logs/access/") && text.contains("/v1/chat/completions"))
+    );
+    assert!(!packed.keys().any(|name| name.starts_with("logs/elsewhere/")), "links are not followed");
+    for name in packed.keys() {
+        has(&packed, "contents.txt", &[name]);
+    }
+
+    // From a shell that knows nothing of the service's secrets, only their form gives them away.
+    fs::remove_dir_all(logs.join("llama/local")).unwrap();
+    let known = [VARIABLES[0].1, VARIABLES[1].1, WRONG, backend_key].join(" twice ");
+    let told = format!("api_key: {ADMIN}\nauthorization=Basic {USER}\nhttp://me:{LIMITED}@host/path\n");
+    fs::write(logs.join("llama/20990101_000000_careless.log"), format!("{known} {known}\n{told}")).unwrap();
+    let packed = collect(folder.path(), &["--port-health", &port], &base);
+    has_no_secret(&packed, &[backend_key, "my-private-prompt"]);
+    has(&packed, "health.txt", &["200 OK"]);
+    has(&packed, "logs/llama/20990101_000000_careless.log", &["*** twice ***", "http://***host/path"]);
+    has(&packed, "settings.txt", &["REMOTE_KEY", "exit status 78"]);
+    assert!(
+        packed.keys().any(|name| name.starts_with("logs/access/")),
+        "the logs are found without a good configuration"
+    );
+
+    gateway.stop();
+    fs::remove_dir_all(&logs).unwrap();
+    let output = folder.path().join("named.tar.gz");
+    let packed = collect(folder.path(), &["--output", output.to_str().unwrap()], &all);
+    has_no_secret(&packed, &[backend_key, "my-private-prompt"]);
+    has(&packed, "health.txt", &["no answer"]);
+    has(&packed, "settings.txt", &["exit status 0"]);
+    has(&packed, "contents.txt", &["no logs were found below"]);
+}
