@@ -1,7 +1,7 @@
 //! The composition root: the only file that knows both journeys, and the order of start and of stop.
 //!
-//! Start: sockets, keys, health port, workers, gateway. The ports are open before the model is loaded, so a platform's
-//! probe always finds somebody. Stop: refuse new requests, let those in flight finish, close the gateway's port, stop
+//! Start: sockets, health port, gateway, and then the models: their files are looked at and loaded when the ports are open,
+//! so a platform's probe always finds somebody. Stop: refuse new requests, let those in flight finish, close the gateway's port, stop
 //! llama-server, close the health port. With one port for both nobody listens while llama-server is stopped.
 
 mod reload;
@@ -19,7 +19,7 @@ use crate::operator::Desk;
 use crate::platform::Platform;
 use crate::preflight::Ready;
 use crate::settings::bounds::{CLIENT_WRITE_STALL, CONNECTION_GRACE, HEALTH_CONNECTIONS, REPORT_INTERVAL};
-use crate::settings::{Inputs, Resolved, Settings};
+use crate::settings::{Inputs, Problem, Resolved, Settings};
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::files::{Folder, WriteErrors};
 use crate::telemetry::log::LogGuard;
@@ -39,7 +39,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 /// How the service ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Outcome {
     /// It was asked to.
     Stopped,
@@ -47,6 +47,8 @@ pub enum Outcome {
     BackendFailed,
     /// Something in here failed that must not.
     Broken,
+    /// The models cannot be served as they are configured.
+    Misconfigured(Vec<Problem>),
 }
 
 /// Runs the service until it is told to stop or cannot go on.
@@ -78,7 +80,7 @@ pub async fn run(
     let llama_logs = Folder::open(worker_log_dir(&settings), settings.logs.log_keep.get());
     let yard = Yard::new(spawner, Arc::clone(&metrics), settings.routing.max_wait_before_drain.0);
     let yard = yard.map_err(io::Error::other)?;
-    let fleet = Arc::new(Fleet::new(Vec::new()));
+    let fleet = Arc::new(Fleet::unknown());
     let line = &settings.queue;
     let patience = Patience { queue: line.queue_timeout.duration(), request: settings.limits.request_timeout.0 };
     let lanes = Arc::new(Lanes::new(line.max_queue_size.0, patience, Arc::clone(&metrics)));
@@ -86,7 +88,6 @@ pub async fn run(
     let environment = inputs.environment.clone();
     let shelving = Shelving::new(yard, Arc::clone(&fleet), Arc::clone(&lanes), environment, Arc::clone(&metrics), logs);
     let shelving = Arc::new(shelving);
-    shelving.put(ready.models, &settings);
     {
         // Beside everything else: the ports answer meanwhile.
         let (shelving, budget, stop) = (Arc::clone(&shelving), settings.routing.memory_budget, stop_rest.clone());
@@ -172,7 +173,8 @@ pub async fn run(
             None => std::future::pending().await,
         }
     };
-    let outcome = until_the_end(&mut signals, &fleet, &reload, unused).await;
+    let stocking = Arc::clone(&reload).stock();
+    let outcome = until_the_end(&mut signals, &fleet, &reload, stocking, unused).await;
 
     desk.stopping.store(true, Ordering::Relaxed);
     tokio::select! {
@@ -264,18 +266,24 @@ fn serve_health_on_its_own_thread(
     })
 }
 
-/// Waits for a signal to stop, for nobody to use the service any more, or for all workers to be given up; reloads on the
-/// way.
+/// Has the models served, and waits for a signal to stop, for nobody to use the service any more, or for all workers to be
+/// given up; reloads on the way.
 async fn until_the_end(
     signals: &mut Signals,
     fleet: &Fleet,
     reload: &Arc<Reload>,
+    stocking: impl Future<Output = Result<(), Vec<Problem>>>,
     unused: impl Future<Output = ()>,
 ) -> Outcome {
     let lost = fleet.is_lost();
-    tokio::pin!(lost, unused);
+    tokio::pin!(lost, stocking, unused);
+    let mut is_stocked = false;
     loop {
         tokio::select! {
+            stocked = &mut stocking, if !is_stocked => match stocked {
+                Ok(()) => is_stocked = true,
+                Err(problems) => return Outcome::Misconfigured(problems),
+            },
             signal = signals.stop.recv() => {
                 info!("{signal} received, stopping");
                 return Outcome::Stopped;
@@ -295,7 +303,7 @@ async fn until_the_end(
                 error!(model, "fatal: {program} could not be kept running: {hint}");
                 return Outcome::BackendFailed;
             }
-            _ = signals.hangup.recv() => {
+            _ = signals.hangup.recv(), if is_stocked => {
                 if let Err(problem) = reload.run().await {
                     error!("SIGHUP received, but all stays as it was: {problem}");
                 }

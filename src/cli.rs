@@ -162,13 +162,13 @@ fn serve(serve: Serve, environment: Environment) -> ExitCode {
     for warning in &resolved.warnings {
         tracing::warn!("{warning}");
     }
-    let ready = match preflight::inspect(&resolved.settings, &inputs.environment) {
+    let ready = match preflight::ready(&resolved.settings) {
         Ok(ready) => ready,
-        Err(problems) => return refuse(&problems),
+        // All problems at once: those of the models too, which are looked at later otherwise.
+        Err(_) => {
+            return refuse(&preflight::inspect(&resolved.settings, &inputs.environment).err().unwrap_or_default());
+        }
     };
-    for doubt in preflight::doubts(&resolved.settings.catalogue, &ready.models) {
-        tracing::warn!("{doubt}");
-    }
     if let Some(warning) = &ready.descriptors.warning {
         tracing::warn!("{warning}");
     }
@@ -180,6 +180,7 @@ fn serve(serve: Serve, environment: Environment) -> ExitCode {
         Ok(app::Outcome::Stopped) => ExitCode::SUCCESS,
         Ok(app::Outcome::BackendFailed) => ExitCode::from(EXIT_BACKEND),
         Ok(app::Outcome::Broken) => ExitCode::FAILURE,
+        Ok(app::Outcome::Misconfigured(problems)) => refuse(&problems),
         Err(error) => fail(&error.to_string()),
     }
 }
@@ -194,9 +195,9 @@ fn check(serve: Serve, environment: Environment) -> ExitCode {
     print(&format!("platform: {}\n{}", platform.kind, table(&resolved)));
     let inspected = preflight::inspect(&resolved.settings, &inputs.environment);
     let mut catalogue = resolved.settings.catalogue.clone();
-    if let Ok(ready) = &inspected {
+    if let Ok((_, models)) = &inspected {
         // What their files say of models is shown too.
-        for (model, found) in catalogue.models.iter_mut().zip(&ready.models) {
+        for (model, found) in catalogue.models.iter_mut().zip(models) {
             (model.id, model.kind) = (Some(found.id.clone()), Some(found.kind));
         }
     }
@@ -205,8 +206,8 @@ fn check(serve: Serve, environment: Environment) -> ExitCode {
         complain(&format!("warning: {warning}\n"));
     }
     match inspected {
-        Ok(ready) => {
-            let doubts = preflight::doubts(&resolved.settings.catalogue, &ready.models);
+        Ok((ready, models)) => {
+            let doubts = preflight::doubts(&resolved.settings.catalogue, &models);
             for warning in doubts.into_iter().chain(ready.descriptors.warning) {
                 complain(&format!("warning: {warning}\n"));
             }

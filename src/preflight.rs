@@ -11,10 +11,8 @@ use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// What was found good.
+/// What was found good without a look at any model.
 pub struct Ready {
-    /// The models to serve.
-    pub models: Vec<Shelved>,
     /// The keys, where any route asks for one.
     pub keys: Option<Store>,
     /// Who gets how many file descriptors.
@@ -51,12 +49,16 @@ pub struct ModelFile {
 const MOCK_ID: &str = "mock";
 
 /// Looks at everything; starts nothing.
-pub fn inspect(settings: &Settings, environment: &Environment) -> Result<Ready, Vec<Problem>> {
+pub fn inspect(settings: &Settings, environment: &Environment) -> Result<(Ready, Vec<Shelved>), Vec<Problem>> {
+    match (models(settings, environment), ready(settings)) {
+        (Ok(models), Ok(ready)) => Ok((ready, models)),
+        (models, ready) => Err(models.err().into_iter().chain(ready.err()).flatten().collect()),
+    }
+}
+
+/// Looks at what takes no time, however slow the disk with the models is.
+pub fn ready(settings: &Settings) -> Result<Ready, Vec<Problem>> {
     let mut problems = Vec::new();
-    let models = models(settings, environment).unwrap_or_else(|found| {
-        problems.extend(found);
-        Vec::new()
-    });
     let keys = if settings.access.auth_enabled || settings.access.metrics_auth_enabled {
         keys(settings).map_err(|problem| problems.push(problem)).ok()
     } else {
@@ -64,7 +66,7 @@ pub fn inspect(settings: &Settings, environment: &Environment) -> Result<Ready, 
     };
     let descriptors = descriptors::share_out(settings).map_err(|problem| problems.push(problem)).ok();
     match descriptors {
-        Some(descriptors) if problems.is_empty() => Ok(Ready { models, keys, descriptors }),
+        Some(descriptors) if problems.is_empty() => Ok(Ready { keys, descriptors }),
         _ => Err(problems),
     }
 }

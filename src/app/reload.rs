@@ -47,6 +47,22 @@ impl Reload {
         Self { inputs, platform, keys, shelving, now: Mutex::new(now), file }
     }
 
+    /// Serves the models of the settings that hold now. What is wrong with them, if anything is.
+    pub(super) async fn stock(self: Arc<Self>) -> Result<(), Vec<Problem>> {
+        let now = self.now.lock().await;
+        let (settings, environment) = (now.settings.clone(), self.inputs.environment.clone());
+        // Their files are read, some of them on network volumes.
+        let looked = tokio::task::spawn_blocking(move || preflight::models(&settings, &environment)).await;
+        // Only a runtime that ends interrupts it.
+        let Ok(found) = looked else { return Ok(()) };
+        let models = found?;
+        for doubt in preflight::doubts(&now.settings.catalogue, &models) {
+            warn!("{doubt}");
+        }
+        self.shelving.put(models, &now.settings);
+        Ok(())
+    }
+
     /// Reads everything again and serves by it. The number of keys, or why all stays as it was.
     pub(super) async fn run(self: &Arc<Self>) -> Result<usize, String> {
         let mut now = self.now.lock().await;

@@ -33,14 +33,17 @@ pub use tally::{Snapshot, WorkerKind};
 
 use crate::worker::Loss;
 use arc_swap::ArcSwap;
+use std::pin::pin;
 use std::sync::Arc;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, SetOnce};
 
 /// Every model that this service knows at present.
 pub struct Fleet {
     shelf: ArcSwap<Shelf>,
     /// Told of each new shelf.
     swapped: Notify,
+    /// Set once it is known which models there are.
+    stocked: SetOnce<()>,
 }
 
 /// The models between two reloads of the configuration, in the order in which they are listed.
@@ -49,9 +52,17 @@ pub struct Shelf {
 }
 
 impl Fleet {
+    /// A fleet of which nobody knows yet what models it has.
+    pub fn unknown() -> Self {
+        let shelf = ArcSwap::from_pointee(Shelf { models: Vec::new() });
+        Self { shelf, swapped: Notify::new(), stocked: SetOnce::new() }
+    }
+
     /// A fleet of these models, for now.
     pub fn new(models: Vec<Arc<Model>>) -> Self {
-        Self { shelf: ArcSwap::from_pointee(Shelf { models }), swapped: Notify::new() }
+        let fleet = Self::unknown();
+        fleet.replace(models);
+        fleet
     }
 
     /// The models that there are now.
@@ -62,6 +73,8 @@ impl Fleet {
     /// Puts other models in place of those that there were.
     pub fn replace(&self, models: Vec<Arc<Model>>) {
         self.shelf.store(Arc::new(Shelf { models }));
+        // A second time is no news.
+        let _ = self.stocked.set(());
         self.swapped.notify_waiters();
     }
 
@@ -70,7 +83,7 @@ impl Fleet {
     /// and not others is degraded.
     pub fn report(&self) -> (Overall, Overall, Vec<ModelStatus>) {
         let (sums, report): (Vec<_>, Vec<_>) = self.shelf().models.iter().map(|model| model.report()).unzip();
-        let best = Overall::best(sums.iter().copied().flatten());
+        let best = self.sum(sums.iter().copied().flatten());
         let is_partial = best == Overall::Ok && sums.iter().flatten().any(|sum| *sum >= Overall::Degraded);
         (best, if is_partial { Overall::Degraded } else { best }, report)
     }
@@ -78,11 +91,16 @@ impl Fleet {
     /// The sum of all models' states.
     pub fn overall(&self) -> Overall {
         let shelf = self.shelf();
-        Overall::best(shelf.members().map(|member| Overall::of(member.handle().state())))
+        self.sum(shelf.members().map(|member| Overall::of(member.handle().state())))
+    }
+
+    fn sum(&self, workers: impl Iterator<Item = Overall>) -> Overall {
+        if self.stocked.initialized() { Overall::best(workers) } else { Overall::Loading }
     }
 
     /// Waits until requests can be served for the first time, or never will be.
     pub async fn first_load(&self) {
+        self.stocked.wait().await;
         let shelf = self.shelf();
         let mut changes = Changes::of(shelf.members());
         let serves = |member: &Arc<Member>| member.handle().has_been_ready() || member.handle().state().1;
@@ -97,6 +115,9 @@ impl Fleet {
     /// is asked for.
     pub fn is_awake(&self) -> bool {
         let shelf = self.shelf();
+        if !self.stocked.initialized() {
+            return false;
+        }
         let mut members = shelf.members().peekable();
         members.peek().is_none() || members.any(|member| member.handle().is_ready()) || shelf.waits_to_be_asked()
     }
@@ -104,16 +125,16 @@ impl Fleet {
     /// Waits until no worker of any model will serve again though nobody has asked for that.
     pub async fn is_lost(&self) -> Loss {
         loop {
-            let swapped = self.swapped.notified();
+            let mut swapped = pin!(self.swapped.notified());
             let shelf = self.shelf();
             let mut changes = Changes::of(shelf.members());
             if let Some(loss) = shelf.loss() {
                 return loss;
             }
             tokio::select! {
-                () = swapped => {}
+                () = &mut swapped => {}
                 more = changes.next() => if !more && shelf.loss().is_none() {
-                    self.swapped.notified().await;
+                    swapped.await;
                 },
             }
         }

@@ -6,14 +6,17 @@
 use super::auth::Caller;
 use super::catalogue::unknown;
 use super::queue::{Patience, Queue};
+use crate::awake;
 use crate::fleet::names::{Entry, Names, Unresolved};
 use crate::fleet::{Card, Model};
 use crate::models::Kind;
 use crate::refusal::Refusal;
+use crate::settings::bounds::RETRY_AFTER_UNKNOWN;
 use crate::telemetry::metrics::Metrics;
 use arc_swap::{ArcSwap, Guard};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::SetOnce;
 
 /// The lanes of all models.
 pub struct Lanes {
@@ -25,6 +28,8 @@ pub struct Lanes {
     bound: Option<usize>,
     patience: Patience,
     metrics: Arc<Metrics>,
+    /// Set once it is known which lanes there are, or that none will come.
+    stocked: SetOnce<()>,
 }
 
 /// A model and its line.
@@ -51,6 +56,20 @@ impl Lanes {
             bound,
             patience,
             metrics,
+            stocked: SetOnce::new(),
+        }
+    }
+
+    /// Waits until it is known which models there are, as long as a request waits for a model that loads.
+    pub(super) async fn stocked(&self) -> Result<(), Refusal> {
+        let patience = self.patience.queue.unwrap_or(self.patience.request);
+        let waits = awake::timeout(patience, self.stocked.wait()).await;
+        match waits {
+            Ok(_) if self.now().lanes.is_empty() && self.is_closed.load(Ordering::SeqCst) => {
+                Err(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN))
+            }
+            Ok(_) => Ok(()),
+            Err(_) => Err(Refusal::ModelLoading(RETRY_AFTER_UNKNOWN)),
         }
     }
 
@@ -76,6 +95,7 @@ impl Lanes {
         if self.is_closed.load(Ordering::SeqCst) {
             new.iter().for_each(|lane| lane.queue.close());
         }
+        let _ = self.stocked.set(()); // a second time is no news
         let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
         retired.retain(|queue| !queue.is_drained());
         for lane in &left_out {
@@ -94,6 +114,7 @@ impl Lanes {
     /// Refuses every request from now on, those that wait too, and waits until those in flight have ended.
     pub(super) async fn drain(&self) {
         self.is_closed.store(true, Ordering::SeqCst);
+        let _ = self.stocked.set(()); // or never will be
         let mut queues: Vec<Queue> = self.now().lanes.iter().map(|lane| lane.queue.clone()).collect();
         queues.extend(self.retired.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
         for queue in &queues {
@@ -184,5 +205,32 @@ impl Table {
     pub(super) fn named(&self, name: &str) -> Option<&Arc<Lane>> {
         let is_alias = |lane: &&Arc<Lane>| lane.model.card().aliases.iter().any(|alias| alias == name);
         self.lanes.iter().find(|lane| lane.model.id() == name).or_else(|| self.lanes.iter().find(is_alias))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn lanes(queue: Option<Duration>) -> Lanes {
+        let patience = Patience { queue, request: Duration::from_secs(300) };
+        Lanes::new(None, patience, Arc::new(Metrics::new("test")))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_comes_before_any_model_is_known_waits_for_it_but_not_for_ever() {
+        let lanes = lanes(Some(Duration::from_secs(7)));
+        assert_eq!(lanes.stocked().await, Err(Refusal::ModelLoading(RETRY_AFTER_UNKNOWN)));
+        let (waited, _) = tokio::join!(lanes.stocked(), async { lanes.replace(&[]) });
+        assert_eq!(waited, Ok(()));
+        assert_eq!(lanes.stocked().await, Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_before_any_model_is_known_answers_who_waits() {
+        let lanes = lanes(None);
+        let (waited, ()) = tokio::join!(lanes.stocked(), lanes.drain());
+        assert_eq!(waited, Err(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN)));
     }
 }

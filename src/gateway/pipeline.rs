@@ -206,6 +206,9 @@ impl Gateway {
         record.charge = caller.purse();
         left.meter = caller.meter().cloned();
         stage!(record, caller.has_scope_for(route));
+        if !matches!(route.target, Target::Gateway(_)) {
+            stage!(record, self.lanes.stocked().await);
+        }
         let needs = match route.target {
             Target::Worker(needs) => needs,
             Target::Gateway(local) => return answered((self.local)(local, &parts).await, record),

@@ -42,5 +42,6 @@ mod secrets;
 mod shelf;
 mod sleep;
 mod stalled;
+mod startup;
 mod streaming;
 mod supervision;

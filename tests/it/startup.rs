@@ -1,0 +1,103 @@
+//! The first second: the ports answer whatever the disk with the models does, and requests wait until it is known which
+//! models there are.
+
+use super::support::{
+    client::Client,
+    gateway::{Gateway, python},
+    model_file::Kind,
+    scripted::ScriptedModel,
+    wait::keeps,
+};
+use serde_json::json;
+use std::{
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+/// Nobody opens this file as long as it lives; the kernel bears that for `/proc/sys/fs/lease-break-time` (45 s).
+struct Lease(Child);
+
+/// Takes a write lease (fcntl(2)), says so, and gives it back when its stdin ends.
+const HOLD: &str = "
+import fcntl, signal, sys
+signal.signal(signal.SIGIO, signal.SIG_IGN)
+file = open(sys.argv[1], 'r+b')
+fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+print('held', flush=True)
+sys.stdin.read()
+";
+
+impl Lease {
+    fn take(path: &Path) -> Self {
+        let mut command = Command::new(python());
+        command.args(["-c", HOLD]).arg(path).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("Python starts");
+        let mut line = String::new();
+        let stdout = child.stdout.take().expect("its stdout");
+        BufReader::new(stdout).read_line(&mut line).expect("it says that it holds the lease");
+        assert_eq!(line, "held\n");
+        Self(child)
+    }
+
+    fn give_back(mut self) {
+        drop(self.0.stdin.take());
+        self.0.wait().expect("it ends");
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn chat(client: &Client) -> u16 {
+    let body = json!({"messages": [{"role": "user", "content": "hello"}], "max_tokens": 2});
+    client.post_json("/v1/chat/completions", &body).status()
+}
+
+#[test]
+fn a_model_file_that_cannot_be_read_yet_keeps_no_probe_waiting_and_loses_no_request() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let model = ScriptedModel::create(folder.path(), "slow.gguf", Kind::Chat, &json!({}));
+    let lease = Lease::take(&model.path);
+    let gateway = Gateway::builder().set("MODEL_PATH", model.path.display()).start();
+    let probe = |path: &str| gateway.health().get(path).status();
+    assert_eq!((probe("/ping"), probe("/livez"), probe("/readyz")), (204, 200, 503));
+    let health = gateway.health().get("/health");
+    assert_eq!((health.status(), health.json()["status"].as_str()), (503, Some("loading")));
+    std::thread::scope(|scope| {
+        let early = scope.spawn(|| chat(&gateway.client()));
+        let listed = scope.spawn(|| gateway.client().get("/v1/models").json()["data"][0]["id"].clone());
+        keeps("nobody is turned away", Duration::from_millis(200), || {
+            probe("/ping") == 204 && !early.is_finished() && !listed.is_finished()
+        });
+        lease.give_back();
+        assert_eq!(early.join().expect("an answer"), 200);
+        assert_eq!(listed.join().expect("an answer"), "slow");
+    });
+    assert_eq!(probe("/ping"), 200);
+}
+
+#[test]
+fn a_stop_needs_no_model_to_be_known() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let model = ScriptedModel::create(folder.path(), "slow.gguf", Kind::Chat, &json!({}));
+    let _lease = Lease::take(&model.path);
+    let mut gateway = Gateway::builder().set("MODEL_PATH", model.path.display()).start();
+    assert_eq!(gateway.stop().code(), Some(0), "{}", gateway.output());
+    assert!(model.journal().starts().is_empty());
+}
+
+#[test]
+fn a_broken_model_is_told_with_the_status_of_a_bad_configuration_though_the_ports_were_open() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("broken.gguf");
+    std::fs::write(&path, b"this is no GGUF").expect("a file");
+    let (status, output) = Gateway::builder().set("MODEL_PATH", path.display()).run_to_exit();
+    assert_eq!(status.code(), Some(78), "{output}");
+    assert!(output.contains("not a GGUF file"), "{output}");
+}
