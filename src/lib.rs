@@ -39,6 +39,7 @@ pub mod operator;
 pub mod platform;
 pub mod preflight;
 pub mod refusal;
+pub mod runpod;
 pub mod settings;
 pub mod telemetry;
 pub mod worker;
