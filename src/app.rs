@@ -18,6 +18,7 @@ use crate::gateway::{
 use crate::operator::Desk;
 use crate::platform::Platform;
 use crate::preflight::Ready;
+use crate::runpod::QueueWorker;
 use crate::settings::bounds::{CLIENT_WRITE_STALL, CONNECTION_GRACE, HEALTH_CONNECTIONS, REPORT_INTERVAL};
 use crate::settings::{Inputs, Resolved, Settings};
 use crate::telemetry::access::AccessLog;
@@ -155,17 +156,23 @@ pub async fn run(
         tasks.spawn(listen::serve(gateway_listener, terms, service, refuse, stop_gateway.clone()))
     };
 
+    let jobs = ready.queue.map(|queue| QueueWorker::start(&queue, Arc::clone(&gateway), Arc::clone(&fleet)));
+    let jobs = jobs.transpose()?;
+
     let unused = async {
         match settings.service.shutdown_timeout.duration() {
             Some(least) => gateway.quiet_for(least).await,
             None => std::future::pending().await,
         }
     };
-    let outcome = until_the_end(&mut signals, &fleet, &reload, unused).await;
+    let (outcome, reason) = until_the_end(&mut signals, &fleet, &reload, unused).await;
 
     desk.stopping.store(true, Ordering::Relaxed);
+    if let (Some(jobs), Some(reason)) = (&jobs, reason) {
+        jobs.give_up(&reason).await;
+    }
     tokio::select! {
-        () = gateway.drain() => {}
+        () = drain(jobs.as_ref(), &gateway) => {}
         () = awake::sleep(settings.service.drain_timeout.0) => {
             warn!("DRAIN_TIMEOUT is over: requests in flight are cut");
         }
@@ -173,6 +180,9 @@ pub async fn run(
     }
     gateway.cut();
     let _ = awake::timeout(CONNECTION_GRACE, gateway.drain()).await;
+    if let Some(jobs) = jobs {
+        jobs.end().await;
+    }
     stop_gateway.cancel();
     let _ = serving.await;
     shelving.clear().await;
@@ -190,6 +200,14 @@ pub async fn run(
     drop((gateway, desk, reload, shelving, books));
     drop(access_guard);
     Ok(outcome)
+}
+
+/// Lets what is in flight finish. Jobs first: one that was taken meanwhile still needs the gateway.
+async fn drain(jobs: Option<&QueueWorker>, gateway: &Gateway) {
+    if let Some(jobs) = jobs {
+        jobs.drain().await;
+    }
+    gateway.drain().await;
 }
 
 fn open(settings: &Settings, port: u16, name: &str) -> io::Result<TcpListener> {
@@ -254,33 +272,33 @@ fn serve_health_on_its_own_thread(
 }
 
 /// Waits for a signal to stop, for nobody to use the service any more, or for all workers to be given up; reloads on the
-/// way.
+/// way. With the reason where nobody can serve any more.
 async fn until_the_end(
     signals: &mut Signals,
     fleet: &Fleet,
     reload: &Arc<Reload>,
     unused: impl Future<Output = ()>,
-) -> Outcome {
+) -> (Outcome, Option<String>) {
     let lost = fleet.is_lost();
     tokio::pin!(lost, unused);
     loop {
         tokio::select! {
             signal = signals.stop.recv() => {
                 info!("{signal} received, stopping");
-                return Outcome::Stopped;
+                return (Outcome::Stopped, None);
             }
             () = &mut unused => {
                 info!("no request for SHUTDOWN_TIMEOUT, stopping");
-                return Outcome::Stopped;
+                return (Outcome::Stopped, None);
             }
             loss = &mut lost => {
                 let Loss::GivenUp(exit) = loss else {
                     error!("fatal: nobody watches llama-server any more; this is a defect, please report it");
-                    return Outcome::Broken;
+                    return (Outcome::Broken, Some("nobody watches llama-server any more".to_owned()));
                 };
                 let hint = exit.and_then(|exit| exit.hint).unwrap_or_else(|| "no cause found in its log".to_owned());
                 error!("fatal: llama-server could not be kept running: {hint}");
-                return Outcome::BackendFailed;
+                return (Outcome::BackendFailed, Some(hint));
             }
             _ = signals.hangup.recv() => {
                 if let Err(problem) = reload.run().await {

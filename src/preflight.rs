@@ -5,7 +5,7 @@ use crate::descriptors::{self, Descriptors};
 use crate::keys::Store;
 use crate::models::{self, Kind};
 use crate::settings::catalogue::{Catalogue, ModelSettings, Start};
-use crate::settings::{Environment, Problem, Settings, is_executable};
+use crate::settings::{Environment, Problem, RunpodQueue, Settings, is_executable};
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
@@ -19,6 +19,8 @@ pub struct Ready {
     pub keys: Option<Store>,
     /// Who gets how many file descriptors.
     pub descriptors: Descriptors,
+    /// The queue of the platform that jobs are taken from.
+    pub queue: Option<RunpodQueue>,
 }
 
 /// A model that can be served, as far as that is known before it is.
@@ -57,14 +59,17 @@ pub fn inspect(settings: &Settings, environment: &Environment) -> Result<Ready, 
         problems.extend(found);
         Vec::new()
     });
-    let keys = if settings.access.auth_enabled || settings.access.metrics_auth_enabled {
+    let queue = RunpodQueue::read(settings, environment).map_err(|found| problems.extend(found)).ok().flatten();
+    let asks_for_keys = settings.access.auth_enabled || settings.access.metrics_auth_enabled;
+    // Who takes jobs from a queue need not let anybody in by the door: without a key file no key opens it.
+    let keys = if asks_for_keys && (queue.is_none() || settings.access.auth_keys_file.exists()) {
         keys(settings).map_err(|problem| problems.push(problem)).ok()
     } else {
         None
     };
     let descriptors = descriptors::share_out(settings).map_err(|problem| problems.push(problem)).ok();
     match descriptors {
-        Some(descriptors) if problems.is_empty() => Ok(Ready { models, keys, descriptors }),
+        Some(descriptors) if problems.is_empty() => Ok(Ready { models, keys, descriptors, queue }),
         _ => Err(problems),
     }
 }

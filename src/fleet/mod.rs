@@ -31,8 +31,10 @@ pub use report::{ModelStatus, Overall};
 pub(crate) use stub::Stub;
 pub use tally::{Snapshot, WorkerKind};
 
+use crate::awake::Instant;
 use crate::worker::Loss;
 use arc_swap::ArcSwap;
+use std::future::Future;
 use std::sync::Arc;
 use tokio::sync::Notify;
 
@@ -99,6 +101,39 @@ impl Fleet {
         let shelf = self.shelf();
         let mut members = shelf.members().peekable();
         members.peek().is_none() || members.any(|member| member.handle().is_ready()) || shelf.waits_to_be_asked()
+    }
+
+    /// Waits until requests would be served, be it that they wake a model: how many at once. One where there is no worker to
+    /// serve them, whose model says so.
+    pub async fn serves(&self) -> usize {
+        loop {
+            let changes = self.changes();
+            let shelf = self.shelf();
+            let now = Instant::now();
+            let slots = match shelf.members().next() {
+                Some(_) => shelf.members().map(|member| member.room(now)).fold(0, usize::saturating_add),
+                None => 1,
+            };
+            if slots > 0 {
+                return slots;
+            }
+            changes.await;
+        }
+    }
+
+    /// Waits for the next change of a worker, or of the models, from the call on.
+    pub fn changes(&self) -> impl Future<Output = ()> {
+        let swapped = self.swapped.notified();
+        let mut changes = Changes::of(self.shelf().members());
+        async move {
+            tokio::pin!(swapped);
+            tokio::select! {
+                () = &mut swapped => {}
+                more = changes.next() => if !more {
+                    swapped.await;
+                },
+            }
+        }
     }
 
     /// Waits until no worker of any model will serve again though nobody has asked for that.

@@ -4,7 +4,7 @@
 //! workers for language models are: a list, of the pieces of a stream in order, or of the one value that was the answer.
 
 use super::members::Members;
-use crate::settings::bounds::RESULT_SIZE;
+use crate::settings::bounds::{CHUNK_MOST, RESULT_SIZE};
 use bytes::Bytes;
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -59,6 +59,11 @@ pub(super) fn value(answer: &[u8]) -> Box<RawValue> {
 /// Such a value as the only piece there is.
 pub(super) fn single(value: &RawValue) -> Bytes {
     Bytes::from(format!("{{\"output\":{value}}}"))
+}
+
+/// Whether it is no larger than a piece may be. A value cannot be cut.
+pub(super) fn is_piece(body: &Bytes) -> bool {
+    body.len() <= CHUNK_MOST
 }
 
 /// Such a value as the whole result; none if it is too large.

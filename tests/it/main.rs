@@ -37,6 +37,7 @@ mod reload;
 mod remotes;
 mod replicas;
 mod routing;
+mod runpod_queue;
 mod secrets;
 mod shelf;
 mod sleep;
