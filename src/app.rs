@@ -181,6 +181,7 @@ pub async fn run(
     gateway.cut();
     let _ = awake::timeout(CONNECTION_GRACE, gateway.drain()).await;
     if let Some(jobs) = jobs {
+        jobs.cut().await;
         jobs.end().await;
     }
     stop_gateway.cancel();

@@ -18,10 +18,11 @@ mod stops;
 mod take;
 mod wire;
 
+use crate::awake;
 use crate::fleet::Fleet;
 use crate::gateway::Gateway;
 use crate::settings::RunpodQueue;
-use crate::settings::bounds::UNHEALTHY_REASON;
+use crate::settings::bounds::{RESULT_GRACE, UNHEALTHY_REASON};
 use hand::Hand;
 use run::Runner;
 use std::io;
@@ -45,7 +46,7 @@ pub struct QueueWorker {
     /// Cancelled when all is over.
     over: CancellationToken,
     listener: TaskTracker,
-    /// None where the platform does not say how to reach it.
+    /// None where the platform does not say how it wants to hear of this worker, or which one it is.
     pings: Option<JoinHandle<()>>,
 }
 
@@ -53,13 +54,13 @@ impl QueueWorker {
     /// Begins to take jobs as soon as they can be served.
     pub fn start(queue: &RunpodQueue, gateway: Arc<Gateway>, fleet: Arc<Fleet>) -> io::Result<Self> {
         let id = queue.pod_id.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
-        let (wire, hand) = (Arc::new(Wire::new(queue, &id)), Arc::new(Hand::default()));
+        let (wire, hand) = (Arc::new(Wire::new(queue, &id)?), Arc::new(Hand::default()));
         let (tasks, listener) = (TaskTracker::new(), TaskTracker::new());
         let [no_more, lost, over] = [(); 3].map(|()| CancellationToken::new());
         let has_pings = queue.ping.is_some() && queue.pod_id.is_some() && queue.key.is_some();
         let pings = has_pings.then(|| {
             // Connections belong to the runtime that made them.
-            ping::start(Wire::new(queue, &id), Arc::clone(&hand), queue.ping_interval, over.clone())
+            ping::start(Wire::new(queue, &id)?, Arc::clone(&hand), queue.ping_interval, over.clone())
         });
         let pings = pings.transpose()?;
         let (stops, stop) = (stops::listen(Arc::clone(&wire), Arc::clone(&hand)), over.clone());
@@ -90,18 +91,22 @@ impl QueueWorker {
     pub async fn give_up(&self, reason: &str) {
         self.no_more.cancel();
         self.lost.cancel();
-        if self.pings.is_none() {
-            return;
-        }
         let reason: String = reason.chars().take(UNHEALTHY_REASON).collect();
         if let Err(problem) = self.wire.report_unhealthy("llama-server", &reason).await {
             warn!("RunPod cannot be told that this worker is unhealthy: {problem}");
         }
     }
 
+    /// After the drain: those in hand have been cut, and what comes of them is posted if that does not take long.
+    pub async fn cut(&self) {
+        self.lost.cancel();
+        if awake::timeout(RESULT_GRACE, self.drain()).await.is_err() {
+            warn!("what came of some jobs cannot be posted in time");
+        }
+    }
+
     /// Ends all that is left: what is still asked, heard and said.
     pub async fn end(self) {
-        self.lost.cancel();
         self.over.cancel();
         self.listener.close();
         self.listener.wait().await;

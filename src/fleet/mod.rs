@@ -176,3 +176,26 @@ impl Shelf {
         losses?.pop()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_waits_until_requests_are_served_is_told() {
+        let (worker, model) = Stub::ready(([127, 0, 0, 1], 1));
+        let fleet = Fleet::new(vec![model]);
+        assert_eq!(fleet.serves().await, usize::MAX, "all slots of the stub");
+        worker.is_down();
+        let serves = fleet.serves();
+        tokio::pin!(serves);
+        tokio::select! {
+            biased;
+            _ = &mut serves => panic!("nobody serves"),
+            () = std::future::ready(()) => {}
+        }
+        worker.starts_again();
+        assert!(serves.await > 0);
+        assert_eq!(Fleet::new(Vec::new()).serves().await, 1, "one that lacks no worker");
+    }
+}

@@ -22,7 +22,11 @@ pub(super) fn start(
 ) -> io::Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let pings = async move { stop.run_until_cancelled(keep_pinging(&wire, &hand, period)).await };
-    thread::Builder::new().name("runpod-ping".to_owned()).spawn(move || _ = runtime.block_on(pings))
+    thread::Builder::new().name("runpod-ping".to_owned()).spawn(move || {
+        runtime.block_on(pings);
+        // The name of a host that cannot be resolved must not hold up the end.
+        runtime.shutdown_background();
+    })
 }
 
 /// Time is the kernel's here: the platform has gone on while this program was paused.

@@ -8,8 +8,8 @@ use crate::awake;
 use crate::dial::{Dialer, explain};
 use crate::settings::RunpodQueue;
 use crate::settings::bounds::{
-    ACKNOWLEDGEMENT, CHUNK_TRIES, JOB_SIZE, LONG_POLL, PLATFORM_CONNECT, PLATFORM_IDLE, POST_PATIENCE, RESULT_TRIES,
-    STOPS_SIZE, UNHEALTHY_PATIENCE,
+    ACKNOWLEDGEMENT, CHUNK_TRIES, JOB_SIZE, LATE_ANSWER, LONG_POLL, PLATFORM_CONNECT, PLATFORM_IDLE, POST_PATIENCE,
+    RESULT_TRIES, STOPS_SIZE, UNHEALTHY_PATIENCE,
 };
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
@@ -17,6 +17,8 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use std::io;
+use std::pin::pin;
 use std::time::Duration;
 use tracing::{debug, warn};
 
@@ -38,31 +40,35 @@ pub(super) enum Setback {
 
 impl Wire {
     /// For a worker with this id. Connections are made by the runtime that asks.
-    pub(super) fn new(queue: &RunpodQueue, worker: &str) -> Self {
+    pub(super) fn new(queue: &RunpodQueue, worker: &str) -> io::Result<Self> {
+        let dialer = Dialer::new(PLATFORM_CONNECT);
+        if queue.take.starts_with("https") {
+            dialer.prepare().map_err(io::Error::other)?;
+        }
         let client = Client::builder(TokioExecutor::new())
             .pool_idle_timeout(PLATFORM_IDLE)
             .pool_timer(TokioTimer::new())
             .retry_canceled_requests(false)
-            .build(Dialer::new(PLATFORM_CONNECT));
-        Self { client, key: queue.key.clone(), addresses: Addresses::new(queue, worker) }
+            .build(dialer);
+        Ok(Self { client, key: queue.key.clone(), addresses: Addresses::new(queue, worker) })
     }
 
     /// Asks for so many jobs at most. JSON, or nothing.
     pub(super) async fn take(&self, count: usize, is_busy: bool) -> Result<Option<Bytes>, Setback> {
         let size = JOB_SIZE.saturating_mul(count.max(1));
-        let (head, body) = self.get(&self.addresses.take(count, is_busy), LONG_POLL, size).await?;
-        match head.0 {
+        match self.question(&self.addresses.take(count, is_busy), size).await? {
             // This is what a worker is told that is about to be paused.
-            StatusCode::BAD_REQUEST => Ok(None),
-            _ => json(head, body),
+            Some(((StatusCode::BAD_REQUEST, _), _)) | None => Ok(None),
+            Some((head, body)) => json(head, body),
         }
     }
 
     /// Asks which jobs are to be stopped. None if nobody knows where to ask.
     pub(super) async fn stops(&self) -> Option<Result<Option<Bytes>, Setback>> {
         let address = self.addresses.stops()?;
-        Some(match self.get(&address, LONG_POLL, STOPS_SIZE).await {
-            Ok((head, body)) => json(head, body),
+        Some(match self.question(&address, STOPS_SIZE).await {
+            Ok(Some((head, body))) => json(head, body),
+            Ok(None) => Ok(None),
             Err(setback) => Err(setback),
         })
     }
@@ -86,20 +92,38 @@ impl Wire {
     /// Says that this worker lives, and with which jobs in hand.
     pub(super) async fn ping(&self, jobs: &[String], patience: Duration) -> Result<(), String> {
         let Some(address) = self.addresses.ping(jobs) else { return Ok(()) };
-        let answer = self.get(&address, patience, ACKNOWLEDGEMENT).await;
+        let answer = self.get(&address, HeaderMap::new(), patience, ACKNOWLEDGEMENT).await;
         answer.map_err(|setback| setback.sentence()).and_then(|((status, _), _)| refused(status))
     }
 
     /// Says that this worker cannot work.
     pub(super) async fn report_unhealthy(&self, check: &str, reason: &str) -> Result<(), String> {
-        let Some(address) = self.addresses.unhealthy(check, reason) else { return Ok(()) };
-        let answer = self.get(&address, UNHEALTHY_PATIENCE, ACKNOWLEDGEMENT).await;
+        let Some(address) = self.addresses.unhealthy(check, reason).filter(|_| self.key.is_some()) else {
+            return Ok(());
+        };
+        let answer = self.get(&address, HeaderMap::new(), UNHEALTHY_PATIENCE, ACKNOWLEDGEMENT).await;
         answer.map_err(|setback| setback.sentence()).and_then(|((status, _), _)| refused(status))
     }
 
-    async fn get(&self, address: &str, patience: Duration, size: usize) -> Result<(Head, Bytes), Setback> {
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    /// Asks what the platform answers when there is something to say; none if that is not in time.
+    async fn question(&self, address: &str, size: usize) -> Result<Option<(Head, Bytes)>, Setback> {
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+        let mut asked = pin!(self.get(address, headers, Duration::MAX, size));
+        // By the kernel's clock: after a pause nobody is there any more who could answer.
+        if let Ok(answer) = tokio::time::timeout(LONG_POLL, &mut asked).await {
+            return answer.map(Some);
+        }
+        // What has been sent meanwhile is not lost.
+        awake::timeout(LATE_ANSWER, asked).await.map_or(Ok(None), |answer| answer.map(Some))
+    }
+
+    async fn get(
+        &self,
+        address: &str,
+        headers: HeaderMap,
+        patience: Duration,
+        size: usize,
+    ) -> Result<(Head, Bytes), Setback> {
         let asked = self.ask(Method::GET, address, headers, Bytes::new(), patience, size).await;
         let (head, body) = asked.map_err(Setback::Failed)?;
         if head.0 == StatusCode::TOO_MANY_REQUESTS { Err(Setback::TooMany) } else { Ok((head, body)) }

@@ -407,6 +407,9 @@ pub const RETRY_PAUSE_FIRST: Duration = Duration::from_millis(25);
 /// Longest wait for a job, or for word of jobs to stop: RunPod holds such a request until there is something to say.
 pub const LONG_POLL: Duration = Duration::from_secs(90);
 
+/// Longest wait, once that time is over, for an answer that has arrived while this program was paused.
+pub const LATE_ANSWER: Duration = Duration::from_secs(1);
+
 /// Most jobs that are asked for at once.
 pub const MOST_TAKEN: usize = 16;
 
@@ -454,6 +457,9 @@ pub const RESULT_TRIES: u32 = 6;
 
 /// How often a piece of a stream is posted before it is given up: the result holds it too.
 pub const CHUNK_TRIES: u32 = 3;
+
+/// Time to post the results of jobs that were cut at the end of the drain.
+pub const RESULT_GRACE: Duration = Duration::from_secs(5);
 
 /// Longest time that one try to post a result, or a piece of a stream, may take.
 pub const POST_PATIENCE: Duration = Duration::from_secs(60);

@@ -1,0 +1,35 @@
+"""A worker made with RunPod's own SDK. It answers as RunPod's workers for language models do, with words of its own."""
+
+import asyncio
+import os
+
+import runpod
+
+
+async def answer(job):
+    asked = job["input"]
+    if "prompt" in asked:
+        await asyncio.sleep(3600)  # until it is stopped
+    elif "route" in asked:
+        yield {"error": {"message": "no such route", "type": "invalid_request_error", "code": "route_not_found"}}
+    elif asked["openai_input"].get("stream"):
+        yield 'data: {"choices": []}\n\n'
+        yield "data: [DONE]\n\n"
+    else:
+        yield {"choices": [{"message": {"role": "assistant", "content": "x"}}]}
+
+
+def main():
+    if "FAIL" in os.environ:
+
+        @runpod.serverless.register_fitness_check
+        def llama_server():
+            raise RuntimeError(os.environ["FAIL"])
+
+    runpod.serverless.start(
+        {"handler": answer, "return_aggregate_stream": True, "concurrency_modifier": lambda _: 3, "rp_args": {}}
+    )
+
+
+if __name__ == "__main__":
+    main()
