@@ -1,9 +1,13 @@
 """A worker made with RunPod's own SDK. It answers as RunPod's workers for language models do, with words of its own."""
 
 import asyncio
+import ctypes
 import os
+import signal
 
 import runpod
+
+PR_SET_PDEATHSIG = 1
 
 
 async def answer(job):
@@ -20,6 +24,8 @@ async def answer(job):
 
 
 def main():
+    # The process that pings must not outlive this one, however it ends.
+    os.register_at_fork(after_in_child=lambda: ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL))
     if "FAIL" in os.environ:
 
         @runpod.serverless.register_fitness_check
