@@ -38,6 +38,8 @@ mod remotes;
 mod replicas;
 mod routing;
 mod runpod_queue;
+mod runpod_sdk;
+mod runpod_worker;
 mod secrets;
 mod shelf;
 mod sleep;
