@@ -206,6 +206,7 @@ pub async fn run(
 /// Lets what is in flight finish. Jobs first: one that was taken meanwhile still needs the gateway.
 async fn drain(jobs: Option<&QueueWorker>, gateway: &Gateway) {
     if let Some(jobs) = jobs {
+        gateway.close();
         jobs.drain().await;
     }
     gateway.drain().await;

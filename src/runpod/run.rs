@@ -46,18 +46,10 @@ impl Runner {
     /// Does a job and posts its result; posts nothing more once it is to be stopped.
     pub(super) async fn run(self: Arc<Self>, job: Job, held: Held, tasks: &TaskTracker) {
         let Job { id, request } = job;
-        let work = {
+        let outcome = {
             let (own, id, stop) = (Arc::clone(&self), id.clone(), held.stop.clone());
-            // By itself, so that a panic is this job's alone. Dropped, it leaves the line or frees its slot.
-            let work = async move { stop.run_until_cancelled(own.outcome(&id, request)).await };
-            tasks.spawn(work)
-        };
-        let outcome = match work.await {
-            Ok(outcome) => outcome,
-            Err(_) => {
-                error!(job = id, "a job has failed by a defect; please report it");
-                Some(Outcome::failed("The worker has failed at this job by a defect of its own", false))
-            }
+            // Dropped, it leaves the line or frees its slot.
+            by_itself(tasks, async move { stop.run_until_cancelled(own.outcome(&id, request)).await }).await
         };
         if let Some(outcome) = outcome {
             let post = self.wire.post_result(&id, outcome.body, outcome.is_stream);
@@ -158,10 +150,34 @@ impl Runner {
     }
 }
 
+/// Has work done by itself, so that a panic is its own. None where it was stopped.
+async fn by_itself(
+    tasks: &TaskTracker,
+    work: impl Future<Output = Option<Outcome>> + Send + 'static,
+) -> Option<Outcome> {
+    tasks.spawn(work).await.unwrap_or_else(|_| {
+        error!("a job has failed by a defect; please report it");
+        Some(Outcome::failed("The worker has failed at this job by a defect of its own", false))
+    })
+}
+
 /// Waits for its end, if there is anything to wait for.
 async fn ended(work: &mut Option<Pin<Box<impl Future<Output = ()>>>>) {
     match work {
         Some(work) => work.await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_makes_its_own_job_fail() {
+        let tasks = TaskTracker::new();
+        let outcome = by_itself(&tasks, async { panic!("a defect") }).await.unwrap();
+        assert!(outcome.body.starts_with(b"{\"error\":\"The worker has failed"));
+        assert!(by_itself(&tasks, async { None }).await.is_none(), "one that was stopped has no result");
     }
 }

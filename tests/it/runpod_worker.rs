@@ -152,6 +152,8 @@ fn a_worker_that_is_told_to_stop_finishes_its_job_and_takes_no_more() {
     gateway.signal(Signal::SIGTERM);
     eventually("it stops", SOON, || gateway.health().get("/ping").status() == 503);
     platform.offer([job("job-2", &chat(false))]);
+    let refused = gateway.client().post_json(CHAT, &chat_body(false));
+    assert_eq!((refused.status(), refused.json()["error"]["code"].as_str()), (503, Some("shutting_down")));
     gateway.control().release_all_requests();
     assert_eq!(gateway.wait_exit().code(), Some(0));
     assert!(platform.done("job-1").unwrap().json()["output"].is_array());
