@@ -3,6 +3,7 @@
 #
 #   .cache/venv/                      Python with the packages of tests/clients/requirements.txt
 #   .cache/litellm/                   Python with those of tests/clients/litellm-requirements.txt
+#   .cache/runpod/                    Python with those of tests/clients/runpod-requirements.txt
 #   .cache/models/tiny-chat.gguf      tiny models with random weights,
 #   .cache/models/tiny-embedding.gguf made by tests/models/make_tiny_models.py
 #   .cache/models/tiny-rerank.gguf
@@ -15,12 +16,15 @@ set -euo pipefail
 requirements=$repo_root/tests/clients/requirements.txt
 litellm_requirements=$repo_root/tests/clients/litellm-requirements.txt
 generator=$repo_root/tests/models/make_tiny_models.py
+runpod_requirements=$repo_root/tests/clients/runpod-requirements.txt
 venv=$cache_dir/venv
 litellm=$cache_dir/litellm
+runpod=$cache_dir/runpod
 models=$cache_dir/models
 models_stamp=$models/tiny-models.stamp
 venv_stamp=$venv/requirements.stamp
 litellm_stamp=$litellm/requirements.stamp
+runpod_stamp=$runpod/requirements.stamp
 
 # A stamp holds the digest of what its neighbours were made from.
 up_to_date() {
@@ -62,11 +66,13 @@ make_models() {
 
 venv_digest=$(sha256_of "$requirements")
 litellm_digest=$(sha256_of "$litellm_requirements")
+runpod_digest=$(sha256_of "$runpod_requirements")
 # A newer gguf may write another file.
 models_digest=$(sha256_of "$generator")-$venv_digest
 
 complete() {
   up_to_date "$venv_stamp" "$venv_digest" && up_to_date "$litellm_stamp" "$litellm_digest" &&
+    up_to_date "$runpod_stamp" "$runpod_digest" &&
     up_to_date "$models_stamp" "$models_digest"
 }
 
@@ -74,9 +80,11 @@ if ! complete; then
   lock get-test-models
   # Another run may have finished the work while this one waited.
   up_to_date "$venv_stamp" "$venv_digest" || make_venv "$venv" "$requirements" "$venv_digest"
-  # Its list is complete, and pip would add to it.
+  # These lists are complete, and pip would add to them.
   up_to_date "$litellm_stamp" "$litellm_digest" ||
     make_venv "$litellm" "$litellm_requirements" "$litellm_digest" --no-deps
+  up_to_date "$runpod_stamp" "$runpod_digest" ||
+    make_venv "$runpod" "$runpod_requirements" "$runpod_digest" --no-deps
   up_to_date "$models_stamp" "$models_digest" || make_models "$models_digest"
 fi
 printf '%s\n' "$models"

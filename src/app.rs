@@ -18,6 +18,7 @@ use crate::gateway::{
 use crate::operator::Desk;
 use crate::platform::Platform;
 use crate::preflight::Ready;
+use crate::runpod::QueueWorker;
 use crate::settings::bounds::{CLIENT_WRITE_STALL, CONNECTION_GRACE, HEALTH_CONNECTIONS, REPORT_INTERVAL};
 use crate::settings::{Inputs, Problem, Resolved, Settings};
 use crate::telemetry::access::AccessLog;
@@ -167,6 +168,9 @@ pub async fn run(
         tasks.spawn(listen::serve(gateway_listener, terms, service, refuse, stop_gateway.clone()))
     };
 
+    let jobs = ready.queue.map(|queue| QueueWorker::start(&queue, Arc::clone(&gateway), Arc::clone(&fleet)));
+    let jobs = jobs.transpose()?;
+
     let unused = async {
         match settings.service.shutdown_timeout.duration() {
             Some(least) => gateway.quiet_for(least).await,
@@ -174,11 +178,14 @@ pub async fn run(
         }
     };
     let stocking = Arc::clone(&reload).stock();
-    let outcome = until_the_end(&mut signals, &fleet, &reload, stocking, unused).await;
+    let (outcome, reason) = until_the_end(&mut signals, &fleet, &reload, stocking, unused).await;
 
     desk.stopping.store(true, Ordering::Relaxed);
+    if let (Some(jobs), Some(reason)) = (&jobs, reason) {
+        jobs.give_up(&reason).await;
+    }
     tokio::select! {
-        () = gateway.drain() => {}
+        () = drain(jobs.as_ref(), &gateway) => {}
         () = awake::sleep(settings.service.drain_timeout.0) => {
             warn!("DRAIN_TIMEOUT is over: requests in flight are cut");
         }
@@ -186,6 +193,10 @@ pub async fn run(
     }
     gateway.cut();
     let _ = awake::timeout(CONNECTION_GRACE, gateway.drain()).await;
+    if let Some(jobs) = jobs {
+        jobs.cut().await;
+        jobs.end().await;
+    }
     stop_gateway.cancel();
     let _ = serving.await;
     shelving.clear().await;
@@ -203,6 +214,15 @@ pub async fn run(
     drop((gateway, desk, reload, shelving, books));
     drop(access_guard);
     Ok(outcome)
+}
+
+/// Lets what is in flight finish. Jobs first: one that was taken meanwhile still needs the gateway.
+async fn drain(jobs: Option<&QueueWorker>, gateway: &Gateway) {
+    if let Some(jobs) = jobs {
+        gateway.close();
+        jobs.drain().await;
+    }
+    gateway.drain().await;
 }
 
 fn open(settings: &Settings, port: u16, name: &str) -> io::Result<TcpListener> {
@@ -267,14 +287,14 @@ fn serve_health_on_its_own_thread(
 }
 
 /// Has the models served, and waits for a signal to stop, for nobody to use the service any more, or for all workers to be
-/// given up; reloads on the way.
+/// given up; reloads on the way. With the reason where nobody can serve any more.
 async fn until_the_end(
     signals: &mut Signals,
     fleet: &Fleet,
     reload: &Arc<Reload>,
     stocking: impl Future<Output = Result<(), Vec<Problem>>>,
     unused: impl Future<Output = ()>,
-) -> Outcome {
+) -> (Outcome, Option<String>) {
     let lost = fleet.is_lost();
     tokio::pin!(lost, stocking, unused);
     let mut is_stocked = false;
@@ -282,26 +302,29 @@ async fn until_the_end(
         tokio::select! {
             stocked = &mut stocking, if !is_stocked => match stocked {
                 Ok(()) => is_stocked = true,
-                Err(problems) => return Outcome::Misconfigured(problems),
+                Err(problems) => {
+                    let reason = problems.first().map(|problem| format!("{}: {}", problem.subject, problem.fault));
+                    return (Outcome::Misconfigured(problems), reason);
+                }
             },
             signal = signals.stop.recv() => {
                 info!("{signal} received, stopping");
-                return Outcome::Stopped;
+                return (Outcome::Stopped, None);
             }
             () = &mut unused => {
                 info!("no request for SHUTDOWN_TIMEOUT, stopping");
-                return Outcome::Stopped;
+                return (Outcome::Stopped, None);
             }
             loss = &mut lost => {
                 let Loss::GivenUp(exit) = loss else {
                     error!("fatal: a worker is no longer watched; this is a defect, please report it");
-                    return Outcome::Broken;
+                    return (Outcome::Broken, Some("a worker is no longer watched".to_owned()));
                 };
                 let (program, model, hint) =
                     exit.map_or_else(Default::default, |exit| (exit.program, exit.model, exit.hint));
                 let hint = hint.unwrap_or_else(|| "no cause found in its log".to_owned());
                 error!(model, "fatal: {program} could not be kept running: {hint}");
-                return Outcome::BackendFailed;
+                return (Outcome::BackendFailed, Some(hint));
             }
             _ = signals.hangup.recv(), if is_stocked => {
                 if let Err(problem) = reload.run().await {

@@ -162,7 +162,7 @@ fn serve(serve: Serve, environment: Environment) -> ExitCode {
     for warning in &resolved.warnings {
         tracing::warn!("{warning}");
     }
-    let ready = match preflight::ready(&resolved.settings) {
+    let ready = match preflight::ready(&resolved.settings, &inputs.environment) {
         Ok(ready) => ready,
         // All problems at once: those of the models too, which are looked at later otherwise.
         Err(_) => {

@@ -18,6 +18,7 @@
 //! | [`worker`] | llama-server processes, and backends that others run |
 //! | [`fleet`] | who is ready |
 //! | [`gateway`] | requests |
+//! | [`runpod`] | jobs from the queue of a RunPod endpoint |
 //! | [`operator`] | health, metrics, reload |
 //! | [`refusal`] | every error that the gateway answers in its own name |
 //! | [`telemetry`] | metrics and logs |
@@ -39,6 +40,7 @@ pub mod operator;
 pub mod platform;
 pub mod preflight;
 pub mod refusal;
+pub mod runpod;
 pub mod settings;
 pub mod telemetry;
 pub mod worker;

@@ -5,7 +5,7 @@ use crate::descriptors::{self, Descriptors};
 use crate::keys::Store;
 use crate::models::{self, Kind};
 use crate::settings::catalogue::{Catalogue, ModelSettings, Start};
-use crate::settings::{Environment, Problem, Settings, is_executable};
+use crate::settings::{Environment, Problem, RunpodQueue, Settings, is_executable};
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
@@ -17,6 +17,8 @@ pub struct Ready {
     pub keys: Option<Store>,
     /// Who gets how many file descriptors.
     pub descriptors: Descriptors,
+    /// The queue of the platform that jobs are taken from.
+    pub queue: Option<RunpodQueue>,
 }
 
 /// A model that can be served, as far as that is known before it is.
@@ -50,23 +52,26 @@ const MOCK_ID: &str = "mock";
 
 /// Looks at everything; starts nothing.
 pub fn inspect(settings: &Settings, environment: &Environment) -> Result<(Ready, Vec<Shelved>), Vec<Problem>> {
-    match (models(settings, environment), ready(settings)) {
+    match (models(settings, environment), ready(settings, environment)) {
         (Ok(models), Ok(ready)) => Ok((ready, models)),
         (models, ready) => Err(models.err().into_iter().chain(ready.err()).flatten().collect()),
     }
 }
 
 /// Looks at what takes no time, however slow the disk with the models is.
-pub fn ready(settings: &Settings) -> Result<Ready, Vec<Problem>> {
+pub fn ready(settings: &Settings, environment: &Environment) -> Result<Ready, Vec<Problem>> {
     let mut problems = Vec::new();
-    let keys = if settings.access.auth_enabled || settings.access.metrics_auth_enabled {
+    let queue = RunpodQueue::read(settings, environment).map_err(|found| problems.extend(found)).ok().flatten();
+    let asks_for_keys = settings.access.auth_enabled || settings.access.metrics_auth_enabled;
+    // Who takes jobs from a queue need not let anybody in by the door: without a key file no key opens it.
+    let keys = if asks_for_keys && (queue.is_none() || settings.access.auth_keys_file.exists()) {
         keys(settings).map_err(|problem| problems.push(problem)).ok()
     } else {
         None
     };
     let descriptors = descriptors::share_out(settings).map_err(|problem| problems.push(problem)).ok();
     match descriptors {
-        Some(descriptors) if problems.is_empty() => Ok(Ready { keys, descriptors }),
+        Some(descriptors) if problems.is_empty() => Ok(Ready { keys, descriptors, queue }),
         _ => Err(problems),
     }
 }

@@ -100,7 +100,8 @@ impl Shelving {
         let (instance, remote) = (settings.logs.instance_id.clone(), RemoteTerms::of(settings));
         let drain_timeout = settings.service.drain_timeout.0;
         let (stop, workers) = (CancellationToken::new(), TaskTracker::new());
-        let (served, max_concurrent) = (Mutex::default(), AtomicUsize::default());
+        let max_concurrent = AtomicUsize::new(settings.queue.max_concurrent_requests.get());
+        let served = Mutex::default();
         Self {
             yard,
             fleet,

@@ -3,6 +3,7 @@
 use super::breaker::{Breaker, Pass};
 use super::choice::Candidate;
 use super::quota::Quota;
+use super::report::Overall;
 use super::tally::{Particulars, Snapshot, Tally, WorkerKind};
 use crate::awake::Instant;
 use crate::worker::{Handle, State};
@@ -92,6 +93,15 @@ impl Member {
     pub(super) fn slots(&self, now: Instant) -> usize {
         let is_tried = |standing: &Standing| standing.lock().0.state(now) != "closed";
         if self.standing.as_ref().is_some_and(is_tried) { self.taken() + 1 } else { self.slots }
+    }
+
+    /// How many requests it would serve at once, be it that the first wakes it.
+    pub(super) fn room(&self, now: Instant) -> usize {
+        let serves = match self.is_remote() {
+            true => self.is_open(now),
+            false => Overall::of(self.handle.state()) == Overall::Ok,
+        };
+        if serves { self.slots(now) } else { 0 }
     }
 
     /// How many of its slots are in use.

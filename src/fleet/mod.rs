@@ -31,8 +31,10 @@ pub use report::{ModelStatus, Overall};
 pub(crate) use stub::Stub;
 pub use tally::{Snapshot, WorkerKind};
 
+use crate::awake::Instant;
 use crate::worker::Loss;
 use arc_swap::ArcSwap;
+use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use tokio::sync::{Notify, SetOnce};
@@ -122,6 +124,39 @@ impl Fleet {
         members.peek().is_none() || members.any(|member| member.handle().is_ready()) || shelf.waits_to_be_asked()
     }
 
+    /// Waits until requests would be served, be it that they wake a model: how many at once. One where there is no worker to
+    /// serve them, whose model says so.
+    pub async fn serves(&self) -> usize {
+        loop {
+            let changes = self.changes();
+            let shelf = self.shelf();
+            let now = Instant::now();
+            let slots = match shelf.members().next() {
+                Some(_) => shelf.members().map(|member| member.room(now)).fold(0, usize::saturating_add),
+                None => 1,
+            };
+            if slots > 0 {
+                return slots;
+            }
+            changes.await;
+        }
+    }
+
+    /// Waits for the next change of a worker, or of the models, from the call on.
+    pub fn changes(&self) -> impl Future<Output = ()> {
+        let swapped = self.swapped.notified();
+        let mut changes = Changes::of(self.shelf().members());
+        async move {
+            tokio::pin!(swapped);
+            tokio::select! {
+                () = &mut swapped => {}
+                more = changes.next() => if !more {
+                    swapped.await;
+                },
+            }
+        }
+    }
+
     /// Waits until no worker of any model will serve again though nobody has asked for that.
     pub async fn is_lost(&self) -> Loss {
         loop {
@@ -160,5 +195,28 @@ impl Shelf {
     fn loss(&self) -> Option<Loss> {
         let losses: Option<Vec<Loss>> = self.members().map(|member| member.handle().loss()).collect();
         losses?.pop()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_waits_until_requests_are_served_is_told() {
+        let (worker, model) = Stub::ready(([127, 0, 0, 1], 1));
+        let fleet = Fleet::new(vec![model]);
+        assert_eq!(fleet.serves().await, usize::MAX, "all slots of the stub");
+        worker.is_down();
+        let serves = fleet.serves();
+        tokio::pin!(serves);
+        tokio::select! {
+            biased;
+            _ = &mut serves => panic!("nobody serves"),
+            () = std::future::ready(()) => {}
+        }
+        worker.starts_again();
+        assert!(serves.await > 0);
+        assert_eq!(Fleet::new(Vec::new()).serves().await, 1, "one that lacks no worker");
     }
 }

@@ -37,6 +37,7 @@ use std::hash::RandomState;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -62,6 +63,8 @@ pub struct Gateway {
     local: LocalAnswer,
     catalogue: Catalogue,
     activity: Arc<Activity>,
+    /// Whether clients are refused because the service stops. Jobs that were taken before are not.
+    is_closed: AtomicBool,
     health_check_path: String,
     /// Whether this listener is the health port too.
     is_health_port: bool,
@@ -103,9 +106,15 @@ impl Gateway {
             local,
             catalogue: Catalogue::begin(),
             activity: Activity::new(),
+            is_closed: AtomicBool::new(false),
             health_check_path: settings.listen.health_check_path.clone(),
             is_health_port: settings.listen.port == settings.listen.port_health && settings.listen.port != 0,
         }
+    }
+
+    /// Refuses every request of a client from now on. Those that wait already, and jobs of a platform, are served.
+    pub fn close(&self) {
+        self.is_closed.store(true, Ordering::Relaxed);
     }
 
     /// Refuses every request from now on, those in the queue too, and waits until those in flight have ended.
@@ -221,6 +230,7 @@ impl Gateway {
             }
         };
         // What will surely be refused is refused now, and costs nothing.
+        stage!(record, self.is_open_to(source).then_some(()).ok_or(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN)));
         let only = self.lanes.table().only().cloned();
         if let Some(lane) = &only {
             record.is_for(lane.model.id());
@@ -306,6 +316,10 @@ impl Gateway {
                 None => return Err((failed.refusal, record)),
             }
         }
+    }
+
+    fn is_open_to(&self, source: Source) -> bool {
+        matches!(source, Source::Platform(_)) || !self.is_closed.load(Ordering::Relaxed)
     }
 
     fn find_route(&self, parts: &Parts) -> Result<&'static Route, Refusal> {

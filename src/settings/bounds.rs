@@ -421,3 +421,93 @@ pub const LAST_ERROR_LENGTH: usize = 200;
 
 /// Longest pause before the second try of a request; before each further one it is twice as long.
 pub const RETRY_PAUSE_FIRST: Duration = Duration::from_millis(50);
+
+/// Longest wait for a job, or for word of jobs to stop: RunPod holds such a request until there is something to say.
+pub const LONG_POLL: Duration = Duration::from_secs(90);
+
+/// Longest wait, once that time is over, for an answer that has arrived while this program was paused.
+pub const LATE_ANSWER: Duration = Duration::from_secs(1);
+
+/// Most jobs that are asked for at once.
+pub const MOST_TAKEN: usize = 16;
+
+/// Most jobs in hand, however many slots there are.
+pub const MOST_JOBS: usize = 256;
+
+/// Most bytes of one job: what RunPod takes of its callers (20 MB), and what it adds.
+pub const JOB_SIZE: usize = 21 * 1024 * 1024;
+
+/// Longest id of a job, in bytes.
+pub const JOB_ID: usize = 256;
+
+/// Longest path of ours that a job may ask for, in bytes.
+pub const JOB_ROUTE: usize = 2048;
+
+/// Least time between two questions for jobs to a platform that holds none of them.
+pub const TAKE_PAUSE: Duration = Duration::from_millis(250);
+
+/// Least time between two questions for jobs to stop.
+pub const STOPS_PAUSE: Duration = Duration::from_secs(1);
+
+/// Pause after RunPod has said that it is asked too often.
+pub const TOO_MANY_PAUSE: Duration = Duration::from_secs(5);
+
+/// Pause after the first question to RunPod that failed; it doubles with each further one in a row.
+pub const PLATFORM_BACKOFF_FIRST: Duration = Duration::from_millis(500);
+
+/// Longest such pause.
+pub const PLATFORM_BACKOFF_LONGEST: Duration = Duration::from_secs(30);
+
+/// Most bytes of the word of jobs to stop.
+pub const STOPS_SIZE: usize = 1024 * 1024;
+
+/// Most bytes that are read of an answer in which nothing matters but its status.
+pub const ACKNOWLEDGEMENT: usize = 64 * 1024;
+
+/// Longest wait until a connection to RunPod can be used.
+pub const PLATFORM_CONNECT: Duration = Duration::from_secs(10);
+
+/// Longest stay of an idle connection to RunPod in the pool.
+pub const PLATFORM_IDLE: Duration = Duration::from_secs(15);
+
+/// How often a result is posted before it is given up: nobody makes it again.
+pub const RESULT_TRIES: u32 = 6;
+
+/// How often a piece of a stream is posted before it is given up: the result holds it too.
+pub const CHUNK_TRIES: u32 = 3;
+
+/// Time to post the results of jobs that were cut at the end of the drain.
+pub const RESULT_GRACE: Duration = Duration::from_secs(5);
+
+/// Longest time that one try to post a result, or a piece of a stream, may take.
+pub const POST_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Time between two posts of pieces of a stream, unless there is much to post.
+pub const CHUNK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Bytes of a stream that are posted without waiting any longer.
+pub const CHUNK_ENOUGH: usize = 64 * 1024;
+
+/// Most bytes of a piece of a stream as it is posted; RunPod takes 1 MB.
+pub const CHUNK_MOST: usize = 960 * 1024;
+
+/// Most bytes of a stream that are read ahead of what has been posted.
+pub const CHUNK_BUFFER: usize = 2 * 1024 * 1024;
+
+/// Most bytes of a whole result as it is posted; RunPod keeps 20 MB of one that somebody waits for.
+pub const RESULT_SIZE: usize = 19 * 1024 * 1024;
+
+/// Time between two pings, where RunPod does not say.
+pub const PING_INTERVAL_DEFAULT: Duration = Duration::from_secs(10);
+
+/// Longest time between two pings that it may ask for.
+pub const PING_INTERVAL_LONGEST: Duration = Duration::from_secs(60 * 60);
+
+/// How often a ping is tried before its time is over.
+pub const PING_TRIES: u32 = 4;
+
+/// Longest wait for the answer to the word that this worker is unhealthy.
+pub const UNHEALTHY_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Most characters of the reason that is given with it.
+pub const UNHEALTHY_REASON: usize = 256;

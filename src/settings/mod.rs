@@ -12,6 +12,7 @@ pub mod options;
 mod origins;
 mod reference;
 mod resolve;
+mod runpod;
 mod shelf;
 mod shelf_table;
 mod tiers;
@@ -23,4 +24,5 @@ pub use reference::configuration_reference;
 #[cfg(feature = "test-support")]
 pub(crate) use resolve::resolve_text;
 pub use resolve::{Inputs, Problem, Resolved, Source, resolve, resolve_only};
+pub use runpod::RunpodQueue;
 pub use shelf_table::shelf_table;

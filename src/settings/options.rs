@@ -181,7 +181,7 @@ options! {
     Service service "Service" {
         drain_timeout: Seconds = "30s", "How long requests in flight may finish after SIGTERM.";
         shutdown_timeout: ZeroIsOff<Seconds> = "0", "Stop the whole service after so long without a request; `0` = never.";
-        runpod_mode: Option<RunpodMode> = "", "`queue` or `http`; detected from RunPod's own variables when not set.";
+        runpod_mode: Option<RunpodMode> = "", "`queue`: also take jobs from the queue of a RunPod endpoint (see DEPLOYMENT.md); `http`: do not. Detected when not set: `queue` where RunPod sets `RUNPOD_WEBHOOK_GET_JOB`.";
         debug_shell: bool = "false", "Print the resolved settings (secrets masked) and wait; start nothing.";
     }
 
@@ -206,4 +206,4 @@ impl Engine {
 }
 
 /// Settings that are read and checked but that this version does not act on yet, with what they wait for.
-pub const NOT_YET: &[&str] = &["runpod_mode"];
+pub const NOT_YET: &[&str] = &[];

@@ -7,7 +7,7 @@ use super::environment::{Environment, is_executable};
 use super::file::ConfigFile;
 use super::options::{NOT_YET, OPTIONS, Settings, row};
 use super::values::Value;
-use super::{shelf, tiers};
+use super::{runpod, shelf, tiers};
 use crate::platform::Platform;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -254,6 +254,9 @@ fn platform_default(key: &str, inputs: &Inputs, platform: &Platform, file: &Conf
     match key {
         "data_dir" => detected(platform.data_dir.display().to_string(), &platform.data_dir_rule),
         "instance_id" => detected(platform.instance_id.clone(), &format!("platform {}", platform.kind)),
+        "runpod_mode" if inputs.environment.get(runpod::TAKE).is_some() => {
+            detected("queue".to_owned(), &format!("{} is set", runpod::TAKE))
+        }
         "config_file" if file.was_read() => detected(file.path.display().to_string(), "the file exists"),
         "llama_server" => {
             if let Some(path) = inputs.environment.find_program("llama-server") {

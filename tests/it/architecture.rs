@@ -54,6 +54,7 @@ fn modules_use_only_what_lies_below_them() {
         ("worker", &["awake", "dial", "models", "telemetry", "settings"]),
         ("fleet", &["awake", "models", "settings", "worker"]),
         ("gateway", &["awake", "dial", "fleet", "keys", "models", "telemetry", "settings", "refusal"]),
+        ("runpod", &["awake", "dial", "fleet", "gateway", "settings", "telemetry"]),
         ("operator", &["fleet", "keys", "telemetry", "refusal"]),
         ("preflight", &["descriptors", "keys", "models", "settings"]),
         ("descriptors", &["settings"]),

@@ -414,6 +414,11 @@ pub(crate) fn python() -> PathBuf {
     given_or_cached("LLAMAGATE_TEST_PYTHON", "venv/bin/python")
 }
 
+/// A Python with RunPod's SDK: LLAMAGATE_TEST_RUNPOD, else the one in the checkout.
+pub(crate) fn runpod_python() -> PathBuf {
+    given_or_cached("LLAMAGATE_TEST_RUNPOD", "runpod/bin/python")
+}
+
 /// A Python with LiteLLM's SDK: LLAMAGATE_TEST_LITELLM, else the one in the checkout.
 pub(crate) fn litellm_python() -> PathBuf {
     given_or_cached("LLAMAGATE_TEST_LITELLM", "litellm/bin/python")

@@ -222,7 +222,7 @@ impl Shared {
 }
 
 /// The next request; none at the end of the connection.
-fn read(reader: &mut BufReader<TcpStream>) -> std::io::Result<Option<(String, Asked)>> {
+pub(crate) fn read(reader: &mut BufReader<TcpStream>) -> std::io::Result<Option<(String, Asked)>> {
     let mut line = String::new();
     if reader.read_line(&mut line)? == 0 {
         return Ok(None);

@@ -1,0 +1,117 @@
+//! Jobs from the queue of a RunPod endpoint, beside the requests that come over HTTP.
+//!
+//! The platform holds the queue: this side asks for jobs while it can serve some, does each as a request of our own
+//! ([`Gateway::serve_job`]), posts what comes of it, and says now and then that it lives. All that is known of a job is in
+//! memory. Owns neither the line that jobs wait in beside other requests, nor the way to llama-server: both are the
+//! gateway's.
+
+mod address;
+mod coalesce;
+mod hand;
+mod job;
+mod members;
+mod output;
+mod pause;
+mod ping;
+mod run;
+mod stops;
+mod take;
+mod wire;
+
+use crate::awake;
+use crate::fleet::Fleet;
+use crate::gateway::Gateway;
+use crate::settings::RunpodQueue;
+use crate::settings::bounds::{RESULT_GRACE, UNHEALTHY_REASON};
+use hand::Hand;
+use run::Runner;
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use take::Taker;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+use wire::Wire;
+
+/// The worker of an endpoint's queue.
+pub struct QueueWorker {
+    wire: Arc<Wire>,
+    /// The one that takes jobs, and the jobs.
+    tasks: TaskTracker,
+    /// Cancelled when no more jobs are to be asked for.
+    no_more: CancellationToken,
+    /// Cancelled when no job can be served any more.
+    lost: CancellationToken,
+    /// Cancelled when all is over.
+    over: CancellationToken,
+    listener: TaskTracker,
+    /// None where the platform does not say how it wants to hear of this worker, or which one it is.
+    pings: Option<JoinHandle<()>>,
+}
+
+impl QueueWorker {
+    /// Begins to take jobs as soon as they can be served.
+    pub fn start(queue: &RunpodQueue, gateway: Arc<Gateway>, fleet: Arc<Fleet>) -> io::Result<Self> {
+        let id = queue.pod_id.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
+        let (wire, hand) = (Arc::new(Wire::new(queue, &id)?), Arc::new(Hand::default()));
+        let (tasks, listener) = (TaskTracker::new(), TaskTracker::new());
+        let [no_more, lost, over] = [(); 3].map(|()| CancellationToken::new());
+        let has_pings = queue.ping.is_some() && queue.pod_id.is_some() && queue.key.is_some();
+        let pings = has_pings.then(|| {
+            // Connections belong to the runtime that made them.
+            ping::start(Wire::new(queue, &id)?, Arc::clone(&hand), queue.ping_interval, over.clone())
+        });
+        let pings = pings.transpose()?;
+        let (stops, stop) = (stops::listen(Arc::clone(&wire), Arc::clone(&hand)), over.clone());
+        listener.spawn(async move { stop.run_until_cancelled(stops).await });
+        let runner = Arc::new(Runner { wire: Arc::clone(&wire), gateway, fleet: Arc::clone(&fleet) });
+        let taker = Taker {
+            wire: Arc::clone(&wire),
+            hand,
+            fleet,
+            runner,
+            tasks: tasks.clone(),
+            stop: no_more.clone(),
+            lost: lost.clone(),
+        };
+        tasks.spawn(taker.run());
+        info!(worker = id, pings = has_pings, "jobs are taken from RunPod's queue");
+        Ok(Self { wire, tasks, no_more, lost, over, listener, pings })
+    }
+
+    /// Asks for no more jobs, and waits until those in hand are done, and whatever a question brings that is under way.
+    pub async fn drain(&self) {
+        self.no_more.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Tells the platform that no job can be served here, and asks for no more.
+    pub async fn give_up(&self, reason: &str) {
+        self.no_more.cancel();
+        self.lost.cancel();
+        let reason: String = reason.chars().take(UNHEALTHY_REASON).collect();
+        if let Err(problem) = self.wire.report_unhealthy("llama-server", &reason).await {
+            warn!("RunPod cannot be told that this worker is unhealthy: {problem}");
+        }
+    }
+
+    /// After the drain: those in hand have been cut, and what comes of them is posted if that does not take long.
+    pub async fn cut(&self) {
+        self.lost.cancel();
+        if awake::timeout(RESULT_GRACE, self.drain()).await.is_err() {
+            warn!("what came of some jobs cannot be posted in time");
+        }
+    }
+
+    /// Ends all that is left: what is still asked, heard and said.
+    pub async fn end(self) {
+        self.over.cancel();
+        self.listener.close();
+        self.listener.wait().await;
+        if let Some(pings) = self.pings {
+            let _ = tokio::task::spawn_blocking(move || pings.join()).await;
+        }
+    }
+}

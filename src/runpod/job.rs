@@ -1,0 +1,155 @@
+//! What a job asks for, as a request of ours. Pure.
+//!
+//! Three inputs are known: RunPod's passage for OpenAI's clients (`openai_route`, `openai_input`), a request of any route
+//! (`route`, `body`, `method`), and what workers of RunPod have always taken (`messages` or `prompt`). What is passed on
+//! stays as it was written: the order of members matters in a schema.
+
+use super::members::Members;
+use crate::settings::bounds::{JOB_ID, JOB_ROUTE};
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Method, Request, Version};
+use serde_json::value::RawValue;
+
+/// What RunPod's own SDK says of a job without one of them.
+pub(super) const MISSING: &str = "Job has missing field(s): id or input.";
+
+const CHAT: &str = "/v1/chat/completions";
+const COMPLETIONS: &str = "/v1/completions";
+
+/// One job.
+#[derive(Debug)]
+pub(super) struct Job {
+    /// The platform's name for it.
+    pub(super) id: String,
+    /// The request that it is, or why it is none.
+    pub(super) request: Result<Request<Bytes>, String>,
+}
+
+/// Reads what was taken: one job or a list of them. Of those without an id nothing can be answered.
+pub(super) fn read_all(text: &[u8]) -> Result<Vec<Result<Job, &'static str>>, serde_json::Error> {
+    let is_list = text.trim_ascii_start().first() == Some(&b'[');
+    let jobs: Vec<&RawValue> =
+        if is_list { serde_json::from_slice(text)? } else { vec![serde_json::from_slice(text)?] };
+    Ok(jobs.into_iter().map(Job::read).collect())
+}
+
+impl Job {
+    fn read(text: &RawValue) -> Result<Self, &'static str> {
+        let members = Members::read(text).ok_or(MISSING)?;
+        let id = members.text("id").filter(|id| !id.is_empty()).ok_or(MISSING)?;
+        if id.len() > JOB_ID {
+            return Err("Job has an id that is too long.");
+        }
+        let ask = members.get("input").ok_or_else(|| MISSING.to_owned()).and_then(Ask::read);
+        Ok(Self { request: ask.map(|ask| ask.into_request(&id)), id })
+    }
+}
+
+/// What is asked for.
+struct Ask {
+    method: Method,
+    /// A path of ours, with its query.
+    route: String,
+    body: Bytes,
+}
+
+impl Ask {
+    fn read(input: &RawValue) -> Result<Self, String> {
+        let input = Members::read(input).ok_or("The input is not an object")?;
+        if input.has("openai_route") || input.has("openai_input") {
+            return Self::of_openai(&input);
+        }
+        if input.has("route") {
+            return Self::of_route(&input);
+        }
+        let route = match (input.has("messages"), input.has("prompt")) {
+            (true, _) => CHAT,
+            (false, true) => COMPLETIONS,
+            _ => {
+                return Err(
+                    "The input asks for nothing: it has neither openai_route, nor route, nor messages or a prompt"
+                        .to_owned(),
+                );
+            }
+        };
+        let body = Bytes::from(input.with_sampling_params()?);
+        Ok(Self { method: Method::POST, route: route.to_owned(), body })
+    }
+
+    fn of_openai(input: &Members) -> Result<Self, String> {
+        let route = optional(input, "openai_route")?;
+        let body = input.get("openai_input").filter(|body| !matches!(body.get(), "null"));
+        let is_empty = |body: &RawValue| Members::read(body).is_some_and(|members| members.is_empty());
+        match (route, body.filter(|body| !is_empty(body))) {
+            (route, Some(body)) => {
+                let route = checked(route.unwrap_or_else(|| CHAT.to_owned()))?;
+                Ok(Self { method: Method::POST, route, body: Bytes::copy_from_slice(body.get().as_bytes()) })
+            }
+            (Some(route), None) => Ok(Self { method: Method::GET, route: checked(route)?, body: Bytes::new() }),
+            (None, None) => Err("openai_input is empty, and there is no openai_route".to_owned()),
+        }
+    }
+
+    fn of_route(input: &Members) -> Result<Self, String> {
+        let route = checked(optional(input, "route")?.ok_or("route is not a text")?)?;
+        let body = input.get("body").map(RawValue::get).filter(|body| *body != "null");
+        let method = match optional(input, "method")?.map(|method| method.to_ascii_uppercase()).as_deref() {
+            Some("POST") => Method::POST,
+            Some("GET") => Method::GET,
+            Some("HEAD") => Method::HEAD,
+            None if body.is_some() => Method::POST,
+            None => Method::GET,
+            Some(_) => return Err("method is none of GET, HEAD and POST".to_owned()),
+        };
+        // Only a POST has one.
+        let body = body.filter(|_| method == Method::POST).unwrap_or_default();
+        Ok(Self { method, route, body: Bytes::copy_from_slice(body.as_bytes()) })
+    }
+
+    fn into_request(self, id: &str) -> Request<Bytes> {
+        let has_body = !self.body.is_empty();
+        let mut request = Request::new(self.body);
+        *request.method_mut() = self.method;
+        // It has been checked.
+        *request.uri_mut() = self.route.parse().unwrap_or_default();
+        // So its head is held against the limits, as nothing has read it from a wire.
+        *request.version_mut() = Version::HTTP_2;
+        let headers = request.headers_mut();
+        if has_body {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        // One that is no good as the id of a request is left out there.
+        if let Ok(id) = HeaderValue::from_str(id) {
+            headers.insert("x-request-id", id);
+        }
+        request
+    }
+}
+
+/// The text of a member, if there is one; another value is an error.
+fn optional(input: &Members, name: &str) -> Result<Option<String>, String> {
+    match input.get(name) {
+        None => Ok(None),
+        Some(value) if value.get() == "null" => Ok(None),
+        Some(_) => input.text(name).map(Some).ok_or_else(|| format!("{name} is not a text")),
+    }
+}
+
+/// A path of ours: no scheme or host, no way up.
+fn checked(route: String) -> Result<String, String> {
+    if route.len() > JOB_ROUTE {
+        return Err(format!("The route is longer than {JOB_ROUTE} bytes"));
+    }
+    let path = route.split('?').next().unwrap_or_default();
+    let is_plain = route.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'#' | b'\\'));
+    let lower = path.to_ascii_lowercase();
+    let goes_up = lower.replace("%2e", ".").split(['/']).any(|segment| segment == ".." || segment == ".");
+    let is_ours = route.starts_with('/') && !route.starts_with("//") && is_plain && !goes_up && !lower.contains("%2f");
+    let is_uri = route.parse::<http::uri::PathAndQuery>().is_ok();
+    if is_ours && is_uri { Ok(route) } else { Err("The route is not a path such as /v1/models".to_owned()) }
+}
+
+#[cfg(test)]
+#[path = "job_tests.rs"]
+mod tests;

@@ -1,0 +1,51 @@
+//! Says that this worker lives, from a thread of its own: however busy the others are, the platform must not take it for
+//! dead and give its jobs to another.
+
+use super::hand::Hand;
+use super::pause;
+use super::wire::Wire;
+use crate::settings::bounds::PING_TRIES;
+use std::io;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+/// Pings every `period` until `stop` is cancelled.
+pub(super) fn start(
+    wire: Wire,
+    hand: Arc<Hand>,
+    period: Duration,
+    stop: CancellationToken,
+) -> io::Result<JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let pings = async move { stop.run_until_cancelled(keep_pinging(&wire, &hand, period)).await };
+    thread::Builder::new().name("runpod-ping".to_owned()).spawn(move || {
+        runtime.block_on(pings);
+        // The name of a host that cannot be resolved must not hold up the end.
+        runtime.shutdown_background();
+    })
+}
+
+/// Time is the kernel's here: the platform has gone on while this program was paused.
+async fn keep_pinging(wire: &Wire, hand: &Hand, period: Duration) {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        // As long as RunPod's SDK gives it.
+        let _ = timeout(period * 2, ping(wire, hand, period * 2)).await;
+    }
+}
+
+async fn ping(wire: &Wire, hand: &Hand, patience: Duration) {
+    for tried in 1..=PING_TRIES {
+        match wire.ping(&hand.ids(), patience).await {
+            Ok(()) => return,
+            Err(problem) => debug!("RunPod does not hear that this worker lives: {problem}"),
+        }
+        sleep(pause::after_failure(tried)).await;
+    }
+}

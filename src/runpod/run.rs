@@ -1,0 +1,183 @@
+//! Does one job: asks the gateway, and posts what comes of it.
+
+use super::coalesce::Coalescer;
+use super::hand::Held;
+use super::job::Job;
+use super::output::{self, Aggregate};
+use super::wire::Wire;
+use crate::awake::{self, Instant};
+use crate::fleet::Fleet;
+use crate::gateway::{Answer, Gateway};
+use crate::settings::bounds::{CHUNK_INTERVAL, RESULT_SIZE};
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Limited};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use tokio_util::task::TaskTracker;
+use tracing::{error, warn};
+
+/// Whom books name in place of a key.
+const PLATFORM: &str = "runpod";
+
+/// Whoever does them.
+pub(super) struct Runner {
+    pub(super) wire: Arc<Wire>,
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) fleet: Arc<Fleet>,
+}
+
+/// The whole result of a job.
+struct Outcome {
+    body: Bytes,
+    /// Whether pieces were posted before.
+    is_stream: bool,
+}
+
+impl Outcome {
+    fn failed(why: &str, is_stream: bool) -> Self {
+        Self { body: output::error(why), is_stream }
+    }
+}
+
+impl Runner {
+    /// Does a job and posts its result; posts nothing more once it is to be stopped.
+    pub(super) async fn run(self: Arc<Self>, job: Job, held: Held, tasks: &TaskTracker) {
+        let Job { id, request } = job;
+        let outcome = {
+            let (own, id, stop) = (Arc::clone(&self), id.clone(), held.stop.clone());
+            // Dropped, it leaves the line or frees its slot.
+            by_itself(tasks, async move { stop.run_until_cancelled(own.outcome(&id, request)).await }).await
+        };
+        if let Some(outcome) = outcome {
+            let post = self.wire.post_result(&id, outcome.body, outcome.is_stream);
+            held.stop.run_until_cancelled(post).await;
+        }
+    }
+
+    async fn outcome(&self, id: &str, request: Result<Request<Bytes>, String>) -> Outcome {
+        let request = match request {
+            Ok(request) => request,
+            Err(why) => return Outcome::failed(&why, false),
+        };
+        let told = async {
+            if !self.fleet.is_awake() {
+                self.wire.post_progress(id, output::progress("The model is being loaded")).await;
+            }
+        };
+        // Whoever looks must not be told of it after the result.
+        let ((), answer) = tokio::join!(told, self.gateway.serve_job(request, PLATFORM));
+        let kind = answer.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        if answer.status().is_success() && kind.starts_with("text/event-stream") {
+            self.stream(id, answer.into_body()).await
+        } else {
+            self.whole(id, answer).await
+        }
+    }
+
+    /// An answer that is no stream: an error, or the only piece that there is.
+    async fn whole(&self, id: &str, answer: Response<Answer>) -> Outcome {
+        let status = answer.status();
+        let answer = match Limited::new(answer.into_body(), RESULT_SIZE).collect().await {
+            Ok(answer) => answer.to_bytes(),
+            Err(error) => return Outcome::failed(&format!("The answer cannot be passed on: {error}"), false),
+        };
+        if !status.is_success() {
+            return Outcome::failed(&output::error_of(&answer), false);
+        }
+        let value = output::value(&answer);
+        let Some(body) = output::whole(&value) else {
+            return Outcome::failed("The answer is larger than RunPod takes", false);
+        };
+        let piece = output::single(&value);
+        if output::is_piece(&piece) {
+            self.wire.post_piece(id, piece).await;
+        }
+        Outcome { body, is_stream: true }
+    }
+
+    /// A stream: piece by piece, and in the end all of them.
+    async fn stream(&self, id: &str, mut answer: Answer) -> Outcome {
+        let (mut coalescer, mut aggregate) = (Coalescer::default(), Aggregate::default());
+        let mut cut = None;
+        let mut is_over = false;
+        let mut within_event = false;
+        let mut next_post = Instant::now();
+        // The post under way: the next begins when it has ended.
+        let mut posting = None;
+        loop {
+            let is_due = coalescer.is_urgent() || next_post <= Instant::now();
+            if posting.is_none()
+                && is_due
+                && let Some(piece) = coalescer.next()
+            {
+                cut = output::error_in(&piece, within_event).or(cut);
+                within_event = !piece.ends_with("\n\n") && !piece.ends_with("\n\r\n");
+                aggregate.push(&piece);
+                next_post = Instant::now() + CHUNK_INTERVAL;
+                posting = Some(Box::pin(self.wire.post_piece(id, output::piece(&piece))));
+            }
+            if posting.is_none() && is_over && !coalescer.has_piece() {
+                break;
+            }
+            let is_posting = posting.is_some();
+            tokio::select! {
+                () = ended(&mut posting), if is_posting => posting = None,
+                frame = answer.frame(), if !is_over && coalescer.has_room() => match frame {
+                    Some(Ok(frame)) => if let Some(piece) = frame.data_ref() {
+                        coalescer.push(piece);
+                    },
+                    end => {
+                        if let Some(Err(error)) = end {
+                            cut = cut.or(Some(error.to_string()));
+                        }
+                        is_over = true;
+                        coalescer.end();
+                    }
+                },
+                () = awake::sleep(next_post - Instant::now()), if !is_posting && coalescer.has_piece() => {}
+            }
+        }
+        if let Some(why) = cut {
+            return Outcome::failed(&why, true);
+        }
+        if aggregate.is_too_large() {
+            warn!(job = id, "a stream is larger than a result may be: only its pieces were posted");
+        }
+        Outcome { body: aggregate.into_body(), is_stream: true }
+    }
+}
+
+/// Has work done by itself, so that a panic is its own. None where it was stopped.
+async fn by_itself(
+    tasks: &TaskTracker,
+    work: impl Future<Output = Option<Outcome>> + Send + 'static,
+) -> Option<Outcome> {
+    tasks.spawn(work).await.unwrap_or_else(|_| {
+        error!("a job has failed by a defect; please report it");
+        Some(Outcome::failed("The worker has failed at this job by a defect of its own", false))
+    })
+}
+
+/// Waits for its end, if there is anything to wait for.
+async fn ended(work: &mut Option<Pin<Box<impl Future<Output = ()>>>>) {
+    match work {
+        Some(work) => work.await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_makes_its_own_job_fail() {
+        let tasks = TaskTracker::new();
+        let outcome = by_itself(&tasks, async { panic!("a defect") }).await.unwrap();
+        assert!(outcome.body.starts_with(b"{\"error\":\"The worker has failed"));
+        assert!(by_itself(&tasks, async { None }).await.is_none(), "one that was stopped has no result");
+    }
+}

@@ -1,0 +1,114 @@
+//! Takes jobs, while this worker can serve some and has room for more, until it is told to stop. What a question brings
+//! that was under way by then is done all the same: the platform has given it away.
+
+use super::hand::Hand;
+use super::job::{self, Job};
+use super::pause::Failures;
+use super::run::Runner;
+use super::wire::Wire;
+use crate::awake::{self, Instant};
+use crate::fleet::Fleet;
+use crate::settings::bounds::{MOST_JOBS, MOST_TAKEN, TAKE_PAUSE};
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+/// Whoever takes them.
+pub(super) struct Taker {
+    pub(super) wire: Arc<Wire>,
+    pub(super) hand: Arc<Hand>,
+    pub(super) fleet: Arc<Fleet>,
+    pub(super) runner: Arc<Runner>,
+    /// Jobs run on it.
+    pub(super) tasks: TaskTracker,
+    /// Cancelled when no more are to be asked for.
+    pub(super) stop: CancellationToken,
+    /// Cancelled when none that still come can be served.
+    pub(super) lost: CancellationToken,
+}
+
+impl Taker {
+    /// Takes jobs until that is to stop.
+    pub(super) async fn run(self) {
+        let mut failures = Failures::default();
+        while let Some(count) = self.stop.run_until_cancelled(self.has_room()).await {
+            let asked = Instant::now();
+            let take = self.wire.take(count, self.hand.count() > 0);
+            let Some(taken) = self.lost.run_until_cancelled(take).await else { return };
+            let pause = match taken {
+                Ok(Some(text)) => {
+                    failures.forget();
+                    if self.begin(&text) > 0 {
+                        continue;
+                    }
+                    TAKE_PAUSE
+                }
+                Ok(None) => {
+                    failures.forget();
+                    // One that was held for a while is asked again at once.
+                    TAKE_PAUSE.saturating_sub(asked.elapsed())
+                }
+                Err(setback) => {
+                    let pause = failures.note(&setback);
+                    let problem = setback.sentence();
+                    if failures.is_first() {
+                        warn!("no jobs can be taken: {problem}");
+                    } else {
+                        debug!("no jobs can be taken: {problem}");
+                    }
+                    pause
+                }
+            };
+            if self.stop.run_until_cancelled(awake::sleep(pause)).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Waits until requests would be served and not all slots are spoken for: how many more jobs to ask for.
+    async fn has_room(&self) -> usize {
+        loop {
+            let changes = self.fleet.changes();
+            let slots = self.fleet.serves().await.min(MOST_JOBS);
+            let free = slots.saturating_sub(self.hand.count());
+            if free > 0 {
+                return free.min(MOST_TAKEN);
+            }
+            tokio::select! {
+                () = self.hand.has_fewer_than(slots) => {}
+                () = changes => {}
+            }
+        }
+    }
+
+    /// Begins what was taken: how many jobs.
+    fn begin(&self, text: &[u8]) -> usize {
+        let jobs = match job::read_all(text) {
+            Ok(jobs) => jobs,
+            Err(error) => {
+                warn!(line = error.line(), column = error.column(), "what was taken is no job");
+                return 0;
+            }
+        };
+        jobs.into_iter().map(|job| usize::from(self.begin_one(job))).sum()
+    }
+
+    fn begin_one(&self, job: Result<Job, &'static str>) -> bool {
+        let job = match job {
+            Ok(job) => job,
+            Err(problem) => {
+                warn!("a job cannot be done, nor answered: {problem}");
+                return false;
+            }
+        };
+        let Some(held) = self.hand.hold(&job.id) else {
+            warn!(job = job.id, "a job that is in hand came again");
+            return false;
+        };
+        let runner = Arc::clone(&self.runner);
+        let tasks = self.tasks.clone();
+        self.tasks.spawn(async move { runner.run(job, held, &tasks).await });
+        true
+    }
+}

@@ -1,0 +1,231 @@
+//! RunPod's API over HTTP: what is asked and posted, with which headers, for how long and how often.
+//!
+//! Owns the connections and the tries. What is asked when is the business of others.
+
+use super::address::Addresses;
+use super::pause;
+use crate::awake;
+use crate::dial::{Dialer, explain};
+use crate::settings::RunpodQueue;
+use crate::settings::bounds::{
+    ACKNOWLEDGEMENT, CHUNK_TRIES, JOB_SIZE, LATE_ANSWER, LONG_POLL, PLATFORM_CONNECT, PLATFORM_IDLE, POST_PATIENCE,
+    RESULT_TRIES, STOPS_SIZE, UNHEALTHY_PATIENCE,
+};
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use std::io;
+use std::pin::pin;
+use std::time::Duration;
+use tracing::{debug, warn};
+
+/// The platform as this worker speaks to it.
+pub(super) struct Wire {
+    client: Client<Dialer, Full<Bytes>>,
+    key: Option<HeaderValue>,
+    addresses: Addresses,
+}
+
+/// Why a question brought nothing.
+#[derive(Debug)]
+pub(super) enum Setback {
+    /// The platform is asked too often.
+    TooMany,
+    /// Anything else, as a plain sentence.
+    Failed(String),
+}
+
+impl Wire {
+    /// For a worker with this id. Connections are made by the runtime that asks.
+    pub(super) fn new(queue: &RunpodQueue, worker: &str) -> io::Result<Self> {
+        let dialer = Dialer::new(PLATFORM_CONNECT);
+        if queue.take.starts_with("https") {
+            dialer.prepare().map_err(io::Error::other)?;
+        }
+        let client = Client::builder(TokioExecutor::new())
+            .pool_idle_timeout(PLATFORM_IDLE)
+            .pool_timer(TokioTimer::new())
+            .retry_canceled_requests(false)
+            .build(dialer);
+        Ok(Self { client, key: queue.key.clone(), addresses: Addresses::new(queue, worker) })
+    }
+
+    /// Asks for so many jobs at most. JSON, or nothing.
+    pub(super) async fn take(&self, count: usize, is_busy: bool) -> Result<Option<Bytes>, Setback> {
+        let size = JOB_SIZE.saturating_mul(count.max(1));
+        match self.question(&self.addresses.take(count, is_busy), size).await? {
+            // This is what a worker is told that is about to be paused.
+            Some(((StatusCode::BAD_REQUEST, _), _)) | None => Ok(None),
+            Some((head, body)) => json(head, body),
+        }
+    }
+
+    /// Asks which jobs are to be stopped. None if nobody knows where to ask.
+    pub(super) async fn stops(&self) -> Option<Result<Option<Bytes>, Setback>> {
+        let address = self.addresses.stops()?;
+        Some(match self.question(&address, STOPS_SIZE).await {
+            Ok(Some((head, body))) => json(head, body),
+            Ok(None) => Ok(None),
+            Err(setback) => Err(setback),
+        })
+    }
+
+    /// Posts the result of a job, and tries again where that may help.
+    pub(super) async fn post_result(&self, job: &str, body: Bytes, is_stream: bool) {
+        self.post(&self.addresses.output(job, is_stream), job, body, RESULT_TRIES).await;
+    }
+
+    /// Posts what is being done for a job, once.
+    pub(super) async fn post_progress(&self, job: &str, body: Bytes) {
+        self.post(&self.addresses.output(job, false), job, body, 1).await;
+    }
+
+    /// Posts a piece of a job's stream, and tries again where that may help.
+    pub(super) async fn post_piece(&self, job: &str, body: Bytes) {
+        let Some(address) = self.addresses.stream(job) else { return };
+        self.post(&address, job, body, CHUNK_TRIES).await;
+    }
+
+    /// Says that this worker lives, and with which jobs in hand.
+    pub(super) async fn ping(&self, jobs: &[String], patience: Duration) -> Result<(), String> {
+        let Some(address) = self.addresses.ping(jobs) else { return Ok(()) };
+        let answer = self.get(&address, HeaderMap::new(), patience, ACKNOWLEDGEMENT).await;
+        answer.map_err(|setback| setback.sentence()).and_then(|((status, _), _)| refused(status))
+    }
+
+    /// Says that this worker cannot work.
+    pub(super) async fn report_unhealthy(&self, check: &str, reason: &str) -> Result<(), String> {
+        let Some(address) = self.addresses.unhealthy(check, reason).filter(|_| self.key.is_some()) else {
+            return Ok(());
+        };
+        let answer = self.get(&address, HeaderMap::new(), UNHEALTHY_PATIENCE, ACKNOWLEDGEMENT).await;
+        answer.map_err(|setback| setback.sentence()).and_then(|((status, _), _)| refused(status))
+    }
+
+    /// Asks what the platform answers when there is something to say; none if that is not in time.
+    async fn question(&self, address: &str, size: usize) -> Result<Option<(Head, Bytes)>, Setback> {
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+        let mut asked = pin!(self.get(address, headers, Duration::MAX, size));
+        // By the kernel's clock: after a pause nobody is there any more who could answer.
+        if let Ok(answer) = tokio::time::timeout(LONG_POLL, &mut asked).await {
+            return answer.map(Some);
+        }
+        // What has been sent meanwhile is not lost.
+        awake::timeout(LATE_ANSWER, asked).await.map_or(Ok(None), |answer| answer.map(Some))
+    }
+
+    async fn get(
+        &self,
+        address: &str,
+        headers: HeaderMap,
+        patience: Duration,
+        size: usize,
+    ) -> Result<(Head, Bytes), Setback> {
+        let asked = self.ask(Method::GET, address, headers, Bytes::new(), patience, size).await;
+        let (head, body) = asked.map_err(Setback::Failed)?;
+        if head.0 == StatusCode::TOO_MANY_REQUESTS { Err(Setback::TooMany) } else { Ok((head, body)) }
+    }
+
+    async fn post(&self, address: &str, job: &str, body: Bytes, tries: u32) {
+        let mut headers = HeaderMap::new();
+        // As RunPod's SDK has them, though the body is JSON.
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+        headers.insert("charset", HeaderValue::from_static("utf-8"));
+        if let Ok(id) = HeaderValue::from_str(job) {
+            headers.insert("x-request-id", id);
+        }
+        for tried in 1..=tries {
+            let asked = self.ask(Method::POST, address, headers.clone(), body.clone(), POST_PATIENCE, ACKNOWLEDGEMENT);
+            let problem = match asked.await {
+                Ok(((status, _), _)) if status.is_success() => return,
+                Ok(((status, _), _)) => {
+                    let may_pass = status.is_server_error()
+                        || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT);
+                    let problem = format!("RunPod answers {status}");
+                    if !may_pass {
+                        warn!(job, "what came of a job cannot be posted: {problem}");
+                        return;
+                    }
+                    problem
+                }
+                Err(problem) => problem,
+            };
+            if tried == tries {
+                warn!(job, tries, "what came of a job cannot be posted: {problem}");
+                return;
+            }
+            debug!(job, "what came of a job will be posted again: {problem}");
+            awake::sleep(pause::after_failure(tried)).await;
+        }
+    }
+
+    /// Asks once; the answer's head and body, or why there is none.
+    async fn ask(
+        &self,
+        method: Method,
+        address: &str,
+        headers: HeaderMap,
+        body: Bytes,
+        patience: Duration,
+        size: usize,
+    ) -> Result<(Head, Bytes), String> {
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = method;
+        *request.uri_mut() = address.parse().map_err(|_| "an address of RunPod's is none".to_owned())?;
+        let host = request.uri().authority().map(ToString::to_string).unwrap_or_default();
+        *request.headers_mut() = headers;
+        let headers = request.headers_mut();
+        headers.insert(USER_AGENT, HeaderValue::from_static(concat!("llamagate/", env!("CARGO_PKG_VERSION"))));
+        if let Some(key) = &self.key {
+            headers.insert(AUTHORIZATION, key.clone());
+        }
+        let asked = async {
+            let answer = self.client.request(request).await.map_err(|error| explain(&error, &host))?;
+            let (head, body) = answer.into_parts();
+            let body = Limited::new(body, size).collect().await;
+            let body = body.map_err(|_| format!("{host} breaks off its answer, or it is larger than {size} bytes"))?;
+            Ok(((head.status, head.headers.get(CONTENT_TYPE).cloned()), body.to_bytes()))
+        };
+        match awake::timeout(patience, asked).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(format!("{host} does not answer in time")),
+        }
+    }
+}
+
+/// What matters of an answer's head.
+type Head = (StatusCode, Option<HeaderValue>);
+
+/// The JSON of an answer that was asked for some; nothing where there is none.
+fn json((status, content_type): Head, body: Bytes) -> Result<Option<Bytes>, Setback> {
+    if status != StatusCode::OK {
+        return if status == StatusCode::NO_CONTENT {
+            Ok(None)
+        } else {
+            Err(Setback::Failed(format!("RunPod answers {status}")))
+        };
+    }
+    let kind = content_type.as_ref().and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let is_json = kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"));
+    if !is_json || body.is_empty() {
+        debug!(length = body.len(), "an answer of RunPod's is no JSON");
+        return Ok(None);
+    }
+    Ok(Some(body))
+}
+
+fn refused(status: StatusCode) -> Result<(), String> {
+    if status.is_success() { Ok(()) } else { Err(format!("RunPod answers {status}")) }
+}
+
+impl Setback {
+    pub(super) fn sentence(self) -> String {
+        match self {
+            Self::TooMany => "RunPod answers that it is asked too often".to_owned(),
+            Self::Failed(problem) => problem,
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! Jobs from RunPod's queue: done as requests of our own, and answered as the platform expects it. How a worker takes them,
+//! and how it starts and ends, is in `runpod_worker.rs`; `runpod_sdk.rs` shows that the platform of these tests is one to
+//! RunPod's own SDK too.
+
+use super::accounts::line;
+use super::support::{
+    gateway::{Backend, Builder, Gateway},
+    runpod::{KEY, Platform, Route, Said},
+    wait,
+};
+use serde_json::{Value, json};
+
+pub(super) const CHAT: &str = "/v1/chat/completions";
+pub(super) const TAKES: &[Route] = &[Route::Take, Route::TakeBatch];
+
+/// A gateway that is to take jobs from this platform.
+pub(super) fn worker_of(platform: &Platform) -> Builder {
+    let builder = Gateway::builder().set("DRAIN_TIMEOUT", "1s");
+    platform.variables().into_iter().fold(builder, |builder, (name, value)| builder.set(name, value))
+}
+
+pub(super) fn ready(platform: &Platform, script: Value) -> Gateway {
+    worker_of(platform).script(script).start_ready()
+}
+
+pub(super) fn job(id: &str, input: &Value) -> Value {
+    json!({"id": id, "input": input, "webhook": null, "s3Config": {}})
+}
+
+pub(super) fn chat(stream: bool) -> Value {
+    json!({"openai_route": CHAT, "openai_input": chat_body(stream)})
+}
+
+pub(super) fn chat_body(stream: bool) -> Value {
+    json!({"messages": [{"role": "user", "content": "x"}], "stream": stream})
+}
+
+/// The text of a stream as it was put together.
+pub(super) fn whole(result: &Value) -> String {
+    result["output"].as_array().unwrap().iter().map(|piece| piece.as_str().unwrap()).collect()
+}
+
+#[test]
+fn a_job_is_taken_done_and_answered() {
+    let platform = Platform::start();
+    let gateway = ready(&platform, json!({}));
+    platform.offer([job("job-1", &chat(false))]);
+    let done = platform.wait_done("job-1");
+    let output = done.json()["output"].clone();
+    assert_eq!(output.as_array().map(Vec::len), Some(1), "{output}");
+    assert_eq!(output[0]["choices"][0]["message"]["role"], "assistant");
+
+    let take = &platform.calls(&[Route::Take])[0];
+    assert_eq!(take.target(), "/v2/EP/job-take/pod-1?gpu=NVIDIA+GeForce+RTX+4090&job_in_progress=0");
+    assert_eq!(take.method, "GET");
+    assert_eq!(take.header("authorization"), Some(KEY), "as it is, without a scheme");
+    assert_eq!(take.header("content-type"), Some("application/json"));
+    assert_eq!(done.target(), "/v2/EP/job-done/pod-1/job-1?gpu=NVIDIA+GeForce+RTX+4090&isStream=true");
+    assert_eq!(done.method, "POST");
+    assert_eq!(done.header("authorization"), Some(KEY));
+    assert_eq!(done.header("content-type"), Some("application/x-www-form-urlencoded"));
+    assert_eq!(done.header("charset"), Some("utf-8"));
+    assert_eq!(done.header("x-request-id"), Some("job-1"));
+    let stop = &platform.wait_calls(&[Route::Stop], 1)[0];
+    assert_eq!(stop.target(), "/v2/EP/job-stop/pod-1?gpu=NVIDIA+GeForce+RTX+4090");
+    assert!(!gateway.output().contains(KEY));
+}
+
+#[test]
+fn a_single_answer_is_a_piece_too() {
+    let platform = Platform::start();
+    let _gateway = ready(&platform, json!({}));
+    platform.offer([job("job-1", &chat(false))]);
+    let done = platform.wait_done("job-1").json();
+    let pieces = platform.pieces("job-1");
+    assert_eq!(pieces.len(), 1);
+    assert_eq!(pieces[0].json()["output"], done["output"][0]);
+}
+
+#[test]
+fn a_stream_is_posted_in_whole_events_in_order_and_put_together() {
+    let platform = Platform::start();
+    platform.hold(Route::Stream);
+    let _gateway = ready(&platform, json!({"frames": 30}));
+    platform.offer([job("job-1", &chat(true))]);
+    // The first event goes out at once, and what comes meanwhile is put together behind it.
+    platform.wait_calls(&[Route::Stream], 1);
+    platform.release(Route::Stream);
+    let done = platform.wait_done("job-1");
+    let pieces = platform.pieces("job-1");
+    assert!(pieces.len() >= 2 && pieces.len() < 30, "{}", pieces.len());
+    let texts: Vec<String> = pieces.iter().map(|piece| piece.json()["output"].as_str().unwrap().to_owned()).collect();
+    assert!(texts.iter().all(|text| text.starts_with("data: ") && text.ends_with("\n\n")), "{texts:?}");
+    assert!(texts.last().unwrap().ends_with("data: [DONE]\n\n"));
+    assert_eq!(whole(&done.json()), texts.concat());
+    assert_eq!(done.parameter("isStream"), Some("true"));
+    assert_eq!(pieces[0].target(), "/v2/EP/job-stream/pod-1/job-1?gpu=NVIDIA+GeForce+RTX+4090&isStream=false");
+    for (name, value) in
+        [("content-type", "application/x-www-form-urlencoded"), ("charset", "utf-8"), ("x-request-id", "job-1")]
+    {
+        assert_eq!(pieces[0].header(name), Some(value));
+    }
+}
+
+#[test]
+fn pieces_stay_below_a_megabyte() {
+    let platform = Platform::start();
+    platform.hold(Route::Stream);
+    let gateway = ready(&platform, json!({"frames": 30, "frame_bytes": 60_000}));
+    platform.offer([job("job-1", &chat(true))]);
+    let request = gateway.journal().wait_for_requests(CHAT, 1).remove(0);
+    // While the first event is being posted all the others come.
+    let is_it = |record: &Value| record["event"] == "finished" && record["n"] == request["n"];
+    gateway.journal().wait_for("llama-server has sent its answer", is_it);
+    platform.release(Route::Stream);
+    let done = platform.wait_done("job-1");
+    let pieces = platform.pieces("job-1");
+    let sizes: Vec<usize> = pieces.iter().map(|piece| piece.body().len()).collect();
+    assert!(sizes.iter().sum::<usize>() > 1_800_000 && sizes.iter().all(|size| *size < 1_000_000), "{sizes:?}");
+    let texts: Vec<String> = pieces.iter().map(|piece| piece.json()["output"].as_str().unwrap().to_owned()).collect();
+    assert!(texts.iter().all(|text| text.starts_with("data: ") && text.ends_with("\n\n")));
+    assert_eq!(whole(&done.json()), texts.concat());
+}
+
+#[test]
+fn a_list_of_models_can_be_looked_at() {
+    let platform = Platform::start();
+    let gateway = ready(&platform, json!({}));
+    platform.offer([job("job-1", &json!({"openai_route": "/v1/models", "openai_input": {}}))]);
+    let done = platform.wait_done("job-1").json();
+    assert_eq!(done["output"][0]["data"][0]["id"], "dummy");
+    assert_eq!(line(&gateway, "job-1")["method"], "GET");
+}
+
+#[test]
+fn each_kind_of_input_reaches_its_route() {
+    let platform = Platform::start();
+    let gateway = ready(&platform, json!({}));
+    for (id, input, path) in [
+        ("openai", json!({"openai_input": chat_body(false)}), CHAT),
+        ("route", json!({"route": "/tokenize", "body": {"content": "one three"}}), "/tokenize"),
+        (
+            "messages",
+            json!({"messages": [{"role": "user", "content": "x"}], "sampling_params": {"max_tokens": 3}}),
+            CHAT,
+        ),
+        ("prompt", json!({"prompt": "x", "sampling_params": {"max_tokens": 3}}), "/v1/completions"),
+    ] {
+        platform.offer([job(id, &input)]);
+        let done = platform.wait_done(id).json();
+        assert!(done["error"].is_null(), "{id}: {done}");
+        assert_eq!(line(&gateway, id)["path"], path);
+    }
+    let asked = gateway.journal().requests("/v1/completions").pop().unwrap();
+    assert!(asked.to_string().contains("max_tokens"), "{asked}");
+}
+
+#[test]
+fn the_books_name_the_platform_in_place_of_a_key() {
+    let platform = Platform::start();
+    let gateway = ready(&platform, json!({}));
+    platform.offer([job("job-1", &chat(false))]);
+    platform.wait_done("job-1");
+    let line = line(&gateway, "job-1");
+    assert_eq!((line["key"].as_str(), line["status"].as_str()), ("runpod", "200"));
+    let metrics = gateway.health().get("/metrics?format=prometheus").text();
+    assert!(metrics.contains(r#"llamagate_key_requests_total{key="runpod",status_class="2xx"} 1"#), "{metrics}");
+    assert!(metrics.contains("gateway_requests_success_total 1"), "{metrics}");
+}
+
+#[test]
+fn a_job_that_is_refused_has_failed() {
+    let platform = Platform::start();
+    let gateway = ready(
+        &platform,
+        json!({"error_status": [{"path": "/v1/completions", "status": 400, "body": {"error": {"message": "no", "code": 400}}}]}),
+    );
+    for (id, input, expected) in [
+        ("by-us", json!({"route": "/nothing"}), "route_not_found"),
+        ("by-llama-server", json!({"prompt": "x"}), "\"no\""),
+        ("admin", json!({"route": "/reload", "method": "POST"}), "scope_required"),
+        ("unknown", json!({"text": "x"}), "asks for nothing"),
+        ("elsewhere", json!({"route": "http://127.0.0.1/v1/models"}), "not a path"),
+    ] {
+        platform.offer([job(id, &input)]);
+        let done = platform.wait_done(id);
+        let body = done.json();
+        assert!(body["error"].as_str().unwrap().contains(expected), "{id}: {body}");
+        assert!(body["output"].is_null(), "{id}: {body}");
+        assert_eq!(done.parameter("isStream"), Some("false"), "{id}");
+    }
+    assert_eq!(line(&gateway, "by-us")["status"], "404");
+}
+
+#[test]
+fn a_job_without_an_input_has_failed_and_one_without_an_id_is_left_alone() {
+    let platform = Platform::start();
+    let gateway = ready(&platform, json!({}));
+    platform.offer([json!({"input": {}}), json!({"id": "job-1"}), job("job-2", &chat(false))]);
+    platform.wait_done("job-2");
+    assert_eq!(platform.wait_done("job-1").json(), json!({"error": "Job has missing field(s): id or input."}));
+    assert!(gateway.output().contains("Job has missing field(s): id or input."));
+}
+
+#[test]
+fn a_stream_that_breaks_has_failed_and_says_so_in_band_too() {
+    let platform = Platform::start();
+    let gateway = ready(&platform, json!({"exit_mid_stream": {"after_frames": 2}}));
+    platform.offer([job("job-1", &chat(true))]);
+    let done = platform.wait_done("job-1");
+    assert!(done.json()["error"].as_str().unwrap().contains("backend_error"), "{}", done.body());
+    assert_eq!(done.parameter("isStream"), Some("true"));
+    let last = platform.pieces("job-1").pop().unwrap().json();
+    assert!(last["output"].as_str().unwrap().contains("data: {\"error\""), "whoever reads the stream can tell: {last}");
+    assert_eq!(line(&gateway, "job-1")["code"], "backend_error");
+}
+
+#[test]
+fn a_job_that_comes_twice_is_done_once() {
+    let platform = Platform::start();
+    let builder = worker_of(&platform).set("MAX_CONCURRENT_REQUESTS", 3);
+    let gateway = builder.script(json!({"hold_requests": [CHAT]})).start_ready();
+    platform.offer([job("a", &chat(false)), job("a", &chat(false)), job("b", &chat(false))]);
+    gateway.journal().wait_for_requests(CHAT, 2);
+    gateway.control().release_all_requests();
+    platform.wait_done("a");
+    platform.wait_done("b");
+    assert_eq!(gateway.journal().requests(CHAT).len(), 2);
+    assert!(gateway.output().contains("a job that is in hand came again"));
+}
+
+#[test]
+fn a_result_is_posted_again_where_that_may_help() {
+    let platform = Platform::start();
+    let _gateway = ready(&platform, json!({}));
+    platform.says(Route::Done, [Said::status(500), Said::status(429)]);
+    platform.offer([job("job-1", &chat(false))]);
+    let calls = platform.wait_calls(&[Route::Done], 3);
+    assert!(calls.iter().all(|call| call.body() == calls[0].body()));
+    // What is refused for good is not, and the next job is done all the same.
+    platform.says(Route::Done, [Said::status(404)]);
+    platform.offer([job("job-2", &chat(false))]);
+    platform.wait_done("job-2");
+    platform.offer([job("job-3", &chat(false))]);
+    platform.wait_done("job-3");
+    assert_eq!(platform.calls(&[Route::Done]).len(), 5);
+}
+
+#[test]
+fn a_piece_is_posted_three_times_at_most_and_stays_in_the_result() {
+    let platform = Platform::start();
+    let _gateway = ready(&platform, json!({}));
+    platform.says(Route::Stream, [500; 3].map(Said::status));
+    platform.offer([job("job-1", &chat(true))]);
+    let done = platform.wait_done("job-1");
+    let pieces = platform.pieces("job-1");
+    assert!(pieces[..3].iter().all(|piece| piece.body() == pieces[0].body()));
+    assert!(pieces[3..].iter().all(|piece| piece.body() != pieces[0].body()));
+    let text = whole(&done.json());
+    assert!(text.starts_with(pieces[0].json()["output"].as_str().unwrap()) && text.ends_with("data: [DONE]\n\n"));
+}
+
+#[test]
+fn a_job_that_is_stopped_frees_its_slot_and_nothing_is_posted() {
+    let platform = Platform::start();
+    let gateway = ready(&platform, json!({"hold_requests": [CHAT]}));
+    platform.offer([job("job-1", &chat(false))]);
+    gateway.journal().wait_for_requests(CHAT, 1);
+    platform.stop(&[json!(5), json!("unknown"), json!("job-1")]);
+    gateway.journal().wait_for_event("disconnect");
+    assert_eq!(line(&gateway, "job-1")["status"], "499");
+    // The slot is free for the next.
+    platform.offer([job("job-2", &chat(false))]);
+    gateway.journal().wait_for_requests(CHAT, 2);
+    gateway.control().release_all_requests();
+    platform.wait_done("job-2");
+    assert!(platform.done("job-1").is_none() && platform.pieces("job-1").is_empty());
+}
+
+#[test]
+fn a_stream_that_is_stopped_ends() {
+    let platform = Platform::start();
+    let gateway = ready(&platform, json!({"hold_mid_stream": {"after_frames": 1}}));
+    platform.offer([job("job-1", &chat(true))]);
+    platform.wait_calls(&[Route::Stream], 1);
+    platform.stop(&[json!("job-1")]);
+    gateway.journal().wait_for_event("disconnect");
+    assert_eq!(line(&gateway, "job-1")["code"], "client_closed");
+    platform.wait_calls(TAKES, 2);
+    assert_eq!((platform.done("job-1").is_none(), platform.pieces("job-1").len()), (true, 1));
+}
+
+#[test]
+fn stops_that_make_no_sense_stop_nothing() {
+    let platform = Platform::start();
+    let answers = [json!({"jobsToStop": null}), json!(["job-1"]), json!({"jobsToStop": "job-1"}), json!(null)];
+    platform.says(Route::Stop, answers.iter().map(Said::json).chain([Said::status(204)]));
+    let gateway = ready(&platform, json!({"hold_requests": [CHAT]}));
+    platform.offer([job("job-1", &chat(false))]);
+    platform.wait_calls(&[Route::Stop], 6);
+    gateway.control().release_all_requests();
+    platform.wait_done("job-1");
+}
+
+#[test]
+fn a_real_model_answers_jobs() {
+    let platform = Platform::start();
+    let real = worker_of(&platform).backend(Backend::Real { model: "tiny-chat.gguf" });
+    let gateway = real.set("NGL", 0).set("CTX", 2048).set("PARALLEL", 2).set("MAX_CONCURRENT_REQUESTS", 2).start();
+    let ask = |stream: bool| json!({"openai_input": {"messages": [{"role": "user", "content": "äöü 🦙"}], "max_tokens": 40, "stream": stream}});
+    platform.offer([job("whole", &ask(false)), job("stream", &ask(true))]);
+    let done = platform.wait_done_for("whole", wait::REAL_MODEL_ANSWERS).json();
+    assert!(done["output"][0]["choices"][0]["message"]["content"].is_string(), "{done}");
+    let done = platform.wait_done_for("stream", wait::REAL_MODEL_ANSWERS).json();
+    let text = whole(&done);
+    assert!(text.starts_with("data: {") && text.ends_with("data: [DONE]\n\n"), "{text}");
+    let pieces = platform.pieces("stream");
+    assert_eq!(
+        text,
+        pieces.iter().map(|piece| piece.json()["output"].as_str().unwrap().to_owned()).collect::<String>()
+    );
+    platform.offer([job("models", &json!({"openai_route": "/v1/models"}))]);
+    assert_eq!(platform.wait_done("models").json()["output"][0]["object"], "list");
+    assert_eq!(line(&gateway, "stream")["status"], "200");
+}

@@ -1,0 +1,262 @@
+//! The worker of RunPod's queue: when it takes jobs and how many, what it says of itself, and how it ends.
+
+use super::runpod_queue::{CHAT, TAKES, chat, chat_body, job, ready, whole, worker_of};
+use super::support::{
+    gateway::Gateway,
+    runpod::{KEY, Platform, Route, Said},
+    wait::{self, SOON, eventually, keeps},
+};
+use nix::sys::signal::Signal;
+use serde_json::json;
+use std::time::Duration;
+
+#[test]
+fn no_job_is_taken_before_the_model_is_loaded() {
+    let platform = Platform::start();
+    platform.offer([job("job-1", &chat(false))]);
+    let gateway = worker_of(&platform).script(json!({"load": {"until_released": true}})).start();
+    gateway.journal().wait_for_event("bound");
+    // By then it would have asked: it asks which jobs to stop from the first moment on.
+    platform.wait_calls(&[Route::Stop, Route::Ping], 2);
+    assert!(platform.calls(TAKES).is_empty());
+    gateway.control().release_load();
+    platform.wait_done("job-1");
+}
+
+#[test]
+fn as_many_jobs_are_taken_as_there_are_free_slots() {
+    let platform = Platform::start();
+    let builder = worker_of(&platform).set("MAX_CONCURRENT_REQUESTS", 3);
+    let gateway = builder.script(json!({"hold_requests": [CHAT]})).start_ready();
+    let first = &platform.wait_calls(TAKES, 1)[0];
+    assert_eq!(
+        first.target(),
+        "/v2/EP/job-take-batch/pod-1?gpu=NVIDIA+GeForce+RTX+4090&batch_size=3&job_in_progress=0"
+    );
+    platform.offer([job("a", &chat(false)), job("b", &chat(false))]);
+    let second = &platform.wait_calls(TAKES, 2)[1];
+    assert_eq!((second.route, second.parameter("job_in_progress")), (Route::Take, Some("1")), "one slot is left");
+    platform.offer([job("c", &chat(false)), job("d", &chat(false))]);
+    gateway.journal().wait_for_requests(CHAT, 3);
+    assert_eq!(platform.calls(TAKES).len(), 2, "all slots are taken");
+    gateway.control().release_requests(1);
+    platform.wait_calls(TAKES, 3);
+    gateway.control().release_all_requests();
+    for id in ["a", "b", "c", "d"] {
+        platform.wait_done(id);
+    }
+}
+
+#[test]
+fn a_model_that_sleeps_is_woken_by_a_job_which_is_told_of_it() {
+    let platform = Platform::start();
+    let gateway = worker_of(&platform).set("IDLE_UNLOAD", "300ms").script(json!({})).start_ready();
+    eventually("the model sleeps", wait::READY, || gateway.health().get("/readyz").status() == 503);
+    platform.offer([job("job-1", &chat(false))]);
+    platform.wait_done("job-1");
+    let progress = &platform.calls(&[Route::Done])[0];
+    assert_eq!(progress.json(), json!({"status": "IN_PROGRESS", "output": "The model is being loaded"}));
+    assert_eq!(progress.parameter("isStream"), Some("false"));
+    assert_eq!(gateway.journal().starts().len(), 2);
+}
+
+#[test]
+fn what_is_no_job_is_asked_for_again() {
+    let platform = Platform::start();
+    let odd = |content_type, body: &str| Said { status: 200, content_type, body: body.to_owned() };
+    let answers = [
+        Said::status(204),
+        Said::status(400),
+        odd("text/html", "<html>"),
+        odd("application/json", ""),
+        odd("application/json", "{"),
+        odd("application/json", "null"),
+        Said::json(&json!({"input": {}})),
+    ];
+    let count = answers.len();
+    platform.says(Route::Take, answers);
+    let gateway = ready(&platform, json!({}));
+    platform.wait_calls(TAKES, count + 1);
+    assert!(!gateway.output().contains("no jobs can be taken"), "none of them is an error of the platform's");
+    platform.offer([job("job-1", &chat(false))]);
+    platform.wait_done("job-1");
+}
+
+#[test]
+fn a_platform_in_trouble_is_asked_again() {
+    let platform = Platform::start();
+    platform.says(Route::Take, [Said::status(500), Said::status(502), Said::status(429)]);
+    platform.says(Route::Stop, [Said::status(500)]);
+    let mut gateway = ready(&platform, json!({}));
+    platform.offer([job("job-1", &chat(false))]);
+    platform.wait_done("job-1");
+    assert!(platform.calls(TAKES).len() >= 4);
+    platform.wait_calls(&[Route::Stop], 2);
+    assert!(gateway.output().contains("no jobs can be taken: RunPod answers 500"));
+    platform.says(Route::Take, [Said::status(204)]);
+    assert_eq!(gateway.stop().code(), Some(0));
+}
+
+#[test]
+fn pings_name_the_jobs_in_hand() {
+    let platform = Platform::start();
+    let builder = worker_of(&platform).set("MAX_CONCURRENT_REQUESTS", 2).set("RUNPOD_PING_INTERVAL", 20);
+    let gateway = builder.script(json!({"hold_requests": [CHAT]})).start_ready();
+    let first = &platform.wait_calls(&[Route::Ping], 3)[2];
+    assert_eq!(first.target(), "/v2/EP/ping/pod-1?gpu=NVIDIA+GeForce+RTX+4090&runpod_version=1.12.0");
+    assert_eq!(first.header("authorization"), Some(KEY));
+    platform.offer([job("a", &chat(false)), job("b", &chat(false))]);
+    gateway.journal().wait_for_requests(CHAT, 2);
+    eventually("a ping names both", SOON, || {
+        let calls = platform.calls(&[Route::Ping]);
+        calls.last().is_some_and(|ping| ping.parameter("job_id") == Some("a%2Cb"))
+    });
+    gateway.control().release_all_requests();
+    platform.wait_done("a");
+    platform.wait_done("b");
+    eventually("a ping names none", SOON, || {
+        platform.calls(&[Route::Ping]).last().is_some_and(|ping| ping.parameter("job_id").is_none())
+    });
+}
+
+#[test]
+fn a_ping_that_fails_is_sent_again() {
+    let platform = Platform::start();
+    platform.says(Route::Ping, [Said::status(500), Said::status(429)]);
+    let _gateway = worker_of(&platform).set("RUNPOD_PING_INTERVAL", 3_600_000).start();
+    platform.wait_calls(&[Route::Ping], 3);
+}
+
+#[test]
+fn nobody_is_pinged_without_a_key_or_a_name() {
+    for missing in ["RUNPOD_AI_API_KEY", "RUNPOD_POD_ID", "RUNPOD_WEBHOOK_PING"] {
+        let platform = Platform::start();
+        let gateway = worker_of(&platform).set("RUNPOD_PING_INTERVAL", 10).set(missing, "").start_ready();
+        platform.offer([job("job-1", &chat(false))]);
+        let done = platform.wait_done("job-1");
+        assert!(platform.calls(&[Route::Ping]).is_empty(), "{missing}");
+        assert_eq!(done.header("authorization").is_none(), missing == "RUNPOD_AI_API_KEY");
+        let worker = done.target().split('/').nth(4).unwrap();
+        assert_eq!(worker == "pod-1", missing != "RUNPOD_POD_ID", "{worker}");
+        assert!(gateway.output().contains("pings=false"));
+    }
+}
+
+#[test]
+fn a_worker_that_is_told_to_stop_finishes_its_job_and_takes_no_more() {
+    let platform = Platform::start();
+    let builder = worker_of(&platform).set("DRAIN_TIMEOUT", "10m");
+    let mut gateway = builder.script(json!({"hold_requests": [CHAT]})).start_ready();
+    platform.offer([job("job-1", &chat(false))]);
+    gateway.journal().wait_for_requests(CHAT, 1);
+    gateway.signal(Signal::SIGTERM);
+    eventually("it stops", SOON, || gateway.health().get("/ping").status() == 503);
+    platform.offer([job("job-2", &chat(false))]);
+    let refused = gateway.client().post_json(CHAT, &chat_body(false));
+    assert_eq!((refused.status(), refused.json()["error"]["code"].as_str()), (503, Some("shutting_down")));
+    gateway.control().release_all_requests();
+    assert_eq!(gateway.wait_exit().code(), Some(0));
+    assert!(platform.done("job-1").unwrap().json()["output"].is_array());
+    assert_eq!(platform.calls(TAKES).len(), 1, "the other is left in the queue");
+}
+
+#[test]
+fn a_job_that_arrives_while_the_worker_stops_is_done() {
+    let platform = Platform::start();
+    let mut gateway = worker_of(&platform).set("DRAIN_TIMEOUT", "10m").start_ready();
+    platform.wait_calls(TAKES, 1);
+    gateway.signal(Signal::SIGTERM);
+    eventually("it stops", SOON, || gateway.health().get("/ping").status() == 503);
+    platform.offer([job("job-1", &chat(true))]);
+    assert_eq!(gateway.wait_exit().code(), Some(0));
+    assert!(whole(&platform.done("job-1").unwrap().json()).ends_with("data: [DONE]\n\n"));
+}
+
+#[test]
+fn a_job_that_outlives_the_drain_has_failed() {
+    let platform = Platform::start();
+    let builder = worker_of(&platform).set("DRAIN_TIMEOUT", "200ms");
+    let mut gateway = builder.script(json!({"hold_mid_stream": {"after_frames": 1}})).start_ready();
+    platform.offer([job("job-1", &chat(true))]);
+    platform.wait_calls(&[Route::Stream], 1);
+    assert_eq!(gateway.stop().code(), Some(0));
+    let done = platform.done("job-1").unwrap().json();
+    assert!(done["error"].as_str().unwrap().contains("shutting_down"), "{done}");
+}
+
+#[test]
+fn a_question_that_brings_nothing_keeps_a_worker_no_longer_than_its_drain() {
+    let platform = Platform::start();
+    let mut gateway = worker_of(&platform).set("DRAIN_TIMEOUT", "200ms").start_ready();
+    platform.wait_calls(TAKES, 1);
+    assert_eq!(gateway.stop().code(), Some(0));
+}
+
+#[test]
+fn a_worker_that_cannot_work_says_so_and_ends_with_69() {
+    let platform = Platform::start();
+    let ending = json!({"exit_at_start": {"code": 1, "stderr": ["error: invalid argument: --nonsense"]}});
+    let builder = worker_of(&platform).set("RESTART_LIMIT", 0).set("DRAIN_TIMEOUT", "10m");
+    let (status, output) = builder.script(ending).run_to_exit();
+    assert_eq!(status.code(), Some(69), "{output}");
+    let pings = platform.calls(&[Route::Ping]);
+    let report = pings.iter().find(|ping| ping.parameter("status") == Some("unhealthy")).expect("it is reported");
+    assert_eq!(report.parameter("check"), Some("llama-server"));
+    let reason = report.parameter("reason").unwrap();
+    assert!(!reason.is_empty() && reason.len() <= 3 * 256, "{reason}");
+    assert_eq!(report.parameter("runpod_version"), Some("1.12.0"));
+    assert!(platform.calls(TAKES).is_empty());
+}
+
+#[test]
+fn a_worker_that_breaks_down_fails_its_job_says_so_and_ends_with_69() {
+    let platform = Platform::start();
+    let builder = worker_of(&platform).set("RESTART_LIMIT", 0).set("DRAIN_TIMEOUT", "10m");
+    let mut gateway = builder.script(json!({"hold_requests": [CHAT]})).start_ready();
+    platform.offer([job("job-1", &chat(false))]);
+    gateway.journal().wait_for_requests(CHAT, 1);
+    gateway.control().die_with_code(1);
+    assert_eq!(gateway.wait_exit().code(), Some(69));
+    assert!(platform.done("job-1").unwrap().json()["error"].is_string());
+    assert!(platform.calls(&[Route::Ping]).iter().any(|ping| ping.parameter("status") == Some("unhealthy")));
+}
+
+#[test]
+fn without_keys_jobs_are_done_and_the_door_stays_shut() {
+    let platform = Platform::start();
+    let nowhere = worker_of(&platform).set("AUTH_KEYS_FILE", "/nowhere/keys.txt");
+    let gateway = nowhere.start_ready();
+    platform.offer([job("job-1", &chat(false))]);
+    platform.wait_done("job-1");
+    for client in [gateway.anonymous(), gateway.client()] {
+        assert_eq!(client.post_json(CHAT, &chat_body(false)).status(), 401);
+    }
+}
+
+#[test]
+fn with_http_mode_no_job_is_taken() {
+    let platform = Platform::start();
+    let gateway = worker_of(&platform).set("RUNPOD_MODE", "http").start_ready();
+    assert_eq!(gateway.client().post_json(CHAT, &chat_body(false)).status(), 200);
+    assert!(platform.calls(&[Route::Take, Route::Stop, Route::Ping]).is_empty());
+}
+
+#[test]
+fn a_queue_without_its_addresses_is_a_problem_of_the_configuration() {
+    let (status, output) = Gateway::builder().set("RUNPOD_MODE", "queue").run_to_exit();
+    assert_eq!(status.code(), Some(78));
+    assert!(output.contains("RUNPOD_WEBHOOK_GET_JOB") && output.contains("hint: RunPod sets it"), "{output}");
+}
+
+#[test]
+fn a_worker_in_use_by_jobs_does_not_stop_for_want_of_them() {
+    let platform = Platform::start();
+    let builder = worker_of(&platform).set("SHUTDOWN_TIMEOUT", "300ms");
+    let mut gateway = builder.script(json!({"hold_requests": [CHAT]})).start_ready();
+    platform.offer([job("job-1", &chat(false))]);
+    gateway.journal().wait_for_requests(CHAT, 1);
+    keeps("it serves", Duration::from_millis(600), || gateway.health().get("/ping").status() == 200);
+    gateway.control().release_all_requests();
+    platform.wait_done("job-1");
+    assert_eq!(gateway.wait_exit().code(), Some(0), "unused, it stops");
+}
