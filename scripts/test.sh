@@ -56,14 +56,15 @@ get_test_programs() {
 }
 
 check_scripts() {
-  local scripts=(scripts/*.sh tests/clients/*.sh .ci/run)
+  local scripts=(scripts/*.sh tests/clients/*.sh .ci/run) images=(docker/Dockerfile*)
   "$cache_dir/venv/bin/shellcheck" --external-sources "${scripts[@]}"
-  echo "${#scripts[@]} scripts"
+  "$cache_dir/venv/bin/hadolint" "${images[@]}"
+  echo "${#scripts[@]} scripts, ${#images[@]} Dockerfiles"
 }
 
 stage "prerequisites" prerequisites
 stage "format" cargo fmt --all --check
 stage "clippy" cargo clippy --all-targets --locked -- -D warnings
 stage "llama-server, models, Python packages" get_test_programs
-stage "scripts" check_scripts
+stage "scripts and Dockerfiles" check_scripts
 stage "tests" cargo test --locked
