@@ -121,18 +121,20 @@ hardened=(--user "$any_user:$any_user" --read-only --tmpfs /tmp --cap-drop ALL -
 new() {
   local name=$1 options=(--network none)
   shift
-  # podman has systemd ask for its health, which is not everywhere.
-  options+=(--health-interval disable)
   [[ $engine == podman ]] || options=(--publish 127.0.0.1::8000 --publish 127.0.0.1::8001)
   while [[ $1 != -- ]]; do options+=("$1") && shift; done
   shift
   started+=("$name")
-  "$engine" create --name "$prefix-$name" "${options[@]}" "$image" "$@" >/dev/null
+  quietly "$engine" create --name "$prefix-$name" "${options[@]}" "$image" "$@"
 }
+
+# podman complains where there is no systemd to ask for a container's health, so what it says counts if it fails. A file
+# takes that, because what watches the container would hold a pipe open.
+quietly() { "$@" >"$work/said" 2>&1 || { cat "$work/said" >&2 && return 1; }; }
 
 run() {
   new "$@"
-  "$engine" start "$prefix-$1" >/dev/null
+  quietly "$engine" start "$prefix-$1"
 }
 
 # ask NAME PORT PATH [CURL-OPTION...]
@@ -226,7 +228,7 @@ run_once() {
   local options=()
   while [[ $1 != -- ]]; do options+=("$1") && shift; done
   shift
-  "$engine" run --rm --network none "${options[@]}" "$image" "$@"
+  "$engine" run --rm --network none --no-healthcheck "${options[@]}" "$image" "$@"
 }
 
 question='{"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 8}'
@@ -239,8 +241,8 @@ chat() {
 # Polls from before the program runs until it serves, and prints the answers without repetitions.
 answers_until_it_serves() {
   local deadline=$((SECONDS + load_deadline)) answer=
-  [[ $engine == docker ]] || podman init "$prefix-$1" >/dev/null
-  "$engine" start "$prefix-$1" >/dev/null &
+  [[ $engine == docker ]] || quietly podman init "$prefix-$1"
+  quietly "$engine" start "$prefix-$1" &
   while ((SECONDS < deadline)) && [[ $answer != 200 ]]; do
     answer=$(status_of "$1" 8001 /ping) || true
     echo "$answer"
