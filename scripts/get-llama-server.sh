@@ -11,6 +11,8 @@
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
+# shellcheck source=scripts/debian.sh
+. "$(dirname "$0")/debian.sh"
 
 suite=forky
 # llama.cpp-tools holds the program; the rest is every library it links, libc included.
@@ -18,7 +20,6 @@ packages=(
   llama.cpp-tools libllama0 libggml0
   libc6 libgcc-s1 libstdc++6 libgomp1 libssl3t64 libzstd1 zlib1g
 )
-keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 target=$cache_dir/llama-server
 
 give_up() {
@@ -32,69 +33,12 @@ give_up() {
     "  from source       cmake -B build && cmake --build build --target llama-server"
 }
 
-# Prints the address of the Debian archive in the system's apt sources: the first enabled binary entry with the
-# component main whose suites are neither security nor backports. Reads both formats apt knows.
-system_mirror() {
-  local etc=/etc/apt
-  local -a sources=() lists=()
-  shopt -s nullglob
-  # The names apt itself reads: *.sources and *.list, so "foo.list.disabled" stays out.
-  sources=("$etc"/sources.list.d/*.sources)
-  lists=("$etc"/sources.list "$etc"/sources.list.d/*.list)
-  shopt -u nullglob
-
-  local file
-  for file in "${sources[@]}"; do
-    # A stanza ends at an empty line; comment lines may stand between fields; a line that starts with a blank
-    # continues the field above.
-    awk '
-      function flush(  n, uri) {
-        enabled = tolower(field["enabled"]) !~ /^(no|false|without|off|disable|0)$/
-        if (enabled && (" " field["types"] " ") ~ / deb / && (" " field["components"] " ") ~ / main / &&
-            field["suites"] !~ /security|backports/) {
-          n = split(field["uris"], uri, " ")
-          if (n > 0) print uri[1]
-        }
-        split("", field)
-      }
-      /^#/ { next }
-      /^[[:space:]]*$/ { flush(); next }
-      /^[[:space:]]/ { field[name] = field[name] " " $0; next }
-      {
-        colon = index($0, ":")
-        name = tolower(substr($0, 1, colon - 1))
-        value = substr($0, colon + 1)
-        gsub(/^[[:space:]]+|[[:space:]]+$/, "", value)
-        field[name] = value
-      }
-      END { flush() }
-    ' "$file"
-  done
-  for file in "${lists[@]}"; do
-    [[ -r $file ]] || continue
-    # deb [option=value ...] URI SUITE COMPONENT...
-    awk '
-      { sub(/#.*/, "") }
-      $1 == "deb" {
-        sub(/^[[:space:]]*deb[[:space:]]+/, "")
-        sub(/^\[[^]]*\][[:space:]]*/, "")
-        if ($2 !~ /security|backports/ && (" " $0 " ") ~ /[[:space:]]main[[:space:]]/) print $1
-      }
-    ' "$file"
-  done
-}
-
-# Of those addresses, the one of Debian itself: a third party may also call its component main.
-debian_mirror() {
-  system_mirror | grep -E '/debian/?$' | head -n 1 || true
-}
-
 # Writes a configuration that leaves apt nothing of the system's but its settings (proxies, certificates and such): own
 # lists, own cache, no installed packages, one source, and none of the system's hooks.
 write_apt_config() {
   local apt=$work/apt
   mkdir -p "$apt"/{state,lists/partial,cache/archives/partial}
-  printf 'deb [signed-by=%s] %s %s main\n' "$keyring" "$2" "$suite" >"$apt/sources.list"
+  printf 'deb [signed-by=%s] %s %s main\n' "$debian_keyring" "$2" "$suite" >"$apt/sources.list"
   cat >"$apt/apt.conf" <<CONFIG
 Dir::State "$apt/state";
 Dir::State::Lists "$apt/lists";
@@ -145,7 +89,7 @@ unpack_debian_packages() {
   for tool in apt-get dpkg dpkg-deb; do
     have "$tool" || give_up "no llama-server: LLAMA_SERVER is not set, none is on PATH, and $tool is missing"
   done
-  [[ -r $keyring ]] || give_up "no llama-server, and the package debian-archive-keyring is not installed"
+  [[ -r $debian_keyring ]] || give_up "no llama-server, and the package debian-archive-keyring is not installed"
 
   local arch lib_dir loader_name
   arch=$(dpkg --print-architecture)

@@ -58,9 +58,10 @@ get_test_programs() {
 }
 
 check_scripts() {
-  local scripts=(scripts/*.sh tests/clients/*.sh .ci/run)
+  local scripts=(scripts/*.sh tests/clients/*.sh .ci/run) images=(docker/Dockerfile*)
   "$cache_dir/venv/bin/shellcheck" --external-sources "${scripts[@]}"
-  echo "${#scripts[@]} scripts"
+  "$cache_dir/venv/bin/hadolint" "${images[@]}"
+  echo "${#scripts[@]} scripts, ${#images[@]} Dockerfiles"
   python3 -c 'import ast, sys; [ast.parse(open(name).read(), name) for name in sys.argv[1:]]' docs/examples/*.py
   # Its program is not installed here, and systemd not everywhere.
   if have systemd-analyze; then
@@ -76,5 +77,5 @@ stage "prerequisites" prerequisites
 stage "format" cargo fmt --all --check
 stage "clippy" cargo clippy --all-targets --locked -- -D warnings
 stage "llama-server, models, Python packages" get_test_programs
-stage "scripts" check_scripts
+stage "scripts and Dockerfiles" check_scripts
 stage "tests" cargo test --locked

@@ -8,9 +8,11 @@ use super::plan::{Plan, Program};
 use super::process::CommandLine;
 use crate::models::Kind;
 use crate::settings::values::GpuLayers;
+use nix::unistd::{SysconfVar, sysconf};
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::thread::available_parallelism;
 
 /// What a process is started for.
 pub(super) struct Launch<'a> {
@@ -40,8 +42,8 @@ impl Launch<'_> {
             GpuLayers::Count(layers) => say(&["-ngl", &layers.to_string(), "--fit", "off"]),
             GpuLayers::Auto => say(&["-ngl", "auto"]),
         }
-        if engine.threads > 0 {
-            say(&["-t", &engine.threads.to_string()]);
+        if let Some(threads) = threads(engine.threads, allowed_cpus(), cpus()) {
+            say(&["-t", &threads.to_string()]);
         }
         match kind {
             Kind::Chat => {}
@@ -73,6 +75,22 @@ impl Launch<'_> {
         let inherited = self.plan.environment.iter().map(|(name, value)| (name.clone(), value.into()));
         inherited.chain([(MARK.to_owned(), self.den.path().into())]).collect()
     }
+}
+
+/// How many threads llama-server is told to compute with, if it is told. By itself it starts one for each core of the
+/// machine; where fewer may be used, they would only keep each other waiting.
+fn threads(wanted: usize, allowed: Option<usize>, machine: Option<usize>) -> Option<usize> {
+    if wanted > 0 { Some(wanted) } else { allowed.filter(|allowed| machine.is_some_and(|machine| *allowed < machine)) }
+}
+
+/// CPUs that this process may keep busy, by its affinity and its control groups.
+fn allowed_cpus() -> Option<usize> {
+    available_parallelism().ok().map(usize::from)
+}
+
+/// CPUs that the machine has.
+fn cpus() -> Option<usize> {
+    sysconf(SysconfVar::_NPROCESSORS_ONLN).ok().flatten().and_then(|cpus| usize::try_from(cpus).ok())
 }
 
 #[cfg(test)]
@@ -107,6 +125,16 @@ mod tests {
     fn variable<'a>(line: &'a CommandLine, name: &str) -> Option<&'a OsString> {
         // The last one counts.
         line.environment.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value)
+    }
+
+    #[test]
+    fn threads_are_those_wanted_else_those_that_a_container_allows() {
+        assert_eq!(threads(6, Some(2), Some(8)), Some(6));
+        assert_eq!(threads(0, Some(2), Some(8)), Some(2));
+        // llama-server knows best which of the machine's own are worth a thread.
+        assert_eq!(threads(0, Some(8), Some(8)), None);
+        assert_eq!(threads(0, None, Some(8)), None);
+        assert!(allowed_cpus() <= cpus(), "{:?} of {:?}", allowed_cpus(), cpus());
     }
 
     #[test]

@@ -1,0 +1,64 @@
+# shellcheck shell=bash
+# Where this system gets Debian's packages from; sourced, never run.
+
+# Whom Debian's packages are signed by.
+# The scripts that source this file use it.
+# shellcheck disable=SC2034
+debian_keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+
+# Prints the address of the Debian archive in the system's apt sources: the first enabled binary entry with the
+# component main whose suites are neither security nor backports. Reads both formats apt knows.
+system_mirror() {
+  local etc=/etc/apt
+  local -a sources=() lists=()
+  shopt -s nullglob
+  # The names apt itself reads: *.sources and *.list, so "foo.list.disabled" stays out.
+  sources=("$etc"/sources.list.d/*.sources)
+  lists=("$etc"/sources.list "$etc"/sources.list.d/*.list)
+  shopt -u nullglob
+
+  local file
+  for file in "${sources[@]}"; do
+    # A stanza ends at an empty line; comment lines may stand between fields; a line that starts with a blank
+    # continues the field above.
+    awk '
+      function flush(  n, uri) {
+        enabled = tolower(field["enabled"]) !~ /^(no|false|without|off|disable|0)$/
+        if (enabled && (" " field["types"] " ") ~ / deb / && (" " field["components"] " ") ~ / main / &&
+            field["suites"] !~ /security|backports/) {
+          n = split(field["uris"], uri, " ")
+          if (n > 0) print uri[1]
+        }
+        split("", field)
+      }
+      /^#/ { next }
+      /^[[:space:]]*$/ { flush(); next }
+      /^[[:space:]]/ { field[name] = field[name] " " $0; next }
+      {
+        colon = index($0, ":")
+        name = tolower(substr($0, 1, colon - 1))
+        value = substr($0, colon + 1)
+        gsub(/^[[:space:]]+|[[:space:]]+$/, "", value)
+        field[name] = value
+      }
+      END { flush() }
+    ' "$file"
+  done
+  for file in "${lists[@]}"; do
+    [[ -r $file ]] || continue
+    # deb [option=value ...] URI SUITE COMPONENT...
+    awk '
+      { sub(/#.*/, "") }
+      $1 == "deb" {
+        sub(/^[[:space:]]*deb[[:space:]]+/, "")
+        sub(/^\[[^]]*\][[:space:]]*/, "")
+        if ($2 !~ /security|backports/ && (" " $0 " ") ~ /[[:space:]]main[[:space:]]/) print $1
+      }
+    ' "$file"
+  done
+}
+
+# Of those addresses, the one of Debian itself: a third party may also call its component main.
+debian_mirror() {
+  system_mirror | grep -E '/debian/?$' | head -n 1 || true
+}
