@@ -127,6 +127,7 @@ impl Fleet {
     /// Waits until requests would be served, be it that they wake a model: how many at once. One where there is no worker to
     /// serve them, whose model says so.
     pub async fn serves(&self) -> usize {
+        self.stocked.wait().await;
         loop {
             let changes = self.changes();
             let shelf = self.shelf();
