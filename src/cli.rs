@@ -42,7 +42,7 @@ enum Command {
 
 #[derive(Args)]
 struct Serve {
-    /// Model file: a path, or a name under MODELS_DIR
+    /// Model file: a path, a name under MODELS_DIR, or ORG/NAME[:QUANT] in HF_HUB_CACHE
     model: Option<String>,
     #[command(flatten)]
     flags: Flags,
@@ -116,11 +116,12 @@ pub fn detect_platform(environment: &Environment) -> platform::Platform {
 }
 
 impl Serve {
-    /// MODEL is a path if it has a slash or names a file here, else a name under MODELS_DIR.
+    /// MODEL is a path if it names a file here, or has a slash and is no ORG/NAME; else it is a name under MODELS_DIR.
     fn into_inputs(self, environment: Environment) -> Inputs {
         let mut flags = self.flags.0;
         if let Some(model) = self.model {
-            let is_path = model.contains('/') || Path::new(&model).is_file();
+            let is_repository = models::Repository::named(&model).is_some();
+            let is_path = Path::new(&model).is_file() || (model.contains('/') && !is_repository);
             flags.remove(if is_path { "model_name" } else { "model_path" });
             flags.insert(if is_path { "model_path" } else { "model_name" }, model);
         }

@@ -208,7 +208,9 @@ fn find(settings: &Settings, model: &ModelSettings, start: &Start) -> Result<(Pa
         Problem { subject: subject.clone(), fault: error.to_string(), hint }
     };
     let path = match start {
-        Start::Named(name) => models::resolve(&settings.files.models_dir, name).map_err(problem)?,
+        Start::Named(name) => {
+            models::find(&settings.files.models_dir, &settings.files.hf_hub_cache, name).map_err(problem)?
+        }
         Start::File(path) => path.clone(),
         Start::Command { .. } => PathBuf::new(),
     };

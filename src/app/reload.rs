@@ -32,8 +32,15 @@ pub(super) struct Reload {
 type Stamp = Option<(i64, i64, u64, u64)>;
 
 /// The settings outside the catalogue that a reload takes, by their keys. What belongs to a model is compared there.
-const TAKEN: &[&str] =
-    &["model_name", "model_path", "models_dir", "max_concurrent_requests", "routing_strategy", "fallback_to_local"];
+const TAKEN: &[&str] = &[
+    "model_name",
+    "model_path",
+    "models_dir",
+    "hf_hub_cache",
+    "max_concurrent_requests",
+    "routing_strategy",
+    "fallback_to_local",
+];
 
 impl Reload {
     pub(super) fn new(
