@@ -81,14 +81,27 @@ impl Fleet {
         Overall::best(shelf.members().map(|member| Overall::of(member.handle().state())))
     }
 
-    /// Waits until requests can be served for the first time, or never will be.
-    pub async fn first_load(&self) {
-        let shelf = self.shelf();
-        let mut changes = Changes::of(shelf.members());
+    /// Waits until requests can be served for the first time: true; or never will be: false.
+    pub async fn first_load(&self) -> bool {
         let serves = |member: &Arc<Member>| member.handle().has_been_ready() || member.handle().state().1;
-        while !shelf.members().any(serves) && shelf.loss().is_none() {
-            if !changes.next().await {
-                return;
+        loop {
+            let swapped = self.swapped.notified();
+            tokio::pin!(swapped);
+            let shelf = self.shelf();
+            let mut changes = Changes::of(shelf.members());
+            // Models without any worker wait for none.
+            let is_bare = !shelf.models.is_empty() && shelf.members().next().is_none();
+            if is_bare || shelf.members().any(serves) {
+                return true;
+            }
+            if shelf.loss().is_some() {
+                return false;
+            }
+            tokio::select! {
+                () = &mut swapped => {}
+                more = changes.next() => if !more {
+                    swapped.await;
+                },
             }
         }
     }

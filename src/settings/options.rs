@@ -154,7 +154,7 @@ options! {
         ngl: GpuLayers = "99", "Layers on the GPU (`--n-gpu-layers`); `0` = CPU only, `auto` = llama-server decides.";
         ctx: Context = "16384", "Context length per slot, in tokens; llama-server's total is this times `PARALLEL`.";
         parallel: NonZeroUsize = "$MAX_CONCURRENT_REQUESTS", "llama-server slots.";
-        threads: usize = "0", "CPU threads; `0` = llama-server's own choice.";
+        threads: usize = "0", "CPU threads; `0` = llama-server's own choice, or as many as there are whole CPUs where a control group or an affinity mask allows fewer than the machine has.";
         extra_args: ExtraArgs = "", "More llama-server arguments, split as a shell does; those the gateway owns are refused.";
         load_timeout: Seconds = "15m", "Longest model load without a sign of progress.";
         restart_limit: u32 = "5", "Restarts within `RESTART_WINDOW` before llama-server counts as failed.";

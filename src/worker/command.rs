@@ -3,6 +3,7 @@
 //! Owns what llama-server, or a command of the user's, is told and by which way. Secrets go by file, never by argument or
 //! environment.
 
+use super::cpus::Cpus;
 use super::den::{Den, MARK};
 use super::plan::{Plan, Program};
 use super::process::CommandLine;
@@ -17,6 +18,7 @@ pub(super) struct Launch<'a> {
     pub(super) plan: &'a Plan,
     pub(super) address: SocketAddr,
     pub(super) den: &'a Den,
+    pub(super) cpus: Cpus,
 }
 
 impl Launch<'_> {
@@ -40,8 +42,8 @@ impl Launch<'_> {
             GpuLayers::Count(layers) => say(&["-ngl", &layers.to_string(), "--fit", "off"]),
             GpuLayers::Auto => say(&["-ngl", "auto"]),
         }
-        if engine.threads > 0 {
-            say(&["-t", &engine.threads.to_string()]);
+        if let Some(threads) = Some(engine.threads).filter(|threads| *threads > 0).or_else(|| self.cpus.limit()) {
+            say(&["-t", &threads.to_string()]);
         }
         match kind {
             Kind::Chat => {}
@@ -83,8 +85,14 @@ mod tests {
     use crate::worker::Need;
     use std::path::PathBuf;
 
+    const ALL: Cpus = Cpus { allowed: 16, there: 16 };
+
     fn command_line(program: Program) -> (CommandLine, PathBuf) {
-        let environment = Environment::from([("MODEL_PATH", "/m.gguf"), ("PATH", "/bin"), ("HOME", "/home/u")]);
+        command_line_on(ALL, "0", program)
+    }
+
+    fn command_line_on(cpus: Cpus, threads: &str, program: Program) -> (CommandLine, PathBuf) {
+        let environment = Environment::from([("MODEL_PATH", "/m.gguf"), ("THREADS", threads)]);
         let platform = crate::platform::detect(|name| environment.get(name), Path::new("/nowhere"));
         let settings = resolve(&Inputs { environment, ..Inputs::default() }, &platform).unwrap().settings;
         let plan = Plan {
@@ -100,7 +108,7 @@ mod tests {
             need: Need::Estimated(0),
         };
         let den = Den::new().unwrap();
-        let launch = Launch { plan: &plan, address: SocketAddr::from(([127, 0, 0, 1], 4321)), den: &den };
+        let launch = Launch { plan: &plan, address: SocketAddr::from(([127, 0, 0, 1], 4321)), den: &den, cpus };
         (launch.command_line(), den.path().to_owned())
     }
 
@@ -117,6 +125,21 @@ mod tests {
         assert_eq!(line.arguments, ["--port=4321", "4321", "--model", "{x}"]);
         assert_eq!(variable(&line, "HOME").unwrap(), "/home/u");
         assert_eq!(variable(&line, MARK).unwrap(), &den);
+    }
+
+    #[test]
+    fn llama_server_gets_no_more_threads_than_a_control_group_allows_cpus() {
+        let few = Cpus { allowed: 3, there: 16 };
+        for (cpus, threads, expected) in
+            [(ALL, "0", None), (ALL, "5", Some("5")), (few, "0", Some("3")), (few, "5", Some("5"))]
+        {
+            let (binary, file) = ("/bin/llama-server".into(), "/m.gguf".into());
+            let program = Program::LlamaServer { binary, file, kind: Kind::Chat };
+            let line = command_line_on(cpus, threads, program).0;
+            let at = line.arguments.iter().position(|argument| argument == "-t");
+            let said = at.and_then(|at| line.arguments[at + 1].to_str());
+            assert_eq!(said, expected, "{cpus:?}, THREADS={threads}");
+        }
     }
 
     #[test]
