@@ -204,14 +204,14 @@ impl Choice {
         match self {
             Self::Nothing { .. } if models.is_empty() => HubError::NoModel { snapshot },
             Self::Nothing { wanted } => {
-                HubError::NoQuant { snapshot, wanted, found: models.iter().map(shown).collect() }
+                HubError::NoQuant { snapshot, wanted, found: models.iter().map(|path| shown(path)).collect() }
             }
             Self::Several { quant, found } => HubError::Several { snapshot, quant, found },
         }
     }
 }
 
-fn shown(path: &PathBuf) -> String {
+fn shown(path: &Path) -> String {
     path.display().to_string()
 }
 
