@@ -162,7 +162,8 @@ impl<'a> Repository<'a> {
             Some(name) => Ok(cache.join(name)),
             None => {
                 let found = names.iter().filter_map(|name| Some(name.strip_prefix("models--")?.replacen("--", "/", 1)));
-                Err(HubError::NoRepository { cache: cache.to_owned(), found: found.collect() })
+                let found = found.filter(|name| Repository::named(name).is_some()).collect();
+                Err(HubError::NoRepository { cache: cache.to_owned(), found })
             }
         }
     }

@@ -3,15 +3,16 @@
 //! The order is flag, environment variable, configuration file, platform default, default. Owns the precedence and
 //! the problem list; what a single text means is the business of `values.rs`.
 
+use super::detected::{BALANCER, BALANCERS_PORT, hub_cache, is_behind_runpods_balancer};
 use super::environment::{Environment, is_executable};
 use super::file::ConfigFile;
 use super::options::{NOT_YET, OPTIONS, Settings, row};
 use super::values::Value;
 use super::{shelf, tiers};
-use crate::platform::{Kind, Platform};
+use crate::platform::Platform;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What the user gave, before anything is looked at.
 #[derive(Default)]
@@ -260,15 +261,13 @@ fn platform_default(
     match key {
         "data_dir" => detected(platform.data_dir.display().to_string(), &platform.data_dir_rule),
         "instance_id" => detected(platform.instance_id.clone(), &format!("platform {}", platform.kind)),
-        "port" if is_behind_runpods_balancer(inputs, platform, file) => detected("80".to_owned(), BALANCER),
-        "port_health" if is_behind_runpods_balancer(inputs, platform, file) => {
-            detected(above.get("port")?.0.clone(), &format!("{BALANCER}, the same as PORT"))
+        "port" | "port_health" if is_behind_runpods_balancer(inputs, platform, file) => {
+            let port = above.get("port").map_or(BALANCERS_PORT, |(text, _)| text);
+            detected(port.to_owned(), BALANCER)
         }
         "hf_hub_cache" => {
-            let data_dir = above.get("data_dir").map(|(text, _)| PathBuf::from(text));
-            let data_dirs = data_dir.into_iter().chain([platform.data_dir.clone()]);
-            let caches = data_dirs.map(|dir| dir.join("huggingface-cache/hub")).chain(inputs.environment.hub_caches());
-            let cache = caches.into_iter().find(|cache| cache.is_dir())?;
+            let data_dir = above.get("data_dir").map(|(text, _)| Path::new(text));
+            let cache = hub_cache(data_dir, platform, &inputs.environment)?;
             detected(cache.display().to_string(), "it is a folder")
         }
         "config_file" if file.was_read() => detected(file.path.display().to_string(), "the file exists"),
@@ -285,21 +284,6 @@ fn platform_default(
         }
         _ => None,
     }
-}
-
-/// The rule by which RunPod's own defaults are taken.
-const BALANCER: &str = "RunPod's load balancer";
-
-/// Whether RunPod's load balancer sends the requests, which asks on ports of its own choice where nobody says otherwise.
-/// A worker that takes jobs from a queue is asked by nobody.
-fn is_behind_runpods_balancer(inputs: &Inputs, platform: &Platform, file: &ConfigFile) -> bool {
-    let said = inputs.flags.get("runpod_mode").map(String::as_str);
-    let said = said.or_else(|| inputs.environment.get("RUNPOD_MODE"));
-    let is_http = match said.or_else(|| file.get("runpod_mode").map(String::as_str)) {
-        Some(mode) => mode.eq_ignore_ascii_case("http"),
-        None => inputs.environment.get("RUNPOD_WEBHOOK_GET_JOB").is_none(),
-    };
-    is_http && platform.kind == Kind::RunpodServerless
 }
 
 /// Puts resolved values in place of `$NAME` in a default; defaults only name rows above their own.
@@ -363,7 +347,6 @@ fn contradictions(settings: &Settings) -> Vec<Problem> {
 mod tests {
     use super::*;
     use crate::settings::values::{GpuLayers, ZeroIsOff};
-    use std::path::Path;
 
     fn resolve_with<const N: usize>(variables: [(&str, &str); N]) -> Result<Resolved, Vec<Problem>> {
         let inputs = Inputs { environment: Environment::from(variables), ..Inputs::default() };
@@ -421,63 +404,6 @@ mod tests {
         let settings = resolve(&inputs, &Platform::plain(Path::new("/nowhere"))).unwrap().settings;
         assert_eq!(settings.files.model_path, None);
         assert_eq!(settings.files.model_name.as_deref(), Some("b.gguf"));
-    }
-
-    #[test]
-    fn behind_runpods_load_balancer_both_ports_are_the_one_that_it_asks() {
-        let ports = |variables: &[(&'static str, &'static str)]| {
-            let environment = Environment::from_iter(variables.iter().copied());
-            let platform = crate::platform::detect(|name| environment.get(name), Path::new("/nowhere"));
-            let resolved = resolve(&Inputs { environment, ..Inputs::default() }, &platform).unwrap();
-            let source = |key: &str| resolved.rows.iter().find(|row| row.0 == key).unwrap().2.to_string();
-            let listen = &resolved.settings.listen;
-            (listen.port, listen.port_health, source("port"), source("port_health"))
-        };
-        let endpoint = ("RUNPOD_ENDPOINT_ID", "e");
-        let queue = ("RUNPOD_WEBHOOK_GET_JOB", "http://u");
-        for (variables, expected) in [
-            (&[endpoint][..], (80, 80)),
-            (&[endpoint, ("PORT", "5000")], (5000, 5000)),
-            (&[endpoint, ("GATEWAY_PORT", "5000")], (5000, 5000)),
-            (&[endpoint, ("PORT_HEALTH", "81")], (80, 81)),
-            (&[endpoint, queue], (8000, 8001)),
-            (&[endpoint, queue, ("PORT", "5000")], (5000, 8001)),
-            (&[endpoint, queue, ("RUNPOD_MODE", "HTTP")], (80, 80)),
-            (&[endpoint, ("RUNPOD_MODE", "queue")], (8000, 8001)),
-            (&[("RUNPOD_POD_ID", "p")], (8000, 8001)),
-            (&[("RUNPOD_POD_ID", "p"), ("RUNPOD_MODE", "http")], (8000, 8001)),
-        ] {
-            let (port, health, ..) = ports(variables);
-            assert_eq!((port, health), expected, "{variables:?}");
-        }
-        let (_, _, port, health) = ports(&[endpoint]);
-        assert_eq!(port, "detected: RunPod's load balancer");
-        assert_eq!(health, "detected: RunPod's load balancer, the same as PORT");
-        assert_eq!(ports(&[endpoint, ("PORT", "1")]).2, "environment variable PORT");
-    }
-
-    #[test]
-    fn the_cache_of_models_is_the_first_that_is_there_and_what_is_said_goes_first() {
-        let (volume, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let cache_of = |said: &[(&str, &str)]| {
-            let home = [("HOME", home.path().to_str().unwrap())];
-            let environment = Environment::from_iter(home.into_iter().chain(said.iter().copied()));
-            let inputs = Inputs { environment, ..Inputs::default() };
-            resolve(&inputs, &Platform::plain(volume.path())).unwrap().settings.files.hf_hub_cache
-        };
-        let of_volume = volume.path().join("huggingface-cache/hub");
-        let of_user = home.path().join(".cache/huggingface/hub");
-        assert_eq!(cache_of(&[]), of_volume, "none is there");
-        std::fs::create_dir_all(&of_user).unwrap();
-        assert_eq!(cache_of(&[]), of_user);
-        let hf_home = home.path().join("hf");
-        std::fs::create_dir_all(hf_home.join("hub")).unwrap();
-        assert_eq!(cache_of(&[("HF_HOME", hf_home.to_str().unwrap())]), hf_home.join("hub"));
-        std::fs::create_dir_all(&of_volume).unwrap();
-        assert_eq!(cache_of(&[("HF_HOME", hf_home.to_str().unwrap())]), of_volume);
-        assert_eq!(cache_of(&[("DATA_DIR", "/elsewhere")]), of_volume, "the platform's own volume");
-        assert_eq!(cache_of(&[("HF_HUB_CACHE", "/said")]), Path::new("/said"));
-        assert_eq!(cache_of(&[("HUGGINGFACE_HUB_CACHE", "/said")]), Path::new("/said"));
     }
 
     #[test]
