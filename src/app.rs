@@ -16,8 +16,8 @@ use crate::gateway::{
     Books, Gatekeeper, Gateway, HeadLimits, Lanes, Local, LocalAnswer, Patience, Refuse, WireTerms, listen,
 };
 use crate::operator::Desk;
-use crate::platform::Platform;
-use crate::preflight::Ready;
+use crate::platform::{self, Platform};
+use crate::preflight::{Ready, Unservable};
 use crate::runpod::QueueWorker;
 use crate::settings::bounds::{CLIENT_WRITE_STALL, CONNECTION_GRACE, HEALTH_CONNECTIONS, REPORT_INTERVAL};
 use crate::settings::{Inputs, Problem, Resolved, Settings};
@@ -58,7 +58,7 @@ pub async fn run(
     resolved: Resolved,
     ready: Ready,
     platform: Platform,
-    log: LogGuard,
+    log: Arc<LogGuard>,
     mut signals: Signals,
 ) -> io::Result<Outcome> {
     let settings = Arc::new(resolved.settings.clone());
@@ -71,6 +71,8 @@ pub async fn run(
     let one_listener = settings.listen.port == settings.listen.port_health && settings.listen.port != 0;
     let health_listener =
         if one_listener { None } else { Some(open(&settings, settings.listen.port_health, "health port")?) };
+
+    say_where(&inputs, &gateway_listener, health_listener.as_ref());
 
     let metrics = Arc::new(Metrics::new(&platform.kind.to_string()));
     let (access, access_guard) = AccessLog::open(&settings.logs);
@@ -158,6 +160,8 @@ pub async fn run(
     if let (Some(path), Ok(address)) = (&port_file, gateway_listener.local_addr()) {
         write_port_file(path, address.port())?;
     }
+    let port = gateway_listener.local_addr()?.port();
+    tasks.spawn(say_when_ready(Arc::clone(&fleet), Arc::clone(&metrics), port, stop_rest.clone()));
     let serving = {
         let (gateway, at_the_door) = (Arc::clone(&gateway), Arc::clone(&gateway));
         let service = move |request: Request<Incoming>, client: IpAddr| {
@@ -233,6 +237,27 @@ fn open(settings: &Settings, port: u16, name: &str) -> io::Result<TcpListener> {
     Ok(listener)
 }
 
+/// Says where clients elsewhere reach the ports, if the platform maps them.
+fn say_where(inputs: &Inputs, gateway: &TcpListener, health: Option<&TcpListener>) {
+    let public = |listener: &TcpListener| {
+        let port = listener.local_addr().ok()?.port();
+        platform::public_address(|name| inputs.environment.get(name), port)
+    };
+    match (public(gateway), health.and_then(public)) {
+        (Some(gateway), Some(health)) => info!("reachable from outside: http://{gateway}, health port http://{health}"),
+        (Some(gateway), None) => info!("reachable from outside: http://{gateway}"),
+        (None, _) => {}
+    }
+}
+
+/// Says, once, that requests can be served. Platforms and people look for this line: it stays as it is.
+async fn say_when_ready(fleet: Arc<Fleet>, metrics: Arc<Metrics>, port: u16, stop: CancellationToken) {
+    if stop.run_until_cancelled(fleet.first_load()).await == Some(true) {
+        let (models, seconds) = (fleet.shelf().models().len(), (metrics.uptime() * 10.0).round() / 10.0);
+        info!(models, port, seconds, "llamagate is ready");
+    }
+}
+
 fn worker_log_dir(settings: &Settings) -> std::path::PathBuf {
     let logs = &settings.logs;
     logs.log_dir.join(match &logs.worker_type {
@@ -292,7 +317,7 @@ async fn until_the_end(
     signals: &mut Signals,
     fleet: &Fleet,
     reload: &Arc<Reload>,
-    stocking: impl Future<Output = Result<(), Vec<Problem>>>,
+    stocking: impl Future<Output = Result<(), Unservable>>,
     unused: impl Future<Output = ()>,
 ) -> (Outcome, Option<String>) {
     let lost = fleet.is_lost();
@@ -302,9 +327,13 @@ async fn until_the_end(
         tokio::select! {
             stocked = &mut stocking, if !is_stocked => match stocked {
                 Ok(()) => is_stocked = true,
-                Err(problems) => {
-                    let reason = problems.first().map(|problem| format!("{}: {}", problem.subject, problem.fault));
-                    return (Outcome::Misconfigured(problems), reason);
+                Err(Unservable { broken: Some(sentence), problems }) => {
+                    let named = problems.first().map(|problem| problem.subject.as_str()).unwrap_or_default();
+                    error!(named, "fatal: {sentence}");
+                    return (Outcome::BackendFailed, Some(sentence));
+                }
+                Err(Unservable { problems, .. }) => {
+                    return (Outcome::Misconfigured(problems), Some("its configuration is not usable".to_owned()));
                 }
             },
             signal = signals.stop.recv() => {
@@ -336,7 +365,7 @@ async fn until_the_end(
 }
 
 /// Reports, at most once a minute, what full queues and disks have cost. Keeps the log's writers alive.
-async fn report_lost_lines(books: Arc<Books>, log: LogGuard, llama: Arc<WriteErrors>, stop: CancellationToken) {
+async fn report_lost_lines(books: Arc<Books>, log: Arc<LogGuard>, llama: Arc<WriteErrors>, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(REPORT_INTERVAL);
     loop {
         let is_last = stop.run_until_cancelled(ticks.tick()).await.is_none();

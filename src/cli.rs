@@ -12,6 +12,7 @@ use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 /// Exit code of a bad configuration (`EX_CONFIG` of sysexits.h).
 pub const EXIT_CONFIG: u8 = 78;
@@ -42,7 +43,7 @@ enum Command {
 
 #[derive(Args)]
 struct Serve {
-    /// Model file: a path, or a name under MODELS_DIR
+    /// Model file: a path, a name under MODELS_DIR, or ORG/NAME[:QUANT] in HF_HUB_CACHE
     model: Option<String>,
     #[command(flatten)]
     flags: Flags,
@@ -100,7 +101,10 @@ impl FromArgMatches for Flags {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return explain(&error),
+    };
     let environment = Environment::capture();
     match cli.command.unwrap_or(Command::Serve(cli.serve)) {
         Command::Serve(serve) => self::serve(serve, environment),
@@ -116,11 +120,12 @@ pub fn detect_platform(environment: &Environment) -> platform::Platform {
 }
 
 impl Serve {
-    /// MODEL is a path if it has a slash or names a file here, else a name under MODELS_DIR.
+    /// MODEL is a path if it names a file here, or has a slash and is no ORG/NAME; else it is a name under MODELS_DIR.
     fn into_inputs(self, environment: Environment) -> Inputs {
         let mut flags = self.flags.0;
         if let Some(model) = self.model {
-            let is_path = model.contains('/') || Path::new(&model).is_file();
+            let is_repository = models::Repository::named(&model).is_some();
+            let is_path = Path::new(&model).is_file() || (model.contains('/') && !is_repository);
             flags.remove(if is_path { "model_name" } else { "model_path" });
             flags.insert(if is_path { "model_path" } else { "model_name" }, model);
         }
@@ -136,7 +141,7 @@ fn serve(serve: Serve, environment: Environment) -> ExitCode {
     };
     let runtime = match runtime.enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return fail(&format!("no runtime: {error}")),
+        Err(error) => return fatal(&format!("no runtime: {error}")),
     };
     let signals = {
         let _inside = runtime.enter();
@@ -144,13 +149,17 @@ fn serve(serve: Serve, environment: Environment) -> ExitCode {
     };
     let mut signals = match signals {
         Ok(signals) => signals,
-        Err(error) => return fail(&format!("signals cannot be heard: {error}")),
+        Err(error) => return fatal(&format!("signals cannot be heard: {error}")),
     };
     let platform = detect_platform(&environment);
     let inputs = serve.into_inputs(environment);
     let resolved = match resolve(&inputs, &platform) {
         Ok(resolved) => resolved,
-        Err(problems) => return refuse(&problems),
+        Err(problems) => {
+            let code = refuse(&problems);
+            fatal(&summary(&problems));
+            return code;
+        }
     };
     if resolved.settings.service.debug_shell {
         print(&(table(&resolved) + &shelf(&resolved.settings.catalogue)));
@@ -158,7 +167,8 @@ fn serve(serve: Serve, environment: Environment) -> ExitCode {
         runtime.block_on(signals.stop.recv());
         return ExitCode::SUCCESS;
     }
-    let guard = log::start(&resolved.settings.logs);
+    // Kept until the last word is said.
+    let guard = Arc::new(log::start(&resolved.settings.logs));
     for warning in &resolved.warnings {
         tracing::warn!("{warning}");
     }
@@ -166,22 +176,25 @@ fn serve(serve: Serve, environment: Environment) -> ExitCode {
         Ok(ready) => ready,
         // All problems at once: those of the models too, which are looked at later otherwise.
         Err(_) => {
-            return refuse(&preflight::inspect(&resolved.settings, &inputs.environment).err().unwrap_or_default());
+            return give_up(&preflight::inspect(&resolved.settings, &inputs.environment).err().unwrap_or_default());
         }
     };
     if let Some(warning) = &ready.descriptors.warning {
         tracing::warn!("{warning}");
     }
     tracing::info!(version = env!("CARGO_PKG_VERSION"), platform = %platform.kind, data_dir = %resolved.settings.files.data_dir.display(), "llamagate starts");
-    let outcome = runtime.block_on(app::run(inputs, resolved, ready, platform, guard, signals));
+    let outcome = runtime.block_on(app::run(inputs, resolved, ready, platform, Arc::clone(&guard), signals));
     // A thread that hangs in a system call must not keep the program from ending.
     runtime.shutdown_timeout(crate::settings::bounds::CONNECTION_GRACE);
     match outcome {
         Ok(app::Outcome::Stopped) => ExitCode::SUCCESS,
         Ok(app::Outcome::BackendFailed) => ExitCode::from(EXIT_BACKEND),
         Ok(app::Outcome::Broken) => ExitCode::FAILURE,
-        Ok(app::Outcome::Misconfigured(problems)) => refuse(&problems),
-        Err(error) => fail(&error.to_string()),
+        Ok(app::Outcome::Misconfigured(problems)) => give_up(&problems),
+        Err(error) => {
+            tracing::error!("fatal: {error}");
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -289,6 +302,33 @@ fn refuse(problems: &[Problem]) -> ExitCode {
     }
     complain(&text);
     ExitCode::from(EXIT_CONFIG)
+}
+
+/// The same once there is a log.
+fn give_up(problems: &[Problem]) -> ExitCode {
+    let code = refuse(problems);
+    tracing::error!("fatal: {}", summary(problems));
+    code
+}
+
+/// The problems in a few words, which follow the listing of them.
+fn summary(problems: &[Problem]) -> String {
+    format!("the configuration is not usable: {} problem(s)", problems.len())
+}
+
+/// Prints help, or what of the command line is not understood.
+fn explain(error: &clap::Error) -> ExitCode {
+    let _ = error.print();
+    if error.use_stderr() {
+        fatal("the command line is not understood");
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(EXIT_CONFIG))
+}
+
+/// The last word of a service that ends before it has a log, in the form that its last word always has.
+fn fatal(message: &str) -> ExitCode {
+    complain(&format!("fatal: {message}\n"));
+    ExitCode::FAILURE
 }
 
 fn fail(message: &str) -> ExitCode {

@@ -3,6 +3,7 @@
 //! Owns the detection and the defaults that a platform brings. Speaks no platform's protocol.
 
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 /// The kinds of place this program knows.
@@ -89,6 +90,17 @@ pub fn detect<'a>(variable: impl Fn(&str) -> Option<&'a str>, root: &Path) -> Pl
     Platform { kind, data_dir, data_dir_rule, instance_id }
 }
 
+/// Where clients elsewhere reach this port, for platforms that map ports: Vast.ai, and RunPod's pods. None where the
+/// platform does not say so, or says what is no address.
+pub fn public_address<'a>(variable: impl Fn(&str) -> Option<&'a str>, port: u16) -> Option<SocketAddr> {
+    let mapped = |(host, prefix): (&str, &str)| {
+        let host: IpAddr = variable(host)?.parse().ok()?;
+        let outside: u16 = variable(&format!("{prefix}{port}"))?.parse().ok()?;
+        (outside > 0).then_some(SocketAddr::new(host, outside))
+    };
+    [("PUBLIC_IPADDR", "VAST_TCP_PORT_"), ("RUNPOD_PUBLIC_IP", "RUNPOD_TCP_PORT_")].into_iter().find_map(mapped)
+}
+
 fn users_data_dir<'a>(variable: &impl Fn(&str) -> Option<&'a str>) -> (PathBuf, String) {
     // The XDG base directory specification says that a relative path is to be ignored.
     let absolute = |name: &str| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
@@ -153,6 +165,25 @@ mod tests {
         assert_eq!(platform.data_dir, Path::new("/home/u/.local/share/llamagate"));
         let (platform, _root) = detect_with(&[], &[]);
         assert!(platform.data_dir.is_absolute());
+    }
+
+    #[test]
+    fn the_public_address_is_told_only_if_it_is_one() {
+        for (variables, address) in [
+            (&[("PUBLIC_IPADDR", "1.2.3.4"), ("VAST_TCP_PORT_8000", "40001")][..], Some("1.2.3.4:40001")),
+            (&[("RUNPOD_PUBLIC_IP", "1.2.3.4"), ("RUNPOD_TCP_PORT_8000", "40001")], Some("1.2.3.4:40001")),
+            (&[("PUBLIC_IPADDR", "2001:db8::1"), ("VAST_TCP_PORT_8000", "1")], Some("[2001:db8::1]:1")),
+            (&[("PUBLIC_IPADDR", "1.2.3.4"), ("VAST_TCP_PORT_8001", "40001")], None),
+            (&[("PUBLIC_IPADDR", "1.2.3.4"), ("RUNPOD_TCP_PORT_8000", "40001")], None),
+            (&[("PUBLIC_IPADDR", "1.2.3.4"), ("VAST_TCP_PORT_8000", "0")], None),
+            (&[("PUBLIC_IPADDR", "1.2.3.4"), ("VAST_TCP_PORT_8000", "65536")], None),
+            (&[("PUBLIC_IPADDR", "host\nfatal: "), ("VAST_TCP_PORT_8000", "1")], None),
+            (&[("VAST_TCP_PORT_8000", "1")], None),
+        ] {
+            let lookup = |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| *value);
+            let told = public_address(lookup, 8000).map(|address| address.to_string());
+            assert_eq!(told.as_deref(), address, "{variables:?}");
+        }
     }
 
     #[test]

@@ -21,6 +21,20 @@ pub struct Ready {
     pub queue: Option<RunpodQueue>,
 }
 
+/// Why the models cannot be served.
+pub struct Unservable {
+    /// All that is wrong with them.
+    pub problems: Vec<Problem>,
+    /// One sentence that names no path, where nothing is wrong but files: the right ones are there, and are broken.
+    pub broken: Option<String>,
+}
+
+/// What is wrong with a model, and that sentence if it is its file.
+struct Flaw {
+    problem: Problem,
+    broken: Option<String>,
+}
+
 /// A model that can be served, as far as that is known before it is.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Shelved {
@@ -54,7 +68,10 @@ const MOCK_ID: &str = "mock";
 pub fn inspect(settings: &Settings, environment: &Environment) -> Result<(Ready, Vec<Shelved>), Vec<Problem>> {
     match (models(settings, environment), ready(settings, environment)) {
         (Ok(models), Ok(ready)) => Ok((ready, models)),
-        (models, ready) => Err(models.err().into_iter().chain(ready.err()).flatten().collect()),
+        (models, ready) => {
+            let of_models = models.err().map(|unservable| unservable.problems);
+            Err(of_models.into_iter().chain(ready.err()).flatten().collect())
+        }
     }
 }
 
@@ -77,7 +94,7 @@ pub fn ready(settings: &Settings, environment: &Environment) -> Result<Ready, Ve
 }
 
 /// Looks at every model and at the programs that serve them.
-pub fn models(settings: &Settings, environment: &Environment) -> Result<Vec<Shelved>, Vec<Problem>> {
+pub fn models(settings: &Settings, environment: &Environment) -> Result<Vec<Shelved>, Unservable> {
     let configured = &settings.catalogue.models;
     if settings.engine.mock_backend {
         let mock = |settings: &ModelSettings| Shelved {
@@ -106,6 +123,7 @@ pub fn models(settings: &Settings, environment: &Environment) -> Result<Vec<Shel
         false => None,
     };
     let mut shelved: Vec<Shelved> = Vec::with_capacity(configured.len());
+    let mut broken = Vec::new();
     problems.extend(configured.iter().filter_map(|model| missing_command(model, environment)));
     for model in configured {
         match shelve(settings, model, binary.as_deref()) {
@@ -118,10 +136,17 @@ pub fn models(settings: &Settings, environment: &Environment) -> Result<Vec<Shel
                 }),
             },
             Ok(None) => {}
-            Err(problem) => problems.push(problem),
+            Err(flaw) => {
+                problems.push(flaw.problem);
+                broken.extend(flaw.broken);
+            }
         }
     }
-    if problems.is_empty() { Ok(shelved) } else { Err(problems) }
+    if problems.is_empty() {
+        return Ok(shelved);
+    }
+    let broken = if broken.len() == problems.len() { broken.into_iter().next() } else { None };
+    Err(Unservable { problems, broken })
 }
 
 /// What works, but hardly as it was meant.
@@ -183,7 +208,7 @@ fn names_file(model: &ModelSettings) -> Option<&Start> {
 }
 
 /// Looks at one model; none if there is no program to serve it with, which is a problem of its own.
-fn shelve(settings: &Settings, model: &ModelSettings, binary: Option<&Path>) -> Result<Option<Shelved>, Problem> {
+fn shelve(settings: &Settings, model: &ModelSettings, binary: Option<&Path>) -> Result<Option<Shelved>, Flaw> {
     let Some(start) = names_file(model) else {
         let id = model.id.clone().unwrap_or_default();
         let kind = model.kind.unwrap_or(Kind::Chat);
@@ -201,7 +226,7 @@ fn shelve(settings: &Settings, model: &ModelSettings, binary: Option<&Path>) -> 
 }
 
 /// Finds a model's file and reads what it says of itself.
-fn find(settings: &Settings, model: &ModelSettings, start: &Start) -> Result<(PathBuf, models::Model), Problem> {
+fn find(settings: &Settings, model: &ModelSettings, start: &Start) -> Result<(PathBuf, models::Model), Flaw> {
     let subject = match (&model.id, start) {
         (None, Start::Named(name)) => format!("MODEL_NAME={name:?}"),
         (None, Start::File(path)) => format!("MODEL_PATH={:?}", path.display().to_string()),
@@ -212,10 +237,13 @@ fn find(settings: &Settings, model: &ModelSettings, start: &Start) -> Result<(Pa
     let problem = |error: models::ModelError| {
         let hint = error.hint();
         let hint = (!hint.is_empty()).then(|| hint.to_owned());
-        Problem { subject: subject.clone(), fault: error.to_string(), hint }
+        let problem = Problem { subject: subject.clone(), fault: error.to_string(), hint };
+        Flaw { problem, broken: error.is_broken_file().then(|| error.sentence()) }
     };
     let path = match start {
-        Start::Named(name) => models::resolve(&settings.files.models_dir, name).map_err(problem)?,
+        Start::Named(name) => {
+            models::find(&settings.files.models_dir, &settings.files.hf_hub_cache, name).map_err(problem)?
+        }
         Start::File(path) => path.clone(),
         Start::Command { .. } => PathBuf::new(),
     };

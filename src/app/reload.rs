@@ -6,7 +6,7 @@
 use super::shelving::{Difference, Shelving};
 use crate::keys::Store;
 use crate::platform::Platform;
-use crate::preflight;
+use crate::preflight::{self, Unservable};
 use crate::settings::bounds::CONFIG_LOOK_INTERVAL;
 use crate::settings::{Inputs, Problem, Resolved, resolve};
 use std::fmt::Write as _;
@@ -32,8 +32,15 @@ pub(super) struct Reload {
 type Stamp = Option<(i64, i64, u64, u64)>;
 
 /// The settings outside the catalogue that a reload takes, by their keys. What belongs to a model is compared there.
-const TAKEN: &[&str] =
-    &["model_name", "model_path", "models_dir", "max_concurrent_requests", "routing_strategy", "fallback_to_local"];
+const TAKEN: &[&str] = &[
+    "model_name",
+    "model_path",
+    "models_dir",
+    "hf_hub_cache",
+    "max_concurrent_requests",
+    "routing_strategy",
+    "fallback_to_local",
+];
 
 impl Reload {
     pub(super) fn new(
@@ -48,7 +55,7 @@ impl Reload {
     }
 
     /// Serves the models of the settings that hold now. What is wrong with them, if anything is.
-    pub(super) async fn stock(self: Arc<Self>) -> Result<(), Vec<Problem>> {
+    pub(super) async fn stock(self: Arc<Self>) -> Result<(), Unservable> {
         let now = self.now.lock().await;
         let (settings, environment) = (now.settings.clone(), self.inputs.environment.clone());
         // Their files are read, some of them on network volumes.
@@ -90,7 +97,8 @@ impl Reload {
             return Err("the configuration file is gone".to_owned());
         }
         let environment = &self.inputs.environment;
-        let models = preflight::models(&resolved.settings, environment).map_err(|problems| listed(&problems))?;
+        let models = preflight::models(&resolved.settings, environment);
+        let models = models.map_err(|unservable| listed(&unservable.problems))?;
         // Last: they are taken in the same step.
         let keys_loaded = match &self.keys {
             None => 0,

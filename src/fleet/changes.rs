@@ -101,7 +101,7 @@ async fn any<F: Future<Output = bool>>(futures: impl Iterator<Item = F>) -> bool
 mod tests {
     use super::*;
     use crate::fleet::{Fleet, Member, Model, Rank, Terms, WorkerKind, card::Card};
-    use crate::worker::State;
+    use crate::worker::{State, Status};
     use std::pin::pin;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::task::{Context, Wake};
@@ -115,6 +115,36 @@ mod tests {
         fn wake(self: Arc<Self>) {
             self.0.store(true, Ordering::SeqCst);
         }
+    }
+
+    #[tokio::test]
+    async fn the_first_load_may_be_that_of_models_that_come_later() {
+        let model = || {
+            let (owner, handle) = Handle::stub(([127, 0, 0, 1], 1).into());
+            let member = Arc::new(Member::own(handle, WorkerKind::Local, 0, 1, RANK));
+            let is = |state, has_been_ready| {
+                move |status: &mut Status| {
+                    (status.state, status.has_been_ready) = (state, has_been_ready);
+                }
+            };
+            owner.send_modify(is(State::Loading, false));
+            (owner, Arc::new(Model::new(Card::named("m"), Terms::default(), vec![member])), is)
+        };
+        for serves in [true, false] {
+            let fleet = Fleet::new(Vec::new());
+            let mut context = Context::from_waker(std::task::Waker::noop());
+            let mut first_load = pin!(fleet.first_load());
+            assert!(first_load.as_mut().poll(&mut context).is_pending(), "there are no models yet");
+            let ((_before, before, _), (owner, now, is)) = (model(), model());
+            fleet.replace(vec![before]);
+            assert!(first_load.as_mut().poll(&mut context).is_pending());
+            fleet.replace(vec![now]);
+            assert!(first_load.as_mut().poll(&mut context).is_pending());
+            owner.send_modify(is(if serves { State::Ready } else { State::Failed }, serves));
+            assert_eq!(first_load.as_mut().poll(&mut context), std::task::Poll::Ready(serves));
+        }
+        let nobody = Arc::new(Model::new(Card::named("m"), Terms::default(), Vec::new()));
+        assert!(Fleet::new(vec![nobody]).first_load().await, "nobody is waited for");
     }
 
     /// Regression: what had changed before counted as a change, so that whoever waited for a loss took a whole CPU.

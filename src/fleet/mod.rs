@@ -100,16 +100,21 @@ impl Fleet {
         if self.stocked.initialized() { Overall::best(workers) } else { Overall::Loading }
     }
 
-    /// Waits until requests can be served for the first time, or never will be.
-    pub async fn first_load(&self) {
+    /// Waits until requests can be served for the first time: true; or never will be: false.
+    pub async fn first_load(&self) -> bool {
         self.stocked.wait().await;
-        let shelf = self.shelf();
-        let mut changes = Changes::of(shelf.members());
         let serves = |member: &Arc<Member>| member.handle().has_been_ready() || member.handle().state().1;
-        while !shelf.members().any(serves) && shelf.loss().is_none() {
-            if !changes.next().await {
-                return;
+        loop {
+            let changes = self.changes();
+            let shelf = self.shelf();
+            // Models without any worker wait for none.
+            if shelf.members().next().is_none() || shelf.members().any(serves) {
+                return true;
             }
+            if shelf.loss().is_some() {
+                return false;
+            }
+            changes.await;
         }
     }
 

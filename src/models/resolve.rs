@@ -6,6 +6,8 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use super::check::FileProblem;
+use super::gguf::GgufError;
+use super::hub::{HubError, Repository};
 use super::split::{Part, id_of};
 use super::walk::walk;
 
@@ -54,6 +56,17 @@ pub enum ModelError {
         /// The files, relative to the models folder.
         files: Vec<String>,
     },
+    /// Neither a file below the models folder nor a repository in the cache.
+    #[error("{below}; and {hub}")]
+    Nowhere {
+        /// What is wrong with it as the name of a file.
+        below: Box<ModelError>,
+        /// What is wrong with it as the name of a repository.
+        hub: HubError,
+    },
+    /// A repository that gives no model.
+    #[error(transparent)]
+    Hub(#[from] HubError),
     /// The file is there, but cannot be served.
     #[error("model file {} {problem}", path.display())]
     File {
@@ -76,7 +89,21 @@ impl ModelError {
                 "put the .gguf file there, set MODELS_DIR, or give its full path; `llamagate models` lists what is there"
             }
             Self::Ambiguous { .. } => "name the file with its folder",
+            Self::Nowhere { hub, .. } | Self::Hub(hub) => hub.hint(),
             Self::File { problem, .. } => problem.hint(),
+        }
+    }
+
+    /// Whether the right file is there, and what it holds cannot be served.
+    #[must_use]
+    pub fn is_broken_file(&self) -> bool {
+        let Self::File { problem, .. } = self else { return false };
+        match &**problem {
+            FileProblem::Gguf(error) | FileProblem::Part { source: error, .. } => {
+                !matches!(error, GgufError::Io(_) | GgufError::NotAFile)
+            }
+            FileProblem::MissingParts { .. } | FileProblem::Renamed { .. } => true,
+            FileProblem::NotFirst { .. } | FileProblem::NoModel { .. } => false,
         }
     }
 
@@ -148,6 +175,19 @@ pub fn resolve(models_dir: &Path, name: &str) -> Result<PathBuf, ModelError> {
             name: name.to_owned(),
             files: several.iter().take(SUGGESTIONS).map(|path| path.display().to_string()).collect(),
         }),
+    }
+}
+
+/// The same, or the file that `ORG/NAME[:QUANT]` means in the cache at `hub_cache`. Files below `models_dir` go first.
+pub fn find(models_dir: &Path, hub_cache: &Path, name: &str) -> Result<PathBuf, ModelError> {
+    match (resolve(models_dir, name), Repository::named(name)) {
+        (Err(below @ (ModelError::NotFound { .. } | ModelError::Folder { .. })), Some(repository)) => {
+            repository.file_in(hub_cache).map_err(|hub| match hub.is_absent() {
+                true => ModelError::Nowhere { below: Box::new(below), hub },
+                false => ModelError::Hub(hub),
+            })
+        }
+        (resolved, _) => resolved,
     }
 }
 

@@ -27,6 +27,17 @@ impl Environment {
         std::env::split_paths(folders).map(|folder| folder.join(name)).find(|path| is_executable(path))
     }
 
+    /// Where Hugging Face's own tools keep what they have downloaded, if `HF_HUB_CACHE` does not say it.
+    pub(super) fn hub_caches(&self) -> impl Iterator<Item = PathBuf> {
+        let below = |name: &str, path: &str| self.get(name).map(|folder| Path::new(folder).join(path));
+        let homes = [
+            below("HF_HOME", "hub"),
+            below("XDG_CACHE_HOME", "huggingface/hub"),
+            below("HOME", ".cache/huggingface/hub"),
+        ];
+        homes.into_iter().flatten()
+    }
+
     /// What a llama-server child inherits: how to find libraries, GPUs and the locale. Nothing that configures
     /// llama-server itself (`LLAMA_*`), and nobody's secrets.
     pub fn for_child(&self) -> Vec<(String, String)> {
@@ -61,15 +72,15 @@ impl Environment {
     }
 }
 
-impl<const N: usize> From<[(&str, &str); N]> for Environment {
-    fn from(pairs: [(&str, &str); N]) -> Self {
-        pairs.into_iter().collect()
+impl<'a> FromIterator<(&'a str, &'a str)> for Environment {
+    fn from_iter<I: IntoIterator<Item = (&'a str, &'a str)>>(pairs: I) -> Self {
+        Self(pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
     }
 }
 
-impl<'a> FromIterator<(&'a str, &'a str)> for Environment {
-    fn from_iter<T: IntoIterator<Item = (&'a str, &'a str)>>(pairs: T) -> Self {
-        Self(pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+impl<const N: usize> From<[(&str, &str); N]> for Environment {
+    fn from(pairs: [(&str, &str); N]) -> Self {
+        pairs.into_iter().collect()
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod bounds;
 pub mod catalogue;
+mod detected;
 mod draft;
 mod environment;
 mod file;

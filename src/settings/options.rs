@@ -99,18 +99,19 @@ macro_rules! options {
 options! {
     /// Which model is served, and where files live.
     Files files "Model and folders" {
-        model_name: Option<String> = "", "GGUF file name under `MODELS_DIR` (one of `MODEL_NAME`, `MODEL_PATH` or models in a configuration file is required).";
+        model_name: Option<String> = "", "GGUF file name under `MODELS_DIR`, or `ORG/NAME[:QUANT]` of a repository in `HF_HUB_CACHE` (one of `MODEL_NAME`, `MODEL_PATH` or models in a configuration file is required).";
         model_path: Option<PathBuf> = "", "Full path to a GGUF file; wins over `MODEL_NAME`.";
         data_dir: PathBuf = "", "Folder for models, keys and logs. Detected: `/runpod-volume`, else `/workspace`, else `/data`, whichever is a folder first, else the user's data folder.";
         models_dir: PathBuf = "$DATA_DIR/models", "Folder of GGUF files.";
+        hf_hub_cache: PathBuf = "$DATA_DIR/huggingface-cache/hub" alias "HUGGINGFACE_HUB_CACHE", "Hugging Face's cache, in which `ORG/NAME[:QUANT]` is looked for; nothing is downloaded. Detected: RunPod's `huggingface-cache/hub` in the data folder, else `$HF_HOME/hub`, else `huggingface/hub` in the user's cache folder, whichever is a folder first.";
         config_file: Option<PathBuf> = "", "Configuration file; `$DATA_DIR/llamagate.yaml` if it exists.";
     }
 
     /// Where the service listens.
     Listen listen "Listening" {
         host: std::net::IpAddr = "0.0.0.0", "Listen address of the gateway and the health port.";
-        port: u16 = "8000" alias "GATEWAY_PORT", "Gateway port; `0` picks a free one and prints it.";
-        port_health: u16 = "8001", "Health port; the same as `PORT` means one listener for both, `0` picks a free one and prints it.";
+        port: u16 = "8000" alias "GATEWAY_PORT", "Gateway port; `0` picks a free one and prints it. 80 behind RunPod's load balancer.";
+        port_health: u16 = "8001", "Health port; the same as `PORT` means one listener for both, `0` picks a free one and prints it. The same as `PORT` behind RunPod's load balancer.";
         port_file: Option<PathBuf> = "", "File that receives the gateway's port once it listens.";
         health_check_path: String = "/ping", "Another path on the health port that answers like `/ping`.";
     }
@@ -153,7 +154,7 @@ options! {
         ngl: GpuLayers = "99", "Layers on the GPU (`--n-gpu-layers`); `0` = CPU only, `auto` = llama-server decides.";
         ctx: Context = "16384", "Context length per slot, in tokens; llama-server's total is this times `PARALLEL`.";
         parallel: NonZeroUsize = "$MAX_CONCURRENT_REQUESTS", "llama-server slots.";
-        threads: usize = "0", "CPU threads; `0` = llama-server's own choice, or the CPUs of the container where those are fewer.";
+        threads: usize = "0", "CPU threads; `0` = llama-server's own choice, or as many as there are whole CPUs where a control group or an affinity mask allows fewer than the machine has.";
         extra_args: ExtraArgs = "", "More llama-server arguments, split as a shell does; those the gateway owns are refused.";
         load_timeout: Seconds = "15m", "Longest model load without a sign of progress.";
         restart_limit: u32 = "5", "Restarts within `RESTART_WINDOW` before llama-server counts as failed.";

@@ -3,6 +3,7 @@
 //! The order is flag, environment variable, configuration file, platform default, default. Owns the precedence and
 //! the problem list; what a single text means is the business of `values.rs`.
 
+use super::detected::{BALANCER, BALANCERS_PORT, hub_cache, is_behind_runpods_balancer};
 use super::environment::{Environment, is_executable};
 use super::file::ConfigFile;
 use super::options::{NOT_YET, OPTIONS, Settings, row};
@@ -11,7 +12,7 @@ use super::{runpod, shelf, tiers};
 use crate::platform::Platform;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What the user gave, before anything is looked at.
 #[derive(Default)]
@@ -171,7 +172,7 @@ fn texts(
         let chosen = flag
             .or_else(|| from_environment(row, &inputs.environment, warnings))
             .or_else(|| file.get(row.key).map(|text| (text.clone(), Source::File(file.path.clone()))))
-            .or_else(|| platform_default(row.key, inputs, platform, file))
+            .or_else(|| platform_default(row.key, inputs, platform, file, &texts))
             .unwrap_or_else(|| (expand(row.default, &texts), Source::Default));
         texts.insert(row.key, chosen);
     }
@@ -249,13 +250,28 @@ fn from_environment(
     }
 }
 
-fn platform_default(key: &str, inputs: &Inputs, platform: &Platform, file: &ConfigFile) -> Option<(String, Source)> {
+fn platform_default(
+    key: &str,
+    inputs: &Inputs,
+    platform: &Platform,
+    file: &ConfigFile,
+    above: &BTreeMap<&'static str, (String, Source)>,
+) -> Option<(String, Source)> {
     let detected = |text: String, rule: &str| Some((text, Source::Platform(rule.to_owned())));
     match key {
         "data_dir" => detected(platform.data_dir.display().to_string(), &platform.data_dir_rule),
         "instance_id" => detected(platform.instance_id.clone(), &format!("platform {}", platform.kind)),
         "runpod_mode" if inputs.environment.get(runpod::TAKE).is_some() => {
             detected("queue".to_owned(), &format!("{} is set", runpod::TAKE))
+        }
+        "port" | "port_health" if is_behind_runpods_balancer(inputs, platform, file) => {
+            let port = above.get("port").map_or(BALANCERS_PORT, |(text, _)| text);
+            detected(port.to_owned(), BALANCER)
+        }
+        "hf_hub_cache" => {
+            let data_dir = above.get("data_dir").map(|(text, _)| Path::new(text));
+            let cache = hub_cache(data_dir, platform, &inputs.environment)?;
+            detected(cache.display().to_string(), "it is a folder")
         }
         "config_file" if file.was_read() => detected(file.path.display().to_string(), "the file exists"),
         "llama_server" => {
@@ -334,7 +350,6 @@ fn contradictions(settings: &Settings) -> Vec<Problem> {
 mod tests {
     use super::*;
     use crate::settings::values::{GpuLayers, ZeroIsOff};
-    use std::path::Path;
 
     fn resolve_with<const N: usize>(variables: [(&str, &str); N]) -> Result<Resolved, Vec<Problem>> {
         let inputs = Inputs { environment: Environment::from(variables), ..Inputs::default() };

@@ -8,7 +8,7 @@ use super::draft::Draft;
 use super::file::{Backend, Entry, Notes, Provider, Shelf, check_name, did_you_mean};
 use super::options::Settings;
 use super::tiers::TIERS;
-use crate::models::Kind;
+use crate::models::{Kind, Repository};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One model on its way into the catalogue.
@@ -53,7 +53,7 @@ pub(super) fn assemble(
         place: variable.to_owned(),
         is_of_environment: true,
         id: None,
-        draft: Draft { start: Some(start), preload: Some(true), ..Draft::default() },
+        draft: Draft { aliases: names_of(&start), start: Some(start), preload: Some(true), ..Draft::default() },
     }));
     let of_tier = |(place, id, draft)| Placed { place, is_of_environment: true, id: Some(id), draft };
     placed.extend(tiers.into_iter().map(of_tier));
@@ -76,6 +76,14 @@ pub(super) fn assemble(
         models.push(finished);
     }
     Catalogue { models, fallbacks }
+}
+
+/// What clients may call a model that is named by its repository, beside the id that its file gives.
+fn names_of(start: &Start) -> Vec<String> {
+    match start {
+        Start::Named(name) => Repository::named(name).map_or_else(Vec::new, |repository| repository.names()),
+        Start::File(_) | Start::Command { .. } => Vec::new(),
+    }
 }
 
 /// Entries of one name are one model, and an entry that names a local model is that model.

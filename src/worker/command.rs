@@ -3,22 +3,22 @@
 //! Owns what llama-server, or a command of the user's, is told and by which way. Secrets go by file, never by argument or
 //! environment.
 
+use super::cpus::Cpus;
 use super::den::{Den, MARK};
 use super::plan::{Plan, Program};
 use super::process::CommandLine;
 use crate::models::Kind;
 use crate::settings::values::GpuLayers;
-use nix::unistd::{SysconfVar, sysconf};
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::thread::available_parallelism;
 
 /// What a process is started for.
 pub(super) struct Launch<'a> {
     pub(super) plan: &'a Plan,
     pub(super) address: SocketAddr,
     pub(super) den: &'a Den,
+    pub(super) cpus: Cpus,
 }
 
 impl Launch<'_> {
@@ -42,7 +42,7 @@ impl Launch<'_> {
             GpuLayers::Count(layers) => say(&["-ngl", &layers.to_string(), "--fit", "off"]),
             GpuLayers::Auto => say(&["-ngl", "auto"]),
         }
-        if let Some(threads) = threads(engine.threads, allowed_cpus(), cpus()) {
+        if let Some(threads) = Some(engine.threads).filter(|threads| *threads > 0).or_else(|| self.cpus.limit()) {
             say(&["-t", &threads.to_string()]);
         }
         match kind {
@@ -77,22 +77,6 @@ impl Launch<'_> {
     }
 }
 
-/// How many threads llama-server is told to compute with, if it is told. By itself it starts one for each core of the
-/// machine; where fewer may be used, they would only keep each other waiting.
-fn threads(wanted: usize, allowed: Option<usize>, machine: Option<usize>) -> Option<usize> {
-    if wanted > 0 { Some(wanted) } else { allowed.filter(|allowed| machine.is_some_and(|machine| *allowed < machine)) }
-}
-
-/// CPUs that this process may keep busy, by its affinity and its control groups.
-fn allowed_cpus() -> Option<usize> {
-    available_parallelism().ok().map(usize::from)
-}
-
-/// CPUs that the machine has.
-fn cpus() -> Option<usize> {
-    sysconf(SysconfVar::_NPROCESSORS_ONLN).ok().flatten().and_then(|cpus| usize::try_from(cpus).ok())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,8 +85,14 @@ mod tests {
     use crate::worker::Need;
     use std::path::PathBuf;
 
+    const ALL: Cpus = Cpus { allowed: 16, there: 16 };
+
     fn command_line(program: Program) -> (CommandLine, PathBuf) {
-        let environment = Environment::from([("MODEL_PATH", "/m.gguf"), ("PATH", "/bin"), ("HOME", "/home/u")]);
+        command_line_on(ALL, "0", program)
+    }
+
+    fn command_line_on(cpus: Cpus, threads: &str, program: Program) -> (CommandLine, PathBuf) {
+        let environment = Environment::from([("MODEL_PATH", "/m.gguf"), ("THREADS", threads)]);
         let platform = crate::platform::detect(|name| environment.get(name), Path::new("/nowhere"));
         let settings = resolve(&Inputs { environment, ..Inputs::default() }, &platform).unwrap().settings;
         let plan = Plan {
@@ -118,23 +108,13 @@ mod tests {
             need: Need::Estimated(0),
         };
         let den = Den::new().unwrap();
-        let launch = Launch { plan: &plan, address: SocketAddr::from(([127, 0, 0, 1], 4321)), den: &den };
+        let launch = Launch { plan: &plan, address: SocketAddr::from(([127, 0, 0, 1], 4321)), den: &den, cpus };
         (launch.command_line(), den.path().to_owned())
     }
 
     fn variable<'a>(line: &'a CommandLine, name: &str) -> Option<&'a OsString> {
         // The last one counts.
         line.environment.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value)
-    }
-
-    #[test]
-    fn threads_are_those_wanted_else_those_that_a_container_allows() {
-        assert_eq!(threads(6, Some(2), Some(8)), Some(6));
-        assert_eq!(threads(0, Some(2), Some(8)), Some(2));
-        // llama-server knows best which of the machine's own are worth a thread.
-        assert_eq!(threads(0, Some(8), Some(8)), None);
-        assert_eq!(threads(0, None, Some(8)), None);
-        assert!(allowed_cpus() <= cpus(), "{:?} of {:?}", allowed_cpus(), cpus());
     }
 
     #[test]
@@ -145,6 +125,21 @@ mod tests {
         assert_eq!(line.arguments, ["--port=4321", "4321", "--model", "{x}"]);
         assert_eq!(variable(&line, "HOME").unwrap(), "/home/u");
         assert_eq!(variable(&line, MARK).unwrap(), &den);
+    }
+
+    #[test]
+    fn llama_server_gets_no_more_threads_than_a_control_group_allows_cpus() {
+        let few = Cpus { allowed: 3, there: 16 };
+        for (cpus, threads, expected) in
+            [(ALL, "0", None), (ALL, "5", Some("5")), (few, "0", Some("3")), (few, "5", Some("5"))]
+        {
+            let (binary, file) = ("/bin/llama-server".into(), "/m.gguf".into());
+            let program = Program::LlamaServer { binary, file, kind: Kind::Chat };
+            let line = command_line_on(cpus, threads, program).0;
+            let at = line.arguments.iter().position(|argument| argument == "-t");
+            let said = at.and_then(|at| line.arguments[at + 1].to_str());
+            assert_eq!(said, expected, "{cpus:?}, THREADS={threads}");
+        }
     }
 
     #[test]

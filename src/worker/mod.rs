@@ -9,6 +9,7 @@ mod bell;
 mod board;
 mod budget;
 mod command;
+mod cpus;
 mod deaths;
 mod den;
 mod diagnosis;

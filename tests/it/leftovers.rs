@@ -40,7 +40,7 @@ fn with_daemon() -> Builder {
 }
 
 /// The words before a program that give it other namespaces; none where this machine forbids that.
-fn namespaces(options: &[&str], script: &str) -> Option<Vec<String>> {
+pub(super) fn namespaces(options: &[&str], script: &str) -> Option<Vec<String>> {
     let mut words = vec!["unshare", "--mount"];
     if !geteuid().is_root() {
         words.extend(["--user", "--map-root-user"]);

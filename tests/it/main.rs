@@ -30,6 +30,7 @@ mod limits;
 mod load;
 mod model_routes;
 mod pauses;
+mod platforms;
 mod poison;
 mod queue;
 mod rates;

@@ -93,11 +93,24 @@ fn a_stop_needs_no_model_to_be_known() {
 }
 
 #[test]
-fn a_broken_model_is_told_with_the_status_of_a_bad_configuration_though_the_ports_were_open() {
+fn a_model_file_that_is_broken_ends_the_service_as_one_that_cannot_be_loaded_does_with_one_clear_line() {
     let folder = tempfile::tempdir().expect("a temporary folder");
+    let good = ScriptedModel::create(folder.path(), "good.gguf", Kind::Chat, &json!({})).path;
+    let good = std::fs::read(good).expect("a model");
     let path = folder.path().join("broken.gguf");
-    std::fs::write(&path, b"this is no GGUF").expect("a file");
-    let (status, output) = Gateway::builder().set("MODEL_PATH", path.display()).run_to_exit();
+    for (bytes, words) in [(&b"this is no GGUF"[..], "is not a GGUF file"), (&good[..good.len() / 2], "is cut short")] {
+        std::fs::write(&path, bytes).expect("a file");
+        let (status, output) = Gateway::builder().set("MODEL_PATH", path.display()).run_to_exit();
+        assert_eq!(status.code(), Some(69), "{output}");
+        let fatal: Vec<&str> = output.lines().filter(|line| line.contains("fatal: ")).collect();
+        assert!(matches!(*fatal, [line] if line.contains(words) && line.contains("broken.gguf")), "{output}");
+        assert!(!output.contains("problem(s)"), "{output}");
+    }
+}
+
+#[test]
+fn a_model_that_is_not_there_is_a_bad_configuration_though_the_ports_were_open() {
+    let (status, output) = Gateway::builder().set("MODEL_PATH", "/nowhere/none.gguf").run_to_exit();
     assert_eq!(status.code(), Some(78), "{output}");
-    assert!(output.contains("not a GGUF file"), "{output}");
+    assert_eq!(output.lines().filter(|line| line.contains("fatal: ")).count(), 1, "{output}");
 }

@@ -1,6 +1,7 @@
 //! One life of a llama-server: its start, and its end.
 
 use super::super::command::Launch;
+use super::super::cpus::Cpus;
 use super::super::den::Den;
 use super::super::diagnosis::{Evidence, Killed};
 use super::super::endpoint::Endpoint;
@@ -63,7 +64,7 @@ impl Owner {
         let target = Target { model: self.plan.program.model().map(str::to_owned), ..target };
         let endpoint = Arc::new(Endpoint::at(target, Arc::clone(&self.deaths)).ringing(Arc::clone(&self.bell)));
         let plan = &self.plan;
-        let launch = Launch { plan, address: port.address(), den: &den };
+        let launch = Launch { plan, address: port.address(), den: &den, cpus: Cpus::here() };
         let roots = memory::Roots::here();
         let kills = memory::Kills::count(&roots);
         let phases = Arc::new(Mutex::new(Phases::begin(Instant::now())));

@@ -1,0 +1,297 @@
+//! At home where GPUs are rented: RunPod's load balancer and cached models, Vast.ai's mapped ports, containers that allow
+//! little, and the two lines of the log that platforms look for.
+
+use super::leftovers::namespaces;
+use super::support::{
+    client::Client,
+    fake_server,
+    gateway::{Gateway, USER, backend_port, real_llama_server, test_models},
+    model_file::Kind,
+    process::Process,
+    scripted::ScriptedModel,
+    wait::{READY, REAL_MODEL_ANSWERS, REAL_MODEL_READY, SOON, STARTS, eventually, eventually_some},
+};
+use nix::{sys::signal::Signal, unistd::geteuid};
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeSet,
+    fs::{self, Permissions},
+    net::TcpListener,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::Command,
+};
+use tempfile::TempDir;
+
+const CHAT: &str = "/v1/chat/completions";
+const READY_LINE: &str = "llamagate is ready";
+
+fn chat(model: &str) -> Value {
+    json!({"model": model, "messages": [{"role": "user", "content": "x"}]})
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn lines<'a>(output: &'a str, words: &str) -> Vec<&'a str> {
+    output.lines().filter(|line| line.contains(words)).collect()
+}
+
+/// A worker of a RunPod load-balancing endpoint: nothing is said but what the platform says, and the model.
+fn on_runpod(script: &Value) -> (Process, TempDir, ScriptedModel, Client) {
+    let port = free_port();
+    let builder = Gateway::builder().script(script.clone()).set("PORT", port).set("PORT_HEALTH", "");
+    let builder = builder.set("RUNPOD_ENDPOINT_ID", "e1").set("RUNPOD_POD_ID", "p1").set("RESTART_LIMIT", 0);
+    let (process, folder) = builder.launch();
+    let model = ScriptedModel { path: folder.path().join("models/dummy.gguf") };
+    (process, folder, model, Client::new(&format!("http://127.0.0.1:{port}")))
+}
+
+/// What `/ping` says; none if nobody listens.
+fn ping(client: &Client) -> Option<u16> {
+    client.try_send("GET", "/ping", b"").ok().map(|answer| answer.status())
+}
+
+#[test]
+fn runpods_load_balancer_finds_204_then_200_on_the_port_that_serves() {
+    let (mut process, _folder, model, client) = on_runpod(&json!({"load": {"until_released": true}}));
+    assert_eq!(eventually_some("it listens", STARTS, || ping(&client)), 204);
+    assert!(lines(&process.output(), READY_LINE).is_empty());
+    model.control().release_load();
+    eventually("it says ready", READY, || ping(&client) == Some(200));
+
+    // The edge takes Authorization for itself, and may pass on what is no key here.
+    let edge = client.header("Authorization", "Bearer rpa_OF_THE_PLATFORM").header("X-API-Key", USER);
+    let answer = edge.header("X-Runpod-Worker-Id", "strict p1").post_json(CHAT, &chat("dummy"));
+    assert_eq!(answer.status(), 200, "{}", answer.text());
+    let request = model.journal().requests(CHAT).remove(0);
+    assert_eq!(request["headers"]["x-runpod-worker-id"], "strict p1", "passed on as it came");
+    let output = process.output();
+    assert_eq!(lines(&output, "listens on http://").len(), 1, "{output}");
+    assert!(output.contains("platform=runpod-serverless"), "{output}");
+    process.signal(Signal::SIGTERM);
+    assert_eq!(process.wait_exit().code(), Some(0));
+}
+
+#[test]
+fn runpods_load_balancer_never_finds_a_worker_healthy_that_cannot_serve() {
+    let script = json!({"load": {"until_released": true}, "exit_while_loading": {"code": 3}});
+    let (mut process, _folder, model, client) = on_runpod(&script);
+    assert_eq!(eventually_some("it listens", STARTS, || ping(&client)), 204);
+    model.control().release_load();
+    let mut said = BTreeSet::new();
+    eventually("it ends", READY, || {
+        said.extend(ping(&client));
+        process.has_ended().is_some()
+    });
+    assert!(said.is_subset(&[204, 503].into()), "{said:?}");
+    assert_eq!(process.wait_exit().code(), Some(69));
+    assert_eq!(lines(&process.output(), "fatal: ").len(), 1, "{}", process.output());
+    assert!(lines(&process.output(), READY_LINE).is_empty(), "{}", process.output());
+}
+
+#[test]
+fn a_model_that_runpod_has_cached_is_served_by_its_repositorys_name() {
+    let cache = tempfile::tempdir().unwrap();
+    let repository = cache.path().join("models--org--m-gguf");
+    let snapshot = repository.join("snapshots/0123456789abcdef0123456789abcdef01234567");
+    fs::create_dir_all(&snapshot).unwrap();
+    for name in ["M-Q4_K_M.gguf", "M-Q8_0.gguf", "mmproj-M-Q8_0.gguf"] {
+        ScriptedModel::create(&snapshot, name, Kind::Chat, &json!({}));
+    }
+    let on = |name: &str| {
+        let builder = Gateway::builder().set("MODEL_PATH", "").set("MODEL_NAME", name);
+        builder.set("HF_HUB_CACHE", cache.path().display())
+    };
+    let gateway = on("Org/M-GGUF:q8_0").start_ready();
+    for name in ["M-Q8_0", "Org/M-GGUF:q8_0", "Org/M-GGUF"] {
+        let answer = gateway.client().post_json(CHAT, &chat(name));
+        assert_eq!((answer.status(), answer.header("x-llamagate-model")), (200, Some("M-Q8_0")), "{name}");
+    }
+    let (status, output) = on("Org/Other").run_to_exit();
+    assert_ne!(status.code(), Some(0));
+    for words in ["Org/Other", &cache.path().display().to_string(), "org/m-gguf", "nothing is downloaded"] {
+        assert!(output.contains(words), "{words} is not in {output}");
+    }
+}
+
+#[test]
+fn it_says_once_that_it_is_ready_in_text_and_in_json() {
+    for format in ["text", "json"] {
+        let gateway = Gateway::builder().set("LOG_FORMAT", format).start_ready();
+        eventually("the line is written", SOON, || gateway.output().contains(READY_LINE));
+        gateway.control().die_with_code(3);
+        eventually("it serves again", READY, || {
+            let health = gateway.anonymous().get("/health").json();
+            health["models"][0]["state"] == "ready" && health["models"][0]["restarts"] == 1
+        });
+        let output = gateway.output();
+        let said = lines(&output, READY_LINE);
+        assert_eq!(said.len(), 1, "{output}");
+        if format == "json" {
+            let line: Value = serde_json::from_str(said[0]).unwrap();
+            assert_eq!((&line["message"], &line["models"]), (&json!(READY_LINE), &json!(1)));
+            assert_eq!(line["port"].as_u64(), gateway.url().rsplit(':').next().unwrap().parse().ok());
+        }
+    }
+}
+
+#[test]
+fn each_end_that_is_a_failure_says_one_fatal_line() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    for (variables, argument, code) in [
+        (&[("PORT", "http"), ("CTX", "1")][..], None, 78),
+        (&[("AUTH_KEYS_FILE", "/nowhere")], None, 78),
+        (&[("PORT", &port)], None, 1),
+        (&[("PORT_FILE", "/proc/nowhere/port")], None, 1),
+        (&[], Some("--no-such-flag"), 2),
+    ] {
+        for format in ["text", "json"] {
+            let builder = Gateway::builder().set_all(variables).set("LOG_FORMAT", format);
+            let (status, output) = argument.into_iter().fold(builder, |builder, a| builder.argument(a)).run_to_exit();
+            assert_eq!(status.code(), Some(code), "{variables:?} {output}");
+            let said = lines(&output, "fatal: ");
+            assert_eq!(said.len(), 1, "{variables:?} {output}");
+            // Before the settings are known, so is the format.
+            let has_log = variables.iter().all(|(name, _)| *name != "CTX") && argument.is_none();
+            match has_log && format == "json" {
+                true => {
+                    let line: Value = serde_json::from_str(said[0]).unwrap();
+                    assert!(line["message"].as_str().unwrap().starts_with("fatal: "), "{line}");
+                }
+                false => assert!(said[0].starts_with("fatal: ") || has_log, "{}", said[0]),
+            }
+        }
+    }
+}
+
+#[test]
+fn ports_that_the_platform_maps_are_named_as_clients_elsewhere_see_them() {
+    let (port, health) = (free_port(), free_port());
+    let mapped = |builder: super::support::gateway::Builder| {
+        builder.set("PUBLIC_IPADDR", "203.0.113.7").set(&format!("VAST_TCP_PORT_{port}"), 40001)
+    };
+    let start = || Gateway::builder().set("PORT", port).set("PORT_HEALTH", health).set("CONTAINER_ID", "1");
+    let both = mapped(start()).set(&format!("VAST_TCP_PORT_{health}"), 40002).start();
+    let output = both.output();
+    let said = lines(&output, "reachable from outside: ");
+    assert_eq!(said.len(), 1, "{output}");
+    assert!(said[0].ends_with("http://203.0.113.7:40001, health port http://203.0.113.7:40002"), "{}", said[0]);
+    assert_eq!(both.anonymous().get("/health").json()["platform"], "vast");
+    drop(both);
+    let one = mapped(start()).start();
+    assert!(lines(&one.output(), "reachable from outside: ")[0].ends_with("http://203.0.113.7:40001"));
+    drop(one);
+    let none = mapped(start()).set("PUBLIC_IPADDR", "203.0.113").start();
+    assert!(!none.output().contains("reachable from outside"), "{}", none.output());
+}
+
+/// The address that a line of the log names.
+fn address(process: &mut Process, words: &str) -> Client {
+    let line = process.wait_for_line(words);
+    Client::new(line.split("listens on ").nth(1).unwrap().trim()).patience(REAL_MODEL_ANSWERS)
+}
+
+/// Starts the gateway by these words with these variables alone, serves one request and stops it.
+fn serves(words: &[&str], variables: &[(&str, &str)]) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let program = [env!("CARGO_BIN_EXE_llamagate")];
+    let mut words = words.iter().chain(&program);
+    let mut command = Command::new(words.next().unwrap());
+    let backend = backend_port().to_string();
+    command.args(words).env_clear().current_dir("/").envs([
+        ("PATH", "/usr/bin:/bin"),
+        ("HOST", "127.0.0.1"),
+        ("PORT", "0"),
+        ("PORT_HEALTH", "0"),
+        ("PORT_BACKEND", &backend),
+        ("AUTH_ENABLED", "false"),
+        ("NGL", "0"),
+        ("CTX", "512"),
+    ]);
+    let mut process = Process::start("llamagate", command.envs(variables.iter().copied()), folder.path());
+    let gateway = address(&mut process, "gateway listens on http://");
+    let health = address(&mut process, "health port listens on http://");
+    eventually("it is ready", REAL_MODEL_READY, || ping(&health) == Some(200));
+    let answer = gateway.post_json(CHAT, &json!({"messages": [{"role": "user", "content": "x"}], "max_tokens": 1}));
+    assert_eq!(answer.status(), 200, "{}", answer.text());
+    process.signal(Signal::SIGTERM);
+    assert_eq!(process.wait_exit().code(), Some(0), "{}", process.output());
+    process.output()
+}
+
+#[test]
+fn a_root_file_system_that_is_read_only_and_a_data_folder_that_is_not_there_stop_nobody() {
+    let Some(words) = namespaces(&[], "mount -o remount,bind,ro / && ! touch /etc/x 2>/dev/null && ") else { return };
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let model = test_models().join("tiny-chat.gguf");
+    let output = serves(
+        &words,
+        &[
+            ("MODEL_PATH", model.to_str().unwrap()),
+            ("LLAMA_SERVER", real_llama_server().to_str().unwrap()),
+            ("DATA_DIR", "/etc/nowhere"),
+        ],
+    );
+    assert_eq!(lines(&output, READY_LINE).len(), 1, "{output}");
+}
+
+#[test]
+fn any_user_will_do_without_a_name_a_home_or_a_folder_to_write_to() {
+    // Whoever runs the tests may be such a user already.
+    let other = ["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups"];
+    let words: &[&str] = if geteuid().is_root() { &other } else { &[] };
+    let folder = tempfile::tempdir().unwrap();
+    let open = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    let models = folder.path().join("models");
+    fs::create_dir(&models).unwrap();
+    let model = ScriptedModel::create(&models, "m.gguf", Kind::Chat, &json!({}));
+    // The fake writes its journal beside the model; the gateway has the folder above, in which it may not write.
+    open(&models, 0o777);
+    open(folder.path(), 0o555);
+    let reads = |path: &str| {
+        let words = [words, &["test", "-x", path]].concat();
+        Command::new(words[0]).args(&words[1..]).env_clear().status().is_ok_and(|status| status.success())
+    };
+    if !reads(env!("CARGO_BIN_EXE_llamagate")) || !reads(fake_server::program()) {
+        println!("skipped: another user may not run what was built here");
+        return;
+    }
+    let path = model.path.to_str().unwrap();
+    let data = folder.path().to_str().unwrap();
+    let output = serves(words, &[("MODEL_PATH", path), ("LLAMA_SERVER", fake_server::program()), ("DATA_DIR", data)]);
+    assert_eq!(lines(&output, READY_LINE).len(), 1, "{output}");
+    if geteuid().is_root() {
+        assert!(!folder.path().join("logs").exists());
+        let status = fs::metadata(model.journal_path()).unwrap();
+        assert_eq!(std::os::unix::fs::MetadataExt::uid(&status), 54321, "llama-server ran as that user");
+    }
+    open(folder.path(), 0o755);
+}
+
+#[test]
+fn a_log_folder_that_cannot_be_stops_nobody() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    for place in [file.path().join("logs"), "/proc/nowhere/logs".into()] {
+        let mut gateway = Gateway::builder().set("LOG_DIR", place.display()).start_ready();
+        assert_eq!(gateway.client().post_json(CHAT, &chat("dummy")).status(), 200);
+        assert_eq!(gateway.stop().code(), Some(0));
+        assert!(gateway.output().contains(READY_LINE), "what goes to standard error is complete");
+    }
+}
+
+#[test]
+fn a_debug_shell_shows_the_settings_without_secrets_and_starts_nothing() {
+    let builder = Gateway::builder().set("DEBUG_SHELL", true).set("EXTRA_ARGS", "--hf-token hf_s3cret --jinja");
+    let (mut process, folder) = builder.set("RUNPOD_API_KEY", "rpa_s3cret").launch();
+    process.wait_for_line("waiting for a signal");
+    let output = process.output();
+    assert!(output.contains("EXTRA_ARGS") && output.contains("--jinja") && !output.contains("s3cret"), "{output}");
+    assert!(output.contains("dummy") && !output.contains("listens on"), "{output}");
+    process.signal(Signal::SIGTERM);
+    assert_eq!(process.wait_exit().code(), Some(0));
+    assert!(!folder.path().join("logs").exists() && !folder.path().join(".port").exists());
+    assert!(ScriptedModel { path: folder.path().join("models/dummy.gguf") }.journal().starts().is_empty());
+}
