@@ -39,8 +39,7 @@ config = WorkerConfig(
     model_log_file=os.environ.get("MODEL_LOG", "/workspace/llamagate.log"),
     log_action_config=LogActionConfig(
         on_load=["llamagate is ready"],
-        # The last two are told before there is a log.
-        on_error=["fatal: ", "problem(s) with the configuration", "cannot listen on"],
+        on_error=["fatal: "],
     ),
     handlers=[
         handler("/v1/chat/completions", BenchmarkConfig(generator=question, runs=3, concurrency=slots)),
