@@ -205,6 +205,3 @@ impl Engine {
         self.ctx.0.checked_mul(slots).filter(|total| *total <= i32::MAX as u32)
     }
 }
-
-/// Settings that are read and checked but that this version does not act on yet, with what they wait for.
-pub const NOT_YET: &[&str] = &[];

@@ -1,6 +1,6 @@
 //! `docs/CONFIGURATION.md`, written from the table. A test compares the file with this text.
 
-use super::options::{NOT_YET, OPTIONS};
+use super::options::OPTIONS;
 use std::fmt::Write as _;
 
 /// The text of `docs/CONFIGURATION.md`.
@@ -25,8 +25,7 @@ pub fn configuration_reference() -> String {
         }
         let default = if row.default.is_empty() { "-".to_owned() } else { format!("`{}`", row.default) };
         let aliases: String = row.aliases.iter().map(|alias| format!(" Alias: `{alias}`.")).collect();
-        let later = if NOT_YET.contains(&row.key) { " *Read, but without effect in this version.*" } else { "" };
-        let _ = writeln!(text, "| `{}` | {default} | {}{aliases}{later} |", row.variable(), row.doc);
+        let _ = writeln!(text, "| `{}` | {default} | {}{aliases} |", row.variable(), row.doc);
     }
     text
 }

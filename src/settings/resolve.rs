@@ -6,7 +6,7 @@
 use super::detected::{BALANCER, BALANCERS_PORT, hub_cache, is_behind_runpods_balancer};
 use super::environment::{Environment, is_executable};
 use super::file::ConfigFile;
-use super::options::{NOT_YET, OPTIONS, Settings, row};
+use super::options::{OPTIONS, Settings, row};
 use super::values::Value;
 use super::{runpod, shelf, tiers};
 use crate::platform::Platform;
@@ -124,7 +124,6 @@ fn resolve_with(inputs: &Inputs, platform: &Platform, mut file: ConfigFile) -> R
     let mut warnings = Vec::new();
     let mut problems = std::mem::take(&mut file.notes.problems);
     let texts = texts(inputs, platform, &file, &mut warnings);
-    warnings.extend(warn_of_settings_without_effect(&texts));
 
     let mut settings = Settings::read(&mut Reader { texts: &texts, problems: &mut problems });
     if let Some(settings) = &settings {
@@ -298,12 +297,6 @@ fn expand(default: &str, texts: &BTreeMap<&'static str, (String, Source)>) -> St
     format!("{}{tail}", value.strip_suffix('/').unwrap_or(value))
 }
 
-fn warn_of_settings_without_effect(texts: &BTreeMap<&'static str, (String, Source)>) -> Vec<String> {
-    let was_chosen = |key: &&&str| texts.get(**key).is_some_and(|(_, source)| *source != Source::Default);
-    let message = |key: &&str| format!("{} is read but not acted on by this version yet", key.to_ascii_uppercase());
-    NOT_YET.iter().filter(was_chosen).map(message).collect()
-}
-
 /// What no single value can show: settings that are wrong together.
 fn contradictions(settings: &Settings) -> Vec<Problem> {
     let mut problems = Vec::new();
@@ -434,9 +427,6 @@ mod tests {
                 assert!(above.contains(&name), "{} refers to {name}", row.key);
             }
             above.push(row.key.to_owned());
-        }
-        for key in NOT_YET {
-            assert!(row(key).is_some(), "{key} is in the table");
         }
         resolve_with([]).unwrap();
     }
