@@ -1,13 +1,17 @@
 //! The composition root: the only file that knows both journeys, and the order of start and of stop.
 //!
 //! Start: sockets, health port, gateway, and then the models: their files are looked at and loaded when the ports are open,
-//! so a platform's probe always finds somebody. Stop: refuse new requests, let those in flight finish, close the gateway's port, stop
-//! llama-server, close the health port. With one port for both nobody listens while llama-server is stopped.
+//! so a platform's probe always finds somebody. Stop: refuse new requests, let those in flight finish, close the gateway's
+//! port, stop llama-server, close the health port. With one port for both nobody listens while llama-server is stopped.
 
+mod doors;
+mod ending;
 mod reload;
+mod reports;
 mod shelving;
 mod signals;
 
+pub use ending::Outcome;
 pub use signals::{Signals, StopSignals};
 
 use crate::awake::{self, Beat};
@@ -16,41 +20,30 @@ use crate::gateway::{
     Books, Gatekeeper, Gateway, HeadLimits, Lanes, Local, LocalAnswer, Patience, Refuse, WireTerms, listen,
 };
 use crate::operator::Desk;
-use crate::platform::{self, Platform};
-use crate::preflight::{Ready, Unservable};
+use crate::platform::Platform;
+use crate::preflight::Ready;
 use crate::runpod::QueueWorker;
-use crate::settings::bounds::{CLIENT_WRITE_STALL, CONNECTION_GRACE, HEALTH_CONNECTIONS, REPORT_INTERVAL};
-use crate::settings::{Inputs, Problem, Resolved, Settings};
+use crate::settings::bounds::{CLIENT_WRITE_STALL, CONNECTION_GRACE, HEALTH_CONNECTIONS};
+use crate::settings::{Inputs, Resolved, Settings};
 use crate::telemetry::access::AccessLog;
-use crate::telemetry::files::{Folder, WriteErrors};
+use crate::telemetry::files::Folder;
 use crate::telemetry::log::LogGuard;
-use crate::telemetry::metrics::{FolderLabels, Metrics};
-use crate::worker::{self, Allowance, Loss, Spawner, Yard};
+use crate::telemetry::metrics::Metrics;
+use crate::worker::{self, Allowance, Spawner, Yard};
+use doors::{Doors, serve_health_on_its_own_thread, write_port_file};
+use ending::until_the_end;
 use http::Request;
 use hyper::body::Incoming;
 use reload::Reload;
+use reports::{report_lost_lines, say_when_ready};
 use shelving::Shelving;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{error, info, warn};
-
-/// How the service ended.
-#[derive(Debug)]
-pub enum Outcome {
-    /// It was asked to.
-    Stopped,
-    /// No worker could be kept running.
-    BackendFailed,
-    /// Something in here failed that must not.
-    Broken,
-    /// The models cannot be served as they are configured.
-    Misconfigured(Vec<Problem>),
-}
+use tracing::warn;
 
 /// Runs the service until it is told to stop or cannot go on.
 pub async fn run(
@@ -67,12 +60,9 @@ pub async fn run(
     let stop_rest = CancellationToken::new();
     let tasks = TaskTracker::new();
 
-    let gateway_listener = open(&settings, settings.listen.port, "gateway")?;
-    let one_listener = settings.listen.port == settings.listen.port_health && settings.listen.port != 0;
-    let health_listener =
-        if one_listener { None } else { Some(open(&settings, settings.listen.port_health, "health port")?) };
+    let doors = Doors::open(&settings)?;
 
-    say_where(&inputs, &gateway_listener, health_listener.as_ref());
+    doors.say_where(&inputs);
 
     let metrics = Arc::new(Metrics::new(&platform.kind.to_string()));
     let (access, access_guard) = AccessLog::open(&settings.logs);
@@ -142,7 +132,8 @@ pub async fn run(
         },
         connections: ready.descriptors.connections,
     };
-    let health_thread = health_listener.map(|listener| {
+    let port = doors.gateway.local_addr()?.port();
+    let health_thread = doors.health.map(|listener| {
         let terms = listen::Terms { connections: HEALTH_CONNECTIONS, ..terms };
         serve_health_on_its_own_thread(listener, terms, Arc::clone(&gateway), stop_rest.clone())
     });
@@ -157,10 +148,9 @@ pub async fn run(
     }
     tasks.spawn(report_lost_lines(Arc::clone(&books), log, llama_logs.errors(), stop_rest.clone()));
     let port_file = settings.listen.port_file.clone();
-    if let (Some(path), Ok(address)) = (&port_file, gateway_listener.local_addr()) {
-        write_port_file(path, address.port())?;
+    if let Some(path) = &port_file {
+        write_port_file(path, port)?;
     }
-    let port = gateway_listener.local_addr()?.port();
     tasks.spawn(say_when_ready(Arc::clone(&fleet), Arc::clone(&metrics), port, stop_rest.clone()));
     let serving = {
         let (gateway, at_the_door) = (Arc::clone(&gateway), Arc::clone(&gateway));
@@ -169,7 +159,7 @@ pub async fn run(
             async move { gateway.serve(request, client).await }
         };
         let refuse: Refuse = Arc::new(move |raw_head, refusal| at_the_door.turn_away(raw_head, refusal));
-        tasks.spawn(listen::serve(gateway_listener, terms, service, refuse, stop_gateway.clone()))
+        tasks.spawn(listen::serve(doors.gateway, terms, service, refuse, stop_gateway.clone()))
     };
 
     let jobs = ready.queue.map(|queue| QueueWorker::start(&queue, Arc::clone(&gateway), Arc::clone(&fleet)));
@@ -229,35 +219,6 @@ async fn drain(jobs: Option<&QueueWorker>, gateway: &Gateway) {
     gateway.drain().await;
 }
 
-fn open(settings: &Settings, port: u16, name: &str) -> io::Result<TcpListener> {
-    let address = SocketAddr::new(settings.listen.host, port);
-    let listener = listen::bind(address)
-        .map_err(|error| io::Error::new(error.kind(), format!("{name} cannot listen on {address}: {error}")))?;
-    info!("{name} listens on http://{}", listener.local_addr()?);
-    Ok(listener)
-}
-
-/// Says where clients elsewhere reach the ports, if the platform maps them.
-fn say_where(inputs: &Inputs, gateway: &TcpListener, health: Option<&TcpListener>) {
-    let public = |listener: &TcpListener| {
-        let port = listener.local_addr().ok()?.port();
-        platform::public_address(|name| inputs.environment.get(name), port)
-    };
-    match (public(gateway), health.and_then(public)) {
-        (Some(gateway), Some(health)) => info!("reachable from outside: http://{gateway}, health port http://{health}"),
-        (Some(gateway), None) => info!("reachable from outside: http://{gateway}"),
-        (None, _) => {}
-    }
-}
-
-/// Says, once, that requests can be served. Platforms and people look for this line: it stays as it is.
-async fn say_when_ready(fleet: Arc<Fleet>, metrics: Arc<Metrics>, port: u16, stop: CancellationToken) {
-    if stop.run_until_cancelled(fleet.first_load()).await == Some(true) {
-        let (models, seconds) = (fleet.shelf().models().len(), (metrics.uptime() * 10.0).round() / 10.0);
-        info!(models, port, seconds, "llamagate is ready");
-    }
-}
-
 fn worker_log_dir(settings: &Settings) -> std::path::PathBuf {
     let logs = &settings.logs;
     logs.log_dir.join(match &logs.worker_type {
@@ -283,116 +244,4 @@ fn answers_of(desk: Arc<Desk>) -> LocalAnswer {
         };
         Box::pin(async move { Ok(answer) })
     })
-}
-
-/// The health port has a thread and a runtime of its own, so that it answers while the gateway is saturated.
-fn serve_health_on_its_own_thread(
-    listener: TcpListener,
-    terms: listen::Terms,
-    gateway: Arc<Gateway>,
-    stop: CancellationToken,
-) -> io::Result<std::thread::JoinHandle<()>> {
-    let listener = listener.into_std()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    std::thread::Builder::new().name("health-port".to_owned()).spawn(move || {
-        runtime.block_on(async move {
-            let at_the_door = Arc::clone(&gateway);
-            let refuse: Refuse =
-                Arc::new(move |raw_head, refusal| at_the_door.turn_away_from_health(raw_head, refusal));
-            let service = move |request: Request<Incoming>, client: IpAddr| {
-                let gateway = Arc::clone(&gateway);
-                async move { gateway.serve_health(request, client).await }
-            };
-            match TcpListener::from_std(listener) {
-                Ok(listener) => listen::serve(listener, terms, service, refuse, stop).await,
-                Err(error) => error!(%error, "the health port cannot be served"),
-            }
-        });
-    })
-}
-
-/// Has the models served, and waits for a signal to stop, for nobody to use the service any more, or for all workers to be
-/// given up; reloads on the way. With the reason where nobody can serve any more.
-async fn until_the_end(
-    signals: &mut Signals,
-    fleet: &Fleet,
-    reload: &Arc<Reload>,
-    stocking: impl Future<Output = Result<(), Unservable>>,
-    unused: impl Future<Output = ()>,
-) -> (Outcome, Option<String>) {
-    let lost = fleet.is_lost();
-    tokio::pin!(lost, stocking, unused);
-    let mut is_stocked = false;
-    loop {
-        tokio::select! {
-            stocked = &mut stocking, if !is_stocked => match stocked {
-                Ok(()) => is_stocked = true,
-                Err(Unservable { broken: Some(sentence), problems }) => {
-                    let named = problems.first().map(|problem| problem.subject.as_str()).unwrap_or_default();
-                    error!(named, "fatal: {sentence}");
-                    return (Outcome::BackendFailed, Some(sentence));
-                }
-                Err(Unservable { problems, .. }) => {
-                    return (Outcome::Misconfigured(problems), Some("its configuration is not usable".to_owned()));
-                }
-            },
-            signal = signals.stop.recv() => {
-                info!("{signal} received, stopping");
-                return (Outcome::Stopped, None);
-            }
-            () = &mut unused => {
-                info!("no request for SHUTDOWN_TIMEOUT, stopping");
-                return (Outcome::Stopped, None);
-            }
-            loss = &mut lost => {
-                let Loss::GivenUp(exit) = loss else {
-                    error!("fatal: a worker is no longer watched; this is a defect, please report it");
-                    return (Outcome::Broken, Some("a worker is no longer watched".to_owned()));
-                };
-                let (program, model, hint) =
-                    exit.map_or_else(Default::default, |exit| (exit.program, exit.model, exit.hint));
-                let hint = hint.unwrap_or_else(|| "no cause found in its log".to_owned());
-                error!(model, "fatal: {program} could not be kept running: {hint}");
-                return (Outcome::BackendFailed, Some(hint));
-            }
-            _ = signals.hangup.recv(), if is_stocked => {
-                if let Err(problem) = reload.run().await {
-                    error!("SIGHUP received, but all stays as it was: {problem}");
-                }
-            }
-        }
-    }
-}
-
-/// Reports, at most once a minute, what full queues and disks have cost. Keeps the log's writers alive.
-async fn report_lost_lines(books: Arc<Books>, log: Arc<LogGuard>, llama: Arc<WriteErrors>, stop: CancellationToken) {
-    let mut ticks = tokio::time::interval(REPORT_INTERVAL);
-    loop {
-        let is_last = stop.run_until_cancelled(ticks.tick()).await.is_none();
-        let sources = [
-            ("_boot", &log.errors, log.dropped.dropped_lines() as u64),
-            ("access", &books.access.errors, books.access.dropped_lines()),
-            ("llama", &llama, 0),
-        ];
-        for (folder, errors, dropped) in sources {
-            let lost = errors.lost().saturating_add(dropped);
-            let gauge = books.metrics.log_lines_lost.get_or_create(&FolderLabels { folder }).clone();
-            gauge.set(i64::try_from(lost).unwrap_or(i64::MAX));
-            if let Some(report) = errors.report_due(jiff::Timestamp::now()) {
-                warn!("{report}");
-            }
-        }
-        if is_last {
-            return;
-        }
-    }
-}
-
-fn write_port_file(path: &std::path::Path, port: u16) -> io::Result<()> {
-    // By rename, so that whoever waits for the file never reads half of it.
-    let named = |error: io::Error| io::Error::new(error.kind(), format!("PORT_FILE {}: {error}", path.display()));
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".new");
-    std::fs::write(&temporary, format!("{port}\n")).map_err(named)?;
-    std::fs::rename(&temporary, path).map_err(named)
 }

@@ -1,0 +1,92 @@
+//! The doors: the listeners of gateway and health port, and how they are found from outside.
+//!
+//! Owns where they listen and that the health port answers whatever the gateway has to do. What is answered is the
+//! gateway's business.
+
+use crate::gateway::{Gateway, Refuse, listen};
+use crate::platform;
+use crate::settings::{Inputs, Settings};
+use http::Request;
+use hyper::body::Incoming;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+/// The listeners.
+pub(super) struct Doors {
+    pub(super) gateway: TcpListener,
+    /// None where the gateway's answers for both.
+    pub(super) health: Option<TcpListener>,
+}
+
+impl Doors {
+    pub(super) fn open(settings: &Settings) -> io::Result<Self> {
+        let gateway = listener(settings, settings.listen.port, "gateway")?;
+        let is_one = settings.listen.port == settings.listen.port_health && settings.listen.port != 0;
+        let health = if is_one { None } else { Some(listener(settings, settings.listen.port_health, "health port")?) };
+        Ok(Self { gateway, health })
+    }
+
+    /// Says where clients elsewhere reach the ports, if the platform maps them.
+    pub(super) fn say_where(&self, inputs: &Inputs) {
+        let public = |listener: &TcpListener| {
+            let port = listener.local_addr().ok()?.port();
+            platform::public_address(|name| inputs.environment.get(name), port)
+        };
+        match (public(&self.gateway), self.health.as_ref().and_then(public)) {
+            (Some(gateway), Some(health)) => {
+                info!("reachable from outside: http://{gateway}, health port http://{health}")
+            }
+            (Some(gateway), None) => info!("reachable from outside: http://{gateway}"),
+            (None, _) => {}
+        }
+    }
+}
+
+fn listener(settings: &Settings, port: u16, name: &str) -> io::Result<TcpListener> {
+    let address = SocketAddr::new(settings.listen.host, port);
+    let listener = listen::bind(address)
+        .map_err(|error| io::Error::new(error.kind(), format!("{name} cannot listen on {address}: {error}")))?;
+    info!("{name} listens on http://{}", listener.local_addr()?);
+    Ok(listener)
+}
+
+/// The health port has a thread and a runtime of its own, so that it answers while the gateway is saturated.
+pub(super) fn serve_health_on_its_own_thread(
+    listener: TcpListener,
+    terms: listen::Terms,
+    gateway: Arc<Gateway>,
+    stop: CancellationToken,
+) -> io::Result<std::thread::JoinHandle<()>> {
+    let listener = listener.into_std()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new().name("health-port".to_owned()).spawn(move || {
+        runtime.block_on(async move {
+            let at_the_door = Arc::clone(&gateway);
+            let refuse: Refuse =
+                Arc::new(move |raw_head, refusal| at_the_door.turn_away_from_health(raw_head, refusal));
+            let service = move |request: Request<Incoming>, client: IpAddr| {
+                let gateway = Arc::clone(&gateway);
+                async move { gateway.serve_health(request, client).await }
+            };
+            match TcpListener::from_std(listener) {
+                Ok(listener) => listen::serve(listener, terms, service, refuse, stop).await,
+                Err(error) => error!(%error, "the health port cannot be served"),
+            }
+        });
+    })
+}
+
+/// Tells whoever waits for the file which port the gateway has.
+pub(super) fn write_port_file(path: &Path, port: u16) -> io::Result<()> {
+    // By rename, so that whoever waits for the file never reads half of it.
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("PORT_FILE {}: {error}", path.display()));
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".new");
+    std::fs::write(&temporary, format!("{port}\n")).map_err(named)?;
+    std::fs::rename(&temporary, path).map_err(named)
+}

@@ -1,0 +1,48 @@
+//! What the service says of itself while it runs: that it is ready, and what full queues and disks have cost.
+
+use crate::fleet::Fleet;
+use crate::gateway::Books;
+use crate::settings::bounds::REPORT_INTERVAL;
+use crate::telemetry::files::WriteErrors;
+use crate::telemetry::log::LogGuard;
+use crate::telemetry::metrics::{FolderLabels, Metrics};
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+/// Says, once, that requests can be served. Platforms and people look for this line: it stays as it is.
+pub(super) async fn say_when_ready(fleet: Arc<Fleet>, metrics: Arc<Metrics>, port: u16, stop: CancellationToken) {
+    if stop.run_until_cancelled(fleet.first_load()).await == Some(true) {
+        let (models, seconds) = (fleet.shelf().models().len(), (metrics.uptime() * 10.0).round() / 10.0);
+        info!(models, port, seconds, "llamagate is ready");
+    }
+}
+
+/// Reports, at most once a minute, what full queues and disks have cost. Keeps the log's writers alive.
+pub(super) async fn report_lost_lines(
+    books: Arc<Books>,
+    log: Arc<LogGuard>,
+    llama: Arc<WriteErrors>,
+    stop: CancellationToken,
+) {
+    let mut ticks = tokio::time::interval(REPORT_INTERVAL);
+    loop {
+        let is_last = stop.run_until_cancelled(ticks.tick()).await.is_none();
+        let sources = [
+            ("_boot", &log.errors, log.dropped.dropped_lines() as u64),
+            ("access", &books.access.errors, books.access.dropped_lines()),
+            ("llama", &llama, 0),
+        ];
+        for (folder, errors, dropped) in sources {
+            let lost = errors.lost().saturating_add(dropped);
+            let gauge = books.metrics.log_lines_lost.get_or_create(&FolderLabels { folder }).clone();
+            gauge.set(i64::try_from(lost).unwrap_or(i64::MAX));
+            if let Some(report) = errors.report_due(jiff::Timestamp::now()) {
+                warn!("{report}");
+            }
+        }
+        if is_last {
+            return;
+        }
+    }
+}
