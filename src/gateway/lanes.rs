@@ -62,6 +62,9 @@ impl Lanes {
 
     /// Waits until it is known which models there are, as long as a request waits for a model that loads.
     pub(super) async fn stocked(&self) -> Result<(), Refusal> {
+        if self.stocked.initialized() {
+            return Ok(());
+        }
         let patience = self.patience.queue.unwrap_or(self.patience.request);
         let waits = awake::timeout(patience, self.stocked.wait()).await;
         match waits {
