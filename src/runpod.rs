@@ -65,11 +65,13 @@ impl QueueWorker {
         let pings = pings.transpose()?;
         let (stops, stop) = (stops::listen(Arc::clone(&wire), Arc::clone(&hand)), over.clone());
         listener.spawn(async move { stop.run_until_cancelled(stops).await });
-        let runner = Arc::new(Runner { wire: Arc::clone(&wire), gateway, fleet: Arc::clone(&fleet) });
+        let (own, door) = (Arc::clone(&wire), Arc::clone(&gateway));
+        let runner = Arc::new(Runner { wire: own, gateway: door, fleet: Arc::clone(&fleet) });
         let taker = Taker {
             wire: Arc::clone(&wire),
             hand,
             fleet,
+            gateway,
             runner,
             tasks: tasks.clone(),
             stop: no_more.clone(),

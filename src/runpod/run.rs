@@ -1,7 +1,7 @@
 //! Does one job: asks the gateway, and posts what comes of it.
 
 use super::coalesce::Coalescer;
-use super::hand::Held;
+use super::hand::{Arriving, Held};
 use super::job::Job;
 use super::output::{self, Aggregate};
 use super::wire::Wire;
@@ -44,12 +44,12 @@ impl Outcome {
 
 impl Runner {
     /// Does a job and posts its result; posts nothing more once it is to be stopped.
-    pub(super) async fn run(self: Arc<Self>, job: Job, held: Held, tasks: &TaskTracker) {
+    pub(super) async fn run(self: Arc<Self>, job: Job, held: Held, arriving: Arriving, tasks: &TaskTracker) {
         let Job { id, request } = job;
         let outcome = {
             let (own, id, stop) = (Arc::clone(&self), id.clone(), held.stop.clone());
             // Dropped, it leaves the line or frees its slot.
-            by_itself(tasks, async move { stop.run_until_cancelled(own.outcome(&id, request)).await }).await
+            by_itself(tasks, async move { stop.run_until_cancelled(own.outcome(&id, request, arriving)).await }).await
         };
         if let Some(outcome) = outcome {
             let post = self.wire.post_result(&id, outcome.body, outcome.is_stream);
@@ -57,7 +57,7 @@ impl Runner {
         }
     }
 
-    async fn outcome(&self, id: &str, request: Result<Request<Bytes>, String>) -> Outcome {
+    async fn outcome(&self, id: &str, request: Result<Request<Bytes>, String>, arriving: Arriving) -> Outcome {
         let request = match request {
             Ok(request) => request,
             Err(why) => return Outcome::failed(&why, false),
@@ -68,7 +68,7 @@ impl Runner {
             }
         };
         // Whoever looks must not be told of it after the result.
-        let ((), answer) = tokio::join!(told, self.gateway.serve_job(request, PLATFORM));
+        let ((), answer) = tokio::join!(told, self.gateway.serve_job(request, PLATFORM, arriving));
         let kind = answer.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         if answer.status().is_success() && kind.starts_with("text/event-stream") {
             self.stream(id, answer.into_body()).await

@@ -8,6 +8,7 @@ use super::run::Runner;
 use super::wire::Wire;
 use crate::awake::{self, Instant};
 use crate::fleet::Fleet;
+use crate::gateway::Gateway;
 use crate::settings::bounds::{MOST_JOBS, MOST_TAKEN, TAKE_PAUSE};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +20,7 @@ pub(super) struct Taker {
     pub(super) wire: Arc<Wire>,
     pub(super) hand: Arc<Hand>,
     pub(super) fleet: Arc<Fleet>,
+    pub(super) gateway: Arc<Gateway>,
     pub(super) runner: Arc<Runner>,
     /// Jobs run on it.
     pub(super) tasks: TaskTracker,
@@ -66,18 +68,22 @@ impl Taker {
         }
     }
 
-    /// Waits until requests would be served and not all slots are spoken for: how many more jobs to ask for.
+    /// Waits until more jobs would be served at once: how many to ask for.
     async fn has_room(&self) -> usize {
         loop {
-            let changes = self.fleet.changes();
-            let slots = self.fleet.serves().await.min(MOST_JOBS);
-            let free = slots.saturating_sub(self.hand.count());
-            if free > 0 {
-                return free.min(MOST_TAKEN);
+            let (hand, lanes, fleet) = (self.hand.changes(), self.gateway.changes(), self.fleet.changes());
+            let in_hand = self.hand.count();
+            // Of one on its way into a line nobody knows yet whether it has to wait there.
+            if self.hand.has_arrived() {
+                let room = self.gateway.room(in_hand).min(MOST_JOBS.saturating_sub(in_hand));
+                if room > 0 {
+                    return room.min(MOST_TAKEN);
+                }
             }
             tokio::select! {
-                () = self.hand.has_fewer_than(slots) => {}
-                () = changes => {}
+                () = hand => {}
+                () = lanes => {}
+                () = fleet => {}
             }
         }
     }
@@ -106,9 +112,8 @@ impl Taker {
             warn!(job = job.id, "a job that is in hand came again");
             return false;
         };
-        let runner = Arc::clone(&self.runner);
-        let tasks = self.tasks.clone();
-        self.tasks.spawn(async move { runner.run(job, held, &tasks).await });
+        let (runner, tasks, arriving) = (Arc::clone(&self.runner), self.tasks.clone(), held.arrives());
+        self.tasks.spawn(async move { runner.run(job, held, arriving, &tasks).await });
         true
     }
 }

@@ -47,6 +47,57 @@ fn as_many_jobs_are_taken_as_there_are_free_slots() {
     }
 }
 
+/// Regression: slots that requests over HTTP held counted as free.
+#[test]
+fn slots_that_requests_over_http_hold_are_not_free() {
+    let platform = Platform::start();
+    let builder = worker_of(&platform).set("MAX_CONCURRENT_REQUESTS", 3);
+    let gateway = builder.script(json!({"hold_requests": [CHAT]})).start_ready();
+    platform.wait_calls(TAKES, 1);
+    let body = chat_body(false).to_string();
+    let _clients = [(); 2].map(|()| gateway.client().begin("POST", CHAT, body.as_bytes()).unwrap());
+    gateway.journal().wait_for_requests(CHAT, 2);
+    platform.offer([job("a", &chat(false))]);
+    gateway.journal().wait_for_requests(CHAT, 3);
+    gateway.control().release_requests(1);
+    let second = &platform.wait_calls(TAKES, 2)[1];
+    assert_eq!(second.route, Route::Take, "one slot is free: {}", second.target());
+    gateway.control().release_all_requests();
+    platform.wait_done("a");
+}
+
+/// Regression: the slots of all models counted as free for jobs of any, so that jobs of one waited here in line while other
+/// workers had nothing to do.
+#[test]
+fn of_two_models_at_most_one_job_waits_here() {
+    let platform = Platform::start();
+    let config = "models:\n\x20 a: {file: a.gguf, preload: true}\n\x20 b: {file: b.gguf, preload: true}\n";
+    let holds = json!({"hold_requests": [CHAT]});
+    let builder = worker_of(&platform).set("MAX_CONCURRENT_REQUESTS", 2);
+    let gateway = builder.fakes(config, &[("a.gguf", holds), ("b.gguf", json!({}))]).start_ready();
+    eventually("both are loaded", wait::READY, || {
+        let models = gateway.health().get("/health").json()["models"].clone();
+        models.as_array().is_some_and(|models| models.iter().all(|model| model["state"] == "ready"))
+    });
+    let ask = |model: &str| json!({"openai_input": {"model": model, "messages": [{"role": "user", "content": "x"}]}});
+    platform.offer(["1", "2", "3", "4"].map(|id| job(id, &ask("a"))));
+    let a = gateway.model_file("a.gguf");
+    a.journal().wait_for_requests(CHAT, 2);
+    eventually("a third waits", SOON, || {
+        gateway.health().get("/metrics?format=prometheus").text().contains("gateway_queue_depth 1")
+    });
+    let takes = platform.calls(TAKES);
+    let counts: Vec<_> = takes.iter().map(|take| take.parameter("batch_size")).collect();
+    assert_eq!(counts, [Some("2"), None], "as many as either model has slots, then one by one");
+    assert!(platform.done("4").is_none());
+    a.control().release_requests(2);
+    a.journal().wait_for_requests(CHAT, 4);
+    a.control().release_all_requests();
+    for id in ["1", "2", "3", "4"] {
+        platform.wait_done(id);
+    }
+}
+
 #[test]
 fn a_model_that_sleeps_is_woken_by_a_job_which_is_told_of_it() {
     let platform = Platform::start();
