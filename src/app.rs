@@ -168,6 +168,9 @@ pub async fn run(
         tasks.spawn(listen::serve(gateway_listener, terms, service, refuse, stop_gateway.clone()))
     };
 
+    if ready.queue.is_some() && ready.keys.is_none() && settings.access.auth_enabled {
+        warn!("there is no key file: jobs are done, and requests over HTTP are refused");
+    }
     let jobs = ready.queue.map(|queue| QueueWorker::start(&queue, Arc::clone(&gateway), Arc::clone(&fleet)));
     let jobs = jobs.transpose()?;
 
@@ -286,8 +289,8 @@ fn serve_health_on_its_own_thread(
     })
 }
 
-/// Has the models served, and waits for a signal to stop, for nobody to use the service any more, or for all workers to be
-/// given up; reloads on the way. With the reason where nobody can serve any more.
+/// Has the models served, and waits for a signal to stop, for nobody to use the service any more, or for all workers to
+/// be given up; reloads on the way. With the reason where nobody can serve any more.
 async fn until_the_end(
     signals: &mut Signals,
     fleet: &Fleet,
