@@ -1,8 +1,8 @@
 //! The composition root: the only file that knows both journeys, and the order of start and of stop.
 //!
-//! Start: sockets, health port, gateway, and then the models: their files are looked at and loaded when the ports are open,
-//! so a platform's probe always finds somebody. Stop: refuse new requests, let those in flight finish, close the gateway's port, stop
-//! llama-server, close the health port. With one port for both nobody listens while llama-server is stopped.
+//! Start: sockets, health port, gateway, and then the models: their files are looked at and loaded when the ports are
+//! open, so a platform's probe always finds somebody. Stop: refuse new requests, let those in flight finish, close the
+//! gateway's port, stop llama-server, close the health port. With one port for both nobody listens while llama-server is stopped.
 
 mod reload;
 mod shelving;

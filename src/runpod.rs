@@ -1,9 +1,9 @@
 //! Jobs from the queue of a RunPod endpoint, beside the requests that come over HTTP.
 //!
 //! The platform holds the queue: this side asks for jobs while it can serve some, does each as a request of our own
-//! ([`Gateway::serve_job`]), posts what comes of it, and says now and then that it lives. All that is known of a job is in
-//! memory. Owns neither the line that jobs wait in beside other requests, nor the way to llama-server: both are the
-//! gateway's.
+//! ([`Gateway::serve_job`]), posts what comes of it, and says now and then that it lives. All that is known of a job is
+//! in memory. Owns neither the line that jobs wait in beside other requests, nor how many of them there is room for, nor
+//! the way to llama-server: all are the gateway's.
 
 mod address;
 mod coalesce;

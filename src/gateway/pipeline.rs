@@ -64,7 +64,7 @@ pub struct Gateway {
     catalogue: Catalogue,
     activity: Arc<Activity>,
     /// Whether clients are refused because the service stops. Jobs that were taken before are not.
-    is_closed: AtomicBool,
+    refuses_clients: AtomicBool,
     health_check_path: String,
     /// Whether this listener is the health port too.
     is_health_port: bool,
@@ -106,7 +106,7 @@ impl Gateway {
             local,
             catalogue: Catalogue::begin(),
             activity: Activity::new(),
-            is_closed: AtomicBool::new(false),
+            refuses_clients: AtomicBool::new(false),
             health_check_path: settings.listen.health_check_path.clone(),
             is_health_port: settings.listen.port == settings.listen.port_health && settings.listen.port != 0,
         }
@@ -114,7 +114,7 @@ impl Gateway {
 
     /// Refuses every request of a client from now on. Those that wait already, and jobs of a platform, are served.
     pub fn close(&self) {
-        self.is_closed.store(true, Ordering::Relaxed);
+        self.refuses_clients.store(true, Ordering::Relaxed);
     }
 
     /// Refuses every request from now on, those in the queue too, and waits until those in flight have ended.
@@ -143,8 +143,8 @@ impl Gateway {
         self.answer(request.map(Either::Left), Source::Client(client), None).await
     }
 
-    /// Answers one request that was taken from the queue of the platform with this name. Books name it in place of a key.
-    /// `arriving` is dropped once the request counts in [`Gateway::room`], or will not.
+    /// Answers one request that was taken from the queue of the platform with this name. Books name it in place of a
+    /// key. `arriving` is dropped once the request counts in [`Gateway::room`], or will not.
     pub async fn serve_job(
         self: &Arc<Self>,
         request: Request<Bytes>,
@@ -155,7 +155,7 @@ impl Gateway {
         self.answer(request, Source::Platform(platform), Some(Box::new(arriving))).await
     }
 
-    /// How many more jobs would be served at once, beside so many in hand; others may serve those that would have to wait.
+    /// How many more jobs would be served at once, beside so many in hand. Others may serve those that would wait here.
     pub fn room(&self, in_hand: usize) -> usize {
         self.lanes.room(in_hand)
     }
@@ -343,7 +343,7 @@ impl Gateway {
     }
 
     fn is_open_to(&self, source: Source) -> bool {
-        matches!(source, Source::Platform(_)) || !self.is_closed.load(Ordering::Relaxed)
+        matches!(source, Source::Platform(_)) || !self.refuses_clients.load(Ordering::Relaxed)
     }
 
     fn find_route(&self, parts: &Parts) -> Result<&'static Route, Refusal> {

@@ -1,7 +1,7 @@
 //! How many jobs may still be taken from a queue that others take from too. Pure.
 //!
-//! Which model a job asks for is known once it has been taken, and whatever waits in a line of ours, another worker might
-//! have begun. So of several models the fullest one counts: at most one job more than it has slots has to wait.
+//! Which model a job asks for is known once it has been taken, and whatever waits in a line of ours, another worker
+//! might have begun. So of several models the fullest one counts: at most one job more than it has slots has to wait.
 
 /// A line at this moment.
 #[derive(Debug, Clone, Copy)]
@@ -73,7 +73,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever they ask for: jobs are taken until there is no room, and all that came at once find where they belong.
+        /// Whatever they ask for, and whatever others hold.
         #[test]
         fn at_most_one_job_waits(
             slots in proptest::collection::vec((1..6_usize, 0..6_usize), 1..4),

@@ -82,8 +82,8 @@ impl Wire {
         })
     }
 
-    /// Posts the result of a job, and tries again where that may help. One that is refused becomes an error, lest the job
-    /// stay without an answer.
+    /// Posts the result of a job, and tries again where that may help. One that is refused becomes an error, lest the
+    /// job stay without an answer.
     pub(super) async fn post_result(&self, job: &str, body: Bytes) {
         let (address, size) = (self.addresses.output(job, true), body.len());
         let posted = self.post(&address, job, body, RESULT_TRIES).await;

@@ -81,8 +81,8 @@ fn slots_that_requests_over_http_hold_are_not_free() {
     platform.wait_done("a");
 }
 
-/// Regression: the slots of all models counted as free for jobs of any, so that jobs of one waited here in line while other
-/// workers had nothing to do.
+/// Regression: the slots of all models counted as free for jobs of any, so that jobs of one waited here in line while
+/// other workers had nothing to do.
 #[test]
 fn of_two_models_at_most_one_job_waits_here() {
     let platform = Platform::start();
@@ -349,12 +349,22 @@ fn a_queue_without_its_addresses_is_a_problem_of_the_configuration() {
 #[test]
 fn a_worker_in_use_by_jobs_does_not_stop_for_want_of_them() {
     let platform = Platform::start();
-    platform.offer([job("job-1", &chat(false))]);
-    // It is in the queue before the model is loaded, so that the time without one begins when it has been done.
-    let builder = worker_of(&platform).set("SHUTDOWN_TIMEOUT", "2s");
-    let mut gateway = builder.script(json!({"hold_requests": [CHAT]})).start();
+    let builder = worker_of(&platform).set("SHUTDOWN_TIMEOUT", "300ms").set("MAX_CONCURRENT_REQUESTS", 2);
+    let script = json!({"load": {"until_released": true}, "hold_requests": [CHAT]});
+    let mut gateway = builder.script(script).start();
+    gateway.journal().wait_for_event("bound");
+    // Until the job has come, the worker is in use by a client.
+    let mut client = gateway.client().begin("POST", CHAT, chat_body(false).to_string().as_bytes()).unwrap();
+    eventually("the client waits", SOON, || {
+        gateway.health().get("/metrics?format=prometheus").text().contains("gateway_queue_depth 1")
+    });
+    gateway.control().release_load();
     gateway.journal().wait_for_requests(CHAT, 1);
-    keeps("it serves", Duration::from_secs(3), || gateway.health().get("/ping").status() == 200);
+    platform.offer([job("job-1", &chat(false))]);
+    gateway.journal().wait_for_requests(CHAT, 2);
+    gateway.control().release_requests(1);
+    assert_eq!(client.read_response().unwrap().status(), 200);
+    keeps("it serves", Duration::from_millis(600), || gateway.health().get("/ping").status() == 200);
     gateway.control().release_all_requests();
     platform.wait_done("job-1");
     assert_eq!(gateway.wait_exit().code(), Some(0), "unused, it stops");
