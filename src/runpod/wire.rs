@@ -288,6 +288,41 @@ impl Setback {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio::time::sleep;
+
+    /// Regression: jobs whose answer began to come at the very end of the question's time were lost.
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_begins_in_time_may_end_later() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let queue = RunpodQueue {
+            take: format!("http://{}/job-take/$ID", listener.local_addr().unwrap()),
+            output: "http://127.0.0.1/$ID".into(),
+            stream: None,
+            ping: None,
+            ping_interval: Duration::from_secs(10),
+            pod_id: None,
+            key: None,
+        };
+        tokio::spawn(async move {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            let mut request = [0; 1024];
+            while !request.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                connection.read_exact(&mut byte).await.unwrap();
+                request.rotate_left(1);
+                request[1023] = byte[0];
+            }
+            sleep(LONG_POLL - Duration::from_secs(1)).await;
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n";
+            connection.write_all(head.as_bytes()).await.unwrap();
+            sleep(QUESTION_BODY / 2).await;
+            connection.write_all(b"[]").await.unwrap();
+        });
+        let taken = Wire::new(&queue, "pod").unwrap().take(1, false).await;
+        assert_eq!(taken.unwrap().unwrap(), "[]");
+    }
 
     #[test]
     fn of_an_address_only_host_and_port_are_named() {
