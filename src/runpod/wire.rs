@@ -305,7 +305,7 @@ mod tests {
             pod_id: None,
             key: None,
         };
-        tokio::spawn(async move {
+        let platform = async move {
             let (mut connection, _) = listener.accept().await.unwrap();
             let mut request = [0; 1024];
             while !request.ends_with(b"\r\n\r\n") {
@@ -319,8 +319,9 @@ mod tests {
             connection.write_all(head.as_bytes()).await.unwrap();
             sleep(QUESTION_BODY / 2).await;
             connection.write_all(b"[]").await.unwrap();
-        });
-        let taken = Wire::new(&queue, "pod").unwrap().take(1, false).await;
+        };
+        let wire = Wire::new(&queue, "pod").unwrap();
+        let (taken, ()) = tokio::join!(wire.take(1, false), platform);
         assert_eq!(taken.unwrap().unwrap(), "[]");
     }
 
