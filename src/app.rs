@@ -162,6 +162,9 @@ pub async fn run(
         tasks.spawn(listen::serve(doors.gateway, terms, service, refuse, stop_gateway.clone()))
     };
 
+    if ready.queue.is_some() && ready.keys.is_none() && settings.access.auth_enabled {
+        warn!("there is no key file: jobs are done, and requests over HTTP are refused");
+    }
     let jobs = ready.queue.map(|queue| QueueWorker::start(&queue, Arc::clone(&gateway), Arc::clone(&fleet)));
     let jobs = jobs.transpose()?;
 

@@ -1,9 +1,9 @@
 //! Jobs from the queue of a RunPod endpoint, beside the requests that come over HTTP.
 //!
 //! The platform holds the queue: this side asks for jobs while it can serve some, does each as a request of our own
-//! ([`Gateway::serve_job`]), posts what comes of it, and says now and then that it lives. All that is known of a job is in
-//! memory. Owns neither the line that jobs wait in beside other requests, nor the way to llama-server: both are the
-//! gateway's.
+//! ([`Gateway::serve_job`]), posts what comes of it, and says now and then that it lives. All that is known of a job is
+//! in memory. Owns neither the line that jobs wait in beside other requests, nor how many of them there is room for, nor
+//! the way to llama-server: all are the gateway's.
 
 mod address;
 mod coalesce;
@@ -65,11 +65,13 @@ impl QueueWorker {
         let pings = pings.transpose()?;
         let (stops, stop) = (stops::listen(Arc::clone(&wire), Arc::clone(&hand)), over.clone());
         listener.spawn(async move { stop.run_until_cancelled(stops).await });
-        let runner = Arc::new(Runner { wire: Arc::clone(&wire), gateway, fleet: Arc::clone(&fleet) });
+        let (own, door) = (Arc::clone(&wire), Arc::clone(&gateway));
+        let runner = Arc::new(Runner { wire: own, gateway: door, fleet: Arc::clone(&fleet) });
         let taker = Taker {
             wire: Arc::clone(&wire),
             hand,
             fleet,
+            gateway,
             runner,
             tasks: tasks.clone(),
             stop: no_more.clone(),

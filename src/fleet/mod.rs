@@ -31,7 +31,6 @@ pub use report::{ModelStatus, Overall};
 pub(crate) use stub::Stub;
 pub use tally::{Snapshot, WorkerKind};
 
-use crate::awake::Instant;
 use crate::worker::Loss;
 use arc_swap::ArcSwap;
 use std::future::Future;
@@ -129,25 +128,6 @@ impl Fleet {
         members.peek().is_none() || members.any(|member| member.handle().is_ready()) || shelf.waits_to_be_asked()
     }
 
-    /// Waits until requests would be served, be it that they wake a model: how many at once. One where there is no worker to
-    /// serve them, whose model says so.
-    pub async fn serves(&self) -> usize {
-        self.stocked.wait().await;
-        loop {
-            let changes = self.changes();
-            let shelf = self.shelf();
-            let now = Instant::now();
-            let slots = match shelf.members().next() {
-                Some(_) => shelf.members().map(|member| member.room(now)).fold(0, usize::saturating_add),
-                None => 1,
-            };
-            if slots > 0 {
-                return slots;
-            }
-            changes.await;
-        }
-    }
-
     /// Waits for the next change of a worker, or of the models, from the call on.
     pub fn changes(&self) -> impl Future<Output = ()> {
         let swapped = self.swapped.notified();
@@ -201,28 +181,5 @@ impl Shelf {
     fn loss(&self) -> Option<Loss> {
         let losses: Option<Vec<Loss>> = self.members().map(|member| member.handle().loss()).collect();
         losses?.pop()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn whoever_waits_until_requests_are_served_is_told() {
-        let (worker, model) = Stub::ready(([127, 0, 0, 1], 1));
-        let fleet = Fleet::new(vec![model]);
-        assert_eq!(fleet.serves().await, usize::MAX, "all slots of the stub");
-        worker.is_down();
-        let serves = fleet.serves();
-        tokio::pin!(serves);
-        tokio::select! {
-            biased;
-            _ = &mut serves => panic!("nobody serves"),
-            () = std::future::ready(()) => {}
-        }
-        worker.starts_again();
-        assert!(serves.await > 0);
-        assert_eq!(Fleet::new(Vec::new()).serves().await, 1, "one that lacks no worker");
     }
 }

@@ -139,6 +139,11 @@ impl Model {
         self.has_worker() && self.own().next().is_none()
     }
 
+    /// How many requests its workers would serve at once, be it that the first wakes them.
+    pub fn room(&self, now: Instant) -> usize {
+        self.members().map(|member| member.room(now)).fold(0, usize::saturating_add)
+    }
+
     fn own(&self) -> impl Iterator<Item = &Arc<Member>> {
         self.members().filter(|member| !member.is_remote())
     }

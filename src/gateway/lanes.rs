@@ -6,7 +6,8 @@
 use super::auth::Caller;
 use super::catalogue::unknown;
 use super::queue::{Patience, Queue};
-use crate::awake;
+use super::room::{Load, room};
+use crate::awake::{self, Instant};
 use crate::fleet::names::{Entry, Names, Unresolved};
 use crate::fleet::{Card, Model};
 use crate::models::Kind;
@@ -14,9 +15,10 @@ use crate::refusal::Refusal;
 use crate::settings::bounds::RETRY_AFTER_UNKNOWN;
 use crate::telemetry::metrics::Metrics;
 use arc_swap::{ArcSwap, Guard};
+use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::SetOnce;
+use tokio::sync::{Notify, SetOnce};
 
 /// The lanes of all models.
 pub struct Lanes {
@@ -28,6 +30,8 @@ pub struct Lanes {
     bound: Option<usize>,
     patience: Patience,
     metrics: Arc<Metrics>,
+    /// Told of each new table, and whenever more or fewer hold a slot of one or wait for it.
+    changed: Arc<Notify>,
     /// Set once it is known which lanes there are, or that none will come.
     stocked: SetOnce<()>,
 }
@@ -56,6 +60,7 @@ impl Lanes {
             bound,
             patience,
             metrics,
+            changed: Arc::default(),
             stocked: SetOnce::new(),
         }
     }
@@ -99,6 +104,7 @@ impl Lanes {
             new.iter().for_each(|lane| lane.queue.close());
         }
         let _ = self.stocked.set(()); // a second time is no news
+        self.changed.notify_waiters();
         let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
         retired.retain(|queue| !queue.is_drained());
         for lane in &left_out {
@@ -110,7 +116,8 @@ impl Lanes {
 
     fn lane(&self, model: Arc<Model>) -> Lane {
         let counted = Arc::clone(&model);
-        let queue = Queue::new(self.bound, self.patience, move || counted.slots(), Arc::clone(&self.metrics));
+        let (metrics, changed) = (Arc::clone(&self.metrics), Arc::clone(&self.changed));
+        let queue = Queue::new(self.bound, self.patience, move || counted.slots(), metrics, changed);
         Lane { model, queue }
     }
 
@@ -132,6 +139,28 @@ impl Lanes {
     pub fn counts(&self, id: &str) -> (usize, usize) {
         let now = self.now();
         now.lanes.iter().find(|lane| lane.model.id() == id).map_or((0, 0), |lane| lane.queue.counts())
+    }
+
+    /// How many more jobs may be taken, beside so many in hand: those that would be served at once. While there is no
+    /// worker at all one, whose model says so.
+    pub(super) fn room(&self, in_hand: usize) -> usize {
+        if !self.stocked.initialized() {
+            return 0;
+        }
+        let (now, table) = (Instant::now(), self.now());
+        if !table.lanes.iter().any(|lane| lane.model.has_worker()) {
+            return usize::from(in_hand == 0);
+        }
+        let load = |lane: &Arc<Lane>| {
+            let (active, waiting) = lane.queue.counts();
+            Load { slots: lane.model.room(now), active, waiting }
+        };
+        room(&table.lanes.iter().map(load).collect::<Vec<_>>(), in_hand)
+    }
+
+    /// Waits for the next change of what is in the lanes, or of the lanes, from the call on.
+    pub(super) fn changes(&self) -> impl Future<Output = ()> {
+        self.changed.notified()
     }
 
     /// The lanes that there are now, to be kept over a wait.

@@ -16,7 +16,7 @@ use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{HeaderMap, Version};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Collected, Either};
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
@@ -101,13 +101,22 @@ impl Bounded {
 
     /// Takes a piece, if there is room for it beside all other bodies.
     fn take(&mut self, piece: Bytes, limits: &BodyLimits) -> Result<(), Refusal> {
+        let share = Arc::clone(&limits.room).try_acquire_many_owned(bytes_of(&piece));
+        self.take_into(share.map_err(|_| Refusal::QueueFull(RETRY_AFTER_UNKNOWN)), piece, limits)
+    }
+
+    /// Takes a piece that has this share of the room, or none.
+    fn take_into(
+        &mut self,
+        share: Result<OwnedSemaphorePermit, Refusal>,
+        piece: Bytes,
+        limits: &BodyLimits,
+    ) -> Result<(), Refusal> {
         self.length += piece.len() as u64;
         if self.length > limits.size as u64 {
             return Err(Refusal::PayloadTooLarge(limits.size));
         }
-        let bytes = u32::try_from(piece.len()).unwrap_or(u32::MAX);
-        let share = Arc::clone(&limits.room).try_acquire_many_owned(bytes);
-        let share = share.map_err(|_| Refusal::QueueFull(RETRY_AFTER_UNKNOWN))?;
+        let share = share?;
         // While it is being read nobody else has a part in it.
         match self.share.as_mut().and_then(Arc::get_mut) {
             Some(first) => first.merge(share),
@@ -182,10 +191,27 @@ pub(super) fn check_announced(headers: &HeaderMap, limits: &BodyLimits) -> Resul
     Ok(())
 }
 
-/// Reads the body, as far as the limits allow.
+fn bytes_of(piece: &Bytes) -> u32 {
+    u32::try_from(piece.len()).unwrap_or(u32::MAX)
+}
+
+/// Reads the body, as far as the limits allow. That of a job, which is here already, waits for room: others give theirs
+/// back when they have been served, and only whole bodies wait, so none waits for itself.
 pub(super) async fn read_body(body: Option<Inbound>, route: &Route, limits: &BodyLimits) -> Result<Bounded, Refusal> {
     let mut bounded = Bounded::on(route, limits);
-    let Some(mut body) = body else { return Ok(bounded) };
+    let mut body = match body {
+        None => return Ok(bounded),
+        Some(Either::Left(body)) => body,
+        Some(Either::Right(whole)) => {
+            let Ok(piece) = whole.collect().await.map(Collected::to_bytes);
+            if piece.len() > limits.size {
+                return Err(Refusal::PayloadTooLarge(limits.size));
+            }
+            let share = Arc::clone(&limits.room).acquire_many_owned(bytes_of(&piece)).await;
+            bounded.take_into(share.map_err(|_| Refusal::QueueFull(RETRY_AFTER_UNKNOWN)), piece, limits)?;
+            return Ok(bounded);
+        }
+    };
     loop {
         let frame = awake::timeout(limits.silence, body.frame()).await.map_err(|_| Refusal::RequestTimeout)?;
         match frame {
@@ -227,7 +253,9 @@ mod tests {
     use super::super::route;
     use super::*;
     use http::Method;
+    use http_body_util::Full;
     use proptest::prelude::*;
+    use std::pin::pin;
 
     /// A body in these pieces, on its way to this route.
     fn body<'a>(limits: &BodyLimits, path: &str, pieces: impl IntoIterator<Item = &'a [u8]>) -> Bounded {
@@ -279,6 +307,24 @@ mod tests {
         assert_eq!(second.take(Bytes::from_static(b"012345"), &limits), Err(Refusal::QueueFull(RETRY_AFTER_UNKNOWN)));
         drop(first);
         second.take(Bytes::from_static(b"0123"), &limits).unwrap();
+    }
+
+    /// Regression: a job for whose body there was no room had failed.
+    #[tokio::test]
+    async fn the_body_of_a_job_waits_for_room() {
+        let limits = BodyLimits { room: Arc::new(Semaphore::new(10)), ..BodyLimits::new(10, Duration::ZERO) };
+        let route = route::find(&Method::POST, "/completion").unwrap();
+        let job = |text: &'static [u8]| Some(Either::Right(Full::new(Bytes::from_static(text))));
+        let first = read_body(job(b"0123456"), route, &limits).await.unwrap();
+        let mut second = pin!(read_body(job(b"01234567"), route, &limits));
+        tokio::select! {
+            biased;
+            _ = &mut second => panic!("there is no room"),
+            () = std::future::ready(()) => {}
+        }
+        drop(first);
+        assert_eq!(second.await.unwrap().length(), 8);
+        assert!(matches!(read_body(job(b"0123456789x"), route, &limits).await, Err(Refusal::PayloadTooLarge(10))));
     }
 
     #[test]

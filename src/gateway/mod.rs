@@ -28,6 +28,7 @@ mod rate;
 mod record;
 pub(crate) mod rename;
 pub(crate) mod rewrite;
+mod room;
 mod route;
 mod sse;
 #[cfg(test)]

@@ -64,7 +64,7 @@ pub struct Gateway {
     catalogue: Catalogue,
     activity: Arc<Activity>,
     /// Whether clients are refused because the service stops. Jobs that were taken before are not.
-    is_closed: AtomicBool,
+    refuses_clients: AtomicBool,
     health_check_path: String,
     /// Whether this listener is the health port too.
     is_health_port: bool,
@@ -106,7 +106,7 @@ impl Gateway {
             local,
             catalogue: Catalogue::begin(),
             activity: Activity::new(),
-            is_closed: AtomicBool::new(false),
+            refuses_clients: AtomicBool::new(false),
             health_check_path: settings.listen.health_check_path.clone(),
             is_health_port: settings.listen.port == settings.listen.port_health && settings.listen.port != 0,
         }
@@ -114,7 +114,7 @@ impl Gateway {
 
     /// Refuses every request of a client from now on. Those that wait already, and jobs of a platform, are served.
     pub fn close(&self) {
-        self.is_closed.store(true, Ordering::Relaxed);
+        self.refuses_clients.store(true, Ordering::Relaxed);
     }
 
     /// Refuses every request from now on, those in the queue too, and waits until those in flight have ended.
@@ -140,15 +140,37 @@ impl Gateway {
 
     /// Answers one request on the gateway port, from a client at this address.
     pub async fn serve(self: &Arc<Self>, request: Request<Incoming>, client: IpAddr) -> Response<Answer> {
-        self.answer(request.map(Either::Left), Source::Client(client)).await
+        self.answer(request.map(Either::Left), Source::Client(client), None).await
     }
 
-    /// Answers one request that was taken from the queue of the platform with this name. Books name it in place of a key.
-    pub async fn serve_job(self: &Arc<Self>, request: Request<Bytes>, platform: &'static str) -> Response<Answer> {
-        self.answer(request.map(|body| Either::Right(Full::new(body))), Source::Platform(platform)).await
+    /// Answers one request that was taken from the queue of the platform with this name. Books name it in place of a
+    /// key. `arriving` is dropped once the request counts in [`Gateway::room`], or will not.
+    pub async fn serve_job(
+        self: &Arc<Self>,
+        request: Request<Bytes>,
+        platform: &'static str,
+        arriving: impl Send + 'static,
+    ) -> Response<Answer> {
+        let request = request.map(|body| Either::Right(Full::new(body)));
+        self.answer(request, Source::Platform(platform), Some(Box::new(arriving))).await
     }
 
-    async fn answer(self: &Arc<Self>, request: Request<Inbound>, source: Source) -> Response<Answer> {
+    /// How many more jobs would be served at once, beside so many in hand. Others may serve those that would wait here.
+    pub fn room(&self, in_hand: usize) -> usize {
+        self.lanes.room(in_hand)
+    }
+
+    /// Waits until another request holds a slot or waits for one, or one no longer does, from the call on.
+    pub fn changes(&self) -> impl Future<Output = ()> {
+        self.lanes.changes()
+    }
+
+    async fn answer(
+        self: &Arc<Self>,
+        request: Request<Inbound>,
+        source: Source,
+        arriving: Option<Box<dyn Send>>,
+    ) -> Response<Answer> {
         let request_id = headers::request_id(request.headers());
         let path = request.uri().path();
         let record =
@@ -157,7 +179,7 @@ impl Gateway {
         let origin = self.cors.origin(request.headers());
         let (parts, body) = request.into_parts();
         let unread = Unread::of(&parts);
-        let mut left = Left { meter: None, body: Some(body) };
+        let mut left = Left { meter: None, body: Some(body), arriving };
         let mut response = match self.journey(parts, &request_id, source, record, &mut left).await {
             Ok(response) => response,
             Err((refusal, mut record)) => {
@@ -166,6 +188,7 @@ impl Gateway {
                 attempts::failure(&refusal, shape, &mut record).map(|body| Answer::own(body, record))
             }
         };
+        drop(left.arriving);
         let headers = response.headers_mut();
         headers.insert(X_REQUEST_ID, request_id);
         self.cors.decorate(origin.as_ref(), headers);
@@ -189,7 +212,7 @@ impl Gateway {
     }
 
     /// The journey itself. A refusal brings the record back, so that it is closed with the answer; what is
-    /// `left` is for the answer's head in any case.
+    /// `left` is for the answer in any case.
     async fn journey(
         self: &Arc<Self>,
         parts: Parts,
@@ -251,6 +274,7 @@ impl Gateway {
         let asking = Asking { route, needs, parts, request_id: request_id.clone(), asked, envelope, body };
         let lined_up = Attempts::line_up(self.retries, &self.lanes, &asking, &caller, &mut record);
         let (attempts, place) = stage!(record, lined_up);
+        left.arriving = None;
         let model = &attempts.lane().model;
         record.under_way = route.posts.then(|| self.activity.begin());
         // MOCK_BACKEND: keys and limits have been tried, and there is nobody behind them.
@@ -319,7 +343,7 @@ impl Gateway {
     }
 
     fn is_open_to(&self, source: Source) -> bool {
-        matches!(source, Source::Platform(_)) || !self.is_closed.load(Ordering::Relaxed)
+        matches!(source, Source::Platform(_)) || !self.refuses_clients.load(Ordering::Relaxed)
     }
 
     fn find_route(&self, parts: &Parts) -> Result<&'static Route, Refusal> {
@@ -366,10 +390,12 @@ fn answered(
     Ok(answer.map(|body| Answer::own(body, record)))
 }
 
-/// What the journey leaves for the answer's head.
+/// What the journey leaves for the answer.
 struct Left {
     /// Of a caller who is known.
     meter: Option<Meter>,
     /// Unless it was read.
     body: Option<Inbound>,
+    /// Of a job that is in no line yet.
+    arriving: Option<Box<dyn Send>>,
 }

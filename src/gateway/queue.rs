@@ -20,7 +20,7 @@ use place::{Grant, Turn, Waiting};
 pub(super) use place::{Place, Ticket};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
 /// The line of one model.
@@ -38,6 +38,8 @@ struct Inner {
     closing: CancellationToken,
     patience: Patience,
     metrics: Arc<Metrics>,
+    /// Told when more or fewer hold a slot or wait.
+    changed: Arc<Notify>,
 }
 
 struct State {
@@ -66,12 +68,13 @@ pub struct Patience {
 
 impl Queue {
     /// A line where at most `bound` wait. `slots` says how many the workers that can serve at this moment have: none
-    /// while the model is not ready.
+    /// while the model is not ready. `changed` is told whenever more or fewer hold a slot or wait.
     pub fn new(
         bound: Option<usize>,
         patience: Patience,
         slots: impl Fn() -> usize + Send + Sync + 'static,
         metrics: Arc<Metrics>,
+        changed: Arc<Notify>,
     ) -> Self {
         let state = State {
             line: Line::new(bound),
@@ -89,6 +92,7 @@ impl Queue {
             closing: CancellationToken::new(),
             patience,
             metrics,
+            changed,
         }))
     }
 
@@ -275,6 +279,9 @@ impl Queue {
         let signed = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.0.metrics.active.inc_by(signed(now.0) - signed(before.0));
         self.0.metrics.queue_depth.inc_by(signed(now.1) - signed(before.1));
+        if now != before {
+            self.0.changed.notify_waiters();
+        }
         if (state.closed.is_some() || state.retired) && now == (0, 0) && state.passes == 0 {
             self.0.drained.cancel();
         }

@@ -95,7 +95,7 @@ impl Stage {
         let mut tasks = JoinSet::new();
         let sweeping = Arc::clone(&holdings);
         tasks.spawn(async move { sweeping.sweep(CancellationToken::new()).await });
-        let queue = Queue::new(None, patience, || 1, Arc::clone(&shelf.books.metrics));
+        let queue = Queue::new(None, patience, || 1, Arc::clone(&shelf.books.metrics), Arc::default());
         Self { queue, holdings, cut, shelf, model, _worker: worker, tasks }
     }
 

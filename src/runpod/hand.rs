@@ -1,6 +1,8 @@
 //! The jobs in hand: taken, and not yet answered. In memory only, so no worker can be held up by what another has left.
 
 use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -9,9 +11,14 @@ use tokio_util::sync::CancellationToken;
 #[derive(Default)]
 pub(super) struct Hand {
     jobs: Mutex<BTreeMap<String, CancellationToken>>,
-    /// Told of each that leaves.
-    freed: Notify,
+    /// How many of them the gateway does not count yet.
+    arriving: AtomicUsize,
+    /// Told of each that leaves, and of each that the gateway counts.
+    changed: Notify,
 }
+
+/// A job that the gateway does not count yet, until it is dropped.
+pub(super) struct Arriving(Arc<Hand>);
 
 /// A job in hand, until it is dropped.
 pub(super) struct Held {
@@ -52,15 +59,14 @@ impl Hand {
         self.lock().len()
     }
 
-    /// Waits until there are fewer than this.
-    pub(super) async fn has_fewer_than(&self, count: usize) {
-        loop {
-            let freed = self.freed.notified();
-            if self.count() < count {
-                return;
-            }
-            freed.await;
-        }
+    /// Whether the gateway counts all of them.
+    pub(super) fn has_arrived(&self) -> bool {
+        self.arriving.load(Ordering::SeqCst) == 0
+    }
+
+    /// Waits until one leaves, or the gateway counts it, from the call on.
+    pub(super) fn changes(&self) -> impl Future<Output = ()> {
+        self.changed.notified()
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, CancellationToken>> {
@@ -68,10 +74,25 @@ impl Hand {
     }
 }
 
+impl Held {
+    /// The gateway does not count it as long as what is returned lives.
+    pub(super) fn arrives(&self) -> Arriving {
+        self.hand.arriving.fetch_add(1, Ordering::SeqCst);
+        Arriving(Arc::clone(&self.hand))
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        self.0.arriving.fetch_sub(1, Ordering::SeqCst);
+        self.0.changed.notify_waiters();
+    }
+}
+
 impl Drop for Held {
     fn drop(&mut self) {
         self.hand.lock().remove(&self.id);
-        self.hand.freed.notify_waiters();
+        self.hand.changed.notify_waiters();
     }
 }
 
@@ -95,12 +116,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn whoever_waits_for_room_is_told() {
         let hand = Arc::<Hand>::default();
-        hand.has_fewer_than(1).await;
         let held = hand.hold("a").unwrap();
-        let ends = async {
-            tokio::task::yield_now().await;
-            drop(held);
-        };
-        tokio::join!(hand.has_fewer_than(1), ends);
+        let arriving = held.arrives();
+        assert!(!hand.has_arrived());
+        let changes = hand.changes();
+        drop(arriving);
+        changes.await;
+        assert!(hand.has_arrived());
+        let changes = hand.changes();
+        drop(held);
+        changes.await;
+        assert_eq!(hand.count(), 0);
     }
 }

@@ -56,14 +56,9 @@ pub(super) fn value(answer: &[u8]) -> Box<RawValue> {
         .unwrap_or_default()
 }
 
-/// Such a value as the only piece there is.
-pub(super) fn single(value: &RawValue) -> Bytes {
-    Bytes::from(format!("{{\"output\":{value}}}"))
-}
-
-/// Whether it is no larger than a piece may be. A value cannot be cut.
-pub(super) fn is_piece(body: &Bytes) -> bool {
-    body.len() <= CHUNK_MOST
+/// Such a value as the only piece there is; none if it is larger than a piece may be, for it cannot be cut.
+pub(super) fn single(value: &RawValue) -> Option<Bytes> {
+    (value.get().len() + EMPTY.len() <= CHUNK_MOST).then(|| Bytes::from(format!("{{\"output\":{value}}}")))
 }
 
 /// Such a value as the whole result; none if it is too large.
@@ -97,11 +92,20 @@ pub(super) fn error_in(piece: &str, is_cut: bool) -> Option<String> {
     for line in piece.lines().skip(usize::from(is_cut)) {
         let data = line.strip_prefix("data:").map(str::trim_start);
         match data {
-            Some(data) if follows || data.starts_with("{\"error\"") => return Some(error_of(data.as_bytes())),
+            Some(data) if follows || has_error(data) => return Some(error_of(data.as_bytes())),
             _ => follows = line == "event: error",
         }
     }
     None
+}
+
+/// Whether data begin with an error. Some servers say with `null` that there is none.
+fn has_error(data: &str) -> bool {
+    let is_null = |data| {
+        let members = Members::read(serde_json::from_str(data).ok()?)?;
+        Some(members.get("error")?.get() == "null")
+    };
+    data.starts_with("{\"error\"") && is_null(data) != Some(true)
 }
 
 #[cfg(test)]
@@ -140,11 +144,12 @@ mod tests {
     #[test]
     fn an_answer_stays_as_it_was_written_where_it_is_json() {
         let answer = value(b" {\"z\": 1.0, \"a\": 12345678901234567890123} ");
-        assert_eq!(single(&answer), "{\"output\":{\"z\": 1.0, \"a\": 12345678901234567890123}}");
+        assert_eq!(single(&answer).unwrap(), "{\"output\":{\"z\": 1.0, \"a\": 12345678901234567890123}}");
         assert_eq!(whole(&answer).unwrap(), "{\"output\":[{\"z\": 1.0, \"a\": 12345678901234567890123}]}");
-        assert_eq!(read(&single(&value(b"# HELP x\n"))), json!({"output": "# HELP x\n"}));
-        assert_eq!(read(&single(&value(b""))), json!({"output": ""}));
+        assert_eq!(read(&single(&value(b"# HELP x\n")).unwrap()), json!({"output": "# HELP x\n"}));
+        assert_eq!(read(&single(&value(b"")).unwrap()), json!({"output": ""}));
         assert!(whole(&value(&vec![b'x'; RESULT_SIZE])).is_none());
+        assert!(single(&value(&vec![b'x'; CHUNK_MOST])).is_none());
     }
 
     #[test]
@@ -164,6 +169,8 @@ mod tests {
             ("event: error\ndata: {\"message\":\"no\"}\n\n", Some("{\"message\":\"no\"}")),
             ("data: {\"content\":\"data: {\\\"error\\\"\"}\n\n", None),
             ("event: message\ndata: {}\n\n", None),
+            ("data: {\"error\": null, \"content\":\"x\"}\n\n", None),
+            ("data: {\"error\":nul\n\n", Some("{\"error\":nul")),
         ] {
             assert_eq!(error_in(piece, false).as_deref(), expected, "{piece}");
         }

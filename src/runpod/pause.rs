@@ -1,38 +1,63 @@
-//! How long to wait before the platform is asked again. Pure but for chance.
+//! How long to wait before the platform is asked again, and the word of it in the log: of many failures in a row one.
 
 use super::wire::Setback;
 use crate::settings::bounds::{PLATFORM_BACKOFF_FIRST, PLATFORM_BACKOFF_LONGEST, TOO_MANY_PAUSE};
 use std::time::Duration;
+use tracing::{debug, info, warn};
 
 /// Of the questions in a row: how many failed.
-#[derive(Default)]
-pub(super) struct Failures(u32);
+pub(super) struct Failures {
+    /// What is then the matter.
+    trouble: &'static str,
+    /// What is so again once one is answered.
+    again: &'static str,
+    /// How many failed, those among them that came too often.
+    row: u32,
+    /// The others.
+    failed: u32,
+}
 
 impl Failures {
+    /// None so far.
+    pub(super) fn of(trouble: &'static str, again: &'static str) -> Self {
+        Self { trouble, again, row: 0, failed: 0 }
+    }
+
     /// One was answered.
     pub(super) fn forget(&mut self) {
-        self.0 = 0;
+        if self.row > 0 {
+            info!("{}", self.again);
+        }
+        (self.row, self.failed) = (0, 0);
     }
 
     /// One more failed: the pause before the next.
-    pub(super) fn note(&mut self, setback: &Setback) -> Duration {
-        match setback {
+    pub(super) fn note(&mut self, setback: Setback) -> Duration {
+        let pause = match setback {
             Setback::TooMany => TOO_MANY_PAUSE,
             Setback::Failed(_) => {
-                self.0 = self.0.saturating_add(1);
-                after_failure(self.0)
+                self.failed = self.failed.saturating_add(1);
+                after_failure(self.failed)
             }
+        };
+        self.row = self.row.saturating_add(1);
+        let (trouble, problem) = (self.trouble, setback.sentence());
+        if self.is_first() {
+            warn!("{trouble}: {problem}")
+        } else {
+            debug!("{trouble}: {problem}")
         }
+        pause
     }
 
     /// Whether the failure that was noted last is the first in a row.
-    pub(super) fn is_first(&self) -> bool {
-        self.0 == 1
+    fn is_first(&self) -> bool {
+        self.row == 1
     }
 }
 
-/// The pause after so many failures in a row: twice as long after each, and up to a quarter shorter by chance, so that many
-/// workers do not come back together.
+/// The pause after so many failures in a row: twice as long after each, and up to a quarter shorter by chance, so that
+/// many workers do not come back together.
 pub(super) fn after_failure(failures: u32) -> Duration {
     let doubled =
         PLATFORM_BACKOFF_FIRST.saturating_mul(1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX));
@@ -46,21 +71,36 @@ mod tests {
 
     #[test]
     fn pauses_double_up_to_a_bound_and_begin_anew_after_an_answer() {
-        let mut failures = Failures::default();
-        let failed = Setback::Failed("x".into());
+        let mut failures = Failures::of("a", "b");
+        let failed = || Setback::Failed("x".into());
         let mut longest = PLATFORM_BACKOFF_FIRST;
         for nth in 0..40 {
-            let pause = failures.note(&failed);
+            let pause = failures.note(failed());
             assert!(pause <= longest && pause >= longest.mul_f64(0.74), "{pause:?} {longest:?}");
             assert_eq!(failures.is_first(), nth == 0);
             longest = (longest * 2).min(PLATFORM_BACKOFF_LONGEST);
         }
         failures.forget();
-        assert!(failures.note(&failed) <= PLATFORM_BACKOFF_FIRST);
+        assert!(failures.note(failed()) <= PLATFORM_BACKOFF_FIRST);
     }
 
     #[test]
     fn a_platform_that_is_asked_too_often_is_left_alone_for_a_fixed_time() {
-        assert_eq!(Failures::default().note(&Setback::TooMany), Duration::from_secs(5));
+        assert_eq!(Failures::of("a", "b").note(Setback::TooMany), Duration::from_secs(5));
+    }
+
+    /// Regression: the answer that the platform is asked too often counted as none.
+    #[test]
+    fn whichever_failure_comes_first_is_the_first() {
+        for setbacks in
+            [[Setback::TooMany, Setback::Failed("x".into())], [Setback::Failed("x".into()), Setback::TooMany]]
+        {
+            let mut failures = Failures::of("a", "b");
+            let firsts = setbacks.map(|setback| {
+                failures.note(setback);
+                failures.is_first()
+            });
+            assert_eq!(firsts, [true, false]);
+        }
     }
 }

@@ -1,9 +1,9 @@
-//! Says that this worker lives, from a thread of its own: however busy the others are, the platform must not take it for
-//! dead and give its jobs to another.
+//! Says that this worker lives, from a thread of its own: however busy the others are, the platform must not take it
+//! for dead and give its jobs to another.
 
 use super::hand::Hand;
-use super::pause;
-use super::wire::Wire;
+use super::pause::{self, Failures};
+use super::wire::{Setback, Wire};
 use crate::settings::bounds::PING_TRIES;
 use std::io;
 use std::sync::Arc;
@@ -11,7 +11,6 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
 
 /// Pings every `period` until `stop` is cancelled.
 pub(super) fn start(
@@ -33,18 +32,22 @@ pub(super) fn start(
 async fn keep_pinging(wire: &Wire, hand: &Hand, period: Duration) {
     let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut failures = Failures::of("RunPod does not hear that this worker lives", "RunPod hears again that it lives");
     loop {
         ticks.tick().await;
         // As long as RunPod's SDK gives it.
-        let _ = timeout(period * 2, ping(wire, hand, period * 2)).await;
+        let patience = period * 2;
+        if timeout(patience, ping(wire, hand, patience, &mut failures)).await.is_err() {
+            failures.note(Setback::Failed("RunPod does not answer in time".to_owned()));
+        }
     }
 }
 
-async fn ping(wire: &Wire, hand: &Hand, patience: Duration) {
+async fn ping(wire: &Wire, hand: &Hand, patience: Duration, failures: &mut Failures) {
     for tried in 1..=PING_TRIES {
         match wire.ping(&hand.ids(), patience).await {
-            Ok(()) => return,
-            Err(problem) => debug!("RunPod does not hear that this worker lives: {problem}"),
+            Ok(()) => return failures.forget(),
+            Err(problem) => _ = failures.note(Setback::Failed(problem)),
         }
         sleep(pause::after_failure(tried)).await;
     }

@@ -1,7 +1,7 @@
 //! Does one job: asks the gateway, and posts what comes of it.
 
 use super::coalesce::Coalescer;
-use super::hand::Held;
+use super::hand::{Arriving, Held};
 use super::job::Job;
 use super::output::{self, Aggregate};
 use super::wire::Wire;
@@ -29,38 +29,24 @@ pub(super) struct Runner {
     pub(super) fleet: Arc<Fleet>,
 }
 
-/// The whole result of a job.
-struct Outcome {
-    body: Bytes,
-    /// Whether pieces were posted before.
-    is_stream: bool,
-}
-
-impl Outcome {
-    fn failed(why: &str, is_stream: bool) -> Self {
-        Self { body: output::error(why), is_stream }
-    }
-}
-
 impl Runner {
     /// Does a job and posts its result; posts nothing more once it is to be stopped.
-    pub(super) async fn run(self: Arc<Self>, job: Job, held: Held, tasks: &TaskTracker) {
+    pub(super) async fn run(self: Arc<Self>, job: Job, held: Held, arriving: Arriving, tasks: &TaskTracker) {
         let Job { id, request } = job;
-        let outcome = {
+        let result = {
             let (own, id, stop) = (Arc::clone(&self), id.clone(), held.stop.clone());
             // Dropped, it leaves the line or frees its slot.
-            by_itself(tasks, async move { stop.run_until_cancelled(own.outcome(&id, request)).await }).await
+            by_itself(tasks, async move { stop.run_until_cancelled(own.outcome(&id, request, arriving)).await }).await
         };
-        if let Some(outcome) = outcome {
-            let post = self.wire.post_result(&id, outcome.body, outcome.is_stream);
-            held.stop.run_until_cancelled(post).await;
+        if let Some(result) = result {
+            held.stop.run_until_cancelled(self.wire.post_result(&id, result)).await;
         }
     }
 
-    async fn outcome(&self, id: &str, request: Result<Request<Bytes>, String>) -> Outcome {
+    async fn outcome(&self, id: &str, request: Result<Request<Bytes>, String>, arriving: Arriving) -> Bytes {
         let request = match request {
             Ok(request) => request,
-            Err(why) => return Outcome::failed(&why, false),
+            Err(why) => return output::error(&why),
         };
         let told = async {
             if !self.fleet.is_awake() {
@@ -68,7 +54,7 @@ impl Runner {
             }
         };
         // Whoever looks must not be told of it after the result.
-        let ((), answer) = tokio::join!(told, self.gateway.serve_job(request, PLATFORM));
+        let ((), answer) = tokio::join!(told, self.gateway.serve_job(request, PLATFORM, arriving));
         let kind = answer.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         if answer.status().is_success() && kind.starts_with("text/event-stream") {
             self.stream(id, answer.into_body()).await
@@ -78,28 +64,27 @@ impl Runner {
     }
 
     /// An answer that is no stream: an error, or the only piece that there is.
-    async fn whole(&self, id: &str, answer: Response<Answer>) -> Outcome {
+    async fn whole(&self, id: &str, answer: Response<Answer>) -> Bytes {
         let status = answer.status();
         let answer = match Limited::new(answer.into_body(), RESULT_SIZE).collect().await {
             Ok(answer) => answer.to_bytes(),
-            Err(error) => return Outcome::failed(&format!("The answer cannot be passed on: {error}"), false),
+            Err(error) => return output::error(&format!("The answer cannot be passed on: {error}")),
         };
         if !status.is_success() {
-            return Outcome::failed(&output::error_of(&answer), false);
+            return output::error(&output::error_of(&answer));
         }
         let value = output::value(&answer);
         let Some(body) = output::whole(&value) else {
-            return Outcome::failed("The answer is larger than RunPod takes", false);
+            return output::error("The answer is larger than RunPod takes");
         };
-        let piece = output::single(&value);
-        if output::is_piece(&piece) {
+        if let Some(piece) = output::single(&value) {
             self.wire.post_piece(id, piece).await;
         }
-        Outcome { body, is_stream: true }
+        body
     }
 
     /// A stream: piece by piece, and in the end all of them.
-    async fn stream(&self, id: &str, mut answer: Answer) -> Outcome {
+    async fn stream(&self, id: &str, mut answer: Answer) -> Bytes {
         let (mut coalescer, mut aggregate) = (Coalescer::default(), Aggregate::default());
         let mut cut = None;
         let mut is_over = false;
@@ -107,6 +92,8 @@ impl Runner {
         let mut next_post = Instant::now();
         // The post under way: the next begins when it has ended.
         let mut posting = None;
+        // Whether there is any point in posting one; the result has all of them.
+        let mut is_wanted = true;
         loop {
             let is_due = coalescer.is_urgent() || next_post <= Instant::now();
             if posting.is_none()
@@ -117,14 +104,14 @@ impl Runner {
                 within_event = !piece.ends_with("\n\n") && !piece.ends_with("\n\r\n");
                 aggregate.push(&piece);
                 next_post = Instant::now() + CHUNK_INTERVAL;
-                posting = Some(Box::pin(self.wire.post_piece(id, output::piece(&piece))));
+                posting = is_wanted.then(|| Box::pin(self.wire.post_piece(id, output::piece(&piece))));
             }
             if posting.is_none() && is_over && !coalescer.has_piece() {
                 break;
             }
             let is_posting = posting.is_some();
             tokio::select! {
-                () = ended(&mut posting), if is_posting => posting = None,
+                goes_on = ended(&mut posting), if is_posting => (posting, is_wanted) = (None, goes_on),
                 frame = answer.frame(), if !is_over && coalescer.has_room() => match frame {
                     Some(Ok(frame)) => if let Some(piece) = frame.data_ref() {
                         coalescer.push(piece);
@@ -141,28 +128,25 @@ impl Runner {
             }
         }
         if let Some(why) = cut {
-            return Outcome::failed(&why, true);
+            return output::error(&why);
         }
         if aggregate.is_too_large() {
             warn!(job = id, "a stream is larger than a result may be: only its pieces were posted");
         }
-        Outcome { body: aggregate.into_body(), is_stream: true }
+        aggregate.into_body()
     }
 }
 
 /// Has work done by itself, so that a panic is its own. None where it was stopped.
-async fn by_itself(
-    tasks: &TaskTracker,
-    work: impl Future<Output = Option<Outcome>> + Send + 'static,
-) -> Option<Outcome> {
+async fn by_itself(tasks: &TaskTracker, work: impl Future<Output = Option<Bytes>> + Send + 'static) -> Option<Bytes> {
     tasks.spawn(work).await.unwrap_or_else(|_| {
         error!("a job has failed by a defect; please report it");
-        Some(Outcome::failed("The worker has failed at this job by a defect of its own", false))
+        Some(output::error("The worker has failed at this job by a defect of its own"))
     })
 }
 
 /// Waits for its end, if there is anything to wait for.
-async fn ended(work: &mut Option<Pin<Box<impl Future<Output = ()>>>>) {
+async fn ended<T>(work: &mut Option<Pin<Box<impl Future<Output = T>>>>) -> T {
     match work {
         Some(work) => work.await,
         None => std::future::pending().await,
@@ -176,8 +160,8 @@ mod tests {
     #[tokio::test]
     async fn a_panic_makes_its_own_job_fail() {
         let tasks = TaskTracker::new();
-        let outcome = by_itself(&tasks, async { panic!("a defect") }).await.unwrap();
-        assert!(outcome.body.starts_with(b"{\"error\":\"The worker has failed"));
+        let result = by_itself(&tasks, async { panic!("a defect") }).await.unwrap();
+        assert!(result.starts_with(b"{\"error\":\"The worker has failed"));
         assert!(by_itself(&tasks, async { None }).await.is_none(), "one that was stopped has no result");
     }
 }

@@ -2,17 +2,17 @@
 
 use super::hand::Hand;
 use super::pause::Failures;
-use super::wire::{Setback, Wire};
+use super::wire::Wire;
 use crate::awake::{self, Instant};
 use crate::settings::bounds::STOPS_PAUSE;
 use serde::Deserialize;
 use serde_json::Value;
 use std::sync::Arc;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 /// Asks again and again, until it is dropped.
 pub(super) async fn listen(wire: Arc<Wire>, hand: Arc<Hand>) {
-    let mut failures = Failures::default();
+    let mut failures = Failures::of("nobody says which jobs to stop", "it is said again which jobs to stop");
     loop {
         let asked = Instant::now();
         let Some(heard) = wire.stops().await else {
@@ -30,13 +30,7 @@ pub(super) async fn listen(wire: Arc<Wire>, hand: Arc<Hand>) {
                 }
                 if ids.is_empty() { STOPS_PAUSE.saturating_sub(asked.elapsed()) } else { continue }
             }
-            Err(setback) => {
-                let pause = failures.note(&setback).max(STOPS_PAUSE);
-                if matches!(setback, Setback::Failed(_)) {
-                    debug!("nobody says which jobs to stop: {}", setback.sentence());
-                }
-                pause
-            }
+            Err(setback) => failures.note(setback).max(STOPS_PAUSE),
         };
         awake::sleep(pause).await;
     }

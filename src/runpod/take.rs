@@ -5,20 +5,24 @@ use super::hand::Hand;
 use super::job::{self, Job};
 use super::pause::Failures;
 use super::run::Runner;
-use super::wire::Wire;
+use super::wire::{Setback, Wire};
 use crate::awake::{self, Instant};
 use crate::fleet::Fleet;
-use crate::settings::bounds::{MOST_JOBS, MOST_TAKEN, TAKE_PAUSE};
+use crate::gateway::Gateway;
+use crate::settings::bounds::{MOST_JOBS, MOST_TAKEN, PARSED_AT_ONCE, TAKE_PAUSE};
+use bytes::Bytes;
 use std::sync::Arc;
+use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, warn};
+use tracing::warn;
 
 /// Whoever takes them.
 pub(super) struct Taker {
     pub(super) wire: Arc<Wire>,
     pub(super) hand: Arc<Hand>,
     pub(super) fleet: Arc<Fleet>,
+    pub(super) gateway: Arc<Gateway>,
     pub(super) runner: Arc<Runner>,
     /// Jobs run on it.
     pub(super) tasks: TaskTracker,
@@ -31,34 +35,26 @@ pub(super) struct Taker {
 impl Taker {
     /// Takes jobs until that is to stop.
     pub(super) async fn run(self) {
-        let mut failures = Failures::default();
+        let mut failures = Failures::of("no jobs can be taken", "jobs can be taken again");
         while let Some(count) = self.stop.run_until_cancelled(self.has_room()).await {
             let asked = Instant::now();
             let take = self.wire.take(count, self.hand.count() > 0);
             let Some(taken) = self.lost.run_until_cancelled(take).await else { return };
-            let pause = match taken {
-                Ok(Some(text)) => {
+            let begun = match taken {
+                Ok(Some(text)) => self.begin(text).await,
+                Ok(None) => Ok(0),
+                Err(setback) => Err(setback),
+            };
+            let pause = match begun {
+                Ok(count) => {
                     failures.forget();
-                    if self.begin(&text) > 0 {
+                    if count > 0 {
                         continue;
                     }
-                    TAKE_PAUSE
-                }
-                Ok(None) => {
-                    failures.forget();
                     // One that was held for a while is asked again at once.
                     TAKE_PAUSE.saturating_sub(asked.elapsed())
                 }
-                Err(setback) => {
-                    let pause = failures.note(&setback);
-                    let problem = setback.sentence();
-                    if failures.is_first() {
-                        warn!("no jobs can be taken: {problem}");
-                    } else {
-                        debug!("no jobs can be taken: {problem}");
-                    }
-                    pause
-                }
+                Err(setback) => failures.note(setback),
             };
             if self.stop.run_until_cancelled(awake::sleep(pause)).await.is_none() {
                 return;
@@ -66,32 +62,38 @@ impl Taker {
         }
     }
 
-    /// Waits until requests would be served and not all slots are spoken for: how many more jobs to ask for.
+    /// Waits until more jobs would be served at once: how many to ask for.
     async fn has_room(&self) -> usize {
         loop {
-            let changes = self.fleet.changes();
-            let slots = self.fleet.serves().await.min(MOST_JOBS);
-            let free = slots.saturating_sub(self.hand.count());
-            if free > 0 {
-                return free.min(MOST_TAKEN);
+            let (hand, lanes, fleet) = (self.hand.changes(), self.gateway.changes(), self.fleet.changes());
+            let in_hand = self.hand.count();
+            // Of one on its way into a line nobody knows yet whether it has to wait there.
+            if self.hand.has_arrived() {
+                let room = self.gateway.room(in_hand).min(MOST_JOBS.saturating_sub(in_hand));
+                if room > 0 {
+                    return room.min(MOST_TAKEN);
+                }
             }
             tokio::select! {
-                () = self.hand.has_fewer_than(slots) => {}
-                () = changes => {}
+                () = hand => {}
+                () = lanes => {}
+                () = fleet => {}
             }
         }
     }
 
-    /// Begins what was taken: how many jobs.
-    fn begin(&self, text: &[u8]) -> usize {
-        let jobs = match job::read_all(text) {
-            Ok(jobs) => jobs,
-            Err(error) => {
-                warn!(line = error.line(), column = error.column(), "what was taken is no job");
-                return 0;
-            }
+    /// Begins what was taken: how many jobs. Where something was and it is none that can be done, that is a setback.
+    async fn begin(&self, text: Bytes) -> Result<usize, Setback> {
+        let read = match text.len() > PARSED_AT_ONCE {
+            true => spawn_blocking(move || job::read_all(&text)).await.map_err(|_| no_job("it cannot be read"))?,
+            false => job::read_all(&text),
         };
-        jobs.into_iter().map(|job| usize::from(self.begin_one(job))).sum()
+        let jobs = read.map_err(|error| {
+            no_job(&format!("it is no JSON from line {}, column {} on", error.line(), error.column()))
+        })?;
+        let count = jobs.len();
+        let begun = jobs.into_iter().map(|job| usize::from(self.begin_one(job))).sum();
+        if begun == 0 && count > 0 { Err(no_job("none of it can be done")) } else { Ok(begun) }
     }
 
     fn begin_one(&self, job: Result<Job, &'static str>) -> bool {
@@ -106,9 +108,12 @@ impl Taker {
             warn!(job = job.id, "a job that is in hand came again");
             return false;
         };
-        let runner = Arc::clone(&self.runner);
-        let tasks = self.tasks.clone();
-        self.tasks.spawn(async move { runner.run(job, held, &tasks).await });
+        let (runner, tasks, arriving) = (Arc::clone(&self.runner), self.tasks.clone(), held.arrives());
+        self.tasks.spawn(async move { runner.run(job, held, arriving, &tasks).await });
         true
     }
+}
+
+fn no_job(why: &str) -> Setback {
+    Setback::Failed(format!("what RunPod gives is no job: {why}"))
 }

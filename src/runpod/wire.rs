@@ -3,18 +3,20 @@
 //! Owns the connections and the tries. What is asked when is the business of others.
 
 use super::address::Addresses;
+use super::output;
 use super::pause;
 use crate::awake;
 use crate::dial::{Dialer, explain};
 use crate::settings::RunpodQueue;
 use crate::settings::bounds::{
-    ACKNOWLEDGEMENT, CHUNK_TRIES, JOB_SIZE, LATE_ANSWER, LONG_POLL, PLATFORM_CONNECT, PLATFORM_IDLE, POST_PATIENCE,
-    RESULT_TRIES, STOPS_SIZE, UNHEALTHY_PATIENCE,
+    ACKNOWLEDGEMENT, CHUNK_PATIENCE, CHUNK_TRIES, JOB_SIZE, LATE_ANSWER, LONG_POLL, PLATFORM_CONNECT, PLATFORM_IDLE,
+    POST_PATIENCE, PROGRESS_PATIENCE, QUESTION_BODY, RESULT_TRIES, STOPS_SIZE, UNHEALTHY_PATIENCE,
 };
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use std::io;
@@ -38,6 +40,14 @@ pub(super) enum Setback {
     Failed(String),
 }
 
+/// Why something is not posted.
+enum Unposted {
+    /// It never will be.
+    Refused(StatusCode),
+    /// It was tried as often as it may be.
+    Failed,
+}
+
 impl Wire {
     /// For a worker with this id. Connections are made by the runtime that asks.
     pub(super) fn new(queue: &RunpodQueue, worker: &str) -> io::Result<Self> {
@@ -48,7 +58,6 @@ impl Wire {
         let client = Client::builder(TokioExecutor::new())
             .pool_idle_timeout(PLATFORM_IDLE)
             .pool_timer(TokioTimer::new())
-            .retry_canceled_requests(false)
             .build(dialer);
         Ok(Self { client, key: queue.key.clone(), addresses: Addresses::new(queue, worker) })
     }
@@ -73,20 +82,36 @@ impl Wire {
         })
     }
 
-    /// Posts the result of a job, and tries again where that may help.
-    pub(super) async fn post_result(&self, job: &str, body: Bytes, is_stream: bool) {
-        self.post(&self.addresses.output(job, is_stream), job, body, RESULT_TRIES).await;
+    /// Posts the result of a job, and tries again where that may help. One that is refused becomes an error, lest the
+    /// job stay without an answer.
+    pub(super) async fn post_result(&self, job: &str, body: Bytes) {
+        let (address, size) = (self.addresses.output(job, true), body.len());
+        let posted = self.post(&address, job, body, RESULT_TRIES).await;
+        // Of a job that is not found nobody wants to know.
+        if let Err(Unposted::Refused(status)) = posted
+            && status != StatusCode::NOT_FOUND
+        {
+            let why = format!("RunPod refuses the result ({}, {size} bytes)", status.as_u16());
+            let _ = self.post(&address, job, output::error(&why), RESULT_TRIES).await;
+        }
     }
 
     /// Posts what is being done for a job, once.
     pub(super) async fn post_progress(&self, job: &str, body: Bytes) {
-        self.post(&self.addresses.output(job, false), job, body, 1).await;
+        let address = self.addresses.output(job, false);
+        let _ = awake::timeout(PROGRESS_PATIENCE, self.post(&address, job, body, 1)).await;
     }
 
-    /// Posts a piece of a job's stream, and tries again where that may help.
-    pub(super) async fn post_piece(&self, job: &str, body: Bytes) {
-        let Some(address) = self.addresses.stream(job) else { return };
-        self.post(&address, job, body, CHUNK_TRIES).await;
+    /// Posts a piece of a job's stream, and tries again where that may help. False where no other is wanted either.
+    pub(super) async fn post_piece(&self, job: &str, body: Bytes) -> bool {
+        let Some(address) = self.addresses.stream(job) else { return false };
+        match awake::timeout(CHUNK_PATIENCE, self.post(&address, job, body, CHUNK_TRIES)).await {
+            Ok(posted) => !matches!(posted, Err(Unposted::Refused(_))),
+            Err(_) => {
+                warn!(job, "a piece of a job's stream cannot be posted in time");
+                true
+            }
+        }
     }
 
     /// Says that this worker lives, and with which jobs in hand.
@@ -108,13 +133,21 @@ impl Wire {
     /// Asks what the platform answers when there is something to say; none if that is not in time.
     async fn question(&self, address: &str, size: usize) -> Result<Option<(Head, Bytes)>, Setback> {
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
-        let mut asked = pin!(self.get(address, headers, Duration::MAX, size));
+        let mut asked = pin!(self.head(Method::GET, address, headers, Bytes::new()));
         // By the kernel's clock: after a pause nobody is there any more who could answer.
-        if let Ok(answer) = tokio::time::timeout(LONG_POLL, &mut asked).await {
-            return answer.map(Some);
-        }
-        // What has been sent meanwhile is not lost.
-        awake::timeout(LATE_ANSWER, asked).await.map_or(Ok(None), |answer| answer.map(Some))
+        let head = match tokio::time::timeout(LONG_POLL, &mut asked).await {
+            Ok(head) => head,
+            // What has been sent meanwhile is not lost.
+            Err(_) => match awake::timeout(LATE_ANSWER, asked).await {
+                Ok(head) => head,
+                Err(_) => return Ok(None),
+            },
+        };
+        let head = head.map_err(Setback::Failed)?;
+        // What has begun to come has been given away: it has a time of its own.
+        let whole = awake::timeout(QUESTION_BODY, self.whole(head, size)).await;
+        let late = || Setback::Failed("RunPod does not end its answer in time".to_owned());
+        often(whole.map_err(|_| late())?.map_err(Setback::Failed)?).map(Some)
     }
 
     async fn get(
@@ -124,12 +157,10 @@ impl Wire {
         patience: Duration,
         size: usize,
     ) -> Result<(Head, Bytes), Setback> {
-        let asked = self.ask(Method::GET, address, headers, Bytes::new(), patience, size).await;
-        let (head, body) = asked.map_err(Setback::Failed)?;
-        if head.0 == StatusCode::TOO_MANY_REQUESTS { Err(Setback::TooMany) } else { Ok((head, body)) }
+        often(self.ask(Method::GET, address, headers, Bytes::new(), patience, size).await.map_err(Setback::Failed)?)
     }
 
-    async fn post(&self, address: &str, job: &str, body: Bytes, tries: u32) {
+    async fn post(&self, address: &str, job: &str, body: Bytes, tries: u32) -> Result<(), Unposted> {
         let mut headers = HeaderMap::new();
         // As RunPod's SDK has them, though the body is JSON.
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
@@ -140,14 +171,14 @@ impl Wire {
         for tried in 1..=tries {
             let asked = self.ask(Method::POST, address, headers.clone(), body.clone(), POST_PATIENCE, ACKNOWLEDGEMENT);
             let problem = match asked.await {
-                Ok(((status, _), _)) if status.is_success() => return,
+                Ok(((status, _), _)) if status.is_success() => return Ok(()),
                 Ok(((status, _), _)) => {
                     let may_pass = status.is_server_error()
                         || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT);
                     let problem = format!("RunPod answers {status}");
                     if !may_pass {
                         warn!(job, "what came of a job cannot be posted: {problem}");
-                        return;
+                        return Err(Unposted::Refused(status));
                     }
                     problem
                 }
@@ -155,11 +186,12 @@ impl Wire {
             };
             if tried == tries {
                 warn!(job, tries, "what came of a job cannot be posted: {problem}");
-                return;
+                break;
             }
             debug!(job, "what came of a job will be posted again: {problem}");
             awake::sleep(pause::after_failure(tried)).await;
         }
+        Err(Unposted::Failed)
     }
 
     /// Asks once; the answer's head and body, or why there is none.
@@ -172,28 +204,50 @@ impl Wire {
         patience: Duration,
         size: usize,
     ) -> Result<(Head, Bytes), String> {
+        let asked = async { self.whole(self.head(method, address, headers, body).await?, size).await };
+        let late = || format!("{} does not answer in time", host_of(address));
+        awake::timeout(patience, asked).await.map_err(|_| late())?
+    }
+
+    /// Asks once; what comes first of the answer.
+    async fn head(
+        &self,
+        method: Method,
+        address: &str,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, String> {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
         *request.uri_mut() = address.parse().map_err(|_| "an address of RunPod's is none".to_owned())?;
-        let host = request.uri().authority().map(ToString::to_string).unwrap_or_default();
         *request.headers_mut() = headers;
         let headers = request.headers_mut();
         headers.insert(USER_AGENT, HeaderValue::from_static(concat!("llamagate/", env!("CARGO_PKG_VERSION"))));
         if let Some(key) = &self.key {
             headers.insert(AUTHORIZATION, key.clone());
         }
-        let asked = async {
-            let answer = self.client.request(request).await.map_err(|error| explain(&error, &host))?;
-            let (head, body) = answer.into_parts();
-            let body = Limited::new(body, size).collect().await;
-            let body = body.map_err(|_| format!("{host} breaks off its answer, or it is larger than {size} bytes"))?;
-            Ok(((head.status, head.headers.get(CONTENT_TYPE).cloned()), body.to_bytes()))
-        };
-        match awake::timeout(patience, asked).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(format!("{host} does not answer in time")),
-        }
+        self.client.request(request).await.map_err(|error| explain(&error, &host_of(address)))
     }
+
+    /// The rest of it, as long as it is no larger than this.
+    async fn whole(&self, answer: Response<Incoming>, size: usize) -> Result<(Head, Bytes), String> {
+        let (head, body) = answer.into_parts();
+        let body = Limited::new(body, size).collect().await;
+        let body = body.map_err(|_| format!("RunPod breaks off its answer, or it is larger than {size} bytes"))?;
+        Ok(((head.status, head.headers.get(CONTENT_TYPE).cloned()), body.to_bytes()))
+    }
+}
+
+/// Host and port of an address, which may hold secrets elsewhere.
+fn host_of(address: &str) -> String {
+    let uri: Option<Uri> = address.parse().ok();
+    let authority = uri.as_ref().and_then(Uri::authority);
+    authority.map_or_else(|| "RunPod".to_owned(), |of| of.as_str().rsplit('@').next().unwrap_or_default().to_owned())
+}
+
+/// The answer, unless it says that the platform is asked too often.
+fn often((head, body): (Head, Bytes)) -> Result<(Head, Bytes), Setback> {
+    if head.0 == StatusCode::TOO_MANY_REQUESTS { Err(Setback::TooMany) } else { Ok((head, body)) }
 }
 
 /// What matters of an answer's head.
@@ -222,10 +276,59 @@ fn refused(status: StatusCode) -> Result<(), String> {
 }
 
 impl Setback {
+    /// Why, without anything secret.
     pub(super) fn sentence(self) -> String {
         match self {
             Self::TooMany => "RunPod answers that it is asked too often".to_owned(),
             Self::Failed(problem) => problem,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio::time::sleep;
+
+    /// Regression: jobs whose answer began to come at the very end of the question's time were lost.
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_begins_in_time_may_end_later() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let queue = RunpodQueue {
+            take: format!("http://{}/job-take/$ID", listener.local_addr().unwrap()),
+            output: "http://127.0.0.1/$ID".into(),
+            stream: None,
+            ping: None,
+            ping_interval: Duration::from_secs(10),
+            pod_id: None,
+            key: None,
+        };
+        let platform = async move {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            let mut request = [0; 1024];
+            while !request.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                connection.read_exact(&mut byte).await.unwrap();
+                request.rotate_left(1);
+                request[1023] = byte[0];
+            }
+            sleep(LONG_POLL - Duration::from_secs(1)).await;
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n";
+            connection.write_all(head.as_bytes()).await.unwrap();
+            sleep(QUESTION_BODY / 2).await;
+            connection.write_all(b"[]").await.unwrap();
+        };
+        let wire = Wire::new(&queue, "pod").unwrap();
+        let (taken, ()) = tokio::join!(wire.take(1, false), platform);
+        assert_eq!(taken.unwrap().unwrap(), "[]");
+    }
+
+    #[test]
+    fn of_an_address_only_host_and_port_are_named() {
+        assert_eq!(host_of("https://user:s3cret@h:1/s3cret?s3cret"), "h:1");
+        assert_eq!(host_of("https://h/x"), "h");
+        assert_eq!(host_of("s3cret s3cret"), "RunPod");
     }
 }

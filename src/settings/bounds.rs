@@ -428,6 +428,12 @@ pub const LONG_POLL: Duration = Duration::from_secs(90);
 /// Longest wait, once that time is over, for an answer that has arrived while this program was paused.
 pub const LATE_ANSWER: Duration = Duration::from_secs(1);
 
+/// Longest time in which the rest of such an answer arrives once it has begun.
+pub const QUESTION_BODY: Duration = Duration::from_secs(60);
+
+/// Bytes of jobs that are read where they arrive; more of them have a thread of their own.
+pub const PARSED_AT_ONCE: usize = 256 * 1024;
+
 /// Most jobs that are asked for at once.
 pub const MOST_TAKEN: usize = 16;
 
@@ -481,6 +487,14 @@ pub const RESULT_GRACE: Duration = Duration::from_secs(5);
 
 /// Longest time that one try to post a result, or a piece of a stream, may take.
 pub const POST_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Longest time that all tries to post one piece of a stream may take together. While one is posted little of the stream
+/// is read, which must not be taken for a client that reads nothing.
+pub const CHUNK_PATIENCE: Duration = Duration::from_secs(40);
+const _: () = assert!(CHUNK_PATIENCE.as_secs() + SWEEP_INTERVAL.as_secs() < CLIENT_WRITE_STALL.as_secs());
+
+/// Longest wait for the word of what is being done for a job to be posted: the answer waits for it.
+pub const PROGRESS_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Time between two posts of pieces of a stream, unless there is much to post.
 pub const CHUNK_INTERVAL: Duration = Duration::from_millis(50);

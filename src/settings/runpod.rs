@@ -74,11 +74,14 @@ fn required(name: &str, environment: &Environment, problems: &mut Vec<Problem>) 
 fn address(name: &str, environment: &Environment, problems: &mut Vec<Problem>) -> Option<String> {
     let template = environment.get(name)?.trim().replace(' ', "%20");
     let uri = template.replace("$RUNPOD_POD_ID", "x").replace("$ID", "x").parse::<Uri>().ok();
-    let is_good = uri.is_some_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some());
+    let is_good = uri.is_some_and(|uri| {
+        let is_plain = uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
+        matches!(uri.scheme_str(), Some("http" | "https")) && is_plain
+    });
     if !is_good {
         problems.push(Problem {
             subject: name.to_owned(),
-            fault: "expected a whole address, http://HOST/... or https://HOST/...".to_owned(),
+            fault: "expected a whole address, http://HOST/... or https://HOST/..., without a user".to_owned(),
             hint: None,
         });
     }
@@ -153,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_bad_address_or_key_is_a_problem_that_quotes_neither() {
-        for bad in ["ftp://h/s3cret", "/s3cret", "h s3cret", "http:///s3cret"] {
+        for bad in ["ftp://h/s3cret", "/s3cret", "h s3cret", "http:///s3cret", "https://user:s3cret@h/x"] {
             let problems = read(&[(TAKE, bad), GOOD[1]]).err().unwrap_or_else(|| panic!("{bad} is taken"));
             assert!(problems[0].contains(TAKE) && !problems[0].contains("s3cret"), "{problems:?}");
         }

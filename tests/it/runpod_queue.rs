@@ -6,7 +6,7 @@ use super::accounts::line;
 use super::support::{
     gateway::{Backend, Builder, Gateway},
     runpod::{KEY, Platform, Route, Said},
-    wait,
+    wait::{self, SOON, eventually},
 };
 use serde_json::{Value, json};
 
@@ -179,6 +179,11 @@ fn a_job_that_is_refused_has_failed() {
         ("by-us", json!({"route": "/nothing"}), "route_not_found"),
         ("by-llama-server", json!({"prompt": "x"}), "\"no\""),
         ("admin", json!({"route": "/reload", "method": "POST"}), "scope_required"),
+        ("stats", json!({"route": "/lb/stats"}), "scope_required"),
+        ("slots", json!({"route": "/slots"}), "scope_required"),
+        ("metrics", json!({"route": "/metrics"}), "scope_required"),
+        ("load", json!({"route": "/v1/models/dummy/load", "method": "POST"}), "scope_required"),
+        ("unload", json!({"route": "/v1/models/dummy/unload", "method": "POST"}), "scope_required"),
         ("unknown", json!({"text": "x"}), "asks for nothing"),
         ("elsewhere", json!({"route": "http://127.0.0.1/v1/models"}), "not a path"),
     ] {
@@ -187,7 +192,7 @@ fn a_job_that_is_refused_has_failed() {
         let body = done.json();
         assert!(body["error"].as_str().unwrap().contains(expected), "{id}: {body}");
         assert!(body["output"].is_null(), "{id}: {body}");
-        assert_eq!(done.parameter("isStream"), Some("false"), "{id}");
+        assert_eq!(done.parameter("isStream"), Some("true"), "{id}");
     }
     assert_eq!(line(&gateway, "by-us")["status"], "404");
 }
@@ -244,6 +249,70 @@ fn a_result_is_posted_again_where_that_may_help() {
     platform.offer([job("job-3", &chat(false))]);
     platform.wait_done("job-3");
     assert_eq!(platform.calls(&[Route::Done]).len(), 5);
+}
+
+/// Regression: a result that RunPod refused left its job without any answer.
+#[test]
+fn a_result_that_is_refused_makes_its_job_fail() {
+    let platform = Platform::start();
+    let gateway = ready(&platform, json!({}));
+    platform.says(Route::Done, [Said::status(413)]);
+    platform.offer([job("job-1", &chat(false))]);
+    let calls = platform.wait_calls(&[Route::Done], 2);
+    let expected = format!("RunPod refuses the result (413, {} bytes)", calls[0].body().len());
+    assert_eq!(calls[1].json(), json!({"error": expected}));
+    assert_eq!(calls[1].target(), calls[0].target());
+    // Once, whatever comes of that.
+    platform.says(Route::Done, [Said::status(400), Said::status(400)]);
+    platform.offer([job("job-2", &chat(false))]);
+    platform.wait_calls(&[Route::Done], 4);
+    platform.offer([job("job-3", &chat(false))]);
+    platform.wait_done("job-3");
+    assert_eq!(platform.calls(&[Route::Done]).len(), 5);
+    assert!(gateway.output().contains("RunPod answers 413"));
+}
+
+/// Regression: each piece of a stream was posted to a platform that wanted none, with a warning each time.
+#[test]
+fn where_a_piece_is_refused_for_good_no_other_is_posted() {
+    let platform = Platform::start();
+    let gateway = ready(&platform, json!({"hold_mid_stream": {"after_frames": 1}}));
+    platform.says(Route::Stream, [Said::status(404)]);
+    platform.offer([job("job-1", &chat(true))]);
+    platform.wait_calls(&[Route::Stream], 1);
+    eventually("the refusal is reported", SOON, || gateway.output().contains("RunPod answers 404"));
+    gateway.control().release_all_requests();
+    let text = whole(&platform.wait_done("job-1").json());
+    assert!(text.ends_with("data: [DONE]\n\n"), "the result has all of it: {text}");
+    assert_eq!(platform.pieces("job-1").len(), 1);
+}
+
+/// Regression: a status that nobody took held up the answer.
+#[test]
+fn word_of_a_load_that_is_not_taken_does_not_hold_up_the_answer() {
+    let platform = Platform::start();
+    let gateway = worker_of(&platform).set("IDLE_UNLOAD", "300ms").script(json!({})).start_ready();
+    eventually("the model sleeps", wait::READY, || gateway.health().get("/readyz").status() == 503);
+    platform.hold(Route::Done);
+    platform.offer([job("job-1", &chat(false))]);
+    // The piece comes after the answer, and the word is still being posted.
+    platform.wait_calls(&[Route::Stream], 1);
+    platform.release(Route::Done);
+    platform.wait_done("job-1");
+}
+
+#[test]
+fn a_large_job_reaches_llama_server_whole() {
+    let platform = Platform::start();
+    let gateway = ready(&platform, json!({}));
+    let large = json!({"messages": [{"role": "user", "content": "\u{1f999}x".repeat(1_500_000)}]});
+    platform.offer([job("large", &large)]);
+    assert!(platform.wait_done("large").json()["output"].is_array());
+    assert_eq!(gateway.journal().requests(CHAT)[0]["body_bytes"], large.to_string().len());
+    // RunPod takes larger ones than this service does.
+    let larger = json!({"messages": [{"role": "user", "content": "x".repeat(11 * 1024 * 1024)}]});
+    platform.offer([job("larger", &larger)]);
+    assert!(platform.wait_done("larger").json()["error"].as_str().unwrap().contains("payload_too_large"));
 }
 
 #[test]

@@ -11,6 +11,21 @@ use serde_json::json;
 use std::time::Duration;
 
 #[test]
+fn no_more_than_16_jobs_are_asked_for_at_once() {
+    let platform = Platform::start();
+    let builder = worker_of(&platform).set("MAX_CONCURRENT_REQUESTS", 40);
+    let gateway = builder.script(json!({"hold_requests": [CHAT]})).start_ready();
+    platform.offer((0..20).map(|number| job(&number.to_string(), &chat(false))));
+    gateway.journal().wait_for_requests(CHAT, 20);
+    let takes = platform.wait_calls(TAKES, 3);
+    assert_eq!(takes[..3].iter().map(|take| take.parameter("batch_size")).collect::<Vec<_>>(), [Some("16"); 3]);
+    gateway.control().release_all_requests();
+    for number in 0..20 {
+        platform.wait_done(&number.to_string());
+    }
+}
+
+#[test]
 fn no_job_is_taken_before_the_model_is_loaded() {
     let platform = Platform::start();
     platform.offer([job("job-1", &chat(false))]);
@@ -47,6 +62,57 @@ fn as_many_jobs_are_taken_as_there_are_free_slots() {
     }
 }
 
+/// Regression: slots that requests over HTTP held counted as free.
+#[test]
+fn slots_that_requests_over_http_hold_are_not_free() {
+    let platform = Platform::start();
+    let builder = worker_of(&platform).set("MAX_CONCURRENT_REQUESTS", 3);
+    let gateway = builder.script(json!({"hold_requests": [CHAT]})).start_ready();
+    platform.wait_calls(TAKES, 1);
+    let body = chat_body(false).to_string();
+    let _clients = [(); 2].map(|()| gateway.client().begin("POST", CHAT, body.as_bytes()).unwrap());
+    gateway.journal().wait_for_requests(CHAT, 2);
+    platform.offer([job("a", &chat(false))]);
+    gateway.journal().wait_for_requests(CHAT, 3);
+    gateway.control().release_requests(1);
+    let second = &platform.wait_calls(TAKES, 2)[1];
+    assert_eq!(second.route, Route::Take, "one slot is free: {}", second.target());
+    gateway.control().release_all_requests();
+    platform.wait_done("a");
+}
+
+/// Regression: the slots of all models counted as free for jobs of any, so that jobs of one waited here in line while
+/// other workers had nothing to do.
+#[test]
+fn of_two_models_at_most_one_job_waits_here() {
+    let platform = Platform::start();
+    let config = "models:\n\x20 a: {file: a.gguf, preload: true}\n\x20 b: {file: b.gguf, preload: true}\n";
+    let holds = json!({"hold_requests": [CHAT]});
+    let builder = worker_of(&platform).set("MAX_CONCURRENT_REQUESTS", 2);
+    let gateway = builder.fakes(config, &[("a.gguf", holds), ("b.gguf", json!({}))]).start_ready();
+    eventually("both are loaded", wait::READY, || {
+        let models = gateway.health().get("/health").json()["models"].clone();
+        models.as_array().is_some_and(|models| models.iter().all(|model| model["state"] == "ready"))
+    });
+    let ask = |model: &str| json!({"openai_input": {"model": model, "messages": [{"role": "user", "content": "x"}]}});
+    platform.offer(["1", "2", "3", "4"].map(|id| job(id, &ask("a"))));
+    let a = gateway.model_file("a.gguf");
+    a.journal().wait_for_requests(CHAT, 2);
+    eventually("a third waits", SOON, || {
+        gateway.health().get("/metrics?format=prometheus").text().contains("gateway_queue_depth 1")
+    });
+    let takes = platform.calls(TAKES);
+    let counts: Vec<_> = takes.iter().map(|take| take.parameter("batch_size")).collect();
+    assert_eq!(counts, [Some("2"), None], "as many as either model has slots, then one by one");
+    assert!(platform.done("4").is_none());
+    a.control().release_requests(2);
+    a.journal().wait_for_requests(CHAT, 4);
+    a.control().release_all_requests();
+    for id in ["1", "2", "3", "4"] {
+        platform.wait_done(id);
+    }
+}
+
 #[test]
 fn a_model_that_sleeps_is_woken_by_a_job_which_is_told_of_it() {
     let platform = Platform::start();
@@ -64,15 +130,7 @@ fn a_model_that_sleeps_is_woken_by_a_job_which_is_told_of_it() {
 fn what_is_no_job_is_asked_for_again() {
     let platform = Platform::start();
     let odd = |content_type, body: &str| Said { status: 200, content_type, body: body.to_owned() };
-    let answers = [
-        Said::status(204),
-        Said::status(400),
-        odd("text/html", "<html>"),
-        odd("application/json", ""),
-        odd("application/json", "{"),
-        odd("application/json", "null"),
-        Said::json(&json!({"input": {}})),
-    ];
+    let answers = [Said::status(204), Said::status(400), odd("text/html", "<html>"), odd("application/json", "")];
     let count = answers.len();
     platform.says(Route::Take, answers);
     let gateway = ready(&platform, json!({}));
@@ -82,19 +140,56 @@ fn what_is_no_job_is_asked_for_again() {
     platform.wait_done("job-1");
 }
 
+/// Regression: what could not be read as a job was asked for again four times a second, with a warning each time.
+#[test]
+fn what_cannot_be_read_as_a_job_is_a_trouble_of_the_platform() {
+    let platform = Platform::start();
+    let odd = |body: &str| Said { status: 200, content_type: "application/json", body: body.to_owned() };
+    platform.says(Route::Take, [odd("{"), odd("null"), Said::json(&json!({"input": {}}))]);
+    let gateway = ready(&platform, json!({}));
+    platform.offer([job("job-1", &chat(false))]);
+    platform.wait_done("job-1");
+    let output = gateway.output();
+    assert_eq!(output.matches("no jobs can be taken: what RunPod gives is no job").count(), 1, "{output}");
+    assert_eq!(output.matches("jobs can be taken again").count(), 1, "{output}");
+}
+
 #[test]
 fn a_platform_in_trouble_is_asked_again() {
     let platform = Platform::start();
     platform.says(Route::Take, [Said::status(500), Said::status(502), Said::status(429)]);
-    platform.says(Route::Stop, [Said::status(500)]);
+    platform.says(Route::Stop, [Said::status(500), Said::status(502)]);
+    platform.says(Route::Ping, [Said::status(500), Said::status(502)]);
     let mut gateway = ready(&platform, json!({}));
     platform.offer([job("job-1", &chat(false))]);
     platform.wait_done("job-1");
     assert!(platform.calls(TAKES).len() >= 4);
-    platform.wait_calls(&[Route::Stop], 2);
-    assert!(gateway.output().contains("no jobs can be taken: RunPod answers 500"));
+    platform.wait_calls(&[Route::Stop], 3);
+    platform.wait_calls(&[Route::Ping], 3);
+    platform.stop(&[json!("unknown")]);
+    for (trouble, again) in [
+        ("no jobs can be taken: RunPod answers 500", "jobs can be taken again"),
+        ("nobody says which jobs to stop: RunPod answers 500", "it is said again which jobs to stop"),
+        ("RunPod does not hear that this worker lives: RunPod answers 500", "RunPod hears again that it lives"),
+    ] {
+        eventually(again, SOON, || gateway.output().contains(again));
+        assert_eq!(gateway.output().matches(trouble).count(), 1, "{trouble}");
+    }
+    assert!(!gateway.output().contains("RunPod answers 502"), "of many in a row one is reported");
     platform.says(Route::Take, [Said::status(204)]);
     assert_eq!(gateway.stop().code(), Some(0));
+}
+
+/// Whatever is secret in an address is in no line of the log.
+#[test]
+fn a_platform_that_cannot_be_reached_is_named_by_host_and_port_alone() {
+    let platform = Platform::start();
+    let nowhere = "http://127.0.0.1:1/s3cret/job-take/$ID?token=s3cret";
+    let gateway = worker_of(&platform).set("RUNPOD_WEBHOOK_GET_JOB", nowhere).start_ready();
+    eventually("it is said", SOON, || {
+        gateway.output().contains("no jobs can be taken: 127.0.0.1:1 refuses connections")
+    });
+    assert!(!gateway.output().contains("s3cret") && !gateway.output().contains(KEY));
 }
 
 #[test]
@@ -231,6 +326,9 @@ fn without_keys_jobs_are_done_and_the_door_stays_shut() {
     for client in [gateway.anonymous(), gateway.client()] {
         assert_eq!(client.post_json(CHAT, &chat_body(false)).status(), 401);
     }
+    assert!(gateway.output().contains("WARN there is no key file"));
+    let with_keys = worker_of(&platform).start_ready();
+    assert!(!with_keys.output().contains("there is no key file"));
 }
 
 #[test]
@@ -251,10 +349,21 @@ fn a_queue_without_its_addresses_is_a_problem_of_the_configuration() {
 #[test]
 fn a_worker_in_use_by_jobs_does_not_stop_for_want_of_them() {
     let platform = Platform::start();
-    let builder = worker_of(&platform).set("SHUTDOWN_TIMEOUT", "300ms");
-    let mut gateway = builder.script(json!({"hold_requests": [CHAT]})).start_ready();
-    platform.offer([job("job-1", &chat(false))]);
+    let builder = worker_of(&platform).set("SHUTDOWN_TIMEOUT", "300ms").set("MAX_CONCURRENT_REQUESTS", 2);
+    let script = json!({"load": {"until_released": true}, "hold_requests": [CHAT]});
+    let mut gateway = builder.script(script).start();
+    gateway.journal().wait_for_event("bound");
+    // Until the job has come, the worker is in use by a client.
+    let mut client = gateway.client().begin("POST", CHAT, chat_body(false).to_string().as_bytes()).unwrap();
+    eventually("the client waits", SOON, || {
+        gateway.health().get("/metrics?format=prometheus").text().contains("gateway_queue_depth 1")
+    });
+    gateway.control().release_load();
     gateway.journal().wait_for_requests(CHAT, 1);
+    platform.offer([job("job-1", &chat(false))]);
+    gateway.journal().wait_for_requests(CHAT, 2);
+    gateway.control().release_requests(1);
+    assert_eq!(client.read_response().unwrap().status(), 200);
     keeps("it serves", Duration::from_millis(600), || gateway.health().get("/ping").status() == 200);
     gateway.control().release_all_requests();
     platform.wait_done("job-1");

@@ -15,7 +15,7 @@ fn queue(slots: usize, bound: Option<usize>, timeout: Option<Duration>) -> (Queu
     let patience = Patience { queue: timeout, request: LONG };
     let metrics = Arc::new(Metrics::new("test"));
     let slots = move || if gate.load(Ordering::SeqCst) { slots } else { 0 };
-    (Queue::new(bound, patience, slots, metrics), ready)
+    (Queue::new(bound, patience, slots, metrics, Arc::default()), ready)
 }
 
 fn enter(queue: &Queue, name: &str) -> Result<Place, Refusal> {
