@@ -20,7 +20,7 @@ use crate::gateway::{
     Books, Gatekeeper, Gateway, HeadLimits, Lanes, Local, LocalAnswer, Patience, Refuse, WireTerms, listen,
 };
 use crate::operator::Desk;
-use crate::platform::Platform;
+use crate::platform::{self, Platform};
 use crate::preflight::Ready;
 use crate::runpod::QueueWorker;
 use crate::settings::bounds::{CLIENT_WRITE_STALL, CONNECTION_GRACE, HEALTH_CONNECTIONS};
@@ -117,7 +117,8 @@ pub async fn run(
         max_queue_size: settings.queue.max_queue_size.0.unwrap_or(0),
         stopping: AtomicBool::new(false),
     });
-    let gatekeeper = Gatekeeper::new(ready.keys.clone(), &settings.access);
+    let is_behind_edge = platform.kind == platform::Kind::RunpodServerless;
+    let gatekeeper = Gatekeeper::new(ready.keys.clone(), &settings.access, is_behind_edge);
     let answers = answers_of(Arc::clone(&desk));
     let gateway = Arc::new(Gateway::new(&settings, gatekeeper, lanes, Arc::clone(&fleet), Arc::clone(&books), answers));
 
@@ -166,7 +167,7 @@ pub async fn run(
         warn!("there is no key file: jobs are done, and requests over HTTP are refused");
     }
     let jobs = ready.queue.map(|queue| QueueWorker::start(&queue, Arc::clone(&gateway), Arc::clone(&fleet)));
-    let jobs = jobs.transpose()?;
+    let mut jobs = jobs.transpose()?;
 
     let unused = async {
         match settings.service.shutdown_timeout.duration() {
@@ -178,7 +179,7 @@ pub async fn run(
     let (outcome, reason) = until_the_end(&mut signals, &fleet, &reload, stocking, unused).await;
 
     desk.stopping.store(true, Ordering::Relaxed);
-    if let (Some(jobs), Some(reason)) = (&jobs, reason) {
+    if let (Some(jobs), Some(reason)) = (&mut jobs, reason) {
         jobs.give_up(&reason).await;
     }
     tokio::select! {

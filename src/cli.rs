@@ -153,7 +153,14 @@ fn serve(serve: Serve, environment: Environment) -> ExitCode {
     };
     let platform = detect_platform(&environment);
     let inputs = serve.into_inputs(environment);
-    let resolved = match resolve(&inputs, &platform) {
+    let resolved = resolve(&inputs, &platform);
+    if wants_shell(&resolved, &inputs, &platform) {
+        show(&resolved, &inputs);
+        complain("DEBUG_SHELL is set: nothing is started, waiting for a signal\n");
+        runtime.block_on(signals.stop.recv());
+        return ExitCode::SUCCESS;
+    }
+    let resolved = match resolved {
         Ok(resolved) => resolved,
         Err(problems) => {
             let code = refuse(&problems);
@@ -161,16 +168,13 @@ fn serve(serve: Serve, environment: Environment) -> ExitCode {
             return code;
         }
     };
-    if resolved.settings.service.debug_shell {
-        print(&(table(&resolved) + &shelf(&resolved.settings.catalogue)));
-        complain("DEBUG_SHELL is set: nothing is started, waiting for a signal\n");
-        runtime.block_on(signals.stop.recv());
-        return ExitCode::SUCCESS;
-    }
     // Kept until the last word is said.
     let guard = Arc::new(log::start(&resolved.settings.logs));
     for warning in &resolved.warnings {
         tracing::warn!("{warning}");
+    }
+    if resolved.settings.engine.mock_backend {
+        tracing::warn!("MOCK_BACKEND is set: no llama-server is started, and what asks for one is refused with 503");
     }
     let ready = match preflight::ready(&resolved.settings, &inputs.environment) {
         Ok(ready) => ready,
@@ -195,6 +199,28 @@ fn serve(serve: Serve, environment: Environment) -> ExitCode {
             tracing::error!("fatal: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Whether somebody wants to look around, be it in a service whose other settings are wrong.
+fn wants_shell(resolved: &Result<Resolved, Vec<Problem>>, inputs: &Inputs, platform: &platform::Platform) -> bool {
+    match resolved {
+        Ok(resolved) => resolved.settings.service.debug_shell,
+        Err(_) => resolve_only(inputs, platform, &["debug_shell"]).is_ok_and(|(found, _)| found.service.debug_shell),
+    }
+}
+
+/// Shows the settings and all that is wrong.
+fn show(resolved: &Result<Resolved, Vec<Problem>>, inputs: &Inputs) {
+    let problems = match resolved {
+        Ok(resolved) => {
+            print(&(table(resolved) + &shelf(&resolved.settings.catalogue)));
+            preflight::inspect(&resolved.settings, &inputs.environment).err().unwrap_or_default()
+        }
+        Err(problems) => problems.clone(),
+    };
+    if !problems.is_empty() {
+        refuse(&problems);
     }
 }
 

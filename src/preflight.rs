@@ -25,14 +25,22 @@ pub struct Ready {
 pub struct Unservable {
     /// All that is wrong with them.
     pub problems: Vec<Problem>,
-    /// One sentence that names no path, where nothing is wrong but files: the right ones are there, and are broken.
-    pub broken: Option<String>,
+    /// Where nothing is wrong but files: the right ones are there, and this one is broken.
+    pub broken: Option<BrokenFile>,
 }
 
-/// What is wrong with a model, and that sentence if it is its file.
+/// A model file that is there and cannot be served.
+pub struct BrokenFile {
+    /// Its name, without a path.
+    pub name: String,
+    /// What is wrong with it and what to do, without a path too.
+    pub sentence: String,
+}
+
+/// What is wrong with a model.
 struct Flaw {
     problem: Problem,
-    broken: Option<String>,
+    broken: Option<BrokenFile>,
 }
 
 /// A model that can be served, as far as that is known before it is.
@@ -238,7 +246,11 @@ fn find(settings: &Settings, model: &ModelSettings, start: &Start) -> Result<(Pa
         let hint = error.hint();
         let hint = (!hint.is_empty()).then(|| hint.to_owned());
         let problem = Problem { subject: subject.clone(), fault: error.to_string(), hint };
-        Flaw { problem, broken: error.is_broken_file().then(|| error.sentence()) }
+        let broken = error.broken_file().map(|path| BrokenFile {
+            name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            sentence: error.sentence(),
+        });
+        Flaw { problem, broken }
     };
     let path = match start {
         Start::Named(name) => {

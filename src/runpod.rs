@@ -45,6 +45,8 @@ pub struct QueueWorker {
     lost: CancellationToken,
     /// Cancelled when all is over.
     over: CancellationToken,
+    /// Cancelled when no more is to be said of this worker.
+    silent: CancellationToken,
     listener: TaskTracker,
     /// None where the platform does not say how it wants to hear of this worker, or which one it is.
     pings: Option<JoinHandle<()>>,
@@ -56,11 +58,11 @@ impl QueueWorker {
         let id = queue.pod_id.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
         let (wire, hand) = (Arc::new(Wire::new(queue, &id)?), Arc::new(Hand::default()));
         let (tasks, listener) = (TaskTracker::new(), TaskTracker::new());
-        let [no_more, lost, over] = [(); 3].map(|()| CancellationToken::new());
+        let [no_more, lost, over, silent] = [(); 4].map(|()| CancellationToken::new());
         let has_pings = queue.ping.is_some() && queue.pod_id.is_some() && queue.key.is_some();
         let pings = has_pings.then(|| {
             // Connections belong to the runtime that made them.
-            ping::start(Wire::new(queue, &id)?, Arc::clone(&hand), queue.ping_interval, over.clone())
+            ping::start(Wire::new(queue, &id)?, Arc::clone(&hand), queue.ping_interval, silent.clone())
         });
         let pings = pings.transpose()?;
         let (stops, stop) = (stops::listen(Arc::clone(&wire), Arc::clone(&hand)), over.clone());
@@ -79,7 +81,7 @@ impl QueueWorker {
         };
         tasks.spawn(taker.run());
         info!(worker = id, pings = has_pings, "jobs are taken from RunPod's queue");
-        Ok(Self { wire, tasks, no_more, lost, over, listener, pings })
+        Ok(Self { wire, tasks, no_more, lost, over, silent, listener, pings })
     }
 
     /// Asks for no more jobs, and waits until those in hand are done, and whatever a question brings that is under way.
@@ -90,9 +92,11 @@ impl QueueWorker {
     }
 
     /// Tells the platform that no job can be served here, and asks for no more.
-    pub async fn give_up(&self, reason: &str) {
+    pub async fn give_up(&mut self, reason: &str) {
         self.no_more.cancel();
         self.lost.cancel();
+        // The last word, and none that it lives comes after it.
+        self.fall_silent().await;
         let reason: String = reason.chars().take(UNHEALTHY_REASON).collect();
         if let Err(problem) = self.wire.report_unhealthy("llama-server", &reason).await {
             warn!("RunPod cannot be told that this worker is unhealthy: {problem}");
@@ -108,11 +112,16 @@ impl QueueWorker {
     }
 
     /// Ends all that is left: what is still asked, heard and said.
-    pub async fn end(self) {
+    pub async fn end(mut self) {
         self.over.cancel();
         self.listener.close();
         self.listener.wait().await;
-        if let Some(pings) = self.pings {
+        self.fall_silent().await;
+    }
+
+    async fn fall_silent(&mut self) {
+        self.silent.cancel();
+        if let Some(pings) = self.pings.take() {
             let _ = tokio::task::spawn_blocking(move || pings.join()).await;
         }
     }

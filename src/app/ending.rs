@@ -40,10 +40,9 @@ pub(super) async fn until_the_end(
         tokio::select! {
             stocked = &mut stocking, if !is_stocked => match stocked {
                 Ok(()) => is_stocked = true,
-                Err(Unservable { broken: Some(sentence), problems }) => {
-                    let named = problems.first().map(|problem| problem.subject.as_str()).unwrap_or_default();
-                    error!(named, "fatal: {sentence}");
-                    return (Outcome::BackendFailed, Some(sentence));
+                Err(Unservable { broken: Some(file), .. }) => {
+                    error!(file = file.name, "fatal: {}", file.sentence);
+                    return (Outcome::BackendFailed, Some(file.sentence));
                 }
                 Err(Unservable { problems, .. }) => {
                     return (Outcome::Misconfigured(problems), Some("its configuration is not usable".to_owned()));

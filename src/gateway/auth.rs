@@ -27,7 +27,8 @@ pub struct Gatekeeper {
     /// `MAX_REQUESTS_PER_MINUTE`
     default_rate: NonZeroU32,
     meters: Meters,
-    guesses: Guesses,
+    /// None where all clients come from one address.
+    guesses: Option<Guesses>,
 }
 
 /// Where a request comes from.
@@ -57,15 +58,16 @@ struct Known {
 }
 
 impl Gatekeeper {
-    /// With the key store, unless no route asks for a key.
-    pub fn new(keys: Option<Store>, access: &Access) -> Self {
+    /// With the key store, unless no route asks for a key. Behind the edge of a platform, which lets nobody through
+    /// without a key of its own, no address is slowed down: it is the edge's, and everybody's.
+    pub fn new(keys: Option<Store>, access: &Access, is_behind_edge: bool) -> Self {
         Self {
             keys,
             asks_for_metrics: access.metrics_auth_enabled,
             asks_for_inference: access.auth_enabled,
             default_rate: access.max_requests_per_minute,
             meters: Meters::new(DefaultClock::default()),
-            guesses: Guesses::new(DefaultClock::default()),
+            guesses: (!is_behind_edge).then(|| Guesses::new(DefaultClock::default())),
         }
     }
 
@@ -87,7 +89,7 @@ impl Gatekeeper {
     fn recognise(&self, headers: &HeaderMap, client: IpAddr) -> Result<Caller, Refusal> {
         let secret = secret(headers)?;
         let store = self.keys.as_ref().ok_or(Refusal::InvalidKey)?;
-        let patience = self.guesses.check(client);
+        let patience = self.guesses.as_ref().map_or(Ok(()), |guesses| guesses.check(client));
         let guessed = |wait| Refusal::RateLimited("wrong API keys from this address", wait);
         let key = match store.lookup(secret, jiff::Timestamp::now()) {
             Ok(key) => key,
@@ -95,7 +97,9 @@ impl Gatekeeper {
             Err(Denied::Malformed | Denied::Unknown) => {
                 // While it has to wait, a further guess is neither counted nor judged.
                 patience.map_err(guessed)?;
-                self.guesses.failed(client);
+                if let Some(guesses) = &self.guesses {
+                    guesses.failed(client);
+                }
                 return Err(Refusal::InvalidKey);
             }
         };

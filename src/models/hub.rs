@@ -92,7 +92,7 @@ impl HubError {
             Self::NoSnapshot { .. } => "download it again",
             Self::NoModel { .. } => "llama-server serves GGUF files: name a repository that holds them",
             Self::NoQuant { .. } | Self::Several { .. } => {
-                "say ORG/NAME:QUANT with a part of one of these names, such as :Q4_K_M"
+                "say ORG/NAME:QUANT, where QUANT is a part of one of these names"
             }
         }
     }

@@ -94,17 +94,18 @@ impl ModelError {
         }
     }
 
-    /// Whether the right file is there, and what it holds cannot be served.
+    /// The file, if it is the right one and what it holds cannot be served.
     #[must_use]
-    pub fn is_broken_file(&self) -> bool {
-        let Self::File { problem, .. } = self else { return false };
-        match &**problem {
+    pub fn broken_file(&self) -> Option<&Path> {
+        let Self::File { path, problem } = self else { return None };
+        let is_broken = match &**problem {
             FileProblem::Gguf(error) | FileProblem::Part { source: error, .. } => {
                 !matches!(error, GgufError::Io(_) | GgufError::NotAFile)
             }
             FileProblem::MissingParts { .. } | FileProblem::Renamed { .. } => true,
             FileProblem::NotFirst { .. } | FileProblem::NoModel { .. } => false,
-        }
+        };
+        is_broken.then_some(path)
     }
 
     /// What is wrong with the file and what to do about it, in one sentence that names no path.

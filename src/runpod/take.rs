@@ -9,13 +9,13 @@ use super::wire::{Setback, Wire};
 use crate::awake::{self, Instant};
 use crate::fleet::Fleet;
 use crate::gateway::Gateway;
-use crate::settings::bounds::{MOST_JOBS, MOST_TAKEN, PARSED_AT_ONCE, TAKE_PAUSE};
+use crate::settings::bounds::{LAST_TAKE, MOST_JOBS, MOST_TAKEN, PARSED_AT_ONCE, TAKE_PAUSE};
 use bytes::Bytes;
 use std::sync::Arc;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::warn;
+use tracing::{info, warn};
 
 /// Whoever takes them.
 pub(super) struct Taker {
@@ -39,7 +39,11 @@ impl Taker {
         while let Some(count) = self.stop.run_until_cancelled(self.has_room()).await {
             let asked = Instant::now();
             let take = self.wire.take(count, self.hand.count() > 0);
-            let Some(taken) = self.lost.run_until_cancelled(take).await else { return };
+            let taken = tokio::select! {
+                taken = take => taken,
+                () = self.lost.cancelled() => return,
+                () = self.lingers() => return info!("RunPod is no longer asked for jobs"),
+            };
             let begun = match taken {
                 Ok(Some(text)) => self.begin(text).await,
                 Ok(None) => Ok(0),
@@ -60,6 +64,12 @@ impl Taker {
                 return;
             }
         }
+    }
+
+    /// Waits for as long as a question may still bring something once no more are to be asked.
+    async fn lingers(&self) {
+        self.stop.cancelled().await;
+        awake::sleep(LAST_TAKE).await;
     }
 
     /// Waits until more jobs would be served at once: how many to ask for.

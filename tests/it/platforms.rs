@@ -5,12 +5,13 @@ use super::leftovers::namespaces;
 use super::support::{
     client::Client,
     fake_server,
-    gateway::{Gateway, USER, backend_port, real_llama_server, test_models},
+    gateway::{ADMIN, Gateway, USER, backend_port, real_llama_server, test_models},
     model_file::Kind,
     process::Process,
     scripted::ScriptedModel,
     wait::{READY, REAL_MODEL_ANSWERS, REAL_MODEL_READY, SOON, STARTS, eventually, eventually_some},
 };
+use llamagate::settings::bounds::GUESSES_PER_MINUTE;
 use nix::{sys::signal::Signal, unistd::geteuid};
 use serde_json::{Value, json};
 use std::{
@@ -62,11 +63,18 @@ fn runpods_load_balancer_finds_204_then_200_on_the_port_that_serves() {
     eventually("it says ready", READY, || ping(&client) == Some(200));
 
     // The edge takes Authorization for itself, and may pass on what is no key here.
-    let edge = client.header("Authorization", "Bearer rpa_OF_THE_PLATFORM").header("X-API-Key", USER);
+    let edge = client.clone().header("Authorization", "Bearer rpa_OF_THE_PLATFORM").header("X-API-Key", USER);
     let answer = edge.header("X-Runpod-Worker-Id", "strict p1").post_json(CHAT, &chat("dummy"));
     assert_eq!(answer.status(), 200, "{}", answer.text());
     let request = model.journal().requests(CHAT).remove(0);
     assert_eq!(request["headers"]["x-runpod-worker-id"], "strict p1", "passed on as it came");
+
+    // Everybody comes from the edge's address: those without a key of ours keep nobody out.
+    let wrong = client.header("Authorization", "Bearer rpa_OF_SOMEBODY_ELSE");
+    let refused = |_| wrong.post_json(CHAT, &chat("dummy")).status() == 401;
+    assert!((0..=GUESSES_PER_MINUTE).all(refused), "nobody is told to wait");
+    let late = wrong.header("X-API-Key", ADMIN).post_json(CHAT, &chat("dummy"));
+    assert_eq!(late.status(), 200, "{}", late.text());
     let output = process.output();
     assert_eq!(lines(&output, "listens on http://").len(), 1, "{output}");
     assert!(output.contains("platform=runpod-serverless"), "{output}");
@@ -279,6 +287,18 @@ fn a_log_folder_that_cannot_be_stops_nobody() {
         assert_eq!(gateway.client().post_json(CHAT, &chat("dummy")).status(), 200);
         assert_eq!(gateway.stop().code(), Some(0));
         assert!(gateway.output().contains(READY_LINE), "what goes to standard error is complete");
+    }
+}
+
+#[test]
+fn a_debug_shell_opens_where_settings_are_wrong_and_says_what_is() {
+    let wrong = [("CTX", "0", "CTX=\"0\""), ("MODEL_PATH", "/nowhere/none.gguf", "MODEL_PATH=\"/nowhere/none.gguf\"")];
+    for (variable, value, said) in wrong {
+        let (mut process, _folder) = Gateway::builder().set("DEBUG_SHELL", true).set(variable, value).launch();
+        process.wait_for_line("waiting for a signal");
+        assert!(process.output().contains(said), "{}", process.output());
+        process.signal(Signal::SIGTERM);
+        assert_eq!(process.wait_exit().code(), Some(0));
     }
 }
 

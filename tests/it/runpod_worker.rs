@@ -313,7 +313,29 @@ fn a_worker_that_breaks_down_fails_its_job_says_so_and_ends_with_69() {
     gateway.control().die_with_code(1);
     assert_eq!(gateway.wait_exit().code(), Some(69));
     assert!(platform.done("job-1").unwrap().json()["error"].is_string());
-    assert!(platform.calls(&[Route::Ping]).iter().any(|ping| ping.parameter("status") == Some("unhealthy")));
+    assert_eq!(platform.calls(&[Route::Ping]).last().unwrap().parameter("status"), Some("unhealthy"));
+}
+
+/// Regression: a ping that said that the worker lives came after the word that it does not.
+#[test]
+fn the_last_word_of_a_worker_that_breaks_down_is_that_it_has() {
+    let platform = Platform::start();
+    let builder = worker_of(&platform).set("RESTART_LIMIT", 0).set("RUNPOD_PING_INTERVAL", 1);
+    let mut gateway = builder.start_ready();
+    platform.wait_calls(&[Route::Ping], 3);
+    gateway.control().die_with_code(1);
+    assert_eq!(gateway.wait_exit().code(), Some(69));
+    assert_eq!(platform.calls(&[Route::Ping]).last().unwrap().parameter("status"), Some("unhealthy"));
+}
+
+/// Regression: it waited for the whole of DRAIN_TIMEOUT for a job that nobody had given it.
+#[test]
+fn a_worker_without_a_job_ends_soon_though_the_platform_holds_its_question() {
+    let platform = Platform::start();
+    let mut gateway = worker_of(&platform).set("DRAIN_TIMEOUT", "10m").start_ready();
+    platform.wait_calls(TAKES, 1);
+    assert_eq!(gateway.stop().code(), Some(0), "{}", gateway.output());
+    assert!(!gateway.output().contains("requests in flight are cut"), "{}", gateway.output());
 }
 
 #[test]
