@@ -1,10 +1,11 @@
 //! Subcommands: what each reads, prints and exits with. The flags of settings come from the table.
 
+mod serve;
+
 use crate::settings::bounds::HEALTH_CHECK_TIMEOUT;
 use crate::settings::catalogue::Catalogue;
 use crate::settings::{Environment, Inputs, OPTIONS, Problem, Resolved, resolve, resolve_only, shelf_table};
-use crate::telemetry::log;
-use crate::{app, models, platform, preflight};
+use crate::{models, platform, preflight};
 use clap::{Arg, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,7 +13,6 @@ use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 /// Exit code of a bad configuration (`EX_CONFIG` of sysexits.h).
 pub const EXIT_CONFIG: u8 = 78;
@@ -107,7 +107,7 @@ pub fn main() -> ExitCode {
     };
     let environment = Environment::capture();
     match cli.command.unwrap_or(Command::Serve(cli.serve)) {
-        Command::Serve(serve) => self::serve(serve, environment),
+        Command::Serve(serve) => serve::run(serve, environment),
         Command::Check(serve) => check(serve, environment),
         Command::Health(flags) => health(flags, environment),
         Command::Models(models) => list_models(models, environment),
@@ -130,97 +130,6 @@ impl Serve {
             flags.insert(if is_path { "model_path" } else { "model_name" }, model);
         }
         Inputs { flags, environment }
-    }
-}
-
-fn serve(serve: Serve, environment: Environment) -> ExitCode {
-    // One thread needs no scheduler that shares work between several.
-    let mut runtime = match std::thread::available_parallelism() {
-        Ok(one) if one.get() == 1 => tokio::runtime::Builder::new_current_thread(),
-        _ => tokio::runtime::Builder::new_multi_thread(),
-    };
-    let runtime = match runtime.enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return fatal(&format!("no runtime: {error}")),
-    };
-    let signals = {
-        let _inside = runtime.enter();
-        app::Signals::listen()
-    };
-    let mut signals = match signals {
-        Ok(signals) => signals,
-        Err(error) => return fatal(&format!("signals cannot be heard: {error}")),
-    };
-    let platform = detect_platform(&environment);
-    let inputs = serve.into_inputs(environment);
-    let resolved = resolve(&inputs, &platform);
-    if wants_shell(&resolved, &inputs, &platform) {
-        show(&resolved, &inputs);
-        complain("DEBUG_SHELL is set: nothing is started, waiting for a signal\n");
-        runtime.block_on(signals.stop.recv());
-        return ExitCode::SUCCESS;
-    }
-    let resolved = match resolved {
-        Ok(resolved) => resolved,
-        Err(problems) => {
-            let code = refuse(&problems);
-            fatal(&summary(&problems));
-            return code;
-        }
-    };
-    // Kept until the last word is said.
-    let guard = Arc::new(log::start(&resolved.settings.logs));
-    for warning in &resolved.warnings {
-        tracing::warn!("{warning}");
-    }
-    if resolved.settings.engine.mock_backend {
-        tracing::warn!("MOCK_BACKEND is set: no llama-server is started, and what asks for one is refused with 503");
-    }
-    let ready = match preflight::ready(&resolved.settings, &inputs.environment) {
-        Ok(ready) => ready,
-        // All problems at once: those of the models too, which are looked at later otherwise.
-        Err(_) => {
-            return give_up(&preflight::inspect(&resolved.settings, &inputs.environment).err().unwrap_or_default());
-        }
-    };
-    if let Some(warning) = &ready.descriptors.warning {
-        tracing::warn!("{warning}");
-    }
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), platform = %platform.kind, data_dir = %resolved.settings.files.data_dir.display(), "llamagate starts");
-    let outcome = runtime.block_on(app::run(inputs, resolved, ready, platform, Arc::clone(&guard), signals));
-    // A thread that hangs in a system call must not keep the program from ending.
-    runtime.shutdown_timeout(crate::settings::bounds::CONNECTION_GRACE);
-    match outcome {
-        Ok(app::Outcome::Stopped) => ExitCode::SUCCESS,
-        Ok(app::Outcome::BackendFailed) => ExitCode::from(EXIT_BACKEND),
-        Ok(app::Outcome::Broken) => ExitCode::FAILURE,
-        Ok(app::Outcome::Misconfigured(problems)) => give_up(&problems),
-        Err(error) => {
-            tracing::error!("fatal: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// Whether somebody wants to look around, be it in a service whose other settings are wrong.
-fn wants_shell(resolved: &Result<Resolved, Vec<Problem>>, inputs: &Inputs, platform: &platform::Platform) -> bool {
-    match resolved {
-        Ok(resolved) => resolved.settings.service.debug_shell,
-        Err(_) => resolve_only(inputs, platform, &["debug_shell"]).is_ok_and(|(found, _)| found.service.debug_shell),
-    }
-}
-
-/// Shows the settings and all that is wrong.
-fn show(resolved: &Result<Resolved, Vec<Problem>>, inputs: &Inputs) {
-    let problems = match resolved {
-        Ok(resolved) => {
-            print(&(table(resolved) + &shelf(&resolved.settings.catalogue)));
-            preflight::inspect(&resolved.settings, &inputs.environment).err().unwrap_or_default()
-        }
-        Err(problems) => problems.clone(),
-    };
-    if !problems.is_empty() {
-        refuse(&problems);
     }
 }
 
@@ -328,13 +237,6 @@ fn refuse(problems: &[Problem]) -> ExitCode {
     }
     complain(&text);
     ExitCode::from(EXIT_CONFIG)
-}
-
-/// The same once there is a log.
-fn give_up(problems: &[Problem]) -> ExitCode {
-    let code = refuse(problems);
-    tracing::error!("fatal: {}", summary(problems));
-    code
 }
 
 /// The problems in a few words, which follow the listing of them.

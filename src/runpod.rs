@@ -52,6 +52,23 @@ pub struct QueueWorker {
     pings: Option<JoinHandle<()>>,
 }
 
+/// Tells the platform that nothing comes of a worker which has not even begun.
+pub async fn report_unfit(queue: &RunpodQueue, reason: &str) {
+    // What has no name cannot be told of.
+    let Some(id) = &queue.pod_id else { return };
+    match Wire::new(queue, id) {
+        Ok(wire) => report_unhealthy(&wire, "start", reason).await,
+        Err(problem) => warn!("RunPod cannot be told that this worker is unhealthy: {problem}"),
+    }
+}
+
+async fn report_unhealthy(wire: &Wire, check: &str, reason: &str) {
+    let reason: String = reason.chars().take(UNHEALTHY_REASON).collect();
+    if let Err(problem) = wire.report_unhealthy(check, &reason).await {
+        warn!("RunPod cannot be told that this worker is unhealthy: {problem}");
+    }
+}
+
 impl QueueWorker {
     /// Begins to take jobs as soon as they can be served.
     pub fn start(queue: &RunpodQueue, gateway: Arc<Gateway>, fleet: Arc<Fleet>) -> io::Result<Self> {
@@ -97,10 +114,7 @@ impl QueueWorker {
         self.lost.cancel();
         // The last word, and none that it lives comes after it.
         self.fall_silent().await;
-        let reason: String = reason.chars().take(UNHEALTHY_REASON).collect();
-        if let Err(problem) = self.wire.report_unhealthy("llama-server", &reason).await {
-            warn!("RunPod cannot be told that this worker is unhealthy: {problem}");
-        }
+        report_unhealthy(&self.wire, "llama-server", reason).await;
     }
 
     /// After the drain: those in hand have been cut, and what comes of them is posted if that does not take long.

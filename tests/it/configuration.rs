@@ -156,15 +156,6 @@ fn a_port_in_use_is_said_plainly() {
 }
 
 #[test]
-fn a_model_file_that_is_none_is_a_bad_configuration() {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), "not a model").unwrap();
-    let (status, output) = Gateway::builder().set("MODEL_PATH", file.path().display()).run_to_exit();
-    assert_eq!(status.code(), Some(78), "{output}");
-    assert!(output.contains("MODEL_PATH"), "{output}");
-}
-
-#[test]
 fn both_ports_answer_before_the_model_is_loaded() {
     let gateway = Gateway::builder().script(json!({"load": {"until_released": true}})).start();
     assert_eq!(gateway.health().get("/ping").status(), 204);
