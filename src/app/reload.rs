@@ -7,7 +7,7 @@ use super::shelving::{Difference, Shelving};
 use crate::keys::Store;
 use crate::platform::Platform;
 use crate::preflight::{self, Unservable};
-use crate::settings::bounds::CONFIG_LOOK_INTERVAL;
+use crate::settings::bounds::{CONFIG_GONE_LOOKS, CONFIG_LOOK_INTERVAL};
 use crate::settings::{Inputs, Problem, Resolved, resolve};
 use std::fmt::Write as _;
 use std::os::unix::fs::MetadataExt;
@@ -107,14 +107,19 @@ impl Reload {
         Ok((resolved, models, keys_loaded))
     }
 
-    /// Reloads when the configuration file changes, until `stop`.
+    /// Reloads when the configuration file changes, and says once when it is gone, until `stop`.
     pub(super) async fn watch(self: Arc<Self>, stop: CancellationToken) {
         let Some(file) = self.file.clone() else { return };
         let mut ticks = tokio::time::interval(CONFIG_LOOK_INTERVAL);
         let mut seen = stamp(&file).await;
+        let mut missed = 0u32;
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             let found = stamp(&file).await;
             // A file that is being replaced may be away for a moment.
+            missed = if found.is_none() { missed.saturating_add(1) } else { 0 };
+            if missed == CONFIG_GONE_LOOKS {
+                error!("the configuration file is gone, all stays as it was");
+            }
             if found == seen || found.is_none() {
                 continue;
             }

@@ -131,7 +131,7 @@ mod tests {
             (owner, Arc::new(Model::new(Card::named("m"), Terms::default(), vec![member])), is)
         };
         for serves in [true, false] {
-            let fleet = Fleet::new(Vec::new());
+            let fleet = Fleet::unknown();
             let mut context = Context::from_waker(std::task::Waker::noop());
             let mut first_load = pin!(fleet.first_load());
             assert!(first_load.as_mut().poll(&mut context).is_pending(), "there are no models yet");

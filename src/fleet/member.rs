@@ -80,6 +80,19 @@ impl Member {
         self.kind == WorkerKind::Remote
     }
 
+    /// Whether it was started with the service, and has neither been ready nor failed; of one that somebody else runs,
+    /// whether its first probe has not told how it is.
+    pub(super) fn is_awaited(&self) -> bool {
+        let is_lost = self.handle.loss().is_some();
+        let status = self.handle.status();
+        let is_on_its_way = match self.is_remote() {
+            true => matches!(status.state, State::Stopped | State::Starting),
+            // One that was left to be started by its first request still sleeps while it is being woken.
+            false => !status.asleep && !status.has_been_ready && status.failed_loads == 0,
+        };
+        is_on_its_way && !is_lost
+    }
+
     /// Whether requests may be sent to it now.
     pub(super) fn is_open(&self, now: Instant) -> bool {
         let allows = |standing: &Standing| {

@@ -36,6 +36,7 @@ use arc_swap::ArcSwap;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{Notify, SetOnce};
 
 /// Every model that this service knows at present.
@@ -45,6 +46,9 @@ pub struct Fleet {
     swapped: Notify,
     /// Set once it is known which models there are.
     stocked: SetOnce<()>,
+    /// Set once every worker that was started with the service has been ready or has failed. It stays so: neither a model
+    /// that is woken later nor one that comes with a reload has the whole service load again.
+    begun: AtomicBool,
 }
 
 /// The models between two reloads of the configuration, in the order in which they are listed.
@@ -56,7 +60,7 @@ impl Fleet {
     /// A fleet of which nobody knows yet what models it has.
     pub fn unknown() -> Self {
         let shelf = ArcSwap::from_pointee(Shelf { models: Vec::new() });
-        Self { shelf, swapped: Notify::new(), stocked: SetOnce::new() }
+        Self { shelf, swapped: Notify::new(), stocked: SetOnce::new(), begun: AtomicBool::new(false) }
     }
 
     /// A fleet of these models, for now.
@@ -96,10 +100,22 @@ impl Fleet {
     }
 
     fn sum(&self, workers: impl Iterator<Item = Overall>) -> Overall {
-        if self.stocked.initialized() { Overall::best(workers) } else { Overall::Loading }
+        // What is seen of the workers is no newer than that.
+        let best = Overall::best(workers);
+        if self.has_begun() { best } else { Overall::Loading }
     }
 
-    /// Waits until requests can be served for the first time: true; or never will be: false.
+    /// Whether all that was to be loaded with the start of the service has been, as far as it can be.
+    fn has_begun(&self) -> bool {
+        let has_now = || self.stocked.initialized() && !self.shelf().members().any(|member| member.is_awaited());
+        if !self.begun.load(Ordering::Relaxed) && has_now() {
+            self.begun.store(true, Ordering::Relaxed);
+        }
+        self.begun.load(Ordering::Relaxed)
+    }
+
+    /// Waits until requests can be served for the first time, and every worker that is started with the service has been
+    /// ready or has failed: true; or none will ever serve: false.
     pub async fn first_load(&self) -> bool {
         self.stocked.wait().await;
         let serves = |member: &Arc<Member>| member.handle().has_been_ready() || member.handle().state().1;
@@ -107,7 +123,8 @@ impl Fleet {
             let changes = self.changes();
             let shelf = self.shelf();
             // Models without any worker wait for none.
-            if shelf.members().next().is_none() || shelf.members().any(serves) {
+            let may_serve = shelf.members().next().is_none() || shelf.members().any(serves);
+            if may_serve && self.has_begun() {
                 return true;
             }
             if shelf.loss().is_some() {
@@ -118,10 +135,10 @@ impl Fleet {
     }
 
     /// Whether a model serves requests at once, without being started for them; also where none is meant to before it
-    /// is asked for.
+    /// is asked for. Not before all that is started with the service has been.
     pub fn is_awake(&self) -> bool {
         let shelf = self.shelf();
-        if !self.stocked.initialized() {
+        if !self.has_begun() {
             return false;
         }
         let mut members = shelf.members().peekable();
@@ -181,5 +198,118 @@ impl Shelf {
     fn loss(&self) -> Option<Loss> {
         let losses: Option<Vec<Loss>> = self.members().map(|member| member.handle().loss()).collect();
         losses?.pop()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::worker::{Handle, Status};
+    use std::num::NonZeroU32;
+    use std::task::{Context, Poll, Waker};
+    use std::time::Duration;
+    use tokio::sync::watch;
+
+    fn member(kind: WorkerKind) -> (watch::Sender<Status>, Arc<Member>) {
+        let (owner, handle) = Handle::stub(([127, 0, 0, 1], 1).into());
+        let rank = Rank { weight: 1.0, priority: 0 };
+        let member = match kind {
+            WorkerKind::Remote => {
+                let breaker = Breaker::new(NonZeroU32::MIN, Duration::ZERO);
+                Member::remote(handle, 0, 1, rank, breaker, Quota::new(None, None))
+            }
+            _ => Member::own(handle, kind, 0, 1, rank),
+        };
+        (owner, Arc::new(member))
+    }
+
+    fn model(member: &Arc<Member>) -> Arc<Model> {
+        Arc::new(Model::new(Card::named("m"), Terms::default(), vec![Arc::clone(member)]))
+    }
+
+    /// One that has not been ready, in this state.
+    fn is_new(owner: &watch::Sender<Status>, state: State, asleep: bool) {
+        owner.send_modify(|status| {
+            (status.state, status.asleep, status.has_been_ready, status.endpoint) = (state, asleep, false, None);
+        });
+    }
+
+    fn is_ready(owner: &watch::Sender<Status>) {
+        owner.send_modify(|status| {
+            (status.state, status.asleep, status.has_been_ready) = (State::Ready, false, true);
+        });
+    }
+
+    fn has_failed(owner: &watch::Sender<Status>) {
+        owner.send_modify(|status| (status.state, status.failed_loads) = (State::Backoff, 1));
+    }
+
+    fn overall(fleet: &Fleet) -> Overall {
+        let (best, shown, _) = fleet.report();
+        assert_eq!((best, shown == Overall::Loading), (fleet.overall(), best == Overall::Loading));
+        best
+    }
+
+    /// Regression: a model that sleeps counts as one that serves, so the service was ready while another, which is started
+    /// with it, was still being loaded.
+    #[test]
+    fn all_that_is_started_with_the_service_is_waited_for_once_and_what_is_not_is_never() {
+        type Outcome = fn(&watch::Sender<Status>);
+        for comes_to_an_end in [is_ready as Outcome, has_failed] {
+            let ((early, one), (lazy, two)) = (member(WorkerKind::Local), member(WorkerKind::Local));
+            is_new(&early, State::Stopped, false);
+            is_new(&lazy, State::Stopped, true);
+            let fleet = Fleet::new(vec![model(&one), model(&two)]);
+            let mut context = Context::from_waker(Waker::noop());
+            let mut first_load = pin!(fleet.first_load());
+            for state in [State::Starting, State::Loading] {
+                is_new(&early, state, false);
+                assert!(first_load.as_mut().poll(&mut context).is_pending(), "{state}");
+                assert_eq!((overall(&fleet), fleet.is_awake()), (Overall::Loading, false), "{state}");
+            }
+            is_new(&lazy, State::Loading, true);
+            assert!(first_load.as_mut().poll(&mut context).is_pending());
+            comes_to_an_end(&early);
+            assert_eq!(
+                first_load.as_mut().poll(&mut context),
+                Poll::Ready(true),
+                "it does not wait for one that is woken"
+            );
+
+            // From now on the best there is counts.
+            is_ready(&early);
+            assert_eq!((overall(&fleet), fleet.is_awake()), (Overall::Ok, true));
+            is_new(&early, State::Loading, false);
+            is_new(&lazy, State::Stopped, true);
+            assert_eq!(overall(&fleet), Overall::Ok, "started again, it leaves others ready");
+            let (newcomer, three) = member(WorkerKind::Local);
+            is_new(&newcomer, State::Loading, false);
+            fleet.replace(vec![model(&two), model(&three)]);
+            assert_eq!(overall(&fleet), Overall::Ok, "and so does one that a reload brings");
+        }
+    }
+
+    #[test]
+    fn a_remote_worker_is_waited_for_until_it_was_asked_once() {
+        for told in [State::Unhealthy, State::Loading, State::Ready] {
+            let ((far, one), (lazy, two)) = (member(WorkerKind::Remote), member(WorkerKind::Local));
+            is_new(&far, State::Starting, false);
+            is_new(&lazy, State::Stopped, true);
+            let fleet = Fleet::new(vec![model(&one), model(&two)]);
+            assert_eq!(overall(&fleet), Overall::Loading);
+            is_new(&far, told, false);
+            assert!(fleet.overall() == Overall::Ok, "{told}");
+        }
+    }
+
+    #[test]
+    fn who_has_lost_its_owner_is_not_waited_for() {
+        let ((early, one), (lazy, two)) = (member(WorkerKind::Local), member(WorkerKind::Local));
+        is_new(&early, State::Loading, false);
+        is_new(&lazy, State::Stopped, true);
+        let fleet = Fleet::new(vec![model(&one), model(&two)]);
+        assert_eq!(overall(&fleet), Overall::Loading);
+        drop(early);
+        assert_eq!(fleet.overall(), Overall::Ok);
     }
 }

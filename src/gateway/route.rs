@@ -201,15 +201,18 @@ pub(super) fn find(method: &Method, path: &str) -> Result<&'static Route, Refusa
     row(Port::Gateway, method, path).ok_or(Refusal::RouteNotFound)
 }
 
-/// The same on the health port, where one more path answers like `/ping`.
+/// The same on the health port, where one more path answers like `/ping`, be it that of another answer of this port.
 pub(super) fn find_on_health_port(method: &Method, path: &str, extra_ping: &str) -> Result<&'static Route, Refusal> {
-    let extra = || row(Port::Health, method, PING).filter(|_| path == extra_ping);
-    row(Port::Health, method, path).or_else(extra).ok_or(Refusal::RouteNotFound)
+    let path = if path == extra_ping { PING } else { path };
+    row(Port::Health, method, path).ok_or(Refusal::RouteNotFound)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::platform::Platform;
+    use crate::settings::{Environment, Inputs, resolve};
+    use std::path::Path;
 
     #[test]
     fn an_id_in_a_path_is_whatever_stands_there() {
@@ -275,5 +278,38 @@ mod tests {
         assert_eq!((on_health("/props"), on_gateway("/extra")), (on_health("/nowhere"), on_gateway("/nowhere")));
         assert_eq!(find_on_health_port(&Method::POST, "/reload", "/extra").err(), Some(Refusal::RouteNotFound));
         assert_eq!(find_on_health_port(&Method::POST, "/extra", "/extra").err(), Some(Refusal::RouteNotFound));
+    }
+
+    /// Regression: `HEALTH_CHECK_PATH=/health` said 503 while a model was loaded, which platforms take for a worker that
+    /// is broken.
+    #[test]
+    fn the_path_of_the_health_check_may_be_that_of_another_health_answer() {
+        for path in ["/ping", "/health", "/livez", "/readyz"] {
+            let found = |method| find_on_health_port(&method, path, path).map(|route| route.target);
+            assert_eq!(found(Method::GET), Ok(Target::Gateway(Local::Probe)), "{path}");
+            assert_eq!(found(Method::HEAD), Ok(Target::Gateway(Local::Probe)), "{path}");
+        }
+        let health = find_on_health_port(&Method::GET, "/health", "/readyz").map(|route| route.target);
+        assert_eq!(health, Ok(Target::Gateway(Local::Health)), "all others stay what they are");
+    }
+
+    #[test]
+    fn the_path_of_the_health_check_is_a_mistake_where_it_is_that_of_any_other_route() {
+        let problems = |path: &str| {
+            let environment = Environment::from([("HEALTH_CHECK_PATH", path)]);
+            let resolved =
+                resolve(&Inputs { environment, ..Inputs::default() }, &Platform::plain(Path::new("/nowhere")));
+            resolved.err().into_iter().flatten().map(|problem| problem.to_string()).collect::<Vec<_>>()
+        };
+        for route in ROUTES {
+            let told = problems(&route.path.replace(ANY, "m"));
+            match route.target {
+                Target::Gateway(Local::Ping | Local::Probe | Local::Health | Local::Livez | Local::Readyz) => {
+                    assert_eq!(told, [""; 0], "{}", route.path);
+                }
+                _ => assert_eq!(told.len(), 1, "{}", route.path),
+            }
+        }
+        assert_eq!(problems("/healthz"), [""; 0]);
     }
 }

@@ -381,6 +381,8 @@ pub const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Time between two looks at whether the configuration file has changed.
 pub const CONFIG_LOOK_INTERVAL: Duration = Duration::from_secs(2);
+/// Looks in a row that do not find the configuration file before it is said to be gone.
+pub const CONFIG_GONE_LOOKS: u32 = 2;
 
 /// Longest time in which the service finds out how much memory there is for models. The driver of a GPU that nobody
 /// else uses takes seconds to be loaded.

@@ -113,7 +113,7 @@ options! {
         port: u16 = "8000" alias "GATEWAY_PORT", "Gateway port; `0` picks a free one and prints it. 80 behind RunPod's load balancer.";
         port_health: u16 = "8001", "Health port; the same as `PORT` means one listener for both, `0` picks a free one and prints it. The same as `PORT` behind RunPod's load balancer.";
         port_file: Option<PathBuf> = "", "File that receives the gateway's port once it listens.";
-        health_check_path: String = "/ping", "Another path on the health port that answers like `/ping`.";
+        health_check_path: String = "/ping", "Another path on the health port that answers like `/ping`, be it `/health`, `/livez` or `/readyz`; any other route is refused.";
     }
 
     /// Who may call, how often, from which pages.

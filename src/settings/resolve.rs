@@ -297,6 +297,29 @@ fn expand(default: &str, texts: &BTreeMap<&'static str, (String, Source)>) -> St
     format!("{}{tail}", value.strip_suffix('/').unwrap_or(value))
 }
 
+/// The routes outside `/v1/` that the health check may not be put in place of. A test of the route table finds those that
+/// are missing here.
+const ROUTES: &[&str] = &[
+    "/apply-template",
+    "/chat/completions",
+    "/completion",
+    "/completions",
+    "/detokenize",
+    "/embedding",
+    "/embeddings",
+    "/infill",
+    "/lb/stats",
+    "/metrics",
+    "/models",
+    "/props",
+    "/reload",
+    "/rerank",
+    "/reranking",
+    "/responses",
+    "/slots",
+    "/tokenize",
+];
+
 /// What no single value can show: settings that are wrong together.
 fn contradictions(settings: &Settings) -> Vec<Problem> {
     let mut problems = Vec::new();
@@ -316,13 +339,19 @@ fn contradictions(settings: &Settings) -> Vec<Problem> {
             hint: Some("CTX is the context of one slot".to_owned()),
         });
     }
-    if !settings.listen.health_check_path.starts_with('/') {
-        problems.push(Problem {
-            subject: format!("HEALTH_CHECK_PATH={:?}", settings.listen.health_check_path),
-            fault: "expected a path that starts with /".to_owned(),
-            hint: None,
-        });
-    }
+    let path = &settings.listen.health_check_path;
+    let fault = if !path.starts_with('/') {
+        Some("expected a path that starts with /")
+    } else if path.starts_with("/v1/") || ROUTES.contains(&path.as_str()) {
+        Some("this path has an answer of its own, which would be lost where both ports are one")
+    } else {
+        None
+    };
+    problems.extend(fault.map(|fault| Problem {
+        subject: format!("HEALTH_CHECK_PATH={path:?}"),
+        fault: fault.to_owned(),
+        hint: path.starts_with('/').then(|| "take /ping, /health, /livez, /readyz or a path of your own".to_owned()),
+    }));
     for (key, text) in
         [("log_name", Some(&settings.logs.log_name)), ("worker_type", settings.logs.worker_type.as_ref())]
     {

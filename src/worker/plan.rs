@@ -73,13 +73,14 @@ impl Program {
         }
     }
 
-    /// A hint on llama-server as it is told of this program: it has neither LLAMA_SERVER nor EXTRA_ARGS.
+    /// A hint on llama-server as it is told of this program: it has neither LLAMA_SERVER nor EXTRA_ARGS nor `args`.
     pub(super) fn told(&self, hint: String) -> String {
         match self {
             Self::LlamaServer { .. } => hint,
             Self::Command { .. } => {
                 let name = self.name();
-                let hint = hint.replace("llama-server", &name).replace("EXTRA_ARGS", "`command`");
+                let hint = hint.replace("llama-server", &name);
+                let hint = hint.replace("EXTRA_ARGS or `args`", "`command`").replace("EXTRA_ARGS", "`command`");
                 hint.replace("LLAMA_SERVER", &format!("`command` ({name})"))
             }
         }
@@ -109,7 +110,7 @@ mod tests {
         let serve = command(&["/opt/secret/serve", "--port"]);
         assert_eq!(serve.name(), "serve");
         assert_eq!(command(&[]).name(), "the command");
-        let hint = "LLAMA_SERVER may not be executed; llama-server does not know --x: check EXTRA_ARGS";
+        let hint = "LLAMA_SERVER may not be executed; llama-server does not know --x: check EXTRA_ARGS or `args`";
         let told = "`command` (serve) may not be executed; serve does not know --x: check `command`";
         assert_eq!(serve.told(hint.to_owned()), told);
         let (binary, file) = (PathBuf::new(), PathBuf::new());

@@ -200,7 +200,8 @@ impl Owner {
         self.short = Shortness::default();
         let hint = exit.hint.clone().unwrap_or_default();
         let (code, signal, cause) = (exit.code, exit.signal, exit.cause.as_str());
-        let pause = self.budget.spend(Instant::now());
+        let is_lasting = exit.cause.is_lasting() && !self.publish.borrow().has_been_ready;
+        let pause = if is_lasting { None } else { self.budget.spend(Instant::now()) };
         self.is_restart = true;
         // One that has run has been counted when it ended.
         let never_ran = self.state() == State::Starting;

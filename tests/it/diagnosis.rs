@@ -184,6 +184,28 @@ fn an_argument_that_llama_server_does_not_know_is_named() {
     assert!(hint.contains("--flash-attn") && hint.contains("'perhaps'"), "{hint}");
 }
 
+/// Regression: it was restarted as often as `RESTART_LIMIT` allows before it was given up.
+#[test]
+fn an_argument_that_llama_server_does_not_know_is_tried_once() {
+    let ending = json!({"code": 1, "stderr": recorded("argument-unknown")});
+    let (status, output) = Gateway::builder().script(json!({"exit_at_start": ending})).run_to_exit();
+    assert_eq!(status.code(), Some(69), "{output}");
+    assert_eq!(output.lines().filter(|line| line.contains("llama-server started")).count(), 1, "{output}");
+    assert!(output.contains("check EXTRA_ARGS or `args`"), "{output}");
+}
+
+#[test]
+fn one_that_was_ready_with_its_arguments_is_restarted_though_it_says_that_one_is_wrong() {
+    let ending = json!({"code": 1, "stderr": recorded("argument-unknown")});
+    let gateway = Gateway::builder().script(json!({"starts": [{}, {"exit_at_start": ending}, {}]})).start_ready();
+    gateway.control().die_with_code(3);
+    eventually("it serves again", READY, || {
+        let model = gateway.anonymous().get("/health").json()["models"][0].clone();
+        model["state"] == "ready" && model["restarts"] == 2
+    });
+    assert!(gateway.output().contains("bad_argument"), "{}", gateway.output());
+}
+
 #[test]
 fn a_context_that_memory_has_no_room_for_is_named_with_its_size() {
     let folder = tempfile::tempdir().unwrap();

@@ -41,8 +41,14 @@ fn lines<'a>(output: &'a str, words: &str) -> Vec<&'a str> {
 
 /// A worker of a RunPod load-balancing endpoint: nothing is said but what the platform says, and the model.
 fn on_runpod(script: &Value) -> (Process, TempDir, ScriptedModel, Client) {
+    on_runpod_asked_at("/ping", script)
+}
+
+/// The same, of whose health the platform asks at this path.
+fn on_runpod_asked_at(path: &str, script: &Value) -> (Process, TempDir, ScriptedModel, Client) {
     let port = free_port();
     let builder = Gateway::builder().script(script.clone()).set("PORT", port).set("PORT_HEALTH", "");
+    let builder = builder.set("HEALTH_CHECK_PATH", path);
     let builder = builder.set("RUNPOD_ENDPOINT_ID", "e1").set("RUNPOD_POD_ID", "p1").set("RESTART_LIMIT", 0);
     let (process, folder) = builder.launch();
     let model = ScriptedModel { path: folder.path().join("models/dummy.gguf") };
@@ -80,6 +86,20 @@ fn runpods_load_balancer_finds_204_then_200_on_the_port_that_serves() {
     assert!(output.contains("platform=runpod-serverless"), "{output}");
     process.signal(Signal::SIGTERM);
     assert_eq!(process.wait_exit().code(), Some(0));
+}
+
+#[test]
+fn a_platform_that_asks_at_the_path_of_another_answer_is_told_what_ping_says() {
+    for path in ["/health", "/readyz"] {
+        let (mut process, _folder, model, client) =
+            on_runpod_asked_at(path, &json!({"load": {"until_released": true}}));
+        let said = || client.try_send("GET", path, b"").ok().map(|answer| answer.status());
+        assert_eq!(eventually_some("it listens", STARTS, said), 204, "{path}");
+        model.control().release_load();
+        eventually("it says ready", READY, || said() == Some(200));
+        process.signal(Signal::SIGTERM);
+        process.wait_exit();
+    }
 }
 
 #[test]

@@ -219,6 +219,23 @@ fn a_configuration_file_that_is_gone_changes_nothing() {
     is_served(&gateway, "more");
 }
 
+/// Regression: nobody was told before the next `/reload` or start.
+#[test]
+fn a_configuration_file_that_goes_is_told_of_once_each_time() {
+    const GONE: &str = "the configuration file is gone, all stays as it was";
+    let gateway = before(&[]);
+    let told = || gateway.output().lines().filter(|line| line.contains("ERROR") && line.contains(GONE)).count();
+    std::fs::remove_file(gateway.data_dir().join("llamagate.yaml")).unwrap();
+    eventually("it is told", READY, || told() == 1);
+    is_served(&gateway, "goes");
+    gateway.rewrite_config(AFTER);
+    eventually("it is back, and taken", READY, || ask(&gateway, "goes").status() == 404);
+    assert_eq!(told(), 1);
+    std::fs::remove_file(gateway.data_dir().join("llamagate.yaml")).unwrap();
+    eventually("it is told again", READY, || told() == 2);
+    is_served(&gateway, "comes");
+}
+
 #[test]
 fn the_log_says_in_numbers_what_has_changed() {
     let gateway = before(&[]);

@@ -111,6 +111,23 @@ fn a_preloaded_model_is_there_before_its_first_request_and_ttl_puts_it_to_sleep(
     assert_eq!((starts(&gateway, "early"), starts(&gateway, "late")), (2, 0));
 }
 
+/// Regression: the model that sleeps counted as one that serves, so `/ping` said 200 while the other was being loaded.
+#[test]
+fn the_service_is_ready_when_all_that_is_preloaded_is_though_others_sleep() {
+    const READY_LINE: &str = "llamagate is ready";
+    let config = "models:\n  early: {file: early.gguf, preload: true}\n  late: {file: late.gguf}\n";
+    let files = [("early.gguf", json!({"load": {"until_released": true}})), ("late.gguf", json!({}))];
+    let gateway = Gateway::builder().fakes(config, &files).start();
+    let (ping, readyz) = (|| gateway.health().get("/ping").status(), || gateway.health().get("/readyz").status());
+    journal(&gateway, "early").wait_for_event("start");
+    is_served(&gateway, "late");
+    assert_eq!((ping(), readyz(), gateway.anonymous().get("/health").status()), (204, 503, 503));
+    assert!(!gateway.output().contains(READY_LINE), "{}", gateway.output());
+    gateway.model_file("early.gguf").control().release_load();
+    eventually("all is loaded", READY, || (ping(), readyz()) == (200, 200));
+    eventually("the log says so", SOON, || gateway.output().contains(READY_LINE));
+}
+
 #[test]
 fn the_longest_unused_makes_room_and_a_pinned_one_never_does() {
     let models =

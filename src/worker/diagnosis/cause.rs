@@ -88,6 +88,12 @@ impl Cause {
         Self::Unknown,
     ];
 
+    /// Whether one that has never been ready will end of it each time: what it is started with has to be changed.
+    #[must_use]
+    pub const fn is_lasting(self) -> bool {
+        matches!(self, Self::BadArgument)
+    }
+
     /// Its name in logs, which stays the same from one version to the next.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

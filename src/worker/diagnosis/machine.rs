@@ -70,8 +70,8 @@ pub(super) fn argument(log: &Log) -> Option<Diagnosis> {
     if let Some(rest) = begins("error: invalid argument:").or_else(|| begins("error: unknown argument:")) {
         // A word that is no option may be a value that was meant for one, a key for instance.
         return said(match plain_word(rest).filter(|word| word.starts_with('-')) {
-            Some(option) => format!("llama-server does not know the argument {option}: check EXTRA_ARGS"),
-            None => "llama-server does not know one of its arguments: check EXTRA_ARGS".to_owned(),
+            Some(option) => format!("llama-server does not know the argument {option}: check EXTRA_ARGS or `args`"),
+            None => "llama-server does not know one of its arguments: check EXTRA_ARGS or `args`".to_owned(),
         });
     }
     if let Some(rest) = begins("error while handling argument ") {
@@ -87,10 +87,12 @@ pub(super) fn argument(log: &Log) -> Option<Diagnosis> {
         let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
         let gpu = if option == "--device" { lost_gpu(log) } else { None };
         let gpu = gpu.map(|gpu| format!("; {gpu}")).unwrap_or_default();
-        return said(format!("llama-server does not take the value of {option}{reason}: check EXTRA_ARGS{gpu}"));
+        return said(format!(
+            "llama-server does not take the value of {option}{reason}: check EXTRA_ARGS or `args`{gpu}"
+        ));
     }
     begins("error: the supplied chat template is not supported")?;
-    said("llama-server cannot use the chat template that it was given: check EXTRA_ARGS".to_owned())
+    said("llama-server cannot use the chat template that it was given: check EXTRA_ARGS or `args`".to_owned())
 }
 
 /// A port that was taken in the moment between its choice and its use.
