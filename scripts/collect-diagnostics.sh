@@ -13,9 +13,10 @@
 # hangs is given up, logs after 60 and anything else after 25. It leaves a few MiB at most.
 #
 # No secret goes in: neither the key file, nor an environment, nor the configuration file is read. From what goes in,
-# these are masked: the values of this shell's variables whose names end in KEY, TOKEN, SECRET or PASSWORD; whatever
-# looks like a key of llamagate, OpenAI, Hugging Face or RunPod; and whatever stands behind words such as "Bearer" or
-# "api_key:". A file in which a secret is left after that is left out.
+# these are masked: the values of this shell's variables whose names end in KEY, TOKEN, SECRET, PASSWORD, CREDENTIAL or
+# CREDENTIALS; whatever looks like a key of llamagate, OpenAI, Hugging Face, RunPod or AWS; private keys in PEM; cookies;
+# and whatever stands behind words such as "Bearer", "api_key:" or "token=". A file in which a secret is left after that
+# is left out.
 set -uo pipefail
 umask 077
 export LC_ALL=C
@@ -68,7 +69,7 @@ learn_secrets() {
   local name part at
   while IFS= read -r name; do
     case ${name^^} in
-    *KEY | *TOKEN | *SECRET | *PASSWORD) ;;
+    *KEY | *TOKEN | *SECRET | *PASSWORD | *CREDENTIAL | *CREDENTIALS) ;;
     *) continue ;;
     esac
     # A value of several lines, such as a PEM key, is found line by line.
@@ -85,17 +86,29 @@ learn_secrets() {
 
 # What a secret looks like, as extended regular expressions: the first group stays, the rest of the match is masked.
 # None matches what it has made, for a masked value begins with an asterisk.
-readonly value='[^]*[:space:]"'\'',;)}][^]*[:space:]"'\'',;)}]*'
+readonly in_value='[^]*[:space:]"'\'',;)}]'
+readonly value="$in_value$in_value*"
 readonly says='["'\'']?[[:space:]]*[:=][[:space:]]*["'\'']?'
+readonly names='key|token|secret|password|credentials?'
 readonly shapes=(
   '(^|[^[:alnum:]])(sk-|hf_|rpa_|github_pat_|ghp_|glpat-)[[:alnum:]_-]{12,}'
   '(^|[^[:alnum:]])gateway-[[:alnum:]_-]{40,}'
+  '(^|[^[:alnum:]])(AKIA|ASIA)[[:alnum:]]{16,}'
   '((bearer|basic)[[:space:]]+)'"$value"
-  "((authorization|api[_-]?key|password|secret|(hf|access|auth|refresh)[_-]?token)$says)$value"
-  '([_-](key|token|secret|password)["'\'']?=["'\'']?)'"$value"
-  '(--[[:alnum:]-]*(key|token|secret|password)[[:space:]]+["'\'']?)'"$value"
+  "((authorization|(api|access)[ _-]?key|password|secret|credentials?|(hf|access|auth|refresh)[_-]?token)$says)$value"
+  "([_-]($names)[\"']?=[\"']?)$value"
+  "(--[[:alnum:]-]*($names)[[:space:]]+[\"']?)$value"
+  '(password[[:space:]]+is[[:space:]]+["'\'']?)'"$value"
+  # Tokens that a model reads and writes have numbers, and are quoted or in angle brackets.
+  "(token$says)[[:digit:]]*[[:alpha:]_:/+-]$in_value{5,}"
+  # Cookies follow each other up to the end of the line.
+  "(cookie[\"']?[[:space:]]*[:=][[:space:]\"']*)\\**[^*[:space:]\"'].*"
   '(://)[^]/@[:space:]*][^]/@[:space:]]*@'
 )
+
+# The first line of a private key, and its last.
+readonly key_begins='-----BEGIN [[:alnum:] ]*PRIVATE KEY[[:alnum:] ]*-----'
+readonly key_ends='-----END [[:alnum:] ]*PRIVATE KEY[[:alnum:] ]*-----'
 
 # Sets $masked to the text without secrets.
 mask() {
@@ -111,13 +124,25 @@ mask() {
   done
 }
 
-# Copies standard input, masked.
+# Copies standard input, masked. Of a private key only the first line stays; all of it may be in one line too.
 masking() {
-  local line
+  local line whole before in_key=false
   shopt -s nocasematch
   while IFS= read -r line || [[ -n $line ]]; do
-    mask "$line"
-    printf '%s\n' "$masked"
+    whole=$line before=
+    while true; do
+      if $in_key; then
+        [[ $line =~ $key_ends ]] || break
+        in_key=false
+      else
+        [[ $line =~ $key_begins ]] || break
+        in_key=true before+=${line%%"${BASH_REMATCH[0]}"*}${BASH_REMATCH[0]}'***'
+      fi
+      line=${line#*"${BASH_REMATCH[0]}"}
+    done
+    ! $in_key || line=
+    mask "$before$line"
+    [[ -z $masked && -n $whole ]] || printf '%s\n' "$masked"
   done
   shopt -u nocasematch
 }
@@ -130,7 +155,7 @@ betrays() {
     [[ $text != *"$secret"* ]] || return 0
   done
   # Of the other shapes words and values may stand in different lines.
-  for shape in "${shapes[@]:0:2}"; do
+  for shape in "${shapes[@]:0:3}" "$key_ends"; do
     [[ ! $text =~ $shape ]] || return 0
   done
   return 1

@@ -20,7 +20,7 @@ const WRONG: &str = "sk-wrong0123456789wrong0123456789wrong01234";
 const REMOTE_KEY: &str = "remote-1-opens-sesame";
 const OTHER_REMOTE_KEY: &str = "remote-2-opens-sesame";
 /// Variables of the service that hold secrets, and those.
-const VARIABLES: [(&str, &str); 7] = [
+const VARIABLES: [(&str, &str); 9] = [
     ("HF_TOKEN", "hf_ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefgh"),
     ("RUNPOD_API_KEY", "rpa_ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789abcdef"),
     ("RUNPOD_AI_API_KEY", "ABCDEFGHIJKLMNOPQRSTUVWXYZ-queue"),
@@ -28,7 +28,34 @@ const VARIABLES: [(&str, &str); 7] = [
     ("DATABASE_PASSWORD", "correct horse battery staple"),
     ("WEBHOOK_SECRET", "correct horse"),
     ("MASTER_TOKEN", "first line of it\nsecond line of it"),
+    ("CLOUD_CREDENTIAL", "open sesame of one cloud"),
+    ("CLOUD_CREDENTIALS", "open sesame of all clouds"),
 ];
+/// Lines of a log with secrets that only the words around them or their form give away, and those.
+const TOLD: [(&str, &[&str]); 15] = [
+    ("GET /?token=abcdefghijkl&n=1", &["abcdefghijkl"]),
+    ("{\"token\": \"12345678:AAHdqTcvCH1v\"}", &["AAHdqTcvCH1v"]),
+    ("the password is opensesame1", &["opensesame1"]),
+    ("Cookie: id=opensesame2; theme=opensesame3", &["opensesame2", "opensesame3"]),
+    ("{\"set-cookie\": \"id=opensesame4; Path=/; opensesame5\"}", &["opensesame4", "opensesame5"]),
+    ("it was AKIAIOSFODNN7EXAMPLE again", &["IOSFODNN7"]),
+    ("aws_secret_access_key = wJalrXUtnFEMI", &["wJalrXUtnFEMI"]),
+    ("API key: opensesame6", &["opensesame6"]),
+    ("my-credentials=opensesame7", &["opensesame7"]),
+    ("--cloud-credential opensesame8", &["opensesame8"]),
+    ("Credentials: opensesame9", &["opensesame9"]),
+    ("-----BEGIN RSA PRIVATE KEY-----", &[]),
+    ("MIIEowIBAAKCAQEA1\nMIIEowIBAAKCAQEA2", &["MIIEowIBAAKCAQEA1", "MIIEowIBAAKCAQEA2"]),
+    ("-----END RSA PRIVATE KEY----- and on", &[]),
+    ("x -----BEGIN PRIVATE KEY-----\\nMIIEowIBAAKCAQEA3\\n-----END PRIVATE KEY----- y", &["MIIEowIBAAKCAQEA3"]),
+];
+/// Lines of llama-server that look a little like those.
+const HARMLESS: &str = "slot update_slots: id  0 | n_tokens = 512, token: 12\n\
+    print_info: EOS token             = 151645 '<|im_end|>'\n\
+    print_info: EOG token = <|endoftext|>, max token length = 256\n\
+    next token:   198: 'abcdefgh', time per token = 0.0345678 ms, first token: 123.456789ms\n\
+    llama_model_loader: - tensor token_embd.weight, tokenizer.ggml.add_bos_token bool = false\n\
+    control-looking token: 128247 '</s>' was not control-type; password is\n";
 
 /// A folder with the programs that the smallest container has, beside llamagate.
 fn programs(folder: &Path) -> PathBuf {
@@ -91,7 +118,9 @@ fn has(packed: &BTreeMap<String, String>, name: &str, words: &[&str]) {
 #[track_caller]
 fn has_no_secret(packed: &BTreeMap<String, String>, more: &[&str]) {
     let lines = VARIABLES.iter().flat_map(|(_, value)| value.lines());
-    let secrets = lines.chain([USER, ADMIN, LIMITED, EXPIRED, WRONG, OTHER_REMOTE_KEY]).chain(more.iter().copied());
+    let told = TOLD.iter().flat_map(|(_, secrets)| secrets.iter().copied());
+    let keys = [USER, ADMIN, LIMITED, EXPIRED, WRONG, OTHER_REMOTE_KEY];
+    let secrets = lines.chain(told).chain(keys).chain(more.iter().copied());
     for secret in secrets {
         for (name, text) in packed {
             assert!(!text.contains(secret) && !name.contains(secret), "{secret} is in {name}: {text}");
@@ -186,12 +215,18 @@ fn what_is_packed_says_what_the_service_does_and_holds_no_secret() {
     // From a shell that knows nothing of the service's secrets, only their form gives them away.
     fs::remove_dir_all(logs.join("llama/local")).unwrap();
     let known = [VARIABLES[0].1, VARIABLES[1].1, WRONG, backend_key].join(" twice ");
-    let told = format!("api_key: {ADMIN}\nauthorization=Basic {USER}\nhttp://me:{LIMITED}@host/path\n");
-    fs::write(logs.join("llama/20990101_000000_careless.log"), format!("{known} {known}\n{told}")).unwrap();
+    let mut told = format!("api_key: {ADMIN}\nauthorization=Basic {USER}\nhttp://me:{LIMITED}@host/path\n");
+    told.extend(TOLD.map(|(line, _)| format!("{line}\n")));
+    fs::write(logs.join("llama/20990101_000000_careless.log"), format!("{known} {known}\n{told}{HARMLESS}")).unwrap();
+    let rest_of_a_key = "MIIEowIBAAKCAQEA4\n-----END PRIVATE KEY-----\n";
+    fs::create_dir(logs.join("cut")).unwrap();
+    fs::write(logs.join("cut/20990101_000000_cut.log"), rest_of_a_key).unwrap();
     let packed = collect(folder.path(), &["--port-health", &port], &base);
-    has_no_secret(&packed, &[backend_key, "my-private-prompt"]);
+    has_no_secret(&packed, &[backend_key, "my-private-prompt", "MIIEowIBAAKCAQEA4"]);
+    has(&packed, "contents.txt", &["left out, because a secret was still in it: logs/cut/20990101_000000_cut.log"]);
     has(&packed, "health.txt", &["200 OK"]);
-    has(&packed, "logs/llama/20990101_000000_careless.log", &["*** twice ***", "http://***host/path"]);
+    let kept = ["*** twice ***", "http://***host/path", "RSA PRIVATE KEY-----***\n and on", "-----*** y", HARMLESS];
+    has(&packed, "logs/llama/20990101_000000_careless.log", &kept);
     has(&packed, "settings.txt", &["REMOTE_KEY", "exit status 78"]);
     assert!(
         packed.keys().any(|name| name.starts_with("logs/access/")),
