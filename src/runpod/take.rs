@@ -66,10 +66,18 @@ impl Taker {
         }
     }
 
-    /// Waits for as long as a question may still bring something once no more are to be asked.
+    /// Waits for as long as a question may still bring something once no more are to be asked: a while, and as long as
+    /// there are jobs to finish anyway.
     async fn lingers(&self) {
         self.stop.cancelled().await;
         awake::sleep(LAST_TAKE).await;
+        loop {
+            let changes = self.hand.changes();
+            if self.hand.count() == 0 {
+                return;
+            }
+            changes.await;
+        }
     }
 
     /// Waits until more jobs would be served at once: how many to ask for.

@@ -427,8 +427,8 @@ pub const RETRY_PAUSE_FIRST: Duration = Duration::from_millis(50);
 /// Longest wait for a job, or for word of jobs to stop: RunPod holds such a request until there is something to say.
 pub const LONG_POLL: Duration = Duration::from_secs(90);
 
-/// How long a question for jobs that is under way may still bring some once the service is being stopped: the platform
-/// may just have given one away.
+/// How long a question for jobs that is under way may still bring some once the service is being stopped, though there is
+/// no job left to finish: the platform may just have given one away.
 pub const LAST_TAKE: Duration = Duration::from_secs(5);
 
 /// Longest wait, once that time is over, for an answer that has arrived while this program was paused.

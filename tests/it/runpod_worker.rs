@@ -6,6 +6,7 @@ use super::support::{
     runpod::{KEY, Platform, Route, Said},
     wait::{self, SOON, eventually, keeps},
 };
+use llamagate::settings::bounds::LAST_TAKE;
 use nix::sys::signal::Signal;
 use serde_json::json;
 use std::time::Duration;
@@ -266,6 +267,27 @@ fn a_job_that_arrives_while_the_worker_stops_is_done() {
     platform.offer([job("job-1", &chat(true))]);
     assert_eq!(gateway.wait_exit().code(), Some(0));
     assert!(whole(&platform.done("job-1").unwrap().json()).ends_with("data: [DONE]\n\n"));
+}
+
+/// A question that was dropped while another job was being finished would have lost the one that it brings.
+#[test]
+fn a_job_that_arrives_late_is_done_as_long_as_another_is_being_finished() {
+    let platform = Platform::start();
+    let builder = worker_of(&platform).set("DRAIN_TIMEOUT", "10m").set("MAX_CONCURRENT_REQUESTS", 2);
+    let mut gateway = builder.script(json!({"hold_requests": [CHAT]})).start_ready();
+    platform.offer([job("job-1", &chat(false))]);
+    gateway.journal().wait_for_requests(CHAT, 1);
+    platform.wait_calls(TAKES, 2);
+    gateway.signal(Signal::SIGTERM);
+    eventually("it stops", SOON, || gateway.health().get("/ping").status() == 503);
+    keeps("it finishes its job", LAST_TAKE + SOON / 8, || gateway.health().get("/ping").status() == 503);
+    platform.offer([job("job-2", &chat(false))]);
+    gateway.journal().wait_for_requests(CHAT, 2);
+    gateway.control().release_all_requests();
+    assert_eq!(gateway.wait_exit().code(), Some(0));
+    for id in ["job-1", "job-2"] {
+        assert!(platform.done(id).unwrap().json()["output"].is_array(), "{id}");
+    }
 }
 
 #[test]
