@@ -282,6 +282,8 @@ fn the_loss_of_a_backend_is_logged_once_with_its_name() {
     remote.end();
     assert_eq!(refused(&talk(&gateway.client()), 503), "backend_unavailable");
     eventually("it is found lost", SOON, || worker(&gateway, 0)["state"] == "unhealthy");
+    // The log is written by another thread.
+    eventually("it is logged", SOON, || gateway.output().contains(" WARN "));
     let log = gateway.output();
     let told: Vec<&str> = log.lines().filter(|line| line.contains(" WARN ") && line.contains("remote")).collect();
     assert!(matches!(told[..], [line] if line.contains("model=\"m\"") && line.contains("worker=0")), "{told:#?}");
