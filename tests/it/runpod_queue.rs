@@ -204,7 +204,7 @@ fn a_job_without_an_input_has_failed_and_one_without_an_id_is_left_alone() {
     platform.offer([json!({"input": {}}), json!({"id": "job-1"}), job("job-2", &chat(false))]);
     platform.wait_done("job-2");
     assert_eq!(platform.wait_done("job-1").json(), json!({"error": "Job has missing field(s): id or input."}));
-    assert!(gateway.output().contains("Job has missing field(s): id or input."));
+    eventually("the log says so", SOON, || gateway.output().contains("Job has missing field(s): id or input."));
 }
 
 #[test]
@@ -231,7 +231,7 @@ fn a_job_that_comes_twice_is_done_once() {
     platform.wait_done("a");
     platform.wait_done("b");
     assert_eq!(gateway.journal().requests(CHAT).len(), 2);
-    assert!(gateway.output().contains("a job that is in hand came again"));
+    eventually("the log says so", SOON, || gateway.output().contains("a job that is in hand came again"));
 }
 
 #[test]
@@ -269,7 +269,7 @@ fn a_result_that_is_refused_makes_its_job_fail() {
     platform.offer([job("job-3", &chat(false))]);
     platform.wait_done("job-3");
     assert_eq!(platform.calls(&[Route::Done]).len(), 5);
-    assert!(gateway.output().contains("RunPod answers 413"));
+    eventually("the log says so", SOON, || gateway.output().contains("RunPod answers 413"));
 }
 
 /// Regression: each piece of a stream was posted to a platform that wanted none, with a warning each time.
