@@ -38,10 +38,9 @@ pub(super) fn run(serve: Serve, environment: Environment) -> ExitCode {
         runtime.block_on(signals.stop.recv());
         return ExitCode::SUCCESS;
     }
-    let queue = queue_of(&inputs, &platform);
-    let tell_platform = |reason: &str| {
-        if let Some(queue) = &queue {
-            runtime.block_on(runpod::report_unfit(queue, reason));
+    let tell_platform = |queue: Option<RunpodQueue>, reason: &str| {
+        if let Some(queue) = queue {
+            runtime.block_on(runpod::report_unfit(&queue, reason));
         }
     };
     let resolved = match resolved {
@@ -49,7 +48,7 @@ pub(super) fn run(serve: Serve, environment: Environment) -> ExitCode {
         Err(problems) => {
             let code = refuse(&problems);
             fatal(&summary(&problems));
-            tell_platform(&summary(&problems));
+            tell_platform(queue_of(&inputs, &platform), &summary(&problems));
             return code;
         }
     };
@@ -66,7 +65,8 @@ pub(super) fn run(serve: Serve, environment: Environment) -> ExitCode {
         // All problems at once: those of the models too, which are looked at later otherwise.
         Err(_) => {
             let problems = preflight::inspect(&resolved.settings, &inputs.environment).err().unwrap_or_default();
-            tell_platform(&summary(&problems));
+            let queue = RunpodQueue::read(&resolved.settings, &inputs.environment).ok().flatten();
+            tell_platform(queue, &summary(&problems));
             return give_up(&problems);
         }
     };
@@ -74,9 +74,10 @@ pub(super) fn run(serve: Serve, environment: Environment) -> ExitCode {
         tracing::warn!("{warning}");
     }
     tracing::info!(version = env!("CARGO_PKG_VERSION"), platform = %platform.kind, data_dir = %resolved.settings.files.data_dir.display(), "llamagate starts");
+    let queue = ready.queue.clone();
     let outcome = runtime.block_on(app::run(inputs, resolved, ready, platform, Arc::clone(&guard), signals));
     if let Err(error) = &outcome {
-        tell_platform(&error.to_string());
+        tell_platform(queue, &error.to_string());
     }
     // A thread that hangs in a system call must not keep the program from ending.
     runtime.shutdown_timeout(CONNECTION_GRACE);

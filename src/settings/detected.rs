@@ -4,6 +4,7 @@
 use super::environment::Environment;
 use super::file::ConfigFile;
 use super::resolve::Inputs;
+use super::runpod::TAKE;
 use crate::platform::{Kind, Platform};
 use std::path::{Path, PathBuf};
 
@@ -20,7 +21,7 @@ pub(super) fn is_behind_runpods_balancer(inputs: &Inputs, platform: &Platform, f
     let said = said.or_else(|| inputs.environment.get("RUNPOD_MODE"));
     let is_http = match said.or_else(|| file.get("runpod_mode").map(String::as_str)) {
         Some(mode) => mode.eq_ignore_ascii_case("http"),
-        None => inputs.environment.get("RUNPOD_WEBHOOK_GET_JOB").is_none(),
+        None => inputs.environment.get(TAKE).is_none(),
     };
     is_http && platform.kind == Kind::RunpodServerless
 }

@@ -16,6 +16,7 @@ pub(super) const TAKE: &str = "RUNPOD_WEBHOOK_GET_JOB";
 
 /// The queue of an endpoint, as RunPod's variables describe it. Addresses are templates, in which `$RUNPOD_POD_ID` and `$ID`
 /// stand for others; they may hold secrets, as the key does.
+#[derive(Clone)]
 pub struct RunpodQueue {
     /// Where jobs are taken: `RUNPOD_WEBHOOK_GET_JOB`.
     pub take: String,
