@@ -4,6 +4,7 @@
 //! so a platform's probe always finds somebody. Stop: refuse new requests, let those in flight finish, close the gateway's
 //! port, stop llama-server, close the health port. With one port for both nobody listens while llama-server is stopped.
 
+mod bounds;
 mod doors;
 mod ending;
 mod reload;

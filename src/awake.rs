@@ -25,6 +25,12 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::error::Elapsed;
 
+/// Time between two signs of life of this program, from which it learns that it was paused.
+pub const BEAT_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Shortest time without a sign of life that counts as a pause. Longer than [`BEAT_INTERVAL`].
+pub const PAUSE_LEAST: Duration = Duration::from_secs(1);
+
 /// A wait longer than this has no end; the runtime's own view of that.
 const FOR_EVER: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 30);
 

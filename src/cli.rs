@@ -2,7 +2,6 @@
 
 mod serve;
 
-use crate::settings::bounds::HEALTH_CHECK_TIMEOUT;
 use crate::settings::catalogue::Catalogue;
 use crate::settings::{Environment, Inputs, OPTIONS, Problem, Resolved, resolve, resolve_only, shelf_table};
 use crate::{models, platform, preflight};
@@ -13,6 +12,10 @@ use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
+
+/// Longest answer of the health port that `llamagate health` reads.
+const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Exit code of a bad configuration (`EX_CONFIG` of sysexits.h).
 pub const EXIT_CONFIG: u8 = 78;

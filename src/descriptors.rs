@@ -4,12 +4,17 @@
 //! what is left after everything without which llama-server could not be watched: strangers who fill every place that
 //! is theirs take nothing else away.
 
-use crate::settings::bounds::{
-    FEWEST_CONNECTIONS, HEALTH_CONNECTIONS, RESERVED_DESCRIPTORS, UPSTREAM_IDLE_CONNECTIONS,
-};
+use crate::settings::bounds::{HEALTH_CONNECTIONS, UPSTREAM_IDLE_CONNECTIONS};
 use crate::settings::catalogue::Catalogue;
 use crate::settings::{Problem, Settings};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+/// File descriptors kept free of connections: listeners, logs, files that are read, what the runtime takes, pipes of
+/// llama-server, and above all its probes.
+pub const RESERVED_DESCRIPTORS: usize = 64;
+
+/// Connections of clients below which the service does not start for want of file descriptors.
+pub const FEWEST_CONNECTIONS: usize = 16;
 
 /// What each gets.
 #[derive(Debug)]

@@ -5,7 +5,6 @@
 
 mod shape;
 
-use crate::settings::bounds::{MODELS_NAMED, REPEATED_TEXT};
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
@@ -13,6 +12,12 @@ use shape::error_event;
 pub use shape::{Shape, event_of_backend};
 use std::fmt;
 use std::time::Duration;
+
+/// Most models that an error names.
+pub const MODELS_NAMED: usize = 50;
+
+/// Longest part of a client's own text that an error repeats, in characters.
+pub const REPEATED_TEXT: usize = 128;
 
 /// The code of [`Refusal::QueueFull`].
 pub const QUEUE_FULL: &str = "queue_full";

@@ -6,6 +6,7 @@
 //! the way to llama-server: all are the gateway's.
 
 mod address;
+pub mod bounds;
 mod coalesce;
 mod hand;
 mod job;
@@ -21,8 +22,8 @@ mod wire;
 use crate::awake;
 use crate::fleet::Fleet;
 use crate::gateway::Gateway;
+use crate::runpod::bounds::{RESULT_GRACE, UNHEALTHY_REASON};
 use crate::settings::RunpodQueue;
-use crate::settings::bounds::{RESULT_GRACE, UNHEALTHY_REASON};
 use hand::Hand;
 use run::Runner;
 use std::io;

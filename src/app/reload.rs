@@ -4,10 +4,10 @@
 //! served are what a reload can change, and keys; other settings hold until the next start, and that is said.
 
 use super::shelving::{Difference, Shelving};
+use crate::app::bounds::{CONFIG_GONE_LOOKS, CONFIG_LOOK_INTERVAL};
 use crate::keys::Store;
 use crate::platform::Platform;
 use crate::preflight::{self, Unservable};
-use crate::settings::bounds::{CONFIG_GONE_LOOKS, CONFIG_LOOK_INTERVAL};
 use crate::settings::{Inputs, Problem, Resolved, resolve};
 use std::fmt::Write as _;
 use std::os::unix::fs::MetadataExt;

@@ -2,7 +2,7 @@
 
 use crate::fleet::Fleet;
 use crate::gateway::Books;
-use crate::settings::bounds::REPORT_INTERVAL;
+use crate::telemetry::bounds::REPORT_INTERVAL;
 use crate::telemetry::files::WriteErrors;
 use crate::telemetry::log::LogGuard;
 use crate::telemetry::metrics::{FolderLabels, Metrics};

@@ -3,12 +3,12 @@
 //! What stays the same keeps its workers and its requests. What is left out, or would have to be started anew, gets
 //! nothing new and is stopped once it has served what it has.
 
+use crate::app::bounds::LOG_FOLDER_NAME;
 use crate::awake;
 use crate::fleet::{Breaker, Card, Fleet, Member, Model, Quota, Rank, Terms, WorkerKind};
 use crate::gateway::{Lane, Lanes};
 use crate::models;
 use crate::preflight::{ModelFile, Shelved};
-use crate::settings::bounds::LOG_FOLDER_NAME;
 use crate::settings::catalogue::{LocalSettings, Start};
 use crate::settings::{Environment, Settings};
 use crate::telemetry::files::Folder;

@@ -7,7 +7,7 @@
 //!
 //! The account is one for the whole process, since it is the process that is paused.
 
-use crate::settings::bounds::{BEAT_INTERVAL, PAUSE_LEAST};
+use crate::awake::{BEAT_INTERVAL, PAUSE_LEAST};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};

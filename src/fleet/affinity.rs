@@ -5,7 +5,7 @@
 //!
 //! Owns a bounded memory of beginnings, each known by a hash. Does not choose: `choice.rs` asks it.
 
-use crate::settings::bounds::MOST_PREFIXES;
+use crate::fleet::bounds::MOST_PREFIXES;
 use std::collections::HashMap;
 
 /// Remembers workers by beginnings of prompts. The older half is forgotten whenever it is full, but for what has been

@@ -4,7 +4,7 @@
 //! serve at all is settled before, and what it then does with the request is counted elsewhere.
 
 use super::affinity::Affinity;
-use crate::settings::bounds::{AFFINITY_MARGIN, EXPLORED_PART};
+use crate::fleet::bounds::{AFFINITY_MARGIN, EXPLORED_PART};
 use crate::settings::catalogue::Strategy;
 use std::cmp::Ordering;
 use std::cmp::Ordering::Equal;

@@ -4,6 +4,7 @@
 //! request.
 
 mod affinity;
+pub mod bounds;
 mod breaker;
 mod card;
 mod changes;

@@ -6,7 +6,7 @@
 //! Owns what is used and tells when there is more. Goes by the kernel's clock, for the backend's minutes go on while this
 //! program is paused; the caller says what time it is.
 
-use crate::settings::bounds::LONGEST_DEBT;
+use crate::fleet::bounds::LONGEST_DEBT;
 use std::num::NonZeroU32;
 use std::time::Duration;
 use tokio::time::Instant;

@@ -2,7 +2,7 @@
 //!
 //! Owns the counters, which start at zero with the service, and how they are shown. Decides nothing.
 
-use crate::settings::bounds::{LAST_ERROR_LENGTH, NEWEST_FIRST_BYTE};
+use crate::fleet::bounds::{LAST_ERROR_LENGTH, NEWEST_FIRST_BYTE};
 use jiff::Timestamp;
 use serde::Serialize;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};

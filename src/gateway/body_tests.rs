@@ -2,7 +2,8 @@ use super::super::record::Form;
 use super::super::stage::{ASKED, REQUEST, STALL, Stage, chunk, code, next};
 use super::*;
 use crate::fleet::Unavailable;
-use crate::settings::bounds::{COMPUTE_ERRORS_UNTIL_RESTART, HELD_EVENT, SWEEP_INTERVAL};
+use crate::gateway::bounds::{HELD_EVENT, SWEEP_INTERVAL};
+use crate::worker::bounds::COMPUTE_ERRORS_UNTIL_RESTART;
 use http::{Method, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 

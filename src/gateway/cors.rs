@@ -4,7 +4,7 @@
 //! keys do that. Everything that does not depend on the request is made once, and nothing is done while CORS is off.
 
 use super::head::is_token;
-use crate::settings::bounds::{PREFLIGHT_HEADER_NAMES, PREFLIGHT_MAX_AGE};
+use crate::gateway::bounds::{PREFLIGHT_HEADER_NAMES, PREFLIGHT_MAX_AGE};
 use crate::settings::values::Origins;
 use bytes::Bytes;
 use http::header::{

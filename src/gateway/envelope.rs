@@ -8,8 +8,9 @@
 use super::form;
 use super::limits::Bounded;
 use super::walk::{Step, Walk, text};
+use crate::gateway::bounds::{MOST_MEMBERS, PREFIX_LENGTHS, SCANNED_AT_ONCE};
 use crate::refusal::Refusal;
-use crate::settings::bounds::{MODEL_NAME, MOST_MEMBERS, PREFIX_LENGTHS, SCANNED_AT_ONCE};
+use crate::settings::bounds::MODEL_NAME;
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;

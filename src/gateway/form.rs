@@ -5,8 +5,8 @@
 
 use super::envelope::{Member, bad, gather, slices};
 use super::limits::Bounded;
+use crate::gateway::bounds::{MEMBER_NAME, MOST_MEMBERS, PART_HEAD};
 use crate::refusal::Refusal;
-use crate::settings::bounds::{MEMBER_NAME, MOST_MEMBERS, PART_HEAD};
 use memchr::memmem;
 
 /// Longest boundary (RFC 2046, section 5.1.1).

@@ -13,10 +13,9 @@ use super::route::Route;
 use crate::awake;
 use crate::dial::{Dialer, Target, explain};
 use crate::fleet::Lease;
+use crate::gateway::bounds::{LAST_WORDS, RETRY_AFTER_UNKNOWN, UPSTREAM_IDLE};
 use crate::refusal::Refusal;
-use crate::settings::bounds::{
-    CLIENT_WRITE_STALL, LAST_WORDS, RETRY_AFTER_UNKNOWN, UPSTREAM_IDLE, UPSTREAM_IDLE_CONNECTIONS,
-};
+use crate::settings::bounds::{CLIENT_WRITE_STALL, UPSTREAM_IDLE_CONNECTIONS};
 use crate::settings::options::Limits;
 use crate::telemetry::trouble::Trouble;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};

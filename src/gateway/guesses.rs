@@ -17,7 +17,7 @@
 //! when a bucket of it is full the least suspicious address in it is forgotten, never the worst.
 
 use super::ticks::{MINUTE, Ticks};
-use crate::settings::bounds::{GUESSES_PER_MINUTE, MAX_SUSPECTS, PROVEN_ADDRESSES, PROVEN_FOR, SUSPECTS_PER_BUCKET};
+use crate::gateway::bounds::{GUESSES_PER_MINUTE, MAX_SUSPECTS, PROVEN_ADDRESSES, PROVEN_FOR, SUSPECTS_PER_BUCKET};
 use governor::clock::{Clock, DefaultClock};
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;

@@ -1,6 +1,6 @@
 //! Header hygiene between two connections: what must not cross, request ids, and what a worker says of itself.
 
-use crate::settings::bounds::LONGEST_REST;
+use crate::gateway::bounds::LONGEST_REST;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;

@@ -2,7 +2,7 @@ use super::super::queue::Place;
 use super::super::record::Form;
 use super::super::stage::{REQUEST, STALL, Stage, chunk, code, next, refused};
 use super::*;
-use crate::settings::bounds::{SWEEP_INTERVAL, WRAPPED_ANSWER};
+use crate::gateway::bounds::{SWEEP_INTERVAL, WRAPPED_ANSWER};
 use tokio::io::AsyncWriteExt;
 
 const INTERVAL: Duration = Duration::from_secs(15);

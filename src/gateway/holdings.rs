@@ -7,7 +7,7 @@
 //! The list is as long as there are answers at once, which `MAX_CONNECTIONS` and `HTTP2_STREAMS` bound.
 
 use crate::awake::Instant;
-use crate::settings::bounds::{SWEEP_INTERVAL, SWEEP_INTERVAL_CUT};
+use crate::gateway::bounds::{SWEEP_INTERVAL, SWEEP_INTERVAL_CUT};
 use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};

@@ -2,10 +2,11 @@
 
 use super::wire::{Refuse, Turns, Wire, WireTerms};
 use crate::awake;
-use crate::settings::bounds::{
-    ACCEPT_PAUSE, CONNECTION_GRACE, HTTP2_PING_INTERVAL, HTTP2_PING_TIMEOUT, HTTP2_STREAMS, KEEPALIVE_IDLE,
-    KEEPALIVE_INTERVAL, KEEPALIVE_TRIES, LISTEN_BACKLOG,
+use crate::gateway::bounds::{
+    ACCEPT_PAUSE, HTTP2_PING_INTERVAL, HTTP2_PING_TIMEOUT, HTTP2_STREAMS, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL,
+    KEEPALIVE_TRIES, LISTEN_BACKLOG,
 };
+use crate::settings::bounds::CONNECTION_GRACE;
 use crate::telemetry::trouble::Trouble;
 use bytes::Bytes;
 use http::{Request, Response};

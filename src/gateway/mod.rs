@@ -8,6 +8,7 @@ mod asking;
 mod attempts;
 mod auth;
 mod body;
+pub mod bounds;
 mod catalogue;
 pub(crate) mod cors;
 mod envelope;

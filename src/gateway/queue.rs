@@ -11,8 +11,8 @@ mod place;
 
 use crate::awake::Instant;
 use crate::fleet::{Model, Unavailable};
+use crate::gateway::bounds::{MOST_PASSES, RETRY_AFTER_LONGEST, RETRY_AFTER_UNKNOWN};
 use crate::refusal::Refusal;
-use crate::settings::bounds::{MOST_PASSES, RETRY_AFTER_LONGEST, RETRY_AFTER_UNKNOWN};
 use crate::telemetry::metrics::Metrics;
 pub(super) use lease::refusal_of;
 use line::Line;

@@ -15,8 +15,8 @@
 use super::guesses::Proven;
 use super::standing::{self, Standing};
 use super::ticks::{MINUTE, Ticks};
+use crate::gateway::bounds::METERS_BEFORE_SWEEP;
 use crate::keys::Key;
-use crate::settings::bounds::METERS_BEFORE_SWEEP;
 use governor::clock::{Clock, DefaultClock};
 use governor::middleware::StateInformationMiddleware;
 use governor::nanos::Nanos;

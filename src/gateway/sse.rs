@@ -4,7 +4,7 @@
 //! arrived, so that a client whose llama-server dies gets whole events and then an error, never half a one.
 
 use super::verdict::Verdict;
-use crate::settings::bounds::{EVENT_HEAD, HELD_EVENT};
+use crate::gateway::bounds::{EVENT_HEAD, HELD_EVENT};
 use bytes::Bytes;
 use memchr::{memchr, memchr_iter, memrchr_iter};
 use std::collections::VecDeque;

@@ -1,7 +1,7 @@
 //! The body of a request before it is read, and of one that was answered without it: thrown away, or the end of its
 //! connection.
 
-use crate::settings::bounds::{DISCARD_TURNS, DISCARDED_BODY};
+use crate::gateway::bounds::{DISCARD_TURNS, DISCARDED_BODY};
 use bytes::Bytes;
 use http::header::{CONNECTION, EXPECT};
 use http::request::Parts;

@@ -10,7 +10,7 @@ mod counts;
 mod scan;
 
 use super::sse::Ending;
-use crate::settings::bounds::EVENT_HEAD;
+use crate::gateway::bounds::EVENT_HEAD;
 pub(super) use counts::Counts;
 use counts::Report;
 use memchr::{memchr, memchr_iter, memmem};

@@ -3,7 +3,7 @@
 //! Knows llama-server's errors by their words. What follows from a verdict is the worker's business.
 
 use super::route::Route;
-use crate::settings::bounds::EVENT_HEAD;
+use crate::gateway::bounds::EVENT_HEAD;
 use http::StatusCode;
 use memchr::memmem;
 

@@ -4,7 +4,7 @@
 //! strictly, what lies in a value only has to be closed. Whatever could make another reader see other members, such as
 //! a comment, ends the walk. What the members mean is the business of `envelope.rs` and `rename.rs`.
 
-use crate::settings::bounds::MEMBER_NAME;
+use crate::gateway::bounds::MEMBER_NAME;
 use memchr::memchr2;
 use std::borrow::Cow;
 

@@ -22,8 +22,8 @@ pub(super) use turns::Turns;
 
 use super::head::{self, Framing, HeadLimits, Scan};
 use crate::awake::Instant;
+use crate::gateway::bounds::{CHUNKED_READ, EARLY_HEADS, LINGER_BYTES};
 use crate::refusal::Refusal;
-use crate::settings::bounds::{CHUNKED_READ, EARLY_HEADS, LINGER_BYTES};
 use bytes::Bytes;
 use chunks::Chunks;
 use held::Held;

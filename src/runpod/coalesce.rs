@@ -2,7 +2,7 @@
 //!
 //! A piece ends where an event does, unless one event is larger than a piece may be; then where a character does.
 
-use crate::settings::bounds::{CHUNK_BUFFER, CHUNK_ENOUGH, CHUNK_MOST};
+use crate::runpod::bounds::{CHUNK_BUFFER, CHUNK_ENOUGH, CHUNK_MOST};
 use bytes::{Buf, BytesMut};
 
 /// What has come of a stream and has not been posted.

@@ -5,7 +5,7 @@
 //! stays as it was written: the order of members matters in a schema.
 
 use super::members::Members;
-use crate::settings::bounds::{JOB_ID, JOB_ROUTE};
+use crate::runpod::bounds::{JOB_ID, JOB_ROUTE};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Request, Version};

@@ -4,7 +4,7 @@
 //! workers for language models are: a list, of the pieces of a stream in order, or of the one value that was the answer.
 
 use super::members::Members;
-use crate::settings::bounds::{CHUNK_MOST, RESULT_SIZE};
+use crate::runpod::bounds::{CHUNK_MOST, RESULT_SIZE};
 use bytes::Bytes;
 use serde_json::json;
 use serde_json::value::RawValue;

@@ -1,7 +1,7 @@
 //! How long to wait before the platform is asked again, and the word of it in the log: of many failures in a row one.
 
 use super::wire::Setback;
-use crate::settings::bounds::{PLATFORM_BACKOFF_FIRST, PLATFORM_BACKOFF_LONGEST, TOO_MANY_PAUSE};
+use crate::runpod::bounds::{PLATFORM_BACKOFF_FIRST, PLATFORM_BACKOFF_LONGEST, TOO_MANY_PAUSE};
 use std::time::Duration;
 use tracing::{debug, info, warn};
 

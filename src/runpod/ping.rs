@@ -4,7 +4,7 @@
 use super::hand::Hand;
 use super::pause::{self, Failures};
 use super::wire::{Setback, Wire};
-use crate::settings::bounds::PING_TRIES;
+use crate::runpod::bounds::PING_TRIES;
 use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};

@@ -8,7 +8,7 @@ use super::wire::Wire;
 use crate::awake::{self, Instant};
 use crate::fleet::Fleet;
 use crate::gateway::{Answer, Gateway};
-use crate::settings::bounds::{CHUNK_INTERVAL, RESULT_SIZE};
+use crate::runpod::bounds::{CHUNK_INTERVAL, RESULT_SIZE};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{Request, Response};

@@ -4,7 +4,7 @@ use super::hand::Hand;
 use super::pause::Failures;
 use super::wire::Wire;
 use crate::awake::{self, Instant};
-use crate::settings::bounds::STOPS_PAUSE;
+use crate::runpod::bounds::STOPS_PAUSE;
 use serde::Deserialize;
 use serde_json::Value;
 use std::sync::Arc;

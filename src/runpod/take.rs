@@ -9,7 +9,7 @@ use super::wire::{Setback, Wire};
 use crate::awake::{self, Instant};
 use crate::fleet::Fleet;
 use crate::gateway::Gateway;
-use crate::settings::bounds::{LAST_TAKE, MOST_JOBS, MOST_TAKEN, PARSED_AT_ONCE, TAKE_PAUSE};
+use crate::runpod::bounds::{LAST_TAKE, MOST_JOBS, MOST_TAKEN, PARSED_AT_ONCE, TAKE_PAUSE};
 use bytes::Bytes;
 use std::sync::Arc;
 use tokio::task::spawn_blocking;

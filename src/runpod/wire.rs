@@ -7,11 +7,11 @@ use super::output;
 use super::pause;
 use crate::awake;
 use crate::dial::{Dialer, explain};
-use crate::settings::RunpodQueue;
-use crate::settings::bounds::{
+use crate::runpod::bounds::{
     ACKNOWLEDGEMENT, CHUNK_PATIENCE, CHUNK_TRIES, JOB_SIZE, LATE_ANSWER, LONG_POLL, PLATFORM_CONNECT, PLATFORM_IDLE,
     POST_PATIENCE, PROGRESS_PATIENCE, QUESTION_BODY, RESULT_TRIES, STOPS_SIZE, UNHEALTHY_PATIENCE,
 };
+use crate::settings::RunpodQueue;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};

@@ -12,10 +12,10 @@ mod litellm;
 mod models;
 mod node;
 
-use super::bounds::CONFIG_FILE_SIZE;
 use super::draft::Draft;
 use super::environment::Environment;
 use super::options::{OPTIONS, OptionRow, row};
+use crate::settings::bounds::CONFIG_FILE_SIZE;
 use fields::{Fields, texts};
 use node::Node;
 use std::collections::BTreeMap;

@@ -3,11 +3,11 @@
 //!
 //! Owns which of them must be there and what each may be. What is made of the addresses is `runpod/address.rs`'s business.
 
-use super::bounds::{PING_INTERVAL_DEFAULT, PING_INTERVAL_LONGEST};
 use super::environment::Environment;
 use super::options::Settings;
 use super::resolve::Problem;
 use super::values::RunpodMode;
+use crate::settings::bounds::{PING_INTERVAL_DEFAULT, PING_INTERVAL_LONGEST};
 use http::{HeaderValue, Uri};
 use std::time::Duration;
 

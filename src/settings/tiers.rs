@@ -2,13 +2,13 @@
 //!
 //! Owns the names of these variables and what each is in the terms of a model.
 
-use super::bounds::REMOTE_SLOTS;
 use super::catalogue::{RemoteSettings, Start};
 use super::draft::Draft;
 use super::environment::Environment;
 use super::file::{Notes, api_base, start_of};
 use super::values::{Context, GpuLayers, Rejected, Value};
 use crate::models::{Kind, id_of};
+use crate::settings::bounds::REMOTE_SLOTS;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 

@@ -7,9 +7,9 @@
 use super::batch::Batch;
 use super::files::{Folder, WriteErrors};
 use super::log::{CLOCK, behind_a_queue};
-use crate::settings::bounds::LOGGED_WORD;
 use crate::settings::options::Logs;
 use crate::settings::values::LogFormat;
+use crate::telemetry::bounds::LOGGED_WORD;
 use serde::{Serialize, Serializer};
 use std::fmt::{self, Display, Write as _};
 use std::sync::Arc;

@@ -4,7 +4,7 @@
 //! ([`LOG_BATCH_SIZE`]), then go to the writer's bounded queue at once. What finds the queue full is counted, line by
 //! line.
 
-use crate::settings::bounds::{LOG_BATCH_SIZE, LOG_BATCH_TIME};
+use crate::telemetry::bounds::{LOG_BATCH_SIZE, LOG_BATCH_TIME};
 use memchr::memchr_iter;
 use std::io::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -4,9 +4,9 @@
 //! stopping requests. What cannot be written to disk is reported once a minute on standard error.
 
 use super::files::{Clock, Folder, WriteErrors};
-use crate::settings::bounds::LOG_QUEUE;
 use crate::settings::options::Logs;
 use crate::settings::values::{LogFormat, LogLevel};
+use crate::telemetry::bounds::LOG_QUEUE;
 use std::io::Write;
 use std::sync::Arc;
 use tracing::Subscriber;

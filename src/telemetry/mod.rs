@@ -3,6 +3,7 @@
 
 pub mod access;
 mod batch;
+pub mod bounds;
 pub mod files;
 pub mod log;
 pub mod metrics;

@@ -4,7 +4,7 @@
 //! bounded here; a name beyond the bound counts as `other`. Names of metrics are in `metrics.rs`.
 
 use super::metrics::{KeyLabels, Metrics, ModelLabels};
-use crate::settings::bounds::NAMED_SERIES;
+use crate::telemetry::bounds::NAMED_SERIES;
 use prometheus_client::encoding::{EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::Histogram;

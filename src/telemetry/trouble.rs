@@ -1,6 +1,6 @@
 //! Trouble that repeats: counted each time, reported once in a while.
 
-use crate::settings::bounds::REPORT_INTERVAL;
+use crate::telemetry::bounds::REPORT_INTERVAL;
 use tokio::time::Instant;
 
 /// One kind of trouble.

@@ -3,8 +3,8 @@
 use super::memory::{self, Roots};
 use super::procfs::{self, Stat};
 use super::{gpu, procfs::resident};
-use crate::settings::bounds::{FOOTPRINT_PATIENCE, MEMORY_LOOK_PATIENCE, MEMORY_RESERVE};
 use crate::settings::values::MemoryBudget;
+use crate::worker::bounds::{FOOTPRINT_PATIENCE, MEMORY_LOOK_PATIENCE, MEMORY_RESERVE};
 use tokio::task::spawn_blocking;
 use tracing::warn;
 

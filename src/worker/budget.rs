@@ -1,6 +1,6 @@
 //! How often a worker may be restarted, and how long it waits before.
 
-use crate::settings::bounds::{BACKOFF_FIRST, BACKOFF_LONGEST};
+use crate::worker::bounds::{BACKOFF_FIRST, BACKOFF_LONGEST};
 use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::time::Instant;

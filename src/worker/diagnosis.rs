@@ -11,8 +11,8 @@ mod machine;
 mod model;
 
 use super::memory::OomKill;
-use crate::settings::bounds::HINT_LENGTH;
 use crate::telemetry::files::Tail;
+use crate::worker::bounds::HINT_LENGTH;
 use log::Log;
 use nix::sys::signal::Signal;
 use std::time::Duration;

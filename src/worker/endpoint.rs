@@ -10,7 +10,7 @@ use super::deaths::{Deaths, Fingerprint};
 use super::given_up::GivenUp;
 use crate::awake::Instant;
 use crate::dial::Target;
-use crate::settings::bounds::COMPUTE_ERRORS_UNTIL_RESTART;
+use crate::worker::bounds::COMPUTE_ERRORS_UNTIL_RESTART;
 #[cfg(test)]
 use http::{HeaderValue, uri::InvalidUri};
 pub use in_flight::InFlight;

@@ -6,7 +6,7 @@
 //! and is served proves that it was none of these.
 
 use super::deaths::Fingerprint;
-use crate::settings::bounds::MOST_GIVEN_UP;
+use crate::worker::bounds::MOST_GIVEN_UP;
 use std::collections::VecDeque;
 
 /// What has been given up in one life of a llama-server, and has not been proven harmless since.

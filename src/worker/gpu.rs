@@ -4,7 +4,7 @@
 //! NVML is looked for at run time; without it nobody waits. In a container it may show no process, or only numbers that
 //! mean nothing there: so what counts as well is that the memory in use has stopped falling.
 
-use crate::settings::bounds::{GPU_RELEASE_INTERVAL, GPU_RELEASE_PATIENCE, GPU_RELEASE_STILL};
+use crate::worker::bounds::{GPU_RELEASE_INTERVAL, GPU_RELEASE_PATIENCE, GPU_RELEASE_STILL};
 use nvml_wrapper::Nvml;
 use nvml_wrapper::enums::device::UsedGpuMemory;
 use nvml_wrapper::error::NvmlError;

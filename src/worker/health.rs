@@ -5,7 +5,7 @@ use super::endpoint::Endpoint;
 use super::pulse::Vitals;
 use super::shortage::{is_refused, shortage};
 use crate::awake::Instant;
-use crate::settings::bounds::{
+use crate::worker::bounds::{
     DOUBT_GRACE, PROBE_TIMEOUT, REFUSAL_UNTIL_RESTART, SILENCE_UNTIL_RESTART, SILENCE_UNTIL_UNHEALTHY, VITALS_SIZE,
 };
 use http::StatusCode;

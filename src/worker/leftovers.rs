@@ -6,7 +6,7 @@
 use super::den::{Abandoned, Den, MARK};
 use super::gpu;
 use super::procfs::{self, Identity, Stat};
-use crate::settings::bounds::{LEFTOVER_GRACE, LEFTOVER_POLL, LEFTOVER_SEARCH};
+use crate::worker::bounds::{LEFTOVER_GRACE, LEFTOVER_POLL, LEFTOVER_SEARCH};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::BTreeSet;

@@ -7,6 +7,7 @@ mod allowance;
 mod aside;
 mod bell;
 mod board;
+pub mod bounds;
 mod budget;
 mod command;
 mod cpus;

@@ -1,6 +1,6 @@
 //! Which port each worker of this service listens on: no two have the same, also while none of them has bound it yet.
 
-use crate::settings::bounds::BACKEND_PORT_TRIES;
+use crate::worker::bounds::BACKEND_PORT_TRIES;
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};

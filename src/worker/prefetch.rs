@@ -6,7 +6,7 @@
 use super::memory;
 use crate::awake::Instant;
 use crate::models;
-use crate::settings::bounds::{PREFETCH_BUFFER, PREFETCH_LOOK, PREFETCH_REPORT};
+use crate::worker::bounds::{PREFETCH_BUFFER, PREFETCH_LOOK, PREFETCH_REPORT};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use std::fs::File;
 use std::io::{self, Read};

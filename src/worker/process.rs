@@ -4,7 +4,7 @@
 //! as long as the program, forks all children; [`Spawner`] sends it the commands.
 
 use super::reaper::Children;
-use crate::settings::bounds::{KILL_GRACE, SPAWN_QUEUE, STOP_GRACE};
+use crate::worker::bounds::{KILL_GRACE, SPAWN_QUEUE, STOP_GRACE};
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, killpg};

@@ -2,8 +2,8 @@
 
 use super::procfs::Stat;
 use crate::awake::Instant;
-use crate::settings::bounds::{LOAD_SIGN_FAULTS, LOAD_SIGN_READ};
 use crate::telemetry::files::Tail;
+use crate::worker::bounds::{LOAD_SIGN_FAULTS, LOAD_SIGN_READ};
 use memchr::memmem;
 use std::fs;
 use std::sync::{Mutex, PoisonError};

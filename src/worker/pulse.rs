@@ -7,7 +7,7 @@
 use super::diagnosis::Killed;
 use super::threads::Threads;
 use crate::awake::Instant;
-use crate::settings::bounds::COMPUTING_PATIENCE;
+use crate::worker::bounds::COMPUTING_PATIENCE;
 use std::time::Duration;
 
 /// What llama-server says of its work (`GET /metrics`).

@@ -6,7 +6,7 @@
 
 use super::process::Spawner;
 use super::procfs::{self, Stat};
-use crate::settings::bounds::REAP_PAUSE;
+use crate::worker::bounds::REAP_PAUSE;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use std::io;

@@ -13,12 +13,12 @@ use super::endpoint::Endpoint;
 use super::state::{Event, State};
 use super::{Handle, Status};
 use crate::dial::{BadRemote, Dialer, Target};
-use crate::settings::bounds::{
-    PROBE_INTERVAL_DOUBTED, REMOTE_BACKOFF_FIRST, REMOTE_BACKOFF_LONGEST, REMOTE_INTERVAL_LOADING, SHORTAGE_PAUSE,
-};
 use crate::settings::catalogue::RemoteSettings;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trouble::Trouble;
+use crate::worker::bounds::{
+    PROBE_INTERVAL_DOUBTED, REMOTE_BACKOFF_FIRST, REMOTE_BACKOFF_LONGEST, REMOTE_INTERVAL_LOADING, SHORTAGE_PAUSE,
+};
 use http::uri::Scheme;
 use probe::{Probe, Prober};
 use std::sync::Arc;

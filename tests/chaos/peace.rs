@@ -11,7 +11,7 @@ use super::{
     },
     world::World,
 };
-use llamagate::settings::bounds::{BACKOFF_FIRST, LOG_PUMP_GRACE, PROBE_INTERVAL_READY, PROBE_TIMEOUT};
+use llamagate::worker::bounds::{BACKOFF_FIRST, LOG_PUMP_GRACE, PROBE_INTERVAL_READY, PROBE_TIMEOUT};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 

@@ -11,7 +11,7 @@ use super::support::{
     scripted::ScriptedModel,
     wait::{READY, REAL_MODEL_ANSWERS, REAL_MODEL_READY, SOON, STARTS, eventually, eventually_some},
 };
-use llamagate::settings::bounds::GUESSES_PER_MINUTE;
+use llamagate::gateway::bounds::GUESSES_PER_MINUTE;
 use nix::{sys::signal::Signal, unistd::geteuid};
 use serde_json::{Value, json};
 use std::{

@@ -6,7 +6,7 @@ use super::support::{
     runpod::{KEY, Platform, Route, Said},
     wait::{self, SOON, eventually, keeps},
 };
-use llamagate::settings::bounds::LAST_TAKE;
+use llamagate::runpod::bounds::LAST_TAKE;
 use nix::sys::signal::Signal;
 use serde_json::json;
 use std::time::Duration;

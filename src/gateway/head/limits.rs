@@ -1,7 +1,7 @@
 //! How large a request's head may be, in either version of HTTP, and the refusals of one that is larger.
 
+use crate::gateway::bounds::{HEAD_SIZE, MOST_HEADERS};
 use crate::refusal::Refusal;
-use crate::settings::bounds::{HEAD_SIZE, MOST_HEADERS};
 use crate::settings::options::Limits;
 
 /// Limits of a request head.

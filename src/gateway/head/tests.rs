@@ -1,5 +1,5 @@
 use super::*;
-use crate::settings::bounds::HEAD_SIZE;
+use crate::gateway::bounds::HEAD_SIZE;
 use proptest::prelude::*;
 
 const LIMITS: HeadLimits = HeadLimits { request_line: 100, header_line: 80, headers: 5 };

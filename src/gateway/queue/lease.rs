@@ -3,8 +3,8 @@
 use super::{Grant, Patience, Place, Queue, Ticket};
 use crate::awake::{self, Instant};
 use crate::fleet::{Changes, Errand, Lease, Model, Unavailable, Wish};
+use crate::gateway::bounds::{DOUBT_PATIENCE, RETRY_AFTER_UNKNOWN};
 use crate::refusal::Refusal;
-use crate::settings::bounds::{DOUBT_PATIENCE, RETRY_AFTER_UNKNOWN};
 use std::pin::pin;
 
 impl Queue {

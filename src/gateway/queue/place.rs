@@ -3,8 +3,8 @@
 
 use super::Queue;
 use crate::awake::{self, Instant};
+use crate::gateway::bounds::RETRY_AFTER_UNKNOWN;
 use crate::refusal::Refusal;
-use crate::settings::bounds::RETRY_AFTER_UNKNOWN;
 use std::time::Duration;
 use tokio::sync::oneshot;
 

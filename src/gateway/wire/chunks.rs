@@ -2,7 +2,7 @@
 //!
 //! Decodes nothing: the bytes go to hyper as they are, once it is certain that they can be read in one way only.
 
-use crate::settings::bounds::{CHUNK_LINE_SIZE, TRAILERS_SIZE};
+use crate::gateway::bounds::{CHUNK_LINE_SIZE, TRAILERS_SIZE};
 
 /// How far a chunked body has been followed.
 #[derive(Debug, Default)]

@@ -1,6 +1,6 @@
 //! Bytes that came from a client and are not passed on yet.
 
-use crate::settings::bounds::{HELD_BYTES, LINGER_READ};
+use crate::gateway::bounds::{HELD_BYTES, LINGER_READ};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};

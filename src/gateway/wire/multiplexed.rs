@@ -5,7 +5,7 @@
 
 use super::turns::{Turn, Turns};
 use crate::awake::Instant;
-use crate::settings::bounds::HTTP2_PIECE;
+use crate::gateway::bounds::HTTP2_PIECE;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use std::collections::BTreeMap;

@@ -2,8 +2,8 @@
 
 use super::{Stage, Wire};
 use crate::awake::Instant;
+use crate::gateway::bounds::{LINGER_BYTES, LINGER_TIME};
 use crate::refusal::Refusal;
-use crate::settings::bounds::{LINGER_BYTES, LINGER_TIME};
 use bytes::Buf;
 use std::io::{self, IoSlice};
 use std::pin::Pin;

@@ -1,6 +1,6 @@
 //! Counts log lines that could not be written, and says so once a minute.
 
-use crate::settings::bounds::REPORT_INTERVAL;
+use crate::telemetry::bounds::REPORT_INTERVAL;
 use jiff::Timestamp;
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,8 +1,8 @@
 //! The log of a llama-server as the diagnosis reads it: lines without their stamps, what is only history, and what of a
 //! line may be quoted.
 
-use crate::settings::bounds::{QUOTED_LINE, QUOTED_WORD};
 use crate::telemetry::files::Tail;
+use crate::worker::bounds::{QUOTED_LINE, QUOTED_WORD};
 
 /// Lines in which llama-server reports a request, and often repeats what a client wrote in it. They tell of no end.
 const REQUESTS: &[&str] = &[

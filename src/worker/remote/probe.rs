@@ -5,7 +5,7 @@
 use super::super::shortage::shortage;
 use crate::awake;
 use crate::dial::{BadRemote, Dialer, Target, explain};
-use crate::settings::bounds::{REMOTE_PROBE_BODY, REMOTE_PROBE_TIMEOUT};
+use crate::worker::bounds::{REMOTE_PROBE_BODY, REMOTE_PROBE_TIMEOUT};
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, USER_AGENT};
 use http::uri::PathAndQuery;

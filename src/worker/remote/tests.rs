@@ -124,7 +124,7 @@ async fn what_an_answer_says_of_it() {
 #[tokio::test]
 async fn a_word_far_down_in_an_answer_is_not_looked_for() {
     let long: &'static str =
-        Box::leak(format!("{}loading", "x".repeat(crate::settings::bounds::REMOTE_PROBE_BODY)).into());
+        Box::leak(format!("{}loading", "x".repeat(crate::worker::bounds::REMOTE_PROBE_BODY)).into());
     let stand = Stand::open(StatusCode::SERVICE_UNAVAILABLE, long).await;
     let target = Target::remote(&at(&stand).remote).unwrap();
     let prober = Prober::new(Dialer::new(DEADLINE), &target, "/health").unwrap();

@@ -3,7 +3,7 @@
 
 use super::Lodger;
 use crate::awake::Instant;
-use crate::settings::bounds::CLAIM_GRACE;
+use crate::worker::bounds::CLAIM_GRACE;
 use std::sync::Arc;
 
 /// Those that have left the line without having been loaded, each for [`CLAIM_GRACE`].

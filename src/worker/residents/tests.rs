@@ -4,7 +4,7 @@ use super::super::endpoint::Errand;
 use super::super::eviction::{Stage, Way};
 use super::book::Taken;
 use super::*;
-use crate::settings::bounds::CLAIM_GRACE;
+use crate::worker::bounds::CLAIM_GRACE;
 use house::{BUDGET, House, PATIENCE, Worker, granted, metrics, settle};
 use tokio_util::task::TaskTracker;
 

@@ -51,7 +51,7 @@ async fn two_suspects_are_never_in_flight_together_and_others_are_free() {
 async fn a_suspicion_that_is_too_old_holds_up_nobody() {
     let deaths = Arc::<Deaths>::default();
     deaths.note(&[ONE, OTHER]);
-    tokio::time::advance(crate::settings::bounds::DEATHS_REMEMBERED).await;
+    tokio::time::advance(crate::worker::bounds::DEATHS_REMEMBERED).await;
     let endpoint = life(&deaths);
     let (_one, _other) = (begin(&endpoint, ONE).ok().unwrap(), begin(&endpoint, OTHER).ok().unwrap());
 }
