@@ -82,7 +82,7 @@ mod tests {
     use super::*;
     use crate::settings::{Environment, Inputs, resolve};
     use crate::telemetry::files::Folder;
-    use crate::worker::Need;
+    use crate::worker::plan::Need;
     use std::path::PathBuf;
 
     const ALL: Cpus = Cpus { allowed: 16, there: 16 };

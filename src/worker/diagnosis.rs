@@ -4,73 +4,19 @@
 //! what a client wrote, for hints are shown on `/health`. What is done about an end is `supervisor.rs`'s.
 
 mod allocation;
-mod cause;
-mod ending;
+pub(super) mod cause;
+pub(super) mod ending;
+pub(super) mod evidence;
 mod log;
 mod machine;
-mod model;
+pub(super) mod model;
 
-use super::memory::OomKill;
-use crate::telemetry::files::Tail;
-use crate::worker::bounds::HINT_LENGTH;
+use cause::Diagnosis;
+use evidence::Evidence;
 use log::Log;
 use nix::sys::signal::Signal;
-use std::time::Duration;
 
-pub use cause::Cause;
-pub(super) use ending::{crowded_out, not_started};
-pub(super) use model::{unfit_file, unread_file};
-
-/// All that is known about the end of a process.
-pub(super) struct Evidence<'a> {
-    /// The exit code, unless a signal ended it.
-    pub(super) code: Option<i32>,
-    /// The signal that ended it.
-    pub(super) signal: Option<i32>,
-    /// What it wrote last.
-    pub(super) tail: &'a Tail,
-    /// Whether it was ready before: then its log may hold what clients wrote, and nothing of it is quoted.
-    pub(super) has_served: bool,
-    /// Why its owner killed it, if it did.
-    pub(super) killed: Option<Killed>,
-    /// What the kernel's counters say.
-    pub(super) memory: OomKill,
-}
-
-/// Why the owner of a process killed it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Killed {
-    /// Another server answered on its port.
-    Stranger,
-    /// It no longer answered its probes.
-    Silent,
-    /// It closed its port, and ran on.
-    Closed,
-    /// Its load made no progress for so long.
-    LoadStalled(Duration),
-    /// It worked for so long, and nothing came of it.
-    Hung(Duration),
-    /// It had nothing to do, and did not say for so long what it was doing.
-    Mute(Duration),
-    /// It failed one request after the other for want of a result.
-    CannotCompute,
-}
-
-/// One cause and one sentence for the operator.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Diagnosis {
-    pub(super) cause: Cause,
-    pub(super) hint: String,
-}
-
-impl Diagnosis {
-    fn new(cause: Cause, hint: impl AsRef<str>) -> Self {
-        let hint = hint.as_ref().chars().filter(|c| !c.is_control()).take(HINT_LENGTH).collect();
-        Self { cause, hint }
-    }
-}
-
-/// The most telling cause that the evidence has; [`Cause::Unknown`] if it has none.
+/// The most telling cause that the evidence has; [`cause::Cause::Unknown`] if it has none.
 pub(super) fn diagnose(evidence: &Evidence) -> Diagnosis {
     let log = Log::of(evidence.tail, evidence.has_served);
     let signal = ending::signal(evidence);

@@ -1,9 +1,9 @@
 //! One life of a ready worker as requests see it: what it is serving, and what speaks against it.
-//! Where it is reached is a `Target`'s business; what one request tells of it is [`InFlight`]'s.
+//! Where it is reached is a `Target`'s business; what one request tells of it is `in_flight.rs`'s.
 //!
 //! The one lock in here decides who came first: a request that takes a worker, or the worker that goes to sleep.
 
-mod in_flight;
+pub(super) mod in_flight;
 
 use super::bell::Bell;
 use super::deaths::{Deaths, Fingerprint};
@@ -13,7 +13,6 @@ use crate::dial::Target;
 use crate::worker::bounds::COMPUTE_ERRORS_UNTIL_RESTART;
 #[cfg(test)]
 use http::{HeaderValue, uri::InvalidUri};
-pub use in_flight::InFlight;
 #[cfg(test)]
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -133,36 +132,6 @@ impl Endpoint {
     /// The same, with a bell that rings whenever it has nothing to do any more.
     pub(super) fn ringing(self, bell: Arc<Bell>) -> Self {
         Self { bell, ..self }
-    }
-
-    /// Begins a request, unless nothing may be sent to it any more. Two that are under suspicion are never in flight
-    /// together.
-    pub fn begin(self: Arc<Self>, errand: Errand) -> Result<InFlight, NotNow> {
-        let (fingerprint, only_looks) = match errand {
-            Errand::Work(fingerprint) => (fingerprint, false),
-            Errand::Look => (None, true),
-        };
-        let is_suspect = fingerprint.is_some_and(|fingerprint| self.deaths.suspect(fingerprint));
-        let begun = {
-            let mut serving = self.serving();
-            if serving.closed {
-                return Err(NotNow::Closed);
-            }
-            if is_suspect && serving.has_suspect {
-                return Err(NotNow::Suspected);
-            }
-            serving.has_suspect |= is_suspect;
-            if only_looks {
-                serving.looks += 1;
-            } else {
-                serving.in_flight += 1;
-                serving.idle_since = None;
-            }
-            serving.fingerprints.extend(fingerprint);
-            serving.begun += 1;
-            serving.begun - 1
-        };
-        Ok(InFlight::new(self, fingerprint, only_looks, is_suspect, begun))
     }
 
     /// Whether a request under suspicion is in flight.

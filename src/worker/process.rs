@@ -3,7 +3,7 @@
 //! Linux sends the parent-death signal when the *thread* that forked ends, not the process. So one thread, which lives
 //! as long as the program, forks all children; [`Spawner`] sends it the commands.
 
-use super::reaper::Children;
+use super::children::Children;
 use crate::worker::bounds::{KILL_GRACE, SPAWN_QUEUE, STOP_GRACE};
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, setrlimit};

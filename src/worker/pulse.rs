@@ -4,7 +4,7 @@
 //! moves. Its log tells nothing: it writes a line for each client that leaves, hung or not. One batch may take long on a
 //! CPU, where threads compute; how much they did is [`super::threads`]'s to measure.
 
-use super::diagnosis::Killed;
+use super::diagnosis::evidence::Killed;
 use super::threads::Threads;
 use crate::awake::Instant;
 use crate::worker::bounds::COMPUTING_PATIENCE;

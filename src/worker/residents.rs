@@ -1,57 +1,26 @@
 //! The memory that all loaded models together may take: a worker asks for room before its process is started, and has it
 //! until the process has ended and given it back.
 //!
-//! Owns whose turn it is. Who waits and who has how much is written in its [`Book`]; who has to go for whom is
+//! Owns whose turn it is. Who waits and who has how much is written in the [`Book`]; who has to go for whom is
 //! [`super::eviction`]'s; the owner of a worker that has to go ends it.
 
-mod ages;
-mod book;
-mod room;
+pub(super) mod book;
+pub(super) mod room;
 
 use super::bell::Bell;
-use super::eviction::{Claim, Step, is_within_reach, next_step, pinned_in_the_way};
-use super::wants::Wants;
+use super::eviction::{Step, is_within_reach, next_step, pinned_in_the_way};
 use crate::awake::{self, Instant};
 use crate::telemetry::metrics::{Metrics, bytes};
-use book::{Book, Waiter};
-pub(super) use room::Room;
+use book::{Book, CrowdedOut, Lodger, SharedLedger, Waiter};
+use room::Room;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tracing::warn;
 
 /// Those that have memory, and those that wait for it.
 #[derive(Clone)]
-pub(super) struct Residents(Arc<Shared>);
-
-struct Shared {
-    /// In bytes; without one there is room for all.
-    budget: Option<u64>,
-    /// How long a load that waits leaves alone what is in use.
-    patience: Duration,
-    bell: Arc<Bell>,
-    metrics: Arc<Metrics>,
-    book: Mutex<Book>,
-}
-
-/// Who asks for room.
-#[derive(Clone)]
-pub(super) struct Lodger {
-    /// The id of its model. Its other workers do not make room for this one.
-    pub(super) model: String,
-    /// Bytes.
-    pub(super) need: u64,
-    /// Never stopped for another.
-    pub(super) is_pinned: bool,
-    /// Started ahead of requests.
-    pub(super) is_preloaded: bool,
-    /// Who wants it.
-    pub(super) wants: Arc<Wants>,
-}
-
-/// There is no room for a load, whatever goes, beside these models, which are pinned.
-#[derive(Debug)]
-pub(super) struct CrowdedOut(pub(super) Vec<String>);
+pub(super) struct Residents(Arc<SharedLedger>);
 
 /// Why there is no room now.
 enum NoRoom {
@@ -63,14 +32,14 @@ enum NoRoom {
 /// A place in the line, until it is dropped.
 struct InLine<'a> {
     id: u64,
-    shared: &'a Shared,
+    shared: &'a SharedLedger,
 }
 
 impl Residents {
     /// Nobody has anything of so many bytes. What is in use is left alone for `patience`.
     pub(super) fn new(budget: Option<u64>, patience: Duration, bell: Arc<Bell>, metrics: Arc<Metrics>) -> Self {
         metrics.memory_budget.set(bytes(budget.unwrap_or(0)));
-        Self(Arc::new(Shared { budget, patience, bell, metrics, book: Mutex::default() }))
+        Self(Arc::new(SharedLedger { budget, patience, bell, metrics, book: Mutex::default() }))
     }
 
     /// Waits for room, unless there will be none before a pinned model goes. May be cancelled.
@@ -154,16 +123,7 @@ impl Residents {
     }
 }
 
-impl Shared {
-    fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Shows how much is taken.
-    fn show(&self, book: &Book) {
-        self.metrics.memory_used.set(bytes(book.used()));
-    }
-
+impl SharedLedger {
     /// Puts one at the end of the line.
     fn join(&self, mut lodger: Lodger) -> u64 {
         let mut book = self.book();
@@ -226,12 +186,6 @@ impl Shared {
             return Step::Grant;
         }
         next_step(budget, self.patience, Instant::now(), waiter.claim(), &book.holders())
-    }
-}
-
-impl Lodger {
-    fn claim(&self, since: Instant) -> Claim<'_> {
-        Claim { model: &self.model, need: self.need, is_wanted: !self.wants.is_empty(), since }
     }
 }
 

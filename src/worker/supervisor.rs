@@ -5,38 +5,31 @@
 
 mod between;
 mod life;
+mod owner;
 mod prepare;
 mod watch;
 
 use super::aside::Aside;
-use super::bell::Bell;
 use super::board::Board;
 use super::budget::Budget;
-use super::diagnosis::Diagnosis;
-use super::health::Prober;
+use super::deaths::Deaths;
+use super::diagnosis::ending::not_started;
+use super::handle::{Handle, LastExit, Status};
 use super::orders::Orders;
 use super::plan::Plan;
-use super::ports::Ports;
-use super::process::Spawner;
-use super::residents::CrowdedOut;
-use super::shortage::shortage;
 use super::state::{Event, State};
-use super::wants::Want;
-use super::yard::{Memory, Yard};
-use super::{Deaths, Handle, LastExit, Status, Wants, diagnosis};
-use crate::awake;
-use crate::telemetry::trouble::Trouble;
+use super::wants::Wants;
+use super::yard::Yard;
 use crate::worker::bounds::SHORTAGE_PAUSE;
-use prepare::FileCheck;
+use owner::{End, Owner, Shortness, Unstarted};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{SetOnce, watch as channel};
-use tokio::task::JoinHandle;
+use tokio::sync::watch as channel;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
 /// Starts the owner of a worker on `tasks`; it ends, with its process, after `stop` is cancelled or when it gives up. The
 /// workers of one model share `deaths`, so that a request which kills one of them is not tried on all.
@@ -78,77 +71,6 @@ pub fn supervise(plan: Plan, yard: &Yard, deaths: Arc<Deaths>, stop: Cancellatio
     handle
 }
 
-struct Owner {
-    plan: Plan,
-    spawner: Spawner,
-    prober: Prober,
-    ports: Ports,
-    bell: Arc<Bell>,
-    memory: Arc<SetOnce<Memory>>,
-    /// The memory that it took the last time, in bytes.
-    learned: Option<u64>,
-    publish: channel::Sender<Status>,
-    board: Arc<Board>,
-    budget: Budget,
-    short: Shortness,
-    wants: Arc<Wants>,
-    orders: Arc<Orders>,
-    /// Held from the order to wake it until it is ready, or given up.
-    asked: Option<Want>,
-    /// Whether it is started though nobody wants it.
-    is_unbidden: bool,
-    /// Whether the next start follows a death.
-    is_restart: bool,
-    deaths: Arc<Deaths>,
-    /// Waits until the process before has given back its memory, and gives back its room then.
-    release: Option<JoinHandle<()>>,
-    tasks: TaskTracker,
-    stop: CancellationToken,
-    file_check: Aside<FileCheck>,
-}
-
-/// A shortage on this machine that keeps llama-server from being started.
-#[derive(Default)]
-struct Shortness {
-    since: Option<awake::Instant>,
-    trouble: Trouble,
-}
-
-impl Shortness {
-    /// It is still there. Whether it has been for so long.
-    fn lasts(&mut self, longest: Duration) -> bool {
-        self.since.get_or_insert_with(awake::Instant::now).elapsed() >= longest
-    }
-}
-
-/// Why there is no process.
-enum Unstarted {
-    /// Nobody wants it any more.
-    Unwanted,
-    /// This machine is short of something.
-    Short(io::Error),
-    /// It could not succeed.
-    Hopeless(Diagnosis),
-    /// There is no room for it beside pinned models.
-    CrowdedOut(CrowdedOut),
-}
-
-impl From<io::Error> for Unstarted {
-    fn from(error: io::Error) -> Self {
-        if shortage(&error).is_some() { Self::Short(error) } else { Self::Hopeless(diagnosis::not_started(&error)) }
-    }
-}
-
-/// How one life of a process ended.
-enum End {
-    /// Somebody asked for it.
-    Asked,
-    /// Nobody needed it.
-    Asleep,
-    /// By itself, or because it had to be killed.
-    Died(LastExit),
-}
-
 impl Owner {
     async fn run(mut self, stop: CancellationToken) {
         // What fits, and what a worker needs, is not known before.
@@ -182,7 +104,7 @@ impl Owner {
                 Err(Unstarted::Short(error)) => match self.short.lasts(self.plan.engine.load_timeout.0) {
                     // No fault of llama-server's, and no reason to give it up: the shortage will pass.
                     false => self.for_now(&error),
-                    true => self.after_death(LastExit::of(&self.plan, None, None, diagnosis::not_started(&error))),
+                    true => self.after_death(LastExit::of(&self.plan, None, None, not_started(&error))),
                 },
             };
             let may_go_on = match pause {
@@ -253,30 +175,5 @@ impl Owner {
         self.short = Shortness::default();
         let ending = self.watch(&mut life, stop).await;
         Ok(self.end(life, ending).await)
-    }
-
-    fn state(&self) -> State {
-        self.publish.borrow().state
-    }
-
-    /// Takes the step of the state machine and shows it; an event that means nothing now is ignored.
-    fn happen(&self, event: Event) {
-        if self.state().after(event).is_some_and(|next| next != self.state()) {
-            self.happen_and(event, |_| {});
-        }
-    }
-
-    /// The same, with what else changes by it: nobody sees one without the other.
-    fn happen_and(&self, event: Event, change: impl FnOnce(&mut Status)) {
-        let from = self.state();
-        self.publish.send_modify(|status| {
-            status.state = from.after(event).unwrap_or(from);
-            change(status);
-        });
-        let to = self.state();
-        if to != from {
-            debug!(model = self.plan.model, worker = self.plan.number, %from, %to, ?event, "worker state");
-            self.board.show(to);
-        }
     }
 }

@@ -1,4 +1,6 @@
-//! The causes there are, and the names that logs give them.
+//! The causes there are, the names that logs give them, and a cause with its hint.
+
+use crate::worker::bounds::HINT_LENGTH;
 
 /// Why a llama-server ended, or could not be started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -125,6 +127,20 @@ impl Cause {
             Self::NotStarted => "not_started",
             Self::Unknown => "unknown",
         }
+    }
+}
+
+/// One cause and one sentence for the operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in super::super) struct Diagnosis {
+    pub(in super::super) cause: Cause,
+    pub(in super::super) hint: String,
+}
+
+impl Diagnosis {
+    pub(super) fn new(cause: Cause, hint: impl AsRef<str>) -> Self {
+        let hint = hint.as_ref().chars().filter(|c| !c.is_control()).take(HINT_LENGTH).collect();
+        Self { cause, hint }
     }
 }
 

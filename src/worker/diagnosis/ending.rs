@@ -1,9 +1,11 @@
 //! What signals and exit codes tell by themselves.
 
 use super::super::den::NoDen;
+use super::super::memory::OomKill;
+use super::cause::{Cause, Diagnosis};
+use super::evidence::{Evidence, Killed};
 use super::log::Log;
 use super::machine::lost_gpu;
-use super::{Cause, Diagnosis, Evidence, Killed, OomKill};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use std::io;

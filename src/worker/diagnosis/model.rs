@@ -1,7 +1,7 @@
 //! Model files that llama-server refuses.
 
+use super::cause::{Cause, Diagnosis};
 use super::log::{Log, plain_word};
-use super::{Cause, Diagnosis};
 use crate::models::{FileProblem, GgufError, ModelError};
 use std::time::Duration;
 

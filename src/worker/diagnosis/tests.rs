@@ -1,7 +1,13 @@
 //! Every log of `tests/logs`, and the ends that have none: which cause, and what the hint says.
 
 use super::super::den::NoDen;
+use super::super::memory::OomKill;
+use super::cause::Cause;
+use super::ending::not_started;
+use super::evidence::Killed;
 use super::*;
+use crate::telemetry::files::Tail;
+use crate::worker::bounds::HINT_LENGTH;
 use nix::errno::Errno;
 use std::collections::BTreeSet;
 use std::path::PathBuf;

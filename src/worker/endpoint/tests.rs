@@ -1,6 +1,7 @@
 mod suspicion;
 mod unload;
 
+use super::in_flight::InFlight;
 use super::*;
 use nix::errno::Errno;
 use std::io;

@@ -1,17 +1,50 @@
 //! Who waits for memory and who has it, as it is written down.
 //!
-//! Keeps the order of the line and whose age is kept. Decides nothing and wakes nobody: [`super::Residents`] does.
+//! Keeps the order of the line and since when each has waited. It decides nothing and wakes no task: [`super::Residents`]
+//! does.
 
+use super::super::bell::Bell;
 use super::super::endpoint::Endpoint;
 use super::super::eviction::{Claim, Holder, Stage, Way};
-use super::Lodger;
-use super::ages::Ages;
+use super::super::wants::Wants;
 use crate::awake::Instant;
+use crate::telemetry::metrics::{Metrics, bytes};
+use crate::worker::bounds::CLAIM_GRACE;
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
+
+/// The book behind its lock, with the metrics that show it and the bell that tells of its changes.
+pub(super) struct SharedLedger {
+    /// In bytes; without one there is room for all.
+    pub(super) budget: Option<u64>,
+    /// How long a load that waits leaves alone what is in use.
+    pub(super) patience: Duration,
+    pub(super) bell: Arc<Bell>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) book: Mutex<Book>,
+}
+
+/// Who asks for room.
+#[derive(Clone)]
+pub(in super::super) struct Lodger {
+    /// The id of its model. Its other workers do not make room for this one.
+    pub(in super::super) model: String,
+    /// Bytes.
+    pub(in super::super) need: u64,
+    /// Never stopped for another.
+    pub(in super::super) is_pinned: bool,
+    /// Started ahead of requests.
+    pub(in super::super) is_preloaded: bool,
+    /// Who wants it.
+    pub(in super::super) wants: Arc<Wants>,
+}
+
+/// There is no room for a load, whatever goes, beside these models, which are pinned.
+#[derive(Debug)]
+pub(in super::super) struct CrowdedOut(pub(in super::super) Vec<String>);
 
 /// Who stands in line, and who has a seat: nobody both.
 #[derive(Default)]
@@ -51,8 +84,36 @@ pub(super) enum Place {
     Leaving,
 }
 
+/// Since when workers waited that have left the line without being loaded; each is kept for [`CLAIM_GRACE`]. Requests may
+/// give up before a busy worker has to make room, and a worker that is wanted again must not wait from the start.
+#[derive(Default)]
+struct Ages(Vec<Age>);
+
+struct Age {
+    lodger: Lodger,
+    since: Instant,
+    until: Instant,
+}
+
 /// A request came before the worker could be closed.
 pub(super) struct Taken;
+
+impl SharedLedger {
+    pub(super) fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shows how much is taken.
+    pub(super) fn show(&self, book: &Book) {
+        self.metrics.memory_used.set(bytes(book.used()));
+    }
+}
+
+impl Lodger {
+    pub(super) fn claim(&self, since: Instant) -> Claim<'_> {
+        Claim { model: &self.model, need: self.need, is_wanted: !self.wants.is_empty(), since }
+    }
+}
 
 impl Book {
     pub(super) fn waiter(&self, id: u64) -> Option<&Waiter> {
@@ -172,5 +233,25 @@ impl Seat {
         };
         let Lodger { need, is_pinned, is_preloaded, .. } = self.lodger;
         Holder { id: self.id, model: &self.lodger.model, need, is_pinned, is_preloaded, stage }
+    }
+}
+
+impl Ages {
+    /// This one has waited since then, and does not now.
+    fn keep(&mut self, lodger: Lodger, since: Instant) {
+        self.0.push(Age { lodger, since, until: Instant::now() + CLAIM_GRACE });
+    }
+
+    /// Since when one has waited that comes back, if it is not too late.
+    fn take(&mut self, lodger: &Lodger) -> Option<Instant> {
+        let now = Instant::now();
+        self.0.retain(|age| age.until > now);
+        let at = self.0.iter().position(|age| Arc::ptr_eq(&age.lodger.wants, &lodger.wants))?;
+        Some(self.0.swap_remove(at).since)
+    }
+
+    /// A model has had its turn.
+    fn forget(&mut self, model: &str) {
+        self.0.retain(|age| age.lodger.model != model);
     }
 }

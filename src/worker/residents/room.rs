@@ -1,8 +1,7 @@
 //! The memory that one worker has, from its grant until it has been given back.
 
 use super::super::endpoint::Endpoint;
-use super::Shared;
-use super::book::Place;
+use super::book::{Place, SharedLedger};
 use crate::awake::Instant;
 use std::sync::Arc;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
@@ -10,7 +9,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 /// A worker's room, until it is dropped.
 pub(in super::super) struct Room {
     pub(super) id: u64,
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<SharedLedger>,
     pub(super) dismissed: CancellationToken,
 }
 

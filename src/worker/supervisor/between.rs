@@ -2,12 +2,13 @@
 //!
 //! Each wait ends by an order too. How a life ended, and how long to wait for that, is decided above.
 
-use super::super::diagnosis;
+use super::super::diagnosis::ending::crowded_out;
+use super::super::handle::LastExit;
 use super::super::orders::Order;
-use super::super::residents::CrowdedOut;
+use super::super::residents::book::CrowdedOut;
 use super::super::state::{Event, State};
-use super::super::{LastExit, Wants};
-use super::Owner;
+use super::super::wants::Wants;
+use super::owner::Owner;
 use std::time::Duration;
 use tracing::info;
 
@@ -16,7 +17,7 @@ impl Owner {
     /// wants it. One that is to be there anyway also waits for its room.
     pub(super) async fn stay_out(&mut self, by: &CrowdedOut) {
         self.asked = None;
-        let exit = LastExit::of(&self.plan, None, None, diagnosis::crowded_out(&by.0));
+        let exit = LastExit::of(&self.plan, None, None, crowded_out(&by.0));
         self.happen_and(Event::StopAsked, |status| {
             status.asleep = true;
             status.last_exit = Some(exit);

@@ -3,20 +3,20 @@
 use super::super::command::Launch;
 use super::super::cpus::Cpus;
 use super::super::den::Den;
-use super::super::diagnosis::{Evidence, Killed};
+use super::super::diagnosis::evidence::{Evidence, Killed};
 use super::super::endpoint::Endpoint;
+use super::super::handle::LastExit;
 use super::super::orders::Order;
 use super::super::phases::Phases;
 use super::super::plan::Program;
 use super::super::ports::Port;
 use super::super::process::{Process, code_and_signal};
 use super::super::progress::is_about_a_request;
-use super::super::residents::Room;
+use super::super::residents::room::Room;
 use super::super::state::{Event, State};
 use super::super::wants::Wants;
-use super::super::{LastExit, diagnosis, gpu, leftovers, memory};
-use super::watch::Ending;
-use super::{End, Owner, Unstarted};
+use super::super::{diagnosis, gpu, leftovers, memory};
+use super::owner::{End, Owner, Unstarted};
 use crate::dial::Target;
 use crate::telemetry::files::{Tail, pump};
 use crate::telemetry::log::{CLOCK, behind_a_queue};
@@ -50,6 +50,20 @@ pub(super) struct Life {
     pub(super) room: Room,
     /// Given to nobody else as long as this process may listen on it.
     _port: Port,
+}
+
+/// Why watching a process ended.
+pub(super) enum Ending {
+    /// It has ended by itself.
+    Exited(io::Result<ExitStatus>),
+    /// It must be killed.
+    MustDie(Killed),
+    /// Somebody wants it stopped for good.
+    StopAsked,
+    /// Nobody has used it for `IDLE_UNLOAD`, and nothing is sent to it any more.
+    Unused,
+    /// It was to go, be it for another or by an order, and has finished what it served.
+    PutAway,
 }
 
 impl Owner {

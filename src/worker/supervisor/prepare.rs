@@ -3,15 +3,16 @@
 
 use super::super::allowance::Allowance;
 use super::super::aside::NoOutcome;
-use super::super::diagnosis;
+use super::super::diagnosis::model::{unfit_file, unread_file};
 use super::super::leftovers;
 use super::super::plan::Need;
 use super::super::plan::Program;
 use super::super::prefetch::{Outcome, prefetch};
-use super::super::residents::{Lodger, Room};
+use super::super::residents::book::Lodger;
+use super::super::residents::room::Room;
 use super::super::shortage::shortage;
-use super::{Owner, Unstarted};
-use crate::models::{self, ModelError};
+use super::owner::{Owner, Unstarted};
+use crate::models;
 use crate::settings::values::GpuLayers;
 use std::io;
 use std::path::Path;
@@ -20,9 +21,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
-
-/// The outcome of a check of the model file.
-pub(super) type FileCheck = Result<(), ModelError>;
 
 impl Owner {
     /// Makes sure that a start can succeed, as far as that is known before, and waits for room in memory. How long reading
@@ -97,9 +95,9 @@ impl Owner {
                 }
                 // With its path, which the diagnosis leaves out.
                 info!(model = self.plan.model, "{problem}");
-                Err(Unstarted::Hopeless(diagnosis::unfit_file(&problem)))
+                Err(Unstarted::Hopeless(unfit_file(&problem)))
             }
-            Err(NoOutcome::Late) => Err(Unstarted::Hopeless(diagnosis::unread_file(longest))),
+            Err(NoOutcome::Late) => Err(Unstarted::Hopeless(unread_file(longest))),
             Err(NoOutcome::Interrupted) => {
                 Err(Unstarted::Short(io::Error::other("the check of the model file was interrupted")))
             }

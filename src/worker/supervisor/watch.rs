@@ -1,6 +1,6 @@
 //! Watching one life of a llama-server: until it ends by itself, has to be ended, or is not needed any more.
 
-use super::super::diagnosis::Killed;
+use super::super::diagnosis::evidence::Killed;
 use super::super::endpoint::Endpoint;
 use super::super::health::{LLAMA_HEALTH, Probe, Silence, Verdict};
 use super::super::orders::Order;
@@ -8,36 +8,20 @@ use super::super::phases::Phases;
 use super::super::plan::Program;
 use super::super::progress::{Progress, Signs};
 use super::super::pulse::{Finding, Pulse};
-use super::super::residents::Room;
+use super::super::residents::room::Room;
 use super::super::state::{Event, State};
 use super::super::threads::Threads;
 use super::super::wants::Wants;
-use super::Owner;
-use super::life::Life;
+use super::life::{Ending, Life};
+use super::owner::Owner;
 use crate::awake::{self, Instant};
 use crate::telemetry::trouble::Trouble;
 use crate::worker::bounds::{PROBE_INTERVAL_DOUBTED, PROBE_INTERVAL_LOADING, PROBE_INTERVAL_READY};
-use std::io;
-use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-
-/// Why watching a process ended.
-pub(super) enum Ending {
-    /// It has ended by itself.
-    Exited(io::Result<ExitStatus>),
-    /// It must be killed.
-    MustDie(Killed),
-    /// Somebody wants it stopped for good.
-    StopAsked,
-    /// Nobody has used it for `IDLE_UNLOAD`, and nothing is sent to it any more.
-    Unused,
-    /// It was to go, be it for another or by an order, and has finished what it served.
-    PutAway,
-}
 
 /// What is known of a load beside what the probes say.
 #[derive(Clone, Copy)]

@@ -1,9 +1,12 @@
 //! Some workers that share memory, for the tests of it.
 
 use super::super::super::bell::Bell;
-use super::super::super::endpoint::{Endpoint, Errand, InFlight};
+use super::super::super::endpoint::in_flight::InFlight;
+use super::super::super::endpoint::{Endpoint, Errand};
 use super::super::super::wants::{Want, Wants};
-use super::super::{Lodger, Residents, Room};
+use super::super::Residents;
+use super::super::book::Lodger;
+use super::super::room::Room;
 use crate::awake::Instant;
 use crate::telemetry::metrics::Metrics;
 use http::HeaderValue;

@@ -1,0 +1,135 @@
+//! What the owner of a worker holds, and how it reports a change of state.
+//!
+//! Owns the data alone; what the owner does with them is in the files that add to [`Owner`].
+
+use super::super::aside::Aside;
+use super::super::bell::Bell;
+use super::super::board::Board;
+use super::super::budget::Budget;
+use super::super::deaths::Deaths;
+use super::super::diagnosis::cause::Diagnosis;
+use super::super::diagnosis::ending::not_started;
+use super::super::handle::{LastExit, Status};
+use super::super::health::Prober;
+use super::super::orders::Orders;
+use super::super::plan::Plan;
+use super::super::ports::Ports;
+use super::super::process::Spawner;
+use super::super::residents::book::CrowdedOut;
+use super::super::shortage::shortage;
+use super::super::state::{Event, State};
+use super::super::wants::{Want, Wants};
+use super::super::yard::Memory;
+use crate::awake;
+use crate::models::ModelError;
+use crate::telemetry::trouble::Trouble;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{SetOnce, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::debug;
+
+/// A worker as the task that owns it knows it.
+pub(super) struct Owner {
+    pub(super) plan: Plan,
+    pub(super) spawner: Spawner,
+    pub(super) prober: Prober,
+    pub(super) ports: Ports,
+    pub(super) bell: Arc<Bell>,
+    pub(super) memory: Arc<SetOnce<Memory>>,
+    /// The memory that it took the last time, in bytes.
+    pub(super) learned: Option<u64>,
+    pub(super) publish: watch::Sender<Status>,
+    pub(super) board: Arc<Board>,
+    pub(super) budget: Budget,
+    pub(super) short: Shortness,
+    pub(super) wants: Arc<Wants>,
+    pub(super) orders: Arc<Orders>,
+    /// Held from the order to wake it until it is ready, or given up.
+    pub(super) asked: Option<Want>,
+    /// Whether it is started though nobody wants it.
+    pub(super) is_unbidden: bool,
+    /// Whether the next start follows a death.
+    pub(super) is_restart: bool,
+    pub(super) deaths: Arc<Deaths>,
+    /// Waits until the process before has given back its memory, and gives back its room then.
+    pub(super) release: Option<JoinHandle<()>>,
+    pub(super) tasks: TaskTracker,
+    pub(super) stop: CancellationToken,
+    pub(super) file_check: Aside<FileCheck>,
+}
+
+/// A shortage on this machine that keeps llama-server from being started.
+#[derive(Default)]
+pub(super) struct Shortness {
+    since: Option<awake::Instant>,
+    pub(super) trouble: Trouble,
+}
+
+impl Shortness {
+    /// It is still there. Whether it has been for so long.
+    pub(super) fn lasts(&mut self, longest: Duration) -> bool {
+        self.since.get_or_insert_with(awake::Instant::now).elapsed() >= longest
+    }
+}
+
+/// Why there is no process.
+pub(super) enum Unstarted {
+    /// Nobody wants it any more.
+    Unwanted,
+    /// This machine is short of something.
+    Short(io::Error),
+    /// It could not succeed.
+    Hopeless(Diagnosis),
+    /// There is no room for it beside pinned models.
+    CrowdedOut(CrowdedOut),
+}
+
+impl From<io::Error> for Unstarted {
+    fn from(error: io::Error) -> Self {
+        if shortage(&error).is_some() { Self::Short(error) } else { Self::Hopeless(not_started(&error)) }
+    }
+}
+
+/// How one life of a process ended.
+pub(super) enum End {
+    /// Somebody asked for it.
+    Asked,
+    /// Nobody needed it.
+    Asleep,
+    /// By itself, or because it had to be killed.
+    Died(LastExit),
+}
+
+/// The outcome of a check of the model file.
+pub(super) type FileCheck = Result<(), ModelError>;
+
+impl Owner {
+    pub(super) fn state(&self) -> State {
+        self.publish.borrow().state
+    }
+
+    /// Takes the step of the state machine and shows it; an event that means nothing now is ignored.
+    pub(super) fn happen(&self, event: Event) {
+        if self.state().after(event).is_some_and(|next| next != self.state()) {
+            self.happen_and(event, |_| {});
+        }
+    }
+
+    /// The same, with what else changes by it: nobody sees one without the other.
+    pub(super) fn happen_and(&self, event: Event, change: impl FnOnce(&mut Status)) {
+        let from = self.state();
+        self.publish.send_modify(|status| {
+            status.state = from.after(event).unwrap_or(from);
+            change(status);
+        });
+        let to = self.state();
+        if to != from {
+            debug!(model = self.plan.model, worker = self.plan.number, %from, %to, ?event, "worker state");
+            self.board.show(to);
+        }
+    }
+}
