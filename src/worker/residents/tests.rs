@@ -1,12 +1,140 @@
-mod house;
-
-use super::super::endpoint::Errand;
+use super::super::bell::Bell;
+use super::super::endpoint::in_flight::InFlight;
+use super::super::endpoint::{Endpoint, Errand};
 use super::super::eviction::{Stage, Way};
+use super::super::wants::{Want, Wants};
 use super::book::Taken;
 use super::*;
 use crate::worker::bounds::CLAIM_GRACE;
-use house::{BUDGET, House, PATIENCE, Worker, granted, metrics, settle};
+use http::HeaderValue;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::task::{JoinHandle, yield_now};
 use tokio_util::task::TaskTracker;
+
+const BUDGET: u64 = 100;
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Some workers and the memory that they share.
+struct House {
+    residents: Residents,
+    models: AtomicU64,
+    bell: Arc<Bell>,
+}
+
+/// One worker.
+struct Worker {
+    lodger: Lodger,
+    bell: Arc<Bell>,
+    residents: Residents,
+}
+
+/// One that serves.
+struct Loaded {
+    room: Room,
+    endpoint: Arc<Endpoint>,
+}
+
+fn metrics() -> Arc<Metrics> {
+    Arc::new(Metrics::new("test"))
+}
+
+impl House {
+    fn new() -> Self {
+        let bell = Arc::<Bell>::default();
+        Self {
+            residents: Residents::new(Some(BUDGET), PATIENCE, Arc::clone(&bell), metrics()),
+            models: AtomicU64::new(0),
+            bell,
+        }
+    }
+
+    /// The only worker of a model.
+    fn worker(&self, need: u64) -> Worker {
+        self.replica(&format!("m{}", self.models.fetch_add(1, Ordering::Relaxed)), need)
+    }
+
+    fn replica(&self, model: &str, need: u64) -> Worker {
+        let wants = Arc::new(Wants::new(Arc::clone(&self.bell)));
+        let lodger = Lodger { model: model.to_owned(), need, is_pinned: false, is_preloaded: false, wants };
+        Worker { lodger, bell: Arc::clone(&self.bell), residents: self.residents.clone() }
+    }
+
+    fn taken(&self) -> u64 {
+        self.residents.0.book().seats.iter().map(|seat| seat.lodger.need).sum()
+    }
+}
+
+impl Worker {
+    fn want(&self) -> Want {
+        Wants::want(&self.lodger.wants)
+    }
+
+    fn asks(&self) -> JoinHandle<Room> {
+        let (residents, lodger) = (self.residents.clone(), self.lodger.clone());
+        TaskTracker::new().spawn(async move { residents.room(lodger).await.expect("no pinned model is in the way") })
+    }
+
+    async fn granted(&self) -> Room {
+        granted(self.asks()).await
+    }
+
+    /// It is wanted for so long and finds no room.
+    async fn waits_in_vain(&self, duration: Duration) {
+        let (_want, asking) = (self.want(), self.asks());
+        settle().await;
+        tokio::time::advance(duration).await;
+        settle().await;
+        assert!(!asking.is_finished());
+        asking.abort();
+        settle().await;
+    }
+
+    /// It gets no room from one that has been in use for long before it has waited for all of the patience.
+    async fn has_to_wait_from_the_start(&self, house: &House) {
+        let busy = house.worker(BUDGET).load().await;
+        let _request = busy.begin();
+        tokio::time::advance(2 * PATIENCE).await;
+        let (_want, asking, began) = (self.want(), self.asks(), Instant::now());
+        busy.room.dismissed().await;
+        assert_eq!(began.elapsed().as_secs(), PATIENCE.as_secs());
+        asking.abort();
+    }
+
+    async fn load(&self) -> Loaded {
+        self.opens(self.granted().await)
+    }
+
+    fn opens(&self, room: Room) -> Loaded {
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        let endpoint = Endpoint::new(address, HeaderValue::from_static("x"), Arc::default()).unwrap();
+        let endpoint = Arc::new(endpoint.ringing(Arc::clone(&self.bell)));
+        room.is_ready(&endpoint);
+        Loaded { room, endpoint }
+    }
+}
+
+impl Loaded {
+    fn begin(&self) -> InFlight {
+        Arc::clone(&self.endpoint).begin(Errand::Work(None)).ok().unwrap()
+    }
+
+    fn has_to_go(&self) -> bool {
+        self.room.dismissed.is_cancelled()
+    }
+}
+
+/// What is asked for, which is to be had before patience ends.
+async fn granted(asking: JoinHandle<Room>) -> Room {
+    tokio::time::timeout(PATIENCE / 2, asking).await.expect("there is room").unwrap()
+}
+
+/// Lets all tasks do what they can without time passing.
+async fn settle() {
+    for _ in 0..100 {
+        yield_now().await;
+    }
+}
 
 #[tokio::test(start_paused = true)]
 async fn what_fits_is_loaded_and_what_is_idle_goes_the_longest_unused_first() {
