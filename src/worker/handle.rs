@@ -1,13 +1,13 @@
 //! What others see of a worker: its [`Handle`], its [`Status`], how it ended last, and why it is lost.
 
-use super::board::Board;
-use super::deaths::{Deaths, Fingerprint};
 use super::diagnosis::cause::{Cause, Diagnosis};
 use super::endpoint::Endpoint;
+use super::endpoint::crash_suspects::{Deaths, Fingerprint};
 use super::orders::{Order, Orders};
 use super::plan::Plan;
 use super::state::State;
 use super::wants::{Want, Wants};
+use super::worker_metrics::Board;
 use serde::Serialize;
 use std::sync::Arc;
 use tokio::sync::watch;

@@ -1,58 +1,60 @@
-//! A worker's journey: start a process, watch it, keep its logs, restart it or give up.
+//! A worker's life: start a process, watch it, keep its logs, restart it or give it up.
 //!
-//! [`supervise`] starts the one task that owns a worker. Everybody else holds a [`Handle`] and sees a [`Status`].
-//! Nothing here names an HTTP request of a client.
+//! [`supervise`] starts the one task that owns a worker. Others hold a [`Handle`] and see a [`Status`]. Nothing here names
+//! a client's HTTP request. This file is the public face and nothing else.
+//!
+//! Each part uses only what stands before it: the files of this folder; `endpoint/`; `memory/`; `process/`; `diagnosis/`;
+//! `health/`; `handle.rs`; `remote/` and `supervisor/`.
+//!
+//! - `bounds.rs`: bounds of waits, queues and buffers that no setting chooses
+//! - `change_signal.rs`: tells those who wait for memory that something has changed
+//! - `diagnosis/`: why a process ended: one cause and one hint
+//! - `endpoint/`: one life of a worker as requests see it
+//! - `handle.rs`: what others see of a worker
+//! - `health/`: probes, hang detection, progress of a load
+//! - `load_phases.rs`: how long each part of a load took
+//! - `local_errors.rs`: failures that are this machine's, not llama-server's
+//! - `memory/`: the memory that loaded models share
+//! - `orders.rs`: orders to the owner of a worker: load, unload
+//! - `plan.rs`: what one worker is, for its whole life
+//! - `process/`: processes: started, ended, and what they leave behind
+//! - `procfs.rs`: `/proc`, and the identity of a process beyond its number
+//! - `remote/`: the task that owns a remote worker
+//! - `state.rs`: the states of a worker, and which may follow which: pure
+//! - `supervisor/`: the task that owns a worker's process
+//! - `wants.rs`: how many want a worker; it sleeps while none does
+//! - `worker_metrics.rs`: what the metrics show of a worker
 
-mod allowance;
-mod aside;
-mod bell;
-mod board;
 pub mod bounds;
-mod budget;
-mod children;
-mod command;
-mod cpus;
-mod deaths;
-mod den;
+mod change_signal;
 mod diagnosis;
 mod endpoint;
-mod eviction;
-mod given_up;
-mod gpu;
 mod handle;
 mod health;
-mod leftovers;
+mod load_phases;
+mod local_errors;
 mod memory;
 mod orders;
-mod phases;
 mod plan;
-mod ports;
-mod prefetch;
 mod process;
 mod procfs;
-mod progress;
-mod pulse;
-mod reaper;
 mod remote;
-mod residents;
-mod shortage;
 mod state;
 mod supervisor;
-mod threads;
 mod wants;
-mod yard;
+mod worker_metrics;
 
-pub use allowance::Allowance;
-pub use deaths::{Deaths, Fingerprint};
 pub use diagnosis::cause::Cause;
+pub use endpoint::crash_suspects::{Deaths, Fingerprint};
 pub use endpoint::in_flight::InFlight;
 pub use endpoint::{Endpoint, Errand, NotNow};
 pub use handle::{Handle, LastExit, Loss, Status};
+pub use memory::budget::Allowance;
 pub use plan::{Need, Plan, Program};
-pub use process::Spawner;
-pub use reaper::reap_orphans;
+pub use process::reaper::reap_orphans;
+pub use process::spawner::Spawner;
 pub use remote::{RemotePlan, join};
 pub use state::State;
+pub use supervisor::shared::Yard;
 pub use supervisor::supervise;
 pub use wants::Want;
-pub use yard::Yard;

@@ -1,6 +1,6 @@
 //! Who wants a worker at present: it is not put to sleep as long as there is anybody, and woken when somebody comes.
 
-use super::bell::Bell;
+use super::change_signal::Bell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Notify;

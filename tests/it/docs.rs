@@ -36,7 +36,9 @@ fn the_table_of_the_workers_files_is_complete() {
     let mut there = BTreeSet::new();
     for entry in fs::read_dir(&worker).expect("src/worker can be read").flatten() {
         let inner = fs::read_dir(entry.path()).into_iter().flatten().flatten().map(|entry| entry.path());
-        for file in inner.chain([entry.path()]).filter(|path| path.is_file() && !path.ends_with("tests.rs")) {
+        for file in
+            inner.chain([entry.path()]).filter(|path| path.is_file() && !path.to_string_lossy().ends_with("tests.rs"))
+        {
             there.insert(file.strip_prefix(&worker).expect("it is below").to_string_lossy().into_owned());
         }
     }

@@ -132,9 +132,9 @@ impl Cause {
 
 /// One cause and one sentence for the operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in super::super) struct Diagnosis {
-    pub(in super::super) cause: Cause,
-    pub(in super::super) hint: String,
+pub(crate) struct Diagnosis {
+    pub(crate) cause: Cause,
+    pub(crate) hint: String,
 }
 
 impl Diagnosis {

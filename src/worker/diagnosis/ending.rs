@@ -1,11 +1,11 @@
 //! What signals and exit codes tell by themselves.
 
-use super::super::den::NoDen;
-use super::super::memory::OomKill;
 use super::cause::{Cause, Diagnosis};
 use super::evidence::{Evidence, Killed};
 use super::log::Log;
 use super::machine::lost_gpu;
+use crate::worker::memory::oom_kills::OomKill;
+use crate::worker::process::runtime_dir::NoDen;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use std::io;

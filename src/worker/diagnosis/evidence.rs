@@ -1,28 +1,28 @@
 //! What is known about the end of a process before a cause is found.
 
-use super::super::memory::OomKill;
 use crate::telemetry::files::Tail;
+use crate::worker::memory::oom_kills::OomKill;
 use std::time::Duration;
 
 /// All that is known about the end of a process.
-pub(in super::super) struct Evidence<'a> {
+pub(crate) struct Evidence<'a> {
     /// The exit code, unless a signal ended it.
-    pub(in super::super) code: Option<i32>,
+    pub(crate) code: Option<i32>,
     /// The signal that ended it.
-    pub(in super::super) signal: Option<i32>,
+    pub(crate) signal: Option<i32>,
     /// What it wrote last.
-    pub(in super::super) tail: &'a Tail,
+    pub(crate) tail: &'a Tail,
     /// Whether it was ready before: then its log may hold what clients wrote, and nothing of it is quoted.
-    pub(in super::super) has_served: bool,
+    pub(crate) has_served: bool,
     /// Why its owner killed it, if it did.
-    pub(in super::super) killed: Option<Killed>,
+    pub(crate) killed: Option<Killed>,
     /// What the kernel's counters say.
-    pub(in super::super) memory: OomKill,
+    pub(crate) memory: OomKill,
 }
 
 /// Why the owner of a process killed it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in super::super) enum Killed {
+pub(crate) enum Killed {
     /// Another server answered on its port.
     Stranger,
     /// It no longer answered its probes.

@@ -2,10 +2,10 @@
 //!
 //! What follows from that for the worker is its [`Endpoint`]'s to say.
 
-use super::super::deaths::Fingerprint;
-use super::super::shortage::shortage;
+use super::crash_suspects::Fingerprint;
 use super::{Endpoint, Errand, NotNow};
 use crate::awake::Instant;
+use crate::worker::local_errors::shortage;
 use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -198,7 +198,7 @@ async fn what_it_was_serving_when_it_broke_is_under_no_suspicion() {
     let stand = Stand::open(StatusCode::OK, "").await;
     let mut joined = Joined::new(at(&stand));
     joined.becomes(State::Ready).await;
-    let fingerprint = crate::worker::Fingerprint(7);
+    let fingerprint = crate::worker::endpoint::crash_suspects::Fingerprint(7);
     let endpoint = joined.handle.endpoint().unwrap();
     stand.answers(StatusCode::BAD_GATEWAY, "");
     endpoint.begin(Errand::Work(Some(fingerprint))).ok().unwrap().doubt();

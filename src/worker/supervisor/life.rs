@@ -1,26 +1,30 @@
 //! One life of a llama-server: its start, and its end.
 
-use super::super::command::Launch;
-use super::super::cpus::Cpus;
-use super::super::den::Den;
-use super::super::diagnosis::evidence::{Evidence, Killed};
-use super::super::endpoint::Endpoint;
-use super::super::handle::LastExit;
-use super::super::orders::Order;
-use super::super::phases::Phases;
-use super::super::plan::Program;
-use super::super::ports::Port;
-use super::super::process::{Process, code_and_signal};
-use super::super::progress::is_about_a_request;
-use super::super::residents::room::Room;
-use super::super::state::{Event, State};
-use super::super::wants::Wants;
-use super::super::{diagnosis, gpu, leftovers, memory};
 use super::owner::{End, Owner, Unstarted};
 use crate::dial::Target;
 use crate::telemetry::files::{Tail, pump};
 use crate::telemetry::log::{CLOCK, behind_a_queue};
 use crate::worker::bounds::LOG_PUMP_GRACE;
+use crate::worker::diagnosis::diagnose;
+use crate::worker::diagnosis::evidence::{Evidence, Killed};
+use crate::worker::endpoint::Endpoint;
+use crate::worker::handle::LastExit;
+use crate::worker::health::load_progress::is_about_a_request;
+use crate::worker::load_phases::Phases;
+use crate::worker::memory::gpu;
+use crate::worker::memory::kernel::Roots;
+use crate::worker::memory::oom_kills::Kills;
+use crate::worker::memory::reservation::Room;
+use crate::worker::orders::Order;
+use crate::worker::plan::Program;
+use crate::worker::process::command::Launch;
+use crate::worker::process::cpus::Cpus;
+use crate::worker::process::leftovers;
+use crate::worker::process::ports::Port;
+use crate::worker::process::runtime_dir::Den;
+use crate::worker::process::spawner::{Process, code_and_signal};
+use crate::worker::state::{Event, State};
+use crate::worker::wants::Wants;
 use std::collections::BTreeSet;
 use std::io;
 use std::process::ExitStatus;
@@ -45,7 +49,7 @@ pub(super) struct Life {
     /// On a set of its own, so that it ends with this life whatever happens.
     pumps: JoinSet<()>,
     /// What the kernel had killed before.
-    kills: (memory::Roots, memory::Kills),
+    kills: (Roots, Kills),
     /// The memory that it may take.
     pub(super) room: Room,
     /// Given to nobody else as long as this process may listen on it.
@@ -79,8 +83,8 @@ impl Owner {
         let endpoint = Arc::new(Endpoint::at(target, Arc::clone(&self.deaths)).ringing(Arc::clone(&self.bell)));
         let plan = &self.plan;
         let launch = Launch { plan, address: port.address(), den: &den, cpus: Cpus::here() };
-        let roots = memory::Roots::here();
-        let kills = memory::Kills::count(&roots);
+        let roots = Roots::here();
+        let kills = Kills::count(&roots);
         let phases = Arc::new(Mutex::new(Phases::begin(Instant::now())));
         let mut process = self.spawner.spawn(launch.command_line()).await?;
         if let Err(error) = den.inhabit(process.pid()) {
@@ -155,7 +159,7 @@ impl Owner {
         let (roots, kills) = &life.kills;
         let memory = kills.since(roots);
         let tail = life.tail.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = diagnosis::diagnose(&Evidence { code, signal, tail: &tail, has_served, killed, memory });
+        let found = diagnose(&Evidence { code, signal, tail: &tail, has_served, killed, memory });
         drop(tail);
         self.give_back(life.room, ended);
         End::Died(LastExit::of(&self.plan, code, signal, found))

@@ -2,27 +2,27 @@
 //!
 //! Owns the data alone; what the owner does with them is in the files that add to [`Owner`].
 
-use super::super::aside::Aside;
-use super::super::bell::Bell;
-use super::super::board::Board;
-use super::super::budget::Budget;
-use super::super::deaths::Deaths;
-use super::super::diagnosis::cause::Diagnosis;
-use super::super::diagnosis::ending::not_started;
-use super::super::handle::{LastExit, Status};
-use super::super::health::Prober;
-use super::super::orders::Orders;
-use super::super::plan::Plan;
-use super::super::ports::Ports;
-use super::super::process::Spawner;
-use super::super::residents::book::CrowdedOut;
-use super::super::shortage::shortage;
-use super::super::state::{Event, State};
-use super::super::wants::{Want, Wants};
-use super::super::yard::Memory;
+use super::restart_budget::Budget;
+use super::shared::Memory;
 use crate::awake;
 use crate::models::ModelError;
 use crate::telemetry::trouble::Trouble;
+use crate::worker::change_signal::Bell;
+use crate::worker::diagnosis::cause::Diagnosis;
+use crate::worker::diagnosis::ending::not_started;
+use crate::worker::endpoint::crash_suspects::Deaths;
+use crate::worker::handle::{LastExit, Status};
+use crate::worker::health::probe::Prober;
+use crate::worker::local_errors::shortage;
+use crate::worker::memory::ledger::CrowdedOut;
+use crate::worker::orders::Orders;
+use crate::worker::plan::Plan;
+use crate::worker::process::blocking::Aside;
+use crate::worker::process::ports::Ports;
+use crate::worker::process::spawner::Spawner;
+use crate::worker::state::{Event, State};
+use crate::worker::wants::{Want, Wants};
+use crate::worker::worker_metrics::Board;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;

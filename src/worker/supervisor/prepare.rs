@@ -1,19 +1,19 @@
 //! What comes before a process: what the one before has left goes, the model file is looked at, and read once where
 //! that is wanted.
 
-use super::super::allowance::Allowance;
-use super::super::aside::NoOutcome;
-use super::super::diagnosis::model::{unfit_file, unread_file};
-use super::super::leftovers;
-use super::super::plan::Need;
-use super::super::plan::Program;
-use super::super::prefetch::{Outcome, prefetch};
-use super::super::residents::book::Lodger;
-use super::super::residents::room::Room;
-use super::super::shortage::shortage;
 use super::owner::{Owner, Unstarted};
 use crate::models;
 use crate::settings::values::GpuLayers;
+use crate::worker::diagnosis::model::{unfit_file, unread_file};
+use crate::worker::local_errors::shortage;
+use crate::worker::memory::budget::Allowance;
+use crate::worker::memory::ledger::Lodger;
+use crate::worker::memory::prefetch::{Outcome, prefetch};
+use crate::worker::memory::reservation::Room;
+use crate::worker::plan::Need;
+use crate::worker::plan::Program;
+use crate::worker::process::blocking::NoOutcome;
+use crate::worker::process::leftovers;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;

@@ -1,22 +1,22 @@
 //! Watching one life of a llama-server: until it ends by itself, has to be ended, or is not needed any more.
 
-use super::super::diagnosis::evidence::Killed;
-use super::super::endpoint::Endpoint;
-use super::super::health::{LLAMA_HEALTH, Probe, Silence, Verdict};
-use super::super::orders::Order;
-use super::super::phases::Phases;
-use super::super::plan::Program;
-use super::super::progress::{Progress, Signs};
-use super::super::pulse::{Finding, Pulse};
-use super::super::residents::room::Room;
-use super::super::state::{Event, State};
-use super::super::threads::Threads;
-use super::super::wants::Wants;
 use super::life::{Ending, Life};
 use super::owner::Owner;
 use crate::awake::{self, Instant};
 use crate::telemetry::trouble::Trouble;
 use crate::worker::bounds::{PROBE_INTERVAL_DOUBTED, PROBE_INTERVAL_LOADING, PROBE_INTERVAL_READY};
+use crate::worker::diagnosis::evidence::Killed;
+use crate::worker::endpoint::Endpoint;
+use crate::worker::health::cpu_time::Threads;
+use crate::worker::health::hang::{Finding, Pulse};
+use crate::worker::health::load_progress::{Progress, Signs};
+use crate::worker::health::probe::{LLAMA_HEALTH, Probe, Silence, Verdict};
+use crate::worker::load_phases::Phases;
+use crate::worker::memory::reservation::Room;
+use crate::worker::orders::Order;
+use crate::worker::plan::Program;
+use crate::worker::state::{Event, State};
+use crate::worker::wants::Wants;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::{Interval, MissedTickBehavior};
