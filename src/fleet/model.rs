@@ -38,7 +38,7 @@ pub struct Model {
 /// Somebody who waits for a model: its workers that serve stay awake, and as many more are woken as are needed.
 pub struct Want {
     wanting: Arc<AtomicUsize>,
-    _wants: Vec<worker::Want>,
+    _wants: Vec<worker::DemandGuard>,
 }
 
 impl Model {

@@ -1,12 +1,11 @@
 //! What others see of a worker: its [`Handle`], its [`Status`], how it ended last, and why it is lost.
 
+use super::demand::{Demand, DemandChange, DemandGuard};
 use super::diagnosis::cause::{Cause, Diagnosis};
 use super::endpoint::Endpoint;
 use super::endpoint::crash_suspects::{Deaths, Fingerprint};
-use super::orders::{Order, Orders};
 use super::plan::Plan;
 use super::state::State;
-use super::wants::{Want, Wants};
 use super::worker_metrics::Board;
 use serde::Serialize;
 use std::sync::Arc;
@@ -83,8 +82,7 @@ impl Status {
 #[derive(Clone)]
 pub struct Handle {
     pub(super) status: watch::Receiver<Status>,
-    pub(super) wants: Arc<Wants>,
-    pub(super) orders: Arc<Orders>,
+    pub(super) demand: Arc<Demand>,
     pub(super) deaths: Arc<Deaths>,
     /// `None` in tests of other modules.
     pub(super) board: Option<Arc<Board>>,
@@ -126,19 +124,19 @@ impl Handle {
     }
 
     /// Wakes the worker, and keeps it from sleep as long as what is returned lives.
-    pub fn want(&self) -> Want {
-        Wants::want(&self.wants)
+    pub fn want(&self) -> DemandGuard {
+        Demand::guard(&self.demand)
     }
 
     /// Has the worker finish what it serves and sleep until it is wanted, or woken. Returns at once.
     pub fn put_away(&self) {
-        self.orders.give(Order::PutAway);
+        self.demand.tell(DemandChange::PutAway);
     }
 
     /// Starts the worker though nobody wants it, also one that has been given up: its restarts are counted anew. Returns at
     /// once.
     pub fn wake(&self) {
-        self.orders.give(Order::Wake);
+        self.demand.tell(DemandChange::Wake);
     }
 
     /// Shows nothing of the worker in the metrics any more: it is not one of those that are served.
@@ -199,18 +197,18 @@ pub enum Loss {
 impl Handle {
     /// A ready worker at this address, for the tests of others; it changes as the sender says.
     pub(crate) fn stub(address: std::net::SocketAddr) -> (watch::Sender<Status>, Self) {
-        let (wants, deaths) = (Arc::default(), Arc::<Deaths>::default());
+        let deaths = Arc::<Deaths>::default();
         let key = http::HeaderValue::from_static("Bearer stub");
         let endpoint = Arc::new(Endpoint::new(address, key, Arc::clone(&deaths)).unwrap());
         let status =
             Status { state: State::Ready, endpoint: Some(endpoint), has_been_ready: true, ..Status::first(false) };
         let (sender, status) = watch::channel(status);
-        (sender, Self { status, wants, orders: Arc::default(), deaths, board: None })
+        (sender, Self { status, demand: Arc::default(), deaths, board: None })
     }
 
     /// Whether somebody wants it.
     pub(crate) fn is_wanted(&self) -> bool {
-        !self.wants.is_empty()
+        !self.demand.is_empty()
     }
 
     /// Has its worker die while it serves this.

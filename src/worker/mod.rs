@@ -8,6 +8,7 @@
 //!
 //! - `bounds.rs`: bounds of waits, queues and buffers that no setting chooses
 //! - `change_signal.rs`: tells those who wait for memory that something has changed
+//! - `demand.rs`: who keeps a worker awake, and what its owner was last told to do
 //! - `diagnosis/`: why a process ended: one cause and one hint
 //! - `endpoint/`: one life of a worker as requests see it
 //! - `handle.rs`: what others see of a worker
@@ -15,18 +16,17 @@
 //! - `load_phases.rs`: how long each part of a load took
 //! - `local_errors.rs`: failures that are this machine's, not llama-server's
 //! - `memory/`: the memory that loaded models share
-//! - `orders.rs`: orders to the owner of a worker: load, unload
 //! - `plan.rs`: what one worker is, for its whole life
 //! - `process/`: processes: started, ended, and what they leave behind
 //! - `procfs.rs`: `/proc`, and the identity of a process beyond its number
 //! - `remote/`: the task that owns a remote worker
 //! - `state.rs`: the states of a worker, and which may follow which: pure
 //! - `supervisor/`: the task that owns a worker's process
-//! - `wants.rs`: how many want a worker; it sleeps while none does
 //! - `worker_metrics.rs`: what the metrics show of a worker
 
 pub mod bounds;
 mod change_signal;
+mod demand;
 mod diagnosis;
 mod endpoint;
 mod handle;
@@ -34,16 +34,15 @@ mod health;
 mod load_phases;
 mod local_errors;
 mod memory;
-mod orders;
 mod plan;
 mod process;
 mod procfs;
 mod remote;
 mod state;
 mod supervisor;
-mod wants;
 mod worker_metrics;
 
+pub use demand::DemandGuard;
 pub use diagnosis::cause::Cause;
 pub use endpoint::crash_suspects::{Deaths, Fingerprint};
 pub use endpoint::in_flight::InFlight;
@@ -57,4 +56,3 @@ pub use remote::{RemotePlan, join};
 pub use state::State;
 pub use supervisor::shared::Yard;
 pub use supervisor::supervise;
-pub use wants::Want;

@@ -8,8 +8,8 @@ use crate::awake::Instant;
 use crate::telemetry::metrics::{Metrics, bytes};
 use crate::worker::bounds::CLAIM_GRACE;
 use crate::worker::change_signal::Bell;
+use crate::worker::demand::Demand;
 use crate::worker::endpoint::Endpoint;
-use crate::worker::wants::Wants;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -39,7 +39,7 @@ pub(crate) struct Lodger {
     /// Started ahead of requests.
     pub(crate) is_preloaded: bool,
     /// Who wants it.
-    pub(crate) wants: Arc<Wants>,
+    pub(crate) demand: Arc<Demand>,
 }
 
 /// There is no room for a load, whatever goes, beside these models, which are pinned.
@@ -111,7 +111,7 @@ impl SharedLedger {
 
 impl Lodger {
     pub(super) fn claim(&self, since: Instant) -> Claim<'_> {
-        Claim { model: &self.model, need: self.need, is_wanted: !self.wants.is_empty(), since }
+        Claim { model: &self.model, need: self.need, is_wanted: !self.demand.is_empty(), since }
     }
 }
 
@@ -185,7 +185,7 @@ impl Book {
             let Some(seat) = self.seats.iter_mut().find(|seat| seat.id == *id) else { continue };
             let Place::Ready { endpoint, .. } = &seat.at else { continue };
             match way {
-                Way::Idle if !seat.lodger.wants.is_empty() || !endpoint.close_if_idle(Duration::ZERO) => {
+                Way::Idle if !seat.lodger.demand.is_empty() || !endpoint.close_if_idle(Duration::ZERO) => {
                     return Err(Taken);
                 }
                 Way::Idle => info!(model = seat.lodger.model, "it makes room for another model"),
@@ -227,7 +227,7 @@ impl Seat {
             Place::Loading => Stage::Loading,
             Place::Leaving => Stage::Leaving,
             Place::Ready { endpoint, since } => match endpoint.idle_since() {
-                Some(idle) if self.lodger.wants.is_empty() => Stage::Idle { since: idle },
+                Some(idle) if self.lodger.demand.is_empty() => Stage::Idle { since: idle },
                 _ => Stage::InUse { ready: *since },
             },
         };
@@ -246,7 +246,7 @@ impl Ages {
     fn take(&mut self, lodger: &Lodger) -> Option<Instant> {
         let now = Instant::now();
         self.0.retain(|age| age.until > now);
-        let at = self.0.iter().position(|age| Arc::ptr_eq(&age.lodger.wants, &lodger.wants))?;
+        let at = self.0.iter().position(|age| Arc::ptr_eq(&age.lodger.demand, &lodger.demand))?;
         Some(self.0.swap_remove(at).since)
     }
 

@@ -146,7 +146,7 @@ impl SharedLedger {
         let is_within_reach =
             |waiter: &Waiter| self.budget.is_none_or(|budget| is_within_reach(budget, waiter.claim(), &holders));
         let mut line: Vec<&Waiter> = book.line.iter().collect();
-        line.sort_by_cached_key(|waiter| (waiter.lodger.wants.is_empty(), waiter.since, waiter.id));
+        line.sort_by_cached_key(|waiter| (waiter.lodger.demand.is_empty(), waiter.since, waiter.id));
         let is_in_turn = |waiter: &&Waiter| is_within_reach(waiter) && self.step(book, waiter.id) != Step::Yield;
         Some(line.into_iter().find(is_in_turn)?.id)
     }

@@ -3,9 +3,9 @@ use super::super::ledger::Taken;
 use super::*;
 use crate::worker::bounds::CLAIM_GRACE;
 use crate::worker::change_signal::Bell;
+use crate::worker::demand::{Demand, DemandGuard};
 use crate::worker::endpoint::in_flight::InFlight;
 use crate::worker::endpoint::{Endpoint, Errand};
-use crate::worker::wants::{Want, Wants};
 use http::HeaderValue;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -55,8 +55,8 @@ impl House {
     }
 
     fn replica(&self, model: &str, need: u64) -> Worker {
-        let wants = Arc::new(Wants::new(Arc::clone(&self.bell)));
-        let lodger = Lodger { model: model.to_owned(), need, is_pinned: false, is_preloaded: false, wants };
+        let demand = Arc::new(Demand::new(Arc::clone(&self.bell)));
+        let lodger = Lodger { model: model.to_owned(), need, is_pinned: false, is_preloaded: false, demand };
         Worker { lodger, bell: Arc::clone(&self.bell), residents: self.residents.clone() }
     }
 
@@ -66,8 +66,8 @@ impl House {
 }
 
 impl Worker {
-    fn want(&self) -> Want {
-        Wants::want(&self.lodger.wants)
+    fn want(&self) -> DemandGuard {
+        Demand::guard(&self.lodger.demand)
     }
 
     fn asks(&self) -> JoinHandle<Room> {

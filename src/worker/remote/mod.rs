@@ -77,7 +77,7 @@ fn join_by(
     let shown = Some(Arc::clone(&board));
     let owner = Owner { plan, prober, endpoint, publish, board, failures, trouble, has_warned_of_key };
     tasks.spawn(owner.run(stop));
-    Ok(Handle { status, wants: Arc::default(), orders: Arc::default(), deaths, board: shown })
+    Ok(Handle { status, demand: Arc::default(), deaths, board: shown })
 }
 
 struct Owner {

@@ -3,12 +3,11 @@
 //! Each wait ends by an order too. How a life ended, and how long to wait for that, is decided above.
 
 use super::owner::Owner;
+use crate::worker::demand::DemandChange;
 use crate::worker::diagnosis::ending::crowded_out;
 use crate::worker::handle::LastExit;
 use crate::worker::memory::ledger::CrowdedOut;
-use crate::worker::orders::Order;
 use crate::worker::state::{Event, State};
-use crate::worker::wants::Wants;
 use std::time::Duration;
 use tracing::info;
 
@@ -16,7 +15,7 @@ impl Owner {
     /// Has everybody know that it cannot be loaded beside pinned models, which is no death, and waits until somebody more
     /// wants it. One that is to be there anyway also waits for its room.
     pub(super) async fn stay_out(&mut self, by: &CrowdedOut) {
-        self.asked = None;
+        self.demand.release();
         let exit = LastExit::of(&self.plan, None, None, crowded_out(&by.0));
         self.happen_and(Event::StopAsked, |status| {
             status.asleep = true;
@@ -25,13 +24,13 @@ impl Owner {
         });
         self.happen(Event::Stopped);
         let lodger = self.lodger();
-        let order = tokio::select! {
-            order = self.orders.next() => Some(order),
-            () = self.wants.more() => None,
-            () = async { self.memory.wait().await.residents.may_have_room(&lodger).await }, if self.is_unbidden => None,
+        let change = tokio::select! {
+            change = self.demand.shared().next_change() => Some(change),
+            () = self.demand.shared().more() => None,
+            () = async { self.memory.wait().await.residents.may_have_room(&lodger).await }, if self.demand.is_autostart() => None,
         };
-        if let Some(order) = order {
-            self.follow(order);
+        if let Some(change) = change {
+            self.demand.apply(change);
         }
     }
 
@@ -40,12 +39,12 @@ impl Owner {
         let over = tokio::time::sleep(pause);
         tokio::pin!(over);
         loop {
-            let order = tokio::select! {
+            let change = tokio::select! {
                 () = &mut over => return,
-                order = self.orders.next() => order,
+                change = self.demand.shared().next_change() => change,
             };
-            self.follow(order);
-            if order == Order::Wake {
+            self.demand.apply(change);
+            if change == DemandChange::Wake {
                 return;
             }
         }
@@ -53,20 +52,11 @@ impl Owner {
 
     /// It has been given up: only an order changes that.
     pub(super) async fn wait_for_revival(&mut self) {
-        self.asked = None;
-        while self.orders.next().await != Order::Wake {}
+        self.demand.release();
+        while self.demand.shared().next_change().await != DemandChange::Wake {}
         info!(model = self.plan.model, "{} was given up and is started anew", self.plan.program.name());
         self.budget.renew();
-        self.follow(Order::Wake);
-    }
-
-    /// Does what an order means for a worker without a process.
-    pub(super) fn follow(&mut self, order: Order) {
-        self.asked = match order {
-            Order::Wake => Some(Wants::want(&self.wants)),
-            Order::PutAway => None,
-        };
-        self.is_unbidden &= order == Order::Wake;
+        self.demand.apply(DemandChange::Wake);
     }
 
     /// Nobody wants it, so that it is not started now.

@@ -5,6 +5,7 @@ use crate::dial::Target;
 use crate::telemetry::files::{Tail, pump};
 use crate::telemetry::log::{CLOCK, behind_a_queue};
 use crate::worker::bounds::LOG_PUMP_GRACE;
+use crate::worker::demand::{Demand, DemandChange};
 use crate::worker::diagnosis::diagnose;
 use crate::worker::diagnosis::evidence::{Evidence, Killed};
 use crate::worker::endpoint::Endpoint;
@@ -15,7 +16,6 @@ use crate::worker::memory::gpu;
 use crate::worker::memory::kernel::Roots;
 use crate::worker::memory::oom_kills::Kills;
 use crate::worker::memory::reservation::Room;
-use crate::worker::orders::Order;
 use crate::worker::plan::Program;
 use crate::worker::process::command::Launch;
 use crate::worker::process::cpus::Cpus;
@@ -24,7 +24,6 @@ use crate::worker::process::ports::Port;
 use crate::worker::process::runtime_dir::Den;
 use crate::worker::process::spawner::{Process, code_and_signal};
 use crate::worker::state::{Event, State};
-use crate::worker::wants::Wants;
 use std::collections::BTreeSet;
 use std::io;
 use std::process::ExitStatus;
@@ -128,8 +127,9 @@ impl Owner {
     async fn bury(&mut self, mut life: Life, mut status: io::Result<ExitStatus>, killed: Option<Killed>) -> End {
         let has_served = self.state().has_served();
         // One that is to be there for the next request is started again though nobody wants it now, unless it was to go.
-        self.is_unbidden |=
-            matches!(self.state(), State::Ready | State::Unhealthy) && (self.plan.preload || self.plan.pinned);
+        if matches!(self.state(), State::Ready | State::Unhealthy) && (self.plan.preload || self.plan.pinned) {
+            self.demand.set_autostart();
+        }
         life.room.leaves();
         // At once, and before anything that may take its time: its requests fail, and those that wait wait for the next.
         match killed {
@@ -198,17 +198,17 @@ impl Owner {
 
     /// Prepares a start, unless it is not wanted any more before that is done.
     async fn prepare_while_wanted(&mut self, stop: &CancellationToken) -> Result<(Room, Option<Duration>), Unstarted> {
-        let (wants, orders, is_unbidden) = (Arc::clone(&self.wants), Arc::clone(&self.orders), self.is_unbidden);
-        let mut asked = None;
+        let (demand, autostart) = (Arc::clone(self.demand.shared()), self.demand.is_autostart());
+        let mut woken = None;
         let not_wanted = async {
             loop {
-                let order = tokio::select! {
-                    () = wants.none(), if !is_unbidden => return,
-                    order = orders.next() => order,
+                let change = tokio::select! {
+                    () = demand.none(), if !autostart => return,
+                    change = demand.next_change() => change,
                 };
-                match order {
-                    Order::Wake => asked = Some(Wants::want(&wants)),
-                    Order::PutAway => return,
+                match change {
+                    DemandChange::Wake => woken = Some(Demand::guard(&demand)),
+                    DemandChange::PutAway => return,
                 }
             }
         };
@@ -218,11 +218,13 @@ impl Owner {
         };
         match prepared {
             Some(prepared) => {
-                self.asked = asked.or(self.asked.take());
+                if let Some(guard) = woken {
+                    self.demand.hold_by(guard);
+                }
                 prepared
             }
             None => {
-                (self.asked, self.is_unbidden) = (None, false);
+                self.demand.clear();
                 Err(Unstarted::Unwanted)
             }
         }

@@ -20,14 +20,13 @@ pub(super) mod shared;
 mod watch;
 
 use crate::worker::bounds::SHORTAGE_PAUSE;
+use crate::worker::demand::{Demand, OwnerDemand};
 use crate::worker::diagnosis::ending::not_started;
 use crate::worker::endpoint::crash_suspects::Deaths;
 use crate::worker::handle::{Handle, LastExit, Status};
-use crate::worker::orders::Orders;
 use crate::worker::plan::Plan;
 use crate::worker::process::blocking::Aside;
 use crate::worker::state::{Event, State};
-use crate::worker::wants::Wants;
 use crate::worker::worker_metrics::Board;
 use owner::{End, Owner, Shortness, Unstarted};
 use restart_budget::Budget;
@@ -45,18 +44,13 @@ use tracing::{error, info, warn};
 /// workers of one model share `deaths`, so that a request which kills one of them is not tried on all.
 pub fn supervise(plan: Plan, yard: &Yard, deaths: Arc<Deaths>, stop: CancellationToken, tasks: &TaskTracker) -> Handle {
     let (publish, status) = channel::channel(Status::first(!plan.preload));
-    let (wants, orders) = (Arc::new(Wants::new(Arc::clone(&yard.bell))), Arc::<Orders>::default());
+    let demand = Arc::new(Demand::new(Arc::clone(&yard.bell)));
     let board = Board::put_up(Arc::clone(&yard.metrics), plan.model.clone(), plan.number, status.borrow().state);
-    let handle = Handle {
-        status,
-        wants: Arc::clone(&wants),
-        orders: Arc::clone(&orders),
-        deaths: Arc::clone(&deaths),
-        board: Some(Arc::clone(&board)),
-    };
+    let handle =
+        Handle { status, demand: Arc::clone(&demand), deaths: Arc::clone(&deaths), board: Some(Arc::clone(&board)) };
     let owner = Owner {
         budget: Budget::new(plan.engine.restart_limit, plan.engine.restart_window.0),
-        is_unbidden: plan.preload,
+        demand: OwnerDemand::new(demand, plan.preload),
         is_restart: false,
         plan,
         spawner: yard.spawner.clone(),
@@ -68,9 +62,6 @@ pub fn supervise(plan: Plan, yard: &Yard, deaths: Arc<Deaths>, stop: Cancellatio
         board,
         publish,
         short: Shortness::default(),
-        wants,
-        orders,
-        asked: None,
         deaths,
         release: None,
         tasks: tasks.clone(),
@@ -87,12 +78,12 @@ impl Owner {
         let _ = stop.run_until_cancelled(self.memory.wait()).await;
         self.board.needs(self.need());
         loop {
-            if !self.is_unbidden && self.wants.is_empty() {
+            if !self.demand.is_needed() {
                 self.put_to_sleep();
                 tokio::select! {
-                    () = self.wants.any() => info!(model = self.plan.model, "a request wakes {}", self.plan.program.name()),
-                    order = self.orders.next() => {
-                        self.follow(order);
+                    () = self.demand.shared().any() => info!(model = self.plan.model, "a request wakes {}", self.plan.program.name()),
+                    change = self.demand.shared().next_change() => {
+                        self.demand.apply(change);
                         continue;
                     }
                     () = stop.cancelled() => return self.happen(Event::StopAsked),
@@ -101,7 +92,7 @@ impl Owner {
             let pause = match self.one_life(&stop).await {
                 Ok(End::Asked) => return,
                 Ok(End::Asleep) => {
-                    self.is_unbidden = false;
+                    self.demand.cancel_autostart();
                     continue;
                 }
                 Ok(End::Died(exit)) => self.after_death(exit),

@@ -8,6 +8,7 @@ use crate::awake;
 use crate::models::ModelError;
 use crate::telemetry::trouble::Trouble;
 use crate::worker::change_signal::Bell;
+use crate::worker::demand::OwnerDemand;
 use crate::worker::diagnosis::cause::Diagnosis;
 use crate::worker::diagnosis::ending::not_started;
 use crate::worker::endpoint::crash_suspects::Deaths;
@@ -15,13 +16,11 @@ use crate::worker::handle::{LastExit, Status};
 use crate::worker::health::probe::Prober;
 use crate::worker::local_errors::shortage;
 use crate::worker::memory::ledger::CrowdedOut;
-use crate::worker::orders::Orders;
 use crate::worker::plan::Plan;
 use crate::worker::process::blocking::Aside;
 use crate::worker::process::ports::Ports;
 use crate::worker::process::spawner::Spawner;
 use crate::worker::state::{Event, State};
-use crate::worker::wants::{Want, Wants};
 use crate::worker::worker_metrics::Board;
 use std::io;
 use std::sync::Arc;
@@ -46,12 +45,7 @@ pub(super) struct Owner {
     pub(super) board: Arc<Board>,
     pub(super) budget: Budget,
     pub(super) short: Shortness,
-    pub(super) wants: Arc<Wants>,
-    pub(super) orders: Arc<Orders>,
-    /// Held from the order to wake it until it is ready, or given up.
-    pub(super) asked: Option<Want>,
-    /// Whether it is started though nobody wants it.
-    pub(super) is_unbidden: bool,
+    pub(super) demand: OwnerDemand,
     /// Whether the next start follows a death.
     pub(super) is_restart: bool,
     pub(super) deaths: Arc<Deaths>,

@@ -53,7 +53,7 @@ impl Owner {
             need: self.need(),
             is_pinned: self.plan.pinned,
             is_preloaded: self.plan.preload,
-            wants: Arc::clone(&self.wants),
+            demand: Arc::clone(self.demand.shared()),
         }
     }
 

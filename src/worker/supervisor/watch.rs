@@ -5,6 +5,7 @@ use super::owner::Owner;
 use crate::awake::{self, Instant};
 use crate::telemetry::trouble::Trouble;
 use crate::worker::bounds::{PROBE_INTERVAL_DOUBTED, PROBE_INTERVAL_LOADING, PROBE_INTERVAL_READY};
+use crate::worker::demand::DemandChange;
 use crate::worker::diagnosis::evidence::Killed;
 use crate::worker::endpoint::Endpoint;
 use crate::worker::health::cpu_time::Threads;
@@ -13,10 +14,8 @@ use crate::worker::health::load_progress::{Progress, Signs};
 use crate::worker::health::probe::{LLAMA_HEALTH, Probe, Silence, Verdict};
 use crate::worker::load_phases::Phases;
 use crate::worker::memory::reservation::Room;
-use crate::worker::orders::Order;
 use crate::worker::plan::Program;
 use crate::worker::state::{Event, State};
-use crate::worker::wants::Wants;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::{Interval, MissedTickBehavior};
@@ -69,17 +68,17 @@ impl Owner {
                     self.begin_to_leave(endpoint, room);
                     continue;
                 }
-                order = self.orders.next() => {
-                    match order {
-                        Order::PutAway if !is_leaving => {
+                change = self.demand.shared().next_change() => {
+                    match change {
+                        DemandChange::PutAway if !is_leaving => {
                             info!(model = self.plan.model, "{} is put away", self.plan.program.name());
                             is_leaving = true;
                             self.begin_to_leave(endpoint, room);
                         }
-                        Order::PutAway => self.asked = None,
+                        DemandChange::PutAway => self.demand.release(),
                         // It is ready, or comes back when it has gone.
-                        Order::Wake if self.state() == State::Ready => {}
-                        Order::Wake => self.asked = Some(Wants::want(&self.wants)),
+                        DemandChange::Wake if self.state() == State::Ready => {}
+                        DemandChange::Wake => self.demand.hold(),
                     }
                     continue;
                 }
@@ -101,7 +100,7 @@ impl Owner {
                 return Ending::MustDie(why);
             }
             if self.state() == State::Ready {
-                self.asked = None;
+                self.demand.release();
                 if !was_ready {
                     room.is_ready(endpoint);
                     self.learn(process.pid(), None).await;
@@ -201,7 +200,7 @@ impl Owner {
     fn begin_to_leave(&mut self, endpoint: &Endpoint, room: &Room) {
         endpoint.close_to_new();
         room.leaves();
-        (self.asked, self.is_unbidden) = (None, false);
+        self.demand.clear();
         self.happen_and(Event::StopAsked, |status| {
             status.endpoint = None;
             status.asleep = true;
@@ -214,7 +213,7 @@ impl Owner {
             return std::future::pending().await;
         };
         loop {
-            let since = endpoint.idle_since().filter(|_| self.wants.is_empty());
+            let since = endpoint.idle_since().filter(|_| self.demand.shared().is_empty());
             if since.is_some_and(|since| since.elapsed() >= least) && endpoint.close_if_idle(least) {
                 return;
             }
