@@ -14,7 +14,7 @@ use llamagate::settings::{Environment, Inputs, options::Engine, resolve};
 use llamagate::telemetry::files::Folder;
 use llamagate::telemetry::metrics::{Metrics, ModelLabels};
 use llamagate::worker::{
-    Allowance, Errand, Handle, InFlight, Loss, Need, NotNow, Plan, Program, Spawner, State, Yard, supervise,
+    Allowance, Errand, Handle, InFlight, Loss, Need, NotNow, Plan, Program, Shared, Spawner, State, supervise,
 };
 use serde_json::{Value, json};
 use std::path::Path;
@@ -48,7 +48,7 @@ fn shared() -> &'static (Runtime, Spawner) {
 
 /// The workers of one test.
 struct House {
-    yard: Yard,
+    workers: Arc<Shared>,
     metrics: Arc<Metrics>,
     folder: TempDir,
     stop: CancellationToken,
@@ -73,13 +73,13 @@ impl House {
         let metrics = Arc::new(Metrics::new("test"));
         let (runtime, spawner) = shared();
         let _entered = runtime.enter();
-        let yard = Yard::new(spawner.clone(), Arc::clone(&metrics), patience).unwrap();
+        let workers = Arc::new(Shared::new(spawner.clone(), Arc::clone(&metrics), patience).unwrap());
         let folder = tempfile::tempdir().unwrap();
-        Self { yard, metrics, folder, stop: CancellationToken::new(), tasks: TaskTracker::new() }
+        Self { workers, metrics, folder, stop: CancellationToken::new(), tasks: TaskTracker::new() }
     }
 
     fn measured(&self) {
-        self.yard.allow(Allowance { bytes: Some(BUDGET), is_of_gpus: false });
+        self.workers.allow(Allowance { bytes: Some(BUDGET), is_of_gpus: false });
     }
 
     /// A worker that does what the script says, and whose plan is changed before it is supervised.
@@ -107,7 +107,7 @@ impl House {
         };
         change(&mut plan);
         let _entered = shared().0.enter();
-        supervise(plan, &self.yard, Arc::default(), self.stop.clone(), &self.tasks)
+        supervise(plan, &self.workers, Arc::default(), self.stop.clone(), &self.tasks)
     }
 
     fn ready_of(&self, model: &str) -> i64 {

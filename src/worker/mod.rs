@@ -54,5 +54,5 @@ pub use process::reaper::reap_orphans;
 pub use process::spawner::Spawner;
 pub use remote::{RemotePlan, join};
 pub use state::State;
-pub use supervisor::shared::Yard;
+pub use supervisor::shared::Shared;
 pub use supervisor::supervise;

@@ -27,7 +27,7 @@ impl Owner {
         let change = tokio::select! {
             change = self.demand.shared().next_change() => Some(change),
             () = self.demand.shared().more() => None,
-            () = async { self.memory.wait().await.residents.may_have_room(&lodger).await }, if self.demand.is_autostart() => None,
+            () = async { self.shared.memory.wait().await.residents.may_have_room(&lodger).await }, if self.demand.is_autostart() => None,
         };
         if let Some(change) = change {
             self.demand.apply(change);

@@ -74,18 +74,18 @@ impl Owner {
     pub(super) async fn begin(&mut self, stop: &CancellationToken) -> Result<Life, Unstarted> {
         let (room, prefetch) = self.prepare_while_wanted(stop).await?;
         let mut den = Den::new().map_err(io::Error::other)?;
-        let port = self.ports.take(self.plan.engine.port_backend)?;
+        let port = self.shared.ports.take(self.plan.engine.port_backend)?;
         // Only llama-server was told of this key.
         let authorization = matches!(self.plan.program, Program::LlamaServer { .. }).then(|| den.authorization());
         let target = Target::local(port.address(), authorization).map_err(io::Error::other)?;
         let target = Target { model: self.plan.program.model().map(str::to_owned), ..target };
-        let endpoint = Arc::new(Endpoint::at(target, Arc::clone(&self.deaths)).ringing(Arc::clone(&self.bell)));
+        let endpoint = Arc::new(Endpoint::at(target, Arc::clone(&self.deaths)).ringing(Arc::clone(&self.shared.bell)));
         let plan = &self.plan;
         let launch = Launch { plan, address: port.address(), den: &den, cpus: Cpus::here() };
         let roots = Roots::here();
         let kills = Kills::count(&roots);
         let phases = Arc::new(Mutex::new(Phases::begin(Instant::now())));
-        let mut process = self.spawner.spawn(launch.command_line()).await?;
+        let mut process = self.shared.spawner.spawn(launch.command_line()).await?;
         if let Err(error) = den.inhabit(process.pid()) {
             warn!(model = plan.model, %error, "there is no note of this {} for a gateway after a crash of this one", plan.program.name());
         }

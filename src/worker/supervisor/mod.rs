@@ -30,7 +30,7 @@ use crate::worker::state::{Event, State};
 use crate::worker::worker_metrics::Board;
 use owner::{End, Owner, Shortness, Unstarted};
 use restart_budget::Budget;
-use shared::Yard;
+use shared::Shared;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,10 +42,16 @@ use tracing::{error, info, warn};
 
 /// Starts the owner of a worker on `tasks`; it ends, with its process, after `stop` is cancelled or when it gives up. The
 /// workers of one model share `deaths`, so that a request which kills one of them is not tried on all.
-pub fn supervise(plan: Plan, yard: &Yard, deaths: Arc<Deaths>, stop: CancellationToken, tasks: &TaskTracker) -> Handle {
+pub fn supervise(
+    plan: Plan,
+    shared: &Arc<Shared>,
+    deaths: Arc<Deaths>,
+    stop: CancellationToken,
+    tasks: &TaskTracker,
+) -> Handle {
     let (publish, status) = channel::channel(Status::first(!plan.preload));
-    let demand = Arc::new(Demand::new(Arc::clone(&yard.bell)));
-    let board = Board::put_up(Arc::clone(&yard.metrics), plan.model.clone(), plan.number, status.borrow().state);
+    let demand = Arc::new(Demand::new(Arc::clone(&shared.bell)));
+    let board = Board::put_up(Arc::clone(&shared.metrics), plan.model.clone(), plan.number, status.borrow().state);
     let handle =
         Handle { status, demand: Arc::clone(&demand), deaths: Arc::clone(&deaths), board: Some(Arc::clone(&board)) };
     let owner = Owner {
@@ -53,11 +59,7 @@ pub fn supervise(plan: Plan, yard: &Yard, deaths: Arc<Deaths>, stop: Cancellatio
         demand: OwnerDemand::new(demand, plan.preload),
         is_restart: false,
         plan,
-        spawner: yard.spawner.clone(),
-        prober: yard.prober.clone(),
-        ports: yard.ports.clone(),
-        bell: Arc::clone(&yard.bell),
-        memory: Arc::clone(&yard.memory),
+        shared: Arc::clone(shared),
         learned: None,
         board,
         publish,
@@ -75,7 +77,7 @@ pub fn supervise(plan: Plan, yard: &Yard, deaths: Arc<Deaths>, stop: Cancellatio
 impl Owner {
     async fn run(mut self, stop: CancellationToken) {
         // What fits, and what a worker needs, is not known before.
-        let _ = stop.run_until_cancelled(self.memory.wait()).await;
+        let _ = stop.run_until_cancelled(self.shared.memory.wait()).await;
         self.board.needs(self.need());
         loop {
             if !self.demand.is_needed() {

@@ -3,29 +3,25 @@
 //! Owns the data alone; what the owner does with them is in the files that add to [`Owner`].
 
 use super::restart_budget::Budget;
-use super::shared::Memory;
+use super::shared::Shared;
 use crate::awake;
 use crate::models::ModelError;
 use crate::telemetry::trouble::Trouble;
-use crate::worker::change_signal::Bell;
 use crate::worker::demand::OwnerDemand;
 use crate::worker::diagnosis::cause::Diagnosis;
 use crate::worker::diagnosis::ending::not_started;
 use crate::worker::endpoint::crash_suspects::Deaths;
 use crate::worker::handle::{LastExit, Status};
-use crate::worker::health::probe::Prober;
 use crate::worker::local_errors::shortage;
 use crate::worker::memory::ledger::CrowdedOut;
 use crate::worker::plan::Plan;
 use crate::worker::process::blocking::Aside;
-use crate::worker::process::ports::Ports;
-use crate::worker::process::spawner::Spawner;
 use crate::worker::state::{Event, State};
 use crate::worker::worker_metrics::Board;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{SetOnce, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -34,11 +30,7 @@ use tracing::debug;
 /// A worker as the task that owns it knows it.
 pub(super) struct Owner {
     pub(super) plan: Plan,
-    pub(super) spawner: Spawner,
-    pub(super) prober: Prober,
-    pub(super) ports: Ports,
-    pub(super) bell: Arc<Bell>,
-    pub(super) memory: Arc<SetOnce<Memory>>,
+    pub(super) shared: Arc<Shared>,
     /// The memory that it took the last time, in bytes.
     pub(super) learned: Option<u64>,
     pub(super) publish: watch::Sender<Status>,

@@ -39,7 +39,8 @@ impl Owner {
             self.is_good(file).await?;
         }
         self.board.needs(self.need());
-        let room = self.memory.wait().await.residents.room(self.lodger()).await.map_err(Unstarted::CrowdedOut)?;
+        let room =
+            self.shared.memory.wait().await.residents.room(self.lodger()).await.map_err(Unstarted::CrowdedOut)?;
         let Some(file) = file.filter(|_| self.plan.engine.prefetch) else { return Ok((room, None)) };
         let begun = Instant::now();
         let outcome = prefetch(&self.plan.model, &file, self.plan.engine.load_timeout.0).await;
@@ -68,7 +69,7 @@ impl Owner {
     }
 
     fn allowance(&self) -> Allowance {
-        self.memory.get().map_or(Allowance::unlimited(), |memory| memory.allowance)
+        self.shared.memory.get().map_or(Allowance::unlimited(), |memory| memory.allowance)
     }
 
     /// Remembers how much memory this process takes, where nobody has said how much it needs. What it has taken in the

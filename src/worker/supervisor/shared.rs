@@ -1,4 +1,4 @@
-//! What all workers of a service share: the thread that forks, ports, memory, probes, metrics.
+//! What all workers of a service share: the thread that forks, metrics, probes, ports, memory.
 
 use crate::telemetry::metrics::Metrics;
 use crate::worker::change_signal::Bell;
@@ -12,33 +12,36 @@ use std::time::Duration;
 use tokio::sync::SetOnce;
 
 /// What all workers of a service share.
-pub struct Yard {
+pub struct Shared {
     pub(super) spawner: Spawner,
     pub(super) metrics: Arc<Metrics>,
     pub(super) prober: Prober,
     pub(super) ports: Ports,
     pub(super) bell: Arc<Bell>,
-    /// Known once somebody has looked; nothing is started before.
-    pub(super) memory: Arc<SetOnce<Memory>>,
+    /// Set by [`Shared::allow`]; no process is started before.
+    pub(super) memory: SetOnce<Memory>,
     patience: Duration,
 }
 
 /// The memory for models, and who has it.
-#[derive(Clone)]
 pub(super) struct Memory {
     pub(super) allowance: Allowance,
     pub(super) residents: Residents,
 }
 
-impl Yard {
-    /// One for a whole service, which starts nothing before [`Yard::allow`] is called. A load that waits for room leaves
-    /// models alone that are in use for `patience`.
+impl Shared {
+    /// Returns the context of a whole service, which starts no process before [`Shared::allow`] is called. A load that
+    /// waits for memory leaves a model that is in use alone for `patience`.
+    ///
+    /// # Errors
+    ///
+    /// When the HTTP client that probes workers cannot be built.
     pub fn new(spawner: Spawner, metrics: Arc<Metrics>, patience: Duration) -> Result<Self, reqwest::Error> {
-        let (prober, ports, bell, memory) = (Prober::new()?, Ports::default(), Arc::default(), Arc::default());
+        let (prober, ports, bell, memory) = (Prober::new()?, Ports::default(), Arc::default(), SetOnce::new());
         Ok(Self { spawner, metrics, prober, ports, bell, memory, patience })
     }
 
-    /// Says how much memory models may take. Only the first word counts.
+    /// Sets how much memory models may take, which lets workers start. Only the first call counts.
     pub fn allow(&self, allowance: Allowance) {
         let (bell, metrics) = (Arc::clone(&self.bell), Arc::clone(&self.metrics));
         let residents = Residents::new(allowance.bytes, self.patience, bell, metrics);

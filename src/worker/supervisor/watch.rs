@@ -126,14 +126,16 @@ impl Owner {
             self.plan.engine.hang_timeout.duration().filter(|_| may_tell && state.has_served() && is_due);
         let health = async {
             match &self.plan.program {
-                Program::Command { health, .. } => self.prober.probe(endpoint, health).await,
-                Program::LlamaServer { .. } if state.has_served() => self.prober.probe(endpoint, LLAMA_HEALTH).await,
-                Program::LlamaServer { .. } => self.prober.first_probe(endpoint).await,
+                Program::Command { health, .. } => self.shared.prober.probe(endpoint, health).await,
+                Program::LlamaServer { .. } if state.has_served() => {
+                    self.shared.prober.probe(endpoint, LLAMA_HEALTH).await
+                }
+                Program::LlamaServer { .. } => self.shared.prober.first_probe(endpoint).await,
             }
         };
         let vitals = async {
             match hang_timeout {
-                Some(_) => self.prober.vitals(endpoint).await,
+                Some(_) => self.shared.prober.vitals(endpoint).await,
                 None => None,
             }
         };
