@@ -63,6 +63,11 @@ pub struct Status {
 }
 
 impl Status {
+    /// Returns where the worker stands.
+    pub fn worker_state(&self) -> WorkerState {
+        WorkerState { state: self.state, is_asleep: self.asleep }
+    }
+
     /// Before the first start, for which it may sleep.
     pub(super) fn first(asleep: bool) -> Self {
         Self {
@@ -76,6 +81,15 @@ impl Status {
             last_error: None,
         }
     }
+}
+
+/// Where a worker stands, for those who need no more of its [`Status`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WorkerState {
+    /// The state of its state machine.
+    pub state: State,
+    /// Whether it is asleep or being woken; [`Status::asleep`].
+    pub is_asleep: bool,
 }
 
 /// A worker as others see it.
@@ -94,10 +108,9 @@ impl Handle {
         self.status.borrow().clone()
     }
 
-    /// The present state, and whether it is put to sleep or being woken.
-    pub fn state(&self) -> (State, bool) {
-        let status = self.status.borrow();
-        (status.state, status.asleep)
+    /// Returns where it stands at present.
+    pub fn state(&self) -> WorkerState {
+        self.status.borrow().worker_state()
     }
 
     /// Whether it sleeps though it was wanted: there was no room for it beside pinned models.

@@ -47,7 +47,7 @@ pub use diagnosis::cause::Cause;
 pub use endpoint::crash_suspects::{Deaths, Fingerprint};
 pub use endpoint::in_flight::InFlight;
 pub use endpoint::{Endpoint, Errand, NotNow};
-pub use handle::{Handle, LastExit, Loss, Status};
+pub use handle::{Handle, LastExit, Loss, Status, WorkerState};
 pub use memory::budget::Allowance;
 pub use plan::{Need, Plan, Program};
 pub use process::reaper::reap_orphans;

@@ -4,6 +4,7 @@ use crate::settings::values::Secret;
 use crate::telemetry::metrics::TextFormat;
 use crate::worker::endpoint::in_flight::InFlight;
 use crate::worker::endpoint::{Errand, NotNow};
+use crate::worker::handle::WorkerState;
 use http::{StatusCode, header};
 use proptest::prelude::*;
 use std::io;
@@ -84,7 +85,7 @@ async fn it_is_ready_once_it_answers_and_until_it_is_stopped() {
     assert!(joined.shows("llamagate_worker_state{model=\"m\",worker=\"3\",state=\"ready\"} 1"));
 
     joined.stops().await;
-    assert_eq!(joined.handle.state(), (State::Stopped, false));
+    assert_eq!(joined.handle.state(), WorkerState { state: State::Stopped, is_asleep: false });
     assert!(matches!(endpoint.begin(Errand::Work(None)), Err(NotNow::Closed)));
     assert!(joined.shows("llamagate_workers_ready{model=\"m\"} 0"));
     assert!(joined.shows("llamagate_worker_state{model=\"m\",worker=\"3\",state=\"stopped\"} 1"));
@@ -183,7 +184,7 @@ async fn a_broken_connection_is_looked_into_at_once() {
         }
     };
     tokio::time::timeout(DEADLINE, dispelled).await.expect("a look in time");
-    assert_eq!(joined.handle.state(), (State::Ready, false));
+    assert_eq!(joined.handle.state(), WorkerState { state: State::Ready, is_asleep: false });
 
     stand.answers(StatusCode::BAD_GATEWAY, "");
     let mut in_flight = joined.begin();
