@@ -135,6 +135,7 @@ impl Book {
         self.next += 1;
         let since = self.ages.take(&lodger).unwrap_or_else(Instant::now);
         self.line.push(Waiter { id, lodger, since, is_told: false });
+        self.assert_consistent();
         id
     }
 
@@ -144,6 +145,7 @@ impl Book {
             let Waiter { lodger, since, .. } = self.line.remove(at);
             self.keep_age(lodger, since);
         }
+        self.assert_consistent();
     }
 
     /// Gives room to one in line.
@@ -153,6 +155,7 @@ impl Book {
         self.shut_out.remove(&lodger.model);
         let dismissed = CancellationToken::new();
         self.seats.push(Seat { id, lodger, since, at: Place::Loading, dismissed: dismissed.clone() });
+        self.assert_consistent();
         Some(dismissed)
     }
 
@@ -170,6 +173,7 @@ impl Book {
         if matches!(at, Place::Loading) {
             self.keep_age(lodger, since);
         }
+        self.assert_consistent();
     }
 
     /// One leaves that has not been loaded. Unless its model is served by another worker, it has waited in vain.
@@ -204,6 +208,21 @@ impl Book {
             self.ages.forget(model);
         }
         Ok(())
+    }
+
+    /// Checks, in debug builds alone, what must be true between two calls.
+    fn assert_consistent(&self) {
+        debug_assert!(self.line.is_sorted_by(|a, b| a.id < b.id), "the line is in the order of arrival");
+        debug_assert!(self.line.iter().all(|waiter| waiter.id < self.next), "an id in the line has been given out");
+        debug_assert!(self.seats.iter().all(|seat| seat.id < self.next), "an id with memory has been given out");
+        debug_assert!(
+            self.seats.iter().all(|seat| self.waiter(seat.id).is_none()),
+            "a load that has memory no longer waits for it"
+        );
+        debug_assert!(
+            self.seats.iter().enumerate().all(|(at, seat)| self.seats[..at].iter().all(|other| other.id != seat.id)),
+            "a load has memory once"
+        );
     }
 
     /// Logs once that one waits.
