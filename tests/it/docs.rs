@@ -1,6 +1,7 @@
 //! Generated documentation is what the tables say; `UPDATE_DOCS=1` writes it instead. Tests, files, links and causes that
 //! documentation names are there.
 
+use llamagate::worker::Cause;
 use std::{collections::BTreeSet, fs, path::Path};
 
 fn is_fresh(name: &str, text: &str) {
@@ -85,11 +86,8 @@ fn anchors(page: &str) -> BTreeSet<String> {
 fn troubleshooting_names_every_cause() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let page = fs::read_to_string(root.join("docs/TROUBLESHOOTING.md")).expect("it can be read");
-    let source = fs::read_to_string(root.join("src/worker/diagnosis/cause.rs")).expect("it can be read");
-    let causes: Vec<&str> =
-        source.lines().filter_map(|line| line.trim().strip_prefix("Self::")?.split('"').nth(1)).collect();
-    assert!(causes.len() > 20, "the causes were found");
-    for cause in causes {
+    assert!(Cause::ALL.len() > 20, "the causes were found");
+    for cause in Cause::ALL.map(Cause::as_str) {
         assert!(page.contains(&format!("`{cause}`")), "{cause} is not in docs/TROUBLESHOOTING.md");
     }
 }
