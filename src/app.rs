@@ -30,7 +30,7 @@ use crate::telemetry::access::AccessLog;
 use crate::telemetry::files::Folder;
 use crate::telemetry::log::LogGuard;
 use crate::telemetry::metrics::Metrics;
-use crate::worker::{self, Allowance, Spawner, Yard};
+use crate::worker::{self, Allowance, Shared, Spawner};
 use doors::{Doors, serve_health_on_its_own_thread, write_port_file};
 use ending::until_the_end;
 use http::Request;
@@ -72,22 +72,23 @@ pub async fn run(
     let spawner = Spawner::start(tokio::runtime::Handle::current(), ready.descriptors.found)?;
     tasks.spawn(worker::reap_orphans(spawner.clone(), stop_rest.clone()));
     let llama_logs = Folder::open(worker_log_dir(&settings), settings.logs.log_keep.get());
-    let yard = Yard::new(spawner, Arc::clone(&metrics), settings.routing.max_wait_before_drain.0);
-    let yard = yard.map_err(io::Error::other)?;
+    let shared = Shared::new(spawner, Arc::clone(&metrics), settings.routing.max_wait_before_drain.0);
+    let shared = Arc::new(shared.map_err(io::Error::other)?);
     let fleet = Arc::new(Fleet::unknown());
     let line = &settings.queue;
     let patience = Patience { queue: line.queue_timeout.duration(), request: settings.limits.request_timeout.0 };
     let lanes = Arc::new(Lanes::new(line.max_queue_size.0, patience, Arc::clone(&metrics)));
     let logs = (llama_logs.clone(), &*settings);
     let environment = inputs.environment.clone();
-    let shelving = Shelving::new(yard, Arc::clone(&fleet), Arc::clone(&lanes), environment, Arc::clone(&metrics), logs);
+    let shelving =
+        Shelving::new(shared, Arc::clone(&fleet), Arc::clone(&lanes), environment, Arc::clone(&metrics), logs);
     let shelving = Arc::new(shelving);
     {
         // Beside everything else: the ports answer meanwhile.
         let (shelving, budget, stop) = (Arc::clone(&shelving), settings.routing.memory_budget, stop_rest.clone());
         tasks.spawn(async move {
             if let Some(allowance) = stop.run_until_cancelled(Allowance::find(budget)).await {
-                shelving.yard.allow(allowance);
+                shelving.shared.allow(allowance);
             }
         });
     }

@@ -14,7 +14,8 @@ use llamagate::settings::{Environment, Inputs, options::Engine, resolve};
 use llamagate::telemetry::files::Folder;
 use llamagate::telemetry::metrics::{Metrics, ModelLabels};
 use llamagate::worker::{
-    Allowance, Errand, Handle, InFlight, Loss, Need, NotNow, Plan, Program, Spawner, State, Yard, supervise,
+    Allowance, Errand, Handle, InFlight, Loss, Need, NotNow, Plan, Program, Shared, Spawner, State, WorkerState,
+    supervise,
 };
 use serde_json::{Value, json};
 use std::path::Path;
@@ -48,7 +49,7 @@ fn shared() -> &'static (Runtime, Spawner) {
 
 /// The workers of one test.
 struct House {
-    yard: Yard,
+    workers: Arc<Shared>,
     metrics: Arc<Metrics>,
     folder: TempDir,
     stop: CancellationToken,
@@ -73,13 +74,13 @@ impl House {
         let metrics = Arc::new(Metrics::new("test"));
         let (runtime, spawner) = shared();
         let _entered = runtime.enter();
-        let yard = Yard::new(spawner.clone(), Arc::clone(&metrics), patience).unwrap();
+        let workers = Arc::new(Shared::new(spawner.clone(), Arc::clone(&metrics), patience).unwrap());
         let folder = tempfile::tempdir().unwrap();
-        Self { yard, metrics, folder, stop: CancellationToken::new(), tasks: TaskTracker::new() }
+        Self { workers, metrics, folder, stop: CancellationToken::new(), tasks: TaskTracker::new() }
     }
 
     fn measured(&self) {
-        self.yard.allow(Allowance { bytes: Some(BUDGET), is_of_gpus: false });
+        self.workers.allow(Allowance { bytes: Some(BUDGET), is_of_gpus: false });
     }
 
     /// A worker that does what the script says, and whose plan is changed before it is supervised.
@@ -107,7 +108,7 @@ impl House {
         };
         change(&mut plan);
         let _entered = shared().0.enter();
-        supervise(plan, &self.yard, Arc::default(), self.stop.clone(), &self.tasks)
+        supervise(plan, &self.workers, Arc::default(), self.stop.clone(), &self.tasks)
     }
 
     fn ready_of(&self, model: &str) -> i64 {
@@ -127,7 +128,7 @@ impl Drop for House {
 impl Worker {
     #[track_caller]
     fn is(&self, state: State) {
-        eventually(&format!("it is {state}"), READY, || self.handle.state().0 == state);
+        eventually(&format!("it is {state}"), READY, || self.handle.state().state == state);
     }
 
     #[track_caller]
@@ -137,7 +138,9 @@ impl Worker {
 
     #[track_caller]
     fn sleeps(&self) {
-        eventually("it sleeps", STOPS, || self.handle.state() == (State::Stopped, true));
+        eventually("it sleeps", STOPS, || {
+            self.handle.state() == WorkerState { state: State::Stopped, is_asleep: true }
+        });
     }
 
     fn begin(&self) -> Result<InFlight, Option<NotNow>> {
@@ -169,7 +172,13 @@ fn nothing_is_started_before_it_is_known_how_much_memory_there_is() {
     let _want = wanted.handle.want();
     // By the time that this one serves, those would have been started.
     other.worker("a", json!({}), |plan| plan.preload = true).ready();
-    assert_eq!((preloaded.handle.state(), wanted.handle.state()), ((State::Stopped, false), (State::Stopped, true)));
+    assert_eq!(
+        (preloaded.handle.state(), wanted.handle.state()),
+        (
+            WorkerState { state: State::Stopped, is_asleep: false },
+            WorkerState { state: State::Stopped, is_asleep: true }
+        )
+    );
     assert!(preloaded.journal().starts().is_empty() && wanted.journal().starts().is_empty());
     house.measured();
     wanted.ready();
@@ -188,7 +197,7 @@ fn a_worker_ends_though_it_was_never_known_how_much_memory_there_is() {
 fn one_that_is_not_preloaded_sleeps_until_it_is_wanted() {
     let house = House::new(LONG);
     let worker = house.worker("a", json!({}), |_| {});
-    assert_eq!(worker.handle.state(), (State::Stopped, true));
+    assert_eq!(worker.handle.state(), WorkerState { state: State::Stopped, is_asleep: true });
     assert!(worker.journal().starts().is_empty() && !worker.handle.has_been_ready());
     let want = worker.handle.want();
     worker.ready();
@@ -302,7 +311,7 @@ fn a_busy_model_finishes_and_goes_when_another_has_waited_long_enough() {
     let _want_b = b.handle.want();
     a.is(State::Draining);
     assert_eq!(a.begin().err(), Some(None), "its requests wait in line");
-    assert_eq!(a.handle.state(), (State::Draining, true));
+    assert_eq!(a.handle.state(), WorkerState { state: State::Draining, is_asleep: true });
     let gone = request.gone();
     assert!(b.journal().starts().is_empty() && !pid_gone(a.pid()));
     drop(request);
@@ -359,7 +368,7 @@ fn one_that_was_given_up_can_be_woken_and_its_restarts_count_anew() {
     a.is(State::Failed);
     assert!(matches!(a.handle.loss(), Some(Loss::GivenUp(Some(_)))));
     drop(a.handle.want());
-    assert_eq!((a.handle.state().0, a.journal().starts().len()), (State::Failed, 2));
+    assert_eq!((a.handle.state().state, a.journal().starts().len()), (State::Failed, 2));
     a.handle.wake();
     a.ready();
     assert_eq!(a.journal().starts().len(), 4);

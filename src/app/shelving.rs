@@ -13,7 +13,7 @@ use crate::settings::catalogue::{LocalSettings, Start};
 use crate::settings::{Environment, Settings};
 use crate::telemetry::files::Folder;
 use crate::telemetry::metrics::Metrics;
-use crate::worker::{self, Need, Plan, Program, RemotePlan, Yard};
+use crate::worker::{self, Need, Plan, Program, RemotePlan, Shared};
 use sha2::{Digest as _, Sha256};
 use std::fmt::Write as _;
 use std::num::NonZeroU32;
@@ -27,7 +27,7 @@ use tracing::{error, info, warn};
 
 /// Puts models on the shelf and takes them away.
 pub(super) struct Shelving {
-    pub(super) yard: Yard,
+    pub(super) shared: Arc<Shared>,
     pub(super) fleet: Arc<Fleet>,
     pub(super) lanes: Arc<Lanes>,
     pub(super) environment: Environment,
@@ -90,7 +90,7 @@ pub(super) struct Difference {
 
 impl Shelving {
     pub(super) fn new(
-        yard: Yard,
+        shared: Arc<Shared>,
         fleet: Arc<Fleet>,
         lanes: Arc<Lanes>,
         environment: Environment,
@@ -103,7 +103,7 @@ impl Shelving {
         let max_concurrent = AtomicUsize::new(settings.queue.max_concurrent_requests.get());
         let served = Mutex::default();
         Self {
-            yard,
+            shared,
             fleet,
             lanes,
             environment,
@@ -189,7 +189,7 @@ impl Shelving {
         if let Some(local) = &shelved.settings.local {
             for number in number.by_ref().take(local.replicas as usize) {
                 let plan = self.plan(&shelved, local, number, is_alone);
-                let handle = worker::supervise(plan, &self.yard, Arc::clone(&deaths), stop.clone(), &self.workers);
+                let handle = worker::supervise(plan, &self.shared, Arc::clone(&deaths), stop.clone(), &self.workers);
                 let kind = match local.start {
                     Start::Command { .. } => WorkerKind::Command,
                     Start::Named(_) | Start::File(_) => WorkerKind::Local,

@@ -119,7 +119,7 @@ impl Fleet {
     /// ready or has failed: true; or none will ever serve: false.
     pub async fn first_load(&self) -> bool {
         self.stocked.wait().await;
-        let serves = |member: &Arc<Member>| member.handle().has_been_ready() || member.handle().state().1;
+        let serves = |member: &Arc<Member>| member.handle().has_been_ready() || member.handle().state().is_asleep;
         loop {
             let changes = self.changes();
             let shelf = self.shelf();
@@ -192,7 +192,7 @@ impl Shelf {
 
     /// Whether every worker was left to be started by its first request, and none has been yet.
     fn waits_to_be_asked(&self) -> bool {
-        self.members().all(|member| member.handle().state().1 && !member.handle().has_been_ready())
+        self.members().all(|member| member.handle().state().is_asleep && !member.handle().has_been_ready())
     }
 
     /// How the last one was lost, if all workers are, and there are any.

@@ -38,7 +38,7 @@ pub struct Model {
 /// Somebody who waits for a model: its workers that serve stay awake, and as many more are woken as are needed.
 pub struct Want {
     wanting: Arc<AtomicUsize>,
-    _wants: Vec<worker::Want>,
+    _wants: Vec<worker::DemandGuard>,
 }
 
 impl Model {
@@ -96,7 +96,7 @@ impl Model {
         let mut covered = 0;
         let mut wants = Vec::new();
         for (_, member) in self.eligible(now, &[]) {
-            let state = member.handle().state().0;
+            let state = member.handle().state().state;
             // It is not woken by that, or serves already, or nobody knows when it will.
             let covers = !matches!(state, State::Failed | State::Ready | State::Backoff);
             if state == State::Ready || (state != State::Failed && covered <= before) {
@@ -123,7 +123,7 @@ impl Model {
     /// Stops its workers once they have served what they are serving; who asks next starts them again. The state that
     /// those which run here go to.
     pub fn put_away(&self) -> State {
-        let before = self.own().map(|member| member.handle().state().0).min_by_key(|state| distance(*state));
+        let before = self.own().map(|member| member.handle().state().state).min_by_key(|state| distance(*state));
         for member in self.members() {
             member.handle().put_away();
         }
@@ -170,9 +170,12 @@ impl Model {
     /// large.
     pub fn is_hopeless(&self) -> bool {
         let is_crowded_out = self.members().any(|member| member.handle().is_crowded_out());
-        let is_on_its_way = |member: &Arc<Member>| match member.handle().state() {
-            (State::Starting | State::Loading | State::Ready, _) => true,
-            (_, asleep) => asleep && !is_crowded_out,
+        let is_on_its_way = |member: &Arc<Member>| {
+            let worker = member.handle().state();
+            match worker.state {
+                State::Starting | State::Loading | State::Ready => true,
+                _ => worker.is_asleep && !is_crowded_out,
+            }
         };
         let others = self.members.len() > 1 && self.members().any(is_on_its_way);
         self.open(Instant::now(), &[]).next().is_none() && !others
@@ -180,7 +183,7 @@ impl Model {
 
     /// The state that is shown of it: that of the worker which is nearest to serving.
     pub fn state(&self) -> State {
-        nearest(self.members().map(|member| member.handle().state().0))
+        nearest(self.members().map(|member| member.handle().state().state))
     }
 
     /// What its workers have done, for `/lb/stats`.
@@ -192,7 +195,7 @@ impl Model {
     /// agree.
     pub(super) fn report(&self) -> (Option<Overall>, ModelStatus) {
         let seen: Vec<Status> = self.members().map(|member| member.handle().status()).collect();
-        let sum = seen.iter().map(|status| Overall::of((status.state, status.asleep))).min();
+        let sum = seen.iter().map(|status| Overall::of(status.worker_state())).min();
         let status = ModelStatus {
             id: self.id.clone(),
             state: nearest(seen.iter().map(|status| status.state)),

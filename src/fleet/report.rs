@@ -1,6 +1,6 @@
 //! What is shown of the models: their states, and the sum of them.
 
-use crate::worker::{LastExit, State};
+use crate::worker::{LastExit, State, WorkerState};
 use serde::Serialize;
 
 /// What is shown of a model.
@@ -31,12 +31,12 @@ pub enum Overall {
 }
 
 impl Overall {
-    /// Of a worker in this state; whether it sleeps or is being woken.
-    pub(super) fn of((state, asleep): (State, bool)) -> Self {
-        match state {
+    /// Of a worker that stands there.
+    pub(super) fn of(worker: WorkerState) -> Self {
+        match worker.state {
             State::Ready => Self::Ok,
             // A request starts it.
-            State::Stopped | State::Draining if asleep => Self::Ok,
+            State::Stopped | State::Draining if worker.is_asleep => Self::Ok,
             State::Stopped | State::Starting | State::Loading => Self::Loading,
             State::Unhealthy | State::Backoff | State::Draining => Self::Degraded,
             State::Failed => Self::Failed,

@@ -1,268 +1,58 @@
-//! A worker's journey: start a process, watch it, keep its logs, restart it or give up.
+//! A worker's life: start a process, watch it, keep its logs, restart it or give it up.
 //!
-//! [`supervise`] starts the one task that owns a worker. Everybody else holds a [`Handle`] and sees a [`Status`].
-//! Nothing here names an HTTP request of a client.
+//! [`supervise`] starts the one task that owns a worker. Others hold a [`Handle`] and see a [`Status`]. Nothing here names
+//! a client's HTTP request. This file is the public face and nothing else.
+//!
+//! Each part uses only what stands before it: the files of this folder; `endpoint/`; `memory/`; `process/`; `diagnosis/`;
+//! `health/`; `handle.rs`; `remote/` and `supervisor/`.
+//!
+//! - `bounds.rs`: bounds of waits, queues and buffers that no setting chooses
+//! - `change_signal.rs`: tells those who wait for memory that something has changed
+//! - `demand.rs`: who keeps a worker awake, and what its owner was last told to do
+//! - `diagnosis/`: why a process ended: one cause and one hint
+//! - `endpoint/`: one life of a worker as requests see it
+//! - `handle.rs`: what others see of a worker
+//! - `health/`: probes, hang detection, progress of a load
+//! - `load_phases.rs`: how long each part of a load took
+//! - `local_errors.rs`: failures that are this machine's, not llama-server's
+//! - `memory/`: the memory that loaded models share
+//! - `plan.rs`: what one worker is, for its whole life
+//! - `process/`: processes: started, ended, and what they leave behind
+//! - `procfs.rs`: `/proc`, and the identity of a process beyond its number
+//! - `remote/`: the task that owns a remote worker
+//! - `state.rs`: the states of a worker, and which may follow which: pure
+//! - `supervisor/`: the task that owns a worker's process
+//! - `worker_metrics.rs`: what the metrics show of a worker
 
-mod allowance;
-mod aside;
-mod bell;
-mod board;
 pub mod bounds;
-mod budget;
-mod command;
-mod cpus;
-mod deaths;
-mod den;
+mod change_signal;
+mod demand;
 mod diagnosis;
 mod endpoint;
-mod eviction;
-mod given_up;
-mod gpu;
+mod handle;
 mod health;
-mod leftovers;
+mod load_phases;
+mod local_errors;
 mod memory;
-mod orders;
-mod phases;
 mod plan;
-mod ports;
-mod prefetch;
 mod process;
 mod procfs;
-mod progress;
-mod pulse;
-mod reaper;
 mod remote;
-mod residents;
-mod shortage;
 mod state;
 mod supervisor;
-mod threads;
-mod wants;
-mod yard;
+mod worker_metrics;
 
-pub use allowance::Allowance;
-pub use deaths::{Deaths, Fingerprint};
-pub use diagnosis::Cause;
-pub use endpoint::{Endpoint, Errand, InFlight, NotNow};
+pub use demand::DemandGuard;
+pub use diagnosis::cause::Cause;
+pub use endpoint::crash_suspects::{Deaths, Fingerprint};
+pub use endpoint::in_flight::InFlight;
+pub use endpoint::{Endpoint, Errand, NotNow};
+pub use handle::{Handle, LastExit, Loss, Status, WorkerState};
+pub use memory::budget::Allowance;
 pub use plan::{Need, Plan, Program};
-pub use process::Spawner;
-pub use reaper::reap_orphans;
+pub use process::reaper::reap_orphans;
+pub use process::spawner::Spawner;
 pub use remote::{RemotePlan, join};
 pub use state::State;
+pub use supervisor::shared::Shared;
 pub use supervisor::supervise;
-pub use wants::Want;
-pub use yard::Yard;
-
-use board::Board;
-use orders::{Order, Orders};
-use serde::Serialize;
-use std::sync::Arc;
-use tokio::sync::watch;
-use wants::Wants;
-
-/// How a llama-server ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct LastExit {
-    /// The exit code, unless a signal ended it.
-    pub code: Option<i32>,
-    /// The signal that ended it.
-    pub signal: Option<i32>,
-    /// One sentence on the cause and what to do. It holds no path, no key and nothing that a client wrote.
-    pub hint: Option<String>,
-    /// The cause by name, for logs.
-    #[serde(skip)]
-    pub cause: Cause,
-    /// What has ended, as logs call it.
-    #[serde(skip)]
-    pub program: String,
-    /// The model that it served.
-    #[serde(skip)]
-    pub model: String,
-}
-
-impl LastExit {
-    /// Of a worker with this plan.
-    fn of(plan: &Plan, code: Option<i32>, signal: Option<i32>, found: diagnosis::Diagnosis) -> Self {
-        let (hint, program, model) =
-            (plan.program.told(found.hint), plan.program.name().into_owned(), plan.model.clone());
-        Self { code, signal, hint: Some(hint), cause: found.cause, program, model }
-    }
-}
-
-/// What others may know of a worker at this moment.
-#[derive(Clone)]
-pub struct Status {
-    /// The state of its state machine.
-    pub state: State,
-    /// Whether it was stopped, or never started, because nobody used it, and has not been ready since. Whoever wants it
-    /// wakes it.
-    pub asleep: bool,
-    /// How to reach it; only while it is [`State::Ready`].
-    pub endpoint: Option<Arc<Endpoint>>,
-    /// Restarts since the service started.
-    pub restarts: u64,
-    /// Whether a process has ever been ready; whoever looks too late for the state sees that.
-    pub has_been_ready: bool,
-    /// Processes that ended before they were ready, since the service started.
-    pub failed_loads: u64,
-    /// How the process before ended.
-    pub last_exit: Option<LastExit>,
-    /// Why a remote worker cannot serve, as its last probe says. It names the host, and nothing that is secret.
-    pub last_error: Option<String>,
-}
-
-impl Status {
-    /// Before the first start, for which it may sleep.
-    fn first(asleep: bool) -> Self {
-        Self {
-            state: State::Stopped,
-            asleep,
-            endpoint: None,
-            restarts: 0,
-            has_been_ready: false,
-            failed_loads: 0,
-            last_exit: None,
-            last_error: None,
-        }
-    }
-}
-
-/// A worker as others see it.
-#[derive(Clone)]
-pub struct Handle {
-    status: watch::Receiver<Status>,
-    wants: Arc<Wants>,
-    orders: Arc<Orders>,
-    deaths: Arc<Deaths>,
-    /// None in tests of others.
-    board: Option<Arc<Board>>,
-}
-
-impl Handle {
-    /// The present status.
-    pub fn status(&self) -> Status {
-        self.status.borrow().clone()
-    }
-
-    /// The present state, and whether it is put to sleep or being woken.
-    pub fn state(&self) -> (State, bool) {
-        let status = self.status.borrow();
-        (status.state, status.asleep)
-    }
-
-    /// Whether it sleeps though it was wanted: there was no room for it beside pinned models.
-    pub fn is_crowded_out(&self) -> bool {
-        let status = self.status.borrow();
-        let has_found_none = |exit: &LastExit| exit.cause == Cause::NoRoom;
-        let is_there = matches!(status.state, State::Starting | State::Loading | State::Ready);
-        status.asleep && !is_there && status.last_exit.as_ref().is_some_and(has_found_none)
-    }
-
-    /// Whether it has ever been ready.
-    pub fn has_been_ready(&self) -> bool {
-        self.status.borrow().has_been_ready
-    }
-
-    /// The endpoint, if the worker is ready, nobody doubts it and requests may be sent to it.
-    pub fn endpoint(&self) -> Option<Arc<Endpoint>> {
-        self.status.borrow().endpoint.as_ref().filter(|endpoint| endpoint.is_open()).cloned()
-    }
-
-    /// Whether there is such an endpoint.
-    pub fn is_open(&self) -> bool {
-        self.status.borrow().endpoint.as_ref().is_some_and(|endpoint| endpoint.is_open())
-    }
-
-    /// Wakes the worker, and keeps it from sleep as long as what is returned lives.
-    pub fn want(&self) -> Want {
-        Wants::want(&self.wants)
-    }
-
-    /// Has the worker finish what it serves and sleep until it is wanted, or woken. Returns at once.
-    pub fn put_away(&self) {
-        self.orders.give(Order::PutAway);
-    }
-
-    /// Starts the worker though nobody wants it, also one that has been given up: its restarts are counted anew. Returns at
-    /// once.
-    pub fn wake(&self) {
-        self.orders.give(Order::Wake);
-    }
-
-    /// Shows nothing of the worker in the metrics any more: it is not one of those that are served.
-    pub fn take_down(&self) {
-        if let Some(board) = &self.board {
-            board.take_down();
-        }
-    }
-
-    /// Whether a request is not to be tried again, because workers died each time they served it.
-    pub fn refuses(&self, fingerprint: Fingerprint) -> bool {
-        self.deaths.convict(fingerprint)
-    }
-
-    /// Whether a worker died while it served this request, which has not been served since.
-    pub fn suspects(&self, fingerprint: Fingerprint) -> bool {
-        self.deaths.suspect(fingerprint)
-    }
-
-    /// The same worker for somebody who waits for what changes from now on.
-    pub fn from_now_on(&self) -> Self {
-        let mut handle = self.clone();
-        handle.status.mark_unchanged();
-        handle
-    }
-
-    /// Waits for the next change of the status since this handle was made, or last waited. False when its owner has
-    /// ended.
-    pub async fn changed(&mut self) -> bool {
-        self.status.changed().await.is_ok()
-    }
-
-    /// Whether it can be sent requests, as far as its state tells.
-    pub fn is_ready(&self) -> bool {
-        self.status.borrow().state == State::Ready
-    }
-
-    /// Why it serves never again though nobody has asked for that; none if it may.
-    pub fn loss(&self) -> Option<Loss> {
-        let status = self.status.borrow();
-        match status.state {
-            State::Failed => Some(Loss::GivenUp(status.last_exit.clone())),
-            _ => self.status.has_changed().is_err().then_some(Loss::Unwatched),
-        }
-    }
-}
-
-/// Why a worker is lost.
-#[derive(Debug)]
-pub enum Loss {
-    /// Its restarts are spent; how it ended last.
-    GivenUp(Option<LastExit>),
-    /// Its owner has ended, by a defect of ours.
-    Unwatched,
-}
-
-#[cfg(test)]
-impl Handle {
-    /// A ready worker at this address, for the tests of others; it changes as the sender says.
-    pub(crate) fn stub(address: std::net::SocketAddr) -> (watch::Sender<Status>, Self) {
-        let (wants, deaths) = (Arc::default(), Arc::<Deaths>::default());
-        let key = http::HeaderValue::from_static("Bearer stub");
-        let endpoint = Arc::new(Endpoint::new(address, key, Arc::clone(&deaths)).unwrap());
-        let status =
-            Status { state: State::Ready, endpoint: Some(endpoint), has_been_ready: true, ..Status::first(false) };
-        let (sender, status) = watch::channel(status);
-        (sender, Self { status, wants, orders: Arc::default(), deaths, board: None })
-    }
-
-    /// Whether somebody wants it.
-    pub(crate) fn is_wanted(&self) -> bool {
-        !self.wants.is_empty()
-    }
-
-    /// Has its worker die while it serves this.
-    pub(crate) fn dies_of(&self, fingerprint: Fingerprint) {
-        self.deaths.note(&[fingerprint]);
-    }
-}

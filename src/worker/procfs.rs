@@ -1,6 +1,6 @@
 //! What the kernel tells about processes: reading `/proc`, and the identity of a process beyond its number.
 //!
-//! Owns no process and ends none; [`super::leftovers`] and [`super::reaper`] do.
+//! Owns no process and ends none; [`super::process::leftovers`] and [`super::process::reaper`] do.
 
 use std::ffi::OsStr;
 use std::fs;

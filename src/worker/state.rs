@@ -3,26 +3,46 @@
 use serde::Serialize;
 use std::fmt;
 
-/// Where a worker stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum State {
+/// Defines [`State`] from one row for each state: its variant and its name in JSON and metrics.
+macro_rules! states {
+    ($($(#[$doc:meta])+ $variant:ident = $name:literal,)+) => {
+        /// Where a worker stands.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+        pub enum State {
+            $($(#[$doc])+ #[serde(rename = $name)] $variant,)+
+        }
+
+        impl State {
+            /// All states, in the order of a life.
+            pub const ALL: [Self; [$($name),+].len()] = [$(Self::$variant),+];
+
+            /// The name in JSON and metrics.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)+
+                }
+            }
+        }
+    };
+}
+
+states! {
     /// No process, and none is wanted at present.
-    Stopped,
+    Stopped = "stopped",
     /// It is being started, and does not answer yet.
-    Starting,
+    Starting = "starting",
     /// It answers that it is loading its model.
-    Loading,
+    Loading = "loading",
     /// It serves.
-    Ready,
+    Ready = "ready",
     /// It fails its probes.
-    Unhealthy,
+    Unhealthy = "unhealthy",
     /// It has ended; the next start comes after a pause.
-    Backoff,
+    Backoff = "backoff",
     /// It has ended too often; it is not started again unless somebody asks for just that.
-    Failed,
+    Failed = "failed",
     /// It is being stopped, or finishes what it serves before that.
-    Draining,
+    Draining = "draining",
 }
 
 /// What happens to a worker.
@@ -47,32 +67,6 @@ pub enum Event {
 }
 
 impl State {
-    /// All states, in the order of a life.
-    pub const ALL: [Self; 8] = [
-        Self::Stopped,
-        Self::Starting,
-        Self::Loading,
-        Self::Ready,
-        Self::Unhealthy,
-        Self::Backoff,
-        Self::Failed,
-        Self::Draining,
-    ];
-
-    /// The name in JSON and metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Stopped => "stopped",
-            Self::Starting => "starting",
-            Self::Loading => "loading",
-            Self::Ready => "ready",
-            Self::Unhealthy => "unhealthy",
-            Self::Backoff => "backoff",
-            Self::Failed => "failed",
-            Self::Draining => "draining",
-        }
-    }
-
     /// Whether the process of this state has been ready at least once.
     pub(super) fn has_served(self) -> bool {
         matches!(self, Self::Ready | Self::Unhealthy | Self::Draining)

@@ -228,12 +228,13 @@ fn why_not(member: &Member, now: Instant) -> Unavailable {
 
 /// The same, as far as its owner knows.
 fn why_not_of(member: &Member) -> Unavailable {
-    match member.handle().state() {
-        (State::Failed, _) => Unavailable::Failed,
-        (_, true) => Unavailable::Asleep,
+    let worker = member.handle().state();
+    match worker.state {
+        State::Failed => Unavailable::Failed,
+        _ if worker.is_asleep => Unavailable::Asleep,
         // It has broken a connection, or is just being put to sleep or found dead.
-        (State::Ready, _) => Unavailable::Doubted,
-        (State::Stopped | State::Starting | State::Loading | State::Backoff, _) => Unavailable::Loading,
-        (State::Unhealthy | State::Draining, _) => Unavailable::Down,
+        State::Ready => Unavailable::Doubted,
+        State::Stopped | State::Starting | State::Loading | State::Backoff => Unavailable::Loading,
+        State::Unhealthy | State::Draining => Unavailable::Down,
     }
 }

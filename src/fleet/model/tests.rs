@@ -1,7 +1,7 @@
 use super::*;
 use crate::fleet::{Breaker, Errand, Lease, Quota, Rank, WorkerKind};
 use crate::settings::catalogue::Strategy;
-use crate::worker::{Cause, Handle, LastExit};
+use crate::worker::{Cause, Handle, LastExit, WorkerState};
 use http::StatusCode;
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -277,8 +277,9 @@ fn a_report_is_of_one_moment_while_its_worker_changes() {
                 is(&one.0, State::Starting, false);
             }
         });
-        let wrong =
-            (0..LOOKS).map(|_| model.report()).find(|(sum, shown)| *sum != Some(Overall::of((shown.state, false))));
+        let wrong = (0..LOOKS)
+            .map(|_| model.report())
+            .find(|(sum, shown)| *sum != Some(Overall::of(WorkerState { state: shown.state, is_asleep: false })));
         is_over.store(true, Ordering::Relaxed);
         assert!(wrong.is_none(), "{wrong:?}");
     });

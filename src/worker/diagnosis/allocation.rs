@@ -1,9 +1,9 @@
 //! Memory that could not be had, on the GPU or on the host: what it was for, how much of it, and which setting to
 //! lower.
 
+use super::cause::{Cause, Diagnosis};
 use super::log::{Line, Log, number_after, plain_word};
 use super::machine::lost_gpu;
-use super::{Cause, Diagnosis};
 
 const MIB: f64 = 1024.0 * 1024.0;
 

@@ -1,130 +1,106 @@
-//! The causes there are, and the names that logs give them.
+//! The causes there are, the names that logs give them, and a cause with its hint.
 
-/// Why a llama-server ended, or could not be started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Cause {
+use crate::worker::bounds::HINT_LENGTH;
+
+/// Defines [`Cause`] from one row for each cause: its variant and its name in logs, which stays the same from one version
+/// to the next.
+macro_rules! causes {
+    ($($(#[$doc:meta])+ $variant:ident = $name:literal,)+) => {
+        /// Why a llama-server ended, or could not be started.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Cause {
+            $($(#[$doc])+ $variant,)+
+        }
+
+        impl Cause {
+            /// Every cause, once.
+            pub const ALL: [Self; [$($name),+].len()] = [$(Self::$variant),+];
+
+            /// Its name in logs, which stays the same from one version to the next.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)+
+                }
+            }
+        }
+    };
+}
+
+causes! {
     /// The GPU has no room for the model, its context or a computation.
-    OutOfGpuMemory,
+    OutOfGpuMemory = "out_of_gpu_memory",
     /// The machine, or the control group, has no room for it.
-    OutOfHostMemory,
+    OutOfHostMemory = "out_of_host_memory",
     /// It may not start another thread.
-    OutOfThreads,
+    OutOfThreads = "out_of_threads",
     /// The model file is not there or cannot be read.
-    ModelNotFound,
+    ModelNotFound = "model_not_found",
     /// The model file is something else.
-    ModelNotGguf,
+    ModelNotGguf = "model_not_gguf",
     /// The end of the model file is missing.
-    ModelTruncated,
+    ModelTruncated = "model_truncated",
     /// This llama-server does not know the model's architecture, version or tensors.
-    ModelUnsupported,
+    ModelUnsupported = "model_unsupported",
     /// The model could not be loaded, and the log says no more.
-    LoadFailed,
+    LoadFailed = "load_failed",
     /// An argument or its value is wrong.
-    BadArgument,
+    BadArgument = "bad_argument",
     /// Another program has its port.
-    PortInUse,
+    PortInUse = "port_in_use",
     /// A shared library is missing or of the wrong version.
-    LibraryMissing,
+    LibraryMissing = "library_missing",
     /// The GPU's driver is older than llama-server needs.
-    DriverTooOld,
+    DriverTooOld = "driver_too_old",
     /// No GPU is to be seen.
-    NoGpu,
+    NoGpu = "no_gpu",
     /// The build has no code for this GPU.
-    GpuUnsupported,
+    GpuUnsupported = "gpu_unsupported",
     /// The GPU or its driver reported an error.
-    GpuError,
+    GpuError = "gpu_error",
     /// The build uses instructions that this CPU lacks.
-    IllegalInstruction,
+    IllegalInstruction = "illegal_instruction",
     /// A memory error in llama-server.
-    Crashed,
+    Crashed = "crashed",
     /// llama-server gave itself up.
-    Aborted,
+    Aborted = "aborted",
     /// Somebody else ended it.
-    Killed,
+    Killed = "killed",
     /// It no longer answered its probes.
-    Unresponsive,
+    Unresponsive = "unresponsive",
     /// Its load made no progress.
-    LoadStalled,
+    LoadStalled = "load_stalled",
     /// It worked, and nothing came of it.
-    Hung,
+    Hung = "hung",
     /// It failed one request after the other for want of a result.
-    CannotCompute,
+    CannotCompute = "cannot_compute",
     /// The models that are pinned leave no room for it.
-    NoRoom,
+    NoRoom = "no_room",
     /// The program could not be executed.
-    NotStarted,
+    NotStarted = "not_started",
     /// Nothing is known.
-    Unknown,
+    Unknown = "unknown",
 }
 
 impl Cause {
-    /// Every cause, once.
-    pub const ALL: [Self; 26] = [
-        Self::OutOfGpuMemory,
-        Self::OutOfHostMemory,
-        Self::OutOfThreads,
-        Self::ModelNotFound,
-        Self::ModelNotGguf,
-        Self::ModelTruncated,
-        Self::ModelUnsupported,
-        Self::LoadFailed,
-        Self::BadArgument,
-        Self::PortInUse,
-        Self::LibraryMissing,
-        Self::DriverTooOld,
-        Self::NoGpu,
-        Self::GpuUnsupported,
-        Self::GpuError,
-        Self::IllegalInstruction,
-        Self::Crashed,
-        Self::Aborted,
-        Self::Killed,
-        Self::Unresponsive,
-        Self::LoadStalled,
-        Self::Hung,
-        Self::CannotCompute,
-        Self::NoRoom,
-        Self::NotStarted,
-        Self::Unknown,
-    ];
-
     /// Whether one that has never been ready will end of it each time: what it is started with has to be changed.
     #[must_use]
     pub const fn is_lasting(self) -> bool {
         matches!(self, Self::BadArgument)
     }
+}
 
-    /// Its name in logs, which stays the same from one version to the next.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::OutOfGpuMemory => "out_of_gpu_memory",
-            Self::OutOfHostMemory => "out_of_host_memory",
-            Self::OutOfThreads => "out_of_threads",
-            Self::ModelNotFound => "model_not_found",
-            Self::ModelNotGguf => "model_not_gguf",
-            Self::ModelTruncated => "model_truncated",
-            Self::ModelUnsupported => "model_unsupported",
-            Self::LoadFailed => "load_failed",
-            Self::BadArgument => "bad_argument",
-            Self::PortInUse => "port_in_use",
-            Self::LibraryMissing => "library_missing",
-            Self::DriverTooOld => "driver_too_old",
-            Self::NoGpu => "no_gpu",
-            Self::GpuUnsupported => "gpu_unsupported",
-            Self::GpuError => "gpu_error",
-            Self::IllegalInstruction => "illegal_instruction",
-            Self::Crashed => "crashed",
-            Self::Aborted => "aborted",
-            Self::Killed => "killed",
-            Self::Unresponsive => "unresponsive",
-            Self::LoadStalled => "load_stalled",
-            Self::Hung => "hung",
-            Self::CannotCompute => "cannot_compute",
-            Self::NoRoom => "no_room",
-            Self::NotStarted => "not_started",
-            Self::Unknown => "unknown",
-        }
+/// One cause and one sentence for the operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Diagnosis {
+    pub(crate) cause: Cause,
+    pub(crate) hint: String,
+}
+
+impl Diagnosis {
+    pub(super) fn new(cause: Cause, hint: impl AsRef<str>) -> Self {
+        let hint = hint.as_ref().chars().filter(|c| !c.is_control()).take(HINT_LENGTH).collect();
+        Self { cause, hint }
     }
 }
 

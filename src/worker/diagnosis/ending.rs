@@ -1,9 +1,11 @@
 //! What signals and exit codes tell by themselves.
 
-use super::super::den::NoDen;
+use super::cause::{Cause, Diagnosis};
+use super::evidence::{Evidence, Killed};
 use super::log::Log;
 use super::machine::lost_gpu;
-use super::{Cause, Diagnosis, Evidence, Killed, OomKill};
+use crate::worker::memory::oom_kills::OomKill;
+use crate::worker::process::runtime_dir::NoDen;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use std::io;

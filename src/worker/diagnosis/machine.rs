@@ -1,7 +1,7 @@
 //! What a llama-server needs and does not find: libraries, a GPU with a driver, a free port, threads, good arguments.
 
+use super::cause::{Cause, Diagnosis};
 use super::log::{Log, plain_word};
-use super::{Cause, Diagnosis};
 
 /// Names of GPU libraries as their errors begin.
 const GPU_ERRORS: &[&str] = &["CUDA error: ", "ROCm error: ", "MUSA error: ", "CUDA error", "ErrorDeviceLost"];

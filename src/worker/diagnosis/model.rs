@@ -1,7 +1,7 @@
 //! Model files that llama-server refuses.
 
+use super::cause::{Cause, Diagnosis};
 use super::log::{Log, plain_word};
-use super::{Cause, Diagnosis};
 use crate::models::{FileProblem, GgufError, ModelError};
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ const NOT_UNDERSTOOD: &[&str] = &[
 ];
 
 /// What our own look at the model file, before a start, has found.
-pub(in super::super) fn unfit_file(problem: &ModelError) -> Diagnosis {
+pub(crate) fn unfit_file(problem: &ModelError) -> Diagnosis {
     let cause = match problem {
         ModelError::File { problem, .. } => match &**problem {
             FileProblem::Gguf(error) | FileProblem::Part { source: error, .. } => cause_of(error),
@@ -56,7 +56,7 @@ fn cause_of(error: &GgufError) -> Cause {
 }
 
 /// The model file could not be looked at in this time.
-pub(in super::super) fn unread_file(time: Duration) -> Diagnosis {
+pub(crate) fn unread_file(time: Duration) -> Diagnosis {
     let hint = format!(
         "the model file could not be read for {} s; check that the disk or volume is mounted and answers",
         time.as_secs()

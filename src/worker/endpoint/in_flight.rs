@@ -2,10 +2,10 @@
 //!
 //! What follows from that for the worker is its [`Endpoint`]'s to say.
 
-use super::super::deaths::Fingerprint;
-use super::super::shortage::shortage;
-use super::Endpoint;
+use super::crash_suspects::Fingerprint;
+use super::{Endpoint, Errand, NotNow};
 use crate::awake::Instant;
+use crate::worker::local_errors::shortage;
 use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -36,9 +36,41 @@ enum Outcome {
     Served,
 }
 
+impl Endpoint {
+    /// Begins a request, unless nothing may be sent to it any more. Two that are under suspicion are never in flight
+    /// together.
+    pub fn begin(self: Arc<Self>, errand: Errand) -> Result<InFlight, NotNow> {
+        let (fingerprint, only_looks) = match errand {
+            Errand::Work(fingerprint) => (fingerprint, false),
+            Errand::Look => (None, true),
+        };
+        let is_suspect = fingerprint.is_some_and(|fingerprint| self.deaths.suspect(fingerprint));
+        let begun = {
+            let mut serving = self.serving();
+            if serving.closed {
+                return Err(NotNow::Closed);
+            }
+            if is_suspect && serving.has_suspect {
+                return Err(NotNow::Suspected);
+            }
+            serving.has_suspect |= is_suspect;
+            if only_looks {
+                serving.looks += 1;
+            } else {
+                serving.in_flight += 1;
+                serving.idle_since = None;
+            }
+            serving.fingerprints.extend(fingerprint);
+            serving.begun += 1;
+            serving.begun - 1
+        };
+        Ok(InFlight::new(self, fingerprint, only_looks, is_suspect, begun))
+    }
+}
+
 impl InFlight {
     /// One that has just begun at this endpoint, which counts it.
-    pub(super) fn new(
+    fn new(
         endpoint: Arc<Endpoint>,
         fingerprint: Option<Fingerprint>,
         only_looks: bool,

@@ -2,10 +2,10 @@
 //!
 //! Backends differ in what they have there, so whoever answers at all, and not with an error of the server, lives.
 
-use super::super::shortage::shortage;
 use crate::awake;
 use crate::dial::{BadRemote, Dialer, Target, explain};
 use crate::worker::bounds::{REMOTE_PROBE_BODY, REMOTE_PROBE_TIMEOUT};
+use crate::worker::local_errors::shortage;
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, USER_AGENT};
 use http::uri::PathAndQuery;

@@ -2,7 +2,9 @@ use super::*;
 use crate::dial::stand::{Authority, DEADLINE, Stand};
 use crate::settings::values::Secret;
 use crate::telemetry::metrics::TextFormat;
-use crate::worker::{Errand, InFlight, NotNow};
+use crate::worker::endpoint::in_flight::InFlight;
+use crate::worker::endpoint::{Errand, NotNow};
+use crate::worker::handle::WorkerState;
 use http::{StatusCode, header};
 use proptest::prelude::*;
 use std::io;
@@ -83,7 +85,7 @@ async fn it_is_ready_once_it_answers_and_until_it_is_stopped() {
     assert!(joined.shows("llamagate_worker_state{model=\"m\",worker=\"3\",state=\"ready\"} 1"));
 
     joined.stops().await;
-    assert_eq!(joined.handle.state(), (State::Stopped, false));
+    assert_eq!(joined.handle.state(), WorkerState { state: State::Stopped, is_asleep: false });
     assert!(matches!(endpoint.begin(Errand::Work(None)), Err(NotNow::Closed)));
     assert!(joined.shows("llamagate_workers_ready{model=\"m\"} 0"));
     assert!(joined.shows("llamagate_worker_state{model=\"m\",worker=\"3\",state=\"stopped\"} 1"));
@@ -182,7 +184,7 @@ async fn a_broken_connection_is_looked_into_at_once() {
         }
     };
     tokio::time::timeout(DEADLINE, dispelled).await.expect("a look in time");
-    assert_eq!(joined.handle.state(), (State::Ready, false));
+    assert_eq!(joined.handle.state(), WorkerState { state: State::Ready, is_asleep: false });
 
     stand.answers(StatusCode::BAD_GATEWAY, "");
     let mut in_flight = joined.begin();
@@ -197,7 +199,7 @@ async fn what_it_was_serving_when_it_broke_is_under_no_suspicion() {
     let stand = Stand::open(StatusCode::OK, "").await;
     let mut joined = Joined::new(at(&stand));
     joined.becomes(State::Ready).await;
-    let fingerprint = crate::worker::Fingerprint(7);
+    let fingerprint = crate::worker::endpoint::crash_suspects::Fingerprint(7);
     let endpoint = joined.handle.endpoint().unwrap();
     stand.answers(StatusCode::BAD_GATEWAY, "");
     endpoint.begin(Errand::Work(Some(fingerprint))).ok().unwrap().doubt();

@@ -1,26 +1,29 @@
 //! One life of a llama-server: its start, and its end.
 
-use super::super::command::Launch;
-use super::super::cpus::Cpus;
-use super::super::den::Den;
-use super::super::diagnosis::{Evidence, Killed};
-use super::super::endpoint::Endpoint;
-use super::super::orders::Order;
-use super::super::phases::Phases;
-use super::super::plan::Program;
-use super::super::ports::Port;
-use super::super::process::{Process, code_and_signal};
-use super::super::progress::is_about_a_request;
-use super::super::residents::Room;
-use super::super::state::{Event, State};
-use super::super::wants::Wants;
-use super::super::{LastExit, diagnosis, gpu, leftovers, memory};
-use super::watch::Ending;
-use super::{End, Owner, Unstarted};
+use super::owner::{End, Owner, Unstarted};
 use crate::dial::Target;
 use crate::telemetry::files::{Tail, pump};
 use crate::telemetry::log::{CLOCK, behind_a_queue};
 use crate::worker::bounds::LOG_PUMP_GRACE;
+use crate::worker::demand::{Demand, DemandChange};
+use crate::worker::diagnosis::diagnose;
+use crate::worker::diagnosis::evidence::{Evidence, Killed};
+use crate::worker::endpoint::Endpoint;
+use crate::worker::handle::LastExit;
+use crate::worker::health::load_progress::is_about_a_request;
+use crate::worker::load_phases::Phases;
+use crate::worker::memory::gpu;
+use crate::worker::memory::kernel::Roots;
+use crate::worker::memory::oom_kills::Kills;
+use crate::worker::memory::reservation::Room;
+use crate::worker::plan::Program;
+use crate::worker::process::command::Launch;
+use crate::worker::process::cpus::Cpus;
+use crate::worker::process::leftovers;
+use crate::worker::process::ports::Port;
+use crate::worker::process::runtime_dir::Den;
+use crate::worker::process::spawner::{Process, code_and_signal};
+use crate::worker::state::{Event, State};
 use std::collections::BTreeSet;
 use std::io;
 use std::process::ExitStatus;
@@ -45,11 +48,25 @@ pub(super) struct Life {
     /// On a set of its own, so that it ends with this life whatever happens.
     pumps: JoinSet<()>,
     /// What the kernel had killed before.
-    kills: (memory::Roots, memory::Kills),
+    kills: (Roots, Kills),
     /// The memory that it may take.
     pub(super) room: Room,
     /// Given to nobody else as long as this process may listen on it.
     _port: Port,
+}
+
+/// Why watching a process ended.
+pub(super) enum Ending {
+    /// It has ended by itself.
+    Exited(io::Result<ExitStatus>),
+    /// It must be killed.
+    MustDie(Killed),
+    /// Somebody wants it stopped for good.
+    StopAsked,
+    /// Nobody has used it for `IDLE_UNLOAD`, and nothing is sent to it any more.
+    Unused,
+    /// It was to go, be it for another or by an order, and has finished what it served.
+    PutAway,
 }
 
 impl Owner {
@@ -57,18 +74,18 @@ impl Owner {
     pub(super) async fn begin(&mut self, stop: &CancellationToken) -> Result<Life, Unstarted> {
         let (room, prefetch) = self.prepare_while_wanted(stop).await?;
         let mut den = Den::new().map_err(io::Error::other)?;
-        let port = self.ports.take(self.plan.engine.port_backend)?;
+        let port = self.shared.ports.take(self.plan.engine.port_backend)?;
         // Only llama-server was told of this key.
         let authorization = matches!(self.plan.program, Program::LlamaServer { .. }).then(|| den.authorization());
         let target = Target::local(port.address(), authorization).map_err(io::Error::other)?;
         let target = Target { model: self.plan.program.model().map(str::to_owned), ..target };
-        let endpoint = Arc::new(Endpoint::at(target, Arc::clone(&self.deaths)).ringing(Arc::clone(&self.bell)));
+        let endpoint = Arc::new(Endpoint::at(target, Arc::clone(&self.deaths)).ringing(Arc::clone(&self.shared.bell)));
         let plan = &self.plan;
         let launch = Launch { plan, address: port.address(), den: &den, cpus: Cpus::here() };
-        let roots = memory::Roots::here();
-        let kills = memory::Kills::count(&roots);
+        let roots = Roots::here();
+        let kills = Kills::count(&roots);
         let phases = Arc::new(Mutex::new(Phases::begin(Instant::now())));
-        let mut process = self.spawner.spawn(launch.command_line()).await?;
+        let mut process = self.shared.spawner.spawn(launch.command_line()).await?;
         if let Err(error) = den.inhabit(process.pid()) {
             warn!(model = plan.model, %error, "there is no note of this {} for a gateway after a crash of this one", plan.program.name());
         }
@@ -110,8 +127,9 @@ impl Owner {
     async fn bury(&mut self, mut life: Life, mut status: io::Result<ExitStatus>, killed: Option<Killed>) -> End {
         let has_served = self.state().has_served();
         // One that is to be there for the next request is started again though nobody wants it now, unless it was to go.
-        self.is_unbidden |=
-            matches!(self.state(), State::Ready | State::Unhealthy) && (self.plan.preload || self.plan.pinned);
+        if matches!(self.state(), State::Ready | State::Unhealthy) && (self.plan.preload || self.plan.pinned) {
+            self.demand.set_autostart();
+        }
         life.room.leaves();
         // At once, and before anything that may take its time: its requests fail, and those that wait wait for the next.
         match killed {
@@ -141,7 +159,7 @@ impl Owner {
         let (roots, kills) = &life.kills;
         let memory = kills.since(roots);
         let tail = life.tail.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = diagnosis::diagnose(&Evidence { code, signal, tail: &tail, has_served, killed, memory });
+        let found = diagnose(&Evidence { code, signal, tail: &tail, has_served, killed, memory });
         drop(tail);
         self.give_back(life.room, ended);
         End::Died(LastExit::of(&self.plan, code, signal, found))
@@ -180,17 +198,17 @@ impl Owner {
 
     /// Prepares a start, unless it is not wanted any more before that is done.
     async fn prepare_while_wanted(&mut self, stop: &CancellationToken) -> Result<(Room, Option<Duration>), Unstarted> {
-        let (wants, orders, is_unbidden) = (Arc::clone(&self.wants), Arc::clone(&self.orders), self.is_unbidden);
-        let mut asked = None;
+        let (demand, autostart) = (Arc::clone(self.demand.shared()), self.demand.is_autostart());
+        let mut woken = None;
         let not_wanted = async {
             loop {
-                let order = tokio::select! {
-                    () = wants.none(), if !is_unbidden => return,
-                    order = orders.next() => order,
+                let change = tokio::select! {
+                    () = demand.none(), if !autostart => return,
+                    change = demand.next_change() => change,
                 };
-                match order {
-                    Order::Wake => asked = Some(Wants::want(&wants)),
-                    Order::PutAway => return,
+                match change {
+                    DemandChange::Wake => woken = Some(Demand::guard(&demand)),
+                    DemandChange::PutAway => return,
                 }
             }
         };
@@ -200,11 +218,13 @@ impl Owner {
         };
         match prepared {
             Some(prepared) => {
-                self.asked = asked.or(self.asked.take());
+                if let Some(guard) = woken {
+                    self.demand.hold_by(guard);
+                }
                 prepared
             }
             None => {
-                (self.asked, self.is_unbidden) = (None, false);
+                self.demand.clear();
                 Err(Unstarted::Unwanted)
             }
         }

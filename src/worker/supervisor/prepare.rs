@@ -1,18 +1,19 @@
 //! What comes before a process: what the one before has left goes, the model file is looked at, and read once where
 //! that is wanted.
 
-use super::super::allowance::Allowance;
-use super::super::aside::NoOutcome;
-use super::super::diagnosis;
-use super::super::leftovers;
-use super::super::plan::Need;
-use super::super::plan::Program;
-use super::super::prefetch::{Outcome, prefetch};
-use super::super::residents::{Lodger, Room};
-use super::super::shortage::shortage;
-use super::{Owner, Unstarted};
-use crate::models::{self, ModelError};
+use super::owner::{Owner, Unstarted};
+use crate::models;
 use crate::settings::values::GpuLayers;
+use crate::worker::diagnosis::model::{unfit_file, unread_file};
+use crate::worker::local_errors::shortage;
+use crate::worker::memory::budget::Allowance;
+use crate::worker::memory::ledger::Lodger;
+use crate::worker::memory::prefetch::{Outcome, prefetch};
+use crate::worker::memory::reservation::Room;
+use crate::worker::plan::Need;
+use crate::worker::plan::Program;
+use crate::worker::process::blocking::NoOutcome;
+use crate::worker::process::leftovers;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -20,9 +21,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
-
-/// The outcome of a check of the model file.
-pub(super) type FileCheck = Result<(), ModelError>;
 
 impl Owner {
     /// Makes sure that a start can succeed, as far as that is known before, and waits for room in memory. How long reading
@@ -41,7 +39,8 @@ impl Owner {
             self.is_good(file).await?;
         }
         self.board.needs(self.need());
-        let room = self.memory.wait().await.residents.room(self.lodger()).await.map_err(Unstarted::CrowdedOut)?;
+        let room =
+            self.shared.memory.wait().await.residents.room(self.lodger()).await.map_err(Unstarted::CrowdedOut)?;
         let Some(file) = file.filter(|_| self.plan.engine.prefetch) else { return Ok((room, None)) };
         let begun = Instant::now();
         let outcome = prefetch(&self.plan.model, &file, self.plan.engine.load_timeout.0).await;
@@ -55,7 +54,7 @@ impl Owner {
             need: self.need(),
             is_pinned: self.plan.pinned,
             is_preloaded: self.plan.preload,
-            wants: Arc::clone(&self.wants),
+            demand: Arc::clone(self.demand.shared()),
         }
     }
 
@@ -70,7 +69,7 @@ impl Owner {
     }
 
     fn allowance(&self) -> Allowance {
-        self.memory.get().map_or(Allowance::unlimited(), |memory| memory.allowance)
+        self.shared.memory.get().map_or(Allowance::unlimited(), |memory| memory.allowance)
     }
 
     /// Remembers how much memory this process takes, where nobody has said how much it needs. What it has taken in the
@@ -97,9 +96,9 @@ impl Owner {
                 }
                 // With its path, which the diagnosis leaves out.
                 info!(model = self.plan.model, "{problem}");
-                Err(Unstarted::Hopeless(diagnosis::unfit_file(&problem)))
+                Err(Unstarted::Hopeless(unfit_file(&problem)))
             }
-            Err(NoOutcome::Late) => Err(Unstarted::Hopeless(diagnosis::unread_file(longest))),
+            Err(NoOutcome::Late) => Err(Unstarted::Hopeless(unread_file(longest))),
             Err(NoOutcome::Interrupted) => {
                 Err(Unstarted::Short(io::Error::other("the check of the model file was interrupted")))
             }

@@ -1,43 +1,26 @@
 //! Watching one life of a llama-server: until it ends by itself, has to be ended, or is not needed any more.
 
-use super::super::diagnosis::Killed;
-use super::super::endpoint::Endpoint;
-use super::super::health::{LLAMA_HEALTH, Probe, Silence, Verdict};
-use super::super::orders::Order;
-use super::super::phases::Phases;
-use super::super::plan::Program;
-use super::super::progress::{Progress, Signs};
-use super::super::pulse::{Finding, Pulse};
-use super::super::residents::Room;
-use super::super::state::{Event, State};
-use super::super::threads::Threads;
-use super::super::wants::Wants;
-use super::Owner;
-use super::life::Life;
+use super::life::{Ending, Life};
+use super::owner::Owner;
 use crate::awake::{self, Instant};
 use crate::telemetry::trouble::Trouble;
 use crate::worker::bounds::{PROBE_INTERVAL_DOUBTED, PROBE_INTERVAL_LOADING, PROBE_INTERVAL_READY};
-use std::io;
-use std::process::ExitStatus;
+use crate::worker::demand::DemandChange;
+use crate::worker::diagnosis::evidence::Killed;
+use crate::worker::endpoint::Endpoint;
+use crate::worker::health::cpu_time::Threads;
+use crate::worker::health::hang::{Finding, Pulse};
+use crate::worker::health::load_progress::{Progress, Signs};
+use crate::worker::health::probe::{LLAMA_HEALTH, Probe, Silence, Verdict};
+use crate::worker::load_phases::Phases;
+use crate::worker::memory::reservation::Room;
+use crate::worker::plan::Program;
+use crate::worker::state::{Event, State};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-
-/// Why watching a process ended.
-pub(super) enum Ending {
-    /// It has ended by itself.
-    Exited(io::Result<ExitStatus>),
-    /// It must be killed.
-    MustDie(Killed),
-    /// Somebody wants it stopped for good.
-    StopAsked,
-    /// Nobody has used it for `IDLE_UNLOAD`, and nothing is sent to it any more.
-    Unused,
-    /// It was to go, be it for another or by an order, and has finished what it served.
-    PutAway,
-}
 
 /// What is known of a load beside what the probes say.
 #[derive(Clone, Copy)]
@@ -85,17 +68,17 @@ impl Owner {
                     self.begin_to_leave(endpoint, room);
                     continue;
                 }
-                order = self.orders.next() => {
-                    match order {
-                        Order::PutAway if !is_leaving => {
+                change = self.demand.shared().next_change() => {
+                    match change {
+                        DemandChange::PutAway if !is_leaving => {
                             info!(model = self.plan.model, "{} is put away", self.plan.program.name());
                             is_leaving = true;
                             self.begin_to_leave(endpoint, room);
                         }
-                        Order::PutAway => self.asked = None,
+                        DemandChange::PutAway => self.demand.release(),
                         // It is ready, or comes back when it has gone.
-                        Order::Wake if self.state() == State::Ready => {}
-                        Order::Wake => self.asked = Some(Wants::want(&self.wants)),
+                        DemandChange::Wake if self.state() == State::Ready => {}
+                        DemandChange::Wake => self.demand.hold(),
                     }
                     continue;
                 }
@@ -117,7 +100,7 @@ impl Owner {
                 return Ending::MustDie(why);
             }
             if self.state() == State::Ready {
-                self.asked = None;
+                self.demand.release();
                 if !was_ready {
                     room.is_ready(endpoint);
                     self.learn(process.pid(), None).await;
@@ -143,14 +126,16 @@ impl Owner {
             self.plan.engine.hang_timeout.duration().filter(|_| may_tell && state.has_served() && is_due);
         let health = async {
             match &self.plan.program {
-                Program::Command { health, .. } => self.prober.probe(endpoint, health).await,
-                Program::LlamaServer { .. } if state.has_served() => self.prober.probe(endpoint, LLAMA_HEALTH).await,
-                Program::LlamaServer { .. } => self.prober.first_probe(endpoint).await,
+                Program::Command { health, .. } => self.shared.prober.probe(endpoint, health).await,
+                Program::LlamaServer { .. } if state.has_served() => {
+                    self.shared.prober.probe(endpoint, LLAMA_HEALTH).await
+                }
+                Program::LlamaServer { .. } => self.shared.prober.first_probe(endpoint).await,
             }
         };
         let vitals = async {
             match hang_timeout {
-                Some(_) => self.prober.vitals(endpoint).await,
+                Some(_) => self.shared.prober.vitals(endpoint).await,
                 None => None,
             }
         };
@@ -217,7 +202,7 @@ impl Owner {
     fn begin_to_leave(&mut self, endpoint: &Endpoint, room: &Room) {
         endpoint.close_to_new();
         room.leaves();
-        (self.asked, self.is_unbidden) = (None, false);
+        self.demand.clear();
         self.happen_and(Event::StopAsked, |status| {
             status.endpoint = None;
             status.asleep = true;
@@ -230,7 +215,7 @@ impl Owner {
             return std::future::pending().await;
         };
         loop {
-            let since = endpoint.idle_since().filter(|_| self.wants.is_empty());
+            let since = endpoint.idle_since().filter(|_| self.demand.shared().is_empty());
             if since.is_some_and(|since| since.elapsed() >= least) && endpoint.close_if_idle(least) {
                 return;
             }

@@ -1,5 +1,6 @@
 //! Who is suspected of what, over the lives of a llama-server.
 
+use super::super::in_flight::InFlight;
 use super::super::*;
 use crate::awake;
 use proptest::prelude::*;

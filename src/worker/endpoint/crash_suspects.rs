@@ -1,0 +1,154 @@
+//! What workers were serving when they died: a request that kills its worker each time is not given another one.
+//!
+//! A death with several requests in flight accuses all of them. From then on they are suspects, of which `Endpoint::begin`
+//! lets only one at a time to a llama-server, so that the next death names one. Whoever is innocent is acquitted by being
+//! served once; whoever is not tried again is forgotten after a while.
+
+use crate::awake::Instant;
+use crate::worker::bounds::{DEATHS_REMEMBERED, DEATHS_UNTIL_REFUSED, MOST_SUSPECTS};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// What a request asks for, as a number: two requests with the same one ask for the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fingerprint(pub u64);
+
+/// The requests under suspicion. All workers of a model share them.
+#[derive(Default)]
+pub struct Deaths {
+    suspects: Mutex<Vec<Suspect>>,
+    /// Whether there are any, which nearly always there are not.
+    any: AtomicBool,
+}
+
+struct Suspect {
+    fingerprint: Fingerprint,
+    deaths: u32,
+    last: Instant,
+}
+
+impl Deaths {
+    /// A worker died while it served these, in the order in which they came to it. Of those that were suspects before,
+    /// only the first is accused again: no death convicts two.
+    pub(crate) fn note(&self, served: &[Fingerprint]) {
+        let now = Instant::now();
+        let mut suspects = self.suspects();
+        suspects.retain(|suspect| (now - suspect.last) < DEATHS_REMEMBERED);
+        let mut has_named_one = false;
+        for (at, fingerprint) in served.iter().enumerate() {
+            if served[..at].contains(fingerprint) {
+                // Twice in flight, and yet it died once.
+                continue;
+            }
+            match suspects.iter_mut().find(|suspect| suspect.fingerprint == *fingerprint) {
+                Some(_) if std::mem::replace(&mut has_named_one, true) => {}
+                Some(suspect) => (suspect.deaths, suspect.last) = (suspect.deaths.saturating_add(1), now),
+                None => suspects.push(Suspect { fingerprint: *fingerprint, deaths: 1, last: now }),
+            }
+        }
+        while suspects.len() > MOST_SUSPECTS {
+            let least = suspects.iter().enumerate().min_by_key(|(_, suspect)| (suspect.deaths, suspect.last));
+            let Some((least, _)) = least else { break };
+            suspects.swap_remove(least);
+        }
+        self.any.store(!suspects.is_empty(), Ordering::Release);
+    }
+
+    /// A worker served this one to the end.
+    pub(crate) fn acquit(&self, fingerprint: Fingerprint) {
+        if !self.any.load(Ordering::Acquire) {
+            return;
+        }
+        let mut suspects = self.suspects();
+        suspects.retain(|suspect| suspect.fingerprint != fingerprint);
+        self.any.store(!suspects.is_empty(), Ordering::Release);
+    }
+
+    /// Whether this one is not to be tried again.
+    pub(crate) fn convict(&self, fingerprint: Fingerprint) -> bool {
+        self.blame(fingerprint) >= DEATHS_UNTIL_REFUSED
+    }
+
+    /// Whether a worker died while it served this one, which has not been served since.
+    pub(crate) fn suspect(&self, fingerprint: Fingerprint) -> bool {
+        self.blame(fingerprint) > 0
+    }
+
+    /// How many deaths this one is accused of.
+    fn blame(&self, fingerprint: Fingerprint) -> u32 {
+        if !self.any.load(Ordering::Acquire) {
+            return 0;
+        }
+        let suspects = self.suspects();
+        let known = suspects.iter().find(|suspect| suspect.fingerprint == fingerprint);
+        known.filter(|suspect| suspect.last.elapsed() < DEATHS_REMEMBERED).map_or(0, |suspect| suspect.deaths)
+    }
+
+    fn suspects(&self) -> MutexGuard<'_, Vec<Suspect>> {
+        self.suspects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    const POISON: Fingerprint = Fingerprint(1);
+    const INNOCENT: Fingerprint = Fingerprint(2);
+
+    #[tokio::test(start_paused = true)]
+    async fn two_deaths_convict_unless_it_was_served_between_them() {
+        let deaths = Deaths::default();
+        deaths.note(&[POISON, INNOCENT]);
+        assert!(!deaths.convict(POISON), "it is given a second chance");
+        deaths.acquit(INNOCENT);
+        deaths.note(&[POISON, INNOCENT]);
+        assert!(deaths.convict(POISON));
+        assert!(!deaths.convict(INNOCENT));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_death_counts_once_however_often_the_request_was_in_flight() {
+        let deaths = Deaths::default();
+        deaths.note(&[POISON, INNOCENT, POISON, POISON]);
+        assert!(!deaths.convict(POISON));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_those_suspected_before_a_death_names_the_first() {
+        let deaths = Deaths::default();
+        deaths.note(&[POISON, INNOCENT]);
+        deaths.note(&[Fingerprint(3), POISON, INNOCENT]);
+        assert!(deaths.convict(POISON));
+        for (fingerprint, suspected) in [(INNOCENT, true), (Fingerprint(3), true), (Fingerprint(4), false)] {
+            assert!(!deaths.convict(fingerprint));
+            assert_eq!(deaths.suspect(fingerprint), suspected, "{fingerprint:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_conviction_is_forgotten_after_a_while() {
+        let deaths = Deaths::default();
+        deaths.note(&[POISON]);
+        deaths.note(&[POISON]);
+        tokio::time::advance(DEATHS_REMEMBERED - Duration::from_millis(1)).await;
+        assert!(deaths.convict(POISON));
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(!deaths.convict(POISON));
+        deaths.note(&[POISON]);
+        assert!(!deaths.convict(POISON), "it begins anew");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_list_has_a_bound_and_keeps_the_most_suspicious() {
+        let deaths = Deaths::default();
+        deaths.note(&[POISON]);
+        deaths.note(&[POISON]);
+        for n in 0..10 * MOST_SUSPECTS as u64 {
+            deaths.note(&[Fingerprint(100 + n)]);
+        }
+        assert_eq!(deaths.suspects().len(), MOST_SUSPECTS);
+        assert!(deaths.convict(POISON));
+    }
+}

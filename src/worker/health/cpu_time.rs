@@ -1,0 +1,90 @@
+//! What the threads of a llama-server have computed: their CPU time, and whether a GPU may be computing instead.
+//!
+//! It counts the whole process group, for llama-server may be the child of a script. What that says about a hang is
+//! [`super::hang`]'s.
+
+use crate::worker::procfs::{self, Stat};
+use nix::unistd::{SysconfVar, sysconf};
+use std::collections::HashMap;
+use std::time::Duration;
+
+/// A thread that uses the CPU for one part in so many of the time does more than housekeeping.
+const PART_THAT_SHOWS: f64 = 20.0;
+
+/// What a process has open while it uses a GPU. `dxg` is that of Windows' Linux.
+const GPUS: [&str; 4] = ["/dev/nvidia", "/dev/dri/", "/dev/kfd", "/dev/dxg"];
+
+/// The threads of a process group at one moment.
+#[derive(Debug)]
+pub(crate) struct Threads {
+    /// CPU time of each, in clock ticks.
+    times: HashMap<i32, u64>,
+    /// A process of the group has a GPU open.
+    has_gpu: bool,
+}
+
+impl Threads {
+    /// Those of this process group; nothing where they cannot be read.
+    pub(crate) fn of_group(group: i32) -> Option<Self> {
+        let is_member = |pid: &i32| Stat::of(*pid).is_ok_and(|stat| stat.group == group && !stat.has_ended());
+        let members: Vec<i32> = procfs::pids().ok()?.into_iter().filter(is_member).collect();
+        let times: HashMap<i32, u64> = members.iter().flat_map(|pid| procfs::threads(*pid)).collect();
+        let has_gpu = members.iter().any(|pid| procfs::has_open(*pid, &GPUS));
+        (!times.is_empty()).then_some(Self { times, has_gpu })
+    }
+
+    /// How long they have computed in this time, if they have for a part of it that shows. One busy thread is enough
+    /// where no GPU is in use; one that uses a GPU may only be waiting for it busily, so there it takes two, and about
+    /// as much of each.
+    pub(crate) fn computed_since(&self, before: &Self, time: Duration) -> Option<Duration> {
+        let ticks_per_second = sysconf(SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100) as f64;
+        // A thread that is new since then has used all its time since then.
+        let used = |(thread, time): (&i32, &u64)| time.saturating_sub(before.times.get(thread).copied().unwrap_or(0));
+        let mut used: Vec<u64> = self.times.iter().map(used).collect();
+        used.sort_unstable_by(|a, b| b.cmp(a));
+        let ticks = match used[..] {
+            [most, ..] if !self.has_gpu => most,
+            [most, second, ..] if second * 2 >= most => second,
+            _ => return None,
+        };
+        let computed = Duration::from_secs_f64(ticks as f64 / ticks_per_second);
+        (computed >= time.div_f64(PART_THAT_SHOWS)).then_some(computed)
+    }
+}
+
+#[cfg(test)]
+impl Threads {
+    /// Threads that have used so many clock ticks each.
+    pub(crate) fn stub(times: &[u64], has_gpu: bool) -> Self {
+        Self { times: times.iter().enumerate().map(|(id, time)| (id as i32, *time)).collect(), has_gpu }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn one_thread_computes_without_a_gpu_and_two_with_one() {
+        let computed = |before: &[u64], now: &[u64], has_gpu| {
+            Threads::stub(now, has_gpu).computed_since(&Threads::stub(before, has_gpu), 10 * SECOND)
+        };
+        assert_eq!(computed(&[700, 0], &[1700, 3], false), Some(10 * SECOND));
+        assert_eq!(computed(&[700, 0], &[1700, 3], true), None, "it may be waiting for the GPU");
+        assert_eq!(computed(&[700], &[1700], true), None);
+        assert_eq!(computed(&[700, 0], &[1700, 980], true), Some(980 * SECOND / 100));
+        assert_eq!(computed(&[700, 0], &[749, 49], false), None, "that is housekeeping");
+        assert_eq!(computed(&[700], &[700, 50], false), Some(SECOND / 2), "a new thread");
+        assert_eq!(computed(&[], &[], false), None);
+    }
+
+    #[test]
+    fn the_threads_of_a_whole_group_are_read() {
+        let own = Stat::of(std::process::id() as i32).unwrap().group;
+        let threads = Threads::of_group(own).unwrap();
+        assert!(threads.times.contains_key(&nix::unistd::gettid().as_raw()), "{threads:?}");
+        assert!(Threads::of_group(i32::MAX).is_none());
+    }
+}

@@ -1,0 +1,216 @@
+//! Probes: what a llama-server says about itself, whether it is ours at all, and how long it may say nothing.
+//! What its counters mean is `hang.rs`'s.
+
+use super::hang::Vitals;
+use crate::awake::Instant;
+use crate::worker::bounds::{
+    DOUBT_GRACE, PROBE_TIMEOUT, REFUSAL_UNTIL_RESTART, SILENCE_UNTIL_RESTART, SILENCE_UNTIL_UNHEALTHY, VITALS_SIZE,
+};
+use crate::worker::endpoint::Endpoint;
+use crate::worker::local_errors::{is_refused, shortage};
+use http::StatusCode;
+use http::header::AUTHORIZATION;
+use nix::errno::Errno;
+use std::time::Duration;
+
+/// The path on which llama-server says how it is.
+pub(crate) const LLAMA_HEALTH: &str = "/health";
+
+/// The outcome of one probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Probe {
+    /// Nobody answered, or not in time, or not well.
+    Silent,
+    /// Nobody listens on its port.
+    Refused,
+    /// It was not asked, for want of something on this machine; that says nothing about it.
+    Unasked(Errno),
+    /// It is loading its model.
+    Loading,
+    /// It can serve.
+    Ready,
+    /// Somebody answered who does not know our key: another server has the port.
+    Stranger,
+}
+
+/// Asks one llama-server after another how it is.
+#[derive(Clone)]
+pub(crate) struct Prober(reqwest::Client);
+
+impl Prober {
+    pub(crate) fn new() -> Result<Self, reqwest::Error> {
+        // A fresh connection each time: a kept one would meet llama-server's own keep-alive limit.
+        reqwest::Client::builder().timeout(PROBE_TIMEOUT).pool_max_idle_per_host(0).no_proxy().build().map(Self)
+    }
+
+    /// Asks for this path, which needs no key. llama-server answers `/health` from the first moment on.
+    pub(crate) async fn probe(&self, endpoint: &Endpoint, path: &str) -> Probe {
+        let url = format!("http://{}{path}", endpoint.target.authority);
+        match self.0.get(url).send().await.map(|answer| answer.status()) {
+            Ok(StatusCode::OK) => Probe::Ready,
+            Ok(StatusCode::SERVICE_UNAVAILABLE) => Probe::Loading,
+            Ok(_) => Probe::Silent,
+            Err(error) => unanswered(&error),
+        }
+    }
+
+    /// Asks the same of a llama-server that says it is ready for the first time, and makes sure that it is the one we
+    /// started: it must take our key and must refuse a request without one. A server that took the port before ours
+    /// did knows no key, or another one.
+    pub(crate) async fn first_probe(&self, endpoint: &Endpoint) -> Probe {
+        match self.probe(endpoint, LLAMA_HEALTH).await {
+            Probe::Ready => {}
+            other => return other,
+        }
+        let url = format!("http://{}/props", endpoint.target.authority);
+        let keyed = with_key(self.0.get(&url), endpoint).send();
+        let without_key = self.0.get(&url).send();
+        match tokio::join!(keyed, without_key) {
+            (Ok(keyed), Ok(without))
+                if keyed.status() == StatusCode::OK && without.status() == StatusCode::UNAUTHORIZED =>
+            {
+                Probe::Ready
+            }
+            (Ok(_), Ok(_)) => Probe::Stranger,
+            (Err(error), _) | (_, Err(error)) => unanswered(&error),
+        }
+    }
+
+    /// Asks what it is doing; nothing when it does not answer. One that cannot be asked, for want of something on this
+    /// machine or because it shows no metrics, counts as doing nothing.
+    pub(crate) async fn vitals(&self, endpoint: &Endpoint) -> Option<Vitals> {
+        const NOTHING: Vitals = Vitals { taken: 0, work: 0 };
+        let url = format!("http://{}/metrics", endpoint.target.authority);
+        let answer = with_key(self.0.get(url), endpoint).send().await;
+        let text = match answer {
+            Ok(answer) if answer.status() == StatusCode::OK => text_of(answer).await,
+            Ok(_) => return Some(NOTHING),
+            Err(error) => Err(error),
+        };
+        match text {
+            Ok(text) => Some(Vitals::read(&text).unwrap_or(NOTHING)),
+            Err(error) => shortage(&error).map(|_| NOTHING),
+        }
+    }
+}
+
+/// The request with the key that it takes, if it takes any.
+fn with_key(request: reqwest::RequestBuilder, endpoint: &Endpoint) -> reqwest::RequestBuilder {
+    match &endpoint.target.authorization {
+        Some(key) => request.header(AUTHORIZATION, key.clone()),
+        None => request,
+    }
+}
+
+/// The beginning of an answer's body, up to [`VITALS_SIZE`].
+async fn text_of(mut answer: reqwest::Response) -> Result<String, reqwest::Error> {
+    let mut bytes = Vec::new();
+    while let Some(piece) = answer.chunk().await? {
+        let room = VITALS_SIZE - bytes.len();
+        bytes.extend_from_slice(&piece[..piece.len().min(room)]);
+        if bytes.len() == VITALS_SIZE {
+            break;
+        }
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn unanswered(error: &reqwest::Error) -> Probe {
+    let silent = if is_refused(error) { Probe::Refused } else { Probe::Silent };
+    shortage(error).map_or(silent, Probe::Unasked)
+}
+
+/// What the silence of a llama-server means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It may be a passing moment.
+    Wait,
+    /// It does not serve at present.
+    Unhealthy,
+    /// There is no hope that it ends.
+    Restart,
+    /// It has closed its port, and will not open it again.
+    Closed,
+}
+
+/// The silence of a llama-server that has served: since when no probe was answered well.
+#[derive(Debug, Default)]
+pub(crate) struct Silence {
+    since: Option<Instant>,
+    doubted_since: Option<Instant>,
+    refused_since: Option<Instant>,
+}
+
+impl Silence {
+    /// Whether nobody listened when it was asked last.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.refused_since.is_some()
+    }
+
+    /// It was asked at this moment and gave no good answer; nobody even listened, if it is so.
+    pub(crate) fn goes_on(&mut self, asked: Instant, is_doubted: bool, is_refused: bool) -> Verdict {
+        let silent = self.since.get_or_insert(asked).elapsed();
+        let doubted = if is_doubted { self.doubted_since.get_or_insert(asked).elapsed() } else { Duration::ZERO };
+        let refused = if is_refused { Some(*self.refused_since.get_or_insert(asked)) } else { None };
+        self.refused_since = refused;
+        if refused.is_some_and(|since| since.elapsed() >= REFUSAL_UNTIL_RESTART) {
+            Verdict::Closed
+        } else if silent >= SILENCE_UNTIL_RESTART {
+            Verdict::Restart
+        } else if silent >= SILENCE_UNTIL_UNHEALTHY || doubted >= DOUBT_GRACE {
+            Verdict::Unhealthy
+        } else {
+            Verdict::Wait
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_unhealthy_after_a_while_and_given_up_after_a_longer_one_however_often_it_is_asked() {
+        let mut silence = Silence::default();
+        let start = Instant::now();
+        let mut verdicts = Vec::new();
+        while start.elapsed() <= SILENCE_UNTIL_RESTART {
+            let verdict = silence.goes_on(Instant::now(), false, false);
+            if verdicts.last().is_none_or(|(_, last)| *last != verdict) {
+                verdicts.push((start.elapsed(), verdict));
+            }
+            tokio::time::advance(Duration::from_millis(500)).await;
+        }
+        let expected = [
+            (Duration::ZERO, Verdict::Wait),
+            (SILENCE_UNTIL_UNHEALTHY, Verdict::Unhealthy),
+            (SILENCE_UNTIL_RESTART, Verdict::Restart),
+        ];
+        assert_eq!(verdicts, expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_doubted_one_is_unhealthy_after_a_moment_and_is_not_killed_sooner() {
+        let mut silence = Silence::default();
+        let asked = Instant::now();
+        assert_eq!(silence.goes_on(asked, true, false), Verdict::Wait, "a process may need a moment to end");
+        tokio::time::advance(DOUBT_GRACE - Duration::from_millis(1)).await;
+        assert_eq!(silence.goes_on(Instant::now(), true, false), Verdict::Wait);
+        tokio::time::advance(Duration::from_millis(1)).await;
+        for _ in 0..1_000 {
+            assert_eq!(silence.goes_on(Instant::now(), true, false), Verdict::Unhealthy);
+        }
+        assert_eq!(Silence::default().goes_on(asked, true, false), Verdict::Unhealthy, "one long silence is enough");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_closed_port_is_no_passing_moment() {
+        let mut silence = Silence::default();
+        assert_eq!(silence.goes_on(Instant::now(), false, true), Verdict::Wait, "it may be about to end");
+        tokio::time::advance(REFUSAL_UNTIL_RESTART).await;
+        assert_eq!(silence.goes_on(Instant::now(), false, false), Verdict::Wait, "somebody listens");
+        assert_eq!(silence.goes_on(Instant::now(), false, true), Verdict::Wait);
+        tokio::time::advance(REFUSAL_UNTIL_RESTART).await;
+        assert_eq!(silence.goes_on(Instant::now(), false, true), Verdict::Closed);
+    }
+}

@@ -1,0 +1,105 @@
+//! The memory control groups of this process, of both versions.
+
+use super::kernel::Roots;
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+/// A limit of so many bytes is none: version 1 writes the largest page-aligned number.
+const NO_LIMIT: u64 = 1 << 60;
+
+/// A memory control group, as one mount may show it.
+pub(super) struct Group {
+    mount: PathBuf,
+    path: PathBuf,
+    names: &'static Names,
+}
+
+/// What a version calls its files, and the lines of `memory.stat` that tell what is only cached.
+struct Names {
+    kills: &'static str,
+    limit: &'static str,
+    usage: &'static str,
+    cached: [&'static str; 2],
+}
+
+const VERSION_1: Names = Names {
+    kills: "memory.oom_control",
+    limit: "memory.limit_in_bytes",
+    usage: "memory.usage_in_bytes",
+    cached: ["total_inactive_file", "total_active_file"],
+};
+
+const VERSION_2: Names = Names {
+    kills: "memory.events",
+    limit: "memory.max",
+    usage: "memory.current",
+    cached: ["inactive_file", "active_file"],
+};
+
+impl Group {
+    /// Those of this process. Not each needs to be there.
+    pub(super) fn all(roots: &Roots) -> Vec<Self> {
+        let text = fs::read_to_string(roots.proc.join("self/cgroup")).unwrap_or_default();
+        text.lines().filter_map(|line| Self::of(line, roots)).flatten().collect()
+    }
+
+    fn of(line: &str, roots: &Roots) -> Option<Vec<Self>> {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (fields.next()?, fields.next()?);
+        let (mounts, names): (&[&str], _) = match controllers {
+            "" => (&["", "unified"], &VERSION_2),
+            _ if controllers.split(',').any(|controller| controller == "memory") => (&["memory"], &VERSION_1),
+            _ => return None,
+        };
+        let groups = mounts.iter().map(|mount| Self { mount: roots.cgroups.join(mount), path: below(path), names });
+        Some(groups.collect())
+    }
+
+    /// Its folder and those of the groups above it, nearest first. In a container the path may be the host's, while the
+    /// mount shows our own group at its top.
+    fn folders(&self) -> impl Iterator<Item = PathBuf> {
+        self.path.ancestors().map(|path| self.mount.join(path))
+    }
+
+    /// Processes of the group that were killed for want of memory.
+    pub(super) fn kills(&self) -> Option<u64> {
+        let read = |folder: PathBuf| counter(&fs::read_to_string(folder.join(self.names.kills)).ok()?, "oom_kill");
+        self.folders().find_map(read)
+    }
+
+    /// The smallest limit that applies, in bytes.
+    pub(super) fn limit(&self) -> Option<u64> {
+        self.folders().filter_map(|folder| self.limit_of(&folder)).min()
+    }
+
+    /// Bytes that may still be filled. Files that are only cached may go.
+    pub(super) fn room(&self) -> Option<u64> {
+        self.folders().filter_map(|folder| self.room_in(&folder)).min()
+    }
+
+    fn limit_of(&self, folder: &Path) -> Option<u64> {
+        // "max" is no number and no limit.
+        number(&folder.join(self.names.limit)).filter(|limit| *limit < NO_LIMIT)
+    }
+
+    fn room_in(&self, folder: &Path) -> Option<u64> {
+        let (limit, usage) = (self.limit_of(folder)?, number(&folder.join(self.names.usage))?);
+        let stat = fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
+        let cached = self.names.cached.iter().filter_map(|name| counter(&stat, name)).fold(0, u64::saturating_add);
+        Some(limit.saturating_sub(usage.saturating_sub(cached)))
+    }
+}
+
+/// A path of the kernel's as one below a folder.
+fn below(path: &str) -> PathBuf {
+    Path::new(path).components().filter(|part| matches!(part, Component::Normal(_))).collect()
+}
+
+fn number(file: &Path) -> Option<u64> {
+    fs::read_to_string(file).ok()?.trim().parse().ok()
+}
+
+/// The number in the line `NAME NUMBER`.
+pub(super) fn counter(text: &str, name: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
+}

@@ -1,0 +1,208 @@
+//! Who makes room for a model that is to be loaded: pure, so that properties can be tested.
+//!
+//! What is idle goes, least recently used first. What is in use goes only for a claim that is wanted and has waited for
+//! its patience, and only after it has been left to serve for as long itself: two busy models that do not fit together
+//! take turns, and neither is stopped before it has served anybody. It is let finish first. What is idle stays until that
+//! has left, and nobody goes whose memory is not needed. No worker of a model goes for another of the same model. Owns no process and no clock.
+
+use crate::awake::Instant;
+use std::time::Duration;
+
+/// A load that waits for memory.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Claim<'a> {
+    /// Whose load it is.
+    pub(crate) model: &'a str,
+    /// Bytes.
+    pub(crate) need: u64,
+    /// Whether a request waits for it; else it is loaded ahead of them.
+    pub(crate) is_wanted: bool,
+    /// When it began to wait.
+    pub(crate) since: Instant,
+}
+
+/// A worker that has memory.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Holder<'a> {
+    pub(crate) id: u64,
+    /// Whose worker it is.
+    pub(crate) model: &'a str,
+    /// Bytes.
+    pub(crate) need: u64,
+    /// Never stopped for another.
+    pub(crate) is_pinned: bool,
+    /// Loaded ahead of requests, and so not to be stopped for another that is.
+    pub(crate) is_preloaded: bool,
+    pub(crate) stage: Stage,
+}
+
+/// Where a worker that has memory stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// It is being loaded.
+    Loading,
+    /// It serves, or requests wait for it.
+    InUse {
+        /// When it was ready.
+        ready: Instant,
+    },
+    /// It has nothing to do.
+    Idle {
+        /// Since when.
+        since: Instant,
+    },
+    /// It is on its way out.
+    Leaving,
+}
+
+/// What is to be done for the first claim in line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// There is room.
+    Grant,
+    /// These must go first.
+    Clear(Vec<(u64, Way)>),
+    /// Nothing, until something changes, or until then.
+    Wait(Option<Instant>),
+    /// Nothing, until something changes. Nobody waits for it and nothing leaves for it, so that others need not stand behind.
+    Yield,
+}
+
+/// How a worker goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// At once, if it is still idle.
+    Idle,
+    /// When it has finished what it serves, whatever that is by then.
+    Finishing,
+}
+
+/// The next step for a claim, where `patience` is how long what is in use is left alone.
+pub(crate) fn next_step(
+    budget: u64,
+    patience: Duration,
+    now: Instant,
+    claim: Claim<'_>,
+    holders: &[Holder<'_>],
+) -> Step {
+    let sum = |of: &dyn Fn(&Holder<'_>) -> bool| {
+        holders.iter().filter(|holder| of(holder)).fold(0, |sum: u64, holder| sum.saturating_add(holder.need))
+    };
+    let need = claim.need.min(budget);
+    let to_come = sum(&|holder| holder.stage == Stage::Leaving);
+    let staying = sum(&|holder| holder.stage != Stage::Leaving);
+    if need <= budget.saturating_sub(staying.saturating_add(to_come)) {
+        return Step::Grant;
+    }
+    let room = budget.saturating_sub(staying);
+    if need <= room {
+        return Step::Wait(None);
+    }
+    // So much must be given back, be there even more in use than there should be.
+    let missing = staying.saturating_sub(budget - need);
+    let mut candidates: Vec<(Turn, &Holder<'_>)> = holders
+        .iter()
+        .filter(|holder| holder.need > 0)
+        .filter_map(|holder| Some((Turn::of(holder, claim, patience)?, holder)))
+        .collect();
+    candidates.sort_by_key(|(turn, _)| *turn);
+    let is_due = |turn: &Turn| match turn {
+        Turn::Idle(_) => true,
+        Turn::InUse { due, .. } => *due <= now,
+    };
+    let due: Vec<(Turn, &Holder<'_>)> = candidates.iter().filter(|(turn, _)| is_due(turn)).copied().collect();
+    if let Some(going) = enough(missing, &due) {
+        let (idle, in_use): (Vec<_>, Vec<_>) = going.into_iter().partition(|(turn, _)| matches!(turn, Turn::Idle(_)));
+        let ids = |of: Vec<(Turn, &Holder<'_>)>, way| of.into_iter().map(|(_, holder)| (holder.id, way)).collect();
+        return match (in_use.is_empty(), to_come) {
+            (false, _) => Step::Clear(ids(in_use, Way::Finishing)),
+            (true, 0) => Step::Clear(ids(idle, Way::Idle)),
+            // What is idle can serve until all that leaves has left.
+            (true, _) => Step::Wait(None),
+        };
+    }
+    if !claim.is_wanted {
+        return Step::Yield;
+    }
+    let next = candidates.iter().filter(|(turn, _)| !is_due(turn)).map(|(turn, _)| match turn {
+        Turn::Idle(since) => *since,
+        Turn::InUse { due, .. } => *due,
+    });
+    Step::Wait(next.min())
+}
+
+/// Those of `due`, in whose order they go, that give back so many bytes: nobody whose memory is not needed for that, and of
+/// what is in use no more than what is idle leaves to give. None if all of them do not suffice.
+fn enough<'a, 'b>(missing: u64, due: &[(Turn, &'a Holder<'b>)]) -> Option<Vec<(Turn, &'a Holder<'b>)>> {
+    let (mut freed, mut going) = (0u64, Vec::new());
+    for &(turn, holder) in due {
+        if freed < missing {
+            freed = freed.saturating_add(holder.need);
+            going.push((turn, holder));
+        }
+    }
+    if freed < missing {
+        return None;
+    }
+    // The last in line is spared first.
+    for at in (0..going.len()).rev() {
+        let without = freed.saturating_sub(going[at].1.need);
+        if without >= missing {
+            freed = without;
+            going.remove(at);
+        }
+    }
+    Some(going)
+}
+
+/// Whether there is room for it at some time, as things stand: beside what never goes for it.
+pub(crate) fn is_within_reach(budget: u64, claim: Claim<'_>, holders: &[Holder<'_>]) -> bool {
+    let need = claim.need;
+    let stays = |holder: &&Holder<'_>| never_goes_for(claim, holder) && holder.stage != Stage::Leaving;
+    let staying = holders.iter().filter(stays).fold(0, |sum: u64, holder| sum.saturating_add(holder.need));
+    need.min(budget) <= budget.saturating_sub(staying)
+}
+
+/// The models of others that are pinned, if it is for them that there is never room.
+pub(crate) fn pinned_in_the_way<'a>(budget: u64, claim: Claim<'_>, holders: &[Holder<'a>]) -> Vec<&'a str> {
+    let of_others = |holder: &&Holder<'a>| {
+        holder.is_pinned && holder.need > 0 && holder.model != claim.model && holder.stage != Stage::Leaving
+    };
+    let pinned: Vec<Holder<'a>> = holders.iter().filter(of_others).copied().collect();
+    match is_within_reach(budget, claim, &pinned) {
+        true => Vec::new(),
+        false => pinned.iter().map(|holder| holder.model).collect(),
+    }
+}
+
+/// Whether this worker makes no room for that claim, whatever happens. Nothing would be won if it were of the same model.
+fn never_goes_for(claim: Claim<'_>, holder: &Holder<'_>) -> bool {
+    holder.is_pinned || holder.model == claim.model
+}
+
+/// The order in which workers go.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Turn {
+    /// First those that nobody uses, the longest unused before the others.
+    Idle(Instant),
+    /// Then those that have served for the longest time, each from some moment on.
+    InUse { ready: Instant, due: Instant },
+}
+
+impl Turn {
+    /// Of this worker, if it may have to go for that claim.
+    fn of(holder: &Holder<'_>, claim: Claim<'_>, patience: Duration) -> Option<Self> {
+        match holder.stage {
+            _ if never_goes_for(claim, holder) => None,
+            Stage::Loading | Stage::Leaving => None,
+            Stage::Idle { .. } if holder.is_preloaded && !claim.is_wanted => None,
+            Stage::Idle { since } => Some(Self::Idle(since)),
+            Stage::InUse { .. } if !claim.is_wanted => None,
+            Stage::InUse { ready } => Some(Self::InUse { ready, due: ready.max(claim.since) + patience }),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "eviction_tests.rs"]
+mod tests;

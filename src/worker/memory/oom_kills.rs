@@ -1,0 +1,126 @@
+//! The kernel's count of processes that it killed for want of memory, before and after one of ours.
+//!
+//! It only counts; what a kill means is `diagnosis.rs`'s.
+
+use super::cgroup::{Group, counter};
+use super::kernel::{MIB, Roots};
+use std::fs;
+
+/// Processes killed for want of memory, as of one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Kills {
+    group: Option<u64>,
+    machine: Option<u64>,
+}
+
+/// Whether the kernel killed a process for want of memory between two moments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OomKill {
+    /// One of our control group, whose limit is this.
+    InGroup {
+        /// The smallest limit that applies, if there is one.
+        limit_mib: Option<u64>,
+    },
+    /// One of this machine; our group has no counter.
+    OnMachine,
+    /// None.
+    No,
+    /// The kernel shows no counter.
+    NotKnown,
+}
+
+impl Kills {
+    /// Reads the counters. One that cannot be read is left out.
+    pub(crate) fn count(roots: &Roots) -> Self {
+        let group = Group::all(roots).iter().find_map(Group::kills);
+        let machine = fs::read_to_string(roots.proc.join("vmstat")).ok().and_then(|text| counter(&text, "oom_kill"));
+        Self { group, machine }
+    }
+
+    /// What has been counted since.
+    pub(crate) fn since(self, roots: &Roots) -> OomKill {
+        let now = Self::count(roots);
+        let grew = |before: Option<u64>, now: Option<u64>| Some(now? > before?);
+        match (grew(self.group, now.group), grew(self.machine, now.machine)) {
+            (Some(true), _) => {
+                let limits = Group::all(roots);
+                OomKill::InGroup { limit_mib: limits.iter().filter_map(Group::limit).min().map(|limit| limit / MIB) }
+            }
+            // The kernel counts a kill for the group of the process, wherever the memory was short.
+            (Some(false), _) | (None, Some(false)) => OomKill::No,
+            (None, Some(true)) => OomKill::OnMachine,
+            (None, None) => OomKill::NotKnown,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use super::super::kernel::fixture::Kernel;
+
+    fn verdict_after(kernel: &Kernel, change: impl FnOnce(&Kernel)) -> OomKill {
+        let before = Kills::count(&kernel.roots);
+        change(kernel);
+        before.since(&kernel.roots)
+    }
+
+    fn events(kills: u64) -> String {
+        format!("low 0\nhigh 0\nmax 12\noom 3\noom_kill {kills}\noom_group_kill 0\n")
+    }
+
+    #[test]
+    fn version_2_counts_in_memory_events_and_the_smallest_limit_applies() {
+        let kernel = Kernel::of("0::/system.slice/llamagate.service\n");
+        let group = "cgroup/system.slice/llamagate.service";
+        kernel.write(&format!("{group}/memory.events"), &events(4));
+        kernel.write(&format!("{group}/memory.max"), "max\n");
+        kernel.write("cgroup/system.slice/memory.max", "4294967296\n");
+        let grow = |kernel: &Kernel| kernel.write(&format!("{group}/memory.events"), &events(5));
+        assert_eq!(verdict_after(&kernel, grow), OomKill::InGroup { limit_mib: Some(4096) });
+        assert_eq!(verdict_after(&kernel, |_| ()), OomKill::No);
+    }
+
+    #[test]
+    fn version_1_counts_in_oom_control_and_its_largest_limit_is_none() {
+        let kernel = Kernel::of("9:name=systemd:/\n4:memory:/pods/a\n0::/\n");
+        let control = |kills| format!("oom_kill_disable 0\nunder_oom 0\noom_kill {kills}\n");
+        kernel.write("cgroup/memory/pods/a/memory.oom_control", &control(0));
+        kernel.write("cgroup/memory/pods/a/memory.limit_in_bytes", "9223372036854771712\n");
+        let grow = |kernel: &Kernel| kernel.write("cgroup/memory/pods/a/memory.oom_control", &control(1));
+        assert_eq!(verdict_after(&kernel, grow), OomKill::InGroup { limit_mib: None });
+    }
+
+    #[test]
+    fn in_a_container_our_group_may_be_at_the_top_of_the_mount() {
+        let kernel = Kernel::of("0::/../../docker/0123abc\n");
+        kernel.write("cgroup/memory.events", &events(0));
+        kernel.write("cgroup/memory.max", "536870912\n");
+        let grow = |kernel: &Kernel| kernel.write("cgroup/memory.events", &events(1));
+        assert_eq!(verdict_after(&kernel, grow), OomKill::InGroup { limit_mib: Some(512) });
+    }
+
+    #[test]
+    fn without_a_group_the_machine_counts() {
+        let kernel = Kernel::of("0::/\n");
+        kernel.write("proc/vmstat", "nr_free_pages 1\noom_kill 7\n");
+        let grow = |kernel: &Kernel| kernel.write("proc/vmstat", "nr_free_pages 1\noom_kill 8\n");
+        assert_eq!(verdict_after(&kernel, grow), OomKill::OnMachine);
+        assert_eq!(verdict_after(&kernel, |_| ()), OomKill::No);
+    }
+
+    #[test]
+    fn a_kill_elsewhere_on_the_machine_is_not_ours() {
+        let kernel = Kernel::of("0::/a\n");
+        kernel.write("cgroup/a/memory.events", &events(0));
+        kernel.write("proc/vmstat", "oom_kill 7\n");
+        assert_eq!(verdict_after(&kernel, |kernel| kernel.write("proc/vmstat", "oom_kill 8\n")), OomKill::No);
+    }
+
+    #[test]
+    fn without_counters_nothing_is_known() {
+        let kernel = Kernel::of("garbage\n::\n0:\n");
+        assert_eq!(verdict_after(&kernel, |_| ()), OomKill::NotKnown);
+    }
+}

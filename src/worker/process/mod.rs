@@ -1,0 +1,21 @@
+//! Processes: what each is started with, how it is started and ended, and what it leaves behind.
+//!
+//! - `blocking.rs`: work that may be stuck in the kernel, on a thread of its own
+//! - `children.rs`: the child processes that tokio waits for; all others are reaped
+//! - `command.rs`: the arguments and the environment of a worker's process
+//! - `cpus.rs`: how many CPUs a process may use
+//! - `leftovers.rs`: processes that a llama-server left running: found and ended
+//! - `ports.rs`: the port that each worker listens on
+//! - `reaper.rs`: reaps orphans as they end
+//! - `runtime_dir.rs`: the private folder of each process: key, HOME, and a note of its pid
+//! - `spawner.rs`: starts, signals and ends processes; the only file with `unsafe`
+
+pub(super) mod blocking;
+mod children;
+pub(super) mod command;
+pub(super) mod cpus;
+pub(super) mod leftovers;
+pub(super) mod ports;
+pub(super) mod reaper;
+pub(super) mod runtime_dir;
+pub(super) mod spawner;

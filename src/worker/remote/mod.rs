@@ -1,0 +1,210 @@
+//! The one task that owns a remote worker: a backend that somebody else runs. It asks how that is and reports each change.
+//!
+//! There is no process to start or to end: whatever happens to it, it may come back, so it is never given up. What a
+//! probe is and what its answer means is `probe.rs`'s.
+//!
+//! - `probe.rs`: one probe of a remote backend, and what its answer means
+
+mod probe;
+#[cfg(test)]
+mod tests;
+
+use crate::dial::{BadRemote, Dialer, Target};
+use crate::settings::catalogue::RemoteSettings;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::trouble::Trouble;
+use crate::worker::bounds::{
+    PROBE_INTERVAL_DOUBTED, REMOTE_BACKOFF_FIRST, REMOTE_BACKOFF_LONGEST, REMOTE_INTERVAL_LOADING, SHORTAGE_PAUSE,
+};
+use crate::worker::endpoint::Endpoint;
+use crate::worker::endpoint::crash_suspects::Deaths;
+use crate::worker::handle::{Handle, Status};
+use crate::worker::state::{Event, State};
+use crate::worker::worker_metrics::Board;
+use http::uri::Scheme;
+use probe::{Probe, Prober};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, info, warn};
+
+/// Everything that a remote worker is joined with.
+#[derive(Debug, Clone)]
+pub struct RemotePlan {
+    /// The model's id.
+    pub model: String,
+    /// The number of the worker among those of its model.
+    pub number: u32,
+    /// Where it is.
+    pub remote: RemoteSettings,
+    /// Time between two probes while it is well.
+    pub health_check_interval: Duration,
+    /// Longest time until a connection to it can be used.
+    pub connect_timeout: Duration,
+}
+
+/// Starts the owner of a remote worker on `tasks`; it ends after `stop` is cancelled.
+pub fn join(
+    plan: RemotePlan,
+    deaths: Arc<Deaths>,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+    tasks: &TaskTracker,
+) -> Result<Handle, BadRemote> {
+    let dialer = Dialer::new(plan.connect_timeout);
+    join_by(dialer, plan, deaths, metrics, stop, tasks)
+}
+
+fn join_by(
+    dialer: Dialer,
+    plan: RemotePlan,
+    deaths: Arc<Deaths>,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+    tasks: &TaskTracker,
+) -> Result<Handle, BadRemote> {
+    let target = Target::remote(&plan.remote)?;
+    if target.scheme == Scheme::HTTPS {
+        dialer.prepare()?;
+    }
+    let prober = Prober::new(dialer, &target, &plan.remote.health)?;
+    let endpoint = Arc::new(Endpoint::at(target, Arc::clone(&deaths)));
+    let (publish, status) = watch::channel(Status::first(false));
+    let (trouble, failures, has_warned_of_key) = (Trouble::default(), 0, false);
+    let board = Board::put_up(metrics, plan.model.clone(), plan.number, status.borrow().state);
+    let shown = Some(Arc::clone(&board));
+    let owner = Owner { plan, prober, endpoint, publish, board, failures, trouble, has_warned_of_key };
+    tasks.spawn(owner.run(stop));
+    Ok(Handle { status, demand: Arc::default(), deaths, board: shown })
+}
+
+struct Owner {
+    plan: RemotePlan,
+    prober: Prober,
+    /// The same for ever: what is in flight may well be answered while probes are not.
+    endpoint: Arc<Endpoint>,
+    publish: watch::Sender<Status>,
+    board: Arc<Board>,
+    /// Probes in a row that were not answered well.
+    failures: u32,
+    /// Probes that could not be made.
+    trouble: Trouble,
+    has_warned_of_key: bool,
+}
+
+impl Owner {
+    async fn run(mut self, stop: CancellationToken) {
+        self.happen(Event::StartBegun, |_| {});
+        loop {
+            let doubts = self.endpoint.doubts();
+            let Some(found) = stop.run_until_cancelled(self.prober.probe()).await else { break };
+            let pause = self.conclude(found, doubts);
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                // Where it is known not to serve, another broken connection says nothing new.
+                () = self.endpoint.raised(), if self.state() == State::Ready => {}
+                () = stop.cancelled() => break,
+            }
+        }
+        self.endpoint.close();
+        self.happen(Event::StopAsked, |status| status.endpoint = None);
+        self.happen(Event::Stopped, |_| {});
+    }
+
+    /// Draws the conclusions from a probe, before which it had been doubted so often. The pause before the next one.
+    fn conclude(&mut self, found: Probe, doubts: u64) -> Duration {
+        // Nobody is asked without a pause, whatever the settings say.
+        let interval = self.plan.health_check_interval.max(REMOTE_BACKOFF_FIRST);
+        match found {
+            Probe::Ready { takes_our_key } => {
+                self.failures = 0;
+                if !takes_our_key && !self.has_warned_of_key {
+                    self.has_warned_of_key = true;
+                    let (model, worker, host) = (&self.plan.model, self.plan.number, self.prober.host());
+                    warn!(model, worker, host, "the remote backend refuses its probe: its api_key may be wrong");
+                }
+                if self.serves(doubts) { interval } else { PROBE_INTERVAL_DOUBTED }
+            }
+            Probe::Loading => {
+                self.failures = 0;
+                self.happen(Event::AnswersLoading, |status| {
+                    status.endpoint = None;
+                    status.last_error = None;
+                });
+                REMOTE_INTERVAL_LOADING
+            }
+            Probe::Failed(why) => {
+                self.failures = self.failures.saturating_add(1);
+                self.fails(why);
+                backoff(self.failures, interval)
+            }
+            // That says nothing about it.
+            Probe::Unasked(cause) => {
+                if let Some(times) = self.trouble.report_due() {
+                    let (model, worker) = (&self.plan.model, self.plan.number);
+                    warn!(model, worker, %cause, times, "a remote backend could not be asked how it is");
+                }
+                SHORTAGE_PAUSE
+            }
+        }
+    }
+
+    /// It has answered well. False where somebody has doubted it since it was asked: the answer may be older than that.
+    fn serves(&self, doubts: u64) -> bool {
+        let was_doubted = self.endpoint.is_doubted();
+        self.endpoint.dispel(doubts);
+        if self.endpoint.is_doubted() {
+            return false;
+        }
+        if self.state() != State::Ready {
+            let (model, worker, host) = (&self.plan.model, self.plan.number, self.prober.host());
+            info!(model, worker, host, "the remote backend is ready");
+            self.endpoint.begins_to_serve();
+            self.happen(Event::AnswersReady, |status| {
+                status.endpoint = Some(Arc::clone(&self.endpoint));
+                status.has_been_ready = true;
+                status.last_error = None;
+            });
+        } else if was_doubted {
+            // Whoever waits for it is told.
+            self.publish.send_modify(|_| {});
+        }
+        true
+    }
+
+    fn fails(&self, why: String) {
+        if self.publish.borrow().last_error.as_ref() != Some(&why) {
+            warn!(model = self.plan.model, worker = self.plan.number, error = why, "the remote backend cannot serve");
+        }
+        self.happen(Event::ProbesFailed, |status| {
+            status.endpoint = None;
+            status.last_error = Some(why);
+        });
+    }
+
+    fn state(&self) -> State {
+        self.publish.borrow().state
+    }
+
+    /// Takes the step of the state machine with what else changes by it: nobody sees one without the other.
+    fn happen(&self, event: Event, change: impl FnOnce(&mut Status)) {
+        let from = self.state();
+        let to = from.after(event).unwrap_or(from);
+        if to != from {
+            debug!(model = self.plan.model, worker = self.plan.number, %from, %to, ?event, "worker state");
+        }
+        self.publish.send_modify(|status| {
+            status.state = to;
+            change(status);
+        });
+        self.board.show(to);
+    }
+}
+
+/// The pause after so many failures in a row; it doubles with each, and is never longer than while all is well.
+fn backoff(failures: u32, interval: Duration) -> Duration {
+    let doubled = REMOTE_BACKOFF_FIRST.saturating_mul(1 << failures.saturating_sub(1).min(16));
+    doubled.min(REMOTE_BACKOFF_LONGEST).min(interval)
+}
