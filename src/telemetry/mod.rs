@@ -5,6 +5,7 @@ pub mod access;
 mod batch;
 pub mod bounds;
 pub mod files;
+mod labels;
 pub mod log;
 pub mod metrics;
 pub mod series;
