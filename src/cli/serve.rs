@@ -2,7 +2,8 @@
 //!
 //! Owns who is told what when it cannot even begin: the user, the log, the platform. The service itself is `app.rs`'s.
 
-use super::{EXIT_BACKEND, Serve, complain, detect_platform, fatal, print, refuse, shelf, summary, table};
+use super::arguments::{Serve, detect_platform};
+use super::output::{EXIT_BACKEND, complain, fatal, print, refuse, shelf, summary, table};
 use crate::settings::bounds::CONNECTION_GRACE;
 use crate::settings::{Environment, Inputs, Problem, Resolved, RunpodQueue, resolve, resolve_only};
 use crate::telemetry::log;
