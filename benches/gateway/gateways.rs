@@ -1,7 +1,8 @@
 //! The gateway as a contender: its two builds, its settings, its keys, its model file.
 
-use super::contenders::{Running, free_port};
+use super::contenders::Running;
 use super::measure;
+use super::measure::free_port;
 use super::model_file::{self, Kind};
 use super::pinned::{self, DRIVER_CPU, PROXY_CPU};
 use super::plan::Flow;
