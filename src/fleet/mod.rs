@@ -20,14 +20,16 @@ mod stub;
 mod tally;
 
 pub use crate::worker::{Errand, Fingerprint, State};
-pub use breaker::Breaker;
+pub use breaker::{Breaker, BreakerState};
 pub use card::{Card, Terms};
 pub use changes::Changes;
 pub use lease::Lease;
 pub use member::{Member, Rank};
-pub use model::{Model, Unavailable, Want, Wish};
+pub use model::leasing::Wish;
+pub use model::unavailable::Unavailable;
+pub use model::{Model, Want};
 pub use quota::Quota;
-pub use report::{ModelStatus, Overall};
+pub use report::{FleetReport, ModelStatus, Overall};
 #[cfg(test)]
 pub(crate) use stub::Stub;
 pub use tally::{Snapshot, WorkerKind};
@@ -84,14 +86,13 @@ impl Fleet {
         self.swapped.notify_waiters();
     }
 
-    /// Every model with its state, and what these states come to, in one look: a worker may change its state at any
-    /// moment. First whether requests are served at all, then the word that is shown: a service that serves some models
-    /// and not others is degraded.
-    pub fn report(&self) -> (Overall, Overall, Vec<ModelStatus>) {
-        let (sums, report): (Vec<_>, Vec<_>) = self.shelf().models.iter().map(|model| model.report()).unzip();
+    /// Returns the state of every model and what these states come to. Each worker is looked at once, because it may
+    /// change its state at any moment.
+    pub fn report(&self) -> FleetReport {
+        let (sums, models): (Vec<_>, Vec<_>) = self.shelf().models.iter().map(|model| model.report()).unzip();
         let best = self.sum(sums.iter().copied().flatten());
         let is_partial = best == Overall::Ok && sums.iter().flatten().any(|sum| *sum >= Overall::Degraded);
-        (best, if is_partial { Overall::Degraded } else { best }, report)
+        FleetReport { best, shown: if is_partial { Overall::Degraded } else { best }, models }
     }
 
     /// The sum of all models' states.
@@ -246,7 +247,7 @@ mod tests {
     }
 
     fn overall(fleet: &Fleet) -> Overall {
-        let (best, shown, _) = fleet.report();
+        let FleetReport { best, shown, .. } = fleet.report();
         assert_eq!((best, shown == Overall::Loading), (fleet.overall(), best == Overall::Loading));
         best
     }

@@ -2,9 +2,8 @@
 //!
 //! Which of them gets a request is `leasing.rs`'s.
 
-mod leasing;
-
-pub use leasing::{Unavailable, Wish};
+pub(super) mod leasing;
+pub(super) mod unavailable;
 
 use super::card::{Card, Terms};
 use super::changes::Changes;
