@@ -76,7 +76,8 @@ pub(super) fn run(serve: Serve, environment: Environment) -> ExitCode {
     }
     tracing::info!(version = env!("CARGO_PKG_VERSION"), platform = %platform.kind, data_dir = %resolved.settings.files.data_dir.display(), "llamagate starts");
     let queue = ready.queue.clone();
-    let outcome = runtime.block_on(app::run(inputs, resolved, ready, platform, Arc::clone(&guard), signals));
+    let startup = app::Startup { inputs, resolved, ready, platform, log: Arc::clone(&guard) };
+    let outcome = runtime.block_on(app::run(startup, signals));
     if let Err(error) = &outcome {
         tell_platform(queue, &error.to_string());
     }
