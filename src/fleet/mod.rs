@@ -15,9 +15,9 @@ mod model;
 pub mod names;
 mod quota;
 mod report;
-#[cfg(test)]
-mod stub;
 mod tally;
+#[cfg(test)]
+mod testing;
 
 pub use crate::worker::{Errand, Fingerprint, State};
 pub use breaker::{Breaker, BreakerState};
@@ -30,9 +30,9 @@ pub use model::unavailable::Unavailable;
 pub use model::{Model, Want};
 pub use quota::Quota;
 pub use report::{FleetReport, ModelStatus, Overall};
-#[cfg(test)]
-pub(crate) use stub::Stub;
 pub use tally::{Snapshot, WorkerKind};
+#[cfg(test)]
+pub(crate) use testing::Stub;
 
 use crate::worker::Loss;
 use arc_swap::ArcSwap;

@@ -4,9 +4,9 @@
 //! is none. What goes over a connection, and what its failure means for a worker, is the business of others.
 
 mod explain;
-#[cfg(test)]
-pub(crate) mod stand;
 mod target;
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
