@@ -1,6 +1,6 @@
 //! `llamagate serve`: from the arguments to the service, and from its end to the exit status.
 //!
-//! Owns who is told what when it cannot even begin: the user, the log, the platform. The service itself is `app.rs`'s.
+//! Owns who is told what when the service cannot be started: the user, the log, the platform. The service is `app/`'s.
 
 use super::arguments::{Serve, detect_platform};
 use super::output::{EXIT_BACKEND, complain, fatal, print, refuse, shelf, summary, table};

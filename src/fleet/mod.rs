@@ -2,6 +2,20 @@
 //!
 //! Hands out a [`Lease`] on a worker. Sees workers only as their [`Handle`](crate::worker::Handle)s and never names a
 //! request.
+//!
+//! - `affinity.rs`: which worker served which beginning of a prompt last
+//! - `bounds.rs`: sizes and shares that no user needs to choose
+//! - `breaker.rs`: the circuit breaker of a remote worker
+//! - `card.rs`: what a model is and how its requests are treated, as configured
+//! - `changes.rs`: waiting for changes of workers
+//! - `choice/`: which of the workers that can serve gets a request: the routing strategies
+//! - `lease.rs`: the right to send one request to one worker
+//! - `member.rs`: one worker of a model: its slots, its breaker and its quota
+//! - `model/`: one model and its workers
+//! - `names/`: which model a request means
+//! - `quota.rs`: requests and tokens per minute of a remote worker
+//! - `report.rs`: the states of models, as they are reported
+//! - `tally.rs`: the counters of one worker, as `GET /lb/stats` shows them
 
 mod affinity;
 pub mod bounds;

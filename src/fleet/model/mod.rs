@@ -1,6 +1,9 @@
 //! One model: what it is, how its workers are woken and put away, and what is shown of them.
 //!
 //! Which of them gets a request is `leasing.rs`'s.
+//!
+//! - `leasing.rs`: which worker gets a request, or why none does
+//! - `unavailable.rs`: the reasons why no worker can serve, and which of several counts
 
 pub(super) mod leasing;
 pub(super) mod unavailable;
