@@ -1,8 +1,8 @@
 //! What was found: medians over the rounds as a table, everything as JSON.
 
 use super::contenders::AGAIN;
+use super::contenders::peers::Peer;
 use super::options::Options;
-use super::peers::Peer;
 use super::workloads::{self, Reading};
 use super::{measure, statistics::Spread};
 use serde_json::{Value, json};

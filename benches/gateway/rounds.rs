@@ -3,14 +3,15 @@
 //! Within a round the contenders run in one order and then in the opposite one, so that a drift of the machine weighs
 //! on all of them alike. Every contender is compared with the direct connection of the same round.
 
+use super::contenders::gateways::{self, Builds, OFF};
+use super::contenders::peers::Peer;
 use super::contenders::{AGAIN, Running};
-use super::gateways::{self, Builds, OFF};
 use super::options::Options;
-use super::peers::Peer;
+use super::parts::{fleet, floods, instructions, memory, overload, soak};
 use super::report::{Measured, Report};
 use super::targets::Target;
 use super::workloads::{self, Reading, Workload};
-use super::{fleet, floods, instructions, measure, memory, overload, pinned, soak, targets};
+use super::{measure, pinned, targets};
 use clap::Parser;
 
 /// Runs the benchmark that the flags ask for.

@@ -8,6 +8,8 @@
 
 mod shape;
 mod table;
+#[cfg(test)]
+mod testing;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -66,53 +68,6 @@ impl Refusal {
 mod tests {
     use super::*;
     use std::time::Duration;
-
-    /// A value for a part of a refusal.
-    pub(super) trait Sample {
-        fn sample() -> Self;
-    }
-
-    impl Sample for String {
-        fn sample() -> Self {
-            "m".to_owned()
-        }
-    }
-
-    impl Sample for &'static str {
-        fn sample() -> Self {
-            "x"
-        }
-    }
-
-    impl Sample for usize {
-        fn sample() -> Self {
-            1
-        }
-    }
-
-    impl Sample for bool {
-        fn sample() -> Self {
-            false
-        }
-    }
-
-    impl Sample for Duration {
-        fn sample() -> Self {
-            Self::from_millis(1_200)
-        }
-    }
-
-    impl<T: Sample> Sample for Option<T> {
-        fn sample() -> Self {
-            Some(T::sample())
-        }
-    }
-
-    impl<T: Sample> Sample for Vec<T> {
-        fn sample() -> Self {
-            vec![T::sample()]
-        }
-    }
 
     #[test]
     fn codes_are_stable_and_unique() {

@@ -81,7 +81,7 @@ macro_rules! refusals {
             /// Returns one refusal of each kind.
             #[cfg(test)]
             pub(super) fn all() -> Vec<Self> {
-                use super::tests::Sample;
+                use super::testing::Sample;
                 vec![ $(
                     Self::$variant
                         $( ( $( <$part>::sample() ),+ ) )?

@@ -1,8 +1,8 @@
 //! A running contender: the mock itself, or a proxy in front of one. The driver is sent through it from here.
 
-use super::measure;
-use super::pinned::{self, DRIVER_CPU};
-use super::plan::{Flow, Outcome, Plan};
+use crate::measure;
+use crate::pinned::{self, DRIVER_CPU};
+use crate::plan::{Flow, Outcome, Plan};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io::Write;

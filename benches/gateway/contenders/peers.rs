@@ -1,8 +1,8 @@
 //! nginx and HAProxy, set up as fast plain proxies: one process thread, kept connections, no log, no buffering.
 
-use super::contenders::Running;
-use super::measure::free_port;
-use super::pinned::{self, PROXY_CPU};
+use super::running::Running;
+use crate::measure::free_port;
+use crate::pinned::{self, PROXY_CPU};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
