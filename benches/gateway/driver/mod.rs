@@ -2,6 +2,8 @@
 //!
 //! A server that stalls for a second is asked for a second's worth of requests all the same, and each of these counts
 //! its wait. A process of its own, so that it can be pinned beside the mock and away from the proxy.
+//!
+//! - `lane.rs`: one connection: requests written, answers read and checked
 
 mod lane;
 
