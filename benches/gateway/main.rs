@@ -24,27 +24,13 @@ mod contenders;
 #[cfg(target_os = "linux")]
 mod driver;
 #[cfg(target_os = "linux")]
-mod fleet;
-#[cfg(target_os = "linux")]
-mod floods;
-#[cfg(target_os = "linux")]
-mod gateways;
-#[cfg(target_os = "linux")]
-mod instructions;
-#[cfg(target_os = "linux")]
-mod lane;
-#[cfg(target_os = "linux")]
 mod measure;
-#[cfg(target_os = "linux")]
-mod memory;
 #[cfg(target_os = "linux")]
 mod mock;
 #[cfg(target_os = "linux")]
 mod options;
 #[cfg(target_os = "linux")]
-mod overload;
-#[cfg(target_os = "linux")]
-mod peers;
+mod parts;
 #[cfg(target_os = "linux")]
 mod pinned;
 #[cfg(target_os = "linux")]
@@ -55,8 +41,6 @@ mod poller;
 mod report;
 #[cfg(target_os = "linux")]
 mod rounds;
-#[cfg(target_os = "linux")]
-mod soak;
 #[cfg(target_os = "linux")]
 mod statistics;
 #[cfg(target_os = "linux")]

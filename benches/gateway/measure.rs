@@ -1,7 +1,8 @@
-//! What the kernel says about processes and about the machine, from /proc.
+//! What the kernel says about processes and about the machine, from /proc, and which ports are free.
 
 use std::collections::HashMap;
 use std::fs;
+use std::net::TcpListener;
 
 /// CPU time that the threads of some processes have used so far, in nanoseconds by thread.
 ///
@@ -95,6 +96,12 @@ pub(crate) fn machine() -> String {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let memory = field("/proc/meminfo", "MemTotal").trim_end_matches(" kB").parse::<u64>().unwrap_or(0) / 1024;
     format!("{}, {cpus} CPUs, {memory} MiB, Linux {}", field("/proc/cpuinfo", "model name"), kernel.trim())
+}
+
+/// Returns a port of the loopback interface that nothing listens on at this moment.
+pub(crate) fn free_port() -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    listener.local_addr().expect("an address").port()
 }
 
 fn numbers_in(folder: &str) -> Vec<u32> {

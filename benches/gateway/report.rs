@@ -1,10 +1,10 @@
 //! What was found: medians over the rounds as a table, everything as JSON.
 
+use super::contenders::AGAIN;
+use super::contenders::peers::Peer;
 use super::options::Options;
-use super::peers::Peer;
-use super::rounds::AGAIN;
 use super::workloads::{self, Reading};
-use super::{measure, statistics::Spread, targets};
+use super::{measure, statistics::Spread};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -136,7 +136,6 @@ impl Report {
                 println!("| {name} | {value} |");
             }
         }
-        targets::print(self);
     }
 
     /// The most CPUs that other processes used during a turn.
@@ -186,8 +185,8 @@ impl Report {
         flags
     }
 
-    /// Writes everything as JSON.
-    pub(crate) fn save(&self, options: &Options) {
+    /// Writes everything as JSON, with the targets as `targets.rs` judged them.
+    pub(crate) fn save(&self, options: &Options, targets: Vec<Value>) {
         let measured = self.measured.iter().map(|measured| {
             let readings: BTreeMap<_, _> = measured.readings.iter().map(|(name, turns)| (*name, turns)).collect();
             json!({ "workload": measured.workload, "round": measured.round, "steal": measured.steal(), "turns": readings })
@@ -196,7 +195,7 @@ impl Report {
             "about": self.about,
             "measured": measured.collect::<Vec<_>>(),
             "facts": self.facts,
-            "targets": targets::all(self).iter().map(|target| target.json()).collect::<Vec<_>>(),
+            "targets": targets,
         });
         let path = options.json.clone().unwrap_or_else(|| self.default_path());
         let text = serde_json::to_string_pretty(&whole).expect("JSON");

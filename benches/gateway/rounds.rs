@@ -3,17 +3,16 @@
 //! Within a round the contenders run in one order and then in the opposite one, so that a drift of the machine weighs
 //! on all of them alike. Every contender is compared with the direct connection of the same round.
 
-use super::contenders::Running;
-use super::gateways::{self, Builds, OFF};
+use super::contenders::gateways::{self, Builds, OFF};
+use super::contenders::peers::Peer;
+use super::contenders::{AGAIN, Running};
 use super::options::Options;
-use super::peers::Peer;
+use super::parts::{fleet, floods, instructions, memory, overload, soak};
 use super::report::{Measured, Report};
+use super::targets::Target;
 use super::workloads::{self, Reading, Workload};
-use super::{fleet, floods, instructions, measure, memory, overload, pinned, soak};
+use super::{measure, pinned, targets};
 use clap::Parser;
-
-/// The name of the second direct contender. Its distance from the first is what the measurement cannot resolve.
-pub(crate) const AGAIN: &str = "direct again";
 
 /// Runs the benchmark that the flags ask for.
 pub(crate) fn play() {
@@ -36,8 +35,7 @@ pub(crate) fn play() {
         if let Some(minutes) = options.soak {
             soak::measure(minutes, &options, &builds, &mut report);
         }
-        report.print();
-        report.save(&options);
+        show(&report, &options);
         return;
     }
     let workloads: Vec<&Workload> = workloads::ALL.iter().filter(|workload| options.wants(workload.name)).collect();
@@ -62,8 +60,14 @@ pub(crate) fn play() {
     if options.wants("memory") {
         memory::measure(&options, &builds, &mut report);
     }
+    show(&report, &options);
+}
+
+/// Prints what was found and the targets, and writes both as JSON.
+fn show(report: &Report, options: &Options) {
     report.print();
-    report.save(&options);
+    targets::print(report);
+    report.save(options, targets::all(report).iter().map(Target::json).collect());
 }
 
 /// Everybody who takes part, the direct connection at both ends.
@@ -75,7 +79,7 @@ fn contenders(options: &Options, builds: &Builds) -> Vec<Running> {
             continue;
         }
         if peer.program().is_some() {
-            between.push(Running::peer(peer, &mock));
+            between.push(peer.start(&mock));
         } else {
             println!("{} is not there: scripts/bench-peers.sh installs it", peer.name());
         }

@@ -55,6 +55,22 @@ fn listener(settings: &Settings, port: u16, name: &str) -> io::Result<TcpListene
     Ok(listener)
 }
 
+/// Serves the gateway's port until `stop` is cancelled and its connections have ended.
+pub(super) async fn serve_gateway(
+    listener: TcpListener,
+    terms: listen::Terms,
+    gateway: Arc<Gateway>,
+    stop: CancellationToken,
+) {
+    let at_the_door = Arc::clone(&gateway);
+    let refuse: Refuse = Arc::new(move |raw_head, refusal| at_the_door.turn_away(raw_head, refusal));
+    let service = move |request: Request<Incoming>, client: IpAddr| {
+        let gateway = Arc::clone(&gateway);
+        async move { gateway.serve(request, client).await }
+    };
+    listen::serve(listener, terms, service, refuse, stop).await;
+}
+
 /// The health port has a thread and a runtime of its own, so that it answers while the gateway is saturated.
 pub(super) fn serve_health_on_its_own_thread(
     listener: TcpListener,

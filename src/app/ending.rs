@@ -1,14 +1,16 @@
 //! The end: what the service waits for once it runs, and why it stops.
 //!
-//! The order of the stop itself is in `app.rs`.
+//! The order of the stop itself is in `mod.rs`.
 
 use super::reload::Reload;
 use super::signals::Signals;
 use crate::fleet::Fleet;
+use crate::gateway::Gateway;
 use crate::preflight::Unservable;
 use crate::settings::Problem;
 use crate::worker::Loss;
 use std::sync::Arc;
+use std::time::Duration;
 use tracing::{error, info};
 
 /// How the service ended.
@@ -24,16 +26,36 @@ pub enum Outcome {
     Misconfigured(Vec<Problem>),
 }
 
+/// Why the service stops.
+pub(super) struct Ending {
+    pub(super) outcome: Outcome,
+    /// What makes it impossible to serve anything, if something does.
+    pub(super) reason: Option<String>,
+}
+
+impl Ending {
+    fn because(outcome: Outcome, reason: impl Into<String>) -> Self {
+        Self { outcome, reason: Some(reason.into()) }
+    }
+}
+
 /// Has the models served, and waits for a signal to stop, for nobody to use the service any more, or for all workers to be
-/// given up; reloads on the way. With the reason where nobody can serve any more.
+/// given up; reloads on the way. `least_quiet` is `SHUTDOWN_TIMEOUT`, or none where the service runs without requests.
 pub(super) async fn until_the_end(
     signals: &mut Signals,
     fleet: &Fleet,
     reload: &Arc<Reload>,
-    stocking: impl Future<Output = Result<(), Unservable>>,
-    unused: impl Future<Output = ()>,
-) -> (Outcome, Option<String>) {
+    gateway: &Gateway,
+    least_quiet: Option<Duration>,
+) -> Ending {
     let lost = fleet.is_lost();
+    let stocking = Arc::clone(reload).stock();
+    let unused = async {
+        match least_quiet {
+            Some(least) => gateway.quiet_for(least).await,
+            None => std::future::pending().await,
+        }
+    };
     tokio::pin!(lost, stocking, unused);
     let mut is_stocked = false;
     loop {
@@ -42,30 +64,30 @@ pub(super) async fn until_the_end(
                 Ok(()) => is_stocked = true,
                 Err(Unservable { broken: Some(file), .. }) => {
                     error!(file = file.name, "fatal: {}", file.sentence);
-                    return (Outcome::BackendFailed, Some(file.sentence));
+                    return Ending::because(Outcome::BackendFailed, file.sentence);
                 }
                 Err(Unservable { problems, .. }) => {
-                    return (Outcome::Misconfigured(problems), Some("its configuration is not usable".to_owned()));
+                    return Ending::because(Outcome::Misconfigured(problems), "its configuration is not usable");
                 }
             },
             signal = signals.stop.recv() => {
                 info!("{signal} received, stopping");
-                return (Outcome::Stopped, None);
+                return Ending { outcome: Outcome::Stopped, reason: None };
             }
             () = &mut unused => {
                 info!("no request for SHUTDOWN_TIMEOUT, stopping");
-                return (Outcome::Stopped, None);
+                return Ending { outcome: Outcome::Stopped, reason: None };
             }
             loss = &mut lost => {
                 let Loss::GivenUp(exit) = loss else {
                     error!("fatal: a worker is no longer watched; this is a defect, please report it");
-                    return (Outcome::Broken, Some("a worker is no longer watched".to_owned()));
+                    return Ending::because(Outcome::Broken, "a worker is no longer watched");
                 };
                 let (program, model, hint) =
                     exit.map_or_else(Default::default, |exit| (exit.program, exit.model, exit.hint));
                 let hint = hint.unwrap_or_else(|| "no cause found in its log".to_owned());
                 error!(model, "fatal: {program} could not be kept running: {hint}");
-                return (Outcome::BackendFailed, Some(hint));
+                return Ending::because(Outcome::BackendFailed, hint);
             }
             _ = signals.hangup.recv(), if is_stocked => {
                 if let Err(problem) = reload.run().await {

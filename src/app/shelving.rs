@@ -3,19 +3,18 @@
 //! What stays the same keeps its workers and its requests. What is left out, or would have to be started anew, gets
 //! nothing new and is stopped once it has served what it has.
 
-use crate::app::bounds::LOG_FOLDER_NAME;
+use super::log_folder;
 use crate::awake;
 use crate::fleet::{Breaker, Card, Fleet, Member, Model, Quota, Rank, Terms, WorkerKind};
 use crate::gateway::{Lane, Lanes};
 use crate::models;
 use crate::preflight::{ModelFile, Shelved};
 use crate::settings::catalogue::{LocalSettings, Start};
+use crate::settings::values::MemoryBudget;
 use crate::settings::{Environment, Settings};
 use crate::telemetry::files::Folder;
 use crate::telemetry::metrics::Metrics;
-use crate::worker::{self, Need, Plan, Program, RemotePlan, Shared};
-use sha2::{Digest as _, Sha256};
-use std::fmt::Write as _;
+use crate::worker::{self, Allowance, Need, Plan, Program, RemotePlan, Shared};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -44,6 +43,16 @@ pub(super) struct Shelving {
     served: Mutex<Vec<Served>>,
     /// `MAX_CONCURRENT_REQUESTS` of the models that are served.
     max_concurrent: AtomicUsize,
+}
+
+/// What models are served with.
+pub(super) struct ShelvingParts {
+    pub(super) shared: Arc<Shared>,
+    pub(super) fleet: Arc<Fleet>,
+    pub(super) lanes: Arc<Lanes>,
+    pub(super) environment: Environment,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) logs: Folder,
 }
 
 /// How remote backends are treated.
@@ -89,33 +98,29 @@ pub(super) struct Difference {
 }
 
 impl Shelving {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        fleet: Arc<Fleet>,
-        lanes: Arc<Lanes>,
-        environment: Environment,
-        metrics: Arc<Metrics>,
-        (logs, settings): (Folder, &Settings),
-    ) -> Self {
-        let (instance, remote) = (settings.logs.instance_id.clone(), RemoteTerms::of(settings));
-        let drain_timeout = settings.service.drain_timeout.0;
-        let (stop, workers) = (CancellationToken::new(), TaskTracker::new());
-        let max_concurrent = AtomicUsize::new(settings.queue.max_concurrent_requests.get());
-        let served = Mutex::default();
+    pub(super) fn new(parts: ShelvingParts, settings: &Settings) -> Self {
+        let ShelvingParts { shared, fleet, lanes, environment, metrics, logs } = parts;
         Self {
             shared,
             fleet,
             lanes,
             environment,
             metrics,
-            remote,
+            remote: RemoteTerms::of(settings),
             logs,
-            instance,
-            drain_timeout,
-            stop,
-            workers,
-            served,
-            max_concurrent,
+            instance: settings.logs.instance_id.clone(),
+            drain_timeout: settings.service.drain_timeout.0,
+            stop: CancellationToken::new(),
+            workers: TaskTracker::new(),
+            served: Mutex::default(),
+            max_concurrent: AtomicUsize::new(settings.queue.max_concurrent_requests.get()),
+        }
+    }
+
+    /// Finds out how much memory models may take, and lets workers be loaded into it. `stop` ends the search.
+    pub(super) async fn find_memory(self: Arc<Self>, budget: MemoryBudget, stop: CancellationToken) {
+        if let Some(allowance) = stop.run_until_cancelled(Allowance::find(budget)).await {
+            self.shared.allow(allowance);
         }
     }
 
@@ -245,7 +250,7 @@ impl Shelving {
             logs: if is_alone && number == 0 {
                 self.logs.clone()
             } else {
-                self.logs.inside(&folder_name(&shelved.id, number))
+                self.logs.inside(&log_folder::of_worker(&shelved.id, number))
             },
             instance: self.instance.clone(),
             preload: local.preload,
@@ -318,60 +323,5 @@ fn card_of(shelved: &Shelved) -> Card {
         quantization: metadata.map(|metadata| metadata.quantization.clone()),
         architecture: metadata.map(|metadata| metadata.architecture.clone()),
         has_chat_template: metadata.map(|metadata| metadata.has_chat_template),
-    }
-}
-
-/// The folder of a worker's logs among those of others: its model's id, written as in a URL where a file may not be
-/// called so, and behind an `@` its number where it is not the first. No two workers have the same.
-fn folder_name(id: &str, number: u32) -> String {
-    let mut name = String::new();
-    for (at, byte) in id.bytes().enumerate() {
-        match byte.is_ascii_alphanumeric() || b"_-".contains(&byte) || byte == b'.' && at > 0 {
-            true => name.push(byte.into()),
-            // Writing to a string cannot fail.
-            false => _ = write!(name, "%{byte:02X}"),
-        }
-    }
-    if name.len() > LOG_FOLDER_NAME {
-        let whole = Sha256::digest(id);
-        name.truncate(LOG_FOLDER_NAME - 1 - 2 * DIGEST_SHOWN);
-        name.push('~');
-        whole[..DIGEST_SHOWN].iter().for_each(|byte| _ = write!(name, "{byte:02x}"));
-    }
-    if number == 0 { name } else { format!("{name}@{number}") }
-}
-
-/// Bytes of a digest that tell long ids apart.
-const DIGEST_SHOWN: usize = 8;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn a_log_folder_is_called_as_its_model_where_a_file_may_be() {
-        for (id, number, folder) in [
-            ("qwen2.5-7b", 0, "qwen2.5-7b"),
-            ("qwen2.5-7b", 1, "qwen2.5-7b@1"),
-            ("org/model", 0, "org%2Fmodel"),
-            ("..", 0, "%2E."),
-        ] {
-            assert_eq!(folder_name(id, number), folder);
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn models_whose_ids_are_alike_have_log_folders_of_their_own(
-            ids in prop::collection::btree_set("[a_/.%@~1]{1,4}|/{120,122}|[^\\x00-\\x1f]{1,256}", 1..20),
-        ) {
-            let mut folders = std::collections::BTreeSet::new();
-            for (id, number) in ids.iter().flat_map(|id| (0..3).map(move |number| (id, number))) {
-                let folder = folder_name(id, number);
-                prop_assert!(folder.len() <= 255 && !folder.contains('/') && !folder.starts_with('.'), "{}", folder);
-                prop_assert!(folders.insert(folder), "{} {}", id, number);
-            }
-        }
     }
 }

@@ -7,7 +7,6 @@
 //!
 //! The account is one for the whole process, since it is the process that is paused.
 
-use crate::awake::{BEAT_INTERVAL, PAUSE_LEAST};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -15,6 +14,12 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use tokio::time::Instant;
 use tracing::info;
+
+/// Time between two signs of life of this program, from which it learns that it was paused.
+pub const BEAT_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Shortest time without a sign of life that counts as a pause. Longer than [`BEAT_INTERVAL`].
+pub const PAUSE_LEAST: Duration = Duration::from_secs(1);
 
 static LEDGER: Ledger = Ledger::new();
 

@@ -1,6 +1,6 @@
 //! hyper's own waits in this time.
 
-use super::{Instant, Sleep, paused};
+use super::clock::{Instant, Sleep, paused};
 use std::pin::Pin;
 use std::time::Duration;
 

@@ -1,8 +1,9 @@
 //! `llamagate serve`: from the arguments to the service, and from its end to the exit status.
 //!
-//! Owns who is told what when it cannot even begin: the user, the log, the platform. The service itself is `app.rs`'s.
+//! Owns who is told what when the service cannot be started: the user, the log, the platform. The service is `app/`'s.
 
-use super::{EXIT_BACKEND, Serve, complain, detect_platform, fatal, print, refuse, shelf, summary, table};
+use super::arguments::{Serve, detect_platform};
+use super::output::{EXIT_BACKEND, complain, fatal, print, refuse, shelf, summary, table};
 use crate::settings::bounds::CONNECTION_GRACE;
 use crate::settings::{Environment, Inputs, Problem, Resolved, RunpodQueue, resolve, resolve_only};
 use crate::telemetry::log;
@@ -75,7 +76,8 @@ pub(super) fn run(serve: Serve, environment: Environment) -> ExitCode {
     }
     tracing::info!(version = env!("CARGO_PKG_VERSION"), platform = %platform.kind, data_dir = %resolved.settings.files.data_dir.display(), "llamagate starts");
     let queue = ready.queue.clone();
-    let outcome = runtime.block_on(app::run(inputs, resolved, ready, platform, Arc::clone(&guard), signals));
+    let startup = app::Startup { inputs, resolved, ready, platform, log: Arc::clone(&guard) };
+    let outcome = runtime.block_on(app::run(startup, signals));
     if let Err(error) = &outcome {
         tell_platform(queue, &error.to_string());
     }

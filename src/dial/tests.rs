@@ -1,4 +1,4 @@
-use super::stand::{Authority, DEADLINE, Stand};
+use super::testing::{Authority, DEADLINE, Stand};
 use super::*;
 use bytes::Bytes;
 use http::{Request, StatusCode};

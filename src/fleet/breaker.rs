@@ -7,6 +7,7 @@
 //! Owns that count and nothing else: what counts as a failure is the caller's business, and so is the time.
 
 use crate::awake::Instant;
+use serde::Serialize;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -29,6 +30,18 @@ enum Phase {
     Open(Instant),
     /// Half open, with the one request in flight.
     Trial,
+}
+
+/// The state of a breaker at one moment. Serialized as `closed`, `open` or `half-open`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BreakerState {
+    /// Requests are sent.
+    Closed,
+    /// No request is sent until the cooldown has passed.
+    Open,
+    /// One request may be sent, or is in flight, to try the worker.
+    HalfOpen,
 }
 
 /// The right to send one request, to be given back with what came of it.
@@ -117,12 +130,12 @@ impl Breaker {
         }
     }
 
-    /// `closed`, `open` or `half-open`.
-    pub fn state(&self, now: Instant) -> &'static str {
+    /// Returns the state at this moment.
+    pub fn state(&self, now: Instant) -> BreakerState {
         match self.phase {
-            Phase::Closed => "closed",
-            Phase::Open(until) if until > now => "open",
-            Phase::Open(_) | Phase::Trial => "half-open",
+            Phase::Closed => BreakerState::Closed,
+            Phase::Open(until) if until > now => BreakerState::Open,
+            Phase::Open(_) | Phase::Trial => BreakerState::HalfOpen,
         }
     }
 
@@ -172,12 +185,15 @@ mod tests {
         for _ in 0..5 {
             fail(&mut breaker, now);
             fail(&mut breaker, now);
-            assert_eq!((breaker.failures(), breaker.state(now), breaker.opens_at(now)), (2, "closed", None));
+            assert_eq!(
+                (breaker.failures(), breaker.state(now), breaker.opens_at(now)),
+                (2, BreakerState::Closed, None)
+            );
             serve(&mut breaker, now);
             assert_eq!(breaker.failures(), 0);
         }
         (0..3).for_each(|_| fail(&mut breaker, now));
-        assert_eq!((breaker.failures(), breaker.state(now)), (3, "open"));
+        assert_eq!((breaker.failures(), breaker.state(now)), (3, BreakerState::Open));
         assert_eq!(breaker.opens_at(now), Some(now + COOLDOWN));
         assert!(!breaker.allows(now) && breaker.begin(now).is_none());
     }
@@ -186,14 +202,17 @@ mod tests {
     fn after_its_time_it_lets_one_through() {
         let (mut breaker, opened) = open();
         let before = opened + (COOLDOWN - NANO);
-        assert!(!breaker.allows(before) && breaker.state(before) == "open");
+        assert!(!breaker.allows(before) && breaker.state(before) == BreakerState::Open);
         let now = opened + COOLDOWN;
-        assert_eq!((breaker.allows(now), breaker.state(now), breaker.opens_at(now)), (true, "half-open", None));
+        assert_eq!(
+            (breaker.allows(now), breaker.state(now), breaker.opens_at(now)),
+            (true, BreakerState::HalfOpen, None)
+        );
         let trial = breaker.begin(now).unwrap();
         assert!(!breaker.allows(now) && breaker.begin(now).is_none(), "one at a time");
-        assert_eq!((breaker.state(now), breaker.opens_at(now)), ("half-open", None));
+        assert_eq!((breaker.state(now), breaker.opens_at(now)), (BreakerState::HalfOpen, None));
         breaker.succeeded(trial);
-        assert_eq!((breaker.state(now), breaker.failures()), ("closed", 0));
+        assert_eq!((breaker.state(now), breaker.failures()), (BreakerState::Closed, 0));
         let both = (breaker.begin(now), breaker.begin(now));
         assert!(both.0.is_some() && both.1.is_some());
     }
@@ -203,7 +222,7 @@ mod tests {
         let (mut breaker, opened) = open();
         let now = opened + COOLDOWN * 2;
         fail(&mut breaker, now);
-        assert_eq!((breaker.state(now), breaker.failures()), ("open", 4));
+        assert_eq!((breaker.state(now), breaker.failures()), (BreakerState::Open, 4));
         assert_eq!(breaker.opens_at(now), Some(now + COOLDOWN));
     }
 
@@ -214,13 +233,13 @@ mod tests {
         let [busy, late] = [(); 2].map(|()| breaker.begin(now).unwrap());
         breaker.rests(busy, rest, now);
         breaker.rests(late, rest * 2, now);
-        assert_eq!((breaker.state(now), breaker.failures()), ("open", 1));
+        assert_eq!((breaker.state(now), breaker.failures()), (BreakerState::Open, 1));
         assert_eq!(breaker.opens_at(now), Some(now + rest), "as the first has said");
         let trial = breaker.begin(now + rest).unwrap();
         breaker.rests(trial, COOLDOWN / 2, now + rest);
         assert_eq!(breaker.opens_at(now + rest), Some(now + rest + COOLDOWN / 2));
         serve(&mut breaker, now + rest * 2);
-        assert_eq!((breaker.state(now), breaker.failures()), ("closed", 0));
+        assert_eq!((breaker.state(now), breaker.failures()), (BreakerState::Closed, 0));
     }
 
     #[test]
@@ -230,10 +249,13 @@ mod tests {
         for _ in 0..3 {
             let trial = breaker.begin(now).unwrap();
             breaker.given_up(trial, now);
-            assert_eq!((breaker.allows(now), breaker.state(now), breaker.failures()), (true, "half-open", 3));
+            assert_eq!(
+                (breaker.allows(now), breaker.state(now), breaker.failures()),
+                (true, BreakerState::HalfOpen, 3)
+            );
         }
         serve(&mut breaker, now);
-        assert_eq!(breaker.state(now), "closed");
+        assert_eq!(breaker.state(now), BreakerState::Closed);
     }
 
     #[test]
@@ -242,9 +264,9 @@ mod tests {
         fail(&mut breaker, now);
         let pass = breaker.begin(now).unwrap();
         breaker.given_up(pass, now);
-        assert_eq!((breaker.failures(), breaker.state(now)), (1, "closed"));
+        assert_eq!((breaker.failures(), breaker.state(now)), (1, BreakerState::Closed));
         fail(&mut breaker, now);
-        assert_eq!(breaker.state(now), "open");
+        assert_eq!(breaker.state(now), BreakerState::Open);
     }
 
     #[test]
@@ -261,7 +283,7 @@ mod tests {
         assert!(!breaker.allows(now), "it is not the trial that was served");
         breaker.succeeded(trial);
         breaker.failed(late_bad, now);
-        assert_eq!((breaker.failures(), breaker.state(now)), (0, "closed"));
+        assert_eq!((breaker.failures(), breaker.state(now)), (0, BreakerState::Closed));
     }
 
     #[test]
@@ -269,7 +291,7 @@ mod tests {
         let mut breaker = Breaker::new(NonZeroU32::MIN, Duration::ZERO);
         let now = Instant::now();
         fail(&mut breaker, now);
-        assert_eq!((breaker.state(now), breaker.allows(now)), ("half-open", true));
+        assert_eq!((breaker.state(now), breaker.allows(now)), (BreakerState::HalfOpen, true));
     }
 
     #[derive(Debug, Clone)]
@@ -308,7 +330,7 @@ mod tests {
                     Step::Begin => {
                         let pass = breaker.begin(now);
                         prop_assert_eq!(pass.is_some(), allowed);
-                        passes.extend(pass.map(|pass| (pass, state == "half-open")));
+                        passes.extend(pass.map(|pass| (pass, state == BreakerState::HalfOpen)));
                     }
                     Step::Wait(seconds) => now = now + Duration::from_secs(seconds),
                     Step::Succeed(at) | Step::Fail(at) | Step::Rest(at) | Step::GiveUp(at) => {
@@ -322,14 +344,14 @@ mod tests {
                             Step::Rest(_) => breaker.rests(pass, COOLDOWN / 2, now),
                             _ => breaker.given_up(pass, now),
                         }
-                        if !is_trial && state != "closed" {
+                        if !is_trial && state != BreakerState::Closed {
                             prop_assert_eq!(breaker.state(now), state, "only the trial counts");
                         }
                         if is_trial {
                             let after = match step {
-                                Step::Succeed(_) => "closed",
-                                Step::Fail(_) | Step::Rest(_) => "open",
-                                _ => "half-open",
+                                Step::Succeed(_) => BreakerState::Closed,
+                                Step::Fail(_) | Step::Rest(_) => BreakerState::Open,
+                                _ => BreakerState::HalfOpen,
                             };
                             prop_assert_eq!(breaker.state(now), after);
                         }
@@ -338,8 +360,8 @@ mod tests {
                 let trials = passes.iter().filter(|(_, is_trial)| *is_trial).count();
                 prop_assert!(trials <= 1);
                 match breaker.state(now) {
-                    "closed" => prop_assert!(breaker.allows(now) && breaker.failures() < allowed_fails && trials == 0),
-                    "open" => {
+                    BreakerState::Closed => prop_assert!(breaker.allows(now) && breaker.failures() < allowed_fails && trials == 0),
+                    BreakerState::Open => {
                         let until = breaker.opens_at(now);
                         prop_assert!(!breaker.allows(now) && trials == 0);
                         prop_assert!(until.is_some_and(|until| until - now <= COOLDOWN && breaker.allows(until)));

@@ -1,6 +1,6 @@
 //! One of a model's workers, as the fleet sees it: how to reach it, how much it may be given, and what came of that.
 
-use super::breaker::{Breaker, Pass};
+use super::breaker::{Breaker, BreakerState, Pass};
 use super::choice::Candidate;
 use super::quota::Quota;
 use super::report::Overall;
@@ -104,7 +104,7 @@ impl Member {
 
     /// How many of its slots may be used now: while it is only tried, one more than are taken.
     pub(super) fn slots(&self, now: Instant) -> usize {
-        let is_tried = |standing: &Standing| standing.lock().0.state(now) != "closed";
+        let is_tried = |standing: &Standing| standing.lock().0.state(now) != BreakerState::Closed;
         if self.standing.as_ref().is_some_and(is_tried) { self.taken() + 1 } else { self.slots }
     }
 
@@ -169,7 +169,7 @@ impl Member {
             let (breaker, _) = &mut *standing.lock();
             let before = breaker.state(now);
             came(breaker, pass, now);
-            before != "closed" || breaker.state(now) != before
+            before != BreakerState::Closed || breaker.state(now) != before
         };
         if is_other {
             standing.changes.send_replace(());
@@ -223,7 +223,8 @@ impl Member {
     }
 
     pub(super) fn snapshot(&self) -> Snapshot {
-        let breaker = self.standing.as_ref().map_or("closed", |standing| standing.lock().0.state(Instant::now()));
+        let breaker =
+            self.standing.as_ref().map_or(BreakerState::Closed, |standing| standing.lock().0.state(Instant::now()));
         let status = self.handle.status();
         let mut shown = self.tally.snapshot(Particulars {
             worker: self.number,
@@ -249,7 +250,8 @@ impl Standing {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.member.taken.fetch_sub(1, Ordering::SeqCst);
+        let before = self.member.taken.fetch_sub(1, Ordering::SeqCst);
+        debug_assert!(before > 0, "a slot was given back twice");
         self.freed.notify_waiters();
     }
 }

@@ -2,6 +2,20 @@
 //!
 //! Hands out a [`Lease`] on a worker. Sees workers only as their [`Handle`](crate::worker::Handle)s and never names a
 //! request.
+//!
+//! - `affinity.rs`: which worker served which beginning of a prompt last
+//! - `bounds.rs`: sizes and shares that no user needs to choose
+//! - `breaker.rs`: the circuit breaker of a remote worker
+//! - `card.rs`: what a model is and how its requests are treated, as configured
+//! - `changes.rs`: waiting for changes of workers
+//! - `choice/`: which of the workers that can serve gets a request: the routing strategies
+//! - `lease.rs`: the right to send one request to one worker
+//! - `member.rs`: one worker of a model: its slots, its breaker and its quota
+//! - `model/`: one model and its workers
+//! - `names/`: which model a request means
+//! - `quota.rs`: requests and tokens per minute of a remote worker
+//! - `report.rs`: the states of models, as they are reported
+//! - `tally.rs`: the counters of one worker, as `GET /lb/stats` shows them
 
 mod affinity;
 pub mod bounds;
@@ -15,22 +29,24 @@ mod model;
 pub mod names;
 mod quota;
 mod report;
-#[cfg(test)]
-mod stub;
 mod tally;
+#[cfg(test)]
+mod testing;
 
 pub use crate::worker::{Errand, Fingerprint, State};
-pub use breaker::Breaker;
+pub use breaker::{Breaker, BreakerState};
 pub use card::{Card, Terms};
 pub use changes::Changes;
 pub use lease::Lease;
 pub use member::{Member, Rank};
-pub use model::{Model, Unavailable, Want, Wish};
+pub use model::leasing::Wish;
+pub use model::unavailable::Unavailable;
+pub use model::{Model, Want};
 pub use quota::Quota;
-pub use report::{ModelStatus, Overall};
-#[cfg(test)]
-pub(crate) use stub::Stub;
+pub use report::{FleetReport, ModelStatus, Overall};
 pub use tally::{Snapshot, WorkerKind};
+#[cfg(test)]
+pub(crate) use testing::Stub;
 
 use crate::worker::Loss;
 use arc_swap::ArcSwap;
@@ -84,14 +100,13 @@ impl Fleet {
         self.swapped.notify_waiters();
     }
 
-    /// Every model with its state, and what these states come to, in one look: a worker may change its state at any
-    /// moment. First whether requests are served at all, then the word that is shown: a service that serves some models
-    /// and not others is degraded.
-    pub fn report(&self) -> (Overall, Overall, Vec<ModelStatus>) {
-        let (sums, report): (Vec<_>, Vec<_>) = self.shelf().models.iter().map(|model| model.report()).unzip();
+    /// Returns the state of every model and what these states come to. Each worker is looked at once, because it may
+    /// change its state at any moment.
+    pub fn report(&self) -> FleetReport {
+        let (sums, models): (Vec<_>, Vec<_>) = self.shelf().models.iter().map(|model| model.report()).unzip();
         let best = self.sum(sums.iter().copied().flatten());
         let is_partial = best == Overall::Ok && sums.iter().flatten().any(|sum| *sum >= Overall::Degraded);
-        (best, if is_partial { Overall::Degraded } else { best }, report)
+        FleetReport { best, shown: if is_partial { Overall::Degraded } else { best }, models }
     }
 
     /// The sum of all models' states.
@@ -246,7 +261,7 @@ mod tests {
     }
 
     fn overall(fleet: &Fleet) -> Overall {
-        let (best, shown, _) = fleet.report();
+        let FleetReport { best, shown, .. } = fleet.report();
         assert_eq!((best, shown == Overall::Loading), (fleet.overall(), best == Overall::Loading));
         best
     }

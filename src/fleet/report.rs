@@ -16,6 +16,17 @@ pub struct ModelStatus {
     pub last_exit: Option<LastExit>,
 }
 
+/// The states of all models at one moment.
+#[derive(Debug)]
+pub struct FleetReport {
+    /// Whether requests are served at all: the state of the best worker.
+    pub best: Overall,
+    /// The state that is shown. It is [`Overall::Degraded`] where some models are served and others are not.
+    pub shown: Overall,
+    /// The models, in the order in which they are listed.
+    pub models: Vec<ModelStatus>,
+}
+
 /// Whether the service as a whole can serve, from the best to the worst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]

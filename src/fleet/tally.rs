@@ -2,6 +2,7 @@
 //!
 //! Owns the counters, which start at zero with the service, and how they are shown. Decides nothing.
 
+use super::breaker::BreakerState;
 use crate::fleet::bounds::{LAST_ERROR_LENGTH, NEWEST_FIRST_BYTE};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -54,7 +55,7 @@ pub(super) struct Particulars {
     /// Requests that it may serve at once.
     pub slots: usize,
     /// The state of its circuit breaker.
-    pub breaker: &'static str,
+    pub breaker: BreakerState,
 }
 
 /// What is shown of one worker.
@@ -77,7 +78,7 @@ pub struct Snapshot {
     /// The mean time to its first byte in milliseconds, to the thousandth; the newest count most.
     pub ewma_latency_ms: Option<f64>,
     /// The state of its circuit breaker.
-    pub breaker: &'static str,
+    pub breaker: BreakerState,
     /// What it failed with last.
     pub last_error: Option<String>,
     /// When that was.
@@ -101,8 +102,9 @@ impl Tally {
         let newest = time.as_nanos() as f64;
         // Never fails: the closure always has a value.
         let _ = self.first_byte.fetch_update(Relaxed, Relaxed, |mean| {
-            let mean = if mean == 0 { newest } else { mean as f64 + NEWEST_FIRST_BYTE * (newest - mean as f64) };
-            Some((mean as u64).max(1))
+            let next = if mean == 0 { newest } else { mean as f64 + NEWEST_FIRST_BYTE * (newest - mean as f64) };
+            debug_assert!(next.is_finite() && next >= 0.0, "a mean of times is a time: {next}");
+            Some((next as u64).max(1))
         });
     }
 
@@ -122,6 +124,7 @@ impl Tally {
         self.failures.fetch_add(1, Relaxed);
         let error = error.chars().filter(|c| !c.is_control()).take(LAST_ERROR_LENGTH).collect();
         let failure = Failure { error, at: Timestamp::now() };
+        debug_assert!(failure.error.chars().count() <= LAST_ERROR_LENGTH, "the error is cut to its bound");
         self.last_failure_mut().replace(failure);
     }
 
@@ -152,7 +155,8 @@ impl Tally {
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Relaxed);
+        let before = self.0.in_flight.fetch_sub(1, Relaxed);
+        debug_assert!(before > 0, "a request was uncounted more often than it was counted");
     }
 }
 
@@ -162,7 +166,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn particulars() -> Particulars {
-        Particulars { worker: 0, kind: WorkerKind::Local, state: "ready", slots: 2, breaker: "closed" }
+        Particulars { worker: 0, kind: WorkerKind::Local, state: "ready", slots: 2, breaker: BreakerState::Closed }
     }
 
     fn mean(tally: &Tally) -> Option<f64> {
@@ -180,6 +184,16 @@ mod tests {
         for (kind, word) in [(WorkerKind::Command, "command"), (WorkerKind::Remote, "remote")] {
             assert_eq!(serde_json::to_value(kind).unwrap(), word);
         }
+    }
+
+    #[test]
+    fn the_state_of_a_breaker_is_shown_in_one_word() {
+        let shown = |breaker| {
+            let snapshot = Tally::default().snapshot(Particulars { breaker, ..particulars() });
+            serde_json::to_value(snapshot).unwrap()["breaker"].clone()
+        };
+        let states = [BreakerState::Closed, BreakerState::Open, BreakerState::HalfOpen];
+        assert_eq!(states.map(shown), ["closed", "open", "half-open"]);
     }
 
     #[test]

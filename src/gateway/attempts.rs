@@ -146,7 +146,7 @@ impl Attempts {
             Ok(()) => return Ok(()),
             Err(refusal) => refusal,
         };
-        while is_of_the_moment(&refusal) && self.falls_back(caller) {
+        while refusal.is_transient() && self.falls_back(caller) {
             if self.may_be_served().is_ok() {
                 return Ok(());
             }
@@ -217,7 +217,7 @@ impl Attempts {
 
     /// Its line has no worker for it: its place in that of another model, if there is one.
     pub(super) fn after_refusal(&mut self, refusal: &Refusal, caller: &Caller) -> Option<Place> {
-        (is_of_the_moment(refusal) && self.has_time()).then(|| self.at_another_model(caller))?
+        (refusal.is_transient() && self.has_time()).then(|| self.at_another_model(caller))?
     }
 
     fn at_another_model(&mut self, caller: &Caller) -> Option<Place> {
@@ -307,12 +307,6 @@ fn tell_model(id: &str, headers: &mut HeaderMap) {
     if let Ok(id) = HeaderValue::from_str(id) {
         headers.insert(X_LLAMAGATE_MODEL, id);
     }
-}
-
-/// Whether another model may be asked where this one has nobody for a request.
-fn is_of_the_moment(refusal: &Refusal) -> bool {
-    use Refusal::{BackendFailed, BackendUnavailable, ModelRemoved, QueueFull};
-    matches!(refusal, BackendUnavailable(_) | BackendFailed | QueueFull(_) | ModelRemoved(_))
 }
 
 /// Whether a request for the model may go on: to a worker that is ready, or into the line for one that will be.

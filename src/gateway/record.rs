@@ -231,7 +231,7 @@ impl Account {
         metrics.by_route.get_or_create(&RequestLabels { model: model.clone(), route, status }).inc();
         if let Some(key) = &self.key {
             metrics.authenticated.inc();
-            key.count(metrics, status);
+            key.count(&metrics.key_requests, status);
         }
         if !self.counted {
             return;

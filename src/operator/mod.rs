@@ -2,7 +2,7 @@
 //!
 //! Everything is answered from memory; no answer waits for llama-server. Who may ask is decided before.
 
-use crate::fleet::{Fleet, Overall};
+use crate::fleet::{Fleet, FleetReport, Overall};
 use crate::refusal::Refusal;
 use crate::telemetry::metrics::{Metrics, TextFormat};
 use bytes::Bytes;
@@ -73,8 +73,8 @@ impl Desk {
     /// `/health`: the state of everything, without paths, keys or arguments.
     pub fn health(&self) -> Response<Bytes> {
         // In one look: a worker may change its state at any moment.
-        let (overall, shown, models) = self.fleet.report();
-        let status = if overall == Overall::Ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        let FleetReport { best, shown, models } = self.fleet.report();
+        let status = if best == Overall::Ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         json_response(
             status,
             &json!({

@@ -1,9 +1,27 @@
 //! How long to wait before the platform is asked again, and the word of it in the log: of many failures in a row one.
 
-use super::wire::Setback;
 use crate::runpod::bounds::{PLATFORM_BACKOFF_FIRST, PLATFORM_BACKOFF_LONGEST, TOO_MANY_PAUSE};
 use std::time::Duration;
 use tracing::{debug, info, warn};
+
+/// Why a request to the platform brought no answer.
+#[derive(Debug)]
+pub(super) enum PollError {
+    /// The platform answers 429: it is asked too often.
+    TooMany,
+    /// Anything else, as a plain sentence.
+    Failed(String),
+}
+
+impl PollError {
+    /// Returns the reason as a sentence without secrets.
+    pub(super) fn sentence(self) -> String {
+        match self {
+            Self::TooMany => "RunPod answers that it is asked too often".to_owned(),
+            Self::Failed(problem) => problem,
+        }
+    }
+}
 
 /// Of the questions in a row: how many failed.
 pub(super) struct Failures {
@@ -32,10 +50,10 @@ impl Failures {
     }
 
     /// One more failed: the pause before the next.
-    pub(super) fn note(&mut self, setback: Setback) -> Duration {
+    pub(super) fn note(&mut self, setback: PollError) -> Duration {
         let pause = match setback {
-            Setback::TooMany => TOO_MANY_PAUSE,
-            Setback::Failed(_) => {
+            PollError::TooMany => TOO_MANY_PAUSE,
+            PollError::Failed(_) => {
                 self.failed = self.failed.saturating_add(1);
                 after_failure(self.failed)
             }
@@ -72,7 +90,7 @@ mod tests {
     #[test]
     fn pauses_double_up_to_a_bound_and_begin_anew_after_an_answer() {
         let mut failures = Failures::of("a", "b");
-        let failed = || Setback::Failed("x".into());
+        let failed = || PollError::Failed("x".into());
         let mut longest = PLATFORM_BACKOFF_FIRST;
         for nth in 0..40 {
             let pause = failures.note(failed());
@@ -86,14 +104,14 @@ mod tests {
 
     #[test]
     fn a_platform_that_is_asked_too_often_is_left_alone_for_a_fixed_time() {
-        assert_eq!(Failures::of("a", "b").note(Setback::TooMany), Duration::from_secs(5));
+        assert_eq!(Failures::of("a", "b").note(PollError::TooMany), Duration::from_secs(5));
     }
 
     /// Regression: the answer that the platform is asked too often counted as none.
     #[test]
     fn whichever_failure_comes_first_is_the_first() {
         for setbacks in
-            [[Setback::TooMany, Setback::Failed("x".into())], [Setback::Failed("x".into()), Setback::TooMany]]
+            [[PollError::TooMany, PollError::Failed("x".into())], [PollError::Failed("x".into()), PollError::TooMany]]
         {
             let mut failures = Failures::of("a", "b");
             let firsts = setbacks.map(|setback| {

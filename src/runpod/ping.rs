@@ -2,8 +2,8 @@
 //! for dead and give its jobs to another.
 
 use super::hand::Hand;
-use super::pause::{self, Failures};
-use super::wire::{Setback, Wire};
+use super::pause::{self, Failures, PollError};
+use super::wire::Wire;
 use crate::runpod::bounds::PING_TRIES;
 use std::io;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ async fn keep_pinging(wire: &Wire, hand: &Hand, period: Duration) {
         // As long as RunPod's SDK gives it.
         let patience = period * 2;
         if timeout(patience, ping(wire, hand, patience, &mut failures)).await.is_err() {
-            failures.note(Setback::Failed("RunPod does not answer in time".to_owned()));
+            failures.note(PollError::Failed("RunPod does not answer in time".to_owned()));
         }
     }
 }
@@ -47,7 +47,7 @@ async fn ping(wire: &Wire, hand: &Hand, patience: Duration, failures: &mut Failu
     for tried in 1..=PING_TRIES {
         match wire.ping(&hand.ids(), patience).await {
             Ok(()) => return failures.forget(),
-            Err(problem) => _ = failures.note(Setback::Failed(problem)),
+            Err(problem) => _ = failures.note(PollError::Failed(problem)),
         }
         sleep(pause::after_failure(tried)).await;
     }

@@ -3,9 +3,9 @@
 
 use super::hand::Hand;
 use super::job::{self, Job};
-use super::pause::Failures;
+use super::pause::{Failures, PollError};
 use super::run::Runner;
-use super::wire::{Setback, Wire};
+use super::wire::Wire;
 use crate::awake::{self, Instant};
 use crate::fleet::Fleet;
 use crate::gateway::Gateway;
@@ -101,7 +101,7 @@ impl Taker {
     }
 
     /// Begins what was taken: how many jobs. Where something was and it is none that can be done, that is a setback.
-    async fn begin(&self, text: Bytes) -> Result<usize, Setback> {
+    async fn begin(&self, text: Bytes) -> Result<usize, PollError> {
         let read = match text.len() > PARSED_AT_ONCE {
             true => spawn_blocking(move || job::read_all(&text)).await.map_err(|_| no_job("it cannot be read"))?,
             false => job::read_all(&text),
@@ -132,6 +132,6 @@ impl Taker {
     }
 }
 
-fn no_job(why: &str) -> Setback {
-    Setback::Failed(format!("what RunPod gives is no job: {why}"))
+fn no_job(why: &str) -> PollError {
+    PollError::Failed(format!("what RunPod gives is no job: {why}"))
 }

@@ -4,7 +4,7 @@
 
 use super::address::Addresses;
 use super::output;
-use super::pause;
+use super::pause::{self, PollError};
 use crate::awake;
 use crate::dial::{Dialer, explain};
 use crate::runpod::bounds::{
@@ -31,15 +31,6 @@ pub(super) struct Wire {
     addresses: Addresses,
 }
 
-/// Why a question brought nothing.
-#[derive(Debug)]
-pub(super) enum Setback {
-    /// The platform is asked too often.
-    TooMany,
-    /// Anything else, as a plain sentence.
-    Failed(String),
-}
-
 /// Why something is not posted.
 enum Unposted {
     /// It never will be.
@@ -63,22 +54,22 @@ impl Wire {
     }
 
     /// Asks for so many jobs at most. JSON, or nothing.
-    pub(super) async fn take(&self, count: usize, is_busy: bool) -> Result<Option<Bytes>, Setback> {
+    pub(super) async fn take(&self, count: usize, is_busy: bool) -> Result<Option<Bytes>, PollError> {
         let size = JOB_SIZE.saturating_mul(count.max(1));
         match self.question(&self.addresses.take(count, is_busy), size).await? {
             // This is what a worker is told that is about to be paused.
-            Some(((StatusCode::BAD_REQUEST, _), _)) | None => Ok(None),
-            Some((head, body)) => json(head, body),
+            Some(Reply { status: StatusCode::BAD_REQUEST, .. }) | None => Ok(None),
+            Some(reply) => json(reply),
         }
     }
 
     /// Asks which jobs are to be stopped. None if nobody knows where to ask.
-    pub(super) async fn stops(&self) -> Option<Result<Option<Bytes>, Setback>> {
+    pub(super) async fn stops(&self) -> Option<Result<Option<Bytes>, PollError>> {
         let address = self.addresses.stops()?;
         Some(match self.question(&address, STOPS_SIZE).await {
-            Ok(Some((head, body))) => json(head, body),
+            Ok(Some(reply)) => json(reply),
             Ok(None) => Ok(None),
-            Err(setback) => Err(setback),
+            Err(error) => Err(error),
         })
     }
 
@@ -118,7 +109,7 @@ impl Wire {
     pub(super) async fn ping(&self, jobs: &[String], patience: Duration) -> Result<(), String> {
         let Some(address) = self.addresses.ping(jobs) else { return Ok(()) };
         let answer = self.get(&address, HeaderMap::new(), patience, ACKNOWLEDGEMENT).await;
-        answer.map_err(|setback| setback.sentence()).and_then(|((status, _), _)| refused(status))
+        answer.map_err(PollError::sentence).and_then(|reply| refused(reply.status))
     }
 
     /// Says that this worker cannot work.
@@ -127,11 +118,11 @@ impl Wire {
             return Ok(());
         };
         let answer = self.get(&address, HeaderMap::new(), UNHEALTHY_PATIENCE, ACKNOWLEDGEMENT).await;
-        answer.map_err(|setback| setback.sentence()).and_then(|((status, _), _)| refused(status))
+        answer.map_err(PollError::sentence).and_then(|reply| refused(reply.status))
     }
 
     /// Asks what the platform answers when there is something to say; none if that is not in time.
-    async fn question(&self, address: &str, size: usize) -> Result<Option<(Head, Bytes)>, Setback> {
+    async fn question(&self, address: &str, size: usize) -> Result<Option<Reply>, PollError> {
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
         let mut asked = pin!(self.head(Method::GET, address, headers, Bytes::new()));
         // By the kernel's clock: after a pause nobody is there any more who could answer.
@@ -143,11 +134,11 @@ impl Wire {
                 Err(_) => return Ok(None),
             },
         };
-        let head = head.map_err(Setback::Failed)?;
+        let head = head.map_err(PollError::Failed)?;
         // What has begun to come has been given away: it has a time of its own.
         let whole = awake::timeout(QUESTION_BODY, self.whole(head, size)).await;
-        let late = || Setback::Failed("RunPod does not end its answer in time".to_owned());
-        often(whole.map_err(|_| late())?.map_err(Setback::Failed)?).map(Some)
+        let late = || PollError::Failed("RunPod does not end its answer in time".to_owned());
+        often(whole.map_err(|_| late())?.map_err(PollError::Failed)?).map(Some)
     }
 
     async fn get(
@@ -156,8 +147,8 @@ impl Wire {
         headers: HeaderMap,
         patience: Duration,
         size: usize,
-    ) -> Result<(Head, Bytes), Setback> {
-        often(self.ask(Method::GET, address, headers, Bytes::new(), patience, size).await.map_err(Setback::Failed)?)
+    ) -> Result<Reply, PollError> {
+        often(self.ask(Method::GET, address, headers, Bytes::new(), patience, size).await.map_err(PollError::Failed)?)
     }
 
     async fn post(&self, address: &str, job: &str, body: Bytes, tries: u32) -> Result<(), Unposted> {
@@ -171,8 +162,8 @@ impl Wire {
         for tried in 1..=tries {
             let asked = self.ask(Method::POST, address, headers.clone(), body.clone(), POST_PATIENCE, ACKNOWLEDGEMENT);
             let problem = match asked.await {
-                Ok(((status, _), _)) if status.is_success() => return Ok(()),
-                Ok(((status, _), _)) => {
+                Ok(reply) if reply.status.is_success() => return Ok(()),
+                Ok(Reply { status, .. }) => {
                     let may_pass = status.is_server_error()
                         || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT);
                     let problem = format!("RunPod answers {status}");
@@ -203,7 +194,7 @@ impl Wire {
         body: Bytes,
         patience: Duration,
         size: usize,
-    ) -> Result<(Head, Bytes), String> {
+    ) -> Result<Reply, String> {
         let asked = async { self.whole(self.head(method, address, headers, body).await?, size).await };
         let late = || format!("{} does not answer in time", host_of(address));
         awake::timeout(patience, asked).await.map_err(|_| late())?
@@ -230,11 +221,12 @@ impl Wire {
     }
 
     /// The rest of it, as long as it is no larger than this.
-    async fn whole(&self, answer: Response<Incoming>, size: usize) -> Result<(Head, Bytes), String> {
+    async fn whole(&self, answer: Response<Incoming>, size: usize) -> Result<Reply, String> {
         let (head, body) = answer.into_parts();
         let body = Limited::new(body, size).collect().await;
         let body = body.map_err(|_| format!("RunPod breaks off its answer, or it is larger than {size} bytes"))?;
-        Ok(((head.status, head.headers.get(CONTENT_TYPE).cloned()), body.to_bytes()))
+        let content_type = head.headers.get(CONTENT_TYPE).cloned();
+        Ok(Reply { status: head.status, content_type, body: body.to_bytes() })
     }
 }
 
@@ -245,21 +237,26 @@ fn host_of(address: &str) -> String {
     authority.map_or_else(|| "RunPod".to_owned(), |of| of.as_str().rsplit('@').next().unwrap_or_default().to_owned())
 }
 
-/// The answer, unless it says that the platform is asked too often.
-fn often((head, body): (Head, Bytes)) -> Result<(Head, Bytes), Setback> {
-    if head.0 == StatusCode::TOO_MANY_REQUESTS { Err(Setback::TooMany) } else { Ok((head, body)) }
+/// A whole answer of the platform, and what is needed of its head.
+struct Reply {
+    status: StatusCode,
+    content_type: Option<HeaderValue>,
+    body: Bytes,
 }
 
-/// What matters of an answer's head.
-type Head = (StatusCode, Option<HeaderValue>);
+/// Returns the reply, unless its status says that the platform is asked too often.
+fn often(reply: Reply) -> Result<Reply, PollError> {
+    if reply.status == StatusCode::TOO_MANY_REQUESTS { Err(PollError::TooMany) } else { Ok(reply) }
+}
 
-/// The JSON of an answer that was asked for some; nothing where there is none.
-fn json((status, content_type): Head, body: Bytes) -> Result<Option<Bytes>, Setback> {
+/// Returns the JSON of a reply, or `None` where it has none.
+fn json(reply: Reply) -> Result<Option<Bytes>, PollError> {
+    let Reply { status, content_type, body } = reply;
     if status != StatusCode::OK {
         return if status == StatusCode::NO_CONTENT {
             Ok(None)
         } else {
-            Err(Setback::Failed(format!("RunPod answers {status}")))
+            Err(PollError::Failed(format!("RunPod answers {status}")))
         };
     }
     let kind = content_type.as_ref().and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -273,16 +270,6 @@ fn json((status, content_type): Head, body: Bytes) -> Result<Option<Bytes>, Setb
 
 fn refused(status: StatusCode) -> Result<(), String> {
     if status.is_success() { Ok(()) } else { Err(format!("RunPod answers {status}")) }
-}
-
-impl Setback {
-    /// Why, without anything secret.
-    pub(super) fn sentence(self) -> String {
-        match self {
-            Self::TooMany => "RunPod answers that it is asked too often".to_owned(),
-            Self::Failed(problem) => problem,
-        }
-    }
 }
 
 #[cfg(test)]

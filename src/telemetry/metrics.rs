@@ -2,13 +2,13 @@
 //!
 //! Nothing here asks llama-server anything, so a scrape never touches it.
 
-mod labels;
-
-use super::series::{KeySeries, Label, ModelSeries, NO_KEY, Named, OTHER};
-pub use labels::{
+pub use super::labels::{
     CodeLabels, FolderLabels, KeyLabels, ModelLabels, PhaseLabels, RequestLabels, RouteLabels, StateLabels,
     TokenLabels, WorkerLabels,
 };
+
+use super::labels::Label;
+use super::series::{KeySeries, ModelFamilies, ModelSeries, NO_KEY, Named, OTHER, Timings};
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::{Family, MetricConstructor};
@@ -22,9 +22,6 @@ use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 type Seconds = Counter<f64, AtomicU64>;
-
-/// A histogram family whose buckets suit requests that take from a millisecond to minutes.
-pub type Timings<L> = Family<L, Histogram, fn() -> Histogram>;
 
 /// Upper bounds of the buckets of request and queue times, in seconds.
 const REQUEST_BUCKETS: [f64; 17] =
@@ -155,7 +152,12 @@ impl Metrics {
 
     /// The series of a model.
     pub fn model(&self, id: &str) -> Arc<ModelSeries> {
-        self.models.get(id, |room| ModelSeries::new(self, if room { id } else { OTHER }))
+        let families = ModelFamilies {
+            queue: &self.queue_seconds,
+            first_byte: &self.first_byte_seconds,
+            inter_token: &self.inter_token_seconds,
+        };
+        self.models.get(id, |room| ModelSeries::new(&families, if room { id } else { OTHER }))
     }
 
     /// The series of a key.

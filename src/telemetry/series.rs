@@ -3,13 +3,12 @@
 //! A request holds the two it belongs to, so that what it counts costs no text and no search. How many there may be is
 //! bounded here; a name beyond the bound counts as `other`. Names of metrics are in `metrics.rs`.
 
-use super::metrics::{KeyLabels, Metrics, ModelLabels};
+use super::labels::{KeyLabels, Label, ModelLabels};
 use crate::telemetry::bounds::NAMED_SERIES;
-use prometheus_client::encoding::{EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 /// The label of whatever has no name of its own, or one too many.
@@ -18,9 +17,15 @@ pub const OTHER: &str = "other";
 /// The key label of requests for which no key was asked.
 pub const NO_KEY: &str = "none";
 
-/// A label value that costs nothing to copy.
-#[derive(Clone, Debug, Hash, PartialEq, Eq)]
-pub struct Label(Arc<str>);
+/// A histogram family whose buckets suit requests that take from a millisecond to minutes.
+pub type Timings<L> = Family<L, Histogram, fn() -> Histogram>;
+
+/// The families of which each model has one series.
+pub(super) struct ModelFamilies<'a> {
+    pub(super) queue: &'a Timings<ModelLabels>,
+    pub(super) first_byte: &'a Timings<ModelLabels>,
+    pub(super) inter_token: &'a Timings<ModelLabels>,
+}
 
 /// The series of one model.
 pub struct ModelSeries {
@@ -49,32 +54,15 @@ const CLASSES: [&str; 6] = ["other", "1xx", "2xx", "3xx", "4xx", "5xx"];
 /// What has been made for a name, once for each name.
 pub(super) struct Named<T>(RwLock<HashMap<Arc<str>, Arc<T>>>);
 
-impl Label {
-    /// A label of this text.
-    pub fn new(text: &str) -> Self {
-        Self(text.into())
-    }
-
-    /// The text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl EncodeLabelValue for Label {
-    fn encode(&self, encoder: &mut LabelValueEncoder) -> Result<(), fmt::Error> {
-        EncodeLabelValue::encode(&self.as_str(), encoder)
-    }
-}
-
 impl ModelSeries {
-    pub(super) fn new(metrics: &Metrics, id: &str) -> Self {
+    /// Looks up the series of this model, and creates those that do not exist yet.
+    pub(super) fn new(families: &ModelFamilies<'_>, id: &str) -> Self {
         let labels = ModelLabels { model: id.to_owned() };
         Self {
             id: Label::new(id),
-            queue: metrics.queue_seconds.get_or_create_owned(&labels),
-            first_byte: metrics.first_byte_seconds.get_or_create_owned(&labels),
-            inter_token: metrics.inter_token_seconds.get_or_create_owned(&labels),
+            queue: families.queue.get_or_create_owned(&labels),
+            first_byte: families.first_byte.get_or_create_owned(&labels),
+            inter_token: families.inter_token.get_or_create_owned(&labels),
         }
     }
 }
@@ -84,13 +72,13 @@ impl KeySeries {
         Self { id: id.into(), label: Label::new(label), classes: Default::default() }
     }
 
-    /// Counts one request that ended with this status.
-    pub fn count(&self, metrics: &Metrics, status: u16) {
+    /// Counts one request that ended with this status in `requests`, which is `Metrics::key_requests`.
+    pub fn count(&self, requests: &Family<KeyLabels, Counter>, status: u16) {
         let class = usize::from(status / 100);
         let class = if class < CLASSES.len() { class } else { 0 };
         let counter = self.classes[class].get_or_init(|| {
             let labels = KeyLabels { key: self.label.as_str().to_owned(), status_class: CLASSES[class] };
-            metrics.key_requests.get_or_create_owned(&labels)
+            requests.get_or_create_owned(&labels)
         });
         counter.inc();
     }
@@ -120,7 +108,7 @@ impl<T> Named<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::metrics::TextFormat;
+    use crate::telemetry::metrics::{Metrics, TextFormat};
 
     #[test]
     fn names_beyond_the_bound_share_one_series() {
@@ -131,11 +119,11 @@ mod tests {
         for n in 0..NAMED_SERIES * 2 {
             let key = metrics.key(&format!("key{n}"));
             assert_eq!(&*key.id, format!("key{n}"), "the log knows it in any case");
-            key.count(&metrics, 200);
+            key.count(&metrics.key_requests, 200);
         }
         assert_eq!(lines(&metrics), NAMED_SERIES + 1);
-        metrics.key("key0").count(&metrics, 204);
-        metrics.key("key0").count(&metrics, 999);
+        metrics.key("key0").count(&metrics.key_requests, 204);
+        metrics.key("key0").count(&metrics.key_requests, 999);
         assert_eq!(lines(&metrics), NAMED_SERIES + 2);
         assert!(metrics.text(TextFormat::Prometheus).contains("{key=\"key0\",status_class=\"2xx\"} 2\n"));
         for n in 0..NAMED_SERIES * 2 {

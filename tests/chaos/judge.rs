@@ -4,6 +4,7 @@ use super::{
     setup::{QUEUE_TIMEOUT, REQUEST_TIMEOUT, STREAM_IDLE_TIMEOUT},
     support::client::{Event, Response},
 };
+use llamagate::refusal::CODES;
 use serde_json::Value;
 use std::time::Duration;
 
@@ -57,26 +58,6 @@ pub(crate) enum Outcome {
     /// The client left before it had its answer.
     Left,
 }
-
-/// Statuses with the codes that belong to them (contract, section 4).
-const CODES: &[(u16, &str)] = &[
-    (400, "bad_request"),
-    (401, "invalid_api_key"),
-    (401, "missing_api_key"),
-    (404, "route_not_found"),
-    (408, "request_timeout"),
-    (413, "payload_too_large"),
-    (429, "rate_limit_exceeded"),
-    (500, "internal_error"),
-    (502, "backend_error"),
-    (502, "request_kills_backend"),
-    (503, "queue_full"),
-    (503, "queue_timeout"),
-    (503, "model_loading"),
-    (503, "backend_unavailable"),
-    (503, "shutting_down"),
-    (504, "backend_timeout"),
-];
 
 /// Refusals that any request for llama-server may meet while it suffers.
 const SUFFERING: &[&str] =

@@ -1,6 +1,7 @@
 //! Which of a model's workers gets a request, and why none does.
 
 use super::Model;
+use super::unavailable::Unavailable;
 use crate::awake::Instant;
 use crate::fleet::choice::Candidate;
 use crate::fleet::lease::Lease;
@@ -21,33 +22,13 @@ pub struct Wish<'a> {
     pub avoid: &'a [u32],
 }
 
-/// Why no worker can be leased now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Unavailable {
-    /// A worker died while it served this request, and another of which that is true is in flight.
-    Suspected,
-    /// Only those have a free slot that have failed at it before, where another one can serve.
-    Avoided,
-    /// All slots of those that can serve are taken.
-    Busy,
-    /// It has broken a connection, and will be asked at once whether it still serves.
-    Doubted,
-    /// It is starting or loading, or will be started again.
-    Loading,
-    /// It was put away because nobody used it, and is started for whoever wants it.
-    Asleep,
-    /// It has been asked for as much as it may be in a minute.
-    Spent,
-    /// It has failed too often, and is left alone for a while.
-    Resting,
-    /// It does not answer, or is being stopped.
-    Down,
-    /// It has failed for good.
-    Failed,
-    /// There is none behind this service.
-    Absent,
-    /// Workers died each time they served this request.
-    Poisonous,
+/// What the choice of a worker depends on beside the request.
+#[derive(Debug, Clone, Copy)]
+struct Choosing {
+    /// Whether the request takes a slot of the worker.
+    takes_slot: bool,
+    /// Whether every worker left has failed at the request before, so that a remote one may get it again.
+    may_go_back: bool,
 }
 
 /// A worker that can serve, and its place among those of its model.
@@ -87,14 +68,14 @@ impl Model {
         // Also where the others are taken in this very moment, and so leave the list.
         let may_go_back = open.iter().all(is_avoided);
         let mut reasons = None;
-        while let Some(at) = self.choose(&open, wish, (takes_slot, may_go_back), now) {
+        while let Some(at) = self.choose(&open, wish, Choosing { takes_slot, may_go_back }, now) {
             let (index, member) = open.swap_remove(at);
             match self.begin(member, wish.errand, takes_slot, now) {
                 Ok(lease) => {
                     self.choice.served_by(wish.affinity, index);
                     return Ok(lease);
                 }
-                Err(reason) => reasons = reasons.into_iter().chain([reason]).min(),
+                Err(reason) => reasons = Unavailable::most_hopeful(reasons.into_iter().chain([reason])),
             }
         }
         match open.is_empty() {
@@ -103,7 +84,7 @@ impl Model {
             false => {
                 let is_left = |of: &Open<'_>| is_avoided(of) && of.1.candidate(of.0, now).has_room();
                 let full = if open.iter().any(is_left) { Unavailable::Avoided } else { Unavailable::Busy };
-                Err(reasons.map_or(full, |reason| reason.min(full)))
+                Err(Unavailable::most_hopeful(reasons.into_iter().chain([full])).unwrap_or(full))
             }
         }
     }
@@ -132,13 +113,8 @@ impl Model {
     /// The place in this list of the worker that is to serve: one that has not failed at it before, if there is one with
     /// a free slot. To a remote one that has it goes back only where no other can serve; one of its own has been looked
     /// after meanwhile. Whoever takes no slot waits for none.
-    fn choose(
-        &self,
-        open: &[Open<'_>],
-        wish: &Wish<'_>,
-        (takes_slot, may_go_back): (bool, bool),
-        now: Instant,
-    ) -> Option<usize> {
+    fn choose(&self, open: &[Open<'_>], wish: &Wish<'_>, choosing: Choosing, now: Instant) -> Option<usize> {
+        let Choosing { takes_slot, may_go_back } = choosing;
         if let ([_], false) = (open, takes_slot) {
             return Some(0);
         }
@@ -212,7 +188,8 @@ impl Model {
 
     /// The most hopeful of the reasons why its workers cannot serve.
     fn why_not(&self, now: Instant) -> Unavailable {
-        self.members().map(|member| why_not(member, now)).min().unwrap_or(Unavailable::Absent)
+        let reasons = self.members().map(|member| why_not(member, now));
+        Unavailable::most_hopeful(reasons).unwrap_or(Unavailable::Absent)
     }
 }
 

@@ -1,3 +1,5 @@
+use super::leasing::Wish;
+use super::unavailable::Unavailable;
 use super::*;
 use crate::fleet::{Breaker, Errand, Lease, Quota, Rank, WorkerKind};
 use crate::settings::catalogue::Strategy;

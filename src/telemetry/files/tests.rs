@@ -1,6 +1,8 @@
 use std::cell::Cell;
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
 
 use jiff::Timestamp;
 

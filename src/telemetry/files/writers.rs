@@ -6,12 +6,26 @@ use std::os::unix::fs::MetadataExt;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::folder::{Clock, Folder};
 use super::names::{self, sanitise};
-use super::{Clock, Folder};
 
 /// Least time between two attempts to open a file, and between two looks whether it was deleted.
 pub const RETRY_INTERVAL: SignedDuration = SignedDuration::from_secs(1);
 const SECONDS_A_DAY: i64 = 86_400;
+
+impl Folder {
+    /// Begins `YYYYMMDD_HHMMSS_KIND_INSTANCE.log` (UTC). A failure is counted, and tried again with later writes.
+    #[must_use]
+    pub fn create(&self, kind: &str, instance: &str, now: Clock) -> LogFile {
+        LogFile::begin(self.clone(), kind, instance, now)
+    }
+
+    /// Begins or continues `YYYYMMDD_KIND_INSTANCE.log`, a file for each day (UTC).
+    #[must_use]
+    pub fn daily(&self, kind: &str, instance: &str, now: Clock) -> DailyFile {
+        DailyFile::begin(self.clone(), kind, instance, now)
+    }
+}
 
 /// A log file that belongs to one start of something, such as one run of llama-server.
 #[derive(Debug)]
@@ -24,7 +38,7 @@ pub struct LogFile {
 }
 
 impl LogFile {
-    pub(super) fn begin(folder: Folder, kind: &str, instance: &str, clock: Clock) -> Self {
+    fn begin(folder: Folder, kind: &str, instance: &str, clock: Clock) -> Self {
         let kind = sanitise(kind);
         let stem = names::of_start(clock(), &kind, &sanitise(instance));
         let mut file = Self { output: Output::new(folder, clock), kind, stem, name: None };
@@ -77,7 +91,7 @@ pub struct DailyFile {
 }
 
 impl DailyFile {
-    pub(super) fn begin(folder: Folder, kind: &str, instance: &str, clock: Clock) -> Self {
+    fn begin(folder: Folder, kind: &str, instance: &str, clock: Clock) -> Self {
         let mut file =
             Self { output: Output::new(folder, clock), kind: sanitise(kind), instance: sanitise(instance), day: None };
         file.write_now(b"");

@@ -1,5 +1,5 @@
 use super::*;
-use crate::dial::stand::{Authority, DEADLINE, Stand};
+use crate::dial::testing::{Authority, DEADLINE, Stand};
 use crate::settings::values::Secret;
 use crate::telemetry::metrics::TextFormat;
 use crate::worker::endpoint::in_flight::InFlight;

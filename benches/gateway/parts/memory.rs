@@ -1,12 +1,12 @@
 //! How much memory the gateway holds: idle, busy, with many streams open, and afterwards.
 
-use super::contenders::Running;
-use super::gateways::{self, Builds};
-use super::measure;
-use super::options::Options;
-use super::plan::{Flow, Outcome};
-use super::report::Report;
-use super::traffic::Ask;
+use crate::contenders::Running;
+use crate::contenders::gateways::{self, Builds};
+use crate::measure;
+use crate::options::Options;
+use crate::plan::{Flow, Outcome};
+use crate::report::Report;
+use crate::traffic::Ask;
 use std::thread::sleep;
 use std::time::Duration;
 

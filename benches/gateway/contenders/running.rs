@@ -1,17 +1,19 @@
 //! A running contender: the mock itself, or a proxy in front of one. The driver is sent through it from here.
 
-use super::measure;
-use super::peers::Peer;
-use super::pinned::{self, DRIVER_CPU};
-use super::plan::{Flow, Outcome, Plan};
+use crate::measure;
+use crate::pinned::{self, DRIVER_CPU};
+use crate::plan::{Flow, Outcome, Plan};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io::Write;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
+
+/// The name of the second direct contender. Its distance from the first is what the measurement cannot resolve.
+pub(crate) const AGAIN: &str = "direct again";
 
 /// A process and its folder; it ends with this value.
 pub(crate) struct Running {
@@ -57,7 +59,7 @@ impl Running {
 
     /// One more, under another name.
     pub(crate) fn mock_again(name: &'static str) -> Self {
-        let port = free_port();
+        let port = measure::free_port();
         let mut command = pinned::command(DRIVER_CPU, pinned::own_program());
         command.args(["--port", &port.to_string()]).stdin(Stdio::null());
         let folder = tempfile::tempdir().expect("a temporary folder");
@@ -65,13 +67,6 @@ impl Running {
         mock.mock = mock.child.id();
         mock.proxy = Vec::new();
         mock
-    }
-
-    /// A peer in front of a mock.
-    pub(crate) fn peer(peer: Peer, mock: &Self) -> Self {
-        let mut running = peer.start(mock.address);
-        running.mock = mock.mock;
-        running
     }
 
     /// Has the driver send these flows through it.
@@ -111,10 +106,4 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.stop();
     }
-}
-
-/// A port that nobody has at this moment.
-pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
-    listener.local_addr().expect("an address").port()
 }

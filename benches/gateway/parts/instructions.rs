@@ -4,12 +4,12 @@
 //! N, is free of start and stop. Instructions of the kernel are not counted.
 
 use super::fleet;
-use super::gateways::{self, Builds, OFF, OLD_KEY, SLOW_KEY, Setting};
-use super::options::Options;
-use super::peers;
-use super::plan::Flow;
-use super::report::Report;
-use super::traffic::{Ask, DELTAS, Name};
+use crate::contenders::gateways::{self, Builds, OFF, OLD_KEY, SLOW_KEY, Setting};
+use crate::contenders::peers;
+use crate::options::Options;
+use crate::plan::Flow;
+use crate::report::Report;
+use crate::traffic::{Ask, DELTAS, Name};
 use std::fs;
 use std::path::Path;
 

@@ -1,12 +1,12 @@
 //! W8: refused requests beside good ones. What a refusal costs, and whether the good ones notice.
 
-use super::contenders::Running;
-use super::gateways::{self, Builds, OLD_KEY, SLOW_KEY};
-use super::options::Options;
-use super::plan::{Flow, Outcome};
-use super::report::Report;
-use super::statistics::Spread;
-use super::traffic::Ask;
+use crate::contenders::Running;
+use crate::contenders::gateways::{self, Builds, OLD_KEY, SLOW_KEY};
+use crate::options::Options;
+use crate::plan::{Flow, Outcome};
+use crate::report::Report;
+use crate::statistics::Spread;
+use crate::traffic::Ask;
 
 const PART: &str = "W8 floods";
 

@@ -4,6 +4,20 @@
 //! ([`Gateway::serve_job`]), posts what comes of it, and says now and then that it lives. All that is known of a job is
 //! in memory. Owns neither the line that jobs wait in beside other requests, nor how many of them there is room for, nor
 //! the way to llama-server: all are the gateway's.
+//!
+//! - `address.rs`: the addresses of RunPod's API
+//! - `bounds.rs`: waits, queues and buffers whose size no user needs to choose
+//! - `coalesce.rs`: the events of a stream, put together into pieces to post
+//! - `hand.rs`: the jobs in flight
+//! - `job.rs`: what a job asks for, as a request to the gateway
+//! - `members.rs`: the members of a JSON object in their order
+//! - `output.rs`: what is posted about a job: pieces, results, errors
+//! - `pause.rs`: the backoff after a request to the platform that failed
+//! - `ping.rs`: the heartbeat that tells the platform that this worker is alive
+//! - `run.rs`: one job: sends it to the gateway and posts the result
+//! - `stops.rs`: asks which jobs are to be cancelled
+//! - `take.rs`: polls for jobs while there is room for more
+//! - `wire.rs`: HTTP to the platform: connections, headers, timeouts, retries
 
 mod address;
 pub mod bounds;

@@ -1,10 +1,10 @@
 //! W10: twice as many requests as llama-server can do. What still gets done, and how soon the others are told.
 
-use super::gateways::{self, Builds, Setting};
-use super::options::Options;
-use super::plan::Flow;
-use super::report::Report;
-use super::traffic::Ask;
+use crate::contenders::gateways::{self, Builds, Setting};
+use crate::options::Options;
+use crate::plan::Flow;
+use crate::report::Report;
+use crate::traffic::Ask;
 
 const PART: &str = "W10 overload";
 

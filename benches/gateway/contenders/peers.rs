@@ -1,7 +1,8 @@
 //! nginx and HAProxy, set up as fast plain proxies: one process thread, kept connections, no log, no buffering.
 
-use super::contenders::{Running, free_port};
-use super::pinned::{self, PROXY_CPU};
+use super::running::Running;
+use crate::measure::free_port;
+use crate::pinned::{self, PROXY_CPU};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -37,8 +38,9 @@ impl Peer {
         String::from_utf8_lossy(&text).lines().next().map(str::to_owned)
     }
 
-    /// Starts it in front of an upstream.
-    pub(crate) fn start(self, upstream: SocketAddr) -> Running {
+    /// Starts it in front of a mock.
+    pub(crate) fn start(self, mock: &Running) -> Running {
+        let upstream = mock.address;
         let program = self.program().expect("it was found before");
         let folder = tempfile::tempdir().expect("a temporary folder");
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
@@ -56,7 +58,9 @@ impl Peer {
         }
         let output = fs::File::create(folder.path().join("output")).expect("a file for its output");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(output);
-        Running::start(self.name(), &mut command, address, folder)
+        let mut running = Running::start(self.name(), &mut command, address, folder);
+        running.mock = mock.mock;
+        running
     }
 }
 

@@ -1,14 +1,14 @@
 //! W11: one model asked for among few and among many. What it costs to find it, by its id and by an alias, and what a
 //! gateway of many takes that is asked for nothing.
 
-use super::contenders::Running;
-use super::gateways::{self, Builds};
-use super::measure::CpuTimes;
-use super::options::Options;
-use super::plan::Flow;
-use super::report::Report;
-use super::statistics::Spread;
-use super::traffic::{Ask, Name};
+use crate::contenders::Running;
+use crate::contenders::gateways::{self, Builds};
+use crate::measure::CpuTimes;
+use crate::options::Options;
+use crate::plan::Flow;
+use crate::report::Report;
+use crate::statistics::Spread;
+use crate::traffic::{Ask, Name};
 use std::thread;
 use std::time::Duration;
 

@@ -1,11 +1,12 @@
 //! The gateway as a contender: its two builds, its settings, its keys, its model file.
 
-use super::contenders::{Running, free_port};
-use super::measure;
-use super::model_file::{self, Kind};
-use super::pinned::{self, DRIVER_CPU, PROXY_CPU};
-use super::plan::Flow;
-use super::traffic::{Ask, Name};
+use super::running::Running;
+use crate::measure;
+use crate::measure::free_port;
+use crate::model_file::{self, Kind};
+use crate::pinned::{self, DRIVER_CPU, PROXY_CPU};
+use crate::plan::Flow;
+use crate::traffic::{Ask, Name};
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;

@@ -1,12 +1,12 @@
 //! Mixed traffic for a long time: does anything grow?
 
-use super::contenders::Running;
-use super::gateways::{self, Builds};
-use super::measure;
-use super::options::Options;
-use super::plan::Flow;
-use super::report::Report;
-use super::traffic::Ask;
+use crate::contenders::Running;
+use crate::contenders::gateways::{self, Builds};
+use crate::measure;
+use crate::options::Options;
+use crate::plan::Flow;
+use crate::report::Report;
+use crate::traffic::Ask;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ pub(crate) fn measure(minutes: f64, options: &Options, builds: &Builds, report: 
         if number > 0 {
             let outcome = gateway.drive(traffic(), 0, window, 20_000);
             good += outcome.flows.iter().map(|tally| tally.good).sum::<u64>();
-            let refused = |tally: &super::plan::Tally| tally.refused.values().sum::<u64>();
+            let refused = |tally: &crate::plan::Tally| tally.refused.values().sum::<u64>();
             let flows = outcome.flows.iter();
             wrong += flows.map(|it| it.failures() + refused(it)).sum::<u64>() - refused(&outcome.flows[4]);
         }

@@ -1,6 +1,6 @@
 //! One connection of the driver: sends a request, reads its answer, checks every byte of it.
 
-use super::traffic::{Answer, Ask, TAG};
+use crate::traffic::{Answer, Ask, TAG};
 use memchr::memmem;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -1,10 +1,12 @@
 //! One model: what it is, how its workers are woken and put away, and what is shown of them.
 //!
 //! Which of them gets a request is `leasing.rs`'s.
+//!
+//! - `leasing.rs`: which worker gets a request, or why none does
+//! - `unavailable.rs`: the reasons why no worker can serve, and which of several counts
 
-mod leasing;
-
-pub use leasing::{Unavailable, Wish};
+pub(super) mod leasing;
+pub(super) mod unavailable;
 
 use super::card::{Card, Terms};
 use super::changes::Changes;

@@ -2,11 +2,14 @@
 //!
 //! Owns which authorities are trusted, how long a connection may take to be made, and the sentence that says why there
 //! is none. What goes over a connection, and what its failure means for a worker, is the business of others.
+//!
+//! - `explain.rs`: the sentence that says why a connection failed
+//! - `target.rs`: the address of a worker, and the key and the model name that it wants
 
 mod explain;
-#[cfg(test)]
-pub(crate) mod stand;
 mod target;
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 

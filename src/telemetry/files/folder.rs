@@ -1,13 +1,5 @@
-//! Log folders: file names that sort by time, `latest.txt`, how many files are kept, and writers that never fail.
-//!
-//! A log must not stop the service. [`LogFile`] and [`DailyFile`] accept every write; what a full, read-only or missing
-//! disk does not take is dropped and counted in [`WriteErrors`]. They block on the disk, so they belong on a writer
-//! thread (`tracing_appender::non_blocking`). What is logged, and when somebody reads the count, is decided elsewhere.
-
-mod errors;
-mod lines;
-mod names;
-mod writers;
+//! One folder of log files: how files are created in it, `latest.txt`, and which old files are deleted. Best effort: no
+//! failure here stops a writer.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -15,10 +7,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use errors::WriteErrors;
-pub use lines::{MAX_LOG_LINE, TAIL_LINES, Tail, pump};
-pub use names::{MAX_INSTANCE, sanitise};
-pub use writers::{DailyFile, LogFile, RETRY_INTERVAL};
+use super::errors::WriteErrors;
+use super::names;
 
 /// Where writers learn the time; tests bring their own.
 pub type Clock = fn() -> jiff::Timestamp;
@@ -37,7 +27,7 @@ const FILE_MODE: u32 = 0o640;
 pub struct Folder {
     dir: PathBuf,
     keep: usize,
-    errors: Arc<WriteErrors>,
+    pub(super) errors: Arc<WriteErrors>,
 }
 
 impl Folder {
@@ -66,20 +56,8 @@ impl Folder {
         Arc::clone(&self.errors)
     }
 
-    /// Begins `YYYYMMDD_HHMMSS_KIND_INSTANCE.log` (UTC). A failure is counted, and tried again with later writes.
-    #[must_use]
-    pub fn create(&self, kind: &str, instance: &str, now: Clock) -> LogFile {
-        LogFile::begin(self.clone(), kind, instance, now)
-    }
-
-    /// Begins or continues `YYYYMMDD_KIND_INSTANCE.log`, a file for each day (UTC).
-    #[must_use]
-    pub fn daily(&self, kind: &str, instance: &str, now: Clock) -> DailyFile {
-        DailyFile::begin(self.clone(), kind, instance, now)
-    }
-
     /// Creates a file that was not there before and returns its name: `STEM.log`, else `STEM_02.log` and so on.
-    fn create_new(&self, stem: &str) -> io::Result<(String, File)> {
+    pub(super) fn create_new(&self, stem: &str) -> io::Result<(String, File)> {
         self.create_dir()?;
         for number in 1..=MAX_SAME_SECOND {
             // `_` sorts after the `.` of the first name, so the order of the names stays the order of time.
@@ -95,7 +73,7 @@ impl Folder {
         Ok((name, file))
     }
 
-    fn append(&self, name: &str) -> io::Result<File> {
+    pub(super) fn append(&self, name: &str) -> io::Result<File> {
         self.create_dir()?;
         OpenOptions::new().append(true).create(true).mode(FILE_MODE).open(self.dir.join(name))
     }
@@ -105,7 +83,7 @@ impl Folder {
     }
 
     /// Names the newest file in `latest.txt`, which always holds a whole name. Best effort: lines matter more.
-    fn announce(&self, name: &str) {
+    pub(super) fn announce(&self, name: &str) {
         let latest = self.dir.join(LATEST);
         let mut named = String::new();
         if let Ok(file) = File::open(&latest) {
@@ -131,7 +109,7 @@ impl Folder {
     }
 
     /// Deletes the oldest log files of this kind beyond those to keep, never `current` and never anything else. Best effort.
-    fn prune(&self, kind: &str, current: &str) {
+    pub(super) fn prune(&self, kind: &str, current: &str) {
         let Ok(entries) = std::fs::read_dir(&self.dir) else { return };
         let mut old: Vec<String> = entries
             .flatten()
@@ -147,6 +125,3 @@ impl Folder {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,35 +1,12 @@
-//! Time that counts only while this program runs.
-//!
-//! A platform may stop the whole container for seconds or hours (SIGSTOP and SIGCONT, or a suspended machine), with
-//! requests in flight. The kernel's clock goes on meanwhile, so that afterwards every timer is due at once although nobody
-//! had a chance to act. Whatever ends a request or a connection for being slow therefore counts in this time: an
-//! [`Instant`] of this module stands still while the program does, and waits for it are prolonged by each pause. What has
-//! to agree with others who went on (limits of rate, idle connections, measurements) stays with the kernel's clock.
-//!
-//! [`Beat`] notices pauses; `ledger.rs` says how. While none beats, which is the case in unit tests, nothing is ever a
-//! pause and this is the runtime's clock. A program that gets no processor for long looks as if it had been paused, which
-//! is just as well: it could not act either.
-//!
-//! Owns neither the waits nor what follows from them.
+//! Points in the time in which this program ran, and waits in it.
 
-mod ledger;
-mod timer;
-
-pub use ledger::Beat;
-pub use timer::Timer;
-
+use super::ledger;
 use std::future::Future;
 use std::ops::{Add, Sub};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::error::Elapsed;
-
-/// Time between two signs of life of this program, from which it learns that it was paused.
-pub const BEAT_INTERVAL: Duration = Duration::from_millis(250);
-
-/// Shortest time without a sign of life that counts as a pause. Longer than [`BEAT_INTERVAL`].
-pub const PAUSE_LEAST: Duration = Duration::from_secs(1);
 
 /// A wait longer than this has no end; the runtime's own view of that.
 const FOR_EVER: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 30);
@@ -82,7 +59,7 @@ impl Instant {
         Self::of(now, paused)
     }
 
-    fn of(real: tokio::time::Instant, paused: Duration) -> Self {
+    pub(super) fn of(real: tokio::time::Instant, paused: Duration) -> Self {
         Self(real.checked_sub(paused).unwrap_or(real))
     }
 
@@ -153,6 +130,7 @@ impl Future for Sleep {
 
 #[cfg(test)]
 mod tests {
+    use super::super::timer::Timer;
     use super::*;
     use hyper::rt::Timer as _;
     use std::future::{pending, ready};

@@ -1,0 +1,15 @@
+//! What is measured beside the workloads that every contender gets.
+//!
+//! - `fleet.rs`: W11, one model among many
+//! - `floods.rs`: W8, floods of requests that are refused
+//! - `instructions.rs`: instructions per request
+//! - `memory.rs`: memory, idle and with requests in flight
+//! - `overload.rs`: W10, more requests than there are slots
+//! - `soak.rs`: one load for a long time
+
+pub(crate) mod fleet;
+pub(crate) mod floods;
+pub(crate) mod instructions;
+pub(crate) mod memory;
+pub(crate) mod overload;
+pub(crate) mod soak;

@@ -1,0 +1,49 @@
+//! The operator's routes: connects the gateway's local routes with the [`Desk`], and the desk with what it reports on.
+
+use super::stages::{Accounts, Loaded, Models};
+use crate::gateway::{Local, LocalAnswer};
+use crate::operator::{Desk, Lines, Reload};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+/// Makes the desk that answers the operator.
+pub(super) fn desk_of(loaded: &Loaded, accounts: &Accounts, models: &Models) -> Arc<Desk> {
+    let Loaded { settings, platform, .. } = loaded;
+    let (reload, lanes, shelving) =
+        (Arc::clone(&models.reload), Arc::clone(&models.lanes), Arc::clone(&models.shelving));
+    let reload: Reload = Box::new(move || {
+        let reload = Arc::clone(&reload);
+        Box::pin(async move { reload.run().await })
+    });
+    let lines: Lines = Box::new(move |model| lanes.counts(model));
+    Arc::new(Desk {
+        fleet: Arc::clone(&models.fleet),
+        metrics: Arc::clone(&accounts.books.metrics),
+        reload,
+        lines,
+        platform: platform.kind.to_string(),
+        auth_enabled: settings.access.auth_enabled,
+        max_concurrent: Box::new(move || shelving.max_concurrent()),
+        max_queue_size: settings.queue.max_queue_size.0.unwrap_or(0),
+        stopping: AtomicBool::new(false),
+    })
+}
+
+/// Connects the routes that the gateway answers itself with the desk.
+pub(super) fn answers_of(desk: Arc<Desk>) -> LocalAnswer {
+    Box::new(move |local, parts| {
+        let answer = match local {
+            Local::Ping | Local::Livez => desk.alive(),
+            Local::Probe => desk.probe(),
+            Local::Readyz => desk.ready(),
+            Local::Health => desk.health(),
+            Local::Metrics => desk.metrics(parts),
+            Local::LbStats => desk.lb_stats(),
+            Local::Reload => {
+                let desk = Arc::clone(&desk);
+                return Box::pin(async move { desk.reload().await });
+            }
+        };
+        Box::pin(async move { Ok(answer) })
+    })
+}

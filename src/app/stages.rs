@@ -1,0 +1,79 @@
+//! What each stage of the start hands to those after it, and to the stop.
+
+use super::reload::Reload;
+use super::shelving::Shelving;
+use crate::awake::Beat;
+use crate::fleet::Fleet;
+use crate::gateway::{Books, Gateway, Lanes};
+use crate::operator::Desk;
+use crate::platform::Platform;
+use crate::preflight::Ready;
+use crate::runpod::QueueWorker;
+use crate::settings::{Inputs, Resolved, Settings};
+use crate::telemetry::files::Folder;
+use crate::telemetry::log::LogGuard;
+use std::sync::Arc;
+use std::thread;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing_appender::non_blocking::WorkerGuard;
+
+/// What the service is started with.
+pub struct Startup {
+    /// Flags and environment, which a reload reads again.
+    pub inputs: Inputs,
+    /// The configuration that they gave.
+    pub resolved: Resolved,
+    /// What was checked before the start.
+    pub ready: Ready,
+    /// Where the service runs.
+    pub platform: Platform,
+    /// The writers of the program's own log.
+    pub log: Arc<LogGuard>,
+}
+
+/// What holds for the whole run, from before the ports are open until everything has stopped.
+pub(super) struct Loaded {
+    pub(super) settings: Arc<Settings>,
+    pub(super) ready: Ready,
+    pub(super) platform: Platform,
+    pub(super) log: Arc<LogGuard>,
+    /// The tasks of the service, except those of workers and jobs.
+    pub(super) tasks: TaskTracker,
+    /// Cancelled when the gateway's port closes.
+    pub(super) stop_gateway: CancellationToken,
+    /// Cancelled when everything else ends.
+    pub(super) stop_rest: CancellationToken,
+    /// Notices pauses of the whole program.
+    pub(super) _beat: Beat,
+}
+
+/// Metrics and access log.
+pub(super) struct Accounts {
+    pub(super) books: Arc<Books>,
+    /// Writes what is queued when it is dropped, so it goes after the last user of the access log.
+    pub(super) access_guard: WorkerGuard,
+}
+
+/// The models and their workers.
+pub(super) struct Models {
+    pub(super) fleet: Arc<Fleet>,
+    pub(super) lanes: Arc<Lanes>,
+    pub(super) shelving: Arc<Shelving>,
+    pub(super) reload: Arc<Reload>,
+    /// The logs of llama-server.
+    pub(super) worker_logs: Folder,
+}
+
+/// The running service.
+pub(super) struct Service {
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) desk: Arc<Desk>,
+    /// Serves the gateway's port.
+    pub(super) listening: JoinHandle<()>,
+    /// Serves the health port, where that is another one.
+    pub(super) health_thread: Option<thread::JoinHandle<()>>,
+    /// Takes jobs from a RunPod queue, where there is one.
+    pub(super) jobs: Option<QueueWorker>,
+}

@@ -1,0 +1,106 @@
+//! The command line: subcommands, their arguments and flags, and the inputs that these are with the environment.
+
+use crate::settings::{Environment, Inputs, OPTIONS};
+use crate::{models, platform};
+use clap::{Arg, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// A gateway for llama.cpp's llama-server: starts it, watches it, and stands in front of it.
+#[derive(Parser)]
+#[command(name = "llamagate", version, about, args_conflicts_with_subcommands = true)]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub(super) command: Option<Command>,
+    #[command(flatten)]
+    pub(super) serve: Serve,
+}
+
+#[derive(Subcommand)]
+pub(super) enum Command {
+    /// Start llama-server, watch it, and serve the gateway and the health port (the default)
+    Serve(Serve),
+    /// Print the resolved configuration and every problem; start nothing
+    Check(Serve),
+    /// Ask the health port of the service on this machine; exit 0 when it serves or loads
+    Health(Flags),
+    /// List the model files in MODELS_DIR
+    Models(Models),
+}
+
+#[derive(Args)]
+pub(super) struct Serve {
+    /// Model file: a path, a name under MODELS_DIR, or ORG/NAME[:QUANT] in HF_HUB_CACHE
+    model: Option<String>,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+#[derive(Args)]
+pub(super) struct Models {
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) flags: Flags,
+}
+
+/// The texts of settings that were given as flags, by key.
+#[derive(Default)]
+pub(super) struct Flags(pub(super) BTreeMap<&'static str, String>);
+
+impl Args for Flags {
+    fn augment_args(mut command: clap::Command) -> clap::Command {
+        for row in OPTIONS {
+            let mut arg = Arg::new(row.key)
+                .long(row.flag())
+                .value_name(row.key.to_ascii_uppercase())
+                .help(row.doc.replace('`', ""))
+                .help_heading(row.group)
+                .allow_hyphen_values(row.key == "extra_args");
+            if row.key == "config_file" {
+                arg = arg.visible_alias("config");
+            }
+            if row.is_bool {
+                arg = arg.num_args(0..=1).default_missing_value("true");
+            }
+            command = command.arg(arg);
+        }
+        command
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Flags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let given = |key| matches.try_get_one::<String>(key).ok().flatten().cloned();
+        Ok(Self(OPTIONS.iter().filter_map(|row| Some((row.key, given(row.key)?))).collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// The platform as the real machine shows it.
+pub fn detect_platform(environment: &Environment) -> platform::Platform {
+    platform::detect(|name| environment.get(name), Path::new("/"))
+}
+
+impl Serve {
+    /// MODEL is a path if it names a file here, or has a slash and is no ORG/NAME; else it is a name under MODELS_DIR.
+    pub(super) fn into_inputs(self, environment: Environment) -> Inputs {
+        let mut flags = self.flags.0;
+        if let Some(model) = self.model {
+            let is_repository = models::Repository::named(&model).is_some();
+            let is_path = Path::new(&model).is_file() || (model.contains('/') && !is_repository);
+            flags.remove(if is_path { "model_name" } else { "model_path" });
+            flags.insert(if is_path { "model_path" } else { "model_name" }, model);
+        }
+        Inputs { flags, environment }
+    }
+}

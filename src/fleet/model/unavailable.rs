@@ -1,0 +1,79 @@
+//! Why none of a model's workers can serve a request, and which of several reasons counts.
+
+/// Why no worker can be leased now. Of several reasons the most hopeful one counts; [`Unavailable::hopefulness`] ranks them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unavailable {
+    /// A worker died while it served this request, and another of which that is true is in flight.
+    Suspected,
+    /// Only those have a free slot that have failed at it before, where another one can serve.
+    Avoided,
+    /// All slots of those that can serve are taken.
+    Busy,
+    /// It has broken a connection, and will be asked at once whether it still serves.
+    Doubted,
+    /// It is starting or loading, or will be started again.
+    Loading,
+    /// It was put away because nobody used it, and is started for whoever wants it.
+    Asleep,
+    /// It has been asked for as much as it may be in a minute.
+    Spent,
+    /// It has failed too often, and is left alone for a while.
+    Resting,
+    /// It does not answer, or is being stopped.
+    Down,
+    /// It has failed for good.
+    Failed,
+    /// There is none behind this service.
+    Absent,
+    /// Workers died each time they served this request.
+    Poisonous,
+}
+
+impl Unavailable {
+    /// Returns how soon the request may be served in spite of this reason: the higher, the sooner.
+    ///
+    /// The order is behaviour: it decides whether a request waits, goes to another model or is refused, and with which
+    /// error.
+    fn hopefulness(self) -> u8 {
+        match self {
+            Self::Suspected => 11,
+            Self::Avoided => 10,
+            Self::Busy => 9,
+            Self::Doubted => 8,
+            Self::Loading => 7,
+            Self::Asleep => 6,
+            Self::Spent => 5,
+            Self::Resting => 4,
+            Self::Down => 3,
+            Self::Failed => 2,
+            Self::Absent => 1,
+            Self::Poisonous => 0,
+        }
+    }
+
+    /// Returns the most hopeful of these reasons, or `None` if there is none.
+    pub(super) fn most_hopeful(reasons: impl IntoIterator<Item = Self>) -> Option<Self> {
+        reasons.into_iter().max_by_key(|reason| reason.hopefulness())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Unavailable::{self, *};
+
+    /// From the most hopeful to the least.
+    const ORDER: [Unavailable; 12] =
+        [Suspected, Avoided, Busy, Doubted, Loading, Asleep, Spent, Resting, Down, Failed, Absent, Poisonous];
+
+    #[test]
+    fn each_reason_is_more_hopeful_than_those_after_it() {
+        for (at, reason) in ORDER.into_iter().enumerate() {
+            for other in &ORDER[at + 1..] {
+                assert!(reason.hopefulness() > other.hopefulness(), "{reason:?} {other:?}");
+            }
+            let rest = ORDER[at..].iter().rev().copied();
+            assert_eq!(Unavailable::most_hopeful(rest), Some(reason));
+        }
+        assert_eq!(Unavailable::most_hopeful([]), None);
+    }
+}

@@ -1,0 +1,252 @@
+//! The table of errors: one row per refusal, and the sentence that each says.
+//!
+//! A new refusal is a row here, its sentence, and whether it is transient; the compiler asks for all three. How a row
+//! becomes an answer is in `mod.rs`.
+
+use http::StatusCode;
+use std::fmt;
+use std::time::Duration;
+
+/// Most models that an error names.
+pub const MODELS_NAMED: usize = 50;
+
+/// Longest part of a client's own text that an error repeats, in characters.
+pub const REPEATED_TEXT: usize = 128;
+
+/// The code of [`Refusal::QueueFull`].
+pub const QUEUE_FULL: &str = "queue_full";
+
+// The types of errors, as OpenAI's clients know them.
+const INVALID: &str = "invalid_request_error";
+const PERMISSION: &str = "permission_error";
+const RATE_LIMIT: &str = "rate_limit_error";
+const SERVER: &str = "server_error";
+const TIMEOUT: &str = "timeout_error";
+
+/// One row of the table of errors.
+pub(super) struct Row {
+    pub(super) status: StatusCode,
+    pub(super) kind: &'static str,
+    pub(super) code: &'static str,
+    /// Whether the connection ends with the answer, because the rest of the request was not read.
+    pub(super) closes: bool,
+}
+
+/// Makes the enum, its rows and the list of all of them.
+///
+/// A row is `VARIANT => STATUS, TYPE, CODE, CONNECTION[, WAIT in PATTERN];`. CONNECTION is `close` where the connection
+/// ends with the answer, else `keep`. WAIT is the part of the variant that `Retry-After` says.
+macro_rules! refusals {
+    (@closes close) => { true };
+    (@closes keep) => { false };
+    ($(
+        $(#[$doc:meta])*
+        $variant:ident
+        $( ( $($part:ty),+ ) )?
+        $( { $( $(#[$field_doc:meta])* $field:ident: $field_type:ty, )+ } )?
+        => $status:ident, $kind:expr, $code:expr, $connection:ident $(, $wait:ident in $pattern:tt)?;
+    )+) => {
+        /// Why the gateway does not pass a request on, or cannot finish an answer.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub enum Refusal {
+            $(
+                $(#[$doc])*
+                $variant $( ( $($part),+ ) )? $( { $( $(#[$field_doc])* $field: $field_type, )+ } )?,
+            )+
+        }
+
+        /// The status and the code of every refusal, in the order of the table. Two refusals may share a code.
+        pub const CODES: &[(u16, &str)] = &[ $( (StatusCode::$status.as_u16(), $code) ),+ ];
+
+        impl Refusal {
+            pub(super) fn row(&self) -> Row {
+                match self {
+                    $( Self::$variant { .. } => Row {
+                        status: StatusCode::$status,
+                        kind: $kind,
+                        code: $code,
+                        closes: refusals!(@closes $connection),
+                    }, )+
+                }
+            }
+
+            /// Returns how long the client should wait before it tries again, if it should.
+            pub(super) fn retry_after(&self) -> Option<Duration> {
+                match self {
+                    $( $( Self::$variant $pattern => Some(*$wait), )? )+
+                    _ => None,
+                }
+            }
+
+            /// Returns one refusal of each kind.
+            #[cfg(test)]
+            pub(super) fn all() -> Vec<Self> {
+                use super::testing::Sample;
+                vec![ $(
+                    Self::$variant
+                        $( ( $( <$part>::sample() ),+ ) )?
+                        $( { $( $field: <$field_type>::sample(), )+ } )?,
+                )+ ]
+            }
+        }
+    };
+}
+
+refusals! {
+    /// The request cannot be understood; says why.
+    BadRequest(String) => BAD_REQUEST, INVALID, "bad_request", close;
+    /// No key was sent.
+    MissingKey => UNAUTHORIZED, INVALID, "missing_api_key", keep;
+    /// The key is not one of ours.
+    InvalidKey => UNAUTHORIZED, INVALID, "invalid_api_key", keep;
+    /// The key was one of ours until it expired.
+    ExpiredKey => UNAUTHORIZED, INVALID, "api_key_expired", keep;
+    /// The key lacks the scope named.
+    ScopeRequired(&'static str) => FORBIDDEN, PERMISSION, "scope_required", keep;
+    /// The key may not use the model named.
+    ModelNotAllowed(String) => FORBIDDEN, PERMISSION, "model_not_allowed", keep;
+    /// There is no model of this name; says which the key may use.
+    ModelNotFound {
+        /// What was asked for, if anything was.
+        name: Option<String>,
+        /// The ids of those that there are.
+        known: Vec<String>,
+        /// Whether the query is where it would be named.
+        in_query: bool,
+    } => NOT_FOUND, INVALID, "model_not_found", keep;
+    /// The model of this id was taken out of the configuration, and its requests had their time to be finished.
+    ModelRemoved(String) => NOT_FOUND, INVALID, "model_not_found", keep;
+    /// The model is not of the kind that the route needs.
+    WrongKind {
+        /// Its id.
+        model: String,
+        /// What it is for.
+        is: &'static str,
+        /// What the route is for.
+        needs: &'static str,
+    } => BAD_REQUEST, INVALID, "wrong_model_kind", keep;
+    /// No such route, or not with this method.
+    RouteNotFound => NOT_FOUND, INVALID, "route_not_found", keep;
+    /// The client was too slow to send its request.
+    RequestTimeout => REQUEST_TIMEOUT, TIMEOUT, "request_timeout", close;
+    /// The body is larger than so many bytes.
+    PayloadTooLarge(usize) => PAYLOAD_TOO_LARGE, INVALID, "payload_too_large", close;
+    /// The request line is longer than so many bytes.
+    UriTooLong(usize) => URI_TOO_LONG, INVALID, "uri_too_long", close;
+    /// The head has more lines, a longer line or more bytes than allowed; says which.
+    HeaderFieldsTooLarge(String) => REQUEST_HEADER_FIELDS_TOO_LARGE, INVALID, "header_fields_too_large", close;
+    /// The key, or the client's address, has to wait so long for its next request; says for what.
+    RateLimited(&'static str, Duration) => TOO_MANY_REQUESTS, RATE_LIMIT, "rate_limit_exceeded", keep, wait in (_, wait);
+    /// So many requests wait already; a place is free again in about this time.
+    QueueFull(Duration) => SERVICE_UNAVAILABLE, SERVER, QUEUE_FULL, keep, wait in (wait);
+    /// The request has waited as long as it may.
+    QueueTimeout(Duration) => SERVICE_UNAVAILABLE, SERVER, "queue_timeout", keep, wait in (wait);
+    /// The model is being loaded.
+    ModelLoading(Duration) => SERVICE_UNAVAILABLE, SERVER, "model_loading", keep, wait in (wait);
+    /// No backend can take the request now.
+    BackendUnavailable(Duration) => SERVICE_UNAVAILABLE, SERVER, "backend_unavailable", keep, wait in (wait);
+    /// All backends of the model have failed for good.
+    BackendFailed => SERVICE_UNAVAILABLE, SERVER, "backend_unavailable", keep;
+    /// The service is being stopped.
+    ShuttingDown(Duration) => SERVICE_UNAVAILABLE, SERVER, "shutting_down", close, wait in (wait);
+    /// The backend broke the connection.
+    BackendError => BAD_GATEWAY, SERVER, "backend_error", keep;
+    /// The backend does not take the key that the gateway was given for it.
+    BackendRefusesKey => BAD_GATEWAY, SERVER, "backend_error", keep;
+    /// The backend died each time it served this request.
+    RequestKillsBackend => BAD_GATEWAY, SERVER, "request_kills_backend", keep;
+    /// The backend took too long.
+    BackendTimeout => GATEWAY_TIMEOUT, TIMEOUT, "backend_timeout", keep;
+    /// Something in the gateway itself failed; says what, for the operator's own routes.
+    Internal(String) => INTERNAL_SERVER_ERROR, SERVER, "internal_error", keep;
+}
+
+impl Refusal {
+    /// Returns whether another model may serve a request that was refused with this: its own model has no worker for it
+    /// now, or is gone.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::BackendUnavailable(_) | Self::BackendFailed | Self::QueueFull(_) | Self::ModelRemoved(_) => true,
+            Self::BadRequest(_)
+            | Self::MissingKey
+            | Self::InvalidKey
+            | Self::ExpiredKey
+            | Self::ScopeRequired(_)
+            | Self::ModelNotAllowed(_)
+            | Self::ModelNotFound { .. }
+            | Self::WrongKind { .. }
+            | Self::RouteNotFound
+            | Self::RequestTimeout
+            | Self::PayloadTooLarge(_)
+            | Self::UriTooLong(_)
+            | Self::HeaderFieldsTooLarge(_)
+            | Self::RateLimited(..)
+            | Self::QueueTimeout(_)
+            | Self::ModelLoading(_)
+            | Self::ShuttingDown(_)
+            | Self::BackendError
+            | Self::BackendRefusesKey
+            | Self::RequestKillsBackend
+            | Self::BackendTimeout
+            | Self::Internal(_) => false,
+        }
+    }
+}
+
+/// The beginning of a client's text.
+fn printable(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(REPEATED_TEXT).collect()
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BadRequest(why) => write!(f, "Bad request: {why}"),
+            Self::MissingKey => f.write_str("No API key: send it as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'"),
+            Self::InvalidKey => f.write_str("Invalid API key"),
+            Self::ExpiredKey => f.write_str("This API key has expired"),
+            Self::ScopeRequired(scope) => write!(f, "This needs an API key with the scope '{scope}'"),
+            Self::ModelNotAllowed(model) => write!(f, "This API key may not use the model '{model}'"),
+            Self::ModelNotFound { name, known, in_query } => {
+                match name {
+                    None if *in_query => f.write_str("The request names no model: name one with ?model=ID")?,
+                    Some(name) => write!(f, "The model '{}' does not exist", printable(name))?,
+                    None => f.write_str("The request names no model")?,
+                }
+                match known.len() {
+                    0 => Ok(()),
+                    count if count > MODELS_NAMED => {
+                        let more = count - MODELS_NAMED;
+                        write!(f, "; known are: {} and {more} more", known[..MODELS_NAMED].join(", "))
+                    }
+                    _ => write!(f, "; known are: {}", known.join(", ")),
+                }
+            }
+            Self::ModelRemoved(model) => write!(f, "The model '{model}' is no longer served"),
+            Self::WrongKind { model, is, needs } => {
+                write!(f, "The model '{model}' is for {is}, and this route is for {needs}")
+            }
+            Self::RouteNotFound => f.write_str("No such route, or not with this method"),
+            Self::RequestTimeout => f.write_str("The request took too long to arrive"),
+            Self::PayloadTooLarge(limit) => write!(f, "The request body is larger than {limit} bytes"),
+            Self::UriTooLong(limit) => write!(f, "The request line is longer than {limit} bytes"),
+            Self::HeaderFieldsTooLarge(what) => write!(f, "The request head is too large: {what}"),
+            Self::RateLimited(what, _) => write!(f, "Rate limit reached for {what}, try again later"),
+            Self::QueueFull(_) => f.write_str("Too many requests are waiting, try again later"),
+            Self::QueueTimeout(_) => f.write_str("The request has waited too long for its turn, try again later"),
+            Self::ModelLoading(_) => f.write_str("The model is being loaded, try again later"),
+            Self::BackendUnavailable(_) => f.write_str("No backend can take the request now, try again later"),
+            Self::BackendFailed => f.write_str(
+                "The model has failed and is not tried again before POST /v1/models/{id}/load asks for it, or a restart",
+            ),
+            Self::ShuttingDown(_) => f.write_str("The service is shutting down"),
+            Self::BackendError => f.write_str("The backend ended the connection before its answer was complete"),
+            Self::BackendRefusesKey => f.write_str("The backend does not accept the gateway's key"),
+            Self::RequestKillsBackend => f.write_str(
+                "The backend died each time it served this request, so it is not tried again for some minutes",
+            ),
+            Self::BackendTimeout => f.write_str("The backend took too long to answer"),
+            Self::Internal(what) => f.write_str(what),
+        }
+    }
+}

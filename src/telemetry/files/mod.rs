@@ -1,0 +1,26 @@
+//! Log folders: file names that sort by time, `latest.txt`, how many files are kept, and writers that never fail.
+//!
+//! A log must not stop the service. [`LogFile`] and [`DailyFile`] accept every write; what a full, read-only or missing
+//! disk does not take is dropped and counted in [`WriteErrors`]. They block on the disk, so they belong on a writer
+//! thread (`tracing_appender::non_blocking`). What is logged, and when the count is read, is decided elsewhere.
+//!
+//! - `errors.rs`: the count of lines that could not be written, and its report
+//! - `folder.rs`: one folder: its permissions, `latest.txt`, and which files are deleted
+//! - `lines.rs`: the output of a child process: copied line by line, the last lines kept
+//! - `names.rs`: names of log files
+//! - `writers.rs`: the two writers, one file per start and one file per day
+
+mod errors;
+mod folder;
+mod lines;
+mod names;
+mod writers;
+
+pub use errors::WriteErrors;
+pub use folder::{Clock, Folder, LATEST};
+pub use lines::{MAX_LOG_LINE, TAIL_LINES, Tail, pump};
+pub use names::{MAX_INSTANCE, sanitise};
+pub use writers::{DailyFile, LogFile, RETRY_INTERVAL};
+
+#[cfg(test)]
+mod tests;
