@@ -6,19 +6,16 @@
 pub mod bounds;
 pub mod catalogue;
 mod detected;
-mod draft;
 mod environment;
 mod file;
 pub mod options;
-mod origins;
 mod reference;
 mod resolve;
 mod runpod;
 mod shelf;
-mod shelf_table;
-mod tiers;
 pub mod values;
 
+pub use catalogue::shelf_table::shelf_table;
 pub use environment::{Environment, is_executable};
 pub use options::{OPTIONS, OptionRow, Settings};
 pub use reference::configuration_reference;
@@ -26,4 +23,3 @@ pub use reference::configuration_reference;
 pub(crate) use resolve::resolve_text;
 pub use resolve::{Inputs, Problem, Resolved, Source, resolve, resolve_only};
 pub use runpod::RunpodQueue;
-pub use shelf_table::shelf_table;

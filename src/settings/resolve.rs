@@ -7,8 +7,9 @@ use super::detected::{BALANCER, BALANCERS_PORT, hub_cache, is_behind_runpods_bal
 use super::environment::{Environment, is_executable};
 use super::file::ConfigFile;
 use super::options::{OPTIONS, Settings, row};
+use super::runpod;
+use super::shelf::{self, tiers};
 use super::values::Value;
-use super::{runpod, shelf, tiers};
 use crate::platform::Platform;
 use std::collections::BTreeMap;
 use std::fmt;

@@ -7,7 +7,7 @@ use super::node::Node;
 use crate::models::Kind;
 use crate::settings::bounds::{MODEL_NAME_LENGTH, MOST_REPLICAS};
 use crate::settings::catalogue::Start;
-use crate::settings::draft::Draft;
+use crate::settings::catalogue::draft::Draft;
 use crate::settings::values::{Bytes, ExtraArgs, Rejected, Weight};
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};

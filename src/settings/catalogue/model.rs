@@ -3,9 +3,9 @@
 //! Owns the types that the rest of the program takes. Where their values come from is `file.rs`'s and the environment's
 //! business; whether the files exist and are any good is decided in `preflight.rs`.
 
-use super::options::Engine;
-use super::values::Secret;
 use crate::models::{Kind, id_of};
+use crate::settings::options::Engine;
+use crate::settings::values::Secret;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroU64};
@@ -67,7 +67,7 @@ impl ModelSettings {
 }
 
 /// The id, or what the name of the file that is started makes of it.
-pub(super) fn known_id(id: Option<&str>, start: Option<&Start>) -> Option<String> {
+pub(in crate::settings) fn known_id(id: Option<&str>, start: Option<&Start>) -> Option<String> {
     let of_file = || match start? {
         Start::Named(name) => Some(id_of(Path::new(name))),
         Start::File(path) => Some(id_of(path)),

@@ -2,14 +2,16 @@
 //!
 //! Owns what only all models together show: which entries are one model, names that clash, who is to take over from whom.
 
+pub(super) mod tiers;
+
+use super::catalogue::draft::Draft;
 use super::catalogue::{Catalogue, ModelSettings, Start};
-use super::draft::Draft;
 use super::file::{Backend, Entry, Notes, Provider, Shelf, check_name, did_you_mean};
 use super::options::Settings;
-use super::tiers::TIERS;
 use crate::models::{Kind, Repository};
 use crate::settings::bounds::{MOST_ALIASES, MOST_MODELS, MOST_REMOTES};
 use std::collections::{BTreeMap, BTreeSet};
+use tiers::TIERS;
 
 /// One model on its way into the catalogue.
 struct Placed {

@@ -3,52 +3,52 @@
 //! Owns which source wins: the model's own lines, then `defaults:`, then the settings of the whole service. Where the
 //! lines come from is the business of `file/` and `tiers.rs`.
 
-use super::catalogue::{LocalSettings, ModelSettings, RemoteSettings, Rewrite, Start, Strategy};
-use super::options::{Engine, Settings};
-use super::values::{Context, ExtraArgs, GpuLayers, Seconds, ZeroIsOff};
+use super::model::{LocalSettings, ModelSettings, RemoteSettings, Rewrite, Start, Strategy};
 use crate::models::Kind;
+use crate::settings::options::{Engine, Settings};
+use crate::settings::values::{Context, ExtraArgs, GpuLayers, Seconds, ZeroIsOff};
 use std::num::{NonZeroU64, NonZeroUsize};
 
 /// What was said, of one model or of all.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Draft {
-    pub(super) ngl: Option<GpuLayers>,
-    pub(super) ctx: Option<Context>,
-    pub(super) parallel: Option<NonZeroUsize>,
-    pub(super) threads: Option<usize>,
-    pub(super) extra_args: Option<ExtraArgs>,
-    pub(super) load_timeout: Option<Seconds>,
-    pub(super) restart_limit: Option<u32>,
-    pub(super) restart_window: Option<Seconds>,
-    pub(super) hang_timeout: Option<ZeroIsOff<Seconds>>,
-    pub(super) idle_unload: Option<ZeroIsOff<Seconds>>,
-    pub(super) prefetch: Option<bool>,
-    pub(super) replicas: Option<u32>,
-    pub(super) preload: Option<bool>,
-    pub(super) pinned: Option<bool>,
-    pub(super) memory: Option<NonZeroU64>,
-    pub(super) weight: Option<f64>,
-    pub(super) priority: Option<u32>,
-    pub(super) strategy: Option<Strategy>,
-    pub(super) unlisted: Option<bool>,
-    pub(super) strip_params: Option<Vec<String>>,
+pub(in crate::settings) struct Draft {
+    pub(in crate::settings) ngl: Option<GpuLayers>,
+    pub(in crate::settings) ctx: Option<Context>,
+    pub(in crate::settings) parallel: Option<NonZeroUsize>,
+    pub(in crate::settings) threads: Option<usize>,
+    pub(in crate::settings) extra_args: Option<ExtraArgs>,
+    pub(in crate::settings) load_timeout: Option<Seconds>,
+    pub(in crate::settings) restart_limit: Option<u32>,
+    pub(in crate::settings) restart_window: Option<Seconds>,
+    pub(in crate::settings) hang_timeout: Option<ZeroIsOff<Seconds>>,
+    pub(in crate::settings) idle_unload: Option<ZeroIsOff<Seconds>>,
+    pub(in crate::settings) prefetch: Option<bool>,
+    pub(in crate::settings) replicas: Option<u32>,
+    pub(in crate::settings) preload: Option<bool>,
+    pub(in crate::settings) pinned: Option<bool>,
+    pub(in crate::settings) memory: Option<NonZeroU64>,
+    pub(in crate::settings) weight: Option<f64>,
+    pub(in crate::settings) priority: Option<u32>,
+    pub(in crate::settings) strategy: Option<Strategy>,
+    pub(in crate::settings) unlisted: Option<bool>,
+    pub(in crate::settings) strip_params: Option<Vec<String>>,
     /// Names and JSON values; no value takes back what `defaults:` says.
-    pub(super) sampling: Vec<(String, Option<String>)>,
-    pub(super) start: Option<Start>,
-    pub(super) kind: Option<Kind>,
-    pub(super) tier: Option<String>,
-    pub(super) aliases: Vec<String>,
-    pub(super) remotes: Vec<RemoteSettings>,
+    pub(in crate::settings) sampling: Vec<(String, Option<String>)>,
+    pub(in crate::settings) start: Option<Start>,
+    pub(in crate::settings) kind: Option<Kind>,
+    pub(in crate::settings) tier: Option<String>,
+    pub(in crate::settings) aliases: Vec<String>,
+    pub(in crate::settings) remotes: Vec<RemoteSettings>,
     /// Whether a fault has been noted with who serves it.
-    pub(super) is_broken: bool,
+    pub(in crate::settings) is_broken: bool,
     /// Arguments that come after all others, as the variables of a tier need them.
-    pub(super) more_args: Vec<String>,
+    pub(in crate::settings) more_args: Vec<String>,
 }
 
 impl Draft {
     /// The same without what flags and environment variables say for the whole service, which a model from the
     /// environment hears before the file's `defaults:`.
-    pub(super) fn beneath(&self, is_explicit: &dyn Fn(&str) -> bool) -> Self {
+    pub(in crate::settings) fn beneath(&self, is_explicit: &dyn Fn(&str) -> bool) -> Self {
         let mut rest = self.clone();
         macro_rules! forget {
             ($($key:literal $field:ident),+) => { $( if is_explicit($key) { rest.$field = None; } )+ };
@@ -63,7 +63,7 @@ impl Draft {
     }
 
     /// The model of that id: its own lines, then the `defaults`, then the settings of all.
-    pub(super) fn model(self, id: Option<String>, defaults: &Self, settings: &Settings) -> ModelSettings {
+    pub(in crate::settings) fn model(self, id: Option<String>, defaults: &Self, settings: &Settings) -> ModelSettings {
         let rewrite = Rewrite {
             sampling: self.sampling_over(defaults),
             strip_params: self.strip_params.clone().or_else(|| defaults.strip_params.clone()).unwrap_or_default(),

@@ -1,6 +1,6 @@
 //! The models as a table for people, as `llamagate check` prints it. Keys and paths are not in it.
 
-use super::catalogue::{Catalogue, ModelSettings, RemoteSettings, Start};
+use super::model::{Catalogue, ModelSettings, RemoteSettings, Start};
 use crate::models::columns::aligned;
 use std::path::Path;
 use std::time::Duration;

@@ -12,7 +12,7 @@ mod litellm;
 mod models;
 mod node;
 
-use super::draft::Draft;
+use super::catalogue::draft::Draft;
 use super::environment::Environment;
 use super::options::{OPTIONS, OptionRow, row};
 use crate::settings::bounds::CONFIG_FILE_SIZE;

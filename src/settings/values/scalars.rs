@@ -2,15 +2,13 @@
 //!
 //! A value that cannot be understood is always an error here; none falls back to a default or to "off".
 
-use super::catalogue::Strategy;
 use crate::models::Kind;
+use crate::settings::catalogue::Strategy;
 use std::fmt;
 use std::net::IpAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
-
-pub use super::origins::Origins;
 
 /// A type that a setting can have.
 pub trait Value: Sized {
@@ -33,11 +31,11 @@ pub struct Rejected {
 }
 
 impl Rejected {
-    pub(super) fn new(allowed: impl Into<String>) -> Self {
+    pub(in crate::settings) fn new(allowed: impl Into<String>) -> Self {
         Self { allowed: allowed.into(), hint: None }
     }
 
-    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub(in crate::settings) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
@@ -229,7 +227,7 @@ impl Value for Kind {
 
 /// A share of the requests, above 0.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Weight(pub(super) f64);
+pub(in crate::settings) struct Weight(pub(in crate::settings) f64);
 
 impl Value for Weight {
     fn parse(text: &str) -> Result<Self, Rejected> {
@@ -348,7 +346,7 @@ const SECRET_ARGUMENTS: &[&str] = &["--hf-token", "-hft"];
 
 impl ExtraArgs {
     /// Takes arguments that are split already, unless the gateway sets one of them itself.
-    pub(super) fn checked(arguments: Vec<String>) -> Result<Self, Rejected> {
+    pub(in crate::settings) fn checked(arguments: Vec<String>) -> Result<Self, Rejected> {
         let allowed = "llama-server arguments as a shell would split them";
         for argument in &arguments {
             let name = argument.split_once('=').map_or(argument.as_str(), |(name, _)| name);
@@ -440,6 +438,7 @@ words! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::values::Origins;
     use proptest::prelude::*;
 
     #[test]
