@@ -55,7 +55,7 @@ pub async fn run(
     log: Arc<LogGuard>,
     mut signals: Signals,
 ) -> io::Result<Outcome> {
-    let settings = Arc::new(resolved.settings.clone());
+    let settings = Arc::new(resolved.config.settings.clone());
     let _beat = Beat::start()?;
     let stop_gateway = CancellationToken::new();
     let stop_rest = CancellationToken::new();

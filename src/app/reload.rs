@@ -57,16 +57,16 @@ impl Reload {
     /// Serves the models of the settings that hold now. What is wrong with them, if anything is.
     pub(super) async fn stock(self: Arc<Self>) -> Result<(), Unservable> {
         let now = self.now.lock().await;
-        let (settings, environment) = (now.settings.clone(), self.inputs.environment.clone());
+        let (config, environment) = (now.config.clone(), self.inputs.environment.clone());
         // Their files are read, some of them on network volumes.
-        let looked = tokio::task::spawn_blocking(move || preflight::models(&settings, &environment)).await;
+        let looked = tokio::task::spawn_blocking(move || preflight::models(&config, &environment)).await;
         // Only a runtime that ends interrupts it.
         let Ok(found) = looked else { return Ok(()) };
         let models = found?;
-        for doubt in preflight::doubts(&now.settings.catalogue, &models) {
+        for doubt in preflight::doubts(&now.config.catalogue, &models) {
             warn!("{doubt}");
         }
-        self.shelving.put(models, &now.settings);
+        self.shelving.put(models, &now.config);
         Ok(())
     }
 
@@ -81,10 +81,10 @@ impl Reload {
         for key in held_back(&now, &resolved) {
             warn!("{} has changed, which takes effect at the next start", key.to_ascii_uppercase());
         }
-        for doubt in preflight::doubts(&resolved.settings.catalogue, &models) {
+        for doubt in preflight::doubts(&resolved.config.catalogue, &models) {
             warn!("{doubt}");
         }
-        let Difference { kept, changed, started, removed } = self.shelving.put(models, &resolved.settings);
+        let Difference { kept, changed, started, removed } = self.shelving.put(models, &resolved.config);
         info!(keys_loaded, kept, changed, started, removed, "configuration and keys reloaded");
         *now = resolved;
         Ok(keys_loaded)
@@ -97,7 +97,7 @@ impl Reload {
             return Err("the configuration file is gone".to_owned());
         }
         let environment = &self.inputs.environment;
-        let models = preflight::models(&resolved.settings, environment);
+        let models = preflight::models(&resolved.config, environment);
         let models = models.map_err(|unservable| listed(&unservable.problems))?;
         // Last: they are taken in the same step.
         let keys_loaded = match &self.keys {

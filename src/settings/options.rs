@@ -5,11 +5,10 @@
 //! `llamagate check` and `docs/CONFIGURATION.md`. How the text of a value is read is the type's business
 //! (`values.rs`), and which source wins is `resolve.rs`'s.
 
-use super::catalogue::{Catalogue, Strategy};
-use super::resolve::Reader;
+use super::reader::Reader;
 use super::values::{
-    Bytes, Context, ExtraArgs, GpuLayers, LogFormat, LogLevel, MemoryBudget, Origins, RunpodMode, Seconds, Value,
-    ZeroIsOff,
+    Bytes, Context, ExtraArgs, GpuLayers, LogFormat, LogLevel, MemoryBudget, Origins, RunpodMode, Seconds, Strategy,
+    Value, ZeroIsOff,
 };
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
@@ -71,8 +70,6 @@ macro_rules! options {
         #[derive(Debug, Clone, PartialEq)]
         pub struct Settings {
             $( $(#[doc = $group_doc])+ pub $part: $group, )+
-            /// The models, each with its own settings.
-            pub catalogue: Catalogue,
         }
 
         /// The table, in the order of the documentation; a default may only refer to rows above it.
@@ -90,7 +87,7 @@ macro_rules! options {
             /// Reads every value before it gives up on any, so that all problems are reported together.
             pub(super) fn read(reader: &mut Reader<'_>) -> Option<Settings> {
                 $( $( let $key = reader.value::<$type>(stringify!($key)); )+ )+
-                Some(Settings { $( $part: $group { $( $key: $key?, )+ }, )+ catalogue: Catalogue::default() })
+                Some(Settings { $( $part: $group { $( $key: $key?, )+ }, )+ })
             }
         }
     };

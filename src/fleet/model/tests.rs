@@ -1,6 +1,6 @@
 use super::*;
 use crate::fleet::{Breaker, Errand, Lease, Quota, Rank, WorkerKind};
-use crate::settings::catalogue::Strategy;
+use crate::settings::values::Strategy;
 use crate::worker::{Cause, Handle, LastExit};
 use http::StatusCode;
 use std::num::NonZeroU32;

@@ -3,10 +3,10 @@
 //! Owns which source wins: the model's own lines, then `defaults:`, then the settings of the whole service. Where the
 //! lines come from is the business of `file/` and `tiers.rs`.
 
-use super::model::{LocalSettings, ModelSettings, RemoteSettings, Rewrite, Start, Strategy};
+use super::model::{LocalSettings, ModelSettings, RemoteSettings, Rewrite, Start};
 use crate::models::Kind;
 use crate::settings::options::{Engine, Settings};
-use crate::settings::values::{Context, ExtraArgs, GpuLayers, Seconds, ZeroIsOff};
+use crate::settings::values::{Context, ExtraArgs, GpuLayers, Seconds, Strategy, ZeroIsOff};
 use std::num::{NonZeroU64, NonZeroUsize};
 
 /// What was said, of one model or of all.

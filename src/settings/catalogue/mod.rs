@@ -9,4 +9,4 @@ mod model;
 pub(super) mod shelf_table;
 
 pub(super) use model::known_id;
-pub use model::{Catalogue, LocalSettings, ModelSettings, RemoteSettings, Rewrite, Start, Strategy};
+pub use model::{Catalogue, LocalSettings, ModelSettings, RemoteSettings, Rewrite, Start};

@@ -5,8 +5,7 @@
 
 use crate::models::{Kind, id_of};
 use crate::settings::options::Engine;
-use crate::settings::values::Secret;
-use serde::Serialize;
+use crate::settings::values::{Secret, Strategy};
 use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
@@ -147,26 +146,4 @@ pub struct RemoteSettings {
     pub weight: f64,
     /// For `priority-failover`: the lowest comes first.
     pub priority: u32,
-}
-
-/// How one of a model's workers is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Strategy {
-    /// The one with the fewest requests in flight relative to its slots.
-    #[default]
-    LeastBusy,
-    /// One after the other.
-    RoundRobin,
-    /// By chance, in proportion to their weights.
-    WeightedRandom,
-    /// By chance.
-    SimpleShuffle,
-    /// The one that has been quickest to its first byte; now and then another, to learn how quick it is.
-    #[serde(rename = "latency-based-routing")]
-    LatencyBased,
-    /// The first in the order of priority that can serve.
-    PriorityFailover,
-    /// The one that has served the same beginning of a prompt for the same key, unless it is clearly busier.
-    PrefixAffinity,
 }

@@ -88,7 +88,7 @@ mod tests {
                     model_list: [{model_name: far, litellm_params: {api_base: 'http://server1:8000/x', api_key: sk-secret}}]\n";
         let platform = Platform::plain("/nowhere".as_ref());
         let inputs = Inputs { environment: Environment::default(), ..Inputs::default() };
-        let table = shelf_table(&resolve_text(&inputs, &platform, text).unwrap().settings.catalogue);
+        let table = shelf_table(&resolve_text(&inputs, &platform, text).unwrap().config.catalogue);
         let lines: Vec<&str> = table.lines().collect();
         assert_eq!(
             lines,

@@ -4,7 +4,7 @@
 //! which entries are one model, is decided in `shelf.rs`.
 
 use super::address::api_base;
-use super::fields::{Fields, Notes, read};
+use super::fields::{Fields, read};
 use super::known::{COMPATIBLE, ENTRY, FOREIGN, MODES, PARAMS, SAMPLING, WELL_KNOWN};
 use super::models::{check_name, check_path, check_tier, sampled};
 use super::node::Node;
@@ -12,6 +12,7 @@ use crate::models::Kind;
 use crate::settings::bounds::{REMOTE_KEY_LENGTH, REMOTE_SLOTS};
 use crate::settings::catalogue::RemoteSettings;
 use crate::settings::environment::Environment;
+use crate::settings::notes::Notes;
 use crate::settings::values::{Secret, Value, Weight};
 use std::num::{NonZeroU32, NonZeroUsize};
 

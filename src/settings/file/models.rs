@@ -2,12 +2,13 @@
 //!
 //! Owns the names of these keys. Whether names of several models clash is seen in `shelf.rs`.
 
-use super::fields::{Fields, Notes, read, texts};
+use super::fields::{Fields, read, texts};
 use super::node::Node;
 use crate::models::Kind;
 use crate::settings::bounds::{MODEL_NAME_LENGTH, MOST_REPLICAS};
 use crate::settings::catalogue::Start;
 use crate::settings::catalogue::draft::Draft;
+use crate::settings::notes::Notes;
 use crate::settings::values::{Bytes, ExtraArgs, Rejected, Weight};
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};

@@ -7,7 +7,9 @@ use crate::settings::bounds::REMOTE_SLOTS;
 use crate::settings::catalogue::draft::Draft;
 use crate::settings::catalogue::{RemoteSettings, Start};
 use crate::settings::environment::Environment;
-use crate::settings::file::{Notes, api_base, start_of};
+use crate::settings::file::{REMOTE_HEALTH, api_base, start_of};
+use crate::settings::notes::Notes;
+use crate::settings::problem::Problem;
 use crate::settings::values::{Context, GpuLayers, Rejected, Value};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -123,7 +125,7 @@ impl Tier<'_> {
 
     fn problem(&self, name: &str, rejected: Rejected, text: &str, notes: &mut Notes) {
         let variable = self.variable(name);
-        notes.problems.push(crate::settings::Problem {
+        notes.problems.push(Problem {
             subject: format!("{variable}={text:?} (environment variable {variable})"),
             fault: format!("expected {}", rejected.allowed),
             hint: rejected.hint,
@@ -150,7 +152,7 @@ fn remote(api_base: String) -> RemoteSettings {
         rpm: None,
         tpm: None,
         slots: REMOTE_SLOTS,
-        health: crate::settings::file::REMOTE_HEALTH.to_owned(),
+        health: REMOTE_HEALTH.to_owned(),
         weight: 1.0,
         priority: 0,
     }

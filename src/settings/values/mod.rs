@@ -3,14 +3,20 @@
 //! A value that cannot be understood is always an error; none falls back to a default or to "off".
 //!
 //! - `origins.rs`: `CORS_ORIGINS`
-//! - `scalars.rs`: numbers, durations, sizes, words, arguments
+//! - `scalars.rs`: yes or no, numbers, durations, sizes, words, arguments
+//! - `strategy.rs`: `ROUTING_STRATEGY`
+//! - `value.rs`: the trait of all these types, and why a text is refused
 
 mod origins;
 mod scalars;
+mod strategy;
+mod value;
 
 pub use origins::Origins;
 pub(super) use scalars::Weight;
 pub use scalars::{
-    Bytes, Context, ExtraArgs, GpuLayers, LONGEST_DURATION, LogFormat, LogLevel, MemoryBudget, Rejected, RunpodMode,
-    Seconds, Secret, Value, Zero, ZeroIsOff,
+    Bytes, Context, ExtraArgs, GpuLayers, LONGEST_DURATION, LogFormat, LogLevel, MemoryBudget, RunpodMode, Seconds,
+    Secret, Zero, ZeroIsOff,
 };
+pub use strategy::Strategy;
+pub use value::{Rejected, Value};

@@ -3,7 +3,7 @@
 //! An origin is compared byte by byte with what a browser sends, so here everything is brought into that one form, and
 //! whatever no browser would ever send is an error: an entry that can never match is a mistake that nobody sees.
 
-use super::scalars::{Rejected, Value};
+use super::value::{Rejected, Value};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// Origins that browsers may call from.

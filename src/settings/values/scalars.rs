@@ -1,45 +1,12 @@
-//! The types of settings: how each reads its text, and what it says when it cannot.
-//!
-//! A value that cannot be understood is always an error here; none falls back to a default or to "off".
+//! Single values: yes or no, numbers, durations, sizes, words, and the arguments of llama-server.
 
+use super::value::{Rejected, Value};
 use crate::models::Kind;
-use crate::settings::catalogue::Strategy;
 use std::fmt;
 use std::net::IpAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
-
-/// A type that a setting can have.
-pub trait Value: Sized {
-    /// Reads the text of a value. The error says what is allowed instead, as the end of a sentence.
-    fn parse(text: &str) -> Result<Self, Rejected>;
-
-    /// The text with anything secret replaced, for printing.
-    fn masked(text: &str) -> String {
-        text.to_owned()
-    }
-}
-
-/// Why a text was not taken: what is allowed, and one hint where there is one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rejected {
-    /// What would have been taken, as a noun phrase.
-    pub allowed: String,
-    /// One thing to try.
-    pub hint: Option<String>,
-}
-
-impl Rejected {
-    pub(in crate::settings) fn new(allowed: impl Into<String>) -> Self {
-        Self { allowed: allowed.into(), hint: None }
-    }
-
-    pub(in crate::settings) fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
-        self
-    }
-}
 
 impl Value for bool {
     fn parse(text: &str) -> Result<Self, Rejected> {
@@ -247,25 +214,6 @@ pub struct Secret(pub String);
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
-    }
-}
-
-impl Value for Strategy {
-    fn parse(text: &str) -> Result<Self, Rejected> {
-        Ok(match text.to_ascii_lowercase().as_str() {
-            "least-busy" => Self::LeastBusy,
-            "round-robin" => Self::RoundRobin,
-            "weighted-random" => Self::WeightedRandom,
-            "simple-shuffle" => Self::SimpleShuffle,
-            "latency-based-routing" => Self::LatencyBased,
-            "priority-failover" => Self::PriorityFailover,
-            "prefix-affinity" => Self::PrefixAffinity,
-            _ => {
-                return Err(Rejected::new(
-                    "least-busy, round-robin, weighted-random, simple-shuffle, latency-based-routing, priority-failover or prefix-affinity",
-                ));
-            }
-        })
     }
 }
 
