@@ -52,16 +52,19 @@ impl ModelSettings {
     /// Names, tier, rewrites, lists and strategy can change beneath running workers; so can, of local ones, preloading,
     /// weight and priority.
     pub fn workers_differ(&self, other: &Self) -> bool {
-        (&self.id, self.kind, &self.remotes) != (&other.id, other.kind, &other.remotes)
-            || match (&self.local, &other.local) {
-                (Some(before), Some(after)) => {
-                    let of_workers = |local: &LocalSettings| (local.slots, local.replicas, local.pinned, local.memory);
-                    before.start != after.start
-                        || before.engine != after.engine
-                        || of_workers(before) != of_workers(after)
-                }
-                (before, after) => before.is_some() != after.is_some(),
-            }
+        self.of_workers() != other.of_workers()
+    }
+
+    /// Returns the settings that running workers cannot take over.
+    fn of_workers(&self) -> impl PartialEq {
+        // Without `..`, so that it is decided for a new setting too.
+        let Self { id, tier: _, aliases: _, unlisted: _, strategy: _, rewrite: _, kind, local, remotes } = self;
+        let local = local.as_ref().map(|local| {
+            let LocalSettings { start, engine, slots, replicas, preload: _, pinned, memory, weight: _, priority: _ } =
+                local;
+            (start, engine, slots, replicas, pinned, memory)
+        });
+        (id, kind, remotes, local)
     }
 }
 

@@ -1,7 +1,7 @@
 //! `model_list:` of the configuration file: LiteLLM's shape, read as it is.
 //!
 //! Owns one entry: a remote backend, or a local model by its name. Which of the two an entry without `api_base` is, and
-//! which entries are one model, is decided in `shelf.rs`.
+//! which entries are one model, is decided in `shelf/mod.rs`.
 
 use super::address::api_base;
 use super::fields::{Fields, read};

@@ -96,9 +96,9 @@ impl Tier<'_> {
     }
 
     fn engine(&self, draft: &mut Draft, notes: &mut Notes) {
-        draft.ctx = self.value::<Context>("N_CTX", notes);
-        draft.threads = self.value("N_THREADS", notes);
-        draft.ngl = self.value::<Layers>("N_GPU_LAYERS", notes).map(|layers| layers.0);
+        draft.engine.ctx = self.value::<Context>("N_CTX", notes);
+        draft.engine.threads = self.value("N_THREADS", notes);
+        draft.engine.ngl = self.value::<Layers>("N_GPU_LAYERS", notes).map(|layers| layers.0);
         if let Some(batch) = self.value::<NonZeroUsize>("N_BATCH", notes) {
             draft.more_args.extend(["-b".to_owned(), batch.to_string()]);
         }
