@@ -8,6 +8,7 @@ use crate::app::bounds::{CONFIG_GONE_LOOKS, CONFIG_LOOK_INTERVAL};
 use crate::keys::Store;
 use crate::platform::Platform;
 use crate::preflight::{self, Unservable};
+use crate::settings::options::{Change, row};
 use crate::settings::{Inputs, Problem, Resolved, resolve};
 use std::fmt::Write as _;
 use std::os::unix::fs::MetadataExt;
@@ -30,17 +31,6 @@ pub(super) struct Reload {
 
 /// What tells one state of a file from another: when it was written, its length, and which it is.
 type Stamp = Option<(i64, i64, u64, u64)>;
-
-/// The settings outside the catalogue that a reload takes, by their keys. What belongs to a model is compared there.
-const TAKEN: &[&str] = &[
-    "model_name",
-    "model_path",
-    "models_dir",
-    "hf_hub_cache",
-    "max_concurrent_requests",
-    "routing_strategy",
-    "fallback_to_local",
-];
 
 impl Reload {
     pub(super) fn new(
@@ -138,10 +128,9 @@ async fn stamp(file: &Path) -> Stamp {
 
 /// Settings that differ but hold until the next start.
 fn held_back(before: &Resolved, now: &Resolved) -> Vec<&'static str> {
-    let engine = crate::settings::OPTIONS.iter().filter(|row| row.group == "llama-server").map(|row| row.key);
-    let taken: Vec<&str> = TAKEN.iter().copied().chain(engine).collect();
+    let is_held = |key: &str| row(key).is_some_and(|row| row.change == Change::Restart);
     let pairs = before.rows.iter().zip(&now.rows);
-    pairs.filter(|((key, old, _), (_, new, _))| old != new && !taken.contains(key)).map(|((key, ..), _)| *key).collect()
+    pairs.filter(|((key, old, _), (_, new, _))| old != new && is_held(key)).map(|((key, ..), _)| *key).collect()
 }
 
 fn listed(problems: &[Problem]) -> String {
