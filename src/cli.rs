@@ -4,7 +4,7 @@ mod serve;
 
 use crate::settings::catalogue::Catalogue;
 use crate::settings::{Environment, Inputs, OPTIONS, Problem, Resolved, resolve, resolve_only, shelf_table};
-use crate::{models, platform, preflight};
+use crate::{gateway, models, platform, preflight};
 use clap::{Arg, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -132,8 +132,13 @@ impl Serve {
             flags.remove(if is_path { "model_name" } else { "model_path" });
             flags.insert(if is_path { "model_path" } else { "model_name" }, model);
         }
-        Inputs { flags, environment }
+        inputs(flags, environment)
     }
+}
+
+/// Puts together what settings are resolved from.
+fn inputs(flags: BTreeMap<&'static str, String>, environment: Environment) -> Inputs {
+    Inputs { flags, environment, reserved_paths: gateway::reserved_paths() }
 }
 
 fn check(serve: Serve, environment: Environment) -> ExitCode {
@@ -171,7 +176,7 @@ fn check(serve: Serve, environment: Environment) -> ExitCode {
 fn health(flags: Flags, environment: Environment) -> ExitCode {
     let platform = detect_platform(&environment);
     // The service may run well with what the configuration was before a mistake came in.
-    let inputs = Inputs { flags: flags.0, environment };
+    let inputs = inputs(flags.0, environment);
     let listen = match resolve_only(&inputs, &platform, &["host", "port_health"]) {
         Ok((settings, _)) => settings.listen,
         Err(problems) => return refuse(&problems),
@@ -200,7 +205,7 @@ fn health(flags: Flags, environment: Environment) -> ExitCode {
 
 fn list_models(arguments: Models, environment: Environment) -> ExitCode {
     let platform = detect_platform(&environment);
-    let inputs = Inputs { flags: arguments.flags.0, environment };
+    let inputs = inputs(arguments.flags.0, environment);
     let (settings, passed_over) = match resolve_only(&inputs, &platform, &["models_dir"]) {
         Ok(settings) => settings,
         Err(problems) => return refuse(&problems),

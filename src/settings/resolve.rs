@@ -1,7 +1,7 @@
 //! From raw texts to [`Settings`]: which source wins, and every problem at once.
 //!
 //! The order is flag, environment variable, configuration file, platform default, default. Owns the precedence and
-//! the problem list; what a single text means is the business of `values.rs`.
+//! the problem list; what a single text means is the business of `values/`.
 
 use super::catalogue::Catalogue;
 use super::detected::{BALANCER, BALANCERS_PORT, hub_cache, is_behind_runpods_balancer};
@@ -58,7 +58,7 @@ fn resolve_with(inputs: &Inputs, platform: &Platform, mut file: ConfigFile) -> R
 
     let settings = Settings::read(&mut Reader { texts: &texts, problems: &mut problems });
     if let Some(settings) = &settings {
-        problems.extend(contradictions(settings));
+        problems.extend(contradictions(settings, &inputs.reserved_paths));
     }
     // What is wrong with models is said even if the settings beneath them are not good yet.
     let catalogue = settings.clone().or_else(defaults).map(|beneath| {
@@ -225,31 +225,8 @@ fn expand(default: &str, texts: &BTreeMap<&'static str, (String, Source)>) -> St
     format!("{}{tail}", value.strip_suffix('/').unwrap_or(value))
 }
 
-/// The routes outside `/v1/` that the health check may not be put in place of. A test of the route table finds those that
-/// are missing here.
-const ROUTES: &[&str] = &[
-    "/apply-template",
-    "/chat/completions",
-    "/completion",
-    "/completions",
-    "/detokenize",
-    "/embedding",
-    "/embeddings",
-    "/infill",
-    "/lb/stats",
-    "/metrics",
-    "/models",
-    "/props",
-    "/reload",
-    "/rerank",
-    "/reranking",
-    "/responses",
-    "/slots",
-    "/tokenize",
-];
-
 /// What no single value can show: settings that are wrong together.
-fn contradictions(settings: &Settings) -> Vec<Problem> {
+fn contradictions(settings: &Settings, reserved_paths: &[&str]) -> Vec<Problem> {
     let mut problems = Vec::new();
     let engine = &settings.engine;
     let in_flight = settings.queue.max_concurrent_requests;
@@ -270,7 +247,7 @@ fn contradictions(settings: &Settings) -> Vec<Problem> {
     let path = &settings.listen.health_check_path;
     let fault = if !path.starts_with('/') {
         Some("expected a path that starts with /")
-    } else if path.starts_with("/v1/") || ROUTES.contains(&path.as_str()) {
+    } else if path.starts_with("/v1/") || reserved_paths.contains(&path.as_str()) {
         Some("this path has an answer of its own, which would be lost where both ports are one")
     } else {
         None

@@ -5,13 +5,15 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-/// What the user gave, before anything is looked at.
+/// What settings are resolved from, before anything is looked at.
 #[derive(Default)]
 pub struct Inputs {
     /// Texts from flags, by lower-case key.
     pub flags: BTreeMap<&'static str, String>,
     /// The environment.
     pub environment: Environment,
+    /// Paths of the gateway's routes that `HEALTH_CHECK_PATH` may not replace.
+    pub reserved_paths: Vec<&'static str>,
 }
 
 /// Where the text of a setting came from.
