@@ -6,7 +6,7 @@
 
 use crate::settings::bounds::{HEALTH_CONNECTIONS, UPSTREAM_IDLE_CONNECTIONS};
 use crate::settings::catalogue::Catalogue;
-use crate::settings::{Problem, Settings};
+use crate::settings::{Config, Problem};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// File descriptors kept free of connections: listeners, logs, files that are read, what the runtime takes, pipes of
@@ -28,15 +28,15 @@ pub struct Descriptors {
 }
 
 /// Raises the soft limit to the hard one and shares out what there is then.
-pub fn share_out(settings: &Settings) -> Result<Descriptors, Problem> {
-    let wanted = settings.limits.max_connections.get();
+pub fn share_out(config: &Config) -> Result<Descriptors, Problem> {
+    let wanted = config.settings.limits.max_connections.get();
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
         return Ok(Descriptors { connections: wanted, warning: None, found: None });
     };
     // Where the system refuses, the limit stays what it was.
     let is_raised = soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok();
     let limit = if is_raised { hard } else { soft };
-    let (connections, warning) = connections(limit, wanted, Slots::of(&settings.catalogue, wanted))?;
+    let (connections, warning) = connections(limit, wanted, Slots::of(&config.catalogue, wanted))?;
     Ok(Descriptors { connections, warning, found: Some((soft, hard)) })
 }
 
@@ -145,7 +145,7 @@ mod tests {
                     \x20 - {model_name: c, litellm_params: {api_base: 'http://two', max_parallel_requests: 7}}\n";
         let platform = Platform::plain("/nowhere".as_ref());
         let inputs = Inputs { environment: Environment::default(), ..Inputs::default() };
-        let catalogue = resolve_text(&inputs, &platform, text).unwrap().settings.catalogue;
+        let catalogue = resolve_text(&inputs, &platform, text).unwrap().config.catalogue;
         let slots = |wanted| Slots::of(&catalogue, wanted);
         assert_eq!((slots(1024).own, slots(1024).remote), (4 * 3 + 2, 64 + 7));
         assert_eq!((slots(13).own, slots(2).own), (13, 4 * 3), "many models are not all asked at once");

@@ -265,7 +265,7 @@ pub fn configuration(data: &[u8]) {
             return;
         }
     };
-    let catalogue = &resolved.settings.catalogue;
+    let catalogue = &resolved.config.catalogue;
     let mut names = std::collections::BTreeSet::new();
     for model in &catalogue.models {
         assert!(model.local.is_some() || !model.remotes.is_empty(), "somebody serves each model");
@@ -282,7 +282,7 @@ pub fn configuration(data: &[u8]) {
     }
     let table = shelf_table(catalogue);
     assert_eq!(table.lines().count(), catalogue.models.len() + 1);
-    assert!(!table.contains(REMOTE_KEY) && !format!("{:?}", resolved.settings).contains(REMOTE_KEY));
+    assert!(!table.contains(REMOTE_KEY) && !format!("{:?}", resolved.config).contains(REMOTE_KEY));
 }
 
 #[cfg(test)]

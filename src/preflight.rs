@@ -5,7 +5,7 @@ use crate::descriptors::{self, Descriptors};
 use crate::keys::Store;
 use crate::models::{self, Kind};
 use crate::settings::catalogue::{Catalogue, ModelSettings, Start};
-use crate::settings::{Environment, Problem, RunpodQueue, Settings, is_executable};
+use crate::settings::{Config, Environment, Problem, RunpodQueue, Settings, is_executable};
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
@@ -73,8 +73,8 @@ pub struct ModelFile {
 const MOCK_ID: &str = "mock";
 
 /// Looks at everything; starts nothing.
-pub fn inspect(settings: &Settings, environment: &Environment) -> Result<(Ready, Vec<Shelved>), Vec<Problem>> {
-    match (models(settings, environment), ready(settings, environment)) {
+pub fn inspect(config: &Config, environment: &Environment) -> Result<(Ready, Vec<Shelved>), Vec<Problem>> {
+    match (models(config, environment), ready(config, environment)) {
         (Ok(models), Ok(ready)) => Ok((ready, models)),
         (models, ready) => {
             let of_models = models.err().map(|unservable| unservable.problems);
@@ -84,7 +84,8 @@ pub fn inspect(settings: &Settings, environment: &Environment) -> Result<(Ready,
 }
 
 /// Looks at what takes no time, however slow the disk with the models is.
-pub fn ready(settings: &Settings, environment: &Environment) -> Result<Ready, Vec<Problem>> {
+pub fn ready(config: &Config, environment: &Environment) -> Result<Ready, Vec<Problem>> {
+    let settings = &config.settings;
     let mut problems = Vec::new();
     let queue = RunpodQueue::read(settings, environment).map_err(|found| problems.extend(found)).ok().flatten();
     let asks_for_keys = settings.access.auth_enabled || settings.access.metrics_auth_enabled;
@@ -94,7 +95,7 @@ pub fn ready(settings: &Settings, environment: &Environment) -> Result<Ready, Ve
     } else {
         None
     };
-    let descriptors = descriptors::share_out(settings).map_err(|problem| problems.push(problem)).ok();
+    let descriptors = descriptors::share_out(config).map_err(|problem| problems.push(problem)).ok();
     match descriptors {
         Some(descriptors) if problems.is_empty() => Ok(Ready { keys, descriptors, queue }),
         _ => Err(problems),
@@ -102,8 +103,9 @@ pub fn ready(settings: &Settings, environment: &Environment) -> Result<Ready, Ve
 }
 
 /// Looks at every model and at the programs that serve them.
-pub fn models(settings: &Settings, environment: &Environment) -> Result<Vec<Shelved>, Unservable> {
-    let configured = &settings.catalogue.models;
+pub fn models(config: &Config, environment: &Environment) -> Result<Vec<Shelved>, Unservable> {
+    let Config { settings, catalogue } = config;
+    let configured = &catalogue.models;
     if settings.engine.mock_backend {
         let mock = |settings: &ModelSettings| Shelved {
             id: settings.id.clone().unwrap_or_else(|| MOCK_ID.to_owned()),

@@ -161,7 +161,7 @@ fn engine() -> Engine {
     let port = gateway::backend_port().to_string();
     let environment = Environment::from([("MODEL_PATH", "/m.gguf"), ("HOME", "/tmp"), ("PORT_BACKEND", &port)]);
     let platform = platform::detect(|name| environment.get(name), Path::new("/nowhere"));
-    resolve(&Inputs { environment, ..Inputs::default() }, &platform).unwrap().settings.engine
+    resolve(&Inputs { environment, ..Inputs::default() }, &platform).unwrap().config.settings.engine
 }
 
 #[test]

@@ -64,7 +64,7 @@ use tracing::warn;
 /// Returns an error if a part of the service cannot be started, such as a port that is taken.
 pub async fn run(startup: Startup, mut signals: Signals) -> io::Result<Outcome> {
     let Startup { inputs, resolved, ready, platform, log } = startup;
-    let loaded = load(&resolved.settings, ready, platform, log)?;
+    let loaded = load(&resolved.config.settings, ready, platform, log)?;
     let doors = bind(&loaded.settings, &inputs)?;
     let accounts = open_accounts(&loaded);
     let models = start_models(&loaded, &accounts, inputs, resolved)?;

@@ -8,6 +8,7 @@ use crate::app::bounds::{CONFIG_GONE_LOOKS, CONFIG_LOOK_INTERVAL};
 use crate::keys::Store;
 use crate::platform::Platform;
 use crate::preflight::{self, Unservable};
+use crate::settings::options::{Change, row};
 use crate::settings::{Inputs, Problem, Resolved, resolve};
 use std::fmt::Write as _;
 use std::os::unix::fs::MetadataExt;
@@ -31,17 +32,6 @@ pub(super) struct Reload {
 /// What tells one state of a file from another: when it was written, its length, and which it is.
 type Stamp = Option<(i64, i64, u64, u64)>;
 
-/// The settings outside the catalogue that a reload takes, by their keys. What belongs to a model is compared there.
-const TAKEN: &[&str] = &[
-    "model_name",
-    "model_path",
-    "models_dir",
-    "hf_hub_cache",
-    "max_concurrent_requests",
-    "routing_strategy",
-    "fallback_to_local",
-];
-
 impl Reload {
     pub(super) fn new(
         inputs: Inputs,
@@ -57,16 +47,16 @@ impl Reload {
     /// Serves the models of the settings that hold now. What is wrong with them, if anything is.
     pub(super) async fn stock(self: Arc<Self>) -> Result<(), Unservable> {
         let now = self.now.lock().await;
-        let (settings, environment) = (now.settings.clone(), self.inputs.environment.clone());
+        let (config, environment) = (now.config.clone(), self.inputs.environment.clone());
         // Their files are read, some of them on network volumes.
-        let looked = tokio::task::spawn_blocking(move || preflight::models(&settings, &environment)).await;
+        let looked = tokio::task::spawn_blocking(move || preflight::models(&config, &environment)).await;
         // Only a runtime that ends interrupts it.
         let Ok(found) = looked else { return Ok(()) };
         let models = found?;
-        for doubt in preflight::doubts(&now.settings.catalogue, &models) {
+        for doubt in preflight::doubts(&now.config.catalogue, &models) {
             warn!("{doubt}");
         }
-        self.shelving.put(models, &now.settings);
+        self.shelving.put(models, &now.config);
         Ok(())
     }
 
@@ -81,10 +71,10 @@ impl Reload {
         for key in held_back(&now, &resolved) {
             warn!("{} has changed, which takes effect at the next start", key.to_ascii_uppercase());
         }
-        for doubt in preflight::doubts(&resolved.settings.catalogue, &models) {
+        for doubt in preflight::doubts(&resolved.config.catalogue, &models) {
             warn!("{doubt}");
         }
-        let Difference { kept, changed, started, removed } = self.shelving.put(models, &resolved.settings);
+        let Difference { kept, changed, started, removed } = self.shelving.put(models, &resolved.config);
         info!(keys_loaded, kept, changed, started, removed, "configuration and keys reloaded");
         *now = resolved;
         Ok(keys_loaded)
@@ -97,7 +87,7 @@ impl Reload {
             return Err("the configuration file is gone".to_owned());
         }
         let environment = &self.inputs.environment;
-        let models = preflight::models(&resolved.settings, environment);
+        let models = preflight::models(&resolved.config, environment);
         let models = models.map_err(|unservable| listed(&unservable.problems))?;
         // Last: they are taken in the same step.
         let keys_loaded = match &self.keys {
@@ -138,10 +128,9 @@ async fn stamp(file: &Path) -> Stamp {
 
 /// Settings that differ but hold until the next start.
 fn held_back(before: &Resolved, now: &Resolved) -> Vec<&'static str> {
-    let engine = crate::settings::OPTIONS.iter().filter(|row| row.group == "llama-server").map(|row| row.key);
-    let taken: Vec<&str> = TAKEN.iter().copied().chain(engine).collect();
+    let is_held = |key: &str| row(key).is_some_and(|row| row.change == Change::Restart);
     let pairs = before.rows.iter().zip(&now.rows);
-    pairs.filter(|((key, old, _), (_, new, _))| old != new && !taken.contains(key)).map(|((key, ..), _)| *key).collect()
+    pairs.filter(|((key, old, _), (_, new, _))| old != new && is_held(key)).map(|((key, ..), _)| *key).collect()
 }
 
 fn listed(problems: &[Problem]) -> String {

@@ -11,7 +11,7 @@ use crate::models;
 use crate::preflight::{ModelFile, Shelved};
 use crate::settings::catalogue::{LocalSettings, Start};
 use crate::settings::values::MemoryBudget;
-use crate::settings::{Environment, Settings};
+use crate::settings::{Config, Environment, Settings};
 use crate::telemetry::files::Folder;
 use crate::telemetry::metrics::Metrics;
 use crate::worker::{self, Allowance, Need, Plan, Program, RemotePlan, Shared};
@@ -130,14 +130,14 @@ impl Shelving {
     }
 
     /// Serves these models from now on, in place of those before.
-    pub(super) fn put(&self, shelved: Vec<Shelved>, settings: &Settings) -> Difference {
+    pub(super) fn put(&self, shelved: Vec<Shelved>, config: &Config) -> Difference {
         let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
-        self.max_concurrent.store(settings.queue.max_concurrent_requests.get(), Ordering::Relaxed);
+        self.max_concurrent.store(config.settings.queue.max_concurrent_requests.get(), Ordering::Relaxed);
         let mut before = std::mem::take(&mut *served);
         let mut difference = Difference::default();
         let is_alone = shelved.len() == 1;
         for model in shelved {
-            let terms = terms_of(&model, settings);
+            let terms = terms_of(&model, config);
             let known = before.iter().position(|other| other.shelved.id == model.id).map(|at| before.swap_remove(at));
             served.push(match known {
                 Some(known) if known.shelved == model && known.terms == terms => {
@@ -295,9 +295,10 @@ fn rank_of(local: &LocalSettings) -> Rank {
     Rank { weight: local.weight, priority: local.priority }
 }
 
-fn terms_of(shelved: &Shelved, settings: &Settings) -> Terms {
+fn terms_of(shelved: &Shelved, config: &Config) -> Terms {
     let model = &shelved.settings;
-    let fallbacks = &settings.catalogue.fallbacks;
+    let Config { settings, catalogue } = config;
+    let fallbacks = &catalogue.fallbacks;
     let of_tier = || model.tier.as_ref().and_then(|tier| fallbacks.get(tier));
     Terms {
         rewrite: model.rewrite.clone(),

@@ -1,7 +1,7 @@
 //! The command line: subcommands, their arguments and flags, and the inputs that these are with the environment.
 
 use crate::settings::{Environment, Inputs, OPTIONS};
-use crate::{models, platform};
+use crate::{gateway, models, platform};
 use clap::{Arg, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -101,6 +101,11 @@ impl Serve {
             flags.remove(if is_path { "model_name" } else { "model_path" });
             flags.insert(if is_path { "model_path" } else { "model_name" }, model);
         }
-        Inputs { flags, environment }
+        resolve_inputs(flags, environment)
     }
+}
+
+/// Returns what settings are resolved from.
+pub(super) fn resolve_inputs(flags: BTreeMap<&'static str, String>, environment: Environment) -> Inputs {
+    Inputs { flags, environment, reserved_paths: gateway::reserved_paths() }
 }

@@ -15,8 +15,8 @@ pub(super) fn run(serve: Serve, environment: Environment) -> ExitCode {
         Err(problems) => return refuse(&problems),
     };
     print(&format!("platform: {}\n{}", platform.kind, table(&resolved)));
-    let inspected = preflight::inspect(&resolved.settings, &inputs.environment);
-    let mut catalogue = resolved.settings.catalogue.clone();
+    let inspected = preflight::inspect(&resolved.config, &inputs.environment);
+    let mut catalogue = resolved.config.catalogue.clone();
     if let Ok((_, models)) = &inspected {
         // What their files say of models is shown too.
         for (model, found) in catalogue.models.iter_mut().zip(models) {
@@ -29,7 +29,7 @@ pub(super) fn run(serve: Serve, environment: Environment) -> ExitCode {
     }
     match inspected {
         Ok((ready, models)) => {
-            let doubts = preflight::doubts(&resolved.settings.catalogue, &models);
+            let doubts = preflight::doubts(&resolved.config.catalogue, &models);
             for warning in doubts.into_iter().chain(ready.descriptors.warning) {
                 complain(&format!("warning: {warning}\n"));
             }

@@ -1,8 +1,8 @@
 //! `llamagate health`: asks the health port of the service on this machine.
 
-use super::arguments::{Flags, detect_platform};
+use super::arguments::{Flags, detect_platform, resolve_inputs};
 use super::output::{fail, print, refuse};
-use crate::settings::{Environment, Inputs, resolve_only};
+use crate::settings::{Environment, resolve_only};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -14,7 +14,7 @@ const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(3);
 pub(super) fn run(flags: Flags, environment: Environment) -> ExitCode {
     let platform = detect_platform(&environment);
     // The service may run well with what the configuration was before a mistake came in.
-    let inputs = Inputs { flags: flags.0, environment };
+    let inputs = resolve_inputs(flags.0, environment);
     let listen = match resolve_only(&inputs, &platform, &["host", "port_health"]) {
         Ok((settings, _)) => settings.listen,
         Err(problems) => return refuse(&problems),

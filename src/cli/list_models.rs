@@ -1,15 +1,15 @@
 //! `llamagate models`: lists the model files in `MODELS_DIR`.
 
-use super::arguments::{Models, detect_platform};
+use super::arguments::{Models, detect_platform, resolve_inputs};
 use super::output::{complain, fail, print, refuse};
 use crate::models;
-use crate::settings::{Environment, Inputs, resolve_only};
+use crate::settings::{Environment, resolve_only};
 use std::process::ExitCode;
 
 /// Runs `llamagate models`.
 pub(super) fn run(arguments: Models, environment: Environment) -> ExitCode {
     let platform = detect_platform(&environment);
-    let inputs = Inputs { flags: arguments.flags.0, environment };
+    let inputs = resolve_inputs(arguments.flags.0, environment);
     let (settings, passed_over) = match resolve_only(&inputs, &platform, &["models_dir"]) {
         Ok(settings) => settings,
         Err(problems) => return refuse(&problems),

@@ -54,19 +54,19 @@ pub(super) fn run(serve: Serve, environment: Environment) -> ExitCode {
         }
     };
     // Kept until the last word is said.
-    let guard = Arc::new(log::start(&resolved.settings.logs));
+    let guard = Arc::new(log::start(&resolved.config.settings.logs));
     for warning in &resolved.warnings {
         tracing::warn!("{warning}");
     }
-    if resolved.settings.engine.mock_backend {
+    if resolved.config.settings.engine.mock_backend {
         tracing::warn!("MOCK_BACKEND is set: no llama-server is started, and what asks for one is refused with 503");
     }
-    let ready = match preflight::ready(&resolved.settings, &inputs.environment) {
+    let ready = match preflight::ready(&resolved.config, &inputs.environment) {
         Ok(ready) => ready,
         // All problems at once: those of the models too, which are looked at later otherwise.
         Err(_) => {
-            let problems = preflight::inspect(&resolved.settings, &inputs.environment).err().unwrap_or_default();
-            let queue = RunpodQueue::read(&resolved.settings, &inputs.environment).ok().flatten();
+            let problems = preflight::inspect(&resolved.config, &inputs.environment).err().unwrap_or_default();
+            let queue = RunpodQueue::read(&resolved.config.settings, &inputs.environment).ok().flatten();
             tell_platform(queue, &summary(&problems));
             return give_up(&problems);
         }
@@ -74,7 +74,7 @@ pub(super) fn run(serve: Serve, environment: Environment) -> ExitCode {
     if let Some(warning) = &ready.descriptors.warning {
         tracing::warn!("{warning}");
     }
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), platform = %platform.kind, data_dir = %resolved.settings.files.data_dir.display(), "llamagate starts");
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), platform = %platform.kind, data_dir = %resolved.config.settings.files.data_dir.display(), "llamagate starts");
     let queue = ready.queue.clone();
     let startup = app::Startup { inputs, resolved, ready, platform, log: Arc::clone(&guard) };
     let outcome = runtime.block_on(app::run(startup, signals));
@@ -104,7 +104,7 @@ fn queue_of(inputs: &Inputs, platform: &platform::Platform) -> Option<RunpodQueu
 /// Whether somebody wants to look around, be it in a service whose other settings are wrong.
 fn wants_shell(resolved: &Result<Resolved, Vec<Problem>>, inputs: &Inputs, platform: &platform::Platform) -> bool {
     match resolved {
-        Ok(resolved) => resolved.settings.service.debug_shell,
+        Ok(resolved) => resolved.config.settings.service.debug_shell,
         Err(_) => resolve_only(inputs, platform, &["debug_shell"]).is_ok_and(|(found, _)| found.service.debug_shell),
     }
 }
@@ -113,8 +113,8 @@ fn wants_shell(resolved: &Result<Resolved, Vec<Problem>>, inputs: &Inputs, platf
 fn show(resolved: &Result<Resolved, Vec<Problem>>, inputs: &Inputs) {
     let problems = match resolved {
         Ok(resolved) => {
-            print(&(table(resolved) + &shelf(&resolved.settings.catalogue)));
-            preflight::inspect(&resolved.settings, &inputs.environment).err().unwrap_or_default()
+            print(&(table(resolved) + &shelf(&resolved.config.catalogue)));
+            preflight::inspect(&resolved.config, &inputs.environment).err().unwrap_or_default()
         }
         Err(problems) => problems.clone(),
     };

@@ -1,7 +1,8 @@
 //! What a model is and how its requests are treated, as it was configured. A reload can change both beneath its workers.
 
 use crate::models::Kind;
-use crate::settings::catalogue::{Rewrite, Strategy};
+use crate::settings::catalogue::Rewrite;
+use crate::settings::values::Strategy;
 
 /// What a model is, for those who ask which there are.
 #[derive(Debug, Clone, PartialEq)]

@@ -8,7 +8,7 @@ use super::route::Route;
 use crate::fleet::{Errand, Fingerprint, Lease, Model, WorkerKind};
 use crate::models::Kind;
 use crate::refusal::Refusal;
-use crate::settings::catalogue::Strategy;
+use crate::settings::values::Strategy;
 use http::request::Parts;
 use http::{HeaderValue, Method};
 use std::borrow::Cow;

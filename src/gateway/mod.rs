@@ -49,5 +49,5 @@ pub use lanes::{Lane, Lanes};
 pub use pipeline::{Gateway, LocalAnswer};
 pub use queue::{Patience, Queue};
 pub use record::Books;
-pub use route::Local;
+pub use route::{Local, reserved_paths};
 pub use wire::{Refuse, WireTerms};

@@ -207,6 +207,18 @@ pub(super) fn find_on_health_port(method: &Method, path: &str, extra_ping: &str)
     row(Port::Health, method, path).ok_or(Refusal::RouteNotFound)
 }
 
+/// Returns the paths of all routes but those that answer health checks. `HEALTH_CHECK_PATH` must be none of them: its
+/// answer would be lost where one listener serves both ports.
+pub fn reserved_paths() -> Vec<&'static str> {
+    let is_health = |target: &Target| match target {
+        Target::Gateway(Local::Ping | Local::Probe | Local::Health | Local::Livez | Local::Readyz) => true,
+        Target::Gateway(Local::Metrics | Local::Reload | Local::LbStats) | Target::Catalogue(_) | Target::Worker(_) => {
+            false
+        }
+    };
+    ROUTES.iter().filter(|route| !is_health(&route.target)).map(|route| route.path).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -297,8 +309,8 @@ mod tests {
     fn the_path_of_the_health_check_is_a_mistake_where_it_is_that_of_any_other_route() {
         let problems = |path: &str| {
             let environment = Environment::from([("HEALTH_CHECK_PATH", path)]);
-            let resolved =
-                resolve(&Inputs { environment, ..Inputs::default() }, &Platform::plain(Path::new("/nowhere")));
+            let inputs = Inputs { environment, reserved_paths: reserved_paths(), ..Inputs::default() };
+            let resolved = resolve(&inputs, &Platform::plain(Path::new("/nowhere")));
             resolved.err().into_iter().flatten().map(|problem| problem.to_string()).collect::<Vec<_>>()
         };
         for route in ROUTES {

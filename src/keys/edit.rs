@@ -5,9 +5,10 @@
 
 use jiff::Timestamp;
 
+use super::error::KeyFileError;
+use super::key::Key;
 use super::parse::{Entry, KeyFile, Meaning};
 use super::secret::Stored;
-use super::{Key, KeyFileError};
 
 /// Why a verb refused.
 #[derive(Debug, thiserror::Error)]

@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::parse::{MAX_KEY_ID, MAX_LINE};
+use super::bounds::{MAX_KEY_FILE_SIZE, MAX_KEY_ID, MAX_LINE};
 
 /// Why the key file could not be read, used or written.
 #[derive(Debug, thiserror::Error)]
@@ -30,8 +30,8 @@ pub enum KeyFileError {
         /// What the operating system said.
         source: io::Error,
     },
-    /// The file is larger than [`MAX_KEY_FILE_SIZE`](super::MAX_KEY_FILE_SIZE).
-    #[error("the key file {} is larger than {} MiB", path.display(), super::MAX_KEY_FILE_SIZE >> 20)]
+    /// The file is larger than [`MAX_KEY_FILE_SIZE`].
+    #[error("the key file {} is larger than {} MiB", path.display(), MAX_KEY_FILE_SIZE >> 20)]
     TooLarge {
         /// The file that was asked for.
         path: PathBuf,

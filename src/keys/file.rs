@@ -12,11 +12,10 @@ use std::time::{Duration, Instant, SystemTime};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
-use super::KeyFileError;
+use super::bounds::MAX_KEY_FILE_SIZE;
+use super::error::KeyFileError;
 use super::parse::{KeyFile, parse};
 
-/// The largest key file that is read, in bytes.
-pub const MAX_KEY_FILE_SIZE: u64 = 16 * 1024 * 1024;
 /// How long a reader waits for a writer to finish. Past it, it reads what is there: a lock must not stop the gateway.
 const READ_LOCK_WAIT: Duration = Duration::from_secs(1);
 /// How often a held lock is tried again.

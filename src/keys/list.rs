@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::Key;
+use super::key::Key;
 use super::parse::{Entry, KeyFile};
 use super::secret::Stored;
 

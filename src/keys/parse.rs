@@ -9,13 +9,11 @@ use std::fmt::Write as _;
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::str::FromStr;
 
+use super::bounds::{MAX_KEY_ID, MAX_LINE};
+use super::error::Problem;
+use super::expiry;
+use super::key::{Key, Scope, Scopes};
 use super::secret::{Digest, HASH_PREFIX, Stored, is_word_byte};
-use super::{Key, Problem, Scope, Scopes, expiry};
-
-/// The longest line, in bytes. One that is longer is a [`Problem`].
-pub const MAX_LINE: usize = 8 * 1024;
-/// The longest key_id, in bytes.
-pub const MAX_KEY_ID: usize = 64;
 
 /// One good line: a key and the secret that opens it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-use super::Problem;
+use super::error::Problem;
 
 /// Length of a secret in characters.
 pub const SECRET_LENGTH: std::ops::RangeInclusive<usize> = 16..=128;

@@ -16,10 +16,11 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use super::error::{KeyFileError, Problem};
 use super::file::{self, Stamp};
+use super::key::Key;
 use super::parse::parse;
 use super::secret::{self, Digest};
-use super::{Key, KeyFileError, Problem};
 
 /// How often the file is looked at.
 pub const WATCH_INTERVAL: Duration = Duration::from_secs(2);

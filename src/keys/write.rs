@@ -16,9 +16,11 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::FlockArg;
 
-use super::file::{Attempt, LOCK_RETRY, MAX_KEY_FILE_SIZE, Opened, failed_to_read, try_lock};
+use super::bounds::MAX_KEY_FILE_SIZE;
+use super::error::KeyFileError;
+use super::file::{Attempt, LOCK_RETRY, Opened, failed_to_read, try_lock};
 use super::parse::{KeyFile, parse};
-use super::{KeyFileError, secret};
+use super::secret;
 
 /// How long an edit waits for another one to finish.
 pub const LOCK_WAIT: Duration = Duration::from_secs(10);

@@ -5,13 +5,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::error::{FileProblem, ModelError};
 use super::gguf::{self, GgufError, Metadata};
 use super::kind::Kind;
-use super::resolve::ModelError;
 use super::split::{Part, parts_of};
-
-/// Most missing parts that are named one by one.
-const NAMED_PARTS: usize = 5;
 
 /// A model whose header was read, all parts taken together.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,83 +24,6 @@ impl Model {
     #[must_use]
     pub fn kind(&self) -> Kind {
         Kind::of(&self.metadata)
-    }
-}
-
-/// Why a file is no model that can be served. Each message follows "the file ...".
-#[derive(Debug, thiserror::Error)]
-pub enum FileProblem {
-    /// The file itself.
-    #[error(transparent)]
-    Gguf(#[from] GgufError),
-    /// One of the later parts.
-    #[error("cannot be used, because its part {number} {source}")]
-    Part {
-        /// Which part, counted from 1.
-        number: usize,
-        /// What is wrong with it.
-        source: GgufError,
-    },
-    /// Parts that should lie beside it.
-    #[error("is incomplete: {}", missing_parts(missing, *count))]
-    MissingParts {
-        /// Numbers of the missing parts, counted from 1.
-        missing: Vec<usize>,
-        /// How many parts the model has.
-        count: usize,
-    },
-    /// A part, but not the one that llama-server wants to be given.
-    #[error("is not the first part of its model; the first is {}", first.display())]
-    NotFirst {
-        /// Path of the first part.
-        first: PathBuf,
-    },
-    /// A part that was renamed, so that llama-server cannot find the others.
-    #[error("is one of {count} parts, but its name does not end in -NNNNN-of-{count:05}.gguf")]
-    Renamed {
-        /// How many parts the model has.
-        count: u64,
-    },
-    /// A GGUF that holds something else than a model.
-    #[error("is {what}, not a model of its own")]
-    NoModel {
-        /// What it holds.
-        what: String,
-    },
-}
-
-impl FileProblem {
-    /// What to do about it.
-    #[must_use]
-    pub fn hint(&self) -> &'static str {
-        match self {
-            Self::Gguf(error) | Self::Part { source: error, .. } => error.hint(),
-            Self::MissingParts { .. } => "download the missing parts into the same folder",
-            Self::NotFirst { .. } => "name the first part; llama-server finds the others",
-            Self::Renamed { .. } => {
-                "give all parts their original names again, or join them with `llama-gguf-split --merge`"
-            }
-            Self::NoModel { .. } => "name the model that it belongs to",
-        }
-    }
-
-    /// What the operating system said, where it is what the problem is.
-    #[must_use]
-    pub fn io(&self) -> Option<&io::Error> {
-        match self {
-            Self::Gguf(GgufError::Io(error)) | Self::Part { source: GgufError::Io(error), .. } => Some(error),
-            _ => None,
-        }
-    }
-}
-
-fn missing_parts(missing: &[usize], count: usize) -> String {
-    let named: Vec<String> = missing.iter().take(NAMED_PARTS).map(usize::to_string).collect();
-    let more = missing.len().saturating_sub(NAMED_PARTS);
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    match named.as_slice() {
-        [one] => format!("part {one} of {count} is missing"),
-        _ => format!("parts {}{more} of {count} are missing", named.join(", ")),
     }
 }
 
@@ -260,11 +180,5 @@ mod tests {
             assert!(sentence.starts_with(expected), "{sentence}");
             assert!(!sentence.contains(dir.path().to_str().unwrap()), "{sentence}");
         }
-    }
-
-    #[test]
-    fn many_missing_parts_are_summed_up() {
-        assert_eq!(missing_parts(&[2], 3), "part 2 of 3 is missing");
-        assert_eq!(missing_parts(&[1, 2, 3, 4, 5, 6, 7], 9), "parts 1, 2, 3, 4, 5 and 2 more of 9 are missing");
     }
 }

@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::check::Inspection;
 use super::columns::aligned;
+use super::error::{FileProblem, ModelError};
 use super::kind::Kind;
-use super::resolve::ModelError;
 use super::split::{Part, id_of};
 use super::walk::walk;
 
@@ -58,10 +58,7 @@ impl Found {
         let model = seen.metadata.as_ref();
         let architecture = model.map(|model| model.architecture.clone()).filter(|name| !name.is_empty());
         // A projector or an adapter has an architecture, but no kind; a later part has neither.
-        let serves = matches!(
-            seen.problem,
-            None | Some(super::FileProblem::MissingParts { .. } | super::FileProblem::Part { .. })
-        );
+        let serves = matches!(seen.problem, None | Some(FileProblem::MissingParts { .. } | FileProblem::Part { .. }));
         Self {
             name: first.as_deref().unwrap_or(path).display().to_string(),
             id: id_of(path),

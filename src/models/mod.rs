@@ -1,11 +1,24 @@
 //! Model files: what a GGUF says about itself, which models a folder holds, and which file a name means.
 //!
-//! Nothing here starts a process, talks HTTP or keeps a file open. [`gguf`] reads one file, [`split`] knows
-//! how a model spreads over several, [`mod@list`] shows a folder, [`mod@resolve`] finds the file that a name means, if
-//! need be in the cache that [`hub`] knows, and [`check`] says whether llama-server can be given it. [`mod@estimate`] says how much memory it will need.
+//! Nothing here starts a process, talks HTTP or keeps a file open.
+//!
+//! - `check.rs`: whether llama-server can be given a model
+//! - `columns.rs`: tables with aligned columns
+//! - `error.rs`: why there is no model to serve, and what to do about it
+//! - `estimate.rs`: how much memory a model will need
+//! - `gguf/`: what one file says about itself
+//! - `hub/`: Hugging Face's cache, in which a repository is looked for
+//! - `kind.rs`: what a model is for
+//! - `list.rs`: the models of a folder, for people and for programs
+//! - `quant.rs`: the names and sizes of quantisations
+//! - `resolve.rs`: from a name to the file that it means
+//! - `sample.rs`: small GGUF files for tests
+//! - `split.rs`: models in several files, and the id that a file's name makes
+//! - `walk.rs`: the GGUF files below a folder
 
 pub mod check;
 pub mod columns;
+mod error;
 pub mod estimate;
 pub mod gguf;
 pub mod hub;
@@ -18,11 +31,12 @@ pub(crate) mod sample;
 pub mod split;
 mod walk;
 
-pub use check::{FileProblem, Model, check_readable};
+pub use check::{Model, check_readable};
+pub use error::{FileProblem, ModelError};
 pub use estimate::estimate;
 pub use gguf::{GgufError, Metadata};
 pub use hub::{HubError, Repository};
 pub use kind::Kind;
 pub use list::{Found, human_size, list, table};
-pub use resolve::{ModelError, find, resolve};
+pub use resolve::{find, resolve};
 pub use split::id_of;

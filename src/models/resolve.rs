@@ -2,143 +2,12 @@
 //!
 //! It only looks for the file; whether the file is any good is for [`super::check`] to say.
 
-use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use super::check::FileProblem;
-use super::gguf::GgufError;
-use super::hub::{HubError, Repository};
+use super::error::{ModelError, SUGGESTIONS, near};
+use super::hub::Repository;
 use super::split::{Part, id_of};
 use super::walk::walk;
-
-/// Most names offered in place of one that does not exist.
-const SUGGESTIONS: usize = 5;
-/// Least likeness (Jaro-Winkler, 0 to 1) of an offered name.
-const LIKENESS: f64 = 0.75;
-
-/// Why there is no model to serve.
-#[derive(Debug, thiserror::Error)]
-pub enum ModelError {
-    /// No name at all.
-    #[error("the model's name is empty")]
-    NoName,
-    /// The folder of the models.
-    #[error("the models folder {} cannot be read: {source}", dir.display())]
-    Folder {
-        /// The folder.
-        dir: PathBuf,
-        /// What the operating system said.
-        source: io::Error,
-    },
-    /// A name with `..` in it.
-    #[error("the model name \"{name}\" leads out of the models folder")]
-    Outside {
-        /// The name.
-        name: String,
-    },
-    /// No such model.
-    #[error("there is no model \"{name}\" in {}; {}", dir.display(), offer(near, *any))]
-    NotFound {
-        /// The name.
-        name: String,
-        /// The folder that was searched.
-        dir: PathBuf,
-        /// Like names, the most like first.
-        near: Vec<String>,
-        /// Whether the folder holds any model.
-        any: bool,
-    },
-    /// More than one model of that name.
-    #[error("the model name \"{name}\" means several files: {}", files.join(", "))]
-    Ambiguous {
-        /// The name.
-        name: String,
-        /// The files, relative to the models folder.
-        files: Vec<String>,
-    },
-    /// Neither a file below the models folder nor a repository in the cache.
-    #[error("{below}; and {hub}")]
-    Nowhere {
-        /// What is wrong with it as the name of a file.
-        below: Box<ModelError>,
-        /// What is wrong with it as the name of a repository.
-        hub: HubError,
-    },
-    /// A repository that gives no model.
-    #[error(transparent)]
-    Hub(#[from] HubError),
-    /// The file is there, but cannot be served.
-    #[error("model file {} {problem}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        problem: Box<FileProblem>,
-    },
-}
-
-impl ModelError {
-    /// What to do about it.
-    #[must_use]
-    pub fn hint(&self) -> &'static str {
-        match self {
-            Self::NoName => "name a .gguf file, such as qwen3-4b.gguf",
-            Self::Folder { .. } => "create the folder, mount the volume, or set MODELS_DIR",
-            Self::Outside { .. } => "name a file below MODELS_DIR, or give its full path in MODEL_PATH",
-            Self::NotFound { .. } => {
-                "put the .gguf file there, set MODELS_DIR, or give its full path; `llamagate models` lists what is there"
-            }
-            Self::Ambiguous { .. } => "name the file with its folder",
-            Self::Nowhere { hub, .. } | Self::Hub(hub) => hub.hint(),
-            Self::File { problem, .. } => problem.hint(),
-        }
-    }
-
-    /// The file, if it is the right one and what it holds cannot be served.
-    #[must_use]
-    pub fn broken_file(&self) -> Option<&Path> {
-        let Self::File { path, problem } = self else { return None };
-        let is_broken = match &**problem {
-            FileProblem::Gguf(error) | FileProblem::Part { source: error, .. } => {
-                !matches!(error, GgufError::Io(_) | GgufError::NotAFile)
-            }
-            FileProblem::MissingParts { .. } | FileProblem::Renamed { .. } => true,
-            FileProblem::NotFirst { .. } | FileProblem::NoModel { .. } => false,
-        };
-        is_broken.then_some(path)
-    }
-
-    /// What is wrong with the file and what to do about it, in one sentence that names no path.
-    #[must_use]
-    pub fn sentence(&self) -> String {
-        let problem = match self {
-            Self::File { problem, .. } => match &**problem {
-                FileProblem::NotFirst { .. } => "is not the first part of its model".to_owned(),
-                problem => problem.to_string(),
-            },
-            _ => "cannot be found".to_owned(),
-        };
-        format!("the model file {problem}; {}", self.hint())
-    }
-
-    /// What the operating system said of the file, where that is what is wrong.
-    #[must_use]
-    pub fn io(&self) -> Option<&io::Error> {
-        match self {
-            Self::File { problem, .. } => problem.io(),
-            _ => None,
-        }
-    }
-}
-
-fn offer(near: &[String], any: bool) -> String {
-    match near {
-        [] if any => "no name there is like it".to_owned(),
-        [] => "the folder holds no .gguf file".to_owned(),
-        [one] => format!("did you mean {one}?"),
-        _ => format!("did you mean one of {}?", near.join(", ")),
-    }
-}
 
 /// The file that `name` means: a full path as it is, else a file below `models_dir` by its path, file name or id.
 ///
@@ -194,17 +63,6 @@ pub fn find(models_dir: &Path, hub_cache: &Path, name: &str) -> Result<PathBuf, 
 
 fn first_part(path: PathBuf) -> PathBuf {
     Part::of_path(&path).and_then(|part| part.siblings(&path).next()).unwrap_or(path)
-}
-
-fn near(name: &str, models: &[PathBuf]) -> Vec<String> {
-    let asked = id_of(Path::new(name)).to_lowercase();
-    let mut scored: Vec<(f64, String)> = models
-        .iter()
-        .map(|path| (strsim::jaro_winkler(&asked, &id_of(path).to_lowercase()), path.display().to_string()))
-        .filter(|(likeness, _)| *likeness >= LIKENESS)
-        .collect();
-    scored.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
-    scored.into_iter().take(SUGGESTIONS).map(|(_, name)| name).collect()
 }
 
 #[cfg(test)]

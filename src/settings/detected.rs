@@ -3,8 +3,8 @@
 
 use super::environment::Environment;
 use super::file::ConfigFile;
-use super::resolve::Inputs;
 use super::runpod::TAKE;
+use super::source::Inputs;
 use crate::platform::{Kind, Platform};
 use std::path::{Path, PathBuf};
 
@@ -45,7 +45,7 @@ mod tests {
             let platform = crate::platform::detect(|name| environment.get(name), Path::new("/nowhere"));
             let resolved = resolve(&Inputs { environment, ..Inputs::default() }, &platform).unwrap();
             let source = |key: &str| resolved.rows.iter().find(|row| row.0 == key).unwrap().2.to_string();
-            let listen = &resolved.settings.listen;
+            let listen = &resolved.config.settings.listen;
             (listen.port, listen.port_health, source("port"), source("port_health"))
         };
         let endpoint = ("RUNPOD_ENDPOINT_ID", "e");
@@ -78,7 +78,7 @@ mod tests {
             let home = [("HOME", home.path().to_str().unwrap())];
             let environment = Environment::from_iter(home.into_iter().chain(said.iter().copied()));
             let inputs = Inputs { environment, ..Inputs::default() };
-            resolve(&inputs, &Platform::plain(volume.path())).unwrap().settings.files.hf_hub_cache
+            resolve(&inputs, &Platform::plain(volume.path())).unwrap().config.settings.files.hf_hub_cache
         };
         let of_volume = volume.path().join("huggingface-cache/hub");
         let of_user = home.path().join(".cache/huggingface/hub");

@@ -15,17 +15,19 @@ pub fn configuration_reference() -> String {
          `300`, `300s`, `5m`, `2h`, `500ms`; sizes take `10485760`, `10MiB`, `10MB`. A value that cannot be understood\n\
          is an error, never a default: `llamagate check` prints every problem at once and exits with 78.\n\
          An empty variable counts as not set.\n\n\
+         A changed value is taken over by a [reload](MODELS.md#changing-it-while-it-runs) or needs a restart.\n\n\
          Many models are described in the configuration file, with keys of their own: [MODELS.md](MODELS.md).\n",
     );
     let mut group = "";
     for row in OPTIONS {
         if row.group != group {
             group = row.group;
-            let _ = write!(text, "\n## {group}\n\n| variable | default | meaning |\n|---|---|---|\n");
+            let _ =
+                write!(text, "\n## {group}\n\n| variable | default | change needs | meaning |\n|---|---|---|---|\n");
         }
         let default = if row.default.is_empty() { "-".to_owned() } else { format!("`{}`", row.default) };
         let aliases: String = row.aliases.iter().map(|alias| format!(" Alias: `{alias}`.")).collect();
-        let _ = writeln!(text, "| `{}` | {default} | {}{aliases} |", row.variable(), row.doc);
+        let _ = writeln!(text, "| `{}` | {default} | {} | {}{aliases} |", row.variable(), row.change, row.doc);
     }
     text
 }

@@ -1,111 +1,42 @@
 //! From raw texts to [`Settings`]: which source wins, and every problem at once.
 //!
 //! The order is flag, environment variable, configuration file, platform default, default. Owns the precedence and
-//! the problem list; what a single text means is the business of `values.rs`.
+//! the problem list; what a single text means is the business of `values/`.
 
+use super::catalogue::Catalogue;
 use super::detected::{BALANCER, BALANCERS_PORT, hub_cache, is_behind_runpods_balancer};
 use super::environment::{Environment, is_executable};
 use super::file::ConfigFile;
-use super::options::{OPTIONS, Settings, row};
-use super::values::Value;
-use super::{runpod, shelf, tiers};
+use super::options::{OPTIONS, OptionRow, Settings, row};
+use super::problem::Problem;
+use super::reader::Reader;
+use super::runpod;
+use super::shelf::{self, tiers};
+use super::source::{Inputs, Source};
 use crate::platform::Platform;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// What the user gave, before anything is looked at.
-#[derive(Default)]
-pub struct Inputs {
-    /// Texts from flags, by lower-case key.
-    pub flags: BTreeMap<&'static str, String>,
-    /// The environment.
-    pub environment: Environment,
+/// What the service runs with.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// The settings of the whole service.
+    pub settings: Settings,
+    /// The models, each with its own settings.
+    pub catalogue: Catalogue,
 }
 
-/// Where the text of a setting came from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
-    /// A flag on the command line.
-    Flag,
-    /// An environment variable, by its name as found (aliases differ).
-    Variable(String),
-    /// The configuration file.
-    File(PathBuf),
-    /// The platform, with the rule that decided.
-    Platform(String),
-    /// The table.
-    Default,
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Flag => f.write_str("flag"),
-            Self::Variable(name) => write!(f, "environment variable {name}"),
-            Self::File(path) => write!(f, "{}", path.display()),
-            Self::Platform(rule) => write!(f, "detected: {rule}"),
-            Self::Default => f.write_str("default"),
-        }
-    }
-}
-
-/// One thing that is wrong with the configuration, ready to be printed beside others.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// What it is about: a variable with its value and source, or a file.
-    pub subject: String,
-    /// What is wrong, and what is allowed.
-    pub fault: String,
-    /// One thing to try.
-    pub hint: Option<String>,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.subject, self.fault)?;
-        match &self.hint {
-            Some(hint) => write!(f, "\n    hint: {hint}"),
-            None => Ok(()),
-        }
-    }
-}
-
-/// The outcome: settings, and how they came about.
+/// The outcome: the configuration, and how it came about.
 #[derive(Debug)]
 pub struct Resolved {
     /// The configuration file that was read, if one was.
     pub config_file: Option<PathBuf>,
-    /// The typed settings.
-    pub settings: Settings,
+    /// The typed settings and the models.
+    pub config: Config,
     /// Key, printable text and source of every setting, in the table's order.
     pub rows: Vec<(&'static str, String, Source)>,
     /// Things that work but should be changed.
     pub warnings: Vec<String>,
-}
-
-/// Hands out typed values and collects what is wrong with the others.
-pub(super) struct Reader<'a> {
-    texts: &'a BTreeMap<&'static str, (String, Source)>,
-    problems: &'a mut Vec<Problem>,
-}
-
-impl Reader<'_> {
-    /// The value of one setting, or nothing after a problem has been noted.
-    pub(super) fn value<T: Value>(&mut self, key: &'static str) -> Option<T> {
-        let (text, source) = self.texts.get(key)?;
-        match T::parse(text) {
-            Ok(value) => Some(value),
-            Err(rejected) => {
-                self.problems.push(Problem {
-                    subject: format!("{}={:?} ({source})", key.to_ascii_uppercase(), T::masked(text)),
-                    fault: format!("expected {}", rejected.allowed),
-                    hint: rejected.hint,
-                });
-                None
-            }
-        }
-    }
 }
 
 /// Resolves every setting, or returns every problem.
@@ -125,9 +56,9 @@ fn resolve_with(inputs: &Inputs, platform: &Platform, mut file: ConfigFile) -> R
     let mut problems = std::mem::take(&mut file.notes.problems);
     let texts = texts(inputs, platform, &file, &mut warnings);
 
-    let mut settings = Settings::read(&mut Reader { texts: &texts, problems: &mut problems });
+    let settings = Settings::read(&mut Reader { texts: &texts, problems: &mut problems });
     if let Some(settings) = &settings {
-        problems.extend(contradictions(settings));
+        problems.extend(contradictions(settings, &inputs.reserved_paths));
     }
     // What is wrong with models is said even if the settings beneath them are not good yet.
     let catalogue = settings.clone().or_else(defaults).map(|beneath| {
@@ -142,17 +73,14 @@ fn resolve_with(inputs: &Inputs, platform: &Platform, mut file: ConfigFile) -> R
         problems.append(&mut notes.problems);
         catalogue
     });
-    if let (Some(settings), Some(catalogue)) = (&mut settings, catalogue) {
-        settings.catalogue = catalogue;
-    }
-    match settings {
-        Some(settings) if problems.is_empty() => {
+    match (settings, catalogue) {
+        (Some(settings), Some(catalogue)) if problems.is_empty() => {
             let rows = OPTIONS.iter().filter_map(|row| {
                 let (text, source) = texts.get(row.key)?;
                 Some((row.key, (row.masked)(text), source.clone()))
             });
             let config_file = (!file.path.as_os_str().is_empty()).then(|| file.path.clone());
-            Ok(Resolved { config_file, rows: rows.collect(), settings, warnings })
+            Ok(Resolved { config_file, rows: rows.collect(), config: Config { settings, catalogue }, warnings })
         }
         _ => Err(problems),
     }
@@ -226,7 +154,7 @@ fn file_path(inputs: &Inputs, platform: &Platform) -> Option<PathBuf> {
 }
 
 fn from_environment(
-    row: &super::OptionRow,
+    row: &OptionRow,
     environment: &Environment,
     warnings: &mut Vec<String>,
 ) -> Option<(String, Source)> {
@@ -297,31 +225,8 @@ fn expand(default: &str, texts: &BTreeMap<&'static str, (String, Source)>) -> St
     format!("{}{tail}", value.strip_suffix('/').unwrap_or(value))
 }
 
-/// The routes outside `/v1/` that the health check may not be put in place of. A test of the route table finds those that
-/// are missing here.
-const ROUTES: &[&str] = &[
-    "/apply-template",
-    "/chat/completions",
-    "/completion",
-    "/completions",
-    "/detokenize",
-    "/embedding",
-    "/embeddings",
-    "/infill",
-    "/lb/stats",
-    "/metrics",
-    "/models",
-    "/props",
-    "/reload",
-    "/rerank",
-    "/reranking",
-    "/responses",
-    "/slots",
-    "/tokenize",
-];
-
 /// What no single value can show: settings that are wrong together.
-fn contradictions(settings: &Settings) -> Vec<Problem> {
+fn contradictions(settings: &Settings, reserved_paths: &[&str]) -> Vec<Problem> {
     let mut problems = Vec::new();
     let engine = &settings.engine;
     let in_flight = settings.queue.max_concurrent_requests;
@@ -342,7 +247,7 @@ fn contradictions(settings: &Settings) -> Vec<Problem> {
     let path = &settings.listen.health_check_path;
     let fault = if !path.starts_with('/') {
         Some("expected a path that starts with /")
-    } else if path.starts_with("/v1/") || ROUTES.contains(&path.as_str()) {
+    } else if path.starts_with("/v1/") || reserved_paths.contains(&path.as_str()) {
         Some("this path has an answer of its own, which would be lost where both ports are one")
     } else {
         None
@@ -359,7 +264,7 @@ fn contradictions(settings: &Settings) -> Vec<Problem> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
         if text.is_empty() || text.starts_with('.') || text.len() > 64 || !text.chars().all(allowed) {
             problems.push(Problem {
-                subject: format!("{}={text:?}", row(key).map_or_else(String::new, super::OptionRow::variable)),
+                subject: format!("{}={text:?}", row(key).map_or_else(String::new, OptionRow::variable)),
                 fault: "expected 1 to 64 letters, digits, '.', '_' or '-', not starting with '.'".to_owned(),
                 hint: Some("it names a folder below LOG_DIR".to_owned()),
             });
@@ -380,7 +285,7 @@ mod tests {
 
     #[test]
     fn defaults_are_those_of_the_table_and_follow_other_settings() {
-        let settings = resolve_with([("MAX_CONCURRENT_REQUESTS", "3"), ("DATA_DIR", "/d/")]).unwrap().settings;
+        let settings = resolve_with([("MAX_CONCURRENT_REQUESTS", "3"), ("DATA_DIR", "/d/")]).unwrap().config.settings;
         assert_eq!(settings.listen.port, 8000);
         assert_eq!(settings.engine.ngl, GpuLayers::Count(99));
         assert_eq!(settings.engine.parallel.get(), 3);
@@ -398,9 +303,9 @@ mod tests {
         let mut inputs = Inputs { environment: Environment::from([("PORT", "2"), ("CTX", "96")]), ..Inputs::default() };
         inputs.flags.insert("port", "3".to_owned());
         let resolved = resolve(&inputs, &Platform::plain(dir.path())).unwrap();
-        assert_eq!(resolved.settings.listen.port, 3);
-        assert_eq!(resolved.settings.engine.ctx.0, 96);
-        assert_eq!(resolved.settings.logs.instance_id, "from-file");
+        assert_eq!(resolved.config.settings.listen.port, 3);
+        assert_eq!(resolved.config.settings.engine.ctx.0, 96);
+        assert_eq!(resolved.config.settings.logs.instance_id, "from-file");
     }
 
     #[test]
@@ -418,7 +323,7 @@ mod tests {
     #[test]
     fn aliases_are_taken_and_the_deprecated_one_warns() {
         let resolved = resolve_with([("GATEWAY_PORT", "9"), ("BACKEND_PORT", "10")]).unwrap();
-        assert_eq!((resolved.settings.listen.port, resolved.settings.engine.port_backend), (9, 10));
+        assert_eq!((resolved.config.settings.listen.port, resolved.config.settings.engine.port_backend), (9, 10));
         assert_eq!(resolved.warnings, ["BACKEND_PORT is deprecated: say PORT_BACKEND"]);
     }
 
@@ -426,7 +331,7 @@ mod tests {
     fn a_model_name_flag_beats_a_model_path_from_the_environment() {
         let mut inputs = Inputs { environment: Environment::from([("MODEL_PATH", "/a.gguf")]), ..Inputs::default() };
         inputs.flags.insert("model_name", "b.gguf".to_owned());
-        let settings = resolve(&inputs, &Platform::plain(Path::new("/nowhere"))).unwrap().settings;
+        let settings = resolve(&inputs, &Platform::plain(Path::new("/nowhere"))).unwrap().config.settings;
         assert_eq!(settings.files.model_path, None);
         assert_eq!(settings.files.model_name.as_deref(), Some("b.gguf"));
     }

@@ -5,7 +5,7 @@
 
 use super::environment::Environment;
 use super::options::Settings;
-use super::resolve::Problem;
+use super::problem::Problem;
 use super::values::RunpodMode;
 use crate::settings::bounds::{PING_INTERVAL_DEFAULT, PING_INTERVAL_LONGEST};
 use http::{HeaderValue, Uri};
@@ -134,7 +134,7 @@ mod tests {
             data_dir_rule: "a test".into(),
             instance_id: "x".into(),
         };
-        let settings = resolve(&inputs, &platform).unwrap().settings;
+        let settings = resolve(&inputs, &platform).unwrap().config.settings;
         let texts = |problems: Vec<Problem>| problems.iter().map(ToString::to_string).collect();
         RunpodQueue::read(&settings, &environment).map_err(texts)
     }

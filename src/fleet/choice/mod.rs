@@ -5,7 +5,7 @@
 
 use super::affinity::Affinity;
 use crate::fleet::bounds::{AFFINITY_MARGIN, EXPLORED_PART};
-use crate::settings::catalogue::Strategy;
+use crate::settings::values::Strategy;
 use std::cmp::Ordering;
 use std::cmp::Ordering::Equal;
 use std::hash::{BuildHasher, Hasher, RandomState};

@@ -1,7 +1,7 @@
 //! What each strategy prefers, and what none of them may do. Chances come from seeds.
 
 use super::*;
-use crate::settings::catalogue::Strategy;
+use crate::settings::values::Strategy;
 use proptest::prelude::{Strategy as _, any, prop_assert, prop_oneof, proptest};
 
 const STRATEGIES: [Strategy; 7] = [

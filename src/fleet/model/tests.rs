@@ -2,7 +2,7 @@ use super::leasing::Wish;
 use super::unavailable::Unavailable;
 use super::*;
 use crate::fleet::{Breaker, Errand, Lease, Quota, Rank, WorkerKind};
-use crate::settings::catalogue::Strategy;
+use crate::settings::values::Strategy;
 use crate::worker::{Cause, Handle, LastExit, WorkerState};
 use http::StatusCode;
 use std::num::NonZeroU32;

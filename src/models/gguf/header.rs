@@ -4,8 +4,8 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 
+use super::bounds::{MAX_ARRAY_DEPTH, MAX_DIMS, MAX_KEY, MAX_LAYERS, MAX_METADATA_BYTES, MAX_STRING};
 use super::error::GgufError;
-use super::{MAX_ARRAY_DEPTH, MAX_DIMS, MAX_KEY, MAX_LAYERS, MAX_METADATA_BYTES, MAX_STRING};
 
 const MAGIC: &[u8] = b"GGUF";
 const READ_BUFFER: usize = 64 << 10;

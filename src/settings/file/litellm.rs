@@ -1,10 +1,10 @@
 //! `model_list:` of the configuration file: LiteLLM's shape, read as it is.
 //!
 //! Owns one entry: a remote backend, or a local model by its name. Which of the two an entry without `api_base` is, and
-//! which entries are one model, is decided in `shelf.rs`.
+//! which entries are one model, is decided in `shelf/mod.rs`.
 
 use super::address::api_base;
-use super::fields::{Fields, Notes, read};
+use super::fields::{Fields, read};
 use super::known::{COMPATIBLE, ENTRY, FOREIGN, MODES, PARAMS, SAMPLING, WELL_KNOWN};
 use super::models::{check_name, check_path, check_tier, sampled};
 use super::node::Node;
@@ -12,6 +12,7 @@ use crate::models::Kind;
 use crate::settings::bounds::{REMOTE_KEY_LENGTH, REMOTE_SLOTS};
 use crate::settings::catalogue::RemoteSettings;
 use crate::settings::environment::Environment;
+use crate::settings::notes::Notes;
 use crate::settings::values::{Secret, Value, Weight};
 use std::num::{NonZeroU32, NonZeroUsize};
 

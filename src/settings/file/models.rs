@@ -1,13 +1,15 @@
 //! `models:` and `defaults:` of the configuration file: one model's own keys.
 //!
-//! Owns the names of these keys. Whether names of several models clash is seen in `shelf.rs`.
+//! Owns the names of these keys; how one is added is said in `catalogue/draft.rs`. Whether names of several models
+//! clash is seen in `shelf/mod.rs`.
 
-use super::fields::{Fields, Notes, read, texts};
+use super::fields::{Fields, read, texts};
 use super::node::Node;
 use crate::models::Kind;
 use crate::settings::bounds::{MODEL_NAME_LENGTH, MOST_REPLICAS};
 use crate::settings::catalogue::Start;
-use crate::settings::draft::Draft;
+use crate::settings::catalogue::draft::{Draft, EngineDraft};
+use crate::settings::notes::Notes;
 use crate::settings::values::{Bytes, ExtraArgs, Rejected, Weight};
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
@@ -67,11 +69,11 @@ fn model(id: &str, node: &Node, notes: &mut Notes) -> Draft {
     draft.priority = fields.value("priority", notes);
     if matches!(draft.start, Some(Start::Command { .. })) {
         for (key, is_said) in [
-            ("args", draft.extra_args.is_some()),
-            ("ctx", draft.ctx.is_some()),
-            ("ngl", draft.ngl.is_some()),
-            ("threads", draft.threads.is_some()),
-            ("prefetch", draft.prefetch.is_some()),
+            ("args", draft.engine.extra_args.is_some()),
+            ("ctx", draft.engine.ctx.is_some()),
+            ("ngl", draft.engine.ngl.is_some()),
+            ("threads", draft.engine.threads.is_some()),
+            ("prefetch", draft.engine.prefetch.is_some()),
         ] {
             if is_said {
                 notes.problem(
@@ -92,18 +94,21 @@ fn shared(fields: &mut Fields<'_>, notes: &mut Notes) -> Draft {
     if replicas.is_some_and(|replicas| replicas > MOST_REPLICAS) {
         notes.problem(&fields.at("replicas"), format!("expected {MOST_REPLICAS} at most"), None);
     }
+    // Every field is named, so that a new one is read here, or by `model` alone.
     Draft {
-        ngl: fields.value("ngl", notes),
-        ctx: fields.value("ctx", notes),
-        parallel: fields.value("parallel", notes),
-        threads: fields.value("threads", notes),
-        extra_args: arguments(fields, notes),
-        load_timeout: fields.value("load_timeout", notes),
-        restart_limit: fields.value("restart_limit", notes),
-        restart_window: fields.value("restart_window", notes),
-        hang_timeout: fields.value("hang_timeout", notes),
-        idle_unload: fields.value("ttl", notes),
-        prefetch: fields.value("prefetch", notes),
+        engine: EngineDraft {
+            ngl: fields.value("ngl", notes),
+            ctx: fields.value("ctx", notes),
+            parallel: fields.value("parallel", notes),
+            threads: fields.value("threads", notes),
+            extra_args: arguments(fields, notes),
+            load_timeout: fields.value("load_timeout", notes),
+            restart_limit: fields.value("restart_limit", notes),
+            restart_window: fields.value("restart_window", notes),
+            hang_timeout: fields.value("hang_timeout", notes),
+            idle_unload: fields.value("ttl", notes),
+            prefetch: fields.value("prefetch", notes),
+        },
         replicas,
         preload: fields.value("preload", notes),
         pinned: fields.value("pinned", notes),
@@ -111,7 +116,18 @@ fn shared(fields: &mut Fields<'_>, notes: &mut Notes) -> Draft {
         unlisted: fields.value("unlisted", notes),
         strip_params: strip_params(fields, notes),
         sampling: sampling(fields, notes),
-        ..Draft::default()
+        // Of one model: see OF_ONE.
+        start: None,
+        kind: None,
+        tier: None,
+        aliases: Vec::new(),
+        memory: None,
+        weight: None,
+        priority: None,
+        // Not from these sections.
+        remotes: Vec::new(),
+        is_broken: false,
+        more_args: Vec::new(),
     }
 }
 

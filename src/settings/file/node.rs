@@ -3,6 +3,7 @@
 //! Owns the step from text to values. What the values mean is not known here.
 
 use crate::settings::bounds::{CONFIG_FILE_ALIASED, CONFIG_FILE_DEPTH};
+use crate::settings::notes::printable;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Number, Value as Json};
 use std::fmt;
@@ -30,7 +31,7 @@ impl Node {
         };
         serde_saphyr::from_str_with_options(text, options).map_err(|error| match error.without_snippet() {
             serde_saphyr::Error::DuplicateMappingKey { key, location } => {
-                let key = super::fields::printable(key.as_deref().unwrap_or("a key"));
+                let key = printable(key.as_deref().unwrap_or("a key"));
                 format!("{key} stands twice, the second time at line {} column {}", location.line(), location.column())
             }
             error => error.to_string(),

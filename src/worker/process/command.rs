@@ -94,7 +94,7 @@ mod tests {
     fn command_line_on(cpus: Cpus, threads: &str, program: Program) -> (CommandLine, PathBuf) {
         let environment = Environment::from([("MODEL_PATH", "/m.gguf"), ("THREADS", threads)]);
         let platform = crate::platform::detect(|name| environment.get(name), Path::new("/nowhere"));
-        let settings = resolve(&Inputs { environment, ..Inputs::default() }, &platform).unwrap().settings;
+        let settings = resolve(&Inputs { environment, ..Inputs::default() }, &platform).unwrap().config.settings;
         let plan = Plan {
             model: "m".to_owned(),
             number: 0,

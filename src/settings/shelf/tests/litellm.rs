@@ -52,7 +52,7 @@ models:
 #[test]
 fn a_file_of_litellm_is_read_as_it_is() {
     let resolved = resolved(LITELLM, [("OPENAI_API_KEY", "sk-openai")]).unwrap();
-    let catalogue = &resolved.settings.catalogue;
+    let catalogue = &resolved.config.catalogue;
     assert_eq!(ids(catalogue), ["small", "gpt-4o", "text-embedding-3-small"]);
     let gpt = &catalogue.models[1];
     assert_eq!((gpt.kind, gpt.aliases.as_slice()), (Some(Kind::Chat), ["gpt-4".to_owned()].as_slice()));
@@ -66,8 +66,8 @@ fn a_file_of_litellm_is_read_as_it_is() {
     assert_eq!(catalogue.models[0].aliases, ["gpt-3.5-turbo"]);
     assert_eq!(catalogue.models[2].kind, Some(Kind::Embedding));
     assert_eq!(catalogue.fallbacks["gpt-4o"], ["small"]);
-    assert_eq!(resolved.settings.routing.num_retries, 2);
-    assert_eq!(resolved.settings.routing.routing_strategy, Strategy::LeastBusy);
+    assert_eq!(resolved.config.settings.routing.num_retries, 2);
+    assert_eq!(resolved.config.settings.routing.routing_strategy, Strategy::LeastBusy);
     let warnings = resolved.warnings.join("\n");
     for part in ["usage-based-routing-v2", "general_settings", "image_generation", "litellm_params.timeout"] {
         assert!(warnings.contains(part), "{part} in {warnings}");

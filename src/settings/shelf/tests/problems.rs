@@ -104,7 +104,7 @@ fn every_problem_is_said_with_its_place() {
             &["model_info.mode: expected chat"],
         ),
     ] {
-        let problems = resolved(text, []).map(|resolved| resolved.settings.catalogue).expect_err(text);
+        let problems = resolved(text, []).map(|resolved| resolved.config.catalogue).expect_err(text);
         assert_eq!(problems.len(), 1, "{text}: {problems:?}");
         for part in parts {
             assert!(problems[0].contains(part), "{part} in {problems:?}");

@@ -1,15 +1,21 @@
 //! The catalogue, put together: models of the environment, of `models:` and of `model_list:`, and what they may be called.
 //!
 //! Owns what only all models together show: which entries are one model, names that clash, who is to take over from whom.
+//!
+//! - `tiers.rs`: models of tiers, from environment variables
 
-use super::catalogue::{Catalogue, ModelSettings, Start};
-use super::draft::Draft;
-use super::file::{Backend, Entry, Notes, Provider, Shelf, check_name, did_you_mean};
+pub(super) mod tiers;
+
+use super::catalogue::draft::Draft;
+use super::catalogue::{Catalogue, ModelSettings, Start, known_id};
+use super::file::{Backend, Entry, Provider, Shelf, check_name};
+use super::notes::{Notes, did_you_mean};
 use super::options::Settings;
-use super::tiers::TIERS;
+use super::problem::Problem;
 use crate::models::{Kind, Repository};
 use crate::settings::bounds::{MOST_ALIASES, MOST_MODELS, MOST_REMOTES};
 use std::collections::{BTreeMap, BTreeSet};
+use tiers::TIERS;
 
 /// One model on its way into the catalogue.
 struct Placed {
@@ -25,7 +31,7 @@ impl Placed {
     /// Notes a problem with it: with a place in the file, or with a variable.
     fn problem(&self, notes: &mut Notes, fault: String, hint: Option<String>) {
         if self.is_of_environment {
-            notes.problems.push(super::Problem { subject: self.place.clone(), fault, hint });
+            notes.problems.push(Problem { subject: self.place.clone(), fault, hint });
         } else {
             notes.problem(&self.place, fault, hint);
         }
@@ -33,7 +39,7 @@ impl Placed {
 
     /// The id, where it can be told without a look at files.
     fn name(&self) -> Option<String> {
-        super::catalogue::known_id(self.id.as_deref(), self.draft.start.as_ref())
+        known_id(self.id.as_deref(), self.draft.start.as_ref())
     }
 }
 

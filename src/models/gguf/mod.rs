@@ -3,7 +3,12 @@
 //! The file is not trusted. Every length is compared with a named bound before anything is allocated, values that
 //! nobody asks for are skipped in a fixed buffer, and any garbage ends in a [`GgufError`]. Versions 2 and 3, little endian.
 //! What the numbers mean is in [`super::quant`]; what the model is for is in [`super::kind`].
+//!
+//! - `bounds.rs`: what is read of a header at most
+//! - `error.rs`: why a file cannot be read as a GGUF
+//! - `header.rs`: the header as a stream of keys, values and tensor lines
 
+mod bounds;
 mod error;
 mod header;
 
@@ -13,25 +18,11 @@ use std::io::Read;
 use std::path::Path;
 
 use super::quant;
+pub use bounds::{
+    MAX_ARRAY_DEPTH, MAX_DIMS, MAX_KEY, MAX_KEYS, MAX_LAYERS, MAX_METADATA_BYTES, MAX_STRING, MAX_TENSORS,
+};
 pub use error::GgufError;
 use header::{Header, Tensor, Value, bounded};
-
-/// Most bytes read of one file's header. The largest vocabularies in use take about 30 MiB.
-pub const MAX_METADATA_BYTES: u64 = 256 << 20;
-/// Most keys in one file; real ones have fewer than a hundred.
-pub const MAX_KEYS: u64 = 4096;
-/// Most tensors in one file; the largest mixtures of experts have some thousands.
-pub const MAX_TENSORS: u64 = 65_536;
-/// Longest text value that is kept, and longest tensor name, in bytes. Longer values of other keys are skipped.
-pub const MAX_STRING: u64 = 64 << 10;
-/// Longest key, in bytes.
-pub const MAX_KEY: u64 = 1024;
-/// Most dimensions of a tensor; ggml has 4.
-pub const MAX_DIMS: u32 = 8;
-/// Deepest nesting of arrays.
-pub const MAX_ARRAY_DEPTH: u32 = 4;
-/// Longest per-layer list that is kept; a longer one is skipped.
-pub const MAX_LAYERS: u64 = 512;
 
 const DEFAULT_ALIGNMENT: u64 = 32;
 

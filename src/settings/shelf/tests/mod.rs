@@ -5,8 +5,8 @@ mod tiers;
 use crate::models::Kind;
 use crate::platform::Platform;
 use crate::settings::bounds::REMOTE_SLOTS;
-use crate::settings::catalogue::{Catalogue, LocalSettings, ModelSettings, Start, Strategy};
-use crate::settings::values::{GpuLayers, MemoryBudget, Secret};
+use crate::settings::catalogue::{Catalogue, LocalSettings, ModelSettings, Start};
+use crate::settings::values::{GpuLayers, MemoryBudget, Secret, Strategy};
 use crate::settings::{Environment, Inputs, Resolved, resolve_text};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,7 +18,7 @@ fn resolved<const N: usize>(text: &str, variables: [(&str, &str); N]) -> Result<
 }
 
 fn catalogue<const N: usize>(text: &str, variables: [(&str, &str); N]) -> Catalogue {
-    resolved(text, variables).unwrap_or_else(|problems| panic!("{text}: {problems:?}")).settings.catalogue
+    resolved(text, variables).unwrap_or_else(|problems| panic!("{text}: {problems:?}")).config.catalogue
 }
 
 /// The only model.
@@ -84,7 +84,7 @@ fn the_documented_example_is_three_models() {
     let resolved = resolved(EXAMPLE, [("RERANK_KEY", "sk-sesame")]).unwrap();
     let no_tier = |tier| format!("fallbacks.heavy: no model has the tier {tier}");
     assert_eq!(resolved.warnings, [no_tier("light"), no_tier("heavy")]);
-    let catalogue = resolved.settings.catalogue;
+    let catalogue = resolved.config.catalogue;
     let [qwen, phi, reranker] = catalogue.models.as_slice() else { panic!("{:?}", ids(&catalogue)) };
     assert_eq!(
         (qwen.id.as_deref(), qwen.kind, qwen.tier.as_deref()),
@@ -110,7 +110,7 @@ fn the_documented_example_is_three_models() {
     assert_eq!((remote.rpm.unwrap().get(), remote.tpm.unwrap().get(), remote.slots), (600, 100_000, REMOTE_SLOTS));
     assert_eq!((remote.weight, remote.priority), (2.0, 0));
     assert_eq!(catalogue.fallbacks["heavy"], ["medium", "light"]);
-    assert_eq!(resolved.settings.routing.memory_budget, MemoryBudget::Auto);
+    assert_eq!(resolved.config.settings.routing.memory_budget, MemoryBudget::Auto);
 }
 
 #[test]

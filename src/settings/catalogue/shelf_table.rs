@@ -1,6 +1,6 @@
 //! The models as a table for people, as `llamagate check` prints it. Keys and paths are not in it.
 
-use super::catalogue::{Catalogue, ModelSettings, RemoteSettings, Start};
+use super::model::{Catalogue, ModelSettings, RemoteSettings, Start};
 use crate::models::columns::aligned;
 use std::path::Path;
 use std::time::Duration;
@@ -88,7 +88,7 @@ mod tests {
                     model_list: [{model_name: far, litellm_params: {api_base: 'http://server1:8000/x', api_key: sk-secret}}]\n";
         let platform = Platform::plain("/nowhere".as_ref());
         let inputs = Inputs { environment: Environment::default(), ..Inputs::default() };
-        let table = shelf_table(&resolve_text(&inputs, &platform, text).unwrap().settings.catalogue);
+        let table = shelf_table(&resolve_text(&inputs, &platform, text).unwrap().config.catalogue);
         let lines: Vec<&str> = table.lines().collect();
         assert_eq!(
             lines,

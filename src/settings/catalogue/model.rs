@@ -3,10 +3,9 @@
 //! Owns the types that the rest of the program takes. Where their values come from is `file.rs`'s and the environment's
 //! business; whether the files exist and are any good is decided in `preflight.rs`.
 
-use super::options::Engine;
-use super::values::Secret;
 use crate::models::{Kind, id_of};
-use serde::Serialize;
+use crate::settings::options::Engine;
+use crate::settings::values::{Secret, Strategy};
 use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
@@ -53,21 +52,24 @@ impl ModelSettings {
     /// Names, tier, rewrites, lists and strategy can change beneath running workers; so can, of local ones, preloading,
     /// weight and priority.
     pub fn workers_differ(&self, other: &Self) -> bool {
-        (&self.id, self.kind, &self.remotes) != (&other.id, other.kind, &other.remotes)
-            || match (&self.local, &other.local) {
-                (Some(before), Some(after)) => {
-                    let of_workers = |local: &LocalSettings| (local.slots, local.replicas, local.pinned, local.memory);
-                    before.start != after.start
-                        || before.engine != after.engine
-                        || of_workers(before) != of_workers(after)
-                }
-                (before, after) => before.is_some() != after.is_some(),
-            }
+        self.of_workers() != other.of_workers()
+    }
+
+    /// Returns the settings that running workers cannot take over.
+    fn of_workers(&self) -> impl PartialEq {
+        // Without `..`, so that it is decided for a new setting too.
+        let Self { id, tier: _, aliases: _, unlisted: _, strategy: _, rewrite: _, kind, local, remotes } = self;
+        let local = local.as_ref().map(|local| {
+            let LocalSettings { start, engine, slots, replicas, preload: _, pinned, memory, weight: _, priority: _ } =
+                local;
+            (start, engine, slots, replicas, pinned, memory)
+        });
+        (id, kind, remotes, local)
     }
 }
 
 /// The id, or what the name of the file that is started makes of it.
-pub(super) fn known_id(id: Option<&str>, start: Option<&Start>) -> Option<String> {
+pub(in crate::settings) fn known_id(id: Option<&str>, start: Option<&Start>) -> Option<String> {
     let of_file = || match start? {
         Start::Named(name) => Some(id_of(Path::new(name))),
         Start::File(path) => Some(id_of(path)),
@@ -147,26 +149,4 @@ pub struct RemoteSettings {
     pub weight: f64,
     /// For `priority-failover`: the lowest comes first.
     pub priority: u32,
-}
-
-/// How one of a model's workers is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Strategy {
-    /// The one with the fewest requests in flight relative to its slots.
-    #[default]
-    LeastBusy,
-    /// One after the other.
-    RoundRobin,
-    /// By chance, in proportion to their weights.
-    WeightedRandom,
-    /// By chance.
-    SimpleShuffle,
-    /// The one that has been quickest to its first byte; now and then another, to learn how quick it is.
-    #[serde(rename = "latency-based-routing")]
-    LatencyBased,
-    /// The first in the order of priority that can serve.
-    PriorityFailover,
-    /// The one that has served the same beginning of a prompt for the same key, unless it is clearly busier.
-    PrefixAffinity,
 }

@@ -4,6 +4,13 @@
 //! `router_settings:` those of the group "Many models and workers". One model's keys are in `file/models.rs`, LiteLLM's
 //! `model_list` in `file/litellm.rs`. What is known of LiteLLM but means nothing here is ignored with a warning; what is
 //! known to nobody is a problem.
+//!
+//! - `address.rs`: the address of a remote backend
+//! - `fields.rs`: the entries of one mapping, asked for by name
+//! - `known.rs`: names of LiteLLM's configuration that mean nothing here
+//! - `litellm.rs`: `model_list:`
+//! - `models.rs`: `models:` and `defaults:`
+//! - `node.rs`: a YAML value whose mappings keep their order
 
 mod address;
 mod fields;
@@ -12,9 +19,11 @@ mod litellm;
 mod models;
 mod node;
 
-use super::draft::Draft;
+use super::catalogue::draft::Draft;
 use super::environment::Environment;
+use super::notes::{Notes, did_you_mean};
 use super::options::{OPTIONS, OptionRow, row};
+use super::problem::Problem;
 use crate::settings::bounds::CONFIG_FILE_SIZE;
 use fields::{Fields, texts};
 use node::Node;
@@ -23,7 +32,6 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 pub(super) use address::api_base;
-pub(super) use fields::{Notes, did_you_mean};
 pub(super) use litellm::{Backend, Entry, HEALTH as REMOTE_HEALTH, Provider};
 pub(super) use models::{check_name, start_of};
 
@@ -259,7 +267,7 @@ impl ConfigFile {
 
 fn notes_on(path: &Path, fault: Option<String>) -> Notes {
     let mut notes = Notes { subject: path.display().to_string(), ..Notes::default() };
-    notes.problems.extend(fault.map(|fault| super::Problem { subject: notes.subject.clone(), fault, hint: None }));
+    notes.problems.extend(fault.map(|fault| Problem { subject: notes.subject.clone(), fault, hint: None }));
     notes
 }
 

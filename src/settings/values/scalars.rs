@@ -1,47 +1,12 @@
-//! The types of settings: how each reads its text, and what it says when it cannot.
-//!
-//! A value that cannot be understood is always an error here; none falls back to a default or to "off".
+//! Single values: yes or no, numbers, durations, sizes, words, and the arguments of llama-server.
 
-use super::catalogue::Strategy;
+use super::value::{Rejected, Value};
 use crate::models::Kind;
 use std::fmt;
 use std::net::IpAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
-
-pub use super::origins::Origins;
-
-/// A type that a setting can have.
-pub trait Value: Sized {
-    /// Reads the text of a value. The error says what is allowed instead, as the end of a sentence.
-    fn parse(text: &str) -> Result<Self, Rejected>;
-
-    /// The text with anything secret replaced, for printing.
-    fn masked(text: &str) -> String {
-        text.to_owned()
-    }
-}
-
-/// Why a text was not taken: what is allowed, and one hint where there is one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rejected {
-    /// What would have been taken, as a noun phrase.
-    pub allowed: String,
-    /// One thing to try.
-    pub hint: Option<String>,
-}
-
-impl Rejected {
-    pub(super) fn new(allowed: impl Into<String>) -> Self {
-        Self { allowed: allowed.into(), hint: None }
-    }
-
-    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
-        self
-    }
-}
 
 impl Value for bool {
     fn parse(text: &str) -> Result<Self, Rejected> {
@@ -229,7 +194,7 @@ impl Value for Kind {
 
 /// A share of the requests, above 0.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Weight(pub(super) f64);
+pub(in crate::settings) struct Weight(pub(in crate::settings) f64);
 
 impl Value for Weight {
     fn parse(text: &str) -> Result<Self, Rejected> {
@@ -249,25 +214,6 @@ pub struct Secret(pub String);
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
-    }
-}
-
-impl Value for Strategy {
-    fn parse(text: &str) -> Result<Self, Rejected> {
-        Ok(match text.to_ascii_lowercase().as_str() {
-            "least-busy" => Self::LeastBusy,
-            "round-robin" => Self::RoundRobin,
-            "weighted-random" => Self::WeightedRandom,
-            "simple-shuffle" => Self::SimpleShuffle,
-            "latency-based-routing" => Self::LatencyBased,
-            "priority-failover" => Self::PriorityFailover,
-            "prefix-affinity" => Self::PrefixAffinity,
-            _ => {
-                return Err(Rejected::new(
-                    "least-busy, round-robin, weighted-random, simple-shuffle, latency-based-routing, priority-failover or prefix-affinity",
-                ));
-            }
-        })
     }
 }
 
@@ -348,7 +294,7 @@ const SECRET_ARGUMENTS: &[&str] = &["--hf-token", "-hft"];
 
 impl ExtraArgs {
     /// Takes arguments that are split already, unless the gateway sets one of them itself.
-    pub(super) fn checked(arguments: Vec<String>) -> Result<Self, Rejected> {
+    pub(in crate::settings) fn checked(arguments: Vec<String>) -> Result<Self, Rejected> {
         let allowed = "llama-server arguments as a shell would split them";
         for argument in &arguments {
             let name = argument.split_once('=').map_or(argument.as_str(), |(name, _)| name);
@@ -440,6 +386,7 @@ words! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::values::Origins;
     use proptest::prelude::*;
 
     #[test]

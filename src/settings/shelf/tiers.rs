@@ -2,18 +2,20 @@
 //!
 //! Owns the names of these variables and what each is in the terms of a model.
 
-use super::catalogue::{RemoteSettings, Start};
-use super::draft::Draft;
-use super::environment::Environment;
-use super::file::{Notes, api_base, start_of};
-use super::values::{Context, GpuLayers, Rejected, Value};
 use crate::models::{Kind, id_of};
 use crate::settings::bounds::REMOTE_SLOTS;
+use crate::settings::catalogue::draft::Draft;
+use crate::settings::catalogue::{RemoteSettings, Start};
+use crate::settings::environment::Environment;
+use crate::settings::file::{REMOTE_HEALTH, api_base, start_of};
+use crate::settings::notes::Notes;
+use crate::settings::problem::Problem;
+use crate::settings::values::{Context, GpuLayers, Rejected, Value};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 /// The tiers that have variables of their own, in the order in which their models are listed.
-pub(super) const TIERS: &[(&str, &str)] = &[
+pub(in crate::settings) const TIERS: &[(&str, &str)] = &[
     ("LIGHT", "light"),
     ("MEDIUM", "medium"),
     ("HEAVY", "heavy"),
@@ -35,7 +37,7 @@ const SAMPLING: &[(&str, &str)] = &[
 const LLAMA_CPP: &[&str] = &["llama_cpp", "llama.cpp", "llamacpp", "llama-cpp", "gguf"];
 
 /// The models of all tiers that the environment names, each with the variable that names it and its id.
-pub(super) fn read(environment: &Environment, notes: &mut Notes) -> Vec<(String, String, Draft)> {
+pub(in crate::settings) fn read(environment: &Environment, notes: &mut Notes) -> Vec<(String, String, Draft)> {
     TIERS.iter().filter_map(|(prefix, tier)| Tier { environment, prefix, tier }.read(notes)).collect()
 }
 
@@ -94,9 +96,9 @@ impl Tier<'_> {
     }
 
     fn engine(&self, draft: &mut Draft, notes: &mut Notes) {
-        draft.ctx = self.value::<Context>("N_CTX", notes);
-        draft.threads = self.value("N_THREADS", notes);
-        draft.ngl = self.value::<Layers>("N_GPU_LAYERS", notes).map(|layers| layers.0);
+        draft.engine.ctx = self.value::<Context>("N_CTX", notes);
+        draft.engine.threads = self.value("N_THREADS", notes);
+        draft.engine.ngl = self.value::<Layers>("N_GPU_LAYERS", notes).map(|layers| layers.0);
         if let Some(batch) = self.value::<NonZeroUsize>("N_BATCH", notes) {
             draft.more_args.extend(["-b".to_owned(), batch.to_string()]);
         }
@@ -123,7 +125,7 @@ impl Tier<'_> {
 
     fn problem(&self, name: &str, rejected: Rejected, text: &str, notes: &mut Notes) {
         let variable = self.variable(name);
-        notes.problems.push(super::Problem {
+        notes.problems.push(Problem {
             subject: format!("{variable}={text:?} (environment variable {variable})"),
             fault: format!("expected {}", rejected.allowed),
             hint: rejected.hint,
@@ -150,7 +152,7 @@ fn remote(api_base: String) -> RemoteSettings {
         rpm: None,
         tpm: None,
         slots: REMOTE_SLOTS,
-        health: super::file::REMOTE_HEALTH.to_owned(),
+        health: REMOTE_HEALTH.to_owned(),
         weight: 1.0,
         priority: 0,
     }

@@ -1,0 +1,175 @@
+//! A key, as requests are checked against it: who it is and what it may do. Its secret is in `secret.rs`.
+
+use std::fmt;
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
+use std::str::FromStr;
+
+use jiff::Timestamp;
+
+/// One line of the key file, without its secret: who it is and what it may do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    /// The name that logs and metrics show. Several lines may share it, so that a secret can be rotated with overlap.
+    pub id: String,
+    /// Requests per minute; `None` means the gateway's own default.
+    pub rate_limit: Option<NonZeroU32>,
+    /// From this instant on the key is refused; `None` means never.
+    pub expires: Option<Timestamp>,
+    /// What the key may be used for.
+    pub scopes: Scopes,
+    /// The only models it may use; `None` means all of them.
+    pub models: Option<Vec<String>>,
+    /// Prompt and completion tokens per minute; `None` means unlimited.
+    pub tokens_per_minute: Option<NonZeroU64>,
+    /// Requests in flight at once; `None` means no bound of its own.
+    pub max_concurrent: Option<NonZeroUsize>,
+}
+
+impl Key {
+    /// A key that may run inference on every model, without limits of its own and without an end.
+    pub fn named(id: impl Into<String>) -> Self {
+        Self {
+            id: id.into(),
+            rate_limit: None,
+            expires: None,
+            scopes: Scopes::default(),
+            models: None,
+            tokens_per_minute: None,
+            max_concurrent: None,
+        }
+    }
+
+    /// Whether the key carries this scope.
+    pub fn has(&self, scope: Scope) -> bool {
+        self.scopes.contains(scope)
+    }
+
+    /// Whether the key may use a model that has these names: its list has to hold one of them, exactly.
+    pub fn may_use<'a>(&self, mut names: impl Iterator<Item = &'a str>) -> bool {
+        self.models.as_ref().is_none_or(|allowed| names.any(|name| allowed.iter().any(|one| one == name)))
+    }
+
+    /// Whether the key's end has come.
+    pub fn has_expired(&self, now: Timestamp) -> bool {
+        self.expires.is_some_and(|end| end <= now)
+    }
+}
+
+/// What a key may be used for. No scope implies another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// The proxied inference routes.
+    Inference,
+    /// `POST /reload`, `GET /slots`.
+    Admin,
+    /// `GET /metrics`, where it asks for a key.
+    Metrics,
+}
+
+impl Scope {
+    /// Every scope, in the order in which they are written.
+    pub const ALL: [Self; 3] = [Self::Inference, Self::Admin, Self::Metrics];
+
+    /// The word that stands for it in the key file.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Inference => "inference",
+            Self::Admin => "admin",
+            Self::Metrics => "metrics",
+        }
+    }
+
+    const fn bit(self) -> u8 {
+        1 << self as u8
+    }
+}
+
+/// A word that names no scope.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a scope is one of inference, admin, metrics")]
+pub struct UnknownScope;
+
+impl FromStr for Scope {
+    type Err = UnknownScope;
+
+    fn from_str(word: &str) -> Result<Self, UnknownScope> {
+        Self::ALL.into_iter().find(|scope| scope.as_str() == word).ok_or(UnknownScope)
+    }
+}
+
+/// A set of scopes; by default `inference` alone.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Scopes(u8);
+
+impl Scopes {
+    /// Whether the set holds this scope.
+    pub const fn contains(self, scope: Scope) -> bool {
+        self.0 & scope.bit() != 0
+    }
+
+    /// The scopes of the set, in the order in which they are written.
+    pub fn iter(self) -> impl Iterator<Item = Scope> {
+        Scope::ALL.into_iter().filter(move |scope| self.contains(*scope))
+    }
+}
+
+impl Default for Scopes {
+    fn default() -> Self {
+        Self(Scope::Inference.bit())
+    }
+}
+
+impl FromIterator<Scope> for Scopes {
+    fn from_iter<I: IntoIterator<Item = Scope>>(scopes: I) -> Self {
+        Self(scopes.into_iter().fold(0, |set, scope| set | scope.bit()))
+    }
+}
+
+impl fmt::Display for Scopes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words: Vec<_> = self.iter().map(Scope::as_str).collect();
+        f.write_str(&words.join(","))
+    }
+}
+
+impl fmt::Debug for Scopes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Scopes({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn may_use(key: &Key, name: &str) -> bool {
+        key.may_use(["another", name].into_iter())
+    }
+
+    #[test]
+    fn a_key_without_a_list_may_use_every_model_and_one_with_a_list_only_those() {
+        let mut key = Key::named("team");
+        assert!(may_use(&key, "qwen3-4b"));
+        key.models = Some(vec!["qwen3-4b".into(), "bge-m3".into()]);
+        assert!(may_use(&key, "bge-m3"));
+        assert!(!may_use(&key, "qwen3-4"));
+        assert!(!may_use(&key, ""));
+    }
+
+    #[test]
+    fn no_scope_implies_another() {
+        let mut key = Key::named("ops");
+        assert!(key.has(Scope::Inference) && !key.has(Scope::Admin));
+        key.scopes = [Scope::Metrics, Scope::Admin].into_iter().collect();
+        assert!(!key.has(Scope::Inference));
+        assert_eq!(key.scopes.to_string(), "admin,metrics");
+    }
+
+    #[test]
+    fn a_key_ends_at_the_instant_it_names() {
+        let end = Timestamp::from_second(1_000).unwrap();
+        let key = Key { expires: Some(end), ..Key::named("guest") };
+        assert!(!key.has_expired(Timestamp::from_second(999).unwrap()));
+        assert!(key.has_expired(end));
+    }
+}

@@ -1,0 +1,241 @@
+//! Why there is no model to serve: no file of that name ([`ModelError`]), or a file that cannot be used ([`FileProblem`]).
+//!
+//! Owns the messages and the hints. It looks at no file.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::gguf::GgufError;
+use super::hub::HubError;
+use super::split::id_of;
+
+/// Most missing parts that are named one by one.
+const NAMED_PARTS: usize = 5;
+/// Most names offered in place of one that does not exist.
+pub(super) const SUGGESTIONS: usize = 5;
+/// Least likeness (Jaro-Winkler, 0 to 1) of an offered name.
+const LIKENESS: f64 = 0.75;
+
+/// Why there is no model to serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// No name at all.
+    #[error("the model's name is empty")]
+    NoName,
+    /// The folder of the models.
+    #[error("the models folder {} cannot be read: {source}", dir.display())]
+    Folder {
+        /// The folder.
+        dir: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// A name with `..` in it.
+    #[error("the model name \"{name}\" leads out of the models folder")]
+    Outside {
+        /// The name.
+        name: String,
+    },
+    /// No such model.
+    #[error("there is no model \"{name}\" in {}; {}", dir.display(), offer(near, *any))]
+    NotFound {
+        /// The name.
+        name: String,
+        /// The folder that was searched.
+        dir: PathBuf,
+        /// Like names, the most like first.
+        near: Vec<String>,
+        /// Whether the folder holds any model.
+        any: bool,
+    },
+    /// More than one model of that name.
+    #[error("the model name \"{name}\" means several files: {}", files.join(", "))]
+    Ambiguous {
+        /// The name.
+        name: String,
+        /// The files, relative to the models folder.
+        files: Vec<String>,
+    },
+    /// Neither a file below the models folder nor a repository in the cache.
+    #[error("{below}; and {hub}")]
+    Nowhere {
+        /// What is wrong with it as the name of a file.
+        below: Box<ModelError>,
+        /// What is wrong with it as the name of a repository.
+        hub: HubError,
+    },
+    /// A repository that gives no model.
+    #[error(transparent)]
+    Hub(#[from] HubError),
+    /// The file is there, but cannot be served.
+    #[error("model file {} {problem}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: Box<FileProblem>,
+    },
+}
+
+impl ModelError {
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::NoName => "name a .gguf file, such as qwen3-4b.gguf",
+            Self::Folder { .. } => "create the folder, mount the volume, or set MODELS_DIR",
+            Self::Outside { .. } => "name a file below MODELS_DIR, or give its full path in MODEL_PATH",
+            Self::NotFound { .. } => {
+                "put the .gguf file there, set MODELS_DIR, or give its full path; `llamagate models` lists what is there"
+            }
+            Self::Ambiguous { .. } => "name the file with its folder",
+            Self::Nowhere { hub, .. } | Self::Hub(hub) => hub.hint(),
+            Self::File { problem, .. } => problem.hint(),
+        }
+    }
+
+    /// The file, if it is the right one and what it holds cannot be served.
+    #[must_use]
+    pub fn broken_file(&self) -> Option<&Path> {
+        let Self::File { path, problem } = self else { return None };
+        let is_broken = match &**problem {
+            FileProblem::Gguf(error) | FileProblem::Part { source: error, .. } => {
+                !matches!(error, GgufError::Io(_) | GgufError::NotAFile)
+            }
+            FileProblem::MissingParts { .. } | FileProblem::Renamed { .. } => true,
+            FileProblem::NotFirst { .. } | FileProblem::NoModel { .. } => false,
+        };
+        is_broken.then_some(path)
+    }
+
+    /// What is wrong with the file and what to do about it, in one sentence that names no path.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let problem = match self {
+            Self::File { problem, .. } => match &**problem {
+                FileProblem::NotFirst { .. } => "is not the first part of its model".to_owned(),
+                problem => problem.to_string(),
+            },
+            _ => "cannot be found".to_owned(),
+        };
+        format!("the model file {problem}; {}", self.hint())
+    }
+
+    /// What the operating system said of the file, where that is what is wrong.
+    #[must_use]
+    pub fn io(&self) -> Option<&io::Error> {
+        match self {
+            Self::File { problem, .. } => problem.io(),
+            _ => None,
+        }
+    }
+}
+
+/// Why a file is no model that can be served. Each message follows "the file ...".
+#[derive(Debug, thiserror::Error)]
+pub enum FileProblem {
+    /// The file itself.
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
+    /// One of the later parts.
+    #[error("cannot be used, because its part {number} {source}")]
+    Part {
+        /// Which part, counted from 1.
+        number: usize,
+        /// What is wrong with it.
+        source: GgufError,
+    },
+    /// Parts that should lie beside it.
+    #[error("is incomplete: {}", missing_parts(missing, *count))]
+    MissingParts {
+        /// Numbers of the missing parts, counted from 1.
+        missing: Vec<usize>,
+        /// How many parts the model has.
+        count: usize,
+    },
+    /// A part, but not the one that llama-server wants to be given.
+    #[error("is not the first part of its model; the first is {}", first.display())]
+    NotFirst {
+        /// Path of the first part.
+        first: PathBuf,
+    },
+    /// A part that was renamed, so that llama-server cannot find the others.
+    #[error("is one of {count} parts, but its name does not end in -NNNNN-of-{count:05}.gguf")]
+    Renamed {
+        /// How many parts the model has.
+        count: u64,
+    },
+    /// A GGUF that holds something else than a model.
+    #[error("is {what}, not a model of its own")]
+    NoModel {
+        /// What it holds.
+        what: String,
+    },
+}
+
+impl FileProblem {
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Gguf(error) | Self::Part { source: error, .. } => error.hint(),
+            Self::MissingParts { .. } => "download the missing parts into the same folder",
+            Self::NotFirst { .. } => "name the first part; llama-server finds the others",
+            Self::Renamed { .. } => {
+                "give all parts their original names again, or join them with `llama-gguf-split --merge`"
+            }
+            Self::NoModel { .. } => "name the model that it belongs to",
+        }
+    }
+
+    /// What the operating system said, where it is what the problem is.
+    #[must_use]
+    pub fn io(&self) -> Option<&io::Error> {
+        match self {
+            Self::Gguf(GgufError::Io(error)) | Self::Part { source: GgufError::Io(error), .. } => Some(error),
+            _ => None,
+        }
+    }
+}
+
+fn offer(near: &[String], any: bool) -> String {
+    match near {
+        [] if any => "no name there is like it".to_owned(),
+        [] => "the folder holds no .gguf file".to_owned(),
+        [one] => format!("did you mean {one}?"),
+        _ => format!("did you mean one of {}?", near.join(", ")),
+    }
+}
+
+fn missing_parts(missing: &[usize], count: usize) -> String {
+    let named: Vec<String> = missing.iter().take(NAMED_PARTS).map(usize::to_string).collect();
+    let more = missing.len().saturating_sub(NAMED_PARTS);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    match named.as_slice() {
+        [one] => format!("part {one} of {count} is missing"),
+        _ => format!("parts {}{more} of {count} are missing", named.join(", ")),
+    }
+}
+
+/// Returns the models whose id is like `name`, the most like first.
+pub(super) fn near(name: &str, models: &[PathBuf]) -> Vec<String> {
+    let asked = id_of(Path::new(name)).to_lowercase();
+    let mut scored: Vec<(f64, String)> = models
+        .iter()
+        .map(|path| (strsim::jaro_winkler(&asked, &id_of(path).to_lowercase()), path.display().to_string()))
+        .filter(|(likeness, _)| *likeness >= LIKENESS)
+        .collect();
+    scored.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+    scored.into_iter().take(SUGGESTIONS).map(|(_, name)| name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_missing_parts_are_summed_up() {
+        assert_eq!(missing_parts(&[2], 3), "part 2 of 3 is missing");
+        assert_eq!(missing_parts(&[1, 2, 3, 4, 5, 6, 7], 9), "parts 1, 2, 3, 4, 5 and 2 more of 9 are missing");
+    }
+}
