@@ -4,29 +4,14 @@
 
 use super::auth::Caller;
 use super::lanes::{Lane, Table};
+use super::route::ModelsRoute;
 use crate::fleet::{Model, State};
-use crate::models::Kind;
 use crate::refusal::Refusal;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};
 use std::sync::Arc;
-
-/// What is asked about models, or of one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Question {
-    /// `GET /v1/models`
-    All,
-    /// `GET /v1/models/{id}`
-    One,
-    /// `GET /v1/models/chat` and the like
-    Of(Kind),
-    /// `POST /v1/models/{id}/load`
-    Load,
-    /// `POST /v1/models/{id}/unload`
-    Unload,
-}
 
 /// What does not change of the list as long as the service runs.
 pub(super) struct Catalogue {
@@ -43,7 +28,7 @@ impl Catalogue {
     /// The answer to this caller; `name` is that of the model which the path names.
     pub(super) fn answer(
         &self,
-        question: Question,
+        question: ModelsRoute,
         name: &str,
         caller: &Caller,
         table: &Table,
@@ -51,17 +36,17 @@ impl Catalogue {
         let shown = || table.lanes().iter().map(|lane| &*lane.model).filter(|model| is_shown(model, caller));
         let ok = |body: Value| Ok(answer(StatusCode::OK, &body));
         match question {
-            Question::All => {
+            ModelsRoute::All => {
                 let entries: Vec<Value> = shown().map(|model| self.entry(model)).collect();
                 ok(json!({"object": "list", "data": entries}))
             }
-            Question::Of(kind) => ok(shown().filter(|model| model.card().kind == kind).map(row).collect()),
-            Question::One => ok(self.entry(&named(name, caller, table)?.model)),
-            Question::Load => {
+            ModelsRoute::Of(kind) => ok(shown().filter(|model| model.card().kind == kind).map(row).collect()),
+            ModelsRoute::One => ok(self.entry(&named(name, caller, table)?.model)),
+            ModelsRoute::Load => {
                 let model = startable(name, caller, table)?;
                 Ok(answer(StatusCode::ACCEPTED, &json!({"id": model.id(), "state": model.wake()})))
             }
-            Question::Unload => {
+            ModelsRoute::Unload => {
                 let model = startable(name, caller, table)?;
                 Ok(answer(StatusCode::ACCEPTED, &json!({"id": model.id(), "state": model.put_away()})))
             }

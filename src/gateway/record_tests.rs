@@ -1,5 +1,4 @@
-use super::super::route;
-use super::super::sse::Ending;
+use super::super::route::{self, StreamEnd};
 use super::super::stage::Shelf;
 use super::*;
 use crate::telemetry::metrics::TextFormat;
@@ -88,7 +87,7 @@ fn what_told_nothing_costs_nothing() {
 
 #[test]
 fn a_stream_has_one_gap_less_than_pieces_with_text() {
-    let mut tally = Tally::of_stream(Ending::Done);
+    let mut tally = Tally::of_stream(StreamEnd::Done);
     let with_text: Vec<bool> =
         [TEXT, ":\n\n", &TEXT[..20], &TEXT[20..], END].map(|piece| tally.read(piece.as_bytes())).into();
     assert_eq!(with_text, [true, false, false, true, false]);

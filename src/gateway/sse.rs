@@ -3,25 +3,13 @@
 //! Bytes are never changed. All that is done with them is to hold back the beginning of an event until its end has
 //! arrived, so that a client whose llama-server dies gets whole events and then an error, never half a one.
 
+use super::route::StreamEnd as Ending;
 use super::verdict::Verdict;
 use crate::gateway::bounds::{EVENT_HEAD, HELD_EVENT};
 use bytes::Bytes;
 use memchr::{memchr, memchr_iter, memrchr_iter};
 use std::collections::VecDeque;
 use std::iter;
-
-/// How a dialect marks the end of a stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ending {
-    /// `data: [DONE]`: OpenAI's completions.
-    Done,
-    /// `event: message_stop`: Anthropic's messages.
-    MessageStop,
-    /// `event: response.completed` and its like: OpenAI's responses.
-    ResponseDone,
-    /// Nothing marks it: the end of the body is the end.
-    Unmarked,
-}
 
 impl Ending {
     /// How the last event of a stream begins that has come to its end.

@@ -9,7 +9,7 @@
 mod counts;
 mod scan;
 
-use super::sse::Ending;
+use super::route::StreamEnd as Ending;
 use crate::gateway::bounds::EVENT_HEAD;
 pub(super) use counts::Counts;
 use counts::Report;
