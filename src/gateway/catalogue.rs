@@ -33,7 +33,7 @@ impl Catalogue {
         caller: &Caller,
         table: &Table,
     ) -> Result<Response<Bytes>, Refusal> {
-        let shown = || table.lanes().iter().map(|lane| &*lane.model).filter(|model| is_shown(model, caller));
+        let shown = || table.models_shown_to(caller);
         let ok = |body: Value| Ok(answer(StatusCode::OK, &body));
         match question {
             ModelsRoute::All => {
@@ -90,14 +90,9 @@ fn row(model: &Model) -> Value {
     })
 }
 
-fn is_shown(model: &Model, caller: &Caller) -> bool {
-    let card = model.card();
-    !card.unlisted && caller.may_use(&card).is_ok()
-}
-
 /// The model of this name, if the caller may use it.
 fn named<'a>(name: &str, caller: &Caller, table: &'a Table) -> Result<&'a Arc<Lane>, Refusal> {
-    let lane = table.named(name).ok_or_else(|| unknown(Some(name), caller, table))?;
+    let lane = table.named(name).ok_or_else(|| table.model_not_found(Some(name), caller))?;
     caller.may_use(&lane.model.card())?;
     Ok(lane)
 }
@@ -109,13 +104,6 @@ fn startable<'a>(name: &str, caller: &Caller, table: &'a Table) -> Result<&'a Mo
         true => Err(Refusal::BadRequest("the model is served by remote backends only".to_owned())),
         false => Ok(model),
     }
-}
-
-/// There is no such model; says which the caller may use.
-pub(super) fn unknown(name: Option<&str>, caller: &Caller, table: &Table) -> Refusal {
-    let models = table.lanes().iter().map(|lane| &lane.model);
-    let known = models.filter(|model| is_shown(model, caller)).map(|model| model.id().to_owned()).collect();
-    Refusal::ModelNotFound { name: name.map(str::to_owned), known, in_query: false }
 }
 
 fn answer(status: StatusCode, body: &Value) -> Response<Bytes> {

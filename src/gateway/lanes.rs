@@ -4,7 +4,6 @@
 //! model that stays keeps its lane, and a lane that is left out serves whoever is in it.
 
 use super::auth::Caller;
-use super::catalogue::unknown;
 use super::queue::{Patience, Queue};
 use super::room::{Load, room};
 use crate::awake::{self, Instant};
@@ -190,11 +189,6 @@ impl Table {
         Self { lanes, names }
     }
 
-    /// The lanes, as their models are listed.
-    pub(super) fn lanes(&self) -> &[Arc<Lane>] {
-        &self.lanes
-    }
-
     /// The lane of the only model, where there is but one: whatever a request names, it means that.
     pub(super) fn only(&self) -> Option<&Arc<Lane>> {
         match &*self.lanes {
@@ -218,7 +212,7 @@ impl Table {
             Some(_) => Ok(0),
             None => self.names.resolve(asked, needs, is_ready, may_use),
         };
-        let unknown = || unknown(asked, caller, self);
+        let unknown = || self.model_not_found(asked, caller);
         match found {
             Ok(index) => self.lanes.get(index).ok_or_else(unknown),
             Err(Unresolved::Unknown) => Err(unknown()),
@@ -237,6 +231,20 @@ impl Table {
     pub(super) fn named(&self, name: &str) -> Option<&Arc<Lane>> {
         let is_alias = |lane: &&Arc<Lane>| lane.model.card().aliases.iter().any(|alias| alias == name);
         self.lanes.iter().find(|lane| lane.model.id() == name).or_else(|| self.lanes.iter().find(is_alias))
+    }
+
+    /// The models that lists show to this caller: those that are listed and that its key may use.
+    pub(super) fn models_shown_to<'a>(&'a self, caller: &'a Caller) -> impl Iterator<Item = &'a Model> {
+        self.lanes.iter().map(|lane| &*lane.model).filter(|model| {
+            let card = model.card();
+            !card.unlisted && caller.may_use(&card).is_ok()
+        })
+    }
+
+    /// The refusal of a request for a model that does not exist; it names the models that the caller may use.
+    pub(super) fn model_not_found(&self, name: Option<&str>, caller: &Caller) -> Refusal {
+        let known = self.models_shown_to(caller).map(|model| model.id().to_owned()).collect();
+        Refusal::ModelNotFound { name: name.map(str::to_owned), known, in_query: false }
     }
 }
 
