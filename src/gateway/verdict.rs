@@ -2,7 +2,6 @@
 //!
 //! Knows llama-server's errors by their words. What follows from a verdict is the worker's business.
 
-use super::route::Route;
 use crate::gateway::bounds::EVENT_HEAD;
 use http::StatusCode;
 use memchr::memmem;
@@ -27,10 +26,10 @@ pub(super) enum Verdict {
 }
 
 impl Verdict {
-    /// By the head of an answer.
-    pub(super) fn of_head(status: StatusCode, route: &Route) -> Self {
+    /// By the head of an answer to a request that needs a slot, or does not.
+    pub(super) fn of_head(status: StatusCode, needs_slot: bool) -> Self {
         match status {
-            _ if !route.needs_slot => Self::Nothing,
+            _ if !needs_slot => Self::Nothing,
             StatusCode::INTERNAL_SERVER_ERROR => Self::Fails,
             status if status.is_success() => Self::Computes,
             _ => Self::Nothing,
@@ -83,7 +82,8 @@ mod tests {
     #[test]
     fn what_takes_no_computing_says_nothing_of_it() {
         let of = |path, status| {
-            Verdict::of_head(StatusCode::from_u16(status).unwrap(), route::find(&Method::POST, path).unwrap())
+            let route = route::find(&Method::POST, path).unwrap();
+            Verdict::of_head(StatusCode::from_u16(status).unwrap(), route.needs_slot)
         };
         assert_eq!(of("/v1/embeddings", 200), Verdict::Computes);
         assert_eq!(of("/v1/embeddings", 500), Verdict::Fails);

@@ -86,7 +86,7 @@ impl Holding {
             manner,
             deadline: Sleep::until(patience.deadline),
             last_piece: None,
-            verdict: Verdict::of_head(status, route),
+            verdict: Verdict::of_head(status, route.needs_slot),
             cut: Box::pin(patience.holdings.cut()),
             gone: Box::pin(lease.gone()),
             shape: route.shape,
