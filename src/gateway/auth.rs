@@ -5,7 +5,6 @@
 
 use super::guesses::Guesses;
 use super::rate::{Crowded, Meter, Meters, Presence};
-use super::record::Charge;
 use super::route::{Access as Entry, Route};
 use crate::fleet::Card;
 use crate::keys::{Denied, Key, Scope, Store};
@@ -154,12 +153,6 @@ impl Caller {
         self.known().map(|known| &known.meter)
     }
 
-    /// What pays for the tokens of the answer, where the key has a limit of them.
-    pub(super) fn purse(&self) -> Option<Arc<dyn Charge>> {
-        let limited = self.known().filter(|known| known.key.tokens_per_minute.is_some())?;
-        Some(Arc::new(limited.meter.clone()))
-    }
-
     /// In whose turn this caller waits: its key's, whichever of the key's secrets it has.
     pub(super) fn turn(&self) -> &str {
         self.key_id().unwrap_or_default()
@@ -206,12 +199,6 @@ impl Caller {
     /// Somebody without a key, for the tests of others.
     pub(super) fn nobody() -> Self {
         Self(Who::Nobody)
-    }
-}
-
-impl Charge for Meter {
-    fn spend(&self, tokens: u64) {
-        Self::spend(self, tokens);
     }
 }
 

@@ -235,8 +235,8 @@ impl Gateway {
         // who is calling -> may they: before a byte of the body is read.
         let mut caller = stage!(record, self.gatekeeper.admit(&parts.headers, route, source));
         record.comes_from(caller.key_id());
-        record.charge = caller.purse();
-        left.meter = caller.meter().cloned();
+        record.meter = caller.meter().cloned();
+        left.meter = record.meter.clone();
         stage!(record, caller.has_scope_for(route));
         if !matches!(route.target, Target::Gateway(_)) {
             stage!(record, self.lanes.stocked().await);

@@ -4,6 +4,7 @@
 //! writes the access-log line and the metrics. Nobody closes it by hand.
 
 use super::activity::UnderWay;
+use super::rate::Meter;
 use super::route::Route;
 use super::usage::{Counts, Tally};
 use crate::fleet::Member;
@@ -22,13 +23,6 @@ pub struct Books {
     pub metrics: Arc<Metrics>,
     /// The access log.
     pub access: AccessLog,
-}
-
-/// Whoever must be told what a request has cost, such as a key's budget of tokens.
-pub(super) trait Charge: Send + Sync {
-    /// Takes the tokens of one request, prompt and answer together. Called once, when it is over, and not at all where
-    /// no token is known.
-    fn spend(&self, tokens: u64);
 }
 
 /// The status of a request whose client left before an answer began; nginx's number for it.
@@ -74,8 +68,8 @@ pub(super) struct Account {
     tally: Option<Box<Tally>>,
     /// When a piece with text came last.
     last_text: Option<Instant>,
-    /// Who pays for the tokens.
-    pub(super) charge: Option<Arc<dyn Charge>>,
+    /// The meter of the caller's key, which is charged for the tokens.
+    pub(super) meter: Option<Meter>,
     /// Who answers.
     pub(super) worker: Option<Arc<Member>>,
     /// The headers that say of the last try that it failed.
@@ -106,7 +100,7 @@ impl Record {
             complete: false,
             tally: None,
             last_text: None,
-            charge: None,
+            meter: None,
             worker: None,
             failed: None,
             under_way: None,
@@ -267,8 +261,8 @@ impl Account {
             metrics.completion_tokens.get_or_create(&labels()).inc_by(completion);
         }
         let spent = tokens.prompt.unwrap_or(0).saturating_add(tokens.completion.unwrap_or(0));
-        if let Some(charge) = self.charge.as_ref().filter(|_| spent > 0) {
-            charge.spend(spent);
+        if let Some(meter) = self.meter.as_ref().filter(|_| spent > 0) {
+            meter.spend(spent);
         }
         if let Some(worker) = &self.worker {
             worker.spend(spent);

@@ -1,32 +1,29 @@
+use super::super::rate::Meters;
 use super::super::route::{self, StreamEnd};
 use super::super::stage::Shelf;
 use super::*;
+use crate::keys::Key;
 use crate::telemetry::metrics::TextFormat;
+use governor::clock::DefaultClock;
 use http::Method;
-use std::sync::Mutex;
-
-/// Stands in for a key's budget.
-#[derive(Default)]
-struct Stub(Mutex<Vec<u64>>);
-
-impl Charge for Stub {
-    fn spend(&self, tokens: u64) {
-        self.0.lock().unwrap().push(tokens);
-    }
-}
+use std::num::{NonZeroU32, NonZeroU64};
 
 struct House {
     shelf: Shelf,
-    stub: Arc<Stub>,
+    meter: Meter,
 }
 
+/// Its key may use one token a minute, so each token that it is charged is a minute of debt.
 fn house() -> House {
-    House { shelf: Shelf::new(), stub: Arc::default() }
+    let key = Key { tokens_per_minute: NonZeroU64::new(1), ..Key::named("alice") };
+    let meter = Meters::new(DefaultClock::default()).of(&key, NonZeroU32::MIN);
+    House { shelf: Shelf::new(), meter }
 }
 
 impl House {
-    /// A request that llama-server answers with these pieces.
-    fn request(&self, path: &str, key: Option<&str>, status: u16, form: Form, pieces: &[&str]) {
+    /// A request that llama-server answers with these pieces; returns the tokens that it is charged.
+    fn request(&self, path: &str, key: Option<&str>, status: u16, form: Form, pieces: &[&str]) -> u64 {
+        let before = self.charged();
         let mut record =
             Record::open(Arc::clone(&self.shelf.books), HeaderValue::from_static("r"), Method::POST, path.to_owned());
         let route = route::find(&Method::POST, path).unwrap();
@@ -34,7 +31,7 @@ impl House {
         record.counted = true;
         record.comes_from(key);
         record.is_for("m");
-        record.charge = Some(Arc::<Stub>::clone(&self.stub));
+        record.meter = Some(self.meter.clone());
         record.queued = Some(Duration::ZERO);
         record.is_answered(StatusCode::from_u16(status).unwrap(), route, form);
         for piece in pieces {
@@ -42,6 +39,17 @@ impl House {
             record.reads(piece.as_bytes(), now);
             record.sends(piece.len());
         }
+        drop(record);
+        self.charged() - before
+    }
+
+    /// The tokens that the key is charged so far: minutes of debt, of which the first has begun to pass.
+    fn charged(&self) -> u64 {
+        let mut headers = HeaderMap::new();
+        self.meter.tell(&mut headers);
+        let reset = headers["x-ratelimit-reset-tokens"].to_str().unwrap().strip_suffix('s').unwrap();
+        let (minutes, seconds) = reset.split_once('m').unwrap_or(("0", reset));
+        minutes.parse::<u64>().unwrap() + u64::from(seconds.parse::<f64>().unwrap() > 0.0)
     }
 
     fn has_series(&self, line: &str) {
@@ -60,10 +68,12 @@ const END: &str = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":5,\"comple
 #[test]
 fn tokens_are_counted_logged_and_charged_once_when_the_record_closes() {
     let house = house();
-    house.request("/v1/chat/completions", Some("alice"), 200, Form::Stream, &[TEXT, TEXT, TEXT, END]);
-    house.request("/v1/chat/completions", Some("alice"), 200, Form::Stream, &[TEXT, TEXT]);
-    house.request("/v1/embeddings", None, 200, Form::Json, &["{\"usage\":{\"prompt_tokens\":8}}"]);
-    assert_eq!(*house.stub.0.lock().unwrap(), [7, 2, 8]);
+    let charged = [
+        house.request("/v1/chat/completions", Some("alice"), 200, Form::Stream, &[TEXT, TEXT, TEXT, END]),
+        house.request("/v1/chat/completions", Some("alice"), 200, Form::Stream, &[TEXT, TEXT]),
+        house.request("/v1/embeddings", None, 200, Form::Json, &["{\"usage\":{\"prompt_tokens\":8}}"]),
+    ];
+    assert_eq!(charged, [7, 2, 8]);
     house.has_series("llamagate_prompt_tokens_total{model=\"m\",key=\"alice\"} 5");
     house.has_series("llamagate_completion_tokens_total{model=\"m\",key=\"alice\"} 4");
     house.has_series("llamagate_prompt_tokens_total{model=\"m\",key=\"none\"} 8");
@@ -78,10 +88,12 @@ fn tokens_are_counted_logged_and_charged_once_when_the_record_closes() {
 fn what_told_nothing_costs_nothing() {
     let house = house();
     let json = "{\"usage\":{\"prompt_tokens\":8}}";
-    house.request("/v1/chat/completions", None, 500, Form::Json, &[json]);
-    house.request("/v1/audio/transcriptions", None, 200, Form::Other, &[json]);
-    house.request("/v1/chat/completions", None, 200, Form::Json, &["{\"choices\":[]}"]);
-    assert!(house.stub.0.lock().unwrap().is_empty());
+    let charged = [
+        house.request("/v1/chat/completions", None, 500, Form::Json, &[json]),
+        house.request("/v1/audio/transcriptions", None, 200, Form::Other, &[json]),
+        house.request("/v1/chat/completions", None, 200, Form::Json, &["{\"choices\":[]}"]),
+    ];
+    assert_eq!(charged, [0; 3]);
     assert!(!house.shelf.books.metrics.text(TextFormat::Prometheus).contains("tokens_total{"));
 }
 
