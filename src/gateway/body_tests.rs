@@ -1,4 +1,4 @@
-use super::super::record::Form;
+use super::super::content_kind::ContentKind;
 use super::super::stage::{ASKED, REQUEST, STALL, Stage, chunk, code, next};
 use super::*;
 use crate::fleet::Unavailable;
@@ -13,7 +13,7 @@ const CHUNKED: &str = "Content-Type: text/event-stream\r\nTransfer-Encoding: chu
 #[tokio::test(start_paused = true)]
 async fn an_http2_client_that_never_reads_its_stream_keeps_no_slot() {
     let mut stage = Stage::new();
-    let (passed, mut llama) = stage.answer(CHAT, 200, Form::Stream, CHUNKED).await;
+    let (passed, mut llama) = stage.answer(CHAT, 200, ContentKind::Stream, CHUNKED).await;
     let response = stage.give_to_one_who_does_not_read(Response::new(Answer::Passed(passed))).await;
     llama.write_all(&chunk("data: 1\n\n")).await.unwrap();
     let start = Instant::now();
@@ -28,7 +28,7 @@ async fn an_http2_client_that_never_reads_its_stream_keeps_no_slot() {
 #[tokio::test(start_paused = true)]
 async fn an_http2_client_that_never_reads_hears_of_the_end_of_the_service_no_later_than_others() {
     let mut stage = Stage::new();
-    let (passed, mut llama) = stage.answer(CHAT, 200, Form::Stream, CHUNKED).await;
+    let (passed, mut llama) = stage.answer(CHAT, 200, ContentKind::Stream, CHUNKED).await;
     let _response = stage.give_to_one_who_does_not_read(Response::new(Answer::Passed(passed))).await;
     llama.write_all(&chunk("data: 1\n\n")).await.unwrap();
     tokio::time::sleep(SWEEP_INTERVAL / 2).await;
@@ -43,7 +43,7 @@ async fn an_http2_client_that_never_reads_hears_of_the_end_of_the_service_no_lat
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_is_cut_at_once_can_be_told_from_none() {
     let mut stage = Stage::new();
-    let (passed, _llama) = stage.answer(CHAT, 200, Form::Json, "Content-Length: 10").await;
+    let (passed, _llama) = stage.answer(CHAT, 200, ContentKind::Json, "Content-Length: 10").await;
     stage.cut.cancel();
     let got = stage.give(Response::new(Answer::Passed(passed))).await;
     assert!(got.starts_with("HTTP/1.1 200 OK\r\n") && got.contains("content-length: 10"), "{got:?}");
@@ -53,7 +53,7 @@ async fn an_answer_that_is_cut_at_once_can_be_told_from_none() {
 async fn no_error_follows_the_end_mark_of_a_stream() {
     for how in ["killed", "silent", "cut"] {
         let mut stage = Stage::new();
-        let (passed, mut llama) = stage.answer(CHAT, 200, Form::Stream, CHUNKED).await;
+        let (passed, mut llama) = stage.answer(CHAT, 200, ContentKind::Stream, CHUNKED).await;
         let mut answer = Answer::Passed(passed);
         llama.write_all(&chunk("data: [DONE]\n\n")).await.unwrap();
         assert_eq!(next(&mut answer).await.as_deref(), Some("data: [DONE]\n\n"));
@@ -72,7 +72,7 @@ async fn no_error_follows_the_end_mark_of_a_stream() {
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_is_taken_bit_by_bit_is_cut_at_the_end_of_its_time() {
     let mut stage = Stage::new();
-    let (passed, mut llama) = stage.answer(CHAT, 200, Form::Json, "Content-Length: 1000000").await;
+    let (passed, mut llama) = stage.answer(CHAT, 200, ContentKind::Json, "Content-Length: 1000000").await;
     let mut answer = Answer::Passed(passed);
     let start = Instant::now();
     llama.write_all(&[b'x'; 500_000]).await.unwrap();
@@ -98,7 +98,7 @@ async fn a_client_that_reads_again_too_late_is_cut_and_one_that_the_end_has_met_
     for (cut, whole, expected) in [(false, true, None), (true, true, Some("data: ")), (true, false, Some("\n\ndata: "))]
     {
         let mut stage = Stage::new();
-        let (passed, mut llama) = stage.answer(CHAT, 200, Form::Stream, CHUNKED).await;
+        let (passed, mut llama) = stage.answer(CHAT, 200, ContentKind::Stream, CHUNKED).await;
         let mut answer = Answer::Passed(passed);
         let event = if whole { "data: 1\n\n".to_owned() } else { "x".repeat(HELD_EVENT + 1) };
         llama.write_all(&chunk(&event)).await.unwrap();
@@ -122,7 +122,7 @@ async fn a_client_that_reads_again_too_late_is_cut_and_one_that_the_end_has_met_
 #[tokio::test(start_paused = true)]
 async fn a_client_that_waits_for_a_silent_llama_server_is_left_alone() {
     let mut stage = Stage::new();
-    let (passed, mut llama) = stage.answer(CHAT, 200, Form::Stream, CHUNKED).await;
+    let (passed, mut llama) = stage.answer(CHAT, 200, ContentKind::Stream, CHUNKED).await;
     let mut answer = Answer::Passed(passed);
     let speaks = async {
         tokio::time::sleep(STALL * 3).await;
@@ -135,7 +135,7 @@ async fn a_client_that_waits_for_a_silent_llama_server_is_left_alone() {
 #[tokio::test(start_paused = true)]
 async fn the_last_piece_frees_the_slot_though_nobody_reads_it() {
     let mut stage = Stage::new();
-    let (passed, mut llama) = stage.answer(CHAT, 200, Form::Json, "Content-Length: 2").await;
+    let (passed, mut llama) = stage.answer(CHAT, 200, ContentKind::Json, "Content-Length: 2").await;
     llama.write_all(b"{}").await.unwrap();
     let start = Instant::now();
     let _response = stage.give_to_one_who_does_not_read(Response::new(Answer::Passed(passed))).await;
@@ -146,7 +146,7 @@ async fn the_last_piece_frees_the_slot_though_nobody_reads_it() {
 #[tokio::test(start_paused = true)]
 async fn an_error_after_half_a_long_event_begins_on_a_line_of_its_own() {
     let mut stage = Stage::new();
-    let (passed, mut llama) = stage.answer(CHAT, 200, Form::Stream, CHUNKED).await;
+    let (passed, mut llama) = stage.answer(CHAT, 200, ContentKind::Stream, CHUNKED).await;
     let mut answer = Answer::Passed(passed);
     llama.write_all(&chunk(&format!("data: {}", "x".repeat(HELD_EVENT)))).await.unwrap();
     drop(llama);
@@ -165,7 +165,7 @@ async fn an_error_after_half_a_long_event_begins_on_a_line_of_its_own() {
 async fn a_client_that_leaves_once_it_has_the_end_mark_has_got_everything() {
     for (path, mark, code) in [(CHAT, "data: [DONE]\n\n", "-"), ("/completion", "data: {}\n\n", "client_closed")] {
         let mut stage = Stage::new();
-        let (passed, mut llama) = stage.answer(path, 200, Form::Stream, CHUNKED).await;
+        let (passed, mut llama) = stage.answer(path, 200, ContentKind::Stream, CHUNKED).await;
         let mut answer = Answer::Passed(passed);
         llama.write_all(&chunk(mark)).await.unwrap();
         assert_eq!(next(&mut answer).await.as_deref(), Some(mark));
@@ -198,8 +198,8 @@ enum How {
 async fn passes(stage: &mut Stage, path: &str, status: u16, text: &str, how: How) {
     let length = format!("Content-Length: {}", text.len());
     let is_stream = status == 200 && !text.starts_with('{');
-    let (form, framing) = if is_stream { (Form::Stream, CHUNKED) } else { (Form::Json, &*length) };
-    let (passed, mut llama) = stage.answer(path, status, form, framing).await;
+    let (kind, framing) = if is_stream { (ContentKind::Stream, CHUNKED) } else { (ContentKind::Json, &*length) };
+    let (passed, mut llama) = stage.answer(path, status, kind, framing).await;
     let bytes = if is_stream { [chunk(text), chunk("")].concat() } else { text.as_bytes().to_vec() };
     llama.write_all(&bytes).await.unwrap();
     let mut answer = Answer::Passed(passed);

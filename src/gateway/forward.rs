@@ -3,11 +3,12 @@
 use super::attempts::Attempts;
 use super::auth::Caller;
 use super::body::{Answer, Passed, Patience};
+use super::content_kind::ContentKind;
 use super::headers::{self, X_REQUEST_ID};
 use super::holdings::Holdings;
 use super::limits::Bounded;
 use super::queue::Ticket;
-use super::record::{Form, Record};
+use super::record::Record;
 use super::rename::{Renamed, Renamer};
 use super::route::Route;
 use crate::awake;
@@ -18,9 +19,9 @@ use crate::refusal::Refusal;
 use crate::settings::bounds::{CLIENT_WRITE_STALL, UPSTREAM_IDLE_CONNECTIONS};
 use crate::settings::options::Limits;
 use crate::telemetry::trouble::Trouble;
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::header::AUTHORIZATION;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
+use http::{HeaderValue, Request, Response, StatusCode, Version};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::capture_connection;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -170,19 +171,19 @@ impl Forwarder {
         let (mut head, upstream) = answer.into_parts();
         headers::for_client(&mut head.headers, is_remote);
         head.version = Version::default();
-        let form = form_of(&head.headers);
+        let kind = ContentKind::of(&head.headers);
         // llama-server announces keep-alive and closes after each stream nevertheless. Nobody else may meet that.
-        if form == Form::Stream
+        if kind == ContentKind::Stream
             && let Some(connection) = &*connection.connection_metadata()
         {
             connection.poison();
         }
-        let silence = (form == Form::Stream).then_some(self.stream_idle_timeout);
+        let silence = (kind == ContentKind::Stream).then_some(self.stream_idle_timeout);
         let patience = Patience { deadline, silence, holdings: &self.holdings };
         let renamer = name.and_then(|name| Renamer::prepare(&mut head.headers, name));
         let upstream = Renamed::new(upstream, renamer);
         let mut record = record;
-        record.is_answered(head.status, route, form);
+        record.is_answered(head.status, route, kind);
         record.worker = Some(Arc::clone(lease.member()));
         attempts.tell(&mut head.headers);
         let passed = Passed::new(upstream, patience, (head.status, route), caller, record, ticket, lease);
@@ -211,19 +212,6 @@ fn upstream_request<B>(
     parts.version = Version::HTTP_11;
     parts.extensions.clear();
     Ok(Request::from_parts(parts, body))
-}
-
-pub(super) fn form_of(headers: &HeaderMap) -> Form {
-    let content_type = headers.get(CONTENT_TYPE).map_or(&[][..], |value| value.as_bytes()).trim_ascii_start();
-    let is =
-        |kind: &str| content_type.get(..kind.len()).is_some_and(|start| start.eq_ignore_ascii_case(kind.as_bytes()));
-    if is("text/event-stream") {
-        Form::Stream
-    } else if is("application/json") {
-        Form::Json
-    } else {
-        Form::Other
-    }
 }
 
 #[cfg(test)]

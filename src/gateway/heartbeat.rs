@@ -5,9 +5,9 @@
 //! that reason.
 
 use super::body::{Answer, Cut};
-use super::forward::form_of;
+use super::content_kind::ContentKind;
 use super::holdings::{Given, Held, Hold, Holdings, Step, Taken};
-use super::record::{Form, Record};
+use super::record::Record;
 use crate::gateway::bounds::RETRY_AFTER_UNKNOWN;
 use crate::refusal::{Refusal, Shape};
 use bytes::Bytes;
@@ -119,7 +119,9 @@ impl Heartbeat {
 fn fit_for_a_stream(answer: Response<Answer>) -> Answer {
     let (head, answer) = answer.into_parts();
     match answer {
-        Answer::Passed(passed) if head.status != StatusCode::OK || form_of(&head.headers) != Form::Stream => {
+        Answer::Passed(passed)
+            if head.status != StatusCode::OK || ContentKind::of(&head.headers) != ContentKind::Stream =>
+        {
             Answer::Passed(passed.wrapped(head.status))
         }
         answer => answer,

@@ -1,5 +1,4 @@
 use super::super::queue::Place;
-use super::super::record::Form;
 use super::super::stage::{REQUEST, STALL, Stage, chunk, code, next, refused};
 use super::*;
 use crate::gateway::bounds::{SWEEP_INTERVAL, WRAPPED_ANSWER};
@@ -49,9 +48,9 @@ async fn a_client_that_reads_its_heartbeats_may_wait_as_long_as_it_likes() {
 }
 
 /// What follows the comments when llama-server gives this answer, and the log.
-async fn after_comments(path: &str, status: u16, form: Form, head: &str, body: &[u8]) -> (Vec<String>, String) {
+async fn after_comments(path: &str, status: u16, kind: ContentKind, head: &str, body: &[u8]) -> (Vec<String>, String) {
     let mut stage = Stage::new();
-    let (passed, mut llama) = stage.answer(path, status, form, head).await;
+    let (passed, mut llama) = stage.answer(path, status, kind, head).await;
     llama.write_all(body).await.unwrap();
     drop(llama);
     let mut answer = Response::new(Answer::Passed(passed));
@@ -80,7 +79,7 @@ fn json(body: &str) -> String {
 async fn a_stream_follows_as_it_is() {
     let body = [&chunk("data: 1\n\ndata: [DONE]\n\n")[..], b"0\r\n\r\n"].concat();
     let head = "Content-Type: text/event-stream\r\nTransfer-Encoding: chunked";
-    let (events, log) = after_comments(CHAT, 200, Form::Stream, head, &body).await;
+    let (events, log) = after_comments(CHAT, 200, ContentKind::Stream, head, &body).await;
     assert_eq!(events, ["data: 1\n\ndata: [DONE]\n\n"]);
     assert!(log.contains("status=200 code=- "), "{log}");
 }
@@ -88,7 +87,7 @@ async fn a_stream_follows_as_it_is() {
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_is_no_stream_becomes_one_event() {
     let body = "{\n \"usage\": {\"prompt_tokens\": 8}\n}";
-    let (events, log) = after_comments(CHAT, 200, Form::Json, &json(body), body.as_bytes()).await;
+    let (events, log) = after_comments(CHAT, 200, ContentKind::Json, &json(body), body.as_bytes()).await;
     assert_eq!(events, ["data: {  \"usage\": {\"prompt_tokens\": 8} }\n\n"]);
     assert!(log.contains("status=200 code=- ") && log.contains("prompt_tokens=8"), "{log}");
     assert!(log.contains(&format!(" out={} ", events[0].len())), "{log}");
@@ -98,7 +97,7 @@ async fn an_answer_that_is_no_stream_becomes_one_event() {
 async fn an_error_of_llama_server_is_told_in_the_clients_shape_and_written_down_as_it_was_sent() {
     let body = r#"{"error":{"code":400,"message":"no","type":"invalid_request_error"}}"#;
     for (path, start) in [(CHAT, "data: {\"error\":{\"code\":400,"), (MESSAGES, "event: error\ndata: {\"error\":{")] {
-        let (events, log) = after_comments(path, 400, Form::Json, &json(body), body.as_bytes()).await;
+        let (events, log) = after_comments(path, 400, ContentKind::Json, &json(body), body.as_bytes()).await;
         assert!(events.len() == 1 && events[0].starts_with(start), "{events:?}");
         assert!(log.contains("status=200 code=backend_error "), "{log}");
         assert!(log.contains(&format!(" out={} ", events[0].len())), "{log}");
@@ -113,7 +112,7 @@ async fn what_cannot_be_an_event_is_an_error() {
     let cases =
         [(200, head.clone(), html), (502, head, html), (200, json(&long), &long[..1_000_000]), (200, json("{}"), "{")];
     for (status, head, body) in cases {
-        let (events, log) = after_comments(CHAT, status, Form::Other, &head, body.as_bytes()).await;
+        let (events, log) = after_comments(CHAT, status, ContentKind::Other, &head, body.as_bytes()).await;
         assert_eq!(events.iter().filter_map(|event| code(event)).collect::<Vec<_>>(), ["backend_error"], "{events:?}");
         assert!(log.contains("status=200 code=backend_error "), "{log}");
     }

@@ -10,6 +10,7 @@ mod auth;
 mod body;
 pub mod bounds;
 mod catalogue;
+mod content_kind;
 pub(crate) mod cors;
 mod envelope;
 mod farewell;

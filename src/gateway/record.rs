@@ -4,6 +4,7 @@
 //! writes the access-log line and the metrics. Nobody closes it by hand.
 
 use super::activity::UnderWay;
+use super::content_kind::ContentKind;
 use super::rate::Meter;
 use super::route::Route;
 use super::usage::{Counts, Tally};
@@ -27,17 +28,6 @@ pub struct Books {
 
 /// The status of a request whose client left before an answer began; nginx's number for it.
 const CLIENT_CLOSED: u16 = 499;
-
-/// What llama-server answers with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
-    /// A stream of events.
-    Stream,
-    /// One JSON value.
-    Json,
-    /// Anything else.
-    Other,
-}
 
 /// What is known of a request so far. It moves from stage to stage, so it is kept in one place.
 pub(super) struct Record(Box<Account>);
@@ -139,13 +129,13 @@ impl Account {
     }
 
     /// Notes that llama-server answers.
-    pub(super) fn is_answered(&mut self, status: StatusCode, route: &Route, form: Form) {
+    pub(super) fn is_answered(&mut self, status: StatusCode, route: &Route, kind: ContentKind) {
         self.status = Some(status);
-        self.tally = match form {
+        self.tally = match kind {
             _ if !route.posts || !status.is_success() => None,
-            Form::Stream => Some(Box::new(Tally::of_stream(route.ending))),
-            Form::Json => Some(Box::new(Tally::of_whole())),
-            Form::Other => None,
+            ContentKind::Stream => Some(Box::new(Tally::of_stream(route.ending))),
+            ContentKind::Json => Some(Box::new(Tally::of_whole())),
+            ContentKind::Other => None,
         };
     }
 

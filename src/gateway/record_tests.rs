@@ -22,7 +22,7 @@ fn house() -> House {
 
 impl House {
     /// A request that llama-server answers with these pieces; returns the tokens that it is charged.
-    fn request(&self, path: &str, key: Option<&str>, status: u16, form: Form, pieces: &[&str]) -> u64 {
+    fn request(&self, path: &str, key: Option<&str>, status: u16, kind: ContentKind, pieces: &[&str]) -> u64 {
         let before = self.charged();
         let mut record =
             Record::open(Arc::clone(&self.shelf.books), HeaderValue::from_static("r"), Method::POST, path.to_owned());
@@ -33,7 +33,7 @@ impl House {
         record.is_for("m");
         record.meter = Some(self.meter.clone());
         record.queued = Some(Duration::ZERO);
-        record.is_answered(StatusCode::from_u16(status).unwrap(), route, form);
+        record.is_answered(StatusCode::from_u16(status).unwrap(), route, kind);
         for piece in pieces {
             let now = record.started;
             record.reads(piece.as_bytes(), now);
@@ -69,9 +69,9 @@ const END: &str = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":5,\"comple
 fn tokens_are_counted_logged_and_charged_once_when_the_record_closes() {
     let house = house();
     let charged = [
-        house.request("/v1/chat/completions", Some("alice"), 200, Form::Stream, &[TEXT, TEXT, TEXT, END]),
-        house.request("/v1/chat/completions", Some("alice"), 200, Form::Stream, &[TEXT, TEXT]),
-        house.request("/v1/embeddings", None, 200, Form::Json, &["{\"usage\":{\"prompt_tokens\":8}}"]),
+        house.request("/v1/chat/completions", Some("alice"), 200, ContentKind::Stream, &[TEXT, TEXT, TEXT, END]),
+        house.request("/v1/chat/completions", Some("alice"), 200, ContentKind::Stream, &[TEXT, TEXT]),
+        house.request("/v1/embeddings", None, 200, ContentKind::Json, &["{\"usage\":{\"prompt_tokens\":8}}"]),
     ];
     assert_eq!(charged, [7, 2, 8]);
     house.has_series("llamagate_prompt_tokens_total{model=\"m\",key=\"alice\"} 5");
@@ -89,9 +89,9 @@ fn what_told_nothing_costs_nothing() {
     let house = house();
     let json = "{\"usage\":{\"prompt_tokens\":8}}";
     let charged = [
-        house.request("/v1/chat/completions", None, 500, Form::Json, &[json]),
-        house.request("/v1/audio/transcriptions", None, 200, Form::Other, &[json]),
-        house.request("/v1/chat/completions", None, 200, Form::Json, &["{\"choices\":[]}"]),
+        house.request("/v1/chat/completions", None, 500, ContentKind::Json, &[json]),
+        house.request("/v1/audio/transcriptions", None, 200, ContentKind::Other, &[json]),
+        house.request("/v1/chat/completions", None, 200, ContentKind::Json, &["{\"choices\":[]}"]),
     ];
     assert_eq!(charged, [0; 3]);
     assert!(!house.shelf.books.metrics.text(TextFormat::Prometheus).contains("tokens_total{"));

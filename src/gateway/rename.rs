@@ -4,8 +4,7 @@
 //! `response` or `message`, and nowhere else: what the model says is never touched. Bytes pass as they come, and none are
 //! held back: the client's name goes out where the value of `model` begins, and that value is passed over.
 
-use super::forward::form_of;
-use super::record::Form;
+use super::content_kind::ContentKind;
 use super::rewrite::quoted;
 use super::walk::{Step, Walk};
 use bytes::Bytes;
@@ -56,12 +55,12 @@ impl Renamer {
     /// For the answer with these headers to a client that asked for the model by this name. None if it cannot be read.
     /// Otherwise the answer's length may change, so Content-Length is removed.
     pub(super) fn prepare(headers: &mut HeaderMap, name: &str) -> Option<Self> {
-        let form = form_of(headers);
-        if form == Form::Other || headers.contains_key(CONTENT_ENCODING) {
+        let kind = ContentKind::of(headers);
+        if kind == ContentKind::Other || headers.contains_key(CONTENT_ENCODING) {
             return None;
         }
         headers.remove(CONTENT_LENGTH);
-        Some(Self::new(name, form == Form::Stream))
+        Some(Self::new(name, kind == ContentKind::Stream))
     }
 
     fn new(name: &str, is_stream: bool) -> Self {

@@ -2,9 +2,10 @@
 
 use super::auth::Caller;
 use super::body::{Answer, Passed, Patience};
+use super::content_kind::ContentKind;
 use super::holdings::Holdings;
 use super::queue::{self, Place, Queue};
-use super::record::{Books, Form, Record};
+use super::record::{Books, Record};
 use super::rename::Renamed;
 use super::route;
 use crate::awake::Instant;
@@ -119,17 +120,17 @@ impl Stage {
         &mut self,
         path: &str,
         status: u16,
-        form: Form,
+        kind: ContentKind,
         framing: &str,
     ) -> (Passed, DuplexStream) {
         let (upstream, llama) = self.upstream(framing).await;
         let route = route::find(&Method::POST, path).unwrap();
         let status = StatusCode::from_u16(status).unwrap();
         let mut record = self.record(Method::POST, path);
-        record.is_answered(status, route, form);
+        record.is_answered(status, route, kind);
         let patience = Patience {
             deadline: Instant::now() + REQUEST,
-            silence: (form == Form::Stream).then_some(REQUEST),
+            silence: (kind == ContentKind::Stream).then_some(REQUEST),
             holdings: &self.holdings,
         };
         let ticket = self.place().ticket().await.ok().unwrap();
