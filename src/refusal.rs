@@ -103,6 +103,11 @@ struct Row {
 }
 
 impl Refusal {
+    /// Refuses a request that cannot be understood, for this reason.
+    pub fn bad_request(reason: impl Into<String>) -> Self {
+        Self::BadRequest(reason.into())
+    }
+
     fn row(&self) -> Row {
         let row = |status, kind, code| Row { status, kind, code, closes: false };
         let closing = |status, kind, code| Row { status, kind, code, closes: true };

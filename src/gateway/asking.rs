@@ -39,7 +39,7 @@ impl Asking {
         let is_own = |lane: &Arc<Lane>| lane.model.members().all(|member| member.kind == WorkerKind::Local);
         match self.envelope.is_known() || !self.route.posts || table.only().is_some_and(is_own) {
             true => Ok(()),
-            false => Err(Refusal::BadRequest("the body is no JSON object".to_owned())),
+            false => Err(Refusal::bad_request("the body is no JSON object")),
         }
     }
 
@@ -47,7 +47,7 @@ impl Asking {
     pub(super) fn explained(&self, refusal: Refusal) -> Refusal {
         match refusal {
             Refusal::ModelNotFound { name: None, .. } if self.envelope.has_odd_model() => {
-                envelope::bad("model must be a string")
+                Refusal::bad_request("model must be a string")
             }
             Refusal::ModelNotFound { name: None, known, .. } if !self.route.posts => {
                 Refusal::ModelNotFound { name: None, known, in_query: true }

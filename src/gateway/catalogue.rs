@@ -101,7 +101,7 @@ fn named<'a>(name: &str, caller: &Caller, table: &'a Table) -> Result<&'a Arc<La
 fn startable<'a>(name: &str, caller: &Caller, table: &'a Table) -> Result<&'a Model, Refusal> {
     let model = &named(name, caller, table)?.model;
     match model.is_remote() {
-        true => Err(Refusal::BadRequest("the model is served by remote backends only".to_owned())),
+        true => Err(Refusal::bad_request("the model is served by remote backends only")),
         false => Ok(model),
     }
 }

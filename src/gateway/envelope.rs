@@ -5,13 +5,13 @@
 //! body that is no JSON object is nobody's business here. How a body is changed is in `rewrite.rs`, how a form is read in
 //! `form.rs`.
 
+use super::body_view::{BodyMember, gather, slices};
 use super::form;
 use super::limits::Bounded;
 use super::walk::{Step, Walk, text};
 use crate::gateway::bounds::{MOST_MEMBERS, PREFIX_LENGTHS, SCANNED_AT_ONCE};
 use crate::refusal::Refusal;
 use crate::settings::bounds::MODEL_NAME;
-use bytes::Bytes;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use std::borrow::Cow;
@@ -29,7 +29,7 @@ const PROMPT: [&str; 5] = ["system", "instructions", "messages", "prompt", "inpu
 pub(super) struct Envelope {
     pub(super) kind: Kind,
     /// In the order in which they stand there.
-    pub(super) members: Vec<Member>,
+    pub(super) members: Vec<BodyMember>,
     model: Option<String>,
     stream: Option<bool>,
 }
@@ -43,34 +43,6 @@ pub(super) enum Kind {
     Object(usize),
     /// `multipart/form-data`, whose parts are divided by this line.
     Form(Vec<u8>),
-}
-
-/// A member of an object, or a part of a form.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Member {
-    /// Unless it is longer than any that matters, or no text.
-    pub(super) name: Option<Box<str>>,
-    /// Where it stands: a member without the space and commas around it, a part with the line before it.
-    pub(super) whole: Range<usize>,
-    /// Where its value stands, with its quotes.
-    pub(super) value: Range<usize>,
-    /// The first byte of a JSON value.
-    pub(super) first: u8,
-}
-
-impl Member {
-    /// Whether it names the request's model, for any backend.
-    pub(super) fn is_model(&self) -> bool {
-        self.name.as_ref().is_some_and(|name| name.eq_ignore_ascii_case("model"))
-    }
-
-    pub(super) fn is(&self, name: &str) -> bool {
-        self.name.as_deref() == Some(name)
-    }
-
-    pub(super) fn is_null(&self) -> bool {
-        self.first == b'n'
-    }
 }
 
 impl Envelope {
@@ -150,7 +122,7 @@ impl Envelope {
 
     /// Takes from the members what matters, and refuses those that say it twice.
     fn learn(&mut self, body: &Bounded) -> Result<(), Refusal> {
-        if let Some(member) = one(&self.members, "model", Member::is_model)? {
+        if let Some(member) = one(&self.members, "model", BodyMember::is_model)? {
             let range = match self.kind {
                 Kind::Form(_) => Some(member.value.clone()),
                 _ if member.first == b'"' => Some(member.value.start + 1..member.value.end - 1),
@@ -171,44 +143,28 @@ impl Envelope {
 
     fn read_model(&self, body: &Bounded, range: Range<usize>) -> Result<String, Refusal> {
         if range.len() > MODEL_NAME {
-            return Err(bad(&format!("the name of the model is longer than {MODEL_NAME} bytes")));
+            return Err(Refusal::bad_request(&format!("the name of the model is longer than {MODEL_NAME} bytes")));
         }
         let raw = gather(body, range);
         let name = match self.kind {
             Kind::Form(_) => String::from_utf8(raw).ok(),
             _ => text(&raw).map(Cow::into_owned),
         };
-        name.ok_or_else(|| bad("the name of the model is no text"))
+        name.ok_or_else(|| Refusal::bad_request("the name of the model is no text"))
     }
 }
 
 /// The one member of that sort, if there is one.
-fn one<'a>(members: &'a [Member], name: &str, is: impl Fn(&Member) -> bool) -> Result<Option<&'a Member>, Refusal> {
+fn one<'a>(
+    members: &'a [BodyMember],
+    name: &str,
+    is: impl Fn(&BodyMember) -> bool,
+) -> Result<Option<&'a BodyMember>, Refusal> {
     let mut found = members.iter().filter(|member| is(member));
     match (found.next(), found.next()) {
-        (_, Some(_)) => Err(bad(&format!("the request has more than one \"{name}\""))),
+        (_, Some(_)) => Err(Refusal::bad_request(&format!("the request has more than one \"{name}\""))),
         (member, None) => Ok(member),
     }
-}
-
-pub(super) fn bad(reason: &str) -> Refusal {
-    Refusal::BadRequest(reason.to_owned())
-}
-
-/// The bytes of a body from one place to another, in pieces that share them.
-pub(super) fn slices(body: &Bounded, range: Range<usize>) -> impl Iterator<Item = Bytes> {
-    let mut begin = 0;
-    body.pieces().filter_map(move |piece| {
-        let at = begin;
-        begin += piece.len();
-        let (start, end) = (range.start.max(at), range.end.min(begin));
-        (start < end).then(|| piece.slice(start - at..end - at))
-    })
-}
-
-/// The same as one piece, for what is short.
-pub(super) fn gather(body: &Bounded, range: Range<usize>) -> Vec<u8> {
-    slices(body, range).flatten().collect()
 }
 
 /// The model that the query of a GET names. 400 if it names two.
@@ -221,9 +177,9 @@ pub(super) fn model_of_query(query: &str) -> Result<Option<String>, Refusal> {
             continue;
         }
         if model.is_some() {
-            return Err(bad("the query has more than one \"model\""));
+            return Err(Refusal::bad_request("the query has more than one \"model\""));
         }
-        model = Some(String::from_utf8(value).map_err(|_| bad("the name of the model is no text"))?);
+        model = Some(String::from_utf8(value).map_err(|_| Refusal::bad_request("the name of the model is no text"))?);
     }
     Ok(model)
 }
@@ -249,7 +205,7 @@ pub(super) fn percent_decoded(text: &str) -> Vec<u8> {
 struct Scan {
     walk: Walk,
     opens: usize,
-    members: Vec<Member>,
+    members: Vec<BodyMember>,
     /// Where the value that is being read begins, and with which byte.
     value: (usize, u8),
 }
@@ -269,11 +225,11 @@ impl Scan {
                 Some(Step::Begins(first)) => self.value = (here - 1, first),
                 Some(Step::Ends) => {
                     if self.members.len() == MOST_MEMBERS {
-                        return Err(bad(&format!("the request has more than {MOST_MEMBERS} members")));
+                        return Err(Refusal::bad_request(&format!("the request has more than {MOST_MEMBERS} members")));
                     }
                     let (value, first) = self.value;
                     let name = self.walk.name().map(Cow::into_owned).map(String::into_boxed_str);
-                    self.members.push(Member { name, whole: self.walk.name_at()..here, value: value..here, first });
+                    self.members.push(BodyMember { name, whole: self.walk.name_at()..here, value: value..here, first });
                 }
                 Some(Step::Name | Step::Closes | Step::Lost) | None => {}
             }

@@ -3,7 +3,7 @@
 //! Strict, so that what passes can be read in one way only: a form whose parts could have other names for a backend is
 //! refused.
 
-use super::envelope::{Member, bad, gather, slices};
+use super::body_view::{BodyMember, gather, slices};
 use super::limits::Bounded;
 use crate::gateway::bounds::{MEMBER_NAME, MOST_MEMBERS, PART_HEAD};
 use crate::refusal::Refusal;
@@ -26,7 +26,7 @@ pub(super) fn boundary(content_type: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// The parts, as members whose `whole` begins with the line before them; none if this is no form of that boundary.
-pub(super) fn parts(body: &Bounded, line: &[u8]) -> Result<Option<Vec<Member>>, Refusal> {
+pub(super) fn parts(body: &Bounded, line: &[u8]) -> Result<Option<Vec<BodyMember>>, Refusal> {
     let divider = [b"\r\n", line].concat();
     let divider = memmem::Finder::new(&divider);
     let here = |at: usize, length: usize| gather(body, at..at + length);
@@ -39,23 +39,23 @@ pub(super) fn parts(body: &Bounded, line: &[u8]) -> Result<Option<Vec<Member>>, 
         match here(behind, 2).as_slice() {
             b"\r\n" => {}
             b"--" => return Ok(Some(members)),
-            _ => return Err(bad("a boundary of the form is followed by something else")),
+            _ => return Err(Refusal::bad_request("a boundary of the form is followed by something else")),
         }
         let head = here(behind + 2, PART_HEAD);
         let Some(length) = memmem::find(&head, b"\r\n\r\n") else {
-            return Err(bad("a part of the form has too long a head, or none"));
+            return Err(Refusal::bad_request("a part of the form has too long a head, or none"));
         };
         let name = name_of(&head[..length])?;
         let value = behind + 2 + length + 4;
         if here(value, line.len()) == line {
-            return Err(bad("a part of the form has no value"));
+            return Err(Refusal::bad_request("a part of the form has no value"));
         }
         let Some(end) = find(body, value, &divider) else { return Ok(None) };
         if members.len() == MOST_MEMBERS {
-            return Err(bad(&format!("the form has more than {MOST_MEMBERS} parts")));
+            return Err(Refusal::bad_request(&format!("the form has more than {MOST_MEMBERS} parts")));
         }
         let next = end + 2;
-        members.push(Member { name, whole: whole..next, value: value..end, first: 0 });
+        members.push(BodyMember { name, whole: whole..next, value: value..end, first: 0 });
         whole = next;
     }
 }
@@ -82,7 +82,7 @@ fn find(body: &Bounded, from: usize, finder: &memmem::Finder<'_>) -> Option<usiz
 
 /// The name that the head of a part gives it, unless it is longer than any that matters.
 fn name_of(head: &[u8]) -> Result<Option<Box<str>>, Refusal> {
-    let odd = || bad("the head of a part of the form cannot be read");
+    let odd = || Refusal::bad_request("the head of a part of the form cannot be read");
     let head = str::from_utf8(head).map_err(|_| odd())?;
     let mut name = None;
     for line in head.split("\r\n") {

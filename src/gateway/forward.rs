@@ -117,7 +117,7 @@ impl Forwarder {
         let mut request = match upstream_request(parts, request_id, body, &lease.endpoint().target) {
             Ok(request) => request,
             Err(error) => {
-                return Err(fails(Refusal::BadRequest(error.to_string()), true, lease, (caller, ticket, record)));
+                return Err(fails(Refusal::bad_request(error.to_string()), true, lease, (caller, ticket, record)));
             }
         };
         let connection = capture_connection(&mut request);

@@ -56,10 +56,6 @@ const MOST_TARGET: usize = u16::MAX as usize - 1;
 /// The longest name that `http::HeaderName` takes.
 const MOST_NAME: usize = u16::MAX as usize;
 
-fn bad(why: &str) -> Refusal {
-    Refusal::BadRequest(why.to_owned())
-}
-
 /// Checks a head that comes in two pieces, the first of which ends at `cut`. None: it is incomplete.
 #[cfg(any(test, feature = "test-support"))]
 pub(crate) fn check_in_two(raw: &[u8], cut: usize, limits: &HeadLimits) -> Result<Option<(usize, Framing)>, Refusal> {
@@ -75,7 +71,7 @@ pub(crate) fn check_in_two(raw: &[u8], cut: usize, limits: &HeadLimits) -> Resul
 #[cfg(test)]
 pub(super) fn check(raw: &[u8], limits: &HeadLimits) -> Result<Framing, Refusal> {
     let found = check_in_two(raw, 0, limits)?;
-    found.map(|(_, framing)| framing).ok_or_else(|| bad("the head is incomplete"))
+    found.map(|(_, framing)| framing).ok_or_else(|| Refusal::bad_request("the head is incomplete"))
 }
 
 impl Scan {
@@ -91,14 +87,14 @@ impl Scan {
             let end = self.seen + at + 1;
             self.check_lengths(end, limits)?;
             let Some(line) = raw[self.line..end].strip_suffix(b"\r\n") else {
-                return Err(bad("a line of the head ends with LF alone")); // RFC 9112, section 2.2 allows it; we do not
+                return Err(Refusal::bad_request("a line of the head ends with LF alone")); // RFC 9112, section 2.2 allows it; we do not
             };
             let first = self.line == 0;
             (self.line, self.seen) = (end, end);
             match (self.version, line.is_empty()) {
                 // One empty line before a request is to be ignored (RFC 9112, section 2.2).
                 (None, true) if first => {}
-                (None, true) => return Err(bad("there are empty lines before the request line")),
+                (None, true) => return Err(Refusal::bad_request("there are empty lines before the request line")),
                 (None, false) => self.version = Some(request_line(line)?),
                 (Some(version), true) => {
                     let framing = self.framing(version)?;
@@ -129,35 +125,36 @@ impl Scan {
 
     fn header(&mut self, line: &[u8]) -> Result<(), Refusal> {
         if line[0] == b' ' || line[0] == b'\t' {
-            return Err(bad("a header line is folded")); // RFC 9112, section 5.2
+            return Err(Refusal::bad_request("a header line is folded")); // RFC 9112, section 5.2
         }
-        let colon = memchr(b':', line).ok_or_else(|| bad("a header line has no colon"))?;
+        let colon = memchr(b':', line).ok_or_else(|| Refusal::bad_request("a header line has no colon"))?;
         let (name, value) = (&line[..colon], &line[colon + 1..]);
         // Space before the colon is no part of a name either (RFC 9112, section 5.1).
         if name.is_empty() || name.len() > MOST_NAME || !name.iter().all(|&byte| is_token(byte)) {
-            return Err(bad("a header name is malformed"));
+            return Err(Refusal::bad_request("a header name is malformed"));
         }
         if !is_clean(value) {
-            return Err(bad("a header value holds a control character"));
+            return Err(Refusal::bad_request("a header value holds a control character"));
         }
         // The few names that say where a request ends and to whom it goes.
         match name.len() {
             4 if name.eq_ignore_ascii_case(b"host") => {
                 self.hosts += 1;
                 if !trim(value).iter().all(|&byte| is_host(byte)) {
-                    return Err(bad("Host is malformed"));
+                    return Err(Refusal::bad_request("Host is malformed"));
                 }
             }
             7 if name.eq_ignore_ascii_case(UPGRADE) => self.upgrades = true,
             14 if name.eq_ignore_ascii_case(b"content-length") => {
-                let length = number(trim(value)).ok_or_else(|| bad("Content-Length is not a number"))?;
+                let length =
+                    number(trim(value)).ok_or_else(|| Refusal::bad_request("Content-Length is not a number"))?;
                 if self.length.replace(length).is_some_and(|before| before != length) {
-                    return Err(bad("there are different values of Content-Length"));
+                    return Err(Refusal::bad_request("there are different values of Content-Length"));
                 }
             }
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
                 if self.chunked || !trim(value).eq_ignore_ascii_case(b"chunked") {
-                    return Err(bad("Transfer-Encoding is not 'chunked', once"));
+                    return Err(Refusal::bad_request("Transfer-Encoding is not 'chunked', once"));
                 }
                 self.chunked = true;
             }
@@ -168,12 +165,14 @@ impl Scan {
 
     fn framing(&self, version: Version) -> Result<Framing, Refusal> {
         if self.hosts > 1 || (self.hosts == 0 && version == Version::Http11) {
-            return Err(bad("there must be one Host header")); // RFC 9112, section 3.2
+            return Err(Refusal::bad_request("there must be one Host header")); // RFC 9112, section 3.2
         }
         // RFC 9112, section 6.1 lets a server refuse both; whoever sends them tries to be read in two ways.
         match (self.chunked, self.length) {
-            (true, Some(_)) => Err(bad("Content-Length stands beside Transfer-Encoding")),
-            (true, None) if version == Version::Http10 => Err(bad("HTTP/1.0 knows no Transfer-Encoding")),
+            (true, Some(_)) => Err(Refusal::bad_request("Content-Length stands beside Transfer-Encoding")),
+            (true, None) if version == Version::Http10 => {
+                Err(Refusal::bad_request("HTTP/1.0 knows no Transfer-Encoding"))
+            }
             (true, None) => Ok(Framing::Chunked),
             (false, None | Some(0)) => Ok(Framing::None),
             (false, Some(length)) => Ok(Framing::Length(length)),
@@ -183,13 +182,13 @@ impl Scan {
 
 /// `method SP request-target SP HTTP-version` (RFC 9112, section 3).
 fn request_line(line: &[u8]) -> Result<Version, Refusal> {
-    let malformed = || bad("the request line is malformed");
+    let malformed = || Refusal::bad_request("the request line is malformed");
     let method_end = memchr(b' ', line).ok_or_else(malformed)?;
     let (method, rest) = (&line[..method_end], &line[method_end + 1..]);
     let target_end = memchr(b' ', rest).ok_or_else(malformed)?;
     let (target, version) = (&rest[..target_end], &rest[target_end + 1..]);
     if method == b"CONNECT" {
-        return Err(bad("CONNECT is for proxies")); // hyper would give the connection away
+        return Err(Refusal::bad_request("CONNECT is for proxies")); // hyper would give the connection away
     }
     if method.is_empty() || !method.iter().all(|&byte| is_token(byte)) {
         return Err(malformed());
@@ -204,7 +203,7 @@ fn request_line(line: &[u8]) -> Result<Version, Refusal> {
         _ if !good => Err(malformed()),
         b"HTTP/1.1" => Ok(Version::Http11),
         b"HTTP/1.0" => Ok(Version::Http10),
-        _ => Err(bad("the HTTP version is not one that is spoken here")),
+        _ => Err(Refusal::bad_request("the HTTP version is not one that is spoken here")),
     }
 }
 

@@ -219,7 +219,7 @@ pub(super) async fn read_body(body: Option<Inbound>, route: &Route, limits: &Bod
                 bounded.join();
                 return Ok(bounded);
             }
-            Some(Err(_)) => return Err(Refusal::BadRequest("the body is malformed or incomplete".to_owned())),
+            Some(Err(_)) => return Err(Refusal::bad_request("the body is malformed or incomplete")),
             Some(Ok(frame)) => {
                 // Trailers are not passed on.
                 let Ok(piece) = frame.into_data() else { continue };

@@ -8,6 +8,7 @@ mod asking;
 mod attempts;
 mod auth;
 mod body;
+mod body_view;
 pub mod bounds;
 mod catalogue;
 mod content_kind;

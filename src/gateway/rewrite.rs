@@ -3,7 +3,8 @@
 //! The bytes are spliced: what stays is shared with the body as it came, byte by byte, so that it can still be sent
 //! elsewhere in another form. Which changes a model wants is for the configuration to say.
 
-use super::envelope::{Envelope, Kind, Member, slices};
+use super::body_view::{BodyMember, slices};
+use super::envelope::{Envelope, Kind};
 use super::limits::Bounded;
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -43,12 +44,12 @@ pub(super) fn rewritten(body: &Bounded, envelope: &Envelope, edit: &Edit<'_>) ->
     }
 }
 
-fn of_object(members: &[Member], opens: usize, edit: &Edit<'_>) -> Vec<Splice> {
+fn of_object(members: &[BodyMember], opens: usize, edit: &Edit<'_>) -> Vec<Splice> {
     let stays = stays(members, edit);
-    let staying: Vec<&Member> = kept(members, &stays).collect();
+    let staying: Vec<&BodyMember> = kept(members, &stays).collect();
     let mut splices: Vec<Splice> = gaps(members, &stays).map(|gap| Splice::new(&gap, "")).collect();
     let mut added = Vec::new();
-    let mut set = |name: &str, value: &str, which: &dyn Fn(&Member) -> bool| {
+    let mut set = |name: &str, value: &str, which: &dyn Fn(&BodyMember) -> bool| {
         let before = splices.len();
         splices.extend(staying.iter().filter(|member| which(member)).map(|member| Splice::new(&member.value, value)));
         if splices.len() == before {
@@ -56,7 +57,7 @@ fn of_object(members: &[Member], opens: usize, edit: &Edit<'_>) -> Vec<Splice> {
         }
     };
     if let Some(model) = edit.model {
-        set("model", &quoted(model), &Member::is_model);
+        set("model", &quoted(model), &BodyMember::is_model);
     }
     for (at, (name, value)) in edit.sampling.iter().enumerate() {
         let says = |other: &str| {
@@ -69,7 +70,7 @@ fn of_object(members: &[Member], opens: usize, edit: &Edit<'_>) -> Vec<Splice> {
             continue;
         }
         // `null` says nothing, and makes room.
-        set(name, value, &|member: &Member| member.is(name));
+        set(name, value, &|member: &BodyMember| member.is(name));
     }
     if !added.is_empty() {
         let comma = if staying.is_empty() { "" } else { "," };
@@ -78,7 +79,7 @@ fn of_object(members: &[Member], opens: usize, edit: &Edit<'_>) -> Vec<Splice> {
     splices
 }
 
-fn of_form(members: &[Member], line: &[u8], edit: &Edit<'_>) -> Vec<Splice> {
+fn of_form(members: &[BodyMember], line: &[u8], edit: &Edit<'_>) -> Vec<Splice> {
     let stays = stays(members, edit);
     let leaving = members.iter().zip(&stays).filter(|(_, stays)| !**stays);
     let mut splices: Vec<Splice> = leaving.map(|(member, _)| Splice::new(&member.whole, "")).collect();
@@ -97,17 +98,17 @@ fn of_form(members: &[Member], line: &[u8], edit: &Edit<'_>) -> Vec<Splice> {
 }
 
 /// Which members are not left out.
-fn stays(members: &[Member], edit: &Edit<'_>) -> Vec<bool> {
-    let is_renamed = |member: &Member| edit.model.is_some() && member.is_model();
+fn stays(members: &[BodyMember], edit: &Edit<'_>) -> Vec<bool> {
+    let is_renamed = |member: &BodyMember| edit.model.is_some() && member.is_model();
     members.iter().map(|member| is_renamed(member) || !edit.strip.iter().any(|name| member.is(name))).collect()
 }
 
-fn kept<'a>(members: &'a [Member], stays: &'a [bool]) -> impl Iterator<Item = &'a Member> {
+fn kept<'a>(members: &'a [BodyMember], stays: &'a [bool]) -> impl Iterator<Item = &'a BodyMember> {
     members.iter().zip(stays).filter(|(_, stays)| **stays).map(|(member, _)| member)
 }
 
 /// What is cut out so that the members that stay are divided by one comma each.
-fn gaps<'a>(members: &'a [Member], stays: &'a [bool]) -> impl Iterator<Item = Range<usize>> + 'a {
+fn gaps<'a>(members: &'a [BodyMember], stays: &'a [bool]) -> impl Iterator<Item = Range<usize>> + 'a {
     let first = stays.iter().position(|stays| *stays).unwrap_or(members.len());
     (0..members.len()).filter(|at| !stays[*at]).map(move |at| {
         let end = members[at].whole.end;

@@ -222,7 +222,7 @@ proptest! {
         // What has kept its value has kept its bytes.
         let written = |text: &str| {
             let envelope = Envelope::of(&Bounded::of(&[text])).unwrap();
-            let of = |member: &Member| (member.name.clone().unwrap().into_string(), text[member.whole.clone()].to_owned());
+            let of = |member: &BodyMember| (member.name.clone().unwrap().into_string(), text[member.whole.clone()].to_owned());
             envelope.members.iter().map(of).collect::<HashMap<String, String>>()
         };
         let after = written(&shown);
