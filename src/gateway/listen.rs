@@ -1,6 +1,7 @@
 //! Sockets: bind, accept, one task for each connection, and their end. What comes over a socket is `wire.rs`'s.
 
-use super::wire::{Refuse, Turns, Wire, WireTerms};
+use super::wire::turns::Turns;
+use super::wire::{Refuse, Wire, WireTerms};
 use crate::awake;
 use crate::gateway::bounds::{
     ACCEPT_PAUSE, HTTP2_PING_INTERVAL, HTTP2_PING_TIMEOUT, HTTP2_STREAMS, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL,

@@ -16,9 +16,7 @@ mod held;
 mod multiplexed;
 mod outgoing;
 mod timer;
-mod turns;
-
-pub(super) use turns::Turns;
+pub(super) mod turns;
 
 use super::head::{self, Framing, HeadLimits, Scan};
 use crate::awake::Instant;
@@ -27,7 +25,6 @@ use crate::refusal::Refusal;
 use bytes::Bytes;
 use chunks::Chunks;
 use held::Held;
-use outgoing::Closing;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -35,6 +32,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use timer::Timer;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take};
+use turns::Turns;
 
 /// Makes the whole answer to a head that is refused, from as much of the head as has come.
 pub type Refuse = Arc<dyn Fn(&[u8], &Refusal) -> Bytes + Send + Sync>;
@@ -93,6 +91,16 @@ enum Stage {
     Open,
     /// Of no interest; hyper is told that there are none.
     Over,
+}
+
+/// How far the close of a connection has come.
+enum Closing {
+    /// What the wire has to say comes first.
+    Answers,
+    Shuts,
+    /// So many more bytes may be discarded.
+    Lingers(usize),
+    Done,
 }
 
 /// How HTTP/2 with prior knowledge begins (RFC 9113, section 3.4).

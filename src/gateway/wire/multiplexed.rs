@@ -3,21 +3,23 @@
 //! hyper asks such an answer for more only when its client has said that it takes more, so the answer cannot see for
 //! itself that it stands still, and would hold its slot for ever. The wire looks after all answers of its connection.
 
-use super::turns::{Turn, Turns};
+use super::turns::{Turn, Turns, Unread, lock};
 use crate::awake::Instant;
 use crate::gateway::bounds::HTTP2_PIECE;
 use bytes::Bytes;
+use http::Version;
 use http_body::{Body, Frame, SizeHint};
-use std::collections::BTreeMap;
 use std::error::Error;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-/// The answers of a connection that are on their way.
-#[derive(Default)]
-pub(super) struct Answers(Mutex<BTreeMap<u32, Weak<dyn Unread>>>);
+/// An answer's body that holds its turn.
+pub(in crate::gateway) enum InTurn<B> {
+    Alone(B, #[expect(dead_code, reason = "held for its drop")] Turn),
+    Multiplexed(Multiplexed<B>),
+}
 
 /// An answer that the wire can give up.
 pub(in crate::gateway) struct Multiplexed<B> {
@@ -42,17 +44,13 @@ type Sent = Result<Frame<Bytes>, Box<dyn Error + Send + Sync>>;
 #[error("the client does not read the answer")]
 struct GivenUp;
 
-trait Unread: Send + Sync {
-    /// Gives the answer up if nobody has read on for so long; else says when that may be.
-    fn give_up(&self, stall: Duration) -> Option<Duration>;
-}
-
-impl Answers {
-    /// Gives up what nobody has read on for so long; says when to look again, if an answer is waiting to be read.
-    pub(super) fn give_up(&self, stall: Duration) -> Option<Duration> {
-        // Answers end outside of the lock: they take themselves off the list.
-        let all: Vec<_> = lock(&self.0).values().filter_map(Weak::upgrade).collect();
-        all.iter().filter_map(|answer| answer.give_up(stall)).min()
+impl Turn {
+    /// Goes on with the answer, in this version.
+    pub(in crate::gateway) fn with<B: Send + 'static>(self, body: B, version: Version) -> InTurn<B> {
+        match version {
+            Version::HTTP_2 => InTurn::Multiplexed(Multiplexed::new(Arc::clone(&self.0), self, body)),
+            _ => InTurn::Alone(body, self),
+        }
     }
 }
 
@@ -138,6 +136,33 @@ where
     }
 }
 
-fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+impl<B: Body<Data = Bytes> + Unpin> Body for InTurn<B>
+where
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    type Data = Bytes;
+    type Error = Box<dyn Error + Send + Sync>;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        match self.get_mut() {
+            Self::Alone(body, _) => {
+                Pin::new(body).poll_frame(context).map(|frame| frame.map(|frame| frame.map_err(Into::into)))
+            }
+            Self::Multiplexed(answer) => Pin::new(answer).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Alone(body, _) => body.is_end_stream(),
+            Self::Multiplexed(answer) => answer.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Alone(body, _) => body.size_hint(),
+            Self::Multiplexed(answer) => answer.size_hint(),
+        }
+    }
 }

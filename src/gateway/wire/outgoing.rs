@@ -1,6 +1,6 @@
 //! The wire's other direction: answers on their way to the client, and the close of the connection.
 
-use super::{Stage, Wire};
+use super::{Closing, Stage, Wire};
 use crate::awake::Instant;
 use crate::gateway::bounds::{LINGER_BYTES, LINGER_TIME};
 use crate::refusal::Refusal;
@@ -10,16 +10,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-/// How far the close of a connection has come.
-pub(super) enum Closing {
-    /// What the wire has to say comes first.
-    Answers,
-    Shuts,
-    /// So many more bytes may be discarded.
-    Lingers(usize),
-    Done,
-}
-
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// Whether hyper answers without having asked anybody: it could not read what passed here. Its answer would have
     /// neither body nor request id, so ours goes out instead.
@@ -28,7 +18,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             return false;
         }
         if self.farewell.is_empty() {
-            self.turn_away(&Refusal::BadRequest("the head of the request cannot be understood".to_owned()));
+            self.turn_away(&Refusal::bad_request("the head of the request cannot be understood"));
         }
         true
     }

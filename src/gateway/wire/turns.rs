@@ -1,15 +1,9 @@
 //! Whose turn it is to write: how the wire knows which requests have been answered, and since when there are none.
 
-use super::multiplexed::{Answers, Multiplexed};
 use crate::awake::Instant;
-use bytes::Bytes;
-use http::Version;
-use http_body::{Body, Frame, SizeHint};
-use std::error::Error;
-use std::pin::Pin;
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 /// The requests of one connection, counted from both sides of hyper.
@@ -23,13 +17,16 @@ pub(in crate::gateway) struct Turns {
     pub(super) answers: Answers,
 }
 
-/// Held by a request, and then by its answer, until hyper has taken the answer's last byte.
-pub(in crate::gateway) struct Turn(Arc<Turns>);
+/// The answers of a connection that are on their way.
+#[derive(Default)]
+pub(super) struct Answers(pub(super) Mutex<BTreeMap<u32, Weak<dyn Unread>>>);
 
-/// An answer's body that holds its turn.
-pub(in crate::gateway) enum InTurn<B> {
-    Alone(B, #[expect(dead_code, reason = "held for its drop")] Turn),
-    Multiplexed(Multiplexed<B>),
+/// Held by a request, and then by its answer, until hyper has taken the answer's last byte.
+pub(in crate::gateway) struct Turn(pub(super) Arc<Turns>);
+
+pub(super) trait Unread: Send + Sync {
+    /// Gives the answer up if nobody has read on for so long; else says when that may be.
+    fn give_up(&self, stall: Duration) -> Option<Duration>;
 }
 
 impl Turns {
@@ -66,16 +63,6 @@ impl Default for Turns {
     }
 }
 
-impl Turn {
-    /// Goes on with the answer, in this version.
-    pub(in crate::gateway) fn with<B: Send + 'static>(self, body: B, version: Version) -> InTurn<B> {
-        match version {
-            Version::HTTP_2 => InTurn::Multiplexed(Multiplexed::new(Arc::clone(&self.0), self, body)),
-            _ => InTurn::Alone(body, self),
-        }
-    }
-}
-
 impl Drop for Turn {
     fn drop(&mut self) {
         let now = u64::try_from(self.0.opened.elapsed().as_nanos()).unwrap_or(u64::MAX);
@@ -84,33 +71,15 @@ impl Drop for Turn {
     }
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Body for InTurn<B>
-where
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
-{
-    type Data = Bytes;
-    type Error = Box<dyn Error + Send + Sync>;
-
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        match self.get_mut() {
-            Self::Alone(body, _) => {
-                Pin::new(body).poll_frame(context).map(|frame| frame.map(|frame| frame.map_err(Into::into)))
-            }
-            Self::Multiplexed(answer) => Pin::new(answer).poll_frame(context),
-        }
+impl Answers {
+    /// Gives up what nobody has read on for so long; says when to look again, if an answer is waiting to be read.
+    pub(super) fn give_up(&self, stall: Duration) -> Option<Duration> {
+        // Answers end outside of the lock: they take themselves off the list.
+        let all: Vec<_> = lock(&self.0).values().filter_map(Weak::upgrade).collect();
+        all.iter().filter_map(|answer| answer.give_up(stall)).min()
     }
+}
 
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Alone(body, _) => body.is_end_stream(),
-            Self::Multiplexed(answer) => answer.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Alone(body, _) => body.size_hint(),
-            Self::Multiplexed(answer) => answer.size_hint(),
-        }
-    }
+pub(super) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
