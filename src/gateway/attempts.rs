@@ -6,7 +6,8 @@
 use super::asking::Asking;
 use super::auth::Caller;
 use super::lanes::{Lane, Lanes};
-use super::queue::{self, Place, Ticket};
+use super::queue::place::{Place, Ticket};
+use super::queue::unavailable::refusal_of;
 use super::record::Record;
 use super::route::Route;
 use crate::awake::{self, Instant};
@@ -331,7 +332,7 @@ fn may_be_served(model: &Model) -> Result<(), Refusal> {
         ) => Ok(()),
         Err(
             unavailable @ (Unavailable::Resting | Unavailable::Down | Unavailable::Failed | Unavailable::Poisonous),
-        ) => Err(queue::refusal_of(unavailable, model)),
+        ) => Err(refusal_of(unavailable, model)),
     }
 }
 

@@ -5,29 +5,26 @@
 //! `holdings.rs` takes them. What is held, and what comes next of llama-server's answer, is `body/holding.rs`'s; this file
 //! gives it to hyper, and says what is left to say once it is gone.
 
-mod holding;
+pub(super) mod holding;
 
 use super::auth::Caller;
 use super::heartbeat::Heartbeat;
-use super::holdings::{Given, Hold, Holdings, Taken};
-use super::queue::Ticket;
+use super::holdings::{Given, Hold, Taken};
+use super::queue::place::Ticket;
 use super::record::Record;
 use super::rename::Renamed;
 use super::route::Route;
 use super::sse::Tail;
-use crate::awake::Instant;
 use crate::fleet::Lease;
 use crate::gateway::bounds::RETRY_AFTER_UNKNOWN;
 use crate::refusal::{Refusal, Shape};
 use bytes::Bytes;
-use holding::Holding;
+use holding::{Cut, Holding, Next, Patience};
 use http::StatusCode;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 /// A body that the gateway sends.
 pub enum Answer {
@@ -41,11 +38,6 @@ pub enum Answer {
 
 /// The record of an answer that the gateway made itself.
 pub struct OwnRecord(#[expect(dead_code, reason = "held for its drop")] Option<Record>);
-
-/// The answer was cut: the connection is closed so that the client can tell it from an end.
-#[derive(Debug, thiserror::Error)]
-#[error("the answer was cut: {0}")]
-pub struct Cut(pub(super) &'static str);
 
 /// An answer on its way from llama-server to the client.
 pub struct Passed {
@@ -62,19 +54,6 @@ pub struct Passed {
     /// The cut that comes next.
     cut: Option<Cut>,
     hint: SizeHint,
-}
-
-/// A piece for the client, the end, or a cut.
-type Next = Option<Result<Bytes, Cut>>;
-
-/// How long an answer may take.
-pub(super) struct Patience<'a> {
-    /// The whole answer must be out by then; of a stream, its first byte.
-    pub(super) deadline: Instant,
-    /// For a stream: how long it may be silent after each piece.
-    pub(super) silence: Option<Duration>,
-    /// Where it is listed, lest its client does not read it; says too when the service gives up what is in flight.
-    pub(super) holdings: &'a Arc<Holdings>,
 }
 
 impl Answer {

@@ -1,10 +1,12 @@
 use super::super::content_kind::ContentKind;
 use super::super::stage::{ASKED, REQUEST, STALL, Stage, chunk, code, next};
 use super::*;
+use crate::awake::Instant;
 use crate::fleet::Unavailable;
 use crate::gateway::bounds::{HELD_EVENT, SWEEP_INTERVAL};
 use crate::worker::bounds::COMPUTE_ERRORS_UNTIL_RESTART;
 use http::{Method, Response};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const CHAT: &str = "/v1/chat/completions";

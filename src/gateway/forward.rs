@@ -2,12 +2,13 @@
 
 use super::attempts::Attempts;
 use super::auth::Caller;
-use super::body::{Answer, Passed, Patience};
+use super::body::holding::Patience;
+use super::body::{Answer, Passed};
 use super::content_kind::ContentKind;
 use super::headers::{self, X_REQUEST_ID};
 use super::holdings::Holdings;
 use super::limits::Bounded;
-use super::queue::Ticket;
+use super::queue::place::Ticket;
 use super::record::Record;
 use super::rename::{Renamed, Renamer};
 use super::route::Route;

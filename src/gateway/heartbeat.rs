@@ -4,7 +4,8 @@
 //! llama-server's own stream, which follows, or something else, which can only be an event by then. Off by default for
 //! that reason.
 
-use super::body::{Answer, Cut};
+use super::body::Answer;
+use super::body::holding::Cut;
 use super::content_kind::ContentKind;
 use super::holdings::{Given, Held, Hold, Holdings, Step, Taken};
 use super::record::Record;

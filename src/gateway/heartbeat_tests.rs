@@ -1,4 +1,4 @@
-use super::super::queue::Place;
+use super::super::queue::place::Place;
 use super::super::stage::{REQUEST, STALL, Stage, chunk, code, next, refused};
 use super::*;
 use crate::gateway::bounds::{SWEEP_INTERVAL, WRAPPED_ANSWER};

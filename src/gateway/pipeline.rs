@@ -17,7 +17,7 @@ use super::headers::{self, X_REQUEST_ID};
 use super::heartbeat;
 use super::lanes::Lanes;
 use super::limits::{self, BodyLimits};
-use super::queue::Place;
+use super::queue::place::Place;
 use super::rate::Meter;
 use super::record::{Books, Record};
 use super::route::{self, Access, Local, Route, Target};

@@ -1,4 +1,4 @@
-//! The wait for a slot. [`Ticket`] is the right to be in flight; it lives in the answer's body.
+//! The wait for a slot. [`place::Ticket`] is the right to be in flight; it lives in the answer's body.
 //!
 //! [`Queue::enter`] is one step under one lock: a slot, a place in the line, or a refusal, and nothing between them. A
 //! slot that is given back goes straight to the next in line. While the model is not ready nobody gets one, and requests
@@ -7,21 +7,20 @@
 
 mod lease;
 mod line;
-mod place;
+pub(super) mod place;
+pub(super) mod unavailable;
 
 use crate::awake::Instant;
 use crate::fleet::{Model, Unavailable};
 use crate::gateway::bounds::{MOST_PASSES, RETRY_AFTER_LONGEST, RETRY_AFTER_UNKNOWN};
 use crate::refusal::Refusal;
 use crate::telemetry::metrics::Metrics;
-pub(super) use lease::refusal_of;
 use line::Line;
-use place::{Grant, Turn, Waiting};
-pub(super) use place::{Place, Ticket};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
+use unavailable::refusal_of;
 
 /// The line of one model.
 #[derive(Clone)]
@@ -40,6 +39,14 @@ struct Inner {
     metrics: Arc<Metrics>,
     /// Told when more or fewer hold a slot or wait.
     changed: Arc<Notify>,
+}
+
+/// What a waiter is told.
+enum Turn {
+    /// It holds a slot now.
+    Yours,
+    /// It will get none.
+    Never(Refusal),
 }
 
 struct State {
@@ -93,45 +100,6 @@ impl Queue {
             patience,
             metrics,
             changed,
-        }))
-    }
-
-    /// A slot or a place in the line of this key, or the reason why there is neither; whoever needs no slot waits for
-    /// none. Once it is sure that there is one, and before it is taken, `charge` may refuse too: what is refused for want
-    /// of room is never charged.
-    pub(super) fn enter(
-        &self,
-        key: &str,
-        needs_slot: bool,
-        charge: impl FnOnce() -> Result<(), Refusal>,
-    ) -> Result<Place, Refusal> {
-        let now = Instant::now();
-        let mut state = self.lock();
-        let slots = (self.0.slots)();
-        state.sees(slots > 0, now);
-        self.check_room(&state, needs_slot, slots)?;
-        charge()?;
-        if !needs_slot {
-            state.passes += 1;
-            return Ok(Place::Slot(self.ticket((now, Duration::ZERO), now, Grant::Pass)));
-        }
-        if state.line.start(slots) {
-            self.show(&mut state);
-            return Ok(Place::Slot(self.ticket((now, Duration::ZERO), now, Grant::Slot)));
-        }
-        let (sender, turn) = oneshot::channel();
-        let Ok(number) = state.line.join(key, sender) else {
-            return Err(Refusal::QueueFull(state.time_until_a_place(slots)));
-        };
-        self.serve(&mut state);
-        drop(state);
-        Ok(Place::InLine(Waiting {
-            queue: self.clone(),
-            key: key.to_owned(),
-            number,
-            turn,
-            since: now,
-            before: Duration::ZERO,
         }))
     }
 
@@ -285,12 +253,6 @@ impl Queue {
         if (state.closed.is_some() || state.retired) && now == (0, 0) && state.passes == 0 {
             self.0.drained.cancel();
         }
-    }
-
-    /// For somebody who has arrived here now, and has waited so long before.
-    fn ticket(&self, (arrived, before): (Instant, Duration), granted: Instant, holds: Grant) -> Ticket {
-        let waited = before.saturating_add(granted - arrived);
-        Ticket { queue: self.clone(), waited, arrived, before, granted, holds }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

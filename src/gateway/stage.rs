@@ -1,10 +1,12 @@
 //! What tests of answers need: books, a line with one slot, a llama-server that says what it is told, and clients.
 
 use super::auth::Caller;
-use super::body::{Answer, Passed, Patience};
+use super::body::holding::Patience;
+use super::body::{Answer, Passed};
 use super::content_kind::ContentKind;
 use super::holdings::Holdings;
-use super::queue::{self, Place, Queue};
+use super::queue::place::Place;
+use super::queue::{self, Queue};
 use super::record::{Books, Record};
 use super::rename::Renamed;
 use super::route;

@@ -3,14 +3,13 @@
 //! Its drop tells the lease what has become of the request. Whether the client asks for more is not known here.
 
 use super::super::auth::Caller;
-use super::super::holdings::{Held, Step, Taken};
-use super::super::queue::Ticket;
+use super::super::holdings::{Held, Holdings, Step, Taken};
+use super::super::queue::place::Ticket;
 use super::super::record::Record;
 use super::super::rename::Renamed;
 use super::super::route::Route;
 use super::super::sse::{Tail, Watch, data_event};
 use super::super::verdict::Verdict;
-use super::{Cut, Next, Patience};
 use crate::awake::{Instant, Sleep};
 use crate::fleet::Lease;
 use crate::gateway::bounds::{RETRY_AFTER_UNKNOWN, WRAPPED_ANSWER};
@@ -21,9 +20,28 @@ use http_body::Body;
 use hyper::body::Incoming;
 use std::collections::VecDeque;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio_util::sync::WaitForCancellationFutureOwned;
+
+/// The answer was cut: the connection is closed so that the client can tell it from an end.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer was cut: {0}")]
+pub struct Cut(pub(in super::super) &'static str);
+
+/// A piece for the client, the end, or a cut.
+pub(super) type Next = Option<Result<Bytes, Cut>>;
+
+/// How long an answer may take.
+pub(in super::super) struct Patience<'a> {
+    /// The whole answer must be out by then; of a stream, its first byte.
+    pub(in super::super) deadline: Instant,
+    /// For a stream: how long it may be silent after each piece.
+    pub(in super::super) silence: Option<Duration>,
+    /// Where it is listed, lest its client does not read it; says too when the service gives up what is in flight.
+    pub(in super::super) holdings: &'a Arc<Holdings>,
+}
 
 /// What an answer holds while it is on its way.
 pub(super) struct Holding {

@@ -1,6 +1,8 @@
 //! From a place in the line to a worker: the wait for one that serves, also of those who need no slot.
 
-use super::{Grant, Patience, Place, Queue, Ticket};
+use super::place::{Grant, Place, Ticket};
+use super::unavailable::refusal_of;
+use super::{Patience, Queue};
 use crate::awake::{self, Instant};
 use crate::fleet::{Changes, Errand, Lease, Model, Unavailable, Wish};
 use crate::gateway::bounds::{DOUBT_PATIENCE, RETRY_AFTER_UNKNOWN};
@@ -146,25 +148,5 @@ fn explained(refusal: Refusal, model: &Model) -> Refusal {
     match (refusal, model.available()) {
         (Refusal::ModelLoading(_), Err(why @ (Unavailable::Spent | Unavailable::Resting))) => refusal_of(why, model),
         (refusal, _) => refusal,
-    }
-}
-
-/// What a client of this model is told.
-pub(in super::super) fn refusal_of(unavailable: Unavailable, model: &Model) -> Refusal {
-    let opens_in = || model.opens_in().unwrap_or(RETRY_AFTER_UNKNOWN);
-    match unavailable {
-        // Nobody who is suspected is turned away for that; it waits.
-        Unavailable::Busy
-        | Unavailable::Avoided
-        | Unavailable::Loading
-        | Unavailable::Asleep
-        | Unavailable::Suspected => Refusal::ModelLoading(RETRY_AFTER_UNKNOWN),
-        Unavailable::Spent => Refusal::QueueTimeout(opens_in()),
-        Unavailable::Resting => Refusal::BackendUnavailable(opens_in()),
-        Unavailable::Doubted | Unavailable::Down | Unavailable::Absent => {
-            Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN)
-        }
-        Unavailable::Failed => Refusal::BackendFailed,
-        Unavailable::Poisonous => Refusal::RequestKillsBackend,
     }
 }

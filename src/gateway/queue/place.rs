@@ -1,20 +1,12 @@
 //! What somebody in the queue has: a place in the line, a slot, or leave to come back. Each gives back what it holds when
 //! it is dropped. Who gets what is `queue.rs`'s.
 
-use super::Queue;
+use super::{Queue, Turn};
 use crate::awake::{self, Instant};
 use crate::gateway::bounds::RETRY_AFTER_UNKNOWN;
 use crate::refusal::Refusal;
 use std::time::Duration;
 use tokio::sync::oneshot;
-
-/// What a waiter is told.
-pub(super) enum Turn {
-    /// It holds a slot now.
-    Yours,
-    /// It will get none.
-    Never(Refusal),
-}
 
 /// A place in the line, or a slot at once.
 pub(in super::super) enum Place {
@@ -63,6 +55,53 @@ pub(super) enum Grant {
     Pass,
     /// Nothing any more.
     Nothing,
+}
+
+impl Queue {
+    /// A slot or a place in the line of this key, or the reason why there is neither; whoever needs no slot waits for
+    /// none. Once it is sure that there is one, and before it is taken, `charge` may refuse too: what is refused for want
+    /// of room is never charged.
+    pub(in super::super) fn enter(
+        &self,
+        key: &str,
+        needs_slot: bool,
+        charge: impl FnOnce() -> Result<(), Refusal>,
+    ) -> Result<Place, Refusal> {
+        let now = Instant::now();
+        let mut state = self.lock();
+        let slots = (self.0.slots)();
+        state.sees(slots > 0, now);
+        self.check_room(&state, needs_slot, slots)?;
+        charge()?;
+        if !needs_slot {
+            state.passes += 1;
+            return Ok(Place::Slot(self.ticket((now, Duration::ZERO), now, Grant::Pass)));
+        }
+        if state.line.start(slots) {
+            self.show(&mut state);
+            return Ok(Place::Slot(self.ticket((now, Duration::ZERO), now, Grant::Slot)));
+        }
+        let (sender, turn) = oneshot::channel();
+        let Ok(number) = state.line.join(key, sender) else {
+            return Err(Refusal::QueueFull(state.time_until_a_place(slots)));
+        };
+        self.serve(&mut state);
+        drop(state);
+        Ok(Place::InLine(Waiting {
+            queue: self.clone(),
+            key: key.to_owned(),
+            number,
+            turn,
+            since: now,
+            before: Duration::ZERO,
+        }))
+    }
+
+    /// For somebody who has arrived here now, and has waited so long before.
+    fn ticket(&self, (arrived, before): (Instant, Duration), granted: Instant, holds: Grant) -> Ticket {
+        let waited = before.saturating_add(granted - arrived);
+        Ticket { queue: self.clone(), waited, arrived, before, granted, holds }
+    }
 }
 
 impl Ticket {
