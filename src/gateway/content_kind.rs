@@ -5,7 +5,7 @@ use http::header::CONTENT_TYPE;
 
 /// The kind of body that llama-server answers with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ContentKind {
+pub(crate) enum ContentKind {
     /// A stream of events.
     Stream,
     /// One JSON value.

@@ -2,26 +2,26 @@
 //!
 //! Each stage returns what the next one demands, or a [`Refusal`] that ends the journey. Nothing jumps back.
 
-use super::activity::Activity;
-use super::asking::{Asking, asked_model};
-use super::attempts::{self, Attempts, Retries};
-use super::auth::{Caller, Gatekeeper, Source};
-use super::body::Answer;
-use super::catalogue::Catalogue;
-use super::cors::Cors;
-use super::envelope::{self, Envelope};
-use super::farewell;
-use super::forward::{Forwarder, Sent};
-use super::head::HeadLimits;
+use super::accounting::activity::Activity;
+use super::accounting::record::{Books, Record};
+use super::admission::auth::{Caller, Gatekeeper, Source};
+use super::admission::cors::Cors;
+use super::admission::rate::Meter;
+use super::connection::discard::{Inbound, Unread};
+use super::connection::head::HeadLimits;
 use super::headers::{self, X_REQUEST_ID};
-use super::heartbeat;
-use super::lanes::Lanes;
-use super::limits::{self, BodyLimits};
-use super::queue::place::Place;
-use super::rate::Meter;
-use super::record::{Books, Record};
+use super::malformed_request;
+use super::models_api::Catalogue;
+use super::queue::model_queues::Lanes;
+use super::queue::ticket::Place;
+use super::request::body::{self, BodyLimits};
+use super::request::envelope::{self, Envelope};
+use super::request::proxied_request::{Asking, asked_model};
+use super::response::body::Answer;
+use super::response::heartbeat;
 use super::route::{self, Access, Local, Route, Target};
-use super::unread::{Inbound, Unread};
+use super::upstream::forward::{Forwarder, Sent};
+use super::upstream::retry::{self, Attempts, Retries};
 use crate::fleet::{Fleet, Wish};
 use crate::gateway::bounds::RETRY_AFTER_UNKNOWN;
 use crate::refusal::{Refusal, Shape};
@@ -185,7 +185,7 @@ impl Gateway {
             Err((refusal, mut record)) => {
                 record.status = Some(refusal.status());
                 record.code = Some(refusal.code());
-                attempts::failure(&refusal, shape, &mut record).map(|body| Answer::own(body, record))
+                retry::failure(&refusal, shape, &mut record).map(|body| Answer::own(body, record))
             }
         };
         drop(left.arriving);
@@ -203,12 +203,12 @@ impl Gateway {
 
     /// Answers a head on the gateway port that never became a request: the bytes of a whole response.
     pub fn turn_away(&self, raw_head: &[u8], refusal: &Refusal) -> Bytes {
-        farewell::response(raw_head, refusal, &self.cors, Some(&self.books))
+        malformed_request::response(raw_head, refusal, &self.cors, Some(&self.books))
     }
 
     /// The same on a health port of its own.
     pub fn turn_away_from_health(&self, raw_head: &[u8], refusal: &Refusal) -> Bytes {
-        farewell::response(raw_head, refusal, &self.cors, None)
+        malformed_request::response(raw_head, refusal, &self.cors, None)
     }
 
     /// The journey itself. A refusal brings the record back, so that it is closed with the answer; what is
@@ -222,8 +222,8 @@ impl Gateway {
         left: &mut Left,
     ) -> Result<Response<Answer>, (Refusal, Record)> {
         // accept -> limits: nothing is read that is too large by its own account.
-        stage!(record, limits::check_head(&parts, &self.head_limits));
-        stage!(record, limits::check_announced(&parts.headers, &self.limits));
+        stage!(record, body::check_head(&parts, &self.head_limits));
+        stage!(record, body::check_announced(&parts.headers, &self.limits));
         if parts.method == Method::OPTIONS && self.cors.is_on() {
             let answer = self.cors.preflight(&parts.headers);
             record.status = Some(answer.status());
@@ -266,7 +266,7 @@ impl Gateway {
             let mut only = Attempts::new(self.retries, route, needs, Arc::clone(&self.lanes), Arc::clone(lane));
             stage!(record, only.settle(&caller));
         }
-        let body = stage!(record, limits::read_body(left.body.take(), route, &self.limits).await);
+        let body = stage!(record, body::read_body(left.body.take(), route, &self.limits).await);
         record.bytes_in = body.length();
         // which model -> wait in line.
         let envelope = stage!(record, Envelope::read(route.path, &parts.headers, &body).await);

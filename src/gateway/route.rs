@@ -88,7 +88,7 @@ enum Port {
 
 /// One row of the table.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Route {
+pub(crate) struct Route {
     /// In which `{id}` stands for any text.
     pub(super) path: &'static str,
     port: Port,

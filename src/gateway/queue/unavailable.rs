@@ -5,7 +5,7 @@ use crate::gateway::bounds::RETRY_AFTER_UNKNOWN;
 use crate::refusal::Refusal;
 
 /// Returns what a client of this model is told.
-pub(in super::super) fn refusal_of(unavailable: Unavailable, model: &Model) -> Refusal {
+pub(crate) fn refusal_of(unavailable: Unavailable, model: &Model) -> Refusal {
     let opens_in = || model.opens_in().unwrap_or(RETRY_AFTER_UNKNOWN);
     match unavailable {
         // Nobody who is suspected is turned away for that; it waits.
