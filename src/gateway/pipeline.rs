@@ -325,7 +325,7 @@ impl Gateway {
             let sent = Sent { route: asking.route, parts, request_id: &asking.request_id, name: name.as_deref() };
             let tried = self.forwarder.forward(sent, body, caller, ticket, lease, record, &mut attempts).await;
             let failed = match tried {
-                // The answer streams back, and the record closes with it: `body.rs`.
+                // The answer streams back, and the record closes with it: `response/body.rs`.
                 Ok(answer) => return Ok(answer),
                 Err(failed) => *failed,
             };

@@ -1,4 +1,4 @@
-//! Sockets: bind, accept, one task for each connection, and their end. What comes over a socket is `wire.rs`'s.
+//! Sockets: bind, accept, one task for each connection, and their end. What comes over a socket is `wire/`'s.
 
 use super::wire::turns::Turns;
 use super::wire::{Refuse, Wire, WireTerms};

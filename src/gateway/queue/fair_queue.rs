@@ -1,7 +1,7 @@
 //! The order of a line, pure: who holds a slot, who waits, who is next.
 //!
 //! Within a key, first come is first served. Between keys the turn goes round, so a key with a thousand waiting requests
-//! delays another one's only request by a single turn. Knows nothing of time, tasks or locks; `queue.rs` does.
+//! delays another one's only request by a single turn. Knows nothing of time, tasks or locks; `mod.rs` does.
 
 use std::collections::{HashMap, VecDeque};
 

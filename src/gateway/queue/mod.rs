@@ -1,9 +1,15 @@
-//! The wait for a slot. [`ticket::Ticket`] is the right to be in flight; it lives in the answer's body.
+//! The wait for a slot, in one queue for each model.
 //!
-//! [`Queue::enter`] is one step under one lock: a slot, a place in the line, or a refusal, and nothing between them. A
-//! slot that is given back goes straight to the next in line. While the model is not ready nobody gets one, and requests
-//! wait for it in the same line. Dropping a place leaves the line; dropping a ticket gives the slot back. Who is next is
-//! `line.rs`.
+//! [`Queue::enter`] is one step under one lock: a slot, a place in the queue, or a refusal, and nothing between them. A
+//! slot that is given back goes straight to the next request that waits. While the model is not ready no slot is given,
+//! and requests wait for it in the same queue. Dropping a place leaves the queue; dropping a ticket gives the slot back.
+//!
+//! - `ticket.rs`: the right to be in flight, which the body of an answer keeps, and the place of a request that waits
+//! - `fair_queue.rs`: who is next
+//! - `wait.rs`: from a place to a slot and a worker
+//! - `unavailable.rs`: the refusal for each reason why a model cannot serve
+//! - `model_queues.rs`: the queue of each model, and which model a request means
+//! - `job_capacity.rs`: how many jobs of a platform's queue may still be taken
 
 mod fair_queue;
 mod job_capacity;

@@ -1,5 +1,5 @@
 //! What somebody in the queue has: a place in the line, a slot, or leave to come back. Each gives back what it holds when
-//! it is dropped. Who gets what is `queue.rs`'s.
+//! it is dropped. Who gets what is `mod.rs`'s.
 
 use super::{Queue, Turn};
 use crate::awake::{self, Instant};

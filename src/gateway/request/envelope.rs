@@ -3,7 +3,7 @@
 //! The body is looked through once, in the pieces in which it came; no value of it is built. What can be read in two
 //! ways is refused where it would matter: backends take the last of two `model`s, and Go's take `MODEL` for one too. A
 //! body that is no JSON object is nobody's business here. How a body is changed is in `rewrite.rs`, how a form is read in
-//! `form.rs`.
+//! `multipart.rs`.
 
 use super::body::Bounded;
 use super::body_view::{BodyMember, gather, slices};

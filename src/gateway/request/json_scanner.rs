@@ -2,7 +2,7 @@
 //!
 //! Knows the grammar of an object as far as it must to find the members: the objects that are walked into are read
 //! strictly, what lies in a value only has to be closed. Whatever could make another reader see other members, such as
-//! a comment, ends the walk. What the members mean is the business of `envelope.rs` and `rename.rs`.
+//! a comment, ends the walk. What the members mean is the business of `envelope.rs` and `response/rename.rs`.
 
 use crate::gateway::bounds::MEMBER_NAME;
 use memchr::memchr2;

@@ -2,7 +2,7 @@
 //!
 //! The record, the ticket and the lease are held by the body that streams to the client, so the end of the answer, a
 //! client that leaves and a llama-server that dies all release them by the same drop. From a client that does not read,
-//! `holdings.rs` takes them. What is held, and what comes next of llama-server's answer, is `body/holding.rs`'s; this file
+//! `stall_sweeper.rs` takes them. What is held, and what comes next of llama-server's answer, is `in_progress.rs`'s; this file
 //! gives it to hyper, and says what is left to say once it is gone.
 
 use super::heartbeat::Heartbeat;

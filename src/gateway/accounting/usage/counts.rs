@@ -1,7 +1,7 @@
 //! The fields in which an answer tells how many tokens it cost: their names, their places, and what they add up to.
 //!
 //! OpenAI's and Anthropic's `usage`, llama-server's `timings` and the fields of its `/completion`. How they are found in the
-//! bytes is `scan.rs`'s; which of them counts is decided in `usage.rs`.
+//! bytes is `scan.rs`'s; which of them counts is decided in `mod.rs`.
 
 /// The longest name of a field that matters.
 pub(super) const LONGEST_NAME: usize = 27;

@@ -5,6 +5,9 @@
 //!
 //! Not counted: an answer without either (`/embedding`, TEI's form of rerank), an error, a whole answer whose client
 //! leaves before the counts come, and, in a whole answer with several choices, what llama-server leaves out itself.
+//!
+//! - `counts.rs`: which members of an answer hold counts, and what they add up to
+//! - `scan.rs`: finds those members in the bytes of an answer
 
 mod counts;
 mod scan;

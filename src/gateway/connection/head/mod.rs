@@ -3,6 +3,8 @@
 //! Pure: it reads no socket and builds no answer. What passes here has one meaning only, so nobody behind the gateway
 //! can read it differently (RFC 9112, sections 2.2, 3, 5 and 6). Stricter than the RFC in two places: a line that ends
 //! with LF alone is refused, and so is a Content-Length that is a list, even one of equal numbers.
+//!
+//! - `limits.rs`: how large a head may be
 
 mod limits;
 

@@ -10,6 +10,13 @@
 //! before it, and a flush by hyper says that its own buffer is empty.
 //!
 //! A client that ends its side of the connection while an answer is on its way counts as gone, as it does for nginx.
+//!
+//! - `held.rs`: bytes from the client that hyper does not have yet
+//! - `chunks.rs`: where a chunked body ends
+//! - `turns.rs`: which requests of the connection have been answered
+//! - `multiplexed.rs`: answers over HTTP/2 that a client may leave unread
+//! - `outgoing.rs`: writes, and the close of the connection
+//! - `timer.rs`: a timer that can be stopped and started again
 
 mod chunks;
 mod held;
