@@ -6,7 +6,7 @@ use super::content_kind::ContentKind;
 use super::queue::ticket::Place;
 use super::queue::{self, Queue};
 use super::response::body::{Answer, Passed};
-use super::response::in_progress::Patience;
+use super::response::in_progress::{Patience, UpstreamAnswer};
 use super::response::rename::Renamed;
 use super::response::stall_sweeper::Holdings;
 use super::route;
@@ -137,18 +137,9 @@ impl Stage {
         };
         let ticket = self.place().ticket().await.ok().unwrap();
         let lease = self.model.lease(&Errand::Work(Some(ASKED)).into()).unwrap();
-        (
-            Passed::new(
-                Renamed::new(upstream, None),
-                patience,
-                (status, route),
-                Caller::nobody(),
-                record,
-                ticket,
-                lease,
-            ),
-            llama,
-        )
+        let (body, caller) = (Renamed::new(upstream, None), Caller::nobody());
+        let answer = UpstreamAnswer { status, body, route, patience, caller, record, ticket, lease };
+        (Passed::new(answer), llama)
     }
 
     async fn upstream(&mut self, framing: &str) -> (Incoming, DuplexStream) {

@@ -22,9 +22,7 @@ pub(crate) struct Waiting {
     pub(super) key: String,
     pub(super) number: i64,
     pub(super) turn: oneshot::Receiver<Turn>,
-    pub(super) since: Instant,
-    /// How long it has waited before.
-    pub(super) before: Duration,
+    arrival: Arrival,
 }
 
 /// A slot, until it is dropped.
@@ -32,11 +30,17 @@ pub(crate) struct Ticket {
     pub(super) queue: Queue,
     /// How long it took to get.
     pub(crate) waited: Duration,
-    pub(super) arrived: Instant,
-    /// How long it had waited until then.
-    pub(super) before: Duration,
+    pub(super) arrival: Arrival,
     pub(super) granted: Instant,
     pub(super) holds: Grant,
+}
+
+/// When a request came to this queue.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Arrival {
+    pub(super) at: Instant,
+    /// How long it had waited in queues before that.
+    pub(super) waited_before: Duration,
 }
 
 /// Somebody who has left the line, and will come back to its front.
@@ -68,6 +72,7 @@ impl Queue {
         charge: impl FnOnce() -> Result<(), Refusal>,
     ) -> Result<Place, Refusal> {
         let now = Instant::now();
+        let arrival = Arrival { at: now, waited_before: Duration::ZERO };
         let mut state = self.lock();
         let slots = (self.0.slots)();
         state.sees(slots > 0, now);
@@ -75,11 +80,11 @@ impl Queue {
         charge()?;
         if !needs_slot {
             state.passes += 1;
-            return Ok(Place::Slot(self.ticket((now, Duration::ZERO), now, Grant::Pass)));
+            return Ok(Place::Slot(self.ticket(arrival, now, Grant::Pass)));
         }
         if state.line.start(slots) {
             self.show(&mut state);
-            return Ok(Place::Slot(self.ticket((now, Duration::ZERO), now, Grant::Slot)));
+            return Ok(Place::Slot(self.ticket(arrival, now, Grant::Slot)));
         }
         let (sender, turn) = oneshot::channel();
         let Ok(number) = state.line.join(key, sender) else {
@@ -87,20 +92,13 @@ impl Queue {
         };
         self.serve(&mut state);
         drop(state);
-        Ok(Place::InLine(Waiting {
-            queue: self.clone(),
-            key: key.to_owned(),
-            number,
-            turn,
-            since: now,
-            before: Duration::ZERO,
-        }))
+        Ok(Place::InLine(Waiting { queue: self.clone(), key: key.to_owned(), number, turn, arrival }))
     }
 
-    /// For somebody who has arrived here now, and has waited so long before.
-    fn ticket(&self, (arrived, before): (Instant, Duration), granted: Instant, holds: Grant) -> Ticket {
-        let waited = before.saturating_add(granted - arrived);
-        Ticket { queue: self.clone(), waited, arrived, before, granted, holds }
+    /// Makes the ticket of a request that arrived then and is granted this now.
+    fn ticket(&self, arrival: Arrival, granted: Instant, holds: Grant) -> Ticket {
+        let waited = arrival.waited_before.saturating_add(granted - arrival.at);
+        Ticket { queue: self.clone(), waited, arrival, granted, holds }
     }
 }
 
@@ -129,12 +127,12 @@ impl Place {
 impl Waiting {
     pub(super) async fn ticket(mut self) -> Result<Ticket, Refusal> {
         let patience = self.queue.0.patience;
-        let mut deadline = self.since + patience.queue.unwrap_or(patience.request);
+        let mut deadline = self.arrival.at + patience.queue.unwrap_or(patience.request);
         loop {
             match awake::timeout_at(deadline, &mut self.turn).await {
                 Ok(Ok(Turn::Yours)) => {
                     // Taken out of its channel, the turn is not found again by the drop of `self`.
-                    return Ok(self.queue.ticket((self.since, self.before), Instant::now(), Grant::Slot));
+                    return Ok(self.queue.ticket(self.arrival, Instant::now(), Grant::Slot));
                 }
                 Ok(Ok(Turn::Never(refusal))) => return Err(refusal),
                 Ok(Err(_)) => return Err(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN)),
@@ -160,7 +158,7 @@ impl Waiting {
             (true, None) => Ok(now + patience.request),
             (false, Some(_)) => Err(Refusal::ModelLoading(RETRY_AFTER_UNKNOWN)),
             (false, None) => {
-                let since = state.unready_since.map_or(self.since, |since| since.max(self.since));
+                let since = state.unready_since.map_or(self.arrival.at, |since| since.max(self.arrival.at));
                 let due = since + patience.request;
                 if due > now { Ok(due) } else { Err(Refusal::ModelLoading(RETRY_AFTER_UNKNOWN)) }
             }
@@ -191,14 +189,7 @@ impl Ticket {
         let number = state.line.return_to_front(key, sender);
         self.queue.serve_or_dissolve(&mut state);
         drop(state);
-        Waiting {
-            queue: self.queue.clone(),
-            key: key.to_owned(),
-            number,
-            turn,
-            since: self.arrived,
-            before: self.before,
-        }
+        Waiting { queue: self.queue.clone(), key: key.to_owned(), number, turn, arrival: self.arrival }
     }
 }
 
@@ -207,7 +198,7 @@ impl Ticket {
     pub(crate) fn step_aside(self) -> Aside {
         self.queue.lock().passes += 1;
         let now = Instant::now();
-        let pass = self.queue.ticket((now, self.waited), now, Grant::Pass);
+        let pass = self.queue.ticket(Arrival { at: now, waited_before: self.waited }, now, Grant::Pass);
         Aside { pass, needs_slot: self.holds == Grant::Slot }
     }
 }
@@ -221,13 +212,13 @@ impl Aside {
             return Place::Slot(pass);
         }
         let queue = pass.queue.clone();
-        let (since, before) = (Instant::now(), pass.before);
+        let arrival = Arrival { at: Instant::now(), ..pass.arrival };
         let mut state = queue.lock();
         let (sender, turn) = oneshot::channel();
         let number = state.line.join_front(key, sender);
         queue.serve_or_dissolve(&mut state);
         drop(state);
-        Place::InLine(Waiting { queue, key: key.to_owned(), number, turn, since, before })
+        Place::InLine(Waiting { queue, key: key.to_owned(), number, turn, arrival })
     }
 }
 

@@ -127,7 +127,7 @@ impl Ticket {
     async fn waits_for(&mut self, news: impl Future<Output = bool>) -> Result<(), Refusal> {
         let inner = &self.queue.0;
         let deadline = match inner.patience.queue {
-            Some(patience) => self.arrived + patience,
+            Some(patience) => self.arrival.at + patience,
             None => self.granted + inner.patience.request,
         };
         tokio::select! {
@@ -138,7 +138,7 @@ impl Ticket {
             },
             () = inner.closing.cancelled() => return Err(self.queue.is_closing()),
         }
-        self.waited = self.before.saturating_add(self.arrived.elapsed());
+        self.waited = self.arrival.waited_before.saturating_add(self.arrival.at.elapsed());
         Ok(())
     }
 }

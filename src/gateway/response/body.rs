@@ -6,21 +6,15 @@
 //! gives it to hyper, and says what is left to say once it is gone.
 
 use super::heartbeat::Heartbeat;
-use super::in_progress::{Cut, Holding, Next, Patience};
-use super::rename::Renamed;
+use super::in_progress::{Cut, Holding, Next, UpstreamAnswer};
 use super::sse::Tail;
 use super::stall_sweeper::{Given, Hold, Taken};
-use crate::fleet::Lease;
 use crate::gateway::accounting::record::Record;
-use crate::gateway::admission::auth::Caller;
 use crate::gateway::bounds::RETRY_AFTER_UNKNOWN;
-use crate::gateway::queue::ticket::Ticket;
-use crate::gateway::route::Route;
 use crate::refusal::{Refusal, Shape};
 use bytes::Bytes;
 use http::StatusCode;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -70,20 +64,13 @@ impl Answer {
 }
 
 impl Passed {
-    pub(crate) fn new(
-        upstream: Renamed<Incoming>,
-        patience: Patience<'_>,
-        (status, route): (StatusCode, &Route),
-        caller: Caller,
-        record: Record,
-        ticket: Ticket,
-        lease: Lease,
-    ) -> Self {
-        let shape = route.shape;
+    pub(crate) fn new(answer: UpstreamAnswer<'_>) -> Self {
+        let shape = answer.route.shape;
+        let patience = &answer.patience;
         let in_band = patience.silence.is_some();
-        let hint = if in_band { SizeHint::default() } else { upstream.size_hint() };
+        let hint = if in_band { SizeHint::default() } else { answer.body.size_hint() };
         let (holdings, deadline) = (patience.holdings, (!in_band).then_some(patience.deadline));
-        let holding = Holding::new(upstream, patience, (status, route), caller, record, ticket, lease);
+        let holding = Holding::new(answer);
         let over = holding.is_over();
         let hold = Hold::new(holdings, holding, deadline);
         Self { hold, shape, in_band, tail: Tail::new(), over, has_ended: false, cut: None, hint }

@@ -43,6 +43,18 @@ pub(crate) struct Patience<'a> {
     pub(crate) holdings: &'a Arc<Holdings>,
 }
 
+/// An answer that llama-server has begun, and what its request holds until the end.
+pub(crate) struct UpstreamAnswer<'a> {
+    pub(crate) status: StatusCode,
+    pub(crate) body: Renamed<Incoming>,
+    pub(crate) route: &'static Route,
+    pub(crate) patience: Patience<'a>,
+    pub(crate) caller: Caller,
+    pub(crate) record: Record,
+    pub(crate) ticket: Ticket,
+    pub(crate) lease: Lease,
+}
+
 /// What an answer holds while it is on its way.
 pub(super) struct Holding {
     upstream: Option<Renamed<Incoming>>,
@@ -85,21 +97,14 @@ struct Stream {
 }
 
 impl Holding {
-    pub(super) fn new(
-        upstream: Renamed<Incoming>,
-        patience: Patience<'_>,
-        (status, route): (StatusCode, &Route),
-        caller: Caller,
-        record: Record,
-        ticket: Ticket,
-        lease: Lease,
-    ) -> Self {
+    pub(super) fn new(answer: UpstreamAnswer<'_>) -> Self {
+        let UpstreamAnswer { status, body, route, patience, caller, record, ticket, lease } = answer;
         let manner = match patience.silence {
             Some(silence) => Manner::Stream(Stream { watch: Watch::new(route.ending), silence }),
             None => Manner::Plain,
         };
         let mut holding = Self {
-            upstream: Some(upstream),
+            upstream: Some(body),
             ready: VecDeque::new(),
             manner,
             deadline: Sleep::until(patience.deadline),

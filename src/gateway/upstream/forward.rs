@@ -12,7 +12,7 @@ use crate::gateway::headers::{self, X_REQUEST_ID};
 use crate::gateway::queue::ticket::Ticket;
 use crate::gateway::request::body::Bounded;
 use crate::gateway::response::body::{Answer, Passed};
-use crate::gateway::response::in_progress::Patience;
+use crate::gateway::response::in_progress::{Patience, UpstreamAnswer};
 use crate::gateway::response::rename::{Renamed, Renamer};
 use crate::gateway::response::stall_sweeper::Holdings;
 use crate::gateway::route::Route;
@@ -182,13 +182,13 @@ impl Forwarder {
         let silence = (kind == ContentKind::Stream).then_some(self.stream_idle_timeout);
         let patience = Patience { deadline, silence, holdings: &self.holdings };
         let renamer = name.and_then(|name| Renamer::prepare(&mut head.headers, name));
-        let upstream = Renamed::new(upstream, renamer);
+        let body = Renamed::new(upstream, renamer);
         let mut record = record;
         record.is_answered(head.status, route, kind);
         record.worker = Some(Arc::clone(lease.member()));
         attempts.tell(&mut head.headers);
-        let passed = Passed::new(upstream, patience, (head.status, route), caller, record, ticket, lease);
-        Ok(Response::from_parts(head, Answer::Passed(passed)))
+        let answer = UpstreamAnswer { status: head.status, body, route, patience, caller, record, ticket, lease };
+        Ok(Response::from_parts(head, Answer::Passed(Passed::new(answer))))
     }
 }
 
