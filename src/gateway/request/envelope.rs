@@ -143,7 +143,7 @@ impl Envelope {
 
     fn read_model(&self, body: &Bounded, range: Range<usize>) -> Result<String, Refusal> {
         if range.len() > MODEL_NAME {
-            return Err(Refusal::bad_request(&format!("the name of the model is longer than {MODEL_NAME} bytes")));
+            return Err(Refusal::bad_request(format!("the name of the model is longer than {MODEL_NAME} bytes")));
         }
         let raw = gather(body, range);
         let name = match self.kind {
@@ -162,7 +162,7 @@ fn one<'a>(
 ) -> Result<Option<&'a BodyMember>, Refusal> {
     let mut found = members.iter().filter(|member| is(member));
     match (found.next(), found.next()) {
-        (_, Some(_)) => Err(Refusal::bad_request(&format!("the request has more than one \"{name}\""))),
+        (_, Some(_)) => Err(Refusal::bad_request(format!("the request has more than one \"{name}\""))),
         (member, None) => Ok(member),
     }
 }
@@ -225,7 +225,7 @@ impl Scan {
                 Some(Step::Begins(first)) => self.value = (here - 1, first),
                 Some(Step::Ends) => {
                     if self.members.len() == MOST_MEMBERS {
-                        return Err(Refusal::bad_request(&format!("the request has more than {MOST_MEMBERS} members")));
+                        return Err(Refusal::bad_request(format!("the request has more than {MOST_MEMBERS} members")));
                     }
                     let (value, first) = self.value;
                     let name = self.walk.name().map(Cow::into_owned).map(String::into_boxed_str);

@@ -52,7 +52,7 @@ pub(super) fn parts(body: &Bounded, line: &[u8]) -> Result<Option<Vec<BodyMember
         }
         let Some(end) = find(body, value, &divider) else { return Ok(None) };
         if members.len() == MOST_MEMBERS {
-            return Err(Refusal::bad_request(&format!("the form has more than {MOST_MEMBERS} parts")));
+            return Err(Refusal::bad_request(format!("the form has more than {MOST_MEMBERS} parts")));
         }
         let next = end + 2;
         members.push(BodyMember { name, whole: whole..next, value: value..end, first: 0 });
