@@ -3,10 +3,10 @@
 //! One function for each target of `fuzz/`, where libFuzzer chooses the bytes; the tests below run the same functions
 //! on inputs of proptest, so that every test run checks them a little. Built for tests alone.
 
-use crate::gateway::cors::Cors;
-use crate::gateway::head::{Framing, HeadLimits, check_in_two};
-use crate::gateway::rename::renamed;
-use crate::gateway::rewrite::rewritten_object;
+use crate::gateway::admission::cors::Cors;
+use crate::gateway::connection::head::{Framing, HeadLimits, check_in_two};
+use crate::gateway::request::rewrite::rewritten_object;
+use crate::gateway::response::rename::renamed;
 use crate::keys::parse::{Entry, KeyFile, parse};
 use crate::keys::secret::Stored;
 use crate::keys::{Key, edit};

@@ -2,52 +2,47 @@
 //!
 //! Owns what happens between a client's socket and llama-server's. Asks the fleet for a worker and knows nothing of how
 //! workers are kept.
+//!
+//! - `pipeline.rs`: every stage of a request, in order
+//! - `route.rs`: the route table
+//! - `connection/`: sockets, and the heads and bodies of requests as bytes
+//! - `admission/`: who is calling, and how much they may ask for
+//! - `accounting/`: the access log, metrics and token counts of each request
+//! - `queue/`: the wait for a slot and a worker, one queue for each model
+//! - `request/`: a request's body, what it asks for, and its form for each worker
+//! - `response/`: a worker's answer on its way back
+//! - `upstream/`: sends a request to a worker, and decides about retries
+//! - `models_api.rs`: the routes on models themselves
+//! - `malformed_request.rs`: the answer to a head that never became a request
+//! - `headers.rs`: which headers cross, and request ids
+//! - `content_kind.rs`: the kind of body that an answer has
+//! - `bounds.rs`: waits, queues and buffers whose size no user needs to choose
+//! - `testing.rs`: what tests of answers need
 
-mod activity;
-mod asking;
-mod attempts;
-mod auth;
-mod body;
+mod accounting;
+pub(crate) mod admission;
 pub mod bounds;
-mod catalogue;
-pub(crate) mod cors;
-mod envelope;
-mod farewell;
-mod form;
-mod forward;
-mod guesses;
-pub(crate) mod head;
+pub(crate) mod connection;
+mod content_kind;
 mod headers;
-mod heartbeat;
-mod holdings;
-mod lanes;
-mod limits;
-pub mod listen;
+mod malformed_request;
+mod models_api;
 pub mod pipeline;
 mod queue;
-mod rate;
-mod record;
-pub(crate) mod rename;
-pub(crate) mod rewrite;
-mod room;
+pub(crate) mod request;
+pub(crate) mod response;
 mod route;
-mod sse;
 #[cfg(test)]
-mod stage;
-mod standing;
-mod ticks;
-mod unread;
-mod usage;
-mod verdict;
-mod walk;
-mod wire;
+mod testing;
+mod upstream;
 
-pub use auth::Gatekeeper;
-pub use body::Answer;
-pub use head::HeadLimits;
-pub use lanes::{Lane, Lanes};
+pub use accounting::record::Books;
+pub use admission::auth::Gatekeeper;
+pub use connection::head::HeadLimits;
+pub use connection::listen;
+pub use connection::wire::{Refuse, WireTerms};
 pub use pipeline::{Gateway, LocalAnswer};
+pub use queue::model_queues::{Lane, Lanes};
 pub use queue::{Patience, Queue};
-pub use record::Books;
+pub use response::body::Answer;
 pub use route::{Local, reserved_paths};
-pub use wire::{Refuse, WireTerms};

@@ -2,28 +2,29 @@
 //!
 //! Each stage returns what the next one demands, or a [`Refusal`] that ends the journey. Nothing jumps back.
 
-use super::activity::Activity;
-use super::asking::{Asking, asked_model};
-use super::attempts::{self, Attempts, Retries};
-use super::auth::{Caller, Gatekeeper, Source};
-use super::body::Answer;
-use super::catalogue::Catalogue;
-use super::cors::Cors;
-use super::envelope::{self, Envelope};
-use super::farewell;
-use super::forward::{Forwarder, Sent};
-use super::head::HeadLimits;
+use super::accounting::activity::Activity;
+use super::accounting::record::{Books, Record};
+use super::admission::auth::{Caller, Gatekeeper, Source};
+use super::admission::cors::Cors;
+use super::admission::rate::Meter;
+use super::connection::discard::{Inbound, Unread};
+use super::connection::head::HeadLimits;
 use super::headers::{self, X_REQUEST_ID};
-use super::heartbeat;
-use super::lanes::Lanes;
-use super::limits::{self, BodyLimits};
-use super::queue::Place;
-use super::rate::Meter;
-use super::record::{Books, Record};
-use super::route::{self, Access, Local, Route, Target};
-use super::unread::{Inbound, Unread};
+use super::malformed_request;
+use super::models_api::Catalogue;
+use super::queue::model_queues::{Lane, Lanes};
+use super::queue::ticket::Place;
+use super::request::body::{self, BodyLimits};
+use super::request::envelope::{self, Envelope};
+use super::request::proxied_request::{Asking, asked_model};
+use super::response::body::Answer;
+use super::response::heartbeat;
+use super::route::{self, Access, Local, ModelsRoute, Route, Target};
+use super::upstream::forward::{Forwarder, Sent};
+use super::upstream::retry::{self, Attempts, Retries};
 use crate::fleet::{Fleet, Wish};
 use crate::gateway::bounds::RETRY_AFTER_UNKNOWN;
+use crate::models::Kind;
 use crate::refusal::{Refusal, Shape};
 use crate::settings::options::{Limits, Settings};
 use bytes::Bytes;
@@ -70,14 +71,21 @@ pub struct Gateway {
     is_health_port: bool,
 }
 
-/// Goes on with what a stage returns, or ends the journey with its refusal and the record.
-macro_rules! stage {
-    ($record:ident, $outcome:expr) => {
-        match $outcome {
-            Ok(token) => token,
-            Err(refusal) => return Err((refusal, $record)),
-        }
-    };
+/// What a request becomes before it waits.
+#[expect(clippy::large_enum_variant, reason = "there is one for each request, which is taken apart at once")]
+enum Prepared {
+    /// The gateway answers it from memory.
+    Answered(Response<Bytes>),
+    /// It has a place in the queue of a model.
+    Queued(Queued),
+}
+
+/// A request with a place in the queue of a model.
+struct Queued {
+    asking: Asking,
+    caller: Caller,
+    attempts: Attempts,
+    place: Place,
 }
 
 impl Gateway {
@@ -185,7 +193,7 @@ impl Gateway {
             Err((refusal, mut record)) => {
                 record.status = Some(refusal.status());
                 record.code = Some(refusal.code());
-                attempts::failure(&refusal, shape, &mut record).map(|body| Answer::own(body, record))
+                retry::failure(&refusal, shape, &mut record).map(|body| Answer::own(body, record))
             }
         };
         drop(left.arriving);
@@ -203,12 +211,12 @@ impl Gateway {
 
     /// Answers a head on the gateway port that never became a request: the bytes of a whole response.
     pub fn turn_away(&self, raw_head: &[u8], refusal: &Refusal) -> Bytes {
-        farewell::response(raw_head, refusal, &self.cors, Some(&self.books))
+        malformed_request::response(raw_head, refusal, &self.cors, Some(&self.books))
     }
 
     /// The same on a health port of its own.
     pub fn turn_away_from_health(&self, raw_head: &[u8], refusal: &Refusal) -> Bytes {
-        farewell::response(raw_head, refusal, &self.cors, None)
+        malformed_request::response(raw_head, refusal, &self.cors, None)
     }
 
     /// The journey itself. A refusal brings the record back, so that it is closed with the answer; what is
@@ -221,69 +229,131 @@ impl Gateway {
         mut record: Record,
         left: &mut Left,
     ) -> Result<Response<Answer>, (Refusal, Record)> {
-        // accept -> limits: nothing is read that is too large by its own account.
-        stage!(record, limits::check_head(&parts, &self.head_limits));
-        stage!(record, limits::check_announced(&parts.headers, &self.limits));
-        if parts.method == Method::OPTIONS && self.cors.is_on() {
-            let answer = self.cors.preflight(&parts.headers);
-            record.status = Some(answer.status());
-            return Ok(answer.map(|body| Answer::own(body, record)));
+        match self.prepare(parts, request_id, source, &mut record, left).await {
+            Ok(Prepared::Answered(answer)) => {
+                record.status = Some(answer.status());
+                Ok(answer.map(|body| Answer::own(body, record)))
+            }
+            Ok(Prepared::Queued(queued)) => self.serve_queued(queued, record).await,
+            Err(refusal) => Err((refusal, record)),
         }
-        let route = stage!(record, self.find_route(&parts));
+    }
+
+    /// The stages before the wait. They fill in the record and leave it with the caller, which closes it.
+    async fn prepare(
+        &self,
+        parts: Parts,
+        request_id: &HeaderValue,
+        source: Source,
+        record: &mut Record,
+        left: &mut Left,
+    ) -> Result<Prepared, Refusal> {
+        // accept -> limits: nothing is read that is too large by its own account.
+        body::check_head(&parts, &self.head_limits)?;
+        body::check_announced(&parts.headers, &self.limits)?;
+        if parts.method == Method::OPTIONS && self.cors.is_on() {
+            return Ok(Prepared::Answered(self.cors.preflight(&parts.headers)));
+        }
+        let route = self.find_route(&parts)?;
         record.route = Some(route.path);
         record.counted = !matches!(route.target, Target::Gateway(_));
         // who is calling -> may they: before a byte of the body is read.
-        let mut caller = stage!(record, self.gatekeeper.admit(&parts.headers, route, source));
+        let mut caller = self.gatekeeper.admit(&parts.headers, route, source)?;
         record.comes_from(caller.key_id());
-        record.charge = caller.purse();
-        left.meter = caller.meter().cloned();
-        stage!(record, caller.has_scope_for(route));
+        record.meter = caller.meter().cloned();
+        left.meter = record.meter.clone();
+        caller.has_scope_for(route)?;
         if !matches!(route.target, Target::Gateway(_)) {
-            stage!(record, self.lanes.stocked().await);
+            self.lanes.stocked().await?;
         }
         let needs = match route.target {
             Target::Worker(needs) => needs,
-            Target::Gateway(local) => return answered((self.local)(local, &parts).await, record),
+            Target::Gateway(local) => return Ok(Prepared::Answered((self.local)(local, &parts).await?)),
             Target::Catalogue(question) => {
-                stage!(record, caller.check_rates());
-                stage!(record, caller.pay());
-                let name = envelope::percent_decoded(route.id_in(parts.uri.path()).unwrap_or_default());
-                let name = String::from_utf8_lossy(&name);
-                return answered(self.catalogue.answer(question, &name, &caller, &self.lanes.now()), record);
+                return Ok(Prepared::Answered(self.answer_about_models(question, route, &parts, &caller)?));
             }
         };
-        // What will surely be refused is refused now, and costs nothing.
-        stage!(record, self.is_open_to(source).then_some(()).ok_or(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN)));
-        let only = self.lanes.table().only().cloned();
-        if let Some(lane) = &only {
-            record.is_for(lane.model.id());
-            stage!(record, caller.may_use(&lane.model.card()));
-        }
-        stage!(record, caller.check_rates());
-        let comes_back = || only.as_ref().map_or(RETRY_AFTER_UNKNOWN, |lane| lane.queue.retry_after());
-        stage!(record, caller.come_in(comes_back));
-        if let Some(lane) = &only {
-            let mut only = Attempts::new(self.retries, route, needs, Arc::clone(&self.lanes), Arc::clone(lane));
-            stage!(record, only.settle(&caller));
-        }
-        let body = stage!(record, limits::read_body(left.body.take(), route, &self.limits).await);
+        self.check_before_body(route, needs, source, &mut caller, record)?;
+        let body = body::read_body(left.body.take(), route, &self.limits).await?;
         record.bytes_in = body.length();
         // which model -> wait in line.
-        let envelope = stage!(record, Envelope::read(route.path, &parts.headers, &body).await);
-        let asked = stage!(record, asked_model(&envelope, &parts)).map(Cow::into_owned);
+        let envelope = Envelope::read(route.path, &parts.headers, &body).await?;
+        let asked = asked_model(&envelope, &parts)?.map(Cow::into_owned);
         let asking = Asking { route, needs, parts, request_id: request_id.clone(), asked, envelope, body };
-        let lined_up = Attempts::line_up(self.retries, &self.lanes, &asking, &caller, &mut record);
-        let (attempts, place) = stage!(record, lined_up);
+        let (attempts, place) = Attempts::line_up(self.retries, &self.lanes, &asking, &caller, record)?;
         left.arriving = None;
-        let model = &attempts.lane().model;
         record.under_way = route.posts.then(|| self.activity.begin());
         // MOCK_BACKEND: keys and limits have been tried, and there is nobody behind them.
-        stage!(record, model.has_worker().then_some(()).ok_or(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN)));
+        if !attempts.lane().model.has_worker() {
+            return Err(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN));
+        }
+        Ok(Prepared::Queued(Queued { asking, caller, attempts, place }))
+    }
+
+    /// Answers a route on models themselves, which costs the caller's key one request.
+    fn answer_about_models(
+        &self,
+        question: ModelsRoute,
+        route: &Route,
+        parts: &Parts,
+        caller: &Caller,
+    ) -> Result<Response<Bytes>, Refusal> {
+        caller.check_rates()?;
+        caller.pay()?;
+        let name = envelope::percent_decoded(route.id_in(parts.uri.path()).unwrap_or_default());
+        self.catalogue.answer(question, &String::from_utf8_lossy(&name), caller, &self.lanes.now())
+    }
+
+    /// Refuses what can be refused before the body is read: then it costs neither side anything.
+    fn check_before_body(
+        &self,
+        route: &'static Route,
+        needs: Option<Kind>,
+        source: Source,
+        caller: &mut Caller,
+        record: &mut Record,
+    ) -> Result<(), Refusal> {
+        if !self.is_open_to(source) {
+            return Err(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN));
+        }
+        if let Some(lane) = self.lanes.table().only() {
+            return self.check_single_model(lane, route, needs, caller, record);
+        }
+        caller.check_rates()?;
+        caller.come_in(|| RETRY_AFTER_UNKNOWN)
+    }
+
+    /// The checks before the body where there is a single model. Every request means that one, whatever its body says,
+    /// so whether it can be served is known already.
+    fn check_single_model(
+        &self,
+        lane: &Arc<Lane>,
+        route: &'static Route,
+        needs: Option<Kind>,
+        caller: &mut Caller,
+        record: &mut Record,
+    ) -> Result<(), Refusal> {
+        record.is_for(lane.model.id());
+        caller.may_use(&lane.model.card())?;
+        caller.check_rates()?;
+        caller.come_in(|| lane.queue.retry_after())?;
+        // Only asks: the attempts that count begin in `line_up`, for a reload may bring more models before that.
+        Attempts::new(self.retries, route, needs, Arc::clone(&self.lanes), Arc::clone(lane)).settle(caller)
+    }
+
+    /// Serves a request from its place in the queue on. A client that asked for a stream, and has to wait for it, is sent
+    /// heartbeats until then (`SSE_HEARTBEAT`).
+    async fn serve_queued(
+        self: &Arc<Self>,
+        queued: Queued,
+        record: Record,
+    ) -> Result<Response<Answer>, (Refusal, Record)> {
+        let Queued { asking, caller, attempts, place } = queued;
+        let (route, model) = (asking.route, &attempts.lane().model);
         let waits = || place.is_in_line() || asking.fingerprint().is_some_and(|one| model.suspects(one));
         let asks_for_stream = route.streams && asking.envelope.stream() == Some(true);
         let heartbeat = self.heartbeat.filter(|_| asks_for_stream && waits());
-        let gateway = Arc::clone(self);
-        let rest = gateway.be_served(asking, caller, attempts, place, record);
+        let rest = Arc::clone(self).be_served(asking, caller, attempts, place, record);
         match heartbeat {
             None => rest.await,
             Some(interval) => {
@@ -325,7 +395,7 @@ impl Gateway {
             let sent = Sent { route: asking.route, parts, request_id: &asking.request_id, name: name.as_deref() };
             let tried = self.forwarder.forward(sent, body, caller, ticket, lease, record, &mut attempts).await;
             let failed = match tried {
-                // The answer streams back, and the record closes with it: `body.rs`.
+                // The answer streams back, and the record closes with it: `response/body.rs`.
                 Ok(answer) => return Ok(answer),
                 Err(failed) => *failed,
             };
@@ -378,16 +448,6 @@ impl Gateway {
             Target::Worker(_) | Target::Catalogue(_) => Err(Refusal::RouteNotFound),
         }
     }
-}
-
-/// An answer that the gateway has by heart.
-fn answered(
-    outcome: Result<Response<Bytes>, Refusal>,
-    mut record: Record,
-) -> Result<Response<Answer>, (Refusal, Record)> {
-    let answer = stage!(record, outcome);
-    record.status = Some(answer.status());
-    Ok(answer.map(|body| Answer::own(body, record)))
 }
 
 /// What the journey leaves for the answer.

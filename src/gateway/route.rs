@@ -2,8 +2,6 @@
 //!
 //! A path that is not here is answered with 404 and never reaches llama-server.
 
-use super::catalogue::Question;
-use super::sse::Ending;
 use crate::keys::Scope;
 use crate::models::Kind;
 use crate::refusal::{Refusal, Shape};
@@ -47,9 +45,37 @@ pub(super) enum Target {
     /// Whoever the gateway was told to ask.
     Gateway(Local),
     /// The list of models.
-    Catalogue(Question),
+    Catalogue(ModelsRoute),
     /// A worker of a model of this kind, or of any.
     Worker(Option<Kind>),
+}
+
+/// What a route on models does. The gateway answers all of them itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ModelsRoute {
+    /// `GET /v1/models`
+    All,
+    /// `GET /v1/models/{id}`
+    One,
+    /// `GET /v1/models/chat` and the like
+    Of(Kind),
+    /// `POST /v1/models/{id}/load`
+    Load,
+    /// `POST /v1/models/{id}/unload`
+    Unload,
+}
+
+/// How a dialect marks the end of a stream of events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum StreamEnd {
+    /// `data: [DONE]`: OpenAI's completions.
+    Done,
+    /// `event: message_stop`: Anthropic's messages.
+    MessageStop,
+    /// `event: response.completed` and the other final events of OpenAI's responses.
+    ResponseDone,
+    /// No mark: the end of the body is the end.
+    Unmarked,
 }
 
 /// On which port there is an answer.
@@ -62,7 +88,7 @@ enum Port {
 
 /// One row of the table.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Route {
+pub(crate) struct Route {
     /// In which `{id}` stands for any text.
     pub(super) path: &'static str,
     port: Port,
@@ -71,7 +97,7 @@ pub(super) struct Route {
     pub(super) access: Access,
     pub(super) target: Target,
     pub(super) shape: Shape,
-    pub(super) ending: Ending,
+    pub(super) ending: StreamEnd,
     /// Whether it occupies one of llama-server's slots, and so waits in line for one.
     pub(super) needs_slot: bool,
     /// Whether its answer may be a stream.
@@ -80,7 +106,7 @@ pub(super) struct Route {
     pub(super) repeats: bool,
 }
 
-const fn worker(path: &'static str, posts: bool, kind: Option<Kind>, ending: Ending) -> Route {
+const fn worker(path: &'static str, posts: bool, kind: Option<Kind>, ending: StreamEnd) -> Route {
     let access = Access::Key(Scope::Inference);
     let (port, target, shape) = (Port::Gateway, Target::Worker(kind), Shape::OpenAi);
     Route { path, port, posts, access, target, shape, ending, needs_slot: posts, streams: false, repeats: !posts }
@@ -88,7 +114,7 @@ const fn worker(path: &'static str, posts: bool, kind: Option<Kind>, ending: End
 
 /// Text or sound in, numbers or text out.
 const fn post(path: &'static str, kind: Kind) -> Route {
-    worker(path, true, Some(kind), Ending::Unmarked)
+    worker(path, true, Some(kind), StreamEnd::Unmarked)
 }
 
 /// Of the same input always the same numbers.
@@ -98,27 +124,27 @@ const fn score(path: &'static str, kind: Kind) -> Route {
 
 /// What llama-server answers without a slot, be all of them busy.
 const fn helper(path: &'static str) -> Route {
-    Route { needs_slot: false, repeats: true, ..worker(path, true, None, Ending::Unmarked) }
+    Route { needs_slot: false, repeats: true, ..worker(path, true, None, StreamEnd::Unmarked) }
 }
 
-const fn stream(path: &'static str, ending: Ending) -> Route {
+const fn stream(path: &'static str, ending: StreamEnd) -> Route {
     Route { streams: true, ..worker(path, true, Some(Kind::Chat), ending) }
 }
 
 const fn get(path: &'static str) -> Route {
-    worker(path, false, None, Ending::Unmarked)
+    worker(path, false, None, StreamEnd::Unmarked)
 }
 
-const fn models(path: &'static str, question: Question) -> Route {
+const fn models(path: &'static str, question: ModelsRoute) -> Route {
     Route { target: Target::Catalogue(question), ..get(path) }
 }
 
-const fn order(path: &'static str, question: Question) -> Route {
+const fn order(path: &'static str, question: ModelsRoute) -> Route {
     Route { posts: true, access: ADMIN, repeats: false, ..models(path, question) }
 }
 
 const fn anthropic(path: &'static str) -> Route {
-    Route { shape: Shape::Anthropic, ..stream(path, Ending::MessageStop) }
+    Route { shape: Shape::Anthropic, ..stream(path, StreamEnd::MessageStop) }
 }
 
 const fn local(port: Port, path: &'static str, local: Local, access: Access) -> Route {
@@ -129,11 +155,11 @@ const ADMIN: Access = Access::Key(Scope::Admin);
 const PING: &str = "/ping";
 
 const ROUTES: &[Route] = &[
-    stream("/v1/chat/completions", Ending::Done),
-    stream("/chat/completions", Ending::Done),
-    stream("/v1/completions", Ending::Done),
-    stream("/v1/responses", Ending::ResponseDone),
-    stream("/responses", Ending::ResponseDone),
+    stream("/v1/chat/completions", StreamEnd::Done),
+    stream("/chat/completions", StreamEnd::Done),
+    stream("/v1/completions", StreamEnd::Done),
+    stream("/v1/responses", StreamEnd::ResponseDone),
+    stream("/responses", StreamEnd::ResponseDone),
     anthropic("/v1/messages"),
     Route { needs_slot: false, streams: false, repeats: true, ..anthropic("/v1/messages/count_tokens") },
     score("/v1/embeddings", Kind::Embedding),
@@ -144,20 +170,20 @@ const ROUTES: &[Route] = &[
     score("/rerank", Kind::Rerank),
     score("/reranking", Kind::Rerank),
     post("/v1/audio/transcriptions", Kind::Chat),
-    stream("/completion", Ending::Unmarked),
-    stream("/completions", Ending::Unmarked),
-    stream("/infill", Ending::Unmarked),
+    stream("/completion", StreamEnd::Unmarked),
+    stream("/completions", StreamEnd::Unmarked),
+    stream("/infill", StreamEnd::Unmarked),
     helper("/tokenize"),
     helper("/detokenize"),
     helper("/apply-template"),
-    models("/v1/models", Question::All),
-    models("/models", Question::All),
-    models("/v1/models/chat", Question::Of(Kind::Chat)),
-    models("/v1/models/embeddings", Question::Of(Kind::Embedding)),
-    models("/v1/models/rerank", Question::Of(Kind::Rerank)),
-    order("/v1/models/{id}/load", Question::Load),
-    order("/v1/models/{id}/unload", Question::Unload),
-    models("/v1/models/{id}", Question::One),
+    models("/v1/models", ModelsRoute::All),
+    models("/models", ModelsRoute::All),
+    models("/v1/models/chat", ModelsRoute::Of(Kind::Chat)),
+    models("/v1/models/embeddings", ModelsRoute::Of(Kind::Embedding)),
+    models("/v1/models/rerank", ModelsRoute::Of(Kind::Rerank)),
+    order("/v1/models/{id}/load", ModelsRoute::Load),
+    order("/v1/models/{id}/unload", ModelsRoute::Unload),
+    models("/v1/models/{id}", ModelsRoute::One),
     get("/props"),
     Route { access: ADMIN, ..get("/slots") },
     local(Port::Gateway, PING, Local::Ping, Access::Open),

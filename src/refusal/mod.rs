@@ -19,6 +19,11 @@ pub use shape::{Shape, event_of_backend};
 pub use table::{CODES, MODELS_NAMED, QUEUE_FULL, REPEATED_TEXT, Refusal};
 
 impl Refusal {
+    /// Refuses a request that cannot be understood, for this reason.
+    pub fn bad_request(reason: impl Into<String>) -> Self {
+        Self::BadRequest(reason.into())
+    }
+
     /// The status of the answer.
     pub fn status(&self) -> StatusCode {
         self.row().status

@@ -1,3 +1,4 @@
+use super::ticket::{Place, Ticket};
 use super::*;
 use crate::fleet::{Card, Errand, Fingerprint, Lease, Stub, Terms, Wish};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

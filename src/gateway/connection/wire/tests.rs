@@ -1,0 +1,348 @@
+use super::*;
+use crate::gateway::connection::listen;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use proptest::prelude::*;
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::Mutex;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// For events that must come, on whatever machine.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+fn terms() -> WireTerms {
+    WireTerms { head: HeadLimits::USUAL, header_timeout: DEADLINE, write_stall: DEADLINE }
+}
+
+fn refuse() -> Refuse {
+    Arc::new(|_, refusal| Bytes::from(format!("refused {}", refusal.code())))
+}
+
+/// A socket whose client sends these pieces and then ends, and reads everything.
+struct Pieces {
+    incoming: VecDeque<Vec<u8>>,
+    written: Vec<u8>,
+}
+
+impl Pieces {
+    fn cut(bytes: &[u8], cuts: &[usize]) -> Self {
+        let mut rest = bytes;
+        let mut incoming = VecDeque::new();
+        for cut in cuts.iter().copied().chain([usize::MAX]) {
+            let (piece, after) = rest.split_at(cut.min(rest.len()));
+            incoming.extend((!piece.is_empty()).then(|| piece.to_vec()));
+            rest = after;
+        }
+        Self { incoming, written: Vec::new() }
+    }
+}
+
+impl AsyncRead for Pieces {
+    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if let Some(mut piece) = self.incoming.pop_front() {
+            let count = piece.len().min(buffer.remaining());
+            buffer.put_slice(&piece[..count]);
+            if count < piece.len() {
+                self.incoming.push_front(piece.split_off(count));
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Pieces {
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.written.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// What a hyper that answers each request at once gets through the wire, in reads of `size` bytes, and what the client
+/// gets from the wire itself.
+async fn through(socket: Pieces, size: usize) -> (Vec<u8>, Vec<u8>) {
+    let turns = Arc::new(Turns::default());
+    let mut wire = Wire::new(socket, terms(), refuse(), Arc::clone(&turns));
+    let (mut got, mut buffer) = (Vec::new(), vec![0; size]);
+    while let Ok(count) = wire.read(&mut buffer).await {
+        if count == 0 {
+            break;
+        }
+        got.extend_from_slice(&buffer[..count]);
+        if matches!(wire.stage, Stage::Head(_)) {
+            drop(turns.begin());
+            wire.flush().await.unwrap();
+        }
+    }
+    wire.shutdown().await.unwrap();
+    (got, wire.socket.into_inner().written)
+}
+
+fn run<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+/// Requests as a client may pipeline them.
+fn any_request() -> impl Strategy<Value = Vec<u8>> {
+    let body = prop::collection::vec(any::<u8>(), 0..3_000);
+    (0..4, body, "[!-9A-Za-z]{0,3000}").prop_map(|(kind, body, filler)| {
+        let head = format!("POST /{} HTTP/1.1\r\nHost: h\r\nX-Filler: {filler}\r\n", filler.len());
+        let mut request = match kind {
+            0 => return (head + "\r\n").into_bytes(),
+            1 => format!("{head}Content-Length: {}\r\n\r\n", body.len()).into_bytes(),
+            _ => format!("{head}Transfer-Encoding: chunked\r\n\r\n").into_bytes(),
+        };
+        if kind == 1 {
+            request.extend(body);
+            return request;
+        }
+        for chunk in body.chunks(700) {
+            request.extend(format!("{:x};ext=1\r\n", chunk.len()).into_bytes());
+            request.extend(chunk);
+            request.extend(b"\r\n");
+        }
+        request.extend(if kind == 2 { &b"0\r\n\r\n"[..] } else { b"0\r\nTrailer: x\r\n\r\n" });
+        request
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn good_requests_pass_as_they_came_however_they_are_cut(
+        requests in prop::collection::vec(any_request(), 1..4),
+        cuts in prop::collection::vec(1_usize..2_000, 0..20),
+        size in 1_usize..10_000,
+    ) {
+        let sent = requests.concat();
+        let (got, answered) = run(through(Pieces::cut(&sent, &cuts), size));
+        prop_assert!(got == sent, "{} of {} bytes", got.len(), sent.len());
+        prop_assert_eq!(answered, b"");
+    }
+
+    #[test]
+    fn of_a_bad_head_not_one_byte_passes(
+        good in prop::collection::vec(any_request(), 0..3),
+        cuts in prop::collection::vec(1_usize..500, 0..20),
+        size in 1_usize..10_000,
+    ) {
+        let good = good.concat();
+        let mut sent = good.clone();
+        sent.extend_from_slice(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n");
+        let (got, answered) = run(through(Pieces::cut(&sent, &cuts), size));
+        prop_assert!(got == good, "{} of {} bytes", got.len(), good.len());
+        prop_assert_eq!(answered, b"refused bad_request");
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic(bytes: Vec<u8>, cuts in prop::collection::vec(1_usize..9, 0..9), size in 1_usize..99) {
+        run(through(Pieces::cut(&bytes, &cuts), size));
+    }
+
+    /// Else hyper would answer by itself, and not in the words of the contract.
+    #[test]
+    fn hyper_takes_every_head_that_the_wire_lets_pass(
+        method in "[A-Z!#$%&'*+.^_`|~0-9-]{1,9}",
+        target in prop_oneof!["/[ -~]{0,12}", "[ -~]{1,12}", "http://[ -~]{0,12}", "/\\PC{0,6}"],
+        version in "HTTP/1\\.[01]",
+        name in "[!-~]{1,9}",
+        value in "\\PC{0,12}",
+        host in "[ -~]{0,9}",
+    ) {
+        let raw = format!("{method} {target} {version}\r\nHost: {host}\r\n{name}: {value}\r\n\r\n");
+        let passes = u32::from(crate::gateway::connection::head::check(raw.as_bytes(), &terms().head).is_ok());
+        let seen = Arc::new(Mutex::new(0));
+        run(async {
+            let turns = Arc::new(Turns::default());
+            let socket = Pieces::cut(raw.as_bytes(), &[]);
+            let wire = Wire::new(socket, terms(), refuse(), Arc::clone(&turns));
+            let service = service_fn(|_: Request<Incoming>| {
+                *seen.lock().unwrap() += 1;
+                let turn = turns.begin();
+                async move { Ok::<_, Infallible>(Response::new(turn.with(Full::new(Bytes::new()), http::Version::HTTP_11))) }
+            });
+            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(wire), service).await;
+        });
+        prop_assert_eq!(*seen.lock().unwrap(), passes, "{:?}", raw);
+    }
+}
+
+#[test]
+fn malformed_chunks_are_an_error_for_hyper_and_nothing_follows() {
+    run(async {
+        let sent =
+            b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nxGET / HTTP/1.1\r\nHost: h\r\n\r\n";
+        let mut wire = Wire::new(Pieces::cut(sent, &[]), terms(), refuse(), Arc::default());
+        let mut got = Vec::new();
+        assert_eq!(wire.read_to_end(&mut got).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert!(got.ends_with(b"chunked\r\n\r\n"), "{}", String::from_utf8_lossy(&got));
+        assert_eq!(wire.read_to_end(&mut got).await.unwrap(), 0);
+    });
+}
+
+#[test]
+fn an_answer_that_hyper_makes_by_itself_is_replaced() {
+    run(async {
+        let sent = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+        let mut wire = Wire::new(Pieces::cut(sent, &[]), terms(), refuse(), Arc::default());
+        let mut got = [0; 100];
+        assert_eq!(wire.read(&mut got).await.unwrap(), sent.len());
+        wire.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+        wire.shutdown().await.unwrap();
+        assert_eq!(wire.socket.into_inner().written, b"refused bad_request");
+    });
+}
+
+#[test]
+fn behind_http2s_preface_everything_passes() {
+    let sent = [PREFACE, b"\0\0\0\x04\0\0\0\0\0 whatever\n\n"].concat();
+    for cuts in [vec![], vec![1; 40], vec![23], vec![25]] {
+        assert_eq!(run(through(Pieces::cut(&sent, &cuts), 7)).0, sent);
+    }
+    let (got, answered) = run(through(Pieces::cut(b"PRI * HTTP/2.0\r\n\r\nXM\r\n\r\n", &[3]), 50));
+    assert_eq!((got, answered), (vec![], b"refused bad_request".to_vec()));
+}
+
+/// An answer that never ends, and says when it is dropped.
+struct Endless(CancellationToken);
+
+impl http_body::Body for Endless {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Infallible>>> {
+        Poll::Ready(Some(Ok(http_body::Frame::data(Bytes::from_static(&[b'x'; 64 * 1024])))))
+    }
+}
+
+impl Drop for Endless {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_loses_its_answer_after_the_stall() {
+    let terms =
+        listen::Terms { wire: WireTerms { write_stall: Duration::from_millis(300), ..terms() }, connections: 1 };
+    let listener = listen::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = listener.local_addr().unwrap();
+    let (dropped, stop) = (CancellationToken::new(), CancellationToken::new());
+    let drops = dropped.clone();
+    let service = move |_: Request<Incoming>, _| {
+        let body = Endless(drops.clone());
+        async move { Response::new(body) }
+    };
+    let mut tasks = JoinSet::new();
+    tasks.spawn(listen::serve(listener, terms, service, refuse(), stop.clone()));
+    let mut client = TcpStream::connect(address).await.unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+    tokio::time::timeout(DEADLINE, dropped.cancelled()).await.expect("the answer is dropped");
+    let mut rest = Vec::new();
+    let _ = tokio::time::timeout(DEADLINE, client.read_to_end(&mut rest)).await.expect("the connection is closed");
+    stop.cancel();
+    tokio::time::timeout(DEADLINE, tasks.join_all()).await.expect("nothing is left");
+}
+
+#[tokio::test]
+async fn an_unread_answer_over_http2_is_given_up_and_the_connection_goes_on_with_the_others() {
+    let wire = WireTerms { write_stall: Duration::from_millis(300), ..terms() };
+    let listener = listen::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = listener.local_addr().unwrap();
+    let (dropped, stop) = (CancellationToken::new(), CancellationToken::new());
+    let drops = dropped.clone();
+    let service = move |request: Request<Incoming>, _| {
+        let drops = drops.clone();
+        async move {
+            match request.uri().path() {
+                "/endless" => Response::new(BodyExt::boxed(Endless(drops))),
+                _ => Response::new(BodyExt::boxed(Full::new(Bytes::from(vec![b'x'; 300_000])))),
+            }
+        }
+    };
+    let mut tasks = JoinSet::new();
+    tasks.spawn(listen::serve(listener, listen::Terms { wire, connections: 1 }, service, refuse(), stop.clone()));
+    let client = TcpStream::connect(address).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(client)).await.unwrap();
+    tasks.spawn(async { _ = connection.await });
+    let ask = |path: &str| Request::get(format!("http://h{path}")).body(Full::new(Bytes::new())).unwrap();
+    let unread = sender.send_request(ask("/endless")).await.unwrap();
+    tokio::time::timeout(DEADLINE, dropped.cancelled()).await.expect("the answer is dropped");
+    let whole = sender.send_request(ask("/")).await.unwrap().into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(whole.len(), 300_000);
+    assert!(unread.into_body().collect().await.is_err(), "nobody takes it for a whole answer");
+    stop.cancel();
+    drop(sender);
+    tokio::time::timeout(DEADLINE, tasks.join_all()).await.expect("nothing is left");
+}
+
+/// What hyper has buffered of answers that are over as far as it knows may take long to go out.
+#[tokio::test(start_paused = true)]
+async fn http2_is_not_idle_while_a_slow_client_reads_on() {
+    const PIECE: Duration = Duration::from_secs(15);
+    let terms = WireTerms { header_timeout: Duration::from_secs(20), write_stall: Duration::from_secs(60), ..terms() };
+    let (mut client, server) = tokio::io::duplex(100);
+    let begin = Instant::now();
+    let (mut reader, mut writer) = tokio::io::split(Wire::new(server, terms, refuse(), Arc::default()));
+    client.write_all(PREFACE).await.unwrap();
+    let mut preface = [0; PREFACE.len()];
+    reader.read_exact(&mut preface).await.unwrap();
+    let answers = async { writer.write_all(&[b'x'; 1_000]).await.unwrap() };
+    let end = async {
+        assert_eq!(reader.read(&mut [0; 10]).await.unwrap(), 0);
+        begin.elapsed()
+    };
+    let reads = async {
+        for _ in 0..10 {
+            tokio::time::sleep(PIECE).await;
+            client.read_exact(&mut [0; 100]).await.unwrap();
+        }
+    };
+    let ((), ended, ()) = tokio::join!(answers, end, reads);
+    assert!((PIECE * 9 + terms.header_timeout..PIECE * 10 + terms.header_timeout).contains(&ended), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_request_body_arrives_whole_through_a_real_connection() {
+    let terms = listen::Terms { wire: terms(), connections: 1 };
+    let listener = listen::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = listener.local_addr().unwrap();
+    let stop = CancellationToken::new();
+    let service = |request: Request<Incoming>, _| async move {
+        let body = request.into_body().collect().await.unwrap().to_bytes();
+        Response::new(Full::new(body))
+    };
+    let mut tasks = JoinSet::new();
+    tasks.spawn(listen::serve(listener, terms, service, refuse(), stop.clone()));
+    let client = TcpStream::connect(address).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(client)).await.unwrap();
+    tasks.spawn(async { connection.await.unwrap() });
+    for length in [0, 1, 4_000, 5_000, 1_000_000] {
+        let body = Bytes::from(vec![b'x'; length]);
+        let request = Request::post("/").header("host", "h").body(Full::new(body.clone())).unwrap();
+        let answer = sender.send_request(request).await.unwrap();
+        assert!(answer.into_body().collect().await.unwrap().to_bytes() == body, "{length} bytes");
+        sender.ready().await.unwrap();
+    }
+    stop.cancel();
+    tokio::time::timeout(DEADLINE, tasks.join_all()).await.expect("idle connections end with the service");
+}

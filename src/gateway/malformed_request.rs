@@ -1,0 +1,86 @@
+//! The answer to a head that never became a request: one whole HTTP/1.1 response, after which the connection ends.
+//!
+//! It looks like any other refusal, request id and access-log line included. When to send it is the wire's business.
+
+use super::accounting::record::{Books, Record};
+use super::admission::cors::Cors;
+use super::connection::head;
+use super::headers::{self, X_REQUEST_ID};
+use crate::refusal::{Refusal, Shape};
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, DATE, ORIGIN};
+use http::{HeaderValue, Method};
+use jiff::Timestamp;
+use jiff::fmt::rfc2822::DateTimePrinter;
+use std::sync::Arc;
+
+/// Stands in the access log where a head does not show its method or path.
+const UNKNOWN: &str = "-";
+
+/// The bytes to send, from as much of the head as has come. Without books nobody keeps account: the health port.
+pub(super) fn response(raw: &[u8], refusal: &Refusal, cors: &Cors, books: Option<&Arc<Books>>) -> Bytes {
+    let request_id = headers::request_id_from(head::value_of(raw, X_REQUEST_ID.as_str()));
+    let (method, path) = head::method_and_path(raw);
+    let shape = Shape::of(path.unwrap_or(UNKNOWN));
+    let mut response = refusal.response(shape);
+    let body = if method == Some(Method::HEAD) { Bytes::new() } else { response.body().clone() };
+    let length = HeaderValue::from(response.body().len());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_LENGTH, length);
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    headers.insert(X_REQUEST_ID, request_id.clone());
+    let origin = head::value_of(raw, ORIGIN.as_str()).and_then(|origin| HeaderValue::from_str(origin).ok());
+    cors.decorate(origin.as_ref(), headers);
+    if let Some(date) = date() {
+        headers.insert(DATE, date);
+    }
+    let mut bytes = format!("HTTP/1.1 {}\r\n", response.status()).into_bytes();
+    for (name, value) in response.headers() {
+        for piece in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            bytes.extend_from_slice(piece);
+        }
+    }
+    bytes.extend_from_slice(b"\r\n");
+    bytes.extend_from_slice(&body);
+    if let Some(books) = books {
+        let method = method.or_else(|| Method::from_bytes(UNKNOWN.as_bytes()).ok()).unwrap_or_default();
+        let path = path.unwrap_or(UNKNOWN).to_owned();
+        let mut record = Record::open(Arc::clone(books), request_id, method, path);
+        record.status = Some(refusal.status());
+        record.code = Some(refusal.code());
+        record.sends(body.len());
+        record.complete = true;
+    }
+    Bytes::from(bytes)
+}
+
+fn date() -> Option<HeaderValue> {
+    let text = DateTimePrinter::new().timestamp_to_rfc9110_string(&Timestamp::now()).ok()?;
+    HeaderValue::try_from(text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::values::Origins;
+
+    #[test]
+    fn it_is_a_whole_response_in_the_clients_shape_with_the_clients_id() {
+        let raw = b"POST /v1/messages?x HTTP/1.1\r\nX-Request-Id: mine-1\r\n";
+        let bytes = response(raw, &Refusal::RequestTimeout, &Cors::new(&Origins::Any), None);
+        let (head, body) = std::str::from_utf8(&bytes).unwrap().split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 408 Request Timeout\r\n"), "{head}");
+        assert!(head.contains("\r\nx-request-id: mine-1") && head.contains("\r\nconnection: close"), "{head}");
+        assert!(head.contains(&format!("\r\ncontent-length: {}", body.len())), "{head}");
+        assert!(head.contains("\r\naccess-control-allow-origin: *\r\n"), "{head}");
+        assert!(head.contains("\r\ndate: ") && head.contains(" GMT"), "{head}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(body).unwrap()["type"], "error");
+    }
+
+    #[test]
+    fn an_answer_to_head_has_no_body() {
+        let bytes =
+            response(b"HEAD /ping HTTP/1.1\r\n\r\n", &Refusal::BadRequest("x".into()), &Cors::new(&Origins::Off), None);
+        assert!(bytes.ends_with(b"\r\n\r\n"));
+    }
+}

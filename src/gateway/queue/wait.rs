@@ -1,0 +1,152 @@
+//! From a place in the line to a worker: the wait for one that serves, also of those who need no slot.
+
+use super::ticket::{Grant, Place, Ticket};
+use super::unavailable::refusal_of;
+use super::{Patience, Queue};
+use crate::awake::{self, Instant};
+use crate::fleet::{Changes, Errand, Lease, Model, Unavailable, Wish};
+use crate::gateway::bounds::{DOUBT_PATIENCE, RETRY_AFTER_UNKNOWN};
+use crate::refusal::Refusal;
+use std::pin::pin;
+
+impl Queue {
+    /// Waits for a slot and for a worker to use it with. A slot whose worker went away in that very moment goes back for
+    /// a place at the front. A request under suspicion waits, with its slot, until no other one is in flight; one that has
+    /// failed at a worker, until another worker has a slot for it.
+    pub(crate) async fn wait(
+        &self,
+        mut place: Place,
+        key: &str,
+        model: &Model,
+        wish: &Wish<'_>,
+    ) -> Result<(Ticket, Lease), Refusal> {
+        loop {
+            // Whoever waits wakes a model that sleeps.
+            let _want = place.is_in_line().then(|| model.want());
+            let mut ticket = place.ticket().await.map_err(|refusal| explained(refusal, model))?;
+            if ticket.holds != Grant::Slot {
+                return Ok((ticket, self.lease_out_of_line(model, wish).await?));
+            }
+            let mut outcome = model.lease(wish);
+            if let (Err(Unavailable::Suspected | Unavailable::Avoided), Some(mut changes)) = (&outcome, model.changes())
+            {
+                outcome = ticket.waits_for_its_worker(model, wish, &mut changes).await?;
+            }
+            match outcome {
+                Ok(lease) => {
+                    self.0.metrics.queue_wait.inc_by(ticket.waited.as_secs_f64());
+                    return Ok((ticket, lease));
+                }
+                Err(
+                    Unavailable::Busy
+                    | Unavailable::Avoided
+                    | Unavailable::Loading
+                    | Unavailable::Asleep
+                    | Unavailable::Doubted
+                    | Unavailable::Spent,
+                ) => {
+                    place = Place::InLine(ticket.back_in_line(key));
+                }
+                Err(unavailable) => return Err(refusal_of(unavailable, model)),
+            }
+        }
+    }
+
+    /// A lease for whoever needs no slot, and so waits in no line: it waits for a doubt to be looked into and, unless it
+    /// only looks, for a model that loads or sleeps.
+    async fn lease_out_of_line(&self, model: &Model, wish: &Wish<'_>) -> Result<Lease, Refusal> {
+        let settled = |outcome: Result<Lease, Unavailable>| outcome.map_err(|why| refusal_of(why, model));
+        let Some(mut changes) = model.changes() else { return settled(model.lease(wish)) };
+        let works = wish.errand != Errand::Look;
+        let _want = works.then(|| model.want());
+        let (failed_loads, mut waits_for) = (changes.failed_loads(), None);
+        loop {
+            let outcome = model.lease(wish);
+            let (reason, patience) = match outcome {
+                Err(why @ (Unavailable::Loading | Unavailable::Asleep | Unavailable::Spent)) if works => {
+                    if changes.failed_loads() != failed_loads {
+                        return Err(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN));
+                    }
+                    let Patience { queue, request } = self.0.patience;
+                    // Who sleeps is loaded in the same wait.
+                    let reason = if why == Unavailable::Spent { why } else { Unavailable::Loading };
+                    (reason, queue.unwrap_or(request))
+                }
+                Err(Unavailable::Doubted) => (Unavailable::Doubted, DOUBT_PATIENCE),
+                _ => return settled(outcome),
+            };
+            // Each kind of wait has a patience of its own.
+            let since = match waits_for {
+                Some((before, since)) if before == reason => since,
+                _ => Instant::now(),
+            };
+            waits_for = Some((reason, since));
+            tokio::select! {
+                more = awake::timeout_at(since + patience, changes.next()) => match more {
+                    Ok(true) => {}
+                    Ok(false) => return settled(outcome),
+                    Err(_) => return Err(refusal_of(reason, model)),
+                },
+                () = self.0.closing.cancelled() => return Err(self.is_closing()),
+            }
+        }
+    }
+}
+
+impl Ticket {
+    /// Waits as long as it is suspected and another one of which that is true is in flight, or only a worker has a slot
+    /// that has failed at it. What has come of it otherwise.
+    async fn waits_for_its_worker(
+        &mut self,
+        model: &Model,
+        wish: &Wish<'_>,
+        changes: &mut Changes,
+    ) -> Result<Result<Lease, Unavailable>, Refusal> {
+        loop {
+            let mut freed = pin!(model.slot_freed());
+            // Before the look: nothing that happens from here on is missed.
+            freed.as_mut().enable();
+            match model.lease(wish) {
+                Err(Unavailable::Suspected) => self.waits_for(changes.suspect_left()).await?,
+                Err(Unavailable::Avoided) => {
+                    let news = async {
+                        tokio::select! {
+                            () = freed => true,
+                            more = changes.next() => more,
+                        }
+                    };
+                    self.waits_for(news).await?;
+                }
+                outcome => return Ok(outcome),
+            }
+        }
+    }
+
+    /// Waits for news of its workers, as long as the queue's patience lasts. Without `QUEUE_TIMEOUT` that is
+    /// `REQUEST_TIMEOUT` from when the slot was given: it is not held for ever.
+    async fn waits_for(&mut self, news: impl Future<Output = bool>) -> Result<(), Refusal> {
+        let inner = &self.queue.0;
+        let deadline = match inner.patience.queue {
+            Some(patience) => self.arrival.at + patience,
+            None => self.granted + inner.patience.request,
+        };
+        tokio::select! {
+            more = awake::timeout_at(deadline, news) => match more {
+                Ok(true) => {}
+                Ok(false) => return Err(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN)),
+                Err(_) => return Err(Refusal::QueueTimeout(self.queue.retry_after())),
+            },
+            () = inner.closing.cancelled() => return Err(self.queue.is_closing()),
+        }
+        self.waited = self.arrival.waited_before.saturating_add(self.arrival.at.elapsed());
+        Ok(())
+    }
+}
+
+/// The end of a wait for a model that has nobody to serve: what it was in truth, where that was no loading.
+fn explained(refusal: Refusal, model: &Model) -> Refusal {
+    match (refusal, model.available()) {
+        (Refusal::ModelLoading(_), Err(why @ (Unavailable::Spent | Unavailable::Resting))) => refusal_of(why, model),
+        (refusal, _) => refusal,
+    }
+}

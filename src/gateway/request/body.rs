@@ -1,0 +1,362 @@
+//! How much a client may send: the request body, counted while it is read, and the heads of HTTP/2 requests. (The wire
+//! has checked those of HTTP/1.1 before.)
+//!
+//! The body is read whole before the request waits for a slot, so a slow sender never holds one. Its pieces are passed
+//! on as they came, without a copy, but for very small ones.
+
+use crate::awake;
+use crate::fleet::Fingerprint;
+use crate::gateway::bounds::{BUFFERED_BODIES, RETRY_AFTER_UNKNOWN, SMALL_PIECE};
+use crate::gateway::connection::discard::Inbound;
+use crate::gateway::connection::head::HeadLimits;
+use crate::gateway::route::Route;
+use crate::refusal::Refusal;
+use bytes::{Bytes, BytesMut};
+use http::header::CONTENT_LENGTH;
+use http::request::Parts;
+use http::{HeaderMap, Version};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::{BodyExt, Collected, Either};
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Limits of a request body.
+#[derive(Debug)]
+pub(crate) struct BodyLimits {
+    /// Largest body, in bytes.
+    pub(super) size: usize,
+    /// Longest silence while it arrives.
+    pub(super) silence: Duration,
+    /// Bytes that the bodies of all requests together may still take.
+    room: Arc<Semaphore>,
+    /// Drawn at the start, so that nobody can make two requests of one fingerprint.
+    seed: RandomState,
+}
+
+impl BodyLimits {
+    /// For bodies of at most `size` bytes, in which no silence is longer than `silence`.
+    pub(crate) fn new(size: usize, silence: Duration) -> Self {
+        // However little is set aside, the largest body has room.
+        let room = BUFFERED_BODIES.max(size).min(Semaphore::MAX_PERMITS);
+        Self { size, silence, room: Arc::new(Semaphore::new(room)), seed: RandomState::new() }
+    }
+}
+
+/// A request body that is within its limits, in the pieces in which it came.
+#[derive(Debug, Default)]
+pub(crate) struct Bounded {
+    pieces: VecDeque<Bytes>,
+    /// Small pieces on their way into one; empty once the body is whole.
+    joining: BytesMut,
+    length: u64,
+    /// Takes in what is asked for, where that has to be known again.
+    hasher: Option<DefaultHasher>,
+    /// Its part of the room for all bodies.
+    share: Option<Arc<OwnedSemaphorePermit>>,
+}
+
+impl Bounded {
+    /// The beginning of a body for this route.
+    fn on(route: &Route, limits: &BodyLimits) -> Self {
+        let hasher = route.needs_slot.then(|| {
+            let mut hasher = limits.seed.build_hasher();
+            route.path.hash(&mut hasher);
+            hasher
+        });
+        Self { hasher, ..Self::default() }
+    }
+
+    /// What is asked for, as a number: of the route and of every byte, however they came. Only what needs a slot has one.
+    pub(super) fn fingerprint(&self) -> Option<Fingerprint> {
+        self.hasher.as_ref().map(|hasher| Fingerprint(hasher.finish()))
+    }
+
+    /// The length in bytes.
+    pub(crate) fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// The pieces, to look at.
+    pub(super) fn pieces(&self) -> impl Iterator<Item = &Bytes> {
+        self.pieces.iter()
+    }
+
+    /// The same body once more, for another try. Shares the bytes and their room.
+    pub(super) fn again(&self) -> Self {
+        self.with(self.pieces.clone())
+    }
+
+    /// These pieces in place of its own. What is asked for stays the same, and the room that it takes.
+    pub(super) fn with(&self, pieces: VecDeque<Bytes>) -> Self {
+        let length = pieces.iter().map(|piece| piece.len() as u64).sum();
+        let (hasher, share) = (self.hasher.clone(), self.share.clone());
+        Self { pieces, joining: BytesMut::new(), length, hasher, share }
+    }
+
+    /// Takes a piece, if there is room for it beside all other bodies.
+    fn take(&mut self, piece: Bytes, limits: &BodyLimits) -> Result<(), Refusal> {
+        let share = Arc::clone(&limits.room).try_acquire_many_owned(bytes_of(&piece));
+        self.take_into(share.map_err(|_| Refusal::QueueFull(RETRY_AFTER_UNKNOWN)), piece, limits)
+    }
+
+    /// Takes a piece that has this share of the room, or none.
+    fn take_into(
+        &mut self,
+        share: Result<OwnedSemaphorePermit, Refusal>,
+        piece: Bytes,
+        limits: &BodyLimits,
+    ) -> Result<(), Refusal> {
+        self.length += piece.len() as u64;
+        if self.length > limits.size as u64 {
+            return Err(Refusal::PayloadTooLarge(limits.size));
+        }
+        let share = share?;
+        // While it is being read nobody else has a part in it.
+        match self.share.as_mut().and_then(Arc::get_mut) {
+            Some(first) => first.merge(share),
+            None => self.share = Some(Arc::new(share)),
+        }
+        if let Some(hasher) = &mut self.hasher {
+            hasher.write(&piece);
+        }
+        self.keep(piece);
+        Ok(())
+    }
+
+    /// Small pieces are joined, lest a body of single bytes take many times its size. One piece alone stays as it is.
+    fn keep(&mut self, piece: Bytes) {
+        let is_small = |piece: &Bytes| piece.len() < SMALL_PIECE;
+        if self.joining.is_empty() && is_small(&piece) && self.pieces.back().is_some_and(is_small) {
+            self.joining.extend(self.pieces.pop_back());
+        }
+        if !self.joining.is_empty() && is_small(&piece) {
+            self.joining.extend_from_slice(&piece);
+        } else {
+            self.join();
+            self.pieces.push_back(piece);
+        }
+    }
+
+    fn join(&mut self) {
+        if !self.joining.is_empty() {
+            self.pieces.push_back(self.joining.split().freeze());
+        }
+    }
+}
+
+#[cfg(test)]
+impl Bounded {
+    /// A body in these pieces, for the tests of others.
+    pub(super) fn of(pieces: &[&str]) -> Self {
+        let limits = BodyLimits::new(usize::MAX, Duration::MAX);
+        let mut body = Self::default();
+        for piece in pieces {
+            body.take(Bytes::copy_from_slice(piece.as_bytes()), &limits).unwrap();
+        }
+        body.join();
+        body
+    }
+}
+
+/// Refuses an HTTP/2 head that would be too large as an HTTP/1.1 head of the same content.
+pub(crate) fn check_head(parts: &Parts, limits: &HeadLimits) -> Result<(), Refusal> {
+    if parts.version != Version::HTTP_2 {
+        return Ok(());
+    }
+    let target = parts.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    let request_line = parts.method.as_str().len() + target + "  HTTP/1.1".len();
+    limits.check_request_line(request_line)?;
+    limits.check_headers(parts.headers.len())?;
+    let mut size = request_line;
+    for (name, value) in &parts.headers {
+        let line = name.as_str().len() + ": ".len() + value.len();
+        limits.check_header_line(line)?;
+        size = size.saturating_add(line);
+    }
+    limits.check_size(size)
+}
+
+/// Refuses a body that says itself that it is too large, before any of it is read.
+pub(crate) fn check_announced(headers: &HeaderMap, limits: &BodyLimits) -> Result<(), Refusal> {
+    let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > limits.size as u64) {
+        return Err(Refusal::PayloadTooLarge(limits.size));
+    }
+    Ok(())
+}
+
+fn bytes_of(piece: &Bytes) -> u32 {
+    u32::try_from(piece.len()).unwrap_or(u32::MAX)
+}
+
+/// Reads the body, as far as the limits allow. That of a job, which is here already, waits for room: others give theirs
+/// back when they have been served, and only whole bodies wait, so none waits for itself.
+pub(crate) async fn read_body(body: Option<Inbound>, route: &Route, limits: &BodyLimits) -> Result<Bounded, Refusal> {
+    let mut bounded = Bounded::on(route, limits);
+    let mut body = match body {
+        None => return Ok(bounded),
+        Some(Either::Left(body)) => body,
+        Some(Either::Right(whole)) => {
+            let Ok(piece) = whole.collect().await.map(Collected::to_bytes);
+            if piece.len() > limits.size {
+                return Err(Refusal::PayloadTooLarge(limits.size));
+            }
+            let share = Arc::clone(&limits.room).acquire_many_owned(bytes_of(&piece)).await;
+            bounded.take_into(share.map_err(|_| Refusal::QueueFull(RETRY_AFTER_UNKNOWN)), piece, limits)?;
+            return Ok(bounded);
+        }
+    };
+    loop {
+        let frame = awake::timeout(limits.silence, body.frame()).await.map_err(|_| Refusal::RequestTimeout)?;
+        match frame {
+            None => {
+                bounded.join();
+                return Ok(bounded);
+            }
+            Some(Err(_)) => return Err(Refusal::bad_request("the body is malformed or incomplete")),
+            Some(Ok(frame)) => {
+                // Trailers are not passed on.
+                let Ok(piece) = frame.into_data() else { continue };
+                bounded.take(piece, limits)?;
+            }
+        }
+    }
+}
+
+impl Body for Bounded {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let piece = self.pieces.pop_front();
+        self.length -= piece.as_ref().map_or(0, |piece| piece.len() as u64);
+        Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::route;
+    use http::Method;
+    use http_body_util::Full;
+    use proptest::prelude::*;
+    use std::pin::pin;
+
+    /// A body in these pieces, on its way to this route.
+    fn body<'a>(limits: &BodyLimits, path: &str, pieces: impl IntoIterator<Item = &'a [u8]>) -> Bounded {
+        let mut body = Bounded::on(route::find(&Method::POST, path).unwrap(), limits);
+        for piece in pieces {
+            body.take(Bytes::copy_from_slice(piece), limits).unwrap();
+        }
+        body.join();
+        body
+    }
+
+    #[test]
+    fn a_fingerprint_is_of_route_and_body_and_of_this_process_alone() {
+        let limits = BodyLimits::new(100, Duration::ZERO);
+        let of = |limits: &BodyLimits, path: &str, text: &[u8]| {
+            body(limits, path, [text]).fingerprint().map(|Fingerprint(number)| number)
+        };
+        let one = of(&limits, "/completion", b"{}");
+        assert!(one.is_some());
+        assert_eq!(one, of(&limits, "/completion", b"{}"));
+        assert_ne!(one, of(&limits, "/completions", b"{}"));
+        assert_ne!(one, of(&limits, "/completion", b"{ }"));
+        assert_ne!(one, of(&limits, "/completion", b"{}\0"));
+        assert_ne!(one, of(&BodyLimits::new(100, Duration::ZERO), "/completion", b"{}"), "nobody can know it");
+        assert_eq!(of(&limits, "/tokenize", b"{}"), None, "it needs no slot");
+    }
+
+    proptest! {
+        #[test]
+        fn a_fingerprint_does_not_show_in_which_pieces_the_body_came(
+            pieces in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 0..20),
+        ) {
+            let limits = BodyLimits::new(1 << 20, Duration::ZERO);
+            let whole = pieces.concat();
+            let path = "/v1/chat/completions";
+            let in_pieces = body(&limits, path, pieces.iter().map(Vec::as_slice)).fingerprint();
+            prop_assert_eq!(in_pieces, body(&limits, path, [whole.as_slice()]).fingerprint());
+            prop_assert_eq!(in_pieces, body(&limits, path, whole.chunks(1)).fingerprint());
+        }
+    }
+
+    #[test]
+    fn all_bodies_share_one_room_and_give_it_back() {
+        let limits = BodyLimits { room: Arc::new(Semaphore::new(15)), ..BodyLimits::new(10, Duration::ZERO) };
+        let (mut first, mut second) = (Bounded::default(), Bounded::default());
+        first.take(Bytes::from_static(b"01234"), &limits).unwrap();
+        first.take(Bytes::from_static(b"56789"), &limits).unwrap();
+        assert_eq!(first.take(Bytes::from_static(b"x"), &limits), Err(Refusal::PayloadTooLarge(10)));
+        assert_eq!(second.take(Bytes::from_static(b"012345"), &limits), Err(Refusal::QueueFull(RETRY_AFTER_UNKNOWN)));
+        drop(first);
+        second.take(Bytes::from_static(b"0123"), &limits).unwrap();
+    }
+
+    /// Regression: a job for whose body there was no room had failed.
+    #[tokio::test]
+    async fn the_body_of_a_job_waits_for_room() {
+        let limits = BodyLimits { room: Arc::new(Semaphore::new(10)), ..BodyLimits::new(10, Duration::ZERO) };
+        let route = route::find(&Method::POST, "/completion").unwrap();
+        let job = |text: &'static [u8]| Some(Either::Right(Full::new(Bytes::from_static(text))));
+        let first = read_body(job(b"0123456"), route, &limits).await.unwrap();
+        let mut second = pin!(read_body(job(b"01234567"), route, &limits));
+        tokio::select! {
+            biased;
+            _ = &mut second => panic!("there is no room"),
+            () = std::future::ready(()) => {}
+        }
+        drop(first);
+        assert_eq!(second.await.unwrap().length(), 8);
+        assert!(matches!(read_body(job(b"0123456789x"), route, &limits).await, Err(Refusal::PayloadTooLarge(10))));
+    }
+
+    #[test]
+    fn a_body_of_single_bytes_takes_no_more_than_its_size_and_one_piece_stays_as_it_is() {
+        let limits = BodyLimits::new(1 << 20, Duration::ZERO);
+        let mut body = Bounded::default();
+        let first = Bytes::from_static(b"{\"a\":1}");
+        body.take(first.clone(), &limits).unwrap();
+        assert_eq!(body.pieces[0].as_ptr(), first.as_ptr(), "it is not copied");
+        for byte in 0..10_000_u32 {
+            body.take(Bytes::copy_from_slice(&[byte as u8]), &limits).unwrap();
+        }
+        body.take(Bytes::from(vec![b'x'; SMALL_PIECE]), &limits).unwrap();
+        body.take(Bytes::from_static(b"end"), &limits).unwrap();
+        body.join();
+        assert_eq!(body.pieces.iter().map(Bytes::len).collect::<Vec<_>>(), [10_007, SMALL_PIECE, 3]);
+    }
+
+    #[test]
+    fn a_second_try_shares_the_bytes_and_the_room_which_is_given_back_with_the_last() {
+        let limits = BodyLimits { room: Arc::new(Semaphore::new(15)), ..BodyLimits::new(100, Duration::ZERO) };
+        let first = body(&limits, "/completion", [&b"0123"[..], b"", &[b'x'; 8]]);
+        let (again, other) = (first.again(), first.with(VecDeque::from([Bytes::from_static(b"longer than that")])));
+        assert_eq!(again.pieces[0].as_ptr(), first.pieces[0].as_ptr(), "it is not copied");
+        assert_eq!((again.length(), other.length()), (12, 16));
+        assert_eq!(limits.room.available_permits(), 3);
+        for copy in [&again, &other] {
+            assert!(copy.fingerprint().is_some() && copy.fingerprint() == first.fingerprint());
+        }
+        drop((first, other));
+        assert_eq!(limits.room.available_permits(), 3);
+        drop(again);
+        assert_eq!(limits.room.available_permits(), 15);
+    }
+}

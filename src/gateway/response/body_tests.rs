@@ -1,0 +1,267 @@
+use super::*;
+use crate::awake::Instant;
+use crate::fleet::Unavailable;
+use crate::gateway::bounds::{HELD_EVENT, SWEEP_INTERVAL};
+use crate::gateway::content_kind::ContentKind;
+use crate::gateway::testing::{ASKED, REQUEST, STALL, Stage, chunk, code, next};
+use crate::worker::bounds::COMPUTE_ERRORS_UNTIL_RESTART;
+use http::{Method, Response};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+const CHAT: &str = "/v1/chat/completions";
+const CHUNKED: &str = "Content-Type: text/event-stream\r\nTransfer-Encoding: chunked";
+
+#[tokio::test(start_paused = true)]
+async fn an_http2_client_that_never_reads_its_stream_keeps_no_slot() {
+    let mut stage = Stage::new();
+    let (passed, mut llama) = stage.answer(CHAT, 200, ContentKind::Stream, CHUNKED).await;
+    let response = stage.give_to_one_who_does_not_read(Response::new(Answer::Passed(passed))).await;
+    llama.write_all(&chunk("data: 1\n\n")).await.unwrap();
+    let start = Instant::now();
+    stage.slot_is_free().await;
+    assert!(start.elapsed() >= STALL && start.elapsed() <= STALL + 2 * SWEEP_INTERVAL);
+    assert_eq!(llama.read(&mut [0]).await.unwrap(), 0, "llama-server is left");
+    drop(response);
+    let log = stage.log();
+    assert!(log.contains("client_closed"), "{log}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_http2_client_that_never_reads_hears_of_the_end_of_the_service_no_later_than_others() {
+    let mut stage = Stage::new();
+    let (passed, mut llama) = stage.answer(CHAT, 200, ContentKind::Stream, CHUNKED).await;
+    let _response = stage.give_to_one_who_does_not_read(Response::new(Answer::Passed(passed))).await;
+    llama.write_all(&chunk("data: 1\n\n")).await.unwrap();
+    tokio::time::sleep(SWEEP_INTERVAL / 2).await;
+    let start = Instant::now();
+    stage.cut.cancel();
+    stage.slot_is_free().await;
+    assert!(start.elapsed() < SWEEP_INTERVAL / 2);
+    let log = stage.log();
+    assert!(log.contains("shutting_down"), "{log}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_cut_at_once_can_be_told_from_none() {
+    let mut stage = Stage::new();
+    let (passed, _llama) = stage.answer(CHAT, 200, ContentKind::Json, "Content-Length: 10").await;
+    stage.cut.cancel();
+    let got = stage.give(Response::new(Answer::Passed(passed))).await;
+    assert!(got.starts_with("HTTP/1.1 200 OK\r\n") && got.contains("content-length: 10"), "{got:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_error_follows_the_end_mark_of_a_stream() {
+    for how in ["killed", "silent", "cut"] {
+        let mut stage = Stage::new();
+        let (passed, mut llama) = stage.answer(CHAT, 200, ContentKind::Stream, CHUNKED).await;
+        let mut answer = Answer::Passed(passed);
+        llama.write_all(&chunk("data: [DONE]\n\n")).await.unwrap();
+        assert_eq!(next(&mut answer).await.as_deref(), Some("data: [DONE]\n\n"));
+        match how {
+            "killed" => drop(llama),
+            "cut" => stage.cut.cancel(),
+            _ => {}
+        }
+        assert_eq!(next(&mut answer).await, None, "{how}");
+        stage.slot_is_free().await;
+        let log = stage.log();
+        assert!(log.contains(" code=- "), "{how}: {log}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_taken_bit_by_bit_is_cut_at_the_end_of_its_time() {
+    let mut stage = Stage::new();
+    let (passed, mut llama) = stage.answer(CHAT, 200, ContentKind::Json, "Content-Length: 1000000").await;
+    let mut answer = Answer::Passed(passed);
+    let start = Instant::now();
+    llama.write_all(&[b'x'; 500_000]).await.unwrap();
+    let mut read = 0;
+    let last = loop {
+        match next(&mut answer).await.unwrap() {
+            piece if piece.starts_with('x') => read += piece.len(),
+            last => break last,
+        }
+        llama.write_all(&[b'x'; 1_000]).await.unwrap_or_default();
+        tokio::time::sleep(STALL - SWEEP_INTERVAL).await;
+    };
+    assert!(read > 0 && last.contains("backend_timeout"), "{last}");
+    assert!(start.elapsed() < REQUEST + STALL);
+    assert!(next(&mut answer).await.is_none());
+    stage.slot_is_free().await;
+    let log = stage.log();
+    assert!(log.contains("backend_timeout"), "{log}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_reads_again_too_late_is_cut_and_one_that_the_end_has_met_is_told() {
+    for (cut, whole, expected) in [(false, true, None), (true, true, Some("data: ")), (true, false, Some("\n\ndata: "))]
+    {
+        let mut stage = Stage::new();
+        let (passed, mut llama) = stage.answer(CHAT, 200, ContentKind::Stream, CHUNKED).await;
+        let mut answer = Answer::Passed(passed);
+        let event = if whole { "data: 1\n\n".to_owned() } else { "x".repeat(HELD_EVENT + 1) };
+        llama.write_all(&chunk(&event)).await.unwrap();
+        assert!(next(&mut answer).await.is_some());
+        if cut {
+            stage.cut.cancel();
+        }
+        stage.slot_is_free().await;
+        let last = next(&mut answer).await.unwrap();
+        match expected {
+            None => assert_eq!(last, "<the answer was cut: the client did not read it>"),
+            Some(start) => {
+                assert!(last.starts_with(start), "{last}");
+                assert_eq!(code(&last).as_deref(), Some("shutting_down"));
+            }
+        }
+        assert!(next(&mut answer).await.is_none());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_waits_for_a_silent_llama_server_is_left_alone() {
+    let mut stage = Stage::new();
+    let (passed, mut llama) = stage.answer(CHAT, 200, ContentKind::Stream, CHUNKED).await;
+    let mut answer = Answer::Passed(passed);
+    let speaks = async {
+        tokio::time::sleep(STALL * 3).await;
+        llama.write_all(&chunk("data: 1\n\n")).await.unwrap();
+    };
+    let (piece, ()) = tokio::join!(next(&mut answer), speaks);
+    assert_eq!(piece.unwrap(), "data: 1\n\n");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_piece_frees_the_slot_though_nobody_reads_it() {
+    let mut stage = Stage::new();
+    let (passed, mut llama) = stage.answer(CHAT, 200, ContentKind::Json, "Content-Length: 2").await;
+    llama.write_all(b"{}").await.unwrap();
+    let start = Instant::now();
+    let _response = stage.give_to_one_who_does_not_read(Response::new(Answer::Passed(passed))).await;
+    stage.slot_is_free().await;
+    assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_after_half_a_long_event_begins_on_a_line_of_its_own() {
+    let mut stage = Stage::new();
+    let (passed, mut llama) = stage.answer(CHAT, 200, ContentKind::Stream, CHUNKED).await;
+    let mut answer = Answer::Passed(passed);
+    llama.write_all(&chunk(&format!("data: {}", "x".repeat(HELD_EVENT)))).await.unwrap();
+    drop(llama);
+    let mut text = String::new();
+    while let Some(piece) = next(&mut answer).await {
+        text += &piece;
+    }
+    let (half, error) = text.rsplit_once("\n\ndata: ").unwrap();
+    assert!(half.ends_with('x') && error.contains("backend_error") && error.ends_with("\n\n"), "{error}");
+    drop(answer);
+    let log = stage.log();
+    assert!(log.contains(&format!(" out={} ", text.len())), "{log}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_leaves_once_it_has_the_end_mark_has_got_everything() {
+    for (path, mark, code) in [(CHAT, "data: [DONE]\n\n", "-"), ("/completion", "data: {}\n\n", "client_closed")] {
+        let mut stage = Stage::new();
+        let (passed, mut llama) = stage.answer(path, 200, ContentKind::Stream, CHUNKED).await;
+        let mut answer = Answer::Passed(passed);
+        llama.write_all(&chunk(mark)).await.unwrap();
+        assert_eq!(next(&mut answer).await.as_deref(), Some(mark));
+        drop(answer);
+        let log = stage.log();
+        assert!(log.contains(&format!("code={code} ")), "{log}");
+    }
+}
+
+#[tokio::test]
+async fn bytes_that_a_head_request_leaves_out_are_not_counted() {
+    for (method, bytes) in [(Method::GET, 5), (Method::HEAD, 0)] {
+        let stage = Stage::new();
+        drop(Answer::own(Bytes::from_static(b"hello"), stage.record(method, "/ping")));
+        let log = stage.log();
+        assert!(log.contains(&format!(" out={bytes} ")), "{log}");
+    }
+}
+
+/// How an answer of llama-server ends in a test.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum How {
+    /// Read to its end.
+    Ends,
+    /// Its client leaves with the first piece.
+    Left,
+}
+
+/// Passes on one answer: a stream of these events where the status is 200, else one JSON value.
+async fn passes(stage: &mut Stage, path: &str, status: u16, text: &str, how: How) {
+    let length = format!("Content-Length: {}", text.len());
+    let is_stream = status == 200 && !text.starts_with('{');
+    let (kind, framing) = if is_stream { (ContentKind::Stream, CHUNKED) } else { (ContentKind::Json, &*length) };
+    let (passed, mut llama) = stage.answer(path, status, kind, framing).await;
+    let bytes = if is_stream { [chunk(text), chunk("")].concat() } else { text.as_bytes().to_vec() };
+    llama.write_all(&bytes).await.unwrap();
+    let mut answer = Answer::Passed(passed);
+    while next(&mut answer).await.is_some() && how == How::Ends {}
+    drop(answer);
+    stage.slot_is_free().await;
+}
+
+const COMPUTE_ERROR: &str = r#"{"error":{"code":500,"message":"Compute error.","type":"server_error"}}"#;
+const CLIENT_FAULT: &str = r#"{"error":{"code":500,"message":"input (700 tokens) is too large to process. increase the physical batch size (current batch size: 512)","type":"server_error"}}"#;
+
+#[tokio::test(start_paused = true)]
+async fn compute_failures_count_against_llama_server_and_faults_of_the_client_do_not() {
+    let in_band = |json: &str| format!("data: {{}}\n\ndata: {json}\n\n");
+    let named = "event: error\ndata: {\"code\":500,\"message\":\"Compute error.\",\"type\":\"server_error\"}\n\n";
+    for (path, status, text, restarts) in [
+        (CHAT, 500, COMPUTE_ERROR, true),
+        ("/v1/messages", 500, COMPUTE_ERROR, true),
+        ("/v1/embeddings", 500, CLIENT_FAULT, false),
+        (CHAT, 400, COMPUTE_ERROR, false),
+        ("/tokenize", 500, COMPUTE_ERROR, false),
+        (CHAT, 200, &in_band(COMPUTE_ERROR), true),
+        ("/completion", 200, &in_band(COMPUTE_ERROR), true),
+        ("/v1/responses", 200, &in_band(COMPUTE_ERROR), true),
+        ("/v1/messages", 200, named, true),
+        (CHAT, 200, &in_band(CLIENT_FAULT), false),
+        (CHAT, 200, COMPUTE_ERROR, false),
+    ] {
+        for how in [How::Ends, How::Left] {
+            let mut stage = Stage::new();
+            for _ in 0..COMPUTE_ERRORS_UNTIL_RESTART {
+                assert!(stage.model.available().is_ok());
+                passes(&mut stage, path, status, text, how).await;
+            }
+            let expected = if restarts { Err(Unavailable::Doubted) } else { Ok(()) };
+            assert_eq!(stage.model.available(), expected, "{path} {status} {text} {how:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_to_its_end_clears_what_was_asked_and_nothing_less_does() {
+    let in_band = format!("data: {COMPUTE_ERROR}\n\n");
+    for (path, status, text, how, cleared) in [
+        (CHAT, 200, "{}", How::Ends, true),
+        (CHAT, 200, "data: {}\n\ndata: [DONE]\n\n", How::Ends, true),
+        (CHAT, 200, "data: {}\n\ndata: [DONE]\n\n", How::Left, true),
+        ("/completion", 200, "data: {}\n\n", How::Ends, true),
+        ("/completion", 200, "data: {}\n\n", How::Left, false),
+        ("/v1/messages", 200, "event: message_stop\ndata: {}\n\n", How::Ends, true),
+        (CHAT, 200, "data: {}\n\n", How::Ends, false),
+        (CHAT, 200, &in_band, How::Ends, false),
+        ("/completion", 200, &in_band, How::Ends, false),
+        (CHAT, 500, CLIENT_FAULT, How::Ends, false),
+        (CHAT, 400, "{}", How::Ends, false),
+    ] {
+        let mut stage = Stage::new();
+        stage.model.dies_of(ASKED);
+        passes(&mut stage, path, status, text, how).await;
+        stage.model.dies_of(ASKED);
+        assert_eq!(stage.model.refuses(ASKED), !cleared, "{path} {status} {text} {how:?}");
+    }
+}

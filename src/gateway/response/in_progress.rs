@@ -1,0 +1,317 @@
+//! What an answer holds while it is on its way, and what comes next of it: pieces, an error as the last event, or a cut.
+//!
+//! Its drop tells the lease what has become of the request. Whether the client asks for more is not known here.
+
+use super::compute_failure::Verdict;
+use super::rename::Renamed;
+use super::sse::{Tail, Watch, data_event};
+use super::stall_sweeper::{Held, Holdings, Step, Taken};
+use crate::awake::{Instant, Sleep};
+use crate::fleet::Lease;
+use crate::gateway::accounting::record::Record;
+use crate::gateway::admission::auth::Caller;
+use crate::gateway::bounds::{RETRY_AFTER_UNKNOWN, WRAPPED_ANSWER};
+use crate::gateway::queue::ticket::Ticket;
+use crate::gateway::route::Route;
+use crate::refusal::{Refusal, Shape, event_of_backend};
+use bytes::{Bytes, BytesMut};
+use http::StatusCode;
+use http_body::Body;
+use hyper::body::Incoming;
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
+/// The answer was cut: the connection is closed so that the client can tell it from an end.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer was cut: {0}")]
+pub struct Cut(pub(crate) &'static str);
+
+/// A piece for the client, the end, or a cut.
+pub(super) type Next = Option<Result<Bytes, Cut>>;
+
+/// How long an answer may take.
+pub(crate) struct Patience<'a> {
+    /// The whole answer must be out by then; of a stream, its first byte.
+    pub(crate) deadline: Instant,
+    /// For a stream: how long it may be silent after each piece.
+    pub(crate) silence: Option<Duration>,
+    /// Where it is listed, lest its client does not read it; says too when the service gives up what is in flight.
+    pub(crate) holdings: &'a Arc<Holdings>,
+}
+
+/// An answer that llama-server has begun, and what its request holds until the end.
+pub(crate) struct UpstreamAnswer<'a> {
+    pub(crate) status: StatusCode,
+    pub(crate) body: Renamed<Incoming>,
+    pub(crate) route: &'static Route,
+    pub(crate) patience: Patience<'a>,
+    pub(crate) caller: Caller,
+    pub(crate) record: Record,
+    pub(crate) ticket: Ticket,
+    pub(crate) lease: Lease,
+}
+
+/// What an answer holds while it is on its way.
+pub(super) struct Holding {
+    upstream: Option<Renamed<Incoming>>,
+    /// Pieces that may go out.
+    ready: VecDeque<Bytes>,
+    manner: Manner,
+    /// When the wait for the next piece ends.
+    deadline: Sleep,
+    /// When the last piece of a stream came; none has before its first byte.
+    last_piece: Option<Instant>,
+    /// What it says of llama-server, as far as that is known.
+    verdict: Verdict,
+    /// Ready when the drain is over.
+    cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Ready when llama-server has ended or is being ended, whatever its connections do.
+    gone: Pin<Box<WaitForCancellationFutureOwned>>,
+    shape: Shape,
+    /// The error that follows what is ready.
+    last_word: Option<Refusal>,
+    record: Record,
+    _caller: Caller,
+    lease: Lease,
+    /// Behind the lease: whoever gets the slot next finds the worker's free too.
+    ticket: Ticket,
+}
+
+/// How an answer is passed on.
+enum Manner {
+    /// Bytes are bytes.
+    Plain,
+    Stream(Stream),
+    /// No stream, and yet the client has been promised one: the whole becomes one event.
+    Wrapped(StatusCode, BytesMut),
+}
+
+/// What only an event stream has.
+struct Stream {
+    watch: Watch,
+    silence: Duration,
+}
+
+impl Holding {
+    pub(super) fn new(answer: UpstreamAnswer<'_>) -> Self {
+        let UpstreamAnswer { status, body, route, patience, caller, record, ticket, lease } = answer;
+        let manner = match patience.silence {
+            Some(silence) => Manner::Stream(Stream { watch: Watch::new(route.ending), silence }),
+            None => Manner::Plain,
+        };
+        let mut holding = Self {
+            upstream: Some(body),
+            ready: VecDeque::new(),
+            manner,
+            deadline: Sleep::until(patience.deadline),
+            last_piece: None,
+            verdict: Verdict::of_head(status, route.needs_slot),
+            cut: Box::pin(patience.holdings.cut()),
+            gone: Box::pin(lease.gone()),
+            shape: route.shape,
+            last_word: None,
+            record,
+            _caller: caller,
+            lease,
+            ticket,
+        };
+        // Some bodies are over before anybody asks for more; hyper then never polls them.
+        holding.record.complete = holding.is_over();
+        holding
+    }
+
+    /// Makes one event of it. The record says what this client sees.
+    pub(super) fn wrap(&mut self, status: StatusCode) {
+        self.manner = Manner::Wrapped(status, BytesMut::new());
+        self.record.complete = false;
+        self.record.status = Some(StatusCode::OK);
+        if !status.is_success() {
+            self.record.code = Some(Refusal::BackendError.code());
+        }
+    }
+
+    /// What the client gets next. `tail` is what it got last.
+    pub(super) fn next(&mut self, context: &mut Context<'_>, tail: Tail) -> Step<Next> {
+        loop {
+            if let Some(piece) = self.ready.pop_front() {
+                self.record.sends(piece.len());
+                let over = self.is_over();
+                // A client may well leave once it has seen the end mark.
+                self.record.complete |= over || self.has_ended();
+                return if over { Step::Ends(Some(Ok(piece))) } else { Step::Gives(Some(Ok(piece))) };
+            }
+            if let Some(refusal) = self.last_word.take() {
+                let event = tail.before(refusal.event(self.shape));
+                self.record.sends(event.len());
+                return Step::Ends(Some(Ok(event)));
+            }
+            let Some(upstream) = &mut self.upstream else { return Step::Ends(None) };
+            let outcome = match Pin::new(upstream).poll_frame(context) {
+                Poll::Pending => match self.poll_patience(context) {
+                    Poll::Pending => return Step::Waits,
+                    Poll::Ready(reason) => self.fail(reason),
+                },
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(piece) => self.take(piece),
+                    // Trailers are not passed on.
+                    Err(_) => Ok(()),
+                },
+                Poll::Ready(Some(Err(_))) => self.fail(Refusal::BackendError),
+                Poll::Ready(None) => self.end(),
+            };
+            if let Err(cut) = outcome {
+                return Step::Ends(Some(Err(cut)));
+            }
+        }
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        let upstream = match (&self.upstream, &self.manner) {
+            (None, _) => true,
+            (Some(upstream), Manner::Plain) => upstream.is_end_stream(),
+            // They have more to say when it ends.
+            (Some(_), _) => false,
+        };
+        upstream && self.ready.is_empty() && self.last_word.is_none()
+    }
+
+    /// Whether the end mark of a stream has gone out.
+    pub(super) fn has_ended(&self) -> bool {
+        let has_end_mark = matches!(&self.manner, Manner::Stream(stream) if stream.watch.has_end_mark());
+        has_end_mark && self.ready.is_empty()
+    }
+
+    fn take(&mut self, piece: Bytes) -> Result<(), Cut> {
+        let now = Instant::now();
+        self.record.reads(&piece, now.real().into_std());
+        if self.verdict == Verdict::Fails {
+            self.verdict = Verdict::of_error(&piece);
+        }
+        match &mut self.manner {
+            Manner::Plain => self.ready.push_back(piece),
+            Manner::Stream(stream) => {
+                if self.last_piece.replace(now).is_none() {
+                    self.deadline.reset(now + stream.silence);
+                }
+                stream.watch.take(piece, &mut self.ready);
+            }
+            Manner::Wrapped(_, text) if text.len() + piece.len() <= WRAPPED_ANSWER => text.extend_from_slice(&piece),
+            Manner::Wrapped(..) => return self.close_with(Refusal::BackendError),
+        }
+        Ok(())
+    }
+
+    /// The upstream has failed.
+    fn fail(&mut self, refusal: Refusal) -> Result<(), Cut> {
+        match refusal {
+            Refusal::BackendError => {
+                self.lease.doubt();
+                // Perhaps no fault of the upstream's.
+                return self.close_with(self.ticket.removal().unwrap_or(refusal));
+            }
+            Refusal::BackendTimeout => self.lease.is_late(),
+            _ => {}
+        }
+        self.close_with(refusal)
+    }
+
+    /// There is no more to pass on: an event stream gets the error as its last event, anything else is cut.
+    fn close_with(&mut self, refusal: Refusal) -> Result<(), Cut> {
+        self.upstream = None;
+        if self.has_ended() {
+            // The client has all of it; what is missing is the end of llama-server's own body.
+            self.record.complete = true;
+            return Ok(());
+        }
+        self.record.code = Some(refusal.code());
+        self.record.complete = true;
+        if matches!(self.manner, Manner::Plain) {
+            return Err(Cut(refusal.code()));
+        }
+        self.last_word = Some(refusal);
+        Ok(())
+    }
+
+    /// llama-server ended the body in order. A stream without its end mark was cut by a llama-server that stopped.
+    fn end(&mut self) -> Result<(), Cut> {
+        self.upstream = None;
+        match &mut self.manner {
+            Manner::Plain => {}
+            Manner::Stream(stream) => {
+                stream.watch.rest(&mut self.ready);
+                if !stream.watch.has_ended() {
+                    return self.fail(Refusal::BackendError);
+                }
+            }
+            Manner::Wrapped(status, text) => {
+                let event = match status.is_success() {
+                    true => data_event(text),
+                    false => event_of_backend(self.shape, *status, text),
+                };
+                let Some(event) = event else { return self.close_with(Refusal::BackendError) };
+                self.ready.push_back(event);
+            }
+        }
+        self.lease.answered();
+        self.record.complete = true;
+        Ok(())
+    }
+
+    /// Ready with the reason when there is no more waiting for the next piece. After the first piece of a stream, its
+    /// timer is moved only when it fires, not with each further piece.
+    fn poll_patience(&mut self, context: &mut Context<'_>) -> Poll<Refusal> {
+        if self.cut.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN));
+        }
+        if self.gone.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Refusal::BackendError);
+        }
+        loop {
+            ready!(Pin::new(&mut self.deadline).poll(context));
+            let due = match (&self.manner, self.last_piece) {
+                (Manner::Stream(stream), Some(last_piece)) => Some(last_piece + stream.silence),
+                _ => None,
+            };
+            match due {
+                Some(due) if due > Instant::now() => self.deadline.reset(due),
+                _ => return Poll::Ready(Refusal::BackendTimeout),
+            }
+        }
+    }
+}
+
+impl Drop for Holding {
+    /// Before the ticket is given back: whoever is next must not meet a llama-server that is about to be restarted.
+    fn drop(&mut self) {
+        let in_band = match &self.manner {
+            Manner::Stream(stream) => stream.watch.error(),
+            _ => None,
+        };
+        let is_whole = self.record.complete && self.record.code.is_none();
+        match in_band.unwrap_or(self.verdict) {
+            Verdict::CannotCompute => self.lease.could_not_be_computed(),
+            Verdict::Computes if is_whole => self.lease.succeeded(),
+            _ if is_whole => self.lease.answered(),
+            _ => {}
+        }
+    }
+}
+
+impl Held for Holding {
+    fn is_taken(&mut self, why: Taken) {
+        if self.record.complete {
+            return;
+        }
+        // A client that does not read counts as one that has left.
+        self.record.code = match why {
+            Taken::Stalled => return,
+            Taken::Late => Some(Refusal::BackendTimeout.code()),
+            Taken::Cut => Some(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN).code()),
+        };
+        self.record.complete = true;
+    }
+}

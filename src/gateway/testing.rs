@@ -1,0 +1,228 @@
+//! What tests of answers need: books, a line with one slot, a llama-server that says what it is told, and clients.
+
+use super::accounting::record::{Books, Record};
+use super::admission::auth::Caller;
+use super::content_kind::ContentKind;
+use super::queue::ticket::Place;
+use super::queue::{self, Queue};
+use super::response::body::{Answer, Passed};
+use super::response::in_progress::{Patience, UpstreamAnswer};
+use super::response::rename::Renamed;
+use super::response::stall_sweeper::Holdings;
+use super::route;
+use crate::awake::Instant;
+use crate::fleet::{Errand, Fingerprint, Model, Stub};
+use crate::refusal::Refusal;
+use crate::settings::options::Logs;
+use crate::settings::values::{LogFormat, LogLevel};
+use crate::telemetry::access::AccessLog;
+use crate::telemetry::metrics::Metrics;
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use std::convert::Infallible;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// How long a client may leave a piece untouched.
+pub(super) const STALL: Duration = Duration::from_secs(60);
+
+/// How long an answer that is no stream, or the first byte of one, may take.
+pub(super) const REQUEST: Duration = Duration::from_secs(600);
+
+/// What every request asks for.
+pub(super) const ASKED: Fingerprint = Fingerprint(1);
+
+/// Bytes that fit between two ends of a connection.
+const PIPE: usize = 1024 * 1024;
+
+/// One gateway's worth of what answers need.
+pub(super) struct Stage {
+    pub(super) queue: Queue,
+    pub(super) holdings: Arc<Holdings>,
+    pub(super) cut: CancellationToken,
+    shelf: Shelf,
+    pub(super) model: Arc<Model>,
+    _worker: Stub,
+    tasks: JoinSet<()>,
+}
+
+/// Books, and the folder in which they are written.
+pub(super) struct Shelf {
+    pub(super) books: Arc<Books>,
+    folder: tempfile::TempDir,
+    writer: tracing_appender::non_blocking::WorkerGuard,
+}
+
+impl Shelf {
+    pub(super) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let logs = Logs {
+            log_level: LogLevel::Info,
+            log_format: LogFormat::Text,
+            log_dir: folder.path().to_owned(),
+            log_name: "llama".to_owned(),
+            worker_type: None,
+            log_keep: NonZeroUsize::MIN,
+            instance_id: "test".to_owned(),
+        };
+        let (access, writer) = AccessLog::open(&logs);
+        let books = Arc::new(Books { metrics: Arc::new(Metrics::new("local")), access });
+        Self { books, folder, writer }
+    }
+
+    /// The access log, once every record is closed.
+    pub(super) fn log(self) -> String {
+        self.books.access.flush();
+        drop(self.writer);
+        let name = std::fs::read_to_string(self.folder.path().join("access/latest.txt")).unwrap();
+        std::fs::read_to_string(self.folder.path().join("access").join(name.trim())).unwrap()
+    }
+}
+
+impl Stage {
+    /// With a sweeper at work.
+    pub(super) fn new() -> Self {
+        let shelf = Shelf::new();
+        let (worker, model) = Stub::ready(([127, 0, 0, 1], 1));
+        let patience = queue::Patience { queue: None, request: REQUEST };
+        let cut = CancellationToken::new();
+        let holdings = Holdings::new(STALL, cut.clone());
+        let mut tasks = JoinSet::new();
+        let sweeping = Arc::clone(&holdings);
+        tasks.spawn(async move { sweeping.sweep(CancellationToken::new()).await });
+        let queue = Queue::new(None, patience, || 1, Arc::clone(&shelf.books.metrics), Arc::default());
+        Self { queue, holdings, cut, shelf, model, _worker: worker, tasks }
+    }
+
+    pub(super) fn record(&self, method: Method, path: &str) -> Record {
+        Record::open(Arc::clone(&self.shelf.books), http::HeaderValue::from_static("r"), method, path.to_owned())
+    }
+
+    /// A place in the line, or the slot.
+    pub(super) fn place(&self) -> Place {
+        self.queue.enter("a", true, || Ok(())).unwrap()
+    }
+
+    /// Waits until nothing holds the slot.
+    pub(super) async fn slot_is_free(&self) {
+        let freed = tokio::time::timeout(REQUEST * 10, self.place().ticket());
+        assert!(freed.await.expect("the slot is free in the end").is_ok());
+    }
+
+    /// An answer of llama-server that holds the slot, and where llama-server writes its body.
+    pub(super) async fn answer(
+        &mut self,
+        path: &str,
+        status: u16,
+        kind: ContentKind,
+        framing: &str,
+    ) -> (Passed, DuplexStream) {
+        let (upstream, llama) = self.upstream(framing).await;
+        let route = route::find(&Method::POST, path).unwrap();
+        let status = StatusCode::from_u16(status).unwrap();
+        let mut record = self.record(Method::POST, path);
+        record.is_answered(status, route, kind);
+        let patience = Patience {
+            deadline: Instant::now() + REQUEST,
+            silence: (kind == ContentKind::Stream).then_some(REQUEST),
+            holdings: &self.holdings,
+        };
+        let ticket = self.place().ticket().await.ok().unwrap();
+        let lease = self.model.lease(&Errand::Work(Some(ASKED)).into()).unwrap();
+        let (body, caller) = (Renamed::new(upstream, None), Caller::nobody());
+        let answer = UpstreamAnswer { status, body, route, patience, caller, record, ticket, lease };
+        (Passed::new(answer), llama)
+    }
+
+    async fn upstream(&mut self, framing: &str) -> (Incoming, DuplexStream) {
+        let (ours, mut theirs) = tokio::io::duplex(PIPE);
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(ours)).await.unwrap();
+        self.tasks.spawn(async move { _ = connection.await });
+        let asks = sender.send_request(Request::new(Empty::<Bytes>::new()));
+        let answers = async {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(theirs.read_u8().await.unwrap());
+            }
+            theirs.write_all(format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n").as_bytes()).await.unwrap();
+            theirs
+        };
+        let (answer, theirs) = tokio::join!(asks, answers);
+        (answer.unwrap().into_body(), theirs)
+    }
+
+    /// Gives the answer to an HTTP/2 client that never opens the window of its stream.
+    pub(super) async fn give_to_one_who_does_not_read(&mut self, answer: Response<Answer>) -> Response<Incoming> {
+        let (ours, theirs) = tokio::io::duplex(PIPE);
+        let answer = Mutex::new(Some(answer));
+        let service = service_fn(move |_| {
+            let answer = answer.lock().unwrap().take().unwrap();
+            async move { Ok::<_, Infallible>(answer) }
+        });
+        self.tasks.spawn(async move {
+            let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            _ = server.serve_connection(TokioIo::new(ours), service).await;
+        });
+        let mut client = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+        client.initial_stream_window_size(0);
+        let (mut sender, connection) = client.handshake(TokioIo::new(theirs)).await.unwrap();
+        self.tasks.spawn(async move { _ = connection.await });
+        sender.send_request(Request::new(Empty::<Bytes>::new())).await.unwrap()
+    }
+
+    /// All that an HTTP/1.1 client gets who asks for the answer.
+    pub(super) async fn give(&mut self, answer: Response<Answer>) -> String {
+        let (ours, mut theirs) = tokio::io::duplex(PIPE);
+        let answer = Mutex::new(Some(answer));
+        let service = service_fn(move |_| {
+            let answer = answer.lock().unwrap().take().unwrap();
+            async move { Ok::<_, Infallible>(answer) }
+        });
+        self.tasks.spawn(async move {
+            _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(ours), service).await;
+        });
+        theirs.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let mut text = String::new();
+        theirs.read_to_string(&mut text).await.unwrap();
+        text
+    }
+
+    /// The access log, once every record is closed.
+    pub(super) fn log(self) -> String {
+        self.shelf.log()
+    }
+}
+
+/// A chunk of a chunked body.
+pub(super) fn chunk(data: &str) -> Vec<u8> {
+    format!("{:x}\r\n{data}\r\n", data.len()).into_bytes()
+}
+
+/// The next piece as text; an error as its own words in brackets.
+pub(super) async fn next(answer: &mut Answer) -> Option<String> {
+    let frame = answer.frame().await?;
+    Some(match frame {
+        Ok(frame) => String::from_utf8(frame.into_data().unwrap().to_vec()).unwrap(),
+        Err(cut) => format!("<{cut}>"),
+    })
+}
+
+/// The code of an error event.
+pub(super) fn code(event: &str) -> Option<String> {
+    let data = event.trim_start().strip_prefix("data: ")?;
+    let event: serde_json::Value = serde_json::from_str(data).ok()?;
+    event["error"]["code"].as_str().map(str::to_owned)
+}
+
+/// A refusal that came with its record, taken apart.
+pub(super) fn refused(outcome: Result<Response<Answer>, (Refusal, Record)>) -> Response<Answer> {
+    outcome.map_err(|(refusal, _)| refusal).unwrap()
+}

@@ -1,0 +1,284 @@
+//! One request to one worker, and its answer back. Never sends anything twice.
+
+use super::retry::Attempts;
+use crate::awake;
+use crate::dial::{Dialer, Target, explain};
+use crate::fleet::Lease;
+use crate::gateway::accounting::record::Record;
+use crate::gateway::admission::auth::Caller;
+use crate::gateway::bounds::{LAST_WORDS, RETRY_AFTER_UNKNOWN, UPSTREAM_IDLE};
+use crate::gateway::content_kind::ContentKind;
+use crate::gateway::headers::{self, X_REQUEST_ID};
+use crate::gateway::queue::ticket::Ticket;
+use crate::gateway::request::body::Bounded;
+use crate::gateway::response::body::{Answer, Passed};
+use crate::gateway::response::in_progress::{Patience, UpstreamAnswer};
+use crate::gateway::response::rename::{Renamed, Renamer};
+use crate::gateway::response::stall_sweeper::Holdings;
+use crate::gateway::route::Route;
+use crate::refusal::Refusal;
+use crate::settings::bounds::{CLIENT_WRITE_STALL, UPSTREAM_IDLE_CONNECTIONS};
+use crate::settings::options::Limits;
+use crate::telemetry::trouble::Trouble;
+use http::header::AUTHORIZATION;
+use http::request::Parts;
+use http::{HeaderValue, Request, Response, StatusCode, Version};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::capture_connection;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use jiff::Timestamp;
+use std::error::Error;
+use std::iter::successors;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+/// Connections to workers, and how long their answers may take.
+pub(crate) struct Forwarder {
+    client: Client<Dialer, Bounded>,
+    stream_idle_timeout: Duration,
+    wrong_keys: Mutex<Trouble>,
+    /// Cancelled when the drain is over: what is still in flight ends with an error of its own.
+    cut: CancellationToken,
+    /// What the answers hold meanwhile.
+    pub(crate) holdings: Arc<Holdings>,
+}
+
+/// What is sent.
+pub(crate) struct Sent<'a> {
+    pub(crate) route: &'static Route,
+    pub(crate) parts: Parts,
+    pub(crate) request_id: &'a HeaderValue,
+    /// What the client calls the model, where the worker may call it something else.
+    pub(crate) name: Option<&'a str>,
+}
+
+/// A try that failed before anything of an answer went out.
+pub(crate) struct Failed {
+    pub(crate) refusal: Refusal,
+    /// Whether the worker may have begun to process the request.
+    pub(crate) may_have_begun: bool,
+    pub(crate) tokens: Tokens,
+}
+
+/// What the journey goes on with.
+pub(super) type Tokens = (Caller, Ticket, Record);
+
+impl Forwarder {
+    /// With connections that llama-server's own keep-alive limit never surprises.
+    pub(crate) fn new(limits: &Limits) -> Self {
+        let client = Client::builder(TokioExecutor::new())
+            .pool_idle_timeout(UPSTREAM_IDLE)
+            .pool_max_idle_per_host(UPSTREAM_IDLE_CONNECTIONS)
+            .pool_timer(TokioTimer::new())
+            .retry_canceled_requests(false)
+            .build(Dialer::new(limits.backend_connect_timeout.0));
+        let cut = CancellationToken::new();
+        Self {
+            client,
+            stream_idle_timeout: limits.stream_idle_timeout.0,
+            wrong_keys: Mutex::default(),
+            holdings: Holdings::new(CLIENT_WRITE_STALL, cut.clone()),
+            cut,
+        }
+    }
+
+    fn report_wrong_key(&self, host: &str) {
+        if let Some(times) = self.wrong_keys.lock().unwrap_or_else(PoisonError::into_inner).report_due() {
+            warn!(host, times, "a remote backend does not take its api_key");
+        }
+    }
+
+    /// Ends what is still in flight.
+    pub(crate) fn cut(&self) {
+        self.cut.cancel();
+    }
+
+    /// Sends the request. What fails comes back with all that another try needs.
+    #[expect(clippy::too_many_arguments, reason = "each argument is a stage's token; together they prove the journey")]
+    pub(crate) async fn forward(
+        &self,
+        sent: Sent<'_>,
+        body: Bounded,
+        caller: Caller,
+        ticket: Ticket,
+        mut lease: Lease,
+        record: Record,
+        attempts: &mut Attempts,
+    ) -> Result<Response<Answer>, Box<Failed>> {
+        let Sent { route, parts, request_id, name } = sent;
+        let deadline = attempts.begins(lease.member());
+        let fails = |refusal, may_have_begun, lease: Lease, tokens: Tokens| {
+            // Before the slot is given back: whoever gets it finds the worker's free too.
+            drop(lease);
+            Box::new(Failed { refusal, may_have_begun, tokens })
+        };
+        let mut request = match upstream_request(parts, request_id, body, &lease.endpoint().target) {
+            Ok(request) => request,
+            Err(error) => {
+                return Err(fails(Refusal::bad_request(error.to_string()), true, lease, (caller, ticket, record)));
+            }
+        };
+        let connection = capture_connection(&mut request);
+        let mut answer = pin!(awake::timeout_at(deadline, self.client.request(request)));
+        let answer = tokio::select! {
+            answer = &mut answer => answer,
+            () = self.cut.cancelled() => {
+                let refusal = Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN);
+                return Err(fails(refusal, true, lease, (caller, ticket, record)));
+            }
+            // Its end may be heard of before what it has said last.
+            () = lease.gone() => match awake::timeout(LAST_WORDS, answer).await {
+                Ok(answer) => answer,
+                Err(_) => {
+                    let refusal = ticket.removal().unwrap_or(Refusal::BackendError);
+                    return Err(fails(refusal, true, lease, (caller, ticket, record)));
+                }
+            },
+        };
+        let answer = match answer {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => {
+                // Before the ticket is given back: whoever is next must not meet a llama-server that is just dying.
+                let why = explain(&error, lease.endpoint().target.authority.host());
+                lease.failed(&error, &why);
+                let is_connect = error.is_connect();
+                let may_have_begun = !is_connect && !was_never_sent(&error);
+                let of_worker =
+                    if is_connect { Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN) } else { Refusal::BackendError };
+                let refusal = ticket.removal().unwrap_or(of_worker);
+                return Err(fails(refusal, may_have_begun, lease, (caller, ticket, record)));
+            }
+            Err(_) => {
+                lease.is_late();
+                return Err(fails(Refusal::BackendTimeout, true, lease, (caller, ticket, record)));
+            }
+        };
+        let is_remote = lease.endpoint().target.is_remote;
+        lease.is_answered(answer.status(), headers::rest(answer.headers(), Timestamp::now()));
+        if is_remote && answer.status() == StatusCode::UNAUTHORIZED {
+            // It is our key that is wrong, not the client's; such an answer may even quote it.
+            lease.wants_another_key();
+            self.report_wrong_key(lease.endpoint().target.authority.as_str());
+            return Err(fails(Refusal::BackendRefusesKey, false, lease, (caller, ticket, record)));
+        }
+        // Too busy, or not ready: by its own account it has not begun (RFC 9110, section 15.6.4).
+        let has_refused = matches!(answer.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+        if is_remote && (has_refused || answer.status().is_server_error()) && attempts.go_on(!has_refused, &caller) {
+            return Err(fails(Refusal::BackendError, !has_refused, lease, (caller, ticket, record)));
+        }
+        let (mut head, upstream) = answer.into_parts();
+        headers::for_client(&mut head.headers, is_remote);
+        head.version = Version::default();
+        let kind = ContentKind::of(&head.headers);
+        // llama-server announces keep-alive and closes after each stream nevertheless. Nobody else may meet that.
+        if kind == ContentKind::Stream
+            && let Some(connection) = &*connection.connection_metadata()
+        {
+            connection.poison();
+        }
+        let silence = (kind == ContentKind::Stream).then_some(self.stream_idle_timeout);
+        let patience = Patience { deadline, silence, holdings: &self.holdings };
+        let renamer = name.and_then(|name| Renamer::prepare(&mut head.headers, name));
+        let body = Renamed::new(upstream, renamer);
+        let mut record = record;
+        record.is_answered(head.status, route, kind);
+        record.worker = Some(Arc::clone(lease.member()));
+        attempts.tell(&mut head.headers);
+        let answer = UpstreamAnswer { status: head.status, body, route, patience, caller, record, ticket, lease };
+        Ok(Response::from_parts(head, Answer::Passed(Passed::new(answer))))
+    }
+}
+
+/// Whether the connection had ended before anything of the request was written.
+fn was_never_sent(error: &(dyn Error + 'static)) -> bool {
+    let of_hyper = |error: &(dyn Error + 'static)| error.downcast_ref().is_some_and(hyper::Error::is_canceled);
+    successors(Some(error), |&error| error.source()).any(of_hyper)
+}
+
+fn upstream_request<B>(
+    mut parts: Parts,
+    request_id: &HeaderValue,
+    body: B,
+    target: &Target,
+) -> Result<Request<B>, http::Error> {
+    parts.uri = target.uri(std::mem::take(&mut parts.uri).into_parts().path_and_query)?;
+    headers::for_worker(&mut parts.headers, target.is_remote);
+    if let Some(authorization) = &target.authorization {
+        parts.headers.insert(AUTHORIZATION, authorization.clone());
+    }
+    parts.headers.insert(X_REQUEST_ID, request_id.clone());
+    parts.version = Version::HTTP_11;
+    parts.extensions.clear();
+    Ok(Request::from_parts(parts, body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::uri::{Authority, Scheme};
+
+    fn sent(base_path: &str, authorization: Option<&'static str>, is_remote: bool) -> Request<()> {
+        let target = Target {
+            scheme: Scheme::HTTPS,
+            authority: Authority::from_static("host:1"),
+            base_path: base_path.to_owned(),
+            authorization: authorization.map(HeaderValue::from_static),
+            model: None,
+            is_remote,
+        };
+        let request = Request::post("/v1/chat/completions?a=b").version(Version::HTTP_2);
+        let request = request
+            .header(AUTHORIZATION, "Bearer client")
+            .header("x-api-key", "client")
+            .header("x-request-id", "theirs")
+            .header("x-kept", "1");
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        upstream_request(parts, &HeaderValue::from_static("id-1"), (), &target).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_was_never_sent_is_told_from_what_was() {
+        use http_body_util::Empty;
+        use hyper_util::rt::TokioIo;
+        use tokio::io::AsyncReadExt;
+        for is_read in [false, true] {
+            let (ours, mut theirs) = tokio::io::duplex(1024);
+            let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(ours)).await.unwrap();
+            let asks = sender.send_request(Request::new(Empty::<bytes::Bytes>::new()));
+            let error = match is_read {
+                false => {
+                    drop(connection);
+                    asks.await.unwrap_err()
+                }
+                true => {
+                    let closes = async {
+                        assert!(theirs.read_u8().await.is_ok());
+                        drop(theirs);
+                    };
+                    tokio::join!(asks, connection, closes).0.unwrap_err()
+                }
+            };
+            assert_eq!(was_never_sent(&error), !is_read, "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_request_goes_where_the_worker_is_with_its_key_and_never_the_clients() {
+        for is_remote in [false, true] {
+            let request = sent("/api", Some("Bearer worker"), is_remote);
+            assert_eq!(request.uri(), "https://host:1/api/v1/chat/completions?a=b");
+            assert_eq!((request.version(), request.headers().len()), (Version::HTTP_11, 3));
+            assert_eq!(request.headers()[AUTHORIZATION], "Bearer worker");
+            assert_eq!(request.headers()[X_REQUEST_ID], "id-1");
+            assert_eq!(request.headers()["x-kept"], "1");
+
+            let request = sent("", None, is_remote);
+            assert_eq!(request.uri(), "https://host:1/v1/chat/completions?a=b");
+            assert!(request.headers().get(AUTHORIZATION).is_none());
+            assert!(!format!("{request:?}").contains("client"));
+        }
+    }
+}
