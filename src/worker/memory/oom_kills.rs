@@ -1,6 +1,6 @@
 //! The kernel's count of processes that it killed for want of memory, before and after one of ours.
 //!
-//! It only counts; what a kill means is `diagnosis.rs`'s.
+//! It only counts; what a kill means is for the diagnosis to say.
 
 use super::cgroup::{Group, counter};
 use super::kernel::{MIB, Roots};
