@@ -1,6 +1,7 @@
 //! What no order of requests may do to a limit, by a clock that stands still until it is told.
 
 use super::*;
+use crate::rate_bucket::MINUTE;
 use governor::clock::FakeRelativeClock;
 use proptest::prelude::*;
 
@@ -31,14 +32,14 @@ fn a_limit_is_a_bucket_that_holds_it_and_fills_in_a_minute() {
     for remaining in (0..6).rev() {
         let standing = meter.take().unwrap();
         let reset = Duration::from_secs(10) * (6 - remaining);
-        assert_eq!(standing, Standing { limit: 6, remaining: remaining.into(), reset });
+        assert_eq!(standing, RateStatus { limit: 6, remaining: remaining.into(), reset });
     }
-    let standing = Standing { limit: 6, remaining: 0, reset: Duration::from_secs(60) };
-    assert_eq!(meter.take(), Err(Wait { time: Duration::from_secs(10), standing }));
+    let standing = RateStatus { limit: 6, remaining: 0, reset: Duration::from_secs(60) };
+    assert_eq!(meter.take(), Err(Wait { time: Duration::from_secs(10), status: standing }));
     clock.advance(Duration::from_secs(25));
     assert_eq!(meter.look().unwrap().remaining, 2);
     clock.advance(Duration::from_secs(3600));
-    assert_eq!(meter.look(), Ok(Standing { limit: 6, remaining: 6, reset: Duration::ZERO }));
+    assert_eq!(meter.look(), Ok(RateStatus { limit: 6, remaining: 6, reset: Duration::ZERO }));
 }
 
 #[test]
@@ -89,7 +90,7 @@ fn tokens_go_into_debt_and_come_back() {
     meter.spend(61);
     let wait = meter.look_tokens().unwrap_err();
     assert_eq!(wait.time, Duration::from_secs(61), "60 to pay the debt, one for a token");
-    assert_eq!(wait.standing, Standing { limit: 60, remaining: 0, reset: Duration::from_secs(120) });
+    assert_eq!(wait.status, RateStatus { limit: 60, remaining: 0, reset: Duration::from_secs(120) });
     clock.advance(wait.time);
     assert_eq!(meter.look_tokens().unwrap().unwrap().remaining, 1);
 }
@@ -266,7 +267,7 @@ proptest! {
             match event {
                 Event::Pause(nanos) => {
                     clock.advance(Duration::from_nanos(nanos));
-                    let remaining = |outcome: Result<Standing, Wait>| outcome.map_or(0, |standing| standing.remaining);
+                    let remaining = |outcome: Result<RateStatus, Wait>| outcome.map_or(0, |standing| standing.remaining);
                     prop_assert!(remaining(meter.look()) >= remaining(before));
                 }
                 Event::Look => {}
@@ -291,7 +292,7 @@ proptest! {
             let (clock, meter) = meter(&line);
             clock.advance(Duration::from_nanos(pause));
             amounts.iter().for_each(|amount| meter.spend(*amount));
-            meter.look_tokens().map_or_else(|wait| wait.standing, Option::unwrap).reset
+            meter.look_tokens().map_or_else(|wait| wait.status, Option::unwrap).reset
         };
         let (twice, once) = (reset(&[first, second]), reset(&[first.saturating_add(second)]));
         // Each is rounded down to a nanosecond.
