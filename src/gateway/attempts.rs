@@ -7,6 +7,7 @@ use super::asking::Asking;
 use super::auth::Caller;
 use super::lanes::{Lane, Lanes};
 use super::queue::{self, Place, Ticket};
+use super::rate::Meter;
 use super::record::Record;
 use super::route::Route;
 use crate::awake::{self, Instant};
@@ -94,7 +95,8 @@ impl Attempts {
                 let lane = attempts.lane();
                 record.is_for(lane.model.id());
                 may_be_tried(&lane.model, asking.fingerprint())?;
-                let place = lane.queue.enter(caller.turn(), asking.route.needs_slot, || caller.pay())?;
+                let charge = || caller.meter().map_or(Ok(()), Meter::charge);
+                let place = lane.queue.enter(caller.turn(), asking.route.needs_slot, charge)?;
                 Ok((attempts, place))
             };
             match find() {

@@ -245,8 +245,8 @@ impl Gateway {
             Target::Worker(needs) => needs,
             Target::Gateway(local) => return answered((self.local)(local, &parts).await, record),
             Target::Catalogue(question) => {
-                stage!(record, caller.check_rates());
-                stage!(record, caller.pay());
+                stage!(record, caller.meter().map_or(Ok(()), Meter::check));
+                stage!(record, caller.meter().map_or(Ok(()), Meter::charge));
                 let name = envelope::percent_decoded(route.id_in(parts.uri.path()).unwrap_or_default());
                 let name = String::from_utf8_lossy(&name);
                 return answered(self.catalogue.answer(question, &name, &caller, &self.lanes.now()), record);
@@ -259,9 +259,10 @@ impl Gateway {
             record.is_for(lane.model.id());
             stage!(record, caller.may_use(&lane.model.card()));
         }
-        stage!(record, caller.check_rates());
+        stage!(record, caller.meter().map_or(Ok(()), Meter::check));
         let comes_back = || only.as_ref().map_or(RETRY_AFTER_UNKNOWN, |lane| lane.queue.retry_after());
-        stage!(record, caller.come_in(comes_back));
+        let presence = stage!(record, caller.meter().map(|meter| meter.enter(comes_back)).transpose());
+        caller.hold(presence);
         if let Some(lane) = &only {
             let mut only = Attempts::new(self.retries, route, needs, Arc::clone(&self.lanes), Arc::clone(lane));
             stage!(record, only.settle(&caller));

@@ -1,7 +1,8 @@
 //! How much a key may ask for: requests and tokens a minute, and requests at once.
 //!
 //! Owns what each key id has used, which outlives every reload of the key file: the file says how much is allowed,
-//! [`Meters`] knows how much of it is gone. Does not decide what a refusal looks like, nor who is asked for a key.
+//! [`Meters`] knows how much of it is gone. Decides when a key is refused with 429. Does not decide who is asked for a
+//! key.
 //!
 //! The limits are buckets of `rate_bucket.rs`, which keep the share of a minute that is used. So several lines of one id
 //! draw on one minute, and each request costs the share that its own line says: two secrets do not get two limits. The
@@ -13,6 +14,7 @@ use super::ticks::Ticks;
 use crate::gateway::bounds::METERS_BEFORE_SWEEP;
 use crate::keys::Key;
 use crate::rate_bucket::{Bucket, DebtBucket, RateStatus, Wait};
+use crate::refusal::Refusal;
 use governor::Quota;
 use governor::clock::{Clock, DefaultClock};
 use http::HeaderMap;
@@ -61,10 +63,6 @@ pub(super) struct Meter<C: Clock = DefaultClock> {
     tokens: Option<NonZeroU64>,
     max_concurrent: Option<NonZeroUsize>,
 }
-
-/// The key has as many requests in flight as it may.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Crowded;
 
 /// One request in flight. Frees its place when it is dropped.
 #[derive(Debug)]
@@ -129,16 +127,37 @@ impl<C: Clock> Used<C> {
 }
 
 impl<C: Clock> Meter<C> {
-    /// Takes one of the places for requests in flight.
+    /// Checks that the key's limits allow one more request now. Takes nothing.
     ///
     /// # Errors
-    /// When all that this key may have are taken.
-    pub(super) fn enter(&self) -> Result<Presence<C>, Crowded> {
+    /// 429 when no request or no token is left, with the time until one is.
+    pub(super) fn check(&self) -> Result<(), Refusal> {
+        self.look().map_err(|wait| Refusal::RateLimited(REQUESTS, wait.time))?;
+        self.look_tokens().map_err(|wait| Refusal::RateLimited("the tokens of this API key", wait.time))?;
+        Ok(())
+    }
+
+    /// Charges the key for one request.
+    ///
+    /// # Errors
+    /// 429 when no request is left, with the time until one is. Nothing is charged then.
+    pub(super) fn charge(&self) -> Result<(), Refusal> {
+        self.take().map(drop).map_err(|wait| Refusal::RateLimited(REQUESTS, wait.time))
+    }
+
+    /// Takes one of the key's places for requests in flight.
+    ///
+    /// # Errors
+    /// 429 when all that this key may have are taken; `retry_after` estimates when one is free.
+    pub(super) fn enter(&self, retry_after: impl FnOnce() -> Duration) -> Result<Presence<C>, Refusal> {
         let most = self.max_concurrent.map_or(usize::MAX, NonZeroUsize::get);
         let entered = self.used.present.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |present| {
             (present < most).then_some(present.saturating_add(1))
         });
-        entered.map(|_| Presence(Arc::clone(&self.used))).map_err(|_| Crowded)
+        match entered {
+            Ok(_) => Ok(Presence(Arc::clone(&self.used))),
+            Err(_) => Err(Refusal::RateLimited("this API key's requests at once", retry_after())),
+        }
     }
 
     /// Counts the tokens of a response. They are known only after it, so the key can go into debt.
@@ -148,16 +167,16 @@ impl<C: Clock> Meter<C> {
         }
     }
 
-    pub(super) fn look(&self) -> Result<RateStatus, Wait> {
+    fn look(&self) -> Result<RateStatus, Wait> {
         self.used.requests.check(Quota::per_minute(self.requests), self.used.ticks.now())
     }
 
-    pub(super) fn take(&self) -> Result<RateStatus, Wait> {
+    fn take(&self) -> Result<RateStatus, Wait> {
         self.used.requests.take(Quota::per_minute(self.requests), self.used.ticks.now())
     }
 
     /// Returns `None` for a key without a limit of tokens.
-    pub(super) fn look_tokens(&self) -> Result<Option<RateStatus>, Wait> {
+    fn look_tokens(&self) -> Result<Option<RateStatus>, Wait> {
         self.tokens.map(|limit| self.used.tokens.check(limit, self.used.ticks.now())).transpose()
     }
 
@@ -186,6 +205,8 @@ impl<C: Clock> Drop for Presence<C> {
         self.0.present.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+const REQUESTS: &str = "the requests of this API key";
 
 #[cfg(test)]
 #[path = "rate_tests.rs"]
