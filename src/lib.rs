@@ -21,6 +21,7 @@
 //! | [`runpod`] | jobs from the queue of a RunPod endpoint |
 //! | [`operator`] | health, metrics, reload |
 //! | [`refusal`] | every error that the gateway answers in its own name |
+//! | [`rate_bucket`] | rate limits: how much of one is used |
 //! | [`telemetry`] | metrics and logs |
 //! | [`awake`] | time that counts only while this program runs |
 
@@ -39,6 +40,7 @@ pub mod models;
 pub mod operator;
 pub mod platform;
 pub mod preflight;
+pub mod rate_bucket;
 pub mod refusal;
 pub mod runpod;
 pub mod settings;

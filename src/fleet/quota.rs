@@ -1,39 +1,32 @@
 //! How much a remote backend may be asked for: requests and tokens a minute.
 //!
-//! A limit of `n` a minute is a bucket that holds `n` and takes a minute to fill, as it is for keys: `n` at once, then
-//! one every `1/n` of a minute. Tokens are known only after the answer, so that theirs may run into debt.
-//!
-//! Owns what is used and tells when there is more. Goes by the kernel's clock, for the backend's minutes go on while this
-//! program is paused; the caller says what time it is.
+//! Owns what is used and tells when there is more. Goes by the kernel's clock, because the backend's minutes go on while
+//! this program is paused; the caller says what time it is. How a limit is counted is in `rate_bucket.rs`.
 
-use crate::fleet::bounds::LONGEST_DEBT;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The period of every limit.
-const MINUTE: Duration = Duration::from_secs(60);
+use crate::fleet::bounds::LONGEST_DEBT;
+use crate::rate_bucket::{Bucket, DebtBucket};
 
-/// What one remote backend may be asked for, and what of it is used.
+/// The limits of one remote backend, and what of them is used.
 #[derive(Debug)]
 pub struct Quota {
-    requests: Option<Bucket>,
-    tokens: Option<Bucket>,
-}
-
-/// One limit, kept as the instant at which the bucket is full again (GCRA).
-#[derive(Debug)]
-struct Bucket {
-    limit: NonZeroU32,
-    /// None while nothing was ever taken.
-    full_at: Option<Instant>,
+    /// The buckets' time counts from here.
+    start: Instant,
+    requests: Option<(governor::Quota, Bucket)>,
+    tokens: Option<(NonZeroU64, DebtBucket)>,
 }
 
 impl Quota {
-    /// So many requests and tokens a minute, none of which are used; any number where there is no limit.
+    /// A quota of `rpm` requests and `tpm` tokens a minute, none of which are used. `None` is no limit.
     pub fn new(rpm: Option<NonZeroU32>, tpm: Option<NonZeroU32>) -> Self {
-        let bucket = |limit| Bucket { limit, full_at: None };
-        Self { requests: rpm.map(bucket), tokens: tpm.map(bucket) }
+        Self {
+            start: Instant::now(),
+            requests: rpm.map(|rpm| (governor::Quota::per_minute(rpm), Bucket::default())),
+            tokens: tpm.map(|tpm| (tpm.into(), DebtBucket::default())),
+        }
     }
 
     /// Whether a request may be sent now.
@@ -41,53 +34,35 @@ impl Quota {
         self.opens_at(now).is_none()
     }
 
-    /// Counts a request, if one may be sent now. Whether it may.
+    /// Counts a request, if one may be sent now. Returns whether it may.
     #[must_use = "the request may not be sent unless this says so"]
     pub fn take(&mut self, now: Instant) -> bool {
-        let is_allowed = self.allows(now);
-        if is_allowed && let Some(requests) = &mut self.requests {
-            requests.spend(1, now);
-        }
-        is_allowed
+        let nanos = self.nanos(now);
+        self.tokens_wait(nanos).is_none()
+            && self.requests.as_ref().is_none_or(|(quota, bucket)| bucket.take(*quota, nanos).is_ok())
     }
 
-    /// Counts the tokens of an answer.
+    /// Counts the tokens of a response. They are known only after it, so the backend can go into debt.
     pub fn spend(&mut self, tokens: u64, now: Instant) {
-        if let Some(bucket) = &mut self.tokens {
-            bucket.spend(tokens, now);
+        if let Some((limit, bucket)) = &self.tokens {
+            bucket.charge(tokens, *limit, LONGEST_DEBT, self.nanos(now));
         }
     }
 
-    /// When the next request may be sent, if nobody else comes first; none if it may now.
+    /// Returns when the next request may be sent if no other comes first; `None` if it may be sent now.
     pub fn opens_at(&self, now: Instant) -> Option<Instant> {
-        let buckets = [&self.requests, &self.tokens];
-        buckets.into_iter().flatten().filter_map(|bucket| bucket.opens_at(now)).max()
-    }
-}
-
-impl Bucket {
-    /// How long it takes until it is full.
-    fn until_full(&self, now: Instant) -> Duration {
-        self.full_at.map_or(Duration::ZERO, |full_at| full_at.saturating_duration_since(now))
+        let nanos = self.nanos(now);
+        let requests = self.requests.as_ref().and_then(|(quota, bucket)| bucket.check(*quota, nanos).err());
+        requests.map(|wait| wait.time).max(self.tokens_wait(nanos)).map(|time| now + time)
     }
 
-    fn spend(&mut self, amount: u64, now: Instant) {
-        // Rounded down, for then what is left comes out as the limit less what was spent.
-        let nanos = u128::from(amount) * MINUTE.as_nanos() / u128::from(self.limit.get());
-        let time = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
-        let until_full = self.until_full(now).saturating_add(time).min(MINUTE + LONGEST_DEBT);
-        self.full_at = Some(now + until_full);
+    fn tokens_wait(&self, nanos: u64) -> Option<Duration> {
+        self.tokens.as_ref().and_then(|(limit, bucket)| bucket.check(*limit, nanos).err()).map(|wait| wait.time)
     }
 
-    /// When there is one in it; none if there is now.
-    fn opens_at(&self, now: Instant) -> Option<Instant> {
-        let left = MINUTE.saturating_sub(self.until_full(now)).as_nanos() * u128::from(self.limit.get());
-        if left >= MINUTE.as_nanos() {
-            return None;
-        }
-        let for_one = MINUTE.as_nanos().div_ceil(u128::from(self.limit.get()));
-        let for_one = Duration::from_nanos(u64::try_from(for_one).unwrap_or(u64::MAX));
-        Some(now + (self.until_full(now) + for_one).saturating_sub(MINUTE))
+    /// The time of the buckets; enough for 584 years.
+    fn nanos(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.start).as_nanos()).unwrap_or(u64::MAX)
     }
 }
 
@@ -97,6 +72,7 @@ mod tests {
     use proptest::prelude::*;
 
     const NANO: Duration = Duration::from_nanos(1);
+    const MINUTE: Duration = Duration::from_secs(60);
 
     fn seconds(seconds: u64) -> Duration {
         Duration::from_secs(seconds)

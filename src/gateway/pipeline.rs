@@ -6,7 +6,7 @@ use super::accounting::activity::Activity;
 use super::accounting::record::{Books, Record};
 use super::admission::auth::{Caller, Gatekeeper, Source};
 use super::admission::cors::Cors;
-use super::admission::rate::Meter;
+use super::admission::rate::{self, Meter};
 use super::connection::discard::{Inbound, Unread};
 use super::connection::head::HeadLimits;
 use super::headers::{self, X_REQUEST_ID};
@@ -298,8 +298,8 @@ impl Gateway {
         parts: &Parts,
         caller: &Caller,
     ) -> Result<Response<Bytes>, Refusal> {
-        caller.check_rates()?;
-        caller.pay()?;
+        rate::check(caller.meter())?;
+        rate::charge(caller.meter())?;
         let name = envelope::percent_decoded(route.id_in(parts.uri.path()).unwrap_or_default());
         self.catalogue.answer(question, &String::from_utf8_lossy(&name), caller, &self.lanes.now())
     }
@@ -319,8 +319,9 @@ impl Gateway {
         if let Some(lane) = self.lanes.table().only() {
             return self.check_single_model(lane, route, needs, caller, record);
         }
-        caller.check_rates()?;
-        caller.come_in(|| RETRY_AFTER_UNKNOWN)
+        rate::check(caller.meter())?;
+        caller.hold(rate::enter(caller.meter(), || RETRY_AFTER_UNKNOWN)?);
+        Ok(())
     }
 
     /// The checks before the body where there is a single model. Every request means that one, whatever its body says,
@@ -335,8 +336,8 @@ impl Gateway {
     ) -> Result<(), Refusal> {
         record.is_for(lane.model.id());
         caller.may_use(&lane.model.card())?;
-        caller.check_rates()?;
-        caller.come_in(|| lane.queue.retry_after())?;
+        rate::check(caller.meter())?;
+        caller.hold(rate::enter(caller.meter(), || lane.queue.retry_after())?);
         // Only asks: the attempts that count begin in `line_up`, for a reload may bring more models before that.
         Attempts::new(self.retries, route, needs, Arc::clone(&self.lanes), Arc::clone(lane)).settle(caller)
     }

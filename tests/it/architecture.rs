@@ -45,6 +45,7 @@ fn modules_use_only_what_lies_below_them() {
     let may_use: &[(&str, &[&str])] = &[
         ("platform", &[]),
         ("refusal", &[]),
+        ("rate_bucket", &[]),
         ("settings", &["models", "platform"]),
         ("telemetry", &["settings"]),
         ("keys", &[]),
@@ -52,8 +53,8 @@ fn modules_use_only_what_lies_below_them() {
         ("awake", &[]),
         ("dial", &["awake", "settings"]),
         ("worker", &["awake", "dial", "models", "telemetry", "settings"]),
-        ("fleet", &["awake", "models", "settings", "worker"]),
-        ("gateway", &["awake", "dial", "fleet", "keys", "models", "telemetry", "settings", "refusal"]),
+        ("fleet", &["awake", "models", "rate_bucket", "settings", "worker"]),
+        ("gateway", &["awake", "dial", "fleet", "keys", "models", "rate_bucket", "refusal", "settings", "telemetry"]),
         ("runpod", &["awake", "dial", "fleet", "gateway", "settings", "telemetry"]),
         ("operator", &["fleet", "keys", "telemetry", "refusal"]),
         ("preflight", &["descriptors", "keys", "models", "settings"]),

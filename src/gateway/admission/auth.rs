@@ -1,10 +1,10 @@
 //! Who is calling, and may they.
 //!
-//! Takes the key out of a request, asks the key store about it, and asks the key's meter whether it has anything left.
-//! [`Caller`] is the proof; only this file makes one.
+//! Takes the key out of a request and asks the key store about it. [`Caller`] is the proof; only this file makes one.
+//! What the key may still use is its [`Meter`]'s to say.
 
 use super::auth_failures::Guesses;
-use super::rate::{Crowded, Meter, Meters, Presence};
+use super::rate::{Meter, Meters, Presence};
 use crate::fleet::Card;
 use crate::gateway::route::{Access as Entry, Route};
 use crate::keys::{Denied, Key, Scope, Store};
@@ -16,7 +16,6 @@ use http::header::AUTHORIZATION;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Decides who may pass.
 pub struct Gatekeeper {
@@ -153,6 +152,13 @@ impl Caller {
         self.known().map(|known| &known.meter)
     }
 
+    /// Holds one of the key's places for requests in flight for as long as the caller lives.
+    pub(crate) fn hold(&mut self, presence: Option<Presence>) {
+        if let Who::Key(known) = &mut self.0 {
+            known.presence = presence;
+        }
+    }
+
     /// In whose turn this caller waits: its key's, whichever of the key's secrets it has.
     pub(crate) fn turn(&self) -> &str {
         self.key_id().unwrap_or_default()
@@ -167,31 +173,6 @@ impl Caller {
             _ => Ok(()),
         }
     }
-
-    /// Whether the key's limits allow one more request now. Takes nothing.
-    pub(crate) fn check_rates(&self) -> Result<(), Refusal> {
-        let Some(meter) = self.meter() else { return Ok(()) };
-        meter.look().map_err(|wait| Refusal::RateLimited(REQUESTS, wait.time))?;
-        meter.look_tokens().map_err(|wait| Refusal::RateLimited("the tokens of this API key", wait.time))?;
-        Ok(())
-    }
-
-    /// Takes one of the key's places for requests in flight, which the caller keeps. Without one, `retry_after` says when
-    /// to come back.
-    pub(crate) fn come_in(&mut self, retry_after: impl FnOnce() -> Duration) -> Result<(), Refusal> {
-        let Who::Key(known) = &mut self.0 else { return Ok(()) };
-        match known.meter.enter() {
-            Ok(presence) => known.presence = Some(presence),
-            Err(Crowded) => return Err(Refusal::RateLimited("this API key's requests at once", retry_after())),
-        }
-        Ok(())
-    }
-
-    /// Pays for one request.
-    pub(crate) fn pay(&self) -> Result<(), Refusal> {
-        let Some(meter) = self.meter() else { return Ok(()) };
-        meter.take().map(drop).map_err(|wait| Refusal::RateLimited(REQUESTS, wait.time))
-    }
 }
 
 #[cfg(test)]
@@ -202,7 +183,6 @@ impl Caller {
     }
 }
 
-const REQUESTS: &str = "the requests of this API key";
 
 /// The key that a request carries: `Authorization: Bearer K`, `Authorization: K` or `X-API-Key: K`. The latter wins,
 /// for a platform's edge may use `Authorization` for a key of its own.

@@ -16,17 +16,28 @@
 //! Someone with thousands of addresses gets the limit once for each. Addresses are counted in a table of fixed size;
 //! when a bucket of it is full the least suspicious address in it is forgotten, never the worst.
 
-use super::ticks::{MINUTE, Ticks};
+use super::ticks::Ticks;
 use crate::gateway::bounds::{GUESSES_PER_MINUTE, MAX_SUSPECTS, PROVEN_ADDRESSES, PROVEN_FOR, SUSPECTS_PER_BUCKET};
+use crate::rate_bucket::{Bucket, MINUTE};
+use governor::Quota;
 use governor::clock::{Clock, DefaultClock};
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// How long one wrong key is held against its address, in nanoseconds, once those before it are forgiven.
-const PENANCE: u64 = MINUTE / GUESSES_PER_MINUTE as u64;
+/// The wrong keys that an address may send.
+const LIMIT: Quota = match NonZeroU32::new(GUESSES_PER_MINUTE) {
+    Some(limit) => Quota::per_minute(limit),
+    None => panic!("GUESSES_PER_MINUTE is 0"),
+};
+
+/// The wrong keys that are counted against it. Those that arrive at the same time all pass the check before the first
+/// is counted. They are paid for afterwards, but with a minute of waiting at most: other clients of the address wait
+/// too.
+const COUNTED: Quota = LIMIT.allow_burst(LIMIT.burst_size().saturating_add(GUESSES_PER_MINUTE));
 
 /// One client, as far as its address can tell: an IPv4 address, or the /64 of an IPv6 address, which one customer owns
 /// whole.
@@ -46,23 +57,15 @@ impl Network {
     }
 }
 
-/// An address that sent wrong keys. One whose time of forgiveness is past is as good as none.
-#[derive(Debug, Clone, Copy)]
+/// An address that sent wrong keys. One whose bucket is full again is as good as none.
+#[derive(Debug, Default)]
 struct Suspect {
     network: Option<Network>,
-    forgiven_at: u64,
+    wrong_keys: Bucket,
 }
 
-impl Suspect {
-    const NOBODY: Self = Self { network: None, forgiven_at: 0 };
-
-    /// From when on one more wrong key would be within the limit.
-    fn passes_at(self) -> u64 {
-        self.forgiven_at.saturating_add(PENANCE).saturating_sub(MINUTE)
-    }
-}
-
-type Bucket = [Suspect; SUSPECTS_PER_BUCKET];
+/// A bucket of the hash table.
+type Suspects = [Suspect; SUSPECTS_PER_BUCKET];
 
 /// The wrong keys of the last minute, by address. Its memory is fixed from the start.
 #[derive(Debug)]
@@ -70,7 +73,7 @@ pub(super) struct Guesses<C: Clock = DefaultClock> {
     ticks: Ticks<C>,
     /// Keyed at random, so that nobody can choose addresses that share a bucket.
     hasher: RandomState,
-    buckets: Box<[Mutex<Bucket>]>,
+    buckets: Box<[Mutex<Suspects>]>,
     /// Until when any address at all has to wait; 0 when none has.
     until: AtomicU64,
 }
@@ -78,8 +81,8 @@ pub(super) struct Guesses<C: Clock = DefaultClock> {
 impl<C: Clock> Guesses<C> {
     /// Nobody is suspicious yet.
     pub(super) fn new(clock: C) -> Self {
-        const { assert!(MAX_SUSPECTS.is_multiple_of(SUSPECTS_PER_BUCKET) && GUESSES_PER_MINUTE > 0) };
-        let bucket = || Mutex::new([Suspect::NOBODY; SUSPECTS_PER_BUCKET]);
+        const { assert!(MAX_SUSPECTS.is_multiple_of(SUSPECTS_PER_BUCKET)) };
+        let bucket = || Mutex::new(Suspects::default());
         Self {
             ticks: Ticks::new(clock),
             hasher: RandomState::new(),
@@ -106,8 +109,8 @@ impl<C: Clock> Guesses<C> {
         let network = Network::of(address);
         let bucket = self.bucket(network).lock().unwrap_or_else(PoisonError::into_inner);
         match bucket.iter().find(|suspect| suspect.network == Some(network)) {
-            Some(suspect) if suspect.passes_at() > now => Err(Duration::from_nanos(suspect.passes_at() - now)),
-            _ => Ok(()),
+            Some(suspect) => suspect.wrong_keys.check(LIMIT, now).map(drop).map_err(|wait| wait.time),
+            None => Ok(()),
         }
     }
 
@@ -117,20 +120,20 @@ impl<C: Clock> Guesses<C> {
         let network = Network::of(address);
         let mut bucket = self.bucket(network).lock().unwrap_or_else(PoisonError::into_inner);
         // The address itself, or else the least suspicious: those that are forgiven and empty places come first.
-        let place = bucket.iter_mut().min_by_key(|suspect| (suspect.network != Some(network), suspect.forgiven_at));
-        let Some(suspect) = place else { return };
+        let order = |suspect: &&mut Suspect| (suspect.network != Some(network), suspect.wrong_keys.full_at());
+        let Some(suspect) = bucket.iter_mut().min_by_key(order) else { return };
         if suspect.network != Some(network) {
-            *suspect = Suspect { network: Some(network), forgiven_at: 0 };
+            *suspect = Suspect { network: Some(network), wrong_keys: Bucket::default() };
         }
-        // No more than a minute of waiting, however many came at once: whoever shares the address waits too.
-        let most = now.saturating_add(2 * MINUTE);
-        suspect.forgiven_at = suspect.forgiven_at.max(now).saturating_add(PENANCE).min(most);
-        if suspect.passes_at() > now {
-            self.until.fetch_max(suspect.passes_at(), Ordering::Relaxed);
+        // Refused only when a minute of waiting is counted already.
+        let _ = suspect.wrong_keys.take(COUNTED, now);
+        if let Err(wait) = suspect.wrong_keys.check(LIMIT, now) {
+            let time = u64::try_from(wait.time.as_nanos()).unwrap_or(u64::MAX);
+            self.until.fetch_max(now.saturating_add(time), Ordering::Relaxed);
         }
     }
 
-    fn bucket(&self, network: Network) -> &Mutex<Bucket> {
+    fn bucket(&self, network: Network) -> &Mutex<Suspects> {
         let hash = self.hasher.hash_one(network) % self.buckets.len() as u64;
         // In bounds: a remainder of the length.
         &self.buckets[hash as usize]

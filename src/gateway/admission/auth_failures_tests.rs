@@ -6,6 +6,9 @@ use proptest::prelude::*;
 
 const NANO: Duration = Duration::from_nanos(1);
 
+/// How long one wrong key is held against its address, once those before it are forgiven.
+const PENANCE: u64 = MINUTE / GUESSES_PER_MINUTE as u64;
+
 fn guesses() -> (FakeRelativeClock, Guesses<FakeRelativeClock>) {
     let clock = FakeRelativeClock::default();
     (clock.clone(), Guesses::new(clock))

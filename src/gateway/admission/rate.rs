@@ -1,33 +1,27 @@
 //! How much a key may ask for: requests and tokens a minute, and requests at once.
 //!
 //! Owns what each key id has used, which outlives every reload of the key file: the file says how much is allowed,
-//! [`Meters`] knows how much of it is gone. Does not decide what a refusal looks like, nor who is asked for a key.
+//! [`Meters`] knows how much of it is gone. Decides when a key is refused with 429. Does not decide who is asked for a
+//! key.
 //!
-//! A limit of `n` a minute is a bucket that holds `n` and takes a minute to fill: `n` at once, then one every `1/n` of
-//! a minute, and never more than `n` and what has come back since in any stretch of time. Both limits are kept as the
-//! instant at which the bucket is full again (GCRA), in one atomic each.
-//!
-//! What an id has used is kept as its share of a minute, not as a number. So when a limit changes at reload, the share
-//! that is gone stays gone: a key that had used half of 60 has used half of 120. And several lines of one id draw on
-//! one minute, each request costing the share that its own line says: with two secrets nobody gets two limits. The
-//! other side of it: where the lines' limits differ, heavy use through the generous one leaves little for the other.
+//! The limits are buckets of `rate_bucket.rs`, which keep the share of a minute that is used. So several lines of one id
+//! draw on one minute, and each request costs the share that its own line says: two secrets do not get two limits. The
+//! drawback: where the lines' limits differ, heavy use through the generous one leaves little for the other.
 
 use super::auth_failures::Proven;
-use super::rate_headers::{self, Standing};
-use super::ticks::{MINUTE, Ticks};
+use super::rate_headers;
+use super::ticks::Ticks;
 use crate::gateway::bounds::METERS_BEFORE_SWEEP;
 use crate::keys::Key;
+use crate::rate_bucket::{Bucket, DebtBucket, RateStatus, Wait};
+use crate::refusal::Refusal;
+use governor::Quota;
 use governor::clock::{Clock, DefaultClock};
-use governor::middleware::StateInformationMiddleware;
-use governor::nanos::Nanos;
-use governor::state::StateStore;
-use governor::{Quota, RateLimiter};
 use http::HeaderMap;
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -53,10 +47,8 @@ struct Known<C: Clock> {
 #[derive(Debug)]
 struct Used<C: Clock> {
     ticks: Ticks<C>,
-    /// When all requests are back.
-    requests: AtomicU64,
-    /// When all tokens are back; more than a minute ahead means debt.
-    tokens: AtomicU64,
+    requests: Bucket,
+    tokens: DebtBucket,
     present: AtomicUsize,
     proven: Proven,
     /// Whether anybody asked for it since the last sweep.
@@ -72,22 +64,9 @@ pub(crate) struct Meter<C: Clock = DefaultClock> {
     max_concurrent: Option<NonZeroUsize>,
 }
 
-/// A limit is reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Wait {
-    /// The shortest time after which the same would pass, to the nanosecond, if nobody else comes first.
-    pub(super) time: Duration,
-    /// How the key stands until then.
-    pub(super) standing: Standing,
-}
-
-/// The key has as many requests in flight as it may.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Crowded;
-
 /// One request in flight. Frees its place when it is dropped.
 #[derive(Debug)]
-pub(super) struct Presence<C: Clock = DefaultClock>(Arc<Used<C>>);
+pub(crate) struct Presence<C: Clock = DefaultClock>(Arc<Used<C>>);
 
 impl<C: Clock + Clone> Meters<C> {
     /// Nothing is used yet.
@@ -133,8 +112,8 @@ impl<C: Clock> Used<C> {
     fn new(ticks: Ticks<C>) -> Self {
         Self {
             ticks,
-            requests: AtomicU64::new(0),
-            tokens: AtomicU64::new(0),
+            requests: Bucket::default(),
+            tokens: DebtBucket::default(),
             present: AtomicUsize::new(0),
             proven: Proven::default(),
             asked: AtomicBool::new(true),
@@ -143,87 +122,89 @@ impl<C: Clock> Used<C> {
 
     /// Whether it has been asked for since the last sweep, or holds anything that a new one would not.
     fn is_wanted(&mut self, now: u64) -> bool {
-        std::mem::take(self.asked.get_mut()) || *self.requests.get_mut() > now || *self.tokens.get_mut() > now
+        std::mem::take(self.asked.get_mut()) || self.requests.full_at() > now || self.tokens.full_at() > now
     }
 }
 
+/// Checks that a caller's limits allow one more request now. Takes nothing. A caller without a key has no limits.
+///
+/// # Errors
+/// 429, as [`Meter::check`].
+pub(crate) fn check(meter: Option<&Meter>) -> Result<(), Refusal> {
+    meter.map_or(Ok(()), Meter::check)
+}
+
+/// Takes one of the key's places for requests in flight, if the caller has a key.
+///
+/// # Errors
+/// 429, as [`Meter::enter`].
+pub(crate) fn enter(
+    meter: Option<&Meter>,
+    retry_after: impl FnOnce() -> Duration,
+) -> Result<Option<Presence>, Refusal> {
+    meter.map(|meter| meter.enter(retry_after)).transpose()
+}
+
+/// Charges the caller's key for one request, if the caller has one.
+///
+/// # Errors
+/// 429, as [`Meter::charge`].
+pub(crate) fn charge(meter: Option<&Meter>) -> Result<(), Refusal> {
+    meter.map_or(Ok(()), Meter::charge)
+}
+
 impl<C: Clock> Meter<C> {
-    /// Whether a request would pass now. Takes nothing.
+    /// Checks that the key's limits allow one more request now. Takes nothing.
     ///
     /// # Errors
-    /// When none would, with the time until one does.
-    pub(super) fn look(&self) -> Result<Standing, Wait> {
-        self.ask(Mode::Look)
+    /// 429 when no request or no token is left, with the time until one is.
+    pub(super) fn check(&self) -> Result<(), Refusal> {
+        self.look().map_err(|wait| Refusal::RateLimited(REQUESTS, wait.time))?;
+        self.look_tokens().map_err(|wait| Refusal::RateLimited("the tokens of this API key", wait.time))?;
+        Ok(())
     }
 
-    /// Counts one request, if it passes.
+    /// Charges the key for one request.
     ///
     /// # Errors
-    /// When it does not; nothing is counted then.
-    pub(super) fn take(&self) -> Result<Standing, Wait> {
-        self.ask(Mode::Take)
+    /// 429 when no request is left, with the time until one is. Nothing is charged then.
+    pub(super) fn charge(&self) -> Result<(), Refusal> {
+        self.take().map(drop).map_err(|wait| Refusal::RateLimited(REQUESTS, wait.time))
     }
 
-    fn ask(&self, mode: Mode) -> Result<Standing, Wait> {
-        let moment =
-            Moment { full_at: &self.used.requests, now: self.used.ticks.now(), until_full: Cell::new(Nanos::new(0)) };
-        let limiter: RateLimiter<_, _, _, StateInformationMiddleware> =
-            RateLimiter::new(Quota::per_minute(self.requests), moment, Still);
-        let outcome = limiter.check_key(&mode);
-        let reset = limiter.into_state_store().until_full.get().into();
-        let standing =
-            |remaining: u32| Standing { limit: self.requests.get().into(), remaining: remaining.into(), reset };
-        match outcome {
-            Ok(after) => {
-                let not_taken = u32::from(mode == Mode::Look);
-                Ok(standing(after.remaining_burst_capacity() + not_taken))
-            }
-            Err(until) => Err(Wait { time: until.wait_time_from(Still.now()), standing: standing(0) }),
-        }
-    }
-
-    /// Counts the tokens of an answer. They are known only after it, so this may run into debt.
-    pub(crate) fn spend(&self, tokens: u64) {
-        let Some(limit) = self.tokens else { return };
-        let now = self.used.ticks.now();
-        // Rounded down, for then `remaining` comes out as the limit less what was spent.
-        let time = saturate(u128::from(tokens) * u128::from(MINUTE) / u128::from(limit.get()));
-        // Never fails: the closure always has a value.
-        let _ = self
-            .used
-            .tokens
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| Some(full_at.max(now).saturating_add(time)));
-    }
-
-    /// Whether the key has a token left; `None` where it may use any number.
+    /// Takes one of the key's places for requests in flight.
     ///
     /// # Errors
-    /// When none is left or the key is in debt, with the time until it has one again.
-    pub(super) fn look_tokens(&self) -> Result<Option<Standing>, Wait> {
-        let Some(limit) = self.tokens else { return Ok(None) };
-        let until_full = self.used.tokens.load(Ordering::Relaxed).saturating_sub(self.used.ticks.now());
-        let remaining = u128::from(MINUTE.saturating_sub(until_full)) * u128::from(limit.get()) / u128::from(MINUTE);
-        let remaining = saturate(remaining);
-        let standing = Standing { limit: limit.get(), remaining, reset: Duration::from_nanos(until_full) };
-        if remaining > 0 {
-            return Ok(Some(standing));
-        }
-        // From when on `remaining` is 1.
-        let time = until_full.saturating_add(MINUTE.div_ceil(limit.get())).saturating_sub(MINUTE);
-        let time = Duration::from_nanos(time);
-        Err(Wait { time, standing })
-    }
-
-    /// Takes one of the places for requests in flight.
-    ///
-    /// # Errors
-    /// When all that this key may have are taken.
-    pub(super) fn enter(&self) -> Result<Presence<C>, Crowded> {
+    /// 429 when all that this key may have are taken; `retry_after` estimates when one is free.
+    pub(super) fn enter(&self, retry_after: impl FnOnce() -> Duration) -> Result<Presence<C>, Refusal> {
         let most = self.max_concurrent.map_or(usize::MAX, NonZeroUsize::get);
         let entered = self.used.present.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |present| {
             (present < most).then_some(present.saturating_add(1))
         });
-        entered.map(|_| Presence(Arc::clone(&self.used))).map_err(|_| Crowded)
+        match entered {
+            Ok(_) => Ok(Presence(Arc::clone(&self.used))),
+            Err(_) => Err(Refusal::RateLimited("this API key's requests at once", retry_after())),
+        }
+    }
+
+    /// Counts the tokens of a response. They are known only after it, so the key can go into debt.
+    pub(crate) fn spend(&self, tokens: u64) {
+        if let Some(limit) = self.tokens {
+            self.used.tokens.charge(tokens, limit, Duration::MAX, self.used.ticks.now());
+        }
+    }
+
+    fn look(&self) -> Result<RateStatus, Wait> {
+        self.used.requests.check(Quota::per_minute(self.requests), self.used.ticks.now())
+    }
+
+    fn take(&self) -> Result<RateStatus, Wait> {
+        self.used.requests.take(Quota::per_minute(self.requests), self.used.ticks.now())
+    }
+
+    /// Returns `None` for a key without a limit of tokens.
+    fn look_tokens(&self) -> Result<Option<RateStatus>, Wait> {
+        self.tokens.map(|limit| self.used.tokens.check(limit, self.used.ticks.now())).transpose()
     }
 
     /// Remembers that the key was used from this address.
@@ -240,8 +221,8 @@ impl<C: Clock> Meter<C> {
 impl<C: Clock> Meter<C> {
     /// Tells the client how its key stands.
     pub(crate) fn tell(&self, headers: &mut HeaderMap) {
-        let requests = self.look().unwrap_or_else(|wait| wait.standing);
-        let tokens = self.look_tokens().unwrap_or_else(|wait| Some(wait.standing));
+        let requests = self.look().unwrap_or_else(|wait| wait.status);
+        let tokens = self.look_tokens().unwrap_or_else(|wait| Some(wait.status));
         rate_headers::tell(headers, requests, tokens);
     }
 }
@@ -252,63 +233,7 @@ impl<C: Clock> Drop for Presence<C> {
     }
 }
 
-fn saturate(wide: u128) -> u64 {
-    u64::try_from(wide).unwrap_or(u64::MAX)
-}
-
-/// Whether governor's arithmetic is to leave a trace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Mode {
-    Look,
-    Take,
-}
-
-/// What a key id has used, as governor sees it for the length of one question. Time is told from now on, so the clock
-/// is read once, the start of a limiter does not matter, and limiters of different limits agree on what is used.
-struct Moment<'a> {
-    full_at: &'a AtomicU64,
-    now: u64,
-    /// What it was found or left at.
-    until_full: Cell<Nanos>,
-}
-
-impl StateStore for Moment<'_> {
-    type Key = Mode;
-
-    fn measure_and_replace<T, F, E>(&self, mode: &Mode, measure: F) -> Result<T, E>
-    where
-        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
-    {
-        let mut found = self.full_at.load(Ordering::Relaxed);
-        loop {
-            let until_full = Nanos::new(found.saturating_sub(self.now));
-            self.until_full.set(until_full);
-            let (answer, next) = measure(Some(until_full))?;
-            if *mode == Mode::Look {
-                return Ok(answer);
-            }
-            let full_at = self.now.saturating_add(next.as_u64());
-            match self.full_at.compare_exchange_weak(found, full_at, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => {
-                    self.until_full.set(next);
-                    return Ok(answer);
-                }
-                Err(other) => found = other,
-            }
-        }
-    }
-}
-
-/// The clock of a [`Moment`]: it is always now.
-struct Still;
-
-impl Clock for Still {
-    type Instant = Nanos;
-
-    fn now(&self) -> Nanos {
-        Nanos::new(0)
-    }
-}
+const REQUESTS: &str = "the requests of this API key";
 
 #[cfg(test)]
 #[path = "rate_tests.rs"]

@@ -1,21 +1,11 @@
 //! How a key stands with a limit, and how that is told to clients.
 //!
-//! Owns the `x-ratelimit-*` headers in the form of OpenAI's API. What is left of a limit is reckoned in `rate.rs`.
+//! Owns the `x-ratelimit-*` headers in the form of OpenAI's API. What is left of a limit is computed in `rate_bucket.rs`.
 
+use crate::rate_bucket::RateStatus;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use std::io::{Cursor, Write as _};
 use std::time::Duration;
-
-/// How a key stands with one of its limits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Standing {
-    /// How much it may use at once when the limit is untouched.
-    pub(super) limit: u64,
-    /// How much of that is left.
-    pub(super) remaining: u64,
-    /// Time until nothing is used any more, if nothing else is.
-    pub(super) reset: Duration,
-}
 
 /// The three headers that say how a key stands with its requests.
 const REQUESTS: [HeaderName; 3] = [
@@ -32,9 +22,9 @@ const TOKENS: [HeaderName; 3] = [
 ];
 
 /// Tells the client how its key stands, in the headers that OpenAI's clients read.
-pub(super) fn tell(headers: &mut HeaderMap, requests: Standing, tokens: Option<Standing>) {
+pub(super) fn tell(headers: &mut HeaderMap, requests: RateStatus, tokens: Option<RateStatus>) {
     for (names, standing) in [(REQUESTS, Some(requests)), (TOKENS, tokens)] {
-        let Some(Standing { limit, remaining, reset }) = standing else { continue };
+        let Some(RateStatus { limit, remaining, reset }) = standing else { continue };
         let [limit_name, remaining_name, reset_name] = names;
         headers.insert(limit_name, HeaderValue::from(limit));
         headers.insert(remaining_name, HeaderValue::from(remaining));
@@ -109,13 +99,13 @@ mod tests {
     #[test]
     fn the_headers_tell_of_tokens_only_where_they_are_limited() {
         let mut headers = HeaderMap::new();
-        let requests = Standing { limit: 100, remaining: 99, reset: Duration::from_millis(600) };
+        let requests = RateStatus { limit: 100, remaining: 99, reset: Duration::from_millis(600) };
         tell(&mut headers, requests, None);
         assert_eq!(headers["x-ratelimit-limit-requests"], "100");
         assert_eq!(headers["x-ratelimit-remaining-requests"], "99");
         assert_eq!(headers["x-ratelimit-reset-requests"], "600ms");
         assert_eq!(headers.len(), 3);
-        let tokens = Standing { limit: u64::MAX, remaining: 0, reset: Duration::from_secs(60) };
+        let tokens = RateStatus { limit: u64::MAX, remaining: 0, reset: Duration::from_secs(60) };
         tell(&mut headers, requests, Some(tokens));
         assert_eq!(headers["x-ratelimit-limit-tokens"], "18446744073709551615");
         assert_eq!(headers["x-ratelimit-reset-tokens"], "1m0s");

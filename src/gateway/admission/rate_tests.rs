@@ -1,6 +1,7 @@
 //! What no order of requests may do to a limit, by a clock that stands still until it is told.
 
 use super::*;
+use crate::rate_bucket::MINUTE;
 use governor::clock::FakeRelativeClock;
 use proptest::prelude::*;
 
@@ -19,6 +20,14 @@ fn key(id: &str, requests: Option<u32>, tokens: Option<u64>, max_concurrent: Opt
     }
 }
 
+fn soon() -> Duration {
+    Duration::from_secs(3)
+}
+
+fn crowded() -> Refusal {
+    Refusal::RateLimited("this API key's requests at once", soon())
+}
+
 fn meter(key: &Key) -> (FakeRelativeClock, Meter<FakeRelativeClock>) {
     let clock = FakeRelativeClock::default();
     let meter = Meters::new(clock.clone()).of(key, limit(100));
@@ -31,14 +40,14 @@ fn a_limit_is_a_bucket_that_holds_it_and_fills_in_a_minute() {
     for remaining in (0..6).rev() {
         let standing = meter.take().unwrap();
         let reset = Duration::from_secs(10) * (6 - remaining);
-        assert_eq!(standing, Standing { limit: 6, remaining: remaining.into(), reset });
+        assert_eq!(standing, RateStatus { limit: 6, remaining: remaining.into(), reset });
     }
-    let standing = Standing { limit: 6, remaining: 0, reset: Duration::from_secs(60) };
-    assert_eq!(meter.take(), Err(Wait { time: Duration::from_secs(10), standing }));
+    let standing = RateStatus { limit: 6, remaining: 0, reset: Duration::from_secs(60) };
+    assert_eq!(meter.take(), Err(Wait { time: Duration::from_secs(10), status: standing }));
     clock.advance(Duration::from_secs(25));
     assert_eq!(meter.look().unwrap().remaining, 2);
     clock.advance(Duration::from_secs(3600));
-    assert_eq!(meter.look(), Ok(Standing { limit: 6, remaining: 6, reset: Duration::ZERO }));
+    assert_eq!(meter.look(), Ok(RateStatus { limit: 6, remaining: 6, reset: Duration::ZERO }));
 }
 
 #[test]
@@ -72,13 +81,13 @@ fn a_changed_limit_leaves_the_others_as_they_stand() {
     let before = meters.of(&key("a", Some(10), Some(1000), Some(1)), limit(1));
     before.take().unwrap();
     before.spend(400);
-    let presence = before.enter().unwrap();
+    let presence = before.enter(soon).unwrap();
     let after = meters.of(&key("a", Some(20), Some(1000), Some(1)), limit(1));
     assert_eq!(after.look_tokens().unwrap().unwrap().remaining, 600);
     assert_eq!(after.look().unwrap().remaining, 18);
-    assert_eq!(after.enter().unwrap_err(), Crowded);
+    assert_eq!(after.enter(soon).unwrap_err(), crowded());
     drop(presence);
-    assert!(after.enter().is_ok());
+    assert!(after.enter(soon).is_ok());
 }
 
 #[test]
@@ -89,7 +98,7 @@ fn tokens_go_into_debt_and_come_back() {
     meter.spend(61);
     let wait = meter.look_tokens().unwrap_err();
     assert_eq!(wait.time, Duration::from_secs(61), "60 to pay the debt, one for a token");
-    assert_eq!(wait.standing, Standing { limit: 60, remaining: 0, reset: Duration::from_secs(120) });
+    assert_eq!(wait.status, RateStatus { limit: 60, remaining: 0, reset: Duration::from_secs(120) });
     clock.advance(wait.time);
     assert_eq!(meter.look_tokens().unwrap().unwrap().remaining, 1);
 }
@@ -125,17 +134,17 @@ fn an_address_is_proven_for_every_line_of_an_id() {
 #[test]
 fn a_presence_frees_its_place_however_it_ends() {
     let (_, meter) = meter(&key("a", None, None, Some(2)));
-    let first = meter.enter().unwrap();
-    let second = meter.enter().unwrap();
-    assert_eq!(meter.enter().unwrap_err(), Crowded);
+    let first = meter.enter(soon).unwrap();
+    let second = meter.enter(soon).unwrap();
+    assert_eq!(meter.enter(soon).unwrap_err(), crowded());
     drop(first);
-    let third = meter.enter().unwrap();
-    assert_eq!(meter.enter().unwrap_err(), Crowded);
+    let third = meter.enter(soon).unwrap();
+    assert_eq!(meter.enter(soon).unwrap_err(), crowded());
     let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
         let _presence = second;
         std::panic::resume_unwind(Box::new(()));
     }));
-    assert!(panicked.is_err() && meter.enter().is_ok());
+    assert!(panicked.is_err() && meter.enter(soon).is_ok());
     drop(third);
 }
 
@@ -144,7 +153,7 @@ fn ids_no_longer_asked_for_go_once_they_are_full_again() {
     let clock = FakeRelativeClock::default();
     let meters = Meters::new(clock.clone());
     let of = |id: &str| meters.of(&key(id, Some(60), Some(60), Some(1)), limit(1));
-    let held = of("held").enter().unwrap();
+    let held = of("held").enter(soon).unwrap();
     of("indebted").spend(1_000_000);
     for round in 0..10 {
         for i in 0..METERS_BEFORE_SWEEP {
@@ -154,7 +163,7 @@ fn ids_no_longer_asked_for_go_once_they_are_full_again() {
         let known = meters.known.read().unwrap().by_id.len();
         assert!(known <= 3 * METERS_BEFORE_SWEEP, "{known} in round {round}");
     }
-    assert_eq!(of("held").enter().unwrap_err(), Crowded);
+    assert_eq!(of("held").enter(soon).unwrap_err(), crowded());
     assert!(of("indebted").look_tokens().is_err());
     drop(held);
 }
@@ -168,7 +177,7 @@ fn threads_that_race_get_the_limit_and_no_more() {
             (0..1000)
                 .filter(|_| {
                     let meter = meters.of(&line, limit(1));
-                    let _presence = meter.enter();
+                    let _presence = meter.enter(soon);
                     meter.spend(10);
                     assert!(meter.used.present.load(Ordering::Relaxed) <= 3);
                     meter.take().is_ok()
@@ -266,7 +275,7 @@ proptest! {
             match event {
                 Event::Pause(nanos) => {
                     clock.advance(Duration::from_nanos(nanos));
-                    let remaining = |outcome: Result<Standing, Wait>| outcome.map_or(0, |standing| standing.remaining);
+                    let remaining = |outcome: Result<RateStatus, Wait>| outcome.map_or(0, |standing| standing.remaining);
                     prop_assert!(remaining(meter.look()) >= remaining(before));
                 }
                 Event::Look => {}
@@ -291,7 +300,7 @@ proptest! {
             let (clock, meter) = meter(&line);
             clock.advance(Duration::from_nanos(pause));
             amounts.iter().for_each(|amount| meter.spend(*amount));
-            meter.look_tokens().map_or_else(|wait| wait.standing, Option::unwrap).reset
+            meter.look_tokens().map_or_else(|wait| wait.status, Option::unwrap).reset
         };
         let (twice, once) = (reset(&[first, second]), reset(&[first.saturating_add(second)]));
         // Each is rounded down to a nanosecond.

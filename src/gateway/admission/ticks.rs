@@ -4,9 +4,6 @@
 
 use governor::clock::{Clock, DefaultClock, Reference};
 
-/// A minute in nanoseconds, the period of every limit.
-pub(super) const MINUTE: u64 = 60_000_000_000;
-
 /// Counts nanoseconds. Clones count from the same start.
 #[derive(Debug, Clone)]
 pub(super) struct Ticks<C: Clock = DefaultClock> {

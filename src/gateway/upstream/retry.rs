@@ -7,6 +7,7 @@ use crate::awake::{self, Instant};
 use crate::fleet::{Fingerprint, Member, Model, Unavailable, WorkerKind};
 use crate::gateway::accounting::record::Record;
 use crate::gateway::admission::auth::Caller;
+use crate::gateway::admission::rate;
 use crate::gateway::bounds::RETRY_PAUSE_FIRST;
 use crate::gateway::queue::model_queues::{Lane, Lanes};
 use crate::gateway::queue::ticket::{Place, Ticket};
@@ -95,7 +96,8 @@ impl Attempts {
                 let lane = attempts.lane();
                 record.is_for(lane.model.id());
                 may_be_tried(&lane.model, asking.fingerprint())?;
-                let place = lane.queue.enter(caller.turn(), asking.route.needs_slot, || caller.pay())?;
+                let charge = || rate::charge(caller.meter());
+                let place = lane.queue.enter(caller.turn(), asking.route.needs_slot, charge)?;
                 Ok((attempts, place))
             };
             match find() {
