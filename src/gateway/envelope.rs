@@ -7,8 +7,8 @@
 
 use super::form;
 use super::limits::Bounded;
-use super::walk::{Step, Walk, text};
-use crate::gateway::bounds::{MOST_MEMBERS, PREFIX_LENGTHS, SCANNED_AT_ONCE};
+use super::walk::{JsonScanner, JsonStep, text};
+use crate::gateway::bounds::{MEMBER_NAME, MOST_MEMBERS, PREFIX_LENGTHS, SCANNED_AT_ONCE};
 use crate::refusal::Refusal;
 use crate::settings::bounds::MODEL_NAME;
 use bytes::Bytes;
@@ -247,7 +247,7 @@ pub(super) fn percent_decoded(text: &str) -> Vec<u8> {
 
 /// Looks through a JSON object.
 struct Scan {
-    walk: Walk,
+    scanner: JsonScanner<MEMBER_NAME>,
     opens: usize,
     members: Vec<Member>,
     /// Where the value that is being read begins, and with which byte.
@@ -256,26 +256,26 @@ struct Scan {
 
 impl Scan {
     fn new() -> Self {
-        Self { walk: Walk::new(), opens: 0, members: Vec::new(), value: (0, 0) }
+        Self { scanner: JsonScanner::of_object(), opens: 0, members: Vec::new(), value: (0, 0) }
     }
 
     fn read(&mut self, mut bytes: &[u8]) -> Result<(), Refusal> {
         while !bytes.is_empty() {
-            let (used, step) = self.walk.step(bytes);
+            let (used, step) = self.scanner.step(bytes);
             bytes = &bytes[used..];
-            let here = self.walk.position();
+            let here = self.scanner.position();
             match step {
-                Some(Step::Opens) => self.opens = here,
-                Some(Step::Begins(first)) => self.value = (here - 1, first),
-                Some(Step::Ends) => {
+                Some(JsonStep::Opens) => self.opens = here,
+                Some(JsonStep::Begins(first)) => self.value = (here - 1, first),
+                Some(JsonStep::Ends) => {
                     if self.members.len() == MOST_MEMBERS {
                         return Err(bad(&format!("the request has more than {MOST_MEMBERS} members")));
                     }
                     let (value, first) = self.value;
-                    let name = self.walk.name().map(Cow::into_owned).map(String::into_boxed_str);
-                    self.members.push(Member { name, whole: self.walk.name_at()..here, value: value..here, first });
+                    let name = self.scanner.name().map(Cow::into_owned).map(String::into_boxed_str);
+                    self.members.push(Member { name, whole: self.scanner.name_at()..here, value: value..here, first });
                 }
-                Some(Step::Name | Step::Closes | Step::Lost) | None => {}
+                Some(JsonStep::Name | JsonStep::Closes | JsonStep::Lost) | None => {}
             }
         }
         Ok(())
@@ -283,7 +283,7 @@ impl Scan {
 
     fn end(self, body: &Bounded) -> Result<Envelope, Refusal> {
         let (kind, members) =
-            if self.walk.is_over() { (Kind::Object(self.opens), self.members) } else { (Kind::Unknown, Vec::new()) };
+            if self.scanner.is_over() { (Kind::Object(self.opens), self.members) } else { (Kind::Unknown, Vec::new()) };
         let mut envelope = Envelope { kind, members, model: None, stream: None };
         envelope.learn(body)?;
         Ok(envelope)

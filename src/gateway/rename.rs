@@ -7,7 +7,7 @@
 use super::forward::form_of;
 use super::record::Form;
 use super::rewrite::quoted;
-use super::walk::{Step, Walk};
+use super::walk::{JsonScanner, JsonStep};
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
@@ -21,12 +21,15 @@ use std::task::{Context, Poll, ready};
 /// How a line with data of an event begins.
 const DATA: &[u8] = b"data:";
 
+/// The longest name of a member that matters, as it may be written: `response` in escapes.
+const LONGEST_NAME: usize = "response".len() * "\\u0000".len();
+
 /// Puts the client's name of the model into one answer.
 #[derive(Debug)]
 pub(super) struct Renamer {
     /// It, as JSON.
     name: Bytes,
-    walk: Walk,
+    scanner: JsonScanner<LONGEST_NAME>,
     member: Member,
     /// Whether what comes next is the rest of a value that it stands for.
     in_value: bool,
@@ -67,7 +70,7 @@ impl Renamer {
     fn new(name: &str, is_stream: bool) -> Self {
         Self {
             name: quoted(name).into(),
-            walk: Walk::new(),
+            scanner: JsonScanner::of_object(),
             member: Member::Other,
             in_value: false,
             line: is_stream.then_some(Line::Name(0)),
@@ -96,7 +99,7 @@ impl Renamer {
                         b'\n' => {
                             if matched == 0 {
                                 // The event is over.
-                                self.walk = Walk::new();
+                                self.scanner = JsonScanner::of_object();
                             }
                             Line::Name(0)
                         }
@@ -126,17 +129,17 @@ impl Renamer {
     fn read(&mut self, part: Range<usize>, out: &mut Out<'_>) {
         let mut at = part.start;
         while at < part.end {
-            let (used, step) = self.walk.step(&out.piece[at..part.end]);
+            let (used, step) = self.scanner.step(&out.piece[at..part.end]);
             at += used;
             match step {
-                Some(Step::Name) => {
-                    self.member = match (self.walk.level(), self.walk.name().as_deref()) {
+                Some(JsonStep::Name) => {
+                    self.member = match (self.scanner.level(), self.scanner.name().as_deref()) {
                         (_, Some("model")) => Member::Model,
                         (1, Some("response" | "message")) => Member::Wrapper,
                         _ => Member::Other,
                     };
                 }
-                Some(Step::Begins(b'"')) if self.member == Member::Model => {
+                Some(JsonStep::Begins(b'"')) if self.member == Member::Model => {
                     let begin = at - 1;
                     // The right name divides no piece.
                     if !out.piece[begin..part.end].starts_with(&self.name) {
@@ -145,8 +148,8 @@ impl Renamer {
                         self.in_value = true;
                     }
                 }
-                Some(Step::Begins(b'{')) if self.member == Member::Wrapper => self.walk.enter(),
-                Some(Step::Ends) => self.end_value(at, out),
+                Some(JsonStep::Begins(b'{')) if self.member == Member::Wrapper => self.scanner.enter(),
+                Some(JsonStep::Ends) => self.end_value(at, out),
                 _ => {}
             }
         }

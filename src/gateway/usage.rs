@@ -14,13 +14,13 @@ use crate::gateway::bounds::EVENT_HEAD;
 pub(super) use counts::Counts;
 use counts::Report;
 use memchr::{memchr, memchr_iter, memmem};
-use scan::Scanner;
+use scan::CountReader;
 use std::sync::LazyLock;
 
 /// Counts the tokens of one answer.
 #[derive(Debug)]
 pub(super) struct Tally {
-    scanner: Scanner,
+    scanner: CountReader,
     stream: Option<Stream>,
 }
 
@@ -53,7 +53,7 @@ const DATA: &[u8] = b"data:";
 impl Tally {
     /// For an answer that is one JSON value.
     pub(super) fn of_whole() -> Self {
-        Self { scanner: Scanner::new(), stream: None }
+        Self { scanner: CountReader::new(), stream: None }
     }
 
     /// For a stream of events.
@@ -68,7 +68,7 @@ impl Tally {
             line: Line::Name(0),
             head: Vec::new(),
         };
-        Self { scanner: Scanner::new(), stream: Some(stream) }
+        Self { scanner: CountReader::new(), stream: Some(stream) }
     }
 
     /// Reads the next piece of the answer; true when an event with text ends in it.
@@ -103,7 +103,7 @@ impl Tally {
 }
 
 impl Stream {
-    fn read(&mut self, mut bytes: &[u8], scanner: &mut Scanner) {
+    fn read(&mut self, mut bytes: &[u8], scanner: &mut CountReader) {
         while !bytes.is_empty() {
             // Nearly all events come whole and tell nothing of tokens.
             let whole = if self.head.is_empty() { end_of_event(bytes) } else { None };
@@ -112,7 +112,7 @@ impl Stream {
                     let (event, rest) = bytes.split_at(end);
                     let mut report = Report::default();
                     if tells(self.ending, event) {
-                        *scanner = Scanner::new();
+                        *scanner = CountReader::new();
                         self.read_event(event, scanner);
                         report = scanner.report();
                     }
@@ -121,7 +121,7 @@ impl Stream {
                 }
                 None => {
                     if self.head.is_empty() {
-                        *scanner = Scanner::new();
+                        *scanner = CountReader::new();
                     }
                     let (part, ends) = self.read_event(bytes, scanner);
                     let room = EVENT_HEAD.saturating_sub(self.head.len()).min(part);
@@ -139,7 +139,7 @@ impl Stream {
     }
 
     /// Reads to the end of the event, or of the bytes: how many bytes that were, and whether the event has ended.
-    fn read_event(&mut self, bytes: &[u8], scanner: &mut Scanner) -> (usize, bool) {
+    fn read_event(&mut self, bytes: &[u8], scanner: &mut CountReader) -> (usize, bool) {
         let mut at = 0;
         while at < bytes.len() {
             match self.line {
