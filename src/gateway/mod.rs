@@ -32,6 +32,7 @@ pub(crate) mod rewrite;
 mod room;
 mod route;
 mod sse;
+mod sse_framer;
 #[cfg(test)]
 mod stage;
 mod standing;
