@@ -228,11 +228,14 @@ pub fn answer_body(data: &[u8]) {
     if is_stream {
         // A line that begins with `data:` is no JSON.
         assert_eq!(result, body);
-        let lines = body.split(|byte| *byte == b'\n').map(|line| [b"data: ", line].concat());
+        // A carriage return ends a line too.
+        let lines = body.split(|byte| matches!(byte, b'\n' | b'\r')).map(|line| [b"data: ", line].concat());
         let event = renamed(&[&lines.collect::<Vec<_>>().join(&b'\n'), b"\n\n"], name, true);
         let data: Vec<&[u8]> =
             event.split(|byte| *byte == b'\n').filter_map(|line| line.strip_prefix(b"data: ")).collect();
-        assert_eq!(data.join(&b'\n'), renamed(&[body], name, false), "an event is read like a whole answer");
+        let mut whole = renamed(&[body], name, false);
+        whole.iter_mut().filter(|byte| **byte == b'\r').for_each(|byte| *byte = b'\n');
+        assert_eq!(data.join(&b'\n'), whole, "an event is read like a whole answer");
         return;
     }
     let rename = |object: &mut Map<String, Value>| {

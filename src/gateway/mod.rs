@@ -10,6 +10,7 @@
 //! - `accounting/`: the access log, metrics and token counts of each request
 //! - `queue/`: the wait for a slot and a worker, one queue for each model
 //! - `request/`: a request's body, what it asks for, and its form for each worker
+//! - `scan/`: JSON members and event lines, found in bytes that arrive in pieces
 //! - `response/`: a worker's answer on its way back
 //! - `upstream/`: sends a request to a worker, and decides about retries
 //! - `models_api.rs`: the routes on models themselves
@@ -32,6 +33,7 @@ mod queue;
 pub(crate) mod request;
 pub(crate) mod response;
 mod route;
+pub(crate) mod scan;
 #[cfg(test)]
 mod testing;
 mod upstream;

@@ -6,4 +6,4 @@
 
 pub(super) mod activity;
 pub(super) mod record;
-mod usage;
+pub(super) mod usage;

@@ -139,11 +139,14 @@ impl Account {
         };
     }
 
-    /// Looks at a piece of llama-server's answer as it comes.
-    pub(crate) fn reads(&mut self, piece: &[u8], now: Instant) {
-        let Some(tally) = &mut self.tally else { return };
-        if tally.read(piece)
-            && let Some(before) = self.last_text.replace(now)
+    /// What counts the tokens of llama-server's answer, if they are counted.
+    pub(crate) fn tally(&mut self) -> Option<&mut Tally> {
+        self.tally.as_deref_mut()
+    }
+
+    /// Records that a piece with text has come.
+    pub(crate) fn record_text(&mut self, now: Instant) {
+        if let Some(before) = self.last_text.replace(now)
             && let Some(model) = &self.model
         {
             model.inter_token.observe(now.saturating_duration_since(before).as_secs_f64());

@@ -1,6 +1,7 @@
 use super::*;
 use crate::gateway::admission::rate::Meters;
 use crate::gateway::route::{self, StreamEnd};
+use crate::gateway::scan::sse_framer::SseFramer;
 use crate::gateway::testing::Shelf;
 use crate::keys::Key;
 use crate::telemetry::metrics::TextFormat;
@@ -34,9 +35,16 @@ impl House {
         record.meter = Some(self.meter.clone());
         record.queued = Some(Duration::ZERO);
         record.is_answered(StatusCode::from_u16(status).unwrap(), route, kind);
+        let mut framer = SseFramer::new();
         for piece in pieces {
             let now = record.started;
-            record.reads(piece.as_bytes(), now);
+            if let Some(tally) = record.tally() {
+                if kind == ContentKind::Json {
+                    tally.read(piece.as_bytes());
+                } else if reads(tally, &mut framer, piece) {
+                    record.record_text(now);
+                }
+            }
             record.sends(piece.len());
         }
         drop(record);
@@ -60,6 +68,15 @@ impl House {
     fn log(self) -> String {
         self.shelf.log()
     }
+}
+
+/// Reads a piece of a stream. Returns whether an event with text ends in it.
+fn reads(tally: &mut Tally, framer: &mut SseFramer, piece: &str) -> bool {
+    let (mut at, mut with_text) = (0, false);
+    while let Some(step) = framer.next(piece.as_bytes(), &mut at) {
+        with_text |= tally.read_step(&step);
+    }
+    with_text
 }
 
 const TEXT: &str = "data: {\"choices\":[{\"finish_reason\":null,\"delta\":{\"content\":\"a\"}}]}\n\n";
@@ -100,7 +117,8 @@ fn what_told_nothing_costs_nothing() {
 #[test]
 fn a_stream_has_one_gap_less_than_pieces_with_text() {
     let mut tally = Tally::of_stream(StreamEnd::Done);
+    let mut framer = SseFramer::new();
     let with_text: Vec<bool> =
-        [TEXT, ":\n\n", &TEXT[..20], &TEXT[20..], END].map(|piece| tally.read(piece.as_bytes())).into();
+        [TEXT, ":\n\n", &TEXT[..20], &TEXT[20..], END].map(|piece| reads(&mut tally, &mut framer, piece)).into();
     assert_eq!(with_text, [true, false, false, true, false]);
 }

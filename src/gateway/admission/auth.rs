@@ -183,7 +183,6 @@ impl Caller {
     }
 }
 
-
 /// The key that a request carries: `Authorization: Bearer K`, `Authorization: K` or `X-API-Key: K`. The latter wins,
 /// for a platform's edge may use `Authorization` for a key of its own.
 fn secret(headers: &HeaderMap) -> Result<&str, Refusal> {

@@ -7,9 +7,9 @@
 
 use super::body::Bounded;
 use super::body_view::{BodyMember, gather, slices};
-use super::json_scanner::{Step, Walk, text};
 use super::multipart;
-use crate::gateway::bounds::{MOST_MEMBERS, PREFIX_LENGTHS, SCANNED_AT_ONCE};
+use crate::gateway::bounds::{MEMBER_NAME, MOST_MEMBERS, PREFIX_LENGTHS, SCANNED_AT_ONCE};
+use crate::gateway::scan::json_scanner::{JsonScanner, JsonStep, text};
 use crate::refusal::Refusal;
 use crate::settings::bounds::MODEL_NAME;
 use http::HeaderMap;
@@ -203,7 +203,7 @@ pub(crate) fn percent_decoded(text: &str) -> Vec<u8> {
 
 /// Looks through a JSON object.
 struct Scan {
-    walk: Walk,
+    scanner: JsonScanner<MEMBER_NAME>,
     opens: usize,
     members: Vec<BodyMember>,
     /// Where the value that is being read begins, and with which byte.
@@ -212,26 +212,31 @@ struct Scan {
 
 impl Scan {
     fn new() -> Self {
-        Self { walk: Walk::new(), opens: 0, members: Vec::new(), value: (0, 0) }
+        Self { scanner: JsonScanner::of_object(), opens: 0, members: Vec::new(), value: (0, 0) }
     }
 
     fn read(&mut self, mut bytes: &[u8]) -> Result<(), Refusal> {
         while !bytes.is_empty() {
-            let (used, step) = self.walk.step(bytes);
+            let (used, step) = self.scanner.step(bytes);
             bytes = &bytes[used..];
-            let here = self.walk.position();
+            let here = self.scanner.position();
             match step {
-                Some(Step::Opens) => self.opens = here,
-                Some(Step::Begins(first)) => self.value = (here - 1, first),
-                Some(Step::Ends) => {
+                Some(JsonStep::Opens) => self.opens = here,
+                Some(JsonStep::Begins(first)) => self.value = (here - 1, first),
+                Some(JsonStep::Ends) => {
                     if self.members.len() == MOST_MEMBERS {
                         return Err(Refusal::bad_request(format!("the request has more than {MOST_MEMBERS} members")));
                     }
                     let (value, first) = self.value;
-                    let name = self.walk.name().map(Cow::into_owned).map(String::into_boxed_str);
-                    self.members.push(BodyMember { name, whole: self.walk.name_at()..here, value: value..here, first });
+                    let name = self.scanner.name().map(Cow::into_owned).map(String::into_boxed_str);
+                    self.members.push(BodyMember {
+                        name,
+                        whole: self.scanner.name_at()..here,
+                        value: value..here,
+                        first,
+                    });
                 }
-                Some(Step::Name | Step::Closes | Step::Lost) | None => {}
+                Some(JsonStep::Name | JsonStep::Closes | JsonStep::Lost) | None => {}
             }
         }
         Ok(())
@@ -239,7 +244,7 @@ impl Scan {
 
     fn end(self, body: &Bounded) -> Result<Envelope, Refusal> {
         let (kind, members) =
-            if self.walk.is_over() { (Kind::Object(self.opens), self.members) } else { (Kind::Unknown, Vec::new()) };
+            if self.scanner.is_over() { (Kind::Object(self.opens), self.members) } else { (Kind::Unknown, Vec::new()) };
         let mut envelope = Envelope { kind, members, model: None, stream: None };
         envelope.learn(body)?;
         Ok(envelope)

@@ -3,7 +3,6 @@
 //! - `body.rs`: reads a body within its limits
 //! - `body_view.rs`: where the members of a body stand, and the bytes between two places
 //! - `envelope.rs`: what a body says of its model, its stream and its prompt
-//! - `json_scanner.rs`: finds the members of a JSON object that comes in pieces
 //! - `multipart.rs`: finds the parts of a multipart form
 //! - `rewrite.rs`: changes members of a body
 //! - `proxied_request.rs`: the request as it is sent to one worker after the other
@@ -11,7 +10,6 @@
 pub(super) mod body;
 mod body_view;
 pub(super) mod envelope;
-pub(super) mod json_scanner;
 mod multipart;
 pub(super) mod proxied_request;
 pub(crate) mod rewrite;

@@ -60,6 +60,8 @@ pub(super) struct Holding {
     upstream: Option<Renamed<Incoming>>,
     /// Pieces that may go out.
     ready: VecDeque<Bytes>,
+    /// Of an event stream: watches for the ends of its events, and for its own.
+    watch: Option<Watch>,
     manner: Manner,
     /// When the wait for the next piece ends.
     deadline: Sleep,
@@ -85,28 +87,20 @@ pub(super) struct Holding {
 enum Manner {
     /// Bytes are bytes.
     Plain,
-    Stream(Stream),
-    /// No stream, and yet the client has been promised one: the whole becomes one event.
+    /// Whole events are passed on. Holds how long the stream may be silent.
+    Stream(Duration),
+    /// The client has been promised a stream that this is not: the whole becomes one event.
     Wrapped(StatusCode, BytesMut),
-}
-
-/// What only an event stream has.
-struct Stream {
-    watch: Watch,
-    silence: Duration,
 }
 
 impl Holding {
     pub(super) fn new(answer: UpstreamAnswer<'_>) -> Self {
         let UpstreamAnswer { status, body, route, patience, caller, record, ticket, lease } = answer;
-        let manner = match patience.silence {
-            Some(silence) => Manner::Stream(Stream { watch: Watch::new(route.ending), silence }),
-            None => Manner::Plain,
-        };
         let mut holding = Self {
             upstream: Some(body),
             ready: VecDeque::new(),
-            manner,
+            watch: patience.silence.map(|_| Watch::new(route.ending)),
+            manner: patience.silence.map_or(Manner::Plain, Manner::Stream),
             deadline: Sleep::until(patience.deadline),
             last_piece: None,
             verdict: Verdict::of_head(status, route.needs_slot),
@@ -181,28 +175,70 @@ impl Holding {
 
     /// Whether the end mark of a stream has gone out.
     pub(super) fn has_ended(&self) -> bool {
-        let has_end_mark = matches!(&self.manner, Manner::Stream(stream) if stream.watch.has_end_mark());
+        let has_end_mark = self.stream_watch().is_some_and(Watch::has_end_mark);
         has_end_mark && self.ready.is_empty()
+    }
+
+    /// The watch of a stream that is passed on as one.
+    fn stream_watch(&self) -> Option<&Watch> {
+        self.watch.as_ref().filter(|_| matches!(self.manner, Manner::Stream(_)))
     }
 
     fn take(&mut self, piece: Bytes) -> Result<(), Cut> {
         let now = Instant::now();
-        self.record.reads(&piece, now.real().into_std());
         if self.verdict == Verdict::Fails {
             self.verdict = Verdict::of_error(&piece);
         }
-        match &mut self.manner {
-            Manner::Plain => self.ready.push_back(piece),
-            Manner::Stream(stream) => {
-                if self.last_piece.replace(now).is_none() {
-                    self.deadline.reset(now + stream.silence);
+        match &mut self.watch {
+            Some(watch) => {
+                let mut renamer = self.upstream.as_mut().and_then(Renamed::stream_renamer);
+                let mut tally = self.record.tally();
+                let mut with_text = false;
+                watch.take(&piece, &mut self.ready, |step, out| {
+                    if let Some(renamer) = &mut renamer {
+                        renamer.take_step(step, out);
+                    }
+                    if let Some(tally) = &mut tally {
+                        with_text |= tally.read_step(step);
+                    }
+                });
+                if with_text {
+                    self.record.record_text(now.real().into_std());
                 }
-                stream.watch.take(piece, &mut self.ready);
             }
-            Manner::Wrapped(_, text) if text.len() + piece.len() <= WRAPPED_ANSWER => text.extend_from_slice(&piece),
-            Manner::Wrapped(..) => return self.close_with(Refusal::BackendError),
+            None => {
+                if let Some(tally) = self.record.tally() {
+                    tally.read(&piece);
+                }
+                self.ready.push_back(piece);
+            }
+        }
+        match self.manner {
+            Manner::Plain => {}
+            Manner::Stream(silence) => {
+                if self.last_piece.replace(now).is_none() {
+                    self.deadline.reset(now + silence);
+                }
+            }
+            Manner::Wrapped(..) => {
+                if !self.gather() {
+                    return self.close_with(Refusal::BackendError);
+                }
+            }
         }
         Ok(())
+    }
+
+    /// Moves what may go out to the text of a wrapped answer. Returns whether it fits.
+    fn gather(&mut self) -> bool {
+        let Manner::Wrapped(_, text) = &mut self.manner else { return true };
+        let length: usize = self.ready.iter().map(Bytes::len).sum();
+        if text.len() + length > WRAPPED_ANSWER {
+            self.ready.clear();
+            return false;
+        }
+        text.extend(self.ready.drain(..));
+        true
     }
 
     /// The upstream has failed.
@@ -239,11 +275,16 @@ impl Holding {
     /// llama-server ended the body in order. A stream without its end mark was cut by a llama-server that stopped.
     fn end(&mut self) -> Result<(), Cut> {
         self.upstream = None;
+        if let Some(watch) = &mut self.watch {
+            watch.rest(&mut self.ready);
+        }
+        if !self.gather() {
+            return self.close_with(Refusal::BackendError);
+        }
         match &mut self.manner {
             Manner::Plain => {}
-            Manner::Stream(stream) => {
-                stream.watch.rest(&mut self.ready);
-                if !stream.watch.has_ended() {
+            Manner::Stream(_) => {
+                if !self.watch.as_ref().is_none_or(Watch::has_ended) {
                     return self.fail(Refusal::BackendError);
                 }
             }
@@ -273,7 +314,7 @@ impl Holding {
         loop {
             ready!(Pin::new(&mut self.deadline).poll(context));
             let due = match (&self.manner, self.last_piece) {
-                (Manner::Stream(stream), Some(last_piece)) => Some(last_piece + stream.silence),
+                (Manner::Stream(silence), Some(last_piece)) => Some(last_piece + *silence),
                 _ => None,
             };
             match due {
@@ -287,10 +328,7 @@ impl Holding {
 impl Drop for Holding {
     /// Before the ticket is given back: whoever is next must not meet a llama-server that is about to be restarted.
     fn drop(&mut self) {
-        let in_band = match &self.manner {
-            Manner::Stream(stream) => stream.watch.error(),
-            _ => None,
-        };
+        let in_band = self.stream_watch().and_then(Watch::error);
         let is_whole = self.record.complete && self.record.code.is_none();
         match in_band.unwrap_or(self.verdict) {
             Verdict::CannotCompute => self.lease.could_not_be_computed(),

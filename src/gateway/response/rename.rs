@@ -4,33 +4,36 @@
 //! `response` or `message`, and nowhere else: what the model says is never touched. Bytes pass as they come, and none are
 //! held back: the client's name goes out where the value of `model` begins, and that value is passed over.
 
+use super::sse::PieceSplicer;
 use crate::gateway::content_kind::ContentKind;
-use crate::gateway::request::json_scanner::{Step, Walk};
 use crate::gateway::request::rewrite::quoted;
+use crate::gateway::scan::json_scanner::{JsonScanner, JsonStep};
+#[cfg(any(test, feature = "test-support"))]
+use crate::gateway::scan::sse_framer::SseFramer;
+use crate::gateway::scan::sse_framer::{SseField, SseLine, SseStep};
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http_body::{Body, Frame, SizeHint};
-use memchr::memchr;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-/// How a line with data of an event begins.
-const DATA: &[u8] = b"data:";
+/// The longest name of a member that matters, as it may be written: `response` in escapes.
+const LONGEST_NAME: usize = "response".len() * "\\u0000".len();
 
 /// Puts the client's name of the model into one answer.
 #[derive(Debug)]
 pub(crate) struct Renamer {
     /// It, as JSON.
     name: Bytes,
-    walk: Walk,
+    scanner: JsonScanner<LONGEST_NAME>,
     member: Member,
     /// Whether what comes next is the rest of a value that it stands for.
     in_value: bool,
-    /// Of a stream: where in a line the reader stands.
-    line: Option<Line>,
+    /// Whether it reads the steps of a stream, not a body.
+    is_stream: bool,
 }
 
 /// A member by its name.
@@ -39,15 +42,6 @@ enum Member {
     Model,
     /// `response` or `message` at the top.
     Wrapper,
-    Other,
-}
-
-/// Where in a line the reader stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Line {
-    /// So many bytes of [`DATA`] have been there.
-    Name(usize),
-    Data,
     Other,
 }
 
@@ -66,117 +60,82 @@ impl Renamer {
     fn new(name: &str, is_stream: bool) -> Self {
         Self {
             name: quoted(name).into(),
-            walk: Walk::new(),
+            scanner: JsonScanner::of_object(),
             member: Member::Other,
             in_value: false,
-            line: is_stream.then_some(Line::Name(0)),
+            is_stream,
         }
     }
 
-    /// Takes a piece as it came and pushes to `ready` what goes out in its place.
-    pub(super) fn take(&mut self, piece: &Bytes, ready: &mut VecDeque<Bytes>) {
-        let mut out = Out { piece, passed: 0, ready };
-        match self.line {
-            None => self.read(0..piece.len(), &mut out),
-            Some(line) => self.read_lines(line, &mut out),
-        }
-        if !self.in_value {
-            out.pass_to(piece.len());
-        }
+    /// Takes a piece of an answer that is no stream and pushes to `ready` what goes out in its place.
+    fn take(&mut self, piece: &Bytes, ready: &mut VecDeque<Bytes>) {
+        let mut out = PieceSplicer::new(piece, ready);
+        self.read(0..piece.len(), &mut out);
+        out.pass_to(piece.len());
     }
 
-    fn read_lines(&mut self, mut line: Line, out: &mut Out<'_>) {
-        let mut at = 0;
-        while let Some(&byte) = out.piece.get(at) {
-            line = match line {
-                Line::Name(matched) => {
-                    at += 1;
-                    match byte {
-                        b'\n' => {
-                            if matched == 0 {
-                                // The event is over.
-                                self.walk = Walk::new();
-                            }
-                            Line::Name(0)
-                        }
-                        b'\r' if matched == 0 => Line::Name(0),
-                        byte if byte != DATA[matched] => Line::Other,
-                        _ if matched + 1 == DATA.len() => Line::Data,
-                        _ => Line::Name(matched + 1),
-                    }
+    /// Takes the next step of a stream; `out` passes on the piece in which it stands.
+    pub(super) fn take_step(&mut self, step: &SseStep<'_>, out: &mut PieceSplicer<'_>) {
+        match step {
+            SseStep::Line(line @ SseLine { field: SseField::Data, .. }) => {
+                let end = line.offset + line.value.len();
+                if line.begins {
+                    // The lines of an event are joined by line feeds.
+                    self.scanner.step(b"\n");
                 }
-                Line::Data | Line::Other => {
-                    let end = memchr(b'\n', &out.piece[at..]).map(|length| at + length);
-                    if line == Line::Data {
-                        self.read(at..end.unwrap_or(out.piece.len()), out);
-                    }
-                    let Some(end) = end else { break };
+                self.read(line.offset..end, out);
+                if line.ends {
                     // No string goes on in the next line.
                     self.end_value(end, out);
-                    at = end + 1;
-                    Line::Name(0)
                 }
-            };
+            }
+            SseStep::EventEnd(_) => self.scanner = JsonScanner::of_object(),
+            SseStep::Line(_) | SseStep::LineFeed => {}
         }
-        self.line = Some(line);
     }
 
     /// Reads a part of the piece that is JSON.
-    fn read(&mut self, part: Range<usize>, out: &mut Out<'_>) {
+    fn read(&mut self, part: Range<usize>, out: &mut PieceSplicer<'_>) {
         let mut at = part.start;
         while at < part.end {
-            let (used, step) = self.walk.step(&out.piece[at..part.end]);
+            let (used, step) = self.scanner.step(out.bytes(at..part.end));
             at += used;
             match step {
-                Some(Step::Name) => {
-                    self.member = match (self.walk.level(), self.walk.name().as_deref()) {
+                Some(JsonStep::Name) => {
+                    self.member = match (self.scanner.level(), self.scanner.name().as_deref()) {
                         (_, Some("model")) => Member::Model,
                         (1, Some("response" | "message")) => Member::Wrapper,
                         _ => Member::Other,
                     };
                 }
-                Some(Step::Begins(b'"')) if self.member == Member::Model => {
+                Some(JsonStep::Begins(b'"')) if self.member == Member::Model => {
                     let begin = at - 1;
                     // The right name divides no piece.
-                    if !out.piece[begin..part.end].starts_with(&self.name) {
-                        out.pass_to(begin);
-                        out.ready.push_back(self.name.clone());
+                    if !out.bytes(begin..part.end).starts_with(&self.name) {
+                        out.insert(begin, self.name.clone());
                         self.in_value = true;
                     }
                 }
-                Some(Step::Begins(b'{')) if self.member == Member::Wrapper => self.walk.enter(),
-                Some(Step::Ends) => self.end_value(at, out),
+                Some(JsonStep::Begins(b'{')) if self.member == Member::Wrapper => self.scanner.enter(),
+                Some(JsonStep::Ends) => self.end_value(at, out),
                 _ => {}
             }
+        }
+        if self.in_value {
+            out.skip_to(part.end);
         }
     }
 
     /// A value that the name stands for has ended here, if there was one.
-    fn end_value(&mut self, end: usize, out: &mut Out<'_>) {
+    fn end_value(&mut self, end: usize, out: &mut PieceSplicer<'_>) {
         if std::mem::take(&mut self.in_value) {
-            out.passed = end;
+            out.skip_to(end);
         }
     }
 }
 
-/// The piece that is being read, and what has become of it.
-struct Out<'a> {
-    piece: &'a Bytes,
-    /// So much of it has been passed on, or something in its place.
-    passed: usize,
-    ready: &'a mut VecDeque<Bytes>,
-}
-
-impl Out<'_> {
-    fn pass_to(&mut self, end: usize) {
-        if self.passed < end {
-            self.ready.push_back(self.piece.slice(self.passed..end));
-            self.passed = end;
-        }
-    }
-}
-
-/// A body in which the model is renamed, or one that passes as it is.
+/// A body in which the model is renamed, or one that passes as it is. In a stream the model is renamed by the reader of
+/// this body, which knows its lines.
 #[derive(Debug)]
 pub(crate) struct Renamed<B> {
     body: B,
@@ -188,6 +147,11 @@ impl<B> Renamed<B> {
     /// The body of an answer, with what [`Renamer::prepare`] has made of its head.
     pub(crate) fn new(body: B, renamer: Option<Renamer>) -> Self {
         Self { body, renamer, ready: VecDeque::new() }
+    }
+
+    /// The renamer of a stream, which this body leaves as it is.
+    pub(super) fn stream_renamer(&mut self) -> Option<&mut Renamer> {
+        self.renamer.as_mut().filter(|renamer| renamer.is_stream)
     }
 }
 
@@ -203,7 +167,8 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Renamed<B> {
             }
             let next = ready!(Pin::new(&mut this.body).poll_frame(context));
             let piece = next.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
-            let (Some(renamer), Some(piece)) = (&mut this.renamer, piece) else { return Poll::Ready(next) };
+            let renamer = this.renamer.as_mut().filter(|renamer| !renamer.is_stream);
+            let (Some(renamer), Some(piece)) = (renamer, piece) else { return Poll::Ready(next) };
             renamer.take(piece, &mut this.ready);
         }
     }
@@ -218,12 +183,28 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Renamed<B> {
     }
 }
 
+#[cfg(any(test, feature = "test-support"))]
+impl Renamer {
+    /// Takes a piece of any answer.
+    fn take_any(&mut self, piece: &Bytes, framer: &mut SseFramer, ready: &mut VecDeque<Bytes>) {
+        if !self.is_stream {
+            return self.take(piece, ready);
+        }
+        let (mut out, mut at) = (PieceSplicer::new(piece, ready), 0);
+        while let Some(step) = framer.next(piece, &mut at) {
+            self.take_step(&step, &mut out);
+        }
+        out.pass_to(piece.len());
+    }
+}
+
 /// What becomes of an answer in these pieces. For tests and fuzzing.
 #[cfg(any(test, feature = "test-support"))]
 pub(crate) fn renamed(pieces: &[&[u8]], name: &str, is_stream: bool) -> Vec<u8> {
     let (mut renamer, mut ready) = (Renamer::new(name, is_stream), VecDeque::new());
+    let mut framer = SseFramer::new();
     for piece in pieces {
-        renamer.take(&Bytes::copy_from_slice(piece), &mut ready);
+        renamer.take_any(&Bytes::copy_from_slice(piece), &mut framer, &mut ready);
     }
     ready.into_iter().flatten().collect()
 }

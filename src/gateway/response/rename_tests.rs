@@ -1,4 +1,6 @@
+use super::super::sse::Watch;
 use super::*;
+use crate::gateway::route::StreamEnd as Ending;
 use http::HeaderValue;
 use http_body_util::BodyExt;
 use proptest::prelude::*;
@@ -84,9 +86,9 @@ fn it_is_replaced_in_every_event_of_a_stream() {
 
 #[test]
 fn nothing_waits_and_what_stays_is_not_copied() {
-    let (mut renamer, mut ready) = (Renamer::new("m", true), VecDeque::new());
+    let (mut renamer, mut framer, mut ready) = (Renamer::new("m", true), SseFramer::new(), VecDeque::new());
     let mut take = |piece: &Bytes| {
-        renamer.take(piece, &mut ready);
+        renamer.take_any(piece, &mut framer, &mut ready);
         ready.drain(..).collect::<Vec<Bytes>>()
     };
     for piece in ["data: {\"choices\":[{\"delta\":{\"content\":\"half a wo", "rd\"}}],\"model\":\"m\"}\n\n"] {
@@ -112,7 +114,7 @@ fn only_what_can_be_read_is_prepared() {
         headers.extend(coding.map(|coding| (CONTENT_ENCODING, HeaderValue::from_static(coding))));
         let renamer = Renamer::prepare(&mut headers, "ours");
         assert_eq!(headers.contains_key(CONTENT_LENGTH), renamer.is_none(), "a wrong length would cut the answer");
-        renamer.map(|renamer| renamer.line.is_some())
+        renamer.map(|renamer| renamer.is_stream)
     };
     assert_eq!(prepared("application/json; charset=utf-8", None), Some(false));
     assert_eq!(prepared("text/event-stream", None), Some(true));
@@ -223,5 +225,23 @@ proptest! {
         prop_assert_eq!(renamed(&[of(&theirs).as_bytes()], &ours, false), of(&ours).into_bytes());
         let event = |json: &str| format!("event: x\ndata: {json}\n\n").into_bytes();
         prop_assert_eq!(renamed(&[&event(&of(&theirs))], &ours, true), event(&of(&ours)));
+    }
+
+    #[test]
+    fn whole_events_of_a_renamed_stream_go_out(text in answer(), cuts in prop::collection::vec(0..100_usize, 0..8)) {
+        let text = format!("data: {}", text.replace('\r', ""));
+        let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(text.len())).chain([0, text.len()]).collect();
+        cuts.sort_unstable();
+        let (mut watch, mut renamer, mut ready) = (Watch::new(Ending::Done), Renamer::new("m", true), VecDeque::new());
+        for ends in cuts.windows(2) {
+            let piece = Bytes::copy_from_slice(&text.as_bytes()[ends[0]..ends[1]]);
+            watch.take(&piece, &mut ready, |step, out| renamer.take_step(step, out));
+        }
+        let released: String = ready.drain(..).map(|piece| String::from_utf8(piece.to_vec()).unwrap()).collect();
+        watch.rest(&mut ready);
+        let held: String = ready.drain(..).map(|piece| String::from_utf8(piece.to_vec()).unwrap()).collect();
+        prop_assert!(released.is_empty() || released.ends_with("\n\n"), "{released:?}");
+        prop_assert!(!held.contains("\n\n") && !held.starts_with('\n'), "{held:?}");
+        prop_assert_eq!((released + &held).into_bytes(), renamed(&[text.as_bytes()], "m", true));
     }
 }

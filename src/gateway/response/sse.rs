@@ -1,141 +1,205 @@
 //! Server-sent events on their way through: where one ends, and whether the stream has come to its own end.
 //!
-//! Bytes are never changed. All that is done with them is to hold back the beginning of an event until its end has
-//! arrived, so that a client whose llama-server dies gets whole events and then an error, never half a one.
+//! Bytes are never changed here. All that is done with them is to hold back the beginning of an event until its end has
+//! arrived, so that a client whose llama-server dies gets whole events and then an error, never half a one. How the lines
+//! are found is up to `sse_framer.rs`.
 
 use super::compute_failure::Verdict;
-use crate::gateway::bounds::{EVENT_HEAD, HELD_EVENT};
+use crate::gateway::bounds::HELD_EVENT;
 use crate::gateway::route::StreamEnd as Ending;
+use crate::gateway::scan::sse_framer::{SseField, SseFramer, SseLine, SseStep};
 use bytes::Bytes;
-use memchr::{memchr, memchr_iter, memrchr_iter};
 use std::collections::VecDeque;
-use std::iter;
+use std::ops::Range;
 
 impl Ending {
-    /// How the last event of a stream begins that has come to its end.
-    fn marks(self) -> &'static [&'static [u8]] {
+    /// How a value begins, of which field, that marks the last event of a stream that has come to its end.
+    fn marks(self) -> (SseField, &'static [&'static [u8]]) {
         match self {
-            Self::Done => &[b"data: [DONE]"],
-            Self::MessageStop => &[b"event: message_stop"],
+            Self::Done => (SseField::Data, &[b"[DONE]"]),
+            Self::MessageStop => (SseField::Event, &[b"message_stop"]),
             Self::ResponseDone => {
-                &[b"event: response.completed", b"event: response.failed", b"event: response.incomplete"]
+                (SseField::Event, &[b"response.completed", b"response.failed", b"response.incomplete"])
             }
-            Self::Unmarked => &[],
+            Self::Unmarked => (SseField::Event, &[]),
         }
     }
 }
 
-/// How llama-server's error events begin, which are the last of their streams: Anthropic's, and all others.
-const ERRORS: [&[u8]; 2] = [b"event: error", b"data: {\"error\""];
-
 /// Watches one stream.
 pub(super) struct Watch {
-    ending: Ending,
-    ended: bool,
-    /// What its error event says of llama-server.
-    error: Option<Verdict>,
+    framer: SseFramer,
+    end: EndWatch,
     held: VecDeque<Bytes>,
     held_length: usize,
-    /// Whether what is held ends with a line feed, so that one more would end the event.
-    after_line_feed: bool,
 }
 
 impl Watch {
     pub(super) fn new(ending: Ending) -> Self {
-        Self { ending, ended: false, error: None, held: VecDeque::new(), held_length: 0, after_line_feed: false }
+        Self { framer: SseFramer::new(), end: EndWatch::new(ending), held: VecDeque::new(), held_length: 0 }
     }
 
-    /// Takes a piece as it came and pushes to `ready` what may go out: everything up to the last end of an event.
-    pub(super) fn take(&mut self, piece: Bytes, ready: &mut VecDeque<Bytes>) {
-        let end = match last_end(&piece) {
-            // The second half of an end whose first half is held.
-            None if self.after_line_feed && piece.starts_with(b"\n") => Some(1),
-            None if self.after_line_feed && piece.starts_with(b"\r\n") => Some(2),
-            end => end,
-        };
-        match end {
-            None => self.hold(piece, ready),
-            Some(end) => {
-                self.look(&piece[..end]);
-                self.release(ready);
-                let rest = piece.slice(end..);
-                ready.push_back(piece.slice(..end));
-                self.after_line_feed = false;
-                if !rest.is_empty() {
-                    self.hold(rest, ready);
+    /// Takes a piece as it came and pushes to `ready` what may go out: everything up to the last end of an event. Shows
+    /// each step of the stream to `each`, which may put other bytes in the place of some.
+    pub(super) fn take(
+        &mut self,
+        piece: &Bytes,
+        ready: &mut VecDeque<Bytes>,
+        mut each: impl FnMut(&SseStep<'_>, &mut PieceSplicer<'_>),
+    ) {
+        let already_held = self.held.len();
+        let mut out = PieceSplicer::new(piece, &mut self.held);
+        let mut at = 0;
+        while let Some(step) = self.framer.next(piece, &mut at) {
+            each(&step, &mut out);
+            match step {
+                SseStep::Line(line) => self.end.read_line(&line),
+                SseStep::EventEnd(end) => {
+                    out.end_event(end);
+                    self.end.release_event();
+                    self.end.begin_event();
                 }
+                SseStep::LineFeed => out.end_event(1),
             }
+        }
+        out.pass_to(piece.len());
+        let complete = out.complete;
+        let length = |pieces: std::collections::vec_deque::Iter<'_, Bytes>| pieces.map(Bytes::len).sum::<usize>();
+        if complete > 0 {
+            ready.extend(self.held.drain(..complete));
+            self.held_length = length(self.held.iter());
+        } else {
+            self.held_length += length(self.held.range(already_held..));
+        }
+        if self.held_length > HELD_EVENT {
+            self.rest(ready);
         }
     }
 
     /// Whether the stream said itself that it has ended, or has none to say.
     pub(super) fn has_ended(&self) -> bool {
-        self.ended || self.ending == Ending::Unmarked
+        self.end.has_ended || self.end.ending == Ending::Unmarked
     }
 
     /// Whether the end mark has come.
     pub(super) fn has_end_mark(&self) -> bool {
-        self.ended
+        self.end.has_ended
     }
 
     /// What llama-server says of itself in an error event, if there was one.
     pub(super) fn error(&self) -> Option<Verdict> {
-        self.error
+        self.end.error
     }
 
     /// What is held when the body ended in order; it belongs to the client.
     pub(super) fn rest(&mut self, ready: &mut VecDeque<Bytes>) {
-        self.look(&[]);
-        self.release(ready);
-    }
-
-    fn hold(&mut self, piece: Bytes, ready: &mut VecDeque<Bytes>) {
-        self.after_line_feed = piece.last() == Some(&b'\n') || (self.after_line_feed && piece.as_ref() == b"\r");
-        self.held_length += piece.len();
-        self.held.push_back(piece);
-        if self.held_length > HELD_EVENT {
-            self.look(&[]);
-            self.release(ready);
-        }
-    }
-
-    fn release(&mut self, ready: &mut VecDeque<Bytes>) {
+        self.end.release_event();
         self.held_length = 0;
         ready.extend(self.held.drain(..));
     }
+}
 
-    /// Looks for the end in what is about to go out: what is held, and this piece.
-    fn look(&mut self, piece: &[u8]) {
-        if self.ended {
+/// Looks for the event that ends a stream: the mark of its dialect, or llama-server's error.
+struct EndWatch {
+    ending: Ending,
+    /// Whether the end has gone out.
+    has_ended: bool,
+    /// What the error event that has gone out says of llama-server.
+    error: Option<Verdict>,
+    /// Whether the event that has not gone out is the end.
+    is_end: bool,
+    /// What the event that has not gone out says of llama-server, if it is an error.
+    held_error: Option<Verdict>,
+}
+
+impl EndWatch {
+    fn new(ending: Ending) -> Self {
+        Self { ending, has_ended: false, error: None, is_end: false, held_error: None }
+    }
+
+    /// Looks at the beginning of a value. Elsewhere in it a mark would be something that the model said.
+    fn read_line(&mut self, line: &SseLine<'_>) {
+        if self.has_ended || (self.is_end && self.held_error.is_none()) {
             return;
         }
-        if self.held.is_empty() {
-            self.look_at_lines(piece);
-        } else {
-            // Of an event that did not come in one piece its beginning will do. Others may follow it in the piece.
-            let head: Vec<u8> = self.held.iter().flatten().chain(piece).copied().take(EVENT_HEAD).collect();
-            self.look_at_lines(&head);
-            if let Some(end) = memchr(b'\n', piece).filter(|_| !self.ended) {
-                self.look_at_lines(&piece[end + 1..]);
+        // Anthropic's errors have their own event, all others begin in this way.
+        let begins_error: &[u8] = match line.field {
+            SseField::Event => b"error",
+            SseField::Data => b"{\"error\"",
+        };
+        let (field, marks) = self.ending.marks();
+        if line.head.starts_with(begins_error) || (line.field == SseField::Data && self.held_error.is_some()) {
+            self.is_end = true;
+            if self.held_error != Some(Verdict::CannotCompute) {
+                self.held_error = Some(Verdict::of_error(line.head));
             }
+        } else if line.field == field && marks.iter().any(|mark| line.head.starts_with(mark)) {
+            self.is_end = true;
         }
     }
 
-    /// Looks for a line that begins with a mark. Elsewhere in a line it would be something that the model said: line
-    /// feeds within JSON are escaped.
-    fn look_at_lines(&mut self, lines: &[u8]) {
-        let begins = |line: &[u8], marks: &[&[u8]]| marks.iter().any(|mark| line.starts_with(mark));
-        for start in iter::once(0).chain(memchr_iter(b'\n', lines).map(|at| at + 1)) {
-            let line = &lines[start..];
-            if begins(line, &ERRORS) {
-                (self.ended, self.error) = (true, Some(Verdict::of_error(line)));
-                return;
-            }
-            if begins(line, self.ending.marks()) {
-                self.ended = true;
-                return;
-            }
+    /// The event goes out, or what has come of it.
+    fn release_event(&mut self) {
+        self.has_ended |= self.is_end;
+        self.error = self.error.or(self.held_error);
+    }
+
+    fn begin_event(&mut self) {
+        (self.is_end, self.held_error) = (false, None);
+    }
+}
+
+/// Passes one piece of an answer on to a queue, with other bytes in the place of some.
+pub(super) struct PieceSplicer<'a> {
+    piece: &'a Bytes,
+    queue: &'a mut VecDeque<Bytes>,
+    /// The bytes of the piece that have been passed on or left out.
+    passed: usize,
+    /// Where the last event has ended, if that has not been passed yet; else 0.
+    event_end: usize,
+    /// The length of the queue up to the end of the last event.
+    complete: usize,
+}
+
+impl<'a> PieceSplicer<'a> {
+    pub(super) fn new(piece: &'a Bytes, queue: &'a mut VecDeque<Bytes>) -> Self {
+        Self { piece, queue, passed: 0, event_end: 0, complete: 0 }
+    }
+
+    /// The bytes of the piece from one offset to another.
+    pub(super) fn bytes(&self, range: Range<usize>) -> &'a [u8] {
+        &self.piece[range]
+    }
+
+    /// Passes on everything before this offset.
+    pub(super) fn pass_to(&mut self, end: usize) {
+        if self.event_end > self.passed {
+            self.push_to(self.event_end);
+            self.complete = self.queue.len();
         }
+        if end > self.passed {
+            self.push_to(end);
+        }
+    }
+
+    /// Passes on everything before this offset, and then these bytes.
+    pub(super) fn insert(&mut self, at: usize, bytes: Bytes) {
+        self.pass_to(at);
+        self.queue.push_back(bytes);
+    }
+
+    /// Leaves out what has not been passed on before this offset.
+    pub(super) fn skip_to(&mut self, end: usize) {
+        self.passed = end;
+    }
+
+    fn end_event(&mut self, end: usize) {
+        self.event_end = end;
+    }
+
+    fn push_to(&mut self, end: usize) {
+        self.queue.push_back(self.piece.slice(self.passed..end));
+        self.passed = end;
     }
 }
 
@@ -173,12 +237,6 @@ pub(super) fn data_event(json: &[u8]) -> Option<Bytes> {
     Some(b"data: ".iter().copied().chain(line).chain(*b"\n\n").collect())
 }
 
-/// The place just behind the last end of an event: a line feed after a line feed, with or without a carriage return.
-fn last_end(piece: &[u8]) -> Option<usize> {
-    // From behind, for a piece mostly ends with an event.
-    memrchr_iter(b'\n', piece).find(|&at| matches!(piece[..at], [.., b'\n'] | [.., b'\n', b'\r'])).map(|at| at + 1)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -188,7 +246,7 @@ mod tests {
         let mut watch = Watch::new(ending);
         let mut ready = VecDeque::new();
         for piece in pieces {
-            watch.take(Bytes::copy_from_slice(piece.as_bytes()), &mut ready);
+            watch.take(&Bytes::copy_from_slice(piece.as_bytes()), &mut ready, |_, _| {});
         }
         (ready.iter().map(|piece| String::from_utf8(piece.to_vec()).unwrap()).collect(), watch.has_ended())
     }
@@ -246,7 +304,7 @@ mod tests {
                 for second in first + 1..stream.len() {
                     let (mut watch, mut ready) = (Watch::new(ending), VecDeque::new());
                     for piece in [0..first, first..second, second..stream.len()] {
-                        watch.take(stream.slice(piece), &mut ready);
+                        watch.take(&stream.slice(piece), &mut ready, |_, _| {});
                     }
                     watch.rest(&mut ready);
                     assert!(watch.has_end_mark(), "{stream:?} {first} {second}");
@@ -293,13 +351,82 @@ mod tests {
         assert_eq!(data_event(b""), None);
     }
 
+    #[test]
+    fn marks_are_recognised_as_the_standard_spells_them() {
+        for (stream, ending, error) in [
+            ("data:[DONE]\n\n", Ending::Done, None),
+            ("data: [DONE]\r\r", Ending::Done, None),
+            ("\u{feff}data: [DONE]\n\n", Ending::Done, None),
+            ("event:message_stop\ndata:{}\n\n", Ending::MessageStop, None),
+            ("event:response.completed\r\ndata:{}\r\n\r\n", Ending::ResponseDone, None),
+            ("event: response.incomplete\n\n", Ending::ResponseDone, None),
+            ("data:{\"error\":{}}\n\n", Ending::Done, Some(Verdict::Nothing)),
+            ("event:error\ndata:{\"message\":\"Compute error.\"}\n\n", Ending::Done, Some(Verdict::CannotCompute)),
+            ("event:error\n\ndata: [DONE]\n\n", Ending::Done, Some(Verdict::Nothing)),
+        ] {
+            for cut in 0..stream.len() {
+                let (mut watch, mut ready) = (Watch::new(ending), VecDeque::new());
+                for piece in [&stream.as_bytes()[..cut], &stream.as_bytes()[cut..]] {
+                    watch.take(&Bytes::copy_from_slice(piece), &mut ready, |_, _| {});
+                }
+                assert_eq!((watch.has_end_mark(), watch.error()), (true, error), "{stream:?} {cut}");
+                assert_eq!(ready.iter().map(Bytes::len).sum::<usize>(), stream.len(), "{stream:?} {cut}");
+            }
+        }
+        for other in ["data:  [DONE]\n\n", "dat: [DONE]\n\n", ": [DONE]\n\n", "event: [DONE]\n\n", " data: [DONE]\n\n"]
+        {
+            assert!(!through(&[other], Ending::Done).1, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn the_end_mark_counts_once_its_event_goes_out() {
+        let (mut watch, mut ready) = (Watch::new(Ending::Done), VecDeque::new());
+        watch.take(&Bytes::from_static(b"data: 1\n\ndata: [DONE]\n"), &mut ready, |_, _| {});
+        assert!(ready.len() == 1 && !watch.has_end_mark());
+        watch.rest(&mut ready);
+        assert!(ready.len() == 2 && watch.has_end_mark(), "the body has ended in order");
+        let (mut watch, mut ready) = (Watch::new(Ending::Done), VecDeque::new());
+        watch.take(&Bytes::from_static(b"data: [DO"), &mut ready, |_, _| {});
+        watch.take(&Bytes::from_static(b"NE]"), &mut ready, |_, _| {});
+        assert!(ready.is_empty() && !watch.has_end_mark());
+        watch.rest(&mut ready);
+        assert!(watch.has_end_mark());
+    }
+
+    /// What looks like a stream, or nearly.
+    fn stream() -> impl Strategy<Value = String> {
+        let token = prop_oneof![
+            2 => proptest::sample::select(vec!["\n", "\n\n", "\r\n", "\r", "x", " ", "data: ", "event:"]),
+            1 => proptest::sample::select(vec!["[DONE]", "error", "{\"error\":", "\"message\":\"Compute error.\""]),
+        ];
+        proptest::collection::vec(token, 0..16).prop_map(|tokens| tokens.concat())
+    }
+
     proptest! {
+        #[test]
+        fn pieces_do_not_matter(text in stream(), cuts in proptest::collection::vec(0..60_usize, 0..6)) {
+            let seen = |cuts: &[usize]| {
+                let (mut watch, mut ready) = (Watch::new(Ending::Done), VecDeque::new());
+                for ends in cuts.windows(2) {
+                    watch.take(&Bytes::copy_from_slice(&text.as_bytes()[ends[0]..ends[1]]), &mut ready, |_, _| {});
+                }
+                let released: Vec<u8> = ready.drain(..).flatten().collect();
+                let before_the_end = (watch.has_end_mark(), watch.error());
+                watch.rest(&mut ready);
+                (released, before_the_end, watch.has_end_mark(), watch.error())
+            };
+            let mut all: Vec<usize> = cuts.into_iter().map(|cut| cut.min(text.len())).chain([0, text.len()]).collect();
+            all.sort_unstable();
+            prop_assert_eq!(seen(&all), seen(&[0, text.len()]));
+        }
+
         #[test]
         fn no_byte_is_lost_or_changed(pieces in proptest::collection::vec("[a\n\r]{0,6}", 0..20)) {
             let mut watch = Watch::new(Ending::Done);
             let mut ready = VecDeque::new();
             for piece in &pieces {
-                watch.take(Bytes::copy_from_slice(piece.as_bytes()), &mut ready);
+                watch.take(&Bytes::copy_from_slice(piece.as_bytes()), &mut ready, |_, _| {});
             }
             watch.rest(&mut ready);
             let out: Vec<u8> = ready.iter().flat_map(|piece| piece.to_vec()).collect();

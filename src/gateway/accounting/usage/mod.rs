@@ -12,18 +12,18 @@
 mod counts;
 mod scan;
 
-use crate::gateway::bounds::EVENT_HEAD;
 use crate::gateway::route::StreamEnd as Ending;
+use crate::gateway::scan::sse_framer::{SseField, SseLine, SseStep};
 pub(super) use counts::Counts;
 use counts::Report;
-use memchr::{memchr, memchr_iter, memmem};
-use scan::Scanner;
+use memchr::memmem;
+use scan::CountReader;
 use std::sync::LazyLock;
 
 /// Counts the tokens of one answer.
 #[derive(Debug)]
-pub(super) struct Tally {
-    scanner: Scanner,
+pub(crate) struct Tally {
+    reader: CountReader,
     stream: Option<Stream>,
 }
 
@@ -37,63 +37,57 @@ struct Stream {
     measured: Counts,
     /// What a stream told that was not its last word.
     so_far: Counts,
-    line: Line,
-    /// The beginning of an event that did not come in one piece; empty between events.
-    head: Vec<u8>,
+    event: Event,
 }
 
-/// Where in a line the reader stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Line {
-    /// So many bytes of [`DATA`] have been there.
-    Name(usize),
-    Data,
-    Other,
+/// What is known of the event that has not ended.
+#[derive(Debug, Clone, Copy, Default)]
+struct Event {
+    /// Whether its name is that of an event with text.
+    is_text: bool,
+    /// Whether its data say that the answer goes on.
+    goes_on: bool,
+    /// Whether its data say that it has no text.
+    is_empty: bool,
+    /// Whether its data are read for counts.
+    is_read: bool,
 }
-
-const DATA: &[u8] = b"data:";
 
 impl Tally {
     /// For an answer that is one JSON value.
     pub(super) fn of_whole() -> Self {
-        Self { scanner: Scanner::new(), stream: None }
+        Self { reader: CountReader::new(), stream: None }
     }
 
     /// For a stream of events.
     pub(super) fn of_stream(ending: Ending) -> Self {
         let none = Counts::default();
-        let stream = Stream {
-            ending,
-            events: 0,
-            usage: none,
-            measured: none,
-            so_far: none,
-            line: Line::Name(0),
-            head: Vec::new(),
-        };
-        Self { scanner: Scanner::new(), stream: Some(stream) }
+        let stream = Stream { ending, events: 0, usage: none, measured: none, so_far: none, event: Event::default() };
+        Self { reader: CountReader::new(), stream: Some(stream) }
     }
 
-    /// Reads the next piece of the answer; true when an event with text ends in it.
-    pub(super) fn read(&mut self, piece: &[u8]) -> bool {
-        match &mut self.stream {
-            None => {
-                self.scanner.feed(piece);
-                false
-            }
-            Some(stream) => {
-                let before = stream.events;
-                stream.read(piece, &mut self.scanner);
-                stream.events > before
-            }
+    /// Reads the next piece of an answer that is one JSON value.
+    pub(crate) fn read(&mut self, piece: &[u8]) {
+        self.reader.feed(piece);
+    }
+
+    /// Reads the next step of a stream. Returns whether an event with text has ended.
+    pub(crate) fn read_step(&mut self, step: &SseStep<'_>) -> bool {
+        let Some(stream) = &mut self.stream else { return false };
+        match step {
+            SseStep::Line(line) if line.field == SseField::Event => stream.read_name(line),
+            SseStep::Line(line) => stream.read_data(line, &mut self.reader),
+            SseStep::EventEnd(_) => return stream.end_event(&self.reader),
+            SseStep::LineFeed => {}
         }
+        false
     }
 
     /// What is known now.
     pub(super) fn counts(&self) -> Counts {
         match &self.stream {
             None => {
-                let report = self.scanner.report();
+                let report = self.reader.report();
                 report.usage.or(report.measured)
             }
             Some(stream) => {
@@ -106,74 +100,40 @@ impl Tally {
 }
 
 impl Stream {
-    fn read(&mut self, mut bytes: &[u8], scanner: &mut Scanner) {
-        while !bytes.is_empty() {
-            // Nearly all events come whole and tell nothing of tokens.
-            let whole = if self.head.is_empty() { end_of_event(bytes) } else { None };
-            bytes = match whole {
-                Some(end) => {
-                    let (event, rest) = bytes.split_at(end);
-                    let mut report = Report::default();
-                    if tells(self.ending, event) {
-                        *scanner = Scanner::new();
-                        self.read_event(event, scanner);
-                        report = scanner.report();
-                    }
-                    self.end(event, report);
-                    rest
-                }
-                None => {
-                    if self.head.is_empty() {
-                        *scanner = Scanner::new();
-                    }
-                    let (part, ends) = self.read_event(bytes, scanner);
-                    let room = EVENT_HEAD.saturating_sub(self.head.len()).min(part);
-                    self.head.extend_from_slice(&bytes[..room]);
-                    if ends {
-                        let head = std::mem::take(&mut self.head);
-                        self.end(&head, scanner.report());
-                        self.head = head;
-                        self.head.clear();
-                    }
-                    &bytes[part..]
-                }
-            };
-        }
+    /// Reads the name of an event, in dialects whose events with text have one.
+    fn read_name(&mut self, line: &SseLine<'_>) {
+        self.event.is_text = match self.ending {
+            Ending::MessageStop => line.head.starts_with(b"content_block_delta"),
+            Ending::ResponseDone => line.head.starts_with(b"response.") && line.head.ends_with(b".delta"),
+            Ending::Done | Ending::Unmarked => false,
+        };
     }
 
-    /// Reads to the end of the event, or of the bytes: how many bytes that were, and whether the event has ended.
-    fn read_event(&mut self, bytes: &[u8], scanner: &mut Scanner) -> (usize, bool) {
-        let mut at = 0;
-        while at < bytes.len() {
-            match self.line {
-                Line::Name(matched) => {
-                    let byte = bytes[at];
-                    at += 1;
-                    self.line = match byte {
-                        b'\n' if matched == 0 => return (at, true),
-                        b'\n' => Line::Name(0),
-                        b'\r' if matched == 0 => Line::Name(0),
-                        byte if byte != DATA[matched] => Line::Other,
-                        _ if matched + 1 == DATA.len() => Line::Data,
-                        _ => Line::Name(matched + 1),
-                    };
-                }
-                Line::Data | Line::Other => {
-                    let end = memchr(b'\n', &bytes[at..]).map(|length| at + length);
-                    if self.line == Line::Data {
-                        scanner.feed(&bytes[at..end.unwrap_or(bytes.len())]);
-                    }
-                    let Some(end) = end else { return (bytes.len(), false) };
-                    at = end + 1;
-                    self.line = Line::Name(0);
-                }
+    /// Reads a line of data.
+    fn read_data(&mut self, line: &SseLine<'_>, reader: &mut CountReader) {
+        // Nearly all events are one line, come whole and tell nothing of tokens.
+        let is_whole = line.begins && line.ends_event && !self.event.is_read;
+        if !is_whole || tells(self.ending, line.value) {
+            if !self.event.is_read {
+                *reader = CountReader::new();
+                self.event.is_read = true;
+            } else if line.begins {
+                // The lines of an event are joined by line feeds.
+                reader.feed(b"\n");
             }
+            reader.feed(line.value);
         }
-        (at, false)
+        if line.ends {
+            let (goes_on, is_empty) = marks(self.ending, line.head);
+            self.event.goes_on |= goes_on;
+            self.event.is_empty |= is_empty;
+        }
     }
 
-    /// An event is over that has told so much; `event` is all of it, or its beginning.
-    fn end(&mut self, event: &[u8], report: Report) {
+    /// Adds what the event has told that is over. Returns whether it had text.
+    fn end_event(&mut self, reader: &CountReader) -> bool {
+        let event = std::mem::take(&mut self.event);
+        let report = if event.is_read { reader.report() } else { Report::default() };
         let kind = Kind::of(self.ending, event);
         self.events += u64::from(kind == Kind::Text);
         match self.ending {
@@ -188,6 +148,7 @@ impl Stream {
             }
             Ending::Done | Ending::Unmarked => self.so_far = report.usage.or(report.measured).or(self.so_far),
         }
+        kind == Kind::Text
     }
 }
 
@@ -203,49 +164,40 @@ enum Kind {
 }
 
 impl Kind {
-    /// A name with its quotes and colon cannot stand in a string of JSON, where quotes are escaped.
-    fn of(ending: Ending, event: &[u8]) -> Self {
-        static UNFINISHED: LazyLock<memmem::Finder<'static>> =
-            LazyLock::new(|| memmem::Finder::new(b"\"finish_reason\":null"));
-        static ROLE: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\"role\":\""));
-        static GOES_ON: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\"stop\":false"));
-        static NO_TEXT: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\"content\":\"\""));
-        let (goes_on, empty) = match ending {
-            Ending::Done => (&UNFINISHED, &ROLE),
-            Ending::Unmarked => (&GOES_ON, &NO_TEXT),
-            Ending::MessageStop if event.starts_with(b"event: content_block_delta") => return Self::Text,
-            Ending::ResponseDone
-                if event.starts_with(b"event: response.") && first_line(event).ends_with(b".delta") =>
-            {
-                return Self::Text;
-            }
-            Ending::MessageStop | Ending::ResponseDone => return Self::Between,
-        };
-        match (goes_on.find(event), empty.find(event)) {
-            (None, _) => Self::Last,
-            (Some(_), None) => Self::Text,
-            (Some(_), Some(_)) => Self::Between,
+    fn of(ending: Ending, event: Event) -> Self {
+        match ending {
+            Ending::MessageStop | Ending::ResponseDone if event.is_text => Self::Text,
+            Ending::MessageStop | Ending::ResponseDone => Self::Between,
+            Ending::Done | Ending::Unmarked if !event.goes_on => Self::Last,
+            Ending::Done | Ending::Unmarked if event.is_empty => Self::Between,
+            Ending::Done | Ending::Unmarked => Self::Text,
         }
     }
 }
 
-/// The place behind the first empty line.
-fn end_of_event(bytes: &[u8]) -> Option<usize> {
-    memchr_iter(b'\n', bytes).find(|at| bytes.get(at + 1) == Some(&b'\n')).map(|at| at + 2)
+/// Whether data say that the answer goes on, and whether they say that they have no text, in dialects that say it in their
+/// data. A name with its quotes and colon cannot stand in a string of JSON, where quotes are escaped.
+fn marks(ending: Ending, data: &[u8]) -> (bool, bool) {
+    static UNFINISHED: LazyLock<memmem::Finder<'static>> =
+        LazyLock::new(|| memmem::Finder::new(b"\"finish_reason\":null"));
+    static ROLE: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\"role\":\""));
+    static GOES_ON: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\"stop\":false"));
+    static NO_TEXT: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\"content\":\"\""));
+    let (goes_on, is_empty) = match ending {
+        Ending::Done => (&UNFINISHED, &ROLE),
+        Ending::Unmarked => (&GOES_ON, &NO_TEXT),
+        Ending::MessageStop | Ending::ResponseDone => return (false, false),
+    };
+    (goes_on.find(data).is_some(), is_empty.find(data).is_some())
 }
 
-fn first_line(event: &[u8]) -> &[u8] {
-    let line = memchr(b'\n', event).map_or(event, |end| &event[..end]);
-    line.strip_suffix(b"\r").unwrap_or(line)
-}
-
-/// Whether it is worth reading the JSON of an event. A name that only the model says is found out by reading.
-fn tells(ending: Ending, event: &[u8]) -> bool {
+/// Whether it is worth reading the data of an event. A name that only the model says is found out by reading.
+fn tells(ending: Ending, data: &[u8]) -> bool {
     static USAGE: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\"usage\""));
     static TIMINGS: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\"timings\""));
     static PREDICTED: LazyLock<memmem::Finder<'static>> =
         LazyLock::new(|| memmem::Finder::new(b"\"tokens_predicted\""));
-    let found = |finder: &LazyLock<memmem::Finder<'static>>| finder.find(event).is_some();
+    let found = |finder: &LazyLock<memmem::Finder<'static>>| finder.find(data).is_some();
     match ending {
         Ending::Unmarked => found(&PREDICTED) || found(&TIMINGS) || found(&USAGE),
         _ => found(&USAGE) || found(&TIMINGS),

@@ -1,234 +1,102 @@
 //! Reads the token counts out of an answer's JSON while its bytes go by.
 //!
-//! The JSON may come in any pieces, have its fields in any order and be of any size: nothing is kept but the place
-//! where the reader stands. A count is taken only from its own place, so words of the model, which are strings or lie
-//! deeper, are never taken for one. What is no JSON has no counts. Which fields count, and for what, is `counts.rs`'s.
+//! The JSON may have its fields in any order and be of any size: nothing is kept of it. A count is taken only from its own
+//! place, so words of the model, which are strings or lie deeper, are never taken for one. What is no JSON has no counts.
+//! How the JSON is scanned is up to `walk.rs`; which fields count, and for what, is up to `counts.rs`.
 
 use super::counts::{Fields, LONGEST_NAME, Name, Place, Report};
-use memchr::memchr2;
+use crate::gateway::scan::json_scanner::{JsonScanner, JsonStep};
 
-/// The bytes that are looked at together where only brackets and quotes matter.
-const STRIDE: usize = 64;
-
-/// The reader.
+/// Reads the counts of one answer, or of an array of answers.
 #[derive(Debug)]
-pub(super) struct Scanner {
-    /// Open brackets.
-    depth: u32,
-    /// The places that are open, outermost first, and the depth within each.
-    places: [(Place, u32); 3],
-    open: usize,
-    text: Text,
-    /// Whether the next string of the innermost place is a name.
-    at_name: bool,
+pub(super) struct CountReader {
+    scanner: JsonScanner<LONGEST_NAME>,
+    /// What the objects are that the scanner has entered, outermost first.
+    places: [Place; 3],
     name: Name,
+    /// The count that is being read.
     number: Option<u64>,
-    name_bytes: [u8; LONGEST_NAME],
-    name_length: usize,
     fields: Fields,
+    /// Whether `usage` may stand in a `message`.
     opens: bool,
     /// The sum of the answers that are closed.
     closed: Report,
 }
 
-/// Whether the reader stands in a string.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Text {
-    Outside,
-    Name,
-    Value,
-    /// After a backslash.
-    Escape(bool),
-}
-
-impl Scanner {
+impl CountReader {
     pub(super) fn new() -> Self {
         Self {
-            depth: 0,
-            places: [(Place::Answer, 0); 3],
-            open: 0,
-            text: Text::Outside,
-            at_name: false,
+            scanner: JsonScanner::of_answers(),
+            places: [Place::Answer; 3],
             name: Name::Unknown,
             number: None,
-            name_bytes: [0; LONGEST_NAME],
-            name_length: 0,
             fields: Fields::default(),
             opens: false,
             closed: Report::default(),
         }
     }
 
-    /// What has been told so far, by an answer that is still open too.
+    /// Returns what has been read so far, of an answer that is still open too.
     pub(super) fn report(&self) -> Report {
         let mut report = self.closed;
         report.add(self.current());
         report
     }
 
-    /// Reads on.
+    /// Reads the next bytes.
     pub(super) fn feed(&mut self, mut bytes: &[u8]) {
-        while let Some((&first, rest)) = bytes.split_first() {
-            bytes = match self.text {
-                Text::Outside if self.innermost().is_some_and(|(_, depth)| depth == self.depth) => {
-                    self.take(first);
-                    rest
-                }
-                Text::Outside => match next_mark(bytes) {
-                    None => return,
-                    Some(at) => {
-                        self.take_mark(bytes[at]);
-                        &bytes[at + 1..]
+        while !bytes.is_empty() {
+            let (used, step) = self.scanner.step(bytes);
+            let (read, rest) = bytes.split_at(used);
+            bytes = rest;
+            match step {
+                Some(JsonStep::Name) => self.name = self.scanner.raw_name().map_or(Name::Unknown, Name::of),
+                Some(JsonStep::Begins(first)) => self.begin_value(first),
+                Some(JsonStep::Ends) => {
+                    self.add_digits(read);
+                    if let (Some(count), Name::Count(field)) = (self.number.take(), self.name) {
+                        self.fields.set(field, Some(count));
                     }
-                },
-                Text::Escape(in_name) => {
-                    self.text = if in_name { Text::Name } else { Text::Value };
-                    rest
                 }
-                Text::Name | Text::Value => self.read_string(bytes),
-            };
-        }
-    }
-
-    fn innermost(&self) -> Option<(Place, u32)> {
-        self.open.checked_sub(1).map(|at| self.places[at])
-    }
-
-    fn read_string<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
-        let in_name = self.text == Text::Name;
-        let end = memchr2(b'"', b'\\', bytes);
-        if in_name {
-            self.keep_name(&bytes[..end.unwrap_or(bytes.len())]);
-        }
-        let Some(end) = end else { return &[] };
-        if bytes[end] == b'\\' {
-            // No name that matters has one.
-            self.name_length = usize::MAX;
-            self.text = Text::Escape(in_name);
-        } else {
-            if in_name {
-                self.name = self.name_bytes.get(..self.name_length).map_or(Name::Unknown, Name::of);
-                self.at_name = false;
-            }
-            self.text = Text::Outside;
-        }
-        &bytes[end + 1..]
-    }
-
-    fn keep_name(&mut self, part: &[u8]) {
-        let end = self.name_length.saturating_add(part.len());
-        match self.name_bytes.get_mut(self.name_length..end) {
-            Some(room) => {
-                room.copy_from_slice(part);
-                self.name_length = end;
-            }
-            None => self.name_length = usize::MAX,
-        }
-    }
-
-    /// One byte in an object that matters, outside its strings.
-    fn take(&mut self, byte: u8) {
-        match byte {
-            b'0'..=b'9' => {
-                let digit = u64::from(byte - b'0');
-                self.number = Some(self.number.unwrap_or(0).saturating_mul(10).saturating_add(digit));
-            }
-            b',' => {
-                self.end_of_value();
-                self.at_name = true;
-            }
-            b'}' | b']' => {
-                self.end_of_value();
-                self.close();
-            }
-            b'"' => self.begin_string(self.at_name),
-            b'{' | b'[' => self.begin_value(byte == b'{'),
-            b' ' | b'\t' | b'\r' | b'\n' => {}
-            b':' => self.number = None,
-            // A fraction, an exponent, a sign, `null`: no count.
-            _ => self.name = Name::Unknown,
-        }
-    }
-
-    /// A bracket or a quote elsewhere.
-    fn take_mark(&mut self, byte: u8) {
-        match byte {
-            b'"' => self.begin_string(false),
-            b'{' | b'[' => self.begin_value(byte == b'{'),
-            _ => self.close(),
-        }
-    }
-
-    fn begin_string(&mut self, is_name: bool) {
-        self.text = if is_name { Text::Name } else { Text::Value };
-        self.name_length = 0;
-    }
-
-    /// An object or an array begins.
-    fn begin_value(&mut self, is_object: bool) {
-        let place = match self.innermost() {
-            // At the top, or in an array there, stand the answers.
-            None if self.depth <= 1 => Some(Place::Answer),
-            Some((within, depth)) if depth == self.depth => match (within, self.name) {
-                (Place::Answer, Name::Opens(place)) => Some(place),
-                (Place::Wrapper, Name::Opens(Place::Usage)) => Some(Place::Usage),
-                _ => None,
-            },
-            _ => None,
-        };
-        self.depth = self.depth.saturating_add(1);
-        let Some(place) = place.filter(|_| is_object) else { return };
-        if let Some(room) = self.places.get_mut(self.open) {
-            *room = (place, self.depth);
-            self.open += 1;
-            self.at_name = true;
-            if place == Place::Wrapper {
-                self.opens = self.name_bytes.starts_with(b"message");
+                Some(JsonStep::Closes) => {
+                    self.closed.add(self.current());
+                    self.fields = Fields::default();
+                    self.opens = false;
+                }
+                None => self.add_digits(read),
+                Some(JsonStep::Opens | JsonStep::Lost) => {}
             }
         }
     }
 
-    fn close(&mut self) {
-        if let Some((place, depth)) = self.innermost()
-            && depth == self.depth
-        {
-            self.open -= 1;
-            if place == Place::Answer {
-                self.closed.add(self.current());
-                self.fields = Fields::default();
-                self.opens = false;
+    fn begin_value(&mut self, first: u8) {
+        let level = self.scanner.level();
+        let Some(place) = level.checked_sub(1).and_then(|at| self.places.get(at)) else { return };
+        match (first, self.name, place) {
+            (b'0'..=b'9', Name::Count(field), place) if field.place() == *place => {
+                self.number = Some(u64::from(first - b'0'));
             }
+            (b'{', Name::Opens(inner), Place::Answer) | (b'{', Name::Opens(inner @ Place::Usage), Place::Wrapper) => {
+                self.scanner.enter();
+                self.places[level] = inner;
+                if inner == Place::Wrapper {
+                    self.opens = self.scanner.raw_name() == Some(b"message");
+                }
+            }
+            _ => {}
         }
-        self.depth = self.depth.saturating_sub(1);
-        self.name = Name::Unknown;
     }
 
-    fn end_of_value(&mut self) {
-        if let (Name::Count(field), Some((place, _))) = (self.name, self.innermost())
-            && field.place() == place
-            && self.number.is_some()
-        {
-            self.fields.set(field, self.number);
-        }
-        self.name = Name::Unknown;
-        self.number = None;
+    /// Reads on in a number. A fraction or an exponent makes it no count.
+    fn add_digits(&mut self, digits: &[u8]) {
+        let Some(number) = self.number else { return };
+        self.number = digits.iter().try_fold(number, |number, byte| {
+            let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+            Some(number.saturating_mul(10).saturating_add(digit))
+        });
     }
 
     fn current(&self) -> Report {
         self.fields.report(self.opens)
     }
-}
-
-/// The next bracket or quote. An embedding is a long way without one, so the way is made in strides.
-fn next_mark(bytes: &[u8]) -> Option<usize> {
-    let is_mark = |byte: &u8| *byte == b'"' || matches!(*byte | 0x20, b'{' | b'}');
-    let mut passed = 0;
-    for stride in bytes.chunks_exact(STRIDE) {
-        // No early exit: so the compiler makes vector instructions of it.
-        if stride.iter().fold(false, |found, byte| found | is_mark(byte)) {
-            break;
-        }
-        passed += STRIDE;
-    }
-    bytes[passed..].iter().position(is_mark).map(|at| passed + at)
 }

@@ -1,4 +1,6 @@
 use super::*;
+use crate::gateway::bounds::EVENT_HEAD;
+use crate::gateway::scan::sse_framer::SseFramer;
 use proptest::prelude::*;
 
 const OPENAI: &str = r#"data: {"choices":[{"finish_reason":null,"index":0,"delta":{"role":"assistant","content":null}}]}
@@ -67,16 +69,29 @@ fn counts(prompt: impl Into<Option<u64>>, completion: impl Into<Option<u64>>) ->
     Counts { prompt: prompt.into(), completion: completion.into() }
 }
 
+/// Reads a piece of any answer. Returns whether an event with text ends in it.
+fn read(tally: &mut Tally, framer: &mut SseFramer, piece: &[u8]) -> bool {
+    if tally.stream.is_none() {
+        tally.read(piece);
+        return false;
+    }
+    let (mut at, mut with_text) = (0, false);
+    while let Some(step) = framer.next(piece, &mut at) {
+        with_text |= tally.read_step(&step);
+    }
+    with_text
+}
+
 fn streamed(ending: Ending, parts: &[&str]) -> Counts {
     let whole = parts.concat();
     let mut tally = Tally::of_stream(ending);
-    tally.read(whole.as_bytes());
+    read(&mut tally, &mut SseFramer::new(), whole.as_bytes());
     // The same in every size of piece, and with carriage returns.
     for size in (1..40).chain([whole.len() / 2, 1000]) {
-        for text in [&whole, &whole.replace('\n', "\r\n")] {
-            let mut cut = Tally::of_stream(ending);
+        for text in [&whole, &whole.replace('\n', "\r\n"), &whole.replace('\n', "\r")] {
+            let (mut cut, mut framer) = (Tally::of_stream(ending), SseFramer::new());
             let pieces = text.as_bytes().chunks(size.max(1));
-            let with_text = pieces.filter(|piece| cut.read(piece)).count() as u64;
+            let with_text = pieces.filter(|piece| read(&mut cut, &mut framer, piece)).count() as u64;
             assert_eq!(cut.counts(), tally.counts(), "pieces of {size}");
             assert!(with_text <= cut.stream.unwrap().events);
         }
@@ -86,7 +101,7 @@ fn streamed(ending: Ending, parts: &[&str]) -> Counts {
 
 fn whole(json: &str) -> Counts {
     let mut tally = Tally::of_whole();
-    assert!(!tally.read(json.as_bytes()));
+    assert!(!read(&mut tally, &mut SseFramer::new(), json.as_bytes()));
     tally.counts()
 }
 
@@ -120,10 +135,10 @@ fn the_choices_of_a_stream_are_added_up_and_their_running_counts_are_not() {
 #[test]
 fn a_long_last_event_is_read_to_its_end() {
     let long = NATIVE_END.replace("<s>a", &"\\\"timings\\\":{\\\"predicted_n\\\":9},[{".repeat(9_000));
-    let mut tally = Tally::of_stream(Ending::Unmarked);
+    let (mut tally, mut framer) = (Tally::of_stream(Ending::Unmarked), SseFramer::new());
     for piece in long.as_bytes().chunks(4096) {
-        tally.read(piece);
-        assert!(tally.stream.as_ref().unwrap().head.len() <= EVENT_HEAD);
+        read(&mut tally, &mut framer, piece);
+        assert!(framer.head_length() <= EVENT_HEAD);
     }
     assert_eq!(tally.counts(), counts(2, 5));
 }
@@ -236,8 +251,9 @@ proptest! {
     #[test]
     fn no_bytes_are_too_strange(bytes in prop::collection::vec(any::<u8>(), 0..300), size in 1usize..50) {
         for mut tally in [Tally::of_whole(), Tally::of_stream(Ending::Done), Tally::of_stream(Ending::MessageStop)] {
+            let mut framer = SseFramer::new();
             for piece in bytes.chunks(size) {
-                tally.read(piece);
+                read(&mut tally, &mut framer, piece);
             }
             tally.counts();
         }

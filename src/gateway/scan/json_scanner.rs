@@ -1,10 +1,9 @@
-//! A walk along the members of a JSON object whose bytes come in any pieces. Values are passed over, never built.
+//! Scans JSON whose bytes come in pieces of any size and reports the members of its objects. No value is built, no byte
+//! is copied but those of a member's name, and the scanner resumes at any byte.
 //!
-//! Knows the grammar of an object as far as it must to find the members: the objects that are walked into are read
-//! strictly, what lies in a value only has to be closed. Whatever could make another reader see other members, such as
-//! a comment, ends the walk. What the members mean is the business of `envelope.rs` and `response/rename.rs`.
+//! The objects whose members are reported are read strictly by the grammar. A value that is skipped only has to be
+//! closed. What the members mean is up to `envelope.rs`, `response/rename.rs` and `accounting/usage/scan.rs`.
 
-use crate::gateway::bounds::MEMBER_NAME;
 use memchr::memchr2;
 use std::borrow::Cow;
 
@@ -17,20 +16,20 @@ const NEAR: usize = 16;
 /// The mark that may stand before the text; llama-server passes over it.
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
-/// What the walk has come to.
+/// What the scanner has come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Step {
-    /// The object that is the whole text has opened.
+pub(crate) enum JsonStep {
+    /// The object that is the whole text has opened, or one of the array that is the whole text.
     Opens,
     /// A member's name has ended.
     Name,
     /// Its value begins with this byte, which has been read.
     Begins(u8),
-    /// Its value, or the object that was walked into, has ended just before what is to be read next.
+    /// Its value, or the object that was entered, has ended just before what is to be read next.
     Ends,
-    /// The object that is the whole text has closed.
+    /// The object that `Opens` reported has closed.
     Closes,
-    /// This is no JSON object. There are no more steps.
+    /// This is not the JSON that was expected. There are no more steps.
     Lost,
 }
 
@@ -39,6 +38,10 @@ pub(crate) enum Step {
 enum Place {
     /// Before the object, behind so many bytes of [`BYTE_ORDER_MARK`].
     Start(usize),
+    /// Behind the bracket of an array of objects: there is an element, or the end.
+    FirstElement,
+    /// Behind a comma of that array.
+    NextElement,
     /// Behind a bracket: there is a name, or the end.
     First,
     /// Behind a comma.
@@ -60,64 +63,84 @@ enum Place {
     Lost,
 }
 
-/// The walker.
+/// The scanner. Keeps names of up to `NAME` bytes.
 #[derive(Debug)]
-pub(crate) struct Walk {
+pub(crate) struct JsonScanner<const NAME: usize> {
     place: Place,
     /// Whether the last byte was a backslash in a string.
     escaped: bool,
     /// Whether the last value that began is an object.
     is_object: bool,
-    /// Open objects that are walked along.
+    /// Whether an array of objects is accepted too, and comments in a skipped value do not matter.
+    of_answers: bool,
+    /// Whether the text is an array.
+    in_array: bool,
+    /// Open objects whose members are reported.
     level: usize,
     /// Bytes read.
     position: usize,
     /// Where the last name began.
     name_at: usize,
-    /// The bytes of the last name; longer ones than any that matters are cut.
-    name: Vec<u8>,
+    /// The last name, as far as there is room for it.
+    name: [u8; NAME],
+    /// The length of the last name, capped at `NAME + 1`.
+    name_length: usize,
 }
 
-impl Walk {
-    /// At the beginning of a text.
-    pub(crate) fn new() -> Self {
+impl<const NAME: usize> JsonScanner<NAME> {
+    /// Expects one object. Stops at anything that could make another reader see other members, such as a comment.
+    pub(crate) fn of_object() -> Self {
         Self {
             place: Place::Start(0),
             escaped: false,
             is_object: false,
+            of_answers: false,
+            in_array: false,
             level: 0,
             position: 0,
             name_at: 0,
-            name: Vec::new(),
+            name: [0; NAME],
+            name_length: 0,
         }
     }
 
+    /// Expects one object or an array of objects. Elements of the array that are no objects are skipped; their steps
+    /// are reported at level 0.
+    pub(crate) fn of_answers() -> Self {
+        Self { of_answers: true, ..Self::of_object() }
+    }
+
     /// Bytes read so far.
-    pub(super) fn position(&self) -> usize {
+    pub(crate) fn position(&self) -> usize {
         self.position
     }
 
     /// The place of the last name's opening quote.
-    pub(super) fn name_at(&self) -> usize {
+    pub(crate) fn name_at(&self) -> usize {
         self.name_at
     }
 
-    /// The last name, unless it is longer than any that matters or no text.
+    /// The last name, unless it is longer than `NAME` bytes or no text.
     pub(crate) fn name(&self) -> Option<Cow<'_, str>> {
-        if self.name.len() > MEMBER_NAME { None } else { text(&self.name) }
+        text(self.raw_name()?)
     }
 
-    /// How many objects are open that are walked along.
+    /// The last name as it is written, with its escapes, unless it is longer than `NAME` bytes.
+    pub(crate) fn raw_name(&self) -> Option<&[u8]> {
+        self.name.get(..self.name_length)
+    }
+
+    /// How many objects are open whose members are reported.
     pub(crate) fn level(&self) -> usize {
         self.level
     }
 
-    /// Whether the whole object has been read, and nothing but space behind it.
-    pub(super) fn is_over(&self) -> bool {
+    /// Whether the whole text has been read, and nothing but space behind it.
+    pub(crate) fn is_over(&self) -> bool {
         self.place == Place::End
     }
 
-    /// Walks into the object that has just begun, instead of passing over it.
+    /// Reports the members of the object that has just begun, instead of skipping it.
     pub(crate) fn enter(&mut self) {
         if self.place == Place::Nest(1) && self.is_object {
             self.place = Place::First;
@@ -126,7 +149,7 @@ impl Walk {
     }
 
     /// Reads to the next step, or to the end of these bytes: how many of them that were.
-    pub(crate) fn step(&mut self, bytes: &[u8]) -> (usize, Option<Step>) {
+    pub(crate) fn step(&mut self, bytes: &[u8]) -> (usize, Option<JsonStep>) {
         let mut used = 0;
         while used < bytes.len() {
             let (more, step) = self.read(&bytes[used..]);
@@ -139,23 +162,21 @@ impl Walk {
         (used, None)
     }
 
-    fn read(&mut self, bytes: &[u8]) -> (usize, Option<Step>) {
+    fn read(&mut self, bytes: &[u8]) -> (usize, Option<JsonStep>) {
         match self.place {
             Place::Name => {
                 let end = self.end_of_text(bytes);
                 let part = &bytes[..end.map_or(bytes.len(), |end| end - 1)];
-                // One byte more shows that it is longer.
-                let room = (MEMBER_NAME + 1).saturating_sub(self.name.len()).min(part.len());
-                self.name.extend_from_slice(&part[..room]);
-                self.arrive(end, bytes, Place::Colon, Step::Name)
+                self.keep_name(part);
+                self.arrive(end, bytes, Place::Colon, JsonStep::Name)
             }
             Place::Text => {
                 let end = self.end_of_text(bytes);
-                self.arrive(end, bytes, Place::After, Step::Ends)
+                self.arrive(end, bytes, Place::After, JsonStep::Ends)
             }
             Place::Plain => {
                 let end = bytes.iter().position(|byte| !is_plain(*byte));
-                self.arrive(end, bytes, Place::After, Step::Ends)
+                self.arrive(end, bytes, Place::After, JsonStep::Ends)
             }
             Place::Nest(depth) => self.pass(bytes, depth),
             Place::NestText(depth) => match self.end_of_text(bytes) {
@@ -170,50 +191,71 @@ impl Walk {
         }
     }
 
-    fn arrive(&mut self, end: Option<usize>, bytes: &[u8], place: Place, step: Step) -> (usize, Option<Step>) {
+    fn arrive(&mut self, end: Option<usize>, bytes: &[u8], place: Place, step: JsonStep) -> (usize, Option<JsonStep>) {
         let Some(end) = end else { return (bytes.len(), None) };
         self.place = place;
         (end, Some(step))
     }
 
-    /// One byte between the tokens of an object that is walked along.
-    fn take(&mut self, byte: u8) -> Option<Step> {
+    fn keep_name(&mut self, part: &[u8]) {
+        let room = self.name.get_mut(self.name_length..).unwrap_or_default();
+        let kept = room.len().min(part.len());
+        room[..kept].copy_from_slice(&part[..kept]);
+        self.name_length = (self.name_length + part.len()).min(NAME + 1);
+    }
+
+    /// One byte between the tokens of an object or an array whose content is reported.
+    fn take(&mut self, byte: u8) -> Option<JsonStep> {
+        let at_value = matches!(self.place, Place::Value | Place::FirstElement | Place::NextElement);
         let (place, step) = match (self.place, byte) {
             (_, b' ' | b'\t' | b'\r' | b'\n') if !matches!(self.place, Place::Start(1..=2)) => return None,
-            (Place::Start(0 | 3), b'{') => {
+            (Place::Start(0 | 3) | Place::FirstElement | Place::NextElement, b'{') => {
                 self.level = 1;
-                (Place::First, Some(Step::Opens))
+                (Place::First, Some(JsonStep::Opens))
             }
+            (Place::Start(0 | 3), b'[') if self.of_answers => {
+                self.in_array = true;
+                (Place::FirstElement, None)
+            }
+            (Place::FirstElement, b']') => (Place::End, None),
+            (Place::After, b']') if self.level == 0 => (Place::End, None),
+            (Place::After, b',') if self.level == 0 => (Place::NextElement, None),
             (Place::Start(at), byte) if BYTE_ORDER_MARK.get(at) == Some(&byte) && self.position == at => {
                 (Place::Start(at + 1), None)
             }
             (Place::First | Place::Next, b'"') => {
-                self.name.clear();
+                self.name_length = 0;
                 self.name_at = self.position;
                 (Place::Name, None)
             }
-            (Place::First | Place::After, b'}') => {
+            (Place::First | Place::After, b'}') if self.level > 0 => {
                 self.level -= 1;
-                if self.level == 0 { (Place::End, Some(Step::Closes)) } else { (Place::After, Some(Step::Ends)) }
+                match self.level {
+                    0 if self.in_array => (Place::After, Some(JsonStep::Closes)),
+                    0 => (Place::End, Some(JsonStep::Closes)),
+                    _ => (Place::After, Some(JsonStep::Ends)),
+                }
             }
             (Place::Colon, b':') => (Place::Value, None),
-            (Place::Value, b'"') => (Place::Text, Some(Step::Begins(byte))),
-            (Place::Value, b'{' | b'[') => {
+            (_, b'"') if at_value => (Place::Text, Some(JsonStep::Begins(byte))),
+            (_, b'{' | b'[') if at_value => {
                 self.is_object = byte == b'{';
-                (Place::Nest(1), Some(Step::Begins(byte)))
+                (Place::Nest(1), Some(JsonStep::Begins(byte)))
             }
-            (Place::Value, byte) if is_plain(byte) => (Place::Plain, Some(Step::Begins(byte))),
+            (_, byte) if at_value && is_plain(byte) => (Place::Plain, Some(JsonStep::Begins(byte))),
             (Place::After, b',') => (Place::Next, None),
-            _ => (Place::Lost, Some(Step::Lost)),
+            _ => (Place::Lost, Some(JsonStep::Lost)),
         };
         self.place = place;
         step
     }
 
     /// On through a value in which so many brackets are open.
-    fn pass(&mut self, bytes: &[u8], mut depth: usize) -> (usize, Option<Step>) {
+    fn pass(&mut self, bytes: &[u8], mut depth: usize) -> (usize, Option<JsonStep>) {
         let mut at = 0;
-        while let Some(mark) = next_mark(&bytes[at..]) {
+        let of_answers = self.of_answers;
+        let next = |bytes| if of_answers { next_mark(bytes, is_mark) } else { next_mark(bytes, is_strict_mark) };
+        while let Some(mark) = next(&bytes[at..]) {
             at += mark + 1;
             match bytes[at - 1] {
                 b'"' => match self.end_of_text(&bytes[at..]) {
@@ -227,11 +269,11 @@ impl Walk {
                 b'}' | b']' if depth > 1 => depth -= 1,
                 b'}' | b']' => {
                     self.place = Place::After;
-                    return (at, Some(Step::Ends));
+                    return (at, Some(JsonStep::Ends));
                 }
                 _ => {
                     self.place = Place::Lost;
-                    return (at, Some(Step::Lost));
+                    return (at, Some(JsonStep::Lost));
                 }
             }
         }
@@ -265,7 +307,7 @@ fn next_quote(bytes: &[u8]) -> Option<usize> {
 }
 
 /// What stands between the quotes of a JSON string, if it is text.
-pub(super) fn text(raw: &[u8]) -> Option<Cow<'_, str>> {
+pub(crate) fn text(raw: &[u8]) -> Option<Cow<'_, str>> {
     if raw.contains(&b'\\') {
         let quoted = [b"\"", raw, b"\""].concat();
         return serde_json::from_slice::<String>(&quoted).ok().map(Cow::Owned);
@@ -278,22 +320,30 @@ fn is_plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.')
 }
 
-/// The next bracket or quote, or what begins a comment or a string in the wider dialects of JSON. A list of tokens is a
-/// long way without one, so the way is made in strides.
-fn next_mark(bytes: &[u8]) -> Option<usize> {
-    let is_mark = |byte: &u8| matches!(*byte | 0x20, b'{'..=b'}') || matches!(byte, b'"' | b'#' | b'\'' | b'/' | b'`');
+/// Whether it is a bracket or a quote.
+fn is_mark(byte: u8) -> bool {
+    byte == b'"' || matches!(byte | 0x20, b'{' | b'}')
+}
+
+/// Whether it is a bracket or a quote, or begins a comment or a string in the wider dialects of JSON.
+fn is_strict_mark(byte: u8) -> bool {
+    matches!(byte | 0x20, b'{'..=b'}') || matches!(byte, b'"' | b'#' | b'\'' | b'/' | b'`')
+}
+
+/// The next byte that is a mark. A list of tokens or an embedding is a long way without one, so the way is made in strides.
+fn next_mark(bytes: &[u8], is_mark: impl Fn(u8) -> bool) -> Option<usize> {
     let mut passed = bytes.len().min(NEAR);
-    if let Some(at) = bytes[..passed].iter().position(is_mark) {
+    if let Some(at) = bytes[..passed].iter().position(|byte| is_mark(*byte)) {
         return Some(at);
     }
     for stride in bytes[passed..].chunks_exact(STRIDE) {
         // No early exit: so the compiler makes vector instructions of it.
-        if stride.iter().fold(false, |found, byte| found | is_mark(byte)) {
+        if stride.iter().fold(false, |found, byte| found | is_mark(*byte)) {
             break;
         }
         passed += STRIDE;
     }
-    bytes[passed..].iter().position(is_mark).map(|at| passed + at)
+    bytes[passed..].iter().position(|byte| is_mark(*byte)).map(|at| passed + at)
 }
 
 #[cfg(test)]
