@@ -73,7 +73,7 @@ pub async fn run(
     tasks.spawn(worker::reap_orphans(spawner.clone(), stop_rest.clone()));
     let llama_logs = Folder::open(worker_log_dir(&settings), settings.logs.log_keep.get());
     let yard = Yard::new(spawner, Arc::clone(&metrics), settings.routing.max_wait_before_drain.0);
-    let yard = yard.map_err(io::Error::other)?;
+    let yard = yard?;
     let fleet = Arc::new(Fleet::unknown());
     let line = &settings.queue;
     let patience = Patience { queue: line.queue_timeout.duration(), request: settings.limits.request_timeout.0 };

@@ -2,13 +2,17 @@
 
 mod serve;
 
+use crate::dial::Trust;
+use crate::http_client::{ClientOptions, HttpClient};
 use crate::settings::catalogue::Catalogue;
 use crate::settings::{Environment, Inputs, OPTIONS, Problem, Resolved, resolve, resolve_only, shelf_table};
 use crate::{models, platform, preflight};
+use bytes::Bytes;
 use clap::{Arg, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
+use http::Request;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::process::ExitCode;
@@ -183,13 +187,15 @@ fn health(flags: Flags, environment: Environment) -> ExitCode {
     };
     let url = format!("http://{}/ping", std::net::SocketAddr::new(host, listen.port_health));
     let asked = async {
-        let client = reqwest::Client::builder().no_proxy().timeout(HEALTH_CHECK_TIMEOUT).build()?;
-        client.get(&url).send().await
+        let options = ClientOptions { connect_timeout: HEALTH_CHECK_TIMEOUT, keep_idle: None, follow_redirects: false };
+        let client = HttpClient::new(&Trust::Nobody, &options)?;
+        let request = Request::get(&url).body(Bytes::new()).map_err(io::Error::other)?;
+        client.send(request, HEALTH_CHECK_TIMEOUT).await.map_err(io::Error::other)
     };
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
         return fail("no runtime");
     };
-    match runtime.block_on(asked).map(|answer| answer.status().as_u16()) {
+    match runtime.block_on(asked).map(|response| response.status().as_u16()) {
         Ok(200) => print("serving\n"),
         Ok(204) => print("loading\n"),
         Ok(status) => return fail(&format!("{url} answered {status}")),
@@ -269,9 +275,9 @@ fn fail(message: &str) -> ExitCode {
 
 /// Data goes to standard output; a reader that has left is no reason to panic.
 fn print(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    let _ = io::stdout().write_all(text.as_bytes());
 }
 
 fn complain(text: &str) {
-    let _ = std::io::stderr().write_all(text.as_bytes());
+    let _ = io::stderr().write_all(text.as_bytes());
 }

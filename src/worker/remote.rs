@@ -10,17 +10,19 @@ mod tests;
 use super::board::Board;
 use super::deaths::Deaths;
 use super::endpoint::Endpoint;
+use super::health::Prober;
 use super::state::{Event, State};
 use super::{Handle, Status};
-use crate::dial::{BadRemote, Dialer, Target};
+use crate::dial::{BadRemote, Target, Trust};
 use crate::settings::catalogue::RemoteSettings;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trouble::Trouble;
 use crate::worker::bounds::{
     PROBE_INTERVAL_DOUBTED, REMOTE_BACKOFF_FIRST, REMOTE_BACKOFF_LONGEST, REMOTE_INTERVAL_LOADING, SHORTAGE_PAUSE,
 };
+use http::Uri;
 use http::uri::Scheme;
-use probe::{Probe, Prober};
+use probe::{Probe, health_uri, probe};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -51,12 +53,11 @@ pub fn join(
     stop: CancellationToken,
     tasks: &TaskTracker,
 ) -> Result<Handle, BadRemote> {
-    let dialer = Dialer::new(plan.connect_timeout);
-    join_by(dialer, plan, deaths, metrics, stop, tasks)
+    join_by(Trust::Machine, plan, deaths, metrics, stop, tasks)
 }
 
 fn join_by(
-    dialer: Dialer,
+    trust: Trust,
     plan: RemotePlan,
     deaths: Arc<Deaths>,
     metrics: Arc<Metrics>,
@@ -64,16 +65,16 @@ fn join_by(
     tasks: &TaskTracker,
 ) -> Result<Handle, BadRemote> {
     let target = Target::remote(&plan.remote)?;
-    if target.scheme == Scheme::HTTPS {
-        dialer.prepare()?;
-    }
-    let prober = Prober::new(dialer, &target, &plan.remote.health)?;
+    let health = health_uri(&target, &plan.remote.health)?;
+    // Plain HTTP needs no look at the disk for certificates.
+    let trust = if target.scheme == Scheme::HTTPS { trust } else { Trust::Nobody };
+    let prober = Prober::remote(&trust, plan.connect_timeout)?;
     let endpoint = Arc::new(Endpoint::at(target, Arc::clone(&deaths)));
     let (publish, status) = watch::channel(Status::first(false));
     let (trouble, failures, has_warned_of_key) = (Trouble::default(), 0, false);
     let board = Board::put_up(metrics, plan.model.clone(), plan.number, status.borrow().state);
     let shown = Some(Arc::clone(&board));
-    let owner = Owner { plan, prober, endpoint, publish, board, failures, trouble, has_warned_of_key };
+    let owner = Owner { plan, prober, health, endpoint, publish, board, failures, trouble, has_warned_of_key };
     tasks.spawn(owner.run(stop));
     Ok(Handle { status, wants: Arc::default(), orders: Arc::default(), deaths, board: shown })
 }
@@ -81,6 +82,8 @@ fn join_by(
 struct Owner {
     plan: RemotePlan,
     prober: Prober,
+    /// Where probes go.
+    health: Uri,
     /// The same for ever: what is in flight may well be answered while probes are not.
     endpoint: Arc<Endpoint>,
     publish: watch::Sender<Status>,
@@ -97,7 +100,8 @@ impl Owner {
         self.happen(Event::StartBegun, |_| {});
         loop {
             let doubts = self.endpoint.doubts();
-            let Some(found) = stop.run_until_cancelled(self.prober.probe()).await else { break };
+            let probing = probe(&self.prober, &self.endpoint.target, &self.health);
+            let Some(found) = stop.run_until_cancelled(probing).await else { break };
             let pause = self.conclude(found, doubts);
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
@@ -120,7 +124,7 @@ impl Owner {
                 self.failures = 0;
                 if !takes_our_key && !self.has_warned_of_key {
                     self.has_warned_of_key = true;
-                    let (model, worker, host) = (&self.plan.model, self.plan.number, self.prober.host());
+                    let (model, worker, host) = (&self.plan.model, self.plan.number, self.host());
                     warn!(model, worker, host, "the remote backend refuses its probe: its api_key may be wrong");
                 }
                 if self.serves(doubts) { interval } else { PROBE_INTERVAL_DOUBTED }
@@ -157,7 +161,7 @@ impl Owner {
             return false;
         }
         if self.state() != State::Ready {
-            let (model, worker, host) = (&self.plan.model, self.plan.number, self.prober.host());
+            let (model, worker, host) = (&self.plan.model, self.plan.number, self.host());
             info!(model, worker, host, "the remote backend is ready");
             self.endpoint.begins_to_serve();
             self.happen(Event::AnswersReady, |status| {
@@ -180,6 +184,11 @@ impl Owner {
             status.endpoint = None;
             status.last_error = Some(why);
         });
+    }
+
+    /// Host and port, for logs.
+    fn host(&self) -> &str {
+        self.endpoint.target.authority.as_str()
     }
 
     fn state(&self) -> State {

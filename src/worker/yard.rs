@@ -7,6 +7,7 @@ use super::ports::Ports;
 use super::process::Spawner;
 use super::residents::Residents;
 use crate::telemetry::metrics::Metrics;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::SetOnce;
@@ -33,8 +34,8 @@ pub(super) struct Memory {
 impl Yard {
     /// One for a whole service, which starts nothing before [`Yard::allow`] is called. A load that waits for room leaves
     /// models alone that are in use for `patience`.
-    pub fn new(spawner: Spawner, metrics: Arc<Metrics>, patience: Duration) -> Result<Self, reqwest::Error> {
-        let (prober, ports, bell, memory) = (Prober::new()?, Ports::default(), Arc::default(), Arc::default());
+    pub fn new(spawner: Spawner, metrics: Arc<Metrics>, patience: Duration) -> io::Result<Self> {
+        let (prober, ports, bell, memory) = (Prober::local()?, Ports::default(), Arc::default(), Arc::default());
         Ok(Self { spawner, metrics, prober, ports, bell, memory, patience })
     }
 
