@@ -3,7 +3,7 @@ use crate::dial::stand::{Authority, DEADLINE, Stand};
 use http::header;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::task::{self, JoinHandle};
+use tokio::task::{self, JoinSet};
 use tokio::time::Instant as KernelInstant;
 
 const OPTIONS: ClientOptions = ClientOptions { connect_timeout: DEADLINE, keep_idle: None, follow_redirects: false };
@@ -23,10 +23,11 @@ async fn ask(trust: &Trust, url: String) -> Result<StatusCode, String> {
 
 /// Takes connections, reads a request on each, and answers with the next of these texts. Returns the URL and, in the
 /// end, how many connections there were.
-async fn server(answers: Vec<String>) -> (String, JoinHandle<usize>) {
+async fn server(answers: Vec<String>) -> (String, JoinSet<usize>) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
-    let serving = tokio::spawn(async move {
+    let mut serving = JoinSet::new();
+    serving.spawn(async move {
         let (mut connections, mut answers) = (0, answers.into_iter().peekable());
         while answers.peek().is_some() {
             let (mut stream, _) = listener.accept().await.unwrap();
@@ -122,7 +123,7 @@ async fn errors_show_nothing_of_the_url() {
     let response = client(&Trust::Nobody).send(get(format!("{url}hush")), DEADLINE).await.unwrap();
     let error = response.read_all(9).await.unwrap_err();
     assert!(!format!("{error} {error:?}").contains("hush"), "{error:?}");
-    serving.await.unwrap();
+    serving.join_all().await;
 }
 
 #[tokio::test]
@@ -150,7 +151,7 @@ async fn redirects_are_followed_only_on_demand() {
         let status = client.send(get(url), DEADLINE).await.unwrap().status();
         assert_eq!(status, if follow_redirects { StatusCode::NO_CONTENT } else { StatusCode::FOUND });
         assert_eq!(target.seen().len(), usize::from(follow_redirects));
-        serving.await.unwrap();
+        serving.join_all().await;
     }
 }
 
@@ -166,7 +167,7 @@ async fn connections_are_kept_only_on_demand() {
             task::yield_now().await;
         }
         drop(client);
-        assert_eq!(serving.await.unwrap(), connections);
+        assert_eq!(serving.join_all().await, [connections]);
     }
 }
 
@@ -180,7 +181,7 @@ async fn no_more_of_a_body_is_read_than_was_asked_for() {
     let mut start = Vec::new();
     send().await.unwrap().read_start(4, &mut start).await.unwrap();
     assert_eq!(start, b"1234");
-    serving.await.unwrap();
+    serving.join_all().await;
 }
 
 #[tokio::test]
@@ -190,7 +191,7 @@ async fn what_came_before_a_connection_broke_can_be_looked_at() {
     let mut start = Vec::new();
     assert!(matches!(response.read_start(9, &mut start).await, Err(HttpError::Failed(_))));
     assert_eq!(start, b"xy");
-    serving.await.unwrap();
+    serving.join_all().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -202,7 +203,8 @@ async fn the_timeout_bounds_the_head_and_the_body_together() {
     assert_eq!(error.explain("HOST"), "HOST does not answer in time");
     assert_eq!(start.elapsed().as_secs(), (DEADLINE / 10).as_secs());
 
-    let serving = tokio::spawn(async move {
+    let mut serving = JoinSet::new();
+    serving.spawn(async move {
         let mut connections = Vec::new();
         // The first connection is the one above.
         for _ in 0..3 {
@@ -223,5 +225,4 @@ async fn the_timeout_bounds_the_head_and_the_body_together() {
         assert!(matches!(response.read_all(2).await, Err(HttpError::TimedOut)));
         assert_eq!(start.elapsed().as_secs(), with_timeout.unwrap_or(DEADLINE / 10).as_secs());
     }
-    serving.abort();
 }
