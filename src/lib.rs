@@ -15,6 +15,7 @@
 //! | [`keys`] | the key file |
 //! | [`models`] | model files |
 //! | [`dial`] | connections to workers, TLS included |
+//! | [`http_client`] | what the program asks for itself over HTTP |
 //! | [`worker`] | llama-server processes, and backends that others run |
 //! | [`fleet`] | who is ready |
 //! | [`gateway`] | requests |
@@ -35,6 +36,7 @@ pub mod fleet;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod gateway;
+pub mod http_client;
 pub mod keys;
 pub mod models;
 pub mod operator;

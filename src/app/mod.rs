@@ -121,7 +121,7 @@ fn start_models(loaded: &Loaded, accounts: &Accounts, inputs: Inputs, resolved: 
     tasks.spawn(worker::reap_orphans(spawner.clone(), stop_rest.clone()));
     let worker_logs = Folder::open(log_folder::of_service(&settings.logs), settings.logs.log_keep.get());
     let shared = Shared::new(spawner, Arc::clone(metrics), settings.routing.max_wait_before_drain.0);
-    let shared = Arc::new(shared.map_err(io::Error::other)?);
+    let shared = Arc::new(shared?);
     let fleet = Arc::new(Fleet::unknown());
     let patience =
         Patience { queue: settings.queue.queue_timeout.duration(), request: settings.limits.request_timeout.0 };

@@ -2,7 +2,12 @@
 
 use super::arguments::{Flags, detect_platform, resolve_inputs};
 use super::output::{fail, print, refuse};
+use crate::dial::Trust;
+use crate::http_client::{ClientOptions, HttpClient};
 use crate::settings::{Environment, resolve_only};
+use bytes::Bytes;
+use http::Request;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -26,13 +31,15 @@ pub(super) fn run(flags: Flags, environment: Environment) -> ExitCode {
     };
     let url = format!("http://{}/ping", std::net::SocketAddr::new(host, listen.port_health));
     let asked = async {
-        let client = reqwest::Client::builder().no_proxy().timeout(HEALTH_CHECK_TIMEOUT).build()?;
-        client.get(&url).send().await
+        let options = ClientOptions { connect_timeout: HEALTH_CHECK_TIMEOUT, keep_idle: None, follow_redirects: false };
+        let client = HttpClient::new(&Trust::Nobody, &options)?;
+        let request = Request::get(&url).body(Bytes::new()).map_err(io::Error::other)?;
+        client.send(request, HEALTH_CHECK_TIMEOUT).await.map_err(io::Error::other)
     };
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
         return fail("no runtime");
     };
-    match runtime.block_on(asked).map(|answer| answer.status().as_u16()) {
+    match runtime.block_on(asked).map(|response| response.status().as_u16()) {
         Ok(200) => print("serving\n"),
         Ok(204) => print("loading\n"),
         Ok(status) => return fail(&format!("{url} answered {status}")),

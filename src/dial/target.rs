@@ -3,6 +3,7 @@
 use crate::settings::catalogue::RemoteSettings;
 use http::uri::{self, Authority, InvalidUri, PathAndQuery, Scheme};
 use http::{HeaderValue, Uri};
+use std::io;
 use std::net::SocketAddr;
 use thiserror::Error;
 
@@ -44,9 +45,9 @@ pub enum BadRemote {
     /// The key is no text of a header.
     #[error("api_key holds characters that no request can carry")]
     Key,
-    /// No connection with TLS can be made.
-    #[error("no TLS: {0}")]
-    Tls(#[from] rustls::Error),
+    /// The client that sends its probes cannot be set up.
+    #[error("no HTTP client: {0}")]
+    Client(#[from] io::Error),
 }
 
 impl Target {

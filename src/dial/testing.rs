@@ -1,6 +1,7 @@
 //! Backends of others, for tests: HTTP on the loopback interface, behind TLS if wanted, with an authority made up for it.
 
 use super::Dialer;
+use super::trust::{Trust, trusting};
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -109,9 +110,14 @@ impl Authority {
 
     /// Connections that trust it alone.
     pub(crate) fn dialer(&self, patience: Duration) -> Dialer {
+        Dialer { trust: self.trust(), ..Dialer::new(patience) }
+    }
+
+    /// Trust in it alone.
+    pub(crate) fn trust(&self) -> Trust {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.clone()).unwrap();
-        Dialer { tls: Some(super::trusting(roots).unwrap()), ..Dialer::new(patience) }
+        Trust::Only(trusting(roots).unwrap())
     }
 
     /// The certificate, as it is found on a machine.

@@ -1,4 +1,5 @@
 use super::testing::{Authority, DEADLINE, Stand};
+use super::trust::roots_of;
 use super::*;
 use bytes::Bytes;
 use http::{Request, StatusCode};

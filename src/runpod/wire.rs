@@ -6,19 +6,16 @@ use super::address::Addresses;
 use super::output;
 use super::pause::{self, PollError};
 use crate::awake;
-use crate::dial::{Dialer, explain};
+use crate::dial::Trust;
+use crate::http_client::{ClientOptions, HttpClient, HttpError, Response};
 use crate::runpod::bounds::{
     ACKNOWLEDGEMENT, CHUNK_PATIENCE, CHUNK_TRIES, JOB_SIZE, LATE_ANSWER, LONG_POLL, PLATFORM_CONNECT, PLATFORM_IDLE,
     POST_PATIENCE, PROGRESS_PATIENCE, QUESTION_BODY, RESULT_TRIES, STOPS_SIZE, UNHEALTHY_PATIENCE,
 };
 use crate::settings::RunpodQueue;
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use std::io;
 use std::pin::pin;
 use std::time::Duration;
@@ -26,7 +23,7 @@ use tracing::{debug, warn};
 
 /// The platform as this worker speaks to it.
 pub(super) struct Wire {
-    client: Client<Dialer, Full<Bytes>>,
+    client: HttpClient,
     key: Option<HeaderValue>,
     addresses: Addresses,
 }
@@ -42,14 +39,12 @@ enum Unposted {
 impl Wire {
     /// For a worker with this id. Connections are made by the runtime that asks.
     pub(super) fn new(queue: &RunpodQueue, worker: &str) -> io::Result<Self> {
-        let dialer = Dialer::new(PLATFORM_CONNECT);
-        if queue.take.starts_with("https") {
-            dialer.prepare().map_err(io::Error::other)?;
-        }
-        let client = Client::builder(TokioExecutor::new())
-            .pool_idle_timeout(PLATFORM_IDLE)
-            .pool_timer(TokioTimer::new())
-            .build(dialer);
+        let options = ClientOptions {
+            connect_timeout: PLATFORM_CONNECT,
+            keep_idle: Some(PLATFORM_IDLE),
+            follow_redirects: false,
+        };
+        let client = HttpClient::new(&Trust::Machine, &options)?;
         Ok(Self { client, key: queue.key.clone(), addresses: Addresses::new(queue, worker) })
     }
 
@@ -124,21 +119,23 @@ impl Wire {
     /// Asks what the platform answers when there is something to say; none if that is not in time.
     async fn question(&self, address: &str, size: usize) -> Result<Option<Reply>, PollError> {
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
-        let mut asked = pin!(self.head(Method::GET, address, headers, Bytes::new()));
+        let request = self.request(Method::GET, address, headers, Bytes::new()).map_err(PollError::Failed)?;
+        // The waits below are its deadline.
+        let mut asked = pin!(self.client.send(request, Duration::MAX));
         // By the kernel's clock: after a pause nobody is there any more who could answer.
-        let head = match tokio::time::timeout(LONG_POLL, &mut asked).await {
-            Ok(head) => head,
+        let response = match tokio::time::timeout(LONG_POLL, &mut asked).await {
+            Ok(response) => response,
             // What has been sent meanwhile is not lost.
             Err(_) => match awake::timeout(LATE_ANSWER, asked).await {
-                Ok(head) => head,
+                Ok(response) => response,
                 Err(_) => return Ok(None),
             },
         };
-        let head = head.map_err(PollError::Failed)?;
+        let response = response.map_err(|error| PollError::Failed(error.explain(&host_of(address))))?;
         // What has begun to come has been given away: it has a time of its own.
-        let whole = awake::timeout(QUESTION_BODY, self.whole(head, size)).await;
-        let late = || PollError::Failed("RunPod does not end its answer in time".to_owned());
-        often(whole.map_err(|_| late())?.map_err(PollError::Failed)?).map(Some)
+        let late = || "RunPod does not end its answer in time".to_owned();
+        let whole = read(response.with_timeout(QUESTION_BODY), size, late).await;
+        often(whole.map_err(PollError::Failed)?).map(Some)
     }
 
     async fn get(
@@ -195,39 +192,38 @@ impl Wire {
         patience: Duration,
         size: usize,
     ) -> Result<Reply, String> {
-        let asked = async { self.whole(self.head(method, address, headers, body).await?, size).await };
-        let late = || format!("{} does not answer in time", host_of(address));
-        awake::timeout(patience, asked).await.map_err(|_| late())?
+        let request = self.request(method, address, headers, body)?;
+        let explain = |error: HttpError| error.explain(&host_of(address));
+        let response = self.client.send(request, patience).await.map_err(explain)?;
+        read(response, size, || explain(HttpError::TimedOut)).await
     }
 
-    /// Asks once; what comes first of the answer.
-    async fn head(
+    fn request(
         &self,
         method: Method,
         address: &str,
         headers: HeaderMap,
         body: Bytes,
-    ) -> Result<Response<Incoming>, String> {
-        let mut request = Request::new(Full::new(body));
+    ) -> Result<Request<Bytes>, String> {
+        let mut request = Request::new(body);
         *request.method_mut() = method;
         *request.uri_mut() = address.parse().map_err(|_| "an address of RunPod's is none".to_owned())?;
         *request.headers_mut() = headers;
-        let headers = request.headers_mut();
-        headers.insert(USER_AGENT, HeaderValue::from_static(concat!("llamagate/", env!("CARGO_PKG_VERSION"))));
         if let Some(key) = &self.key {
-            headers.insert(AUTHORIZATION, key.clone());
+            request.headers_mut().insert(AUTHORIZATION, key.clone());
         }
-        self.client.request(request).await.map_err(|error| explain(&error, &host_of(address)))
+        Ok(request)
     }
+}
 
-    /// The rest of it, as long as it is no larger than this.
-    async fn whole(&self, answer: Response<Incoming>, size: usize) -> Result<Reply, String> {
-        let (head, body) = answer.into_parts();
-        let body = Limited::new(body, size).collect().await;
-        let body = body.map_err(|_| format!("RunPod breaks off its answer, or it is larger than {size} bytes"))?;
-        let content_type = head.headers.get(CONTENT_TYPE).cloned();
-        Ok(Reply { status: head.status, content_type, body: body.to_bytes() })
-    }
+/// Reads the body of a response, as long as it is no larger than `size`; `late` says that this took too long.
+async fn read(response: Response, size: usize, late: impl Fn() -> String) -> Result<Reply, String> {
+    let (status, content_type) = (response.status(), response.headers().get(CONTENT_TYPE).cloned());
+    let body = response.read_all(size).await.map_err(|error| match error {
+        HttpError::TimedOut => late(),
+        _ => format!("RunPod breaks off its answer, or it is larger than {size} bytes"),
+    })?;
+    Ok(Reply { status, content_type, body })
 }
 
 /// Host and port of an address, which may hold secrets elsewhere.

@@ -8,7 +8,8 @@ use http::Request;
 use http_body_util::Empty;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use llamagate::dial::{Dialer, explain};
+use llamagate::dial::{Dialer, Trust, explain};
+use llamagate::http_client::{ClientOptions, HttpClient};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::ServerConfig;
 use rustls::crypto::ring;
@@ -58,12 +59,20 @@ async fn serve(listener: TcpListener, terms: ServerConfig) {
     }
 }
 
-/// What this same test does in a process of its own, with an environment of its own.
+/// What this same test does in a process of its own, with an environment of its own: asks as the gateway does for its
+/// clients, and as the program does for itself.
 async fn ask(url: String) {
     let client = Client::builder(TokioExecutor::new()).build(Dialer::new(patient(ANSWERS)));
-    let request = Request::get(url).body(Empty::<Bytes>::new()).unwrap();
-    if let Err(error) = client.request(request).await {
-        panic!("{}", explain(&error, "HOST"));
+    let request = Request::get(&url).body(Empty::<Bytes>::new()).unwrap();
+    let passed_on = client.request(request).await.map(drop).map_err(|error| explain(&error, "HOST"));
+
+    let options = ClientOptions { connect_timeout: patient(ANSWERS), keep_idle: None, follow_redirects: false };
+    let client = HttpClient::new(&Trust::Machine, &options).unwrap();
+    let request = Request::get(&url).body(Bytes::new()).unwrap();
+    let own = client.send(request, patient(ANSWERS)).await.map(drop).map_err(|error| error.explain("HOST"));
+    assert_eq!(passed_on, own);
+    if let Err(sentence) = own {
+        panic!("{sentence}");
     }
 }
 

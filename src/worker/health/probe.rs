@@ -3,14 +3,20 @@
 
 use super::hang::Vitals;
 use crate::awake::Instant;
+use crate::dial::Trust;
+use crate::http_client::{ClientOptions, HttpClient, HttpError, Response};
 use crate::worker::bounds::{
-    DOUBT_GRACE, PROBE_TIMEOUT, REFUSAL_UNTIL_RESTART, SILENCE_UNTIL_RESTART, SILENCE_UNTIL_UNHEALTHY, VITALS_SIZE,
+    DOUBT_GRACE, PROBE_TIMEOUT, REFUSAL_UNTIL_RESTART, REMOTE_PROBE_TIMEOUT, SILENCE_UNTIL_RESTART,
+    SILENCE_UNTIL_UNHEALTHY, VITALS_SIZE,
 };
 use crate::worker::endpoint::Endpoint;
 use crate::worker::local_errors::{is_refused, shortage};
-use http::StatusCode;
+use bytes::Bytes;
 use http::header::AUTHORIZATION;
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Request, StatusCode, Uri};
 use nix::errno::Errno;
+use std::io;
 use std::time::Duration;
 
 /// The path on which llama-server says how it is.
@@ -33,20 +39,50 @@ pub(crate) enum Probe {
     Stranger,
 }
 
-/// Asks one llama-server after another how it is.
+/// Sends probes: GET requests to our own workers and to remote ones.
 #[derive(Clone)]
-pub(crate) struct Prober(reqwest::Client);
+pub(crate) struct Prober {
+    client: HttpClient,
+    /// Longest wait for one response, the connection and the part of the body that is read included.
+    timeout: Duration,
+}
 
 impl Prober {
-    pub(crate) fn new() -> Result<Self, reqwest::Error> {
-        // A fresh connection each time: a kept one would meet llama-server's own keep-alive limit.
-        reqwest::Client::builder().timeout(PROBE_TIMEOUT).pool_max_idle_per_host(0).no_proxy().build().map(Self)
+    /// Creates a prober of workers on this machine, to which there is no TLS.
+    pub(crate) fn local() -> io::Result<Self> {
+        Self::new(&Trust::Nobody, PROBE_TIMEOUT, PROBE_TIMEOUT, true)
+    }
+
+    /// Creates a prober of remote workers. A redirect says that the backend is elsewhere, so none is followed.
+    pub(crate) fn remote(trust: &Trust, connect_timeout: Duration) -> io::Result<Self> {
+        Self::new(trust, connect_timeout, REMOTE_PROBE_TIMEOUT, false)
+    }
+
+    fn new(trust: &Trust, connect_timeout: Duration, timeout: Duration, follow_redirects: bool) -> io::Result<Self> {
+        // Each probe opens a connection: whether that works is a part of the question, and a kept connection would meet
+        // llama-server's own keep-alive limit.
+        let options = ClientOptions { connect_timeout, keep_idle: None, follow_redirects };
+        Ok(Self { client: HttpClient::new(trust, &options)?, timeout })
+    }
+
+    /// Sends one request, with this key if there is one.
+    ///
+    /// # Errors
+    ///
+    /// There was no response in time, or the connection failed.
+    pub(crate) async fn get(&self, uri: Uri, key: Option<&HeaderValue>) -> Result<Response, HttpError> {
+        let mut request = Request::new(Bytes::new());
+        *request.uri_mut() = uri;
+        if let Some(key) = key {
+            request.headers_mut().insert(AUTHORIZATION, key.clone());
+        }
+        self.client.send(request, self.timeout).await
     }
 
     /// Asks for this path, which needs no key. llama-server answers `/health` from the first moment on.
     pub(crate) async fn probe(&self, endpoint: &Endpoint, path: &str) -> Probe {
-        let url = format!("http://{}{path}", endpoint.target.authority);
-        match self.0.get(url).send().await.map(|answer| answer.status()) {
+        let Some(uri) = uri(endpoint, path) else { return Probe::Silent };
+        match self.get(uri, None).await.map(|response| response.status()) {
             Ok(StatusCode::OK) => Probe::Ready,
             Ok(StatusCode::SERVICE_UNAVAILABLE) => Probe::Loading,
             Ok(_) => Probe::Silent,
@@ -62,9 +98,9 @@ impl Prober {
             Probe::Ready => {}
             other => return other,
         }
-        let url = format!("http://{}/props", endpoint.target.authority);
-        let keyed = with_key(self.0.get(&url), endpoint).send();
-        let without_key = self.0.get(&url).send();
+        let Some(uri) = uri(endpoint, "/props") else { return Probe::Silent };
+        let keyed = self.get(uri.clone(), endpoint.target.authorization.as_ref());
+        let without_key = self.get(uri, None);
         match tokio::join!(keyed, without_key) {
             (Ok(keyed), Ok(without))
                 if keyed.status() == StatusCode::OK && without.status() == StatusCode::UNAUTHORIZED =>
@@ -80,42 +116,25 @@ impl Prober {
     /// machine or because it shows no metrics, counts as doing nothing.
     pub(crate) async fn vitals(&self, endpoint: &Endpoint) -> Option<Vitals> {
         const NOTHING: Vitals = Vitals { taken: 0, work: 0 };
-        let url = format!("http://{}/metrics", endpoint.target.authority);
-        let answer = with_key(self.0.get(url), endpoint).send().await;
-        let text = match answer {
-            Ok(answer) if answer.status() == StatusCode::OK => text_of(answer).await,
+        let mut text = Vec::new();
+        let outcome = match self.get(uri(endpoint, "/metrics")?, endpoint.target.authorization.as_ref()).await {
+            Ok(response) if response.status() == StatusCode::OK => response.read_start(VITALS_SIZE, &mut text).await,
             Ok(_) => return Some(NOTHING),
             Err(error) => Err(error),
         };
-        match text {
-            Ok(text) => Some(Vitals::read(&text).unwrap_or(NOTHING)),
+        match outcome {
+            Ok(()) => Some(Vitals::read(&String::from_utf8_lossy(&text)).unwrap_or(NOTHING)),
             Err(error) => shortage(&error).map(|_| NOTHING),
         }
     }
 }
 
-/// The request with the key that it takes, if it takes any.
-fn with_key(request: reqwest::RequestBuilder, endpoint: &Endpoint) -> reqwest::RequestBuilder {
-    match &endpoint.target.authorization {
-        Some(key) => request.header(AUTHORIZATION, key.clone()),
-        None => request,
-    }
+/// Returns the URI of a path at this endpoint; `None` if it is no path.
+fn uri(endpoint: &Endpoint, path: &str) -> Option<Uri> {
+    endpoint.target.uri(Some(PathAndQuery::try_from(path).ok()?)).ok()
 }
 
-/// The beginning of an answer's body, up to [`VITALS_SIZE`].
-async fn text_of(mut answer: reqwest::Response) -> Result<String, reqwest::Error> {
-    let mut bytes = Vec::new();
-    while let Some(piece) = answer.chunk().await? {
-        let room = VITALS_SIZE - bytes.len();
-        bytes.extend_from_slice(&piece[..piece.len().min(room)]);
-        if bytes.len() == VITALS_SIZE {
-            break;
-        }
-    }
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-fn unanswered(error: &reqwest::Error) -> Probe {
+fn unanswered(error: &HttpError) -> Probe {
     let silent = if is_refused(error) { Probe::Refused } else { Probe::Silent };
     shortage(error).map_or(silent, Probe::Unasked)
 }

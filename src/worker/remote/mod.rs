@@ -9,7 +9,7 @@ mod probe;
 #[cfg(test)]
 mod tests;
 
-use crate::dial::{BadRemote, Dialer, Target};
+use crate::dial::{BadRemote, Target, Trust};
 use crate::settings::catalogue::RemoteSettings;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trouble::Trouble;
@@ -19,10 +19,12 @@ use crate::worker::bounds::{
 use crate::worker::endpoint::Endpoint;
 use crate::worker::endpoint::crash_suspects::Deaths;
 use crate::worker::handle::{Handle, Status};
+use crate::worker::health::probe::Prober;
 use crate::worker::state::{Event, State};
 use crate::worker::worker_metrics::Board;
+use http::Uri;
 use http::uri::Scheme;
-use probe::{Probe, Prober};
+use probe::{Probe, health_uri, probe};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -53,12 +55,11 @@ pub fn join(
     stop: CancellationToken,
     tasks: &TaskTracker,
 ) -> Result<Handle, BadRemote> {
-    let dialer = Dialer::new(plan.connect_timeout);
-    join_by(dialer, plan, deaths, metrics, stop, tasks)
+    join_by(Trust::Machine, plan, deaths, metrics, stop, tasks)
 }
 
 fn join_by(
-    dialer: Dialer,
+    trust: Trust,
     plan: RemotePlan,
     deaths: Arc<Deaths>,
     metrics: Arc<Metrics>,
@@ -66,16 +67,16 @@ fn join_by(
     tasks: &TaskTracker,
 ) -> Result<Handle, BadRemote> {
     let target = Target::remote(&plan.remote)?;
-    if target.scheme == Scheme::HTTPS {
-        dialer.prepare()?;
-    }
-    let prober = Prober::new(dialer, &target, &plan.remote.health)?;
+    let health = health_uri(&target, &plan.remote.health)?;
+    // Plain HTTP needs no look at the disk for certificates.
+    let trust = if target.scheme == Scheme::HTTPS { trust } else { Trust::Nobody };
+    let prober = Prober::remote(&trust, plan.connect_timeout)?;
     let endpoint = Arc::new(Endpoint::at(target, Arc::clone(&deaths)));
     let (publish, status) = watch::channel(Status::first(false));
     let (trouble, failures, has_warned_of_key) = (Trouble::default(), 0, false);
     let board = Board::put_up(metrics, plan.model.clone(), plan.number, status.borrow().state);
     let shown = Some(Arc::clone(&board));
-    let owner = Owner { plan, prober, endpoint, publish, board, failures, trouble, has_warned_of_key };
+    let owner = Owner { plan, prober, health, endpoint, publish, board, failures, trouble, has_warned_of_key };
     tasks.spawn(owner.run(stop));
     Ok(Handle { status, demand: Arc::default(), deaths, board: shown })
 }
@@ -83,6 +84,8 @@ fn join_by(
 struct Owner {
     plan: RemotePlan,
     prober: Prober,
+    /// Where probes go.
+    health: Uri,
     /// The same for ever: what is in flight may well be answered while probes are not.
     endpoint: Arc<Endpoint>,
     publish: watch::Sender<Status>,
@@ -99,7 +102,8 @@ impl Owner {
         self.happen(Event::StartBegun, |_| {});
         loop {
             let doubts = self.endpoint.doubts();
-            let Some(found) = stop.run_until_cancelled(self.prober.probe()).await else { break };
+            let probing = probe(&self.prober, &self.endpoint.target, &self.health);
+            let Some(found) = stop.run_until_cancelled(probing).await else { break };
             let pause = self.conclude(found, doubts);
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
@@ -122,7 +126,7 @@ impl Owner {
                 self.failures = 0;
                 if !takes_our_key && !self.has_warned_of_key {
                     self.has_warned_of_key = true;
-                    let (model, worker, host) = (&self.plan.model, self.plan.number, self.prober.host());
+                    let (model, worker, host) = (&self.plan.model, self.plan.number, self.host());
                     warn!(model, worker, host, "the remote backend refuses its probe: its api_key may be wrong");
                 }
                 if self.serves(doubts) { interval } else { PROBE_INTERVAL_DOUBTED }
@@ -159,7 +163,7 @@ impl Owner {
             return false;
         }
         if self.state() != State::Ready {
-            let (model, worker, host) = (&self.plan.model, self.plan.number, self.prober.host());
+            let (model, worker, host) = (&self.plan.model, self.plan.number, self.host());
             info!(model, worker, host, "the remote backend is ready");
             self.endpoint.begins_to_serve();
             self.happen(Event::AnswersReady, |status| {
@@ -182,6 +186,11 @@ impl Owner {
             status.endpoint = None;
             status.last_error = Some(why);
         });
+    }
+
+    /// Host and port, for logs.
+    fn host(&self) -> &str {
+        self.endpoint.target.authority.as_str()
     }
 
     fn state(&self) -> State {

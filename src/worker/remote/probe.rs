@@ -2,18 +2,13 @@
 //!
 //! Backends differ in what they have there, so whoever answers at all, and not with an error of the server, lives.
 
-use crate::awake;
-use crate::dial::{BadRemote, Dialer, Target, explain};
-use crate::worker::bounds::{REMOTE_PROBE_BODY, REMOTE_PROBE_TIMEOUT};
+use crate::dial::{BadRemote, Target};
+use crate::http_client::{HttpError, Response};
+use crate::worker::bounds::REMOTE_PROBE_BODY;
+use crate::worker::health::probe::Prober;
 use crate::worker::local_errors::shortage;
-use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, USER_AGENT};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Empty};
-use hyper::body::Incoming;
-use hyper_util::client::legacy::{Client, Error};
-use hyper_util::rt::TokioExecutor;
+use http::{StatusCode, Uri};
 use nix::errno::Errno;
 
 /// The outcome of one probe.
@@ -32,78 +27,50 @@ pub(super) enum Probe {
     Unasked(Errno),
 }
 
-/// Asks one remote worker how it is.
-pub(super) struct Prober {
-    client: Client<Dialer, Empty<Bytes>>,
-    uri: Uri,
-    headers: HeaderMap,
-    host: String,
+/// Returns the URI that a worker with this health path is probed at.
+///
+/// # Errors
+///
+/// It is no path.
+pub(super) fn health_uri(target: &Target, health: &str) -> Result<Uri, BadRemote> {
+    let path = PathAndQuery::try_from(health).ok().filter(|_| health.starts_with('/')).ok_or(BadRemote::Health)?;
+    Ok(target.uri(Some(path))?)
 }
 
-impl Prober {
-    /// For a worker there, whose health path is this one.
-    pub(super) fn new(dialer: Dialer, target: &Target, health: &str) -> Result<Self, BadRemote> {
-        let path = PathAndQuery::try_from(health).ok().filter(|_| health.starts_with('/')).ok_or(BadRemote::Health)?;
-        let mut headers = HeaderMap::new();
-        headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
-        headers.insert(USER_AGENT, HeaderValue::from_static(concat!("llamagate/", env!("CARGO_PKG_VERSION"))));
-        if let Some(authorization) = &target.authorization {
-            headers.insert(AUTHORIZATION, authorization.clone());
-        }
-        // A fresh connection each time: whether one can be made is a part of the question.
-        let client = Client::builder(TokioExecutor::new())
-            .pool_max_idle_per_host(0)
-            .retry_canceled_requests(false)
-            .build(dialer);
-        Ok(Self { client, uri: target.uri(Some(path))?, headers, host: target.authority.to_string() })
-    }
-
-    /// Host and port, for logs.
-    pub(super) fn host(&self) -> &str {
-        &self.host
-    }
-
-    /// Asks once.
-    pub(super) async fn probe(&self) -> Probe {
-        match awake::timeout(REMOTE_PROBE_TIMEOUT, self.ask()).await {
-            Ok(Ok(found)) => found,
-            Ok(Err(error)) => {
-                shortage(&error).map_or_else(|| Probe::Failed(explain(&error, &self.host)), Probe::Unasked)
-            }
-            Err(_) => Probe::Failed(format!("{} does not answer its probe in time", self.host)),
-        }
-    }
-
-    async fn ask(&self) -> Result<Probe, Error> {
-        let mut request = Request::new(Empty::new());
-        *request.uri_mut() = self.uri.clone();
-        *request.headers_mut() = self.headers.clone();
-        let (head, body) = self.client.request(request).await?.into_parts();
-        let (status, host) = (head.status, &self.host);
-        Ok(match status {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Probe::Ready { takes_our_key: false },
-            StatusCode::SERVICE_UNAVAILABLE if says_loading(body).await => Probe::Loading,
-            _ if status.is_redirection() => {
-                Probe::Failed(format!("{host} sends its probe elsewhere ({status}); api_base must lead there itself"))
-            }
-            _ if status.is_server_error() => Probe::Failed(format!("{host} answers its probe with {status}")),
-            // Others of the client's errors: there is no such path, or not for such a request.
-            _ => Probe::Ready { takes_our_key: true },
-        })
-    }
+/// Sends one probe to a worker there, and says what its response means.
+pub(super) async fn probe(prober: &Prober, target: &Target, health: &Uri) -> Probe {
+    let host = target.authority.as_str();
+    let outcome = match prober.get(health.clone(), target.authorization.as_ref()).await {
+        Ok(response) => judge(response, host).await,
+        Err(error) => Err(error),
+    };
+    outcome.unwrap_or_else(|error| match error {
+        HttpError::TimedOut => Probe::Failed(format!("{host} does not answer its probe in time")),
+        error => shortage(&error).map_or_else(|| Probe::Failed(error.explain(host)), Probe::Unasked),
+    })
 }
 
-/// Whether the beginning of an answer has the word, as that of llama-server, of this gateway and of others does.
-async fn says_loading(mut body: Incoming) -> bool {
-    let mut bytes = Vec::new();
-    while let Some(Ok(frame)) = body.frame().await {
-        let room = REMOTE_PROBE_BODY - bytes.len();
-        let piece = frame.data_ref().map_or(&[][..], Bytes::as_ref);
-        bytes.extend_from_slice(&piece[..piece.len().min(room)]);
-        if bytes.len() == REMOTE_PROBE_BODY {
-            break;
+async fn judge(response: Response, host: &str) -> Result<Probe, HttpError> {
+    let status = response.status();
+    Ok(match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Probe::Ready { takes_our_key: false },
+        StatusCode::SERVICE_UNAVAILABLE if says_loading(response).await? => Probe::Loading,
+        _ if status.is_redirection() => {
+            Probe::Failed(format!("{host} sends its probe elsewhere ({status}); api_base must lead there itself"))
         }
+        _ if status.is_server_error() => Probe::Failed(format!("{host} answers its probe with {status}")),
+        // Others of the client's errors: there is no such path, or not for such a request.
+        _ => Probe::Ready { takes_our_key: true },
+    })
+}
+
+/// Whether the beginning of an answer has the word, as that of llama-server, of this gateway and of others does. Only a
+/// deadline that passes is an error: what came before a connection broke counts.
+async fn says_loading(response: Response) -> Result<bool, HttpError> {
+    let mut start = Vec::new();
+    if let Err(error @ HttpError::TimedOut) = response.read_start(REMOTE_PROBE_BODY, &mut start).await {
+        return Err(error);
     }
     const WORD: &[u8] = b"loading";
-    bytes.windows(WORD.len()).any(|window| window.eq_ignore_ascii_case(WORD))
+    Ok(start.windows(WORD.len()).any(|window| window.eq_ignore_ascii_case(WORD)))
 }

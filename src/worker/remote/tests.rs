@@ -31,6 +31,11 @@ fn at(stand: &Stand) -> RemotePlan {
     plan(format!("http://{}/api", stand.address))
 }
 
+/// What probes a worker there, and where.
+fn prober(target: &Target) -> (Prober, Uri) {
+    (Prober::remote(&Trust::Nobody, DEADLINE).unwrap(), health_uri(target, "/health").unwrap())
+}
+
 /// A worker that has been joined.
 struct Joined {
     handle: Handle,
@@ -95,7 +100,7 @@ async fn it_is_ready_once_it_answers_and_until_it_is_stopped() {
 async fn what_an_answer_says_of_it() {
     let stand = Stand::open(StatusCode::OK, "").await;
     let target = Target::remote(&at(&stand).remote).unwrap();
-    let prober = Prober::new(Dialer::new(DEADLINE), &target, "/health").unwrap();
+    let (prober, health) = prober(&target);
     let ready = Some(Probe::Ready { takes_our_key: true });
     let keyless = Some(Probe::Ready { takes_our_key: false });
     for (status, body, expected) in [
@@ -114,7 +119,7 @@ async fn what_an_answer_says_of_it() {
         (301, "", None),
     ] {
         stand.answers(StatusCode::from_u16(status).unwrap(), body);
-        match (prober.probe().await, expected) {
+        match (probe(&prober, &target, &health).await, expected) {
             (Probe::Failed(why), None) => {
                 assert!(why.starts_with(&stand.address.to_string()) && why.contains(&status.to_string()), "{why}");
             }
@@ -129,8 +134,8 @@ async fn a_word_far_down_in_an_answer_is_not_looked_for() {
         Box::leak(format!("{}loading", "x".repeat(crate::worker::bounds::REMOTE_PROBE_BODY)).into());
     let stand = Stand::open(StatusCode::SERVICE_UNAVAILABLE, long).await;
     let target = Target::remote(&at(&stand).remote).unwrap();
-    let prober = Prober::new(Dialer::new(DEADLINE), &target, "/health").unwrap();
-    assert!(matches!(prober.probe().await, Probe::Failed(_)));
+    let (prober, health) = prober(&target);
+    assert!(matches!(probe(&prober, &target, &health).await, Probe::Failed(_)));
 }
 
 #[tokio::test]
@@ -213,11 +218,12 @@ async fn what_it_was_serving_when_it_broke_is_under_no_suspicion() {
 fn owner() -> (Owner, watch::Receiver<Status>) {
     let plan = plan("http://127.0.0.1:1".to_owned());
     let target = Target::remote(&plan.remote).unwrap();
-    let prober = Prober::new(Dialer::new(DEADLINE), &target, &plan.remote.health).unwrap();
+    let (prober, health) = prober(&target);
     let (publish, status) = watch::channel(Status::first(false));
     let owner = Owner {
         plan,
         prober,
+        health,
         endpoint: Arc::new(Endpoint::at(target, Arc::default())),
         publish,
         board: Board::put_up(Arc::new(Metrics::new("local")), "m".to_owned(), 0, State::Stopped),
@@ -269,8 +275,7 @@ async fn tls_is_part_of_the_question() {
         let stand = Stand::open_tls(terms).await;
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let (plan, metrics) = (plan(format!("https://{}", stand.address)), Arc::new(Metrics::new("local")));
-        let handle =
-            join_by(ours.dialer(DEADLINE), plan, Arc::default(), Arc::clone(&metrics), stop.clone(), &tasks).unwrap();
+        let handle = join_by(ours.trust(), plan, Arc::default(), Arc::clone(&metrics), stop.clone(), &tasks).unwrap();
         let mut joined = Joined { handle, metrics, stop, tasks };
         if is_trusted {
             joined.becomes(State::Ready).await;

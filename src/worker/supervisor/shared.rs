@@ -7,6 +7,7 @@ use crate::worker::memory::budget::Allowance;
 use crate::worker::memory::scheduler::Residents;
 use crate::worker::process::ports::Ports;
 use crate::worker::process::spawner::Spawner;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::SetOnce;
@@ -36,8 +37,8 @@ impl Shared {
     /// # Errors
     ///
     /// When the HTTP client that probes workers cannot be built.
-    pub fn new(spawner: Spawner, metrics: Arc<Metrics>, patience: Duration) -> Result<Self, reqwest::Error> {
-        let (prober, ports, bell, memory) = (Prober::new()?, Ports::default(), Arc::default(), SetOnce::new());
+    pub fn new(spawner: Spawner, metrics: Arc<Metrics>, patience: Duration) -> io::Result<Self> {
+        let (prober, ports, bell, memory) = (Prober::local()?, Ports::default(), Arc::default(), SetOnce::new());
         Ok(Self { spawner, metrics, prober, ports, bell, memory, patience })
     }
 

@@ -1,0 +1,193 @@
+//! The HTTP client for what this program asks for itself: probes of workers, RunPod's API, its own health port.
+//!
+//! Owns the limits that all these requests share: how long a connection may take, a deadline for each request, how much
+//! of a body is read, and whether redirects are followed. The authorities that it trusts and the sentences that explain
+//! a failed connection are `dial`'s. Clients' requests do not go through it: the gateway passes those on itself.
+
+#[cfg(test)]
+mod tests;
+
+use crate::awake::{self, Instant};
+use crate::dial::{Trust, explain};
+use bytes::Bytes;
+use http::{HeaderMap, Request, StatusCode};
+use http_body_util::{BodyExt, Limited};
+use reqwest::redirect::Policy;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use thiserror::Error;
+
+/// The value of `User-Agent` in each request.
+const USER_AGENT: &str = concat!("llamagate/", env!("CARGO_PKG_VERSION"));
+
+/// Most redirects that one request follows, where it follows any.
+const MAX_REDIRECTS: usize = 10;
+
+/// What the requests of one client have in common.
+#[derive(Debug, Clone)]
+pub struct ClientOptions {
+    /// Longest time until a connection can be used: its name resolved, TLS agreed on.
+    pub connect_timeout: Duration,
+    /// How long an idle connection is kept for the next request; with `None`, each request opens a connection.
+    pub keep_idle: Option<Duration>,
+    /// Whether redirects are followed. If not, the redirect itself is the response.
+    pub follow_redirects: bool,
+}
+
+/// Sends requests over HTTP/1.1, through no proxy. Clones share their connections, which belong to the runtime that
+/// opened them.
+#[derive(Debug, Clone)]
+pub struct HttpClient(reqwest::Client);
+
+/// A response whose body has not been read yet.
+#[derive(Debug)]
+pub struct Response {
+    inner: reqwest::Response,
+    /// When the body must have been read.
+    deadline: Instant,
+}
+
+/// Why there is no response, or not all of it. Holds no URL, because a URL may hold secrets.
+#[derive(Debug, Error)]
+pub enum HttpError {
+    /// The deadline has passed.
+    #[error("the request timed out")]
+    TimedOut,
+    /// The body is larger than this many bytes.
+    #[error("the body is larger than {0} bytes")]
+    TooLarge(usize),
+    /// The connection could not be made, or it broke.
+    #[error(transparent)]
+    Failed(reqwest::Error),
+}
+
+impl HttpClient {
+    /// Creates a client that trusts these authorities.
+    ///
+    /// # Errors
+    ///
+    /// TLS or the name resolver cannot be set up.
+    pub fn new(trust: &Trust, options: &ClientOptions) -> io::Result<Self> {
+        let tls = Arc::unwrap_or_clone(trust.config().map_err(io::Error::other)?);
+        let builder = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
+            .http1_only()
+            .no_proxy()
+            .user_agent(USER_AGENT)
+            .redirect(if options.follow_redirects { Policy::limited(MAX_REDIRECTS) } else { Policy::none() })
+            .connect_timeout(options.connect_timeout)
+            // The deadlines of requests say how long a silent peer is waited for: unlike the kernel, they know of pauses.
+            .tcp_keepalive(None)
+            .tcp_keepalive_interval(None)
+            .tcp_keepalive_retries(None)
+            .tcp_user_timeout(None);
+        let builder = match options.keep_idle {
+            Some(time) => builder.pool_idle_timeout(time),
+            None => builder.pool_max_idle_per_host(0),
+        };
+        builder.build().map(Self).map_err(io::Error::other)
+    }
+
+    /// Sends a request and waits for the head of its response. The body must have been read within `timeout` too, which
+    /// stands still while this program is paused.
+    ///
+    /// # Errors
+    ///
+    /// The time is over, or the connection failed. A response with an error status is no error.
+    pub async fn send(&self, request: Request<Bytes>, timeout: Duration) -> Result<Response, HttpError> {
+        let deadline = Instant::now() + timeout;
+        let sent = awake::timeout_at(deadline, self.execute(request)).await;
+        Ok(Response { inner: sent.map_err(|_| HttpError::TimedOut)??, deadline })
+    }
+
+    async fn execute(&self, request: Request<Bytes>) -> Result<reqwest::Response, HttpError> {
+        loop {
+            let paused = awake::paused();
+            let request = reqwest::Request::try_from(request.clone())?;
+            match self.0.execute(request).await {
+                // The connect timeout goes by the kernel's clock, so a pause of this program may use it up. Nothing has
+                // been sent.
+                Err(error) if is_connect_timeout(&error) && awake::paused() > paused => {}
+                outcome => return Ok(outcome?),
+            }
+        }
+    }
+}
+
+impl Response {
+    /// Returns the status.
+    pub fn status(&self) -> StatusCode {
+        self.inner.status()
+    }
+
+    /// Returns the headers.
+    pub fn headers(&self) -> &HeaderMap {
+        self.inner.headers()
+    }
+
+    /// Replaces the deadline: the body must have been read within this time from now.
+    pub fn with_timeout(self, timeout: Duration) -> Self {
+        Self { deadline: Instant::now() + timeout, ..self }
+    }
+
+    /// Reads the whole body.
+    ///
+    /// # Errors
+    ///
+    /// The body has more than `limit` bytes, the deadline has passed, or the connection broke.
+    pub async fn read_all(self, limit: usize) -> Result<Bytes, HttpError> {
+        let body = Limited::new(reqwest::Body::from(self.inner), limit).collect();
+        match awake::timeout_at(self.deadline, body).await {
+            Ok(Ok(body)) => Ok(body.to_bytes()),
+            Ok(Err(error)) => Err(match error.downcast::<reqwest::Error>() {
+                Ok(error) => HttpError::from(*error),
+                Err(_) => HttpError::TooLarge(limit),
+            }),
+            Err(_) => Err(HttpError::TimedOut),
+        }
+    }
+
+    /// Reads the body's first `limit` bytes into `start`; the rest is not read. What arrived before an error stays there.
+    ///
+    /// # Errors
+    ///
+    /// The deadline has passed, or the connection broke.
+    pub async fn read_start(mut self, limit: usize, start: &mut Vec<u8>) -> Result<(), HttpError> {
+        let reading = async {
+            while start.len() < limit
+                && let Some(chunk) = self.inner.chunk().await?
+            {
+                let wanted = chunk.len().min(limit - start.len());
+                start.extend_from_slice(&chunk[..wanted]);
+            }
+            Ok(())
+        };
+        awake::timeout_at(self.deadline, reading).await.map_err(|_| HttpError::TimedOut)?
+    }
+}
+
+impl HttpError {
+    /// Says in a plain sentence why a request to this host and port failed. Names nothing but the host and what happened.
+    pub fn explain(&self, host: &str) -> String {
+        match self {
+            Self::TimedOut => format!("{host} does not answer in time"),
+            Self::TooLarge(limit) => format!("the answer of {host} is larger than {limit} bytes"),
+            // reqwest's own error for it is private.
+            Self::Failed(error) if is_connect_timeout(error) => {
+                explain(&io::Error::from(io::ErrorKind::TimedOut), host)
+            }
+            Self::Failed(error) => explain(error, host),
+        }
+    }
+}
+
+impl From<reqwest::Error> for HttpError {
+    fn from(error: reqwest::Error) -> Self {
+        Self::Failed(error.without_url())
+    }
+}
+
+fn is_connect_timeout(error: &reqwest::Error) -> bool {
+    error.is_connect() && error.is_timeout()
+}
