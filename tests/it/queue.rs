@@ -1,13 +1,15 @@
 //! The line before a model: bounded, fair, honest about when to come back, and open while the model loads.
 
-use super::accounts::line;
+use std::{collections::BTreeMap, time::Duration};
+
+use serde_json::{Value, json};
+
+use super::accounts::access_log_line;
 use super::support::{
     client::{Event, RawClient},
     gateway::{ADMIN, Backend, Gateway},
     wait::{SOON, eventually},
 };
-use serde_json::{Value, json};
-use std::{collections::BTreeMap, time::Duration};
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -257,7 +259,7 @@ fn after_a_heartbeat(status: u16, body: Value) -> (Event, BTreeMap<String, Strin
     gateway.control().release_all_requests();
     let last = stream.events().pop().unwrap();
     assert!(stream.is_complete());
-    (last, line(&gateway, "late"))
+    (last, access_log_line(&gateway, "late"))
 }
 
 #[test]

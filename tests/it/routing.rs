@@ -1,13 +1,14 @@
 //! Which model a request means, what is changed in it on the way, and what one model's trouble is to the others.
 
-use super::accounts::line;
+use serde_json::{Value, json};
+
+use super::accounts::access_log_line;
 use super::support::{
     client::{Client, Response},
     gateway::{ADMIN, Backend, Gateway, USER},
     model_file::Kind,
     wait::{READY, SOON, eventually},
 };
-use serde_json::{Value, json};
 
 const ONE: &str = "one-secret-0123456789";
 const BY_ALIAS: &str = "alias-secret-0123456789";
@@ -166,7 +167,7 @@ fn metrics_and_the_access_log_name_the_model() {
     client("two").post_json(CHAT, &chat("org/big"));
     client("three").post_json(CHAT, &chat("nothing of ours"));
     client("four").post_json("/v1/embeddings", &json!({"model": "heavy", "input": "x"}));
-    let logged = |id: &str| line(&gateway, id)["model"].clone();
+    let logged = |id: &str| access_log_line(&gateway, id)["model"].clone();
     assert_eq!([logged("one"), logged("two"), logged("three"), logged("four")], ["tiny", "org/big", "-", "-"]);
     let metrics = || gateway.health().get("/metrics?format=prometheus").text();
     for (model, route, status) in

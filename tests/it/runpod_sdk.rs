@@ -1,16 +1,18 @@
 //! A worker made with RunPod's own SDK and this one, before the same platform: what the tests of the queue take for the
 //! platform is one, and it sees no difference.
 
-use super::runpod_queue::{TAKES, chat, job, whole, worker_of};
+use std::{path::Path, process::Command};
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use super::runpod_queue::{TAKES, chat, job, joined_output, worker_of};
 use super::support::{
     gateway::runpod_python,
     process::Process,
     runpod::{Call, Platform, Route, Said},
     wait::{self, eventually},
 };
-use nix::sys::signal::Signal;
-use serde_json::json;
-use std::{path::Path, process::Command};
 
 /// A worker made with RunPod's SDK before this platform.
 fn sdk_worker(platform: &Platform, fails: Option<&str>, folder: &Path) -> Process {
@@ -42,7 +44,7 @@ fn four_jobs(platform: &Platform) -> Vec<(Route, String, String, Vec<Option<Stri
         assert_eq!(done.header("x-request-id"), Some(id));
         let body = done.json();
         match id {
-            "stream" => assert!(whole(&body).ends_with("data: [DONE]\n\n"), "{body}"),
+            "stream" => assert!(joined_output(&body).ends_with("data: [DONE]\n\n"), "{body}"),
             "whole" => assert!(body["output"][0]["choices"].is_array(), "{body}"),
             _ => assert!(body["error"].as_str().unwrap().contains("route_not_found"), "{body}"),
         }

@@ -1,13 +1,14 @@
 //! Clients that take their time: what they do not read costs nobody else a slot.
 
-use super::accounts::line;
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use super::accounts::access_log_line;
 use super::support::{
     client::RawClient,
     gateway::{Gateway, USER},
     wait::{self, SOON, eventually},
 };
-use nix::sys::signal::Signal;
-use serde_json::{Value, json};
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -77,7 +78,7 @@ fn an_http2_client_without_a_window_does_not_delay_the_end() {
     assert_eq!(in_flight(&gateway), 1);
     gateway.signal(Signal::SIGTERM);
     assert_eq!(gateway.wait_exit().code(), Some(0));
-    assert_eq!(line(&gateway, "unread")["code"], "shutting_down");
+    assert_eq!(access_log_line(&gateway, "unread")["code"], "shutting_down");
     drop(client);
 }
 
@@ -100,5 +101,5 @@ fn a_client_that_reads_a_little_now_and_then_has_until_request_timeout() {
         client.read_exactly(1).unwrap();
         in_flight(&gateway) == 0
     });
-    assert_eq!(line(&gateway, "slow")["code"], "backend_timeout");
+    assert_eq!(access_log_line(&gateway, "slow")["code"], "backend_timeout");
 }
