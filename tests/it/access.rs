@@ -1,12 +1,14 @@
 //! Keys at the door: who gets in, in which words others are refused, and the three ways to reload.
 
+use std::fs;
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+
 use super::support::{
     gateway::{ADMIN, EXPIRED, Gateway, USER},
     wait::{SOON, eventually},
 };
-use nix::sys::signal::Signal;
-use serde_json::json;
-use std::fs;
 
 fn ready() -> Gateway {
     let gateway = Gateway::builder().start();

@@ -1,6 +1,8 @@
 //! Whose certificates a remote backend may show: as `SSL_CERT_FILE` says, which this program reads once, at its start.
 
-use super::support::wait::{ANSWERS, patient};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -13,12 +15,12 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::ServerConfig;
 use rustls::crypto::ring;
 use rustls::pki_types::PrivateKeyDer;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
+
+use super::support::wait::{ANSWERS, patient};
 
 /// In the environment of the process that asks: what it asks for.
 const URL: &str = "LLAMAGATE_TEST_URL";

@@ -2,15 +2,17 @@
 
 #![expect(clippy::disallowed_methods, reason = "the clients are programs")]
 
-use crate::support::{
-    gateway::{Backend, Builder, Gateway, USER, litellm_python, python, smollm},
-    wait::{REAL_MODEL_READY, eventually},
-};
-use serde_json::{Value, json};
 use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+};
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    gateway::{Backend, Builder, Gateway, USER, litellm_python, python, smollm},
+    wait::{REAL_MODEL_READY, eventually},
 };
 
 #[test]

@@ -1,14 +1,16 @@
 //! Servers of the user's own: started with a command, watched and restarted as llama-server is, and told nothing secret.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+
+use serde_json::{Value, json};
+
 use super::support::{
     fake_server,
     gateway::{ADMIN, Gateway},
     resources::pid_gone,
     wait::{READY, STOPS, eventually},
 };
-use serde_json::{Value, json};
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt;
 
 const CHAT: &str = "/v1/chat/completions";
 

@@ -1,11 +1,13 @@
 //! Start-up: bad settings, the ports, the subcommands.
 
+use std::process::{Command, Output};
+
+use serde_json::json;
+
 use super::support::{
     gateway::Gateway,
     wait::{SOON, eventually},
 };
-use serde_json::json;
-use std::process::{Command, Output};
 
 fn llamagate(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_llamagate"))

@@ -1,12 +1,13 @@
 //! Connections that cost something: slow ones, silent ones, many, and those that end on one side.
 
+use serde_json::json;
+
 use super::support::{
     client::RawClient,
     gateway::{Gateway, LIMITED, USER},
     resources,
     wait::{SOON, eventually},
 };
-use serde_json::json;
 
 const CHAT: &str = "/v1/chat/completions";
 const PING: &[u8] = b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n";

@@ -1,12 +1,13 @@
 //! What the gateway promises about proxied routes, shown once with the fake and once with the real llama-server, so
 //! that the fake cannot lie.
 
+use serde_json::{Value, json};
+
 use super::support::{
     client::Response,
     gateway::{Backend, Gateway},
     model_file::Kind,
 };
-use serde_json::{Value, json};
 
 /// The same cases for both.
 macro_rules! contract {

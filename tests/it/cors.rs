@@ -1,10 +1,11 @@
 //! Pages from other origins: what a browser is told, on every kind of answer.
 
+use serde_json::{Value, json};
+
 use super::support::{
     client::{Head, RawClient},
     gateway::{Gateway, LIMITED},
 };
-use serde_json::{Value, json};
 
 const CHAT: &str = "/v1/chat/completions";
 const PAGE: &str = "https://app.example.org";

@@ -1,13 +1,15 @@
 //! File descriptors: few are shared out so that llama-server can always be asked, and their want is nobody's fault.
 
+use std::process::Command;
+
+use serde_json::{Value, json};
+
 use super::support::{
     client::RawClient,
     gateway::Gateway,
     resources::{limit_open_files, open_files},
     wait::{READY, SOON, eventually, eventually_some},
 };
-use serde_json::{Value, json};
-use std::process::Command;
 
 const CHAT: &str = "/v1/chat/completions";
 

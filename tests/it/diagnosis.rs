@@ -1,20 +1,22 @@
 //! Why a llama-server ended: the same cause and hint in the log, on `/health` and in the exit message.
 
-use super::support::{
-    gateway::{Backend, Builder, Gateway, real_llama_server, test_models},
-    wait::{READY, eventually, eventually_some},
-};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
-use serde_json::{Value, json};
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use super::support::{
+    gateway::{Backend, Builder, Gateway, real_llama_server, test_models},
+    wait::{READY, eventually, eventually_some},
+};
 
 /// What the exit message begins with.
 const FATAL: &str = "fatal: llama-server could not be kept running: ";

@@ -1,18 +1,20 @@
 //! `scripts/collect-diagnostics.sh`: what it packs of a service that runs or has ended, and that no secret is in it.
 
-use super::support::{
-    fake_server,
-    gateway::{ADMIN, EXPIRED, Gateway, LIMITED, USER},
-    remote::{Remote, Reply},
-    resources,
-};
-use serde_json::json;
 use std::{
     collections::BTreeMap,
     fs,
     os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
     process::Command,
+};
+
+use serde_json::json;
+
+use super::support::{
+    fake_server,
+    gateway::{ADMIN, EXPIRED, Gateway, LIMITED, USER},
+    remote::{Remote, Reply},
+    resources,
 };
 
 const WRONG: &str = "sk-wrong0123456789wrong0123456789wrong01234";

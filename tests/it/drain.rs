@@ -1,12 +1,13 @@
 //! The end of the service: new requests are refused, those in flight may finish, and what is cut says so.
 
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
 use super::support::{
     client::Stream,
     gateway::Gateway,
     wait::{SOON, eventually},
 };
-use nix::sys::signal::Signal;
-use serde_json::{Value, json};
 
 const CHAT: &str = "/v1/chat/completions";
 

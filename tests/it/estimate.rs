@@ -1,11 +1,13 @@
 //! The memory that a model is estimated to need, beside what the real llama-server says it takes.
 
+use std::{path::Path, process::Command};
+
+use llamagate::models::{check_readable, estimate};
+
 use super::support::{
     gateway::{real_llama_server, smollm, test_models},
     process::Process,
 };
-use llamagate::models::{check_readable, estimate};
-use std::{path::Path, process::Command};
 
 /// What llama-server says of its buffers, in bytes.
 fn taken(file: &Path, context: u64, slots: u64, arguments: &[&str]) -> u64 {

@@ -1,14 +1,16 @@
 //! The fake llama-server does what its scripts say: a test that leans on it must be able to trust it.
 
+use std::os::unix::process::ExitStatusExt;
+
+use nix::sys::signal::{Signal, kill};
+use serde_json::{Value, json};
+
 use crate::support::{
     client::Client,
     fake_server::FakeServer,
     resources::{is_zombie, pid_gone},
     wait::{self, eventually},
 };
-use nix::sys::signal::{Signal, kill};
-use serde_json::{Value, json};
-use std::os::unix::process::ExitStatusExt;
 
 const CHAT: &str = "/v1/chat/completions";
 

@@ -1,9 +1,11 @@
 //! A llama-server that answers its probes and gets nowhere is found out; one that is only slow is not.
 
-use super::support::{
-    gateway::{Backend, Gateway, real_llama_server, smollm},
-    wait::{READY, REAL_MODEL_READY, eventually, keeps},
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt as _,
+    time::Duration,
 };
+
 use nix::{
     errno::Errno,
     sys::{
@@ -13,10 +15,10 @@ use nix::{
     unistd::Pid,
 };
 use serde_json::{Value, json};
-use std::{
-    fs::{self, Permissions},
-    os::unix::fs::PermissionsExt as _,
-    time::Duration,
+
+use super::support::{
+    gateway::{Backend, Gateway, real_llama_server, smollm},
+    wait::{READY, REAL_MODEL_READY, eventually, keeps},
 };
 
 const CHAT: &str = "/v1/chat/completions";

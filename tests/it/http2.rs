@@ -1,10 +1,9 @@
 //! HTTP/2 with prior knowledge: the same promises as over HTTP/1.1, with many requests on one connection.
 
-use super::support::{
-    client::RawClient,
-    gateway::{Gateway, USER},
-    wait::{SOON, eventually},
-};
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
@@ -13,9 +12,12 @@ use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use std::future::Future;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::support::{
+    client::RawClient,
+    gateway::{Gateway, USER},
+    wait::{SOON, eventually},
+};
 
 const CHAT: &str = "/v1/chat/completions";
 

@@ -1,21 +1,23 @@
 //! Nothing is left running: not of a llama-server that has ended, nor of a gateway that was killed; and no zombies.
 
-use super::support::{
-    gateway::{Builder, Gateway},
-    process::Process,
-    resources::{children, has_open, is_zombie, pid_gone, start_time},
-    wait::{READY, SOON, STARTS, STOPS, eventually, eventually_some},
-};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::{Pid, geteuid},
-};
-use serde_json::json;
 use std::{
     fs::{self, DirBuilder},
     os::unix::fs::DirBuilderExt,
     path::Path,
     process::Command,
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::{Pid, geteuid},
+};
+use serde_json::json;
+
+use super::support::{
+    gateway::{Builder, Gateway},
+    process::Process,
+    resources::{children, has_open, is_zombie, pid_gone, start_time},
+    wait::{READY, SOON, STARTS, STOPS, eventually, eventually_some},
 };
 
 fn send_signal(pid: u32, signal: Signal) {

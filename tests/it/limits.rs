@@ -1,16 +1,18 @@
 //! What a request may look like and how large it may be: refused in the contract's words, at once, and before anything
 //! of it reaches llama-server.
 
+use std::fs;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::{Value, json};
+
 use super::support::{
     client::{RawClient, Response},
     gateway::{Gateway, USER},
     wait::{SOON, eventually, eventually_some},
 };
-use bytes::Bytes;
-use http_body_util::{BodyExt, Empty};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use serde_json::{Value, json};
-use std::fs;
 
 const CHAT: &str = "/v1/chat/completions";
 

@@ -1,21 +1,23 @@
 //! The load of a model: silence alone ends it, its phases are told, it can be read ahead, and its file may change.
 
+use std::{
+    fs::{self, File},
+    path::Path,
+    thread,
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::{Value, json};
+
 use super::support::{
     fake_server,
     gateway::{Backend, Gateway, smollm},
     model_file::{self, Kind},
     scripted::ScriptedModel,
     wait::{READY, SOON, eventually, eventually_some},
-};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
-use serde_json::{Value, json};
-use std::{
-    fs::{self, File},
-    path::Path,
-    thread,
 };
 
 /// Twice as long as the silence that is borne, in many small steps.

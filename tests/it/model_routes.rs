@@ -1,5 +1,7 @@
 //! The routes on models themselves: the lists, one model, load and unload, and what each worker has done.
 
+use serde_json::{Value, json};
+
 use super::routing::{answered_by, chat, refused};
 use super::support::{
     client::Client,
@@ -7,7 +9,6 @@ use super::support::{
     model_file::Kind,
     wait::{READY, SOON, eventually},
 };
-use serde_json::{Value, json};
 
 const CHAT: &str = "/v1/chat/completions";
 

@@ -1,13 +1,15 @@
 //! What a key may use: requests and tokens a minute, requests at once, and wrong guesses.
 
+use std::fs;
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
 use super::support::{
     client::{RawClient, Response},
     gateway::{ADMIN, Backend, Gateway, LIMITED, USER},
     wait::{SOON, eventually},
 };
-use nix::sys::signal::Signal;
-use serde_json::{Value, json};
-use std::fs;
 
 const CHAT: &str = "/v1/chat/completions";
 

@@ -1,14 +1,16 @@
 //! Several models behind one port, each served by the real llama-server: what a fleet promises, shown where the fake
 //! could lie about it.
 
+use std::{collections::BTreeMap, thread};
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
 use super::support::{
     client::{Client, Event, Response},
     gateway::{ADMIN, Gateway, USER, backend_port},
     wait::{REAL_MODEL_READY, SOON, eventually},
 };
-use nix::sys::signal::Signal;
-use serde_json::{Value, json};
-use std::{collections::BTreeMap, thread};
 
 mod real {
     use super::*;

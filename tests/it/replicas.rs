@@ -1,5 +1,13 @@
 //! Several workers of one model, and several models side by side: what befalls one is not felt at another.
 
+use std::collections::BTreeSet;
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::{Value, json};
+
 use super::support::{
     client::{RawClient, Stream},
     gateway::Gateway,
@@ -7,12 +15,6 @@ use super::support::{
     scripted::{Control, Journal},
     wait::{READY, SOON, STOPS, eventually},
 };
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
-use serde_json::{Value, json};
-use std::collections::BTreeSet;
 
 const CHAT: &str = "/v1/chat/completions";
 

@@ -1,11 +1,13 @@
 //! No secret is written anywhere: not in logs, not in output, not on a command line.
 
+use std::{fs, path::Path};
+
+use serde_json::json;
+
 use super::support::{
     gateway::{ADMIN, Backend, EXPIRED, Gateway, LIMITED, USER},
     resources,
 };
-use serde_json::json;
-use std::{fs, path::Path};
 
 fn texts_below(folder: &Path) -> Vec<(String, String)> {
     let mut found = Vec::new();

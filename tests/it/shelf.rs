@@ -1,18 +1,20 @@
 //! Which models are loaded, as clients see it: on demand, within a memory budget, and nobody is kept out.
 
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+
 use super::support::{
     client::{Client, RawClient, Stream},
     gateway::Gateway,
     resources::pid_gone,
     scripted::Journal,
     wait::{READY, SOON, STOPS, eventually, patient},
-};
-use serde_json::{Value, json};
-use std::{
-    collections::BTreeSet,
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
-    thread,
-    time::{Duration, Instant},
 };
 
 const CHAT: &str = "/v1/chat/completions";

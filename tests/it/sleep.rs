@@ -1,15 +1,17 @@
 //! Sleep and wake: an idle llama-server is stopped, the next request starts it, and nothing is lost between.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
 use super::support::{
     client::RawClient,
     gateway::{ADMIN, Backend, Gateway, LIMITED, USER, smollm},
     resources::pid_gone,
     wait::{READY, REAL_MODEL_READY, SOON, STOPS, eventually, keeps},
 };
-use serde_json::{Value, json};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 const CHAT: &str = "/v1/chat/completions";
 

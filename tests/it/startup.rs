@@ -1,19 +1,21 @@
 //! The first second: the ports answer whatever the disk with the models does, and requests wait until it is known which
 //! models there are.
 
+use std::{
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use serde_json::json;
+
 use super::support::{
     client::Client,
     gateway::{Gateway, python},
     model_file::Kind,
     scripted::ScriptedModel,
     wait::keeps,
-};
-use serde_json::json;
-use std::{
-    io::{BufRead, BufReader},
-    path::Path,
-    process::{Child, Command, Stdio},
-    time::Duration,
 };
 
 /// Nobody opens this file as long as it lives; the kernel bears that for `/proc/sys/fs/lease-break-time` (45 s).

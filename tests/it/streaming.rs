@@ -1,11 +1,13 @@
 //! Streams: passed on as they come, cancelled with their client, and never ended as if nothing had happened.
 
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
 use super::support::{
     gateway::Gateway,
     wait::{SOON, eventually},
 };
-use serde_json::{Value, json};
-use std::time::Duration;
 
 fn ready(script: Value) -> Gateway {
     ready_with(script, &[])
