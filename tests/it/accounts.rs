@@ -47,8 +47,8 @@ fn scripted(script: Value) -> Gateway {
     ready(Backend::Fake { script, kind: Kind::Chat })
 }
 
-/// Waits for the line of one request in the access log and returns its fields. The words in front of the named fields are
-/// `time`, `method` and `path`.
+/// Waits for the line of one request in the access log and returns its fields. The words in front of the named fields
+/// are `time`, `method` and `path`.
 #[track_caller]
 pub(super) fn access_log_line(gateway: &Gateway, request_id: &str) -> BTreeMap<String, String> {
     let folder = gateway.data_dir().join("logs/access");
@@ -158,7 +158,8 @@ fn ways_to_generate() -> Vec<Case> {
     ]
 }
 
-/// Sends each request, and compares its line in the access log, and the metrics of all, with the tokens in the responses.
+/// Sends each request, and compares its line in the access log, and the metrics of all, with the tokens in the
+/// responses.
 #[track_caller]
 fn assert_tokens_agree(gateway: &Gateway, cases: Vec<Case>) {
     let (mut prompts, mut completions, mut model) = (0, 0, String::new());

@@ -9,7 +9,7 @@ use nix::{
 use serde_json::{Value, json};
 
 use super::accounts::access_log_line;
-use super::http2::{BEGIN, PING};
+use super::http2::{CONNECTION_START, PING};
 use super::support::{
     client::RawClient,
     gateway::{Backend, Gateway, USER},
@@ -112,7 +112,7 @@ fn a_pause_lets_no_timeout_expire() {
     idle.write(&models).unwrap();
     assert_eq!(idle.read_response().unwrap().status(), 200);
     let mut http2 = RawClient::connect(gateway.url());
-    http2.write(BEGIN).unwrap();
+    http2.write(CONNECTION_START).unwrap();
     ping(&mut http2);
 
     pause(&pids(&gateway), || drop(leaves));
@@ -169,7 +169,8 @@ fn connections_that_llama_server_closed_during_a_pause_are_not_used() {
     for client in &mut clients {
         assert_eq!(client.read_response().unwrap().status(), 200);
     }
-    // Only the gateway is paused, so llama-server closes its idle connections. The next requests arrive during the pause.
+    // Only the gateway is paused, so llama-server closes its idle connections. The next requests arrive during the
+    // pause.
     let request = gateway.client_with(USER).request("POST", CHAT, chat().to_string().as_bytes());
     pause(&[gateway.pid()], || {
         clients.iter_mut().for_each(|client| client.write(&request).unwrap());

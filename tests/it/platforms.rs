@@ -1,5 +1,5 @@
-//! What platforms that rent GPUs expect: RunPod's load balancer and cached models, Vast.ai's mapped ports, containers with
-//! few permissions, and the two lines of the log that platforms look for.
+//! What platforms that rent GPUs expect: RunPod's load balancer and cached models, Vast.ai's mapped ports, containers
+//! with few permissions, and the two lines of the log that platforms look for.
 
 use std::{
     collections::BTreeSet,

@@ -91,7 +91,8 @@ fn a_request_that_has_killed_llama_server_twice_is_refused_without_a_slot() {
     assert_eq!(access_log_line(&gateway, "third")["code"], "request_kills_backend");
 }
 
-/// Regression: a request that is safe to retry was sent to one replica after the other before their deaths were recorded.
+/// Regression: a request that is safe to retry was sent to one replica after the other before their deaths were
+/// recorded.
 #[test]
 fn a_killer_that_is_safe_to_retry_kills_two_replicas_and_no_third() {
     let config = "models: {e: {file: e.gguf, kind: embedding, replicas: 3, preload: true}}\n";

@@ -292,7 +292,8 @@ fn answers_that_stop_in_the_middle_open_the_breaker() {
     }
 }
 
-/// Regression: the loss was logged twice: by the request that failed, without the name of the model, and by the next probe.
+/// Regression: the loss was logged twice: by the request that failed, without the name of the model, and by the next
+/// probe.
 #[test]
 fn the_loss_of_a_backend_is_logged_once_with_its_name() {
     let mut remote = Remote::start(Reply::Serve);
@@ -414,8 +415,8 @@ fn tokens_are_a_quota_too() {
     for _ in 0..84 {
         assert_eq!(post_chat(&gateway.client()).status(), 200);
     }
-    // Each answer costs 3 tokens: 80 answers use up the quota of 240, which refills by 4 a second. The cost of the latest
-    // one or two answers may not be counted yet when the last request begins.
+    // Each answer costs 3 tokens: 80 answers use up the quota of 240, which refills by 4 a second. The cost of the
+    // latest one or two answers may not be counted yet when the last request begins.
     assert!(begun.elapsed() >= Duration::from_secs(1), "{:?}", begun.elapsed());
 }
 
@@ -593,7 +594,7 @@ fn requests_are_spread_by_weight() {
         assert_eq!(post_chat(&client).status(), 200);
     }
     let served = [&heavy, &light].map(|remote| remote.asked().len());
-    // For heavy 180 requests are expected, with a standard deviation of 4: 140 are ten deviations away. The probability that
-    // light gets none is 0.9^200.
+    // For heavy 180 requests are expected, with a standard deviation of 4: 140 are ten deviations away. The probability
+    // that light gets none is 0.9^200.
     assert!(served[0] >= 140 && served[1] >= 1, "{served:?}");
 }

@@ -1,6 +1,6 @@
-//! Jobs from RunPod's queue: how a job is served as a request, and how its result is posted. How a worker takes jobs, and
-//! how it starts and ends, is tested in `runpod_worker.rs`. `runpod_sdk.rs` checks that the fake platform of these tests
-//! behaves as RunPod's own SDK expects.
+//! Jobs from RunPod's queue: how a job is served as a request, and how its result is posted. How a worker takes jobs,
+//! and how it starts and ends, is tested in `runpod_worker.rs`. `runpod_sdk.rs` checks that the fake platform of these
+//! tests behaves as RunPod's own SDK expects.
 
 use serde_json::{Value, json};
 
@@ -273,7 +273,8 @@ fn a_result_that_is_refused_makes_its_job_fail() {
     eventually("the log says so", SOON, || gateway.output().contains("RunPod answers 413"));
 }
 
-/// Regression: after the platform had refused a piece of a stream, each further piece was posted, with a warning each time.
+/// Regression: after the platform had refused a piece of a stream, each further piece was posted, with a warning each
+/// time.
 #[test]
 fn after_a_piece_that_is_refused_with_404_no_other_is_posted() {
     let platform = Platform::start();

@@ -84,8 +84,8 @@ fn slots_that_requests_over_http_hold_are_not_free() {
     platform.wait_done("a");
 }
 
-/// Regression: the free slots of all models were added up, so that jobs for one model waited in this worker's queue while
-/// other workers were idle.
+/// Regression: the free slots of all models were added up, so that jobs for one model waited in this worker's queue
+/// while other workers were idle.
 #[test]
 fn with_two_models_at_most_one_job_waits_in_the_worker() {
     let platform = Platform::start();

@@ -1,5 +1,5 @@
-//! The supervision of llama-server: it is restarted after a failure, given up after RESTART_LIMIT, and leaves no process,
-//! port or descriptor behind.
+//! The supervision of llama-server: it is restarted after a failure, given up after RESTART_LIMIT, and leaves no
+//! process, port or descriptor behind.
 
 use std::{
     sync::OnceLock,
@@ -58,8 +58,8 @@ fn is_stable(mut holds: impl FnMut() -> bool) -> bool {
     true
 }
 
-/// Asserts that the failures of a worker have leaked no descriptors, stops the gateway, and asserts that no child and no
-/// bound port is left.
+/// Asserts that the failures of a worker have leaked no descriptors, stops the gateway, and asserts that no child and
+/// no bound port is left.
 fn assert_nothing_leaks(mut gateway: Gateway) {
     let baseline = baseline_fds();
     // One idle connection to llama-server may stay in the pool for UPSTREAM_IDLE.
@@ -239,8 +239,8 @@ fn a_llama_server_that_stops_answering_is_unhealthy_until_it_answers_again() {
     assert_nothing_leaks(gateway);
 }
 
-/// Less than the interval of the regular probes, of which the next is due 5 s after llama-server became ready. This time
-/// begins when one probe has timed out after 2 s.
+/// Less than the interval of the regular probes, of which the next is due 5 s after llama-server became ready. This
+/// time begins when one probe has timed out after 2 s.
 const BEFORE_THE_REGULAR_PROBE: Duration = Duration::from_secs(2);
 
 /// A gateway whose llama-server has broken a connection and no longer answers.
