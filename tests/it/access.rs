@@ -1,12 +1,15 @@
-//! Keys at the door: who gets in, in which words others are refused, and the three ways to reload.
+//! Authentication by API keys: which keys are accepted, how requests are refused, and the three ways to reload the key
+//! file.
+
+use std::fs;
+
+use nix::sys::signal::Signal;
+use serde_json::json;
 
 use super::support::{
     gateway::{ADMIN, EXPIRED, Gateway, USER},
     wait::{SOON, eventually},
 };
-use nix::sys::signal::Signal;
-use serde_json::json;
-use std::fs;
 
 fn ready() -> Gateway {
     let gateway = Gateway::builder().start();
@@ -15,7 +18,7 @@ fn ready() -> Gateway {
 }
 
 #[test]
-fn each_way_to_be_refused_has_its_own_code_and_says_how_to_authenticate() {
+fn each_refusal_has_its_own_code_and_names_the_way_to_authenticate() {
     let gateway = ready();
     for (client, code) in [
         (gateway.anonymous(), "missing_api_key"),
@@ -36,7 +39,7 @@ fn each_way_to_be_refused_has_its_own_code_and_says_how_to_authenticate() {
 }
 
 #[test]
-fn a_key_is_taken_from_three_headers_and_never_passed_on() {
+fn a_key_is_accepted_in_three_headers_and_never_forwarded() {
     let gateway = ready();
     let body = json!({"messages": [{"role": "user", "content": "x"}]});
     for (name, value) in [
@@ -89,7 +92,7 @@ fn add_key(gateway: &Gateway) {
 fn a_new_key_works_after_post_reload() {
     let gateway = ready();
     add_key(&gateway);
-    assert_eq!(gateway.client().send("POST", "/reload", b"").status(), 403, "it takes the scope admin");
+    assert_eq!(gateway.client().send("POST", "/reload", b"").status(), 403, "a reload needs the scope admin");
     let answer = gateway.client_with(ADMIN).send("POST", "/reload", b"");
     assert_eq!(answer.json(), json!({"status": "ok", "keys_loaded": 5}), "{}", answer.text());
     assert_eq!(gateway.client_with(NEW).get("/v1/models").status(), 200);
@@ -104,14 +107,14 @@ fn a_new_key_works_after_sighup() {
 }
 
 #[test]
-fn a_new_key_works_by_itself_within_five_seconds() {
+fn a_new_key_works_within_five_seconds_without_a_reload() {
     let gateway = ready();
     add_key(&gateway);
     eventually("the new key works", SOON, || gateway.client_with(NEW).get("/v1/models").status() == 200);
 }
 
 #[test]
-fn a_reload_that_fails_keeps_the_old_keys_and_says_so() {
+fn a_failed_reload_answers_500_and_keeps_the_old_keys() {
     let gateway = ready();
     fs::remove_file(gateway.keys_file()).unwrap();
     assert_eq!(gateway.client_with(ADMIN).send("POST", "/reload", b"").status(), 500);
@@ -119,14 +122,14 @@ fn a_reload_that_fails_keeps_the_old_keys_and_says_so() {
 }
 
 #[test]
-fn without_auth_nobody_is_asked() {
+fn with_auth_disabled_no_key_is_needed() {
     let gateway = Gateway::builder().without_keys().start();
     gateway.wait_ready();
     assert_eq!(gateway.anonymous().get("/v1/models").status(), 200);
 }
 
 #[test]
-fn metrics_ask_for_a_key_on_both_ports_when_told_to() {
+fn metrics_auth_enabled_protects_the_metrics_of_both_ports() {
     let gateway = Gateway::builder().set("METRICS_AUTH_ENABLED", true).start();
     assert_eq!(gateway.anonymous().get("/metrics").status(), 401);
     assert_eq!(gateway.health().get("/metrics").status(), 401);

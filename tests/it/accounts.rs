@@ -1,5 +1,12 @@
-//! What is written down of each request: its line in the access log and its share in the metrics agree with what the
-//! client saw, and nothing that the client sees is changed for it.
+//! Accounting: the line of each request in the access log and its share in the metrics agree with what the client
+//! received, and the accounting changes no byte of a response.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+};
+
+use serde_json::{Value, json};
 
 use super::support::{
     client::{Client, RawClient},
@@ -8,13 +15,8 @@ use super::support::{
     resources,
     wait::{SOON, eventually, eventually_some},
 };
-use serde_json::{Value, json};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-};
 
-/// The same cases for the fake and for the real llama-server.
+/// Defines each case as two tests, with the fake and with the real llama-server.
 macro_rules! for_both {
     ($($name:ident: $kind:ident, $model:literal;)+) => {
         mod fake {
@@ -29,9 +31,9 @@ macro_rules! for_both {
 }
 
 for_both! {
-    every_way_to_generate_tells_its_tokens: Chat, "tiny-chat.gguf";
-    embeddings_tell_their_tokens: Embedding, "tiny-embedding.gguf";
-    a_rerank_tells_its_tokens: Rerank, "tiny-rerank.gguf";
+    tokens_of_every_way_to_generate_are_counted: Chat, "tiny-chat.gguf";
+    tokens_of_embeddings_are_counted: Embedding, "tiny-embedding.gguf";
+    tokens_of_a_rerank_are_counted: Rerank, "tiny-rerank.gguf";
     no_byte_of_an_answer_is_changed: Chat, "tiny-chat.gguf";
 }
 
@@ -45,9 +47,10 @@ fn scripted(script: Value) -> Gateway {
     ready(Backend::Fake { script, kind: Kind::Chat })
 }
 
-/// The fields of the access log's line for one request; the words in front of them are `time`, `method` and `path`.
+/// Waits for the line of one request in the access log and returns its fields. The words in front of the named fields
+/// are `time`, `method` and `path`.
 #[track_caller]
-pub(super) fn line(gateway: &Gateway, request_id: &str) -> BTreeMap<String, String> {
+pub(super) fn access_log_line(gateway: &Gateway, request_id: &str) -> BTreeMap<String, String> {
     let folder = gateway.data_dir().join("logs/access");
     let wanted = format!(" req={request_id} ");
     let line = eventually_some(&format!("a line for {request_id}"), SOON, || {
@@ -67,7 +70,7 @@ pub(super) fn line(gateway: &Gateway, request_id: &str) -> BTreeMap<String, Stri
     line.split(' ').map(field).collect()
 }
 
-/// The series of the metrics with their values.
+/// Returns the series of the metrics with their values.
 fn series(gateway: &Gateway) -> BTreeMap<String, f64> {
     let answer = gateway.health().header("Accept", "text/plain").get("/metrics");
     let text = answer.text();
@@ -84,7 +87,7 @@ fn or_dash(count: Option<u64>) -> String {
     count.map_or_else(|| "-".to_owned(), |count| count.to_string())
 }
 
-/// The JSON of an answer: one value, or one for each event.
+/// Sends a request and returns the JSON of the response: one value, or one for each event of a stream.
 #[track_caller]
 fn ask(client: &Client, path: &str, body: &Value) -> Vec<Value> {
     if body["stream"] == true {
@@ -98,14 +101,14 @@ fn ask(client: &Client, path: &str, body: &Value) -> Vec<Value> {
     vec![answer.json()]
 }
 
-/// The sum of the numbers at these places; each is that of the last event that has one.
-fn told(answer: &[Value], places: &[&str]) -> Option<u64> {
+/// Returns the sum of the numbers at these JSON pointers, each from the last event that has one, or `None` without any.
+fn sum_at(answer: &[Value], places: &[&str]) -> Option<u64> {
     let at = |place: &&str| answer.iter().rev().find_map(|event| event.pointer(place)?.as_u64());
     let found: Vec<u64> = places.iter().filter_map(at).collect();
     (!found.is_empty()).then(|| found.iter().sum())
 }
 
-/// A request, and where its answer says what it cost.
+/// A request (path and body), and the JSON pointers of the prompt and the completion tokens in its response.
 type Case = (&'static str, Value, &'static [&'static str], &'static [&'static str]);
 
 fn with(mut body: Value, more: Value) -> Value {
@@ -155,16 +158,17 @@ fn ways_to_generate() -> Vec<Case> {
     ]
 }
 
-/// Asks, and compares the line of each request and the sums of all with what the answers told.
+/// Sends each request, and compares its line in the access log, and the metrics of all, with the tokens in the
+/// responses.
 #[track_caller]
-fn agree(gateway: &Gateway, cases: Vec<Case>) {
+fn assert_tokens_agree(gateway: &Gateway, cases: Vec<Case>) {
     let (mut prompts, mut completions, mut model) = (0, 0, String::new());
     for (nth, (path, body, prompt, completion)) in cases.iter().enumerate() {
         let id = format!("case-{nth}");
         let answer = ask(&gateway.client().header("X-Request-Id", &id), path, body);
-        let (prompt, completion) = (told(&answer, prompt), told(&answer, completion));
-        assert!(prompt > Some(0), "{path} {body} told no tokens: {answer:?}");
-        let line = line(gateway, &id);
+        let (prompt, completion) = (sum_at(&answer, prompt), sum_at(&answer, completion));
+        assert!(prompt > Some(0), "{path} {body} reported no tokens: {answer:?}");
+        let line = access_log_line(gateway, &id);
         let found = (line["prompt_tokens"].clone(), line["completion_tokens"].clone());
         assert_eq!(found, (or_dash(prompt), or_dash(completion)), "{path} {body} {answer:?}");
         assert_eq!((&*line["path"], &*line["key"], &*line["status"], &*line["code"]), (*path, "user", "200", "-"));
@@ -177,30 +181,30 @@ fn agree(gateway: &Gateway, cases: Vec<Case>) {
     assert_eq!(tokens(&series, "completion", &model, "user"), completions);
 }
 
-fn every_way_to_generate_tells_its_tokens(gateway: &Gateway) {
-    agree(gateway, ways_to_generate());
+fn tokens_of_every_way_to_generate_are_counted(gateway: &Gateway) {
+    assert_tokens_agree(gateway, ways_to_generate());
     let series = series(gateway);
     let gaps: f64 =
         series.iter().filter(|(name, _)| name.starts_with("llamagate_inter_token_seconds_count")).map(|(_, n)| n).sum();
     assert!(gaps >= 3.0, "{gaps}");
 }
 
-fn embeddings_tell_their_tokens(gateway: &Gateway) {
+fn tokens_of_embeddings_are_counted(gateway: &Gateway) {
     let one = json!({"input": "hello there"});
-    // So many that the counts are far from the end of the answer.
+    // A long response, so that the counts are not near its end.
     let many = json!({"input": vec!["hello there"; 100]});
     let coded = json!({"input": "hello there", "encoding_format": "base64"});
     let cases = [one, many, coded].map(|body| ("/v1/embeddings", body, &["/usage/prompt_tokens"][..], &[][..]));
-    agree(gateway, cases.into());
+    assert_tokens_agree(gateway, cases.into());
     let native =
         gateway.client().header("X-Request-Id", "native").post_json("/embedding", &json!({"content": "hello"}));
     assert_eq!(native.status(), 200, "{}", native.text());
-    assert_eq!(line(gateway, "native")["prompt_tokens"], "-", "it tells none");
+    assert_eq!(access_log_line(gateway, "native")["prompt_tokens"], "-", "this route reports no tokens");
 }
 
-fn a_rerank_tells_its_tokens(gateway: &Gateway) {
+fn tokens_of_a_rerank_are_counted(gateway: &Gateway) {
     let body = json!({"query": "red", "documents": ["a red fox", "a blue sea", "red"]});
-    agree(gateway, vec![("/v1/rerank", body, &["/usage/prompt_tokens"], &[])]);
+    assert_tokens_agree(gateway, vec![("/v1/rerank", body, &["/usage/prompt_tokens"], &[])]);
 }
 
 fn no_byte_of_an_answer_is_changed(gateway: &Gateway) {
@@ -218,13 +222,13 @@ fn no_byte_of_an_answer_is_changed(gateway: &Gateway) {
         if is_fake {
             assert_eq!(ours.text(), theirs.text(), "{path} {body}");
         } else {
-            assert_eq!(steady(&ours.text()), steady(&theirs.text()), "{path} {body}");
+            assert_eq!(without_changing_fields(&ours.text()), without_changing_fields(&theirs.text()), "{path} {body}");
         }
     }
 }
 
-/// The lines of an answer of the real llama-server without what differs from one time to the next.
-fn steady(text: &str) -> Vec<String> {
+/// Returns the lines of a response of the real llama-server without the fields that differ between two runs.
+fn without_changing_fields(text: &str) -> Vec<String> {
     fn strip(value: &mut Value) {
         const CHANGING: [&str; 10] = [
             "id",
@@ -247,14 +251,14 @@ fn steady(text: &str) -> Vec<String> {
             _ => {}
         }
     }
-    let one = |line: &str| match serde_json::from_str(line.trim_start_matches("data: ")) {
+    let stripped = |line: &str| match serde_json::from_str(line.trim_start_matches("data: ")) {
         Ok(mut value) => {
             strip(&mut value);
             value.to_string()
         }
         Err(_) => line.to_owned(),
     };
-    text.split('\n').map(one).collect()
+    text.split('\n').map(stripped).collect()
 }
 
 fn chat(stream: bool) -> Value {
@@ -262,14 +266,14 @@ fn chat(stream: bool) -> Value {
 }
 
 #[test]
-fn a_stream_that_the_client_leaves_counts_the_tokens_that_came() {
+fn a_stream_that_the_client_leaves_counts_the_tokens_that_were_sent() {
     let gateway = scripted(json!({"hold_mid_stream": {"after_frames": 3}}));
     let mut stream = gateway.client().header("X-Request-Id", "left").stream("/v1/chat/completions", &chat(true));
     for _ in 0..3 {
         stream.next_event().expect("three events come");
     }
     drop(stream);
-    let line = line(&gateway, "left");
+    let line = access_log_line(&gateway, "left");
     assert_eq!((&*line["code"], &*line["prompt_tokens"], &*line["completion_tokens"]), ("client_closed", "-", "3"));
     let series = series(&gateway);
     assert_eq!(tokens(&series, "completion", "dummy", "user"), 3);
@@ -277,25 +281,25 @@ fn a_stream_that_the_client_leaves_counts_the_tokens_that_came() {
 }
 
 #[test]
-fn a_stream_that_is_cut_counts_the_tokens_that_came() {
+fn a_stream_that_is_cut_counts_the_tokens_that_were_sent() {
     let gateway = scripted(json!({"reset_mid_stream": {"after_frames": 2}}));
     let mut stream = gateway
         .client()
         .header("X-Request-Id", "cut")
         .stream("/v1/messages", &with(chat(true), json!({"max_tokens": 9})));
     stream.events();
-    let line = line(&gateway, "cut");
+    let line = access_log_line(&gateway, "cut");
     assert_eq!((&*line["code"], &*line["prompt_tokens"], &*line["completion_tokens"]), ("backend_error", "4", "2"));
 }
 
 #[test]
-fn an_answer_whose_client_leaves_before_it_comes_costs_nothing() {
+fn a_request_whose_client_leaves_before_the_answer_costs_no_tokens() {
     let gateway = scripted(json!({"hold_requests": ["*"]}));
     let client = gateway.client().header("X-Request-Id", "gone");
     let waiting = client.begin("POST", "/v1/chat/completions", chat(false).to_string().as_bytes()).unwrap();
     gateway.journal().wait_for_requests("/v1/chat/completions", 1);
     drop(waiting);
-    let line = line(&gateway, "gone");
+    let line = access_log_line(&gateway, "gone");
     assert_eq!((&*line["status"], &*line["prompt_tokens"], &*line["completion_tokens"]), ("499", "-", "-"));
 }
 
@@ -306,15 +310,15 @@ fn the_tokens_of_an_answer_are_taken_from_the_budget_of_its_key() {
     gateway.wait_ready();
     let ask = |id: &str| {
         let answer = gateway.client().header("X-Request-Id", id).post_json("/v1/chat/completions", &chat(false));
-        (answer.status(), line(&gateway, id)["code"].clone())
+        (answer.status(), access_log_line(&gateway, id)["code"].clone())
     };
     assert_eq!(ask("twelve"), (200, "-".to_owned()));
-    assert_eq!(ask("into-debt"), (200, "-".to_owned()), "one was left");
+    assert_eq!(ask("into-debt"), (200, "-".to_owned()), "one token was left");
     assert_eq!(ask("too-many"), (429, "rate_limit_exceeded".to_owned()));
 }
 
 #[test]
-fn a_stream_that_the_client_leaves_is_paid_for_too() {
+fn a_stream_that_the_client_leaves_counts_against_the_budget_too() {
     let keys = format!("thrifty:{USER}:100000 tokens_per_minute=3\n");
     let script = json!({"hold_mid_stream": {"after_frames": 3}});
     let gateway = Gateway::builder().script(script).keys(&keys).start();
@@ -324,7 +328,7 @@ fn a_stream_that_the_client_leaves_is_paid_for_too() {
         stream.next_event().expect("three events come");
     }
     drop(stream);
-    assert_eq!(line(&gateway, "left")["completion_tokens"], "3");
+    assert_eq!(access_log_line(&gateway, "left")["completion_tokens"], "3");
     let answer = gateway.client().post_json("/v1/chat/completions", &chat(false));
     assert_eq!((answer.status(), answer.json()["error"]["code"].as_str()), (429, Some("rate_limit_exceeded")));
 }
@@ -333,15 +337,15 @@ fn a_stream_that_the_client_leaves_is_paid_for_too() {
 fn every_refusal_has_a_line() {
     let gateway = scripted(json!({}));
     let id = |client: Client, id: &str| client.header("X-Request-Id", id);
-    id(gateway.anonymous(), "nobody").post_json("/v1/chat/completions?q=secret", &chat(false));
+    id(gateway.anonymous(), "no-key").post_json("/v1/chat/completions?q=secret", &chat(false));
     id(gateway.client(), "nowhere").get("/nothing/here?q=secret");
     id(gateway.client(), "not-admin").get("/slots");
     for (request, path, key, status, code) in [
-        ("nobody", "/v1/chat/completions", "-", "401", "missing_api_key"),
+        ("no-key", "/v1/chat/completions", "-", "401", "missing_api_key"),
         ("nowhere", "/nothing/here", "-", "404", "route_not_found"),
         ("not-admin", "/slots", "user", "403", "scope_required"),
     ] {
-        let line = line(&gateway, request);
+        let line = access_log_line(&gateway, request);
         let found = (&*line["path"], &*line["key"], &*line["status"], &*line["code"], &*line["prompt_tokens"]);
         assert_eq!(found, (path, key, status, code, "-"));
         assert_eq!(line["completion_tokens"], "-");
@@ -354,7 +358,7 @@ fn a_line_of_json_has_the_counts_as_numbers() {
     gateway.wait_ready();
     gateway.anonymous().header("X-Request-Id", "as-json").post_json("/v1/chat/completions", &chat(false));
     let folder = gateway.data_dir().join("logs/access");
-    let line = eventually_some("a line", SOON, || {
+    let line = eventually_some("a line for as-json", SOON, || {
         let name = fs::read_to_string(folder.join("latest.txt")).ok()?;
         assert!(
             name.contains("_access_") && name.as_bytes()[..8].iter().all(u8::is_ascii_digit),
@@ -388,7 +392,7 @@ fn a_thousand_paths_keys_and_models_make_no_new_series() {
     };
     let mut round = |n: usize| {
         assert_eq!(ask(&format!("/path-{n}/v1/chat/completions"), USER, "m"), 404);
-        // Whoever guesses for long is told to wait.
+        // After many unknown keys the address is throttled.
         let guessed = ask("/v1/chat/completions", &format!("unknown-key-{n:04}"), "m");
         assert!(guessed == 401 || guessed == 429, "{guessed}");
         assert_eq!(ask("/v1/chat/completions", USER, &format!("model-{n}")), 200);
@@ -401,10 +405,10 @@ fn a_thousand_paths_keys_and_models_make_no_new_series() {
         all.keys().filter(of).map(|name| all[name]).sum::<f64>()
     };
     (0..100).for_each(&mut round);
-    eventually("the first are counted", SOON, || requests(200) == 100.0);
+    eventually("the first requests are counted", SOON, || requests(200) == 100.0);
     let before = names();
     (100..1000).for_each(&mut round);
-    eventually("all are counted", SOON, || requests(200) == 1000.0);
+    eventually("all requests are counted", SOON, || requests(200) == 1000.0);
     assert_eq!(names(), before);
     assert_eq!((requests(401) + requests(429), requests(404)), (1000.0, 1000.0));
     let other = "llamagate_requests_total{model=\"other\",route=\"other\",status=\"404\"}";
@@ -412,11 +416,11 @@ fn a_thousand_paths_keys_and_models_make_no_new_series() {
 }
 
 #[test]
-fn every_metric_that_is_promised_is_there() {
+fn every_documented_metric_is_exported() {
     let gateway = scripted(json!({}));
     gateway.anonymous().post_json("/v1/chat/completions", &chat(false));
     gateway.client().header("X-Request-Id", "good").post_json("/v1/chat/completions", &chat(false));
-    assert_eq!(line(&gateway, "good")["status"], "200");
+    assert_eq!(access_log_line(&gateway, "good")["status"], "200");
     let text = gateway.health().header("Accept", "text/plain").get("/metrics").text();
     for (kind, names) in [
         (

@@ -1,6 +1,9 @@
-//! Whose certificates a remote backend may show: as `SSL_CERT_FILE` says, which this program reads once, at its start.
+//! `SSL_CERT_FILE` names the certificate authorities trusted for remote backends. It is read once, at the start of the
+//! process, so each case runs in a process of its own.
 
-use super::support::wait::{ANSWERS, patient};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -14,17 +17,18 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::ServerConfig;
 use rustls::crypto::ring;
 use rustls::pki_types::PrivateKeyDer;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-/// In the environment of the process that asks: what it asks for.
+use super::support::wait::{ANSWERS, patient};
+
+/// The variable with the URL to request; it is set only in the child processes of the test.
 const URL: &str = "LLAMAGATE_TEST_URL";
 
-/// An authority of this name: its certificate in a file, and the terms of a server that has one of it.
+/// Creates a certificate authority. Returns the file of its certificate, and the TLS configuration of a server whose
+/// certificate it has issued.
 fn authority(name: &str, folder: &Path) -> (PathBuf, ServerConfig) {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -37,19 +41,19 @@ fn authority(name: &str, folder: &Path) -> (PathBuf, ServerConfig) {
 
     let issuer = Issuer::new(params, key);
     let key = KeyPair::generate().unwrap();
-    let own = CertificateParams::new(vec!["localhost".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
-    let terms = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let certificate = CertificateParams::new(vec!["localhost".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
-        .with_single_cert(vec![own.der().clone()], PrivateKeyDer::try_from(key.serialize_der()).unwrap())
+        .with_single_cert(vec![certificate.der().clone()], PrivateKeyDer::try_from(key.serialize_der()).unwrap())
         .unwrap();
-    (file, terms)
+    (file, config)
 }
 
-/// Answers the first request on each connection.
-async fn serve(listener: TcpListener, terms: ServerConfig) {
-    let tls = TlsAcceptor::from(Arc::new(terms));
+/// Serves one request on each connection.
+async fn serve(listener: TcpListener, config: ServerConfig) {
+    let tls = TlsAcceptor::from(Arc::new(config));
     loop {
         let (stream, _) = listener.accept().await.unwrap();
         let Ok(mut stream) = tls.accept(stream).await else { continue };
@@ -59,9 +63,9 @@ async fn serve(listener: TcpListener, terms: ServerConfig) {
     }
 }
 
-/// What this same test does in a process of its own, with an environment of its own: asks as the gateway does for its
-/// clients, and as the program does for itself.
-async fn ask(url: String) {
+/// The part of the test that runs in a child process: sends the request as the gateway does for its clients and as the
+/// program does for itself, and panics with the reason if it fails.
+async fn send_request(url: String) {
     let client = Client::builder(TokioExecutor::new()).build(Dialer::new(patient(ANSWERS)));
     let request = Request::get(&url).body(Empty::<Bytes>::new()).unwrap();
     let passed_on = client.request(request).await.map(drop).map_err(|error| explain(&error, "HOST"));
@@ -77,24 +81,24 @@ async fn ask(url: String) {
 }
 
 #[tokio::test]
-async fn ssl_cert_file_names_whom_a_remote_backend_may_be_certified_by() {
+async fn ssl_cert_file_names_the_authorities_trusted_for_remote_backends() {
     if let Ok(url) = std::env::var(URL) {
-        return ask(url).await;
+        return send_request(url).await;
     }
     let folder = tempfile::tempdir().unwrap();
-    let (ours, terms) = authority("ours", folder.path());
+    let (ours, config) = authority("ours", folder.path());
     let (theirs, _) = authority("theirs", folder.path());
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let url = format!("https://localhost:{}/", listener.local_addr().unwrap().port());
-    let mut serving = JoinSet::new();
-    serving.spawn(serve(listener, terms));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(serve(listener, config));
 
-    for (file, says) in [(ours, "1 passed"), (theirs, "the certificate of HOST is not trusted")] {
-        let name = "certificates::ssl_cert_file_names_whom_a_remote_backend_may_be_certified_by";
-        let mut asking = tokio::process::Command::new(std::env::current_exe().unwrap());
-        asking.args(["--exact", name]).env(URL, &url).env("SSL_CERT_FILE", file).env_remove("SSL_CERT_DIR");
-        let output = tokio::time::timeout(patient(ANSWERS), asking.kill_on_drop(true).output()).await;
-        let output = String::from_utf8(output.expect("an end in time").unwrap().stdout).unwrap();
-        assert!(output.contains(says), "{output}");
+    for (file, expected) in [(ours, "1 passed"), (theirs, "the certificate of HOST is not trusted")] {
+        let name = "certificates::ssl_cert_file_names_the_authorities_trusted_for_remote_backends";
+        let mut child = tokio::process::Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", name]).env(URL, &url).env("SSL_CERT_FILE", file).env_remove("SSL_CERT_DIR");
+        let output = tokio::time::timeout(patient(ANSWERS), child.kill_on_drop(true).output()).await;
+        let output = String::from_utf8(output.expect("the child ends in time").unwrap().stdout).unwrap();
+        assert!(output.contains(expected), "{output}");
     }
 }

@@ -1,16 +1,18 @@
-//! The clients that people have, and a real llama-server behind the gateway: the answers of every endpoint arrive.
+//! Common client libraries, with the real llama-server behind the gateway: every endpoint works with them.
 
 #![expect(clippy::disallowed_methods, reason = "the clients are programs")]
 
-use crate::support::{
-    gateway::{Backend, Builder, Gateway, USER, litellm_python, python, smollm},
-    wait::{REAL_MODEL_READY, eventually},
-};
-use serde_json::{Value, json};
 use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+};
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    gateway::{Backend, Builder, Gateway, USER, litellm_python, python, smollm},
+    wait::{REAL_MODEL_READY, eventually},
 };
 
 #[test]
@@ -25,7 +27,7 @@ fn the_openai_sdk_embeds() {
     run(python_script("openai_client.py"), &gateway, &["embedding"]);
 }
 
-/// A model of each kind, and a second one that chats: an only one would be meant by any name.
+/// A model of each kind, and a second chat model: with only one, any name would mean it.
 const FLEET: &str = "
 models:
   other: {file: tiny-chat.gguf, unlisted: true}
@@ -41,7 +43,7 @@ fn the_openai_sdk_uses_a_fleet() {
 }
 
 #[test]
-fn litellm_uses_a_fleet_and_its_own_configuration_leads_there_too() {
+fn litellm_uses_a_fleet_and_its_proxy_configuration_works_here() {
     let fleet = Gateway::builder().reals(FLEET).set("CTX", 2048).start();
     let litellm = || {
         let mut command = Command::new(litellm_python());
@@ -50,7 +52,7 @@ fn litellm_uses_a_fleet_and_its_own_configuration_leads_there_too() {
     };
     run(litellm(), &fleet, &["gpt-4o-mini", "text-embedding-3-small", "ranks"]);
 
-    // What LiteLLM's own proxy is configured with.
+    // A configuration of LiteLLM's own proxy.
     let config = format!(
         "
 model_list:
@@ -117,7 +119,7 @@ fn documents_are_reranked() {
 }
 
 #[test]
-fn a_model_that_speaks_is_heard() {
+fn the_text_of_a_real_model_arrives_whole_and_streamed() {
     let builder = Gateway::builder().backend(Backend::Real { model: "tiny-chat.gguf" });
     let gateway = ready(builder.set("MODEL_PATH", smollm().display()));
     let prompt = |stream: bool| json!({"prompt": "The capital of France is", "temperature": 0, "max_tokens": 8, "stream": stream});
@@ -137,7 +139,7 @@ fn text_of(piece: &Value) -> String {
     piece["choices"][0]["text"].as_str().unwrap_or_default().to_owned()
 }
 
-/// A gateway in front of the real llama-server with one of the test models, loaded.
+/// Starts a gateway with the real llama-server and a test model, and waits until it is loaded.
 fn serving(model: &'static str) -> Gateway {
     ready(Gateway::builder().backend(Backend::Real { model }))
 }
@@ -158,7 +160,7 @@ fn python_script(name: &str) -> Command {
     command
 }
 
-/// Runs a client with the address, the user's key and `arguments`; shows what it printed when it failed.
+/// Runs a client program with the address, the user's key and `arguments`. Panics with its output if it fails.
 #[track_caller]
 fn run(mut client: Command, gateway: &Gateway, arguments: &[&str]) {
     client.arg(format!("{}/v1", gateway.url())).arg(USER).args(arguments);

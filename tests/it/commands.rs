@@ -1,4 +1,9 @@
-//! Servers of the user's own: started with a command, watched and restarted as llama-server is, and told nothing secret.
+//! Models served by a configured `command`: started, probed and restarted as llama-server is, without any secret.
+
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+
+use serde_json::{Value, json};
 
 use super::support::{
     fake_server,
@@ -6,9 +11,6 @@ use super::support::{
     resources::pid_gone,
     wait::{READY, STOPS, eventually},
 };
-use serde_json::{Value, json};
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt;
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -16,7 +18,7 @@ fn chat(model: &str) -> Value {
     json!({"model": model, "messages": [{"role": "user", "content": "x"}]})
 }
 
-/// The fake as a command that serves a model file of the gateway's models folder.
+/// Returns a `command` that runs the fake with a file of the gateway's models folder.
 fn command(file: &str) -> String {
     format!("[{:?}, -m, models/{file}, --alias, own, '--port={{port}}']", fake_server::program())
 }
@@ -27,7 +29,7 @@ fn model(gateway: &Gateway, id: &str) -> Value {
 }
 
 #[test]
-fn a_command_is_started_watched_and_asked_and_gets_no_key() {
+fn a_command_is_started_probed_and_restarted_and_gets_no_key() {
     let config = format!(
         "models:\n\
          \x20 own: {{command: {}, health: /v1/models, kind: chat, tier: light, aliases: [mine], ttl: 10m}}\n\
@@ -37,36 +39,36 @@ fn a_command_is_started_watched_and_asked_and_gets_no_key() {
     let files = [("own.gguf", json!({"log_requests": true})), ("other.gguf", json!({}))];
     let mut gateway = Gateway::builder().fakes(&config, &files).set("OWN_SECRET", "for-the-command").start_ready();
     let journal = gateway.model_file("own.gguf").journal();
-    assert!(journal.starts().is_empty(), "it is started by its first request");
+    assert!(journal.starts().is_empty(), "the command is started by the first request");
 
     let answer = gateway.client().post_json(CHAT, &chat("mine"));
     assert_eq!((answer.status(), answer.header("x-llamagate-model")), (200, Some("own")), "{}", answer.text());
-    assert_eq!(answer.json()["model"], "mine", "as the client called it");
+    assert_eq!(answer.json()["model"], "mine", "the name that the client used");
     let start = journal.starts().remove(0);
     let port = journal.wait_for_event("bound")["port"].as_u64().unwrap();
     assert!(start["argv"].as_array().unwrap().contains(&json!(format!("--port={port}"))));
     assert_eq!(start["env"]["HOME"].as_str(), gateway.data_dir().to_str());
     let request = journal.requests(CHAT).remove(0);
-    let named: Value = serde_json::from_str(request["body"].as_str().unwrap()).unwrap();
-    assert_eq!(named["model"], "own", "the name that it knows");
+    let sent: Value = serde_json::from_str(request["body"].as_str().unwrap()).unwrap();
+    assert_eq!(sent["model"], "own", "the name that the command knows");
     for request in journal.events("request") {
         assert_eq!(request["headers"].get("authorization"), None, "{request}");
         assert_ne!(request["path"], "/health");
     }
-    assert!(!journal.requests("/v1/models").is_empty(), "it is probed where the configuration says");
+    assert!(!journal.requests("/v1/models").is_empty(), "the probe uses the configured health path");
 
     let row = &gateway.client().get("/v1/models/chat").json()[0];
     assert_eq!((&row["id"], &row["tier"], &row["loaded"]), (&json!("own"), &json!("light"), &json!(true)));
     let stats = gateway.client_with(ADMIN).get("/lb/stats").json();
     assert_eq!(stats["models"][0]["workers"][0]["kind"], "command", "{stats}");
     let logs = gateway.data_dir().join("logs/llama/own");
-    eventually("what it writes is logged", READY, || {
+    eventually("the output of the command is logged", READY, || {
         let newest = std::fs::read_to_string(logs.join("latest.txt")).unwrap_or_default();
         std::fs::read_to_string(logs.join(newest.trim())).unwrap_or_default().contains("model loaded")
     });
 
     gateway.model_file("own.gguf").control().die_with_code(3);
-    eventually("its end is seen", READY, || model(&gateway, "own")["last_exit"]["code"] == 3);
+    eventually("the exit is noticed", READY, || model(&gateway, "own")["last_exit"]["code"] == 3);
     assert_eq!(gateway.client().post_json(CHAT, &chat("own")).status(), 200);
     assert_eq!(journal.starts().len(), 2);
     let last = journal.starts()[1]["pid"].as_u64().unwrap() as u32;
@@ -75,7 +77,7 @@ fn a_command_is_started_watched_and_asked_and_gets_no_key() {
 }
 
 #[test]
-fn a_command_is_asked_by_the_name_that_it_knows_and_answers_by_the_clients() {
+fn a_command_gets_its_own_model_name_and_the_client_gets_the_requested_one() {
     let config = format!(
         "models:\n\
          \x20 own: {{command: {}, health: /v1/models, served_model_name: org/own, aliases: [mine]}}\n\
@@ -93,8 +95,8 @@ fn a_command_is_asked_by_the_name_that_it_knows_and_answers_by_the_clients() {
 }
 
 #[test]
-fn a_command_that_cannot_be_kept_running_is_given_up_and_says_why_and_others_are_served() {
-    // It is there at the start, but cannot be run.
+fn a_command_that_cannot_be_kept_running_is_given_up_with_a_hint_and_others_are_served() {
+    // The file exists at the start of the service, but its interpreter does not.
     let missing = tempfile::Builder::new().permissions(Permissions::from_mode(0o755)).tempfile().unwrap();
     std::fs::write(missing.path(), "#!/nowhere/interpreter\n").unwrap();
     let missing = missing.into_temp_path();
@@ -111,8 +113,8 @@ fn a_command_that_cannot_be_kept_running_is_given_up_and_says_why_and_others_are
     for (id, code) in [("missing", Value::Null), ("ends", json!(7))] {
         let refused = gateway.client().post_json(CHAT, &chat(id));
         assert_eq!((refused.status(), refused.json()["error"]["code"].as_str()), (503, Some("backend_unavailable")));
-        // Whoever asks for it has it tried once more.
-        eventually("it is given up", STOPS, || {
+        // Each request for the model causes another start.
+        eventually("the command is given up", STOPS, || {
             gateway.client().post_json(CHAT, &chat(id));
             model(&gateway, id)["state"] == "failed"
         });
@@ -124,16 +126,16 @@ fn a_command_that_cannot_be_kept_running_is_given_up_and_says_why_and_others_are
         assert_eq!(gateway.health().get("/ping").status(), 200);
     }
     assert_eq!(gateway.anonymous().get("/health").json()["status"], "degraded");
-    // An order is another chance.
+    // A load request starts the command once more.
     gateway.model_file("ends.gguf").rewrite_script(&json!({}));
     let loaded = gateway.client_with(ADMIN).send("POST", "/v1/models/ends/load", b"");
     assert_eq!(loaded.status(), 202, "{}", loaded.text());
-    eventually("it serves", READY, || model(&gateway, "ends")["state"] == "ready");
+    eventually("the command serves", READY, || model(&gateway, "ends")["state"] == "ready");
     assert_eq!(gateway.client().post_json(CHAT, &chat("ends")).status(), 200);
 }
 
 #[test]
-fn the_last_word_names_the_command_and_its_model_and_not_llama_server() {
+fn the_fatal_line_names_the_command_and_its_model_and_not_llama_server() {
     let config = format!(
         "defaults: {{restart_limit: 0, preload: true}}\nmodels:\n\x20 own: {{command: {}}}\n",
         command("own.gguf")
@@ -148,7 +150,7 @@ fn the_last_word_names_the_command_and_its_model_and_not_llama_server() {
 }
 
 #[test]
-fn a_command_without_a_place_for_the_port_is_refused_at_the_start() {
+fn a_command_without_a_port_placeholder_is_refused_at_the_start() {
     let config = "models:\n  own: {command: [serve, --port, '8080']}\n";
     let (status, output) = Gateway::builder().fakes(config, &[]).run_to_exit();
     assert_eq!(status.code(), Some(78), "{output}");

@@ -1,11 +1,13 @@
-//! Start-up: bad settings, the ports, the subcommands.
+//! The configuration at a start: bad settings, the ports, and the subcommands `check`, `health` and `models`.
+
+use std::process::{Command, Output};
+
+use serde_json::json;
 
 use super::support::{
     gateway::Gateway,
     wait::{SOON, eventually},
 };
-use serde_json::json;
-use std::process::{Command, Output};
 
 fn llamagate(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_llamagate"))
@@ -36,7 +38,7 @@ fn bad_settings_are_listed_together_and_exit_78() {
 }
 
 #[test]
-fn no_model_no_llama_server_and_no_keys_are_listed_together() {
+fn a_missing_model_llama_server_and_key_file_are_listed_together() {
     let output = llamagate(&["check"], &[("DATA_DIR", "/nonexistent")]);
     assert_eq!(output.status.code(), Some(78));
     let text = stderr(&output);
@@ -62,7 +64,7 @@ fn check_prints_every_setting_with_its_source_and_masks_secrets() {
 }
 
 #[test]
-fn check_prints_every_model_with_what_its_file_says_and_neither_keys_nor_paths() {
+fn check_prints_every_model_with_the_data_of_its_file_and_neither_keys_nor_paths() {
     let folder = tempfile::tempdir().unwrap();
     let models = super::support::gateway::test_models();
     let file = folder.path().join("fleet.yaml");
@@ -78,8 +80,8 @@ fn check_prints_every_model_with_what_its_file_says_and_neither_keys_nor_paths()
     let output = check(&[]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let (settings, table) = text.split_once("\nmodels:\n").expect("the table stands under a heading");
-    assert!(settings.contains("INSTANCE_ID"), "all settings come before it");
+    let (settings, table) = text.split_once("\nmodels:\n").expect("the table has a heading");
+    assert!(settings.contains("INSTANCE_ID"), "all settings come before the table");
     let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(rows[1], "small chat light tiny-chat.gguf 1 2 16384 yes no 10m any".split(' ').collect::<Vec<_>>());
     assert_eq!(rows[2][..4], ["vectors", "embedding", "-", "tiny-embedding.gguf"]);
@@ -87,14 +89,14 @@ fn check_prints_every_model_with_what_its_file_says_and_neither_keys_nor_paths()
     assert_eq!(rows.len(), 4);
     assert!(!text.contains("sesame") && !table.contains("secret") && !table.contains(models.to_str().unwrap()));
 
-    // What could not be looked at is shown as it was configured, and the problem is said.
+    // With another problem in the settings, models are shown as configured, without the data of their files.
     let output = check(&["--llama-server", "/nonexistent"]);
     assert_eq!(output.status.code(), Some(78));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(text.lines().any(|line| line.starts_with("vectors  -  ")), "{text}");
 }
 
-/// What `check` says of models in the test folder, with a shell as llama-server.
+/// Runs `check` with a configuration of models in the test folder, and a shell as LLAMA_SERVER.
 fn check_of(models: &str) -> Output {
     let folder = tempfile::tempdir().unwrap();
     let text = format!("server: {{auth_enabled: no, llama_server: /bin/sh}}\n{models}");
@@ -106,7 +108,7 @@ fn check_of(models: &str) -> Output {
 }
 
 #[test]
-fn a_command_whose_program_is_not_there_is_a_problem_with_its_place() {
+fn a_command_whose_program_does_not_exist_is_a_problem_with_its_key() {
     for (program, fault) in [("no-such-server", "on PATH"), ("/nonexistent/server", "no executable file")] {
         let output = check_of(&format!("models: {{own: {{command: [{program}, '{{port}}']}}}}\n"));
         assert_eq!(output.status.code(), Some(78));
@@ -120,7 +122,7 @@ fn a_command_whose_program_is_not_there_is_a_problem_with_its_place() {
 }
 
 #[test]
-fn names_that_are_routes_and_fallbacks_of_another_kind_are_warned_of() {
+fn names_that_clash_with_routes_and_fallbacks_of_another_kind_cause_warnings() {
     let output = check_of(
         "models:\n  chat: {file: tiny-chat.gguf, tier: light, aliases: [a/load, embeddings]}\n\
          \x20 b/unload: {file: tiny-chat.gguf}\n  vectors: {file: tiny-embedding.gguf}\n\
@@ -139,7 +141,7 @@ fn names_that_are_routes_and_fallbacks_of_another_kind_are_warned_of() {
         assert!(text.contains(part), "{part} in {text}");
     }
     assert_eq!(text.matches("warning: ").count(), 6, "{text}");
-    // Two that take over from each other are no circle that does harm.
+    // Two models may be the fallbacks of each other.
     let output = check_of(
         "models: {a: {file: tiny-chat.gguf}, loaded: {file: tiny-chat.gguf}}\nfallbacks: {a: [loaded], loaded: [a]}\n",
     );
@@ -147,7 +149,7 @@ fn names_that_are_routes_and_fallbacks_of_another_kind_are_warned_of() {
 }
 
 #[test]
-fn a_port_in_use_is_said_plainly() {
+fn a_port_in_use_is_named_in_the_error() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
     let (status, output) = Gateway::builder().set("PORT", port).run_to_exit();
@@ -183,7 +185,7 @@ fn a_mock_backend_needs_no_model_and_refuses_inference() {
 }
 
 #[test]
-fn metrics_come_as_json_and_as_text() {
+fn metrics_are_served_as_json_and_as_text() {
     let gateway = Gateway::builder().start();
     gateway.wait_ready();
     let body = json!({"messages": [{"role": "user", "content": "x"}]});
@@ -204,7 +206,7 @@ fn metrics_come_as_json_and_as_text() {
 }
 
 #[test]
-fn llamagate_health_asks_the_health_port() {
+fn llamagate_health_probes_the_health_port() {
     let gateway = Gateway::builder().start();
     gateway.wait_ready();
     let port = gateway.health_url().rsplit(':').next().unwrap().to_owned();
@@ -215,30 +217,30 @@ fn llamagate_health_asks_the_health_port() {
 }
 
 #[test]
-fn a_mistake_elsewhere_keeps_neither_health_nor_models_from_answering() {
+fn the_subcommands_health_and_models_work_despite_unrelated_mistakes() {
     let gateway = Gateway::builder().start();
     gateway.wait_ready();
     let port = gateway.health_url().rsplit(':').next().unwrap().to_owned();
     let (folder, models) = (tempfile::tempdir().unwrap(), super::support::gateway::test_models());
     let models = models.to_str().unwrap();
     let write = |text: &str| std::fs::write(folder.path().join("llamagate.yaml"), text).unwrap();
-    let own = format!("server: {{host: 127.0.0.1, port_health: {port}, models_dir: {models}}}\n");
+    let server = format!("server: {{host: 127.0.0.1, port_health: {port}, models_dir: {models}}}\n");
     let data = ("DATA_DIR", folder.path().to_str().unwrap());
     for mistake in [
         "models: {a: {fil: a.gguf}}\n",
         "model_list: [{model_name: a, litellm_params: {api_base: 'http://a', api_key: os.environ/UNSET_KEY}}]\n",
         "serve: {}\n",
     ] {
-        write(&format!("{own}{mistake}"));
+        write(&format!("{server}{mistake}"));
         assert_eq!(llamagate(&["check"], &[data]).status.code(), Some(78), "{mistake}");
         let output = llamagate(&["health"], &[data, ("CTX", "lots")]);
         assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(0), &b"serving\n"[..]), "{mistake}");
         let output = llamagate(&["models"], &[data, ("CTX", "lots")]);
         assert_eq!(output.status.code(), Some(0), "{mistake}: {}", stderr(&output));
         assert!(String::from_utf8_lossy(&output.stdout).contains("tiny-chat"));
-        assert!(stderr(&output).contains("warning: "), "what was passed over is said");
+        assert!(stderr(&output).contains("warning: "), "the mistake is reported as a warning");
     }
-    // Where the file cannot be read at all, what else is known is asked.
+    // If the file cannot be parsed, the settings from the environment are used.
     write("models: [");
     let output = llamagate(&["health"], &[data, ("HOST", "127.0.0.1"), ("PORT_HEALTH", &port)]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
@@ -249,7 +251,7 @@ fn a_mistake_elsewhere_keeps_neither_health_nor_models_from_answering() {
 }
 
 #[test]
-fn llamagate_models_lists_what_it_can_see() {
+fn llamagate_models_lists_the_files_in_models_dir() {
     let folder = super::support::gateway::test_models();
     let output = llamagate(&["models", "--models-dir", folder.to_str().unwrap()], &[]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -259,7 +261,7 @@ fn llamagate_models_lists_what_it_can_see() {
 }
 
 #[test]
-fn one_listener_answers_for_both_ports_when_they_are_the_same() {
+fn one_listener_serves_both_ports_if_they_are_equal() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let mut process = std::process::Command::new(env!("CARGO_BIN_EXE_llamagate"));
     let port = free.to_string();
@@ -273,7 +275,7 @@ fn one_listener_answers_for_both_ports_when_they_are_the_same() {
     ]);
     let mut child = process.env("DATA_DIR", data.path()).spawn().unwrap();
     let client = super::support::client::Client::new(&format!("http://127.0.0.1:{port}"));
-    eventually("it answers", SOON, || {
+    eventually("the listener answers", SOON, || {
         client.try_send("GET", "/readyz", b"").is_ok_and(|answer| answer.status() == 200)
     });
     assert_eq!(client.get("/ping").status(), 200);

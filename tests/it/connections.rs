@@ -1,4 +1,6 @@
-//! Connections that cost something: slow ones, silent ones, many, and those that end on one side.
+//! Connections that use up resources: slow, silent and half-closed ones, and more than are allowed.
+
+use serde_json::json;
 
 use super::support::{
     client::RawClient,
@@ -6,7 +8,6 @@ use super::support::{
     resources,
     wait::{SOON, eventually},
 };
-use serde_json::json;
 
 const CHAT: &str = "/v1/chat/completions";
 const PING: &[u8] = b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -19,12 +20,12 @@ fn chat(gateway: &Gateway) -> Vec<u8> {
     gateway.client().request("POST", CHAT, br#"{"messages": [{"role": "user", "content": "x"}]}"#)
 }
 
-fn nothing_is_in_flight(gateway: &Gateway) -> bool {
+fn is_idle(gateway: &Gateway) -> bool {
     gateway.health().get("/health").json()["queue"]["active"] == 0
 }
 
 #[test]
-fn half_a_head_is_answered_with_408_when_its_time_is_over() {
+fn an_incomplete_head_gets_408_after_client_header_timeout() {
     let gateway = ready(&[("CLIENT_HEADER_TIMEOUT", "2s")]);
     for first in [&b""[..], PING] {
         let mut client = RawClient::connect(gateway.url());
@@ -41,10 +42,10 @@ fn half_a_head_is_answered_with_408_when_its_time_is_over() {
 }
 
 #[test]
-fn a_head_that_drips_is_ended_all_the_same() {
+fn a_head_that_arrives_byte_by_byte_gets_408_too() {
     let gateway = ready(&[("CLIENT_HEADER_TIMEOUT", "300ms")]);
     let mut client = RawClient::connect(gateway.url());
-    eventually("the answer comes while the client still sends", SOON, || {
+    eventually("the response arrives while the client still sends", SOON, || {
         let _ = client.write(b"x");
         client.has_news()
     });
@@ -52,32 +53,35 @@ fn a_head_that_drips_is_ended_all_the_same() {
 }
 
 #[test]
-fn a_connection_on_which_nothing_comes_is_closed_without_a_word() {
+fn a_silent_connection_is_closed_without_a_response() {
     let gateway = ready(&[("CLIENT_HEADER_TIMEOUT", "300ms")]);
     assert!(RawClient::connect(gateway.url()).read_to_close().is_empty());
     let mut client = RawClient::connect(gateway.url());
     client.write(PING).unwrap();
     assert_eq!(client.read_response().unwrap().status(), 200);
-    assert!(client.read_to_close().is_empty(), "no 408 after an answer");
+    assert!(client.read_to_close().is_empty(), "an idle keep-alive connection gets no 408");
 }
 
 #[test]
-fn the_time_for_a_head_does_not_run_while_an_answer_is_on_its_way() {
+fn client_header_timeout_does_not_run_while_a_response_is_pending() {
     let gateway = ready(&[("CLIENT_HEADER_TIMEOUT", "2s")]);
     let mut client = RawClient::connect(gateway.url());
     client.write(&chat(&gateway)).unwrap();
     gateway.journal().wait_for_requests(CHAT, 1);
     for _ in 0..2 {
-        assert!(RawClient::connect(gateway.url()).read_to_close().is_empty(), "the time of another is over");
+        assert!(
+            RawClient::connect(gateway.url()).read_to_close().is_empty(),
+            "an idle connection has been closed after CLIENT_HEADER_TIMEOUT"
+        );
     }
     gateway.control().release_all_requests();
     assert_eq!(client.read_response().unwrap().status(), 200);
     client.write(PING).unwrap();
-    assert_eq!(client.read_response().unwrap().status(), 200, "the connection is still good");
+    assert_eq!(client.read_response().unwrap().status(), 200, "the connection can still be used");
 }
 
 #[test]
-fn a_body_that_stops_coming_is_answered_with_408() {
+fn a_stalled_body_gets_408() {
     let gateway = ready(&[("CLIENT_BODY_TIMEOUT", "300ms")]);
     for framing in ["Content-Length: 100\r\n\r\n{", "Transfer-Encoding: chunked\r\n\r\n64\r\n{"] {
         let mut client = RawClient::connect(gateway.url());
@@ -86,31 +90,31 @@ fn a_body_that_stops_coming_is_answered_with_408() {
         let answer = client.read_response().unwrap();
         assert_eq!((answer.status(), answer.json()["error"]["code"].as_str()), (408, Some("request_timeout")));
     }
-    assert!(nothing_is_in_flight(&gateway));
+    assert!(is_idle(&gateway));
 }
 
 #[test]
-fn a_client_that_ends_its_side_counts_as_gone_and_its_request_is_cancelled() {
+fn a_client_that_closes_its_side_counts_as_gone_and_its_request_is_cancelled() {
     let gateway = ready(&[]);
-    // Behind the request comes nothing, a little, more than a buffer holds, and more than may come before its turn.
+    // Pipelined behind the request: nothing, a little, more than a buffer holds, and more than the gateway reads ahead.
     for pipelined in [0, 1, 200, 100_000] {
         let mut client = RawClient::connect(gateway.url());
         client.write(&[chat(&gateway), PING.repeat(pipelined)].concat()).unwrap();
-        eventually("the request is in flight", SOON, || !nothing_is_in_flight(&gateway));
+        eventually("the request is in flight", SOON, || !is_idle(&gateway));
         client.finish_writing();
-        assert!(client.read_to_close().is_empty(), "as with nginx, nobody is answered");
-        eventually("slot and lease are free", SOON, || nothing_is_in_flight(&gateway));
+        assert!(client.read_to_close().is_empty(), "as with nginx, a half-closed connection gets no response");
+        eventually("slot and lease are free", SOON, || is_idle(&gateway));
     }
 }
 
 #[test]
-fn an_answer_to_a_request_whose_body_is_still_to_come_says_that_the_connection_ends() {
+fn a_response_before_the_end_of_the_body_says_connection_close() {
     let gateway = ready(&[("CORS_ORIGINS", "*"), ("MAX_QUEUE_SIZE", "1")]);
     let mut held: Vec<_> = (0..2).map(|_| RawClient::connect(gateway.url())).collect();
     for client in &mut held {
         client.write(&chat(&gateway)).unwrap();
     }
-    eventually("one is in flight and one waits", SOON, || {
+    eventually("one request is in flight and one waits", SOON, || {
         let queue = gateway.health().get("/health").json()["queue"].clone();
         queue["active"] == 1 && queue["waiting"] == 1
     });
@@ -138,7 +142,7 @@ fn an_answer_to_a_request_whose_body_is_still_to_come_says_that_the_connection_e
     for (url, head, status) in asked {
         for (framing, closes) in [
             ("Content-Length: 0\r\n\r\n", false),
-            // A small body that is there already is thrown away.
+            // A small body that has already arrived is discarded, and the connection stays open.
             ("Content-Length: 2\r\n\r\n{}", false),
             ("Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", false),
             ("Content-Length: 2\r\n\r\n", true),
@@ -161,7 +165,7 @@ fn an_answer_to_a_request_whose_body_is_still_to_come_says_that_the_connection_e
 }
 
 #[test]
-fn who_sends_too_much_before_its_turn_gets_the_present_answer_and_no_other() {
+fn a_client_that_pipelines_too_much_gets_the_current_response_and_no_other() {
     let gateway = ready(&[]);
     let mut client = RawClient::connect(gateway.url());
     client.write(&[chat(&gateway), PING.repeat(100_000)].concat()).expect("the gateway takes what is sent");
@@ -174,12 +178,12 @@ fn who_sends_too_much_before_its_turn_gets_the_present_answer_and_no_other() {
     let mut client = RawClient::connect(gateway.url());
     client.write(&[chat(&gateway), PING.repeat(900)].concat()).unwrap();
     for _ in 0..=900 {
-        assert_eq!(client.read_response().unwrap().status(), 200, "this little is answered");
+        assert_eq!(client.read_response().unwrap().status(), 200, "a small number of pipelined requests is answered");
     }
 }
 
 #[test]
-fn more_connections_than_allowed_wait_until_one_leaves() {
+fn a_connection_over_the_limit_waits_until_another_closes() {
     let gateway = ready(&[("MAX_CONNECTIONS", "2")]);
     let mut first = RawClient::connect(gateway.url());
     let mut second = RawClient::connect(gateway.url());
@@ -192,14 +196,14 @@ fn more_connections_than_allowed_wait_until_one_leaves() {
     for _ in 0..100 {
         first.write(PING).unwrap();
         assert_eq!(first.read_response().unwrap().status(), 200);
-        assert!(!third.has_news(), "two are served, and only two");
+        assert!(!third.has_news(), "only two connections are served");
     }
     drop(second);
     assert_eq!(third.read_response().unwrap().status(), 200);
 }
 
 #[test]
-fn half_heads_of_strangers_take_no_more_memory_than_their_bytes() {
+fn incomplete_heads_take_little_more_memory_than_their_bytes() {
     const CONNECTIONS: usize = 200;
     let gateway = ready(&[]);
     let port = gateway.url().rsplit(':').next().unwrap().parse().unwrap();
@@ -210,7 +214,7 @@ fn half_heads_of_strangers_take_no_more_memory_than_their_bytes() {
     for client in &mut clients {
         client.write(half_head.as_bytes()).unwrap();
     }
-    eventually("the gateway has read them", SOON, || resources::unread_bytes(port) == 0);
+    eventually("the gateway has read the heads", SOON, || resources::unread_bytes(port) == 0);
     let grown = resources::resident_kib(gateway.pid()).saturating_sub(before);
     assert!(grown < CONNECTIONS as u64 * 64 + 8 * 1024, "{grown} KiB more for {CONNECTIONS} half heads of 30 KiB");
     for client in &mut clients {
@@ -220,7 +224,7 @@ fn half_heads_of_strangers_take_no_more_memory_than_their_bytes() {
 }
 
 #[test]
-fn connections_that_were_refused_leave_nothing_behind() {
+fn refused_connections_leak_no_descriptors() {
     let gateway = ready(&[]);
     gateway.anonymous().get("/ping");
     let before = gateway.open_fds();
@@ -231,5 +235,5 @@ fn connections_that_were_refused_leave_nothing_behind() {
             assert_eq!(client.read_response().unwrap().status(), 400);
         }
     }
-    eventually("their sockets are closed", SOON, || gateway.open_fds() <= before);
+    eventually("the sockets are closed", SOON, || gateway.open_fds() <= before);
 }

@@ -1,14 +1,15 @@
-//! What the gateway promises about proxied routes, shown once with the fake and once with the real llama-server, so
-//! that the fake cannot lie.
+//! The behaviour of proxied routes, tested with the fake and with the real llama-server, so that a difference between
+//! the two is noticed.
+
+use serde_json::{Value, json};
 
 use super::support::{
     client::Response,
     gateway::{Backend, Gateway},
     model_file::Kind,
 };
-use serde_json::{Value, json};
 
-/// The same cases for both.
+/// Defines each case as two tests, with the fake and with the real llama-server.
 macro_rules! contract {
     ($($(#[doc = $doc:literal])* $name:ident($gateway:ident) $body:block)+) => {
         $( fn $name($gateway: &Gateway) $body )+
@@ -36,7 +37,7 @@ fn chat(stream: bool) -> Value {
     json!({"messages": [{"role": "user", "content": "hello"}], "max_tokens": 4, "stream": stream, "temperature": 0})
 }
 
-fn is_error_of_llama_server(response: &Response, status: u16) {
+fn assert_error_of_llama_server(response: &Response, status: u16) {
     assert_eq!(response.status(), status, "{}", response.text());
     assert!(response.json()["error"]["message"].is_string(), "{}", response.text());
 }
@@ -61,8 +62,8 @@ contract! {
         assert!(stream.is_complete());
     }
 
-    a_request_right_after_a_stream_never_meets_its_connection(gateway) {
-        // llama-server announces keep-alive and closes after each stream nevertheless.
+    a_request_right_after_a_stream_never_reuses_its_connection(gateway) {
+        // llama-server announces keep-alive, but closes the connection after each stream.
         for _ in 0..100 {
             let mut stream = gateway.client().stream("/v1/chat/completions", &chat(true));
             assert!(stream.events().last().is_some_and(|event| event.is_done()));
@@ -71,7 +72,7 @@ contract! {
         }
     }
 
-    a_completion_and_the_helpers_are_passed_on(gateway) {
+    completions_and_helper_routes_are_forwarded(gateway) {
         let client = gateway.client();
         let answer = client.post_json("/completion", &json!({"prompt": "a", "n_predict": 2}));
         assert_eq!(answer.status(), 200, "{}", answer.text());
@@ -81,7 +82,7 @@ contract! {
         assert_eq!(client.get("/props?x=1").status(), 200);
     }
 
-    a_chunked_body_is_passed_on_whole(gateway) {
+    a_chunked_body_is_forwarded_completely(gateway) {
         let body = chat(false).to_string();
         let (first, second) = body.split_at(20);
         let request = format!(
@@ -94,11 +95,11 @@ contract! {
         assert_eq!(answer.status(), 200, "{}", answer.text());
     }
 
-    an_error_of_llama_server_is_passed_on_as_it_is(gateway) {
+    an_error_of_llama_server_is_forwarded_unchanged(gateway) {
         let answer = gateway.client().send("POST", "/v1/chat/completions", b"{not json");
         assert!(answer.status() == 400 || answer.status() == 500, "{}", answer.status());
         assert!(answer.json()["error"]["message"].is_string());
-        is_error_of_llama_server(&gateway.client().post_json("/v1/embeddings", &json!({"input": "x"})), 501);
+        assert_error_of_llama_server(&gateway.client().post_json("/v1/embeddings", &json!({"input": "x"})), 501);
     }
 
     anthropic_messages_are_answered_and_stream(gateway) {
@@ -112,7 +113,7 @@ contract! {
         assert_eq!(events.last().and_then(|event| event.name.as_deref()), Some("message_stop"));
     }
 
-    what_is_not_a_route_never_reaches_llama_server(gateway) {
+    an_unknown_route_never_reaches_llama_server(gateway) {
         for (method, path) in [("POST", "/props"), ("GET", "/tools"), ("POST", "/slots/0?action=erase"), ("GET", "/nothing"), ("GET", "/")] {
             let answer = gateway.client().send(method, path, b"");
             assert_eq!(answer.status(), 404, "{method} {path}");

@@ -1,4 +1,9 @@
-//! File descriptors: few are shared out so that llama-server can always be asked, and their want is nobody's fault.
+//! File descriptors: the limit on connections leaves enough for probes and the health port, and a shortage is not taken
+//! for a failure of llama-server.
+
+use std::process::Command;
+
+use serde_json::{Value, json};
 
 use super::support::{
     client::RawClient,
@@ -6,8 +11,6 @@ use super::support::{
     resources::{limit_open_files, open_files},
     wait::{READY, SOON, eventually, eventually_some},
 };
-use serde_json::{Value, json};
-use std::process::Command;
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -15,14 +18,14 @@ fn chat() -> Value {
     json!({"messages": [{"role": "user", "content": "x"}]})
 }
 
-/// The connections that are left to clients, by the warning.
+/// Returns the number of connections left for clients, from the warning in the log.
 fn connections_left(gateway: &Gateway) -> usize {
-    let room = |text: String| text.split("leaves room for ").nth(1)?.split(' ').next()?.parse().ok();
-    eventually_some("the gateway says how many connections it accepts", SOON, || room(gateway.output()))
+    let connections = |text: String| text.split("leaves room for ").nth(1)?.split(' ').next()?.parse().ok();
+    eventually_some("the gateway says how many connections it accepts", SOON, || connections(gateway.output()))
 }
 
 #[test]
-fn strangers_who_fill_every_connection_leave_llama_server_watched_and_the_health_port_open() {
+fn clients_that_use_up_all_connections_block_neither_the_probes_nor_the_health_port() {
     let gateway = Gateway::builder().open_files(128, 256).start();
     gateway.wait_ready();
     assert!(gateway.output().contains("MAX_CONNECTIONS=1024"));
@@ -30,18 +33,18 @@ fn strangers_who_fill_every_connection_leave_llama_server_watched_and_the_health
     let request = gateway.client().request("POST", CHAT, chat().to_string().as_bytes());
     early.write(&request).unwrap();
     assert_eq!(early.read_response().unwrap().status(), 200);
-    let places = connections_left(&gateway);
+    let limit = connections_left(&gateway);
     let before = gateway.open_fds();
-    // More than there are descriptors: some wait in the kernel.
-    let strangers: Vec<_> = (0..300).map(|_| RawClient::connect(gateway.url())).collect();
-    eventually("all places are taken", SOON, || gateway.open_fds() >= before + places - 2);
+    // More connections than descriptors: some wait in the backlog of the kernel.
+    let idle: Vec<_> = (0..300).map(|_| RawClient::connect(gateway.url())).collect();
+    eventually("all connections are in use", SOON, || gateway.open_fds() >= before + limit - 2);
     let probes = gateway.journal().requests("/health").len();
     gateway.journal().wait_for_requests("/health", probes + 2);
     assert_eq!(gateway.health().get("/health").json()["models"][0]["state"], "ready");
     early.write(&request).unwrap();
-    assert_eq!(early.read_response().unwrap().status(), 200, "who is connected is served");
+    assert_eq!(early.read_response().unwrap().status(), 200, "a client that is connected is served");
     assert_eq!(gateway.health().get("/readyz").status(), 200);
-    drop(strangers);
+    drop(idle);
     assert_eq!(gateway.client().post_json(CHAT, &chat()).status(), 200);
     assert_eq!(gateway.journal().starts().len(), 1);
     assert!(!gateway.output().contains("could not be accepted"), "{}", gateway.output());
@@ -53,7 +56,7 @@ fn the_soft_limit_is_raised_for_the_gateway_and_not_for_llama_server() {
     gateway.wait_ready();
     assert_eq!(open_files(gateway.pid()), (2000, 2000));
     assert_eq!(gateway.child_pids().into_iter().map(open_files).collect::<Vec<_>>(), [(300, 2000)]);
-    assert!(!gateway.output().contains("open files"), "there is room enough: {}", gateway.output());
+    assert!(!gateway.output().contains("open files"), "the limit is high enough: {}", gateway.output());
 }
 
 #[test]
@@ -72,7 +75,7 @@ fn a_limit_that_leaves_no_connections_is_a_bad_configuration() {
 }
 
 #[test]
-fn a_want_of_descriptors_is_not_taken_for_a_silent_llama_server() {
+fn a_shortage_of_descriptors_is_not_taken_for_a_silent_llama_server() {
     let gateway = Gateway::builder().start();
     gateway.wait_ready();
     let (soft, _) = open_files(gateway.pid());
@@ -84,21 +87,21 @@ fn a_want_of_descriptors_is_not_taken_for_a_silent_llama_server() {
         client.read_response().unwrap()
     };
     let (ping, health) = ["/ping", "/health"].map(|path| gateway.anonymous().request("GET", path, b"")).into();
-    // Both connections are accepted before nothing more can be.
+    // Both connections are accepted before the limit leaves no descriptor.
     assert_eq!(ask(&mut client, &ping).status(), 200);
     assert_eq!(ask(&mut watcher, &health).status(), 200);
     limit_open_files(gateway.pid(), 3);
     let _never_accepted = RawClient::connect(gateway.url());
     for _ in 0..3 {
         let answer = ask(&mut client, &request);
-        assert_eq!(answer.json()["error"]["code"], "backend_unavailable", "nobody waits for it in line");
+        assert_eq!(answer.json()["error"]["code"], "backend_unavailable", "the request does not wait in the queue");
     }
-    let said = |words: &str| gateway.output().matches(words).count();
-    eventually("a probe could not be made", READY, || said("could not be asked how it is") > 0);
+    let count = |words: &str| gateway.output().matches(words).count();
+    eventually("a probe has failed for lack of descriptors", READY, || count("could not be asked how it is") > 0);
     assert_eq!(ask(&mut watcher, &health).json()["models"][0]["state"], "ready");
     limit_open_files(gateway.pid(), soft);
     assert_eq!(ask(&mut client, &request).status(), 200);
     assert_eq!(gateway.anonymous().get("/ping").status(), 200);
-    assert_eq!(said("could not be accepted"), 1, "said once for all of them");
-    assert_eq!(said("no longer answers"), 0);
+    assert_eq!(count("could not be accepted"), 1, "logged once for all connections");
+    assert_eq!(count("no longer answers"), 0);
 }

@@ -1,41 +1,45 @@
-//! Why a llama-server ended: the same cause and hint in the log, on `/health` and in the exit message.
+//! Diagnosis of why llama-server ended: the log, `/health` and the exit message agree on the cause and the hint.
 
-use super::support::{
-    gateway::{Backend, Builder, Gateway, real_llama_server, test_models},
-    wait::{READY, eventually, eventually_some},
-};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
-use serde_json::{Value, json};
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// What the exit message begins with.
+use super::support::{
+    gateway::{Backend, Builder, Gateway, real_llama_server, test_models},
+    wait::{READY, eventually, eventually_some},
+};
+
+/// The beginning of the exit message.
 const FATAL: &str = "fatal: llama-server could not be kept running: ";
 
+/// Returns the lines of a recorded log of tests/logs, without its header.
 fn recorded(log: &str) -> Vec<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/logs/{log}.log"));
     let text = fs::read_to_string(path).unwrap();
     text.lines().filter(|line| !line.starts_with("# ")).map(str::to_owned).collect()
 }
 
-/// Waits until `/health` shows how a llama-server ended.
+/// Waits until `/health` has a `last_exit`, and returns it.
 fn last_exit(gateway: &Gateway) -> Value {
-    eventually_some("/health shows how it ended", READY, || {
+    eventually_some("/health has a last_exit", READY, || {
         let exit = gateway.anonymous().get("/health").json()["models"][0]["last_exit"].clone();
         exit.is_object().then_some(exit)
     })
 }
 
-/// Starts one that cannot work, and returns the hint of its exit message.
+/// Runs a gateway whose llama-server cannot start, asserts that the log has `cause`, and returns the hint of the exit
+/// message.
 #[track_caller]
-fn given_up(builder: Builder, cause: &str) -> String {
+fn hint_when_given_up(builder: Builder, cause: &str) -> String {
     let (status, output) = builder.set("RESTART_LIMIT", 0).run_to_exit();
     assert_eq!(status.code(), Some(69), "{output}");
     let fatal: Vec<&str> = output.lines().filter(|line| line.contains(FATAL)).collect();
@@ -59,7 +63,7 @@ fn executable(folder: &TempDir, text: &str) -> PathBuf {
 }
 
 #[test]
-fn what_a_log_tells_is_on_health_and_in_the_exit_message() {
+fn the_cause_in_a_log_is_on_health_and_in_the_exit_message() {
     for (log, ending, cause, words) in [
         ("cuda-memory-kv-cache", json!({"code": 1}), "out_of_gpu_memory", "needed 204800.00 MiB on device 0"),
         ("cuda-memory-at-work", json!({"signal": 6}), "out_of_gpu_memory", "out of GPU memory: lower NGL"),
@@ -74,18 +78,18 @@ fn what_a_log_tells_is_on_health_and_in_the_exit_message() {
         let gateway = Gateway::builder().script(json!({"starts": [{"exit_at_start": ending}, {}]})).start_ready();
         let exit = last_exit(&gateway);
         let keys: Vec<&String> = exit.as_object().unwrap().keys().collect();
-        assert_eq!(keys, ["code", "hint", "signal"], "{log}: the contract names these");
+        assert_eq!(keys, ["code", "hint", "signal"], "{log}: the documented fields");
         assert_eq!((&exit["code"], &exit["signal"]), (&ending["code"], &ending["signal"]), "{log}");
         let hint = exit["hint"].as_str().unwrap();
         assert!(hint.contains(words) && !hint.contains('/') && !hint.contains("secret"), "{log}: {hint}");
 
-        let fatal = given_up(Gateway::builder().script(json!({"exit_at_start": ending})), cause);
+        let fatal = hint_when_given_up(Gateway::builder().script(json!({"exit_at_start": ending})), cause);
         assert_eq!(fatal, hint, "{log}");
     }
 }
 
 #[test]
-fn an_end_at_work_does_not_repeat_what_its_log_holds() {
+fn a_hint_after_requests_were_served_quotes_nothing_of_the_log() {
     let gateway = Gateway::builder().start_ready();
     gateway.control().die_of_signal(Signal::SIGILL);
     let exit = last_exit(&gateway);
@@ -96,14 +100,14 @@ fn an_end_at_work_does_not_repeat_what_its_log_holds() {
     let mut control = gateway.control();
     control.log("0.01.0 E srv operator(): got exception: cannot parse my diary");
     control.die_with_code(3);
-    let exit = eventually_some("/health shows the second end", READY, || {
+    let exit = eventually_some("/health shows the second exit", READY, || {
         Some(last_exit(&gateway)).filter(|exit| exit["code"] == 3)
     });
     assert_eq!(exit["hint"], "it ended with exit code 3");
 }
 
-/// Sends what llama-server repeats in its log, in texts that look like the causes of an end.
-fn send_telling_texts(gateway: &Gateway) {
+/// Sends requests whose texts look like causes of an exit and are repeated in the log of llama-server.
+fn send_texts_that_look_like_causes(gateway: &Gateway) {
     let texts = [
         "CUDA error: tattletale",
         "CUDA error: out of memory tattletale",
@@ -132,7 +136,7 @@ fn send_telling_texts(gateway: &Gateway) {
     assert_eq!(answer.status(), 200, "{}", answer.text());
 }
 
-/// What the llama-server that runs now has logged.
+/// Returns the log of the llama-server that is running.
 fn log_of_llama_server(gateway: &Gateway) -> String {
     let folder = gateway.data_dir().join("logs/llama");
     let latest = fs::read_to_string(folder.join("latest.txt")).unwrap();
@@ -143,13 +147,13 @@ fn log_of_llama_server(gateway: &Gateway) -> String {
 fn texts_of_clients_are_neither_shown_nor_taken_for_the_cause() {
     let gateway = real().start_ready();
     for (signal, cause) in [(Signal::SIGSEGV, "crashed"), (Signal::SIGABRT, "aborted")] {
-        send_telling_texts(&gateway);
+        send_texts_that_look_like_causes(&gateway);
         eventually("llama-server repeats the texts, line by line", READY, || {
             let log = log_of_llama_server(&gateway);
             log.contains("\nCUDA error: tattletale") && log.contains(r#"last read: '\"unknown model architecture"#)
         });
         kill(Pid::from_raw(gateway.child_pids().remove(0) as i32), signal).unwrap();
-        let exit = eventually_some("/health shows this end", READY, || {
+        let exit = eventually_some("/health shows this exit", READY, || {
             Some(last_exit(&gateway)).filter(|exit| exit["signal"] == signal as i32)
         });
         let health = [gateway.anonymous().get("/health").text(), gateway.health().get("/health").text()].concat();
@@ -171,20 +175,20 @@ fn an_architecture_that_llama_server_does_not_know_is_named() {
     let at = bytes.windows(name.len()).position(|window| window == name).unwrap() + name.len();
     bytes[at - 5..at].copy_from_slice(b"zorgk");
     fs::write(&path, bytes).unwrap();
-    let hint = given_up(real().set("MODEL_PATH", path.display()), "model_unsupported");
+    let hint = hint_when_given_up(real().set("MODEL_PATH", path.display()), "model_unsupported");
     assert!(hint.contains("architecture 'zorgk'") && hint.contains("update llama.cpp"), "{hint}");
     assert!(!hint.contains("secret"), "{hint}");
 }
 
 #[test]
 fn an_argument_that_llama_server_does_not_know_is_named() {
-    let hint = given_up(real().set("EXTRA_ARGS", "--no-such-flag"), "bad_argument");
+    let hint = hint_when_given_up(real().set("EXTRA_ARGS", "--no-such-flag"), "bad_argument");
     assert!(hint.contains("--no-such-flag") && hint.contains("EXTRA_ARGS"), "{hint}");
-    let hint = given_up(real().set("EXTRA_ARGS", "--flash-attn perhaps"), "bad_argument");
+    let hint = hint_when_given_up(real().set("EXTRA_ARGS", "--flash-attn perhaps"), "bad_argument");
     assert!(hint.contains("--flash-attn") && hint.contains("'perhaps'"), "{hint}");
 }
 
-/// Regression: it was restarted as often as `RESTART_LIMIT` allows before it was given up.
+/// Regression: llama-server was restarted up to `RESTART_LIMIT` times before it was given up.
 #[test]
 fn an_argument_that_llama_server_does_not_know_is_tried_once() {
     let ending = json!({"code": 1, "stderr": recorded("argument-unknown")});
@@ -195,11 +199,11 @@ fn an_argument_that_llama_server_does_not_know_is_tried_once() {
 }
 
 #[test]
-fn one_that_was_ready_with_its_arguments_is_restarted_though_it_says_that_one_is_wrong() {
+fn a_llama_server_that_was_ready_before_is_restarted_despite_an_argument_error() {
     let ending = json!({"code": 1, "stderr": recorded("argument-unknown")});
     let gateway = Gateway::builder().script(json!({"starts": [{}, {"exit_at_start": ending}, {}]})).start_ready();
     gateway.control().die_with_code(3);
-    eventually("it serves again", READY, || {
+    eventually("llama-server is ready again", READY, || {
         let model = gateway.anonymous().get("/health").json()["models"][0].clone();
         model["state"] == "ready" && model["restarts"] == 2
     });
@@ -207,19 +211,19 @@ fn one_that_was_ready_with_its_arguments_is_restarted_though_it_says_that_one_is
 }
 
 #[test]
-fn a_context_that_memory_has_no_room_for_is_named_with_its_size() {
+fn a_context_that_does_not_fit_into_memory_is_named_with_its_size() {
     let folder = tempfile::tempdir().unwrap();
     let server = real_llama_server();
     let script = format!("#!/bin/sh\nulimit -v 1500000\nexec '{}' \"$@\"\n", server.display());
     let builder = real().set("LLAMA_SERVER", executable(&folder, &script).display()).set("CTX", 4_000_000);
-    let hint = given_up(builder, "out_of_host_memory");
+    let hint = hint_when_given_up(builder, "out_of_host_memory");
     assert!(hint.contains("lower CTX or PARALLEL"), "{hint}");
-    // Two layers of 64 numbers of two bytes, keys and values, for each of the tokens.
+    // Keys and values of 64 numbers of two bytes, in two layers, for each of the 4,000,000 tokens.
     assert!(hint.contains("needed 1953.12 MiB for the KV cache"), "{hint}");
 }
 
 #[test]
-fn a_model_file_that_went_missing_while_it_was_served_is_told() {
+fn a_model_file_that_is_removed_while_it_is_served_is_reported() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("secret-model.gguf");
     fs::copy(test_models().join("tiny-chat.gguf"), &path).unwrap();
@@ -238,7 +242,7 @@ fn a_model_file_that_went_missing_while_it_was_served_is_told() {
 }
 
 #[test]
-fn a_text_is_not_run_as_if_it_were_llama_server() {
+fn a_text_file_is_not_run_as_llama_server() {
     let folder = tempfile::tempdir().unwrap();
     let text = executable(&folder, "touch started\n");
     let (status, output) = Gateway::builder().set("LLAMA_SERVER", text.display()).run_to_exit();
@@ -247,12 +251,12 @@ fn a_text_is_not_run_as_if_it_were_llama_server() {
 }
 
 #[test]
-fn a_program_that_cannot_be_executed_is_told() {
+fn a_program_that_cannot_be_executed_is_reported() {
     let folder = tempfile::tempdir().unwrap();
     let server = executable(&folder, "#!/nowhere/sh\n");
-    let hint = given_up(Gateway::builder().set("LLAMA_SERVER", server.display()), "not_started");
+    let hint = hint_when_given_up(Gateway::builder().set("LLAMA_SERVER", server.display()), "not_started");
     assert!(hint.contains("the interpreter that it names, is missing"), "{hint}");
     let server = executable(&folder, "#!/bin/sh\nexec /nowhere/llama-server\n");
-    let hint = given_up(Gateway::builder().set("LLAMA_SERVER", server.display()), "not_started");
+    let hint = hint_when_given_up(Gateway::builder().set("LLAMA_SERVER", server.display()), "not_started");
     assert!(hint.contains("LLAMA_SERVER") && !hint.contains("nowhere"), "{hint}");
 }

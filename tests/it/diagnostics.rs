@@ -1,12 +1,5 @@
-//! `scripts/collect-diagnostics.sh`: what it packs of a service that runs or has ended, and that no secret is in it.
+//! `scripts/collect-diagnostics.sh`: what it packs about a service that runs or has ended, and that it packs no secret.
 
-use super::support::{
-    fake_server,
-    gateway::{ADMIN, EXPIRED, Gateway, LIMITED, USER},
-    remote::{Remote, Reply},
-    resources,
-};
-use serde_json::json;
 use std::{
     collections::BTreeMap,
     fs,
@@ -15,11 +8,21 @@ use std::{
     process::Command,
 };
 
+use serde_json::json;
+
+use super::support::{
+    fake_server,
+    gateway::{ADMIN, EXPIRED, Gateway, LIMITED, USER},
+    remote::{Remote, Reply},
+    resources,
+};
+
 const WRONG: &str = "sk-wrong0123456789wrong0123456789wrong01234";
-/// Of a remote backend, from the environment and from the configuration file; nothing in their form shows what they are.
+/// Keys of remote backends, from the environment and from the configuration file. Their form does not show that they
+/// are secrets.
 const REMOTE_KEY: &str = "remote-1-opens-sesame";
 const OTHER_REMOTE_KEY: &str = "remote-2-opens-sesame";
-/// Variables of the service that hold secrets, and those.
+/// Variables of the service that hold secrets, with their values.
 const VARIABLES: [(&str, &str); 9] = [
     ("HF_TOKEN", "hf_ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefgh"),
     ("RUNPOD_API_KEY", "rpa_ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789abcdef"),
@@ -31,8 +34,8 @@ const VARIABLES: [(&str, &str); 9] = [
     ("CLOUD_CREDENTIAL", "open sesame of one cloud"),
     ("CLOUD_CREDENTIALS", "open sesame of all clouds"),
 ];
-/// Lines of a log with secrets that only the words around them or their form give away, and those.
-const TOLD: [(&str, &[&str]); 15] = [
+/// Lines of a log, with the secrets in them, which can be recognized only by their form or by the words around them.
+const RECOGNIZABLE: [(&str, &[&str]); 15] = [
     ("GET /?token=abcdefghijkl&n=1", &["abcdefghijkl"]),
     ("{\"token\": \"12345678:AAHdqTcvCH1v\"}", &["AAHdqTcvCH1v"]),
     ("the password is opensesame1", &["opensesame1"]),
@@ -49,7 +52,7 @@ const TOLD: [(&str, &[&str]); 15] = [
     ("-----END RSA PRIVATE KEY----- and on", &[]),
     ("x -----BEGIN PRIVATE KEY-----\\nMIIEowIBAAKCAQEA3\\n-----END PRIVATE KEY----- y", &["MIIEowIBAAKCAQEA3"]),
 ];
-/// Lines of llama-server that look a little like those.
+/// Lines of llama-server that look similar but contain no secret.
 const HARMLESS: &str = "slot update_slots: id  0 | n_tokens = 512, token: 12\n\
     print_info: EOS token             = 151645 '<|im_end|>'\n\
     print_info: EOG token = <|endoftext|>, max token length = 256\n\
@@ -57,8 +60,8 @@ const HARMLESS: &str = "slot update_slots: id  0 | n_tokens = 512, token: 12\n\
     llama_model_loader: - tensor token_embd.weight, tokenizer.ggml.add_bos_token bool = false\n\
     control-looking token: 128247 '</s>' was not control-type; password is\n";
 
-/// A folder with the programs that the smallest container has, beside llamagate.
-fn programs(folder: &Path) -> PathBuf {
+/// Creates a folder with llamagate and the programs of a minimal container, and returns its path.
+fn link_programs(folder: &Path) -> PathBuf {
     let bin = folder.join("bin");
     fs::create_dir(&bin).unwrap();
     let path = std::env::var_os("PATH").unwrap();
@@ -71,7 +74,7 @@ fn programs(folder: &Path) -> PathBuf {
     bin
 }
 
-/// Runs the script with these variables and no others; returns what it has packed, by name.
+/// Runs the script with these variables and no others, and returns the packed files by name.
 fn collect(folder: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> BTreeMap<String, String> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/collect-diagnostics.sh");
     let run = Command::new(folder.join("bin/bash"))
@@ -96,6 +99,7 @@ fn collect(folder: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> BTr
     packed
 }
 
+/// Reads the files below `folder` into `into`.
 fn read(folder: &Path, prefix: &str, into: &mut BTreeMap<String, String>) {
     for entry in fs::read_dir(folder).unwrap().flatten() {
         let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
@@ -108,7 +112,7 @@ fn read(folder: &Path, prefix: &str, into: &mut BTreeMap<String, String>) {
 }
 
 #[track_caller]
-fn has(packed: &BTreeMap<String, String>, name: &str, words: &[&str]) {
+fn assert_has(packed: &BTreeMap<String, String>, name: &str, words: &[&str]) {
     let text = packed.get(name).unwrap_or_else(|| panic!("no {name} in {:?}", packed.keys()));
     for word in words {
         assert!(text.contains(word), "{word} is not in {name}: {text}");
@@ -116,11 +120,11 @@ fn has(packed: &BTreeMap<String, String>, name: &str, words: &[&str]) {
 }
 
 #[track_caller]
-fn has_no_secret(packed: &BTreeMap<String, String>, more: &[&str]) {
+fn assert_no_secret(packed: &BTreeMap<String, String>, more: &[&str]) {
     let lines = VARIABLES.iter().flat_map(|(_, value)| value.lines());
-    let told = TOLD.iter().flat_map(|(_, secrets)| secrets.iter().copied());
+    let in_lines = RECOGNIZABLE.iter().flat_map(|(_, secrets)| secrets.iter().copied());
     let keys = [USER, ADMIN, LIMITED, EXPIRED, WRONG, OTHER_REMOTE_KEY];
-    let secrets = lines.chain(told).chain(keys).chain(more.iter().copied());
+    let secrets = lines.chain(in_lines).chain(keys).chain(more.iter().copied());
     for secret in secrets {
         for (name, text) in packed {
             assert!(!text.contains(secret) && !name.contains(secret), "{secret} is in {name}: {text}");
@@ -128,8 +132,9 @@ fn has_no_secret(packed: &BTreeMap<String, String>, more: &[&str]) {
     }
 }
 
-/// A log such as nothing of ours writes: with secrets in it, a name that holds one, and longer than is taken.
-fn careless_log(folder: &Path) {
+/// Writes a log that the service itself would not write: with secrets in it, a secret in a file name, and longer than
+/// what the script packs.
+fn write_careless_log(folder: &Path) {
     let mut text: String = (0..600).map(|line| format!("line {line} of many: n_tokens = 5, token: 12\n")).collect();
     for (name, value) in VARIABLES {
         text += &format!("{name}={value}\n{value} and {value} again\n");
@@ -141,7 +146,7 @@ fn careless_log(folder: &Path) {
 }
 
 #[test]
-fn what_is_packed_says_what_the_service_does_and_holds_no_secret() {
+fn the_archive_describes_the_service_and_contains_no_secret() {
     let remote = Remote::start(Reply::Serve);
     let api_base = remote.url();
     let config = format!(
@@ -162,18 +167,19 @@ fn what_is_packed_says_what_the_service_does_and_holds_no_secret() {
             gateway.client_with(secret).post_json(&format!("/v1/chat/completions?key={secret}"), &body(model));
         }
     }
-    let worker = gateway.child_pids().into_iter().next().expect("a llama-server runs");
+    let worker = gateway.child_pids().into_iter().next().expect("llama-server runs");
     let argv = resources::cmdline(worker);
-    let key_file = argv.iter().skip_while(|word| *word != "--api-key-file").nth(1).expect("its key goes by file");
+    let key_file =
+        argv.iter().skip_while(|word| *word != "--api-key-file").nth(1).expect("the key is passed in a file");
     let backend_key = fs::read_to_string(key_file).unwrap();
     let backend_key = backend_key.trim();
 
     let logs = gateway.data_dir().join("logs");
-    careless_log(&logs.join("llama/local"));
+    write_careless_log(&logs.join("llama/local"));
     fs::create_dir(logs.join("elsewhere")).unwrap();
     symlink(gateway.keys_file(), logs.join("elsewhere/20990101_000000_keys.log")).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    programs(folder.path());
+    link_programs(folder.path());
     let (data_dir, keys_file) = (gateway.data_dir().to_str().unwrap().to_owned(), gateway.keys_file());
     let port = gateway.health_url().rsplit(':').next().unwrap().to_owned();
     let base = [
@@ -184,61 +190,65 @@ fn what_is_packed_says_what_the_service_does_and_holds_no_secret() {
     let all: Vec<(&str, &str)> = base.into_iter().chain(VARIABLES).chain([("PORT_HEALTH", &*port)]).collect();
 
     let packed = collect(folder.path(), &[], &all);
-    has_no_secret(&packed, &[backend_key, "my-private-prompt"]);
-    has(&packed, "versions.txt", &[concat!("llamagate ", env!("CARGO_PKG_VERSION")), "Linux"]);
-    has(&packed, "settings.txt", &["MAX_QUEUE_SIZE", "environment variable DATA_DIR", "local.gguf"]);
-    has(&packed, "health.txt", &["200 OK", "\"status\":\"ok\"", "\"state\":\"ready\""]);
-    has(&packed, "metrics.txt", &["gateway_requests_total", "llamagate_build_info"]);
+    assert_no_secret(&packed, &[backend_key, "my-private-prompt"]);
+    assert_has(&packed, "versions.txt", &[concat!("llamagate ", env!("CARGO_PKG_VERSION")), "Linux"]);
+    assert_has(&packed, "settings.txt", &["MAX_QUEUE_SIZE", "environment variable DATA_DIR", "local.gguf"]);
+    assert_has(&packed, "health.txt", &["200 OK", "\"status\":\"ok\"", "\"state\":\"ready\""]);
+    assert_has(&packed, "metrics.txt", &["gateway_requests_total", "llamagate_build_info"]);
     let gateway_line = format!("gateway: pid {}", gateway.pid());
     let worker_line = format!("child: pid {worker}, parent {}", gateway.pid());
-    has(&packed, "processes.txt", &[&gateway_line, &worker_line, "--api-key-file", "Max open files"]);
-    has(&packed, "limits.txt", &["open files"]);
-    has(&packed, "memory-and-disk.txt", &["MemTotal", &data_dir]);
-    has(&packed, "gpu.txt", &["nvidia-smi"]);
+    assert_has(&packed, "processes.txt", &[&gateway_line, &worker_line, "--api-key-file", "Max open files"]);
+    assert_has(&packed, "limits.txt", &["open files"]);
+    assert_has(&packed, "memory-and-disk.txt", &["MemTotal", &data_dir]);
+    assert_has(&packed, "gpu.txt", &["nvidia-smi"]);
     let careless = "logs/llama/local/20990101_000000_careless.log";
-    has(
+    assert_has(
         &packed,
         careless,
         &["line 599 of many: n_tokens = 5, token: 12", "HF_TOKEN=***", "Authorization: ***", "\"api_key\": \"***\""],
     );
-    assert!(!packed[careless].contains("line 99 of many"), "only its end is taken");
-    has(&packed, "logs/llama/local/20990102_000000____.log", &["its name is a secret"]);
+    assert!(!packed[careless].contains("line 99 of many"), "only the end of the log is packed");
+    assert_has(&packed, "logs/llama/local/20990102_000000____.log", &["its name is a secret"]);
     assert!(packed.iter().any(|(name, text)| name.starts_with("logs/_boot/") && text.contains("llamagate starts")));
     assert!(
         packed.iter().any(|(name, text)| name.starts_with("logs/access/") && text.contains("/v1/chat/completions"))
     );
     assert!(!packed.keys().any(|name| name.starts_with("logs/elsewhere/")), "links are not followed");
     for name in packed.keys() {
-        has(&packed, "contents.txt", &[name]);
+        assert_has(&packed, "contents.txt", &[name]);
     }
 
-    // From a shell that knows nothing of the service's secrets, only their form gives them away.
+    // Without the variables of the service, secrets are recognized only by their form or by the words around them.
     fs::remove_dir_all(logs.join("llama/local")).unwrap();
     let known = [VARIABLES[0].1, VARIABLES[1].1, WRONG, backend_key].join(" twice ");
-    let mut told = format!("api_key: {ADMIN}\nauthorization=Basic {USER}\nhttp://me:{LIMITED}@host/path\n");
-    told.extend(TOLD.map(|(line, _)| format!("{line}\n")));
-    fs::write(logs.join("llama/20990101_000000_careless.log"), format!("{known} {known}\n{told}{HARMLESS}")).unwrap();
+    let mut lines = format!("api_key: {ADMIN}\nauthorization=Basic {USER}\nhttp://me:{LIMITED}@host/path\n");
+    lines.extend(RECOGNIZABLE.map(|(line, _)| format!("{line}\n")));
+    fs::write(logs.join("llama/20990101_000000_careless.log"), format!("{known} {known}\n{lines}{HARMLESS}")).unwrap();
     let rest_of_a_key = "MIIEowIBAAKCAQEA4\n-----END PRIVATE KEY-----\n";
     fs::create_dir(logs.join("cut")).unwrap();
     fs::write(logs.join("cut/20990101_000000_cut.log"), rest_of_a_key).unwrap();
     let packed = collect(folder.path(), &["--port-health", &port], &base);
-    has_no_secret(&packed, &[backend_key, "my-private-prompt", "MIIEowIBAAKCAQEA4"]);
-    has(&packed, "contents.txt", &["left out, because a secret was still in it: logs/cut/20990101_000000_cut.log"]);
-    has(&packed, "health.txt", &["200 OK"]);
+    assert_no_secret(&packed, &[backend_key, "my-private-prompt", "MIIEowIBAAKCAQEA4"]);
+    assert_has(
+        &packed,
+        "contents.txt",
+        &["left out, because a secret was still in it: logs/cut/20990101_000000_cut.log"],
+    );
+    assert_has(&packed, "health.txt", &["200 OK"]);
     let kept = ["*** twice ***", "http://***host/path", "RSA PRIVATE KEY-----***\n and on", "-----*** y", HARMLESS];
-    has(&packed, "logs/llama/20990101_000000_careless.log", &kept);
-    has(&packed, "settings.txt", &["REMOTE_KEY", "exit status 78"]);
+    assert_has(&packed, "logs/llama/20990101_000000_careless.log", &kept);
+    assert_has(&packed, "settings.txt", &["REMOTE_KEY", "exit status 78"]);
     assert!(
         packed.keys().any(|name| name.starts_with("logs/access/")),
-        "the logs are found without a good configuration"
+        "the logs are found despite the bad configuration"
     );
 
     gateway.stop();
     fs::remove_dir_all(&logs).unwrap();
     let output = folder.path().join("named.tar.gz");
     let packed = collect(folder.path(), &["--output", output.to_str().unwrap()], &all);
-    has_no_secret(&packed, &[backend_key, "my-private-prompt"]);
-    has(&packed, "health.txt", &["no answer"]);
-    has(&packed, "settings.txt", &["exit status 0"]);
-    has(&packed, "contents.txt", &["no logs were found below"]);
+    assert_no_secret(&packed, &[backend_key, "my-private-prompt"]);
+    assert_has(&packed, "health.txt", &["no answer"]);
+    assert_has(&packed, "settings.txt", &["exit status 0"]);
+    assert_has(&packed, "contents.txt", &["no logs were found below"]);
 }

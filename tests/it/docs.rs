@@ -1,10 +1,11 @@
-//! Generated documentation is what the tables say; `UPDATE_DOCS=1` writes it instead. Tests, files, links and causes that
-//! documentation names are there.
+//! Checks of the documentation: generated pages are up to date (`UPDATE_DOCS=1` rewrites them), and the tests, files,
+//! links and causes that documents name exist.
 
 use llamagate::worker::Cause;
 use std::{collections::BTreeSet, fs, path::Path};
 
-fn is_fresh(name: &str, text: &str) {
+/// Asserts that `docs/<name>` equals `text`, or writes it if `UPDATE_DOCS` is set.
+fn assert_up_to_date(name: &str, text: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name);
     if std::env::var_os("UPDATE_DOCS").is_some() {
         fs::write(&path, text).expect("docs can be written");
@@ -14,57 +15,34 @@ fn is_fresh(name: &str, text: &str) {
 }
 
 #[test]
-fn docs_configuration_is_fresh() {
-    is_fresh("CONFIGURATION.md", &llamagate::settings::configuration_reference());
+fn docs_configuration_is_up_to_date() {
+    assert_up_to_date("CONFIGURATION.md", &llamagate::settings::configuration_reference());
 }
 
 #[test]
-fn docs_metrics_is_fresh() {
-    is_fresh("METRICS.md", &llamagate::telemetry::metrics::metrics_reference());
+fn docs_metrics_is_up_to_date() {
+    assert_up_to_date("METRICS.md", &llamagate::telemetry::metrics::metrics_reference());
 }
 
 #[test]
-fn the_table_of_the_workers_files_is_complete() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let text = fs::read_to_string(root.join("docs/ARCHITECTURE.md")).expect("it can be read");
-    let table = text.split("### The worker's files").nth(1).expect("the table is there");
-    let worker = root.join("src/worker");
-    let named: BTreeSet<String> = table
-        .lines()
-        .skip_while(|line| !line.starts_with("| `"))
-        .map_while(|line| line.strip_prefix("| `")?.split('`').next().map(str::to_owned))
-        .collect();
-    let mut there = BTreeSet::new();
-    for entry in fs::read_dir(&worker).expect("src/worker can be read").flatten() {
-        let inner = fs::read_dir(entry.path()).into_iter().flatten().flatten().map(|entry| entry.path());
-        for file in
-            inner.chain([entry.path()]).filter(|path| path.is_file() && !path.to_string_lossy().ends_with("tests.rs"))
-        {
-            there.insert(file.strip_prefix(&worker).expect("it is below").to_string_lossy().into_owned());
-        }
-    }
-    assert_eq!(named, there);
-}
-
-#[test]
-fn every_link_of_the_docs_leads_somewhere() {
+fn every_link_of_the_docs_has_a_target() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let docs = fs::read_dir(root.join("docs")).expect("docs can be read").flatten().map(|entry| entry.path());
     let pages = docs.filter(|path| path.extension().is_some_and(|end| end == "md")).chain([root.join("README.md")]);
     let mut links = 0;
     for page in pages {
         let text = fs::read_to_string(&page).expect("a page can be read");
-        // A link may be wrapped behind its text, not within its target.
+        // A line break may follow the text of a link, but never splits its target.
         for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             if target.contains("://") {
                 continue;
             }
             let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
             let path = if file.is_empty() { page.clone() } else { page.with_file_name(file) };
-            assert!(path.exists(), "{}: {target} leads nowhere", page.display());
+            assert!(path.exists(), "{}: {target} does not exist", page.display());
             if !anchor.is_empty() {
-                let there = fs::read_to_string(&path).expect("a page can be read");
-                assert!(anchors(&there).contains(anchor), "{}: {target} has no such heading", page.display());
+                let linked = fs::read_to_string(&path).expect("a page can be read");
+                assert!(anchors(&linked).contains(anchor), "{}: {target} has no such heading", page.display());
             }
             links += 1;
         }
@@ -72,7 +50,7 @@ fn every_link_of_the_docs_leads_somewhere() {
     assert!(links > 30, "the links were found");
 }
 
-/// The headings of a page, as GitHub writes them in links.
+/// Returns the anchors that GitHub makes of the headings of a page.
 fn anchors(page: &str) -> BTreeSet<String> {
     let headings = page.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
     let slug = |heading: &str| {
@@ -85,7 +63,7 @@ fn anchors(page: &str) -> BTreeSet<String> {
 #[test]
 fn troubleshooting_names_every_cause() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let page = fs::read_to_string(root.join("docs/TROUBLESHOOTING.md")).expect("it can be read");
+    let page = fs::read_to_string(root.join("docs/TROUBLESHOOTING.md")).expect("the file can be read");
     assert!(Cause::ALL.len() > 20, "the causes were found");
     for cause in Cause::ALL.map(Cause::as_str) {
         assert!(page.contains(&format!("`{cause}`")), "{cause} is not in docs/TROUBLESHOOTING.md");
@@ -93,7 +71,7 @@ fn troubleshooting_names_every_cause() {
 }
 
 #[test]
-fn every_test_that_the_table_of_faults_names_is_there() {
+fn every_test_that_faults_md_names_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let table = fs::read_to_string(root.join("docs/FAULTS.md")).expect("the table can be read");
     let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| fault")).collect();
@@ -106,6 +84,6 @@ fn every_test_that_the_table_of_faults_names_is_there() {
         let (before, _) = source.split_once(&format!("fn {test}(")).unwrap_or_else(|| panic!("there is no {name}"));
         let attribute = before.trim_end().trim_end_matches("async").trim_end();
         let line = attribute.rsplit_once('\n').map_or(attribute, |(_, line)| line).trim();
-        assert!(line.starts_with("#[") && line.contains("test"), "{name} is no test: {line}");
+        assert!(line.starts_with("#[") && line.contains("test"), "{name} is not a test: {line}");
     }
 }

@@ -1,12 +1,14 @@
-//! The end of the service: new requests are refused, those in flight may finish, and what is cut says so.
+//! The drain at the end of the service: new requests are refused, requests in flight may finish, and those that are cut
+//! end with an error.
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
 
 use super::support::{
     client::Stream,
     gateway::Gateway,
     wait::{SOON, eventually},
 };
-use nix::sys::signal::Signal;
-use serde_json::{Value, json};
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -20,8 +22,8 @@ fn ready(script: Value, drain_timeout: &str) -> Gateway {
     gateway
 }
 
-/// A gateway that has been told to stop while a stream is held after its first event.
-fn told_to_stop_mid_stream(drain_timeout: &str) -> (Gateway, Stream) {
+/// Sends SIGTERM to a gateway while a stream is held after its first event.
+fn stop_mid_stream(drain_timeout: &str) -> (Gateway, Stream) {
     let gateway = ready(json!({"hold_mid_stream": {"after_frames": 1}}), drain_timeout);
     let mut stream = gateway.client().stream(CHAT, &chat(true));
     assert!(stream.next_event().is_some());
@@ -30,19 +32,19 @@ fn told_to_stop_mid_stream(drain_timeout: &str) -> (Gateway, Stream) {
 }
 
 fn wait_until_stopping(gateway: &Gateway) {
-    eventually("the health port says that it stops", SOON, || gateway.health().get("/ping").status() == 503);
+    eventually("the health port reports the stop", SOON, || gateway.health().get("/ping").status() == 503);
 }
 
-fn ends_with_an_error(stream: &mut Stream) {
+fn assert_ends_with_an_error(stream: &mut Stream) {
     let events = stream.events();
     assert_eq!(events.last().unwrap().json()["error"]["code"], "shutting_down");
     assert!(events.iter().all(|event| !event.is_done()));
-    assert!(stream.is_complete(), "the stream ends in order, behind its error");
+    assert!(stream.is_complete(), "the chunked body is complete and ends with the error event");
 }
 
 #[test]
-fn a_request_in_flight_is_finished_and_new_ones_are_refused_meanwhile() {
-    let (mut gateway, mut stream) = told_to_stop_mid_stream("30s");
+fn during_the_drain_a_request_in_flight_is_finished_and_new_ones_are_refused() {
+    let (mut gateway, mut stream) = stop_mid_stream("30s");
     wait_until_stopping(&gateway);
     assert_eq!(gateway.health().get("/readyz").status(), 503);
     assert_eq!(gateway.health().get("/livez").status(), 200);
@@ -60,7 +62,7 @@ fn a_request_that_holds_no_slot_is_finished_too() {
     let mut gateway = ready(json!({"hold_requests": ["/tokenize"]}), "30s");
     let mut running = gateway.client().begin("POST", "/tokenize", br#"{"content": "one three"}"#).unwrap();
     gateway.journal().wait_for_requests("/tokenize", 1);
-    assert_eq!(gateway.anonymous().get("/health").json()["queue"]["active"], 0, "it is not counted among the slots");
+    assert_eq!(gateway.anonymous().get("/health").json()["queue"]["active"], 0, "the request does not count as active");
     gateway.signal(Signal::SIGTERM);
     wait_until_stopping(&gateway);
     gateway.control().release_all_requests();
@@ -69,13 +71,13 @@ fn a_request_that_holds_no_slot_is_finished_too() {
 }
 
 #[test]
-fn whoever_waits_in_line_is_refused() {
+fn a_request_in_the_queue_is_refused() {
     let mut gateway = ready(json!({"hold_requests": [CHAT]}), "30s");
     let body = chat(false).to_string();
     let mut running = gateway.client().begin("POST", CHAT, body.as_bytes()).unwrap();
     gateway.journal().wait_for_requests(CHAT, 1);
     let mut waiting = gateway.client().begin("POST", CHAT, body.as_bytes()).unwrap();
-    eventually("one waits", SOON, || gateway.anonymous().get("/health").json()["queue"]["waiting"] == 1);
+    eventually("one request waits", SOON, || gateway.anonymous().get("/health").json()["queue"]["waiting"] == 1);
     gateway.signal(Signal::SIGTERM);
     let refused = waiting.read_response().unwrap();
     assert_eq!((refused.status(), refused.json()["error"]["code"].as_str()), (503, Some("shutting_down")));
@@ -85,9 +87,9 @@ fn whoever_waits_in_line_is_refused() {
 }
 
 #[test]
-fn a_stream_that_outlives_the_drain_ends_with_an_error_in_band() {
-    let (mut gateway, mut stream) = told_to_stop_mid_stream("200ms");
-    ends_with_an_error(&mut stream);
+fn a_stream_that_outlives_the_drain_ends_with_an_error_event() {
+    let (mut gateway, mut stream) = stop_mid_stream("200ms");
+    assert_ends_with_an_error(&mut stream);
     assert_eq!(gateway.wait_exit().code(), Some(0));
 }
 
@@ -103,16 +105,16 @@ fn a_request_without_an_answer_at_the_end_of_the_drain_is_refused() {
 }
 
 #[test]
-fn a_second_sigterm_hurries() {
-    let (mut gateway, mut stream) = told_to_stop_mid_stream("10m");
+fn a_second_sigterm_ends_the_drain() {
+    let (mut gateway, mut stream) = stop_mid_stream("10m");
     wait_until_stopping(&gateway);
     gateway.signal(Signal::SIGTERM);
-    ends_with_an_error(&mut stream);
+    assert_ends_with_an_error(&mut stream);
     assert_eq!(gateway.wait_exit().code(), Some(0));
 }
 
 #[test]
-fn an_idle_client_does_not_delay_the_end() {
+fn an_idle_connection_does_not_delay_the_exit() {
     let mut gateway = ready(json!({}), "10m");
     let mut idle = gateway.client().begin("GET", "/ping", b"").unwrap();
     assert_eq!(idle.read_response().unwrap().status(), 200);

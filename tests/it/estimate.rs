@@ -1,13 +1,15 @@
-//! The memory that a model is estimated to need, beside what the real llama-server says it takes.
+//! The estimate of the memory that a model needs, compared with the buffers of the real llama-server.
+
+use std::{path::Path, process::Command};
+
+use llamagate::models::{check_readable, estimate};
 
 use super::support::{
     gateway::{real_llama_server, smollm, test_models},
     process::Process,
 };
-use llamagate::models::{check_readable, estimate};
-use std::{path::Path, process::Command};
 
-/// What llama-server says of its buffers, in bytes.
+/// Returns the size in bytes of the buffers that llama-server logs.
 fn taken(file: &Path, context: u64, slots: u64, arguments: &[&str]) -> u64 {
     let folder = tempfile::tempdir().unwrap();
     let mut command = Command::new(real_llama_server());
@@ -16,10 +18,10 @@ fn taken(file: &Path, context: u64, slots: u64, arguments: &[&str]) -> u64 {
     let mut server = Process::start("llama-server", command.args(arguments), folder.path());
     server.wait_for_line("model loaded");
     let output = server.output();
-    // "load_tensors:   CPU_Mapped model buffer size =    92.10 MiB"
+    // For example "load_tensors:   CPU_Mapped model buffer size =    92.10 MiB"
     let sizes = output.lines().filter_map(|line| line.split_once("buffer size =")?.1.trim().strip_suffix(" MiB"));
     let sizes: Vec<f64> = sizes.map(|size| size.trim().parse().unwrap()).collect();
-    assert!(sizes.len() >= 2, "it says what it takes:\n{output}");
+    assert!(sizes.len() >= 2, "llama-server logs its buffers:\n{output}");
     (sizes.iter().sum::<f64>() * 1024.0 * 1024.0) as u64
 }
 
@@ -29,7 +31,7 @@ fn estimated(file: &Path, context: u64, slots: u64) -> u64 {
 }
 
 #[test]
-fn a_small_model_needs_about_what_it_was_estimated_to() {
+fn the_estimate_for_a_small_model_is_close() {
     for (context, slots) in [(1024, 1), (8192, 2)] {
         let (taken, estimated) = (taken(&smollm(), context, slots, &[]), estimated(&smollm(), context, slots));
         assert!(estimated >= taken && estimated <= 4 * taken, "{context}: {estimated} for {taken}");
@@ -37,7 +39,7 @@ fn a_small_model_needs_about_what_it_was_estimated_to() {
 }
 
 #[test]
-fn a_tiny_one_never_needs_more_than_it_was_estimated_to() {
+fn the_estimate_for_a_tiny_model_is_never_too_low() {
     for (name, arguments) in [
         ("tiny-chat.gguf", &[][..]),
         ("tiny-embedding.gguf", &["--embedding", "-b", "512", "-ub", "512"]),

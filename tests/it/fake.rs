@@ -1,4 +1,9 @@
-//! The fake llama-server does what its scripts say: a test that leans on it must be able to trust it.
+//! Tests of the fake llama-server itself: it does what its scripts say, which the other tests rely on.
+
+use std::os::unix::process::ExitStatusExt;
+
+use nix::sys::signal::{Signal, kill};
+use serde_json::{Value, json};
 
 use crate::support::{
     client::Client,
@@ -6,9 +11,6 @@ use crate::support::{
     resources::{is_zombie, pid_gone},
     wait::{self, eventually},
 };
-use nix::sys::signal::{Signal, kill};
-use serde_json::{Value, json};
-use std::os::unix::process::ExitStatusExt;
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -24,7 +26,7 @@ fn ready(script: Value) -> (FakeServer, Client) {
 }
 
 #[test]
-fn it_loads_until_released_and_says_503_meanwhile() {
+fn the_fake_loads_until_released_and_answers_503_until_then() {
     let fake = FakeServer::start(&json!({"load": {"until_released": true}}), &[]);
     let client = fake.client();
     for path in ["/health", "/v1/models", "/nonsense"] {
@@ -38,21 +40,21 @@ fn it_loads_until_released_and_says_503_meanwhile() {
 }
 
 #[test]
-fn it_wants_its_key_and_never_journals_it() {
+fn the_fake_requires_its_key_and_never_journals_it() {
     let (fake, client) = ready(json!({}));
     assert_eq!(client.get("/props").json()["total_slots"], 2);
     assert_eq!(client.get("/nonsense").status(), 404);
-    let stranger = Client::new(&fake.url());
-    assert_eq!(stranger.get("/health").status(), 200);
-    assert_eq!(stranger.key("wrong").get("/props").status(), 401);
-    let stranger = Client::new(&fake.url());
-    assert_eq!(stranger.get("/v1/models").json()["error"]["type"], "authentication_error");
+    let keyless = Client::new(&fake.url());
+    assert_eq!(keyless.get("/health").status(), 200);
+    assert_eq!(keyless.key("wrong").get("/props").status(), 401);
+    let keyless = Client::new(&fake.url());
+    assert_eq!(keyless.get("/v1/models").json()["error"]["type"], "authentication_error");
     let journal = std::fs::read_to_string(format!("{}.fake.journal", fake.model.path.display())).unwrap();
     assert!(!journal.contains(crate::support::fake_server::KEY), "{journal}");
 }
 
 #[test]
-fn it_answers_whole_and_streamed() {
+fn the_fake_answers_whole_and_streamed() {
     let (_fake, client) = ready(json!({"frames": 3}));
     let whole = client.post_json(CHAT, &question(false));
     assert!(whole.complete);
@@ -71,7 +73,7 @@ fn it_answers_whole_and_streamed() {
 }
 
 #[test]
-fn it_speaks_every_dialect() {
+fn the_fake_speaks_every_dialect() {
     let fake = FakeServer::start(&json!({}), &["--reranking"]);
     fake.ready();
     let client = fake.client();
@@ -98,19 +100,19 @@ fn it_speaks_every_dialect() {
 }
 
 #[test]
-fn it_defers_past_its_slots_and_holds_until_released() {
+fn the_fake_defers_requests_beyond_its_slots_and_holds_until_released() {
     let (fake, client) = ready(json!({"hold_requests": [CHAT]}));
     let journal = fake.model.journal();
     let mut waiting: Vec<_> =
         (0..3).map(|_| client.begin("POST", CHAT, question(true).to_string().as_bytes()).unwrap()).collect();
     journal.wait_for_requests(CHAT, 3);
-    eventually("two run, one is deferred", wait::SOON, || {
+    eventually("two requests run, one is deferred", wait::SOON, || {
         let metrics = client.get("/metrics").text();
         metrics.contains("requests_processing 2\n") && metrics.contains("requests_deferred 1\n")
     });
-    drop(waiting.remove(0)); // the client leaves: its slot goes to the deferred one
+    drop(waiting.remove(0)); // its slot goes to the deferred request
     journal.wait_for_event("disconnect");
-    eventually("two run, none is deferred", wait::SOON, || {
+    eventually("two requests run, none is deferred", wait::SOON, || {
         let metrics = client.get("/metrics").text();
         metrics.contains("requests_processing 2\n") && metrics.contains("requests_deferred 0\n")
     });
@@ -166,7 +168,7 @@ fn a_connection_serves_many_requests() {
 }
 
 #[test]
-fn each_start_has_its_script_and_a_misspelt_one_ends_it() {
+fn each_start_has_its_script_and_a_misspelt_field_ends_the_fake() {
     let starts = json!({"starts": [{"exit_at_start": {"code": 3, "stderr": ["out of memory"]}}]});
     let mut fake = FakeServer::start(&starts, &[]);
     assert_eq!(fake.process.wait_exit().code(), Some(3));
@@ -179,7 +181,7 @@ fn each_start_has_its_script_and_a_misspelt_one_ends_it() {
 }
 
 #[test]
-fn sigterm_ends_it_unless_the_script_says_ignore() {
+fn sigterm_ends_the_fake_unless_the_script_ignores_it() {
     let (mut fake, _) = ready(json!({}));
     fake.process.signal(Signal::SIGTERM);
     assert!(fake.process.wait_exit().success());
@@ -208,7 +210,7 @@ fn sigterm_cuts_a_stream_and_leaves_other_clients_waiting() {
 }
 
 #[test]
-fn a_grandchild_outlives_it() {
+fn a_grandchild_outlives_the_fake() {
     let (mut fake, _) = ready(json!({"fork_grandchild": true}));
     let record = fake.model.journal().wait_for_event("grandchild");
     let grandchild = u32::try_from(record["grandchild"].as_u64().unwrap()).unwrap();
@@ -220,7 +222,7 @@ fn a_grandchild_outlives_it() {
 }
 
 #[test]
-fn it_hangs_and_dies_on_command() {
+fn the_fake_hangs_and_dies_on_command() {
     let (mut fake, client) = ready(json!({}));
     let mut control = fake.model.control();
     control.stop_answering();
@@ -233,7 +235,7 @@ fn it_hangs_and_dies_on_command() {
 }
 
 #[test]
-fn it_fails_requests_while_it_looks_healthy() {
+fn the_fake_fails_requests_while_it_looks_healthy() {
     let (_fake, client) = ready(json!({"healthy_but_500": true, "oversized_response_headers": 9000}));
     assert_eq!(client.get("/health").header("x-padding").map(str::len), Some(9000));
     assert_eq!(client.post_json(CHAT, &question(true)).json()["error"]["message"], "Compute error.");
@@ -248,7 +250,7 @@ fn it_fails_requests_while_it_looks_healthy() {
 }
 
 #[test]
-fn it_can_fail_before_it_is_ready() {
+fn the_fake_can_fail_before_it_is_ready() {
     for (script, code, signal) in [
         (json!({"abort_at_start": 6}), None, Some(6)),
         (json!({"exit_while_loading": {"code": 1}, "load_ms": 10}), Some(1), None),
@@ -259,12 +261,12 @@ fn it_can_fail_before_it_is_ready() {
     }
     let mut fake = FakeServer::start(&json!({"never_ready": true}), &[]);
     assert_eq!(fake.client().get("/health").status(), 503);
-    fake.process.signal(Signal::SIGTERM); // the real one dies of it while it loads
+    fake.process.signal(Signal::SIGTERM); // the real llama-server does not handle it while it loads
     assert_eq!(fake.process.wait_exit().signal(), Some(15));
 }
 
 #[test]
-fn it_dies_and_fails_of_what_it_is_told_to_and_of_nothing_else() {
+fn the_fake_dies_and_fails_on_the_texts_of_its_script_and_on_no_other() {
     let says = |text: &str, stream: bool| json!({"messages": [{"role": "user", "content": text}], "stream": stream});
     let (mut fake, client) =
         ready(json!({"die_on": "poison", "fail_on": [{"text": "fail", "message": "Compute error."}]}));

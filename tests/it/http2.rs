@@ -1,10 +1,9 @@
-//! HTTP/2 with prior knowledge: the same promises as over HTTP/1.1, with many requests on one connection.
+//! HTTP/2 with prior knowledge: the same behaviour as over HTTP/1.1, with many requests on one connection.
 
-use super::support::{
-    client::RawClient,
-    gateway::{Gateway, USER},
-    wait::{SOON, eventually},
-};
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
@@ -13,29 +12,32 @@ use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use std::future::Future;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::support::{
+    client::RawClient,
+    gateway::{Gateway, USER},
+    wait::{SOON, eventually},
+};
 
 const CHAT: &str = "/v1/chat/completions";
 
-/// What a connection begins with: the preface, and settings that change nothing.
-pub(super) const BEGIN: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+/// The start of a connection: the preface and an empty SETTINGS frame (RFC 9113, section 3.4).
+pub(super) const CONNECTION_START: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
-/// A ping.
+/// A PING frame.
 pub(super) const PING: &[u8] = b"\0\0\x08\x06\0\0\0\0\0pingpong";
 
-/// `HEADERS` on stream 1 that says that more of the head follows: `:method: GET`, as HPACK has it.
+/// A HEADERS frame on stream 1 without END_HEADERS: `:method: GET` in HPACK, and more is to follow.
 const HALF_A_HEAD: &[u8] = b"\0\0\x01\x01\0\0\0\0\x01\x82";
 
-/// A connection. It answers pings by itself.
+/// A client connection. hyper answers its pings.
 struct Http2 {
     sender: SendRequest<Full<Bytes>>,
     address: String,
-    has_ended: Arc<AtomicBool>,
+    is_closed: Arc<AtomicBool>,
 }
 
-/// The text of an answer's body, as it comes.
+/// A response body that is read as text, piece by piece.
 struct Text {
     body: Incoming,
     text: String,
@@ -50,13 +52,13 @@ impl Http2 {
         let address = url.trim_start_matches("http://").to_owned();
         let stream = TokioIo::new(tokio::net::TcpStream::connect(&address).await.unwrap());
         let (sender, connection) = builder.handshake(stream).await.unwrap();
-        let has_ended = Arc::new(AtomicBool::new(false));
-        let ended = Arc::clone(&has_ended);
+        let is_closed = Arc::new(AtomicBool::new(false));
+        let closed = Arc::clone(&is_closed);
         tokio::spawn(async move {
             let _ = connection.await;
-            ended.store(true, Ordering::Release);
+            closed.store(true, Ordering::Release);
         });
-        Self { sender, address, has_ended }
+        Self { sender, address, is_closed }
     }
 
     fn ask<B: Into<Bytes>>(
@@ -81,8 +83,8 @@ impl Http2 {
         self.ask("GET", "/ping", "", "").await.status().as_u16()
     }
 
-    fn ends(&self) {
-        eventually("the connection ends", SOON, || self.has_ended.load(Ordering::Acquire));
+    fn wait_closed(&self) {
+        eventually("the connection ends", SOON, || self.is_closed.load(Ordering::Acquire));
     }
 }
 
@@ -92,17 +94,17 @@ impl Text {
         Self { body: answer.into_body(), text: String::new() }
     }
 
-    /// Reads until so many events have come.
+    /// Reads until the text has `count` events.
     async fn read_events(&mut self, count: usize) {
         while self.text.matches("\n\n").count() < count {
-            let frame = self.body.frame().await.expect("there is more").unwrap();
+            let frame = self.body.frame().await.expect("the body has another frame").unwrap();
             self.text.push_str(std::str::from_utf8(frame.data_ref().expect("no trailers")).unwrap());
         }
     }
 
-    /// The whole text. Panics unless the stream ended in order.
-    async fn whole(mut self) -> String {
-        let rest = self.body.collect().await.expect("it ends in order").to_bytes();
+    /// Reads the rest and returns the whole text. Panics if the stream was reset.
+    async fn read_to_end(mut self) -> String {
+        let rest = self.body.collect().await.expect("the stream ends without a reset").to_bytes();
         self.text.push_str(std::str::from_utf8(&rest).unwrap());
         self.text
     }
@@ -132,7 +134,7 @@ fn queue(gateway: &Gateway, field: &str) -> Value {
 }
 
 #[test]
-fn answers_and_refusals_are_those_of_the_contract_and_the_connection_stays() {
+fn answers_and_refusals_are_as_over_http1_and_the_connection_stays_open() {
     let gateway = ready(json!({}), &[("MAX_REQUEST_BODY_SIZE", "1000")]);
     run(async {
         let client = Http2::connect(gateway.url()).await;
@@ -144,7 +146,7 @@ fn answers_and_refusals_are_those_of_the_contract_and_the_connection_stays() {
                 ("POST", "/reload", USER, 2, 403, "scope_required"),
                 ("POST", "/nothing", USER, 2, 404, "route_not_found"),
                 ("POST", CHAT, USER, 1_001, 413, "payload_too_large"),
-                // Twice what a stream may send unasked.
+                // About twice the initial flow-control window of a stream (RFC 9113, section 6.9.2).
                 ("POST", CHAT, USER, 130_000, 413, "payload_too_large"),
             ] {
                 let answer = client.ask(method, path, key, vec![b'x'; length]).await;
@@ -163,9 +165,9 @@ fn a_stream_comes_frame_by_frame_and_ends_with_its_mark() {
         let client = Http2::connect(gateway.url()).await;
         let mut stream = Text::of(client.chat(true).await);
         stream.read_events(2).await;
-        assert_eq!(client.ping().await, 200, "meanwhile others are answered");
+        assert_eq!(client.ping().await, 200, "other requests on the connection are answered during the stream");
         gateway.control().release_all_requests();
-        let text = stream.whole().await;
+        let text = stream.read_to_end().await;
         assert!(text.ends_with("data: [DONE]\n\n"), "{text}");
     });
 }
@@ -178,13 +180,13 @@ fn a_stream_that_is_reset_is_cancelled_and_frees_its_slot() {
         let mut stream = Text::of(client.chat(true).await);
         stream.read_events(1).await;
         let waiting = tokio::spawn(client.chat(true));
-        eventually("the second waits", SOON, || queue(&gateway, "waiting") == 1);
+        eventually("the second request waits", SOON, || queue(&gateway, "waiting") == 1);
         waiting.abort();
-        eventually("nobody waits", SOON, || queue(&gateway, "waiting") == 0);
+        eventually("no request waits", SOON, || queue(&gateway, "waiting") == 0);
         drop(stream);
         gateway.journal().wait_for_event("disconnect");
         eventually("the slot is free", SOON, || queue(&gateway, "active") == 0);
-        assert_eq!(client.ping().await, 200, "the connection is still good");
+        assert_eq!(client.ping().await, 200, "the connection can still be used");
     });
     assert_eq!(gateway.journal().requests(CHAT).len(), 1);
 }
@@ -196,7 +198,7 @@ fn many_requests_at_once_are_all_answered_on_one_connection() {
         let client = Http2::connect(gateway.url()).await;
         let answers: Vec<_> = (0..200).map(|n| tokio::spawn(client.chat(n % 2 == 0))).collect();
         for (n, answer) in answers.into_iter().enumerate() {
-            let text = Text::of(answer.await.unwrap()).whole().await;
+            let text = Text::of(answer.await.unwrap()).read_to_end().await;
             let is_whole = if n % 2 == 0 { text.ends_with("data: [DONE]\n\n") } else { text.ends_with('}') };
             assert!(is_whole, "{text}");
         }
@@ -206,54 +208,57 @@ fn many_requests_at_once_are_all_answered_on_one_connection() {
 }
 
 #[test]
-fn at_the_end_a_stream_is_finished_and_new_ones_on_its_connection_are_refused() {
+fn after_sigterm_a_stream_is_finished_and_new_requests_on_its_connection_are_refused() {
     let mut gateway = ready(json!({"hold_mid_stream": {"after_frames": 1}}), &[("DRAIN_TIMEOUT", "10m")]);
     run(async {
         let client = Http2::connect(gateway.url()).await;
         let mut stream = Text::of(client.chat(true).await);
         stream.read_events(1).await;
         gateway.signal(Signal::SIGTERM);
-        eventually("the health port says that it stops", SOON, || gateway.health().get("/ping").status() == 503);
+        eventually("the health port reports the stop", SOON, || gateway.health().get("/ping").status() == 503);
         assert_eq!(code(client.chat(true).await).await, (503, "shutting_down".to_owned()));
         gateway.control().release_all_requests();
-        let text = stream.whole().await;
+        let text = stream.read_to_end().await;
         assert!(text.ends_with("data: [DONE]\n\n"), "{text}");
-        client.ends();
+        client.wait_closed();
     });
     assert_eq!(gateway.wait_exit().code(), Some(0));
 }
 
 #[test]
-fn a_connection_without_requests_is_ended_whatever_else_is_sent() {
+fn a_connection_without_requests_is_closed_whatever_else_is_sent() {
     let gateway = ready(json!({}), &[("CLIENT_HEADER_TIMEOUT", "300ms")]);
     for url in [gateway.url(), gateway.health_url()] {
         run(async {
-            Http2::connect(url).await.ends();
+            Http2::connect(url).await.wait_closed();
             let client = Http2::connect(url).await;
             assert_eq!(client.ping().await, 200);
-            client.ends();
+            client.wait_closed();
         });
         let mut client = RawClient::connect(url);
-        client.write(&[BEGIN, HALF_A_HEAD].concat()).unwrap();
+        client.write(&[CONNECTION_START, HALF_A_HEAD].concat()).unwrap();
         client.read_to_close();
         let mut client = RawClient::connect(url);
-        client.write(BEGIN).unwrap();
-        eventually("a client that never stops to ping is cut off", SOON, || client.write(PING).is_err());
+        client.write(CONNECTION_START).unwrap();
+        eventually("a client that only sends pings is disconnected", SOON, || client.write(PING).is_err());
     }
 }
 
 #[test]
-fn a_connection_is_not_idle_while_a_request_is_in_flight_nor_for_a_time_after_it() {
+fn a_connection_is_not_closed_as_idle_during_a_request_nor_just_after_it() {
     let gateway = ready(json!({"hold_requests": [CHAT]}), &[("CLIENT_HEADER_TIMEOUT", "2s")]);
     run(async {
         let client = Http2::connect(gateway.url()).await;
         let answer = tokio::spawn(client.chat(false));
         gateway.journal().wait_for_requests(CHAT, 1);
         for _ in 0..2 {
-            assert!(RawClient::connect(gateway.url()).read_to_close().is_empty(), "the time of another is over");
+            assert!(
+                RawClient::connect(gateway.url()).read_to_close().is_empty(),
+                "an idle connection has been closed after CLIENT_HEADER_TIMEOUT"
+            );
         }
         gateway.control().release_all_requests();
         assert_eq!(answer.await.unwrap().status(), 200);
-        assert_eq!(client.ping().await, 200, "its time begins with the end of the answer");
+        assert_eq!(client.ping().await, 200, "the idle time begins at the end of the answer");
     });
 }

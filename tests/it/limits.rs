@@ -1,16 +1,18 @@
-//! What a request may look like and how large it may be: refused in the contract's words, at once, and before anything
-//! of it reaches llama-server.
+//! Limits on the form and the size of a request: a malformed or oversized request gets an error of the API at once, and
+//! no part of it reaches llama-server.
+
+use std::fs;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::{Value, json};
 
 use super::support::{
     client::{RawClient, Response},
     gateway::{Gateway, USER},
     wait::{SOON, eventually, eventually_some},
 };
-use bytes::Bytes;
-use http_body_util::{BodyExt, Empty};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use serde_json::{Value, json};
-use std::fs;
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -29,7 +31,7 @@ fn ask(gateway: &Gateway, bytes: &[u8]) -> Response {
 }
 
 #[track_caller]
-fn is_refused(answer: &Response, status: u16, code: &str) {
+fn assert_refused(answer: &Response, status: u16, code: &str) {
     assert_eq!((answer.status(), answer.json()["error"]["code"].as_str()), (status, Some(code)), "{}", answer.text());
     assert_eq!(answer.header("content-type"), Some("application/json"));
     assert_eq!(answer.header("connection"), Some("close"));
@@ -37,17 +39,18 @@ fn is_refused(answer: &Response, status: u16, code: &str) {
     assert!(answer.complete);
 }
 
-/// The head of a chat with a good key and one more line, or more.
+/// Returns the head of a chat request with a valid key and further header lines.
 fn head(lines: &str) -> String {
     format!("POST {CHAT} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {USER}\r\n{lines}\r\n\r\n")
 }
 
+/// Returns a request for `/ping` with further header lines, each with its CRLF.
 fn ping(lines: &str) -> String {
     format!("GET /ping HTTP/1.1\r\nHost: x\r\n{lines}\r\n")
 }
 
 #[test]
-fn no_request_that_could_be_read_in_two_ways_reaches_llama_server() {
+fn no_ambiguous_request_reaches_llama_server() {
     let gateway = ready(&[]);
     let smuggled = format!("0\r\n\r\n{}", head("Content-Length: 2") + "{}");
     for lines in [
@@ -73,7 +76,7 @@ fn no_request_that_could_be_read_in_two_ways_reaches_llama_server() {
         "Host: another",
     ] {
         let answer = ask(&gateway, format!("{}{smuggled}", head(lines)).as_bytes());
-        is_refused(&answer, 400, "bad_request");
+        assert_refused(&answer, 400, "bad_request");
     }
     for request in [
         format!("POST {CHAT} HTTP/1.1\r\nContent-Length: 2\r\n\r\n{{}}"),
@@ -83,7 +86,7 @@ fn no_request_that_could_be_read_in_two_ways_reaches_llama_server() {
         format!("POST {CHAT}\r\n\r\n"),
         "\x16\x03\x01\x02\x00\x01\x00\x01\r\n\r\n".to_owned(),
     ] {
-        is_refused(&ask(&gateway, request.as_bytes()), 400, "bad_request");
+        assert_refused(&ask(&gateway, request.as_bytes()), 400, "bad_request");
     }
     assert!(gateway.journal().requests(CHAT).is_empty(), "nothing reached llama-server");
     assert_eq!(gateway.client().send("POST", CHAT, chat().as_bytes()).status(), 200);
@@ -96,13 +99,13 @@ fn a_malformed_chunk_is_refused_and_what_follows_is_not_read_as_a_request() {
         ["5\nhello", "5\r\nhelloX\r\n", "-5\r\n", "5 \r\nhello\r\n", "0\r\nTrailer: x\n\r\n", "fffffffffffffffff\r\n"]
     {
         let request = format!("{}{chunks}{}", head("Transfer-Encoding: chunked"), head("Content-Length: 2") + "{}");
-        is_refused(&ask(&gateway, request.as_bytes()), 400, "bad_request");
+        assert_refused(&ask(&gateway, request.as_bytes()), 400, "bad_request");
     }
     assert!(gateway.journal().requests(CHAT).is_empty(), "nothing reached llama-server");
 }
 
 #[test]
-fn refusals_keep_the_request_id_and_the_shape_of_the_client_and_are_accounted() {
+fn refusals_keep_the_request_id_and_the_dialect_and_are_logged_and_counted() {
     let gateway = ready(&[]);
     let answer = ask(&gateway, b"POST /v1/messages?q HTTP/1.1\r\nHost: x\r\nX-Request-Id: my-id.7\r\nbad\r\n\r\n");
     assert_eq!((answer.status(), answer.header("x-request-id")), (400, Some("my-id.7")));
@@ -129,11 +132,11 @@ fn the_health_port_has_the_same_limits() {
     let gateway = ready(&[]);
     let mut client = RawClient::connect(gateway.health_url());
     client.write(b"GET /ping HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n").unwrap();
-    is_refused(&client.read_response().unwrap(), 400, "bad_request");
+    assert_refused(&client.read_response().unwrap(), 400, "bad_request");
 }
 
 #[test]
-fn limits_of_a_head_exactly_met_pass_and_one_more_is_refused() {
+fn a_head_that_exactly_meets_its_limits_passes_and_one_byte_or_line_more_is_refused() {
     let gateway = ready(&[("MAX_REQUEST_LINE_SIZE", "200"), ("MAX_HEADER_LINE_SIZE", "9000"), ("MAX_HEADERS", "10")]);
     let line = |length: usize| {
         let begin = "GET /ping?";
@@ -153,17 +156,17 @@ fn limits_of_a_head_exactly_met_pass_and_one_more_is_refused() {
         (total(32 * 1024), total(32 * 1024 + 1), 431, "header_fields_too_large"),
     ] {
         assert_eq!(ask(&gateway, good.as_bytes()).status(), 200);
-        is_refused(&ask(&gateway, bad.as_bytes()), status, code);
-        // On a connection that was good before, in one piece and one after the other.
+        assert_refused(&ask(&gateway, bad.as_bytes()), status, code);
+        // On a keep-alive connection: the second request after the first response, and both pipelined.
         let mut client = RawClient::connect(gateway.url());
         client.write(good.as_bytes()).unwrap();
         assert_eq!(client.read_response().unwrap().status(), 200);
         client.write(bad.as_bytes()).unwrap();
-        is_refused(&client.read_response().unwrap(), status, code);
+        assert_refused(&client.read_response().unwrap(), status, code);
         let mut client = RawClient::connect(gateway.url());
         client.write(format!("{good}{bad}").as_bytes()).unwrap();
         assert_eq!(client.read_response().unwrap().status(), 200);
-        is_refused(&client.read_response().unwrap(), status, code);
+        assert_refused(&client.read_response().unwrap(), status, code);
         assert!(client.read_to_close().is_empty());
     }
 }
@@ -173,11 +176,11 @@ fn a_request_line_without_end_is_refused_before_its_end() {
     let gateway = ready(&[]);
     let mut client = RawClient::connect(gateway.url());
     client.write(format!("GET /{}", "x".repeat(9_000)).as_bytes()).unwrap();
-    is_refused(&client.read_response().unwrap(), 414, "uri_too_long");
+    assert_refused(&client.read_response().unwrap(), 414, "uri_too_long");
 }
 
 #[test]
-fn a_body_over_its_limit_is_refused_by_counting_and_the_answer_survives_what_is_still_sent() {
+fn a_body_over_its_limit_is_refused_while_it_arrives_and_the_response_is_not_lost() {
     let gateway = ready(&[("MAX_REQUEST_BODY_SIZE", "1000")]);
     let chunk = format!("{:x}\r\n{}\r\n", 16 * 1024, "x".repeat(16 * 1024));
     let mut client = RawClient::connect(gateway.url());
@@ -185,45 +188,45 @@ fn a_body_over_its_limit_is_refused_by_counting_and_the_answer_survives_what_is_
     for _ in 0..512 {
         client.write(chunk.as_bytes()).expect("the gateway takes what is sent");
     }
-    is_refused(&client.read_response().unwrap(), 413, "payload_too_large");
+    assert_refused(&client.read_response().unwrap(), 413, "payload_too_large");
 
     let mut client = RawClient::connect(gateway.url());
     client.write(head("Content-Length: 8000000").as_bytes()).unwrap();
     client.write(&vec![b'x'; 8_000_000]).expect("the gateway takes what is sent");
-    is_refused(&client.read_response().unwrap(), 413, "payload_too_large");
+    assert_refused(&client.read_response().unwrap(), 413, "payload_too_large");
     assert!(gateway.journal().requests(CHAT).is_empty());
 }
 
-/// As curl's `--http2` and Java's `HttpClient` ask in each request.
+/// The headers that curl's `--http2` and Java's `HttpClient` send with each request (RFC 7540, section 3.2).
 const UPGRADE: &str = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA";
 
 #[test]
-fn who_asks_for_another_protocol_is_answered_in_this_one_and_held_to_its_limits() {
+fn a_request_to_upgrade_is_answered_over_http1_within_its_limits() {
     let gateway = ready(&[("MAX_REQUEST_BODY_SIZE", "1000")]);
     let mut client = RawClient::connect(gateway.url());
     client.write(ping(&format!("{UPGRADE}\r\n")).as_bytes()).unwrap();
     assert_eq!(client.read_response().unwrap().status(), 200);
     client.write(b"bad\r\n\r\n").unwrap();
-    is_refused(&client.read_response().unwrap(), 400, "bad_request");
+    assert_refused(&client.read_response().unwrap(), 400, "bad_request");
     assert!(client.read_to_close().is_empty());
 
     let mut client = RawClient::connect(gateway.url());
     client.write(head(&format!("{UPGRADE}\r\nContent-Length: 8000000")).as_bytes()).unwrap();
     client.write(&vec![b'x'; 8_000_000]).expect("the gateway takes what is sent");
-    is_refused(&client.read_response().unwrap(), 413, "payload_too_large");
+    assert_refused(&client.read_response().unwrap(), 413, "payload_too_large");
 
     let body = chat();
-    let asked = head(&format!("{UPGRADE}\r\nContent-Length: {}", body.len())) + &body;
-    assert_eq!(ask(&gateway, asked.as_bytes()).status(), 200);
+    let upgrading = head(&format!("{UPGRADE}\r\nContent-Length: {}", body.len())) + &body;
+    assert_eq!(ask(&gateway, upgrading.as_bytes()).status(), 200);
     let received = gateway.journal().requests(CHAT).pop().unwrap()["headers"].to_string().to_lowercase();
-    for of_the_connection in ["upgrade", "trailer", "h2c", "http2-settings"] {
-        assert!(!received.contains(of_the_connection), "{received}");
+    for hop_by_hop in ["upgrade", "trailer", "h2c", "http2-settings"] {
+        assert!(!received.contains(hop_by_hop), "{received}");
     }
-    is_refused(&ask(&gateway, b"CONNECT h:80 HTTP/1.1\r\nHost: h\r\n\r\n"), 400, "bad_request");
+    assert_refused(&ask(&gateway, b"CONNECT h:80 HTTP/1.1\r\nHost: h\r\n\r\n"), 400, "bad_request");
 }
 
 #[test]
-fn who_waits_for_100_continue_gets_it_only_when_the_body_is_wanted() {
+fn a_client_gets_100_continue_only_if_its_body_will_be_read() {
     let gateway = ready(&[("MAX_REQUEST_BODY_SIZE", "1000")]);
     let expect = |length: usize| format!("Expect: 100-continue\r\nContent-Length: {length}");
     let body = chat();
@@ -232,13 +235,13 @@ fn who_waits_for_100_continue_gets_it_only_when_the_body_is_wanted() {
     assert_eq!(client.read_head().unwrap().status, 100);
     client.write(body.as_bytes()).unwrap();
     assert_eq!(client.read_response().unwrap().status(), 200);
-    is_refused(&ask(&gateway, head(&expect(1001)).as_bytes()), 413, "payload_too_large");
+    assert_refused(&ask(&gateway, head(&expect(1001)).as_bytes()), 413, "payload_too_large");
     let without_key = head(&expect(body.len())).replace(USER, "not-a-key-0123456789");
     assert_eq!(ask(&gateway, without_key.as_bytes()).status(), 401);
 }
 
 #[test]
-fn pipelined_requests_are_answered_in_their_order_and_a_bad_one_ends_them() {
+fn pipelined_requests_are_answered_in_order_up_to_a_malformed_one() {
     let gateway = ready(&[]);
     let body = chat();
     let good = head(&format!("Content-Length: {}\r\nX-Request-Id: first", body.len())) + &body;
@@ -251,13 +254,13 @@ fn pipelined_requests_are_answered_in_their_order_and_a_bad_one_ends_them() {
         let answer = client.read_response().unwrap();
         assert_eq!((answer.status(), answer.header("x-request-id")), (200, Some(id)), "{}", answer.text());
     }
-    is_refused(&client.read_response().unwrap(), 400, "bad_request");
+    assert_refused(&client.read_response().unwrap(), 400, "bad_request");
     assert!(client.read_to_close().is_empty());
     assert_eq!(gateway.journal().requests(CHAT).len(), 2);
 }
 
 #[test]
-fn a_bad_head_behind_a_stream_waits_for_the_streams_end() {
+fn the_refusal_of_a_bad_head_behind_a_stream_waits_for_the_end_of_the_stream() {
     let gateway = Gateway::builder().script(json!({"hold_mid_stream": {"after_frames": 1}})).start();
     gateway.wait_ready();
     let body = json!({"messages": [{"role": "user", "content": "x"}], "stream": true}).to_string();
@@ -267,7 +270,7 @@ fn a_bad_head_behind_a_stream_waits_for_the_streams_end() {
     gateway.control().release_all_requests();
     let stream = client.read_response().unwrap();
     assert!(stream.complete && stream.text().ends_with("data: [DONE]\n\n"), "{}", stream.text());
-    is_refused(&client.read_response().unwrap(), 400, "bad_request");
+    assert_refused(&client.read_response().unwrap(), 400, "bad_request");
 }
 
 #[test]
@@ -289,14 +292,14 @@ fn http2_has_the_same_limits() {
         let code = serde_json::from_slice(&body).map(|body: Value| body["error"]["code"].as_str().map(str::to_owned));
         (status, code.ok().flatten())
     };
-    let one = |name: &str, length: usize| vec![(name.to_owned(), "x".repeat(length))];
+    let header = |name: &str, length: usize| vec![(name.to_owned(), "x".repeat(length))];
     let many = (0..11).map(|n| (format!("x-{n}"), "y".to_owned())).collect();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
-        assert_eq!(ask("/ping".into(), one("x", 200)).await, (200, None));
+        assert_eq!(ask("/ping".into(), header("x", 200)).await, (200, None));
         let refused = |status, code: &str| (status, Some(code.to_owned()));
         assert_eq!(ask(format!("/ping?{}", "q".repeat(200)), vec![]).await, refused(414, "uri_too_long"));
-        assert_eq!(ask("/ping".into(), one("x", 300)).await, refused(431, "header_fields_too_large"));
+        assert_eq!(ask("/ping".into(), header("x", 300)).await, refused(431, "header_fields_too_large"));
         assert_eq!(ask("/ping".into(), many).await, refused(431, "header_fields_too_large"));
     });
     eventually("the refusals are counted", SOON, || {

@@ -1,4 +1,17 @@
-//! The load of a model: silence alone ends it, its phases are told, it can be read ahead, and its file may change.
+//! The load of a model: LOAD_TIMEOUT counts only silence, the phases are logged, the file can be prefetched and may
+//! change.
+
+use std::{
+    fs::{self, File},
+    path::Path,
+    thread,
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::{Value, json};
 
 use super::support::{
     fake_server,
@@ -7,21 +20,11 @@ use super::support::{
     scripted::ScriptedModel,
     wait::{READY, SOON, eventually, eventually_some},
 };
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
-use serde_json::{Value, json};
-use std::{
-    fs::{self, File},
-    path::Path,
-    thread,
-};
 
-/// Twice as long as the silence that is borne, in many small steps.
+/// Starts a gateway whose load takes twice LOAD_TIMEOUT, with a sign of life of this kind every 100 ms.
 fn slow_load(kind: &str) -> Gateway {
     let signs = json!({"kind": kind, "interval_ms": 100, "times": 40});
-    // A line about a probe would end that of the dots.
+    // A logged probe would end the line of dots.
     let signs = json!({"load_signs": signs, "log_requests": kind != "dots"});
     Gateway::builder().script(json!({"starts": [signs, {}]})).set("LOAD_TIMEOUT", "2s").start_ready()
 }
@@ -37,24 +40,24 @@ fn load_timeout_counts_only_silence() {
         }
         scope.spawn(|| {
             let gateway = slow_load("none");
-            assert_eq!(gateway.journal().starts().len(), 2, "to answer probes is none\n{}", gateway.output());
+            assert_eq!(gateway.journal().starts().len(), 2, "answers to probes are no progress\n{}", gateway.output());
         });
     });
 }
 
-/// The value after `name=` in a line of the log.
+/// Returns the value after `name=` in a line of the log.
 fn field(line: &str, name: &str) -> Option<f64> {
     line.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
 }
 
-/// The line of the log that holds `words`.
+/// Waits for the line of the log that contains `words`.
 fn logged(gateway: &Gateway, words: &str) -> String {
     eventually_some(&format!("the log says {words:?}"), SOON, || {
         gateway.output().lines().find(|line| line.contains(words)).map(str::to_owned)
     })
 }
 
-/// The value of a series in Prometheus' text.
+/// Returns the value of a series in the text format of Prometheus.
 fn series(text: &str, name: &str) -> Option<f64> {
     text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
 }
@@ -68,7 +71,7 @@ fn metrics(gateway: &Gateway) -> String {
     gateway.health().header("Accept", "text/plain").get("/metrics").text()
 }
 
-/// The real llama-server with a model that takes a moment to load.
+/// Starts a gateway with the real llama-server and a model that takes a moment to load.
 fn real(prefetch: bool) -> Gateway {
     let backend = Backend::Real { model: "tiny-chat.gguf" };
     let builder = Gateway::builder().backend(backend).set("MODEL_PATH", smollm().display());
@@ -87,8 +90,8 @@ fn the_phases_of_a_real_load_are_in_the_log_and_in_the_metrics() {
     assert!(phases.iter().all(|name| phase(&gateway, name).unwrap() > 0.0), "{}", metrics(&gateway));
     let logged: f64 = phases.iter().map(|name| field(&line, &format!("{name}_ms")).expect(name)).sum();
     let load_ms = field(&line, "load_ms").unwrap();
-    assert!((logged - load_ms).abs() <= 3.0, "each is rounded down: {line}");
-    assert_eq!((phase(&gateway, "prefetch"), field(&line, "prefetch_ms")), (None, None), "it was not asked for");
+    assert!((logged - load_ms).abs() <= 3.0, "each value is rounded down: {line}");
+    assert_eq!((phase(&gateway, "prefetch"), field(&line, "prefetch_ms")), (None, None), "no prefetch was configured");
 }
 
 #[test]
@@ -107,8 +110,8 @@ fn prefetch_reads_the_whole_model_before_the_start() {
     assert_eq!(gateway.client().post_json("/v1/chat/completions", &body).status(), 200);
 }
 
-/// So much takes longer to read than to see that it has begun and to say stop, and is mostly hole: reading it costs no
-/// disk.
+/// The size in bytes of a sparse model file: reading it takes longer than the test needs to send SIGTERM, but no disk
+/// space.
 const LONG: u64 = 4 << 30;
 
 #[test]
@@ -118,18 +121,18 @@ fn sigterm_during_a_prefetch_ends_it_at_once() {
     File::options().write(true).open(&model.path).unwrap().set_len(LONG).unwrap();
     let mut gateway = Gateway::builder().set("MODEL_PATH", model.path.display()).set("PREFETCH", true).start();
     logged(&gateway, "the model is read once before the start");
-    assert_eq!(gateway.health().get("/ping").status(), 204, "it is on its way");
+    assert_eq!(gateway.health().get("/ping").status(), 204, "the prefetch is under way");
     assert_eq!(gateway.stop().code(), Some(0));
     assert!(!gateway.output().contains("the model has been read"), "{}", gateway.output());
     assert_eq!(model.journal().starts(), Vec::<Value>::new(), "llama-server was not started");
 }
 
-fn end_worker(gateway: &Gateway) {
-    let worker = eventually_some("a llama-server runs", SOON, || gateway.child_pids().into_iter().next());
+fn kill_worker(gateway: &Gateway) {
+    let worker = eventually_some("llama-server runs", SOON, || gateway.child_pids().into_iter().next());
     kill(Pid::from_raw(worker as i32), Signal::SIGKILL).unwrap();
 }
 
-/// What /health says of the only model, once it says `words` of its last end.
+/// Waits until the `last_exit.hint` on `/health` contains `words`, and returns the health.
 fn wait_for_hint(gateway: &Gateway, words: &str) -> Value {
     eventually_some(&format!("/health says {words:?}"), READY, || {
         let health = gateway.anonymous().get("/health").json();
@@ -140,8 +143,8 @@ fn wait_for_hint(gateway: &Gateway, words: &str) -> Value {
 type Damage = fn(&Path);
 
 #[test]
-fn a_model_file_that_changes_is_told_without_its_path_and_serves_again_when_it_is_back() {
-    // The budget is for a window: it is not what this is about.
+fn a_damaged_model_file_is_reported_without_its_path_and_serves_again_once_it_is_restored() {
+    // A short window, so that the restarts of this test never reach RESTART_LIMIT.
     let gateway = Gateway::builder().set("RESTART_WINDOW", "1s").start_ready();
     let file = gateway.model().path.clone();
     let damages: [(&str, Damage); 3] = [
@@ -152,14 +155,14 @@ fn a_model_file_that_changes_is_told_without_its_path_and_serves_again_when_it_i
     for (words, damage) in damages {
         damage(&file);
         let starts = gateway.journal().starts().len();
-        end_worker(&gateway);
+        kill_worker(&gateway);
         let health = wait_for_hint(&gateway, words);
         assert!(!health.to_string().contains(gateway.data_dir().to_str().unwrap()), "{health}");
         assert!(["backoff", "starting"].contains(&health["models"][0]["state"].as_str().unwrap()), "{health}");
-        assert_eq!(gateway.journal().starts().len(), starts, "llama-server is not given such a file");
+        assert_eq!(gateway.journal().starts().len(), starts, "llama-server is not started with such a file");
         model_file::write(&file, Kind::Chat);
         let chat = json!({"messages": [{"role": "user", "content": "x"}]});
-        eventually("it serves again", READY, || {
+        eventually("the model serves again", READY, || {
             gateway.client().post_json("/v1/chat/completions", &chat).status() == 200
         });
     }
@@ -169,7 +172,7 @@ fn a_model_file_that_changes_is_told_without_its_path_and_serves_again_when_it_i
 fn a_model_file_that_stays_away_is_given_up_with_69_and_the_reason() {
     let mut gateway = Gateway::builder().set("RESTART_LIMIT", 2).start_ready();
     fs::remove_file(&gateway.model().path).unwrap();
-    end_worker(&gateway);
+    kill_worker(&gateway);
     assert_eq!(gateway.wait_exit().code(), Some(69), "{}", gateway.output());
     let reason = "could not be kept running: the model file cannot be read";
     assert!(gateway.output().contains(reason), "{}", gateway.output());
@@ -186,7 +189,7 @@ fn a_part_that_is_missing_at_a_restart_is_named() {
         Gateway::builder().set("MODEL_PATH", model.path.display()).set("LLAMA_SERVER", fake_server::program());
     let gateway = builder.start_ready();
     fs::remove_file(&second).unwrap();
-    end_worker(&gateway);
+    kill_worker(&gateway);
     let health = wait_for_hint(&gateway, "part 2 of 2 is missing");
     assert!(!health.to_string().contains(folder.path().to_str().unwrap()), "{health}");
     model_file::write(&second, Kind::Chat);

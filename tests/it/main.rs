@@ -1,7 +1,7 @@
-//! The integration tests: one crate, one module for each thing that is promised.
+//! The integration tests: one crate, with one module for each feature or class of faults.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what is wrong by panicking")]
-#![allow(clippy::disallowed_methods, reason = "tests start processes of their own and read the environment they got")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test reports a failure by a panic")]
+#![allow(clippy::disallowed_methods, reason = "tests start processes and read their own environment")]
 
 #[path = "../support/mod.rs"]
 mod support;

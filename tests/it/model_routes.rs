@@ -1,4 +1,6 @@
-//! The routes on models themselves: the lists, one model, load and unload, and what each worker has done.
+//! The routes about models: the lists, a single model, load and unload, and the statistics of each worker.
+
+use serde_json::{Value, json};
 
 use super::routing::{answered_by, chat, refused};
 use super::support::{
@@ -7,7 +9,6 @@ use super::support::{
     model_file::Kind,
     wait::{READY, SOON, eventually},
 };
-use serde_json::{Value, json};
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -32,7 +33,7 @@ fn state(client: &Client, id: &str) -> Value {
 }
 
 #[test]
-fn models_are_listed_with_what_is_known_of_them_and_none_is_woken_for_it() {
+fn the_lists_describe_the_models_and_wake_none() {
     let gateway = start(json!({}));
     let client = gateway.client();
     let list = client.get("/v1/models");
@@ -72,7 +73,7 @@ fn models_are_listed_with_what_is_known_of_them_and_none_is_woken_for_it() {
         assert_eq!(refused(&client.get(&format!("/v1/models/{path}")), 404), "model_not_found", "{path}");
     }
     assert_eq!(refused(&gateway.anonymous().get("/v1/models"), 401), "missing_api_key");
-    assert!(gateway.child_pids().is_empty(), "to look wakes nobody");
+    assert!(gateway.child_pids().is_empty(), "the lists start no llama-server");
 
     client.post_json(CHAT, &chat("talks"));
     assert_eq!(client.get("/v1/models/chat").json()[0]["loaded"], true);
@@ -80,7 +81,7 @@ fn models_are_listed_with_what_is_known_of_them_and_none_is_woken_for_it() {
 }
 
 #[test]
-fn an_admin_loads_and_unloads_and_what_is_in_flight_is_finished_first() {
+fn an_admin_loads_and_unloads_a_model_after_its_requests_in_flight() {
     let gateway = start(json!({"starts": [{"hold_mid_stream": {"after_frames": 1}}, {}]}));
     let (client, admin) = (gateway.client(), gateway.client_with(ADMIN));
     for order in ["load", "unload"] {
@@ -96,35 +97,35 @@ fn an_admin_loads_and_unloads_and_what_is_in_flight_is_finished_first() {
         assert_eq!(answer.status(), 202, "{}", answer.text());
         answer.json()
     };
-    let told = |id: &str, state: &str| json!({"id": id, "state": state});
-    assert_eq!(order("/v1/models/ranks/unload"), told("ranks", "stopped"));
-    assert_eq!(order("/v1/models/BAAI%2Fbge%20m3/load"), told("BAAI/bge m3", "starting"));
-    eventually("it is loaded", READY, || state(&admin, "BAAI/bge%20m3") == "ready");
-    assert_eq!(order("/v1/models/gpt-4o/load"), told("talks", "starting"));
-    eventually("it is loaded", READY, || state(&admin, "talks") == "ready");
-    assert_eq!(order("/v1/models/talks/load"), told("talks", "ready"));
+    let reply = |id: &str, state: &str| json!({"id": id, "state": state});
+    assert_eq!(order("/v1/models/ranks/unload"), reply("ranks", "stopped"));
+    assert_eq!(order("/v1/models/BAAI%2Fbge%20m3/load"), reply("BAAI/bge m3", "starting"));
+    eventually("the model is loaded", READY, || state(&admin, "BAAI/bge%20m3") == "ready");
+    assert_eq!(order("/v1/models/gpt-4o/load"), reply("talks", "starting"));
+    eventually("the model is loaded", READY, || state(&admin, "talks") == "ready");
+    assert_eq!(order("/v1/models/talks/load"), reply("talks", "ready"));
 
     let mut stream = client.stream(CHAT, &json!({"model": "talks", "messages": [], "stream": true}));
     assert!(stream.next_event().is_some());
-    assert_eq!(order("/v1/models/talks/unload"), told("talks", "draining"));
-    eventually("it finishes", SOON, || state(&admin, "talks") == "draining");
+    assert_eq!(order("/v1/models/talks/unload"), reply("talks", "draining"));
+    eventually("the model drains", SOON, || state(&admin, "talks") == "draining");
     assert_eq!(gateway.model_file("talks.gguf").journal().events("sigterm"), Vec::<Value>::new());
     gateway.model_file("talks.gguf").control().release_all_requests();
     let events = stream.events();
     assert!(stream.is_complete() && events.last().unwrap().is_done(), "{events:?}");
-    eventually("it is stopped", READY, || state(&admin, "talks") == "stopped");
-    assert_eq!(state(&admin, "BAAI/bge%20m3"), "ready", "no other is");
+    eventually("the model is stopped", READY, || state(&admin, "talks") == "stopped");
+    assert_eq!(state(&admin, "BAAI/bge%20m3"), "ready", "no other model is stopped");
 
     assert_eq!(answered_by(&client.post_json(CHAT, &chat("talks"))), "talks");
     assert_eq!(gateway.model_file("talks.gguf").journal().starts().len(), 2);
 }
 
 #[test]
-fn an_admin_sees_what_each_worker_has_done() {
+fn an_admin_gets_the_statistics_of_each_worker() {
     let gateway = start(json!({"hold_requests": ["/v1/completions"], "fail_on": []}));
     let (client, admin) = (gateway.client(), gateway.client_with(ADMIN));
     assert_eq!(refused(&client.get("/lb/stats"), 403), "scope_required");
-    let of = |id: &str| {
+    let stats_of = |id: &str| {
         let stats = admin.get("/lb/stats").json();
         stats["models"].as_array().unwrap().iter().find(|model| model["id"] == id).unwrap().clone()
     };
@@ -133,28 +134,28 @@ fn an_admin_sees_what_each_worker_has_done() {
         "ewma_latency_ms": null, "breaker": "closed", "last_error": null, "last_failure": null,
     });
     let idle = json!({"active": 0, "waiting": 0});
-    assert_eq!(of("ranks"), json!({"id": "ranks", "strategy": "least-busy", "queue": idle, "workers": [asleep]}));
+    assert_eq!(stats_of("ranks"), json!({"id": "ranks", "strategy": "least-busy", "queue": idle, "workers": [asleep]}));
     for _ in 0..3 {
         assert_eq!(client.post_json(CHAT, &chat("talks")).status(), 200);
     }
-    let worker = || of("talks")["workers"][0].clone();
-    eventually("three are counted", SOON, || worker()["served"] == 3);
+    let worker = || stats_of("talks")["workers"][0].clone();
+    eventually("three requests are counted", SOON, || worker()["served"] == 3);
     assert_eq!(
         (&worker()["slots"], &worker()["state"], &worker()["failures"]),
         (&json!(2), &json!("ready"), &json!(0))
     );
     assert!(worker()["ewma_latency_ms"].as_f64().unwrap() > 0.0);
 
-    // Two hold both slots, a third waits.
+    // Two requests hold both slots, a third waits.
     let body = json!({"model": "talks", "prompt": "x"}).to_string();
     let mut held: Vec<_> = (0..3).map(|_| client.begin("POST", "/v1/completions", body.as_bytes()).unwrap()).collect();
     let busy = json!({"active": 2, "waiting": 1});
-    eventually("one waits", SOON, || of("talks")["queue"] == busy && worker()["in_flight"] == 2);
-    assert_eq!(of("ranks")["queue"], idle, "each model has its own line");
+    eventually("one request waits", SOON, || stats_of("talks")["queue"] == busy && worker()["in_flight"] == 2);
+    assert_eq!(stats_of("ranks")["queue"], idle, "each model has its own queue");
     gateway.model_file("talks.gguf").control().release_all_requests();
     for client in &mut held {
         assert_eq!(client.read_response().unwrap().status(), 200);
     }
-    eventually("all are counted", SOON, || worker()["served"] == 6 && of("talks")["queue"] == idle);
+    eventually("all requests are counted", SOON, || worker()["served"] == 6 && stats_of("talks")["queue"] == idle);
     assert_eq!(worker()["in_flight"], 0);
 }

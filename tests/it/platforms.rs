@@ -1,5 +1,19 @@
-//! At home where GPUs are rented: RunPod's load balancer and cached models, Vast.ai's mapped ports, containers that allow
-//! little, and the two lines of the log that platforms look for.
+//! What platforms that rent GPUs expect: RunPod's load balancer and cached models, Vast.ai's mapped ports, containers
+//! with few permissions, and the two lines of the log that platforms look for.
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, Permissions},
+    net::TcpListener,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::Command,
+};
+
+use llamagate::gateway::bounds::GUESSES_PER_MINUTE;
+use nix::{sys::signal::Signal, unistd::geteuid};
+use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use super::leftovers::namespaces;
 use super::support::{
@@ -11,18 +25,6 @@ use super::support::{
     scripted::ScriptedModel,
     wait::{READY, REAL_MODEL_ANSWERS, REAL_MODEL_READY, SOON, STARTS, eventually, eventually_some},
 };
-use llamagate::gateway::bounds::GUESSES_PER_MINUTE;
-use nix::{sys::signal::Signal, unistd::geteuid};
-use serde_json::{Value, json};
-use std::{
-    collections::BTreeSet,
-    fs::{self, Permissions},
-    net::TcpListener,
-    os::unix::fs::PermissionsExt,
-    path::Path,
-    process::Command,
-};
-use tempfile::TempDir;
 
 const CHAT: &str = "/v1/chat/completions";
 const READY_LINE: &str = "llamagate is ready";
@@ -39,12 +41,12 @@ fn lines<'a>(output: &'a str, words: &str) -> Vec<&'a str> {
     output.lines().filter(|line| line.contains(words)).collect()
 }
 
-/// A worker of a RunPod load-balancing endpoint: nothing is said but what the platform says, and the model.
+/// Starts a worker of a RunPod load-balancing endpoint: only the platform's variables and the model are set.
 fn on_runpod(script: &Value) -> (Process, TempDir, ScriptedModel, Client) {
     on_runpod_asked_at("/ping", script)
 }
 
-/// The same, of whose health the platform asks at this path.
+/// As `on_runpod`, but the platform probes the health at `path`.
 fn on_runpod_asked_at(path: &str, script: &Value) -> (Process, TempDir, ScriptedModel, Client) {
     let port = free_port();
     let builder = Gateway::builder().script(script.clone()).set("PORT", port).set("PORT_HEALTH", "");
@@ -55,7 +57,7 @@ fn on_runpod_asked_at(path: &str, script: &Value) -> (Process, TempDir, Scripted
     (process, folder, model, Client::new(&format!("http://127.0.0.1:{port}")))
 }
 
-/// What `/ping` says; none if nobody listens.
+/// Returns the status of `/ping`, or `None` if the connection is refused.
 fn ping(client: &Client) -> Option<u16> {
     client.try_send("GET", "/ping", b"").ok().map(|answer| answer.status())
 }
@@ -63,22 +65,22 @@ fn ping(client: &Client) -> Option<u16> {
 #[test]
 fn runpods_load_balancer_finds_204_then_200_on_the_port_that_serves() {
     let (mut process, _folder, model, client) = on_runpod(&json!({"load": {"until_released": true}}));
-    assert_eq!(eventually_some("it listens", STARTS, || ping(&client)), 204);
+    assert_eq!(eventually_some("the gateway listens", STARTS, || ping(&client)), 204);
     assert!(lines(&process.output(), READY_LINE).is_empty());
     model.control().release_load();
-    eventually("it says ready", READY, || ping(&client) == Some(200));
+    eventually("the health path answers 200", READY, || ping(&client) == Some(200));
 
-    // The edge takes Authorization for itself, and may pass on what is no key here.
+    // RunPod's edge uses Authorization for its own key, and may forward that key, which is unknown here.
     let edge = client.clone().header("Authorization", "Bearer rpa_OF_THE_PLATFORM").header("X-API-Key", USER);
     let answer = edge.header("X-Runpod-Worker-Id", "strict p1").post_json(CHAT, &chat("dummy"));
     assert_eq!(answer.status(), 200, "{}", answer.text());
     let request = model.journal().requests(CHAT).remove(0);
-    assert_eq!(request["headers"]["x-runpod-worker-id"], "strict p1", "passed on as it came");
+    assert_eq!(request["headers"]["x-runpod-worker-id"], "strict p1", "forwarded unchanged");
 
-    // Everybody comes from the edge's address: those without a key of ours keep nobody out.
-    let wrong = client.header("Authorization", "Bearer rpa_OF_SOMEBODY_ELSE");
+    // All clients have the edge's address, so failed authentication must not throttle that address.
+    let wrong = client.header("Authorization", "Bearer rpa_OF_ANOTHER_ACCOUNT");
     let refused = |_| wrong.post_json(CHAT, &chat("dummy")).status() == 401;
-    assert!((0..=GUESSES_PER_MINUTE).all(refused), "nobody is told to wait");
+    assert!((0..=GUESSES_PER_MINUTE).all(refused), "no request is throttled");
     let late = wrong.header("X-API-Key", ADMIN).post_json(CHAT, &chat("dummy"));
     assert_eq!(late.status(), 200, "{}", late.text());
     let output = process.output();
@@ -89,14 +91,14 @@ fn runpods_load_balancer_finds_204_then_200_on_the_port_that_serves() {
 }
 
 #[test]
-fn a_platform_that_asks_at_the_path_of_another_answer_is_told_what_ping_says() {
+fn health_check_path_answers_as_ping_does_on_any_health_route() {
     for path in ["/health", "/readyz"] {
         let (mut process, _folder, model, client) =
             on_runpod_asked_at(path, &json!({"load": {"until_released": true}}));
-        let said = || client.try_send("GET", path, b"").ok().map(|answer| answer.status());
-        assert_eq!(eventually_some("it listens", STARTS, said), 204, "{path}");
+        let status = || client.try_send("GET", path, b"").ok().map(|answer| answer.status());
+        assert_eq!(eventually_some("the gateway listens", STARTS, status), 204, "{path}");
         model.control().release_load();
-        eventually("it says ready", READY, || said() == Some(200));
+        eventually("the health path answers 200", READY, || status() == Some(200));
         process.signal(Signal::SIGTERM);
         process.wait_exit();
     }
@@ -106,21 +108,21 @@ fn a_platform_that_asks_at_the_path_of_another_answer_is_told_what_ping_says() {
 fn runpods_load_balancer_never_finds_a_worker_healthy_that_cannot_serve() {
     let script = json!({"load": {"until_released": true}, "exit_while_loading": {"code": 3}});
     let (mut process, _folder, model, client) = on_runpod(&script);
-    assert_eq!(eventually_some("it listens", STARTS, || ping(&client)), 204);
+    assert_eq!(eventually_some("the gateway listens", STARTS, || ping(&client)), 204);
     model.control().release_load();
-    let mut said = BTreeSet::new();
-    eventually("it ends", READY, || {
-        said.extend(ping(&client));
+    let mut statuses = BTreeSet::new();
+    eventually("the gateway ends", READY, || {
+        statuses.extend(ping(&client));
         process.has_ended().is_some()
     });
-    assert!(said.is_subset(&[204, 503].into()), "{said:?}");
+    assert!(statuses.is_subset(&[204, 503].into()), "{statuses:?}");
     assert_eq!(process.wait_exit().code(), Some(69));
     assert_eq!(lines(&process.output(), "fatal: ").len(), 1, "{}", process.output());
     assert!(lines(&process.output(), READY_LINE).is_empty(), "{}", process.output());
 }
 
 #[test]
-fn a_model_that_runpod_has_cached_is_served_by_its_repositorys_name() {
+fn a_model_in_runpods_cache_is_served_by_the_name_of_its_repository() {
     let cache = tempfile::tempdir().unwrap();
     let repository = cache.path().join("models--org--m-gguf");
     let snapshot = repository.join("snapshots/0123456789abcdef0123456789abcdef01234567");
@@ -128,16 +130,16 @@ fn a_model_that_runpod_has_cached_is_served_by_its_repositorys_name() {
     for name in ["M-Q4_K_M.gguf", "M-Q8_0.gguf", "mmproj-M-Q8_0.gguf"] {
         ScriptedModel::create(&snapshot, name, Kind::Chat, &json!({}));
     }
-    let on = |name: &str| {
+    let with_model = |name: &str| {
         let builder = Gateway::builder().set("MODEL_PATH", "").set("MODEL_NAME", name);
         builder.set("HF_HUB_CACHE", cache.path().display())
     };
-    let gateway = on("Org/M-GGUF:q8_0").start_ready();
+    let gateway = with_model("Org/M-GGUF:q8_0").start_ready();
     for name in ["M-Q8_0", "Org/M-GGUF:q8_0", "Org/M-GGUF"] {
         let answer = gateway.client().post_json(CHAT, &chat(name));
         assert_eq!((answer.status(), answer.header("x-llamagate-model")), (200, Some("M-Q8_0")), "{name}");
     }
-    let (status, output) = on("Org/Other").run_to_exit();
+    let (status, output) = with_model("Org/Other").run_to_exit();
     assert_ne!(status.code(), Some(0));
     for words in ["Org/Other", &cache.path().display().to_string(), "org/m-gguf", "nothing is downloaded"] {
         assert!(output.contains(words), "{words} is not in {output}");
@@ -145,20 +147,20 @@ fn a_model_that_runpod_has_cached_is_served_by_its_repositorys_name() {
 }
 
 #[test]
-fn it_says_once_that_it_is_ready_in_text_and_in_json() {
+fn the_ready_line_is_logged_once_in_text_and_in_json() {
     for format in ["text", "json"] {
         let gateway = Gateway::builder().set("LOG_FORMAT", format).start_ready();
         eventually("the line is written", SOON, || gateway.output().contains(READY_LINE));
         gateway.control().die_with_code(3);
-        eventually("it serves again", READY, || {
+        eventually("the model serves again", READY, || {
             let health = gateway.anonymous().get("/health").json();
             health["models"][0]["state"] == "ready" && health["models"][0]["restarts"] == 1
         });
         let output = gateway.output();
-        let said = lines(&output, READY_LINE);
-        assert_eq!(said.len(), 1, "{output}");
+        let ready_lines = lines(&output, READY_LINE);
+        assert_eq!(ready_lines.len(), 1, "{output}");
         if format == "json" {
-            let line: Value = serde_json::from_str(said[0]).unwrap();
+            let line: Value = serde_json::from_str(ready_lines[0]).unwrap();
             assert_eq!((&line["message"], &line["models"]), (&json!(READY_LINE), &json!(1)));
             assert_eq!(line["port"].as_u64(), gateway.url().rsplit(':').next().unwrap().parse().ok());
         }
@@ -166,7 +168,7 @@ fn it_says_once_that_it_is_ready_in_text_and_in_json() {
 }
 
 #[test]
-fn each_end_that_is_a_failure_says_one_fatal_line() {
+fn each_failed_exit_logs_one_fatal_line() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     for (variables, argument, code) in [
@@ -180,23 +182,23 @@ fn each_end_that_is_a_failure_says_one_fatal_line() {
             let builder = Gateway::builder().set_all(variables).set("LOG_FORMAT", format);
             let (status, output) = argument.into_iter().fold(builder, |builder, a| builder.argument(a)).run_to_exit();
             assert_eq!(status.code(), Some(code), "{variables:?} {output}");
-            let said = lines(&output, "fatal: ");
-            assert_eq!(said.len(), 1, "{variables:?} {output}");
-            // Before the settings are known, so is the format.
+            let fatal_lines = lines(&output, "fatal: ");
+            assert_eq!(fatal_lines.len(), 1, "{variables:?} {output}");
+            // Until the settings have been read, the log format is unknown and the line is plain text.
             let has_log = variables.iter().all(|(name, _)| *name != "CTX") && argument.is_none();
             match has_log && format == "json" {
                 true => {
-                    let line: Value = serde_json::from_str(said[0]).unwrap();
+                    let line: Value = serde_json::from_str(fatal_lines[0]).unwrap();
                     assert!(line["message"].as_str().unwrap().starts_with("fatal: "), "{line}");
                 }
-                false => assert!(said[0].starts_with("fatal: ") || has_log, "{}", said[0]),
+                false => assert!(fatal_lines[0].starts_with("fatal: ") || has_log, "{}", fatal_lines[0]),
             }
         }
     }
 }
 
 #[test]
-fn ports_that_the_platform_maps_are_named_as_clients_elsewhere_see_them() {
+fn ports_that_the_platform_maps_are_logged_with_their_public_addresses() {
     let (port, health) = (free_port(), free_port());
     let mapped = |builder: super::support::gateway::Builder| {
         builder.set("PUBLIC_IPADDR", "203.0.113.7").set(&format!("VAST_TCP_PORT_{port}"), 40001)
@@ -204,9 +206,10 @@ fn ports_that_the_platform_maps_are_named_as_clients_elsewhere_see_them() {
     let start = || Gateway::builder().set("PORT", port).set("PORT_HEALTH", health).set("CONTAINER_ID", "1");
     let both = mapped(start()).set(&format!("VAST_TCP_PORT_{health}"), 40002).start();
     let output = both.output();
-    let said = lines(&output, "reachable from outside: ");
-    assert_eq!(said.len(), 1, "{output}");
-    assert!(said[0].ends_with("http://203.0.113.7:40001, health port http://203.0.113.7:40002"), "{}", said[0]);
+    let addresses = lines(&output, "reachable from outside: ");
+    assert_eq!(addresses.len(), 1, "{output}");
+    let expected = "http://203.0.113.7:40001, health port http://203.0.113.7:40002";
+    assert!(addresses[0].ends_with(expected), "{}", addresses[0]);
     assert_eq!(both.anonymous().get("/health").json()["platform"], "vast");
     drop(both);
     let one = mapped(start()).start();
@@ -216,14 +219,15 @@ fn ports_that_the_platform_maps_are_named_as_clients_elsewhere_see_them() {
     assert!(!none.output().contains("reachable from outside"), "{}", none.output());
 }
 
-/// The address that a line of the log names.
+/// Returns a client of the address in the line of the log that contains `words`.
 fn address(process: &mut Process, words: &str) -> Client {
     let line = process.wait_for_line(words);
     Client::new(line.split("listens on ").nth(1).unwrap().trim()).patience(REAL_MODEL_ANSWERS)
 }
 
-/// Starts the gateway by these words with these variables alone, serves one request and stops it.
-fn serves(words: &[&str], variables: &[(&str, &str)]) -> String {
+/// Starts the gateway behind the command prefix `words`, with these variables and the defaults below alone. Sends one
+/// request, stops the gateway, and returns its output.
+fn serve_one_request(words: &[&str], variables: &[(&str, &str)]) -> String {
     let folder = tempfile::tempdir().unwrap();
     let program = [env!("CARGO_BIN_EXE_llamagate")];
     let mut words = words.iter().chain(&program);
@@ -242,7 +246,7 @@ fn serves(words: &[&str], variables: &[(&str, &str)]) -> String {
     let mut process = Process::start("llamagate", command.envs(variables.iter().copied()), folder.path());
     let gateway = address(&mut process, "gateway listens on http://");
     let health = address(&mut process, "health port listens on http://");
-    eventually("it is ready", REAL_MODEL_READY, || ping(&health) == Some(200));
+    eventually("the gateway is ready", REAL_MODEL_READY, || ping(&health) == Some(200));
     let answer = gateway.post_json(CHAT, &json!({"messages": [{"role": "user", "content": "x"}], "max_tokens": 1}));
     assert_eq!(answer.status(), 200, "{}", answer.text());
     process.signal(Signal::SIGTERM);
@@ -251,11 +255,11 @@ fn serves(words: &[&str], variables: &[(&str, &str)]) -> String {
 }
 
 #[test]
-fn a_root_file_system_that_is_read_only_and_a_data_folder_that_is_not_there_stop_nobody() {
+fn the_service_runs_on_a_read_only_root_without_a_data_folder() {
     let Some(words) = namespaces(&[], "mount -o remount,bind,ro / && ! touch /etc/x 2>/dev/null && ") else { return };
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let model = test_models().join("tiny-chat.gguf");
-    let output = serves(
+    let output = serve_one_request(
         &words,
         &[
             ("MODEL_PATH", model.to_str().unwrap()),
@@ -267,8 +271,8 @@ fn a_root_file_system_that_is_read_only_and_a_data_folder_that_is_not_there_stop
 }
 
 #[test]
-fn any_user_will_do_without_a_name_a_home_or_a_folder_to_write_to() {
-    // Whoever runs the tests may be such a user already.
+fn the_service_runs_as_any_user_without_a_name_a_home_or_a_writable_folder() {
+    // The tests may already run as such a user.
     let other = ["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups"];
     let words: &[&str] = if geteuid().is_root() { &other } else { &[] };
     let folder = tempfile::tempdir().unwrap();
@@ -276,20 +280,21 @@ fn any_user_will_do_without_a_name_a_home_or_a_folder_to_write_to() {
     let models = folder.path().join("models");
     fs::create_dir(&models).unwrap();
     let model = ScriptedModel::create(&models, "m.gguf", Kind::Chat, &json!({}));
-    // The fake writes its journal beside the model; the gateway has the folder above, in which it may not write.
+    // The fake writes its journal beside the model. DATA_DIR is the folder above, in which the gateway cannot write.
     open(&models, 0o777);
     open(folder.path(), 0o555);
-    let reads = |path: &str| {
+    let is_executable = |path: &str| {
         let words = [words, &["test", "-x", path]].concat();
         Command::new(words[0]).args(&words[1..]).env_clear().status().is_ok_and(|status| status.success())
     };
-    if !reads(env!("CARGO_BIN_EXE_llamagate")) || !reads(fake_server::program()) {
-        println!("skipped: another user may not run what was built here");
+    if !is_executable(env!("CARGO_BIN_EXE_llamagate")) || !is_executable(fake_server::program()) {
+        println!("skipped: another user cannot execute the programs that were built here");
         return;
     }
     let path = model.path.to_str().unwrap();
     let data = folder.path().to_str().unwrap();
-    let output = serves(words, &[("MODEL_PATH", path), ("LLAMA_SERVER", fake_server::program()), ("DATA_DIR", data)]);
+    let output =
+        serve_one_request(words, &[("MODEL_PATH", path), ("LLAMA_SERVER", fake_server::program()), ("DATA_DIR", data)]);
     assert_eq!(lines(&output, READY_LINE).len(), 1, "{output}");
     if geteuid().is_root() {
         assert!(!folder.path().join("logs").exists());
@@ -300,23 +305,23 @@ fn any_user_will_do_without_a_name_a_home_or_a_folder_to_write_to() {
 }
 
 #[test]
-fn a_log_folder_that_cannot_be_stops_nobody() {
+fn the_service_runs_without_its_log_folder() {
     let file = tempfile::NamedTempFile::new().unwrap();
     for place in [file.path().join("logs"), "/proc/nowhere/logs".into()] {
         let mut gateway = Gateway::builder().set("LOG_DIR", place.display()).start_ready();
         assert_eq!(gateway.client().post_json(CHAT, &chat("dummy")).status(), 200);
         assert_eq!(gateway.stop().code(), Some(0));
-        assert!(gateway.output().contains(READY_LINE), "what goes to standard error is complete");
+        assert!(gateway.output().contains(READY_LINE), "standard error has the whole log");
     }
 }
 
 #[test]
-fn a_debug_shell_opens_where_settings_are_wrong_and_says_what_is() {
+fn a_debug_shell_opens_with_wrong_settings_and_names_them() {
     let wrong = [("CTX", "0", "CTX=\"0\""), ("MODEL_PATH", "/nowhere/none.gguf", "MODEL_PATH=\"/nowhere/none.gguf\"")];
-    for (variable, value, said) in wrong {
+    for (variable, value, problem) in wrong {
         let (mut process, _folder) = Gateway::builder().set("DEBUG_SHELL", true).set(variable, value).launch();
         process.wait_for_line("waiting for a signal");
-        assert!(process.output().contains(said), "{}", process.output());
+        assert!(process.output().contains(problem), "{}", process.output());
         process.signal(Signal::SIGTERM);
         assert_eq!(process.wait_exit().code(), Some(0));
     }

@@ -1,17 +1,18 @@
-//! Requests that kill llama-server each time, and a llama-server that lives and cannot compute any more.
+//! Poison requests, which kill llama-server each time, and a llama-server that is alive but can no longer compute.
 
-use super::accounts::line;
+use serde_json::{Value, json};
+
+use super::accounts::access_log_line;
 use super::support::{
     client::{RawClient, Response},
     gateway::{ADMIN, Backend, Gateway, LIMITED},
     wait::{READY, SOON, eventually},
 };
-use serde_json::{Value, json};
 
 const CHAT: &str = "/v1/chat/completions";
 const MESSAGES: &str = "/v1/messages";
 
-/// As `COMPUTE_ERRORS_UNTIL_RESTART` says.
+/// `COMPUTE_ERRORS_UNTIL_RESTART`.
 const ENOUGH: usize = 3;
 
 const TOO_LARGE: &str =
@@ -41,7 +42,7 @@ fn code(answer: &Response) -> (u16, String) {
     (answer.status(), answer.json()["error"]["code"].as_str().unwrap_or("none").to_owned())
 }
 
-fn dies() -> (u16, String) {
+fn backend_died() -> (u16, String) {
     (502, "backend_error".to_owned())
 }
 
@@ -53,53 +54,54 @@ fn worker(gateway: &Gateway) -> Value {
     gateway.health().get("/health").json()["models"][0].clone()
 }
 
-/// Waits until llama-server has been restarted so often and serves.
+/// Waits until llama-server has been restarted `times` times and is ready.
 #[track_caller]
-fn restarted(gateway: &Gateway, times: u64) {
-    eventually(&format!("it serves after restart {times}"), READY, || {
+fn wait_restarted(gateway: &Gateway, times: u64) {
+    eventually(&format!("llama-server is ready after restart {times}"), READY, || {
         let worker = worker(gateway);
         worker["restarts"] == times && worker["state"] == "ready"
     });
     assert_eq!(gateway.journal().starts().len() as u64, times + 1);
 }
 
-/// Requests for this path that reached the first life of llama-server.
-fn reached_the_first_life(gateway: &Gateway, path: &str) -> usize {
+/// Returns how many requests for `path` reached the first llama-server process.
+fn requests_of_first_process(gateway: &Gateway, path: &str) -> usize {
     let pid = gateway.journal().starts()[0]["pid"].clone();
     gateway.journal().requests(path).iter().filter(|request| request["pid"] == pid).count()
 }
 
 #[test]
-fn a_request_that_kills_llama_server_each_time_gets_no_third_chance_and_takes_no_slot() {
+fn a_request_that_has_killed_llama_server_twice_is_refused_without_a_slot() {
     let deadly = json!({"die_on": "poison"});
     let holding = json!({"die_on": "poison", "hold_requests": [CHAT]});
     let gateway = ready(json!({"starts": [deadly, deadly, holding]}), &[]);
     for times in 1..=2 {
-        assert_eq!(code(&say(&gateway, "poison")), dies());
-        restarted(&gateway, times);
+        assert_eq!(code(&say(&gateway, "poison")), backend_died());
+        wait_restarted(&gateway, times);
     }
-    let mut innocent = begin(&gateway, "anything else");
+    let mut innocent = begin(&gateway, "harmless");
     gateway.journal().wait_for_requests(CHAT, 3);
     let third = gateway.client().header("X-Request-Id", "third").post_json(CHAT, &saying("poison"));
-    assert_eq!(code(&third), refused(), "the only slot is taken, and it does not wait for it");
+    assert_eq!(code(&third), refused(), "the request is refused without a wait for the only slot");
     gateway.control().release_all_requests();
     assert_eq!(innocent.read_response().unwrap().status(), 200);
     assert_eq!(say(&gateway, "poisonous too, but not yet known").status(), 502, "another body is another request");
-    restarted(&gateway, 3);
+    wait_restarted(&gateway, 3);
     assert_eq!(gateway.journal().requests(CHAT).len(), 4);
-    assert_eq!(line(&gateway, "third")["code"], "request_kills_backend");
+    assert_eq!(access_log_line(&gateway, "third")["code"], "request_kills_backend");
 }
 
-/// Regression: what can be repeated was sent on to one replica after the other, before anybody knew of their deaths.
+/// Regression: a request that is safe to retry was sent to one replica after the other before their deaths were
+/// recorded.
 #[test]
-fn a_killer_that_can_be_repeated_takes_two_replicas_and_no_third() {
+fn a_killer_that_is_safe_to_retry_kills_two_replicas_and_no_third() {
     let config = "models: {e: {file: e.gguf, kind: embedding, replicas: 3, preload: true}}\n";
     let gateway = Gateway::builder().fakes(config, &[("e.gguf", json!({"die_on": "poison"}))]).start_ready();
     let journal = gateway.model_file("e.gguf").journal();
     eventually("all replicas serve", READY, || journal.events("ready").len() == 3);
     let embed = |text: &str| gateway.client().post_json("/v1/embeddings", &json!({"model": "e", "input": text}));
-    let killed = embed("poison");
-    assert_eq!((code(&killed), killed.header("x-llamagate-attempts")), (dies(), Some("2")));
+    let first = embed("poison");
+    assert_eq!((code(&first), first.header("x-llamagate-attempts")), (backend_died(), Some("2")));
     assert_eq!(embed("harmless").status(), 200, "the third replica lives");
     assert_eq!(journal.requests("/v1/embeddings").len(), 3);
     eventually("all replicas serve again", READY, || journal.events("ready").len() == 5);
@@ -107,13 +109,13 @@ fn a_killer_that_can_be_repeated_takes_two_replicas_and_no_third() {
 }
 
 #[test]
-fn a_stream_that_kills_llama_server_is_told_in_band_and_then_in_its_own_dialect() {
+fn a_stream_that_kills_llama_server_ends_with_an_error_and_is_then_refused_in_its_dialect() {
     let gateway = ready(json!({"die_on": "poison"}), &[]);
     for times in 1..=2 {
         let mut stream = gateway.client().stream(MESSAGES, &streaming("poison"));
         assert_eq!(stream.head.status, 200);
         assert_eq!(stream.events().last().unwrap().name.as_deref(), Some("error"));
-        restarted(&gateway, times);
+        wait_restarted(&gateway, times);
     }
     let third = gateway.client().post_json(MESSAGES, &streaming("poison"));
     assert_eq!((third.status(), &third.json()["type"]), (502, &json!("error")));
@@ -125,11 +127,11 @@ fn a_stream_that_kills_llama_server_is_told_in_band_and_then_in_its_own_dialect(
 }
 
 #[test]
-fn a_refused_killer_is_not_paid_for() {
+fn a_refused_killer_does_not_count_against_the_rate_limit() {
     let gateway = ready(json!({"die_on": "poison"}), &[]);
     for times in 1..=2 {
-        assert_eq!(code(&gateway.client_with(ADMIN).post_json(CHAT, &saying("poison"))), dies());
-        restarted(&gateway, times);
+        assert_eq!(code(&gateway.client_with(ADMIN).post_json(CHAT, &saying("poison"))), backend_died());
+        wait_restarted(&gateway, times);
     }
     let remaining = |text: &str, status: u16| {
         let answer = gateway.client_with(LIMITED).post_json(CHAT, &saying(text));
@@ -159,16 +161,16 @@ fn a_neighbour_that_was_served_between_two_deaths_is_not_taken_for_the_killer() 
     };
     for times in 1..=2 {
         let mut neighbour = innocent(times);
-        assert_eq!(code(&say(&gateway, "poison")), dies());
-        assert_eq!(code(&neighbour.read_response().unwrap()), dies());
-        restarted(&gateway, times as u64);
+        assert_eq!(code(&say(&gateway, "poison")), backend_died());
+        assert_eq!(code(&neighbour.read_response().unwrap()), backend_died());
+        wait_restarted(&gateway, times as u64);
         served(innocent(times + 1));
     }
     assert_eq!(code(&say(&gateway, "poison")), refused());
     served(innocent(3));
 }
 
-/// Two requests are held by llama-server when it dies for the first time, and so are under suspicion.
+/// Starts a gateway whose llama-server has died once, with the requests "one" and "other" in flight: both are suspects.
 fn with_two_suspects(settings: &[(&str, &str)]) -> Gateway {
     let gateway = Gateway::builder()
         .script(json!({"hold_requests": [CHAT]}))
@@ -179,39 +181,39 @@ fn with_two_suspects(settings: &[(&str, &str)]) -> Gateway {
     gateway.journal().wait_for_requests(CHAT, 2);
     gateway.control().die_with_code(1);
     for client in &mut clients {
-        assert_eq!(code(&client.read_response().unwrap()), dies());
+        assert_eq!(code(&client.read_response().unwrap()), backend_died());
     }
-    restarted(&gateway, 1);
+    wait_restarted(&gateway, 1);
     gateway
 }
 
-/// Waits until so many requests have a slot.
+/// Waits until `count` requests have a slot.
 #[track_caller]
-fn active(gateway: &Gateway, count: u64) {
-    eventually(&format!("{count} have a slot"), SOON, || {
+fn wait_active(gateway: &Gateway, count: u64) {
+    eventually(&format!("{count} requests have a slot"), SOON, || {
         gateway.health().get("/health").json()["queue"]["active"] == count
     });
 }
 
 #[test]
-fn of_two_that_come_again_after_each_crash_only_the_killer_is_refused() {
+fn of_two_requests_that_are_retried_after_each_crash_only_the_killer_is_refused() {
     let script = json!({"die_on": "poison", "hold_requests": [CHAT]});
     let gateway = ready(script, &[("MAX_CONCURRENT_REQUESTS", "2")]);
     let mut innocent = begin(&gateway, "innocent");
     gateway.journal().wait_for_requests(CHAT, 1);
-    assert_eq!(code(&say(&gateway, "poison")), dies());
-    assert_eq!(code(&innocent.read_response().unwrap()), dies());
-    restarted(&gateway, 1);
-    // Both again, as client libraries do.
+    assert_eq!(code(&say(&gateway, "poison")), backend_died());
+    assert_eq!(code(&innocent.read_response().unwrap()), backend_died());
+    wait_restarted(&gateway, 1);
+    // Both are sent again, as client libraries do.
     let mut innocent = begin(&gateway, "innocent");
     gateway.journal().wait_for_requests(CHAT, 3);
     let mut guilty = begin(&gateway, "poison");
-    active(&gateway, 2);
-    assert_eq!(gateway.journal().requests(CHAT).len(), 3, "it has a slot, and waits");
+    wait_active(&gateway, 2);
+    assert_eq!(gateway.journal().requests(CHAT).len(), 3, "the second suspect has a slot, but is not sent");
     gateway.control().release_requests(1);
     assert_eq!(innocent.read_response().unwrap().status(), 200);
-    assert_eq!(code(&guilty.read_response().unwrap()), dies());
-    restarted(&gateway, 2);
+    assert_eq!(code(&guilty.read_response().unwrap()), backend_died());
+    wait_restarted(&gateway, 2);
     assert_eq!(code(&say(&gateway, "poison")), refused());
     gateway.control().release_all_requests();
     assert_eq!(say(&gateway, "innocent").status(), 200);
@@ -223,9 +225,9 @@ fn a_suspect_that_waits_for_the_killer_is_served_by_the_next_llama_server() {
     let mut guilty = begin(&gateway, "one");
     gateway.journal().wait_for_requests(CHAT, 3);
     let mut innocent = begin(&gateway, "other");
-    active(&gateway, 2);
+    wait_active(&gateway, 2);
     gateway.control().die_with_code(1);
-    assert_eq!(code(&guilty.read_response().unwrap()), dies());
+    assert_eq!(code(&guilty.read_response().unwrap()), backend_died());
     gateway.journal().wait_for_requests(CHAT, 4);
     gateway.control().release_all_requests();
     assert_eq!(innocent.read_response().unwrap().status(), 200);
@@ -233,19 +235,19 @@ fn a_suspect_that_waits_for_the_killer_is_served_by_the_next_llama_server() {
 }
 
 #[test]
-fn a_suspect_waits_for_another_as_long_as_for_a_slot_and_holds_up_nobody_else() {
+fn a_suspect_waits_for_another_for_at_most_queue_timeout_and_delays_no_other_request() {
     let gateway = with_two_suspects(&[("QUEUE_TIMEOUT", "500ms"), ("MAX_CONCURRENT_REQUESTS", "3")]);
     let mut one = begin(&gateway, "one");
     gateway.journal().wait_for_requests(CHAT, 3);
     let mut late = begin(&gateway, "other");
-    active(&gateway, 2);
+    wait_active(&gateway, 2);
     let mut third = begin(&gateway, "third");
     gateway.journal().wait_for_requests(CHAT, 4);
     assert_eq!(code(&late.read_response().unwrap()), (503, "queue_timeout".to_owned()));
-    let leaves = begin(&gateway, "other");
-    active(&gateway, 3);
-    drop(leaves);
-    active(&gateway, 2);
+    let abandoned = begin(&gateway, "other");
+    wait_active(&gateway, 3);
+    drop(abandoned);
+    wait_active(&gateway, 2);
     gateway.control().release_all_requests();
     for client in [&mut one, &mut third] {
         assert_eq!(client.read_response().unwrap().status(), 200);
@@ -254,21 +256,21 @@ fn a_suspect_waits_for_another_as_long_as_for_a_slot_and_holds_up_nobody_else() 
 }
 
 #[test]
-fn a_suspect_that_waits_is_kept_company() {
+fn a_suspect_that_waits_gets_heartbeats() {
     let gateway = with_two_suspects(&[("SSE_HEARTBEAT", "100ms")]);
     let mut one = begin(&gateway, "one");
     gateway.journal().wait_for_requests(CHAT, 3);
     let body = streaming("other").to_string();
-    let mut died_beside = gateway.client().begin("POST", CHAT, body.as_bytes()).unwrap();
+    let mut bystander = gateway.client().begin("POST", CHAT, body.as_bytes()).unwrap();
     gateway.journal().wait_for_requests(CHAT, 4);
     gateway.control().die_with_code(1);
-    assert_eq!(code(&one.read_response().unwrap()), dies());
-    died_beside.read_response().unwrap();
-    restarted(&gateway, 2);
+    assert_eq!(code(&one.read_response().unwrap()), backend_died());
+    bystander.read_response().unwrap();
+    wait_restarted(&gateway, 2);
     let mut innocent = begin(&gateway, "other");
     gateway.journal().wait_for_requests(CHAT, 5);
     let mut stream = gateway.client().stream(CHAT, &streaming("other"));
-    assert_eq!(gateway.journal().requests(CHAT).len(), 5, "its answer has begun before its turn");
+    assert_eq!(gateway.journal().requests(CHAT).len(), 5, "the stream has begun though its request has not been sent");
     gateway.control().release_all_requests();
     assert!(stream.events().last().unwrap().is_done());
     assert_eq!(innocent.read_response().unwrap().status(), 200);
@@ -280,7 +282,7 @@ fn a_suspect_that_waits_is_refused_when_the_service_stops() {
     let mut one = begin(&gateway, "one");
     gateway.journal().wait_for_requests(CHAT, 3);
     let mut other = begin(&gateway, "other");
-    active(&gateway, 2);
+    wait_active(&gateway, 2);
     gateway.signal(nix::sys::signal::Signal::SIGTERM);
     assert_eq!(code(&other.read_response().unwrap()), (503, "shutting_down".to_owned()));
     gateway.control().release_all_requests();
@@ -289,7 +291,7 @@ fn a_suspect_that_waits_is_refused_when_the_service_stops() {
 }
 
 #[test]
-fn a_request_that_hangs_llama_server_is_named_though_its_client_left_before() {
+fn a_request_that_hangs_llama_server_is_recorded_though_its_client_left_before() {
     let gateway = Gateway::builder()
         .script(json!({"hold_requests": [CHAT], "silent_paths": ["/metrics"]}))
         .set_all(&[("HANG_TIMEOUT", "3s"), ("REQUEST_TIMEOUT", "500ms")])
@@ -297,49 +299,53 @@ fn a_request_that_hangs_llama_server_is_named_though_its_client_left_before() {
     for times in 1..=2 {
         let answer = say(&gateway, "hangs it");
         assert_eq!(code(&answer), (504, "backend_timeout".to_owned()));
-        restarted(&gateway, times);
+        wait_restarted(&gateway, times);
     }
     assert_eq!(code(&say(&gateway, "hangs it")), refused());
 }
 
 #[test]
-fn of_many_killers_in_line_two_are_tried() {
+fn of_many_killers_in_the_queue_two_are_tried() {
     let deadly = json!({"die_on": "poison"});
     let holding = json!({"die_on": "poison", "hold_requests": [CHAT]});
     let gateway = ready(json!({"starts": [holding, deadly]}), &[("MAX_CONCURRENT_REQUESTS", "1")]);
     let mut first = begin(&gateway, "fine");
     gateway.journal().wait_for_requests(CHAT, 1);
     let mut killers: Vec<RawClient> = std::iter::repeat_with(|| begin(&gateway, "poison")).take(6).collect();
-    let waits = |count: u64| gateway.health().get("/health").json()["queue"]["waiting"] == count;
-    eventually("all wait", SOON, || waits(6));
+    let are_waiting = |count: u64| gateway.health().get("/health").json()["queue"]["waiting"] == count;
+    eventually("all killers wait", SOON, || are_waiting(6));
     gateway.control().release_all_requests();
     assert_eq!(first.read_response().unwrap().status(), 200);
     let answers: Vec<_> = killers.iter_mut().map(|client| code(&client.read_response().unwrap())).collect();
-    assert_eq!(answers.iter().filter(|answer| **answer == dies()).count(), 2, "{answers:?}");
+    assert_eq!(answers.iter().filter(|answer| **answer == backend_died()).count(), 2, "{answers:?}");
     assert_eq!(answers.iter().filter(|answer| **answer == refused()).count(), 4, "{answers:?}");
-    assert_eq!(say(&gateway, "fine").status(), 200, "their slots are free");
-    restarted(&gateway, 2);
+    assert_eq!(say(&gateway, "fine").status(), 200, "the slots of the killers are free");
+    wait_restarted(&gateway, 2);
 }
 
 #[test]
-fn a_llama_server_that_cannot_compute_any_more_is_restarted_and_says_why() {
+fn a_llama_server_that_can_no_longer_compute_is_restarted_with_a_hint() {
     for (path, message) in [(CHAT, "Compute error."), (MESSAGES, "Invalid input batch.")] {
         let gateway = ready(json!({"starts": [{"fail_on": [{"text": "x", "message": message}]}, {}]}), &[]);
         for _ in 0..ENOUGH {
             let answer = gateway.client().post_json(path, &saying("x"));
-            assert_eq!((answer.status(), &answer.json()["error"]["message"]), (500, &json!(message)), "as it came");
+            assert_eq!(
+                (answer.status(), &answer.json()["error"]["message"]),
+                (500, &json!(message)),
+                "the response is forwarded unchanged"
+            );
         }
-        // It waits for the restart.
+        // The next request waits for the restart.
         assert_eq!(gateway.client().post_json(path, &saying("x")).status(), 200);
-        restarted(&gateway, 1);
-        assert_eq!(reached_the_first_life(&gateway, path), ENOUGH);
+        wait_restarted(&gateway, 1);
+        assert_eq!(requests_of_first_process(&gateway, path), ENOUGH);
         let hint = worker(&gateway)["last_exit"]["hint"].as_str().unwrap().to_owned();
         assert!(hint.contains("failed to compute"), "{hint}");
     }
 }
 
 #[test]
-fn streams_that_fail_in_band_count_too() {
+fn streams_that_end_with_a_compute_error_count_too() {
     for path in [CHAT, MESSAGES] {
         let gateway = ready(json!({"starts": [{"fail_on": [{"text": "x", "message": "Compute error."}]}, {}]}), &[]);
         for _ in 0..ENOUGH {
@@ -348,13 +354,13 @@ fn streams_that_fail_in_band_count_too() {
             assert!(stream.head.status == 200 && event.data.contains("Compute error."), "{event:?}");
         }
         assert!(gateway.client().stream(path, &streaming("x")).events().len() > 1);
-        restarted(&gateway, 1);
-        assert_eq!(reached_the_first_life(&gateway, path), ENOUGH);
+        wait_restarted(&gateway, 1);
+        assert_eq!(requests_of_first_process(&gateway, path), ENOUGH);
     }
 }
 
 #[test]
-fn whoever_is_in_flight_when_it_is_restarted_for_that_is_not_taken_for_a_killer() {
+fn a_request_in_flight_at_a_restart_for_compute_errors_is_not_taken_for_a_killer() {
     let broken = json!({"fail_on": [{"text": "fail", "message": "Compute error."}], "hold_requests": ["/completion"]});
     let gateway = ready(json!({"starts": [broken, broken, {}]}), &[("MAX_CONCURRENT_REQUESTS", "2")]);
     let prompt = json!({"prompt": "fine"});
@@ -364,14 +370,14 @@ fn whoever_is_in_flight_when_it_is_restarted_for_that_is_not_taken_for_a_killer(
         for _ in 0..ENOUGH {
             assert_eq!(say(&gateway, "fail").status(), 500);
         }
-        assert_eq!(code(&bystander.read_response().unwrap()), dies());
-        restarted(&gateway, times as u64);
+        assert_eq!(code(&bystander.read_response().unwrap()), backend_died());
+        wait_restarted(&gateway, times as u64);
     }
     assert_eq!(gateway.client().post_json("/completion", &prompt).status(), 200);
 }
 
 #[test]
-fn an_answer_between_failures_saves_llama_server_unless_it_took_no_computing() {
+fn only_an_answer_that_took_computing_resets_the_count_of_compute_errors() {
     let gateway = ready(json!({"starts": [{"fail_on": [{"text": "fail", "message": "Compute error."}]}, {}]}), &[]);
     let fails = |times| (0..times).for_each(|_| assert_eq!(say(&gateway, "fail").status(), 500));
     fails(ENOUGH - 1);
@@ -380,12 +386,12 @@ fn an_answer_between_failures_saves_llama_server_unless_it_took_no_computing() {
     assert_eq!(gateway.client().get("/props").status(), 200);
     assert_eq!(gateway.client().post_json("/tokenize", &json!({"content": "x"})).status(), 200);
     fails(1);
-    restarted(&gateway, 1);
-    assert_eq!(reached_the_first_life(&gateway, CHAT), 2 * ENOUGH);
+    wait_restarted(&gateway, 1);
+    assert_eq!(requests_of_first_process(&gateway, CHAT), 2 * ENOUGH);
 }
 
 #[test]
-fn faults_of_the_client_restart_nobody() {
+fn mistakes_of_the_client_cause_no_restart() {
     let too_large = json!({"text": "large", "message": TOO_LARGE});
     let full = json!({"text": "full", "message": "Context size has been exceeded."});
     let fails = json!({"text": "fail", "message": "Compute error."});
@@ -394,12 +400,12 @@ fn faults_of_the_client_restart_nobody() {
         assert_eq!(say(&gateway, text).status(), 500);
     }
     assert_eq!(worker(&gateway)["restarts"], 0);
-    // So the first restart is owed to these.
+    // Only these failures count, so the first restart is due to them.
     for _ in 0..ENOUGH {
         assert_eq!(say(&gateway, "fail").status(), 500);
     }
-    restarted(&gateway, 1);
-    assert_eq!(reached_the_first_life(&gateway, CHAT), 5 * ENOUGH);
+    wait_restarted(&gateway, 1);
+    assert_eq!(requests_of_first_process(&gateway, CHAT), 5 * ENOUGH);
 }
 
 #[test]

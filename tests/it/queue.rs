@@ -1,17 +1,19 @@
-//! The line before a model: bounded, fair, honest about when to come back, and open while the model loads.
+//! The queue of a model: its bound, its fairness, its timeouts and `Retry-After`, and the wait for a load.
 
-use super::accounts::line;
+use std::{collections::BTreeMap, time::Duration};
+
+use serde_json::{Value, json};
+
+use super::accounts::access_log_line;
 use super::support::{
     client::{Event, RawClient},
     gateway::{ADMIN, Backend, Gateway},
     wait::{SOON, eventually},
 };
-use serde_json::{Value, json};
-use std::{collections::BTreeMap, time::Duration};
 
 const CHAT: &str = "/v1/chat/completions";
 
-/// How soon a slot of the real llama-server must be free after its client has left.
+/// The time within which a slot of the real llama-server must be free after its client has left.
 const FREED: Duration = Duration::from_secs(2);
 
 fn started(script: Value, settings: &[(&str, &str)]) -> Gateway {
@@ -43,27 +45,31 @@ fn begin_as(gateway: &Gateway, secret: &str, id: &str) -> RawClient {
     client.begin("POST", CHAT, chat().to_string().as_bytes()).unwrap()
 }
 
-fn waits_for(gateway: &Gateway, count: usize) {
-    eventually(&format!("{count} wait"), SOON, || {
+fn wait_waiting(gateway: &Gateway, count: usize) {
+    eventually(&format!("{count} requests wait"), SOON, || {
         gateway.anonymous().get("/health").json()["queue"]["waiting"] == count
     });
 }
 
-fn refused_with(client: &mut RawClient, code: &str) -> Option<String> {
+fn assert_refused(client: &mut RawClient, code: &str) -> Option<String> {
     let answer = client.read_response().unwrap();
     assert_eq!((answer.status(), answer.json()["error"]["code"].as_str()), (503, Some(code)));
     answer.header("retry-after").map(str::to_owned)
 }
 
 #[test]
-fn a_full_line_is_refused_at_once_and_says_when_to_come_back() {
+fn a_request_to_a_full_queue_is_refused_at_once_with_retry_after() {
     let gateway = holding(&[("MAX_QUEUE_SIZE", "1")]);
     let mut running = begin(&gateway);
     gateway.journal().wait_for_requests(CHAT, 1);
     let mut waiting = begin(&gateway);
-    waits_for(&gateway, 1);
-    assert_eq!(refused_with(&mut begin(&gateway), "queue_full").as_deref(), Some("5"), "nothing is measured yet");
-    eventually("it is counted", SOON, || rejections(&gateway) == 1);
+    wait_waiting(&gateway, 1);
+    assert_eq!(
+        assert_refused(&mut begin(&gateway), "queue_full").as_deref(),
+        Some("5"),
+        "the default, since no request has been timed yet"
+    );
+    eventually("the rejection is counted", SOON, || rejections(&gateway) == 1);
     gateway.control().release_all_requests();
     assert_eq!(running.read_response().unwrap().status(), 200);
     assert_eq!(waiting.read_response().unwrap().status(), 200);
@@ -71,7 +77,7 @@ fn a_full_line_is_refused_at_once_and_says_when_to_come_back() {
 }
 
 #[test]
-fn who_finds_a_line_full_and_is_served_by_another_model_was_not_rejected() {
+fn a_request_to_a_full_queue_that_a_fallback_serves_is_not_counted_as_rejected() {
     let config = "defaults: {parallel: 1}\nmodels: {a: {file: a.gguf}, b: {file: b.gguf}}\nfallbacks: {a: [b]}\n";
     let files = [("a.gguf", json!({"hold_requests": [CHAT]})), ("b.gguf", json!({}))];
     let gateway = Gateway::builder().fakes(config, &files).set("MAX_QUEUE_SIZE", 1).start_ready();
@@ -82,28 +88,28 @@ fn who_finds_a_line_full_and_is_served_by_another_model_was_not_rejected() {
     let _running = ask();
     gateway.model_file("a.gguf").journal().wait_for_requests(CHAT, 1);
     let _waiting = ask();
-    waits_for(&gateway, 1);
+    wait_waiting(&gateway, 1);
     let answer = ask().read_response().unwrap();
     assert_eq!((answer.status(), answer.header("x-llamagate-model")), (200, Some("b")), "{}", answer.text());
-    eventually("it is accounted", SOON, || {
+    eventually("the request is counted as a success", SOON, || {
         gateway.anonymous().get("/metrics").json()["gateway"]["requests_success"] == 1
     });
     assert_eq!(rejections(&gateway), 0);
 }
 
 #[test]
-fn a_hundred_at_once_fill_the_slots_and_the_line_and_the_rest_is_refused() {
+fn of_a_hundred_requests_at_once_those_beyond_slots_and_queue_are_refused() {
     let gateway = holding(&[("MAX_CONCURRENT_REQUESTS", "4"), ("MAX_QUEUE_SIZE", "8")]);
     let mut clients: Vec<RawClient> = std::iter::repeat_with(|| begin(&gateway)).take(100).collect();
     eventually("all but twelve are refused", SOON, || rejections(&gateway) == 88);
-    assert_eq!(gateway.journal().wait_for_requests(CHAT, 4).len(), 4, "never more in flight than there are slots");
+    assert_eq!(gateway.journal().wait_for_requests(CHAT, 4).len(), 4, "no more requests in flight than slots");
     let health = gateway.anonymous().get("/health").json();
     assert_eq!((&health["queue"]["active"], &health["queue"]["waiting"]), (&json!(4), &json!(8)));
     gateway.control().release_all_requests();
     let mut statuses: Vec<u16> = clients.iter_mut().map(|client| client.read_response().unwrap().status()).collect();
     statuses.sort_unstable();
     assert_eq!((statuses[11], statuses[12]), (200, 503));
-    eventually("nobody is left", SOON, || gateway.anonymous().get("/health").json()["queue"]["active"] == 0);
+    eventually("no request is left", SOON, || gateway.anonymous().get("/health").json()["queue"]["active"] == 0);
 }
 
 #[test]
@@ -111,18 +117,18 @@ fn the_wait_ends_after_queue_timeout() {
     let gateway = holding(&[("QUEUE_TIMEOUT", "200ms")]);
     let _running = begin(&gateway);
     gateway.journal().wait_for_requests(CHAT, 1);
-    assert!(refused_with(&mut begin(&gateway), "queue_timeout").is_some());
-    waits_for(&gateway, 0);
+    assert!(assert_refused(&mut begin(&gateway), "queue_timeout").is_some());
+    wait_waiting(&gateway, 0);
 }
 
 #[test]
-fn a_key_with_many_waiting_requests_does_not_hold_up_another() {
+fn a_key_with_many_waiting_requests_does_not_delay_another_key() {
     let gateway = holding(&[]);
     let _greedy: Vec<RawClient> =
         (0..21).map(|n| begin_as(&gateway, super::support::gateway::USER, &format!("greedy-{n}"))).collect();
-    waits_for(&gateway, 20);
+    wait_waiting(&gateway, 20);
     let _modest = begin_as(&gateway, ADMIN, "modest");
-    waits_for(&gateway, 21);
+    wait_waiting(&gateway, 21);
     let mut control = gateway.control();
     for served in 1..=3 {
         gateway.journal().wait_for_requests(CHAT, served);
@@ -136,18 +142,18 @@ fn a_key_with_many_waiting_requests_does_not_hold_up_another() {
 fn requests_wait_while_the_model_loads() {
     let gateway = started(json!({"load": {"until_released": true}}), &[]);
     let mut first = begin(&gateway);
-    waits_for(&gateway, 1);
+    wait_waiting(&gateway, 1);
     gateway.control().release_load();
     assert_eq!(first.read_response().unwrap().status(), 200);
 }
 
 #[test]
-fn what_works_without_a_slot_waits_for_the_load_and_who_only_looks_does_not() {
+fn a_request_without_a_slot_waits_for_the_load_and_a_read_only_one_does_not() {
     let gateway = started(json!({"load": {"until_released": true}}), &[]);
     let mut tokenize = gateway.client().begin("POST", "/tokenize", br#"{"content": "x"}"#).unwrap();
     gateway.journal().wait_for_event("start");
     assert_eq!(
-        refused_with(&mut gateway.client().begin("GET", "/props", b"").unwrap(), "model_loading").as_deref(),
+        assert_refused(&mut gateway.client().begin("GET", "/props", b"").unwrap(), "model_loading").as_deref(),
         Some("5")
     );
     gateway.control().release_load();
@@ -158,53 +164,53 @@ fn what_works_without_a_slot_waits_for_the_load_and_who_only_looks_does_not() {
 fn the_wait_for_a_model_ends_after_queue_timeout_or_request_timeout() {
     for setting in ["QUEUE_TIMEOUT", "REQUEST_TIMEOUT"] {
         let gateway = started(json!({"load": {"until_released": true}}), &[(setting, "200ms")]);
-        assert!(refused_with(&mut begin(&gateway), "model_loading").is_some(), "{setting}");
+        assert!(assert_refused(&mut begin(&gateway), "model_loading").is_some(), "{setting}");
     }
 }
 
 #[test]
-fn a_load_that_fails_answers_everybody_who_waits_for_it() {
+fn a_load_that_fails_answers_all_requests_that_wait_for_it() {
     let gateway = started(json!({"load": {"until_released": true}}), &[]);
     let mut clients = [begin(&gateway), begin(&gateway)];
-    waits_for(&gateway, 2);
+    wait_waiting(&gateway, 2);
     gateway.control().die_with_code(1);
     for client in &mut clients {
-        refused_with(client, "backend_unavailable");
+        assert_refused(client, "backend_unavailable");
     }
 }
 
 #[test]
-fn whoever_waits_is_served_after_a_crash() {
+fn a_request_in_the_queue_is_served_after_a_crash() {
     let gateway = ready(json!({"starts": [{"hold_requests": [CHAT]}, {}]}), &[]);
     let mut running = begin(&gateway);
     gateway.journal().wait_for_requests(CHAT, 1);
     let mut waiting = begin(&gateway);
-    waits_for(&gateway, 1);
+    wait_waiting(&gateway, 1);
     gateway.control().die_with_code(3);
     assert_eq!(running.read_response().unwrap().status(), 502);
     assert_eq!(waiting.read_response().unwrap().status(), 200);
 }
 
 #[test]
-fn a_slot_of_the_real_llama_server_is_free_soon_after_its_client_left() {
+fn a_slot_of_the_real_llama_server_is_free_soon_after_its_client_has_left() {
     let gateway = Gateway::builder().backend(Backend::Real { model: "tiny-chat.gguf" }).set("CTX", "65536").start();
     gateway.wait_ready();
     let request = json!({"prompt": "a", "n_predict": -1, "ignore_eos": true, "stream": true});
     let mut stream = gateway.client().stream("/completion", &request);
     assert!(stream.next_event().is_some() && stream.next_event().is_some());
     let is_processing = || gateway.client_with(ADMIN).get("/slots").json()[0]["is_processing"] == true;
-    assert!(is_processing(), "it goes on as long as its client stays");
+    assert!(is_processing(), "llama-server goes on while the client is connected");
     drop(stream);
     eventually("llama-server's slot is free", FREED, || !is_processing());
 }
 
 #[test]
-fn what_needs_no_slot_does_not_wait_for_one() {
+fn a_request_without_a_slot_does_not_wait_for_one() {
     let gateway = holding(&[("MAX_QUEUE_SIZE", "1")]);
     let _running = begin(&gateway);
     gateway.journal().wait_for_requests(CHAT, 1);
     let _waiting = begin(&gateway);
-    waits_for(&gateway, 1);
+    wait_waiting(&gateway, 1);
     assert_eq!(gateway.client().get("/props").status(), 200);
     assert_eq!(gateway.client().post_json("/tokenize", &json!({"content": "x"})).status(), 200);
 }
@@ -220,7 +226,7 @@ fn a_streaming_client_that_waits_gets_heartbeats_and_then_its_stream() {
     assert_eq!(stream.head.status, 200);
     assert_eq!(stream.head.header("content-type"), Some("text/event-stream"));
     let first = stream.next_event().unwrap();
-    assert_eq!((first.name, first.data.as_str()), (None, ""), "a comment is no event");
+    assert_eq!((first.name, first.data.as_str()), (None, ""), "the heartbeat is an SSE comment, not an event");
     gateway.control().release_all_requests();
     assert_eq!(running.read_response().unwrap().status(), 200);
     let events = stream.events();
@@ -229,11 +235,11 @@ fn a_streaming_client_that_waits_gets_heartbeats_and_then_its_stream() {
 }
 
 #[test]
-fn whoever_does_not_stream_gets_no_heartbeat_and_a_refusal_after_one_is_an_event() {
+fn only_streams_get_heartbeats_and_a_refusal_after_one_is_an_event() {
     let gateway = holding(&[("SSE_HEARTBEAT", "50ms"), ("QUEUE_TIMEOUT", "300ms")]);
     let _running = begin(&gateway);
     gateway.journal().wait_for_requests(CHAT, 1);
-    refused_with(&mut begin(&gateway), "queue_timeout");
+    assert_refused(&mut begin(&gateway), "queue_timeout");
     let mut request = chat();
     request["stream"] = json!(true);
     let mut stream = gateway.client().stream(CHAT, &request);
@@ -242,8 +248,8 @@ fn whoever_does_not_stream_gets_no_heartbeat_and_a_refusal_after_one_is_an_event
     assert!(stream.is_complete() && events.iter().all(|event| !event.is_done()));
 }
 
-/// The last event of a stream that had to wait, when llama-server gives this answer in its stead, and what the access log
-/// says.
+/// Begins a stream that gets a heartbeat in the queue, and to which llama-server then responds with `status` and `body`
+/// instead of a stream. Returns the last event and the line of the access log.
 fn after_a_heartbeat(status: u16, body: Value) -> (Event, BTreeMap<String, String>) {
     let fixed = json!([{"path": CHAT, "status": status, "body": body}]);
     let script = json!({"hold_requests": [CHAT], "error_status": fixed});
@@ -257,7 +263,7 @@ fn after_a_heartbeat(status: u16, body: Value) -> (Event, BTreeMap<String, Strin
     gateway.control().release_all_requests();
     let last = stream.events().pop().unwrap();
     assert!(stream.is_complete());
-    (last, line(&gateway, "late"))
+    (last, access_log_line(&gateway, "late"))
 }
 
 #[test]
@@ -269,7 +275,7 @@ fn an_error_of_llama_server_after_a_heartbeat_is_an_event() {
 }
 
 #[test]
-fn an_answer_after_a_heartbeat_that_is_no_stream_is_an_event() {
+fn an_answer_after_a_heartbeat_that_is_not_a_stream_is_an_event() {
     let (event, line) = after_a_heartbeat(200, json!({"choices": []}));
     assert_eq!(event.json(), json!({"choices": []}));
     assert_eq!((line["status"].as_str(), line["code"].as_str()), ("200", "-"));

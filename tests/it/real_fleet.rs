@@ -1,19 +1,21 @@
-//! Several models behind one port, each served by the real llama-server: what a fleet promises, shown where the fake
-//! could lie about it.
+//! Several models behind one port, each served by the real llama-server: behaviour of a fleet for which the fake would
+//! prove little.
+
+use std::{collections::BTreeMap, thread};
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
 
 use super::support::{
     client::{Client, Event, Response},
     gateway::{ADMIN, Gateway, USER, backend_port},
     wait::{REAL_MODEL_READY, SOON, eventually},
 };
-use nix::sys::signal::Signal;
-use serde_json::{Value, json};
-use std::{collections::BTreeMap, thread};
 
 mod real {
     use super::*;
 
-    /// A model of each kind, and one that speaks.
+    /// A tiny model of each kind, and a chat model that produces text.
     const ALL: &str = "
 models:
   chat: {file: tiny-chat.gguf, tier: light, aliases: [gpt-4o-mini]}
@@ -23,14 +25,14 @@ models:
 ";
 
     #[test]
-    fn each_kind_is_loaded_by_its_first_request_and_answers_by_the_name_it_was_asked_for() {
+    fn each_kind_of_model_is_loaded_by_its_first_request_and_answers_under_the_requested_name() {
         let gateway = Gateway::builder().reals(ALL).start();
         let client = gateway.client();
         assert_eq!(
             states(&client),
             [("chat", "stopped"), ("embed", "stopped"), ("rank", "stopped"), ("talk", "stopped")]
         );
-        assert!(gateway.child_pids().is_empty(), "nothing is started before it is asked for");
+        assert!(gateway.child_pids().is_empty(), "no model is started before its first request");
 
         for name in ["chat", "gpt-4o-mini", "light/chat", "light", "talk", "gpt-4o"] {
             assert_chats(&client, name);
@@ -46,7 +48,7 @@ models:
         assert_eq!(states(&client), [("chat", "ready"), ("embed", "ready"), ("rank", "ready"), ("talk", "ready")]);
         assert_eq!(gateway.child_pids().len(), 4);
 
-        // Where there is one model of the kind, its name does not matter; of the wrong kind it does.
+        // An unknown name means the only model of the kind; a known name of the wrong kind is an error.
         assert_embeds(&client, "any");
         let wrong = client.post_json("/v1/embeddings", &json!({"model": "chat", "input": "x"}));
         assert_eq!((wrong.status(), &wrong.json()["error"]["type"]), (400, &json!("invalid_request_error")));
@@ -57,13 +59,13 @@ models:
         let gateway = Gateway::builder().reals(ALL).start();
         let client = gateway.client();
         let words = |count: usize| vec!["hello"; count].join(" ");
-        // How many tokens a word has is the model's business.
+        // The number of tokens of a word depends on the model.
         let tokens = |count: usize| {
             let answer = client.post_json("/tokenize", &json!({"model": "embed", "content": words(count)}));
             answer.json()["tokens"].as_array().unwrap_or_else(|| panic!("{}", answer.text())).len()
         };
         let (first, each) = (tokens(1), tokens(2) - tokens(1));
-        // Beside the words there are a token that begins and one that ends.
+        // The model adds one token at the beginning and one at the end.
         let longest = (1024 - 2 - first) / each + 1;
         let answer = client.post_json("/v1/embeddings", &json!({"model": "embed", "input": words(longest)}));
         assert_eq!(answer.status(), 200, "{}", answer.text());
@@ -77,31 +79,31 @@ models:
     }
 
     #[test]
-    fn a_model_is_unloaded_and_loaded_by_order() {
+    fn an_admin_unloads_and_loads_a_model() {
         let gateway = Gateway::builder().reals(ALL).start();
         let (client, admin) = (gateway.client(), gateway.client_with(ADMIN));
         assert_chats(&client, "chat");
-        let [pid] = gateway.child_pids()[..] else { panic!("one is loaded") };
+        let [pid] = gateway.child_pids()[..] else { panic!("one model is loaded") };
 
         assert_eq!(admin.send("POST", "/v1/models/chat/unload", b"").status(), 202);
-        eventually("it is stopped", SOON, || state(&client, "chat") == "stopped");
+        eventually("the model is stopped", SOON, || state(&client, "chat") == "stopped");
         assert!(gateway.child_pids().is_empty());
         assert_eq!(admin.send("POST", "/v1/models/gpt-4o-mini/load", b"").status(), 202);
-        eventually("it is ready", REAL_MODEL_READY, || state(&client, "chat") == "ready");
+        eventually("the model is ready", REAL_MODEL_READY, || state(&client, "chat") == "ready");
         assert_ne!(gateway.child_pids(), [pid]);
         assert_chats(&client, "gpt-4o-mini");
 
         assert_eq!(admin.send("POST", "/v1/models/chat/unload", b"").status(), 202);
-        eventually("it is stopped", SOON, || state(&client, "chat") == "stopped");
+        eventually("the model is stopped", SOON, || state(&client, "chat") == "stopped");
         assert_chats(&client, "chat");
-        let one = client.get("/v1/models/gpt-4o-mini").json();
-        assert_eq!((&one["id"], &one["meta"]["state"]), (&json!("chat"), &json!("ready")));
+        let card = client.get("/v1/models/gpt-4o-mini").json();
+        assert_eq!((&card["id"], &card["meta"]["state"]), (&json!("chat"), &json!("ready")));
         assert_eq!(client.send("POST", "/v1/models/chat/unload", b"").json()["error"]["code"], "scope_required");
     }
 
     #[test]
     fn models_that_do_not_fit_together_take_turns_under_load() {
-        // Two of the small ones fit, or the large one alone.
+        // Two of the small models fit, or the large one alone.
         let config = "
 memory_budget: 100MiB
 models:
@@ -138,11 +140,11 @@ models:
             }
             most
         });
-        assert_eq!(most, 2, "two of the small ones are loaded together");
+        assert_eq!(most, 2, "two of the small models were loaded together");
     }
 
     #[test]
-    fn a_conversation_goes_on_where_its_beginning_is_cached() {
+    fn a_conversation_stays_on_the_worker_that_has_its_beginning_cached() {
         let config = "
 models:
   talk:
@@ -169,25 +171,25 @@ models:
             let worker = answer.header("x-llamagate-worker").unwrap().to_owned();
             (worker, answer.json()["timings"]["cache_n"].as_u64().unwrap())
         };
-        // Both serve: the same beginning by another key has no home yet, and goes by load.
+        // A beginning that is not yet cached for a key goes to a worker by load, so both workers get some.
         let mut workers = Vec::new();
         for (number, topic) in ["birds", "rivers", "trains", "clouds"].into_iter().enumerate() {
             let client = if number % 2 == 0 { &client } else { &other };
             let (worker, _) = ask(client, &beginning(topic), &["hello"]);
             for turns in [&["hello", "tell me more"][..], &["hello", "tell me more", "and then?"]] {
                 let (again, cached) = ask(client, &beginning(topic), turns);
-                assert_eq!(again, worker, "{topic} stays at its worker");
+                assert_eq!(again, worker, "{topic} stays on its worker");
                 assert!(cached > 50, "{topic}: {cached} tokens were cached");
             }
             workers.push(worker);
         }
         workers.sort();
         workers.dedup();
-        assert_eq!(workers, ["0", "1"], "both have something to do");
+        assert_eq!(workers, ["0", "1"], "both workers get requests");
     }
 
-    /// A gateway of its own, on this port, that serves a model that speaks and one that embeds.
-    fn far(port: u32) -> Gateway {
+    /// Starts the gateway behind, on `port`, which serves a chat model and an embedding model.
+    fn behind_on(port: u32) -> Gateway {
         let config = "
 models:
   smol: {file: SmolLM2-135M-Instruct.Q4_1.gguf, preload: true}
@@ -201,7 +203,8 @@ models:
 
     const FAR_KEY: &str = "far-secret-0123456789";
 
-    fn near(port: u32) -> Gateway {
+    /// Starts the gateway in front, which has the gateway on `port` as a remote backend.
+    fn front_of(port: u32) -> Gateway {
         let config = format!(
             "
 models:
@@ -225,21 +228,21 @@ fallbacks: {{far: [chat]}}
     }
 
     #[test]
-    fn another_gateway_is_a_backend_and_others_serve_while_it_is_away() {
+    fn a_gateway_is_a_remote_backend_and_fallbacks_serve_while_it_is_down() {
         let port = backend_port();
-        let mut behind = far(port);
-        let gateway = near(port);
+        let mut behind = behind_on(port);
+        let gateway = front_of(port);
         let client = gateway.client();
-        eventually("the other gateway is found", SOON, || {
+        eventually("the gateway behind is found ready", SOON, || {
             state(&client, "far") == "ready" && state(&client, "both") == "ready"
         });
         for name in ["far", "both"] {
             assert_chats(&client, name);
-            assert_eq!(server(&client, name), served_by_other(name), "{name}");
+            assert_eq!(served_by(&client, name), served_by_other(name), "{name}");
         }
         assert_embeds(&client, "embed");
 
-        // It is killed in the middle of a stream.
+        // The gateway behind is killed in the middle of a stream.
         let endless = json!({"model": "far", "messages": [{"role": "user", "content": "Count."}], "max_tokens": 400,
                              "ignore_eos": true, "stream": true});
         let mut stream = client.stream("/v1/chat/completions", &endless);
@@ -248,24 +251,24 @@ fallbacks: {{far: [chat]}}
         behind.signal(Signal::SIGKILL);
         behind.wait_exit();
         let events = stream.events();
-        let last = events.iter().rfind(|event| !event.data.is_empty()).expect("an event that says what happened");
+        let last = events.iter().rfind(|event| !event.data.is_empty()).expect("an error event");
         assert!(last.json()["error"]["message"].is_string(), "{last:?}");
-        assert!(stream.is_complete(), "the error is the end of it");
+        assert!(stream.is_complete(), "the stream ends with the error event");
 
-        // Those who may take over do: another model, and the model's own llama-server.
-        assert_eq!(server(&client, "far"), ("chat".to_owned(), "0".to_owned()));
-        assert_eq!(server(&client, "both"), ("both".to_owned(), "0".to_owned()));
+        // Fallbacks serve: for `far` the model `chat`, for `both` its own llama-server.
+        assert_eq!(served_by(&client, "far"), ("chat".to_owned(), "0".to_owned()));
+        assert_eq!(served_by(&client, "both"), ("both".to_owned(), "0".to_owned()));
         for name in ["far", "both"] {
             assert_chats(&client, name);
         }
-        let nobody = client.post_json("/v1/embeddings", &json!({"model": "embed", "input": "x"}));
-        assert!(matches!(nobody.status(), 502 | 503), "{}", nobody.text());
+        let unserved = client.post_json("/v1/embeddings", &json!({"model": "embed", "input": "x"}));
+        assert!(matches!(unserved.status(), 502 | 503), "{}", unserved.text());
 
         drop(behind);
-        let behind = far(port);
+        let behind = behind_on(port);
         for name in ["far", "both"] {
-            eventually(&format!("{name} is served by the other gateway again"), REAL_MODEL_READY, || {
-                server(&client, name) == served_by_other(name)
+            eventually(&format!("{name} is served by the gateway behind again"), REAL_MODEL_READY, || {
+                served_by(&client, name) == served_by_other(name)
             });
             assert_chats(&client, name);
         }
@@ -273,14 +276,15 @@ fallbacks: {{far: [chat]}}
         drop(behind);
     }
 
+    /// Returns the model and the worker that serve `name` while the gateway behind is up.
     fn served_by_other(name: &str) -> (String, String) {
-        // A model's own workers come first.
+        // The numbers of a model's own workers come before those of its remote ones.
         (name.to_owned(), if name == "both" { "1" } else { "0" }.to_owned())
     }
 }
 
-/// The model and the worker that answer to this name.
-fn server(client: &Client, name: &str) -> (String, String) {
+/// Sends a chat request and returns the model and the worker that have served it.
+fn served_by(client: &Client, name: &str) -> (String, String) {
     let answer = client.post_json("/v1/chat/completions", &chat(name, false));
     assert_eq!(answer.status(), 200, "{name}: {}", answer.text());
     let header = |name: &str| answer.header(name).unwrap().to_owned();
@@ -292,11 +296,11 @@ fn chat(name: &str, stream: bool) -> Value {
     json!({"model": name, "messages": messages, "max_tokens": 4, "stream": stream, "temperature": 0})
 }
 
-/// A chat with the model of this name is answered, whole and as a stream, and by that name.
+/// Asserts that a chat with this model is answered, whole and as a stream, and under the name that was asked for.
 #[track_caller]
 fn assert_chats(client: &Client, name: &str) {
     let answer = client.post_json("/v1/chat/completions", &chat(name, false));
-    let body = answered(&answer, name);
+    let body = assert_ok(&answer, name);
     assert!(body["choices"][0]["message"]["content"].is_string(), "{name}: {body}");
 
     let mut stream = client.stream("/v1/chat/completions", &chat(name, true));
@@ -308,26 +312,26 @@ fn assert_chats(client: &Client, name: &str) {
     assert!(pieces.iter().all(|piece| piece["model"] == name), "{name}: {pieces:?}");
 }
 
-/// A text is made a vector by the model of this name.
+/// Asserts that this model embeds texts.
 #[track_caller]
 fn assert_embeds(client: &Client, name: &str) {
     let answer = client.post_json("/v1/embeddings", &json!({"model": name, "input": ["hello there", "rain"]}));
-    let body = answered(&answer, name);
+    let body = assert_ok(&answer, name);
     let vectors = body["data"].as_array().unwrap_or_else(|| panic!("{name}: {body}"));
     assert!(vectors.len() == 2 && vectors.iter().all(|vector| vector["embedding"][0].is_number()), "{name}: {body}");
 }
 
-/// Documents are put in order by the model of this name.
+/// Asserts that this model ranks documents.
 #[track_caller]
 fn assert_reranks(client: &Client, name: &str) {
     let body = json!({"model": name, "query": "a small bird", "documents": ["the sparrow sings", "rain falls"]});
-    let body = answered(&client.post_json("/v1/rerank", &body), name);
+    let body = assert_ok(&client.post_json("/v1/rerank", &body), name);
     assert_eq!(body["results"].as_array().map(Vec::len), Some(2), "{name}: {body}");
 }
 
-/// The JSON of an answer, which is 200 and names the model that was asked for.
+/// Asserts that a response is complete, has the status 200 and names the model that was asked for; returns its JSON.
 #[track_caller]
-fn answered(answer: &Response, name: &str) -> Value {
+fn assert_ok(answer: &Response, name: &str) -> Value {
     assert_eq!(answer.status(), 200, "{name}: {}", answer.text());
     assert!(answer.complete, "{name}");
     let body = answer.json();
@@ -335,7 +339,7 @@ fn answered(answer: &Response, name: &str) -> Value {
     body
 }
 
-/// The state of each model in the list.
+/// Returns the state of each model in `/v1/models`, by id.
 fn states_by_id(client: &Client) -> BTreeMap<String, String> {
     let list = client.get("/v1/models").json();
     let text = |value: &Value| value.as_str().unwrap_or_else(|| panic!("no text in {list}")).to_owned();
@@ -343,10 +347,10 @@ fn states_by_id(client: &Client) -> BTreeMap<String, String> {
 }
 
 fn state(client: &Client, id: &str) -> String {
-    states_by_id(client).remove(id).unwrap_or_else(|| panic!("{id} is in the list"))
+    states_by_id(client).remove(id).unwrap_or_else(|| panic!("{id} is not in the list"))
 }
 
-/// By id.
+/// Returns the ids and the states of all models, sorted by id.
 fn states(client: &Client) -> Vec<(&'static str, &'static str)> {
     let leak = |text: String| &*text.leak();
     states_by_id(client).into_iter().map(|(id, state)| (leak(id), leak(state))).collect()

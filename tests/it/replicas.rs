@@ -1,4 +1,12 @@
-//! Several workers of one model, and several models side by side: what befalls one is not felt at another.
+//! Several workers of one model, and several models: the failure of one affects no other.
+
+use std::collections::BTreeSet;
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::{Value, json};
 
 use super::support::{
     client::{RawClient, Stream},
@@ -7,12 +15,6 @@ use super::support::{
     scripted::{Control, Journal},
     wait::{READY, SOON, STOPS, eventually},
 };
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
-use serde_json::{Value, json};
-use std::collections::BTreeSet;
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -36,15 +38,16 @@ fn waiting(gateway: &Gateway) -> u64 {
     gateway.anonymous().get("/health").json()["queue"]["waiting"].as_u64().unwrap()
 }
 
-/// Waits until so many workers of a model serve.
+/// Waits until `count` workers of a model are ready.
 #[track_caller]
-fn workers_ready(gateway: &Gateway, model: &str, count: usize) {
+fn wait_workers_ready(gateway: &Gateway, model: &str, count: usize) {
     let line = format!("llamagate_workers_ready{{model=\"{model}\"}} {count}\n");
     eventually(&format!("{count} workers of {model} are ready"), READY, || {
         gateway.anonymous().get("/metrics?format=prometheus").text().contains(&line)
     });
 }
 
+/// Begins a stream and waits for its first event.
 fn held_stream(gateway: &Gateway, model: &str) -> Stream {
     let mut stream = gateway.client().stream(CHAT, &chat(model, true));
     assert!(stream.next_event().is_some());
@@ -52,12 +55,12 @@ fn held_stream(gateway: &Gateway, model: &str) -> Stream {
 }
 
 #[test]
-fn a_killed_replica_fails_only_what_it_served_and_comes_back() {
+fn a_killed_replica_fails_only_its_own_requests_and_is_restarted() {
     let holds = json!({"hold_requests": [CHAT]});
     let script = json!({"starts": [holds, holds, {}]});
     let config = "models:\n  r: {file: r.gguf, replicas: 2, preload: true}\n  s: {file: s.gguf}\n";
     let gateway = Gateway::builder().fakes(config, &[("r.gguf", script), ("s.gguf", json!({}))]).start_ready();
-    workers_ready(&gateway, "r", 2);
+    wait_workers_ready(&gateway, "r", 2);
     let journal = journal(&gateway, "r");
     let mut clients: Vec<RawClient> = Vec::new();
     for number in 1..=2 {
@@ -65,9 +68,9 @@ fn a_killed_replica_fails_only_what_it_served_and_comes_back() {
         journal.wait_for_requests(CHAT, number);
     }
     let asked: Vec<u32> = journal.requests(CHAT).iter().map(pid).collect();
-    assert_ne!(asked[0], asked[1], "one at each");
+    assert_ne!(asked[0], asked[1], "each worker gets one request");
     let mut third = begin(&gateway, "r");
-    eventually("both are busy, it waits", SOON, || waiting(&gateway) == 1);
+    eventually("both workers are busy, so the third request waits", SOON, || waiting(&gateway) == 1);
 
     kill(Pid::from_raw(asked[1] as i32), Signal::SIGKILL).unwrap();
     let failed = clients.pop().unwrap().read_response().unwrap();
@@ -80,8 +83,8 @@ fn a_killed_replica_fails_only_what_it_served_and_comes_back() {
 
     assert_eq!(third.read_response().unwrap().status(), 200);
     let mut workers = BTreeSet::new();
-    eventually("both serve", READY, || {
-        // One after the other, the less busy one may always be the same: two at once.
+    eventually("both workers serve", READY, || {
+        // Single requests might always go to the same idle worker, so two are sent at once.
         let mut two = [begin(&gateway, "r"), begin(&gateway, "r")];
         for client in &mut two {
             let answer = client.read_response().unwrap();
@@ -90,11 +93,11 @@ fn a_killed_replica_fails_only_what_it_served_and_comes_back() {
         }
         workers.len() == 2
     });
-    assert!(!pid_gone(asked[0]), "the other one has stayed");
+    assert!(!pid_gone(asked[0]), "the other worker was not restarted");
 }
 
 #[test]
-fn at_the_end_of_the_service_the_streams_of_all_models_finish_and_no_process_is_left() {
+fn after_sigterm_the_streams_of_all_models_finish_and_no_process_is_left() {
     let script = json!({"hold_mid_stream": {"after_frames": 1}});
     let config = "defaults: {preload: true}\n\
                   models:\n\
@@ -103,10 +106,10 @@ fn at_the_end_of_the_service_the_streams_of_all_models_finish_and_no_process_is_
                   \x20 c: {file: c.gguf, preload: false}\n";
     let files = ["a.gguf", "b.gguf", "c.gguf"].map(|name| (name, script.clone()));
     let mut gateway = Gateway::builder().fakes(config, &files).start_ready();
-    workers_ready(&gateway, "b", 2);
+    wait_workers_ready(&gateway, "b", 2);
     let mut streams: Vec<Stream> = ["a", "b", "b", "c"].iter().map(|model| held_stream(&gateway, model)).collect();
     gateway.signal(Signal::SIGTERM);
-    eventually("it says that it stops", SOON, || gateway.health().get("/ping").status() == 503);
+    eventually("the health port reports the stop", SOON, || gateway.health().get("/ping").status() == 503);
     for model in ["a", "b", "c"] {
         let refused = gateway.client().post_json(CHAT, &chat(model, false));
         assert_eq!((refused.status(), refused.json()["error"]["code"].as_str()), (503, Some("shutting_down")));
@@ -124,7 +127,7 @@ fn at_the_end_of_the_service_the_streams_of_all_models_finish_and_no_process_is_
 }
 
 #[test]
-fn a_model_that_hangs_is_restarted_and_another_is_left_alone() {
+fn a_model_that_hangs_is_restarted_and_another_is_not_disturbed() {
     let hangs = json!({"starts": [{"hold_mid_stream": {"after_frames": 1}}, {}]});
     let drips = json!({"drip": {"interval_ms": 150, "frames": 30}});
     let config = "defaults: {preload: true, hang_timeout: 1s}\n\
@@ -133,7 +136,7 @@ fn a_model_that_hangs_is_restarted_and_another_is_left_alone() {
                   \x20 drips: {file: drips.gguf}\n";
     let gateway = Gateway::builder().fakes(config, &[("hangs.gguf", hangs), ("drips.gguf", drips)]).start_ready();
     for model in ["hangs", "drips"] {
-        workers_ready(&gateway, model, 1);
+        wait_workers_ready(&gateway, model, 1);
     }
     let mut healthy = held_stream(&gateway, "drips");
     let mut hung = held_stream(&gateway, "hangs");
@@ -141,6 +144,6 @@ fn a_model_that_hangs_is_restarted_and_another_is_left_alone() {
     assert_eq!(last.json()["error"]["code"], "backend_error");
     assert_eq!(gateway.client().post_json(CHAT, &chat("hangs", false)).status(), 200);
     assert!(healthy.events().last().is_some_and(|event| event.is_done()));
-    eventually("one was restarted", STOPS, || journal(&gateway, "hangs").starts().len() == 2);
+    eventually("the hung model was restarted", STOPS, || journal(&gateway, "hangs").starts().len() == 2);
     assert_eq!(journal(&gateway, "drips").starts().len(), 1);
 }

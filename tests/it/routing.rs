@@ -1,13 +1,15 @@
-//! Which model a request means, what is changed in it on the way, and what one model's trouble is to the others.
+//! Routing: which model a request means, what is changed in its body, and how the failure of one model affects the
+//! others.
 
-use super::accounts::line;
+use serde_json::{Value, json};
+
+use super::accounts::access_log_line;
 use super::support::{
     client::{Client, Response},
     gateway::{ADMIN, Backend, Gateway, USER},
     model_file::Kind,
     wait::{READY, SOON, eventually},
 };
-use serde_json::{Value, json};
 
 const ONE: &str = "one-secret-0123456789";
 const BY_ALIAS: &str = "alias-secret-0123456789";
@@ -19,18 +21,18 @@ pub(super) fn chat(model: &str) -> Value {
     json!({"model": model, "messages": [{"role": "user", "content": "x"}]})
 }
 
-/// The error code of an answer that was refused with this status.
+/// Asserts that a response is a refusal with this status, and returns its error code.
 #[track_caller]
 pub(super) fn refused(answer: &Response, status: u16) -> String {
     assert_eq!(answer.status(), status, "{}", answer.text());
     answer.json()["error"]["code"].as_str().expect("an error has a code").to_owned()
 }
 
-/// Which model has answered.
+/// Asserts that a response has the status 200, and returns the model that has served it.
 #[track_caller]
 pub(super) fn answered_by(answer: &Response) -> &str {
     assert_eq!(answer.status(), 200, "{}", answer.text());
-    answer.header("x-llamagate-model").expect("an answer says which model it is of")
+    answer.header("x-llamagate-model").expect("a response names its model")
 }
 
 const FOUR: &str = "
@@ -80,10 +82,10 @@ fn a_request_means_the_model_that_it_names_or_the_only_one_of_its_kind() {
         assert_eq!(answered_by(&embed(body)), "vectors");
     }
     let rerank = client.post_json("/v1/rerank", &json!({"query": "a", "documents": ["a", "b"]}));
-    assert_eq!(answered_by(&rerank), "hidden", "it is in no list, and can be asked for");
+    assert_eq!(answered_by(&rerank), "hidden", "an unlisted model serves requests");
 
     let nameless = client.post_json(CHAT, &json!({"messages": []}));
-    assert_eq!(refused(&nameless, 404), "model_not_found", "there are two that chat");
+    assert_eq!(refused(&nameless, 404), "model_not_found", "two models chat");
     let wrong = embed(json!({"model": "gpt-4o-mini", "input": "x"}));
     assert_eq!((refused(&wrong, 400).as_str(), &wrong.json()["error"]["param"]), ("wrong_model_kind", &json!("model")));
     for twice in [r#"{"model":"tiny","messages":[],"model":"org/big"}"#, r#"{"model":"tiny","Model":"org/big"}"#] {
@@ -121,22 +123,22 @@ fn a_request_means_the_model_that_it_names_or_the_only_one_of_its_kind() {
 fn a_key_uses_and_sees_only_its_models() {
     let gateway = four();
     let with = |secret: &str| gateway.client_with(secret);
-    let tell = |client: &Client, name: &str| client.post_json(CHAT, &chat(name));
+    let ask = |client: &Client, name: &str| client.post_json(CHAT, &chat(name));
     for (key, allowed, forbidden) in [
         (ONE, &["tiny", "gpt-4o-mini", "light", "some-3b"][..], &["org/big", "heavy/org/big"][..]),
         (BY_ALIAS, &["tiny", "gpt-4o-mini"], &["org/big"]),
         (BY_TIER, &["org/big", "heavy", "70b"], &["tiny", "gpt-4o-mini", "light/tiny"]),
     ] {
         for name in allowed {
-            assert_eq!(tell(&with(key), name).status(), 200, "{name}");
+            assert_eq!(ask(&with(key), name).status(), 200, "{name}");
         }
         for name in forbidden {
-            assert_eq!(refused(&tell(&with(key), name), 403), "model_not_allowed", "{name}");
+            assert_eq!(refused(&ask(&with(key), name), 403), "model_not_allowed", "{name}");
         }
     }
-    // What it may not use is not told of, by name or by what a name stands for.
+    // The refusal names no model that the key may not use, even for a name that would mean such a model.
     for name in ["nothing", "light", "vectors-of-mine"] {
-        let answer = tell(&with(BY_TIER), name);
+        let answer = ask(&with(BY_TIER), name);
         assert_eq!(refused(&answer, 404), "model_not_found", "{name}");
         let message = answer.json()["error"]["message"].as_str().unwrap().to_owned();
         assert!(message.contains("org/big") && message.contains("vectors"), "{message}");
@@ -155,18 +157,18 @@ fn a_key_uses_and_sees_only_its_models() {
         (vec![json!("org/big")], vec![json!("vectors")])
     });
     assert_eq!(refused(&with(ONE).get("/v1/models/vectors"), 403), "model_not_allowed");
-    assert_eq!(with(BY_ALIAS).get("/v1/models/hidden").status(), 200, "who knows its name may look at it");
+    assert_eq!(with(BY_ALIAS).get("/v1/models/hidden").status(), 200, "an unlisted model can be looked up by its name");
 }
 
 #[test]
-fn metrics_and_the_access_log_name_the_model() {
+fn metrics_and_access_log_name_the_model() {
     let gateway = four();
     let client = |id: &str| gateway.client().header("X-Request-Id", id);
     client("one").post_json(CHAT, &chat("gpt-4o-mini"));
     client("two").post_json(CHAT, &chat("org/big"));
     client("three").post_json(CHAT, &chat("nothing of ours"));
     client("four").post_json("/v1/embeddings", &json!({"model": "heavy", "input": "x"}));
-    let logged = |id: &str| line(&gateway, id)["model"].clone();
+    let logged = |id: &str| access_log_line(&gateway, id)["model"].clone();
     assert_eq!([logged("one"), logged("two"), logged("three"), logged("four")], ["tiny", "org/big", "-", "-"]);
     let metrics = || gateway.health().get("/metrics?format=prometheus").text();
     for (model, route, status) in
@@ -178,7 +180,7 @@ fn metrics_and_the_access_log_name_the_model() {
 }
 
 #[test]
-fn what_a_model_wants_changed_is_changed_and_nothing_else() {
+fn only_configured_parameters_of_a_request_are_changed() {
     let config = "
 models:
   plain: {file: plain.gguf, aliases: [gpt-4o]}
@@ -189,7 +191,7 @@ models:
 ";
     let gateway = Gateway::builder().fakes(config, &[("plain.gguf", json!({})), ("changed.gguf", json!({}))]).start();
     let client = gateway.client();
-    let got = |file: &str, path: &str| {
+    let received = |file: &str, path: &str| {
         let request = gateway.model_file(file).journal().wait_for_requests(path, 1).pop().unwrap();
         request["body"].as_str().unwrap().to_owned()
     };
@@ -197,21 +199,22 @@ models:
         "{ \"messages\" :[{\"role\":\"user\",\"content\":\"\\u00e9 \u{e9}\"}],\n \"model\": \"gpt-4o\",\"user\":1e1 }";
     let answer = client.send("POST", CHAT, odd.as_bytes());
     assert_eq!((answered_by(&answer), &answer.json()["model"]), ("plain", &json!("gpt-4o")));
-    assert_eq!(got("plain.gguf", CHAT), odd, "to the byte");
+    assert_eq!(received("plain.gguf", CHAT), odd, "byte for byte");
 
-    let say = |more: &str| format!("{{\"model\":\"changed\", \"user\":\"me\",\"messages\":[{more}],\"seed\": 1}}");
-    client.send("POST", CHAT, say("").as_bytes());
+    let body =
+        |messages: &str| format!("{{\"model\":\"changed\", \"user\":\"me\",\"messages\":[{messages}],\"seed\": 1}}");
+    client.send("POST", CHAT, body("").as_bytes());
     let sent = r#"{"temperature":0.7,"max_tokens":3,"model":"changed","messages":[]}"#;
-    assert_eq!(got("changed.gguf", CHAT), sent);
-    let said = json!({"model": "changed", "prompt": "x", "temperature": 0, "n_predict": 5, "stream": true});
-    let mut stream = client.stream("/v1/completions", &said);
+    assert_eq!(received("changed.gguf", CHAT), sent);
+    let explicit = json!({"model": "changed", "prompt": "x", "temperature": 0, "n_predict": 5, "stream": true});
+    let mut stream = client.stream("/v1/completions", &explicit);
     assert_eq!(
         stream.events().iter().filter(|event| event.data.contains("\"text\":\"tok")).count(),
         5,
-        "it is said otherwise"
+        "n_predict of the request takes precedence over the configured max_tokens"
     );
-    let sent: Value = serde_json::from_str(&got("changed.gguf", "/v1/completions")).unwrap();
-    assert_eq!(sent, said);
+    let sent: Value = serde_json::from_str(&received("changed.gguf", "/v1/completions")).unwrap();
+    assert_eq!(sent, explicit);
     let mut stream = client.stream(CHAT, &json!({"model": "gpt-4o", "messages": [], "stream": true}));
     let events = stream.events();
     let names = events.iter().filter(|event| !event.is_done()).map(|event| event.json()["model"].clone());
@@ -219,7 +222,7 @@ models:
     assert!(stream.is_complete() && events.last().unwrap().is_done());
 }
 
-/// The numbers of the workers that have served the requests of one client after the other.
+/// Sends `count` requests one after the other, and returns the numbers of the workers that have served them.
 fn workers(client: &Client, count: usize, body: impl Fn(usize) -> Value) -> Vec<String> {
     let worker = |nth| {
         let answer = client.post_json(CHAT, &body(nth));
@@ -229,7 +232,7 @@ fn workers(client: &Client, count: usize, body: impl Fn(usize) -> Value) -> Vec<
     (0..count).map(worker).collect()
 }
 
-/// A model with replicas, all of them ready.
+/// Starts a gateway with `count` replicas of the model `m` and waits until all are ready.
 fn replicas(count: usize, strategy: &str) -> Gateway {
     let config =
         format!("models: {{m: {{file: m.gguf, preload: true, parallel: 2, replicas: {count}, strategy: {strategy}}}}}");
@@ -245,9 +248,9 @@ fn replicas(count: usize, strategy: &str) -> Gateway {
 }
 
 #[test]
-fn round_robin_goes_round() {
+fn round_robin_alternates_between_workers() {
     let gateway = replicas(2, "round-robin");
-    // One is busier, which does not matter as long as it has a free slot.
+    // Round-robin ignores that one worker is busier, while it has a free slot.
     let body = json!({"model": "m", "prompt": "x"}).to_string();
     let _held = gateway.client().begin("POST", "/v1/completions", body.as_bytes()).unwrap();
     gateway.model_file("m.gguf").journal().wait_for_requests("/v1/completions", 1);
@@ -257,7 +260,7 @@ fn round_robin_goes_round() {
 }
 
 #[test]
-fn a_conversation_stays_with_the_worker_that_has_its_beginning() {
+fn prefix_affinity_keeps_a_conversation_on_its_worker() {
     let gateway = replicas(3, "prefix-affinity");
     let conversation = |name: &str, turns: usize| {
         let mut messages = vec![json!({"role": "system", "content": format!("{name} {}", "long ".repeat(600))})];
@@ -269,11 +272,11 @@ fn a_conversation_stays_with_the_worker_that_has_its_beginning() {
     assert_eq!(
         home.iter().collect::<std::collections::BTreeSet<_>>().len(),
         3,
-        "new ones go to whoever is next: {home:?}"
+        "new conversations are spread over the workers: {home:?}"
     );
     for turns in 2..6 {
         let mut names: Vec<_> = ["a", "b", "c"].into_iter().zip(&home).collect();
-        // In another order than before, so that no turn that goes round looks like a memory.
+        // The order changes, so that round-robin could not be mistaken for affinity.
         names.rotate_left(turns % 2);
         for (name, home) in names {
             assert_eq!(&workers(&client, 1, |_| conversation(name, turns))[0], home, "{name} {turns}");
@@ -281,14 +284,14 @@ fn a_conversation_stays_with_the_worker_that_has_its_beginning() {
     }
 }
 
-/// The model of this id in a list of them.
+/// Returns the model of this id in a list of models.
 #[track_caller]
-fn of_id(models: &Value, id: &str) -> Value {
+fn find_model(models: &Value, id: &str) -> Value {
     models.as_array().unwrap().iter().find(|model| model["id"] == id).unwrap().clone()
 }
 
 #[test]
-fn a_model_that_cannot_start_disturbs_no_other() {
+fn a_model_that_cannot_start_does_not_affect_another() {
     let config = "
 defaults: {preload: true, restart_limit: 2}
 models:
@@ -303,29 +306,33 @@ models:
     assert!(stream.next_event().is_some());
     let state = |id: &str| {
         let health = gateway.anonymous().get("/health");
-        (health.status(), health.json()["status"].clone(), of_id(&health.json()["models"], id)["state"].clone())
+        (health.status(), health.json()["status"].clone(), find_model(&health.json()["models"], id)["state"].clone())
     };
-    eventually("the bad one is given up", READY, || state("bad").2 == "failed");
+    eventually("the bad model is given up", READY, || state("bad").2 == "failed");
     assert_eq!(state("bad"), (200, json!("degraded"), json!("failed")));
     assert_eq!(state("good").2, "ready");
     assert_eq!(gateway.health().get("/ping").status(), 200);
     let refusal = gateway.client().post_json(CHAT, &chat("bad"));
     assert_eq!((refused(&refusal, 503).as_str(), refusal.header("retry-after")), ("backend_unavailable", None));
-    assert!(refusal.text().contains("/load"), "it says what brings it back: {}", refusal.text());
+    assert!(
+        refusal.text().contains("/load"),
+        "the message names the route that loads the model again: {}",
+        refusal.text()
+    );
     assert_eq!(gateway.model_file("bad.gguf").journal().starts().len(), 3);
     gateway.model_file("good.gguf").control().release_all_requests();
     let events = stream.events();
     assert!(stream.is_complete() && events.last().unwrap().is_done(), "{events:?}");
     assert_eq!(gateway.model_file("good.gguf").journal().starts().len(), 1);
 
-    // Now the other one too.
+    // When the last model is given up too, the service ends.
     gateway.model_file("good.gguf").rewrite_script(&json!({"exit_at_start": {"code": 1}}));
     gateway.model_file("good.gguf").control().tell("die code 1").unwrap();
     assert_eq!(gateway.wait_exit().code(), Some(69), "{}", gateway.output());
 }
 
 #[test]
-fn load_brings_back_a_model_that_was_given_up() {
+fn a_load_request_restarts_a_model_that_was_given_up() {
     let config = "
 defaults: {preload: true, restart_limit: 0}
 models:
@@ -336,16 +343,16 @@ models:
     let gateway = Gateway::builder().fakes(config, &[("bad.gguf", bad), ("good.gguf", json!({}))]).start_ready();
     let admin = gateway.client_with(ADMIN);
     let state = || admin.get("/v1/models/bad").json()["meta"]["state"].clone();
-    eventually("it is given up", READY, || state() == "failed");
+    eventually("the model is given up", READY, || state() == "failed");
     let health = gateway.anonymous().get("/health").json();
-    let worker = of_id(&admin.get("/lb/stats").json()["models"], "bad")["workers"][0].clone();
+    let worker = find_model(&admin.get("/lb/stats").json()["models"], "bad")["workers"][0].clone();
     assert!(worker["last_error"].is_string(), "{worker}");
-    assert_eq!(worker["last_error"], of_id(&health["models"], "bad")["last_exit"]["hint"]);
+    assert_eq!(worker["last_error"], find_model(&health["models"], "bad")["last_exit"]["hint"]);
     assert_eq!((&worker["failures"], &worker["last_failure"]), (&json!(0), &Value::Null), "no request has failed");
     let order = |order: &str| admin.post_json(&format!("/v1/models/bad/{order}"), &json!({})).json();
-    assert_eq!(order("unload"), json!({"id": "bad", "state": "failed"}), "there is nothing to be stopped");
+    assert_eq!(order("unload"), json!({"id": "bad", "state": "failed"}), "no process is running");
     assert_eq!(order("load"), json!({"id": "bad", "state": "starting"}));
-    eventually("it is ready", READY, || state() == "ready");
+    eventually("the model is ready", READY, || state() == "ready");
     assert_eq!(answered_by(&gateway.client().post_json(CHAT, &chat("bad"))), "bad");
-    eventually("all is well", SOON, || gateway.anonymous().get("/health").json()["status"] == "ok");
+    eventually("the status is ok again", SOON, || gateway.anonymous().get("/health").json()["status"] == "ok");
 }

@@ -1,19 +1,20 @@
-//! Jobs from RunPod's queue: done as requests of our own, and answered as the platform expects it. How a worker takes them,
-//! and how it starts and ends, is in `runpod_worker.rs`; `runpod_sdk.rs` shows that the platform of these tests is one to
-//! RunPod's own SDK too.
+//! Jobs from RunPod's queue: how a job is served as a request, and how its result is posted. How a worker takes jobs,
+//! and how it starts and ends, is tested in `runpod_worker.rs`. `runpod_sdk.rs` checks that the fake platform of these
+//! tests behaves as RunPod's own SDK expects.
 
-use super::accounts::line;
+use serde_json::{Value, json};
+
+use super::accounts::access_log_line;
 use super::support::{
     gateway::{Backend, Builder, Gateway},
     runpod::{KEY, Platform, Route, Said},
     wait::{self, SOON, eventually},
 };
-use serde_json::{Value, json};
 
 pub(super) const CHAT: &str = "/v1/chat/completions";
 pub(super) const TAKES: &[Route] = &[Route::Take, Route::TakeBatch];
 
-/// A gateway that is to take jobs from this platform.
+/// A gateway that takes jobs from this platform.
 pub(super) fn worker_of(platform: &Platform) -> Builder {
     let builder = Gateway::builder().set("DRAIN_TIMEOUT", "1s");
     platform.variables().into_iter().fold(builder, |builder, (name, value)| builder.set(name, value))
@@ -35,13 +36,13 @@ pub(super) fn chat_body(stream: bool) -> Value {
     json!({"messages": [{"role": "user", "content": "x"}], "stream": stream})
 }
 
-/// The text of a stream as it was put together.
-pub(super) fn whole(result: &Value) -> String {
+/// Returns the pieces of a result's output, joined.
+pub(super) fn joined_output(result: &Value) -> String {
     result["output"].as_array().unwrap().iter().map(|piece| piece.as_str().unwrap()).collect()
 }
 
 #[test]
-fn a_job_is_taken_done_and_answered() {
+fn a_job_is_taken_and_its_result_is_posted() {
     let platform = Platform::start();
     let gateway = ready(&platform, json!({}));
     platform.offer([job("job-1", &chat(false))]);
@@ -53,7 +54,7 @@ fn a_job_is_taken_done_and_answered() {
     let take = &platform.calls(&[Route::Take])[0];
     assert_eq!(take.target(), "/v2/EP/job-take/pod-1?gpu=NVIDIA+GeForce+RTX+4090&job_in_progress=0");
     assert_eq!(take.method, "GET");
-    assert_eq!(take.header("authorization"), Some(KEY), "as it is, without a scheme");
+    assert_eq!(take.header("authorization"), Some(KEY), "the key alone, without a scheme");
     assert_eq!(take.header("content-type"), Some("application/json"));
     assert_eq!(done.target(), "/v2/EP/job-done/pod-1/job-1?gpu=NVIDIA+GeForce+RTX+4090&isStream=true");
     assert_eq!(done.method, "POST");
@@ -67,7 +68,7 @@ fn a_job_is_taken_done_and_answered() {
 }
 
 #[test]
-fn a_single_answer_is_a_piece_too() {
+fn an_answer_that_is_not_a_stream_is_posted_as_one_piece_too() {
     let platform = Platform::start();
     let _gateway = ready(&platform, json!({}));
     platform.offer([job("job-1", &chat(false))]);
@@ -78,12 +79,12 @@ fn a_single_answer_is_a_piece_too() {
 }
 
 #[test]
-fn a_stream_is_posted_in_whole_events_in_order_and_put_together() {
+fn a_stream_is_posted_in_whole_events_in_order_and_joined_in_the_result() {
     let platform = Platform::start();
     platform.hold(Route::Stream);
     let _gateway = ready(&platform, json!({"frames": 30}));
     platform.offer([job("job-1", &chat(true))]);
-    // The first event goes out at once, and what comes meanwhile is put together behind it.
+    // The first event is posted at once; the events that arrive while it is being posted are joined into one piece.
     platform.wait_calls(&[Route::Stream], 1);
     platform.release(Route::Stream);
     let done = platform.wait_done("job-1");
@@ -92,7 +93,7 @@ fn a_stream_is_posted_in_whole_events_in_order_and_put_together() {
     let texts: Vec<String> = pieces.iter().map(|piece| piece.json()["output"].as_str().unwrap().to_owned()).collect();
     assert!(texts.iter().all(|text| text.starts_with("data: ") && text.ends_with("\n\n")), "{texts:?}");
     assert!(texts.last().unwrap().ends_with("data: [DONE]\n\n"));
-    assert_eq!(whole(&done.json()), texts.concat());
+    assert_eq!(joined_output(&done.json()), texts.concat());
     assert_eq!(done.parameter("isStream"), Some("true"));
     assert_eq!(pieces[0].target(), "/v2/EP/job-stream/pod-1/job-1?gpu=NVIDIA+GeForce+RTX+4090&isStream=false");
     for (name, value) in
@@ -109,9 +110,9 @@ fn pieces_stay_below_a_megabyte() {
     let gateway = ready(&platform, json!({"frames": 30, "frame_bytes": 60_000}));
     platform.offer([job("job-1", &chat(true))]);
     let request = gateway.journal().wait_for_requests(CHAT, 1).remove(0);
-    // While the first event is being posted all the others come.
-    let is_it = |record: &Value| record["event"] == "finished" && record["n"] == request["n"];
-    gateway.journal().wait_for("llama-server has sent its answer", is_it);
+    // All other events arrive while the first one is being posted.
+    let is_end = |record: &Value| record["event"] == "finished" && record["n"] == request["n"];
+    gateway.journal().wait_for("llama-server has sent its answer", is_end);
     platform.release(Route::Stream);
     let done = platform.wait_done("job-1");
     let pieces = platform.pieces("job-1");
@@ -119,17 +120,17 @@ fn pieces_stay_below_a_megabyte() {
     assert!(sizes.iter().sum::<usize>() > 1_800_000 && sizes.iter().all(|size| *size < 1_000_000), "{sizes:?}");
     let texts: Vec<String> = pieces.iter().map(|piece| piece.json()["output"].as_str().unwrap().to_owned()).collect();
     assert!(texts.iter().all(|text| text.starts_with("data: ") && text.ends_with("\n\n")));
-    assert_eq!(whole(&done.json()), texts.concat());
+    assert_eq!(joined_output(&done.json()), texts.concat());
 }
 
 #[test]
-fn a_list_of_models_can_be_looked_at() {
+fn a_job_can_ask_for_the_list_of_models() {
     let platform = Platform::start();
     let gateway = ready(&platform, json!({}));
     platform.offer([job("job-1", &json!({"openai_route": "/v1/models", "openai_input": {}}))]);
     let done = platform.wait_done("job-1").json();
     assert_eq!(done["output"][0]["data"][0]["id"], "dummy");
-    assert_eq!(line(&gateway, "job-1")["method"], "GET");
+    assert_eq!(access_log_line(&gateway, "job-1")["method"], "GET");
 }
 
 #[test]
@@ -149,19 +150,19 @@ fn each_kind_of_input_reaches_its_route() {
         platform.offer([job(id, &input)]);
         let done = platform.wait_done(id).json();
         assert!(done["error"].is_null(), "{id}: {done}");
-        assert_eq!(line(&gateway, id)["path"], path);
+        assert_eq!(access_log_line(&gateway, id)["path"], path);
     }
     let asked = gateway.journal().requests("/v1/completions").pop().unwrap();
     assert!(asked.to_string().contains("max_tokens"), "{asked}");
 }
 
 #[test]
-fn the_books_name_the_platform_in_place_of_a_key() {
+fn log_and_metrics_name_the_platform_instead_of_a_key() {
     let platform = Platform::start();
     let gateway = ready(&platform, json!({}));
     platform.offer([job("job-1", &chat(false))]);
     platform.wait_done("job-1");
-    let line = line(&gateway, "job-1");
+    let line = access_log_line(&gateway, "job-1");
     assert_eq!((line["key"].as_str(), line["status"].as_str()), ("runpod", "200"));
     let metrics = gateway.health().get("/metrics?format=prometheus").text();
     assert!(metrics.contains(r#"llamagate_key_requests_total{key="runpod",status_class="2xx"} 1"#), "{metrics}");
@@ -169,7 +170,7 @@ fn the_books_name_the_platform_in_place_of_a_key() {
 }
 
 #[test]
-fn a_job_that_is_refused_has_failed() {
+fn a_job_that_is_refused_fails() {
     let platform = Platform::start();
     let gateway = ready(
         &platform,
@@ -194,11 +195,11 @@ fn a_job_that_is_refused_has_failed() {
         assert!(body["output"].is_null(), "{id}: {body}");
         assert_eq!(done.parameter("isStream"), Some("true"), "{id}");
     }
-    assert_eq!(line(&gateway, "by-us")["status"], "404");
+    assert_eq!(access_log_line(&gateway, "by-us")["status"], "404");
 }
 
 #[test]
-fn a_job_without_an_input_has_failed_and_one_without_an_id_is_left_alone() {
+fn a_job_without_an_input_fails_and_a_job_without_an_id_is_ignored() {
     let platform = Platform::start();
     let gateway = ready(&platform, json!({}));
     platform.offer([json!({"input": {}}), json!({"id": "job-1"}), job("job-2", &chat(false))]);
@@ -208,7 +209,7 @@ fn a_job_without_an_input_has_failed_and_one_without_an_id_is_left_alone() {
 }
 
 #[test]
-fn a_stream_that_breaks_has_failed_and_says_so_in_band_too() {
+fn a_job_whose_stream_breaks_fails_and_the_stream_ends_with_an_error() {
     let platform = Platform::start();
     let gateway = ready(&platform, json!({"exit_mid_stream": {"after_frames": 2}}));
     platform.offer([job("job-1", &chat(true))]);
@@ -216,8 +217,8 @@ fn a_stream_that_breaks_has_failed_and_says_so_in_band_too() {
     assert!(done.json()["error"].as_str().unwrap().contains("backend_error"), "{}", done.body());
     assert_eq!(done.parameter("isStream"), Some("true"));
     let last = platform.pieces("job-1").pop().unwrap().json();
-    assert!(last["output"].as_str().unwrap().contains("data: {\"error\""), "whoever reads the stream can tell: {last}");
-    assert_eq!(line(&gateway, "job-1")["code"], "backend_error");
+    assert!(last["output"].as_str().unwrap().contains("data: {\"error\""), "the stream has an error event: {last}");
+    assert_eq!(access_log_line(&gateway, "job-1")["code"], "backend_error");
 }
 
 #[test]
@@ -235,14 +236,14 @@ fn a_job_that_comes_twice_is_done_once() {
 }
 
 #[test]
-fn a_result_is_posted_again_where_that_may_help() {
+fn a_result_is_posted_again_after_500_and_429_but_not_after_404() {
     let platform = Platform::start();
     let _gateway = ready(&platform, json!({}));
     platform.says(Route::Done, [Said::status(500), Said::status(429)]);
     platform.offer([job("job-1", &chat(false))]);
     let calls = platform.wait_calls(&[Route::Done], 3);
     assert!(calls.iter().all(|call| call.body() == calls[0].body()));
-    // What is refused for good is not, and the next job is done all the same.
+    // A result that gets 404 is not posted again, and the next job is still done.
     platform.says(Route::Done, [Said::status(404)]);
     platform.offer([job("job-2", &chat(false))]);
     platform.wait_done("job-2");
@@ -262,7 +263,7 @@ fn a_result_that_is_refused_makes_its_job_fail() {
     let expected = format!("RunPod refuses the result (413, {} bytes)", calls[0].body().len());
     assert_eq!(calls[1].json(), json!({"error": expected}));
     assert_eq!(calls[1].target(), calls[0].target());
-    // Once, whatever comes of that.
+    // The error is posted once, even if that is refused too.
     platform.says(Route::Done, [Said::status(400), Said::status(400)]);
     platform.offer([job("job-2", &chat(false))]);
     platform.wait_calls(&[Route::Done], 4);
@@ -272,9 +273,10 @@ fn a_result_that_is_refused_makes_its_job_fail() {
     eventually("the log says so", SOON, || gateway.output().contains("RunPod answers 413"));
 }
 
-/// Regression: each piece of a stream was posted to a platform that wanted none, with a warning each time.
+/// Regression: after the platform had refused a piece of a stream, each further piece was posted, with a warning each
+/// time.
 #[test]
-fn where_a_piece_is_refused_for_good_no_other_is_posted() {
+fn after_a_piece_that_is_refused_with_404_no_other_is_posted() {
     let platform = Platform::start();
     let gateway = ready(&platform, json!({"hold_mid_stream": {"after_frames": 1}}));
     platform.says(Route::Stream, [Said::status(404)]);
@@ -282,41 +284,41 @@ fn where_a_piece_is_refused_for_good_no_other_is_posted() {
     platform.wait_calls(&[Route::Stream], 1);
     eventually("the refusal is reported", SOON, || gateway.output().contains("RunPod answers 404"));
     gateway.control().release_all_requests();
-    let text = whole(&platform.wait_done("job-1").json());
-    assert!(text.ends_with("data: [DONE]\n\n"), "the result has all of it: {text}");
+    let text = joined_output(&platform.wait_done("job-1").json());
+    assert!(text.ends_with("data: [DONE]\n\n"), "the result has the whole stream: {text}");
     assert_eq!(platform.pieces("job-1").len(), 1);
 }
 
-/// Regression: a status that nobody took held up the answer.
+/// Regression: a progress update that the platform did not accept delayed the result.
 #[test]
-fn word_of_a_load_that_is_not_taken_does_not_hold_up_the_answer() {
+fn a_progress_update_that_is_not_accepted_does_not_delay_the_result() {
     let platform = Platform::start();
     let gateway = worker_of(&platform).set("IDLE_UNLOAD", "300ms").script(json!({})).start_ready();
     eventually("the model sleeps", wait::READY, || gateway.health().get("/readyz").status() == 503);
     platform.hold(Route::Done);
     platform.offer([job("job-1", &chat(false))]);
-    // The piece comes after the answer, and the word is still being posted.
+    // The piece is posted once the response is there, while the progress update is still being posted.
     platform.wait_calls(&[Route::Stream], 1);
     platform.release(Route::Done);
     platform.wait_done("job-1");
 }
 
 #[test]
-fn a_large_job_reaches_llama_server_whole() {
+fn a_large_job_reaches_llama_server_complete() {
     let platform = Platform::start();
     let gateway = ready(&platform, json!({}));
     let large = json!({"messages": [{"role": "user", "content": "\u{1f999}x".repeat(1_500_000)}]});
     platform.offer([job("large", &large)]);
     assert!(platform.wait_done("large").json()["output"].is_array());
     assert_eq!(gateway.journal().requests(CHAT)[0]["body_bytes"], large.to_string().len());
-    // RunPod takes larger ones than this service does.
+    // RunPod accepts larger jobs than this service does.
     let larger = json!({"messages": [{"role": "user", "content": "x".repeat(11 * 1024 * 1024)}]});
     platform.offer([job("larger", &larger)]);
     assert!(platform.wait_done("larger").json()["error"].as_str().unwrap().contains("payload_too_large"));
 }
 
 #[test]
-fn a_piece_is_posted_three_times_at_most_and_stays_in_the_result() {
+fn a_piece_is_posted_at_most_three_times_and_stays_in_the_result() {
     let platform = Platform::start();
     let _gateway = ready(&platform, json!({}));
     platform.says(Route::Stream, [500; 3].map(Said::status));
@@ -325,7 +327,7 @@ fn a_piece_is_posted_three_times_at_most_and_stays_in_the_result() {
     let pieces = platform.pieces("job-1");
     assert!(pieces[..3].iter().all(|piece| piece.body() == pieces[0].body()));
     assert!(pieces[3..].iter().all(|piece| piece.body() != pieces[0].body()));
-    let text = whole(&done.json());
+    let text = joined_output(&done.json());
     assert!(text.starts_with(pieces[0].json()["output"].as_str().unwrap()) && text.ends_with("data: [DONE]\n\n"));
 }
 
@@ -337,8 +339,8 @@ fn a_job_that_is_stopped_frees_its_slot_and_nothing_is_posted() {
     gateway.journal().wait_for_requests(CHAT, 1);
     platform.stop(&[json!(5), json!("unknown"), json!("job-1")]);
     gateway.journal().wait_for_event("disconnect");
-    assert_eq!(line(&gateway, "job-1")["status"], "499");
-    // The slot is free for the next.
+    assert_eq!(access_log_line(&gateway, "job-1")["status"], "499");
+    // The slot is free for the next job.
     platform.offer([job("job-2", &chat(false))]);
     gateway.journal().wait_for_requests(CHAT, 2);
     gateway.control().release_all_requests();
@@ -354,13 +356,13 @@ fn a_stream_that_is_stopped_ends() {
     platform.wait_calls(&[Route::Stream], 1);
     platform.stop(&[json!("job-1")]);
     gateway.journal().wait_for_event("disconnect");
-    assert_eq!(line(&gateway, "job-1")["code"], "client_closed");
+    assert_eq!(access_log_line(&gateway, "job-1")["code"], "client_closed");
     platform.wait_calls(TAKES, 2);
     assert_eq!((platform.done("job-1").is_none(), platform.pieces("job-1").len()), (true, 1));
 }
 
 #[test]
-fn stops_that_make_no_sense_stop_nothing() {
+fn malformed_stop_lists_stop_no_job() {
     let platform = Platform::start();
     let answers = [json!({"jobsToStop": null}), json!(["job-1"]), json!({"jobsToStop": "job-1"}), json!(null)];
     platform.says(Route::Stop, answers.iter().map(Said::json).chain([Said::status(204)]));
@@ -381,7 +383,7 @@ fn a_real_model_answers_jobs() {
     let done = platform.wait_done_for("whole", wait::REAL_MODEL_ANSWERS).json();
     assert!(done["output"][0]["choices"][0]["message"]["content"].is_string(), "{done}");
     let done = platform.wait_done_for("stream", wait::REAL_MODEL_ANSWERS).json();
-    let text = whole(&done);
+    let text = joined_output(&done);
     assert!(text.starts_with("data: {") && text.ends_with("data: [DONE]\n\n"), "{text}");
     let pieces = platform.pieces("stream");
     assert_eq!(
@@ -390,5 +392,5 @@ fn a_real_model_answers_jobs() {
     );
     platform.offer([job("models", &json!({"openai_route": "/v1/models"}))]);
     assert_eq!(platform.wait_done("models").json()["output"][0]["object"], "list");
-    assert_eq!(line(&gateway, "stream")["status"], "200");
+    assert_eq!(access_log_line(&gateway, "stream")["status"], "200");
 }

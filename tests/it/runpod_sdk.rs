@@ -1,18 +1,20 @@
-//! A worker made with RunPod's own SDK and this one, before the same platform: what the tests of the queue take for the
-//! platform is one, and it sees no difference.
+//! A worker made with RunPod's own SDK and this service, both with the fake platform of the tests: the SDK accepts the
+//! fake platform, and both send it the same calls.
 
-use super::runpod_queue::{TAKES, chat, job, whole, worker_of};
+use std::{path::Path, process::Command};
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use super::runpod_queue::{TAKES, chat, job, joined_output, worker_of};
 use super::support::{
     gateway::runpod_python,
     process::Process,
     runpod::{Call, Platform, Route, Said},
     wait::{self, eventually},
 };
-use nix::sys::signal::Signal;
-use serde_json::json;
-use std::{path::Path, process::Command};
 
-/// A worker made with RunPod's SDK before this platform.
+/// Starts a worker made with RunPod's SDK.
 fn sdk_worker(platform: &Platform, fails: Option<&str>, folder: &Path) -> Process {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/runpod_worker.py");
     let mut command = Command::new(runpod_python());
@@ -24,15 +26,15 @@ fn sdk_worker(platform: &Platform, fails: Option<&str>, folder: &Path) -> Proces
     Process::start("runpod-sdk", &mut command, folder)
 }
 
-/// What the platform sees of a call that does not depend on who calls.
-fn seen(call: &Call) -> (Route, String, String, Vec<Option<String>>) {
+/// Returns the parts of a call that must be equal for both workers.
+fn comparable(call: &Call) -> (Route, String, String, Vec<Option<String>>) {
     let headers = ["authorization", "content-type", "charset"];
     let headers = headers.iter().map(|name| call.header(name).map(str::to_owned)).collect();
     (call.route, call.method.clone(), call.target().to_owned(), headers)
 }
 
-/// What a worker of three slots does with four jobs, as the platform sees it.
-fn four_jobs(platform: &Platform) -> Vec<(Route, String, String, Vec<Option<String>>)> {
+/// Offers four jobs to a worker with three slots, and returns the calls that the platform gets.
+fn run_four_jobs(platform: &Platform) -> Vec<(Route, String, String, Vec<Option<String>>)> {
     let mut calls = vec![platform.wait_calls(TAKES, 1).remove(0)];
     calls.push(platform.wait_calls(&[Route::Stop], 1).remove(0));
     calls.push(platform.wait_calls(&[Route::Ping], 1).remove(0));
@@ -42,7 +44,7 @@ fn four_jobs(platform: &Platform) -> Vec<(Route, String, String, Vec<Option<Stri
         assert_eq!(done.header("x-request-id"), Some(id));
         let body = done.json();
         match id {
-            "stream" => assert!(whole(&body).ends_with("data: [DONE]\n\n"), "{body}"),
+            "stream" => assert!(joined_output(&body).ends_with("data: [DONE]\n\n"), "{body}"),
             "whole" => assert!(body["output"][0]["choices"].is_array(), "{body}"),
             _ => assert!(body["error"].as_str().unwrap().contains("route_not_found"), "{body}"),
         }
@@ -56,39 +58,39 @@ fn four_jobs(platform: &Platform) -> Vec<(Route, String, String, Vec<Option<Stri
         calls.push(done);
     }
     platform.offer([job("stopped", &json!({"prompt": "x"}))]);
-    let is_in_hand = |ping: &Call| ping.parameter("job_id") == Some("stopped");
-    eventually("it is in hand", wait::READY, || platform.calls(&[Route::Ping]).iter().any(is_in_hand));
-    calls.push(platform.calls(&[Route::Ping]).into_iter().find(is_in_hand).unwrap());
+    let is_in_progress = |ping: &Call| ping.parameter("job_id") == Some("stopped");
+    eventually("the job is in progress", wait::READY, || platform.calls(&[Route::Ping]).iter().any(is_in_progress));
+    calls.push(platform.calls(&[Route::Ping]).into_iter().find(is_in_progress).unwrap());
     platform.stop(&[json!("stopped")]);
-    eventually("it is stopped", wait::READY, || {
+    eventually("the job is stopped", wait::READY, || {
         platform.calls(&[Route::Ping]).last().is_some_and(|ping| ping.parameter("job_id").is_none())
     });
     assert!(platform.done("stopped").is_none());
-    calls.iter().map(seen).collect()
+    calls.iter().map(comparable).collect()
 }
 
 #[test]
-fn the_platform_sees_no_difference_to_a_worker_of_its_own_sdk() {
+fn the_service_sends_the_same_calls_as_a_worker_of_the_sdk() {
     let theirs = {
         let (platform, folder) = (Platform::start(), tempfile::tempdir().unwrap());
         let mut sdk = sdk_worker(&platform, None, folder.path());
-        let seen = four_jobs(&platform);
+        let calls = run_four_jobs(&platform);
         sdk.signal(Signal::SIGTERM);
-        // It ends when nothing that it has asked is open any more.
+        // The SDK ends only after all its open polls have been answered.
         for route in [Route::Stop, Route::Take, Route::TakeBatch] {
             platform.says(route, [Said::status(204)]);
         }
         sdk.wait_exit();
-        seen
+        calls
     };
     let platform = Platform::start();
     let builder = worker_of(&platform).set("MAX_CONCURRENT_REQUESTS", 3);
     let _gateway = builder.script(json!({"hold_requests": ["/v1/completions"]})).start_ready();
-    assert_eq!(four_jobs(&platform), theirs);
+    assert_eq!(run_four_jobs(&platform), theirs);
 }
 
 #[test]
-fn a_worker_that_cannot_work_says_so_in_the_words_of_the_sdk() {
+fn a_failed_start_is_reported_in_the_form_of_the_sdk() {
     let (platform, folder) = (Platform::start(), tempfile::tempdir().unwrap());
     let mut sdk = sdk_worker(&platform, Some("out of memory"), folder.path());
     assert_eq!(sdk.wait_exit().code(), Some(1));

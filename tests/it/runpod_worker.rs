@@ -1,18 +1,20 @@
-//! The worker of RunPod's queue: when it takes jobs and how many, what it says of itself, and how it ends.
+//! The worker of RunPod's queue: when it takes jobs and how many, what it reports about itself, and how it ends.
 
-use super::runpod_queue::{CHAT, TAKES, chat, chat_body, job, ready, whole, worker_of};
+use std::time::Duration;
+
+use llamagate::runpod::bounds::LAST_TAKE;
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use super::runpod_queue::{CHAT, TAKES, chat, chat_body, job, joined_output, ready, worker_of};
 use super::support::{
     gateway::Gateway,
     runpod::{KEY, Platform, Route, Said},
     wait::{self, SOON, eventually, keeps},
 };
-use llamagate::runpod::bounds::LAST_TAKE;
-use nix::sys::signal::Signal;
-use serde_json::json;
-use std::time::Duration;
 
 #[test]
-fn no_more_than_16_jobs_are_asked_for_at_once() {
+fn a_worker_asks_for_at_most_16_jobs_at_once() {
     let platform = Platform::start();
     let builder = worker_of(&platform).set("MAX_CONCURRENT_REQUESTS", 40);
     let gateway = builder.script(json!({"hold_requests": [CHAT]})).start_ready();
@@ -32,7 +34,7 @@ fn no_job_is_taken_before_the_model_is_loaded() {
     platform.offer([job("job-1", &chat(false))]);
     let gateway = worker_of(&platform).script(json!({"load": {"until_released": true}})).start();
     gateway.journal().wait_for_event("bound");
-    // By then it would have asked: it asks which jobs to stop from the first moment on.
+    // The first pings and stop lists show that the worker runs; without the check it would have asked for jobs by now.
     platform.wait_calls(&[Route::Stop, Route::Ping], 2);
     assert!(platform.calls(TAKES).is_empty());
     gateway.control().release_load();
@@ -40,7 +42,7 @@ fn no_job_is_taken_before_the_model_is_loaded() {
 }
 
 #[test]
-fn as_many_jobs_are_taken_as_there_are_free_slots() {
+fn a_worker_takes_as_many_jobs_as_it_has_free_slots() {
     let platform = Platform::start();
     let builder = worker_of(&platform).set("MAX_CONCURRENT_REQUESTS", 3);
     let gateway = builder.script(json!({"hold_requests": [CHAT]})).start_ready();
@@ -82,10 +84,10 @@ fn slots_that_requests_over_http_hold_are_not_free() {
     platform.wait_done("a");
 }
 
-/// Regression: the slots of all models counted as free for jobs of any, so that jobs of one waited here in line while
-/// other workers had nothing to do.
+/// Regression: the free slots of all models were added up, so that jobs for one model waited in this worker's queue
+/// while other workers were idle.
 #[test]
-fn of_two_models_at_most_one_job_waits_here() {
+fn with_two_models_at_most_one_job_waits_in_the_worker() {
     let platform = Platform::start();
     let config = "models:\n\x20 a: {file: a.gguf, preload: true}\n\x20 b: {file: b.gguf, preload: true}\n";
     let holds = json!({"hold_requests": [CHAT]});
@@ -99,12 +101,12 @@ fn of_two_models_at_most_one_job_waits_here() {
     platform.offer(["1", "2", "3", "4"].map(|id| job(id, &ask("a"))));
     let a = gateway.model_file("a.gguf");
     a.journal().wait_for_requests(CHAT, 2);
-    eventually("a third waits", SOON, || {
+    eventually("a third job waits", SOON, || {
         gateway.health().get("/metrics?format=prometheus").text().contains("gateway_queue_depth 1")
     });
     let takes = platform.calls(TAKES);
     let counts: Vec<_> = takes.iter().map(|take| take.parameter("batch_size")).collect();
-    assert_eq!(counts, [Some("2"), None], "as many as either model has slots, then one by one");
+    assert_eq!(counts, [Some("2"), None], "first as many jobs as one model has slots, then one at a time");
     assert!(platform.done("4").is_none());
     a.control().release_requests(2);
     a.journal().wait_for_requests(CHAT, 4);
@@ -115,7 +117,7 @@ fn of_two_models_at_most_one_job_waits_here() {
 }
 
 #[test]
-fn a_model_that_sleeps_is_woken_by_a_job_which_is_told_of_it() {
+fn a_job_wakes_a_sleeping_model_and_gets_a_progress_update() {
     let platform = Platform::start();
     let gateway = worker_of(&platform).set("IDLE_UNLOAD", "300ms").script(json!({})).start_ready();
     eventually("the model sleeps", wait::READY, || gateway.health().get("/readyz").status() == 503);
@@ -128,7 +130,7 @@ fn a_model_that_sleeps_is_woken_by_a_job_which_is_told_of_it() {
 }
 
 #[test]
-fn what_is_no_job_is_asked_for_again() {
+fn an_answer_without_a_job_is_followed_by_another_request_for_jobs() {
     let platform = Platform::start();
     let odd = |content_type, body: &str| Said { status: 200, content_type, body: body.to_owned() };
     let answers = [Said::status(204), Said::status(400), odd("text/html", "<html>"), odd("application/json", "")];
@@ -136,28 +138,28 @@ fn what_is_no_job_is_asked_for_again() {
     platform.says(Route::Take, answers);
     let gateway = ready(&platform, json!({}));
     platform.wait_calls(TAKES, count + 1);
-    assert!(!gateway.output().contains("no jobs can be taken"), "none of them is an error of the platform's");
+    assert!(!gateway.output().contains("no jobs can be taken"), "none of these answers is an error of the platform");
     platform.offer([job("job-1", &chat(false))]);
     platform.wait_done("job-1");
 }
 
-/// Regression: what could not be read as a job was asked for again four times a second, with a warning each time.
+/// Regression: after an answer that is not a job, the worker asked again four times a second, with a warning each time.
 #[test]
-fn what_cannot_be_read_as_a_job_is_a_trouble_of_the_platform() {
+fn a_malformed_job_is_logged_once_as_an_error_of_the_platform() {
     let platform = Platform::start();
     let odd = |body: &str| Said { status: 200, content_type: "application/json", body: body.to_owned() };
     platform.says(Route::Take, [odd("{"), odd("null"), Said::json(&json!({"input": {}}))]);
     let gateway = ready(&platform, json!({}));
     platform.offer([job("job-1", &chat(false))]);
     platform.wait_done("job-1");
-    // It is said beside the job, which may be done sooner.
-    eventually("it is said that all is well", SOON, || gateway.output().contains("jobs can be taken again"));
+    // Another task logs the line, perhaps after the job is done.
+    eventually("the recovery is logged", SOON, || gateway.output().contains("jobs can be taken again"));
     let output = gateway.output();
     assert_eq!(output.matches("no jobs can be taken: what RunPod gives is no job").count(), 1, "{output}");
 }
 
 #[test]
-fn a_platform_in_trouble_is_asked_again() {
+fn requests_to_a_platform_that_answers_429_or_5xx_are_sent_again() {
     let platform = Platform::start();
     platform.says(Route::Take, [Said::status(500), Said::status(502), Said::status(429)]);
     platform.says(Route::Stop, [Said::status(500), Said::status(502)]);
@@ -177,25 +179,28 @@ fn a_platform_in_trouble_is_asked_again() {
         eventually(again, SOON, || gateway.output().contains(again));
         assert_eq!(gateway.output().matches(trouble).count(), 1, "{trouble}");
     }
-    assert!(!gateway.output().contains("RunPod answers 502"), "of many in a row one is reported");
+    assert!(
+        !gateway.output().contains("RunPod answers 502"),
+        "of several failures in a row only the first is reported"
+    );
     platform.says(Route::Take, [Said::status(204)]);
     assert_eq!(gateway.stop().code(), Some(0));
 }
 
-/// Whatever is secret in an address is in no line of the log.
+/// The path and the query of the address may contain secrets; the log must not.
 #[test]
-fn a_platform_that_cannot_be_reached_is_named_by_host_and_port_alone() {
+fn an_unreachable_platform_is_named_by_host_and_port_alone() {
     let platform = Platform::start();
     let nowhere = "http://127.0.0.1:1/s3cret/job-take/$ID?token=s3cret";
     let gateway = worker_of(&platform).set("RUNPOD_WEBHOOK_GET_JOB", nowhere).start_ready();
-    eventually("it is said", SOON, || {
+    eventually("the failure is logged", SOON, || {
         gateway.output().contains("no jobs can be taken: 127.0.0.1:1 refuses connections")
     });
     assert!(!gateway.output().contains("s3cret") && !gateway.output().contains(KEY));
 }
 
 #[test]
-fn pings_name_the_jobs_in_hand() {
+fn pings_name_the_jobs_in_progress() {
     let platform = Platform::start();
     let builder = worker_of(&platform).set("MAX_CONCURRENT_REQUESTS", 2).set("RUNPOD_PING_INTERVAL", 20);
     let gateway = builder.script(json!({"hold_requests": [CHAT]})).start_ready();
@@ -225,7 +230,7 @@ fn a_ping_that_fails_is_sent_again() {
 }
 
 #[test]
-fn nobody_is_pinged_without_a_key_or_a_name() {
+fn no_ping_is_sent_without_a_key_a_name_or_an_address() {
     for missing in ["RUNPOD_AI_API_KEY", "RUNPOD_POD_ID", "RUNPOD_WEBHOOK_PING"] {
         let platform = Platform::start();
         let gateway = worker_of(&platform).set("RUNPOD_PING_INTERVAL", 10).set(missing, "").start_ready();
@@ -240,21 +245,21 @@ fn nobody_is_pinged_without_a_key_or_a_name() {
 }
 
 #[test]
-fn a_worker_that_is_told_to_stop_finishes_its_job_and_takes_no_more() {
+fn a_worker_finishes_its_job_after_sigterm_and_takes_no_more() {
     let platform = Platform::start();
     let builder = worker_of(&platform).set("DRAIN_TIMEOUT", "10m");
     let mut gateway = builder.script(json!({"hold_requests": [CHAT]})).start_ready();
     platform.offer([job("job-1", &chat(false))]);
     gateway.journal().wait_for_requests(CHAT, 1);
     gateway.signal(Signal::SIGTERM);
-    eventually("it stops", SOON, || gateway.health().get("/ping").status() == 503);
+    eventually("the worker is stopping", SOON, || gateway.health().get("/ping").status() == 503);
     platform.offer([job("job-2", &chat(false))]);
     let refused = gateway.client().post_json(CHAT, &chat_body(false));
     assert_eq!((refused.status(), refused.json()["error"]["code"].as_str()), (503, Some("shutting_down")));
     gateway.control().release_all_requests();
     assert_eq!(gateway.wait_exit().code(), Some(0));
     assert!(platform.done("job-1").unwrap().json()["output"].is_array());
-    assert_eq!(platform.calls(TAKES).len(), 1, "the other is left in the queue");
+    assert_eq!(platform.calls(TAKES).len(), 1, "the other job stays in the platform's queue");
 }
 
 #[test]
@@ -263,15 +268,15 @@ fn a_job_that_arrives_while_the_worker_stops_is_done() {
     let mut gateway = worker_of(&platform).set("DRAIN_TIMEOUT", "10m").start_ready();
     platform.wait_calls(TAKES, 1);
     gateway.signal(Signal::SIGTERM);
-    eventually("it stops", SOON, || gateway.health().get("/ping").status() == 503);
+    eventually("the worker is stopping", SOON, || gateway.health().get("/ping").status() == 503);
     platform.offer([job("job-1", &chat(true))]);
     assert_eq!(gateway.wait_exit().code(), Some(0));
-    assert!(whole(&platform.done("job-1").unwrap().json()).ends_with("data: [DONE]\n\n"));
+    assert!(joined_output(&platform.done("job-1").unwrap().json()).ends_with("data: [DONE]\n\n"));
 }
 
-/// A question that was dropped while another job was being finished would have lost the one that it brings.
+/// If the open poll were dropped while another job is being finished, the job that it returns would be lost.
 #[test]
-fn a_job_that_arrives_late_is_done_as_long_as_another_is_being_finished() {
+fn a_job_that_arrives_while_another_is_finished_after_sigterm_is_done() {
     let platform = Platform::start();
     let builder = worker_of(&platform).set("DRAIN_TIMEOUT", "10m").set("MAX_CONCURRENT_REQUESTS", 2);
     let mut gateway = builder.script(json!({"hold_requests": [CHAT]})).start_ready();
@@ -279,8 +284,8 @@ fn a_job_that_arrives_late_is_done_as_long_as_another_is_being_finished() {
     gateway.journal().wait_for_requests(CHAT, 1);
     platform.wait_calls(TAKES, 2);
     gateway.signal(Signal::SIGTERM);
-    eventually("it stops", SOON, || gateway.health().get("/ping").status() == 503);
-    keeps("it finishes its job", LAST_TAKE + SOON / 8, || gateway.health().get("/ping").status() == 503);
+    eventually("the worker is stopping", SOON, || gateway.health().get("/ping").status() == 503);
+    keeps("the worker finishes its job", LAST_TAKE + SOON / 8, || gateway.health().get("/ping").status() == 503);
     platform.offer([job("job-2", &chat(false))]);
     gateway.journal().wait_for_requests(CHAT, 2);
     gateway.control().release_all_requests();
@@ -291,7 +296,7 @@ fn a_job_that_arrives_late_is_done_as_long_as_another_is_being_finished() {
 }
 
 #[test]
-fn a_job_that_outlives_the_drain_has_failed() {
+fn a_job_that_outlives_the_drain_fails() {
     let platform = Platform::start();
     let builder = worker_of(&platform).set("DRAIN_TIMEOUT", "200ms");
     let mut gateway = builder.script(json!({"hold_mid_stream": {"after_frames": 1}})).start_ready();
@@ -303,7 +308,7 @@ fn a_job_that_outlives_the_drain_has_failed() {
 }
 
 #[test]
-fn a_question_that_brings_nothing_keeps_a_worker_no_longer_than_its_drain() {
+fn an_open_poll_delays_the_exit_by_no_more_than_the_drain() {
     let platform = Platform::start();
     let mut gateway = worker_of(&platform).set("DRAIN_TIMEOUT", "200ms").start_ready();
     platform.wait_calls(TAKES, 1);
@@ -311,14 +316,15 @@ fn a_question_that_brings_nothing_keeps_a_worker_no_longer_than_its_drain() {
 }
 
 #[test]
-fn a_worker_that_cannot_work_says_so_and_ends_with_69() {
+fn a_worker_whose_llama_server_cannot_start_reports_it_and_ends_with_69() {
     let platform = Platform::start();
     let ending = json!({"exit_at_start": {"code": 1, "stderr": ["error: invalid argument: --nonsense"]}});
     let builder = worker_of(&platform).set("RESTART_LIMIT", 0).set("DRAIN_TIMEOUT", "10m");
     let (status, output) = builder.script(ending).run_to_exit();
     assert_eq!(status.code(), Some(69), "{output}");
     let pings = platform.calls(&[Route::Ping]);
-    let report = pings.iter().find(|ping| ping.parameter("status") == Some("unhealthy")).expect("it is reported");
+    let report =
+        pings.iter().find(|ping| ping.parameter("status") == Some("unhealthy")).expect("the failure is reported");
     assert_eq!(report.parameter("check"), Some("llama-server"));
     let reason = report.parameter("reason").unwrap();
     assert!(!reason.is_empty() && reason.len() <= 3 * 256, "{reason}");
@@ -326,12 +332,12 @@ fn a_worker_that_cannot_work_says_so_and_ends_with_69() {
     assert!(platform.calls(TAKES).is_empty());
 }
 
-/// Regression: nothing was said of a worker whose settings were wrong, and the platform started it again and again.
+/// Regression: a worker with wrong settings reported nothing, and the platform started it again and again.
 #[test]
-fn a_worker_that_cannot_even_begin_says_so() {
+fn a_worker_that_fails_to_start_reports_it() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
-    for (variable, value, code, said) in [
+    for (variable, value, code, expected) in [
         ("CTX", "0", 78, "the configuration is not usable: 1 problem(s)"),
         ("RUNPOD_PING_INTERVAL", "soon", 78, ""),
         ("MODEL_PATH", "/nowhere/none.gguf", 78, "its configuration is not usable"),
@@ -344,13 +350,13 @@ fn a_worker_that_cannot_even_begin_says_so() {
         let report = pings.iter().find(|ping| ping.parameter("status") == Some("unhealthy"));
         let reason = report.and_then(|report| report.parameter("reason")).unwrap_or_default().replace('+', " ");
         let reason = reason.replace("%20", " ").replace("%3A", ":").replace("%28", "(").replace("%29", ")");
-        assert!(reason.contains(said), "{variable}: {reason:?}");
-        assert_eq!(report.is_none(), said.is_empty(), "of an interval that is none nobody knows how to tell");
+        assert!(reason.contains(expected), "{variable}: {reason:?}");
+        assert_eq!(report.is_none(), expected.is_empty(), "without a valid ping interval no ping can be sent");
     }
 }
 
 #[test]
-fn a_worker_that_breaks_down_fails_its_job_says_so_and_ends_with_69() {
+fn a_worker_whose_llama_server_dies_fails_its_job_reports_it_and_ends_with_69() {
     let platform = Platform::start();
     let builder = worker_of(&platform).set("RESTART_LIMIT", 0).set("DRAIN_TIMEOUT", "10m");
     let mut gateway = builder.script(json!({"hold_requests": [CHAT]})).start_ready();
@@ -362,9 +368,9 @@ fn a_worker_that_breaks_down_fails_its_job_says_so_and_ends_with_69() {
     assert_eq!(platform.calls(&[Route::Ping]).last().unwrap().parameter("status"), Some("unhealthy"));
 }
 
-/// Regression: a ping that said that the worker lives came after the word that it does not.
+/// Regression: a regular ping followed the report that the worker is unhealthy.
 #[test]
-fn the_last_word_of_a_worker_that_breaks_down_is_that_it_has() {
+fn the_last_ping_of_a_worker_whose_llama_server_died_is_unhealthy() {
     let platform = Platform::start();
     let builder = worker_of(&platform).set("RESTART_LIMIT", 0).set("RUNPOD_PING_INTERVAL", 1);
     let mut gateway = builder.start_ready();
@@ -374,9 +380,9 @@ fn the_last_word_of_a_worker_that_breaks_down_is_that_it_has() {
     assert_eq!(platform.calls(&[Route::Ping]).last().unwrap().parameter("status"), Some("unhealthy"));
 }
 
-/// Regression: it waited for the whole of DRAIN_TIMEOUT for a job that nobody had given it.
+/// Regression: a worker without a job waited for the whole DRAIN_TIMEOUT.
 #[test]
-fn a_worker_without_a_job_ends_soon_though_the_platform_holds_its_question() {
+fn a_worker_without_a_job_ends_soon_despite_an_open_poll() {
     let platform = Platform::start();
     let mut gateway = worker_of(&platform).set("DRAIN_TIMEOUT", "10m").start_ready();
     platform.wait_calls(TAKES, 1);
@@ -385,10 +391,10 @@ fn a_worker_without_a_job_ends_soon_though_the_platform_holds_its_question() {
 }
 
 #[test]
-fn without_keys_jobs_are_done_and_the_door_stays_shut() {
+fn without_a_key_file_jobs_are_done_and_http_requests_get_401() {
     let platform = Platform::start();
-    let nowhere = worker_of(&platform).set("AUTH_KEYS_FILE", "/nowhere/keys.txt");
-    let gateway = nowhere.start_ready();
+    let without_keys = worker_of(&platform).set("AUTH_KEYS_FILE", "/nowhere/keys.txt");
+    let gateway = without_keys.start_ready();
     platform.offer([job("job-1", &chat(false))]);
     platform.wait_done("job-1");
     for client in [gateway.anonymous(), gateway.client()] {
@@ -400,7 +406,7 @@ fn without_keys_jobs_are_done_and_the_door_stays_shut() {
 }
 
 #[test]
-fn with_http_mode_no_job_is_taken() {
+fn in_http_mode_no_job_is_taken() {
     let platform = Platform::start();
     let gateway = worker_of(&platform).set("RUNPOD_MODE", "http").start_ready();
     assert_eq!(gateway.client().post_json(CHAT, &chat_body(false)).status(), 200);
@@ -415,13 +421,13 @@ fn a_queue_without_its_addresses_is_a_problem_of_the_configuration() {
 }
 
 #[test]
-fn a_worker_in_use_by_jobs_does_not_stop_for_want_of_them() {
+fn a_worker_does_not_shut_down_as_unused_while_it_does_a_job() {
     let platform = Platform::start();
     let builder = worker_of(&platform).set("SHUTDOWN_TIMEOUT", "300ms").set("MAX_CONCURRENT_REQUESTS", 2);
     let script = json!({"load": {"until_released": true}, "hold_requests": [CHAT]});
     let mut gateway = builder.script(script).start();
     gateway.journal().wait_for_event("bound");
-    // Until the job has come, the worker is in use by a client.
+    // Until the job arrives, a request of a client keeps the worker in use.
     let mut client = gateway.client().begin("POST", CHAT, chat_body(false).to_string().as_bytes()).unwrap();
     eventually("the client waits", SOON, || {
         gateway.health().get("/metrics?format=prometheus").text().contains("gateway_queue_depth 1")
@@ -432,8 +438,8 @@ fn a_worker_in_use_by_jobs_does_not_stop_for_want_of_them() {
     gateway.journal().wait_for_requests(CHAT, 2);
     gateway.control().release_requests(1);
     assert_eq!(client.read_response().unwrap().status(), 200);
-    keeps("it serves", Duration::from_millis(600), || gateway.health().get("/ping").status() == 200);
+    keeps("the worker keeps serving", Duration::from_millis(600), || gateway.health().get("/ping").status() == 200);
     gateway.control().release_all_requests();
     platform.wait_done("job-1");
-    assert_eq!(gateway.wait_exit().code(), Some(0), "unused, it stops");
+    assert_eq!(gateway.wait_exit().code(), Some(0), "the unused worker stops");
 }

@@ -1,4 +1,10 @@
-//! Sleep and wake: an idle llama-server is stopped, the next request starts it, and nothing is lost between.
+//! Sleep and wake: an idle llama-server is stopped, the next request starts it again, and no request is lost.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde_json::{Value, json};
 
 use super::support::{
     client::RawClient,
@@ -6,10 +12,6 @@ use super::support::{
     resources::pid_gone,
     wait::{READY, REAL_MODEL_READY, SOON, STOPS, eventually, keeps},
 };
-use serde_json::{Value, json};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -21,7 +23,7 @@ fn begin(gateway: &Gateway) -> RawClient {
     gateway.client().begin("POST", CHAT, chat().to_string().as_bytes()).unwrap()
 }
 
-/// What needs no slot, and a model that is awake.
+/// Begins a request that needs no slot, but a loaded model.
 fn begin_helper(gateway: &Gateway) -> RawClient {
     gateway.client().begin("POST", "/tokenize", json!({"content": "x"}).to_string().as_bytes()).unwrap()
 }
@@ -34,21 +36,21 @@ fn state(gateway: &Gateway) -> String {
     gateway.anonymous().get("/health").json()["models"][0]["state"].as_str().unwrap().to_owned()
 }
 
-fn sleeps(gateway: &Gateway) {
-    eventually("it sleeps", STOPS, || state(gateway) == "stopped");
+fn wait_asleep(gateway: &Gateway) {
+    eventually("the model sleeps", STOPS, || state(gateway) == "stopped");
 }
 
 #[test]
-fn an_idle_one_is_stopped_counts_as_servable_and_is_woken_by_the_next_request() {
+fn an_idle_llama_server_is_stopped_counts_as_servable_and_is_woken_by_the_next_request() {
     let gateway = sleeper(json!({}), "300ms");
-    sleeps(&gateway);
+    wait_asleep(&gateway);
     assert!(gateway.child_pids().is_empty());
     let health = gateway.anonymous().get("/health");
     assert_eq!((health.status(), &health.json()["status"]), (200, &json!("ok")));
     assert_eq!(gateway.health().get("/ping").status(), 200, "a request would be served");
-    assert_eq!(gateway.health().get("/readyz").status(), 503, "but not at once");
+    assert_eq!(gateway.health().get("/readyz").status(), 503, "but only after a load");
     assert_eq!(gateway.client().post_json(CHAT, &chat()).status(), 200);
-    sleeps(&gateway);
+    wait_asleep(&gateway);
     assert_eq!(gateway.client().post_json(CHAT, &chat()).status(), 200);
     let health = gateway.anonymous().get("/health").json();
     assert_eq!((&health["models"][0]["restarts"], &health["models"][0]["last_exit"]), (&json!(0), &Value::Null));
@@ -56,14 +58,16 @@ fn an_idle_one_is_stopped_counts_as_servable_and_is_woken_by_the_next_request() 
 }
 
 #[test]
-fn a_load_is_no_idle_time() {
+fn the_load_does_not_count_as_idle_time() {
     let gateway = sleeper(json!({"load_ms": 1500}), "1s");
-    keeps("it stays for as long as IDLE_UNLOAD says", Duration::from_millis(700), || state(&gateway) == "ready");
-    sleeps(&gateway);
+    keeps("the model stays loaded for IDLE_UNLOAD after its load", Duration::from_millis(700), || {
+        state(&gateway) == "ready"
+    });
+    wait_asleep(&gateway);
 }
 
 #[test]
-fn probes_and_scrapes_neither_keep_it_awake_nor_wake_it() {
+fn probes_and_scrapes_neither_keep_a_model_awake_nor_wake_it() {
     let gateway = sleeper(json!({}), "500ms");
     let probe = || {
         for path in ["/ping", "/livez", "/readyz", "/health", "/metrics"] {
@@ -72,17 +76,17 @@ fn probes_and_scrapes_neither_keep_it_awake_nor_wake_it() {
         for path in ["/ping", "/health", "/metrics", "/no-such-route"] {
             gateway.anonymous().get(path);
         }
-        // As chat front ends do.
+        // Chat front ends poll these.
         for path in ["/v1/models", "/models", "/props"] {
             gateway.client().get(path);
         }
         assert_eq!(gateway.anonymous().post_json(CHAT, &chat()).status(), 401);
     };
-    eventually("it sleeps all the same", STOPS, || {
+    eventually("the model falls asleep despite the probes", STOPS, || {
         probe();
         state(&gateway) == "stopped"
     });
-    keeps("it sleeps on", Duration::from_millis(500), || {
+    keeps("the model stays asleep", Duration::from_millis(500), || {
         probe();
         state(&gateway) == "stopped"
     });
@@ -90,29 +94,29 @@ fn probes_and_scrapes_neither_keep_it_awake_nor_wake_it() {
 }
 
 #[test]
-fn one_that_works_or_is_waited_for_stays_awake() {
+fn a_model_with_requests_in_flight_or_in_the_queue_stays_awake() {
     let gateway = sleeper(json!({"hold_requests": [CHAT]}), "1s");
     let mut first = begin(&gateway);
-    // It may have fallen asleep before it came.
+    // The model may have fallen asleep before the request came, so the starts are counted only now.
     gateway.journal().wait_for_requests(CHAT, 1);
     let mut second = begin(&gateway);
     let starts = gateway.journal().starts().len();
-    keeps("it stays", Duration::from_secs(2), || state(&gateway) == "ready");
+    keeps("the model stays loaded", Duration::from_secs(2), || state(&gateway) == "ready");
     gateway.control().release_requests(1);
     assert_eq!(first.read_response().unwrap().status(), 200);
-    keeps("it stays for the other", Duration::from_secs(2), || state(&gateway) == "ready");
+    keeps("the model stays loaded for the second request", Duration::from_secs(2), || state(&gateway) == "ready");
     gateway.control().release_requests(1);
     assert_eq!(second.read_response().unwrap().status(), 200);
-    sleeps(&gateway);
+    wait_asleep(&gateway);
     assert_eq!(gateway.journal().starts().len(), starts);
 }
 
 #[test]
-fn a_request_during_the_unload_is_served_after_it() {
+fn a_request_during_the_unload_is_served_after_a_new_load() {
     let gateway = sleeper(json!({"starts": [{"ignore_sigterm": true}, {}]}), "300ms");
     gateway.journal().wait_for_event("sigterm");
     let (mut chat, mut tokens) = (begin(&gateway), begin_helper(&gateway));
-    eventually("it waits", SOON, || gateway.anonymous().get("/health").json()["queue"]["waiting"] == 1);
+    eventually("the chat request waits", SOON, || gateway.anonymous().get("/health").json()["queue"]["waiting"] == 1);
     assert_eq!(state(&gateway), "draining");
     assert_eq!(gateway.health().get("/ping").status(), 200);
     gateway.control().die_with_code(0);
@@ -122,12 +126,12 @@ fn a_request_during_the_unload_is_served_after_it() {
 }
 
 #[test]
-fn what_works_without_a_slot_wakes_it_and_who_only_looks_does_not() {
+fn a_request_without_a_slot_wakes_a_model_and_a_read_only_one_does_not() {
     let keys = format!("admin:{ADMIN}:100000 scope=inference,admin\nother:{USER}:100000 models=some-other-model\n");
     let gateway = Gateway::builder().keys(&keys).set("IDLE_UNLOAD", "300ms").start_ready();
     let client = gateway.client_with(ADMIN);
     let awake = client.get("/v1/models").json()["data"][0]["id"].clone();
-    sleeps(&gateway);
+    wait_asleep(&gateway);
     for path in ["/v1/models", "/models"] {
         let list = client.get(path);
         assert_eq!((list.status(), list.header("content-type")), (200, Some("application/json")));
@@ -152,38 +156,38 @@ fn what_works_without_a_slot_wakes_it_and_who_only_looks_does_not() {
 }
 
 #[test]
-fn one_that_is_being_looked_at_is_not_put_to_sleep_under_it() {
+fn a_model_is_not_unloaded_during_a_read_only_request() {
     let gateway = sleeper(json!({"silent_paths": ["/slots"]}), "300ms");
-    let looks = gateway.client_with(ADMIN).begin("GET", "/slots", b"").unwrap();
+    let reader = gateway.client_with(ADMIN).begin("GET", "/slots", b"").unwrap();
     gateway.journal().wait_for_requests("/slots", 1);
-    keeps("it stays", Duration::from_secs(1), || state(&gateway) == "ready");
-    drop(looks);
-    sleeps(&gateway);
+    keeps("the model stays loaded", Duration::from_secs(1), || state(&gateway) == "ready");
+    drop(reader);
+    wait_asleep(&gateway);
 }
 
 #[test]
-fn a_wake_that_fails_answers_whoever_waits_and_the_next_one_may_succeed() {
+fn a_wake_that_fails_answers_the_waiting_requests_and_the_next_wake_may_succeed() {
     let gateway = sleeper(json!({"starts": [{}, {"exit_while_loading": {"code": 1}}, {}]}), "300ms");
-    sleeps(&gateway);
+    wait_asleep(&gateway);
     let answer = gateway.client().post_json(CHAT, &chat());
     assert_eq!((answer.status(), answer.json()["error"]["code"].as_str()), (503, Some("backend_unavailable")));
-    eventually("it has been started again", READY, || gateway.client().post_json(CHAT, &chat()).status() == 200);
+    eventually("a later wake succeeds", READY, || gateway.client().post_json(CHAT, &chat()).status() == 200);
 }
 
 #[test]
-fn a_wake_that_takes_too_long_is_refused_as_loading() {
+fn a_request_gets_model_loading_if_the_wake_takes_too_long() {
     let gateway = Gateway::builder()
         .script(json!({"starts": [{}, {"load": {"until_released": true}}]}))
         .set_all(&[("IDLE_UNLOAD", "300ms"), ("QUEUE_TIMEOUT", "300ms")])
         .start_ready();
-    sleeps(&gateway);
+    wait_asleep(&gateway);
     for path in [CHAT, "/tokenize"] {
         let answer = gateway.client().post_json(path, &json!({"messages": [], "content": "x"}));
         assert_eq!((answer.status(), answer.json()["error"]["code"].as_str()), (503, Some("model_loading")), "{path}");
     }
 }
 
-/// It has been put to sleep and woken ten times.
+/// The time within which the model has been unloaded and woken ten times.
 const WAKES_OFTEN: Duration = Duration::from_secs(60);
 
 #[test]
@@ -195,7 +199,7 @@ fn requests_that_race_with_the_unload_are_all_answered() {
             let (requester, is_over) = (gateway.client(), Arc::clone(&is_over));
             std::thread::spawn(move || {
                 for n in 0.. {
-                    // Pauses around the time after which it is put to sleep.
+                    // Pauses that are about as long as IDLE_UNLOAD.
                     std::thread::sleep(Duration::from_millis(10 + (client * 7 + n * 13) % 50));
                     assert_eq!(requester.post_json(CHAT, &chat()).status(), 200);
                     if is_over.load(Ordering::Relaxed) {
@@ -205,7 +209,7 @@ fn requests_that_race_with_the_unload_are_all_answered() {
             })
         })
         .collect();
-    eventually("it has slept in between", WAKES_OFTEN, || gateway.journal().starts().len() > 10);
+    eventually("the model has slept ten times", WAKES_OFTEN, || gateway.journal().starts().len() > 10);
     is_over.store(true, Ordering::Relaxed);
     for client in clients {
         client.join().unwrap();
@@ -216,16 +220,16 @@ fn requests_that_race_with_the_unload_are_all_answered() {
 }
 
 #[test]
-fn a_stop_of_the_service_finds_one_that_sleeps_or_is_being_woken() {
+fn the_service_stops_while_its_model_sleeps_or_is_being_woken() {
     let mut asleep = sleeper(json!({}), "300ms");
-    sleeps(&asleep);
+    wait_asleep(&asleep);
     assert_eq!(asleep.stop().code(), Some(0));
     let mut waking = sleeper(json!({"starts": [{}, {"load": {"until_released": true}}]}), "300ms");
-    sleeps(&waking);
-    let (mut in_line, mut beside) = (begin(&waking), begin_helper(&waking));
-    eventually("it is being woken", SOON, || waking.journal().starts().len() == 2);
+    wait_asleep(&waking);
+    let (mut queued, mut helper) = (begin(&waking), begin_helper(&waking));
+    eventually("the model is being loaded", SOON, || waking.journal().starts().len() == 2);
     waking.signal(nix::sys::signal::Signal::SIGTERM);
-    for client in [&mut in_line, &mut beside] {
+    for client in [&mut queued, &mut helper] {
         let answer = client.read_response().unwrap();
         assert_eq!((answer.status(), answer.json()["error"]["code"].as_str()), (503, Some("shutting_down")));
     }
@@ -233,26 +237,26 @@ fn a_stop_of_the_service_finds_one_that_sleeps_or_is_being_woken() {
 }
 
 #[test]
-fn the_real_one_gives_its_memory_back_and_comes_again() {
+fn the_real_llama_server_is_unloaded_and_started_again() {
     let gateway = Gateway::builder()
         .backend(Backend::Real { model: "tiny-chat.gguf" })
         .set_all(&[("MODEL_PATH", smollm().to_str().unwrap()), ("IDLE_UNLOAD", "1s")])
         .start_ready();
     let worker = gateway.child_pids()[0];
     assert_eq!(gateway.client().post_json(CHAT, &chat()).status(), 200);
-    eventually("its process is gone", REAL_MODEL_READY, || pid_gone(worker));
+    eventually("the llama-server process is gone", REAL_MODEL_READY, || pid_gone(worker));
     let answer = gateway.client().post_json(CHAT, &chat());
     assert_eq!(answer.status(), 200, "{}", answer.text());
     assert_ne!(gateway.child_pids()[0], worker);
 }
 
 #[test]
-fn the_service_stops_with_0_when_nobody_uses_it() {
+fn an_unused_service_stops_with_0() {
     let settings = [("SHUTDOWN_TIMEOUT", "2s")];
     let script = json!({"starts": [{"load_ms": 2500, "hold_requests": [CHAT]}]});
     let mut gateway = Gateway::builder().script(script).set_all(&settings).start_ready();
     let mut client = begin(&gateway);
-    keeps("it serves", Duration::from_secs(3), || gateway.health().get("/livez").status() == 200);
+    keeps("the service keeps running", Duration::from_secs(3), || gateway.health().get("/livez").status() == 200);
     gateway.control().release_all_requests();
     assert_eq!(client.read_response().unwrap().status(), 200);
     assert_eq!(gateway.wait_exit().code(), Some(0));
@@ -261,7 +265,7 @@ fn the_service_stops_with_0_when_nobody_uses_it() {
 
 #[test]
 fn a_worker_that_crashes_does_not_keep_the_service_running() {
-    // It would load for ever.
+    // The second start never finishes its load.
     let script = json!({"starts": [{}, {"never_ready": true}]});
     let mut gateway = Gateway::builder().script(script).set("SHUTDOWN_TIMEOUT", "2s").start_ready();
     gateway.control().die_with_code(1);
@@ -270,11 +274,11 @@ fn a_worker_that_crashes_does_not_keep_the_service_running() {
 }
 
 #[test]
-fn who_is_refused_or_only_looks_does_not_keep_the_service_running() {
+fn refused_and_read_only_requests_do_not_keep_the_service_running() {
     let mut gateway = Gateway::builder().set("SHUTDOWN_TIMEOUT", "1s").start_ready();
-    let (limited, looks) = (gateway.client_with(LIMITED), gateway.client());
-    eventually("it stops all the same", STOPS, || {
-        let _ = looks.try_send("GET", "/props", b"");
+    let (limited, reader) = (gateway.client_with(LIMITED), gateway.client());
+    eventually("the service stops despite the requests", STOPS, || {
+        let _ = reader.try_send("GET", "/props", b"");
         limited.try_send("POST", CHAT, chat().to_string().as_bytes()).is_err()
     });
     assert_eq!(gateway.wait_exit().code(), Some(0));

@@ -1,13 +1,14 @@
-//! Clients that take their time: what they do not read costs nobody else a slot.
+//! Clients that do not read: a response that is not read holds no slot for long and does not delay the exit.
 
-use super::accounts::line;
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use super::accounts::access_log_line;
 use super::support::{
     client::RawClient,
     gateway::{Gateway, USER},
     wait::{self, SOON, eventually},
 };
-use nix::sys::signal::Signal;
-use serde_json::{Value, json};
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -29,7 +30,8 @@ fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
     [&length[1..], &[kind, flags, 0, 0, 0, stream], payload].concat()
 }
 
-/// Posts to the chat over HTTP/2 and never opens the window for its answer. Returns when the answer's head is there.
+/// Posts a chat over HTTP/2 with a flow-control window of 0, which is never raised. Returns once the head of the
+/// response has arrived.
 fn post_without_a_window(gateway: &Gateway, request_id: &str, body: &[u8]) -> RawClient {
     const DATA: u8 = 0;
     const HEADERS: u8 = 1;
@@ -47,7 +49,7 @@ fn post_without_a_window(gateway: &Gateway, request_id: &str, body: &[u8]) -> Ra
         ("content-type", "application/json"),
         ("x-request-id", request_id),
     ] {
-        // A literal that is not indexed (RFC 7541, section 6.2.2).
+        // A literal field without indexing (RFC 7541, section 6.2.2).
         head.extend([&[0, name.len() as u8], name.as_bytes(), &[value.len() as u8], value.as_bytes()].concat());
     }
     let no_window = [0, 4, 0, 0, 0, 0];
@@ -63,7 +65,7 @@ fn post_without_a_window(gateway: &Gateway, request_id: &str, body: &[u8]) -> Ra
         let start = client.read_exactly(9).unwrap();
         let length = usize::from(start[0]) << 16 | usize::from(start[1]) << 8 | usize::from(start[2]);
         client.read_exactly(length).unwrap();
-        assert!(start[3] != DATA || length == 0, "there is no window for it");
+        assert!(start[3] != DATA || length == 0, "the window is 0");
         if (start[3], start[8]) == (HEADERS, 1) {
             return client;
         }
@@ -71,26 +73,26 @@ fn post_without_a_window(gateway: &Gateway, request_id: &str, body: &[u8]) -> Ra
 }
 
 #[test]
-fn an_http2_client_without_a_window_does_not_delay_the_end() {
+fn an_http2_client_without_a_window_does_not_delay_the_exit() {
     let mut gateway = ready(json!({"hold_mid_stream": {"after_frames": 4}}), &[("DRAIN_TIMEOUT", "200ms")]);
     let client = post_without_a_window(&gateway, "unread", &chat(true));
     assert_eq!(in_flight(&gateway), 1);
     gateway.signal(Signal::SIGTERM);
     assert_eq!(gateway.wait_exit().code(), Some(0));
-    assert_eq!(line(&gateway, "unread")["code"], "shutting_down");
+    assert_eq!(access_log_line(&gateway, "unread")["code"], "shutting_down");
     drop(client);
 }
 
 #[test]
-fn a_whole_answer_holds_no_slot_for_an_http2_client_without_a_window() {
+fn an_unread_answer_holds_no_slot_for_an_http2_client_without_a_window() {
     let gateway = ready(json!({}), &[]);
     let _client = post_without_a_window(&gateway, "unread", &chat(false));
     eventually("the slot is free", SOON, || in_flight(&gateway) == 0);
 }
 
 #[test]
-fn a_client_that_reads_a_little_now_and_then_has_until_request_timeout() {
-    // More than the sockets on the way can hold.
+fn a_client_that_reads_slowly_is_cut_after_request_timeout() {
+    // More than the socket buffers can hold.
     let script = json!({"frames": 600, "frame_bytes": 60_000});
     let gateway = ready(script, &[("REQUEST_TIMEOUT", "4s")]);
     let client = gateway.client().header("X-Request-Id", "slow");
@@ -100,5 +102,5 @@ fn a_client_that_reads_a_little_now_and_then_has_until_request_timeout() {
         client.read_exactly(1).unwrap();
         in_flight(&gateway) == 0
     });
-    assert_eq!(line(&gateway, "slow")["code"], "backend_timeout");
+    assert_eq!(access_log_line(&gateway, "slow")["code"], "backend_timeout");
 }

@@ -1,5 +1,14 @@
-//! The first second: the ports answer whatever the disk with the models does, and requests wait until it is known which
-//! models there are.
+//! The first second of a start: the ports answer even if the disk with the models hangs, and requests wait until the
+//! models are known.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use serde_json::json;
 
 use super::support::{
     client::Client,
@@ -8,18 +17,12 @@ use super::support::{
     scripted::ScriptedModel,
     wait::keeps,
 };
-use serde_json::json;
-use std::{
-    io::{BufRead, BufReader},
-    path::Path,
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
 
-/// Nobody opens this file as long as it lives; the kernel bears that for `/proc/sys/fs/lease-break-time` (45 s).
+/// A process that holds a write lease on a file. Until it ends, other processes block in `open`, for at most
+/// `/proc/sys/fs/lease-break-time` (45 s).
 struct Lease(Child);
 
-/// Takes a write lease (fcntl(2)), says so, and gives it back when its stdin ends.
+/// Takes a write lease (`F_SETLEASE`, fcntl(2)), prints `held`, and releases it when stdin ends.
 const HOLD: &str = "
 import fcntl, signal, sys
 signal.signal(signal.SIGIO, signal.SIG_IGN)
@@ -35,15 +38,15 @@ impl Lease {
         command.args(["-c", HOLD]).arg(path).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("Python starts");
         let mut line = String::new();
-        let stdout = child.stdout.take().expect("its stdout");
-        BufReader::new(stdout).read_line(&mut line).expect("it says that it holds the lease");
+        let stdout = child.stdout.take().expect("stdout is piped");
+        BufReader::new(stdout).read_line(&mut line).expect("Python reports that it holds the lease");
         assert_eq!(line, "held\n");
         Self(child)
     }
 
-    fn give_back(mut self) {
+    fn release(mut self) {
         drop(self.0.stdin.take());
-        self.0.wait().expect("it ends");
+        self.0.wait().expect("Python ends");
     }
 }
 
@@ -60,7 +63,7 @@ fn chat(client: &Client) -> u16 {
 }
 
 #[test]
-fn a_model_file_that_cannot_be_read_yet_keeps_no_probe_waiting_and_loses_no_request() {
+fn a_model_file_that_cannot_be_read_yet_delays_no_probe_and_loses_no_request() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let model = ScriptedModel::create(folder.path(), "slow.gguf", Kind::Chat, &json!({}));
     let lease = Lease::take(&model.path);
@@ -72,10 +75,10 @@ fn a_model_file_that_cannot_be_read_yet_keeps_no_probe_waiting_and_loses_no_requ
     std::thread::scope(|scope| {
         let early = scope.spawn(|| chat(&gateway.client()));
         let listed = scope.spawn(|| gateway.client().get("/v1/models").json()["data"][0]["id"].clone());
-        keeps("nobody is turned away", Duration::from_millis(200), || {
+        keeps("requests wait and are not refused", Duration::from_millis(200), || {
             probe("/ping") == 204 && !early.is_finished() && !listed.is_finished()
         });
-        lease.give_back();
+        lease.release();
         assert_eq!(early.join().expect("an answer"), 200);
         assert_eq!(listed.join().expect("an answer"), "slow");
     });
@@ -83,7 +86,7 @@ fn a_model_file_that_cannot_be_read_yet_keeps_no_probe_waiting_and_loses_no_requ
 }
 
 #[test]
-fn a_stop_needs_no_model_to_be_known() {
+fn the_service_stops_before_its_models_are_known() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let model = ScriptedModel::create(folder.path(), "slow.gguf", Kind::Chat, &json!({}));
     let _lease = Lease::take(&model.path);
@@ -93,7 +96,7 @@ fn a_stop_needs_no_model_to_be_known() {
 }
 
 #[test]
-fn a_model_file_that_is_broken_ends_the_service_as_one_that_cannot_be_loaded_does_with_one_clear_line() {
+fn a_broken_model_file_ends_the_service_with_69_and_one_fatal_line() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let good = ScriptedModel::create(folder.path(), "good.gguf", Kind::Chat, &json!({})).path;
     let good = std::fs::read(good).expect("a model");
@@ -109,7 +112,7 @@ fn a_model_file_that_is_broken_ends_the_service_as_one_that_cannot_be_loaded_doe
 }
 
 #[test]
-fn a_model_that_is_not_there_is_a_bad_configuration_though_the_ports_were_open() {
+fn a_missing_model_file_is_a_bad_configuration_though_the_ports_were_open() {
     let (status, output) = Gateway::builder().set("MODEL_PATH", "/nowhere/none.gguf").run_to_exit();
     assert_eq!(status.code(), Some(78), "{output}");
     assert_eq!(output.lines().filter(|line| line.contains("fatal: ")).count(), 1, "{output}");

@@ -1,11 +1,13 @@
-//! Streams: passed on as they come, cancelled with their client, and never ended as if nothing had happened.
+//! Streams: forwarded event by event, cancelled when the client leaves, and ended with an error event if they break.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
 
 use super::support::{
     gateway::Gateway,
     wait::{SOON, eventually},
 };
-use serde_json::{Value, json};
-use std::time::Duration;
 
 fn ready(script: Value) -> Gateway {
     ready_with(script, &[])
@@ -20,7 +22,7 @@ fn chat(stream: bool) -> Value {
 }
 
 #[test]
-fn an_event_arrives_before_the_next_one_is_made() {
+fn an_event_arrives_before_the_next_one_is_produced() {
     let gateway = ready(json!({"hold_mid_stream": {"after_frames": 2}}));
     let mut stream = gateway.client().stream("/v1/chat/completions", &chat(true));
     assert!(stream.next_event().is_some() && stream.next_event().is_some(), "two events while the third is held");
@@ -28,7 +30,7 @@ fn an_event_arrives_before_the_next_one_is_made() {
     assert!(stream.events().last().is_some_and(|event| event.is_done()));
 }
 
-fn ends_with_one_error(script: Value, settings: &[(&str, &str)], code: &str) {
+fn assert_ends_with_one_error(script: Value, settings: &[(&str, &str)], code: &str) {
     let gateway = ready_with(script, settings);
     let mut stream = gateway.client().stream("/v1/chat/completions", &chat(true));
     let events = stream.events();
@@ -37,34 +39,34 @@ fn ends_with_one_error(script: Value, settings: &[(&str, &str)], code: &str) {
     assert_eq!(events.last().unwrap().json()["error"]["code"], code);
     assert!(events.iter().all(|event| !event.is_done()));
     for event in &events {
-        serde_json::from_str::<Value>(&event.data).expect("no event is cut in half");
+        serde_json::from_str::<Value>(&event.data).expect("each event is complete");
     }
     eventually("the slot is free again", SOON, || gateway.anonymous().get("/health").json()["queue"]["active"] == 0);
 }
 
 #[test]
-fn a_stream_whose_server_is_killed_ends_with_an_error_and_without_done() {
-    ends_with_one_error(json!({"exit_mid_stream": {"after_frames": 2, "signal": 9}}), &[], "backend_error");
+fn a_stream_whose_llama_server_is_killed_ends_with_an_error_and_without_done() {
+    assert_ends_with_one_error(json!({"exit_mid_stream": {"after_frames": 2, "signal": 9}}), &[], "backend_error");
 }
 
 #[test]
 fn a_stream_that_is_reset_ends_with_an_error() {
-    ends_with_one_error(json!({"reset_mid_stream": {"after_frames": 2}}), &[], "backend_error");
+    assert_ends_with_one_error(json!({"reset_mid_stream": {"after_frames": 2}}), &[], "backend_error");
 }
 
 #[test]
 fn half_an_event_never_reaches_the_client() {
-    ends_with_one_error(json!({"half_event_then_die": {"after_frames": 2, "code": 1}}), &[], "backend_error");
+    assert_ends_with_one_error(json!({"half_event_then_die": {"after_frames": 2, "code": 1}}), &[], "backend_error");
 }
 
 #[test]
-fn a_stream_that_ends_in_order_but_without_done_was_cut() {
-    ends_with_one_error(json!({"truncate_mid_stream": {"after_frames": 2}}), &[], "backend_error");
+fn a_stream_that_ends_without_done_ends_with_an_error() {
+    assert_ends_with_one_error(json!({"truncate_mid_stream": {"after_frames": 2}}), &[], "backend_error");
 }
 
 #[test]
-fn a_silent_stream_is_ended_after_stream_idle_timeout() {
-    ends_with_one_error(
+fn a_silent_stream_ends_with_an_error_after_stream_idle_timeout() {
+    assert_ends_with_one_error(
         json!({"hold_mid_stream": {"after_frames": 2}}),
         &[("STREAM_IDLE_TIMEOUT", "300ms")],
         "backend_timeout",
@@ -72,7 +74,7 @@ fn a_silent_stream_is_ended_after_stream_idle_timeout() {
 }
 
 #[test]
-fn the_first_byte_of_a_stream_has_until_request_timeout_whatever_the_silence_allowed_later() {
+fn request_timeout_and_not_stream_idle_timeout_applies_before_the_first_byte_of_a_stream() {
     let settings = [("STREAM_IDLE_TIMEOUT", "100ms"), ("REQUEST_TIMEOUT", "10m")];
     let gateway = ready_with(json!({"hold_mid_stream": {"after_frames": 0}}), &settings);
     let mut stream = gateway.client().stream("/v1/chat/completions", &chat(true));
@@ -84,7 +86,7 @@ fn the_first_byte_of_a_stream_has_until_request_timeout_whatever_the_silence_all
 }
 
 #[test]
-fn a_server_that_dies_before_its_answer_gives_502() {
+fn a_request_gets_502_when_llama_server_dies_before_its_answer() {
     let gateway = ready(json!({"hold_requests": ["/v1/chat/completions"]}));
     let mut waiting =
         gateway.client().begin("POST", "/v1/chat/completions", chat(false).to_string().as_bytes()).unwrap();
@@ -92,11 +94,11 @@ fn a_server_that_dies_before_its_answer_gives_502() {
     gateway.control().die_with_code(3);
     let answer = waiting.read_response().unwrap();
     assert_eq!((answer.status(), answer.json()["error"]["code"].as_str()), (502, Some("backend_error")));
-    assert_eq!(gateway.journal().requests("/v1/chat/completions").len(), 1, "nothing is sent twice");
+    assert_eq!(gateway.journal().requests("/v1/chat/completions").len(), 1, "the request is not sent again");
 }
 
 #[test]
-fn a_server_that_does_not_answer_in_time_gives_504() {
+fn a_request_gets_504_when_llama_server_does_not_answer_in_time() {
     let gateway = ready_with(json!({"hold_requests": ["*"]}), &[("REQUEST_TIMEOUT", "300ms")]);
     let answer = gateway.client().post_json("/v1/chat/completions", &chat(false));
     assert_eq!((answer.status(), answer.json()["error"]["code"].as_str()), (504, Some("backend_timeout")));
@@ -113,23 +115,23 @@ fn a_client_that_leaves_cancels_its_request_at_once() {
 }
 
 #[test]
-fn a_client_that_leaves_while_it_waits_never_reaches_llama_server() {
+fn a_request_whose_client_leaves_the_queue_never_reaches_llama_server() {
     let gateway = ready(json!({"hold_requests": ["/v1/chat/completions"]}));
     let body = chat(false).to_string();
     let mut first = gateway.client().begin("POST", "/v1/chat/completions", body.as_bytes()).unwrap();
     gateway.journal().wait_for_requests("/v1/chat/completions", 1);
     let waiting = || gateway.anonymous().get("/health").json()["queue"]["waiting"].clone();
     let second = gateway.client().begin("POST", "/v1/chat/completions", body.as_bytes()).unwrap();
-    eventually("the second waits", SOON, || waiting() == 1);
+    eventually("the second request waits", SOON, || waiting() == 1);
     drop(second);
-    eventually("nobody waits", SOON, || waiting() == 0);
+    eventually("no request waits", SOON, || waiting() == 0);
     gateway.control().release_all_requests();
     assert_eq!(first.read_response().unwrap().status(), 200);
     assert_eq!(gateway.journal().requests("/v1/chat/completions").len(), 1);
 }
 
 #[test]
-fn a_body_that_is_too_large_is_refused_by_its_length_and_by_counting() {
+fn a_body_that_is_too_large_is_refused_by_its_length() {
     let gateway = ready_with(json!({}), &[("MAX_REQUEST_BODY_SIZE", "1000")]);
     let answer = gateway.client().send("POST", "/v1/chat/completions", &[b'x'; 1001]);
     assert_eq!((answer.status(), answer.json()["error"]["code"].as_str()), (413, Some("payload_too_large")));
@@ -137,8 +139,8 @@ fn a_body_that_is_too_large_is_refused_by_its_length_and_by_counting() {
 }
 
 #[test]
-fn a_body_cut_short_by_llama_server_is_cut_for_the_client_too() {
+fn a_body_that_llama_server_cuts_short_is_cut_short_for_the_client() {
     let gateway = ready(json!({"truncate_body": 10}));
     let answer = gateway.client().post_json("/v1/chat/completions", &chat(false));
-    assert!(answer.status() == 200 && !answer.complete, "the client can tell: {answer:?}");
+    assert!(answer.status() == 200 && !answer.complete, "the body is shorter than its declared length: {answer:?}");
 }

@@ -1,22 +1,25 @@
-//! A worker's life: it comes back, it is given up in time, and nothing is left of it.
+//! The supervision of llama-server: it is restarted after a failure, given up after RESTART_LIMIT, and leaves no
+//! process, port or descriptor behind.
+
+use std::{
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::json;
 
 use super::support::{
     gateway::{Backend, Gateway, can_mount},
     resources::{pid_gone, port_is_free},
     wait::{PROBES_FAIL, READY, SOON, STOPS, eventually, eventually_some},
 };
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
-use serde_json::json;
-use std::{
-    sync::OnceLock,
-    time::{Duration, Instant},
-};
 
 fn worker(gateway: &Gateway) -> u32 {
-    eventually_some("a llama-server runs", SOON, || gateway.child_pids().into_iter().next())
+    eventually_some("llama-server runs", SOON, || gateway.child_pids().into_iter().next())
 }
 
 fn port_of(url: &str) -> u16 {
@@ -27,24 +30,24 @@ fn send_signal(pid: u32, signal: Signal) {
     kill(Pid::from_raw(pid as i32), signal).unwrap();
 }
 
-/// File descriptors of an idle gateway that has never seen a failure.
+/// Returns the number of file descriptors of an idle gateway that has had no failure.
 fn baseline_fds() -> usize {
     static BASELINE: OnceLock<usize> = OnceLock::new();
     *BASELINE.get_or_init(|| {
         let gateway = Gateway::builder().start();
         gateway.wait_ready();
-        // Connections of the probes close a moment after their answers.
-        eventually_some("the count of an idle gateway stands still", SOON, || {
+        // The connections of the probes close shortly after their responses.
+        eventually_some("the count of an idle gateway is stable", SOON, || {
             let first = gateway.open_fds();
-            stands_still(|| gateway.open_fds() == first).then_some(first)
+            is_stable(|| gateway.open_fds() == first).then_some(first)
         })
     })
 }
 
-/// How long a count must not change to be taken for the baseline.
+/// How long a count must be stable to be taken as the baseline.
 const STILL: Duration = Duration::from_millis(200);
 
-fn stands_still(mut holds: impl FnMut() -> bool) -> bool {
+fn is_stable(mut holds: impl FnMut() -> bool) -> bool {
     let end = Instant::now() + STILL;
     while Instant::now() < end {
         if !holds() {
@@ -55,8 +58,9 @@ fn stands_still(mut holds: impl FnMut() -> bool) -> bool {
     true
 }
 
-/// Looks for anything that a worker's failures left in the gateway, stops it, and looks for anything that it left.
-fn nothing_is_left_of(mut gateway: Gateway) {
+/// Asserts that the failures of a worker have leaked no descriptors, stops the gateway, and asserts that no child and
+/// no bound port is left.
+fn assert_nothing_leaks(mut gateway: Gateway) {
     let baseline = baseline_fds();
     // One idle connection to llama-server may stay in the pool for UPSTREAM_IDLE.
     eventually("file descriptors are back to the baseline", STOPS, || gateway.open_fds() <= baseline);
@@ -72,7 +76,7 @@ fn sigterm_ends_everything_with_exit_code_0() {
     let gateway = Gateway::builder().start();
     gateway.wait_ready();
     let child = worker(&gateway);
-    nothing_is_left_of(gateway);
+    assert_nothing_leaks(gateway);
     assert!(pid_gone(child));
 }
 
@@ -105,12 +109,14 @@ fn a_killed_llama_server_breaks_the_stream_in_band_and_serves_again_after_its_re
     assert!(events.iter().all(|event| !event.is_done()));
     drop(stream);
     let short = json!({"messages": [{"role": "user", "content": "x"}], "max_tokens": 2});
-    eventually("it serves again", READY, || gateway.client().post_json("/v1/chat/completions", &short).status() == 200);
+    eventually("llama-server serves again", READY, || {
+        gateway.client().post_json("/v1/chat/completions", &short).status() == 200
+    });
     let health = gateway.anonymous().get("/health").json();
     assert_eq!(health["models"][0]["restarts"], 1);
     assert_eq!(health["models"][0]["last_exit"]["signal"], 9);
     assert_ne!(worker(&gateway), child);
-    nothing_is_left_of(gateway);
+    assert_nothing_leaks(gateway);
 }
 
 #[test]
@@ -126,7 +132,7 @@ fn a_crash_while_loading_is_followed_by_a_good_start() {
     let gateway = Gateway::builder().script(json!({"starts": [{"exit_while_loading": {"code": 1}}, {}]})).start();
     gateway.wait_ready();
     assert_eq!(gateway.anonymous().get("/health").json()["models"][0]["restarts"], 1);
-    nothing_is_left_of(gateway);
+    assert_nothing_leaks(gateway);
 }
 
 #[test]
@@ -135,7 +141,7 @@ fn a_load_without_progress_ends_after_load_timeout() {
         Gateway::builder().script(json!({"starts": [{"never_ready": true}, {}]})).set("LOAD_TIMEOUT", "500ms").start();
     gateway.wait_ready();
     assert_eq!(gateway.journal().starts().len(), 2);
-    nothing_is_left_of(gateway);
+    assert_nothing_leaks(gateway);
 }
 
 #[test]
@@ -148,7 +154,7 @@ fn a_llama_server_that_ignores_sigterm_is_killed() {
 }
 
 #[test]
-fn a_crash_leaves_no_picture_of_its_memory() {
+fn llama_server_writes_no_core_dump() {
     let gateway = Gateway::builder().start_ready();
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", worker(&gateway))).unwrap();
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
@@ -156,25 +162,25 @@ fn a_crash_leaves_no_picture_of_its_memory() {
 }
 
 #[test]
-fn what_llama_server_forked_ends_with_it() {
+fn a_process_that_llama_server_forked_ends_with_it() {
     let gateway = Gateway::builder().script(json!({"fork_grandchild": true})).start();
     gateway.wait_ready();
     let grandchild = gateway.journal().wait_for_event("grandchild")["grandchild"].as_u64().unwrap() as u32;
     send_signal(worker(&gateway), Signal::SIGKILL);
     eventually("the grandchild is gone", STOPS, || pid_gone(grandchild));
-    nothing_is_left_of(gateway);
+    assert_nothing_leaks(gateway);
 }
 
 #[test]
-fn a_foreign_server_on_the_port_is_not_taken_for_ours() {
+fn a_server_of_another_program_on_the_port_is_not_taken_for_llama_server() {
     let gateway = Gateway::builder().script(json!({"starts": [{"wrong_key": true}, {}]})).start();
     gateway.wait_ready();
-    assert_eq!(gateway.journal().starts().len(), 2, "the first was not trusted");
-    nothing_is_left_of(gateway);
+    assert_eq!(gateway.journal().starts().len(), 2, "the first one was rejected");
+    assert_nothing_leaks(gateway);
 }
 
 #[test]
-fn the_child_gets_a_scrubbed_environment_and_a_home_of_its_own() {
+fn llama_server_gets_a_scrubbed_environment_and_its_own_home() {
     let gateway = Gateway::builder()
         .set("LLAMA_ARG_HOST", "0.0.0.0")
         .set("HF_TOKEN", "hf_x")
@@ -186,29 +192,29 @@ fn the_child_gets_a_scrubbed_environment_and_a_home_of_its_own() {
     assert!(!environment.contains_key("LLAMA_ARG_HOST") && !environment.contains_key("HF_TOKEN"));
     assert_eq!(environment["CUDA_VISIBLE_DEVICES"], "0");
     assert!(environment["HOME"].as_str().unwrap().contains("llamagate-"));
-    nothing_is_left_of(gateway);
+    assert_nothing_leaks(gateway);
 }
 
 #[test]
-fn a_flood_on_standard_error_stops_nobody() {
+fn a_flood_on_standard_error_blocks_neither_llama_server_nor_the_gateway() {
     let gateway = Gateway::builder()
         .script(json!({"stderr_flood": {"lines": 20000, "bytes": 200}, "long_log_line": 1_000_000}))
         .start();
     gateway.wait_ready();
     let latest = std::fs::read_to_string(gateway.data_dir().join("logs/llama/latest.txt")).unwrap();
     assert!(gateway.data_dir().join("logs/llama").join(latest.trim()).exists());
-    nothing_is_left_of(gateway);
+    assert_nothing_leaks(gateway);
 }
 
 #[test]
-fn lines_of_llama_server_that_a_full_disk_has_cost_are_counted() {
+fn lines_of_llama_server_that_are_lost_to_a_full_disk_are_reported() {
     if !can_mount() {
-        println!("skipped: this machine allows no file system of one's own");
+        println!("skipped: this machine does not allow a mount namespace");
         return;
     }
     let flood = json!({"stderr_flood": {"lines": 5000, "bytes": 200}});
     let mut gateway = Gateway::builder().script(flood).log_disk(64).start_ready();
-    assert_eq!(gateway.client().get("/props").status(), 200, "nobody is stopped by that");
+    assert_eq!(gateway.client().get("/props").status(), 200, "requests are served all the same");
     assert_eq!(gateway.stop().code(), Some(0));
     let output = gateway.output();
     // The access log is on that disk too.
@@ -223,22 +229,22 @@ fn a_llama_server_that_stops_answering_is_unhealthy_until_it_answers_again() {
     let state_is = |state: &str| gateway.anonymous().get("/health").json()["models"][0]["state"] == state;
     let mut control = gateway.control();
     control.stop_answering();
-    eventually("it counts as unhealthy", PROBES_FAIL, || state_is("unhealthy"));
+    eventually("the worker is unhealthy", PROBES_FAIL, || state_is("unhealthy"));
     let answer = gateway.client().get("/props");
     assert_eq!((answer.status(), answer.json()["error"]["code"].as_str()), (503, Some("backend_unavailable")));
     control.resume();
-    eventually("it is ready again", PROBES_FAIL, || state_is("ready"));
+    eventually("the worker is ready again", PROBES_FAIL, || state_is("ready"));
     assert_eq!(gateway.client().get("/props").status(), 200);
-    assert_eq!(gateway.journal().starts().len(), 1, "it was not restarted");
-    nothing_is_left_of(gateway);
+    assert_eq!(gateway.journal().starts().len(), 1, "llama-server was not restarted");
+    assert_nothing_leaks(gateway);
 }
 
-/// Sooner than the next probe of one that nobody doubts: that one comes 5 s after it became ready, and this begins when
-/// one probe has waited its 2 s in vain.
-const BEFORE_IT_IS_DUE: Duration = Duration::from_secs(2);
+/// Less than the interval of the regular probes, of which the next is due 5 s after llama-server became ready. This
+/// time begins when one probe has timed out after 2 s.
+const BEFORE_THE_REGULAR_PROBE: Duration = Duration::from_secs(2);
 
-/// One that has broken a connection, and then says nothing.
-fn doubted() -> Gateway {
+/// A gateway whose llama-server has broken a connection and no longer answers.
+fn suspected() -> Gateway {
     let frame = json!({"after_frames": 1});
     let gateway = Gateway::builder().script(json!({"hold_mid_stream": frame, "reset_mid_stream": frame})).start();
     gateway.wait_ready();
@@ -253,20 +259,22 @@ fn doubted() -> Gateway {
 }
 
 #[test]
-fn whoever_needs_no_slot_waits_for_a_doubted_llama_server_to_be_asked() {
-    let gateway = doubted();
+fn a_request_without_a_slot_waits_for_the_probe_of_a_suspected_llama_server() {
+    let gateway = suspected();
     let mut helper = gateway.client().begin("GET", "/props", b"").unwrap();
     let chat = json!({"messages": [{"role": "user", "content": "x"}]}).to_string();
-    let mut in_line = gateway.client().begin("POST", "/v1/chat/completions", chat.as_bytes()).unwrap();
-    eventually("one waits in line", SOON, || gateway.anonymous().get("/health").json()["queue"]["waiting"] == 1);
+    let mut queued = gateway.client().begin("POST", "/v1/chat/completions", chat.as_bytes()).unwrap();
+    eventually("one request waits in the queue", SOON, || {
+        gateway.anonymous().get("/health").json()["queue"]["waiting"] == 1
+    });
     gateway.control().resume();
     assert_eq!(helper.read_response().unwrap().status(), 200);
-    assert_eq!(in_line.read_response().unwrap().status(), 200);
+    assert_eq!(queued.read_response().unwrap().status(), 200);
 }
 
 #[test]
-fn a_doubted_llama_server_that_stays_silent_is_soon_unhealthy_and_soon_asked_again() {
-    let gateway = doubted();
+fn a_suspected_llama_server_that_stays_silent_is_soon_unhealthy_and_soon_probed_again() {
+    let gateway = suspected();
     eventually("readiness is withdrawn before three probes are due", SOON, || {
         gateway.health().get("/readyz").status() == 503
     });
@@ -275,8 +283,10 @@ fn a_doubted_llama_server_that_stays_silent_is_soon_unhealthy_and_soon_asked_aga
     let answer = gateway.client().get("/props");
     assert_eq!((answer.status(), answer.json()["error"]["code"].as_str()), (503, Some("backend_unavailable")));
     gateway.control().resume();
-    eventually("it is ready again", BEFORE_IT_IS_DUE, || gateway.health().get("/readyz").status() == 200);
+    eventually("the worker is ready again", BEFORE_THE_REGULAR_PROBE, || {
+        gateway.health().get("/readyz").status() == 200
+    });
     assert_eq!(gateway.client().get("/props").status(), 200);
-    assert_eq!(gateway.journal().starts().len(), 1, "it was not restarted");
-    nothing_is_left_of(gateway);
+    assert_eq!(gateway.journal().starts().len(), 1, "llama-server was not restarted");
+    assert_nothing_leaks(gateway);
 }
