@@ -32,7 +32,7 @@ pub(super) fn run(flags: Flags, environment: Environment) -> ExitCode {
     let url = format!("http://{}/ping", std::net::SocketAddr::new(host, listen.port_health));
     let asked = async {
         let options = ClientOptions { connect_timeout: HEALTH_CHECK_TIMEOUT, keep_idle: None, follow_redirects: false };
-        let client = HttpClient::new(&Trust::Nobody, &options)?;
+        let client = HttpClient::new(&Trust::None, &options)?;
         let request = Request::get(&url).body(Bytes::new()).map_err(io::Error::other)?;
         client.send(request, HEALTH_CHECK_TIMEOUT).await.map_err(io::Error::other)
     };

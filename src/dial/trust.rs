@@ -10,7 +10,7 @@ use tracing::warn;
 #[derive(Debug, Clone)]
 pub enum Trust {
     /// None: connections to `https` fail. Costs no look at the disk.
-    Nobody,
+    None,
     /// Those that this machine trusts: those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name, else the system's, else
     /// Mozilla's. They are read once, when they are needed for the first time.
     Machine,
@@ -29,7 +29,7 @@ impl Trust {
         static MACHINE: LazyLock<Result<Arc<ClientConfig>, rustls::Error>> =
             LazyLock::new(|| trusting(roots_of_this_machine()));
         match self {
-            Self::Nobody => trusting(RootCertStore::empty()),
+            Self::None => trusting(RootCertStore::empty()),
             Self::Machine => MACHINE.clone(),
             Self::Only(config) => Ok(Arc::clone(config)),
         }
@@ -58,7 +58,7 @@ pub(super) fn roots_of(found: Vec<CertificateDer<'static>>, unread: usize) -> Ro
     if unread > 0 {
         warn!(unread, trusted = roots.len(), "some certificates of authorities cannot be read, they are not trusted");
     } else if roots.is_empty() {
-        // A container often has none. Where there are some that cannot be read, nobody else is trusted in their place.
+        // A container often has none. Certificates that exist but cannot be read are not replaced by Mozilla's.
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     }
     roots

@@ -73,7 +73,7 @@ async fn certificates_are_checked_and_a_bad_one_is_explained() {
                 assert!(stand.seen().is_empty(), "nothing is sent there");
             }
         }
-        assert!(ask(&Trust::Nobody, url).await.is_err());
+        assert!(ask(&Trust::None, url).await.is_err());
     }
 }
 
@@ -85,15 +85,15 @@ async fn failed_connections_are_explained() {
     assert_eq!(sentence, "HOST does not speak TLS; is it http?");
 
     let secure = Stand::open_tls(authority.certify("127.0.0.1")).await;
-    let sentence = ask(&Trust::Nobody, format!("http://{}/", secure.address)).await.unwrap_err();
+    let sentence = ask(&Trust::None, format!("http://{}/", secure.address)).await.unwrap_err();
     assert_eq!(sentence, "HOST does not answer in HTTP; is it https?");
 
     let bound = TcpSocket::new_v4().unwrap();
     bound.bind(([127, 0, 0, 1], 0).into()).unwrap();
-    let sentence = ask(&Trust::Nobody, format!("http://{}/", bound.local_addr().unwrap())).await.unwrap_err();
+    let sentence = ask(&Trust::None, format!("http://{}/", bound.local_addr().unwrap())).await.unwrap_err();
     assert_eq!(sentence, "HOST refuses connections");
 
-    let sentence = ask(&Trust::Nobody, "http://nobody.invalid/".to_owned()).await.unwrap_err();
+    let sentence = ask(&Trust::None, "http://nobody.invalid/".to_owned()).await.unwrap_err();
     assert_eq!(sentence, "the name of HOST cannot be resolved");
 }
 
@@ -115,12 +115,12 @@ async fn errors_show_nothing_of_the_url() {
     let address = bound.local_addr().unwrap();
     for url in [format!("http://hush:hush@{address}/hush?hush=hush"), "http://[::1]:99999/hush".to_owned()] {
         let Ok(request) = Request::get(url).body(Bytes::new()) else { continue };
-        let error = client(&Trust::Nobody).send(request, DEADLINE).await.unwrap_err();
+        let error = client(&Trust::None).send(request, DEADLINE).await.unwrap_err();
         let shown = format!("{error} {error:?} {}", error.explain("HOST"));
         assert!(!shown.contains("hush"), "{shown}");
     }
     let (url, serving) = server(vec!["HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nxy".to_owned()]).await;
-    let response = client(&Trust::Nobody).send(get(format!("{url}hush")), DEADLINE).await.unwrap();
+    let response = client(&Trust::None).send(get(format!("{url}hush")), DEADLINE).await.unwrap();
     let error = response.read_all(9).await.unwrap_err();
     assert!(!format!("{error} {error:?}").contains("hush"), "{error:?}");
     serving.join_all().await;
@@ -131,7 +131,7 @@ async fn requests_say_who_sends_them_and_carry_the_headers_that_they_are_given()
     let stand = Stand::open(StatusCode::OK, "").await;
     let mut request = get(format!("http://{}/a?b=c", stand.address));
     request.headers_mut().insert(header::AUTHORIZATION, header::HeaderValue::from_static("Bearer key"));
-    client(&Trust::Nobody).send(request, DEADLINE).await.unwrap();
+    client(&Trust::None).send(request, DEADLINE).await.unwrap();
     let head = stand.seen().remove(0);
     assert_eq!((head.version, head.uri.to_string().as_str()), (http::Version::HTTP_11, "/a?b=c"));
     assert_eq!(head.headers[header::AUTHORIZATION], "Bearer key");
@@ -147,7 +147,7 @@ async fn redirects_are_followed_only_on_demand() {
         let redirect =
             format!("HTTP/1.1 302 Found\r\nlocation: http://{}/\r\ncontent-length: 0\r\n\r\n", target.address);
         let (url, serving) = server(vec![redirect]).await;
-        let client = HttpClient::new(&Trust::Nobody, &ClientOptions { follow_redirects, ..OPTIONS }).unwrap();
+        let client = HttpClient::new(&Trust::None, &ClientOptions { follow_redirects, ..OPTIONS }).unwrap();
         let status = client.send(get(url), DEADLINE).await.unwrap().status();
         assert_eq!(status, if follow_redirects { StatusCode::NO_CONTENT } else { StatusCode::FOUND });
         assert_eq!(target.seen().len(), usize::from(follow_redirects));
@@ -159,7 +159,7 @@ async fn redirects_are_followed_only_on_demand() {
 async fn connections_are_kept_only_on_demand() {
     for (keep_idle, connections) in [(None, 2), (Some(DEADLINE), 1)] {
         let (url, serving) = server(vec![answer("200 OK", "one"), answer("200 OK", "two")]).await;
-        let client = HttpClient::new(&Trust::Nobody, &ClientOptions { keep_idle, ..OPTIONS }).unwrap();
+        let client = HttpClient::new(&Trust::None, &ClientOptions { keep_idle, ..OPTIONS }).unwrap();
         for expected in ["one", "two"] {
             let response = client.send(get(url.clone()), DEADLINE).await.unwrap();
             assert_eq!(response.read_all(3).await.unwrap(), expected);
@@ -174,7 +174,7 @@ async fn connections_are_kept_only_on_demand() {
 #[tokio::test]
 async fn no_more_of_a_body_is_read_than_was_asked_for() {
     let (url, serving) = server(vec![answer("200 OK", "12345"); 3]).await;
-    let client = client(&Trust::Nobody);
+    let client = client(&Trust::None);
     let send = || client.send(get(url.clone()), DEADLINE);
     assert_eq!(send().await.unwrap().read_all(5).await.unwrap(), "12345");
     assert!(matches!(send().await.unwrap().read_all(4).await, Err(HttpError::TooLarge(4))));
@@ -187,7 +187,7 @@ async fn no_more_of_a_body_is_read_than_was_asked_for() {
 #[tokio::test]
 async fn what_came_before_a_connection_broke_can_be_looked_at() {
     let (url, serving) = server(vec!["HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nxy".to_owned()]).await;
-    let response = client(&Trust::Nobody).send(get(url), DEADLINE).await.unwrap();
+    let response = client(&Trust::None).send(get(url), DEADLINE).await.unwrap();
     let mut start = Vec::new();
     assert!(matches!(response.read_start(9, &mut start).await, Err(HttpError::Failed(_))));
     assert_eq!(start, b"xy");
@@ -199,7 +199,7 @@ async fn the_timeout_bounds_the_head_and_the_body_together() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
     let start = KernelInstant::now();
-    let error = client(&Trust::Nobody).send(get(url.clone()), DEADLINE / 10).await.unwrap_err();
+    let error = client(&Trust::None).send(get(url.clone()), DEADLINE / 10).await.unwrap_err();
     assert_eq!(error.explain("HOST"), "HOST does not answer in time");
     assert_eq!(start.elapsed().as_secs(), (DEADLINE / 10).as_secs());
 
@@ -217,7 +217,7 @@ async fn the_timeout_bounds_the_head_and_the_body_together() {
     });
     for with_timeout in [None, Some(DEADLINE / 5)] {
         let start = KernelInstant::now();
-        let response = client(&Trust::Nobody).send(get(url.clone()), DEADLINE / 10).await.unwrap();
+        let response = client(&Trust::None).send(get(url.clone()), DEADLINE / 10).await.unwrap();
         let response = match with_timeout {
             Some(timeout) => response.with_timeout(timeout),
             None => response,

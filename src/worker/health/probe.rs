@@ -50,7 +50,7 @@ pub(crate) struct Prober {
 impl Prober {
     /// Creates a prober of workers on this machine, to which there is no TLS.
     pub(crate) fn local() -> io::Result<Self> {
-        Self::new(&Trust::Nobody, PROBE_TIMEOUT, PROBE_TIMEOUT, true)
+        Self::new(&Trust::None, PROBE_TIMEOUT, PROBE_TIMEOUT, true)
     }
 
     /// Creates a prober of remote workers. A redirect says that the backend is elsewhere, so none is followed.

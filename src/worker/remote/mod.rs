@@ -69,7 +69,7 @@ fn join_by(
     let target = Target::remote(&plan.remote)?;
     let health = health_uri(&target, &plan.remote.health)?;
     // Plain HTTP needs no look at the disk for certificates.
-    let trust = if target.scheme == Scheme::HTTPS { trust } else { Trust::Nobody };
+    let trust = if target.scheme == Scheme::HTTPS { trust } else { Trust::None };
     let prober = Prober::remote(&trust, plan.connect_timeout)?;
     let endpoint = Arc::new(Endpoint::at(target, Arc::clone(&deaths)));
     let (publish, status) = watch::channel(Status::first(false));

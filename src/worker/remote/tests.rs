@@ -33,7 +33,7 @@ fn at(stand: &Stand) -> RemotePlan {
 
 /// What probes a worker there, and where.
 fn prober(target: &Target) -> (Prober, Uri) {
-    (Prober::remote(&Trust::Nobody, DEADLINE).unwrap(), health_uri(target, "/health").unwrap())
+    (Prober::remote(&Trust::None, DEADLINE).unwrap(), health_uri(target, "/health").unwrap())
 }
 
 /// A worker that has been joined.
