@@ -2,19 +2,16 @@
 //!
 //! A value that cannot be understood is always an error; none falls back to a default or to "off".
 //!
-//! - `host.rs`: hosts of addresses, checked and in one form
 //! - `origins.rs`: `CORS_ORIGINS`
 //! - `scalars.rs`: yes or no, numbers, durations, sizes, words, arguments
 //! - `strategy.rs`: `ROUTING_STRATEGY`
 //! - `value.rs`: the trait of all these types, and why a text is refused
 
-mod host;
 mod origins;
 mod scalars;
 mod strategy;
 mod value;
 
-pub(super) use host::{BadHost, canonical_host};
 pub use origins::Origins;
 pub(super) use scalars::Weight;
 pub use scalars::{

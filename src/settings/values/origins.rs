@@ -3,8 +3,8 @@
 //! An origin is compared byte by byte with what a browser sends, so here everything is brought into that one form, and
 //! whatever no browser would ever send is an error: an entry that can never match is a mistake that nobody sees.
 
-use super::host::{BadHost, canonical_host};
 use super::value::{Rejected, Value};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// Origins that browsers may call from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,12 +97,38 @@ fn split_port(authority: &str) -> Result<(&str, Option<u16>), &'static str> {
 }
 
 fn web_host(host: &str) -> Result<String, &'static str> {
-    canonical_host(host).map_err(|bad| match bad {
-        BadHost::Ipv6 => "what stands in brackets is an IPv6 address",
-        BadHost::NotAscii => "browsers send such a host in ASCII, starting with xn--",
-        BadHost::Name => "the host is a name such as app.example.org or an address",
-        BadHost::Ipv4 => "an IPv4 address has four decimal numbers",
-    })
+    if let Some(inner) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        let address: Ipv6Addr = inner.parse().map_err(|_| "what stands in brackets is an IPv6 address")?;
+        return Ok(format!("[{}]", hexadecimal(address)));
+    }
+    if !host.is_ascii() {
+        return Err("browsers send such a host in ASCII, starting with xn--");
+    }
+    let host = host.to_ascii_lowercase();
+    let is_label = |label: &str| {
+        !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+    };
+    if !host.split('.').all(is_label) {
+        return Err("the host is a name such as app.example.org or an address");
+    }
+    // A host that ends in a number is an IPv4 address to browsers, and they write it in full.
+    let last = host.rsplit('.').next().unwrap_or_default();
+    let is_hexadecimal = last.strip_prefix("0x").is_some_and(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    if (is_hexadecimal || last.bytes().all(|byte| byte.is_ascii_digit())) && host.parse::<Ipv4Addr>().is_err() {
+        return Err("an IPv4 address has four decimal numbers");
+    }
+    Ok(host)
+}
+
+/// As browsers write it: without the dotted form that ends some addresses in Rust.
+fn hexadecimal(address: Ipv6Addr) -> String {
+    match address.to_ipv4_mapped() {
+        Some(_) => {
+            let [.., high, low] = address.segments();
+            format!("::ffff:{high:x}:{low:x}")
+        }
+        None => address.to_string(),
+    }
 }
 
 fn other_host(host: &str) -> Result<String, &'static str> {
