@@ -1,6 +1,6 @@
 use super::super::sse::Watch;
 use super::*;
-use crate::gateway::route::StreamEnd as Ending;
+use crate::gateway::route::StreamEnd;
 use http::HeaderValue;
 use http_body_util::BodyExt;
 use proptest::prelude::*;
@@ -232,7 +232,7 @@ proptest! {
         let text = format!("data: {}", text.replace('\r', ""));
         let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(text.len())).chain([0, text.len()]).collect();
         cuts.sort_unstable();
-        let (mut watch, mut renamer, mut ready) = (Watch::new(Ending::Done), Renamer::new("m", true), VecDeque::new());
+        let (mut watch, mut renamer, mut ready) = (Watch::new(StreamEnd::Done), Renamer::new("m", true), VecDeque::new());
         for ends in cuts.windows(2) {
             let piece = Bytes::copy_from_slice(&text.as_bytes()[ends[0]..ends[1]]);
             watch.take(&piece, &mut ready, |step, out| renamer.take_step(step, out));

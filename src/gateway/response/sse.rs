@@ -6,13 +6,13 @@
 
 use super::compute_failure::Verdict;
 use crate::gateway::bounds::HELD_EVENT;
-use crate::gateway::route::StreamEnd as Ending;
+use crate::gateway::route::StreamEnd;
 use crate::gateway::scan::sse_framer::{SseField, SseFramer, SseLine, SseStep};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::ops::Range;
 
-impl Ending {
+impl StreamEnd {
     /// How a value begins, of which field, that marks the last event of a stream that has come to its end.
     fn marks(self) -> (SseField, &'static [&'static [u8]]) {
         match self {
@@ -35,7 +35,7 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn new(ending: Ending) -> Self {
+    pub(super) fn new(ending: StreamEnd) -> Self {
         Self { framer: SseFramer::new(), end: EndWatch::new(ending), held: VecDeque::new(), held_length: 0 }
     }
 
@@ -78,7 +78,7 @@ impl Watch {
 
     /// Whether the stream said itself that it has ended, or has none to say.
     pub(super) fn has_ended(&self) -> bool {
-        self.end.has_ended || self.end.ending == Ending::Unmarked
+        self.end.has_ended || self.end.ending == StreamEnd::Unmarked
     }
 
     /// Whether the end mark has come.
@@ -101,7 +101,7 @@ impl Watch {
 
 /// Looks for the event that ends a stream: the mark of its dialect, or llama-server's error.
 struct EndWatch {
-    ending: Ending,
+    ending: StreamEnd,
     /// Whether the end has gone out.
     has_ended: bool,
     /// What the error event that has gone out says of llama-server.
@@ -113,7 +113,7 @@ struct EndWatch {
 }
 
 impl EndWatch {
-    fn new(ending: Ending) -> Self {
+    fn new(ending: StreamEnd) -> Self {
         Self { ending, has_ended: false, error: None, is_end: false, held_error: None }
     }
 
@@ -242,7 +242,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn through(pieces: &[&str], ending: Ending) -> (Vec<String>, bool) {
+    fn through(pieces: &[&str], ending: StreamEnd) -> (Vec<String>, bool) {
         let mut watch = Watch::new(ending);
         let mut ready = VecDeque::new();
         for piece in pieces {
@@ -253,49 +253,49 @@ mod tests {
 
     #[test]
     fn whole_events_pass_as_they_came() {
-        let (out, ended) = through(&["data: 1\n\n", "data: 2\n\n", "data: [DONE]\n\n"], Ending::Done);
+        let (out, ended) = through(&["data: 1\n\n", "data: 2\n\n", "data: [DONE]\n\n"], StreamEnd::Done);
         assert_eq!(out, ["data: 1\n\n", "data: 2\n\n", "data: [DONE]\n\n"]);
         assert!(ended);
     }
 
     #[test]
     fn half_an_event_is_held_until_its_end_arrives() {
-        assert_eq!(through(&["data: 1\n\ndata: {\"hal"], Ending::Done).0, ["data: 1\n\n"]);
+        assert_eq!(through(&["data: 1\n\ndata: {\"hal"], StreamEnd::Done).0, ["data: 1\n\n"]);
         assert_eq!(
-            through(&["data: {\"hal", "f\"}\n", "\ndata: 2\n\n"], Ending::Done).0.concat(),
+            through(&["data: {\"hal", "f\"}\n", "\ndata: 2\n\n"], StreamEnd::Done).0.concat(),
             "data: {\"half\"}\n\ndata: 2\n\n"
         );
-        assert_eq!(through(&["data: 1\n", "\n"], Ending::Done).0.concat(), "data: 1\n\n");
-        assert_eq!(through(&["data: 1\r\n", "\r\n"], Ending::Done).0.concat(), "data: 1\r\n\r\n");
-        assert_eq!(through(&["data: 1\r\n", "\r", "\n"], Ending::Done).0.concat(), "data: 1\r\n\r\n");
+        assert_eq!(through(&["data: 1\n", "\n"], StreamEnd::Done).0.concat(), "data: 1\n\n");
+        assert_eq!(through(&["data: 1\r\n", "\r\n"], StreamEnd::Done).0.concat(), "data: 1\r\n\r\n");
+        assert_eq!(through(&["data: 1\r\n", "\r", "\n"], StreamEnd::Done).0.concat(), "data: 1\r\n\r\n");
     }
 
     #[test]
     fn an_error_event_of_llama_server_ends_a_stream_too() {
-        assert!(through(&["data: {\"error\":{}}\n\n"], Ending::Done).1);
-        assert!(!through(&["data: {\"choices\":[]}\n\n"], Ending::Done).1);
+        assert!(through(&["data: {\"error\":{}}\n\n"], StreamEnd::Done).1);
+        assert!(!through(&["data: {\"choices\":[]}\n\n"], StreamEnd::Done).1);
         assert!(
-            !through(&["data: {\"content\":\"say data: [DONE] now\"}\n\n"], Ending::Done).1,
+            !through(&["data: {\"content\":\"say data: [DONE] now\"}\n\n"], StreamEnd::Done).1,
             "the model may say it"
         );
-        assert!(through(&["data: {}\n\ndata: [DONE]\n\n"], Ending::Done).1);
-        assert!(through(&["event: message_stop\ndata: {}\n\n"], Ending::MessageStop).1);
+        assert!(through(&["data: {}\n\ndata: [DONE]\n\n"], StreamEnd::Done).1);
+        assert!(through(&["event: message_stop\ndata: {}\n\n"], StreamEnd::MessageStop).1);
     }
 
     #[test]
     fn the_end_is_seen_in_whatever_pieces_it_comes() {
         for (stream, ending, error) in [
-            ("data: {}\n\ndata: [DONE]\n\n", Ending::Done, None),
-            ("data: {}\r\n\r\ndata: [DONE]\r\n\r\n", Ending::Done, None),
-            ("data: {}\n\nevent: message_stop\ndata: {}\n\n", Ending::MessageStop, None),
+            ("data: {}\n\ndata: [DONE]\n\n", StreamEnd::Done, None),
+            ("data: {}\r\n\r\ndata: [DONE]\r\n\r\n", StreamEnd::Done, None),
+            ("data: {}\n\nevent: message_stop\ndata: {}\n\n", StreamEnd::MessageStop, None),
             (
                 "data: {}\n\ndata: {\"error\":{\"message\":\"Compute error.\"}}\n\n",
-                Ending::Unmarked,
+                StreamEnd::Unmarked,
                 Some(Verdict::CannotCompute),
             ),
             (
                 "data: {}\n\nevent: error\ndata: {\"message\":\"Compute error.\"}\n\n",
-                Ending::MessageStop,
+                StreamEnd::MessageStop,
                 Some(Verdict::CannotCompute),
             ),
         ] {
@@ -318,14 +318,14 @@ mod tests {
     fn what_the_model_says_ends_nothing_wherever_its_event_is_cut() {
         let event = "data: {\"content\":\"data: [DONE]\"}\n\n";
         for cut in 1..event.len() {
-            assert!(!through(&[&event[..cut], &event[cut..]], Ending::Done).1, "{cut}");
+            assert!(!through(&[&event[..cut], &event[cut..]], StreamEnd::Done).1, "{cut}");
         }
     }
 
     #[test]
     fn an_event_longer_than_the_bound_is_passed_on_in_pieces() {
         let long = "x".repeat(HELD_EVENT + 1);
-        assert_eq!(through(&[&long], Ending::Done).0.concat(), long);
+        assert_eq!(through(&[&long], StreamEnd::Done).0.concat(), long);
     }
 
     #[test]
@@ -354,15 +354,15 @@ mod tests {
     #[test]
     fn marks_are_recognised_as_the_standard_spells_them() {
         for (stream, ending, error) in [
-            ("data:[DONE]\n\n", Ending::Done, None),
-            ("data: [DONE]\r\r", Ending::Done, None),
-            ("\u{feff}data: [DONE]\n\n", Ending::Done, None),
-            ("event:message_stop\ndata:{}\n\n", Ending::MessageStop, None),
-            ("event:response.completed\r\ndata:{}\r\n\r\n", Ending::ResponseDone, None),
-            ("event: response.incomplete\n\n", Ending::ResponseDone, None),
-            ("data:{\"error\":{}}\n\n", Ending::Done, Some(Verdict::Nothing)),
-            ("event:error\ndata:{\"message\":\"Compute error.\"}\n\n", Ending::Done, Some(Verdict::CannotCompute)),
-            ("event:error\n\ndata: [DONE]\n\n", Ending::Done, Some(Verdict::Nothing)),
+            ("data:[DONE]\n\n", StreamEnd::Done, None),
+            ("data: [DONE]\r\r", StreamEnd::Done, None),
+            ("\u{feff}data: [DONE]\n\n", StreamEnd::Done, None),
+            ("event:message_stop\ndata:{}\n\n", StreamEnd::MessageStop, None),
+            ("event:response.completed\r\ndata:{}\r\n\r\n", StreamEnd::ResponseDone, None),
+            ("event: response.incomplete\n\n", StreamEnd::ResponseDone, None),
+            ("data:{\"error\":{}}\n\n", StreamEnd::Done, Some(Verdict::Nothing)),
+            ("event:error\ndata:{\"message\":\"Compute error.\"}\n\n", StreamEnd::Done, Some(Verdict::CannotCompute)),
+            ("event:error\n\ndata: [DONE]\n\n", StreamEnd::Done, Some(Verdict::Nothing)),
         ] {
             for cut in 0..stream.len() {
                 let (mut watch, mut ready) = (Watch::new(ending), VecDeque::new());
@@ -375,18 +375,18 @@ mod tests {
         }
         for other in ["data:  [DONE]\n\n", "dat: [DONE]\n\n", ": [DONE]\n\n", "event: [DONE]\n\n", " data: [DONE]\n\n"]
         {
-            assert!(!through(&[other], Ending::Done).1, "{other:?}");
+            assert!(!through(&[other], StreamEnd::Done).1, "{other:?}");
         }
     }
 
     #[test]
     fn the_end_mark_counts_once_its_event_goes_out() {
-        let (mut watch, mut ready) = (Watch::new(Ending::Done), VecDeque::new());
+        let (mut watch, mut ready) = (Watch::new(StreamEnd::Done), VecDeque::new());
         watch.take(&Bytes::from_static(b"data: 1\n\ndata: [DONE]\n"), &mut ready, |_, _| {});
         assert!(ready.len() == 1 && !watch.has_end_mark());
         watch.rest(&mut ready);
         assert!(ready.len() == 2 && watch.has_end_mark(), "the body has ended in order");
-        let (mut watch, mut ready) = (Watch::new(Ending::Done), VecDeque::new());
+        let (mut watch, mut ready) = (Watch::new(StreamEnd::Done), VecDeque::new());
         watch.take(&Bytes::from_static(b"data: [DO"), &mut ready, |_, _| {});
         watch.take(&Bytes::from_static(b"NE]"), &mut ready, |_, _| {});
         assert!(ready.is_empty() && !watch.has_end_mark());
@@ -407,7 +407,7 @@ mod tests {
         #[test]
         fn pieces_do_not_matter(text in stream(), cuts in proptest::collection::vec(0..60_usize, 0..6)) {
             let seen = |cuts: &[usize]| {
-                let (mut watch, mut ready) = (Watch::new(Ending::Done), VecDeque::new());
+                let (mut watch, mut ready) = (Watch::new(StreamEnd::Done), VecDeque::new());
                 for ends in cuts.windows(2) {
                     watch.take(&Bytes::copy_from_slice(&text.as_bytes()[ends[0]..ends[1]]), &mut ready, |_, _| {});
                 }
@@ -423,7 +423,7 @@ mod tests {
 
         #[test]
         fn no_byte_is_lost_or_changed(pieces in proptest::collection::vec("[a\n\r]{0,6}", 0..20)) {
-            let mut watch = Watch::new(Ending::Done);
+            let mut watch = Watch::new(StreamEnd::Done);
             let mut ready = VecDeque::new();
             for piece in &pieces {
                 watch.take(&Bytes::copy_from_slice(piece.as_bytes()), &mut ready, |_, _| {});

@@ -12,7 +12,7 @@
 mod counts;
 mod scan;
 
-use crate::gateway::route::StreamEnd as Ending;
+use crate::gateway::route::StreamEnd;
 use crate::gateway::scan::sse_framer::{SseField, SseLine, SseStep};
 pub(super) use counts::Counts;
 use counts::Report;
@@ -30,7 +30,7 @@ pub(crate) struct Tally {
 /// What only an event stream has.
 #[derive(Debug)]
 struct Stream {
-    ending: Ending,
+    ending: StreamEnd,
     /// Events with text so far.
     events: u64,
     usage: Counts,
@@ -60,7 +60,7 @@ impl Tally {
     }
 
     /// For a stream of events.
-    pub(super) fn of_stream(ending: Ending) -> Self {
+    pub(super) fn of_stream(ending: StreamEnd) -> Self {
         let none = Counts::default();
         let stream = Stream { ending, events: 0, usage: none, measured: none, so_far: none, event: Event::default() };
         Self { reader: CountReader::new(), stream: Some(stream) }
@@ -103,9 +103,9 @@ impl Stream {
     /// Reads the name of an event, in dialects whose events with text have one.
     fn read_name(&mut self, line: &SseLine<'_>) {
         self.event.is_text = match self.ending {
-            Ending::MessageStop => line.head.starts_with(b"content_block_delta"),
-            Ending::ResponseDone => line.head.starts_with(b"response.") && line.head.ends_with(b".delta"),
-            Ending::Done | Ending::Unmarked => false,
+            StreamEnd::MessageStop => line.head.starts_with(b"content_block_delta"),
+            StreamEnd::ResponseDone => line.head.starts_with(b"response.") && line.head.ends_with(b".delta"),
+            StreamEnd::Done | StreamEnd::Unmarked => false,
         };
     }
 
@@ -137,16 +137,16 @@ impl Stream {
         let kind = Kind::of(self.ending, event);
         self.events += u64::from(kind == Kind::Text);
         match self.ending {
-            Ending::MessageStop | Ending::ResponseDone if report.opens => self.so_far = report.usage.or(self.so_far),
-            Ending::MessageStop | Ending::ResponseDone => {
+            StreamEnd::MessageStop | StreamEnd::ResponseDone if report.opens => self.so_far = report.usage.or(self.so_far),
+            StreamEnd::MessageStop | StreamEnd::ResponseDone => {
                 self.usage = report.usage.or(self.usage);
                 self.measured = report.measured.or(self.measured);
             }
-            Ending::Done | Ending::Unmarked if kind == Kind::Last => {
+            StreamEnd::Done | StreamEnd::Unmarked if kind == Kind::Last => {
                 self.usage.add(report.usage);
                 self.measured.add(report.measured);
             }
-            Ending::Done | Ending::Unmarked => self.so_far = report.usage.or(report.measured).or(self.so_far),
+            StreamEnd::Done | StreamEnd::Unmarked => self.so_far = report.usage.or(report.measured).or(self.so_far),
         }
         kind == Kind::Text
     }
@@ -164,42 +164,42 @@ enum Kind {
 }
 
 impl Kind {
-    fn of(ending: Ending, event: Event) -> Self {
+    fn of(ending: StreamEnd, event: Event) -> Self {
         match ending {
-            Ending::MessageStop | Ending::ResponseDone if event.is_text => Self::Text,
-            Ending::MessageStop | Ending::ResponseDone => Self::Between,
-            Ending::Done | Ending::Unmarked if !event.goes_on => Self::Last,
-            Ending::Done | Ending::Unmarked if event.is_empty => Self::Between,
-            Ending::Done | Ending::Unmarked => Self::Text,
+            StreamEnd::MessageStop | StreamEnd::ResponseDone if event.is_text => Self::Text,
+            StreamEnd::MessageStop | StreamEnd::ResponseDone => Self::Between,
+            StreamEnd::Done | StreamEnd::Unmarked if !event.goes_on => Self::Last,
+            StreamEnd::Done | StreamEnd::Unmarked if event.is_empty => Self::Between,
+            StreamEnd::Done | StreamEnd::Unmarked => Self::Text,
         }
     }
 }
 
 /// Whether data say that the answer goes on, and whether they say that they have no text, in dialects that say it in their
 /// data. A name with its quotes and colon cannot stand in a string of JSON, where quotes are escaped.
-fn marks(ending: Ending, data: &[u8]) -> (bool, bool) {
+fn marks(ending: StreamEnd, data: &[u8]) -> (bool, bool) {
     static UNFINISHED: LazyLock<memmem::Finder<'static>> =
         LazyLock::new(|| memmem::Finder::new(b"\"finish_reason\":null"));
     static ROLE: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\"role\":\""));
     static GOES_ON: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\"stop\":false"));
     static NO_TEXT: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\"content\":\"\""));
     let (goes_on, is_empty) = match ending {
-        Ending::Done => (&UNFINISHED, &ROLE),
-        Ending::Unmarked => (&GOES_ON, &NO_TEXT),
-        Ending::MessageStop | Ending::ResponseDone => return (false, false),
+        StreamEnd::Done => (&UNFINISHED, &ROLE),
+        StreamEnd::Unmarked => (&GOES_ON, &NO_TEXT),
+        StreamEnd::MessageStop | StreamEnd::ResponseDone => return (false, false),
     };
     (goes_on.find(data).is_some(), is_empty.find(data).is_some())
 }
 
 /// Whether it is worth reading the data of an event. A name that only the model says is found out by reading.
-fn tells(ending: Ending, data: &[u8]) -> bool {
+fn tells(ending: StreamEnd, data: &[u8]) -> bool {
     static USAGE: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\"usage\""));
     static TIMINGS: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\"timings\""));
     static PREDICTED: LazyLock<memmem::Finder<'static>> =
         LazyLock::new(|| memmem::Finder::new(b"\"tokens_predicted\""));
     let found = |finder: &LazyLock<memmem::Finder<'static>>| finder.find(data).is_some();
     match ending {
-        Ending::Unmarked => found(&PREDICTED) || found(&TIMINGS) || found(&USAGE),
+        StreamEnd::Unmarked => found(&PREDICTED) || found(&TIMINGS) || found(&USAGE),
         _ => found(&USAGE) || found(&TIMINGS),
     }
 }
