@@ -137,7 +137,9 @@ impl Stream {
         let kind = Kind::of(self.ending, event);
         self.events += u64::from(kind == Kind::Text);
         match self.ending {
-            StreamEnd::MessageStop | StreamEnd::ResponseDone if report.opens => self.so_far = report.usage.or(self.so_far),
+            StreamEnd::MessageStop | StreamEnd::ResponseDone if report.opens => {
+                self.so_far = report.usage.or(self.so_far)
+            }
             StreamEnd::MessageStop | StreamEnd::ResponseDone => {
                 self.usage = report.usage.or(self.usage);
                 self.measured = report.measured.or(self.measured);

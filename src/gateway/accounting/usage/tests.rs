@@ -82,7 +82,7 @@ fn read(tally: &mut Tally, framer: &mut SseFramer, piece: &[u8]) -> bool {
     with_text
 }
 
-fn streamed(ending: Ending, parts: &[&str]) -> Counts {
+fn streamed(ending: StreamEnd, parts: &[&str]) -> Counts {
     let whole = parts.concat();
     let mut tally = Tally::of_stream(ending);
     read(&mut tally, &mut SseFramer::new(), whole.as_bytes());
@@ -107,35 +107,35 @@ fn whole(json: &str) -> Counts {
 
 #[test]
 fn a_stream_tells_by_usage_or_else_by_timings() {
-    assert_eq!(streamed(Ending::Done, &[OPENAI, TIMED]), counts(32, 2));
-    assert_eq!(streamed(Ending::Done, &[OPENAI, WITH_USAGE]), counts(32, 2));
-    assert_eq!(streamed(Ending::MessageStop, &[ANTHROPIC, ANTHROPIC_END]), counts(32, 3));
-    assert_eq!(streamed(Ending::ResponseDone, &[RESPONSES, RESPONSES_END]), counts(21, 3));
-    assert_eq!(streamed(Ending::Unmarked, &[NATIVE, NATIVE_END]), counts(2, 5));
+    assert_eq!(streamed(StreamEnd::Done, &[OPENAI, TIMED]), counts(32, 2));
+    assert_eq!(streamed(StreamEnd::Done, &[OPENAI, WITH_USAGE]), counts(32, 2));
+    assert_eq!(streamed(StreamEnd::MessageStop, &[ANTHROPIC, ANTHROPIC_END]), counts(32, 3));
+    assert_eq!(streamed(StreamEnd::ResponseDone, &[RESPONSES, RESPONSES_END]), counts(21, 3));
+    assert_eq!(streamed(StreamEnd::Unmarked, &[NATIVE, NATIVE_END]), counts(2, 5));
 }
 
 #[test]
 fn a_stream_that_is_left_counts_what_has_come() {
-    assert_eq!(streamed(Ending::Done, &[OPENAI]), counts(None, 2), "the first event has no text");
-    assert_eq!(streamed(Ending::MessageStop, &[ANTHROPIC]), counts(32, 2), "the prompt is told first");
-    assert_eq!(streamed(Ending::ResponseDone, &[RESPONSES]), counts(None, 1));
-    assert_eq!(streamed(Ending::Unmarked, &[NATIVE]), counts(2, 4), "each event tells");
-    assert_eq!(streamed(Ending::Done, &[":\n\n", "data: null\n\n"]), counts(None, None));
+    assert_eq!(streamed(StreamEnd::Done, &[OPENAI]), counts(None, 2), "the first event has no text");
+    assert_eq!(streamed(StreamEnd::MessageStop, &[ANTHROPIC]), counts(32, 2), "the prompt is told first");
+    assert_eq!(streamed(StreamEnd::ResponseDone, &[RESPONSES]), counts(None, 1));
+    assert_eq!(streamed(StreamEnd::Unmarked, &[NATIVE]), counts(2, 4), "each event tells");
+    assert_eq!(streamed(StreamEnd::Done, &[":\n\n", "data: null\n\n"]), counts(None, None));
 }
 
 #[test]
 fn the_choices_of_a_stream_are_added_up_and_their_running_counts_are_not() {
     let running = TIMED.replace("\"length\"", "null").replace("data: [DONE]\n\n", "");
     let choice = TIMED.replace("data: [DONE]\n\n", "");
-    assert_eq!(streamed(Ending::Done, &[&running, &running]), counts(32, 2));
-    assert_eq!(streamed(Ending::Done, &[&running, &choice, &running, TIMED]), counts(64, 4));
-    assert_eq!(streamed(Ending::Unmarked, &[NATIVE, NATIVE_END, NATIVE, NATIVE_END]), counts(4, 10));
+    assert_eq!(streamed(StreamEnd::Done, &[&running, &running]), counts(32, 2));
+    assert_eq!(streamed(StreamEnd::Done, &[&running, &choice, &running, TIMED]), counts(64, 4));
+    assert_eq!(streamed(StreamEnd::Unmarked, &[NATIVE, NATIVE_END, NATIVE, NATIVE_END]), counts(4, 10));
 }
 
 #[test]
 fn a_long_last_event_is_read_to_its_end() {
     let long = NATIVE_END.replace("<s>a", &"\\\"timings\\\":{\\\"predicted_n\\\":9},[{".repeat(9_000));
-    let (mut tally, mut framer) = (Tally::of_stream(Ending::Unmarked), SseFramer::new());
+    let (mut tally, mut framer) = (Tally::of_stream(StreamEnd::Unmarked), SseFramer::new());
     for piece in long.as_bytes().chunks(4096) {
         read(&mut tally, &mut framer, piece);
         assert!(framer.head_length() <= EVENT_HEAD);
@@ -250,7 +250,7 @@ proptest! {
 
     #[test]
     fn no_bytes_are_too_strange(bytes in prop::collection::vec(any::<u8>(), 0..300), size in 1usize..50) {
-        for mut tally in [Tally::of_whole(), Tally::of_stream(Ending::Done), Tally::of_stream(Ending::MessageStop)] {
+        for mut tally in [Tally::of_whole(), Tally::of_stream(StreamEnd::Done), Tally::of_stream(StreamEnd::MessageStop)] {
             let mut framer = SseFramer::new();
             for piece in bytes.chunks(size) {
                 read(&mut tally, &mut framer, piece);
