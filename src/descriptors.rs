@@ -6,7 +6,7 @@
 
 use crate::settings::bounds::{HEALTH_CONNECTIONS, UPSTREAM_IDLE_CONNECTIONS};
 use crate::settings::catalogue::Catalogue;
-use crate::settings::{Config, Problem};
+use crate::settings::{Config, SettingProblem};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// File descriptors kept free of connections: listeners, logs, files that are read, what the runtime takes, pipes of
@@ -28,7 +28,7 @@ pub struct Descriptors {
 }
 
 /// Raises the soft limit to the hard one and shares out what there is then.
-pub fn share_out(config: &Config) -> Result<Descriptors, Problem> {
+pub fn share_out(config: &Config) -> Result<Descriptors, SettingProblem> {
     let wanted = config.settings.limits.max_connections.get();
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
         return Ok(Descriptors { connections: wanted, warning: None, found: None });
@@ -66,7 +66,7 @@ impl Slots {
 }
 
 /// The connections that a limit leaves to clients, and a warning where these are fewer than wanted.
-fn connections(limit: u64, wanted: usize, slots: Slots) -> Result<(usize, Option<String>), Problem> {
+fn connections(limit: u64, wanted: usize, slots: Slots) -> Result<(usize, Option<String>), SettingProblem> {
     let upstream = slots.own.saturating_add(UPSTREAM_IDLE_CONNECTIONS);
     let others = upstream.saturating_add(HEALTH_CONNECTIONS + RESERVED_DESCRIPTORS);
     let rest = usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(others);
@@ -79,7 +79,7 @@ fn connections(limit: u64, wanted: usize, slots: Slots) -> Result<(usize, Option
     let fewest = wanted.min(FEWEST_CONNECTIONS);
     if left < fewest {
         let needed = others.saturating_add(fewest).saturating_add(slots.remote.min(fewest));
-        return Err(Problem {
+        return Err(SettingProblem {
             subject: format!("RLIMIT_NOFILE={limit}"),
             fault: format!("the limit on open files is too low: {needed} are needed to serve {fewest} connections"),
             hint: Some(

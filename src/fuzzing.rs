@@ -7,7 +7,7 @@ use crate::gateway::admission::cors::Cors;
 use crate::gateway::connection::head::{Framing, HeadLimits, check_in_two};
 use crate::gateway::request::rewrite::rewritten_object;
 use crate::gateway::response::rename::renamed;
-use crate::keys::parse::{Entry, KeyFile, parse};
+use crate::keys::parse::{KeyEntry, KeyFile, parse};
 use crate::keys::secret::Stored;
 use crate::keys::{Key, edit};
 use crate::platform::Platform;
@@ -70,7 +70,7 @@ pub fn key_file(data: &[u8]) {
 /// such as a line whose secret stood on one before it that is gone.
 fn read_back(file: &KeyFile) -> KeyFile {
     let again = parse(&file.render());
-    let entries: Vec<(usize, &Entry)> = again.entries().collect();
+    let entries: Vec<(usize, &KeyEntry)> = again.entries().collect();
     for entry in file.entries() {
         assert!(entries.contains(&entry), "line {} is read back as it was written", entry.0);
     }

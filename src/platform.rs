@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// The kinds of place this program knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum PlatformKind {
     /// A RunPod serverless worker, load-balanced or fed from a queue.
     RunpodServerless,
     /// A RunPod pod.
@@ -21,7 +21,7 @@ pub enum Kind {
     Local,
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for PlatformKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::RunpodServerless => "runpod-serverless",
@@ -37,7 +37,7 @@ impl fmt::Display for Kind {
 #[derive(Debug, Clone)]
 pub struct Platform {
     /// The kind of place.
-    pub kind: Kind,
+    pub kind: PlatformKind,
     /// Default of `DATA_DIR`.
     pub data_dir: PathBuf,
     /// Which rule chose [`Self::data_dir`], for `llamagate check`.
@@ -51,7 +51,7 @@ impl Platform {
     /// A machine like any other, whose data are in this folder. For tests and fuzzing.
     pub(crate) fn plain(data_dir: &Path) -> Self {
         let (data_dir_rule, instance_id) = ("a test".to_owned(), "host".to_owned());
-        Self { kind: Kind::Local, data_dir: data_dir.to_owned(), data_dir_rule, instance_id }
+        Self { kind: PlatformKind::Local, data_dir: data_dir.to_owned(), data_dir_rule, instance_id }
     }
 }
 
@@ -59,15 +59,15 @@ impl Platform {
 pub fn detect<'a>(variable: impl Fn(&str) -> Option<&'a str>, root: &Path) -> Platform {
     let set = |name: &str| variable(name).is_some();
     let kind = if set("RUNPOD_WEBHOOK_GET_JOB") || set("RUNPOD_ENDPOINT_ID") {
-        Kind::RunpodServerless
+        PlatformKind::RunpodServerless
     } else if set("RUNPOD_POD_ID") {
-        Kind::RunpodPod
+        PlatformKind::RunpodPod
     } else if set("VAST_CONTAINERLABEL") || (set("CONTAINER_ID") && set("PUBLIC_IPADDR")) {
-        Kind::Vast
+        PlatformKind::Vast
     } else if root.join(".dockerenv").exists() || root.join("run/.containerenv").exists() {
-        Kind::Docker
+        PlatformKind::Docker
     } else {
-        Kind::Local
+        PlatformKind::Local
     };
 
     let mounted =
@@ -133,12 +133,12 @@ mod tests {
     #[test]
     fn the_kind_follows_from_the_platforms_own_variables() {
         for (variables, kind) in [
-            (&[("RUNPOD_WEBHOOK_GET_JOB", "u"), ("RUNPOD_POD_ID", "p")][..], Kind::RunpodServerless),
-            (&[("RUNPOD_ENDPOINT_ID", "e")][..], Kind::RunpodServerless),
-            (&[("RUNPOD_POD_ID", "p")][..], Kind::RunpodPod),
-            (&[("VAST_CONTAINERLABEL", "C.1")][..], Kind::Vast),
-            (&[("CONTAINER_ID", "1"), ("PUBLIC_IPADDR", "1.2.3.4")][..], Kind::Vast),
-            (&[("CONTAINER_ID", "1")][..], Kind::Local),
+            (&[("RUNPOD_WEBHOOK_GET_JOB", "u"), ("RUNPOD_POD_ID", "p")][..], PlatformKind::RunpodServerless),
+            (&[("RUNPOD_ENDPOINT_ID", "e")][..], PlatformKind::RunpodServerless),
+            (&[("RUNPOD_POD_ID", "p")][..], PlatformKind::RunpodPod),
+            (&[("VAST_CONTAINERLABEL", "C.1")][..], PlatformKind::Vast),
+            (&[("CONTAINER_ID", "1"), ("PUBLIC_IPADDR", "1.2.3.4")][..], PlatformKind::Vast),
+            (&[("CONTAINER_ID", "1")][..], PlatformKind::Local),
         ] {
             assert_eq!(detect_with(variables, &[]).0.kind, kind, "{variables:?}");
         }

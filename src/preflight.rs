@@ -3,16 +3,16 @@
 
 use crate::descriptors::{self, Descriptors};
 use crate::keys::Store;
-use crate::models::{self, Kind};
+use crate::models::{self, ModelKind};
 use crate::settings::catalogue::{Catalogue, ModelSettings, Start};
-use crate::settings::{Config, Environment, Problem, RunpodQueue, Settings, is_executable};
+use crate::settings::{Config, Environment, RunpodQueue, SettingProblem, Settings, is_executable};
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 /// What was found good without a look at any model.
-pub struct Ready {
+pub struct Prepared {
     /// The keys, where any route asks for one.
     pub keys: Option<Store>,
     /// Who gets how many file descriptors.
@@ -24,7 +24,7 @@ pub struct Ready {
 /// Why the models cannot be served.
 pub struct Unservable {
     /// All that is wrong with them.
-    pub problems: Vec<Problem>,
+    pub problems: Vec<SettingProblem>,
     /// Where nothing is wrong but files: the right ones are there, and this one is broken.
     pub broken: Option<BrokenFile>,
 }
@@ -38,18 +38,18 @@ pub struct BrokenFile {
 }
 
 /// What is wrong with a model.
-struct Flaw {
-    problem: Problem,
+struct ModelFlaw {
+    problem: SettingProblem,
     broken: Option<BrokenFile>,
 }
 
 /// A model that can be served, as far as that is known before it is.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Shelved {
+pub struct CheckedModel {
     /// The id that clients use.
     pub id: String,
     /// What the model is for.
-    pub kind: Kind,
+    pub kind: ModelKind,
     /// What was configured.
     pub settings: ModelSettings,
     /// The file of a model that llama-server serves, and the binary.
@@ -64,7 +64,7 @@ pub struct ModelFile {
     /// When it was written last: another file may come under its name.
     pub modified: Option<SystemTime>,
     /// What it says of itself.
-    pub model: models::Model,
+    pub model: models::InspectedModel,
     /// The llama-server binary.
     pub binary: PathBuf,
 }
@@ -73,7 +73,10 @@ pub struct ModelFile {
 const MOCK_ID: &str = "mock";
 
 /// Looks at everything; starts nothing.
-pub fn inspect(config: &Config, environment: &Environment) -> Result<(Ready, Vec<Shelved>), Vec<Problem>> {
+pub fn inspect(
+    config: &Config,
+    environment: &Environment,
+) -> Result<(Prepared, Vec<CheckedModel>), Vec<SettingProblem>> {
     match (models(config, environment), ready(config, environment)) {
         (Ok(models), Ok(ready)) => Ok((ready, models)),
         (models, ready) => {
@@ -84,7 +87,7 @@ pub fn inspect(config: &Config, environment: &Environment) -> Result<(Ready, Vec
 }
 
 /// Looks at what takes no time, however slow the disk with the models is.
-pub fn ready(config: &Config, environment: &Environment) -> Result<Ready, Vec<Problem>> {
+pub fn ready(config: &Config, environment: &Environment) -> Result<Prepared, Vec<SettingProblem>> {
     let settings = &config.settings;
     let mut problems = Vec::new();
     let queue = RunpodQueue::read(settings, environment).map_err(|found| problems.extend(found)).ok().flatten();
@@ -97,19 +100,19 @@ pub fn ready(config: &Config, environment: &Environment) -> Result<Ready, Vec<Pr
     };
     let descriptors = descriptors::share_out(config).map_err(|problem| problems.push(problem)).ok();
     match descriptors {
-        Some(descriptors) if problems.is_empty() => Ok(Ready { keys, descriptors, queue }),
+        Some(descriptors) if problems.is_empty() => Ok(Prepared { keys, descriptors, queue }),
         _ => Err(problems),
     }
 }
 
 /// Looks at every model and at the programs that serve them.
-pub fn models(config: &Config, environment: &Environment) -> Result<Vec<Shelved>, Unservable> {
+pub fn models(config: &Config, environment: &Environment) -> Result<Vec<CheckedModel>, Unservable> {
     let Config { settings, catalogue } = config;
     let configured = &catalogue.models;
     if settings.engine.mock_backend {
-        let mock = |settings: &ModelSettings| Shelved {
+        let mock = |settings: &ModelSettings| CheckedModel {
             id: settings.id.clone().unwrap_or_else(|| MOCK_ID.to_owned()),
-            kind: settings.kind.unwrap_or(Kind::Chat),
+            kind: settings.kind.unwrap_or(ModelKind::Chat),
             settings: ModelSettings { local: None, remotes: Vec::new(), ..settings.clone() },
             file: None,
         };
@@ -118,7 +121,7 @@ pub fn models(config: &Config, environment: &Environment) -> Result<Vec<Shelved>
     }
     let mut problems = Vec::new();
     if configured.is_empty() {
-        problems.push(Problem {
+        problems.push(SettingProblem {
             subject: "MODEL_NAME".to_owned(),
             fault: "no model is named".to_owned(),
             hint: Some(
@@ -132,14 +135,14 @@ pub fn models(config: &Config, environment: &Environment) -> Result<Vec<Shelved>
         true => program(settings).map_err(|problem| problems.push(problem)).ok(),
         false => None,
     };
-    let mut shelved: Vec<Shelved> = Vec::with_capacity(configured.len());
+    let mut shelved: Vec<CheckedModel> = Vec::with_capacity(configured.len());
     let mut broken = Vec::new();
     problems.extend(configured.iter().filter_map(|model| missing_command(model, environment)));
     for model in configured {
         match shelve(settings, model, binary.as_deref()) {
             Ok(Some(model)) => match shelved.iter().any(|other| other.id == model.id) {
                 false => shelved.push(model),
-                true => problems.push(Problem {
+                true => problems.push(SettingProblem {
                     subject: model.id,
                     fault: "two models have this id".to_owned(),
                     hint: Some("MODEL_NAME and MODEL_PATH make a model of their own, named after its file".to_owned()),
@@ -160,7 +163,7 @@ pub fn models(config: &Config, environment: &Environment) -> Result<Vec<Shelved>
 }
 
 /// What works, but hardly as it was meant.
-pub fn doubts(catalogue: &Catalogue, models: &[Shelved]) -> Vec<String> {
+pub fn warnings(catalogue: &Catalogue, models: &[CheckedModel]) -> Vec<String> {
     let mut doubts = Vec::new();
     for model in models {
         for name in model.settings.aliases.iter().chain([&model.id]) {
@@ -172,7 +175,7 @@ pub fn doubts(catalogue: &Catalogue, models: &[Shelved]) -> Vec<String> {
         }
     }
     for (name, others) in &catalogue.fallbacks {
-        let kinds: Vec<Kind> = called(models, name).map(|model| model.kind).collect();
+        let kinds: Vec<ModelKind> = called(models, name).map(|model| model.kind).collect();
         for other in others {
             let mut found = called(models, other).peekable();
             let Some(kind) = found.peek().map(|model| model.kind) else { continue };
@@ -185,7 +188,7 @@ pub fn doubts(catalogue: &Catalogue, models: &[Shelved]) -> Vec<String> {
 }
 
 /// The models that this name means: that of an id or another name, or those of a tier.
-fn called<'a>(models: &'a [Shelved], name: &'a str) -> impl Iterator<Item = &'a Shelved> {
+fn called<'a>(models: &'a [CheckedModel], name: &'a str) -> impl Iterator<Item = &'a CheckedModel> {
     models.iter().filter(move |model| {
         let is_of_tier = model.settings.tier.as_deref().is_some_and(|tier| tier.eq_ignore_ascii_case(name));
         model.id == name || is_of_tier || model.settings.aliases.iter().any(|alias| alias == name)
@@ -193,7 +196,7 @@ fn called<'a>(models: &'a [Shelved], name: &'a str) -> impl Iterator<Item = &'a 
 }
 
 /// What is wrong if the program of a model's command is not there.
-fn missing_command(model: &ModelSettings, environment: &Environment) -> Option<Problem> {
+fn missing_command(model: &ModelSettings, environment: &Environment) -> Option<SettingProblem> {
     let Start::Command { argv, .. } = &model.local.as_ref()?.start else { return None };
     let program = argv.first()?;
     // Without a PATH the system looks in places of its own.
@@ -204,7 +207,7 @@ fn missing_command(model: &ModelSettings, environment: &Environment) -> Option<P
             "no program of this name was found on PATH",
         ),
     };
-    (!is_there).then(|| Problem {
+    (!is_there).then(|| SettingProblem {
         subject: format!("models.{}.command: {program:?}", model.id.as_deref().unwrap_or_default()),
         fault: fault.to_owned(),
         hint: Some("install it, or say where it is".to_owned()),
@@ -218,11 +221,15 @@ fn names_file(model: &ModelSettings) -> Option<&Start> {
 }
 
 /// Looks at one model; none if there is no program to serve it with, which is a problem of its own.
-fn shelve(settings: &Settings, model: &ModelSettings, binary: Option<&Path>) -> Result<Option<Shelved>, Flaw> {
+fn shelve(
+    settings: &Settings,
+    model: &ModelSettings,
+    binary: Option<&Path>,
+) -> Result<Option<CheckedModel>, ModelFlaw> {
     let Some(start) = names_file(model) else {
         let id = model.id.clone().unwrap_or_default();
-        let kind = model.kind.unwrap_or(Kind::Chat);
-        return Ok(Some(Shelved { id, kind, settings: model.clone(), file: None }));
+        let kind = model.kind.unwrap_or(ModelKind::Chat);
+        return Ok(Some(CheckedModel { id, kind, settings: model.clone(), file: None }));
     };
     let (path, checked) = find(settings, model, start)?;
     let Some(binary) = binary else { return Ok(None) };
@@ -232,11 +239,15 @@ fn shelve(settings: &Settings, model: &ModelSettings, binary: Option<&Path>) -> 
     // The working directory of a child may differ.
     let path = std::path::absolute(&path).unwrap_or(path);
     let file = ModelFile { path, modified, model: checked, binary: binary.to_owned() };
-    Ok(Some(Shelved { id, kind, settings: model.clone(), file: Some(file) }))
+    Ok(Some(CheckedModel { id, kind, settings: model.clone(), file: Some(file) }))
 }
 
 /// Finds a model's file and reads what it says of itself.
-fn find(settings: &Settings, model: &ModelSettings, start: &Start) -> Result<(PathBuf, models::Model), Flaw> {
+fn find(
+    settings: &Settings,
+    model: &ModelSettings,
+    start: &Start,
+) -> Result<(PathBuf, models::InspectedModel), ModelFlaw> {
     let subject = match (&model.id, start) {
         (None, Start::Named(name)) => format!("MODEL_NAME={name:?}"),
         (None, Start::File(path)) => format!("MODEL_PATH={:?}", path.display().to_string()),
@@ -247,12 +258,12 @@ fn find(settings: &Settings, model: &ModelSettings, start: &Start) -> Result<(Pa
     let problem = |error: models::ModelError| {
         let hint = error.hint();
         let hint = (!hint.is_empty()).then(|| hint.to_owned());
-        let problem = Problem { subject: subject.clone(), fault: error.to_string(), hint };
+        let problem = SettingProblem { subject: subject.clone(), fault: error.to_string(), hint };
         let broken = error.broken_file().map(|path| BrokenFile {
             name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             sentence: error.sentence(),
         });
-        Flaw { problem, broken }
+        ModelFlaw { problem, broken }
     };
     let path = match start {
         Start::Named(name) => {
@@ -265,9 +276,9 @@ fn find(settings: &Settings, model: &ModelSettings, start: &Start) -> Result<(Pa
     Ok((path, checked))
 }
 
-fn program(settings: &Settings) -> Result<PathBuf, Problem> {
+fn program(settings: &Settings) -> Result<PathBuf, SettingProblem> {
     let problem = |subject: String, fault: &str| {
-        Problem {
+        SettingProblem {
         subject,
         fault: fault.to_owned(),
         hint: Some("install llama.cpp (brew install llama.cpp, your distribution's package, or a release build) and put llama-server on PATH, or set LLAMA_SERVER".to_owned()),
@@ -300,8 +311,8 @@ fn is_program(path: &Path) -> bool {
     }
 }
 
-fn keys(settings: &Settings) -> Result<Store, Problem> {
-    Store::open(&settings.access.auth_keys_file).map_err(|error| Problem {
+fn keys(settings: &Settings) -> Result<Store, SettingProblem> {
+    Store::open(&settings.access.auth_keys_file).map_err(|error| SettingProblem {
         subject: format!("AUTH_KEYS_FILE={:?}", settings.access.auth_keys_file.display().to_string()),
         fault: error.to_string(),
         hint: Some(error.hint()),

@@ -11,7 +11,7 @@ mod support;
 
 use llamagate::platform;
 use llamagate::settings::{Environment, Inputs, options::Engine, resolve};
-use llamagate::telemetry::files::Folder;
+use llamagate::telemetry::files::LogFolder;
 use llamagate::telemetry::metrics::{Metrics, ModelLabels};
 use llamagate::worker::{
     Allowance, Errand, Handle, InFlight, Loss, Need, NotNow, Plan, Program, Shared, Spawner, State, WorkerState,
@@ -96,11 +96,11 @@ impl House {
             program: Program::LlamaServer {
                 binary: fake_server::program().into(),
                 file: model.path.clone(),
-                kind: llamagate::models::Kind::Chat,
+                kind: llamagate::models::ModelKind::Chat,
             },
             engine: engine(),
             environment: Environment::capture().for_child(),
-            logs: Folder::open(self.folder.path().join("logs"), 3),
+            logs: LogFolder::open(self.folder.path().join("logs"), 3),
             instance: "test".to_owned(),
             preload: false,
             pinned: false,

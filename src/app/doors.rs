@@ -17,14 +17,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 /// The listeners.
-pub(super) struct Doors {
+pub(super) struct Listeners {
     pub(super) gateway: TcpListener,
     /// None where the gateway's answers for both.
     pub(super) health: Option<TcpListener>,
 }
 
-impl Doors {
-    pub(super) fn open(settings: &Settings) -> io::Result<Self> {
+impl Listeners {
+    pub(super) fn bind(settings: &Settings) -> io::Result<Self> {
         let gateway = listener(settings, settings.listen.port, "gateway")?;
         let is_one = settings.listen.port == settings.listen.port_health && settings.listen.port != 0;
         let health = if is_one { None } else { Some(listener(settings, settings.listen.port_health, "health port")?) };
@@ -32,7 +32,7 @@ impl Doors {
     }
 
     /// Says where clients elsewhere reach the ports, if the platform maps them.
-    pub(super) fn say_where(&self, inputs: &Inputs) {
+    pub(super) fn log_public_addresses(&self, inputs: &Inputs) {
         let public = |listener: &TcpListener| {
             let port = listener.local_addr().ok()?.port();
             platform::public_address(|name| inputs.environment.get(name), port)

@@ -2,12 +2,12 @@
 //!
 //! The order of the stop itself is in `mod.rs`.
 
-use super::reload::Reload;
+use super::reload::Reloader;
 use super::signals::Signals;
 use crate::fleet::Fleet;
 use crate::gateway::Gateway;
 use crate::preflight::Unservable;
-use crate::settings::Problem;
+use crate::settings::SettingProblem;
 use crate::worker::Loss;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub enum Outcome {
     /// Something in here failed that must not.
     Broken,
     /// The models cannot be served as they are configured.
-    Misconfigured(Vec<Problem>),
+    Misconfigured(Vec<SettingProblem>),
 }
 
 /// Why the service stops.
@@ -41,14 +41,14 @@ impl Ending {
 
 /// Has the models served, and waits for a signal to stop, for nobody to use the service any more, or for all workers to be
 /// given up; reloads on the way. `least_quiet` is `SHUTDOWN_TIMEOUT`, or none where the service runs without requests.
-pub(super) async fn until_the_end(
+pub(super) async fn wait_for_end(
     signals: &mut Signals,
     fleet: &Fleet,
-    reload: &Arc<Reload>,
+    reload: &Arc<Reloader>,
     gateway: &Gateway,
     least_quiet: Option<Duration>,
 ) -> Ending {
-    let lost = fleet.is_lost();
+    let lost = fleet.lost();
     let stocking = Arc::clone(reload).stock();
     let unused = async {
         match least_quiet {

@@ -30,24 +30,24 @@ pub use ending::Outcome;
 pub use signals::{Signals, StopSignals};
 pub use stages::Startup;
 
-use crate::awake::{self, Beat};
+use crate::awake::{self, PauseClock};
 use crate::fleet::Fleet;
 use crate::gateway::{Books, Gatekeeper, Gateway, HeadLimits, Lanes, Patience, WireTerms, listen};
 use crate::platform::{self, Platform};
-use crate::preflight::Ready;
+use crate::preflight::Prepared;
 use crate::runpod::QueueWorker;
 use crate::settings::bounds::{CLIENT_WRITE_STALL, CONNECTION_GRACE, HEALTH_CONNECTIONS};
 use crate::settings::{Inputs, Resolved, Settings};
 use crate::telemetry::access::AccessLog;
-use crate::telemetry::files::Folder;
+use crate::telemetry::files::LogFolder;
 use crate::telemetry::log::LogGuard;
 use crate::telemetry::metrics::Metrics;
 use crate::worker::{self, Shared, Spawner};
-use doors::{Doors, serve_gateway, serve_health_on_its_own_thread, write_port_file};
-use ending::{Ending, until_the_end};
-use reload::Reload;
-use reports::{report_lost_lines, say_when_ready};
-use shelving::{Shelving, ShelvingParts};
+use doors::{Listeners, serve_gateway, serve_health_on_its_own_thread, write_port_file};
+use ending::{Ending, wait_for_end};
+use reload::Reloader;
+use reports::{log_when_ready, report_lost_lines};
+use shelving::{ModelReconciler, ShelvingParts};
 use stages::{Accounts, Loaded, Models, Service};
 use std::io;
 use std::sync::Arc;
@@ -71,7 +71,7 @@ pub async fn run(startup: Startup, mut signals: Signals) -> io::Result<Outcome> 
     let service = serve(&loaded, doors, &accounts, &models)?;
     let least_quiet = loaded.settings.service.shutdown_timeout.duration();
     let Ending { outcome, reason } =
-        until_the_end(&mut signals, &models.fleet, &models.reload, &service.gateway, least_quiet).await;
+        wait_for_end(&mut signals, &models.fleet, &models.reload, &service.gateway, least_quiet).await;
     let running = Running { service, models, accounts, loaded };
     shut_down(running, reason, &mut signals.stop).await;
     Ok(outcome)
@@ -86,7 +86,7 @@ struct Running {
 }
 
 /// Makes what holds for the whole run. Opens nothing.
-fn load(settings: &Settings, ready: Ready, platform: Platform, log: Arc<LogGuard>) -> io::Result<Loaded> {
+fn load(settings: &Settings, ready: Prepared, platform: Platform, log: Arc<LogGuard>) -> io::Result<Loaded> {
     Ok(Loaded {
         settings: Arc::new(settings.clone()),
         ready,
@@ -95,14 +95,14 @@ fn load(settings: &Settings, ready: Ready, platform: Platform, log: Arc<LogGuard
         tasks: TaskTracker::new(),
         stop_gateway: CancellationToken::new(),
         stop_rest: CancellationToken::new(),
-        _beat: Beat::start()?,
+        _beat: PauseClock::start()?,
     })
 }
 
 /// Opens the ports. Connections wait until [`serve`] accepts them.
-fn bind(settings: &Settings, inputs: &Inputs) -> io::Result<Doors> {
-    let doors = Doors::open(settings)?;
-    doors.say_where(inputs);
+fn bind(settings: &Settings, inputs: &Inputs) -> io::Result<Listeners> {
+    let doors = Listeners::bind(settings)?;
+    doors.log_public_addresses(inputs);
     Ok(doors)
 }
 
@@ -119,10 +119,10 @@ fn start_models(loaded: &Loaded, accounts: &Accounts, inputs: Inputs, resolved: 
     let metrics = &accounts.books.metrics;
     let spawner = Spawner::start(Handle::current(), ready.descriptors.found)?;
     tasks.spawn(worker::reap_orphans(spawner.clone(), stop_rest.clone()));
-    let worker_logs = Folder::open(log_folder::of_service(&settings.logs), settings.logs.log_keep.get());
+    let worker_logs = LogFolder::open(log_folder::of_service(&settings.logs), settings.logs.log_keep.get());
     let shared = Shared::new(spawner, Arc::clone(metrics), settings.routing.max_wait_before_drain.0);
     let shared = Arc::new(shared?);
-    let fleet = Arc::new(Fleet::unknown());
+    let fleet = Arc::new(Fleet::empty());
     let patience =
         Patience { queue: settings.queue.queue_timeout.duration(), request: settings.limits.request_timeout.0 };
     let lanes = Arc::new(Lanes::new(settings.queue.max_queue_size.0, patience, Arc::clone(metrics)));
@@ -134,23 +134,23 @@ fn start_models(loaded: &Loaded, accounts: &Accounts, inputs: Inputs, resolved: 
         metrics: Arc::clone(metrics),
         logs: worker_logs.clone(),
     };
-    let shelving = Arc::new(Shelving::new(parts, settings));
+    let shelving = Arc::new(ModelReconciler::new(parts, settings));
     // The ports answer while it looks.
     tasks.spawn(Arc::clone(&shelving).find_memory(settings.routing.memory_budget, stop_rest.clone()));
-    let reload = Reload::new(inputs, platform.clone(), ready.keys.clone(), Arc::clone(&shelving), resolved);
+    let reload = Reloader::new(inputs, platform.clone(), ready.keys.clone(), Arc::clone(&shelving), resolved);
     let reload = Arc::new(reload);
     tasks.spawn(Arc::clone(&reload).watch(stop_rest.clone()));
     Ok(Models { fleet, lanes, shelving, reload, worker_logs })
 }
 
 /// Serves the ports and takes jobs.
-fn serve(loaded: &Loaded, doors: Doors, accounts: &Accounts, models: &Models) -> io::Result<Service> {
+fn serve(loaded: &Loaded, doors: Listeners, accounts: &Accounts, models: &Models) -> io::Result<Service> {
     let Loaded { settings, ready, platform, tasks, stop_gateway, stop_rest, .. } = loaded;
     let (books, fleet) = (&accounts.books, &models.fleet);
     let desk = operator_api::desk_of(loaded, accounts, models);
-    let is_behind_edge = platform.kind == platform::Kind::RunpodServerless;
+    let is_behind_edge = platform.kind == platform::PlatformKind::RunpodServerless;
     let gatekeeper = Gatekeeper::new(ready.keys.clone(), &settings.access, is_behind_edge);
-    let (lanes, answers) = (Arc::clone(&models.lanes), operator_api::answers_of(Arc::clone(&desk)));
+    let (lanes, answers) = (Arc::clone(&models.lanes), operator_api::local_answers(Arc::clone(&desk)));
     let gateway = Gateway::new(settings, gatekeeper, lanes, Arc::clone(fleet), Arc::clone(books), answers);
     let gateway = Arc::new(gateway);
     let (sweeping, stop) = (Arc::clone(&gateway), stop_rest.clone());
@@ -167,7 +167,7 @@ fn serve(loaded: &Loaded, doors: Doors, accounts: &Accounts, models: &Models) ->
     if let Some(path) = &settings.listen.port_file {
         write_port_file(path, port)?;
     }
-    tasks.spawn(say_when_ready(Arc::clone(fleet), Arc::clone(&books.metrics), port, stop_rest.clone()));
+    tasks.spawn(log_when_ready(Arc::clone(fleet), Arc::clone(&books.metrics), port, stop_rest.clone()));
     let listening = serve_gateway(doors.gateway, terms, Arc::clone(&gateway), stop_gateway.clone());
     let listening = tasks.spawn(listening);
 
@@ -226,7 +226,7 @@ async fn shut_down(running: Running, reason: Option<String>, stop: &mut StopSign
     }
     loaded.stop_gateway.cancel();
     let _ = listening.await;
-    models.shelving.clear().await;
+    models.shelving.stop_all().await;
     loaded.stop_rest.cancel();
     loaded.tasks.close();
     if tokio::time::timeout(CONNECTION_GRACE * 3, loaded.tasks.wait()).await.is_err() {

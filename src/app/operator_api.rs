@@ -1,26 +1,26 @@
-//! The operator's routes: connects the gateway's local routes with the [`Desk`], and the desk with what it reports on.
+//! The operator's routes: connects the gateway's local routes with the [`OperatorApi`], and the desk with what it reports on.
 
 use super::stages::{Accounts, Loaded, Models};
 use crate::gateway::{Local, LocalAnswer};
-use crate::operator::{Desk, Lines, Reload};
+use crate::operator::{OperatorApi, QueueCounts, ReloadOrder};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 /// Makes the desk that answers the operator.
-pub(super) fn desk_of(loaded: &Loaded, accounts: &Accounts, models: &Models) -> Arc<Desk> {
+pub(super) fn desk_of(loaded: &Loaded, accounts: &Accounts, models: &Models) -> Arc<OperatorApi> {
     let Loaded { settings, platform, .. } = loaded;
     let (reload, lanes, shelving) =
         (Arc::clone(&models.reload), Arc::clone(&models.lanes), Arc::clone(&models.shelving));
-    let reload: Reload = Box::new(move || {
+    let reload: ReloadOrder = Box::new(move || {
         let reload = Arc::clone(&reload);
         Box::pin(async move { reload.run().await })
     });
-    let lines: Lines = Box::new(move |model| lanes.counts(model));
-    Arc::new(Desk {
+    let lines: QueueCounts = Box::new(move |model| lanes.counts(model));
+    Arc::new(OperatorApi {
         fleet: Arc::clone(&models.fleet),
         metrics: Arc::clone(&accounts.books.metrics),
         reload,
-        lines,
+        queue_counts: lines,
         platform: platform.kind.to_string(),
         auth_enabled: settings.access.auth_enabled,
         max_concurrent: Box::new(move || shelving.max_concurrent()),
@@ -30,7 +30,7 @@ pub(super) fn desk_of(loaded: &Loaded, accounts: &Accounts, models: &Models) -> 
 }
 
 /// Connects the routes that the gateway answers itself with the desk.
-pub(super) fn answers_of(desk: Arc<Desk>) -> LocalAnswer {
+pub(super) fn local_answers(desk: Arc<OperatorApi>) -> LocalAnswer {
     Box::new(move |local, parts| {
         let answer = match local {
             Local::Ping | Local::Livez => desk.alive(),

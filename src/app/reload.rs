@@ -3,13 +3,13 @@
 //! All of it is read before anything changes, so a mistake anywhere leaves everything as it is. Models and how they are
 //! served are what a reload can change, and keys; other settings hold until the next start, and that is said.
 
-use super::shelving::{Difference, Shelving};
+use super::shelving::{ModelReconciler, ReloadDifference};
 use crate::app::bounds::{CONFIG_GONE_LOOKS, CONFIG_LOOK_INTERVAL};
 use crate::keys::Store;
 use crate::platform::Platform;
 use crate::preflight::{self, Unservable};
 use crate::settings::options::{Change, row};
-use crate::settings::{Inputs, Problem, Resolved, resolve};
+use crate::settings::{Inputs, Resolved, SettingProblem, resolve};
 use std::fmt::Write as _;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -19,11 +19,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 /// Reads everything again.
-pub(super) struct Reload {
+pub(super) struct Reloader {
     inputs: Inputs,
     platform: Platform,
     keys: Option<Store>,
-    shelving: Arc<Shelving>,
+    shelving: Arc<ModelReconciler>,
     /// What holds now. Locked by whoever reloads: two never do at once.
     now: Mutex<Resolved>,
     file: Option<PathBuf>,
@@ -32,12 +32,12 @@ pub(super) struct Reload {
 /// What tells one state of a file from another: when it was written, its length, and which it is.
 type Stamp = Option<(i64, i64, u64, u64)>;
 
-impl Reload {
+impl Reloader {
     pub(super) fn new(
         inputs: Inputs,
         platform: Platform,
         keys: Option<Store>,
-        shelving: Arc<Shelving>,
+        shelving: Arc<ModelReconciler>,
         now: Resolved,
     ) -> Self {
         let file = now.config_file.clone();
@@ -53,10 +53,10 @@ impl Reload {
         // Only a runtime that ends interrupts it.
         let Ok(found) = looked else { return Ok(()) };
         let models = found?;
-        for doubt in preflight::doubts(&now.config.catalogue, &models) {
+        for doubt in preflight::warnings(&now.config.catalogue, &models) {
             warn!("{doubt}");
         }
-        self.shelving.put(models, &now.config);
+        self.shelving.reconcile(models, &now.config);
         Ok(())
     }
 
@@ -71,16 +71,16 @@ impl Reload {
         for key in held_back(&now, &resolved) {
             warn!("{} has changed, which takes effect at the next start", key.to_ascii_uppercase());
         }
-        for doubt in preflight::doubts(&resolved.config.catalogue, &models) {
+        for doubt in preflight::warnings(&resolved.config.catalogue, &models) {
             warn!("{doubt}");
         }
-        let Difference { kept, changed, started, removed } = self.shelving.put(models, &resolved.config);
+        let ReloadDifference { kept, changed, started, removed } = self.shelving.reconcile(models, &resolved.config);
         info!(keys_loaded, kept, changed, started, removed, "configuration and keys reloaded");
         *now = resolved;
         Ok(keys_loaded)
     }
 
-    fn read(&self, had_file: bool) -> Result<(Resolved, Vec<preflight::Shelved>, usize), String> {
+    fn read(&self, had_file: bool) -> Result<(Resolved, Vec<preflight::CheckedModel>, usize), String> {
         let resolved = resolve(&self.inputs, &self.platform).map_err(|problems| listed(&problems))?;
         // What the environment names alone is another service altogether.
         if had_file && resolved.config_file.is_none() {
@@ -133,7 +133,7 @@ fn held_back(before: &Resolved, now: &Resolved) -> Vec<&'static str> {
     pairs.filter(|((key, old, _), (_, new, _))| old != new && is_held(key)).map(|((key, ..), _)| *key).collect()
 }
 
-fn listed(problems: &[Problem]) -> String {
+fn listed(problems: &[SettingProblem]) -> String {
     let mut text = format!("{} problem(s) with the configuration", problems.len());
     for problem in problems {
         // Writing to a string cannot fail.

@@ -11,9 +11,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 /// Says, once, that requests can be served. Platforms and people look for this line: it stays as it is.
-pub(super) async fn say_when_ready(fleet: Arc<Fleet>, metrics: Arc<Metrics>, port: u16, stop: CancellationToken) {
-    if stop.run_until_cancelled(fleet.first_load()).await == Some(true) {
-        let (models, seconds) = (fleet.shelf().models().len(), (metrics.uptime() * 10.0).round() / 10.0);
+pub(super) async fn log_when_ready(fleet: Arc<Fleet>, metrics: Arc<Metrics>, port: u16, stop: CancellationToken) {
+    if stop.run_until_cancelled(fleet.initial_load()).await == Some(true) {
+        let (models, seconds) = (fleet.snapshot().models().len(), (metrics.uptime() * 10.0).round() / 10.0);
         info!(models, port, seconds, "llamagate is ready");
     }
 }

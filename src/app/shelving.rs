@@ -5,14 +5,14 @@
 
 use super::log_folder;
 use crate::awake;
-use crate::fleet::{Breaker, Card, Fleet, Member, Model, Quota, Rank, Terms, WorkerKind};
+use crate::fleet::{Breaker, Fleet, Member, Model, ModelInfo, Quota, Rank, RoutingPolicy, WorkerKind};
 use crate::gateway::{Lane, Lanes};
 use crate::models;
-use crate::preflight::{ModelFile, Shelved};
+use crate::preflight::{CheckedModel, ModelFile};
 use crate::settings::catalogue::{LocalSettings, Start};
-use crate::settings::values::MemoryBudget;
+use crate::settings::values::MemoryBudgetSetting;
 use crate::settings::{Config, Environment, Settings};
-use crate::telemetry::files::Folder;
+use crate::telemetry::files::LogFolder;
 use crate::telemetry::metrics::Metrics;
 use crate::worker::{self, Allowance, Need, Plan, Program, RemotePlan, Shared};
 use std::num::NonZeroU32;
@@ -25,14 +25,14 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 /// Puts models on the shelf and takes them away.
-pub(super) struct Shelving {
+pub(super) struct ModelReconciler {
     pub(super) shared: Arc<Shared>,
     pub(super) fleet: Arc<Fleet>,
-    pub(super) lanes: Arc<Lanes>,
+    pub(super) queues: Arc<Lanes>,
     pub(super) environment: Environment,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) remote: RemoteTerms,
-    pub(super) logs: Folder,
+    pub(super) remote: RemotePolicy,
+    pub(super) logs: LogFolder,
     pub(super) instance: String,
     /// How long requests for a model that is no longer served may take.
     drain_timeout: Duration,
@@ -40,7 +40,7 @@ pub(super) struct Shelving {
     pub(super) stop: CancellationToken,
     /// On which workers live.
     pub(super) workers: TaskTracker,
-    served: Mutex<Vec<Served>>,
+    served: Mutex<Vec<ServedModel>>,
     /// `MAX_CONCURRENT_REQUESTS` of the models that are served.
     max_concurrent: AtomicUsize,
 }
@@ -52,18 +52,18 @@ pub(super) struct ShelvingParts {
     pub(super) lanes: Arc<Lanes>,
     pub(super) environment: Environment,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) logs: Folder,
+    pub(super) logs: LogFolder,
 }
 
 /// How remote backends are treated.
-pub(super) struct RemoteTerms {
+pub(super) struct RemotePolicy {
     health_check_interval: Duration,
     connect_timeout: Duration,
     allowed_fails: NonZeroU32,
     cooldown: Duration,
 }
 
-impl RemoteTerms {
+impl RemotePolicy {
     pub(super) fn of(settings: &Settings) -> Self {
         Self {
             health_check_interval: settings.routing.health_check_interval.0,
@@ -75,10 +75,10 @@ impl RemoteTerms {
 }
 
 /// A model that is served.
-struct Served {
-    shelved: Shelved,
+struct ServedModel {
+    checked: CheckedModel,
     /// The terms of all models that it was made with.
-    terms: Terms,
+    policy: RoutingPolicy,
     model: Arc<Model>,
     /// Stops its workers.
     stop: CancellationToken,
@@ -86,7 +86,7 @@ struct Served {
 
 /// What a reload has changed, in numbers of models.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Difference {
+pub(super) struct ReloadDifference {
     /// As they were.
     pub(super) kept: usize,
     /// Described anew, beneath running workers.
@@ -97,16 +97,16 @@ pub(super) struct Difference {
     pub(super) removed: usize,
 }
 
-impl Shelving {
+impl ModelReconciler {
     pub(super) fn new(parts: ShelvingParts, settings: &Settings) -> Self {
         let ShelvingParts { shared, fleet, lanes, environment, metrics, logs } = parts;
         Self {
             shared,
             fleet,
-            lanes,
+            queues: lanes,
             environment,
             metrics,
-            remote: RemoteTerms::of(settings),
+            remote: RemotePolicy::of(settings),
             logs,
             instance: settings.logs.instance_id.clone(),
             drain_timeout: settings.service.drain_timeout.0,
@@ -118,7 +118,7 @@ impl Shelving {
     }
 
     /// Finds out how much memory models may take, and lets workers be loaded into it. `stop` ends the search.
-    pub(super) async fn find_memory(self: Arc<Self>, budget: MemoryBudget, stop: CancellationToken) {
+    pub(super) async fn find_memory(self: Arc<Self>, budget: MemoryBudgetSetting, stop: CancellationToken) {
         if let Some(allowance) = stop.run_until_cancelled(Allowance::find(budget)).await {
             self.shared.allow(allowance);
         }
@@ -130,34 +130,34 @@ impl Shelving {
     }
 
     /// Serves these models from now on, in place of those before.
-    pub(super) fn put(&self, shelved: Vec<Shelved>, config: &Config) -> Difference {
+    pub(super) fn reconcile(&self, shelved: Vec<CheckedModel>, config: &Config) -> ReloadDifference {
         let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
         self.max_concurrent.store(config.settings.queue.max_concurrent_requests.get(), Ordering::Relaxed);
         let mut before = std::mem::take(&mut *served);
-        let mut difference = Difference::default();
+        let mut difference = ReloadDifference::default();
         let is_alone = shelved.len() == 1;
         for model in shelved {
-            let terms = terms_of(&model, config);
-            let known = before.iter().position(|other| other.shelved.id == model.id).map(|at| before.swap_remove(at));
+            let terms = policy_of(&model, config);
+            let known = before.iter().position(|other| other.checked.id == model.id).map(|at| before.swap_remove(at));
             served.push(match known {
-                Some(known) if known.shelved == model && known.terms == terms => {
+                Some(known) if known.checked == model && known.policy == terms => {
                     difference.kept += 1;
                     known
                 }
-                Some(known) if !starts_anew(&known.shelved, &model) => {
+                Some(known) if !needs_restart(&known.checked, &model) => {
                     difference.changed += 1;
-                    known.model.describe(card_of(&model), terms.clone());
+                    known.model.update(info_of(&model), terms.clone());
                     if let Some(local) = &model.settings.local {
                         let own = known.model.members().filter(|member| member.kind != WorkerKind::Remote);
-                        own.for_each(|member| member.is_ranked(rank_of(local)));
+                        own.for_each(|member| member.set_rank(rank_of(local)));
                     }
-                    Served { shelved: model, terms, ..known }
+                    ServedModel { checked: model, policy: terms, ..known }
                 }
                 other => {
                     difference.started += 1;
                     if let Some(replaced) = other {
                         // Those that come are shown under the same names.
-                        replaced.model.take_down();
+                        replaced.model.remove_metrics();
                         before.push(replaced);
                     }
                     self.start(model, terms, is_alone)
@@ -165,14 +165,14 @@ impl Shelving {
             });
         }
         for gone in &before {
-            gone.model.take_down();
-            if !served.iter().any(|kept| kept.shelved.id == gone.shelved.id) {
+            gone.model.remove_metrics();
+            if !served.iter().any(|kept| kept.checked.id == gone.checked.id) {
                 difference.removed += 1;
-                self.metrics.forget(&gone.shelved.id);
+                self.metrics.forget(&gone.checked.id);
             }
         }
         let models: Vec<Arc<Model>> = served.iter().map(|served| Arc::clone(&served.model)).collect();
-        let (new, left_out) = self.lanes.replace(&models);
+        let (new, left_out) = self.queues.replace(&models);
         self.fleet.replace(models);
         for lane in new {
             let (queue, model, stop) = (lane.queue.clone(), Arc::clone(&lane.model), self.stop.clone());
@@ -186,7 +186,7 @@ impl Shelving {
         difference
     }
 
-    fn start(&self, shelved: Shelved, terms: Terms, is_alone: bool) -> Served {
+    fn start(&self, shelved: CheckedModel, terms: RoutingPolicy, is_alone: bool) -> ServedModel {
         let stop = self.stop.child_token();
         let mut members = Vec::new();
         let deaths = Arc::default();
@@ -199,7 +199,7 @@ impl Shelving {
                     Start::Command { .. } => WorkerKind::Command,
                     Start::Named(_) | Start::File(_) => WorkerKind::Local,
                 };
-                members.push(Arc::new(Member::own(handle, kind, number, local.slots, rank_of(local))));
+                members.push(Arc::new(Member::local(handle, kind, number, local.slots, rank_of(local))));
             }
         }
         for (number, remote) in number.zip(&shelved.settings.remotes) {
@@ -223,11 +223,11 @@ impl Shelving {
             let quota = Quota::new(remote.rpm, remote.tpm);
             members.push(Arc::new(Member::remote(handle, number, remote.slots, rank, breaker, quota)));
         }
-        let model = Arc::new(Model::new(card_of(&shelved), terms.clone(), members));
-        Served { shelved, terms, model, stop }
+        let model = Arc::new(Model::new(info_of(&shelved), terms.clone(), members));
+        ServedModel { checked: shelved, policy: terms, model, stop }
     }
 
-    fn plan(&self, shelved: &Shelved, local: &LocalSettings, number: u32, is_alone: bool) -> Plan {
+    fn plan(&self, shelved: &CheckedModel, local: &LocalSettings, number: u32, is_alone: bool) -> Plan {
         let (program, environment, estimate) = match (&local.start, &shelved.file) {
             (Start::Command { argv, health, model }, _) => {
                 let program = Program::Command { argv: argv.clone(), health: health.clone(), model: model.clone() };
@@ -238,7 +238,7 @@ impl Shelving {
                 let binary = file.map_or_else(PathBuf::new, |file| file.binary.clone());
                 let path = file.map_or_else(PathBuf::new, |file| file.path.clone());
                 let program = Program::LlamaServer { binary, file: path, kind: shelved.kind };
-                (program, self.environment.for_child(), file.map_or(0, |file| need_of(file, local)))
+                (program, self.environment.for_child(), file.map_or(0, |file| memory_need(file, local)))
             }
         };
         Plan {
@@ -260,7 +260,7 @@ impl Shelving {
     }
 
     /// Stops all workers and waits until they have ended.
-    pub(super) async fn clear(&self) {
+    pub(super) async fn stop_all(&self) {
         self.stop.cancel();
         self.workers.close();
         self.workers.wait().await;
@@ -273,19 +273,19 @@ async fn retire(lane: &Lane, longest: Duration, fleet: &Fleet, stop: &Cancellati
     info!(model = model.id(), "the model is no longer served, its requests are finished");
     if awake::timeout(longest, lane.queue.drained()).await.is_err() {
         warn!(model = model.id(), "DRAIN_TIMEOUT is over: requests for a model that is no longer served are cut");
-        let is_there = fleet.shelf().models().iter().any(|other| other.id() == model.id());
+        let is_there = fleet.snapshot().models().iter().any(|other| other.id() == model.id());
         lane.queue.give_up((!is_there).then_some(model.id()));
     }
     stop.cancel();
 }
 
 /// Whether the workers of a model would have to be started anew to be as it is configured now.
-fn starts_anew(before: &Shelved, now: &Shelved) -> bool {
+fn needs_restart(before: &CheckedModel, now: &CheckedModel) -> bool {
     before.kind != now.kind || before.file != now.file || before.settings.workers_differ(&now.settings)
 }
 
 /// What a llama-server takes for this file, as far as that is known before.
-fn need_of(file: &ModelFile, local: &LocalSettings) -> u64 {
+fn memory_need(file: &ModelFile, local: &LocalSettings) -> u64 {
     let slots = local.engine.parallel.get() as u64;
     let context = u64::from(local.engine.ctx.0).saturating_mul(slots);
     models::estimate::estimate(&file.model.metadata, file.model.size_bytes, context, slots)
@@ -295,12 +295,12 @@ fn rank_of(local: &LocalSettings) -> Rank {
     Rank { weight: local.weight, priority: local.priority }
 }
 
-fn terms_of(shelved: &Shelved, config: &Config) -> Terms {
+fn policy_of(shelved: &CheckedModel, config: &Config) -> RoutingPolicy {
     let model = &shelved.settings;
     let Config { settings, catalogue } = config;
     let fallbacks = &catalogue.fallbacks;
     let of_tier = || model.tier.as_ref().and_then(|tier| fallbacks.get(tier));
-    Terms {
+    RoutingPolicy {
         rewrite: model.rewrite.clone(),
         strategy: model.strategy.unwrap_or(settings.routing.routing_strategy),
         remote_first: settings.routing.fallback_to_local,
@@ -308,12 +308,12 @@ fn terms_of(shelved: &Shelved, config: &Config) -> Terms {
     }
 }
 
-fn card_of(shelved: &Shelved) -> Card {
+fn info_of(shelved: &CheckedModel) -> ModelInfo {
     let (settings, file) = (&shelved.settings, shelved.file.as_ref());
     let metadata = file.map(|file| &file.model.metadata);
     let configured = settings.local.as_ref().filter(|_| file.is_some()).map(|local| u64::from(local.engine.ctx.0));
     let trained = metadata.and_then(|metadata| metadata.context_length);
-    Card {
+    ModelInfo {
         id: shelved.id.clone(),
         aliases: settings.aliases.clone(),
         kind: shelved.kind,

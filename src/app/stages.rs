@@ -1,16 +1,16 @@
 //! What each stage of the start hands to those after it, and to the stop.
 
-use super::reload::Reload;
-use super::shelving::Shelving;
-use crate::awake::Beat;
+use super::reload::Reloader;
+use super::shelving::ModelReconciler;
+use crate::awake::PauseClock;
 use crate::fleet::Fleet;
 use crate::gateway::{Books, Gateway, Lanes};
-use crate::operator::Desk;
+use crate::operator::OperatorApi;
 use crate::platform::Platform;
-use crate::preflight::Ready;
+use crate::preflight::Prepared;
 use crate::runpod::QueueWorker;
 use crate::settings::{Inputs, Resolved, Settings};
-use crate::telemetry::files::Folder;
+use crate::telemetry::files::LogFolder;
 use crate::telemetry::log::LogGuard;
 use std::sync::Arc;
 use std::thread;
@@ -26,7 +26,7 @@ pub struct Startup {
     /// The configuration that they gave.
     pub resolved: Resolved,
     /// What was checked before the start.
-    pub ready: Ready,
+    pub ready: Prepared,
     /// Where the service runs.
     pub platform: Platform,
     /// The writers of the program's own log.
@@ -36,7 +36,7 @@ pub struct Startup {
 /// What holds for the whole run, from before the ports are open until everything has stopped.
 pub(super) struct Loaded {
     pub(super) settings: Arc<Settings>,
-    pub(super) ready: Ready,
+    pub(super) ready: Prepared,
     pub(super) platform: Platform,
     pub(super) log: Arc<LogGuard>,
     /// The tasks of the service, except those of workers and jobs.
@@ -46,7 +46,7 @@ pub(super) struct Loaded {
     /// Cancelled when everything else ends.
     pub(super) stop_rest: CancellationToken,
     /// Notices pauses of the whole program.
-    pub(super) _beat: Beat,
+    pub(super) _beat: PauseClock,
 }
 
 /// Metrics and access log.
@@ -60,16 +60,16 @@ pub(super) struct Accounts {
 pub(super) struct Models {
     pub(super) fleet: Arc<Fleet>,
     pub(super) lanes: Arc<Lanes>,
-    pub(super) shelving: Arc<Shelving>,
-    pub(super) reload: Arc<Reload>,
+    pub(super) shelving: Arc<ModelReconciler>,
+    pub(super) reload: Arc<Reloader>,
     /// The logs of llama-server.
-    pub(super) worker_logs: Folder,
+    pub(super) worker_logs: LogFolder,
 }
 
 /// The running service.
 pub(super) struct Service {
     pub(super) gateway: Arc<Gateway>,
-    pub(super) desk: Arc<Desk>,
+    pub(super) desk: Arc<OperatorApi>,
     /// Serves the gateway's port.
     pub(super) listening: JoinHandle<()>,
     /// Serves the health port, where that is another one.

@@ -14,12 +14,12 @@ const FOR_EVER: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 30);
 /// A point in the time in which this program ran. It may go back by a beat where a pause is found: differences are
 /// never negative.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Instant(tokio::time::Instant);
+pub struct ActiveInstant(tokio::time::Instant);
 
-/// A wait until an [`Instant`]. It costs one timer of the runtime, kept for all that it is set to.
+/// A wait until an [`ActiveInstant`]. It costs one timer of the runtime, kept for all that it is set to.
 #[derive(Debug)]
-pub struct Sleep {
-    deadline: Instant,
+pub struct ActiveSleep {
+    deadline: ActiveInstant,
     timer: Pin<Box<tokio::time::Sleep>>,
 }
 
@@ -30,7 +30,7 @@ pub fn paused() -> Duration {
 
 /// Waits for so long.
 pub async fn sleep(duration: Duration) {
-    let deadline = Instant::now() + duration;
+    let deadline = ActiveInstant::now() + duration;
     while !deadline.has_passed() {
         tokio::time::sleep_until(deadline.real()).await;
     }
@@ -38,11 +38,11 @@ pub async fn sleep(duration: Duration) {
 
 /// Waits for the future, but no longer than this from now.
 pub fn timeout<F: Future>(duration: Duration, future: F) -> impl Future<Output = Result<F::Output, Elapsed>> {
-    timeout_at(Instant::now() + duration, future)
+    timeout_at(ActiveInstant::now() + duration, future)
 }
 
 /// Waits for the future until then. A future that is ready wins, however late.
-pub async fn timeout_at<F: Future>(deadline: Instant, future: F) -> Result<F::Output, Elapsed> {
+pub async fn timeout_at<F: Future>(deadline: ActiveInstant, future: F) -> Result<F::Output, Elapsed> {
     let mut future = pin!(future);
     loop {
         let outcome = tokio::time::timeout_at(deadline.real(), future.as_mut()).await;
@@ -52,7 +52,7 @@ pub async fn timeout_at<F: Future>(deadline: Instant, future: F) -> Result<F::Ou
     }
 }
 
-impl Instant {
+impl ActiveInstant {
     /// The present. Notices a pause that nobody has noticed before.
     pub fn now() -> Self {
         let (now, paused) = ledger::read_clock();
@@ -79,7 +79,7 @@ impl Instant {
     }
 }
 
-impl Add<Duration> for Instant {
+impl Add<Duration> for ActiveInstant {
     type Output = Self;
 
     fn add(self, duration: Duration) -> Self {
@@ -87,7 +87,7 @@ impl Add<Duration> for Instant {
     }
 }
 
-impl Sub for Instant {
+impl Sub for ActiveInstant {
     type Output = Duration;
 
     fn sub(self, earlier: Self) -> Duration {
@@ -95,25 +95,25 @@ impl Sub for Instant {
     }
 }
 
-impl Sleep {
+impl ActiveSleep {
     /// Waits until then.
-    pub fn until(deadline: Instant) -> Self {
+    pub fn until(deadline: ActiveInstant) -> Self {
         Self { deadline, timer: Box::pin(tokio::time::sleep_until(deadline.real())) }
     }
 
     /// What it waits for.
-    pub fn deadline(&self) -> Instant {
+    pub fn deadline(&self) -> ActiveInstant {
         self.deadline
     }
 
     /// Waits until then instead.
-    pub fn reset(&mut self, deadline: Instant) {
+    pub fn reset(&mut self, deadline: ActiveInstant) {
         self.deadline = deadline;
         self.timer.as_mut().reset(deadline.real());
     }
 }
 
-impl Future for Sleep {
+impl Future for ActiveSleep {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
@@ -130,7 +130,7 @@ impl Future for Sleep {
 
 #[cfg(test)]
 mod tests {
-    use super::super::timer::Timer;
+    use super::super::timer::ActiveTimer;
     use super::*;
     use hyper::rt::Timer as _;
     use std::future::{pending, ready};
@@ -146,16 +146,16 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn while_nobody_beats_a_long_wait_is_no_pause() {
-        let start = Instant::now();
+        let start = ActiveInstant::now();
         assert_eq!(takes(sleep(LONG)).await, LONG);
         assert_eq!(takes(timeout(LONG, pending::<()>())).await, LONG);
         assert_eq!((start.elapsed().as_secs(), paused()), (1200, Duration::ZERO));
-        assert_eq!(Instant::now().real(), tokio::time::Instant::now());
+        assert_eq!(ActiveInstant::now().real(), tokio::time::Instant::now());
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_ready_is_never_too_late() {
-        let past = Instant::now();
+        let past = ActiveInstant::now();
         sleep(LONG).await;
         assert_eq!(timeout_at(past, ready(1)).await.ok(), Some(1));
         assert!(timeout(Duration::MAX, sleep(LONG)).await.is_ok(), "a wait without end is one");
@@ -163,12 +163,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_wait_can_be_set_anew_by_us_and_by_hyper() {
-        let mut wait = Sleep::until(Instant::now() + LONG);
-        wait.reset(Instant::now() + LONG / 2);
+        let mut wait = ActiveSleep::until(ActiveInstant::now() + LONG);
+        wait.reset(ActiveInstant::now() + LONG / 2);
         assert_eq!(takes(wait).await, LONG / 2);
-        let mut wait = Timer.sleep(LONG);
-        Timer.reset(&mut wait, Timer.now() + LONG / 2);
+        let mut wait = ActiveTimer.sleep(LONG);
+        ActiveTimer.reset(&mut wait, ActiveTimer.now() + LONG / 2);
         assert_eq!(takes(wait).await, LONG / 2);
-        assert_eq!(takes(Timer.sleep_until(Timer.now() + LONG)).await, LONG);
+        assert_eq!(takes(ActiveTimer.sleep_until(ActiveTimer.now() + LONG)).await, LONG);
     }
 }

@@ -28,7 +28,7 @@ static START: OnceLock<Instant> = OnceLock::new();
 
 /// Notices pauses until it is dropped.
 #[derive(Debug)]
-pub struct Beat {
+pub struct PauseClock {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -123,7 +123,7 @@ pub(super) fn found() -> Duration {
     Duration::from_nanos(LEDGER.found())
 }
 
-impl Beat {
+impl PauseClock {
     /// Notices pauses from now on.
     pub fn start() -> io::Result<Self> {
         let start = START.get_or_init(Instant::now);
@@ -152,7 +152,7 @@ impl Beat {
     }
 }
 
-impl Drop for Beat {
+impl Drop for PauseClock {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
         if let Some(thread) = self.thread.take() {

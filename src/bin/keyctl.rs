@@ -13,7 +13,7 @@ use llamagate::cli::detect_platform;
 use llamagate::keys::edit::{self, EditError, Rotation};
 use llamagate::keys::expiry;
 use llamagate::keys::list::{as_json, as_table};
-use llamagate::keys::parse::{Entry, KeyFile};
+use llamagate::keys::parse::{KeyEntry, KeyFile};
 use llamagate::keys::secret::{self, NewSecret};
 use llamagate::keys::write::{IfMissing, Updated, Written, update};
 use llamagate::keys::{self, CHANGE_SEEN_WITHIN, Key, KeyFileError};
@@ -181,7 +181,7 @@ impl Session {
                 ("malformed: a secret is 16 to 128 of A-Z a-z 0-9 _ -".to_owned(), ExitCode::FAILURE)
             }
             None => ("unknown: no line of the key file holds this secret".to_owned(), ExitCode::FAILURE),
-            Some((line, Entry { key, .. })) => {
+            Some((line, KeyEntry { key, .. })) => {
                 let end = key.expires.map_or("never".to_owned(), |end| end.to_string());
                 if key.has_expired(self.now) {
                     (format!("expired: key '{}' in line {line} ended {end}", key.id), ExitCode::FAILURE)

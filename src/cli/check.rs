@@ -29,7 +29,7 @@ pub(super) fn run(serve: Serve, environment: Environment) -> ExitCode {
     }
     match inspected {
         Ok((ready, models)) => {
-            let doubts = preflight::doubts(&resolved.config.catalogue, &models);
+            let doubts = preflight::warnings(&resolved.config.catalogue, &models);
             for warning in doubts.into_iter().chain(ready.descriptors.warning) {
                 complain(&format!("warning: {warning}\n"));
             }

@@ -1,7 +1,7 @@
 //! What the subcommands print, to standard output and standard error, and the exit codes that go with it.
 
 use crate::settings::catalogue::Catalogue;
-use crate::settings::{Problem, Resolved, shelf_table};
+use crate::settings::{Resolved, SettingProblem, shelf_table};
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -25,7 +25,7 @@ pub(super) fn shelf(catalogue: &Catalogue) -> String {
     if catalogue.models.is_empty() { String::new() } else { format!("\nmodels:\n{}", shelf_table(catalogue)) }
 }
 
-pub(super) fn refuse(problems: &[Problem]) -> ExitCode {
+pub(super) fn refuse(problems: &[SettingProblem]) -> ExitCode {
     let mut text = format!("error: {} problem(s) with the configuration\n", problems.len());
     for problem in problems {
         let _ = writeln!(text, "  {problem}");
@@ -35,7 +35,7 @@ pub(super) fn refuse(problems: &[Problem]) -> ExitCode {
 }
 
 /// The problems in a few words, which follow the listing of them.
-pub(super) fn summary(problems: &[Problem]) -> String {
+pub(super) fn summary(problems: &[SettingProblem]) -> String {
     format!("the configuration is not usable: {} problem(s)", problems.len())
 }
 

@@ -5,7 +5,7 @@
 use super::arguments::{Serve, detect_platform};
 use super::output::{EXIT_BACKEND, complain, fatal, print, refuse, shelf, summary, table};
 use crate::settings::bounds::CONNECTION_GRACE;
-use crate::settings::{Environment, Inputs, Problem, Resolved, RunpodQueue, resolve, resolve_only};
+use crate::settings::{Environment, Inputs, Resolved, RunpodQueue, SettingProblem, resolve, resolve_only};
 use crate::telemetry::log;
 use crate::{app, platform, preflight, runpod};
 use std::process::ExitCode;
@@ -41,7 +41,7 @@ pub(super) fn run(serve: Serve, environment: Environment) -> ExitCode {
     }
     let tell_platform = |queue: Option<RunpodQueue>, reason: &str| {
         if let Some(queue) = queue {
-            runtime.block_on(runpod::report_unfit(&queue, reason));
+            runtime.block_on(runpod::report_failed_start(&queue, reason));
         }
     };
     let resolved = match resolved {
@@ -102,7 +102,11 @@ fn queue_of(inputs: &Inputs, platform: &platform::Platform) -> Option<RunpodQueu
 }
 
 /// Whether somebody wants to look around, be it in a service whose other settings are wrong.
-fn wants_shell(resolved: &Result<Resolved, Vec<Problem>>, inputs: &Inputs, platform: &platform::Platform) -> bool {
+fn wants_shell(
+    resolved: &Result<Resolved, Vec<SettingProblem>>,
+    inputs: &Inputs,
+    platform: &platform::Platform,
+) -> bool {
     match resolved {
         Ok(resolved) => resolved.config.settings.service.debug_shell,
         Err(_) => resolve_only(inputs, platform, &["debug_shell"]).is_ok_and(|(found, _)| found.service.debug_shell),
@@ -110,7 +114,7 @@ fn wants_shell(resolved: &Result<Resolved, Vec<Problem>>, inputs: &Inputs, platf
 }
 
 /// Shows the settings and all that is wrong.
-fn show(resolved: &Result<Resolved, Vec<Problem>>, inputs: &Inputs) {
+fn show(resolved: &Result<Resolved, Vec<SettingProblem>>, inputs: &Inputs) {
     let problems = match resolved {
         Ok(resolved) => {
             print(&(table(resolved) + &shelf(&resolved.config.catalogue)));
@@ -124,7 +128,7 @@ fn show(resolved: &Result<Resolved, Vec<Problem>>, inputs: &Inputs) {
 }
 
 /// The same once there is a log.
-fn give_up(problems: &[Problem]) -> ExitCode {
+fn give_up(problems: &[SettingProblem]) -> ExitCode {
     let code = refuse(problems);
     tracing::error!("fatal: {}", summary(problems));
     code

@@ -17,7 +17,7 @@ mod tests;
 mod trust;
 
 pub use explain::explain;
-pub use target::{BadRemote, Target};
+pub use target::{BadRemote, DialTarget};
 pub use trust::Trust;
 
 use crate::awake;

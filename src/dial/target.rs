@@ -9,7 +9,7 @@ use thiserror::Error;
 
 /// Where requests to a worker go, and what they say there.
 #[derive(Debug, Clone)]
-pub struct Target {
+pub struct DialTarget {
     /// `http` or `https`.
     pub scheme: Scheme,
     /// Host and port.
@@ -50,7 +50,7 @@ pub enum BadRemote {
     Client(#[from] io::Error),
 }
 
-impl Target {
+impl DialTarget {
     /// On this machine.
     pub fn local(address: SocketAddr, authorization: Option<HeaderValue>) -> Result<Self, InvalidUri> {
         Ok(Self {
@@ -128,8 +128,8 @@ mod tests {
         }
     }
 
-    fn target(api_base: &str) -> Result<Target, BadRemote> {
-        Target::remote(&settings(api_base))
+    fn target(api_base: &str) -> Result<DialTarget, BadRemote> {
+        DialTarget::remote(&settings(api_base))
     }
 
     #[test]
@@ -144,7 +144,7 @@ mod tests {
             let uri = target(base).unwrap().uri(Some(PathAndQuery::from_static("/v1/models?a=b"))).unwrap();
             assert_eq!(uri.to_string(), expected);
         }
-        let local = Target::local(SocketAddr::from(([127, 0, 0, 1], 8080)), None).unwrap();
+        let local = DialTarget::local(SocketAddr::from(([127, 0, 0, 1], 8080)), None).unwrap();
         assert_eq!(local.uri(None).unwrap().to_string(), "http://127.0.0.1:8080/");
         assert!(!local.is_remote);
     }
@@ -168,12 +168,12 @@ mod tests {
     #[test]
     fn the_key_is_sent_as_a_bearer_and_never_shown() {
         let key = Some(Secret("sk-hush".to_owned()));
-        let target = Target::remote(&RemoteSettings { api_key: key, ..settings("https://host") }).unwrap();
+        let target = DialTarget::remote(&RemoteSettings { api_key: key, ..settings("https://host") }).unwrap();
         assert_eq!(target.authorization.as_ref().unwrap(), "Bearer sk-hush");
         assert!(!format!("{target:?}").contains("hush"));
 
         let key = Some(Secret("hush\n".to_owned()));
-        let error = Target::remote(&RemoteSettings { api_key: key, ..settings("https://host") }).unwrap_err();
+        let error = DialTarget::remote(&RemoteSettings { api_key: key, ..settings("https://host") }).unwrap_err();
         assert!(error.to_string().contains("api_key"));
         assert!(!format!("{error} {error:?}").contains("hush"));
     }

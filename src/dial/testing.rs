@@ -24,7 +24,7 @@ use tokio_rustls::TlsAcceptor;
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Such a backend; it ends when it is dropped.
-pub(crate) struct Stand {
+pub(crate) struct TestServer {
     pub(crate) address: SocketAddr,
     shared: Arc<Shared>,
     _serving: JoinSet<()>,
@@ -36,12 +36,12 @@ struct Shared {
 }
 
 /// Somebody who signs certificates.
-pub(crate) struct Authority {
+pub(crate) struct TestAuthority {
     certificate: CertificateDer<'static>,
     issuer: Issuer<'static, KeyPair>,
 }
 
-impl Stand {
+impl TestServer {
     /// Answers everything so.
     pub(crate) async fn open(status: StatusCode, body: &'static str) -> Self {
         Self::behind(None, status, body).await
@@ -97,7 +97,7 @@ async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Arc<Shar
     }
 }
 
-impl Authority {
+impl TestAuthority {
     /// A new one of this name, that nobody knows.
     pub(crate) fn new(name: &str) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();

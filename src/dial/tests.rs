@@ -1,4 +1,4 @@
-use super::testing::{Authority, DEADLINE, Stand};
+use super::testing::{DEADLINE, TestAuthority, TestServer};
 use super::trust::roots_of;
 use super::*;
 use bytes::Bytes;
@@ -20,14 +20,14 @@ async fn ask(dialer: Dialer, url: String) -> Result<StatusCode, String> {
 
 #[tokio::test]
 async fn a_certificate_of_an_authority_that_is_trusted_will_do_and_others_are_refused_with_a_sentence() {
-    let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
+    let (ours, theirs) = (TestAuthority::new("ours"), TestAuthority::new("theirs"));
     for (terms, expected) in [
         (ours.certify("127.0.0.1"), Ok(())),
         (theirs.certify("127.0.0.1"), Err("the certificate of HOST is not trusted")),
         (ours.certify("elsewhere.example"), Err("the certificate of HOST is one for another name")),
         (ours.certify_once("127.0.0.1"), Err("the certificate of HOST has expired")),
     ] {
-        let stand = Stand::open_tls(terms).await;
+        let stand = TestServer::open_tls(terms).await;
         let answer = ask(ours.dialer(DEADLINE), format!("https://{}/", stand.address)).await;
         match expected {
             Ok(()) => assert_eq!(answer, Ok(StatusCode::OK)),
@@ -42,12 +42,12 @@ async fn a_certificate_of_an_authority_that_is_trusted_will_do_and_others_are_re
 
 #[tokio::test]
 async fn a_wrong_scheme_is_called_so() {
-    let plain = Stand::open(StatusCode::OK, "").await;
-    let authority = Authority::new("ours");
+    let plain = TestServer::open(StatusCode::OK, "").await;
+    let authority = TestAuthority::new("ours");
     let sentence = ask(authority.dialer(DEADLINE), format!("https://{}/", plain.address)).await.unwrap_err();
     assert_eq!(sentence, "HOST does not speak TLS; is it http?");
 
-    let secure = Stand::open_tls(authority.certify("127.0.0.1")).await;
+    let secure = TestServer::open_tls(authority.certify("127.0.0.1")).await;
     let sentence = ask(authority.dialer(DEADLINE), format!("http://{}/", secure.address)).await.unwrap_err();
     assert_eq!(sentence, "HOST does not answer in HTTP; is it https?");
 }
@@ -67,7 +67,7 @@ async fn a_port_without_a_listener_and_a_name_without_an_address_are_told_apart(
 async fn the_time_to_connect_bounds_the_handshake_of_tls_too() {
     let silent = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let (patience, start) = (DEADLINE / 10, tokio::time::Instant::now());
-    let dialer = Authority::new("ours").dialer(patience);
+    let dialer = TestAuthority::new("ours").dialer(patience);
     let answer = ask(dialer, format!("https://{}/", silent.local_addr().unwrap())).await;
     assert_eq!(answer.unwrap_err(), "HOST did not take a connection in time");
     assert_eq!(start.elapsed().as_secs(), patience.as_secs());
@@ -75,7 +75,7 @@ async fn the_time_to_connect_bounds_the_handshake_of_tls_too() {
 
 #[test]
 fn the_authorities_of_this_machine_count_and_mozillas_only_where_there_is_none() {
-    let ours = Authority::new("ours").certificate();
+    let ours = TestAuthority::new("ours").certificate();
     assert_eq!(roots_of(vec![ours.clone()], 0).len(), 1);
     assert_eq!(roots_of(vec![ours], 1).len(), 1);
     assert_eq!(roots_of(Vec::new(), 0).len(), webpki_roots::TLS_SERVER_ROOTS.len());

@@ -23,7 +23,7 @@ impl Affinity {
     }
 
     /// This worker serves these beginnings.
-    pub(super) fn note(&mut self, marks: &[u64], worker: usize) {
+    pub(super) fn remember(&mut self, marks: &[u64], worker: usize) {
         for &mark in marks {
             // A new one that finds no room makes the young the old.
             if self.young.len() >= MOST_PREFIXES / 2 && !self.young.contains_key(&mark) {
@@ -44,10 +44,10 @@ mod tests {
     fn what_is_served_again_stays_and_the_rest_is_forgotten() {
         let mut affinity = Affinity::default();
         let used = u64::MAX;
-        affinity.note(&[1], 1);
+        affinity.remember(&[1], 1);
         for mark in 2..MOST_PREFIXES as u64 * 3 {
-            affinity.note(&[used], 7);
-            affinity.note(&[mark], 2);
+            affinity.remember(&[used], 7);
+            affinity.remember(&[mark], 2);
             assert!(affinity.young.len() + affinity.old.len() <= MOST_PREFIXES);
         }
         assert_eq!((affinity.find(1), affinity.find(used)), (None, Some(7)));
@@ -57,11 +57,11 @@ mod tests {
     fn half_of_the_memory_is_kept_whatever_comes() {
         let mut affinity = Affinity::default();
         let all: Vec<u64> = (0..MOST_PREFIXES as u64).collect();
-        affinity.note(&all, 1);
-        affinity.note(&all[MOST_PREFIXES - 1..], 2);
+        affinity.remember(&all, 1);
+        affinity.remember(&all[MOST_PREFIXES - 1..], 2);
         let worker = |mark: usize| affinity.find(all[mark]);
         assert_eq!((worker(0), worker(MOST_PREFIXES - 1)), (Some(1), Some(2)), "all of them found room");
-        affinity.note(&[u64::MAX], 3);
+        affinity.remember(&[u64::MAX], 3);
         let worker = |mark: usize| affinity.find(all[mark]);
         assert_eq!((worker(0), worker(MOST_PREFIXES / 2)), (None, Some(1)), "the older half has gone");
     }
@@ -73,7 +73,7 @@ mod tests {
         ) {
             let (mut affinity, mut model) = (Affinity::default(), HashMap::new());
             for (mark, worker) in notes {
-                affinity.note(&[mark], worker);
+                affinity.remember(&[mark], worker);
                 model.insert(mark, worker);
             }
             for mark in 0..50 {

@@ -6,7 +6,7 @@
 //!
 //! Owns that count and nothing else: what counts as a failure is the caller's business, and so is the time.
 
-use crate::awake::Instant;
+use crate::awake::ActiveInstant;
 use serde::Serialize;
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -27,7 +27,7 @@ pub struct Breaker {
 enum Phase {
     Closed,
     /// Open until then, and half open from then on.
-    Open(Instant),
+    Open(ActiveInstant),
     /// Half open, with the one request in flight.
     Trial,
 }
@@ -60,7 +60,7 @@ impl Breaker {
     }
 
     /// Whether a request may be sent now.
-    pub fn allows(&self, now: Instant) -> bool {
+    pub fn is_open_for_requests(&self, now: ActiveInstant) -> bool {
         match self.phase {
             Phase::Closed => true,
             Phase::Open(until) => until <= now,
@@ -69,12 +69,12 @@ impl Breaker {
     }
 
     /// Lets a request through, if one may be sent now.
-    pub fn begin(&mut self, now: Instant) -> Option<Pass> {
-        if !self.allows(now) {
+    pub fn begin(&mut self, now: ActiveInstant) -> Option<Pass> {
+        if !self.is_open_for_requests(now) {
             return None;
         }
         if self.phase != Phase::Closed {
-            self.enter(Phase::Trial);
+            self.set_phase(Phase::Trial);
         }
         Some(Pass { era: self.era })
     }
@@ -85,45 +85,45 @@ impl Breaker {
     }
 
     /// The request was served.
-    pub fn succeeded(&mut self, pass: Pass) {
+    pub fn record_success(&mut self, pass: Pass) {
         if pass.era != self.era {
             return;
         }
         self.failures = 0;
         if self.phase == Phase::Trial {
-            self.enter(Phase::Closed);
+            self.set_phase(Phase::Closed);
         }
     }
 
     /// The worker failed to serve the request.
-    pub fn failed(&mut self, pass: Pass, now: Instant) {
+    pub fn record_failure(&mut self, pass: Pass, now: ActiveInstant) {
         if pass.era != self.era {
             return;
         }
         self.failures = self.failures.saturating_add(1);
         if self.phase == Phase::Trial || self.failures >= self.allowed_fails.get() {
-            self.enter(Phase::Open(now + self.cooldown));
+            self.set_phase(Phase::Open(now + self.cooldown));
         }
     }
 
     /// The worker failed to serve the request and asks to be left alone for so long, which opens it however few failures
     /// there were.
-    pub fn rests(&mut self, pass: Pass, rest: Duration, now: Instant) {
+    pub fn rest_for(&mut self, pass: Pass, rest: Duration, now: ActiveInstant) {
         if pass.era == self.era {
             self.failures = self.failures.saturating_add(1);
-            self.enter(Phase::Open(now + rest));
+            self.set_phase(Phase::Open(now + rest));
         }
     }
 
     /// Nothing can be told of the request: its client left, or it was never sent.
-    pub fn given_up(&mut self, pass: Pass, now: Instant) {
+    pub fn give_up(&mut self, pass: Pass, now: ActiveInstant) {
         if pass.era == self.era && self.phase == Phase::Trial {
-            self.enter(Phase::Open(now));
+            self.set_phase(Phase::Open(now));
         }
     }
 
     /// When the next request may be sent: none if it may now, or as soon as the trial has ended.
-    pub fn opens_at(&self, now: Instant) -> Option<Instant> {
+    pub fn opens_at(&self, now: ActiveInstant) -> Option<ActiveInstant> {
         match self.phase {
             Phase::Open(until) if until > now => Some(until),
             _ => None,
@@ -131,7 +131,7 @@ impl Breaker {
     }
 
     /// Returns the state at this moment.
-    pub fn state(&self, now: Instant) -> BreakerState {
+    pub fn state(&self, now: ActiveInstant) -> BreakerState {
         match self.phase {
             Phase::Closed => BreakerState::Closed,
             Phase::Open(until) if until > now => BreakerState::Open,
@@ -144,7 +144,7 @@ impl Breaker {
         self.failures
     }
 
-    fn enter(&mut self, phase: Phase) {
+    fn set_phase(&mut self, phase: Phase) {
         self.phase = phase;
         self.era += 1;
     }
@@ -158,22 +158,22 @@ mod tests {
     const COOLDOWN: Duration = Duration::from_secs(30);
     const NANO: Duration = Duration::from_nanos(1);
 
-    fn breaker(allowed_fails: u32) -> (Breaker, Instant) {
-        (Breaker::new(NonZeroU32::new(allowed_fails).unwrap(), COOLDOWN), Instant::now())
+    fn breaker(allowed_fails: u32) -> (Breaker, ActiveInstant) {
+        (Breaker::new(NonZeroU32::new(allowed_fails).unwrap(), COOLDOWN), ActiveInstant::now())
     }
 
-    fn fail(breaker: &mut Breaker, now: Instant) {
+    fn fail(breaker: &mut Breaker, now: ActiveInstant) {
         let pass = breaker.begin(now).unwrap();
-        breaker.failed(pass, now);
+        breaker.record_failure(pass, now);
     }
 
-    fn serve(breaker: &mut Breaker, now: Instant) {
+    fn serve(breaker: &mut Breaker, now: ActiveInstant) {
         let pass = breaker.begin(now).unwrap();
-        breaker.succeeded(pass);
+        breaker.record_success(pass);
     }
 
     /// One that has just opened.
-    fn open() -> (Breaker, Instant) {
+    fn open() -> (Breaker, ActiveInstant) {
         let (mut breaker, now) = breaker(3);
         (0..3).for_each(|_| fail(&mut breaker, now));
         (breaker, now)
@@ -195,23 +195,23 @@ mod tests {
         (0..3).for_each(|_| fail(&mut breaker, now));
         assert_eq!((breaker.failures(), breaker.state(now)), (3, BreakerState::Open));
         assert_eq!(breaker.opens_at(now), Some(now + COOLDOWN));
-        assert!(!breaker.allows(now) && breaker.begin(now).is_none());
+        assert!(!breaker.is_open_for_requests(now) && breaker.begin(now).is_none());
     }
 
     #[test]
     fn after_its_time_it_lets_one_through() {
         let (mut breaker, opened) = open();
         let before = opened + (COOLDOWN - NANO);
-        assert!(!breaker.allows(before) && breaker.state(before) == BreakerState::Open);
+        assert!(!breaker.is_open_for_requests(before) && breaker.state(before) == BreakerState::Open);
         let now = opened + COOLDOWN;
         assert_eq!(
-            (breaker.allows(now), breaker.state(now), breaker.opens_at(now)),
+            (breaker.is_open_for_requests(now), breaker.state(now), breaker.opens_at(now)),
             (true, BreakerState::HalfOpen, None)
         );
         let trial = breaker.begin(now).unwrap();
-        assert!(!breaker.allows(now) && breaker.begin(now).is_none(), "one at a time");
+        assert!(!breaker.is_open_for_requests(now) && breaker.begin(now).is_none(), "one at a time");
         assert_eq!((breaker.state(now), breaker.opens_at(now)), (BreakerState::HalfOpen, None));
-        breaker.succeeded(trial);
+        breaker.record_success(trial);
         assert_eq!((breaker.state(now), breaker.failures()), (BreakerState::Closed, 0));
         let both = (breaker.begin(now), breaker.begin(now));
         assert!(both.0.is_some() && both.1.is_some());
@@ -231,12 +231,12 @@ mod tests {
         let (mut breaker, now) = breaker(3);
         let rest = COOLDOWN * 4;
         let [busy, late] = [(); 2].map(|()| breaker.begin(now).unwrap());
-        breaker.rests(busy, rest, now);
-        breaker.rests(late, rest * 2, now);
+        breaker.rest_for(busy, rest, now);
+        breaker.rest_for(late, rest * 2, now);
         assert_eq!((breaker.state(now), breaker.failures()), (BreakerState::Open, 1));
         assert_eq!(breaker.opens_at(now), Some(now + rest), "as the first has said");
         let trial = breaker.begin(now + rest).unwrap();
-        breaker.rests(trial, COOLDOWN / 2, now + rest);
+        breaker.rest_for(trial, COOLDOWN / 2, now + rest);
         assert_eq!(breaker.opens_at(now + rest), Some(now + rest + COOLDOWN / 2));
         serve(&mut breaker, now + rest * 2);
         assert_eq!((breaker.state(now), breaker.failures()), (BreakerState::Closed, 0));
@@ -248,9 +248,9 @@ mod tests {
         let now = opened + COOLDOWN;
         for _ in 0..3 {
             let trial = breaker.begin(now).unwrap();
-            breaker.given_up(trial, now);
+            breaker.give_up(trial, now);
             assert_eq!(
-                (breaker.allows(now), breaker.state(now), breaker.failures()),
+                (breaker.is_open_for_requests(now), breaker.state(now), breaker.failures()),
                 (true, BreakerState::HalfOpen, 3)
             );
         }
@@ -263,7 +263,7 @@ mod tests {
         let (mut breaker, now) = breaker(2);
         fail(&mut breaker, now);
         let pass = breaker.begin(now).unwrap();
-        breaker.given_up(pass, now);
+        breaker.give_up(pass, now);
         assert_eq!((breaker.failures(), breaker.state(now)), (1, BreakerState::Closed));
         fail(&mut breaker, now);
         assert_eq!(breaker.state(now), BreakerState::Open);
@@ -274,24 +274,24 @@ mod tests {
         let (mut breaker, opened) = breaker(1);
         let [good, bad, late_good, late_bad] = [(); 4].map(|()| breaker.begin(opened).unwrap());
         fail(&mut breaker, opened);
-        breaker.succeeded(good);
-        breaker.failed(bad, opened + COOLDOWN / 2);
+        breaker.record_success(good);
+        breaker.record_failure(bad, opened + COOLDOWN / 2);
         assert_eq!((breaker.failures(), breaker.opens_at(opened)), (1, Some(opened + COOLDOWN)));
         let now = opened + COOLDOWN;
         let trial = breaker.begin(now).unwrap();
-        breaker.succeeded(late_good);
-        assert!(!breaker.allows(now), "it is not the trial that was served");
-        breaker.succeeded(trial);
-        breaker.failed(late_bad, now);
+        breaker.record_success(late_good);
+        assert!(!breaker.is_open_for_requests(now), "it is not the trial that was served");
+        breaker.record_success(trial);
+        breaker.record_failure(late_bad, now);
         assert_eq!((breaker.failures(), breaker.state(now)), (0, BreakerState::Closed));
     }
 
     #[test]
     fn without_a_cooldown_it_is_half_open_at_once() {
         let mut breaker = Breaker::new(NonZeroU32::MIN, Duration::ZERO);
-        let now = Instant::now();
+        let now = ActiveInstant::now();
         fail(&mut breaker, now);
-        assert_eq!((breaker.state(now), breaker.allows(now)), (BreakerState::HalfOpen, true));
+        assert_eq!((breaker.state(now), breaker.is_open_for_requests(now)), (BreakerState::HalfOpen, true));
     }
 
     #[derive(Debug, Clone)]
@@ -325,7 +325,7 @@ mod tests {
             // Each with whether it is a trial; trials that are neither ended nor overtaken are at most one.
             let mut passes: Vec<(Pass, bool)> = Vec::new();
             for step in steps {
-                let (state, allowed) = (breaker.state(now), breaker.allows(now));
+                let (state, allowed) = (breaker.state(now), breaker.is_open_for_requests(now));
                 match step {
                     Step::Begin => {
                         let pass = breaker.begin(now);
@@ -339,10 +339,10 @@ mod tests {
                         }
                         let (pass, is_trial) = passes.remove(at);
                         match step {
-                            Step::Succeed(_) => breaker.succeeded(pass),
-                            Step::Fail(_) => breaker.failed(pass, now),
-                            Step::Rest(_) => breaker.rests(pass, COOLDOWN / 2, now),
-                            _ => breaker.given_up(pass, now),
+                            Step::Succeed(_) => breaker.record_success(pass),
+                            Step::Fail(_) => breaker.record_failure(pass, now),
+                            Step::Rest(_) => breaker.rest_for(pass, COOLDOWN / 2, now),
+                            _ => breaker.give_up(pass, now),
                         }
                         if !is_trial && state != BreakerState::Closed {
                             prop_assert_eq!(breaker.state(now), state, "only the trial counts");
@@ -360,13 +360,13 @@ mod tests {
                 let trials = passes.iter().filter(|(_, is_trial)| *is_trial).count();
                 prop_assert!(trials <= 1);
                 match breaker.state(now) {
-                    BreakerState::Closed => prop_assert!(breaker.allows(now) && breaker.failures() < allowed_fails && trials == 0),
+                    BreakerState::Closed => prop_assert!(breaker.is_open_for_requests(now) && breaker.failures() < allowed_fails && trials == 0),
                     BreakerState::Open => {
                         let until = breaker.opens_at(now);
-                        prop_assert!(!breaker.allows(now) && trials == 0);
-                        prop_assert!(until.is_some_and(|until| until - now <= COOLDOWN && breaker.allows(until)));
+                        prop_assert!(!breaker.is_open_for_requests(now) && trials == 0);
+                        prop_assert!(until.is_some_and(|until| until - now <= COOLDOWN && breaker.is_open_for_requests(until)));
                     }
-                    _ => prop_assert_eq!(breaker.allows(now), trials == 0),
+                    _ => prop_assert_eq!(breaker.is_open_for_requests(now), trials == 0),
                 }
             }
         }

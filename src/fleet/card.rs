@@ -1,18 +1,18 @@
 //! What a model is and how its requests are treated, as it was configured. A reload can change both beneath its workers.
 
-use crate::models::Kind;
+use crate::models::ModelKind;
 use crate::settings::catalogue::Rewrite;
 use crate::settings::values::Strategy;
 
 /// What a model is, for those who ask which there are.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Card {
+pub struct ModelInfo {
     /// The id that clients use.
     pub id: String,
     /// Other names for it.
     pub aliases: Vec<String>,
     /// What it is for.
-    pub kind: Kind,
+    pub kind: ModelKind,
     /// The tier that it belongs to.
     pub tier: Option<String>,
     /// Whether lists leave it out.
@@ -31,7 +31,7 @@ pub struct Card {
 
 /// How a model's requests are treated.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Terms {
+pub struct RoutingPolicy {
     /// What is changed in them.
     pub rewrite: Rewrite,
     /// How a worker is chosen.
@@ -43,13 +43,13 @@ pub struct Terms {
 }
 
 #[cfg(test)]
-impl Card {
+impl ModelInfo {
     /// That of a chat model, for tests.
     pub(crate) fn named(id: &str) -> Self {
         Self {
             id: id.to_owned(),
             aliases: Vec::new(),
-            kind: Kind::Chat,
+            kind: ModelKind::Chat,
             tier: None,
             unlisted: false,
             size_bytes: None,

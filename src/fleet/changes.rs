@@ -10,21 +10,21 @@ use std::task::Poll;
 use tokio::sync::watch;
 
 /// What happens from now on to some workers.
-pub struct Changes(Vec<Seen>);
+pub struct WorkerChanges(Vec<WatchedMember>);
 
 /// A worker that is looked at.
-struct Seen {
+struct WatchedMember {
     member: Arc<Member>,
     handle: Handle,
-    standing: Option<watch::Receiver<()>>,
+    remote_changes: Option<watch::Receiver<()>>,
 }
 
-impl Changes {
+impl WorkerChanges {
     pub(super) fn of<'a>(members: impl Iterator<Item = &'a Arc<Member>>) -> Self {
-        let seen = |member: &'a Arc<Member>| Seen {
+        let seen = |member: &'a Arc<Member>| WatchedMember {
             member: Arc::clone(member),
             handle: member.handle().from_now_on(),
-            standing: member.standing(),
+            remote_changes: member.remote_changes(),
         };
         Self(members.map(seen).collect())
     }
@@ -36,7 +36,7 @@ impl Changes {
 
     /// Waits for the next change. False when there will be none.
     pub async fn next(&mut self) -> bool {
-        any(self.0.iter_mut().map(Seen::changes)).await
+        any(self.0.iter_mut().map(WatchedMember::changed)).await
     }
 
     /// Waits until no request under suspicion is in flight at one of them, at the latest until the next change. False
@@ -59,10 +59,10 @@ impl Changes {
     }
 }
 
-impl Seen {
-    async fn changes(&mut self) -> bool {
-        let Some(standing) = &mut self.standing else { return self.handle.changed().await };
-        let opens = self.member.opens_in();
+impl WatchedMember {
+    async fn changed(&mut self) -> bool {
+        let Some(standing) = &mut self.remote_changes else { return self.handle.changed().await };
+        let opens = self.member.available_in();
         let opened = async {
             match opens {
                 Some(wait) => awake::sleep(wait).await,
@@ -100,7 +100,7 @@ async fn any<F: Future<Output = bool>>(futures: impl Iterator<Item = F>) -> bool
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet::{Fleet, Member, Model, Rank, Terms, WorkerKind, card::Card};
+    use crate::fleet::{Fleet, Member, Model, Rank, RoutingPolicy, WorkerKind, card::ModelInfo};
     use crate::worker::{State, Status};
     use std::pin::pin;
     use std::sync::atomic::{AtomicBool, Ordering};
@@ -121,19 +121,19 @@ mod tests {
     async fn the_first_load_may_be_that_of_models_that_come_later() {
         let model = || {
             let (owner, handle) = Handle::stub(([127, 0, 0, 1], 1).into());
-            let member = Arc::new(Member::own(handle, WorkerKind::Local, 0, 1, RANK));
+            let member = Arc::new(Member::local(handle, WorkerKind::Local, 0, 1, RANK));
             let is = |state, has_been_ready| {
                 move |status: &mut Status| {
                     (status.state, status.has_been_ready) = (state, has_been_ready);
                 }
             };
             owner.send_modify(is(State::Loading, false));
-            (owner, Arc::new(Model::new(Card::named("m"), Terms::default(), vec![member])), is)
+            (owner, Arc::new(Model::new(ModelInfo::named("m"), RoutingPolicy::default(), vec![member])), is)
         };
         for serves in [true, false] {
-            let fleet = Fleet::unknown();
+            let fleet = Fleet::empty();
             let mut context = Context::from_waker(std::task::Waker::noop());
-            let mut first_load = pin!(fleet.first_load());
+            let mut first_load = pin!(fleet.initial_load());
             assert!(first_load.as_mut().poll(&mut context).is_pending(), "there are no models yet");
             let ((_before, before, _), (owner, now, is)) = (model(), model());
             fleet.replace(vec![before]);
@@ -143,22 +143,22 @@ mod tests {
             owner.send_modify(is(if serves { State::Ready } else { State::Failed }, serves));
             assert_eq!(first_load.as_mut().poll(&mut context), std::task::Poll::Ready(serves));
         }
-        let nobody = Arc::new(Model::new(Card::named("m"), Terms::default(), Vec::new()));
-        assert!(Fleet::new(vec![nobody]).first_load().await, "nobody is waited for");
+        let nobody = Arc::new(Model::new(ModelInfo::named("m"), RoutingPolicy::default(), Vec::new()));
+        assert!(Fleet::new(vec![nobody]).initial_load().await, "nobody is waited for");
     }
 
     /// Regression: what had changed before counted as a change, so that whoever waited for a loss took a whole CPU.
     #[tokio::test]
     async fn who_waits_rests_until_something_happens() {
         let (owner, handle) = Handle::stub(([127, 0, 0, 1], 1).into());
-        let member = Arc::new(Member::own(handle, WorkerKind::Local, 0, 1, RANK));
-        let model = Model::new(Card::named("m"), Terms::default(), vec![Arc::clone(&member)]);
+        let member = Arc::new(Member::local(handle, WorkerKind::Local, 0, 1, RANK));
+        let model = Model::new(ModelInfo::named("m"), RoutingPolicy::default(), vec![Arc::clone(&member)]);
         let fleet = Fleet::new(vec![Arc::new(model)]);
         owner.send_modify(|status| status.restarts += 1);
         let woken = Arc::new(Woken::default());
         let waker = Arc::clone(&woken).into();
         let mut context = Context::from_waker(&waker);
-        let mut is_lost = pin!(fleet.is_lost());
+        let mut is_lost = pin!(fleet.lost());
         assert!(is_lost.as_mut().poll(&mut context).is_pending());
         assert!(!woken.0.load(Ordering::SeqCst), "it is asked again at once");
         owner.send_modify(|status| status.state = State::Failed);

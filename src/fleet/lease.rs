@@ -2,8 +2,8 @@
 
 use super::breaker::{Breaker, Pass};
 use super::member::{Member, Slot};
-use super::tally::Serving;
-use crate::awake::Instant;
+use super::tally::ServingGuard;
+use crate::awake::ActiveInstant;
 use crate::worker::{Endpoint, InFlight};
 use http::StatusCode;
 use std::error::Error;
@@ -15,18 +15,18 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 pub struct Lease {
     in_flight: InFlight,
     member: Arc<Member>,
-    begun: Instant,
+    begun: ActiveInstant,
     /// Until it is known what has come of the request.
     pass: Option<Pass>,
     has_failed: bool,
     _slot: Option<Slot>,
-    _serving: Serving,
+    _serving: ServingGuard,
 }
 
 impl Lease {
     pub(super) fn new(in_flight: InFlight, member: &Arc<Member>, slot: Option<Slot>, pass: Option<Pass>) -> Self {
-        let (member, begun) = (Arc::clone(member), Instant::now());
-        let serving = member.tally.enter();
+        let (member, begun) = (Arc::clone(member), ActiveInstant::now());
+        let serving = member.tally.begin();
         Self { in_flight, member, begun, pass, has_failed: false, _slot: slot, _serving: serving }
     }
 
@@ -41,8 +41,8 @@ impl Lease {
     }
 
     /// Says that the head of the answer has come, and for how long the worker asks to be left alone if it cannot serve now.
-    pub fn is_answered(&mut self, status: StatusCode, rest: Option<Duration>) {
-        self.member.tally.answered_after(self.begun.elapsed());
+    pub fn record_response(&mut self, status: StatusCode, rest: Option<Duration>) {
+        self.member.tally.record_first_byte(self.begun.elapsed());
         if !self.member.is_remote() {
             return;
         }
@@ -53,58 +53,58 @@ impl Lease {
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
                 let error = format!("answered {}", status.as_u16());
                 match rest {
-                    Some(rest) => self.fails_so(&error, |breaker, pass, now| breaker.rests(pass, rest, now)),
-                    None => self.fails(&error),
+                    Some(rest) => self.fail_with(&error, |breaker, pass, now| breaker.rest_for(pass, rest, now)),
+                    None => self.fail(&error),
                 }
             }
-            _ if status.is_server_error() => self.fails(&format!("answered {}", status.as_u16())),
+            _ if status.is_server_error() => self.fail(&format!("answered {}", status.as_u16())),
             _ => {
                 if let Some(pass) = self.pass.take_if(|pass| self.member.is_trial(pass)) {
                     // Others need not wait for the end of a long answer.
-                    self.member.settle(pass, |breaker, pass, _| breaker.succeeded(pass));
+                    self.member.return_pass(pass, |breaker, pass, _| breaker.record_success(pass));
                 }
             }
         }
     }
 
     /// Says that the worker broke the connection.
-    pub fn doubt(&mut self) {
-        self.fails("broke the connection");
+    pub fn record_broken_connection(&mut self) {
+        self.fail("broke the connection");
         self.in_flight.doubt();
     }
 
     /// Says why a request to the worker failed; it is doubted, unless the reason lies with us.
-    pub fn failed(&mut self, error: &(dyn Error + 'static), text: &str) {
-        self.fails(text);
+    pub fn record_failure(&mut self, error: &(dyn Error + 'static), text: &str) {
+        self.fail(text);
         self.in_flight.failed(error);
     }
 
     /// Says that the worker has not answered in time.
-    pub fn is_late(&mut self) {
-        self.fails("did not answer in time");
+    pub fn mark_timed_out(&mut self) {
+        self.fail("did not answer in time");
     }
 
     /// Says that the worker does not take the key that it was configured with.
-    pub fn wants_another_key(&mut self) {
-        self.fails("does not take its api_key");
+    pub fn record_rejected_key(&mut self) {
+        self.fail("does not take its api_key");
         self.in_flight.answered();
     }
 
     /// Says that the worker has answered to the end, well or with an error of its own.
-    pub fn answered(&mut self) {
+    pub fn record_answer_end(&mut self) {
         self.in_flight.answered();
-        self.ends_well();
+        self.close_served();
     }
 
     /// Says that the worker answered well, to the end.
-    pub fn succeeded(&mut self) {
+    pub fn record_success(&mut self) {
         self.in_flight.succeeded();
-        self.ends_well();
+        self.close_served();
     }
 
     /// Says that the worker could not compute an answer, which is no fault of the request.
-    pub fn could_not_be_computed(&mut self) {
-        self.fails("could not compute an answer");
+    pub fn record_compute_failure(&mut self) {
+        self.fail("could not compute an answer");
         // Whoever runs another's worker restarts it.
         match self.member.is_remote() {
             true => self.in_flight.answered(),
@@ -117,42 +117,42 @@ impl Lease {
         self.in_flight.endpoint()
     }
 
-    fn ends_well(&mut self) {
+    fn close_served(&mut self) {
         if !self.has_failed {
-            self.member.tally.served();
-            self.settle(|breaker, pass, _| breaker.succeeded(pass));
+            self.member.tally.record_served();
+            self.return_pass(|breaker, pass, _| breaker.record_success(pass));
         }
     }
 
-    fn fails(&mut self, error: &str) {
-        self.fails_so(error, Breaker::failed);
+    fn fail(&mut self, error: &str) {
+        self.fail_with(error, Breaker::record_failure);
     }
 
-    fn fails_so(&mut self, error: &str, came: impl FnOnce(&mut Breaker, Pass, Instant)) {
+    fn fail_with(&mut self, error: &str, came: impl FnOnce(&mut Breaker, Pass, ActiveInstant)) {
         // Once, whatever else comes of it.
         if !std::mem::replace(&mut self.has_failed, true) {
-            self.member.tally.failed(error);
-            self.settle(came);
+            self.member.tally.record_failure(error);
+            self.return_pass(came);
         }
     }
 
-    fn settle(&mut self, came: impl FnOnce(&mut Breaker, Pass, Instant)) {
+    fn return_pass(&mut self, came: impl FnOnce(&mut Breaker, Pass, ActiveInstant)) {
         if let Some(pass) = self.pass.take() {
-            self.member.settle(pass, came);
+            self.member.return_pass(pass, came);
         }
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.settle(Breaker::given_up);
+        self.return_pass(Breaker::give_up);
     }
 }
 
 #[cfg(test)]
 impl Lease {
     /// Its answer breaks off, of which its owner hears nothing.
-    pub(super) fn breaks_off(&mut self) {
-        self.fails("broke the connection");
+    pub(super) fn break_off(&mut self) {
+        self.fail("broke the connection");
     }
 }

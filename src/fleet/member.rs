@@ -3,9 +3,9 @@
 use super::breaker::{Breaker, BreakerState, Pass};
 use super::choice::Candidate;
 use super::quota::Quota;
-use super::report::Overall;
-use super::tally::{Particulars, Snapshot, Tally, WorkerKind};
-use crate::awake::Instant;
+use super::report::ServiceStatus;
+use super::tally::{WorkerCounters, WorkerFacts, WorkerKind, WorkerStats};
+use crate::awake::ActiveInstant;
 use crate::worker::{Handle, State};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,11 +24,11 @@ pub struct Member {
     /// How many requests may hold one of its slots.
     slots: usize,
     /// How many do.
-    taken: AtomicUsize,
+    slots_in_use: AtomicUsize,
     rank: Mutex<Rank>,
     /// Only of one that somebody else runs: whoever runs a worker knows more of it than its failures tell.
-    standing: Option<Standing>,
-    pub(super) tally: Arc<Tally>,
+    remote_status: Option<RemoteStatus>,
+    pub(super) tally: Arc<WorkerCounters>,
 }
 
 /// What is preferred among workers.
@@ -41,7 +41,7 @@ pub struct Rank {
 }
 
 /// Whether a worker may be sent requests, beside what its owner says.
-struct Standing {
+struct RemoteStatus {
     inner: Mutex<(Breaker, Quota)>,
     /// Sent to at each change.
     changes: watch::Sender<()>,
@@ -56,19 +56,19 @@ pub(super) struct Slot {
 
 impl Member {
     /// A worker that the gateway runs, with so many slots.
-    pub fn own(handle: Handle, kind: WorkerKind, number: u32, slots: usize, rank: Rank) -> Self {
+    pub fn local(handle: Handle, kind: WorkerKind, number: u32, slots: usize, rank: Rank) -> Self {
         let (taken, rank, tally) = (AtomicUsize::new(0), Mutex::new(rank), Arc::default());
-        Self { handle, kind, number, slots, taken, rank, standing: None, tally }
+        Self { handle, kind, number, slots, slots_in_use: taken, rank, remote_status: None, tally }
     }
 
     /// One that somebody else runs.
     pub fn remote(handle: Handle, number: u32, slots: usize, rank: Rank, breaker: Breaker, quota: Quota) -> Self {
-        let standing = Standing { inner: Mutex::new((breaker, quota)), changes: watch::channel(()).0 };
-        Self { standing: Some(standing), ..Self::own(handle, WorkerKind::Remote, number, slots, rank) }
+        let standing = RemoteStatus { inner: Mutex::new((breaker, quota)), changes: watch::channel(()).0 };
+        Self { remote_status: Some(standing), ..Self::local(handle, WorkerKind::Remote, number, slots, rank) }
     }
 
     /// Prefers it otherwise from now on.
-    pub fn is_ranked(&self, rank: Rank) {
+    pub fn set_rank(&self, rank: Rank) {
         *self.rank.lock().unwrap_or_else(PoisonError::into_inner) = rank;
     }
 
@@ -94,39 +94,39 @@ impl Member {
     }
 
     /// Whether requests may be sent to it now.
-    pub(super) fn is_open(&self, now: Instant) -> bool {
-        let allows = |standing: &Standing| {
+    pub(super) fn is_open(&self, now: ActiveInstant) -> bool {
+        let allows = |standing: &RemoteStatus| {
             let (breaker, quota) = &*standing.lock();
-            breaker.allows(now) && quota.allows(Clock::now())
+            breaker.is_open_for_requests(now) && quota.has_remaining(Clock::now())
         };
-        self.handle.is_open() && self.standing.as_ref().is_none_or(allows)
+        self.handle.is_open() && self.remote_status.as_ref().is_none_or(allows)
     }
 
     /// How many of its slots may be used now: while it is only tried, one more than are taken.
-    pub(super) fn slots(&self, now: Instant) -> usize {
-        let is_tried = |standing: &Standing| standing.lock().0.state(now) != BreakerState::Closed;
-        if self.standing.as_ref().is_some_and(is_tried) { self.taken() + 1 } else { self.slots }
+    pub(super) fn slots(&self, now: ActiveInstant) -> usize {
+        let is_tried = |standing: &RemoteStatus| standing.lock().0.state(now) != BreakerState::Closed;
+        if self.remote_status.as_ref().is_some_and(is_tried) { self.slots_in_use() + 1 } else { self.slots }
     }
 
     /// How many requests it would serve at once, be it that the first wakes it.
-    pub(super) fn room(&self, now: Instant) -> usize {
+    pub(super) fn capacity(&self, now: ActiveInstant) -> usize {
         let serves = match self.is_remote() {
             true => self.is_open(now),
-            false => Overall::of(self.handle.state()) == Overall::Ok,
+            false => ServiceStatus::of(self.handle.state()) == ServiceStatus::Ok,
         };
         if serves { self.slots(now) } else { 0 }
     }
 
     /// How many of its slots are in use.
-    pub(super) fn taken(&self) -> usize {
-        self.taken.load(Ordering::SeqCst)
+    pub(super) fn slots_in_use(&self) -> usize {
+        self.slots_in_use.load(Ordering::SeqCst)
     }
 
-    pub(super) fn candidate(&self, index: usize, now: Instant) -> Candidate {
+    pub(super) fn candidate(&self, index: usize, now: ActiveInstant) -> Candidate {
         let rank = *self.rank.lock().unwrap_or_else(PoisonError::into_inner);
         Candidate {
             index,
-            in_flight: self.taken(),
+            in_flight: self.slots_in_use(),
             slots: self.slots(now),
             weight: rank.weight,
             priority: rank.priority,
@@ -135,24 +135,24 @@ impl Member {
     }
 
     /// Takes one of its slots if one is free; `freed` is told when it is given back.
-    pub(super) fn take_slot(self: &Arc<Self>, now: Instant, freed: &Arc<Notify>) -> Option<Slot> {
+    pub(super) fn take_slot(self: &Arc<Self>, now: ActiveInstant, freed: &Arc<Notify>) -> Option<Slot> {
         let slots = self.slots(now);
         let more = |taken: usize| (taken < slots).then_some(taken + 1);
-        self.taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
+        self.slots_in_use.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
         Some(Slot { member: Arc::clone(self), freed: Arc::clone(freed) })
     }
 
     /// Counts a request against what it may be asked for. None if it may not be sent; without a standing there is
     /// nothing to give back.
-    pub(super) fn pass(&self, now: Instant) -> Option<Option<Pass>> {
-        let Some(standing) = &self.standing else { return Some(None) };
+    pub(super) fn take_pass(&self, now: ActiveInstant) -> Option<Option<Pass>> {
+        let Some(standing) = &self.remote_status else { return Some(None) };
         let (pass, is_spent) = {
             let (breaker, quota) = &mut *standing.lock();
             let clock = Clock::now();
-            if !breaker.allows(now) || !quota.take(clock) {
+            if !breaker.is_open_for_requests(now) || !quota.take(clock) {
                 return None;
             }
-            (breaker.begin(now), !quota.allows(clock))
+            (breaker.begin(now), !quota.has_remaining(clock))
         };
         if is_spent {
             // Whoever waits does so until there is more.
@@ -162,9 +162,9 @@ impl Member {
     }
 
     /// Gives a pass back with what came of it. Whoever waits for this worker hears of it.
-    pub(super) fn settle(&self, pass: Pass, came: impl FnOnce(&mut Breaker, Pass, Instant)) {
-        let Some(standing) = &self.standing else { return };
-        let now = Instant::now();
+    pub(super) fn return_pass(&self, pass: Pass, came: impl FnOnce(&mut Breaker, Pass, ActiveInstant)) {
+        let Some(standing) = &self.remote_status else { return };
+        let now = ActiveInstant::now();
         let is_other = {
             let (breaker, _) = &mut *standing.lock();
             let before = breaker.state(now);
@@ -178,17 +178,17 @@ impl Member {
 
     /// Whether this pass is the one with which it is tried.
     pub(super) fn is_trial(&self, pass: &Pass) -> bool {
-        self.standing.as_ref().is_some_and(|standing| standing.lock().0.is_trial(pass))
+        self.remote_status.as_ref().is_some_and(|standing| standing.lock().0.is_trial(pass))
     }
 
     /// Counts what an answer has cost against what it may be asked for.
     pub fn spend(&self, tokens: u64) {
-        if let Some(standing) = &self.standing {
+        if let Some(standing) = &self.remote_status {
             let is_spent = {
                 let (_, quota) = &mut *standing.lock();
                 let clock = Clock::now();
                 quota.spend(tokens, clock);
-                !quota.allows(clock)
+                !quota.has_remaining(clock)
             };
             if is_spent {
                 standing.changes.send_replace(());
@@ -197,36 +197,38 @@ impl Member {
     }
 
     /// In how long it may be sent requests again, if it may not now and time alone decides.
-    pub(super) fn opens_in(&self) -> Option<Duration> {
-        let (now, clock) = (Instant::now(), Clock::now());
-        let (breaker, quota) = &*self.standing.as_ref()?.lock();
+    pub(super) fn available_in(&self) -> Option<Duration> {
+        let (now, clock) = (ActiveInstant::now(), Clock::now());
+        let (breaker, quota) = &*self.remote_status.as_ref()?.lock();
         let of_quota = quota.opens_at(clock).map(|at| at - clock);
         breaker.opens_at(now).map(|at| at - now).max(of_quota)
     }
 
     /// Whether it has been asked for as much as it may, and would serve otherwise.
-    pub(super) fn is_spent(&self, now: Instant) -> bool {
-        self.standing.as_ref().is_some_and(|standing| {
+    pub(super) fn is_quota_exhausted(&self, now: ActiveInstant) -> bool {
+        self.remote_status.as_ref().is_some_and(|standing| {
             let (breaker, quota) = &*standing.lock();
-            breaker.allows(now) && !quota.allows(Clock::now())
+            breaker.is_open_for_requests(now) && !quota.has_remaining(Clock::now())
         })
     }
 
     /// Whether it has failed too often to be sent more for now.
-    pub(super) fn rests(&self, now: Instant) -> bool {
-        self.standing.as_ref().is_some_and(|standing| !standing.lock().0.allows(now))
+    pub(super) fn is_breaker_open(&self, now: ActiveInstant) -> bool {
+        self.remote_status.as_ref().is_some_and(|standing| !standing.lock().0.is_open_for_requests(now))
     }
 
     /// What happens to its standing from now on.
-    pub(super) fn standing(&self) -> Option<watch::Receiver<()>> {
-        self.standing.as_ref().map(|standing| standing.changes.subscribe())
+    pub(super) fn remote_changes(&self) -> Option<watch::Receiver<()>> {
+        self.remote_status.as_ref().map(|standing| standing.changes.subscribe())
     }
 
-    pub(super) fn snapshot(&self) -> Snapshot {
-        let breaker =
-            self.standing.as_ref().map_or(BreakerState::Closed, |standing| standing.lock().0.state(Instant::now()));
+    pub(super) fn snapshot(&self) -> WorkerStats {
+        let breaker = self
+            .remote_status
+            .as_ref()
+            .map_or(BreakerState::Closed, |standing| standing.lock().0.state(ActiveInstant::now()));
         let status = self.handle.status();
-        let mut shown = self.tally.snapshot(Particulars {
+        let mut shown = self.tally.snapshot(WorkerFacts {
             worker: self.number,
             kind: self.kind,
             state: status.state.as_str(),
@@ -242,7 +244,7 @@ impl Member {
     }
 }
 
-impl Standing {
+impl RemoteStatus {
     fn lock(&self) -> MutexGuard<'_, (Breaker, Quota)> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -250,7 +252,7 @@ impl Standing {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let before = self.member.taken.fetch_sub(1, Ordering::SeqCst);
+        let before = self.member.slots_in_use.fetch_sub(1, Ordering::SeqCst);
         debug_assert!(before > 0, "a slot was given back twice");
         self.freed.notify_waiters();
     }

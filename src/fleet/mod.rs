@@ -35,18 +35,18 @@ mod testing;
 
 pub use crate::worker::{Errand, Fingerprint, State};
 pub use breaker::{Breaker, BreakerState};
-pub use card::{Card, Terms};
-pub use changes::Changes;
+pub use card::{ModelInfo, RoutingPolicy};
+pub use changes::WorkerChanges;
 pub use lease::Lease;
 pub use member::{Member, Rank};
-pub use model::leasing::Wish;
+pub use model::leasing::LeaseRequest;
 pub use model::unavailable::Unavailable;
-pub use model::{Model, Want};
+pub use model::{Model, ModelDemand};
 pub use quota::Quota;
-pub use report::{FleetReport, ModelStatus, Overall};
-pub use tally::{Snapshot, WorkerKind};
+pub use report::{FleetReport, ModelStatus, ServiceStatus};
+pub use tally::{WorkerKind, WorkerStats};
 #[cfg(test)]
-pub(crate) use testing::Stub;
+pub(crate) use testing::StubWorker;
 
 use crate::worker::Loss;
 use arc_swap::ArcSwap;
@@ -58,89 +58,95 @@ use tokio::sync::{Notify, SetOnce};
 
 /// Every model that this service knows at present.
 pub struct Fleet {
-    shelf: ArcSwap<Shelf>,
+    snapshot: ArcSwap<ModelSnapshot>,
     /// Told of each new shelf.
-    swapped: Notify,
+    replaced: Notify,
     /// Set once it is known which models there are.
-    stocked: SetOnce<()>,
+    models_known: SetOnce<()>,
     /// Set once every worker that was started with the service has been ready or has failed. It stays so: neither a model
     /// that is woken later nor one that comes with a reload has the whole service load again.
-    begun: AtomicBool,
+    initial_load_done: AtomicBool,
 }
 
 /// The models between two reloads of the configuration, in the order in which they are listed.
-pub struct Shelf {
+pub struct ModelSnapshot {
     models: Vec<Arc<Model>>,
 }
 
 impl Fleet {
     /// A fleet of which nobody knows yet what models it has.
-    pub fn unknown() -> Self {
-        let shelf = ArcSwap::from_pointee(Shelf { models: Vec::new() });
-        Self { shelf, swapped: Notify::new(), stocked: SetOnce::new(), begun: AtomicBool::new(false) }
+    pub fn empty() -> Self {
+        let shelf = ArcSwap::from_pointee(ModelSnapshot { models: Vec::new() });
+        Self {
+            snapshot: shelf,
+            replaced: Notify::new(),
+            models_known: SetOnce::new(),
+            initial_load_done: AtomicBool::new(false),
+        }
     }
 
     /// A fleet of these models, for now.
     pub fn new(models: Vec<Arc<Model>>) -> Self {
-        let fleet = Self::unknown();
+        let fleet = Self::empty();
         fleet.replace(models);
         fleet
     }
 
     /// The models that there are now.
-    pub fn shelf(&self) -> Arc<Shelf> {
-        self.shelf.load_full()
+    pub fn snapshot(&self) -> Arc<ModelSnapshot> {
+        self.snapshot.load_full()
     }
 
     /// Puts other models in place of those that there were.
     pub fn replace(&self, models: Vec<Arc<Model>>) {
-        self.shelf.store(Arc::new(Shelf { models }));
+        self.snapshot.store(Arc::new(ModelSnapshot { models }));
         // A second time is no news.
-        let _ = self.stocked.set(());
-        self.swapped.notify_waiters();
+        let _ = self.models_known.set(());
+        self.replaced.notify_waiters();
     }
 
     /// Returns the state of every model and what these states come to. Each worker is looked at once, because it may
     /// change its state at any moment.
     pub fn report(&self) -> FleetReport {
-        let (sums, models): (Vec<_>, Vec<_>) = self.shelf().models.iter().map(|model| model.report()).unzip();
-        let best = self.sum(sums.iter().copied().flatten());
-        let is_partial = best == Overall::Ok && sums.iter().flatten().any(|sum| *sum >= Overall::Degraded);
-        FleetReport { best, shown: if is_partial { Overall::Degraded } else { best }, models }
+        let (sums, models): (Vec<_>, Vec<_>) = self.snapshot().models.iter().map(|model| model.report()).unzip();
+        let best = self.combined_status(sums.iter().copied().flatten());
+        let is_partial = best == ServiceStatus::Ok && sums.iter().flatten().any(|sum| *sum >= ServiceStatus::Degraded);
+        FleetReport { best, shown: if is_partial { ServiceStatus::Degraded } else { best }, models }
     }
 
     /// The sum of all models' states.
-    pub fn overall(&self) -> Overall {
-        let shelf = self.shelf();
-        self.sum(shelf.members().map(|member| Overall::of(member.handle().state())))
+    pub fn service_status(&self) -> ServiceStatus {
+        let shelf = self.snapshot();
+        self.combined_status(shelf.members().map(|member| ServiceStatus::of(member.handle().state())))
     }
 
-    fn sum(&self, workers: impl Iterator<Item = Overall>) -> Overall {
+    fn combined_status(&self, workers: impl Iterator<Item = ServiceStatus>) -> ServiceStatus {
         // What is seen of the workers is no newer than that.
-        let best = Overall::best(workers);
-        if self.has_begun() { best } else { Overall::Loading }
+        let best = ServiceStatus::best(workers);
+        if self.is_initial_load_done() { best } else { ServiceStatus::Loading }
     }
 
     /// Whether all that was to be loaded with the start of the service has been, as far as it can be.
-    fn has_begun(&self) -> bool {
-        let has_now = || self.stocked.initialized() && !self.shelf().members().any(|member| member.is_awaited());
-        if !self.begun.load(Ordering::Relaxed) && has_now() {
-            self.begun.store(true, Ordering::Relaxed);
+    fn is_initial_load_done(&self) -> bool {
+        let has_now =
+            || self.models_known.initialized() && !self.snapshot().members().any(|member| member.is_awaited());
+        if !self.initial_load_done.load(Ordering::Relaxed) && has_now() {
+            self.initial_load_done.store(true, Ordering::Relaxed);
         }
-        self.begun.load(Ordering::Relaxed)
+        self.initial_load_done.load(Ordering::Relaxed)
     }
 
     /// Waits until requests can be served for the first time, and every worker that is started with the service has been
     /// ready or has failed: true; or none will ever serve: false.
-    pub async fn first_load(&self) -> bool {
-        self.stocked.wait().await;
+    pub async fn initial_load(&self) -> bool {
+        self.models_known.wait().await;
         let serves = |member: &Arc<Member>| member.handle().has_been_ready() || member.handle().state().is_asleep;
         loop {
-            let changes = self.changes();
-            let shelf = self.shelf();
+            let changes = self.changed();
+            let shelf = self.snapshot();
             // Models without any worker wait for none.
             let may_serve = shelf.members().next().is_none() || shelf.members().any(serves);
-            if may_serve && self.has_begun() {
+            if may_serve && self.is_initial_load_done() {
                 return true;
             }
             if shelf.loss().is_some() {
@@ -152,19 +158,19 @@ impl Fleet {
 
     /// Whether a model serves requests at once, without being started for them; also where none is meant to before it
     /// is asked for. Not before all that is started with the service has been.
-    pub fn is_awake(&self) -> bool {
-        let shelf = self.shelf();
-        if !self.has_begun() {
+    pub fn is_ready(&self) -> bool {
+        let shelf = self.snapshot();
+        if !self.is_initial_load_done() {
             return false;
         }
         let mut members = shelf.members().peekable();
-        members.peek().is_none() || members.any(|member| member.handle().is_ready()) || shelf.waits_to_be_asked()
+        members.peek().is_none() || members.any(|member| member.handle().is_ready()) || shelf.is_all_on_demand()
     }
 
     /// Waits for the next change of a worker, or of the models, from the call on.
-    pub fn changes(&self) -> impl Future<Output = ()> {
-        let swapped = self.swapped.notified();
-        let mut changes = Changes::of(self.shelf().members());
+    pub fn changed(&self) -> impl Future<Output = ()> {
+        let swapped = self.replaced.notified();
+        let mut changes = WorkerChanges::of(self.snapshot().members());
         async move {
             tokio::pin!(swapped);
             tokio::select! {
@@ -177,11 +183,11 @@ impl Fleet {
     }
 
     /// Waits until no worker of any model will serve again though nobody has asked for that.
-    pub async fn is_lost(&self) -> Loss {
+    pub async fn lost(&self) -> Loss {
         loop {
-            let mut swapped = pin!(self.swapped.notified());
-            let shelf = self.shelf();
-            let mut changes = Changes::of(shelf.members());
+            let mut swapped = pin!(self.replaced.notified());
+            let shelf = self.snapshot();
+            let mut changes = WorkerChanges::of(shelf.members());
             if let Some(loss) = shelf.loss() {
                 return loss;
             }
@@ -195,7 +201,7 @@ impl Fleet {
     }
 }
 
-impl Shelf {
+impl ModelSnapshot {
     /// The models, as they are listed.
     pub fn models(&self) -> &[Arc<Model>] {
         &self.models
@@ -206,7 +212,7 @@ impl Shelf {
     }
 
     /// Whether every worker was left to be started by its first request, and none has been yet.
-    fn waits_to_be_asked(&self) -> bool {
+    fn is_all_on_demand(&self) -> bool {
         self.members().all(|member| member.handle().state().is_asleep && !member.handle().has_been_ready())
     }
 
@@ -234,13 +240,13 @@ mod tests {
                 let breaker = Breaker::new(NonZeroU32::MIN, Duration::ZERO);
                 Member::remote(handle, 0, 1, rank, breaker, Quota::new(None, None))
             }
-            _ => Member::own(handle, kind, 0, 1, rank),
+            _ => Member::local(handle, kind, 0, 1, rank),
         };
         (owner, Arc::new(member))
     }
 
     fn model(member: &Arc<Member>) -> Arc<Model> {
-        Arc::new(Model::new(Card::named("m"), Terms::default(), vec![Arc::clone(member)]))
+        Arc::new(Model::new(ModelInfo::named("m"), RoutingPolicy::default(), vec![Arc::clone(member)]))
     }
 
     /// One that has not been ready, in this state.
@@ -260,9 +266,9 @@ mod tests {
         owner.send_modify(|status| (status.state, status.failed_loads) = (State::Backoff, 1));
     }
 
-    fn overall(fleet: &Fleet) -> Overall {
+    fn overall(fleet: &Fleet) -> ServiceStatus {
         let FleetReport { best, shown, .. } = fleet.report();
-        assert_eq!((best, shown == Overall::Loading), (fleet.overall(), best == Overall::Loading));
+        assert_eq!((best, shown == ServiceStatus::Loading), (fleet.service_status(), best == ServiceStatus::Loading));
         best
     }
 
@@ -277,11 +283,11 @@ mod tests {
             is_new(&lazy, State::Stopped, true);
             let fleet = Fleet::new(vec![model(&one), model(&two)]);
             let mut context = Context::from_waker(Waker::noop());
-            let mut first_load = pin!(fleet.first_load());
+            let mut first_load = pin!(fleet.initial_load());
             for state in [State::Starting, State::Loading] {
                 is_new(&early, state, false);
                 assert!(first_load.as_mut().poll(&mut context).is_pending(), "{state}");
-                assert_eq!((overall(&fleet), fleet.is_awake()), (Overall::Loading, false), "{state}");
+                assert_eq!((overall(&fleet), fleet.is_ready()), (ServiceStatus::Loading, false), "{state}");
             }
             is_new(&lazy, State::Loading, true);
             assert!(first_load.as_mut().poll(&mut context).is_pending());
@@ -294,14 +300,14 @@ mod tests {
 
             // From now on the best there is counts.
             is_ready(&early);
-            assert_eq!((overall(&fleet), fleet.is_awake()), (Overall::Ok, true));
+            assert_eq!((overall(&fleet), fleet.is_ready()), (ServiceStatus::Ok, true));
             is_new(&early, State::Loading, false);
             is_new(&lazy, State::Stopped, true);
-            assert_eq!(overall(&fleet), Overall::Ok, "started again, it leaves others ready");
+            assert_eq!(overall(&fleet), ServiceStatus::Ok, "started again, it leaves others ready");
             let (newcomer, three) = member(WorkerKind::Local);
             is_new(&newcomer, State::Loading, false);
             fleet.replace(vec![model(&two), model(&three)]);
-            assert_eq!(overall(&fleet), Overall::Ok, "and so does one that a reload brings");
+            assert_eq!(overall(&fleet), ServiceStatus::Ok, "and so does one that a reload brings");
         }
     }
 
@@ -312,9 +318,9 @@ mod tests {
             is_new(&far, State::Starting, false);
             is_new(&lazy, State::Stopped, true);
             let fleet = Fleet::new(vec![model(&one), model(&two)]);
-            assert_eq!(overall(&fleet), Overall::Loading);
+            assert_eq!(overall(&fleet), ServiceStatus::Loading);
             is_new(&far, told, false);
-            assert!(fleet.overall() == Overall::Ok, "{told}");
+            assert!(fleet.service_status() == ServiceStatus::Ok, "{told}");
         }
     }
 
@@ -324,8 +330,8 @@ mod tests {
         is_new(&early, State::Loading, false);
         is_new(&lazy, State::Stopped, true);
         let fleet = Fleet::new(vec![model(&one), model(&two)]);
-        assert_eq!(overall(&fleet), Overall::Loading);
+        assert_eq!(overall(&fleet), ServiceStatus::Loading);
         drop(early);
-        assert_eq!(fleet.overall(), Overall::Ok);
+        assert_eq!(fleet.service_status(), ServiceStatus::Ok);
     }
 }

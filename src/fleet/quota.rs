@@ -30,7 +30,7 @@ impl Quota {
     }
 
     /// Whether a request may be sent now.
-    pub fn allows(&self, now: Instant) -> bool {
+    pub fn has_remaining(&self, now: Instant) -> bool {
         self.opens_at(now).is_none()
     }
 
@@ -86,10 +86,10 @@ mod tests {
     fn requests_are_a_bucket_that_fills_in_a_minute() {
         let (mut quota, start) = quota(6, 0);
         assert!((0..6).all(|_| quota.take(start)));
-        assert!(!quota.take(start) && !quota.allows(start));
+        assert!(!quota.take(start) && !quota.has_remaining(start));
         let next = start + seconds(10);
         assert_eq!(quota.opens_at(start), Some(next), "what was refused is not counted");
-        assert!(!quota.allows(next - NANO));
+        assert!(!quota.has_remaining(next - NANO));
         assert!(quota.take(next) && !quota.take(next));
         assert!((0..3).all(|_| quota.take(next + seconds(30))));
         assert_eq!(quota.opens_at(next + seconds(30)), Some(next + seconds(40)));
@@ -105,7 +105,7 @@ mod tests {
         quota.spend(61, start);
         let paid = start + seconds(61);
         assert_eq!(quota.opens_at(start), Some(paid), "60 to pay the debt, one for a token");
-        assert!(!quota.allows(paid - NANO) && quota.allows(paid));
+        assert!(!quota.has_remaining(paid - NANO) && quota.has_remaining(paid));
         quota.spend(0, start);
         assert_eq!(quota.opens_at(start), Some(paid));
     }
@@ -127,7 +127,7 @@ mod tests {
         quota.spend(u64::MAX, start);
         let opens_at = quota.opens_at(start).unwrap();
         assert_eq!(opens_at, start + LONGEST_DEBT + MINUTE);
-        assert!(quota.allows(opens_at));
+        assert!(quota.has_remaining(opens_at));
     }
 
     #[test]
@@ -141,8 +141,8 @@ mod tests {
     fn time_that_goes_back_gives_nothing() {
         let (mut quota, start) = quota(1, 0);
         assert!(quota.take(start + seconds(100)));
-        assert!(!quota.allows(start) && !quota.allows(start + seconds(159)));
-        assert!(quota.allows(start + seconds(160)));
+        assert!(!quota.has_remaining(start) && !quota.has_remaining(start + seconds(159)));
+        assert!(quota.has_remaining(start + seconds(160)));
     }
 
     proptest! {
@@ -162,7 +162,7 @@ mod tests {
                     prop_assert_eq!(quota.take(now), opens_at.is_none());
                     match opens_at {
                         None => taken.push(now),
-                        Some(at) => prop_assert!(at > now && at <= now + MINUTE && quota.allows(at) && !quota.allows(at - NANO)),
+                        Some(at) => prop_assert!(at > now && at <= now + MINUTE && quota.has_remaining(at) && !quota.has_remaining(at - NANO)),
                     }
                 }
             }

@@ -20,9 +20,9 @@ pub struct ModelStatus {
 #[derive(Debug)]
 pub struct FleetReport {
     /// Whether requests are served at all: the state of the best worker.
-    pub best: Overall,
-    /// The state that is shown. It is [`Overall::Degraded`] where some models are served and others are not.
-    pub shown: Overall,
+    pub best: ServiceStatus,
+    /// The state that is shown. It is [`ServiceStatus::Degraded`] where some models are served and others are not.
+    pub shown: ServiceStatus,
     /// The models, in the order in which they are listed.
     pub models: Vec<ModelStatus>,
 }
@@ -30,7 +30,7 @@ pub struct FleetReport {
 /// Whether the service as a whole can serve, from the best to the worst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Overall {
+pub enum ServiceStatus {
     /// Requests are served, at once or as soon as a model that sleeps has been woken.
     Ok,
     /// No request is served yet.
@@ -41,7 +41,7 @@ pub enum Overall {
     Failed,
 }
 
-impl Overall {
+impl ServiceStatus {
     /// Of a worker that stands there.
     pub(super) fn of(worker: WorkerState) -> Self {
         match worker.state {

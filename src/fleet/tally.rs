@@ -12,7 +12,7 @@ use std::time::Duration;
 
 /// The counters of one worker.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub(super) struct WorkerCounters {
     in_flight: AtomicUsize,
     served: AtomicU64,
     failures: AtomicU64,
@@ -23,7 +23,7 @@ pub(super) struct Tally {
 
 /// One request that a worker is serving. Uncounted when it is dropped.
 #[derive(Debug)]
-pub(super) struct Serving(Arc<Tally>);
+pub(super) struct ServingGuard(Arc<WorkerCounters>);
 
 #[derive(Debug, Clone)]
 struct Failure {
@@ -45,7 +45,7 @@ pub enum WorkerKind {
 
 /// What of a worker its counters do not know.
 #[derive(Debug, Clone)]
-pub(super) struct Particulars {
+pub(super) struct WorkerFacts {
     /// The number of the worker among those of its model.
     pub worker: u32,
     /// Who runs it.
@@ -60,7 +60,7 @@ pub(super) struct Particulars {
 
 /// What is shown of one worker.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Snapshot {
+pub struct WorkerStats {
     /// The number of the worker among those of its model.
     pub worker: u32,
     /// Who runs it.
@@ -85,11 +85,11 @@ pub struct Snapshot {
     pub last_failure: Option<Timestamp>,
 }
 
-impl Tally {
+impl WorkerCounters {
     /// Counts a request as being served, as long as what is returned lives.
-    pub(super) fn enter(self: &Arc<Self>) -> Serving {
+    pub(super) fn begin(self: &Arc<Self>) -> ServingGuard {
         self.in_flight.fetch_add(1, Relaxed);
-        Serving(Arc::clone(self))
+        ServingGuard(Arc::clone(self))
     }
 
     /// Requests that it is serving.
@@ -98,7 +98,7 @@ impl Tally {
     }
 
     /// The first byte of an answer came after so long.
-    pub(super) fn answered_after(&self, time: Duration) {
+    pub(super) fn record_first_byte(&self, time: Duration) {
         let newest = time.as_nanos() as f64;
         // Never fails: the closure always has a value.
         let _ = self.first_byte.fetch_update(Relaxed, Relaxed, |mean| {
@@ -114,13 +114,13 @@ impl Tally {
     }
 
     /// It has served a request.
-    pub(super) fn served(&self) {
+    pub(super) fn record_served(&self) {
         self.served.fetch_add(1, Relaxed);
     }
 
     /// It has failed to serve a request. `error` says how, without anything that is secret or that a client wrote; no more
     /// than [`LAST_ERROR_LENGTH`] characters are kept of it.
-    pub(super) fn failed(&self, error: &str) {
+    pub(super) fn record_failure(&self, error: &str) {
         self.failures.fetch_add(1, Relaxed);
         let error = error.chars().filter(|c| !c.is_control()).take(LAST_ERROR_LENGTH).collect();
         let failure = Failure { error, at: Timestamp::now() };
@@ -129,11 +129,11 @@ impl Tally {
     }
 
     /// What is shown of the worker now.
-    pub(super) fn snapshot(&self, of: Particulars) -> Snapshot {
-        let Particulars { worker, kind, state, slots, breaker } = of;
+    pub(super) fn snapshot(&self, of: WorkerFacts) -> WorkerStats {
+        let WorkerFacts { worker, kind, state, slots, breaker } = of;
         let last = self.last_failure_mut().clone();
         let (last_error, last_failure) = last.map(|failure| (failure.error, failure.at)).unzip();
-        Snapshot {
+        WorkerStats {
             worker,
             kind,
             state,
@@ -153,7 +153,7 @@ impl Tally {
     }
 }
 
-impl Drop for Serving {
+impl Drop for ServingGuard {
     fn drop(&mut self) {
         let before = self.0.in_flight.fetch_sub(1, Relaxed);
         debug_assert!(before > 0, "a request was uncounted more often than it was counted");
@@ -165,17 +165,17 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn particulars() -> Particulars {
-        Particulars { worker: 0, kind: WorkerKind::Local, state: "ready", slots: 2, breaker: BreakerState::Closed }
+    fn particulars() -> WorkerFacts {
+        WorkerFacts { worker: 0, kind: WorkerKind::Local, state: "ready", slots: 2, breaker: BreakerState::Closed }
     }
 
-    fn mean(tally: &Tally) -> Option<f64> {
+    fn mean(tally: &WorkerCounters) -> Option<f64> {
         tally.snapshot(particulars()).ewma_latency_ms
     }
 
     #[test]
     fn a_new_one_shows_nothing_but_what_is_known() {
-        let json = serde_json::to_value(Tally::default().snapshot(particulars())).unwrap();
+        let json = serde_json::to_value(WorkerCounters::default().snapshot(particulars())).unwrap();
         let shown = serde_json::json!({
             "worker": 0, "kind": "local", "state": "ready", "in_flight": 0, "slots": 2, "served": 0, "failures": 0,
             "ewma_latency_ms": null, "breaker": "closed", "last_error": null, "last_failure": null,
@@ -189,7 +189,7 @@ mod tests {
     #[test]
     fn the_state_of_a_breaker_is_shown_in_one_word() {
         let shown = |breaker| {
-            let snapshot = Tally::default().snapshot(Particulars { breaker, ..particulars() });
+            let snapshot = WorkerCounters::default().snapshot(WorkerFacts { breaker, ..particulars() });
             serde_json::to_value(snapshot).unwrap()["breaker"].clone()
         };
         let states = [BreakerState::Closed, BreakerState::Open, BreakerState::HalfOpen];
@@ -198,14 +198,14 @@ mod tests {
 
     #[test]
     fn what_happens_is_counted() {
-        let tally = Arc::new(Tally::default());
+        let tally = Arc::new(WorkerCounters::default());
         let before = Timestamp::now();
-        let (one, other) = (tally.enter(), tally.enter());
+        let (one, other) = (tally.begin(), tally.begin());
         assert_eq!(tally.in_flight(), 2);
         drop(one);
-        (0..3).for_each(|_| tally.served());
-        tally.failed("connection refused");
-        tally.failed("answered 500");
+        (0..3).for_each(|_| tally.record_served());
+        tally.record_failure("connection refused");
+        tally.record_failure("answered 500");
         let shown = tally.snapshot(particulars());
         assert_eq!((shown.in_flight, shown.served, shown.failures), (1, 3, 2));
         assert_eq!(shown.last_error.as_deref(), Some("answered 500"));
@@ -216,16 +216,16 @@ mod tests {
 
     #[test]
     fn what_is_kept_of_an_error_is_short_and_one_line() {
-        let tally = Tally::default();
-        tally.failed(&format!("a\n\u{1b}[31mé{}", "x".repeat(1000)));
+        let tally = WorkerCounters::default();
+        tally.record_failure(&format!("a\n\u{1b}[31mé{}", "x".repeat(1000)));
         let kept = tally.snapshot(particulars()).last_error.unwrap();
         assert!(kept.starts_with("a[31méx") && kept.chars().count() == LAST_ERROR_LENGTH, "{kept}");
     }
 
     #[test]
     fn the_first_measurement_stands_and_each_further_one_moves_the_mean() {
-        let tally = Tally::default();
-        let after = |millis| tally.answered_after(Duration::from_millis(millis));
+        let tally = WorkerCounters::default();
+        let after = |millis| tally.record_first_byte(Duration::from_millis(millis));
         assert_eq!((tally.first_byte(), mean(&tally)), (None, None));
         after(100);
         assert_eq!(mean(&tally), Some(100.0));
@@ -237,16 +237,16 @@ mod tests {
 
     #[test]
     fn no_time_at_all_is_measured_too() {
-        let tally = Tally::default();
-        tally.answered_after(Duration::ZERO);
+        let tally = WorkerCounters::default();
+        tally.record_first_byte(Duration::ZERO);
         assert_eq!((tally.first_byte(), mean(&tally)), (Some(Duration::from_nanos(1)), Some(0.0)));
     }
 
     proptest! {
         #[test]
         fn a_mean_lies_between_the_least_and_the_greatest(times in proptest::collection::vec(1..1_000_000_u64, 1..30)) {
-            let tally = Tally::default();
-            times.iter().for_each(|&time| tally.answered_after(Duration::from_micros(time)));
+            let tally = WorkerCounters::default();
+            times.iter().for_each(|&time| tally.record_first_byte(Duration::from_micros(time)));
             let bound = |micros: Option<&u64>| Duration::from_micros(micros.copied().unwrap());
             // Nanoseconds are cut off.
             let nanos = Duration::from_nanos(times.len() as u64);

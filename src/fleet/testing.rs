@@ -1,30 +1,33 @@
 //! A worker for the tests of others.
 
-use super::{Card, Fingerprint, Member, Model, Rank, Terms, WorkerKind};
+use super::{Fingerprint, Member, Model, ModelInfo, Rank, RoutingPolicy, WorkerKind};
 use crate::worker::{Handle, State, Status};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::watch;
 
 /// Changes a worker that is no process.
-pub(crate) struct Stub(watch::Sender<Status>, SocketAddr);
+pub(crate) struct StubWorker(watch::Sender<Status>, SocketAddr);
 
-impl Stub {
+impl StubWorker {
     /// A model whose worker is ready at this address.
     pub(crate) fn ready(address: impl Into<SocketAddr>) -> (Self, Arc<Model>) {
         let address = address.into();
         let (sender, handle) = Handle::stub(address);
-        let member = Member::own(handle, WorkerKind::Local, 0, usize::MAX, Rank { weight: 1.0, priority: 0 });
-        (Self(sender, address), Arc::new(Model::new(Card::named("m"), Terms::default(), vec![Arc::new(member)])))
+        let member = Member::local(handle, WorkerKind::Local, 0, usize::MAX, Rank { weight: 1.0, priority: 0 });
+        (
+            Self(sender, address),
+            Arc::new(Model::new(ModelInfo::named("m"), RoutingPolicy::default(), vec![Arc::new(member)])),
+        )
     }
 
     /// The worker no longer answers.
-    pub(crate) fn is_down(&self) {
+    pub(crate) fn stop(&self) {
         self.0.send_modify(|status| (status.state, status.endpoint) = (State::Unhealthy, None));
     }
 
     /// Another life of the worker, which nobody doubts.
-    pub(crate) fn starts_again(&self) {
+    pub(crate) fn restart(&self) {
         let (sender, _) = Handle::stub(self.1);
         self.0.send_replace(sender.borrow().clone());
     }
@@ -32,7 +35,7 @@ impl Stub {
 
 impl Model {
     /// Has its workers die while they serve this.
-    pub(crate) fn dies_of(&self, fingerprint: Fingerprint) {
+    pub(crate) fn record_death_by(&self, fingerprint: Fingerprint) {
         for member in self.members() {
             member.handle().dies_of(fingerprint);
         }

@@ -40,7 +40,7 @@ impl Catalogue {
                 let entries: Vec<Value> = shown().map(|model| self.entry(model)).collect();
                 ok(json!({"object": "list", "data": entries}))
             }
-            ModelsRoute::Of(kind) => ok(shown().filter(|model| model.card().kind == kind).map(row).collect()),
+            ModelsRoute::Of(kind) => ok(shown().filter(|model| model.info().kind == kind).map(row).collect()),
             ModelsRoute::One => ok(self.entry(&named(name, caller, table)?.model)),
             ModelsRoute::Load => {
                 let model = startable(name, caller, table)?;
@@ -48,13 +48,13 @@ impl Catalogue {
             }
             ModelsRoute::Unload => {
                 let model = startable(name, caller, table)?;
-                Ok(answer(StatusCode::ACCEPTED, &json!({"id": model.id(), "state": model.put_away()})))
+                Ok(answer(StatusCode::ACCEPTED, &json!({"id": model.id(), "state": model.unload()})))
             }
         }
     }
 
     fn entry(&self, model: &Model) -> Value {
-        let card = model.card();
+        let card = model.info();
         json!({
             "id": card.id,
             "object": "model",
@@ -77,7 +77,7 @@ impl Catalogue {
 
 /// A model in the plain arrays.
 fn row(model: &Model) -> Value {
-    let card = model.card();
+    let card = model.info();
     json!({
         "name": card.id,
         "id": card.id,
@@ -93,7 +93,7 @@ fn row(model: &Model) -> Value {
 /// The model of this name, if the caller may use it.
 fn named<'a>(name: &str, caller: &Caller, table: &'a Table) -> Result<&'a Arc<Lane>, Refusal> {
     let lane = table.named(name).ok_or_else(|| table.model_not_found(Some(name), caller))?;
-    caller.may_use(&lane.model.card())?;
+    caller.may_use(&lane.model.info())?;
     Ok(lane)
 }
 

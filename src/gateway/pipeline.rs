@@ -22,9 +22,9 @@ use super::response::heartbeat;
 use super::route::{self, Access, Local, ModelsRoute, Route, Target};
 use super::upstream::forward::{Forwarder, Sent};
 use super::upstream::retry::{self, Attempts, Retries};
-use crate::fleet::{Fleet, Wish};
+use crate::fleet::{Fleet, LeaseRequest};
 use crate::gateway::bounds::RETRY_AFTER_UNKNOWN;
-use crate::models::Kind;
+use crate::models::ModelKind;
 use crate::refusal::{Refusal, Shape};
 use crate::settings::options::{Limits, Settings};
 use bytes::Bytes;
@@ -137,7 +137,7 @@ impl Gateway {
 
     /// Waits until nobody has used a model for so long. The first load is not counted.
     pub async fn quiet_for(&self, least: Duration) {
-        self.fleet.first_load().await;
+        self.fleet.initial_load().await;
         self.activity.quiet_for(least).await;
     }
 
@@ -308,7 +308,7 @@ impl Gateway {
     fn check_before_body(
         &self,
         route: &'static Route,
-        needs: Option<Kind>,
+        needs: Option<ModelKind>,
         source: Source,
         caller: &mut Caller,
         record: &mut Record,
@@ -330,12 +330,12 @@ impl Gateway {
         &self,
         lane: &Arc<Lane>,
         route: &'static Route,
-        needs: Option<Kind>,
+        needs: Option<ModelKind>,
         caller: &mut Caller,
         record: &mut Record,
     ) -> Result<(), Refusal> {
         record.is_for(lane.model.id());
-        caller.may_use(&lane.model.card())?;
+        caller.may_use(&lane.model.info())?;
         rate::check(caller.meter())?;
         caller.hold(rate::enter(caller.meter(), || lane.queue.retry_after())?);
         // Only asks: the attempts that count begin in `line_up`, for a reload may bring more models before that.
@@ -351,7 +351,7 @@ impl Gateway {
     ) -> Result<Response<Answer>, (Refusal, Record)> {
         let Queued { asking, caller, attempts, place } = queued;
         let (route, model) = (asking.route, &attempts.lane().model);
-        let waits = || place.is_in_line() || asking.fingerprint().is_some_and(|one| model.suspects(one));
+        let waits = || place.is_in_line() || asking.fingerprint().is_some_and(|one| model.is_suspected(one));
         let asks_for_stream = route.streams && asking.envelope.stream() == Some(true);
         let heartbeat = self.heartbeat.filter(|_| asks_for_stream && waits());
         let rest = Arc::clone(self).be_served(asking, caller, attempts, place, record);
@@ -376,7 +376,7 @@ impl Gateway {
             // which worker
             let lane = Arc::clone(attempts.lane());
             let affinity = asking.affinity(&lane.model, &self.prefix_seed, caller.key_id());
-            let wish = Wish { errand: asking.errand(), affinity: &affinity, avoid: attempts.avoid() };
+            let wish = LeaseRequest { class: asking.errand(), affinity: &affinity, avoid: attempts.avoid() };
             let waits = lane.queue.wait(place, caller.turn(), &lane.model, &wish);
             let (ticket, lease) = match attempts.in_time(waits).await {
                 Ok(tokens) => tokens,

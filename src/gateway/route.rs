@@ -3,7 +3,7 @@
 //! A path that is not here is answered with 404 and never reaches llama-server.
 
 use crate::keys::Scope;
-use crate::models::Kind;
+use crate::models::ModelKind;
 use crate::refusal::{Refusal, Shape};
 use http::Method;
 
@@ -47,7 +47,7 @@ pub(super) enum Target {
     /// The list of models.
     Catalogue(ModelsRoute),
     /// A worker of a model of this kind, or of any.
-    Worker(Option<Kind>),
+    Worker(Option<ModelKind>),
 }
 
 /// What a route on models does. The gateway answers all of them itself.
@@ -58,7 +58,7 @@ pub(super) enum ModelsRoute {
     /// `GET /v1/models/{id}`
     One,
     /// `GET /v1/models/chat` and the like
-    Of(Kind),
+    Of(ModelKind),
     /// `POST /v1/models/{id}/load`
     Load,
     /// `POST /v1/models/{id}/unload`
@@ -106,19 +106,19 @@ pub(crate) struct Route {
     pub(super) repeats: bool,
 }
 
-const fn worker(path: &'static str, posts: bool, kind: Option<Kind>, ending: StreamEnd) -> Route {
+const fn worker(path: &'static str, posts: bool, kind: Option<ModelKind>, ending: StreamEnd) -> Route {
     let access = Access::Key(Scope::Inference);
     let (port, target, shape) = (Port::Gateway, Target::Worker(kind), Shape::OpenAi);
     Route { path, port, posts, access, target, shape, ending, needs_slot: posts, streams: false, repeats: !posts }
 }
 
 /// Text or sound in, numbers or text out.
-const fn post(path: &'static str, kind: Kind) -> Route {
+const fn post(path: &'static str, kind: ModelKind) -> Route {
     worker(path, true, Some(kind), StreamEnd::Unmarked)
 }
 
 /// Of the same input always the same numbers.
-const fn score(path: &'static str, kind: Kind) -> Route {
+const fn score(path: &'static str, kind: ModelKind) -> Route {
     Route { repeats: true, ..post(path, kind) }
 }
 
@@ -128,7 +128,7 @@ const fn helper(path: &'static str) -> Route {
 }
 
 const fn stream(path: &'static str, ending: StreamEnd) -> Route {
-    Route { streams: true, ..worker(path, true, Some(Kind::Chat), ending) }
+    Route { streams: true, ..worker(path, true, Some(ModelKind::Chat), ending) }
 }
 
 const fn get(path: &'static str) -> Route {
@@ -162,14 +162,14 @@ const ROUTES: &[Route] = &[
     stream("/responses", StreamEnd::ResponseDone),
     anthropic("/v1/messages"),
     Route { needs_slot: false, streams: false, repeats: true, ..anthropic("/v1/messages/count_tokens") },
-    score("/v1/embeddings", Kind::Embedding),
-    score("/embeddings", Kind::Embedding),
-    score("/embedding", Kind::Embedding),
-    score("/v1/rerank", Kind::Rerank),
-    score("/v1/reranking", Kind::Rerank),
-    score("/rerank", Kind::Rerank),
-    score("/reranking", Kind::Rerank),
-    post("/v1/audio/transcriptions", Kind::Chat),
+    score("/v1/embeddings", ModelKind::Embedding),
+    score("/embeddings", ModelKind::Embedding),
+    score("/embedding", ModelKind::Embedding),
+    score("/v1/rerank", ModelKind::Rerank),
+    score("/v1/reranking", ModelKind::Rerank),
+    score("/rerank", ModelKind::Rerank),
+    score("/reranking", ModelKind::Rerank),
+    post("/v1/audio/transcriptions", ModelKind::Chat),
     stream("/completion", StreamEnd::Unmarked),
     stream("/completions", StreamEnd::Unmarked),
     stream("/infill", StreamEnd::Unmarked),
@@ -178,9 +178,9 @@ const ROUTES: &[Route] = &[
     helper("/apply-template"),
     models("/v1/models", ModelsRoute::All),
     models("/models", ModelsRoute::All),
-    models("/v1/models/chat", ModelsRoute::Of(Kind::Chat)),
-    models("/v1/models/embeddings", ModelsRoute::Of(Kind::Embedding)),
-    models("/v1/models/rerank", ModelsRoute::Of(Kind::Rerank)),
+    models("/v1/models/chat", ModelsRoute::Of(ModelKind::Chat)),
+    models("/v1/models/embeddings", ModelsRoute::Of(ModelKind::Embedding)),
+    models("/v1/models/rerank", ModelsRoute::Of(ModelKind::Rerank)),
     order("/v1/models/{id}/load", ModelsRoute::Load),
     order("/v1/models/{id}/unload", ModelsRoute::Unload),
     models("/v1/models/{id}", ModelsRoute::One),

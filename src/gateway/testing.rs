@@ -10,8 +10,8 @@ use super::response::in_progress::{Patience, UpstreamAnswer};
 use super::response::rename::Renamed;
 use super::response::stall_sweeper::Holdings;
 use super::route;
-use crate::awake::Instant;
-use crate::fleet::{Errand, Fingerprint, Model, Stub};
+use crate::awake::ActiveInstant;
+use crate::fleet::{Errand, Fingerprint, Model, StubWorker};
 use crate::refusal::Refusal;
 use crate::settings::options::Logs;
 use crate::settings::values::{LogFormat, LogLevel};
@@ -50,7 +50,7 @@ pub(super) struct Stage {
     pub(super) cut: CancellationToken,
     shelf: Shelf,
     pub(super) model: Arc<Model>,
-    _worker: Stub,
+    _worker: StubWorker,
     tasks: JoinSet<()>,
 }
 
@@ -91,7 +91,7 @@ impl Stage {
     /// With a sweeper at work.
     pub(super) fn new() -> Self {
         let shelf = Shelf::new();
-        let (worker, model) = Stub::ready(([127, 0, 0, 1], 1));
+        let (worker, model) = StubWorker::ready(([127, 0, 0, 1], 1));
         let patience = queue::Patience { queue: None, request: REQUEST };
         let cut = CancellationToken::new();
         let holdings = Holdings::new(STALL, cut.clone());
@@ -131,7 +131,7 @@ impl Stage {
         let mut record = self.record(Method::POST, path);
         record.is_answered(status, route, kind);
         let patience = Patience {
-            deadline: Instant::now() + REQUEST,
+            deadline: ActiveInstant::now() + REQUEST,
             silence: (kind == ContentKind::Stream).then_some(REQUEST),
             holdings: &self.holdings,
         };

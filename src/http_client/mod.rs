@@ -7,7 +7,7 @@
 #[cfg(test)]
 mod tests;
 
-use crate::awake::{self, Instant};
+use crate::awake::{self, ActiveInstant};
 use crate::dial::{Trust, explain};
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
@@ -45,7 +45,7 @@ pub struct HttpClient(reqwest::Client);
 pub struct Response {
     inner: reqwest::Response,
     /// When the body must have been read.
-    deadline: Instant,
+    deadline: ActiveInstant,
 }
 
 /// Why there is no response, or not all of it. Holds no URL, because a URL may hold secrets.
@@ -96,7 +96,7 @@ impl HttpClient {
     ///
     /// The time is over, or the connection failed. A response with an error status is no error.
     pub async fn send(&self, request: Request<Bytes>, timeout: Duration) -> Result<Response, HttpError> {
-        let deadline = Instant::now() + timeout;
+        let deadline = ActiveInstant::now() + timeout;
         let sent = awake::timeout_at(deadline, self.execute(request)).await;
         Ok(Response { inner: sent.map_err(|_| HttpError::TimedOut)??, deadline })
     }
@@ -128,7 +128,7 @@ impl Response {
 
     /// Replaces the deadline: the body must have been read within this time from now.
     pub fn with_timeout(self, timeout: Duration) -> Self {
-        Self { deadline: Instant::now() + timeout, ..self }
+        Self { deadline: ActiveInstant::now() + timeout, ..self }
     }
 
     /// Reads the whole body.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::dial::testing::{Authority, DEADLINE, Stand};
+use crate::dial::testing::{DEADLINE, TestAuthority, TestServer};
 use http::header;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket};
@@ -56,14 +56,14 @@ fn answer(status: &str, body: &str) -> String {
 
 #[tokio::test]
 async fn certificates_are_checked_and_a_bad_one_is_explained() {
-    let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
+    let (ours, theirs) = (TestAuthority::new("ours"), TestAuthority::new("theirs"));
     for (terms, expected) in [
         (ours.certify("127.0.0.1"), Ok(())),
         (theirs.certify("127.0.0.1"), Err("the certificate of HOST is not trusted")),
         (ours.certify("elsewhere.example"), Err("the certificate of HOST is one for another name")),
         (ours.certify_once("127.0.0.1"), Err("the certificate of HOST has expired")),
     ] {
-        let stand = Stand::open_tls(terms).await;
+        let stand = TestServer::open_tls(terms).await;
         let url = format!("https://{}/", stand.address);
         match (ask(&ours.trust(), url.clone()).await, expected) {
             (answer, Ok(())) => assert_eq!(answer, Ok(StatusCode::OK)),
@@ -79,12 +79,12 @@ async fn certificates_are_checked_and_a_bad_one_is_explained() {
 
 #[tokio::test]
 async fn failed_connections_are_explained() {
-    let plain = Stand::open(StatusCode::OK, "").await;
-    let authority = Authority::new("ours");
+    let plain = TestServer::open(StatusCode::OK, "").await;
+    let authority = TestAuthority::new("ours");
     let sentence = ask(&authority.trust(), format!("https://{}/", plain.address)).await.unwrap_err();
     assert_eq!(sentence, "HOST does not speak TLS; is it http?");
 
-    let secure = Stand::open_tls(authority.certify("127.0.0.1")).await;
+    let secure = TestServer::open_tls(authority.certify("127.0.0.1")).await;
     let sentence = ask(&Trust::None, format!("http://{}/", secure.address)).await.unwrap_err();
     assert_eq!(sentence, "HOST does not answer in HTTP; is it https?");
 
@@ -101,7 +101,7 @@ async fn failed_connections_are_explained() {
 async fn the_connect_timeout_bounds_the_tls_handshake_too() {
     let silent = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let options = ClientOptions { connect_timeout: DEADLINE / 10, ..OPTIONS };
-    let client = HttpClient::new(&Authority::new("ours").trust(), &options).unwrap();
+    let client = HttpClient::new(&TestAuthority::new("ours").trust(), &options).unwrap();
     let (url, start) = (format!("https://{}/", silent.local_addr().unwrap()), KernelInstant::now());
     let error = client.send(get(url), DEADLINE).await.unwrap_err();
     assert_eq!(error.explain("HOST"), "HOST did not take a connection in time");
@@ -128,7 +128,7 @@ async fn errors_show_nothing_of_the_url() {
 
 #[tokio::test]
 async fn requests_say_who_sends_them_and_carry_the_headers_that_they_are_given() {
-    let stand = Stand::open(StatusCode::OK, "").await;
+    let stand = TestServer::open(StatusCode::OK, "").await;
     let mut request = get(format!("http://{}/a?b=c", stand.address));
     request.headers_mut().insert(header::AUTHORIZATION, header::HeaderValue::from_static("Bearer key"));
     client(&Trust::None).send(request, DEADLINE).await.unwrap();
@@ -142,7 +142,7 @@ async fn requests_say_who_sends_them_and_carry_the_headers_that_they_are_given()
 
 #[tokio::test]
 async fn redirects_are_followed_only_on_demand() {
-    let target = Stand::open(StatusCode::NO_CONTENT, "").await;
+    let target = TestServer::open(StatusCode::NO_CONTENT, "").await;
     for follow_redirects in [false, true] {
         let redirect =
             format!("HTTP/1.1 302 Found\r\nlocation: http://{}/\r\ncontent-length: 0\r\n\r\n", target.address);

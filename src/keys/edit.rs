@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::error::KeyFileError;
 use super::key::Key;
-use super::parse::{Entry, KeyFile, Meaning};
+use super::parse::{KeyEntry, KeyFile, Meaning};
 use super::secret::Stored;
 
 /// Why a verb refused.
@@ -65,7 +65,7 @@ pub fn add(file: &mut KeyFile, key: Key, secret: Stored, now: Timestamp) -> Resu
         return Err(EditError::NameTaken { name: key.id });
     }
     refuse_past_end(&key, now)?;
-    file.insert(usize::MAX, Entry { key, secret });
+    file.insert(usize::MAX, KeyEntry { key, secret });
     Ok(())
 }
 
@@ -115,7 +115,7 @@ pub fn rotate(file: &mut KeyFile, name: &str, rotation: Rotation, now: Timestamp
     let mut key = model.clone();
     key.expires = rotation.expires.unwrap_or(key.expires);
     refuse_past_end(&key, now)?;
-    file.insert(last + 1, Entry { key: key.clone(), secret: rotation.secret });
+    file.insert(last + 1, KeyEntry { key: key.clone(), secret: rotation.secret });
     for (index, old_key) in old.iter().rev() {
         if rotation.old_ends <= now {
             file.lines.remove(*index);

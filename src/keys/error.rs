@@ -93,7 +93,7 @@ impl KeyFileError {
 
 /// What is wrong with a line. Says so without quoting any of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Problem {
+pub enum KeyLineProblem {
     /// Longer than [`MAX_LINE`].
     #[error("the line is longer than {MAX_LINE} bytes")]
     LineTooLong,

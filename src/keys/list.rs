@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::key::Key;
-use super::parse::{Entry, KeyFile};
+use super::parse::{KeyEntry, KeyFile};
 use super::secret::Stored;
 
 const HEADINGS: [&str; 6] = ["KEY_ID", "RATE_LIMIT", "EXPIRES", "SCOPE", "MODELS", "STATUS"];
@@ -47,7 +47,7 @@ pub fn as_json(file: &KeyFile, now: Timestamp) -> String {
     format!("{:#}", Value::from(keys))
 }
 
-fn object(line: usize, Entry { key, secret }: &Entry, now: Timestamp) -> Value {
+fn object(line: usize, KeyEntry { key, secret }: &KeyEntry, now: Timestamp) -> Value {
     json!({
         "key_id": key.id,
         "rate_limit": key.rate_limit,

@@ -32,7 +32,7 @@ mod store;
 pub mod write;
 
 pub use bounds::{MAX_KEY_FILE_SIZE, MAX_KEY_ID, MAX_LINE};
-pub use error::{KeyFileError, Problem};
+pub use error::{KeyFileError, KeyLineProblem};
 pub use file::read;
 pub use key::{Key, Scope, Scopes, UnknownScope};
 pub use store::{CHANGE_SEEN_WITHIN, Denied, Store, WATCH_INTERVAL};

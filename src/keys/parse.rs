@@ -10,14 +10,14 @@ use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::str::FromStr;
 
 use super::bounds::{MAX_KEY_ID, MAX_LINE};
-use super::error::Problem;
+use super::error::KeyLineProblem;
 use super::expiry;
 use super::key::{Key, Scope, Scopes};
 use super::secret::{Digest, HASH_PREFIX, Stored, is_word_byte};
 
 /// One good line: a key and the secret that opens it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct KeyEntry {
     /// What the line grants.
     pub key: Key,
     /// The secret as the line holds it.
@@ -26,7 +26,7 @@ pub struct Entry {
 
 /// One line: its text with its line ending, and what it means.
 #[derive(Debug, Clone)]
-pub(super) struct Line {
+pub(super) struct KeyLine {
     text: Text,
     pub(super) meaning: Meaning,
 }
@@ -34,8 +34,8 @@ pub(super) struct Line {
 #[derive(Debug, Clone)]
 pub(super) enum Meaning {
     Nothing,
-    Entry(Entry),
-    Bad(Problem),
+    Entry(KeyEntry),
+    Bad(KeyLineProblem),
 }
 
 #[derive(Clone)]
@@ -50,12 +50,12 @@ impl std::fmt::Debug for Text {
 /// A key file: all of its lines in order. `parse(text).render() == text` for every text.
 #[derive(Debug, Clone, Default)]
 pub struct KeyFile {
-    pub(super) lines: Vec<Line>,
+    pub(super) lines: Vec<KeyLine>,
 }
 
 impl KeyFile {
     /// The good lines with their numbers, counted from 1.
-    pub fn entries(&self) -> impl Iterator<Item = (usize, &Entry)> {
+    pub fn entries(&self) -> impl Iterator<Item = (usize, &KeyEntry)> {
         (1..).zip(&self.lines).filter_map(|(number, line)| match &line.meaning {
             Meaning::Entry(entry) => Some((number, entry)),
             _ => None,
@@ -63,7 +63,7 @@ impl KeyFile {
     }
 
     /// The bad lines with their numbers, counted from 1.
-    pub fn problems(&self) -> impl Iterator<Item = (usize, Problem)> {
+    pub fn problems(&self) -> impl Iterator<Item = (usize, KeyLineProblem)> {
         (1..).zip(&self.lines).filter_map(|(number, line)| match &line.meaning {
             Meaning::Bad(problem) => Some((number, *problem)),
             _ => None,
@@ -71,7 +71,7 @@ impl KeyFile {
     }
 
     /// The line that this secret opens, expired or not.
-    pub fn find(&self, secret: &str) -> Option<(usize, &Entry)> {
+    pub fn find(&self, secret: &str) -> Option<(usize, &KeyEntry)> {
         let digest = Digest::of(secret);
         self.entries().find(|(_, entry)| entry.secret.digest() == digest)
     }
@@ -82,7 +82,7 @@ impl KeyFile {
     }
 
     /// Puts a key before the line of this index; at the end when the index is past it.
-    pub(super) fn insert(&mut self, index: usize, entry: Entry) {
+    pub(super) fn insert(&mut self, index: usize, entry: KeyEntry) {
         let ending = self.line_ending();
         let index = index.min(self.lines.len());
         if let Some(before) = index.checked_sub(1).and_then(|i| self.lines.get_mut(i))
@@ -90,7 +90,7 @@ impl KeyFile {
         {
             before.text.0.push_str(ending);
         }
-        self.lines.insert(index, Line::of(entry, ending));
+        self.lines.insert(index, KeyLine::of(entry, ending));
     }
 
     /// Gives the line of this index, which holds a key, another end.
@@ -101,7 +101,7 @@ impl KeyFile {
         {
             let mut entry = entry.clone();
             entry.key.expires = Some(end);
-            *line = Line::of(entry, ending);
+            *line = KeyLine::of(entry, ending);
         }
     }
 
@@ -110,8 +110,8 @@ impl KeyFile {
     }
 }
 
-impl Line {
-    fn of(entry: Entry, ending: &str) -> Self {
+impl KeyLine {
+    fn of(entry: KeyEntry, ending: &str) -> Self {
         Self { text: Text(entry.render() + ending), meaning: Meaning::Entry(entry) }
     }
 }
@@ -126,10 +126,14 @@ pub fn parse(text: &str) -> KeyFile {
             Err(problem) => Meaning::Bad(problem),
             Ok(Some(entry)) => {
                 let first = *seen.entry(entry.secret.digest()).or_insert(number);
-                if first == number { Meaning::Entry(entry) } else { Meaning::Bad(Problem::SecretUsedTwice { first }) }
+                if first == number {
+                    Meaning::Entry(entry)
+                } else {
+                    Meaning::Bad(KeyLineProblem::SecretUsedTwice { first })
+                }
             }
         };
-        Line { text: Text(raw.to_owned()), meaning }
+        KeyLine { text: Text(raw.to_owned()), meaning }
     });
     KeyFile { lines: lines.collect() }
 }
@@ -146,18 +150,18 @@ pub fn is_model_name(text: &str) -> bool {
     !text.is_empty() && !text.contains(forbidden)
 }
 
-fn parse_line(line: &str) -> Result<Option<Entry>, Problem> {
+fn parse_line(line: &str) -> Result<Option<KeyEntry>, KeyLineProblem> {
     if line.is_empty() || line.starts_with('#') {
         return Ok(None);
     }
     if line.len() > MAX_LINE {
-        return Err(Problem::LineTooLong);
+        return Err(KeyLineProblem::LineTooLong);
     }
     let mut words = line.split_ascii_whitespace().peekable();
     let mut fields = String::new();
     while let Some(word) = words.next_if(|word| fields.is_empty() || !starts_attributes(word)) {
         if word.starts_with('#') {
-            return Err(Problem::InlineComment);
+            return Err(KeyLineProblem::InlineComment);
         }
         if !fields.is_empty() {
             fields.push(' ');
@@ -168,12 +172,12 @@ fn parse_line(line: &str) -> Result<Option<Entry>, Problem> {
     let mut given = Vec::new();
     for word in words {
         let (name, value) = word.split_once('=').ok_or(if word.starts_with('#') {
-            Problem::InlineComment
+            KeyLineProblem::InlineComment
         } else {
-            Problem::NotAnAttribute
+            KeyLineProblem::NotAnAttribute
         })?;
         if given.contains(&name) {
-            return Err(Problem::DuplicateAttribute);
+            return Err(KeyLineProblem::DuplicateAttribute);
         }
         given.push(name);
         set_attribute(&mut entry.key, name, value)?;
@@ -186,44 +190,44 @@ fn starts_attributes(word: &str) -> bool {
     word.split_once('=').is_some_and(|(name, _)| !name.contains(':') && !word.starts_with(HASH_PREFIX))
 }
 
-fn parse_fields(fields: &str) -> Result<Entry, Problem> {
+fn parse_fields(fields: &str) -> Result<KeyEntry, KeyLineProblem> {
     // The fourth field keeps its colons: it may be a time of day.
     let mut fields = fields.splitn(4, ':').map(str::trim);
-    let id = fields.next().filter(|id| is_key_id(id)).ok_or(Problem::KeyId)?;
-    let secret = Stored::parse(fields.next().ok_or(Problem::NoSecret)?)?;
+    let id = fields.next().filter(|id| is_key_id(id)).ok_or(KeyLineProblem::KeyId)?;
+    let secret = Stored::parse(fields.next().ok_or(KeyLineProblem::NoSecret)?)?;
     let mut key = Key::named(id);
     if let Some(limit) = fields.next().filter(|field| !field.is_empty()) {
         key.rate_limit = Some(whole_number::<NonZeroU32>(limit).ok_or_else(|| {
             let date = limit.contains('-') || expiry::parse_instant(limit).is_ok();
-            if date { Problem::DateAsRateLimit } else { Problem::RateLimit }
+            if date { KeyLineProblem::DateAsRateLimit } else { KeyLineProblem::RateLimit }
         })?);
     }
     if let Some(end) = fields.next().filter(|field| !field.is_empty()) {
-        key.expires = Some(expiry::parse_instant(end).map_err(|_| Problem::Expiration)?);
+        key.expires = Some(expiry::parse_instant(end).map_err(|_| KeyLineProblem::Expiration)?);
     }
-    Ok(Entry { key, secret })
+    Ok(KeyEntry { key, secret })
 }
 
-fn set_attribute(key: &mut Key, name: &str, value: &str) -> Result<(), Problem> {
+fn set_attribute(key: &mut Key, name: &str, value: &str) -> Result<(), KeyLineProblem> {
     match name {
         "scope" => {
             let scopes: Result<Scopes, _> = value.split(',').map(Scope::from_str).collect();
-            key.scopes = scopes.map_err(|_| Problem::Scope)?;
+            key.scopes = scopes.map_err(|_| KeyLineProblem::Scope)?;
         }
         "models" => {
             let names: Vec<_> = value.split(',').map(str::to_owned).collect();
             if !names.iter().all(|name| is_model_name(name)) {
-                return Err(Problem::Models);
+                return Err(KeyLineProblem::Models);
             }
             key.models = Some(names);
         }
         "tokens_per_minute" => {
-            key.tokens_per_minute = Some(whole_number::<NonZeroU64>(value).ok_or(Problem::TokensPerMinute)?);
+            key.tokens_per_minute = Some(whole_number::<NonZeroU64>(value).ok_or(KeyLineProblem::TokensPerMinute)?);
         }
         "max_concurrent" => {
-            key.max_concurrent = Some(whole_number::<NonZeroUsize>(value).ok_or(Problem::MaxConcurrent)?);
+            key.max_concurrent = Some(whole_number::<NonZeroUsize>(value).ok_or(KeyLineProblem::MaxConcurrent)?);
         }
-        _ => return Err(Problem::UnknownAttribute),
+        _ => return Err(KeyLineProblem::UnknownAttribute),
     }
     Ok(())
 }
@@ -232,7 +236,7 @@ fn whole_number<N: FromStr>(text: &str) -> Option<N> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
-impl Entry {
+impl KeyEntry {
     /// The line that stands for this key, without a line ending. Holds the secret.
     pub(super) fn render(&self) -> String {
         let Key { id, rate_limit, expires, scopes, models, tokens_per_minute, max_concurrent } = &self.key;

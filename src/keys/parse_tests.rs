@@ -15,7 +15,7 @@ fn only(line: &str) -> Key {
     entry.key.clone()
 }
 
-fn problem(line: &str) -> Problem {
+fn problem(line: &str) -> KeyLineProblem {
     let file = parse(line);
     assert_eq!(file.entries().count(), 0, "{line}");
     file.problems().next().unwrap_or_else(|| panic!("no problem in {line}")).1
@@ -71,36 +71,36 @@ fn byte_order_marks_carriage_returns_blanks_and_comments_do_no_harm() {
 fn each_kind_of_bad_line_is_named() {
     let s = SECRET;
     for (line, want) in [
-        ("just-words".to_owned(), Problem::NoSecret),
-        (format!(":{s}"), Problem::KeyId),
-        (format!("ä:{s}"), Problem::KeyId),
-        (format!("{}:{s}", "a".repeat(65)), Problem::KeyId),
-        ("a:short".to_owned(), Problem::Secret),
-        ("a:".to_owned(), Problem::Secret),
-        (format!("a:{s} {s}"), Problem::Secret),
-        ("a:sha256=0123".to_owned(), Problem::Hash),
-        (format!("a:{s}:0"), Problem::RateLimit),
-        (format!("a:{s}:+5"), Problem::RateLimit),
-        (format!("a:{s}:4294967296"), Problem::RateLimit),
-        (format!("a:{s}:2027-01-01"), Problem::DateAsRateLimit),
-        (format!("a:{s}::30d"), Problem::Expiration),
-        (format!("a:{s}::2027-01-01T00:00:00Z:x"), Problem::Expiration),
-        (format!("a:{s} # mine"), Problem::InlineComment),
-        (format!("a:{s} scope=admin # mine"), Problem::InlineComment),
-        (format!("a:{s} scope=admin metrics"), Problem::NotAnAttribute),
-        (format!("a:{s} role=admin"), Problem::UnknownAttribute),
-        (format!("a:{s} =admin"), Problem::UnknownAttribute),
-        (format!("a:{s} Scope=admin"), Problem::UnknownAttribute),
-        (format!("a:{s} scope=admin scope=admin"), Problem::DuplicateAttribute),
-        (format!("a:{s} scope="), Problem::Scope),
-        (format!("a:{s} scope=admin,"), Problem::Scope),
-        (format!("a:{s} scope=root"), Problem::Scope),
-        (format!("a:{s} models="), Problem::Models),
-        (format!("a:{s} models=a,,b"), Problem::Models),
-        (format!("a:{s} models=*"), Problem::Models),
-        (format!("a:{s} tokens_per_minute=0"), Problem::TokensPerMinute),
-        (format!("a:{s} max_concurrent=-1"), Problem::MaxConcurrent),
-        (format!("a:{s} models={}", "m".repeat(MAX_LINE)), Problem::LineTooLong),
+        ("just-words".to_owned(), KeyLineProblem::NoSecret),
+        (format!(":{s}"), KeyLineProblem::KeyId),
+        (format!("ä:{s}"), KeyLineProblem::KeyId),
+        (format!("{}:{s}", "a".repeat(65)), KeyLineProblem::KeyId),
+        ("a:short".to_owned(), KeyLineProblem::Secret),
+        ("a:".to_owned(), KeyLineProblem::Secret),
+        (format!("a:{s} {s}"), KeyLineProblem::Secret),
+        ("a:sha256=0123".to_owned(), KeyLineProblem::Hash),
+        (format!("a:{s}:0"), KeyLineProblem::RateLimit),
+        (format!("a:{s}:+5"), KeyLineProblem::RateLimit),
+        (format!("a:{s}:4294967296"), KeyLineProblem::RateLimit),
+        (format!("a:{s}:2027-01-01"), KeyLineProblem::DateAsRateLimit),
+        (format!("a:{s}::30d"), KeyLineProblem::Expiration),
+        (format!("a:{s}::2027-01-01T00:00:00Z:x"), KeyLineProblem::Expiration),
+        (format!("a:{s} # mine"), KeyLineProblem::InlineComment),
+        (format!("a:{s} scope=admin # mine"), KeyLineProblem::InlineComment),
+        (format!("a:{s} scope=admin metrics"), KeyLineProblem::NotAnAttribute),
+        (format!("a:{s} role=admin"), KeyLineProblem::UnknownAttribute),
+        (format!("a:{s} =admin"), KeyLineProblem::UnknownAttribute),
+        (format!("a:{s} Scope=admin"), KeyLineProblem::UnknownAttribute),
+        (format!("a:{s} scope=admin scope=admin"), KeyLineProblem::DuplicateAttribute),
+        (format!("a:{s} scope="), KeyLineProblem::Scope),
+        (format!("a:{s} scope=admin,"), KeyLineProblem::Scope),
+        (format!("a:{s} scope=root"), KeyLineProblem::Scope),
+        (format!("a:{s} models="), KeyLineProblem::Models),
+        (format!("a:{s} models=a,,b"), KeyLineProblem::Models),
+        (format!("a:{s} models=*"), KeyLineProblem::Models),
+        (format!("a:{s} tokens_per_minute=0"), KeyLineProblem::TokensPerMinute),
+        (format!("a:{s} max_concurrent=-1"), KeyLineProblem::MaxConcurrent),
+        (format!("a:{s} models={}", "m".repeat(MAX_LINE)), KeyLineProblem::LineTooLong),
     ] {
         assert_eq!(problem(&line), want, "{line}");
     }
@@ -111,7 +111,7 @@ fn a_secret_stands_on_one_line_only_be_it_plain_or_hashed() {
     let hashed = Stored::Hashed(Digest::of(SECRET)).render();
     let file = parse(&format!("a:{SECRET}\nb:{hashed}\na:{SECRET}:5\nc:{SECRET}z\n"));
     let problems: Vec<_> = file.problems().collect();
-    let twice = Problem::SecretUsedTwice { first: 1 };
+    let twice = KeyLineProblem::SecretUsedTwice { first: 1 };
     assert_eq!(problems, [(2, twice), (3, twice)]);
     assert_eq!(file.entries().count(), 2);
 }
@@ -154,11 +154,11 @@ prop_compose! {
         models in proptest::option::of(proptest::collection::vec("[^\\s\\p{C},*\u{fffd}]{1,20}", 1..4)),
         tokens_per_minute in proptest::option::of(any::<NonZeroU64>()),
         max_concurrent in proptest::option::of(any::<NonZeroUsize>()),
-    ) -> (String, Entry) {
+    ) -> (String, KeyEntry) {
         let secret = if hashed { Stored::Hashed(Digest::of(&plain)) } else { Stored::Plain(plain.clone()) };
         let expires = seconds.map(|s| Timestamp::from_second(s).unwrap());
         let scopes = scopes.into_iter().collect();
-        (plain, Entry { key: Key { id, rate_limit, expires, scopes, models, tokens_per_minute, max_concurrent }, secret })
+        (plain, KeyEntry { key: Key { id, rate_limit, expires, scopes, models, tokens_per_minute, max_concurrent }, secret })
     }
 }
 

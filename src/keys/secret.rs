@@ -11,7 +11,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-use super::error::Problem;
+use super::error::KeyLineProblem;
 
 /// Length of a secret in characters.
 pub const SECRET_LENGTH: std::ops::RangeInclusive<usize> = 16..=128;
@@ -92,11 +92,11 @@ pub enum Stored {
 
 impl Stored {
     /// Reads the second field of a line; the error says which of the two shapes it missed.
-    pub(super) fn parse(field: &str) -> Result<Self, Problem> {
+    pub(super) fn parse(field: &str) -> Result<Self, KeyLineProblem> {
         match field.strip_prefix(HASH_PREFIX) {
-            Some(hex) => Digest::from_hex(hex).map(Self::Hashed).ok_or(Problem::Hash),
+            Some(hex) => Digest::from_hex(hex).map(Self::Hashed).ok_or(KeyLineProblem::Hash),
             None if is_well_formed(field) => Ok(Self::Plain(field.to_owned())),
-            None => Err(Problem::Secret),
+            None => Err(KeyLineProblem::Secret),
         }
     }
 

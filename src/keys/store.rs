@@ -16,7 +16,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use super::error::{KeyFileError, Problem};
+use super::error::{KeyFileError, KeyLineProblem};
 use super::file::{self, Stamp};
 use super::key::Key;
 use super::parse::parse;
@@ -80,7 +80,7 @@ struct Reading {
     content: Content,
     stamp: Stamp,
     table: Table,
-    problems: Vec<(usize, Problem)>,
+    problems: Vec<(usize, KeyLineProblem)>,
 }
 
 impl Store {

@@ -7,32 +7,32 @@ use std::path::{Path, PathBuf};
 
 use super::error::{FileProblem, ModelError};
 use super::gguf::{self, GgufError, Metadata};
-use super::kind::Kind;
-use super::split::{Part, parts_of};
+use super::kind::ModelKind;
+use super::split::{SplitPart, parts_of};
 
 /// A model whose header was read, all parts taken together.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Model {
+pub struct InspectedModel {
     /// What the first part says, with tensors, weights and ranking head counted over all parts.
     pub metadata: Metadata,
     /// Bytes of all parts that are there.
     pub size_bytes: u64,
 }
 
-impl Model {
+impl InspectedModel {
     /// What the model is for.
     #[must_use]
-    pub fn kind(&self) -> Kind {
-        Kind::of(&self.metadata)
+    pub fn kind(&self) -> ModelKind {
+        ModelKind::of(&self.metadata)
     }
 }
 
 /// Reads the model at `path`, which is a lone file or the first of its parts, and refuses what cannot be served.
-pub fn check_readable(path: &Path) -> Result<Model, ModelError> {
+pub fn check_readable(path: &Path) -> Result<InspectedModel, ModelError> {
     let refused = |problem| ModelError::File { path: path.to_owned(), problem: Box::new(problem) };
     let seen = Inspection::of(path);
     match (seen.problem, seen.metadata) {
-        (None, Some(metadata)) => Ok(Model { metadata, size_bytes: seen.size_bytes }),
+        (None, Some(metadata)) => Ok(InspectedModel { metadata, size_bytes: seen.size_bytes }),
         (Some(problem), _) => Err(refused(problem)),
         (None, None) => Err(refused(GgufError::from(io::Error::from(io::ErrorKind::NotFound)).into())),
     }
@@ -50,7 +50,7 @@ pub(super) struct Inspection {
 
 impl Inspection {
     pub(super) fn of(path: &Path) -> Self {
-        let part = Part::of_path(path);
+        let part = SplitPart::of_path(path);
         let paths = parts_of(path);
         let sizes: Vec<Option<u64>> =
             paths.iter().map(|path| std::fs::metadata(path).ok().map(|file| file.len())).collect();
@@ -63,7 +63,7 @@ impl Inspection {
     fn read(
         &mut self,
         path: &Path,
-        part: Option<&Part>,
+        part: Option<&SplitPart>,
         paths: &[PathBuf],
         sizes: &[Option<u64>],
     ) -> Result<(), FileProblem> {
@@ -120,7 +120,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = Sample::chat().write(dir.path(), "tiny.gguf");
         let model = check_readable(&path).unwrap();
-        assert_eq!(model.kind(), Kind::Chat);
+        assert_eq!(model.kind(), ModelKind::Chat);
         assert_eq!(model.size_bytes, std::fs::metadata(&path).unwrap().len());
     }
 
@@ -131,7 +131,7 @@ mod tests {
         let second = Sample::default().tensor("cls.weight", 0, &[4, 4]).write(dir.path(), "r-00002-of-00002.gguf");
         let model = check_readable(&first).unwrap();
         assert_eq!((model.metadata.tensor_count, model.metadata.parameters), (2, 48));
-        assert_eq!(model.kind(), Kind::Rerank, "the ranking head may lie in a later part");
+        assert_eq!(model.kind(), ModelKind::Rerank, "the ranking head may lie in a later part");
         assert!(refused(&second).contains("not the first part"));
 
         let bytes = std::fs::read(&second).unwrap();

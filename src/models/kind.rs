@@ -31,7 +31,7 @@ const ENCODERS: [&str; 11] = [
 /// What a model is for: it decides the flags of llama-server and which routes may use it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum ModelKind {
     /// Generates text.
     Chat,
     /// Turns a text into a vector.
@@ -40,7 +40,7 @@ pub enum Kind {
     Rerank,
 }
 
-impl Kind {
+impl ModelKind {
     /// The kind that the metadata speaks for: a ranking head first, then pooling, encoder or non-causal attention, else chat.
     #[must_use]
     pub fn of(metadata: &Metadata) -> Self {
@@ -73,7 +73,7 @@ pub(super) fn is_encoder(metadata: &Metadata) -> bool {
     ENCODERS.contains(&metadata.architecture.as_str()) || metadata.causal == Some(false)
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for ModelKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
     }
@@ -84,34 +84,34 @@ mod tests {
     use super::*;
     use crate::models::sample::Sample;
 
-    fn kind(sample: Sample) -> Kind {
-        Kind::of(&sample.parse().unwrap())
+    fn kind(sample: Sample) -> ModelKind {
+        ModelKind::of(&sample.parse().unwrap())
     }
 
     #[test]
     fn a_plain_decoder_is_for_chat() {
-        assert_eq!(kind(Sample::chat()), Kind::Chat);
-        assert_eq!(kind(Sample::chat().uint("llama.pooling_type", 0)), Kind::Chat);
-        assert_eq!(kind(Sample::of("pangu-embedded")), Kind::Chat, "a name with embed in it proves nothing");
+        assert_eq!(kind(Sample::chat()), ModelKind::Chat);
+        assert_eq!(kind(Sample::chat().uint("llama.pooling_type", 0)), ModelKind::Chat);
+        assert_eq!(kind(Sample::of("pangu-embedded")), ModelKind::Chat, "a name with embed in it proves nothing");
     }
 
     #[test]
     fn pooling_encoders_and_non_causal_attention_embed() {
         for pooling in 1..=3 {
-            assert_eq!(kind(Sample::chat().uint("llama.pooling_type", pooling)), Kind::Embedding);
+            assert_eq!(kind(Sample::chat().uint("llama.pooling_type", pooling)), ModelKind::Embedding);
         }
         for architecture in ENCODERS {
-            assert_eq!(kind(Sample::of(architecture)), Kind::Embedding);
+            assert_eq!(kind(Sample::of(architecture)), ModelKind::Embedding);
         }
-        assert_eq!(kind(Sample::chat().flag("llama.attention.causal", false)), Kind::Embedding);
-        assert_eq!(kind(Sample::chat().flag("llama.attention.causal", true)), Kind::Chat);
+        assert_eq!(kind(Sample::chat().flag("llama.attention.causal", false)), ModelKind::Embedding);
+        assert_eq!(kind(Sample::chat().flag("llama.attention.causal", true)), ModelKind::Chat);
     }
 
     #[test]
     fn a_ranking_head_wins_over_everything_else() {
-        assert_eq!(kind(Sample::of("bert").tensor("cls.weight", 0, &[4, 4])), Kind::Rerank);
-        assert_eq!(kind(Sample::of("bert").uint("bert.pooling_type", 4)), Kind::Rerank);
-        assert_eq!(kind(Sample::of("qwen3").tensor("cls.output.weight", 0, &[4, 2])), Kind::Rerank);
-        assert_eq!(kind(Sample::chat().tensor("clsx.weight", 0, &[4])), Kind::Chat);
+        assert_eq!(kind(Sample::of("bert").tensor("cls.weight", 0, &[4, 4])), ModelKind::Rerank);
+        assert_eq!(kind(Sample::of("bert").uint("bert.pooling_type", 4)), ModelKind::Rerank);
+        assert_eq!(kind(Sample::of("qwen3").tensor("cls.output.weight", 0, &[4, 2])), ModelKind::Rerank);
+        assert_eq!(kind(Sample::chat().tensor("clsx.weight", 0, &[4])), ModelKind::Chat);
     }
 }

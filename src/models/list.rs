@@ -8,8 +8,8 @@ use serde::Serialize;
 use super::check::Inspection;
 use super::columns::aligned;
 use super::error::{FileProblem, ModelError};
-use super::kind::Kind;
-use super::split::{Part, id_of};
+use super::kind::ModelKind;
+use super::split::{SplitPart, id_of};
 use super::walk::walk;
 
 const HEADINGS: [&str; 6] = ["NAME", "KIND", "ARCHITECTURE", "QUANTISATION", "SIZE", "CONTEXT"];
@@ -18,13 +18,13 @@ const NUMBERS: [usize; 2] = [4, 5];
 
 /// One model in a folder, or why a file or folder there is none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Found {
+pub struct ListedModel {
     /// Path relative to the folder; of a model in parts, the first part's.
     pub name: String,
     /// The id that clients would use: the file's name without `.gguf` and without the number of a part.
     pub id: String,
     /// What it is for; none where the file is no model.
-    pub kind: Option<Kind>,
+    pub kind: Option<ModelKind>,
     /// The architecture, such as `qwen3`.
     pub architecture: Option<String>,
     /// The quantisation, such as `Q4_K_M`.
@@ -42,19 +42,19 @@ pub struct Found {
 }
 
 /// Lists the models below `dir` by name, unusable ones with their reason. Fails only when `dir` itself cannot be read.
-pub fn list(dir: &Path) -> Result<Vec<Found>, ModelError> {
+pub fn list(dir: &Path) -> Result<Vec<ListedModel>, ModelError> {
     let below = walk(dir).map_err(|source| ModelError::Folder { dir: dir.to_owned(), source })?;
-    let mut rows: Vec<Found> = below.models.iter().map(|path| Found::at(dir, path)).collect();
-    rows.extend(below.skipped.into_iter().map(|(path, reason)| Found::unread(&path, reason)));
+    let mut rows: Vec<ListedModel> = below.models.iter().map(|path| ListedModel::at(dir, path)).collect();
+    rows.extend(below.skipped.into_iter().map(|(path, reason)| ListedModel::unread(&path, reason)));
     rows.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(rows)
 }
 
-impl Found {
+impl ListedModel {
     fn at(dir: &Path, path: &Path) -> Self {
         let seen = Inspection::of(&dir.join(path));
         // A set whose first part is missing is still named after it: that is the name to ask for.
-        let first = Part::of_path(path).and_then(|part| part.siblings(path).next());
+        let first = SplitPart::of_path(path).and_then(|part| part.siblings(path).next());
         let model = seen.metadata.as_ref();
         let architecture = model.map(|model| model.architecture.clone()).filter(|name| !name.is_empty());
         // A projector or an adapter has an architecture, but no kind; a later part has neither.
@@ -62,7 +62,7 @@ impl Found {
         Self {
             name: first.as_deref().unwrap_or(path).display().to_string(),
             id: id_of(path),
-            kind: model.filter(|_| serves && architecture.is_some()).map(Kind::of),
+            kind: model.filter(|_| serves && architecture.is_some()).map(ModelKind::of),
             architecture,
             quantization: model.map(|model| model.quantization.clone()),
             size_bytes: seen.size_bytes,
@@ -103,9 +103,9 @@ impl Found {
 
 /// The models as a table with aligned columns; a reason stands in a line of its own below its file.
 #[must_use]
-pub fn table(models: &[Found]) -> String {
+pub fn table(models: &[ListedModel]) -> String {
     let rows: Vec<[String; HEADINGS.len()]> =
-        std::iter::once(HEADINGS.map(str::to_owned)).chain(models.iter().map(Found::cells)).collect();
+        std::iter::once(HEADINGS.map(str::to_owned)).chain(models.iter().map(ListedModel::cells)).collect();
     let reasons = std::iter::once(None).chain(models.iter().map(|model| model.error.as_deref()));
     let mut text = String::new();
     for (line, reason) in aligned(&rows, &NUMBERS).into_iter().zip(reasons) {
@@ -163,14 +163,14 @@ mod tests {
         let names: Vec<&str> = rows.iter().map(|row| row.name.as_str()).collect();
         assert_eq!(names, ["big-00001-of-00003.gguf", "fake.gguf", "mmproj.gguf", "sub/embed.GGUF", "zeta.gguf"]);
         let [big, fake, mmproj, embed, zeta] = rows.as_slice() else { panic!() };
-        assert_eq!((big.id.as_str(), big.kind), ("big", Some(Kind::Chat)));
+        assert_eq!((big.id.as_str(), big.kind), ("big", Some(ModelKind::Chat)));
         assert!(big.error.as_deref().unwrap().contains("part 3 of 3 is missing"));
         assert_eq!(big.size_bytes, (Sample::chat().bytes().len() + Sample::default().bytes().len()) as u64);
         assert_eq!((big.files, big.has_chat_template, embed.has_chat_template), (2, Some(true), Some(false)));
         assert_eq!((fake.files, fake.has_chat_template), (1, None));
         assert!(fake.error.is_some() && fake.kind.is_none());
         assert!(mmproj.error.is_some() && mmproj.kind.is_none());
-        assert_eq!((embed.id.as_str(), embed.kind), ("embed", Some(Kind::Embedding)));
+        assert_eq!((embed.id.as_str(), embed.kind), ("embed", Some(ModelKind::Embedding)));
         assert_eq!(zeta.quantization.as_deref(), Some("Q4_K_M"));
         assert_eq!((zeta.context_length, zeta.error.as_ref()), (Some(4096), None));
     }

@@ -31,12 +31,12 @@ pub(crate) mod sample;
 pub mod split;
 mod walk;
 
-pub use check::{Model, check_readable};
+pub use check::{InspectedModel, check_readable};
 pub use error::{FileProblem, ModelError};
 pub use estimate::estimate;
 pub use gguf::{GgufError, Metadata};
 pub use hub::{HubError, Repository};
-pub use kind::Kind;
-pub use list::{Found, human_size, list, table};
+pub use kind::ModelKind;
+pub use list::{ListedModel, human_size, list, table};
 pub use resolve::{find, resolve};
 pub use split::id_of;

@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::error::{ModelError, SUGGESTIONS, near};
 use super::hub::Repository;
-use super::split::{Part, id_of};
+use super::split::{SplitPart, id_of};
 use super::walk::walk;
 
 /// The file that `name` means: a full path as it is, else a file below `models_dir` by its path, file name or id.
@@ -62,7 +62,7 @@ pub fn find(models_dir: &Path, hub_cache: &Path, name: &str) -> Result<PathBuf, 
 }
 
 fn first_part(path: PathBuf) -> PathBuf {
-    Part::of_path(&path).and_then(|part| part.siblings(&path).next()).unwrap_or(path)
+    SplitPart::of_path(&path).and_then(|part| part.siblings(&path).next()).unwrap_or(path)
 }
 
 #[cfg(test)]

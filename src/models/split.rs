@@ -13,7 +13,7 @@ const MAX_PARTS: u32 = 4096;
 
 /// The number that one file has in a set of parts.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Part {
+pub struct SplitPart {
     /// What all names of the set begin with.
     pub prefix: String,
     /// Which part this is, counted from 1.
@@ -22,7 +22,7 @@ pub struct Part {
     pub count: u32,
 }
 
-impl Part {
+impl SplitPart {
     /// Reads a file name's stem; none for a file that stands alone.
     #[must_use]
     pub fn of_stem(stem: &str) -> Option<Self> {
@@ -55,7 +55,7 @@ impl Part {
 /// Paths of all files of the model at `path`, which is a lone file or any of its parts.
 #[must_use]
 pub fn parts_of(path: &Path) -> Vec<PathBuf> {
-    Part::of_path(path).map_or_else(|| vec![path.to_owned()], |part| part.siblings(path).collect())
+    SplitPart::of_path(path).map_or_else(|| vec![path.to_owned()], |part| part.siblings(path).collect())
 }
 
 /// Splits off the five digits at the end.
@@ -76,7 +76,7 @@ pub fn is_gguf(path: &Path) -> bool {
 pub fn id_of(path: &Path) -> String {
     let stem = if is_gguf(path) { path.file_stem() } else { path.file_name() };
     let stem = stem.unwrap_or_default().to_string_lossy();
-    Part::of_stem(&stem).map_or_else(|| stem.clone().into_owned(), |part| part.prefix)
+    SplitPart::of_stem(&stem).map_or_else(|| stem.clone().into_owned(), |part| part.prefix)
 }
 
 #[cfg(test)]
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn reads_the_number_of_a_part() {
-        let part = Part::of_stem("big-00002-of-00003").unwrap();
+        let part = SplitPart::of_stem("big-00002-of-00003").unwrap();
         assert_eq!((part.prefix.as_str(), part.number, part.count), ("big", 2, 3));
         for lone in [
             "big",
@@ -97,14 +97,14 @@ mod tests {
             "",
             "ü-0001",
         ] {
-            assert_eq!(Part::of_stem(lone), None, "{lone}");
+            assert_eq!(SplitPart::of_stem(lone), None, "{lone}");
         }
     }
 
     #[test]
     fn names_all_parts() {
         let path = Path::new("/m/big-00002-of-00002.gguf");
-        let all: Vec<PathBuf> = Part::of_path(path).unwrap().siblings(path).collect();
+        let all: Vec<PathBuf> = SplitPart::of_path(path).unwrap().siblings(path).collect();
         assert_eq!(all, [Path::new("/m/big-00001-of-00002.gguf"), path]);
         assert_eq!(parts_of(path), all);
         assert_eq!(parts_of(Path::new("/m/lone.gguf")), [Path::new("/m/lone.gguf")]);

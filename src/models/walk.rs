@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::split::{Part, is_gguf};
+use super::split::{SplitPart, is_gguf};
 
 /// Deepest folder below the models folder that is looked into.
 pub(super) const MAX_DEPTH: usize = 8;
@@ -14,7 +14,7 @@ pub(super) const MAX_ENTRIES: usize = 20_000;
 
 /// What lies below a folder. All paths are relative to it.
 #[derive(Debug, Default)]
-pub(super) struct Walk {
+pub(super) struct FolderWalk {
     /// Files that end in `.gguf`, one for each model: the first part that is there stands for a split one. Sorted.
     pub(super) models: Vec<PathBuf>,
     /// Folders that were not looked through, with the reason.
@@ -22,10 +22,10 @@ pub(super) struct Walk {
 }
 
 /// Looks through `dir`. Links are followed, each folder is visited once, and names that begin with a dot are passed over.
-pub(super) fn walk(dir: &Path) -> io::Result<Walk> {
+pub(super) fn walk(dir: &Path) -> io::Result<FolderWalk> {
     let top = std::fs::metadata(dir)?;
     let mut seen = HashSet::from([(top.dev(), top.ino())]);
-    let mut walk = Walk::default();
+    let mut walk = FolderWalk::default();
     let mut entries = 0;
     let mut waiting = vec![(PathBuf::new(), 0)];
     while let Some((below, depth)) = waiting.pop() {
@@ -72,11 +72,11 @@ pub(super) fn walk(dir: &Path) -> io::Result<Walk> {
     Ok(walk.sorted())
 }
 
-impl Walk {
+impl FolderWalk {
     fn sorted(mut self) -> Self {
         self.models.sort();
         let mut sets = HashSet::new();
-        self.models.retain(|path| match Part::of_path(path) {
+        self.models.retain(|path| match SplitPart::of_path(path) {
             Some(part) => sets.insert((path.parent().map(Path::to_owned), part.prefix, part.count)),
             None => true,
         });

@@ -2,7 +2,7 @@
 //!
 //! Everything is answered from memory; no answer waits for llama-server. Who may ask is decided before.
 
-use crate::fleet::{Fleet, FleetReport, Overall};
+use crate::fleet::{Fleet, FleetReport, ServiceStatus};
 use crate::refusal::Refusal;
 use crate::telemetry::metrics::{Metrics, TextFormat};
 use bytes::Bytes;
@@ -17,21 +17,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tracing::error;
 
 /// Reads the configuration and the keys again. The number of keys, or why nothing has changed.
-pub type Reload = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Result<usize, String>> + Send>> + Send + Sync>;
+pub type ReloadOrder = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Result<usize, String>> + Send>> + Send + Sync>;
 
 /// Requests of a model that hold a slot, and requests that wait for one.
-pub type Lines = Box<dyn Fn(&str) -> (usize, usize) + Send + Sync>;
+pub type QueueCounts = Box<dyn Fn(&str) -> (usize, usize) + Send + Sync>;
 
 /// Answers the operator.
-pub struct Desk {
+pub struct OperatorApi {
     /// The models and their states.
     pub fleet: Arc<Fleet>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// Reads everything again.
-    pub reload: Reload,
+    pub reload: ReloadOrder,
     /// The line of each model.
-    pub lines: Lines,
+    pub queue_counts: QueueCounts,
     /// The name of the detected platform.
     pub platform: String,
     /// Whether inference routes ask for a key.
@@ -44,7 +44,7 @@ pub struct Desk {
     pub stopping: AtomicBool,
 }
 
-impl Desk {
+impl OperatorApi {
     /// `/ping` on the gateway port, `/livez`: the process lives.
     pub fn alive(&self) -> Response<Bytes> {
         empty(StatusCode::OK)
@@ -56,17 +56,17 @@ impl Desk {
         if self.stopping.load(Ordering::Relaxed) {
             return empty(StatusCode::SERVICE_UNAVAILABLE);
         }
-        empty(match self.fleet.overall() {
-            Overall::Ok => StatusCode::OK,
+        empty(match self.fleet.service_status() {
+            ServiceStatus::Ok => StatusCode::OK,
             // A restart is a load to whoever asks: requests are served again in a moment.
-            Overall::Loading | Overall::Degraded => StatusCode::NO_CONTENT,
-            Overall::Failed => StatusCode::SERVICE_UNAVAILABLE,
+            ServiceStatus::Loading | ServiceStatus::Degraded => StatusCode::NO_CONTENT,
+            ServiceStatus::Failed => StatusCode::SERVICE_UNAVAILABLE,
         })
     }
 
     /// `/readyz`: 200 only when ready; a model that sleeps is not.
     pub fn ready(&self) -> Response<Bytes> {
-        let ready = self.fleet.is_awake() && !self.stopping.load(Ordering::Relaxed);
+        let ready = self.fleet.is_ready() && !self.stopping.load(Ordering::Relaxed);
         empty(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE })
     }
 
@@ -74,7 +74,7 @@ impl Desk {
     pub fn health(&self) -> Response<Bytes> {
         // In one look: a worker may change its state at any moment.
         let FleetReport { best, shown, models } = self.fleet.report();
-        let status = if best == Overall::Ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        let status = if best == ServiceStatus::Ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         json_response(
             status,
             &json!({
@@ -107,12 +107,12 @@ impl Desk {
 
     /// `GET /lb/stats`: each worker of each model, and the model's line.
     pub fn lb_stats(&self) -> Response<Bytes> {
-        let shelf = self.fleet.shelf();
+        let shelf = self.fleet.snapshot();
         let models = shelf.models().iter().map(|model| {
-            let (active, waiting) = (self.lines)(model.id());
+            let (active, waiting) = (self.queue_counts)(model.id());
             json!({
                 "id": model.id(),
-                "strategy": model.terms().strategy,
+                "strategy": model.policy().strategy,
                 "queue": {"active": active, "waiting": waiting},
                 "workers": model.stats(),
             })

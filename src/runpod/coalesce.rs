@@ -7,7 +7,7 @@ use bytes::{Buf, BytesMut};
 
 /// What has come of a stream and has not been posted.
 #[derive(Default)]
-pub(super) struct Coalescer {
+pub(super) struct StreamCoalescer {
     held: BytesMut,
     /// Where the last event in it ends.
     events_end: usize,
@@ -15,7 +15,7 @@ pub(super) struct Coalescer {
     is_over: bool,
 }
 
-impl Coalescer {
+impl StreamCoalescer {
     /// Takes what came.
     pub(super) fn push(&mut self, piece: &[u8]) {
         // An end may be half in what came before.
@@ -112,7 +112,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn pieces(stream: &[&str]) -> Vec<String> {
-        let mut coalescer = Coalescer::default();
+        let mut coalescer = StreamCoalescer::default();
         stream.iter().for_each(|piece| coalescer.push(piece.as_bytes()));
         coalescer.end();
         std::iter::from_fn(|| coalescer.next()).collect()
@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn the_first_event_is_urgent_and_those_after_it_are_not_until_there_is_enough() {
-        let mut coalescer = Coalescer::default();
+        let mut coalescer = StreamCoalescer::default();
         coalescer.push(b"data: 1");
         assert!(!coalescer.has_piece());
         coalescer.push(b"\n\ndata: 2");
@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn an_end_is_found_however_it_comes() {
         for stream in [&["data: 1\n", "\ndata"][..], &["data: 1\r\n", "\r\ndata"], &["data: 1\r\n\r", "\ndata"]] {
-            let mut coalescer = Coalescer::default();
+            let mut coalescer = StreamCoalescer::default();
             stream.iter().for_each(|piece| coalescer.push(piece.as_bytes()));
             assert_eq!(coalescer.next().unwrap().trim_end(), "data: 1", "{stream:?}");
             assert_eq!(coalescer.next(), None, "{stream:?}");
@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn an_event_that_fills_the_buffer_before_it_ends_makes_room() {
-        let mut coalescer = Coalescer::default();
+        let mut coalescer = StreamCoalescer::default();
         let piece = "é".repeat(CHUNK_BUFFER / 2);
         coalescer.push(&piece.as_bytes()[..1]);
         coalescer.push(&piece.as_bytes()[1..]);
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn what_is_no_text_becomes_one() {
-        let mut coalescer = Coalescer::default();
+        let mut coalescer = StreamCoalescer::default();
         coalescer.push(b"data: \xff\xf0\x9f\n\n");
         assert_eq!(coalescer.next().unwrap(), "data: \u{fffd}\u{fffd}\n\n");
     }
@@ -205,7 +205,7 @@ mod tests {
         fn nothing_is_lost_or_changed(stream in "([a-zé🦙\"]{0,5}\r?\n){0,30}", cuts in proptest::collection::vec(0..200_usize, 0..8)) {
             let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(stream.len())).collect();
             cuts.sort_unstable();
-            let (mut coalescer, mut at, mut found) = (Coalescer::default(), 0, String::new());
+            let (mut coalescer, mut at, mut found) = (StreamCoalescer::default(), 0, String::new());
             for cut in cuts.into_iter().chain([stream.len()]) {
                 coalescer.push(&stream.as_bytes()[at..cut]);
                 at = cut;

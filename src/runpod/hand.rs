@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 /// All of them.
 #[derive(Default)]
-pub(super) struct Hand {
+pub(super) struct InFlightJobs {
     jobs: Mutex<BTreeMap<String, CancellationToken>>,
     /// How many of them the gateway does not count yet.
     arriving: AtomicUsize,
@@ -18,26 +18,26 @@ pub(super) struct Hand {
 }
 
 /// A job that the gateway does not count yet, until it is dropped.
-pub(super) struct Arriving(Arc<Hand>);
+pub(super) struct ArrivingJob(Arc<InFlightJobs>);
 
 /// A job in hand, until it is dropped.
-pub(super) struct Held {
-    hand: Arc<Hand>,
+pub(super) struct InFlightJob {
+    hand: Arc<InFlightJobs>,
     id: String,
     /// Cancelled when it is to be stopped.
     pub(super) stop: CancellationToken,
 }
 
-impl Hand {
+impl InFlightJobs {
     /// Takes a job into it; none if it is there already.
-    pub(super) fn hold(self: &Arc<Self>, id: &str) -> Option<Held> {
+    pub(super) fn add(self: &Arc<Self>, id: &str) -> Option<InFlightJob> {
         let mut jobs = self.lock();
         if jobs.contains_key(id) {
             return None;
         }
         let stop = CancellationToken::new();
         jobs.insert(id.to_owned(), stop.clone());
-        Some(Held { hand: Arc::clone(self), id: id.to_owned(), stop })
+        Some(InFlightJob { hand: Arc::clone(self), id: id.to_owned(), stop })
     }
 
     /// Stops a job; false if it is not there.
@@ -60,12 +60,12 @@ impl Hand {
     }
 
     /// Whether the gateway counts all of them.
-    pub(super) fn has_arrived(&self) -> bool {
+    pub(super) fn are_all_counted(&self) -> bool {
         self.arriving.load(Ordering::SeqCst) == 0
     }
 
     /// Waits until one leaves, or the gateway counts it, from the call on.
-    pub(super) fn changes(&self) -> impl Future<Output = ()> {
+    pub(super) fn changed(&self) -> impl Future<Output = ()> {
         self.changed.notified()
     }
 
@@ -74,22 +74,22 @@ impl Hand {
     }
 }
 
-impl Held {
+impl InFlightJob {
     /// The gateway does not count it as long as what is returned lives.
-    pub(super) fn arrives(&self) -> Arriving {
+    pub(super) fn mark_arriving(&self) -> ArrivingJob {
         self.hand.arriving.fetch_add(1, Ordering::SeqCst);
-        Arriving(Arc::clone(&self.hand))
+        ArrivingJob(Arc::clone(&self.hand))
     }
 }
 
-impl Drop for Arriving {
+impl Drop for ArrivingJob {
     fn drop(&mut self) {
         self.0.arriving.fetch_sub(1, Ordering::SeqCst);
         self.0.changed.notify_waiters();
     }
 }
 
-impl Drop for Held {
+impl Drop for InFlightJob {
     fn drop(&mut self) {
         self.hand.lock().remove(&self.id);
         self.hand.changed.notify_waiters();
@@ -102,10 +102,10 @@ mod tests {
 
     #[test]
     fn a_job_is_there_once_until_it_is_dropped() {
-        let hand = Arc::<Hand>::default();
-        let held = hand.hold("a").unwrap();
-        assert!(hand.hold("a").is_none());
-        let other = hand.hold("b").unwrap();
+        let hand = Arc::<InFlightJobs>::default();
+        let held = hand.add("a").unwrap();
+        assert!(hand.add("a").is_none());
+        let other = hand.add("b").unwrap();
         assert_eq!(hand.ids(), ["a", "b"]);
         assert!(hand.stop("b") && !hand.stop("c"));
         assert!(other.stop.is_cancelled() && !held.stop.is_cancelled());
@@ -115,15 +115,15 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn whoever_waits_for_room_is_told() {
-        let hand = Arc::<Hand>::default();
-        let held = hand.hold("a").unwrap();
-        let arriving = held.arrives();
-        assert!(!hand.has_arrived());
-        let changes = hand.changes();
+        let hand = Arc::<InFlightJobs>::default();
+        let held = hand.add("a").unwrap();
+        let arriving = held.mark_arriving();
+        assert!(!hand.are_all_counted());
+        let changes = hand.changed();
         drop(arriving);
         changes.await;
-        assert!(hand.has_arrived());
-        let changes = hand.changes();
+        assert!(hand.are_all_counted());
+        let changes = hand.changed();
         drop(held);
         changes.await;
         assert_eq!(hand.count(), 0);

@@ -4,7 +4,7 @@
 //! (`route`, `body`, `method`), and what workers of RunPod have always taken (`messages` or `prompt`). What is passed on
 //! stays as it was written: the order of members matters in a schema.
 
-use super::members::Members;
+use super::members::InputMembers;
 use crate::runpod::bounds::{JOB_ID, JOB_ROUTE};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
@@ -36,7 +36,7 @@ pub(super) fn read_all(text: &[u8]) -> Result<Vec<Result<Job, &'static str>>, se
 
 impl Job {
     fn read(text: &RawValue) -> Result<Self, &'static str> {
-        let members = Members::read(text).ok_or(MISSING)?;
+        let members = InputMembers::read(text).ok_or(MISSING)?;
         let id = members.text("id").filter(|id| !id.is_empty()).ok_or(MISSING)?;
         if id.len() > JOB_ID {
             return Err("Job has an id that is too long.");
@@ -56,7 +56,7 @@ struct Ask {
 
 impl Ask {
     fn read(input: &RawValue) -> Result<Self, String> {
-        let input = Members::read(input).ok_or("The input is not an object")?;
+        let input = InputMembers::read(input).ok_or("The input is not an object")?;
         if input.has("openai_route") || input.has("openai_input") {
             return Self::of_openai(&input);
         }
@@ -77,10 +77,10 @@ impl Ask {
         Ok(Self { method: Method::POST, route: route.to_owned(), body })
     }
 
-    fn of_openai(input: &Members) -> Result<Self, String> {
+    fn of_openai(input: &InputMembers) -> Result<Self, String> {
         let route = optional(input, "openai_route")?;
         let body = input.get("openai_input").filter(|body| !matches!(body.get(), "null"));
-        let is_empty = |body: &RawValue| Members::read(body).is_some_and(|members| members.is_empty());
+        let is_empty = |body: &RawValue| InputMembers::read(body).is_some_and(|members| members.is_empty());
         match (route, body.filter(|body| !is_empty(body))) {
             (route, Some(body)) => {
                 let route = checked(route.unwrap_or_else(|| CHAT.to_owned()))?;
@@ -91,7 +91,7 @@ impl Ask {
         }
     }
 
-    fn of_route(input: &Members) -> Result<Self, String> {
+    fn of_route(input: &InputMembers) -> Result<Self, String> {
         let route = checked(optional(input, "route")?.ok_or("route is not a text")?)?;
         let body = input.get("body").map(RawValue::get).filter(|body| *body != "null");
         let method = match optional(input, "method")?.map(|method| method.to_ascii_uppercase()).as_deref() {
@@ -128,7 +128,7 @@ impl Ask {
 }
 
 /// The text of a member, if there is one; another value is an error.
-fn optional(input: &Members, name: &str) -> Result<Option<String>, String> {
+fn optional(input: &InputMembers, name: &str) -> Result<Option<String>, String> {
     match input.get(name) {
         None => Ok(None),
         Some(value) if value.get() == "null" => Ok(None),

@@ -5,9 +5,9 @@ use serde_json::value::RawValue;
 use std::fmt;
 
 /// The members of one object.
-pub(super) struct Members<'a>(Vec<(String, &'a RawValue)>);
+pub(super) struct InputMembers<'a>(Vec<(String, &'a RawValue)>);
 
-impl<'a> Members<'a> {
+impl<'a> InputMembers<'a> {
     /// Those of this value, if it is an object.
     pub(super) fn read(value: &'a RawValue) -> Option<Self> {
         serde_json::from_str(value.get()).ok()
@@ -49,12 +49,12 @@ impl<'a> Members<'a> {
     }
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for InputMembers<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct InOrder;
 
         impl<'de> Visitor<'de> for InOrder {
-            type Value = Members<'de>;
+            type Value = InputMembers<'de>;
 
             fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
                 formatter.write_str("an object")
@@ -65,7 +65,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
                 while let Some(member) = map.next_entry()? {
                     members.push(member);
                 }
-                Ok(Members(members))
+                Ok(InputMembers(members))
             }
         }
 

@@ -38,46 +38,46 @@ use crate::fleet::Fleet;
 use crate::gateway::Gateway;
 use crate::runpod::bounds::{RESULT_GRACE, UNHEALTHY_REASON};
 use crate::settings::RunpodQueue;
-use hand::Hand;
-use run::Runner;
+use hand::InFlightJobs;
+use run::JobRunner;
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use take::Taker;
+use take::JobPoller;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
-use wire::Wire;
+use wire::PlatformApi;
 
 /// The worker of an endpoint's queue.
 pub struct QueueWorker {
-    wire: Arc<Wire>,
+    wire: Arc<PlatformApi>,
     /// The one that takes jobs, and the jobs.
     tasks: TaskTracker,
     /// Cancelled when no more jobs are to be asked for.
-    no_more: CancellationToken,
+    stop_polling: CancellationToken,
     /// Cancelled when no job can be served any more.
-    lost: CancellationToken,
+    abort: CancellationToken,
     /// Cancelled when all is over.
-    over: CancellationToken,
+    ended: CancellationToken,
     /// Cancelled when no more is to be said of this worker.
-    silent: CancellationToken,
+    stop_pinging: CancellationToken,
     listener: TaskTracker,
     /// None where the platform does not say how it wants to hear of this worker, or which one it is.
     pings: Option<JoinHandle<()>>,
 }
 
 /// Tells the platform that nothing comes of a worker which has not even begun.
-pub async fn report_unfit(queue: &RunpodQueue, reason: &str) {
+pub async fn report_failed_start(queue: &RunpodQueue, reason: &str) {
     // What has no name cannot be told of.
     let Some(id) = &queue.pod_id else { return };
-    match Wire::new(queue, id) {
+    match PlatformApi::new(queue, id) {
         Ok(wire) => report_unhealthy(&wire, "start", reason).await,
         Err(problem) => warn!("RunPod cannot be told that this worker is unhealthy: {problem}"),
     }
 }
 
-async fn report_unhealthy(wire: &Wire, check: &str, reason: &str) {
+async fn report_unhealthy(wire: &PlatformApi, check: &str, reason: &str) {
     let reason: String = reason.chars().take(UNHEALTHY_REASON).collect();
     if let Err(problem) = wire.report_unhealthy(check, &reason).await {
         warn!("RunPod cannot be told that this worker is unhealthy: {problem}");
@@ -88,53 +88,53 @@ impl QueueWorker {
     /// Begins to take jobs as soon as they can be served.
     pub fn start(queue: &RunpodQueue, gateway: Arc<Gateway>, fleet: Arc<Fleet>) -> io::Result<Self> {
         let id = queue.pod_id.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
-        let (wire, hand) = (Arc::new(Wire::new(queue, &id)?), Arc::new(Hand::default()));
+        let (wire, hand) = (Arc::new(PlatformApi::new(queue, &id)?), Arc::new(InFlightJobs::default()));
         let (tasks, listener) = (TaskTracker::new(), TaskTracker::new());
         let [no_more, lost, over, silent] = [(); 4].map(|()| CancellationToken::new());
         let has_pings = queue.ping.is_some() && queue.pod_id.is_some() && queue.key.is_some();
         let pings = has_pings.then(|| {
             // Connections belong to the runtime that made them.
-            ping::start(Wire::new(queue, &id)?, Arc::clone(&hand), queue.ping_interval, silent.clone())
+            ping::start(PlatformApi::new(queue, &id)?, Arc::clone(&hand), queue.ping_interval, silent.clone())
         });
         let pings = pings.transpose()?;
         let (stops, stop) = (stops::listen(Arc::clone(&wire), Arc::clone(&hand)), over.clone());
         listener.spawn(async move { stop.run_until_cancelled(stops).await });
         let (own, door) = (Arc::clone(&wire), Arc::clone(&gateway));
-        let runner = Arc::new(Runner { wire: own, gateway: door, fleet: Arc::clone(&fleet) });
-        let taker = Taker {
+        let runner = Arc::new(JobRunner { wire: own, gateway: door, fleet: Arc::clone(&fleet) });
+        let taker = JobPoller {
             wire: Arc::clone(&wire),
-            hand,
+            in_flight: hand,
             fleet,
             gateway,
             runner,
             tasks: tasks.clone(),
             stop: no_more.clone(),
-            lost: lost.clone(),
+            abort: lost.clone(),
         };
         tasks.spawn(taker.run());
         info!(worker = id, pings = has_pings, "jobs are taken from RunPod's queue");
-        Ok(Self { wire, tasks, no_more, lost, over, silent, listener, pings })
+        Ok(Self { wire, tasks, stop_polling: no_more, abort: lost, ended: over, stop_pinging: silent, listener, pings })
     }
 
     /// Asks for no more jobs, and waits until those in hand are done, and whatever a question brings that is under way.
     pub async fn drain(&self) {
-        self.no_more.cancel();
+        self.stop_polling.cancel();
         self.tasks.close();
         self.tasks.wait().await;
     }
 
     /// Tells the platform that no job can be served here, and asks for no more.
     pub async fn give_up(&mut self, reason: &str) {
-        self.no_more.cancel();
-        self.lost.cancel();
+        self.stop_polling.cancel();
+        self.abort.cancel();
         // The last word, and none that it lives comes after it.
-        self.fall_silent().await;
+        self.stop_pings().await;
         report_unhealthy(&self.wire, "llama-server", reason).await;
     }
 
     /// After the drain: those in hand have been cut, and what comes of them is posted if that does not take long.
     pub async fn cut(&self) {
-        self.lost.cancel();
+        self.abort.cancel();
         if awake::timeout(RESULT_GRACE, self.drain()).await.is_err() {
             warn!("what came of some jobs cannot be posted in time");
         }
@@ -142,14 +142,14 @@ impl QueueWorker {
 
     /// Ends all that is left: what is still asked, heard and said.
     pub async fn end(mut self) {
-        self.over.cancel();
+        self.ended.cancel();
         self.listener.close();
         self.listener.wait().await;
-        self.fall_silent().await;
+        self.stop_pings().await;
     }
 
-    async fn fall_silent(&mut self) {
-        self.silent.cancel();
+    async fn stop_pings(&mut self) {
+        self.stop_pinging.cancel();
         if let Some(pings) = self.pings.take() {
             let _ = tokio::task::spawn_blocking(move || pings.join()).await;
         }

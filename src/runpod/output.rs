@@ -3,7 +3,7 @@
 //! A result has the form that a generator of RunPod's SDK gives it with `return_aggregate_stream`, which is what their own
 //! workers for language models are: a list, of the pieces of a stream in order, or of the one value that was the answer.
 
-use super::members::Members;
+use super::members::InputMembers;
 use crate::runpod::bounds::{CHUNK_MOST, RESULT_SIZE};
 use bytes::Bytes;
 use serde_json::json;
@@ -80,7 +80,7 @@ pub(super) fn progress(text: &str) -> Bytes {
 pub(super) fn error_of(answer: &[u8]) -> String {
     let of_member = || {
         let answer: &RawValue = serde_json::from_slice(answer).ok()?;
-        Some(Members::read(answer)?.get("error")?.get().to_owned())
+        Some(InputMembers::read(answer)?.get("error")?.get().to_owned())
     };
     of_member().unwrap_or_else(|| String::from_utf8_lossy(answer).into_owned())
 }
@@ -102,7 +102,7 @@ pub(super) fn error_in(piece: &str, is_cut: bool) -> Option<String> {
 /// Whether data begin with an error. Some servers say with `null` that there is none.
 fn has_error(data: &str) -> bool {
     let is_null = |data| {
-        let members = Members::read(serde_json::from_str(data).ok()?)?;
+        let members = InputMembers::read(serde_json::from_str(data).ok()?)?;
         Some(members.get("error")?.get() == "null")
     };
     data.starts_with("{\"error\"") && is_null(data) != Some(true)

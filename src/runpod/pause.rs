@@ -24,7 +24,7 @@ impl PollError {
 }
 
 /// Of the questions in a row: how many failed.
-pub(super) struct Failures {
+pub(super) struct FailureStreak {
     /// What is then the matter.
     trouble: &'static str,
     /// What is so again once one is answered.
@@ -35,14 +35,14 @@ pub(super) struct Failures {
     failed: u32,
 }
 
-impl Failures {
+impl FailureStreak {
     /// None so far.
-    pub(super) fn of(trouble: &'static str, again: &'static str) -> Self {
+    pub(super) fn new(trouble: &'static str, again: &'static str) -> Self {
         Self { trouble, again, row: 0, failed: 0 }
     }
 
     /// One was answered.
-    pub(super) fn forget(&mut self) {
+    pub(super) fn reset(&mut self) {
         if self.row > 0 {
             info!("{}", self.again);
         }
@@ -50,7 +50,7 @@ impl Failures {
     }
 
     /// One more failed: the pause before the next.
-    pub(super) fn note(&mut self, setback: PollError) -> Duration {
+    pub(super) fn record(&mut self, setback: PollError) -> Duration {
         let pause = match setback {
             PollError::TooMany => TOO_MANY_PAUSE,
             PollError::Failed(_) => {
@@ -89,22 +89,22 @@ mod tests {
 
     #[test]
     fn pauses_double_up_to_a_bound_and_begin_anew_after_an_answer() {
-        let mut failures = Failures::of("a", "b");
+        let mut failures = FailureStreak::new("a", "b");
         let failed = || PollError::Failed("x".into());
         let mut longest = PLATFORM_BACKOFF_FIRST;
         for nth in 0..40 {
-            let pause = failures.note(failed());
+            let pause = failures.record(failed());
             assert!(pause <= longest && pause >= longest.mul_f64(0.74), "{pause:?} {longest:?}");
             assert_eq!(failures.is_first(), nth == 0);
             longest = (longest * 2).min(PLATFORM_BACKOFF_LONGEST);
         }
-        failures.forget();
-        assert!(failures.note(failed()) <= PLATFORM_BACKOFF_FIRST);
+        failures.reset();
+        assert!(failures.record(failed()) <= PLATFORM_BACKOFF_FIRST);
     }
 
     #[test]
     fn a_platform_that_is_asked_too_often_is_left_alone_for_a_fixed_time() {
-        assert_eq!(Failures::of("a", "b").note(PollError::TooMany), Duration::from_secs(5));
+        assert_eq!(FailureStreak::new("a", "b").record(PollError::TooMany), Duration::from_secs(5));
     }
 
     /// Regression: the answer that the platform is asked too often counted as none.
@@ -113,9 +113,9 @@ mod tests {
         for setbacks in
             [[PollError::TooMany, PollError::Failed("x".into())], [PollError::Failed("x".into()), PollError::TooMany]]
         {
-            let mut failures = Failures::of("a", "b");
+            let mut failures = FailureStreak::new("a", "b");
             let firsts = setbacks.map(|setback| {
-                failures.note(setback);
+                failures.record(setback);
                 failures.is_first()
             });
             assert_eq!(firsts, [true, false]);

@@ -1,9 +1,9 @@
 //! Says that this worker lives, from a thread of its own: however busy the others are, the platform must not take it
 //! for dead and give its jobs to another.
 
-use super::hand::Hand;
-use super::pause::{self, Failures, PollError};
-use super::wire::Wire;
+use super::hand::InFlightJobs;
+use super::pause::{self, FailureStreak, PollError};
+use super::wire::PlatformApi;
 use crate::runpod::bounds::PING_TRIES;
 use std::io;
 use std::sync::Arc;
@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Pings every `period` until `stop` is cancelled.
 pub(super) fn start(
-    wire: Wire,
-    hand: Arc<Hand>,
+    wire: PlatformApi,
+    hand: Arc<InFlightJobs>,
     period: Duration,
     stop: CancellationToken,
 ) -> io::Result<JoinHandle<()>> {
@@ -29,25 +29,26 @@ pub(super) fn start(
 }
 
 /// Time is the kernel's here: the platform has gone on while this program was paused.
-async fn keep_pinging(wire: &Wire, hand: &Hand, period: Duration) {
+async fn keep_pinging(wire: &PlatformApi, hand: &InFlightJobs, period: Duration) {
     let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut failures = Failures::of("RunPod does not hear that this worker lives", "RunPod hears again that it lives");
+    let mut failures =
+        FailureStreak::new("RunPod does not hear that this worker lives", "RunPod hears again that it lives");
     loop {
         ticks.tick().await;
         // As long as RunPod's SDK gives it.
         let patience = period * 2;
         if timeout(patience, ping(wire, hand, patience, &mut failures)).await.is_err() {
-            failures.note(PollError::Failed("RunPod does not answer in time".to_owned()));
+            failures.record(PollError::Failed("RunPod does not answer in time".to_owned()));
         }
     }
 }
 
-async fn ping(wire: &Wire, hand: &Hand, patience: Duration, failures: &mut Failures) {
+async fn ping(wire: &PlatformApi, hand: &InFlightJobs, patience: Duration, failures: &mut FailureStreak) {
     for tried in 1..=PING_TRIES {
         match wire.ping(&hand.ids(), patience).await {
-            Ok(()) => return failures.forget(),
-            Err(problem) => _ = failures.note(PollError::Failed(problem)),
+            Ok(()) => return failures.reset(),
+            Err(problem) => _ = failures.record(PollError::Failed(problem)),
         }
         sleep(pause::after_failure(tried)).await;
     }

@@ -1,11 +1,11 @@
 //! Does one job: asks the gateway, and posts what comes of it.
 
-use super::coalesce::Coalescer;
-use super::hand::{Arriving, Held};
+use super::coalesce::StreamCoalescer;
+use super::hand::{ArrivingJob, InFlightJob};
 use super::job::Job;
 use super::output::{self, Aggregate};
-use super::wire::Wire;
-use crate::awake::{self, Instant};
+use super::wire::PlatformApi;
+use crate::awake::{self, ActiveInstant};
 use crate::fleet::Fleet;
 use crate::gateway::{Answer, Gateway};
 use crate::runpod::bounds::{CHUNK_INTERVAL, RESULT_SIZE};
@@ -23,33 +23,33 @@ use tracing::{error, warn};
 const PLATFORM: &str = "runpod";
 
 /// Whoever does them.
-pub(super) struct Runner {
-    pub(super) wire: Arc<Wire>,
+pub(super) struct JobRunner {
+    pub(super) wire: Arc<PlatformApi>,
     pub(super) gateway: Arc<Gateway>,
     pub(super) fleet: Arc<Fleet>,
 }
 
-impl Runner {
+impl JobRunner {
     /// Does a job and posts its result; posts nothing more once it is to be stopped.
-    pub(super) async fn run(self: Arc<Self>, job: Job, held: Held, arriving: Arriving, tasks: &TaskTracker) {
+    pub(super) async fn run(self: Arc<Self>, job: Job, held: InFlightJob, arriving: ArrivingJob, tasks: &TaskTracker) {
         let Job { id, request } = job;
         let result = {
             let (own, id, stop) = (Arc::clone(&self), id.clone(), held.stop.clone());
             // Dropped, it leaves the line or frees its slot.
-            by_itself(tasks, async move { stop.run_until_cancelled(own.outcome(&id, request, arriving)).await }).await
+            isolated(tasks, async move { stop.run_until_cancelled(own.outcome(&id, request, arriving)).await }).await
         };
         if let Some(result) = result {
             held.stop.run_until_cancelled(self.wire.post_result(&id, result)).await;
         }
     }
 
-    async fn outcome(&self, id: &str, request: Result<Request<Bytes>, String>, arriving: Arriving) -> Bytes {
+    async fn outcome(&self, id: &str, request: Result<Request<Bytes>, String>, arriving: ArrivingJob) -> Bytes {
         let request = match request {
             Ok(request) => request,
             Err(why) => return output::error(&why),
         };
         let told = async {
-            if !self.fleet.is_awake() {
+            if !self.fleet.is_ready() {
                 self.wire.post_progress(id, output::progress("The model is being loaded")).await;
             }
         };
@@ -85,17 +85,17 @@ impl Runner {
 
     /// A stream: piece by piece, and in the end all of them.
     async fn stream(&self, id: &str, mut answer: Answer) -> Bytes {
-        let (mut coalescer, mut aggregate) = (Coalescer::default(), Aggregate::default());
+        let (mut coalescer, mut aggregate) = (StreamCoalescer::default(), Aggregate::default());
         let mut cut = None;
         let mut is_over = false;
         let mut within_event = false;
-        let mut next_post = Instant::now();
+        let mut next_post = ActiveInstant::now();
         // The post under way: the next begins when it has ended.
         let mut posting = None;
         // Whether there is any point in posting one; the result has all of them.
         let mut is_wanted = true;
         loop {
-            let is_due = coalescer.is_urgent() || next_post <= Instant::now();
+            let is_due = coalescer.is_urgent() || next_post <= ActiveInstant::now();
             if posting.is_none()
                 && is_due
                 && let Some(piece) = coalescer.next()
@@ -103,7 +103,7 @@ impl Runner {
                 cut = output::error_in(&piece, within_event).or(cut);
                 within_event = !piece.ends_with("\n\n") && !piece.ends_with("\n\r\n");
                 aggregate.push(&piece);
-                next_post = Instant::now() + CHUNK_INTERVAL;
+                next_post = ActiveInstant::now() + CHUNK_INTERVAL;
                 posting = is_wanted.then(|| Box::pin(self.wire.post_piece(id, output::piece(&piece))));
             }
             if posting.is_none() && is_over && !coalescer.has_piece() {
@@ -124,7 +124,7 @@ impl Runner {
                         coalescer.end();
                     }
                 },
-                () = awake::sleep(next_post - Instant::now()), if !is_posting && coalescer.has_piece() => {}
+                () = awake::sleep(next_post - ActiveInstant::now()), if !is_posting && coalescer.has_piece() => {}
             }
         }
         if let Some(why) = cut {
@@ -138,7 +138,7 @@ impl Runner {
 }
 
 /// Has work done by itself, so that a panic is its own. None where it was stopped.
-async fn by_itself(tasks: &TaskTracker, work: impl Future<Output = Option<Bytes>> + Send + 'static) -> Option<Bytes> {
+async fn isolated(tasks: &TaskTracker, work: impl Future<Output = Option<Bytes>> + Send + 'static) -> Option<Bytes> {
     tasks.spawn(work).await.unwrap_or_else(|_| {
         error!("a job has failed by a defect; please report it");
         Some(output::error("The worker has failed at this job by a defect of its own"))
@@ -160,8 +160,8 @@ mod tests {
     #[tokio::test]
     async fn a_panic_makes_its_own_job_fail() {
         let tasks = TaskTracker::new();
-        let result = by_itself(&tasks, async { panic!("a defect") }).await.unwrap();
+        let result = isolated(&tasks, async { panic!("a defect") }).await.unwrap();
         assert!(result.starts_with(b"{\"error\":\"The worker has failed"));
-        assert!(by_itself(&tasks, async { None }).await.is_none(), "one that was stopped has no result");
+        assert!(isolated(&tasks, async { None }).await.is_none(), "one that was stopped has no result");
     }
 }

@@ -1,9 +1,9 @@
 //! Hears which jobs are to be stopped, because nobody waits for them any more.
 
-use super::hand::Hand;
-use super::pause::Failures;
-use super::wire::Wire;
-use crate::awake::{self, Instant};
+use super::hand::InFlightJobs;
+use super::pause::FailureStreak;
+use super::wire::PlatformApi;
+use crate::awake::{self, ActiveInstant};
 use crate::runpod::bounds::STOPS_PAUSE;
 use serde::Deserialize;
 use serde_json::Value;
@@ -11,17 +11,17 @@ use std::sync::Arc;
 use tracing::{info, warn};
 
 /// Asks again and again, until it is dropped.
-pub(super) async fn listen(wire: Arc<Wire>, hand: Arc<Hand>) {
-    let mut failures = Failures::of("nobody says which jobs to stop", "it is said again which jobs to stop");
+pub(super) async fn listen(wire: Arc<PlatformApi>, hand: Arc<InFlightJobs>) {
+    let mut failures = FailureStreak::new("nobody says which jobs to stop", "it is said again which jobs to stop");
     loop {
-        let asked = Instant::now();
+        let asked = ActiveInstant::now();
         let Some(heard) = wire.stops().await else {
             warn!("jobs cannot be stopped: the address that jobs are taken from does not show where to ask");
             return;
         };
         let pause = match heard {
             Ok(text) => {
-                failures.forget();
+                failures.reset();
                 let ids = text.as_deref().map(named).unwrap_or_default();
                 for id in &ids {
                     if hand.stop(id) {
@@ -30,7 +30,7 @@ pub(super) async fn listen(wire: Arc<Wire>, hand: Arc<Hand>) {
                 }
                 if ids.is_empty() { STOPS_PAUSE.saturating_sub(asked.elapsed()) } else { continue }
             }
-            Err(setback) => failures.note(setback).max(STOPS_PAUSE),
+            Err(setback) => failures.record(setback).max(STOPS_PAUSE),
         };
         awake::sleep(pause).await;
     }

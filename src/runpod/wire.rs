@@ -22,7 +22,7 @@ use std::time::Duration;
 use tracing::{debug, warn};
 
 /// The platform as this worker speaks to it.
-pub(super) struct Wire {
+pub(super) struct PlatformApi {
     client: HttpClient,
     key: Option<HeaderValue>,
     addresses: Addresses,
@@ -36,7 +36,7 @@ enum Unposted {
     Failed,
 }
 
-impl Wire {
+impl PlatformApi {
     /// For a worker with this id. Connections are made by the runtime that asks.
     pub(super) fn new(queue: &RunpodQueue, worker: &str) -> io::Result<Self> {
         let options = ClientOptions {
@@ -303,7 +303,7 @@ mod tests {
             sleep(QUESTION_BODY / 2).await;
             connection.write_all(b"[]").await.unwrap();
         };
-        let wire = Wire::new(&queue, "pod").unwrap();
+        let wire = PlatformApi::new(&queue, "pod").unwrap();
         let (taken, ()) = tokio::join!(wire.take(1, false), platform);
         assert_eq!(taken.unwrap().unwrap(), "[]");
     }

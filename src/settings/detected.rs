@@ -5,7 +5,7 @@ use super::environment::Environment;
 use super::file::ConfigFile;
 use super::runpod::TAKE;
 use super::source::Inputs;
-use crate::platform::{Kind, Platform};
+use crate::platform::{Platform, PlatformKind};
 use std::path::{Path, PathBuf};
 
 /// The rule by which RunPod's own defaults are taken.
@@ -23,7 +23,7 @@ pub(super) fn is_behind_runpods_balancer(inputs: &Inputs, platform: &Platform, f
         Some(mode) => mode.eq_ignore_ascii_case("http"),
         None => inputs.environment.get(TAKE).is_none(),
     };
-    is_http && platform.kind == Kind::RunpodServerless
+    is_http && platform.kind == PlatformKind::RunpodServerless
 }
 
 /// The first folder that is Hugging Face's cache: RunPod's in the data folder or in the platform's volume, else the user's.

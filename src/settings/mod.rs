@@ -38,10 +38,10 @@ pub mod values;
 pub use catalogue::shelf_table::shelf_table;
 pub use environment::{Environment, is_executable};
 pub use options::{OPTIONS, OptionRow, Settings};
-pub use problem::Problem;
+pub use problem::SettingProblem;
 pub use reference::configuration_reference;
 #[cfg(feature = "test-support")]
 pub(crate) use resolve::resolve_text;
 pub use resolve::{Config, Resolved, resolve, resolve_only};
 pub use runpod::RunpodQueue;
-pub use source::{Inputs, Source};
+pub use source::{Inputs, ValueSource};

@@ -2,27 +2,27 @@
 //!
 //! Owns how places and faults are worded, so that every problem of the file reads alike.
 
-use super::problem::Problem;
+use super::problem::SettingProblem;
 use std::collections::BTreeSet;
 
 /// What is wrong with a configuration, and what should be changed.
 #[derive(Default)]
-pub(super) struct Notes {
+pub(super) struct FileNotes {
     /// What the problems are about.
     pub(super) subject: String,
     /// What is wrong.
-    pub(super) problems: Vec<Problem>,
+    pub(super) problems: Vec<SettingProblem>,
     /// What works but should be changed.
     pub(super) warnings: Vec<String>,
     /// Places whose values mean nothing here.
     pub(super) ignored: BTreeSet<String>,
 }
 
-impl Notes {
+impl FileNotes {
     /// Notes a problem with what stands at `place`.
     pub(super) fn problem(&mut self, place: &str, fault: impl AsRef<str>, hint: Option<String>) {
         let fault = format!("{}: {}", printable(place), fault.as_ref());
-        self.problems.push(Problem { subject: self.subject.clone(), fault, hint });
+        self.problems.push(SettingProblem { subject: self.subject.clone(), fault, hint });
     }
 
     /// One warning for everything that is ignored.

@@ -7,8 +7,8 @@
 
 use super::reader::Reader;
 use super::values::{
-    Bytes, Context, ExtraArgs, GpuLayers, LogFormat, LogLevel, MemoryBudget, Origins, RunpodMode, Seconds, Strategy,
-    Value, ZeroIsOff,
+    ByteSize, Context, ExtraArgs, GpuLayers, LogFormat, LogLevel, MemoryBudgetSetting, Origins, RunpodMode, Seconds,
+    Strategy, Value, ZeroIsOff,
 };
 use std::fmt;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -159,10 +159,10 @@ options! {
         backend_connect_timeout: Seconds = "10s", Restart, "Longest wait for a connection to llama-server.";
         client_header_timeout: Seconds = "30s", Restart, "Longest time for a client to send its request head.";
         client_body_timeout: Seconds = "60s", Restart, "Longest silence while a request body arrives.";
-        max_request_body_size: Bytes = "10485760", Restart, "Largest request body; more is refused with 413.";
+        max_request_body_size: ByteSize = "10485760", Restart, "Largest request body; more is refused with 413.";
         max_headers: NonZeroUsize = "64", Restart, "Most header lines of a request; more are refused with 431.";
-        max_header_line_size: Bytes = "8192", Restart, "Longest header line; a longer one is refused with 431.";
-        max_request_line_size: Bytes = "8192", Restart, "Longest request line; a longer one is refused with 414.";
+        max_header_line_size: ByteSize = "8192", Restart, "Longest header line; a longer one is refused with 431.";
+        max_request_line_size: ByteSize = "8192", Restart, "Longest request line; a longer one is refused with 414.";
         max_connections: NonZeroUsize = "1024", Restart, "Accepted connections, idle ones included; fewer where the limit on open files leaves no room for them.";
     }
 
@@ -186,7 +186,7 @@ options! {
 
     /// Which worker serves a request, and which models are loaded.
     Routing routing "Many models and workers" {
-        memory_budget: MemoryBudget = "auto", Restart, "What all loaded models together may use, such as `20GiB`: of the GPUs' memory where there is a GPU, else of the host's; `auto` = what is there.";
+        memory_budget: MemoryBudgetSetting = "auto", Restart, "What all loaded models together may use, such as `20GiB`: of the GPUs' memory where there is a GPU, else of the host's; `auto` = what is there.";
         max_wait_before_drain: Seconds = "30s", Restart, "How long a model that waits for memory leaves busy models alone; then one of them finishes what it serves and makes room.";
         routing_strategy: Strategy = "least-busy", Reload, "How one of a model's workers is chosen: `least-busy`, `round-robin`, `weighted-random`, `simple-shuffle`, `latency-based-routing`, `priority-failover` or `prefix-affinity`.";
         num_retries: u32 = "3", Restart, "Most further tries of a request that another worker may still serve.";

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// One thing that is wrong with the configuration, ready to be printed beside others.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
+pub struct SettingProblem {
     /// What it is about: a variable with its value and source, or a file.
     pub subject: String,
     /// What is wrong, and what is allowed.
@@ -13,7 +13,7 @@ pub struct Problem {
     pub hint: Option<String>,
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for SettingProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.subject, self.fault)?;
         match &self.hint {

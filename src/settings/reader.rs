@@ -1,14 +1,14 @@
 //! From the texts of settings to typed values, noting what is wrong with any of them.
 
-use super::problem::Problem;
-use super::source::Source;
+use super::problem::SettingProblem;
+use super::source::ValueSource;
 use super::values::Value;
 use std::collections::BTreeMap;
 
 /// Hands out typed values and collects what is wrong with the others.
 pub(super) struct Reader<'a> {
-    pub(super) texts: &'a BTreeMap<&'static str, (String, Source)>,
-    pub(super) problems: &'a mut Vec<Problem>,
+    pub(super) texts: &'a BTreeMap<&'static str, (String, ValueSource)>,
+    pub(super) problems: &'a mut Vec<SettingProblem>,
 }
 
 impl Reader<'_> {
@@ -18,7 +18,7 @@ impl Reader<'_> {
         match T::parse(text) {
             Ok(value) => Some(value),
             Err(rejected) => {
-                self.problems.push(Problem {
+                self.problems.push(SettingProblem {
                     subject: format!("{}={:?} ({source})", key.to_ascii_uppercase(), T::masked(text)),
                     fault: format!("expected {}", rejected.allowed),
                     hint: rejected.hint,

@@ -8,11 +8,11 @@ use super::detected::{BALANCER, BALANCERS_PORT, hub_cache, is_behind_runpods_bal
 use super::environment::{Environment, is_executable};
 use super::file::ConfigFile;
 use super::options::{OPTIONS, OptionRow, Settings, row};
-use super::problem::Problem;
+use super::problem::SettingProblem;
 use super::reader::Reader;
 use super::runpod;
 use super::shelf::{self, tiers};
-use super::source::{Inputs, Source};
+use super::source::{Inputs, ValueSource};
 use crate::platform::Platform;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -34,24 +34,24 @@ pub struct Resolved {
     /// The typed settings and the models.
     pub config: Config,
     /// Key, printable text and source of every setting, in the table's order.
-    pub rows: Vec<(&'static str, String, Source)>,
+    pub rows: Vec<(&'static str, String, ValueSource)>,
     /// Things that work but should be changed.
     pub warnings: Vec<String>,
 }
 
 /// Resolves every setting, or returns every problem.
-pub fn resolve(inputs: &Inputs, platform: &Platform) -> Result<Resolved, Vec<Problem>> {
+pub fn resolve(inputs: &Inputs, platform: &Platform) -> Result<Resolved, Vec<SettingProblem>> {
     let file = file_path(inputs, platform).map(|path| ConfigFile::read(&path, &inputs.environment));
     resolve_with(inputs, platform, file.unwrap_or_default())
 }
 
 /// The same with the text of a configuration file.
 #[cfg(feature = "test-support")]
-pub(crate) fn resolve_text(inputs: &Inputs, platform: &Platform, text: &str) -> Result<Resolved, Vec<Problem>> {
+pub(crate) fn resolve_text(inputs: &Inputs, platform: &Platform, text: &str) -> Result<Resolved, Vec<SettingProblem>> {
     resolve_with(inputs, platform, ConfigFile::parse("llamagate.yaml".as_ref(), text, &inputs.environment))
 }
 
-fn resolve_with(inputs: &Inputs, platform: &Platform, mut file: ConfigFile) -> Result<Resolved, Vec<Problem>> {
+fn resolve_with(inputs: &Inputs, platform: &Platform, mut file: ConfigFile) -> Result<Resolved, Vec<SettingProblem>> {
     let mut warnings = Vec::new();
     let mut problems = std::mem::take(&mut file.notes.problems);
     let texts = texts(inputs, platform, &file, &mut warnings);
@@ -66,7 +66,7 @@ fn resolve_with(inputs: &Inputs, platform: &Platform, mut file: ConfigFile) -> R
         let tiers = tiers::read(&inputs.environment, &mut notes);
         let is_explicit = |key: &str| {
             let source = texts.get(key).map(|(_, source)| source);
-            matches!(source, Some(Source::Flag | Source::Variable(_)))
+            matches!(source, Some(ValueSource::Flag | ValueSource::Variable(_)))
         };
         let catalogue = shelf::assemble(&beneath, tiers, std::mem::take(&mut file.shelf), &is_explicit, &mut notes);
         warnings.extend(notes.warnings());
@@ -92,21 +92,21 @@ fn texts(
     platform: &Platform,
     file: &ConfigFile,
     warnings: &mut Vec<String>,
-) -> BTreeMap<&'static str, (String, Source)> {
-    let mut texts: BTreeMap<&'static str, (String, Source)> = BTreeMap::new();
+) -> BTreeMap<&'static str, (String, ValueSource)> {
+    let mut texts: BTreeMap<&'static str, (String, ValueSource)> = BTreeMap::new();
     for row in OPTIONS {
-        let flag = inputs.flags.get(row.key).map(|text| (text.clone(), Source::Flag));
+        let flag = inputs.flags.get(row.key).map(|text| (text.clone(), ValueSource::Flag));
         let chosen = flag
             .or_else(|| from_environment(row, &inputs.environment, warnings))
-            .or_else(|| file.get(row.key).map(|text| (text.clone(), Source::File(file.path.clone()))))
+            .or_else(|| file.get(row.key).map(|text| (text.clone(), ValueSource::File(file.path.clone()))))
             .or_else(|| platform_default(row.key, inputs, platform, file, &texts))
-            .unwrap_or_else(|| (expand(row.default, &texts), Source::Default));
+            .unwrap_or_else(|| (expand(row.default, &texts), ValueSource::Default));
         texts.insert(row.key, chosen);
     }
     // Naming a file outright beats naming one by its name only when both come from equally strong sources.
     let named_by_flag = inputs.flags.contains_key("model_name") && !inputs.flags.contains_key("model_path");
     if named_by_flag && let Some(path) = texts.get_mut("model_path") {
-        *path = (String::new(), Source::Default);
+        *path = (String::new(), ValueSource::Default);
     }
     texts
 }
@@ -118,14 +118,15 @@ pub fn resolve_only(
     inputs: &Inputs,
     platform: &Platform,
     keys: &[&str],
-) -> Result<(Settings, Vec<Problem>), Vec<Problem>> {
+) -> Result<(Settings, Vec<SettingProblem>), Vec<SettingProblem>> {
     let file = file_path(inputs, platform).map(|path| ConfigFile::read(&path, &inputs.environment));
     let mut file = file.unwrap_or_default();
     let mut texts = texts(inputs, platform, &file, &mut Vec::new());
     for row in OPTIONS.iter().filter(|row| !keys.contains(&row.key)) {
-        texts.insert(row.key, (expand(row.default, &texts), Source::Default));
+        texts.insert(row.key, (expand(row.default, &texts), ValueSource::Default));
     }
-    let is_about = |problem: &Problem| keys.iter().any(|key| problem.fault.starts_with(&format!("server.{key}:")));
+    let is_about =
+        |problem: &SettingProblem| keys.iter().any(|key| problem.fault.starts_with(&format!("server.{key}:")));
     let (mut problems, passed_over): (Vec<_>, Vec<_>) =
         std::mem::take(&mut file.notes.problems).into_iter().partition(is_about);
     let settings = Settings::read(&mut Reader { texts: &texts, problems: &mut problems });
@@ -139,7 +140,7 @@ pub fn resolve_only(
 fn defaults() -> Option<Settings> {
     let mut texts = BTreeMap::new();
     for row in OPTIONS {
-        texts.insert(row.key, (expand(row.default, &texts), Source::Default));
+        texts.insert(row.key, (expand(row.default, &texts), ValueSource::Default));
     }
     Settings::read(&mut Reader { texts: &texts, problems: &mut Vec::new() })
 }
@@ -157,7 +158,7 @@ fn from_environment(
     row: &OptionRow,
     environment: &Environment,
     warnings: &mut Vec<String>,
-) -> Option<(String, Source)> {
+) -> Option<(String, ValueSource)> {
     let name = row.variable();
     let alias = row.aliases.iter().find_map(|alias| Some((*alias, environment.get(alias)?)));
     match (environment.get(&name), alias) {
@@ -165,13 +166,13 @@ fn from_environment(
             if let Some((alias, _)) = alias.filter(|(_, other)| *other != text) {
                 warnings.push(format!("{alias} is ignored: {name} is set too"));
             }
-            Some((text.to_owned(), Source::Variable(name)))
+            Some((text.to_owned(), ValueSource::Variable(name)))
         }
         (None, Some((alias, text))) => {
             if alias == "BACKEND_PORT" {
                 warnings.push(format!("{alias} is deprecated: say {name}"));
             }
-            Some((text.to_owned(), Source::Variable(alias.to_owned())))
+            Some((text.to_owned(), ValueSource::Variable(alias.to_owned())))
         }
         (None, None) => None,
     }
@@ -182,9 +183,9 @@ fn platform_default(
     inputs: &Inputs,
     platform: &Platform,
     file: &ConfigFile,
-    above: &BTreeMap<&'static str, (String, Source)>,
-) -> Option<(String, Source)> {
-    let detected = |text: String, rule: &str| Some((text, Source::Platform(rule.to_owned())));
+    above: &BTreeMap<&'static str, (String, ValueSource)>,
+) -> Option<(String, ValueSource)> {
+    let detected = |text: String, rule: &str| Some((text, ValueSource::Platform(rule.to_owned())));
     match key {
         "data_dir" => detected(platform.data_dir.display().to_string(), &platform.data_dir_rule),
         "instance_id" => detected(platform.instance_id.clone(), &format!("platform {}", platform.kind)),
@@ -217,7 +218,7 @@ fn platform_default(
 }
 
 /// Puts resolved values in place of `$NAME` in a default; defaults only name rows above their own.
-fn expand(default: &str, texts: &BTreeMap<&'static str, (String, Source)>) -> String {
+fn expand(default: &str, texts: &BTreeMap<&'static str, (String, ValueSource)>) -> String {
     let Some(rest) = default.strip_prefix('$') else { return default.to_owned() };
     let end = rest.find('/').unwrap_or(rest.len());
     let (name, tail) = rest.split_at(end);
@@ -226,19 +227,19 @@ fn expand(default: &str, texts: &BTreeMap<&'static str, (String, Source)>) -> St
 }
 
 /// What no single value can show: settings that are wrong together.
-fn contradictions(settings: &Settings, reserved_paths: &[&str]) -> Vec<Problem> {
+fn contradictions(settings: &Settings, reserved_paths: &[&str]) -> Vec<SettingProblem> {
     let mut problems = Vec::new();
     let engine = &settings.engine;
     let in_flight = settings.queue.max_concurrent_requests;
     if engine.parallel < in_flight {
-        problems.push(Problem {
+        problems.push(SettingProblem {
             subject: format!("PARALLEL={}", engine.parallel),
             fault: format!("expected at least MAX_CONCURRENT_REQUESTS, which is {in_flight}"),
             hint: Some("leave PARALLEL out: it follows MAX_CONCURRENT_REQUESTS".to_owned()),
         });
     }
     if engine.total_context().is_none() {
-        problems.push(Problem {
+        problems.push(SettingProblem {
             subject: format!("CTX={} with PARALLEL={}", engine.ctx.0, engine.parallel),
             fault: "the total context is more than llama-server can count (2147483647 tokens)".to_owned(),
             hint: Some("CTX is the context of one slot".to_owned()),
@@ -252,7 +253,7 @@ fn contradictions(settings: &Settings, reserved_paths: &[&str]) -> Vec<Problem> 
     } else {
         None
     };
-    problems.extend(fault.map(|fault| Problem {
+    problems.extend(fault.map(|fault| SettingProblem {
         subject: format!("HEALTH_CHECK_PATH={path:?}"),
         fault: fault.to_owned(),
         hint: path.starts_with('/').then(|| "take /ping, /health, /livez, /readyz or a path of your own".to_owned()),
@@ -263,7 +264,7 @@ fn contradictions(settings: &Settings, reserved_paths: &[&str]) -> Vec<Problem> 
         let Some(text) = text else { continue };
         let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
         if text.is_empty() || text.starts_with('.') || text.len() > 64 || !text.chars().all(allowed) {
-            problems.push(Problem {
+            problems.push(SettingProblem {
                 subject: format!("{}={text:?}", row(key).map_or_else(String::new, OptionRow::variable)),
                 fault: "expected 1 to 64 letters, digits, '.', '_' or '-', not starting with '.'".to_owned(),
                 hint: Some("it names a folder below LOG_DIR".to_owned()),
@@ -278,7 +279,7 @@ mod tests {
     use super::*;
     use crate::settings::values::{GpuLayers, ZeroIsOff};
 
-    fn resolve_with<const N: usize>(variables: [(&str, &str); N]) -> Result<Resolved, Vec<Problem>> {
+    fn resolve_with<const N: usize>(variables: [(&str, &str); N]) -> Result<Resolved, Vec<SettingProblem>> {
         let inputs = Inputs { environment: Environment::from(variables), ..Inputs::default() };
         resolve(&inputs, &Platform::plain(Path::new("/nowhere")))
     }

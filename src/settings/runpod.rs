@@ -5,7 +5,7 @@
 
 use super::environment::Environment;
 use super::options::Settings;
-use super::problem::Problem;
+use super::problem::SettingProblem;
 use super::values::RunpodMode;
 use crate::settings::bounds::{PING_INTERVAL_DEFAULT, PING_INTERVAL_LONGEST};
 use http::{HeaderValue, Uri};
@@ -36,7 +36,7 @@ pub struct RunpodQueue {
 
 impl RunpodQueue {
     /// The queue that jobs are to be taken from; none unless `RUNPOD_MODE` is `queue`.
-    pub fn read(settings: &Settings, environment: &Environment) -> Result<Option<Self>, Vec<Problem>> {
+    pub fn read(settings: &Settings, environment: &Environment) -> Result<Option<Self>, Vec<SettingProblem>> {
         if settings.service.runpod_mode != Some(RunpodMode::Queue) {
             return Ok(None);
         }
@@ -57,9 +57,9 @@ impl RunpodQueue {
     }
 }
 
-fn required(name: &str, environment: &Environment, problems: &mut Vec<Problem>) -> Option<String> {
+fn required(name: &str, environment: &Environment, problems: &mut Vec<SettingProblem>) -> Option<String> {
     if environment.get(name).is_none() {
-        problems.push(Problem {
+        problems.push(SettingProblem {
             subject: name.to_owned(),
             fault: "RUNPOD_MODE is queue, and this variable is not set".to_owned(),
             hint: Some(
@@ -72,7 +72,7 @@ fn required(name: &str, environment: &Environment, problems: &mut Vec<Problem>) 
 }
 
 /// An address, if it is one with a worker and a job put in. It is not quoted: it may hold a secret.
-fn address(name: &str, environment: &Environment, problems: &mut Vec<Problem>) -> Option<String> {
+fn address(name: &str, environment: &Environment, problems: &mut Vec<SettingProblem>) -> Option<String> {
     let template = environment.get(name)?.trim().replace(' ', "%20");
     let uri = template.replace("$RUNPOD_POD_ID", "x").replace("$ID", "x").parse::<Uri>().ok();
     let is_good = uri.is_some_and(|uri| {
@@ -80,7 +80,7 @@ fn address(name: &str, environment: &Environment, problems: &mut Vec<Problem>) -
         matches!(uri.scheme_str(), Some("http" | "https")) && is_plain
     });
     if !is_good {
-        problems.push(Problem {
+        problems.push(SettingProblem {
             subject: name.to_owned(),
             fault: "expected a whole address, http://HOST/... or https://HOST/..., without a user".to_owned(),
             hint: None,
@@ -89,12 +89,12 @@ fn address(name: &str, environment: &Environment, problems: &mut Vec<Problem>) -
     is_good.then_some(template)
 }
 
-fn ping_interval(environment: &Environment) -> Result<Duration, Problem> {
+fn ping_interval(environment: &Environment) -> Result<Duration, SettingProblem> {
     const NAME: &str = "RUNPOD_PING_INTERVAL";
     let Some(text) = environment.get(NAME) else { return Ok(PING_INTERVAL_DEFAULT) };
     let interval = text.trim().parse().ok().map(Duration::from_millis);
     interval.filter(|interval| (Duration::from_millis(1)..=PING_INTERVAL_LONGEST).contains(interval)).ok_or_else(|| {
-        Problem {
+        SettingProblem {
             subject: format!("{NAME}={text:?}"),
             fault: format!("expected a whole number of milliseconds from 1 to {}", PING_INTERVAL_LONGEST.as_millis()),
             hint: None,
@@ -102,10 +102,10 @@ fn ping_interval(environment: &Environment) -> Result<Duration, Problem> {
     })
 }
 
-fn key(environment: &Environment) -> Result<Option<HeaderValue>, Problem> {
+fn key(environment: &Environment) -> Result<Option<HeaderValue>, SettingProblem> {
     const NAME: &str = "RUNPOD_AI_API_KEY";
     let Some(text) = environment.get(NAME) else { return Ok(None) };
-    let mut key = HeaderValue::from_str(text.trim()).map_err(|_| Problem {
+    let mut key = HeaderValue::from_str(text.trim()).map_err(|_| SettingProblem {
         subject: NAME.to_owned(),
         fault: "expected what can stand in an HTTP header".to_owned(),
         hint: None,
@@ -117,7 +117,7 @@ fn key(environment: &Environment) -> Result<Option<HeaderValue>, Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::platform::{Kind, Platform};
+    use crate::platform::{Platform, PlatformKind};
     use crate::settings::{Inputs, resolve};
 
     const GOOD: [(&str, &str); 2] = [
@@ -129,13 +129,13 @@ mod tests {
         let environment: Environment = variables.iter().copied().collect();
         let inputs = Inputs { environment: environment.clone(), ..Inputs::default() };
         let platform = Platform {
-            kind: Kind::Local,
+            kind: PlatformKind::Local,
             data_dir: "/nowhere".into(),
             data_dir_rule: "a test".into(),
             instance_id: "x".into(),
         };
         let settings = resolve(&inputs, &platform).unwrap().config.settings;
-        let texts = |problems: Vec<Problem>| problems.iter().map(ToString::to_string).collect();
+        let texts = |problems: Vec<SettingProblem>| problems.iter().map(ToString::to_string).collect();
         RunpodQueue::read(&settings, &environment).map_err(texts)
     }
 

@@ -18,7 +18,7 @@ pub struct Inputs {
 
 /// Where the text of a setting came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
+pub enum ValueSource {
     /// A flag on the command line.
     Flag,
     /// An environment variable, by its name as found (aliases differ).
@@ -31,7 +31,7 @@ pub enum Source {
     Default,
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for ValueSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Flag => f.write_str("flag"),

@@ -4,8 +4,8 @@
 //! them. Lines go in batches through a bounded queue to one writer thread; those that find it full are
 //! counted.
 
-use super::batch::Batch;
-use super::files::{Folder, WriteErrors};
+use super::batch::LogBatch;
+use super::files::{LogFolder, WriteErrors};
 use super::log::{CLOCK, behind_a_queue};
 use crate::settings::options::Logs;
 use crate::settings::values::LogFormat;
@@ -19,7 +19,7 @@ use tracing_appender::non_blocking::WorkerGuard;
 
 /// One request, as it ended.
 #[derive(Debug, Clone, Serialize)]
-pub struct Entry<'a> {
+pub struct AccessEntry<'a> {
     /// When the request arrived, UTC.
     pub time: jiff::Timestamp,
     /// The id in `X-Request-Id`.
@@ -86,7 +86,7 @@ impl Serialize for Millis {
 
 /// The writer's end of the access log.
 pub struct AccessLog {
-    batch: Batch,
+    batch: LogBatch,
     format: LogFormat,
     /// What the folder could not write.
     pub errors: Arc<WriteErrors>,
@@ -95,10 +95,10 @@ pub struct AccessLog {
 impl AccessLog {
     /// Opens `$LOG_DIR/access`. The guard writes what is queued when it is dropped.
     pub fn open(logs: &Logs) -> (Self, WorkerGuard) {
-        let folder = Folder::open(logs.log_dir.join("access"), logs.log_keep.get());
+        let folder = LogFolder::open(logs.log_dir.join("access"), logs.log_keep.get());
         let errors = folder.errors();
         let (writer, guard) = behind_a_queue(folder.daily("access", &logs.instance_id, CLOCK));
-        (Self { batch: Batch::new(writer), format: logs.log_format, errors }, guard)
+        (Self { batch: LogBatch::new(writer), format: logs.log_format, errors }, guard)
     }
 
     /// Lines that found the queue full.
@@ -107,7 +107,7 @@ impl AccessLog {
     }
 
     /// Queues one line; never blocks on the disk and never fails.
-    pub fn write(&self, entry: &Entry<'_>) {
+    pub fn write(&self, entry: &AccessEntry<'_>) {
         self.batch.add(|lines| entry.write(self.format, lines));
     }
 
@@ -122,7 +122,7 @@ impl AccessLog {
     }
 }
 
-impl Entry<'_> {
+impl AccessEntry<'_> {
     /// Appends the line. Writing to memory cannot fail.
     fn write(&self, format: LogFormat, lines: &mut String) {
         match format {
@@ -133,7 +133,7 @@ impl Entry<'_> {
     }
 }
 
-impl Display for Entry<'_> {
+impl Display for AccessEntry<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:.3} req={}", self.time, self.request_id)?;
         write!(f, " key={} {} {}", OrDash(self.key_id), Word(self.method), Word(self.path))?;
@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn a_line_has_every_field_and_cannot_be_forged_through_the_path() {
-        let entry = Entry {
+        let entry = AccessEntry {
             time: jiff::Timestamp::UNIX_EPOCH,
             request_id: "r1",
             key_id: None,
@@ -230,7 +230,7 @@ mod tests {
     #[test]
     fn a_strangers_long_words_do_not_make_a_long_line() {
         let word = "é".repeat(9_000);
-        let entry = Entry {
+        let entry = AccessEntry {
             time: jiff::Timestamp::UNIX_EPOCH,
             request_id: "r1",
             key_id: None,

@@ -14,14 +14,14 @@ use tokio_util::sync::CancellationToken;
 use tracing_appender::non_blocking::NonBlocking;
 
 /// Lines on their way to one writer. Dropping it hands over what is left.
-pub(super) struct Batch {
+pub(super) struct LogBatch {
     writer: NonBlocking,
     lines: Mutex<String>,
     begun: Notify,
     dropped: AtomicU64,
 }
 
-impl Batch {
+impl LogBatch {
     pub(super) fn new(writer: NonBlocking) -> Self {
         Self { writer, lines: Mutex::default(), begun: Notify::new(), dropped: AtomicU64::new(0) }
     }
@@ -81,7 +81,7 @@ impl Batch {
     }
 }
 
-impl Drop for Batch {
+impl Drop for LogBatch {
     fn drop(&mut self) {
         self.flush();
     }

@@ -3,7 +3,7 @@
 //! Both are written by threads of their own through bounded queues, so a stuck terminal or disk drops lines instead of
 //! stopping requests. What cannot be written to disk is reported once a minute on standard error.
 
-use super::files::{Clock, Folder, WriteErrors};
+use super::files::{LogClock, LogFolder, WriteErrors};
 use crate::settings::options::Logs;
 use crate::settings::values::{LogFormat, LogLevel};
 use crate::telemetry::bounds::LOG_QUEUE;
@@ -18,7 +18,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// The time as log files use it.
-pub const CLOCK: Clock = jiff::Timestamp::now;
+pub const CLOCK: LogClock = jiff::Timestamp::now;
 
 /// Keeps the writer threads alive; dropping it writes what is still queued.
 pub struct LogGuard {
@@ -31,7 +31,7 @@ pub struct LogGuard {
 
 /// Sends log lines of this process to standard error and to `$LOG_DIR/_boot`.
 pub fn start(logs: &Logs) -> LogGuard {
-    let folder = Folder::open(logs.log_dir.join("_boot"), logs.log_keep.get());
+    let folder = LogFolder::open(logs.log_dir.join("_boot"), logs.log_keep.get());
     let errors = folder.errors();
     let (stderr, stderr_guard) = behind_a_queue(std::io::stderr());
     let (file, file_guard) = behind_a_queue(folder.create("boot", &logs.instance_id, CLOCK));

@@ -5,12 +5,12 @@ use tokio::time::Instant;
 
 /// One kind of trouble.
 #[derive(Debug, Default)]
-pub struct Trouble {
+pub struct ThrottledWarning {
     unreported: u64,
     reported: Option<Instant>,
 }
 
-impl Trouble {
+impl ThrottledWarning {
     /// Counts it once more. If the last report is [`REPORT_INTERVAL`] old, the number of times since then, to be reported
     /// now.
     pub fn report_due(&mut self) -> Option<u64> {
@@ -30,7 +30,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_first_is_reported_at_once_and_the_rest_once_a_minute() {
-        let mut trouble = Trouble::default();
+        let mut trouble = ThrottledWarning::default();
         assert_eq!(trouble.report_due(), Some(1));
         assert!((0..9).all(|_| trouble.report_due().is_none()));
         tokio::time::advance(REPORT_INTERVAL).await;

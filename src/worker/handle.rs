@@ -48,7 +48,7 @@ pub struct Status {
     /// Whether it was stopped, or never started, because nobody used it, and has not been ready since. Whoever wants it
     /// wakes it.
     pub asleep: bool,
-    /// How to reach it; only while it is [`State::Ready`].
+    /// How to reach it; only while it is [`State::Prepared`].
     pub endpoint: Option<Arc<Endpoint>>,
     /// Restarts since the service started.
     pub restarts: u64,

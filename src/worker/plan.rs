@@ -1,8 +1,8 @@
 //! What one worker is: which program serves which model, how it runs, and what it may take.
 
-use crate::models::Kind;
+use crate::models::ModelKind;
 use crate::settings::options::Engine;
-use crate::telemetry::files::Folder;
+use crate::telemetry::files::LogFolder;
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
@@ -19,7 +19,7 @@ pub struct Plan {
     /// Environment variables that it inherits.
     pub environment: Vec<(String, String)>,
     /// Where its logs go.
-    pub logs: Folder,
+    pub logs: LogFolder,
     /// Used in log file names.
     pub instance: String,
     /// Whether it is started at once; else it sleeps until somebody wants it.
@@ -40,7 +40,7 @@ pub enum Program {
         /// The model file.
         file: PathBuf,
         /// What the model is for.
-        kind: Kind,
+        kind: ModelKind,
     },
     /// Any server that speaks OpenAI's API.
     Command {
@@ -114,7 +114,7 @@ mod tests {
         let told = "`command` (serve) may not be executed; serve does not know --x: check `command`";
         assert_eq!(serve.told(hint.to_owned()), told);
         let (binary, file) = (PathBuf::new(), PathBuf::new());
-        let llama = Program::LlamaServer { binary, file, kind: Kind::Chat };
+        let llama = Program::LlamaServer { binary, file, kind: ModelKind::Chat };
         assert_eq!((llama.name().as_ref(), llama.told(hint.to_owned()).as_str()), ("llama-server", hint));
     }
 }

@@ -35,7 +35,7 @@ pub(super) struct Candidate {
 
 /// Chooses workers of one model.
 #[derive(Debug)]
-pub(super) struct Choice {
+pub(super) struct WorkerChoice {
     /// The worker whose turn it is, where nothing else decides; who is not there is passed over.
     turn: AtomicUsize,
     /// The state of splitmix64, which is a counter and so can be shared without a lock.
@@ -43,13 +43,13 @@ pub(super) struct Choice {
     affinity: Mutex<Affinity>,
 }
 
-impl Default for Choice {
+impl Default for WorkerChoice {
     fn default() -> Self {
         Self::seeded(RandomState::new().build_hasher().finish())
     }
 }
 
-impl Choice {
+impl WorkerChoice {
     /// One whose chances are those of every other with this seed.
     pub(super) fn seeded(seed: u64) -> Self {
         Self { turn: AtomicUsize::new(0), chance: AtomicU64::new(seed), affinity: Mutex::default() }
@@ -58,7 +58,7 @@ impl Choice {
     /// The index of a candidate with a free slot; none when none has one. `prefixes` are the beginnings of the prompt,
     /// the longest last, which only `prefix-affinity` looks at.
     pub(super) fn pick(&self, strategy: Strategy, candidates: &[Candidate], prefixes: &[u64]) -> Option<usize> {
-        let free = || candidates.iter().filter(|candidate| candidate.has_room());
+        let free = || candidates.iter().filter(|candidate| candidate.has_free_slot());
         match strategy {
             Strategy::LeastBusy => self.best(free, by_load),
             Strategy::RoundRobin => self.best(free, |_, _| Equal),
@@ -75,9 +75,9 @@ impl Choice {
     }
 
     /// A request that begins like this has been given to that worker, be it picked here or not.
-    pub(super) fn served_by(&self, prefixes: &[u64], index: usize) {
+    pub(super) fn remember_served_by(&self, prefixes: &[u64], index: usize) {
         if !prefixes.is_empty() {
-            self.affinity().note(prefixes, index);
+            self.affinity().remember(prefixes, index);
         }
     }
 
@@ -152,7 +152,7 @@ impl Choice {
 
 impl Candidate {
     /// Whether it has a free slot.
-    pub(super) fn has_room(&self) -> bool {
+    pub(super) fn has_free_slot(&self) -> bool {
         self.in_flight < self.slots
     }
 

@@ -31,7 +31,7 @@ fn quick(index: usize, millis: u64) -> Candidate {
 }
 
 fn picks(strategy: Strategy, candidates: &[Candidate], count: usize) -> Vec<usize> {
-    let choice = Choice::seeded(1);
+    let choice = WorkerChoice::seeded(1);
     (0..count).map(|_| choice.pick(strategy, candidates, &[]).unwrap()).collect()
 }
 
@@ -67,7 +67,7 @@ fn equally_busy_ones_take_turns() {
 
 #[test]
 fn round_robin_goes_on_after_the_last_whoever_is_there() {
-    let choice = Choice::seeded(1);
+    let choice = WorkerChoice::seeded(1);
     let pick = |candidates: &[Candidate]| choice.pick(Strategy::RoundRobin, candidates, &[]).unwrap();
     let all = [busy(0, 3), idle(1), idle(2)];
     assert_eq!([(); 4].map(|()| pick(&all)), [0, 1, 2, 0]);
@@ -140,17 +140,17 @@ fn priority_comes_before_load() {
 
 #[test]
 fn a_prompt_goes_where_its_longest_known_beginning_was_served() {
-    let choice = Choice::seeded(1);
+    let choice = WorkerChoice::seeded(1);
     let pick = |candidates: &[Candidate], prefixes: &[u64]| {
         choice.pick(Strategy::PrefixAffinity, candidates, prefixes).unwrap()
     };
     let all = [busy(0, 1), busy(1, 2), busy(2, 2)];
     assert_eq!(pick(&all, &[10, 11]), 0, "unknown: the least busy");
-    choice.served_by(&[10, 11], 1);
+    choice.remember_served_by(&[10, 11], 1);
     assert_eq!(pick(&all, &[10, 11]), 1);
     assert_eq!(pick(&all, &[10, 12]), 1, "what it has in common with the other");
     assert_eq!(pick(&all, &[]), 0);
-    choice.served_by(&[10, 12, 13], 2);
+    choice.remember_served_by(&[10, 12, 13], 2);
     assert_eq!(pick(&all, &[10, 11]), 1, "the longest counts");
     assert_eq!(pick(&all, &[10, 14]), 2, "else who served it last");
     assert_eq!(pick(&[all[0], all[2]], &[10, 11]), 2, "a shorter one where the worker is gone");
@@ -158,8 +158,8 @@ fn a_prompt_goes_where_its_longest_known_beginning_was_served() {
 
 #[test]
 fn affinity_gives_way_where_the_worker_is_clearly_busier() {
-    let choice = Choice::seeded(1);
-    choice.served_by(&[1], 0);
+    let choice = WorkerChoice::seeded(1);
+    choice.remember_served_by(&[1], 0);
     let pick = |candidates: &[Candidate]| choice.pick(Strategy::PrefixAffinity, candidates, &[1]).unwrap();
     assert_eq!(pick(&[busy(0, 2), idle(1)]), 0);
     assert_eq!(pick(&[busy(0, 3), idle(1)]), 1);
@@ -173,17 +173,17 @@ fn affinity_gives_way_where_the_worker_is_clearly_busier() {
 fn the_same_seed_makes_the_same_choices_and_another_others() {
     let all: Vec<_> = (0..4).map(idle).collect();
     let chosen =
-        |choice: Choice| -> Vec<_> { (0..50).map(|_| choice.pick(Strategy::SimpleShuffle, &all, &[])).collect() };
-    assert_eq!(chosen(Choice::seeded(5)), chosen(Choice::seeded(5)));
-    assert_ne!(chosen(Choice::seeded(5)), chosen(Choice::seeded(6)));
-    assert_ne!(chosen(Choice::default()), chosen(Choice::default()));
+        |choice: WorkerChoice| -> Vec<_> { (0..50).map(|_| choice.pick(Strategy::SimpleShuffle, &all, &[])).collect() };
+    assert_eq!(chosen(WorkerChoice::seeded(5)), chosen(WorkerChoice::seeded(5)));
+    assert_ne!(chosen(WorkerChoice::seeded(5)), chosen(WorkerChoice::seeded(6)));
+    assert_ne!(chosen(WorkerChoice::default()), chosen(WorkerChoice::default()));
 }
 
 #[test]
 fn many_threads_that_pick_at_once_spread_over_all() {
     let all: Vec<_> = (0..4).map(idle).collect();
     for strategy in [Strategy::RoundRobin, Strategy::LeastBusy] {
-        let choice = Choice::seeded(1);
+        let choice = WorkerChoice::seeded(1);
         let mut counts = [0; 4];
         std::thread::scope(|scope| {
             let threads = [(); 4].map(|()| {
@@ -218,9 +218,9 @@ proptest! {
             candidate.index = offset + at;
         }
         for strategy in STRATEGIES {
-            let choice = Choice::seeded(seed);
+            let choice = WorkerChoice::seeded(seed);
             for (prefix, index) in &served {
-                choice.served_by(&[*prefix], *index);
+                choice.remember_served_by(&[*prefix], *index);
             }
             for _ in 0..8 {
                 match choice.pick(strategy, &candidates, &prefixes) {

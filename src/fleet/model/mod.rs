@@ -8,13 +8,13 @@
 pub(super) mod leasing;
 pub(super) mod unavailable;
 
-use super::card::{Card, Terms};
-use super::changes::Changes;
-use super::choice::Choice;
+use super::card::{ModelInfo, RoutingPolicy};
+use super::changes::WorkerChanges;
+use super::choice::WorkerChoice;
 use super::member::Member;
-use super::report::{ModelStatus, Overall};
-use super::tally::Snapshot;
-use crate::awake::Instant;
+use super::report::{ModelStatus, ServiceStatus};
+use super::tally::WorkerStats;
+use crate::awake::ActiveInstant;
 use crate::worker::{self, Fingerprint, State, Status};
 use arc_swap::ArcSwap;
 use std::hash::{BuildHasher, RandomState};
@@ -25,49 +25,58 @@ use tokio::sync::Notify;
 /// One model and the workers that serve it.
 pub struct Model {
     id: String,
-    card: ArcSwap<Card>,
-    terms: ArcSwap<Terms>,
+    info: ArcSwap<ModelInfo>,
+    policy: ArcSwap<RoutingPolicy>,
     members: Vec<Arc<Member>>,
     /// Whether some are remote and some are not.
     is_mixed: bool,
-    choice: Choice,
+    choice: WorkerChoice,
     /// How many wait for it.
-    wanting: Arc<AtomicUsize>,
+    waiting: Arc<AtomicUsize>,
     /// Told of each slot that is given back.
-    freed: Arc<Notify>,
+    slot_freed: Arc<Notify>,
 }
 
 /// Somebody who waits for a model: its workers that serve stay awake, and as many more are woken as are needed.
-pub struct Want {
-    wanting: Arc<AtomicUsize>,
-    _wants: Vec<worker::DemandGuard>,
+pub struct ModelDemand {
+    waiting: Arc<AtomicUsize>,
+    _guards: Vec<worker::DemandGuard>,
 }
 
 impl Model {
     /// A model with these workers; without any it serves nothing.
-    pub fn new(card: Card, terms: Terms, members: Vec<Arc<Member>>) -> Self {
+    pub fn new(card: ModelInfo, terms: RoutingPolicy, members: Vec<Arc<Member>>) -> Self {
         let id = card.id.clone();
         let (card, terms) = (ArcSwap::from_pointee(card), ArcSwap::from_pointee(terms));
-        let choice = Choice::seeded(RandomState::new().hash_one(&id));
+        let choice = WorkerChoice::seeded(RandomState::new().hash_one(&id));
         let remotes = members.iter().filter(|member| member.is_remote()).count();
         let is_mixed = remotes > 0 && remotes < members.len();
-        Self { id, card, terms, members, is_mixed, choice, wanting: Arc::default(), freed: Arc::default() }
+        Self {
+            id,
+            info: card,
+            policy: terms,
+            members,
+            is_mixed,
+            choice,
+            waiting: Arc::default(),
+            slot_freed: Arc::default(),
+        }
     }
 
     /// Gives it other names and other terms, which no worker has to be started anew for. The id stays.
-    pub fn describe(&self, card: Card, terms: Terms) {
-        self.card.store(Arc::new(card));
-        self.terms.store(Arc::new(terms));
+    pub fn update(&self, card: ModelInfo, terms: RoutingPolicy) {
+        self.info.store(Arc::new(card));
+        self.policy.store(Arc::new(terms));
     }
 
     /// What it is.
-    pub fn card(&self) -> Arc<Card> {
-        self.card.load_full()
+    pub fn info(&self) -> Arc<ModelInfo> {
+        self.info.load_full()
     }
 
     /// How its requests are treated.
-    pub fn terms(&self) -> Arc<Terms> {
-        self.terms.load_full()
+    pub fn policy(&self) -> Arc<RoutingPolicy> {
+        self.policy.load_full()
     }
 
     /// The id that clients use.
@@ -81,20 +90,20 @@ impl Model {
     }
 
     /// Whether workers died each time they served the request with this fingerprint.
-    pub fn refuses(&self, fingerprint: Fingerprint) -> bool {
+    pub fn is_blocked(&self, fingerprint: Fingerprint) -> bool {
         self.members().any(|member| member.handle().refuses(fingerprint))
     }
 
     /// Whether a worker died while it served the request with this fingerprint, which may have to wait for its turn.
-    pub fn suspects(&self, fingerprint: Fingerprint) -> bool {
+    pub fn is_suspected(&self, fingerprint: Fingerprint) -> bool {
         self.members().any(|member| member.handle().suspects(fingerprint))
     }
 
     /// Wakes as many workers as are needed for one more who waits, and keeps them awake as long as what is returned
     /// lives.
-    pub fn want(&self) -> Want {
-        let before = self.wanting.fetch_add(1, Ordering::SeqCst);
-        let now = Instant::now();
+    pub fn demand(&self) -> ModelDemand {
+        let before = self.waiting.fetch_add(1, Ordering::SeqCst);
+        let now = ActiveInstant::now();
         let mut covered = 0;
         let mut wants = Vec::new();
         for (_, member) in self.eligible(now, &[]) {
@@ -106,7 +115,7 @@ impl Model {
             }
             covered = covered.saturating_add(if covers { member.slots(now) } else { 0 });
         }
-        Want { wanting: Arc::clone(&self.wanting), _wants: wants }
+        ModelDemand { waiting: Arc::clone(&self.waiting), _guards: wants }
     }
 
     /// Starts its workers, also those that were given up. The state that it is in now, or goes to.
@@ -124,8 +133,9 @@ impl Model {
 
     /// Stops its workers once they have served what they are serving; who asks next starts them again. The state that
     /// those which run here go to.
-    pub fn put_away(&self) -> State {
-        let before = self.own().map(|member| member.handle().state().state).min_by_key(|state| distance(*state));
+    pub fn unload(&self) -> State {
+        let before =
+            self.local_members().map(|member| member.handle().state().state).min_by_key(|state| distance(*state));
         for member in self.members() {
             member.handle().put_away();
         }
@@ -138,20 +148,20 @@ impl Model {
 
     /// Whether others run all its workers, which are neither started nor stopped here.
     pub fn is_remote(&self) -> bool {
-        self.has_worker() && self.own().next().is_none()
+        self.has_worker() && self.local_members().next().is_none()
     }
 
     /// How many requests its workers would serve at once, be it that the first wakes them.
-    pub fn room(&self, now: Instant) -> usize {
-        self.members().map(|member| member.room(now)).fold(0, usize::saturating_add)
+    pub fn capacity(&self, now: ActiveInstant) -> usize {
+        self.members().map(|member| member.capacity(now)).fold(0, usize::saturating_add)
     }
 
-    fn own(&self) -> impl Iterator<Item = &Arc<Member>> {
+    fn local_members(&self) -> impl Iterator<Item = &Arc<Member>> {
         self.members().filter(|member| !member.is_remote())
     }
 
     /// Shows nothing of its workers in the metrics any more.
-    pub fn take_down(&self) {
+    pub fn remove_metrics(&self) {
         for member in self.members() {
             member.handle().take_down();
         }
@@ -163,8 +173,8 @@ impl Model {
     }
 
     /// What happens from now on; nothing ever does to a model without a worker.
-    pub fn changes(&self) -> Option<Changes> {
-        self.has_worker().then(|| Changes::of(self.members()))
+    pub fn subscribe(&self) -> Option<WorkerChanges> {
+        self.has_worker().then(|| WorkerChanges::of(self.members()))
     }
 
     /// Whether a load that has failed leaves nobody to wait for: none serves, and no other is on its way, or will be as
@@ -180,7 +190,7 @@ impl Model {
             }
         };
         let others = self.members.len() > 1 && self.members().any(is_on_its_way);
-        self.open(Instant::now(), &[]).next().is_none() && !others
+        self.open(ActiveInstant::now(), &[]).next().is_none() && !others
     }
 
     /// The state that is shown of it: that of the worker which is nearest to serving.
@@ -189,15 +199,15 @@ impl Model {
     }
 
     /// What its workers have done, for `/lb/stats`.
-    pub fn stats(&self) -> Vec<Snapshot> {
+    pub fn stats(&self) -> Vec<WorkerStats> {
         self.members().map(|member| member.snapshot()).collect()
     }
 
     /// What is shown of it, and the sum of that if there is a worker. Each worker is looked at once, so that the two
     /// agree.
-    pub(super) fn report(&self) -> (Option<Overall>, ModelStatus) {
+    pub(super) fn report(&self) -> (Option<ServiceStatus>, ModelStatus) {
         let seen: Vec<Status> = self.members().map(|member| member.handle().status()).collect();
-        let sum = seen.iter().map(|status| Overall::of(status.worker_state())).min();
+        let sum = seen.iter().map(|status| ServiceStatus::of(status.worker_state())).min();
         let status = ModelStatus {
             id: self.id.clone(),
             state: nearest(seen.iter().map(|status| status.state)),
@@ -208,9 +218,9 @@ impl Model {
     }
 }
 
-impl Drop for Want {
+impl Drop for ModelDemand {
     fn drop(&mut self) {
-        self.wanting.fetch_sub(1, Ordering::SeqCst);
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

@@ -1,4 +1,4 @@
-use super::leasing::Wish;
+use super::leasing::LeaseRequest;
 use super::unavailable::Unavailable;
 use super::*;
 use crate::fleet::{Breaker, Errand, Lease, Quota, Rank, WorkerKind};
@@ -23,7 +23,7 @@ fn handle() -> (Owner, Handle) {
 
 fn own(number: u32, slots: usize) -> (Owner, Arc<Member>) {
     let (owner, handle) = handle();
-    (owner, Arc::new(Member::own(handle, WorkerKind::Local, number, slots, RANK)))
+    (owner, Arc::new(Member::local(handle, WorkerKind::Local, number, slots, RANK)))
 }
 
 /// Two failures in a row are too many.
@@ -35,8 +35,8 @@ fn remote(number: u32, slots: usize, rpm: Option<u32>) -> (Owner, Arc<Member>) {
 }
 
 fn model(members: &[&(Owner, Arc<Member>)]) -> Model {
-    let terms = Terms { strategy: Strategy::LeastBusy, remote_first: true, ..Terms::default() };
-    Model::new(Card::named("m"), terms, members.iter().map(|(_, member)| Arc::clone(member)).collect())
+    let terms = RoutingPolicy { strategy: Strategy::LeastBusy, remote_first: true, ..RoutingPolicy::default() };
+    Model::new(ModelInfo::named("m"), terms, members.iter().map(|(_, member)| Arc::clone(member)).collect())
 }
 
 fn lease(model: &Model) -> Result<Lease, Unavailable> {
@@ -80,7 +80,7 @@ async fn what_a_closed_worker_still_serves_takes_no_slot_of_an_open_one() {
     let (near, far) = (own(0, 1), remote(1, 8, None));
     let model = model(&[&near, &far]);
     let streams: Vec<Lease> = (0..5).map(|_| lease(&model).unwrap()).collect();
-    (0..2).for_each(|_| lease(&model).unwrap().breaks_off());
+    (0..2).for_each(|_| lease(&model).unwrap().break_off());
     assert_eq!(model.slots(), streams.len() + 1);
     let next = lease(&model).unwrap();
     assert_eq!((number(&next), model.slots()), (0, streams.len() + 1));
@@ -98,7 +98,7 @@ async fn a_suspect_waits_for_the_other_and_not_for_a_slot() {
     let model = model(&[&one, &two]);
     let other = Fingerprint(8);
     let suspect = |number| Errand::Work(Some(Fingerprint(number)));
-    let _busy = model.lease(&Wish { avoid: &[0], ..Wish::from(suspect(1)) }).unwrap();
+    let _busy = model.lease(&LeaseRequest { avoid: &[0], ..LeaseRequest::from(suspect(1)) }).unwrap();
     for member in model.members() {
         member.handle().dies_of(Fingerprint(7));
         member.handle().dies_of(other);
@@ -106,7 +106,7 @@ async fn a_suspect_waits_for_the_other_and_not_for_a_slot() {
     let in_flight = lease(&model).unwrap();
     assert_eq!(number(&in_flight), 0);
     assert_eq!(model.lease(&suspect(8).into()).err(), Some(Unavailable::Suspected));
-    let mut changes = model.changes().unwrap();
+    let mut changes = model.subscribe().unwrap();
     let mut left = Box::pin(changes.suspect_left());
     tokio::select! {
         biased;
@@ -125,7 +125,7 @@ async fn one_that_has_failed_for_good_does_not_keep_another_asleep() {
         let model = model(&[&one, &two]);
         is(&one.0, state, false);
         is(&two.0, State::Stopped, true);
-        let _want = model.want();
+        let _want = model.demand();
         assert!(model.members().last().unwrap().handle().is_wanted(), "{state}");
         assert!(!model.is_hopeless());
     }
@@ -135,7 +135,7 @@ async fn one_that_has_failed_for_good_does_not_keep_another_asleep() {
 async fn a_worker_that_has_failed_at_it_is_taken_only_when_no_other_is_free() {
     let (one, two) = (own(0, 2), own(1, 1));
     let model = model(&[&one, &two]);
-    let wish = Wish { avoid: &[0], ..Wish::from(WORK) };
+    let wish = LeaseRequest { avoid: &[0], ..LeaseRequest::from(WORK) };
     let first = model.lease(&wish).unwrap();
     assert_eq!(number(&first), 1);
     assert_eq!(number(&model.lease(&wish).unwrap()), 0);
@@ -147,12 +147,12 @@ async fn a_worker_that_has_failed_at_it_is_taken_only_when_no_other_is_free() {
 async fn a_backend_that_has_failed_at_it_is_not_asked_again_while_another_can_serve() {
     let (one, two) = (remote(0, 2, None), remote(1, 1, None));
     let model = model(&[&one, &two]);
-    let wish = Wish { avoid: &[0], ..Wish::from(WORK) };
+    let wish = LeaseRequest { avoid: &[0], ..LeaseRequest::from(WORK) };
     let first = model.lease(&wish).unwrap();
     assert_eq!(number(&first), 1);
     let mut freed = Box::pin(model.slot_freed());
     freed.as_mut().enable();
-    assert_eq!(model.lease(&wish).err(), Some(Unavailable::Avoided));
+    assert_eq!(model.lease(&wish).err(), Some(Unavailable::OnlyTriedBefore));
     let mut others = (0..2).map(|_| lease(&model).unwrap());
     let [_a, _b] = [others.next(), others.next()];
     assert_eq!(model.lease(&wish).err(), Some(Unavailable::Busy), "nobody has a slot");
@@ -185,28 +185,28 @@ async fn the_most_hopeful_reason_is_told() {
 async fn a_remote_worker_that_keeps_failing_is_left_alone_and_then_tried_by_one() {
     let far = remote(0, 8, None);
     let model = model(&[&far]);
-    let mut changes = model.changes().unwrap();
+    let mut changes = model.subscribe().unwrap();
     for _ in 0..2 {
-        lease(&model).unwrap().is_answered(StatusCode::BAD_GATEWAY, None);
+        lease(&model).unwrap().record_response(StatusCode::BAD_GATEWAY, None);
     }
     assert!(changes.next().await, "whoever waits hears of it");
-    assert_eq!((lease(&model).err(), model.slots()), (Some(Unavailable::Resting), 0));
-    assert_eq!(model.opens_in(), Some(COOLDOWN));
+    assert_eq!((lease(&model).err(), model.slots()), (Some(Unavailable::BreakerOpen), 0));
+    assert_eq!(model.available_in(), Some(COOLDOWN));
     assert!(changes.next().await, "and of the end of the rest");
-    assert_eq!(model.opens_in(), None);
+    assert_eq!(model.available_in(), None);
     assert_eq!(model.slots(), 1);
     let mut trial = lease(&model).unwrap();
-    assert_eq!(lease(&model).err(), Some(Unavailable::Resting), "one at a time");
-    trial.is_answered(StatusCode::OK, None);
+    assert_eq!(lease(&model).err(), Some(Unavailable::BreakerOpen), "one at a time");
+    trial.record_response(StatusCode::OK, None);
     assert_eq!(model.slots(), 8, "others need not wait for the end of the answer");
-    trial.succeeded();
+    trial.record_success();
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_trial_whose_client_leaves_makes_room_for_another() {
     let far = remote(0, 8, None);
     let model = model(&[&far]);
-    (0..2).for_each(|_| lease(&model).unwrap().breaks_off());
+    (0..2).for_each(|_| lease(&model).unwrap().break_off());
     tokio::time::advance(COOLDOWN).await;
     drop(lease(&model).unwrap());
     assert!(lease(&model).is_ok());
@@ -218,10 +218,10 @@ async fn answers_that_break_off_count_though_they_began_well() {
     let model = model(&[&far]);
     for _ in 0..2 {
         let mut lease = lease(&model).unwrap();
-        lease.is_answered(StatusCode::OK, None);
-        lease.breaks_off();
+        lease.record_response(StatusCode::OK, None);
+        lease.break_off();
     }
-    assert_eq!(lease(&model).err(), Some(Unavailable::Resting));
+    assert_eq!(lease(&model).err(), Some(Unavailable::BreakerOpen));
     assert_eq!(model.stats()[0].failures, 2);
 }
 
@@ -229,11 +229,11 @@ async fn answers_that_break_off_count_though_they_began_well() {
 async fn what_is_spent_comes_back_with_time() {
     let far = remote(0, 8, Some(1));
     let model = model(&[&far]);
-    let mut changes = model.changes().unwrap();
-    lease(&model).unwrap().succeeded();
-    assert_eq!(lease(&model).err(), Some(Unavailable::Spent));
-    let begun = Instant::now();
-    while model.available() == Err(Unavailable::Spent) {
+    let mut changes = model.subscribe().unwrap();
+    lease(&model).unwrap().record_success();
+    assert_eq!(lease(&model).err(), Some(Unavailable::QuotaExhausted));
+    let begun = ActiveInstant::now();
+    while model.available() == Err(Unavailable::QuotaExhausted) {
         assert!(changes.next().await);
     }
     assert_eq!(begun.elapsed().as_secs(), 60);
@@ -247,7 +247,7 @@ async fn its_own_workers_serve_when_no_remote_one_can() {
     assert_eq!((model.slots(), number(&lease(&model).unwrap())), (1, 1));
     is(&far.0, State::Unhealthy, false);
     assert_eq!(number(&lease(&model).unwrap()), 0);
-    model.describe(Card::named("m"), Terms { remote_first: false, ..(*model.terms()).clone() });
+    model.update(ModelInfo::named("m"), RoutingPolicy { remote_first: false, ..(*model.policy()).clone() });
     is(&near.0, State::Stopped, true);
     assert_eq!(lease(&model).err(), Some(Unavailable::Asleep));
 }
@@ -281,7 +281,7 @@ fn a_report_is_of_one_moment_while_its_worker_changes() {
         });
         let wrong = (0..LOOKS)
             .map(|_| model.report())
-            .find(|(sum, shown)| *sum != Some(Overall::of(WorkerState { state: shown.state, is_asleep: false })));
+            .find(|(sum, shown)| *sum != Some(ServiceStatus::of(WorkerState { state: shown.state, is_asleep: false })));
         is_over.store(true, Ordering::Relaxed);
         assert!(wrong.is_none(), "{wrong:?}");
     });

@@ -6,19 +6,19 @@ pub enum Unavailable {
     /// A worker died while it served this request, and another of which that is true is in flight.
     Suspected,
     /// Only those have a free slot that have failed at it before, where another one can serve.
-    Avoided,
+    OnlyTriedBefore,
     /// All slots of those that can serve are taken.
     Busy,
     /// It has broken a connection, and will be asked at once whether it still serves.
-    Doubted,
+    BeingProbed,
     /// It is starting or loading, or will be started again.
     Loading,
     /// It was put away because nobody used it, and is started for whoever wants it.
     Asleep,
     /// It has been asked for as much as it may be in a minute.
-    Spent,
+    QuotaExhausted,
     /// It has failed too often, and is left alone for a while.
-    Resting,
+    BreakerOpen,
     /// It does not answer, or is being stopped.
     Down,
     /// It has failed for good.
@@ -26,7 +26,7 @@ pub enum Unavailable {
     /// There is none behind this service.
     Absent,
     /// Workers died each time they served this request.
-    Poisonous,
+    Blocked,
 }
 
 impl Unavailable {
@@ -37,17 +37,17 @@ impl Unavailable {
     fn hopefulness(self) -> u8 {
         match self {
             Self::Suspected => 11,
-            Self::Avoided => 10,
+            Self::OnlyTriedBefore => 10,
             Self::Busy => 9,
-            Self::Doubted => 8,
+            Self::BeingProbed => 8,
             Self::Loading => 7,
             Self::Asleep => 6,
-            Self::Spent => 5,
-            Self::Resting => 4,
+            Self::QuotaExhausted => 5,
+            Self::BreakerOpen => 4,
             Self::Down => 3,
             Self::Failed => 2,
             Self::Absent => 1,
-            Self::Poisonous => 0,
+            Self::Blocked => 0,
         }
     }
 
@@ -62,8 +62,20 @@ mod tests {
     use super::Unavailable::{self, *};
 
     /// From the most hopeful to the least.
-    const ORDER: [Unavailable; 12] =
-        [Suspected, Avoided, Busy, Doubted, Loading, Asleep, Spent, Resting, Down, Failed, Absent, Poisonous];
+    const ORDER: [Unavailable; 12] = [
+        Suspected,
+        OnlyTriedBefore,
+        Busy,
+        BeingProbed,
+        Loading,
+        Asleep,
+        QuotaExhausted,
+        BreakerOpen,
+        Down,
+        Failed,
+        Absent,
+        Blocked,
+    ];
 
     #[test]
     fn each_reason_is_more_hopeful_than_those_after_it() {

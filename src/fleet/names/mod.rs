@@ -14,7 +14,7 @@
 //!
 //! Knows neither keys nor workers: what may be used and what is ready is asked of the caller.
 
-use crate::models::Kind;
+use crate::models::ModelKind;
 use std::collections::HashMap;
 
 /// Parts of a name that speak for the tier `reranker`.
@@ -33,7 +33,7 @@ const FEWEST_MILLIONS: f64 = 14.0;
 
 /// A model as it is listed.
 #[derive(Debug, Clone, Copy)]
-pub struct Entry<'a> {
+pub struct NameEntry<'a> {
     /// The id that clients use.
     pub id: &'a str,
     /// Other names for it.
@@ -41,12 +41,12 @@ pub struct Entry<'a> {
     /// `light`, `embedding` or any other word.
     pub tier: Option<&'a str>,
     /// What it is for.
-    pub kind: Kind,
+    pub kind: ModelKind,
 }
 
 /// The names of all models. A model is its index in the order in which they were listed.
 #[derive(Debug)]
-pub struct Names {
+pub struct ModelNames {
     /// Ids and aliases.
     exact: HashMap<Box<str>, usize>,
     models: Vec<Model>,
@@ -56,7 +56,7 @@ pub struct Names {
 struct Model {
     id: Box<str>,
     tier: Option<Box<str>>,
-    kind: Kind,
+    kind: ModelKind,
 }
 
 /// Why a request means no model that could serve it.
@@ -71,10 +71,10 @@ pub enum Unresolved {
     },
 }
 
-impl Names {
+impl ModelNames {
     /// The names of these models. Where two share a name, it means the one whose id it is, else the first.
-    pub fn of<'a>(entries: impl IntoIterator<Item = Entry<'a>>) -> Self {
-        let entries: Vec<Entry<'a>> = entries.into_iter().collect();
+    pub fn of<'a>(entries: impl IntoIterator<Item = NameEntry<'a>>) -> Self {
+        let entries: Vec<NameEntry<'a>> = entries.into_iter().collect();
         let ids = entries.iter().enumerate().map(|(index, entry)| (entry.id, index));
         let aliases = entries
             .iter()
@@ -85,7 +85,7 @@ impl Names {
             exact.entry(Box::from(name)).or_insert(index);
         }
         let model =
-            |entry: &Entry<'_>| Model { id: entry.id.into(), tier: entry.tier.map(Into::into), kind: entry.kind };
+            |entry: &NameEntry<'_>| Model { id: entry.id.into(), tier: entry.tier.map(Into::into), kind: entry.kind };
         Self { exact, models: entries.iter().map(model).collect() }
     }
 
@@ -98,7 +98,7 @@ impl Names {
     pub fn resolve(
         &self,
         asked: Option<&str>,
-        needs: Option<Kind>,
+        needs: Option<ModelKind>,
         is_ready: impl Fn(usize) -> bool,
         may_use: impl Fn(usize) -> bool,
     ) -> Result<usize, Unresolved> {
@@ -130,7 +130,7 @@ impl Names {
         }
     }
 
-    fn is_fit(&self, index: usize, needs: Option<Kind>) -> bool {
+    fn is_fit(&self, index: usize, needs: Option<ModelKind>) -> bool {
         needs.is_none_or(|kind| self.models.get(index).is_some_and(|model| model.kind == kind))
     }
 

@@ -1,12 +1,12 @@
 //! Every rule by a table, and what holds for any names.
 
 use super::*;
-use Kind::{Chat, Embedding, Rerank};
+use ModelKind::{Chat, Embedding, Rerank};
 use proptest::prelude::*;
 use std::collections::HashSet;
 
 /// A shelf with every tier; each model is `(id, alias, tier, kind)`, an empty word being none.
-type Row = (&'static str, &'static str, &'static str, Kind);
+type Row = (&'static str, &'static str, &'static str, ModelKind);
 
 const SHELF: [Row; 8] = [
     ("tiny", "", "light", Chat),
@@ -22,12 +22,12 @@ const SHELF: [Row; 8] = [
 const ALL: fn(usize) -> bool = |_| true;
 const NONE: fn(usize) -> bool = |_| false;
 
-fn names(rows: &[Row]) -> Names {
+fn names(rows: &[Row]) -> ModelNames {
     let aliases: Vec<Vec<String>> = rows
         .iter()
         .map(|(_, alias, _, _)| Some(*alias).filter(|alias| !alias.is_empty()).map(str::to_owned).into_iter().collect())
         .collect();
-    Names::of(rows.iter().zip(&aliases).map(|((id, _, tier, kind), aliases)| Entry {
+    ModelNames::of(rows.iter().zip(&aliases).map(|((id, _, tier, kind), aliases)| NameEntry {
         id,
         aliases,
         tier: Some(*tier).filter(|tier| !tier.is_empty()),
@@ -36,7 +36,7 @@ fn names(rows: &[Row]) -> Names {
 }
 
 /// The id of what is found on the shelf, all of it ready and allowed.
-fn on_the_shelf(asked: &str, needs: Option<Kind>) -> Result<&'static str, Unresolved> {
+fn on_the_shelf(asked: &str, needs: Option<ModelKind>) -> Result<&'static str, Unresolved> {
     names(&SHELF).resolve(Some(asked), needs, ALL, ALL).map(|index| SHELF[index].0)
 }
 
@@ -262,7 +262,7 @@ fn word() -> impl Strategy<Value = String> {
     ]
 }
 
-fn kind() -> impl Strategy<Value = Kind> {
+fn kind() -> impl Strategy<Value = ModelKind> {
     proptest::sample::select(vec![Chat, Embedding, Rerank])
 }
 
@@ -271,7 +271,7 @@ struct Listed {
     id: String,
     aliases: Vec<String>,
     tier: Option<String>,
-    kind: Kind,
+    kind: ModelKind,
 }
 
 fn listed() -> impl Strategy<Value = Vec<Listed>> {
@@ -279,8 +279,8 @@ fn listed() -> impl Strategy<Value = Vec<Listed>> {
     proptest::collection::vec(one.prop_map(|(id, aliases, tier, kind)| Listed { id, aliases, tier, kind }), 0..8)
 }
 
-fn names_of(listed: &[Listed]) -> Names {
-    Names::of(listed.iter().map(|one| Entry {
+fn names_of(listed: &[Listed]) -> ModelNames {
+    ModelNames::of(listed.iter().map(|one| NameEntry {
         id: &one.id,
         aliases: &one.aliases,
         tier: one.tier.as_deref(),

@@ -1,7 +1,7 @@
 //! Whether the service is in use: requests that have got a place in the line, to the end of their answers. Probes,
 //! scrapes, strangers, whoever only looks at what there is, and what is refused before do not count.
 
-use crate::awake::{self, Instant};
+use crate::awake::{self, ActiveInstant};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use std::time::Duration;
 /// The requests under way, and when there was one last.
 pub(crate) struct Activity {
     under_way: AtomicUsize,
-    last: Mutex<Instant>,
+    last: Mutex<ActiveInstant>,
 }
 
 /// One request under way, until it is dropped.
@@ -17,7 +17,7 @@ pub(crate) struct UnderWay(Arc<Activity>);
 
 impl Activity {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { under_way: AtomicUsize::new(0), last: Mutex::new(Instant::now()) })
+        Arc::new(Self { under_way: AtomicUsize::new(0), last: Mutex::new(ActiveInstant::now()) })
     }
 
     pub(crate) fn begin(self: &Arc<Self>) -> UnderWay {
@@ -42,10 +42,10 @@ impl Activity {
     }
 
     fn touch(&self) {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = ActiveInstant::now();
     }
 
-    fn last(&self) -> Instant {
+    fn last(&self) -> ActiveInstant {
         *self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -64,7 +64,7 @@ mod tests {
     const LEAST: Duration = Duration::from_secs(80);
 
     async fn time_until_quiet(activity: &Activity) -> Duration {
-        let start = Instant::now();
+        let start = ActiveInstant::now();
         activity.quiet_for(LEAST).await;
         start.elapsed()
     }

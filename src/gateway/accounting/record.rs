@@ -10,7 +10,7 @@ use crate::gateway::admission::rate::Meter;
 use crate::gateway::content_kind::ContentKind;
 use crate::gateway::route::Route;
 use crate::refusal::QUEUE_FULL;
-use crate::telemetry::access::{AccessLog, Entry};
+use crate::telemetry::access::{AccessEntry, AccessLog};
 use crate::telemetry::metrics::{CodeLabels, Metrics, RequestLabels, RouteLabels, TokenLabels};
 use crate::telemetry::series::{KeySeries, ModelSeries, OTHER};
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -180,7 +180,7 @@ impl Drop for Account {
         let tokens = self.tally.as_deref().map(Tally::counts).unwrap_or_default();
         self.count(status, total);
         self.charge(tokens);
-        self.books.access.write(&Entry {
+        self.books.access.write(&AccessEntry {
             time: self.time,
             request_id: self.request_id.to_str().unwrap_or_default(),
             key_id: self.key.as_deref().map(|key| &*key.id),

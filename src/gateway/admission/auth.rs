@@ -5,7 +5,7 @@
 
 use super::auth_failures::Guesses;
 use super::rate::{Meter, Meters, Presence};
-use crate::fleet::Card;
+use crate::fleet::ModelInfo;
 use crate::gateway::route::{Access as Entry, Route};
 use crate::keys::{Denied, Key, Scope, Store};
 use crate::refusal::Refusal;
@@ -165,7 +165,7 @@ impl Caller {
     }
 
     /// Whether this caller may use a model, by its id, an alias or its tier.
-    pub(crate) fn may_use(&self, model: &Card) -> Result<(), Refusal> {
+    pub(crate) fn may_use(&self, model: &ModelInfo) -> Result<(), Refusal> {
         let aliases = model.aliases.iter().chain(&model.tier).map(String::as_str);
         let names = std::iter::once(model.id.as_str()).chain(aliases);
         match self.known() {

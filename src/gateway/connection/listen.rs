@@ -8,7 +8,7 @@ use crate::gateway::bounds::{
     KEEPALIVE_TRIES, LISTEN_BACKLOG,
 };
 use crate::settings::bounds::CONNECTION_GRACE;
-use crate::telemetry::trouble::Trouble;
+use crate::telemetry::trouble::ThrottledWarning;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
@@ -70,7 +70,7 @@ where
     let graceful = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(terms.connections));
     let mut connections = JoinSet::new();
-    let mut refused_by_system = Trouble::default();
+    let mut refused_by_system = ThrottledWarning::default();
     loop {
         // Ended connections are joined on the way.
         while connections.try_join_next().is_some() {}
@@ -135,7 +135,7 @@ fn protocols(terms: &WireTerms) -> auto::Builder<TokioExecutor> {
     builder
         .http2()
         // Else a ping would be overdue after a pause, before the answer to it is read.
-        .timer(awake::Timer)
+        .timer(awake::ActiveTimer)
         .max_concurrent_streams(HTTP2_STREAMS)
         .max_header_list_size(http2_heads)
         .keep_alive_interval(HTTP2_PING_INTERVAL)

@@ -18,7 +18,7 @@ pub(super) mod ticket;
 pub(super) mod unavailable;
 mod wait;
 
-use crate::awake::Instant;
+use crate::awake::ActiveInstant;
 use crate::fleet::{Model, Unavailable};
 use crate::gateway::bounds::{MOST_PASSES, RETRY_AFTER_LONGEST, RETRY_AFTER_UNKNOWN};
 use crate::refusal::Refusal;
@@ -67,7 +67,7 @@ struct State {
     /// Requests in flight that hold no slot; the drain waits for them too.
     passes: usize,
     /// Since when the model has been seen not ready; none while it is. Kept as long as somebody waits.
-    unready_since: Option<Instant>,
+    unready_since: Option<ActiveInstant>,
     /// What this line has added to the gauges of all lines: requests that hold a slot, and those that wait.
     shown: (usize, usize),
 }
@@ -177,7 +177,7 @@ impl Queue {
 
     /// Gives out slots when the model becomes ready, and answers everybody who waits when its load fails, until `stop`.
     pub async fn follow(self, model: Arc<Model>, stop: CancellationToken) {
-        let Some(mut changes) = model.changes() else { return };
+        let Some(mut changes) = model.subscribe() else { return };
         let following = async {
             let mut failed_loads = changes.failed_loads();
             loop {
@@ -186,10 +186,10 @@ impl Queue {
                     let failed = changes.failed_loads();
                     let has_failed = std::mem::replace(&mut failed_loads, failed) != failed;
                     // Those who may go elsewhere do, where others wait.
-                    let may_go_elsewhere = !model.terms().fallbacks.is_empty();
+                    let may_go_elsewhere = !model.policy().fallbacks.is_empty();
                     let refusal = match model.available() {
                         Err(Unavailable::Failed) => Some(refusal_of(Unavailable::Failed, &model)),
-                        Err(why @ (Unavailable::Down | Unavailable::Resting)) if may_go_elsewhere => {
+                        Err(why @ (Unavailable::Down | Unavailable::BreakerOpen)) if may_go_elsewhere => {
                             Some(refusal_of(why, &model))
                         }
                         _ if has_failed && model.is_hopeless() => {
@@ -225,7 +225,7 @@ impl Queue {
     fn serve(&self, state: &mut State) {
         if state.line.waiting() > 0 {
             let slots = (self.0.slots)();
-            state.sees(slots > 0, Instant::now());
+            state.sees(slots > 0, ActiveInstant::now());
             while let Some(waiter) = state.line.next(slots) {
                 // A waiter that has just left finds its turn in `Waiting::drop` and passes it on.
                 let _ = waiter.send(Turn::Yours);
@@ -270,7 +270,7 @@ impl Queue {
 
 impl State {
     /// Notes whether the model is ready at this moment.
-    fn sees(&mut self, open: bool, now: Instant) {
+    fn sees(&mut self, open: bool, now: ActiveInstant) {
         match open {
             true => self.unready_since = None,
             false => _ = self.unready_since.get_or_insert(now),

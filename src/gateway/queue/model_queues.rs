@@ -5,12 +5,12 @@
 
 use super::job_capacity::{Load, room};
 use super::{Patience, Queue};
-use crate::awake::{self, Instant};
-use crate::fleet::names::{Entry, Names, Unresolved};
-use crate::fleet::{Card, Model};
+use crate::awake::{self, ActiveInstant};
+use crate::fleet::names::{ModelNames, NameEntry, Unresolved};
+use crate::fleet::{Model, ModelInfo};
 use crate::gateway::admission::auth::Caller;
 use crate::gateway::bounds::RETRY_AFTER_UNKNOWN;
-use crate::models::Kind;
+use crate::models::ModelKind;
 use crate::refusal::Refusal;
 use crate::telemetry::metrics::Metrics;
 use arc_swap::{ArcSwap, Guard};
@@ -46,7 +46,7 @@ pub struct Lane {
 /// The lanes between two reloads.
 pub(crate) struct Table {
     lanes: Vec<Arc<Lane>>,
-    names: Names,
+    names: ModelNames,
 }
 
 impl Lanes {
@@ -146,13 +146,13 @@ impl Lanes {
         if !self.stocked.initialized() {
             return 0;
         }
-        let (now, table) = (Instant::now(), self.now());
+        let (now, table) = (ActiveInstant::now(), self.now());
         if !table.lanes.iter().any(|lane| lane.model.has_worker()) {
             return usize::from(in_hand == 0);
         }
         let load = |lane: &Arc<Lane>| {
             let (active, waiting) = lane.queue.counts();
-            Load { slots: lane.model.room(now), active, waiting }
+            Load { slots: lane.model.capacity(now), active, waiting }
         };
         room(&table.lanes.iter().map(load).collect::<Vec<_>>(), in_hand)
     }
@@ -179,8 +179,8 @@ impl Lanes {
 
 impl Table {
     fn of(lanes: Vec<Arc<Lane>>) -> Self {
-        let cards: Vec<Arc<Card>> = lanes.iter().map(|lane| lane.model.card()).collect();
-        let names = Names::of(cards.iter().map(|card| Entry {
+        let cards: Vec<Arc<ModelInfo>> = lanes.iter().map(|lane| lane.model.info()).collect();
+        let names = ModelNames::of(cards.iter().map(|card| NameEntry {
             id: &card.id,
             aliases: &card.aliases,
             tier: card.tier.as_deref(),
@@ -202,12 +202,12 @@ impl Table {
     pub(crate) fn resolve(
         &self,
         asked: Option<&str>,
-        needs: Option<Kind>,
+        needs: Option<ModelKind>,
         caller: &Caller,
     ) -> Result<&Arc<Lane>, Refusal> {
         let model = |index: usize| self.lanes.get(index).map(|lane| &lane.model);
         let is_ready = |index| model(index).is_some_and(|model| model.available().is_ok());
-        let may_use = |index| model(index).is_some_and(|model| caller.may_use(&model.card()).is_ok());
+        let may_use = |index| model(index).is_some_and(|model| caller.may_use(&model.info()).is_ok());
         let found = match self.only() {
             Some(_) => Ok(0),
             None => self.names.resolve(asked, needs, is_ready, may_use),
@@ -218,8 +218,8 @@ impl Table {
             Err(Unresolved::Unknown) => Err(unknown()),
             Err(Unresolved::WrongKind { index }) => match model(index).zip(needs) {
                 Some((model, needs)) => {
-                    caller.may_use(&model.card())?;
-                    let (is, needs) = (model.card().kind.as_str(), needs.as_str());
+                    caller.may_use(&model.info())?;
+                    let (is, needs) = (model.info().kind.as_str(), needs.as_str());
                     Err(Refusal::WrongKind { model: model.id().to_owned(), is, needs })
                 }
                 None => Err(unknown()),
@@ -229,14 +229,14 @@ impl Table {
 
     /// The lane of the model with this id or other name.
     pub(crate) fn named(&self, name: &str) -> Option<&Arc<Lane>> {
-        let is_alias = |lane: &&Arc<Lane>| lane.model.card().aliases.iter().any(|alias| alias == name);
+        let is_alias = |lane: &&Arc<Lane>| lane.model.info().aliases.iter().any(|alias| alias == name);
         self.lanes.iter().find(|lane| lane.model.id() == name).or_else(|| self.lanes.iter().find(is_alias))
     }
 
     /// The models that lists show to this caller: those that are listed and that its key may use.
     pub(crate) fn models_shown_to<'a>(&'a self, caller: &'a Caller) -> impl Iterator<Item = &'a Model> {
         self.lanes.iter().map(|lane| &*lane.model).filter(|model| {
-            let card = model.card();
+            let card = model.info();
             !card.unlisted && caller.may_use(&card).is_ok()
         })
     }

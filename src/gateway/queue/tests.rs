@@ -1,12 +1,12 @@
 use super::ticket::{Place, Ticket};
 use super::*;
-use crate::fleet::{Card, Errand, Fingerprint, Lease, Stub, Terms, Wish};
+use crate::fleet::{Errand, Fingerprint, Lease, LeaseRequest, ModelInfo, RoutingPolicy, StubWorker};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 const WORK: Errand = Errand::Work(None);
 
-fn wish(errand: Errand) -> Wish<'static> {
-    Wish::from(errand)
+fn wish(errand: Errand) -> LeaseRequest<'static> {
+    LeaseRequest::from(errand)
 }
 const LONG: Duration = Duration::from_secs(300);
 
@@ -101,7 +101,7 @@ async fn a_waiter_that_leaves_as_its_turn_comes_passes_it_on() {
 async fn the_wait_ends_with_queue_timeout() {
     let (queue, _) = queue(1, None, Some(Duration::from_secs(3)));
     let _slot = enter(&queue, "a").unwrap();
-    let start = Instant::now();
+    let start = ActiveInstant::now();
     let refused = enter(&queue, "a").unwrap().ticket().await.err();
     assert_eq!(refused, Some(Refusal::QueueTimeout(RETRY_AFTER_UNKNOWN)));
     assert_eq!(start.elapsed(), Duration::from_secs(3));
@@ -117,7 +117,7 @@ async fn without_queue_timeout_only_the_wait_for_a_model_has_an_end() {
     drop(slot);
     assert!(waits.await.is_ok());
     ready.store(false, Ordering::SeqCst);
-    let start = Instant::now();
+    let start = ActiveInstant::now();
     let refused = enter(&queue, "a").unwrap().ticket().await.err();
     assert_eq!(refused, Some(Refusal::ModelLoading(RETRY_AFTER_UNKNOWN)));
     assert_eq!(start.elapsed(), LONG);
@@ -211,7 +211,7 @@ async fn a_ticket_that_comes_back_to_a_closed_line_is_refused_at_once() {
     let ticket = enter(&queue, "a").unwrap().ticket().await.unwrap();
     ready.store(false, Ordering::SeqCst);
     queue.close();
-    let start = Instant::now();
+    let start = ActiveInstant::now();
     let refused = ticket.back_in_line("a").ticket().await.err();
     assert_eq!(refused, Some(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN)));
     assert_eq!(start.elapsed(), Duration::ZERO);
@@ -222,7 +222,7 @@ async fn a_ticket_that_comes_back_to_a_closed_line_is_refused_at_once() {
 async fn whoever_waited_in_a_healthy_line_has_the_whole_time_for_a_model_that_crashes_then() {
     let (queue, ready) = queue(1, None, None);
     let slot = enter(&queue, "a").unwrap();
-    let start = Instant::now();
+    let start = ActiveInstant::now();
     let waits = enter(&queue, "a").unwrap().ticket();
     let crash = LONG - Duration::from_secs(1);
     let crashes = async {
@@ -239,7 +239,7 @@ async fn whoever_waited_in_a_healthy_line_has_the_whole_time_for_a_model_that_cr
 async fn a_model_that_was_ready_in_between_is_waited_for_anew() {
     let (queue, ready) = queue(1, None, None);
     let _slot = enter(&queue, "a").unwrap();
-    let start = Instant::now();
+    let start = ActiveInstant::now();
     let waits = enter(&queue, "a").unwrap().ticket();
     let changes = async {
         for is_ready in [false, true, false] {
@@ -256,18 +256,18 @@ async fn a_model_that_was_ready_in_between_is_waited_for_anew() {
 #[tokio::test(start_paused = true)]
 async fn a_wait_in_two_parts_is_counted_once() {
     let (queue, ready) = queue(1, None, None);
-    let (worker, model) = Stub::ready(([127, 0, 0, 1], 1));
+    let (worker, model) = StubWorker::ready(([127, 0, 0, 1], 1));
     let first = enter(&queue, "a").unwrap();
     let place = enter(&queue, "a").unwrap();
     let wish = wish(WORK);
     let waits = queue.wait(place, "a", &model, &wish);
     let changes = async {
         tokio::time::sleep(Duration::from_secs(2)).await;
-        model.lease(&wish).unwrap().doubt();
+        model.lease(&wish).unwrap().record_broken_connection();
         drop(first);
         ready.store(false, Ordering::SeqCst);
         tokio::time::sleep(Duration::from_secs(3)).await;
-        worker.starts_again();
+        worker.restart();
         ready.store(true, Ordering::SeqCst);
         queue.serve(&mut queue.lock());
     };
@@ -277,11 +277,11 @@ async fn a_wait_in_two_parts_is_counted_once() {
 }
 
 /// A line with two slots, and one of two suspects in flight.
-fn with_a_suspect(timeout: Option<Duration>) -> (Queue, Stub, Arc<Model>, Lease) {
+fn with_a_suspect(timeout: Option<Duration>) -> (Queue, StubWorker, Arc<Model>, Lease) {
     let (queue, _) = queue(2, None, timeout);
-    let (worker, model) = Stub::ready(([127, 0, 0, 1], 1));
-    model.dies_of(ONE);
-    model.dies_of(OTHER);
+    let (worker, model) = StubWorker::ready(([127, 0, 0, 1], 1));
+    model.record_death_by(ONE);
+    model.record_death_by(OTHER);
     let lease = model.lease(&wish(Errand::Work(Some(ONE)))).unwrap();
     (queue, worker, model, lease)
 }
@@ -307,7 +307,7 @@ async fn a_suspect_waits_with_its_slot_until_the_other_has_left() {
 async fn a_suspect_waits_no_longer_than_it_may() {
     for (timeout, expected) in [(None, LONG), (Some(Duration::from_secs(9)), Duration::from_secs(9))] {
         let (queue, _worker, model, _lease) = with_a_suspect(timeout);
-        let start = Instant::now();
+        let start = ActiveInstant::now();
         let wish = wish(Errand::Work(Some(OTHER)));
         let waits = queue.wait(enter(&queue, "a").unwrap(), "a", &model, &wish);
         assert!(matches!(waits.await.err(), Some(Refusal::QueueTimeout(_))));
@@ -397,16 +397,16 @@ fn no_interleaving_breaks_a_bound() {
 async fn those_who_wait_for_a_model_that_goes_down_are_sent_to_another_where_there_is_one() {
     for fallbacks in [vec!["other".to_owned()], Vec::new()] {
         let (queue, _) = queue(1, None, None);
-        let (worker, model) = Stub::ready(([127, 0, 0, 1], 1));
+        let (worker, model) = StubWorker::ready(([127, 0, 0, 1], 1));
         let goes_elsewhere = !fallbacks.is_empty();
-        model.describe(Card::named("m"), Terms { fallbacks, ..Terms::default() });
+        model.update(ModelInfo::named("m"), RoutingPolicy { fallbacks, ..RoutingPolicy::default() });
         let stop = CancellationToken::new();
         let mut following = tokio::task::JoinSet::new();
         following.spawn(queue.clone().follow(Arc::clone(&model), stop.clone()));
         let _slot = enter(&queue, "a").unwrap();
         let mut waits = Box::pin(enter(&queue, "a").unwrap().ticket());
         assert!(is_waiting(&mut waits).await);
-        worker.is_down();
+        worker.stop();
         tokio::time::sleep(Duration::from_millis(1)).await; // on a paused clock: until all others wait
         match goes_elsewhere {
             true => assert!(matches!(waits.await, Err(Refusal::BackendUnavailable(_)))),

@@ -2,7 +2,7 @@
 //! it is dropped. Who gets what is `mod.rs`'s.
 
 use super::{Queue, Turn};
-use crate::awake::{self, Instant};
+use crate::awake::{self, ActiveInstant};
 use crate::gateway::bounds::RETRY_AFTER_UNKNOWN;
 use crate::refusal::Refusal;
 use std::time::Duration;
@@ -31,14 +31,14 @@ pub(crate) struct Ticket {
     /// How long it took to get.
     pub(crate) waited: Duration,
     pub(super) arrival: Arrival,
-    pub(super) granted: Instant,
+    pub(super) granted: ActiveInstant,
     pub(super) holds: Grant,
 }
 
 /// When a request came to this queue.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Arrival {
-    pub(super) at: Instant,
+    pub(super) at: ActiveInstant,
     /// How long it had waited in queues before that.
     pub(super) waited_before: Duration,
 }
@@ -71,7 +71,7 @@ impl Queue {
         needs_slot: bool,
         charge: impl FnOnce() -> Result<(), Refusal>,
     ) -> Result<Place, Refusal> {
-        let now = Instant::now();
+        let now = ActiveInstant::now();
         let arrival = Arrival { at: now, waited_before: Duration::ZERO };
         let mut state = self.lock();
         let slots = (self.0.slots)();
@@ -96,7 +96,7 @@ impl Queue {
     }
 
     /// Makes the ticket of a request that arrived then and is granted this now.
-    fn ticket(&self, arrival: Arrival, granted: Instant, holds: Grant) -> Ticket {
+    fn ticket(&self, arrival: Arrival, granted: ActiveInstant, holds: Grant) -> Ticket {
         let waited = arrival.waited_before.saturating_add(granted - arrival.at);
         Ticket { queue: self.clone(), waited, arrival, granted, holds }
     }
@@ -132,7 +132,7 @@ impl Waiting {
             match awake::timeout_at(deadline, &mut self.turn).await {
                 Ok(Ok(Turn::Yours)) => {
                     // Taken out of its channel, the turn is not found again by the drop of `self`.
-                    return Ok(self.queue.ticket(self.arrival, Instant::now(), Grant::Slot));
+                    return Ok(self.queue.ticket(self.arrival, ActiveInstant::now(), Grant::Slot));
                 }
                 Ok(Ok(Turn::Never(refusal))) => return Err(refusal),
                 Ok(Err(_)) => return Err(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN)),
@@ -146,9 +146,9 @@ impl Waiting {
     /// The wait has lasted as long as it may for now: when to look again, or why it is over. Without `QUEUE_TIMEOUT` only
     /// the wait for a model that is not ready has an end, `REQUEST_TIMEOUT` after it was first seen so; while it is
     /// ready, that is at least so long away.
-    fn look_again(&self) -> Result<Instant, Refusal> {
+    fn look_again(&self) -> Result<ActiveInstant, Refusal> {
         let queue = &self.queue;
-        let now = Instant::now();
+        let now = ActiveInstant::now();
         let mut state = queue.lock();
         let slots = (queue.0.slots)();
         state.sees(slots > 0, now);
@@ -197,7 +197,7 @@ impl Ticket {
     /// Gives the slot back for a while.
     pub(crate) fn step_aside(self) -> Aside {
         self.queue.lock().passes += 1;
-        let now = Instant::now();
+        let now = ActiveInstant::now();
         let pass = self.queue.ticket(Arrival { at: now, waited_before: self.waited }, now, Grant::Pass);
         Aside { pass, needs_slot: self.holds == Grant::Slot }
     }
@@ -212,7 +212,7 @@ impl Aside {
             return Place::Slot(pass);
         }
         let queue = pass.queue.clone();
-        let arrival = Arrival { at: Instant::now(), ..pass.arrival };
+        let arrival = Arrival { at: ActiveInstant::now(), ..pass.arrival };
         let mut state = queue.lock();
         let (sender, turn) = oneshot::channel();
         let number = state.line.join_front(key, sender);

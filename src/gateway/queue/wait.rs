@@ -3,8 +3,8 @@
 use super::ticket::{Grant, Place, Ticket};
 use super::unavailable::refusal_of;
 use super::{Patience, Queue};
-use crate::awake::{self, Instant};
-use crate::fleet::{Changes, Errand, Lease, Model, Unavailable, Wish};
+use crate::awake::{self, ActiveInstant};
+use crate::fleet::{Errand, Lease, LeaseRequest, Model, Unavailable, WorkerChanges};
 use crate::gateway::bounds::{DOUBT_PATIENCE, RETRY_AFTER_UNKNOWN};
 use crate::refusal::Refusal;
 use std::pin::pin;
@@ -18,17 +18,18 @@ impl Queue {
         mut place: Place,
         key: &str,
         model: &Model,
-        wish: &Wish<'_>,
+        wish: &LeaseRequest<'_>,
     ) -> Result<(Ticket, Lease), Refusal> {
         loop {
             // Whoever waits wakes a model that sleeps.
-            let _want = place.is_in_line().then(|| model.want());
+            let _want = place.is_in_line().then(|| model.demand());
             let mut ticket = place.ticket().await.map_err(|refusal| explained(refusal, model))?;
             if ticket.holds != Grant::Slot {
                 return Ok((ticket, self.lease_out_of_line(model, wish).await?));
             }
             let mut outcome = model.lease(wish);
-            if let (Err(Unavailable::Suspected | Unavailable::Avoided), Some(mut changes)) = (&outcome, model.changes())
+            if let (Err(Unavailable::Suspected | Unavailable::OnlyTriedBefore), Some(mut changes)) =
+                (&outcome, model.subscribe())
             {
                 outcome = ticket.waits_for_its_worker(model, wish, &mut changes).await?;
             }
@@ -39,11 +40,11 @@ impl Queue {
                 }
                 Err(
                     Unavailable::Busy
-                    | Unavailable::Avoided
+                    | Unavailable::OnlyTriedBefore
                     | Unavailable::Loading
                     | Unavailable::Asleep
-                    | Unavailable::Doubted
-                    | Unavailable::Spent,
+                    | Unavailable::BeingProbed
+                    | Unavailable::QuotaExhausted,
                 ) => {
                     place = Place::InLine(ticket.back_in_line(key));
                 }
@@ -54,31 +55,31 @@ impl Queue {
 
     /// A lease for whoever needs no slot, and so waits in no line: it waits for a doubt to be looked into and, unless it
     /// only looks, for a model that loads or sleeps.
-    async fn lease_out_of_line(&self, model: &Model, wish: &Wish<'_>) -> Result<Lease, Refusal> {
+    async fn lease_out_of_line(&self, model: &Model, wish: &LeaseRequest<'_>) -> Result<Lease, Refusal> {
         let settled = |outcome: Result<Lease, Unavailable>| outcome.map_err(|why| refusal_of(why, model));
-        let Some(mut changes) = model.changes() else { return settled(model.lease(wish)) };
-        let works = wish.errand != Errand::Look;
-        let _want = works.then(|| model.want());
+        let Some(mut changes) = model.subscribe() else { return settled(model.lease(wish)) };
+        let works = wish.class != Errand::Look;
+        let _want = works.then(|| model.demand());
         let (failed_loads, mut waits_for) = (changes.failed_loads(), None);
         loop {
             let outcome = model.lease(wish);
             let (reason, patience) = match outcome {
-                Err(why @ (Unavailable::Loading | Unavailable::Asleep | Unavailable::Spent)) if works => {
+                Err(why @ (Unavailable::Loading | Unavailable::Asleep | Unavailable::QuotaExhausted)) if works => {
                     if changes.failed_loads() != failed_loads {
                         return Err(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN));
                     }
                     let Patience { queue, request } = self.0.patience;
                     // Who sleeps is loaded in the same wait.
-                    let reason = if why == Unavailable::Spent { why } else { Unavailable::Loading };
+                    let reason = if why == Unavailable::QuotaExhausted { why } else { Unavailable::Loading };
                     (reason, queue.unwrap_or(request))
                 }
-                Err(Unavailable::Doubted) => (Unavailable::Doubted, DOUBT_PATIENCE),
+                Err(Unavailable::BeingProbed) => (Unavailable::BeingProbed, DOUBT_PATIENCE),
                 _ => return settled(outcome),
             };
             // Each kind of wait has a patience of its own.
             let since = match waits_for {
                 Some((before, since)) if before == reason => since,
-                _ => Instant::now(),
+                _ => ActiveInstant::now(),
             };
             waits_for = Some((reason, since));
             tokio::select! {
@@ -99,8 +100,8 @@ impl Ticket {
     async fn waits_for_its_worker(
         &mut self,
         model: &Model,
-        wish: &Wish<'_>,
-        changes: &mut Changes,
+        wish: &LeaseRequest<'_>,
+        changes: &mut WorkerChanges,
     ) -> Result<Result<Lease, Unavailable>, Refusal> {
         loop {
             let mut freed = pin!(model.slot_freed());
@@ -108,7 +109,7 @@ impl Ticket {
             freed.as_mut().enable();
             match model.lease(wish) {
                 Err(Unavailable::Suspected) => self.waits_for(changes.suspect_left()).await?,
-                Err(Unavailable::Avoided) => {
+                Err(Unavailable::OnlyTriedBefore) => {
                     let news = async {
                         tokio::select! {
                             () = freed => true,
@@ -146,7 +147,9 @@ impl Ticket {
 /// The end of a wait for a model that has nobody to serve: what it was in truth, where that was no loading.
 fn explained(refusal: Refusal, model: &Model) -> Refusal {
     match (refusal, model.available()) {
-        (Refusal::ModelLoading(_), Err(why @ (Unavailable::Spent | Unavailable::Resting))) => refusal_of(why, model),
+        (Refusal::ModelLoading(_), Err(why @ (Unavailable::QuotaExhausted | Unavailable::BreakerOpen))) => {
+            refusal_of(why, model)
+        }
         (refusal, _) => refusal,
     }
 }

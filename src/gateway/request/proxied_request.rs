@@ -6,7 +6,7 @@ use super::rewrite::{Edit, rewritten};
 use crate::fleet::{Errand, Fingerprint, Lease, Model, WorkerKind};
 use crate::gateway::queue::model_queues::{Lane, Table};
 use crate::gateway::route::Route;
-use crate::models::Kind;
+use crate::models::ModelKind;
 use crate::refusal::Refusal;
 use crate::settings::values::Strategy;
 use http::request::Parts;
@@ -19,7 +19,7 @@ use std::sync::Arc;
 pub(crate) struct Asking {
     pub(crate) route: &'static Route,
     /// What the model has to be for.
-    pub(crate) needs: Option<Kind>,
+    pub(crate) needs: Option<ModelKind>,
     pub(crate) parts: Parts,
     pub(crate) request_id: HeaderValue,
     /// The model's name, as the client says it.
@@ -63,7 +63,7 @@ impl Asking {
 
     /// By what a worker is known that has served the same beginning of a prompt for the same key, where that matters.
     pub(crate) fn affinity(&self, model: &Model, seed: &RandomState, key_id: Option<&str>) -> Vec<u64> {
-        match model.terms().strategy {
+        match model.policy().strategy {
             Strategy::PrefixAffinity => self.envelope.prefix_hashes(&self.body, seed, key_id.unwrap_or_default()),
             _ => Vec::new(),
         }
@@ -82,7 +82,7 @@ impl Asking {
     /// The body for this worker, and the model's name as its answer has to say it, where it may say another. After the
     /// last there is no body left.
     pub(crate) fn for_worker(&mut self, model: &Model, lease: &Lease, is_last: bool) -> (Option<String>, Bounded) {
-        let terms = model.terms();
+        let terms = model.policy();
         let ours = self.asked.as_deref().unwrap_or(model.id());
         let theirs = lease.endpoint().target.model.as_deref().unwrap_or(model.id());
         // Our llama-servers have one model, whatever a request calls it, and call it by its id. Others may call it what

@@ -1,5 +1,5 @@
 use super::*;
-use crate::awake::Instant;
+use crate::awake::ActiveInstant;
 use crate::fleet::Unavailable;
 use crate::gateway::bounds::{HELD_EVENT, SWEEP_INTERVAL};
 use crate::gateway::content_kind::ContentKind;
@@ -18,7 +18,7 @@ async fn an_http2_client_that_never_reads_its_stream_keeps_no_slot() {
     let (passed, mut llama) = stage.answer(CHAT, 200, ContentKind::Stream, CHUNKED).await;
     let response = stage.give_to_one_who_does_not_read(Response::new(Answer::Passed(passed))).await;
     llama.write_all(&chunk("data: 1\n\n")).await.unwrap();
-    let start = Instant::now();
+    let start = ActiveInstant::now();
     stage.slot_is_free().await;
     assert!(start.elapsed() >= STALL && start.elapsed() <= STALL + 2 * SWEEP_INTERVAL);
     assert_eq!(llama.read(&mut [0]).await.unwrap(), 0, "llama-server is left");
@@ -34,7 +34,7 @@ async fn an_http2_client_that_never_reads_hears_of_the_end_of_the_service_no_lat
     let _response = stage.give_to_one_who_does_not_read(Response::new(Answer::Passed(passed))).await;
     llama.write_all(&chunk("data: 1\n\n")).await.unwrap();
     tokio::time::sleep(SWEEP_INTERVAL / 2).await;
-    let start = Instant::now();
+    let start = ActiveInstant::now();
     stage.cut.cancel();
     stage.slot_is_free().await;
     assert!(start.elapsed() < SWEEP_INTERVAL / 2);
@@ -76,7 +76,7 @@ async fn an_answer_that_is_taken_bit_by_bit_is_cut_at_the_end_of_its_time() {
     let mut stage = Stage::new();
     let (passed, mut llama) = stage.answer(CHAT, 200, ContentKind::Json, "Content-Length: 1000000").await;
     let mut answer = Answer::Passed(passed);
-    let start = Instant::now();
+    let start = ActiveInstant::now();
     llama.write_all(&[b'x'; 500_000]).await.unwrap();
     let mut read = 0;
     let last = loop {
@@ -139,7 +139,7 @@ async fn the_last_piece_frees_the_slot_though_nobody_reads_it() {
     let mut stage = Stage::new();
     let (passed, mut llama) = stage.answer(CHAT, 200, ContentKind::Json, "Content-Length: 2").await;
     llama.write_all(b"{}").await.unwrap();
-    let start = Instant::now();
+    let start = ActiveInstant::now();
     let _response = stage.give_to_one_who_does_not_read(Response::new(Answer::Passed(passed))).await;
     stage.slot_is_free().await;
     assert_eq!(start.elapsed(), Duration::ZERO);
@@ -236,7 +236,7 @@ async fn compute_failures_count_against_llama_server_and_faults_of_the_client_do
                 assert!(stage.model.available().is_ok());
                 passes(&mut stage, path, status, text, how).await;
             }
-            let expected = if restarts { Err(Unavailable::Doubted) } else { Ok(()) };
+            let expected = if restarts { Err(Unavailable::BeingProbed) } else { Ok(()) };
             assert_eq!(stage.model.available(), expected, "{path} {status} {text} {how:?}");
         }
     }
@@ -259,9 +259,9 @@ async fn an_answer_to_its_end_clears_what_was_asked_and_nothing_less_does() {
         (CHAT, 400, "{}", How::Ends, false),
     ] {
         let mut stage = Stage::new();
-        stage.model.dies_of(ASKED);
+        stage.model.record_death_by(ASKED);
         passes(&mut stage, path, status, text, how).await;
-        stage.model.dies_of(ASKED);
-        assert_eq!(stage.model.refuses(ASKED), !cleared, "{path} {status} {text} {how:?}");
+        stage.model.record_death_by(ASKED);
+        assert_eq!(stage.model.is_blocked(ASKED), !cleared, "{path} {status} {text} {how:?}");
     }
 }

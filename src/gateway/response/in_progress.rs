@@ -6,7 +6,7 @@ use super::compute_failure::Verdict;
 use super::rename::Renamed;
 use super::sse::{Tail, Watch, data_event};
 use super::stall_sweeper::{Held, Holdings, Step, Taken};
-use crate::awake::{Instant, Sleep};
+use crate::awake::{ActiveInstant, ActiveSleep};
 use crate::fleet::Lease;
 use crate::gateway::accounting::record::Record;
 use crate::gateway::admission::auth::Caller;
@@ -36,7 +36,7 @@ pub(super) type Next = Option<Result<Bytes, Cut>>;
 /// How long an answer may take.
 pub(crate) struct Patience<'a> {
     /// The whole answer must be out by then; of a stream, its first byte.
-    pub(crate) deadline: Instant,
+    pub(crate) deadline: ActiveInstant,
     /// For a stream: how long it may be silent after each piece.
     pub(crate) silence: Option<Duration>,
     /// Where it is listed, lest its client does not read it; says too when the service gives up what is in flight.
@@ -64,9 +64,9 @@ pub(super) struct Holding {
     watch: Option<Watch>,
     manner: Manner,
     /// When the wait for the next piece ends.
-    deadline: Sleep,
+    deadline: ActiveSleep,
     /// When the last piece of a stream came; none has before its first byte.
-    last_piece: Option<Instant>,
+    last_piece: Option<ActiveInstant>,
     /// What it says of llama-server, as far as that is known.
     verdict: Verdict,
     /// Ready when the drain is over.
@@ -101,7 +101,7 @@ impl Holding {
             ready: VecDeque::new(),
             watch: patience.silence.map(|_| Watch::new(route.ending)),
             manner: patience.silence.map_or(Manner::Plain, Manner::Stream),
-            deadline: Sleep::until(patience.deadline),
+            deadline: ActiveSleep::until(patience.deadline),
             last_piece: None,
             verdict: Verdict::of_head(status, route.needs_slot),
             cut: Box::pin(patience.holdings.cut()),
@@ -185,7 +185,7 @@ impl Holding {
     }
 
     fn take(&mut self, piece: Bytes) -> Result<(), Cut> {
-        let now = Instant::now();
+        let now = ActiveInstant::now();
         if self.verdict == Verdict::Fails {
             self.verdict = Verdict::of_error(&piece);
         }
@@ -245,11 +245,11 @@ impl Holding {
     fn fail(&mut self, refusal: Refusal) -> Result<(), Cut> {
         match refusal {
             Refusal::BackendError => {
-                self.lease.doubt();
+                self.lease.record_broken_connection();
                 // Perhaps no fault of the upstream's.
                 return self.close_with(self.ticket.removal().unwrap_or(refusal));
             }
-            Refusal::BackendTimeout => self.lease.is_late(),
+            Refusal::BackendTimeout => self.lease.mark_timed_out(),
             _ => {}
         }
         self.close_with(refusal)
@@ -297,7 +297,7 @@ impl Holding {
                 self.ready.push_back(event);
             }
         }
-        self.lease.answered();
+        self.lease.record_answer_end();
         self.record.complete = true;
         Ok(())
     }
@@ -318,7 +318,7 @@ impl Holding {
                 _ => None,
             };
             match due {
-                Some(due) if due > Instant::now() => self.deadline.reset(due),
+                Some(due) if due > ActiveInstant::now() => self.deadline.reset(due),
                 _ => return Poll::Ready(Refusal::BackendTimeout),
             }
         }
@@ -331,9 +331,9 @@ impl Drop for Holding {
         let in_band = self.stream_watch().and_then(Watch::error);
         let is_whole = self.record.complete && self.record.code.is_none();
         match in_band.unwrap_or(self.verdict) {
-            Verdict::CannotCompute => self.lease.could_not_be_computed(),
-            Verdict::Computes if is_whole => self.lease.succeeded(),
-            _ if is_whole => self.lease.answered(),
+            Verdict::CannotCompute => self.lease.record_compute_failure(),
+            Verdict::Computes if is_whole => self.lease.record_success(),
+            _ if is_whole => self.lease.record_answer_end(),
             _ => {}
         }
     }

@@ -6,7 +6,7 @@
 //!
 //! The list is as long as there are answers at once, which `MAX_CONNECTIONS` and `HTTP2_STREAMS` bound.
 
-use crate::awake::Instant;
+use crate::awake::ActiveInstant;
 use crate::gateway::bounds::{SWEEP_INTERVAL, SWEEP_INTERVAL_CUT};
 use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,7 +34,7 @@ struct List {
 struct Entry {
     cell: Arc<dyn Sweepable>,
     /// The turn in which the sweeper saw it last, and when it saw that turn first.
-    seen: Option<(u64, Instant)>,
+    seen: Option<(u64, ActiveInstant)>,
 }
 
 /// Why something was taken.
@@ -86,7 +86,7 @@ struct Cell<T> {
     /// Odd while it is the client's turn to ask for more, even while the client waits; never the same again. Changed only
     /// under the lock.
     turn: AtomicU64,
-    deadline: Option<Instant>,
+    deadline: Option<ActiveInstant>,
 }
 
 enum State<T> {
@@ -98,7 +98,7 @@ enum State<T> {
 /// Of a cell, what the sweeper needs.
 trait Sweepable: Send + Sync {
     fn turn(&self) -> u64;
-    fn deadline(&self) -> Option<Instant>;
+    fn deadline(&self) -> Option<ActiveInstant>;
     /// What it holds, unless it is being looked at or no longer in this turn.
     fn take(&self, turn: u64, why: Taken) -> Option<Box<dyn Send>>;
 }
@@ -133,11 +133,11 @@ impl Holdings {
                 }
                 () = stop.cancelled() => return,
             }
-            self.sweep_once(Instant::now());
+            self.sweep_once(ActiveInstant::now());
         }
     }
 
-    fn sweep_once(&self, now: Instant) {
+    fn sweep_once(&self, now: ActiveInstant) {
         let is_cut = self.cut.is_cancelled();
         let mut taken = Vec::new();
         let mut list = self.lock();
@@ -196,7 +196,7 @@ impl List {
 
 impl<T: Held> Hold<T> {
     /// Holds it, until the deadline at most where the client is slow to take what there is.
-    pub(super) fn new(holdings: &Arc<Holdings>, held: T, deadline: Option<Instant>) -> Self {
+    pub(super) fn new(holdings: &Arc<Holdings>, held: T, deadline: Option<ActiveInstant>) -> Self {
         // It is not looked at before the client has room: its turn.
         let cell = Arc::new(Cell { state: Mutex::new(State::Held(held)), turn: AtomicU64::new(1), deadline });
         let listed: Arc<Cell<T>> = Arc::clone(&cell);
@@ -264,7 +264,7 @@ impl<T: Held> Sweepable for Cell<T> {
         self.turn.load(Ordering::Relaxed)
     }
 
-    fn deadline(&self) -> Option<Instant> {
+    fn deadline(&self) -> Option<ActiveInstant> {
         self.deadline
     }
 

@@ -24,7 +24,7 @@ struct Watched {
     dropped: Arc<AtomicBool>,
 }
 
-fn hold(holdings: &Arc<Holdings>, deadline: Option<Instant>) -> Watched {
+fn hold(holdings: &Arc<Holdings>, deadline: Option<ActiveInstant>) -> Watched {
     let (taken, dropped) = (Arc::default(), Arc::default());
     let hold = Hold::new(holdings, Thing(Arc::clone(&taken), Arc::clone(&dropped)), deadline);
     Watched { hold, taken, dropped }
@@ -50,7 +50,7 @@ fn only_what_its_client_leaves_untouched_is_taken() {
     let holdings = Holdings::new(STALL, CancellationToken::new());
     let (untouched, moving, waiting) = (hold(&holdings, None), hold(&holdings, None), hold(&holdings, None));
     waiting.waits();
-    let start = Instant::now();
+    let start = ActiveInstant::now();
     for second in 0..=60 {
         moving.gives();
         holdings.sweep_once(start + Duration::from_secs(second));
@@ -63,7 +63,7 @@ fn only_what_its_client_leaves_untouched_is_taken() {
 #[test]
 fn a_client_that_moves_has_until_the_deadline() {
     let holdings = Holdings::new(STALL, CancellationToken::new());
-    let start = Instant::now();
+    let start = ActiveInstant::now();
     let (moving, waiting) = (hold(&holdings, Some(start + STALL)), hold(&holdings, Some(start + STALL)));
     waiting.waits();
     for second in 0..=60 {
@@ -80,12 +80,12 @@ fn the_end_takes_all_but_what_is_being_looked_at() {
     let (one, looked_at) = (hold(&holdings, None), hold(&holdings, None));
     holdings.cut.cancel();
     let sweeps = looked_at.hold.step(|_| {
-        holdings.sweep_once(Instant::now());
+        holdings.sweep_once(ActiveInstant::now());
         Step::Gives(())
     });
     assert!(matches!(sweeps, Poll::Ready(Given::One(()))));
     assert_eq!((one.is_gone(), looked_at.is_gone()), (Some(Taken::Cut), None));
-    holdings.sweep_once(Instant::now());
+    holdings.sweep_once(ActiveInstant::now());
     assert_eq!(looked_at.is_gone(), Some(Taken::Cut));
 }
 
@@ -118,6 +118,6 @@ fn what_is_taken_may_itself_hold_something() {
     inner.step(|_| Step::<()>::Waits).is_pending();
     let _outer = Hold::new(&holdings, Nest(inner), None);
     holdings.cut.cancel();
-    holdings.sweep_once(Instant::now());
+    holdings.sweep_once(ActiveInstant::now());
     assert!(dropped.load(Ordering::SeqCst));
 }

@@ -2,7 +2,7 @@
 
 use super::retry::Attempts;
 use crate::awake;
-use crate::dial::{Dialer, Target, explain};
+use crate::dial::{DialTarget, Dialer, explain};
 use crate::fleet::Lease;
 use crate::gateway::accounting::record::Record;
 use crate::gateway::admission::auth::Caller;
@@ -19,7 +19,7 @@ use crate::gateway::route::Route;
 use crate::refusal::Refusal;
 use crate::settings::bounds::{CLIENT_WRITE_STALL, UPSTREAM_IDLE_CONNECTIONS};
 use crate::settings::options::Limits;
-use crate::telemetry::trouble::Trouble;
+use crate::telemetry::trouble::ThrottledWarning;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode, Version};
@@ -39,7 +39,7 @@ use tracing::warn;
 pub(crate) struct Forwarder {
     client: Client<Dialer, Bounded>,
     stream_idle_timeout: Duration,
-    wrong_keys: Mutex<Trouble>,
+    wrong_keys: Mutex<ThrottledWarning>,
     /// Cancelled when the drain is over: what is still in flight ends with an error of its own.
     cut: CancellationToken,
     /// What the answers hold meanwhile.
@@ -143,7 +143,7 @@ impl Forwarder {
             Ok(Err(error)) => {
                 // Before the ticket is given back: whoever is next must not meet a llama-server that is just dying.
                 let why = explain(&error, lease.endpoint().target.authority.host());
-                lease.failed(&error, &why);
+                lease.record_failure(&error, &why);
                 let is_connect = error.is_connect();
                 let may_have_begun = !is_connect && !was_never_sent(&error);
                 let of_worker =
@@ -152,15 +152,15 @@ impl Forwarder {
                 return Err(fails(refusal, may_have_begun, lease, (caller, ticket, record)));
             }
             Err(_) => {
-                lease.is_late();
+                lease.mark_timed_out();
                 return Err(fails(Refusal::BackendTimeout, true, lease, (caller, ticket, record)));
             }
         };
         let is_remote = lease.endpoint().target.is_remote;
-        lease.is_answered(answer.status(), headers::rest(answer.headers(), Timestamp::now()));
+        lease.record_response(answer.status(), headers::rest(answer.headers(), Timestamp::now()));
         if is_remote && answer.status() == StatusCode::UNAUTHORIZED {
             // It is our key that is wrong, not the client's; such an answer may even quote it.
-            lease.wants_another_key();
+            lease.record_rejected_key();
             self.report_wrong_key(lease.endpoint().target.authority.as_str());
             return Err(fails(Refusal::BackendRefusesKey, false, lease, (caller, ticket, record)));
         }
@@ -202,7 +202,7 @@ fn upstream_request<B>(
     mut parts: Parts,
     request_id: &HeaderValue,
     body: B,
-    target: &Target,
+    target: &DialTarget,
 ) -> Result<Request<B>, http::Error> {
     parts.uri = target.uri(std::mem::take(&mut parts.uri).into_parts().path_and_query)?;
     headers::for_worker(&mut parts.headers, target.is_remote);
@@ -221,7 +221,7 @@ mod tests {
     use http::uri::{Authority, Scheme};
 
     fn sent(base_path: &str, authorization: Option<&'static str>, is_remote: bool) -> Request<()> {
-        let target = Target {
+        let target = DialTarget {
             scheme: Scheme::HTTPS,
             authority: Authority::from_static("host:1"),
             base_path: base_path.to_owned(),

@@ -3,7 +3,7 @@
 //! A request that a worker may have begun to process is tried again only where asking twice changes nothing; after one
 //! of ours, which may have died of it, once. Nothing is tried after `REQUEST_TIMEOUT`, which counts from the first try.
 
-use crate::awake::{self, Instant};
+use crate::awake::{self, ActiveInstant};
 use crate::fleet::{Fingerprint, Member, Model, Unavailable, WorkerKind};
 use crate::gateway::accounting::record::Record;
 use crate::gateway::admission::auth::Caller;
@@ -14,7 +14,7 @@ use crate::gateway::queue::ticket::{Place, Ticket};
 use crate::gateway::queue::unavailable::refusal_of;
 use crate::gateway::request::proxied_request::Asking;
 use crate::gateway::route::Route;
-use crate::models::Kind;
+use crate::models::ModelKind;
 use crate::refusal::{Refusal, Shape};
 use crate::settings::options::Settings;
 use bytes::Bytes;
@@ -46,7 +46,7 @@ pub(crate) struct Retries {
 pub(crate) struct Attempts {
     retries: Retries,
     route: &'static Route,
-    needs: Option<Kind>,
+    needs: Option<ModelKind>,
     lanes: Arc<Lanes>,
     lane: Arc<Lane>,
     /// Names of models that may take over, as they are configured.
@@ -60,7 +60,7 @@ pub(crate) struct Attempts {
     is_remote: bool,
     /// Whether a worker of ours has failed that may have begun to process it, and may have died of it.
     is_suspect: bool,
-    deadline: Option<Instant>,
+    deadline: Option<ActiveInstant>,
 }
 
 impl Retries {
@@ -90,7 +90,7 @@ impl Attempts {
                 let lane = table.resolve(asking.asked.as_deref(), asking.needs, caller);
                 let lane = Arc::clone(lane.map_err(|refusal| asking.explained(refusal))?);
                 record.is_for(lane.model.id());
-                caller.may_use(&lane.model.card())?;
+                caller.may_use(&lane.model.info())?;
                 let mut attempts = Self::new(retries, asking.route, asking.needs, Arc::clone(lanes), lane);
                 attempts.settle(caller)?;
                 let lane = attempts.lane();
@@ -112,11 +112,11 @@ impl Attempts {
     pub(crate) fn new(
         retries: Retries,
         route: &'static Route,
-        needs: Option<Kind>,
+        needs: Option<ModelKind>,
         lanes: Arc<Lanes>,
         lane: Arc<Lane>,
     ) -> Self {
-        let fallbacks = lane.model.terms().fallbacks.iter().cloned().collect();
+        let fallbacks = lane.model.policy().fallbacks.iter().cloned().collect();
         Self {
             retries,
             route,
@@ -163,11 +163,11 @@ impl Attempts {
     }
 
     /// It is sent to this worker. When it is to be answered.
-    pub(super) fn begins(&mut self, worker: &Member) -> Instant {
+    pub(super) fn begins(&mut self, worker: &Member) -> ActiveInstant {
         self.made += 1;
         self.worker = worker.number;
         self.is_remote = worker.kind == WorkerKind::Remote;
-        *self.deadline.get_or_insert_with(|| Instant::now() + self.retries.request_timeout)
+        *self.deadline.get_or_insert_with(|| ActiveInstant::now() + self.retries.request_timeout)
     }
 
     /// Whether it would be tried again if this try failed; it may have been begun, or surely has not been.
@@ -194,7 +194,7 @@ impl Attempts {
     }
 
     fn has_time(&self) -> bool {
-        self.deadline.is_none_or(|deadline| deadline > Instant::now())
+        self.deadline.is_none_or(|deadline| deadline > ActiveInstant::now())
     }
 
     /// A try has failed: the place in the line for the next one, if there is one.
@@ -249,7 +249,7 @@ impl Attempts {
     fn fallback(&self, name: &str, caller: &Caller) -> Option<Arc<Lane>> {
         let table = self.lanes.table();
         let lane = table.resolve(Some(name), self.needs, caller).ok()?;
-        let is_usable = !Arc::ptr_eq(lane, &self.lane) && caller.may_use(&lane.model.card()).is_ok();
+        let is_usable = !Arc::ptr_eq(lane, &self.lane) && caller.may_use(&lane.model.info()).is_ok();
         is_usable.then(|| Arc::clone(lane))
     }
 
@@ -265,7 +265,7 @@ impl Attempts {
     async fn pause(&self) {
         let longest = longest_pause(self.made).min(self.retries.longest_pause);
         let part = random().map_or(1.0, |number| f64::from(number) / f64::from(u32::MAX));
-        let left = self.deadline.map_or(Duration::MAX, |deadline| deadline - Instant::now());
+        let left = self.deadline.map_or(Duration::MAX, |deadline| deadline - ActiveInstant::now());
         awake::sleep(longest.mul_f64(part).min(left)).await;
     }
 
@@ -320,14 +320,14 @@ fn may_be_served(model: &Model) -> Result<(), Refusal> {
             Unavailable::Loading
             | Unavailable::Asleep
             | Unavailable::Busy
-            | Unavailable::Doubted
-            | Unavailable::Spent
+            | Unavailable::BeingProbed
+            | Unavailable::QuotaExhausted
             | Unavailable::Suspected
-            | Unavailable::Avoided
+            | Unavailable::OnlyTriedBefore
             | Unavailable::Absent,
         ) => Ok(()),
         Err(
-            unavailable @ (Unavailable::Resting | Unavailable::Down | Unavailable::Failed | Unavailable::Poisonous),
+            unavailable @ (Unavailable::BreakerOpen | Unavailable::Down | Unavailable::Failed | Unavailable::Blocked),
         ) => Err(refusal_of(unavailable, model)),
     }
 }
@@ -335,7 +335,7 @@ fn may_be_served(model: &Model) -> Result<(), Refusal> {
 /// Whether what is asked for may be tried at all: not if llama-server has died of it before.
 fn may_be_tried(model: &Model, fingerprint: Option<Fingerprint>) -> Result<(), Refusal> {
     match fingerprint {
-        Some(fingerprint) if model.refuses(fingerprint) => Err(Refusal::RequestKillsBackend),
+        Some(fingerprint) if model.is_blocked(fingerprint) => Err(Refusal::RequestKillsBackend),
         _ => Ok(()),
     }
 }

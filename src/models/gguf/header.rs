@@ -38,7 +38,7 @@ const KEPT_ENDINGS: [&str; 10] = [
 
 /// A value that somebody asks for.
 #[derive(Debug)]
-pub(super) enum Value {
+pub(super) enum GgufValue {
     Whole(i128),
     Flag(bool),
     Text(String),
@@ -94,7 +94,7 @@ impl<R: Read> Header<R> {
     }
 
     /// The next key with its value; none for one that nobody asks for.
-    pub(super) fn key_value(&mut self) -> Result<Option<(String, Value)>, GgufError> {
+    pub(super) fn key_value(&mut self) -> Result<Option<(String, GgufValue)>, GgufError> {
         let key = String::from_utf8_lossy(&self.string("the length of a key", MAX_KEY)?).into_owned();
         let kind = self.u32()?;
         let whole = KEPT.contains(&key.as_str());
@@ -103,17 +103,17 @@ impl<R: Read> Header<R> {
             return Ok(None);
         }
         let value = match kind {
-            7 => Value::Flag(self.array::<1>()? != [0]),
+            7 => GgufValue::Flag(self.array::<1>()? != [0]),
             8 if whole && key != "tokenizer.chat_template" => {
                 let text = self.string("the length of a value", MAX_STRING)?;
-                Value::Text(String::from_utf8_lossy(&text).into_owned())
+                GgufValue::Text(String::from_utf8_lossy(&text).into_owned())
             }
             9 => self.list()?,
             _ => match self.whole(kind)? {
-                Some(number) => Value::Whole(number),
+                Some(number) => GgufValue::Whole(number),
                 None => {
                     self.skip_value(kind, 0)?;
-                    Value::Present
+                    GgufValue::Present
                 }
             },
         };
@@ -134,18 +134,18 @@ impl<R: Read> Header<R> {
     }
 
     /// An array of whole numbers, or a skipped one of anything else.
-    fn list(&mut self) -> Result<Value, GgufError> {
+    fn list(&mut self) -> Result<GgufValue, GgufError> {
         let element = self.u32()?;
         let count = self.u64()?;
         if count > MAX_LAYERS || !matches!(element, 0..=5 | 10 | 11) {
             self.skip_elements(element, count, 1)?;
-            return Ok(Value::Present);
+            return Ok(GgufValue::Present);
         }
         let mut list = Vec::new();
         for _ in 0..count {
             list.push(self.whole(element)?.and_then(|number| u64::try_from(number).ok()).unwrap_or(0));
         }
-        Ok(Value::List(list))
+        Ok(GgufValue::List(list))
     }
 
     /// A whole number of this type; none, with nothing read, for other types.

@@ -22,7 +22,7 @@ pub use bounds::{
     MAX_ARRAY_DEPTH, MAX_DIMS, MAX_KEY, MAX_KEYS, MAX_LAYERS, MAX_METADATA_BYTES, MAX_STRING, MAX_TENSORS,
 };
 pub use error::GgufError;
-use header::{Header, Tensor, Value, bounded};
+use header::{GgufValue, Header, Tensor, bounded};
 
 const DEFAULT_ALIGNMENT: u64 = 32;
 
@@ -141,26 +141,26 @@ pub fn parse(source: impl Read, file_size: Option<u64>) -> Result<Metadata, Gguf
 }
 
 #[derive(Debug, Default)]
-struct Values(BTreeMap<String, Value>);
+struct Values(BTreeMap<String, GgufValue>);
 
 impl Values {
     fn uint(&self, key: &str) -> Option<u64> {
         match self.0.get(key)? {
-            Value::Whole(number) => u64::try_from(*number).ok(),
+            GgufValue::Whole(number) => u64::try_from(*number).ok(),
             _ => None,
         }
     }
 
     fn text(&self, key: &str) -> Option<String> {
         match self.0.get(key)? {
-            Value::Text(text) => Some(text.clone()),
+            GgufValue::Text(text) => Some(text.clone()),
             _ => None,
         }
     }
 
     fn per_layer(&self, key: &str) -> Option<PerLayer> {
         match self.0.get(key)? {
-            Value::List(values) => Some(PerLayer::Each(values.clone())),
+            GgufValue::List(values) => Some(PerLayer::Each(values.clone())),
             _ => self.uint(key).map(PerLayer::Same),
         }
     }
@@ -189,7 +189,7 @@ impl Values {
             pooling_type: small("pooling_type"),
             classifier_pooling_type: small("classifier.pooling_type"),
             causal: match self.0.get(&of_arch("attention.causal")) {
-                Some(Value::Flag(causal)) => Some(*causal),
+                Some(GgufValue::Flag(causal)) => Some(*causal),
                 _ => None,
             },
             has_chat_template: self.0.contains_key("tokenizer.chat_template"),

@@ -8,7 +8,7 @@ use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use super::split::{Part, id_of};
+use super::split::{SplitPart, id_of};
 use super::walk::walk;
 
 /// Quantisations that are taken when none is asked for, in this order, as llama.cpp does.
@@ -145,7 +145,7 @@ impl<'a> Repository<'a> {
         let models: Vec<PathBuf> = below.models.into_iter().filter(|path| is_model(path)).collect();
         let path = choose(&models, self.quant).map_err(|choice| choice.error(&snapshot, &models))?;
         let path = snapshot.join(path);
-        Ok(Part::of_path(&path).and_then(|part| part.siblings(&path).next()).unwrap_or(path))
+        Ok(SplitPart::of_path(&path).and_then(|part| part.siblings(&path).next()).unwrap_or(path))
     }
 
     /// The repository's folder, whose name may differ in case: RunPod writes some of them in lower case.

@@ -9,11 +9,11 @@
 //!
 //! - A setting of llama-server: a row under "llama-server" in `options.rs`, a row of [`EngineDraft`] here, and the key in
 //!   `shared` of `file/models.rs`.
-//! - Any other: a field of [`Draft`] here, a field of `ModelSettings` or `LocalSettings` in `model.rs`, and the key in
+//! - Any other: a field of [`ModelDraft`] here, a field of `ModelSettings` or `LocalSettings` in `model.rs`, and the key in
 //!   `shared` or `model` of `file/models.rs`.
 
 use super::model::{LocalSettings, ModelSettings, RemoteSettings, Rewrite, Start};
-use crate::models::Kind;
+use crate::models::ModelKind;
 use crate::settings::options::{Engine, Settings};
 use crate::settings::values::{Context, ExtraArgs, GpuLayers, Seconds, Strategy, ZeroIsOff};
 use std::num::{NonZeroU64, NonZeroUsize};
@@ -58,7 +58,7 @@ engine_draft! {
 
 /// What was said, of one model or of all.
 #[derive(Debug, Clone, Default)]
-pub(in crate::settings) struct Draft {
+pub(in crate::settings) struct ModelDraft {
     pub(in crate::settings) engine: EngineDraft,
     pub(in crate::settings) replicas: Option<u32>,
     pub(in crate::settings) preload: Option<bool>,
@@ -72,7 +72,7 @@ pub(in crate::settings) struct Draft {
     /// Names and JSON values; no value takes back what `defaults:` says.
     pub(in crate::settings) sampling: Vec<(String, Option<String>)>,
     pub(in crate::settings) start: Option<Start>,
-    pub(in crate::settings) kind: Option<Kind>,
+    pub(in crate::settings) kind: Option<ModelKind>,
     pub(in crate::settings) tier: Option<String>,
     pub(in crate::settings) aliases: Vec<String>,
     pub(in crate::settings) remotes: Vec<RemoteSettings>,
@@ -82,7 +82,7 @@ pub(in crate::settings) struct Draft {
     pub(in crate::settings) more_args: Vec<String>,
 }
 
-impl Draft {
+impl ModelDraft {
     /// Returns the draft without what flags and environment variables say for the whole service: for a model from the
     /// environment these override the file's `defaults:`.
     pub(in crate::settings) fn beneath(&self, is_explicit: &dyn Fn(&str) -> bool) -> Self {
@@ -163,8 +163,8 @@ impl Draft {
             // Where there is no GGUF to ask, the tier tells.
             kind: kind.or(match (&start, tier.as_deref()) {
                 (Some(Start::Named(_) | Start::File(_)), _) => None,
-                (_, Some("embedding")) => Some(Kind::Embedding),
-                (_, Some("reranker")) => Some(Kind::Rerank),
+                (_, Some("embedding")) => Some(ModelKind::Embedding),
+                (_, Some("reranker")) => Some(ModelKind::Rerank),
                 _ => None,
             }),
             tier,

@@ -3,7 +3,7 @@
 //! Owns the types that the rest of the program takes. Where their values come from is `file.rs`'s and the environment's
 //! business; whether the files exist and are any good is decided in `preflight.rs`.
 
-use crate::models::{Kind, id_of};
+use crate::models::{ModelKind, id_of};
 use crate::settings::options::Engine;
 use crate::settings::values::{Secret, Strategy};
 use std::collections::BTreeMap;
@@ -25,7 +25,7 @@ pub struct ModelSettings {
     /// The id that clients use; none for the one from `MODEL_NAME` or `MODEL_PATH`, whose file gives it.
     pub id: Option<String>,
     /// What it is for; none means that the GGUF file says it, and `chat` where there is none.
-    pub kind: Option<Kind>,
+    pub kind: Option<ModelKind>,
     /// `light`, `medium`, `heavy`, `embedding`, `reranker` or any other word.
     pub tier: Option<String>,
     /// Other names for it.

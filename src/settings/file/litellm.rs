@@ -4,15 +4,15 @@
 //! which entries are one model, is decided in `shelf/mod.rs`.
 
 use super::address::api_base;
-use super::fields::{Fields, read};
+use super::fields::{NodeFields, read};
 use super::known::{COMPATIBLE, ENTRY, FOREIGN, MODES, PARAMS, SAMPLING, WELL_KNOWN};
 use super::models::{check_name, check_path, check_tier, sampled};
-use super::node::Node;
-use crate::models::Kind;
+use super::node::YamlNode;
+use crate::models::ModelKind;
 use crate::settings::bounds::{REMOTE_KEY_LENGTH, REMOTE_SLOTS};
 use crate::settings::catalogue::RemoteSettings;
 use crate::settings::environment::Environment;
-use crate::settings::notes::Notes;
+use crate::settings::notes::FileNotes;
 use crate::settings::values::{Secret, Value, Weight};
 use std::num::{NonZeroU32, NonZeroUsize};
 
@@ -41,7 +41,7 @@ impl Variables<'_> {
 
 /// One entry.
 #[derive(Debug, Clone)]
-pub(in crate::settings) struct Entry {
+pub(in crate::settings) struct ModelListEntry {
     /// Where it stands, such as `model_list[0]`.
     pub(in crate::settings) place: String,
     /// `model_name`.
@@ -49,7 +49,7 @@ pub(in crate::settings) struct Entry {
     /// `litellm_params.model`, with the provider.
     pub(in crate::settings) model: Option<String>,
     pub(in crate::settings) backend: Backend,
-    pub(in crate::settings) kind: Option<Kind>,
+    pub(in crate::settings) kind: Option<ModelKind>,
     pub(in crate::settings) tier: Option<String>,
     pub(in crate::settings) weight: Option<f64>,
     pub(in crate::settings) priority: Option<u32>,
@@ -77,15 +77,16 @@ pub(in crate::settings) struct Provider {
 
 /// Every entry, in order; those that this gateway has no routes for are left out with a warning.
 pub(super) fn entries(
-    node: &Node,
+    node: &YamlNode,
     slots: Option<NonZeroUsize>,
     variables: &Variables<'_>,
-    notes: &mut Notes,
-) -> Vec<Entry> {
+    notes: &mut FileNotes,
+) -> Vec<ModelListEntry> {
     match node {
-        Node::Null => Vec::new(),
-        Node::List(items) => {
-            let number = |(i, item): (usize, &Node)| entry(format!("model_list[{i}]"), item, slots, variables, notes);
+        YamlNode::Null => Vec::new(),
+        YamlNode::List(items) => {
+            let number =
+                |(i, item): (usize, &YamlNode)| entry(format!("model_list[{i}]"), item, slots, variables, notes);
             items.iter().enumerate().filter_map(number).collect()
         }
         _ => {
@@ -97,17 +98,17 @@ pub(super) fn entries(
 
 fn entry(
     place: String,
-    node: &Node,
+    node: &YamlNode,
     slots: Option<NonZeroUsize>,
     variables: &Variables<'_>,
-    notes: &mut Notes,
-) -> Option<Entry> {
-    let mut fields = Fields::of(place.clone(), node, notes);
+    notes: &mut FileNotes,
+) -> Option<ModelListEntry> {
+    let mut fields = NodeFields::of(place.clone(), node, notes);
     let before = notes.problems.len();
     let name = fields.text("model_name", notes);
     match name.as_deref().map(check_name) {
         Some(Err(fault)) => notes.problem(&fields.at("model_name"), fault, None),
-        None if before == notes.problems.len() && matches!(node, Node::Map(_)) => {
+        None if before == notes.problems.len() && matches!(node, YamlNode::Map(_)) => {
             notes.problem(&fields.at("model_name"), "is missing", None);
         }
         _ => {}
@@ -131,7 +132,11 @@ fn entry(
     let kind = kind(&fields.at("model_info"), fields.node("model_info"), notes);
 
     let mut params = Params {
-        fields: Fields::of(fields.at("litellm_params"), fields.node("litellm_params").unwrap_or(&Node::Null), notes),
+        fields: NodeFields::of(
+            fields.at("litellm_params"),
+            fields.node("litellm_params").unwrap_or(&YamlNode::Null),
+            notes,
+        ),
         variables,
     };
     let model = params.text("model", notes);
@@ -155,19 +160,19 @@ fn entry(
     fields.finish(ENTRY, "model_list[]", notes);
     let kind = kind?;
     let priority = priority.or(order);
-    Some(Entry { place, name: name?, model, backend, kind, tier, weight, priority, sampling })
+    Some(ModelListEntry { place, name: name?, model, backend, kind, tier, weight, priority, sampling })
 }
 
 /// What `model_info` says that the model is for. The inner none: it says nothing; the outer: no routes serve it.
-fn kind(place: &str, node: Option<&Node>, notes: &mut Notes) -> Option<Option<Kind>> {
+fn kind(place: &str, node: Option<&YamlNode>, notes: &mut FileNotes) -> Option<Option<ModelKind>> {
     // Anything may stand here: LiteLLM hands it on to its clients.
-    let Some(Node::Map(entries)) = node else { return Some(None) };
+    let Some(YamlNode::Map(entries)) = node else { return Some(None) };
     let mode = entries.iter().find(|(key, _)| key == "mode").and_then(|(_, value)| value.scalar()).unwrap_or_default();
     match mode.as_str() {
         "" => Some(None),
-        "chat" | "completion" | "responses" => Some(Some(Kind::Chat)),
-        "embedding" => Some(Some(Kind::Embedding)),
-        "rerank" => Some(Some(Kind::Rerank)),
+        "chat" | "completion" | "responses" => Some(Some(ModelKind::Chat)),
+        "embedding" => Some(Some(ModelKind::Embedding)),
+        "rerank" => Some(Some(ModelKind::Rerank)),
         other if MODES.contains(&other) => {
             notes.ignored.insert(format!("entries of model_list with model_info.mode {other}"));
             None
@@ -182,27 +187,27 @@ fn kind(place: &str, node: Option<&Node>, notes: &mut Notes) -> Option<Option<Ki
 
 /// `litellm_params`, whose values may name environment variables.
 struct Params<'a> {
-    fields: Fields<'a>,
+    fields: NodeFields<'a>,
     variables: &'a Variables<'a>,
 }
 
 impl Params<'_> {
-    fn text(&mut self, key: &'static str, notes: &mut Notes) -> Option<String> {
+    fn text(&mut self, key: &'static str, notes: &mut FileNotes) -> Option<String> {
         let text = self.fields.text(key, notes)?;
         self.resolved(key, text, notes)
     }
 
-    fn value<T: Value>(&mut self, key: &'static str, notes: &mut Notes) -> Option<T> {
+    fn value<T: Value>(&mut self, key: &'static str, notes: &mut FileNotes) -> Option<T> {
         match self.fields.node(key)? {
-            Node::Text(text) => {
+            YamlNode::Text(text) => {
                 let text = self.resolved(key, text.clone(), notes)?;
-                read(&self.fields.at(key), &Node::Text(text), notes)
+                read(&self.fields.at(key), &YamlNode::Text(text), notes)
             }
             node => read(&self.fields.at(key), node, notes),
         }
     }
 
-    fn resolved(&self, key: &str, text: String, notes: &mut Notes) -> Option<String> {
+    fn resolved(&self, key: &str, text: String, notes: &mut FileNotes) -> Option<String> {
         let Some(name) = text.strip_prefix(REFERENCE) else { return Some(text) };
         let value = self.variables.get(name);
         if value.is_none() {
@@ -213,7 +218,7 @@ impl Params<'_> {
     }
 
     /// Who serves it, as far as these keys say; none after a problem has been noted.
-    fn backend(&mut self, model: Option<&str>, notes: &mut Notes) -> Option<Backend> {
+    fn backend(&mut self, model: Option<&str>, notes: &mut FileNotes) -> Option<Backend> {
         let had = notes.problems.len();
         let said_base = ["api_base", "base_url"].map(|key| (key, self.text(key, notes)));
         let api_key = self.text("api_key", notes).map(|key| (self.fields.at("api_key"), key));
@@ -263,7 +268,7 @@ impl Params<'_> {
         }
     }
 
-    fn sampling(&mut self, notes: &mut Notes) -> Vec<(String, Option<String>)> {
+    fn sampling(&mut self, notes: &mut FileNotes) -> Vec<(String, Option<String>)> {
         let mut found = Vec::new();
         for key in SAMPLING {
             let Some(node) = self.fields.node(key) else { continue };
@@ -282,7 +287,7 @@ fn without_provider(model: &str) -> String {
 }
 
 /// A key that can be sent in a header. Nothing of it is ever shown.
-pub(in crate::settings) fn check_key(place: &str, key: String, notes: &mut Notes) -> Option<Secret> {
+pub(in crate::settings) fn check_key(place: &str, key: String, notes: &mut FileNotes) -> Option<Secret> {
     if key.is_empty() || key.len() > REMOTE_KEY_LENGTH || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
         let fault = format!("expected 1 to {REMOTE_KEY_LENGTH} visible ASCII characters");
         notes.problem(place, fault, Some("leave it out if the backend asks for none".to_owned()));

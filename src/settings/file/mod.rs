@@ -19,20 +19,20 @@ mod litellm;
 mod models;
 mod node;
 
-use super::catalogue::draft::Draft;
+use super::catalogue::draft::ModelDraft;
 use super::environment::Environment;
-use super::notes::{Notes, did_you_mean};
+use super::notes::{FileNotes, did_you_mean};
 use super::options::{OPTIONS, OptionRow, row};
-use super::problem::Problem;
+use super::problem::SettingProblem;
 use crate::settings::bounds::CONFIG_FILE_SIZE;
-use fields::{Fields, texts};
-use node::Node;
+use fields::{NodeFields, texts};
+use node::YamlNode;
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 pub(super) use address::api_base;
-pub(super) use litellm::{Backend, Entry, HEALTH as REMOTE_HEALTH, Provider};
+pub(super) use litellm::{Backend, HEALTH as REMOTE_HEALTH, ModelListEntry, Provider};
 pub(super) use models::{check_name, start_of};
 
 /// What the file gives.
@@ -42,20 +42,20 @@ pub(super) struct ConfigFile {
     pub(super) path: PathBuf,
     texts: BTreeMap<&'static str, String>,
     /// What it says of models.
-    pub(super) shelf: Shelf,
+    pub(super) shelf: FileModels,
     /// What is wrong with it.
-    pub(super) notes: Notes,
+    pub(super) notes: FileNotes,
 }
 
 /// What the file says of models, before it is put together.
 #[derive(Default)]
-pub(super) struct Shelf {
+pub(super) struct FileModels {
     /// What holds for every local model.
-    pub(super) defaults: Draft,
+    pub(super) defaults: ModelDraft,
     /// `models:`, by id.
-    pub(super) models: Vec<(String, Draft)>,
+    pub(super) models: Vec<(String, ModelDraft)>,
     /// `model_list:`.
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Vec<ModelListEntry>,
     /// Places, other names, and what they mean.
     pub(super) aliases: Vec<(String, String, String)>,
     /// Places, names, and who takes over.
@@ -82,16 +82,16 @@ impl ConfigFile {
     /// Reads the text of a file.
     pub(super) fn parse(path: &Path, text: &str, environment: &Environment) -> Self {
         let mut file = Self { path: path.to_owned(), notes: notes_on(path, None), ..Self::default() };
-        match Node::parse(text) {
-            Ok(Node::Null) => {}
-            Ok(Node::Map(sections)) => file.sections(&sections, environment),
+        match YamlNode::parse(text) {
+            Ok(YamlNode::Null) => {}
+            Ok(YamlNode::Map(sections)) => file.sections(&sections, environment),
             Ok(_) => file.notes = notes_on(path, Some("expected a mapping at the top level, such as server:".into())),
             Err(fault) => file.notes = notes_on(path, Some(fault)),
         }
         file
     }
 
-    fn sections(&mut self, sections: &[(String, Node)], environment: &Environment) {
+    fn sections(&mut self, sections: &[(String, YamlNode)], environment: &Environment) {
         const READ: &[&str] = &[
             "server",
             "defaults",
@@ -112,7 +112,8 @@ impl ConfigFile {
                 self.notes.problem(name, "unknown section", hint);
             }
         }
-        let section = |name: &str| sections.iter().find(|(key, _)| key == name).map_or(&Node::Null, |(_, node)| node);
+        let section =
+            |name: &str| sections.iter().find(|(key, _)| key == name).map_or(&YamlNode::Null, |(_, node)| node);
         self.server(section("server"));
         for key in ["memory_budget", "max_wait_before_drain"] {
             if let Some(row) = row(key) {
@@ -128,9 +129,9 @@ impl ConfigFile {
         self.shelf.entries = litellm::entries(section("model_list"), slots, &variables, &mut self.notes);
     }
 
-    fn server(&mut self, node: &Node) {
-        let Node::Map(settings) = node else {
-            if *node != Node::Null {
+    fn server(&mut self, node: &YamlNode) {
+        let YamlNode::Map(settings) = node else {
+            if *node != YamlNode::Null {
                 self.notes.problem("server", "expected a mapping of settings", None);
             }
             return;
@@ -149,9 +150,9 @@ impl ConfigFile {
 
     /// The settings of the group that `router_settings` holds, and LiteLLM's own keys. Returns how many requests in
     /// flight a remote backend takes that says nothing of its own.
-    fn router(&mut self, node: &Node) -> Option<NonZeroUsize> {
+    fn router(&mut self, node: &YamlNode) -> Option<NonZeroUsize> {
         let group = row("routing_strategy").map(|row| row.group);
-        let mut fields = Fields::of("router_settings", node, &mut self.notes);
+        let mut fields = NodeFields::of("router_settings", node, &mut self.notes);
         for row in OPTIONS.iter().filter(|row| Some(row.group) == group) {
             let Some(value) = fields.node(row.key) else { continue };
             let place = fields.at(row.key);
@@ -171,7 +172,7 @@ impl ConfigFile {
         }
         if let Some(node) = fields.node("model_group_alias") {
             let place = fields.at("model_group_alias");
-            let Node::Map(entries) = node else {
+            let YamlNode::Map(entries) = node else {
                 self.notes.problem(&place, "expected a mapping from other names to names", None);
                 return slots;
             };
@@ -179,13 +180,13 @@ impl ConfigFile {
                 let place = format!("{place}.{alias}");
                 // LiteLLM also takes {model: NAME, hidden: true}.
                 let target = match target {
-                    Node::Map(parts) => {
-                        parts.iter().find(|(key, _)| key == "model").map_or(&Node::Null, |(_, node)| node)
+                    YamlNode::Map(parts) => {
+                        parts.iter().find(|(key, _)| key == "model").map_or(&YamlNode::Null, |(_, node)| node)
                     }
                     target => target,
                 };
                 match target {
-                    Node::Text(target) => self.shelf.aliases.push((place, alias.clone(), target.clone())),
+                    YamlNode::Text(target) => self.shelf.aliases.push((place, alias.clone(), target.clone())),
                     _ => self.notes.problem(&place, "expected the name of a model", None),
                 }
             }
@@ -195,8 +196,8 @@ impl ConfigFile {
     }
 
     /// LiteLLM takes some settings of the router here too.
-    fn litellm_settings(&mut self, node: &Node) {
-        let Node::Map(entries) = node else { return };
+    fn litellm_settings(&mut self, node: &YamlNode) {
+        let YamlNode::Map(entries) = node else { return };
         for (key, value) in entries {
             if key == "fallbacks" {
                 self.fallbacks("litellm_settings.fallbacks", value);
@@ -207,13 +208,13 @@ impl ConfigFile {
     }
 
     /// A mapping from names to lists, or LiteLLM's list of such mappings.
-    fn fallbacks<'a>(&mut self, place: &str, node: &'a Node) {
-        let maps: Vec<&'a [(String, Node)]> = match node {
-            Node::Null => return,
-            Node::Map(entries) => vec![entries.as_slice()],
-            Node::List(items) => {
-                let map = |item: &'a Node| if let Node::Map(entries) = item { entries.as_slice() } else { &[] };
-                if items.iter().any(|item| !matches!(item, Node::Map(_))) {
+    fn fallbacks<'a>(&mut self, place: &str, node: &'a YamlNode) {
+        let maps: Vec<&'a [(String, YamlNode)]> = match node {
+            YamlNode::Null => return,
+            YamlNode::Map(entries) => vec![entries.as_slice()],
+            YamlNode::List(items) => {
+                let map = |item: &'a YamlNode| if let YamlNode::Map(entries) = item { entries.as_slice() } else { &[] };
+                if items.iter().any(|item| !matches!(item, YamlNode::Map(_))) {
                     self.notes.problem(place, "expected a list of mappings from a name to a list of names", None);
                 }
                 items.iter().map(map).collect()
@@ -232,12 +233,12 @@ impl ConfigFile {
     }
 
     /// `environment_variables`: texts that `os.environ/NAME` stands for.
-    fn variables(&mut self, node: &Node) -> Vec<(String, String)> {
+    fn variables(&mut self, node: &YamlNode) -> Vec<(String, String)> {
         match node {
-            Node::Map(entries) => {
+            YamlNode::Map(entries) => {
                 entries.iter().filter_map(|(name, value)| Some((name.clone(), value.scalar()?))).collect()
             }
-            Node::Null => Vec::new(),
+            YamlNode::Null => Vec::new(),
             _ => {
                 self.notes.problem("environment_variables", "expected a mapping from names to values", None);
                 Vec::new()
@@ -245,13 +246,13 @@ impl ConfigFile {
         }
     }
 
-    fn setting(&mut self, place: &str, row: &'static OptionRow, node: &Node) {
-        if *node == Node::Null && !place.starts_with("server.") {
+    fn setting(&mut self, place: &str, row: &'static OptionRow, node: &YamlNode) {
+        if *node == YamlNode::Null && !place.starts_with("server.") {
             return;
         }
         let text = match node {
-            Node::List(items) => {
-                items.iter().map(Node::scalar).collect::<Option<Vec<_>>>().map(|items| items.join(","))
+            YamlNode::List(items) => {
+                items.iter().map(YamlNode::scalar).collect::<Option<Vec<_>>>().map(|items| items.join(","))
             }
             other => other.scalar(),
         };
@@ -265,9 +266,9 @@ impl ConfigFile {
     }
 }
 
-fn notes_on(path: &Path, fault: Option<String>) -> Notes {
-    let mut notes = Notes { subject: path.display().to_string(), ..Notes::default() };
-    notes.problems.extend(fault.map(|fault| Problem { subject: notes.subject.clone(), fault, hint: None }));
+fn notes_on(path: &Path, fault: Option<String>) -> FileNotes {
+    let mut notes = FileNotes { subject: path.display().to_string(), ..FileNotes::default() };
+    notes.problems.extend(fault.map(|fault| SettingProblem { subject: notes.subject.clone(), fault, hint: None }));
     notes
 }
 

@@ -3,14 +3,14 @@
 //! Owns the names of these keys; how one is added is said in `catalogue/draft.rs`. Whether names of several models
 //! clash is seen in `shelf/mod.rs`.
 
-use super::fields::{Fields, read, texts};
-use super::node::Node;
-use crate::models::Kind;
+use super::fields::{NodeFields, read, texts};
+use super::node::YamlNode;
+use crate::models::ModelKind;
 use crate::settings::bounds::{MODEL_NAME_LENGTH, MOST_REPLICAS};
 use crate::settings::catalogue::Start;
-use crate::settings::catalogue::draft::{Draft, EngineDraft};
-use crate::settings::notes::Notes;
-use crate::settings::values::{Bytes, ExtraArgs, Rejected, Weight};
+use crate::settings::catalogue::draft::{EngineDraft, ModelDraft};
+use crate::settings::notes::FileNotes;
+use crate::settings::values::{ByteSize, ExtraArgs, Rejected, Weight};
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
 
@@ -25,8 +25,8 @@ const OF_ONE: &[&str] =
 const HEALTH: &str = "/health";
 
 /// `defaults:`, or nothing.
-pub(super) fn defaults(node: &Node, notes: &mut Notes) -> Draft {
-    let mut fields = Fields::of("defaults", node, notes);
+pub(super) fn defaults(node: &YamlNode, notes: &mut FileNotes) -> ModelDraft {
+    let mut fields = NodeFields::of("defaults", node, notes);
     for key in OF_ONE {
         if fields.node(key).is_some() {
             notes.problem(&fields.at(key), "belongs to a single model", Some("say it under models:".to_owned()));
@@ -38,10 +38,10 @@ pub(super) fn defaults(node: &Node, notes: &mut Notes) -> Draft {
 }
 
 /// Every model of `models:`, in order.
-pub(super) fn models(node: &Node, notes: &mut Notes) -> Vec<(String, Draft)> {
+pub(super) fn models(node: &YamlNode, notes: &mut FileNotes) -> Vec<(String, ModelDraft)> {
     match node {
-        Node::Null => Vec::new(),
-        Node::Map(entries) => entries.iter().map(|(id, node)| (id.clone(), model(id, node, notes))).collect(),
+        YamlNode::Null => Vec::new(),
+        YamlNode::Map(entries) => entries.iter().map(|(id, node)| (id.clone(), model(id, node, notes))).collect(),
         _ => {
             notes.problem("models", "expected a mapping from ids to models", None);
             Vec::new()
@@ -49,8 +49,8 @@ pub(super) fn models(node: &Node, notes: &mut Notes) -> Vec<(String, Draft)> {
     }
 }
 
-fn model(id: &str, node: &Node, notes: &mut Notes) -> Draft {
-    let mut fields = Fields::of(format!("models.{id}"), node, notes);
+fn model(id: &str, node: &YamlNode, notes: &mut FileNotes) -> ModelDraft {
+    let mut fields = NodeFields::of(format!("models.{id}"), node, notes);
     if let Err(fault) = check_name(id) {
         notes.problem(&fields.place, fault, None);
     }
@@ -58,13 +58,13 @@ fn model(id: &str, node: &Node, notes: &mut Notes) -> Draft {
     let before = notes.problems.len();
     draft.start = start(&mut fields, notes);
     draft.is_broken = notes.problems.len() > before;
-    draft.kind = fields.value::<Kind>("kind", notes);
+    draft.kind = fields.value::<ModelKind>("kind", notes);
     draft.tier = fields.text("tier", notes).filter(|tier| {
         let fault = check_tier(tier).err();
         fault.inspect(|fault| notes.problem(&fields.at("tier"), fault, None)).is_none()
     });
     draft.aliases = fields.texts("aliases", notes).unwrap_or_default();
-    draft.memory = fields.value::<Bytes>("memory", notes).and_then(|bytes| NonZeroU64::new(bytes.0 as u64));
+    draft.memory = fields.value::<ByteSize>("memory", notes).and_then(|bytes| NonZeroU64::new(bytes.0 as u64));
     draft.weight = fields.value::<Weight>("weight", notes).map(|weight| weight.0);
     draft.priority = fields.value("priority", notes);
     if matches!(draft.start, Some(Start::Command { .. })) {
@@ -89,13 +89,13 @@ fn model(id: &str, node: &Node, notes: &mut Notes) -> Draft {
 }
 
 /// The keys that make sense for one model and for all.
-fn shared(fields: &mut Fields<'_>, notes: &mut Notes) -> Draft {
+fn shared(fields: &mut NodeFields<'_>, notes: &mut FileNotes) -> ModelDraft {
     let replicas = fields.value::<NonZeroU32>("replicas", notes).map(NonZeroU32::get);
     if replicas.is_some_and(|replicas| replicas > MOST_REPLICAS) {
         notes.problem(&fields.at("replicas"), format!("expected {MOST_REPLICAS} at most"), None);
     }
     // Every field is named, so that a new one is read here, or by `model` alone.
-    Draft {
+    ModelDraft {
         engine: EngineDraft {
             ngl: fields.value("ngl", notes),
             ctx: fields.value("ctx", notes),
@@ -131,7 +131,7 @@ fn shared(fields: &mut Fields<'_>, notes: &mut Notes) -> Draft {
     }
 }
 
-fn start(fields: &mut Fields<'_>, notes: &mut Notes) -> Option<Start> {
+fn start(fields: &mut NodeFields<'_>, notes: &mut FileNotes) -> Option<Start> {
     let file = fields.node("file").and_then(|node| read::<PathBuf>(&fields.at("file"), node, notes));
     let command = fields.node("command").map(|node| words(&fields.at("command"), node, notes));
     let health: Option<String> = fields.text("health", notes);
@@ -198,10 +198,10 @@ pub(in crate::settings) fn start_of(file: &Path) -> Start {
 }
 
 /// A command line: a list of words, or one text that is split as a shell does.
-fn words(place: &str, node: &Node, notes: &mut Notes) -> Option<Vec<String>> {
+fn words(place: &str, node: &YamlNode, notes: &mut FileNotes) -> Option<Vec<String>> {
     let words = match node {
-        Node::Text(text) => shlex::split(text),
-        Node::List(items) => items.iter().map(Node::scalar).collect(),
+        YamlNode::Text(text) => shlex::split(text),
+        YamlNode::List(items) => items.iter().map(YamlNode::scalar).collect(),
         _ => None,
     };
     let words = words.filter(|words| !words.is_empty());
@@ -211,10 +211,12 @@ fn words(place: &str, node: &Node, notes: &mut Notes) -> Option<Vec<String>> {
     words
 }
 
-fn arguments(fields: &mut Fields<'_>, notes: &mut Notes) -> Option<ExtraArgs> {
+fn arguments(fields: &mut NodeFields<'_>, notes: &mut FileNotes) -> Option<ExtraArgs> {
     let node = fields.node("args")?;
     let place = fields.at("args");
-    if matches!(node, Node::List(items) if items.is_empty()) || matches!(node, Node::Text(text) if text.is_empty()) {
+    if matches!(node, YamlNode::List(items) if items.is_empty())
+        || matches!(node, YamlNode::Text(text) if text.is_empty())
+    {
         return Some(ExtraArgs::default());
     }
     match ExtraArgs::checked(words(&place, node, notes)?) {
@@ -226,7 +228,7 @@ fn arguments(fields: &mut Fields<'_>, notes: &mut Notes) -> Option<ExtraArgs> {
     }
 }
 
-fn strip_params(fields: &mut Fields<'_>, notes: &mut Notes) -> Option<Vec<String>> {
+fn strip_params(fields: &mut NodeFields<'_>, notes: &mut FileNotes) -> Option<Vec<String>> {
     let node = fields.node("strip_params")?;
     let place = fields.at("strip_params");
     let names = texts(&place, node, notes)?;
@@ -238,11 +240,11 @@ fn strip_params(fields: &mut Fields<'_>, notes: &mut Notes) -> Option<Vec<String
     Some(names)
 }
 
-fn sampling(fields: &mut Fields<'_>, notes: &mut Notes) -> Vec<(String, Option<String>)> {
+fn sampling(fields: &mut NodeFields<'_>, notes: &mut FileNotes) -> Vec<(String, Option<String>)> {
     let place = fields.at("sampling");
     match fields.node("sampling") {
         None => Vec::new(),
-        Some(Node::Map(entries)) => {
+        Some(YamlNode::Map(entries)) => {
             entries.iter().filter_map(|(name, value)| sampled(&place, name, value, notes)).collect()
         }
         Some(_) => {
@@ -253,12 +255,17 @@ fn sampling(fields: &mut Fields<'_>, notes: &mut Notes) -> Vec<(String, Option<S
 }
 
 /// One field for requests that do not have it.
-pub(super) fn sampled(place: &str, name: &str, value: &Node, notes: &mut Notes) -> Option<(String, Option<String>)> {
+pub(super) fn sampled(
+    place: &str,
+    name: &str,
+    value: &YamlNode,
+    notes: &mut FileNotes,
+) -> Option<(String, Option<String>)> {
     if ESSENTIAL.contains(&name) || name.is_empty() {
         notes.problem(place, format!("{name:?} has no default: each request says it itself"), None);
         return None;
     }
-    Some((name.to_owned(), Some(value).filter(|value| **value != Node::Null).map(|value| value.json().to_string())))
+    Some((name.to_owned(), Some(value).filter(|value| **value != YamlNode::Null).map(|value| value.json().to_string())))
 }
 
 /// Whether clients can ask for a model by this name.

@@ -10,16 +10,16 @@ use std::fmt;
 
 /// One YAML value.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Node {
+pub(super) enum YamlNode {
     Null,
     Bool(bool),
     Number(Number),
     Text(String),
-    List(Vec<Node>),
-    Map(Vec<(String, Node)>),
+    List(Vec<YamlNode>),
+    Map(Vec<(String, YamlNode)>),
 }
 
-impl Node {
+impl YamlNode {
     /// Reads a document. The error names line and column and quotes nothing, for the file may hold keys.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let options = serde_saphyr::options! {
@@ -64,7 +64,7 @@ impl Node {
     }
 }
 
-impl<'de> Deserialize<'de> for Node {
+impl<'de> Deserialize<'de> for YamlNode {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(NodeVisitor)
     }
@@ -73,58 +73,58 @@ impl<'de> Deserialize<'de> for Node {
 struct NodeVisitor;
 
 impl<'de> Visitor<'de> for NodeVisitor {
-    type Value = Node;
+    type Value = YamlNode;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a YAML value")
     }
 
-    fn visit_unit<E: Error>(self) -> Result<Node, E> {
-        Ok(Node::Null)
+    fn visit_unit<E: Error>(self) -> Result<YamlNode, E> {
+        Ok(YamlNode::Null)
     }
 
-    fn visit_none<E: Error>(self) -> Result<Node, E> {
-        Ok(Node::Null)
+    fn visit_none<E: Error>(self) -> Result<YamlNode, E> {
+        Ok(YamlNode::Null)
     }
 
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<YamlNode, D::Error> {
         deserializer.deserialize_any(self)
     }
 
-    fn visit_bool<E: Error>(self, value: bool) -> Result<Node, E> {
-        Ok(Node::Bool(value))
+    fn visit_bool<E: Error>(self, value: bool) -> Result<YamlNode, E> {
+        Ok(YamlNode::Bool(value))
     }
 
-    fn visit_i64<E: Error>(self, value: i64) -> Result<Node, E> {
-        Ok(Node::Number(value.into()))
+    fn visit_i64<E: Error>(self, value: i64) -> Result<YamlNode, E> {
+        Ok(YamlNode::Number(value.into()))
     }
 
-    fn visit_u64<E: Error>(self, value: u64) -> Result<Node, E> {
-        Ok(Node::Number(value.into()))
+    fn visit_u64<E: Error>(self, value: u64) -> Result<YamlNode, E> {
+        Ok(YamlNode::Number(value.into()))
     }
 
-    fn visit_f64<E: Error>(self, value: f64) -> Result<Node, E> {
-        Number::from_f64(value).map(Node::Number).ok_or_else(|| E::custom("a number that is none"))
+    fn visit_f64<E: Error>(self, value: f64) -> Result<YamlNode, E> {
+        Number::from_f64(value).map(YamlNode::Number).ok_or_else(|| E::custom("a number that is none"))
     }
 
-    fn visit_str<E: Error>(self, value: &str) -> Result<Node, E> {
-        Ok(Node::Text(value.to_owned()))
+    fn visit_str<E: Error>(self, value: &str) -> Result<YamlNode, E> {
+        Ok(YamlNode::Text(value.to_owned()))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Node, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<YamlNode, A::Error> {
         let mut list = Vec::new();
         while let Some(item) = items.next_element()? {
             list.push(item);
         }
-        Ok(Node::List(list))
+        Ok(YamlNode::List(list))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Node, A::Error> {
-        let mut map: Vec<(String, Node)> = Vec::new();
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<YamlNode, A::Error> {
+        let mut map: Vec<(String, YamlNode)> = Vec::new();
         while let Some((key, value)) = entries.next_entry()? {
             map.push((key, value));
         }
-        Ok(Node::Map(map))
+        Ok(YamlNode::Map(map))
     }
 }
 
@@ -134,35 +134,37 @@ mod tests {
 
     #[test]
     fn mappings_keep_their_order_and_keys_their_spelling() {
-        let Node::Map(entries) = Node::parse("zeta: 1\nalpha: 2\n3.10: 3\ntrue: 4\n").unwrap() else { panic!() };
+        let YamlNode::Map(entries) = YamlNode::parse("zeta: 1\nalpha: 2\n3.10: 3\ntrue: 4\n").unwrap() else {
+            panic!()
+        };
         let keys: Vec<&str> = entries.iter().map(|(key, _)| key.as_str()).collect();
         assert_eq!(keys, ["zeta", "alpha", "3.10", "true"]);
     }
 
     #[test]
     fn words_stay_words() {
-        let words = Node::parse("[on, y, no, 'true', true]").unwrap().json();
+        let words = YamlNode::parse("[on, y, no, 'true', true]").unwrap().json();
         assert_eq!(words, serde_json::json!(["on", "y", "no", "true", true]));
     }
 
     #[test]
     fn the_same_key_twice_is_an_error() {
-        let error = Node::parse("models:\n  a: {ctx: 64}\n  a: {ctx: 96}\n").unwrap_err();
+        let error = YamlNode::parse("models:\n  a: {ctx: 64}\n  a: {ctx: 96}\n").unwrap_err();
         assert_eq!(error, "a stands twice, the second time at line 3 column 3");
     }
 
     #[test]
     fn anchors_and_merges_work_and_bombs_do_not() {
-        let merged = Node::parse("a: &a {x: 1}\nb: {<<: *a, y: 2}\n").unwrap().json();
+        let merged = YamlNode::parse("a: &a {x: 1}\nb: {<<: *a, y: 2}\n").unwrap().json();
         assert_eq!(merged, serde_json::json!({"a": {"x": 1}, "b": {"x": 1, "y": 2}}));
         let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
         for i in 1..10 {
             let of = format!("*a{}", i - 1);
             bomb += &format!("a{i}: &a{i} [{}]\n", vec![of; 10].join(", "));
         }
-        assert!(Node::parse(&bomb).is_err());
-        assert!(Node::parse(&"[".repeat(5000)).is_err());
-        assert!(Node::parse(&format!("{}{}", "[".repeat(5000), "]".repeat(5000))).is_err());
+        assert!(YamlNode::parse(&bomb).is_err());
+        assert!(YamlNode::parse(&"[".repeat(5000)).is_err());
+        assert!(YamlNode::parse(&format!("{}{}", "[".repeat(5000), "]".repeat(5000))).is_err());
     }
 
     #[test]
@@ -174,7 +176,7 @@ mod tests {
             "a: sk-sesame\n  b: c\n",
             "? sk-sesame : [",
         ] {
-            let error = Node::parse(text).unwrap_err();
+            let error = YamlNode::parse(text).unwrap_err();
             assert!(!error.contains("sesame"), "{error}");
         }
     }

@@ -6,13 +6,13 @@
 
 pub(super) mod tiers;
 
-use super::catalogue::draft::Draft;
+use super::catalogue::draft::ModelDraft;
 use super::catalogue::{Catalogue, ModelSettings, Start, known_id};
-use super::file::{Backend, Entry, Provider, Shelf, check_name};
-use super::notes::{Notes, did_you_mean};
+use super::file::{Backend, FileModels, ModelListEntry, Provider, check_name};
+use super::notes::{FileNotes, did_you_mean};
 use super::options::Settings;
-use super::problem::Problem;
-use crate::models::{Kind, Repository};
+use super::problem::SettingProblem;
+use crate::models::{ModelKind, Repository};
 use crate::settings::bounds::{MOST_ALIASES, MOST_MODELS, MOST_REMOTES};
 use std::collections::{BTreeMap, BTreeSet};
 use tiers::TIERS;
@@ -24,14 +24,14 @@ struct Placed {
     /// Whether the environment describes it.
     is_of_environment: bool,
     id: Option<String>,
-    draft: Draft,
+    draft: ModelDraft,
 }
 
 impl Placed {
     /// Notes a problem with it: with a place in the file, or with a variable.
-    fn problem(&self, notes: &mut Notes, fault: String, hint: Option<String>) {
+    fn problem(&self, notes: &mut FileNotes, fault: String, hint: Option<String>) {
         if self.is_of_environment {
-            notes.problems.push(Problem { subject: self.place.clone(), fault, hint });
+            notes.problems.push(SettingProblem { subject: self.place.clone(), fault, hint });
         } else {
             notes.problem(&self.place, fault, hint);
         }
@@ -46,10 +46,10 @@ impl Placed {
 /// Puts everything together. Whatever does not fit is noted.
 pub(super) fn assemble(
     settings: &Settings,
-    tiers: Vec<(String, String, Draft)>,
-    shelf: Shelf,
+    tiers: Vec<(String, String, ModelDraft)>,
+    shelf: FileModels,
     is_explicit: &dyn Fn(&str) -> bool,
-    notes: &mut Notes,
+    notes: &mut FileNotes,
 ) -> Catalogue {
     let files = &settings.files;
     let start = files.model_path.clone().map(|path| ("MODEL_PATH", Start::File(path)));
@@ -59,11 +59,16 @@ pub(super) fn assemble(
         place: variable.to_owned(),
         is_of_environment: true,
         id: None,
-        draft: Draft { aliases: names_of(&start), start: Some(start), preload: Some(true), ..Draft::default() },
+        draft: ModelDraft {
+            aliases: names_of(&start),
+            start: Some(start),
+            preload: Some(true),
+            ..ModelDraft::default()
+        },
     }));
     let of_tier = |(place, id, draft)| Placed { place, is_of_environment: true, id: Some(id), draft };
     placed.extend(tiers.into_iter().map(of_tier));
-    let of_file = |(id, draft): (String, Draft)| {
+    let of_file = |(id, draft): (String, ModelDraft)| {
         let place = format!("models.{id}");
         Placed { place, is_of_environment: false, id: Some(id), draft }
     };
@@ -93,7 +98,7 @@ fn names_of(start: &Start) -> Vec<String> {
 }
 
 /// Entries of one name are one model, and an entry that names a local model is that model.
-fn join(placed: &mut Vec<Placed>, entries: &[Entry], notes: &mut Notes) {
+fn join(placed: &mut Vec<Placed>, entries: &[ModelListEntry], notes: &mut FileNotes) {
     let is_local = |(_, model): &(usize, &Placed)| model.draft.start.is_some();
     let locals: Vec<(String, usize)> =
         placed.iter().enumerate().filter(is_local).filter_map(|(at, model)| Some((model.name()?, at))).collect();
@@ -110,7 +115,7 @@ fn join(placed: &mut Vec<Placed>, entries: &[Entry], notes: &mut Notes) {
         let target = meant.get(entry.name.as_str()).copied().or_else(|| local(&entry.name));
         let at = target.or_else(|| placed.iter().position(|model| model.id.as_deref() == Some(entry.name.as_str())));
         let at = at.unwrap_or_else(|| {
-            let draft = Draft::default();
+            let draft = ModelDraft::default();
             let place = entry.place.clone();
             placed.push(Placed { place, is_of_environment: false, id: Some(entry.name.clone()), draft });
             placed.len() - 1
@@ -160,14 +165,14 @@ fn join(placed: &mut Vec<Placed>, entries: &[Entry], notes: &mut Notes) {
 }
 
 /// The local model that an entry without an address means.
-fn local_of(entry: &Entry, local: &dyn Fn(&str) -> Option<usize>) -> Option<usize> {
+fn local_of(entry: &ModelListEntry, local: &dyn Fn(&str) -> Option<usize>) -> Option<usize> {
     let model = entry.model.as_deref();
     let bare = model.and_then(|model| model.split_once('/')).map(|(_, name)| name);
     [model, bare, Some(&entry.name)].into_iter().flatten().find_map(local)
 }
 
 /// What an entry says of the whole model.
-fn describe(draft: &mut Draft, entry: &Entry, notes: &mut Notes) {
+fn describe(draft: &mut ModelDraft, entry: &ModelListEntry, notes: &mut FileNotes) {
     if let (Some(said), Some(kind)) = (draft.kind, entry.kind)
         && said != kind
     {
@@ -193,20 +198,20 @@ fn describe(draft: &mut Draft, entry: &Entry, notes: &mut Notes) {
 }
 
 /// What a model is for that nobody can look into, if its name tells.
-fn kind_by_name(name: &str) -> Option<Kind> {
+fn kind_by_name(name: &str) -> Option<ModelKind> {
     let name = name.to_ascii_lowercase();
     let has = |parts: &[&str]| parts.iter().any(|part| name.contains(part));
     if has(&["rerank", "cross-encoder"]) {
-        Some(Kind::Rerank)
+        Some(ModelKind::Rerank)
     } else if has(&["embed", "bge-", "e5-"]) {
-        Some(Kind::Embedding)
+        Some(ModelKind::Embedding)
     } else {
         None
     }
 }
 
 /// Puts in the other names of `model_group_alias`.
-fn name_aliases(placed: &mut [Placed], aliases: &[(String, String, String)], notes: &mut Notes) {
+fn name_aliases(placed: &mut [Placed], aliases: &[(String, String, String)], notes: &mut FileNotes) {
     for (place, alias, target) in aliases {
         if let Err(fault) = check_name(alias) {
             notes.problem(place, fault, None);
@@ -221,7 +226,7 @@ fn name_aliases(placed: &mut [Placed], aliases: &[(String, String, String)], not
 }
 
 /// Names that clash, models that nobody serves, and too much of anything.
-fn check(placed: &mut [Placed], notes: &mut Notes) {
+fn check(placed: &mut [Placed], notes: &mut FileNotes) {
     if placed.len() > MOST_MODELS {
         notes.problem("models", format!("there are {}, and at most {MOST_MODELS} are possible", placed.len()), None);
     }
@@ -258,7 +263,7 @@ fn check(placed: &mut [Placed], notes: &mut Notes) {
 fn fallbacks(
     placed: &[Placed],
     said: Vec<(String, String, Vec<String>)>,
-    notes: &mut Notes,
+    notes: &mut FileNotes,
 ) -> BTreeMap<String, Vec<String>> {
     let mut known: BTreeSet<String> = BTreeSet::new();
     for model in placed {
@@ -288,7 +293,7 @@ fn fallbacks(
 }
 
 /// The total context is a 32-bit number to llama-server.
-fn check_context(placed: &Placed, model: &ModelSettings, settings: &Settings, notes: &mut Notes) {
+fn check_context(placed: &Placed, model: &ModelSettings, settings: &Settings, notes: &mut FileNotes) {
     let Some(local) = model.local.as_ref().filter(|local| !matches!(local.start, Start::Command { .. })) else {
         return;
     };

@@ -2,14 +2,14 @@
 //!
 //! Owns the names of these variables and what each is in the terms of a model.
 
-use crate::models::{Kind, id_of};
+use crate::models::{ModelKind, id_of};
 use crate::settings::bounds::REMOTE_SLOTS;
-use crate::settings::catalogue::draft::Draft;
+use crate::settings::catalogue::draft::ModelDraft;
 use crate::settings::catalogue::{RemoteSettings, Start};
 use crate::settings::environment::Environment;
 use crate::settings::file::{REMOTE_HEALTH, api_base, start_of};
-use crate::settings::notes::Notes;
-use crate::settings::problem::Problem;
+use crate::settings::notes::FileNotes;
+use crate::settings::problem::SettingProblem;
 use crate::settings::values::{Context, GpuLayers, Rejected, Value};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -37,7 +37,7 @@ const SAMPLING: &[(&str, &str)] = &[
 const LLAMA_CPP: &[&str] = &["llama_cpp", "llama.cpp", "llamacpp", "llama-cpp", "gguf"];
 
 /// The models of all tiers that the environment names, each with the variable that names it and its id.
-pub(in crate::settings) fn read(environment: &Environment, notes: &mut Notes) -> Vec<(String, String, Draft)> {
+pub(in crate::settings) fn read(environment: &Environment, notes: &mut FileNotes) -> Vec<(String, String, ModelDraft)> {
     TIERS.iter().filter_map(|(prefix, tier)| Tier { environment, prefix, tier }.read(notes)).collect()
 }
 
@@ -48,11 +48,11 @@ struct Tier<'a> {
 }
 
 impl Tier<'_> {
-    fn read(&self, notes: &mut Notes) -> Option<(String, String, Draft)> {
+    fn read(&self, notes: &mut FileNotes) -> Option<(String, String, ModelDraft)> {
         let path: Option<PathBuf> = self.value("MODEL_PATH", notes);
         let backend = self.get("BACKEND");
         let url = backend.filter(|backend| backend.contains("://"));
-        let mut draft = Draft { tier: Some(self.tier.to_owned()), ..Draft::default() };
+        let mut draft = ModelDraft { tier: Some(self.tier.to_owned()), ..ModelDraft::default() };
         let known_engine = |name: &str| LLAMA_CPP.iter().any(|known| known.eq_ignore_ascii_case(name));
         if let Some(name) = backend.filter(|backend| url.is_none() && !known_engine(backend)) {
             self.problem("BACKEND", Rejected::new("llama_cpp, or the URL of a remote backend"), name, notes);
@@ -71,9 +71,9 @@ impl Tier<'_> {
                     }
                 }
                 draft.kind = match self.tier {
-                    "embedding" => Some(Kind::Embedding),
-                    "reranker" => Some(Kind::Rerank),
-                    _ => Some(Kind::Chat),
+                    "embedding" => Some(ModelKind::Embedding),
+                    "reranker" => Some(ModelKind::Rerank),
+                    _ => Some(ModelKind::Chat),
                 };
             }
             (None, Some(path)) => {
@@ -95,7 +95,7 @@ impl Tier<'_> {
         Some((self.variable(named_by), id, draft))
     }
 
-    fn engine(&self, draft: &mut Draft, notes: &mut Notes) {
+    fn engine(&self, draft: &mut ModelDraft, notes: &mut FileNotes) {
         draft.engine.ctx = self.value::<Context>("N_CTX", notes);
         draft.engine.threads = self.value("N_THREADS", notes);
         draft.engine.ngl = self.value::<Layers>("N_GPU_LAYERS", notes).map(|layers| layers.0);
@@ -118,21 +118,21 @@ impl Tier<'_> {
         self.environment.get(&self.variable(name))
     }
 
-    fn value<T: Value>(&self, name: &str, notes: &mut Notes) -> Option<T> {
+    fn value<T: Value>(&self, name: &str, notes: &mut FileNotes) -> Option<T> {
         let text = self.get(name)?;
         T::parse(text).map_err(|rejected| self.problem(name, rejected, text, notes)).ok()
     }
 
-    fn problem(&self, name: &str, rejected: Rejected, text: &str, notes: &mut Notes) {
+    fn problem(&self, name: &str, rejected: Rejected, text: &str, notes: &mut FileNotes) {
         let variable = self.variable(name);
-        notes.problems.push(Problem {
+        notes.problems.push(SettingProblem {
             subject: format!("{variable}={text:?} (environment variable {variable})"),
             fault: format!("expected {}", rejected.allowed),
             hint: rejected.hint,
         });
     }
 
-    fn warn_of<'b>(&self, names: impl Iterator<Item = &'b str>, why: &str, notes: &mut Notes) {
+    fn warn_of<'b>(&self, names: impl Iterator<Item = &'b str>, why: &str, notes: &mut FileNotes) {
         for name in names.filter(|name| self.get(name).is_some()) {
             notes.warnings.push(format!("{} {why}", self.variable(name)));
         }

@@ -15,8 +15,8 @@ mod value;
 pub use origins::Origins;
 pub(super) use scalars::Weight;
 pub use scalars::{
-    Bytes, Context, ExtraArgs, GpuLayers, LONGEST_DURATION, LogFormat, LogLevel, MemoryBudget, RunpodMode, Seconds,
-    Secret, Zero, ZeroIsOff,
+    ByteSize, Context, ExtraArgs, GpuLayers, LONGEST_DURATION, LogFormat, LogLevel, MemoryBudgetSetting, RunpodMode,
+    Seconds, Secret, Zero, ZeroIsOff,
 };
 pub use strategy::Strategy;
 pub use value::{Rejected, Value};

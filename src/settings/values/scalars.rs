@@ -1,7 +1,7 @@
 //! Single values: yes or no, numbers, durations, sizes, words, and the arguments of llama-server.
 
 use super::value::{Rejected, Value};
-use crate::models::Kind;
+use crate::models::ModelKind;
 use std::fmt;
 use std::net::IpAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -138,9 +138,9 @@ impl Value for Seconds {
 
 /// A size in bytes: `10485760`, `10MiB` (binary), `10MB` (decimal).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bytes(pub usize);
+pub struct ByteSize(pub usize);
 
-impl Value for Bytes {
+impl Value for ByteSize {
     fn parse(text: &str) -> Result<Self, Rejected> {
         let rejected = || Rejected::new("a size above 0 such as 10485760, 10MiB or 10MB");
         let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -166,24 +166,24 @@ impl Value for Bytes {
 
 /// What all loaded models together may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MemoryBudget {
+pub enum MemoryBudgetSetting {
     /// As much as there is.
     Auto,
     /// So many bytes.
     Bytes(u64),
 }
 
-impl Value for MemoryBudget {
+impl Value for MemoryBudgetSetting {
     fn parse(text: &str) -> Result<Self, Rejected> {
         if text.eq_ignore_ascii_case("auto") {
             return Ok(Self::Auto);
         }
         let rejected = |rejected: Rejected| Rejected { allowed: format!("auto, or {}", rejected.allowed), ..rejected };
-        Bytes::parse(text).map(|bytes| Self::Bytes(bytes.0 as u64)).map_err(rejected)
+        ByteSize::parse(text).map(|bytes| Self::Bytes(bytes.0 as u64)).map_err(rejected)
     }
 }
 
-impl Value for Kind {
+impl Value for ModelKind {
     fn parse(text: &str) -> Result<Self, Rejected> {
         [Self::Chat, Self::Embedding, Self::Rerank]
             .into_iter()
@@ -425,11 +425,11 @@ mod tests {
 
     #[test]
     fn sizes_tell_binary_from_decimal_units() {
-        assert_eq!(Bytes::parse("10485760").unwrap().0, 10_485_760);
-        assert_eq!(Bytes::parse("10MiB").unwrap().0, 10_485_760);
-        assert_eq!(Bytes::parse("10MB").unwrap().0, 10_000_000);
+        assert_eq!(ByteSize::parse("10485760").unwrap().0, 10_485_760);
+        assert_eq!(ByteSize::parse("10MiB").unwrap().0, 10_485_760);
+        assert_eq!(ByteSize::parse("10MB").unwrap().0, 10_000_000);
         for text in ["0", "10M", "ten", "99999999999999999999", "18446744073709551615GiB"] {
-            assert!(Bytes::parse(text).is_err(), "{text}");
+            assert!(ByteSize::parse(text).is_err(), "{text}");
         }
     }
 
@@ -456,7 +456,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_makes_a_parser_panic(text in "\\PC{0,40}") {
-            let _ = (bool::parse(&text), Seconds::parse(&text), Bytes::parse(&text), Origins::parse(&text));
+            let _ = (bool::parse(&text), Seconds::parse(&text), ByteSize::parse(&text), Origins::parse(&text));
             let _ = (ExtraArgs::parse(&text), ExtraArgs::masked(&text), GpuLayers::parse(&text), IpAddr::parse(&text));
         }
     }

@@ -11,7 +11,7 @@ use super::errors::WriteErrors;
 use super::names;
 
 /// Where writers learn the time; tests bring their own.
-pub type Clock = fn() -> jiff::Timestamp;
+pub type LogClock = fn() -> jiff::Timestamp;
 
 /// The file in each folder that names the newest log file.
 pub const LATEST: &str = "latest.txt";
@@ -24,13 +24,13 @@ const FILE_MODE: u32 = 0o640;
 
 /// One folder of log files, such as `$LOG_DIR/_boot`.
 #[derive(Debug, Clone)]
-pub struct Folder {
+pub struct LogFolder {
     dir: PathBuf,
     keep: usize,
     pub(super) errors: Arc<WriteErrors>,
 }
 
-impl Folder {
+impl LogFolder {
     /// The folder at `dir`, in which the newest `keep` log files stay (at least one). Nothing is created yet.
     #[must_use]
     pub fn open(dir: PathBuf, keep: usize) -> Self {

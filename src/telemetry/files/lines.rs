@@ -18,14 +18,14 @@ const READ_BUFFER: usize = 8 << 10;
 
 /// The last [`TAIL_LINES`] lines of a child process.
 #[derive(Debug, Default)]
-pub struct Tail {
+pub struct LogTail {
     lines: VecDeque<String>,
     heard: u64,
     /// At the beginning of a line that has no end yet.
     dots: u64,
 }
 
-impl Tail {
+impl LogTail {
     /// Remembers a line and forgets the oldest beyond the bound. Bytes that are not UTF-8 are replaced, empty lines left out.
     pub fn push(&mut self, line: &[u8]) {
         if line.is_empty() {
@@ -68,7 +68,7 @@ impl Tail {
 pub async fn pump(
     mut reader: impl AsyncRead + Unpin,
     mut writer: impl Write,
-    tail: Arc<Mutex<Tail>>,
+    tail: Arc<Mutex<LogTail>>,
     mut observe: impl FnMut(&[u8]) -> bool,
 ) {
     let mut buffer = vec![0; READ_BUFFER];
@@ -110,7 +110,7 @@ impl Line {
         self.bytes.iter().take_while(|byte| **byte == b'.').count() as u64
     }
 
-    fn finish(&mut self, writer: &mut impl Write, tail: &mut Tail, observe: &mut impl FnMut(&[u8]) -> bool) {
+    fn finish(&mut self, writer: &mut impl Write, tail: &mut LogTail, observe: &mut impl FnMut(&[u8]) -> bool) {
         if self.bytes.last() == Some(&b'\r') {
             self.bytes.pop();
         }
@@ -134,7 +134,7 @@ mod tests {
     use tokio::io::AsyncWriteExt;
 
     async fn pumped(input: &[u8]) -> (Vec<u8>, Vec<String>) {
-        let tail = Arc::new(Mutex::new(Tail::default()));
+        let tail = Arc::new(Mutex::new(LogTail::default()));
         let mut output = Vec::new();
         let mut observed = Vec::new();
         pump(input, &mut output, Arc::clone(&tail), |line| {
@@ -175,7 +175,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_writer_that_refuses_does_not_stop_the_pump() {
-        let tail = Arc::new(Mutex::new(Tail::default()));
+        let tail = Arc::new(Mutex::new(LogTail::default()));
         let mut nothing: &mut [u8] = &mut [];
         pump(&b"one\ntwo\n"[..], &mut nothing, Arc::clone(&tail), |_| true).await;
         assert_eq!(tail.lock().unwrap().lines().count(), 2);
@@ -183,7 +183,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_no_sign_of_life_is_kept_and_does_not_count() {
-        let tail = Arc::new(Mutex::new(Tail::default()));
+        let tail = Arc::new(Mutex::new(LogTail::default()));
         let input = [b"live\n\n".to_vec(), vec![b'e'; 1 << 20], b"\nalive\n..echo\n".to_vec()].concat();
         pump(&input[..], Vec::new(), Arc::clone(&tail), |line| !line.contains(&b'e') || line.contains(&b'v')).await;
         let tail = tail.lock().unwrap();
@@ -193,7 +193,7 @@ mod tests {
     #[tokio::test]
     async fn dots_count_before_their_line_ends_and_other_pieces_do_not() {
         let (mut writer, reader) = tokio::io::duplex(1024);
-        let tail = Arc::new(Mutex::new(Tail::default()));
+        let tail = Arc::new(Mutex::new(LogTail::default()));
         let pumping = pump(reader, Vec::new(), Arc::clone(&tail), |_| false);
         let mut pumping = std::pin::pin!(pumping);
         let mut heard_after = async |piece: &[u8]| {
@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn the_tail_is_bounded() {
-        let mut tail = Tail::default();
+        let mut tail = LogTail::default();
         for number in 0..TAIL_LINES + 5 {
             tail.push(number.to_string().as_bytes());
         }

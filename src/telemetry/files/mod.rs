@@ -17,8 +17,8 @@ mod names;
 mod writers;
 
 pub use errors::WriteErrors;
-pub use folder::{Clock, Folder, LATEST};
-pub use lines::{MAX_LOG_LINE, TAIL_LINES, Tail, pump};
+pub use folder::{LATEST, LogClock, LogFolder};
+pub use lines::{LogTail, MAX_LOG_LINE, TAIL_LINES, pump};
 pub use names::{MAX_INSTANCE, sanitise};
 pub use writers::{DailyFile, LogFile, RETRY_INTERVAL};
 

@@ -41,7 +41,7 @@ fn logs(dir: &Path) -> Vec<String> {
 fn each_start_has_its_file_and_the_newest_is_named() {
     let top = tempfile::tempdir().unwrap();
     let dir = top.path().join("deep/_boot");
-    let folder = Folder::open(dir.clone(), 20);
+    let folder = LogFolder::open(dir.clone(), 20);
     set("2026-01-02T03:04:05Z");
     let mut first = folder.create("boot", "pod/1", clock);
     first.write_all(b"one\n").unwrap();
@@ -64,7 +64,7 @@ fn only_the_newest_files_of_ours_are_kept() {
     for other in others {
         fs::write(dir.path().join(other), "mine").unwrap();
     }
-    let folder = Folder::open(dir.path().to_owned(), 2);
+    let folder = LogFolder::open(dir.path().to_owned(), 2);
     set("2026-01-02T00:00:00Z");
     for _ in 0..5 {
         wait(1);
@@ -79,7 +79,7 @@ fn only_the_newest_files_of_ours_are_kept() {
 #[test]
 fn a_daily_file_changes_at_midnight_utc() {
     let dir = tempfile::tempdir().unwrap();
-    let folder = Folder::open(dir.path().to_owned(), 2);
+    let folder = LogFolder::open(dir.path().to_owned(), 2);
     set("2026-01-30T23:59:59Z");
     let mut file = folder.daily("access", "pod", clock);
     file.write_all(b"late\n").unwrap();
@@ -103,7 +103,7 @@ fn a_full_disk_drops_lines_and_is_tried_again_once_a_second() {
     set("2026-01-02T00:00:00Z");
     let name = dir.path().join("20260102_access_pod.log");
     symlink("/dev/full", &name).unwrap();
-    let folder = Folder::open(dir.path().to_owned(), 5);
+    let folder = LogFolder::open(dir.path().to_owned(), 5);
     let errors = folder.errors();
     let mut file = folder.daily("access", "pod", clock);
     file.write_all(b"lost\n").unwrap();
@@ -126,7 +126,7 @@ fn a_folder_that_cannot_be_made_is_no_failure() {
     let dir = top.path().join("logs");
     fs::write(&dir, "in the way").unwrap();
     set("2026-01-02T00:00:00Z");
-    let folder = Folder::open(dir.clone(), 5);
+    let folder = LogFolder::open(dir.clone(), 5);
     let mut file = folder.create("server", "pod", clock);
     assert_eq!(file.name(), None);
     file.write_all(b"lost\n").unwrap();
@@ -145,7 +145,7 @@ fn a_folder_deleted_meanwhile_is_made_again() {
     let top = tempfile::tempdir().unwrap();
     let dir = top.path().join("logs");
     set("2026-01-02T00:00:00Z");
-    let mut file = Folder::open(dir.clone(), 5).create("server", "pod", clock);
+    let mut file = LogFolder::open(dir.clone(), 5).create("server", "pod", clock);
     file.write_all(b"one\n").unwrap();
     fs::remove_dir_all(&dir).unwrap();
     wait(1);
@@ -156,7 +156,7 @@ fn a_folder_deleted_meanwhile_is_made_again() {
 #[test]
 fn a_file_opened_again_does_not_hide_a_newer_one() {
     let dir = tempfile::tempdir().unwrap();
-    let folder = Folder::open(dir.path().to_owned(), 5);
+    let folder = LogFolder::open(dir.path().to_owned(), 5);
     set("2026-01-02T00:00:00Z");
     let mut old = folder.create("server", "pod", clock);
     wait(5);
@@ -170,7 +170,7 @@ fn a_file_opened_again_does_not_hide_a_newer_one() {
 #[test]
 fn a_writer_thread_can_drive_them() {
     let dir = tempfile::tempdir().unwrap();
-    let file = Folder::open(dir.path().to_owned(), 5).daily("access", "pod", Timestamp::now);
+    let file = LogFolder::open(dir.path().to_owned(), 5).daily("access", "pod", Timestamp::now);
     let (mut writer, guard) = tracing_appender::non_blocking(file);
     writer.write_all(b"line\n").unwrap();
     drop(guard);

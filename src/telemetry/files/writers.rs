@@ -6,23 +6,23 @@ use std::os::unix::fs::MetadataExt;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::folder::{Clock, Folder};
+use super::folder::{LogClock, LogFolder};
 use super::names::{self, sanitise};
 
 /// Least time between two attempts to open a file, and between two looks whether it was deleted.
 pub const RETRY_INTERVAL: SignedDuration = SignedDuration::from_secs(1);
 const SECONDS_A_DAY: i64 = 86_400;
 
-impl Folder {
+impl LogFolder {
     /// Begins `YYYYMMDD_HHMMSS_KIND_INSTANCE.log` (UTC). A failure is counted, and tried again with later writes.
     #[must_use]
-    pub fn create(&self, kind: &str, instance: &str, now: Clock) -> LogFile {
+    pub fn create(&self, kind: &str, instance: &str, now: LogClock) -> LogFile {
         LogFile::begin(self.clone(), kind, instance, now)
     }
 
     /// Begins or continues `YYYYMMDD_KIND_INSTANCE.log`, a file for each day (UTC).
     #[must_use]
-    pub fn daily(&self, kind: &str, instance: &str, now: Clock) -> DailyFile {
+    pub fn daily(&self, kind: &str, instance: &str, now: LogClock) -> DailyFile {
         DailyFile::begin(self.clone(), kind, instance, now)
     }
 }
@@ -38,7 +38,7 @@ pub struct LogFile {
 }
 
 impl LogFile {
-    fn begin(folder: Folder, kind: &str, instance: &str, clock: Clock) -> Self {
+    fn begin(folder: LogFolder, kind: &str, instance: &str, clock: LogClock) -> Self {
         let kind = sanitise(kind);
         let stem = names::of_start(clock(), &kind, &sanitise(instance));
         let mut file = Self { output: Output::new(folder, clock), kind, stem, name: None };
@@ -91,7 +91,7 @@ pub struct DailyFile {
 }
 
 impl DailyFile {
-    fn begin(folder: Folder, kind: &str, instance: &str, clock: Clock) -> Self {
+    fn begin(folder: LogFolder, kind: &str, instance: &str, clock: LogClock) -> Self {
         let mut file =
             Self { output: Output::new(folder, clock), kind: sanitise(kind), instance: sanitise(instance), day: None };
         file.write_now(b"");
@@ -133,8 +133,8 @@ impl Write for DailyFile {
 /// The open file, or the memory of when it could not be opened or written.
 #[derive(Debug)]
 struct Output {
-    folder: Folder,
-    clock: Clock,
+    folder: LogFolder,
+    clock: LogClock,
     file: Option<File>,
     /// When the last attempt failed.
     failed: Option<Timestamp>,
@@ -145,7 +145,7 @@ struct Output {
 }
 
 impl Output {
-    fn new(folder: Folder, clock: Clock) -> Self {
+    fn new(folder: LogFolder, clock: LogClock) -> Self {
         Self { folder, clock, file: None, failed: None, seen: None, torn: false }
     }
 
@@ -155,7 +155,7 @@ impl Output {
     }
 
     /// Writes, opening the file first where it is not open; what cannot be written is counted and dropped.
-    fn write(&mut self, now: Timestamp, bytes: &[u8], open: impl FnOnce(&Folder) -> io::Result<File>) {
+    fn write(&mut self, now: Timestamp, bytes: &[u8], open: impl FnOnce(&LogFolder) -> io::Result<File>) {
         self.let_go_if_deleted(now);
         if self.file.is_none() && self.failed.is_some_and(|failed| within_interval(failed, now)) {
             self.folder.errors.count(lines(bytes));
@@ -174,7 +174,7 @@ impl Output {
         &mut self,
         now: Timestamp,
         bytes: &[u8],
-        open: impl FnOnce(&Folder) -> io::Result<File>,
+        open: impl FnOnce(&LogFolder) -> io::Result<File>,
     ) -> io::Result<()> {
         let file = match &mut self.file {
             Some(file) => file,

@@ -1,6 +1,6 @@
 //! What is known about the end of a process before a cause is found.
 
-use crate::telemetry::files::Tail;
+use crate::telemetry::files::LogTail;
 use crate::worker::memory::oom_kills::OomKill;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ pub(crate) struct Evidence<'a> {
     /// The signal that ended it.
     pub(crate) signal: Option<i32>,
     /// What it wrote last.
-    pub(crate) tail: &'a Tail,
+    pub(crate) tail: &'a LogTail,
     /// Whether it was ready before: then its log may hold what clients wrote, and nothing of it is quoted.
     pub(crate) has_served: bool,
     /// Why its owner killed it, if it did.

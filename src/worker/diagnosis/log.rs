@@ -1,7 +1,7 @@
 //! The log of a llama-server as the diagnosis reads it: lines without their stamps, what is only history, and what of a
 //! line may be quoted.
 
-use crate::telemetry::files::Tail;
+use crate::telemetry::files::LogTail;
 use crate::worker::bounds::{QUOTED_LINE, QUOTED_WORD};
 
 /// Lines in which llama-server reports a request, and often repeats what a client wrote in it. They tell of no end.
@@ -54,7 +54,7 @@ pub(super) struct Log<'a> {
 }
 
 impl<'a> Log<'a> {
-    pub(super) fn of(tail: &'a Tail, has_served: bool) -> Self {
+    pub(super) fn of(tail: &'a LogTail, has_served: bool) -> Self {
         let holds = |line: &Line, marks: &[&str]| marks.iter().any(|mark| line.text.contains(mark));
         let (mut lines, mut begin, mut loaded) = (Vec::new(), 0, None);
         for line in tail.lines().map(Line::of) {
@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn what_was_overcome_is_history() {
-        let mut tail = Tail::default();
+        let mut tail = LogTail::default();
         for line in ["0.1 E one", "0.2 W sched_reserve: retrying without pipeline parallelism", "0.3 E two"] {
             tail.push(line.as_bytes());
         }
@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn lines_about_requests_are_left_out_and_work_that_goes_on_is_a_success() {
-        let mut tail = Tail::default();
+        let mut tail = LogTail::default();
         for line in [
             "0.1 I srv  llama_server: listening on http://127.0.0.1:1",
             "WARNING: JSON schema conversion was incomplete: pattern x",

@@ -4,7 +4,7 @@
 //! lets only one at a time to a llama-server, so that the next death names one. Whoever is innocent is acquitted by being
 //! served once; whoever is not tried again is forgotten after a while.
 
-use crate::awake::Instant;
+use crate::awake::ActiveInstant;
 use crate::worker::bounds::{DEATHS_REMEMBERED, DEATHS_UNTIL_REFUSED, MOST_SUSPECTS};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -24,14 +24,14 @@ pub struct Deaths {
 struct Suspect {
     fingerprint: Fingerprint,
     deaths: u32,
-    last: Instant,
+    last: ActiveInstant,
 }
 
 impl Deaths {
     /// A worker died while it served these, in the order in which they came to it. Of those that were suspects before,
     /// only the first is accused again: no death convicts two.
     pub(crate) fn note(&self, served: &[Fingerprint]) {
-        let now = Instant::now();
+        let now = ActiveInstant::now();
         let mut suspects = self.suspects();
         suspects.retain(|suspect| (now - suspect.last) < DEATHS_REMEMBERED);
         let mut has_named_one = false;

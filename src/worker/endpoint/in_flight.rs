@@ -4,7 +4,7 @@
 
 use super::crash_suspects::Fingerprint;
 use super::{Endpoint, Errand, NotNow};
-use crate::awake::Instant;
+use crate::awake::ActiveInstant;
 use crate::worker::local_errors::shortage;
 use std::error::Error;
 use std::sync::Arc;
@@ -159,7 +159,7 @@ impl Drop for InFlight {
         }
         serving.in_flight -= 1;
         if serving.in_flight == 0 {
-            serving.idle_since = Some(Instant::now());
+            serving.idle_since = Some(ActiveInstant::now());
         }
         let fingerprint = serving.take(self.fingerprint);
         match (self.outcome, fingerprint) {

@@ -1,5 +1,5 @@
 //! One life of a ready worker as requests see it: what it is serving, and what speaks against it.
-//! Where it is reached is a `Target`'s business; what one request tells of it is `in_flight.rs`'s.
+//! Where it is reached is a `DialTarget`'s business; what one request tells of it is `in_flight.rs`'s.
 //!
 //! The one lock in here decides who came first: a request that takes a worker, or the worker that goes to sleep.
 //!
@@ -11,8 +11,8 @@ pub(super) mod abandoned;
 pub(super) mod crash_suspects;
 pub(super) mod in_flight;
 
-use crate::awake::Instant;
-use crate::dial::Target;
+use crate::awake::ActiveInstant;
+use crate::dial::DialTarget;
 use crate::worker::bounds::COMPUTE_ERRORS_UNTIL_RESTART;
 use crate::worker::change_signal::Bell;
 use abandoned::GivenUp;
@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 /// Where a ready worker is reached, and what it is doing.
 pub struct Endpoint {
     /// Where its requests go.
-    pub target: Target,
+    pub target: DialTarget,
     serving: Mutex<Serving>,
     /// How often in a row it could not compute.
     compute_errors: AtomicU32,
@@ -89,7 +89,7 @@ struct Serving {
     /// Of those that it could not compute, in a row.
     uncomputed: Vec<Fingerprint>,
     /// Since when nothing is in flight.
-    idle_since: Option<Instant>,
+    idle_since: Option<ActiveInstant>,
     /// Nothing is sent to it any more.
     closed: bool,
 }
@@ -102,11 +102,11 @@ impl Endpoint {
         authorization: HeaderValue,
         deaths: Arc<Deaths>,
     ) -> Result<Self, InvalidUri> {
-        Ok(Self::at(Target::local(address, Some(authorization))?, deaths))
+        Ok(Self::at(DialTarget::local(address, Some(authorization))?, deaths))
     }
 
     /// A worker that is reached there.
-    pub(super) fn at(target: Target, deaths: Arc<Deaths>) -> Self {
+    pub(super) fn at(target: DialTarget, deaths: Arc<Deaths>) -> Self {
         let serving = Serving {
             in_flight: 0,
             looks: 0,
@@ -116,7 +116,7 @@ impl Endpoint {
             fingerprints: Vec::new(),
             broken: Vec::new(),
             uncomputed: Vec::new(),
-            idle_since: Some(Instant::now()),
+            idle_since: Some(ActiveInstant::now()),
             closed: false,
         };
         Self {
@@ -165,7 +165,7 @@ impl Endpoint {
     }
 
     /// Since when it has nothing to do; none while it has, or is being looked at.
-    pub(super) fn idle_since(&self) -> Option<Instant> {
+    pub(super) fn idle_since(&self) -> Option<ActiveInstant> {
         let serving = self.serving();
         serving.idle_since.filter(|_| serving.looks == 0)
     }
@@ -207,7 +207,7 @@ impl Endpoint {
     /// It is ready for the first time, or again.
     pub(super) fn begins_to_serve(&self) {
         let mut serving = self.serving();
-        serving.idle_since = serving.idle_since.map(|_| Instant::now());
+        serving.idle_since = serving.idle_since.map(|_| ActiveInstant::now());
     }
 
     /// It has ended by itself or had to be killed: what it was serving is remembered.

@@ -5,7 +5,7 @@
 //! CPU, where threads compute; how much they did is [`super::cpu_time`]'s to measure.
 
 use super::cpu_time::Threads;
-use crate::awake::Instant;
+use crate::awake::ActiveInstant;
 use crate::worker::bounds::COMPUTING_PATIENCE;
 use crate::worker::diagnosis::evidence::Killed;
 use std::time::Duration;
@@ -56,7 +56,7 @@ pub(crate) enum Finding {
 #[derive(Debug)]
 pub(crate) struct Pulse {
     /// When it was last seen to get somewhere, or to have nothing to do.
-    since: Instant,
+    since: ActiveInstant,
     work: u64,
     /// Whether it had something to do when it last told.
     is_busy: bool,
@@ -65,7 +65,7 @@ pub(crate) struct Pulse {
 }
 
 impl Pulse {
-    pub(crate) fn new(now: Instant, threads: Option<Threads>) -> Self {
+    pub(crate) fn new(now: ActiveInstant, threads: Option<Threads>) -> Self {
         Self { since: now, work: 0, is_busy: false, threads }
     }
 
@@ -75,7 +75,7 @@ impl Pulse {
         vitals: Option<Vitals>,
         threads: Option<Threads>,
         hang_timeout: Duration,
-        now: Instant,
+        now: ActiveInstant,
     ) -> Finding {
         // It answers this even while it computes, but not when the loop that would do the work stands still.
         if let Some(vitals) = vitals {
@@ -124,7 +124,7 @@ mod tests {
 
     /// One with a `HANG_TIMEOUT` of 20 s that is asked at these seconds, and whose threads sleep.
     fn sleeper() -> impl FnMut(Option<Vitals>, u32) -> Finding {
-        let start = Instant::now();
+        let start = ActiveInstant::now();
         let mut pulse = Pulse::new(start, Some(Threads::stub(&[7, 7], false)));
         move |vitals, at| pulse.feel(vitals, Some(Threads::stub(&[7, 7], false)), 20 * SECOND, start + at * SECOND)
     }
@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn computing_threads_get_longer_and_a_spinning_one_beside_a_gpu_does_not() {
         let stopped = |has_gpu, stalled: u32, times: &[u64]| {
-            let start = Instant::now();
+            let start = ActiveInstant::now();
             let mut pulse = Pulse::new(start, None);
             pulse.feel(works(1), Some(Threads::stub(&[700, 0, 0], has_gpu)), 10 * SECOND, start);
             let now = start + stalled * SECOND;
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn where_threads_cannot_be_seen_there_is_patience_with_an_end() {
-        let start = Instant::now();
+        let start = ActiveInstant::now();
         let mut pulse = Pulse::new(start, None);
         let mut feel = |at: u32| pulse.feel(works(0), None, 10 * SECOND, start + at * SECOND);
         assert_eq!(feel(49), Finding::Lives);

@@ -1,7 +1,7 @@
 //! Whether a load moves. `LOAD_TIMEOUT` counts only the time without any sign of that.
 
-use crate::awake::Instant;
-use crate::telemetry::files::Tail;
+use crate::awake::ActiveInstant;
+use crate::telemetry::files::LogTail;
 use crate::worker::bounds::{LOAD_SIGN_FAULTS, LOAD_SIGN_READ};
 use crate::worker::procfs::Stat;
 use memchr::memmem;
@@ -28,7 +28,7 @@ pub(crate) struct Signs {
 
 impl Signs {
     /// Of the process with this id, whose output is in `tail`.
-    pub(crate) fn of(pid: i32, tail: &Mutex<Tail>) -> Self {
+    pub(crate) fn of(pid: i32, tail: &Mutex<LogTail>) -> Self {
         let file = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
         Self {
             said: tail.lock().unwrap_or_else(PoisonError::into_inner).heard(),
@@ -86,17 +86,17 @@ fn read(io: &str) -> u64 {
 
 /// The silence of a load.
 pub(crate) struct Progress {
-    since: Instant,
+    since: ActiveInstant,
     most: Signs,
 }
 
 impl Progress {
-    pub(crate) fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: ActiveInstant) -> Self {
         Self { since: now, most: Signs::default() }
     }
 
     /// Takes the signs of this moment. For how long there has been nothing new.
-    pub(crate) fn stalled_for(&mut self, signs: Signs, now: Instant) -> Duration {
+    pub(crate) fn stalled_for(&mut self, signs: Signs, now: ActiveInstant) -> Duration {
         if signs.show_progress_since(&self.most) {
             *self = Self { since: now, most: signs.most(self.most) };
         }
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn each_sign_alone_is_progress_and_a_trickle_adds_up() {
-        let start = Instant::now();
+        let start = ActiveInstant::now();
         let mut progress = Progress::new(start);
         let mut look = |at: u32, signs| progress.stalled_for(signs, start + at * SECOND);
         let mut signs = Signs { said: 1, resident: 100, read: LOAD_SIGN_READ, faults: LOAD_SIGN_FAULTS };
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn memory_that_comes_and_goes_is_no_progress() {
-        let start = Instant::now();
+        let start = ActiveInstant::now();
         let mut progress = Progress::new(start);
         let mut look = |at: u32, resident, said| {
             progress.stalled_for(Signs { resident, said, ..Signs::default() }, start + at * SECOND)

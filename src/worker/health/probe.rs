@@ -2,7 +2,7 @@
 //! What its counters mean is `hang.rs`'s.
 
 use super::hang::Vitals;
-use crate::awake::Instant;
+use crate::awake::ActiveInstant;
 use crate::dial::Trust;
 use crate::http_client::{ClientOptions, HttpClient, HttpError, Response};
 use crate::worker::bounds::{
@@ -155,9 +155,9 @@ pub(crate) enum Verdict {
 /// The silence of a llama-server that has served: since when no probe was answered well.
 #[derive(Debug, Default)]
 pub(crate) struct Silence {
-    since: Option<Instant>,
-    doubted_since: Option<Instant>,
-    refused_since: Option<Instant>,
+    since: Option<ActiveInstant>,
+    doubted_since: Option<ActiveInstant>,
+    refused_since: Option<ActiveInstant>,
 }
 
 impl Silence {
@@ -167,7 +167,7 @@ impl Silence {
     }
 
     /// It was asked at this moment and gave no good answer; nobody even listened, if it is so.
-    pub(crate) fn goes_on(&mut self, asked: Instant, is_doubted: bool, is_refused: bool) -> Verdict {
+    pub(crate) fn goes_on(&mut self, asked: ActiveInstant, is_doubted: bool, is_refused: bool) -> Verdict {
         let silent = self.since.get_or_insert(asked).elapsed();
         let doubted = if is_doubted { self.doubted_since.get_or_insert(asked).elapsed() } else { Duration::ZERO };
         let refused = if is_refused { Some(*self.refused_since.get_or_insert(asked)) } else { None };
@@ -191,10 +191,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn it_is_unhealthy_after_a_while_and_given_up_after_a_longer_one_however_often_it_is_asked() {
         let mut silence = Silence::default();
-        let start = Instant::now();
+        let start = ActiveInstant::now();
         let mut verdicts = Vec::new();
         while start.elapsed() <= SILENCE_UNTIL_RESTART {
-            let verdict = silence.goes_on(Instant::now(), false, false);
+            let verdict = silence.goes_on(ActiveInstant::now(), false, false);
             if verdicts.last().is_none_or(|(_, last)| *last != verdict) {
                 verdicts.push((start.elapsed(), verdict));
             }
@@ -211,13 +211,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_doubted_one_is_unhealthy_after_a_moment_and_is_not_killed_sooner() {
         let mut silence = Silence::default();
-        let asked = Instant::now();
+        let asked = ActiveInstant::now();
         assert_eq!(silence.goes_on(asked, true, false), Verdict::Wait, "a process may need a moment to end");
         tokio::time::advance(DOUBT_GRACE - Duration::from_millis(1)).await;
-        assert_eq!(silence.goes_on(Instant::now(), true, false), Verdict::Wait);
+        assert_eq!(silence.goes_on(ActiveInstant::now(), true, false), Verdict::Wait);
         tokio::time::advance(Duration::from_millis(1)).await;
         for _ in 0..1_000 {
-            assert_eq!(silence.goes_on(Instant::now(), true, false), Verdict::Unhealthy);
+            assert_eq!(silence.goes_on(ActiveInstant::now(), true, false), Verdict::Unhealthy);
         }
         assert_eq!(Silence::default().goes_on(asked, true, false), Verdict::Unhealthy, "one long silence is enough");
     }
@@ -225,11 +225,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_closed_port_is_no_passing_moment() {
         let mut silence = Silence::default();
-        assert_eq!(silence.goes_on(Instant::now(), false, true), Verdict::Wait, "it may be about to end");
+        assert_eq!(silence.goes_on(ActiveInstant::now(), false, true), Verdict::Wait, "it may be about to end");
         tokio::time::advance(REFUSAL_UNTIL_RESTART).await;
-        assert_eq!(silence.goes_on(Instant::now(), false, false), Verdict::Wait, "somebody listens");
-        assert_eq!(silence.goes_on(Instant::now(), false, true), Verdict::Wait);
+        assert_eq!(silence.goes_on(ActiveInstant::now(), false, false), Verdict::Wait, "somebody listens");
+        assert_eq!(silence.goes_on(ActiveInstant::now(), false, true), Verdict::Wait);
         tokio::time::advance(REFUSAL_UNTIL_RESTART).await;
-        assert_eq!(silence.goes_on(Instant::now(), false, true), Verdict::Closed);
+        assert_eq!(silence.goes_on(ActiveInstant::now(), false, true), Verdict::Closed);
     }
 }

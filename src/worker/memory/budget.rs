@@ -3,7 +3,7 @@
 use super::gpu;
 use super::host;
 use super::kernel::Roots;
-use crate::settings::values::MemoryBudget;
+use crate::settings::values::MemoryBudgetSetting;
 use crate::worker::bounds::{FOOTPRINT_PATIENCE, MEMORY_LOOK_PATIENCE, MEMORY_RESERVE};
 use crate::worker::procfs::{self, Stat, resident};
 use tokio::task::spawn_blocking;
@@ -27,25 +27,25 @@ impl Allowance {
     /// What a setting means here: of the GPUs' memory where there is a GPU that can be asked, else of the host's. What is
     /// there, less a reserve, bounds `auto`; where that cannot be told, or not in time, nothing does. The driver of a GPU
     /// may take seconds to be loaded.
-    pub async fn find(setting: MemoryBudget) -> Self {
+    pub async fn find(setting: MemoryBudgetSetting) -> Self {
         let looking = tokio::time::timeout(MEMORY_LOOK_PATIENCE, spawn_blocking(move || Self::of(setting)));
         if let Ok(Ok(found)) = looking.await {
             return found;
         }
         warn!("how much memory there is was not found out in time: only a MEMORY_BUDGET in bytes holds");
         match setting {
-            MemoryBudget::Auto => Self::unlimited(),
-            MemoryBudget::Bytes(bytes) => Self { bytes: Some(bytes), ..Self::unlimited() },
+            MemoryBudgetSetting::Auto => Self::unlimited(),
+            MemoryBudgetSetting::Bytes(bytes) => Self { bytes: Some(bytes), ..Self::unlimited() },
         }
     }
 
     /// The same. Blocks.
-    fn of(setting: MemoryBudget) -> Self {
+    fn of(setting: MemoryBudgetSetting) -> Self {
         let gpus = gpu::capacity().filter(|bytes| *bytes > 0);
         let there = || gpus.or_else(|| host::capacity(&Roots::here())).map(|bytes| bytes - bytes / MEMORY_RESERVE);
         let bytes = match setting {
-            MemoryBudget::Auto => there(),
-            MemoryBudget::Bytes(bytes) => Some(bytes),
+            MemoryBudgetSetting::Auto => there(),
+            MemoryBudgetSetting::Bytes(bytes) => Some(bytes),
         };
         Self { bytes, is_of_gpus: gpus.is_some() }
     }
@@ -72,9 +72,9 @@ mod tests {
 
     #[test]
     fn what_is_said_holds_and_else_what_is_there() {
-        let said = Allowance::of(MemoryBudget::Bytes(5));
+        let said = Allowance::of(MemoryBudgetSetting::Bytes(5));
         assert_eq!(said.bytes, Some(5));
-        let auto = Allowance::of(MemoryBudget::Auto).bytes.unwrap();
+        let auto = Allowance::of(MemoryBudgetSetting::Auto).bytes.unwrap();
         assert!(auto > 1 << 20, "{auto}");
         if !said.is_of_gpus {
             assert!(auto < host::capacity(&Roots::here()).unwrap(), "something is left for everything else");

@@ -5,7 +5,7 @@
 //! take turns, and neither is stopped before it has served anybody. It is let finish first. What is idle stays until that
 //! has left, and nobody goes whose memory is not needed. No worker of a model goes for another of the same model. Owns no process and no clock.
 
-use crate::awake::Instant;
+use crate::awake::ActiveInstant;
 use std::time::Duration;
 
 /// A load that waits for memory.
@@ -18,7 +18,7 @@ pub(crate) struct Claim<'a> {
     /// Whether a request waits for it; else it is loaded ahead of them.
     pub(crate) is_wanted: bool,
     /// When it began to wait.
-    pub(crate) since: Instant,
+    pub(crate) since: ActiveInstant,
 }
 
 /// A worker that has memory.
@@ -44,12 +44,12 @@ pub(crate) enum Stage {
     /// It serves, or requests wait for it.
     InUse {
         /// When it was ready.
-        ready: Instant,
+        ready: ActiveInstant,
     },
     /// It has nothing to do.
     Idle {
         /// Since when.
-        since: Instant,
+        since: ActiveInstant,
     },
     /// It is on its way out.
     Leaving,
@@ -63,7 +63,7 @@ pub(crate) enum Step {
     /// These must go first.
     Clear(Vec<(u64, Way)>),
     /// Nothing, until something changes, or until then.
-    Wait(Option<Instant>),
+    Wait(Option<ActiveInstant>),
     /// Nothing, until something changes. Nobody waits for it and nothing leaves for it, so that others need not stand behind.
     Yield,
 }
@@ -81,7 +81,7 @@ pub(crate) enum Way {
 pub(crate) fn next_step(
     budget: u64,
     patience: Duration,
-    now: Instant,
+    now: ActiveInstant,
     claim: Claim<'_>,
     holders: &[Holder<'_>],
 ) -> Step {
@@ -184,9 +184,9 @@ fn never_goes_for(claim: Claim<'_>, holder: &Holder<'_>) -> bool {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Turn {
     /// First those that nobody uses, the longest unused before the others.
-    Idle(Instant),
+    Idle(ActiveInstant),
     /// Then those that have served for the longest time, each from some moment on.
-    InUse { ready: Instant, due: Instant },
+    InUse { ready: ActiveInstant, due: ActiveInstant },
 }
 
 impl Turn {

@@ -5,10 +5,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const BUDGET: u64 = 100;
 
 /// The moments of a test, in seconds.
-fn at(seconds: u64) -> Instant {
+fn at(seconds: u64) -> ActiveInstant {
     use std::sync::OnceLock;
-    static START: OnceLock<Instant> = OnceLock::new();
-    *START.get_or_init(Instant::now) + Duration::from_secs(seconds)
+    static START: OnceLock<ActiveInstant> = OnceLock::new();
+    *START.get_or_init(ActiveInstant::now) + Duration::from_secs(seconds)
 }
 
 fn holder(id: u64, need: u64, stage: Stage) -> Holder<'static> {

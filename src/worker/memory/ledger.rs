@@ -4,7 +4,7 @@
 //! scheduler does.
 
 use super::eviction::{Claim, Holder, Stage, Way};
-use crate::awake::Instant;
+use crate::awake::ActiveInstant;
 use crate::telemetry::metrics::{Metrics, bytes};
 use crate::worker::bounds::CLAIM_GRACE;
 use crate::worker::change_signal::Bell;
@@ -62,7 +62,7 @@ pub(super) struct Waiter {
     pub(super) id: u64,
     pub(super) lodger: Lodger,
     /// When it began to wait, be it with pauses, or its model had to make room for another.
-    pub(super) since: Instant,
+    pub(super) since: ActiveInstant,
     is_told: bool,
 }
 
@@ -71,7 +71,7 @@ pub(super) struct Seat {
     pub(super) id: u64,
     pub(super) lodger: Lodger,
     /// When it had begun to wait for this.
-    since: Instant,
+    since: ActiveInstant,
     at: Place,
     /// Cancelled when it has to go.
     dismissed: CancellationToken,
@@ -80,7 +80,7 @@ pub(super) struct Seat {
 /// Where one that has room stands.
 pub(super) enum Place {
     Loading,
-    Ready { endpoint: Arc<Endpoint>, since: Instant },
+    Ready { endpoint: Arc<Endpoint>, since: ActiveInstant },
     Leaving,
 }
 
@@ -91,8 +91,8 @@ struct Ages(Vec<Age>);
 
 struct Age {
     lodger: Lodger,
-    since: Instant,
-    until: Instant,
+    since: ActiveInstant,
+    until: ActiveInstant,
 }
 
 /// A request came before the worker could be closed.
@@ -110,7 +110,7 @@ impl SharedLedger {
 }
 
 impl Lodger {
-    pub(super) fn claim(&self, since: Instant) -> Claim<'_> {
+    pub(super) fn claim(&self, since: ActiveInstant) -> Claim<'_> {
         Claim { model: &self.model, need: self.need, is_wanted: !self.demand.is_empty(), since }
     }
 }
@@ -133,7 +133,7 @@ impl Book {
     pub(super) fn join(&mut self, lodger: Lodger) -> u64 {
         let id = self.next;
         self.next += 1;
-        let since = self.ages.take(&lodger).unwrap_or_else(Instant::now);
+        let since = self.ages.take(&lodger).unwrap_or_else(ActiveInstant::now);
         self.line.push(Waiter { id, lodger, since, is_told: false });
         self.assert_consistent();
         id
@@ -177,7 +177,7 @@ impl Book {
     }
 
     /// One leaves that has not been loaded. Unless its model is served by another worker, it has waited in vain.
-    fn keep_age(&mut self, lodger: Lodger, since: Instant) {
+    fn keep_age(&mut self, lodger: Lodger, since: ActiveInstant) {
         if !self.seats.iter().any(|seat| seat.lodger.model == lodger.model && !matches!(seat.at, Place::Leaving)) {
             self.ages.keep(lodger, since);
         }
@@ -203,7 +203,7 @@ impl Book {
             // Its model has had its turn: what it still waits for comes after the one for whom it goes.
             let model = &seat.lodger.model;
             for waiter in self.line.iter_mut().filter(|waiter| waiter.lodger.model == *model) {
-                waiter.since = Instant::now();
+                waiter.since = ActiveInstant::now();
             }
             self.ages.forget(model);
         }
@@ -257,13 +257,13 @@ impl Seat {
 
 impl Ages {
     /// This one has waited since then, and does not now.
-    fn keep(&mut self, lodger: Lodger, since: Instant) {
-        self.0.push(Age { lodger, since, until: Instant::now() + CLAIM_GRACE });
+    fn keep(&mut self, lodger: Lodger, since: ActiveInstant) {
+        self.0.push(Age { lodger, since, until: ActiveInstant::now() + CLAIM_GRACE });
     }
 
     /// Since when one has waited that comes back, if it is not too late.
-    fn take(&mut self, lodger: &Lodger) -> Option<Instant> {
-        let now = Instant::now();
+    fn take(&mut self, lodger: &Lodger) -> Option<ActiveInstant> {
+        let now = ActiveInstant::now();
         self.0.retain(|age| age.until > now);
         let at = self.0.iter().position(|age| Arc::ptr_eq(&age.lodger.demand, &lodger.demand))?;
         Some(self.0.swap_remove(at).since)

@@ -5,7 +5,7 @@
 
 use super::host;
 use super::kernel::Roots;
-use crate::awake::Instant;
+use crate::awake::ActiveInstant;
 use crate::models;
 use crate::worker::bounds::{PREFETCH_BUFFER, PREFETCH_LOOK, PREFETCH_REPORT};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
@@ -38,7 +38,7 @@ pub(crate) async fn prefetch(model: &str, file: &Path, patience: Duration) -> Ou
 }
 
 async fn follow(reading: Arc<Reading>, model: &str, file: &Path, patience: Duration, room: Option<u64>) -> Outcome {
-    let begun = Instant::now();
+    let begun = ActiveInstant::now();
     let _leave = Leave(Arc::clone(&reading));
     let files = models::split::parts_of(file);
     info!(model, files = files.len(), "the model is read once before the start (PREFETCH)");
@@ -55,14 +55,14 @@ async fn follow(reading: Arc<Reading>, model: &str, file: &Path, patience: Durat
         }
         let before = std::mem::replace(&mut bytes, reading.bytes());
         if bytes != before {
-            moved = Instant::now();
+            moved = ActiveInstant::now();
         } else if moved.elapsed() >= patience {
             let seconds = patience.as_secs_f64();
             warn!(model, bytes, seconds, "no byte of the model came for LOAD_TIMEOUT, the start goes on without");
             return Outcome::Stalled;
         }
         if reported.elapsed() >= PREFETCH_REPORT {
-            reported = Instant::now();
+            reported = ActiveInstant::now();
             reading.report(model, begun.elapsed(), "the model is being read");
         }
     };

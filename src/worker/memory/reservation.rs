@@ -1,7 +1,7 @@
 //! The memory that one worker has, from its grant until it has been given back.
 
 use super::ledger::{Place, SharedLedger};
-use crate::awake::Instant;
+use crate::awake::ActiveInstant;
 use crate::worker::endpoint::Endpoint;
 use std::sync::Arc;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
@@ -16,7 +16,7 @@ pub(crate) struct Room {
 impl Room {
     /// The load is over, and requests go there. From now on it may have to go for another.
     pub(crate) fn is_ready(&self, endpoint: &Arc<Endpoint>) {
-        self.is_at(Place::Ready { endpoint: Arc::clone(endpoint), since: Instant::now() });
+        self.is_at(Place::Ready { endpoint: Arc::clone(endpoint), since: ActiveInstant::now() });
     }
 
     /// It has begun to end, for whatever reason.

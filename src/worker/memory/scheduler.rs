@@ -7,7 +7,7 @@
 use super::eviction::{Step, is_within_reach, next_step, pinned_in_the_way};
 use super::ledger::{Book, CrowdedOut, Lodger, SharedLedger, Waiter};
 use super::reservation::Room;
-use crate::awake::{self, Instant};
+use crate::awake::{self, ActiveInstant};
 use crate::telemetry::metrics::{Metrics, bytes};
 use crate::worker::change_signal::Bell;
 use std::pin::pin;
@@ -22,7 +22,7 @@ pub(crate) struct Residents(Arc<SharedLedger>);
 /// Why there is no room now.
 enum NoRoom {
     /// There may be when something changes, or then.
-    Yet(Option<Instant>),
+    Yet(Option<ActiveInstant>),
     Ever(CrowdedOut),
 }
 
@@ -54,7 +54,7 @@ impl Residents {
             };
             let due = async {
                 match until {
-                    Some(until) => awake::sleep(until - Instant::now()).await,
+                    Some(until) => awake::sleep(until - ActiveInstant::now()).await,
                     None => std::future::pending().await,
                 }
             };
@@ -168,7 +168,7 @@ impl SharedLedger {
 
     fn pinned_in_the_way(&self, book: &Book, lodger: &Lodger) -> Vec<String> {
         let Some(budget) = self.budget.filter(|_| lodger.need > 0) else { return Vec::new() };
-        let pinned = pinned_in_the_way(budget, lodger.claim(Instant::now()), &book.holders());
+        let pinned = pinned_in_the_way(budget, lodger.claim(ActiveInstant::now()), &book.holders());
         pinned.into_iter().map(str::to_owned).collect()
     }
 
@@ -182,7 +182,7 @@ impl SharedLedger {
         if waiter.lodger.need == 0 {
             return Step::Grant;
         }
-        next_step(budget, self.patience, Instant::now(), waiter.claim(), &book.holders())
+        next_step(budget, self.patience, ActiveInstant::now(), waiter.claim(), &book.holders())
     }
 }
 

@@ -95,7 +95,7 @@ impl Worker {
         let busy = house.worker(BUDGET).load().await;
         let _request = busy.begin();
         tokio::time::advance(2 * PATIENCE).await;
-        let (_want, asking, began) = (self.want(), self.asks(), Instant::now());
+        let (_want, asking, began) = (self.want(), self.asks(), ActiveInstant::now());
         busy.room.dismissed().await;
         assert_eq!(began.elapsed().as_secs(), PATIENCE.as_secs());
         asking.abort();
@@ -189,7 +189,7 @@ async fn a_busy_one_is_drained_once_for_whoever_has_waited_and_then_they_take_tu
     let (_want_a, _want_b) = (a.want(), b.want());
     let first = a.load().await;
     let request = first.begin();
-    let began = Instant::now();
+    let began = ActiveInstant::now();
     let asking = b.asks();
     first.room.dismissed().await;
     assert_eq!(began.elapsed().as_secs(), PATIENCE.as_secs());
@@ -200,7 +200,7 @@ async fn a_busy_one_is_drained_once_for_whoever_has_waited_and_then_they_take_tu
     drop(first);
     let second = b.opens(granted(asking).await);
     // It is wanted again at once, and waits its turn.
-    let (again, began) = (a.asks(), Instant::now());
+    let (again, began) = (a.asks(), ActiveInstant::now());
     second.room.dismissed().await;
     assert_eq!(began.elapsed().as_secs(), PATIENCE.as_secs());
     drop(second);
@@ -300,7 +300,7 @@ async fn a_replica_waits_beside_its_model_and_comes_after_those_for_whom_its_mod
     tokio::time::advance(10 * PATIENCE).await;
     settle().await;
     assert!(!loaded.has_to_go() && !replica.is_finished(), "nothing would be won");
-    let (asking, began) = (other.asks(), Instant::now());
+    let (asking, began) = (other.asks(), ActiveInstant::now());
     loaded.room.dismissed().await;
     assert_eq!(began.elapsed().as_secs(), PATIENCE.as_secs());
     drop(request);
@@ -308,7 +308,7 @@ async fn a_replica_waits_beside_its_model_and_comes_after_those_for_whom_its_mod
     let other = other.opens(granted(asking).await);
     settle().await;
     assert!(!replica.is_finished(), "it has waited for longer, but its model has had its turn");
-    let began = Instant::now();
+    let began = ActiveInstant::now();
     other.room.dismissed().await;
     assert_eq!(began.elapsed().as_secs(), PATIENCE.as_secs());
     drop(other);

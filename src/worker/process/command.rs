@@ -6,7 +6,7 @@
 use super::cpus::Cpus;
 use super::runtime_dir::{Den, MARK};
 use super::spawner::CommandLine;
-use crate::models::Kind;
+use crate::models::ModelKind;
 use crate::settings::values::GpuLayers;
 use crate::worker::plan::{Plan, Program};
 use std::ffi::OsString;
@@ -29,7 +29,7 @@ impl Launch<'_> {
         }
     }
 
-    fn llama_server(&self, binary: &Path, file: &Path, kind: Kind) -> CommandLine {
+    fn llama_server(&self, binary: &Path, file: &Path, kind: ModelKind) -> CommandLine {
         let engine = &self.plan.engine;
         let slots = engine.parallel.get();
         let total_context = engine.ctx.0 as usize * slots;
@@ -46,10 +46,14 @@ impl Launch<'_> {
             say(&["-t", &threads.to_string()]);
         }
         match kind {
-            Kind::Chat => {}
+            ModelKind::Chat => {}
             // An input longer than the physical batch is refused, so the batch takes a whole slot.
-            Kind::Embedding => say(&["--embedding", "-b", &engine.ctx.0.to_string(), "-ub", &engine.ctx.0.to_string()]),
-            Kind::Rerank => say(&["--reranking", "-b", &engine.ctx.0.to_string(), "-ub", &engine.ctx.0.to_string()]),
+            ModelKind::Embedding => {
+                say(&["--embedding", "-b", &engine.ctx.0.to_string(), "-ub", &engine.ctx.0.to_string()])
+            }
+            ModelKind::Rerank => {
+                say(&["--reranking", "-b", &engine.ctx.0.to_string(), "-ub", &engine.ctx.0.to_string()])
+            }
         }
         say(&["--metrics", "--slots", "--no-webui", "--offline", "--log-colors", "off"]);
         arguments.extend([OsString::from("--api-key-file"), self.den.key_file().into()]);
@@ -81,7 +85,7 @@ impl Launch<'_> {
 mod tests {
     use super::*;
     use crate::settings::{Environment, Inputs, resolve};
-    use crate::telemetry::files::Folder;
+    use crate::telemetry::files::LogFolder;
     use crate::worker::plan::Need;
     use std::path::PathBuf;
 
@@ -101,7 +105,7 @@ mod tests {
             program,
             engine: settings.engine,
             environment: vec![("PATH".to_owned(), "/bin".to_owned()), ("HOME".to_owned(), "/home/u".to_owned())],
-            logs: Folder::open("/nowhere".into(), 1),
+            logs: LogFolder::open("/nowhere".into(), 1),
             instance: String::new(),
             preload: true,
             pinned: false,
@@ -134,7 +138,7 @@ mod tests {
             [(ALL, "0", None), (ALL, "5", Some("5")), (few, "0", Some("3")), (few, "5", Some("5"))]
         {
             let (binary, file) = ("/bin/llama-server".into(), "/m.gguf".into());
-            let program = Program::LlamaServer { binary, file, kind: Kind::Chat };
+            let program = Program::LlamaServer { binary, file, kind: ModelKind::Chat };
             let line = command_line_on(cpus, threads, program).0;
             let at = line.arguments.iter().position(|argument| argument == "-t");
             let said = at.and_then(|at| line.arguments[at + 1].to_str());
@@ -145,7 +149,7 @@ mod tests {
     #[test]
     fn llama_server_gets_a_home_of_its_own_and_its_key_by_file() {
         let (binary, file) = ("/bin/llama-server".into(), "/m.gguf".into());
-        let (line, den) = command_line(Program::LlamaServer { binary, file, kind: Kind::Chat });
+        let (line, den) = command_line(Program::LlamaServer { binary, file, kind: ModelKind::Chat });
         let after = |word: &str| {
             let at = line.arguments.iter().position(|argument| argument == word).unwrap();
             PathBuf::from(&line.arguments[at + 1])

@@ -9,10 +9,10 @@ mod probe;
 #[cfg(test)]
 mod tests;
 
-use crate::dial::{BadRemote, Target, Trust};
+use crate::dial::{BadRemote, DialTarget, Trust};
 use crate::settings::catalogue::RemoteSettings;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::trouble::Trouble;
+use crate::telemetry::trouble::ThrottledWarning;
 use crate::worker::bounds::{
     PROBE_INTERVAL_DOUBTED, REMOTE_BACKOFF_FIRST, REMOTE_BACKOFF_LONGEST, REMOTE_INTERVAL_LOADING, SHORTAGE_PAUSE,
 };
@@ -66,14 +66,14 @@ fn join_by(
     stop: CancellationToken,
     tasks: &TaskTracker,
 ) -> Result<Handle, BadRemote> {
-    let target = Target::remote(&plan.remote)?;
+    let target = DialTarget::remote(&plan.remote)?;
     let health = health_uri(&target, &plan.remote.health)?;
     // Plain HTTP needs no look at the disk for certificates.
     let trust = if target.scheme == Scheme::HTTPS { trust } else { Trust::None };
     let prober = Prober::remote(&trust, plan.connect_timeout)?;
     let endpoint = Arc::new(Endpoint::at(target, Arc::clone(&deaths)));
     let (publish, status) = watch::channel(Status::first(false));
-    let (trouble, failures, has_warned_of_key) = (Trouble::default(), 0, false);
+    let (trouble, failures, has_warned_of_key) = (ThrottledWarning::default(), 0, false);
     let board = Board::put_up(metrics, plan.model.clone(), plan.number, status.borrow().state);
     let shown = Some(Arc::clone(&board));
     let owner = Owner { plan, prober, health, endpoint, publish, board, failures, trouble, has_warned_of_key };
@@ -93,7 +93,7 @@ struct Owner {
     /// Probes in a row that were not answered well.
     failures: u32,
     /// Probes that could not be made.
-    trouble: Trouble,
+    trouble: ThrottledWarning,
     has_warned_of_key: bool,
 }
 

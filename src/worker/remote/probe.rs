@@ -2,7 +2,7 @@
 //!
 //! Backends differ in what they have there, so whoever answers at all, and not with an error of the server, lives.
 
-use crate::dial::{BadRemote, Target};
+use crate::dial::{BadRemote, DialTarget};
 use crate::http_client::{HttpError, Response};
 use crate::worker::bounds::REMOTE_PROBE_BODY;
 use crate::worker::health::probe::Prober;
@@ -32,13 +32,13 @@ pub(super) enum Probe {
 /// # Errors
 ///
 /// It is no path.
-pub(super) fn health_uri(target: &Target, health: &str) -> Result<Uri, BadRemote> {
+pub(super) fn health_uri(target: &DialTarget, health: &str) -> Result<Uri, BadRemote> {
     let path = PathAndQuery::try_from(health).ok().filter(|_| health.starts_with('/')).ok_or(BadRemote::Health)?;
     Ok(target.uri(Some(path))?)
 }
 
 /// Sends one probe to a worker there, and says what its response means.
-pub(super) async fn probe(prober: &Prober, target: &Target, health: &Uri) -> Probe {
+pub(super) async fn probe(prober: &Prober, target: &DialTarget, health: &Uri) -> Probe {
     let host = target.authority.as_str();
     let outcome = match prober.get(health.clone(), target.authorization.as_ref()).await {
         Ok(response) => judge(response, host).await,

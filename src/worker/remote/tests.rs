@@ -1,5 +1,5 @@
 use super::*;
-use crate::dial::testing::{Authority, DEADLINE, Stand};
+use crate::dial::testing::{DEADLINE, TestAuthority, TestServer};
 use crate::settings::values::Secret;
 use crate::telemetry::metrics::TextFormat;
 use crate::worker::endpoint::in_flight::InFlight;
@@ -27,12 +27,12 @@ fn plan(api_base: String) -> RemotePlan {
     RemotePlan { model: "m".to_owned(), number: 3, remote, health_check_interval: INTERVAL, connect_timeout: DEADLINE }
 }
 
-fn at(stand: &Stand) -> RemotePlan {
+fn at(stand: &TestServer) -> RemotePlan {
     plan(format!("http://{}/api", stand.address))
 }
 
 /// What probes a worker there, and where.
-fn prober(target: &Target) -> (Prober, Uri) {
+fn prober(target: &DialTarget) -> (Prober, Uri) {
     (Prober::remote(&Trust::None, DEADLINE).unwrap(), health_uri(target, "/health").unwrap())
 }
 
@@ -74,7 +74,7 @@ impl Joined {
 
 #[tokio::test]
 async fn it_is_ready_once_it_answers_and_until_it_is_stopped() {
-    let stand = Stand::open(StatusCode::OK, "").await;
+    let stand = TestServer::open(StatusCode::OK, "").await;
     let mut joined = Joined::new(at(&stand));
     let status = joined.becomes(State::Ready).await;
     assert!(status.has_been_ready && !status.asleep && status.last_error.is_none() && status.restarts == 0);
@@ -98,8 +98,8 @@ async fn it_is_ready_once_it_answers_and_until_it_is_stopped() {
 
 #[tokio::test]
 async fn what_an_answer_says_of_it() {
-    let stand = Stand::open(StatusCode::OK, "").await;
-    let target = Target::remote(&at(&stand).remote).unwrap();
+    let stand = TestServer::open(StatusCode::OK, "").await;
+    let target = DialTarget::remote(&at(&stand).remote).unwrap();
     let (prober, health) = prober(&target);
     let ready = Some(Probe::Ready { takes_our_key: true });
     let keyless = Some(Probe::Ready { takes_our_key: false });
@@ -132,8 +132,8 @@ async fn what_an_answer_says_of_it() {
 async fn a_word_far_down_in_an_answer_is_not_looked_for() {
     let long: &'static str =
         Box::leak(format!("{}loading", "x".repeat(crate::worker::bounds::REMOTE_PROBE_BODY)).into());
-    let stand = Stand::open(StatusCode::SERVICE_UNAVAILABLE, long).await;
-    let target = Target::remote(&at(&stand).remote).unwrap();
+    let stand = TestServer::open(StatusCode::SERVICE_UNAVAILABLE, long).await;
+    let target = DialTarget::remote(&at(&stand).remote).unwrap();
     let (prober, health) = prober(&target);
     assert!(matches!(probe(&prober, &target, &health).await, Probe::Failed(_)));
 }
@@ -163,7 +163,7 @@ async fn one_that_does_not_answer_is_not_waited_for() {
 
 #[tokio::test]
 async fn one_that_cannot_serve_is_asked_again_soon() {
-    let stand = Stand::open(StatusCode::INTERNAL_SERVER_ERROR, "").await;
+    let stand = TestServer::open(StatusCode::INTERNAL_SERVER_ERROR, "").await;
     let mut joined = Joined::new(at(&stand));
     joined.becomes(State::Unhealthy).await;
     stand.answers(StatusCode::SERVICE_UNAVAILABLE, "Loading model");
@@ -176,7 +176,7 @@ async fn one_that_cannot_serve_is_asked_again_soon() {
 
 #[tokio::test]
 async fn a_broken_connection_is_looked_into_at_once() {
-    let stand = Stand::open(StatusCode::OK, "").await;
+    let stand = TestServer::open(StatusCode::OK, "").await;
     let mut joined = Joined::new(at(&stand));
     joined.becomes(State::Ready).await;
 
@@ -201,7 +201,7 @@ async fn a_broken_connection_is_looked_into_at_once() {
 
 #[tokio::test]
 async fn what_it_was_serving_when_it_broke_is_under_no_suspicion() {
-    let stand = Stand::open(StatusCode::OK, "").await;
+    let stand = TestServer::open(StatusCode::OK, "").await;
     let mut joined = Joined::new(at(&stand));
     joined.becomes(State::Ready).await;
     let fingerprint = crate::worker::endpoint::crash_suspects::Fingerprint(7);
@@ -217,7 +217,7 @@ async fn what_it_was_serving_when_it_broke_is_under_no_suspicion() {
 /// An owner whose probes are made up.
 fn owner() -> (Owner, watch::Receiver<Status>) {
     let plan = plan("http://127.0.0.1:1".to_owned());
-    let target = Target::remote(&plan.remote).unwrap();
+    let target = DialTarget::remote(&plan.remote).unwrap();
     let (prober, health) = prober(&target);
     let (publish, status) = watch::channel(Status::first(false));
     let owner = Owner {
@@ -228,7 +228,7 @@ fn owner() -> (Owner, watch::Receiver<Status>) {
         publish,
         board: Board::put_up(Arc::new(Metrics::new("local")), "m".to_owned(), 0, State::Stopped),
         failures: 0,
-        trouble: Trouble::default(),
+        trouble: ThrottledWarning::default(),
         has_warned_of_key: false,
     };
     owner.happen(Event::StartBegun, |_| {});
@@ -270,9 +270,9 @@ async fn it_is_never_restarted_for_what_it_cannot_compute() {
 
 #[tokio::test]
 async fn tls_is_part_of_the_question() {
-    let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
+    let (ours, theirs) = (TestAuthority::new("ours"), TestAuthority::new("theirs"));
     for (terms, is_trusted) in [(ours.certify("127.0.0.1"), true), (theirs.certify("127.0.0.1"), false)] {
-        let stand = Stand::open_tls(terms).await;
+        let stand = TestServer::open_tls(terms).await;
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let (plan, metrics) = (plan(format!("https://{}", stand.address)), Arc::new(Metrics::new("local")));
         let handle = join_by(ours.trust(), plan, Arc::default(), Arc::clone(&metrics), stop.clone(), &tasks).unwrap();

@@ -1,8 +1,8 @@
 //! One life of a llama-server: its start, and its end.
 
 use super::owner::{End, Owner, Unstarted};
-use crate::dial::Target;
-use crate::telemetry::files::{Tail, pump};
+use crate::dial::DialTarget;
+use crate::telemetry::files::{LogTail, pump};
 use crate::telemetry::log::{CLOCK, behind_a_queue};
 use crate::worker::bounds::LOG_PUMP_GRACE;
 use crate::worker::demand::{Demand, DemandChange};
@@ -39,7 +39,7 @@ pub(super) struct Life {
     pub(super) process: Process,
     pub(super) endpoint: Arc<Endpoint>,
     /// The end of its log.
-    pub(super) tail: Arc<Mutex<Tail>>,
+    pub(super) tail: Arc<Mutex<LogTail>>,
     /// How its load went, as its log tells.
     pub(super) phases: Arc<Mutex<Phases>>,
     /// How long the model was read before the start, if it was.
@@ -77,8 +77,8 @@ impl Owner {
         let port = self.shared.ports.take(self.plan.engine.port_backend)?;
         // Only llama-server was told of this key.
         let authorization = matches!(self.plan.program, Program::LlamaServer { .. }).then(|| den.authorization());
-        let target = Target::local(port.address(), authorization).map_err(io::Error::other)?;
-        let target = Target { model: self.plan.program.model().map(str::to_owned), ..target };
+        let target = DialTarget::local(port.address(), authorization).map_err(io::Error::other)?;
+        let target = DialTarget { model: self.plan.program.model().map(str::to_owned), ..target };
         let endpoint = Arc::new(Endpoint::at(target, Arc::clone(&self.deaths)).ringing(Arc::clone(&self.shared.bell)));
         let plan = &self.plan;
         let launch = Launch { plan, address: port.address(), den: &den, cpus: Cpus::here() };
@@ -234,7 +234,7 @@ impl Owner {
     fn keep_log(
         &self,
         process: &mut Process,
-        tail: &Arc<Mutex<Tail>>,
+        tail: &Arc<Mutex<LogTail>>,
         phases: &Arc<Mutex<Phases>>,
     ) -> Option<impl Future<Output = ()> + use<>> {
         let output = process.take_output()?;

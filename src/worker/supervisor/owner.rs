@@ -6,7 +6,7 @@ use super::restart_budget::Budget;
 use super::shared::Shared;
 use crate::awake;
 use crate::models::ModelError;
-use crate::telemetry::trouble::Trouble;
+use crate::telemetry::trouble::ThrottledWarning;
 use crate::worker::demand::OwnerDemand;
 use crate::worker::diagnosis::cause::Diagnosis;
 use crate::worker::diagnosis::ending::not_started;
@@ -51,14 +51,14 @@ pub(super) struct Owner {
 /// A shortage on this machine that keeps llama-server from being started.
 #[derive(Default)]
 pub(super) struct Shortness {
-    since: Option<awake::Instant>,
-    pub(super) trouble: Trouble,
+    since: Option<awake::ActiveInstant>,
+    pub(super) trouble: ThrottledWarning,
 }
 
 impl Shortness {
     /// It is still there. Whether it has been for so long.
     pub(super) fn lasts(&mut self, longest: Duration) -> bool {
-        self.since.get_or_insert_with(awake::Instant::now).elapsed() >= longest
+        self.since.get_or_insert_with(awake::ActiveInstant::now).elapsed() >= longest
     }
 }
 

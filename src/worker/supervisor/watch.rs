@@ -2,8 +2,8 @@
 
 use super::life::{Ending, Life};
 use super::owner::Owner;
-use crate::awake::{self, Instant};
-use crate::telemetry::trouble::Trouble;
+use crate::awake::{self, ActiveInstant};
+use crate::telemetry::trouble::ThrottledWarning;
 use crate::worker::bounds::{PROBE_INTERVAL_DOUBTED, PROBE_INTERVAL_LOADING, PROBE_INTERVAL_READY};
 use crate::worker::demand::DemandChange;
 use crate::worker::diagnosis::evidence::Killed;
@@ -37,7 +37,7 @@ struct Seen<'a> {
     progress: Progress,
     silence: Silence,
     pulse: Pulse,
-    unasked: Trouble,
+    unasked: ThrottledWarning,
     ticks: Interval,
 }
 
@@ -46,13 +46,13 @@ impl Owner {
     pub(super) async fn watch(&mut self, life: &mut Life, stop: &CancellationToken) -> Ending {
         let Life { process, endpoint, tail, phases, prefetch, room, .. } = life;
         let load = Load { phases, prefetch: *prefetch };
-        let started = Instant::now();
+        let started = ActiveInstant::now();
         let mut seen = Seen {
             load,
             progress: Progress::new(started),
             silence: Silence::default(),
             pulse: Pulse::new(started, None),
-            unasked: Trouble::default(),
+            unasked: ThrottledWarning::default(),
             ticks: every(PROBE_INTERVAL_LOADING, Duration::ZERO),
         };
         let mut is_leaving = false;
@@ -108,7 +108,7 @@ impl Owner {
             }
             let load_timeout = self.plan.engine.load_timeout.0;
             if !self.state().has_served() {
-                let stalled = seen.progress.stalled_for(Signs::of(process.pid(), tail), Instant::now());
+                let stalled = seen.progress.stalled_for(Signs::of(process.pid(), tail), ActiveInstant::now());
                 if stalled >= load_timeout {
                     return Ending::MustDie(Killed::LoadStalled(load_timeout));
                 }
@@ -118,7 +118,7 @@ impl Owner {
 
     /// Asks once how it is, and draws the conclusions.
     async fn look(&self, pid: i32, endpoint: &Arc<Endpoint>, is_due: bool, seen: &mut Seen<'_>) -> Option<Killed> {
-        let (asked, doubts, was_doubted) = (Instant::now(), endpoint.doubts(), endpoint.is_doubted());
+        let (asked, doubts, was_doubted) = (ActiveInstant::now(), endpoint.doubts(), endpoint.is_doubted());
         let state = self.state();
         // Other programs do not say what they do.
         let may_tell = matches!(self.plan.program, Program::LlamaServer { .. });
@@ -156,7 +156,7 @@ impl Owner {
                     self.become_ready(endpoint, seen.load, state.has_served());
                     let interval = self.probe_interval();
                     seen.ticks = every(interval, interval);
-                    seen.pulse = Pulse::new(Instant::now(), Threads::of_group(pid));
+                    seen.pulse = Pulse::new(ActiveInstant::now(), Threads::of_group(pid));
                 }
             }
             Probe::Stranger => return Some(Killed::Stranger),
@@ -186,7 +186,7 @@ impl Owner {
             }
         }
         let hang_timeout = hang_timeout?;
-        match seen.pulse.feel(vitals, Threads::of_group(pid), hang_timeout, Instant::now()) {
+        match seen.pulse.feel(vitals, Threads::of_group(pid), hang_timeout, ActiveInstant::now()) {
             Finding::Lives if endpoint.resume() => self.publish.send_modify(|_| {}),
             Finding::Lives => {}
             Finding::Suspicious if endpoint.hold() => {
@@ -220,7 +220,7 @@ impl Owner {
                 return;
             }
             // When it is in use now, it cannot be unused for so long any sooner.
-            awake::sleep(least - since.map_or(Duration::ZERO, Instant::elapsed).min(least)).await;
+            awake::sleep(least - since.map_or(Duration::ZERO, ActiveInstant::elapsed).min(least)).await;
         }
     }
 

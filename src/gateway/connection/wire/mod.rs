@@ -26,7 +26,7 @@ mod timer;
 pub(super) mod turns;
 
 use super::head::{self, Framing, HeadLimits, Scan};
-use crate::awake::Instant;
+use crate::awake::ActiveInstant;
 use crate::gateway::bounds::{CHUNKED_READ, EARLY_HEADS, LINGER_BYTES};
 use crate::refusal::Refusal;
 use bytes::Bytes;
@@ -73,7 +73,7 @@ pub(super) struct Wire<S> {
     patience: Timer,
     stall: Timer,
     /// When the client last read on after it had not.
-    unblocked: Option<Instant>,
+    unblocked: Option<ActiveInstant>,
     /// The answer to a bad head, which ends the connection.
     farewell: Bytes,
     closing: Closing,

@@ -4,7 +4,7 @@
 //! itself that it stands still, and would hold its slot for ever. The wire looks after all answers of its connection.
 
 use super::turns::{Turn, Turns, Unread, lock};
-use crate::awake::Instant;
+use crate::awake::ActiveInstant;
 use crate::gateway::bounds::HTTP2_PIECE;
 use bytes::Bytes;
 use http::Version;
@@ -34,7 +34,7 @@ struct Answer<B> {
     /// What is left of a large piece: only small ones tell how far the client is.
     rest: Bytes,
     /// Since when it is the client that is waited for.
-    unread_since: Option<Instant>,
+    unread_since: Option<ActiveInstant>,
 }
 
 type Sent = Result<Frame<Bytes>, Box<dyn Error + Send + Sync>>;
@@ -56,7 +56,7 @@ impl Turn {
 
 impl<B: Send + 'static> Multiplexed<B> {
     pub(super) fn new(turns: Arc<Turns>, turn: Turn, body: B) -> Self {
-        let answer = Answer { body: Some((body, turn)), rest: Bytes::new(), unread_since: Some(Instant::now()) };
+        let answer = Answer { body: Some((body, turn)), rest: Bytes::new(), unread_since: Some(ActiveInstant::now()) };
         let answer = Arc::new(Mutex::new(answer));
         let unread: Arc<dyn Unread> = Arc::clone(&answer) as _;
         let mut list = lock(&turns.answers.0);
@@ -97,7 +97,7 @@ where
         if self.rest.is_empty() {
             self.unread_since = None;
             let frame = ready!(Pin::new(body).poll_frame(context));
-            self.unread_since = Some(Instant::now());
+            self.unread_since = Some(ActiveInstant::now());
             match frame.map(|frame| frame.map(Frame::into_data)) {
                 Some(Ok(Ok(piece))) => self.rest = piece,
                 Some(Ok(Err(other))) => return Poll::Ready(Some(Ok(other))),
@@ -105,7 +105,7 @@ where
                 None => return Poll::Ready(None),
             }
         }
-        self.unread_since = Some(Instant::now());
+        self.unread_since = Some(ActiveInstant::now());
         let piece = self.rest.split_to(self.rest.len().min(HTTP2_PIECE));
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }

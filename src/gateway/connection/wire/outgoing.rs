@@ -1,7 +1,7 @@
 //! The wire's other direction: answers on their way to the client, and the close of the connection.
 
 use super::{Closing, Stage, Wire};
-use crate::awake::Instant;
+use crate::awake::ActiveInstant;
 use crate::gateway::bounds::{LINGER_BYTES, LINGER_TIME};
 use crate::refusal::Refusal;
 use bytes::Buf;
@@ -26,7 +26,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     fn watch_stall(&mut self, context: &mut Context<'_>, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if outcome.is_ready() {
             if self.stall.is_running() {
-                self.unblocked = Some(Instant::now());
+                self.unblocked = Some(ActiveInstant::now());
             }
             self.stall.stop();
             return outcome;

@@ -301,7 +301,7 @@ async fn http2_is_not_idle_while_a_slow_client_reads_on() {
     const PIECE: Duration = Duration::from_secs(15);
     let terms = WireTerms { header_timeout: Duration::from_secs(20), write_stall: Duration::from_secs(60), ..terms() };
     let (mut client, server) = tokio::io::duplex(100);
-    let begin = Instant::now();
+    let begin = ActiveInstant::now();
     let (mut reader, mut writer) = tokio::io::split(Wire::new(server, terms, refuse(), Arc::default()));
     client.write_all(PREFACE).await.unwrap();
     let mut preface = [0; PREFACE.len()];

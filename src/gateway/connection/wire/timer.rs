@@ -1,6 +1,6 @@
 //! A deadline that is moved often and reached seldom.
 
-use crate::awake::{Instant, Sleep};
+use crate::awake::{ActiveInstant, ActiveSleep};
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -10,14 +10,14 @@ use std::time::Duration;
 /// when it fires too early.
 #[derive(Debug, Default)]
 pub(super) struct Timer {
-    deadline: Option<Instant>,
-    sleep: Option<Sleep>,
+    deadline: Option<ActiveInstant>,
+    sleep: Option<ActiveSleep>,
 }
 
 impl Timer {
     /// Sets the deadline so far from now.
     pub(super) fn start(&mut self, after: Duration) {
-        self.deadline = Some(Instant::now() + after);
+        self.deadline = Some(ActiveInstant::now() + after);
     }
 
     /// There is no deadline any more.
@@ -32,7 +32,7 @@ impl Timer {
     /// Ready once the deadline has passed.
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let Some(deadline) = self.deadline else { return Poll::Pending };
-        let sleep = self.sleep.get_or_insert_with(|| Sleep::until(deadline));
+        let sleep = self.sleep.get_or_insert_with(|| ActiveSleep::until(deadline));
         if sleep.deadline() > deadline {
             sleep.reset(deadline);
         }

@@ -1,6 +1,6 @@
 //! Whose turn it is to write: how the wire knows which requests have been answered, and since when there are none.
 
-use crate::awake::Instant;
+use crate::awake::ActiveInstant;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// The requests of one connection, counted from both sides of hyper.
 pub(crate) struct Turns {
-    opened: Instant,
+    opened: ActiveInstant,
     begun: AtomicU32,
     ended: AtomicU32,
     /// Nanoseconds from the connection's begin to the end of the last turn.
@@ -54,7 +54,7 @@ impl Turns {
 impl Default for Turns {
     fn default() -> Self {
         Self {
-            opened: Instant::now(),
+            opened: ActiveInstant::now(),
             begun: AtomicU32::default(),
             ended: AtomicU32::default(),
             last_end: AtomicU64::default(),

@@ -55,7 +55,7 @@ fn a_file_of_litellm_is_read_as_it_is() {
     let catalogue = &resolved.config.catalogue;
     assert_eq!(ids(catalogue), ["small", "gpt-4o", "text-embedding-3-small"]);
     let gpt = &catalogue.models[1];
-    assert_eq!((gpt.kind, gpt.aliases.as_slice()), (Some(Kind::Chat), ["gpt-4".to_owned()].as_slice()));
+    assert_eq!((gpt.kind, gpt.aliases.as_slice()), (Some(ModelKind::Chat), ["gpt-4".to_owned()].as_slice()));
     let [openai, vllm] = gpt.remotes.as_slice() else { panic!() };
     assert_eq!((openai.api_base.as_str(), openai.model.as_deref()), ("https://api.openai.com", None));
     assert_eq!((&openai.api_key, openai.priority, openai.slots), (&Some(Secret("sk-openai".into())), 1, 16));
@@ -64,7 +64,7 @@ fn a_file_of_litellm_is_read_as_it_is() {
     assert_eq!((vllm.weight, openai.weight), (3.0, 1.0));
     assert_eq!(gpt.rewrite.sampling, [("temperature".to_owned(), "0.2".to_owned())]);
     assert_eq!(catalogue.models[0].aliases, ["gpt-3.5-turbo"]);
-    assert_eq!(catalogue.models[2].kind, Some(Kind::Embedding));
+    assert_eq!(catalogue.models[2].kind, Some(ModelKind::Embedding));
     assert_eq!(catalogue.fallbacks["gpt-4o"], ["small"]);
     assert_eq!(resolved.config.settings.routing.num_retries, 2);
     assert_eq!(resolved.config.settings.routing.routing_strategy, Strategy::LeastBusy);

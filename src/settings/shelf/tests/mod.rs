@@ -2,11 +2,11 @@ mod litellm;
 mod problems;
 mod tiers;
 
-use crate::models::Kind;
+use crate::models::ModelKind;
 use crate::platform::Platform;
 use crate::settings::bounds::REMOTE_SLOTS;
 use crate::settings::catalogue::{Catalogue, LocalSettings, ModelSettings, Start};
-use crate::settings::values::{GpuLayers, MemoryBudget, Secret, Strategy};
+use crate::settings::values::{GpuLayers, MemoryBudgetSetting, Secret, Strategy};
 use crate::settings::{Environment, Inputs, Resolved, resolve_text};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -88,7 +88,7 @@ fn the_documented_example_is_three_models() {
     let [qwen, phi, reranker] = catalogue.models.as_slice() else { panic!("{:?}", ids(&catalogue)) };
     assert_eq!(
         (qwen.id.as_deref(), qwen.kind, qwen.tier.as_deref()),
-        (Some("qwen3-4b"), Some(Kind::Chat), Some("medium"))
+        (Some("qwen3-4b"), Some(ModelKind::Chat), Some("medium"))
     );
     assert_eq!(qwen.aliases, ["gpt-4o-mini"]);
     let qwen_local = local(qwen);
@@ -103,14 +103,14 @@ fn the_documented_example_is_three_models() {
     let Start::Command { argv, health, model } = &local(phi).start else { panic!() };
     assert_eq!((argv.len(), health.as_str(), model.as_deref()), (5, "/health", Some("/models/phi")));
     assert_eq!((local(phi).slots, local(phi).preload), (4, false));
-    assert_eq!((reranker.kind, reranker.local.is_none()), (Some(Kind::Rerank), true));
+    assert_eq!((reranker.kind, reranker.local.is_none()), (Some(ModelKind::Rerank), true));
     let remote = &reranker.remotes[0];
     assert_eq!((remote.api_base.as_str(), remote.model.as_deref()), ("http://server1:8000", None));
     assert_eq!(remote.api_key, Some(Secret("sk-sesame".into())));
     assert_eq!((remote.rpm.unwrap().get(), remote.tpm.unwrap().get(), remote.slots), (600, 100_000, REMOTE_SLOTS));
     assert_eq!((remote.weight, remote.priority), (2.0, 0));
     assert_eq!(catalogue.fallbacks["heavy"], ["medium", "light"]);
-    assert_eq!(resolved.config.settings.routing.memory_budget, MemoryBudget::Auto);
+    assert_eq!(resolved.config.settings.routing.memory_budget, MemoryBudgetSetting::Auto);
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn a_model_of_the_file_may_have_remote_backends_alone() {
     let text = "models: {r: {tier: reranker, aliases: [rank]}}\n\
                 model_list: [{model_name: r, litellm_params: {api_base: 'http://h'}, health: /ok}]\n";
     let r = model(text);
-    assert_eq!((r.local.is_none(), r.kind, r.remotes[0].health.as_str()), (true, Some(Kind::Rerank), "/ok"));
+    assert_eq!((r.local.is_none(), r.kind, r.remotes[0].health.as_str()), (true, Some(ModelKind::Rerank), "/ok"));
 }
 
 #[test]

@@ -32,7 +32,7 @@ fn tiers_come_from_the_environment() {
     assert_eq!(sampling, ["temperature=0.5", "top_p=0.9", "top_k=40", "max_tokens=256", "repeat_penalty=1.1"]);
     assert_eq!((embedding.tier.as_deref(), embedding.kind), (Some("embedding"), None), "the GGUF decides");
     assert_eq!(local(embedding).start, Start::Named("e.gguf".into()));
-    assert_eq!((reranker.id.as_deref(), reranker.kind), (Some("reranker"), Some(Kind::Rerank)));
+    assert_eq!((reranker.id.as_deref(), reranker.kind), (Some("reranker"), Some(ModelKind::Rerank)));
     assert_eq!(reranker.remotes[0].api_base, "http://server1:8000");
 }
 

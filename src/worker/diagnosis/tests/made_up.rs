@@ -67,7 +67,7 @@ proptest! {
         (code, signal) in (prop::option::of(any::<i32>()), prop::option::of(0..70)),
         (has_served, in_group) in any::<(bool, bool)>(),
     ) {
-        let mut tail = Tail::default();
+        let mut tail = LogTail::default();
         lines.iter().for_each(|line| tail.push(line));
         let memory = if in_group { OomKill::InGroup { limit_mib: Some(u64::MAX) } } else { OomKill::NotKnown };
         let found = diagnose(&Evidence { code, signal, tail: &tail, has_served, killed: None, memory });

@@ -4,7 +4,7 @@ use super::cause::Cause;
 use super::ending::not_started;
 use super::evidence::Killed;
 use super::*;
-use crate::telemetry::files::Tail;
+use crate::telemetry::files::LogTail;
 use crate::worker::bounds::HINT_LENGTH;
 use crate::worker::memory::oom_kills::OomKill;
 use crate::worker::process::runtime_dir::NoDen;
@@ -130,13 +130,13 @@ fn logs() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/logs")
 }
 
-fn tail(lines: &[impl AsRef<str>]) -> Tail {
-    let mut tail = Tail::default();
+fn tail(lines: &[impl AsRef<str>]) -> LogTail {
+    let mut tail = LogTail::default();
     lines.iter().for_each(|line| tail.push(line.as_ref().as_bytes()));
     tail
 }
 
-fn evidence(tail: &Tail, how: How) -> Evidence<'_> {
+fn evidence(tail: &LogTail, how: How) -> Evidence<'_> {
     let (code, signal) = match how {
         Code(code) => (Some(code), None),
         Signal(signal) => (None, Some(signal)),
@@ -177,7 +177,7 @@ fn every_recorded_log_is_expected() {
 
 #[test]
 fn a_kill_is_what_the_kernel_counted() {
-    let none = Tail::default();
+    let none = LogTail::default();
     let of = |memory| diagnose(&Evidence { memory, ..evidence(&none, Signal(9)) });
     let limited = of(OomKill::InGroup { limit_mib: Some(4096) });
     assert_eq!(limited.cause, Cause::OutOfHostMemory);
@@ -207,7 +207,7 @@ fn a_kill_for_want_of_memory_says_that_no_gpu_was_in_use() {
 
 #[test]
 fn a_kill_by_its_owner_is_not_taken_for_another() {
-    let none = Tail::default();
+    let none = LogTail::default();
     let memory = OomKill::InGroup { limit_mib: None };
     for (killed, cause, words) in [
         (Killed::Stranger, Cause::PortInUse, "another server"),
