@@ -14,7 +14,7 @@ use crate::gateway::bounds::{RETRY_AFTER_UNKNOWN, WRAPPED_ANSWER};
 use crate::gateway::queue::ticket::Ticket;
 use crate::gateway::route::Route;
 use crate::refusal::{Refusal, Shape, event_of_backend};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::StatusCode;
 use http_body::Body;
 use hyper::body::Incoming;
@@ -90,7 +90,7 @@ enum Manner {
     /// Whole events are passed on. Holds how long the stream may be silent.
     Stream(Duration),
     /// The client has been promised a stream that this is not: the whole becomes one event.
-    Wrapped(StatusCode, BytesMut),
+    Wrapped(StatusCode, Vec<u8>),
 }
 
 impl Holding {
@@ -120,7 +120,7 @@ impl Holding {
 
     /// Makes one event of it. The record says what this client sees.
     pub(super) fn wrap(&mut self, status: StatusCode) {
-        self.manner = Manner::Wrapped(status, BytesMut::new());
+        self.manner = Manner::Wrapped(status, Vec::new());
         self.record.complete = false;
         self.record.status = Some(StatusCode::OK);
         if !status.is_success() {
@@ -237,7 +237,7 @@ impl Holding {
             self.ready.clear();
             return false;
         }
-        text.extend(self.ready.drain(..));
+        self.ready.drain(..).for_each(|piece| text.extend_from_slice(&piece));
         true
     }
 

@@ -76,7 +76,7 @@ pub(crate) struct JsonScanner<const NAME: usize> {
     /// Whether the text is an array.
     in_array: bool,
     /// Open objects whose members are reported.
-    level: usize,
+    level: u8,
     /// Bytes read.
     position: usize,
     /// Where the last name began.
@@ -132,7 +132,7 @@ impl<const NAME: usize> JsonScanner<NAME> {
 
     /// How many objects are open whose members are reported.
     pub(crate) fn level(&self) -> usize {
-        self.level
+        usize::from(self.level)
     }
 
     /// Whether the whole text has been read, and nothing but space behind it.
@@ -142,7 +142,7 @@ impl<const NAME: usize> JsonScanner<NAME> {
 
     /// Reports the members of the object that has just begun, instead of skipping it.
     pub(crate) fn enter(&mut self) {
-        if self.place == Place::Nest(1) && self.is_object {
+        if self.place == Place::Nest(1) && self.is_object && self.level < u8::MAX {
             self.place = Place::First;
             self.level += 1;
         }

@@ -64,7 +64,7 @@ pub(crate) struct SseLine<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     /// Before the first line, behind this many bytes of [`BYTE_ORDER_MARK`].
-    Start(usize),
+    Start(u8),
     /// At the beginning of a line.
     LineStart,
     /// There too, behind a carriage return, to which a line feed would belong.
@@ -73,7 +73,7 @@ enum Place {
         ended_event: bool,
     },
     /// Behind this many bytes of the field's name and colon.
-    Name(SseField, usize),
+    Name(SseField, u8),
     /// Behind the colon, where one space is skipped.
     Space(SseField),
     Value {
@@ -103,7 +103,7 @@ impl SseFramer {
     pub(crate) fn next<'a>(&'a mut self, piece: &'a [u8], at: &mut usize) -> Option<SseStep<'a>> {
         while let Some(&byte) = piece.get(*at) {
             match self.place {
-                Place::Start(matched) if BYTE_ORDER_MARK.get(matched) == Some(&byte) => {
+                Place::Start(matched) if BYTE_ORDER_MARK.get(usize::from(matched)) == Some(&byte) => {
                     *at += 1;
                     self.place = Place::Start(matched + 1);
                 }
@@ -126,8 +126,8 @@ impl SseFramer {
                 Place::LineStart => self.begin_line(&piece[*at..], at),
                 Place::Name(field, matched) => {
                     let name = field.name();
-                    let is_last = matched + 1 == name.len();
-                    if byte == name[matched] {
+                    let is_last = usize::from(matched) + 1 == name.len();
+                    if byte == name[usize::from(matched)] {
                         *at += 1;
                         self.place = if is_last { Place::Space(field) } else { Place::Name(field, matched + 1) };
                     } else if is_last && matches!(byte, b'\n' | b'\r') {

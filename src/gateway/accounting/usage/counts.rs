@@ -45,7 +45,11 @@ pub(super) enum Name {
 
 /// The counts that one answer or event has told so far.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Fields([Option<u64>; FIELDS]);
+pub(super) struct Fields {
+    counts: [u64; FIELDS],
+    /// Which counts have been told: a bit for each field.
+    told: u16,
+}
 
 /// Counts of prompt and answer, where they were told.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -82,14 +86,19 @@ impl Counts {
 }
 
 impl Fields {
-    pub(super) fn set(&mut self, field: Field, count: Option<u64>) {
-        self.0[field as usize] = count;
+    pub(super) fn set(&mut self, field: Field, count: u64) {
+        self.counts[field as usize] = count;
+        self.told |= 1 << field as u16;
+    }
+
+    fn get(&self, field: Field) -> Option<u64> {
+        (self.told & 1 << field as u16 != 0).then(|| self.counts[field as usize])
     }
 
     /// What they add up to.
     pub(super) fn report(&self, opens: bool) -> Report {
-        let field = |field: Field| self.0[field as usize];
-        let cached = |field: Field| self.0[field as usize].unwrap_or(0);
+        let field = |field: Field| self.get(field);
+        let cached = |field: Field| self.get(field).unwrap_or(0);
         // Anthropic's count of the input leaves out what was in a cache.
         let input = field(Field::InputTokens).map(|tokens| {
             tokens

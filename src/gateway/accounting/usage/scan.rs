@@ -55,7 +55,7 @@ impl CountReader {
                 Some(JsonStep::Ends) => {
                     self.add_digits(read);
                     if let (Some(count), Name::Count(field)) = (self.number.take(), self.name) {
-                        self.fields.set(field, Some(count));
+                        self.fields.set(field, count);
                     }
                 }
                 Some(JsonStep::Closes) => {
