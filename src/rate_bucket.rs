@@ -93,7 +93,7 @@ impl Bucket {
     }
 }
 
-/// A call to a bucket: the key of the limiter, which tells [`State`] whether to store the result.
+/// A call to a bucket: the key of the limiter, which tells [`WorkerState`] whether to store the result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Call {
     Check,
@@ -136,7 +136,7 @@ impl StateStore for State<'_> {
     }
 }
 
-/// The clock of a [`State`], which is relative to now.
+/// The clock of a [`WorkerState`], which is relative to now.
 struct StoppedClock;
 
 impl Clock for StoppedClock {

@@ -14,8 +14,8 @@ use llamagate::settings::{Environment, Inputs, options::Engine, resolve};
 use llamagate::telemetry::files::LogFolder;
 use llamagate::telemetry::metrics::{Metrics, ModelLabels};
 use llamagate::worker::{
-    Allowance, Errand, Handle, InFlight, Loss, Need, NotNow, Plan, Program, Shared, Spawner, State, WorkerState,
-    supervise,
+    InFlight, MemoryBudget, Need, NotAccepted, Plan, Program, RequestClass, Spawner, WorkerCondition, WorkerContext,
+    WorkerHandle, WorkerLoss, WorkerState, supervise,
 };
 use serde_json::{Value, json};
 use std::path::Path;
@@ -49,7 +49,7 @@ fn shared() -> &'static (Runtime, Spawner) {
 
 /// The workers of one test.
 struct House {
-    workers: Arc<Shared>,
+    workers: Arc<WorkerContext>,
     metrics: Arc<Metrics>,
     folder: TempDir,
     stop: CancellationToken,
@@ -58,7 +58,7 @@ struct House {
 
 /// One of them.
 struct Worker {
-    handle: Handle,
+    handle: WorkerHandle,
     model: ScriptedModel,
 }
 
@@ -74,13 +74,13 @@ impl House {
         let metrics = Arc::new(Metrics::new("test"));
         let (runtime, spawner) = shared();
         let _entered = runtime.enter();
-        let workers = Arc::new(Shared::new(spawner.clone(), Arc::clone(&metrics), patience).unwrap());
+        let workers = Arc::new(WorkerContext::new(spawner.clone(), Arc::clone(&metrics), patience).unwrap());
         let folder = tempfile::tempdir().unwrap();
         Self { workers, metrics, folder, stop: CancellationToken::new(), tasks: TaskTracker::new() }
     }
 
     fn measured(&self) {
-        self.workers.allow(Allowance { bytes: Some(BUDGET), is_of_gpus: false });
+        self.workers.set_memory_budget(MemoryBudget { bytes: Some(BUDGET), is_of_gpus: false });
     }
 
     /// A worker that does what the script says, and whose plan is changed before it is supervised.
@@ -89,7 +89,7 @@ impl House {
         Worker { handle: self.replica(name, 0, &model, change), model }
     }
 
-    fn replica(&self, name: &str, number: u32, model: &ScriptedModel, change: impl FnOnce(&mut Plan)) -> Handle {
+    fn replica(&self, name: &str, number: u32, model: &ScriptedModel, change: impl FnOnce(&mut Plan)) -> WorkerHandle {
         let mut plan = Plan {
             model: name.to_owned(),
             number,
@@ -127,7 +127,7 @@ impl Drop for House {
 
 impl Worker {
     #[track_caller]
-    fn is(&self, state: State) {
+    fn is(&self, state: WorkerState) {
         eventually(&format!("it is {state}"), READY, || self.handle.state().state == state);
     }
 
@@ -139,12 +139,12 @@ impl Worker {
     #[track_caller]
     fn sleeps(&self) {
         eventually("it sleeps", STOPS, || {
-            self.handle.state() == WorkerState { state: State::Stopped, is_asleep: true }
+            self.handle.state() == WorkerCondition { state: WorkerState::Stopped, is_asleep: true }
         });
     }
 
-    fn begin(&self) -> Result<InFlight, Option<NotNow>> {
-        self.handle.endpoint().ok_or(None)?.begin(Errand::Work(None)).map_err(Some)
+    fn begin(&self) -> Result<InFlight, Option<NotAccepted>> {
+        self.handle.endpoint().ok_or(None)?.begin(RequestClass::Inference(None)).map_err(Some)
     }
 
     fn journal(&self) -> Journal {
@@ -169,14 +169,14 @@ fn nothing_is_started_before_it_is_known_how_much_memory_there_is() {
     let (house, other) = (House::unmeasured(LONG), House::new(LONG));
     let preloaded = house.worker("a", json!({}), |plan| plan.preload = true);
     let wanted = house.worker("b", json!({}), |_| {});
-    let _want = wanted.handle.want();
+    let _want = wanted.handle.demand();
     // By the time that this one serves, those would have been started.
     other.worker("a", json!({}), |plan| plan.preload = true).ready();
     assert_eq!(
         (preloaded.handle.state(), wanted.handle.state()),
         (
-            WorkerState { state: State::Stopped, is_asleep: false },
-            WorkerState { state: State::Stopped, is_asleep: true }
+            WorkerCondition { state: WorkerState::Stopped, is_asleep: false },
+            WorkerCondition { state: WorkerState::Stopped, is_asleep: true }
         )
     );
     assert!(preloaded.journal().starts().is_empty() && wanted.journal().starts().is_empty());
@@ -197,9 +197,9 @@ fn a_worker_ends_though_it_was_never_known_how_much_memory_there_is() {
 fn one_that_is_not_preloaded_sleeps_until_it_is_wanted() {
     let house = House::new(LONG);
     let worker = house.worker("a", json!({}), |_| {});
-    assert_eq!(worker.handle.state(), WorkerState { state: State::Stopped, is_asleep: true });
+    assert_eq!(worker.handle.state(), WorkerCondition { state: WorkerState::Stopped, is_asleep: true });
     assert!(worker.journal().starts().is_empty() && !worker.handle.has_been_ready());
-    let want = worker.handle.want();
+    let want = worker.handle.demand();
     worker.ready();
     drop(want);
     assert!(worker.begin().is_ok(), "it stays");
@@ -210,7 +210,7 @@ fn an_idle_model_makes_room_for_one_that_is_wanted_and_comes_back() {
     let house = House::new(LONG);
     let (a, b) = (house.worker("a", json!({}), |_| {}), house.worker("b", json!({}), |_| {}));
     for (this, other) in [(&a, &b), (&b, &a), (&a, &b)] {
-        let _want = this.handle.want();
+        let _want = this.handle.demand();
         this.ready();
         assert!(other.handle.endpoint().is_none());
         assert!(other.journal().starts().is_empty() || pid_gone(other.pid()), "its memory was given back first");
@@ -225,18 +225,18 @@ fn what_is_pinned_busy_or_wanted_stays_and_the_wait_ends_when_nobody_wants_it() 
     let busy = house.worker("busy", json!({}), |plan| plan.need = Need::Configured(40));
     let pinned = house.worker("pinned", json!({}), |plan| (plan.need, plan.pinned) = (Need::Configured(40), true));
     let waits = house.worker("waits", json!({}), |_| {});
-    drop((busy.handle.want(), pinned.handle.want()));
-    let wants = [busy.handle.want(), pinned.handle.want()];
+    drop((busy.handle.demand(), pinned.handle.demand()));
+    let wants = [busy.handle.demand(), pinned.handle.demand()];
     busy.ready();
     pinned.ready();
     let request = busy.begin().ok().unwrap();
     drop(wants);
-    let want = waits.handle.want();
-    waits.is(State::Starting);
+    let want = waits.handle.demand();
+    waits.is(WorkerState::Starting);
     drop(want);
     waits.sleeps();
-    let _want = waits.handle.want();
-    waits.is(State::Starting);
+    let _want = waits.handle.demand();
+    waits.is(WorkerState::Starting);
     assert!(busy.handle.endpoint().is_some() && waits.journal().starts().is_empty());
     drop(request);
     waits.ready();
@@ -251,7 +251,7 @@ fn what_does_not_fit_beside_a_pinned_model_fails_at_once_and_is_loaded_when_ther
     pinned.ready();
     let ahead = house.worker("ahead", json!({}), |plan| (plan.preload, plan.pinned) = (true, true));
     let asked = house.worker("asked", json!({}), |_| {});
-    let want = asked.handle.want();
+    let want = asked.handle.demand();
     for worker in [&ahead, &asked] {
         eventually("it has failed", SOON, || worker.handle.status().failed_loads > 0);
         worker.sleeps();
@@ -262,10 +262,10 @@ fn what_does_not_fit_beside_a_pinned_model_fails_at_once_and_is_loaded_when_ther
     }
     drop(want);
     let failed = asked.handle.status().failed_loads;
-    let _want = asked.handle.want();
+    let _want = asked.handle.demand();
     eventually("it is tried again", SOON, || asked.handle.status().failed_loads > failed);
     asked.sleeps();
-    pinned.handle.put_away();
+    pinned.handle.unload();
     ahead.ready();
     assert_eq!(ahead.handle.status().restarts, 0);
 }
@@ -278,12 +278,12 @@ fn the_metrics_show_how_much_memory_there_is_is_taken_and_is_needed() {
     eventually("its need is shown", SOON, || need() == 60);
     assert_eq!((house.metrics.memory_budget.get(), house.metrics.memory_used.get()), (100, 0));
     drop({
-        let want = worker.handle.want();
+        let want = worker.handle.demand();
         worker.ready();
         want
     });
     assert_eq!(house.metrics.memory_used.get(), 60);
-    worker.handle.put_away();
+    worker.handle.unload();
     worker.sleeps();
     eventually("it has been given back", SOON, || house.metrics.memory_used.get() == 0);
 }
@@ -295,7 +295,7 @@ fn a_command_that_cannot_be_started_is_called_by_its_name() {
     let worker = house.worker("a", json!({}), |plan| {
         plan.program = Program::Command { argv, health: "/health".to_owned(), model: None };
     });
-    let _want = worker.handle.want();
+    let _want = worker.handle.demand();
     eventually("it has failed", SOON, || worker.handle.status().last_exit.is_some());
     let hint = worker.handle.status().last_exit.unwrap().hint.unwrap();
     assert_eq!(hint, "`command` (server), or the interpreter that it names, is missing: check the file");
@@ -305,13 +305,13 @@ fn a_command_that_cannot_be_started_is_called_by_its_name() {
 fn a_busy_model_finishes_and_goes_when_another_has_waited_long_enough() {
     let house = House::new(SHORT);
     let (a, b) = (house.worker("a", json!({}), |_| {}), house.worker("b", json!({}), |_| {}));
-    let want_a = a.handle.want();
+    let want_a = a.handle.demand();
     a.ready();
     let request = a.begin().ok().unwrap();
-    let _want_b = b.handle.want();
-    a.is(State::Draining);
+    let _want_b = b.handle.demand();
+    a.is(WorkerState::Draining);
     assert_eq!(a.begin().err(), Some(None), "its requests wait in line");
-    assert_eq!(a.handle.state(), WorkerState { state: State::Draining, is_asleep: true });
+    assert_eq!(a.handle.state(), WorkerCondition { state: WorkerState::Draining, is_asleep: true });
     let gone = request.gone();
     assert!(b.journal().starts().is_empty() && !pid_gone(a.pid()));
     drop(request);
@@ -328,8 +328,8 @@ fn one_that_dies_while_it_finishes_is_not_started_for_nobody() {
     let a = house.worker("a", json!({}), |plan| plan.preload = true);
     a.ready();
     let request = a.begin().ok().unwrap();
-    a.handle.put_away();
-    a.is(State::Draining);
+    a.handle.unload();
+    a.is(WorkerState::Draining);
     a.model.control().tell("die code 1").unwrap();
     a.sleeps();
     assert_eq!(a.journal().starts().len(), 1);
@@ -341,14 +341,14 @@ fn orders_put_a_model_away_and_wake_it() {
     let house = House::new(LONG);
     let a = house.worker("a", json!({}), |plan| plan.preload = true);
     a.ready();
-    a.handle.put_away();
+    a.handle.unload();
     a.sleeps();
-    a.handle.put_away();
+    a.handle.unload();
     a.handle.wake();
     a.ready();
     let request = a.begin().ok().unwrap();
-    a.handle.put_away();
-    a.is(State::Draining);
+    a.handle.unload();
+    a.is(WorkerState::Draining);
     assert!(!pid_gone(a.pid()), "it finishes what it serves");
     a.handle.wake();
     drop(request);
@@ -365,10 +365,10 @@ fn one_that_was_given_up_can_be_woken_and_its_restarts_count_anew() {
         plan.preload = true;
         plan.engine.restart_limit = 1;
     });
-    a.is(State::Failed);
-    assert!(matches!(a.handle.loss(), Some(Loss::GivenUp(Some(_)))));
-    drop(a.handle.want());
-    assert_eq!((a.handle.state().state, a.journal().starts().len()), (State::Failed, 2));
+    a.is(WorkerState::Failed);
+    assert!(matches!(a.handle.loss(), Some(WorkerLoss::GivenUp(Some(_)))));
+    drop(a.handle.demand());
+    assert_eq!((a.handle.state().state, a.journal().starts().len()), (WorkerState::Failed, 2));
     a.handle.wake();
     a.ready();
     assert_eq!(a.journal().starts().len(), 4);
@@ -379,7 +379,7 @@ fn workers_that_start_together_have_ports_of_their_own_and_all_count_as_ready() 
     let house = House::new(LONG);
     let none = |plan: &mut Plan| (plan.preload, plan.need) = (true, Need::Configured(1));
     let a = house.worker("a", json!({}), none);
-    let replicas: Vec<Handle> = (1..4).map(|number| house.replica("a", number, &a.model, none)).collect();
+    let replicas: Vec<WorkerHandle> = (1..4).map(|number| house.replica("a", number, &a.model, none)).collect();
     eventually("all are ready", READY, || house.ready_of("a") == 4);
     let mut addresses: Vec<_> = replicas
         .iter()
@@ -389,7 +389,7 @@ fn workers_that_start_together_have_ports_of_their_own_and_all_count_as_ready() 
     addresses.sort_unstable();
     addresses.dedup();
     assert_eq!(addresses.len(), 4);
-    replicas[0].put_away();
+    replicas[0].unload();
     eventually("one less is", STOPS, || house.ready_of("a") == 3);
 }
 
@@ -398,15 +398,15 @@ fn what_a_load_took_counts_for_the_next_one() {
     let house = House::new(LONG);
     let small = house.worker("small", json!({}), |plan| plan.need = Need::Estimated(40));
     let other = house.worker("other", json!({}), |plan| plan.need = Need::Configured(40));
-    drop(small.handle.want());
-    let wants = [small.handle.want(), other.handle.want()];
+    drop(small.handle.demand());
+    let wants = [small.handle.demand(), other.handle.demand()];
     small.ready();
     other.ready();
     drop(wants);
-    small.handle.put_away();
+    small.handle.unload();
     small.sleeps();
     // It has turned out to take far more than 60 bytes.
-    let _want = small.handle.want();
+    let _want = small.handle.demand();
     small.ready();
     other.sleeps();
 }
@@ -437,7 +437,7 @@ fn a_command_lives_the_same_life() {
     eventually("it is started again", READY, || worker.journal().starts().len() == 2);
     assert!(pid_gone(daemon), "what it left is gone before");
     worker.ready();
-    worker.handle.put_away();
+    worker.handle.unload();
     worker.sleeps();
     assert!(pid_gone(worker.pid()));
 }

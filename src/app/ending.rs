@@ -8,7 +8,7 @@ use crate::fleet::Fleet;
 use crate::gateway::Gateway;
 use crate::preflight::Unservable;
 use crate::settings::SettingProblem;
-use crate::worker::Loss;
+use crate::worker::WorkerLoss;
 use std::sync::Arc;
 use std::time::Duration;
 use tracing::{error, info};
@@ -79,7 +79,7 @@ pub(super) async fn wait_for_end(
                 return Ending { outcome: Outcome::Stopped, reason: None };
             }
             loss = &mut lost => {
-                let Loss::GivenUp(exit) = loss else {
+                let WorkerLoss::GivenUp(exit) = loss else {
                     error!("fatal: a worker is no longer watched; this is a defect, please report it");
                     return Ending::because(Outcome::Broken, "a worker is no longer watched");
                 };

@@ -42,7 +42,7 @@ use crate::telemetry::access::AccessLog;
 use crate::telemetry::files::LogFolder;
 use crate::telemetry::log::LogGuard;
 use crate::telemetry::metrics::Metrics;
-use crate::worker::{self, Shared, Spawner};
+use crate::worker::{self, Spawner, WorkerContext};
 use doors::{Listeners, serve_gateway, serve_health_on_its_own_thread, write_port_file};
 use ending::{Ending, wait_for_end};
 use reload::Reloader;
@@ -120,7 +120,7 @@ fn start_models(loaded: &Loaded, accounts: &Accounts, inputs: Inputs, resolved: 
     let spawner = Spawner::start(Handle::current(), ready.descriptors.found)?;
     tasks.spawn(worker::reap_orphans(spawner.clone(), stop_rest.clone()));
     let worker_logs = LogFolder::open(log_folder::of_service(&settings.logs), settings.logs.log_keep.get());
-    let shared = Shared::new(spawner, Arc::clone(metrics), settings.routing.max_wait_before_drain.0);
+    let shared = WorkerContext::new(spawner, Arc::clone(metrics), settings.routing.max_wait_before_drain.0);
     let shared = Arc::new(shared?);
     let fleet = Arc::new(Fleet::empty());
     let patience =

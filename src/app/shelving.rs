@@ -14,7 +14,7 @@ use crate::settings::values::MemoryBudgetSetting;
 use crate::settings::{Config, Environment, Settings};
 use crate::telemetry::files::LogFolder;
 use crate::telemetry::metrics::Metrics;
-use crate::worker::{self, Allowance, Need, Plan, Program, RemotePlan, Shared};
+use crate::worker::{self, MemoryBudget, Need, Plan, Program, RemotePlan, WorkerContext};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,7 +26,7 @@ use tracing::{error, info, warn};
 
 /// Puts models on the shelf and takes them away.
 pub(super) struct ModelReconciler {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<WorkerContext>,
     pub(super) fleet: Arc<Fleet>,
     pub(super) queues: Arc<Lanes>,
     pub(super) environment: Environment,
@@ -47,7 +47,7 @@ pub(super) struct ModelReconciler {
 
 /// What models are served with.
 pub(super) struct ShelvingParts {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<WorkerContext>,
     pub(super) fleet: Arc<Fleet>,
     pub(super) lanes: Arc<Lanes>,
     pub(super) environment: Environment,
@@ -119,8 +119,8 @@ impl ModelReconciler {
 
     /// Finds out how much memory models may take, and lets workers be loaded into it. `stop` ends the search.
     pub(super) async fn find_memory(self: Arc<Self>, budget: MemoryBudgetSetting, stop: CancellationToken) {
-        if let Some(allowance) = stop.run_until_cancelled(Allowance::find(budget)).await {
-            self.shared.allow(allowance);
+        if let Some(allowance) = stop.run_until_cancelled(MemoryBudget::find(budget)).await {
+            self.shared.set_memory_budget(allowance);
         }
     }
 
@@ -211,7 +211,8 @@ impl ModelReconciler {
                 connect_timeout: self.remote.connect_timeout,
             };
             let metrics = Arc::clone(&self.metrics);
-            let handle = match worker::join(plan, Arc::clone(&deaths), metrics, stop.clone(), &self.workers) {
+            let handle = match worker::supervise_remote(plan, Arc::clone(&deaths), metrics, stop.clone(), &self.workers)
+            {
                 Ok(handle) => handle,
                 Err(error) => {
                     error!(model = shelved.id, %error, "a remote backend cannot be used");

@@ -2,7 +2,7 @@
 
 use super::member::Member;
 use crate::awake;
-use crate::worker::Handle;
+use crate::worker::WorkerHandle;
 use std::future::{Future, pending, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ pub struct WorkerChanges(Vec<WatchedMember>);
 /// A worker that is looked at.
 struct WatchedMember {
     member: Arc<Member>,
-    handle: Handle,
+    handle: WorkerHandle,
     remote_changes: Option<watch::Receiver<()>>,
 }
 
@@ -23,7 +23,7 @@ impl WorkerChanges {
     pub(super) fn of<'a>(members: impl Iterator<Item = &'a Arc<Member>>) -> Self {
         let seen = |member: &'a Arc<Member>| WatchedMember {
             member: Arc::clone(member),
-            handle: member.handle().from_now_on(),
+            handle: member.handle().subscribe(),
             remote_changes: member.remote_changes(),
         };
         Self(members.map(seen).collect())
@@ -46,7 +46,7 @@ impl WorkerChanges {
         let endpoints: Vec<_> = endpoints.filter(|endpoint| endpoint.has_suspect()).collect();
         let left = async {
             let lefts = endpoints.iter().map(|endpoint| async {
-                endpoint.suspect_left().await;
+                endpoint.no_suspect_in_flight().await;
                 true
             });
             // False where it has left already.
@@ -101,7 +101,7 @@ async fn any<F: Future<Output = bool>>(futures: impl Iterator<Item = F>) -> bool
 mod tests {
     use super::*;
     use crate::fleet::{Fleet, Member, Model, Rank, RoutingPolicy, WorkerKind, card::ModelInfo};
-    use crate::worker::{State, Status};
+    use crate::worker::{WorkerState, WorkerStatus};
     use std::pin::pin;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::task::{Context, Wake};
@@ -120,14 +120,14 @@ mod tests {
     #[tokio::test]
     async fn the_first_load_may_be_that_of_models_that_come_later() {
         let model = || {
-            let (owner, handle) = Handle::stub(([127, 0, 0, 1], 1).into());
+            let (owner, handle) = WorkerHandle::stub(([127, 0, 0, 1], 1).into());
             let member = Arc::new(Member::local(handle, WorkerKind::Local, 0, 1, RANK));
             let is = |state, has_been_ready| {
-                move |status: &mut Status| {
+                move |status: &mut WorkerStatus| {
                     (status.state, status.has_been_ready) = (state, has_been_ready);
                 }
             };
-            owner.send_modify(is(State::Loading, false));
+            owner.send_modify(is(WorkerState::Loading, false));
             (owner, Arc::new(Model::new(ModelInfo::named("m"), RoutingPolicy::default(), vec![member])), is)
         };
         for serves in [true, false] {
@@ -140,7 +140,7 @@ mod tests {
             assert!(first_load.as_mut().poll(&mut context).is_pending());
             fleet.replace(vec![now]);
             assert!(first_load.as_mut().poll(&mut context).is_pending());
-            owner.send_modify(is(if serves { State::Ready } else { State::Failed }, serves));
+            owner.send_modify(is(if serves { WorkerState::Ready } else { WorkerState::Failed }, serves));
             assert_eq!(first_load.as_mut().poll(&mut context), std::task::Poll::Ready(serves));
         }
         let nobody = Arc::new(Model::new(ModelInfo::named("m"), RoutingPolicy::default(), Vec::new()));
@@ -150,7 +150,7 @@ mod tests {
     /// Regression: what had changed before counted as a change, so that whoever waited for a loss took a whole CPU.
     #[tokio::test]
     async fn who_waits_rests_until_something_happens() {
-        let (owner, handle) = Handle::stub(([127, 0, 0, 1], 1).into());
+        let (owner, handle) = WorkerHandle::stub(([127, 0, 0, 1], 1).into());
         let member = Arc::new(Member::local(handle, WorkerKind::Local, 0, 1, RANK));
         let model = Model::new(ModelInfo::named("m"), RoutingPolicy::default(), vec![Arc::clone(&member)]);
         let fleet = Fleet::new(vec![Arc::new(model)]);
@@ -161,7 +161,7 @@ mod tests {
         let mut is_lost = pin!(fleet.lost());
         assert!(is_lost.as_mut().poll(&mut context).is_pending());
         assert!(!woken.0.load(Ordering::SeqCst), "it is asked again at once");
-        owner.send_modify(|status| status.state = State::Failed);
+        owner.send_modify(|status| status.state = WorkerState::Failed);
         assert!(woken.0.load(Ordering::SeqCst));
         assert!(is_lost.as_mut().poll(&mut context).is_ready());
     }

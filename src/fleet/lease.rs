@@ -70,13 +70,13 @@ impl Lease {
     /// Says that the worker broke the connection.
     pub fn record_broken_connection(&mut self) {
         self.fail("broke the connection");
-        self.in_flight.doubt();
+        self.in_flight.record_broken_connection();
     }
 
     /// Says why a request to the worker failed; it is doubted, unless the reason lies with us.
     pub fn record_failure(&mut self, error: &(dyn Error + 'static), text: &str) {
         self.fail(text);
-        self.in_flight.failed(error);
+        self.in_flight.record_failure(error);
     }
 
     /// Says that the worker has not answered in time.
@@ -87,18 +87,18 @@ impl Lease {
     /// Says that the worker does not take the key that it was configured with.
     pub fn record_rejected_key(&mut self) {
         self.fail("does not take its api_key");
-        self.in_flight.answered();
+        self.in_flight.record_answer_end();
     }
 
     /// Says that the worker has answered to the end, well or with an error of its own.
     pub fn record_answer_end(&mut self) {
-        self.in_flight.answered();
+        self.in_flight.record_answer_end();
         self.close_served();
     }
 
     /// Says that the worker answered well, to the end.
     pub fn record_success(&mut self) {
-        self.in_flight.succeeded();
+        self.in_flight.record_success();
         self.close_served();
     }
 
@@ -107,8 +107,8 @@ impl Lease {
         self.fail("could not compute an answer");
         // Whoever runs another's worker restarts it.
         match self.member.is_remote() {
-            true => self.in_flight.answered(),
-            false => self.in_flight.could_not_be_computed(),
+            true => self.in_flight.record_answer_end(),
+            false => self.in_flight.record_compute_failure(),
         }
     }
 

@@ -6,7 +6,7 @@ use super::quota::Quota;
 use super::report::ServiceStatus;
 use super::tally::{WorkerCounters, WorkerFacts, WorkerKind, WorkerStats};
 use crate::awake::ActiveInstant;
-use crate::worker::{Handle, State};
+use crate::worker::{WorkerHandle, WorkerState};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use tokio::time::Instant as Clock;
 
 /// A worker among those of its model.
 pub struct Member {
-    handle: Handle,
+    handle: WorkerHandle,
     /// Who runs it.
     pub kind: WorkerKind,
     /// Its number among the workers of its model.
@@ -56,13 +56,13 @@ pub(super) struct Slot {
 
 impl Member {
     /// A worker that the gateway runs, with so many slots.
-    pub fn local(handle: Handle, kind: WorkerKind, number: u32, slots: usize, rank: Rank) -> Self {
+    pub fn local(handle: WorkerHandle, kind: WorkerKind, number: u32, slots: usize, rank: Rank) -> Self {
         let (taken, rank, tally) = (AtomicUsize::new(0), Mutex::new(rank), Arc::default());
         Self { handle, kind, number, slots, slots_in_use: taken, rank, remote_status: None, tally }
     }
 
     /// One that somebody else runs.
-    pub fn remote(handle: Handle, number: u32, slots: usize, rank: Rank, breaker: Breaker, quota: Quota) -> Self {
+    pub fn remote(handle: WorkerHandle, number: u32, slots: usize, rank: Rank, breaker: Breaker, quota: Quota) -> Self {
         let standing = RemoteStatus { inner: Mutex::new((breaker, quota)), changes: watch::channel(()).0 };
         Self { remote_status: Some(standing), ..Self::local(handle, WorkerKind::Remote, number, slots, rank) }
     }
@@ -72,7 +72,7 @@ impl Member {
         *self.rank.lock().unwrap_or_else(PoisonError::into_inner) = rank;
     }
 
-    pub(super) fn handle(&self) -> &Handle {
+    pub(super) fn handle(&self) -> &WorkerHandle {
         &self.handle
     }
 
@@ -86,7 +86,7 @@ impl Member {
         let is_lost = self.handle.loss().is_some();
         let status = self.handle.status();
         let is_on_its_way = match self.is_remote() {
-            true => matches!(status.state, State::Stopped | State::Starting),
+            true => matches!(status.state, WorkerState::Stopped | WorkerState::Starting),
             // One that was left to be started by its first request still sleeps while it is being woken.
             false => !status.asleep && !status.has_been_ready && status.failed_loads == 0,
         };
@@ -237,7 +237,7 @@ impl Member {
         });
         // Of a process that has ended, its end says more than the requests that met it.
         let end = status.last_exit.and_then(|exit| exit.hint);
-        let (of_requests, is_up) = (shown.last_error.take(), status.state == State::Ready);
+        let (of_requests, is_up) = (shown.last_error.take(), status.state == WorkerState::Ready);
         let of_process = if is_up { of_requests.or(end) } else { end.or(of_requests) };
         shown.last_error = status.last_error.or(of_process);
         shown

@@ -1,6 +1,6 @@
 //! The seam between the two journeys: which models there are, and which of their workers can serve.
 //!
-//! Hands out a [`Lease`] on a worker. Sees workers only as their [`Handle`](crate::worker::Handle)s and never names a
+//! Hands out a [`Lease`] on a worker. Sees workers only as their [`WorkerHandle`](crate::worker::WorkerHandle)s and never names a
 //! request.
 //!
 //! - `affinity.rs`: which worker served which beginning of a prompt last
@@ -33,7 +33,7 @@ mod tally;
 #[cfg(test)]
 mod testing;
 
-pub use crate::worker::{Errand, Fingerprint, State};
+pub use crate::worker::{Fingerprint, RequestClass, WorkerState};
 pub use breaker::{Breaker, BreakerState};
 pub use card::{ModelInfo, RoutingPolicy};
 pub use changes::WorkerChanges;
@@ -48,7 +48,7 @@ pub use tally::{WorkerKind, WorkerStats};
 #[cfg(test)]
 pub(crate) use testing::StubWorker;
 
-use crate::worker::Loss;
+use crate::worker::WorkerLoss;
 use arc_swap::ArcSwap;
 use std::future::Future;
 use std::pin::pin;
@@ -183,7 +183,7 @@ impl Fleet {
     }
 
     /// Waits until no worker of any model will serve again though nobody has asked for that.
-    pub async fn lost(&self) -> Loss {
+    pub async fn lost(&self) -> WorkerLoss {
         loop {
             let mut swapped = pin!(self.replaced.notified());
             let shelf = self.snapshot();
@@ -217,8 +217,8 @@ impl ModelSnapshot {
     }
 
     /// How the last one was lost, if all workers are, and there are any.
-    fn loss(&self) -> Option<Loss> {
-        let losses: Option<Vec<Loss>> = self.members().map(|member| member.handle().loss()).collect();
+    fn loss(&self) -> Option<WorkerLoss> {
+        let losses: Option<Vec<WorkerLoss>> = self.members().map(|member| member.handle().loss()).collect();
         losses?.pop()
     }
 }
@@ -226,14 +226,14 @@ impl ModelSnapshot {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::worker::{Handle, Status};
+    use crate::worker::{WorkerHandle, WorkerStatus};
     use std::num::NonZeroU32;
     use std::task::{Context, Poll, Waker};
     use std::time::Duration;
     use tokio::sync::watch;
 
-    fn member(kind: WorkerKind) -> (watch::Sender<Status>, Arc<Member>) {
-        let (owner, handle) = Handle::stub(([127, 0, 0, 1], 1).into());
+    fn member(kind: WorkerKind) -> (watch::Sender<WorkerStatus>, Arc<Member>) {
+        let (owner, handle) = WorkerHandle::stub(([127, 0, 0, 1], 1).into());
         let rank = Rank { weight: 1.0, priority: 0 };
         let member = match kind {
             WorkerKind::Remote => {
@@ -250,20 +250,20 @@ mod tests {
     }
 
     /// One that has not been ready, in this state.
-    fn is_new(owner: &watch::Sender<Status>, state: State, asleep: bool) {
+    fn is_new(owner: &watch::Sender<WorkerStatus>, state: WorkerState, asleep: bool) {
         owner.send_modify(|status| {
             (status.state, status.asleep, status.has_been_ready, status.endpoint) = (state, asleep, false, None);
         });
     }
 
-    fn is_ready(owner: &watch::Sender<Status>) {
+    fn is_ready(owner: &watch::Sender<WorkerStatus>) {
         owner.send_modify(|status| {
-            (status.state, status.asleep, status.has_been_ready) = (State::Ready, false, true);
+            (status.state, status.asleep, status.has_been_ready) = (WorkerState::Ready, false, true);
         });
     }
 
-    fn has_failed(owner: &watch::Sender<Status>) {
-        owner.send_modify(|status| (status.state, status.failed_loads) = (State::Backoff, 1));
+    fn has_failed(owner: &watch::Sender<WorkerStatus>) {
+        owner.send_modify(|status| (status.state, status.failed_loads) = (WorkerState::Backoff, 1));
     }
 
     fn overall(fleet: &Fleet) -> ServiceStatus {
@@ -276,20 +276,20 @@ mod tests {
     /// with it, was still being loaded.
     #[test]
     fn all_that_is_started_with_the_service_is_waited_for_once_and_what_is_not_is_never() {
-        type Outcome = fn(&watch::Sender<Status>);
+        type Outcome = fn(&watch::Sender<WorkerStatus>);
         for comes_to_an_end in [is_ready as Outcome, has_failed] {
             let ((early, one), (lazy, two)) = (member(WorkerKind::Local), member(WorkerKind::Local));
-            is_new(&early, State::Stopped, false);
-            is_new(&lazy, State::Stopped, true);
+            is_new(&early, WorkerState::Stopped, false);
+            is_new(&lazy, WorkerState::Stopped, true);
             let fleet = Fleet::new(vec![model(&one), model(&two)]);
             let mut context = Context::from_waker(Waker::noop());
             let mut first_load = pin!(fleet.initial_load());
-            for state in [State::Starting, State::Loading] {
+            for state in [WorkerState::Starting, WorkerState::Loading] {
                 is_new(&early, state, false);
                 assert!(first_load.as_mut().poll(&mut context).is_pending(), "{state}");
                 assert_eq!((overall(&fleet), fleet.is_ready()), (ServiceStatus::Loading, false), "{state}");
             }
-            is_new(&lazy, State::Loading, true);
+            is_new(&lazy, WorkerState::Loading, true);
             assert!(first_load.as_mut().poll(&mut context).is_pending());
             comes_to_an_end(&early);
             assert_eq!(
@@ -301,11 +301,11 @@ mod tests {
             // From now on the best there is counts.
             is_ready(&early);
             assert_eq!((overall(&fleet), fleet.is_ready()), (ServiceStatus::Ok, true));
-            is_new(&early, State::Loading, false);
-            is_new(&lazy, State::Stopped, true);
+            is_new(&early, WorkerState::Loading, false);
+            is_new(&lazy, WorkerState::Stopped, true);
             assert_eq!(overall(&fleet), ServiceStatus::Ok, "started again, it leaves others ready");
             let (newcomer, three) = member(WorkerKind::Local);
-            is_new(&newcomer, State::Loading, false);
+            is_new(&newcomer, WorkerState::Loading, false);
             fleet.replace(vec![model(&two), model(&three)]);
             assert_eq!(overall(&fleet), ServiceStatus::Ok, "and so does one that a reload brings");
         }
@@ -313,10 +313,10 @@ mod tests {
 
     #[test]
     fn a_remote_worker_is_waited_for_until_it_was_asked_once() {
-        for told in [State::Unhealthy, State::Loading, State::Ready] {
+        for told in [WorkerState::Unhealthy, WorkerState::Loading, WorkerState::Ready] {
             let ((far, one), (lazy, two)) = (member(WorkerKind::Remote), member(WorkerKind::Local));
-            is_new(&far, State::Starting, false);
-            is_new(&lazy, State::Stopped, true);
+            is_new(&far, WorkerState::Starting, false);
+            is_new(&lazy, WorkerState::Stopped, true);
             let fleet = Fleet::new(vec![model(&one), model(&two)]);
             assert_eq!(overall(&fleet), ServiceStatus::Loading);
             is_new(&far, told, false);
@@ -327,8 +327,8 @@ mod tests {
     #[test]
     fn who_has_lost_its_owner_is_not_waited_for() {
         let ((early, one), (lazy, two)) = (member(WorkerKind::Local), member(WorkerKind::Local));
-        is_new(&early, State::Loading, false);
-        is_new(&lazy, State::Stopped, true);
+        is_new(&early, WorkerState::Loading, false);
+        is_new(&lazy, WorkerState::Stopped, true);
         let fleet = Fleet::new(vec![model(&one), model(&two)]);
         assert_eq!(overall(&fleet), ServiceStatus::Loading);
         drop(early);

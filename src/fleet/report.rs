@@ -1,6 +1,6 @@
 //! What is shown of the models: their states, and the sum of them.
 
-use crate::worker::{LastExit, State, WorkerState};
+use crate::worker::{LastExit, WorkerCondition, WorkerState};
 use serde::Serialize;
 
 /// What is shown of a model.
@@ -9,7 +9,7 @@ pub struct ModelStatus {
     /// The id that clients use.
     pub id: String,
     /// The state of the worker that is nearest to serving.
-    pub state: State,
+    pub state: WorkerState,
     /// Restarts of all its workers since the service started.
     pub restarts: u64,
     /// How a process before ended.
@@ -43,14 +43,14 @@ pub enum ServiceStatus {
 
 impl ServiceStatus {
     /// Of a worker that stands there.
-    pub(super) fn of(worker: WorkerState) -> Self {
+    pub(super) fn of(worker: WorkerCondition) -> Self {
         match worker.state {
-            State::Ready => Self::Ok,
+            WorkerState::Ready => Self::Ok,
             // A request starts it.
-            State::Stopped | State::Draining if worker.is_asleep => Self::Ok,
-            State::Stopped | State::Starting | State::Loading => Self::Loading,
-            State::Unhealthy | State::Backoff | State::Draining => Self::Degraded,
-            State::Failed => Self::Failed,
+            WorkerState::Stopped | WorkerState::Draining if worker.is_asleep => Self::Ok,
+            WorkerState::Stopped | WorkerState::Starting | WorkerState::Loading => Self::Loading,
+            WorkerState::Unhealthy | WorkerState::Backoff | WorkerState::Draining => Self::Degraded,
+            WorkerState::Failed => Self::Failed,
         }
     }
 

@@ -5,7 +5,7 @@
 use super::admission::auth::Caller;
 use super::queue::model_queues::{Lane, Table};
 use super::route::ModelsRoute;
-use crate::fleet::{Model, State};
+use crate::fleet::{Model, WorkerState};
 use crate::refusal::Refusal;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
@@ -86,7 +86,7 @@ fn row(model: &Model) -> Value {
         "size_bytes": card.size_bytes,
         "context_length": card.context_length,
         "quantization": card.quantization,
-        "loaded": model.state() == State::Ready,
+        "loaded": model.state() == WorkerState::Ready,
     })
 }
 

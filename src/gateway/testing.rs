@@ -11,7 +11,7 @@ use super::response::rename::Renamed;
 use super::response::stall_sweeper::Holdings;
 use super::route;
 use crate::awake::ActiveInstant;
-use crate::fleet::{Errand, Fingerprint, Model, StubWorker};
+use crate::fleet::{Fingerprint, Model, RequestClass, StubWorker};
 use crate::refusal::Refusal;
 use crate::settings::options::Logs;
 use crate::settings::values::{LogFormat, LogLevel};
@@ -136,7 +136,7 @@ impl Stage {
             holdings: &self.holdings,
         };
         let ticket = self.place().ticket().await.ok().unwrap();
-        let lease = self.model.lease(&Errand::Work(Some(ASKED)).into()).unwrap();
+        let lease = self.model.lease(&RequestClass::Inference(Some(ASKED)).into()).unwrap();
         let (body, caller) = (Renamed::new(upstream, None), Caller::nobody());
         let answer = UpstreamAnswer { status, body, route, patience, caller, record, ticket, lease };
         (Passed::new(answer), llama)

@@ -51,7 +51,7 @@ pub const REMOTE_BACKOFF_LONGEST: Duration = Duration::from_secs(30);
 pub const REMOTE_INTERVAL_LOADING: Duration = Duration::from_secs(1);
 
 /// Most bytes that are read of llama-server's metrics.
-pub const VITALS_SIZE: usize = 64 * 1024;
+pub const METRICS_BODY_SIZE: usize = 64 * 1024;
 
 /// Pause before the next try to start llama-server when this machine was short of something, such as file descriptors.
 pub const SHORTAGE_PAUSE: Duration = Duration::from_secs(1);

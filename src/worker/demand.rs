@@ -2,7 +2,7 @@
 //!
 //! Waking and stopping the worker is its owner's business.
 
-use super::change_signal::Bell;
+use super::change_signal::ChangeSignal;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
@@ -15,7 +15,7 @@ pub(super) struct Demand {
     first: Notify,
     last: Notify,
     /// Rung when the first guard is taken and when the last one is dropped.
-    bell: Arc<Bell>,
+    bell: Arc<ChangeSignal>,
     /// The change that the owner has not taken yet.
     change: Mutex<Option<DemandChange>>,
     changed: Notify,
@@ -35,14 +35,14 @@ pub(super) enum DemandChange {
 
 impl Demand {
     /// Returns a demand without guards that rings `bell` as it begins and ends.
-    pub(super) fn new(bell: Arc<Bell>) -> Self {
+    pub(super) fn new(bell: Arc<ChangeSignal>) -> Self {
         Self { bell, ..Self::default() }
     }
 
     /// Takes a guard, which wakes the worker.
     pub(super) fn guard(demand: &Arc<Self>) -> DemandGuard {
         if demand.guards.fetch_add(1, Ordering::SeqCst) == 0 {
-            demand.bell.ring();
+            demand.bell.notify();
         }
         demand.first.notify_one();
         DemandGuard(Arc::clone(demand))
@@ -104,7 +104,7 @@ impl Drop for DemandGuard {
     fn drop(&mut self) {
         if self.0.guards.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.0.last.notify_one();
-            self.0.bell.ring();
+            self.0.bell.notify();
         }
     }
 }

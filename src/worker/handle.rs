@@ -1,12 +1,12 @@
-//! What others see of a worker: its [`Handle`], its [`Status`], how it ended last, and why it is lost.
+//! What others see of a worker: its [`WorkerHandle`], its [`WorkerStatus`], how it ended last, and why it is lost.
 
 use super::demand::{Demand, DemandChange, DemandGuard};
-use super::diagnosis::cause::{Cause, Diagnosis};
+use super::diagnosis::cause::{Diagnosis, FailureCause};
 use super::endpoint::Endpoint;
-use super::endpoint::crash_suspects::{Deaths, Fingerprint};
+use super::endpoint::crash_suspects::{CrashSuspects, Fingerprint};
 use super::plan::Plan;
-use super::state::State;
-use super::worker_metrics::Board;
+use super::state::WorkerState;
+use super::worker_metrics::WorkerMetrics;
 use serde::Serialize;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -22,7 +22,7 @@ pub struct LastExit {
     pub hint: Option<String>,
     /// The cause by name, for logs.
     #[serde(skip)]
-    pub cause: Cause,
+    pub cause: FailureCause,
     /// What has ended, as logs call it.
     #[serde(skip)]
     pub program: String,
@@ -42,13 +42,13 @@ impl LastExit {
 
 /// What others may know of a worker at this moment.
 #[derive(Clone)]
-pub struct Status {
+pub struct WorkerStatus {
     /// The state of its state machine.
-    pub state: State,
+    pub state: WorkerState,
     /// Whether it was stopped, or never started, because nobody used it, and has not been ready since. Whoever wants it
     /// wakes it.
     pub asleep: bool,
-    /// How to reach it; only while it is [`State::Prepared`].
+    /// How to reach it; only while it is [`WorkerState::Prepared`].
     pub endpoint: Option<Arc<Endpoint>>,
     /// Restarts since the service started.
     pub restarts: u64,
@@ -62,16 +62,16 @@ pub struct Status {
     pub last_error: Option<String>,
 }
 
-impl Status {
+impl WorkerStatus {
     /// Returns where the worker stands.
-    pub fn worker_state(&self) -> WorkerState {
-        WorkerState { state: self.state, is_asleep: self.asleep }
+    pub fn worker_state(&self) -> WorkerCondition {
+        WorkerCondition { state: self.state, is_asleep: self.asleep }
     }
 
     /// Before the first start, for which it may sleep.
     pub(super) fn first(asleep: bool) -> Self {
         Self {
-            state: State::Stopped,
+            state: WorkerState::Stopped,
             asleep,
             endpoint: None,
             restarts: 0,
@@ -83,41 +83,41 @@ impl Status {
     }
 }
 
-/// Where a worker stands, for those who need no more of its [`Status`].
+/// Where a worker stands, for those who need no more of its [`WorkerStatus`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct WorkerState {
+pub struct WorkerCondition {
     /// The state of its state machine.
-    pub state: State,
-    /// Whether it is asleep or being woken; [`Status::asleep`].
+    pub state: WorkerState,
+    /// Whether it is asleep or being woken; [`WorkerStatus::asleep`].
     pub is_asleep: bool,
 }
 
 /// A worker as others see it.
 #[derive(Clone)]
-pub struct Handle {
-    pub(super) status: watch::Receiver<Status>,
+pub struct WorkerHandle {
+    pub(super) status: watch::Receiver<WorkerStatus>,
     pub(super) demand: Arc<Demand>,
-    pub(super) deaths: Arc<Deaths>,
+    pub(super) suspects: Arc<CrashSuspects>,
     /// `None` in tests of other modules.
-    pub(super) board: Option<Arc<Board>>,
+    pub(super) metrics: Option<Arc<WorkerMetrics>>,
 }
 
-impl Handle {
+impl WorkerHandle {
     /// The present status.
-    pub fn status(&self) -> Status {
+    pub fn status(&self) -> WorkerStatus {
         self.status.borrow().clone()
     }
 
     /// Returns where it stands at present.
-    pub fn state(&self) -> WorkerState {
+    pub fn state(&self) -> WorkerCondition {
         self.status.borrow().worker_state()
     }
 
     /// Whether it sleeps though it was wanted: there was no room for it beside pinned models.
     pub fn is_crowded_out(&self) -> bool {
         let status = self.status.borrow();
-        let has_found_none = |exit: &LastExit| exit.cause == Cause::NoRoom;
-        let is_there = matches!(status.state, State::Starting | State::Loading | State::Ready);
+        let has_found_none = |exit: &LastExit| exit.cause == FailureCause::NoRoom;
+        let is_there = matches!(status.state, WorkerState::Starting | WorkerState::Loading | WorkerState::Ready);
         status.asleep && !is_there && status.last_exit.as_ref().is_some_and(has_found_none)
     }
 
@@ -137,12 +137,12 @@ impl Handle {
     }
 
     /// Wakes the worker, and keeps it from sleep as long as what is returned lives.
-    pub fn want(&self) -> DemandGuard {
+    pub fn demand(&self) -> DemandGuard {
         Demand::guard(&self.demand)
     }
 
     /// Has the worker finish what it serves and sleep until it is wanted, or woken. Returns at once.
-    pub fn put_away(&self) {
+    pub fn unload(&self) {
         self.demand.tell(DemandChange::PutAway);
     }
 
@@ -153,24 +153,24 @@ impl Handle {
     }
 
     /// Shows nothing of the worker in the metrics any more: it is not one of those that are served.
-    pub fn take_down(&self) {
-        if let Some(board) = &self.board {
-            board.take_down();
+    pub fn remove_metrics(&self) {
+        if let Some(board) = &self.metrics {
+            board.unregister();
         }
     }
 
     /// Whether a request is not to be tried again, because workers died each time they served it.
-    pub fn refuses(&self, fingerprint: Fingerprint) -> bool {
-        self.deaths.convict(fingerprint)
+    pub fn is_blocked(&self, fingerprint: Fingerprint) -> bool {
+        self.suspects.is_blocked(fingerprint)
     }
 
     /// Whether a worker died while it served this request, which has not been served since.
-    pub fn suspects(&self, fingerprint: Fingerprint) -> bool {
-        self.deaths.suspect(fingerprint)
+    pub fn is_suspected(&self, fingerprint: Fingerprint) -> bool {
+        self.suspects.is_suspected(fingerprint)
     }
 
     /// The same worker for somebody who waits for what changes from now on.
-    pub fn from_now_on(&self) -> Self {
+    pub fn subscribe(&self) -> Self {
         let mut handle = self.clone();
         handle.status.mark_unchanged();
         handle
@@ -184,22 +184,22 @@ impl Handle {
 
     /// Whether it can be sent requests, as far as its state tells.
     pub fn is_ready(&self) -> bool {
-        self.status.borrow().state == State::Ready
+        self.status.borrow().state == WorkerState::Ready
     }
 
     /// Why it serves never again though nobody has asked for that; none if it may.
-    pub fn loss(&self) -> Option<Loss> {
+    pub fn loss(&self) -> Option<WorkerLoss> {
         let status = self.status.borrow();
         match status.state {
-            State::Failed => Some(Loss::GivenUp(status.last_exit.clone())),
-            _ => self.status.has_changed().is_err().then_some(Loss::Unwatched),
+            WorkerState::Failed => Some(WorkerLoss::GivenUp(status.last_exit.clone())),
+            _ => self.status.has_changed().is_err().then_some(WorkerLoss::Unwatched),
         }
     }
 }
 
 /// Why a worker is lost.
 #[derive(Debug)]
-pub enum Loss {
+pub enum WorkerLoss {
     /// Its restarts are spent; how it ended last.
     GivenUp(Option<LastExit>),
     /// Its owner has ended, by a defect of ours.
@@ -207,16 +207,20 @@ pub enum Loss {
 }
 
 #[cfg(test)]
-impl Handle {
+impl WorkerHandle {
     /// A ready worker at this address, for the tests of others; it changes as the sender says.
-    pub(crate) fn stub(address: std::net::SocketAddr) -> (watch::Sender<Status>, Self) {
-        let deaths = Arc::<Deaths>::default();
+    pub(crate) fn stub(address: std::net::SocketAddr) -> (watch::Sender<WorkerStatus>, Self) {
+        let deaths = Arc::<CrashSuspects>::default();
         let key = http::HeaderValue::from_static("Bearer stub");
         let endpoint = Arc::new(Endpoint::new(address, key, Arc::clone(&deaths)).unwrap());
-        let status =
-            Status { state: State::Ready, endpoint: Some(endpoint), has_been_ready: true, ..Status::first(false) };
+        let status = WorkerStatus {
+            state: WorkerState::Ready,
+            endpoint: Some(endpoint),
+            has_been_ready: true,
+            ..WorkerStatus::first(false)
+        };
         let (sender, status) = watch::channel(status);
-        (sender, Self { status, demand: Arc::default(), deaths, board: None })
+        (sender, Self { status, demand: Arc::default(), suspects: deaths, metrics: None })
     }
 
     /// Whether somebody wants it.
@@ -225,7 +229,7 @@ impl Handle {
     }
 
     /// Has its worker die while it serves this.
-    pub(crate) fn dies_of(&self, fingerprint: Fingerprint) {
-        self.deaths.note(&[fingerprint]);
+    pub(crate) fn record_crash_by(&self, fingerprint: Fingerprint) {
+        self.suspects.record_crash(&[fingerprint]);
     }
 }

@@ -38,7 +38,7 @@ pub(super) const ALL: [&str; 4] = [PREFETCH, START, WEIGHTS, WARM_UP];
 
 /// The moments at which a load passes from one phase into the next.
 #[derive(Debug)]
-pub(super) struct Phases {
+pub(super) struct LoadPhases {
     started: Instant,
     loading: Option<Instant>,
     weights_in: Option<Instant>,
@@ -47,7 +47,7 @@ pub(super) struct Phases {
 
 /// How long a load took. What cannot be told from `weights` counts as `weights`, so the phases add up to the load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Times {
+pub(super) struct LoadTimes {
     /// From the start of the process until it could serve.
     pub(super) load: Duration,
     /// Until it began to read the model.
@@ -58,14 +58,14 @@ pub(super) struct Times {
     pub(super) warm_up: Option<Duration>,
 }
 
-impl Phases {
+impl LoadPhases {
     /// The process is started now.
     pub(super) fn begin(now: Instant) -> Self {
         Self { started: now, loading: None, weights_in: None, is_over: false }
     }
 
     /// It logged this line.
-    pub(super) fn says(&mut self, line: &[u8], now: Instant) {
+    pub(super) fn read_line(&mut self, line: &[u8], now: Instant) {
         if self.is_over {
             return;
         }
@@ -74,23 +74,23 @@ impl Phases {
         if is_one_of(WEIGHTS_IN) {
             self.weights_in = Some(now);
         } else if is_one_of(LOADING) {
-            self.is_loading(now);
+            self.begin_loading(now);
         }
     }
 
     /// It answered a probe, or logged, that it is loading.
-    pub(super) fn is_loading(&mut self, now: Instant) {
+    pub(super) fn begin_loading(&mut self, now: Instant) {
         if self.weights_in.is_none() {
             self.loading.get_or_insert(now);
         }
     }
 
     /// It can serve. What it logs from now on is not looked at.
-    pub(super) fn end(&mut self, now: Instant) -> Times {
+    pub(super) fn end(&mut self, now: Instant) -> LoadTimes {
         self.is_over = true;
         let loading = self.loading.unwrap_or(self.started);
         let weights_in = self.weights_in.unwrap_or(now);
-        Times {
+        LoadTimes {
             load: now.duration_since(self.started),
             start: self.loading.map(|loading| loading.duration_since(self.started)),
             weights: weights_in.duration_since(loading),
@@ -107,10 +107,10 @@ mod tests {
     fn times_of(log: &str) -> (Option<u128>, u128, Option<u128>) {
         let start = Instant::now();
         let at = |line: usize| start + Duration::from_millis(10) * (line as u32 + 1);
-        let mut phases = Phases::begin(start);
+        let mut phases = LoadPhases::begin(start);
         let mut count = 0;
         for (number, line) in log.lines().enumerate() {
-            phases.says(line.as_bytes(), at(number));
+            phases.read_line(line.as_bytes(), at(number));
             count = number + 1;
         }
         let times = phases.end(at(count));
@@ -182,16 +182,16 @@ mod tests {
     fn an_answer_tells_too_and_what_comes_later_tells_nothing() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
-        let mut phases = Phases::begin(start);
-        phases.is_loading(at(100));
-        phases.says(b"main: loading model", at(110));
+        let mut phases = LoadPhases::begin(start);
+        phases.begin_loading(at(100));
+        phases.read_line(b"main: loading model", at(110));
         let times = phases.end(at(300));
         assert_eq!((times.start, times.warm_up), (Some(Duration::from_millis(100)), None));
-        phases.says(b"warming up the model", at(400));
+        phases.read_line(b"warming up the model", at(400));
         assert_eq!(phases.end(at(500)).warm_up, None);
-        let mut phases = Phases::begin(start);
-        phases.says(b"warming up the model", at(50));
-        phases.is_loading(at(100));
+        let mut phases = LoadPhases::begin(start);
+        phases.read_line(b"warming up the model", at(50));
+        phases.begin_loading(at(100));
         assert_eq!(phases.end(at(200)).start, None, "the answer came too late to tell");
     }
 }

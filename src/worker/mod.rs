@@ -1,6 +1,6 @@
 //! A worker's life: start a process, watch it, keep its logs, restart it or give it up.
 //!
-//! [`supervise`] starts the one task that owns a worker. Others hold a [`Handle`] and see a [`Status`]. Nothing here names
+//! [`supervise`] starts the one task that owns a worker. Others hold a [`WorkerHandle`] and see a [`WorkerStatus`]. Nothing here names
 //! a client's HTTP request. This file is the public face and nothing else.
 //!
 //! Each part uses only what stands before it: the files of this folder; `endpoint/`; `memory/`; `process/`; `diagnosis/`;
@@ -43,16 +43,16 @@ mod supervisor;
 mod worker_metrics;
 
 pub use demand::DemandGuard;
-pub use diagnosis::cause::Cause;
-pub use endpoint::crash_suspects::{Deaths, Fingerprint};
+pub use diagnosis::cause::FailureCause;
+pub use endpoint::crash_suspects::{CrashSuspects, Fingerprint};
 pub use endpoint::in_flight::InFlight;
-pub use endpoint::{Endpoint, Errand, NotNow};
-pub use handle::{Handle, LastExit, Loss, Status, WorkerState};
-pub use memory::budget::Allowance;
+pub use endpoint::{Endpoint, NotAccepted, RequestClass};
+pub use handle::{LastExit, WorkerCondition, WorkerHandle, WorkerLoss, WorkerStatus};
+pub use memory::budget::MemoryBudget;
 pub use plan::{Need, Plan, Program};
 pub use process::reaper::reap_orphans;
 pub use process::spawner::Spawner;
-pub use remote::{RemotePlan, join};
-pub use state::State;
-pub use supervisor::shared::Shared;
+pub use remote::{RemotePlan, supervise_remote};
+pub use state::WorkerState;
+pub use supervisor::shared::WorkerContext;
 pub use supervisor::supervise;

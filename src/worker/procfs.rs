@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 /// One line of `/proc/PID/stat`, as far as anybody here asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stat {
+pub(super) struct ProcStat {
     pub(super) state: char,
     pub(super) parent: i32,
     pub(super) group: i32,
@@ -23,7 +23,7 @@ pub(super) struct Stat {
     pub(super) start: u64,
 }
 
-impl Stat {
+impl ProcStat {
     /// `NotFound` when there is no such process.
     pub(super) fn of(pid: i32) -> io::Result<Self> {
         Self::read(&format!("/proc/{pid}/stat"))
@@ -65,7 +65,7 @@ pub(super) fn threads(pid: i32) -> Vec<(i32, u64)> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let thread = |entry: fs::DirEntry| {
         let thread: i32 = entry.file_name().to_str()?.parse().ok()?;
-        Some((thread, Stat::read(&format!("/proc/{pid}/task/{thread}/stat")).ok()?.computed))
+        Some((thread, ProcStat::read(&format!("/proc/{pid}/task/{thread}/stat")).ok()?.computed))
     };
     tasks.filter_map(thread).collect()
 }
@@ -101,22 +101,22 @@ pub(super) fn variable(pid: i32, name: &str) -> Option<PathBuf> {
 /// A process that is not mistaken for a later one of the same number, for one of another container, nor for one before
 /// the machine was restarted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Identity {
+pub(super) struct ProcessIdentity {
     pub(super) pid: i32,
     pub(super) start: u64,
     /// Where and since when numbers mean what they mean here.
-    realm: String,
+    pid_namespace: String,
 }
 
-impl Identity {
+impl ProcessIdentity {
     /// The process that has this number now.
     pub(super) fn of(pid: i32) -> io::Result<Self> {
-        Ok(Self { pid, start: Stat::of(pid)?.start, realm: realm()? })
+        Ok(Self { pid, start: ProcStat::of(pid)?.start, pid_namespace: pid_namespace()? })
     }
 
-    /// As text, for [`Identity::read`].
+    /// As text, for [`ProcessIdentity::read`].
     pub(super) fn written(&self) -> String {
-        format!("{} {} {}\n", self.pid, self.start, self.realm)
+        format!("{} {} {}\n", self.pid, self.start, self.pid_namespace)
     }
 
     /// What was written, unless it is of an earlier life of the machine, or of another container.
@@ -125,17 +125,21 @@ impl Identity {
         let (pid, start) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
         let realm = words.next()?.to_owned();
         // A process and its group have a number above 1; 0 and less mean many processes to a signal.
-        (pid > 1 && self::realm().is_ok_and(|now| now == realm)).then_some(Self { pid, start, realm })
+        (pid > 1 && self::pid_namespace().is_ok_and(|now| now == realm)).then_some(Self {
+            pid,
+            start,
+            pid_namespace: realm,
+        })
     }
 
     /// Whether this very process runs.
-    pub(super) fn runs(&self) -> bool {
-        Stat::of(self.pid).is_ok_and(|stat| stat.start == self.start && !stat.has_ended())
+    pub(super) fn is_running(&self) -> bool {
+        ProcStat::of(self.pid).is_ok_and(|stat| stat.start == self.start && !stat.has_ended())
     }
 }
 
 /// The machine's boot id, and the namespace of process ids.
-fn realm() -> io::Result<String> {
+fn pid_namespace() -> io::Result<String> {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
     Ok(format!("{} {}", boot.trim(), fs::read_link("/proc/self/ns/pid")?.display()))
 }
@@ -148,9 +152,9 @@ mod tests {
     fn a_line_is_read_behind_the_worst_of_names() {
         let line =
             "4321 (a) b) (c) S 17 4300 4300 0 -1 4194560 99 0 33 8 50 5 0 0 20 0 1 0 987654 2695168 400 18446744";
-        let stat = Stat::parse(line).unwrap();
-        assert_eq!(stat, Stat { state: 'S', parent: 17, group: 4300, faults: 33, computed: 55, start: 987_654 });
-        assert_eq!(Stat::parse("4321 (a) S 17"), None);
+        let stat = ProcStat::parse(line).unwrap();
+        assert_eq!(stat, ProcStat { state: 'S', parent: 17, group: 4300, faults: 33, computed: 55, start: 987_654 });
+        assert_eq!(ProcStat::parse("4321 (a) S 17"), None);
     }
 
     #[test]
@@ -161,25 +165,25 @@ mod tests {
         assert!(has_open(own, &["/dev/no-such-device", path]));
         assert!(!has_open(own, &["/dev/no-such-device"]) && !has_open(-1, &["/"]));
         let (thread, _) = threads(own).into_iter().find(|(thread, _)| *thread != own).unwrap();
-        assert!(Stat::read(&format!("/proc/{own}/task/{thread}/stat")).is_ok());
+        assert!(ProcStat::read(&format!("/proc/{own}/task/{thread}/stat")).is_ok());
         assert!(threads(-1).is_empty());
     }
 
     #[test]
     fn this_process_knows_itself_and_no_other() {
         let own = i32::try_from(std::process::id()).unwrap();
-        let identity = Identity::of(own).unwrap();
-        assert!(identity.runs());
-        assert_eq!(Identity::read(&identity.written()), Some(identity.clone()));
-        let successor = Identity { start: identity.start + 1, ..identity.clone() };
-        assert!(!successor.runs(), "another process had this number");
-        let (boot, namespace) = identity.realm.split_once(' ').unwrap();
+        let identity = ProcessIdentity::of(own).unwrap();
+        assert!(identity.is_running());
+        assert_eq!(ProcessIdentity::read(&identity.written()), Some(identity.clone()));
+        let successor = ProcessIdentity { start: identity.start + 1, ..identity.clone() };
+        assert!(!successor.is_running(), "another process had this number");
+        let (boot, namespace) = identity.pid_namespace.split_once(' ').unwrap();
         for elsewhere in [format!("00000000-0000-0000-0000-000000000000 {namespace}"), format!("{boot} pid:[1]")] {
-            let note = Identity { realm: elsewhere, ..identity.clone() }.written();
-            assert_eq!(Identity::read(&note), None, "{note}");
+            let note = ProcessIdentity { pid_namespace: elsewhere, ..identity.clone() }.written();
+            assert_eq!(ProcessIdentity::read(&note), None, "{note}");
         }
-        assert_eq!(Identity::read("1 0 x"), None);
-        assert_eq!(Identity::read(""), None);
-        assert_eq!(Stat::of(i32::MAX).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(ProcessIdentity::read("1 0 x"), None);
+        assert_eq!(ProcessIdentity::read(""), None);
+        assert_eq!(ProcStat::of(i32::MAX).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }

@@ -3,16 +3,16 @@
 use serde::Serialize;
 use std::fmt;
 
-/// Defines [`State`] from one row for each state: its variant and its name in JSON and metrics.
+/// Defines [`WorkerState`] from one row for each state: its variant and its name in JSON and metrics.
 macro_rules! states {
     ($($(#[$doc:meta])+ $variant:ident = $name:literal,)+) => {
         /// Where a worker stands.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-        pub enum State {
+        pub enum WorkerState {
             $($(#[$doc])+ #[serde(rename = $name)] $variant,)+
         }
 
-        impl State {
+        impl WorkerState {
             /// All states, in the order of a life.
             pub const ALL: [Self; [$($name),+].len()] = [$(Self::$variant),+];
 
@@ -47,7 +47,7 @@ states! {
 
 /// What happens to a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event {
+pub enum WorkerEvent {
     /// A start has begun; the process follows.
     StartBegun,
     /// A probe was answered: still loading.
@@ -62,19 +62,19 @@ pub enum Event {
     BudgetSpent,
     /// Somebody wants it stopped.
     StopAsked,
-    /// The process is gone after [`Event::StopAsked`].
+    /// The process is gone after [`WorkerEvent::StopAsked`].
     Stopped,
 }
 
-impl State {
+impl WorkerState {
     /// Whether the process of this state has been ready at least once.
     pub(super) fn has_served(self) -> bool {
         matches!(self, Self::Ready | Self::Unhealthy | Self::Draining)
     }
 
     /// The state after an event; `None` when the event means nothing in this state.
-    pub fn after(self, event: Event) -> Option<Self> {
-        use Event as E;
+    pub fn after(self, event: WorkerEvent) -> Option<Self> {
+        use WorkerEvent as E;
         match (self, event) {
             (Self::Stopped | Self::Backoff | Self::Failed, E::StartBegun) => Some(Self::Starting),
             // A remote worker may load again whenever it likes.
@@ -95,7 +95,7 @@ impl State {
     }
 }
 
-impl fmt::Display for State {
+impl fmt::Display for WorkerState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -105,20 +105,20 @@ impl fmt::Display for State {
 mod tests {
     use super::*;
 
-    const EVENTS: [Event; 8] = [
-        Event::StartBegun,
-        Event::AnswersLoading,
-        Event::AnswersReady,
-        Event::ProbesFailed,
-        Event::Ended,
-        Event::BudgetSpent,
-        Event::StopAsked,
-        Event::Stopped,
+    const EVENTS: [WorkerEvent; 8] = [
+        WorkerEvent::StartBegun,
+        WorkerEvent::AnswersLoading,
+        WorkerEvent::AnswersReady,
+        WorkerEvent::ProbesFailed,
+        WorkerEvent::Ended,
+        WorkerEvent::BudgetSpent,
+        WorkerEvent::StopAsked,
+        WorkerEvent::Stopped,
     ];
 
     #[test]
     fn the_table_of_transitions() {
-        use State as S;
+        use WorkerState as S;
         // One row a state: what each event of EVENTS, in order, leads to.
         let none = None;
         let table: [(S, [Option<S>; 8]); 8] = [
@@ -195,12 +195,12 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn only_ready_serves_and_one_that_failed_only_starts_anew(steps in proptest::collection::vec(0usize..EVENTS.len(), 0..200)) {
-            let mut state = State::Stopped;
+            let mut state = WorkerState::Stopped;
             for step in steps {
                 if let Some(next) = state.after(EVENTS[step]) {
-                    proptest::prop_assert!(state != State::Failed || EVENTS[step] == Event::StartBegun);
-                    if next == State::Ready {
-                        proptest::prop_assert_eq!(EVENTS[step], Event::AnswersReady);
+                    proptest::prop_assert!(state != WorkerState::Failed || EVENTS[step] == WorkerEvent::StartBegun);
+                    if next == WorkerState::Ready {
+                        proptest::prop_assert_eq!(EVENTS[step], WorkerEvent::AnswersReady);
                     }
                     state = next;
                 }

@@ -1,51 +1,51 @@
 //! What the metrics show of one worker, as long as it is one of those that are served: a worker that a reload puts in its
 //! place is shown under the same name while this one still finishes its requests.
 
-use super::load_phases::{self, Times};
-use super::state::State;
+use super::load_phases::{self, LoadTimes};
+use super::state::WorkerState;
 use crate::telemetry::metrics::{Metrics, ModelLabels, PhaseLabels, StateLabels, WorkerLabels, bytes};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// What is shown of one worker.
-pub(super) struct Board {
+pub(super) struct WorkerMetrics {
     metrics: Arc<Metrics>,
     labels: WorkerLabels,
     /// The state that is shown; none once it has been taken down.
-    shown: Mutex<Option<State>>,
+    shown: Mutex<Option<WorkerState>>,
 }
 
-impl Board {
+impl WorkerMetrics {
     /// Shows a worker of this model in this state.
-    pub(super) fn put_up(metrics: Arc<Metrics>, model: String, worker: u32, state: State) -> Arc<Self> {
+    pub(super) fn register(metrics: Arc<Metrics>, model: String, worker: u32, state: WorkerState) -> Arc<Self> {
         let labels = WorkerLabels { model, worker };
         let board = Self { metrics, labels, shown: Mutex::new(Some(state)) };
         // There from the start: from nothing to one is no increase.
         drop(board.metrics.worker_restarts.get_or_create(&board.labels));
-        board.count_ready(i64::from(state == State::Ready));
+        board.count_ready(i64::from(state == WorkerState::Ready));
         board.set(state);
         Arc::new(board)
     }
 
     /// It is in this state now.
-    pub(super) fn show(&self, state: State) {
+    pub(super) fn set_state(&self, state: WorkerState) {
         let mut shown = self.lock();
         if let Some(before) = shown.as_mut() {
             let before = std::mem::replace(before, state);
-            self.count_ready(i64::from(state == State::Ready) - i64::from(before == State::Ready));
+            self.count_ready(i64::from(state == WorkerState::Ready) - i64::from(before == WorkerState::Ready));
             self.set(state);
         }
     }
 
     /// It has been started again.
-    pub(super) fn restarted(&self) {
+    pub(super) fn count_restart(&self) {
         if self.lock().is_some() {
             self.metrics.worker_restarts.get_or_create(&self.labels).inc();
         }
     }
 
     /// It counts for so many bytes when it is loaded.
-    pub(super) fn needs(&self, need: u64) {
+    pub(super) fn set_need(&self, need: u64) {
         if self.lock().is_some() {
             let labels = ModelLabels { model: self.labels.model.clone() };
             self.metrics.model_memory.get_or_create(&labels).set(bytes(need));
@@ -53,7 +53,7 @@ impl Board {
     }
 
     /// Its load took so long, and the read ahead of it, if there was one.
-    pub(super) fn loaded(&self, times: &Times, prefetch: Option<Duration>) {
+    pub(super) fn record_load(&self, times: &LoadTimes, prefetch: Option<Duration>) {
         let shown = self.lock();
         if shown.is_none() {
             return;
@@ -76,12 +76,12 @@ impl Board {
     }
 
     /// Nothing is shown of it from now on.
-    pub(super) fn take_down(&self) {
+    pub(super) fn unregister(&self) {
         let mut shown = self.lock();
         let Some(before) = shown.take() else { return };
-        self.count_ready(-i64::from(before == State::Ready));
+        self.count_ready(-i64::from(before == WorkerState::Ready));
         self.metrics.worker_restarts.remove(&self.labels);
-        for state in State::ALL {
+        for state in WorkerState::ALL {
             self.metrics.worker_state.remove(&self.of_state(state));
         }
         // Those of the model's last load, which was that of a worker like this.
@@ -93,8 +93,8 @@ impl Board {
         }
     }
 
-    fn set(&self, now: State) {
-        for state in State::ALL {
+    fn set(&self, now: WorkerState) {
+        for state in WorkerState::ALL {
             self.metrics.worker_state.get_or_create(&self.of_state(state)).set(i64::from(state == now));
         }
     }
@@ -103,11 +103,11 @@ impl Board {
         self.metrics.workers_ready.get_or_create(&ModelLabels { model: self.labels.model.clone() }).inc_by(more);
     }
 
-    fn of_state(&self, state: State) -> StateLabels {
+    fn of_state(&self, state: WorkerState) -> StateLabels {
         StateLabels { model: self.labels.model.clone(), worker: self.labels.worker, state: state.as_str() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<State>> {
+    fn lock(&self) -> MutexGuard<'_, Option<WorkerState>> {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -121,21 +121,21 @@ mod tests {
     fn one_that_was_taken_down_changes_nothing_of_what_is_shown_of_its_successor() {
         let metrics = Arc::new(Metrics::new("test"));
         let shows = |line: &str| metrics.text(TextFormat::Prometheus).contains(line);
-        let put_up = || Board::put_up(Arc::clone(&metrics), "m".to_owned(), 1, State::Stopped);
+        let put_up = || WorkerMetrics::register(Arc::clone(&metrics), "m".to_owned(), 1, WorkerState::Stopped);
         let old = put_up();
-        old.show(State::Ready);
+        old.set_state(WorkerState::Ready);
         assert!(shows("llamagate_workers_ready{model=\"m\"} 1\n"));
-        old.take_down();
+        old.unregister();
         assert!(shows("llamagate_workers_ready{model=\"m\"} 0\n") && !shows("llamagate_worker_state{"));
         let new = put_up();
-        new.show(State::Ready);
-        new.restarted();
-        old.show(State::Stopped);
-        old.restarted();
+        new.set_state(WorkerState::Ready);
+        new.count_restart();
+        old.set_state(WorkerState::Stopped);
+        old.count_restart();
         let secs = Duration::from_secs;
-        new.loaded(&Times { load: secs(2), start: None, weights: secs(2), warm_up: None }, None);
-        old.loaded(&Times { load: secs(9), start: None, weights: secs(9), warm_up: None }, Some(secs(9)));
-        old.take_down();
+        new.record_load(&LoadTimes { load: secs(2), start: None, weights: secs(2), warm_up: None }, None);
+        old.record_load(&LoadTimes { load: secs(9), start: None, weights: secs(9), warm_up: None }, Some(secs(9)));
+        old.unregister();
         assert!(shows("llamagate_model_load_seconds{model=\"m\"} 2.0\n") && !shows("phase=\"prefetch\""));
         assert!(shows("llamagate_workers_ready{model=\"m\"} 1\n"));
         assert!(shows("llamagate_worker_state{model=\"m\",worker=\"1\",state=\"ready\"} 1\n"));

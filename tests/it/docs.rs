@@ -1,7 +1,7 @@
 //! Checks of the documentation: generated pages are up to date (`UPDATE_DOCS=1` rewrites them), and the tests, files,
 //! links and causes that documents name exist.
 
-use llamagate::worker::Cause;
+use llamagate::worker::FailureCause;
 use std::{collections::BTreeSet, fs, path::Path};
 
 /// Asserts that `docs/<name>` equals `text`, or writes it if `UPDATE_DOCS` is set.
@@ -64,8 +64,8 @@ fn anchors(page: &str) -> BTreeSet<String> {
 fn troubleshooting_names_every_cause() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let page = fs::read_to_string(root.join("docs/TROUBLESHOOTING.md")).expect("the file can be read");
-    assert!(Cause::ALL.len() > 20, "the causes were found");
-    for cause in Cause::ALL.map(Cause::as_str) {
+    assert!(FailureCause::ALL.len() > 20, "the causes were found");
+    for cause in FailureCause::ALL.map(FailureCause::as_str) {
         assert!(page.contains(&format!("`{cause}`")), "{cause} is not in docs/TROUBLESHOOTING.md");
     }
 }

@@ -6,7 +6,7 @@ use crate::awake::ActiveInstant;
 use crate::fleet::choice::Candidate;
 use crate::fleet::lease::Lease;
 use crate::fleet::member::Member;
-use crate::worker::{Errand, NotNow, State};
+use crate::worker::{NotAccepted, RequestClass, WorkerState};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::futures::Notified;
@@ -15,7 +15,7 @@ use tokio::sync::futures::Notified;
 #[derive(Debug, Clone, Copy)]
 pub struct LeaseRequest<'a> {
     /// What is to be done.
-    pub class: Errand,
+    pub class: RequestClass,
     /// Hashes of the key and of longer and longer beginnings of the prompt.
     pub affinity: &'a [u64],
     /// Numbers of the workers that have failed at it before.
@@ -34,8 +34,8 @@ struct Choosing {
 /// A worker that can serve, and its place among those of its model.
 type OpenMember<'a> = (usize, &'a Arc<Member>);
 
-impl From<Errand> for LeaseRequest<'static> {
-    fn from(errand: Errand) -> Self {
+impl From<RequestClass> for LeaseRequest<'static> {
+    fn from(errand: RequestClass) -> Self {
         Self { class: errand, affinity: &[], avoid: &[] }
     }
 }
@@ -58,9 +58,11 @@ impl Model {
     /// A lease on a worker that can serve.
     pub fn lease(&self, wish: &LeaseRequest<'_>) -> Result<Lease, Unavailable> {
         let takes_slot = match wish.class {
-            Errand::Work(Some(fingerprint)) if self.is_blocked(fingerprint) => return Err(Unavailable::Blocked),
-            Errand::Work(fingerprint) => fingerprint.is_some(),
-            Errand::Look => false,
+            RequestClass::Inference(Some(fingerprint)) if self.is_blocked(fingerprint) => {
+                return Err(Unavailable::Blocked);
+            }
+            RequestClass::Inference(fingerprint) => fingerprint.is_some(),
+            RequestClass::ReadOnly => false,
         };
         let now = ActiveInstant::now();
         let mut open: Vec<OpenMember<'_>> = self.open(now, wish.avoid).collect();
@@ -93,7 +95,7 @@ impl Model {
     fn begin(
         &self,
         member: &Arc<Member>,
-        errand: Errand,
+        errand: RequestClass,
         takes_slot: bool,
         now: ActiveInstant,
     ) -> Result<Lease, Unavailable> {
@@ -103,8 +105,8 @@ impl Model {
             false => None,
         };
         let in_flight = endpoint.begin(errand).map_err(|reason| match reason {
-            NotNow::Closed => why_not(member, now),
-            NotNow::Suspected => Unavailable::Suspected,
+            NotAccepted::Closed => why_not(member, now),
+            NotAccepted::Suspected => Unavailable::Suspected,
         })?;
         let pass = member.take_pass(now).ok_or_else(|| why_not(member, now))?;
         Ok(Lease::new(in_flight, member, slot, pass))
@@ -221,11 +223,13 @@ fn why_not(member: &Member, now: ActiveInstant) -> Unavailable {
 fn why_not_of(member: &Member) -> Unavailable {
     let worker = member.handle().state();
     match worker.state {
-        State::Failed => Unavailable::Failed,
+        WorkerState::Failed => Unavailable::Failed,
         _ if worker.is_asleep => Unavailable::Asleep,
         // It has broken a connection, or is just being put to sleep or found dead.
-        State::Ready => Unavailable::BeingProbed,
-        State::Stopped | State::Starting | State::Loading | State::Backoff => Unavailable::Loading,
-        State::Unhealthy | State::Draining => Unavailable::Down,
+        WorkerState::Ready => Unavailable::BeingProbed,
+        WorkerState::Stopped | WorkerState::Starting | WorkerState::Loading | WorkerState::Backoff => {
+            Unavailable::Loading
+        }
+        WorkerState::Unhealthy | WorkerState::Draining => Unavailable::Down,
     }
 }

@@ -15,7 +15,7 @@ use super::member::Member;
 use super::report::{ModelStatus, ServiceStatus};
 use super::tally::WorkerStats;
 use crate::awake::ActiveInstant;
-use crate::worker::{self, Fingerprint, State, Status};
+use crate::worker::{self, Fingerprint, WorkerState, WorkerStatus};
 use arc_swap::ArcSwap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -91,12 +91,12 @@ impl Model {
 
     /// Whether workers died each time they served the request with this fingerprint.
     pub fn is_blocked(&self, fingerprint: Fingerprint) -> bool {
-        self.members().any(|member| member.handle().refuses(fingerprint))
+        self.members().any(|member| member.handle().is_blocked(fingerprint))
     }
 
     /// Whether a worker died while it served the request with this fingerprint, which may have to wait for its turn.
     pub fn is_suspected(&self, fingerprint: Fingerprint) -> bool {
-        self.members().any(|member| member.handle().suspects(fingerprint))
+        self.members().any(|member| member.handle().is_suspected(fingerprint))
     }
 
     /// Wakes as many workers as are needed for one more who waits, and keeps them awake as long as what is returned
@@ -109,9 +109,9 @@ impl Model {
         for (_, member) in self.eligible(now, &[]) {
             let state = member.handle().state().state;
             // It is not woken by that, or serves already, or nobody knows when it will.
-            let covers = !matches!(state, State::Failed | State::Ready | State::Backoff);
-            if state == State::Ready || (state != State::Failed && covered <= before) {
-                wants.push(member.handle().want());
+            let covers = !matches!(state, WorkerState::Failed | WorkerState::Ready | WorkerState::Backoff);
+            if state == WorkerState::Ready || (state != WorkerState::Failed && covered <= before) {
+                wants.push(member.handle().demand());
             }
             covered = covered.saturating_add(if covers { member.slots(now) } else { 0 });
         }
@@ -119,30 +119,30 @@ impl Model {
     }
 
     /// Starts its workers, also those that were given up. The state that it is in now, or goes to.
-    pub fn wake(&self) -> State {
+    pub fn wake(&self) -> WorkerState {
         let before = self.state();
         for member in self.members() {
             member.handle().wake();
         }
         match before {
-            State::Ready | State::Loading => before,
-            _ if self.has_worker() => State::Starting,
+            WorkerState::Ready | WorkerState::Loading => before,
+            _ if self.has_worker() => WorkerState::Starting,
             _ => before,
         }
     }
 
     /// Stops its workers once they have served what they are serving; who asks next starts them again. The state that
     /// those which run here go to.
-    pub fn unload(&self) -> State {
+    pub fn unload(&self) -> WorkerState {
         let before =
             self.local_members().map(|member| member.handle().state().state).min_by_key(|state| distance(*state));
         for member in self.members() {
-            member.handle().put_away();
+            member.handle().unload();
         }
         match before {
-            None | Some(State::Backoff | State::Stopped) => State::Stopped,
-            Some(State::Failed) => State::Failed,
-            Some(_) => State::Draining,
+            None | Some(WorkerState::Backoff | WorkerState::Stopped) => WorkerState::Stopped,
+            Some(WorkerState::Failed) => WorkerState::Failed,
+            Some(_) => WorkerState::Draining,
         }
     }
 
@@ -163,7 +163,7 @@ impl Model {
     /// Shows nothing of its workers in the metrics any more.
     pub fn remove_metrics(&self) {
         for member in self.members() {
-            member.handle().take_down();
+            member.handle().remove_metrics();
         }
     }
 
@@ -185,7 +185,7 @@ impl Model {
         let is_on_its_way = |member: &Arc<Member>| {
             let worker = member.handle().state();
             match worker.state {
-                State::Starting | State::Loading | State::Ready => true,
+                WorkerState::Starting | WorkerState::Loading | WorkerState::Ready => true,
                 _ => worker.is_asleep && !is_crowded_out,
             }
         };
@@ -194,7 +194,7 @@ impl Model {
     }
 
     /// The state that is shown of it: that of the worker which is nearest to serving.
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> WorkerState {
         nearest(self.members().map(|member| member.handle().state().state))
     }
 
@@ -206,7 +206,7 @@ impl Model {
     /// What is shown of it, and the sum of that if there is a worker. Each worker is looked at once, so that the two
     /// agree.
     pub(super) fn report(&self) -> (Option<ServiceStatus>, ModelStatus) {
-        let seen: Vec<Status> = self.members().map(|member| member.handle().status()).collect();
+        let seen: Vec<WorkerStatus> = self.members().map(|member| member.handle().status()).collect();
         let sum = seen.iter().map(|status| ServiceStatus::of(status.worker_state())).min();
         let status = ModelStatus {
             id: self.id.clone(),
@@ -225,21 +225,21 @@ impl Drop for ModelDemand {
 }
 
 /// The state that is nearest to serving, of workers in these states.
-fn nearest(states: impl Iterator<Item = State>) -> State {
-    states.min_by_key(|state| distance(*state)).unwrap_or(State::Stopped)
+fn nearest(states: impl Iterator<Item = WorkerState>) -> WorkerState {
+    states.min_by_key(|state| distance(*state)).unwrap_or(WorkerState::Stopped)
 }
 
 /// How far a worker in this state is from serving.
-fn distance(state: State) -> u8 {
+fn distance(state: WorkerState) -> u8 {
     match state {
-        State::Ready => 0,
-        State::Loading => 1,
-        State::Starting => 2,
-        State::Backoff => 3,
-        State::Unhealthy => 4,
-        State::Draining => 5,
-        State::Stopped => 6,
-        State::Failed => 7,
+        WorkerState::Ready => 0,
+        WorkerState::Loading => 1,
+        WorkerState::Starting => 2,
+        WorkerState::Backoff => 3,
+        WorkerState::Unhealthy => 4,
+        WorkerState::Draining => 5,
+        WorkerState::Stopped => 6,
+        WorkerState::Failed => 7,
     }
 }
 

@@ -1,9 +1,9 @@
 use super::leasing::LeaseRequest;
 use super::unavailable::Unavailable;
 use super::*;
-use crate::fleet::{Breaker, Errand, Lease, Quota, Rank, WorkerKind};
+use crate::fleet::{Breaker, Lease, Quota, Rank, RequestClass, WorkerKind};
 use crate::settings::values::Strategy;
-use crate::worker::{Cause, Handle, LastExit, WorkerState};
+use crate::worker::{FailureCause, LastExit, WorkerCondition, WorkerHandle};
 use http::StatusCode;
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -12,13 +12,13 @@ use tokio::sync::watch;
 const COOLDOWN: Duration = Duration::from_secs(30);
 const RANK: Rank = Rank { weight: 1.0, priority: 0 };
 /// Work that takes a slot.
-const WORK: Errand = Errand::Work(Some(Fingerprint(7)));
+const WORK: RequestClass = RequestClass::Inference(Some(Fingerprint(7)));
 
 /// What its owner would say of a worker.
-type Owner = watch::Sender<Status>;
+type Owner = watch::Sender<WorkerStatus>;
 
-fn handle() -> (Owner, Handle) {
-    Handle::stub(([127, 0, 0, 1], 1).into())
+fn handle() -> (Owner, WorkerHandle) {
+    WorkerHandle::stub(([127, 0, 0, 1], 1).into())
 }
 
 fn own(number: u32, slots: usize) -> (Owner, Arc<Member>) {
@@ -47,11 +47,11 @@ fn number(lease: &Lease) -> u32 {
     lease.member().number
 }
 
-fn is(owner: &Owner, state: State, asleep: bool) {
+fn is(owner: &Owner, state: WorkerState, asleep: bool) {
     owner.send_modify(|status| {
         status.state = state;
         status.asleep = asleep;
-        if state != State::Ready {
+        if state != WorkerState::Ready {
             status.endpoint = None;
         }
     });
@@ -66,9 +66,9 @@ async fn slots_are_those_of_the_workers_that_serve_and_none_gets_more() {
     let count = |of| leases.iter().filter(|lease| number(lease) == of).count();
     assert_eq!((count(0), count(1)), (1, 2));
     assert_eq!(lease(&model).err(), Some(Unavailable::Busy));
-    assert!(model.lease(&Errand::Look.into()).is_ok(), "whoever takes no slot waits for none");
-    is(&two.0, State::Backoff, false);
-    assert_eq!((model.slots(), model.state()), (3, State::Ready), "what is in flight holds its slots");
+    assert!(model.lease(&RequestClass::ReadOnly.into()).is_ok(), "whoever takes no slot waits for none");
+    is(&two.0, WorkerState::Backoff, false);
+    assert_eq!((model.slots(), model.state()), (3, WorkerState::Ready), "what is in flight holds its slots");
     drop(leases);
     assert_eq!(model.slots(), 1);
     assert_eq!(number(&lease(&model).unwrap()), 0);
@@ -87,8 +87,8 @@ async fn what_a_closed_worker_still_serves_takes_no_slot_of_an_open_one() {
     tokio::time::advance(COOLDOWN).await;
     assert_eq!(model.slots(), streams.len() + 1 + 1, "the remote one is tried beside its streams");
     assert_eq!(number(&lease(&model).unwrap()), 1);
-    is(&near.0, State::Backoff, false);
-    is(&far.0, State::Unhealthy, false);
+    is(&near.0, WorkerState::Backoff, false);
+    is(&far.0, WorkerState::Unhealthy, false);
     assert_eq!(model.slots(), 0);
 }
 
@@ -97,11 +97,11 @@ async fn a_suspect_waits_for_the_other_and_not_for_a_slot() {
     let (one, two) = (own(0, 2), own(1, 1));
     let model = model(&[&one, &two]);
     let other = Fingerprint(8);
-    let suspect = |number| Errand::Work(Some(Fingerprint(number)));
+    let suspect = |number| RequestClass::Inference(Some(Fingerprint(number)));
     let _busy = model.lease(&LeaseRequest { avoid: &[0], ..LeaseRequest::from(suspect(1)) }).unwrap();
     for member in model.members() {
-        member.handle().dies_of(Fingerprint(7));
-        member.handle().dies_of(other);
+        member.handle().record_crash_by(Fingerprint(7));
+        member.handle().record_crash_by(other);
     }
     let in_flight = lease(&model).unwrap();
     assert_eq!(number(&in_flight), 0);
@@ -120,11 +120,11 @@ async fn a_suspect_waits_for_the_other_and_not_for_a_slot() {
 
 #[tokio::test(start_paused = true)]
 async fn one_that_has_failed_for_good_does_not_keep_another_asleep() {
-    for state in [State::Failed, State::Backoff] {
+    for state in [WorkerState::Failed, WorkerState::Backoff] {
         let (one, two) = (own(0, 1), own(1, 1));
         let model = model(&[&one, &two]);
         is(&one.0, state, false);
-        is(&two.0, State::Stopped, true);
+        is(&two.0, WorkerState::Stopped, true);
         let _want = model.demand();
         assert!(model.members().last().unwrap().handle().is_wanted(), "{state}");
         assert!(!model.is_hopeless());
@@ -160,7 +160,7 @@ async fn a_backend_that_has_failed_at_it_is_not_asked_again_while_another_can_se
     freed.await;
     assert_eq!(number(&model.lease(&wish).unwrap()), 1);
     drop(_a);
-    is(&two.0, State::Unhealthy, false);
+    is(&two.0, WorkerState::Unhealthy, false);
     assert_eq!(number(&model.lease(&wish).unwrap()), 0, "there is no other");
 }
 
@@ -169,10 +169,10 @@ async fn the_most_hopeful_reason_is_told() {
     let (one, two) = (own(0, 1), own(1, 1));
     let model = model(&[&one, &two]);
     for (states, reason) in [
-        ([(State::Failed, false), (State::Loading, false)], Unavailable::Loading),
-        ([(State::Unhealthy, false), (State::Stopped, true)], Unavailable::Asleep),
-        ([(State::Unhealthy, false), (State::Failed, false)], Unavailable::Down),
-        ([(State::Failed, false), (State::Failed, false)], Unavailable::Failed),
+        ([(WorkerState::Failed, false), (WorkerState::Loading, false)], Unavailable::Loading),
+        ([(WorkerState::Unhealthy, false), (WorkerState::Stopped, true)], Unavailable::Asleep),
+        ([(WorkerState::Unhealthy, false), (WorkerState::Failed, false)], Unavailable::Down),
+        ([(WorkerState::Failed, false), (WorkerState::Failed, false)], Unavailable::Failed),
     ] {
         for (owner, (state, asleep)) in [&one.0, &two.0].into_iter().zip(states) {
             is(owner, state, asleep);
@@ -245,10 +245,10 @@ async fn its_own_workers_serve_when_no_remote_one_can() {
     let (near, far) = (own(0, 1), remote(1, 1, None));
     let model = model(&[&near, &far]);
     assert_eq!((model.slots(), number(&lease(&model).unwrap())), (1, 1));
-    is(&far.0, State::Unhealthy, false);
+    is(&far.0, WorkerState::Unhealthy, false);
     assert_eq!(number(&lease(&model).unwrap()), 0);
     model.update(ModelInfo::named("m"), RoutingPolicy { remote_first: false, ..(*model.policy()).clone() });
-    is(&near.0, State::Stopped, true);
+    is(&near.0, WorkerState::Stopped, true);
     assert_eq!(lease(&model).err(), Some(Unavailable::Asleep));
 }
 
@@ -256,11 +256,11 @@ async fn its_own_workers_serve_when_no_remote_one_can() {
 async fn a_failed_load_is_hopeless_unless_another_worker_serves_or_loads() {
     let (one, two) = (own(0, 1), own(1, 1));
     let model = model(&[&one, &two]);
-    is(&one.0, State::Backoff, false);
+    is(&one.0, WorkerState::Backoff, false);
     assert!(!model.is_hopeless());
-    is(&two.0, State::Loading, false);
+    is(&two.0, WorkerState::Loading, false);
     assert!(!model.is_hopeless());
-    is(&two.0, State::Failed, false);
+    is(&two.0, WorkerState::Failed, false);
     assert!(model.is_hopeless());
 }
 
@@ -274,14 +274,14 @@ fn a_report_is_of_one_moment_while_its_worker_changes() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !is_over.load(Ordering::Relaxed) {
-                is(&one.0, State::Ready, false);
-                is(&one.0, State::Backoff, false);
-                is(&one.0, State::Starting, false);
+                is(&one.0, WorkerState::Ready, false);
+                is(&one.0, WorkerState::Backoff, false);
+                is(&one.0, WorkerState::Starting, false);
             }
         });
-        let wrong = (0..LOOKS)
-            .map(|_| model.report())
-            .find(|(sum, shown)| *sum != Some(ServiceStatus::of(WorkerState { state: shown.state, is_asleep: false })));
+        let wrong = (0..LOOKS).map(|_| model.report()).find(|(sum, shown)| {
+            *sum != Some(ServiceStatus::of(WorkerCondition { state: shown.state, is_asleep: false }))
+        });
         is_over.store(true, Ordering::Relaxed);
         assert!(wrong.is_none(), "{wrong:?}");
     });
@@ -293,17 +293,18 @@ fn a_report_is_of_one_moment_while_its_worker_changes() {
 async fn where_one_finds_no_room_beside_pinned_models_nobody_waits_for_those_that_sleep() {
     let (one, two) = (own(0, 1), own(1, 1));
     let model = model(&[&one, &two]);
-    is(&one.0, State::Stopped, true);
-    is(&two.0, State::Stopped, true);
+    is(&one.0, WorkerState::Stopped, true);
+    is(&two.0, WorkerState::Stopped, true);
     assert!(!model.is_hopeless(), "they are woken");
     let (program, model_id) = ("llama-server".to_owned(), "m".to_owned());
-    let crowded_out = LastExit { code: None, signal: None, hint: None, cause: Cause::NoRoom, program, model: model_id };
+    let crowded_out =
+        LastExit { code: None, signal: None, hint: None, cause: FailureCause::NoRoom, program, model: model_id };
     one.0.send_modify(|status| status.last_exit = Some(crowded_out.clone()));
     assert!(model.is_hopeless(), "the other would find none either");
-    is(&two.0, State::Starting, true);
+    is(&two.0, WorkerState::Starting, true);
     assert!(!model.is_hopeless(), "it may have found some");
     two.0.send_modify(|status| status.last_exit = Some(crowded_out));
     assert!(!model.is_hopeless(), "it tries again");
-    is(&two.0, State::Stopped, true);
+    is(&two.0, WorkerState::Stopped, true);
     assert!(model.is_hopeless());
 }

@@ -1,11 +1,11 @@
 use super::ticket::{Place, Ticket};
 use super::*;
-use crate::fleet::{Errand, Fingerprint, Lease, LeaseRequest, ModelInfo, RoutingPolicy, StubWorker};
+use crate::fleet::{Fingerprint, Lease, LeaseRequest, ModelInfo, RequestClass, RoutingPolicy, StubWorker};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-const WORK: Errand = Errand::Work(None);
+const WORK: RequestClass = RequestClass::Inference(None);
 
-fn wish(errand: Errand) -> LeaseRequest<'static> {
+fn wish(errand: RequestClass) -> LeaseRequest<'static> {
     LeaseRequest::from(errand)
 }
 const LONG: Duration = Duration::from_secs(300);
@@ -282,7 +282,7 @@ fn with_a_suspect(timeout: Option<Duration>) -> (Queue, StubWorker, Arc<Model>, 
     let (worker, model) = StubWorker::ready(([127, 0, 0, 1], 1));
     model.record_death_by(ONE);
     model.record_death_by(OTHER);
-    let lease = model.lease(&wish(Errand::Work(Some(ONE)))).unwrap();
+    let lease = model.lease(&wish(RequestClass::Inference(Some(ONE)))).unwrap();
     (queue, worker, model, lease)
 }
 
@@ -292,7 +292,7 @@ const OTHER: Fingerprint = Fingerprint(2);
 #[tokio::test(start_paused = true)]
 async fn a_suspect_waits_with_its_slot_until_the_other_has_left() {
     let (queue, _worker, model, lease) = with_a_suspect(None);
-    let wish = wish(Errand::Work(Some(OTHER)));
+    let wish = wish(RequestClass::Inference(Some(OTHER)));
     let waits = queue.wait(enter(&queue, "a").unwrap(), "a", &model, &wish);
     let leaves = async {
         tokio::time::sleep(Duration::from_secs(4)).await;
@@ -308,7 +308,7 @@ async fn a_suspect_waits_no_longer_than_it_may() {
     for (timeout, expected) in [(None, LONG), (Some(Duration::from_secs(9)), Duration::from_secs(9))] {
         let (queue, _worker, model, _lease) = with_a_suspect(timeout);
         let start = ActiveInstant::now();
-        let wish = wish(Errand::Work(Some(OTHER)));
+        let wish = wish(RequestClass::Inference(Some(OTHER)));
         let waits = queue.wait(enter(&queue, "a").unwrap(), "a", &model, &wish);
         assert!(matches!(waits.await.err(), Some(Refusal::QueueTimeout(_))));
         assert_eq!(start.elapsed(), expected);
@@ -319,7 +319,7 @@ async fn a_suspect_waits_no_longer_than_it_may() {
 #[tokio::test(start_paused = true)]
 async fn a_suspect_that_waits_is_sent_away_with_all_others() {
     let (queue, _worker, model, _lease) = with_a_suspect(None);
-    let wish = wish(Errand::Work(Some(OTHER)));
+    let wish = wish(RequestClass::Inference(Some(OTHER)));
     let waits = queue.wait(enter(&queue, "a").unwrap(), "a", &model, &wish);
     let closes = async {
         tokio::task::yield_now().await;

@@ -4,7 +4,7 @@ use super::ticket::{Grant, Place, Ticket};
 use super::unavailable::refusal_of;
 use super::{Patience, Queue};
 use crate::awake::{self, ActiveInstant};
-use crate::fleet::{Errand, Lease, LeaseRequest, Model, Unavailable, WorkerChanges};
+use crate::fleet::{Lease, LeaseRequest, Model, RequestClass, Unavailable, WorkerChanges};
 use crate::gateway::bounds::{DOUBT_PATIENCE, RETRY_AFTER_UNKNOWN};
 use crate::refusal::Refusal;
 use std::pin::pin;
@@ -58,7 +58,7 @@ impl Queue {
     async fn lease_out_of_line(&self, model: &Model, wish: &LeaseRequest<'_>) -> Result<Lease, Refusal> {
         let settled = |outcome: Result<Lease, Unavailable>| outcome.map_err(|why| refusal_of(why, model));
         let Some(mut changes) = model.subscribe() else { return settled(model.lease(wish)) };
-        let works = wish.class != Errand::Look;
+        let works = wish.class != RequestClass::ReadOnly;
         let _want = works.then(|| model.demand());
         let (failed_loads, mut waits_for) = (changes.failed_loads(), None);
         loop {

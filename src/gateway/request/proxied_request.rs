@@ -3,7 +3,7 @@
 use super::body::Bounded;
 use super::envelope::{self, Envelope};
 use super::rewrite::{Edit, rewritten};
-use crate::fleet::{Errand, Fingerprint, Lease, Model, WorkerKind};
+use crate::fleet::{Fingerprint, Lease, Model, RequestClass, WorkerKind};
 use crate::gateway::queue::model_queues::{Lane, Table};
 use crate::gateway::route::Route;
 use crate::models::ModelKind;
@@ -57,8 +57,8 @@ impl Asking {
     }
 
     /// What a worker is to do.
-    pub(crate) fn errand(&self) -> Errand {
-        if self.route.posts { Errand::Work(self.body.fingerprint()) } else { Errand::Look }
+    pub(crate) fn errand(&self) -> RequestClass {
+        if self.route.posts { RequestClass::Inference(self.body.fingerprint()) } else { RequestClass::ReadOnly }
     }
 
     /// By what a worker is known that has served the same beginning of a prompt for the same key, where that matters.

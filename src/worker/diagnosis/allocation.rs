@@ -1,22 +1,22 @@
 //! Memory that could not be had, on the GPU or on the host: what it was for, how much of it, and which setting to
 //! lower.
 
-use super::cause::{Cause, Diagnosis};
-use super::log::{Line, Log, number_after, plain_word};
+use super::cause::{Diagnosis, FailureCause};
+use super::log::{LogLine, WorkerLog, number_after, plain_word};
 use super::machine::lost_gpu;
 
 const MIB: f64 = 1024.0 * 1024.0;
 
 /// What the memory was for; it decides which setting helps most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Use {
+enum MemoryUse {
     Weights,
     KvCache,
     Compute,
     Any,
 }
 
-impl Use {
+impl MemoryUse {
     fn of(text: &str) -> Option<Self> {
         if text.contains("for kv cache") || text.contains("for self-attention cache") {
             Some(Self::KvCache)
@@ -41,49 +41,49 @@ impl Use {
 
 /// Where the memory was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Place {
+enum AllocationPlace {
     Gpu,
     Host,
 }
 
 /// What could not be had.
-struct Want {
-    place: Place,
+struct FailedAllocation {
+    place: AllocationPlace,
     /// The number of the GPU.
     device: Option<u32>,
     mib: Option<f64>,
-    purpose: Use,
+    purpose: MemoryUse,
 }
 
-impl Want {
+impl FailedAllocation {
     /// The last allocation of which the log says that it failed.
-    fn of(log: &Log) -> Option<Self> {
+    fn of(log: &WorkerLog) -> Option<Self> {
         let mut want: Option<Self> = None;
         for line in log.recent() {
             let text = line.text;
             if let Some(found) = Self::of_line(line) {
                 let before = want.take();
                 let same_place = before.filter(|before| before.place == found.place);
-                let (device, mib, purpose) =
-                    same_place.map_or((None, None, Use::Any), |before| (before.device, before.mib, before.purpose));
+                let (device, mib, purpose) = same_place
+                    .map_or((None, None, MemoryUse::Any), |before| (before.device, before.mib, before.purpose));
                 want = Some(Self {
                     device: found.device.or(device),
                     mib: found.mib.or(mib),
-                    purpose: if found.purpose == Use::Any { purpose } else { found.purpose },
+                    purpose: if found.purpose == MemoryUse::Any { purpose } else { found.purpose },
                     place: found.place,
                 });
-            } else if let (Some(want), Some(purpose)) = (want.as_mut(), Use::of(text)) {
+            } else if let (Some(want), Some(purpose)) = (want.as_mut(), MemoryUse::of(text)) {
                 want.purpose = purpose;
             }
         }
         want
     }
 
-    fn of_line(line: &Line) -> Option<Self> {
+    fn of_line(line: &LogLine) -> Option<Self> {
         let text = line.text;
-        let purpose = Use::of(text).unwrap_or(Use::Any);
-        let gpu = |device, mib| Some(Self { place: Place::Gpu, device, mib, purpose });
-        let host = |mib| Some(Self { place: Place::Host, device: None, mib, purpose });
+        let purpose = MemoryUse::of(text).unwrap_or(MemoryUse::Any);
+        let gpu = |device, mib| Some(Self { place: AllocationPlace::Gpu, device, mib, purpose });
+        let host = |mib| Some(Self { place: AllocationPlace::Host, device: None, mib, purpose });
         if text.contains("cudaMalloc failed") {
             let device = text.split_once("on device ").and_then(|(_, rest)| plain_word(rest)?.parse().ok());
             return gpu(device, number_after(text, "allocating "));
@@ -118,8 +118,8 @@ impl Want {
 }
 
 /// Out of memory, if the log says so.
-pub(super) fn shortage(log: &Log) -> Option<Diagnosis> {
-    let want = Want::of(log)?;
+pub(super) fn shortage(log: &WorkerLog) -> Option<Diagnosis> {
+    let want = FailedAllocation::of(log)?;
     let mut numbers = Vec::new();
     if let Some(mib) = want.mib {
         let device = want.device.map(|device| format!(" on device {device}")).unwrap_or_default();
@@ -127,37 +127,39 @@ pub(super) fn shortage(log: &Log) -> Option<Diagnosis> {
         numbers.push(format!("needed {mib:.2} MiB{device}{purpose}"));
     }
     match want.place {
-        Place::Gpu => {
+        AllocationPlace::Gpu => {
             let advice = match want.purpose {
-                Use::Any => "lower NGL, CTX or PARALLEL, or take a smaller quantisation",
-                Use::Weights => "lower NGL or take a smaller quantisation, then lower CTX",
-                Use::KvCache => "lower CTX or PARALLEL, then NGL, or take a smaller quantisation",
-                Use::Compute => "lower CTX, or -ub in EXTRA_ARGS, then NGL, or take a smaller quantisation",
+                MemoryUse::Any => "lower NGL, CTX or PARALLEL, or take a smaller quantisation",
+                MemoryUse::Weights => "lower NGL or take a smaller quantisation, then lower CTX",
+                MemoryUse::KvCache => "lower CTX or PARALLEL, then NGL, or take a smaller quantisation",
+                MemoryUse::Compute => "lower CTX, or -ub in EXTRA_ARGS, then NGL, or take a smaller quantisation",
             };
             numbers.extend(free_memory(log, want.device));
             numbers.extend(taken(log, " model buffer size", "the model took"));
             numbers.extend(taken(log, " KV buffer size", "the KV cache took"));
-            Some(said(Cause::OutOfGpuMemory, "out of GPU memory", advice, &numbers))
+            Some(said(FailureCause::OutOfGpuMemory, "out of GPU memory", advice, &numbers))
         }
-        Place::Host => {
+        AllocationPlace::Host => {
             let advice = match want.purpose {
-                Use::Any | Use::Weights => "raise the memory limit, lower CTX, or take a smaller quantisation",
-                Use::KvCache => "lower CTX or PARALLEL, or raise the memory limit",
-                Use::Compute => "lower CTX, or -ub in EXTRA_ARGS, or raise the memory limit",
+                MemoryUse::Any | MemoryUse::Weights => {
+                    "raise the memory limit, lower CTX, or take a smaller quantisation"
+                }
+                MemoryUse::KvCache => "lower CTX or PARALLEL, or raise the memory limit",
+                MemoryUse::Compute => "lower CTX, or -ub in EXTRA_ARGS, or raise the memory limit",
             };
             numbers.extend(lost_gpu(log).map(str::to_owned));
-            Some(said(Cause::OutOfHostMemory, "out of host memory", advice, &numbers))
+            Some(said(FailureCause::OutOfHostMemory, "out of host memory", advice, &numbers))
         }
     }
 }
 
-fn said(cause: Cause, what: &str, advice: &str, numbers: &[String]) -> Diagnosis {
+fn said(cause: FailureCause, what: &str, advice: &str, numbers: &[String]) -> Diagnosis {
     let numbers = if numbers.is_empty() { String::new() } else { format!(" ({})", numbers.join(", ")) };
     Diagnosis::new(cause, format!("{what}: {advice}{numbers}"))
 }
 
 /// What the GPU had free before the load, if the log tells.
-fn free_memory(log: &Log, device: Option<u32>) -> Option<String> {
+fn free_memory(log: &WorkerLog, device: Option<u32>) -> Option<String> {
     if let Some(text) = log.load().rev().find(|text| text.contains("MiB of free device memory")) {
         let free = number_after(text, "device memory vs.")?;
         let needed = number_after(text, "projected to use")?;
@@ -174,7 +176,7 @@ fn free_memory(log: &Log, device: Option<u32>) -> Option<String> {
 }
 
 /// What the GPUs already gave for one purpose, if the log tells.
-fn taken(log: &Log, words: &str, meaning: &str) -> Option<String> {
+fn taken(log: &WorkerLog, words: &str, meaning: &str) -> Option<String> {
     let sizes = log.load().filter(|text| !text.contains("CPU") && !text.contains("_Host"));
     let sum: f64 = sizes.filter_map(|text| number_after(text, words)).sum();
     (sum > 0.0).then(|| format!("{meaning} {sum:.2} MiB"))

@@ -2,17 +2,17 @@
 
 use crate::worker::bounds::HINT_LENGTH;
 
-/// Defines [`Cause`] from one row for each cause: its variant and its name in logs, which stays the same from one version
+/// Defines [`FailureCause`] from one row for each cause: its variant and its name in logs, which stays the same from one version
 /// to the next.
 macro_rules! causes {
     ($($(#[$doc:meta])+ $variant:ident = $name:literal,)+) => {
         /// Why a llama-server ended, or could not be started.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum Cause {
+        pub enum FailureCause {
             $($(#[$doc])+ $variant,)+
         }
 
-        impl Cause {
+        impl FailureCause {
             /// Every cause, once.
             pub const ALL: [Self; [$($name),+].len()] = [$(Self::$variant),+];
 
@@ -82,7 +82,7 @@ causes! {
     Unknown = "unknown",
 }
 
-impl Cause {
+impl FailureCause {
     /// Whether one that has never been ready will end of it each time: what it is started with has to be changed.
     #[must_use]
     pub const fn is_lasting(self) -> bool {
@@ -93,12 +93,12 @@ impl Cause {
 /// One cause and one sentence for the operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Diagnosis {
-    pub(crate) cause: Cause,
+    pub(crate) cause: FailureCause,
     pub(crate) hint: String,
 }
 
 impl Diagnosis {
-    pub(super) fn new(cause: Cause, hint: impl AsRef<str>) -> Self {
+    pub(super) fn new(cause: FailureCause, hint: impl AsRef<str>) -> Self {
         let hint = hint.as_ref().chars().filter(|c| !c.is_control()).take(HINT_LENGTH).collect();
         Self { cause, hint }
     }
@@ -111,8 +111,8 @@ mod tests {
 
     #[test]
     fn every_cause_has_a_name_of_its_own() {
-        let names: HashSet<&str> = Cause::ALL.iter().map(|cause| cause.as_str()).collect();
-        assert_eq!(names.len(), Cause::ALL.len());
+        let names: HashSet<&str> = FailureCause::ALL.iter().map(|cause| cause.as_str()).collect();
+        assert_eq!(names.len(), FailureCause::ALL.len());
         let is_plain = |name: &&str| name.chars().all(|c| c.is_ascii_lowercase() || c == '_');
         assert!(names.iter().all(is_plain), "{names:?}");
     }

@@ -1,11 +1,11 @@
 //! What signals and exit codes tell by themselves.
 
-use super::cause::{Cause, Diagnosis};
-use super::evidence::{Evidence, Killed};
-use super::log::Log;
+use super::cause::{Diagnosis, FailureCause};
+use super::evidence::{Evidence, KillReason};
+use super::log::WorkerLog;
 use super::machine::lost_gpu;
 use crate::worker::memory::oom_kills::OomKill;
-use crate::worker::process::runtime_dir::NoDen;
+use crate::worker::process::runtime_dir::RuntimeDirError;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use std::io;
@@ -25,16 +25,16 @@ pub(super) fn signal(evidence: &Evidence) -> Option<Signal> {
 }
 
 /// Whether the signal is one by which somebody asks a program to end.
-pub(super) fn is_polite(signal: Option<Signal>) -> bool {
+pub(super) fn is_termination_request(signal: Option<Signal>) -> bool {
     matches!(signal, Some(Signal::SIGTERM | Signal::SIGINT | Signal::SIGHUP | Signal::SIGQUIT))
 }
 
 /// Ends on which the log has nothing to say.
-pub(super) fn sudden(evidence: &Evidence, signal: Option<Signal>, log: &Log) -> Option<Diagnosis> {
+pub(super) fn sudden(evidence: &Evidence, signal: Option<Signal>, log: &WorkerLog) -> Option<Diagnosis> {
     match signal? {
         Signal::SIGILL => {
             let hint = "it used an instruction that this CPU lacks: take a llama.cpp build for this CPU";
-            Some(Diagnosis::new(Cause::IllegalInstruction, hint))
+            Some(Diagnosis::new(FailureCause::IllegalInstruction, hint))
         }
         Signal::SIGKILL => Some(match evidence.killed {
             Some(killed) => by_its_owner(killed),
@@ -42,47 +42,50 @@ pub(super) fn sudden(evidence: &Evidence, signal: Option<Signal>, log: &Log) -> 
         }),
         Signal::SIGSYS => {
             let hint = "a system call was forbidden to it: check the seccomp profile of the container";
-            Some(Diagnosis::new(Cause::Killed, hint))
+            Some(Diagnosis::new(FailureCause::Killed, hint))
         }
         _ => None,
     }
 }
 
-fn by_its_owner(killed: Killed) -> Diagnosis {
+fn by_its_owner(killed: KillReason) -> Diagnosis {
     match killed {
-        Killed::Stranger => {
-            Diagnosis::new(Cause::PortInUse, "another server answered on its port; the next start takes another one")
+        KillReason::Stranger => Diagnosis::new(
+            FailureCause::PortInUse,
+            "another server answered on its port; the next start takes another one",
+        ),
+        KillReason::Silent => {
+            Diagnosis::new(FailureCause::Unresponsive, "it no longer answered its probes and was killed")
         }
-        Killed::Silent => Diagnosis::new(Cause::Unresponsive, "it no longer answered its probes and was killed"),
-        Killed::Closed => {
+        KillReason::Closed => {
             let hint = "it closed its port and waited for its clients to leave, so it was killed; somebody else has \
                         probably asked it to end (SIGTERM)";
-            Diagnosis::new(Cause::Killed, hint)
+            Diagnosis::new(FailureCause::Killed, hint)
         }
-        Killed::LoadStalled(time) => {
+        KillReason::LoadStalled(time) => {
             let hint = format!(
                 "its load made no progress for {} and it was killed: raise LOAD_TIMEOUT if the disk is slow",
                 seconds(time)
             );
-            Diagnosis::new(Cause::LoadStalled, hint)
+            Diagnosis::new(FailureCause::LoadStalled, hint)
         }
-        Killed::Hung(time) => {
+        KillReason::Hung(time) => {
             let hint = format!(
                 "it hung: it worked for {}, nothing came of it, and it was killed; if batches take that long here, \
                  raise HANG_TIMEOUT or lower --batch-size in EXTRA_ARGS",
                 seconds(time)
             );
-            Diagnosis::new(Cause::Hung, hint)
+            Diagnosis::new(FailureCause::Hung, hint)
         }
-        Killed::Mute(time) => {
+        KillReason::Mute(time) => {
             let hint =
                 format!("it hung: it had nothing to do, did not answer /metrics for {}, and was killed", seconds(time));
-            Diagnosis::new(Cause::Hung, hint)
+            Diagnosis::new(FailureCause::Hung, hint)
         }
-        Killed::CannotCompute => {
+        KillReason::CannotCompute => {
             let hint = "it failed to compute one request after the other and was killed; its log says why, and often \
                         the GPU has failed or has no memory left";
-            Diagnosis::new(Cause::CannotCompute, hint)
+            Diagnosis::new(FailureCause::CannotCompute, hint)
         }
     }
 }
@@ -95,7 +98,7 @@ fn seconds(time: Duration) -> String {
     }
 }
 
-fn by_the_kernel(memory: OomKill, log: &Log) -> Diagnosis {
+fn by_the_kernel(memory: OomKill, log: &WorkerLog) -> Diagnosis {
     let gpu = lost_gpu(log).map(|gpu| format!(", {gpu}")).unwrap_or_default();
     match memory {
         OomKill::InGroup { limit_mib } => {
@@ -104,21 +107,21 @@ fn by_the_kernel(memory: OomKill, log: &Log) -> Diagnosis {
             let hint = format!(
                 "out of host memory: raise the memory limit{limit}, {advice} (the kernel killed it: out of memory{gpu})"
             );
-            Diagnosis::new(Cause::OutOfHostMemory, hint)
+            Diagnosis::new(FailureCause::OutOfHostMemory, hint)
         }
         OomKill::OnMachine => {
             let advice = "lower CTX or PARALLEL, take a smaller quantisation, or free memory on the machine";
             let killed = "the kernel killed a process while it ran";
             let hint = format!("out of host memory, most likely: {advice} ({killed}: out of memory{gpu})");
-            Diagnosis::new(Cause::OutOfHostMemory, hint)
+            Diagnosis::new(FailureCause::OutOfHostMemory, hint)
         }
         OomKill::No => Diagnosis::new(
-            Cause::Killed,
+            FailureCause::Killed,
             "it was killed from outside (SIGKILL), by an operator, the platform or another program",
         ),
         OomKill::NotKnown => {
             let hint = "it was killed (SIGKILL), maybe because the machine ran out of memory: look at the kernel's log";
-            Diagnosis::new(Cause::Killed, hint)
+            Diagnosis::new(FailureCause::Killed, hint)
         }
     }
 }
@@ -133,20 +136,20 @@ pub(super) fn crash(signal: Option<Signal>) -> Option<Diagnosis> {
         Signal::SIGFPE => "it crashed (arithmetic error): try another llama.cpp version",
         _ => return None,
     };
-    Some(Diagnosis::new(Cause::Crashed, hint))
+    Some(Diagnosis::new(FailureCause::Crashed, hint))
 }
 
 /// An abort that no other line explains.
-pub(super) fn abort(signal: Option<Signal>, log: &Log) -> Option<Diagnosis> {
+pub(super) fn abort(signal: Option<Signal>, log: &WorkerLog) -> Option<Diagnosis> {
     signal.filter(|signal| *signal == Signal::SIGABRT)?;
-    let words = last_words(log).or_else(|| kind_of_abort(log).map(str::to_owned));
+    let words = abort_message(log).or_else(|| kind_of_abort(log).map(str::to_owned));
     let quote = words.map(|words| format!(": {words}")).unwrap_or_default();
     let hint = format!("it gave itself up (SIGABRT){quote}; try another llama.cpp version, or other EXTRA_ARGS");
-    Some(Diagnosis::new(Cause::Aborted, hint))
+    Some(Diagnosis::new(FailureCause::Aborted, hint))
 }
 
 /// What an abort is, where its own words may not be quoted.
-fn kind_of_abort(log: &Log) -> Option<&'static str> {
+fn kind_of_abort(log: &WorkerLog) -> Option<&'static str> {
     if log.has_any(&["GGML_ASSERT("]) {
         Some("an assertion failed, which the end of its log names")
     } else if log.has_any(&["terminate called"]) {
@@ -157,7 +160,7 @@ fn kind_of_abort(log: &Log) -> Option<&'static str> {
 }
 
 /// What llama-server, or the C++ library, writes when it aborts.
-fn last_words(log: &Log) -> Option<String> {
+fn abort_message(log: &WorkerLog) -> Option<String> {
     // `FILE:LINE: words`, of which the file is a path.
     let assertion = log.recent().rev().find_map(|line| {
         let (place, words) = line.text.split_once(": ")?;
@@ -171,29 +174,29 @@ fn last_words(log: &Log) -> Option<String> {
 }
 
 /// Exit codes of a shell, where llama-server is started by a script.
-pub(super) fn not_executable(evidence: &Evidence, log: &Log) -> Option<Diagnosis> {
+pub(super) fn not_executable(evidence: &Evidence, log: &WorkerLog) -> Option<Diagnosis> {
     let hint = match evidence.code? {
         _ if log.has_any(&["Exec format error", "cannot execute binary file"]) => WRONG_FORMAT,
         NOT_EXECUTABLE => "LLAMA_SERVER may not be executed, or is no program: check the file and its permissions",
         NOT_FOUND => "LLAMA_SERVER, or a program or a library that it starts, is missing: check the file",
         _ => return None,
     };
-    Some(Diagnosis::new(Cause::NotStarted, hint))
+    Some(Diagnosis::new(FailureCause::NotStarted, hint))
 }
 
 const WRONG_FORMAT: &str = "LLAMA_SERVER is no program for this machine: take a build for its kind of CPU";
 
 /// Why a process could not even be started.
 pub(in crate::worker) fn not_started(error: &io::Error) -> Diagnosis {
-    if let Some(no_den) = error.get_ref().and_then(|inner| inner.downcast_ref::<NoDen>()) {
-        let NoDen(reason) = no_den;
+    if let Some(no_den) = error.get_ref().and_then(|inner| inner.downcast_ref::<RuntimeDirError>()) {
+        let RuntimeDirError(reason) = no_den;
         let reason = reason.raw_os_error().map(|code| format!(" ({})", Errno::from_raw(code).desc()));
         let hint = format!(
             "a private folder for llama-server's key could not be made in shared memory or in a temporary \
              folder{}; free some room there, or point TMPDIR to where there is some",
             reason.unwrap_or_default()
         );
-        return Diagnosis::new(Cause::NotStarted, hint);
+        return Diagnosis::new(FailureCause::NotStarted, hint);
     }
     let hint = match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::ENOENT) => "LLAMA_SERVER, or the interpreter that it names, is missing: check the file".to_owned(),
@@ -211,18 +214,18 @@ pub(in crate::worker) fn not_started(error: &io::Error) -> Diagnosis {
         Some(errno) => format!("llama-server could not be started: {}", errno.desc()),
         None => "llama-server could not be started".to_owned(),
     };
-    Diagnosis::new(Cause::NotStarted, hint)
+    Diagnosis::new(FailureCause::NotStarted, hint)
 }
 
 /// Why a load is not tried beside these models, which are pinned.
 pub(in crate::worker) fn crowded_out(pinned: &[String]) -> Diagnosis {
     let names = pinned.join(", ");
     let hint = format!("it does not fit beside the pinned models ({names}); raise memory_budget or unpin one");
-    Diagnosis::new(Cause::NoRoom, hint)
+    Diagnosis::new(FailureCause::NoRoom, hint)
 }
 
 /// What is left to say: how it ended, and the first error of its log where no client can have written it.
-pub(super) fn unknown(evidence: &Evidence, signal: Option<Signal>, log: &Log) -> Diagnosis {
+pub(super) fn unknown(evidence: &Evidence, signal: Option<Signal>, log: &WorkerLog) -> Diagnosis {
     let how = match (signal, evidence.code, evidence.signal) {
         (Some(signal), _, _) => format!("a signal ended it ({signal})"),
         (None, Some(0), _) => "it ended by itself with exit code 0".to_owned(),
@@ -230,13 +233,13 @@ pub(super) fn unknown(evidence: &Evidence, signal: Option<Signal>, log: &Log) ->
         (None, None, Some(number)) => format!("signal {number} ended it"),
         (None, None, None) => "it ended, and nothing is known of how".to_owned(),
     };
-    let is_polite = is_polite(signal);
+    let is_polite = is_termination_request(signal);
     let error = if is_polite || evidence.code == Some(0) { None } else { log.first_error() };
     let quote = error.map(|error| format!("; its log says: {error}")).unwrap_or_default();
     let did_not_load = !evidence.has_served && log.has_any(&["exiting due to model loading error"]);
     match (is_polite, did_not_load) {
-        (true, _) => Diagnosis::new(Cause::Killed, format!("{how} that came from outside")),
-        (false, true) => Diagnosis::new(Cause::LoadFailed, format!("the model could not be loaded{quote}")),
-        (false, false) => Diagnosis::new(Cause::Unknown, format!("{how}{quote}")),
+        (true, _) => Diagnosis::new(FailureCause::Killed, format!("{how} that came from outside")),
+        (false, true) => Diagnosis::new(FailureCause::LoadFailed, format!("the model could not be loaded{quote}")),
+        (false, false) => Diagnosis::new(FailureCause::Unknown, format!("{how}{quote}")),
     }
 }

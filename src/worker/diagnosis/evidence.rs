@@ -15,14 +15,14 @@ pub(crate) struct Evidence<'a> {
     /// Whether it was ready before: then its log may hold what clients wrote, and nothing of it is quoted.
     pub(crate) has_served: bool,
     /// Why its owner killed it, if it did.
-    pub(crate) killed: Option<Killed>,
+    pub(crate) killed: Option<KillReason>,
     /// What the kernel's counters say.
     pub(crate) memory: OomKill,
 }
 
 /// Why the owner of a process killed it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Killed {
+pub(crate) enum KillReason {
     /// Another server answered on its port.
     Stranger,
     /// It no longer answered its probes.

@@ -35,7 +35,7 @@ const TELL_NOTHING: &[&str] = &["exiting due to", "failed to load model", "faile
 const LONGEST_PLAIN_RUN: usize = 16;
 
 /// A line without timestamp and level.
-pub(super) struct Line<'a> {
+pub(super) struct LogLine<'a> {
     pub(super) text: &'a str,
     /// Whether llama-server took it for an error.
     pub(super) is_error: bool,
@@ -44,8 +44,8 @@ pub(super) struct Line<'a> {
 /// What is left of a log, without the lines that report requests.
 ///
 /// Of one that has served clients, any line may still be a client's: it may decide on a cause, and is never quoted.
-pub(super) struct Log<'a> {
-    lines: Vec<Line<'a>>,
+pub(super) struct WorkerLog<'a> {
+    lines: Vec<LogLine<'a>>,
     /// Where the lines begin that tell of failures.
     begin: usize,
     /// Where those of the load end.
@@ -53,11 +53,11 @@ pub(super) struct Log<'a> {
     has_served: bool,
 }
 
-impl<'a> Log<'a> {
+impl<'a> WorkerLog<'a> {
     pub(super) fn of(tail: &'a LogTail, has_served: bool) -> Self {
-        let holds = |line: &Line, marks: &[&str]| marks.iter().any(|mark| line.text.contains(mark));
+        let holds = |line: &LogLine, marks: &[&str]| marks.iter().any(|mark| line.text.contains(mark));
         let (mut lines, mut begin, mut loaded) = (Vec::new(), 0, None);
-        for line in tail.lines().map(Line::of) {
+        for line in tail.lines().map(LogLine::of) {
             let has_loaded = holds(&line, LOADED);
             let is_overcome = has_loaded || holds(&line, &[OVERCOME]) || has_served && holds(&line, GOES_ON);
             if !holds(&line, REQUESTS) {
@@ -81,7 +81,7 @@ impl<'a> Log<'a> {
     }
 
     /// The lines since something last succeeded, oldest first: for failures.
-    pub(super) fn recent(&self) -> impl DoubleEndedIterator<Item = &Line<'a>> {
+    pub(super) fn recent(&self) -> impl DoubleEndedIterator<Item = &LogLine<'a>> {
         self.lines.iter().skip(self.begin)
     }
 
@@ -112,7 +112,7 @@ impl<'a> Log<'a> {
     }
 }
 
-impl<'a> Line<'a> {
+impl<'a> LogLine<'a> {
     /// Of `0.00.039.717 E llama_model_load: error loading model: ...` the part after the level. Older llama-servers
     /// and the loader of programs write lines without stamps.
     fn of(line: &'a str) -> Self {
@@ -192,10 +192,10 @@ mod tests {
 
     #[test]
     fn stamps_and_levels_are_taken_off() {
-        let line = Line::of("0.00.039.717 E srv  load_model: failed");
+        let line = LogLine::of("0.00.039.717 E srv  load_model: failed");
         assert_eq!((line.text, line.is_error), ("srv  load_model: failed", true));
-        assert!(!Line::of("0.00.039.717 W failed to do something that does not matter").is_error);
-        assert_eq!(Line::of("error: invalid argument: --x").text, "error: invalid argument: --x");
+        assert!(!LogLine::of("0.00.039.717 W failed to do something that does not matter").is_error);
+        assert_eq!(LogLine::of("error: invalid argument: --x").text, "error: invalid argument: --x");
     }
 
     #[test]
@@ -204,7 +204,7 @@ mod tests {
         for line in ["0.1 E one", "0.2 W sched_reserve: retrying without pipeline parallelism", "0.3 E two"] {
             tail.push(line.as_bytes());
         }
-        let log = Log::of(&tail, false);
+        let log = WorkerLog::of(&tail, false);
         assert!(log.find("one").is_none() && log.find("two").is_some());
         assert_eq!(log.load().count(), 3);
     }
@@ -222,10 +222,10 @@ mod tests {
         ] {
             tail.push(line.as_bytes());
         }
-        let log = Log::of(&tail, true);
+        let log = WorkerLog::of(&tail, true);
         assert_eq!(log.recent().map(|line| line.text).collect::<Vec<_>>(), ["last words"]);
         assert_eq!((log.load().count(), log.first_error()), (1, None));
-        assert!(Log::of(&tail, false).find("CUDA error").is_some());
+        assert!(WorkerLog::of(&tail, false).find("CUDA error").is_some());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What a llama-server needs and does not find: libraries, a GPU with a driver, a free port, threads, good arguments.
 
-use super::cause::{Cause, Diagnosis};
-use super::log::{Log, plain_word};
+use super::cause::{Diagnosis, FailureCause};
+use super::log::{WorkerLog, plain_word};
 
 /// Names of GPU libraries as their errors begin.
 const GPU_ERRORS: &[&str] = &["CUDA error: ", "ROCm error: ", "MUSA error: ", "CUDA error", "ErrorDeviceLost"];
@@ -36,8 +36,8 @@ const GPU_ERROR_NAMES: &[&str] = &[
 ];
 
 /// A library that the program's loader did not find.
-pub(super) fn library(log: &Log) -> Option<Diagnosis> {
-    let said = |hint: String| Some(Diagnosis::new(Cause::LibraryMissing, hint));
+pub(super) fn library(log: &WorkerLog) -> Option<Diagnosis> {
+    let said = |hint: String| Some(Diagnosis::new(FailureCause::LibraryMissing, hint));
     if let Some(rest) = log.after("error while loading shared libraries:") {
         let Some(name) = plain_word(rest) else {
             return said("a library that llama-server needs is missing on this machine: install it".to_owned());
@@ -64,8 +64,8 @@ pub(super) fn library(log: &Log) -> Option<Diagnosis> {
 }
 
 /// An argument that llama-server does not take.
-pub(super) fn argument(log: &Log) -> Option<Diagnosis> {
-    let said = |hint: String| Some(Diagnosis::new(Cause::BadArgument, hint));
+pub(super) fn argument(log: &WorkerLog) -> Option<Diagnosis> {
+    let said = |hint: String| Some(Diagnosis::new(FailureCause::BadArgument, hint));
     let begins = |words: &str| log.recent().rev().find_map(|line| line.text.strip_prefix(words));
     if let Some(rest) = begins("error: invalid argument:").or_else(|| begins("error: unknown argument:")) {
         // A word that is no option may be a value that was meant for one, a key for instance.
@@ -96,45 +96,45 @@ pub(super) fn argument(log: &Log) -> Option<Diagnosis> {
 }
 
 /// A port that was taken in the moment between its choice and its use.
-pub(super) fn port(log: &Log) -> Option<Diagnosis> {
+pub(super) fn port(log: &WorkerLog) -> Option<Diagnosis> {
     let taken = ["couldn't bind HTTP server socket", "couldn't bind to server socket"];
     let hint = "its port was taken by another program; the next start takes another one";
-    log.has_any(&taken).then(|| Diagnosis::new(Cause::PortInUse, hint))
+    log.has_any(&taken).then(|| Diagnosis::new(FailureCause::PortInUse, hint))
 }
 
 /// Threads that the system did not grant.
-pub(super) fn threads(log: &Log) -> Option<Diagnosis> {
+pub(super) fn threads(log: &WorkerLog) -> Option<Diagnosis> {
     let has_begun = log.has_any(&["std::system_error"]);
     let refused = log.has_any(&["Resource temporarily unavailable"]);
     let hint = "it was not allowed to start a thread: raise the limit on processes (pids.max, TasksMax or ulimit -u) \
                 or on memory, or lower THREADS";
     (log.has_any(&["Thread creation failed"]) || has_begun && refused)
-        .then(|| Diagnosis::new(Cause::OutOfThreads, hint))
+        .then(|| Diagnosis::new(FailureCause::OutOfThreads, hint))
 }
 
 /// An error of the GPU that ended llama-server.
-pub(super) fn gpu_error(log: &Log) -> Option<Diagnosis> {
+pub(super) fn gpu_error(log: &WorkerLog) -> Option<Diagnosis> {
     let reason = GPU_ERRORS.iter().find_map(|words| log.after(words))?;
     Some(gpu_trouble(reason).unwrap_or_else(|| {
         let name = GPU_ERROR_NAMES.iter().find(|name| reason.contains(*name)).map(|name| (*name).to_owned());
         let quote = name.or_else(|| log.quote(reason)).map(|reason| format!(": {reason}")).unwrap_or_default();
         let hint = "look for it in the kernel's log (Xid), and update driver and llama.cpp";
-        Diagnosis::new(Cause::GpuError, format!("the GPU reported an error{quote}; {hint}"))
+        Diagnosis::new(FailureCause::GpuError, format!("the GPU reported an error{quote}; {hint}"))
     }))
 }
 
 /// A GPU that could not be used, which alone does not end llama-server.
-pub(super) fn no_gpu(log: &Log) -> Option<Diagnosis> {
+pub(super) fn no_gpu(log: &WorkerLog) -> Option<Diagnosis> {
     let reason = log.after("failed to initialize CUDA: ").or_else(|| log.after("failed to initialize ROCm: "))?;
     gpu_trouble(reason)
 }
 
 /// Why no GPU was in use though llama-server was built for one; for hints on what went wrong without it.
-pub(super) fn lost_gpu(log: &Log) -> Option<&'static str> {
+pub(super) fn lost_gpu(log: &WorkerLog) -> Option<&'static str> {
     let text = log.load().rev().find(|text| text.contains("failed to initialize "))?;
     match gpu_trouble(text).map(|trouble| trouble.cause) {
-        Some(Cause::DriverTooOld) => Some("no GPU was in use, because its driver is too old"),
-        Some(Cause::NoGpu) => Some("no GPU was in use, because none was found"),
+        Some(FailureCause::DriverTooOld) => Some("no GPU was in use, because its driver is too old"),
+        Some(FailureCause::NoGpu) => Some("no GPU was in use, because none was found"),
         _ => Some("no GPU was in use, because CUDA could not be initialised"),
     }
 }
@@ -145,15 +145,15 @@ fn gpu_trouble(text: &str) -> Option<Diagnosis> {
     if has(&["driver version is insufficient", "unsupported display driver", "unsupported toolchain"]) {
         let hint =
             "the NVIDIA driver is older than this llama-server needs: update it, or take a build for an older CUDA";
-        return Some(Diagnosis::new(Cause::DriverTooOld, hint));
+        return Some(Diagnosis::new(FailureCause::DriverTooOld, hint));
     }
     if has(&["CUDA-capable device", "ROCm-capable device", "invalid device ordinal"]) {
         let hint = "no GPU was found: check nvidia-smi and CUDA_VISIBLE_DEVICES, and give the container the GPU";
-        return Some(Diagnosis::new(Cause::NoGpu, hint));
+        return Some(Diagnosis::new(FailureCause::NoGpu, hint));
     }
     if has(&["no kernel image", "kernel image is invalid", "invalid device function"]) {
         let hint = "this llama-server has no code for this GPU: take a build for its compute capability";
-        return Some(Diagnosis::new(Cause::GpuUnsupported, hint));
+        return Some(Diagnosis::new(FailureCause::GpuUnsupported, hint));
     }
     None
 }

@@ -21,19 +21,19 @@ pub(super) mod model;
 
 use cause::Diagnosis;
 use evidence::Evidence;
-use log::Log;
+use log::WorkerLog;
 use nix::sys::signal::Signal;
 
-/// The most telling cause that the evidence has; [`cause::Cause::Unknown`] if it has none.
+/// The most telling cause that the evidence has; [`cause::FailureCause::Unknown`] if it has none.
 pub(super) fn diagnose(evidence: &Evidence) -> Diagnosis {
-    let log = Log::of(evidence.tail, evidence.has_served);
+    let log = WorkerLog::of(evidence.tail, evidence.has_served);
     let signal = ending::signal(evidence);
     // A signal that nothing in a log explains, or that the log is too old for.
     if let Some(known) = ending::sudden(evidence, signal, &log) {
         return known;
     }
     // A clean end, or an end that somebody asked for, has no error in its log that counts.
-    if evidence.code == Some(0) || ending::is_polite(signal) {
+    if evidence.code == Some(0) || ending::is_termination_request(signal) {
         return ending::unknown(evidence, signal, &log);
     }
     if evidence.has_served {
@@ -55,7 +55,7 @@ pub(super) fn diagnose(evidence: &Evidence) -> Diagnosis {
 
 /// Of one that was ready before. What only a start can fail of is left out, and a crash is believed before any line:
 /// clients can make llama-server write almost any.
-fn at_work(evidence: &Evidence, signal: Option<Signal>, log: &Log) -> Diagnosis {
+fn at_work(evidence: &Evidence, signal: Option<Signal>, log: &WorkerLog) -> Diagnosis {
     ending::crash(signal)
         .or_else(|| allocation::shortage(log))
         .or_else(|| machine::gpu_error(log))

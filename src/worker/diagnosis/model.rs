@@ -1,7 +1,7 @@
 //! Model files that llama-server refuses.
 
-use super::cause::{Cause, Diagnosis};
-use super::log::{Log, plain_word};
+use super::cause::{Diagnosis, FailureCause};
+use super::log::{WorkerLog, plain_word};
 use crate::models::{FileProblem, GgufError, ModelError};
 use std::time::Duration;
 
@@ -34,23 +34,23 @@ pub(crate) fn unfit_file(problem: &ModelError) -> Diagnosis {
     let cause = match problem {
         ModelError::File { problem, .. } => match &**problem {
             FileProblem::Gguf(error) | FileProblem::Part { source: error, .. } => cause_of(error),
-            FileProblem::NoModel { .. } => Cause::ModelUnsupported,
+            FileProblem::NoModel { .. } => FailureCause::ModelUnsupported,
             FileProblem::MissingParts { .. } | FileProblem::NotFirst { .. } | FileProblem::Renamed { .. } => {
-                Cause::ModelNotFound
+                FailureCause::ModelNotFound
             }
         },
-        _ => Cause::ModelNotFound,
+        _ => FailureCause::ModelNotFound,
     };
     Diagnosis::new(cause, problem.sentence())
 }
 
-fn cause_of(error: &GgufError) -> Cause {
+fn cause_of(error: &GgufError) -> FailureCause {
     match error {
-        GgufError::Io(_) => Cause::ModelNotFound,
-        GgufError::Version { .. } | GgufError::BigEndian => Cause::ModelUnsupported,
-        GgufError::TruncatedHeader { .. } | GgufError::Truncated { .. } => Cause::ModelTruncated,
+        GgufError::Io(_) => FailureCause::ModelNotFound,
+        GgufError::Version { .. } | GgufError::BigEndian => FailureCause::ModelUnsupported,
+        GgufError::TruncatedHeader { .. } | GgufError::Truncated { .. } => FailureCause::ModelTruncated,
         GgufError::NotAFile | GgufError::NotGguf { .. } | GgufError::TooLarge { .. } | GgufError::Malformed(_) => {
-            Cause::ModelNotGguf
+            FailureCause::ModelNotGguf
         }
     }
 }
@@ -61,11 +61,11 @@ pub(crate) fn unread_file(time: Duration) -> Diagnosis {
         "the model file could not be read for {} s; check that the disk or volume is mounted and answers",
         time.as_secs()
     );
-    Diagnosis::new(Cause::ModelNotFound, hint)
+    Diagnosis::new(FailureCause::ModelNotFound, hint)
 }
 
 /// What is wrong with the model file, if the log says so.
-pub(super) fn file(log: &Log) -> Option<Diagnosis> {
+pub(super) fn file(log: &WorkerLog) -> Option<Diagnosis> {
     let what = subject(log);
     if let Some(text) = log.find("failed to open GGUF file") {
         let hint = if text.contains("Permission denied") {
@@ -73,34 +73,34 @@ pub(super) fn file(log: &Log) -> Option<Diagnosis> {
         } else {
             format!("{what} cannot be opened: check MODEL_PATH and that the file is still there")
         };
-        return Some(Diagnosis::new(Cause::ModelNotFound, hint));
+        return Some(Diagnosis::new(FailureCause::ModelNotFound, hint));
     }
     if let Some(rest) = log.after("unknown model architecture:") {
         let name = plain_word(rest).map(|name| format!(" '{name}'")).unwrap_or_default();
         let hint = format!("this llama-server does not know the architecture{name} of {what}: update llama.cpp");
-        return Some(Diagnosis::new(Cause::ModelUnsupported, hint));
+        return Some(Diagnosis::new(FailureCause::ModelUnsupported, hint));
     }
     if log.has_any(&["invalid magic characters", "bad GGUF magic"]) {
         let hint = format!("{what} is not a GGUF file: download it again, or convert it");
-        return Some(Diagnosis::new(Cause::ModelNotGguf, hint));
+        return Some(Diagnosis::new(FailureCause::ModelNotGguf, hint));
     }
     if log.has_any(&["but this software only supports up to version"]) {
         let hint = format!("{what} is of a newer GGUF version than this llama-server knows: update llama.cpp");
-        return Some(Diagnosis::new(Cause::ModelUnsupported, hint));
+        return Some(Diagnosis::new(FailureCause::ModelUnsupported, hint));
     }
     if log.has_any(CUT_SHORT) {
         let hint = format!("{what} is cut short: download it again, and check that the disk has room");
-        return Some(Diagnosis::new(Cause::ModelTruncated, hint));
+        return Some(Diagnosis::new(FailureCause::ModelTruncated, hint));
     }
     let text = NOT_UNDERSTOOD.iter().find_map(|words| log.find(words))?;
     let text = text.split_once("error loading model: ").map_or(text, |(_, rest)| rest);
     let quote = log.quote(text).map(|text| format!(" ({text})")).unwrap_or_default();
     let hint = format!("{what} does not suit this llama-server: update llama.cpp, or download the model again{quote}");
-    Some(Diagnosis::new(Cause::ModelUnsupported, hint))
+    Some(Diagnosis::new(FailureCause::ModelUnsupported, hint))
 }
 
 /// Which of the files that llama-server may be given.
-fn subject(log: &Log) -> &'static str {
+fn subject(log: &WorkerLog) -> &'static str {
     if log.has_any(&["CLIP model", "multimodal model"]) {
         "the multimodal projector (mmproj)"
     } else if log.has_any(&["draft model"]) {

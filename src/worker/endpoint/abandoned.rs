@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 
 /// What has been given up in one life of a llama-server, and has not been proven harmless since.
 #[derive(Default)]
-pub(super) struct GivenUp(VecDeque<Entry>);
+pub(super) struct AbandonedRequests(VecDeque<Entry>);
 
 struct Entry {
     fingerprint: Fingerprint,
@@ -19,7 +19,7 @@ struct Entry {
     begun: u64,
 }
 
-impl GivenUp {
+impl AbandonedRequests {
     /// Adds one that is given up after so many requests have begun. Beyond the bound the oldest is forgotten.
     pub(super) fn add(&mut self, fingerprint: Fingerprint, begun: u64) {
         self.0.retain(|entry| entry.fingerprint != fingerprint);
@@ -30,7 +30,7 @@ impl GivenUp {
     }
 
     /// The request before which so many had begun was served.
-    pub(super) fn is_served(&mut self, begun: u64) {
+    pub(super) fn remove_served(&mut self, begun: u64) {
         self.0.retain(|entry| entry.begun > begun);
     }
 
@@ -46,28 +46,28 @@ mod tests {
 
     #[test]
     fn only_what_began_later_and_was_served_proves_anything() {
-        let mut given_up = GivenUp::default();
+        let mut given_up = AbandonedRequests::default();
         given_up.add(Fingerprint(1), 5);
         given_up.add(Fingerprint(2), 8);
-        given_up.is_served(4); // it had begun before
-        given_up.is_served(5);
+        given_up.remove_served(4); // it had begun before
+        given_up.remove_served(5);
         assert_eq!(given_up.take(), [Fingerprint(2)]);
         assert_eq!(given_up.take(), []);
     }
 
     #[test]
     fn one_that_is_given_up_again_counts_once_and_from_then_on() {
-        let mut given_up = GivenUp::default();
+        let mut given_up = AbandonedRequests::default();
         given_up.add(Fingerprint(1), 1);
         given_up.add(Fingerprint(2), 2);
         given_up.add(Fingerprint(1), 3);
-        given_up.is_served(2);
+        given_up.remove_served(2);
         assert_eq!(given_up.take(), [Fingerprint(1)]);
     }
 
     #[test]
     fn the_oldest_are_forgotten() {
-        let mut given_up = GivenUp::default();
+        let mut given_up = AbandonedRequests::default();
         for n in 0..MOST_GIVEN_UP as u64 + 1 {
             given_up.add(Fingerprint(n), n);
         }

@@ -15,22 +15,22 @@ pub struct Fingerprint(pub u64);
 
 /// The requests under suspicion. All workers of a model share them.
 #[derive(Default)]
-pub struct Deaths {
-    suspects: Mutex<Vec<Suspect>>,
+pub struct CrashSuspects {
+    suspects: Mutex<Vec<CrashSuspect>>,
     /// Whether there are any, which nearly always there are not.
     any: AtomicBool,
 }
 
-struct Suspect {
+struct CrashSuspect {
     fingerprint: Fingerprint,
-    deaths: u32,
+    crashes: u32,
     last: ActiveInstant,
 }
 
-impl Deaths {
+impl CrashSuspects {
     /// A worker died while it served these, in the order in which they came to it. Of those that were suspects before,
     /// only the first is accused again: no death convicts two.
-    pub(crate) fn note(&self, served: &[Fingerprint]) {
+    pub(crate) fn record_crash(&self, served: &[Fingerprint]) {
         let now = ActiveInstant::now();
         let mut suspects = self.suspects();
         suspects.retain(|suspect| (now - suspect.last) < DEATHS_REMEMBERED);
@@ -42,12 +42,12 @@ impl Deaths {
             }
             match suspects.iter_mut().find(|suspect| suspect.fingerprint == *fingerprint) {
                 Some(_) if std::mem::replace(&mut has_named_one, true) => {}
-                Some(suspect) => (suspect.deaths, suspect.last) = (suspect.deaths.saturating_add(1), now),
-                None => suspects.push(Suspect { fingerprint: *fingerprint, deaths: 1, last: now }),
+                Some(suspect) => (suspect.crashes, suspect.last) = (suspect.crashes.saturating_add(1), now),
+                None => suspects.push(CrashSuspect { fingerprint: *fingerprint, crashes: 1, last: now }),
             }
         }
         while suspects.len() > MOST_SUSPECTS {
-            let least = suspects.iter().enumerate().min_by_key(|(_, suspect)| (suspect.deaths, suspect.last));
+            let least = suspects.iter().enumerate().min_by_key(|(_, suspect)| (suspect.crashes, suspect.last));
             let Some((least, _)) = least else { break };
             suspects.swap_remove(least);
         }
@@ -55,7 +55,7 @@ impl Deaths {
     }
 
     /// A worker served this one to the end.
-    pub(crate) fn acquit(&self, fingerprint: Fingerprint) {
+    pub(crate) fn clear(&self, fingerprint: Fingerprint) {
         if !self.any.load(Ordering::Acquire) {
             return;
         }
@@ -65,26 +65,26 @@ impl Deaths {
     }
 
     /// Whether this one is not to be tried again.
-    pub(crate) fn convict(&self, fingerprint: Fingerprint) -> bool {
-        self.blame(fingerprint) >= DEATHS_UNTIL_REFUSED
+    pub(crate) fn is_blocked(&self, fingerprint: Fingerprint) -> bool {
+        self.score(fingerprint) >= DEATHS_UNTIL_REFUSED
     }
 
     /// Whether a worker died while it served this one, which has not been served since.
-    pub(crate) fn suspect(&self, fingerprint: Fingerprint) -> bool {
-        self.blame(fingerprint) > 0
+    pub(crate) fn is_suspected(&self, fingerprint: Fingerprint) -> bool {
+        self.score(fingerprint) > 0
     }
 
     /// How many deaths this one is accused of.
-    fn blame(&self, fingerprint: Fingerprint) -> u32 {
+    fn score(&self, fingerprint: Fingerprint) -> u32 {
         if !self.any.load(Ordering::Acquire) {
             return 0;
         }
         let suspects = self.suspects();
         let known = suspects.iter().find(|suspect| suspect.fingerprint == fingerprint);
-        known.filter(|suspect| suspect.last.elapsed() < DEATHS_REMEMBERED).map_or(0, |suspect| suspect.deaths)
+        known.filter(|suspect| suspect.last.elapsed() < DEATHS_REMEMBERED).map_or(0, |suspect| suspect.crashes)
     }
 
-    fn suspects(&self) -> MutexGuard<'_, Vec<Suspect>> {
+    fn suspects(&self) -> MutexGuard<'_, Vec<CrashSuspect>> {
         self.suspects.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -99,56 +99,56 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn two_deaths_convict_unless_it_was_served_between_them() {
-        let deaths = Deaths::default();
-        deaths.note(&[POISON, INNOCENT]);
-        assert!(!deaths.convict(POISON), "it is given a second chance");
-        deaths.acquit(INNOCENT);
-        deaths.note(&[POISON, INNOCENT]);
-        assert!(deaths.convict(POISON));
-        assert!(!deaths.convict(INNOCENT));
+        let deaths = CrashSuspects::default();
+        deaths.record_crash(&[POISON, INNOCENT]);
+        assert!(!deaths.is_blocked(POISON), "it is given a second chance");
+        deaths.clear(INNOCENT);
+        deaths.record_crash(&[POISON, INNOCENT]);
+        assert!(deaths.is_blocked(POISON));
+        assert!(!deaths.is_blocked(INNOCENT));
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_death_counts_once_however_often_the_request_was_in_flight() {
-        let deaths = Deaths::default();
-        deaths.note(&[POISON, INNOCENT, POISON, POISON]);
-        assert!(!deaths.convict(POISON));
+        let deaths = CrashSuspects::default();
+        deaths.record_crash(&[POISON, INNOCENT, POISON, POISON]);
+        assert!(!deaths.is_blocked(POISON));
     }
 
     #[tokio::test(start_paused = true)]
     async fn of_those_suspected_before_a_death_names_the_first() {
-        let deaths = Deaths::default();
-        deaths.note(&[POISON, INNOCENT]);
-        deaths.note(&[Fingerprint(3), POISON, INNOCENT]);
-        assert!(deaths.convict(POISON));
+        let deaths = CrashSuspects::default();
+        deaths.record_crash(&[POISON, INNOCENT]);
+        deaths.record_crash(&[Fingerprint(3), POISON, INNOCENT]);
+        assert!(deaths.is_blocked(POISON));
         for (fingerprint, suspected) in [(INNOCENT, true), (Fingerprint(3), true), (Fingerprint(4), false)] {
-            assert!(!deaths.convict(fingerprint));
-            assert_eq!(deaths.suspect(fingerprint), suspected, "{fingerprint:?}");
+            assert!(!deaths.is_blocked(fingerprint));
+            assert_eq!(deaths.is_suspected(fingerprint), suspected, "{fingerprint:?}");
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_conviction_is_forgotten_after_a_while() {
-        let deaths = Deaths::default();
-        deaths.note(&[POISON]);
-        deaths.note(&[POISON]);
+        let deaths = CrashSuspects::default();
+        deaths.record_crash(&[POISON]);
+        deaths.record_crash(&[POISON]);
         tokio::time::advance(DEATHS_REMEMBERED - Duration::from_millis(1)).await;
-        assert!(deaths.convict(POISON));
+        assert!(deaths.is_blocked(POISON));
         tokio::time::advance(Duration::from_millis(1)).await;
-        assert!(!deaths.convict(POISON));
-        deaths.note(&[POISON]);
-        assert!(!deaths.convict(POISON), "it begins anew");
+        assert!(!deaths.is_blocked(POISON));
+        deaths.record_crash(&[POISON]);
+        assert!(!deaths.is_blocked(POISON), "it begins anew");
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_list_has_a_bound_and_keeps_the_most_suspicious() {
-        let deaths = Deaths::default();
-        deaths.note(&[POISON]);
-        deaths.note(&[POISON]);
+        let deaths = CrashSuspects::default();
+        deaths.record_crash(&[POISON]);
+        deaths.record_crash(&[POISON]);
         for n in 0..10 * MOST_SUSPECTS as u64 {
-            deaths.note(&[Fingerprint(100 + n)]);
+            deaths.record_crash(&[Fingerprint(100 + n)]);
         }
         assert_eq!(deaths.suspects().len(), MOST_SUSPECTS);
-        assert!(deaths.convict(POISON));
+        assert!(deaths.is_blocked(POISON));
     }
 }

@@ -3,7 +3,7 @@
 //! What follows from that for the worker is its [`Endpoint`]'s to say.
 
 use super::crash_suspects::Fingerprint;
-use super::{Endpoint, Errand, NotNow};
+use super::{Endpoint, NotAccepted, RequestClass};
 use crate::awake::ActiveInstant;
 use crate::worker::local_errors::shortage;
 use std::error::Error;
@@ -15,11 +15,11 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 pub struct InFlight {
     endpoint: Arc<Endpoint>,
     fingerprint: Option<Fingerprint>,
-    only_looks: bool,
+    is_read_only: bool,
     pub(super) is_suspect: bool,
     /// How many had begun before it.
     begun: u64,
-    outcome: Outcome,
+    outcome: RequestOutcome,
     /// How many failures to compute there were when it began. One failed batch fails all that are in flight, and counts
     /// once.
     compute_errors: u32,
@@ -27,7 +27,7 @@ pub struct InFlight {
 
 /// What has come of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
+enum RequestOutcome {
     /// Nothing yet; if it ends so, it was given up.
     Open,
     /// llama-server has answered to the end, be it with an error of its own.
@@ -39,19 +39,19 @@ enum Outcome {
 impl Endpoint {
     /// Begins a request, unless nothing may be sent to it any more. Two that are under suspicion are never in flight
     /// together.
-    pub fn begin(self: Arc<Self>, errand: Errand) -> Result<InFlight, NotNow> {
+    pub fn begin(self: Arc<Self>, errand: RequestClass) -> Result<InFlight, NotAccepted> {
         let (fingerprint, only_looks) = match errand {
-            Errand::Work(fingerprint) => (fingerprint, false),
-            Errand::Look => (None, true),
+            RequestClass::Inference(fingerprint) => (fingerprint, false),
+            RequestClass::ReadOnly => (None, true),
         };
-        let is_suspect = fingerprint.is_some_and(|fingerprint| self.deaths.suspect(fingerprint));
+        let is_suspect = fingerprint.is_some_and(|fingerprint| self.deaths.is_suspected(fingerprint));
         let begun = {
             let mut serving = self.serving();
             if serving.closed {
-                return Err(NotNow::Closed);
+                return Err(NotAccepted::Closed);
             }
             if is_suspect && serving.has_suspect {
-                return Err(NotNow::Suspected);
+                return Err(NotAccepted::Suspected);
             }
             serving.has_suspect |= is_suspect;
             if only_looks {
@@ -78,7 +78,15 @@ impl InFlight {
         begun: u64,
     ) -> Self {
         let compute_errors = endpoint.compute_errors.load(Ordering::Relaxed);
-        Self { endpoint, fingerprint, only_looks, is_suspect, begun, outcome: Outcome::Open, compute_errors }
+        Self {
+            endpoint,
+            fingerprint,
+            is_read_only: only_looks,
+            is_suspect,
+            begun,
+            outcome: RequestOutcome::Open,
+            compute_errors,
+        }
     }
 
     /// Where the request goes.
@@ -92,7 +100,7 @@ impl InFlight {
     }
 
     /// Says that the llama-server broke the connection.
-    pub fn doubt(&mut self) {
+    pub fn record_broken_connection(&mut self) {
         {
             let mut serving = self.endpoint.serving();
             // Until it answers a probe or has ended, the request stays under suspicion.
@@ -103,37 +111,37 @@ impl InFlight {
     }
 
     /// Says why the request failed: a doubt, unless the reason lies with us.
-    pub fn failed(&mut self, error: &(dyn Error + 'static)) {
+    pub fn record_failure(&mut self, error: &(dyn Error + 'static)) {
         match shortage(error) {
-            None => self.doubt(),
+            None => self.record_broken_connection(),
             // It was never sent, so nobody hangs on it.
-            Some(_) => self.answered(),
+            Some(_) => self.record_answer_end(),
         }
     }
 
     /// Says that the llama-server has answered to the end, well or with an error of its own.
-    pub fn answered(&mut self) {
-        if self.outcome == Outcome::Open {
-            self.outcome = Outcome::Answered;
+    pub fn record_answer_end(&mut self) {
+        if self.outcome == RequestOutcome::Open {
+            self.outcome = RequestOutcome::Answered;
         }
     }
 
     /// Says that it was answered well, to the end.
-    pub fn succeeded(&mut self) {
-        self.outcome = Outcome::Served;
+    pub fn record_success(&mut self) {
+        self.outcome = RequestOutcome::Served;
         // A read is cheaper than a write that nearly always changes nothing.
         if self.endpoint.compute_errors.load(Ordering::Relaxed) != 0 {
             self.endpoint.compute_errors.store(0, Ordering::Relaxed);
             self.endpoint.serving().uncomputed.clear();
         }
         if let Some(fingerprint) = self.fingerprint {
-            self.endpoint.deaths.acquit(fingerprint);
+            self.endpoint.deaths.clear(fingerprint);
         }
     }
 
     /// Says that the llama-server could not compute an answer, which is no fault of the request.
-    pub fn could_not_be_computed(&mut self) {
-        self.answered();
+    pub fn record_compute_failure(&mut self) {
+        self.record_answer_end();
         if self.endpoint.target.is_remote {
             // Nobody here could restart it.
             return;
@@ -153,9 +161,9 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         let mut serving = self.endpoint.serving();
-        if self.only_looks {
+        if self.is_read_only {
             serving.looks -= 1;
-            return self.endpoint.has_less(serving);
+            return self.endpoint.release_one(serving);
         }
         serving.in_flight -= 1;
         if serving.in_flight == 0 {
@@ -163,8 +171,8 @@ impl Drop for InFlight {
         }
         let fingerprint = serving.take(self.fingerprint);
         match (self.outcome, fingerprint) {
-            (Outcome::Served, _) => serving.given_up.is_served(self.begun),
-            (Outcome::Open, Some(fingerprint)) => {
+            (RequestOutcome::Served, _) => serving.given_up.remove_served(self.begun),
+            (RequestOutcome::Open, Some(fingerprint)) => {
                 let begun = serving.begun;
                 serving.given_up.add(fingerprint, begun);
             }
@@ -174,6 +182,6 @@ impl Drop for InFlight {
             serving.has_suspect = false;
             self.endpoint.suspect_left.notify_waiters();
         }
-        self.endpoint.has_less(serving);
+        self.endpoint.release_one(serving);
     }
 }

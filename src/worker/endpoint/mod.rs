@@ -14,9 +14,9 @@ pub(super) mod in_flight;
 use crate::awake::ActiveInstant;
 use crate::dial::DialTarget;
 use crate::worker::bounds::COMPUTE_ERRORS_UNTIL_RESTART;
-use crate::worker::change_signal::Bell;
-use abandoned::GivenUp;
-use crash_suspects::{Deaths, Fingerprint};
+use crate::worker::change_signal::ChangeSignal;
+use abandoned::AbandonedRequests;
+use crash_suspects::{CrashSuspects, Fingerprint};
 #[cfg(test)]
 use http::{HeaderValue, uri::InvalidUri};
 #[cfg(test)]
@@ -49,22 +49,22 @@ pub struct Endpoint {
     /// It is closed, and what was in flight has left.
     emptied: Notify,
     /// Rung when it has nothing to do any more.
-    bell: Arc<Bell>,
-    deaths: Arc<Deaths>,
+    bell: Arc<ChangeSignal>,
+    deaths: Arc<CrashSuspects>,
 }
 
 /// What a request wants of a llama-server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Errand {
+pub enum RequestClass {
     /// To be worked on; what it asks for, if that is known.
-    Work(Option<Fingerprint>),
+    Inference(Option<Fingerprint>),
     /// Only to look, which is no use of it: that neither wakes it nor keeps it awake.
-    Look,
+    ReadOnly,
 }
 
 /// Why a request may not begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NotNow {
+pub enum NotAccepted {
     /// Nothing is sent to it any more.
     Closed,
     /// It is under suspicion, and so is another one that is in flight: should it die now, nobody knew of which.
@@ -80,7 +80,7 @@ struct Serving {
     begun: u64,
     /// Whether one of those in flight was under suspicion when it began.
     has_suspect: bool,
-    given_up: GivenUp,
+    given_up: AbandonedRequests,
     /// Of those in flight.
     fingerprints: Vec<Fingerprint>,
     /// Of those whose connection it broke since it last answered well. No more than can be in flight at once: nothing
@@ -100,19 +100,19 @@ impl Endpoint {
     pub(super) fn new(
         address: SocketAddr,
         authorization: HeaderValue,
-        deaths: Arc<Deaths>,
+        deaths: Arc<CrashSuspects>,
     ) -> Result<Self, InvalidUri> {
         Ok(Self::at(DialTarget::local(address, Some(authorization))?, deaths))
     }
 
     /// A worker that is reached there.
-    pub(super) fn at(target: DialTarget, deaths: Arc<Deaths>) -> Self {
+    pub(super) fn at(target: DialTarget, deaths: Arc<CrashSuspects>) -> Self {
         let serving = Serving {
             in_flight: 0,
             looks: 0,
             begun: 0,
             has_suspect: false,
-            given_up: GivenUp::default(),
+            given_up: AbandonedRequests::default(),
             fingerprints: Vec::new(),
             broken: Vec::new(),
             uncomputed: Vec::new(),
@@ -136,7 +136,7 @@ impl Endpoint {
     }
 
     /// The same, with a bell that rings whenever it has nothing to do any more.
-    pub(super) fn ringing(self, bell: Arc<Bell>) -> Self {
+    pub(super) fn with_signal(self, bell: Arc<ChangeSignal>) -> Self {
         Self { bell, ..self }
     }
 
@@ -146,7 +146,7 @@ impl Endpoint {
     }
 
     /// Waits until no request under suspicion is in flight.
-    pub async fn suspect_left(&self) {
+    pub async fn no_suspect_in_flight(&self) {
         loop {
             let mut left = pin!(self.suspect_left.notified());
             // Before the look: one that leaves between the two is heard of.
@@ -184,7 +184,7 @@ impl Endpoint {
     }
 
     /// Waits until nothing is in flight, after [`Self::close_to_new`]. Only its owner waits.
-    pub(super) async fn emptied(&self) {
+    pub(super) async fn idle(&self) {
         while !self.serving().is_empty() {
             self.emptied.notified().await;
         }
@@ -192,9 +192,9 @@ impl Endpoint {
 
     /// It must be killed because it cannot compute: what it could not compute is remembered, and nothing else that it
     /// was serving.
-    pub(super) fn has_failed_to_compute(&self) {
+    pub(super) fn record_compute_failure(&self) {
         let suspects = std::mem::take(&mut self.serving().uncomputed);
-        self.deaths.note(&suspects);
+        self.deaths.record_crash(&suspects);
         self.close();
     }
 
@@ -205,22 +205,22 @@ impl Endpoint {
     }
 
     /// It is ready for the first time, or again.
-    pub(super) fn begins_to_serve(&self) {
+    pub(super) fn mark_ready(&self) {
         let mut serving = self.serving();
         serving.idle_since = serving.idle_since.map(|_| ActiveInstant::now());
     }
 
     /// It has ended by itself or had to be killed: what it was serving is remembered.
-    pub(super) fn has_died(&self) {
+    pub(super) fn record_exit(&self) {
         self.accuse(|_| Vec::new());
     }
 
     /// It had to be killed because nothing came of its work: what was given up before counts as being served.
-    pub(super) fn has_hung(&self) {
-        self.accuse(GivenUp::take);
+    pub(super) fn record_hang(&self) {
+        self.accuse(AbandonedRequests::take);
     }
 
-    fn accuse(&self, earlier: impl FnOnce(&mut GivenUp) -> Vec<Fingerprint>) {
+    fn accuse(&self, earlier: impl FnOnce(&mut AbandonedRequests) -> Vec<Fingerprint>) {
         let suspects = {
             let mut serving = self.serving();
             serving.closed = true;
@@ -229,7 +229,7 @@ impl Endpoint {
             suspects.append(&mut serving.fingerprints);
             suspects
         };
-        self.deaths.note(&suspects);
+        self.deaths.record_crash(&suspects);
         self.gone.cancel();
     }
 
@@ -246,17 +246,17 @@ impl Endpoint {
     }
 
     /// Has nothing new sent to it until [`Self::resume`]; what it is serving goes on. False if that was so already.
-    pub(super) fn hold(&self) -> bool {
+    pub(super) fn pause_requests(&self) -> bool {
         !self.held.swap(true, Ordering::SeqCst)
     }
 
     /// Undoes [`Self::hold`]. False if nothing was held.
-    pub(super) fn resume(&self) -> bool {
+    pub(super) fn resume_requests(&self) -> bool {
         self.held.swap(false, Ordering::SeqCst)
     }
 
     /// Waits until there is something to look at, such as a doubt.
-    pub(super) async fn raised(&self) {
+    pub(super) async fn has_pending_compute_errors(&self) {
         self.raised.notified().await;
     }
 
@@ -272,7 +272,7 @@ impl Endpoint {
     }
 
     /// Clears the first so many doubts: those that had been raised when it was asked. Its owner alone does that.
-    pub(super) fn dispel(&self, doubts: u64) {
+    pub(super) fn clear_doubts(&self, doubts: u64) {
         let mut serving = self.serving();
         self.dispelled.store(doubts, Ordering::SeqCst);
         if !self.is_doubted() {
@@ -281,14 +281,14 @@ impl Endpoint {
     }
 
     /// Something has left.
-    fn has_less(&self, serving: MutexGuard<'_, Serving>) {
+    fn release_one(&self, serving: MutexGuard<'_, Serving>) {
         let (is_empty, closed) = (serving.is_empty(), serving.closed);
         drop(serving);
         if is_empty && closed {
             self.emptied.notify_one();
         }
         if is_empty {
-            self.bell.ring();
+            self.bell.notify();
         }
     }
 

@@ -3,7 +3,7 @@
 //! It counts the whole process group, for llama-server may be the child of a script. What that says about a hang is
 //! [`super::hang`]'s.
 
-use crate::worker::procfs::{self, Stat};
+use crate::worker::procfs::{self, ProcStat};
 use nix::unistd::{SysconfVar, sysconf};
 use std::collections::HashMap;
 use std::time::Duration;
@@ -16,17 +16,17 @@ const GPUS: [&str; 4] = ["/dev/nvidia", "/dev/dri/", "/dev/kfd", "/dev/dxg"];
 
 /// The threads of a process group at one moment.
 #[derive(Debug)]
-pub(crate) struct Threads {
+pub(crate) struct ThreadTimes {
     /// CPU time of each, in clock ticks.
     times: HashMap<i32, u64>,
     /// A process of the group has a GPU open.
     has_gpu: bool,
 }
 
-impl Threads {
+impl ThreadTimes {
     /// Those of this process group; nothing where they cannot be read.
     pub(crate) fn of_group(group: i32) -> Option<Self> {
-        let is_member = |pid: &i32| Stat::of(*pid).is_ok_and(|stat| stat.group == group && !stat.has_ended());
+        let is_member = |pid: &i32| ProcStat::of(*pid).is_ok_and(|stat| stat.group == group && !stat.has_ended());
         let members: Vec<i32> = procfs::pids().ok()?.into_iter().filter(is_member).collect();
         let times: HashMap<i32, u64> = members.iter().flat_map(|pid| procfs::threads(*pid)).collect();
         let has_gpu = members.iter().any(|pid| procfs::has_open(*pid, &GPUS));
@@ -53,7 +53,7 @@ impl Threads {
 }
 
 #[cfg(test)]
-impl Threads {
+impl ThreadTimes {
     /// Threads that have used so many clock ticks each.
     pub(crate) fn stub(times: &[u64], has_gpu: bool) -> Self {
         Self { times: times.iter().enumerate().map(|(id, time)| (id as i32, *time)).collect(), has_gpu }
@@ -69,7 +69,7 @@ mod tests {
     #[test]
     fn one_thread_computes_without_a_gpu_and_two_with_one() {
         let computed = |before: &[u64], now: &[u64], has_gpu| {
-            Threads::stub(now, has_gpu).computed_since(&Threads::stub(before, has_gpu), 10 * SECOND)
+            ThreadTimes::stub(now, has_gpu).computed_since(&ThreadTimes::stub(before, has_gpu), 10 * SECOND)
         };
         assert_eq!(computed(&[700, 0], &[1700, 3], false), Some(10 * SECOND));
         assert_eq!(computed(&[700, 0], &[1700, 3], true), None, "it may be waiting for the GPU");
@@ -82,9 +82,9 @@ mod tests {
 
     #[test]
     fn the_threads_of_a_whole_group_are_read() {
-        let own = Stat::of(std::process::id() as i32).unwrap().group;
-        let threads = Threads::of_group(own).unwrap();
+        let own = ProcStat::of(std::process::id() as i32).unwrap().group;
+        let threads = ThreadTimes::of_group(own).unwrap();
         assert!(threads.times.contains_key(&nix::unistd::gettid().as_raw()), "{threads:?}");
-        assert!(Threads::of_group(i32::MAX).is_none());
+        assert!(ThreadTimes::of_group(i32::MAX).is_none());
     }
 }

@@ -3,7 +3,7 @@
 use crate::awake::ActiveInstant;
 use crate::telemetry::files::LogTail;
 use crate::worker::bounds::{LOAD_SIGN_FAULTS, LOAD_SIGN_READ};
-use crate::worker::procfs::Stat;
+use crate::worker::procfs::ProcStat;
 use memchr::memmem;
 use std::fs;
 use std::sync::{Mutex, PoisonError};
@@ -15,7 +15,7 @@ use std::time::Duration;
 /// No single one is enough. Weights that go to a GPU through a buffer leave memory as it is and are read; weights in
 /// mapped memory are not read, they cause page faults; weights that are cached cause neither, but become resident.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Signs {
+pub(crate) struct LoadSigns {
     /// Bytes of output, lines about our own probes left out. Not lines: progress dots are one long line.
     said: u64,
     /// Pages of memory in RAM.
@@ -26,7 +26,7 @@ pub(crate) struct Signs {
     faults: u64,
 }
 
-impl Signs {
+impl LoadSigns {
     /// Of the process with this id, whose output is in `tail`.
     pub(crate) fn of(pid: i32, tail: &Mutex<LogTail>) -> Self {
         let file = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
@@ -34,7 +34,7 @@ impl Signs {
             said: tail.lock().unwrap_or_else(PoisonError::into_inner).heard(),
             resident: resident(&file("statm")).unwrap_or(0),
             read: read(&file("io")),
-            faults: Stat::of(pid).map_or(0, |stat| stat.faults),
+            faults: ProcStat::of(pid).map_or(0, |stat| stat.faults),
         }
     }
 
@@ -85,18 +85,18 @@ fn read(io: &str) -> u64 {
 }
 
 /// The silence of a load.
-pub(crate) struct Progress {
+pub(crate) struct LoadProgress {
     since: ActiveInstant,
-    most: Signs,
+    most: LoadSigns,
 }
 
-impl Progress {
+impl LoadProgress {
     pub(crate) fn new(now: ActiveInstant) -> Self {
-        Self { since: now, most: Signs::default() }
+        Self { since: now, most: LoadSigns::default() }
     }
 
     /// Takes the signs of this moment. For how long there has been nothing new.
-    pub(crate) fn stalled_for(&mut self, signs: Signs, now: ActiveInstant) -> Duration {
+    pub(crate) fn stalled_for(&mut self, signs: LoadSigns, now: ActiveInstant) -> Duration {
         if signs.show_progress_since(&self.most) {
             *self = Self { since: now, most: signs.most(self.most) };
         }
@@ -113,9 +113,9 @@ mod tests {
     #[test]
     fn each_sign_alone_is_progress_and_a_trickle_adds_up() {
         let start = ActiveInstant::now();
-        let mut progress = Progress::new(start);
+        let mut progress = LoadProgress::new(start);
         let mut look = |at: u32, signs| progress.stalled_for(signs, start + at * SECOND);
-        let mut signs = Signs { said: 1, resident: 100, read: LOAD_SIGN_READ, faults: LOAD_SIGN_FAULTS };
+        let mut signs = LoadSigns { said: 1, resident: 100, read: LOAD_SIGN_READ, faults: LOAD_SIGN_FAULTS };
         assert_eq!(look(10, signs), Duration::ZERO);
         assert_eq!(look(20, signs), 10 * SECOND, "nothing is new");
         signs.said += 1;
@@ -136,9 +136,9 @@ mod tests {
     #[test]
     fn memory_that_comes_and_goes_is_no_progress() {
         let start = ActiveInstant::now();
-        let mut progress = Progress::new(start);
+        let mut progress = LoadProgress::new(start);
         let mut look = |at: u32, resident, said| {
-            progress.stalled_for(Signs { resident, said, ..Signs::default() }, start + at * SECOND)
+            progress.stalled_for(LoadSigns { resident, said, ..LoadSigns::default() }, start + at * SECOND)
         };
         assert_eq!(look(1, 100, 0), Duration::ZERO);
         assert_eq!(look(2, 50, 0), SECOND);
@@ -171,8 +171,8 @@ mod tests {
         let io = "rchar: 98362432\nwchar: 700\nsyscr: 12\nsyscw: 3\nread_bytes: 4096\nwrite_bytes: 9\n";
         assert_eq!(read(io), 98_366_528);
         assert_eq!(read("nonsense"), 0);
-        let own = Signs::of(std::process::id() as i32, &Mutex::default());
+        let own = LoadSigns::of(std::process::id() as i32, &Mutex::default());
         assert!(own.resident > 0 && own.read > 0, "{own:?}");
-        assert_eq!(Signs::of(-1, &Mutex::default()), Signs::default());
+        assert_eq!(LoadSigns::of(-1, &Mutex::default()), LoadSigns::default());
     }
 }

@@ -1,13 +1,13 @@
 //! Probes: what a llama-server says about itself, whether it is ours at all, and how long it may say nothing.
 //! What its counters mean is `hang.rs`'s.
 
-use super::hang::Vitals;
+use super::hang::HangSample;
 use crate::awake::ActiveInstant;
 use crate::dial::Trust;
 use crate::http_client::{ClientOptions, HttpClient, HttpError, Response};
 use crate::worker::bounds::{
-    DOUBT_GRACE, PROBE_TIMEOUT, REFUSAL_UNTIL_RESTART, REMOTE_PROBE_TIMEOUT, SILENCE_UNTIL_RESTART,
-    SILENCE_UNTIL_UNHEALTHY, VITALS_SIZE,
+    DOUBT_GRACE, METRICS_BODY_SIZE, PROBE_TIMEOUT, REFUSAL_UNTIL_RESTART, REMOTE_PROBE_TIMEOUT, SILENCE_UNTIL_RESTART,
+    SILENCE_UNTIL_UNHEALTHY,
 };
 use crate::worker::endpoint::Endpoint;
 use crate::worker::local_errors::{is_refused, shortage};
@@ -114,16 +114,18 @@ impl Prober {
 
     /// Asks what it is doing; nothing when it does not answer. One that cannot be asked, for want of something on this
     /// machine or because it shows no metrics, counts as doing nothing.
-    pub(crate) async fn vitals(&self, endpoint: &Endpoint) -> Option<Vitals> {
-        const NOTHING: Vitals = Vitals { taken: 0, work: 0 };
+    pub(crate) async fn hang_sample(&self, endpoint: &Endpoint) -> Option<HangSample> {
+        const NOTHING: HangSample = HangSample { taken: 0, work: 0 };
         let mut text = Vec::new();
         let outcome = match self.get(uri(endpoint, "/metrics")?, endpoint.target.authorization.as_ref()).await {
-            Ok(response) if response.status() == StatusCode::OK => response.read_start(VITALS_SIZE, &mut text).await,
+            Ok(response) if response.status() == StatusCode::OK => {
+                response.read_start(METRICS_BODY_SIZE, &mut text).await
+            }
             Ok(_) => return Some(NOTHING),
             Err(error) => Err(error),
         };
         match outcome {
-            Ok(()) => Some(Vitals::read(&String::from_utf8_lossy(&text)).unwrap_or(NOTHING)),
+            Ok(()) => Some(HangSample::read(&String::from_utf8_lossy(&text)).unwrap_or(NOTHING)),
             Err(error) => shortage(&error).map(|_| NOTHING),
         }
     }
@@ -141,7 +143,7 @@ fn unanswered(error: &HttpError) -> Probe {
 
 /// What the silence of a llama-server means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum ProbeOutcome {
     /// It may be a passing moment.
     Wait,
     /// It does not serve at present.
@@ -167,19 +169,19 @@ impl Silence {
     }
 
     /// It was asked at this moment and gave no good answer; nobody even listened, if it is so.
-    pub(crate) fn goes_on(&mut self, asked: ActiveInstant, is_doubted: bool, is_refused: bool) -> Verdict {
+    pub(crate) fn record(&mut self, asked: ActiveInstant, is_doubted: bool, is_refused: bool) -> ProbeOutcome {
         let silent = self.since.get_or_insert(asked).elapsed();
         let doubted = if is_doubted { self.doubted_since.get_or_insert(asked).elapsed() } else { Duration::ZERO };
         let refused = if is_refused { Some(*self.refused_since.get_or_insert(asked)) } else { None };
         self.refused_since = refused;
         if refused.is_some_and(|since| since.elapsed() >= REFUSAL_UNTIL_RESTART) {
-            Verdict::Closed
+            ProbeOutcome::Closed
         } else if silent >= SILENCE_UNTIL_RESTART {
-            Verdict::Restart
+            ProbeOutcome::Restart
         } else if silent >= SILENCE_UNTIL_UNHEALTHY || doubted >= DOUBT_GRACE {
-            Verdict::Unhealthy
+            ProbeOutcome::Unhealthy
         } else {
-            Verdict::Wait
+            ProbeOutcome::Wait
         }
     }
 }
@@ -194,16 +196,16 @@ mod tests {
         let start = ActiveInstant::now();
         let mut verdicts = Vec::new();
         while start.elapsed() <= SILENCE_UNTIL_RESTART {
-            let verdict = silence.goes_on(ActiveInstant::now(), false, false);
+            let verdict = silence.record(ActiveInstant::now(), false, false);
             if verdicts.last().is_none_or(|(_, last)| *last != verdict) {
                 verdicts.push((start.elapsed(), verdict));
             }
             tokio::time::advance(Duration::from_millis(500)).await;
         }
         let expected = [
-            (Duration::ZERO, Verdict::Wait),
-            (SILENCE_UNTIL_UNHEALTHY, Verdict::Unhealthy),
-            (SILENCE_UNTIL_RESTART, Verdict::Restart),
+            (Duration::ZERO, ProbeOutcome::Wait),
+            (SILENCE_UNTIL_UNHEALTHY, ProbeOutcome::Unhealthy),
+            (SILENCE_UNTIL_RESTART, ProbeOutcome::Restart),
         ];
         assert_eq!(verdicts, expected);
     }
@@ -212,24 +214,28 @@ mod tests {
     async fn a_doubted_one_is_unhealthy_after_a_moment_and_is_not_killed_sooner() {
         let mut silence = Silence::default();
         let asked = ActiveInstant::now();
-        assert_eq!(silence.goes_on(asked, true, false), Verdict::Wait, "a process may need a moment to end");
+        assert_eq!(silence.record(asked, true, false), ProbeOutcome::Wait, "a process may need a moment to end");
         tokio::time::advance(DOUBT_GRACE - Duration::from_millis(1)).await;
-        assert_eq!(silence.goes_on(ActiveInstant::now(), true, false), Verdict::Wait);
+        assert_eq!(silence.record(ActiveInstant::now(), true, false), ProbeOutcome::Wait);
         tokio::time::advance(Duration::from_millis(1)).await;
         for _ in 0..1_000 {
-            assert_eq!(silence.goes_on(ActiveInstant::now(), true, false), Verdict::Unhealthy);
+            assert_eq!(silence.record(ActiveInstant::now(), true, false), ProbeOutcome::Unhealthy);
         }
-        assert_eq!(Silence::default().goes_on(asked, true, false), Verdict::Unhealthy, "one long silence is enough");
+        assert_eq!(
+            Silence::default().record(asked, true, false),
+            ProbeOutcome::Unhealthy,
+            "one long silence is enough"
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_closed_port_is_no_passing_moment() {
         let mut silence = Silence::default();
-        assert_eq!(silence.goes_on(ActiveInstant::now(), false, true), Verdict::Wait, "it may be about to end");
+        assert_eq!(silence.record(ActiveInstant::now(), false, true), ProbeOutcome::Wait, "it may be about to end");
         tokio::time::advance(REFUSAL_UNTIL_RESTART).await;
-        assert_eq!(silence.goes_on(ActiveInstant::now(), false, false), Verdict::Wait, "somebody listens");
-        assert_eq!(silence.goes_on(ActiveInstant::now(), false, true), Verdict::Wait);
+        assert_eq!(silence.record(ActiveInstant::now(), false, false), ProbeOutcome::Wait, "somebody listens");
+        assert_eq!(silence.record(ActiveInstant::now(), false, true), ProbeOutcome::Wait);
         tokio::time::advance(REFUSAL_UNTIL_RESTART).await;
-        assert_eq!(silence.goes_on(ActiveInstant::now(), false, true), Verdict::Closed);
+        assert_eq!(silence.record(ActiveInstant::now(), false, true), ProbeOutcome::Closed);
     }
 }

@@ -1,6 +1,6 @@
 //! The memory control groups of this process, of both versions.
 
-use super::kernel::Roots;
+use super::kernel::KernelRoots;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
@@ -8,42 +8,42 @@ use std::path::{Component, Path, PathBuf};
 const NO_LIMIT: u64 = 1 << 60;
 
 /// A memory control group, as one mount may show it.
-pub(super) struct Group {
+pub(super) struct Cgroup {
     mount: PathBuf,
     path: PathBuf,
-    names: &'static Names,
+    names: &'static CgroupFiles,
 }
 
 /// What a version calls its files, and the lines of `memory.stat` that tell what is only cached.
-struct Names {
+struct CgroupFiles {
     kills: &'static str,
     limit: &'static str,
     usage: &'static str,
     cached: [&'static str; 2],
 }
 
-const VERSION_1: Names = Names {
+const VERSION_1: CgroupFiles = CgroupFiles {
     kills: "memory.oom_control",
     limit: "memory.limit_in_bytes",
     usage: "memory.usage_in_bytes",
     cached: ["total_inactive_file", "total_active_file"],
 };
 
-const VERSION_2: Names = Names {
+const VERSION_2: CgroupFiles = CgroupFiles {
     kills: "memory.events",
     limit: "memory.max",
     usage: "memory.current",
     cached: ["inactive_file", "active_file"],
 };
 
-impl Group {
+impl Cgroup {
     /// Those of this process. Not each needs to be there.
-    pub(super) fn all(roots: &Roots) -> Vec<Self> {
+    pub(super) fn all(roots: &KernelRoots) -> Vec<Self> {
         let text = fs::read_to_string(roots.proc.join("self/cgroup")).unwrap_or_default();
         text.lines().filter_map(|line| Self::of(line, roots)).flatten().collect()
     }
 
-    fn of(line: &str, roots: &Roots) -> Option<Vec<Self>> {
+    fn of(line: &str, roots: &KernelRoots) -> Option<Vec<Self>> {
         let mut fields = line.splitn(3, ':').skip(1);
         let (controllers, path) = (fields.next()?, fields.next()?);
         let (mounts, names): (&[&str], _) = match controllers {
@@ -73,8 +73,8 @@ impl Group {
     }
 
     /// Bytes that may still be filled. Files that are only cached may go.
-    pub(super) fn room(&self) -> Option<u64> {
-        self.folders().filter_map(|folder| self.room_in(&folder)).min()
+    pub(super) fn available(&self) -> Option<u64> {
+        self.folders().filter_map(|folder| self.available_in(&folder)).min()
     }
 
     fn limit_of(&self, folder: &Path) -> Option<u64> {
@@ -82,7 +82,7 @@ impl Group {
         number(&folder.join(self.names.limit)).filter(|limit| *limit < NO_LIMIT)
     }
 
-    fn room_in(&self, folder: &Path) -> Option<u64> {
+    fn available_in(&self, folder: &Path) -> Option<u64> {
         let (limit, usage) = (self.limit_of(folder)?, number(&folder.join(self.names.usage))?);
         let stat = fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
         let cached = self.names.cached.iter().filter_map(|name| counter(&stat, name)).fold(0, u64::saturating_add);

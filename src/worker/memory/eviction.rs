@@ -10,7 +10,7 @@ use std::time::Duration;
 
 /// A load that waits for memory.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Claim<'a> {
+pub(crate) struct MemoryClaim<'a> {
     /// Whose load it is.
     pub(crate) model: &'a str,
     /// Bytes.
@@ -23,7 +23,7 @@ pub(crate) struct Claim<'a> {
 
 /// A worker that has memory.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Holder<'a> {
+pub(crate) struct MemoryHolder<'a> {
     pub(crate) id: u64,
     /// Whose worker it is.
     pub(crate) model: &'a str,
@@ -33,12 +33,12 @@ pub(crate) struct Holder<'a> {
     pub(crate) is_pinned: bool,
     /// Loaded ahead of requests, and so not to be stopped for another that is.
     pub(crate) is_preloaded: bool,
-    pub(crate) stage: Stage,
+    pub(crate) stage: HolderStage,
 }
 
 /// Where a worker that has memory stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stage {
+pub(crate) enum HolderStage {
     /// It is being loaded.
     Loading,
     /// It serves, or requests wait for it.
@@ -57,11 +57,11 @@ pub(crate) enum Stage {
 
 /// What is to be done for the first claim in line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Step {
+pub(crate) enum EvictionStep {
     /// There is room.
     Grant,
     /// These must go first.
-    Clear(Vec<(u64, Way)>),
+    Clear(Vec<(u64, EvictionMode)>),
     /// Nothing, until something changes, or until then.
     Wait(Option<ActiveInstant>),
     /// Nothing, until something changes. Nobody waits for it and nothing leaves for it, so that others need not stand behind.
@@ -70,7 +70,7 @@ pub(crate) enum Step {
 
 /// How a worker goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum EvictionMode {
     /// At once, if it is still idle.
     Idle,
     /// When it has finished what it serves, whatever that is by then.
@@ -82,58 +82,65 @@ pub(crate) fn next_step(
     budget: u64,
     patience: Duration,
     now: ActiveInstant,
-    claim: Claim<'_>,
-    holders: &[Holder<'_>],
-) -> Step {
-    let sum = |of: &dyn Fn(&Holder<'_>) -> bool| {
+    claim: MemoryClaim<'_>,
+    holders: &[MemoryHolder<'_>],
+) -> EvictionStep {
+    let sum = |of: &dyn Fn(&MemoryHolder<'_>) -> bool| {
         holders.iter().filter(|holder| of(holder)).fold(0, |sum: u64, holder| sum.saturating_add(holder.need))
     };
     let need = claim.need.min(budget);
-    let to_come = sum(&|holder| holder.stage == Stage::Leaving);
-    let staying = sum(&|holder| holder.stage != Stage::Leaving);
+    let to_come = sum(&|holder| holder.stage == HolderStage::Leaving);
+    let staying = sum(&|holder| holder.stage != HolderStage::Leaving);
     if need <= budget.saturating_sub(staying.saturating_add(to_come)) {
-        return Step::Grant;
+        return EvictionStep::Grant;
     }
     let room = budget.saturating_sub(staying);
     if need <= room {
-        return Step::Wait(None);
+        return EvictionStep::Wait(None);
     }
     // So much must be given back, be there even more in use than there should be.
     let missing = staying.saturating_sub(budget - need);
-    let mut candidates: Vec<(Turn, &Holder<'_>)> = holders
+    let mut candidates: Vec<(EvictionOrder, &MemoryHolder<'_>)> = holders
         .iter()
         .filter(|holder| holder.need > 0)
-        .filter_map(|holder| Some((Turn::of(holder, claim, patience)?, holder)))
+        .filter_map(|holder| Some((EvictionOrder::of(holder, claim, patience)?, holder)))
         .collect();
     candidates.sort_by_key(|(turn, _)| *turn);
-    let is_due = |turn: &Turn| match turn {
-        Turn::Idle(_) => true,
-        Turn::InUse { due, .. } => *due <= now,
+    let is_due = |turn: &EvictionOrder| match turn {
+        EvictionOrder::Idle(_) => true,
+        EvictionOrder::InUse { due, .. } => *due <= now,
     };
-    let due: Vec<(Turn, &Holder<'_>)> = candidates.iter().filter(|(turn, _)| is_due(turn)).copied().collect();
-    if let Some(going) = enough(missing, &due) {
-        let (idle, in_use): (Vec<_>, Vec<_>) = going.into_iter().partition(|(turn, _)| matches!(turn, Turn::Idle(_)));
-        let ids = |of: Vec<(Turn, &Holder<'_>)>, way| of.into_iter().map(|(_, holder)| (holder.id, way)).collect();
+    let due: Vec<(EvictionOrder, &MemoryHolder<'_>)> =
+        candidates.iter().filter(|(turn, _)| is_due(turn)).copied().collect();
+    if let Some(going) = select_for(missing, &due) {
+        let (idle, in_use): (Vec<_>, Vec<_>) =
+            going.into_iter().partition(|(turn, _)| matches!(turn, EvictionOrder::Idle(_)));
+        let ids = |of: Vec<(EvictionOrder, &MemoryHolder<'_>)>, way| {
+            of.into_iter().map(|(_, holder)| (holder.id, way)).collect()
+        };
         return match (in_use.is_empty(), to_come) {
-            (false, _) => Step::Clear(ids(in_use, Way::Finishing)),
-            (true, 0) => Step::Clear(ids(idle, Way::Idle)),
+            (false, _) => EvictionStep::Clear(ids(in_use, EvictionMode::Finishing)),
+            (true, 0) => EvictionStep::Clear(ids(idle, EvictionMode::Idle)),
             // What is idle can serve until all that leaves has left.
-            (true, _) => Step::Wait(None),
+            (true, _) => EvictionStep::Wait(None),
         };
     }
     if !claim.is_wanted {
-        return Step::Yield;
+        return EvictionStep::Yield;
     }
     let next = candidates.iter().filter(|(turn, _)| !is_due(turn)).map(|(turn, _)| match turn {
-        Turn::Idle(since) => *since,
-        Turn::InUse { due, .. } => *due,
+        EvictionOrder::Idle(since) => *since,
+        EvictionOrder::InUse { due, .. } => *due,
     });
-    Step::Wait(next.min())
+    EvictionStep::Wait(next.min())
 }
 
 /// Those of `due`, in whose order they go, that give back so many bytes: nobody whose memory is not needed for that, and of
 /// what is in use no more than what is idle leaves to give. None if all of them do not suffice.
-fn enough<'a, 'b>(missing: u64, due: &[(Turn, &'a Holder<'b>)]) -> Option<Vec<(Turn, &'a Holder<'b>)>> {
+fn select_for<'a, 'b>(
+    missing: u64,
+    due: &[(EvictionOrder, &'a MemoryHolder<'b>)],
+) -> Option<Vec<(EvictionOrder, &'a MemoryHolder<'b>)>> {
     let (mut freed, mut going) = (0u64, Vec::new());
     for &(turn, holder) in due {
         if freed < missing {
@@ -156,49 +163,49 @@ fn enough<'a, 'b>(missing: u64, due: &[(Turn, &'a Holder<'b>)]) -> Option<Vec<(T
 }
 
 /// Whether there is room for it at some time, as things stand: beside what never goes for it.
-pub(crate) fn is_within_reach(budget: u64, claim: Claim<'_>, holders: &[Holder<'_>]) -> bool {
+pub(crate) fn is_admissible(budget: u64, claim: MemoryClaim<'_>, holders: &[MemoryHolder<'_>]) -> bool {
     let need = claim.need;
-    let stays = |holder: &&Holder<'_>| never_goes_for(claim, holder) && holder.stage != Stage::Leaving;
+    let stays = |holder: &&MemoryHolder<'_>| is_exempt_from(claim, holder) && holder.stage != HolderStage::Leaving;
     let staying = holders.iter().filter(stays).fold(0, |sum: u64, holder| sum.saturating_add(holder.need));
     need.min(budget) <= budget.saturating_sub(staying)
 }
 
 /// The models of others that are pinned, if it is for them that there is never room.
-pub(crate) fn pinned_in_the_way<'a>(budget: u64, claim: Claim<'_>, holders: &[Holder<'a>]) -> Vec<&'a str> {
-    let of_others = |holder: &&Holder<'a>| {
-        holder.is_pinned && holder.need > 0 && holder.model != claim.model && holder.stage != Stage::Leaving
+pub(crate) fn pinned_in_the_way<'a>(budget: u64, claim: MemoryClaim<'_>, holders: &[MemoryHolder<'a>]) -> Vec<&'a str> {
+    let of_others = |holder: &&MemoryHolder<'a>| {
+        holder.is_pinned && holder.need > 0 && holder.model != claim.model && holder.stage != HolderStage::Leaving
     };
-    let pinned: Vec<Holder<'a>> = holders.iter().filter(of_others).copied().collect();
-    match is_within_reach(budget, claim, &pinned) {
+    let pinned: Vec<MemoryHolder<'a>> = holders.iter().filter(of_others).copied().collect();
+    match is_admissible(budget, claim, &pinned) {
         true => Vec::new(),
         false => pinned.iter().map(|holder| holder.model).collect(),
     }
 }
 
 /// Whether this worker makes no room for that claim, whatever happens. Nothing would be won if it were of the same model.
-fn never_goes_for(claim: Claim<'_>, holder: &Holder<'_>) -> bool {
+fn is_exempt_from(claim: MemoryClaim<'_>, holder: &MemoryHolder<'_>) -> bool {
     holder.is_pinned || holder.model == claim.model
 }
 
 /// The order in which workers go.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Turn {
+enum EvictionOrder {
     /// First those that nobody uses, the longest unused before the others.
     Idle(ActiveInstant),
     /// Then those that have served for the longest time, each from some moment on.
     InUse { ready: ActiveInstant, due: ActiveInstant },
 }
 
-impl Turn {
+impl EvictionOrder {
     /// Of this worker, if it may have to go for that claim.
-    fn of(holder: &Holder<'_>, claim: Claim<'_>, patience: Duration) -> Option<Self> {
+    fn of(holder: &MemoryHolder<'_>, claim: MemoryClaim<'_>, patience: Duration) -> Option<Self> {
         match holder.stage {
-            _ if never_goes_for(claim, holder) => None,
-            Stage::Loading | Stage::Leaving => None,
-            Stage::Idle { .. } if holder.is_preloaded && !claim.is_wanted => None,
-            Stage::Idle { since } => Some(Self::Idle(since)),
-            Stage::InUse { .. } if !claim.is_wanted => None,
-            Stage::InUse { ready } => Some(Self::InUse { ready, due: ready.max(claim.since) + patience }),
+            _ if is_exempt_from(claim, holder) => None,
+            HolderStage::Loading | HolderStage::Leaving => None,
+            HolderStage::Idle { .. } if holder.is_preloaded && !claim.is_wanted => None,
+            HolderStage::Idle { since } => Some(Self::Idle(since)),
+            HolderStage::InUse { .. } if !claim.is_wanted => None,
+            HolderStage::InUse { ready } => Some(Self::InUse { ready, due: ready.max(claim.since) + patience }),
         }
     }
 }

@@ -11,34 +11,34 @@ fn at(seconds: u64) -> ActiveInstant {
     *START.get_or_init(ActiveInstant::now) + Duration::from_secs(seconds)
 }
 
-fn holder(id: u64, need: u64, stage: Stage) -> Holder<'static> {
-    Holder { id, model: "other", need, is_pinned: false, is_preloaded: false, stage }
+fn holder(id: u64, need: u64, stage: HolderStage) -> MemoryHolder<'static> {
+    MemoryHolder { id, model: "other", need, is_pinned: false, is_preloaded: false, stage }
 }
 
-fn wanted(need: u64) -> Claim<'static> {
-    Claim { model: "own", need, is_wanted: true, since: at(100) }
+fn wanted(need: u64) -> MemoryClaim<'static> {
+    MemoryClaim { model: "own", need, is_wanted: true, since: at(100) }
 }
 
-fn step(now: u64, claim: Claim<'_>, holders: &[Holder<'_>]) -> Step {
+fn step(now: u64, claim: MemoryClaim<'_>, holders: &[MemoryHolder<'_>]) -> EvictionStep {
     next_step(BUDGET, PATIENCE, at(now), claim, holders)
 }
 
-fn at_once(ids: &[u64]) -> Step {
-    Step::Clear(ids.iter().map(|id| (*id, Way::Idle)).collect())
+fn at_once(ids: &[u64]) -> EvictionStep {
+    EvictionStep::Clear(ids.iter().map(|id| (*id, EvictionMode::Idle)).collect())
 }
 
-fn finishing(ids: &[u64]) -> Step {
-    Step::Clear(ids.iter().map(|id| (*id, Way::Finishing)).collect())
+fn finishing(ids: &[u64]) -> EvictionStep {
+    EvictionStep::Clear(ids.iter().map(|id| (*id, EvictionMode::Finishing)).collect())
 }
 
 #[test]
 fn what_is_idle_goes_the_longest_unused_first_and_no_more_of_it_than_must() {
     let idle = [
-        holder(1, 30, Stage::Idle { since: at(9) }),
-        holder(2, 30, Stage::Idle { since: at(3) }),
-        holder(3, 30, Stage::Idle { since: at(6) }),
+        holder(1, 30, HolderStage::Idle { since: at(9) }),
+        holder(2, 30, HolderStage::Idle { since: at(3) }),
+        holder(3, 30, HolderStage::Idle { since: at(6) }),
     ];
-    assert_eq!(step(100, wanted(10), &idle), Step::Grant);
+    assert_eq!(step(100, wanted(10), &idle), EvictionStep::Grant);
     assert_eq!(step(100, wanted(40), &idle), at_once(&[2]));
     assert_eq!(step(100, wanted(41), &idle), at_once(&[2, 3]));
     assert_eq!(step(100, wanted(5000), &idle), at_once(&[2, 3, 1]), "it runs alone");
@@ -46,98 +46,105 @@ fn what_is_idle_goes_the_longest_unused_first_and_no_more_of_it_than_must() {
 
 #[test]
 fn what_is_in_use_is_left_alone_for_a_while_and_then_finishes() {
-    let busy = [holder(1, 60, Stage::InUse { ready: at(0) }), holder(2, 40, Stage::InUse { ready: at(90) })];
-    assert_eq!(step(100, wanted(50), &busy), Step::Wait(Some(at(130))));
+    let busy =
+        [holder(1, 60, HolderStage::InUse { ready: at(0) }), holder(2, 40, HolderStage::InUse { ready: at(90) })];
+    assert_eq!(step(100, wanted(50), &busy), EvictionStep::Wait(Some(at(130))));
     assert_eq!(step(130, wanted(50), &busy), finishing(&[1]), "the other has not served as long");
     assert_eq!(step(130, wanted(80), &busy), finishing(&[1, 2]));
-    let ready_late = [holder(1, 60, Stage::InUse { ready: at(125) })];
-    assert_eq!(step(130, wanted(50), &ready_late), Step::Wait(Some(at(155))), "it has hardly served anybody");
-    let mixed = [holder(1, 60, Stage::InUse { ready: at(0) }), holder(2, 40, Stage::Idle { since: at(90) })];
+    let ready_late = [holder(1, 60, HolderStage::InUse { ready: at(125) })];
+    assert_eq!(step(130, wanted(50), &ready_late), EvictionStep::Wait(Some(at(155))), "it has hardly served anybody");
+    let mixed =
+        [holder(1, 60, HolderStage::InUse { ready: at(0) }), holder(2, 40, HolderStage::Idle { since: at(90) })];
     assert_eq!(step(110, wanted(40), &mixed), at_once(&[2]));
-    assert_eq!(step(110, wanted(50), &mixed), Step::Wait(Some(at(130))), "stopping one of them would not help");
+    assert_eq!(step(110, wanted(50), &mixed), EvictionStep::Wait(Some(at(130))), "stopping one of them would not help");
     assert_eq!(step(130, wanted(50), &mixed), finishing(&[1]), "that is enough");
     assert_eq!(step(130, wanted(70), &mixed), finishing(&[1]), "the other can serve until that has left");
 }
 
 #[test]
 fn nobody_goes_whose_memory_is_not_needed() {
-    let pinned = Holder { is_pinned: true, ..holder(1, 20, Stage::Idle { since: at(0) }) };
-    let busy = holder(2, 50, Stage::InUse { ready: at(0) });
-    let idle = [(3, 10), (4, 5), (5, 1)].map(|(id, need)| holder(id, need, Stage::Idle { since: at(id) }));
+    let pinned = MemoryHolder { is_pinned: true, ..holder(1, 20, HolderStage::Idle { since: at(0) }) };
+    let busy = holder(2, 50, HolderStage::InUse { ready: at(0) });
+    let idle = [(3, 10), (4, 5), (5, 1)].map(|(id, need)| holder(id, need, HolderStage::Idle { since: at(id) }));
     let all = [&[pinned, busy][..], &idle].concat();
     assert_eq!(step(130, wanted(50), &all), finishing(&[2]));
     assert_eq!(step(130, wanted(16), &all), at_once(&[3]), "the longest unused is enough");
     assert_eq!(step(130, wanted(70), &all), finishing(&[2]));
-    let leaves = Holder { stage: Stage::Leaving, ..busy };
-    assert_eq!(step(131, wanted(70), &[&[pinned, leaves][..], &idle].concat()), Step::Wait(None));
+    let leaves = MemoryHolder { stage: HolderStage::Leaving, ..busy };
+    assert_eq!(step(131, wanted(70), &[&[pinned, leaves][..], &idle].concat()), EvictionStep::Wait(None));
     assert_eq!(step(132, wanted(70), &[&[pinned][..], &idle].concat()), at_once(&[3]));
-    let small_first = [holder(1, 10, Stage::Idle { since: at(1) }), holder(2, 90, Stage::Idle { since: at(2) })];
+    let small_first =
+        [holder(1, 10, HolderStage::Idle { since: at(1) }), holder(2, 90, HolderStage::Idle { since: at(2) })];
     assert_eq!(step(100, wanted(85), &small_first), at_once(&[2]), "the other would not help");
 }
 
 #[test]
 fn what_nobody_waits_for_takes_what_nobody_else_needs() {
-    let ahead = Claim { is_wanted: false, ..wanted(60) };
-    let mut other = holder(1, 60, Stage::Idle { since: at(0) });
+    let ahead = MemoryClaim { is_wanted: false, ..wanted(60) };
+    let mut other = holder(1, 60, HolderStage::Idle { since: at(0) });
     assert_eq!(step(500, ahead, &[other]), at_once(&[1]));
     other.is_preloaded = true;
-    assert_eq!(step(500, ahead, &[other]), Step::Yield, "both are loaded ahead; the first one stays");
+    assert_eq!(step(500, ahead, &[other]), EvictionStep::Yield, "both are loaded ahead; the first one stays");
     assert_eq!(step(500, wanted(60), &[other]), at_once(&[1]));
-    assert_eq!(step(500, ahead, &[holder(1, 60, Stage::InUse { ready: at(0) })]), Step::Yield);
-    assert_eq!(step(500, ahead, &[holder(1, 60, Stage::Leaving)]), Step::Wait(None), "it is about to have room");
+    assert_eq!(step(500, ahead, &[holder(1, 60, HolderStage::InUse { ready: at(0) })]), EvictionStep::Yield);
+    assert_eq!(
+        step(500, ahead, &[holder(1, 60, HolderStage::Leaving)]),
+        EvictionStep::Wait(None),
+        "it is about to have room"
+    );
 }
 
 #[test]
 fn what_leaves_is_waited_for() {
-    let leaving = [holder(1, 60, Stage::Leaving), holder(2, 40, Stage::Idle { since: at(0) })];
-    assert_eq!(step(100, wanted(60), &leaving), Step::Wait(None));
-    assert_eq!(step(100, wanted(70), &leaving), Step::Wait(None), "the idle one can serve meanwhile");
+    let leaving = [holder(1, 60, HolderStage::Leaving), holder(2, 40, HolderStage::Idle { since: at(0) })];
+    assert_eq!(step(100, wanted(60), &leaving), EvictionStep::Wait(None));
+    assert_eq!(step(100, wanted(70), &leaving), EvictionStep::Wait(None), "the idle one can serve meanwhile");
     assert_eq!(step(100, wanted(70), &leaving[1..]), at_once(&[2]));
-    assert_eq!(step(100, wanted(60), &leaving[1..]), Step::Grant);
+    assert_eq!(step(100, wanted(60), &leaving[1..]), EvictionStep::Grant);
 }
 
 #[test]
 fn what_is_pinned_puts_the_rest_out_of_reach_until_it_leaves() {
-    let mut pinned = Holder { is_pinned: true, ..holder(1, 60, Stage::Loading) };
-    let busy = holder(2, 40, Stage::InUse { ready: at(0) });
-    assert!(is_within_reach(BUDGET, wanted(40), &[pinned, busy]));
-    assert!(!is_within_reach(BUDGET, wanted(41), &[pinned, busy]));
-    assert!(!is_within_reach(BUDGET, wanted(5000), &[pinned]));
-    assert!(is_within_reach(BUDGET, wanted(5000), &[busy]), "it runs alone");
+    let mut pinned = MemoryHolder { is_pinned: true, ..holder(1, 60, HolderStage::Loading) };
+    let busy = holder(2, 40, HolderStage::InUse { ready: at(0) });
+    assert!(is_admissible(BUDGET, wanted(40), &[pinned, busy]));
+    assert!(!is_admissible(BUDGET, wanted(41), &[pinned, busy]));
+    assert!(!is_admissible(BUDGET, wanted(5000), &[pinned]));
+    assert!(is_admissible(BUDGET, wanted(5000), &[busy]), "it runs alone");
     assert_eq!(pinned_in_the_way(BUDGET, wanted(41), &[pinned, busy]), ["other"]);
     assert!(pinned_in_the_way(BUDGET, wanted(40), &[pinned, busy]).is_empty());
-    let replica = Holder { model: "own", ..pinned };
+    let replica = MemoryHolder { model: "own", ..pinned };
     assert!(pinned_in_the_way(BUDGET, wanted(60), &[replica]).is_empty(), "it is its own model");
-    pinned.stage = Stage::Leaving;
-    assert!(is_within_reach(BUDGET, wanted(41), &[pinned, busy]));
+    pinned.stage = HolderStage::Leaving;
+    assert!(is_admissible(BUDGET, wanted(41), &[pinned, busy]));
 }
 
 #[test]
 fn no_worker_of_a_model_goes_for_another_of_the_same_model() {
-    let own = |stage| Holder { model: "own", ..holder(1, 60, stage) };
-    for stage in [Stage::InUse { ready: at(0) }, Stage::Idle { since: at(0) }] {
-        assert_eq!(step(500, wanted(60), &[own(stage)]), Step::Wait(None));
-        assert!(!is_within_reach(BUDGET, wanted(60), &[own(stage)]));
-        assert!(is_within_reach(BUDGET, wanted(40), &[own(stage)]));
-        let other = holder(2, 40, Stage::InUse { ready: at(0) });
+    let own = |stage| MemoryHolder { model: "own", ..holder(1, 60, stage) };
+    for stage in [HolderStage::InUse { ready: at(0) }, HolderStage::Idle { since: at(0) }] {
+        assert_eq!(step(500, wanted(60), &[own(stage)]), EvictionStep::Wait(None));
+        assert!(!is_admissible(BUDGET, wanted(60), &[own(stage)]));
+        assert!(is_admissible(BUDGET, wanted(40), &[own(stage)]));
+        let other = holder(2, 40, HolderStage::InUse { ready: at(0) });
         assert_eq!(step(500, wanted(40), &[own(stage), other]), finishing(&[2]), "there is room for two");
     }
-    assert!(is_within_reach(BUDGET, wanted(60), &[own(Stage::Leaving)]));
+    assert!(is_admissible(BUDGET, wanted(60), &[own(HolderStage::Leaving)]));
 }
 
-fn stage() -> impl Strategy<Value = Stage> {
+fn stage() -> impl Strategy<Value = HolderStage> {
     prop_oneof![
-        Just(Stage::Loading),
-        (0u64..200).prop_map(|ready| Stage::InUse { ready: at(ready) }),
-        (0u64..200).prop_map(|since| Stage::Idle { since: at(since) }),
-        Just(Stage::Leaving),
+        Just(HolderStage::Loading),
+        (0u64..200).prop_map(|ready| HolderStage::InUse { ready: at(ready) }),
+        (0u64..200).prop_map(|since| HolderStage::Idle { since: at(since) }),
+        Just(HolderStage::Leaving),
     ]
 }
 
-fn holders() -> impl Strategy<Value = Vec<Holder<'static>>> {
+fn holders() -> impl Strategy<Value = Vec<MemoryHolder<'static>>> {
     let one = (0u64..=BUDGET, any::<bool>(), prop_oneof![3 => Just("other"), 1 => Just("own")], any::<bool>(), stage());
     proptest::collection::vec(one, 0..8).prop_map(|some| {
-        let number = |(id, (need, is_pinned, model, is_preloaded, stage))| Holder {
+        let number = |(id, (need, is_pinned, model, is_preloaded, stage))| MemoryHolder {
             id: id as u64,
             model,
             need,
@@ -149,8 +156,8 @@ fn holders() -> impl Strategy<Value = Vec<Holder<'static>>> {
     })
 }
 
-fn claim() -> impl Strategy<Value = Claim<'static>> {
-    (1u64..2 * BUDGET, any::<bool>(), 0u64..200).prop_map(|(need, is_wanted, since)| Claim {
+fn claim() -> impl Strategy<Value = MemoryClaim<'static>> {
+    (1u64..2 * BUDGET, any::<bool>(), 0u64..200).prop_map(|(need, is_wanted, since)| MemoryClaim {
         model: "own",
         need,
         is_wanted,
@@ -162,18 +169,18 @@ proptest! {
     #[test]
     fn nobody_goes_who_may_not(holders in holders(), claim in claim(), now in 0u64..300) {
         let now = at(now);
-        let Step::Clear(going) = next_step(BUDGET, PATIENCE, now, claim, &holders) else { return Ok(()) };
+        let EvictionStep::Clear(going) = next_step(BUDGET, PATIENCE, now, claim, &holders) else { return Ok(()) };
         prop_assert!(!going.is_empty());
         for (id, way) in going {
             let one = holders.iter().find(|holder| holder.id == id).unwrap();
             prop_assert!(!one.is_pinned && one.need > 0 && one.model != claim.model);
             match one.stage {
-                Stage::Idle { .. } => prop_assert!(way == Way::Idle && (claim.is_wanted || !one.is_preloaded)),
-                Stage::InUse { ready } => {
-                    prop_assert_eq!(way, Way::Finishing);
+                HolderStage::Idle { .. } => prop_assert!(way == EvictionMode::Idle && (claim.is_wanted || !one.is_preloaded)),
+                HolderStage::InUse { ready } => {
+                    prop_assert_eq!(way, EvictionMode::Finishing);
                     prop_assert!(claim.is_wanted && now >= ready + PATIENCE && now >= claim.since + PATIENCE);
                 }
-                Stage::Loading | Stage::Leaving => prop_assert!(false, "{one:?}"),
+                HolderStage::Loading | HolderStage::Leaving => prop_assert!(false, "{one:?}"),
             }
         }
     }
@@ -182,7 +189,7 @@ proptest! {
     fn the_budget_holds(holders in holders(), claim in claim(), now in 0u64..300) {
         let in_use: u64 = holders.iter().map(|holder| holder.need).sum();
         let fits = in_use + claim.need.min(BUDGET) <= BUDGET;
-        let granted = next_step(BUDGET, PATIENCE, at(now), claim, &holders) == Step::Grant;
+        let granted = next_step(BUDGET, PATIENCE, at(now), claim, &holders) == EvictionStep::Grant;
         prop_assert_eq!(granted, fits);
     }
 
@@ -191,31 +198,31 @@ proptest! {
         // Everything that loads comes to an end, and all patience too.
         let now = at(1000);
         for holder in &mut holders {
-            if holder.stage == Stage::Loading {
-                holder.stage = Stage::Idle { since: at(900) };
+            if holder.stage == HolderStage::Loading {
+                holder.stage = HolderStage::Idle { since: at(900) };
             }
         }
-        let stays = |holder: &&Holder| {
+        let stays = |holder: &&MemoryHolder| {
             let is_kept = match holder.stage {
-                Stage::Idle { .. } => holder.is_preloaded && !claim.is_wanted,
-                Stage::InUse { .. } => !claim.is_wanted,
+                HolderStage::Idle { .. } => holder.is_preloaded && !claim.is_wanted,
+                HolderStage::InUse { .. } => !claim.is_wanted,
                 _ => false,
             };
-            holder.stage != Stage::Leaving && (holder.is_pinned || holder.model == claim.model || is_kept)
+            holder.stage != HolderStage::Leaving && (holder.is_pinned || holder.model == claim.model || is_kept)
         };
         let staying: u64 = holders.iter().filter(stays).map(|holder| holder.need).sum();
         let can_be = staying + claim.need.min(BUDGET) <= BUDGET;
         let mut granted = false;
         for _ in 0..=2 * holders.len() {
             match next_step(BUDGET, PATIENCE, now, claim, &holders) {
-                Step::Grant => {
+                EvictionStep::Grant => {
                     granted = true;
                     break;
                 }
-                Step::Clear(going) => holders.retain(|holder| going.iter().all(|(id, _)| *id != holder.id)),
-                Step::Wait(_) | Step::Yield => {
+                EvictionStep::Clear(going) => holders.retain(|holder| going.iter().all(|(id, _)| *id != holder.id)),
+                EvictionStep::Wait(_) | EvictionStep::Yield => {
                     // What leaves is gone at some time.
-                    holders.retain(|holder| holder.stage != Stage::Leaving);
+                    holders.retain(|holder| holder.stage != HolderStage::Leaving);
                 }
             }
         }
@@ -227,26 +234,26 @@ proptest! {
         let (mut left, mut evicted) = (holders.clone(), Vec::new());
         for _ in 0..=2 * holders.len() {
             match next_step(BUDGET, PATIENCE, at(now), claim, &left) {
-                Step::Grant => {
+                EvictionStep::Grant => {
                     let used: u64 = left.iter().map(|holder| holder.need).sum();
                     for (id, need) in &evicted {
                         prop_assert!(used + need + claim.need.min(BUDGET) > BUDGET, "{id} could have stayed");
                     }
                     return Ok(());
                 }
-                Step::Clear(going) => {
-                    let is_to_come = left.iter().any(|holder| holder.stage == Stage::Leaving && holder.need > 0);
+                EvictionStep::Clear(going) => {
+                    let is_to_come = left.iter().any(|holder| holder.stage == HolderStage::Leaving && holder.need > 0);
                     for (id, way) in going {
                         let one = left.iter_mut().find(|holder| holder.id == id).unwrap();
-                        prop_assert!(way == Way::Finishing || !is_to_come, "{id} could have served until that has left");
+                        prop_assert!(way == EvictionMode::Finishing || !is_to_come, "{id} could have served until that has left");
                         evicted.push((id, one.need));
-                        one.stage = Stage::Leaving;
+                        one.stage = HolderStage::Leaving;
                     }
                 }
-                Step::Wait(_) if left.iter().any(|holder| holder.stage == Stage::Leaving) => {
-                    left.retain(|holder| holder.stage != Stage::Leaving);
+                EvictionStep::Wait(_) if left.iter().any(|holder| holder.stage == HolderStage::Leaving) => {
+                    left.retain(|holder| holder.stage != HolderStage::Leaving);
                 }
-                Step::Wait(_) | Step::Yield => return Ok(()),
+                EvictionStep::Wait(_) | EvictionStep::Yield => return Ok(()),
             }
         }
     }

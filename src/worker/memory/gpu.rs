@@ -37,7 +37,7 @@ struct Sample {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Release {
+enum MemoryRelease {
     /// There is nobody to ask.
     Unknown,
     Complete,
@@ -45,11 +45,11 @@ enum Release {
     Awaited(u64),
 }
 
-async fn wait_for_release(gauge: impl Gauge, pids: Vec<i32>) -> Release {
+async fn wait_for_release(gauge: impl Gauge, pids: Vec<i32>) -> MemoryRelease {
     let mut last = None;
     let release = timeout(GPU_RELEASE_PATIENCE, until_still(gauge, pids, &mut last)).await;
-    let release = release.unwrap_or_else(|_| last.map_or(Release::Unknown, Release::Awaited));
-    if let Release::Awaited(used) = release {
+    let release = release.unwrap_or_else(|_| last.map_or(MemoryRelease::Unknown, MemoryRelease::Awaited));
+    if let MemoryRelease::Awaited(used) = release {
         let (used_mib, waited_s) = (used / (1024 * 1024), GPU_RELEASE_PATIENCE.as_secs());
         warn!(used_mib, waited_s, "the GPU may not have all its memory back, llama-server is started all the same");
     }
@@ -57,7 +57,7 @@ async fn wait_for_release(gauge: impl Gauge, pids: Vec<i32>) -> Release {
 }
 
 /// The last number of bytes in use is left in `last`.
-async fn until_still<G: Gauge>(mut gauge: G, pids: Vec<i32>, last: &mut Option<u64>) -> Release {
+async fn until_still<G: Gauge>(mut gauge: G, pids: Vec<i32>, last: &mut Option<u64>) -> MemoryRelease {
     let mut still = 0;
     loop {
         let asked = pids.clone();
@@ -65,13 +65,13 @@ async fn until_still<G: Gauge>(mut gauge: G, pids: Vec<i32>, last: &mut Option<u
             let sample = gauge.sample(&asked);
             (gauge, sample)
         });
-        let Ok((returned, Some(sample))) = asking.await else { return Release::Unknown };
+        let Ok((returned, Some(sample))) = asking.await else { return MemoryRelease::Unknown };
         gauge = returned;
         let has_fallen = last.is_none_or(|before| sample.used < before);
         *last = Some(sample.used);
         still = if sample.is_listed || has_fallen { 0 } else { still + 1 };
         if still >= GPU_RELEASE_STILL {
-            return Release::Complete;
+            return MemoryRelease::Complete;
         }
         sleep(GPU_RELEASE_INTERVAL).await;
     }
@@ -157,7 +157,7 @@ mod tests {
         }
     }
 
-    async fn release(steps: &[Option<(u64, bool)>]) -> (Release, usize, Duration) {
+    async fn release(steps: &[Option<(u64, bool)>]) -> (MemoryRelease, usize, Duration) {
         let gauge = Scripted::new(steps);
         let (asked, begin) = (Arc::clone(&gauge.asked), Instant::now());
         let release = wait_for_release(gauge, vec![PID]).await;
@@ -166,32 +166,32 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn without_anybody_to_ask_nobody_waits() {
-        assert_eq!(release(&[None]).await, (Release::Unknown, 1, Duration::ZERO));
+        assert_eq!(release(&[None]).await, (MemoryRelease::Unknown, 1, Duration::ZERO));
     }
 
     #[tokio::test(start_paused = true)]
     async fn memory_that_falls_is_waited_for_until_it_stands_still() {
         let falling = [Some((900, false)), Some((900, false)), Some((500, false)), Some((100, false))];
-        assert_eq!(release(&falling).await, (Release::Complete, 6, 5 * GPU_RELEASE_INTERVAL));
+        assert_eq!(release(&falling).await, (MemoryRelease::Complete, 6, 5 * GPU_RELEASE_INTERVAL));
     }
 
     #[tokio::test(start_paused = true)]
     async fn memory_that_somebody_else_takes_is_not_waited_for() {
         let rising = [Some((100, false)), Some((200, false)), Some((900, false))];
-        assert_eq!(release(&rising).await, (Release::Complete, 3, 2 * GPU_RELEASE_INTERVAL));
+        assert_eq!(release(&rising).await, (MemoryRelease::Complete, 3, 2 * GPU_RELEASE_INTERVAL));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_process_that_is_listed_is_waited_for_whatever_the_memory_does() {
         let (release, asked, _) =
             release(&[Some((9, true)); 7].into_iter().chain([Some((9, false))]).collect::<Vec<_>>()).await;
-        assert_eq!((release, asked), (Release::Complete, 9));
+        assert_eq!((release, asked), (MemoryRelease::Complete, 9));
     }
 
     #[tokio::test(start_paused = true)]
     async fn patience_ends() {
         let (release, _, waited) = release(&[Some((7 * 1024 * 1024, true))]).await;
-        assert_eq!((release, waited), (Release::Awaited(7 * 1024 * 1024), GPU_RELEASE_PATIENCE));
+        assert_eq!((release, waited), (MemoryRelease::Awaited(7 * 1024 * 1024), GPU_RELEASE_PATIENCE));
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,21 +1,21 @@
 //! How much memory may still be filled here.
 
-use super::cgroup::Group;
-use super::kernel::Roots;
+use super::cgroup::Cgroup;
+use super::kernel::KernelRoots;
 use std::fs;
 
 /// Bytes that may be filled without anything having to go: what the machine has, or less where a control group allows
 /// less. Files that are only cached may go. Nothing when it cannot be told.
-pub(crate) fn available(roots: &Roots) -> Option<u64> {
+pub(crate) fn available(roots: &KernelRoots) -> Option<u64> {
     let machine =
         fs::read_to_string(roots.proc.join("meminfo")).ok().and_then(|text| of_machine(&text, "MemAvailable:"));
-    machine.into_iter().chain(Group::all(roots).iter().filter_map(Group::room)).min()
+    machine.into_iter().chain(Cgroup::all(roots).iter().filter_map(Cgroup::available)).min()
 }
 
 /// Bytes that the machine has, or that a control group allows where that is less. Nothing when it cannot be told.
-pub(crate) fn capacity(roots: &Roots) -> Option<u64> {
+pub(crate) fn capacity(roots: &KernelRoots) -> Option<u64> {
     let machine = fs::read_to_string(roots.proc.join("meminfo")).ok().and_then(|text| of_machine(&text, "MemTotal:"));
-    machine.into_iter().chain(Group::all(roots).iter().filter_map(Group::limit)).min()
+    machine.into_iter().chain(Cgroup::all(roots).iter().filter_map(Cgroup::limit)).min()
 }
 
 fn of_machine(meminfo: &str, name: &str) -> Option<u64> {
@@ -28,12 +28,12 @@ mod tests {
     use super::*;
 
     use super::super::kernel::MIB;
-    use super::super::kernel::fixture::Kernel;
+    use super::super::kernel::fixture::KernelFixture;
 
     const MEMINFO: &str = "MemTotal:  4096 kB\nMemAvailable:   2097152 kB\nBuffers: 1 kB\n";
 
     fn room(groups: &str, files: &[(&str, &str)]) -> Option<u64> {
-        let kernel = Kernel::of(groups);
+        let kernel = KernelFixture::of(groups);
         files.iter().for_each(|(path, text)| kernel.write(path, text));
         available(&kernel.roots)
     }
@@ -44,7 +44,7 @@ mod tests {
         assert_eq!(room("", &[("proc/meminfo", MEMINFO)]), Some(2048 * MIB));
         let free = [("proc/meminfo", MEMINFO), ("cgroup/memory.max", "max\n"), ("cgroup/memory.current", "1000\n")];
         assert_eq!(room("0::/\n", &free), Some(2048 * MIB));
-        assert!(available(&Roots::here()).is_some_and(|bytes| bytes > MIB), "this machine can be asked");
+        assert!(available(&KernelRoots::here()).is_some_and(|bytes| bytes > MIB), "this machine can be asked");
     }
 
     #[test]
@@ -60,7 +60,7 @@ mod tests {
             ("cgroup/pod/box/memory.current", "1"),
         ];
         assert_eq!(room("0::/pod/box\n", &files), Some(500 * MIB), "the group above has the limit");
-        let kernel = Kernel::of("0::/pod/box\n");
+        let kernel = KernelFixture::of("0::/pod/box\n");
         assert_eq!(capacity(&kernel.roots), None);
         kernel.write("proc/meminfo", "MemTotal:  4194304 kB\nMemAvailable:   2097152 kB\n");
         assert_eq!(capacity(&kernel.roots), Some(4096 * MIB));

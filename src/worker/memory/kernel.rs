@@ -5,14 +5,14 @@ use std::path::PathBuf;
 pub(super) const MIB: u64 = 1024 * 1024;
 
 /// Where the kernel shows its counters.
-pub(crate) struct Roots {
+pub(crate) struct KernelRoots {
     /// `/proc`.
     pub(super) proc: PathBuf,
     /// `/sys/fs/cgroup`.
     pub(super) cgroups: PathBuf,
 }
 
-impl Roots {
+impl KernelRoots {
     /// Those of this machine.
     pub(crate) fn here() -> Self {
         Self { proc: "/proc".into(), cgroups: "/sys/fs/cgroup".into() }
@@ -22,19 +22,19 @@ impl Roots {
 /// A kernel of files.
 #[cfg(test)]
 pub(super) mod fixture {
-    use super::Roots;
+    use super::KernelRoots;
     use std::fs;
 
-    pub(crate) struct Kernel {
+    pub(crate) struct KernelFixture {
         _folder: tempfile::TempDir,
-        pub(crate) roots: Roots,
+        pub(crate) roots: KernelRoots,
     }
 
-    impl Kernel {
+    impl KernelFixture {
         /// One that shows these groups of this process, and nothing else yet.
         pub(crate) fn of(groups: &str) -> Self {
             let folder = tempfile::tempdir().unwrap();
-            let roots = Roots { proc: folder.path().join("proc"), cgroups: folder.path().join("cgroup") };
+            let roots = KernelRoots { proc: folder.path().join("proc"), cgroups: folder.path().join("cgroup") };
             let kernel = Self { _folder: folder, roots };
             kernel.write("proc/self/cgroup", groups);
             kernel

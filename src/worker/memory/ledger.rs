@@ -3,11 +3,11 @@
 //! Keeps the order of the line and since when each has waited. It decides nothing and wakes no task: the
 //! scheduler does.
 
-use super::eviction::{Claim, Holder, Stage, Way};
+use super::eviction::{EvictionMode, HolderStage, MemoryClaim, MemoryHolder};
 use crate::awake::ActiveInstant;
 use crate::telemetry::metrics::{Metrics, bytes};
 use crate::worker::bounds::CLAIM_GRACE;
-use crate::worker::change_signal::Bell;
+use crate::worker::change_signal::ChangeSignal;
 use crate::worker::demand::Demand;
 use crate::worker::endpoint::Endpoint;
 use std::collections::BTreeSet;
@@ -22,14 +22,14 @@ pub(super) struct SharedLedger {
     pub(super) budget: Option<u64>,
     /// How long a load that waits leaves alone what is in use.
     pub(super) patience: Duration,
-    pub(super) bell: Arc<Bell>,
+    pub(super) bell: Arc<ChangeSignal>,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) book: Mutex<Book>,
+    pub(super) ledger: Mutex<Ledger>,
 }
 
 /// Who asks for room.
 #[derive(Clone)]
-pub(crate) struct Lodger {
+pub(crate) struct MemoryRequest {
     /// The id of its model. Its other workers do not make room for this one.
     pub(crate) model: String,
     /// Bytes.
@@ -48,37 +48,37 @@ pub(crate) struct CrowdedOut(pub(crate) Vec<String>);
 
 /// Who stands in line, and who has a seat: nobody both.
 #[derive(Default)]
-pub(super) struct Book {
+pub(super) struct Ledger {
     next: u64,
-    pub(super) seats: Vec<Seat>,
-    pub(super) line: Vec<Waiter>,
-    ages: Ages,
+    pub(super) grants: Vec<Grant>,
+    pub(super) waiting: Vec<MemoryWaiter>,
+    ages: WaitAges,
     /// The models of which it has been logged that there is no room for them, until there is.
-    pub(super) shut_out: BTreeSet<String>,
+    pub(super) reported_crowded_out: BTreeSet<String>,
 }
 
 /// A load that waits.
-pub(super) struct Waiter {
+pub(super) struct MemoryWaiter {
     pub(super) id: u64,
-    pub(super) lodger: Lodger,
+    pub(super) request: MemoryRequest,
     /// When it began to wait, be it with pauses, or its model had to make room for another.
     pub(super) since: ActiveInstant,
-    is_told: bool,
+    is_logged: bool,
 }
 
 /// One that has room.
-pub(super) struct Seat {
+pub(super) struct Grant {
     pub(super) id: u64,
-    pub(super) lodger: Lodger,
+    pub(super) request: MemoryRequest,
     /// When it had begun to wait for this.
     since: ActiveInstant,
-    at: Place,
+    stage: GrantStage,
     /// Cancelled when it has to go.
-    dismissed: CancellationToken,
+    evicted: CancellationToken,
 }
 
 /// Where one that has room stands.
-pub(super) enum Place {
+pub(super) enum GrantStage {
     Loading,
     Ready { endpoint: Arc<Endpoint>, since: ActiveInstant },
     Leaving,
@@ -87,122 +87,128 @@ pub(super) enum Place {
 /// Since when workers waited that have left the line without being loaded; each is kept for [`CLAIM_GRACE`]. Requests may
 /// give up before a busy worker has to make room, and a worker that is wanted again must not wait from the start.
 #[derive(Default)]
-struct Ages(Vec<Age>);
+struct WaitAges(Vec<WaitAge>);
 
-struct Age {
-    lodger: Lodger,
+struct WaitAge {
+    lodger: MemoryRequest,
     since: ActiveInstant,
     until: ActiveInstant,
 }
 
 /// A request came before the worker could be closed.
-pub(super) struct Taken;
+pub(super) struct NoLongerIdle;
 
 impl SharedLedger {
-    pub(super) fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Shows how much is taken.
-    pub(super) fn show(&self, book: &Book) {
+    pub(super) fn publish_metrics(&self, book: &Ledger) {
         self.metrics.memory_used.set(bytes(book.used()));
     }
 }
 
-impl Lodger {
-    pub(super) fn claim(&self, since: ActiveInstant) -> Claim<'_> {
-        Claim { model: &self.model, need: self.need, is_wanted: !self.demand.is_empty(), since }
+impl MemoryRequest {
+    pub(super) fn claim(&self, since: ActiveInstant) -> MemoryClaim<'_> {
+        MemoryClaim { model: &self.model, need: self.need, is_wanted: !self.demand.is_empty(), since }
     }
 }
 
-impl Book {
-    pub(super) fn waiter(&self, id: u64) -> Option<&Waiter> {
-        self.line.iter().find(|waiter| waiter.id == id)
+impl Ledger {
+    pub(super) fn waiter(&self, id: u64) -> Option<&MemoryWaiter> {
+        self.waiting.iter().find(|waiter| waiter.id == id)
     }
 
-    pub(super) fn holders(&self) -> Vec<Holder<'_>> {
-        self.seats.iter().map(Seat::seen).collect()
+    pub(super) fn holders(&self) -> Vec<MemoryHolder<'_>> {
+        self.grants.iter().map(Grant::holder).collect()
     }
 
     /// Bytes that those that have room count for.
     pub(super) fn used(&self) -> u64 {
-        self.seats.iter().fold(0, |sum: u64, seat| sum.saturating_add(seat.lodger.need))
+        self.grants.iter().fold(0, |sum: u64, seat| sum.saturating_add(seat.request.need))
     }
 
     /// Puts one at the end of the line.
-    pub(super) fn join(&mut self, lodger: Lodger) -> u64 {
+    pub(super) fn join(&mut self, lodger: MemoryRequest) -> u64 {
         let id = self.next;
         self.next += 1;
         let since = self.ages.take(&lodger).unwrap_or_else(ActiveInstant::now);
-        self.line.push(Waiter { id, lodger, since, is_told: false });
+        self.waiting.push(MemoryWaiter { id, request: lodger, since, is_logged: false });
         self.assert_consistent();
         id
     }
 
     /// One waits no longer, unless it has been given room.
-    pub(super) fn leave_line(&mut self, id: u64) {
-        if let Some(at) = self.line.iter().position(|waiter| waiter.id == id) {
-            let Waiter { lodger, since, .. } = self.line.remove(at);
+    pub(super) fn leave(&mut self, id: u64) {
+        if let Some(at) = self.waiting.iter().position(|waiter| waiter.id == id) {
+            let MemoryWaiter { request: lodger, since, .. } = self.waiting.remove(at);
             self.keep_age(lodger, since);
         }
         self.assert_consistent();
     }
 
     /// Gives room to one in line.
-    pub(super) fn seat(&mut self, id: u64) -> Option<CancellationToken> {
-        let at = self.line.iter().position(|waiter| waiter.id == id)?;
-        let Waiter { lodger, since, .. } = self.line.remove(at);
-        self.shut_out.remove(&lodger.model);
+    pub(super) fn grant(&mut self, id: u64) -> Option<CancellationToken> {
+        let at = self.waiting.iter().position(|waiter| waiter.id == id)?;
+        let MemoryWaiter { request: lodger, since, .. } = self.waiting.remove(at);
+        self.reported_crowded_out.remove(&lodger.model);
         let dismissed = CancellationToken::new();
-        self.seats.push(Seat { id, lodger, since, at: Place::Loading, dismissed: dismissed.clone() });
+        self.grants.push(Grant { id, request: lodger, since, stage: GrantStage::Loading, evicted: dismissed.clone() });
         self.assert_consistent();
         Some(dismissed)
     }
 
     /// One that has room stands there now, unless it is on its way out.
-    pub(super) fn stands(&mut self, id: u64, place: Place) {
-        if let Some(seat) = self.seats.iter_mut().find(|seat| seat.id == id && !matches!(seat.at, Place::Leaving)) {
-            seat.at = place;
+    pub(super) fn set_stage(&mut self, id: u64, place: GrantStage) {
+        if let Some(seat) =
+            self.grants.iter_mut().find(|seat| seat.id == id && !matches!(seat.stage, GrantStage::Leaving))
+        {
+            seat.stage = place;
         }
     }
 
     /// One gives back its room.
-    pub(super) fn vacate(&mut self, id: u64) {
-        let Some(at) = self.seats.iter().position(|seat| seat.id == id) else { return };
-        let Seat { lodger, since, at, .. } = self.seats.remove(at);
-        if matches!(at, Place::Loading) {
+    pub(super) fn release(&mut self, id: u64) {
+        let Some(at) = self.grants.iter().position(|seat| seat.id == id) else { return };
+        let Grant { request: lodger, since, stage: at, .. } = self.grants.remove(at);
+        if matches!(at, GrantStage::Loading) {
             self.keep_age(lodger, since);
         }
         self.assert_consistent();
     }
 
     /// One leaves that has not been loaded. Unless its model is served by another worker, it has waited in vain.
-    fn keep_age(&mut self, lodger: Lodger, since: ActiveInstant) {
-        if !self.seats.iter().any(|seat| seat.lodger.model == lodger.model && !matches!(seat.at, Place::Leaving)) {
+    fn keep_age(&mut self, lodger: MemoryRequest, since: ActiveInstant) {
+        if !self
+            .grants
+            .iter()
+            .any(|seat| seat.request.model == lodger.model && !matches!(seat.stage, GrantStage::Leaving))
+        {
             self.ages.keep(lodger, since);
         }
     }
 
     /// Has these go. What was idle when that was decided must still be so.
-    pub(super) fn dismiss(&mut self, going: &[(u64, Way)]) -> Result<(), Taken> {
+    pub(super) fn evict(&mut self, going: &[(u64, EvictionMode)]) -> Result<(), NoLongerIdle> {
         for (id, way) in going {
-            let Some(seat) = self.seats.iter_mut().find(|seat| seat.id == *id) else { continue };
-            let Place::Ready { endpoint, .. } = &seat.at else { continue };
+            let Some(seat) = self.grants.iter_mut().find(|seat| seat.id == *id) else { continue };
+            let GrantStage::Ready { endpoint, .. } = &seat.stage else { continue };
             match way {
-                Way::Idle if !seat.lodger.demand.is_empty() || !endpoint.close_if_idle(Duration::ZERO) => {
-                    return Err(Taken);
+                EvictionMode::Idle if !seat.request.demand.is_empty() || !endpoint.close_if_idle(Duration::ZERO) => {
+                    return Err(NoLongerIdle);
                 }
-                Way::Idle => info!(model = seat.lodger.model, "it makes room for another model"),
-                Way::Finishing => {
+                EvictionMode::Idle => info!(model = seat.request.model, "it makes room for another model"),
+                EvictionMode::Finishing => {
                     endpoint.close_to_new();
-                    info!(model = seat.lodger.model, "it finishes what it serves and makes room for another model");
+                    info!(model = seat.request.model, "it finishes what it serves and makes room for another model");
                 }
             }
-            seat.at = Place::Leaving;
-            seat.dismissed.cancel();
+            seat.stage = GrantStage::Leaving;
+            seat.evicted.cancel();
             // Its model has had its turn: what it still waits for comes after the one for whom it goes.
-            let model = &seat.lodger.model;
-            for waiter in self.line.iter_mut().filter(|waiter| waiter.lodger.model == *model) {
+            let model = &seat.request.model;
+            for waiter in self.waiting.iter_mut().filter(|waiter| waiter.request.model == *model) {
                 waiter.since = ActiveInstant::now();
             }
             self.ages.forget(model);
@@ -212,57 +218,61 @@ impl Book {
 
     /// Checks, in debug builds alone, what must be true between two calls.
     fn assert_consistent(&self) {
-        debug_assert!(self.line.is_sorted_by(|a, b| a.id < b.id), "the line is in the order of arrival");
-        debug_assert!(self.line.iter().all(|waiter| waiter.id < self.next), "an id in the line has been given out");
-        debug_assert!(self.seats.iter().all(|seat| seat.id < self.next), "an id with memory has been given out");
+        debug_assert!(self.waiting.is_sorted_by(|a, b| a.id < b.id), "the line is in the order of arrival");
+        debug_assert!(self.waiting.iter().all(|waiter| waiter.id < self.next), "an id in the line has been given out");
+        debug_assert!(self.grants.iter().all(|seat| seat.id < self.next), "an id with memory has been given out");
         debug_assert!(
-            self.seats.iter().all(|seat| self.waiter(seat.id).is_none()),
+            self.grants.iter().all(|seat| self.waiter(seat.id).is_none()),
             "a load that has memory no longer waits for it"
         );
         debug_assert!(
-            self.seats.iter().enumerate().all(|(at, seat)| self.seats[..at].iter().all(|other| other.id != seat.id)),
+            self.grants.iter().enumerate().all(|(at, seat)| self.grants[..at].iter().all(|other| other.id != seat.id)),
             "a load has memory once"
         );
     }
 
     /// Logs once that one waits.
-    pub(super) fn tell(&mut self, id: u64) {
-        let Some(waiter) = self.line.iter_mut().find(|waiter| waiter.id == id) else { return };
-        if !std::mem::replace(&mut waiter.is_told, true) {
-            info!(model = waiter.lodger.model, need = waiter.lodger.need, "its load waits for memory (MEMORY_BUDGET)");
+    pub(super) fn log_wait(&mut self, id: u64) {
+        let Some(waiter) = self.waiting.iter_mut().find(|waiter| waiter.id == id) else { return };
+        if !std::mem::replace(&mut waiter.is_logged, true) {
+            info!(
+                model = waiter.request.model,
+                need = waiter.request.need,
+                "its load waits for memory (MEMORY_BUDGET)"
+            );
         }
     }
 }
 
-impl Waiter {
-    pub(super) fn claim(&self) -> Claim<'_> {
-        self.lodger.claim(self.since)
+impl MemoryWaiter {
+    pub(super) fn claim(&self) -> MemoryClaim<'_> {
+        self.request.claim(self.since)
     }
 }
 
-impl Seat {
-    pub(super) fn seen(&self) -> Holder<'_> {
-        let stage = match &self.at {
-            Place::Loading => Stage::Loading,
-            Place::Leaving => Stage::Leaving,
-            Place::Ready { endpoint, since } => match endpoint.idle_since() {
-                Some(idle) if self.lodger.demand.is_empty() => Stage::Idle { since: idle },
-                _ => Stage::InUse { ready: *since },
+impl Grant {
+    pub(super) fn holder(&self) -> MemoryHolder<'_> {
+        let stage = match &self.stage {
+            GrantStage::Loading => HolderStage::Loading,
+            GrantStage::Leaving => HolderStage::Leaving,
+            GrantStage::Ready { endpoint, since } => match endpoint.idle_since() {
+                Some(idle) if self.request.demand.is_empty() => HolderStage::Idle { since: idle },
+                _ => HolderStage::InUse { ready: *since },
             },
         };
-        let Lodger { need, is_pinned, is_preloaded, .. } = self.lodger;
-        Holder { id: self.id, model: &self.lodger.model, need, is_pinned, is_preloaded, stage }
+        let MemoryRequest { need, is_pinned, is_preloaded, .. } = self.request;
+        MemoryHolder { id: self.id, model: &self.request.model, need, is_pinned, is_preloaded, stage }
     }
 }
 
-impl Ages {
+impl WaitAges {
     /// This one has waited since then, and does not now.
-    fn keep(&mut self, lodger: Lodger, since: ActiveInstant) {
-        self.0.push(Age { lodger, since, until: ActiveInstant::now() + CLAIM_GRACE });
+    fn keep(&mut self, lodger: MemoryRequest, since: ActiveInstant) {
+        self.0.push(WaitAge { lodger, since, until: ActiveInstant::now() + CLAIM_GRACE });
     }
 
     /// Since when one has waited that comes back, if it is not too late.
-    fn take(&mut self, lodger: &Lodger) -> Option<ActiveInstant> {
+    fn take(&mut self, lodger: &MemoryRequest) -> Option<ActiveInstant> {
         let now = ActiveInstant::now();
         self.0.retain(|age| age.until > now);
         let at = self.0.iter().position(|age| Arc::ptr_eq(&age.lodger.demand, &lodger.demand))?;

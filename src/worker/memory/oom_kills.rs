@@ -2,13 +2,13 @@
 //!
 //! It only counts; what a kill means is for the diagnosis to say.
 
-use super::cgroup::{Group, counter};
-use super::kernel::{MIB, Roots};
+use super::cgroup::{Cgroup, counter};
+use super::kernel::{KernelRoots, MIB};
 use std::fs;
 
 /// Processes killed for want of memory, as of one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Kills {
+pub(crate) struct OomKills {
     group: Option<u64>,
     machine: Option<u64>,
 }
@@ -29,22 +29,22 @@ pub(crate) enum OomKill {
     NotKnown,
 }
 
-impl Kills {
+impl OomKills {
     /// Reads the counters. One that cannot be read is left out.
-    pub(crate) fn count(roots: &Roots) -> Self {
-        let group = Group::all(roots).iter().find_map(Group::kills);
+    pub(crate) fn count(roots: &KernelRoots) -> Self {
+        let group = Cgroup::all(roots).iter().find_map(Cgroup::kills);
         let machine = fs::read_to_string(roots.proc.join("vmstat")).ok().and_then(|text| counter(&text, "oom_kill"));
         Self { group, machine }
     }
 
     /// What has been counted since.
-    pub(crate) fn since(self, roots: &Roots) -> OomKill {
+    pub(crate) fn since(self, roots: &KernelRoots) -> OomKill {
         let now = Self::count(roots);
         let grew = |before: Option<u64>, now: Option<u64>| Some(now? > before?);
         match (grew(self.group, now.group), grew(self.machine, now.machine)) {
             (Some(true), _) => {
-                let limits = Group::all(roots);
-                OomKill::InGroup { limit_mib: limits.iter().filter_map(Group::limit).min().map(|limit| limit / MIB) }
+                let limits = Cgroup::all(roots);
+                OomKill::InGroup { limit_mib: limits.iter().filter_map(Cgroup::limit).min().map(|limit| limit / MIB) }
             }
             // The kernel counts a kill for the group of the process, wherever the memory was short.
             (Some(false), _) | (None, Some(false)) => OomKill::No,
@@ -58,10 +58,10 @@ impl Kills {
 mod tests {
     use super::*;
 
-    use super::super::kernel::fixture::Kernel;
+    use super::super::kernel::fixture::KernelFixture;
 
-    fn verdict_after(kernel: &Kernel, change: impl FnOnce(&Kernel)) -> OomKill {
-        let before = Kills::count(&kernel.roots);
+    fn verdict_after(kernel: &KernelFixture, change: impl FnOnce(&KernelFixture)) -> OomKill {
+        let before = OomKills::count(&kernel.roots);
         change(kernel);
         before.since(&kernel.roots)
     }
@@ -72,47 +72,47 @@ mod tests {
 
     #[test]
     fn version_2_counts_in_memory_events_and_the_smallest_limit_applies() {
-        let kernel = Kernel::of("0::/system.slice/llamagate.service\n");
+        let kernel = KernelFixture::of("0::/system.slice/llamagate.service\n");
         let group = "cgroup/system.slice/llamagate.service";
         kernel.write(&format!("{group}/memory.events"), &events(4));
         kernel.write(&format!("{group}/memory.max"), "max\n");
         kernel.write("cgroup/system.slice/memory.max", "4294967296\n");
-        let grow = |kernel: &Kernel| kernel.write(&format!("{group}/memory.events"), &events(5));
+        let grow = |kernel: &KernelFixture| kernel.write(&format!("{group}/memory.events"), &events(5));
         assert_eq!(verdict_after(&kernel, grow), OomKill::InGroup { limit_mib: Some(4096) });
         assert_eq!(verdict_after(&kernel, |_| ()), OomKill::No);
     }
 
     #[test]
     fn version_1_counts_in_oom_control_and_its_largest_limit_is_none() {
-        let kernel = Kernel::of("9:name=systemd:/\n4:memory:/pods/a\n0::/\n");
+        let kernel = KernelFixture::of("9:name=systemd:/\n4:memory:/pods/a\n0::/\n");
         let control = |kills| format!("oom_kill_disable 0\nunder_oom 0\noom_kill {kills}\n");
         kernel.write("cgroup/memory/pods/a/memory.oom_control", &control(0));
         kernel.write("cgroup/memory/pods/a/memory.limit_in_bytes", "9223372036854771712\n");
-        let grow = |kernel: &Kernel| kernel.write("cgroup/memory/pods/a/memory.oom_control", &control(1));
+        let grow = |kernel: &KernelFixture| kernel.write("cgroup/memory/pods/a/memory.oom_control", &control(1));
         assert_eq!(verdict_after(&kernel, grow), OomKill::InGroup { limit_mib: None });
     }
 
     #[test]
     fn in_a_container_our_group_may_be_at_the_top_of_the_mount() {
-        let kernel = Kernel::of("0::/../../docker/0123abc\n");
+        let kernel = KernelFixture::of("0::/../../docker/0123abc\n");
         kernel.write("cgroup/memory.events", &events(0));
         kernel.write("cgroup/memory.max", "536870912\n");
-        let grow = |kernel: &Kernel| kernel.write("cgroup/memory.events", &events(1));
+        let grow = |kernel: &KernelFixture| kernel.write("cgroup/memory.events", &events(1));
         assert_eq!(verdict_after(&kernel, grow), OomKill::InGroup { limit_mib: Some(512) });
     }
 
     #[test]
     fn without_a_group_the_machine_counts() {
-        let kernel = Kernel::of("0::/\n");
+        let kernel = KernelFixture::of("0::/\n");
         kernel.write("proc/vmstat", "nr_free_pages 1\noom_kill 7\n");
-        let grow = |kernel: &Kernel| kernel.write("proc/vmstat", "nr_free_pages 1\noom_kill 8\n");
+        let grow = |kernel: &KernelFixture| kernel.write("proc/vmstat", "nr_free_pages 1\noom_kill 8\n");
         assert_eq!(verdict_after(&kernel, grow), OomKill::OnMachine);
         assert_eq!(verdict_after(&kernel, |_| ()), OomKill::No);
     }
 
     #[test]
     fn a_kill_elsewhere_on_the_machine_is_not_ours() {
-        let kernel = Kernel::of("0::/a\n");
+        let kernel = KernelFixture::of("0::/a\n");
         kernel.write("cgroup/a/memory.events", &events(0));
         kernel.write("proc/vmstat", "oom_kill 7\n");
         assert_eq!(verdict_after(&kernel, |kernel| kernel.write("proc/vmstat", "oom_kill 8\n")), OomKill::No);
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn without_counters_nothing_is_known() {
-        let kernel = Kernel::of("garbage\n::\n0:\n");
+        let kernel = KernelFixture::of("garbage\n::\n0:\n");
         assert_eq!(verdict_after(&kernel, |_| ()), OomKill::NotKnown);
     }
 }

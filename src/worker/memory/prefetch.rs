@@ -4,7 +4,7 @@
 //! whether the model is any good, and nothing here keeps a start from going on.
 
 use super::host;
-use super::kernel::Roots;
+use super::kernel::KernelRoots;
 use crate::awake::ActiveInstant;
 use crate::models;
 use crate::worker::bounds::{PREFETCH_BUFFER, PREFETCH_LOOK, PREFETCH_REPORT};
@@ -20,7 +20,7 @@ use tracing::{info, warn};
 
 /// How a prefetch ended. In any case llama-server is started next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(crate) enum PrefetchOutcome {
     /// All of it was read.
     Read,
     /// The model is larger than the memory that it would have to stay in.
@@ -33,13 +33,19 @@ pub(crate) enum Outcome {
 
 /// Reads the model at `file` with all its parts. It may be dropped at any time: the thread that reads ends at its next
 /// buffer, or whenever the kernel lets go of it.
-pub(crate) async fn prefetch(model: &str, file: &Path, patience: Duration) -> Outcome {
-    follow(Arc::default(), model, file, patience, host::available(&Roots::here())).await
+pub(crate) async fn prefetch(model: &str, file: &Path, patience: Duration) -> PrefetchOutcome {
+    follow(Arc::default(), model, file, patience, host::available(&KernelRoots::here())).await
 }
 
-async fn follow(reading: Arc<Reading>, model: &str, file: &Path, patience: Duration, room: Option<u64>) -> Outcome {
+async fn follow(
+    reading: Arc<Reading>,
+    model: &str,
+    file: &Path,
+    patience: Duration,
+    room: Option<u64>,
+) -> PrefetchOutcome {
     let begun = ActiveInstant::now();
-    let _leave = Leave(Arc::clone(&reading));
+    let _leave = StopOnDrop(Arc::clone(&reading));
     let files = models::split::parts_of(file);
     info!(model, files = files.len(), "the model is read once before the start (PREFETCH)");
     let mut work = spawn_blocking({
@@ -59,7 +65,7 @@ async fn follow(reading: Arc<Reading>, model: &str, file: &Path, patience: Durat
         } else if moved.elapsed() >= patience {
             let seconds = patience.as_secs_f64();
             warn!(model, bytes, seconds, "no byte of the model came for LOAD_TIMEOUT, the start goes on without");
-            return Outcome::Stalled;
+            return PrefetchOutcome::Stalled;
         }
         if reported.elapsed() >= PREFETCH_REPORT {
             reported = ActiveInstant::now();
@@ -69,7 +75,7 @@ async fn follow(reading: Arc<Reading>, model: &str, file: &Path, patience: Durat
     match ended {
         Ok(Ok(None)) => {
             reading.report(model, begun.elapsed(), "the model has been read");
-            Outcome::Read
+            PrefetchOutcome::Read
         }
         Ok(Ok(Some(room))) => {
             let bytes = reading.total();
@@ -79,15 +85,15 @@ async fn follow(reading: Arc<Reading>, model: &str, file: &Path, patience: Durat
                 available = room,
                 "the model is not read first: it is larger than the memory available"
             );
-            Outcome::TooLarge
+            PrefetchOutcome::TooLarge
         }
         Ok(Err(error)) => {
             warn!(model, %error, bytes = reading.bytes(), "the model could not be read, the start goes on without");
-            Outcome::Failed
+            PrefetchOutcome::Failed
         }
         Err(_) => {
             warn!(model, "reading the model was interrupted, the start goes on without");
-            Outcome::Failed
+            PrefetchOutcome::Failed
         }
     }
 }
@@ -97,15 +103,15 @@ async fn follow(reading: Arc<Reading>, model: &str, file: &Path, patience: Durat
 struct Reading {
     total: AtomicU64,
     bytes: AtomicU64,
-    is_left: AtomicBool,
+    is_stopped: AtomicBool,
 }
 
 /// Tells the thread, when it is dropped, that nobody needs what it reads.
-struct Leave(Arc<Reading>);
+struct StopOnDrop(Arc<Reading>);
 
-impl Drop for Leave {
+impl Drop for StopOnDrop {
     fn drop(&mut self) {
-        self.0.is_left.store(true, Ordering::Relaxed);
+        self.0.is_stopped.store(true, Ordering::Relaxed);
     }
 }
 
@@ -139,7 +145,7 @@ impl Reading {
     }
 
     fn read(&self, mut file: impl Read, buffer: &mut [u8]) -> io::Result<()> {
-        while !self.is_left.load(Ordering::Relaxed) {
+        while !self.is_stopped.load(Ordering::Relaxed) {
             match file.read(buffer) {
                 Ok(0) => return Ok(()),
                 Ok(count) => _ = self.bytes.fetch_add(count as u64, Ordering::Relaxed),

@@ -1,11 +1,11 @@
-use super::super::eviction::{Stage, Way};
-use super::super::ledger::Taken;
+use super::super::eviction::{EvictionMode, HolderStage};
+use super::super::ledger::NoLongerIdle;
 use super::*;
 use crate::worker::bounds::CLAIM_GRACE;
-use crate::worker::change_signal::Bell;
+use crate::worker::change_signal::ChangeSignal;
 use crate::worker::demand::{Demand, DemandGuard};
 use crate::worker::endpoint::in_flight::InFlight;
-use crate::worker::endpoint::{Endpoint, Errand};
+use crate::worker::endpoint::{Endpoint, RequestClass};
 use http::HeaderValue;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,21 +17,21 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Some workers and the memory that they share.
 struct House {
-    residents: Residents,
+    residents: MemoryScheduler,
     models: AtomicU64,
-    bell: Arc<Bell>,
+    bell: Arc<ChangeSignal>,
 }
 
 /// One worker.
 struct Worker {
-    lodger: Lodger,
-    bell: Arc<Bell>,
-    residents: Residents,
+    lodger: MemoryRequest,
+    bell: Arc<ChangeSignal>,
+    residents: MemoryScheduler,
 }
 
 /// One that serves.
 struct Loaded {
-    room: Room,
+    room: Reservation,
     endpoint: Arc<Endpoint>,
 }
 
@@ -41,9 +41,9 @@ fn metrics() -> Arc<Metrics> {
 
 impl House {
     fn new() -> Self {
-        let bell = Arc::<Bell>::default();
+        let bell = Arc::<ChangeSignal>::default();
         Self {
-            residents: Residents::new(Some(BUDGET), PATIENCE, Arc::clone(&bell), metrics()),
+            residents: MemoryScheduler::new(Some(BUDGET), PATIENCE, Arc::clone(&bell), metrics()),
             models: AtomicU64::new(0),
             bell,
         }
@@ -56,12 +56,12 @@ impl House {
 
     fn replica(&self, model: &str, need: u64) -> Worker {
         let demand = Arc::new(Demand::new(Arc::clone(&self.bell)));
-        let lodger = Lodger { model: model.to_owned(), need, is_pinned: false, is_preloaded: false, demand };
+        let lodger = MemoryRequest { model: model.to_owned(), need, is_pinned: false, is_preloaded: false, demand };
         Worker { lodger, bell: Arc::clone(&self.bell), residents: self.residents.clone() }
     }
 
     fn taken(&self) -> u64 {
-        self.residents.0.book().seats.iter().map(|seat| seat.lodger.need).sum()
+        self.residents.0.ledger().grants.iter().map(|seat| seat.request.need).sum()
     }
 }
 
@@ -70,12 +70,12 @@ impl Worker {
         Demand::guard(&self.lodger.demand)
     }
 
-    fn asks(&self) -> JoinHandle<Room> {
+    fn asks(&self) -> JoinHandle<Reservation> {
         let (residents, lodger) = (self.residents.clone(), self.lodger.clone());
-        TaskTracker::new().spawn(async move { residents.room(lodger).await.expect("no pinned model is in the way") })
+        TaskTracker::new().spawn(async move { residents.reserve(lodger).await.expect("no pinned model is in the way") })
     }
 
-    async fn granted(&self) -> Room {
+    async fn granted(&self) -> Reservation {
         granted(self.asks()).await
     }
 
@@ -96,7 +96,7 @@ impl Worker {
         let _request = busy.begin();
         tokio::time::advance(2 * PATIENCE).await;
         let (_want, asking, began) = (self.want(), self.asks(), ActiveInstant::now());
-        busy.room.dismissed().await;
+        busy.room.evicted().await;
         assert_eq!(began.elapsed().as_secs(), PATIENCE.as_secs());
         asking.abort();
     }
@@ -105,27 +105,27 @@ impl Worker {
         self.opens(self.granted().await)
     }
 
-    fn opens(&self, room: Room) -> Loaded {
+    fn opens(&self, room: Reservation) -> Loaded {
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
         let endpoint = Endpoint::new(address, HeaderValue::from_static("x"), Arc::default()).unwrap();
-        let endpoint = Arc::new(endpoint.ringing(Arc::clone(&self.bell)));
-        room.is_ready(&endpoint);
+        let endpoint = Arc::new(endpoint.with_signal(Arc::clone(&self.bell)));
+        room.mark_ready(&endpoint);
         Loaded { room, endpoint }
     }
 }
 
 impl Loaded {
     fn begin(&self) -> InFlight {
-        Arc::clone(&self.endpoint).begin(Errand::Work(None)).ok().unwrap()
+        Arc::clone(&self.endpoint).begin(RequestClass::Inference(None)).ok().unwrap()
     }
 
     fn has_to_go(&self) -> bool {
-        self.room.dismissed.is_cancelled()
+        self.room.evicted.is_cancelled()
     }
 }
 
 /// What is asked for, which is to be had before patience ends.
-async fn granted(asking: JoinHandle<Room>) -> Room {
+async fn granted(asking: JoinHandle<Reservation>) -> Reservation {
     tokio::time::timeout(PATIENCE / 2, asking).await.expect("there is room").unwrap()
 }
 
@@ -147,7 +147,7 @@ async fn what_fits_is_loaded_and_what_is_idle_goes_the_longest_unused_first() {
     let asking = c.asks();
     settle().await;
     assert!(second.has_to_go() && !first.has_to_go() && !asking.is_finished(), "its memory is not there yet");
-    assert!(Arc::clone(&second.endpoint).begin(Errand::Work(None)).is_err());
+    assert!(Arc::clone(&second.endpoint).begin(RequestClass::Inference(None)).is_err());
     drop(second);
     let _third = c.opens(granted(asking).await);
     assert_eq!(house.taken(), 90);
@@ -191,17 +191,17 @@ async fn a_busy_one_is_drained_once_for_whoever_has_waited_and_then_they_take_tu
     let request = first.begin();
     let began = ActiveInstant::now();
     let asking = b.asks();
-    first.room.dismissed().await;
+    first.room.evicted().await;
     assert_eq!(began.elapsed().as_secs(), PATIENCE.as_secs());
-    assert!(Arc::clone(&first.endpoint).begin(Errand::Work(None)).is_err(), "its own requests wait in line");
+    assert!(Arc::clone(&first.endpoint).begin(RequestClass::Inference(None)).is_err(), "its own requests wait in line");
     assert!(!asking.is_finished(), "what is in flight finishes");
     drop(request);
-    first.endpoint.emptied().await;
+    first.endpoint.idle().await;
     drop(first);
     let second = b.opens(granted(asking).await);
     // It is wanted again at once, and waits its turn.
     let (again, began) = (a.asks(), ActiveInstant::now());
-    second.room.dismissed().await;
+    second.room.evicted().await;
     assert_eq!(began.elapsed().as_secs(), PATIENCE.as_secs());
     drop(second);
     granted(again).await;
@@ -240,7 +240,7 @@ async fn whoever_gives_up_lets_the_next_in_line_go_on() {
     assert!(!small_asks.is_finished(), "it is behind the other");
     large_asks.abort();
     let _small = granted(small_asks).await;
-    assert!(house.residents.0.book().line.is_empty());
+    assert!(house.residents.0.ledger().waiting.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -254,9 +254,9 @@ async fn who_needs_more_than_there_is_runs_alone_and_who_needs_nothing_waits_for
     let _none = none.granted().await;
     drop(large);
     granted(small).await;
-    let unlimited = Residents::new(None, PATIENCE, Arc::default(), metrics());
+    let unlimited = MemoryScheduler::new(None, PATIENCE, Arc::default(), metrics());
     let both = [house.worker(u64::MAX), house.worker(u64::MAX)].map(|worker| worker.lodger);
-    let [first, second] = both.map(|lodger| unlimited.room(lodger));
+    let [first, second] = both.map(|lodger| unlimited.reserve(lodger));
     let (first, second) = tokio::join!(first, second);
     assert!(first.is_ok() && second.is_ok());
 }
@@ -268,11 +268,11 @@ async fn a_request_that_is_quicker_than_the_eviction_keeps_its_worker() {
     let first = a.load().await;
     // The plan was made while it was idle; by now it is not.
     let request = first.begin();
-    let going = [(first.room.id, Way::Idle)];
+    let going = [(first.room.id, EvictionMode::Idle)];
     {
-        let mut book = house.residents.0.book();
-        assert!(matches!(book.seats[0].seen().stage, Stage::InUse { .. }));
-        assert!(matches!(book.dismiss(&going), Err(Taken)));
+        let mut book = house.residents.0.ledger();
+        assert!(matches!(book.grants[0].holder().stage, HolderStage::InUse { .. }));
+        assert!(matches!(book.evict(&going), Err(Taken)));
     }
     assert!(!first.has_to_go());
     let _want = b.want();
@@ -301,7 +301,7 @@ async fn a_replica_waits_beside_its_model_and_comes_after_those_for_whom_its_mod
     settle().await;
     assert!(!loaded.has_to_go() && !replica.is_finished(), "nothing would be won");
     let (asking, began) = (other.asks(), ActiveInstant::now());
-    loaded.room.dismissed().await;
+    loaded.room.evicted().await;
     assert_eq!(began.elapsed().as_secs(), PATIENCE.as_secs());
     drop(request);
     drop(loaded);
@@ -309,7 +309,7 @@ async fn a_replica_waits_beside_its_model_and_comes_after_those_for_whom_its_mod
     settle().await;
     assert!(!replica.is_finished(), "it has waited for longer, but its model has had its turn");
     let began = ActiveInstant::now();
-    other.room.dismissed().await;
+    other.room.evicted().await;
     assert_eq!(began.elapsed().as_secs(), PATIENCE.as_secs());
     drop(other);
     granted(replica).await;
@@ -384,19 +384,19 @@ async fn that_there_is_no_room_beside_what_is_pinned_is_noted_once_until_there_i
     pinned.lodger.is_pinned = true;
     let held = pinned.load().await;
     let (large, small) = (house.worker(50), house.worker(40));
-    let noted = || house.residents.0.book().shut_out.iter().cloned().collect::<Vec<_>>();
+    let noted = || house.residents.0.ledger().reported_crowded_out.iter().cloned().collect::<Vec<_>>();
     let _small = granted(small.asks()).await;
     assert!(noted().is_empty());
     for _ in 0..2 {
-        let refused = house.residents.room(large.lodger.clone()).await.err().unwrap();
+        let refused = house.residents.reserve(large.lodger.clone()).await.err().unwrap();
         assert_eq!(refused.0, [pinned.lodger.model.as_str()], "and not only after a while");
         assert!(noted().iter().eq([&large.lodger.model]));
     }
     let (residents, lodger) = (house.residents.clone(), large.lodger.clone());
-    let hopes = TaskTracker::new().spawn(async move { residents.may_have_room(&lodger).await });
+    let hopes = TaskTracker::new().spawn(async move { residents.wait_until_admissible(&lodger).await });
     settle().await;
     assert!(!hopes.is_finished());
-    held.room.leaves();
+    held.room.mark_leaving();
     settle().await;
     assert!(hopes.is_finished(), "it is on its way out");
     drop((held, _small));

@@ -6,7 +6,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 /// Work of one kind on a thread of its own. Whoever waits for it may give up, and whoever asks for it next waits for
 /// the same: a volume that stays away costs one thread, not one for each try.
-pub(crate) struct Aside<T>(Option<JoinHandle<T>>);
+pub(crate) struct BlockingTask<T>(Option<JoinHandle<T>>);
 
 /// Why there is no outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,15 +17,15 @@ pub(crate) enum NoOutcome {
     Interrupted,
 }
 
-impl<T> Default for Aside<T> {
+impl<T> Default for BlockingTask<T> {
     fn default() -> Self {
         Self(None)
     }
 }
 
-impl<T: Send + 'static> Aside<T> {
+impl<T: Send + 'static> BlockingTask<T> {
     /// The outcome of `work`, or of what is already under way, if it comes in time. May be cancelled.
-    pub(crate) async fn outcome(
+    pub(crate) async fn run(
         &mut self,
         work: impl FnOnce() -> T + Send + 'static,
         longest: Duration,
@@ -47,13 +47,13 @@ mod tests {
     #[tokio::test]
     async fn stuck_work_is_left_and_not_begun_twice() {
         let (release, held) = mpsc::sync_channel::<u32>(1);
-        let mut aside = Aside::default();
-        let first = aside.outcome(move || held.recv().unwrap(), Duration::ZERO).await;
+        let mut aside = BlockingTask::default();
+        let first = aside.run(move || held.recv().unwrap(), Duration::ZERO).await;
         assert_eq!(first, Err(NoOutcome::Late));
         release.send(1).unwrap();
-        assert_eq!(aside.outcome(|| 2, SOON).await, Ok(1), "the same work, now done");
-        assert_eq!(aside.outcome(|| 3, SOON).await, Ok(3));
-        assert_eq!(aside.outcome(|| panic!("on purpose"), SOON).await, Err(NoOutcome::Interrupted));
-        assert_eq!(aside.outcome(|| 4, SOON).await, Ok(4));
+        assert_eq!(aside.run(|| 2, SOON).await, Ok(1), "the same work, now done");
+        assert_eq!(aside.run(|| 3, SOON).await, Ok(3));
+        assert_eq!(aside.run(|| panic!("on purpose"), SOON).await, Err(NoOutcome::Interrupted));
+        assert_eq!(aside.run(|| 4, SOON).await, Ok(4));
     }
 }

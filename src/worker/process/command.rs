@@ -4,7 +4,7 @@
 //! environment.
 
 use super::cpus::Cpus;
-use super::runtime_dir::{Den, MARK};
+use super::runtime_dir::{MARK, RuntimeDir};
 use super::spawner::CommandLine;
 use crate::models::ModelKind;
 use crate::settings::values::GpuLayers;
@@ -17,7 +17,7 @@ use std::path::Path;
 pub(crate) struct Launch<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) address: SocketAddr,
-    pub(crate) den: &'a Den,
+    pub(crate) den: &'a RuntimeDir,
     pub(crate) cpus: Cpus,
 }
 
@@ -111,7 +111,7 @@ mod tests {
             pinned: false,
             need: Need::Estimated(0),
         };
-        let den = Den::new().unwrap();
+        let den = RuntimeDir::new().unwrap();
         let launch = Launch { plan: &plan, address: SocketAddr::from(([127, 0, 0, 1], 4321)), den: &den, cpus };
         (launch.command_line(), den.path().to_owned())
     }

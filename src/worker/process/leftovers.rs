@@ -3,10 +3,10 @@
 //! llama-server leads a process group, which ends with it. What left the group (a daemon) is known by a
 //! variable of its environment: the folder of the worker that started it, which nobody else has.
 
-use super::runtime_dir::{Abandoned, Den, MARK};
+use super::runtime_dir::{AbandonedDir, MARK, RuntimeDir};
 use crate::worker::bounds::{LEFTOVER_GRACE, LEFTOVER_POLL, LEFTOVER_SEARCH};
 use crate::worker::memory::gpu;
-use crate::worker::procfs::{self, Identity, Stat};
+use crate::worker::procfs::{self, ProcStat, ProcessIdentity};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::BTreeSet;
@@ -20,12 +20,12 @@ use tracing::warn;
 /// Returns early when `stop` is cancelled.
 pub(crate) async fn clear_earlier(stop: &CancellationToken) {
     let clearing = on_a_thread(|| {
-        let dens = Abandoned::all();
+        let dens = AbandonedDir::all();
         let marks =
             dens.iter().map(|den| Mark { den: den.path().to_owned(), leader: den.process.clone() }).collect::<Vec<_>>();
         let cleared = clear_all(&marks);
         if cleared.left.is_empty() {
-            dens.into_iter().for_each(Abandoned::remove);
+            dens.into_iter().for_each(AbandonedDir::remove);
         }
         cleared
     });
@@ -42,7 +42,7 @@ pub(crate) async fn clear_earlier(stop: &CancellationToken) {
 
 /// Ends what the process of this den has left running, after that process has ended. Gives the ids of all that have
 /// ended, for [`gpu::released`].
-pub(crate) async fn clear(den: &mut Den, process: i32) -> BTreeSet<i32> {
+pub(crate) async fn clear(den: &mut RuntimeDir, process: i32) -> BTreeSet<i32> {
     let mark = Mark { den: den.path().to_owned(), leader: None };
     let cleared = on_a_thread(move || clear_all(&[mark])).await;
     let mut ended = BTreeSet::from([process]);
@@ -60,7 +60,7 @@ pub(crate) async fn clear(den: &mut Den, process: i32) -> BTreeSet<i32> {
 struct Mark {
     den: PathBuf,
     /// The leader of their group, where it may still run.
-    leader: Option<Identity>,
+    leader: Option<ProcessIdentity>,
 }
 
 #[derive(Default)]
@@ -107,7 +107,7 @@ fn clear_all(marks: &[Mark]) -> Cleared {
         }
         for target in found {
             // Asked once more, right before: its number must not have gone to somebody else.
-            if Stat::of(target.pid).is_ok_and(|stat| stat.start == target.start) {
+            if ProcStat::of(target.pid).is_ok_and(|stat| stat.start == target.start) {
                 let _ = kill(Pid::from_raw(target.pid), Signal::SIGKILL);
                 cleared.ended.insert(target.pid);
             }
@@ -127,12 +127,12 @@ fn find(marks: &[Mark]) -> io::Result<Vec<Found>> {
     let leaders: Vec<i32> = marks
         .iter()
         .filter_map(|mark| mark.leader.as_ref())
-        .filter(|leader| leader.runs())
+        .filter(|leader| leader.is_running())
         .map(|leader| leader.pid)
         .collect();
     let mut found = Vec::new();
     for pid in procfs::pids()? {
-        let Ok(stat) = Stat::of(pid) else { continue };
+        let Ok(stat) = ProcStat::of(pid) else { continue };
         if pid == own || stat.has_ended() {
             continue;
         }

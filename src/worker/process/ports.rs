@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The ports that are taken.
 #[derive(Clone, Default)]
-pub(crate) struct Ports(Arc<Mutex<Taken>>);
+pub(crate) struct PortPool(Arc<Mutex<Taken>>);
 
 #[derive(Default)]
 struct Taken {
@@ -18,15 +18,15 @@ struct Taken {
 }
 
 /// A port that is one worker's until this is dropped.
-pub(crate) struct Port {
+pub(crate) struct BackendPort {
     number: u16,
-    ports: Ports,
+    ports: PortPool,
 }
 
-impl Ports {
+impl PortPool {
     /// The next free port from `first` upwards, a different one each time so that nothing which still talks to the
     /// process before reaches the next one; one of the system's choice where none of those is free.
-    pub(crate) fn take(&self, first: u16) -> io::Result<Port> {
+    pub(crate) fn take(&self, first: u16) -> io::Result<BackendPort> {
         let mut taken = self.taken();
         let last = first.saturating_add(BACKEND_PORT_TRIES - 1);
         for _ in 0..BACKEND_PORT_TRIES {
@@ -49,9 +49,9 @@ impl Ports {
         Err(io::ErrorKind::AddrNotAvailable.into())
     }
 
-    fn give(&self, taken: &mut Taken, number: u16) -> Port {
+    fn give(&self, taken: &mut Taken, number: u16) -> BackendPort {
         taken.ports.insert(number);
-        Port { number, ports: self.clone() }
+        BackendPort { number, ports: self.clone() }
     }
 
     fn taken(&self) -> MutexGuard<'_, Taken> {
@@ -59,14 +59,14 @@ impl Ports {
     }
 }
 
-impl Port {
+impl BackendPort {
     /// Where a process with this port listens.
     pub(crate) fn address(&self) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.number))
     }
 }
 
-impl Drop for Port {
+impl Drop for BackendPort {
     fn drop(&mut self) {
         self.ports.taken().ports.remove(&self.number);
     }
@@ -85,9 +85,9 @@ mod tests {
 
     #[test]
     fn no_port_is_given_twice_and_one_that_is_given_back_comes_last() {
-        let (ports, first) = (Ports::default(), first_of_free(4));
-        let mut held: Vec<Port> = (0..3).map(|_| ports.take(first).unwrap()).collect();
-        let numbers = |held: &[Port]| held.iter().map(|port| port.number).collect::<Vec<_>>();
+        let (ports, first) = (PortPool::default(), first_of_free(4));
+        let mut held: Vec<BackendPort> = (0..3).map(|_| ports.take(first).unwrap()).collect();
+        let numbers = |held: &[BackendPort]| held.iter().map(|port| port.number).collect::<Vec<_>>();
         assert_eq!(numbers(&held), [first, first + 1, first + 2]);
         drop(held.remove(0));
         assert_eq!(ports.take(first).unwrap().number, first + 3, "something may still talk to the one before");
@@ -95,8 +95,8 @@ mod tests {
 
     #[test]
     fn when_none_is_left_the_system_picks_and_never_the_same_twice() {
-        let ports = Ports::default();
-        let held: Vec<Port> = (0..2 * BACKEND_PORT_TRIES).map(|_| ports.take(u16::MAX).unwrap()).collect();
+        let ports = PortPool::default();
+        let held: Vec<BackendPort> = (0..2 * BACKEND_PORT_TRIES).map(|_| ports.take(u16::MAX).unwrap()).collect();
         let numbers: BTreeSet<u16> = held.iter().map(|port| port.number).collect();
         assert_eq!(numbers.len(), held.len());
         drop(held);

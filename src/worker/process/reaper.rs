@@ -41,7 +41,7 @@ pub async fn reap_orphans(spawner: Spawner, stop: CancellationToken) {
 mod tests {
     use super::super::spawner::{CommandLine, Process, code_and_signal};
     use super::*;
-    use crate::worker::procfs::{self, Stat};
+    use crate::worker::procfs::{self, ProcStat};
     use std::time::Duration;
     use tokio::time::timeout;
     use tokio_util::task::TaskTracker;
@@ -56,7 +56,7 @@ mod tests {
 
     fn children_of_this_process() -> Vec<i32> {
         let own = nix::unistd::getpid().as_raw();
-        let is_child = |pid: &i32| Stat::of(*pid).is_ok_and(|stat| stat.parent == own);
+        let is_child = |pid: &i32| ProcStat::of(*pid).is_ok_and(|stat| stat.parent == own);
         procfs::pids().unwrap().into_iter().filter(is_child).collect()
     }
 
@@ -75,7 +75,7 @@ mod tests {
             let mut process = shell(&spawner, "(true &); exit 7").await;
             // It has ended, and its status lies there for everybody to take.
             timeout(DEADLINE, async {
-                while !Stat::of(process.pid()).is_ok_and(|stat| stat.has_ended()) {
+                while !ProcStat::of(process.pid()).is_ok_and(|stat| stat.has_ended()) {
                     tokio::task::yield_now().await;
                 }
                 spawner.reap().await

@@ -3,7 +3,7 @@
 //! Owns the folder: the key file, the HOME, the note which process lives in it. It ends no process;
 //! [`super::leftovers`] does.
 
-use crate::worker::procfs::Identity;
+use crate::worker::procfs::ProcessIdentity;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use http::HeaderValue;
@@ -28,7 +28,7 @@ const NOTE_SIZE: u64 = 256;
 ///
 /// It is locked while it is in use, so that whoever tidies up after a killed gateway can tell; process ids would not
 /// do, for containers may share the folder above and not the ids.
-pub(crate) struct Den {
+pub(crate) struct RuntimeDir {
     path: PathBuf,
     /// What its llama-server will ask for.
     authorization: HeaderValue,
@@ -37,9 +37,9 @@ pub(crate) struct Den {
     _lock: File,
 }
 
-impl Den {
+impl RuntimeDir {
     /// Makes the folder with a new key in it, in memory where there is a file system with room for that.
-    pub(crate) fn new() -> Result<Self, NoDen> {
+    pub(crate) fn new() -> Result<Self, RuntimeDirError> {
         let mut last = io::Error::from(io::ErrorKind::NotFound);
         for parent in parents() {
             match Self::make(parent.join(format!("{PREFIX}{}", uuid::Uuid::now_v7().simple()))) {
@@ -47,7 +47,7 @@ impl Den {
                 Err(error) => last = error,
             }
         }
-        Err(NoDen(last))
+        Err(RuntimeDirError(last))
     }
 
     fn make(path: PathBuf) -> io::Result<Self> {
@@ -82,10 +82,10 @@ impl Den {
     }
 
     /// Notes which process lives here. From now on the folder outlives a gateway that ends before it calls
-    /// [`Den::vacate`], so that the next one knows what to end. Where the note cannot be written, the mark alone tells.
+    /// [`RuntimeDir::vacate`], so that the next one knows what to end. Where the note cannot be written, the mark alone tells.
     pub(crate) fn inhabit(&mut self, pid: i32) -> io::Result<()> {
         self.is_inhabited = true;
-        let note = match Identity::of(pid) {
+        let note = match ProcessIdentity::of(pid) {
             Ok(identity) => identity.written(),
             Err(_) => String::new(),
         };
@@ -98,7 +98,7 @@ impl Den {
     }
 }
 
-impl Drop for Den {
+impl Drop for RuntimeDir {
     fn drop(&mut self) {
         if !self.is_inhabited {
             let _ = fs::remove_dir_all(&self.path);
@@ -107,14 +107,14 @@ impl Drop for Den {
 }
 
 /// A den whose gateway is gone; locked, so that nobody else tidies it up at the same time.
-pub(crate) struct Abandoned {
+pub(crate) struct AbandonedDir {
     path: PathBuf,
     /// Who lived in it, where that was noted.
-    pub(crate) process: Option<Identity>,
+    pub(crate) process: Option<ProcessIdentity>,
     _lock: File,
 }
 
-impl Abandoned {
+impl AbandonedDir {
     /// All that can be found.
     pub(crate) fn all() -> Vec<Self> {
         parents().iter().flat_map(|parent| Self::in_folder(parent)).collect()
@@ -142,7 +142,7 @@ impl Abandoned {
         lock.try_lock().ok()?;
         let mut note = String::new();
         let process = File::open(note_in(&path)).and_then(|file| file.take(NOTE_SIZE).read_to_string(&mut note));
-        let process = process.ok().and_then(|_| Identity::read(&note));
+        let process = process.ok().and_then(|_| ProcessIdentity::read(&note));
         Some(Self { path, process, _lock: lock })
     }
 
@@ -162,10 +162,10 @@ impl Abandoned {
 #[error(
     "no private folder for llama-server's key can be made, neither in shared memory nor in a temporary folder: {0}"
 )]
-pub(crate) struct NoDen(#[source] pub(crate) io::Error);
+pub(crate) struct RuntimeDirError(#[source] pub(crate) io::Error);
 
-impl From<NoDen> for io::Error {
-    fn from(error: NoDen) -> Self {
+impl From<RuntimeDirError> for io::Error {
+    fn from(error: RuntimeDirError) -> Self {
         Self::other(error)
     }
 }
@@ -206,13 +206,13 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
     use std::time::SystemTime;
 
-    fn den(parent: &Path, name: &str) -> Den {
-        Den::make(parent.join(format!("{PREFIX}{name}"))).unwrap()
+    fn den(parent: &Path, name: &str) -> RuntimeDir {
+        RuntimeDir::make(parent.join(format!("{PREFIX}{name}"))).unwrap()
     }
 
     fn abandoned(parent: &Path) -> Vec<String> {
-        let name = |den: &Abandoned| den.path.file_name().unwrap().to_str().unwrap()[PREFIX.len()..].to_owned();
-        let mut names: Vec<String> = Abandoned::in_folder(parent).iter().map(name).collect();
+        let name = |den: &AbandonedDir| den.path.file_name().unwrap().to_str().unwrap()[PREFIX.len()..].to_owned();
+        let mut names: Vec<String> = AbandonedDir::in_folder(parent).iter().map(name).collect();
         names.sort_unstable();
         names
     }
@@ -235,7 +235,7 @@ mod tests {
             File::open(path).unwrap().set_modified(old).unwrap();
         }
         assert_eq!(abandoned(parent.path()), ["dead"]);
-        Abandoned::in_folder(parent.path()).into_iter().for_each(Abandoned::remove);
+        AbandonedDir::in_folder(parent.path()).into_iter().for_each(AbandonedDir::remove);
         assert!(live.path.exists() && young.exists() && foreign.exists() && writable.exists());
         assert!(!dead.exists());
     }
@@ -251,9 +251,9 @@ mod tests {
         assert!(abandoned(parent.path()).is_empty(), "both are locked");
         orderly.vacate();
         drop((killed, orderly));
-        let found = Abandoned::in_folder(parent.path());
+        let found = AbandonedDir::in_folder(parent.path());
         assert_eq!(found.len(), 1);
-        assert_eq!(found[0].process, Some(Identity::of(own).unwrap()));
+        assert_eq!(found[0].process, Some(ProcessIdentity::of(own).unwrap()));
         assert!(found[0].path().ends_with("llamagate-den-killed"));
         assert!(abandoned(parent.path()).is_empty(), "whoever found it has it to himself");
     }

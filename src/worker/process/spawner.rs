@@ -3,7 +3,7 @@
 //! Linux sends the parent-death signal when the *thread* that forked ends, not the process. So one thread, which lives
 //! as long as the program, forks all children; [`Spawner`] sends it the commands.
 
-use super::children::Children;
+use super::children::TrackedChildren;
 use crate::worker::bounds::{KILL_GRACE, SPAWN_QUEUE, STOP_GRACE};
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, setrlimit};
@@ -27,14 +27,14 @@ pub(crate) struct CommandLine {
     pub(crate) environment: Vec<(String, OsString)>,
 }
 
-enum Order {
+enum SpawnerOrder {
     Spawn(CommandLine, oneshot::Sender<io::Result<Process>>),
     Reap(oneshot::Sender<()>),
 }
 
 /// The thread that forks. It reaps orphans too: while it looks for them nobody is born.
 #[derive(Clone)]
-pub struct Spawner(mpsc::SyncSender<Order>);
+pub struct Spawner(mpsc::SyncSender<SpawnerOrder>);
 
 impl Spawner {
     /// Starts the thread; once in a program, for two would reap each other's children. It ends when the last `Spawner`
@@ -45,10 +45,10 @@ impl Spawner {
         let (orders, inbox) = mpsc::sync_channel(SPAWN_QUEUE);
         std::thread::Builder::new().name("spawner".to_owned()).spawn(move || {
             let _runtime = runtime.enter();
-            let mut children = Children::default();
+            let mut children = TrackedChildren::default();
             while let Ok(order) = inbox.recv() {
                 match order {
-                    Order::Spawn(line, answer) => {
+                    SpawnerOrder::Spawn(line, answer) => {
                         let process = Process::spawn(line, descriptors);
                         if let Ok(process) = &process {
                             children.add(process.pid());
@@ -56,9 +56,9 @@ impl Spawner {
                         // If nobody waits any more the process is dropped, and dropping it kills it.
                         let _ = answer.send(process);
                     }
-                    Order::Reap(done) => {
+                    SpawnerOrder::Reap(done) => {
                         // What cannot be read now is looked at when the next child ends.
-                        let _ = children.reap_strangers();
+                        let _ = children.reap_orphans();
                         let _ = done.send(());
                     }
                 }
@@ -71,7 +71,7 @@ impl Spawner {
     pub(crate) async fn spawn(&self, line: CommandLine) -> io::Result<Process> {
         let (answer, outcome) = oneshot::channel();
         let gone = || io::Error::other("the thread that starts processes is gone");
-        self.0.try_send(Order::Spawn(line, answer)).map_err(|_| gone())?;
+        self.0.try_send(SpawnerOrder::Spawn(line, answer)).map_err(|_| gone())?;
         outcome.await.map_err(|_| gone())?
     }
 
@@ -79,7 +79,7 @@ impl Spawner {
     /// much to do.
     pub(crate) async fn reap(&self) -> bool {
         let (done, outcome) = oneshot::channel();
-        self.0.try_send(Order::Reap(done)).is_ok() && outcome.await.is_ok()
+        self.0.try_send(SpawnerOrder::Reap(done)).is_ok() && outcome.await.is_ok()
     }
 }
 

@@ -17,14 +17,14 @@ use crate::worker::bounds::{
     PROBE_INTERVAL_DOUBTED, REMOTE_BACKOFF_FIRST, REMOTE_BACKOFF_LONGEST, REMOTE_INTERVAL_LOADING, SHORTAGE_PAUSE,
 };
 use crate::worker::endpoint::Endpoint;
-use crate::worker::endpoint::crash_suspects::Deaths;
-use crate::worker::handle::{Handle, Status};
+use crate::worker::endpoint::crash_suspects::CrashSuspects;
+use crate::worker::handle::{WorkerHandle, WorkerStatus};
 use crate::worker::health::probe::Prober;
-use crate::worker::state::{Event, State};
-use crate::worker::worker_metrics::Board;
+use crate::worker::state::{WorkerEvent, WorkerState};
+use crate::worker::worker_metrics::WorkerMetrics;
 use http::Uri;
 use http::uri::Scheme;
-use probe::{Probe, health_uri, probe};
+use probe::{RemoteProbe, health_uri, probe};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -48,37 +48,37 @@ pub struct RemotePlan {
 }
 
 /// Starts the owner of a remote worker on `tasks`; it ends after `stop` is cancelled.
-pub fn join(
+pub fn supervise_remote(
     plan: RemotePlan,
-    deaths: Arc<Deaths>,
+    deaths: Arc<CrashSuspects>,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
     tasks: &TaskTracker,
-) -> Result<Handle, BadRemote> {
+) -> Result<WorkerHandle, BadRemote> {
     join_by(Trust::Machine, plan, deaths, metrics, stop, tasks)
 }
 
 fn join_by(
     trust: Trust,
     plan: RemotePlan,
-    deaths: Arc<Deaths>,
+    deaths: Arc<CrashSuspects>,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
     tasks: &TaskTracker,
-) -> Result<Handle, BadRemote> {
+) -> Result<WorkerHandle, BadRemote> {
     let target = DialTarget::remote(&plan.remote)?;
     let health = health_uri(&target, &plan.remote.health)?;
     // Plain HTTP needs no look at the disk for certificates.
     let trust = if target.scheme == Scheme::HTTPS { trust } else { Trust::None };
     let prober = Prober::remote(&trust, plan.connect_timeout)?;
     let endpoint = Arc::new(Endpoint::at(target, Arc::clone(&deaths)));
-    let (publish, status) = watch::channel(Status::first(false));
+    let (publish, status) = watch::channel(WorkerStatus::first(false));
     let (trouble, failures, has_warned_of_key) = (ThrottledWarning::default(), 0, false);
-    let board = Board::put_up(metrics, plan.model.clone(), plan.number, status.borrow().state);
+    let board = WorkerMetrics::register(metrics, plan.model.clone(), plan.number, status.borrow().state);
     let shown = Some(Arc::clone(&board));
     let owner = Owner { plan, prober, health, endpoint, publish, board, failures, trouble, has_warned_of_key };
     tasks.spawn(owner.run(stop));
-    Ok(Handle { status, demand: Arc::default(), deaths, board: shown })
+    Ok(WorkerHandle { status, demand: Arc::default(), suspects: deaths, metrics: shown })
 }
 
 struct Owner {
@@ -88,8 +88,8 @@ struct Owner {
     health: Uri,
     /// The same for ever: what is in flight may well be answered while probes are not.
     endpoint: Arc<Endpoint>,
-    publish: watch::Sender<Status>,
-    board: Arc<Board>,
+    publish: watch::Sender<WorkerStatus>,
+    board: Arc<WorkerMetrics>,
     /// Probes in a row that were not answered well.
     failures: u32,
     /// Probes that could not be made.
@@ -99,7 +99,7 @@ struct Owner {
 
 impl Owner {
     async fn run(mut self, stop: CancellationToken) {
-        self.happen(Event::StartBegun, |_| {});
+        self.apply(WorkerEvent::StartBegun, |_| {});
         loop {
             let doubts = self.endpoint.doubts();
             let probing = probe(&self.prober, &self.endpoint.target, &self.health);
@@ -108,44 +108,44 @@ impl Owner {
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 // Where it is known not to serve, another broken connection says nothing new.
-                () = self.endpoint.raised(), if self.state() == State::Ready => {}
+                () = self.endpoint.has_pending_compute_errors(), if self.state() == WorkerState::Ready => {}
                 () = stop.cancelled() => break,
             }
         }
         self.endpoint.close();
-        self.happen(Event::StopAsked, |status| status.endpoint = None);
-        self.happen(Event::Stopped, |_| {});
+        self.apply(WorkerEvent::StopAsked, |status| status.endpoint = None);
+        self.apply(WorkerEvent::Stopped, |_| {});
     }
 
     /// Draws the conclusions from a probe, before which it had been doubted so often. The pause before the next one.
-    fn conclude(&mut self, found: Probe, doubts: u64) -> Duration {
+    fn conclude(&mut self, found: RemoteProbe, doubts: u64) -> Duration {
         // Nobody is asked without a pause, whatever the settings say.
         let interval = self.plan.health_check_interval.max(REMOTE_BACKOFF_FIRST);
         match found {
-            Probe::Ready { takes_our_key } => {
+            RemoteProbe::Ready { takes_our_key } => {
                 self.failures = 0;
                 if !takes_our_key && !self.has_warned_of_key {
                     self.has_warned_of_key = true;
                     let (model, worker, host) = (&self.plan.model, self.plan.number, self.host());
                     warn!(model, worker, host, "the remote backend refuses its probe: its api_key may be wrong");
                 }
-                if self.serves(doubts) { interval } else { PROBE_INTERVAL_DOUBTED }
+                if self.mark_serving(doubts) { interval } else { PROBE_INTERVAL_DOUBTED }
             }
-            Probe::Loading => {
+            RemoteProbe::Loading => {
                 self.failures = 0;
-                self.happen(Event::AnswersLoading, |status| {
+                self.apply(WorkerEvent::AnswersLoading, |status| {
                     status.endpoint = None;
                     status.last_error = None;
                 });
                 REMOTE_INTERVAL_LOADING
             }
-            Probe::Failed(why) => {
+            RemoteProbe::Failed(why) => {
                 self.failures = self.failures.saturating_add(1);
-                self.fails(why);
+                self.mark_failed(why);
                 backoff(self.failures, interval)
             }
             // That says nothing about it.
-            Probe::Unasked(cause) => {
+            RemoteProbe::Unasked(cause) => {
                 if let Some(times) = self.trouble.report_due() {
                     let (model, worker) = (&self.plan.model, self.plan.number);
                     warn!(model, worker, %cause, times, "a remote backend could not be asked how it is");
@@ -156,17 +156,17 @@ impl Owner {
     }
 
     /// It has answered well. False where somebody has doubted it since it was asked: the answer may be older than that.
-    fn serves(&self, doubts: u64) -> bool {
+    fn mark_serving(&self, doubts: u64) -> bool {
         let was_doubted = self.endpoint.is_doubted();
-        self.endpoint.dispel(doubts);
+        self.endpoint.clear_doubts(doubts);
         if self.endpoint.is_doubted() {
             return false;
         }
-        if self.state() != State::Ready {
+        if self.state() != WorkerState::Ready {
             let (model, worker, host) = (&self.plan.model, self.plan.number, self.host());
             info!(model, worker, host, "the remote backend is ready");
-            self.endpoint.begins_to_serve();
-            self.happen(Event::AnswersReady, |status| {
+            self.endpoint.mark_ready();
+            self.apply(WorkerEvent::AnswersReady, |status| {
                 status.endpoint = Some(Arc::clone(&self.endpoint));
                 status.has_been_ready = true;
                 status.last_error = None;
@@ -178,11 +178,11 @@ impl Owner {
         true
     }
 
-    fn fails(&self, why: String) {
+    fn mark_failed(&self, why: String) {
         if self.publish.borrow().last_error.as_ref() != Some(&why) {
             warn!(model = self.plan.model, worker = self.plan.number, error = why, "the remote backend cannot serve");
         }
-        self.happen(Event::ProbesFailed, |status| {
+        self.apply(WorkerEvent::ProbesFailed, |status| {
             status.endpoint = None;
             status.last_error = Some(why);
         });
@@ -193,12 +193,12 @@ impl Owner {
         self.endpoint.target.authority.as_str()
     }
 
-    fn state(&self) -> State {
+    fn state(&self) -> WorkerState {
         self.publish.borrow().state
     }
 
     /// Takes the step of the state machine with what else changes by it: nobody sees one without the other.
-    fn happen(&self, event: Event, change: impl FnOnce(&mut Status)) {
+    fn apply(&self, event: WorkerEvent, change: impl FnOnce(&mut WorkerStatus)) {
         let from = self.state();
         let to = from.after(event).unwrap_or(from);
         if to != from {
@@ -208,7 +208,7 @@ impl Owner {
             status.state = to;
             change(status);
         });
-        self.board.show(to);
+        self.board.set_state(to);
     }
 }
 

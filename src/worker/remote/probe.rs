@@ -13,7 +13,7 @@ use nix::errno::Errno;
 
 /// The outcome of one probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Probe {
+pub(super) enum RemoteProbe {
     /// It lives, and does not say that it cannot serve.
     Ready {
         /// Whether it did not refuse the probe for its key.
@@ -38,29 +38,29 @@ pub(super) fn health_uri(target: &DialTarget, health: &str) -> Result<Uri, BadRe
 }
 
 /// Sends one probe to a worker there, and says what its response means.
-pub(super) async fn probe(prober: &Prober, target: &DialTarget, health: &Uri) -> Probe {
+pub(super) async fn probe(prober: &Prober, target: &DialTarget, health: &Uri) -> RemoteProbe {
     let host = target.authority.as_str();
     let outcome = match prober.get(health.clone(), target.authorization.as_ref()).await {
         Ok(response) => judge(response, host).await,
         Err(error) => Err(error),
     };
     outcome.unwrap_or_else(|error| match error {
-        HttpError::TimedOut => Probe::Failed(format!("{host} does not answer its probe in time")),
-        error => shortage(&error).map_or_else(|| Probe::Failed(error.explain(host)), Probe::Unasked),
+        HttpError::TimedOut => RemoteProbe::Failed(format!("{host} does not answer its probe in time")),
+        error => shortage(&error).map_or_else(|| RemoteProbe::Failed(error.explain(host)), RemoteProbe::Unasked),
     })
 }
 
-async fn judge(response: Response, host: &str) -> Result<Probe, HttpError> {
+async fn judge(response: Response, host: &str) -> Result<RemoteProbe, HttpError> {
     let status = response.status();
     Ok(match status {
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Probe::Ready { takes_our_key: false },
-        StatusCode::SERVICE_UNAVAILABLE if says_loading(response).await? => Probe::Loading,
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => RemoteProbe::Ready { takes_our_key: false },
+        StatusCode::SERVICE_UNAVAILABLE if says_loading(response).await? => RemoteProbe::Loading,
         _ if status.is_redirection() => {
-            Probe::Failed(format!("{host} sends its probe elsewhere ({status}); api_base must lead there itself"))
+            RemoteProbe::Failed(format!("{host} sends its probe elsewhere ({status}); api_base must lead there itself"))
         }
-        _ if status.is_server_error() => Probe::Failed(format!("{host} answers its probe with {status}")),
+        _ if status.is_server_error() => RemoteProbe::Failed(format!("{host} answers its probe with {status}")),
         // Others of the client's errors: there is no such path, or not for such a request.
-        _ => Probe::Ready { takes_our_key: true },
+        _ => RemoteProbe::Ready { takes_our_key: true },
     })
 }
 

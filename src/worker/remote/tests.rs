@@ -3,8 +3,8 @@ use crate::dial::testing::{DEADLINE, TestAuthority, TestServer};
 use crate::settings::values::Secret;
 use crate::telemetry::metrics::TextFormat;
 use crate::worker::endpoint::in_flight::InFlight;
-use crate::worker::endpoint::{Errand, NotNow};
-use crate::worker::handle::WorkerState;
+use crate::worker::endpoint::{NotAccepted, RequestClass};
+use crate::worker::handle::WorkerCondition;
 use http::{StatusCode, header};
 use proptest::prelude::*;
 use std::io;
@@ -38,7 +38,7 @@ fn prober(target: &DialTarget) -> (Prober, Uri) {
 
 /// A worker that has been joined.
 struct Joined {
-    handle: Handle,
+    handle: WorkerHandle,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -47,12 +47,12 @@ struct Joined {
 impl Joined {
     fn new(plan: RemotePlan) -> Self {
         let (metrics, stop, tasks) = (Arc::new(Metrics::new("local")), CancellationToken::new(), TaskTracker::new());
-        let handle = join(plan, Arc::default(), Arc::clone(&metrics), stop.clone(), &tasks).unwrap();
+        let handle = supervise_remote(plan, Arc::default(), Arc::clone(&metrics), stop.clone(), &tasks).unwrap();
         Self { handle, metrics, stop, tasks }
     }
 
     /// Waits until it is in this state, and reports how it is then.
-    async fn becomes(&mut self, state: State) -> Status {
+    async fn becomes(&mut self, state: WorkerState) -> WorkerStatus {
         let is_so = self.handle.status.wait_for(|status| status.state == state);
         tokio::time::timeout(DEADLINE, is_so).await.expect("the state in time").unwrap().clone()
     }
@@ -62,7 +62,7 @@ impl Joined {
     }
 
     fn begin(&self) -> InFlight {
-        self.handle.endpoint().expect("an endpoint").begin(Errand::Work(None)).ok().unwrap()
+        self.handle.endpoint().expect("an endpoint").begin(RequestClass::Inference(None)).ok().unwrap()
     }
 
     async fn stops(&mut self) {
@@ -76,7 +76,7 @@ impl Joined {
 async fn it_is_ready_once_it_answers_and_until_it_is_stopped() {
     let stand = TestServer::open(StatusCode::OK, "").await;
     let mut joined = Joined::new(at(&stand));
-    let status = joined.becomes(State::Ready).await;
+    let status = joined.becomes(WorkerState::Ready).await;
     assert!(status.has_been_ready && !status.asleep && status.last_error.is_none() && status.restarts == 0);
     let endpoint = status.endpoint.expect("an endpoint");
     assert!(endpoint.target.is_remote && endpoint.target.base_path == "/api");
@@ -90,8 +90,8 @@ async fn it_is_ready_once_it_answers_and_until_it_is_stopped() {
     assert!(joined.shows("llamagate_worker_state{model=\"m\",worker=\"3\",state=\"ready\"} 1"));
 
     joined.stops().await;
-    assert_eq!(joined.handle.state(), WorkerState { state: State::Stopped, is_asleep: false });
-    assert!(matches!(endpoint.begin(Errand::Work(None)), Err(NotNow::Closed)));
+    assert_eq!(joined.handle.state(), WorkerCondition { state: WorkerState::Stopped, is_asleep: false });
+    assert!(matches!(endpoint.begin(RequestClass::Inference(None)), Err(NotAccepted::Closed)));
     assert!(joined.shows("llamagate_workers_ready{model=\"m\"} 0"));
     assert!(joined.shows("llamagate_worker_state{model=\"m\",worker=\"3\",state=\"stopped\"} 1"));
 }
@@ -101,8 +101,8 @@ async fn what_an_answer_says_of_it() {
     let stand = TestServer::open(StatusCode::OK, "").await;
     let target = DialTarget::remote(&at(&stand).remote).unwrap();
     let (prober, health) = prober(&target);
-    let ready = Some(Probe::Ready { takes_our_key: true });
-    let keyless = Some(Probe::Ready { takes_our_key: false });
+    let ready = Some(RemoteProbe::Ready { takes_our_key: true });
+    let keyless = Some(RemoteProbe::Ready { takes_our_key: false });
     for (status, body, expected) in [
         (200, "{\"status\":\"ok\"}", ready.clone()),
         (204, "", ready.clone()),
@@ -111,7 +111,7 @@ async fn what_an_answer_says_of_it() {
         (429, "", ready),
         (401, "", keyless.clone()),
         (403, "", keyless),
-        (503, "{\"error\":{\"message\":\"Loading model\"}}", Some(Probe::Loading)),
+        (503, "{\"error\":{\"message\":\"Loading model\"}}", Some(RemoteProbe::Loading)),
         (503, "{\"status\":\"failed\"}", None),
         (503, "", None),
         (500, "loading", None),
@@ -120,7 +120,7 @@ async fn what_an_answer_says_of_it() {
     ] {
         stand.answers(StatusCode::from_u16(status).unwrap(), body);
         match (probe(&prober, &target, &health).await, expected) {
-            (Probe::Failed(why), None) => {
+            (RemoteProbe::Failed(why), None) => {
                 assert!(why.starts_with(&stand.address.to_string()) && why.contains(&status.to_string()), "{why}");
             }
             (found, expected) => assert_eq!(Some(found), expected, "{status} {body}"),
@@ -135,7 +135,7 @@ async fn a_word_far_down_in_an_answer_is_not_looked_for() {
     let stand = TestServer::open(StatusCode::SERVICE_UNAVAILABLE, long).await;
     let target = DialTarget::remote(&at(&stand).remote).unwrap();
     let (prober, health) = prober(&target);
-    assert!(matches!(probe(&prober, &target, &health).await, Probe::Failed(_)));
+    assert!(matches!(probe(&prober, &target, &health).await, RemoteProbe::Failed(_)));
 }
 
 #[tokio::test]
@@ -144,7 +144,7 @@ async fn one_that_refuses_connections_is_unhealthy_and_says_why() {
     bound.bind(([127, 0, 0, 1], 0).into()).unwrap();
     let address = bound.local_addr().unwrap();
     let mut joined = Joined::new(plan(format!("http://{address}")));
-    let status = joined.becomes(State::Unhealthy).await;
+    let status = joined.becomes(WorkerState::Unhealthy).await;
     assert_eq!(status.last_error, Some(format!("{address} refuses connections")));
     assert!(status.endpoint.is_none() && !status.has_been_ready && joined.handle.endpoint().is_none());
     assert!(joined.shows("llamagate_workers_ready{model=\"m\"} 0"));
@@ -156,7 +156,7 @@ async fn one_that_does_not_answer_is_not_waited_for() {
     let silent = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = silent.local_addr().unwrap();
     let mut joined = Joined::new(plan(format!("http://{address}")));
-    let status = joined.becomes(State::Unhealthy).await;
+    let status = joined.becomes(WorkerState::Unhealthy).await;
     assert_eq!(status.last_error, Some(format!("{address} does not answer its probe in time")));
     joined.stops().await;
 }
@@ -165,12 +165,12 @@ async fn one_that_does_not_answer_is_not_waited_for() {
 async fn one_that_cannot_serve_is_asked_again_soon() {
     let stand = TestServer::open(StatusCode::INTERNAL_SERVER_ERROR, "").await;
     let mut joined = Joined::new(at(&stand));
-    joined.becomes(State::Unhealthy).await;
+    joined.becomes(WorkerState::Unhealthy).await;
     stand.answers(StatusCode::SERVICE_UNAVAILABLE, "Loading model");
-    let status = joined.becomes(State::Loading).await;
+    let status = joined.becomes(WorkerState::Loading).await;
     assert!(status.endpoint.is_none() && status.last_error.is_none());
     stand.answers(StatusCode::OK, "");
-    joined.becomes(State::Ready).await;
+    joined.becomes(WorkerState::Ready).await;
     joined.stops().await;
 }
 
@@ -178,9 +178,9 @@ async fn one_that_cannot_serve_is_asked_again_soon() {
 async fn a_broken_connection_is_looked_into_at_once() {
     let stand = TestServer::open(StatusCode::OK, "").await;
     let mut joined = Joined::new(at(&stand));
-    joined.becomes(State::Ready).await;
+    joined.becomes(WorkerState::Ready).await;
 
-    joined.begin().failed(&io::Error::from(io::ErrorKind::ConnectionReset));
+    joined.begin().record_failure(&io::Error::from(io::ErrorKind::ConnectionReset));
     assert!(joined.handle.endpoint().is_none(), "nothing is sent to it meanwhile");
     let mut changes = joined.handle.clone();
     let dispelled = async {
@@ -189,12 +189,12 @@ async fn a_broken_connection_is_looked_into_at_once() {
         }
     };
     tokio::time::timeout(DEADLINE, dispelled).await.expect("a look in time");
-    assert_eq!(joined.handle.state(), WorkerState { state: State::Ready, is_asleep: false });
+    assert_eq!(joined.handle.state(), WorkerCondition { state: WorkerState::Ready, is_asleep: false });
 
     stand.answers(StatusCode::BAD_GATEWAY, "");
     let mut in_flight = joined.begin();
-    in_flight.doubt();
-    assert!(joined.becomes(State::Unhealthy).await.endpoint.is_none());
+    in_flight.record_broken_connection();
+    assert!(joined.becomes(WorkerState::Unhealthy).await.endpoint.is_none());
     assert!(joined.shows("llamagate_workers_ready{model=\"m\"} 0"));
     joined.stops().await;
 }
@@ -203,46 +203,46 @@ async fn a_broken_connection_is_looked_into_at_once() {
 async fn what_it_was_serving_when_it_broke_is_under_no_suspicion() {
     let stand = TestServer::open(StatusCode::OK, "").await;
     let mut joined = Joined::new(at(&stand));
-    joined.becomes(State::Ready).await;
+    joined.becomes(WorkerState::Ready).await;
     let fingerprint = crate::worker::endpoint::crash_suspects::Fingerprint(7);
     let endpoint = joined.handle.endpoint().unwrap();
     stand.answers(StatusCode::BAD_GATEWAY, "");
-    endpoint.begin(Errand::Work(Some(fingerprint))).ok().unwrap().doubt();
-    joined.becomes(State::Unhealthy).await;
+    endpoint.begin(RequestClass::Inference(Some(fingerprint))).ok().unwrap().record_broken_connection();
+    joined.becomes(WorkerState::Unhealthy).await;
     // A network that breaks down accuses nobody.
-    assert!(!joined.handle.suspects(fingerprint));
+    assert!(!joined.handle.is_suspected(fingerprint));
     joined.stops().await;
 }
 
 /// An owner whose probes are made up.
-fn owner() -> (Owner, watch::Receiver<Status>) {
+fn owner() -> (Owner, watch::Receiver<WorkerStatus>) {
     let plan = plan("http://127.0.0.1:1".to_owned());
     let target = DialTarget::remote(&plan.remote).unwrap();
     let (prober, health) = prober(&target);
-    let (publish, status) = watch::channel(Status::first(false));
+    let (publish, status) = watch::channel(WorkerStatus::first(false));
     let owner = Owner {
         plan,
         prober,
         health,
         endpoint: Arc::new(Endpoint::at(target, Arc::default())),
         publish,
-        board: Board::put_up(Arc::new(Metrics::new("local")), "m".to_owned(), 0, State::Stopped),
+        board: WorkerMetrics::register(Arc::new(Metrics::new("local")), "m".to_owned(), 0, WorkerState::Stopped),
         failures: 0,
         trouble: ThrottledWarning::default(),
         has_warned_of_key: false,
     };
-    owner.happen(Event::StartBegun, |_| {});
+    owner.apply(WorkerEvent::StartBegun, |_| {});
     (owner, status)
 }
 
 #[tokio::test]
 async fn a_doubt_that_comes_while_it_is_asked_is_looked_into_again() {
     let (mut owner, status) = owner();
-    let well = Probe::Ready { takes_our_key: true };
+    let well = RemoteProbe::Ready { takes_our_key: true };
     assert_eq!(owner.conclude(well.clone(), 0), INTERVAL);
     let endpoint = status.borrow().endpoint.clone().unwrap();
     let asked = endpoint.doubts();
-    endpoint.begin(Errand::Work(None)).ok().unwrap().doubt();
+    endpoint.begin(RequestClass::Inference(None)).ok().unwrap().record_broken_connection();
     assert_eq!(owner.conclude(well.clone(), asked), PROBE_INTERVAL_DOUBTED);
     assert!(!owner.endpoint.is_open());
     assert_eq!(owner.conclude(well, owner.endpoint.doubts()), INTERVAL);
@@ -252,18 +252,18 @@ async fn a_doubt_that_comes_while_it_is_asked_is_looked_into_again() {
 #[tokio::test]
 async fn a_shortage_of_our_own_says_nothing_about_it() {
     let (mut owner, status) = owner();
-    owner.conclude(Probe::Ready { takes_our_key: true }, 0);
-    assert_eq!(owner.conclude(Probe::Unasked(nix::errno::Errno::EMFILE), 0), SHORTAGE_PAUSE);
-    assert_eq!(status.borrow().state, State::Ready);
+    owner.conclude(RemoteProbe::Ready { takes_our_key: true }, 0);
+    assert_eq!(owner.conclude(RemoteProbe::Unasked(nix::errno::Errno::EMFILE), 0), SHORTAGE_PAUSE);
+    assert_eq!(status.borrow().state, WorkerState::Ready);
 }
 
 #[tokio::test]
 async fn it_is_never_restarted_for_what_it_cannot_compute() {
     let (mut owner, status) = owner();
-    owner.conclude(Probe::Ready { takes_our_key: true }, 0);
+    owner.conclude(RemoteProbe::Ready { takes_our_key: true }, 0);
     let endpoint = status.borrow().endpoint.clone().unwrap();
     for _ in 0..10 {
-        Arc::clone(&endpoint).begin(Errand::Work(None)).ok().unwrap().could_not_be_computed();
+        Arc::clone(&endpoint).begin(RequestClass::Inference(None)).ok().unwrap().record_compute_failure();
     }
     assert!(endpoint.is_open());
 }
@@ -278,10 +278,10 @@ async fn tls_is_part_of_the_question() {
         let handle = join_by(ours.trust(), plan, Arc::default(), Arc::clone(&metrics), stop.clone(), &tasks).unwrap();
         let mut joined = Joined { handle, metrics, stop, tasks };
         if is_trusted {
-            joined.becomes(State::Ready).await;
+            joined.becomes(WorkerState::Ready).await;
             assert_eq!(stand.seen()[0].headers[header::AUTHORIZATION], "Bearer sk-hush");
         } else {
-            let why = joined.becomes(State::Unhealthy).await.last_error.unwrap();
+            let why = joined.becomes(WorkerState::Unhealthy).await.last_error.unwrap();
             assert!(why.starts_with(&format!("the certificate of {} is not trusted", stand.address)), "{why}");
             assert!(stand.seen().is_empty(), "the key was not sent");
         }
@@ -293,7 +293,7 @@ async fn tls_is_part_of_the_question() {
 fn a_plan_that_cannot_work_is_refused_and_shows_no_key() {
     let joined = |plan| {
         let (metrics, stop, tasks) = (Arc::new(Metrics::new("local")), CancellationToken::new(), TaskTracker::new());
-        join(plan, Arc::default(), metrics, stop, &tasks).err().expect("a refusal").to_string()
+        supervise_remote(plan, Arc::default(), metrics, stop, &tasks).err().expect("a refusal").to_string()
     };
     assert!(joined(plan("server1:8000".to_owned())).contains("api_base"));
     let mut bad = plan("http://server1:8000".to_owned());

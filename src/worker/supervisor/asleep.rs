@@ -7,27 +7,27 @@ use crate::worker::demand::DemandChange;
 use crate::worker::diagnosis::ending::crowded_out;
 use crate::worker::handle::LastExit;
 use crate::worker::memory::ledger::CrowdedOut;
-use crate::worker::state::{Event, State};
+use crate::worker::state::{WorkerEvent, WorkerState};
 use std::time::Duration;
 use tracing::info;
 
 impl Owner {
     /// Has everybody know that it cannot be loaded beside pinned models, which is no death, and waits until somebody more
     /// wants it. One that is to be there anyway also waits for its room.
-    pub(super) async fn stay_out(&mut self, by: &CrowdedOut) {
+    pub(super) async fn wait_for_admission(&mut self, by: &CrowdedOut) {
         self.demand.release();
         let exit = LastExit::of(&self.plan, None, None, crowded_out(&by.0));
-        self.happen_and(Event::StopAsked, |status| {
+        self.apply_with(WorkerEvent::StopAsked, |status| {
             status.asleep = true;
             status.last_exit = Some(exit);
             status.failed_loads += 1;
         });
-        self.happen(Event::Stopped);
-        let lodger = self.lodger();
+        self.apply(WorkerEvent::Stopped);
+        let lodger = self.memory_request();
         let change = tokio::select! {
             change = self.demand.shared().next_change() => Some(change),
             () = self.demand.shared().more() => None,
-            () = async { self.shared.memory.wait().await.residents.may_have_room(&lodger).await }, if self.demand.is_autostart() => None,
+            () = async { self.shared.memory.wait().await.residents.wait_until_admissible(&lodger).await }, if self.demand.is_autostart() => None,
         };
         if let Some(change) = change {
             self.demand.apply(change);
@@ -55,18 +55,18 @@ impl Owner {
         self.demand.release();
         while self.demand.shared().next_change().await != DemandChange::Wake {}
         info!(model = self.plan.model, "{} was given up and is started anew", self.plan.program.name());
-        self.budget.renew();
+        self.budget.reset();
         self.demand.apply(DemandChange::Wake);
     }
 
     /// Nobody wants it, so that it is not started now.
     pub(super) fn put_to_sleep(&mut self) {
         self.is_restart = false;
-        if self.state() == State::Stopped && self.publish.borrow().asleep {
+        if self.state() == WorkerState::Stopped && self.publish.borrow().asleep {
             return;
         }
-        self.happen_and(Event::StopAsked, |status| status.asleep = true);
+        self.apply_with(WorkerEvent::StopAsked, |status| status.asleep = true);
         // A start that was begun is left at once: there is no process.
-        self.happen(Event::Stopped);
+        self.apply(WorkerEvent::Stopped);
     }
 }

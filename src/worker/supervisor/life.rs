@@ -1,29 +1,29 @@
 //! One life of a llama-server: its start, and its end.
 
-use super::owner::{End, Owner, Unstarted};
+use super::owner::{LifeEnd, Owner, StartFailure};
 use crate::dial::DialTarget;
 use crate::telemetry::files::{LogTail, pump};
 use crate::telemetry::log::{CLOCK, behind_a_queue};
 use crate::worker::bounds::LOG_PUMP_GRACE;
 use crate::worker::demand::{Demand, DemandChange};
 use crate::worker::diagnosis::diagnose;
-use crate::worker::diagnosis::evidence::{Evidence, Killed};
+use crate::worker::diagnosis::evidence::{Evidence, KillReason};
 use crate::worker::endpoint::Endpoint;
 use crate::worker::handle::LastExit;
 use crate::worker::health::load_progress::is_about_a_request;
-use crate::worker::load_phases::Phases;
+use crate::worker::load_phases::LoadPhases;
 use crate::worker::memory::gpu;
-use crate::worker::memory::kernel::Roots;
-use crate::worker::memory::oom_kills::Kills;
-use crate::worker::memory::reservation::Room;
+use crate::worker::memory::kernel::KernelRoots;
+use crate::worker::memory::oom_kills::OomKills;
+use crate::worker::memory::reservation::Reservation;
 use crate::worker::plan::Program;
 use crate::worker::process::command::Launch;
 use crate::worker::process::cpus::Cpus;
 use crate::worker::process::leftovers;
-use crate::worker::process::ports::Port;
-use crate::worker::process::runtime_dir::Den;
+use crate::worker::process::ports::BackendPort;
+use crate::worker::process::runtime_dir::RuntimeDir;
 use crate::worker::process::spawner::{Process, code_and_signal};
-use crate::worker::state::{Event, State};
+use crate::worker::state::{WorkerEvent, WorkerState};
 use std::collections::BTreeSet;
 use std::io;
 use std::process::ExitStatus;
@@ -35,32 +35,32 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 /// A process that runs, and all that is kept for it.
-pub(super) struct Life {
+pub(super) struct ProcessLife {
     pub(super) process: Process,
     pub(super) endpoint: Arc<Endpoint>,
     /// The end of its log.
     pub(super) tail: Arc<Mutex<LogTail>>,
     /// How its load went, as its log tells.
-    pub(super) phases: Arc<Mutex<Phases>>,
+    pub(super) phases: Arc<Mutex<LoadPhases>>,
     /// How long the model was read before the start, if it was.
     pub(super) prefetch: Option<Duration>,
-    den: Den,
+    den: RuntimeDir,
     /// On a set of its own, so that it ends with this life whatever happens.
     pumps: JoinSet<()>,
     /// What the kernel had killed before.
-    kills: (Roots, Kills),
+    kills: (KernelRoots, OomKills),
     /// The memory that it may take.
-    pub(super) room: Room,
+    pub(super) room: Reservation,
     /// Given to nobody else as long as this process may listen on it.
-    _port: Port,
+    _port: BackendPort,
 }
 
 /// Why watching a process ended.
-pub(super) enum Ending {
+pub(super) enum WatchEnd {
     /// It has ended by itself.
     Exited(io::Result<ExitStatus>),
     /// It must be killed.
-    MustDie(Killed),
+    MustDie(KillReason),
     /// Somebody wants it stopped for good.
     StopAsked,
     /// Nobody has used it for `IDLE_UNLOAD`, and nothing is sent to it any more.
@@ -71,20 +71,21 @@ pub(super) enum Ending {
 
 impl Owner {
     /// Starts a process, once all is prepared for it. May be cancelled.
-    pub(super) async fn begin(&mut self, stop: &CancellationToken) -> Result<Life, Unstarted> {
+    pub(super) async fn begin(&mut self, stop: &CancellationToken) -> Result<ProcessLife, StartFailure> {
         let (room, prefetch) = self.prepare_while_wanted(stop).await?;
-        let mut den = Den::new().map_err(io::Error::other)?;
+        let mut den = RuntimeDir::new().map_err(io::Error::other)?;
         let port = self.shared.ports.take(self.plan.engine.port_backend)?;
         // Only llama-server was told of this key.
         let authorization = matches!(self.plan.program, Program::LlamaServer { .. }).then(|| den.authorization());
         let target = DialTarget::local(port.address(), authorization).map_err(io::Error::other)?;
         let target = DialTarget { model: self.plan.program.model().map(str::to_owned), ..target };
-        let endpoint = Arc::new(Endpoint::at(target, Arc::clone(&self.deaths)).ringing(Arc::clone(&self.shared.bell)));
+        let endpoint =
+            Arc::new(Endpoint::at(target, Arc::clone(&self.deaths)).with_signal(Arc::clone(&self.shared.bell)));
         let plan = &self.plan;
         let launch = Launch { plan, address: port.address(), den: &den, cpus: Cpus::here() };
-        let roots = Roots::here();
-        let kills = Kills::count(&roots);
-        let phases = Arc::new(Mutex::new(Phases::begin(Instant::now())));
+        let roots = KernelRoots::here();
+        let kills = OomKills::count(&roots);
+        let phases = Arc::new(Mutex::new(LoadPhases::begin(Instant::now())));
         let mut process = self.shared.spawner.spawn(launch.command_line()).await?;
         if let Err(error) = den.inhabit(process.pid()) {
             warn!(model = plan.model, %error, "there is no note of this {} for a gateway after a crash of this one", plan.program.name());
@@ -95,51 +96,69 @@ impl Owner {
         if let Some(keeping) = self.keep_log(&mut process, &tail, &phases) {
             pumps.spawn(keeping);
         }
-        Ok(Life { process, endpoint, tail, phases, prefetch, den, pumps, kills: (roots, kills), room, _port: port })
+        Ok(ProcessLife {
+            process,
+            endpoint,
+            tail,
+            phases,
+            prefetch,
+            den,
+            pumps,
+            kills: (roots, kills),
+            room,
+            _port: port,
+        })
     }
 
     /// Ends it, if it has not ended by itself, and all that it left.
-    pub(super) async fn end(&mut self, life: Life, ending: Ending) -> End {
+    pub(super) async fn end(&mut self, life: ProcessLife, ending: WatchEnd) -> LifeEnd {
         match ending {
-            Ending::Exited(status) => self.bury(life, status, None).await,
-            Ending::MustDie(why) => self.bury(life, Err(io::ErrorKind::TimedOut.into()), Some(why)).await,
-            Ending::Unused => {
+            WatchEnd::Exited(status) => self.collect_exit(life, status, None).await,
+            WatchEnd::MustDie(why) => self.collect_exit(life, Err(io::ErrorKind::TimedOut.into()), Some(why)).await,
+            WatchEnd::Unused => {
                 info!(
                     model = self.plan.model,
                     "nobody has used {} for IDLE_UNLOAD, it is put to sleep",
                     self.plan.program.name()
                 );
-                self.put_down(life, true).await;
-                End::Asleep
+                self.stop_unneeded(life, true).await;
+                LifeEnd::Asleep
             }
-            Ending::PutAway => {
-                self.put_down(life, true).await;
-                End::Asleep
+            WatchEnd::PutAway => {
+                self.stop_unneeded(life, true).await;
+                LifeEnd::Asleep
             }
-            Ending::StopAsked => {
-                self.put_down(life, false).await;
-                End::Asked
+            WatchEnd::StopAsked => {
+                self.stop_unneeded(life, false).await;
+                LifeEnd::Asked
             }
         }
     }
 
     /// Ends one that has died, or must, and finds out why.
-    async fn bury(&mut self, mut life: Life, mut status: io::Result<ExitStatus>, killed: Option<Killed>) -> End {
+    async fn collect_exit(
+        &mut self,
+        mut life: ProcessLife,
+        mut status: io::Result<ExitStatus>,
+        killed: Option<KillReason>,
+    ) -> LifeEnd {
         let has_served = self.state().has_served();
         // One that is to be there for the next request is started again though nobody wants it now, unless it was to go.
-        if matches!(self.state(), State::Ready | State::Unhealthy) && (self.plan.preload || self.plan.pinned) {
+        if matches!(self.state(), WorkerState::Ready | WorkerState::Unhealthy)
+            && (self.plan.preload || self.plan.pinned)
+        {
             self.demand.set_autostart();
         }
-        life.room.leaves();
+        life.room.mark_leaving();
         // At once, and before anything that may take its time: its requests fail, and those that wait wait for the next.
         match killed {
             // No fault of those in flight.
-            Some(Killed::CannotCompute) => life.endpoint.has_failed_to_compute(),
+            Some(KillReason::CannotCompute) => life.endpoint.record_compute_failure(),
             // Nor need it be one of them on which it hangs.
-            Some(Killed::Hung(_) | Killed::Mute(_) | Killed::Silent) => life.endpoint.has_hung(),
-            _ => life.endpoint.has_died(),
+            Some(KillReason::Hung(_) | KillReason::Mute(_) | KillReason::Silent) => life.endpoint.record_hang(),
+            _ => life.endpoint.record_exit(),
         }
-        self.happen_and(Event::Ended, |status| {
+        self.apply_with(WorkerEvent::Ended, |status| {
             status.endpoint = None;
             status.failed_loads += u64::from(!has_served);
         });
@@ -161,15 +180,15 @@ impl Owner {
         let tail = life.tail.lock().unwrap_or_else(PoisonError::into_inner);
         let found = diagnose(&Evidence { code, signal, tail: &tail, has_served, killed, memory });
         drop(tail);
-        self.give_back(life.room, ended);
-        End::Died(LastExit::of(&self.plan, code, signal, found))
+        self.release_memory(life.room, ended);
+        LifeEnd::Died(LastExit::of(&self.plan, code, signal, found))
     }
 
     /// Stops one that is not needed, for now or for ever.
-    async fn put_down(&mut self, mut life: Life, to_sleep: bool) {
+    async fn stop_unneeded(&mut self, mut life: ProcessLife, to_sleep: bool) {
         life.endpoint.close();
-        life.room.leaves();
-        self.happen_and(Event::StopAsked, |status| {
+        life.room.mark_leaving();
+        self.apply_with(WorkerEvent::StopAsked, |status| {
             status.endpoint = None;
             status.asleep = to_sleep;
         });
@@ -182,13 +201,13 @@ impl Owner {
         }
         let ended = leftovers::clear(&mut life.den, life.process.pid()).await;
         let _ = tokio::time::timeout(LOG_PUMP_GRACE, life.pumps.join_next()).await;
-        self.give_back(life.room, ended);
-        self.happen(Event::Stopped);
+        self.release_memory(life.room, ended);
+        self.apply(WorkerEvent::Stopped);
         info!(model = self.plan.model, "{} stopped", self.plan.program.name());
     }
 
     /// Has the room given back when these processes, which have ended, have given back their memory.
-    fn give_back(&mut self, room: Room, ended: BTreeSet<i32>) {
+    fn release_memory(&mut self, room: Reservation, ended: BTreeSet<i32>) {
         let stop = self.stop.clone();
         self.release = Some(self.tasks.spawn(async move {
             gpu::released(ended, &stop).await;
@@ -197,7 +216,10 @@ impl Owner {
     }
 
     /// Prepares a start, unless it is not wanted any more before that is done.
-    async fn prepare_while_wanted(&mut self, stop: &CancellationToken) -> Result<(Room, Option<Duration>), Unstarted> {
+    async fn prepare_while_wanted(
+        &mut self,
+        stop: &CancellationToken,
+    ) -> Result<(Reservation, Option<Duration>), StartFailure> {
         let (demand, autostart) = (Arc::clone(self.demand.shared()), self.demand.is_autostart());
         let mut woken = None;
         let not_wanted = async {
@@ -225,7 +247,7 @@ impl Owner {
             }
             None => {
                 self.demand.clear();
-                Err(Unstarted::Unwanted)
+                Err(StartFailure::Unwanted)
             }
         }
     }
@@ -235,14 +257,14 @@ impl Owner {
         &self,
         process: &mut Process,
         tail: &Arc<Mutex<LogTail>>,
-        phases: &Arc<Mutex<Phases>>,
+        phases: &Arc<Mutex<LoadPhases>>,
     ) -> Option<impl Future<Output = ()> + use<>> {
         let output = process.take_output()?;
         let (writer, guard) = behind_a_queue(self.plan.logs.create("server", &self.plan.instance, CLOCK));
         let (dropped, errors) = (writer.error_counter(), self.plan.logs.errors());
         let (tail, phases) = (Arc::clone(tail), Arc::clone(phases));
         let observe = move |line: &[u8]| {
-            phases.lock().unwrap_or_else(PoisonError::into_inner).says(line, Instant::now());
+            phases.lock().unwrap_or_else(PoisonError::into_inner).read_line(line, Instant::now());
             !is_about_a_request(line)
         };
         Some(async move {

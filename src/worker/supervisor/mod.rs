@@ -22,15 +22,15 @@ mod watch;
 use crate::worker::bounds::SHORTAGE_PAUSE;
 use crate::worker::demand::{Demand, OwnerDemand};
 use crate::worker::diagnosis::ending::not_started;
-use crate::worker::endpoint::crash_suspects::Deaths;
-use crate::worker::handle::{Handle, LastExit, Status};
+use crate::worker::endpoint::crash_suspects::CrashSuspects;
+use crate::worker::handle::{LastExit, WorkerHandle, WorkerStatus};
 use crate::worker::plan::Plan;
-use crate::worker::process::blocking::Aside;
-use crate::worker::state::{Event, State};
-use crate::worker::worker_metrics::Board;
-use owner::{End, Owner, Shortness, Unstarted};
-use restart_budget::Budget;
-use shared::Shared;
+use crate::worker::process::blocking::BlockingTask;
+use crate::worker::state::{WorkerEvent, WorkerState};
+use crate::worker::worker_metrics::WorkerMetrics;
+use owner::{LifeEnd, Owner, Shortage, StartFailure};
+use restart_budget::RestartBudget;
+use shared::WorkerContext;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,18 +44,23 @@ use tracing::{error, info, warn};
 /// workers of one model share `deaths`, so that a request which kills one of them is not tried on all.
 pub fn supervise(
     plan: Plan,
-    shared: &Arc<Shared>,
-    deaths: Arc<Deaths>,
+    shared: &Arc<WorkerContext>,
+    deaths: Arc<CrashSuspects>,
     stop: CancellationToken,
     tasks: &TaskTracker,
-) -> Handle {
-    let (publish, status) = channel::channel(Status::first(!plan.preload));
+) -> WorkerHandle {
+    let (publish, status) = channel::channel(WorkerStatus::first(!plan.preload));
     let demand = Arc::new(Demand::new(Arc::clone(&shared.bell)));
-    let board = Board::put_up(Arc::clone(&shared.metrics), plan.model.clone(), plan.number, status.borrow().state);
-    let handle =
-        Handle { status, demand: Arc::clone(&demand), deaths: Arc::clone(&deaths), board: Some(Arc::clone(&board)) };
+    let board =
+        WorkerMetrics::register(Arc::clone(&shared.metrics), plan.model.clone(), plan.number, status.borrow().state);
+    let handle = WorkerHandle {
+        status,
+        demand: Arc::clone(&demand),
+        suspects: Arc::clone(&deaths),
+        metrics: Some(Arc::clone(&board)),
+    };
     let owner = Owner {
-        budget: Budget::new(plan.engine.restart_limit, plan.engine.restart_window.0),
+        budget: RestartBudget::new(plan.engine.restart_limit, plan.engine.restart_window.0),
         demand: OwnerDemand::new(demand, plan.preload),
         is_restart: false,
         plan,
@@ -63,12 +68,12 @@ pub fn supervise(
         learned: None,
         board,
         publish,
-        short: Shortness::default(),
+        short: Shortage::default(),
         deaths,
         release: None,
         tasks: tasks.clone(),
         stop: stop.clone(),
-        file_check: Aside::default(),
+        file_check: BlockingTask::default(),
     };
     tasks.spawn(async move { owner.run(stop).await });
     handle
@@ -78,7 +83,7 @@ impl Owner {
     async fn run(mut self, stop: CancellationToken) {
         // What fits, and what a worker needs, is not known before.
         let _ = stop.run_until_cancelled(self.shared.memory.wait()).await;
-        self.board.needs(self.need());
+        self.board.set_need(self.need());
         loop {
             if !self.demand.is_needed() {
                 self.put_to_sleep();
@@ -88,25 +93,26 @@ impl Owner {
                         self.demand.apply(change);
                         continue;
                     }
-                    () = stop.cancelled() => return self.happen(Event::StopAsked),
+                    () = stop.cancelled() => return self.apply(WorkerEvent::StopAsked),
                 }
             }
-            let pause = match self.one_life(&stop).await {
-                Ok(End::Asked) => return,
-                Ok(End::Asleep) => {
+            let pause = match self.run_once(&stop).await {
+                Ok(LifeEnd::Asked) => return,
+                Ok(LifeEnd::Asleep) => {
                     self.demand.cancel_autostart();
                     continue;
                 }
-                Ok(End::Died(exit)) => self.after_death(exit),
-                Err(Unstarted::Unwanted) => continue,
-                Err(Unstarted::CrowdedOut(by)) => match stop.run_until_cancelled(self.stay_out(&by)).await {
+                Ok(LifeEnd::Died(exit)) => self.after_death(exit),
+                Err(StartFailure::Unwanted) => continue,
+                Err(StartFailure::CrowdedOut(by)) => match stop.run_until_cancelled(self.wait_for_admission(&by)).await
+                {
                     Some(()) => continue,
-                    None => return self.happen(Event::StopAsked),
+                    None => return self.apply(WorkerEvent::StopAsked),
                 },
-                Err(Unstarted::Hopeless(found)) => self.after_death(LastExit::of(&self.plan, None, None, found)),
-                Err(Unstarted::Short(error)) => match self.short.lasts(self.plan.engine.load_timeout.0) {
+                Err(StartFailure::Hopeless(found)) => self.after_death(LastExit::of(&self.plan, None, None, found)),
+                Err(StartFailure::Short(error)) => match self.short.has_lasted(self.plan.engine.load_timeout.0) {
                     // No fault of llama-server's, and no reason to give it up: the shortage will pass.
-                    false => self.for_now(&error),
+                    false => self.after_shortage(&error),
                     true => self.after_death(LastExit::of(&self.plan, None, None, not_started(&error))),
                 },
             };
@@ -115,21 +121,21 @@ impl Owner {
                 None => stop.run_until_cancelled(self.wait_for_revival()).await,
             };
             if may_go_on.is_none() {
-                return self.happen(Event::StopAsked);
+                return self.apply(WorkerEvent::StopAsked);
             }
         }
     }
 
     /// Remembers how it ended. The pause before the next start, or nothing when there will be none.
     fn after_death(&mut self, exit: LastExit) -> Option<Duration> {
-        self.short = Shortness::default();
+        self.short = Shortage::default();
         let hint = exit.hint.clone().unwrap_or_default();
         let (code, signal, cause) = (exit.code, exit.signal, exit.cause.as_str());
         let is_lasting = exit.cause.is_lasting() && !self.publish.borrow().has_been_ready;
         let pause = if is_lasting { None } else { self.budget.spend(Instant::now()) };
         self.is_restart = true;
         // One that has run has been counted when it ended.
-        let never_ran = self.state() == State::Starting;
+        let never_ran = self.state() == WorkerState::Starting;
         let name = self.plan.program.name();
         let what = if never_ran { format!("{name} could not be started") } else { format!("{name} ended") };
         // Logged before anybody hears of it, for whoever hears of it may end the service.
@@ -138,14 +144,14 @@ impl Owner {
                 let pause_ms = pause.as_millis() as u64;
                 let model = &self.plan.model;
                 warn!(model, code, signal, cause, hint, pause_ms, "{what}, it will be restarted");
-                Event::Ended
+                WorkerEvent::Ended
             }
             None => {
                 error!(model = self.plan.model, code, signal, cause, hint, "{what} and is given up");
-                Event::BudgetSpent
+                WorkerEvent::BudgetSpent
             }
         };
-        self.happen_and(event, |status| {
+        self.apply_with(event, |status| {
             status.last_exit = Some(exit);
             status.asleep = false;
             status.failed_loads += u64::from(never_ran);
@@ -154,28 +160,28 @@ impl Owner {
     }
 
     /// Reports a shortage. The pause before the next try.
-    fn for_now(&mut self, error: &io::Error) -> Option<Duration> {
+    fn after_shortage(&mut self, error: &io::Error) -> Option<Duration> {
         if let Some(times) = self.short.trouble.report_due() {
             warn!(model = self.plan.model, %error, times, "{} cannot be started now", self.plan.program.name());
         }
-        self.happen(Event::Ended);
+        self.apply(WorkerEvent::Ended);
         Some(SHORTAGE_PAUSE)
     }
 
     /// From one start to the end of that process.
-    async fn one_life(&mut self, stop: &CancellationToken) -> Result<End, Unstarted> {
+    async fn run_once(&mut self, stop: &CancellationToken) -> Result<LifeEnd, StartFailure> {
         if std::mem::take(&mut self.is_restart) {
             self.publish.send_modify(|status| status.restarts += 1);
-            self.board.restarted();
+            self.board.count_restart();
         }
-        self.happen(Event::StartBegun);
+        self.apply(WorkerEvent::StartBegun);
         let Some(begun) = stop.run_until_cancelled(self.begin(stop)).await else {
-            self.happen(Event::StopAsked);
-            self.happen(Event::Stopped);
-            return Ok(End::Asked);
+            self.apply(WorkerEvent::StopAsked);
+            self.apply(WorkerEvent::Stopped);
+            return Ok(LifeEnd::Asked);
         };
         let mut life = begun?;
-        self.short = Shortness::default();
+        self.short = Shortage::default();
         let ending = self.watch(&mut life, stop).await;
         Ok(self.end(life, ending).await)
     }

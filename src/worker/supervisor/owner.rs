@@ -2,22 +2,22 @@
 //!
 //! Owns the data alone; what the owner does with them is in the files that add to [`Owner`].
 
-use super::restart_budget::Budget;
-use super::shared::Shared;
+use super::restart_budget::RestartBudget;
+use super::shared::WorkerContext;
 use crate::awake;
 use crate::models::ModelError;
 use crate::telemetry::trouble::ThrottledWarning;
 use crate::worker::demand::OwnerDemand;
 use crate::worker::diagnosis::cause::Diagnosis;
 use crate::worker::diagnosis::ending::not_started;
-use crate::worker::endpoint::crash_suspects::Deaths;
-use crate::worker::handle::{LastExit, Status};
+use crate::worker::endpoint::crash_suspects::CrashSuspects;
+use crate::worker::handle::{LastExit, WorkerStatus};
 use crate::worker::local_errors::shortage;
 use crate::worker::memory::ledger::CrowdedOut;
 use crate::worker::plan::Plan;
-use crate::worker::process::blocking::Aside;
-use crate::worker::state::{Event, State};
-use crate::worker::worker_metrics::Board;
+use crate::worker::process::blocking::BlockingTask;
+use crate::worker::state::{WorkerEvent, WorkerState};
+use crate::worker::worker_metrics::WorkerMetrics;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,40 +30,40 @@ use tracing::debug;
 /// A worker as the task that owns it knows it.
 pub(super) struct Owner {
     pub(super) plan: Plan,
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<WorkerContext>,
     /// The memory that it took the last time, in bytes.
     pub(super) learned: Option<u64>,
-    pub(super) publish: watch::Sender<Status>,
-    pub(super) board: Arc<Board>,
-    pub(super) budget: Budget,
-    pub(super) short: Shortness,
+    pub(super) publish: watch::Sender<WorkerStatus>,
+    pub(super) board: Arc<WorkerMetrics>,
+    pub(super) budget: RestartBudget,
+    pub(super) short: Shortage,
     pub(super) demand: OwnerDemand,
     /// Whether the next start follows a death.
     pub(super) is_restart: bool,
-    pub(super) deaths: Arc<Deaths>,
+    pub(super) deaths: Arc<CrashSuspects>,
     /// Waits until the process before has given back its memory, and gives back its room then.
     pub(super) release: Option<JoinHandle<()>>,
     pub(super) tasks: TaskTracker,
     pub(super) stop: CancellationToken,
-    pub(super) file_check: Aside<FileCheck>,
+    pub(super) file_check: BlockingTask<FileCheck>,
 }
 
 /// A shortage on this machine that keeps llama-server from being started.
 #[derive(Default)]
-pub(super) struct Shortness {
+pub(super) struct Shortage {
     since: Option<awake::ActiveInstant>,
     pub(super) trouble: ThrottledWarning,
 }
 
-impl Shortness {
+impl Shortage {
     /// It is still there. Whether it has been for so long.
-    pub(super) fn lasts(&mut self, longest: Duration) -> bool {
+    pub(super) fn has_lasted(&mut self, longest: Duration) -> bool {
         self.since.get_or_insert_with(awake::ActiveInstant::now).elapsed() >= longest
     }
 }
 
 /// Why there is no process.
-pub(super) enum Unstarted {
+pub(super) enum StartFailure {
     /// Nobody wants it any more.
     Unwanted,
     /// This machine is short of something.
@@ -74,14 +74,14 @@ pub(super) enum Unstarted {
     CrowdedOut(CrowdedOut),
 }
 
-impl From<io::Error> for Unstarted {
+impl From<io::Error> for StartFailure {
     fn from(error: io::Error) -> Self {
         if shortage(&error).is_some() { Self::Short(error) } else { Self::Hopeless(not_started(&error)) }
     }
 }
 
 /// How one life of a process ended.
-pub(super) enum End {
+pub(super) enum LifeEnd {
     /// Somebody asked for it.
     Asked,
     /// Nobody needed it.
@@ -94,19 +94,19 @@ pub(super) enum End {
 pub(super) type FileCheck = Result<(), ModelError>;
 
 impl Owner {
-    pub(super) fn state(&self) -> State {
+    pub(super) fn state(&self) -> WorkerState {
         self.publish.borrow().state
     }
 
     /// Takes the step of the state machine and shows it; an event that means nothing now is ignored.
-    pub(super) fn happen(&self, event: Event) {
+    pub(super) fn apply(&self, event: WorkerEvent) {
         if self.state().after(event).is_some_and(|next| next != self.state()) {
-            self.happen_and(event, |_| {});
+            self.apply_with(event, |_| {});
         }
     }
 
     /// The same, with what else changes by it: nobody sees one without the other.
-    pub(super) fn happen_and(&self, event: Event, change: impl FnOnce(&mut Status)) {
+    pub(super) fn apply_with(&self, event: WorkerEvent, change: impl FnOnce(&mut WorkerStatus)) {
         let from = self.state();
         self.publish.send_modify(|status| {
             status.state = from.after(event).unwrap_or(from);
@@ -115,7 +115,7 @@ impl Owner {
         let to = self.state();
         if to != from {
             debug!(model = self.plan.model, worker = self.plan.number, %from, %to, ?event, "worker state");
-            self.board.show(to);
+            self.board.set_state(to);
         }
     }
 }

@@ -1,15 +1,15 @@
 //! What comes before a process: what the one before has left goes, the model file is looked at, and read once where
 //! that is wanted.
 
-use super::owner::{Owner, Unstarted};
+use super::owner::{Owner, StartFailure};
 use crate::models;
 use crate::settings::values::GpuLayers;
 use crate::worker::diagnosis::model::{unfit_file, unread_file};
 use crate::worker::local_errors::shortage;
-use crate::worker::memory::budget::Allowance;
-use crate::worker::memory::ledger::Lodger;
-use crate::worker::memory::prefetch::{Outcome, prefetch};
-use crate::worker::memory::reservation::Room;
+use crate::worker::memory::budget::MemoryBudget;
+use crate::worker::memory::ledger::MemoryRequest;
+use crate::worker::memory::prefetch::{PrefetchOutcome, prefetch};
+use crate::worker::memory::reservation::Reservation;
 use crate::worker::plan::Need;
 use crate::worker::plan::Program;
 use crate::worker::process::blocking::NoOutcome;
@@ -25,7 +25,10 @@ use tracing::info;
 impl Owner {
     /// Makes sure that a start can succeed, as far as that is known before, and waits for room in memory. How long reading
     /// the model took, if it was read. May be cancelled.
-    pub(super) async fn prepare(&mut self, stop: &CancellationToken) -> Result<(Room, Option<Duration>), Unstarted> {
+    pub(super) async fn prepare(
+        &mut self,
+        stop: &CancellationToken,
+    ) -> Result<(Reservation, Option<Duration>), StartFailure> {
         leftovers::clear_earlier(stop).await;
         if let Some(release) = &mut self.release {
             let _ = release.await;
@@ -36,20 +39,27 @@ impl Owner {
             Program::Command { .. } => None,
         };
         if let Some(file) = &file {
-            self.is_good(file).await?;
+            self.check_file(file).await?;
         }
-        self.board.needs(self.need());
-        let room =
-            self.shared.memory.wait().await.residents.room(self.lodger()).await.map_err(Unstarted::CrowdedOut)?;
+        self.board.set_need(self.need());
+        let room = self
+            .shared
+            .memory
+            .wait()
+            .await
+            .residents
+            .reserve(self.memory_request())
+            .await
+            .map_err(StartFailure::CrowdedOut)?;
         let Some(file) = file.filter(|_| self.plan.engine.prefetch) else { return Ok((room, None)) };
         let begun = Instant::now();
         let outcome = prefetch(&self.plan.model, &file, self.plan.engine.load_timeout.0).await;
-        Ok((room, (outcome != Outcome::TooLarge).then(|| begun.elapsed())))
+        Ok((room, (outcome != PrefetchOutcome::TooLarge).then(|| begun.elapsed())))
     }
 
     /// Who asks for room.
-    pub(super) fn lodger(&self) -> Lodger {
-        Lodger {
+    pub(super) fn memory_request(&self) -> MemoryRequest {
+        MemoryRequest {
             model: self.plan.model.clone(),
             need: self.need(),
             is_pinned: self.plan.pinned,
@@ -68,8 +78,8 @@ impl Owner {
         }
     }
 
-    fn allowance(&self) -> Allowance {
-        self.shared.memory.get().map_or(Allowance::unlimited(), |memory| memory.allowance)
+    fn allowance(&self) -> MemoryBudget {
+        self.shared.memory.get().map_or(MemoryBudget::unlimited(), |memory| memory.allowance)
     }
 
     /// Remembers how much memory this process takes, where nobody has said how much it needs. What it has taken in the
@@ -77,30 +87,30 @@ impl Owner {
     pub(super) async fn learn(&mut self, pid: i32, before: Option<u64>) {
         let allowance = self.allowance();
         if allowance.bytes.is_some() && matches!(self.plan.need, Need::Estimated(_)) {
-            let taken = allowance.taken_by(pid).await;
+            let taken = allowance.used_by(pid).await;
             self.learned = taken.max(before).or(self.learned);
-            self.board.needs(self.need());
+            self.board.set_need(self.need());
         }
     }
 
     /// Whether the model file can still be read and is what it says, with all its parts; it may have changed since the
     /// service started.
-    async fn is_good(&mut self, file: &Path) -> Result<(), Unstarted> {
+    async fn check_file(&mut self, file: &Path) -> Result<(), StartFailure> {
         let (file, longest) = (file.to_owned(), self.plan.engine.load_timeout.0);
-        let checking = self.file_check.outcome(move || models::check_readable(&file).map(drop), longest);
+        let checking = self.file_check.run(move || models::check_readable(&file).map(drop), longest);
         match checking.await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(problem)) => {
                 if let Some(code) = problem.io().and_then(|error| shortage(error)) {
-                    return Err(Unstarted::Short(code.into()));
+                    return Err(StartFailure::Short(code.into()));
                 }
                 // With its path, which the diagnosis leaves out.
                 info!(model = self.plan.model, "{problem}");
-                Err(Unstarted::Hopeless(unfit_file(&problem)))
+                Err(StartFailure::Hopeless(unfit_file(&problem)))
             }
-            Err(NoOutcome::Late) => Err(Unstarted::Hopeless(unread_file(longest))),
+            Err(NoOutcome::Late) => Err(StartFailure::Hopeless(unread_file(longest))),
             Err(NoOutcome::Interrupted) => {
-                Err(Unstarted::Short(io::Error::other("the check of the model file was interrupted")))
+                Err(StartFailure::Short(io::Error::other("the check of the model file was interrupted")))
             }
         }
     }

@@ -6,20 +6,20 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// Restarts within a window of time.
-pub(super) struct Budget {
+pub(super) struct RestartBudget {
     limit: u32,
     window: Duration,
     spent: VecDeque<Instant>,
 }
 
-impl Budget {
+impl RestartBudget {
     /// So many restarts within any window of this length.
     pub(super) fn new(limit: u32, window: Duration) -> Self {
         Self { limit, window, spent: VecDeque::new() }
     }
 
     /// Counts from nothing again.
-    pub(super) fn renew(&mut self) {
+    pub(super) fn reset(&mut self) {
         self.spent.clear();
     }
 
@@ -50,7 +50,7 @@ mod tests {
 
     #[test]
     fn the_budget_is_for_a_window_and_pauses_double() {
-        let mut budget = Budget::new(3, Duration::from_secs(60));
+        let mut budget = RestartBudget::new(3, Duration::from_secs(60));
         let start = Instant::now();
         for (n, longest) in [500, 1_000, 2_000].into_iter().enumerate() {
             let pause = budget.spend(start + Duration::from_secs(n as u64)).unwrap();
@@ -63,9 +63,9 @@ mod tests {
 
     #[test]
     fn a_budget_of_none_gives_up_at_once_and_pauses_have_a_bound() {
-        let mut none = Budget::new(0, Duration::from_secs(60));
+        let mut none = RestartBudget::new(0, Duration::from_secs(60));
         assert_eq!(none.spend(Instant::now()), None);
-        let mut many = Budget::new(100, Duration::from_secs(60));
+        let mut many = RestartBudget::new(100, Duration::from_secs(60));
         let now = Instant::now();
         assert!((0..100).all(|_| many.spend(now).is_some_and(|pause| pause <= BACKOFF_LONGEST)));
     }

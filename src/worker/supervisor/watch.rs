@@ -1,21 +1,21 @@
 //! Watching one life of a llama-server: until it ends by itself, has to be ended, or is not needed any more.
 
-use super::life::{Ending, Life};
+use super::life::{ProcessLife, WatchEnd};
 use super::owner::Owner;
 use crate::awake::{self, ActiveInstant};
 use crate::telemetry::trouble::ThrottledWarning;
 use crate::worker::bounds::{PROBE_INTERVAL_DOUBTED, PROBE_INTERVAL_LOADING, PROBE_INTERVAL_READY};
 use crate::worker::demand::DemandChange;
-use crate::worker::diagnosis::evidence::Killed;
+use crate::worker::diagnosis::evidence::KillReason;
 use crate::worker::endpoint::Endpoint;
-use crate::worker::health::cpu_time::Threads;
-use crate::worker::health::hang::{Finding, Pulse};
-use crate::worker::health::load_progress::{Progress, Signs};
-use crate::worker::health::probe::{LLAMA_HEALTH, Probe, Silence, Verdict};
-use crate::worker::load_phases::Phases;
-use crate::worker::memory::reservation::Room;
+use crate::worker::health::cpu_time::ThreadTimes;
+use crate::worker::health::hang::{HangDetector, HangFinding};
+use crate::worker::health::load_progress::{LoadProgress, LoadSigns};
+use crate::worker::health::probe::{LLAMA_HEALTH, Probe, ProbeOutcome, Silence};
+use crate::worker::load_phases::LoadPhases;
+use crate::worker::memory::reservation::Reservation;
 use crate::worker::plan::Program;
-use crate::worker::state::{Event, State};
+use crate::worker::state::{WorkerEvent, WorkerState};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::{Interval, MissedTickBehavior};
@@ -24,34 +24,34 @@ use tracing::{info, warn};
 
 /// What is known of a load beside what the probes say.
 #[derive(Clone, Copy)]
-struct Load<'a> {
+struct LoadInfo<'a> {
     /// What its log tells.
-    phases: &'a Mutex<Phases>,
+    phases: &'a Mutex<LoadPhases>,
     /// How long the model was read before the process was started, if it was.
     prefetch: Option<Duration>,
 }
 
 /// What has been seen of one life so far.
-struct Seen<'a> {
-    load: Load<'a>,
-    progress: Progress,
+struct WatchState<'a> {
+    load: LoadInfo<'a>,
+    progress: LoadProgress,
     silence: Silence,
-    pulse: Pulse,
+    pulse: HangDetector,
     unasked: ThrottledWarning,
     ticks: Interval,
 }
 
 impl Owner {
     /// Probes a running process until there is a reason to stop that.
-    pub(super) async fn watch(&mut self, life: &mut Life, stop: &CancellationToken) -> Ending {
-        let Life { process, endpoint, tail, phases, prefetch, room, .. } = life;
-        let load = Load { phases, prefetch: *prefetch };
+    pub(super) async fn watch(&mut self, life: &mut ProcessLife, stop: &CancellationToken) -> WatchEnd {
+        let ProcessLife { process, endpoint, tail, phases, prefetch, room, .. } = life;
+        let load = LoadInfo { phases, prefetch: *prefetch };
         let started = ActiveInstant::now();
-        let mut seen = Seen {
+        let mut seen = WatchState {
             load,
-            progress: Progress::new(started),
+            progress: LoadProgress::new(started),
             silence: Silence::default(),
-            pulse: Pulse::new(started, None),
+            pulse: HangDetector::new(started, None),
             unasked: ThrottledWarning::default(),
             ticks: every(PROBE_INTERVAL_LOADING, Duration::ZERO),
         };
@@ -59,13 +59,13 @@ impl Owner {
         loop {
             let asks_soon = endpoint.is_doubted() || seen.silence.is_refused();
             let is_due = tokio::select! {
-                status = process.wait() => return Ending::Exited(status),
-                () = stop.cancelled() => return Ending::StopAsked,
-                () = self.unused(endpoint) => return Ending::Unused,
-                () = endpoint.emptied(), if is_leaving => return Ending::PutAway,
-                () = room.dismissed(), if !is_leaving => {
+                status = process.wait() => return WatchEnd::Exited(status),
+                () = stop.cancelled() => return WatchEnd::StopAsked,
+                () = self.unused(endpoint) => return WatchEnd::Unused,
+                () = endpoint.idle(), if is_leaving => return WatchEnd::PutAway,
+                () = room.evicted(), if !is_leaving => {
                     is_leaving = true;
-                    self.begin_to_leave(endpoint, room);
+                    self.begin_leaving(endpoint, room);
                     continue;
                 }
                 change = self.demand.shared().next_change() => {
@@ -73,51 +73,57 @@ impl Owner {
                         DemandChange::PutAway if !is_leaving => {
                             info!(model = self.plan.model, "{} is put away", self.plan.program.name());
                             is_leaving = true;
-                            self.begin_to_leave(endpoint, room);
+                            self.begin_leaving(endpoint, room);
                         }
                         DemandChange::PutAway => self.demand.release(),
                         // It is ready, or comes back when it has gone.
-                        DemandChange::Wake if self.state() == State::Ready => {}
+                        DemandChange::Wake if self.state() == WorkerState::Ready => {}
                         DemandChange::Wake => self.demand.hold(),
                     }
                     continue;
                 }
-                () = endpoint.raised() => false,
+                () = endpoint.has_pending_compute_errors() => false,
                 () = tokio::time::sleep(PROBE_INTERVAL_DOUBTED), if asks_soon => false,
                 _ = seen.ticks.tick() => true,
             };
             if endpoint.cannot_compute() {
-                return Ending::MustDie(Killed::CannotCompute);
+                return WatchEnd::MustDie(KillReason::CannotCompute);
             }
             let was_ready = self.state().has_served();
-            let looking = self.look(process.pid(), endpoint, is_due, &mut seen);
+            let looking = self.probe(process.pid(), endpoint, is_due, &mut seen);
             let why = tokio::select! {
                 why = looking => why,
-                status = process.wait() => return Ending::Exited(status),
-                () = stop.cancelled() => return Ending::StopAsked,
+                status = process.wait() => return WatchEnd::Exited(status),
+                () = stop.cancelled() => return WatchEnd::StopAsked,
             };
             if let Some(why) = why {
-                return Ending::MustDie(why);
+                return WatchEnd::MustDie(why);
             }
-            if self.state() == State::Ready {
+            if self.state() == WorkerState::Ready {
                 self.demand.release();
                 if !was_ready {
-                    room.is_ready(endpoint);
+                    room.mark_ready(endpoint);
                     self.learn(process.pid(), None).await;
                 }
             }
             let load_timeout = self.plan.engine.load_timeout.0;
             if !self.state().has_served() {
-                let stalled = seen.progress.stalled_for(Signs::of(process.pid(), tail), ActiveInstant::now());
+                let stalled = seen.progress.stalled_for(LoadSigns::of(process.pid(), tail), ActiveInstant::now());
                 if stalled >= load_timeout {
-                    return Ending::MustDie(Killed::LoadStalled(load_timeout));
+                    return WatchEnd::MustDie(KillReason::LoadStalled(load_timeout));
                 }
             }
         }
     }
 
     /// Asks once how it is, and draws the conclusions.
-    async fn look(&self, pid: i32, endpoint: &Arc<Endpoint>, is_due: bool, seen: &mut Seen<'_>) -> Option<Killed> {
+    async fn probe(
+        &self,
+        pid: i32,
+        endpoint: &Arc<Endpoint>,
+        is_due: bool,
+        seen: &mut WatchState<'_>,
+    ) -> Option<KillReason> {
         let (asked, doubts, was_doubted) = (ActiveInstant::now(), endpoint.doubts(), endpoint.is_doubted());
         let state = self.state();
         // Other programs do not say what they do.
@@ -135,7 +141,7 @@ impl Owner {
         };
         let vitals = async {
             match hang_timeout {
-                Some(_) => self.shared.prober.vitals(endpoint).await,
+                Some(_) => self.shared.prober.hang_sample(endpoint).await,
                 None => None,
             }
         };
@@ -143,7 +149,7 @@ impl Owner {
         match health {
             Probe::Ready => {
                 seen.silence = Silence::default();
-                endpoint.dispel(doubts);
+                endpoint.clear_doubts(doubts);
                 if endpoint.is_doubted() {
                     // Somebody did so while it was asked; the answer may be older than what it broke.
                     return None;
@@ -152,28 +158,32 @@ impl Owner {
                     // Whoever waits for it is told.
                     self.publish.send_modify(|_| {});
                 }
-                if !matches!(state, State::Ready | State::Draining) {
-                    self.become_ready(endpoint, seen.load, state.has_served());
+                if !matches!(state, WorkerState::Ready | WorkerState::Draining) {
+                    self.mark_ready(endpoint, seen.load, state.has_served());
                     let interval = self.probe_interval();
                     seen.ticks = every(interval, interval);
-                    seen.pulse = Pulse::new(ActiveInstant::now(), Threads::of_group(pid));
+                    seen.pulse = HangDetector::new(ActiveInstant::now(), ThreadTimes::of_group(pid));
                 }
             }
-            Probe::Stranger => return Some(Killed::Stranger),
+            Probe::Stranger => return Some(KillReason::Stranger),
             Probe::Loading if !state.has_served() => {
-                seen.load.phases.lock().unwrap_or_else(PoisonError::into_inner).is_loading(tokio::time::Instant::now());
-                self.happen(Event::AnswersLoading);
+                seen.load
+                    .phases
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .begin_loading(tokio::time::Instant::now());
+                self.apply(WorkerEvent::AnswersLoading);
             }
             Probe::Loading | Probe::Silent | Probe::Refused if state.has_served() => {
-                let verdict = seen.silence.goes_on(asked, was_doubted, health == Probe::Refused);
+                let verdict = seen.silence.record(asked, was_doubted, health == Probe::Refused);
                 match verdict {
-                    Verdict::Restart => return Some(Killed::Silent),
-                    Verdict::Closed => return Some(Killed::Closed),
-                    Verdict::Wait | Verdict::Unhealthy => {}
+                    ProbeOutcome::Restart => return Some(KillReason::Silent),
+                    ProbeOutcome::Closed => return Some(KillReason::Closed),
+                    ProbeOutcome::Wait | ProbeOutcome::Unhealthy => {}
                 }
-                if verdict == Verdict::Unhealthy && state == State::Ready {
+                if verdict == ProbeOutcome::Unhealthy && state == WorkerState::Ready {
                     warn!(model = self.plan.model, "{} no longer answers its probes", self.plan.program.name());
-                    self.happen_and(Event::ProbesFailed, |status| status.endpoint = None);
+                    self.apply_with(WorkerEvent::ProbesFailed, |status| status.endpoint = None);
                 }
             }
             Probe::Loading | Probe::Silent | Probe::Refused => {}
@@ -186,24 +196,24 @@ impl Owner {
             }
         }
         let hang_timeout = hang_timeout?;
-        match seen.pulse.feel(vitals, Threads::of_group(pid), hang_timeout, ActiveInstant::now()) {
-            Finding::Lives if endpoint.resume() => self.publish.send_modify(|_| {}),
-            Finding::Lives => {}
-            Finding::Suspicious if endpoint.hold() => {
+        match seen.pulse.sample(vitals, ThreadTimes::of_group(pid), hang_timeout, ActiveInstant::now()) {
+            HangFinding::Lives if endpoint.resume_requests() => self.publish.send_modify(|_| {}),
+            HangFinding::Lives => {}
+            HangFinding::Suspicious if endpoint.pause_requests() => {
                 warn!(model = self.plan.model, "{} makes no progress, new requests wait", self.plan.program.name());
             }
-            Finding::Suspicious => {}
-            Finding::Stopped(why) => return Some(why),
+            HangFinding::Suspicious => {}
+            HangFinding::Stopped(why) => return Some(why),
         }
         None
     }
 
     /// Has nothing new sent to it, and lets it finish what it serves.
-    fn begin_to_leave(&mut self, endpoint: &Endpoint, room: &Room) {
+    fn begin_leaving(&mut self, endpoint: &Endpoint, room: &Reservation) {
         endpoint.close_to_new();
-        room.leaves();
+        room.mark_leaving();
         self.demand.clear();
-        self.happen_and(Event::StopAsked, |status| {
+        self.apply_with(WorkerEvent::StopAsked, |status| {
             status.endpoint = None;
             status.asleep = true;
         });
@@ -211,7 +221,7 @@ impl Owner {
 
     /// Waits until nobody has used it for `IDLE_UNLOAD`; from then on nobody can. Never returns before it is ready.
     async fn unused(&self, endpoint: &Endpoint) {
-        let Some(least) = self.plan.engine.idle_unload.duration().filter(|_| self.state() == State::Ready) else {
+        let Some(least) = self.plan.engine.idle_unload.duration().filter(|_| self.state() == WorkerState::Ready) else {
             return std::future::pending().await;
         };
         loop {
@@ -224,9 +234,9 @@ impl Owner {
         }
     }
 
-    fn become_ready(&self, endpoint: &Arc<Endpoint>, load: Load<'_>, has_served: bool) {
-        endpoint.begins_to_serve();
-        self.happen_and(Event::AnswersReady, |status| {
+    fn mark_ready(&self, endpoint: &Arc<Endpoint>, load: LoadInfo<'_>, has_served: bool) {
+        endpoint.mark_ready();
+        self.apply_with(WorkerEvent::AnswersReady, |status| {
             status.endpoint = Some(Arc::clone(endpoint));
             status.asleep = false;
             status.has_been_ready = true;
@@ -234,14 +244,14 @@ impl Owner {
         if has_served {
             info!(model = self.plan.model, "{} answers its probes again", self.plan.program.name());
         } else {
-            self.account_for(load);
+            self.record_load(load);
         }
     }
 
     /// Shows and logs how long a load took that has just ended well.
-    fn account_for(&self, load: Load<'_>) {
+    fn record_load(&self, load: LoadInfo<'_>) {
         let times = load.phases.lock().unwrap_or_else(PoisonError::into_inner).end(tokio::time::Instant::now());
-        self.board.loaded(&times, load.prefetch);
+        self.board.record_load(&times, load.prefetch);
         let ms = |time: Duration| time.as_millis() as u64;
         info!(
             model = self.plan.model,

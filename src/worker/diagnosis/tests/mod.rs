@@ -1,13 +1,13 @@
 //! Every log of `tests/logs`, and the ends that have none: which cause, and what the hint says.
 
-use super::cause::Cause;
+use super::cause::FailureCause;
 use super::ending::not_started;
-use super::evidence::Killed;
+use super::evidence::KillReason;
 use super::*;
 use crate::telemetry::files::LogTail;
 use crate::worker::bounds::HINT_LENGTH;
 use crate::worker::memory::oom_kills::OomKill;
-use crate::worker::process::runtime_dir::NoDen;
+use crate::worker::process::runtime_dir::RuntimeDirError;
 use nix::errno::Errno;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -26,104 +26,124 @@ struct Expected {
     log: &'static str,
     how: How,
     has_served: bool,
-    cause: Cause,
+    cause: FailureCause,
     says: &'static [&'static str],
 }
 
-const fn expected(log: &'static str, how: How, cause: Cause, says: &'static [&'static str]) -> Expected {
+const fn expected(log: &'static str, how: How, cause: FailureCause, says: &'static [&'static str]) -> Expected {
     Expected { log, how, has_served: false, cause, says }
 }
 
-const fn at_work(log: &'static str, how: How, cause: Cause, says: &'static [&'static str]) -> Expected {
+const fn at_work(log: &'static str, how: How, cause: FailureCause, says: &'static [&'static str]) -> Expected {
     Expected { has_served: true, ..expected(log, how, cause, says) }
 }
 
 const EXPECTED: &[Expected] = &[
-    expected("abort-in-warmup", Signal(6), Cause::Aborted, &["get_sub_batch: failed to add token"]),
-    expected("adapter-missing", Code(1), Cause::LoadFailed, &["llama_adapter_lora_init: failed to open"]),
-    expected("argument-bad-choice", Code(1), Cause::BadArgument, &["--flash-attn", "'perhaps'", "EXTRA_ARGS"]),
-    expected("argument-chat-template", Code(1), Cause::BadArgument, &["chat template"]),
-    expected("argument-no-number", Code(1), Cause::BadArgument, &["--ctx-size", "a number is expected"]),
-    expected("argument-no-such-device", Code(1), Cause::BadArgument, &["--device", "invalid device: CUDA0"]),
-    expected("argument-unknown", Code(1), Cause::BadArgument, &["--no-such-flag", "EXTRA_ARGS"]),
-    expected("argument-without-value", Code(1), Cause::BadArgument, &["--ctx-size", "expected value"]),
-    expected("assertion-at-work", Signal(6), Cause::Aborted, &["GGML_ASSERT(cell.has_seq_id(seq_id)) failed"]),
-    at_work("assertion-at-work", Signal(6), Cause::Aborted, &["(SIGABRT): an assertion failed"]),
-    expected("cuda-driver-library-missing", Code(127), Cause::LibraryMissing, &["libcuda.so.1", "driver", "container"]),
-    expected("cuda-driver-too-old", Signal(6), Cause::DriverTooOld, &["driver is older"]),
-    expected("cuda-driver-unsupported", Code(1), Cause::BadArgument, &["--device", "its driver is too old"]),
-    expected("cuda-illegal-access", Signal(6), Cause::GpuError, &["an illegal memory access was encountered"]),
-    at_work("cuda-illegal-access", Signal(6), Cause::GpuError, &["an illegal memory access was encountered"]),
-    expected("cuda-library-missing", Code(127), Cause::LibraryMissing, &["CUDA library libcudart.so.12"]),
+    expected("abort-in-warmup", Signal(6), FailureCause::Aborted, &["get_sub_batch: failed to add token"]),
+    expected("adapter-missing", Code(1), FailureCause::LoadFailed, &["llama_adapter_lora_init: failed to open"]),
+    expected("argument-bad-choice", Code(1), FailureCause::BadArgument, &["--flash-attn", "'perhaps'", "EXTRA_ARGS"]),
+    expected("argument-chat-template", Code(1), FailureCause::BadArgument, &["chat template"]),
+    expected("argument-no-number", Code(1), FailureCause::BadArgument, &["--ctx-size", "a number is expected"]),
+    expected("argument-no-such-device", Code(1), FailureCause::BadArgument, &["--device", "invalid device: CUDA0"]),
+    expected("argument-unknown", Code(1), FailureCause::BadArgument, &["--no-such-flag", "EXTRA_ARGS"]),
+    expected("argument-without-value", Code(1), FailureCause::BadArgument, &["--ctx-size", "expected value"]),
+    expected("assertion-at-work", Signal(6), FailureCause::Aborted, &["GGML_ASSERT(cell.has_seq_id(seq_id)) failed"]),
+    at_work("assertion-at-work", Signal(6), FailureCause::Aborted, &["(SIGABRT): an assertion failed"]),
+    expected(
+        "cuda-driver-library-missing",
+        Code(127),
+        FailureCause::LibraryMissing,
+        &["libcuda.so.1", "driver", "container"],
+    ),
+    expected("cuda-driver-too-old", Signal(6), FailureCause::DriverTooOld, &["driver is older"]),
+    expected("cuda-driver-unsupported", Code(1), FailureCause::BadArgument, &["--device", "its driver is too old"]),
+    expected("cuda-illegal-access", Signal(6), FailureCause::GpuError, &["an illegal memory access was encountered"]),
+    at_work("cuda-illegal-access", Signal(6), FailureCause::GpuError, &["an illegal memory access was encountered"]),
+    expected("cuda-library-missing", Code(127), FailureCause::LibraryMissing, &["CUDA library libcudart.so.12"]),
     at_work(
         "cuda-memory-at-work",
         Signal(6),
-        Cause::OutOfGpuMemory,
+        FailureCause::OutOfGpuMemory,
         &["out of GPU memory: lower NGL, CTX or PARALLEL"],
     ),
     expected(
         "cuda-memory-compute",
         Code(1),
-        Cause::OutOfGpuMemory,
+        FailureCause::OutOfGpuMemory,
         &["out of GPU memory: lower CTX", "needed 14136.04 MiB on device 0 for computing"],
     ),
     expected(
         "cuda-memory-kv-cache",
         Code(1),
-        Cause::OutOfGpuMemory,
+        FailureCause::OutOfGpuMemory,
         &[
             "out of GPU memory: lower CTX or PARALLEL, then NGL, or take a smaller quantisation",
             "needed 204800.00 MiB on device 0 for the KV cache, the model took 118334.10 MiB",
         ],
     ),
-    expected("cuda-memory-overcome", Signal(11), Cause::Crashed, &["segmentation fault"]),
+    expected("cuda-memory-overcome", Signal(11), FailureCause::Crashed, &["segmentation fault"]),
     expected(
         "cuda-memory-weights",
         Code(1),
-        Cause::OutOfGpuMemory,
+        FailureCause::OutOfGpuMemory,
         &[
             "out of GPU memory: lower NGL or take a smaller quantisation, then lower CTX",
             "needed 144817.04 MiB on device 0 for the model, 44912 MiB were free before",
         ],
     ),
-    expected("cuda-no-device", Code(1), Cause::NoGpu, &["no GPU was found", "nvidia-smi"]),
-    expected("cuda-no-kernel", Signal(6), Cause::GpuUnsupported, &["no code for this GPU"]),
-    expected("glibc-too-old", Code(1), Cause::LibraryMissing, &["newer system", "GLIBC_2.38"]),
-    expected("host-memory-assertion", Signal(6), Cause::OutOfHostMemory, &["out of host memory: raise"]),
-    expected("host-memory-compute", Code(1), Cause::OutOfHostMemory, &["needed 149.14 MiB for computing", "-ub"]),
+    expected("cuda-no-device", Code(1), FailureCause::NoGpu, &["no GPU was found", "nvidia-smi"]),
+    expected("cuda-no-kernel", Signal(6), FailureCause::GpuUnsupported, &["no code for this GPU"]),
+    expected("glibc-too-old", Code(1), FailureCause::LibraryMissing, &["newer system", "GLIBC_2.38"]),
+    expected("host-memory-assertion", Signal(6), FailureCause::OutOfHostMemory, &["out of host memory: raise"]),
+    expected(
+        "host-memory-compute",
+        Code(1),
+        FailureCause::OutOfHostMemory,
+        &["needed 149.14 MiB for computing", "-ub"],
+    ),
     expected(
         "host-memory-kv-cache",
         Code(1),
-        Cause::OutOfHostMemory,
+        FailureCause::OutOfHostMemory,
         &["out of host memory: lower CTX or PARALLEL", "needed 8791.88 MiB for the KV cache"],
     ),
     expected(
         "host-memory-weights",
         Code(1),
-        Cause::OutOfHostMemory,
+        FailureCause::OutOfHostMemory,
         &["needed 92.10 MiB for the model", "a smaller quantisation"],
     ),
-    expected("illegal-instruction", Code(132), Cause::IllegalInstruction, &["this CPU lacks", "build for this CPU"]),
-    expected("library-missing", Code(127), Cause::LibraryMissing, &["the library libllama-server-impl.so"]),
-    expected("model-cut-in-header", Code(1), Cause::ModelTruncated, &["cut short", "download it again"]),
-    expected("model-cut-in-tiny", Code(1), Cause::ModelTruncated, &["cut short"]),
-    expected("model-cut-in-weights", Code(1), Cause::ModelTruncated, &["cut short"]),
-    expected("model-empty", Code(1), Cause::ModelTruncated, &["cut short"]),
-    expected("model-missing", Code(1), Cause::ModelNotFound, &["cannot be opened", "MODEL_PATH"]),
-    expected("model-missing-tensor", Code(1), Cause::ModelUnsupported, &["'output_norm.weight' not found"]),
-    expected("model-newer-gguf", Code(1), Cause::ModelUnsupported, &["newer GGUF version", "update llama.cpp"]),
-    expected("model-text-file", Code(1), Cause::ModelNotGguf, &["the model file is not a GGUF file"]),
-    expected("model-unknown-architecture", Code(1), Cause::ModelUnsupported, &["'zorgk'", "update llama.cpp"]),
-    expected("model-unreadable", Code(1), Cause::ModelNotFound, &["permissions"]),
-    expected("model-wrong-shape", Code(1), Cause::ModelUnsupported, &["has wrong shape"]),
-    expected("port-in-use", Code(1), Cause::PortInUse, &["its port was taken by another program"]),
-    expected("program-of-another-cpu", Code(126), Cause::NotStarted, &["no program for this machine"]),
-    expected("projector-not-gguf", Code(1), Cause::ModelNotGguf, &["the multimodal projector (mmproj) is not a GGUF"]),
-    at_work("texts-of-clients", Signal(11), Cause::Crashed, &["segmentation fault"]),
-    at_work("texts-of-clients", Signal(6), Cause::Aborted, &["it gave itself up (SIGABRT); try"]),
-    expected("threads-refused-at-start", Signal(6), Cause::OutOfThreads, &["limit on processes"]),
-    expected("threads-refused-by-openmp", Code(1), Cause::OutOfThreads, &["THREADS"]),
-    expected("vulkan-memory", Code(1), Cause::OutOfGpuMemory, &["needed 113.01 MiB for the model"]),
+    expected(
+        "illegal-instruction",
+        Code(132),
+        FailureCause::IllegalInstruction,
+        &["this CPU lacks", "build for this CPU"],
+    ),
+    expected("library-missing", Code(127), FailureCause::LibraryMissing, &["the library libllama-server-impl.so"]),
+    expected("model-cut-in-header", Code(1), FailureCause::ModelTruncated, &["cut short", "download it again"]),
+    expected("model-cut-in-tiny", Code(1), FailureCause::ModelTruncated, &["cut short"]),
+    expected("model-cut-in-weights", Code(1), FailureCause::ModelTruncated, &["cut short"]),
+    expected("model-empty", Code(1), FailureCause::ModelTruncated, &["cut short"]),
+    expected("model-missing", Code(1), FailureCause::ModelNotFound, &["cannot be opened", "MODEL_PATH"]),
+    expected("model-missing-tensor", Code(1), FailureCause::ModelUnsupported, &["'output_norm.weight' not found"]),
+    expected("model-newer-gguf", Code(1), FailureCause::ModelUnsupported, &["newer GGUF version", "update llama.cpp"]),
+    expected("model-text-file", Code(1), FailureCause::ModelNotGguf, &["the model file is not a GGUF file"]),
+    expected("model-unknown-architecture", Code(1), FailureCause::ModelUnsupported, &["'zorgk'", "update llama.cpp"]),
+    expected("model-unreadable", Code(1), FailureCause::ModelNotFound, &["permissions"]),
+    expected("model-wrong-shape", Code(1), FailureCause::ModelUnsupported, &["has wrong shape"]),
+    expected("port-in-use", Code(1), FailureCause::PortInUse, &["its port was taken by another program"]),
+    expected("program-of-another-cpu", Code(126), FailureCause::NotStarted, &["no program for this machine"]),
+    expected(
+        "projector-not-gguf",
+        Code(1),
+        FailureCause::ModelNotGguf,
+        &["the multimodal projector (mmproj) is not a GGUF"],
+    ),
+    at_work("texts-of-clients", Signal(11), FailureCause::Crashed, &["segmentation fault"]),
+    at_work("texts-of-clients", Signal(6), FailureCause::Aborted, &["it gave itself up (SIGABRT); try"]),
+    expected("threads-refused-at-start", Signal(6), FailureCause::OutOfThreads, &["limit on processes"]),
+    expected("threads-refused-by-openmp", Code(1), FailureCause::OutOfThreads, &["THREADS"]),
+    expected("vulkan-memory", Code(1), FailureCause::OutOfGpuMemory, &["needed 113.01 MiB for the model"]),
 ];
 
 fn logs() -> PathBuf {
@@ -180,21 +200,21 @@ fn a_kill_is_what_the_kernel_counted() {
     let none = LogTail::default();
     let of = |memory| diagnose(&Evidence { memory, ..evidence(&none, Signal(9)) });
     let limited = of(OomKill::InGroup { limit_mib: Some(4096) });
-    assert_eq!(limited.cause, Cause::OutOfHostMemory);
+    assert_eq!(limited.cause, FailureCause::OutOfHostMemory);
     assert!(limited.hint.contains("the memory limit of 4096 MiB") && limited.hint.contains("the kernel killed it"));
-    assert_eq!(of(OomKill::InGroup { limit_mib: None }).cause, Cause::OutOfHostMemory);
+    assert_eq!(of(OomKill::InGroup { limit_mib: None }).cause, FailureCause::OutOfHostMemory);
     assert!(of(OomKill::OnMachine).hint.starts_with("out of host memory, most likely"));
     assert_eq!(
         of(OomKill::No),
         Diagnosis::new(
-            Cause::Killed,
+            FailureCause::Killed,
             "it was killed from outside (SIGKILL), by an operator, the platform or another program"
         )
     );
     assert!(of(OomKill::NotKnown).hint.contains("maybe because the machine ran out of memory"));
     // A script that starts llama-server reports the signal as a code.
     let memory = OomKill::InGroup { limit_mib: None };
-    assert_eq!(diagnose(&Evidence { memory, ..evidence(&none, Code(137)) }).cause, Cause::OutOfHostMemory);
+    assert_eq!(diagnose(&Evidence { memory, ..evidence(&none, Code(137)) }).cause, FailureCause::OutOfHostMemory);
 }
 
 #[test]
@@ -210,35 +230,35 @@ fn a_kill_by_its_owner_is_not_taken_for_another() {
     let none = LogTail::default();
     let memory = OomKill::InGroup { limit_mib: None };
     for (killed, cause, words) in [
-        (Killed::Stranger, Cause::PortInUse, "another server"),
-        (Killed::Silent, Cause::Unresponsive, "no longer answered"),
-        (Killed::LoadStalled(Duration::from_secs(900)), Cause::LoadStalled, "LOAD_TIMEOUT"),
-        (Killed::Hung(Duration::from_millis(840)), Cause::Hung, "it worked for 0.8 s"),
-        (Killed::Hung(Duration::from_millis(120_900)), Cause::Hung, "it worked for 120 s"),
-        (Killed::Mute(Duration::from_secs(2)), Cause::Hung, "did not answer /metrics for 2.0 s"),
+        (KillReason::Stranger, FailureCause::PortInUse, "another server"),
+        (KillReason::Silent, FailureCause::Unresponsive, "no longer answered"),
+        (KillReason::LoadStalled(Duration::from_secs(900)), FailureCause::LoadStalled, "LOAD_TIMEOUT"),
+        (KillReason::Hung(Duration::from_millis(840)), FailureCause::Hung, "it worked for 0.8 s"),
+        (KillReason::Hung(Duration::from_millis(120_900)), FailureCause::Hung, "it worked for 120 s"),
+        (KillReason::Mute(Duration::from_secs(2)), FailureCause::Hung, "did not answer /metrics for 2.0 s"),
     ] {
         let found = diagnose(&Evidence { killed: Some(killed), memory, ..evidence(&none, Signal(9)) });
         assert_eq!(found.cause, cause);
         assert!(found.hint.contains(words), "{}", found.hint);
     }
-    let died_first = diagnose(&Evidence { killed: Some(Killed::Silent), ..evidence(&none, Signal(11)) });
-    assert_eq!(died_first.cause, Cause::Crashed);
+    let died_first = diagnose(&Evidence { killed: Some(KillReason::Silent), ..evidence(&none, Signal(11)) });
+    assert_eq!(died_first.cause, FailureCause::Crashed);
 }
 
 #[test]
 fn signals_and_codes_tell_where_the_log_does_not() {
     for (how, cause, words) in [
-        (Signal(4), Cause::IllegalInstruction, "this CPU lacks"),
-        (Signal(6), Cause::Aborted, "SIGABRT"),
-        (Signal(7), Cause::Crashed, "its disk failed"),
-        (Signal(11), Cause::Crashed, "segmentation fault"),
-        (Signal(15), Cause::Killed, "SIGTERM"),
-        (Signal(31), Cause::Killed, "seccomp"),
-        (Signal(40), Cause::Unknown, "signal 40"),
-        (Code(0), Cause::Unknown, "exit code 0"),
-        (Code(3), Cause::Unknown, "exit code 3"),
-        (Code(126), Cause::NotStarted, "may not be executed"),
-        (Code(127), Cause::NotStarted, "is missing"),
+        (Signal(4), FailureCause::IllegalInstruction, "this CPU lacks"),
+        (Signal(6), FailureCause::Aborted, "SIGABRT"),
+        (Signal(7), FailureCause::Crashed, "its disk failed"),
+        (Signal(11), FailureCause::Crashed, "segmentation fault"),
+        (Signal(15), FailureCause::Killed, "SIGTERM"),
+        (Signal(31), FailureCause::Killed, "seccomp"),
+        (Signal(40), FailureCause::Unknown, "signal 40"),
+        (Code(0), FailureCause::Unknown, "exit code 0"),
+        (Code(3), FailureCause::Unknown, "exit code 3"),
+        (Code(126), FailureCause::NotStarted, "may not be executed"),
+        (Code(127), FailureCause::NotStarted, "is missing"),
     ] {
         let found = found(&["hello"], how);
         assert_eq!(found.cause, cause, "{how:?}");
@@ -280,15 +300,15 @@ fn a_word_that_is_no_option_may_be_a_secret() {
 #[test]
 fn what_went_wrong_before_it_served_is_no_cause_of_a_later_end() {
     let lines = ["CUDA error: out of memory", "0.02.0 I srv  llama_server: model loaded"];
-    assert_eq!(found(&lines, Code(1)).cause, Cause::Unknown);
-    assert_eq!(found(&lines[..1], Code(1)).cause, Cause::OutOfGpuMemory);
+    assert_eq!(found(&lines, Code(1)).cause, FailureCause::Unknown);
+    assert_eq!(found(&lines[..1], Code(1)).cause, FailureCause::OutOfGpuMemory);
 }
 
 #[test]
 fn a_start_that_fails_says_what_of_the_program_is_wrong() {
-    let no_den = io::Error::from(NoDen(io::Error::from(Errno::ENOSPC)));
+    let no_den = io::Error::from(RuntimeDirError(io::Error::from(Errno::ENOSPC)));
     let found = not_started(&no_den);
-    assert_eq!(found.cause, Cause::NotStarted);
+    assert_eq!(found.cause, FailureCause::NotStarted);
     assert!(found.hint.contains("key") && found.hint.contains("No space left on device"), "{}", found.hint);
     assert!(!found.hint.contains('/'), "{}", found.hint);
     for (errno, words) in [
@@ -300,7 +320,7 @@ fn a_start_that_fails_says_what_of_the_program_is_wrong() {
         (Errno::ELOOP, "could not be started"),
     ] {
         let found = not_started(&io::Error::from(errno));
-        assert_eq!(found.cause, Cause::NotStarted);
+        assert_eq!(found.cause, FailureCause::NotStarted);
         assert!(found.hint.contains(words) && !found.hint.contains('/'), "{}", found.hint);
     }
 }

@@ -10,31 +10,31 @@ const OTHER: Fingerprint = Fingerprint(2);
 const THIRD: Fingerprint = Fingerprint(3);
 
 /// One life.
-fn life(deaths: &Arc<Deaths>) -> Arc<Endpoint> {
+fn life(deaths: &Arc<CrashSuspects>) -> Arc<Endpoint> {
     let address = SocketAddr::from(([127, 0, 0, 1], 1));
     Arc::new(Endpoint::new(address, HeaderValue::from_static("x"), Arc::clone(deaths)).unwrap())
 }
 
-fn begin(endpoint: &Arc<Endpoint>, fingerprint: Fingerprint) -> Result<InFlight, NotNow> {
-    Arc::clone(endpoint).begin(Errand::Work(Some(fingerprint)))
+fn begin(endpoint: &Arc<Endpoint>, fingerprint: Fingerprint) -> Result<InFlight, NotAccepted> {
+    Arc::clone(endpoint).begin(RequestClass::Inference(Some(fingerprint)))
 }
 
 fn serve(endpoint: &Arc<Endpoint>, fingerprint: Fingerprint) {
-    begin(endpoint, fingerprint).ok().unwrap().succeeded();
+    begin(endpoint, fingerprint).ok().unwrap().record_success();
 }
 
 #[tokio::test(start_paused = true)]
 async fn two_suspects_are_never_in_flight_together_and_others_are_free() {
-    let deaths = Arc::<Deaths>::default();
-    deaths.note(&[ONE, OTHER]);
+    let deaths = Arc::<CrashSuspects>::default();
+    deaths.record_crash(&[ONE, OTHER]);
     let endpoint = life(&deaths);
     let one = begin(&endpoint, ONE).ok().unwrap();
     for suspect in [ONE, OTHER] {
-        assert_eq!(begin(&endpoint, suspect).err(), Some(NotNow::Suspected));
+        assert_eq!(begin(&endpoint, suspect).err(), Some(NotAccepted::Suspected));
     }
     let third = begin(&endpoint, THIRD).ok().unwrap();
     let waits = async {
-        endpoint.suspect_left().await;
+        endpoint.no_suspect_in_flight().await;
         begin(&endpoint, OTHER).ok().unwrap()
     };
     let leaves = async {
@@ -42,7 +42,7 @@ async fn two_suspects_are_never_in_flight_together_and_others_are_free() {
         drop(one);
     };
     let (mut other, ()) = tokio::join!(awake::timeout(Duration::from_secs(1), waits), leaves);
-    other.as_mut().unwrap().succeeded();
+    other.as_mut().unwrap().record_success();
     drop((other, third));
     let _one = begin(&endpoint, ONE).ok().unwrap();
     assert!(begin(&endpoint, OTHER).is_ok(), "it has been served");
@@ -50,8 +50,8 @@ async fn two_suspects_are_never_in_flight_together_and_others_are_free() {
 
 #[tokio::test(start_paused = true)]
 async fn a_suspicion_that_is_too_old_holds_up_nobody() {
-    let deaths = Arc::<Deaths>::default();
-    deaths.note(&[ONE, OTHER]);
+    let deaths = Arc::<CrashSuspects>::default();
+    deaths.record_crash(&[ONE, OTHER]);
     tokio::time::advance(crate::worker::bounds::DEATHS_REMEMBERED).await;
     let endpoint = life(&deaths);
     let (_one, _other) = (begin(&endpoint, ONE).ok().unwrap(), begin(&endpoint, OTHER).ok().unwrap());
@@ -68,44 +68,46 @@ async fn what_was_given_up_in_silence_is_accused_of_a_hang_and_of_nothing_else()
         ("never sent for want of descriptors", false),
         ("given up, and it died by itself", false),
     ] {
-        let deaths = Arc::<Deaths>::default();
+        let deaths = Arc::<CrashSuspects>::default();
         let endpoint = life(&deaths);
         let mut before = begin(&endpoint, OTHER).ok().unwrap();
         let mut request = begin(&endpoint, ONE).ok().unwrap();
         match what {
-            "answered with an error" => request.answered(),
-            "served" => request.succeeded(),
-            "never sent for want of descriptors" => request.failed(&std::io::Error::from(nix::errno::Errno::EMFILE)),
+            "answered with an error" => request.record_answer_end(),
+            "served" => request.record_success(),
+            "never sent for want of descriptors" => {
+                request.record_failure(&std::io::Error::from(nix::errno::Errno::EMFILE))
+            }
             _ => {}
         }
         drop(request);
         match what {
-            "given up, and then only what had begun before it was served" => before.succeeded(),
+            "given up, and then only what had begun before it was served" => before.record_success(),
             "given up, and something was served since" => serve(&endpoint, THIRD),
             _ => {}
         }
         drop(before);
         let _victim = begin(&endpoint, THIRD).ok().unwrap();
         if what == "given up, and it died by itself" {
-            endpoint.has_died();
+            endpoint.record_exit();
         } else {
-            endpoint.has_hung();
+            endpoint.record_hang();
         }
-        assert_eq!(deaths.suspect(ONE), accused, "{what}");
-        assert!(deaths.suspect(THIRD), "{what}: it was in flight");
+        assert_eq!(deaths.is_suspected(ONE), accused, "{what}");
+        assert!(deaths.is_suspected(THIRD), "{what}: it was in flight");
     }
 }
 
 #[tokio::test]
 async fn of_two_suspects_the_one_that_was_given_up_first_is_convicted_of_the_second_hang() {
-    let deaths = Arc::<Deaths>::default();
-    deaths.note(&[ONE, OTHER]);
+    let deaths = Arc::<CrashSuspects>::default();
+    deaths.record_crash(&[ONE, OTHER]);
     let endpoint = life(&deaths);
     drop(begin(&endpoint, ONE)); // its client lost patience
     let _other = begin(&endpoint, OTHER).ok().unwrap();
-    endpoint.has_hung();
-    assert!(deaths.convict(ONE));
-    assert!(!deaths.convict(OTHER));
+    endpoint.record_hang();
+    assert!(deaths.is_blocked(ONE));
+    assert!(!deaths.is_blocked(OTHER));
 }
 
 #[tokio::test(start_paused = true)]
@@ -113,7 +115,7 @@ async fn who_only_looks_does_not_use_it_and_is_not_cut_off() {
     let least = Duration::from_secs(10);
     let endpoint = life(&Arc::default());
     tokio::time::advance(least - Duration::from_secs(1)).await;
-    let look = Arc::clone(&endpoint).begin(Errand::Look).ok().unwrap();
+    let look = Arc::clone(&endpoint).begin(RequestClass::ReadOnly).ok().unwrap();
     tokio::time::advance(Duration::from_secs(1)).await;
     assert!(!endpoint.close_if_idle(least), "it is being looked at");
     drop(look);
@@ -131,7 +133,7 @@ proptest! {
         steps in proptest::collection::vec((0u8..8, 0usize..64), 400),
     ) {
         const KILLER: Fingerprint = Fingerprint(0);
-        let deaths = Arc::<Deaths>::default();
+        let deaths = Arc::<CrashSuspects>::default();
         let mut endpoint = life(&deaths);
         let mut in_flight: Vec<(Fingerprint, InFlight)> = Vec::new();
         let mut kills = 0;
@@ -143,7 +145,7 @@ proptest! {
             prop_assert!(suspects <= 1);
             if what < 4 {
                 let Some(&fingerprint) = left.get(which % left.len().max(1)) else { continue };
-                if deaths.convict(fingerprint) {
+                if deaths.is_blocked(fingerprint) {
                     prop_assert_eq!(fingerprint, KILLER);
                     left.retain(|one| *one != KILLER);
                 } else if in_flight.len() < slots
@@ -159,11 +161,11 @@ proptest! {
                 } else if fingerprint == KILLER {
                     kills += 1;
                     in_flight.push((fingerprint, request));
-                    endpoint.has_died();
+                    endpoint.record_exit();
                     in_flight.clear();
                     endpoint = life(&deaths);
                 } else {
-                    request.succeeded();
+                    request.record_success();
                     left.retain(|one| *one != fingerprint);
                 }
             }

@@ -37,7 +37,7 @@ fn a_request_that_has_begun_is_never_on_one_that_was_closed_as_idle() {
                 barrier.wait();
                 for _ in 0..REQUESTS {
                     seeded.dawdle();
-                    match Arc::clone(endpoint).begin(Errand::Work(None)) {
+                    match Arc::clone(endpoint).begin(RequestClass::Inference(None)) {
                         Ok(request) => {
                             in_flight.fetch_add(1, Ordering::SeqCst);
                             begun.fetch_add(1, Ordering::Relaxed);
@@ -47,8 +47,8 @@ fn a_request_that_has_begun_is_never_on_one_that_was_closed_as_idle() {
                             in_flight.fetch_sub(1, Ordering::SeqCst);
                             drop(request);
                         }
-                        Err(NotNow::Closed) => _ = refused.fetch_add(1, Ordering::Relaxed),
-                        Err(NotNow::Suspected) => panic!("nobody is suspected"),
+                        Err(NotAccepted::Closed) => _ = refused.fetch_add(1, Ordering::Relaxed),
+                        Err(NotAccepted::Suspected) => panic!("nobody is suspected"),
                     }
                 }
             }
@@ -78,9 +78,9 @@ fn a_request_that_has_begun_is_never_on_one_that_was_closed_as_idle() {
 async fn one_that_is_closed_to_new_requests_finishes_those_it_has() {
     let endpoint = endpoint();
     let requests = [begin(&endpoint, None), begin(&endpoint, None)];
-    let looks = Arc::clone(&endpoint).begin(Errand::Look).ok().unwrap();
+    let looks = Arc::clone(&endpoint).begin(RequestClass::ReadOnly).ok().unwrap();
     endpoint.close_to_new();
-    assert_eq!(Arc::clone(&endpoint).begin(Errand::Work(None)).err(), Some(NotNow::Closed));
+    assert_eq!(Arc::clone(&endpoint).begin(RequestClass::Inference(None)).err(), Some(NotAccepted::Closed));
     assert!(!endpoint.is_open() && !endpoint.close_if_idle(Duration::ZERO), "it is not idle for that");
     let [first, second] = requests;
     drop(first);
@@ -88,12 +88,12 @@ async fn one_that_is_closed_to_new_requests_finishes_those_it_has() {
     for left in [second, looks] {
         tokio::select! {
             biased;
-            () = endpoint.emptied() => panic!("something is in flight"),
+            () = endpoint.idle() => panic!("something is in flight"),
             () = std::future::ready(()) => {}
         }
         drop(left);
     }
-    endpoint.emptied().await;
+    endpoint.idle().await;
     tokio::select! {
         biased;
         () = gone => panic!("nothing was cut"),
