@@ -5,8 +5,8 @@
 
 use crate::gateway::admission::cors::Cors;
 use crate::gateway::connection::head::{Framing, HeadLimits, check_in_two};
-use crate::gateway::request::rewrite::rewritten_object;
-use crate::gateway::response::rename::renamed;
+use crate::gateway::request::rewrite::rewrite_object;
+use crate::gateway::response::rename::rename_pieces;
 use crate::keys::parse::{KeyEntry, KeyFile, parse};
 use crate::keys::secret::Stored;
 use crate::keys::{Key, edit};
@@ -91,10 +91,10 @@ pub fn cors_origins(data: &[u8]) {
     }
     let origin = request.get(ORIGIN);
     let cors = Cors::new(&origins);
-    assert_eq!(cors.is_on(), origins != Origins::Off);
+    assert_eq!(cors.is_enabled(), origins != Origins::Off);
     let preflight = cors.preflight(&request);
     let mut answer = HeaderMap::new();
-    cors.decorate(origin, &mut answer);
+    cors.insert_headers(origin, &mut answer);
     for headers in [preflight.headers(), &answer] {
         check_headers(&origins, origin, headers);
     }
@@ -102,7 +102,7 @@ pub fn cors_origins(data: &[u8]) {
     assert_eq!(allowed.is_some(), preflight.headers().contains_key(ACCESS_CONTROL_ALLOW_ORIGIN));
     assert!(allowed.is_none_or(|names| names.to_str().is_ok()), "only plain text is repeated");
     let once = answer.clone();
-    cors.decorate(origin, &mut answer);
+    cors.insert_headers(origin, &mut answer);
     assert_eq!(answer, once, "twice is once");
 }
 
@@ -178,14 +178,14 @@ pub fn request_body(data: &[u8]) {
         .map(|name| (name, "[1]".to_owned()))
         .collect();
 
-    let result = rewritten_object(&[body], model, &sampling, &strip);
-    assert_eq!(rewritten_object(&[head, tail], model, &sampling, &strip), result, "pieces do not matter");
+    let result = rewrite_object(&[body], model, &sampling, &strip);
+    assert_eq!(rewrite_object(&[head, tail], model, &sampling, &strip), result, "pieces do not matter");
     let Ok(Some(result)) = result else {
         let refused = result.is_err();
         assert!(refused || serde_json::from_slice::<Map<String, Value>>(body).is_err(), "an object is read");
         return;
     };
-    assert_eq!(rewritten_object(&[body], None, &[], &[]), Ok(Some(body.to_vec())), "no change changes nothing");
+    assert_eq!(rewrite_object(&[body], None, &[], &[]), Ok(Some(body.to_vec())), "no change changes nothing");
     let Ok(before) = serde_json::from_slice::<Map<String, Value>>(body) else { return };
     let after: Map<String, Value> = serde_json::from_slice(&result).unwrap_or_else(|error| panic!("{error}"));
     let is_model = |name: &str| name.eq_ignore_ascii_case("model");
@@ -221,19 +221,19 @@ pub fn answer_body(data: &[u8]) {
     let is_stream = is_stream % 2 == 1;
     let (head, tail) = body.split_at(usize::from(*cut).min(body.len()));
     let name = "our \"name\"";
-    let result = renamed(&[body], name, is_stream);
-    assert_eq!(renamed(&[head, tail], name, is_stream), result, "pieces do not matter");
-    assert_eq!(renamed(&[&result], name, is_stream), result, "the right name stays");
+    let result = rename_pieces(&[body], name, is_stream);
+    assert_eq!(rename_pieces(&[head, tail], name, is_stream), result, "pieces do not matter");
+    assert_eq!(rename_pieces(&[&result], name, is_stream), result, "the right name stays");
     let Ok(mut expected) = serde_json::from_slice::<Map<String, Value>>(body) else { return };
     if is_stream {
         // A line that begins with `data:` is no JSON.
         assert_eq!(result, body);
         // A carriage return ends a line too.
         let lines = body.split(|byte| matches!(byte, b'\n' | b'\r')).map(|line| [b"data: ", line].concat());
-        let event = renamed(&[&lines.collect::<Vec<_>>().join(&b'\n'), b"\n\n"], name, true);
+        let event = rename_pieces(&[&lines.collect::<Vec<_>>().join(&b'\n'), b"\n\n"], name, true);
         let data: Vec<&[u8]> =
             event.split(|byte| *byte == b'\n').filter_map(|line| line.strip_prefix(b"data: ")).collect();
-        let mut whole = renamed(&[body], name, false);
+        let mut whole = rename_pieces(&[body], name, false);
         whole.iter_mut().filter(|byte| **byte == b'\r').for_each(|byte| *byte = b'\n');
         assert_eq!(data.join(&b'\n'), whole, "an event is read like a whole answer");
         return;

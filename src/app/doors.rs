@@ -3,7 +3,7 @@
 //! Owns where they listen and that the health port answers whatever the gateway has to do. What is answered is the
 //! gateway's business.
 
-use crate::gateway::{Gateway, Refuse, listen};
+use crate::gateway::{Gateway, RefusalWriter, listen};
 use crate::platform;
 use crate::settings::{Inputs, Settings};
 use http::Request;
@@ -58,12 +58,12 @@ fn listener(settings: &Settings, port: u16, name: &str) -> io::Result<TcpListene
 /// Serves the gateway's port until `stop` is cancelled and its connections have ended.
 pub(super) async fn serve_gateway(
     listener: TcpListener,
-    terms: listen::Terms,
+    terms: listen::ListenerLimits,
     gateway: Arc<Gateway>,
     stop: CancellationToken,
 ) {
     let at_the_door = Arc::clone(&gateway);
-    let refuse: Refuse = Arc::new(move |raw_head, refusal| at_the_door.turn_away(raw_head, refusal));
+    let refuse: RefusalWriter = Arc::new(move |raw_head, refusal| at_the_door.refuse_head(raw_head, refusal));
     let service = move |request: Request<Incoming>, client: IpAddr| {
         let gateway = Arc::clone(&gateway);
         async move { gateway.serve(request, client).await }
@@ -74,7 +74,7 @@ pub(super) async fn serve_gateway(
 /// The health port has a thread and a runtime of its own, so that it answers while the gateway is saturated.
 pub(super) fn serve_health_on_its_own_thread(
     listener: TcpListener,
-    terms: listen::Terms,
+    terms: listen::ListenerLimits,
     gateway: Arc<Gateway>,
     stop: CancellationToken,
 ) -> io::Result<std::thread::JoinHandle<()>> {
@@ -83,8 +83,8 @@ pub(super) fn serve_health_on_its_own_thread(
     std::thread::Builder::new().name("health-port".to_owned()).spawn(move || {
         runtime.block_on(async move {
             let at_the_door = Arc::clone(&gateway);
-            let refuse: Refuse =
-                Arc::new(move |raw_head, refusal| at_the_door.turn_away_from_health(raw_head, refusal));
+            let refuse: RefusalWriter =
+                Arc::new(move |raw_head, refusal| at_the_door.refuse_health_head(raw_head, refusal));
             let service = move |request: Request<Incoming>, client: IpAddr| {
                 let gateway = Arc::clone(&gateway);
                 async move { gateway.serve_health(request, client).await }

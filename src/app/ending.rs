@@ -52,7 +52,7 @@ pub(super) async fn wait_for_end(
     let stocking = Arc::clone(reload).stock();
     let unused = async {
         match least_quiet {
-            Some(least) => gateway.quiet_for(least).await,
+            Some(least) => gateway.idle_for(least).await,
             None => std::future::pending().await,
         }
     };

@@ -32,7 +32,7 @@ pub use stages::Startup;
 
 use crate::awake::{self, PauseClock};
 use crate::fleet::Fleet;
-use crate::gateway::{Books, Gatekeeper, Gateway, HeadLimits, Lanes, Patience, WireTerms, listen};
+use crate::gateway::{Accounting, Authenticator, Gateway, HeadLimits, ModelQueues, QueueTimeouts, WireLimits, listen};
 use crate::platform::{self, Platform};
 use crate::preflight::Prepared;
 use crate::runpod::QueueWorker;
@@ -110,7 +110,7 @@ fn bind(settings: &Settings, inputs: &Inputs) -> io::Result<Listeners> {
 fn open_accounts(loaded: &Loaded) -> Accounts {
     let metrics = Arc::new(Metrics::new(&loaded.platform.kind.to_string()));
     let (access, access_guard) = AccessLog::open(&loaded.settings.logs);
-    Accounts { books: Arc::new(Books { metrics, access }), access_guard }
+    Accounts { books: Arc::new(Accounting { metrics, access }), access_guard }
 }
 
 /// Makes what runs workers. Which models there are is read from their files later, beside [`until_the_end`].
@@ -124,8 +124,8 @@ fn start_models(loaded: &Loaded, accounts: &Accounts, inputs: Inputs, resolved: 
     let shared = Arc::new(shared?);
     let fleet = Arc::new(Fleet::empty());
     let patience =
-        Patience { queue: settings.queue.queue_timeout.duration(), request: settings.limits.request_timeout.0 };
-    let lanes = Arc::new(Lanes::new(settings.queue.max_queue_size.0, patience, Arc::clone(metrics)));
+        QueueTimeouts { queue: settings.queue.queue_timeout.duration(), request: settings.limits.request_timeout.0 };
+    let lanes = Arc::new(ModelQueues::new(settings.queue.max_queue_size.0, patience, Arc::clone(metrics)));
     let parts = ShelvingParts {
         shared,
         fleet: Arc::clone(&fleet),
@@ -149,7 +149,7 @@ fn serve(loaded: &Loaded, doors: Listeners, accounts: &Accounts, models: &Models
     let (books, fleet) = (&accounts.books, &models.fleet);
     let desk = operator_api::desk_of(loaded, accounts, models);
     let is_behind_edge = platform.kind == platform::PlatformKind::RunpodServerless;
-    let gatekeeper = Gatekeeper::new(ready.keys.clone(), &settings.access, is_behind_edge);
+    let gatekeeper = Authenticator::new(ready.keys.clone(), &settings.access, is_behind_edge);
     let (lanes, answers) = (Arc::clone(&models.lanes), operator_api::local_answers(Arc::clone(&desk)));
     let gateway = Gateway::new(settings, gatekeeper, lanes, Arc::clone(fleet), Arc::clone(books), answers);
     let gateway = Arc::new(gateway);
@@ -159,7 +159,7 @@ fn serve(loaded: &Loaded, doors: Listeners, accounts: &Accounts, models: &Models
     let terms = terms_of_connections(loaded);
     let port = doors.gateway.local_addr()?.port();
     let health_thread = doors.health.map(|listener| {
-        let terms = listen::Terms { connections: HEALTH_CONNECTIONS, ..terms };
+        let terms = listen::ListenerLimits { max_connections: HEALTH_CONNECTIONS, ..terms };
         serve_health_on_its_own_thread(listener, terms, Arc::clone(&gateway), stop_rest.clone())
     });
     let health_thread = health_thread.transpose()?;
@@ -179,14 +179,14 @@ fn serve(loaded: &Loaded, doors: Listeners, accounts: &Accounts, models: &Models
 }
 
 /// Returns what each connection of a client is held to.
-fn terms_of_connections(loaded: &Loaded) -> listen::Terms {
+fn terms_of_connections(loaded: &Loaded) -> listen::ListenerLimits {
     let limits = &loaded.settings.limits;
-    let wire = WireTerms {
+    let wire = WireLimits {
         head: HeadLimits::new(limits),
         header_timeout: limits.client_header_timeout.0,
         write_stall: CLIENT_WRITE_STALL,
     };
-    listen::Terms { wire, connections: loaded.ready.descriptors.connections }
+    listen::ListenerLimits { wire, max_connections: loaded.ready.descriptors.connections }
 }
 
 /// Starts the tasks that follow the key file, write the access log and report lost log lines.
@@ -218,7 +218,7 @@ async fn shut_down(running: Running, reason: Option<String>, stop: &mut StopSign
         }
         _ = stop.recv() => warn!("asked again to stop: requests in flight are cut"),
     }
-    gateway.cut();
+    gateway.abort_in_flight();
     let _ = awake::timeout(CONNECTION_GRACE, gateway.drain()).await;
     if let Some(jobs) = jobs {
         jobs.cut().await;
@@ -247,7 +247,7 @@ async fn shut_down(running: Running, reason: Option<String>, stop: &mut StopSign
 /// Waits until what is in flight has finished. Jobs first: one that was taken in the meantime still needs the gateway.
 async fn drain(jobs: Option<&QueueWorker>, gateway: &Gateway) {
     if let Some(jobs) = jobs {
-        gateway.close();
+        gateway.close_to_clients();
         jobs.drain().await;
     }
     gateway.drain().await;

@@ -1,7 +1,7 @@
 //! The operator's routes: connects the gateway's local routes with the [`OperatorApi`], and the desk with what it reports on.
 
 use super::stages::{Accounts, Loaded, Models};
-use crate::gateway::{Local, LocalAnswer};
+use crate::gateway::{LocalResponder, LocalRoute};
 use crate::operator::{OperatorApi, QueueCounts, ReloadOrder};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -30,16 +30,16 @@ pub(super) fn desk_of(loaded: &Loaded, accounts: &Accounts, models: &Models) -> 
 }
 
 /// Connects the routes that the gateway answers itself with the desk.
-pub(super) fn local_answers(desk: Arc<OperatorApi>) -> LocalAnswer {
+pub(super) fn local_answers(desk: Arc<OperatorApi>) -> LocalResponder {
     Box::new(move |local, parts| {
         let answer = match local {
-            Local::Ping | Local::Livez => desk.alive(),
-            Local::Probe => desk.probe(),
-            Local::Readyz => desk.ready(),
-            Local::Health => desk.health(),
-            Local::Metrics => desk.metrics(parts),
-            Local::LbStats => desk.lb_stats(),
-            Local::Reload => {
+            LocalRoute::Ping | LocalRoute::Livez => desk.alive(),
+            LocalRoute::Probe => desk.probe(),
+            LocalRoute::Readyz => desk.ready(),
+            LocalRoute::Health => desk.health(),
+            LocalRoute::Metrics => desk.metrics(parts),
+            LocalRoute::LbStats => desk.lb_stats(),
+            LocalRoute::Reload => {
                 let desk = Arc::clone(&desk);
                 return Box::pin(async move { desk.reload().await });
             }

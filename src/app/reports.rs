@@ -1,7 +1,7 @@
 //! What the service says of itself while it runs: that it is ready, and what full queues and disks have cost.
 
 use crate::fleet::Fleet;
-use crate::gateway::Books;
+use crate::gateway::Accounting;
 use crate::telemetry::bounds::REPORT_INTERVAL;
 use crate::telemetry::files::WriteErrors;
 use crate::telemetry::log::LogGuard;
@@ -20,7 +20,7 @@ pub(super) async fn log_when_ready(fleet: Arc<Fleet>, metrics: Arc<Metrics>, por
 
 /// Reports, at most once a minute, what full queues and disks have cost. Keeps the log's writers alive.
 pub(super) async fn report_lost_lines(
-    books: Arc<Books>,
+    books: Arc<Accounting>,
     log: Arc<LogGuard>,
     llama: Arc<WriteErrors>,
     stop: CancellationToken,

@@ -6,7 +6,7 @@
 use super::log_folder;
 use crate::awake;
 use crate::fleet::{Breaker, Fleet, Member, Model, ModelInfo, Quota, Rank, RoutingPolicy, WorkerKind};
-use crate::gateway::{Lane, Lanes};
+use crate::gateway::{ModelQueue, ModelQueues};
 use crate::models;
 use crate::preflight::{CheckedModel, ModelFile};
 use crate::settings::catalogue::{LocalSettings, Start};
@@ -28,7 +28,7 @@ use tracing::{error, info, warn};
 pub(super) struct ModelReconciler {
     pub(super) shared: Arc<WorkerContext>,
     pub(super) fleet: Arc<Fleet>,
-    pub(super) queues: Arc<Lanes>,
+    pub(super) queues: Arc<ModelQueues>,
     pub(super) environment: Environment,
     pub(super) metrics: Arc<Metrics>,
     pub(super) remote: RemotePolicy,
@@ -49,7 +49,7 @@ pub(super) struct ModelReconciler {
 pub(super) struct ShelvingParts {
     pub(super) shared: Arc<WorkerContext>,
     pub(super) fleet: Arc<Fleet>,
-    pub(super) lanes: Arc<Lanes>,
+    pub(super) lanes: Arc<ModelQueues>,
     pub(super) environment: Environment,
     pub(super) metrics: Arc<Metrics>,
     pub(super) logs: LogFolder,
@@ -269,13 +269,13 @@ impl ModelReconciler {
 }
 
 /// Stops the workers of a model that is no longer served, once those who use it are done, at the latest after so long.
-async fn retire(lane: &Lane, longest: Duration, fleet: &Fleet, stop: &CancellationToken) {
+async fn retire(lane: &ModelQueue, longest: Duration, fleet: &Fleet, stop: &CancellationToken) {
     let model = &lane.model;
     info!(model = model.id(), "the model is no longer served, its requests are finished");
     if awake::timeout(longest, lane.queue.drained()).await.is_err() {
         warn!(model = model.id(), "DRAIN_TIMEOUT is over: requests for a model that is no longer served are cut");
         let is_there = fleet.snapshot().models().iter().any(|other| other.id() == model.id());
-        lane.queue.give_up((!is_there).then_some(model.id()));
+        lane.queue.close_for_worker_stop((!is_there).then_some(model.id()));
     }
     stop.cancel();
 }

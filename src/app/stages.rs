@@ -4,7 +4,7 @@ use super::reload::Reloader;
 use super::shelving::ModelReconciler;
 use crate::awake::PauseClock;
 use crate::fleet::Fleet;
-use crate::gateway::{Books, Gateway, Lanes};
+use crate::gateway::{Accounting, Gateway, ModelQueues};
 use crate::operator::OperatorApi;
 use crate::platform::Platform;
 use crate::preflight::Prepared;
@@ -51,7 +51,7 @@ pub(super) struct Loaded {
 
 /// Metrics and access log.
 pub(super) struct Accounts {
-    pub(super) books: Arc<Books>,
+    pub(super) books: Arc<Accounting>,
     /// Writes what is queued when it is dropped, so it goes after the last user of the access log.
     pub(super) access_guard: WorkerGuard,
 }
@@ -59,7 +59,7 @@ pub(super) struct Accounts {
 /// The models and their workers.
 pub(super) struct Models {
     pub(super) fleet: Arc<Fleet>,
-    pub(super) lanes: Arc<Lanes>,
+    pub(super) lanes: Arc<ModelQueues>,
     pub(super) shelving: Arc<ModelReconciler>,
     pub(super) reload: Arc<Reloader>,
     /// The logs of llama-server.

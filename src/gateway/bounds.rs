@@ -7,11 +7,11 @@ use std::time::Duration;
 pub const UPSTREAM_IDLE: Duration = Duration::from_secs(3);
 
 /// Longest wait for the answer of a llama-server whose end has been found out: it may have been sent before.
-pub const LAST_WORDS: Duration = Duration::from_millis(500);
+pub const DEAD_WORKER_RESPONSE_WAIT: Duration = Duration::from_millis(500);
 
 /// Longest wait of a request that needs no slot for a llama-server that is doubted. By then it has answered a probe, or
 /// counts as unhealthy.
-pub const DOUBT_PATIENCE: Duration = Duration::from_secs(5);
+pub const PROBED_WORKER_WAIT: Duration = Duration::from_secs(5);
 
 /// Pause after `accept` failed, for instance because all file descriptors are in use.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -21,7 +21,7 @@ pub const LISTEN_BACKLOG: u32 = 1024;
 
 /// Longest part of a server-sent event that is held back until the event is complete. A longer event is passed on
 /// in pieces.
-pub const HELD_EVENT: usize = 64 * 1024;
+pub const MAX_BUFFERED_EVENT: usize = 64 * 1024;
 
 /// Most bytes of an answer that is no stream and becomes one event, because heartbeats came before it.
 pub const WRAPPED_ANSWER: usize = 1024 * 1024;
@@ -60,7 +60,7 @@ pub const EVENT_HEAD: usize = 512;
 
 /// Most requests in flight that need no slot, such as those for the list of models. Each may take a connection to
 /// llama-server, which slots do not bound.
-pub const MOST_PASSES: usize = 32;
+pub const MAX_SLOTLESS_REQUESTS: usize = 32;
 
 /// Retry-After of a refusal for which nothing has been measured yet.
 pub const RETRY_AFTER_UNKNOWN: Duration = Duration::from_secs(5);
@@ -72,19 +72,19 @@ pub const RETRY_AFTER_LONGEST: Duration = Duration::from_secs(600);
 pub const METERS_BEFORE_SWEEP: usize = 1024;
 
 /// Wrong keys a minute that one client address may send before it has to wait.
-pub const GUESSES_PER_MINUTE: u32 = 60;
+pub const AUTH_FAILURES_PER_MINUTE: u32 = 60;
 
 /// Most client addresses whose wrong keys are counted at once.
-pub const MAX_SUSPECTS: usize = 4096;
+pub const MAX_FAILING_ADDRESSES: usize = 4096;
 
 /// Suspects among which a new one takes the place of the least suspicious. Divides [`MAX_SUSPECTS`].
-pub const SUSPECTS_PER_BUCKET: usize = 8;
+pub const FAILING_ADDRESSES_PER_BUCKET: usize = 8;
 
 /// Addresses that a key is remembered to have been used from.
-pub const PROVEN_ADDRESSES: usize = 8;
+pub const KNOWN_ADDRESSES_PER_KEY: usize = 8;
 
 /// How long an address counts as one that a key is used from.
-pub const PROVEN_FOR: Duration = Duration::from_secs(24 * 60 * 60);
+pub const KNOWN_ADDRESS_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How long browsers may keep the answer to a CORS preflight. None keeps it longer than Chromium's two hours.
 pub const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(2 * 60 * 60);
@@ -118,7 +118,7 @@ pub const CHUNKED_READ: u64 = 16 * 1024;
 pub const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The same once what is in flight is cut; many times within [`CONNECTION_GRACE`].
-pub const SWEEP_INTERVAL_CUT: Duration = Duration::from_millis(50);
+pub const SWEEP_INTERVAL_ABORT: Duration = Duration::from_millis(50);
 
 /// How long a closed connection is still read, so that its client gets to read the answer.
 pub const LINGER_TIME: Duration = Duration::from_secs(2);
@@ -153,7 +153,7 @@ pub const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Longest time for which a remote backend is left alone because it asks for that with `Retry-After`; then one request
 /// tries it.
-pub const LONGEST_REST: Duration = Duration::from_secs(10 * 60);
+pub const MAX_BACKEND_RETRY_AFTER: Duration = Duration::from_secs(10 * 60);
 
 /// Longest pause before the second try of a request; before each further one it is twice as long.
 pub const RETRY_PAUSE_FIRST: Duration = Duration::from_millis(50);

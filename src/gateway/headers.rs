@@ -1,6 +1,6 @@
 //! Header hygiene between two connections: what must not cross, request ids, and what a worker says of itself.
 
-use crate::gateway::bounds::LONGEST_REST;
+use crate::gateway::bounds::MAX_BACKEND_RETRY_AFTER;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
@@ -66,7 +66,7 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
 }
 
 /// Prepares a request's headers for a worker, which somebody else may run.
-pub(super) fn for_worker(headers: &mut HeaderMap, is_remote: bool) {
+pub(super) fn prepare_for_worker(headers: &mut HeaderMap, is_remote: bool) {
     strip_hop_by_hop(headers);
     let also = if is_remote { &NOT_FOR_REMOTE[..] } else { &[] };
     for name in NOT_FOR_WORKER.iter().chain(also) {
@@ -75,7 +75,7 @@ pub(super) fn for_worker(headers: &mut HeaderMap, is_remote: bool) {
 }
 
 /// Prepares an answer's headers for the client: a worker's own CORS headers would contradict the gateway's.
-pub(super) fn for_client(headers: &mut HeaderMap, is_remote: bool) {
+pub(super) fn prepare_for_client(headers: &mut HeaderMap, is_remote: bool) {
     strip_hop_by_hop(headers);
     for name in NOT_FROM_REMOTE.iter().filter(|_| is_remote) {
         headers.remove(name);
@@ -89,30 +89,30 @@ pub(super) fn for_client(headers: &mut HeaderMap, is_remote: bool) {
 
 /// For how long a worker asks to be left alone, in seconds or until a date (RFC 9110, section 10.2.3), but no longer than
 /// [`LONGEST_REST`]. None if it does not ask for that, or nobody can read for how long.
-pub(super) fn rest(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+pub(super) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     let rest = match !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        true => text.parse().map_or(LONGEST_REST, Duration::from_secs),
+        true => text.parse().map_or(MAX_BACKEND_RETRY_AFTER, Duration::from_secs),
         false => {
             let until = DateTimeParser::new().parse_timestamp(text).ok()?;
             Duration::try_from(until.duration_since(now)).ok()?
         }
     };
-    Some(rest.min(LONGEST_REST)).filter(|rest| !rest.is_zero())
+    Some(rest.min(MAX_BACKEND_RETRY_AFTER)).filter(|rest| !rest.is_zero())
 }
 
 /// The client's request id if it is 1-128 characters of `[A-Za-z0-9._-]`, else a new one.
 pub(super) fn request_id(headers: &HeaderMap) -> HeaderValue {
-    headers.get(X_REQUEST_ID).filter(|id| is_harmless(id)).cloned().unwrap_or_else(new_request_id)
+    headers.get(X_REQUEST_ID).filter(|id| is_valid_request_id(id)).cloned().unwrap_or_else(new_request_id)
 }
 
 /// The same with the header's value, if there is one.
 pub(super) fn request_id_from(value: Option<&str>) -> HeaderValue {
     let value = value.and_then(|text| HeaderValue::from_str(text).ok());
-    value.filter(is_harmless).unwrap_or_else(new_request_id)
+    value.filter(is_valid_request_id).unwrap_or_else(new_request_id)
 }
 
-fn is_harmless(id: &HeaderValue) -> bool {
+fn is_valid_request_id(id: &HeaderValue) -> bool {
     (1..=MAX_REQUEST_ID).contains(&id.len())
         && id.as_bytes().iter().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(byte))
 }
@@ -175,7 +175,7 @@ mod tests {
             for name in names {
                 headers.append(name, HeaderValue::from_static("1"));
             }
-            for_worker(&mut headers, is_remote);
+            prepare_for_worker(&mut headers, is_remote);
             headers.keys().map(ToString::to_string).collect::<BTreeSet<_>>()
         };
         assert_eq!(left(false), ["cookie", "forwarded", "x-kept"].map(str::to_owned).into());
@@ -188,7 +188,7 @@ mod tests {
         for name in ["set-cookie", "strict-transport-security", "alt-svc", "server", "access-control-x", "x-kept"] {
             headers.append(name, HeaderValue::from_static("1"));
         }
-        for_client(&mut headers, true);
+        prepare_for_client(&mut headers, true);
         assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-kept"]);
     }
 
@@ -207,16 +207,16 @@ mod tests {
     }
 
     #[test]
-    fn how_long_a_worker_asks_to_be_left_alone() {
+    fn a_workers_retry_after_is_read_and_bounded() {
         let now: Timestamp = "1994-11-06T08:49:00Z".parse().unwrap();
         let seconds = |seconds| Some(Duration::from_secs(seconds));
         for (value, expected) in [
             ("120", seconds(120)),
             (" 1 ", seconds(1)),
             ("Sun, 06 Nov 1994 08:49:37 GMT", seconds(37)),
-            ("86400", Some(LONGEST_REST)),
-            ("99999999999999999999999", Some(LONGEST_REST)),
-            ("Mon, 06 Nov 2034 08:49:37 GMT", Some(LONGEST_REST)),
+            ("86400", Some(MAX_BACKEND_RETRY_AFTER)),
+            ("99999999999999999999999", Some(MAX_BACKEND_RETRY_AFTER)),
+            ("Mon, 06 Nov 2034 08:49:37 GMT", Some(MAX_BACKEND_RETRY_AFTER)),
             ("0", None),
             ("Sun, 06 Nov 1994 08:48:37 GMT", None),
             ("-1", None),
@@ -225,8 +225,8 @@ mod tests {
             ("", None),
         ] {
             let headers = HeaderMap::from_iter([(header::RETRY_AFTER, HeaderValue::from_static(value))]);
-            assert_eq!(rest(&headers, now), expected, "{value:?}");
+            assert_eq!(retry_after(&headers, now), expected, "{value:?}");
         }
-        assert_eq!(rest(&HeaderMap::new(), now), None);
+        assert_eq!(retry_after(&HeaderMap::new(), now), None);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! It looks like any other refusal, request id and access-log line included. When to send it is the wire's business.
 
-use super::accounting::record::{Books, Record};
+use super::accounting::record::{Accounting, Record};
 use super::admission::cors::Cors;
 use super::connection::head;
 use super::headers::{self, X_REQUEST_ID};
@@ -18,8 +18,8 @@ use std::sync::Arc;
 const UNKNOWN: &str = "-";
 
 /// The bytes to send, from as much of the head as has come. Without books nobody keeps account: the health port.
-pub(super) fn response(raw: &[u8], refusal: &Refusal, cors: &Cors, books: Option<&Arc<Books>>) -> Bytes {
-    let request_id = headers::request_id_from(head::value_of(raw, X_REQUEST_ID.as_str()));
+pub(super) fn refusal_bytes(raw: &[u8], refusal: &Refusal, cors: &Cors, books: Option<&Arc<Accounting>>) -> Bytes {
+    let request_id = headers::request_id_from(head::header_value(raw, X_REQUEST_ID.as_str()));
     let (method, path) = head::method_and_path(raw);
     let shape = Shape::of(path.unwrap_or(UNKNOWN));
     let mut response = refusal.response(shape);
@@ -29,8 +29,8 @@ pub(super) fn response(raw: &[u8], refusal: &Refusal, cors: &Cors, books: Option
     headers.insert(CONTENT_LENGTH, length);
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
     headers.insert(X_REQUEST_ID, request_id.clone());
-    let origin = head::value_of(raw, ORIGIN.as_str()).and_then(|origin| HeaderValue::from_str(origin).ok());
-    cors.decorate(origin.as_ref(), headers);
+    let origin = head::header_value(raw, ORIGIN.as_str()).and_then(|origin| HeaderValue::from_str(origin).ok());
+    cors.insert_headers(origin.as_ref(), headers);
     if let Some(date) = date() {
         headers.insert(DATE, date);
     }
@@ -48,7 +48,7 @@ pub(super) fn response(raw: &[u8], refusal: &Refusal, cors: &Cors, books: Option
         let mut record = Record::open(Arc::clone(books), request_id, method, path);
         record.status = Some(refusal.status());
         record.code = Some(refusal.code());
-        record.sends(body.len());
+        record.add_bytes_out(body.len());
         record.complete = true;
     }
     Bytes::from(bytes)
@@ -65,9 +65,9 @@ mod tests {
     use crate::settings::values::Origins;
 
     #[test]
-    fn it_is_a_whole_response_in_the_clients_shape_with_the_clients_id() {
+    fn the_refusal_of_a_head_is_a_whole_response_in_the_clients_shape_with_its_id() {
         let raw = b"POST /v1/messages?x HTTP/1.1\r\nX-Request-Id: mine-1\r\n";
-        let bytes = response(raw, &Refusal::RequestTimeout, &Cors::new(&Origins::Any), None);
+        let bytes = refusal_bytes(raw, &Refusal::RequestTimeout, &Cors::new(&Origins::Any), None);
         let (head, body) = std::str::from_utf8(&bytes).unwrap().split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 408 Request Timeout\r\n"), "{head}");
         assert!(head.contains("\r\nx-request-id: mine-1") && head.contains("\r\nconnection: close"), "{head}");
@@ -79,8 +79,12 @@ mod tests {
 
     #[test]
     fn an_answer_to_head_has_no_body() {
-        let bytes =
-            response(b"HEAD /ping HTTP/1.1\r\n\r\n", &Refusal::BadRequest("x".into()), &Cors::new(&Origins::Off), None);
+        let bytes = refusal_bytes(
+            b"HEAD /ping HTTP/1.1\r\n\r\n",
+            &Refusal::BadRequest("x".into()),
+            &Cors::new(&Origins::Off),
+            None,
+        );
         assert!(bytes.ends_with(b"\r\n\r\n"));
     }
 }

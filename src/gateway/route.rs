@@ -9,7 +9,7 @@ use http::Method;
 
 /// What the gateway answers itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Local {
+pub enum LocalRoute {
     /// `GET /ping` on the gateway port: whether the process lives.
     Ping,
     /// `GET /ping` on the health port: whether a request would be served.
@@ -30,7 +30,7 @@ pub enum Local {
 
 /// Who may use a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Access {
+pub(super) enum RouteAccess {
     /// Anybody.
     Open,
     /// Whoever has a key with this scope.
@@ -41,11 +41,11 @@ pub(super) enum Access {
 
 /// Who answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Target {
+pub(super) enum RouteTarget {
     /// Whoever the gateway was told to ask.
-    Gateway(Local),
+    Gateway(LocalRoute),
     /// The list of models.
-    Catalogue(ModelsRoute),
+    Models(ModelsRoute),
     /// A worker of a model of this kind, or of any.
     Worker(Option<ModelKind>),
 }
@@ -80,7 +80,7 @@ pub(super) enum StreamEnd {
 
 /// On which port there is an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Port {
+enum RoutePort {
     Gateway,
     Health,
     Both,
@@ -91,25 +91,36 @@ enum Port {
 pub(crate) struct Route {
     /// In which `{id}` stands for any text.
     pub(super) path: &'static str,
-    port: Port,
+    port: RoutePort,
     /// Whether its method is POST. What is only read neither wakes a model nor keeps it awake.
-    pub(super) posts: bool,
-    pub(super) access: Access,
-    pub(super) target: Target,
+    pub(super) is_post: bool,
+    pub(super) access: RouteAccess,
+    pub(super) target: RouteTarget,
     pub(super) shape: Shape,
-    pub(super) ending: StreamEnd,
+    pub(super) stream_end: StreamEnd,
     /// Whether it occupies one of llama-server's slots, and so waits in line for one.
     pub(super) needs_slot: bool,
     /// Whether its answer may be a stream.
-    pub(super) streams: bool,
+    pub(super) may_stream: bool,
     /// Whether it may be sent again though a worker may have processed it: asking twice changes nothing.
-    pub(super) repeats: bool,
+    pub(super) is_idempotent: bool,
 }
 
 const fn worker(path: &'static str, posts: bool, kind: Option<ModelKind>, ending: StreamEnd) -> Route {
-    let access = Access::Key(Scope::Inference);
-    let (port, target, shape) = (Port::Gateway, Target::Worker(kind), Shape::OpenAi);
-    Route { path, port, posts, access, target, shape, ending, needs_slot: posts, streams: false, repeats: !posts }
+    let access = RouteAccess::Key(Scope::Inference);
+    let (port, target, shape) = (RoutePort::Gateway, RouteTarget::Worker(kind), Shape::OpenAi);
+    Route {
+        path,
+        port,
+        is_post: posts,
+        access,
+        target,
+        shape,
+        stream_end: ending,
+        needs_slot: posts,
+        may_stream: false,
+        is_idempotent: !posts,
+    }
 }
 
 /// Text or sound in, numbers or text out.
@@ -119,16 +130,16 @@ const fn post(path: &'static str, kind: ModelKind) -> Route {
 
 /// Of the same input always the same numbers.
 const fn score(path: &'static str, kind: ModelKind) -> Route {
-    Route { repeats: true, ..post(path, kind) }
+    Route { is_idempotent: true, ..post(path, kind) }
 }
 
 /// What llama-server answers without a slot, be all of them busy.
 const fn helper(path: &'static str) -> Route {
-    Route { needs_slot: false, repeats: true, ..worker(path, true, None, StreamEnd::Unmarked) }
+    Route { needs_slot: false, is_idempotent: true, ..worker(path, true, None, StreamEnd::Unmarked) }
 }
 
 const fn stream(path: &'static str, ending: StreamEnd) -> Route {
-    Route { streams: true, ..worker(path, true, Some(ModelKind::Chat), ending) }
+    Route { may_stream: true, ..worker(path, true, Some(ModelKind::Chat), ending) }
 }
 
 const fn get(path: &'static str) -> Route {
@@ -136,22 +147,22 @@ const fn get(path: &'static str) -> Route {
 }
 
 const fn models(path: &'static str, question: ModelsRoute) -> Route {
-    Route { target: Target::Catalogue(question), ..get(path) }
+    Route { target: RouteTarget::Models(question), ..get(path) }
 }
 
-const fn order(path: &'static str, question: ModelsRoute) -> Route {
-    Route { posts: true, access: ADMIN, repeats: false, ..models(path, question) }
+const fn models_command(path: &'static str, question: ModelsRoute) -> Route {
+    Route { is_post: true, access: ADMIN, is_idempotent: false, ..models(path, question) }
 }
 
 const fn anthropic(path: &'static str) -> Route {
     Route { shape: Shape::Anthropic, ..stream(path, StreamEnd::MessageStop) }
 }
 
-const fn local(port: Port, path: &'static str, local: Local, access: Access) -> Route {
-    Route { port, access, target: Target::Gateway(local), ..get(path) }
+const fn local(port: RoutePort, path: &'static str, local: LocalRoute, access: RouteAccess) -> Route {
+    Route { port, access, target: RouteTarget::Gateway(local), ..get(path) }
 }
 
-const ADMIN: Access = Access::Key(Scope::Admin);
+const ADMIN: RouteAccess = RouteAccess::Key(Scope::Admin);
 const PING: &str = "/ping";
 
 const ROUTES: &[Route] = &[
@@ -161,7 +172,7 @@ const ROUTES: &[Route] = &[
     stream("/v1/responses", StreamEnd::ResponseDone),
     stream("/responses", StreamEnd::ResponseDone),
     anthropic("/v1/messages"),
-    Route { needs_slot: false, streams: false, repeats: true, ..anthropic("/v1/messages/count_tokens") },
+    Route { needs_slot: false, may_stream: false, is_idempotent: true, ..anthropic("/v1/messages/count_tokens") },
     score("/v1/embeddings", ModelKind::Embedding),
     score("/embeddings", ModelKind::Embedding),
     score("/embedding", ModelKind::Embedding),
@@ -181,29 +192,29 @@ const ROUTES: &[Route] = &[
     models("/v1/models/chat", ModelsRoute::Of(ModelKind::Chat)),
     models("/v1/models/embeddings", ModelsRoute::Of(ModelKind::Embedding)),
     models("/v1/models/rerank", ModelsRoute::Of(ModelKind::Rerank)),
-    order("/v1/models/{id}/load", ModelsRoute::Load),
-    order("/v1/models/{id}/unload", ModelsRoute::Unload),
+    models_command("/v1/models/{id}/load", ModelsRoute::Load),
+    models_command("/v1/models/{id}/unload", ModelsRoute::Unload),
     models("/v1/models/{id}", ModelsRoute::One),
     get("/props"),
     Route { access: ADMIN, ..get("/slots") },
-    local(Port::Gateway, PING, Local::Ping, Access::Open),
-    local(Port::Health, PING, Local::Probe, Access::Open),
-    local(Port::Health, "/livez", Local::Livez, Access::Open),
-    local(Port::Health, "/readyz", Local::Readyz, Access::Open),
-    local(Port::Both, "/health", Local::Health, Access::Open),
-    local(Port::Both, "/metrics", Local::Metrics, Access::Metrics),
-    Route { posts: true, ..local(Port::Gateway, "/reload", Local::Reload, ADMIN) },
-    local(Port::Gateway, "/lb/stats", Local::LbStats, ADMIN),
+    local(RoutePort::Gateway, PING, LocalRoute::Ping, RouteAccess::Open),
+    local(RoutePort::Health, PING, LocalRoute::Probe, RouteAccess::Open),
+    local(RoutePort::Health, "/livez", LocalRoute::Livez, RouteAccess::Open),
+    local(RoutePort::Health, "/readyz", LocalRoute::Readyz, RouteAccess::Open),
+    local(RoutePort::Both, "/health", LocalRoute::Health, RouteAccess::Open),
+    local(RoutePort::Both, "/metrics", LocalRoute::Metrics, RouteAccess::Metrics),
+    Route { is_post: true, ..local(RoutePort::Gateway, "/reload", LocalRoute::Reload, ADMIN) },
+    local(RoutePort::Gateway, "/lb/stats", LocalRoute::LbStats, ADMIN),
 ];
 
 /// The sign for any text in a path.
-const ANY: &str = "{id}";
+const ID_PLACEHOLDER: &str = "{id}";
 
 impl Route {
     /// The text that stands in this path for `{id}`, percent-encoded; empty where the route has none. None if the path
     /// is not of this route.
     pub(super) fn id_in<'a>(&self, path: &'a str) -> Option<&'a str> {
-        match self.path.split_once(ANY) {
+        match self.path.split_once(ID_PLACEHOLDER) {
             None => (self.path == path).then_some(""),
             Some((before, after)) => {
                 let id = path.strip_prefix(before)?.strip_suffix(after)?;
@@ -213,34 +224,36 @@ impl Route {
     }
 }
 
-fn row(port: Port, method: &Method, path: &str) -> Option<&'static Route> {
+fn find_row(port: RoutePort, method: &Method, path: &str) -> Option<&'static Route> {
     let fits = |route: &&Route| {
         let method_fits =
-            if route.posts { method == Method::POST } else { method == Method::GET || method == Method::HEAD };
-        method_fits && route.id_in(path).is_some() && (route.port == port || route.port == Port::Both)
+            if route.is_post { method == Method::POST } else { method == Method::GET || method == Method::HEAD };
+        method_fits && route.id_in(path).is_some() && (route.port == port || route.port == RoutePort::Both)
     };
     ROUTES.iter().find(fits)
 }
 
 /// Finds the route of a request on the gateway port, by its path without the query and by its method.
 pub(super) fn find(method: &Method, path: &str) -> Result<&'static Route, Refusal> {
-    row(Port::Gateway, method, path).ok_or(Refusal::RouteNotFound)
+    find_row(RoutePort::Gateway, method, path).ok_or(Refusal::RouteNotFound)
 }
 
 /// The same on the health port, where one more path answers like `/ping`, be it that of another answer of this port.
 pub(super) fn find_on_health_port(method: &Method, path: &str, extra_ping: &str) -> Result<&'static Route, Refusal> {
     let path = if path == extra_ping { PING } else { path };
-    row(Port::Health, method, path).ok_or(Refusal::RouteNotFound)
+    find_row(RoutePort::Health, method, path).ok_or(Refusal::RouteNotFound)
 }
 
 /// Returns the paths of all routes but those that answer health checks. `HEALTH_CHECK_PATH` must be none of them: its
 /// answer would be lost where one listener serves both ports.
 pub fn reserved_paths() -> Vec<&'static str> {
-    let is_health = |target: &Target| match target {
-        Target::Gateway(Local::Ping | Local::Probe | Local::Health | Local::Livez | Local::Readyz) => true,
-        Target::Gateway(Local::Metrics | Local::Reload | Local::LbStats) | Target::Catalogue(_) | Target::Worker(_) => {
-            false
-        }
+    let is_health = |target: &RouteTarget| match target {
+        RouteTarget::Gateway(
+            LocalRoute::Ping | LocalRoute::Probe | LocalRoute::Health | LocalRoute::Livez | LocalRoute::Readyz,
+        ) => true,
+        RouteTarget::Gateway(LocalRoute::Metrics | LocalRoute::Reload | LocalRoute::LbStats)
+        | RouteTarget::Models(_)
+        | RouteTarget::Worker(_) => false,
     };
     ROUTES.iter().filter(|route| !is_health(&route.target)).map(|route| route.path).collect()
 }
@@ -265,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_change_or_control_llama_server_is_not_a_route() {
+    fn a_path_that_could_change_or_control_llama_server_is_not_a_route() {
         for (method, path) in [
             ("POST", "/props"),
             ("POST", "/slots/0"),
@@ -292,8 +305,9 @@ mod tests {
     fn each_path_and_method_has_one_row_a_port() {
         for (n, one) in ROUTES.iter().enumerate() {
             for other in &ROUTES[n + 1..] {
-                let ports_differ = one.port != other.port && one.port != Port::Both && other.port != Port::Both;
-                assert!(one.path != other.path || one.posts != other.posts || ports_differ, "{}", one.path);
+                let ports_differ =
+                    one.port != other.port && one.port != RoutePort::Both && other.port != RoutePort::Both;
+                assert!(one.path != other.path || one.is_post != other.is_post || ports_differ, "{}", one.path);
             }
         }
     }
@@ -302,16 +316,19 @@ mod tests {
     fn each_port_has_its_own_ping_and_the_health_port_nothing_of_llama_server() {
         let on_gateway = |path| find(&Method::GET, path).map(|route| route.target);
         let on_health = |path| find_on_health_port(&Method::GET, path, "/extra").map(|route| route.target);
-        assert_eq!(on_gateway("/ping"), Ok(Target::Gateway(Local::Ping)));
+        assert_eq!(on_gateway("/ping"), Ok(RouteTarget::Gateway(LocalRoute::Ping)));
         for path in ["/ping", "/extra"] {
-            assert_eq!(on_health(path), Ok(Target::Gateway(Local::Probe)));
+            assert_eq!(on_health(path), Ok(RouteTarget::Gateway(LocalRoute::Probe)));
         }
-        for (path, local) in [("/livez", Local::Livez), ("/readyz", Local::Readyz)] {
-            assert_eq!(on_health(path), Ok(Target::Gateway(local)));
+        for (path, local) in [("/livez", LocalRoute::Livez), ("/readyz", LocalRoute::Readyz)] {
+            assert_eq!(on_health(path), Ok(RouteTarget::Gateway(local)));
             assert_eq!(on_gateway(path), Err(Refusal::RouteNotFound));
         }
-        for (path, local) in [("/health", Local::Health), ("/metrics", Local::Metrics)] {
-            assert_eq!((on_health(path), on_gateway(path)), (Ok(Target::Gateway(local)), Ok(Target::Gateway(local))));
+        for (path, local) in [("/health", LocalRoute::Health), ("/metrics", LocalRoute::Metrics)] {
+            assert_eq!(
+                (on_health(path), on_gateway(path)),
+                (Ok(RouteTarget::Gateway(local)), Ok(RouteTarget::Gateway(local)))
+            );
         }
         assert_eq!((on_health("/props"), on_gateway("/extra")), (on_health("/nowhere"), on_gateway("/nowhere")));
         assert_eq!(find_on_health_port(&Method::POST, "/reload", "/extra").err(), Some(Refusal::RouteNotFound));
@@ -324,11 +341,11 @@ mod tests {
     fn the_path_of_the_health_check_may_be_that_of_another_health_answer() {
         for path in ["/ping", "/health", "/livez", "/readyz"] {
             let found = |method| find_on_health_port(&method, path, path).map(|route| route.target);
-            assert_eq!(found(Method::GET), Ok(Target::Gateway(Local::Probe)), "{path}");
-            assert_eq!(found(Method::HEAD), Ok(Target::Gateway(Local::Probe)), "{path}");
+            assert_eq!(found(Method::GET), Ok(RouteTarget::Gateway(LocalRoute::Probe)), "{path}");
+            assert_eq!(found(Method::HEAD), Ok(RouteTarget::Gateway(LocalRoute::Probe)), "{path}");
         }
         let health = find_on_health_port(&Method::GET, "/health", "/readyz").map(|route| route.target);
-        assert_eq!(health, Ok(Target::Gateway(Local::Health)), "all others stay what they are");
+        assert_eq!(health, Ok(RouteTarget::Gateway(LocalRoute::Health)), "all others stay what they are");
     }
 
     #[test]
@@ -340,9 +357,11 @@ mod tests {
             resolved.err().into_iter().flatten().map(|problem| problem.to_string()).collect::<Vec<_>>()
         };
         for route in ROUTES {
-            let told = problems(&route.path.replace(ANY, "m"));
+            let told = problems(&route.path.replace(ID_PLACEHOLDER, "m"));
             match route.target {
-                Target::Gateway(Local::Ping | Local::Probe | Local::Health | Local::Livez | Local::Readyz) => {
+                RouteTarget::Gateway(
+                    LocalRoute::Ping | LocalRoute::Probe | LocalRoute::Health | LocalRoute::Livez | LocalRoute::Readyz,
+                ) => {
                     assert_eq!(told, [""; 0], "{}", route.path);
                 }
                 _ => assert_eq!(told.len(), 1, "{}", route.path),

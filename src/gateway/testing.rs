@@ -1,14 +1,14 @@
 //! What tests of answers need: books, a line with one slot, a llama-server that says what it is told, and clients.
 
-use super::accounting::record::{Books, Record};
+use super::accounting::record::{Accounting, Record};
 use super::admission::auth::Caller;
 use super::content_kind::ContentKind;
-use super::queue::ticket::Place;
+use super::queue::ticket::QueueEntry;
 use super::queue::{self, Queue};
-use super::response::body::{Answer, Passed};
-use super::response::in_progress::{Patience, UpstreamAnswer};
-use super::response::rename::Renamed;
-use super::response::stall_sweeper::Holdings;
+use super::response::body::{ProxiedBody, ResponseBody};
+use super::response::in_progress::{ResponseTimeouts, UpstreamAnswer};
+use super::response::rename::RenamedBody;
+use super::response::stall_sweeper::StallSweeper;
 use super::route;
 use crate::awake::ActiveInstant;
 use crate::fleet::{Fingerprint, Model, RequestClass, StubWorker};
@@ -32,36 +32,36 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// How long a client may leave a piece untouched.
-pub(super) const STALL: Duration = Duration::from_secs(60);
+pub(super) const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long an answer that is no stream, or the first byte of one, may take.
-pub(super) const REQUEST: Duration = Duration::from_secs(600);
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// What every request asks for.
-pub(super) const ASKED: Fingerprint = Fingerprint(1);
+pub(super) const FINGERPRINT: Fingerprint = Fingerprint(1);
 
 /// Bytes that fit between two ends of a connection.
-const PIPE: usize = 1024 * 1024;
+const PIPE_SIZE: usize = 1024 * 1024;
 
 /// One gateway's worth of what answers need.
-pub(super) struct Stage {
+pub(super) struct TestGateway {
     pub(super) queue: Queue,
-    pub(super) holdings: Arc<Holdings>,
-    pub(super) cut: CancellationToken,
-    shelf: Shelf,
+    pub(super) sweeper: Arc<StallSweeper>,
+    pub(super) abort: CancellationToken,
+    records: TestRecords,
     pub(super) model: Arc<Model>,
     _worker: StubWorker,
     tasks: JoinSet<()>,
 }
 
 /// Books, and the folder in which they are written.
-pub(super) struct Shelf {
-    pub(super) books: Arc<Books>,
+pub(super) struct TestRecords {
+    pub(super) accounting: Arc<Accounting>,
     folder: tempfile::TempDir,
     writer: tracing_appender::non_blocking::WorkerGuard,
 }
 
-impl Shelf {
+impl TestRecords {
     pub(super) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let logs = Logs {
@@ -74,76 +74,76 @@ impl Shelf {
             instance_id: "test".to_owned(),
         };
         let (access, writer) = AccessLog::open(&logs);
-        let books = Arc::new(Books { metrics: Arc::new(Metrics::new("local")), access });
-        Self { books, folder, writer }
+        let books = Arc::new(Accounting { metrics: Arc::new(Metrics::new("local")), access });
+        Self { accounting: books, folder, writer }
     }
 
     /// The access log, once every record is closed.
     pub(super) fn log(self) -> String {
-        self.books.access.flush();
+        self.accounting.access.flush();
         drop(self.writer);
         let name = std::fs::read_to_string(self.folder.path().join("access/latest.txt")).unwrap();
         std::fs::read_to_string(self.folder.path().join("access").join(name.trim())).unwrap()
     }
 }
 
-impl Stage {
+impl TestGateway {
     /// With a sweeper at work.
     pub(super) fn new() -> Self {
-        let shelf = Shelf::new();
+        let shelf = TestRecords::new();
         let (worker, model) = StubWorker::ready(([127, 0, 0, 1], 1));
-        let patience = queue::Patience { queue: None, request: REQUEST };
+        let patience = queue::QueueTimeouts { queue: None, request: REQUEST_TIMEOUT };
         let cut = CancellationToken::new();
-        let holdings = Holdings::new(STALL, cut.clone());
+        let holdings = StallSweeper::new(STALL_TIMEOUT, cut.clone());
         let mut tasks = JoinSet::new();
         let sweeping = Arc::clone(&holdings);
         tasks.spawn(async move { sweeping.sweep(CancellationToken::new()).await });
-        let queue = Queue::new(None, patience, || 1, Arc::clone(&shelf.books.metrics), Arc::default());
-        Self { queue, holdings, cut, shelf, model, _worker: worker, tasks }
+        let queue = Queue::new(None, patience, || 1, Arc::clone(&shelf.accounting.metrics), Arc::default());
+        Self { queue, sweeper: holdings, abort: cut, records: shelf, model, _worker: worker, tasks }
     }
 
     pub(super) fn record(&self, method: Method, path: &str) -> Record {
-        Record::open(Arc::clone(&self.shelf.books), http::HeaderValue::from_static("r"), method, path.to_owned())
+        Record::open(Arc::clone(&self.records.accounting), http::HeaderValue::from_static("r"), method, path.to_owned())
     }
 
     /// A place in the line, or the slot.
-    pub(super) fn place(&self) -> Place {
+    pub(super) fn enter_queue(&self) -> QueueEntry {
         self.queue.enter("a", true, || Ok(())).unwrap()
     }
 
     /// Waits until nothing holds the slot.
-    pub(super) async fn slot_is_free(&self) {
-        let freed = tokio::time::timeout(REQUEST * 10, self.place().ticket());
+    pub(super) async fn slot_freed(&self) {
+        let freed = tokio::time::timeout(REQUEST_TIMEOUT * 10, self.enter_queue().ticket());
         assert!(freed.await.expect("the slot is free in the end").is_ok());
     }
 
     /// An answer of llama-server that holds the slot, and where llama-server writes its body.
-    pub(super) async fn answer(
+    pub(super) async fn proxied_body(
         &mut self,
         path: &str,
         status: u16,
         kind: ContentKind,
         framing: &str,
-    ) -> (Passed, DuplexStream) {
+    ) -> (ProxiedBody, DuplexStream) {
         let (upstream, llama) = self.upstream(framing).await;
         let route = route::find(&Method::POST, path).unwrap();
         let status = StatusCode::from_u16(status).unwrap();
         let mut record = self.record(Method::POST, path);
-        record.is_answered(status, route, kind);
-        let patience = Patience {
-            deadline: ActiveInstant::now() + REQUEST,
-            silence: (kind == ContentKind::Stream).then_some(REQUEST),
-            holdings: &self.holdings,
+        record.set_response(status, route, kind);
+        let patience = ResponseTimeouts {
+            deadline: ActiveInstant::now() + REQUEST_TIMEOUT,
+            idle_timeout: (kind == ContentKind::Stream).then_some(REQUEST_TIMEOUT),
+            sweeper: &self.sweeper,
         };
-        let ticket = self.place().ticket().await.ok().unwrap();
-        let lease = self.model.lease(&RequestClass::Inference(Some(ASKED)).into()).unwrap();
-        let (body, caller) = (Renamed::new(upstream, None), Caller::nobody());
+        let ticket = self.enter_queue().ticket().await.ok().unwrap();
+        let lease = self.model.lease(&RequestClass::Inference(Some(FINGERPRINT)).into()).unwrap();
+        let (body, caller) = (RenamedBody::new(upstream, None), Caller::anonymous());
         let answer = UpstreamAnswer { status, body, route, patience, caller, record, ticket, lease };
-        (Passed::new(answer), llama)
+        (ProxiedBody::new(answer), llama)
     }
 
     async fn upstream(&mut self, framing: &str) -> (Incoming, DuplexStream) {
-        let (ours, mut theirs) = tokio::io::duplex(PIPE);
+        let (ours, mut theirs) = tokio::io::duplex(PIPE_SIZE);
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(ours)).await.unwrap();
         self.tasks.spawn(async move { _ = connection.await });
         let asks = sender.send_request(Request::new(Empty::<Bytes>::new()));
@@ -160,8 +160,8 @@ impl Stage {
     }
 
     /// Gives the answer to an HTTP/2 client that never opens the window of its stream.
-    pub(super) async fn give_to_one_who_does_not_read(&mut self, answer: Response<Answer>) -> Response<Incoming> {
-        let (ours, theirs) = tokio::io::duplex(PIPE);
+    pub(super) async fn send_to_stalled_client(&mut self, answer: Response<ResponseBody>) -> Response<Incoming> {
+        let (ours, theirs) = tokio::io::duplex(PIPE_SIZE);
         let answer = Mutex::new(Some(answer));
         let service = service_fn(move |_| {
             let answer = answer.lock().unwrap().take().unwrap();
@@ -179,8 +179,8 @@ impl Stage {
     }
 
     /// All that an HTTP/1.1 client gets who asks for the answer.
-    pub(super) async fn give(&mut self, answer: Response<Answer>) -> String {
-        let (ours, mut theirs) = tokio::io::duplex(PIPE);
+    pub(super) async fn send_to_client(&mut self, answer: Response<ResponseBody>) -> String {
+        let (ours, mut theirs) = tokio::io::duplex(PIPE_SIZE);
         let answer = Mutex::new(Some(answer));
         let service = service_fn(move |_| {
             let answer = answer.lock().unwrap().take().unwrap();
@@ -197,7 +197,7 @@ impl Stage {
 
     /// The access log, once every record is closed.
     pub(super) fn log(self) -> String {
-        self.shelf.log()
+        self.records.log()
     }
 }
 
@@ -207,7 +207,7 @@ pub(super) fn chunk(data: &str) -> Vec<u8> {
 }
 
 /// The next piece as text; an error as its own words in brackets.
-pub(super) async fn next(answer: &mut Answer) -> Option<String> {
+pub(super) async fn next_piece(answer: &mut ResponseBody) -> Option<String> {
     let frame = answer.frame().await?;
     Some(match frame {
         Ok(frame) => String::from_utf8(frame.into_data().unwrap().to_vec()).unwrap(),
@@ -216,13 +216,13 @@ pub(super) async fn next(answer: &mut Answer) -> Option<String> {
 }
 
 /// The code of an error event.
-pub(super) fn code(event: &str) -> Option<String> {
+pub(super) fn error_code(event: &str) -> Option<String> {
     let data = event.trim_start().strip_prefix("data: ")?;
     let event: serde_json::Value = serde_json::from_str(data).ok()?;
     event["error"]["code"].as_str().map(str::to_owned)
 }
 
 /// A refusal that came with its record, taken apart.
-pub(super) fn refused(outcome: Result<Response<Answer>, (Refusal, Record)>) -> Response<Answer> {
+pub(super) fn expect_response(outcome: Result<Response<ResponseBody>, (Refusal, Record)>) -> Response<ResponseBody> {
     outcome.map_err(|(refusal, _)| refusal).unwrap()
 }

@@ -7,7 +7,7 @@ use super::output::{self, Aggregate};
 use super::wire::PlatformApi;
 use crate::awake::{self, ActiveInstant};
 use crate::fleet::Fleet;
-use crate::gateway::{Answer, Gateway};
+use crate::gateway::{Gateway, ResponseBody};
 use crate::runpod::bounds::{CHUNK_INTERVAL, RESULT_SIZE};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
@@ -64,7 +64,7 @@ impl JobRunner {
     }
 
     /// An answer that is no stream: an error, or the only piece that there is.
-    async fn whole(&self, id: &str, answer: Response<Answer>) -> Bytes {
+    async fn whole(&self, id: &str, answer: Response<ResponseBody>) -> Bytes {
         let status = answer.status();
         let answer = match Limited::new(answer.into_body(), RESULT_SIZE).collect().await {
             Ok(answer) => answer.to_bytes(),
@@ -84,7 +84,7 @@ impl JobRunner {
     }
 
     /// A stream: piece by piece, and in the end all of them.
-    async fn stream(&self, id: &str, mut answer: Answer) -> Bytes {
+    async fn stream(&self, id: &str, mut answer: ResponseBody) -> Bytes {
         let (mut coalescer, mut aggregate) = (StreamCoalescer::default(), Aggregate::default());
         let mut cut = None;
         let mut is_over = false;

@@ -83,11 +83,11 @@ impl JobPoller {
     /// Waits until more jobs would be served at once: how many to ask for.
     async fn free_capacity(&self) -> usize {
         loop {
-            let (hand, lanes, fleet) = (self.in_flight.changed(), self.gateway.changes(), self.fleet.changed());
+            let (hand, lanes, fleet) = (self.in_flight.changed(), self.gateway.changed(), self.fleet.changed());
             let in_hand = self.in_flight.count();
             // Of one on its way into a line nobody knows yet whether it has to wait there.
             if self.in_flight.are_all_counted() {
-                let room = self.gateway.room(in_hand).min(MOST_JOBS.saturating_sub(in_hand));
+                let room = self.gateway.job_capacity(in_hand).min(MOST_JOBS.saturating_sub(in_hand));
                 if room > 0 {
                     return room.min(MOST_TAKEN);
                 }

@@ -10,7 +10,7 @@ use std::{
     process::Command,
 };
 
-use llamagate::gateway::bounds::GUESSES_PER_MINUTE;
+use llamagate::gateway::bounds::AUTH_FAILURES_PER_MINUTE;
 use nix::{sys::signal::Signal, unistd::geteuid};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -80,7 +80,7 @@ fn runpods_load_balancer_finds_204_then_200_on_the_port_that_serves() {
     // All clients have the edge's address, so failed authentication must not throttle that address.
     let wrong = client.header("Authorization", "Bearer rpa_OF_ANOTHER_ACCOUNT");
     let refused = |_| wrong.post_json(CHAT, &chat("dummy")).status() == 401;
-    assert!((0..=GUESSES_PER_MINUTE).all(refused), "no request is throttled");
+    assert!((0..=AUTH_FAILURES_PER_MINUTE).all(refused), "no request is throttled");
     let late = wrong.header("X-API-Key", ADMIN).post_json(CHAT, &chat("dummy"));
     assert_eq!(late.status(), 200, "{}", late.text());
     let output = process.output();

@@ -8,31 +8,31 @@ use std::time::Duration;
 
 /// The requests under way, and when there was one last.
 pub(crate) struct Activity {
-    under_way: AtomicUsize,
-    last: Mutex<ActiveInstant>,
+    in_flight: AtomicUsize,
+    last_active: Mutex<ActiveInstant>,
 }
 
 /// One request under way, until it is dropped.
-pub(crate) struct UnderWay(Arc<Activity>);
+pub(crate) struct ActivityGuard(Arc<Activity>);
 
 impl Activity {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { under_way: AtomicUsize::new(0), last: Mutex::new(ActiveInstant::now()) })
+        Arc::new(Self { in_flight: AtomicUsize::new(0), last_active: Mutex::new(ActiveInstant::now()) })
     }
 
-    pub(crate) fn begin(self: &Arc<Self>) -> UnderWay {
-        self.under_way.fetch_add(1, Ordering::SeqCst);
-        UnderWay(Arc::clone(self))
+    pub(crate) fn begin(self: &Arc<Self>) -> ActivityGuard {
+        self.in_flight.fetch_add(1, Ordering::SeqCst);
+        ActivityGuard(Arc::clone(self))
     }
 
     /// Waits until there has been no request for so long from now on, whatever becomes of the models meanwhile.
-    pub(crate) async fn quiet_for(&self, least: Duration) {
+    pub(crate) async fn idle_for(&self, least: Duration) {
         self.touch();
         loop {
-            if self.under_way.load(Ordering::SeqCst) > 0 {
+            if self.in_flight.load(Ordering::SeqCst) > 0 {
                 self.touch();
             }
-            let quiet = self.last().elapsed();
+            let quiet = self.last_active().elapsed();
             if quiet >= least {
                 return;
             }
@@ -42,18 +42,18 @@ impl Activity {
     }
 
     fn touch(&self) {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = ActiveInstant::now();
+        *self.last_active.lock().unwrap_or_else(PoisonError::into_inner) = ActiveInstant::now();
     }
 
-    fn last(&self) -> ActiveInstant {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    fn last_active(&self) -> ActiveInstant {
+        *self.last_active.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for UnderWay {
+impl Drop for ActivityGuard {
     fn drop(&mut self) {
         self.0.touch();
-        self.0.under_way.fetch_sub(1, Ordering::SeqCst);
+        self.0.in_flight.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -65,12 +65,12 @@ mod tests {
 
     async fn time_until_quiet(activity: &Activity) -> Duration {
         let start = ActiveInstant::now();
-        activity.quiet_for(LEAST).await;
+        activity.idle_for(LEAST).await;
         start.elapsed()
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_is_quiet_so_long_after_the_last_request_has_ended() {
+    async fn the_service_is_idle_from_the_end_of_the_last_request() {
         let activity = Activity::new();
         let request = activity.begin();
         let ends = async {
@@ -82,14 +82,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_was_before_does_not_count() {
+    async fn time_before_the_call_does_not_count() {
         let activity = Activity::new();
         tokio::time::advance(LEAST * 10).await;
         assert_eq!(time_until_quiet(&activity).await, LEAST);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_of_two_is_enough() {
+    async fn one_of_two_requests_keeps_the_service_in_use() {
         let activity = Activity::new();
         let (first, second) = (activity.begin(), activity.begin());
         drop(first);

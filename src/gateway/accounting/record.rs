@@ -3,8 +3,8 @@
 //! Whatever ends a request (its last byte, a refusal, a client that leaves, a panic) drops the record, and the drop
 //! writes the access-log line and the metrics. Nobody closes it by hand.
 
-use super::activity::UnderWay;
-use super::usage::{Counts, Tally};
+use super::activity::ActivityGuard;
+use super::usage::{TokenCounter, TokenCounts};
 use crate::fleet::Member;
 use crate::gateway::admission::rate::Meter;
 use crate::gateway::content_kind::ContentKind;
@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Where records are written when they close.
-pub struct Books {
+pub struct Accounting {
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// The access log.
@@ -30,11 +30,11 @@ pub struct Books {
 const CLIENT_CLOSED: u16 = 499;
 
 /// What is known of a request so far. It moves from stage to stage, so it is kept in one place.
-pub(crate) struct Record(Box<Account>);
+pub(crate) struct Record(Box<RecordData>);
 
 /// What stands in a record.
-pub(crate) struct Account {
-    books: Arc<Books>,
+pub(crate) struct RecordData {
+    accounting: Arc<Accounting>,
     time: jiff::Timestamp,
     started: Instant,
     request_id: HeaderValue,
@@ -55,23 +55,23 @@ pub(crate) struct Account {
     /// Whether the answer went out to its end.
     pub(crate) complete: bool,
     /// Counts the tokens of llama-server's answer.
-    tally: Option<Box<Tally>>,
+    token_counter: Option<Box<TokenCounter>>,
     /// When a piece with text came last.
-    last_text: Option<Instant>,
+    last_text_at: Option<Instant>,
     /// The meter of the caller's key, which is charged for the tokens.
     pub(crate) meter: Option<Meter>,
     /// Who answers.
     pub(crate) worker: Option<Arc<Member>>,
     /// The headers that say of the last try that it failed.
-    pub(crate) failed: Option<Box<HeaderMap>>,
+    pub(crate) failure_headers: Option<Box<HeaderMap>>,
     /// As long as it lasts, the service is in use.
-    pub(crate) under_way: Option<UnderWay>,
+    pub(crate) activity_guard: Option<ActivityGuard>,
 }
 
 impl Record {
-    pub(crate) fn open(books: Arc<Books>, request_id: HeaderValue, method: http::Method, path: String) -> Self {
-        Self(Box::new(Account {
-            books,
+    pub(crate) fn open(books: Arc<Accounting>, request_id: HeaderValue, method: http::Method, path: String) -> Self {
+        Self(Box::new(RecordData {
+            accounting: books,
             time: jiff::Timestamp::now(),
             started: Instant::now(),
             request_id,
@@ -88,39 +88,39 @@ impl Record {
             queued: None,
             first_byte: None,
             complete: false,
-            tally: None,
-            last_text: None,
+            token_counter: None,
+            last_text_at: None,
             meter: None,
             worker: None,
-            failed: None,
-            under_way: None,
+            failure_headers: None,
+            activity_guard: None,
         }))
     }
 }
 
 impl Deref for Record {
-    type Target = Account;
+    type Target = RecordData;
 
-    fn deref(&self) -> &Account {
+    fn deref(&self) -> &RecordData {
         &self.0
     }
 }
 
 impl DerefMut for Record {
-    fn deref_mut(&mut self) -> &mut Account {
+    fn deref_mut(&mut self) -> &mut RecordData {
         &mut self.0
     }
 }
 
-impl Account {
+impl RecordData {
     /// Notes whose key it is.
-    pub(crate) fn comes_from(&mut self, key_id: Option<&str>) {
-        self.key = key_id.map(|id| self.books.metrics.key(id));
+    pub(crate) fn set_key(&mut self, key_id: Option<&str>) {
+        self.key = key_id.map(|id| self.accounting.metrics.key(id));
     }
 
     /// Notes the model that it is for: a configured one.
-    pub(crate) fn is_for(&mut self, model: &str) {
-        self.model = Some(self.books.metrics.model(model));
+    pub(crate) fn set_model(&mut self, model: &str) {
+        self.model = Some(self.accounting.metrics.model(model));
     }
 
     /// The model that it is for, as far as that is known.
@@ -129,24 +129,24 @@ impl Account {
     }
 
     /// Notes that llama-server answers.
-    pub(crate) fn is_answered(&mut self, status: StatusCode, route: &Route, kind: ContentKind) {
+    pub(crate) fn set_response(&mut self, status: StatusCode, route: &Route, kind: ContentKind) {
         self.status = Some(status);
-        self.tally = match kind {
-            _ if !route.posts || !status.is_success() => None,
-            ContentKind::Stream => Some(Box::new(Tally::of_stream(route.ending))),
-            ContentKind::Json => Some(Box::new(Tally::of_whole())),
+        self.token_counter = match kind {
+            _ if !route.is_post || !status.is_success() => None,
+            ContentKind::Stream => Some(Box::new(TokenCounter::for_stream(route.stream_end))),
+            ContentKind::Json => Some(Box::new(TokenCounter::for_json())),
             ContentKind::Other => None,
         };
     }
 
     /// What counts the tokens of llama-server's answer, if they are counted.
-    pub(crate) fn tally(&mut self) -> Option<&mut Tally> {
-        self.tally.as_deref_mut()
+    pub(crate) fn token_counter(&mut self) -> Option<&mut TokenCounter> {
+        self.token_counter.as_deref_mut()
     }
 
     /// Records that a piece with text has come.
     pub(crate) fn record_text(&mut self, now: Instant) {
-        if let Some(before) = self.last_text.replace(now)
+        if let Some(before) = self.last_text_at.replace(now)
             && let Some(model) = &self.model
         {
             model.inter_token.observe(now.saturating_duration_since(before).as_secs_f64());
@@ -154,12 +154,12 @@ impl Account {
     }
 
     /// Whether the client asked for the head of an answer alone.
-    pub(crate) fn is_for_head(&self) -> bool {
+    pub(crate) fn is_head_request(&self) -> bool {
         self.method == http::Method::HEAD
     }
 
     /// Notes that so many more bytes of the answer's body go out.
-    pub(crate) fn sends(&mut self, bytes: usize) {
+    pub(crate) fn add_bytes_out(&mut self, bytes: usize) {
         if self.first_byte.is_none() && bytes > 0 {
             self.first_byte = Some(self.started.elapsed());
         }
@@ -167,7 +167,7 @@ impl Account {
     }
 }
 
-impl Drop for Account {
+impl Drop for RecordData {
     fn drop(&mut self) {
         if cfg!(feature = "bare") {
             return;
@@ -177,10 +177,10 @@ impl Drop for Account {
         if !self.complete && self.code.is_none() {
             self.code = Some("client_closed");
         }
-        let tokens = self.tally.as_deref().map(Tally::counts).unwrap_or_default();
-        self.count(status, total);
-        self.charge(tokens);
-        self.books.access.write(&AccessEntry {
+        let tokens = self.token_counter.as_deref().map(TokenCounter::counts).unwrap_or_default();
+        self.update_metrics(status, total);
+        self.charge_tokens(tokens);
+        self.accounting.access.write(&AccessEntry {
             time: self.time,
             request_id: self.request_id.to_str().unwrap_or_default(),
             key_id: self.key.as_deref().map(|key| &*key.id),
@@ -200,9 +200,9 @@ impl Drop for Account {
     }
 }
 
-impl Account {
-    fn count(&self, status: u16, total: Duration) {
-        let metrics = &self.books.metrics;
+impl RecordData {
+    fn update_metrics(&self, status: u16, total: Duration) {
+        let metrics = &self.accounting.metrics;
         let route = self.route.unwrap_or(OTHER);
         let model = self.model.as_ref().map_or_else(|| metrics.other(), |model| model.id.clone());
         if let Some(code) = self.code {
@@ -240,9 +240,9 @@ impl Account {
     }
 
     /// Counts what the request has cost, and has it paid.
-    fn charge(&self, tokens: Counts) {
+    fn charge_tokens(&self, tokens: TokenCounts) {
         let Some(model) = &self.model else { return };
-        let metrics = &self.books.metrics;
+        let metrics = &self.accounting.metrics;
         let labels = || {
             let key = self.key.as_ref().map_or_else(|| metrics.no_key(), |key| key.label.clone());
             TokenLabels { model: model.id.clone(), key }
@@ -255,7 +255,7 @@ impl Account {
         }
         let spent = tokens.prompt.unwrap_or(0).saturating_add(tokens.completion.unwrap_or(0));
         if let Some(meter) = self.meter.as_ref().filter(|_| spent > 0) {
-            meter.spend(spent);
+            meter.charge_tokens(spent);
         }
         if let Some(worker) = &self.worker {
             worker.spend(spent);

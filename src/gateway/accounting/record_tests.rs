@@ -2,50 +2,54 @@ use super::*;
 use crate::gateway::admission::rate::Meters;
 use crate::gateway::route::{self, StreamEnd};
 use crate::gateway::scan::sse_framer::SseFramer;
-use crate::gateway::testing::Shelf;
+use crate::gateway::testing::TestRecords;
 use crate::keys::Key;
 use crate::telemetry::metrics::TextFormat;
 use governor::clock::DefaultClock;
 use http::Method;
 use std::num::{NonZeroU32, NonZeroU64};
 
-struct House {
-    shelf: Shelf,
+struct RecordFixture {
+    records: TestRecords,
     meter: Meter,
 }
 
 /// Its key may use one token a minute, so each token that it is charged is a minute of debt.
-fn house() -> House {
+fn fixture() -> RecordFixture {
     let key = Key { tokens_per_minute: NonZeroU64::new(1), ..Key::named("alice") };
-    let meter = Meters::new(DefaultClock::default()).of(&key, NonZeroU32::MIN);
-    House { shelf: Shelf::new(), meter }
+    let meter = Meters::new(DefaultClock::default()).meter_of(&key, NonZeroU32::MIN);
+    RecordFixture { records: TestRecords::new(), meter }
 }
 
-impl House {
+impl RecordFixture {
     /// A request that llama-server answers with these pieces; returns the tokens that it is charged.
     fn request(&self, path: &str, key: Option<&str>, status: u16, kind: ContentKind, pieces: &[&str]) -> u64 {
         let before = self.charged();
-        let mut record =
-            Record::open(Arc::clone(&self.shelf.books), HeaderValue::from_static("r"), Method::POST, path.to_owned());
+        let mut record = Record::open(
+            Arc::clone(&self.records.accounting),
+            HeaderValue::from_static("r"),
+            Method::POST,
+            path.to_owned(),
+        );
         let route = route::find(&Method::POST, path).unwrap();
         record.route = Some(route.path);
         record.counted = true;
-        record.comes_from(key);
-        record.is_for("m");
+        record.set_key(key);
+        record.set_model("m");
         record.meter = Some(self.meter.clone());
         record.queued = Some(Duration::ZERO);
-        record.is_answered(StatusCode::from_u16(status).unwrap(), route, kind);
+        record.set_response(StatusCode::from_u16(status).unwrap(), route, kind);
         let mut framer = SseFramer::new();
         for piece in pieces {
             let now = record.started;
-            if let Some(tally) = record.tally() {
+            if let Some(tally) = record.token_counter() {
                 if kind == ContentKind::Json {
                     tally.read(piece.as_bytes());
                 } else if reads(tally, &mut framer, piece) {
                     record.record_text(now);
                 }
             }
-            record.sends(piece.len());
+            record.add_bytes_out(piece.len());
         }
         drop(record);
         self.charged() - before
@@ -54,24 +58,24 @@ impl House {
     /// The tokens that the key is charged so far: minutes of debt, of which the first has begun to pass.
     fn charged(&self) -> u64 {
         let mut headers = HeaderMap::new();
-        self.meter.tell(&mut headers);
+        self.meter.insert_headers(&mut headers);
         let reset = headers["x-ratelimit-reset-tokens"].to_str().unwrap().strip_suffix('s').unwrap();
         let (minutes, seconds) = reset.split_once('m').unwrap_or(("0", reset));
         minutes.parse::<u64>().unwrap() + u64::from(seconds.parse::<f64>().unwrap() > 0.0)
     }
 
-    fn has_series(&self, line: &str) {
-        let text = self.shelf.books.metrics.text(TextFormat::Prometheus);
+    fn assert_series(&self, line: &str) {
+        let text = self.records.accounting.metrics.text(TextFormat::Prometheus);
         assert!(text.lines().any(|known| known == line), "no {line} in {text}");
     }
 
     fn log(self) -> String {
-        self.shelf.log()
+        self.records.log()
     }
 }
 
 /// Reads a piece of a stream. Returns whether an event with text ends in it.
-fn reads(tally: &mut Tally, framer: &mut SseFramer, piece: &str) -> bool {
+fn reads(tally: &mut TokenCounter, framer: &mut SseFramer, piece: &str) -> bool {
     let (mut at, mut with_text) = (0, false);
     while let Some(step) = framer.next(piece.as_bytes(), &mut at) {
         with_text |= tally.read_step(&step);
@@ -84,26 +88,26 @@ const END: &str = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":5,\"comple
 
 #[test]
 fn tokens_are_counted_logged_and_charged_once_when_the_record_closes() {
-    let house = house();
+    let house = fixture();
     let charged = [
         house.request("/v1/chat/completions", Some("alice"), 200, ContentKind::Stream, &[TEXT, TEXT, TEXT, END]),
         house.request("/v1/chat/completions", Some("alice"), 200, ContentKind::Stream, &[TEXT, TEXT]),
         house.request("/v1/embeddings", None, 200, ContentKind::Json, &["{\"usage\":{\"prompt_tokens\":8}}"]),
     ];
     assert_eq!(charged, [7, 2, 8]);
-    house.has_series("llamagate_prompt_tokens_total{model=\"m\",key=\"alice\"} 5");
-    house.has_series("llamagate_completion_tokens_total{model=\"m\",key=\"alice\"} 4");
-    house.has_series("llamagate_prompt_tokens_total{model=\"m\",key=\"none\"} 8");
-    house.has_series("llamagate_inter_token_seconds_count{model=\"m\"} 3");
-    house.has_series("llamagate_key_requests_total{key=\"alice\",status_class=\"2xx\"} 2");
+    house.assert_series("llamagate_prompt_tokens_total{model=\"m\",key=\"alice\"} 5");
+    house.assert_series("llamagate_completion_tokens_total{model=\"m\",key=\"alice\"} 4");
+    house.assert_series("llamagate_prompt_tokens_total{model=\"m\",key=\"none\"} 8");
+    house.assert_series("llamagate_inter_token_seconds_count{model=\"m\"} 3");
+    house.assert_series("llamagate_key_requests_total{key=\"alice\",status_class=\"2xx\"} 2");
     let log = house.log();
     let ends: Vec<_> = log.lines().map(|line| line.split_once(" prompt_tokens=").unwrap().1).collect();
     assert_eq!(ends, ["5 completion_tokens=2", "- completion_tokens=2", "8 completion_tokens=-"]);
 }
 
 #[test]
-fn what_told_nothing_costs_nothing() {
-    let house = house();
+fn a_response_without_counts_costs_nothing() {
+    let house = fixture();
     let json = "{\"usage\":{\"prompt_tokens\":8}}";
     let charged = [
         house.request("/v1/chat/completions", None, 500, ContentKind::Json, &[json]),
@@ -111,12 +115,12 @@ fn what_told_nothing_costs_nothing() {
         house.request("/v1/chat/completions", None, 200, ContentKind::Json, &["{\"choices\":[]}"]),
     ];
     assert_eq!(charged, [0; 3]);
-    assert!(!house.shelf.books.metrics.text(TextFormat::Prometheus).contains("tokens_total{"));
+    assert!(!house.records.accounting.metrics.text(TextFormat::Prometheus).contains("tokens_total{"));
 }
 
 #[test]
 fn a_stream_has_one_gap_less_than_pieces_with_text() {
-    let mut tally = Tally::of_stream(StreamEnd::Done);
+    let mut tally = TokenCounter::for_stream(StreamEnd::Done);
     let mut framer = SseFramer::new();
     let with_text: Vec<bool> =
         [TEXT, ":\n\n", &TEXT[..20], &TEXT[20..], END].map(|piece| reads(&mut tally, &mut framer, piece)).into();

@@ -3,10 +3,10 @@
 //! Takes the key out of a request and asks the key store about it. [`Caller`] is the proof; only this file makes one.
 //! What the key may still use is its [`Meter`]'s to say.
 
-use super::auth_failures::Guesses;
-use super::rate::{Meter, Meters, Presence};
+use super::auth_failures::AuthFailures;
+use super::rate::{ConcurrencyPermit, Meter, Meters};
 use crate::fleet::ModelInfo;
-use crate::gateway::route::{Access as Entry, Route};
+use crate::gateway::route::{Route, RouteAccess as SweepEntry};
 use crate::keys::{Denied, Key, Scope, Store};
 use crate::refusal::Refusal;
 use crate::settings::options::Access;
@@ -18,20 +18,20 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 /// Decides who may pass.
-pub struct Gatekeeper {
+pub struct Authenticator {
     keys: Option<Store>,
-    asks_for_metrics: bool,
-    asks_for_inference: bool,
+    metrics_auth_enabled: bool,
+    auth_enabled: bool,
     /// `MAX_REQUESTS_PER_MINUTE`
     default_rate: NonZeroU32,
     meters: Meters,
     /// None where all clients come from one address.
-    guesses: Option<Guesses>,
+    auth_failures: Option<AuthFailures>,
 }
 
 /// Where a request comes from.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Source {
+pub(crate) enum RequestSource {
     /// A client at this address, who shows a key.
     Client(IpAddr),
     /// The queue of the platform with this name, which has made sure who asks. It may ask for inference, and no more.
@@ -40,54 +40,67 @@ pub(crate) enum Source {
 
 /// Whoever sent a request, as far as it matters. Moves into the answer's body, and with it the key's place among its
 /// requests in flight.
-pub(crate) struct Caller(Who);
+pub(crate) struct Caller(CallerIdentity);
 
-enum Who {
+enum CallerIdentity {
     /// Where no key is asked for.
-    Nobody,
+    Anonymous,
     Platform(&'static str),
-    Key(Known),
+    Key(AuthenticatedKey),
 }
 
-struct Known {
+struct AuthenticatedKey {
     key: Arc<Key>,
     meter: Meter,
-    presence: Option<Presence>,
+    permit: Option<ConcurrencyPermit>,
 }
 
-impl Gatekeeper {
+impl Authenticator {
     /// With the key store, unless no route asks for a key. Behind the edge of a platform, which lets nobody through
     /// without a key of its own, no address is slowed down: it is the edge's, and everybody's.
     pub fn new(keys: Option<Store>, access: &Access, is_behind_edge: bool) -> Self {
         Self {
             keys,
-            asks_for_metrics: access.metrics_auth_enabled,
-            asks_for_inference: access.auth_enabled,
+            metrics_auth_enabled: access.metrics_auth_enabled,
+            auth_enabled: access.auth_enabled,
             default_rate: access.max_requests_per_minute,
             meters: Meters::new(DefaultClock::default()),
-            guesses: (!is_behind_edge).then(|| Guesses::new(DefaultClock::default())),
+            auth_failures: (!is_behind_edge).then(|| AuthFailures::new(DefaultClock::default())),
         }
     }
 
     /// The caller of a route: nobody in particular where no key is asked for.
-    pub(crate) fn admit(&self, headers: &HeaderMap, route: &Route, source: Source) -> Result<Caller, Refusal> {
+    pub(crate) fn authenticate(
+        &self,
+        headers: &HeaderMap,
+        route: &Route,
+        source: RequestSource,
+    ) -> Result<Caller, Refusal> {
         match (source, route.access) {
-            (Source::Platform(name), _) => Ok(Caller(Who::Platform(name))),
-            (Source::Client(client), Entry::Key(_)) if self.asks_for_inference => self.recognise(headers, client),
-            (Source::Client(client), Entry::Metrics) if self.asks_for_metrics => self.recognise(headers, client),
-            _ => Ok(Caller(Who::Nobody)),
+            (RequestSource::Platform(name), _) => Ok(Caller(CallerIdentity::Platform(name))),
+            (RequestSource::Client(client), SweepEntry::Key(_)) if self.auth_enabled => {
+                self.authenticate_key(headers, client)
+            }
+            (RequestSource::Client(client), SweepEntry::Metrics) if self.metrics_auth_enabled => {
+                self.authenticate_key(headers, client)
+            }
+            _ => Ok(Caller(CallerIdentity::Anonymous)),
         }
     }
 
     /// The caller of `/metrics` on the health port, which has no route table.
-    pub(crate) fn admit_to_metrics(&self, headers: &HeaderMap, client: IpAddr) -> Result<(), Refusal> {
-        if self.asks_for_metrics { self.recognise(headers, client)?.has(Scope::Metrics) } else { Ok(()) }
+    pub(crate) fn authorize_metrics(&self, headers: &HeaderMap, client: IpAddr) -> Result<(), Refusal> {
+        if self.metrics_auth_enabled {
+            self.authenticate_key(headers, client)?.require_scope(Scope::Metrics)
+        } else {
+            Ok(())
+        }
     }
 
-    fn recognise(&self, headers: &HeaderMap, client: IpAddr) -> Result<Caller, Refusal> {
-        let secret = secret(headers)?;
+    fn authenticate_key(&self, headers: &HeaderMap, client: IpAddr) -> Result<Caller, Refusal> {
+        let secret = key_secret(headers)?;
         let store = self.keys.as_ref().ok_or(Refusal::InvalidKey)?;
-        let patience = self.guesses.as_ref().map_or(Ok(()), |guesses| guesses.check(client));
+        let patience = self.auth_failures.as_ref().map_or(Ok(()), |guesses| guesses.check(client));
         let guessed = |wait| Refusal::RateLimited("wrong API keys from this address", wait);
         let key = match store.lookup(secret, jiff::Timestamp::now()) {
             Ok(key) => key,
@@ -95,80 +108,80 @@ impl Gatekeeper {
             Err(Denied::Malformed | Denied::Unknown) => {
                 // While it has to wait, a further guess is neither counted nor judged.
                 patience.map_err(guessed)?;
-                if let Some(guesses) = &self.guesses {
-                    guesses.failed(client);
+                if let Some(guesses) = &self.auth_failures {
+                    guesses.record_failure(client);
                 }
                 return Err(Refusal::InvalidKey);
             }
         };
-        let meter = self.meters.of(&key, self.default_rate);
+        let meter = self.meters.meter_of(&key, self.default_rate);
         if let Err(wait) = patience
-            && !meter.is_proven_from(client)
+            && !meter.is_known_address(client)
         {
             return Err(guessed(wait));
         }
-        meter.prove(client);
-        Ok(Caller(Who::Key(Known { key, meter, presence: None })))
+        meter.remember_address(client);
+        Ok(Caller(CallerIdentity::Key(AuthenticatedKey { key, meter, permit: None })))
     }
 }
 
 impl Caller {
     /// Whether the key carries the scope that the route asks for.
-    pub(crate) fn has_scope_for(&self, route: &Route) -> Result<(), Refusal> {
+    pub(crate) fn check_scope(&self, route: &Route) -> Result<(), Refusal> {
         match route.access {
-            Entry::Open => Ok(()),
-            Entry::Key(scope) => self.has(scope),
-            Entry::Metrics => self.has(Scope::Metrics),
+            SweepEntry::Open => Ok(()),
+            SweepEntry::Key(scope) => self.require_scope(scope),
+            SweepEntry::Metrics => self.require_scope(Scope::Metrics),
         }
     }
 
-    fn has(&self, scope: Scope) -> Result<(), Refusal> {
+    fn require_scope(&self, scope: Scope) -> Result<(), Refusal> {
         let has_it = match &self.0 {
-            Who::Nobody => true,
-            Who::Platform(_) => scope == Scope::Inference,
-            Who::Key(known) => known.key.has(scope),
+            CallerIdentity::Anonymous => true,
+            CallerIdentity::Platform(_) => scope == Scope::Inference,
+            CallerIdentity::Key(known) => known.key.has(scope),
         };
         if has_it { Ok(()) } else { Err(Refusal::ScopeRequired(scope.as_str())) }
     }
 
-    fn known(&self) -> Option<&Known> {
+    fn authenticated_key(&self) -> Option<&AuthenticatedKey> {
         match &self.0 {
-            Who::Key(known) => Some(known),
-            Who::Nobody | Who::Platform(_) => None,
+            CallerIdentity::Key(known) => Some(known),
+            CallerIdentity::Anonymous | CallerIdentity::Platform(_) => None,
         }
     }
 
     /// The id of the key, or the platform's name in its place.
     pub(crate) fn key_id(&self) -> Option<&str> {
         match &self.0 {
-            Who::Nobody => None,
-            Who::Platform(name) => Some(name),
-            Who::Key(known) => Some(&known.key.id),
+            CallerIdentity::Anonymous => None,
+            CallerIdentity::Platform(name) => Some(name),
+            CallerIdentity::Key(known) => Some(&known.key.id),
         }
     }
 
     /// What the key has used.
     pub(crate) fn meter(&self) -> Option<&Meter> {
-        self.known().map(|known| &known.meter)
+        self.authenticated_key().map(|known| &known.meter)
     }
 
     /// Holds one of the key's places for requests in flight for as long as the caller lives.
-    pub(crate) fn hold(&mut self, presence: Option<Presence>) {
-        if let Who::Key(known) = &mut self.0 {
-            known.presence = presence;
+    pub(crate) fn hold_permit(&mut self, presence: Option<ConcurrencyPermit>) {
+        if let CallerIdentity::Key(known) = &mut self.0 {
+            known.permit = presence;
         }
     }
 
     /// In whose turn this caller waits: its key's, whichever of the key's secrets it has.
-    pub(crate) fn turn(&self) -> &str {
+    pub(crate) fn queue_key(&self) -> &str {
         self.key_id().unwrap_or_default()
     }
 
     /// Whether this caller may use a model, by its id, an alias or its tier.
-    pub(crate) fn may_use(&self, model: &ModelInfo) -> Result<(), Refusal> {
+    pub(crate) fn check_model(&self, model: &ModelInfo) -> Result<(), Refusal> {
         let aliases = model.aliases.iter().chain(&model.tier).map(String::as_str);
         let names = std::iter::once(model.id.as_str()).chain(aliases);
-        match self.known() {
+        match self.authenticated_key() {
             Some(known) if !known.key.may_use(names) => Err(Refusal::ModelNotAllowed(model.id.clone())),
             _ => Ok(()),
         }
@@ -178,14 +191,14 @@ impl Caller {
 #[cfg(test)]
 impl Caller {
     /// Somebody without a key, for the tests of others.
-    pub(crate) fn nobody() -> Self {
-        Self(Who::Nobody)
+    pub(crate) fn anonymous() -> Self {
+        Self(CallerIdentity::Anonymous)
     }
 }
 
 /// The key that a request carries: `Authorization: Bearer K`, `Authorization: K` or `X-API-Key: K`. The latter wins,
 /// for a platform's edge may use `Authorization` for a key of its own.
-fn secret(headers: &HeaderMap) -> Result<&str, Refusal> {
+fn key_secret(headers: &HeaderMap) -> Result<&str, Refusal> {
     let mut api_keys = headers.get_all("x-api-key").iter();
     let value = match (api_keys.next(), api_keys.next()) {
         (Some(value), None) => value,
@@ -216,7 +229,7 @@ mod tests {
         for (name, value) in pairs {
             headers.append(*name, value.parse().unwrap());
         }
-        secret(&headers).map(str::to_owned)
+        key_secret(&headers).map(str::to_owned)
     }
 
     #[test]

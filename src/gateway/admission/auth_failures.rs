@@ -17,7 +17,10 @@
 //! when a bucket of it is full the least suspicious address in it is forgotten, never the worst.
 
 use super::ticks::Ticks;
-use crate::gateway::bounds::{GUESSES_PER_MINUTE, MAX_SUSPECTS, PROVEN_ADDRESSES, PROVEN_FOR, SUSPECTS_PER_BUCKET};
+use crate::gateway::bounds::{
+    AUTH_FAILURES_PER_MINUTE, FAILING_ADDRESSES_PER_BUCKET, KNOWN_ADDRESS_TTL, KNOWN_ADDRESSES_PER_KEY,
+    MAX_FAILING_ADDRESSES,
+};
 use crate::rate_bucket::{Bucket, MINUTE};
 use governor::Quota;
 use governor::clock::{Clock, DefaultClock};
@@ -29,7 +32,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// The wrong keys that an address may send.
-const LIMIT: Quota = match NonZeroU32::new(GUESSES_PER_MINUTE) {
+const LIMIT: Quota = match NonZeroU32::new(AUTH_FAILURES_PER_MINUTE) {
     Some(limit) => Quota::per_minute(limit),
     None => panic!("GUESSES_PER_MINUTE is 0"),
 };
@@ -37,7 +40,7 @@ const LIMIT: Quota = match NonZeroU32::new(GUESSES_PER_MINUTE) {
 /// The wrong keys that are counted against it. Those that arrive at the same time all pass the check before the first
 /// is counted. They are paid for afterwards, but with a minute of waiting at most: other clients of the address wait
 /// too.
-const COUNTED: Quota = LIMIT.allow_burst(LIMIT.burst_size().saturating_add(GUESSES_PER_MINUTE));
+const COUNTED: Quota = LIMIT.allow_burst(LIMIT.burst_size().saturating_add(AUTH_FAILURES_PER_MINUTE));
 
 /// One client, as far as its address can tell: an IPv4 address, or the /64 of an IPv6 address, which one customer owns
 /// whole.
@@ -59,35 +62,37 @@ impl Network {
 
 /// An address that sent wrong keys. One whose bucket is full again is as good as none.
 #[derive(Debug, Default)]
-struct Suspect {
+struct FailingAddress {
     network: Option<Network>,
     wrong_keys: Bucket,
 }
 
 /// A bucket of the hash table.
-type Suspects = [Suspect; SUSPECTS_PER_BUCKET];
+type Suspects = [FailingAddress; FAILING_ADDRESSES_PER_BUCKET];
 
 /// The wrong keys of the last minute, by address. Its memory is fixed from the start.
 #[derive(Debug)]
-pub(super) struct Guesses<C: Clock = DefaultClock> {
+pub(super) struct AuthFailures<C: Clock = DefaultClock> {
     ticks: Ticks<C>,
     /// Keyed at random, so that nobody can choose addresses that share a bucket.
     hasher: RandomState,
     buckets: Box<[Mutex<Suspects>]>,
     /// Until when any address at all has to wait; 0 when none has.
-    until: AtomicU64,
+    blocked_until: AtomicU64,
 }
 
-impl<C: Clock> Guesses<C> {
+impl<C: Clock> AuthFailures<C> {
     /// Nobody is suspicious yet.
     pub(super) fn new(clock: C) -> Self {
-        const { assert!(MAX_SUSPECTS.is_multiple_of(SUSPECTS_PER_BUCKET)) };
+        const { assert!(MAX_FAILING_ADDRESSES.is_multiple_of(FAILING_ADDRESSES_PER_BUCKET)) };
         let bucket = || Mutex::new(Suspects::default());
         Self {
             ticks: Ticks::new(clock),
             hasher: RandomState::new(),
-            buckets: std::iter::repeat_with(bucket).take(MAX_SUSPECTS / SUSPECTS_PER_BUCKET).collect(),
-            until: AtomicU64::new(0),
+            buckets: std::iter::repeat_with(bucket)
+                .take(MAX_FAILING_ADDRESSES / FAILING_ADDRESSES_PER_BUCKET)
+                .collect(),
+            blocked_until: AtomicU64::new(0),
         }
     }
 
@@ -96,14 +101,14 @@ impl<C: Clock> Guesses<C> {
     /// # Errors
     /// When the address sent too many wrong keys: the exact time until its next one is looked at.
     pub(super) fn check(&self, address: IpAddr) -> Result<(), Duration> {
-        let until = self.until.load(Ordering::Relaxed);
+        let until = self.blocked_until.load(Ordering::Relaxed);
         if until == 0 {
             return Ok(());
         }
         let now = self.ticks.now();
         if now >= until {
             // Fails when somebody became a suspect in between, and then it has to.
-            let _ = self.until.compare_exchange(until, 0, Ordering::Relaxed, Ordering::Relaxed);
+            let _ = self.blocked_until.compare_exchange(until, 0, Ordering::Relaxed, Ordering::Relaxed);
             return Ok(());
         }
         let network = Network::of(address);
@@ -115,21 +120,21 @@ impl<C: Clock> Guesses<C> {
     }
 
     /// Counts a wrong key against this address.
-    pub(super) fn failed(&self, address: IpAddr) {
+    pub(super) fn record_failure(&self, address: IpAddr) {
         let now = self.ticks.now();
         let network = Network::of(address);
         let mut bucket = self.bucket(network).lock().unwrap_or_else(PoisonError::into_inner);
         // The address itself, or else the least suspicious: those that are forgiven and empty places come first.
-        let order = |suspect: &&mut Suspect| (suspect.network != Some(network), suspect.wrong_keys.full_at());
+        let order = |suspect: &&mut FailingAddress| (suspect.network != Some(network), suspect.wrong_keys.full_at());
         let Some(suspect) = bucket.iter_mut().min_by_key(order) else { return };
         if suspect.network != Some(network) {
-            *suspect = Suspect { network: Some(network), wrong_keys: Bucket::default() };
+            *suspect = FailingAddress { network: Some(network), wrong_keys: Bucket::default() };
         }
         // Refused only when a minute of waiting is counted already.
         let _ = suspect.wrong_keys.take(COUNTED, now);
         if let Err(wait) = suspect.wrong_keys.check(LIMIT, now) {
             let time = u64::try_from(wait.time.as_nanos()).unwrap_or(u64::MAX);
-            self.until.fetch_max(now.saturating_add(time), Ordering::Relaxed);
+            self.blocked_until.fetch_max(now.saturating_add(time), Ordering::Relaxed);
         }
     }
 
@@ -143,22 +148,22 @@ impl<C: Clock> Guesses<C> {
 /// The addresses that a key was used from lately, as keyed hashes beside the minute of the last use: a few atomics,
 /// no lock. Of more addresses than it has places for, those used last stay.
 #[derive(Debug, Default)]
-pub(super) struct Proven {
+pub(super) struct KnownAddresses {
     hasher: RandomState,
     /// Each the upper 40 bits of a hash and 24 bits of minutes; 0 is nobody.
-    places: [AtomicU64; PROVEN_ADDRESSES],
+    entries: [AtomicU64; KNOWN_ADDRESSES_PER_KEY],
 }
 
 const MINUTE_BITS: u32 = 24;
 const MINUTE_MASK: u64 = (1 << MINUTE_BITS) - 1;
 
-impl Proven {
+impl KnownAddresses {
     /// Remembers that the key was used from this address now.
-    pub(super) fn note(&self, address: IpAddr, now: u64) {
+    pub(super) fn remember(&self, address: IpAddr, now: u64) {
         let entry = self.entry(address, now);
         let is_it = |found: u64| found >> MINUTE_BITS == entry >> MINUTE_BITS;
         let mut oldest = (u64::MAX, None);
-        for place in &self.places {
+        for place in &self.entries {
             let found = place.load(Ordering::Relaxed);
             if is_it(found) {
                 if found != entry {
@@ -178,11 +183,11 @@ impl Proven {
     }
 
     /// Whether the key was used from this address within [`PROVEN_FOR`].
-    pub(super) fn knows(&self, address: IpAddr, now: u64) -> bool {
+    pub(super) fn contains(&self, address: IpAddr, now: u64) -> bool {
         let entry = self.entry(address, now);
-        self.places.iter().map(|place| place.load(Ordering::Relaxed)).any(|found| {
+        self.entries.iter().map(|place| place.load(Ordering::Relaxed)).any(|found| {
             let minutes = (entry & MINUTE_MASK).saturating_sub(found & MINUTE_MASK);
-            found >> MINUTE_BITS == entry >> MINUTE_BITS && minutes < PROVEN_FOR.as_secs() / 60
+            found >> MINUTE_BITS == entry >> MINUTE_BITS && minutes < KNOWN_ADDRESS_TTL.as_secs() / 60
         })
     }
 

@@ -7,11 +7,11 @@ use proptest::prelude::*;
 const NANO: Duration = Duration::from_nanos(1);
 
 /// How long one wrong key is held against its address, once those before it are forgiven.
-const PENANCE: u64 = MINUTE / GUESSES_PER_MINUTE as u64;
+const REFILL: u64 = MINUTE / AUTH_FAILURES_PER_MINUTE as u64;
 
-fn guesses() -> (FakeRelativeClock, Guesses<FakeRelativeClock>) {
+fn auth_failures() -> (FakeRelativeClock, AuthFailures<FakeRelativeClock>) {
     let clock = FakeRelativeClock::default();
-    (clock.clone(), Guesses::new(clock))
+    (clock.clone(), AuthFailures::new(clock))
 }
 
 fn v4(n: u32) -> IpAddr {
@@ -22,42 +22,42 @@ fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-fn held(guesses: &Guesses<FakeRelativeClock>) -> usize {
-    let is_held = |suspect: &Suspect| suspect.network.is_some();
+fn counted_addresses(guesses: &AuthFailures<FakeRelativeClock>) -> usize {
+    let is_held = |suspect: &FailingAddress| suspect.network.is_some();
     guesses.buckets.iter().map(|bucket| bucket.lock().unwrap().iter().filter(|s| is_held(s)).count()).sum()
 }
 
 #[test]
 fn an_address_waits_after_a_minutes_worth_of_wrong_keys_and_no_other_does() {
-    let (clock, guesses) = guesses();
+    let (clock, guesses) = auth_failures();
     let (bad, good) = (address("203.0.113.7"), address("203.0.113.8"));
-    for _ in 0..GUESSES_PER_MINUTE {
+    for _ in 0..AUTH_FAILURES_PER_MINUTE {
         assert_eq!(guesses.check(bad), Ok(()));
-        guesses.failed(bad);
+        guesses.record_failure(bad);
     }
     let wait = guesses.check(bad).unwrap_err();
-    assert_eq!(wait, Duration::from_nanos(PENANCE));
+    assert_eq!(wait, Duration::from_nanos(REFILL));
     assert_eq!(guesses.check(good), Ok(()));
     clock.advance(wait - NANO);
     assert_eq!(guesses.check(bad), Err(NANO));
     clock.advance(NANO);
     assert_eq!(guesses.check(bad), Ok(()));
-    guesses.failed(bad);
+    guesses.record_failure(bad);
     assert!(guesses.check(bad).is_err(), "one more came back, not sixty");
     clock.advance(Duration::from_secs(60));
     assert_eq!(guesses.check(bad), Ok(()));
-    assert_eq!(guesses.until.load(Ordering::Relaxed), 0, "with nobody waiting the table is not looked at");
+    assert_eq!(guesses.blocked_until.load(Ordering::Relaxed), 0, "with nobody waiting the table is not looked at");
 }
 
 #[test]
-fn requests_that_guess_at_the_same_time_are_paid_for_afterwards() {
-    let (clock, guesses) = guesses();
+fn failures_at_the_same_time_are_all_counted_afterwards() {
+    let (clock, guesses) = auth_failures();
     let bad = address("203.0.113.7");
-    for _ in 0..GUESSES_PER_MINUTE + 40 {
-        guesses.failed(bad);
+    for _ in 0..AUTH_FAILURES_PER_MINUTE + 40 {
+        guesses.record_failure(bad);
     }
-    assert_eq!(guesses.check(bad), Err(Duration::from_nanos(41 * PENANCE)));
-    clock.advance(Duration::from_nanos(41 * PENANCE));
+    assert_eq!(guesses.check(bad), Err(Duration::from_nanos(41 * REFILL)));
+    clock.advance(Duration::from_nanos(41 * REFILL));
     assert_eq!(guesses.check(bad), Ok(()));
 }
 
@@ -71,77 +71,77 @@ fn ipv6_counts_by_the_64_and_mapped_ipv4_by_the_address() {
 }
 
 #[test]
-fn the_address_zero_is_nobody_special() {
-    let (_, guesses) = guesses();
-    for _ in 0..GUESSES_PER_MINUTE {
+fn the_address_zero_is_counted_like_any_other() {
+    let (_, guesses) = auth_failures();
+    for _ in 0..AUTH_FAILURES_PER_MINUTE {
         assert_eq!(guesses.check(v4(0)), Ok(()));
-        guesses.failed(v4(0));
+        guesses.record_failure(v4(0));
     }
     assert!(guesses.check(v4(0)).is_err());
-    assert_eq!(held(&guesses), 1);
+    assert_eq!(counted_addresses(&guesses), 1);
 }
 
 #[test]
 fn any_number_of_addresses_fits_and_the_worst_is_not_forgotten_for_them() {
-    let (_, guesses) = guesses();
+    let (_, guesses) = auth_failures();
     let worst = address("198.51.100.1");
-    for _ in 0..GUESSES_PER_MINUTE {
-        guesses.failed(worst);
+    for _ in 0..AUTH_FAILURES_PER_MINUTE {
+        guesses.record_failure(worst);
     }
-    for n in 0..10 * MAX_SUSPECTS as u32 {
-        guesses.failed(v4(n));
+    for n in 0..10 * MAX_FAILING_ADDRESSES as u32 {
+        guesses.record_failure(v4(n));
     }
     assert!(guesses.check(worst).is_err());
-    assert!(held(&guesses) <= MAX_SUSPECTS);
-    assert_eq!(guesses.buckets.len() * SUSPECTS_PER_BUCKET, MAX_SUSPECTS);
+    assert!(counted_addresses(&guesses) <= MAX_FAILING_ADDRESSES);
+    assert_eq!(guesses.buckets.len() * FAILING_ADDRESSES_PER_BUCKET, MAX_FAILING_ADDRESSES);
 }
 
 #[test]
-fn an_address_is_proven_for_a_while_and_only_for_its_key() {
-    let (one, other) = (Proven::default(), Proven::default());
+fn an_address_stays_known_for_a_while_and_only_for_its_key() {
+    let (one, other) = (KnownAddresses::default(), KnownAddresses::default());
     let hour = 60 * MINUTE;
-    one.note(address("203.0.113.7"), 0);
-    assert!(one.knows(address("203.0.113.7"), 0) && one.knows(address("203.0.113.7"), 23 * hour));
-    assert!(!one.knows(address("203.0.113.8"), 0) && !other.knows(address("203.0.113.7"), 0));
-    assert!(!one.knows(address("203.0.113.7"), 24 * hour));
-    one.note(address("203.0.113.7"), 23 * hour);
-    assert!(one.knows(address("203.0.113.7"), 46 * hour));
+    one.remember(address("203.0.113.7"), 0);
+    assert!(one.contains(address("203.0.113.7"), 0) && one.contains(address("203.0.113.7"), 23 * hour));
+    assert!(!one.contains(address("203.0.113.8"), 0) && !other.contains(address("203.0.113.7"), 0));
+    assert!(!one.contains(address("203.0.113.7"), 24 * hour));
+    one.remember(address("203.0.113.7"), 23 * hour);
+    assert!(one.contains(address("203.0.113.7"), 46 * hour));
 }
 
 #[test]
-fn of_too_many_addresses_the_ones_used_last_stay_proven() {
-    let proven = Proven::default();
-    let times = 0..3 * PROVEN_ADDRESSES as u32;
+fn the_addresses_used_last_stay_known() {
+    let proven = KnownAddresses::default();
+    let times = 0..3 * KNOWN_ADDRESSES_PER_KEY as u32;
     for n in times.clone() {
-        proven.note(v4(n), u64::from(n) * MINUTE);
+        proven.remember(v4(n), u64::from(n) * MINUTE);
     }
     let now = u64::from(times.end) * MINUTE;
-    let known: Vec<u32> = times.clone().filter(|n| proven.knows(v4(*n), now)).collect();
-    assert_eq!(known, (times.end - PROVEN_ADDRESSES as u32..times.end).collect::<Vec<_>>());
+    let known: Vec<u32> = times.clone().filter(|n| proven.contains(v4(*n), now)).collect();
+    assert_eq!(known, (times.end - KNOWN_ADDRESSES_PER_KEY as u32..times.end).collect::<Vec<_>>());
 }
 
 proptest! {
     #[test]
-    fn no_window_holds_more_guesses_than_the_limit_and_what_came_back(
-        steps in proptest::collection::vec((0..4 * PENANCE, 0..4_u32), 0..600),
+    fn no_window_holds_more_failures_than_the_limit_and_its_refill(
+        steps in proptest::collection::vec((0..4 * REFILL, 0..4_u32), 0..600),
     ) {
-        let (clock, guesses) = guesses();
+        let (clock, guesses) = auth_failures();
         let mut now = 0;
         let mut made = vec![Vec::new(); 4];
         for (pause, who) in steps {
             // Most guesses come at once.
-            let pause = if pause < 3 * PENANCE { pause / 100 } else { pause };
+            let pause = if pause < 3 * REFILL { pause / 100 } else { pause };
             clock.advance(Duration::from_nanos(pause));
             now += pause;
             if guesses.check(v4(who)).is_ok() {
-                guesses.failed(v4(who));
+                guesses.record_failure(v4(who));
                 made[who as usize].push(now);
             }
         }
         for times in made {
             for (first, start) in times.iter().enumerate() {
                 for (last, end) in times.iter().enumerate().skip(first) {
-                    let most = u64::from(GUESSES_PER_MINUTE) + (end - start) / PENANCE;
+                    let most = u64::from(AUTH_FAILURES_PER_MINUTE) + (end - start) / REFILL;
                     prop_assert!((last - first + 1) as u64 <= most, "{start} to {end}");
                 }
             }
@@ -149,30 +149,30 @@ proptest! {
     }
 
     #[test]
-    fn whoever_guesses_nothing_never_waits(
+    fn an_address_without_failures_never_waits(
         guessers in proptest::collection::vec(1..1_000_000_u32, 1..300), times in 1..100_u32,
     ) {
-        let (_, guesses) = guesses();
+        let (_, guesses) = auth_failures();
         for guesser in guessers {
             for _ in 0..times {
-                guesses.failed(v4(guesser));
+                guesses.record_failure(v4(guesser));
             }
         }
         prop_assert_eq!(guesses.check(v4(0)), Ok(()));
-        prop_assert!(held(&guesses) <= MAX_SUSPECTS);
+        prop_assert!(counted_addresses(&guesses) <= MAX_FAILING_ADDRESSES);
     }
 
     #[test]
     fn an_address_that_was_just_noted_is_known(
         notes in proptest::collection::vec((0..20_u32, 0..u64::MAX / 1000), 1..100),
     ) {
-        let proven = Proven::default();
+        let proven = KnownAddresses::default();
         let mut now = 0_u64;
         for (who, pause) in notes {
             now = now.saturating_add(pause % (100 * MINUTE));
-            proven.note(v4(who), now);
-            prop_assert!(proven.knows(v4(who), now));
-            prop_assert!(!proven.knows(v4(99), now));
+            proven.remember(v4(who), now);
+            prop_assert!(proven.contains(v4(who), now));
+            prop_assert!(!proven.contains(v4(99), now));
         }
     }
 }

@@ -4,7 +4,7 @@
 //! keys do that. Everything that does not depend on the request is made once, and nothing is done while CORS is off.
 
 use crate::gateway::bounds::{PREFLIGHT_HEADER_NAMES, PREFLIGHT_MAX_AGE};
-use crate::gateway::connection::head::is_token;
+use crate::gateway::connection::head::is_token_char;
 use crate::settings::values::Origins;
 use bytes::Bytes;
 use http::header::{
@@ -30,7 +30,7 @@ const EXPOSED: HeaderValue = HeaderValue::from_static(
      x-llamagate-model, x-llamagate-worker, x-llamagate-attempts",
 );
 
-const ANY: HeaderValue = HeaderValue::from_static("*");
+const ANY_ORIGIN: HeaderValue = HeaderValue::from_static("*");
 const TRUE: HeaderValue = HeaderValue::from_static("true");
 const VARY_ORIGIN: HeaderValue = HeaderValue::from_static("Origin");
 const VARY_REQUEST_HEADERS: HeaderValue = HeaderValue::from_static("Access-Control-Request-Headers");
@@ -38,12 +38,12 @@ const VARY_REQUEST_HEADERS: HeaderValue = HeaderValue::from_static("Access-Contr
 /// The origins that may call, ready to be compared and answered.
 #[derive(Debug)]
 pub(crate) struct Cors {
-    mode: Mode,
+    mode: OriginPolicy,
     max_age: HeaderValue,
 }
 
 #[derive(Debug)]
-enum Mode {
+enum OriginPolicy {
     Off,
     Any,
     /// Sorted.
@@ -54,26 +54,26 @@ impl Cors {
     /// With the origins of the setting.
     pub(crate) fn new(origins: &Origins) -> Self {
         let mode = match origins {
-            Origins::Off => Mode::Off,
-            Origins::Any => Mode::Any,
+            Origins::Off => OriginPolicy::Off,
+            Origins::Any => OriginPolicy::Any,
             Origins::List(list) => {
                 // The setting holds nothing that is not a header value.
                 let mut values: Vec<HeaderValue> = list.iter().flat_map(HeaderValue::try_from).collect();
                 values.sort_unstable();
-                Mode::List(values)
+                OriginPolicy::List(values)
             }
         };
         Self { mode, max_age: HeaderValue::from(PREFLIGHT_MAX_AGE.as_secs()) }
     }
 
     /// Whether any page may call, so that `OPTIONS` is answered.
-    pub(crate) fn is_on(&self) -> bool {
-        !matches!(self.mode, Mode::Off)
+    pub(crate) fn is_enabled(&self) -> bool {
+        !matches!(self.mode, OriginPolicy::Off)
     }
 
     /// What [`Cors::decorate`] needs of a request, which by then is gone.
     pub(crate) fn origin(&self, request: &HeaderMap) -> Option<HeaderValue> {
-        if self.is_on() { single(request, &ORIGIN).cloned() } else { None }
+        if self.is_enabled() { single_value(request, &ORIGIN).cloned() } else { None }
     }
 
     /// The answer to `OPTIONS`: 204, and for an origin that may call, what it may do.
@@ -83,10 +83,10 @@ impl Cors {
         let mut response = Response::new(Bytes::new());
         *response.status_mut() = StatusCode::NO_CONTENT;
         let headers = response.headers_mut();
-        if self.allow(single(request, &ORIGIN), headers) {
+        if self.allow_origin(single_value(request, &ORIGIN), headers) {
             headers.insert(ACCESS_CONTROL_ALLOW_METHODS, METHODS);
             headers.insert(ACCESS_CONTROL_MAX_AGE, self.max_age.clone());
-            match single(request, &ACCESS_CONTROL_REQUEST_HEADERS).filter(|names| are_header_names(names)) {
+            match single_value(request, &ACCESS_CONTROL_REQUEST_HEADERS).filter(|names| is_header_name_list(names)) {
                 Some(names) => {
                     headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, names.clone());
                     headers.append(VARY, VARY_REQUEST_HEADERS);
@@ -101,23 +101,23 @@ impl Cors {
 
     /// Adds to an answer what lets the page read it that sent the request, if its origin may call. `origin` is the
     /// request's only `Origin` header. Doing it twice does no more than doing it once.
-    pub(crate) fn decorate(&self, origin: Option<&HeaderValue>, headers: &mut HeaderMap) {
-        if self.allow(origin, headers) {
+    pub(crate) fn insert_headers(&self, origin: Option<&HeaderValue>, headers: &mut HeaderMap) {
+        if self.allow_origin(origin, headers) {
             headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
         }
     }
 
     /// Names the origin in the answer if it may call, and says whether it may.
-    fn allow(&self, origin: Option<&HeaderValue>, headers: &mut HeaderMap) -> bool {
+    fn allow_origin(&self, origin: Option<&HeaderValue>, headers: &mut HeaderMap) -> bool {
         match &self.mode {
-            Mode::Off => false,
-            Mode::Any => {
+            OriginPolicy::Off => false,
+            OriginPolicy::Any => {
                 // Without credentials: browsers refuse them beside `*`, and an origin repeated in its place would let
                 // every page use those of its visitors. A key in a header needs none.
-                headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, ANY);
+                headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, ANY_ORIGIN);
                 true
             }
-            Mode::List(list) => {
+            OriginPolicy::List(list) => {
                 // Also on answers to others, lest a cache give those to a page that may read them, or the reverse.
                 vary_by_origin(headers);
                 let Some(Ok(place)) = origin.map(|origin| list.binary_search(origin)) else { return false };
@@ -133,7 +133,7 @@ impl Cors {
 }
 
 /// The value of a header that must not come twice. Twice is as good as never.
-fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
+fn single_value<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
     let mut values = headers.get_all(name).iter();
     values.next().filter(|_| values.next().is_none())
 }
@@ -150,10 +150,10 @@ fn vary_by_origin(headers: &mut HeaderMap) {
 }
 
 /// Whether this is a list of header names that can be repeated in an answer.
-fn are_header_names(value: &HeaderValue) -> bool {
+fn is_header_name_list(value: &HeaderValue) -> bool {
     let mut names = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
     value.len() <= PREFLIGHT_HEADER_NAMES
-        && names.all(|name| !name.is_empty() && name.iter().all(|&byte| is_token(byte)))
+        && names.all(|name| !name.is_empty() && name.iter().all(|&byte| is_token_char(byte)))
 }
 
 #[cfg(test)]

@@ -21,9 +21,9 @@ fn appended(pairs: &[(&'static str, &str)]) -> HeaderMap {
 
 fn decorated(setting: &str, origin: Option<&str>, mut headers: HeaderMap) -> HeaderMap {
     let origin = origin.map(|origin| HeaderValue::try_from(origin).unwrap());
-    cors(setting).decorate(origin.as_ref(), &mut headers);
+    cors(setting).insert_headers(origin.as_ref(), &mut headers);
     let once = headers.clone();
-    cors(setting).decorate(origin.as_ref(), &mut headers);
+    cors(setting).insert_headers(origin.as_ref(), &mut headers);
     assert_eq!(headers, once, "twice is once");
     headers
 }
@@ -37,7 +37,7 @@ fn off_means_nothing_at_all() {
     assert_eq!(decorated("", Some("https://a.example"), HeaderMap::new()), HeaderMap::new());
     let answer = cors("").preflight(&map(&[("origin", "https://a.example"), ("access-control-request-method", "GET")]));
     assert_eq!((answer.status(), answer.headers().len()), (StatusCode::NO_CONTENT, 0));
-    assert!(!cors("").is_on() && cors("*").is_on());
+    assert!(!cors("").is_enabled() && cors("*").is_enabled());
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn a_preflight_says_what_a_listed_origin_may_do() {
     assert!(!headers.contains_key("access-control-allow-private-network"));
 
     let mut decorated = headers.clone();
-    cors("https://a.example").decorate(request.get(ORIGIN), &mut decorated);
+    cors("https://a.example").insert_headers(request.get(ORIGIN), &mut decorated);
     assert_eq!(vary(&decorated), vary(headers), "an answer to a preflight may be decorated like any other");
 }
 

@@ -8,7 +8,7 @@
 //! draw on one minute, and each request costs the share that its own line says: two secrets do not get two limits. The
 //! drawback: where the lines' limits differ, heavy use through the generous one leaves little for the other.
 
-use super::auth_failures::Proven;
+use super::auth_failures::KnownAddresses;
 use super::rate_headers;
 use super::ticks::Ticks;
 use crate::gateway::bounds::METERS_BEFORE_SWEEP;
@@ -33,32 +33,32 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(crate) struct Meters<C: Clock = DefaultClock> {
     ticks: Ticks<C>,
-    known: RwLock<Known<C>>,
+    table: RwLock<MeterTable<C>>,
 }
 
 #[derive(Debug)]
-struct Known<C: Clock> {
-    by_id: HashMap<Box<str>, Arc<Used<C>>>,
+struct MeterTable<C: Clock> {
+    by_id: HashMap<Box<str>, Arc<KeyUsage<C>>>,
     /// The number of ids at which the next sweep is due.
     sweep_at: usize,
 }
 
 /// What one key id has used.
 #[derive(Debug)]
-struct Used<C: Clock> {
+struct KeyUsage<C: Clock> {
     ticks: Ticks<C>,
     requests: Bucket,
     tokens: DebtBucket,
-    present: AtomicUsize,
-    proven: Proven,
+    in_flight: AtomicUsize,
+    known_addresses: KnownAddresses,
     /// Whether anybody asked for it since the last sweep.
-    asked: AtomicBool,
+    used_since_sweep: AtomicBool,
 }
 
 /// What one line of the key file allows, and what its id has used. Cheap to make and to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Meter<C: Clock = DefaultClock> {
-    used: Arc<Used<C>>,
+    usage: Arc<KeyUsage<C>>,
     requests: NonZeroU32,
     tokens: Option<NonZeroU64>,
     max_concurrent: Option<NonZeroUsize>,
@@ -66,63 +66,63 @@ pub(crate) struct Meter<C: Clock = DefaultClock> {
 
 /// One request in flight. Frees its place when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Presence<C: Clock = DefaultClock>(Arc<Used<C>>);
+pub(crate) struct ConcurrencyPermit<C: Clock = DefaultClock>(Arc<KeyUsage<C>>);
 
 impl<C: Clock + Clone> Meters<C> {
     /// Nothing is used yet.
     pub(crate) fn new(clock: C) -> Self {
-        let known = Known { by_id: HashMap::new(), sweep_at: METERS_BEFORE_SWEEP };
-        Self { ticks: Ticks::new(clock), known: RwLock::new(known) }
+        let known = MeterTable { by_id: HashMap::new(), sweep_at: METERS_BEFORE_SWEEP };
+        Self { ticks: Ticks::new(clock), table: RwLock::new(known) }
     }
 
     /// The meter of a key; `default` is the limit of requests where the key's own line sets none.
-    pub(crate) fn of(&self, key: &Key, default: NonZeroU32) -> Meter<C> {
+    pub(crate) fn meter_of(&self, key: &Key, default: NonZeroU32) -> Meter<C> {
         Meter {
-            used: self.find(&key.id).unwrap_or_else(|| self.introduce(&key.id)),
+            usage: self.find(&key.id).unwrap_or_else(|| self.insert(&key.id)),
             requests: key.rate_limit.unwrap_or(default),
             tokens: key.tokens_per_minute,
             max_concurrent: key.max_concurrent,
         }
     }
 
-    fn find(&self, id: &str) -> Option<Arc<Used<C>>> {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+    fn find(&self, id: &str) -> Option<Arc<KeyUsage<C>>> {
+        let known = self.table.read().unwrap_or_else(PoisonError::into_inner);
         let used = known.by_id.get(id)?;
         // A load first: most of the time there is nothing to write, and other cores keep their copy.
-        if !used.asked.load(Ordering::Relaxed) {
-            used.asked.store(true, Ordering::Relaxed);
+        if !used.used_since_sweep.load(Ordering::Relaxed) {
+            used.used_since_sweep.store(true, Ordering::Relaxed);
         }
         Some(Arc::clone(used))
     }
 
-    fn introduce(&self, id: &str) -> Arc<Used<C>> {
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+    fn insert(&self, id: &str) -> Arc<KeyUsage<C>> {
+        let mut known = self.table.write().unwrap_or_else(PoisonError::into_inner);
         if known.by_id.len() >= known.sweep_at {
             let now = self.ticks.now();
             // `get_mut` fails while a request holds the entry.
-            known.by_id.retain(|_, used| Arc::get_mut(used).is_none_or(|used| used.is_wanted(now)));
+            known.by_id.retain(|_, used| Arc::get_mut(used).is_none_or(|used| used.keep_at_sweep(now)));
             // Twice what is left: sweeps cost next to nothing for each id that comes.
             known.sweep_at = METERS_BEFORE_SWEEP.max(known.by_id.len() * 2);
         }
-        Arc::clone(known.by_id.entry(id.into()).or_insert_with(|| Arc::new(Used::new(self.ticks.clone()))))
+        Arc::clone(known.by_id.entry(id.into()).or_insert_with(|| Arc::new(KeyUsage::new(self.ticks.clone()))))
     }
 }
 
-impl<C: Clock> Used<C> {
+impl<C: Clock> KeyUsage<C> {
     fn new(ticks: Ticks<C>) -> Self {
         Self {
             ticks,
             requests: Bucket::default(),
             tokens: DebtBucket::default(),
-            present: AtomicUsize::new(0),
-            proven: Proven::default(),
-            asked: AtomicBool::new(true),
+            in_flight: AtomicUsize::new(0),
+            known_addresses: KnownAddresses::default(),
+            used_since_sweep: AtomicBool::new(true),
         }
     }
 
     /// Whether it has been asked for since the last sweep, or holds anything that a new one would not.
-    fn is_wanted(&mut self, now: u64) -> bool {
-        std::mem::take(self.asked.get_mut()) || self.requests.full_at() > now || self.tokens.full_at() > now
+    fn keep_at_sweep(&mut self, now: u64) -> bool {
+        std::mem::take(self.used_since_sweep.get_mut()) || self.requests.full_at() > now || self.tokens.full_at() > now
     }
 }
 
@@ -141,7 +141,7 @@ pub(crate) fn check(meter: Option<&Meter>) -> Result<(), Refusal> {
 pub(crate) fn enter(
     meter: Option<&Meter>,
     retry_after: impl FnOnce() -> Duration,
-) -> Result<Option<Presence>, Refusal> {
+) -> Result<Option<ConcurrencyPermit>, Refusal> {
     meter.map(|meter| meter.enter(retry_after)).transpose()
 }
 
@@ -159,8 +159,8 @@ impl<C: Clock> Meter<C> {
     /// # Errors
     /// 429 when no request or no token is left, with the time until one is.
     pub(super) fn check(&self) -> Result<(), Refusal> {
-        self.look().map_err(|wait| Refusal::RateLimited(REQUESTS, wait.time))?;
-        self.look_tokens().map_err(|wait| Refusal::RateLimited("the tokens of this API key", wait.time))?;
+        self.check_requests().map_err(|wait| Refusal::RateLimited(REQUESTS, wait.time))?;
+        self.check_tokens().map_err(|wait| Refusal::RateLimited("the tokens of this API key", wait.time))?;
         Ok(())
     }
 
@@ -169,67 +169,67 @@ impl<C: Clock> Meter<C> {
     /// # Errors
     /// 429 when no request is left, with the time until one is. Nothing is charged then.
     pub(super) fn charge(&self) -> Result<(), Refusal> {
-        self.take().map(drop).map_err(|wait| Refusal::RateLimited(REQUESTS, wait.time))
+        self.take_request().map(drop).map_err(|wait| Refusal::RateLimited(REQUESTS, wait.time))
     }
 
     /// Takes one of the key's places for requests in flight.
     ///
     /// # Errors
     /// 429 when all that this key may have are taken; `retry_after` estimates when one is free.
-    pub(super) fn enter(&self, retry_after: impl FnOnce() -> Duration) -> Result<Presence<C>, Refusal> {
+    pub(super) fn enter(&self, retry_after: impl FnOnce() -> Duration) -> Result<ConcurrencyPermit<C>, Refusal> {
         let most = self.max_concurrent.map_or(usize::MAX, NonZeroUsize::get);
-        let entered = self.used.present.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |present| {
+        let entered = self.usage.in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |present| {
             (present < most).then_some(present.saturating_add(1))
         });
         match entered {
-            Ok(_) => Ok(Presence(Arc::clone(&self.used))),
+            Ok(_) => Ok(ConcurrencyPermit(Arc::clone(&self.usage))),
             Err(_) => Err(Refusal::RateLimited("this API key's requests at once", retry_after())),
         }
     }
 
     /// Counts the tokens of a response. They are known only after it, so the key can go into debt.
-    pub(crate) fn spend(&self, tokens: u64) {
+    pub(crate) fn charge_tokens(&self, tokens: u64) {
         if let Some(limit) = self.tokens {
-            self.used.tokens.charge(tokens, limit, Duration::MAX, self.used.ticks.now());
+            self.usage.tokens.charge(tokens, limit, Duration::MAX, self.usage.ticks.now());
         }
     }
 
-    fn look(&self) -> Result<RateStatus, Wait> {
-        self.used.requests.check(Quota::per_minute(self.requests), self.used.ticks.now())
+    fn check_requests(&self) -> Result<RateStatus, Wait> {
+        self.usage.requests.check(Quota::per_minute(self.requests), self.usage.ticks.now())
     }
 
-    fn take(&self) -> Result<RateStatus, Wait> {
-        self.used.requests.take(Quota::per_minute(self.requests), self.used.ticks.now())
+    fn take_request(&self) -> Result<RateStatus, Wait> {
+        self.usage.requests.take(Quota::per_minute(self.requests), self.usage.ticks.now())
     }
 
     /// Returns `None` for a key without a limit of tokens.
-    fn look_tokens(&self) -> Result<Option<RateStatus>, Wait> {
-        self.tokens.map(|limit| self.used.tokens.check(limit, self.used.ticks.now())).transpose()
+    fn check_tokens(&self) -> Result<Option<RateStatus>, Wait> {
+        self.tokens.map(|limit| self.usage.tokens.check(limit, self.usage.ticks.now())).transpose()
     }
 
     /// Remembers that the key was used from this address.
-    pub(super) fn prove(&self, address: IpAddr) {
-        self.used.proven.note(address, self.used.ticks.now());
+    pub(super) fn remember_address(&self, address: IpAddr) {
+        self.usage.known_addresses.remember(address, self.usage.ticks.now());
     }
 
     /// Whether the key was used from this address lately.
-    pub(super) fn is_proven_from(&self, address: IpAddr) -> bool {
-        self.used.proven.knows(address, self.used.ticks.now())
+    pub(super) fn is_known_address(&self, address: IpAddr) -> bool {
+        self.usage.known_addresses.contains(address, self.usage.ticks.now())
     }
 }
 
 impl<C: Clock> Meter<C> {
     /// Tells the client how its key stands.
-    pub(crate) fn tell(&self, headers: &mut HeaderMap) {
-        let requests = self.look().unwrap_or_else(|wait| wait.status);
-        let tokens = self.look_tokens().unwrap_or_else(|wait| Some(wait.status));
-        rate_headers::tell(headers, requests, tokens);
+    pub(crate) fn insert_headers(&self, headers: &mut HeaderMap) {
+        let requests = self.check_requests().unwrap_or_else(|wait| wait.status);
+        let tokens = self.check_tokens().unwrap_or_else(|wait| Some(wait.status));
+        rate_headers::insert_headers(headers, requests, tokens);
     }
 }
 
-impl<C: Clock> Drop for Presence<C> {
+impl<C: Clock> Drop for ConcurrencyPermit<C> {
     fn drop(&mut self) {
-        self.0.present.fetch_sub(1, Ordering::Relaxed);
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -22,7 +22,7 @@ const TOKENS: [HeaderName; 3] = [
 ];
 
 /// Tells the client how its key stands, in the headers that OpenAI's clients read.
-pub(super) fn tell(headers: &mut HeaderMap, requests: RateStatus, tokens: Option<RateStatus>) {
+pub(super) fn insert_headers(headers: &mut HeaderMap, requests: RateStatus, tokens: Option<RateStatus>) {
     for (names, standing) in [(REQUESTS, Some(requests)), (TOKENS, tokens)] {
         let Some(RateStatus { limit, remaining, reset }) = standing else { continue };
         let [limit_name, remaining_name, reset_name] = names;
@@ -97,16 +97,16 @@ mod tests {
     }
 
     #[test]
-    fn the_headers_tell_of_tokens_only_where_they_are_limited() {
+    fn the_headers_report_tokens_only_if_they_are_limited() {
         let mut headers = HeaderMap::new();
         let requests = RateStatus { limit: 100, remaining: 99, reset: Duration::from_millis(600) };
-        tell(&mut headers, requests, None);
+        insert_headers(&mut headers, requests, None);
         assert_eq!(headers["x-ratelimit-limit-requests"], "100");
         assert_eq!(headers["x-ratelimit-remaining-requests"], "99");
         assert_eq!(headers["x-ratelimit-reset-requests"], "600ms");
         assert_eq!(headers.len(), 3);
         let tokens = RateStatus { limit: u64::MAX, remaining: 0, reset: Duration::from_secs(60) };
-        tell(&mut headers, requests, Some(tokens));
+        insert_headers(&mut headers, requests, Some(tokens));
         assert_eq!(headers["x-ratelimit-limit-tokens"], "18446744073709551615");
         assert_eq!(headers["x-ratelimit-reset-tokens"], "1m0s");
         assert_eq!(headers.len(), 6);

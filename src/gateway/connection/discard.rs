@@ -13,31 +13,34 @@ use std::pin::Pin;
 use std::task::Poll;
 
 /// A request's body: from a client, or as a platform's queue had it.
-pub(crate) type Inbound = Either<Incoming, Full<Bytes>>;
+pub(crate) type InboundBody = Either<Incoming, Full<Bytes>>;
 
 /// A request whose body nobody has read when it is answered.
-pub(crate) struct Unread {
+pub(crate) struct UnreadBody {
     /// Whether the next request comes on the same connection, behind the body.
-    is_in_the_way: bool,
+    blocks_connection: bool,
     /// Whether the client waits to be told to send the body, which asking for it would do.
-    waits: bool,
+    expects_continue: bool,
 }
 
-impl Unread {
+impl UnreadBody {
     pub(crate) fn of(parts: &Parts) -> Self {
-        Self { is_in_the_way: parts.version != Version::HTTP_2, waits: parts.headers.contains_key(EXPECT) }
+        Self {
+            blocks_connection: parts.version != Version::HTTP_2,
+            expects_continue: parts.headers.contains_key(EXPECT),
+        }
     }
 
     /// Throws the body away if it is small and there already; else says that the connection ends with the answer
     /// (RFC 9112, section 9.6).
-    pub(crate) async fn settle(&self, mut body: Inbound, answer: &mut HeaderMap) {
-        if self.is_in_the_way && !body.is_end_stream() && (self.waits || !is_soon_over(&mut body).await) {
+    pub(crate) async fn discard_or_close(&self, mut body: InboundBody, answer: &mut HeaderMap) {
+        if self.blocks_connection && !body.is_end_stream() && (self.expects_continue || !try_discard(&mut body).await) {
             answer.insert(CONNECTION, HeaderValue::from_static("close"));
         }
     }
 }
 
-async fn is_soon_over(body: &mut Inbound) -> bool {
+async fn try_discard(body: &mut InboundBody) -> bool {
     let mut left = DISCARDED_BODY;
     for _ in 0..DISCARD_TURNS {
         let look = std::future::poll_fn(|context| {

@@ -1,7 +1,7 @@
 //! Sockets: bind, accept, one task for each connection, and their end. What comes over a socket is `wire/`'s.
 
-use super::wire::turns::Turns;
-use super::wire::{Refuse, Wire, WireTerms};
+use super::wire::turns::ConnectionRequests;
+use super::wire::{RefusalWriter, WireLimits, WireStream};
 use crate::awake;
 use crate::gateway::bounds::{
     ACCEPT_PAUSE, HTTP2_PING_INTERVAL, HTTP2_PING_TIMEOUT, HTTP2_STREAMS, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL,
@@ -49,26 +49,31 @@ const HYPER_BUFFER: usize = 400 * 1024;
 
 /// What a listener allows its clients.
 #[derive(Debug, Clone, Copy)]
-pub struct Terms {
+pub struct ListenerLimits {
     /// What each connection is held to.
-    pub wire: WireTerms,
+    pub wire: WireLimits,
     /// Most connections at once; further ones wait to be accepted.
-    pub connections: usize,
+    pub max_connections: usize,
 }
 
 /// Accepts and serves connections, and lets `refuse` answer bad heads, until `stop` is cancelled and they have ended, or
 /// [`CONNECTION_GRACE`] is over.
-pub async fn serve<S, F, B>(listener: TcpListener, terms: Terms, service: S, refuse: Refuse, stop: CancellationToken)
-where
+pub async fn serve<S, F, B>(
+    listener: TcpListener,
+    terms: ListenerLimits,
+    service: S,
+    refuse: RefusalWriter,
+    stop: CancellationToken,
+) where
     S: Fn(Request<Incoming>, IpAddr) -> F + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let service = Arc::new(service);
-    let builder = protocols(&terms.wire);
+    let builder = http_builder(&terms.wire);
     let graceful = GracefulShutdown::new();
-    let places = Arc::new(Semaphore::new(terms.connections));
+    let places = Arc::new(Semaphore::new(terms.max_connections));
     let mut connections = JoinSet::new();
     let mut refused_by_system = ThrottledWarning::default();
     loop {
@@ -94,12 +99,12 @@ where
         };
         let _ = stream.set_nodelay(true);
         let service = Arc::clone(&service);
-        let turns = Arc::new(Turns::default());
-        let wire = Wire::new(stream, terms.wire, Arc::clone(&refuse), Arc::clone(&turns));
+        let turns = Arc::new(ConnectionRequests::default());
+        let wire = WireStream::new(stream, terms.wire, Arc::clone(&refuse), Arc::clone(&turns));
         let answer = service_fn(move |request: Request<Incoming>| {
             let (turn, version) = (turns.begin(), request.version());
             let answer = service(request, client.ip());
-            async move { Ok::<_, Infallible>(answer.await.map(|body| turn.with(body, version))) }
+            async move { Ok::<_, Infallible>(answer.await.map(|body| turn.guard_body(body, version))) }
         });
         let connection = graceful.watch(builder.serve_connection(TokioIo::new(wire), answer).into_owned());
         connections.spawn(async move {
@@ -120,7 +125,7 @@ where
 }
 
 /// HTTP/1.1 and HTTP/2 with prior knowledge, within the limits of the wire.
-fn protocols(terms: &WireTerms) -> auto::Builder<TokioExecutor> {
+fn http_builder(terms: &WireLimits) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     // The wire has its own clock for heads, and hyper must take every head that the wire lets pass.
     builder.http1().timer(TokioTimer::new()).header_read_timeout(None);

@@ -5,7 +5,7 @@
 
 /// A line at this moment.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Load {
+pub(super) struct QueueLoad {
     /// The slots of all workers that would serve, be it that a request wakes them.
     pub(super) slots: usize,
     /// How many requests hold one.
@@ -15,19 +15,19 @@ pub(super) struct Load {
 }
 
 /// How many more jobs may be taken, beside so many in hand that hold a slot, need none, or are about to be answered.
-pub(super) fn room(lines: &[Load], in_hand: usize) -> usize {
+pub(super) fn job_capacity(lines: &[QueueLoad], in_hand: usize) -> usize {
     if lines.iter().any(|line| line.waiting > 0) {
         return 0;
     }
     let serving = || lines.iter().filter(|line| line.slots > 0);
-    let sum = |of: fn(&Load) -> usize| serving().map(of).fold(0, usize::saturating_add);
-    let (slots, free) = (sum(|line| line.slots), sum(Load::free));
-    let of_fullest = serving().map(Load::free).min().unwrap_or(0);
+    let sum = |of: fn(&QueueLoad) -> usize| serving().map(of).fold(0, usize::saturating_add);
+    let (slots, free) = (sum(|line| line.slots), sum(QueueLoad::free_slots));
+    let of_fullest = serving().map(QueueLoad::free_slots).min().unwrap_or(0);
     of_fullest.max(1).min(free).min(slots.saturating_sub(in_hand))
 }
 
-impl Load {
-    fn free(&self) -> usize {
+impl QueueLoad {
+    fn free_slots(&self) -> usize {
         self.slots.saturating_sub(self.active)
     }
 }
@@ -37,8 +37,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn line(slots: usize, active: usize, waiting: usize) -> Load {
-        Load { slots, active, waiting }
+    fn line(slots: usize, active: usize, waiting: usize) -> QueueLoad {
+        QueueLoad { slots, active, waiting }
     }
 
     #[test]
@@ -53,12 +53,12 @@ mod tests {
             (vec![line(0, 0, 0)], 0, 0),
             (vec![], 0, 0),
         ] {
-            assert_eq!(room(&lines, in_hand), expected, "{lines:?} {in_hand}");
+            assert_eq!(job_capacity(&lines, in_hand), expected, "{lines:?} {in_hand}");
         }
     }
 
     #[test]
-    fn of_several_models_the_fullest_counts_and_a_line_ends_it() {
+    fn the_fullest_of_several_models_counts_and_a_waiting_request_leaves_no_capacity() {
         for (lines, in_hand, expected) in [
             (vec![line(4, 0, 0), line(2, 0, 0)], 0, 2),
             (vec![line(4, 4, 0), line(2, 0, 0)], 4, 1),
@@ -68,7 +68,7 @@ mod tests {
             (vec![line(4, 0, 0), line(0, 0, 0)], 0, 4),
             (vec![line(4, 0, 0), line(0, 0, 1)], 1, 0),
         ] {
-            assert_eq!(room(&lines, in_hand), expected, "{lines:?} {in_hand}");
+            assert_eq!(job_capacity(&lines, in_hand), expected, "{lines:?} {in_hand}");
         }
     }
 
@@ -79,10 +79,10 @@ mod tests {
             slots in proptest::collection::vec((1..6_usize, 0..6_usize), 1..4),
             asks in proptest::collection::vec(0..4_usize, 0..40),
         ) {
-            let mut lines: Vec<Load> = slots.into_iter().map(|(slots, others)| line(slots, others.min(slots), 0)).collect();
+            let mut lines: Vec<QueueLoad> = slots.into_iter().map(|(slots, others)| line(slots, others.min(slots), 0)).collect();
             let (mut asks, mut in_hand) = (asks.into_iter().peekable(), 0);
             while asks.peek().is_some() {
-                let count = room(&lines, in_hand);
+                let count = job_capacity(&lines, in_hand);
                 if count == 0 {
                     break;
                 }

@@ -20,10 +20,10 @@ mod wait;
 
 use crate::awake::ActiveInstant;
 use crate::fleet::{Model, Unavailable};
-use crate::gateway::bounds::{MOST_PASSES, RETRY_AFTER_LONGEST, RETRY_AFTER_UNKNOWN};
+use crate::gateway::bounds::{MAX_SLOTLESS_REQUESTS, RETRY_AFTER_LONGEST, RETRY_AFTER_UNKNOWN};
 use crate::refusal::Refusal;
 use crate::telemetry::metrics::Metrics;
-use fair_queue::Line;
+use fair_queue::FairQueue;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
@@ -32,10 +32,10 @@ use unavailable::refusal_of;
 
 /// The line of one model.
 #[derive(Clone)]
-pub struct Queue(Arc<Inner>);
+pub struct Queue(Arc<QueueInner>);
 
-struct Inner {
-    state: Mutex<State>,
+struct QueueInner {
+    state: Mutex<QueueState>,
     /// The slots of all workers that can serve at this moment.
     slots: Box<dyn Fn() -> usize + Send + Sync>,
     /// Cancelled when the line is closed or retired, nobody waits, the last slot has been given back and the last pass
@@ -43,38 +43,38 @@ struct Inner {
     drained: CancellationToken,
     /// Cancelled when the line is closed.
     closing: CancellationToken,
-    patience: Patience,
+    timeouts: QueueTimeouts,
     metrics: Arc<Metrics>,
     /// Told when more or fewer hold a slot or wait.
     changed: Arc<Notify>,
 }
 
 /// What a waiter is told.
-enum Turn {
+enum WaitOutcome {
     /// It holds a slot now.
-    Yours,
+    Granted,
     /// It will get none.
-    Never(Refusal),
+    Refused(Refusal),
 }
 
-struct State {
-    line: Line<oneshot::Sender<Turn>>,
-    service: ServiceTime,
+struct QueueState {
+    fair_queue: FairQueue<oneshot::Sender<WaitOutcome>>,
+    service_time: ServiceTime,
     /// What everybody is told since the line was closed.
     closed: Option<Refusal>,
     /// Nobody new is sent here: the model is no longer served.
     retired: bool,
     /// Requests in flight that hold no slot; the drain waits for them too.
-    passes: usize,
+    slotless_requests: usize,
     /// Since when the model has been seen not ready; none while it is. Kept as long as somebody waits.
     unready_since: Option<ActiveInstant>,
     /// What this line has added to the gauges of all lines: requests that hold a slot, and those that wait.
-    shown: (usize, usize),
+    published_counts: (usize, usize),
 }
 
 /// How long a request may wait.
 #[derive(Debug, Clone, Copy)]
-pub struct Patience {
+pub struct QueueTimeouts {
     /// `QUEUE_TIMEOUT`; without one, only the wait for a model that is not ready has an end.
     pub queue: Option<Duration>,
     /// `REQUEST_TIMEOUT`, which bounds the wait for a model where there is no `QUEUE_TIMEOUT`.
@@ -86,37 +86,37 @@ impl Queue {
     /// while the model is not ready. `changed` is told whenever more or fewer hold a slot or wait.
     pub fn new(
         bound: Option<usize>,
-        patience: Patience,
+        patience: QueueTimeouts,
         slots: impl Fn() -> usize + Send + Sync + 'static,
         metrics: Arc<Metrics>,
         changed: Arc<Notify>,
     ) -> Self {
-        let state = State {
-            line: Line::new(bound),
-            service: ServiceTime::default(),
+        let state = QueueState {
+            fair_queue: FairQueue::new(bound),
+            service_time: ServiceTime::default(),
             closed: None,
             retired: false,
-            passes: 0,
+            slotless_requests: 0,
             unready_since: None,
-            shown: (0, 0),
+            published_counts: (0, 0),
         };
-        Self(Arc::new(Inner {
+        Self(Arc::new(QueueInner {
             state: Mutex::new(state),
             slots: Box::new(slots),
             drained: CancellationToken::new(),
             closing: CancellationToken::new(),
-            patience,
+            timeouts: patience,
             metrics,
             changed,
         }))
     }
 
     /// Whether [`Queue::enter`] would let one more in at this moment.
-    pub(super) fn has_room(&self, needs_slot: bool) -> Result<(), Refusal> {
-        self.check_room(&self.lock(), needs_slot, (self.0.slots)())
+    pub(super) fn check_capacity(&self, needs_slot: bool) -> Result<(), Refusal> {
+        self.check_capacity_locked(&self.lock(), needs_slot, (self.0.slots)())
     }
 
-    fn check_room(&self, state: &State, needs_slot: bool, slots: usize) -> Result<(), Refusal> {
+    fn check_capacity_locked(&self, state: &QueueState, needs_slot: bool, slots: usize) -> Result<(), Refusal> {
         if let Some(refusal) = &state.closed {
             return Err(refusal.clone());
         }
@@ -125,8 +125,8 @@ impl Queue {
             return Err(Refusal::ModelLoading(RETRY_AFTER_UNKNOWN));
         }
         let (has_room, comes_back) = match needs_slot {
-            true => (state.line.has_room(slots), state.time_until_a_place(slots)),
-            false => (state.passes < MOST_PASSES, RETRY_AFTER_UNKNOWN),
+            true => (state.fair_queue.has_capacity(slots), state.estimated_wait(slots)),
+            false => (state.slotless_requests < MAX_SLOTLESS_REQUESTS, RETRY_AFTER_UNKNOWN),
         };
         if has_room {
             return Ok(());
@@ -140,21 +140,21 @@ impl Queue {
     }
 
     /// The same because the workers are being stopped: of a model that is no longer served, or that has others now.
-    pub fn give_up(&self, removed: Option<&str>) {
+    pub fn close_for_worker_stop(&self, removed: Option<&str>) {
         let others = Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN);
         self.close_with(removed.map_or(others, |model| Refusal::ModelRemoved(model.to_owned())));
     }
 
     fn close_with(&self, refusal: Refusal) {
         let mut state = self.lock();
-        self.dissolve(&mut state, &refusal);
+        self.refuse_waiting(&mut state, &refusal);
         state.closed = Some(refusal);
         self.0.closing.cancel();
-        self.show(&mut state);
+        self.publish_counts(&mut state);
     }
 
     /// What whoever waits is told when the line is closed.
-    fn is_closing(&self) -> Refusal {
+    fn closing_refusal(&self) -> Refusal {
         self.lock().closed.clone().unwrap_or(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN))
     }
 
@@ -162,7 +162,7 @@ impl Queue {
     pub(super) fn retire(&self) {
         let mut state = self.lock();
         state.retired = true;
-        self.show(&mut state);
+        self.publish_counts(&mut state);
     }
 
     /// Waits until the line is closed or retired and nothing is in flight any more, be it with a slot or without.
@@ -198,9 +198,9 @@ impl Queue {
                         _ => None,
                     };
                     if let Some(refusal) = refusal {
-                        self.dissolve(&mut state, &refusal);
+                        self.refuse_waiting(&mut state, &refusal);
                     }
-                    self.serve(&mut state);
+                    self.grant_slots(&mut state);
                 }
                 if !changes.next().await {
                     return;
@@ -212,65 +212,65 @@ impl Queue {
 
     /// When a client that is turned away now should come back.
     pub(super) fn retry_after(&self) -> Duration {
-        self.lock().time_until_a_place((self.0.slots)())
+        self.lock().estimated_wait((self.0.slots)())
     }
 
     /// Requests that hold a slot, and requests that wait for one.
     pub fn counts(&self) -> (usize, usize) {
         let state = self.lock();
-        (state.line.active(), state.line.waiting())
+        (state.fair_queue.active(), state.fair_queue.waiting())
     }
 
     /// Hands free slots to those who wait, as long as the model can serve them.
-    fn serve(&self, state: &mut State) {
-        if state.line.waiting() > 0 {
+    fn grant_slots(&self, state: &mut QueueState) {
+        if state.fair_queue.waiting() > 0 {
             let slots = (self.0.slots)();
-            state.sees(slots > 0, ActiveInstant::now());
-            while let Some(waiter) = state.line.next(slots) {
+            state.record_readiness(slots > 0, ActiveInstant::now());
+            while let Some(waiter) = state.fair_queue.grant_next(slots) {
                 // A waiter that has just left finds its turn in `Waiting::drop` and passes it on.
-                let _ = waiter.send(Turn::Yours);
+                let _ = waiter.send(WaitOutcome::Granted);
             }
         }
-        self.show(state);
+        self.publish_counts(state);
     }
 
     /// Serves somebody who has come back to the line, unless it was closed meanwhile.
-    fn serve_or_dissolve(&self, state: &mut State) {
+    fn grant_or_refuse(&self, state: &mut QueueState) {
         match state.closed.clone() {
-            Some(refusal) => self.dissolve(state, &refusal),
-            None => self.serve(state),
+            Some(refusal) => self.refuse_waiting(state, &refusal),
+            None => self.grant_slots(state),
         }
     }
 
-    fn dissolve(&self, state: &mut State, refusal: &Refusal) {
-        for waiter in state.line.dissolve() {
-            let _ = waiter.send(Turn::Never(refusal.clone()));
+    fn refuse_waiting(&self, state: &mut QueueState, refusal: &Refusal) {
+        for waiter in state.fair_queue.take_all() {
+            let _ = waiter.send(WaitOutcome::Refused(refusal.clone()));
         }
-        self.show(state);
+        self.publish_counts(state);
     }
 
-    fn show(&self, state: &mut State) {
-        let now = (state.line.active(), state.line.waiting());
-        let before = std::mem::replace(&mut state.shown, now);
+    fn publish_counts(&self, state: &mut QueueState) {
+        let now = (state.fair_queue.active(), state.fair_queue.waiting());
+        let before = std::mem::replace(&mut state.published_counts, now);
         let signed = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.0.metrics.active.inc_by(signed(now.0) - signed(before.0));
         self.0.metrics.queue_depth.inc_by(signed(now.1) - signed(before.1));
         if now != before {
             self.0.changed.notify_waiters();
         }
-        if (state.closed.is_some() || state.retired) && now == (0, 0) && state.passes == 0 {
+        if (state.closed.is_some() || state.retired) && now == (0, 0) && state.slotless_requests == 0 {
             self.0.drained.cancel();
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl QueueState {
     /// Notes whether the model is ready at this moment.
-    fn sees(&mut self, open: bool, now: ActiveInstant) {
+    fn record_readiness(&mut self, open: bool, now: ActiveInstant) {
         match open {
             true => self.unready_since = None,
             false => _ = self.unready_since.get_or_insert(now),
@@ -278,9 +278,9 @@ impl State {
     }
 
     /// The time in which one of so many slots comes free, and with it a place in the line.
-    fn time_until_a_place(&self, slots: usize) -> Duration {
+    fn estimated_wait(&self, slots: usize) -> Duration {
         let slots = u32::try_from(slots).unwrap_or(u32::MAX).max(1);
-        self.service.mean.map_or(RETRY_AFTER_UNKNOWN, |mean| (mean / slots).min(RETRY_AFTER_LONGEST))
+        self.service_time.mean.map_or(RETRY_AFTER_UNKNOWN, |mean| (mean / slots).min(RETRY_AFTER_LONGEST))
     }
 }
 
@@ -291,7 +291,7 @@ struct ServiceTime {
 }
 
 impl ServiceTime {
-    fn note(&mut self, held: Duration) {
+    fn record(&mut self, held: Duration) {
         self.mean = Some(self.mean.map_or(held, |mean| (mean * 4 + held) / 5));
     }
 }

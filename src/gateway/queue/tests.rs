@@ -1,11 +1,11 @@
-use super::ticket::{Place, Ticket};
+use super::ticket::{QueueEntry, Ticket};
 use super::*;
 use crate::fleet::{Fingerprint, Lease, LeaseRequest, ModelInfo, RequestClass, RoutingPolicy, StubWorker};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 const WORK: RequestClass = RequestClass::Inference(None);
 
-fn wish(errand: RequestClass) -> LeaseRequest<'static> {
+fn lease_request(errand: RequestClass) -> LeaseRequest<'static> {
     LeaseRequest::from(errand)
 }
 const LONG: Duration = Duration::from_secs(300);
@@ -13,19 +13,19 @@ const LONG: Duration = Duration::from_secs(300);
 fn queue(slots: usize, bound: Option<usize>, timeout: Option<Duration>) -> (Queue, Arc<AtomicBool>) {
     let ready = Arc::new(AtomicBool::new(true));
     let gate = Arc::clone(&ready);
-    let patience = Patience { queue: timeout, request: LONG };
+    let patience = QueueTimeouts { queue: timeout, request: LONG };
     let metrics = Arc::new(Metrics::new("test"));
     let slots = move || if gate.load(Ordering::SeqCst) { slots } else { 0 };
     (Queue::new(bound, patience, slots, metrics, Arc::default()), ready)
 }
 
-fn enter(queue: &Queue, name: &str) -> Result<Place, Refusal> {
+fn enter(queue: &Queue, name: &str) -> Result<QueueEntry, Refusal> {
     queue.enter(name, true, || Ok(()))
 }
 
 fn counts(queue: &Queue) -> (usize, usize) {
     let state = queue.lock();
-    (state.line.active(), state.line.waiting())
+    (state.fair_queue.active(), state.fair_queue.waiting())
 }
 
 async fn is_waiting(future: &mut (impl Future<Output = Result<Ticket, Refusal>> + Unpin)) -> bool {
@@ -37,7 +37,7 @@ async fn is_waiting(future: &mut (impl Future<Output = Result<Ticket, Refusal>> 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_line_refuses_at_once_and_charges_nothing() {
+async fn a_full_queue_refuses_at_once_and_charges_nothing() {
     let (queue, _) = queue(1, Some(1), None);
     let _slot = enter(&queue, "a").unwrap();
     let _waits = enter(&queue, "a").unwrap();
@@ -51,7 +51,7 @@ async fn a_full_line_refuses_at_once_and_charges_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_cannot_pay_takes_no_place() {
+async fn a_request_whose_charge_is_refused_takes_no_place() {
     let (queue, _) = queue(1, Some(1), None);
     let refused = queue.enter("a", true, || Err(Refusal::RateLimited("requests", LONG)));
     assert_eq!(refused.err(), Some(Refusal::RateLimited("requests", LONG)));
@@ -69,7 +69,7 @@ async fn retry_after_follows_the_time_that_slots_are_held() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_freed_slot_goes_to_the_next_in_line_and_a_gone_waiter_to_nobody() {
+async fn a_freed_slot_goes_to_the_next_waiter_and_not_to_one_that_left() {
     let (queue, _) = queue(1, None, None);
     let ticket = enter(&queue, "a").unwrap().ticket().await.unwrap();
     let gone = enter(&queue, "a").unwrap();
@@ -85,7 +85,7 @@ async fn a_freed_slot_goes_to_the_next_in_line_and_a_gone_waiter_to_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_waiter_that_leaves_as_its_turn_comes_passes_it_on() {
+async fn a_waiter_that_leaves_as_it_is_granted_a_slot_passes_it_on() {
     let (queue, _) = queue(1, None, None);
     let ticket = enter(&queue, "a").unwrap().ticket().await.unwrap();
     let leaving = enter(&queue, "a").unwrap();
@@ -130,7 +130,7 @@ async fn requests_wait_for_a_model_that_is_not_ready_even_when_slots_are_free() 
     let mut waits = Box::pin(enter(&queue, "a").unwrap().ticket());
     assert!(is_waiting(&mut waits).await);
     ready.store(true, Ordering::SeqCst);
-    queue.serve(&mut queue.lock());
+    queue.grant_slots(&mut queue.lock());
     assert!(waits.await.is_ok());
 }
 
@@ -140,11 +140,11 @@ async fn a_ticket_for_a_worker_that_went_away_goes_back_to_the_front() {
     let ticket = enter(&queue, "a").unwrap().ticket().await.unwrap();
     let mut second = Box::pin(enter(&queue, "a").unwrap().ticket());
     ready.store(false, Ordering::SeqCst);
-    let mut first = Box::pin(ticket.back_in_line("a").ticket());
+    let mut first = Box::pin(ticket.requeue("a").ticket());
     assert!(is_waiting(&mut first).await && is_waiting(&mut second).await);
     assert_eq!(counts(&queue), (0, 2));
     ready.store(true, Ordering::SeqCst);
-    queue.serve(&mut queue.lock());
+    queue.grant_slots(&mut queue.lock());
     let ticket = first.await.unwrap();
     assert!(is_waiting(&mut second).await);
     drop(ticket);
@@ -152,7 +152,7 @@ async fn a_ticket_for_a_worker_that_went_away_goes_back_to_the_front() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn closing_answers_everybody_who_waits_and_whoever_comes() {
+async fn closing_refuses_all_waiters_and_newcomers() {
     let (queue, _) = queue(1, None, None);
     let _slot = enter(&queue, "a").unwrap();
     let waits = enter(&queue, "a").unwrap();
@@ -163,7 +163,7 @@ async fn closing_answers_everybody_who_waits_and_whoever_comes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_drain_waits_for_those_without_a_slot_too_and_shows_them_nowhere() {
+async fn the_drain_waits_for_requests_without_a_slot_too_and_counts_them_nowhere() {
     let (queue, _) = queue(1, None, None);
     let slot = enter(&queue, "a").unwrap();
     let pass = queue.enter("a", false, || Ok(())).unwrap();
@@ -176,15 +176,15 @@ async fn the_drain_waits_for_those_without_a_slot_too_and_shows_them_nowhere() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retired_line_waits_for_whoever_has_stepped_aside_and_takes_nobody_after() {
+async fn a_retired_queue_waits_for_yielded_slots_and_takes_no_request_after() {
     for needs_slot in [true, false] {
         let (queue, _) = queue(1, None, None);
         let place = queue.enter("a", needs_slot, || Ok(())).unwrap();
-        let aside = place.ticket().await.unwrap().step_aside();
+        let aside = place.ticket().await.unwrap().yield_slot();
         queue.retire();
         assert!(!queue.is_drained(), "it comes back");
         let other = enter(&queue, "b").unwrap();
-        let ticket = aside.back_in_line("a");
+        let ticket = aside.requeue("a");
         drop(other);
         drop(ticket.ticket().await.unwrap());
         assert!(queue.is_drained());
@@ -193,15 +193,15 @@ async fn a_retired_line_waits_for_whoever_has_stepped_aside_and_takes_nobody_aft
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_line_that_is_given_up_says_so_and_not_that_the_service_stops() {
+async fn a_queue_closed_for_a_worker_stop_does_not_say_that_the_service_stops() {
     let (queue, _) = queue(1, None, None);
     let slot = enter(&queue, "a").unwrap().ticket().await.unwrap();
     let waits = enter(&queue, "a").unwrap();
     queue.retire();
-    queue.give_up(None);
+    queue.close_for_worker_stop(None);
     let refusal = Some(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN));
     assert_eq!(waits.ticket().await.err(), refusal);
-    assert_eq!(slot.back_in_line("a").ticket().await.err(), refusal);
+    assert_eq!(slot.requeue("a").ticket().await.err(), refusal);
     assert!(queue.is_drained());
 }
 
@@ -212,14 +212,14 @@ async fn a_ticket_that_comes_back_to_a_closed_line_is_refused_at_once() {
     ready.store(false, Ordering::SeqCst);
     queue.close();
     let start = ActiveInstant::now();
-    let refused = ticket.back_in_line("a").ticket().await.err();
+    let refused = ticket.requeue("a").ticket().await.err();
     assert_eq!(refused, Some(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN)));
     assert_eq!(start.elapsed(), Duration::ZERO);
     queue.drained().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_waited_in_a_healthy_line_has_the_whole_time_for_a_model_that_crashes_then() {
+async fn a_waiter_in_a_healthy_queue_has_the_whole_timeout_for_a_model_that_crashes_then() {
     let (queue, ready) = queue(1, None, None);
     let slot = enter(&queue, "a").unwrap();
     let start = ActiveInstant::now();
@@ -245,7 +245,7 @@ async fn a_model_that_was_ready_in_between_is_waited_for_anew() {
         for is_ready in [false, true, false] {
             tokio::time::sleep(Duration::from_secs(100)).await;
             ready.store(is_ready, Ordering::SeqCst);
-            queue.serve(&mut queue.lock());
+            queue.grant_slots(&mut queue.lock());
         }
     };
     let (refused, ()) = tokio::join!(waits, changes);
@@ -259,8 +259,8 @@ async fn a_wait_in_two_parts_is_counted_once() {
     let (worker, model) = StubWorker::ready(([127, 0, 0, 1], 1));
     let first = enter(&queue, "a").unwrap();
     let place = enter(&queue, "a").unwrap();
-    let wish = wish(WORK);
-    let waits = queue.wait(place, "a", &model, &wish);
+    let wish = lease_request(WORK);
+    let waits = queue.ticket_and_lease(place, "a", &model, &wish);
     let changes = async {
         tokio::time::sleep(Duration::from_secs(2)).await;
         model.lease(&wish).unwrap().record_broken_connection();
@@ -269,7 +269,7 @@ async fn a_wait_in_two_parts_is_counted_once() {
         tokio::time::sleep(Duration::from_secs(3)).await;
         worker.restart();
         ready.store(true, Ordering::SeqCst);
-        queue.serve(&mut queue.lock());
+        queue.grant_slots(&mut queue.lock());
     };
     let (served, ()) = tokio::join!(waits, changes);
     assert_eq!(served.ok().unwrap().0.waited, Duration::from_secs(5));
@@ -277,12 +277,12 @@ async fn a_wait_in_two_parts_is_counted_once() {
 }
 
 /// A line with two slots, and one of two suspects in flight.
-fn with_a_suspect(timeout: Option<Duration>) -> (Queue, StubWorker, Arc<Model>, Lease) {
+fn queue_with_suspect(timeout: Option<Duration>) -> (Queue, StubWorker, Arc<Model>, Lease) {
     let (queue, _) = queue(2, None, timeout);
     let (worker, model) = StubWorker::ready(([127, 0, 0, 1], 1));
     model.record_death_by(ONE);
     model.record_death_by(OTHER);
-    let lease = model.lease(&wish(RequestClass::Inference(Some(ONE)))).unwrap();
+    let lease = model.lease(&lease_request(RequestClass::Inference(Some(ONE)))).unwrap();
     (queue, worker, model, lease)
 }
 
@@ -291,9 +291,9 @@ const OTHER: Fingerprint = Fingerprint(2);
 
 #[tokio::test(start_paused = true)]
 async fn a_suspect_waits_with_its_slot_until_the_other_has_left() {
-    let (queue, _worker, model, lease) = with_a_suspect(None);
-    let wish = wish(RequestClass::Inference(Some(OTHER)));
-    let waits = queue.wait(enter(&queue, "a").unwrap(), "a", &model, &wish);
+    let (queue, _worker, model, lease) = queue_with_suspect(None);
+    let wish = lease_request(RequestClass::Inference(Some(OTHER)));
+    let waits = queue.ticket_and_lease(enter(&queue, "a").unwrap(), "a", &model, &wish);
     let leaves = async {
         tokio::time::sleep(Duration::from_secs(4)).await;
         assert_eq!(counts(&queue), (1, 0));
@@ -306,10 +306,10 @@ async fn a_suspect_waits_with_its_slot_until_the_other_has_left() {
 #[tokio::test(start_paused = true)]
 async fn a_suspect_waits_no_longer_than_it_may() {
     for (timeout, expected) in [(None, LONG), (Some(Duration::from_secs(9)), Duration::from_secs(9))] {
-        let (queue, _worker, model, _lease) = with_a_suspect(timeout);
+        let (queue, _worker, model, _lease) = queue_with_suspect(timeout);
         let start = ActiveInstant::now();
-        let wish = wish(RequestClass::Inference(Some(OTHER)));
-        let waits = queue.wait(enter(&queue, "a").unwrap(), "a", &model, &wish);
+        let wish = lease_request(RequestClass::Inference(Some(OTHER)));
+        let waits = queue.ticket_and_lease(enter(&queue, "a").unwrap(), "a", &model, &wish);
         assert!(matches!(waits.await.err(), Some(Refusal::QueueTimeout(_))));
         assert_eq!(start.elapsed(), expected);
         assert_eq!(counts(&queue), (0, 0));
@@ -317,10 +317,10 @@ async fn a_suspect_waits_no_longer_than_it_may() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_suspect_that_waits_is_sent_away_with_all_others() {
-    let (queue, _worker, model, _lease) = with_a_suspect(None);
-    let wish = wish(RequestClass::Inference(Some(OTHER)));
-    let waits = queue.wait(enter(&queue, "a").unwrap(), "a", &model, &wish);
+async fn a_suspect_that_waits_is_refused_with_all_others() {
+    let (queue, _worker, model, _lease) = queue_with_suspect(None);
+    let wish = lease_request(RequestClass::Inference(Some(OTHER)));
+    let waits = queue.ticket_and_lease(enter(&queue, "a").unwrap(), "a", &model, &wish);
     let closes = async {
         tokio::task::yield_now().await;
         queue.close();
@@ -331,10 +331,10 @@ async fn a_suspect_that_waits_is_sent_away_with_all_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn those_who_need_no_slot_are_bounded_too() {
+async fn requests_without_a_slot_are_bounded_too() {
     let (queue, _) = queue(1, None, None);
     let enter = || queue.enter("a", false, || Ok(()));
-    let mut passes: Vec<Place> = (0..MOST_PASSES).map(|_| enter().unwrap()).collect();
+    let mut passes: Vec<QueueEntry> = (0..MAX_SLOTLESS_REQUESTS).map(|_| enter().unwrap()).collect();
     assert_eq!(enter().err(), Some(Refusal::QueueFull(RETRY_AFTER_UNKNOWN)));
     passes.pop();
     assert!(enter().is_ok());
@@ -367,7 +367,7 @@ fn no_interleaving_breaks_a_bound() {
                             return 0;
                         }
                     };
-                    assert!(queue.lock().line.waiting() <= BOUND);
+                    assert!(queue.lock().fair_queue.waiting() <= BOUND);
                     if dice % 5 == 0 {
                         return 0; // a client that leaves at once
                     }
@@ -394,7 +394,7 @@ fn no_interleaving_breaks_a_bound() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn those_who_wait_for_a_model_that_goes_down_are_sent_to_another_where_there_is_one() {
+async fn waiters_for_a_model_that_goes_down_are_refused_if_it_has_a_fallback() {
     for fallbacks in [vec!["other".to_owned()], Vec::new()] {
         let (queue, _) = queue(1, None, None);
         let (worker, model) = StubWorker::ready(([127, 0, 0, 1], 1));

@@ -1,11 +1,11 @@
 //! From a place in the line to a worker: the wait for one that serves, also of those who need no slot.
 
-use super::ticket::{Grant, Place, Ticket};
+use super::ticket::{QueueEntry, Ticket, TicketKind};
 use super::unavailable::refusal_of;
-use super::{Patience, Queue};
+use super::{Queue, QueueTimeouts};
 use crate::awake::{self, ActiveInstant};
 use crate::fleet::{Lease, LeaseRequest, Model, RequestClass, Unavailable, WorkerChanges};
-use crate::gateway::bounds::{DOUBT_PATIENCE, RETRY_AFTER_UNKNOWN};
+use crate::gateway::bounds::{PROBED_WORKER_WAIT, RETRY_AFTER_UNKNOWN};
 use crate::refusal::Refusal;
 use std::pin::pin;
 
@@ -13,25 +13,25 @@ impl Queue {
     /// Waits for a slot and for a worker to use it with. A slot whose worker went away in that very moment goes back for
     /// a place at the front. A request under suspicion waits, with its slot, until no other one is in flight; one that has
     /// failed at a worker, until another worker has a slot for it.
-    pub(crate) async fn wait(
+    pub(crate) async fn ticket_and_lease(
         &self,
-        mut place: Place,
+        mut place: QueueEntry,
         key: &str,
         model: &Model,
         wish: &LeaseRequest<'_>,
     ) -> Result<(Ticket, Lease), Refusal> {
         loop {
             // Whoever waits wakes a model that sleeps.
-            let _want = place.is_in_line().then(|| model.demand());
-            let mut ticket = place.ticket().await.map_err(|refusal| explained(refusal, model))?;
-            if ticket.holds != Grant::Slot {
-                return Ok((ticket, self.lease_out_of_line(model, wish).await?));
+            let _want = place.is_waiting().then(|| model.demand());
+            let mut ticket = place.ticket().await.map_err(|refusal| actual_refusal(refusal, model))?;
+            if ticket.kind != TicketKind::Slot {
+                return Ok((ticket, self.lease_without_slot(model, wish).await?));
             }
             let mut outcome = model.lease(wish);
             if let (Err(Unavailable::Suspected | Unavailable::OnlyTriedBefore), Some(mut changes)) =
                 (&outcome, model.subscribe())
             {
-                outcome = ticket.waits_for_its_worker(model, wish, &mut changes).await?;
+                outcome = ticket.worker_available(model, wish, &mut changes).await?;
             }
             match outcome {
                 Ok(lease) => {
@@ -46,7 +46,7 @@ impl Queue {
                     | Unavailable::BeingProbed
                     | Unavailable::QuotaExhausted,
                 ) => {
-                    place = Place::InLine(ticket.back_in_line(key));
+                    place = QueueEntry::Waiting(ticket.requeue(key));
                 }
                 Err(unavailable) => return Err(refusal_of(unavailable, model)),
             }
@@ -55,7 +55,7 @@ impl Queue {
 
     /// A lease for whoever needs no slot, and so waits in no line: it waits for a doubt to be looked into and, unless it
     /// only looks, for a model that loads or sleeps.
-    async fn lease_out_of_line(&self, model: &Model, wish: &LeaseRequest<'_>) -> Result<Lease, Refusal> {
+    async fn lease_without_slot(&self, model: &Model, wish: &LeaseRequest<'_>) -> Result<Lease, Refusal> {
         let settled = |outcome: Result<Lease, Unavailable>| outcome.map_err(|why| refusal_of(why, model));
         let Some(mut changes) = model.subscribe() else { return settled(model.lease(wish)) };
         let works = wish.class != RequestClass::ReadOnly;
@@ -68,12 +68,12 @@ impl Queue {
                     if changes.failed_loads() != failed_loads {
                         return Err(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN));
                     }
-                    let Patience { queue, request } = self.0.patience;
+                    let QueueTimeouts { queue, request } = self.0.timeouts;
                     // Who sleeps is loaded in the same wait.
                     let reason = if why == Unavailable::QuotaExhausted { why } else { Unavailable::Loading };
                     (reason, queue.unwrap_or(request))
                 }
-                Err(Unavailable::BeingProbed) => (Unavailable::BeingProbed, DOUBT_PATIENCE),
+                Err(Unavailable::BeingProbed) => (Unavailable::BeingProbed, PROBED_WORKER_WAIT),
                 _ => return settled(outcome),
             };
             // Each kind of wait has a patience of its own.
@@ -88,7 +88,7 @@ impl Queue {
                     Ok(false) => return settled(outcome),
                     Err(_) => return Err(refusal_of(reason, model)),
                 },
-                () = self.0.closing.cancelled() => return Err(self.is_closing()),
+                () = self.0.closing.cancelled() => return Err(self.closing_refusal()),
             }
         }
     }
@@ -97,7 +97,7 @@ impl Queue {
 impl Ticket {
     /// Waits as long as it is suspected and another one of which that is true is in flight, or only a worker has a slot
     /// that has failed at it. What has come of it otherwise.
-    async fn waits_for_its_worker(
+    async fn worker_available(
         &mut self,
         model: &Model,
         wish: &LeaseRequest<'_>,
@@ -108,7 +108,7 @@ impl Ticket {
             // Before the look: nothing that happens from here on is missed.
             freed.as_mut().enable();
             match model.lease(wish) {
-                Err(Unavailable::Suspected) => self.waits_for(changes.suspect_left()).await?,
+                Err(Unavailable::Suspected) => self.within_timeout(changes.suspect_left()).await?,
                 Err(Unavailable::OnlyTriedBefore) => {
                     let news = async {
                         tokio::select! {
@@ -116,7 +116,7 @@ impl Ticket {
                             more = changes.next() => more,
                         }
                     };
-                    self.waits_for(news).await?;
+                    self.within_timeout(news).await?;
                 }
                 outcome => return Ok(outcome),
             }
@@ -125,11 +125,11 @@ impl Ticket {
 
     /// Waits for news of its workers, as long as the queue's patience lasts. Without `QUEUE_TIMEOUT` that is
     /// `REQUEST_TIMEOUT` from when the slot was given: it is not held for ever.
-    async fn waits_for(&mut self, news: impl Future<Output = bool>) -> Result<(), Refusal> {
+    async fn within_timeout(&mut self, news: impl Future<Output = bool>) -> Result<(), Refusal> {
         let inner = &self.queue.0;
-        let deadline = match inner.patience.queue {
+        let deadline = match inner.timeouts.queue {
             Some(patience) => self.arrival.at + patience,
-            None => self.granted + inner.patience.request,
+            None => self.granted + inner.timeouts.request,
         };
         tokio::select! {
             more = awake::timeout_at(deadline, news) => match more {
@@ -137,7 +137,7 @@ impl Ticket {
                 Ok(false) => return Err(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN)),
                 Err(_) => return Err(Refusal::QueueTimeout(self.queue.retry_after())),
             },
-            () = inner.closing.cancelled() => return Err(self.queue.is_closing()),
+            () = inner.closing.cancelled() => return Err(self.queue.closing_refusal()),
         }
         self.waited = self.arrival.waited_before.saturating_add(self.arrival.at.elapsed());
         Ok(())
@@ -145,7 +145,7 @@ impl Ticket {
 }
 
 /// The end of a wait for a model that has nobody to serve: what it was in truth, where that was no loading.
-fn explained(refusal: Refusal, model: &Model) -> Refusal {
+fn actual_refusal(refusal: Refusal, model: &Model) -> Refusal {
     match (refusal, model.available()) {
         (Refusal::ModelLoading(_), Err(why @ (Unavailable::QuotaExhausted | Unavailable::BreakerOpen))) => {
             refusal_of(why, model)

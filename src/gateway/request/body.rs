@@ -7,7 +7,7 @@
 use crate::awake;
 use crate::fleet::Fingerprint;
 use crate::gateway::bounds::{BUFFERED_BODIES, RETRY_AFTER_UNKNOWN, SMALL_PIECE};
-use crate::gateway::connection::discard::Inbound;
+use crate::gateway::connection::discard::InboundBody;
 use crate::gateway::connection::head::HeadLimits;
 use crate::gateway::route::Route;
 use crate::refusal::Refusal;
@@ -30,13 +30,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 #[derive(Debug)]
 pub(crate) struct BodyLimits {
     /// Largest body, in bytes.
-    pub(super) size: usize,
+    pub(super) max_size: usize,
     /// Longest silence while it arrives.
-    pub(super) silence: Duration,
+    pub(super) idle_timeout: Duration,
     /// Bytes that the bodies of all requests together may still take.
-    room: Arc<Semaphore>,
+    buffer_budget: Arc<Semaphore>,
     /// Drawn at the start, so that nobody can make two requests of one fingerprint.
-    seed: RandomState,
+    fingerprint_seed: RandomState,
 }
 
 impl BodyLimits {
@@ -44,13 +44,18 @@ impl BodyLimits {
     pub(crate) fn new(size: usize, silence: Duration) -> Self {
         // However little is set aside, the largest body has room.
         let room = BUFFERED_BODIES.max(size).min(Semaphore::MAX_PERMITS);
-        Self { size, silence, room: Arc::new(Semaphore::new(room)), seed: RandomState::new() }
+        Self {
+            max_size: size,
+            idle_timeout: silence,
+            buffer_budget: Arc::new(Semaphore::new(room)),
+            fingerprint_seed: RandomState::new(),
+        }
     }
 }
 
 /// A request body that is within its limits, in the pieces in which it came.
 #[derive(Debug, Default)]
-pub(crate) struct Bounded {
+pub(crate) struct RequestBody {
     pieces: VecDeque<Bytes>,
     /// Small pieces on their way into one; empty once the body is whole.
     joining: BytesMut,
@@ -58,14 +63,14 @@ pub(crate) struct Bounded {
     /// Takes in what is asked for, where that has to be known again.
     hasher: Option<DefaultHasher>,
     /// Its part of the room for all bodies.
-    share: Option<Arc<OwnedSemaphorePermit>>,
+    permit: Option<Arc<OwnedSemaphorePermit>>,
 }
 
-impl Bounded {
+impl RequestBody {
     /// The beginning of a body for this route.
-    fn on(route: &Route, limits: &BodyLimits) -> Self {
+    fn for_route(route: &Route, limits: &BodyLimits) -> Self {
         let hasher = route.needs_slot.then(|| {
-            let mut hasher = limits.seed.build_hasher();
+            let mut hasher = limits.fingerprint_seed.build_hasher();
             route.path.hash(&mut hasher);
             hasher
         });
@@ -88,49 +93,49 @@ impl Bounded {
     }
 
     /// The same body once more, for another try. Shares the bytes and their room.
-    pub(super) fn again(&self) -> Self {
-        self.with(self.pieces.clone())
+    pub(super) fn duplicate(&self) -> Self {
+        self.with_pieces(self.pieces.clone())
     }
 
     /// These pieces in place of its own. What is asked for stays the same, and the room that it takes.
-    pub(super) fn with(&self, pieces: VecDeque<Bytes>) -> Self {
+    pub(super) fn with_pieces(&self, pieces: VecDeque<Bytes>) -> Self {
         let length = pieces.iter().map(|piece| piece.len() as u64).sum();
-        let (hasher, share) = (self.hasher.clone(), self.share.clone());
-        Self { pieces, joining: BytesMut::new(), length, hasher, share }
+        let (hasher, share) = (self.hasher.clone(), self.permit.clone());
+        Self { pieces, joining: BytesMut::new(), length, hasher, permit: share }
     }
 
     /// Takes a piece, if there is room for it beside all other bodies.
-    fn take(&mut self, piece: Bytes, limits: &BodyLimits) -> Result<(), Refusal> {
-        let share = Arc::clone(&limits.room).try_acquire_many_owned(bytes_of(&piece));
-        self.take_into(share.map_err(|_| Refusal::QueueFull(RETRY_AFTER_UNKNOWN)), piece, limits)
+    fn push(&mut self, piece: Bytes, limits: &BodyLimits) -> Result<(), Refusal> {
+        let share = Arc::clone(&limits.buffer_budget).try_acquire_many_owned(permits_for(&piece));
+        self.push_with_permit(share.map_err(|_| Refusal::QueueFull(RETRY_AFTER_UNKNOWN)), piece, limits)
     }
 
     /// Takes a piece that has this share of the room, or none.
-    fn take_into(
+    fn push_with_permit(
         &mut self,
         share: Result<OwnedSemaphorePermit, Refusal>,
         piece: Bytes,
         limits: &BodyLimits,
     ) -> Result<(), Refusal> {
         self.length += piece.len() as u64;
-        if self.length > limits.size as u64 {
-            return Err(Refusal::PayloadTooLarge(limits.size));
+        if self.length > limits.max_size as u64 {
+            return Err(Refusal::PayloadTooLarge(limits.max_size));
         }
         let share = share?;
         // While it is being read nobody else has a part in it.
-        match self.share.as_mut().and_then(Arc::get_mut) {
+        match self.permit.as_mut().and_then(Arc::get_mut) {
             Some(first) => first.merge(share),
-            None => self.share = Some(Arc::new(share)),
+            None => self.permit = Some(Arc::new(share)),
         }
         if let Some(hasher) = &mut self.hasher {
             hasher.write(&piece);
         }
-        self.keep(piece);
+        self.append(piece);
         Ok(())
     }
 
     /// Small pieces are joined, lest a body of single bytes take many times its size. One piece alone stays as it is.
-    fn keep(&mut self, piece: Bytes) {
+    fn append(&mut self, piece: Bytes) {
         let is_small = |piece: &Bytes| piece.len() < SMALL_PIECE;
         if self.joining.is_empty() && is_small(&piece) && self.pieces.back().is_some_and(is_small) {
             self.joining.extend(self.pieces.pop_back());
@@ -138,12 +143,12 @@ impl Bounded {
         if !self.joining.is_empty() && is_small(&piece) {
             self.joining.extend_from_slice(&piece);
         } else {
-            self.join();
+            self.flush_joining();
             self.pieces.push_back(piece);
         }
     }
 
-    fn join(&mut self) {
+    fn flush_joining(&mut self) {
         if !self.joining.is_empty() {
             self.pieces.push_back(self.joining.split().freeze());
         }
@@ -151,15 +156,15 @@ impl Bounded {
 }
 
 #[cfg(test)]
-impl Bounded {
+impl RequestBody {
     /// A body in these pieces, for the tests of others.
-    pub(super) fn of(pieces: &[&str]) -> Self {
+    pub(super) fn from_pieces(pieces: &[&str]) -> Self {
         let limits = BodyLimits::new(usize::MAX, Duration::MAX);
         let mut body = Self::default();
         for piece in pieces {
-            body.take(Bytes::copy_from_slice(piece.as_bytes()), &limits).unwrap();
+            body.push(Bytes::copy_from_slice(piece.as_bytes()), &limits).unwrap();
         }
-        body.join();
+        body.flush_joining();
         body
     }
 }
@@ -183,53 +188,57 @@ pub(crate) fn check_head(parts: &Parts, limits: &HeadLimits) -> Result<(), Refus
 }
 
 /// Refuses a body that says itself that it is too large, before any of it is read.
-pub(crate) fn check_announced(headers: &HeaderMap, limits: &BodyLimits) -> Result<(), Refusal> {
+pub(crate) fn check_content_length(headers: &HeaderMap, limits: &BodyLimits) -> Result<(), Refusal> {
     let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > limits.size as u64) {
-        return Err(Refusal::PayloadTooLarge(limits.size));
+    if announced.is_some_and(|length| length > limits.max_size as u64) {
+        return Err(Refusal::PayloadTooLarge(limits.max_size));
     }
     Ok(())
 }
 
-fn bytes_of(piece: &Bytes) -> u32 {
+fn permits_for(piece: &Bytes) -> u32 {
     u32::try_from(piece.len()).unwrap_or(u32::MAX)
 }
 
 /// Reads the body, as far as the limits allow. That of a job, which is here already, waits for room: others give theirs
 /// back when they have been served, and only whole bodies wait, so none waits for itself.
-pub(crate) async fn read_body(body: Option<Inbound>, route: &Route, limits: &BodyLimits) -> Result<Bounded, Refusal> {
-    let mut bounded = Bounded::on(route, limits);
+pub(crate) async fn read_body(
+    body: Option<InboundBody>,
+    route: &Route,
+    limits: &BodyLimits,
+) -> Result<RequestBody, Refusal> {
+    let mut bounded = RequestBody::for_route(route, limits);
     let mut body = match body {
         None => return Ok(bounded),
         Some(Either::Left(body)) => body,
         Some(Either::Right(whole)) => {
             let Ok(piece) = whole.collect().await.map(Collected::to_bytes);
-            if piece.len() > limits.size {
-                return Err(Refusal::PayloadTooLarge(limits.size));
+            if piece.len() > limits.max_size {
+                return Err(Refusal::PayloadTooLarge(limits.max_size));
             }
-            let share = Arc::clone(&limits.room).acquire_many_owned(bytes_of(&piece)).await;
-            bounded.take_into(share.map_err(|_| Refusal::QueueFull(RETRY_AFTER_UNKNOWN)), piece, limits)?;
+            let share = Arc::clone(&limits.buffer_budget).acquire_many_owned(permits_for(&piece)).await;
+            bounded.push_with_permit(share.map_err(|_| Refusal::QueueFull(RETRY_AFTER_UNKNOWN)), piece, limits)?;
             return Ok(bounded);
         }
     };
     loop {
-        let frame = awake::timeout(limits.silence, body.frame()).await.map_err(|_| Refusal::RequestTimeout)?;
+        let frame = awake::timeout(limits.idle_timeout, body.frame()).await.map_err(|_| Refusal::RequestTimeout)?;
         match frame {
             None => {
-                bounded.join();
+                bounded.flush_joining();
                 return Ok(bounded);
             }
             Some(Err(_)) => return Err(Refusal::bad_request("the body is malformed or incomplete")),
             Some(Ok(frame)) => {
                 // Trailers are not passed on.
                 let Ok(piece) = frame.into_data() else { continue };
-                bounded.take(piece, limits)?;
+                bounded.push(piece, limits)?;
             }
         }
     }
 }
 
-impl Body for Bounded {
+impl Body for RequestBody {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -258,12 +267,12 @@ mod tests {
     use std::pin::pin;
 
     /// A body in these pieces, on its way to this route.
-    fn body<'a>(limits: &BodyLimits, path: &str, pieces: impl IntoIterator<Item = &'a [u8]>) -> Bounded {
-        let mut body = Bounded::on(route::find(&Method::POST, path).unwrap(), limits);
+    fn body<'a>(limits: &BodyLimits, path: &str, pieces: impl IntoIterator<Item = &'a [u8]>) -> RequestBody {
+        let mut body = RequestBody::for_route(route::find(&Method::POST, path).unwrap(), limits);
         for piece in pieces {
-            body.take(Bytes::copy_from_slice(piece), limits).unwrap();
+            body.push(Bytes::copy_from_slice(piece), limits).unwrap();
         }
-        body.join();
+        body.flush_joining();
         body
     }
 
@@ -298,21 +307,21 @@ mod tests {
     }
 
     #[test]
-    fn all_bodies_share_one_room_and_give_it_back() {
-        let limits = BodyLimits { room: Arc::new(Semaphore::new(15)), ..BodyLimits::new(10, Duration::ZERO) };
-        let (mut first, mut second) = (Bounded::default(), Bounded::default());
-        first.take(Bytes::from_static(b"01234"), &limits).unwrap();
-        first.take(Bytes::from_static(b"56789"), &limits).unwrap();
-        assert_eq!(first.take(Bytes::from_static(b"x"), &limits), Err(Refusal::PayloadTooLarge(10)));
-        assert_eq!(second.take(Bytes::from_static(b"012345"), &limits), Err(Refusal::QueueFull(RETRY_AFTER_UNKNOWN)));
+    fn all_bodies_share_one_buffer_budget_and_give_it_back() {
+        let limits = BodyLimits { buffer_budget: Arc::new(Semaphore::new(15)), ..BodyLimits::new(10, Duration::ZERO) };
+        let (mut first, mut second) = (RequestBody::default(), RequestBody::default());
+        first.push(Bytes::from_static(b"01234"), &limits).unwrap();
+        first.push(Bytes::from_static(b"56789"), &limits).unwrap();
+        assert_eq!(first.push(Bytes::from_static(b"x"), &limits), Err(Refusal::PayloadTooLarge(10)));
+        assert_eq!(second.push(Bytes::from_static(b"012345"), &limits), Err(Refusal::QueueFull(RETRY_AFTER_UNKNOWN)));
         drop(first);
-        second.take(Bytes::from_static(b"0123"), &limits).unwrap();
+        second.push(Bytes::from_static(b"0123"), &limits).unwrap();
     }
 
     /// Regression: a job for whose body there was no room had failed.
     #[tokio::test]
-    async fn the_body_of_a_job_waits_for_room() {
-        let limits = BodyLimits { room: Arc::new(Semaphore::new(10)), ..BodyLimits::new(10, Duration::ZERO) };
+    async fn the_body_of_a_job_waits_for_the_buffer_budget() {
+        let limits = BodyLimits { buffer_budget: Arc::new(Semaphore::new(10)), ..BodyLimits::new(10, Duration::ZERO) };
         let route = route::find(&Method::POST, "/completion").unwrap();
         let job = |text: &'static [u8]| Some(Either::Right(Full::new(Bytes::from_static(text))));
         let first = read_body(job(b"0123456"), route, &limits).await.unwrap();
@@ -330,33 +339,34 @@ mod tests {
     #[test]
     fn a_body_of_single_bytes_takes_no_more_than_its_size_and_one_piece_stays_as_it_is() {
         let limits = BodyLimits::new(1 << 20, Duration::ZERO);
-        let mut body = Bounded::default();
+        let mut body = RequestBody::default();
         let first = Bytes::from_static(b"{\"a\":1}");
-        body.take(first.clone(), &limits).unwrap();
+        body.push(first.clone(), &limits).unwrap();
         assert_eq!(body.pieces[0].as_ptr(), first.as_ptr(), "it is not copied");
         for byte in 0..10_000_u32 {
-            body.take(Bytes::copy_from_slice(&[byte as u8]), &limits).unwrap();
+            body.push(Bytes::copy_from_slice(&[byte as u8]), &limits).unwrap();
         }
-        body.take(Bytes::from(vec![b'x'; SMALL_PIECE]), &limits).unwrap();
-        body.take(Bytes::from_static(b"end"), &limits).unwrap();
-        body.join();
+        body.push(Bytes::from(vec![b'x'; SMALL_PIECE]), &limits).unwrap();
+        body.push(Bytes::from_static(b"end"), &limits).unwrap();
+        body.flush_joining();
         assert_eq!(body.pieces.iter().map(Bytes::len).collect::<Vec<_>>(), [10_007, SMALL_PIECE, 3]);
     }
 
     #[test]
-    fn a_second_try_shares_the_bytes_and_the_room_which_is_given_back_with_the_last() {
-        let limits = BodyLimits { room: Arc::new(Semaphore::new(15)), ..BodyLimits::new(100, Duration::ZERO) };
+    fn a_second_try_shares_the_bytes_and_their_permit_until_the_last_is_dropped() {
+        let limits = BodyLimits { buffer_budget: Arc::new(Semaphore::new(15)), ..BodyLimits::new(100, Duration::ZERO) };
         let first = body(&limits, "/completion", [&b"0123"[..], b"", &[b'x'; 8]]);
-        let (again, other) = (first.again(), first.with(VecDeque::from([Bytes::from_static(b"longer than that")])));
+        let (again, other) =
+            (first.duplicate(), first.with_pieces(VecDeque::from([Bytes::from_static(b"longer than that")])));
         assert_eq!(again.pieces[0].as_ptr(), first.pieces[0].as_ptr(), "it is not copied");
         assert_eq!((again.length(), other.length()), (12, 16));
-        assert_eq!(limits.room.available_permits(), 3);
+        assert_eq!(limits.buffer_budget.available_permits(), 3);
         for copy in [&again, &other] {
             assert!(copy.fingerprint().is_some() && copy.fingerprint() == first.fingerprint());
         }
         drop((first, other));
-        assert_eq!(limits.room.available_permits(), 3);
+        assert_eq!(limits.buffer_budget.available_permits(), 3);
         drop(again);
-        assert_eq!(limits.room.available_permits(), 15);
+        assert_eq!(limits.buffer_budget.available_permits(), 15);
     }
 }

@@ -1,6 +1,6 @@
 //! A request's body as its readers and editors see it: where its members stand, and the bytes between two places.
 
-use super::body::Bounded;
+use super::body::RequestBody;
 use bytes::Bytes;
 use std::ops::Range;
 
@@ -24,7 +24,7 @@ impl BodyMember {
     }
 
     /// Whether this is its name.
-    pub(super) fn is(&self, name: &str) -> bool {
+    pub(super) fn is_named(&self, name: &str) -> bool {
         self.name.as_deref() == Some(name)
     }
 
@@ -35,7 +35,7 @@ impl BodyMember {
 }
 
 /// Returns the bytes in this range of a body, in pieces that share its memory.
-pub(super) fn slices(body: &Bounded, range: Range<usize>) -> impl Iterator<Item = Bytes> {
+pub(super) fn slices(body: &RequestBody, range: Range<usize>) -> impl Iterator<Item = Bytes> {
     let mut begin = 0;
     body.pieces().filter_map(move |piece| {
         let at = begin;
@@ -46,6 +46,6 @@ pub(super) fn slices(body: &Bounded, range: Range<usize>) -> impl Iterator<Item 
 }
 
 /// Copies the bytes in this range of a body into one piece. For short ranges.
-pub(super) fn gather(body: &Bounded, range: Range<usize>) -> Vec<u8> {
+pub(super) fn gather(body: &RequestBody, range: Range<usize>) -> Vec<u8> {
     slices(body, range).flatten().collect()
 }

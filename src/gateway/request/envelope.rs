@@ -5,7 +5,7 @@
 //! body that is no JSON object is nobody's business here. How a body is changed is in `rewrite.rs`, how a form is read in
 //! `multipart.rs`.
 
-use super::body::Bounded;
+use super::body::RequestBody;
 use super::body_view::{BodyMember, gather, slices};
 use super::multipart;
 use crate::gateway::bounds::{MEMBER_NAME, MOST_MEMBERS, PREFIX_LENGTHS, SCANNED_AT_ONCE};
@@ -22,12 +22,12 @@ use std::ops::Range;
 const TRANSCRIPTIONS: &str = "/audio/transcriptions";
 
 /// Names of the members in which a prompt may stand, in the order in which it is put together.
-const PROMPT: [&str; 5] = ["system", "instructions", "messages", "prompt", "input"];
+const PROMPT_MEMBERS: [&str; 5] = ["system", "instructions", "messages", "prompt", "input"];
 
 /// What is known of a body.
 #[derive(Debug)]
 pub(crate) struct Envelope {
-    pub(super) kind: Kind,
+    pub(super) kind: BodyKind,
     /// In the order in which they stand there.
     pub(super) members: Vec<BodyMember>,
     model: Option<String>,
@@ -36,18 +36,18 @@ pub(crate) struct Envelope {
 
 /// What a body is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum BodyKind {
     /// Nothing that can be read.
     Unknown,
     /// A JSON object that opens just before this place.
     Object(usize),
     /// `multipart/form-data`, whose parts are divided by this line.
-    Form(Vec<u8>),
+    Multipart(Vec<u8>),
 }
 
 impl Envelope {
     /// Looks through the body of a request for this path; 400 for one that can be read in two ways.
-    pub(crate) async fn read(path: &str, headers: &HeaderMap, body: &Bounded) -> Result<Self, Refusal> {
+    pub(crate) async fn read(path: &str, headers: &HeaderMap, body: &RequestBody) -> Result<Self, Refusal> {
         let content_type = headers.get(CONTENT_TYPE).map(|value| value.as_bytes());
         match content_type.and_then(multipart::boundary).filter(|_| path.ends_with(TRANSCRIPTIONS)) {
             Some(boundary) => Self::of_form(body, &boundary),
@@ -56,8 +56,8 @@ impl Envelope {
     }
 
     /// The same of a body that is JSON, if it can be read.
-    pub(super) async fn of_json(body: &Bounded) -> Result<Self, Refusal> {
-        let mut scan = Scan::new();
+    pub(super) async fn of_json(body: &RequestBody) -> Result<Self, Refusal> {
+        let mut scan = EnvelopeScanner::new();
         let mut since = 0;
         for part in body.pieces().flat_map(|piece| piece.chunks(SCANNED_AT_ONCE)) {
             since += part.len();
@@ -70,11 +70,11 @@ impl Envelope {
         scan.end(body)
     }
 
-    fn of_form(body: &Bounded, boundary: &[u8]) -> Result<Self, Refusal> {
+    fn of_form(body: &RequestBody, boundary: &[u8]) -> Result<Self, Refusal> {
         let parts = multipart::parts(body, boundary)?;
-        let kind = parts.as_ref().map_or(Kind::Unknown, |_| Kind::Form(boundary.to_vec()));
+        let kind = parts.as_ref().map_or(BodyKind::Unknown, |_| BodyKind::Multipart(boundary.to_vec()));
         let mut envelope = Self { kind, members: parts.unwrap_or_default(), model: None, stream: None };
-        envelope.learn(body)?;
+        envelope.extract_members(body)?;
         Ok(envelope)
     }
 
@@ -84,7 +84,7 @@ impl Envelope {
     }
 
     /// Whether a model is asked for by something that is no text, which names none.
-    pub(super) fn has_odd_model(&self) -> bool {
+    pub(super) fn has_invalid_model(&self) -> bool {
         self.model.is_none() && self.members.iter().any(|member| member.is_model() && !member.is_null())
     }
 
@@ -95,17 +95,17 @@ impl Envelope {
 
     /// Whether the body was read. If not, nobody knows which model a backend would see in it: only a backend with a
     /// single model may get it.
-    pub(super) fn is_known(&self) -> bool {
-        self.kind != Kind::Unknown
+    pub(super) fn is_readable(&self) -> bool {
+        self.kind != BodyKind::Unknown
     }
 
     /// Hashes of the first [`PREFIX_LENGTHS`] bytes of the prompt, as far as it is as long: the longest last. Equal for
     /// equal beginnings of prompts that come with the same key.
-    pub(super) fn prefix_hashes(&self, body: &Bounded, seed: &RandomState, key_id: &str) -> Vec<u64> {
+    pub(super) fn prefix_hashes(&self, body: &RequestBody, seed: &RandomState, key_id: &str) -> Vec<u64> {
         let mut hasher = seed.build_hasher();
         key_id.hash(&mut hasher);
         let (mut hashes, mut read) = (Vec::new(), 0);
-        let values = PROMPT.iter().filter_map(|name| self.members.iter().find(|member| member.is(name)));
+        let values = PROMPT_MEMBERS.iter().filter_map(|name| self.members.iter().find(|member| member.is_named(name)));
         for mut piece in values.flat_map(|member| slices(body, member.value.clone())) {
             while let Some(next) = PREFIX_LENGTHS.get(hashes.len()) {
                 let part = piece.split_to(piece.len().min(next - read));
@@ -121,33 +121,33 @@ impl Envelope {
     }
 
     /// Takes from the members what matters, and refuses those that say it twice.
-    fn learn(&mut self, body: &Bounded) -> Result<(), Refusal> {
-        if let Some(member) = one(&self.members, "model", BodyMember::is_model)? {
+    fn extract_members(&mut self, body: &RequestBody) -> Result<(), Refusal> {
+        if let Some(member) = single_member(&self.members, "model", BodyMember::is_model)? {
             let range = match self.kind {
-                Kind::Form(_) => Some(member.value.clone()),
+                BodyKind::Multipart(_) => Some(member.value.clone()),
                 _ if member.first == b'"' => Some(member.value.start + 1..member.value.end - 1),
                 _ => None,
             };
             self.model = range.map(|range| self.read_model(body, range)).transpose()?;
         }
-        if let Some(member) = one(&self.members, "stream", |member| member.is("stream"))? {
+        if let Some(member) = single_member(&self.members, "stream", |member| member.is_named("stream"))? {
             let short = member.value.start..member.value.end.min(member.value.start + "false".len() + 1);
             self.stream = match (&*gather(body, short), &self.kind) {
-                (b"true", _) | (b"True" | b"1", Kind::Form(_)) => Some(true),
-                (b"false", _) | (b"False" | b"0", Kind::Form(_)) => Some(false),
+                (b"true", _) | (b"True" | b"1", BodyKind::Multipart(_)) => Some(true),
+                (b"false", _) | (b"False" | b"0", BodyKind::Multipart(_)) => Some(false),
                 _ => None,
             };
         }
         Ok(())
     }
 
-    fn read_model(&self, body: &Bounded, range: Range<usize>) -> Result<String, Refusal> {
+    fn read_model(&self, body: &RequestBody, range: Range<usize>) -> Result<String, Refusal> {
         if range.len() > MODEL_NAME {
             return Err(Refusal::bad_request(format!("the name of the model is longer than {MODEL_NAME} bytes")));
         }
         let raw = gather(body, range);
         let name = match self.kind {
-            Kind::Form(_) => String::from_utf8(raw).ok(),
+            BodyKind::Multipart(_) => String::from_utf8(raw).ok(),
             _ => text(&raw).map(Cow::into_owned),
         };
         name.ok_or_else(|| Refusal::bad_request("the name of the model is no text"))
@@ -155,7 +155,7 @@ impl Envelope {
 }
 
 /// The one member of that sort, if there is one.
-fn one<'a>(
+fn single_member<'a>(
     members: &'a [BodyMember],
     name: &str,
     is: impl Fn(&BodyMember) -> bool,
@@ -172,7 +172,7 @@ pub(super) fn model_of_query(query: &str) -> Result<Option<String>, Refusal> {
     let mut model = None;
     for pair in query.split('&') {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let [name, value] = [name, value].map(|part| percent_decoded(&part.replace('+', " ")));
+        let [name, value] = [name, value].map(|part| percent_decode(&part.replace('+', " ")));
         if !name.eq_ignore_ascii_case(b"model") {
             continue;
         }
@@ -185,7 +185,7 @@ pub(super) fn model_of_query(query: &str) -> Result<Option<String>, Refusal> {
 }
 
 /// What stands in a part of an address, whose `+` is no space. What is encoded wrongly stands for itself.
-pub(crate) fn percent_decoded(text: &str) -> Vec<u8> {
+pub(crate) fn percent_decode(text: &str) -> Vec<u8> {
     let digit = |byte: Option<&u8>| char::from(*byte?).to_digit(16);
     let (bytes, mut at, mut decoded) = (text.as_bytes(), 0, Vec::new());
     while let Some(byte) = bytes.get(at) {
@@ -202,7 +202,7 @@ pub(crate) fn percent_decoded(text: &str) -> Vec<u8> {
 }
 
 /// Looks through a JSON object.
-struct Scan {
+struct EnvelopeScanner {
     scanner: JsonScanner<MEMBER_NAME>,
     opens: usize,
     members: Vec<BodyMember>,
@@ -210,7 +210,7 @@ struct Scan {
     value: (usize, u8),
 }
 
-impl Scan {
+impl EnvelopeScanner {
     fn new() -> Self {
         Self { scanner: JsonScanner::of_object(), opens: 0, members: Vec::new(), value: (0, 0) }
     }
@@ -242,11 +242,14 @@ impl Scan {
         Ok(())
     }
 
-    fn end(self, body: &Bounded) -> Result<Envelope, Refusal> {
-        let (kind, members) =
-            if self.scanner.is_over() { (Kind::Object(self.opens), self.members) } else { (Kind::Unknown, Vec::new()) };
+    fn end(self, body: &RequestBody) -> Result<Envelope, Refusal> {
+        let (kind, members) = if self.scanner.is_over() {
+            (BodyKind::Object(self.opens), self.members)
+        } else {
+            (BodyKind::Unknown, Vec::new())
+        };
         let mut envelope = Envelope { kind, members, model: None, stream: None };
-        envelope.learn(body)?;
+        envelope.extract_members(body)?;
         Ok(envelope)
     }
 }
@@ -254,8 +257,8 @@ impl Scan {
 /// The same without turns for others, for tests and fuzzing.
 #[cfg(any(test, feature = "test-support"))]
 impl Envelope {
-    pub(super) fn of(body: &Bounded) -> Result<Self, Refusal> {
-        let mut scan = Scan::new();
+    pub(super) fn of(body: &RequestBody) -> Result<Self, Refusal> {
+        let mut scan = EnvelopeScanner::new();
         body.pieces().try_for_each(|piece| scan.read(piece))?;
         scan.end(body)
     }

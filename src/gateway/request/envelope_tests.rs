@@ -2,7 +2,7 @@ use super::*;
 use http::HeaderValue;
 
 fn of(text: &str) -> Result<Envelope, Refusal> {
-    Envelope::of(&Bounded::of(&[text]))
+    Envelope::of(&RequestBody::from_pieces(&[text]))
 }
 
 fn model(text: &str) -> Option<String> {
@@ -47,13 +47,13 @@ fn a_body_that_is_no_object_is_unknown() {
     for (body, known) in
         [("{}", true), ("[]", false), ("{\"a\":1}x", false), ("", false), ("{\"a\":{\"b\":/**/1}}", false)]
     {
-        assert_eq!(of(body).unwrap().is_known(), known, "{body}");
+        assert_eq!(of(body).unwrap().is_readable(), known, "{body}");
     }
     assert!(of("{\"model\":\"a\",\"model\":\"b\"").unwrap().members.is_empty(), "nothing is said of what is no JSON");
 }
 
 #[test]
-fn what_could_be_read_in_two_ways_is_refused() {
+fn a_body_that_can_be_read_in_two_ways_is_refused() {
     for (body, name) in [
         (r#"{"model":"a","model":"b"}"#, "model"),
         (r#"{"model":"a","mod\u0065l":"b"}"#, "model"),
@@ -77,7 +77,7 @@ fn an_object_has_a_bound_on_its_members() {
 }
 
 #[tokio::test]
-async fn whether_a_stream_is_asked_for_is_seen_in_bodies_of_any_size_and_in_any_pieces() {
+async fn the_stream_member_is_read_in_bodies_of_any_size_and_in_any_pieces() {
     let long = format!("{{\"prompt\": \"{}\", ", "x".repeat(3 * SCANNED_AT_ONCE));
     for start in ["{", &long] {
         for (end, asks) in [
@@ -91,7 +91,7 @@ async fn whether_a_stream_is_asked_for_is_seen_in_bodies_of_any_size_and_in_any_
             ("\"stream\": true", None),
         ] {
             let whole = format!("{start}{end}");
-            for body in [Bounded::of(&[&whole]), Bounded::of(&[start, "", end])] {
+            for body in [RequestBody::from_pieces(&[&whole]), RequestBody::from_pieces(&[start, "", end])] {
                 assert_eq!(Envelope::of_json(&body).await.unwrap().stream(), asks, "{end}");
             }
         }
@@ -106,7 +106,7 @@ async fn a_form_is_read_where_forms_are_sent() {
         |name: &str, value: &str| format!("--b\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n");
     let form = |parts: &[(&str, &str)]| {
         let parts: Vec<String> = parts.iter().map(|(name, value)| part(name, value)).collect();
-        Bounded::of(&[&parts.concat(), "--b--\r\n"])
+        RequestBody::from_pieces(&[&parts.concat(), "--b--\r\n"])
     };
     let path = "/v1/audio/transcriptions";
     for (value, stream) in
@@ -115,15 +115,15 @@ async fn a_form_is_read_where_forms_are_sent() {
         let body = form(&[("file", "RIFF\r\n{}"), ("model", "a \"b"), ("stream", value)]);
         let envelope = Envelope::read(path, &headers, &body).await.unwrap();
         assert_eq!(
-            (envelope.model(), envelope.stream(), envelope.is_known()),
+            (envelope.model(), envelope.stream(), envelope.is_readable()),
             (Some("a \"b"), stream, true),
             "{value}"
         );
     }
     let twice = form(&[("model", "a"), ("Model", "b")]);
     assert!(reason(Envelope::read(path, &headers, &twice).await).contains("more than one"));
-    let json = Bounded::of(&["{\"model\":\"m\"}"]);
-    assert!(!Envelope::read(path, &headers, &json).await.unwrap().is_known());
+    let json = RequestBody::from_pieces(&["{\"model\":\"m\"}"]);
+    assert!(!Envelope::read(path, &headers, &json).await.unwrap().is_readable());
     assert_eq!(Envelope::read("/v1/completions", &headers, &json).await.unwrap().model(), Some("m"));
     assert_eq!(Envelope::read(path, &HeaderMap::new(), &json).await.unwrap().model(), Some("m"));
 }
@@ -151,7 +151,7 @@ fn the_model_of_a_query_is_decoded() {
 fn beginnings_of_prompts_have_hashes_by_their_lengths() {
     let seed = RandomState::new();
     let hashes = |key: &str, pieces: &[&str]| {
-        let body = Bounded::of(pieces);
+        let body = RequestBody::from_pieces(pieces);
         Envelope::of(&body).unwrap().prefix_hashes(&body, &seed, key)
     };
     let prompt =
@@ -165,7 +165,7 @@ fn beginnings_of_prompts_have_hashes_by_their_lengths() {
         if count > 0 {
             assert_ne!(found[0], hashes("other", &[&text])[0], "keys are kept apart");
             assert_ne!(found[0], hashes("k", &[&text.replacen("x", "z", 1)])[0]);
-            let body = Bounded::of(&[&text]);
+            let body = RequestBody::from_pieces(&[&text]);
             let another = Envelope::of(&body).unwrap().prefix_hashes(&body, &RandomState::new(), "k");
             assert_ne!(found[0], another[0], "nobody can know them");
         }

@@ -3,7 +3,7 @@
 //! Strict, so that what passes can be read in one way only: a form whose parts could have other names for a backend is
 //! refused.
 
-use super::body::Bounded;
+use super::body::RequestBody;
 use super::body_view::{BodyMember, gather, slices};
 use crate::gateway::bounds::{MEMBER_NAME, MOST_MEMBERS, PART_HEAD};
 use crate::refusal::Refusal;
@@ -26,7 +26,7 @@ pub(super) fn boundary(content_type: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// The parts, as members whose `whole` begins with the line before them; none if this is no form of that boundary.
-pub(super) fn parts(body: &Bounded, line: &[u8]) -> Result<Option<Vec<BodyMember>>, Refusal> {
+pub(super) fn parts(body: &RequestBody, line: &[u8]) -> Result<Option<Vec<BodyMember>>, Refusal> {
     let divider = [b"\r\n", line].concat();
     let divider = memmem::Finder::new(&divider);
     let here = |at: usize, length: usize| gather(body, at..at + length);
@@ -45,7 +45,7 @@ pub(super) fn parts(body: &Bounded, line: &[u8]) -> Result<Option<Vec<BodyMember
         let Some(length) = memmem::find(&head, b"\r\n\r\n") else {
             return Err(Refusal::bad_request("a part of the form has too long a head, or none"));
         };
-        let name = name_of(&head[..length])?;
+        let name = part_name(&head[..length])?;
         let value = behind + 2 + length + 4;
         if here(value, line.len()) == line {
             return Err(Refusal::bad_request("a part of the form has no value"));
@@ -61,7 +61,7 @@ pub(super) fn parts(body: &Bounded, line: &[u8]) -> Result<Option<Vec<BodyMember
 }
 
 /// Where something stands first, from a place on, in whatever pieces.
-fn find(body: &Bounded, from: usize, finder: &memmem::Finder<'_>) -> Option<usize> {
+fn find(body: &RequestBody, from: usize, finder: &memmem::Finder<'_>) -> Option<usize> {
     let overlap = finder.needle().len() - 1;
     let (mut at, mut tail) = (from, Vec::new());
     for piece in slices(body, from..usize::MAX) {
@@ -81,7 +81,7 @@ fn find(body: &Bounded, from: usize, finder: &memmem::Finder<'_>) -> Option<usiz
 }
 
 /// The name that the head of a part gives it, unless it is longer than any that matters.
-fn name_of(head: &[u8]) -> Result<Option<Box<str>>, Refusal> {
+fn part_name(head: &[u8]) -> Result<Option<Box<str>>, Refusal> {
     let odd = || Refusal::bad_request("the head of a part of the form cannot be read");
     let head = str::from_utf8(head).map_err(|_| odd())?;
     let mut name = None;
@@ -153,7 +153,7 @@ mod tests {
 
     /// The names and values of the parts.
     fn of(pieces: &[&str]) -> Result<Option<Vec<(String, String)>>, Refusal> {
-        let body = Bounded::of(pieces);
+        let body = RequestBody::from_pieces(pieces);
         let text = |range| String::from_utf8(gather(&body, range)).unwrap();
         let parts = parts(&body, &boundary(TYPE).unwrap())?;
         Ok(parts.map(|parts| {
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_such_form_is_nobodys_business_here() {
+    fn a_body_that_is_no_such_form_has_no_parts() {
         for text in ["", "{}", "--b1\r\n", "\r\n--b0--", &part("Content-Disposition: form-data; name=a", "")[..40]] {
             let refused_or_none = of(&[text]).map_or(None, |parts| parts);
             assert_eq!(refused_or_none, None, "{text}");
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_could_read_otherwise_is_refused() {
+    fn a_form_that_can_be_read_in_two_ways_is_refused() {
         let good = "Content-Disposition: form-data; name=a";
         assert!(of(&[&part(&format!("{good}\r\nContent-Transfer-Encoding: binary"), ""), "--b0--"]).is_ok());
         for head in [
@@ -260,7 +260,7 @@ mod tests {
             let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(text.len())).chain([0, text.len()]).collect();
             cuts.sort_unstable();
             let pieces = cuts.windows(2).map(|ends| bytes::Bytes::copy_from_slice(&text.as_bytes()[ends[0]..ends[1]]));
-            let body = Bounded::default().with(pieces.collect());
+            let body = RequestBody::default().with_pieces(pieces.collect());
             prop_assert_eq!(find(&body, 0, &memmem::Finder::new("abbab")), text.find("abbab"));
         }
     }

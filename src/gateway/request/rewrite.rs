@@ -3,15 +3,15 @@
 //! The bytes are spliced: what stays is shared with the body as it came, byte by byte, so that it can still be sent
 //! elsewhere in another form. Which changes a model wants is for the configuration to say.
 
-use super::body::Bounded;
+use super::body::RequestBody;
 use super::body_view::{BodyMember, slices};
-use super::envelope::{Envelope, Kind};
+use super::envelope::{BodyKind, Envelope};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::ops::Range;
 
 /// Members that say the same in the dialects of the backends: a request that has one of them needs no default for another.
-const SAME: [&[&str]; 2] = [
+const SYNONYMS: [&[&str]; 2] = [
     &["max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict"],
     &["repeat_penalty", "repetition_penalty"],
 ];
@@ -36,32 +36,32 @@ impl Edit<'_> {
 
 /// The body with these changes, of which the envelope tells. One that is neither an object nor a form stays as it is, and
 /// forms get no defaults.
-pub(super) fn rewritten(body: &Bounded, envelope: &Envelope, edit: &Edit<'_>) -> Bounded {
+pub(super) fn rewrite_body(body: &RequestBody, envelope: &Envelope, edit: &Edit<'_>) -> RequestBody {
     match &envelope.kind {
-        Kind::Unknown => body.again(),
-        Kind::Object(opens) => splice(body, of_object(&envelope.members, *opens, edit)),
-        Kind::Form(line) => splice(body, of_form(&envelope.members, line, edit)),
+        BodyKind::Unknown => body.duplicate(),
+        BodyKind::Object(opens) => apply_splices(body, object_splices(&envelope.members, *opens, edit)),
+        BodyKind::Multipart(line) => apply_splices(body, form_splices(&envelope.members, line, edit)),
     }
 }
 
-fn of_object(members: &[BodyMember], opens: usize, edit: &Edit<'_>) -> Vec<Splice> {
-    let stays = stays(members, edit);
-    let staying: Vec<&BodyMember> = kept(members, &stays).collect();
-    let mut splices: Vec<Splice> = gaps(members, &stays).map(|gap| Splice::new(&gap, "")).collect();
+fn object_splices(members: &[BodyMember], opens: usize, edit: &Edit<'_>) -> Vec<Splice> {
+    let stays = kept_flags(members, edit);
+    let staying: Vec<&BodyMember> = kept_members(members, &stays).collect();
+    let mut splices: Vec<Splice> = removed_ranges(members, &stays).map(|gap| Splice::new(&gap, "")).collect();
     let mut added = Vec::new();
     let mut set = |name: &str, value: &str, which: &dyn Fn(&BodyMember) -> bool| {
         let before = splices.len();
         splices.extend(staying.iter().filter(|member| which(member)).map(|member| Splice::new(&member.value, value)));
         if splices.len() == before {
-            added.push(format!("{}:{value}", quoted(name)));
+            added.push(format!("{}:{value}", json_string(name)));
         }
     };
     if let Some(model) = edit.model {
-        set("model", &quoted(model), &BodyMember::is_model);
+        set("model", &json_string(model), &BodyMember::is_model);
     }
     for (at, (name, value)) in edit.sampling.iter().enumerate() {
         let says = |other: &str| {
-            other == name || SAME.iter().any(|names| names.contains(&name.as_str()) && names.contains(&other))
+            other == name || SYNONYMS.iter().any(|names| names.contains(&name.as_str()) && names.contains(&other))
         };
         let is_said = staying.iter().any(|member| member.name.as_deref().is_some_and(says) && !member.is_null());
         let is_given = edit.sampling[..at].iter().any(|(other, _)| says(other));
@@ -70,7 +70,7 @@ fn of_object(members: &[BodyMember], opens: usize, edit: &Edit<'_>) -> Vec<Splic
             continue;
         }
         // `null` says nothing, and makes room.
-        set(name, value, &|member: &BodyMember| member.is(name));
+        set(name, value, &|member: &BodyMember| member.is_named(name));
     }
     if !added.is_empty() {
         let comma = if staying.is_empty() { "" } else { "," };
@@ -79,14 +79,14 @@ fn of_object(members: &[BodyMember], opens: usize, edit: &Edit<'_>) -> Vec<Splic
     splices
 }
 
-fn of_form(members: &[BodyMember], line: &[u8], edit: &Edit<'_>) -> Vec<Splice> {
-    let stays = stays(members, edit);
+fn form_splices(members: &[BodyMember], line: &[u8], edit: &Edit<'_>) -> Vec<Splice> {
+    let stays = kept_flags(members, edit);
     let leaving = members.iter().zip(&stays).filter(|(_, stays)| !**stays);
     let mut splices: Vec<Splice> = leaving.map(|(member, _)| Splice::new(&member.whole, "")).collect();
     if let Some(model) = edit.model {
         // What could end a part is in no name.
         let name = model.replace(['\r', '\n'], " ");
-        splices.push(match kept(members, &stays).find(|member| member.is_model()) {
+        splices.push(match kept_members(members, &stays).find(|member| member.is_model()) {
             Some(member) => Splice::new(&member.value, &name),
             None => {
                 let head = b"\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\n";
@@ -98,17 +98,17 @@ fn of_form(members: &[BodyMember], line: &[u8], edit: &Edit<'_>) -> Vec<Splice> 
 }
 
 /// Which members are not left out.
-fn stays(members: &[BodyMember], edit: &Edit<'_>) -> Vec<bool> {
+fn kept_flags(members: &[BodyMember], edit: &Edit<'_>) -> Vec<bool> {
     let is_renamed = |member: &BodyMember| edit.model.is_some() && member.is_model();
-    members.iter().map(|member| is_renamed(member) || !edit.strip.iter().any(|name| member.is(name))).collect()
+    members.iter().map(|member| is_renamed(member) || !edit.strip.iter().any(|name| member.is_named(name))).collect()
 }
 
-fn kept<'a>(members: &'a [BodyMember], stays: &'a [bool]) -> impl Iterator<Item = &'a BodyMember> {
+fn kept_members<'a>(members: &'a [BodyMember], stays: &'a [bool]) -> impl Iterator<Item = &'a BodyMember> {
     members.iter().zip(stays).filter(|(_, stays)| **stays).map(|(member, _)| member)
 }
 
 /// What is cut out so that the members that stay are divided by one comma each.
-fn gaps<'a>(members: &'a [BodyMember], stays: &'a [bool]) -> impl Iterator<Item = Range<usize>> + 'a {
+fn removed_ranges<'a>(members: &'a [BodyMember], stays: &'a [bool]) -> impl Iterator<Item = Range<usize>> + 'a {
     let first = stays.iter().position(|stays| *stays).unwrap_or(members.len());
     (0..members.len()).filter(|at| !stays[*at]).map(move |at| {
         let end = members[at].whole.end;
@@ -121,7 +121,7 @@ fn gaps<'a>(members: &'a [BodyMember], stays: &'a [bool]) -> impl Iterator<Item 
 }
 
 /// A JSON string.
-pub(crate) fn quoted(text: &str) -> String {
+pub(crate) fn json_string(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
@@ -137,7 +137,7 @@ impl Splice {
     }
 }
 
-fn splice(body: &Bounded, mut splices: Vec<Splice>) -> Bounded {
+fn apply_splices(body: &RequestBody, mut splices: Vec<Splice>) -> RequestBody {
     // What is added stands before what is cut out at the same place.
     splices.sort_by_key(|splice| (splice.range.start, splice.range.end));
     let (mut pieces, mut at) = (VecDeque::new(), 0);
@@ -147,25 +147,25 @@ fn splice(body: &Bounded, mut splices: Vec<Splice>) -> Bounded {
         at = range.end;
     }
     pieces.extend(slices(body, at..usize::MAX));
-    body.with(pieces)
+    body.with_pieces(pieces)
 }
 
 /// What becomes of these bytes; none if they are no object. For tests and fuzzing.
 #[cfg(any(test, feature = "test-support"))]
-pub(crate) fn rewritten_object(
+pub(crate) fn rewrite_object(
     pieces: &[&[u8]],
     model: Option<&str>,
     sampling: &[(String, String)],
     strip: &[String],
 ) -> Result<Option<Vec<u8>>, crate::refusal::Refusal> {
     let pieces = pieces.iter().map(|piece| Bytes::copy_from_slice(piece));
-    let body = Bounded::default().with(pieces.collect());
+    let body = RequestBody::default().with_pieces(pieces.collect());
     let envelope = Envelope::of(&body)?;
-    let rewritten = rewritten(&body, &envelope, &Edit { model, sampling, strip });
+    let rewritten = rewrite_body(&body, &envelope, &Edit { model, sampling, strip });
     let length = rewritten.length();
     let bytes: Vec<u8> = rewritten.pieces().flatten().copied().collect();
     assert_eq!(length, bytes.len() as u64);
-    Ok(envelope.is_known().then_some(bytes))
+    Ok(envelope.is_readable().then_some(bytes))
 }
 
 #[cfg(test)]

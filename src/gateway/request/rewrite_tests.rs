@@ -12,7 +12,7 @@ fn names(list: &[&str]) -> Vec<String> {
 }
 
 fn edited(text: &str, model: Option<&str>, sampling: &[(&str, &str)], strip: &[&str]) -> String {
-    let result = rewritten_object(&[text.as_bytes()], model, &pairs(sampling), &names(strip));
+    let result = rewrite_object(&[text.as_bytes()], model, &pairs(sampling), &names(strip));
     String::from_utf8(result.unwrap().unwrap()).unwrap()
 }
 
@@ -34,7 +34,7 @@ fn the_model_gets_its_other_name_wherever_it_stands() {
 }
 
 #[test]
-fn a_default_is_for_requests_that_do_not_say() {
+fn a_default_is_for_requests_without_the_member() {
     for (text, sampling, expected) in [
         ("{}", &[("a", "1")][..], r#"{"a":1}"#),
         ("{\n}", &[("a", "1"), ("b", "[2]")], "{\"a\":1,\"b\":[2]\n}"),
@@ -56,7 +56,7 @@ fn a_default_is_for_requests_that_do_not_say() {
 }
 
 #[test]
-fn what_is_left_out_leaves_its_commas_right() {
+fn members_left_out_leave_the_commas_right() {
     for (text, expected) in [
         (r#"{"a":1}"#, "{}"),
         (r#"{ "a" : 1 }"#, "{  }"),
@@ -77,23 +77,23 @@ fn what_is_left_out_leaves_its_commas_right() {
 }
 
 #[test]
-fn what_is_no_object_stays_as_it_is() {
+fn a_body_that_is_no_object_stays_as_it_is() {
     for text in ["", "[1]", "{\"model\":\"a\"", "{\"a\":1,}"] {
-        let body = Bounded::of(&[text]);
+        let body = RequestBody::from_pieces(&[text]);
         let edit = Edit { model: Some("m"), sampling: &pairs(&[("a", "1")]), strip: &names(&["a"]) };
-        let same = rewritten(&body, &Envelope::of(&body).unwrap(), &edit);
+        let same = rewrite_body(&body, &Envelope::of(&body).unwrap(), &edit);
         assert_eq!(same.pieces().flatten().copied().collect::<Vec<u8>>(), text.as_bytes());
     }
 }
 
 #[test]
-fn what_stays_is_not_copied_and_the_first_body_can_still_be_sent() {
+fn unchanged_bytes_are_not_copied_and_the_first_body_can_still_be_sent() {
     let content = "x".repeat(10_000);
-    let body = Bounded::of(&[&format!("{{\"model\":\"a\",\"prompt\":\"{content}\"}}")]);
+    let body = RequestBody::from_pieces(&[&format!("{{\"model\":\"a\",\"prompt\":\"{content}\"}}")]);
     let envelope = Envelope::of(&body).unwrap();
-    let text = |body: &Bounded| String::from_utf8(body.pieces().flatten().copied().collect()).unwrap();
+    let text = |body: &RequestBody| String::from_utf8(body.pieces().flatten().copied().collect()).unwrap();
     for name in ["b", "a much longer name"] {
-        let other = rewritten(&body, &envelope, &Edit { model: Some(name), ..Edit::default() });
+        let other = rewrite_body(&body, &envelope, &Edit { model: Some(name), ..Edit::default() });
         assert_eq!(text(&other), format!("{{\"model\":\"{name}\",\"prompt\":\"{content}\"}}"));
         let (first, last) =
             (body.pieces().next().unwrap().as_ptr_range(), other.pieces().last().unwrap().as_ptr_range());
@@ -117,11 +117,11 @@ async fn a_form_is_changed_by_its_parts() {
             let parts: String = parts.iter().map(|(name, value)| part(name, value)).collect();
             parts + "--b--\r\n"
         };
-        let body = Bounded::of(&[&whole(parts)]);
+        let body = RequestBody::from_pieces(&[&whole(parts)]);
         let envelope = Envelope::read("/v1/audio/transcriptions", &headers, &body).await.unwrap();
         let (sampling, strip) = (pairs(&[("a", "1")]), names(&["user"]));
         let edit = Edit { model: Some("n\r\nx"), sampling: &sampling, strip: &strip };
-        let other = rewritten(&body, &envelope, &edit);
+        let other = rewrite_body(&body, &envelope, &edit);
         let text = String::from_utf8(other.pieces().flatten().copied().collect()).unwrap();
         assert_eq!(text, whole(expected));
         assert_eq!(other.length(), text.len() as u64);
@@ -163,7 +163,7 @@ fn object() -> impl Strategy<Value = (String, Map<String, Value>)> {
                     true => {
                         format!("\"{}\"", name.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect::<String>())
                     }
-                    false => quoted(name),
+                    false => json_string(name),
                 };
                 texts.push(format!("{a}{written}{b}:{c}{value}{d}"));
                 map.insert(name.to_owned(), value);
@@ -214,14 +214,14 @@ proptest! {
         let (first, second) = (cuts.0.min(cuts.1).min(text.len()), cuts.0.max(cuts.1).min(text.len()));
         let bytes = text.as_bytes();
         let pieces = [&bytes[..first], &bytes[first..second], &bytes[second..]];
-        let result = rewritten_object(&pieces, model.as_deref(), &sampling, &strip).unwrap().unwrap();
+        let result = rewrite_object(&pieces, model.as_deref(), &sampling, &strip).unwrap().unwrap();
         let shown = String::from_utf8_lossy(&result).into_owned();
         let read: Map<String, Value> = serde_json::from_slice(&result).unwrap_or_else(|error| panic!("{error}: {text} -> {shown}"));
         prop_assert_eq!(&read, &meant(map.clone(), model.as_deref(), &sampling, &strip), "{} -> {}", text, shown);
 
         // What has kept its value has kept its bytes.
         let written = |text: &str| {
-            let envelope = Envelope::of(&Bounded::of(&[text])).unwrap();
+            let envelope = Envelope::of(&RequestBody::from_pieces(&[text])).unwrap();
             let of = |member: &BodyMember| (member.name.clone().unwrap().into_string(), text[member.whole.clone()].to_owned());
             envelope.members.iter().map(of).collect::<HashMap<String, String>>()
         };
@@ -231,6 +231,6 @@ proptest! {
                 prop_assert_eq!(&after[&name], &member, "{} -> {}", text, shown);
             }
         }
-        prop_assert_eq!(rewritten_object(&pieces, None, &[], &[]).unwrap().unwrap(), bytes);
+        prop_assert_eq!(rewrite_object(&pieces, None, &[], &[]).unwrap().unwrap(), bytes);
     }
 }

@@ -1,9 +1,11 @@
 use super::*;
 use crate::awake::ActiveInstant;
 use crate::fleet::Unavailable;
-use crate::gateway::bounds::{HELD_EVENT, SWEEP_INTERVAL};
+use crate::gateway::bounds::{MAX_BUFFERED_EVENT, SWEEP_INTERVAL};
 use crate::gateway::content_kind::ContentKind;
-use crate::gateway::testing::{ASKED, REQUEST, STALL, Stage, chunk, code, next};
+use crate::gateway::testing::{
+    FINGERPRINT, REQUEST_TIMEOUT, STALL_TIMEOUT, TestGateway, chunk, error_code, next_piece,
+};
 use crate::worker::bounds::COMPUTE_ERRORS_UNTIL_RESTART;
 use http::{Method, Response};
 use std::time::Duration;
@@ -14,13 +16,13 @@ const CHUNKED: &str = "Content-Type: text/event-stream\r\nTransfer-Encoding: chu
 
 #[tokio::test(start_paused = true)]
 async fn an_http2_client_that_never_reads_its_stream_keeps_no_slot() {
-    let mut stage = Stage::new();
-    let (passed, mut llama) = stage.answer(CHAT, 200, ContentKind::Stream, CHUNKED).await;
-    let response = stage.give_to_one_who_does_not_read(Response::new(Answer::Passed(passed))).await;
+    let mut stage = TestGateway::new();
+    let (passed, mut llama) = stage.proxied_body(CHAT, 200, ContentKind::Stream, CHUNKED).await;
+    let response = stage.send_to_stalled_client(Response::new(ResponseBody::Proxied(passed))).await;
     llama.write_all(&chunk("data: 1\n\n")).await.unwrap();
     let start = ActiveInstant::now();
-    stage.slot_is_free().await;
-    assert!(start.elapsed() >= STALL && start.elapsed() <= STALL + 2 * SWEEP_INTERVAL);
+    stage.slot_freed().await;
+    assert!(start.elapsed() >= STALL_TIMEOUT && start.elapsed() <= STALL_TIMEOUT + 2 * SWEEP_INTERVAL);
     assert_eq!(llama.read(&mut [0]).await.unwrap(), 0, "llama-server is left");
     drop(response);
     let log = stage.log();
@@ -29,14 +31,14 @@ async fn an_http2_client_that_never_reads_its_stream_keeps_no_slot() {
 
 #[tokio::test(start_paused = true)]
 async fn an_http2_client_that_never_reads_hears_of_the_end_of_the_service_no_later_than_others() {
-    let mut stage = Stage::new();
-    let (passed, mut llama) = stage.answer(CHAT, 200, ContentKind::Stream, CHUNKED).await;
-    let _response = stage.give_to_one_who_does_not_read(Response::new(Answer::Passed(passed))).await;
+    let mut stage = TestGateway::new();
+    let (passed, mut llama) = stage.proxied_body(CHAT, 200, ContentKind::Stream, CHUNKED).await;
+    let _response = stage.send_to_stalled_client(Response::new(ResponseBody::Proxied(passed))).await;
     llama.write_all(&chunk("data: 1\n\n")).await.unwrap();
     tokio::time::sleep(SWEEP_INTERVAL / 2).await;
     let start = ActiveInstant::now();
-    stage.cut.cancel();
-    stage.slot_is_free().await;
+    stage.abort.cancel();
+    stage.slot_freed().await;
     assert!(start.elapsed() < SWEEP_INTERVAL / 2);
     let log = stage.log();
     assert!(log.contains("shutting_down"), "{log}");
@@ -44,28 +46,28 @@ async fn an_http2_client_that_never_reads_hears_of_the_end_of_the_service_no_lat
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_is_cut_at_once_can_be_told_from_none() {
-    let mut stage = Stage::new();
-    let (passed, _llama) = stage.answer(CHAT, 200, ContentKind::Json, "Content-Length: 10").await;
-    stage.cut.cancel();
-    let got = stage.give(Response::new(Answer::Passed(passed))).await;
+    let mut stage = TestGateway::new();
+    let (passed, _llama) = stage.proxied_body(CHAT, 200, ContentKind::Json, "Content-Length: 10").await;
+    stage.abort.cancel();
+    let got = stage.send_to_client(Response::new(ResponseBody::Proxied(passed))).await;
     assert!(got.starts_with("HTTP/1.1 200 OK\r\n") && got.contains("content-length: 10"), "{got:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn no_error_follows_the_end_mark_of_a_stream() {
     for how in ["killed", "silent", "cut"] {
-        let mut stage = Stage::new();
-        let (passed, mut llama) = stage.answer(CHAT, 200, ContentKind::Stream, CHUNKED).await;
-        let mut answer = Answer::Passed(passed);
+        let mut stage = TestGateway::new();
+        let (passed, mut llama) = stage.proxied_body(CHAT, 200, ContentKind::Stream, CHUNKED).await;
+        let mut answer = ResponseBody::Proxied(passed);
         llama.write_all(&chunk("data: [DONE]\n\n")).await.unwrap();
-        assert_eq!(next(&mut answer).await.as_deref(), Some("data: [DONE]\n\n"));
+        assert_eq!(next_piece(&mut answer).await.as_deref(), Some("data: [DONE]\n\n"));
         match how {
             "killed" => drop(llama),
-            "cut" => stage.cut.cancel(),
+            "cut" => stage.abort.cancel(),
             _ => {}
         }
-        assert_eq!(next(&mut answer).await, None, "{how}");
-        stage.slot_is_free().await;
+        assert_eq!(next_piece(&mut answer).await, None, "{how}");
+        stage.slot_freed().await;
         let log = stage.log();
         assert!(log.contains(" code=- "), "{how}: {log}");
     }
@@ -73,24 +75,24 @@ async fn no_error_follows_the_end_mark_of_a_stream() {
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_is_taken_bit_by_bit_is_cut_at_the_end_of_its_time() {
-    let mut stage = Stage::new();
-    let (passed, mut llama) = stage.answer(CHAT, 200, ContentKind::Json, "Content-Length: 1000000").await;
-    let mut answer = Answer::Passed(passed);
+    let mut stage = TestGateway::new();
+    let (passed, mut llama) = stage.proxied_body(CHAT, 200, ContentKind::Json, "Content-Length: 1000000").await;
+    let mut answer = ResponseBody::Proxied(passed);
     let start = ActiveInstant::now();
     llama.write_all(&[b'x'; 500_000]).await.unwrap();
     let mut read = 0;
     let last = loop {
-        match next(&mut answer).await.unwrap() {
+        match next_piece(&mut answer).await.unwrap() {
             piece if piece.starts_with('x') => read += piece.len(),
             last => break last,
         }
         llama.write_all(&[b'x'; 1_000]).await.unwrap_or_default();
-        tokio::time::sleep(STALL - SWEEP_INTERVAL).await;
+        tokio::time::sleep(STALL_TIMEOUT - SWEEP_INTERVAL).await;
     };
     assert!(read > 0 && last.contains("backend_timeout"), "{last}");
-    assert!(start.elapsed() < REQUEST + STALL);
-    assert!(next(&mut answer).await.is_none());
-    stage.slot_is_free().await;
+    assert!(start.elapsed() < REQUEST_TIMEOUT + STALL_TIMEOUT);
+    assert!(next_piece(&mut answer).await.is_none());
+    stage.slot_freed().await;
     let log = stage.log();
     assert!(log.contains("backend_timeout"), "{log}");
 }
@@ -99,61 +101,61 @@ async fn an_answer_that_is_taken_bit_by_bit_is_cut_at_the_end_of_its_time() {
 async fn a_client_that_reads_again_too_late_is_cut_and_one_that_the_end_has_met_is_told() {
     for (cut, whole, expected) in [(false, true, None), (true, true, Some("data: ")), (true, false, Some("\n\ndata: "))]
     {
-        let mut stage = Stage::new();
-        let (passed, mut llama) = stage.answer(CHAT, 200, ContentKind::Stream, CHUNKED).await;
-        let mut answer = Answer::Passed(passed);
-        let event = if whole { "data: 1\n\n".to_owned() } else { "x".repeat(HELD_EVENT + 1) };
+        let mut stage = TestGateway::new();
+        let (passed, mut llama) = stage.proxied_body(CHAT, 200, ContentKind::Stream, CHUNKED).await;
+        let mut answer = ResponseBody::Proxied(passed);
+        let event = if whole { "data: 1\n\n".to_owned() } else { "x".repeat(MAX_BUFFERED_EVENT + 1) };
         llama.write_all(&chunk(&event)).await.unwrap();
-        assert!(next(&mut answer).await.is_some());
+        assert!(next_piece(&mut answer).await.is_some());
         if cut {
-            stage.cut.cancel();
+            stage.abort.cancel();
         }
-        stage.slot_is_free().await;
-        let last = next(&mut answer).await.unwrap();
+        stage.slot_freed().await;
+        let last = next_piece(&mut answer).await.unwrap();
         match expected {
             None => assert_eq!(last, "<the answer was cut: the client did not read it>"),
             Some(start) => {
                 assert!(last.starts_with(start), "{last}");
-                assert_eq!(code(&last).as_deref(), Some("shutting_down"));
+                assert_eq!(error_code(&last).as_deref(), Some("shutting_down"));
             }
         }
-        assert!(next(&mut answer).await.is_none());
+        assert!(next_piece(&mut answer).await.is_none());
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_waits_for_a_silent_llama_server_is_left_alone() {
-    let mut stage = Stage::new();
-    let (passed, mut llama) = stage.answer(CHAT, 200, ContentKind::Stream, CHUNKED).await;
-    let mut answer = Answer::Passed(passed);
+    let mut stage = TestGateway::new();
+    let (passed, mut llama) = stage.proxied_body(CHAT, 200, ContentKind::Stream, CHUNKED).await;
+    let mut answer = ResponseBody::Proxied(passed);
     let speaks = async {
-        tokio::time::sleep(STALL * 3).await;
+        tokio::time::sleep(STALL_TIMEOUT * 3).await;
         llama.write_all(&chunk("data: 1\n\n")).await.unwrap();
     };
-    let (piece, ()) = tokio::join!(next(&mut answer), speaks);
+    let (piece, ()) = tokio::join!(next_piece(&mut answer), speaks);
     assert_eq!(piece.unwrap(), "data: 1\n\n");
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_last_piece_frees_the_slot_though_nobody_reads_it() {
-    let mut stage = Stage::new();
-    let (passed, mut llama) = stage.answer(CHAT, 200, ContentKind::Json, "Content-Length: 2").await;
+    let mut stage = TestGateway::new();
+    let (passed, mut llama) = stage.proxied_body(CHAT, 200, ContentKind::Json, "Content-Length: 2").await;
     llama.write_all(b"{}").await.unwrap();
     let start = ActiveInstant::now();
-    let _response = stage.give_to_one_who_does_not_read(Response::new(Answer::Passed(passed))).await;
-    stage.slot_is_free().await;
+    let _response = stage.send_to_stalled_client(Response::new(ResponseBody::Proxied(passed))).await;
+    stage.slot_freed().await;
     assert_eq!(start.elapsed(), Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_error_after_half_a_long_event_begins_on_a_line_of_its_own() {
-    let mut stage = Stage::new();
-    let (passed, mut llama) = stage.answer(CHAT, 200, ContentKind::Stream, CHUNKED).await;
-    let mut answer = Answer::Passed(passed);
-    llama.write_all(&chunk(&format!("data: {}", "x".repeat(HELD_EVENT)))).await.unwrap();
+    let mut stage = TestGateway::new();
+    let (passed, mut llama) = stage.proxied_body(CHAT, 200, ContentKind::Stream, CHUNKED).await;
+    let mut answer = ResponseBody::Proxied(passed);
+    llama.write_all(&chunk(&format!("data: {}", "x".repeat(MAX_BUFFERED_EVENT)))).await.unwrap();
     drop(llama);
     let mut text = String::new();
-    while let Some(piece) = next(&mut answer).await {
+    while let Some(piece) = next_piece(&mut answer).await {
         text += &piece;
     }
     let (half, error) = text.rsplit_once("\n\ndata: ").unwrap();
@@ -166,11 +168,11 @@ async fn an_error_after_half_a_long_event_begins_on_a_line_of_its_own() {
 #[tokio::test(start_paused = true)]
 async fn a_client_that_leaves_once_it_has_the_end_mark_has_got_everything() {
     for (path, mark, code) in [(CHAT, "data: [DONE]\n\n", "-"), ("/completion", "data: {}\n\n", "client_closed")] {
-        let mut stage = Stage::new();
-        let (passed, mut llama) = stage.answer(path, 200, ContentKind::Stream, CHUNKED).await;
-        let mut answer = Answer::Passed(passed);
+        let mut stage = TestGateway::new();
+        let (passed, mut llama) = stage.proxied_body(path, 200, ContentKind::Stream, CHUNKED).await;
+        let mut answer = ResponseBody::Proxied(passed);
         llama.write_all(&chunk(mark)).await.unwrap();
-        assert_eq!(next(&mut answer).await.as_deref(), Some(mark));
+        assert_eq!(next_piece(&mut answer).await.as_deref(), Some(mark));
         drop(answer);
         let log = stage.log();
         assert!(log.contains(&format!("code={code} ")), "{log}");
@@ -180,8 +182,8 @@ async fn a_client_that_leaves_once_it_has_the_end_mark_has_got_everything() {
 #[tokio::test]
 async fn bytes_that_a_head_request_leaves_out_are_not_counted() {
     for (method, bytes) in [(Method::GET, 5), (Method::HEAD, 0)] {
-        let stage = Stage::new();
-        drop(Answer::own(Bytes::from_static(b"hello"), stage.record(method, "/ping")));
+        let stage = TestGateway::new();
+        drop(ResponseBody::local(Bytes::from_static(b"hello"), stage.record(method, "/ping")));
         let log = stage.log();
         assert!(log.contains(&format!(" out={bytes} ")), "{log}");
     }
@@ -189,7 +191,7 @@ async fn bytes_that_a_head_request_leaves_out_are_not_counted() {
 
 /// How an answer of llama-server ends in a test.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum How {
+enum BodyEnd {
     /// Read to its end.
     Ends,
     /// Its client leaves with the first piece.
@@ -197,17 +199,17 @@ enum How {
 }
 
 /// Passes on one answer: a stream of these events where the status is 200, else one JSON value.
-async fn passes(stage: &mut Stage, path: &str, status: u16, text: &str, how: How) {
+async fn relay(stage: &mut TestGateway, path: &str, status: u16, text: &str, how: BodyEnd) {
     let length = format!("Content-Length: {}", text.len());
     let is_stream = status == 200 && !text.starts_with('{');
     let (kind, framing) = if is_stream { (ContentKind::Stream, CHUNKED) } else { (ContentKind::Json, &*length) };
-    let (passed, mut llama) = stage.answer(path, status, kind, framing).await;
+    let (passed, mut llama) = stage.proxied_body(path, status, kind, framing).await;
     let bytes = if is_stream { [chunk(text), chunk("")].concat() } else { text.as_bytes().to_vec() };
     llama.write_all(&bytes).await.unwrap();
-    let mut answer = Answer::Passed(passed);
-    while next(&mut answer).await.is_some() && how == How::Ends {}
+    let mut answer = ResponseBody::Proxied(passed);
+    while next_piece(&mut answer).await.is_some() && how == BodyEnd::Ends {}
     drop(answer);
-    stage.slot_is_free().await;
+    stage.slot_freed().await;
 }
 
 const COMPUTE_ERROR: &str = r#"{"error":{"code":500,"message":"Compute error.","type":"server_error"}}"#;
@@ -230,11 +232,11 @@ async fn compute_failures_count_against_llama_server_and_faults_of_the_client_do
         (CHAT, 200, &in_band(CLIENT_FAULT), false),
         (CHAT, 200, COMPUTE_ERROR, false),
     ] {
-        for how in [How::Ends, How::Left] {
-            let mut stage = Stage::new();
+        for how in [BodyEnd::Ends, BodyEnd::Left] {
+            let mut stage = TestGateway::new();
             for _ in 0..COMPUTE_ERRORS_UNTIL_RESTART {
                 assert!(stage.model.available().is_ok());
-                passes(&mut stage, path, status, text, how).await;
+                relay(&mut stage, path, status, text, how).await;
             }
             let expected = if restarts { Err(Unavailable::BeingProbed) } else { Ok(()) };
             assert_eq!(stage.model.available(), expected, "{path} {status} {text} {how:?}");
@@ -246,22 +248,22 @@ async fn compute_failures_count_against_llama_server_and_faults_of_the_client_do
 async fn an_answer_to_its_end_clears_what_was_asked_and_nothing_less_does() {
     let in_band = format!("data: {COMPUTE_ERROR}\n\n");
     for (path, status, text, how, cleared) in [
-        (CHAT, 200, "{}", How::Ends, true),
-        (CHAT, 200, "data: {}\n\ndata: [DONE]\n\n", How::Ends, true),
-        (CHAT, 200, "data: {}\n\ndata: [DONE]\n\n", How::Left, true),
-        ("/completion", 200, "data: {}\n\n", How::Ends, true),
-        ("/completion", 200, "data: {}\n\n", How::Left, false),
-        ("/v1/messages", 200, "event: message_stop\ndata: {}\n\n", How::Ends, true),
-        (CHAT, 200, "data: {}\n\n", How::Ends, false),
-        (CHAT, 200, &in_band, How::Ends, false),
-        ("/completion", 200, &in_band, How::Ends, false),
-        (CHAT, 500, CLIENT_FAULT, How::Ends, false),
-        (CHAT, 400, "{}", How::Ends, false),
+        (CHAT, 200, "{}", BodyEnd::Ends, true),
+        (CHAT, 200, "data: {}\n\ndata: [DONE]\n\n", BodyEnd::Ends, true),
+        (CHAT, 200, "data: {}\n\ndata: [DONE]\n\n", BodyEnd::Left, true),
+        ("/completion", 200, "data: {}\n\n", BodyEnd::Ends, true),
+        ("/completion", 200, "data: {}\n\n", BodyEnd::Left, false),
+        ("/v1/messages", 200, "event: message_stop\ndata: {}\n\n", BodyEnd::Ends, true),
+        (CHAT, 200, "data: {}\n\n", BodyEnd::Ends, false),
+        (CHAT, 200, &in_band, BodyEnd::Ends, false),
+        ("/completion", 200, &in_band, BodyEnd::Ends, false),
+        (CHAT, 500, CLIENT_FAULT, BodyEnd::Ends, false),
+        (CHAT, 400, "{}", BodyEnd::Ends, false),
     ] {
-        let mut stage = Stage::new();
-        stage.model.record_death_by(ASKED);
-        passes(&mut stage, path, status, text, how).await;
-        stage.model.record_death_by(ASKED);
-        assert_eq!(stage.model.is_blocked(ASKED), !cleared, "{path} {status} {text} {how:?}");
+        let mut stage = TestGateway::new();
+        stage.model.record_death_by(FINGERPRINT);
+        relay(&mut stage, path, status, text, how).await;
+        stage.model.record_death_by(FINGERPRINT);
+        assert_eq!(stage.model.is_blocked(FINGERPRINT), !cleared, "{path} {status} {text} {how:?}");
     }
 }

@@ -14,25 +14,25 @@ const COMPUTE_FAILURES: [&[u8]; 2] = [b"\"message\":\"Compute error.\"", b"\"mes
 
 /// What an answer says of the llama-server that gave it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum ComputeFailure {
     /// It can compute, if the answer comes to its end.
-    Computes,
+    RuledOut,
     /// It has failed, for a reason that the body tells.
-    Fails,
+    Possible,
     /// It could not compute.
-    CannotCompute,
+    Confirmed,
     /// Nothing: the request was at fault, or took no computing.
-    Nothing,
+    NotApplicable,
 }
 
-impl Verdict {
+impl ComputeFailure {
     /// By the head of an answer to a request that needs a slot, or does not.
     pub(super) fn of_head(status: StatusCode, needs_slot: bool) -> Self {
         match status {
-            _ if !needs_slot => Self::Nothing,
-            StatusCode::INTERNAL_SERVER_ERROR => Self::Fails,
-            status if status.is_success() => Self::Computes,
-            _ => Self::Nothing,
+            _ if !needs_slot => Self::NotApplicable,
+            StatusCode::INTERNAL_SERVER_ERROR => Self::Possible,
+            status if status.is_success() => Self::RuledOut,
+            _ => Self::NotApplicable,
         }
     }
 
@@ -41,8 +41,8 @@ impl Verdict {
         let head = &text[..text.len().min(EVENT_HEAD)];
         // A name with its quotes and colon cannot stand in a string of JSON, where quotes are escaped.
         match COMPUTE_FAILURES.iter().any(|failure| memmem::find(head, failure).is_some()) {
-            true => Self::CannotCompute,
-            false => Self::Nothing,
+            true => Self::Confirmed,
+            false => Self::NotApplicable,
         }
     }
 }
@@ -54,41 +54,41 @@ mod tests {
     use http::Method;
 
     #[test]
-    fn only_what_llama_server_says_of_itself_counts_as_its_failure() {
+    fn only_llama_servers_own_compute_errors_count_as_its_failure() {
         for (text, expected) in [
-            (r#"{"error":{"code":500,"message":"Compute error.","type":"server_error"}}"#, Verdict::CannotCompute),
+            (r#"{"error":{"code":500,"message":"Compute error.","type":"server_error"}}"#, ComputeFailure::Confirmed),
             (
                 r#"{"error":{"code":500,"message":"Invalid input batch.","type":"server_error"}}"#,
-                Verdict::CannotCompute,
+                ComputeFailure::Confirmed,
             ),
-            (r#"{"type":"error","error":{"type":"api_error","message":"Compute error."}}"#, Verdict::CannotCompute),
+            (r#"{"type":"error","error":{"type":"api_error","message":"Compute error."}}"#, ComputeFailure::Confirmed),
             (
                 "event: error\ndata: {\"code\":500,\"message\":\"Compute error.\",\"type\":\"server_error\"}\n\n",
-                Verdict::CannotCompute,
+                ComputeFailure::Confirmed,
             ),
             (
                 r#"{"error":{"code":500,"message":"input (700 tokens) is too large to process. increase the physical batch size (current batch size: 512)","type":"server_error"}}"#,
-                Verdict::Nothing,
+                ComputeFailure::NotApplicable,
             ),
-            (r#"{"error":{"code":500,"message":"Context size has been exceeded."}}"#, Verdict::Nothing),
-            (r#"{"error":{"code":500,"message":"say \"message\":\"Compute error.\""}}"#, Verdict::Nothing),
-            ("Compute error.", Verdict::Nothing),
-            ("", Verdict::Nothing),
+            (r#"{"error":{"code":500,"message":"Context size has been exceeded."}}"#, ComputeFailure::NotApplicable),
+            (r#"{"error":{"code":500,"message":"say \"message\":\"Compute error.\""}}"#, ComputeFailure::NotApplicable),
+            ("Compute error.", ComputeFailure::NotApplicable),
+            ("", ComputeFailure::NotApplicable),
         ] {
-            assert_eq!(Verdict::of_error(text.as_bytes()), expected, "{text}");
+            assert_eq!(ComputeFailure::of_error(text.as_bytes()), expected, "{text}");
         }
     }
 
     #[test]
-    fn what_takes_no_computing_says_nothing_of_it() {
+    fn a_route_without_computing_says_nothing_of_compute_failures() {
         let of = |path, status| {
             let route = route::find(&Method::POST, path).unwrap();
-            Verdict::of_head(StatusCode::from_u16(status).unwrap(), route.needs_slot)
+            ComputeFailure::of_head(StatusCode::from_u16(status).unwrap(), route.needs_slot)
         };
-        assert_eq!(of("/v1/embeddings", 200), Verdict::Computes);
-        assert_eq!(of("/v1/embeddings", 500), Verdict::Fails);
-        assert_eq!(of("/v1/embeddings", 400), Verdict::Nothing);
-        assert_eq!(of("/tokenize", 200), Verdict::Nothing);
-        assert_eq!(of("/tokenize", 500), Verdict::Nothing);
+        assert_eq!(of("/v1/embeddings", 200), ComputeFailure::RuledOut);
+        assert_eq!(of("/v1/embeddings", 500), ComputeFailure::Possible);
+        assert_eq!(of("/v1/embeddings", 400), ComputeFailure::NotApplicable);
+        assert_eq!(of("/tokenize", 200), ComputeFailure::NotApplicable);
+        assert_eq!(of("/tokenize", 500), ComputeFailure::NotApplicable);
     }
 }

@@ -4,9 +4,9 @@
 //! llama-server's own stream, which follows, or something else, which can only be an event by then. Off by default for
 //! that reason.
 
-use super::body::Answer;
-use super::in_progress::Cut;
-use super::stall_sweeper::{Given, Held, Hold, Holdings, Step, Taken};
+use super::body::ResponseBody;
+use super::in_progress::ResponseAborted;
+use super::stall_sweeper::{PollOutcome, PollStep, StallSweeper, SweepHandle, Sweepable, TerminationReason};
 use crate::gateway::accounting::record::Record;
 use crate::gateway::bounds::RETRY_AFTER_UNKNOWN;
 use crate::gateway::content_kind::ContentKind;
@@ -23,107 +23,114 @@ use std::time::Duration;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 /// The rest of a journey, from the line to the answer.
-pub(super) type Rest = Pin<Box<dyn Future<Output = Result<Response<Answer>, (Refusal, Record)>> + Send>>;
+pub(super) type PendingResponse =
+    Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, (Refusal, Record)>> + Send>>;
 
 /// A comment, which every client of server-sent events skips (HTML standard, section 9.2.6).
 const COMMENT: &[u8] = b": waiting\n\n";
 
 /// The body of an answer that has begun before its time.
 pub struct Heartbeat {
-    state: State,
-    ticks: Interval,
+    state: HeartbeatState,
+    comment_timer: Interval,
     shape: Shape,
 }
 
-enum State {
-    Waiting(Hold<Waiting>),
+enum HeartbeatState {
+    Waiting(SweepHandle<WaitingRequest>),
     /// llama-server answers.
-    Answering(Answer),
+    Responding(ResponseBody),
     /// One more event, and the record that closes with it.
-    Last(Bytes, Option<Record>),
-    Over,
+    FinalEvent(Bytes, Option<Record>),
+    Done,
 }
 
 /// A place in the line, a slot, or a request to llama-server.
-struct Waiting(Rest);
+struct WaitingRequest(PendingResponse);
 
-impl Held for Waiting {
-    fn is_taken(&mut self, _: Taken) {}
+impl Sweepable for WaitingRequest {
+    fn terminate(&mut self, _: TerminationReason) {}
 }
 
 /// Waits for the rest of the journey, and begins the answer when that takes longer than an interval.
-pub(crate) async fn keep_company(
-    mut rest: Rest,
+pub(crate) async fn respond_with_heartbeats(
+    mut rest: PendingResponse,
     interval: Duration,
     shape: Shape,
-    holdings: &Arc<Holdings>,
-) -> Result<Response<Answer>, (Refusal, Record)> {
+    holdings: &Arc<StallSweeper>,
+) -> Result<Response<ResponseBody>, (Refusal, Record)> {
     if let Ok(outcome) = tokio::time::timeout(interval, &mut rest).await {
         return outcome;
     }
     let mut ticks = tokio::time::interval_at(Instant::now(), interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let state = State::Waiting(Hold::new(holdings, Waiting(rest), None));
-    let mut response = Response::new(Answer::Early(Box::new(Heartbeat { state, ticks, shape })));
+    let state = HeartbeatState::Waiting(SweepHandle::new(holdings, WaitingRequest(rest), None));
+    let mut response =
+        Response::new(ResponseBody::Heartbeat(Box::new(Heartbeat { state, comment_timer: ticks, shape })));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     Ok(response)
 }
 
 impl Heartbeat {
-    pub(super) fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+    pub(super) fn poll_frame(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ResponseAborted>>> {
         loop {
             self.state = match &mut self.state {
-                State::Waiting(hold) => {
-                    let ticks = &mut self.ticks;
-                    let step = hold.step(|waiting| match waiting.0.as_mut().poll(context) {
-                        Poll::Ready(outcome) => Step::Ends(Some(outcome)),
-                        Poll::Pending if ticks.poll_tick(context).is_ready() => Step::Gives(None),
-                        Poll::Pending => Step::Waits,
+                HeartbeatState::Waiting(hold) => {
+                    let ticks = &mut self.comment_timer;
+                    let step = hold.poll_with(|waiting| match waiting.0.as_mut().poll(context) {
+                        Poll::Ready(outcome) => PollStep::Last(Some(outcome)),
+                        Poll::Pending if ticks.poll_tick(context).is_ready() => PollStep::Item(None),
+                        Poll::Pending => PollStep::Pending,
                     });
                     match ready!(step) {
-                        Given::One(_) => return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(COMMENT))))),
-                        Given::Last(Some(Ok(answer))) => State::Answering(fit_for_a_stream(answer)),
-                        Given::Last(Some(Err((refusal, record)))) => self.last(&refusal, Some(record)),
-                        Given::Gone(Some(Taken::Cut)) => self.last(&Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN), None),
-                        Given::Last(None) | Given::Gone(_) => {
-                            self.state = State::Over;
-                            return Poll::Ready(Some(Err(Cut("the client did not read it"))));
+                        PollOutcome::Item(_) => return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(COMMENT))))),
+                        PollOutcome::Last(Some(Ok(answer))) => HeartbeatState::Responding(into_event_stream(answer)),
+                        PollOutcome::Last(Some(Err((refusal, record)))) => self.final_event(&refusal, Some(record)),
+                        PollOutcome::Ended(Some(TerminationReason::ShutDown)) => {
+                            self.final_event(&Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN), None)
+                        }
+                        PollOutcome::Last(None) | PollOutcome::Ended(_) => {
+                            self.state = HeartbeatState::Done;
+                            return Poll::Ready(Some(Err(ResponseAborted("the client did not read it"))));
                         }
                     }
                 }
-                State::Answering(answer) => return Pin::new(answer).poll_frame(context),
-                State::Last(event, record) => {
+                HeartbeatState::Responding(answer) => return Pin::new(answer).poll_frame(context),
+                HeartbeatState::FinalEvent(event, record) => {
                     let event = std::mem::take(event);
                     if let Some(record) = record {
-                        record.sends(event.len());
+                        record.add_bytes_out(event.len());
                     }
-                    self.state = State::Over;
+                    self.state = HeartbeatState::Done;
                     return Poll::Ready(Some(Ok(Frame::data(event))));
                 }
-                State::Over => return Poll::Ready(None),
+                HeartbeatState::Done => return Poll::Ready(None),
             };
         }
     }
 
-    fn last(&self, refusal: &Refusal, mut record: Option<Record>) -> State {
+    fn final_event(&self, refusal: &Refusal, mut record: Option<Record>) -> HeartbeatState {
         if let Some(record) = &mut record {
             record.status = Some(StatusCode::OK);
             record.code = Some(refusal.code());
             record.complete = true;
         }
-        State::Last(refusal.event(self.shape), record)
+        HeartbeatState::FinalEvent(refusal.event(self.shape), record)
     }
 }
 
 /// llama-server's answer as it may follow comments: a stream as it is, anything else as one event.
-fn fit_for_a_stream(answer: Response<Answer>) -> Answer {
+fn into_event_stream(answer: Response<ResponseBody>) -> ResponseBody {
     let (head, answer) = answer.into_parts();
     match answer {
-        Answer::Passed(passed)
+        ResponseBody::Proxied(passed)
             if head.status != StatusCode::OK || ContentKind::of(&head.headers) != ContentKind::Stream =>
         {
-            Answer::Passed(passed.wrapped(head.status))
+            ResponseBody::Proxied(passed.into_single_event(head.status))
         }
         answer => answer,
     }

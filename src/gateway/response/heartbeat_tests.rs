@@ -1,7 +1,9 @@
 use super::*;
 use crate::gateway::bounds::{SWEEP_INTERVAL, WRAPPED_ANSWER};
-use crate::gateway::queue::ticket::Place;
-use crate::gateway::testing::{REQUEST, STALL, Stage, chunk, code, next, refused};
+use crate::gateway::queue::ticket::QueueEntry;
+use crate::gateway::testing::{
+    REQUEST_TIMEOUT, STALL_TIMEOUT, TestGateway, chunk, error_code, expect_response, next_piece,
+};
 use tokio::io::AsyncWriteExt;
 
 const INTERVAL: Duration = Duration::from_secs(15);
@@ -9,7 +11,7 @@ const CHAT: &str = "/v1/chat/completions";
 const MESSAGES: &str = "/v1/messages";
 
 /// A journey that takes its slot and is never answered.
-async fn that_never_ends(place: Place) -> Result<Response<Answer>, (Refusal, Record)> {
+async fn never_answered(place: QueueEntry) -> Result<Response<ResponseBody>, (Refusal, Record)> {
     let _ticket = place.ticket().await;
     std::future::pending().await
 }
@@ -17,43 +19,44 @@ async fn that_never_ends(place: Place) -> Result<Response<Answer>, (Refusal, Rec
 #[tokio::test(start_paused = true)]
 async fn a_client_that_reads_no_heartbeat_keeps_neither_its_place_nor_its_slot() {
     for cut in [false, true] {
-        let mut stage = Stage::new();
-        let first = stage.place();
-        let rest = Box::pin(that_never_ends(stage.place()));
-        let response = refused(keep_company(rest, INTERVAL, Shape::OpenAi, &stage.holdings).await);
-        let _response = stage.give_to_one_who_does_not_read(response).await;
+        let mut stage = TestGateway::new();
+        let first = stage.enter_queue();
+        let rest = Box::pin(never_answered(stage.enter_queue()));
+        let response = expect_response(respond_with_heartbeats(rest, INTERVAL, Shape::OpenAi, &stage.sweeper).await);
+        let _response = stage.send_to_stalled_client(response).await;
         tokio::time::sleep(SWEEP_INTERVAL / 2).await;
         drop(first);
         let start = Instant::now();
         if cut {
-            stage.cut.cancel();
+            stage.abort.cancel();
         }
-        stage.slot_is_free().await;
-        let longest = if cut { SWEEP_INTERVAL / 2 } else { STALL + 2 * SWEEP_INTERVAL };
+        stage.slot_freed().await;
+        let longest = if cut { SWEEP_INTERVAL / 2 } else { STALL_TIMEOUT + 2 * SWEEP_INTERVAL };
         assert!(start.elapsed() <= longest, "{:?}", start.elapsed());
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_reads_its_heartbeats_may_wait_as_long_as_it_likes() {
-    let stage = Stage::new();
-    let first = stage.place();
-    let rest = Box::pin(that_never_ends(stage.place()));
-    let mut answer = refused(keep_company(rest, INTERVAL, Shape::OpenAi, &stage.holdings).await).into_body();
+    let stage = TestGateway::new();
+    let first = stage.enter_queue();
+    let rest = Box::pin(never_answered(stage.enter_queue()));
+    let mut answer =
+        expect_response(respond_with_heartbeats(rest, INTERVAL, Shape::OpenAi, &stage.sweeper).await).into_body();
     let start = Instant::now();
-    while start.elapsed() < REQUEST {
-        assert_eq!(next(&mut answer).await.unwrap().as_bytes(), COMMENT);
+    while start.elapsed() < REQUEST_TIMEOUT {
+        assert_eq!(next_piece(&mut answer).await.unwrap().as_bytes(), COMMENT);
     }
     drop(first);
 }
 
 /// What follows the comments when llama-server gives this answer, and the log.
 async fn after_comments(path: &str, status: u16, kind: ContentKind, head: &str, body: &[u8]) -> (Vec<String>, String) {
-    let mut stage = Stage::new();
-    let (passed, mut llama) = stage.answer(path, status, kind, head).await;
+    let mut stage = TestGateway::new();
+    let (passed, mut llama) = stage.proxied_body(path, status, kind, head).await;
     llama.write_all(body).await.unwrap();
     drop(llama);
-    let mut answer = Response::new(Answer::Passed(passed));
+    let mut answer = Response::new(ResponseBody::Proxied(passed));
     *answer.status_mut() = StatusCode::from_u16(status).unwrap();
     let content_type = head.lines().find_map(|line| line.strip_prefix("Content-Type: ")).unwrap();
     answer.headers_mut().insert(CONTENT_TYPE, content_type.parse().unwrap());
@@ -61,10 +64,11 @@ async fn after_comments(path: &str, status: u16, kind: ContentKind, head: &str, 
         tokio::time::sleep(INTERVAL + INTERVAL / 2).await;
         Ok(answer)
     });
-    let mut answer = refused(keep_company(rest, INTERVAL, Shape::of(path), &stage.holdings).await).into_body();
-    assert_eq!(next(&mut answer).await.unwrap().as_bytes(), COMMENT);
+    let mut answer =
+        expect_response(respond_with_heartbeats(rest, INTERVAL, Shape::of(path), &stage.sweeper).await).into_body();
+    assert_eq!(next_piece(&mut answer).await.unwrap().as_bytes(), COMMENT);
     let mut events = Vec::new();
-    while let Some(event) = next(&mut answer).await {
+    while let Some(event) = next_piece(&mut answer).await {
         events.push(event);
     }
     drop(answer);
@@ -76,7 +80,7 @@ fn json(body: &str) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_follows_as_it_is() {
+async fn an_event_stream_follows_unchanged() {
     let body = [&chunk("data: 1\n\ndata: [DONE]\n\n")[..], b"0\r\n\r\n"].concat();
     let head = "Content-Type: text/event-stream\r\nTransfer-Encoding: chunked";
     let (events, log) = after_comments(CHAT, 200, ContentKind::Stream, head, &body).await;
@@ -105,7 +109,7 @@ async fn an_error_of_llama_server_is_told_in_the_clients_shape_and_written_down_
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_an_event_is_an_error() {
+async fn a_response_that_cannot_be_an_event_is_an_error() {
     let html = "<html></html>";
     let head = format!("Content-Type: text/html\r\nContent-Length: {}", html.len());
     let long = format!("\"{}\"", "x".repeat(WRAPPED_ANSWER));
@@ -113,7 +117,11 @@ async fn what_cannot_be_an_event_is_an_error() {
         [(200, head.clone(), html), (502, head, html), (200, json(&long), &long[..1_000_000]), (200, json("{}"), "{")];
     for (status, head, body) in cases {
         let (events, log) = after_comments(CHAT, status, ContentKind::Other, &head, body.as_bytes()).await;
-        assert_eq!(events.iter().filter_map(|event| code(event)).collect::<Vec<_>>(), ["backend_error"], "{events:?}");
+        assert_eq!(
+            events.iter().filter_map(|event| error_code(event)).collect::<Vec<_>>(),
+            ["backend_error"],
+            "{events:?}"
+        );
         assert!(log.contains("status=200 code=backend_error "), "{log}");
     }
 }

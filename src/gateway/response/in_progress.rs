@@ -2,10 +2,10 @@
 //!
 //! Its drop tells the lease what has become of the request. Whether the client asks for more is not known here.
 
-use super::compute_failure::Verdict;
-use super::rename::Renamed;
-use super::sse::{Tail, Watch, data_event};
-use super::stall_sweeper::{Held, Holdings, Step, Taken};
+use super::compute_failure::ComputeFailure;
+use super::rename::RenamedBody;
+use super::sse::{SseTail, StreamWatcher, data_event};
+use super::stall_sweeper::{PollStep, StallSweeper, Sweepable, TerminationReason};
 use crate::awake::{ActiveInstant, ActiveSleep};
 use crate::fleet::Lease;
 use crate::gateway::accounting::record::Record;
@@ -28,27 +28,27 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 /// The answer was cut: the connection is closed so that the client can tell it from an end.
 #[derive(Debug, thiserror::Error)]
 #[error("the answer was cut: {0}")]
-pub struct Cut(pub(crate) &'static str);
+pub struct ResponseAborted(pub(crate) &'static str);
 
 /// A piece for the client, the end, or a cut.
-pub(super) type Next = Option<Result<Bytes, Cut>>;
+pub(super) type NextPiece = Option<Result<Bytes, ResponseAborted>>;
 
 /// How long an answer may take.
-pub(crate) struct Patience<'a> {
+pub(crate) struct ResponseTimeouts<'a> {
     /// The whole answer must be out by then; of a stream, its first byte.
     pub(crate) deadline: ActiveInstant,
     /// For a stream: how long it may be silent after each piece.
-    pub(crate) silence: Option<Duration>,
+    pub(crate) idle_timeout: Option<Duration>,
     /// Where it is listed, lest its client does not read it; says too when the service gives up what is in flight.
-    pub(crate) holdings: &'a Arc<Holdings>,
+    pub(crate) sweeper: &'a Arc<StallSweeper>,
 }
 
 /// An answer that llama-server has begun, and what its request holds until the end.
 pub(crate) struct UpstreamAnswer<'a> {
     pub(crate) status: StatusCode,
-    pub(crate) body: Renamed<Incoming>,
+    pub(crate) body: RenamedBody<Incoming>,
     pub(crate) route: &'static Route,
-    pub(crate) patience: Patience<'a>,
+    pub(crate) patience: ResponseTimeouts<'a>,
     pub(crate) caller: Caller,
     pub(crate) record: Record,
     pub(crate) ticket: Ticket,
@@ -56,26 +56,26 @@ pub(crate) struct UpstreamAnswer<'a> {
 }
 
 /// What an answer holds while it is on its way.
-pub(super) struct Holding {
-    upstream: Option<Renamed<Incoming>>,
+pub(super) struct InProgress {
+    upstream: Option<RenamedBody<Incoming>>,
     /// Pieces that may go out.
     ready: VecDeque<Bytes>,
     /// Of an event stream: watches for the ends of its events, and for its own.
-    watch: Option<Watch>,
-    manner: Manner,
+    watch: Option<StreamWatcher>,
+    mode: RelayMode,
     /// When the wait for the next piece ends.
     deadline: ActiveSleep,
     /// When the last piece of a stream came; none has before its first byte.
-    last_piece: Option<ActiveInstant>,
+    last_piece_at: Option<ActiveInstant>,
     /// What it says of llama-server, as far as that is known.
-    verdict: Verdict,
+    compute_failure: ComputeFailure,
     /// Ready when the drain is over.
-    cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    aborted: Pin<Box<WaitForCancellationFutureOwned>>,
     /// Ready when llama-server has ended or is being ended, whatever its connections do.
-    gone: Pin<Box<WaitForCancellationFutureOwned>>,
+    worker_gone: Pin<Box<WaitForCancellationFutureOwned>>,
     shape: Shape,
     /// The error that follows what is ready.
-    last_word: Option<Refusal>,
+    final_error: Option<Refusal>,
     record: Record,
     _caller: Caller,
     lease: Lease,
@@ -84,7 +84,7 @@ pub(super) struct Holding {
 }
 
 /// How an answer is passed on.
-enum Manner {
+enum RelayMode {
     /// Bytes are bytes.
     Plain,
     /// Whole events are passed on. Holds how long the stream may be silent.
@@ -93,21 +93,21 @@ enum Manner {
     Wrapped(StatusCode, Vec<u8>),
 }
 
-impl Holding {
+impl InProgress {
     pub(super) fn new(answer: UpstreamAnswer<'_>) -> Self {
         let UpstreamAnswer { status, body, route, patience, caller, record, ticket, lease } = answer;
         let mut holding = Self {
             upstream: Some(body),
             ready: VecDeque::new(),
-            watch: patience.silence.map(|_| Watch::new(route.ending)),
-            manner: patience.silence.map_or(Manner::Plain, Manner::Stream),
+            watch: patience.idle_timeout.map(|_| StreamWatcher::new(route.stream_end)),
+            mode: patience.idle_timeout.map_or(RelayMode::Plain, RelayMode::Stream),
             deadline: ActiveSleep::until(patience.deadline),
-            last_piece: None,
-            verdict: Verdict::of_head(status, route.needs_slot),
-            cut: Box::pin(patience.holdings.cut()),
-            gone: Box::pin(lease.gone()),
+            last_piece_at: None,
+            compute_failure: ComputeFailure::of_head(status, route.needs_slot),
+            aborted: Box::pin(patience.sweeper.aborted()),
+            worker_gone: Box::pin(lease.gone()),
             shape: route.shape,
-            last_word: None,
+            final_error: None,
             record,
             _caller: caller,
             lease,
@@ -119,8 +119,8 @@ impl Holding {
     }
 
     /// Makes one event of it. The record says what this client sees.
-    pub(super) fn wrap(&mut self, status: StatusCode) {
-        self.manner = Manner::Wrapped(status, Vec::new());
+    pub(super) fn wrap_as_event(&mut self, status: StatusCode) {
+        self.mode = RelayMode::Wrapped(status, Vec::new());
         self.record.complete = false;
         self.record.status = Some(StatusCode::OK);
         if !status.is_success() {
@@ -129,24 +129,24 @@ impl Holding {
     }
 
     /// What the client gets next. `tail` is what it got last.
-    pub(super) fn next(&mut self, context: &mut Context<'_>, tail: Tail) -> Step<Next> {
+    pub(super) fn next_piece(&mut self, context: &mut Context<'_>, tail: SseTail) -> PollStep<NextPiece> {
         loop {
             if let Some(piece) = self.ready.pop_front() {
-                self.record.sends(piece.len());
+                self.record.add_bytes_out(piece.len());
                 let over = self.is_over();
                 // A client may well leave once it has seen the end mark.
-                self.record.complete |= over || self.has_ended();
-                return if over { Step::Ends(Some(Ok(piece))) } else { Step::Gives(Some(Ok(piece))) };
+                self.record.complete |= over || self.has_sent_end_mark();
+                return if over { PollStep::Last(Some(Ok(piece))) } else { PollStep::Item(Some(Ok(piece))) };
             }
-            if let Some(refusal) = self.last_word.take() {
-                let event = tail.before(refusal.event(self.shape));
-                self.record.sends(event.len());
-                return Step::Ends(Some(Ok(event)));
+            if let Some(refusal) = self.final_error.take() {
+                let event = tail.separated(refusal.event(self.shape));
+                self.record.add_bytes_out(event.len());
+                return PollStep::Last(Some(Ok(event)));
             }
-            let Some(upstream) = &mut self.upstream else { return Step::Ends(None) };
+            let Some(upstream) = &mut self.upstream else { return PollStep::Last(None) };
             let outcome = match Pin::new(upstream).poll_frame(context) {
-                Poll::Pending => match self.poll_patience(context) {
-                    Poll::Pending => return Step::Waits,
+                Poll::Pending => match self.poll_failure(context) {
+                    Poll::Pending => return PollStep::Pending,
                     Poll::Ready(reason) => self.fail(reason),
                 },
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
@@ -158,41 +158,41 @@ impl Holding {
                 Poll::Ready(None) => self.end(),
             };
             if let Err(cut) = outcome {
-                return Step::Ends(Some(Err(cut)));
+                return PollStep::Last(Some(Err(cut)));
             }
         }
     }
 
     pub(super) fn is_over(&self) -> bool {
-        let upstream = match (&self.upstream, &self.manner) {
+        let upstream = match (&self.upstream, &self.mode) {
             (None, _) => true,
-            (Some(upstream), Manner::Plain) => upstream.is_end_stream(),
+            (Some(upstream), RelayMode::Plain) => upstream.is_end_stream(),
             // They have more to say when it ends.
             (Some(_), _) => false,
         };
-        upstream && self.ready.is_empty() && self.last_word.is_none()
+        upstream && self.ready.is_empty() && self.final_error.is_none()
     }
 
     /// Whether the end mark of a stream has gone out.
-    pub(super) fn has_ended(&self) -> bool {
-        let has_end_mark = self.stream_watch().is_some_and(Watch::has_end_mark);
+    pub(super) fn has_sent_end_mark(&self) -> bool {
+        let has_end_mark = self.stream_watch().is_some_and(StreamWatcher::has_end_mark);
         has_end_mark && self.ready.is_empty()
     }
 
     /// The watch of a stream that is passed on as one.
-    fn stream_watch(&self) -> Option<&Watch> {
-        self.watch.as_ref().filter(|_| matches!(self.manner, Manner::Stream(_)))
+    fn stream_watch(&self) -> Option<&StreamWatcher> {
+        self.watch.as_ref().filter(|_| matches!(self.mode, RelayMode::Stream(_)))
     }
 
-    fn take(&mut self, piece: Bytes) -> Result<(), Cut> {
+    fn take(&mut self, piece: Bytes) -> Result<(), ResponseAborted> {
         let now = ActiveInstant::now();
-        if self.verdict == Verdict::Fails {
-            self.verdict = Verdict::of_error(&piece);
+        if self.compute_failure == ComputeFailure::Possible {
+            self.compute_failure = ComputeFailure::of_error(&piece);
         }
         match &mut self.watch {
             Some(watch) => {
-                let mut renamer = self.upstream.as_mut().and_then(Renamed::stream_renamer);
-                let mut tally = self.record.tally();
+                let mut renamer = self.upstream.as_mut().and_then(RenamedBody::stream_renamer);
+                let mut tally = self.record.token_counter();
                 let mut with_text = false;
                 watch.take(&piece, &mut self.ready, |step, out| {
                     if let Some(renamer) = &mut renamer {
@@ -207,20 +207,20 @@ impl Holding {
                 }
             }
             None => {
-                if let Some(tally) = self.record.tally() {
+                if let Some(tally) = self.record.token_counter() {
                     tally.read(&piece);
                 }
                 self.ready.push_back(piece);
             }
         }
-        match self.manner {
-            Manner::Plain => {}
-            Manner::Stream(silence) => {
-                if self.last_piece.replace(now).is_none() {
+        match self.mode {
+            RelayMode::Plain => {}
+            RelayMode::Stream(silence) => {
+                if self.last_piece_at.replace(now).is_none() {
                     self.deadline.reset(now + silence);
                 }
             }
-            Manner::Wrapped(..) => {
+            RelayMode::Wrapped(..) => {
                 if !self.gather() {
                     return self.close_with(Refusal::BackendError);
                 }
@@ -231,7 +231,7 @@ impl Holding {
 
     /// Moves what may go out to the text of a wrapped answer. Returns whether it fits.
     fn gather(&mut self) -> bool {
-        let Manner::Wrapped(_, text) = &mut self.manner else { return true };
+        let RelayMode::Wrapped(_, text) = &mut self.mode else { return true };
         let length: usize = self.ready.iter().map(Bytes::len).sum();
         if text.len() + length > WRAPPED_ANSWER {
             self.ready.clear();
@@ -242,12 +242,12 @@ impl Holding {
     }
 
     /// The upstream has failed.
-    fn fail(&mut self, refusal: Refusal) -> Result<(), Cut> {
+    fn fail(&mut self, refusal: Refusal) -> Result<(), ResponseAborted> {
         match refusal {
             Refusal::BackendError => {
                 self.lease.record_broken_connection();
                 // Perhaps no fault of the upstream's.
-                return self.close_with(self.ticket.removal().unwrap_or(refusal));
+                return self.close_with(self.ticket.removal_refusal().unwrap_or(refusal));
             }
             Refusal::BackendTimeout => self.lease.mark_timed_out(),
             _ => {}
@@ -256,39 +256,39 @@ impl Holding {
     }
 
     /// There is no more to pass on: an event stream gets the error as its last event, anything else is cut.
-    fn close_with(&mut self, refusal: Refusal) -> Result<(), Cut> {
+    fn close_with(&mut self, refusal: Refusal) -> Result<(), ResponseAborted> {
         self.upstream = None;
-        if self.has_ended() {
+        if self.has_sent_end_mark() {
             // The client has all of it; what is missing is the end of llama-server's own body.
             self.record.complete = true;
             return Ok(());
         }
         self.record.code = Some(refusal.code());
         self.record.complete = true;
-        if matches!(self.manner, Manner::Plain) {
-            return Err(Cut(refusal.code()));
+        if matches!(self.mode, RelayMode::Plain) {
+            return Err(ResponseAborted(refusal.code()));
         }
-        self.last_word = Some(refusal);
+        self.final_error = Some(refusal);
         Ok(())
     }
 
     /// llama-server ended the body in order. A stream without its end mark was cut by a llama-server that stopped.
-    fn end(&mut self) -> Result<(), Cut> {
+    fn end(&mut self) -> Result<(), ResponseAborted> {
         self.upstream = None;
         if let Some(watch) = &mut self.watch {
-            watch.rest(&mut self.ready);
+            watch.flush(&mut self.ready);
         }
         if !self.gather() {
             return self.close_with(Refusal::BackendError);
         }
-        match &mut self.manner {
-            Manner::Plain => {}
-            Manner::Stream(_) => {
-                if !self.watch.as_ref().is_none_or(Watch::has_ended) {
+        match &mut self.mode {
+            RelayMode::Plain => {}
+            RelayMode::Stream(_) => {
+                if !self.watch.as_ref().is_none_or(StreamWatcher::is_complete) {
                     return self.fail(Refusal::BackendError);
                 }
             }
-            Manner::Wrapped(status, text) => {
+            RelayMode::Wrapped(status, text) => {
                 let event = match status.is_success() {
                     true => data_event(text),
                     false => event_of_backend(self.shape, *status, text),
@@ -304,17 +304,17 @@ impl Holding {
 
     /// Ready with the reason when there is no more waiting for the next piece. After the first piece of a stream, its
     /// timer is moved only when it fires, not with each further piece.
-    fn poll_patience(&mut self, context: &mut Context<'_>) -> Poll<Refusal> {
-        if self.cut.as_mut().poll(context).is_ready() {
+    fn poll_failure(&mut self, context: &mut Context<'_>) -> Poll<Refusal> {
+        if self.aborted.as_mut().poll(context).is_ready() {
             return Poll::Ready(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN));
         }
-        if self.gone.as_mut().poll(context).is_ready() {
+        if self.worker_gone.as_mut().poll(context).is_ready() {
             return Poll::Ready(Refusal::BackendError);
         }
         loop {
             ready!(Pin::new(&mut self.deadline).poll(context));
-            let due = match (&self.manner, self.last_piece) {
-                (Manner::Stream(silence), Some(last_piece)) => Some(last_piece + *silence),
+            let due = match (&self.mode, self.last_piece_at) {
+                (RelayMode::Stream(silence), Some(last_piece)) => Some(last_piece + *silence),
                 _ => None,
             };
             match due {
@@ -325,30 +325,30 @@ impl Holding {
     }
 }
 
-impl Drop for Holding {
+impl Drop for InProgress {
     /// Before the ticket is given back: whoever is next must not meet a llama-server that is about to be restarted.
     fn drop(&mut self) {
-        let in_band = self.stream_watch().and_then(Watch::error);
+        let in_band = self.stream_watch().and_then(StreamWatcher::error);
         let is_whole = self.record.complete && self.record.code.is_none();
-        match in_band.unwrap_or(self.verdict) {
-            Verdict::CannotCompute => self.lease.record_compute_failure(),
-            Verdict::Computes if is_whole => self.lease.record_success(),
+        match in_band.unwrap_or(self.compute_failure) {
+            ComputeFailure::Confirmed => self.lease.record_compute_failure(),
+            ComputeFailure::RuledOut if is_whole => self.lease.record_success(),
             _ if is_whole => self.lease.record_answer_end(),
             _ => {}
         }
     }
 }
 
-impl Held for Holding {
-    fn is_taken(&mut self, why: Taken) {
+impl Sweepable for InProgress {
+    fn terminate(&mut self, why: TerminationReason) {
         if self.record.complete {
             return;
         }
         // A client that does not read counts as one that has left.
         self.record.code = match why {
-            Taken::Stalled => return,
-            Taken::Late => Some(Refusal::BackendTimeout.code()),
-            Taken::Cut => Some(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN).code()),
+            TerminationReason::Stalled => return,
+            TerminationReason::TimedOut => Some(Refusal::BackendTimeout.code()),
+            TerminationReason::ShutDown => Some(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN).code()),
         };
         self.record.complete = true;
     }

@@ -6,7 +6,7 @@
 
 use super::sse::PieceSplicer;
 use crate::gateway::content_kind::ContentKind;
-use crate::gateway::request::rewrite::quoted;
+use crate::gateway::request::rewrite::json_string;
 use crate::gateway::scan::json_scanner::{JsonScanner, JsonStep};
 #[cfg(any(test, feature = "test-support"))]
 use crate::gateway::scan::sse_framer::SseFramer;
@@ -25,11 +25,11 @@ const LONGEST_NAME: usize = "response".len() * "\\u0000".len();
 
 /// Puts the client's name of the model into one answer.
 #[derive(Debug)]
-pub(crate) struct Renamer {
+pub(crate) struct ModelRenamer {
     /// It, as JSON.
     name: Bytes,
     scanner: JsonScanner<LONGEST_NAME>,
-    member: Member,
+    member: MemberKind,
     /// Whether what comes next is the rest of a value that it stands for.
     in_value: bool,
     /// Whether it reads the steps of a stream, not a body.
@@ -38,14 +38,14 @@ pub(crate) struct Renamer {
 
 /// A member by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Member {
+enum MemberKind {
     Model,
     /// `response` or `message` at the top.
     Wrapper,
     Other,
 }
 
-impl Renamer {
+impl ModelRenamer {
     /// For the answer with these headers to a client that asked for the model by this name. None if it cannot be read.
     /// Otherwise the answer's length may change, so Content-Length is removed.
     pub(crate) fn prepare(headers: &mut HeaderMap, name: &str) -> Option<Self> {
@@ -59,9 +59,9 @@ impl Renamer {
 
     fn new(name: &str, is_stream: bool) -> Self {
         Self {
-            name: quoted(name).into(),
+            name: json_string(name).into(),
             scanner: JsonScanner::of_object(),
-            member: Member::Other,
+            member: MemberKind::Other,
             in_value: false,
             is_stream,
         }
@@ -103,12 +103,12 @@ impl Renamer {
             match step {
                 Some(JsonStep::Name) => {
                     self.member = match (self.scanner.level(), self.scanner.name().as_deref()) {
-                        (_, Some("model")) => Member::Model,
-                        (1, Some("response" | "message")) => Member::Wrapper,
-                        _ => Member::Other,
+                        (_, Some("model")) => MemberKind::Model,
+                        (1, Some("response" | "message")) => MemberKind::Wrapper,
+                        _ => MemberKind::Other,
                     };
                 }
-                Some(JsonStep::Begins(b'"')) if self.member == Member::Model => {
+                Some(JsonStep::Begins(b'"')) if self.member == MemberKind::Model => {
                     let begin = at - 1;
                     // The right name divides no piece.
                     if !out.bytes(begin..part.end).starts_with(&self.name) {
@@ -116,7 +116,7 @@ impl Renamer {
                         self.in_value = true;
                     }
                 }
-                Some(JsonStep::Begins(b'{')) if self.member == Member::Wrapper => self.scanner.enter(),
+                Some(JsonStep::Begins(b'{')) if self.member == MemberKind::Wrapper => self.scanner.enter(),
                 Some(JsonStep::Ends) => self.end_value(at, out),
                 _ => {}
             }
@@ -137,25 +137,25 @@ impl Renamer {
 /// A body in which the model is renamed, or one that passes as it is. In a stream the model is renamed by the reader of
 /// this body, which knows its lines.
 #[derive(Debug)]
-pub(crate) struct Renamed<B> {
+pub(crate) struct RenamedBody<B> {
     body: B,
-    renamer: Option<Renamer>,
+    renamer: Option<ModelRenamer>,
     ready: VecDeque<Bytes>,
 }
 
-impl<B> Renamed<B> {
+impl<B> RenamedBody<B> {
     /// The body of an answer, with what [`Renamer::prepare`] has made of its head.
-    pub(crate) fn new(body: B, renamer: Option<Renamer>) -> Self {
+    pub(crate) fn new(body: B, renamer: Option<ModelRenamer>) -> Self {
         Self { body, renamer, ready: VecDeque::new() }
     }
 
     /// The renamer of a stream, which this body leaves as it is.
-    pub(super) fn stream_renamer(&mut self) -> Option<&mut Renamer> {
+    pub(super) fn stream_renamer(&mut self) -> Option<&mut ModelRenamer> {
         self.renamer.as_mut().filter(|renamer| renamer.is_stream)
     }
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Body for Renamed<B> {
+impl<B: Body<Data = Bytes> + Unpin> Body for RenamedBody<B> {
     type Data = Bytes;
     type Error = B::Error;
 
@@ -184,7 +184,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Renamed<B> {
 }
 
 #[cfg(any(test, feature = "test-support"))]
-impl Renamer {
+impl ModelRenamer {
     /// Takes a piece of any answer.
     fn take_any(&mut self, piece: &Bytes, framer: &mut SseFramer, ready: &mut VecDeque<Bytes>) {
         if !self.is_stream {
@@ -200,8 +200,8 @@ impl Renamer {
 
 /// What becomes of an answer in these pieces. For tests and fuzzing.
 #[cfg(any(test, feature = "test-support"))]
-pub(crate) fn renamed(pieces: &[&[u8]], name: &str, is_stream: bool) -> Vec<u8> {
-    let (mut renamer, mut ready) = (Renamer::new(name, is_stream), VecDeque::new());
+pub(crate) fn rename_pieces(pieces: &[&[u8]], name: &str, is_stream: bool) -> Vec<u8> {
+    let (mut renamer, mut ready) = (ModelRenamer::new(name, is_stream), VecDeque::new());
     let mut framer = SseFramer::new();
     for piece in pieces {
         renamer.take_any(&Bytes::copy_from_slice(piece), &mut framer, &mut ready);

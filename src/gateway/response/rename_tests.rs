@@ -1,4 +1,4 @@
-use super::super::sse::Watch;
+use super::super::sse::StreamWatcher;
 use super::*;
 use crate::gateway::route::StreamEnd;
 use http::HeaderValue;
@@ -10,19 +10,19 @@ const NAME: &str = "gpt \"4\"";
 /// What comes of an answer, which must be the same in whatever pieces it comes.
 fn of(text: &str, is_stream: bool) -> String {
     let bytes = text.as_bytes();
-    let whole = renamed(&[bytes], NAME, is_stream);
+    let whole = rename_pieces(&[bytes], NAME, is_stream);
     for size in 1..=bytes.len().min(80) {
         let pieces: Vec<&[u8]> = bytes.chunks(size).collect();
-        assert_eq!(renamed(&pieces, NAME, is_stream), whole, "pieces of {size}: {text}");
+        assert_eq!(rename_pieces(&pieces, NAME, is_stream), whole, "pieces of {size}: {text}");
     }
     for cut in 0..bytes.len() {
-        assert_eq!(renamed(&[&bytes[..cut], b"", &bytes[cut..]], NAME, is_stream), whole, "cut at {cut}: {text}");
+        assert_eq!(rename_pieces(&[&bytes[..cut], b"", &bytes[cut..]], NAME, is_stream), whole, "cut at {cut}: {text}");
     }
     String::from_utf8(whole).unwrap()
 }
 
 #[test]
-fn whatever_the_backend_calls_it_is_replaced_in_its_own_places_alone() {
+fn the_backends_model_name_is_replaced_in_its_own_places_alone() {
     let long = format!("\"/models/{}.gguf\"", "x".repeat(300));
     for text in [
         r#"{"model":@}"#,
@@ -49,7 +49,7 @@ fn whatever_the_backend_calls_it_is_replaced_in_its_own_places_alone() {
 }
 
 #[test]
-fn of_a_value_that_breaks_off_nothing_is_shown() {
+fn a_value_that_breaks_off_is_not_shown() {
     let ours = r#"{"model":"gpt \"4\"""#;
     assert_eq!(of(r#"{"model":"/srv/models/m.gg"#, false), ours);
     let chat = "data: {\"choices\":[],\"model\":@}\n\n";
@@ -62,7 +62,7 @@ fn of_a_value_that_breaks_off_nothing_is_shown() {
 }
 
 #[test]
-fn it_is_replaced_in_every_event_of_a_stream() {
+fn the_model_name_is_replaced_in_every_event_of_a_stream() {
     let chat = "data: {\"choices\":[{\"delta\":{\"content\":#}}],\"model\":@}\n\n";
     for text in [
         &chat.repeat(3),
@@ -85,8 +85,8 @@ fn it_is_replaced_in_every_event_of_a_stream() {
 }
 
 #[test]
-fn nothing_waits_and_what_stays_is_not_copied() {
-    let (mut renamer, mut framer, mut ready) = (Renamer::new("m", true), SseFramer::new(), VecDeque::new());
+fn no_piece_waits_and_unchanged_bytes_are_not_copied() {
+    let (mut renamer, mut framer, mut ready) = (ModelRenamer::new("m", true), SseFramer::new(), VecDeque::new());
     let mut take = |piece: &Bytes| {
         renamer.take_any(piece, &mut framer, &mut ready);
         ready.drain(..).collect::<Vec<Bytes>>()
@@ -106,13 +106,13 @@ fn nothing_waits_and_what_stays_is_not_copied() {
 }
 
 #[test]
-fn only_what_can_be_read_is_prepared() {
+fn only_a_readable_response_is_prepared() {
     let prepared = |content_type: &'static str, coding: Option<&'static str>| {
         let mut headers = HeaderMap::new();
         headers.insert("content-type", HeaderValue::from_static(content_type));
         headers.insert("content-length", HeaderValue::from_static("10"));
         headers.extend(coding.map(|coding| (CONTENT_ENCODING, HeaderValue::from_static(coding))));
-        let renamer = Renamer::prepare(&mut headers, "ours");
+        let renamer = ModelRenamer::prepare(&mut headers, "ours");
         assert_eq!(headers.contains_key(CONTENT_LENGTH), renamer.is_none(), "a wrong length would cut the answer");
         renamer.map(|renamer| renamer.is_stream)
     };
@@ -123,9 +123,9 @@ fn only_what_can_be_read_is_prepared() {
 }
 
 /// A body that gives these frames.
-struct Scripted(VecDeque<Result<Frame<Bytes>, &'static str>>);
+struct ScriptedBody(VecDeque<Result<Frame<Bytes>, &'static str>>);
 
-impl Body for Scripted {
+impl Body for ScriptedBody {
     type Data = Bytes;
     type Error = &'static str;
 
@@ -142,9 +142,9 @@ impl Body for Scripted {
     }
 }
 
-fn scripted(pieces: &[&'static str], last: Option<Result<Frame<Bytes>, &'static str>>) -> Scripted {
+fn scripted(pieces: &[&'static str], last: Option<Result<Frame<Bytes>, &'static str>>) -> ScriptedBody {
     let pieces = pieces.iter().map(|piece| Ok(Frame::data(Bytes::from_static(piece.as_bytes()))));
-    Scripted(pieces.chain(last).collect())
+    ScriptedBody(pieces.chain(last).collect())
 }
 
 /// All that a body gives, piece by piece.
@@ -172,19 +172,19 @@ async fn a_body_gives_all_its_pieces_before_its_end_whatever_ends_it() {
         [(None, vec![]), (Some(Err("broken")), vec!["broken".to_owned()]), (Some(Ok(trailers())), told.clone())]
     {
         let pieces = ["{\"model\":\"m\",", "", "\"response\":{\"model\":\"", "m\"},\"model\":\"m"];
-        let body = Renamed::new(scripted(&pieces, last), Some(Renamer::new("long name", false)));
+        let body = RenamedBody::new(scripted(&pieces, last), Some(ModelRenamer::new("long name", false)));
         assert_eq!(body.size_hint().exact(), None);
         let expected = "{\"model\":\"long name\",\"response\":{\"model\":\"long name\"},\"model\":\"long name\"";
         assert_eq!(read(body).await, (expected.to_owned(), rest));
     }
-    let plain = Renamed::new(scripted(&["{\"model\":\"m\"}"], Some(Ok(trailers()))), None);
+    let plain = RenamedBody::new(scripted(&["{\"model\":\"m\"}"], Some(Ok(trailers()))), None);
     assert_eq!(plain.size_hint().exact(), Some(99));
     assert_eq!(read(plain).await, ("{\"model\":\"m\"}".to_owned(), told));
 }
 
 #[tokio::test]
 async fn a_body_is_at_its_end_when_all_its_pieces_are_out() {
-    let mut body = Renamed::new(scripted(&["{\"model\":\"m\"", "}"], None), Some(Renamer::new("a", false)));
+    let mut body = RenamedBody::new(scripted(&["{\"model\":\"m\"", "}"], None), Some(ModelRenamer::new("a", false)));
     assert!(!body.is_end_stream());
     body.body.0.pop_back();
     for (piece, is_last) in [("{\"model\":", false), ("\"a\"", true)] {
@@ -211,9 +211,9 @@ proptest! {
         let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(text.len())).chain([0, text.len()]).collect();
         cuts.sort_unstable();
         let pieces: Vec<&[u8]> = cuts.windows(2).map(|ends| &text.as_bytes()[ends[0]..ends[1]]).collect();
-        let whole = renamed(&[text.as_bytes()], "m", is_stream);
-        prop_assert_eq!(&renamed(&pieces, "m", is_stream), &whole);
-        prop_assert_eq!(&renamed(&[&whole], "m", is_stream), &whole, "the right name stays");
+        let whole = rename_pieces(&[text.as_bytes()], "m", is_stream);
+        prop_assert_eq!(&rename_pieces(&pieces, "m", is_stream), &whole);
+        prop_assert_eq!(&rename_pieces(&[&whole], "m", is_stream), &whole, "the right name stays");
     }
 
     #[test]
@@ -222,9 +222,9 @@ proptest! {
             "content": content, "model": name, "response": {"model": name, "text": [{"model": theirs}]},
             "message": {"model": name, "content": {"model": theirs}}, "choices": [{"message": {"model": theirs}}],
         }).to_string();
-        prop_assert_eq!(renamed(&[of(&theirs).as_bytes()], &ours, false), of(&ours).into_bytes());
+        prop_assert_eq!(rename_pieces(&[of(&theirs).as_bytes()], &ours, false), of(&ours).into_bytes());
         let event = |json: &str| format!("event: x\ndata: {json}\n\n").into_bytes();
-        prop_assert_eq!(renamed(&[&event(&of(&theirs))], &ours, true), event(&of(&ours)));
+        prop_assert_eq!(rename_pieces(&[&event(&of(&theirs))], &ours, true), event(&of(&ours)));
     }
 
     #[test]
@@ -232,16 +232,16 @@ proptest! {
         let text = format!("data: {}", text.replace('\r', ""));
         let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(text.len())).chain([0, text.len()]).collect();
         cuts.sort_unstable();
-        let (mut watch, mut renamer, mut ready) = (Watch::new(StreamEnd::Done), Renamer::new("m", true), VecDeque::new());
+        let (mut watch, mut renamer, mut ready) = (StreamWatcher::new(StreamEnd::Done), ModelRenamer::new("m", true), VecDeque::new());
         for ends in cuts.windows(2) {
             let piece = Bytes::copy_from_slice(&text.as_bytes()[ends[0]..ends[1]]);
             watch.take(&piece, &mut ready, |step, out| renamer.take_step(step, out));
         }
         let released: String = ready.drain(..).map(|piece| String::from_utf8(piece.to_vec()).unwrap()).collect();
-        watch.rest(&mut ready);
+        watch.flush(&mut ready);
         let held: String = ready.drain(..).map(|piece| String::from_utf8(piece.to_vec()).unwrap()).collect();
         prop_assert!(released.is_empty() || released.ends_with("\n\n"), "{released:?}");
         prop_assert!(!held.contains("\n\n") && !held.starts_with('\n'), "{held:?}");
-        prop_assert_eq!((released + &held).into_bytes(), renamed(&[text.as_bytes()], "m", true));
+        prop_assert_eq!((released + &held).into_bytes(), rename_pieces(&[text.as_bytes()], "m", true));
     }
 }

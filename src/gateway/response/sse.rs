@@ -4,8 +4,8 @@
 //! arrived, so that a client whose llama-server dies gets whole events and then an error, never half a one. How the lines
 //! are found is up to `sse_framer.rs`.
 
-use super::compute_failure::Verdict;
-use crate::gateway::bounds::HELD_EVENT;
+use super::compute_failure::ComputeFailure;
+use crate::gateway::bounds::MAX_BUFFERED_EVENT;
 use crate::gateway::route::StreamEnd;
 use crate::gateway::scan::sse_framer::{SseField, SseFramer, SseLine, SseStep};
 use bytes::Bytes;
@@ -14,7 +14,7 @@ use std::ops::Range;
 
 impl StreamEnd {
     /// How a value begins, of which field, that marks the last event of a stream that has come to its end.
-    fn marks(self) -> (SseField, &'static [&'static [u8]]) {
+    fn end_marks(self) -> (SseField, &'static [&'static [u8]]) {
         match self {
             Self::Done => (SseField::Data, &[b"[DONE]"]),
             Self::MessageStop => (SseField::Event, &[b"message_stop"]),
@@ -27,16 +27,16 @@ impl StreamEnd {
 }
 
 /// Watches one stream.
-pub(super) struct Watch {
+pub(super) struct StreamWatcher {
     framer: SseFramer,
     end: EndWatch,
-    held: VecDeque<Bytes>,
-    held_length: usize,
+    buffered: VecDeque<Bytes>,
+    buffered_length: usize,
 }
 
-impl Watch {
+impl StreamWatcher {
     pub(super) fn new(ending: StreamEnd) -> Self {
-        Self { framer: SseFramer::new(), end: EndWatch::new(ending), held: VecDeque::new(), held_length: 0 }
+        Self { framer: SseFramer::new(), end: EndWatch::new(ending), buffered: VecDeque::new(), buffered_length: 0 }
     }
 
     /// Takes a piece as it came and pushes to `ready` what may go out: everything up to the last end of an event. Shows
@@ -47,8 +47,8 @@ impl Watch {
         ready: &mut VecDeque<Bytes>,
         mut each: impl FnMut(&SseStep<'_>, &mut PieceSplicer<'_>),
     ) {
-        let already_held = self.held.len();
-        let mut out = PieceSplicer::new(piece, &mut self.held);
+        let already_held = self.buffered.len();
+        let mut out = PieceSplicer::new(piece, &mut self.buffered);
         let mut at = 0;
         while let Some(step) = self.framer.next(piece, &mut at) {
             each(&step, &mut out);
@@ -66,18 +66,18 @@ impl Watch {
         let complete = out.complete;
         let length = |pieces: std::collections::vec_deque::Iter<'_, Bytes>| pieces.map(Bytes::len).sum::<usize>();
         if complete > 0 {
-            ready.extend(self.held.drain(..complete));
-            self.held_length = length(self.held.iter());
+            ready.extend(self.buffered.drain(..complete));
+            self.buffered_length = length(self.buffered.iter());
         } else {
-            self.held_length += length(self.held.range(already_held..));
+            self.buffered_length += length(self.buffered.range(already_held..));
         }
-        if self.held_length > HELD_EVENT {
-            self.rest(ready);
+        if self.buffered_length > MAX_BUFFERED_EVENT {
+            self.flush(ready);
         }
     }
 
     /// Whether the stream said itself that it has ended, or has none to say.
-    pub(super) fn has_ended(&self) -> bool {
+    pub(super) fn is_complete(&self) -> bool {
         self.end.has_ended || self.end.ending == StreamEnd::Unmarked
     }
 
@@ -87,15 +87,15 @@ impl Watch {
     }
 
     /// What llama-server says of itself in an error event, if there was one.
-    pub(super) fn error(&self) -> Option<Verdict> {
+    pub(super) fn error(&self) -> Option<ComputeFailure> {
         self.end.error
     }
 
     /// What is held when the body ended in order; it belongs to the client.
-    pub(super) fn rest(&mut self, ready: &mut VecDeque<Bytes>) {
+    pub(super) fn flush(&mut self, ready: &mut VecDeque<Bytes>) {
         self.end.release_event();
-        self.held_length = 0;
-        ready.extend(self.held.drain(..));
+        self.buffered_length = 0;
+        ready.extend(self.buffered.drain(..));
     }
 }
 
@@ -105,11 +105,11 @@ struct EndWatch {
     /// Whether the end has gone out.
     has_ended: bool,
     /// What the error event that has gone out says of llama-server.
-    error: Option<Verdict>,
+    error: Option<ComputeFailure>,
     /// Whether the event that has not gone out is the end.
     is_end: bool,
     /// What the event that has not gone out says of llama-server, if it is an error.
-    held_error: Option<Verdict>,
+    held_error: Option<ComputeFailure>,
 }
 
 impl EndWatch {
@@ -127,11 +127,11 @@ impl EndWatch {
             SseField::Event => b"error",
             SseField::Data => b"{\"error\"",
         };
-        let (field, marks) = self.ending.marks();
+        let (field, marks) = self.ending.end_marks();
         if line.head.starts_with(begins_error) || (line.field == SseField::Data && self.held_error.is_some()) {
             self.is_end = true;
-            if self.held_error != Some(Verdict::CannotCompute) {
-                self.held_error = Some(Verdict::of_error(line.head));
+            if self.held_error != Some(ComputeFailure::Confirmed) {
+                self.held_error = Some(ComputeFailure::of_error(line.head));
             }
         } else if line.field == field && marks.iter().any(|mark| line.head.starts_with(mark)) {
             self.is_end = true;
@@ -205,23 +205,23 @@ impl<'a> PieceSplicer<'a> {
 
 /// The last bytes that went out: whether they ended an event.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Tail([u8; 3]);
+pub(super) struct SseTail([u8; 3]);
 
-impl Tail {
+impl SseTail {
     /// Nothing has gone out.
     pub(super) fn new() -> Self {
         Self(*b"\n\n\n")
     }
 
     /// These bytes went out.
-    pub(super) fn follow(&mut self, piece: &[u8]) {
+    pub(super) fn push(&mut self, piece: &[u8]) {
         let fresh = &piece[piece.len().saturating_sub(3)..];
         self.0.rotate_left(fresh.len());
         self.0[3 - fresh.len()..].copy_from_slice(fresh);
     }
 
     /// The event as it may follow: an event that has gone out in part is ended first.
-    pub(super) fn before(self, event: Bytes) -> Bytes {
+    pub(super) fn separated(self, event: Bytes) -> Bytes {
         match self.0 {
             [_, b'\n', b'\n'] | [b'\n', b'\r', b'\n'] => event,
             _ => Bytes::from([b"\n\n", &event[..]].concat()),
@@ -243,12 +243,12 @@ mod tests {
     use proptest::prelude::*;
 
     fn through(pieces: &[&str], ending: StreamEnd) -> (Vec<String>, bool) {
-        let mut watch = Watch::new(ending);
+        let mut watch = StreamWatcher::new(ending);
         let mut ready = VecDeque::new();
         for piece in pieces {
             watch.take(&Bytes::copy_from_slice(piece.as_bytes()), &mut ready, |_, _| {});
         }
-        (ready.iter().map(|piece| String::from_utf8(piece.to_vec()).unwrap()).collect(), watch.has_ended())
+        (ready.iter().map(|piece| String::from_utf8(piece.to_vec()).unwrap()).collect(), watch.is_complete())
     }
 
     #[test]
@@ -291,22 +291,22 @@ mod tests {
             (
                 "data: {}\n\ndata: {\"error\":{\"message\":\"Compute error.\"}}\n\n",
                 StreamEnd::Unmarked,
-                Some(Verdict::CannotCompute),
+                Some(ComputeFailure::Confirmed),
             ),
             (
                 "data: {}\n\nevent: error\ndata: {\"message\":\"Compute error.\"}\n\n",
                 StreamEnd::MessageStop,
-                Some(Verdict::CannotCompute),
+                Some(ComputeFailure::Confirmed),
             ),
         ] {
             let stream = Bytes::from_static(stream.as_bytes());
             for first in 1..stream.len() {
                 for second in first + 1..stream.len() {
-                    let (mut watch, mut ready) = (Watch::new(ending), VecDeque::new());
+                    let (mut watch, mut ready) = (StreamWatcher::new(ending), VecDeque::new());
                     for piece in [0..first, first..second, second..stream.len()] {
                         watch.take(&stream.slice(piece), &mut ready, |_, _| {});
                     }
-                    watch.rest(&mut ready);
+                    watch.flush(&mut ready);
                     assert!(watch.has_end_mark(), "{stream:?} {first} {second}");
                     assert_eq!(watch.error(), error, "{stream:?} {first} {second}");
                 }
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_model_says_ends_nothing_wherever_its_event_is_cut() {
+    fn text_of_the_model_ends_no_stream_wherever_its_event_is_cut() {
         let event = "data: {\"content\":\"data: [DONE]\"}\n\n";
         for cut in 1..event.len() {
             assert!(!through(&[&event[..cut], &event[cut..]], StreamEnd::Done).1, "{cut}");
@@ -324,16 +324,16 @@ mod tests {
 
     #[test]
     fn an_event_longer_than_the_bound_is_passed_on_in_pieces() {
-        let long = "x".repeat(HELD_EVENT + 1);
+        let long = "x".repeat(MAX_BUFFERED_EVENT + 1);
         assert_eq!(through(&[&long], StreamEnd::Done).0.concat(), long);
     }
 
     #[test]
     fn an_event_that_went_out_in_part_is_ended_before_another() {
         let before = |pieces: &[&str]| {
-            let mut tail = Tail::new();
-            pieces.iter().for_each(|piece| tail.follow(piece.as_bytes()));
-            String::from_utf8(tail.before(Bytes::from_static(b"x")).to_vec()).unwrap()
+            let mut tail = SseTail::new();
+            pieces.iter().for_each(|piece| tail.push(piece.as_bytes()));
+            String::from_utf8(tail.separated(Bytes::from_static(b"x")).to_vec()).unwrap()
         };
         for whole in [&[][..], &["data: 1\n\n"], &["data: 1\n", "\n"], &["data: 1\r\n\r\n"], &["a\r", "\n", "\r", "\n"]]
         {
@@ -360,12 +360,16 @@ mod tests {
             ("event:message_stop\ndata:{}\n\n", StreamEnd::MessageStop, None),
             ("event:response.completed\r\ndata:{}\r\n\r\n", StreamEnd::ResponseDone, None),
             ("event: response.incomplete\n\n", StreamEnd::ResponseDone, None),
-            ("data:{\"error\":{}}\n\n", StreamEnd::Done, Some(Verdict::Nothing)),
-            ("event:error\ndata:{\"message\":\"Compute error.\"}\n\n", StreamEnd::Done, Some(Verdict::CannotCompute)),
-            ("event:error\n\ndata: [DONE]\n\n", StreamEnd::Done, Some(Verdict::Nothing)),
+            ("data:{\"error\":{}}\n\n", StreamEnd::Done, Some(ComputeFailure::NotApplicable)),
+            (
+                "event:error\ndata:{\"message\":\"Compute error.\"}\n\n",
+                StreamEnd::Done,
+                Some(ComputeFailure::Confirmed),
+            ),
+            ("event:error\n\ndata: [DONE]\n\n", StreamEnd::Done, Some(ComputeFailure::NotApplicable)),
         ] {
             for cut in 0..stream.len() {
-                let (mut watch, mut ready) = (Watch::new(ending), VecDeque::new());
+                let (mut watch, mut ready) = (StreamWatcher::new(ending), VecDeque::new());
                 for piece in [&stream.as_bytes()[..cut], &stream.as_bytes()[cut..]] {
                     watch.take(&Bytes::copy_from_slice(piece), &mut ready, |_, _| {});
                 }
@@ -381,16 +385,16 @@ mod tests {
 
     #[test]
     fn the_end_mark_counts_once_its_event_goes_out() {
-        let (mut watch, mut ready) = (Watch::new(StreamEnd::Done), VecDeque::new());
+        let (mut watch, mut ready) = (StreamWatcher::new(StreamEnd::Done), VecDeque::new());
         watch.take(&Bytes::from_static(b"data: 1\n\ndata: [DONE]\n"), &mut ready, |_, _| {});
         assert!(ready.len() == 1 && !watch.has_end_mark());
-        watch.rest(&mut ready);
+        watch.flush(&mut ready);
         assert!(ready.len() == 2 && watch.has_end_mark(), "the body has ended in order");
-        let (mut watch, mut ready) = (Watch::new(StreamEnd::Done), VecDeque::new());
+        let (mut watch, mut ready) = (StreamWatcher::new(StreamEnd::Done), VecDeque::new());
         watch.take(&Bytes::from_static(b"data: [DO"), &mut ready, |_, _| {});
         watch.take(&Bytes::from_static(b"NE]"), &mut ready, |_, _| {});
         assert!(ready.is_empty() && !watch.has_end_mark());
-        watch.rest(&mut ready);
+        watch.flush(&mut ready);
         assert!(watch.has_end_mark());
     }
 
@@ -407,13 +411,13 @@ mod tests {
         #[test]
         fn pieces_do_not_matter(text in stream(), cuts in proptest::collection::vec(0..60_usize, 0..6)) {
             let seen = |cuts: &[usize]| {
-                let (mut watch, mut ready) = (Watch::new(StreamEnd::Done), VecDeque::new());
+                let (mut watch, mut ready) = (StreamWatcher::new(StreamEnd::Done), VecDeque::new());
                 for ends in cuts.windows(2) {
                     watch.take(&Bytes::copy_from_slice(&text.as_bytes()[ends[0]..ends[1]]), &mut ready, |_, _| {});
                 }
                 let released: Vec<u8> = ready.drain(..).flatten().collect();
                 let before_the_end = (watch.has_end_mark(), watch.error());
-                watch.rest(&mut ready);
+                watch.flush(&mut ready);
                 (released, before_the_end, watch.has_end_mark(), watch.error())
             };
             let mut all: Vec<usize> = cuts.into_iter().map(|cut| cut.min(text.len())).chain([0, text.len()]).collect();
@@ -423,12 +427,12 @@ mod tests {
 
         #[test]
         fn no_byte_is_lost_or_changed(pieces in proptest::collection::vec("[a\n\r]{0,6}", 0..20)) {
-            let mut watch = Watch::new(StreamEnd::Done);
+            let mut watch = StreamWatcher::new(StreamEnd::Done);
             let mut ready = VecDeque::new();
             for piece in &pieces {
                 watch.take(&Bytes::copy_from_slice(piece.as_bytes()), &mut ready, |_, _| {});
             }
-            watch.rest(&mut ready);
+            watch.flush(&mut ready);
             let out: Vec<u8> = ready.iter().flat_map(|piece| piece.to_vec()).collect();
             prop_assert_eq!(out, pieces.concat().into_bytes());
         }

@@ -7,7 +7,7 @@
 //! The list is as long as there are answers at once, which `MAX_CONNECTIONS` and `HTTP2_STREAMS` bound.
 
 use crate::awake::ActiveInstant;
-use crate::gateway::bounds::{SWEEP_INTERVAL, SWEEP_INTERVAL_CUT};
+use crate::gateway::bounds::{SWEEP_INTERVAL, SWEEP_INTERVAL_ABORT};
 use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -17,105 +17,105 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// Everything that is held at this moment.
-pub(crate) struct Holdings {
-    list: Mutex<List>,
+pub(crate) struct StallSweeper {
+    list: Mutex<SweepList>,
     /// Longest time in which a client may not ask for more.
-    stall: Duration,
+    stall_timeout: Duration,
     /// Cancelled when the drain is over: what is still in flight ends.
-    cut: CancellationToken,
+    abort: CancellationToken,
 }
 
 #[derive(Default)]
-struct List {
-    entries: Vec<Option<Entry>>,
+struct SweepList {
+    entries: Vec<Option<SweepEntry>>,
     free: Vec<usize>,
 }
 
-struct Entry {
-    cell: Arc<dyn Sweepable>,
+struct SweepEntry {
+    cell: Arc<dyn SweepTarget>,
     /// The turn in which the sweeper saw it last, and when it saw that turn first.
-    seen: Option<(u64, ActiveInstant)>,
+    last_seen: Option<(u64, ActiveInstant)>,
 }
 
 /// Why something was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Taken {
+pub(super) enum TerminationReason {
     /// The client has not asked for more for too long.
     Stalled,
     /// It should have been over by now.
-    Late,
+    TimedOut,
     /// The service ends.
-    Cut,
+    ShutDown,
 }
 
 /// What can be held.
-pub(super) trait Held: Send + 'static {
+pub(super) trait Sweepable: Send + 'static {
     /// It is about to be dropped, for this reason.
-    fn is_taken(&mut self, why: Taken);
+    fn terminate(&mut self, why: TerminationReason);
 }
 
 /// Holds a `T` until its owner ends it, is dropped, or the sweeper takes it.
-pub(super) struct Hold<T: Held> {
-    cell: Arc<Cell<T>>,
-    place: usize,
-    holdings: Arc<Holdings>,
+pub(super) struct SweepHandle<T: Sweepable> {
+    cell: Arc<SweepCell<T>>,
+    index: usize,
+    sweeper: Arc<StallSweeper>,
 }
 
 /// What the owner's look at a `T` has led to.
-pub(super) enum Step<R> {
+pub(super) enum PollStep<R> {
     /// It waits for something that will wake it, and goes on holding.
-    Waits,
+    Pending,
     /// It has something for the client, and goes on holding.
-    Gives(R),
+    Item(R),
     /// It has the last thing for the client, and holds nothing any more.
-    Ends(R),
+    Last(R),
 }
 
 /// What the owner gets.
-pub(super) enum Given<R> {
+pub(super) enum PollOutcome<R> {
     /// More may follow.
-    One(R),
+    Item(R),
     /// Nothing will follow.
     Last(R),
     /// There is nothing any more; why, if the sweeper took it.
-    Gone(Option<Taken>),
+    Ended(Option<TerminationReason>),
 }
 
-struct Cell<T> {
-    state: Mutex<State<T>>,
+struct SweepCell<T> {
+    state: Mutex<CellState<T>>,
     /// Odd while it is the client's turn to ask for more, even while the client waits; never the same again. Changed only
     /// under the lock.
-    turn: AtomicU64,
+    generation: AtomicU64,
     deadline: Option<ActiveInstant>,
 }
 
-enum State<T> {
-    Held(T),
-    Over,
-    Taken(Taken),
+enum CellState<T> {
+    Active(T),
+    Done,
+    Terminated(TerminationReason),
 }
 
 /// Of a cell, what the sweeper needs.
-trait Sweepable: Send + Sync {
-    fn turn(&self) -> u64;
+trait SweepTarget: Send + Sync {
+    fn generation(&self) -> u64;
     fn deadline(&self) -> Option<ActiveInstant>;
     /// What it holds, unless it is being looked at or no longer in this turn.
-    fn take(&self, turn: u64, why: Taken) -> Option<Box<dyn Send>>;
+    fn take(&self, turn: u64, why: TerminationReason) -> Option<Box<dyn Send>>;
 }
 
-fn is_clients(turn: u64) -> bool {
+fn is_waiting_for_client(turn: u64) -> bool {
     turn % 2 == 1
 }
 
-impl Holdings {
+impl StallSweeper {
     /// Where clients may leave a piece untouched for so long, and everything is taken once `cut` is cancelled.
     pub(crate) fn new(stall: Duration, cut: CancellationToken) -> Arc<Self> {
-        Arc::new(Self { list: Mutex::default(), stall, cut })
+        Arc::new(Self { list: Mutex::default(), stall_timeout: stall, abort: cut })
     }
 
     /// Ready when everything is about to be taken.
-    pub(super) fn cut(&self) -> WaitForCancellationFutureOwned {
-        self.cut.clone().cancelled_owned()
+    pub(super) fn aborted(&self) -> WaitForCancellationFutureOwned {
+        self.abort.clone().cancelled_owned()
     }
 
     /// Takes what has been held too long, until `stop` is cancelled.
@@ -126,9 +126,9 @@ impl Holdings {
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
-                () = self.cut.cancelled(), if !cutting => {
+                () = self.abort.cancelled(), if !cutting => {
                     cutting = true;
-                    ticks = interval(SWEEP_INTERVAL_CUT);
+                    ticks = interval(SWEEP_INTERVAL_ABORT);
                     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 }
                 () = stop.cancelled() => return,
@@ -138,26 +138,26 @@ impl Holdings {
     }
 
     fn sweep_once(&self, now: ActiveInstant) {
-        let is_cut = self.cut.is_cancelled();
+        let is_cut = self.abort.is_cancelled();
         let mut taken = Vec::new();
         let mut list = self.lock();
         for entry in list.entries.iter_mut().flatten() {
-            let turn = entry.cell.turn();
-            let since = match entry.seen {
+            let turn = entry.cell.generation();
+            let since = match entry.last_seen {
                 Some((seen, since)) if seen == turn => since,
                 _ => now,
             };
-            entry.seen = Some((turn, since));
+            entry.last_seen = Some((turn, since));
             // Whatever waits for something else than its client is woken in time, by its own clock.
-            if !is_clients(turn) {
+            if !is_waiting_for_client(turn) {
                 continue;
             }
             let why = if is_cut {
-                Taken::Cut
+                TerminationReason::ShutDown
             } else if entry.cell.deadline().is_some_and(|deadline| deadline <= now) {
-                Taken::Late
-            } else if now - since >= self.stall {
-                Taken::Stalled
+                TerminationReason::TimedOut
+            } else if now - since >= self.stall_timeout {
+                TerminationReason::Stalled
             } else {
                 continue;
             };
@@ -168,14 +168,14 @@ impl Holdings {
         drop(taken);
     }
 
-    fn lock(&self) -> MutexGuard<'_, List> {
+    fn lock(&self) -> MutexGuard<'_, SweepList> {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl List {
-    fn add(&mut self, cell: Arc<dyn Sweepable>) -> usize {
-        let entry = Some(Entry { cell, seen: None });
+impl SweepList {
+    fn add(&mut self, cell: Arc<dyn SweepTarget>) -> usize {
+        let entry = Some(SweepEntry { cell, last_seen: None });
         match self.free.pop() {
             Some(place) => {
                 self.entries[place] = entry;
@@ -188,98 +188,99 @@ impl List {
         }
     }
 
-    fn remove(&mut self, place: usize) -> Option<Entry> {
+    fn remove(&mut self, place: usize) -> Option<SweepEntry> {
         self.free.push(place);
         self.entries[place].take()
     }
 }
 
-impl<T: Held> Hold<T> {
+impl<T: Sweepable> SweepHandle<T> {
     /// Holds it, until the deadline at most where the client is slow to take what there is.
-    pub(super) fn new(holdings: &Arc<Holdings>, held: T, deadline: Option<ActiveInstant>) -> Self {
+    pub(super) fn new(holdings: &Arc<StallSweeper>, held: T, deadline: Option<ActiveInstant>) -> Self {
         // It is not looked at before the client has room: its turn.
-        let cell = Arc::new(Cell { state: Mutex::new(State::Held(held)), turn: AtomicU64::new(1), deadline });
-        let listed: Arc<Cell<T>> = Arc::clone(&cell);
+        let cell =
+            Arc::new(SweepCell { state: Mutex::new(CellState::Active(held)), generation: AtomicU64::new(1), deadline });
+        let listed: Arc<SweepCell<T>> = Arc::clone(&cell);
         let place = holdings.lock().add(listed);
-        Self { cell, place, holdings: Arc::clone(holdings) }
+        Self { cell, index: place, sweeper: Arc::clone(holdings) }
     }
 
     /// Looks at what is held. While that lasts nobody takes it.
-    pub(super) fn step<R>(&self, look: impl FnOnce(&mut T) -> Step<R>) -> Poll<Given<R>> {
+    pub(super) fn poll_with<R>(&self, look: impl FnOnce(&mut T) -> PollStep<R>) -> Poll<PollOutcome<R>> {
         let mut state = self.cell.lock();
         let held = match &mut *state {
-            State::Held(held) => held,
-            State::Over => return Poll::Ready(Given::Gone(None)),
-            State::Taken(why) => return Poll::Ready(Given::Gone(Some(*why))),
+            CellState::Active(held) => held,
+            CellState::Done => return Poll::Ready(PollOutcome::Ended(None)),
+            CellState::Terminated(why) => return Poll::Ready(PollOutcome::Ended(Some(*why))),
         };
         match look(held) {
-            Step::Waits => {
-                self.cell.turns(false);
+            PollStep::Pending => {
+                self.cell.advance_generation(false);
                 Poll::Pending
             }
-            Step::Gives(one) => {
-                self.cell.turns(true);
-                Poll::Ready(Given::One(one))
+            PollStep::Item(one) => {
+                self.cell.advance_generation(true);
+                Poll::Ready(PollOutcome::Item(one))
             }
-            Step::Ends(last) => {
-                let held = mem::replace(&mut *state, State::Over);
-                self.cell.turns(false);
+            PollStep::Last(last) => {
+                let held = mem::replace(&mut *state, CellState::Done);
+                self.cell.advance_generation(false);
                 drop(state);
                 drop(held);
-                Poll::Ready(Given::Last(last))
+                Poll::Ready(PollOutcome::Last(last))
             }
         }
     }
 
     /// Changes what is held, if it still is.
-    pub(super) fn change(&self, change: impl FnOnce(&mut T)) {
-        if let State::Held(held) = &mut *self.cell.lock() {
+    pub(super) fn update(&self, change: impl FnOnce(&mut T)) {
+        if let CellState::Active(held) = &mut *self.cell.lock() {
             change(held);
         }
     }
 }
 
-impl<T: Held> Drop for Hold<T> {
+impl<T: Sweepable> Drop for SweepHandle<T> {
     fn drop(&mut self) {
         // The last of the two to be dropped drops what is held, when the list is free again.
-        let entry = self.holdings.lock().remove(self.place);
+        let entry = self.sweeper.lock().remove(self.index);
         drop(entry);
     }
 }
 
-impl<T> Cell<T> {
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
+impl<T> SweepCell<T> {
+    fn lock(&self) -> MutexGuard<'_, CellState<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Goes on to a new turn, under the lock.
-    fn turns(&self, to_client: bool) {
-        let next = (self.turn.load(Ordering::Relaxed) | 1) + 1 + u64::from(to_client);
-        self.turn.store(next, Ordering::Relaxed);
+    fn advance_generation(&self, to_client: bool) {
+        let next = (self.generation.load(Ordering::Relaxed) | 1) + 1 + u64::from(to_client);
+        self.generation.store(next, Ordering::Relaxed);
     }
 }
 
-impl<T: Held> Sweepable for Cell<T> {
-    fn turn(&self) -> u64 {
-        self.turn.load(Ordering::Relaxed)
+impl<T: Sweepable> SweepTarget for SweepCell<T> {
+    fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
     }
 
     fn deadline(&self) -> Option<ActiveInstant> {
         self.deadline
     }
 
-    fn take(&self, turn: u64, why: Taken) -> Option<Box<dyn Send>> {
+    fn take(&self, turn: u64, why: TerminationReason) -> Option<Box<dyn Send>> {
         let mut state = match self.state.try_lock() {
             Ok(state) => state,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return None,
         };
-        if self.turn() != turn || !matches!(*state, State::Held(_)) {
+        if self.generation() != turn || !matches!(*state, CellState::Active(_)) {
             return None;
         }
-        let State::Held(mut held) = mem::replace(&mut *state, State::Taken(why)) else { return None };
-        self.turns(false);
-        held.is_taken(why);
+        let CellState::Active(mut held) = mem::replace(&mut *state, CellState::Terminated(why)) else { return None };
+        self.advance_generation(false);
+        held.terminate(why);
         Some(Box::new(held))
     }
 }

@@ -35,7 +35,7 @@ pub(crate) enum JsonStep {
 
 /// Where the reader stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum ScannerState {
     /// Before the object, behind so many bytes of [`BYTE_ORDER_MARK`].
     Start(usize),
     /// Behind the bracket of an array of objects: there is an element, or the end.
@@ -66,7 +66,7 @@ enum Place {
 /// The scanner. Keeps names of up to `NAME` bytes.
 #[derive(Debug)]
 pub(crate) struct JsonScanner<const NAME: usize> {
-    place: Place,
+    place: ScannerState,
     /// Whether the last byte was a backslash in a string.
     escaped: bool,
     /// Whether the last value that began is an object.
@@ -91,7 +91,7 @@ impl<const NAME: usize> JsonScanner<NAME> {
     /// Expects one object. Stops at anything that could make another reader see other members, such as a comment.
     pub(crate) fn of_object() -> Self {
         Self {
-            place: Place::Start(0),
+            place: ScannerState::Start(0),
             escaped: false,
             is_object: false,
             of_answers: false,
@@ -137,13 +137,13 @@ impl<const NAME: usize> JsonScanner<NAME> {
 
     /// Whether the whole text has been read, and nothing but space behind it.
     pub(crate) fn is_over(&self) -> bool {
-        self.place == Place::End
+        self.place == ScannerState::End
     }
 
     /// Reports the members of the object that has just begun, instead of skipping it.
     pub(crate) fn enter(&mut self) {
-        if self.place == Place::Nest(1) && self.is_object && self.level < u8::MAX {
-            self.place = Place::First;
+        if self.place == ScannerState::Nest(1) && self.is_object && self.level < u8::MAX {
+            self.place = ScannerState::First;
             self.level += 1;
         }
     }
@@ -164,34 +164,40 @@ impl<const NAME: usize> JsonScanner<NAME> {
 
     fn read(&mut self, bytes: &[u8]) -> (usize, Option<JsonStep>) {
         match self.place {
-            Place::Name => {
+            ScannerState::Name => {
                 let end = self.end_of_text(bytes);
                 let part = &bytes[..end.map_or(bytes.len(), |end| end - 1)];
                 self.keep_name(part);
-                self.arrive(end, bytes, Place::Colon, JsonStep::Name)
+                self.arrive(end, bytes, ScannerState::Colon, JsonStep::Name)
             }
-            Place::Text => {
+            ScannerState::Text => {
                 let end = self.end_of_text(bytes);
-                self.arrive(end, bytes, Place::After, JsonStep::Ends)
+                self.arrive(end, bytes, ScannerState::After, JsonStep::Ends)
             }
-            Place::Plain => {
+            ScannerState::Plain => {
                 let end = bytes.iter().position(|byte| !is_plain(*byte));
-                self.arrive(end, bytes, Place::After, JsonStep::Ends)
+                self.arrive(end, bytes, ScannerState::After, JsonStep::Ends)
             }
-            Place::Nest(depth) => self.pass(bytes, depth),
-            Place::NestText(depth) => match self.end_of_text(bytes) {
+            ScannerState::Nest(depth) => self.pass(bytes, depth),
+            ScannerState::NestText(depth) => match self.end_of_text(bytes) {
                 Some(end) => {
-                    self.place = Place::Nest(depth);
+                    self.place = ScannerState::Nest(depth);
                     (end, None)
                 }
                 None => (bytes.len(), None),
             },
-            Place::Lost => (bytes.len(), None),
+            ScannerState::Lost => (bytes.len(), None),
             _ => (1, self.take(bytes[0])),
         }
     }
 
-    fn arrive(&mut self, end: Option<usize>, bytes: &[u8], place: Place, step: JsonStep) -> (usize, Option<JsonStep>) {
+    fn arrive(
+        &mut self,
+        end: Option<usize>,
+        bytes: &[u8],
+        place: ScannerState,
+        step: JsonStep,
+    ) -> (usize, Option<JsonStep>) {
         let Some(end) = end else { return (bytes.len(), None) };
         self.place = place;
         (end, Some(step))
@@ -206,45 +212,46 @@ impl<const NAME: usize> JsonScanner<NAME> {
 
     /// One byte between the tokens of an object or an array whose content is reported.
     fn take(&mut self, byte: u8) -> Option<JsonStep> {
-        let at_value = matches!(self.place, Place::Value | Place::FirstElement | Place::NextElement);
+        let at_value =
+            matches!(self.place, ScannerState::Value | ScannerState::FirstElement | ScannerState::NextElement);
         let (place, step) = match (self.place, byte) {
-            (_, b' ' | b'\t' | b'\r' | b'\n') if !matches!(self.place, Place::Start(1..=2)) => return None,
-            (Place::Start(0 | 3) | Place::FirstElement | Place::NextElement, b'{') => {
+            (_, b' ' | b'\t' | b'\r' | b'\n') if !matches!(self.place, ScannerState::Start(1..=2)) => return None,
+            (ScannerState::Start(0 | 3) | ScannerState::FirstElement | ScannerState::NextElement, b'{') => {
                 self.level = 1;
-                (Place::First, Some(JsonStep::Opens))
+                (ScannerState::First, Some(JsonStep::Opens))
             }
-            (Place::Start(0 | 3), b'[') if self.of_answers => {
+            (ScannerState::Start(0 | 3), b'[') if self.of_answers => {
                 self.in_array = true;
-                (Place::FirstElement, None)
+                (ScannerState::FirstElement, None)
             }
-            (Place::FirstElement, b']') => (Place::End, None),
-            (Place::After, b']') if self.level == 0 => (Place::End, None),
-            (Place::After, b',') if self.level == 0 => (Place::NextElement, None),
-            (Place::Start(at), byte) if BYTE_ORDER_MARK.get(at) == Some(&byte) && self.position == at => {
-                (Place::Start(at + 1), None)
+            (ScannerState::FirstElement, b']') => (ScannerState::End, None),
+            (ScannerState::After, b']') if self.level == 0 => (ScannerState::End, None),
+            (ScannerState::After, b',') if self.level == 0 => (ScannerState::NextElement, None),
+            (ScannerState::Start(at), byte) if BYTE_ORDER_MARK.get(at) == Some(&byte) && self.position == at => {
+                (ScannerState::Start(at + 1), None)
             }
-            (Place::First | Place::Next, b'"') => {
+            (ScannerState::First | ScannerState::Next, b'"') => {
                 self.name_length = 0;
                 self.name_at = self.position;
-                (Place::Name, None)
+                (ScannerState::Name, None)
             }
-            (Place::First | Place::After, b'}') if self.level > 0 => {
+            (ScannerState::First | ScannerState::After, b'}') if self.level > 0 => {
                 self.level -= 1;
                 match self.level {
-                    0 if self.in_array => (Place::After, Some(JsonStep::Closes)),
-                    0 => (Place::End, Some(JsonStep::Closes)),
-                    _ => (Place::After, Some(JsonStep::Ends)),
+                    0 if self.in_array => (ScannerState::After, Some(JsonStep::Closes)),
+                    0 => (ScannerState::End, Some(JsonStep::Closes)),
+                    _ => (ScannerState::After, Some(JsonStep::Ends)),
                 }
             }
-            (Place::Colon, b':') => (Place::Value, None),
-            (_, b'"') if at_value => (Place::Text, Some(JsonStep::Begins(byte))),
+            (ScannerState::Colon, b':') => (ScannerState::Value, None),
+            (_, b'"') if at_value => (ScannerState::Text, Some(JsonStep::Begins(byte))),
             (_, b'{' | b'[') if at_value => {
                 self.is_object = byte == b'{';
-                (Place::Nest(1), Some(JsonStep::Begins(byte)))
+                (ScannerState::Nest(1), Some(JsonStep::Begins(byte)))
             }
-            (_, byte) if at_value && is_plain(byte) => (Place::Plain, Some(JsonStep::Begins(byte))),
-            (Place::After, b',') => (Place::Next, None),
-            _ => (Place::Lost, Some(JsonStep::Lost)),
+            (_, byte) if at_value && is_plain(byte) => (ScannerState::Plain, Some(JsonStep::Begins(byte))),
+            (ScannerState::After, b',') => (ScannerState::Next, None),
+            _ => (ScannerState::Lost, Some(JsonStep::Lost)),
         };
         self.place = place;
         step
@@ -261,23 +268,23 @@ impl<const NAME: usize> JsonScanner<NAME> {
                 b'"' => match self.end_of_text(&bytes[at..]) {
                     Some(end) => at += end,
                     None => {
-                        self.place = Place::NestText(depth);
+                        self.place = ScannerState::NestText(depth);
                         return (bytes.len(), None);
                     }
                 },
                 b'{' | b'[' => depth += 1,
                 b'}' | b']' if depth > 1 => depth -= 1,
                 b'}' | b']' => {
-                    self.place = Place::After;
+                    self.place = ScannerState::After;
                     return (at, Some(JsonStep::Ends));
                 }
                 _ => {
-                    self.place = Place::Lost;
+                    self.place = ScannerState::Lost;
                     return (at, Some(JsonStep::Lost));
                 }
             }
         }
-        self.place = Place::Nest(depth);
+        self.place = ScannerState::Nest(depth);
         (bytes.len(), None)
     }
 

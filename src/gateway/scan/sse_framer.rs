@@ -62,7 +62,7 @@ pub(crate) struct SseLine<'a> {
 
 /// Where in the stream the framer stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum FramerState {
     /// Before the first line, behind this many bytes of [`BYTE_ORDER_MARK`].
     Start(u8),
     /// At the beginning of a line.
@@ -88,14 +88,14 @@ enum Place {
 /// Splits one stream into lines.
 #[derive(Debug)]
 pub(crate) struct SseFramer {
-    place: Place,
+    place: FramerState,
     /// The beginning of a value that does not come in one piece.
     head: Vec<u8>,
 }
 
 impl SseFramer {
     pub(crate) fn new() -> Self {
-        Self { place: Place::Start(0), head: Vec::new() }
+        Self { place: FramerState::Start(0), head: Vec::new() }
     }
 
     /// Reads on in a piece from the offset `at`, which is moved behind what is returned. Returns none at the end of the
@@ -103,15 +103,15 @@ impl SseFramer {
     pub(crate) fn next<'a>(&'a mut self, piece: &'a [u8], at: &mut usize) -> Option<SseStep<'a>> {
         while let Some(&byte) = piece.get(*at) {
             match self.place {
-                Place::Start(matched) if BYTE_ORDER_MARK.get(usize::from(matched)) == Some(&byte) => {
+                FramerState::Start(matched) if BYTE_ORDER_MARK.get(usize::from(matched)) == Some(&byte) => {
                     *at += 1;
-                    self.place = Place::Start(matched + 1);
+                    self.place = FramerState::Start(matched + 1);
                 }
                 // A part of the mark is the beginning of an unknown name.
-                Place::Start(1..=2) => self.place = Place::Skipped,
-                Place::Start(_) => self.place = Place::LineStart,
-                Place::AfterReturn { ended_event } => {
-                    self.place = Place::LineStart;
+                FramerState::Start(1..=2) => self.place = FramerState::Skipped,
+                FramerState::Start(_) => self.place = FramerState::LineStart,
+                FramerState::AfterReturn { ended_event } => {
+                    self.place = FramerState::LineStart;
                     if byte == b'\n' {
                         *at += 1;
                         if ended_event {
@@ -119,32 +119,33 @@ impl SseFramer {
                         }
                     }
                 }
-                Place::LineStart if matches!(byte, b'\n' | b'\r') => {
+                FramerState::LineStart if matches!(byte, b'\n' | b'\r') => {
                     self.end_line(piece, at, true);
                     return Some(SseStep::EventEnd(*at));
                 }
-                Place::LineStart => self.begin_line(&piece[*at..], at),
-                Place::Name(field, matched) => {
+                FramerState::LineStart => self.begin_line(&piece[*at..], at),
+                FramerState::Name(field, matched) => {
                     let name = field.name();
                     let is_last = usize::from(matched) + 1 == name.len();
                     if byte == name[usize::from(matched)] {
                         *at += 1;
-                        self.place = if is_last { Place::Space(field) } else { Place::Name(field, matched + 1) };
+                        self.place =
+                            if is_last { FramerState::Space(field) } else { FramerState::Name(field, matched + 1) };
                     } else if is_last && matches!(byte, b'\n' | b'\r') {
                         // Without a colon the value is empty.
-                        self.place = Place::Value { field, begins: true };
+                        self.place = FramerState::Value { field, begins: true };
                     } else {
-                        self.place = Place::Skipped;
+                        self.place = FramerState::Skipped;
                     }
                 }
-                Place::Space(field) => {
+                FramerState::Space(field) => {
                     *at += usize::from(byte == b' ');
-                    self.place = Place::Value { field, begins: true };
+                    self.place = FramerState::Value { field, begins: true };
                 }
-                Place::Value { field, begins } => {
+                FramerState::Value { field, begins } => {
                     return Some(SseStep::Line(self.read_value(field, begins, piece, at)));
                 }
-                Place::Skipped => match memchr2(b'\n', b'\r', &piece[*at..]) {
+                FramerState::Skipped => match memchr2(b'\n', b'\r', &piece[*at..]) {
                     Some(length) => {
                         *at += length;
                         self.end_line(piece, at, false);
@@ -167,12 +168,12 @@ impl SseFramer {
         let fields = SseField::ALL.into_iter();
         self.place = if let Some(field) = fields.clone().find(|field| line.starts_with(field.name())) {
             *at += field.name().len();
-            Place::Space(field)
+            FramerState::Space(field)
         } else if let Some(field) = fields.clone().find(|field| line[0] == field.name()[0]) {
             *at += 1;
-            Place::Name(field, 1)
+            FramerState::Name(field, 1)
         } else {
-            Place::Skipped
+            FramerState::Skipped
         };
     }
 
@@ -193,7 +194,7 @@ impl SseFramer {
         if end.is_some() {
             self.end_line(piece, at, false);
         } else {
-            self.place = Place::Value { field, begins: false };
+            self.place = FramerState::Value { field, begins: false };
         }
         let ends_event = end.is_some() && matches!(piece.get(*at), Some(b'\n' | b'\r'));
         let head = if is_whole { value } else { &self.head };
@@ -203,7 +204,8 @@ impl SseFramer {
     /// Reads the end of a line, which stands at this offset.
     fn end_line(&mut self, piece: &[u8], at: &mut usize, ends_event: bool) {
         let end = &piece[*at..];
-        self.place = if end == b"\r" { Place::AfterReturn { ended_event: ends_event } } else { Place::LineStart };
+        self.place =
+            if end == b"\r" { FramerState::AfterReturn { ended_event: ends_event } } else { FramerState::LineStart };
         *at += if end.starts_with(b"\r\n") { 2 } else { 1 };
     }
 }

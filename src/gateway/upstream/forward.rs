@@ -1,20 +1,20 @@
 //! One request to one worker, and its answer back. Never sends anything twice.
 
-use super::retry::Attempts;
+use super::retry::Retry;
 use crate::awake;
 use crate::dial::{DialTarget, Dialer, explain};
 use crate::fleet::Lease;
 use crate::gateway::accounting::record::Record;
 use crate::gateway::admission::auth::Caller;
-use crate::gateway::bounds::{LAST_WORDS, RETRY_AFTER_UNKNOWN, UPSTREAM_IDLE};
+use crate::gateway::bounds::{DEAD_WORKER_RESPONSE_WAIT, RETRY_AFTER_UNKNOWN, UPSTREAM_IDLE};
 use crate::gateway::content_kind::ContentKind;
 use crate::gateway::headers::{self, X_REQUEST_ID};
 use crate::gateway::queue::ticket::Ticket;
-use crate::gateway::request::body::Bounded;
-use crate::gateway::response::body::{Answer, Passed};
-use crate::gateway::response::in_progress::{Patience, UpstreamAnswer};
-use crate::gateway::response::rename::{Renamed, Renamer};
-use crate::gateway::response::stall_sweeper::Holdings;
+use crate::gateway::request::body::RequestBody;
+use crate::gateway::response::body::{ProxiedBody, ResponseBody};
+use crate::gateway::response::in_progress::{ResponseTimeouts, UpstreamAnswer};
+use crate::gateway::response::rename::{ModelRenamer, RenamedBody};
+use crate::gateway::response::stall_sweeper::StallSweeper;
 use crate::gateway::route::Route;
 use crate::refusal::Refusal;
 use crate::settings::bounds::{CLIENT_WRITE_STALL, UPSTREAM_IDLE_CONNECTIONS};
@@ -37,34 +37,34 @@ use tracing::warn;
 
 /// Connections to workers, and how long their answers may take.
 pub(crate) struct Forwarder {
-    client: Client<Dialer, Bounded>,
+    client: Client<Dialer, RequestBody>,
     stream_idle_timeout: Duration,
-    wrong_keys: Mutex<ThrottledWarning>,
+    rejected_key_warning: Mutex<ThrottledWarning>,
     /// Cancelled when the drain is over: what is still in flight ends with an error of its own.
-    cut: CancellationToken,
+    abort: CancellationToken,
     /// What the answers hold meanwhile.
-    pub(crate) holdings: Arc<Holdings>,
+    pub(crate) sweeper: Arc<StallSweeper>,
 }
 
 /// What is sent.
-pub(crate) struct Sent<'a> {
+pub(crate) struct OutgoingRequest<'a> {
     pub(crate) route: &'static Route,
     pub(crate) parts: Parts,
     pub(crate) request_id: &'a HeaderValue,
     /// What the client calls the model, where the worker may call it something else.
-    pub(crate) name: Option<&'a str>,
+    pub(crate) client_model_name: Option<&'a str>,
 }
 
 /// A try that failed before anything of an answer went out.
-pub(crate) struct Failed {
+pub(crate) struct FailedAttempt {
     pub(crate) refusal: Refusal,
     /// Whether the worker may have begun to process the request.
     pub(crate) may_have_begun: bool,
-    pub(crate) tokens: Tokens,
+    pub(crate) tokens: JourneyTokens,
 }
 
 /// What the journey goes on with.
-pub(super) type Tokens = (Caller, Ticket, Record);
+pub(super) type JourneyTokens = (Caller, Ticket, Record);
 
 impl Forwarder {
     /// With connections that llama-server's own keep-alive limit never surprises.
@@ -79,41 +79,41 @@ impl Forwarder {
         Self {
             client,
             stream_idle_timeout: limits.stream_idle_timeout.0,
-            wrong_keys: Mutex::default(),
-            holdings: Holdings::new(CLIENT_WRITE_STALL, cut.clone()),
-            cut,
+            rejected_key_warning: Mutex::default(),
+            sweeper: StallSweeper::new(CLIENT_WRITE_STALL, cut.clone()),
+            abort: cut,
         }
     }
 
-    fn report_wrong_key(&self, host: &str) {
-        if let Some(times) = self.wrong_keys.lock().unwrap_or_else(PoisonError::into_inner).report_due() {
+    fn warn_rejected_key(&self, host: &str) {
+        if let Some(times) = self.rejected_key_warning.lock().unwrap_or_else(PoisonError::into_inner).report_due() {
             warn!(host, times, "a remote backend does not take its api_key");
         }
     }
 
     /// Ends what is still in flight.
-    pub(crate) fn cut(&self) {
-        self.cut.cancel();
+    pub(crate) fn abort_in_flight(&self) {
+        self.abort.cancel();
     }
 
     /// Sends the request. What fails comes back with all that another try needs.
     #[expect(clippy::too_many_arguments, reason = "each argument is a stage's token; together they prove the journey")]
     pub(crate) async fn forward(
         &self,
-        sent: Sent<'_>,
-        body: Bounded,
+        sent: OutgoingRequest<'_>,
+        body: RequestBody,
         caller: Caller,
         ticket: Ticket,
         mut lease: Lease,
         record: Record,
-        attempts: &mut Attempts,
-    ) -> Result<Response<Answer>, Box<Failed>> {
-        let Sent { route, parts, request_id, name } = sent;
-        let deadline = attempts.begins(lease.member());
-        let fails = |refusal, may_have_begun, lease: Lease, tokens: Tokens| {
+        attempts: &mut Retry,
+    ) -> Result<Response<ResponseBody>, Box<FailedAttempt>> {
+        let OutgoingRequest { route, parts, request_id, client_model_name: name } = sent;
+        let deadline = attempts.begin_attempt(lease.member());
+        let fails = |refusal, may_have_begun, lease: Lease, tokens: JourneyTokens| {
             // Before the slot is given back: whoever gets it finds the worker's free too.
             drop(lease);
-            Box::new(Failed { refusal, may_have_begun, tokens })
+            Box::new(FailedAttempt { refusal, may_have_begun, tokens })
         };
         let mut request = match upstream_request(parts, request_id, body, &lease.endpoint().target) {
             Ok(request) => request,
@@ -125,15 +125,15 @@ impl Forwarder {
         let mut answer = pin!(awake::timeout_at(deadline, self.client.request(request)));
         let answer = tokio::select! {
             answer = &mut answer => answer,
-            () = self.cut.cancelled() => {
+            () = self.abort.cancelled() => {
                 let refusal = Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN);
                 return Err(fails(refusal, true, lease, (caller, ticket, record)));
             }
             // Its end may be heard of before what it has said last.
-            () = lease.gone() => match awake::timeout(LAST_WORDS, answer).await {
+            () = lease.gone() => match awake::timeout(DEAD_WORKER_RESPONSE_WAIT, answer).await {
                 Ok(answer) => answer,
                 Err(_) => {
-                    let refusal = ticket.removal().unwrap_or(Refusal::BackendError);
+                    let refusal = ticket.removal_refusal().unwrap_or(Refusal::BackendError);
                     return Err(fails(refusal, true, lease, (caller, ticket, record)));
                 }
             },
@@ -148,7 +148,7 @@ impl Forwarder {
                 let may_have_begun = !is_connect && !was_never_sent(&error);
                 let of_worker =
                     if is_connect { Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN) } else { Refusal::BackendError };
-                let refusal = ticket.removal().unwrap_or(of_worker);
+                let refusal = ticket.removal_refusal().unwrap_or(of_worker);
                 return Err(fails(refusal, may_have_begun, lease, (caller, ticket, record)));
             }
             Err(_) => {
@@ -157,20 +157,21 @@ impl Forwarder {
             }
         };
         let is_remote = lease.endpoint().target.is_remote;
-        lease.record_response(answer.status(), headers::rest(answer.headers(), Timestamp::now()));
+        lease.record_response(answer.status(), headers::retry_after(answer.headers(), Timestamp::now()));
         if is_remote && answer.status() == StatusCode::UNAUTHORIZED {
             // It is our key that is wrong, not the client's; such an answer may even quote it.
             lease.record_rejected_key();
-            self.report_wrong_key(lease.endpoint().target.authority.as_str());
+            self.warn_rejected_key(lease.endpoint().target.authority.as_str());
             return Err(fails(Refusal::BackendRefusesKey, false, lease, (caller, ticket, record)));
         }
         // Too busy, or not ready: by its own account it has not begun (RFC 9110, section 15.6.4).
         let has_refused = matches!(answer.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
-        if is_remote && (has_refused || answer.status().is_server_error()) && attempts.go_on(!has_refused, &caller) {
+        if is_remote && (has_refused || answer.status().is_server_error()) && attempts.can_retry(!has_refused, &caller)
+        {
             return Err(fails(Refusal::BackendError, !has_refused, lease, (caller, ticket, record)));
         }
         let (mut head, upstream) = answer.into_parts();
-        headers::for_client(&mut head.headers, is_remote);
+        headers::prepare_for_client(&mut head.headers, is_remote);
         head.version = Version::default();
         let kind = ContentKind::of(&head.headers);
         // llama-server announces keep-alive and closes after each stream nevertheless. Nobody else may meet that.
@@ -180,15 +181,15 @@ impl Forwarder {
             connection.poison();
         }
         let silence = (kind == ContentKind::Stream).then_some(self.stream_idle_timeout);
-        let patience = Patience { deadline, silence, holdings: &self.holdings };
-        let renamer = name.and_then(|name| Renamer::prepare(&mut head.headers, name));
-        let body = Renamed::new(upstream, renamer);
+        let patience = ResponseTimeouts { deadline, idle_timeout: silence, sweeper: &self.sweeper };
+        let renamer = name.and_then(|name| ModelRenamer::prepare(&mut head.headers, name));
+        let body = RenamedBody::new(upstream, renamer);
         let mut record = record;
-        record.is_answered(head.status, route, kind);
+        record.set_response(head.status, route, kind);
         record.worker = Some(Arc::clone(lease.member()));
-        attempts.tell(&mut head.headers);
+        attempts.insert_headers(&mut head.headers);
         let answer = UpstreamAnswer { status: head.status, body, route, patience, caller, record, ticket, lease };
-        Ok(Response::from_parts(head, Answer::Passed(Passed::new(answer))))
+        Ok(Response::from_parts(head, ResponseBody::Proxied(ProxiedBody::new(answer))))
     }
 }
 
@@ -205,7 +206,7 @@ fn upstream_request<B>(
     target: &DialTarget,
 ) -> Result<Request<B>, http::Error> {
     parts.uri = target.uri(std::mem::take(&mut parts.uri).into_parts().path_and_query)?;
-    headers::for_worker(&mut parts.headers, target.is_remote);
+    headers::prepare_for_worker(&mut parts.headers, target.is_remote);
     if let Some(authorization) = &target.authorization {
         parts.headers.insert(AUTHORIZATION, authorization.clone());
     }
@@ -240,7 +241,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_never_sent_is_told_from_what_was() {
+    async fn a_request_that_was_never_sent_is_told_from_one_that_was() {
         use http_body_util::Empty;
         use hyper_util::rt::TokioIo;
         use tokio::io::AsyncReadExt;

@@ -9,10 +9,10 @@ use crate::gateway::accounting::record::Record;
 use crate::gateway::admission::auth::Caller;
 use crate::gateway::admission::rate;
 use crate::gateway::bounds::RETRY_PAUSE_FIRST;
-use crate::gateway::queue::model_queues::{Lane, Lanes};
-use crate::gateway::queue::ticket::{Place, Ticket};
+use crate::gateway::queue::model_queues::{ModelQueue, ModelQueues};
+use crate::gateway::queue::ticket::{QueueEntry, Ticket};
 use crate::gateway::queue::unavailable::refusal_of;
-use crate::gateway::request::proxied_request::Asking;
+use crate::gateway::request::proxied_request::ProxiedRequest;
 use crate::gateway::route::Route;
 use crate::models::ModelKind;
 use crate::refusal::{Refusal, Shape};
@@ -33,9 +33,9 @@ const X_LLAMAGATE_ATTEMPTS: HeaderName = HeaderName::from_static("x-llamagate-at
 
 /// How often requests are tried.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Retries {
+pub(crate) struct RetryPolicy {
     /// `NUM_RETRIES`
-    most: u32,
+    max_retries: u32,
     /// `RETRY_DELAY`
     longest_pause: Duration,
     /// `REQUEST_TIMEOUT`
@@ -43,66 +43,66 @@ pub(crate) struct Retries {
 }
 
 /// The tries of one request.
-pub(crate) struct Attempts {
-    retries: Retries,
+pub(crate) struct Retry {
+    policy: RetryPolicy,
     route: &'static Route,
-    needs: Option<ModelKind>,
-    lanes: Arc<Lanes>,
-    lane: Arc<Lane>,
+    required_kind: Option<ModelKind>,
+    model_queues: Arc<ModelQueues>,
+    model_queue: Arc<ModelQueue>,
     /// Names of models that may take over, as they are configured.
     fallbacks: VecDeque<String>,
     /// Workers of this lane that have failed.
-    avoid: Vec<u32>,
-    made: u32,
+    failed_workers: Vec<u32>,
+    attempts: u32,
     /// The worker of the last one.
     worker: u32,
     /// Whether somebody else runs that.
     is_remote: bool,
     /// Whether a worker of ours has failed that may have begun to process it, and may have died of it.
-    is_suspect: bool,
+    is_suspected: bool,
     deadline: Option<ActiveInstant>,
 }
 
-impl Retries {
+impl RetryPolicy {
     pub(crate) fn new(settings: &Settings) -> Self {
         Self {
-            most: settings.routing.num_retries,
+            max_retries: settings.routing.num_retries,
             longest_pause: settings.routing.retry_delay.0,
             request_timeout: settings.limits.request_timeout.0,
         }
     }
 }
 
-impl Attempts {
+impl Retry {
     /// Finds the model that a request means, or who takes over from it, and a place in its line.
-    pub(crate) fn line_up(
-        retries: Retries,
-        lanes: &Arc<Lanes>,
-        asking: &Asking,
+    pub(crate) fn enqueue(
+        retries: RetryPolicy,
+        lanes: &Arc<ModelQueues>,
+        asking: &ProxiedRequest,
         caller: &Caller,
         record: &mut Record,
-    ) -> Result<(Self, Place), Refusal> {
+    ) -> Result<(Self, QueueEntry), Refusal> {
         loop {
             // As they are now: the body may have been long in coming.
-            let table = lanes.table();
+            let table = lanes.snapshot();
             let mut find = || {
-                asking.is_readable(&table)?;
-                let lane = table.resolve(asking.asked.as_deref(), asking.needs, caller);
-                let lane = Arc::clone(lane.map_err(|refusal| asking.explained(refusal))?);
-                record.is_for(lane.model.id());
-                caller.may_use(&lane.model.info())?;
-                let mut attempts = Self::new(retries, asking.route, asking.needs, Arc::clone(lanes), lane);
-                attempts.settle(caller)?;
-                let lane = attempts.lane();
-                record.is_for(lane.model.id());
-                may_be_tried(&lane.model, asking.fingerprint())?;
+                asking.check_readable(&table)?;
+                let lane = table.resolve(asking.requested_model.as_deref(), asking.required_kind, caller);
+                let lane = Arc::clone(lane.map_err(|refusal| asking.explain_refusal(refusal))?);
+                record.set_model(lane.model.id());
+                caller.check_model(&lane.model.info())?;
+                let mut attempts = Self::new(retries, asking.route, asking.required_kind, Arc::clone(lanes), lane);
+                attempts.select_servable_model(caller)?;
+                let lane = attempts.model_queue();
+                record.set_model(lane.model.id());
+                check_retry(&lane.model, asking.fingerprint())?;
                 let charge = || rate::charge(caller.meter());
-                let place = lane.queue.enter(caller.turn(), asking.route.needs_slot, charge)?;
+                let place = lane.queue.enter(caller.queue_key(), asking.route.needs_slot, charge)?;
                 Ok((attempts, place))
             };
             match find() {
                 // A reload came between, and the model may have another line now.
-                Err(_) if !lanes.are_still(&table) => {}
+                Err(_) if !lanes.is_current(&table) => {}
                 outcome => return outcome,
             }
         }
@@ -110,86 +110,86 @@ impl Attempts {
 
     /// Of a request for the model of this lane.
     pub(crate) fn new(
-        retries: Retries,
+        retries: RetryPolicy,
         route: &'static Route,
         needs: Option<ModelKind>,
-        lanes: Arc<Lanes>,
-        lane: Arc<Lane>,
+        lanes: Arc<ModelQueues>,
+        lane: Arc<ModelQueue>,
     ) -> Self {
         let fallbacks = lane.model.policy().fallbacks.iter().cloned().collect();
         Self {
-            retries,
+            policy: retries,
             route,
-            needs,
-            lanes,
-            lane,
+            required_kind: needs,
+            model_queues: lanes,
+            model_queue: lane,
             fallbacks,
-            avoid: Vec::new(),
-            made: 0,
+            failed_workers: Vec::new(),
+            attempts: 0,
             worker: 0,
             is_remote: false,
-            is_suspect: false,
+            is_suspected: false,
             deadline: None,
         }
     }
 
     /// Where it is tried now.
-    pub(crate) fn lane(&self) -> &Arc<Lane> {
-        &self.lane
+    pub(crate) fn model_queue(&self) -> &Arc<ModelQueue> {
+        &self.model_queue
     }
 
     /// The workers of this lane that have failed at it.
-    pub(crate) fn avoid(&self) -> &[u32] {
-        &self.avoid
+    pub(crate) fn failed_workers(&self) -> &[u32] {
+        &self.failed_workers
     }
 
     /// Goes to the first model that may serve it, if its own may not now. That refuses it where no other may either.
-    pub(crate) fn settle(&mut self, caller: &Caller) -> Result<(), Refusal> {
-        let refusal = match self.may_be_served() {
+    pub(crate) fn select_servable_model(&mut self, caller: &Caller) -> Result<(), Refusal> {
+        let refusal = match self.check_servable() {
             Ok(()) => return Ok(()),
             Err(refusal) => refusal,
         };
-        while refusal.is_transient() && self.falls_back(caller) {
-            if self.may_be_served().is_ok() {
+        while refusal.is_transient() && self.fall_back(caller) {
+            if self.check_servable().is_ok() {
                 return Ok(());
             }
         }
         Err(refusal)
     }
 
-    fn may_be_served(&self) -> Result<(), Refusal> {
-        self.lane.queue.has_room(self.route.needs_slot)?;
-        may_be_served(&self.lane.model)
+    fn check_servable(&self) -> Result<(), Refusal> {
+        self.model_queue.queue.check_capacity(self.route.needs_slot)?;
+        check_servable(&self.model_queue.model)
     }
 
     /// It is sent to this worker. When it is to be answered.
-    pub(super) fn begins(&mut self, worker: &Member) -> ActiveInstant {
-        self.made += 1;
+    pub(super) fn begin_attempt(&mut self, worker: &Member) -> ActiveInstant {
+        self.attempts += 1;
         self.worker = worker.number;
         self.is_remote = worker.kind == WorkerKind::Remote;
-        *self.deadline.get_or_insert_with(|| ActiveInstant::now() + self.retries.request_timeout)
+        *self.deadline.get_or_insert_with(|| ActiveInstant::now() + self.policy.request_timeout)
     }
 
     /// Whether it would be tried again if this try failed; it may have been begun, or surely has not been.
-    pub(super) fn go_on(&self, may_have_begun: bool, caller: &Caller) -> bool {
-        let may_repeat = !may_have_begun || self.route.repeats && (self.is_remote || !self.is_suspect);
+    pub(super) fn can_retry(&self, may_have_begun: bool, caller: &Caller) -> bool {
+        let may_repeat = !may_have_begun || self.route.is_idempotent && (self.is_remote || !self.is_suspected);
         may_repeat && self.has_time() && (self.has_another_worker() || self.has_another_model(caller))
     }
 
     /// Whether it is surely the last: nothing of the request need be kept.
-    pub(crate) fn is_last(&self) -> bool {
-        let only = self.lane.model.members().count() <= 1;
-        self.fallbacks.is_empty() && (only || self.made > self.retries.most)
+    pub(crate) fn is_last_attempt(&self) -> bool {
+        let only = self.model_queue.model.members().count() <= 1;
+        self.fallbacks.is_empty() && (only || self.attempts > self.policy.max_retries)
     }
 
     fn has_another_worker(&self) -> bool {
-        let avoid: Vec<u32> = self.avoid.iter().copied().chain([self.worker]).collect();
-        self.made <= self.retries.most && self.lane.model.has_another(&avoid)
+        let avoid: Vec<u32> = self.failed_workers.iter().copied().chain([self.worker]).collect();
+        self.attempts <= self.policy.max_retries && self.model_queue.model.has_another(&avoid)
     }
 
     fn has_another_model(&self, caller: &Caller) -> bool {
         let takes_over =
-            |name: &String| self.fallback(name, caller).is_some_and(|lane| may_be_served(&lane.model).is_ok());
+            |name: &String| self.find_fallback(name, caller).is_some_and(|lane| check_servable(&lane.model).is_ok());
         self.fallbacks.iter().any(takes_over)
     }
 
@@ -198,35 +198,35 @@ impl Attempts {
     }
 
     /// A try has failed: the place in the line for the next one, if there is one.
-    pub(crate) async fn after_failure(
+    pub(crate) async fn next_after_failure(
         &mut self,
         may_have_begun: bool,
         ticket: Ticket,
         caller: &Caller,
-    ) -> Option<Place> {
-        if !self.go_on(may_have_begun, caller) {
+    ) -> Option<QueueEntry> {
+        if !self.can_retry(may_have_begun, caller) {
             return None;
         }
-        self.is_suspect |= may_have_begun && !self.is_remote;
+        self.is_suspected |= may_have_begun && !self.is_remote;
         if !self.has_another_worker() {
             drop(ticket);
-            return self.at_another_model(caller);
+            return self.enter_fallback(caller);
         }
-        self.avoid.push(self.worker);
-        let aside = ticket.step_aside();
+        self.failed_workers.push(self.worker);
+        let aside = ticket.yield_slot();
         self.pause().await;
-        Some(aside.back_in_line(caller.turn()))
+        Some(aside.requeue(caller.queue_key()))
     }
 
     /// Its line has no worker for it: its place in that of another model, if there is one.
-    pub(crate) fn after_refusal(&mut self, refusal: &Refusal, caller: &Caller) -> Option<Place> {
-        (refusal.is_transient() && self.has_time()).then(|| self.at_another_model(caller))?
+    pub(crate) fn next_after_refusal(&mut self, refusal: &Refusal, caller: &Caller) -> Option<QueueEntry> {
+        (refusal.is_transient() && self.has_time()).then(|| self.enter_fallback(caller))?
     }
 
-    fn at_another_model(&mut self, caller: &Caller) -> Option<Place> {
-        while self.falls_back(caller) {
-            let place = self.lane.queue.enter(caller.turn(), self.route.needs_slot, || Ok(()));
-            if let (Ok(()), Ok(place)) = (may_be_served(&self.lane.model), place) {
+    fn enter_fallback(&mut self, caller: &Caller) -> Option<QueueEntry> {
+        while self.fall_back(caller) {
+            let place = self.model_queue.queue.enter(caller.queue_key(), self.route.needs_slot, || Ok(()));
+            if let (Ok(()), Ok(place)) = (check_servable(&self.model_queue.model), place) {
                 return Some(place);
             }
         }
@@ -234,11 +234,11 @@ impl Attempts {
     }
 
     /// Goes to the next model that may take over. False if there is none.
-    fn falls_back(&mut self, caller: &Caller) -> bool {
+    fn fall_back(&mut self, caller: &Caller) -> bool {
         while let Some(name) = self.fallbacks.pop_front() {
-            if let Some(lane) = self.fallback(&name, caller) {
-                self.lane = lane;
-                self.avoid.clear();
+            if let Some(lane) = self.find_fallback(&name, caller) {
+                self.model_queue = lane;
+                self.failed_workers.clear();
                 return true;
             }
         }
@@ -246,15 +246,18 @@ impl Attempts {
     }
 
     /// The lane of another model of this name, if there is one now and the caller may use it.
-    fn fallback(&self, name: &str, caller: &Caller) -> Option<Arc<Lane>> {
-        let table = self.lanes.table();
-        let lane = table.resolve(Some(name), self.needs, caller).ok()?;
-        let is_usable = !Arc::ptr_eq(lane, &self.lane) && caller.may_use(&lane.model.info()).is_ok();
+    fn find_fallback(&self, name: &str, caller: &Caller) -> Option<Arc<ModelQueue>> {
+        let table = self.model_queues.snapshot();
+        let lane = table.resolve(Some(name), self.required_kind, caller).ok()?;
+        let is_usable = !Arc::ptr_eq(lane, &self.model_queue) && caller.check_model(&lane.model.info()).is_ok();
         is_usable.then(|| Arc::clone(lane))
     }
 
     /// A wait in line, which after the first try is not longer than what is left of its time.
-    pub(crate) async fn in_time<T>(&self, wait: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
+    pub(crate) async fn within_deadline<T>(
+        &self,
+        wait: impl Future<Output = Result<T, Refusal>>,
+    ) -> Result<T, Refusal> {
         match self.deadline {
             None => wait.await,
             Some(deadline) => awake::timeout_at(deadline, wait).await.unwrap_or(Err(Refusal::BackendTimeout)),
@@ -263,24 +266,24 @@ impl Attempts {
 
     /// A part of `RETRY_DELAY` by chance, so that those who failed together do not come back together.
     async fn pause(&self) {
-        let longest = longest_pause(self.made).min(self.retries.longest_pause);
+        let longest = longest_pause(self.attempts).min(self.policy.longest_pause);
         let part = random().map_or(1.0, |number| f64::from(number) / f64::from(u32::MAX));
         let left = self.deadline.map_or(Duration::MAX, |deadline| deadline - ActiveInstant::now());
         awake::sleep(longest.mul_f64(part).min(left)).await;
     }
 
     /// Notes whose failure the last try was: what comes after may be another's.
-    pub(crate) fn note_failure(&self, record: &mut Record) {
+    pub(crate) fn record_failure(&self, record: &mut Record) {
         let mut headers = HeaderMap::new();
-        self.tell(&mut headers);
-        record.failed = Some(Box::new(headers));
+        self.insert_headers(&mut headers);
+        record.failure_headers = Some(Box::new(headers));
     }
 
     /// Says in the head of an answer whose it is.
-    pub(super) fn tell(&self, headers: &mut HeaderMap) {
-        tell_model(self.lane.model.id(), headers);
+    pub(super) fn insert_headers(&self, headers: &mut HeaderMap) {
+        insert_model_header(self.model_queue.model.id(), headers);
         headers.insert(X_LLAMAGATE_WORKER, self.worker.into());
-        headers.insert(X_LLAMAGATE_ATTEMPTS, self.made.into());
+        headers.insert(X_LLAMAGATE_ATTEMPTS, self.attempts.into());
     }
 }
 
@@ -290,30 +293,30 @@ fn longest_pause(made: u32) -> Duration {
 }
 
 /// The answer to a request that is refused. If it failed, its head says where.
-pub(crate) fn failure(refusal: &Refusal, shape: Shape, record: &mut Record) -> Response<Bytes> {
+pub(crate) fn refusal_response(refusal: &Refusal, shape: Shape, record: &mut Record) -> Response<Bytes> {
     let mut response = refusal.response(shape);
     if matches!(
         refusal.status(),
         StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
     ) {
         let headers = response.headers_mut();
-        match (record.failed.take(), record.model()) {
+        match (record.failure_headers.take(), record.model()) {
             (Some(told), _) => headers.extend(*told),
-            (None, Some(model)) => tell_model(model, headers),
+            (None, Some(model)) => insert_model_header(model, headers),
             (None, None) => {}
         }
     }
     response
 }
 
-fn tell_model(id: &str, headers: &mut HeaderMap) {
+fn insert_model_header(id: &str, headers: &mut HeaderMap) {
     if let Ok(id) = HeaderValue::from_str(id) {
         headers.insert(X_LLAMAGATE_MODEL, id);
     }
 }
 
 /// Whether a request for the model may go on: to a worker that is ready, or into the line for one that will be.
-fn may_be_served(model: &Model) -> Result<(), Refusal> {
+fn check_servable(model: &Model) -> Result<(), Refusal> {
     match model.available() {
         Ok(())
         | Err(
@@ -333,7 +336,7 @@ fn may_be_served(model: &Model) -> Result<(), Refusal> {
 }
 
 /// Whether what is asked for may be tried at all: not if llama-server has died of it before.
-fn may_be_tried(model: &Model, fingerprint: Option<Fingerprint>) -> Result<(), Refusal> {
+fn check_retry(model: &Model, fingerprint: Option<Fingerprint>) -> Result<(), Refusal> {
     match fingerprint {
         Some(fingerprint) if model.is_blocked(fingerprint) => Err(Refusal::RequestKillsBackend),
         _ => Ok(()),

@@ -272,7 +272,7 @@ async fn a_request_that_is_quicker_than_the_eviction_keeps_its_worker() {
     {
         let mut book = house.residents.0.ledger();
         assert!(matches!(book.grants[0].holder().stage, HolderStage::InUse { .. }));
-        assert!(matches!(book.evict(&going), Err(Taken)));
+        assert!(matches!(book.evict(&going), Err(NoLongerIdle)));
     }
     assert!(!first.has_to_go());
     let _want = b.want();

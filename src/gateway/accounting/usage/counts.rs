@@ -8,7 +8,7 @@ pub(super) const LONGEST_NAME: usize = 27;
 
 /// A field that holds a count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Field {
+pub(super) enum UsageField {
     PromptTokens,
     CompletionTokens,
     InputTokens,
@@ -22,13 +22,13 @@ pub(super) enum Field {
     TokensPredicted,
 }
 
-const FIELDS: usize = Field::TokensPredicted as usize + 1;
+const FIELDS: usize = UsageField::TokensPredicted as usize + 1;
 
 /// An object in which something matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum UsageObject {
     /// The answer, one of an array of answers, or an event.
-    Answer,
+    Response,
     /// `response` or `message`: an answer within an event.
     Wrapper,
     Usage,
@@ -37,15 +37,15 @@ pub(super) enum Place {
 
 /// A field's name, once it has been read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Name {
-    Count(Field),
-    Opens(Place),
+pub(super) enum UsageName {
+    Count(UsageField),
+    Object(UsageObject),
     Unknown,
 }
 
 /// The counts that one answer or event has told so far.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Fields {
+pub(super) struct UsageFields {
     counts: [u64; FIELDS],
     /// Which counts have been told: a bit for each field.
     told: u16,
@@ -53,23 +53,23 @@ pub(super) struct Fields {
 
 /// Counts of prompt and answer, where they were told.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Counts {
+pub(crate) struct TokenCounts {
     pub(crate) prompt: Option<u64>,
     pub(crate) completion: Option<u64>,
 }
 
 /// What one answer or event told.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Report {
+pub(super) struct UsageReport {
     /// From `usage`.
-    pub(super) usage: Counts,
+    pub(super) usage: TokenCounts,
     /// From `timings`, or from the fields of `/completion`.
-    pub(super) measured: Counts,
+    pub(super) measured: TokenCounts,
     /// Whether `usage` stood in a `message`: the beginning of a stream, not its sum.
-    pub(super) opens: bool,
+    pub(super) is_opening: bool,
 }
 
-impl Counts {
+impl TokenCounts {
     /// Adds what another answer told.
     pub(super) fn add(&mut self, other: Self) {
         let sum = |a: Option<u64>, b: Option<u64>| match (a, b) {
@@ -85,77 +85,78 @@ impl Counts {
     }
 }
 
-impl Fields {
-    pub(super) fn set(&mut self, field: Field, count: u64) {
+impl UsageFields {
+    pub(super) fn set(&mut self, field: UsageField, count: u64) {
         self.counts[field as usize] = count;
         self.told |= 1 << field as u16;
     }
 
-    fn get(&self, field: Field) -> Option<u64> {
+    fn get(&self, field: UsageField) -> Option<u64> {
         (self.told & 1 << field as u16 != 0).then(|| self.counts[field as usize])
     }
 
     /// What they add up to.
-    pub(super) fn report(&self, opens: bool) -> Report {
-        let field = |field: Field| self.get(field);
-        let cached = |field: Field| self.get(field).unwrap_or(0);
+    pub(super) fn report(&self, opens: bool) -> UsageReport {
+        let field = |field: UsageField| self.get(field);
+        let cached = |field: UsageField| self.get(field).unwrap_or(0);
         // Anthropic's count of the input leaves out what was in a cache.
-        let input = field(Field::InputTokens).map(|tokens| {
+        let input = field(UsageField::InputTokens).map(|tokens| {
             tokens
-                .saturating_add(cached(Field::CacheReadInputTokens))
-                .saturating_add(cached(Field::CacheCreationInputTokens))
+                .saturating_add(cached(UsageField::CacheReadInputTokens))
+                .saturating_add(cached(UsageField::CacheCreationInputTokens))
         });
-        let timings = Counts {
-            prompt: field(Field::PromptN).map(|tokens| tokens.saturating_add(cached(Field::CacheN))),
-            completion: field(Field::PredictedN),
+        let timings = TokenCounts {
+            prompt: field(UsageField::PromptN).map(|tokens| tokens.saturating_add(cached(UsageField::CacheN))),
+            completion: field(UsageField::PredictedN),
         };
-        let native = Counts { prompt: field(Field::TokensEvaluated), completion: field(Field::TokensPredicted) };
-        Report {
-            usage: Counts {
-                prompt: field(Field::PromptTokens).or(input),
-                completion: field(Field::CompletionTokens).or(field(Field::OutputTokens)),
+        let native =
+            TokenCounts { prompt: field(UsageField::TokensEvaluated), completion: field(UsageField::TokensPredicted) };
+        UsageReport {
+            usage: TokenCounts {
+                prompt: field(UsageField::PromptTokens).or(input),
+                completion: field(UsageField::CompletionTokens).or(field(UsageField::OutputTokens)),
             },
             measured: timings.or(native),
-            opens,
+            is_opening: opens,
         }
     }
 }
 
-impl Report {
+impl UsageReport {
     pub(super) fn add(&mut self, other: Self) {
         self.usage.add(other.usage);
         self.measured.add(other.measured);
-        self.opens |= other.opens;
+        self.is_opening |= other.is_opening;
     }
 }
 
-impl Field {
-    pub(super) fn place(self) -> Place {
+impl UsageField {
+    pub(super) fn object(self) -> UsageObject {
         match self {
-            Self::TokensEvaluated | Self::TokensPredicted => Place::Answer,
-            Self::CacheN | Self::PromptN | Self::PredictedN => Place::Timings,
-            _ => Place::Usage,
+            Self::TokensEvaluated | Self::TokensPredicted => UsageObject::Response,
+            Self::CacheN | Self::PromptN | Self::PredictedN => UsageObject::Timings,
+            _ => UsageObject::Usage,
         }
     }
 }
 
-impl Name {
+impl UsageName {
     pub(super) fn of(bytes: &[u8]) -> Self {
         match bytes {
-            b"usage" => Self::Opens(Place::Usage),
-            b"timings" => Self::Opens(Place::Timings),
-            b"response" | b"message" => Self::Opens(Place::Wrapper),
-            b"prompt_tokens" => Self::Count(Field::PromptTokens),
-            b"completion_tokens" => Self::Count(Field::CompletionTokens),
-            b"input_tokens" => Self::Count(Field::InputTokens),
-            b"output_tokens" => Self::Count(Field::OutputTokens),
-            b"cache_read_input_tokens" => Self::Count(Field::CacheReadInputTokens),
-            b"cache_creation_input_tokens" => Self::Count(Field::CacheCreationInputTokens),
-            b"cache_n" => Self::Count(Field::CacheN),
-            b"prompt_n" => Self::Count(Field::PromptN),
-            b"predicted_n" => Self::Count(Field::PredictedN),
-            b"tokens_evaluated" => Self::Count(Field::TokensEvaluated),
-            b"tokens_predicted" => Self::Count(Field::TokensPredicted),
+            b"usage" => Self::Object(UsageObject::Usage),
+            b"timings" => Self::Object(UsageObject::Timings),
+            b"response" | b"message" => Self::Object(UsageObject::Wrapper),
+            b"prompt_tokens" => Self::Count(UsageField::PromptTokens),
+            b"completion_tokens" => Self::Count(UsageField::CompletionTokens),
+            b"input_tokens" => Self::Count(UsageField::InputTokens),
+            b"output_tokens" => Self::Count(UsageField::OutputTokens),
+            b"cache_read_input_tokens" => Self::Count(UsageField::CacheReadInputTokens),
+            b"cache_creation_input_tokens" => Self::Count(UsageField::CacheCreationInputTokens),
+            b"cache_n" => Self::Count(UsageField::CacheN),
+            b"prompt_n" => Self::Count(UsageField::PromptN),
+            b"predicted_n" => Self::Count(UsageField::PredictedN),
+            b"tokens_evaluated" => Self::Count(UsageField::TokensEvaluated),
+            b"tokens_predicted" => Self::Count(UsageField::TokensPredicted),
             _ => Self::Unknown,
         }
     }

@@ -14,29 +14,29 @@ mod scan;
 
 use crate::gateway::route::StreamEnd;
 use crate::gateway::scan::sse_framer::{SseField, SseLine, SseStep};
-pub(super) use counts::Counts;
-use counts::Report;
+pub(super) use counts::TokenCounts;
+use counts::UsageReport;
 use memchr::memmem;
 use scan::CountReader;
 use std::sync::LazyLock;
 
 /// Counts the tokens of one answer.
 #[derive(Debug)]
-pub(crate) struct Tally {
+pub(crate) struct TokenCounter {
     reader: CountReader,
-    stream: Option<Stream>,
+    stream: Option<StreamUsage>,
 }
 
 /// What only an event stream has.
 #[derive(Debug)]
-struct Stream {
-    ending: StreamEnd,
+struct StreamUsage {
+    stream_end: StreamEnd,
     /// Events with text so far.
-    events: u64,
-    usage: Counts,
-    measured: Counts,
+    text_events: u64,
+    usage: TokenCounts,
+    measured: TokenCounts,
     /// What a stream told that was not its last word.
-    so_far: Counts,
+    running: TokenCounts,
     event: Event,
 }
 
@@ -53,16 +53,23 @@ struct Event {
     is_read: bool,
 }
 
-impl Tally {
+impl TokenCounter {
     /// For an answer that is one JSON value.
-    pub(super) fn of_whole() -> Self {
+    pub(super) fn for_json() -> Self {
         Self { reader: CountReader::new(), stream: None }
     }
 
     /// For a stream of events.
-    pub(super) fn of_stream(ending: StreamEnd) -> Self {
-        let none = Counts::default();
-        let stream = Stream { ending, events: 0, usage: none, measured: none, so_far: none, event: Event::default() };
+    pub(super) fn for_stream(ending: StreamEnd) -> Self {
+        let none = TokenCounts::default();
+        let stream = StreamUsage {
+            stream_end: ending,
+            text_events: 0,
+            usage: none,
+            measured: none,
+            running: none,
+            event: Event::default(),
+        };
         Self { reader: CountReader::new(), stream: Some(stream) }
     }
 
@@ -84,25 +91,26 @@ impl Tally {
     }
 
     /// What is known now.
-    pub(super) fn counts(&self) -> Counts {
+    pub(super) fn counts(&self) -> TokenCounts {
         match &self.stream {
             None => {
                 let report = self.reader.report();
                 report.usage.or(report.measured)
             }
             Some(stream) => {
-                let seen = Some(stream.events).filter(|events| *events > 0);
-                let at_least = Counts { prompt: stream.so_far.prompt, completion: seen.max(stream.so_far.completion) };
+                let seen = Some(stream.text_events).filter(|events| *events > 0);
+                let at_least =
+                    TokenCounts { prompt: stream.running.prompt, completion: seen.max(stream.running.completion) };
                 stream.usage.or(stream.measured).or(at_least)
             }
         }
     }
 }
 
-impl Stream {
+impl StreamUsage {
     /// Reads the name of an event, in dialects whose events with text have one.
     fn read_name(&mut self, line: &SseLine<'_>) {
-        self.event.is_text = match self.ending {
+        self.event.is_text = match self.stream_end {
             StreamEnd::MessageStop => line.head.starts_with(b"content_block_delta"),
             StreamEnd::ResponseDone => line.head.starts_with(b"response.") && line.head.ends_with(b".delta"),
             StreamEnd::Done | StreamEnd::Unmarked => false,
@@ -113,7 +121,7 @@ impl Stream {
     fn read_data(&mut self, line: &SseLine<'_>, reader: &mut CountReader) {
         // Nearly all events are one line, come whole and tell nothing of tokens.
         let is_whole = line.begins && line.ends_event && !self.event.is_read;
-        if !is_whole || tells(self.ending, line.value) {
+        if !is_whole || may_report_usage(self.stream_end, line.value) {
             if !self.event.is_read {
                 *reader = CountReader::new();
                 self.event.is_read = true;
@@ -124,7 +132,7 @@ impl Stream {
             reader.feed(line.value);
         }
         if line.ends {
-            let (goes_on, is_empty) = marks(self.ending, line.head);
+            let (goes_on, is_empty) = marks(self.stream_end, line.head);
             self.event.goes_on |= goes_on;
             self.event.is_empty |= is_empty;
         }
@@ -133,45 +141,45 @@ impl Stream {
     /// Adds what the event has told that is over. Returns whether it had text.
     fn end_event(&mut self, reader: &CountReader) -> bool {
         let event = std::mem::take(&mut self.event);
-        let report = if event.is_read { reader.report() } else { Report::default() };
-        let kind = Kind::of(self.ending, event);
-        self.events += u64::from(kind == Kind::Text);
-        match self.ending {
-            StreamEnd::MessageStop | StreamEnd::ResponseDone if report.opens => {
-                self.so_far = report.usage.or(self.so_far)
+        let report = if event.is_read { reader.report() } else { UsageReport::default() };
+        let kind = EventKind::of(self.stream_end, event);
+        self.text_events += u64::from(kind == EventKind::Text);
+        match self.stream_end {
+            StreamEnd::MessageStop | StreamEnd::ResponseDone if report.is_opening => {
+                self.running = report.usage.or(self.running)
             }
             StreamEnd::MessageStop | StreamEnd::ResponseDone => {
                 self.usage = report.usage.or(self.usage);
                 self.measured = report.measured.or(self.measured);
             }
-            StreamEnd::Done | StreamEnd::Unmarked if kind == Kind::Last => {
+            StreamEnd::Done | StreamEnd::Unmarked if kind == EventKind::Last => {
                 self.usage.add(report.usage);
                 self.measured.add(report.measured);
             }
-            StreamEnd::Done | StreamEnd::Unmarked => self.so_far = report.usage.or(report.measured).or(self.so_far),
+            StreamEnd::Done | StreamEnd::Unmarked => self.running = report.usage.or(report.measured).or(self.running),
         }
-        kind == Kind::Text
+        kind == EventKind::Text
     }
 }
 
 /// What an event is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum EventKind {
     /// It carries a piece of the answer.
     Text,
     /// It comes before the end, without a piece of the answer.
-    Between,
+    NoText,
     /// It may end a choice and tell its counts.
     Last,
 }
 
-impl Kind {
+impl EventKind {
     fn of(ending: StreamEnd, event: Event) -> Self {
         match ending {
             StreamEnd::MessageStop | StreamEnd::ResponseDone if event.is_text => Self::Text,
-            StreamEnd::MessageStop | StreamEnd::ResponseDone => Self::Between,
+            StreamEnd::MessageStop | StreamEnd::ResponseDone => Self::NoText,
             StreamEnd::Done | StreamEnd::Unmarked if !event.goes_on => Self::Last,
-            StreamEnd::Done | StreamEnd::Unmarked if event.is_empty => Self::Between,
+            StreamEnd::Done | StreamEnd::Unmarked if event.is_empty => Self::NoText,
             StreamEnd::Done | StreamEnd::Unmarked => Self::Text,
         }
     }
@@ -194,7 +202,7 @@ fn marks(ending: StreamEnd, data: &[u8]) -> (bool, bool) {
 }
 
 /// Whether it is worth reading the data of an event. A name that only the model says is found out by reading.
-fn tells(ending: StreamEnd, data: &[u8]) -> bool {
+fn may_report_usage(ending: StreamEnd, data: &[u8]) -> bool {
     static USAGE: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\"usage\""));
     static TIMINGS: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\"timings\""));
     static PREDICTED: LazyLock<memmem::Finder<'static>> =

@@ -4,7 +4,7 @@
 //! place, so words of the model, which are strings or lie deeper, are never taken for one. What is no JSON has no counts.
 //! How the JSON is scanned is up to `walk.rs`; which fields count, and for what, is up to `counts.rs`.
 
-use super::counts::{Fields, LONGEST_NAME, Name, Place, Report};
+use super::counts::{LONGEST_NAME, UsageFields, UsageName, UsageObject, UsageReport};
 use crate::gateway::scan::json_scanner::{JsonScanner, JsonStep};
 
 /// Reads the counts of one answer, or of an array of answers.
@@ -12,32 +12,32 @@ use crate::gateway::scan::json_scanner::{JsonScanner, JsonStep};
 pub(super) struct CountReader {
     scanner: JsonScanner<LONGEST_NAME>,
     /// What the objects are that the scanner has entered, outermost first.
-    places: [Place; 3],
-    name: Name,
+    places: [UsageObject; 3],
+    name: UsageName,
     /// The count that is being read.
     number: Option<u64>,
-    fields: Fields,
+    fields: UsageFields,
     /// Whether `usage` may stand in a `message`.
     opens: bool,
     /// The sum of the answers that are closed.
-    closed: Report,
+    closed: UsageReport,
 }
 
 impl CountReader {
     pub(super) fn new() -> Self {
         Self {
             scanner: JsonScanner::of_answers(),
-            places: [Place::Answer; 3],
-            name: Name::Unknown,
+            places: [UsageObject::Response; 3],
+            name: UsageName::Unknown,
             number: None,
-            fields: Fields::default(),
+            fields: UsageFields::default(),
             opens: false,
-            closed: Report::default(),
+            closed: UsageReport::default(),
         }
     }
 
     /// Returns what has been read so far, of an answer that is still open too.
-    pub(super) fn report(&self) -> Report {
+    pub(super) fn report(&self) -> UsageReport {
         let mut report = self.closed;
         report.add(self.current());
         report
@@ -50,17 +50,17 @@ impl CountReader {
             let (read, rest) = bytes.split_at(used);
             bytes = rest;
             match step {
-                Some(JsonStep::Name) => self.name = self.scanner.raw_name().map_or(Name::Unknown, Name::of),
+                Some(JsonStep::Name) => self.name = self.scanner.raw_name().map_or(UsageName::Unknown, UsageName::of),
                 Some(JsonStep::Begins(first)) => self.begin_value(first),
                 Some(JsonStep::Ends) => {
                     self.add_digits(read);
-                    if let (Some(count), Name::Count(field)) = (self.number.take(), self.name) {
+                    if let (Some(count), UsageName::Count(field)) = (self.number.take(), self.name) {
                         self.fields.set(field, count);
                     }
                 }
                 Some(JsonStep::Closes) => {
                     self.closed.add(self.current());
-                    self.fields = Fields::default();
+                    self.fields = UsageFields::default();
                     self.opens = false;
                 }
                 None => self.add_digits(read),
@@ -73,13 +73,14 @@ impl CountReader {
         let level = self.scanner.level();
         let Some(place) = level.checked_sub(1).and_then(|at| self.places.get(at)) else { return };
         match (first, self.name, place) {
-            (b'0'..=b'9', Name::Count(field), place) if field.place() == *place => {
+            (b'0'..=b'9', UsageName::Count(field), place) if field.object() == *place => {
                 self.number = Some(u64::from(first - b'0'));
             }
-            (b'{', Name::Opens(inner), Place::Answer) | (b'{', Name::Opens(inner @ Place::Usage), Place::Wrapper) => {
+            (b'{', UsageName::Object(inner), UsageObject::Response)
+            | (b'{', UsageName::Object(inner @ UsageObject::Usage), UsageObject::Wrapper) => {
                 self.scanner.enter();
                 self.places[level] = inner;
-                if inner == Place::Wrapper {
+                if inner == UsageObject::Wrapper {
                     self.opens = self.scanner.raw_name() == Some(b"message");
                 }
             }
@@ -96,7 +97,7 @@ impl CountReader {
         });
     }
 
-    fn current(&self) -> Report {
+    fn current(&self) -> UsageReport {
         self.fields.report(self.opens)
     }
 }

@@ -65,12 +65,12 @@ const NATIVE_END: &str = r#"data: {"index":0,"content":"","tokens":[],"stop":tru
 
 "#;
 
-fn counts(prompt: impl Into<Option<u64>>, completion: impl Into<Option<u64>>) -> Counts {
-    Counts { prompt: prompt.into(), completion: completion.into() }
+fn counts(prompt: impl Into<Option<u64>>, completion: impl Into<Option<u64>>) -> TokenCounts {
+    TokenCounts { prompt: prompt.into(), completion: completion.into() }
 }
 
 /// Reads a piece of any answer. Returns whether an event with text ends in it.
-fn read(tally: &mut Tally, framer: &mut SseFramer, piece: &[u8]) -> bool {
+fn read(tally: &mut TokenCounter, framer: &mut SseFramer, piece: &[u8]) -> bool {
     if tally.stream.is_none() {
         tally.read(piece);
         return false;
@@ -82,31 +82,31 @@ fn read(tally: &mut Tally, framer: &mut SseFramer, piece: &[u8]) -> bool {
     with_text
 }
 
-fn streamed(ending: StreamEnd, parts: &[&str]) -> Counts {
+fn streamed(ending: StreamEnd, parts: &[&str]) -> TokenCounts {
     let whole = parts.concat();
-    let mut tally = Tally::of_stream(ending);
+    let mut tally = TokenCounter::for_stream(ending);
     read(&mut tally, &mut SseFramer::new(), whole.as_bytes());
     // The same in every size of piece, and with carriage returns.
     for size in (1..40).chain([whole.len() / 2, 1000]) {
         for text in [&whole, &whole.replace('\n', "\r\n"), &whole.replace('\n', "\r")] {
-            let (mut cut, mut framer) = (Tally::of_stream(ending), SseFramer::new());
+            let (mut cut, mut framer) = (TokenCounter::for_stream(ending), SseFramer::new());
             let pieces = text.as_bytes().chunks(size.max(1));
             let with_text = pieces.filter(|piece| read(&mut cut, &mut framer, piece)).count() as u64;
             assert_eq!(cut.counts(), tally.counts(), "pieces of {size}");
-            assert!(with_text <= cut.stream.unwrap().events);
+            assert!(with_text <= cut.stream.unwrap().text_events);
         }
     }
     tally.counts()
 }
 
-fn whole(json: &str) -> Counts {
-    let mut tally = Tally::of_whole();
+fn whole(json: &str) -> TokenCounts {
+    let mut tally = TokenCounter::for_json();
     assert!(!read(&mut tally, &mut SseFramer::new(), json.as_bytes()));
     tally.counts()
 }
 
 #[test]
-fn a_stream_tells_by_usage_or_else_by_timings() {
+fn a_stream_is_counted_by_usage_or_else_by_timings() {
     assert_eq!(streamed(StreamEnd::Done, &[OPENAI, TIMED]), counts(32, 2));
     assert_eq!(streamed(StreamEnd::Done, &[OPENAI, WITH_USAGE]), counts(32, 2));
     assert_eq!(streamed(StreamEnd::MessageStop, &[ANTHROPIC, ANTHROPIC_END]), counts(32, 3));
@@ -115,7 +115,7 @@ fn a_stream_tells_by_usage_or_else_by_timings() {
 }
 
 #[test]
-fn a_stream_that_is_left_counts_what_has_come() {
+fn a_stream_that_breaks_off_counts_its_events_so_far() {
     assert_eq!(streamed(StreamEnd::Done, &[OPENAI]), counts(None, 2), "the first event has no text");
     assert_eq!(streamed(StreamEnd::MessageStop, &[ANTHROPIC]), counts(32, 2), "the prompt is told first");
     assert_eq!(streamed(StreamEnd::ResponseDone, &[RESPONSES]), counts(None, 1));
@@ -135,7 +135,7 @@ fn the_choices_of_a_stream_are_added_up_and_their_running_counts_are_not() {
 #[test]
 fn a_long_last_event_is_read_to_its_end() {
     let long = NATIVE_END.replace("<s>a", &"\\\"timings\\\":{\\\"predicted_n\\\":9},[{".repeat(9_000));
-    let (mut tally, mut framer) = (Tally::of_stream(StreamEnd::Unmarked), SseFramer::new());
+    let (mut tally, mut framer) = (TokenCounter::for_stream(StreamEnd::Unmarked), SseFramer::new());
     for piece in long.as_bytes().chunks(4096) {
         read(&mut tally, &mut framer, piece);
         assert!(framer.head_length() <= EVENT_HEAD);
@@ -144,7 +144,7 @@ fn a_long_last_event_is_read_to_its_end() {
 }
 
 #[test]
-fn a_whole_answer_tells_wherever_its_counts_stand() {
+fn a_whole_response_is_counted_wherever_its_counts_stand() {
     let chat = r#"{"choices":[{"message":{"content":"{\"usage\":{\"prompt_tokens\":1}}"}}],"usage":{"completion_tokens":3,"prompt_tokens":32,"total_tokens":35},"timings":{"prompt_n":9,"predicted_n":9}}"#;
     assert_eq!(whole(chat), counts(32, 3));
     let embeddings = format!(
@@ -159,7 +159,7 @@ fn a_whole_answer_tells_wherever_its_counts_stand() {
 }
 
 #[test]
-fn what_stands_elsewhere_is_not_a_count() {
+fn a_number_elsewhere_is_not_a_count() {
     for json in [
         r#"{"content":[{"type":"tool_use","input":{"usage":{"input_tokens":5},"timings":{"predicted_n":5}}}]}"#,
         r#"{"__verbose":{"timings":{"predicted_n":5},"tokens_predicted":5}}"#,
@@ -210,10 +210,10 @@ fn json() -> impl Strategy<Value = serde_json::Value> {
 }
 
 /// The same by way of the whole tree.
-fn by_tree(json: &serde_json::Value) -> Counts {
+fn by_tree(json: &serde_json::Value) -> TokenCounts {
     let number = |value: &serde_json::Value, name: &str| value.as_object()?.get(name)?.as_u64();
     let one = |json: &serde_json::Value| {
-        let Some(fields) = json.as_object() else { return Report::default() };
+        let Some(fields) = json.as_object() else { return UsageReport::default() };
         let usage = |value: Option<&serde_json::Value>| {
             let usage = value.unwrap_or(&serde_json::Value::Null);
             counts(number(usage, "prompt_tokens"), number(usage, "completion_tokens"))
@@ -222,13 +222,13 @@ fn by_tree(json: &serde_json::Value) -> Counts {
         let within = |name: &str| usage(fields.get(name).and_then(|inner| inner.as_object()?.get("usage")));
         let timings = fields.get("timings").unwrap_or(&serde_json::Value::Null);
         let prompt = number(timings, "prompt_n").map(|n| n + number(timings, "cache_n").unwrap_or(0));
-        Report {
+        UsageReport {
             usage: usage(fields.get("usage")).or(within("response")).or(within("message")),
             measured: counts(prompt, number(timings, "predicted_n").or(number(json, "tokens_predicted"))),
-            opens: false,
+            is_opening: false,
         }
     };
-    let mut sum = Report::default();
+    let mut sum = UsageReport::default();
     for json in json.as_array().map_or(std::slice::from_ref(json), |items| items) {
         let report = one(json);
         sum.usage.add(report.usage);
@@ -239,9 +239,9 @@ fn by_tree(json: &serde_json::Value) -> Counts {
 
 proptest! {
     #[test]
-    fn any_json_in_any_pieces_tells_what_its_tree_tells(json in json(), size in 1usize..50, pretty: bool) {
+    fn any_json_in_any_pieces_is_counted_like_its_tree(json in json(), size in 1usize..50, pretty: bool) {
         let text = if pretty { serde_json::to_string_pretty(&json) } else { serde_json::to_string(&json) }.unwrap();
-        let mut tally = Tally::of_whole();
+        let mut tally = TokenCounter::for_json();
         for piece in text.as_bytes().chunks(size) {
             tally.read(piece);
         }
@@ -250,7 +250,7 @@ proptest! {
 
     #[test]
     fn no_bytes_are_too_strange(bytes in prop::collection::vec(any::<u8>(), 0..300), size in 1usize..50) {
-        for mut tally in [Tally::of_whole(), Tally::of_stream(StreamEnd::Done), Tally::of_stream(StreamEnd::MessageStop)] {
+        for mut tally in [TokenCounter::for_json(), TokenCounter::for_stream(StreamEnd::Done), TokenCounter::for_stream(StreamEnd::MessageStop)] {
             let mut framer = SseFramer::new();
             for piece in bytes.chunks(size) {
                 read(&mut tally, &mut framer, piece);

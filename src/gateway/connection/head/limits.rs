@@ -43,7 +43,7 @@ impl HeadLimits {
 
     /// The refusal of a header line that is too long.
     pub(crate) fn check_header_line(&self, length: usize) -> Result<(), Refusal> {
-        if length > self.header_line { Err(self.long_line()) } else { Ok(()) }
+        if length > self.header_line { Err(self.long_line_refusal()) } else { Ok(()) }
     }
 
     /// The refusal of too many header lines.
@@ -56,14 +56,14 @@ impl HeadLimits {
 
     /// The refusal of a head that is too large as a whole.
     pub(crate) fn check_size(&self, size: usize) -> Result<(), Refusal> {
-        if size > self.size() { Err(self.large_head()) } else { Ok(()) }
+        if size > self.size() { Err(self.large_head_refusal()) } else { Ok(()) }
     }
 
-    pub(super) fn long_line(&self) -> Refusal {
+    pub(super) fn long_line_refusal(&self) -> Refusal {
         Refusal::HeaderFieldsTooLarge(format!("a header line is longer than {} bytes", self.header_line))
     }
 
-    pub(super) fn large_head(&self) -> Refusal {
+    pub(super) fn large_head_refusal(&self) -> Refusal {
         Refusal::HeaderFieldsTooLarge(format!("it is larger than {} bytes", self.size()))
     }
 }

@@ -23,45 +23,45 @@ pub(crate) enum Framing {
 
 /// A head that is complete and good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Found {
+pub(super) struct CompleteHead {
     /// Its length in bytes, the empty line included.
     pub(super) length: usize,
     pub(super) framing: Framing,
     /// Whether it asks for another protocol: see [`hide_upgrade`].
-    pub(super) upgrades: bool,
+    pub(super) has_upgrade: bool,
 }
 
 /// How far a head has been read. Each byte is looked at once, in however many pieces the head comes.
 #[derive(Debug, Default)]
-pub(super) struct Scan {
+pub(super) struct HeadScanner {
     /// Where the line begins whose end has not been seen.
-    line: usize,
+    line_start: usize,
     /// Bytes that are known to hold no end of that line.
-    seen: usize,
+    scanned: usize,
     headers: usize,
-    version: Option<Version>,
+    version: Option<HttpVersion>,
     hosts: usize,
     length: Option<u64>,
     chunked: bool,
-    upgrades: bool,
+    has_upgrade: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Version {
+enum HttpVersion {
     Http10,
     Http11,
 }
 
 /// The longest target that `http::Uri` takes.
-const MOST_TARGET: usize = u16::MAX as usize - 1;
+const MAX_TARGET: usize = u16::MAX as usize - 1;
 
 /// The longest name that `http::HeaderName` takes.
-const MOST_NAME: usize = u16::MAX as usize;
+const MAX_HEADER_NAME: usize = u16::MAX as usize;
 
 /// Checks a head that comes in two pieces, the first of which ends at `cut`. None: it is incomplete.
 #[cfg(any(test, feature = "test-support"))]
 pub(crate) fn check_in_two(raw: &[u8], cut: usize, limits: &HeadLimits) -> Result<Option<(usize, Framing)>, Refusal> {
-    let mut scan = Scan::default();
+    let mut scan = HeadScanner::default();
     let found = match scan.advance(&raw[..cut.min(raw.len())], limits)? {
         None => scan.advance(raw, limits)?,
         found => found,
@@ -76,36 +76,36 @@ pub(super) fn check(raw: &[u8], limits: &HeadLimits) -> Result<Framing, Refusal>
     found.map(|(_, framing)| framing).ok_or_else(|| Refusal::bad_request("the head is incomplete"))
 }
 
-impl Scan {
+impl HeadScanner {
     /// Goes on with `raw`, which begins where the head begins and holds what was there last time. None: more is needed.
-    pub(super) fn advance(&mut self, raw: &[u8], limits: &HeadLimits) -> Result<Option<Found>, Refusal> {
+    pub(super) fn advance(&mut self, raw: &[u8], limits: &HeadLimits) -> Result<Option<CompleteHead>, Refusal> {
         loop {
-            let Some(at) = memchr(b'\n', &raw[self.seen..]) else {
-                self.seen = raw.len();
+            let Some(at) = memchr(b'\n', &raw[self.scanned..]) else {
+                self.scanned = raw.len();
                 // Without its end, a line of the longest size with its CR and one byte more is already too long.
                 self.check_lengths(raw.len().saturating_add(1), limits)?;
                 return Ok(None);
             };
-            let end = self.seen + at + 1;
+            let end = self.scanned + at + 1;
             self.check_lengths(end, limits)?;
-            let Some(line) = raw[self.line..end].strip_suffix(b"\r\n") else {
+            let Some(line) = raw[self.line_start..end].strip_suffix(b"\r\n") else {
                 return Err(Refusal::bad_request("a line of the head ends with LF alone")); // RFC 9112, section 2.2 allows it; we do not
             };
-            let first = self.line == 0;
-            (self.line, self.seen) = (end, end);
+            let first = self.line_start == 0;
+            (self.line_start, self.scanned) = (end, end);
             match (self.version, line.is_empty()) {
                 // One empty line before a request is to be ignored (RFC 9112, section 2.2).
                 (None, true) if first => {}
                 (None, true) => return Err(Refusal::bad_request("there are empty lines before the request line")),
-                (None, false) => self.version = Some(request_line(line)?),
+                (None, false) => self.version = Some(parse_request_line(line)?),
                 (Some(version), true) => {
                     let framing = self.framing(version)?;
-                    return Ok(Some(Found { length: end, framing, upgrades: self.upgrades }));
+                    return Ok(Some(CompleteHead { length: end, framing, has_upgrade: self.has_upgrade }));
                 }
                 (Some(_), false) => {
                     self.headers += 1;
                     limits.check_headers(self.headers)?;
-                    self.header(line)?;
+                    self.check_header(line)?;
                 }
             }
         }
@@ -114,42 +114,42 @@ impl Scan {
     /// Whichever limit lies first in the bytes decides, so that it does not matter in which pieces they come.
     fn check_lengths(&self, end: usize, limits: &HeadLimits) -> Result<(), Refusal> {
         let line_limit = if self.version.is_none() { limits.request_line } else { limits.header_line };
-        let line_end = self.line.saturating_add(line_limit).saturating_add(b"\r\n".len());
+        let line_end = self.line_start.saturating_add(line_limit).saturating_add(b"\r\n".len());
         if end <= line_end.min(limits.size()) {
             return Ok(());
         }
         Err(match self.version {
-            _ if line_end > limits.size() => limits.large_head(),
+            _ if line_end > limits.size() => limits.large_head_refusal(),
             None => Refusal::UriTooLong(limits.request_line),
-            Some(_) => limits.long_line(),
+            Some(_) => limits.long_line_refusal(),
         })
     }
 
-    fn header(&mut self, line: &[u8]) -> Result<(), Refusal> {
+    fn check_header(&mut self, line: &[u8]) -> Result<(), Refusal> {
         if line[0] == b' ' || line[0] == b'\t' {
             return Err(Refusal::bad_request("a header line is folded")); // RFC 9112, section 5.2
         }
         let colon = memchr(b':', line).ok_or_else(|| Refusal::bad_request("a header line has no colon"))?;
         let (name, value) = (&line[..colon], &line[colon + 1..]);
         // Space before the colon is no part of a name either (RFC 9112, section 5.1).
-        if name.is_empty() || name.len() > MOST_NAME || !name.iter().all(|&byte| is_token(byte)) {
+        if name.is_empty() || name.len() > MAX_HEADER_NAME || !name.iter().all(|&byte| is_token_char(byte)) {
             return Err(Refusal::bad_request("a header name is malformed"));
         }
-        if !is_clean(value) {
+        if !is_field_value(value) {
             return Err(Refusal::bad_request("a header value holds a control character"));
         }
         // The few names that say where a request ends and to whom it goes.
         match name.len() {
             4 if name.eq_ignore_ascii_case(b"host") => {
                 self.hosts += 1;
-                if !trim(value).iter().all(|&byte| is_host(byte)) {
+                if !trim(value).iter().all(|&byte| is_host_char(byte)) {
                     return Err(Refusal::bad_request("Host is malformed"));
                 }
             }
-            7 if name.eq_ignore_ascii_case(UPGRADE) => self.upgrades = true,
+            7 if name.eq_ignore_ascii_case(UPGRADE) => self.has_upgrade = true,
             14 if name.eq_ignore_ascii_case(b"content-length") => {
-                let length =
-                    number(trim(value)).ok_or_else(|| Refusal::bad_request("Content-Length is not a number"))?;
+                let length = parse_content_length(trim(value))
+                    .ok_or_else(|| Refusal::bad_request("Content-Length is not a number"))?;
                 if self.length.replace(length).is_some_and(|before| before != length) {
                     return Err(Refusal::bad_request("there are different values of Content-Length"));
                 }
@@ -165,14 +165,14 @@ impl Scan {
         Ok(())
     }
 
-    fn framing(&self, version: Version) -> Result<Framing, Refusal> {
-        if self.hosts > 1 || (self.hosts == 0 && version == Version::Http11) {
+    fn framing(&self, version: HttpVersion) -> Result<Framing, Refusal> {
+        if self.hosts > 1 || (self.hosts == 0 && version == HttpVersion::Http11) {
             return Err(Refusal::bad_request("there must be one Host header")); // RFC 9112, section 3.2
         }
         // RFC 9112, section 6.1 lets a server refuse both; whoever sends them tries to be read in two ways.
         match (self.chunked, self.length) {
             (true, Some(_)) => Err(Refusal::bad_request("Content-Length stands beside Transfer-Encoding")),
-            (true, None) if version == Version::Http10 => {
+            (true, None) if version == HttpVersion::Http10 => {
                 Err(Refusal::bad_request("HTTP/1.0 knows no Transfer-Encoding"))
             }
             (true, None) => Ok(Framing::Chunked),
@@ -183,7 +183,7 @@ impl Scan {
 }
 
 /// `method SP request-target SP HTTP-version` (RFC 9112, section 3).
-fn request_line(line: &[u8]) -> Result<Version, Refusal> {
+fn parse_request_line(line: &[u8]) -> Result<HttpVersion, Refusal> {
     let malformed = || Refusal::bad_request("the request line is malformed");
     let method_end = memchr(b' ', line).ok_or_else(malformed)?;
     let (method, rest) = (&line[..method_end], &line[method_end + 1..]);
@@ -192,19 +192,19 @@ fn request_line(line: &[u8]) -> Result<Version, Refusal> {
     if method == b"CONNECT" {
         return Err(Refusal::bad_request("CONNECT is for proxies")); // hyper would give the connection away
     }
-    if method.is_empty() || !method.iter().all(|&byte| is_token(byte)) {
+    if method.is_empty() || !method.iter().all(|&byte| is_token_char(byte)) {
         return Err(malformed());
     }
-    if target.len() > MOST_TARGET {
-        return Err(Refusal::UriTooLong(MOST_TARGET));
+    if target.len() > MAX_TARGET {
+        return Err(Refusal::UriTooLong(MAX_TARGET));
     }
-    let usual = target.first() == Some(&b'/') && target.iter().all(|&byte| is_usual_in_target(byte));
+    let usual = target.first() == Some(&b'/') && target.iter().all(|&byte| is_usual_target_char(byte));
     // An unusual target costs an allocation; it is good if hyper will take it.
     let good = usual || (target.iter().all(|&byte| byte > b' ' && byte != 0x7f) && http::Uri::try_from(target).is_ok());
     match version {
         _ if !good => Err(malformed()),
-        b"HTTP/1.1" => Ok(Version::Http11),
-        b"HTTP/1.0" => Ok(Version::Http10),
+        b"HTTP/1.1" => Ok(HttpVersion::Http11),
+        b"HTTP/1.0" => Ok(HttpVersion::Http10),
         _ => Err(Refusal::bad_request("the HTTP version is not one that is spoken here")),
     }
 }
@@ -227,7 +227,7 @@ pub(super) fn hide_upgrade(head: &mut [u8]) {
 }
 
 /// The first value of a header in a head that may be incomplete or bad.
-pub(crate) fn value_of<'a>(raw: &'a [u8], name: &str) -> Option<&'a str> {
+pub(crate) fn header_value<'a>(raw: &'a [u8], name: &str) -> Option<&'a str> {
     let header_lines = raw.split_inclusive(|&byte| byte == b'\n').skip_while(|line| *line == b"\r\n").skip(1);
     let values = header_lines.filter_map(|line| {
         let line = line.strip_suffix(b"\n")?;
@@ -248,7 +248,7 @@ pub(crate) fn method_and_path(raw: &[u8]) -> (Option<http::Method>, Option<&str>
     (method, path)
 }
 
-fn number(digits: &[u8]) -> Option<u64> {
+fn parse_content_length(digits: &[u8]) -> Option<u64> {
     let add = |sum: u64, digit: &u8| match digit {
         b'0'..=b'9' => sum.checked_mul(10)?.checked_add(u64::from(digit - b'0')),
         _ => None,
@@ -267,22 +267,22 @@ fn trim(mut value: &[u8]) -> &[u8] {
 
 /// Without NUL, bare CR and other control characters (RFC 9110, section 5.5). Has no early exit, so that it is
 /// compiled to vector instructions.
-fn is_clean(bytes: &[u8]) -> bool {
+fn is_field_value(bytes: &[u8]) -> bool {
     !bytes.iter().fold(false, |dirty, &byte| dirty | ((byte < b' ') & (byte != b'\t')) | (byte == 0x7f))
 }
 
 /// `tchar` of RFC 9110, section 5.6.2.
-pub(crate) fn is_token(byte: u8) -> bool {
+pub(crate) fn is_token_char(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 /// A character of `uri-host [ ":" port ]` (RFC 3986, section 3.2).
-fn is_host(byte: u8) -> bool {
+fn is_host_char(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&byte)
 }
 
 /// A character of a path or query that needs no second look (RFC 3986, sections 3.3 and 3.4).
-fn is_usual_in_target(byte: u8) -> bool {
+fn is_usual_target_char(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:@?".contains(&byte)
 }
 

@@ -33,7 +33,7 @@ fn good_heads_say_how_their_body_is_framed() {
 }
 
 #[test]
-fn what_could_be_framed_in_two_ways_is_bad() {
+fn a_head_that_can_be_framed_in_two_ways_is_bad() {
     for line in [
         "Content-Length: 1\r\nContent-Length: 2",
         "Content-Length: 1, 2",
@@ -97,15 +97,15 @@ fn what_could_be_framed_in_two_ways_is_bad() {
 #[test]
 fn connect_is_refused_and_every_upgrade_is_hidden() {
     assert_eq!(status("CONNECT h:80 HTTP/1.1\r\nHost: h\r\n\r\n"), Err(400));
-    let found = |raw: &str| Scan::default().advance(raw.as_bytes(), &HeadLimits::USUAL).unwrap().unwrap();
+    let found = |raw: &str| HeadScanner::default().advance(raw.as_bytes(), &HeadLimits::USUAL).unwrap().unwrap();
     let others = "X-Upgrade: b\r\nupgraded: c";
     let raw = format!("GET /upgrade: HTTP/1.1\r\nHost: h\r\nUpgrade: a\r\n{others}\r\nUPGRADE:upgrade: d\r\n\r\n");
-    assert!(found(&raw).upgrades);
+    assert!(found(&raw).has_upgrade);
     let hidden = raw.replace("\nUpgrade: a", "\ntrailer: a").replace("UPGRADE:", "trailer:");
     let mut bytes = raw.into_bytes();
     hide_upgrade(&mut bytes);
     assert_eq!(String::from_utf8(bytes).unwrap(), hidden);
-    assert!(!found(&hidden).upgrades);
+    assert!(!found(&hidden).has_upgrade);
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn limits_exactly_met_pass_and_one_more_does_not() {
 fn a_line_is_refused_as_soon_as_it_is_too_long() {
     let endless = |begin: &str, count: usize| {
         let raw = format!("{begin}{}", "x".repeat(count));
-        Scan::default().advance(raw.as_bytes(), &LIMITS).map_err(|refusal| refusal.status().as_u16())
+        HeadScanner::default().advance(raw.as_bytes(), &LIMITS).map_err(|refusal| refusal.status().as_u16())
     };
     assert_eq!(endless("", 101), Ok(None), "it might be CR that comes next");
     assert_eq!(endless("", 102), Err(414));
@@ -142,8 +142,8 @@ fn a_line_is_refused_as_soon_as_it_is_too_long() {
 #[test]
 fn values_and_the_request_line_are_found_in_heads_that_are_bad_or_incomplete() {
     let raw = b"GET /a?b HTTP/1.1\r\nno colon\r\nOrigin:  http://x \r\norigin: y\r\nLast: cut";
-    assert_eq!(value_of(raw, "origin"), Some("http://x"));
-    assert_eq!((value_of(raw, "last"), value_of(raw, "get /a?b http/1.1")), (None, None));
+    assert_eq!(header_value(raw, "origin"), Some("http://x"));
+    assert_eq!((header_value(raw, "last"), header_value(raw, "get /a?b http/1.1")), (None, None));
     assert_eq!(method_and_path(raw), (Some(http::Method::GET), Some("/a")));
     assert_eq!(method_and_path(b"\r\nPOST /long"), (Some(http::Method::POST), Some("/long")));
     assert_eq!(method_and_path(b"GE"), (None, None));
@@ -169,8 +169,8 @@ fn any_head() -> impl Strategy<Value = Vec<u8>> {
 proptest! {
     #[test]
     fn pieces_make_no_difference(head in any_head(), cuts: Vec<u8>) {
-        let whole = Scan::default().advance(&head, &LIMITS);
-        let (mut scan, mut there, mut outcome) = (Scan::default(), 0, Ok(None));
+        let whole = HeadScanner::default().advance(&head, &LIMITS);
+        let (mut scan, mut there, mut outcome) = (HeadScanner::default(), 0, Ok(None));
         for cut in cuts.into_iter().map(usize::from).chain([usize::MAX]) {
             there = head.len().min(cut.saturating_add(there));
             outcome = scan.advance(&head[..there], &LIMITS);
@@ -184,6 +184,6 @@ proptest! {
     #[test]
     fn no_bytes_make_it_panic(bytes: Vec<u8>) {
         let _ = check(&bytes, &LIMITS);
-        let _ = (value_of(&bytes, "host"), method_and_path(&bytes));
+        let _ = (header_value(&bytes, "host"), method_and_path(&bytes));
     }
 }

@@ -6,23 +6,23 @@ use crate::gateway::bounds::{CHUNK_LINE_SIZE, TRAILERS_SIZE};
 
 /// How far a chunked body has been followed.
 #[derive(Debug, Default)]
-pub(super) struct Chunks {
-    place: Place,
+pub(super) struct ChunkedBody {
+    state: ChunkState,
     /// Bytes of the chunk's data that are still to come; the size, while it is being read.
-    left: u64,
+    remaining: u64,
     /// Bytes of the chunk's first line, or of all trailers, so far.
-    line: usize,
+    line_length: usize,
 }
 
 /// A body that nobody should try to understand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Malformed;
+pub(super) struct MalformedChunk;
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum ChunkState {
     /// Before the first digit of a size.
     #[default]
-    Begin,
+    Start,
     Size,
     /// In the white space that may stand before an extension, and nowhere else.
     Blank,
@@ -36,64 +36,71 @@ enum Place {
     Trailer,
     TrailerLf,
     LastLf,
-    Over,
+    Done,
 }
 
-impl Chunks {
+impl ChunkedBody {
     /// Follows the body through `bytes`; returns how many of them belong to it.
-    pub(super) fn follow(&mut self, bytes: &[u8]) -> Result<usize, Malformed> {
+    pub(super) fn advance(&mut self, bytes: &[u8]) -> Result<usize, MalformedChunk> {
         let mut at = 0;
-        while at < bytes.len() && self.place != Place::Over {
-            if self.place == Place::Data {
-                let step = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len() - at);
+        while at < bytes.len() && self.state != ChunkState::Done {
+            if self.state == ChunkState::Data {
+                let step = usize::try_from(self.remaining).unwrap_or(usize::MAX).min(bytes.len() - at);
                 at += step;
-                self.left -= step as u64;
-                if self.left == 0 {
-                    self.place = Place::DataCr;
+                self.remaining -= step as u64;
+                if self.remaining == 0 {
+                    self.state = ChunkState::DataCr;
                 }
                 continue;
             }
-            self.place = self.step(bytes[at])?;
+            self.state = self.step(bytes[at])?;
             at += 1;
         }
         Ok(at)
     }
 
     /// Whether the body is complete.
-    pub(super) fn is_over(&self) -> bool {
-        self.place == Place::Over
+    pub(super) fn is_complete(&self) -> bool {
+        self.state == ChunkState::Done
     }
 
-    fn step(&mut self, byte: u8) -> Result<Place, Malformed> {
-        match (self.place, byte) {
-            (Place::Begin | Place::Size, _) if byte.is_ascii_hexdigit() => {
-                let digit = char::from(byte).to_digit(16).ok_or(Malformed)?;
-                self.left =
-                    self.left.checked_mul(16).and_then(|size| size.checked_add(digit.into())).ok_or(Malformed)?;
-                self.lengthen(CHUNK_LINE_SIZE, Place::Size)
+    fn step(&mut self, byte: u8) -> Result<ChunkState, MalformedChunk> {
+        match (self.state, byte) {
+            (ChunkState::Start | ChunkState::Size, _) if byte.is_ascii_hexdigit() => {
+                let digit = char::from(byte).to_digit(16).ok_or(MalformedChunk)?;
+                self.remaining = self
+                    .remaining
+                    .checked_mul(16)
+                    .and_then(|size| size.checked_add(digit.into()))
+                    .ok_or(MalformedChunk)?;
+                self.extend_line(CHUNK_LINE_SIZE, ChunkState::Size)
             }
-            (Place::Size | Place::Blank, b' ' | b'\t') => self.lengthen(CHUNK_LINE_SIZE, Place::Blank),
-            (Place::Size | Place::Blank, b';') => self.lengthen(CHUNK_LINE_SIZE, Place::Extension),
-            (Place::Size | Place::Extension, b'\r') => Ok(Place::SizeLf),
-            (Place::Extension, _) if is_text(byte) => self.lengthen(CHUNK_LINE_SIZE, Place::Extension),
-            (Place::SizeLf, b'\n') => {
-                self.line = 0;
-                Ok(if self.left == 0 { Place::TrailerBegin } else { Place::Data })
+            (ChunkState::Size | ChunkState::Blank, b' ' | b'\t') => {
+                self.extend_line(CHUNK_LINE_SIZE, ChunkState::Blank)
             }
-            (Place::DataCr, b'\r') => Ok(Place::DataLf),
-            (Place::DataLf, b'\n') => Ok(Place::Begin),
-            (Place::TrailerBegin, b'\r') => Ok(Place::LastLf),
-            (Place::TrailerBegin | Place::Trailer, _) if is_text(byte) => self.lengthen(TRAILERS_SIZE, Place::Trailer),
-            (Place::Trailer, b'\r') => Ok(Place::TrailerLf),
-            (Place::TrailerLf, b'\n') => Ok(Place::TrailerBegin),
-            (Place::LastLf, b'\n') => Ok(Place::Over),
-            _ => Err(Malformed),
+            (ChunkState::Size | ChunkState::Blank, b';') => self.extend_line(CHUNK_LINE_SIZE, ChunkState::Extension),
+            (ChunkState::Size | ChunkState::Extension, b'\r') => Ok(ChunkState::SizeLf),
+            (ChunkState::Extension, _) if is_text(byte) => self.extend_line(CHUNK_LINE_SIZE, ChunkState::Extension),
+            (ChunkState::SizeLf, b'\n') => {
+                self.line_length = 0;
+                Ok(if self.remaining == 0 { ChunkState::TrailerBegin } else { ChunkState::Data })
+            }
+            (ChunkState::DataCr, b'\r') => Ok(ChunkState::DataLf),
+            (ChunkState::DataLf, b'\n') => Ok(ChunkState::Start),
+            (ChunkState::TrailerBegin, b'\r') => Ok(ChunkState::LastLf),
+            (ChunkState::TrailerBegin | ChunkState::Trailer, _) if is_text(byte) => {
+                self.extend_line(TRAILERS_SIZE, ChunkState::Trailer)
+            }
+            (ChunkState::Trailer, b'\r') => Ok(ChunkState::TrailerLf),
+            (ChunkState::TrailerLf, b'\n') => Ok(ChunkState::TrailerBegin),
+            (ChunkState::LastLf, b'\n') => Ok(ChunkState::Done),
+            _ => Err(MalformedChunk),
         }
     }
 
-    fn lengthen(&mut self, most: usize, place: Place) -> Result<Place, Malformed> {
-        self.line += 1;
-        if self.line > most { Err(Malformed) } else { Ok(place) }
+    fn extend_line(&mut self, most: usize, place: ChunkState) -> Result<ChunkState, MalformedChunk> {
+        self.line_length += 1;
+        if self.line_length > most { Err(MalformedChunk) } else { Ok(place) }
     }
 }
 
@@ -107,10 +114,10 @@ mod tests {
     use proptest::prelude::*;
 
     /// How many bytes the body takes, if it is complete in `bytes`.
-    fn length(bytes: &[u8]) -> Result<Option<usize>, Malformed> {
-        let mut chunks = Chunks::default();
-        let taken = chunks.follow(bytes)?;
-        Ok(chunks.is_over().then_some(taken))
+    fn length(bytes: &[u8]) -> Result<Option<usize>, MalformedChunk> {
+        let mut chunks = ChunkedBody::default();
+        let taken = chunks.advance(bytes)?;
+        Ok(chunks.is_complete().then_some(taken))
     }
 
     #[test]
@@ -130,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_be_read_in_two_ways_is_malformed() {
+    fn a_body_that_can_be_read_in_two_ways_is_malformed() {
         for body in [
             "\r\n",
             "5\nhello\r\n",
@@ -152,7 +159,7 @@ mod tests {
             "0\r\nTrailer: x\ry\r\n",
             "0\r\n\rx",
         ] {
-            assert_eq!(length(body.as_bytes()), Err(Malformed), "{body:?}");
+            assert_eq!(length(body.as_bytes()), Err(MalformedChunk), "{body:?}");
         }
     }
 
@@ -160,22 +167,22 @@ mod tests {
     fn lines_and_trailers_are_bounded() {
         let extension = |length: usize| format!("5;{}", "x".repeat(length - 2));
         assert_eq!(length(extension(CHUNK_LINE_SIZE).as_bytes()), Ok(None));
-        assert_eq!(length(extension(CHUNK_LINE_SIZE + 1).as_bytes()), Err(Malformed));
-        assert_eq!(length("0".repeat(CHUNK_LINE_SIZE + 1).as_bytes()), Err(Malformed));
+        assert_eq!(length(extension(CHUNK_LINE_SIZE + 1).as_bytes()), Err(MalformedChunk));
+        assert_eq!(length("0".repeat(CHUNK_LINE_SIZE + 1).as_bytes()), Err(MalformedChunk));
         let trailers = format!("0\r\n{}", "a: b\r\n".repeat(TRAILERS_SIZE));
-        assert_eq!(length(trailers.as_bytes()), Err(Malformed));
+        assert_eq!(length(trailers.as_bytes()), Err(MalformedChunk));
     }
 
     proptest! {
         #[test]
         fn pieces_make_no_difference(body in "[0-9a-f;x\r\n ]{0,40}(0\r\n\r\n)?.{0,5}", cuts: Vec<u8>) {
             let whole = length(body.as_bytes());
-            let mut chunks = Chunks::default();
+            let mut chunks = ChunkedBody::default();
             let (mut rest, mut taken, mut outcome) = (body.as_bytes(), 0, Ok(()));
             for cut in cuts.into_iter().map(usize::from).chain([usize::MAX]) {
                 let (piece, after) = rest.split_at(cut.min(rest.len()));
                 rest = after;
-                match chunks.follow(piece) {
+                match chunks.advance(piece) {
                     Ok(length) => taken += length,
                     Err(malformed) => {
                         outcome = Err(malformed);
@@ -183,7 +190,7 @@ mod tests {
                     }
                 }
             }
-            prop_assert_eq!(outcome.map(|()| chunks.is_over().then_some(taken)), whole);
+            prop_assert_eq!(outcome.map(|()| chunks.is_complete().then_some(taken)), whole);
         }
 
         #[test]

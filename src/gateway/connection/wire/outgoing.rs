@@ -1,6 +1,6 @@
 //! The wire's other direction: answers on their way to the client, and the close of the connection.
 
-use super::{Closing, Stage, Wire};
+use super::{ClosePhase, ReadState, WireStream};
 use crate::awake::ActiveInstant;
 use crate::gateway::bounds::{LINGER_BYTES, LINGER_TIME};
 use crate::refusal::Refusal;
@@ -10,53 +10,59 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
     /// Whether hyper answers without having asked anybody: it could not read what passed here. Its answer would have
     /// neither body nor request id, so ours goes out instead.
-    fn is_hypers_own(&mut self) -> bool {
-        if matches!(self.stage, Stage::Open) || self.turns.begun() == self.passed {
+    fn replace_hypers_response(&mut self) -> bool {
+        if matches!(self.read_state, ReadState::Http2) || self.requests.begun() == self.passed_heads {
             return false;
         }
-        if self.farewell.is_empty() {
-            self.turn_away(&Refusal::bad_request("the head of the request cannot be understood"));
+        if self.refusal_bytes.is_empty() {
+            self.refuse_head(&Refusal::bad_request("the head of the request cannot be understood"));
         }
         true
     }
 
-    fn watch_stall(&mut self, context: &mut Context<'_>, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn poll_write_stall(
+        &mut self,
+        context: &mut Context<'_>,
+        outcome: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
         if outcome.is_ready() {
-            if self.stall.is_running() {
-                self.unblocked = Some(ActiveInstant::now());
+            if self.write_timer.is_running() {
+                self.write_resumed_at = Some(ActiveInstant::now());
             }
-            self.stall.stop();
+            self.write_timer.stop();
             return outcome;
         }
-        if !self.stall.is_running() {
-            self.stall.start(self.terms.write_stall);
+        if !self.write_timer.is_running() {
+            self.write_timer.start(self.limits.write_stall);
         }
-        ready!(self.stall.poll(context));
+        ready!(self.write_timer.poll(context));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// Whether a reset could reach the client before it has read its answer.
     fn must_linger(&self) -> bool {
-        !self.gone
-            && match self.stage {
-                Stage::Begin | Stage::Head(_) => !self.held.is_empty(),
-                Stage::Passing(..) | Stage::Length(_) | Stage::Chunked(_) | Stage::Excess(_) => true,
-                Stage::Open | Stage::Over => self.unread,
+        !self.client_gone
+            && match self.read_state {
+                ReadState::Start | ReadState::Head(_) => !self.read_ahead.is_empty(),
+                ReadState::PassingHead(..) | ReadState::Length(_) | ReadState::Chunked(_) | ReadState::Excess(_) => {
+                    true
+                }
+                ReadState::Http2 | ReadState::Done => self.has_unread,
             }
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WireStream<S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if this.is_hypers_own() {
+        if this.replace_hypers_response() {
             return Poll::Ready(Ok(bytes.len()));
         }
         let outcome = Pin::new(this.socket.get_mut()).poll_write(context, bytes);
-        this.watch_stall(context, outcome)
+        this.poll_write_stall(context, outcome)
     }
 
     fn poll_write_vectored(
@@ -65,11 +71,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if this.is_hypers_own() {
+        if this.replace_hypers_response() {
             return Poll::Ready(Ok(pieces.iter().map(|piece| piece.len()).sum()));
         }
         let outcome = Pin::new(this.socket.get_mut()).poll_write_vectored(context, pieces);
-        this.watch_stall(context, outcome)
+        this.poll_write_stall(context, outcome)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -80,12 +86,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         ready!(Pin::new(this.socket.get_mut()).poll_flush(context))?;
-        if this.answering && this.turns.ended() == this.passed {
-            this.answering = false;
-            this.patience.start(this.terms.header_timeout);
+        if this.is_responding && this.requests.ended() == this.passed_heads {
+            this.is_responding = false;
+            this.read_timer.start(this.limits.header_timeout);
             // hyper waits for the socket, which need not stir any more: the next head may be here, or never come.
-            let is_here = !this.held.is_empty() || matches!(this.stage, Stage::Excess(_));
-            if is_here || this.patience.poll(context).is_ready() {
+            let is_here = !this.read_ahead.is_empty() || matches!(this.read_state, ReadState::Excess(_));
+            if is_here || this.read_timer.poll(context).is_ready() {
                 context.waker().wake_by_ref();
             }
         }
@@ -98,29 +104,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
         let this = self.get_mut();
         loop {
             match &mut this.closing {
-                Closing::Answers => {
-                    while !this.farewell.is_empty() {
-                        let outcome = Pin::new(this.socket.get_mut()).poll_write(context, &this.farewell);
-                        let count = ready!(this.watch_stall(context, outcome))?;
-                        this.farewell.advance(count);
+                ClosePhase::Refusal => {
+                    while !this.refusal_bytes.is_empty() {
+                        let outcome = Pin::new(this.socket.get_mut()).poll_write(context, &this.refusal_bytes);
+                        let count = ready!(this.poll_write_stall(context, outcome))?;
+                        this.refusal_bytes.advance(count);
                     }
-                    this.closing = Closing::Shuts;
+                    this.closing = ClosePhase::Shutdown;
                 }
-                Closing::Shuts => {
+                ClosePhase::Shutdown => {
                     ready!(Pin::new(this.socket.get_mut()).poll_shutdown(context))?;
-                    this.closing = if this.must_linger() { Closing::Lingers(LINGER_BYTES) } else { Closing::Done };
-                    this.patience.start(LINGER_TIME);
+                    this.closing = if this.must_linger() { ClosePhase::Linger(LINGER_BYTES) } else { ClosePhase::Done };
+                    this.read_timer.start(LINGER_TIME);
                     this.socket.set_limit(u64::MAX);
                 }
-                Closing::Lingers(left) => match this.held.poll_discard(context, &mut this.socket) {
+                ClosePhase::Linger(left) => match this.read_ahead.poll_discard(context, &mut this.socket) {
                     Poll::Ready(Ok(count)) if count > 0 && count < *left => *left -= count,
-                    Poll::Ready(_) => this.closing = Closing::Done,
+                    Poll::Ready(_) => this.closing = ClosePhase::Done,
                     Poll::Pending => {
-                        ready!(this.patience.poll(context));
-                        this.closing = Closing::Done;
+                        ready!(this.read_timer.poll(context));
+                        this.closing = ClosePhase::Done;
                     }
                 },
-                Closing::Done => return Poll::Ready(Ok(())),
+                ClosePhase::Done => return Poll::Ready(Ok(())),
             }
         }
     }

@@ -17,11 +17,11 @@ use tokio_util::sync::CancellationToken;
 /// For events that must come, on whatever machine.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-fn terms() -> WireTerms {
-    WireTerms { head: HeadLimits::USUAL, header_timeout: DEADLINE, write_stall: DEADLINE }
+fn limits() -> WireLimits {
+    WireLimits { head: HeadLimits::USUAL, header_timeout: DEADLINE, write_stall: DEADLINE }
 }
 
-fn refuse() -> Refuse {
+fn refuse() -> RefusalWriter {
     Arc::new(|_, refusal| Bytes::from(format!("refused {}", refusal.code())))
 }
 
@@ -75,15 +75,15 @@ impl AsyncWrite for Pieces {
 /// What a hyper that answers each request at once gets through the wire, in reads of `size` bytes, and what the client
 /// gets from the wire itself.
 async fn through(socket: Pieces, size: usize) -> (Vec<u8>, Vec<u8>) {
-    let turns = Arc::new(Turns::default());
-    let mut wire = Wire::new(socket, terms(), refuse(), Arc::clone(&turns));
+    let turns = Arc::new(ConnectionRequests::default());
+    let mut wire = WireStream::new(socket, limits(), refuse(), Arc::clone(&turns));
     let (mut got, mut buffer) = (Vec::new(), vec![0; size]);
     while let Ok(count) = wire.read(&mut buffer).await {
         if count == 0 {
             break;
         }
         got.extend_from_slice(&buffer[..count]);
-        if matches!(wire.stage, Stage::Head(_)) {
+        if matches!(wire.read_state, ReadState::Head(_)) {
             drop(turns.begin());
             wire.flush().await.unwrap();
         }
@@ -136,7 +136,7 @@ proptest! {
     }
 
     #[test]
-    fn of_a_bad_head_not_one_byte_passes(
+    fn a_bad_head_passes_not_one_byte(
         good in prop::collection::vec(any_request(), 0..3),
         cuts in prop::collection::vec(1_usize..500, 0..20),
         size in 1_usize..10_000,
@@ -165,16 +165,16 @@ proptest! {
         host in "[ -~]{0,9}",
     ) {
         let raw = format!("{method} {target} {version}\r\nHost: {host}\r\n{name}: {value}\r\n\r\n");
-        let passes = u32::from(crate::gateway::connection::head::check(raw.as_bytes(), &terms().head).is_ok());
+        let passes = u32::from(crate::gateway::connection::head::check(raw.as_bytes(), &limits().head).is_ok());
         let seen = Arc::new(Mutex::new(0));
         run(async {
-            let turns = Arc::new(Turns::default());
+            let turns = Arc::new(ConnectionRequests::default());
             let socket = Pieces::cut(raw.as_bytes(), &[]);
-            let wire = Wire::new(socket, terms(), refuse(), Arc::clone(&turns));
+            let wire = WireStream::new(socket, limits(), refuse(), Arc::clone(&turns));
             let service = service_fn(|_: Request<Incoming>| {
                 *seen.lock().unwrap() += 1;
                 let turn = turns.begin();
-                async move { Ok::<_, Infallible>(Response::new(turn.with(Full::new(Bytes::new()), http::Version::HTTP_11))) }
+                async move { Ok::<_, Infallible>(Response::new(turn.guard_body(Full::new(Bytes::new()), http::Version::HTTP_11))) }
             });
             let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(wire), service).await;
         });
@@ -187,7 +187,7 @@ fn malformed_chunks_are_an_error_for_hyper_and_nothing_follows() {
     run(async {
         let sent =
             b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nxGET / HTTP/1.1\r\nHost: h\r\n\r\n";
-        let mut wire = Wire::new(Pieces::cut(sent, &[]), terms(), refuse(), Arc::default());
+        let mut wire = WireStream::new(Pieces::cut(sent, &[]), limits(), refuse(), Arc::default());
         let mut got = Vec::new();
         assert_eq!(wire.read_to_end(&mut got).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
         assert!(got.ends_with(b"chunked\r\n\r\n"), "{}", String::from_utf8_lossy(&got));
@@ -199,7 +199,7 @@ fn malformed_chunks_are_an_error_for_hyper_and_nothing_follows() {
 fn an_answer_that_hyper_makes_by_itself_is_replaced() {
     run(async {
         let sent = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n";
-        let mut wire = Wire::new(Pieces::cut(sent, &[]), terms(), refuse(), Arc::default());
+        let mut wire = WireStream::new(Pieces::cut(sent, &[]), limits(), refuse(), Arc::default());
         let mut got = [0; 100];
         assert_eq!(wire.read(&mut got).await.unwrap(), sent.len());
         wire.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
@@ -209,7 +209,7 @@ fn an_answer_that_hyper_makes_by_itself_is_replaced() {
 }
 
 #[test]
-fn behind_http2s_preface_everything_passes() {
+fn all_bytes_after_the_http2_preface_pass() {
     let sent = [PREFACE, b"\0\0\0\x04\0\0\0\0\0 whatever\n\n"].concat();
     for cuts in [vec![], vec![1; 40], vec![23], vec![25]] {
         assert_eq!(run(through(Pieces::cut(&sent, &cuts), 7)).0, sent);
@@ -241,8 +241,10 @@ impl Drop for Endless {
 
 #[tokio::test]
 async fn a_client_that_reads_nothing_loses_its_answer_after_the_stall() {
-    let terms =
-        listen::Terms { wire: WireTerms { write_stall: Duration::from_millis(300), ..terms() }, connections: 1 };
+    let terms = listen::ListenerLimits {
+        wire: WireLimits { write_stall: Duration::from_millis(300), ..limits() },
+        max_connections: 1,
+    };
     let listener = listen::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
     let (dropped, stop) = (CancellationToken::new(), CancellationToken::new());
@@ -264,7 +266,7 @@ async fn a_client_that_reads_nothing_loses_its_answer_after_the_stall() {
 
 #[tokio::test]
 async fn an_unread_answer_over_http2_is_given_up_and_the_connection_goes_on_with_the_others() {
-    let wire = WireTerms { write_stall: Duration::from_millis(300), ..terms() };
+    let wire = WireLimits { write_stall: Duration::from_millis(300), ..limits() };
     let listener = listen::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
     let (dropped, stop) = (CancellationToken::new(), CancellationToken::new());
@@ -279,7 +281,13 @@ async fn an_unread_answer_over_http2_is_given_up_and_the_connection_goes_on_with
         }
     };
     let mut tasks = JoinSet::new();
-    tasks.spawn(listen::serve(listener, listen::Terms { wire, connections: 1 }, service, refuse(), stop.clone()));
+    tasks.spawn(listen::serve(
+        listener,
+        listen::ListenerLimits { wire, max_connections: 1 },
+        service,
+        refuse(),
+        stop.clone(),
+    ));
     let client = TcpStream::connect(address).await.unwrap();
     let (mut sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(client)).await.unwrap();
@@ -299,10 +307,11 @@ async fn an_unread_answer_over_http2_is_given_up_and_the_connection_goes_on_with
 #[tokio::test(start_paused = true)]
 async fn http2_is_not_idle_while_a_slow_client_reads_on() {
     const PIECE: Duration = Duration::from_secs(15);
-    let terms = WireTerms { header_timeout: Duration::from_secs(20), write_stall: Duration::from_secs(60), ..terms() };
+    let terms =
+        WireLimits { header_timeout: Duration::from_secs(20), write_stall: Duration::from_secs(60), ..limits() };
     let (mut client, server) = tokio::io::duplex(100);
     let begin = ActiveInstant::now();
-    let (mut reader, mut writer) = tokio::io::split(Wire::new(server, terms, refuse(), Arc::default()));
+    let (mut reader, mut writer) = tokio::io::split(WireStream::new(server, terms, refuse(), Arc::default()));
     client.write_all(PREFACE).await.unwrap();
     let mut preface = [0; PREFACE.len()];
     reader.read_exact(&mut preface).await.unwrap();
@@ -323,7 +332,7 @@ async fn http2_is_not_idle_while_a_slow_client_reads_on() {
 
 #[tokio::test]
 async fn a_request_body_arrives_whole_through_a_real_connection() {
-    let terms = listen::Terms { wire: terms(), connections: 1 };
+    let terms = listen::ListenerLimits { wire: limits(), max_connections: 1 };
     let listener = listen::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();

@@ -9,12 +9,12 @@ use std::time::Duration;
 /// Moving the deadline costs a look at the clock; the runtime's timer is made when it is first waited for, and moved
 /// when it fires too early.
 #[derive(Debug, Default)]
-pub(super) struct Timer {
+pub(super) struct LazyTimer {
     deadline: Option<ActiveInstant>,
     sleep: Option<ActiveSleep>,
 }
 
-impl Timer {
+impl LazyTimer {
     /// Sets the deadline so far from now.
     pub(super) fn start(&mut self, after: Duration) {
         self.deadline = Some(ActiveInstant::now() + after);
