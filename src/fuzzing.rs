@@ -12,7 +12,7 @@ use crate::keys::secret::Stored;
 use crate::keys::{Key, edit};
 use crate::platform::Platform;
 use crate::settings::values::{Origins, Value as _};
-use crate::settings::{Environment, Inputs, resolve_text, shelf_table};
+use crate::settings::{Environment, Inputs, models_table, resolve_text};
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_REQUEST_HEADERS, ORIGIN, VARY,
@@ -283,7 +283,7 @@ pub fn configuration(data: &[u8]) {
         }
         assert!(!model.workers_differ(model));
     }
-    let table = shelf_table(catalogue);
+    let table = models_table(catalogue);
     assert_eq!(table.lines().count(), catalogue.models.len() + 1);
     assert!(!table.contains(REMOTE_KEY) && !format!("{:?}", resolved.config).contains(REMOTE_KEY));
 }

@@ -27,7 +27,6 @@
 //! | [`awake`] | time that counts only while this program runs |
 
 pub mod app;
-pub mod awake;
 pub mod cli;
 pub mod descriptors;
 pub mod dial;
@@ -40,6 +39,7 @@ pub mod http_client;
 pub mod keys;
 pub mod models;
 pub mod operator;
+pub mod pause_clock;
 pub mod platform;
 pub mod preflight;
 pub mod rate_bucket;

@@ -5,24 +5,24 @@
 //! port, stop llama-server, close the health port. With one port for both, nothing listens while llama-server is stopped.
 //!
 //! - `bounds.rs`: waits and lengths that no user needs to choose
-//! - `doors.rs`: the listeners of gateway and health port, and how they are found
+//! - `listeners.rs`: the listeners of gateway and health port, and how they are found
 //! - `ending.rs`: what the service waits for once it runs, and why it stops
 //! - `log_folder.rs`: the names of the folders of workers' logs
 //! - `operator_api.rs`: the operator's routes, connected with what they report on
 //! - `reload.rs`: configuration and keys read again, all of it or nothing
 //! - `reports.rs`: what the service logs about itself while it runs
-//! - `shelving.rs`: the models that are served at present, and what a reload changes about them
+//! - `model_reconciler.rs`: the models that are served at present, and what a reload changes about them
 //! - `signals.rs`: the signals that the service handles
 //! - `stages.rs`: what each stage of the start hands to the next
 
 mod bounds;
-mod doors;
 mod ending;
+mod listeners;
 mod log_folder;
+mod model_reconciler;
 mod operator_api;
 mod reload;
 mod reports;
-mod shelving;
 mod signals;
 mod stages;
 
@@ -30,9 +30,9 @@ pub use ending::Outcome;
 pub use signals::{Signals, StopSignals};
 pub use stages::Startup;
 
-use crate::awake::{self, PauseClock};
 use crate::fleet::Fleet;
 use crate::gateway::{Accounting, Authenticator, Gateway, HeadLimits, ModelQueues, QueueTimeouts, WireLimits, listen};
+use crate::pause_clock::{self, PauseClock};
 use crate::platform::{self, Platform};
 use crate::preflight::Prepared;
 use crate::runpod::QueueWorker;
@@ -43,11 +43,11 @@ use crate::telemetry::files::LogFolder;
 use crate::telemetry::log::LogGuard;
 use crate::telemetry::metrics::Metrics;
 use crate::worker::{self, Spawner, WorkerContext};
-use doors::{Listeners, serve_gateway, serve_health_on_its_own_thread, write_port_file};
 use ending::{Ending, wait_for_end};
+use listeners::{Listeners, serve_gateway, serve_health_on_its_own_thread, write_port_file};
+use model_reconciler::{ModelReconciler, ShelvingParts};
 use reload::Reloader;
 use reports::{log_when_ready, report_lost_lines};
-use shelving::{ModelReconciler, ShelvingParts};
 use stages::{Accounts, Loaded, Models, Service};
 use std::io;
 use std::sync::Arc;
@@ -213,13 +213,13 @@ async fn shut_down(running: Running, reason: Option<String>, stop: &mut StopSign
     }
     tokio::select! {
         () = drain(jobs.as_ref(), &gateway) => {}
-        () = awake::sleep(settings.service.drain_timeout.0) => {
+        () = pause_clock::sleep(settings.service.drain_timeout.0) => {
             warn!("DRAIN_TIMEOUT is over: requests in flight are cut");
         }
         _ = stop.recv() => warn!("asked again to stop: requests in flight are cut"),
     }
     gateway.abort_in_flight();
-    let _ = awake::timeout(CONNECTION_GRACE, gateway.drain()).await;
+    let _ = pause_clock::timeout(CONNECTION_GRACE, gateway.drain()).await;
     if let Some(jobs) = jobs {
         jobs.cut().await;
         jobs.end().await;

@@ -3,7 +3,7 @@
 //! All of it is read before anything changes, so a mistake anywhere leaves everything as it is. Models and how they are
 //! served are what a reload can change, and keys; other settings hold until the next start, and that is said.
 
-use super::shelving::{ModelReconciler, ReloadDifference};
+use super::model_reconciler::{ModelReconciler, ReloadDifference};
 use crate::app::bounds::{CONFIG_GONE_LOOKS, CONFIG_LOOK_INTERVAL};
 use crate::keys::Store;
 use crate::platform::Platform;

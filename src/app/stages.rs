@@ -1,11 +1,11 @@
 //! What each stage of the start hands to those after it, and to the stop.
 
+use super::model_reconciler::ModelReconciler;
 use super::reload::Reloader;
-use super::shelving::ModelReconciler;
-use crate::awake::PauseClock;
 use crate::fleet::Fleet;
 use crate::gateway::{Accounting, Gateway, ModelQueues};
 use crate::operator::OperatorApi;
+use crate::pause_clock::PauseClock;
 use crate::platform::Platform;
 use crate::preflight::Prepared;
 use crate::runpod::QueueWorker;

@@ -1,7 +1,7 @@
 //! What the subcommands print, to standard output and standard error, and the exit codes that go with it.
 
 use crate::settings::catalogue::Catalogue;
-use crate::settings::{Resolved, SettingProblem, shelf_table};
+use crate::settings::{Resolved, SettingProblem, models_table};
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -22,7 +22,7 @@ pub(super) fn table(resolved: &Resolved) -> String {
 
 /// The models under a heading, if there are any.
 pub(super) fn shelf(catalogue: &Catalogue) -> String {
-    if catalogue.models.is_empty() { String::new() } else { format!("\nmodels:\n{}", shelf_table(catalogue)) }
+    if catalogue.models.is_empty() { String::new() } else { format!("\nmodels:\n{}", models_table(catalogue)) }
 }
 
 pub(super) fn refuse(problems: &[SettingProblem]) -> ExitCode {

@@ -20,7 +20,7 @@ pub use explain::explain;
 pub use target::{BadRemote, DialTarget};
 pub use trust::Trust;
 
-use crate::awake;
+use crate::pause_clock;
 use http::Uri;
 use http::uri::Scheme;
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
@@ -82,7 +82,7 @@ impl Service<Uri> for Dialer {
             Box::pin(async move { Ok(MaybeHttpsStream::Http(linking.await?)) })
         };
         Box::pin(async move {
-            match awake::timeout(patience, linking).await {
+            match pause_clock::timeout(patience, linking).await {
                 Ok(link) => link,
                 Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
             }

@@ -6,7 +6,7 @@
 //!
 //! Owns that count and nothing else: what counts as a failure is the caller's business, and so is the time.
 
-use crate::awake::ActiveInstant;
+use crate::pause_clock::ActiveInstant;
 use serde::Serialize;
 use std::num::NonZeroU32;
 use std::time::Duration;

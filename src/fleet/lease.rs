@@ -2,8 +2,8 @@
 
 use super::breaker::{Breaker, Pass};
 use super::member::{Member, Slot};
-use super::tally::ServingGuard;
-use crate::awake::ActiveInstant;
+use super::worker_counters::ServingGuard;
+use crate::pause_clock::ActiveInstant;
 use crate::worker::{Endpoint, InFlight};
 use http::StatusCode;
 use std::error::Error;

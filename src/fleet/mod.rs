@@ -6,8 +6,8 @@
 //! - `affinity.rs`: which worker served which beginning of a prompt last
 //! - `bounds.rs`: sizes and shares that no user needs to choose
 //! - `breaker.rs`: the circuit breaker of a remote worker
-//! - `card.rs`: what a model is and how its requests are treated, as configured
-//! - `changes.rs`: waiting for changes of workers
+//! - `model_info.rs`: what a model is and how its requests are treated, as configured
+//! - `worker_changes.rs`: waiting for changes of workers
 //! - `choice/`: which of the workers that can serve gets a request: the routing strategies
 //! - `lease.rs`: the right to send one request to one worker
 //! - `member.rs`: one worker of a model: its slots, its breaker and its quota
@@ -15,38 +15,38 @@
 //! - `names/`: which model a request means
 //! - `quota.rs`: requests and tokens per minute of a remote worker
 //! - `report.rs`: the states of models, as they are reported
-//! - `tally.rs`: the counters of one worker, as `GET /lb/stats` shows them
+//! - `worker_counters.rs`: the counters of one worker, as `GET /lb/stats` shows them
 
 mod affinity;
 pub mod bounds;
 mod breaker;
-mod card;
-mod changes;
 mod choice;
 mod lease;
 mod member;
 mod model;
+mod model_info;
 pub mod names;
 mod quota;
 mod report;
-mod tally;
 #[cfg(test)]
 mod testing;
+mod worker_changes;
+mod worker_counters;
 
 pub use crate::worker::{Fingerprint, RequestClass, WorkerState};
 pub use breaker::{Breaker, BreakerState};
-pub use card::{ModelInfo, RoutingPolicy};
-pub use changes::WorkerChanges;
 pub use lease::Lease;
 pub use member::{Member, Rank};
 pub use model::leasing::LeaseRequest;
 pub use model::unavailable::Unavailable;
 pub use model::{Model, ModelDemand};
+pub use model_info::{ModelInfo, RoutingPolicy};
 pub use quota::Quota;
 pub use report::{FleetReport, ModelStatus, ServiceStatus};
-pub use tally::{WorkerKind, WorkerStats};
 #[cfg(test)]
 pub(crate) use testing::StubWorker;
+pub use worker_changes::WorkerChanges;
+pub use worker_counters::{WorkerKind, WorkerStats};
 
 use crate::worker::WorkerLoss;
 use arc_swap::ArcSwap;

@@ -7,8 +7,8 @@
 #[cfg(test)]
 mod tests;
 
-use crate::awake::{self, ActiveInstant};
 use crate::dial::{Trust, explain};
+use crate::pause_clock::{self, ActiveInstant};
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
@@ -97,18 +97,18 @@ impl HttpClient {
     /// The time is over, or the connection failed. A response with an error status is no error.
     pub async fn send(&self, request: Request<Bytes>, timeout: Duration) -> Result<Response, HttpError> {
         let deadline = ActiveInstant::now() + timeout;
-        let sent = awake::timeout_at(deadline, self.execute(request)).await;
+        let sent = pause_clock::timeout_at(deadline, self.execute(request)).await;
         Ok(Response { inner: sent.map_err(|_| HttpError::TimedOut)??, deadline })
     }
 
     async fn execute(&self, request: Request<Bytes>) -> Result<reqwest::Response, HttpError> {
         loop {
-            let paused = awake::paused();
+            let paused = pause_clock::paused();
             let request = reqwest::Request::try_from(request.clone())?;
             match self.0.execute(request).await {
                 // The connect timeout goes by the kernel's clock, so a pause of this program may use it up. Nothing has
                 // been sent.
-                Err(error) if is_connect_timeout(&error) && awake::paused() > paused => {}
+                Err(error) if is_connect_timeout(&error) && pause_clock::paused() > paused => {}
                 outcome => return Ok(outcome?),
             }
         }
@@ -138,7 +138,7 @@ impl Response {
     /// The body has more than `limit` bytes, the deadline has passed, or the connection broke.
     pub async fn read_all(self, limit: usize) -> Result<Bytes, HttpError> {
         let body = Limited::new(reqwest::Body::from(self.inner), limit).collect();
-        match awake::timeout_at(self.deadline, body).await {
+        match pause_clock::timeout_at(self.deadline, body).await {
             Ok(Ok(body)) => Ok(body.to_bytes()),
             Ok(Err(error)) => Err(match error.downcast::<reqwest::Error>() {
                 Ok(error) => HttpError::from(*error),
@@ -163,7 +163,7 @@ impl Response {
             }
             Ok(())
         };
-        awake::timeout_at(self.deadline, reading).await.map_err(|_| HttpError::TimedOut)?
+        pause_clock::timeout_at(self.deadline, reading).await.map_err(|_| HttpError::TimedOut)?
     }
 }
 

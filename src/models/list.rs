@@ -8,9 +8,9 @@ use serde::Serialize;
 use super::check::Inspection;
 use super::columns::aligned;
 use super::error::{FileProblem, ModelError};
+use super::folder_walk::walk;
 use super::kind::ModelKind;
 use super::split::{SplitPart, id_of};
-use super::walk::walk;
 
 const HEADINGS: [&str; 6] = ["NAME", "KIND", "ARCHITECTURE", "QUANTISATION", "SIZE", "CONTEXT"];
 /// Columns whose numbers are aligned at the right.

@@ -14,12 +14,13 @@
 //! - `resolve.rs`: from a name to the file that it means
 //! - `sample.rs`: small GGUF files for tests
 //! - `split.rs`: models in several files, and the id that a file's name makes
-//! - `walk.rs`: the GGUF files below a folder
+//! - `folder_walk.rs`: the GGUF files below a folder
 
 pub mod check;
 pub mod columns;
 mod error;
 pub mod estimate;
+mod folder_walk;
 pub mod gguf;
 pub mod hub;
 pub mod kind;
@@ -29,7 +30,6 @@ pub mod resolve;
 #[cfg(test)]
 pub(crate) mod sample;
 pub mod split;
-mod walk;
 
 pub use check::{InspectedModel, check_readable};
 pub use error::{FileProblem, ModelError};

@@ -5,9 +5,9 @@
 use std::path::{Component, Path, PathBuf};
 
 use super::error::{ModelError, SUGGESTIONS, near};
+use super::folder_walk::walk;
 use super::hub::Repository;
 use super::split::{SplitPart, id_of};
-use super::walk::walk;
 
 /// The file that `name` means: a full path as it is, else a file below `models_dir` by its path, file name or id.
 ///

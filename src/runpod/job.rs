@@ -4,7 +4,7 @@
 //! (`route`, `body`, `method`), and what workers of RunPod have always taken (`messages` or `prompt`). What is passed on
 //! stays as it was written: the order of members matters in a schema.
 
-use super::members::InputMembers;
+use super::input_members::InputMembers;
 use crate::runpod::bounds::{JOB_ID, JOB_ROUTE};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;

@@ -7,47 +7,47 @@
 //!
 //! - `address.rs`: the addresses of RunPod's API
 //! - `bounds.rs`: waits, queues and buffers whose size no user needs to choose
-//! - `coalesce.rs`: the events of a stream, put together into pieces to post
-//! - `hand.rs`: the jobs in flight
+//! - `stream_coalescer.rs`: the events of a stream, put together into pieces to post
+//! - `in_flight_jobs.rs`: the jobs in flight
 //! - `job.rs`: what a job asks for, as a request to the gateway
-//! - `members.rs`: the members of a JSON object in their order
+//! - `input_members.rs`: the members of a JSON object in their order
 //! - `output.rs`: what is posted about a job: pieces, results, errors
-//! - `pause.rs`: the backoff after a request to the platform that failed
+//! - `failure_streak.rs`: the backoff after a request to the platform that failed
 //! - `ping.rs`: the heartbeat that tells the platform that this worker is alive
-//! - `run.rs`: one job: sends it to the gateway and posts the result
-//! - `stops.rs`: asks which jobs are to be cancelled
-//! - `take.rs`: polls for jobs while there is room for more
-//! - `wire.rs`: HTTP to the platform: connections, headers, timeouts, retries
+//! - `job_runner.rs`: one job: sends it to the gateway and posts the result
+//! - `cancellations.rs`: asks which jobs are to be cancelled
+//! - `job_poller.rs`: polls for jobs while there is room for more
+//! - `platform_api.rs`: HTTP to the platform: connections, headers, timeouts, retries
 
 mod address;
 pub mod bounds;
-mod coalesce;
-mod hand;
+mod cancellations;
+mod failure_streak;
+mod in_flight_jobs;
+mod input_members;
 mod job;
-mod members;
+mod job_poller;
+mod job_runner;
 mod output;
-mod pause;
 mod ping;
-mod run;
-mod stops;
-mod take;
-mod wire;
+mod platform_api;
+mod stream_coalescer;
 
-use crate::awake;
 use crate::fleet::Fleet;
 use crate::gateway::Gateway;
+use crate::pause_clock;
 use crate::runpod::bounds::{RESULT_GRACE, UNHEALTHY_REASON};
 use crate::settings::RunpodQueue;
-use hand::InFlightJobs;
-use run::JobRunner;
+use in_flight_jobs::InFlightJobs;
+use job_poller::JobPoller;
+use job_runner::JobRunner;
+use platform_api::PlatformApi;
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use take::JobPoller;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
-use wire::PlatformApi;
 
 /// The worker of an endpoint's queue.
 pub struct QueueWorker {
@@ -97,7 +97,7 @@ impl QueueWorker {
             ping::start(PlatformApi::new(queue, &id)?, Arc::clone(&hand), queue.ping_interval, silent.clone())
         });
         let pings = pings.transpose()?;
-        let (stops, stop) = (stops::listen(Arc::clone(&wire), Arc::clone(&hand)), over.clone());
+        let (stops, stop) = (cancellations::listen(Arc::clone(&wire), Arc::clone(&hand)), over.clone());
         listener.spawn(async move { stop.run_until_cancelled(stops).await });
         let (own, door) = (Arc::clone(&wire), Arc::clone(&gateway));
         let runner = Arc::new(JobRunner { wire: own, gateway: door, fleet: Arc::clone(&fleet) });
@@ -135,7 +135,7 @@ impl QueueWorker {
     /// After the drain: those in hand have been cut, and what comes of them is posted if that does not take long.
     pub async fn cut(&self) {
         self.abort.cancel();
-        if awake::timeout(RESULT_GRACE, self.drain()).await.is_err() {
+        if pause_clock::timeout(RESULT_GRACE, self.drain()).await.is_err() {
             warn!("what came of some jobs cannot be posted in time");
         }
     }

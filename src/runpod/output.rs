@@ -3,7 +3,7 @@
 //! A result has the form that a generator of RunPod's SDK gives it with `return_aggregate_stream`, which is what their own
 //! workers for language models are: a list, of the pieces of a stream in order, or of the one value that was the answer.
 
-use super::members::InputMembers;
+use super::input_members::InputMembers;
 use crate::runpod::bounds::{CHUNK_MOST, RESULT_SIZE};
 use bytes::Bytes;
 use serde_json::json;

@@ -1,9 +1,9 @@
 //! Says that this worker lives, from a thread of its own: however busy the others are, the platform must not take it
 //! for dead and give its jobs to another.
 
-use super::hand::InFlightJobs;
-use super::pause::{self, FailureStreak, PollError};
-use super::wire::PlatformApi;
+use super::failure_streak::{self, FailureStreak, PollError};
+use super::in_flight_jobs::InFlightJobs;
+use super::platform_api::PlatformApi;
 use crate::runpod::bounds::PING_TRIES;
 use std::io;
 use std::sync::Arc;
@@ -50,6 +50,6 @@ async fn ping(wire: &PlatformApi, hand: &InFlightJobs, patience: Duration, failu
             Ok(()) => return failures.reset(),
             Err(problem) => _ = failures.record(PollError::Failed(problem)),
         }
-        sleep(pause::after_failure(tried)).await;
+        sleep(failure_streak::after_failure(tried)).await;
     }
 }

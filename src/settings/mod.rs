@@ -15,7 +15,7 @@
 //! - `reference.rs`: `docs/CONFIGURATION.md`
 //! - `resolve.rs`: which source wins, and every problem at once
 //! - `runpod.rs`: the queue of a RunPod endpoint, from the platform's own variables
-//! - `shelf/`: the catalogue, put together from all sources of models
+//! - `merge/`: the catalogue, put together from all sources of models
 //! - `source.rs`: what settings are resolved from
 //! - `values/`: the types of settings
 
@@ -24,6 +24,7 @@ pub mod catalogue;
 mod detected;
 mod environment;
 mod file;
+mod merge;
 mod notes;
 pub mod options;
 mod problem;
@@ -31,11 +32,10 @@ mod reader;
 mod reference;
 mod resolve;
 mod runpod;
-mod shelf;
 mod source;
 pub mod values;
 
-pub use catalogue::shelf_table::shelf_table;
+pub use catalogue::models_table::models_table;
 pub use environment::{Environment, is_executable};
 pub use options::{OPTIONS, OptionRow, Settings};
 pub use problem::SettingProblem;

@@ -7,11 +7,11 @@ use super::catalogue::Catalogue;
 use super::detected::{BALANCER, BALANCERS_PORT, hub_cache, is_behind_runpods_balancer};
 use super::environment::{Environment, is_executable};
 use super::file::ConfigFile;
+use super::merge::{self, tiers};
 use super::options::{OPTIONS, OptionRow, Settings, row};
 use super::problem::SettingProblem;
 use super::reader::Reader;
 use super::runpod;
-use super::shelf::{self, tiers};
 use super::source::{Inputs, ValueSource};
 use crate::platform::Platform;
 use std::collections::BTreeMap;
@@ -68,7 +68,7 @@ fn resolve_with(inputs: &Inputs, platform: &Platform, mut file: ConfigFile) -> R
             let source = texts.get(key).map(|(_, source)| source);
             matches!(source, Some(ValueSource::Flag | ValueSource::Variable(_)))
         };
-        let catalogue = shelf::assemble(&beneath, tiers, std::mem::take(&mut file.shelf), &is_explicit, &mut notes);
+        let catalogue = merge::assemble(&beneath, tiers, std::mem::take(&mut file.shelf), &is_explicit, &mut notes);
         warnings.extend(notes.warnings());
         problems.append(&mut notes.problems);
         catalogue

@@ -4,9 +4,9 @@
 //! them. Lines go in batches through a bounded queue to one writer thread; those that find it full are
 //! counted.
 
-use super::batch::LogBatch;
 use super::files::{LogFolder, WriteErrors};
 use super::log::{CLOCK, behind_a_queue};
+use super::log_batch::LogBatch;
 use crate::settings::options::Logs;
 use crate::settings::values::LogFormat;
 use crate::telemetry::bounds::LOGGED_WORD;

@@ -54,5 +54,5 @@ pub use process::reaper::reap_orphans;
 pub use process::spawner::Spawner;
 pub use remote::{RemotePlan, supervise_remote};
 pub use state::WorkerState;
-pub use supervisor::shared::WorkerContext;
+pub use supervisor::context::WorkerContext;
 pub use supervisor::supervise;

@@ -1,7 +1,7 @@
 //! What the threads of one lane share: where the gateway listens now, what is being asked of them, and what went wrong.
 
 use super::invariants::Accounts;
-use llamagate::awake::BEAT_INTERVAL;
+use llamagate::pause_clock::BEAT_INTERVAL;
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,

@@ -11,7 +11,7 @@ use super::{
     thieves::{Manner, Thief},
     world::{World, send},
 };
-use llamagate::awake::PAUSE_LEAST;
+use llamagate::pause_clock::PAUSE_LEAST;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::{

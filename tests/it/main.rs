@@ -22,6 +22,7 @@ mod diagnostics;
 mod docs;
 mod drain;
 mod estimate;
+mod eviction;
 mod fake;
 mod hang;
 mod http2;
@@ -43,7 +44,7 @@ mod runpod_queue;
 mod runpod_sdk;
 mod runpod_worker;
 mod secrets;
-mod shelf;
+
 mod sleep;
 mod stalled;
 mod startup;

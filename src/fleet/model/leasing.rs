@@ -2,10 +2,10 @@
 
 use super::Model;
 use super::unavailable::Unavailable;
-use crate::awake::ActiveInstant;
 use crate::fleet::choice::Candidate;
 use crate::fleet::lease::Lease;
 use crate::fleet::member::Member;
+use crate::pause_clock::ActiveInstant;
 use crate::worker::{NotAccepted, RequestClass, WorkerState};
 use std::sync::Arc;
 use std::time::Duration;

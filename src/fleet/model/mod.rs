@@ -8,13 +8,13 @@
 pub(super) mod leasing;
 pub(super) mod unavailable;
 
-use super::card::{ModelInfo, RoutingPolicy};
-use super::changes::WorkerChanges;
 use super::choice::WorkerChoice;
 use super::member::Member;
+use super::model_info::{ModelInfo, RoutingPolicy};
 use super::report::{ModelStatus, ServiceStatus};
-use super::tally::WorkerStats;
-use crate::awake::ActiveInstant;
+use super::worker_changes::WorkerChanges;
+use super::worker_counters::WorkerStats;
+use crate::pause_clock::ActiveInstant;
 use crate::worker::{self, Fingerprint, WorkerState, WorkerStatus};
 use arc_swap::ArcSwap;
 use std::hash::{BuildHasher, RandomState};

@@ -1,7 +1,7 @@
 //! Whether the service is in use: requests that have got a place in the line, to the end of their answers. Probes,
 //! scrapes, strangers, whoever only looks at what there is, and what is refused before do not count.
 
-use crate::awake::{self, ActiveInstant};
+use crate::pause_clock::{self, ActiveInstant};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -37,7 +37,7 @@ impl Activity {
                 return;
             }
             // So no request has to wake anybody.
-            awake::sleep(least - quiet).await;
+            pause_clock::sleep(least - quiet).await;
         }
     }
 

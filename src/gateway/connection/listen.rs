@@ -2,13 +2,13 @@
 
 use super::wire::turns::ConnectionRequests;
 use super::wire::{RefusalWriter, WireLimits, WireStream};
-use crate::awake;
 use crate::gateway::bounds::{
     ACCEPT_PAUSE, HTTP2_PING_INTERVAL, HTTP2_PING_TIMEOUT, HTTP2_STREAMS, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL,
     KEEPALIVE_TRIES, LISTEN_BACKLOG,
 };
+use crate::pause_clock;
 use crate::settings::bounds::CONNECTION_GRACE;
-use crate::telemetry::trouble::ThrottledWarning;
+use crate::telemetry::throttled_warning::ThrottledWarning;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
@@ -119,7 +119,7 @@ pub async fn serve<S, F, B>(
         graceful.shutdown().await;
         while connections.join_next().await.is_some() {}
     };
-    if awake::timeout(CONNECTION_GRACE, drained).await.is_err() {
+    if pause_clock::timeout(CONNECTION_GRACE, drained).await.is_err() {
         debug!("connections that are still open are closed");
     }
 }
@@ -140,7 +140,7 @@ fn http_builder(terms: &WireLimits) -> auto::Builder<TokioExecutor> {
     builder
         .http2()
         // Else a ping would be overdue after a pause, before the answer to it is read.
-        .timer(awake::ActiveTimer)
+        .timer(pause_clock::ActiveTimer)
         .max_concurrent_streams(HTTP2_STREAMS)
         .max_header_list_size(http2_heads)
         .keep_alive_interval(HTTP2_PING_INTERVAL)

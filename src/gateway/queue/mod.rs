@@ -18,9 +18,9 @@ pub(super) mod ticket;
 pub(super) mod unavailable;
 mod wait;
 
-use crate::awake::ActiveInstant;
 use crate::fleet::{Model, Unavailable};
 use crate::gateway::bounds::{MAX_SLOTLESS_REQUESTS, RETRY_AFTER_LONGEST, RETRY_AFTER_UNKNOWN};
+use crate::pause_clock::ActiveInstant;
 use crate::refusal::Refusal;
 use crate::telemetry::metrics::Metrics;
 use fair_queue::FairQueue;

@@ -5,12 +5,12 @@
 
 use super::job_capacity::{QueueLoad, job_capacity};
 use super::{Queue, QueueTimeouts};
-use crate::awake::{self, ActiveInstant};
 use crate::fleet::names::{ModelNames, NameEntry, Unresolved};
 use crate::fleet::{Model, ModelInfo};
 use crate::gateway::admission::auth::Caller;
 use crate::gateway::bounds::RETRY_AFTER_UNKNOWN;
 use crate::models::ModelKind;
+use crate::pause_clock::{self, ActiveInstant};
 use crate::refusal::Refusal;
 use crate::telemetry::metrics::Metrics;
 use arc_swap::{ArcSwap, Guard};
@@ -70,7 +70,7 @@ impl ModelQueues {
             return Ok(());
         }
         let patience = self.timeouts.queue.unwrap_or(self.timeouts.request);
-        let waits = awake::timeout(patience, self.models_known.wait()).await;
+        let waits = pause_clock::timeout(patience, self.models_known.wait()).await;
         match waits {
             Ok(_) if self.current().queues.is_empty() && self.is_closed.load(Ordering::SeqCst) => {
                 Err(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN))

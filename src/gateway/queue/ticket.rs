@@ -2,8 +2,8 @@
 //! it is dropped. Who gets what is `mod.rs`'s.
 
 use super::{Queue, WaitOutcome};
-use crate::awake::{self, ActiveInstant};
 use crate::gateway::bounds::RETRY_AFTER_UNKNOWN;
+use crate::pause_clock::{self, ActiveInstant};
 use crate::refusal::Refusal;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -129,7 +129,7 @@ impl Waiting {
         let patience = self.queue.0.timeouts;
         let mut deadline = self.arrival.at + patience.queue.unwrap_or(patience.request);
         loop {
-            match awake::timeout_at(deadline, &mut self.outcome).await {
+            match pause_clock::timeout_at(deadline, &mut self.outcome).await {
                 Ok(Ok(WaitOutcome::Granted)) => {
                     // Taken out of its channel, the turn is not found again by the drop of `self`.
                     return Ok(self.queue.new_ticket(self.arrival, ActiveInstant::now(), TicketKind::Slot));

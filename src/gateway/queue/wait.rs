@@ -3,9 +3,9 @@
 use super::ticket::{QueueEntry, Ticket, TicketKind};
 use super::unavailable::refusal_of;
 use super::{Queue, QueueTimeouts};
-use crate::awake::{self, ActiveInstant};
 use crate::fleet::{Lease, LeaseRequest, Model, RequestClass, Unavailable, WorkerChanges};
 use crate::gateway::bounds::{PROBED_WORKER_WAIT, RETRY_AFTER_UNKNOWN};
+use crate::pause_clock::{self, ActiveInstant};
 use crate::refusal::Refusal;
 use std::pin::pin;
 
@@ -83,7 +83,7 @@ impl Queue {
             };
             waits_for = Some((reason, since));
             tokio::select! {
-                more = awake::timeout_at(since + patience, changes.next()) => match more {
+                more = pause_clock::timeout_at(since + patience, changes.next()) => match more {
                     Ok(true) => {}
                     Ok(false) => return settled(outcome),
                     Err(_) => return Err(refusal_of(reason, model)),
@@ -132,7 +132,7 @@ impl Ticket {
             None => self.granted + inner.timeouts.request,
         };
         tokio::select! {
-            more = awake::timeout_at(deadline, news) => match more {
+            more = pause_clock::timeout_at(deadline, news) => match more {
                 Ok(true) => {}
                 Ok(false) => return Err(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN)),
                 Err(_) => return Err(Refusal::QueueTimeout(self.queue.retry_after())),

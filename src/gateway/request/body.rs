@@ -4,12 +4,12 @@
 //! The body is read whole before the request waits for a slot, so a slow sender never holds one. Its pieces are passed
 //! on as they came, without a copy, but for very small ones.
 
-use crate::awake;
 use crate::fleet::Fingerprint;
 use crate::gateway::bounds::{BUFFERED_BODIES, RETRY_AFTER_UNKNOWN, SMALL_PIECE};
 use crate::gateway::connection::discard::InboundBody;
 use crate::gateway::connection::head::HeadLimits;
 use crate::gateway::route::Route;
+use crate::pause_clock;
 use crate::refusal::Refusal;
 use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_LENGTH;
@@ -222,7 +222,8 @@ pub(crate) async fn read_body(
         }
     };
     loop {
-        let frame = awake::timeout(limits.idle_timeout, body.frame()).await.map_err(|_| Refusal::RequestTimeout)?;
+        let frame =
+            pause_clock::timeout(limits.idle_timeout, body.frame()).await.map_err(|_| Refusal::RequestTimeout)?;
         match frame {
             None => {
                 bounded.flush_joining();

@@ -1,11 +1,11 @@
 use super::*;
-use crate::awake::ActiveInstant;
 use crate::fleet::Unavailable;
 use crate::gateway::bounds::{MAX_BUFFERED_EVENT, SWEEP_INTERVAL};
 use crate::gateway::content_kind::ContentKind;
 use crate::gateway::testing::{
     FINGERPRINT, REQUEST_TIMEOUT, STALL_TIMEOUT, TestGateway, chunk, error_code, next_piece,
 };
+use crate::pause_clock::ActiveInstant;
 use crate::worker::bounds::COMPUTE_ERRORS_UNTIL_RESTART;
 use http::{Method, Response};
 use std::time::Duration;

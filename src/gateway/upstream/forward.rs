@@ -1,7 +1,6 @@
 //! One request to one worker, and its answer back. Never sends anything twice.
 
 use super::retry::Retry;
-use crate::awake;
 use crate::dial::{DialTarget, Dialer, explain};
 use crate::fleet::Lease;
 use crate::gateway::accounting::record::Record;
@@ -16,10 +15,11 @@ use crate::gateway::response::in_progress::{ResponseTimeouts, UpstreamAnswer};
 use crate::gateway::response::rename::{ModelRenamer, RenamedBody};
 use crate::gateway::response::stall_sweeper::StallSweeper;
 use crate::gateway::route::Route;
+use crate::pause_clock;
 use crate::refusal::Refusal;
 use crate::settings::bounds::{CLIENT_WRITE_STALL, UPSTREAM_IDLE_CONNECTIONS};
 use crate::settings::options::Limits;
-use crate::telemetry::trouble::ThrottledWarning;
+use crate::telemetry::throttled_warning::ThrottledWarning;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode, Version};
@@ -122,7 +122,7 @@ impl Forwarder {
             }
         };
         let connection = capture_connection(&mut request);
-        let mut answer = pin!(awake::timeout_at(deadline, self.client.request(request)));
+        let mut answer = pin!(pause_clock::timeout_at(deadline, self.client.request(request)));
         let answer = tokio::select! {
             answer = &mut answer => answer,
             () = self.abort.cancelled() => {
@@ -130,7 +130,7 @@ impl Forwarder {
                 return Err(fails(refusal, true, lease, (caller, ticket, record)));
             }
             // Its end may be heard of before what it has said last.
-            () = lease.gone() => match awake::timeout(DEAD_WORKER_RESPONSE_WAIT, answer).await {
+            () = lease.gone() => match pause_clock::timeout(DEAD_WORKER_RESPONSE_WAIT, answer).await {
                 Ok(answer) => answer,
                 Err(_) => {
                     let refusal = ticket.removal_refusal().unwrap_or(Refusal::BackendError);

@@ -3,7 +3,6 @@
 //! A request that a worker may have begun to process is tried again only where asking twice changes nothing; after one
 //! of ours, which may have died of it, once. Nothing is tried after `REQUEST_TIMEOUT`, which counts from the first try.
 
-use crate::awake::{self, ActiveInstant};
 use crate::fleet::{Fingerprint, Member, Model, Unavailable, WorkerKind};
 use crate::gateway::accounting::record::Record;
 use crate::gateway::admission::auth::Caller;
@@ -15,6 +14,7 @@ use crate::gateway::queue::unavailable::refusal_of;
 use crate::gateway::request::proxied_request::ProxiedRequest;
 use crate::gateway::route::Route;
 use crate::models::ModelKind;
+use crate::pause_clock::{self, ActiveInstant};
 use crate::refusal::{Refusal, Shape};
 use crate::settings::options::Settings;
 use bytes::Bytes;
@@ -260,7 +260,7 @@ impl Retry {
     ) -> Result<T, Refusal> {
         match self.deadline {
             None => wait.await,
-            Some(deadline) => awake::timeout_at(deadline, wait).await.unwrap_or(Err(Refusal::BackendTimeout)),
+            Some(deadline) => pause_clock::timeout_at(deadline, wait).await.unwrap_or(Err(Refusal::BackendTimeout)),
         }
     }
 
@@ -269,7 +269,7 @@ impl Retry {
         let longest = longest_pause(self.attempts).min(self.policy.longest_pause);
         let part = random().map_or(1.0, |number| f64::from(number) / f64::from(u32::MAX));
         let left = self.deadline.map_or(Duration::MAX, |deadline| deadline - ActiveInstant::now());
-        awake::sleep(longest.mul_f64(part).min(left)).await;
+        pause_clock::sleep(longest.mul_f64(part).min(left)).await;
     }
 
     /// Notes whose failure the last try was: what comes after may be another's.

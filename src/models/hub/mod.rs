@@ -8,8 +8,8 @@ use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
+use super::folder_walk::walk;
 use super::split::{SplitPart, id_of};
-use super::walk::walk;
 
 /// Quantisations that are taken when none is asked for, in this order, as llama.cpp does.
 const PREFERRED: [&str; 2] = ["Q4_K_M", "Q8_0"];

@@ -2,11 +2,11 @@
 //!
 //! - `draft.rs`: what the configuration says of one model, and which of its sources wins
 //! - `model.rs`: the types that the rest of the program takes
-//! - `shelf_table.rs`: the models as `llamagate check` prints them
+//! - `models_table.rs`: the models as `llamagate check` prints them
 
 pub(super) mod draft;
 mod model;
-pub(super) mod shelf_table;
+pub(super) mod models_table;
 
 pub(super) use model::known_id;
 pub use model::{Catalogue, LocalSettings, ModelSettings, RemoteSettings, Rewrite, Start};

@@ -4,7 +4,7 @@
 //! lets only one at a time to a llama-server, so that the next death names one. Whoever is innocent is acquitted by being
 //! served once; whoever is not tried again is forgotten after a while.
 
-use crate::awake::ActiveInstant;
+use crate::pause_clock::ActiveInstant;
 use crate::worker::bounds::{DEATHS_REMEMBERED, DEATHS_UNTIL_REFUSED, MOST_SUSPECTS};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};

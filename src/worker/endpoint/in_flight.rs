@@ -4,7 +4,7 @@
 
 use super::crash_suspects::Fingerprint;
 use super::{Endpoint, NotAccepted, RequestClass};
-use crate::awake::ActiveInstant;
+use crate::pause_clock::ActiveInstant;
 use crate::worker::local_errors::shortage;
 use std::error::Error;
 use std::sync::Arc;

@@ -11,8 +11,8 @@ pub(super) mod abandoned;
 pub(super) mod crash_suspects;
 pub(super) mod in_flight;
 
-use crate::awake::ActiveInstant;
 use crate::dial::DialTarget;
+use crate::pause_clock::ActiveInstant;
 use crate::worker::bounds::COMPUTE_ERRORS_UNTIL_RESTART;
 use crate::worker::change_signal::ChangeSignal;
 use abandoned::AbandonedRequests;

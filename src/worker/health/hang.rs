@@ -5,7 +5,7 @@
 //! CPU, where threads compute; how much they did is [`super::cpu_time`]'s to measure.
 
 use super::cpu_time::ThreadTimes;
-use crate::awake::ActiveInstant;
+use crate::pause_clock::ActiveInstant;
 use crate::worker::bounds::COMPUTING_PATIENCE;
 use crate::worker::diagnosis::evidence::KillReason;
 use std::time::Duration;

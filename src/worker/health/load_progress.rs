@@ -1,6 +1,6 @@
 //! Whether a load moves. `LOAD_TIMEOUT` counts only the time without any sign of that.
 
-use crate::awake::ActiveInstant;
+use crate::pause_clock::ActiveInstant;
 use crate::telemetry::files::LogTail;
 use crate::worker::bounds::{LOAD_SIGN_FAULTS, LOAD_SIGN_READ};
 use crate::worker::procfs::ProcStat;

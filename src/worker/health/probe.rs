@@ -2,9 +2,9 @@
 //! What its counters mean is `hang.rs`'s.
 
 use super::hang::HangSample;
-use crate::awake::ActiveInstant;
 use crate::dial::Trust;
 use crate::http_client::{ClientOptions, HttpClient, HttpError, Response};
+use crate::pause_clock::ActiveInstant;
 use crate::worker::bounds::{
     DOUBT_GRACE, METRICS_BODY_SIZE, PROBE_TIMEOUT, REFUSAL_UNTIL_RESTART, REMOTE_PROBE_TIMEOUT, SILENCE_UNTIL_RESTART,
     SILENCE_UNTIL_UNHEALTHY,

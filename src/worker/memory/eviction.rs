@@ -5,7 +5,7 @@
 //! take turns, and neither is stopped before it has served anybody. It is let finish first. What is idle stays until that
 //! has left, and nobody goes whose memory is not needed. No worker of a model goes for another of the same model. Owns no process and no clock.
 
-use crate::awake::ActiveInstant;
+use crate::pause_clock::ActiveInstant;
 use std::time::Duration;
 
 /// A load that waits for memory.

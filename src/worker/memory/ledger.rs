@@ -4,7 +4,7 @@
 //! scheduler does.
 
 use super::eviction::{EvictionMode, HolderStage, MemoryClaim, MemoryHolder};
-use crate::awake::ActiveInstant;
+use crate::pause_clock::ActiveInstant;
 use crate::telemetry::metrics::{Metrics, bytes};
 use crate::worker::bounds::CLAIM_GRACE;
 use crate::worker::change_signal::ChangeSignal;

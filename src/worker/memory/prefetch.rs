@@ -5,8 +5,8 @@
 
 use super::host;
 use super::kernel::KernelRoots;
-use crate::awake::ActiveInstant;
 use crate::models;
+use crate::pause_clock::ActiveInstant;
 use crate::worker::bounds::{PREFETCH_BUFFER, PREFETCH_LOOK, PREFETCH_REPORT};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use std::fs::File;

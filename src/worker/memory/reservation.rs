@@ -1,7 +1,7 @@
 //! The memory that one worker has, from its grant until it has been given back.
 
 use super::ledger::{GrantStage, SharedLedger};
-use crate::awake::ActiveInstant;
+use crate::pause_clock::ActiveInstant;
 use crate::worker::endpoint::Endpoint;
 use std::sync::Arc;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};

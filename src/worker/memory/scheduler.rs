@@ -7,7 +7,7 @@
 use super::eviction::{EvictionStep, is_admissible, next_step, pinned_in_the_way};
 use super::ledger::{CrowdedOut, Ledger, MemoryRequest, MemoryWaiter, SharedLedger};
 use super::reservation::Reservation;
-use crate::awake::{self, ActiveInstant};
+use crate::pause_clock::{self, ActiveInstant};
 use crate::telemetry::metrics::{Metrics, bytes};
 use crate::worker::change_signal::ChangeSignal;
 use std::pin::pin;
@@ -54,7 +54,7 @@ impl MemoryScheduler {
             };
             let due = async {
                 match until {
-                    Some(until) => awake::sleep(until - ActiveInstant::now()).await,
+                    Some(until) => pause_clock::sleep(until - ActiveInstant::now()).await,
                     None => std::future::pending().await,
                 }
             };

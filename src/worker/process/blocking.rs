@@ -1,6 +1,6 @@
 //! Work that may be stuck in the kernel, such as reading a file of a network volume that is gone.
 
-use crate::awake;
+use crate::pause_clock;
 use std::time::Duration;
 use tokio::task::{JoinHandle, spawn_blocking};
 
@@ -31,7 +31,7 @@ impl<T: Send + 'static> BlockingTask<T> {
         longest: Duration,
     ) -> Result<T, NoOutcome> {
         let working = self.0.get_or_insert_with(|| spawn_blocking(work));
-        let ended = awake::timeout(longest, working).await.map_err(|_| NoOutcome::Late)?;
+        let ended = pause_clock::timeout(longest, working).await.map_err(|_| NoOutcome::Late)?;
         self.0 = None;
         ended.map_err(|_| NoOutcome::Interrupted)
     }

@@ -12,7 +12,7 @@ mod tests;
 use crate::dial::{BadRemote, DialTarget, Trust};
 use crate::settings::catalogue::RemoteSettings;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::trouble::ThrottledWarning;
+use crate::telemetry::throttled_warning::ThrottledWarning;
 use crate::worker::bounds::{
     PROBE_INTERVAL_DOUBTED, REMOTE_BACKOFF_FIRST, REMOTE_BACKOFF_LONGEST, REMOTE_INTERVAL_LOADING, SHORTAGE_PAUSE,
 };

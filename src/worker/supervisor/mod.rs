@@ -8,15 +8,15 @@
 //! - `owner.rs`: what the owner of a worker holds, and how it reports a change of state
 //! - `prepare.rs`: what is done before a process is started
 //! - `restart_budget.rs`: how many restarts are left, and the backoff before each
-//! - `shared.rs`: what all workers of a service share
+//! - `context.rs`: what all workers of a service share
 //! - `watch.rs`: one life, watched until it ends or has to end
 
 mod asleep;
+pub(super) mod context;
 mod life;
 mod owner;
 mod prepare;
 mod restart_budget;
-pub(super) mod shared;
 mod watch;
 
 use crate::worker::bounds::SHORTAGE_PAUSE;
@@ -28,9 +28,9 @@ use crate::worker::plan::Plan;
 use crate::worker::process::blocking::BlockingTask;
 use crate::worker::state::{WorkerEvent, WorkerState};
 use crate::worker::worker_metrics::WorkerMetrics;
+use context::WorkerContext;
 use owner::{LifeEnd, Owner, Shortage, StartFailure};
 use restart_budget::RestartBudget;
-use shared::WorkerContext;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;

@@ -2,11 +2,11 @@
 //!
 //! Owns the data alone; what the owner does with them is in the files that add to [`Owner`].
 
+use super::context::WorkerContext;
 use super::restart_budget::RestartBudget;
-use super::shared::WorkerContext;
-use crate::awake;
 use crate::models::ModelError;
-use crate::telemetry::trouble::ThrottledWarning;
+use crate::pause_clock;
+use crate::telemetry::throttled_warning::ThrottledWarning;
 use crate::worker::demand::OwnerDemand;
 use crate::worker::diagnosis::cause::Diagnosis;
 use crate::worker::diagnosis::ending::not_started;
@@ -51,14 +51,14 @@ pub(super) struct Owner {
 /// A shortage on this machine that keeps llama-server from being started.
 #[derive(Default)]
 pub(super) struct Shortage {
-    since: Option<awake::ActiveInstant>,
+    since: Option<pause_clock::ActiveInstant>,
     pub(super) trouble: ThrottledWarning,
 }
 
 impl Shortage {
     /// It is still there. Whether it has been for so long.
     pub(super) fn has_lasted(&mut self, longest: Duration) -> bool {
-        self.since.get_or_insert_with(awake::ActiveInstant::now).elapsed() >= longest
+        self.since.get_or_insert_with(pause_clock::ActiveInstant::now).elapsed() >= longest
     }
 }
 

@@ -2,8 +2,8 @@
 
 use super::life::{ProcessLife, WatchEnd};
 use super::owner::Owner;
-use crate::awake::{self, ActiveInstant};
-use crate::telemetry::trouble::ThrottledWarning;
+use crate::pause_clock::{self, ActiveInstant};
+use crate::telemetry::throttled_warning::ThrottledWarning;
 use crate::worker::bounds::{PROBE_INTERVAL_DOUBTED, PROBE_INTERVAL_LOADING, PROBE_INTERVAL_READY};
 use crate::worker::demand::DemandChange;
 use crate::worker::diagnosis::evidence::KillReason;
@@ -230,7 +230,7 @@ impl Owner {
                 return;
             }
             // When it is in use now, it cannot be unused for so long any sooner.
-            awake::sleep(least - since.map_or(Duration::ZERO, ActiveInstant::elapsed).min(least)).await;
+            pause_clock::sleep(least - since.map_or(Duration::ZERO, ActiveInstant::elapsed).min(least)).await;
         }
     }
 

@@ -26,8 +26,8 @@ mod timer;
 pub(super) mod turns;
 
 use super::head::{self, Framing, HeadLimits, HeadScanner};
-use crate::awake::ActiveInstant;
 use crate::gateway::bounds::{CHUNKED_READ, EARLY_HEADS, LINGER_BYTES};
+use crate::pause_clock::ActiveInstant;
 use crate::refusal::Refusal;
 use bytes::Bytes;
 use chunks::ChunkedBody;

@@ -4,8 +4,8 @@
 //! itself that it stands still, and would hold its slot for ever. The wire looks after all answers of its connection.
 
 use super::turns::{ConnectionRequests, RequestGuard, StallCheck, lock};
-use crate::awake::ActiveInstant;
 use crate::gateway::bounds::HTTP2_PIECE;
+use crate::pause_clock::ActiveInstant;
 use bytes::Bytes;
 use http::Version;
 use http_body::{Body, Frame, SizeHint};

@@ -1,8 +1,8 @@
 //! The wire's other direction: answers on their way to the client, and the close of the connection.
 
 use super::{ClosePhase, ReadState, WireStream};
-use crate::awake::ActiveInstant;
 use crate::gateway::bounds::{LINGER_BYTES, LINGER_TIME};
+use crate::pause_clock::ActiveInstant;
 use crate::refusal::Refusal;
 use bytes::Buf;
 use std::io::{self, IoSlice};

@@ -1,6 +1,6 @@
 //! A deadline that is moved often and reached seldom.
 
-use crate::awake::{ActiveInstant, ActiveSleep};
+use crate::pause_clock::{ActiveInstant, ActiveSleep};
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};

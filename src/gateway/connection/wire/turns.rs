@@ -1,6 +1,6 @@
 //! Whose turn it is to write: how the wire knows which requests have been answered, and since when there are none.
 
-use crate::awake::ActiveInstant;
+use crate::pause_clock::ActiveInstant;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};

@@ -2,7 +2,7 @@
 
 use super::super::in_flight::InFlight;
 use super::super::*;
-use crate::awake;
+use crate::pause_clock;
 use proptest::prelude::*;
 
 const ONE: Fingerprint = Fingerprint(1);
@@ -41,7 +41,7 @@ async fn two_suspects_are_never_in_flight_together_and_others_are_free() {
         tokio::task::yield_now().await;
         drop(one);
     };
-    let (mut other, ()) = tokio::join!(awake::timeout(Duration::from_secs(1), waits), leaves);
+    let (mut other, ()) = tokio::join!(pause_clock::timeout(Duration::from_secs(1), waits), leaves);
     other.as_mut().unwrap().record_success();
     drop((other, third));
     let _one = begin(&endpoint, ONE).ok().unwrap();

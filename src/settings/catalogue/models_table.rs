@@ -11,7 +11,7 @@ const HEADINGS: [&str; 11] =
 const NUMBERS: [usize; 3] = [4, 5, 6];
 
 /// The models with aligned columns, in their order. A dash stands for what is not said, or does not apply.
-pub fn shelf_table(catalogue: &Catalogue) -> String {
+pub fn models_table(catalogue: &Catalogue) -> String {
     let rows: Vec<[String; HEADINGS.len()]> =
         std::iter::once(HEADINGS.map(str::to_owned)).chain(catalogue.models.iter().map(cells)).collect();
     aligned(&rows, &NUMBERS).iter().map(|line| format!("{line}\n")).collect()
@@ -88,7 +88,7 @@ mod tests {
                     model_list: [{model_name: far, litellm_params: {api_base: 'http://server1:8000/x', api_key: sk-secret}}]\n";
         let platform = Platform::plain("/nowhere".as_ref());
         let inputs = Inputs { environment: Environment::default(), ..Inputs::default() };
-        let table = shelf_table(&resolve_text(&inputs, &platform, text).unwrap().config.catalogue);
+        let table = models_table(&resolve_text(&inputs, &platform, text).unwrap().config.catalogue);
         let lines: Vec<&str> = table.lines().collect();
         assert_eq!(
             lines,

@@ -1,9 +1,9 @@
 //! Hears which jobs are to be stopped, because nobody waits for them any more.
 
-use super::hand::InFlightJobs;
-use super::pause::FailureStreak;
-use super::wire::PlatformApi;
-use crate::awake::{self, ActiveInstant};
+use super::failure_streak::FailureStreak;
+use super::in_flight_jobs::InFlightJobs;
+use super::platform_api::PlatformApi;
+use crate::pause_clock::{self, ActiveInstant};
 use crate::runpod::bounds::STOPS_PAUSE;
 use serde::Deserialize;
 use serde_json::Value;
@@ -32,7 +32,7 @@ pub(super) async fn listen(wire: Arc<PlatformApi>, hand: Arc<InFlightJobs>) {
             }
             Err(setback) => failures.record(setback).max(STOPS_PAUSE),
         };
-        awake::sleep(pause).await;
+        pause_clock::sleep(pause).await;
     }
 }
 

@@ -1,13 +1,13 @@
 //! Does one job: asks the gateway, and posts what comes of it.
 
-use super::coalesce::StreamCoalescer;
-use super::hand::{ArrivingJob, InFlightJob};
+use super::in_flight_jobs::{ArrivingJob, InFlightJob};
 use super::job::Job;
 use super::output::{self, Aggregate};
-use super::wire::PlatformApi;
-use crate::awake::{self, ActiveInstant};
+use super::platform_api::PlatformApi;
+use super::stream_coalescer::StreamCoalescer;
 use crate::fleet::Fleet;
 use crate::gateway::{Gateway, ResponseBody};
+use crate::pause_clock::{self, ActiveInstant};
 use crate::runpod::bounds::{CHUNK_INTERVAL, RESULT_SIZE};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
@@ -124,7 +124,7 @@ impl JobRunner {
                         coalescer.end();
                     }
                 },
-                () = awake::sleep(next_post - ActiveInstant::now()), if !is_posting && coalescer.has_piece() => {}
+                () = pause_clock::sleep(next_post - ActiveInstant::now()), if !is_posting && coalescer.has_piece() => {}
             }
         }
         if let Some(why) = cut {

@@ -3,11 +3,11 @@
 //! Owns the connections and the tries. What is asked when is the business of others.
 
 use super::address::Addresses;
+use super::failure_streak::{self, PollError};
 use super::output;
-use super::pause::{self, PollError};
-use crate::awake;
 use crate::dial::Trust;
 use crate::http_client::{ClientOptions, HttpClient, HttpError, Response};
+use crate::pause_clock;
 use crate::runpod::bounds::{
     ACKNOWLEDGEMENT, CHUNK_PATIENCE, CHUNK_TRIES, JOB_SIZE, LATE_ANSWER, LONG_POLL, PLATFORM_CONNECT, PLATFORM_IDLE,
     POST_PATIENCE, PROGRESS_PATIENCE, QUESTION_BODY, RESULT_TRIES, STOPS_SIZE, UNHEALTHY_PATIENCE,
@@ -85,13 +85,13 @@ impl PlatformApi {
     /// Posts what is being done for a job, once.
     pub(super) async fn post_progress(&self, job: &str, body: Bytes) {
         let address = self.addresses.output(job, false);
-        let _ = awake::timeout(PROGRESS_PATIENCE, self.post(&address, job, body, 1)).await;
+        let _ = pause_clock::timeout(PROGRESS_PATIENCE, self.post(&address, job, body, 1)).await;
     }
 
     /// Posts a piece of a job's stream, and tries again where that may help. False where no other is wanted either.
     pub(super) async fn post_piece(&self, job: &str, body: Bytes) -> bool {
         let Some(address) = self.addresses.stream(job) else { return false };
-        match awake::timeout(CHUNK_PATIENCE, self.post(&address, job, body, CHUNK_TRIES)).await {
+        match pause_clock::timeout(CHUNK_PATIENCE, self.post(&address, job, body, CHUNK_TRIES)).await {
             Ok(posted) => !matches!(posted, Err(Unposted::Refused(_))),
             Err(_) => {
                 warn!(job, "a piece of a job's stream cannot be posted in time");
@@ -126,7 +126,7 @@ impl PlatformApi {
         let response = match tokio::time::timeout(LONG_POLL, &mut asked).await {
             Ok(response) => response,
             // What has been sent meanwhile is not lost.
-            Err(_) => match awake::timeout(LATE_ANSWER, asked).await {
+            Err(_) => match pause_clock::timeout(LATE_ANSWER, asked).await {
                 Ok(response) => response,
                 Err(_) => return Ok(None),
             },
@@ -177,7 +177,7 @@ impl PlatformApi {
                 break;
             }
             debug!(job, "what came of a job will be posted again: {problem}");
-            awake::sleep(pause::after_failure(tried)).await;
+            pause_clock::sleep(failure_streak::after_failure(tried)).await;
         }
         Err(Unposted::Failed)
     }

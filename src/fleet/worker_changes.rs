@@ -1,7 +1,7 @@
 //! What happens to workers, for somebody who waits for them.
 
 use super::member::Member;
-use crate::awake;
+use crate::pause_clock;
 use crate::worker::WorkerHandle;
 use std::future::{Future, pending, poll_fn};
 use std::pin::Pin;
@@ -65,7 +65,7 @@ impl WatchedMember {
         let opens = self.member.available_in();
         let opened = async {
             match opens {
-                Some(wait) => awake::sleep(wait).await,
+                Some(wait) => pause_clock::sleep(wait).await,
                 None => pending().await,
             }
         };
@@ -100,7 +100,7 @@ async fn any<F: Future<Output = bool>>(futures: impl Iterator<Item = F>) -> bool
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet::{Fleet, Member, Model, Rank, RoutingPolicy, WorkerKind, card::ModelInfo};
+    use crate::fleet::{Fleet, Member, Model, Rank, RoutingPolicy, WorkerKind, model_info::ModelInfo};
     use crate::worker::{WorkerState, WorkerStatus};
     use std::pin::pin;
     use std::sync::atomic::{AtomicBool, Ordering};

@@ -13,13 +13,13 @@
 //! Owns neither the waits nor what follows from them.
 //!
 //! - `clock.rs`: [`ActiveInstant`], [`ActiveSleep`], and waits that a pause prolongs
-//! - `ledger.rs`: how pauses are noticed and added up
+//! - `pauses.rs`: how pauses are noticed and added up
 //! - `timer.rs`: hyper's own waits in this time
 
 mod clock;
-mod ledger;
+mod pauses;
 mod timer;
 
 pub use clock::{ActiveInstant, ActiveSleep, paused, sleep, timeout, timeout_at};
-pub use ledger::{BEAT_INTERVAL, PAUSE_LEAST, PauseClock};
+pub use pauses::{BEAT_INTERVAL, PAUSE_LEAST, PauseClock};
 pub use timer::ActiveTimer;

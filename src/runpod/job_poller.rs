@@ -1,14 +1,14 @@
 //! Takes jobs, while this worker can serve some and has room for more, until it is told to stop. What a question brings
 //! that was under way by then is done all the same: the platform has given it away.
 
-use super::hand::InFlightJobs;
+use super::failure_streak::{FailureStreak, PollError};
+use super::in_flight_jobs::InFlightJobs;
 use super::job::{self, Job};
-use super::pause::{FailureStreak, PollError};
-use super::run::JobRunner;
-use super::wire::PlatformApi;
-use crate::awake::{self, ActiveInstant};
+use super::job_runner::JobRunner;
+use super::platform_api::PlatformApi;
 use crate::fleet::Fleet;
 use crate::gateway::Gateway;
+use crate::pause_clock::{self, ActiveInstant};
 use crate::runpod::bounds::{LAST_TAKE, MOST_JOBS, MOST_TAKEN, PARSED_AT_ONCE, TAKE_PAUSE};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -60,7 +60,7 @@ impl JobPoller {
                 }
                 Err(setback) => failures.record(setback),
             };
-            if self.stop.run_until_cancelled(awake::sleep(pause)).await.is_none() {
+            if self.stop.run_until_cancelled(pause_clock::sleep(pause)).await.is_none() {
                 return;
             }
         }
@@ -70,7 +70,7 @@ impl JobPoller {
     /// there are jobs to finish anyway.
     async fn grace_period(&self) {
         self.stop.cancelled().await;
-        awake::sleep(LAST_TAKE).await;
+        pause_clock::sleep(LAST_TAKE).await;
         loop {
             let changes = self.in_flight.changed();
             if self.in_flight.count() == 0 {

@@ -4,10 +4,10 @@
 //! nothing new and is stopped once it has served what it has.
 
 use super::log_folder;
-use crate::awake;
 use crate::fleet::{Breaker, Fleet, Member, Model, ModelInfo, Quota, Rank, RoutingPolicy, WorkerKind};
 use crate::gateway::{ModelQueue, ModelQueues};
 use crate::models;
+use crate::pause_clock;
 use crate::preflight::{CheckedModel, ModelFile};
 use crate::settings::catalogue::{LocalSettings, Start};
 use crate::settings::values::MemoryBudgetSetting;
@@ -272,7 +272,7 @@ impl ModelReconciler {
 async fn retire(lane: &ModelQueue, longest: Duration, fleet: &Fleet, stop: &CancellationToken) {
     let model = &lane.model;
     info!(model = model.id(), "the model is no longer served, its requests are finished");
-    if awake::timeout(longest, lane.queue.drained()).await.is_err() {
+    if pause_clock::timeout(longest, lane.queue.drained()).await.is_err() {
         warn!(model = model.id(), "DRAIN_TIMEOUT is over: requests for a model that is no longer served are cut");
         let is_there = fleet.snapshot().models().iter().any(|other| other.id() == model.id());
         lane.queue.close_for_worker_stop((!is_there).then_some(model.id()));

@@ -1,6 +1,6 @@
 //! Points in the time in which this program ran, and waits in it.
 
-use super::ledger;
+use super::pauses;
 use std::future::Future;
 use std::ops::{Add, Sub};
 use std::pin::{Pin, pin};
@@ -25,7 +25,7 @@ pub struct ActiveSleep {
 
 /// How long this program did not run so far, as far as anybody has noticed.
 pub fn paused() -> Duration {
-    ledger::read_clock().1
+    pauses::read_clock().1
 }
 
 /// Waits for so long.
@@ -55,7 +55,7 @@ pub async fn timeout_at<F: Future>(deadline: ActiveInstant, future: F) -> Result
 impl ActiveInstant {
     /// The present. Notices a pause that nobody has noticed before.
     pub fn now() -> Self {
-        let (now, paused) = ledger::read_clock();
+        let (now, paused) = pauses::read_clock();
         Self::of(now, paused)
     }
 
@@ -65,7 +65,7 @@ impl ActiveInstant {
 
     /// What the runtime's clock says then, if there is no pause before.
     pub fn real(self) -> tokio::time::Instant {
-        let paused = ledger::found();
+        let paused = pauses::found();
         self.0.checked_add(paused).unwrap_or(self.0)
     }
 
