@@ -1,17 +1,17 @@
 //! One gateway from its start to its end, with its clients, its watcher and its faults.
 
-use super::{
-    door::{Closing, Door},
+use crate::{
+    checks::expectations::Outcome,
+    checks::invariants::watch,
+    clients::Customer,
+    clients::http2,
     faults::Fault,
-    http2,
-    invariants::watch,
-    judge::Outcome,
     plan::plan,
     random::Random,
     setup::Setup,
+    shared::{Closing, Door},
     support::{resources, wait},
-    traffic::Customer,
-    world::World,
+    test_gateway::World,
 };
 use std::{
     collections::BTreeMap,

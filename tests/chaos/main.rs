@@ -12,9 +12,8 @@
 //! client asks in which order. What does not follow from it is which request meets which fault at which moment: that is
 //! up to the kernel's scheduler and to the other load of the machine. A failure of one run may thus need a few replays.
 //!
-//! `faults.rs` lists what is done and `plan.rs` how often, `setup.rs` with which settings, `traffic.rs` and `http2.rs`
-//! what clients ask, `judge.rs` which answers they may get and how early, `steps.rs` which steps a worker may take,
-//! `invariants.rs` what must hold the whole time, `peace.rs` what is asked of a gateway that is left in peace again.
+//! `faults/` lists what is done and `plan.rs` how often, `setup.rs` with which settings, `clients/` what clients ask,
+//! `checks/` what must hold.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what is wrong by panicking")]
 #![allow(clippy::disallowed_methods, reason = "tests start processes of their own and read the environment they got")]
@@ -22,22 +21,15 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod door;
+mod checks;
+mod clients;
 mod faults;
-mod http2;
-mod invariants;
-mod judge;
-mod killers;
 mod lane;
-mod ledger;
-mod peace;
 mod plan;
 mod random;
 mod setup;
-mod steps;
-mod thieves;
-mod traffic;
-mod world;
+mod shared;
+mod test_gateway;
 
 use lane::{Lane, Report};
 use random::Random;

@@ -2,11 +2,11 @@
 //!
 //! Parameters are drawn with the plan, and nothing of it depends on time.
 
-use super::{
+use crate::{
+    faults::port_takers::Manner,
     faults::{Break, Fault, Rudeness},
     random::Random,
     setup::Setup,
-    thieves::Manner,
 };
 use nix::sys::signal::Signal;
 use serde_json::json;

@@ -1,12 +1,12 @@
 //! How the gateways of a lane are started: their keys, and settings under which every fault comes to its end soon.
 
-use super::{
-    invariants::{LINE, SLOTS},
+use crate::{
+    checks::invariants::{LINE, SLOTS},
+    clients::{GUEST, LARGEST_BODY},
     support::{
         gateway::{ADMIN, Backend, Builder, Gateway, USER},
         model_file::Kind,
     },
-    traffic::{GUEST, LARGEST_BODY},
 };
 use serde_json::json;
 use std::time::Duration;

@@ -1,12 +1,12 @@
 //! One gateway with all that can be done to it.
 
-use super::{
-    door::{Door, Target},
+use crate::{
+    checks::journal::Ledger,
+    checks::worker_states::Steps,
     faults::Heal,
-    killers::DEADLY,
-    ledger::Ledger,
+    faults::poison_clients::DEADLY,
     setup::{Setup, keys_text},
-    steps::Steps,
+    shared::{Door, Target},
     support::{gateway::Gateway, resources, scripted::Control, wait},
 };
 use nix::{

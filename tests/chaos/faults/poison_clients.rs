@@ -1,9 +1,9 @@
 //! Clients that send the same deadly request again and again. They alone may be told that their request kills
 //! llama-server: what other clients ask is asked only once.
 
-use super::{
-    door::{Door, Target},
-    judge::{Outcome, Wants, Wish, judge},
+use crate::{
+    checks::expectations::{Outcome, Wants, Wish, judge},
+    shared::{Door, Target},
     support::{client::Client, gateway::USER},
 };
 use serde_json::json;

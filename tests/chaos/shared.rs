@@ -1,6 +1,6 @@
 //! What the threads of one lane share: where the gateway listens now, what is being asked of them, and what went wrong.
 
-use super::invariants::Accounts;
+use crate::checks::invariants::Accounts;
 use llamagate::pause_clock::BEAT_INTERVAL;
 use std::{
     sync::{

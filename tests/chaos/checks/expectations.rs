@@ -1,6 +1,6 @@
 //! Whether an answer is one that a client may get: exactly one outcome, well formed, and the answer to its own request.
 
-use super::{
+use crate::{
     setup::{QUEUE_TIMEOUT, REQUEST_TIMEOUT, STREAM_IDLE_TIMEOUT},
     support::client::{Event, Response},
 };
@@ -86,7 +86,7 @@ pub(crate) fn judge(wish: &Wish, answer: &Response, is_stopping: bool) -> Result
     if answer.header("x-request-id") != Some(&wish.id) {
         return wrong("not the answer to this request");
     }
-    if answer.text().contains(super::thieves::LOOT) {
+    if answer.text().contains(crate::faults::port_takers::LOOT) {
         return wrong("an answer of a server that is not ours");
     }
     let is_stream = answer.header("content-type").is_some_and(|kind| kind.starts_with("text/event-stream"));

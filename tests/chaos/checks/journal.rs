@@ -1,6 +1,6 @@
 //! What the fake llama-servers of one gateway have written down, read once, piece by piece.
 
-use super::support::resources;
+use crate::support::resources;
 use serde_json::Value;
 use std::{
     collections::{BTreeSet, HashSet},

@@ -1,15 +1,18 @@
 //! Everything that is done to a gateway: each kind of fault, and the arm that does it. `plan.rs` says how often.
 
-use super::{
-    door::Door,
-    killers::Killers,
+pub(crate) mod poison_clients;
+pub(crate) mod port_takers;
+
+use crate::{
+    faults::poison_clients::Killers,
+    faults::port_takers::{Manner, Thief},
+    shared::Door,
     support::{
         client::{Client, RawClient},
         gateway::{ADMIN, USER},
         resources,
     },
-    thieves::{Manner, Thief},
-    world::{World, send},
+    test_gateway::{World, send},
 };
 use llamagate::pause_clock::PAUSE_LEAST;
 use nix::sys::signal::Signal;
@@ -209,7 +212,7 @@ fn until(deadline: Duration, holds: impl Fn() -> bool) -> bool {
         if holds() {
             return true;
         }
-        std::thread::sleep(super::door::IDLE_LOOK);
+        std::thread::sleep(crate::shared::IDLE_LOOK);
     }
     false
 }

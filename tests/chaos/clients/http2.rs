@@ -1,13 +1,13 @@
 //! The client of a lane that speaks HTTP/2 with prior knowledge: several requests at once on one connection.
 
-use super::{
-    door::{IDLE_LOOK, Target},
-    judge::Outcome,
+use crate::{
+    checks::expectations::Outcome,
+    clients::{Customer, OUTCOME, Order, THINKS},
+    shared::{IDLE_LOOK, Target},
     support::{
         client::{Head, Response},
         wait,
     },
-    traffic::{Customer, OUTCOME, Order, THINKS},
 };
 use bytes::Bytes;
 use http::Request;

@@ -1,10 +1,10 @@
 //! What must hold the whole time: the health port, the counts of the line, the books, and never two llama-servers.
 
-use super::{
-    door::{Door, Target},
-    judge::Outcome,
+use crate::{
+    checks::expectations::Outcome,
+    shared::{Door, Target},
     support::{client::Client, wait},
-    world::llama_servers,
+    test_gateway::llama_servers,
 };
 use serde_json::Value;
 use std::{

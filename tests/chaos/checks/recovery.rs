@@ -1,15 +1,15 @@
 //! What must be true of a gateway that is left in peace again, and of what one leaves that was stopped.
 
-use super::{
-    door::Door,
-    judge::Outcome,
+use crate::{
+    checks::expectations::Outcome,
     setup::{IDLE_UNLOAD, LOAD_TIMEOUT, QUEUE_TIMEOUT},
+    shared::Door,
     support::{
         gateway::ADMIN,
         resources,
         wait::{self, SOON, STOPS, eventually},
     },
-    world::World,
+    test_gateway::World,
 };
 use llamagate::worker::bounds::{BACKOFF_FIRST, LOG_PUMP_GRACE, PROBE_INTERVAL_READY, PROBE_TIMEOUT};
 use serde_json::{Value, json};

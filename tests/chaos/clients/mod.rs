@@ -2,10 +2,12 @@
 //!
 //! What a client asks follows from its seed alone. Which answers meet which fault does not: that is the threads' doing.
 
-use super::{
-    door::{Door, IDLE_LOOK, Target},
-    judge::{Outcome, Wants, Wish, judge, patience},
+pub(crate) mod http2;
+
+use crate::{
+    checks::expectations::{Outcome, Wants, Wish, judge, patience},
     random::Random,
+    shared::{Door, IDLE_LOOK, Target},
     support::{
         client::{Client, RawClient, Response},
         gateway::USER,

@@ -1,6 +1,6 @@
 //! Programs that are not ours on ports that llama-server wants.
 
-use super::door::IDLE_LOOK;
+use crate::shared::IDLE_LOOK;
 use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},

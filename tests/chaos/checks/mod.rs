@@ -1,0 +1,13 @@
+//! What is checked: each response, the whole lane while faults happen, and the gateway after a round.
+//!
+//! - `expectations.rs`: which responses a client may get, and how early
+//! - `invariants.rs`: what must hold the whole time
+//! - `journal.rs`: reads the journal of the fake llama-servers
+//! - `recovery.rs`: what must hold once all faults have ended
+//! - `worker_states.rs`: which state transitions a worker may make
+
+pub(crate) mod expectations;
+pub(crate) mod invariants;
+pub(crate) mod journal;
+pub(crate) mod recovery;
+pub(crate) mod worker_states;
