@@ -1,6 +1,6 @@
 //! The gateway as a contender: its two builds, its settings, its keys, its model file.
 
-use super::running::Running;
+use super::contender::Running;
 use crate::measure;
 use crate::measure::free_port;
 use crate::model_file::{self, Kind};

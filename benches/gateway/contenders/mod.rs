@@ -2,10 +2,10 @@
 //!
 //! - `gateways.rs`: the gateway, with its features on or off
 //! - `peers.rs`: nginx and HAProxy
-//! - `running.rs`: a running contender
+//! - `contender.rs`: a running contender
 
+mod contender;
 pub(crate) mod gateways;
 pub(crate) mod peers;
-mod running;
 
-pub(crate) use running::{AGAIN, Running};
+pub(crate) use contender::{AGAIN, Running};

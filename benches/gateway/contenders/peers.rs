@@ -1,6 +1,6 @@
 //! nginx and HAProxy, set up as fast plain proxies: one process thread, kept connections, no log, no buffering.
 
-use super::running::Running;
+use super::contender::Running;
 use crate::measure::free_port;
 use crate::pinned::{self, PROXY_CPU};
 use std::fs;

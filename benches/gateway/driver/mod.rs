@@ -3,16 +3,16 @@
 //! A server that stalls for a second is asked for a second's worth of requests all the same, and each of these counts
 //! its wait. A process of its own, so that it can be pinned beside the mock and away from the proxy.
 //!
-//! - `lane.rs`: one connection: requests written, answers read and checked
+//! - `connection.rs`: one connection: requests written, answers read and checked
 
-mod lane;
+mod connection;
 
 use crate::measure::{self, CpuTimes, Machine};
 use crate::plan::{Flow, Outcome, Plan, Quantiles, Tally};
 use crate::poller::Poller;
 use crate::traffic::DELTAS;
+use connection::{Event, Lane};
 use hdrhistogram::Histogram;
-use lane::{Event, Lane};
 use std::io::Read;
 use std::time::{Duration, Instant};
 
