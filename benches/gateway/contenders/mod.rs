@@ -1,4 +1,4 @@
-//! The contenders: the mock, the proxies in front of it, and how the driver is sent through each.
+//! The contenders: the mock and the proxies in front of it.
 //!
 //! - `gateways.rs`: the gateway, with its features on or off
 //! - `peers.rs`: nginx and HAProxy
@@ -8,4 +8,4 @@ mod contender;
 pub(crate) mod gateways;
 pub(crate) mod peers;
 
-pub(crate) use contender::{AGAIN, Running};
+pub(crate) use contender::{Contender, SECOND_DIRECT};
