@@ -1,8 +1,8 @@
 //! The benchmark: the overhead of the gateway, compared with a direct connection, nginx and HAProxy. docs/BENCHMARK.md
 //! describes the method.
 //!
-//! Except for the proxies, all processes are this program: it starts itself again as the driver that sends requests and to
-//! pin a program to a CPU, and the gateway starts it as the mock llama-server (with `--port`).
+//! Except for the proxies, all processes are this program: it starts itself again as the driver that sends requests and
+//! to pin a program to a CPU, and the gateway starts it as the mock llama-server (with `--port`).
 //!
 //! - `contenders/`: the mock, and the proxies in front of it
 //! - `driver/`: sends requests and measures responses

@@ -46,7 +46,7 @@ struct Server {
     /// The frames of a stream as chunks.
     stream: ResponseBody,
     connections: Vec<Option<Connection>>,
-    /// When a response continues, on which connection and for which request. Timers of requests that are gone are skipped.
+    /// When a response continues, on which connection and for which request. A timer of a finished request is skipped.
     timers: BinaryHeap<Reverse<(Instant, usize, u64)>>,
     scratch: Vec<u8>,
 }
@@ -125,7 +125,8 @@ impl Server {
         }
     }
 
-    /// Takes one whole request from the input, if there is one and the previous one is answered. Returns whether it did.
+    /// Takes one whole request from the input, if there is one and the previous one is answered. Returns whether it
+    /// did.
     fn begin(&mut self, token: usize) -> bool {
         let Some(connection) = &mut self.connections[token] else { return false };
         if connection.job.is_some() {

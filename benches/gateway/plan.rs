@@ -70,13 +70,13 @@ pub(crate) struct Outcome {
 pub(crate) struct Tally {
     /// Requests that were due in the window.
     pub(crate) intended: u64,
-    /// Of these, answered with 200 and every byte as expected.
+    /// Those answered with 200 and every byte as expected.
     pub(crate) good: u64,
-    /// Of these, answered with another status, by status.
+    /// Those answered with another status, by status.
     pub(crate) refused: BTreeMap<u16, u64>,
-    /// Of these, abandoned by the driver on purpose.
+    /// Those abandoned by the driver on purpose.
     pub(crate) left: u64,
-    /// Of these, failed, by reason.
+    /// Those that failed, by reason.
     pub(crate) failed: BTreeMap<String, u64>,
     /// Good responses that ended within the window; the request may have been due earlier.
     pub(crate) finished: u64,

@@ -1,7 +1,7 @@
 //! The order of the measurements: which contender has its turn when.
 //!
-//! Within a round the contenders run in one order and then in the opposite one, so that a drift of the machine affects all
-//! of them alike. Every contender is compared with the direct connection of the same round.
+//! Within a round the contenders run in one order and then in the opposite one, so that a drift of the machine affects
+//! all of them alike. Every contender is compared with the direct connection of the same round.
 
 use super::contenders::gateways::{self, Builds, OFF};
 use super::contenders::peers::Peer;

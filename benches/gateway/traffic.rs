@@ -1,7 +1,7 @@
 //! The bytes of requests and responses, for the mock and the driver.
 //!
-//! Each request has a unique tag, which each response and each frame repeats. So a response to another request is noticed,
-//! and so is a lost or changed byte.
+//! Each request has a unique tag, which each response and each frame repeats. So a response to another request is
+//! noticed, and so is a lost or changed byte.
 
 use memchr::memmem;
 use serde::{Deserialize, Serialize};

@@ -161,7 +161,7 @@ fn check_round(gateway: &mut TestGateway, shared: &Shared) -> Result<Duration, S
     Ok(took)
 }
 
-/// Counts the descriptors of a gateway that has got no request yet and whose llama-server is unloaded, where IDLE_UNLOAD is on.
+/// Counts the descriptors of an idle gateway before its first request; with IDLE_UNLOAD, its llama-server is unloaded.
 fn count_baseline_fds(gateway: &TestGateway) -> usize {
     let children = usize::from(!gateway.setup.unloads_idle);
     wait::eventually("the gateway is idle", wait::STOPS, || gateway.process.child_pids().len() == children);

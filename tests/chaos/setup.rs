@@ -45,8 +45,8 @@ impl Setup {
         Setup { is_real, has_disk, restarts_hung: !n.is_multiple_of(3), unloads_idle: n % 3 == 1 }
     }
 
-    /// Starts a gateway, waits until it is ready and uses the operator's key once. Wrong keys from an address block keys
-    /// that were not used from there before.
+    /// Starts a gateway, waits until it is ready and uses the operator's key once. Wrong keys from an address block
+    /// keys that were not used from there before.
     pub(crate) fn start(self) -> Gateway {
         let gateway = self.builder().start_ready();
         assert_eq!(gateway.client_with(ADMIN).send("POST", "/reload", b"").status(), 200);

@@ -193,7 +193,7 @@ impl TestGateway {
         let folders = fs::read_dir(self.path_on_log_disk("")).into_iter().flatten().flatten();
         let files = folders.flat_map(|folder| fs::read_dir(folder.path()).into_iter().flatten().flatten());
         for file in files.filter(|file| file.path().extension().is_some_and(|name| name == "log")) {
-            let _ = fs::OpenOptions::new().write(true).truncate(true).open(file.path()); // the gateway may be pruning it
+            let _ = fs::OpenOptions::new().write(true).truncate(true).open(file.path()); // it may be pruned now
         }
     }
 

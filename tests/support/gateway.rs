@@ -232,8 +232,8 @@ impl Builder {
         self.backend(Backend::Fake { script, kind: Kind::Chat })
     }
 
-    /// Uses a configuration file whose models are served by the fake: the file, and the script for each model file that it
-    /// names.
+    /// Uses a configuration file whose models are served by the fake: the file, and the script for each model file that
+    /// it names.
     pub(crate) fn fakes(self, config: &str, models: &[(&str, Value)]) -> Self {
         let models = models.iter().map(|(name, script)| ((*name).to_owned(), script.clone(), Kind::Chat)).collect();
         self.backend(Backend::Fakes { config: config.into(), models })
@@ -272,8 +272,8 @@ impl Builder {
         self
     }
 
-    /// Mounts a tmpfs of `kib` KiB on LOG_DIR, in the gateway's mount namespace only. `can_mount` says whether this machine
-    /// allows it.
+    /// Mounts a tmpfs of `kib` KiB on LOG_DIR, in the gateway's mount namespace only. `can_mount` says whether this
+    /// machine allows it.
     pub(crate) fn log_disk(mut self, kib: u32) -> Self {
         self.log_disk_kib = Some(kib);
         self
@@ -435,9 +435,9 @@ fn given_or_cached(variable: &str, cached: &str) -> PathBuf {
     path
 }
 
-/// Returns the first port for workers. Each gateway of a test run gets 100 ports, because that many are tried, so that two
-/// gateways that look for a free port at the same moment do not find the same one. All are below the kernel's ephemeral
-/// ports.
+/// Returns the first port for workers. Each gateway of a test run gets 100 ports, because that many are tried, so that
+/// two gateways that look for a free port at the same moment do not find the same one. All are below the kernel's
+/// ephemeral ports.
 pub(crate) fn backend_port() -> u32 {
     static GATEWAYS: AtomicU32 = AtomicU32::new(0);
     let nth = std::process::id().wrapping_add(GATEWAYS.fetch_add(1, Ordering::Relaxed));

@@ -104,8 +104,8 @@ impl Drop for Process {
     }
 }
 
-/// Copies a pipe to memory and to a file until it closes. The thread is not joined, because a grandchild may hold the pipe
-/// open.
+/// Copies a pipe to memory and to a file until it closes. The thread is not joined, because a grandchild may hold the
+/// pipe open.
 fn copy_output(pipe: Option<impl Read + Send + 'static>, path: &Path, output: &Arc<Mutex<String>>) -> JoinHandle<()> {
     let mut file = File::create(path).expect("the output file can be written");
     let output = output.clone();

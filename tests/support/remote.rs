@@ -1,5 +1,5 @@
-//! A remote backend: it answers each POST as the test says and remembers the requests. Probes (`GET`) always succeed while
-//! it listens.
+//! A remote backend: it answers each POST as the test says and remembers the requests. Probes (`GET`) always succeed
+//! while it listens.
 
 use super::wait::{self, eventually, eventually_some, patient};
 use serde_json::{Value, json};

@@ -1,5 +1,5 @@
-//! RunPod's API for a worker of a queue endpoint: it hands out jobs, takes their results, and remembers every call. A call
-//! that asks for a job waits until there is one, as with RunPod.
+//! RunPod's API for a worker of a queue endpoint: it hands out jobs, takes their results, and remembers every call. A
+//! call that asks for a job waits until there is one, as with RunPod.
 
 use super::{
     remote::{ReceivedRequest, read_request},

@@ -78,7 +78,8 @@ impl Journal {
         complete.lines().map(|line| serde_json::from_str(line).expect("a journal line is JSON")).collect()
     }
 
-    /// Returns the records of one event: `start`, `bound`, `ready`, `request`, `finished`, `disconnect`, `sigterm`, `grandchild`, `exit`.
+    /// Returns the records of one event: `start`, `bound`, `ready`, `request`, `finished`, `disconnect`, `sigterm`,
+    /// `grandchild`, `exit`.
     pub(crate) fn events(&self, event: &str) -> Vec<Value> {
         self.records().into_iter().filter(|record| record["event"] == event).collect()
     }

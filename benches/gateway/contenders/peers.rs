@@ -1,4 +1,4 @@
-//! nginx and HAProxy, configured as fast plain proxies: one thread, keep-alive connections, no log, no response buffering.
+//! nginx and HAProxy as fast plain proxies: one thread, keep-alive connections, no log, no response buffering.
 
 use super::contender::Contender;
 use crate::measure::free_port;

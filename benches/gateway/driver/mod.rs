@@ -1,8 +1,8 @@
-//! The driver: sends requests when they are due, not after the last response (open loop), and measures latency from when
-//! they were due.
+//! The driver: sends requests when they are due, not after the last response (open loop), and measures latency from
+//! when they were due.
 //!
-//! If the server stalls for a second, the requests of that second are sent all the same, and their wait counts. The driver
-//! is a separate process, so that it can be pinned to the CPU of the mock and away from the proxy.
+//! If the server stalls for a second, the requests of that second are sent all the same, and their wait counts. The
+//! driver is a separate process, so that it can be pinned to the CPU of the mock and away from the proxy.
 //!
 //! - `connection.rs`: one connection: writes requests, reads and checks responses
 
@@ -304,8 +304,8 @@ impl Times {
     }
 }
 
-/// Counts `new` frames that arrived together, of a response that has `now` frames by now. The mock sends the last three as
-/// one, so these do not count as merged.
+/// Counts `new` frames that arrived together, of a response that has `now` frames by now. The mock sends the last three
+/// as one, so these do not count as merged.
 fn count_frames(tally: &mut Tally, now: usize, new: usize) {
     let sent_alone = |frames: usize| frames.min(DELTAS);
     let end = usize::from(now > DELTAS && now - new <= DELTAS);

@@ -1,5 +1,5 @@
-//! W11: requests for one model among few and among many: CPU time to find the model by its id and by an alias, and CPU time
-//! of an idle gateway.
+//! W11: requests for one model among few and among many: CPU time to find the model by its id and by an alias, and CPU
+//! time of an idle gateway.
 
 use crate::contenders::Contender;
 use crate::contenders::gateways::{self, Builds};

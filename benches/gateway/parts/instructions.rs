@@ -1,7 +1,7 @@
 //! Instructions per request, counted by callgrind: the result does not depend on the load of the machine.
 //!
-//! A gateway runs twice, with N and with 2N requests on one connection. The difference divided by N does not include start
-//! and stop. Instructions of the kernel are not counted.
+//! A gateway runs twice, with N and with 2N requests on one connection. The difference divided by N does not include
+//! start and stop. Instructions of the kernel are not counted.
 
 use super::fleet;
 use crate::contenders::gateways::{self, Builds, EXPIRED_KEY, LIMITED_KEY, OFF, Setting};

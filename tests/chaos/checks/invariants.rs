@@ -1,5 +1,5 @@
-//! What must hold the whole time: the health port responds, slots and queue keep their bounds, the metrics agree with the
-//! clients' counts, and no two llama-servers run at once.
+//! Invariants that hold the whole time: the health port responds, slots and queue keep their bounds, the metrics agree
+//! with the clients' counts, and no two llama-servers run at once.
 
 use crate::{
     checks::expectations::Outcome,

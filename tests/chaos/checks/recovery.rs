@@ -1,4 +1,4 @@
-//! What must hold once all faults have ended: the gateway is ready again in time, is idle when no client sends requests,
+//! Checks after all faults have ended: the gateway is ready again in time, is idle when no client sends requests,
 //! wakes llama-server up, and leaves nothing behind when it is stopped.
 
 use crate::{
@@ -28,8 +28,9 @@ const WAKING_REQUESTS: u32 = 3;
 const RACES: u32 = 4;
 const RACE_STEP: Duration = Duration::from_millis(2);
 
-/// Returns how soon the gateway must be ready after the last fault: a running probe and the next one fail, the old process
-/// ends and its log is read, the longest backoff passes, a load that the script stalls times out, and the next succeeds.
+/// Returns how soon the gateway must be ready after the last fault: a running probe and the next one fail, the old
+/// process ends and its log is read, the longest backoff passes, a load that the script stalls times out, and the next
+/// succeeds.
 fn recovery_bound() -> Duration {
     let backoff = BACKOFF_FIRST * 2_u32.pow(RESTARTS_IN_WINDOW - 1);
     PROBE_INTERVAL_READY + PROBE_TIMEOUT + LOG_PUMP_GRACE + LOAD_TIMEOUT + backoff + STARTING

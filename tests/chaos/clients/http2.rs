@@ -84,7 +84,8 @@ async fn send_batch(client: &mut TrafficClient<'_>, connection: &mut Option<(u64
                     request.record_outcome(shared, target, Outcome::Excused, None);
                     Ok(())
                 }
-                // A reset stream loses what the gateway had not sent yet, even the head; the client can tell that it was cut.
+                // A reset stream loses what the gateway had not sent yet, even the head; the client can tell that it
+                // was cut.
                 Ok(Err(error)) if request.expected.is_proxied && is_reset(&*error) => {
                     request.record_outcome(shared, target, Outcome::Cut, None);
                     Ok(())

@@ -23,8 +23,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The longest that any request may take: QUEUE_TIMEOUT, REQUEST_TIMEOUT and a slow stream, one after the other, on a busy
-/// machine.
+/// The longest that any request may take: QUEUE_TIMEOUT, REQUEST_TIMEOUT and a slow stream, one after the other, on a
+/// busy machine.
 pub(crate) const MAX_REQUEST_TIME: Duration = Duration::from_secs(14);
 
 /// A key that only some versions of the key file contain.
@@ -130,8 +130,8 @@ impl<'a> TrafficClient<'a> {
             0..8 => vec![self.next_request(&target), self.next_request(&target)],
             _ => vec![self.next_request(&target)],
         };
-        // The gateway keeps only a limited number of bytes that arrive before their turn (`EARLY_HEADS`): it would not read
-        // a pipelined request with such a large body.
+        // The gateway keeps only a limited number of bytes that arrive before their turn (`EARLY_HEADS`): it would not
+        // read a pipelined request with such a large body.
         let is_too_early = requests.get(1).is_some_and(|request| request.body.len() > MAX_BODY);
         let requests = if is_too_early { &requests[..1] } else { &requests[..] };
         let abandons = self.random.chance(6).then(|| self.random.below(100));
@@ -173,8 +173,8 @@ impl<'a> TrafficClient<'a> {
             Some(percent) if percent < 50 => &bytes[..bytes.len() * percent as usize / 50],
             _ => &bytes,
         };
-        // A gateway that refuses a body may close before all of it is sent, so a failed write is no violation: the response
-        // can still be read.
+        // A gateway that refuses a body may close before all of it is sent, so a failed write is no violation: the
+        // response can still be read.
         let sent = connection.write(bytes);
         if abandons.is_some() {
             requests.iter().for_each(|request| record_outcome(request, Outcome::Abandoned));

@@ -27,8 +27,8 @@ use std::{
 
 /// A fault.
 ///
-/// A new kind is a variant here, an arm in `apply`, and a row of the table in `plan.rs`. A fault that a script of the fake
-/// can cause needs only the row.
+/// A new kind is a variant here, an arm in `apply`, and a row of the table in `plan.rs`. A fault that a script of the
+/// fake can cause needs only the row.
 #[derive(Debug, Clone)]
 pub(crate) enum Fault {
     /// llama-server gets a signal that ends it.

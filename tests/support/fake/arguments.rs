@@ -84,7 +84,7 @@ impl Arguments {
     }
 }
 
-/// Whether the argument is the value of a flag. A negative number is one (`--seed -1`); anything else with a dash is a flag.
+/// Whether the argument is a value. A negative number is one (`--seed -1`); anything else with a dash is a flag.
 fn is_value(argument: &str) -> bool {
     !argument.starts_with('-') || argument.parse::<f64>().is_ok()
 }

@@ -43,7 +43,8 @@ pub(super) async fn deliver(
         pause(Duration::from_millis(server.script.slow_first_byte_ms)).await;
     }
     if needs_slot && *server.phase.borrow() == Phase::Stopping {
-        std::future::pending::<()>().await; // like llama-server, which generates nothing after SIGTERM: the client has to disconnect
+        // Like llama-server, which generates nothing after SIGTERM: the client has to disconnect.
+        std::future::pending::<()>().await;
     }
     let asked_to_close = request.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
     let mut head = Head::new(status, content_type, asked_to_close || request.is_last || status >= 400, &server.script);

@@ -1,12 +1,12 @@
-//! The fake llama-server: it takes the real one's arguments, has its routes, bodies and log lines, starts and stops like
-//! it, and has faults on command.
+//! The fake llama-server: it takes the real one's arguments, has its routes, bodies and log lines, starts and stops
+//! like it, and has faults on command.
 //!
 //! It computes nothing: responses depend only on the request and the script.
 //!
 //! Tests talk to it through files beside the model file of `-m`, because the gateway clears a worker's environment:
-//! `<model>.fake.json` is the *script* (`script.rs`: the faults), `<model>.fake.journal` the *journal* (`journal.rs`: what
-//! happened, one JSON object a line). The journal's `start` record names the port of the *control socket* (`control.rs`:
-//! commands while it runs).
+//! `<model>.fake.json` is the *script* (`script.rs`: the faults), `<model>.fake.journal` the *journal* (`journal.rs`:
+//! what happened, one JSON object a line). The journal's `start` record names the port of the *control socket*
+//! (`control.rs`: commands while it runs).
 //!
 //! - `arguments.rs`: the command line
 //! - `bodies.rs`: whole responses
@@ -20,7 +20,7 @@
 //! - `script.rs`: the script
 //! - `server.rs`: the state that connections share
 //! - `streams.rs`: streamed responses
-//! - `wire.rs`: HTTP/1.1 by hand, because an HTTP library refuses to send the broken responses that the gateway must survive
+//! - `wire.rs`: HTTP/1.1 by hand, because an HTTP library refuses to send broken responses
 
 #![allow(
     clippy::disallowed_methods,

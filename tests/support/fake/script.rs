@@ -1,5 +1,5 @@
-//! The script: the faults of the fake. Every field is optional. An unknown field ends the fake at once, so that a misspelt
-//! fault is not taken for a healthy server.
+//! The script: the faults of the fake. Every field is optional. An unknown field ends the fake at once, so that a
+//! misspelt fault is not taken for a healthy server.
 //!
 //! `{"starts": [A, B]}` gives the first start script A and every later one script B; otherwise the whole object
 //! is the script of every start.
@@ -74,7 +74,7 @@ pub(super) struct Script {
     pub(super) frame_bytes: usize,
     /// `/health` answers ok, every POST 500 `Compute error.`.
     pub(super) healthy_but_500: bool,
-    /// Requests that contain one of these texts fail with llama-server's error of status 500, streams with an error event.
+    /// Requests that contain one of these texts fail with llama-server's error 500, streams with an error event.
     pub(super) fail_on: Vec<Failure>,
     /// Fixed responses by path.
     pub(super) error_status: Vec<FixedResponse>,
