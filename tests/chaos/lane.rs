@@ -183,7 +183,7 @@ impl fmt::Display for Report {
             "NO small disk: this machine does not allow mounts"
         };
         let Setup { restarts_hung, unloads_idle, .. } = self.setup;
-        writeln!(f, "HANG_TIMEOUT {}, IDLE_UNLOAD {}", is_on(restarts_hung), is_on(unloads_idle))?;
+        writeln!(f, "HANG_TIMEOUT {}, IDLE_UNLOAD {}", on_off(restarts_hung), on_off(unloads_idle))?;
         writeln!(
             f,
             "  ready again after {:.1?} at most, health port within {:.1?}, {disk}",
@@ -201,6 +201,6 @@ impl fmt::Display for Report {
     }
 }
 
-fn is_on(setting: bool) -> &'static str {
+fn on_off(setting: bool) -> &'static str {
     if setting { "on" } else { "off" }
 }
