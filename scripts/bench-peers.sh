@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Installs nginx and HAProxy, for the benchmark to compare the gateway with, and prints their versions.
+# Installs nginx and HAProxy, which the benchmark compares with the gateway, and prints their versions.
 #
 #   scripts/bench-peers.sh
 #
-# Works on Debian and Ubuntu, as root or with sudo. Neither is started as a service by this. Elsewhere install them by
-# hand; the benchmark takes them from PATH, or from the variables NGINX and HAPROXY.
+# Works on Debian and Ubuntu, as root or with sudo, and starts neither as a service. On other systems install them by
+# hand; the benchmark finds them on PATH or through the variables NGINX and HAPROXY.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-# Debian keeps servers where only root has them on PATH.
+# Debian installs servers in /usr/sbin, which only root has on PATH.
 PATH=$PATH:/usr/sbin
 
 missing=()
@@ -26,7 +26,7 @@ if ((${#missing[@]} > 0)); then
   fi
   say "installing ${missing[*]} ..."
   "${as_root[@]}" apt-get update -qq
-  # Runlevel 1 keeps apt from starting what it installs.
+  # With runlevel 1, apt does not start the services that it installs.
   "${as_root[@]}" env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
     apt-get install -qq -y --no-install-recommends "${missing[@]}" >&2
 fi

@@ -1,27 +1,27 @@
 #!/usr/bin/env bash
-# Packs what is needed to look into a fault into one tar.gz, and prints its path, and nothing else, on stdout.
+# Packs the information for a bug report into one tar.gz. Prints its path, and nothing else, on stdout.
 #
 #   scripts/collect-diagnostics.sh [--output FILE] [--port-health N] [--log-dir DIR]
 #
-#   --output FILE    write this file, which must not exist yet, or to stdout if it is -; else a new file in TMPDIR, /tmp,
-#                    /dev/shm or the current folder
-#   --port-health N  ask this port; else PORT_HEALTH as `llamagate check` finds it
-#   --log-dir DIR    take the logs below this folder; else LOG_DIR as `llamagate check` finds it
+#   --output FILE    write this file, which must not exist yet, or to stdout if it is -; default: a new file in TMPDIR,
+#                    /tmp, /dev/shm or the current folder
+#   --port-health N  the health port; default: PORT_HEALTH as `llamagate check` shows it
+#   --log-dir DIR    the folder of the logs; default: LOG_DIR as `llamagate check` shows it
 #
 # Run it as the service's user with the service's environment (in a container: docker exec), while the service runs or
-# after it has ended. It needs bash 4.4, coreutils, tar and gzip, and neither root nor the network. It takes seconds; what
-# hangs is given up, logs after 60 and anything else after 25. It leaves a few MiB at most.
+# after it has ended. It needs bash 4.4, coreutils, tar and gzip, but neither root nor the network. It takes seconds; a
+# part that hangs is ended, logs after 60 s and any other part after 25 s. The archive has a few MiB at most.
 #
-# No secret goes in: neither the key file, nor an environment, nor the configuration file is read. From what goes in,
-# these are masked: the values of this shell's variables whose names end in KEY, TOKEN, SECRET, PASSWORD, CREDENTIAL or
-# CREDENTIALS; whatever looks like a key of llamagate, OpenAI, Hugging Face, RunPod or AWS; private keys in PEM; cookies;
-# and whatever stands behind words such as "Bearer", "api_key:" or "token=". A file in which a secret is left after that
+# The archive contains no secrets. The key file, the configuration file and the environments of processes are not read.
+# In the rest these are masked: the values of this shell's variables whose names end in KEY, TOKEN, SECRET, PASSWORD,
+# CREDENTIAL or CREDENTIALS; text that looks like a key of llamagate, OpenAI, Hugging Face, RunPod or AWS; private keys
+# in PEM; cookies; and values after words such as "Bearer", "api_key:" or "token=". A file that still contains a secret
 # is left out.
 set -uo pipefail
 umask 077
 export LC_ALL=C
 
-# What bounds it.
+# Limits: lines and bytes of a log, numbers of logs, bytes of a section, seconds.
 readonly log_lines=500 log_bytes=$((256 * 1024)) logs_per_folder=2 most_logs=24 section_bytes=$((1024 * 1024))
 readonly command_seconds=10 section_seconds=25 log_seconds=60
 
@@ -62,7 +62,7 @@ done
 
 # --- secrets -----------------------------------------------------------------------------------------------------
 
-# Values that must not appear, the longest first: one may hold another.
+# Values that must not appear, the longest first, because one may contain another.
 secrets=()
 
 learn_secrets() {
@@ -72,7 +72,7 @@ learn_secrets() {
     *KEY | *TOKEN | *SECRET | *PASSWORD | *CREDENTIAL | *CREDENTIALS) ;;
     *) continue ;;
     esac
-    # A value of several lines, such as a PEM key, is found line by line.
+    # A value of several lines, such as a PEM key, is masked line by line.
     while IFS= read -r part || [[ -n $part ]]; do
       ((${#part} >= 6)) || continue
       for ((at = ${#secrets[@]}; at > 0; at--)); do
@@ -84,8 +84,8 @@ learn_secrets() {
   done < <(compgen -e)
 }
 
-# What a secret looks like, as extended regular expressions: the first group stays, the rest of the match is masked.
-# None matches what it has made, for a masked value begins with an asterisk.
+# Patterns of secrets, as extended regular expressions: the first group stays, the rest of the match is masked. No
+# pattern matches its own result, because a masked value begins with an asterisk.
 readonly in_value='[^]*[:space:]"'\'',;)}]'
 readonly value="$in_value$in_value*"
 readonly says='["'\'']?[[:space:]]*[:=][[:space:]]*["'\'']?'
@@ -99,14 +99,14 @@ readonly shapes=(
   "([_-]($names)[\"']?=[\"']?)$value"
   "(--[[:alnum:]-]*($names)[[:space:]]+[\"']?)$value"
   '(password[[:space:]]+is[[:space:]]+["'\'']?)'"$value"
-  # Tokens that a model reads and writes have numbers, and are quoted or in angle brackets.
+  # Does not match tokens of a model, which are numbers, quoted or in angle brackets.
   "(token$says)[[:digit:]]*[[:alpha:]_:/+-]$in_value{5,}"
-  # Cookies follow each other up to the end of the line.
+  # Cookies are masked up to the end of the line.
   "(cookie[\"']?[[:space:]]*[:=][[:space:]\"']*)\\**[^*[:space:]\"'].*"
   '(://)[^]/@[:space:]*][^]/@[:space:]]*@'
 )
 
-# The first line of a private key, and its last.
+# The first and the last line of a private key.
 readonly key_begins='-----BEGIN [[:alnum:] ]*PRIVATE KEY[[:alnum:] ]*-----'
 readonly key_ends='-----END [[:alnum:] ]*PRIVATE KEY[[:alnum:] ]*-----'
 
@@ -124,8 +124,8 @@ mask() {
   done
 }
 
-# Copies standard input, masked. Of a private key only the first line stays; all of it may be in one line too.
-masking() {
+# Copies standard input, masked. Only the first line of a private key stays; a key may also be in one line.
+mask_input() {
   local line whole before in_key=false
   shopt -s nocasematch
   while IFS= read -r line || [[ -n $line ]]; do
@@ -147,29 +147,29 @@ masking() {
   shopt -u nocasematch
 }
 
-# Whether a secret is left in a file.
-betrays() {
+# has_secret FILE: whether a file still contains a secret.
+has_secret() {
   local text secret shape
   text=$(<"$1")
   for secret in "${secrets[@]}"; do
     [[ $text != *"$secret"* ]] || return 0
   done
-  # Of the other shapes words and values may stand in different lines.
+  # The other patterns could match a word in one line and a value in another.
   for shape in "${shapes[@]:0:3}" "$key_ends"; do
     [[ ! $text =~ $shape ]] || return 0
   done
   return 1
 }
 
-# --- running things within bounds --------------------------------------------------------------------------------
+# --- running commands with limits --------------------------------------------------------------------------------
 
-# bounded SECONDS COMMAND...: runs a function or program, and ends it when its time is over.
+# bounded SECONDS COMMAND...: runs a function or program, and kills it after that time.
 bounded() {
   local seconds=$1 job watchdog status
   shift
   "$@" &
   job=$!
-  # Nothing ever comes through this pipe: a sleep that is a process of its own would outlive us.
+  # Reads from a pipe without a writer to wait, because a sleep process could outlive this script.
   { read -rt "$seconds" <> <(:) || kill -KILL "$job"; } >/dev/null 2>&1 &
   watchdog=$!
   wait "$job" 2>/dev/null
@@ -180,7 +180,7 @@ bounded() {
   return "$status"
 }
 
-# show COMMAND...: a heading, what the program prints, and its exit status.
+# show COMMAND...: prints the command, its output and its exit status.
 show() {
   printf '$ %s\n' "$*"
   if command -v "$1" >/dev/null; then
@@ -191,7 +191,7 @@ show() {
   fi
 }
 
-# show_file FILE...: what small files hold, those that are there.
+# show_file FILE...: prints the contents of small files; skips those that do not exist.
 show_file() {
   local file
   for file in "$@"; do
@@ -199,14 +199,14 @@ show_file() {
   done
 }
 
-# section NAME FUNCTION: what the function prints becomes a file of the archive.
+# section NAME FUNCTION: writes the function's output, masked, to a file of the archive.
 section() {
-  bounded "$section_seconds" "$2" 2>&1 | head -c "$section_bytes" | masking >"$pack/$1.txt"
+  bounded "$section_seconds" "$2" 2>&1 | head -c "$section_bytes" | mask_input >"$pack/$1.txt"
 }
 
-# --- what goes in ------------------------------------------------------------------------------------------------
+# --- contents ----------------------------------------------------------------------------------------------------
 
-# The gateway's program: on PATH, beside this script, or the one that runs.
+# Prints the path of the gateway's program: on PATH, beside this script, or that of a running process.
 find_llamagate() {
   local here candidate
   here=$(cd "$(dirname "$0")" && pwd -P)
@@ -218,14 +218,14 @@ find_llamagate() {
   done
 }
 
-# name_of /proc/PID
+# name_of /proc/PID: prints the name of a process.
 name_of() {
   local name=
   { IFS= read -r name <"$1/comm"; } 2>/dev/null
   printf '%s\n' "$name"
 }
 
-# setting NAME: its value in the output of `llamagate check`, empty if there is none.
+# setting NAME: prints the value of a setting in the output of `llamagate check`; nothing if there is none.
 setting() {
   local name text
   while read -r name text; do
@@ -264,7 +264,7 @@ settings() {
   fi
 }
 
-# get PATH: the answer of the health port, head and body.
+# get PATH: prints the response of the health port, head and body.
 get() {
   printf '$ GET http://%s:%s%s\n' "$host" "$port_health" "$1"
   # shellcheck disable=SC2016
@@ -286,12 +286,12 @@ metrics() {
   get '/metrics?format=prometheus'
 }
 
-# Sets $status to what /proc says of a process, field by field.
+# read_status /proc/PID: sets $status to the fields of the process's status file.
 read_status() {
   local key text
   status=()
   while read -r key text; do
-    # A process that ends meanwhile has an empty line, and an empty subscript ends this shell.
+    # If the process ends during the read there is an empty line, and an empty subscript would end this shell.
     [[ -z $key ]] || status[${key%:}]=$text
   done 2>/dev/null <"$1/status"
   ((${#status[@]} > 0))
@@ -355,7 +355,7 @@ gpus() {
   printf '\n'
 }
 
-# The ends of the newest logs of each folder below LOG_DIR. Their names sort by time.
+# Packs the ends of the newest logs of each folder below LOG_DIR. Their names sort by time.
 logs() {
   local folder file name at
   local -a files
@@ -365,7 +365,7 @@ logs() {
     files=("$folder"*.log)
     for ((at = ${#files[@]} - 1; at >= 0 && at >= ${#files[@]} - logs_per_folder; at--)); do
       file=${files[at]}
-      # A link may lead to anything.
+      # Links are not followed, because they may lead to any file.
       [[ -f $file && ! -L $file && ! -L ${folder%/} ]] || continue
       if ((++count > most_logs)); then
         printf 'more folders are there; %s logs were taken\n' "$most_logs"
@@ -374,13 +374,13 @@ logs() {
       mask "${file#"$log_dir"/}"
       name=$pack/logs/${masked//[^[:alnum:]._\/-]/_}
       mkdir -p "$(dirname "$name")"
-      end_of "$file" | masking >"$name" || printf '%s could not be read\n' "$masked"
+      end_of "$file" | mask_input >"$name" || printf '%s could not be read\n' "$masked"
     done
   done
   ((count > 0)) || printf 'no logs were found below %s\n' "${log_dir:-LOG_DIR}"
 }
 
-# The last lines, whole ones only: half a secret cannot be recognised.
+# end_of FILE: prints the last lines, only whole ones, because a part of a secret cannot be recognised.
 end_of() {
   local size
   size=$(timeout -k 2 "$command_seconds" tail -n "$log_lines" "$1" 2>/dev/null | head -c $((64 * log_bytes)) | wc -c)
@@ -390,18 +390,18 @@ end_of() {
   }
 }
 
-# --- doing it ----------------------------------------------------------------------------------------------------
+# --- main --------------------------------------------------------------------------------------------------------
 
-# Sets $archive to a new file that only its owner can read.
+# Sets $archive to a new file that only its owner can read; empty for stdout.
 open_archive() {
   local folder
   if [[ $output == - ]]; then
-    [[ ! -t 1 ]] || fail "an archive is nothing for a terminal: --output FILE"
+    [[ ! -t 1 ]] || fail "an archive cannot be written to a terminal: use --output FILE"
     archive=
     return
   elif [[ -n $output ]]; then
     archive=$output
-    (set -o noclobber && : >"$archive") 2>/dev/null || fail "$output is there already, or cannot be written"
+    (set -o noclobber && : >"$archive") 2>/dev/null || fail "$output exists already, or cannot be written"
     return
   fi
   for folder in "${TMPDIR:-/tmp}" /tmp /dev/shm .; do
@@ -446,15 +446,15 @@ section processes processes
 section limits limits
 section memory-and-disk memory_and_disk
 section gpu gpus
-# Set here too: names of files are masked, though case matters there.
+# The function logs calls mask for file names, outside of mask_input; there patterns are case-sensitive.
 masked=
 bounded "$log_seconds" logs >"$work/about-logs"
-masking <"$work/about-logs" >>"$pack/contents.txt"
+mask_input <"$work/about-logs" >>"$pack/contents.txt"
 
 shopt -s globstar nullglob
 for file in "$pack"/**; do
   [[ -f $file ]] || continue
-  if betrays "$file"; then
+  if has_secret "$file"; then
     rm -f "$file"
     printf 'left out, because a secret was still in it: %s\n' "${file#"$pack"/}" >>"$pack/contents.txt"
   else
@@ -468,5 +468,5 @@ else
   tar -C "$work" -cf - llamagate-diagnostics | gzip >"$archive" || fail "the archive could not be written: $archive"
 fi
 packed=true
-printf '%s\n' "look into it before you hand it on: llama-server's own words are in it; secrets are masked as far as they show" >&2
+printf '%s\n' "check the archive before you share it: llama-server's logs are in it, and only recognised secrets are masked" >&2
 [[ -z $archive ]] || printf '%s\n' "$archive"

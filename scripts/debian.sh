@@ -1,8 +1,7 @@
 # shellcheck shell=bash
-# Where this system gets Debian's packages from; sourced, never run.
+# Finds the Debian mirror of this system; sourced, never run.
 
-# Whom Debian's packages are signed by.
-# The scripts that source this file use it.
+# The keys that sign Debian's packages. The scripts that source this file use it.
 # shellcheck disable=SC2034
 debian_keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 
@@ -19,8 +18,8 @@ system_mirror() {
 
   local file
   for file in "${sources[@]}"; do
-    # A stanza ends at an empty line; comment lines may stand between fields; a line that starts with a blank
-    # continues the field above.
+    # An empty line ends a stanza; comment lines may stand between fields; a line that begins with a blank continues the
+    # previous field.
     awk '
       function flush(  n, uri) {
         enabled = tolower(field["enabled"]) !~ /^(no|false|without|off|disable|0)$/
@@ -58,7 +57,7 @@ system_mirror() {
   done
 }
 
-# Of those addresses, the one of Debian itself: a third party may also call its component main.
+# Prints the address of Debian itself among them, because a third party may also have a component main.
 debian_mirror() {
   system_mirror | grep -E '/debian/?$' | head -n 1 || true
 }

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Prints the path of a llama-server that runs here, and nothing else, on stdout.
+# Prints the path of a llama-server that runs on this machine, and nothing else, on stdout.
 #
-#   1. $LLAMA_SERVER, when it is set;
+#   1. $LLAMA_SERVER, if it is set;
 #   2. llama-server on PATH;
-#   3. on Debian and its relatives: Debian's own signed package, unpacked below .cache/llama-server/.
+#   3. on Debian and its derivatives: Debian's signed package, unpacked below .cache/llama-server/.
 #
-# The third way needs no root and changes nothing outside the checkout. Packages come from the "forky" suite, the first
-# one with a llama.cpp recent enough, through the mirror the system already uses. They need a newer libc than the
-# system's, so they bring their own and are started through its loader.
+# The third way needs no root and changes nothing outside the checkout. The packages come from the suite "forky", the
+# first one with a sufficiently recent llama.cpp, through the system's mirror. They need a newer libc than the system's,
+# so libc is unpacked too, and llama-server is started through its loader.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -15,7 +15,7 @@ set -euo pipefail
 . "$(dirname "$0")/debian.sh"
 
 suite=forky
-# llama.cpp-tools holds the program; the rest is every library it links, libc included.
+# llama.cpp-tools contains the program; the others are the libraries that it links, libc included.
 packages=(
   llama.cpp-tools libllama0 libggml0
   libc6 libgcc-s1 libstdc++6 libgomp1 libssl3t64 libzstd1 zlib1g
@@ -33,8 +33,8 @@ give_up() {
     "  from source       cmake -B build && cmake --build build --target llama-server"
 }
 
-# Writes a configuration that leaves apt nothing of the system's but its settings (proxies, certificates and such): own
-# lists, own cache, no installed packages, one source, and none of the system's hooks.
+# write_apt_config ARCHITECTURE MIRROR: writes a configuration with which apt uses only the system's settings (proxies,
+# certificates): separate lists and cache, no installed packages, one source, and none of the system's hooks.
 write_apt_config() {
   local apt=$work/apt
   mkdir -p "$apt"/{state,lists/partial,cache/archives/partial}
@@ -67,8 +67,8 @@ private_apt() {
   apt-get --config-file="$work/apt/apt.conf" --quiet=2 "$@"
 }
 
-# Writes the program that is published: it replaces itself with llama-server, so that whoever starts it supervises
-# llama-server itself, and not a shell in between.
+# write_wrapper FILE: writes the program whose path is printed. It replaces itself with llama-server (exec), so that its
+# parent supervises llama-server and not a shell.
 write_wrapper() {
   cat >"$1" <<WRAPPER
 #!/bin/sh
@@ -120,16 +120,16 @@ unpack_debian_packages() {
     dpkg-deb --extract "$deb" "$work/out/root"
   done
 
-  # ggml looks for its CPU backends beside the running executable, and that is the loader.
+  # ggml looks for its CPU backends in the folder of the running executable, which is the loader.
   local backends=("$work/out/root/$lib_dir"/ggml/backends*/*.so)
-  [[ -e ${backends[0]} ]] || fail "the libggml0 package holds no CPU backends where they were expected"
+  [[ -e ${backends[0]} ]] || fail "the libggml0 package does not contain CPU backends in the expected folder"
   cp "${backends[@]}" "$work/out/root/$lib_dir/"
 
   write_wrapper "$work/out/llama-server"
-  say "unpacked, trying it ..."
+  say "unpacked; checking that it runs ..."
   local version
   if ! version=$("$work/out/llama-server" --version 2>&1); then
-    fail "the unpacked llama-server does not run here; it said:" "$version"
+    fail "the unpacked llama-server does not run here; its output:" "$version"
   fi
 
   rm -rf "$target"
@@ -151,7 +151,7 @@ fi
 
 if [[ ! -x $target/llama-server ]]; then
   lock get-llama-server
-  # Another run may have finished the work while this one waited.
+  # Another run may have unpacked it while this one waited.
   [[ -x $target/llama-server ]] || unpack_debian_packages
 fi
 printf '%s\n' "$target/llama-server"

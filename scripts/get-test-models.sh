@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes what the tests need beside a llama-server, and prints the folder of the models, and nothing else, on stdout:
+# Makes what the tests need besides a llama-server. Prints the folder of the models, and nothing else, on stdout:
 #
 #   .cache/venv/                      Python with the packages of tests/clients/requirements.txt
 #   .cache/litellm/                   Python with those of tests/clients/litellm-requirements.txt
@@ -8,7 +8,7 @@
 #   .cache/models/tiny-embedding.gguf made by tests/models/make_tiny_models.py
 #   .cache/models/tiny-rerank.gguf
 #
-# Each is made again when the file it follows from changes; otherwise this returns at once.
+# Each is made again when its source file changes; otherwise the script returns at once.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -26,7 +26,7 @@ venv_stamp=$venv/requirements.stamp
 litellm_stamp=$litellm/requirements.stamp
 runpod_stamp=$runpod/requirements.stamp
 
-# A stamp holds the digest of what its neighbours were made from.
+# up_to_date STAMP DIGEST: whether the stamp holds the digest of the sources.
 up_to_date() {
   [[ -f $1 && $(<"$1") == "$2" ]]
 }
@@ -44,7 +44,8 @@ make_venv() {
 
   say "installing the Python packages of ${requirements#"$repo_root"/} into ${venv#"$repo_root"/} ..."
   local log
-  # A venv cannot be renamed into place, its scripts hold its path: the stamp, written last, says that it is complete.
+  # A venv cannot be renamed into place, because its scripts contain its path. So the stamp is written last, when the
+  # venv is complete.
   rm -rf "$venv"
   python3 -m venv "$venv" >&2 || fail "python3 -m venv failed"
   if ! log=$("$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@" \
@@ -67,7 +68,7 @@ make_models() {
 venv_digest=$(sha256_of "$requirements")
 litellm_digest=$(sha256_of "$litellm_requirements")
 runpod_digest=$(sha256_of "$runpod_requirements")
-# A newer gguf may write another file.
+# The models also depend on the version of gguf.
 models_digest=$(sha256_of "$generator")-$venv_digest
 
 complete() {
@@ -78,9 +79,9 @@ complete() {
 
 if ! complete; then
   lock get-test-models
-  # Another run may have finished the work while this one waited.
+  # Another run may have made them while this one waited.
   up_to_date "$venv_stamp" "$venv_digest" || make_venv "$venv" "$requirements" "$venv_digest"
-  # These lists are complete, and pip would add to them.
+  # These lists are complete: without --no-deps pip would install more.
   up_to_date "$litellm_stamp" "$litellm_digest" ||
     make_venv "$litellm" "$litellm_requirements" "$litellm_digest" --no-deps
   up_to_date "$runpod_stamp" "$runpod_digest" ||

@@ -1,10 +1,10 @@
 # shellcheck shell=bash
 # Shared by the scripts in this folder; sourced, never run.
 #
-# Everything a script downloads or makes goes under .cache/ of the checkout, which git ignores: deleting that folder
-# undoes every one of them. Messages go to stderr, because stdout of the get-*.sh scripts is their answer (a path).
+# Downloads and files that the scripts make go to .cache/ of the checkout, which git ignores: deleting that folder
+# removes all of them. Messages go to stderr, because the get-*.sh scripts print their result, a path, on stdout.
 
-# A caller's CDPATH would make cd print where it went.
+# With the caller's CDPATH, cd would print the folder.
 unset CDPATH
 
 repo_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
@@ -16,7 +16,7 @@ say() {
   printf '%s\n' "$*" >&2
 }
 
-# fail MESSAGE [MORE LINES...]: say why, and end.
+# fail MESSAGE [MORE LINES...]: prints the reason, and exits with status 1.
 fail() {
   printf 'error: %s\n' "$1" >&2
   shift
@@ -28,9 +28,9 @@ have() {
   command -v "$1" >/dev/null 2>&1
 }
 
-# try_lock NAME: takes the lock of that name, or fails when another run has it. The kernel drops it with the process, so
-# a killed run leaves nothing to clean up. Without flock (macOS) runs are not guarded; results are still published by
-# one rename.
+# try_lock NAME: takes the lock of that name; fails if another run has it. The kernel releases it when the process ends,
+# so a killed run leaves nothing to clean up. Without flock (macOS) there is no lock; results are still published by one
+# rename.
 try_lock() {
   mkdir -p "$cache_dir"
   have flock || return 0
@@ -38,7 +38,7 @@ try_lock() {
   flock --nonblock "$lock_fd"
 }
 
-# lock NAME: takes the lock, waiting for another run that has it; that one's result is there then.
+# lock NAME: takes the lock, and waits for another run that has it. Then that run's result may exist.
 lock() {
   if ! try_lock "$1"; then
     say "waiting for another run of $1 ..."
@@ -46,15 +46,16 @@ lock() {
   fi
 }
 
-# make_work_dir NAME: sets $work to an empty folder beside the results, so that publishing one is a rename. It goes when
-# the script ends; what a killed run left behind goes now, for a caller holds the lock of that name.
+# make_work_dir NAME: sets $work to an empty folder beside the results, so that a result is published by rename. The
+# folder is removed when the script ends. Folders of killed runs are removed now, which is safe because the caller holds
+# the lock of that name.
 make_work_dir() {
   have flock && rm -rf "$cache_dir/$1".tmp.*
   work=$(mktemp -d "$cache_dir/$1.tmp.XXXXXX")
   trap 'rm -rf "$work"' EXIT
 }
 
-# need_space DIR MIB WHAT: refuse early and clearly rather than fail in the middle of a download.
+# need_space DIR MIB WHAT: fails if there is too little space, so that a download does not fail in the middle.
 need_space() {
   local free_kib
   free_kib=$(df -Pk "$1" | awk 'NR == 2 { print $4 }')

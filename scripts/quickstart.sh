@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# From a fresh clone to an answer: builds the gateway, gets a llama-server and a small model, makes an API key, starts
-# serving, and prints a curl command to try. Ctrl-C stops everything. What it makes lies under .cache/.
+# From a fresh clone to a response: builds the gateway, gets a llama-server and a small model, makes an API key, starts
+# serving, and prints a curl command to try. Ctrl-C stops everything. All files are in .cache/.
 #
 #   scripts/quickstart.sh [--model PATH] [--port N] [--check]
 #
 #   --model PATH  serve this GGUF file instead of the small model that is downloaded
 #   --port N      the gateway's port (8000; the health port is the next one)
-#   --check       start on free ports, ask one question, print the answer and stop; exit 0 if all of that worked
+#   --check       start on free ports, send one request, print the response and stop; exit 0 if all of that worked
 #
-# Settings of the gateway can be given in the environment as usual; the defaults here suit a first try: context 4096,
-# one request at a time, no GPU unless nvidia-smi finds one, and only this machine is let in.
+# Settings of the gateway can be given in the environment as usual. The defaults here are for a first try: context 4096,
+# one request at a time, a GPU only if nvidia-smi finds one, and access only from this machine.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -43,14 +43,14 @@ while (($# > 0)); do
   esac
 done
 
-# --- before anything is started ----------------------------------------------------------------------------------
+# --- checks before the start -------------------------------------------------------------------------------------
 
 check_rust() {
   have cargo || fail "cargo is missing: the gateway is built with Rust" "install it from https://rustup.rs"
   local wanted found
   wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$repo_root/Cargo.toml")
   found=$(cd "$repo_root" && cargo --version | cut -d ' ' -f 2)
-  # The older one sorts first.
+  # The older version sorts first.
   [[ $(printf '%s\n' "$wanted" "$found" | sort -V | head -n 1) == "$wanted" ]] ||
     fail "Rust $wanted or newer is needed; this is $found" "with rustup: rustup update"
 }
@@ -60,7 +60,7 @@ port_is_busy() {
 }
 
 check_port() {
-  ! port_is_busy "$1" || fail "port $1 is in use" "another one: scripts/quickstart.sh --port N"
+  ! port_is_busy "$1" || fail "port $1 is in use" "choose another one: scripts/quickstart.sh --port N"
 }
 
 have curl || fail "curl is missing" "Debian, Ubuntu: apt install curl"
@@ -81,14 +81,15 @@ else
   check_port "$health_port"
 fi
 
-# Two at once would take each other's key and port file. The gateway inherits the lock and so holds it while it runs.
+# Two runs at once would overwrite each other's key and port file. The gateway inherits the lock and holds it while it
+# runs.
 try_lock quickstart || fail "another quickstart is running in this checkout"
 mkdir -p "$data_dir"
 
-# --- what is needed ----------------------------------------------------------------------------------------------
+# --- preparations ------------------------------------------------------------------------------------------------
 
 say "building the gateway ..."
-# Cargo itself says where the programs are, wherever its target directory is.
+# Cargo prints the paths of the programs, because the target directory may be anywhere.
 programs=$(cd "$repo_root" && cargo build --release --locked --bin llamagate --bin keyctl \
   --message-format json-render-diagnostics | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p') ||
   fail "the gateway could not be built; cargo says why above"
@@ -98,7 +99,7 @@ keyctl=$(grep '/keyctl$' <<<"$programs")
 llama_server=$("$repo_root/scripts/get-llama-server.sh")
 [[ -n $model ]] || model=$("$repo_root/scripts/get-model.sh")
 
-# The key file holds only a hash, so the secret is kept beside it, readable by its owner alone. When the two do not
+# The key file contains only a hash, so the secret is kept beside it, readable only by its owner. If the two do not
 # match any more, the key gets a new secret.
 secret_is_valid() {
   [[ -s $secret_file ]] && "$keyctl" --file "$keys_file" verify <"$secret_file" >/dev/null 2>&1
@@ -118,11 +119,12 @@ secret=$(<"$secret_file")
 # --- run ---------------------------------------------------------------------------------------------------------
 
 start_gateway() {
-  # The file is the word that the gateway listens; an old one would be a lie.
+  # The gateway writes the file once it listens, so an old one must be removed.
   rm -f "$port_file"
   local ngl=0
   ! have nvidia-smi || ! nvidia-smi --list-gpus >/dev/null 2>&1 || ngl=99
-  # In a process group of its own, or Ctrl-C would reach the gateway twice: from the terminal and from this script.
+  # In a separate process group, because otherwise the gateway would get the signal of Ctrl-C twice: from the terminal
+  # and from this script.
   set -m
   env -u CONFIG_FILE -u MODEL_NAME -u GATEWAY_PORT \
     MODEL_PATH="$model" LLAMA_SERVER="$llama_server" \
@@ -134,7 +136,7 @@ start_gateway() {
   set +m
 }
 
-# Longer than the gateway lets requests in flight finish.
+# Waits up to 45 s, which is longer than the gateway drains, and kills it after that.
 stop_gateway() {
   [[ -n $gateway ]] || return 0
   kill -TERM "$gateway" 2>/dev/null || true
@@ -150,7 +152,7 @@ stop_gateway() {
   gateway=
 }
 
-# Waits for the gateway's end and tells about it, unless it stopped in good order while it was serving.
+# Waits for the end of the gateway. Prints the end of its log and fails, unless it was serving and exited with 0.
 gateway_ended() {
   local status=0
   wait "$gateway" 2>/dev/null || status=$? # bash would report a killed child with its whole command line
@@ -168,8 +170,8 @@ status_of() {
   curl --silent --output /dev/null --max-time 5 --write-out '%{http_code}' "$1" || true
 }
 
-# Prints the address that answers 200 once a request would be served; nothing while it cannot be known. A health port
-# picked by the gateway is not known here, so the check asks the gateway's own port.
+# Prints the URL that answers 200 once a request would be served; nothing while it is not known. With --check the health
+# port is not known here, because the gateway chooses it, so the gateway's port is used.
 readiness_url() {
   if ! $check; then
     echo "http://127.0.0.1:$health_port/ping"
@@ -189,14 +191,14 @@ wait_until_ready() {
       said=$SECONDS
       say "  still loading, $((SECONDS - started)) s"
     fi
-    # A check runs unattended; a person can see for themselves how long a big model may take.
+    # Only a check has a time limit, because it runs unattended; a large model may take longer.
     ! $check || ((SECONDS - started < 300)) || fail "not ready after 300 s; see ${gateway_log#"$repo_root"/}"
     sleep 0.2
   done
 }
 
-# Reads a chat completion, prints the words in it.
-answer_of() {
+# Reads a chat completion, prints its text.
+text_of() {
   if have python3; then
     python3 -c 'import json, sys; print(json.load(sys.stdin)["choices"][0]["message"]["content"].strip())'
   else
@@ -206,13 +208,13 @@ answer_of() {
 
 body='{"messages": [{"role": "user", "content": "Say hello in one sentence."}], "max_tokens": 64}'
 
-ask_once() {
+send_request() {
   local url reply
   url=http://127.0.0.1:$(<"$port_file")/v1/chat/completions
-  # The key goes in through a pipe: command lines can be read by everyone on the machine.
+  # The key is passed through a pipe, because all users of the machine can read command lines.
   reply=$(curl --silent --show-error --fail-with-body --max-time 300 --header @- --header 'Content-Type: application/json' \
     --data "$body" "$url" <<<"Authorization: Bearer $secret") || fail "the chat request failed" "${reply:-}"
-  answer_of <<<"$reply" || fail "the answer is not a chat completion:" "$reply"
+  text_of <<<"$reply" || fail "the response is not a chat completion:" "$reply"
 }
 
 trap stop_gateway EXIT
@@ -221,12 +223,12 @@ wait_until_ready
 serving=true
 
 if $check; then
-  ask_once
+  send_request
   stop_gateway
   exit
 fi
 
-# Ctrl-C is how this is meant to end.
+# Ctrl-C is the normal end.
 trap 'echo; say "stopping ..."; exit 0' INT TERM
 
 cat <<READY

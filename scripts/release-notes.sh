@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Prints what CHANGELOG.md says of the version of a tag, and fails unless that is the version of Cargo.toml.
+# Prints the section of CHANGELOG.md for the version of a tag; fails unless Cargo.toml has that version.
 #
 #   scripts/release-notes.sh v1.2.3
 set -euo pipefail
@@ -7,11 +7,11 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 cd "$repo_root"
 
-(($# == 1)) || fail "which tag?" "scripts/release-notes.sh v1.2.3"
+(($# == 1)) || fail "the tag is missing" "scripts/release-notes.sh v1.2.3"
 tag=$1
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 [[ $tag == "v$version" ]] || fail "the tag is $tag, but Cargo.toml has version $version"
-# From the heading of the version to the next one.
+# The lines from the heading of the version to the next heading.
 notes=$(awk -v heading="## [$version]" '
   /^## / { inside = index($0, heading) == 1; next }
   inside' CHANGELOG.md)

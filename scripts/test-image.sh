@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Builds the CPU image and runs it for real, as container platforms do. Ends with "N passed, N failed".
+# Builds the CPU image and tests it in containers, as container platforms run it. Ends with "N passed, N failed".
 #
 #   scripts/test-image.sh
 #
-# With Docker where a daemon answers. Elsewhere with podman and buildah, as root, on Debian and its relatives: the base
-# images are then made here from Debian's packages, so no image registry is needed, and the host's Rust builds the
-# gateway. Missing packages are installed with apt. The bases lie in .cache/images/; delete that folder to make them
-# anew. Images are called localhost/llamagate-test/...; containers are removed at the end.
+# Uses Docker if a daemon answers, else podman and buildah, as root, on Debian and its derivatives. For podman the
+# script makes the base images from Debian's packages, so no image registry is needed, and the host's Rust builds the
+# gateway. Missing packages are installed with apt. The base images are kept in .cache/images/; delete that folder to
+# make new ones. Images are called localhost/llamagate-test/...; containers are removed at the end.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -19,12 +19,12 @@ rust_base=localhost/llamagate-test/rust:bookworm
 debian_base=localhost/llamagate-test/debian:forky
 packages=(buildah catatonit mmdebstrap podman runc)
 bases=$cache_dir/images
-prefix=llamagate-test-$$ # of the containers of this run
-started=()               # their names
-any_user=12345           # nobody the image knows
+prefix=llamagate-test-$$ # for the names of this run's containers
+started=()               # names of the containers, without the prefix
+any_user=12345           # a user id that the image does not define
 load_deadline=60         # seconds until a container serves
 stop_deadline=60         # seconds until it has stopped; more than DRAIN_TIMEOUT
-failure_deadline=120     # seconds until a model that cannot be loaded is given up
+failure_deadline=120     # seconds until the gateway gives up a model that cannot be loaded
 passed=0
 failed=0
 
@@ -41,12 +41,12 @@ prepare_podman() {
   done
   if ((${#missing[@]} > 0)); then
     say "installing with apt: ${missing[*]} ..."
-    # Only lists that are too old make the first try fail.
+    # The first try usually works; it fails if the package lists are too old.
     apt-get install --yes --quiet=2 --no-install-recommends "${missing[@]}" >/dev/null 2>&1 ||
       { apt-get update --quiet=2 && apt-get install --yes --quiet=2 --no-install-recommends "${missing[@]}" >/dev/null; } ||
       fail "apt could not install ${missing[*]}"
   fi
-  # What podman assumes of a machine (a free cgroup hierarchy, the right to raise limits, systemd) is not everywhere.
+  # podman's defaults need a free cgroup hierarchy, the right to raise limits, and systemd, which not every machine has.
   cat >"$work/containers.conf" <<'CONFIG'
 [containers]
 default_ulimits = ["nofile=16384:16384", "nproc=4096:4096"]
@@ -59,14 +59,14 @@ CONFIG
   export CONTAINERS_CONF=$work/containers.conf
 }
 
-# make_base SUITE FILE [OPTION...]: a minimal root file system as a tar, from the mirror that this system uses.
+# make_base SUITE FILE [OPTION...]: makes a minimal root file system as a tar, from the mirror of this system.
 make_base() {
   local suite=$1 file=$2 mirror validity
   shift 2
   [[ ! -f $file ]] || return 0
   mirror=$(debian_mirror)
   [[ -n $mirror ]] || fail "no Debian mirror in this system's apt sources"
-  # A mirror that is a snapshot is older than it says it may be; where the host accepts that, so does the base.
+  # The release file of a snapshot mirror has expired; if the host accepts that, so does the base.
   validity=$(apt-config dump Acquire::Check-Valid-Until)
   say "making a base from Debian $suite ..."
   printf 'Types: deb\nURIs: %s\nSuites: %s\nComponents: main\nSigned-By: %s\n' "$mirror" "$suite" "$debian_keyring" \
@@ -81,7 +81,7 @@ build_with_buildah() {
   local sysroot certificates=(/usr/local/share/ca-certificates/*.crt) trust=()
   sysroot=$(rustc --print sysroot)
   [[ -x $sysroot/bin/cargo ]] || fail "no cargo in $sysroot" "install Rust from https://rustup.rs"
-  # What the host trusts to reach the crates, for instance the certificate of a proxy.
+  # The certificates that the host trusts, for instance that of a proxy, to download crates.
   [[ ! -e ${certificates[0]} ]] ||
     trust=("--customize-hook=copy-in ${certificates[*]} /usr/local/share/ca-certificates"
       "--customize-hook=chroot \"\$1\" update-ca-certificates")
@@ -90,7 +90,7 @@ build_with_buildah() {
   podman import --quiet "$bases/forky.tar" "$debian_base" >/dev/null
   podman import --quiet --change 'ENV CARGO_HOME=/usr/local/cargo' \
     --change 'ENV PATH=/usr/local/rust/bin:/usr/sbin:/usr/bin:/sbin:/bin' "$bases/rust.tar" "$rust_base" >/dev/null
-  # Of Docker's format, because the other one has no place for HEALTHCHECK.
+  # Docker's format, because the OCI format has no HEALTHCHECK.
   buildah bud --layers --isolation chroot --format docker --volume "$sysroot:/usr/local/rust:ro" \
     --build-arg RUST_IMAGE="$rust_base" --build-arg BASE_IMAGE="$debian_base" "$@"
 }
@@ -112,12 +112,12 @@ cleanup() {
 
 # --- containers ---------------------------------------------------------------------------------------------------
 
-# What a careful operator gives: a user the image does not know, no way to write but /tmp, and no privileges.
+# The options of a careful operator: a user id that the image does not define, only /tmp writable, and no privileges.
 hardened=(--user "$any_user:$any_user" --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges
   --shm-size 64m)
 
-# new NAME [ENGINE-OPTION...] -- [ARGUMENT...]: makes a container that is reached through its own loopback device, so
-# that its ports are the defaults and nobody else's.
+# new NAME [ENGINE-OPTION...] -- [ARGUMENT...]: makes a container with its own loopback device, so that the default
+# ports are free.
 new() {
   local name=$1 options=(--network none)
   shift
@@ -128,17 +128,17 @@ new() {
   quietly "$engine" create --name "$prefix-$name" "${options[@]}" "$image" "$@"
 }
 
-# podman complains where there is no systemd to ask for a container's health, so what it says counts if it fails. A file
-# takes that, because what watches the container would hold a pipe open.
-quietly() { "$@" >"$work/said" 2>&1 || { cat "$work/said" >&2 && return 1; }; }
+# quietly COMMAND...: prints the output only if the command fails, because podman prints warnings without systemd. The
+# output goes to a file, because the process that monitors the container would hold a pipe open.
+quietly() { "$@" >"$work/output" 2>&1 || { cat "$work/output" >&2 && return 1; }; }
 
 run() {
   new "$@"
   quietly "$engine" start "$prefix-$1"
 }
 
-# ask NAME PORT PATH [CURL-OPTION...]
-ask() {
+# request NAME PORT PATH [CURL-OPTION...]: sends a request with curl.
+request() {
   local name=$1 port=$2 path=$3 pid address enter=()
   shift 3
   if [[ $engine == podman ]]; then
@@ -150,7 +150,7 @@ ask() {
   "${enter[@]}" curl --silent --noproxy '*' "$@" "http://$address$path"
 }
 
-status_of() { ask "$@" --max-time 5 --output /dev/null --write-out '%{http_code}'; }
+status_of() { request "$@" --max-time 5 --output /dev/null --write-out '%{http_code}'; }
 
 serves() { [[ $(status_of "$1" 8001 /ping) == 200 ]]; }
 
@@ -158,26 +158,26 @@ has_ended() { [[ $("$engine" inspect --format '{{.State.Running}}' "$prefix-$1")
 
 logs_of() { "$engine" logs "$prefix-$1" 2>&1; }
 
-# inside NAME COMMAND...
+# inside NAME COMMAND...: runs a command in the container.
 inside() {
   local name=$1
   shift
   "$engine" exec "$prefix-$name" "$@"
 }
 
-# exit_status NAME SECONDS: of a container that ends by itself.
+# exit_status NAME SECONDS: waits for the end of a container and prints its exit status.
 exit_status() {
   within "$2" has_ended "$1" || return
   "$engine" inspect --format '{{.State.ExitCode}}' "$prefix-$1"
 }
 
-# stopped_in_order NAME: asks it to stop, with the image's own signal; true if it then ends with 0.
-stopped_in_order() {
+# stops_cleanly NAME: stops a container with the image's stop signal; true if it ends with 0.
+stops_cleanly() {
   "$engine" stop --time "$stop_deadline" "$prefix-$1" >/dev/null
   [[ $(exit_status "$1" 5) == 0 ]]
 }
 
-# within SECONDS COMMAND...: until the command succeeds.
+# within SECONDS COMMAND...: waits until the command succeeds; fails after that time.
 within() {
   local deadline=$((SECONDS + $1))
   shift
@@ -187,43 +187,43 @@ within() {
   done
 }
 
-# check TITLE COMMAND...
+# check TITLE COMMAND...: runs a check, counts and prints its result.
 check() {
-  local title=$1 said
+  local title=$1 output
   shift
-  if said=$("$@" 2>&1); then
+  if output=$("$@" 2>&1); then
     passed=$((passed + 1))
     printf 'ok      %s\n' "$title"
   else
     failed=$((failed + 1))
     printf 'FAILED  %s\n' "$title"
-    [[ -z $said ]] || printf '%s\n' "$said" | tail -n 15 | sed 's/^/          /'
+    [[ -z $output ]] || printf '%s\n' "$output" | tail -n 15 | sed 's/^/          /'
   fi
 }
 
-# is WANTED COMMAND...: the command prints exactly this.
+# is EXPECTED COMMAND...: whether the command prints exactly this.
 is() {
-  local wanted=$1 found
+  local expected=$1 found
   shift
   found=$("$@") || true
-  [[ $found == "$wanted" ]] || { printf 'wanted %s, found %s\n' "$wanted" "$found" && return 1; }
+  [[ $found == "$expected" ]] || { printf 'expected %s, found %s\n' "$expected" "$found" && return 1; }
 }
 
 # --- checks -------------------------------------------------------------------------------------------------------
 
 config() { "$engine" inspect --type image --format "{{$1}}" "$image"; }
 
-the_image_is_what_it_says() {
+the_image_has_its_metadata() {
   check "the image's user is 10001" is 10001:10001 config .Config.User
-  check "the entry point is the program alone" is '[llamagate]' config .Config.Entrypoint
-  check "the health check asks the program" eval "config .Config.Healthcheck | grep 'llamagate health'"
-  check "labels say what it is" eval \
+  check "the entry point is only the program" is '[llamagate]' config .Config.Entrypoint
+  check "the health check runs the program" eval "config .Config.Healthcheck | grep 'llamagate health'"
+  check "the labels have license and version" eval \
     "config .Config.Labels | grep 'image.licenses:MIT' && config .Config.Labels | grep 'image.version:test'"
   check "both ports are declared" eval "config .Config.ExposedPorts | grep '8000/tcp.*8001/tcp'"
-  check "there is no /data in it" run_once --entrypoint test -- '!' -e /data
+  check "the image has no /data" run_once --entrypoint test -- '!' -e /data
 }
 
-# run_once [ENGINE-OPTION...] -- [ARGUMENT...]
+# run_once [ENGINE-OPTION...] -- [ARGUMENT...]: runs the image and removes the container.
 run_once() {
   local options=()
   while [[ $1 != -- ]]; do options+=("$1") && shift; done
@@ -231,63 +231,63 @@ run_once() {
   "$engine" run --rm --network none --no-healthcheck "${options[@]}" "$image" "$@"
 }
 
-question='{"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 8}'
+chat_body='{"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 8}'
 chat() {
   local name=$1
   shift
-  status_of "$name" 8000 /v1/chat/completions --header 'Content-Type: application/json' --data "$question" "$@"
+  status_of "$name" 8000 /v1/chat/completions --header 'Content-Type: application/json' --data "$chat_body" "$@"
 }
 
-# Polls from before the program runs until it serves, and prints the answers without repetitions.
-answers_until_it_serves() {
-  local deadline=$((SECONDS + load_deadline)) answer=
+# Sends /ping from before the start until the container serves, and prints the statuses without repetitions.
+statuses_until_it_serves() {
+  local deadline=$((SECONDS + load_deadline)) status=
   [[ $engine == docker ]] || quietly podman init "$prefix-$1"
   quietly "$engine" start "$prefix-$1" &
-  while ((SECONDS < deadline)) && [[ $answer != 200 ]]; do
-    answer=$(status_of "$1" 8001 /ping) || true
-    echo "$answer"
+  while ((SECONDS < deadline)) && [[ $status != 200 ]]; do
+    status=$(status_of "$1" 8001 /ping) || true
+    echo "$status"
   done | uniq | grep -v 000 | xargs
 }
 
 has_no_zombie() {
   local processes
-  processes=$(inside "$1" sh -c 'cat /proc/[0-9]*/stat 2>/dev/null' || true) # some end meanwhile
+  processes=$(inside "$1" sh -c 'cat /proc/[0-9]*/stat 2>/dev/null' || true) # a process may end during the read
   [[ $processes == *'1 ('* && $processes != *') Z '* ]]
 }
 
-# A process whose parent has gone becomes a child of the first one.
+# leaves_no_zombie NAME: an orphan becomes a child of process 1, which must reap it.
 leaves_no_zombie() {
   inside "$1" sh -c 'sleep 0.3 & exit' && sleep 0.5 && within 10 has_no_zombie "$1"
 }
 
-# A stream is running while the container is told to stop; it must come to its end.
+# drains NAME: stops a container during a stream, which must be completed.
 drains() {
   local pid
-  ask "$1" 8000 /v1/chat/completions --no-buffer --max-time "$stop_deadline" --header "Authorization: Bearer $secret" \
+  request "$1" 8000 /v1/chat/completions --no-buffer --max-time "$stop_deadline" --header "Authorization: Bearer $secret" \
     --header 'Content-Type: application/json' --output "$work/stream" --data \
     '{"messages": [{"role": "user", "content": "Hello"}], "stream": true, "max_tokens": 3000, "ignore_eos": true}' &
   pid=$!
   within 20 test -s "$work/stream" || return
   "$engine" stop --time "$stop_deadline" "$prefix-$1" >/dev/null &
   within 10 eval "logs_of $1 | grep SIGTERM" || { echo "SIGTERM was not logged" && return 1; }
-  ! grep -q '^data: \[DONE\]' "$work/stream" || { echo "it was over before the signal" && return 1; }
+  ! grep -q '^data: \[DONE\]' "$work/stream" || { echo "the stream ended before the signal" && return 1; }
   wait "$pid" || { echo "the stream was cut" && return 1; }
   grep -q '^data: \[DONE\]' "$work/stream" || { echo "the stream has no end" && return 1; }
 }
 
-does_not_tell() {
+log_lacks() {
   local log
   log=$(logs_of "$2") && [[ $log == *"llamagate starts"* && $log != *"$1"* ]]
 }
 
-it_serves_with_a_model_name_alone() {
+a_container_serves_with_only_a_model_name() {
   secret=$(run_once "${hardened[@]}" --volume "$work/data:/data" --entrypoint keyctl -- generate --name test --quiet) ||
     fail "keyctl made no key"
   new main "${hardened[@]}" --env MODEL_NAME=tiny-chat.gguf --volume "$work/data:/data" \
     --volume "$models:/data/models:ro" --
-  check "/ping is 204, then 200" is "204 200" answers_until_it_serves main
+  check "/ping is 204, then 200" is "204 200" statuses_until_it_serves main
   check "the program is process 1" is llamagate inside main cat /proc/1/comm
-  check "it has no privileges and can get none" eval \
+  check "the program has no privileges and can get none" eval \
     "inside main cat /proc/1/status | grep -Pzo 'CapEff:\t0+\n(.*\n)*NoNewPrivs:\t1'"
   check "/dev/shm has 64 MiB" is 65536 inside main sh -c "df -k /dev/shm | awk 'NR == 2 { print \$2 }'"
   check "llamagate health" is serving inside main llamagate health
@@ -296,41 +296,41 @@ it_serves_with_a_model_name_alone() {
   else
     check "the engine's health check" within 60 is healthy docker inspect --format '{{.State.Health.Status}}' "$prefix-main"
   fi
-  check "a chat with the key is answered" is 200 chat main --header "Authorization: Bearer $secret"
-  check "one without a key is not" is 401 chat main
+  check "a chat request with the key is served" is 200 chat main --header "Authorization: Bearer $secret"
+  check "one without a key is refused" is 401 chat main
   check "orphans leave no zombies" leaves_no_zombie main
-  check "SIGTERM lets a stream come to its end" drains main
+  check "a stream is completed after SIGTERM" drains main
   check "and then the exit status is 0" is 0 exit_status main "$stop_deadline"
-  check "the log does not tell the key" does_not_tell "$secret" main
+  check "the log does not contain the key" log_lacks "$secret" main
 }
 
-it_serves_wherever_it_is_put() {
+a_container_serves_with_unusual_options() {
   run bare --read-only --tmpfs /tmp --env AUTH_ENABLED=false --env MODEL_NAME=tiny-chat.gguf \
     --volume "$models:/data/models:ro" --entrypoint env -- --unset=HOME llamagate
-  check "it serves without HOME and without a folder for logs" within "$load_deadline" serves bare
-  check "and stops in order" stopped_in_order bare
+  check "a container serves without HOME and without a log folder" within "$load_deadline" serves bare
+  check "and stops cleanly" stops_cleanly bare
   run still "${hardened[@]}" --env MODEL_NAME=tiny-chat.gguf --volume "$work/data:/data:ro" \
     --volume "$models:/data/models:ro" --
-  check "it serves with a log folder that is read-only" within "$load_deadline" serves still
-  check "and asks for keys" is 401 chat still
-  check "and stops in order" stopped_in_order still
+  check "a container serves with a read-only log folder" within "$load_deadline" serves still
+  check "and requires a key" is 401 chat still
+  check "and stops cleanly" stops_cleanly still
 }
 
-# How many threads llama-server says it computes with, in its own log.
+# Prints the number of threads in llama-server's log.
 threads() { grep -rhoE 'n_threads = [0-9]+' "$work/small/logs" | sort -u; }
 
-it_sees_the_limits_of_its_container() {
+a_container_respects_its_limits() {
   mkdir -m 0777 "$work/small"
   run small "${hardened[@]}" --cpus 1 --memory 1g --env AUTH_ENABLED=false --env MODEL_NAME=tiny-chat.gguf \
     --volume "$work/small:/data" --volume "$models:/data/models:ro" --
-  check "it serves with one CPU and 1 GiB" within "$load_deadline" serves small
-  check "and computes with one thread" is 'n_threads = 1' threads
-  check "and stops in order" stopped_in_order small
+  check "a container serves with one CPU and 1 GiB" within "$load_deadline" serves small
+  check "and uses one thread" is 'n_threads = 1' threads
+  check "and stops cleanly" stops_cleanly small
 }
 
-it_says_why_it_ends() {
+a_failed_container_logs_the_reason() {
   mkdir -m 0755 "$work/broken"
-  # One that has all it should, but is of a kind that llama-server does not know; and one whose end is missing.
+  # A complete model of an unknown architecture, and a model whose end is missing.
   LC_ALL=C sed 's/llama/llbma/g' "$models/tiny-chat.gguf" >"$work/broken/unknown.gguf"
   head -c 300000 "$models/tiny-chat.gguf" >"$work/broken/short.gguf"
   local name
@@ -338,12 +338,12 @@ it_says_why_it_ends() {
     run "$name" "${hardened[@]}" --env AUTH_ENABLED=false --env MODEL_NAME="$name.gguf" \
       --volume "$work/broken:/data/models:ro" --
   done
-  check "a model file that llama-server cannot load ends it with 69" is 69 exit_status unknown "$failure_deadline"
-  check "and one line says why" is 1 eval "logs_of unknown | grep -c 'fatal: '"
-  check "a model file that is cut short ends it with 69" is 69 exit_status short 20
-  check "and one line says why" is 1 eval "logs_of short | grep -c 'fatal: .*is cut short.*short.gguf'"
+  check "with a model that llama-server cannot load the exit status is 69" is 69 exit_status unknown "$failure_deadline"
+  check "and one log line has the reason" is 1 eval "logs_of unknown | grep -c 'fatal: '"
+  check "with a model file that is cut short the exit status is 69" is 69 exit_status short 20
+  check "and one log line has the reason" is 1 eval "logs_of short | grep -c 'fatal: .*is cut short.*short.gguf'"
   run nothing "${hardened[@]}" --
-  check "no model is refused with 78" is 78 exit_status nothing 20
+  check "without a model the exit status is 78" is 78 exit_status nothing 20
 }
 
 have curl || fail "curl is missing"
@@ -359,11 +359,11 @@ say "built in $((SECONDS - started_at)) s"
 mkdir -p "$work/data"
 chmod 0777 "$work/data"
 
-the_image_is_what_it_says
-it_serves_with_a_model_name_alone
-it_serves_wherever_it_is_put
-it_sees_the_limits_of_its_container
-it_says_why_it_ends
+the_image_has_its_metadata
+a_container_serves_with_only_a_model_name
+a_container_serves_with_unusual_options
+a_container_respects_its_limits
+a_failed_container_logs_the_reason
 
 printf '%d passed, %d failed\n' "$passed" "$failed"
 ((failed == 0))

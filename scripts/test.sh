@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The one gate: everything that must hold before a change is merged. CI runs this and nothing else.
+# Runs all checks that must pass before a change is merged. CI runs only this script.
 #
 #   scripts/test.sh
 #
-# Works in a fresh clone; needs Rust with rustfmt and clippy, and Python 3.11 or newer. What it fetches (a llama-server,
-# models, Python packages) lies under .cache/ and is reused. A stage that fails ends the run.
+# Works in a fresh clone; needs Rust with rustfmt and clippy, and Python 3.11 or newer. Downloads (a llama-server,
+# models, Python packages) are kept in .cache/ and reused. A stage that fails ends the run.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -12,8 +12,8 @@ cd "$repo_root"
 
 summary=()
 
-# stage TITLE COMMAND...: runs one stage with a heading and its time. The command runs in this shell, so what it
-# exports stays; what it prints is shown as it comes.
+# stage TITLE COMMAND...: runs one stage, and prints a heading and the time. The command runs in this shell, so that its
+# exports stay.
 stage() {
   local title=$1 started=$SECONDS
   shift
@@ -32,7 +32,7 @@ report() {
   if ((status == 0)); then
     printf 'all passed in %d s\n' "$SECONDS"
   else
-    printf 'the gate failed after %d s\n' "$SECONDS"
+    printf 'the checks failed after %d s\n' "$SECONDS"
   fi
 }
 current=
@@ -63,7 +63,7 @@ check_scripts() {
   "$cache_dir/venv/bin/hadolint" "${images[@]}"
   echo "${#scripts[@]} scripts, ${#images[@]} Dockerfiles"
   python3 -c 'import ast, sys; [ast.parse(open(name).read(), name) for name in sys.argv[1:]]' docs/examples/*.py
-  # Its program is not installed here, and systemd not everywhere.
+  # The unit's program is not installed here, and not every machine has systemd.
   if have systemd-analyze; then
     local unit
     unit=$(mktemp -d)/llamagate.service

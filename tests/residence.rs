@@ -1,10 +1,11 @@
-//! Which workers are loaded, as their owners decide it: on demand, within a memory budget, by order. With the fake
+//! Which workers are loaded: on demand, within the memory budget, and by commands of the operator. With the fake
 //! llama-server and without a gateway.
 //!
-//! A program of its own: whoever starts workers becomes the parent of all orphans, which tests of other things must not.
+//! This is a separate test program, because a process that starts workers adopts all orphans, which would disturb other
+//! tests.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what is wrong by panicking")]
-#![allow(clippy::disallowed_methods, reason = "the environment of the test is the one that workers inherit from")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "workers inherit the environment of the test")]
 
 #[path = "support/mod.rs"]
 mod support;
@@ -31,13 +32,14 @@ use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+/// The memory budget of each fixture, in bytes.
 const BUDGET: u64 = 100;
-/// No test waits for that.
+/// A wait for memory that ends in no test.
 const LONG: Duration = Duration::from_secs(600);
-/// Every test that needs it waits for that.
+/// A wait for memory that the test sits out.
 const SHORT: Duration = Duration::from_millis(300);
 
-/// What all tests share, for there is one thread that forks in a program.
+/// The runtime and the spawner that all tests share: a program has only one thread that forks.
 fn shared() -> &'static (Runtime, Spawner) {
     static SHARED: OnceLock<(Runtime, Spawner)> = OnceLock::new();
     SHARED.get_or_init(|| {
@@ -47,8 +49,8 @@ fn shared() -> &'static (Runtime, Spawner) {
     })
 }
 
-/// The workers of one test.
-struct House {
+/// What a test needs to supervise workers.
+struct Fixture {
     workers: Arc<WorkerContext>,
     metrics: Arc<Metrics>,
     folder: TempDir,
@@ -56,21 +58,21 @@ struct House {
     tasks: TaskTracker,
 }
 
-/// One of them.
+/// A worker and its model file.
 struct Worker {
     handle: WorkerHandle,
     model: ScriptedModel,
 }
 
-impl House {
+impl Fixture {
     fn new(patience: Duration) -> Self {
-        let house = Self::unmeasured(patience);
-        house.measured();
-        house
+        let fixture = Self::without_budget(patience);
+        fixture.set_budget();
+        fixture
     }
 
-    /// One of which nobody knows yet how much memory it has.
-    fn unmeasured(patience: Duration) -> Self {
+    /// Makes a fixture whose memory budget is not known until `set_budget`.
+    fn without_budget(patience: Duration) -> Self {
         let metrics = Arc::new(Metrics::new("test"));
         let (runtime, spawner) = shared();
         let _entered = runtime.enter();
@@ -79,17 +81,24 @@ impl House {
         Self { workers, metrics, folder, stop: CancellationToken::new(), tasks: TaskTracker::new() }
     }
 
-    fn measured(&self) {
+    fn set_budget(&self) {
         self.workers.set_memory_budget(MemoryBudget { bytes: Some(BUDGET), is_of_gpus: false });
     }
 
-    /// A worker that does what the script says, and whose plan is changed before it is supervised.
-    fn worker(&self, name: &str, script: Value, change: impl FnOnce(&mut Plan)) -> Worker {
+    /// Starts to supervise a worker with this script; `change` adapts its plan.
+    fn add_worker(&self, name: &str, script: Value, change: impl FnOnce(&mut Plan)) -> Worker {
         let model = ScriptedModel::create(self.folder.path(), &format!("{name}.gguf"), Kind::Chat, &script);
-        Worker { handle: self.replica(name, 0, &model, change), model }
+        Worker { handle: self.add_replica(name, 0, &model, change), model }
     }
 
-    fn replica(&self, name: &str, number: u32, model: &ScriptedModel, change: impl FnOnce(&mut Plan)) -> WorkerHandle {
+    /// Starts to supervise replica `number` of a model.
+    fn add_replica(
+        &self,
+        name: &str,
+        number: u32,
+        model: &ScriptedModel,
+        change: impl FnOnce(&mut Plan),
+    ) -> WorkerHandle {
         let mut plan = Plan {
             model: name.to_owned(),
             number,
@@ -111,34 +120,34 @@ impl House {
         supervise(plan, &self.workers, Arc::default(), self.stop.clone(), &self.tasks)
     }
 
-    fn ready_of(&self, model: &str) -> i64 {
+    fn ready_workers(&self, model: &str) -> i64 {
         self.metrics.workers_ready.get_or_create(&ModelLabels { model: model.to_owned() }).get()
     }
 }
 
-impl Drop for House {
+impl Drop for Fixture {
     fn drop(&mut self) {
         self.stop.cancel();
         self.tasks.close();
         let ended = shared().0.block_on(async { tokio::time::timeout(patient(STOPS), self.tasks.wait()).await });
-        assert!(ended.is_ok() || std::thread::panicking(), "every owner ends");
+        assert!(ended.is_ok() || std::thread::panicking(), "all supervisors end");
     }
 }
 
 impl Worker {
     #[track_caller]
-    fn is(&self, state: WorkerState) {
-        eventually(&format!("it is {state}"), READY, || self.handle.state().state == state);
+    fn wait_state(&self, state: WorkerState) {
+        eventually(&format!("the worker is {state}"), READY, || self.handle.state().state == state);
     }
 
     #[track_caller]
-    fn ready(&self) {
-        eventually("it serves", READY, || self.handle.endpoint().is_some());
+    fn wait_ready(&self) {
+        eventually("the worker serves", READY, || self.handle.endpoint().is_some());
     }
 
     #[track_caller]
-    fn sleeps(&self) {
-        eventually("it sleeps", STOPS, || {
+    fn wait_asleep(&self) {
+        eventually("the worker sleeps", STOPS, || {
             self.handle.state() == WorkerCondition { state: WorkerState::Stopped, is_asleep: true }
         });
     }
@@ -156,7 +165,7 @@ impl Worker {
     }
 }
 
-/// How workers run unless a test says otherwise.
+/// The settings of workers, unless a test changes them.
 fn engine() -> Engine {
     let port = gateway::backend_port().to_string();
     let environment = Environment::from([("MODEL_PATH", "/m.gguf"), ("HOME", "/tmp"), ("PORT_BACKEND", &port)]);
@@ -165,96 +174,100 @@ fn engine() -> Engine {
 }
 
 #[test]
-fn nothing_is_started_before_it_is_known_how_much_memory_there_is() {
-    let (house, other) = (House::unmeasured(LONG), House::new(LONG));
-    let preloaded = house.worker("a", json!({}), |plan| plan.preload = true);
-    let wanted = house.worker("b", json!({}), |_| {});
-    let _want = wanted.handle.demand();
-    // By the time that this one serves, those would have been started.
-    other.worker("a", json!({}), |plan| plan.preload = true).ready();
+fn no_worker_starts_before_the_memory_budget_is_known() {
+    let (fixture, other) = (Fixture::without_budget(LONG), Fixture::new(LONG));
+    let preloaded = fixture.add_worker("a", json!({}), |plan| plan.preload = true);
+    let on_demand = fixture.add_worker("b", json!({}), |_| {});
+    let _want = on_demand.handle.demand();
+    // By the time this worker serves, the others would have been started.
+    other.add_worker("a", json!({}), |plan| plan.preload = true).wait_ready();
     assert_eq!(
-        (preloaded.handle.state(), wanted.handle.state()),
+        (preloaded.handle.state(), on_demand.handle.state()),
         (
             WorkerCondition { state: WorkerState::Stopped, is_asleep: false },
             WorkerCondition { state: WorkerState::Stopped, is_asleep: true }
         )
     );
-    assert!(preloaded.journal().starts().is_empty() && wanted.journal().starts().is_empty());
-    house.measured();
-    wanted.ready();
+    assert!(preloaded.journal().starts().is_empty() && on_demand.journal().starts().is_empty());
+    fixture.set_budget();
+    on_demand.wait_ready();
 }
 
 #[test]
-fn a_worker_ends_though_it_was_never_known_how_much_memory_there_is() {
-    let house = House::unmeasured(LONG);
-    let worker = house.worker("a", json!({}), |plan| plan.preload = true);
-    house.stop.cancel();
-    eventually("its owner ends", SOON, || house.tasks.is_empty());
+fn a_worker_ends_although_the_memory_budget_was_never_known() {
+    let fixture = Fixture::without_budget(LONG);
+    let worker = fixture.add_worker("a", json!({}), |plan| plan.preload = true);
+    fixture.stop.cancel();
+    eventually("its supervisor ends", SOON, || fixture.tasks.is_empty());
     assert!(worker.journal().starts().is_empty());
 }
 
 #[test]
-fn one_that_is_not_preloaded_sleeps_until_it_is_wanted() {
-    let house = House::new(LONG);
-    let worker = house.worker("a", json!({}), |_| {});
+fn a_model_without_preload_sleeps_until_there_is_demand() {
+    let fixture = Fixture::new(LONG);
+    let worker = fixture.add_worker("a", json!({}), |_| {});
     assert_eq!(worker.handle.state(), WorkerCondition { state: WorkerState::Stopped, is_asleep: true });
     assert!(worker.journal().starts().is_empty() && !worker.handle.has_been_ready());
     let want = worker.handle.demand();
-    worker.ready();
+    worker.wait_ready();
     drop(want);
-    assert!(worker.begin().is_ok(), "it stays");
+    assert!(worker.begin().is_ok(), "the worker stays loaded");
 }
 
 #[test]
-fn an_idle_model_makes_room_for_one_that_is_wanted_and_comes_back() {
-    let house = House::new(LONG);
-    let (a, b) = (house.worker("a", json!({}), |_| {}), house.worker("b", json!({}), |_| {}));
+fn an_idle_model_is_evicted_for_a_model_in_demand_and_loaded_again_later() {
+    let fixture = Fixture::new(LONG);
+    let (a, b) = (fixture.add_worker("a", json!({}), |_| {}), fixture.add_worker("b", json!({}), |_| {}));
     for (this, other) in [(&a, &b), (&b, &a), (&a, &b)] {
         let _want = this.handle.demand();
-        this.ready();
+        this.wait_ready();
         assert!(other.handle.endpoint().is_none());
-        assert!(other.journal().starts().is_empty() || pid_gone(other.pid()), "its memory was given back first");
+        assert!(
+            other.journal().starts().is_empty() || pid_gone(other.pid()),
+            "the other worker ends before this one starts"
+        );
     }
     assert_eq!((a.journal().starts().len(), b.journal().starts().len()), (2, 1));
-    assert_eq!(a.handle.status().restarts, 0, "it did not die");
+    assert_eq!(a.handle.status().restarts, 0, "an eviction is no restart");
 }
 
 #[test]
-fn what_is_pinned_busy_or_wanted_stays_and_the_wait_ends_when_nobody_wants_it() {
-    let house = House::new(LONG);
-    let busy = house.worker("busy", json!({}), |plan| plan.need = Need::Configured(40));
-    let pinned = house.worker("pinned", json!({}), |plan| (plan.need, plan.pinned) = (Need::Configured(40), true));
-    let waits = house.worker("waits", json!({}), |_| {});
+fn pinned_and_busy_models_and_those_in_demand_stay_and_the_wait_ends_with_the_demand() {
+    let fixture = Fixture::new(LONG);
+    let busy = fixture.add_worker("busy", json!({}), |plan| plan.need = Need::Configured(40));
+    let pinned =
+        fixture.add_worker("pinned", json!({}), |plan| (plan.need, plan.pinned) = (Need::Configured(40), true));
+    let waits = fixture.add_worker("waits", json!({}), |_| {});
     drop((busy.handle.demand(), pinned.handle.demand()));
     let wants = [busy.handle.demand(), pinned.handle.demand()];
-    busy.ready();
-    pinned.ready();
+    busy.wait_ready();
+    pinned.wait_ready();
     let request = busy.begin().ok().unwrap();
     drop(wants);
     let want = waits.handle.demand();
-    waits.is(WorkerState::Starting);
+    waits.wait_state(WorkerState::Starting);
     drop(want);
-    waits.sleeps();
+    waits.wait_asleep();
     let _want = waits.handle.demand();
-    waits.is(WorkerState::Starting);
+    waits.wait_state(WorkerState::Starting);
     assert!(busy.handle.endpoint().is_some() && waits.journal().starts().is_empty());
     drop(request);
-    waits.ready();
+    waits.wait_ready();
     assert!(pinned.handle.endpoint().is_some());
-    busy.sleeps();
+    busy.wait_asleep();
 }
 
 #[test]
-fn what_does_not_fit_beside_a_pinned_model_fails_at_once_and_is_loaded_when_there_is_room() {
-    let house = House::new(LONG);
-    let pinned = house.worker("pinned", json!({}), |plan| (plan.preload, plan.pinned) = (true, true));
-    pinned.ready();
-    let ahead = house.worker("ahead", json!({}), |plan| (plan.preload, plan.pinned) = (true, true));
-    let asked = house.worker("asked", json!({}), |_| {});
+fn a_model_that_does_not_fit_beside_a_pinned_one_fails_at_once_and_is_loaded_when_memory_is_free() {
+    let fixture = Fixture::new(LONG);
+    let pinned = fixture.add_worker("pinned", json!({}), |plan| (plan.preload, plan.pinned) = (true, true));
+    pinned.wait_ready();
+    let ahead = fixture.add_worker("ahead", json!({}), |plan| (plan.preload, plan.pinned) = (true, true));
+    let asked = fixture.add_worker("asked", json!({}), |_| {});
     let want = asked.handle.demand();
     for worker in [&ahead, &asked] {
-        eventually("it has failed", SOON, || worker.handle.status().failed_loads > 0);
-        worker.sleeps();
+        eventually("the load has failed", SOON, || worker.handle.status().failed_loads > 0);
+        worker.wait_asleep();
         let status = worker.handle.status();
         let hint = status.last_exit.unwrap().hint.unwrap();
         assert_eq!(hint, "it does not fit beside the pinned models (pinned); raise memory_budget or unpin one");
@@ -263,124 +276,127 @@ fn what_does_not_fit_beside_a_pinned_model_fails_at_once_and_is_loaded_when_ther
     drop(want);
     let failed = asked.handle.status().failed_loads;
     let _want = asked.handle.demand();
-    eventually("it is tried again", SOON, || asked.handle.status().failed_loads > failed);
-    asked.sleeps();
+    eventually("the load is tried again", SOON, || asked.handle.status().failed_loads > failed);
+    asked.wait_asleep();
     pinned.handle.unload();
-    ahead.ready();
+    ahead.wait_ready();
     assert_eq!(ahead.handle.status().restarts, 0);
 }
 
 #[test]
-fn the_metrics_show_how_much_memory_there_is_is_taken_and_is_needed() {
-    let house = House::new(LONG);
-    let worker = house.worker("a", json!({}), |_| {});
-    let need = || house.metrics.model_memory.get_or_create(&ModelLabels { model: "a".to_owned() }).get();
-    eventually("its need is shown", SOON, || need() == 60);
-    assert_eq!((house.metrics.memory_budget.get(), house.metrics.memory_used.get()), (100, 0));
+fn the_metrics_show_the_memory_budget_the_used_and_the_needed_memory() {
+    let fixture = Fixture::new(LONG);
+    let worker = fixture.add_worker("a", json!({}), |_| {});
+    let need = || fixture.metrics.model_memory.get_or_create(&ModelLabels { model: "a".to_owned() }).get();
+    eventually("the needed memory is shown", SOON, || need() == 60);
+    assert_eq!((fixture.metrics.memory_budget.get(), fixture.metrics.memory_used.get()), (100, 0));
     drop({
         let want = worker.handle.demand();
-        worker.ready();
+        worker.wait_ready();
         want
     });
-    assert_eq!(house.metrics.memory_used.get(), 60);
+    assert_eq!(fixture.metrics.memory_used.get(), 60);
     worker.handle.unload();
-    worker.sleeps();
-    eventually("it has been given back", SOON, || house.metrics.memory_used.get() == 0);
+    worker.wait_asleep();
+    eventually("the memory is free again", SOON, || fixture.metrics.memory_used.get() == 0);
 }
 
 #[test]
-fn a_command_that_cannot_be_started_is_called_by_its_name() {
-    let house = House::new(LONG);
+fn the_hint_for_a_command_that_cannot_be_started_names_it() {
+    let fixture = Fixture::new(LONG);
     let argv = vec!["/nowhere/server".to_owned()];
-    let worker = house.worker("a", json!({}), |plan| {
+    let worker = fixture.add_worker("a", json!({}), |plan| {
         plan.program = Program::Command { argv, health: "/health".to_owned(), model: None };
     });
     let _want = worker.handle.demand();
-    eventually("it has failed", SOON, || worker.handle.status().last_exit.is_some());
+    eventually("the start has failed", SOON, || worker.handle.status().last_exit.is_some());
     let hint = worker.handle.status().last_exit.unwrap().hint.unwrap();
     assert_eq!(hint, "`command` (server), or the interpreter that it names, is missing: check the file");
 }
 
 #[test]
-fn a_busy_model_finishes_and_goes_when_another_has_waited_long_enough() {
-    let house = House::new(SHORT);
-    let (a, b) = (house.worker("a", json!({}), |_| {}), house.worker("b", json!({}), |_| {}));
+fn a_busy_model_drains_and_is_evicted_when_another_has_waited_long_enough() {
+    let fixture = Fixture::new(SHORT);
+    let (a, b) = (fixture.add_worker("a", json!({}), |_| {}), fixture.add_worker("b", json!({}), |_| {}));
     let want_a = a.handle.demand();
-    a.ready();
+    a.wait_ready();
     let request = a.begin().ok().unwrap();
     let _want_b = b.handle.demand();
-    a.is(WorkerState::Draining);
-    assert_eq!(a.begin().err(), Some(None), "its requests wait in line");
+    a.wait_state(WorkerState::Draining);
+    assert_eq!(a.begin().err(), Some(None), "new requests wait in the queue");
     assert_eq!(a.handle.state(), WorkerCondition { state: WorkerState::Draining, is_asleep: true });
     let gone = request.gone();
     assert!(b.journal().starts().is_empty() && !pid_gone(a.pid()));
     drop(request);
-    b.ready();
-    shared().0.block_on(async { tokio::time::timeout(patient(SOON), gone).await }).expect("it is told in the end");
-    // Its requests still wait, and have their turn too.
-    a.ready();
+    b.wait_ready();
+    shared()
+        .0
+        .block_on(async { tokio::time::timeout(patient(SOON), gone).await })
+        .expect("the request is told that its worker is gone");
+    // There is still demand for the first model, so it is loaded again in its turn.
+    a.wait_ready();
     drop(want_a);
 }
 
 #[test]
-fn one_that_dies_while_it_finishes_is_not_started_for_nobody() {
-    let house = House::new(LONG);
-    let a = house.worker("a", json!({}), |plan| plan.preload = true);
-    a.ready();
+fn a_worker_that_dies_while_it_drains_is_not_restarted_without_demand() {
+    let fixture = Fixture::new(LONG);
+    let a = fixture.add_worker("a", json!({}), |plan| plan.preload = true);
+    a.wait_ready();
     let request = a.begin().ok().unwrap();
     a.handle.unload();
-    a.is(WorkerState::Draining);
+    a.wait_state(WorkerState::Draining);
     a.model.control().tell("die code 1").unwrap();
-    a.sleeps();
+    a.wait_asleep();
     assert_eq!(a.journal().starts().len(), 1);
     drop(request);
 }
 
 #[test]
-fn orders_put_a_model_away_and_wake_it() {
-    let house = House::new(LONG);
-    let a = house.worker("a", json!({}), |plan| plan.preload = true);
-    a.ready();
+fn the_operator_can_unload_a_model_and_wake_it() {
+    let fixture = Fixture::new(LONG);
+    let a = fixture.add_worker("a", json!({}), |plan| plan.preload = true);
+    a.wait_ready();
     a.handle.unload();
-    a.sleeps();
+    a.wait_asleep();
     a.handle.unload();
     a.handle.wake();
-    a.ready();
+    a.wait_ready();
     let request = a.begin().ok().unwrap();
     a.handle.unload();
-    a.is(WorkerState::Draining);
-    assert!(!pid_gone(a.pid()), "it finishes what it serves");
+    a.wait_state(WorkerState::Draining);
+    assert!(!pid_gone(a.pid()), "the request in flight is finished");
     a.handle.wake();
     drop(request);
-    a.ready();
+    a.wait_ready();
     assert_eq!(a.journal().starts().len(), 3);
 }
 
 #[test]
-fn one_that_was_given_up_can_be_woken_and_its_restarts_count_anew() {
-    let house = House::new(LONG);
+fn a_failed_worker_can_be_woken_and_its_restarts_are_counted_from_zero() {
+    let fixture = Fixture::new(LONG);
     let dies = json!({"exit_at_start": {"code": 1}});
     let script = json!({"starts": [dies, dies, dies, {}]});
-    let a = house.worker("a", script, |plan| {
+    let a = fixture.add_worker("a", script, |plan| {
         plan.preload = true;
         plan.engine.restart_limit = 1;
     });
-    a.is(WorkerState::Failed);
+    a.wait_state(WorkerState::Failed);
     assert!(matches!(a.handle.loss(), Some(WorkerLoss::GivenUp(Some(_)))));
     drop(a.handle.demand());
     assert_eq!((a.handle.state().state, a.journal().starts().len()), (WorkerState::Failed, 2));
     a.handle.wake();
-    a.ready();
+    a.wait_ready();
     assert_eq!(a.journal().starts().len(), 4);
 }
 
 #[test]
-fn workers_that_start_together_have_ports_of_their_own_and_all_count_as_ready() {
-    let house = House::new(LONG);
+fn workers_that_start_at_the_same_time_get_different_ports_and_all_count_as_ready() {
+    let fixture = Fixture::new(LONG);
     let none = |plan: &mut Plan| (plan.preload, plan.need) = (true, Need::Configured(1));
-    let a = house.worker("a", json!({}), none);
-    let replicas: Vec<WorkerHandle> = (1..4).map(|number| house.replica("a", number, &a.model, none)).collect();
-    eventually("all are ready", READY, || house.ready_of("a") == 4);
+    let a = fixture.add_worker("a", json!({}), none);
+    let replicas: Vec<WorkerHandle> = (1..4).map(|number| fixture.add_replica("a", number, &a.model, none)).collect();
+    eventually("all are ready", READY, || fixture.ready_workers("a") == 4);
     let mut addresses: Vec<_> = replicas
         .iter()
         .chain([&a.handle])
@@ -390,54 +406,54 @@ fn workers_that_start_together_have_ports_of_their_own_and_all_count_as_ready() 
     addresses.dedup();
     assert_eq!(addresses.len(), 4);
     replicas[0].unload();
-    eventually("one less is", STOPS, || house.ready_of("a") == 3);
+    eventually("one replica less is ready", STOPS, || fixture.ready_workers("a") == 3);
 }
 
 #[test]
-fn what_a_load_took_counts_for_the_next_one() {
-    let house = House::new(LONG);
-    let small = house.worker("small", json!({}), |plan| plan.need = Need::Estimated(40));
-    let other = house.worker("other", json!({}), |plan| plan.need = Need::Configured(40));
+fn the_memory_that_a_load_used_counts_for_the_next_load() {
+    let fixture = Fixture::new(LONG);
+    let small = fixture.add_worker("small", json!({}), |plan| plan.need = Need::Estimated(40));
+    let other = fixture.add_worker("other", json!({}), |plan| plan.need = Need::Configured(40));
     drop(small.handle.demand());
     let wants = [small.handle.demand(), other.handle.demand()];
-    small.ready();
-    other.ready();
+    small.wait_ready();
+    other.wait_ready();
     drop(wants);
     small.handle.unload();
-    small.sleeps();
-    // It has turned out to take far more than 60 bytes.
+    small.wait_asleep();
+    // The load has used far more than 60 bytes, so the other model no longer fits beside it.
     let _want = small.handle.demand();
-    small.ready();
-    other.sleeps();
+    small.wait_ready();
+    other.wait_asleep();
 }
 
 #[test]
-fn a_command_lives_the_same_life() {
-    let house = House::new(LONG);
+fn a_command_is_started_restarted_and_unloaded_like_llama_server() {
+    let fixture = Fixture::new(LONG);
     let script = json!({"daemon": "lingers", "load_ms": 300});
-    let model = ScriptedModel::create(house.folder.path(), "c.gguf", Kind::Chat, &script);
+    let model = ScriptedModel::create(fixture.folder.path(), "c.gguf", Kind::Chat, &script);
     let path = model.path.to_str().unwrap();
     let argv = [fake_server::program(), "-m", path, "--host", "127.0.0.1", "--port", "{port}"];
-    let home = ("HOME".to_owned(), "/home/somebody".to_owned());
+    let home = ("HOME".to_owned(), "/home/user".to_owned());
     let program =
         Program::Command { argv: argv.map(str::to_owned).to_vec(), health: "/v1/models".to_owned(), model: None };
-    let handle = house.replica("c", 0, &model, |plan| {
+    let handle = fixture.add_replica("c", 0, &model, |plan| {
         (plan.program, plan.preload) = (program, true);
         plan.environment.push(home);
     });
     let worker = Worker { handle, model };
-    worker.ready();
+    worker.wait_ready();
     let (first, daemon) = (worker.pid(), worker.journal().wait_for_event("grandchild")["grandchild"].clone());
     let daemon = daemon.as_u64().unwrap() as u32;
-    assert!(environ(first).contains(&"HOME=/home/somebody".to_owned()));
+    assert!(environ(first).contains(&"HOME=/home/user".to_owned()));
     assert!(!cmdline(first).iter().any(|word| word.contains("key")), "{:?}", cmdline(first));
     assert!(worker.journal().requests("/metrics").is_empty() && worker.journal().requests("/props").is_empty());
     assert!(!worker.journal().requests("/v1/models").is_empty());
     worker.model.control().tell("die code 1").unwrap();
-    eventually("it is started again", READY, || worker.journal().starts().len() == 2);
-    assert!(pid_gone(daemon), "what it left is gone before");
-    worker.ready();
+    eventually("the command is started again", READY, || worker.journal().starts().len() == 2);
+    assert!(pid_gone(daemon), "its daemon is killed before the restart");
+    worker.wait_ready();
     worker.handle.unload();
-    worker.sleeps();
+    worker.wait_asleep();
     assert!(pid_gone(worker.pid()));
 }

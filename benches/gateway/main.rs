@@ -1,7 +1,24 @@
-//! The benchmark: what the gateway costs, beside a direct connection, nginx and HAProxy. docs/BENCHMARK.md has the method.
+//! The benchmark: the overhead of the gateway, compared with a direct connection, nginx and HAProxy. docs/BENCHMARK.md
+//! describes the method.
 //!
-//! This one program plays every part but the proxies: it is started again as the mock llama-server (the gateway starts
-//! it so, by `--port`), as the driver that sends the requests, and as the step that pins a program to a CPU.
+//! Except for the proxies, all processes are this program: it starts itself again as the driver that sends requests and
+//! to pin a program to a CPU, and the gateway starts it as the mock llama-server (with `--port`).
+//!
+//! - `contenders/`: the mock, and the proxies in front of it
+//! - `driver/`: sends requests and measures responses
+//! - `measure.rs`: CPU time, memory and ports, as the kernel reports them
+//! - `mock.rs`: the mock llama-server
+//! - `options.rs`: the command line
+//! - `parts/`: measurements beside the workloads
+//! - `pinned.rs`: pins processes to CPUs
+//! - `plan.rs`: what the driver gets and returns
+//! - `poller.rs`: waits for sockets and for the clock
+//! - `report.rs`: tables and JSON
+//! - `rounds.rs`: the order of the measurements
+//! - `statistics.rs`: median and quartiles
+//! - `targets.rs`: the limits that the gateway must keep
+//! - `traffic.rs`: the bytes of requests and responses
+//! - `workloads.rs`: the kinds of traffic
 
 #![cfg_attr(
     not(target_os = "linux"),
@@ -11,12 +28,12 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::disallowed_methods,
-    reason = "a benchmark starts processes, reads what it was given, and says what is wrong by panicking"
+    reason = "a benchmark starts processes, reads its environment and fails by panicking"
 )]
 
 #[cfg(target_os = "linux")]
 #[path = "../../tests/support/model_file.rs"]
-#[allow(dead_code, reason = "the benchmark needs one kind of model")]
+#[allow(dead_code, reason = "the benchmark uses one kind of model")]
 mod model_file;
 
 #[cfg(target_os = "linux")]
@@ -54,11 +71,11 @@ mod workloads;
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     match arguments.get(1).map(String::as_str) {
-        Some("driver") => driver::play(),
-        Some("pinned") => pinned::play(&arguments[2..]),
-        _ if arguments.iter().any(|argument| argument == "--port") => mock::play(&arguments[1..]),
-        // `cargo test --all-targets` starts benchmarks without `--bench`, and wants to see that they start.
-        _ if arguments.iter().any(|argument| argument == "--bench") => rounds::play(),
+        Some("driver") => driver::run(),
+        Some("pinned") => pinned::run(&arguments[2..]),
+        _ if arguments.iter().any(|argument| argument == "--port") => mock::run(&arguments[1..]),
+        // `cargo test --all-targets` starts benchmarks without `--bench`, only to check that they start.
+        _ if arguments.iter().any(|argument| argument == "--bench") => rounds::run(),
         _ => println!("run it with: cargo bench --bench gateway"),
     }
 }

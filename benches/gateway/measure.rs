@@ -1,4 +1,4 @@
-//! What the kernel says about processes and about the machine, from /proc, and which ports are free.
+//! Processes and the machine, from /proc, and free ports.
 
 use std::collections::HashMap;
 use std::fs;
@@ -6,7 +6,7 @@ use std::net::TcpListener;
 
 /// CPU time that the threads of some processes have used so far, in nanoseconds by thread.
 ///
-/// The scheduler's own account is exact; the one in /proc/PID/stat counts ticks of 10 ms.
+/// It comes from schedstat, which is exact; /proc/PID/stat counts ticks of 10 ms.
 #[derive(Debug, Default)]
 pub(crate) struct CpuTimes(HashMap<u32, u64>);
 
@@ -22,7 +22,7 @@ impl CpuTimes {
         Self(times)
     }
 
-    /// Seconds used since an earlier account. A thread that has ended in between is not counted.
+    /// Returns the seconds used since an earlier measurement. A thread that has ended in between is not counted.
     pub(crate) fn since(&self, earlier: &Self) -> f64 {
         let used = |(thread, now): (&u32, &u64)| now.saturating_sub(earlier.0.get(thread).copied().unwrap_or(0));
         self.0.iter().map(used).sum::<u64>() as f64 / 1e9
@@ -49,15 +49,15 @@ impl Machine {
         Self { busy: busy / 100.0, steal: steal / 100.0, all: (busy + idle + iowait + steal) / 100.0 }
     }
 
-    /// Share of the time since then that the hypervisor gave to others, and the seconds of CPU time used in it.
+    /// Returns the share of stolen time since an earlier measurement, and the seconds of CPU time used since then.
     pub(crate) fn since(&self, earlier: &Self) -> (f64, f64) {
         let all = self.all - earlier.all;
         (if all > 0.0 { (self.steal - earlier.steal) / all } else { 0.0 }, self.busy - earlier.busy)
     }
 }
 
-/// Resident memory of some processes, in KiB.
-pub(crate) fn rss(pids: &[u32]) -> u64 {
+/// Returns the resident memory of some processes, in KiB.
+pub(crate) fn resident_kib(pids: &[u32]) -> u64 {
     let of = |pid: &u32| {
         let text = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
         text.split(' ').nth(1)?.parse::<u64>().ok().map(|pages| pages * 4)
@@ -65,17 +65,17 @@ pub(crate) fn rss(pids: &[u32]) -> u64 {
     pids.iter().filter_map(of).sum()
 }
 
-/// Open file descriptors of a process.
+/// Counts the open file descriptors of a process.
 pub(crate) fn open_files(pid: u32) -> usize {
     numbers_in(&format!("/proc/{pid}/fd")).len()
 }
 
-/// Threads of a process.
+/// Counts the threads of a process.
 pub(crate) fn threads(pid: u32) -> usize {
     numbers_in(&format!("/proc/{pid}/task")).len()
 }
 
-/// Children of a process.
+/// Returns the children of a process.
 pub(crate) fn children(pid: u32) -> Vec<u32> {
     let mut found = Vec::new();
     for thread in numbers_in(&format!("/proc/{pid}/task")) {
@@ -85,7 +85,7 @@ pub(crate) fn children(pid: u32) -> Vec<u32> {
     found
 }
 
-/// The machine in words: processor, CPUs, memory, kernel.
+/// Describes the machine: processor, CPUs, memory, kernel.
 pub(crate) fn machine() -> String {
     let field = |file: &str, name: &str| {
         let text = fs::read_to_string(file).unwrap_or_default();

@@ -1,11 +1,11 @@
-//! A llama-server that costs next to nothing: answers made beforehand, one thread, no allocation per request.
+//! A mock llama-server with very little overhead: prepared responses, one thread, no allocation per request.
 //!
-//! It knows as much of llama-server as the gateway asks of one: its key, `/health`, `/props`. It never closes a
-//! connection by itself, which llama-server does.
+//! It has what the gateway needs of llama-server: the key, `/health`, `/props`. Unlike llama-server it never closes a
+//! connection by itself.
 
 use super::pinned;
 use super::poller::Poller;
-use super::traffic::{Answer, Ask, TAG};
+use super::traffic::{Exchange, ResponseBody, TAG};
 use memchr::memmem;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 const LISTENER: usize = usize::MAX - 1;
 
-/// Runs until it is killed. Understands `--port`, `--api-key-file` and `--mock-cpu`, and takes the rest as it comes.
-pub(crate) fn play(arguments: &[String]) {
+/// Runs until it is killed. Uses `--port`, `--api-key-file` and `--mock-cpu`, and ignores other arguments.
+pub(crate) fn run(arguments: &[String]) {
     let value = |name: &str| arguments.iter().position(|argument| argument == name).map(|at| &arguments[at + 1]);
     if let Some(cpu) = value("--mock-cpu") {
         pinned::pin(cpu.parse().expect("a CPU"));
@@ -28,10 +28,10 @@ pub(crate) fn play(arguments: &[String]) {
     let mut server = Server {
         poller: Poller::new(),
         key: key.map(|key| format!("Bearer {}", key.trim())),
-        answers: HashMap::new(),
-        stream: chunks(&Answer::to(&Ask::stream(0))),
+        responses: HashMap::new(),
+        stream: chunks(&ResponseBody::to(&Exchange::stream(0))),
         connections: Vec::new(),
-        alarms: BinaryHeap::new(),
+        timers: BinaryHeap::new(),
         scratch: vec![0; 256 * 1024],
     };
     server.poller.watch(&listener, LISTENER);
@@ -41,13 +41,13 @@ pub(crate) fn play(arguments: &[String]) {
 struct Server {
     poller: Poller,
     key: Option<String>,
-    /// Head and body of the answer of each size.
-    answers: HashMap<usize, Answer>,
+    /// Head and body of the response of each size.
+    responses: HashMap<usize, ResponseBody>,
     /// The frames of a stream as chunks.
-    stream: Answer,
+    stream: ResponseBody,
     connections: Vec<Option<Connection>>,
-    /// When which connection goes on, and for which request; a request that is gone by then is passed over.
-    alarms: BinaryHeap<Reverse<(Instant, usize, u64)>>,
+    /// When a response continues, on which connection and for which request. A timer of a finished request is skipped.
+    timers: BinaryHeap<Reverse<(Instant, usize, u64)>>,
     scratch: Vec<u8>,
 }
 
@@ -60,9 +60,9 @@ struct Connection {
     requests: u64,
 }
 
-/// A request that is not answered to its end yet.
+/// A request whose response is not complete.
 struct Job {
-    ask: Ask,
+    exchange: Exchange,
     tag: [u8; TAG],
     started: Instant,
     /// Frames sent so far.
@@ -76,20 +76,20 @@ impl Server {
     fn serve(&mut self, listener: &TcpListener) {
         let mut ready = Vec::new();
         loop {
-            let until = self.alarms.peek().map(|Reverse((time, ..))| *time);
+            let until = self.timers.peek().map(|Reverse((time, ..))| *time);
             self.poller.wait(until, &mut ready);
             for &token in &ready {
-                if token == LISTENER { self.accept(listener) } else { self.turn(token, true) }
+                if token == LISTENER { self.accept(listener) } else { self.handle_ready(token, true) }
             }
             let now = Instant::now();
-            while let Some(&Reverse((time, token, request))) = self.alarms.peek()
+            while let Some(&Reverse((time, token, request))) = self.timers.peek()
                 && time <= now
             {
-                self.alarms.pop();
-                let awaited = |connection: &Connection| connection.requests == request && connection.job.is_some();
-                if self.connections[token].as_ref().is_some_and(awaited) {
-                    self.proceed(token);
-                    self.turn(token, false);
+                self.timers.pop();
+                let is_pending = |connection: &Connection| connection.requests == request && connection.job.is_some();
+                if self.connections[token].as_ref().is_some_and(is_pending) {
+                    self.continue_response(token);
+                    self.handle_ready(token, false);
                 }
             }
         }
@@ -106,16 +106,16 @@ impl Server {
             self.poller.watch(&socket, free);
             let (input, output) = (Vec::new(), Vec::new());
             self.connections[free] = Some(Connection { socket, input, output, sent: 0, job: None, requests: 0 });
-            self.turn(free, true);
+            self.handle_ready(free, true);
         }
     }
 
-    /// Reads what is there, begins what is asked, writes what fits. Closed connections go.
-    fn turn(&mut self, token: usize, may_read: bool) {
+    /// Reads what has arrived, begins requests and writes what the socket takes. Removes a closed connection.
+    fn handle_ready(&mut self, token: usize, may_read: bool) {
         let Some(connection) = &mut self.connections[token] else { return };
         if may_read && !connection.read(&mut self.scratch) {
-            // Timers of this connection must not meet the next one of this number.
-            self.alarms.retain(|Reverse((_, of, _))| *of != token);
+            // The number will be used again: a timer must not reach the next connection with it.
+            self.timers.retain(|Reverse((_, of, _))| *of != token);
             self.connections[token] = None;
             return;
         }
@@ -125,7 +125,8 @@ impl Server {
         }
     }
 
-    /// Takes one whole request from the input, if there is one and none is being answered.
+    /// Takes one whole request from the input, if there is one and the previous one is answered. Returns whether it
+    /// did.
     fn begin(&mut self, token: usize) -> bool {
         let Some(connection) = &mut self.connections[token] else { return false };
         if connection.job.is_some() {
@@ -138,37 +139,37 @@ impl Server {
             return false;
         }
         connection.requests += 1;
-        let key_is_right = self.key.as_deref().is_none_or(|key| header(head, b"authorization") == Some(key));
-        let asked = Ask::read(&connection.input[end..end + length]);
+        let has_key = self.key.as_deref().is_none_or(|key| header(head, b"authorization") == Some(key));
+        let parsed = Exchange::read(&connection.input[end..end + length]);
         let is_health = head.starts_with(b"GET /health");
         connection.input.drain(..end + length);
-        if is_health || (key_is_right && asked.is_none()) {
-            connection.say("200 OK", "{\"status\":\"ok\"}");
-        } else if let Some((ask, tag)) = asked.filter(|_| key_is_right) {
-            connection.job = Some(Job { ask, tag, started: Instant::now(), frames: 0 });
-            if ask.stream {
+        if is_health || (has_key && parsed.is_none()) {
+            connection.write_json("200 OK", "{\"status\":\"ok\"}");
+        } else if let Some((exchange, tag)) = parsed.filter(|_| has_key) {
+            connection.job = Some(Job { exchange, tag, started: Instant::now(), frames: 0 });
+            if exchange.stream {
                 connection.output.extend(STREAM_HEAD);
-                self.proceed(token);
-            } else if ask.pause == 0 {
-                self.proceed(token);
+                self.continue_response(token);
+            } else if exchange.pause == 0 {
+                self.continue_response(token);
             } else {
-                let time = Instant::now() + Duration::from_micros(ask.pause);
-                self.alarms.push(Reverse((time, token, connection.requests)));
+                let time = Instant::now() + Duration::from_micros(exchange.pause);
+                self.timers.push(Reverse((time, token, connection.requests)));
             }
         } else {
-            connection.say("401 Unauthorized", "{\"error\":{\"code\":401}}");
+            connection.write_json("401 Unauthorized", "{\"error\":{\"code\":401}}");
         }
         true
     }
 
-    /// The next step of the request that is being answered.
-    fn proceed(&mut self, token: usize) {
+    /// Writes the next part of the response.
+    fn continue_response(&mut self, token: usize) {
         let Some(connection) = &mut self.connections[token] else { return };
         let Some(job) = &mut connection.job else { return };
-        if !job.ask.stream {
-            let answer = self.answers.entry(job.ask.answer).or_insert_with(|| whole(&job.ask));
-            answer.tag(&job.tag);
-            connection.output.extend(&answer.bytes);
+        if !job.exchange.stream {
+            let response = self.responses.entry(job.exchange.response_size).or_insert_with(|| with_head(&job.exchange));
+            response.tag(&job.tag);
+            connection.output.extend(&response.bytes);
             connection.job = None;
             return;
         }
@@ -182,11 +183,11 @@ impl Server {
                 connection.job = None;
                 return;
             }
-            // The last delta, the frame with the usage and the end mark come at once, as from llama-server.
+            // The last delta, the frame with the usage and the end mark are sent at once, as by llama-server.
             let is_end = job.frames + 2 >= frames;
-            if job.ask.pause > 0 && !is_end {
-                let time = job.started + Duration::from_micros(job.ask.pause) * job.frames as u32;
-                self.alarms.push(Reverse((time, token, connection.requests)));
+            if job.exchange.pause > 0 && !is_end {
+                let time = job.started + Duration::from_micros(job.exchange.pause) * job.frames as u32;
+                self.timers.push(Reverse((time, token, connection.requests)));
                 return;
             }
             if !is_end {
@@ -197,7 +198,7 @@ impl Server {
 }
 
 impl Connection {
-    /// Whether the connection is still open.
+    /// Reads what has arrived; returns whether the connection is still open.
     fn read(&mut self, scratch: &mut [u8]) -> bool {
         loop {
             match self.socket.read(scratch) {
@@ -219,13 +220,13 @@ impl Connection {
         write_now(&mut self.socket, &mut self.output, &mut self.sent);
     }
 
-    fn say(&mut self, status: &str, body: &str) {
+    fn write_json(&mut self, status: &str, body: &str) {
         let head = format!("HTTP/1.1 {status}\r\nServer: llama.cpp\r\nContent-Type: application/json\r\n");
         self.output.extend(format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).bytes());
     }
 }
 
-/// Writes what the socket takes; an error shows at the next read.
+/// Writes what the socket takes. An error shows at the next read.
 fn write_now(socket: &mut TcpStream, output: &mut Vec<u8>, sent: &mut usize) {
     while *sent < output.len() {
         match socket.write(&output[*sent..]) {
@@ -238,27 +239,27 @@ fn write_now(socket: &mut TcpStream, output: &mut Vec<u8>, sent: &mut usize) {
     *sent = 0;
 }
 
-/// An answer with its head before it.
-fn whole(ask: &Ask) -> Answer {
-    let mut answer = Answer::to(ask);
+/// Returns a whole response, head and body.
+fn with_head(exchange: &Exchange) -> ResponseBody {
+    let mut response = ResponseBody::to(exchange);
     let head = format!(
         "HTTP/1.1 200 OK\r\nServer: llama.cpp\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: {}\r\n\r\n",
-        answer.bytes.len()
+        response.bytes.len()
     );
-    answer.bytes.splice(0..0, head.bytes());
-    answer.tags.iter_mut().for_each(|at| *at += head.len());
-    answer
+    response.bytes.splice(0..0, head.bytes());
+    response.tags.iter_mut().for_each(|at| *at += head.len());
+    response
 }
 
-/// The frames of a stream, each as a chunk of its own, and the last chunk.
-fn chunks(frames: &Answer) -> Answer {
-    let mut chunks = Answer { bytes: Vec::new(), tags: Vec::new(), ends: Vec::new() };
+/// Returns the frames of a stream, each as a separate chunk, and the last chunk.
+fn chunks(frames: &ResponseBody) -> ResponseBody {
+    let mut chunks = ResponseBody { bytes: Vec::new(), tags: Vec::new(), ends: Vec::new() };
     let mut from = 0;
     for &end in &frames.ends {
         chunks.bytes.extend(format!("{:x}\r\n", end - from).bytes());
-        let moved = chunks.bytes.len();
+        let start = chunks.bytes.len();
         let inside = frames.tags.iter().filter(|&&at| (from..end).contains(&at));
-        chunks.tags.extend(inside.map(|at| at - from + moved));
+        chunks.tags.extend(inside.map(|at| at - from + start));
         chunks.bytes.extend(&frames.bytes[from..end]);
         chunks.bytes.extend(b"\r\n");
         chunks.ends.push(chunks.bytes.len());
@@ -269,7 +270,7 @@ fn chunks(frames: &Answer) -> Answer {
     chunks
 }
 
-/// The value of a header; names are compared without case.
+/// Returns the value of a header; the name matches in any case.
 fn header<'a>(head: &'a [u8], name: &[u8]) -> Option<&'a str> {
     for line in head.split(|&byte| byte == b'\n') {
         if line.len() > name.len() && line[name.len()] == b':' && line[..name.len()].eq_ignore_ascii_case(name) {

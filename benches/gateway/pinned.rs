@@ -1,4 +1,4 @@
-//! Which CPU a process may use. Proxies have one to themselves; the driver and the mock share another.
+//! Pins processes to CPUs. The proxies use one CPU; the driver and the mock share another.
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::prctl::set_pdeathsig;
@@ -14,20 +14,20 @@ pub(crate) const PROXY_CPU: usize = 1;
 /// The CPU of everything else.
 pub(crate) const DRIVER_CPU: usize = 0;
 
-/// A program that will run on one CPU, and not outlive this one.
+/// Returns a command that runs a program on one CPU. The program is killed when this process ends.
 pub(crate) fn command(cpu: usize, program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(own_program());
     command.args(["pinned", &cpu.to_string()]).arg(program);
     command
 }
 
-/// This program's own file.
+/// Returns the path of this program.
 pub(crate) fn own_program() -> std::path::PathBuf {
     std::env::current_exe().expect("a program knows its file")
 }
 
-/// The part between: pins itself and becomes the program.
-pub(crate) fn play(arguments: &[String]) {
+/// Pins this process and replaces it with the program.
+pub(crate) fn run(arguments: &[String]) {
     set_pdeathsig(Signal::SIGKILL).expect("a signal for the end of the parent");
     pin(arguments[0].parse().expect("a CPU"));
     let error = Command::new(&arguments[1]).args(&arguments[2..]).exec();

@@ -1,6 +1,6 @@
-//! What the driver is told and what it reports, as JSON between two processes.
+//! What the driver gets and what it returns, as JSON between two processes.
 
-use super::traffic::Ask;
+use super::traffic::Exchange;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -12,41 +12,42 @@ pub(crate) struct Plan {
     pub(crate) flows: Vec<Flow>,
     /// Time before the window, in milliseconds.
     pub(crate) warmup: u64,
-    /// The window in which intended sends count, in milliseconds.
+    /// The window: requests that are due in it count, in milliseconds.
     pub(crate) window: u64,
-    /// Longest wait for answers after the window, in milliseconds.
-    pub(crate) patience: u64,
-    /// The proxy's processes.
+    /// Longest wait for responses after the window, in milliseconds.
+    pub(crate) response_timeout: u64,
+    /// The process ids of the proxy.
     pub(crate) proxy: Vec<u32>,
-    /// The mock's process.
+    /// The process id of the mock.
     pub(crate) mock: u32,
 }
 
 /// Requests of one kind.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Flow {
-    pub(crate) ask: Ask,
+    pub(crate) exchange: Exchange,
     /// Connections, each with one request at a time.
     pub(crate) connections: usize,
-    /// Requests a second, whatever becomes of them; 0 = each connection sends when its last answer is there.
+    /// Requests per second, on a fixed schedule (open loop); 0 = each connection sends after its last response (closed
+    /// loop).
     pub(crate) rate: f64,
     /// The bearer token.
     pub(crate) key: Option<String>,
-    /// Whether answers other than 200 are what is expected.
+    /// Whether responses other than 200 are expected.
     pub(crate) refusals: bool,
-    /// Leaves in the middle of a stream, after so many frames.
-    pub(crate) leaves_after: Option<usize>,
-    /// Ends the run as soon as so many requests have been sent.
+    /// Disconnects in the middle of a stream, after this many frames.
+    pub(crate) leave_after: Option<usize>,
+    /// Ends the run after this many requests.
     pub(crate) count: Option<u64>,
 }
 
 impl Flow {
-    pub(crate) fn new(ask: Ask, connections: usize, rate: f64) -> Self {
-        Self { ask, connections, rate, key: None, refusals: false, leaves_after: None, count: None }
+    pub(crate) fn new(exchange: Exchange, connections: usize, rate: f64) -> Self {
+        Self { exchange, connections, rate, key: None, refusals: false, leave_after: None, count: None }
     }
 }
 
-/// What came of a plan.
+/// The result of a plan.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Outcome {
     pub(crate) flows: Vec<Tally>,
@@ -58,49 +59,49 @@ pub(crate) struct Outcome {
     pub(crate) mock_cpu: f64,
     /// Share of all CPU time that the hypervisor took.
     pub(crate) steal: f64,
-    /// CPU time of anybody else in the window, in CPUs.
-    pub(crate) strangers: f64,
+    /// CPU time of all other processes in the window, in CPUs.
+    pub(crate) other_cpus: f64,
     /// Largest resident size of the proxy during the run, in KiB.
     pub(crate) rss_peak: u64,
 }
 
-/// What came of a flow. Times are in microseconds and counted from the intended send.
+/// The result of a flow. Times are in microseconds and count from when a request was due.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Tally {
-    /// Requests meant for the window.
+    /// Requests that were due in the window.
     pub(crate) intended: u64,
-    /// Of these, answered with 200 and every byte as expected.
+    /// Those answered with 200 and every byte as expected.
     pub(crate) good: u64,
-    /// Of these, answered otherwise, by status.
+    /// Those answered with another status, by status.
     pub(crate) refused: BTreeMap<u16, u64>,
-    /// Of these, left by the driver on purpose.
+    /// Those abandoned by the driver on purpose.
     pub(crate) left: u64,
-    /// Of these, gone wrong, by what went wrong.
+    /// Those that failed, by reason.
     pub(crate) failed: BTreeMap<String, u64>,
-    /// Good answers that ended within the window, whenever they were asked for.
+    /// Good responses that ended within the window; the request may have been due earlier.
     pub(crate) finished: u64,
-    /// The same for refusals.
+    /// Refusals that ended within the window.
     pub(crate) finished_refusals: u64,
     /// Frames that arrived within the window.
     pub(crate) frames: u64,
-    /// Frames that came together with the one before.
+    /// Frames that arrived together with the previous one.
     pub(crate) merged: u64,
-    /// Connections that the server closed after an answer.
+    /// Connections that were opened again.
     pub(crate) reconnects: u64,
-    /// To the last byte of a good answer.
+    /// Time to the last byte of a good response.
     pub(crate) latency: Quantiles,
-    /// To the first byte of a good answer's body.
+    /// Time to the first byte of a good response's body.
     pub(crate) first: Quantiles,
-    /// Between two frames.
+    /// Time between two frames.
     pub(crate) gap: Quantiles,
-    /// To the last byte of a refusal.
+    /// Time to the last byte of a refusal.
     pub(crate) refusal: Quantiles,
-    /// How late the driver sent, where it had a connection to send on.
+    /// How late the driver sent a request, if it had an idle connection.
     pub(crate) late: Quantiles,
 }
 
 impl Tally {
-    /// Requests that went wrong.
+    /// Returns the number of failed requests.
     pub(crate) fn failures(&self) -> u64 {
         self.failed.values().sum()
     }

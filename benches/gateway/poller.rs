@@ -1,6 +1,6 @@
-//! Waiting for sockets and for the clock at once, to the microsecond. The driver and the mock are built on it.
+//! Waits for sockets and for a point in time, to the microsecond. The driver and the mock use it.
 //!
-//! Events are edge-triggered: whoever is told that a socket is ready reads or writes until it is not.
+//! Events are edge-triggered: the caller must read or write a ready socket until it would block.
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::time::TimeSpec;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 const TIMER: u64 = u64::MAX;
 
-/// Sockets and one alarm.
+/// Sockets and one timer.
 pub(crate) struct Poller {
     epoll: Epoll,
     timer: TimerFd,
@@ -21,7 +21,7 @@ pub(crate) struct Poller {
 impl Poller {
     pub(crate) fn new() -> Self {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).expect("epoll");
-        // epoll's own timeout counts milliseconds; latencies here are a tenth of one.
+        // epoll's own timeout counts milliseconds; latencies here are about a tenth of a millisecond.
         let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
         let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags).expect("a timer");
         let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, TIMER);
@@ -35,7 +35,7 @@ impl Poller {
         self.epoll.add(socket, EpollEvent::new(flags, token as u64)).expect("the socket can be watched");
     }
 
-    /// Waits until a socket is ready or `until` has come; puts the tokens of ready sockets into `ready`.
+    /// Waits until a socket is ready or `until` has passed; puts the tokens of ready sockets into `ready`.
     pub(crate) fn wait(&mut self, until: Option<Instant>, ready: &mut Vec<usize>) {
         ready.clear();
         let mut timeout = EpollTimeout::NONE;

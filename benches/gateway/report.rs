@@ -1,6 +1,6 @@
-//! What was found: medians over the rounds as a table, everything as JSON.
+//! The results: medians over the rounds as tables, all values as JSON.
 
-use super::contenders::AGAIN;
+use super::contenders::SECOND_DIRECT;
 use super::contenders::peers::Peer;
 use super::options::Options;
 use super::workloads::{self, Reading};
@@ -10,24 +10,24 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::{fs, process::Command};
 
-/// One workload in one round: each contender's two turns.
+/// One workload in one round, with two turns for each contender.
 pub(crate) struct Measured {
     pub(crate) workload: &'static str,
     pub(crate) round: usize,
     pub(crate) readings: Vec<(&'static str, Vec<Reading>)>,
 }
 
-/// Everything that a run has found.
+/// The results of a run.
 pub(crate) struct Report {
     pub(crate) measured: Vec<Measured>,
-    /// What the parts beside the workloads found, by part and name.
+    /// The results of the parts beside the workloads, by part and name.
     pub(crate) facts: BTreeMap<String, BTreeMap<String, Value>>,
     max_steal: f64,
     about: Value,
 }
 
 impl Measured {
-    /// The mean of a contender's two turns.
+    /// Returns the mean of a contender's two turns.
     pub(crate) fn mean(&self, contender: &str, name: &str) -> Option<f64> {
         let (_, turns) = self.readings.iter().find(|(found, _)| *found == contender)?;
         let values: Vec<f64> = turns.iter().filter_map(|turn| turn.get(name).copied()).collect();
@@ -42,15 +42,15 @@ impl Measured {
 
 impl Report {
     pub(crate) fn new(options: &Options) -> Self {
-        let say = |program: &str, arguments: &[&str]| {
+        let output_of = |program: &str, arguments: &[&str]| {
             let output = Command::new(program).args(arguments).output().ok()?;
             Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
         };
         let about = json!({
-            "date": say("date", &["-u", "+%Y-%m-%dT%H:%MZ"]),
+            "date": output_of("date", &["-u", "+%Y-%m-%dT%H:%MZ"]),
             "machine": measure::machine(),
-            "commit": say("git", &["describe", "--always", "--dirty"]),
-            "rustc": say("rustc", &["--version"]),
+            "commit": output_of("git", &["describe", "--always", "--dirty"]),
+            "rustc": output_of("rustc", &["--version"]),
             "nginx": Peer::Nginx.version(),
             "haproxy": Peer::Haproxy.version(),
             "rounds": options.rounds,
@@ -59,17 +59,17 @@ impl Report {
         Self { measured: Vec::new(), facts: BTreeMap::new(), max_steal: options.max_steal, about }
     }
 
-    /// Notes what a part found.
+    /// Adds a result of a part.
     pub(crate) fn note(&mut self, part: &str, name: &str, value: impl Into<Value>) {
         self.facts.entry(part.to_owned()).or_default().insert(name.to_owned(), value.into());
     }
 
-    /// A number that a part found.
+    /// Returns a number that a part measured.
     pub(crate) fn fact(&self, part: &str, name: &str) -> Option<f64> {
         self.facts.get(part)?.get(name)?.as_f64()
     }
 
-    /// The rounds of a workload in which the hypervisor left the machine alone, and how many were dropped.
+    /// Returns the rounds of a workload without much stolen CPU time, and how many were dropped.
     fn rounds(&self, workload: &str) -> (Vec<&Measured>, usize) {
         let all: Vec<&Measured> = self.measured.iter().filter(|measured| measured.workload == workload).collect();
         let kept: Vec<&Measured> = all.iter().copied().filter(|measured| measured.steal() <= self.max_steal).collect();
@@ -77,22 +77,22 @@ impl Report {
         (kept, dropped)
     }
 
-    /// A contender's values over the rounds.
+    /// Returns a contender's values over the rounds.
     pub(crate) fn value(&self, workload: &str, contender: &str, name: &str) -> Option<Spread> {
         self.over_rounds(workload, |measured| measured.mean(contender, name))
     }
 
-    /// The differences from another contender in the same round.
+    /// Returns the differences to another contender in the same round.
     pub(crate) fn added(&self, workload: &str, contender: &str, to: &str, name: &str) -> Option<Spread> {
         self.over_rounds(workload, |round| Some(round.mean(contender, name)? - round.mean(to, name)?))
     }
 
-    /// The ratios to another contender in the same round.
+    /// Returns the ratios to another contender in the same round.
     pub(crate) fn ratio(&self, workload: &str, contender: &str, to: &str, name: &str) -> Option<Spread> {
         self.over_rounds(workload, |round| Some(round.mean(contender, name)? / round.mean(to, name)?))
     }
 
-    /// The sum over all turns, dropped rounds included.
+    /// Returns the sum over all turns, dropped rounds included.
     pub(crate) fn sum(&self, workload: &str, contender: &str, name: &str) -> f64 {
         let rounds = self.measured.iter().filter(|measured| measured.workload == workload);
         let turns = rounds.flat_map(|measured| measured.readings.iter().filter(|(found, _)| *found == contender));
@@ -117,17 +117,19 @@ impl Report {
                 let cells =
                     workload.shows.iter().map(|name| format!(" {} |", self.cell(workload.name, contender, name)));
                 let cells: String = cells.collect();
-                let strangers = self.value(workload.name, contender, "strangers").map_or(0.0, |spread| spread.median);
+                let other_cpus = self.value(workload.name, contender, "strangers").map_or(0.0, |spread| spread.median);
                 let failed = self.sum(workload.name, contender, "failed");
                 println!(
-                    "| {contender}{} |{cells} {failed:.0} | {strangers:.2} |",
+                    "| {contender}{} |{cells} {failed:.0} | {other_cpus:.2} |",
                     self.flags(workload.name, contender)
                 );
             }
         }
         let busiest = self.busiest();
         if busiest > 0.1 {
-            println!("\n**Other processes used up to {busiest:.1} CPUs meanwhile: latencies are not to be trusted.**");
+            println!(
+                "\n**Other processes used up to {busiest:.1} CPUs at the same time: do not trust the latencies.**"
+            );
         }
         for (part, facts) in &self.facts {
             println!("\n### {part}\n\n| | |\n|---|---:|");
@@ -138,13 +140,13 @@ impl Report {
         }
     }
 
-    /// The most CPUs that other processes used during a turn.
+    /// Returns the most CPUs that other processes used during a turn.
     fn busiest(&self) -> f64 {
         let turns = self.measured.iter().flat_map(|it| &it.readings).flat_map(|(_, turns)| turns);
         turns.filter_map(|turn| turn.get("strangers").copied()).fold(0.0, f64::max)
     }
 
-    /// The value of the direct connection; for everybody else what is added to it, where that makes sense.
+    /// Returns the value of a cell. Times of a contender are differences to the direct connection.
     fn cell(&self, workload: &str, contender: &str, name: &str) -> String {
         let is_time = !matches!(name, "cpu" | "cpu/frame" | "rps" | "merged");
         let spread = if contender == "direct" || !is_time {
@@ -157,14 +159,14 @@ impl Report {
             Some(_) if name.starts_with("cpu") && contender.starts_with("direct") => "-".to_owned(),
             Some(spread) if contender == "direct" || !is_time => spread.to_string(),
             Some(spread) => {
-                let noise = self.added(workload, AGAIN, "direct", name).map_or(0.0, |noise| noise.median.abs());
-                let is_unclear = contender != AGAIN && spread.median.abs() < noise;
+                let noise = self.added(workload, SECOND_DIRECT, "direct", name).map_or(0.0, |noise| noise.median.abs());
+                let is_unclear = contender != SECOND_DIRECT && spread.median.abs() < noise;
                 format!("{}{spread}{}", if spread.median >= 0.0 { "+" } else { "" }, if is_unclear { " ~" } else { "" })
             }
         }
     }
 
-    /// What weighs on a contender's figures.
+    /// Returns warnings about a contender's figures.
     fn flags(&self, workload: &str, contender: &str) -> String {
         let median = |contender: &str, name: &str| self.value(workload, contender, name).map(|spread| spread.median);
         let mut flags = String::new();
@@ -173,7 +175,7 @@ impl Report {
             if median(contender, "rps").is_some_and(|rps| rps > 0.9 * ceiling) {
                 flags += " (mock-bound)";
             }
-            // Somebody else had its CPU, or the driver could not keep it busy.
+            // Another process used its CPU, or the driver could not keep it busy.
             if median(contender, "proxy load").is_some_and(|load| load < 0.9) {
                 flags += " (CPU not full)";
             }
@@ -185,7 +187,7 @@ impl Report {
         flags
     }
 
-    /// Writes everything as JSON, with the targets as `targets.rs` judged them.
+    /// Writes everything as JSON, with the targets as `targets.rs` evaluated them.
     pub(crate) fn save(&self, options: &Options, targets: Vec<Value>) {
         let measured = self.measured.iter().map(|measured| {
             let readings: BTreeMap<_, _> = measured.readings.iter().map(|(name, turns)| (*name, turns)).collect();

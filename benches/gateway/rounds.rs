@@ -1,11 +1,11 @@
-//! The order of things: which contender has its turn when, and what a round gives.
+//! The order of the measurements: which contender has its turn when.
 //!
-//! Within a round the contenders run in one order and then in the opposite one, so that a drift of the machine weighs
-//! on all of them alike. Every contender is compared with the direct connection of the same round.
+//! Within a round the contenders run in one order and then in the opposite one, so that a drift of the machine affects
+//! all of them alike. Every contender is compared with the direct connection of the same round.
 
 use super::contenders::gateways::{self, Builds, OFF};
 use super::contenders::peers::Peer;
-use super::contenders::{AGAIN, Running};
+use super::contenders::{Contender, SECOND_DIRECT};
 use super::options::Options;
 use super::parts::{fleet, floods, instructions, memory, overload, soak};
 use super::report::{Measured, Report};
@@ -14,13 +14,13 @@ use super::workloads::{self, Reading, Workload};
 use super::{measure, pinned, targets};
 use clap::Parser;
 
-/// Runs the benchmark that the flags ask for.
-pub(crate) fn play() {
+/// Runs the parts that the flags select.
+pub(crate) fn run() {
     let options = Options::parse();
     assert!(pinned::both_cpus_are_there(), "the benchmark needs CPUs {} and {}", pinned::DRIVER_CPU, pinned::PROXY_CPU);
     let builds = match options.built.as_deref() {
         Some([on, bare]) => {
-            // A gateway is started in a folder of its own.
+            // A gateway starts in its own folder, so a relative path would not be found.
             let absolute = |path| std::path::absolute(path).expect("a path");
             Builds { on: absolute(on), bare: absolute(bare) }
         }
@@ -35,7 +35,7 @@ pub(crate) fn play() {
         if let Some(minutes) = options.soak {
             soak::measure(minutes, &options, &builds, &mut report);
         }
-        show(&report, &options);
+        print_and_save(&report, &options);
         return;
     }
     let workloads: Vec<&Workload> = workloads::ALL.iter().filter(|workload| options.wants(workload.name)).collect();
@@ -60,19 +60,19 @@ pub(crate) fn play() {
     if options.wants("memory") {
         memory::measure(&options, &builds, &mut report);
     }
-    show(&report, &options);
+    print_and_save(&report, &options);
 }
 
-/// Prints what was found and the targets, and writes both as JSON.
-fn show(report: &Report, options: &Options) {
+/// Prints the results and the targets, and writes both as JSON.
+fn print_and_save(report: &Report, options: &Options) {
     report.print();
     targets::print(report);
     report.save(options, targets::all(report).iter().map(Target::json).collect());
 }
 
-/// Everybody who takes part, the direct connection at both ends.
-fn contenders(options: &Options, builds: &Builds) -> Vec<Running> {
-    let mock = Running::mock();
+/// Starts all contenders, with a direct connection as the first and the last.
+fn contenders(options: &Options, builds: &Builds) -> Vec<Contender> {
+    let mock = Contender::mock();
     let mut between = Vec::new();
     for peer in [Peer::Nginx, Peer::Haproxy] {
         if !options.wants_contender(peer.name()) {
@@ -81,7 +81,7 @@ fn contenders(options: &Options, builds: &Builds) -> Vec<Running> {
         if peer.program().is_some() {
             between.push(peer.start(&mock));
         } else {
-            println!("{} is not there: scripts/bench-peers.sh installs it", peer.name());
+            println!("{} is missing: scripts/bench-peers.sh installs it", peer.name());
         }
     }
     for (name, program, settings) in [("on", &builds.on, &[][..]), ("off", &builds.bare, OFF)] {
@@ -89,14 +89,14 @@ fn contenders(options: &Options, builds: &Builds) -> Vec<Running> {
             between.push(gateways::start(name, program, settings));
         }
     }
-    let again = Running::mock_again(AGAIN);
+    let again = Contender::another_mock(SECOND_DIRECT);
     std::iter::once(mock).chain(between).chain([again]).collect()
 }
 
-fn one_round(options: &Options, workload: &Workload, contenders: &[Running], round: usize) -> Measured {
+fn one_round(options: &Options, workload: &Workload, contenders: &[Contender], round: usize) -> Measured {
     let mut readings: Vec<(&'static str, Vec<Reading>)> = contenders.iter().map(|it| (it.name, Vec::new())).collect();
-    let there = 0..contenders.len();
-    for at in there.clone().chain(there.rev()) {
+    let indices = 0..contenders.len();
+    for at in indices.clone().chain(indices.rev()) {
         let window = options.window(workload.window);
         let outcome = contenders[at].drive(vec![workload.flow()], 500, window, 10_000);
         for (reason, count) in &outcome.flows[0].failed {

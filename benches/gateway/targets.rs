@@ -1,13 +1,13 @@
-//! What the gateway is held to, and whether it was met in this run. All are ratios or differences within one run.
+//! The targets of the gateway, and whether this run met them. All are ratios or differences within one run.
 
 use super::report::Report;
 use serde_json::{Value, json};
 
-/// One thing that is promised.
+/// A limit for one figure.
 pub(crate) struct Target {
     what: &'static str,
     limit: f64,
-    /// Whether the limit is the least that is wanted.
+    /// Whether the limit is a minimum; else it is a maximum.
     at_least: bool,
     found: Option<f64>,
 }
@@ -32,7 +32,7 @@ impl Target {
     }
 }
 
-/// The table of targets, where any of them was measured.
+/// Prints the table of targets, if any of them was measured.
 pub(crate) fn print(report: &Report) {
     let targets = all(report);
     if targets.iter().all(|target| target.found.is_none()) {
@@ -44,7 +44,7 @@ pub(crate) fn print(report: &Report) {
     }
 }
 
-/// All of them.
+/// Returns all targets.
 pub(crate) fn all(report: &Report) -> Vec<Target> {
     let most = |what, limit, found| Target { what, limit, at_least: false, found };
     let ratio = |workload, to, name| report.ratio(workload, "on", to, name).map(|spread| spread.median);

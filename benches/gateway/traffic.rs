@@ -1,7 +1,7 @@
-//! What is asked and what is answered, byte for byte. The mock and the driver both make it from here.
+//! The bytes of requests and responses, for the mock and the driver.
 //!
-//! Every request carries a tag of its own, and every answer and every frame brings it back: an answer that was mixed
-//! up with another one shows, and so does a lost or changed byte.
+//! Each request has a unique tag, which each response and each frame repeats. So a response to another request is
+//! noticed, and so is a lost or changed byte.
 
 use memchr::memmem;
 use serde::{Deserialize, Serialize};
@@ -9,33 +9,33 @@ use serde::{Deserialize, Serialize};
 /// Length of a tag.
 pub(crate) const TAG: usize = 16;
 
-/// Deltas of a stream, between the frame with the role and the last two.
+/// Number of deltas of a stream, between the frame with the role and the last two frames.
 pub(crate) const DELTAS: usize = 64;
 
-/// One kind of request.
+/// One kind of request and its response.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(crate) struct Ask {
+pub(crate) struct Exchange {
     /// Size of the request body, in bytes.
-    pub(crate) request: usize,
-    /// Size of the answer's body, in bytes; a stream has its own.
-    pub(crate) answer: usize,
-    /// Service time of an answer; time between two frames of a stream; in microseconds.
+    pub(crate) request_size: usize,
+    /// Size of the response body, in bytes; not for a stream.
+    pub(crate) response_size: usize,
+    /// Service time of a response, or time between two frames of a stream, in microseconds.
     pub(crate) pause: u64,
     pub(crate) stream: bool,
-    /// Which model is asked for.
-    pub(crate) model: Name,
+    /// The model of the request.
+    pub(crate) model: ModelName,
 }
 
-/// How a request names its model: not at all, or by the number of one.
+/// How a request names its model: not at all, or by the number of a model.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(crate) enum Name {
+pub(crate) enum ModelName {
     None,
     Id(u16),
     Alias(u16),
 }
 
-impl Name {
-    /// The name; both kinds are as long.
+impl ModelName {
+    /// Returns the name; ids and aliases have the same length.
     pub(crate) fn text(self) -> Option<String> {
         match self {
             Self::None => None,
@@ -45,35 +45,35 @@ impl Name {
     }
 }
 
-impl Ask {
-    /// A body of this size each way, answered at once.
+impl Exchange {
+    /// Returns an exchange with bodies of this size, answered at once.
     pub(crate) const fn json(size: usize) -> Self {
-        Self { request: size, answer: size, pause: 0, stream: false, model: Name::None }
+        Self { request_size: size, response_size: size, pause: 0, stream: false, model: ModelName::None }
     }
 
-    /// A stream with so many microseconds between two frames.
+    /// Returns a stream with this pause between two frames, in microseconds.
     pub(crate) const fn stream(pause: u64) -> Self {
-        Self { request: 256, answer: 0, pause, stream: true, model: Name::None }
+        Self { request_size: 256, response_size: 0, pause, stream: true, model: ModelName::None }
     }
 
-    /// The request body; the tag belongs at [`Ask::TAG_AT`].
+    /// Returns the request body; the tag goes to [`Exchange::TAG_AT`].
     pub(crate) fn request_body(&self) -> Vec<u8> {
-        let Self { answer, pause, stream, .. } = self;
+        let Self { response_size, pause, stream, .. } = self;
         let model = self.model.text().map(|name| format!("\"model\":\"{name}\",")).unwrap_or_default();
         let mut body = format!(
-            "{{\"user\":\"{:0>TAG$}\",\"max_tokens\":{answer},\"seed\":{pause},\"stream\":{stream},{model}\
+            "{{\"user\":\"{:0>TAG$}\",\"max_tokens\":{response_size},\"seed\":{pause},\"stream\":{stream},{model}\
              \"messages\":[{{\"role\":\"user\",\"content\":\"",
             0
         )
         .into_bytes();
-        fill(&mut body, self.request, b"\"}]}");
+        fill(&mut body, self.request_size, b"\"}]}");
         body
     }
 
-    /// Where the tag is in a request body.
+    /// The offset of the tag in a request body.
     pub(crate) const TAG_AT: usize = 9;
 
-    /// Reads a request body: what is asked, and the tag.
+    /// Parses a request body: the exchange and the tag.
     pub(crate) fn read(body: &[u8]) -> Option<(Self, [u8; TAG])> {
         let head = &body[..body.len().min(512)];
         let after = |name: &[u8]| memmem::find(head, name).map(|at| &head[at + name.len()..]);
@@ -82,29 +82,29 @@ impl Ask {
             Some(digits.fold(0_u64, |number, digit| number * 10 + u64::from(digit - b'0')))
         };
         let tag = after(b"\"user\":\"")?.first_chunk::<TAG>()?;
-        let ask = Self {
-            request: body.len(),
-            answer: number(b"\"max_tokens\":")? as usize,
+        let exchange = Self {
+            request_size: body.len(),
+            response_size: number(b"\"max_tokens\":")? as usize,
             pause: number(b"\"seed\":")?,
             stream: after(b"\"stream\":")?.starts_with(b"true"),
-            model: Name::None,
+            model: ModelName::None,
         };
-        Some((ask, *tag))
+        Some((exchange, *tag))
     }
 }
 
-/// An answer's body: its bytes, where the tag belongs, and where each frame ends.
+/// A response body: its bytes, the offsets of the tags, and the end of each frame.
 #[derive(Debug, Clone)]
-pub(crate) struct Answer {
+pub(crate) struct ResponseBody {
     pub(crate) bytes: Vec<u8>,
     pub(crate) tags: Vec<usize>,
     pub(crate) ends: Vec<usize>,
 }
 
-impl Answer {
-    /// The answer to what is asked, with an empty tag.
-    pub(crate) fn to(ask: &Ask) -> Self {
-        if ask.stream { Self::frames() } else { Self::json(ask.answer) }
+impl ResponseBody {
+    /// Returns the response body of an exchange, with an empty tag.
+    pub(crate) fn to(exchange: &Exchange) -> Self {
+        if exchange.stream { Self::stream_body() } else { Self::json(exchange.response_size) }
     }
 
     fn json(size: usize) -> Self {
@@ -118,22 +118,23 @@ impl Answer {
         Self { ends: vec![bytes.len()], bytes, tags: vec![7] }
     }
 
-    fn frames() -> Self {
-        let mut answer = Self { bytes: Vec::new(), tags: Vec::new(), ends: Vec::new() };
-        answer.frame(r#""choices":[{"index":0,"delta":{"role":"assistant","content":null},"finish_reason":null}]"#);
+    fn stream_body() -> Self {
+        let mut response_size = Self { bytes: Vec::new(), tags: Vec::new(), ends: Vec::new() };
+        response_size
+            .push_frame(r#""choices":[{"index":0,"delta":{"role":"assistant","content":null},"finish_reason":null}]"#);
         for n in 0..DELTAS {
             let delta = format!(r#"{{"content":" token{n:02}"}}"#);
-            answer.frame(&format!(r#""choices":[{{"index":0,"delta":{delta},"finish_reason":null}}]"#));
+            response_size.push_frame(&format!(r#""choices":[{{"index":0,"delta":{delta},"finish_reason":null}}]"#));
         }
-        answer.frame(
+        response_size.push_frame(
             r#""choices":[{"index":0,"delta":{},"finish_reason":"stop"}],"usage":{"prompt_tokens":16,"completion_tokens":64,"total_tokens":80},"timings":{"prompt_n":16,"prompt_ms":20.0,"predicted_n":64,"predicted_ms":1280.0}"#,
         );
-        answer.bytes.extend(b"data: [DONE]\n\n");
-        answer.ends.push(answer.bytes.len());
-        answer
+        response_size.bytes.extend(b"data: [DONE]\n\n");
+        response_size.ends.push(response_size.bytes.len());
+        response_size
     }
 
-    fn frame(&mut self, rest: &str) {
+    fn push_frame(&mut self, rest: &str) {
         self.bytes.extend(b"data: {\"id\":\"");
         self.tags.push(self.bytes.len());
         self.bytes.extend([b'0'; TAG]);
@@ -141,7 +142,7 @@ impl Answer {
         self.ends.push(self.bytes.len());
     }
 
-    /// Puts a tag wherever one belongs.
+    /// Writes the tag to all its places.
     pub(crate) fn tag(&mut self, tag: &[u8; TAG]) {
         for &at in &self.tags {
             self.bytes[at..at + TAG].copy_from_slice(tag);
@@ -149,7 +150,7 @@ impl Answer {
     }
 }
 
-/// Letters without a pattern up to the size, less the end, which follows.
+/// Appends pseudo-random letters and then `end`, up to `size` bytes in all.
 fn fill(bytes: &mut Vec<u8>, size: usize, end: &[u8]) {
     let mut state = 0x9E37_79B9_u32;
     while bytes.len() + end.len() < size {

@@ -1,4 +1,4 @@
-//! The model's name in an answer; what must hold is written in `src/fuzzing.rs`.
+//! Fuzzes the model's name in a response body; `src/fuzzing.rs` has the invariants.
 
 #![no_main]
 

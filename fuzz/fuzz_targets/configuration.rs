@@ -1,4 +1,4 @@
-//! The configuration file; what must hold is written in `src/fuzzing.rs`.
+//! Fuzzes the configuration file; `src/fuzzing.rs` has the invariants.
 
 #![no_main]
 

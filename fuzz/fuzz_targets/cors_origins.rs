@@ -1,4 +1,4 @@
-//! CORS; what must hold is written in `src/fuzzing.rs`.
+//! Fuzzes CORS; `src/fuzzing.rs` has the invariants.
 
 #![no_main]
 

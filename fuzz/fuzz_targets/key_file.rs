@@ -1,4 +1,4 @@
-//! The key file; what must hold is written in `src/fuzzing.rs`.
+//! Fuzzes the key file; `src/fuzzing.rs` has the invariants.
 
 #![no_main]
 

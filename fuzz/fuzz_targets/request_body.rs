@@ -1,4 +1,4 @@
-//! The body of a request; what must hold is written in `src/fuzzing.rs`.
+//! Fuzzes the body of a request; `src/fuzzing.rs` has the invariants.
 
 #![no_main]
 

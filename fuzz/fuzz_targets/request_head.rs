@@ -1,4 +1,4 @@
-//! The head of a request; what must hold is written in `src/fuzzing.rs`.
+//! Fuzzes the head of a request; `src/fuzzing.rs` has the invariants.
 
 #![no_main]
 

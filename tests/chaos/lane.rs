@@ -1,17 +1,17 @@
-//! One gateway from its start to its end, with its clients, its watcher and its faults.
+//! One lane from its start to its end: a gateway, its clients, its faults, and the thread that watches the health port.
 
 use crate::{
     checks::expectations::Outcome,
-    checks::invariants::watch,
-    clients::Customer,
+    checks::invariants::watch_health_port,
+    clients::TrafficClient,
     clients::http2,
     faults::Fault,
     plan::plan,
     random::Random,
     setup::Setup,
-    shared::{Closing, Door},
+    shared::{FinishOnDrop, Shared},
     support::{resources, wait},
-    test_gateway::World,
+    test_gateway::TestGateway,
 };
 use std::{
     collections::BTreeMap,
@@ -19,23 +19,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Clients that ask at the same time.
+/// Clients that send requests at the same time.
 const CLIENTS: u64 = 12;
 
-/// Faults after which all is quiet for a moment, and looked at.
+/// Faults in a round. After each round clients pause, and the idle gateway is checked.
 const ROUND: usize = 12;
 
-/// The longest that clients may take to finish what they have begun.
-const QUIET: Duration = Duration::from_secs(20);
+/// The longest that clients may take to finish their requests.
+const FINISH_TIME: Duration = Duration::from_secs(20);
 
-/// How much more memory the gateway may take than after the first tenth of the faults. The allocator keeps what a peak
-/// took, and peaks grow with chance.
-const GROWTH_KIB: u64 = 24 * 1024;
+/// How much the gateway's resident memory may grow after the first tenth of the faults. The allocator keeps the memory
+/// of a peak, and a longer run meets higher peaks.
+const MAX_GROWTH_KIB: u64 = 24 * 1024;
 
-/// How long descriptors are counted for the baseline: several times as long as two probes are apart.
-const COUNTED: Duration = Duration::from_secs(1);
+/// How long descriptors are counted for the baseline: several probe intervals.
+const BASELINE_WINDOW: Duration = Duration::from_secs(1);
 
-/// What is to be done.
+/// The parameters of one lane.
 pub(crate) struct Lane {
     pub(crate) number: u64,
     pub(crate) random: Random,
@@ -44,7 +44,7 @@ pub(crate) struct Lane {
     pub(crate) may_replace: bool,
 }
 
-/// What came of it.
+/// The result of a lane that found nothing wrong.
 pub(crate) struct Report {
     outcomes: BTreeMap<Outcome, u64>,
     longest_recovery: Duration,
@@ -56,76 +56,78 @@ pub(crate) struct Report {
 
 impl Lane {
     pub(crate) fn run(self) -> Result<Report, String> {
-        let mut world = World::start(self.setup);
-        let outcome = self.attack(&mut world);
-        outcome.map_err(|what| format!("{what}\n{:?}, the last lines of its log:\n{}", world.setup, world.last_words()))
+        let mut gateway = TestGateway::start(self.setup);
+        let outcome = self.run_faults(&mut gateway);
+        outcome.map_err(|problem| {
+            format!("{problem}\n{:?}, the last lines of its log:\n{}", gateway.setup, gateway.last_log_lines())
+        })
     }
 
-    fn attack(mut self, world: &mut World) -> Result<Report, String> {
+    fn run_faults(mut self, gateway: &mut TestGateway) -> Result<Report, String> {
         let is_real = self.setup.is_real;
-        // First, so that neither plan depends on the length of the other.
-        let mut crowd = Random::new(self.random.next(), 0);
+        // Drawn before the plan of faults, so that neither depends on the length of the other.
+        let mut client_random = Random::new(self.random.next(), 0);
         let steps = plan(&mut self.random, self.count, self.setup, self.may_replace);
-        let baseline_fds = baseline(world);
-        let door = Door::new(world.target());
-        let seeds: Vec<Random> = (0..CLIENTS).map(|n| Random::new(crowd.next(), n)).collect();
+        let baseline_fds = count_baseline_fds(gateway);
+        let shared = Shared::new(gateway.target());
+        let seeds: Vec<Random> = (0..CLIENTS).map(|n| Random::new(client_random.next(), n)).collect();
         let mut longest_recovery = Duration::ZERO;
         let mut resident_kib = (0, 0);
         let longest_health = thread::scope(|scope| {
-            let closing = Closing(&door);
+            let finish = FinishOnDrop(&shared);
             for (n, random) in seeds.into_iter().enumerate() {
                 let name = format!("{}{}c{n}", if is_real { "r" } else { "f" }, self.number);
-                let customer = Customer::new(&door, random, name, is_real);
+                let client = TrafficClient::new(&shared, random, name, is_real);
                 match n {
-                    0 => scope.spawn(|| http2::shop(customer)),
-                    _ => scope.spawn(|| customer.shop()),
+                    0 => scope.spawn(|| http2::run(client)),
+                    _ => scope.spawn(|| client.run()),
                 };
             }
-            let watcher = scope.spawn(|| watch(&door));
-            let mut last = Vec::new();
+            let watcher = scope.spawn(|| watch_health_port(&shared));
+            let mut done = Vec::new();
             for (n, step) in steps.iter().enumerate() {
-                last.push(format!("{n}: {step:?}"));
+                done.push(format!("{n}: {step:?}"));
                 let failed =
-                    |what: String| Err(format!("{what}\nafter {:#?}", &last[last.len().saturating_sub(ROUND)..]));
-                if let Err(what) = step.fault.apply(world, &door) {
-                    return failed(what);
+                    |problem: String| Err(format!("{problem}\nafter {:#?}", &done[done.len().saturating_sub(ROUND)..]));
+                if let Err(problem) = step.fault.apply(gateway, &shared) {
+                    return failed(problem);
                 }
-                if matches!(step.fault, Fault::Replace) {
+                if matches!(step.fault, Fault::ReplaceGateway) {
                     resident_kib = (0, 0);
                 }
-                world.pause(step.pause, &door);
+                gateway.pause(step.pause, &shared);
                 if (n + 1) % ROUND == 0 || n + 1 == steps.len() {
-                    match look(world, &door) {
+                    match check_round(gateway, &shared) {
                         Ok(took) => longest_recovery = longest_recovery.max(took),
-                        Err(what) => return failed(what),
+                        Err(problem) => return failed(problem),
                     }
-                    let now = resources::resident_kib(world.gateway.pid());
+                    let now = resources::resident_kib(gateway.process.pid());
                     if resident_kib.0 == 0 && n >= steps.len() / 10 {
                         resident_kib.0 = now;
                     }
                     resident_kib.1 = now;
                 }
-                let violations = door.violations();
+                let violations = shared.violations();
                 if !violations.is_empty() {
                     return failed(violations.join("\n"));
                 }
             }
-            drop(closing);
-            watcher.join().map_err(|_| "the watcher panicked".to_owned())
+            drop(finish);
+            watcher.join().map_err(|_| "the thread that watches the health port panicked".to_owned())
         })?;
-        let violations = door.violations();
+        let violations = shared.violations();
         if !violations.is_empty() {
             return Err(violations.join("\n"));
         }
-        world.check_leaks(baseline_fds)?;
-        if resident_kib.1 > resident_kib.0 + GROWTH_KIB {
+        gateway.check_leaks(baseline_fds)?;
+        if resident_kib.1 > resident_kib.0 + MAX_GROWTH_KIB {
             return Err(format!("resident memory grew (KiB): {resident_kib:?}"));
         }
-        world.stop()?;
-        let outcomes = std::mem::take(&mut door.accounts().totals);
-        for wanted in [Outcome::Answered, Outcome::Streamed] {
-            if !outcomes.contains_key(&wanted) {
-                return Err(format!("a run that proves nothing: {outcomes:?}"));
+        gateway.stop()?;
+        let outcomes = std::mem::take(&mut shared.counts().totals);
+        for needed in [Outcome::Answered, Outcome::Streamed] {
+            if !outcomes.contains_key(&needed) {
+                return Err(format!("the run proves nothing, because {needed:?} is missing: {outcomes:?}"));
             }
         }
         Ok(Report {
@@ -133,40 +135,41 @@ impl Lane {
             longest_recovery,
             longest_health,
             resident_kib,
-            setup: world.setup,
-            notes: std::mem::take(&mut world.notes),
+            setup: gateway.setup,
+            notes: std::mem::take(&mut gateway.notes),
         })
     }
 }
 
-/// Ends all faults and waits until it is ready again, then until nothing is in flight; says how long the first took.
-fn look(world: &mut World, door: &Door) -> Result<Duration, String> {
-    let took = world.recover(door)?;
-    door.hush(true);
+/// Ends all faults, waits until the gateway is ready again, pauses the clients and checks the idle gateway. Returns how
+/// long the gateway took to become ready.
+fn check_round(gateway: &mut TestGateway, shared: &Shared) -> Result<Duration, String> {
+    let took = gateway.recover(shared)?;
+    shared.set_paused(true);
     let begin = Instant::now();
-    while !door.is_quiet() {
-        if begin.elapsed() > wait::patient(QUIET) {
+    while !shared.is_idle() {
+        if begin.elapsed() > wait::patient(FINISH_TIME) {
             return Err("clients are still waiting".into());
         }
         thread::sleep(wait::POLL);
     }
-    world.check_quiet(door)?;
-    world.check_sleep(door)?;
-    world.shorten_ledger();
-    world.empty_disk();
-    door.hush(false);
+    gateway.check_idle(shared)?;
+    gateway.check_sleep(shared)?;
+    gateway.truncate_journal();
+    gateway.empty_disk();
+    shared.set_paused(false);
     Ok(took)
 }
 
-/// Descriptors of a gateway that nobody has asked for anything yet, and whose llama-server sleeps if it ever does.
-fn baseline(world: &World) -> usize {
-    let children = usize::from(!world.setup.sleeps);
-    wait::eventually("it is at rest", wait::STOPS, || world.gateway.child_pids().len() == children);
-    // Probes come and go, so the least of many counts.
-    let end = Instant::now() + COUNTED;
+/// Counts the descriptors of an idle gateway before its first request; with IDLE_UNLOAD, its llama-server is unloaded.
+fn count_baseline_fds(gateway: &TestGateway) -> usize {
+    let children = usize::from(!gateway.setup.unloads_idle);
+    wait::eventually("the gateway is idle", wait::STOPS, || gateway.process.child_pids().len() == children);
+    // Probes open and close connections, so the least count is the baseline.
+    let end = Instant::now() + BASELINE_WINDOW;
     let mut least = usize::MAX;
     while Instant::now() < end {
-        least = least.min(world.gateway.open_fds());
+        least = least.min(gateway.process.open_fds());
         thread::sleep(wait::POLL);
     }
     least
@@ -177,10 +180,10 @@ impl fmt::Display for Report {
         let disk = if self.setup.has_disk {
             "a small disk for logs"
         } else {
-            "NO small disk: this machine lets nobody mount one"
+            "NO small disk: this machine does not allow mounts"
         };
-        let Setup { finds_hangs, sleeps, .. } = self.setup;
-        writeln!(f, "HANG_TIMEOUT {}, IDLE_UNLOAD {}", is_on(finds_hangs), is_on(sleeps))?;
+        let Setup { restarts_hung, unloads_idle, .. } = self.setup;
+        writeln!(f, "HANG_TIMEOUT {}, IDLE_UNLOAD {}", on_off(restarts_hung), on_off(unloads_idle))?;
         writeln!(
             f,
             "  ready again after {:.1?} at most, health port within {:.1?}, {disk}",
@@ -198,6 +201,6 @@ impl fmt::Display for Report {
     }
 }
 
-fn is_on(setting: bool) -> &'static str {
+fn on_off(setting: bool) -> &'static str {
     if setting { "on" } else { "off" }
 }

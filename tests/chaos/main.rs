@@ -1,22 +1,30 @@
-//! Chaos: random faults in a row, one on top of the other, while many clients ask for everything; and the whole time
-//! each of them must get exactly one well-formed outcome, the worker's state may only take allowed steps, and nothing
-//! may leak.
+//! Chaos: random faults, many of them at the same time, while clients send requests of all kinds. Each request must get
+//! exactly one well-formed outcome, the worker may make only allowed state transitions, and nothing may leak.
 //!
 //! ```text
 //! cargo test --test chaos                                        # short
-//! CHAOS_FAULTS=2000 cargo test --test chaos -- --nocapture       # the whole of it
+//! CHAOS_FAULTS=2000 cargo test --test chaos -- --nocapture       # a long run
 //! CHAOS_SEED=1234 CHAOS_FAULTS=2000 cargo test --test chaos      # the same faults again
 //! ```
 //!
-//! The seed is printed first. From it follow the faults, their parameters, their order and their pauses, and what each
-//! client asks in which order. What does not follow from it is which request meets which fault at which moment: that is
-//! up to the kernel's scheduler and to the other load of the machine. A failure of one run may thus need a few replays.
+//! The seed is printed first. It decides the faults, their parameters, their order and their pauses, and which requests
+//! each client sends in which order. It does not decide which request meets which fault: that depends on the kernel's
+//! scheduler and on the load of the machine, so a failure may need several replays.
 //!
-//! `faults/` lists what is done and `plan.rs` how often, `setup.rs` with which settings, `clients/` what clients ask,
-//! `checks/` what must hold.
+//! A *lane* is one gateway with its clients and its faults; several lanes run at the same time.
+//!
+//! - `checks/`: which responses are allowed, and what must hold during and after the faults
+//! - `clients/`: the requests that clients send
+//! - `faults/`: the kinds of faults
+//! - `lane.rs`: one lane from its start to its end
+//! - `plan.rs`: how often each kind of fault comes
+//! - `random.rs`: random numbers from the seed
+//! - `setup.rs`: the settings of the gateways
+//! - `shared.rs`: the state that the threads of a lane share
+//! - `test_gateway.rs`: one gateway, and the actions that faults and checks take on it
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what is wrong by panicking")]
-#![allow(clippy::disallowed_methods, reason = "tests start processes of their own and read the environment they got")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "tests start processes and read their environment")]
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -40,10 +48,10 @@ use std::{
 };
 use support::gateway::can_mount;
 
-/// Gateways in front of the fake that are attacked at the same time.
+/// Lanes with the fake llama-server that run at the same time; `CHAOS_LANES` overrides it.
 const LANES: u64 = 3;
 
-/// Faults of a short run, over all lanes.
+/// Faults in a short run, over all lanes; `CHAOS_FAULTS` and `CHAOS_REAL_FAULTS` override them.
 const SHORT_FAKE: u64 = 150;
 const SHORT_REAL: u64 = 36;
 
@@ -82,7 +90,7 @@ fn run(test: &str, is_real: bool, lanes: u64, short: u64) {
     let run_lane = |number: u64| {
         let random = Random::new(seed, number + 1);
         let count = (faults * (number + 1) / lanes - faults * number / lanes) as usize;
-        // The first one lives through all of it, so that what leaks adds up.
+        // The gateway of lane 0 is never replaced, so that leaks add up.
         let setup = Setup::nth(seed.wrapping_add(number), is_real, has_disk);
         Lane { number, random, count, setup, may_replace: number > 0 }.run()
     };
@@ -93,11 +101,12 @@ fn run(test: &str, is_real: bool, lanes: u64, short: u64) {
     for (number, outcome) in outcomes.into_iter().enumerate() {
         match outcome {
             Ok(Ok(report)) => println!("lane {number}: {report}"),
-            // The reason at both ends: whoever shows a part of a long text shows one of them.
-            Ok(Err(what)) => {
-                panic!("lane {number}: {what}\nlane {number}: {}\nreplay: {replay}", what.lines().next().unwrap_or(""))
+            // The reason stands at both ends, so that a shortened log still shows it.
+            Ok(Err(problem)) => {
+                let reason = problem.lines().next().unwrap_or("");
+                panic!("lane {number}: {problem}\nlane {number}: {reason}\nreplay: {replay}")
             }
-            Err(_) => panic!("lane {number} panicked; see above\nreplay: {replay}"),
+            Err(_) => panic!("lane {number} panicked, see above\nreplay: {replay}"),
         }
     }
     println!("chaos: {faults} faults in {:.1?}", begin.elapsed());

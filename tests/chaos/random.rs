@@ -1,11 +1,11 @@
-//! Numbers that follow from a seed, the same on every machine (splitmix64).
+//! Random numbers from a seed, the same on every machine (splitmix64).
 
-/// A sequence of numbers.
+/// A sequence of random numbers.
 #[derive(Debug, Clone)]
 pub(crate) struct Random(u64);
 
 impl Random {
-    /// The sequence of this seed; each `stream` of it is another one.
+    /// Starts the sequence of a seed; each `stream` gives another sequence.
     pub(crate) fn new(seed: u64, stream: u64) -> Self {
         let mut random = Random(seed ^ stream.wrapping_mul(0xA24B_AED4_963E_E407));
         random.next();
@@ -19,11 +19,12 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// From 0 to `end`, which is not included.
+    /// Returns a number from 0 to `end`, which is excluded.
     pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }
 
+    /// Returns a number from `low` to `high`, both included.
     pub(crate) fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.below(high - low + 1)
     }
@@ -36,7 +37,7 @@ impl Random {
         &items[self.below(items.len() as u64) as usize]
     }
 
-    /// One of several, each as likely as its weight is heavy.
+    /// Picks one row; its probability is its weight divided by the sum of the weights.
     pub(crate) fn weighted<'a, T>(&mut self, rows: &'a [(u64, T)]) -> &'a T {
         let mut at = self.below(rows.iter().map(|(weight, _)| weight).sum());
         for (weight, item) in rows {

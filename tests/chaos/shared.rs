@@ -1,6 +1,6 @@
-//! What the threads of one lane share: where the gateway listens now, what is being asked of them, and what went wrong.
+//! The state that the threads of one lane share: the gateway's address, pause and stop flags, and violations.
 
-use crate::checks::invariants::Accounts;
+use crate::checks::invariants::ClientCounts;
 use llamagate::pause_clock::BEAT_INTERVAL;
 use std::{
     sync::{
@@ -10,8 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long a thread that has nothing to do waits before it looks again.
-pub(crate) const IDLE_LOOK: Duration = Duration::from_millis(2);
+/// The polling interval of a thread that has nothing to do, and of faults that wait for a condition.
+pub(crate) const IDLE_POLL: Duration = Duration::from_millis(2);
 
 /// One gateway process.
 #[derive(Debug, Clone)]
@@ -19,42 +19,42 @@ pub(crate) struct Target {
     pub(crate) url: String,
     pub(crate) health_url: String,
     pub(crate) pid: u32,
-    /// Counts the gateways of this lane.
-    pub(crate) life: u64,
+    /// 0 for the first gateway of the lane, one more for each replacement.
+    pub(crate) gateway_number: u64,
 }
 
-/// Shared by the lane, its clients and its watcher.
-pub(crate) struct Door {
+/// Shared by the lane, its clients and the thread that watches the health port.
+pub(crate) struct Shared {
     target: Mutex<Arc<Target>>,
-    /// The gateway is being stopped, or is not there.
+    /// Whether the gateway is being stopped or does not run.
     stopping: AtomicBool,
-    /// Clients are to finish what they do and to begin nothing.
-    hushed: AtomicBool,
-    over: AtomicBool,
-    busy: AtomicUsize,
-    /// When the gateway did not run for so long that it must notice, the last time perhaps until now.
-    freezes: Mutex<Vec<(Instant, Option<Instant>)>>,
+    /// Whether clients finish their requests and begin no new ones.
+    paused: AtomicBool,
+    finished: AtomicBool,
+    active_clients: AtomicUsize,
+    /// Begin and end of each suspension that is long enough for the gateway to notice; no end while it lasts.
+    suspensions: Mutex<Vec<(Instant, Option<Instant>)>>,
     violations: Mutex<Vec<String>>,
-    pub(crate) accounts: Mutex<Accounts>,
+    pub(crate) counts: Mutex<ClientCounts>,
 }
 
-/// A client that is doing something.
-pub(crate) struct Busy<'a>(&'a Door);
+/// Counts a client as active until it is dropped.
+pub(crate) struct ActiveClient<'a>(&'a Shared);
 
-/// Ends the other threads of a lane when the lane ends, in a panic too.
-pub(crate) struct Closing<'a>(pub(crate) &'a Door);
+/// Tells the other threads of a lane to end when it is dropped, also by a panic.
+pub(crate) struct FinishOnDrop<'a>(pub(crate) &'a Shared);
 
-impl Door {
+impl Shared {
     pub(crate) fn new(target: Target) -> Self {
-        Door {
+        Shared {
             target: Mutex::new(Arc::new(target)),
             stopping: AtomicBool::new(false),
-            hushed: AtomicBool::new(false),
-            over: AtomicBool::new(false),
-            busy: AtomicUsize::new(0),
-            freezes: Mutex::default(),
+            paused: AtomicBool::new(false),
+            finished: AtomicBool::new(false),
+            active_clients: AtomicUsize::new(0),
+            suspensions: Mutex::default(),
             violations: Mutex::default(),
-            accounts: Mutex::default(),
+            counts: Mutex::default(),
         }
     }
 
@@ -62,91 +62,94 @@ impl Door {
         self.target.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// From now on until `open`, what clients get may be nothing.
-    pub(crate) fn close(&self) {
+    /// Marks the gateway as stopping: until `set_target`, a request may get no response.
+    pub(crate) fn begin_stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
     }
 
-    pub(crate) fn open(&self, target: Target) {
-        self.accounts().begin_life();
+    /// Sets the gateway that clients use from now on.
+    pub(crate) fn set_target(&self, target: Target) {
+        self.counts().begin_gateway();
         *self.target.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(target);
         self.stopping.store(false, Ordering::SeqCst);
     }
 
-    /// Whether something that began with `target` has met the end of a gateway.
-    pub(crate) fn excuses(&self, target: &Target) -> bool {
-        self.stopping.load(Ordering::SeqCst) || self.target().life != target.life
+    /// Whether a request to `target` may fail because the gateway was stopped in the meantime.
+    pub(crate) fn is_excused(&self, target: &Target) -> bool {
+        self.stopping.load(Ordering::SeqCst) || self.target().gateway_number != target.gateway_number
     }
 
-    pub(crate) fn is_closed(&self) -> bool {
+    pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::SeqCst)
     }
 
-    pub(crate) fn hush(&self, hushed: bool) {
-        self.hushed.store(hushed, Ordering::SeqCst);
+    pub(crate) fn set_paused(&self, paused: bool) {
+        self.paused.store(paused, Ordering::SeqCst);
     }
 
-    /// From now on until `thaws` the gateway stands still, and llama-server with it.
-    pub(crate) fn freezes(&self) {
-        self.frozen().push((Instant::now(), None));
+    /// Records that the gateway and llama-server are suspended from now until `mark_resumed`.
+    pub(crate) fn mark_suspended(&self) {
+        self.lock_suspensions().push((Instant::now(), None));
     }
 
-    pub(crate) fn thaws(&self) {
-        if let Some((_, end)) = self.frozen().last_mut() {
+    pub(crate) fn mark_resumed(&self) {
+        if let Some((_, end)) = self.lock_suspensions().last_mut() {
             *end = Some(Instant::now());
         }
     }
 
-    /// The time in which the gateway ran since then, or more.
-    pub(crate) fn ran_since(&self, begin: Instant) -> Duration {
+    /// Returns the time since `begin` without suspensions; never less than the gateway's own clock counted.
+    pub(crate) fn running_time_since(&self, begin: Instant) -> Duration {
         let now = Instant::now();
-        let stood_still = |(from, to): &(Instant, Option<Instant>)| {
-            let stood_still = to.unwrap_or(now).saturating_duration_since(begin.max(*from));
-            stood_still.saturating_sub(BEAT_INTERVAL) // which counts as time
+        let suspended = |(from, to): &(Instant, Option<Instant>)| {
+            let suspended = to.unwrap_or(now).saturating_duration_since(begin.max(*from));
+            suspended.saturating_sub(BEAT_INTERVAL) // the gateway's clock counts up to this much of a pause
         };
-        now.saturating_duration_since(begin).saturating_sub(self.frozen().iter().map(stood_still).sum())
+        now.saturating_duration_since(begin).saturating_sub(self.lock_suspensions().iter().map(suspended).sum())
     }
 
-    fn frozen(&self) -> MutexGuard<'_, Vec<(Instant, Option<Instant>)>> {
-        self.freezes.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_suspensions(&self) -> MutexGuard<'_, Vec<(Instant, Option<Instant>)>> {
+        self.suspensions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Leave to begin something; none while the lane is hushed.
-    pub(crate) fn enter(&self) -> Option<Busy<'_>> {
-        self.busy.fetch_add(1, Ordering::SeqCst);
-        let busy = Busy(self);
-        (!self.hushed.load(Ordering::SeqCst)).then_some(busy)
+    /// Counts the caller as active; returns `None` while the clients are paused.
+    pub(crate) fn try_begin(&self) -> Option<ActiveClient<'_>> {
+        // Counted before the flag is read: a pause that is set after this read sees the client as active.
+        self.active_clients.fetch_add(1, Ordering::SeqCst);
+        let active = ActiveClient(self);
+        (!self.paused.load(Ordering::SeqCst)).then_some(active)
     }
 
-    pub(crate) fn is_quiet(&self) -> bool {
-        self.busy.load(Ordering::SeqCst) == 0
+    /// Whether no client is active.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.active_clients.load(Ordering::SeqCst) == 0
     }
 
-    pub(crate) fn is_over(&self) -> bool {
-        self.over.load(Ordering::SeqCst)
+    pub(crate) fn is_finished(&self) -> bool {
+        self.finished.load(Ordering::SeqCst)
     }
 
-    pub(crate) fn violation(&self, what: String) {
-        self.violations.lock().unwrap_or_else(PoisonError::into_inner).push(what);
+    pub(crate) fn report_violation(&self, violation: String) {
+        self.violations.lock().unwrap_or_else(PoisonError::into_inner).push(violation);
     }
 
     pub(crate) fn violations(&self) -> Vec<String> {
         self.violations.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(crate) fn accounts(&self) -> MutexGuard<'_, Accounts> {
-        self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn counts(&self) -> MutexGuard<'_, ClientCounts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Busy<'_> {
+impl Drop for ActiveClient<'_> {
     fn drop(&mut self) {
-        self.0.busy.fetch_sub(1, Ordering::SeqCst);
+        self.0.active_clients.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
-impl Drop for Closing<'_> {
+impl Drop for FinishOnDrop<'_> {
     fn drop(&mut self) {
-        self.0.over.store(true, Ordering::SeqCst);
+        self.0.finished.store(true, Ordering::SeqCst);
     }
 }

@@ -1,12 +1,12 @@
-//! One gateway with all that can be done to it.
+//! One gateway, and the actions that faults and checks take on it.
 
 use crate::{
-    checks::journal::Ledger,
-    checks::worker_states::Steps,
-    faults::Heal,
-    faults::poison_clients::DEADLY,
+    checks::journal::JournalReader,
+    checks::worker_states::WorkerStates,
+    faults::Repair,
+    faults::poison_clients::POISON_TEXT,
     setup::{Setup, keys_text},
-    shared::{Door, Target},
+    shared::{Shared, Target},
     support::{gateway::Gateway, resources, scripted::Control, wait},
 };
 use nix::{
@@ -22,117 +22,118 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A gateway under attack.
-pub(crate) struct World {
-    pub(crate) gateway: Gateway,
+/// A gateway under test.
+pub(crate) struct TestGateway {
+    pub(crate) process: Gateway,
     pub(crate) setup: Setup,
-    pub(crate) life: u64,
-    /// What ends the faults that last a while, and when.
-    heals: Vec<(Instant, Heal)>,
-    /// Whether some life of the fake may follow a script.
+    /// The number of gateways that ran before in this lane.
+    pub(crate) gateway_number: u64,
+    /// The actions that end lasting faults, and when they are due.
+    repairs: Vec<(Instant, Repair)>,
+    /// Whether the fake that runs may follow a script.
     pub(crate) is_scripted: bool,
-    /// How many gangs of killers are about: the fake dies of them, whatever else it is told to do.
-    pub(crate) killers: usize,
-    pub(crate) ledger: Ledger,
-    pub(crate) steps: Steps,
-    /// The private folders of llama-servers.
-    pub(crate) dens: HashSet<PathBuf>,
-    /// How often a fault that needs luck had it.
+    /// Active groups of poison clients: while there are any, every script makes the fake die of their requests.
+    pub(crate) poison_clients: usize,
+    pub(crate) journal: JournalReader,
+    pub(crate) worker_states: WorkerStates,
+    /// The runtime folders of the llama-servers seen so far.
+    pub(crate) runtime_dirs: HashSet<PathBuf>,
+    /// How often faults that depend on timing or on the machine succeeded, for the report.
     pub(crate) notes: BTreeMap<&'static str, usize>,
 }
 
-impl World {
+impl TestGateway {
     pub(crate) fn start(setup: Setup) -> Self {
-        let gateway = setup.start();
-        World {
-            steps: Steps::new(&log_of(&gateway), setup.sleeps),
-            gateway,
+        let process = setup.start();
+        TestGateway {
+            worker_states: WorkerStates::new(&log_path(&process), setup.unloads_idle),
+            process,
             setup,
-            life: 0,
-            heals: Vec::new(),
+            gateway_number: 0,
+            repairs: Vec::new(),
             is_scripted: false,
-            killers: 0,
-            ledger: Ledger::default(),
-            dens: HashSet::new(),
+            poison_clients: 0,
+            journal: JournalReader::default(),
+            runtime_dirs: HashSet::new(),
             notes: BTreeMap::new(),
         }
     }
 
     pub(crate) fn target(&self) -> Target {
-        let (url, health_url) = (self.gateway.url().to_owned(), self.gateway.health_url().to_owned());
-        Target { url, health_url, pid: self.gateway.pid(), life: self.life }
+        let (url, health_url) = (self.process.url().to_owned(), self.process.health_url().to_owned());
+        Target { url, health_url, pid: self.process.pid(), gateway_number: self.gateway_number }
     }
 
-    /// The llama-server of this moment; none between two of them.
-    pub(crate) fn worker(&self) -> Option<u32> {
-        llama_servers(self.gateway.pid()).into_iter().next()
+    /// Returns the process id of the running llama-server; `None` while there is none.
+    pub(crate) fn worker_pid(&self) -> Option<u32> {
+        worker_pids(self.process.pid()).into_iter().next()
     }
 
     pub(crate) fn signal_worker(&self, signal: Signal) {
-        if let Some(pid) = self.worker() {
-            send(pid, signal);
+        if let Some(pid) = self.worker_pid() {
+            send_signal(pid, signal);
         }
     }
 
-    /// The port that the llama-server of this moment was told to take.
+    /// Returns the `--port` of the running llama-server.
     pub(crate) fn worker_port(&self) -> Option<u16> {
-        let argv = resources::cmdline(self.worker()?);
+        let argv = resources::cmdline(self.worker_pid()?);
         let at = argv.iter().position(|word| word == "--port")?;
         argv.get(at + 1)?.parse().ok()
     }
 
-    /// The private folder of the llama-server of this moment; it goes with it.
-    pub(crate) fn den(&self) -> Option<PathBuf> {
-        let environment = resources::environ(self.worker()?);
+    /// Returns the runtime folder of the running llama-server. The gateway removes it when llama-server has ended.
+    pub(crate) fn runtime_dir(&self) -> Option<PathBuf> {
+        let environment = resources::environ(self.worker_pid()?);
         let home = environment.iter().find_map(|pair| pair.strip_prefix("HOME="))?;
         Some(Path::new(home).parent()?.to_owned())
     }
 
-    pub(crate) fn later(&mut self, after: Duration, heal: Heal) {
-        self.heals.push((Instant::now() + after, heal));
+    pub(crate) fn repair_after(&mut self, after: Duration, repair: Repair) {
+        self.repairs.push((Instant::now() + after, repair));
     }
 
-    pub(crate) fn note(&mut self, what: &'static str, times: usize) {
+    pub(crate) fn add_note(&mut self, what: &'static str, times: usize) {
         *self.notes.entry(what).or_default() += times;
     }
 
-    /// Whether a fault has the key file in its hands.
+    /// Whether a fault has damaged the key file.
     pub(crate) fn has_broken_keys(&self) -> bool {
-        self.heals.iter().any(|(_, heal)| matches!(heal, Heal::GoodKeys(_)))
+        self.repairs.iter().any(|(_, repair)| matches!(repair, Repair::RestoreKeys(_)))
     }
 
-    /// Ends the faults whose time is over.
-    pub(crate) fn heal_due(&mut self, door: &Door) {
+    /// Ends the faults that are due to end.
+    pub(crate) fn repair_due(&mut self, shared: &Shared) {
         let now = Instant::now();
-        let (due, rest) = std::mem::take(&mut self.heals).into_iter().partition(|(when, _)| *when <= now);
-        self.heals = rest;
-        self.heal(due, door);
+        let (due, rest) = std::mem::take(&mut self.repairs).into_iter().partition(|(when, _)| *when <= now);
+        self.repairs = rest;
+        self.apply_repairs(due, shared);
     }
 
-    /// Ends all faults. Gives the llama-server that may follow a script and has been told to go.
-    pub(crate) fn heal_all(&mut self, door: &Door) -> Option<u32> {
-        let all = std::mem::take(&mut self.heals);
-        self.heal(all, door);
+    /// Ends all faults. Kills a llama-server that may follow a script, and returns its process id.
+    pub(crate) fn repair_all(&mut self, shared: &Shared) -> Option<u32> {
+        let all = std::mem::take(&mut self.repairs);
+        self.apply_repairs(all, shared);
         if !std::mem::take(&mut self.is_scripted) {
             return None;
         }
-        self.script(&json!({}));
-        let worker = self.worker();
-        worker.into_iter().for_each(|pid| send(pid, Signal::SIGKILL));
+        self.write_script(&json!({}));
+        let worker = self.worker_pid();
+        worker.into_iter().for_each(|pid| send_signal(pid, Signal::SIGKILL));
         worker
     }
 
-    fn heal(&mut self, heals: Vec<(Instant, Heal)>, door: &Door) {
-        for (_, heal) in heals {
-            heal.apply(self, door);
+    fn apply_repairs(&mut self, repairs: Vec<(Instant, Repair)>, shared: &Shared) {
+        for (_, repair) in repairs {
+            repair.apply(self, shared);
         }
     }
 
-    /// Lets time pass, and ends the faults whose time is over meanwhile.
-    pub(crate) fn pause(&mut self, time: Duration, door: &Door) {
+    /// Waits for `time`, and ends the faults that become due to end.
+    pub(crate) fn pause(&mut self, time: Duration, shared: &Shared) {
         let end = Instant::now() + time;
         loop {
-            self.heal_due(door);
+            self.repair_due(shared);
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return;
@@ -141,91 +142,93 @@ impl World {
         }
     }
 
-    /// What the fake does from its next start on.
-    pub(crate) fn script(&self, script: &Value) {
+    /// Writes the script that the fake reads at its next start.
+    pub(crate) fn write_script(&self, script: &Value) {
         let mut script = script.clone();
-        if self.killers > 0 {
-            script["die_on"] = DEADLY.into();
+        if self.poison_clients > 0 {
+            script["die_on"] = POISON_TEXT.into();
         }
-        self.gateway.model().rewrite_script(&script);
+        self.process.model().rewrite_script(&script);
     }
 
-    pub(crate) fn read_ledger(&mut self) -> Result<(), String> {
-        self.ledger.read(&self.gateway.model().journal_path())
+    pub(crate) fn read_journal(&mut self) -> Result<(), String> {
+        self.journal.read(&self.process.model().journal_path())
     }
 
-    /// The control socket of the fake of this moment.
+    /// Connects to the control socket of the running fake.
     fn control(&mut self) -> Option<Control> {
-        self.read_ledger().ok()?;
-        let start = self.ledger.latest_start()?;
-        let is_this = u64::from(self.worker()?) == start["pid"].as_u64()?;
-        is_this.then(|| Control::try_of(start).ok()).flatten()
+        self.read_journal().ok()?;
+        let start = self.journal.latest_start()?;
+        let is_current = u64::from(self.worker_pid()?) == start["pid"].as_u64()?;
+        is_current.then(|| Control::try_of(start).ok()).flatten()
     }
 
-    /// Says something to the fake of this moment, if there is one.
-    pub(crate) fn tell(&mut self, command: &str) {
+    /// Sends a command to the running fake, if there is one.
+    pub(crate) fn send_command(&mut self, command: &str) {
         if let Some(mut control) = self.control() {
-            let _ = control.tell(command); // it may just be ending
+            let _ = control.tell(command); // the fake may be ending
         }
     }
 
+    /// Replaces the key file by a valid one.
     pub(crate) fn write_keys(&self, guest: bool, comment: u64) {
-        let keys = self.gateway.keys_file();
+        let keys = self.process.keys_file();
         let draft = keys.with_extension("draft");
         fs::write(&draft, keys_text(guest, comment)).expect("the key file can be written");
         let _ = fs::remove_dir(&keys); // where a fault has put a folder
         fs::rename(draft, keys).expect("the key file can be replaced");
     }
 
-    /// A file on the disk of the logs, which only the gateway has mounted.
-    pub(crate) fn on_disk(&self, name: &str) -> PathBuf {
-        let logs = self.gateway.data_dir().join("logs").join(name);
+    /// Returns the path of a file on the log disk. Only the gateway's mount namespace has that disk, so the path leads
+    /// through `/proc/PID/root`.
+    pub(crate) fn path_on_log_disk(&self, name: &str) -> PathBuf {
+        let logs = self.process.data_dir().join("logs").join(name);
         let inside = logs.strip_prefix("/").expect("an absolute path");
-        PathBuf::from(format!("/proc/{}/root", self.gateway.pid())).join(inside)
+        PathBuf::from(format!("/proc/{}/root", self.process.pid())).join(inside)
     }
 
-    /// Makes room: the logs themselves fill it too.
+    /// Makes space on the log disk. The logs are truncated too, because they fill it as well.
     pub(crate) fn empty_disk(&self) {
-        let _ = fs::remove_file(self.on_disk("ballast"));
-        let folders = fs::read_dir(self.on_disk("")).into_iter().flatten().flatten();
+        let _ = fs::remove_file(self.path_on_log_disk("ballast"));
+        let folders = fs::read_dir(self.path_on_log_disk("")).into_iter().flatten().flatten();
         let files = folders.flat_map(|folder| fs::read_dir(folder.path()).into_iter().flatten().flatten());
         for file in files.filter(|file| file.path().extension().is_some_and(|name| name == "log")) {
-            let _ = fs::OpenOptions::new().write(true).truncate(true).open(file.path()); // it may just be pruned
+            let _ = fs::OpenOptions::new().write(true).truncate(true).open(file.path()); // it may be pruned now
         }
     }
 
     pub(crate) fn fill_disk(&self) {
-        let Ok(mut ballast) = fs::File::create(self.on_disk("ballast")) else { return };
+        let Ok(mut ballast) = fs::File::create(self.path_on_log_disk("ballast")) else { return };
         while ballast.write_all(&[0; 4096]).is_ok() {}
     }
 
-    /// SIGTERM under load, and another gateway in its place.
-    pub(crate) fn replace_gateway(&mut self, door: &Door) -> Result<(), String> {
-        self.heal_all(door);
-        self.check_ledger()?;
-        door.close();
+    /// Stops the gateway under load and starts another one.
+    pub(crate) fn replace_gateway(&mut self, shared: &Shared) -> Result<(), String> {
+        self.repair_all(shared);
+        self.check_journal()?;
+        shared.begin_stop();
         self.stop()?;
-        self.life += 1;
-        self.ledger = Ledger::default();
-        self.gateway = self.setup.start();
-        self.steps = Steps::new(&log_of(&self.gateway), self.setup.sleeps);
-        door.open(self.target());
+        self.gateway_number += 1;
+        self.journal = JournalReader::default();
+        self.process = self.setup.start();
+        self.worker_states = WorkerStates::new(&log_path(&self.process), self.setup.unloads_idle);
+        shared.set_target(self.target());
         Ok(())
     }
 }
 
-pub(crate) fn send(pid: u32, signal: Signal) {
-    let _ = kill(Pid::from_raw(pid as i32), signal); // it may have just ended
+pub(crate) fn send_signal(pid: u32, signal: Signal) {
+    let _ = kill(Pid::from_raw(pid as i32), signal); // the process may have ended
 }
 
-/// The llama-servers of the gateway with this process id; not what they have left to it.
-pub(crate) fn llama_servers(gateway: u32) -> Vec<u32> {
-    let is_one =
+/// Returns the llama-servers of the gateway `gateway_pid`, without the orphans that the gateway has adopted from them.
+pub(crate) fn worker_pids(gateway_pid: u32) -> Vec<u32> {
+    let is_worker =
         |pid: &u32| !resources::is_zombie(*pid) && resources::cmdline(*pid).iter().any(|word| word == "--port");
-    resources::children(gateway).into_iter().filter(is_one).collect()
+    resources::children(gateway_pid).into_iter().filter(is_worker).collect()
 }
 
-/// What a gateway writes to standard error.
-fn log_of(gateway: &Gateway) -> PathBuf {
+/// Returns the file that holds the gateway's standard error.
+fn log_path(gateway: &Gateway) -> PathBuf {
     gateway.data_dir().join("llamagate.stderr")
 }

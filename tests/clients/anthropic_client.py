@@ -1,14 +1,14 @@
 """Uses a gateway through the Anthropic SDK: anthropic_client.py BASE_URL API_KEY
 
-BASE_URL may end in /v1, which this SDK adds itself. Ends with the failed assertion, or the SDK's own exception, when
-something is not as promised.
+BASE_URL may end in /v1, which this SDK adds itself. A failed check ends the program with an AssertionError or the SDK's
+exception.
 """
 
 import sys
 
 import anthropic
 
-# The gateway serves one model, whatever name it is asked for.
+# The gateway serves one model under any name.
 REQUEST = {
     "model": "any",
     "max_tokens": 8,

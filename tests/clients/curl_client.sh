@@ -8,7 +8,7 @@ fail() {
   exit 1
 }
 
-# chat STREAM [OPTION...]: prints the answer; curl's status is not 0 when the answer is an error or was cut.
+# chat STREAM [OPTION...]: prints the response; curl's exit status is not 0 if the response is an error or was cut.
 chat() {
   local stream=$1
   shift

@@ -1,13 +1,13 @@
 """Uses a gateway through LiteLLM's SDK: litellm_client.py BASE_URL API_KEY CHAT EMBEDDING RERANK
 
-BASE_URL ends in /v1; the others are names of models. Ends with the failed assertion, or the SDK's own exception, when
-something is not as promised.
+BASE_URL ends in /v1; the last three arguments are names of models. A failed check ends the program with an
+AssertionError or the SDK's exception.
 """
 
 import os
 import sys
 
-# Its list of prices is in the package: nothing is to be fetched.
+# Uses the list of prices in the package, so that LiteLLM downloads none.
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 
 import litellm
@@ -72,7 +72,7 @@ def main():
     check_chat(bound(litellm.completion), f"openai/{chat}")
     check_stream(bound(litellm.completion), f"openai/{chat}")
     check_embedding(bound(litellm.embedding), f"openai/{embedding}")
-    # Two of the ways in which LiteLLM asks a server of one's own.
+    # Two of LiteLLM's providers for self-hosted rerankers.
     for provider in ("jina_ai", "hosted_vllm"):
         check_rerank(bound(litellm.rerank), f"{provider}/{rerank}")
     check_unknown_model(bound(litellm.completion))

@@ -1,6 +1,7 @@
 """Uses a gateway through the OpenAI SDK: openai_client.py BASE_URL API_KEY chat|embedding|fleet
 
-BASE_URL ends in /v1. Ends with the failed assertion, or the SDK's own exception, when something is not as promised. Of a fleet every model that chats or embeds is used, by its id and by its aliases.
+BASE_URL ends in /v1. A failed check ends the program with an AssertionError or the SDK's exception. `fleet` uses every
+chat and embedding model, by its id and by its aliases.
 """
 
 import sys
@@ -39,7 +40,7 @@ def check_stream(client, model):
 
 def check_embeddings(client, model):
     texts = ["hello there", "something else", "a third, rather longer text"]
-    # Without the format, the SDK asks for base64 and decodes it: both ways are in use.
+    # Without the option, the SDK asks for base64 and decodes it; clients use both.
     for options in ({"encoding_format": "float"}, {}):
         answer = client.embeddings.create(model=model, input=texts, **options)
         assert answer.model == model, f"asked for {model}: {answer}"

@@ -1,4 +1,4 @@
-"""A worker made with RunPod's own SDK. It answers as RunPod's workers for language models do, with words of its own."""
+"""A worker that uses RunPod's SDK. Its results have the form of those of RunPod's workers for language models."""
 
 import asyncio
 import ctypes
@@ -13,7 +13,7 @@ PR_SET_PDEATHSIG = 1
 async def answer(job):
     asked = job["input"]
     if "prompt" in asked:
-        await asyncio.sleep(3600)  # until it is stopped
+        await asyncio.sleep(3600)  # until the job is stopped
     elif "route" in asked:
         yield {"error": {"message": "no such route", "type": "invalid_request_error", "code": "route_not_found"}}
     elif asked["openai_input"].get("stream"):
@@ -24,7 +24,7 @@ async def answer(job):
 
 
 def main():
-    # The process that pings must not outlive this one, however it ends.
+    # The SDK's ping process must not outlive this one, even if this one is killed.
     os.register_at_fork(after_in_child=lambda: ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL))
     if "FAIL" in os.environ:
 

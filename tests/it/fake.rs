@@ -20,7 +20,7 @@ fn question(stream: bool) -> Value {
 
 fn ready(script: Value) -> (FakeServer, Client) {
     let fake = FakeServer::start(&script, &[]);
-    fake.ready();
+    fake.wait_ready();
     let client = fake.client();
     (fake, client)
 }
@@ -35,7 +35,7 @@ fn the_fake_loads_until_released_and_answers_503_until_then() {
         assert_eq!(answer.json()["error"]["message"], "Loading model");
     }
     fake.model.control().release_load();
-    fake.ready();
+    fake.wait_ready();
     assert_eq!(client.get("/health").text(), r#"{"status":"ok"}"#);
 }
 
@@ -75,7 +75,7 @@ fn the_fake_answers_whole_and_streamed() {
 #[test]
 fn the_fake_speaks_every_dialect() {
     let fake = FakeServer::start(&json!({}), &["--reranking"]);
-    fake.ready();
+    fake.wait_ready();
     let client = fake.client();
     for (path, body, field) in [
         ("/v1/completions", json!({"prompt": "a"}), "choices"),
@@ -204,7 +204,7 @@ fn sigterm_cuts_a_stream_and_leaves_other_clients_waiting() {
     fake.model.journal().wait_for_requests("/v1/completions", 1);
     fake.process.signal(Signal::SIGTERM);
     assert!(stream.next_event().is_none() && !stream.is_complete());
-    assert!(fake.process.has_ended().is_none());
+    assert!(fake.process.try_exit_status().is_none());
     drop(whole);
     assert!(fake.process.wait_exit().success());
 }

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use super::support::{
     gateway::{Backend, Gateway, real_llama_server, smollm},
-    wait::{READY, REAL_MODEL_READY, eventually, keeps},
+    wait::{READY, REAL_MODEL_READY, assert_throughout, eventually},
 };
 
 const CHAT: &str = "/v1/chat/completions";
@@ -88,7 +88,9 @@ fn a_llama_server_that_is_slow_or_idle_or_without_metrics_is_not_killed() {
 fn without_hang_timeout_no_llama_server_is_killed() {
     let gateway = Gateway::builder().script(json!({"hold_requests": [CHAT]})).set("HANG_TIMEOUT", "0").start_ready();
     let mut client = gateway.client().begin("POST", CHAT, chat(false).to_string().as_bytes()).unwrap();
-    keeps("llama-server is not restarted", Duration::from_secs(2), || gateway.journal().starts().len() == 1);
+    assert_throughout("llama-server is not restarted", Duration::from_secs(2), || {
+        gateway.journal().starts().len() == 1
+    });
     gateway.control().release_all_requests();
     assert_eq!(client.read_response().unwrap().status(), 200);
 }

@@ -149,8 +149,8 @@ fn a_process_with_the_reused_pid_of_an_old_llama_server_is_left_alone() {
     let mut old = forge_runtime_dir(&memory, "old", |start| start);
     let mut successor = forge_runtime_dir(&memory, "successor", |start| start - 1);
     let gateway = under(Gateway::builder(), &words).start_ready();
-    assert!(pid_gone(old.pid()) && old.has_ended().is_some(), "the process that matches its note is ended");
-    assert_eq!(successor.has_ended(), None);
+    assert!(pid_gone(old.pid()) && old.try_exit_status().is_some(), "the process that matches its note is ended");
+    assert_eq!(successor.try_exit_status(), None);
     let left = fs::read_dir(&memory).unwrap().count();
     assert_eq!(
         (left, gateway.journal().starts().len()),

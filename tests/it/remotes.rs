@@ -11,7 +11,7 @@ use super::routing::{answered_by, chat, refused};
 use super::support::{
     client::{Client, Response},
     gateway::{ADMIN, Builder, Gateway, USER},
-    remote::{Asked, Remote, Reply},
+    remote::{ReceivedRequest, Remote, Reply},
     wait::{READY, SOON, eventually},
 };
 
@@ -83,23 +83,23 @@ fn a_failed_request_goes_to_another_worker_only_if_a_retry_is_safe() {
     let gateway = ready(builder(&config).set("ALLOWED_FAILS", 100));
     let client = gateway.client();
     let overloaded = json!({"error": {"message": "of the backend"}});
-    assert_eq!((worker_and_attempts(&post_chat(&client)), second.asked().len()), (("0", "1"), 0));
+    assert_eq!((worker_and_attempts(&post_chat(&client)), second.received().len()), (("0", "1"), 0));
 
     for status in [429, 503] {
-        first.replies(Reply::Status(status, overloaded.clone()));
+        first.set_reply(Reply::Status(status, overloaded.clone()));
         for answer in [post_chat(&client), post_embedding(&client)] {
             assert_eq!((answer.status(), worker_and_attempts(&answer)), (200, ("1", "2")), "{status}");
         }
     }
     for status in [500, 502] {
-        first.replies(Reply::Status(status, overloaded.clone()));
-        let begun = second.asked().len();
+        first.set_reply(Reply::Status(status, overloaded.clone()));
+        let begun = second.received().len();
         let answer = post_chat(&client);
         assert_eq!(
             (answer.status(), answer.json(), worker_and_attempts(&answer)),
             (status, overloaded.clone(), ("0", "1"))
         );
-        assert_eq!(second.asked().len(), begun, "the backend may have begun the request, so it is not sent again");
+        assert_eq!(second.received().len(), begun, "the backend may have begun the request, so it is not sent again");
         let answer = post_embedding(&client);
         assert_eq!(
             (answer.status(), worker_and_attempts(&answer)),
@@ -107,36 +107,36 @@ fn a_failed_request_goes_to_another_worker_only_if_a_retry_is_safe() {
             "an embedding is safe to send again"
         );
     }
-    first.replies(Reply::Status(400, overloaded.clone()));
+    first.set_reply(Reply::Status(400, overloaded.clone()));
     assert_eq!(
         (post_embedding(&client).status(), worker_and_attempts(&post_embedding(&client))),
         (400, ("0", "1")),
         "400 is the request's fault and is not retried"
     );
 
-    first.replies(Reply::Close);
-    let begun = second.asked().len();
+    first.set_reply(Reply::Close);
+    let begun = second.received().len();
     let cut = post_chat(&client);
     assert_eq!((refused(&cut, 502).as_str(), worker_and_attempts(&cut)), ("backend_error", ("0", "1")));
-    assert_eq!((cut.header("x-llamagate-model"), second.asked().len()), (Some("m"), begun));
+    assert_eq!((cut.header("x-llamagate-model"), second.received().len()), (Some("m"), begun));
     eventually("the first backend is probed and gets requests again", SOON, || {
         let answer = post_embedding(&client);
         assert_eq!(answer.status(), 200, "{}", answer.text());
         worker_and_attempts(&answer) == ("1", "2")
     });
 
-    first.replies(Reply::DieMidStream);
+    first.set_reply(Reply::DieMidStream);
     eventually("a probe has found it alive", SOON, || worker(&gateway, 0)["state"] == "ready");
-    let begun = (first.asked().len(), second.asked().len());
+    let begun = (first.received().len(), second.received().len());
     let stream = || client.stream(CHAT, &json!({"model": "m", "messages": [], "stream": true}));
     let mut events = Vec::new();
     eventually("the first backend gets a stream", SOON, || {
         events = stream().events();
-        first.asked().len() > begun.0
+        first.received().len() > begun.0
     });
     let last = events.pop().unwrap();
     assert_eq!((events.len(), &last.json()["error"]["code"]), (1, &json!("backend_error")), "{events:?} {last:?}");
-    assert_eq!(first.asked().len(), begun.0 + 1, "a stream that has begun is never sent again");
+    assert_eq!(first.received().len(), begun.0 + 1, "a stream that has begun is never sent again");
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn a_request_whose_connection_is_refused_goes_to_another_worker() {
     first.end();
     let answer = post_chat(&gateway.client());
     assert_eq!((answer.status(), worker_and_attempts(&answer)), (200, ("1", "2")), "{}", answer.text());
-    assert_eq!(second.asked().len(), 1);
+    assert_eq!(second.received().len(), 1);
     let error = worker(&gateway, 0)["last_error"].as_str().unwrap().to_owned();
     assert!(error.contains("refuse"), "{error}");
 }
@@ -165,9 +165,9 @@ fn no_request_is_lost_to_idle_connections_that_a_backend_closes() {
     let client = gateway.client();
     for nth in 1..=10 {
         assert_eq!(worker_and_attempts(&post_chat(&client)), ("0", "1"));
-        remote.wait_left(nth);
+        remote.wait_closed_by_gateway(nth);
     }
-    assert_eq!(remote.asked().len(), 10);
+    assert_eq!(remote.received().len(), 10);
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn request_timeout_covers_a_hanging_backend_and_all_retries() {
     for answer in [post_chat(&gateway.client()), post_embedding(&gateway.client())] {
         assert_eq!((refused(&answer, 504).as_str(), worker_and_attempts(&answer)), ("backend_timeout", ("0", "1")));
     }
-    assert_eq!((first.asked().len(), second.asked().len()), (2, 0), "no time is left to try the other backend");
+    assert_eq!((first.received().len(), second.received().len()), (2, 0), "no time is left to try the other backend");
     assert_eq!(worker(&gateway, 0)["last_error"], "did not answer in time");
 }
 
@@ -199,7 +199,7 @@ fn a_retry_waits_no_longer_than_request_timeout() {
         ("backend_timeout", ("0", "1")),
         "the headers name the only attempt"
     );
-    assert_eq!((first.asked().len(), second.asked().len()), (2, 1));
+    assert_eq!((first.received().len(), second.received().len()), (2, 1));
     second.release();
     assert!(holder.events().last().unwrap().is_done());
 }
@@ -216,17 +216,17 @@ fn a_retry_gets_the_next_slot_of_another_worker() {
     let client = gateway.client();
     let mut holder = client.stream(CHAT, &json!({"model": "m", "messages": [], "stream": true}));
     assert!(holder.next_event().is_some(), "the stream has the only slot of the second backend");
-    second.replies(Reply::Serve);
+    second.set_reply(Reply::Serve);
     let body = chat("m").to_string();
     let mut waiting: Vec<_> = (0..3).map(|_| client.begin("POST", CHAT, body.as_bytes()).unwrap()).collect();
-    first.wait_asked(4);
+    first.wait_received(4);
     second.release();
     assert!(holder.events().last().unwrap().is_done());
     for client in &mut waiting {
         let answer = client.read_response().unwrap();
         assert_eq!((answer.status(), worker_and_attempts(&answer)), (200, ("1", "2")), "{}", answer.text());
     }
-    assert_eq!((first.asked().len(), second.asked().len()), (4, 4));
+    assert_eq!((first.received().len(), second.received().len()), (4, 4));
 }
 
 #[test]
@@ -236,10 +236,10 @@ fn failures_in_a_row_open_the_breaker() {
     let client = gateway.client();
     let breaker = || worker(&gateway, 0)["breaker"].clone();
     post_chat(&client);
-    remote.replies(Reply::Serve);
+    remote.set_reply(Reply::Serve);
     post_chat(&client);
     eventually("the success is counted", SOON, || worker(&gateway, 0)["served"] == 1);
-    remote.replies(Reply::Status(500, json!({})));
+    remote.set_reply(Reply::Status(500, json!({})));
     post_chat(&client);
     assert_eq!(breaker(), "closed", "the failures are not in a row");
     post_chat(&client);
@@ -259,7 +259,7 @@ fn failures_in_a_row_open_the_breaker() {
     }
     let wait: u64 = refusal.header("retry-after").unwrap().parse().unwrap();
     assert!(wait > 3000, "{wait} s until the next attempt");
-    assert_eq!(remote.asked().len(), 4, "no request reaches the backend");
+    assert_eq!(remote.received().len(), 4, "no request reaches the backend");
 }
 
 /// Regression: answers that stopped in the middle did not count as failures, so the backend got one request after the
@@ -288,7 +288,7 @@ fn answers_that_stop_in_the_middle_open_the_breaker() {
         }
         let failed = worker(&gateway, 0);
         assert_eq!(["breaker", "last_error"].map(|name| &failed[name]), ["open", "did not answer in time"]);
-        assert_eq!((refused(&post_chat(&client), 503).as_str(), remote.asked().len()), ("backend_unavailable", 2));
+        assert_eq!((refused(&post_chat(&client), 503).as_str(), remote.received().len()), ("backend_unavailable", 2));
     }
 }
 
@@ -323,14 +323,14 @@ fn a_backend_gets_no_request_until_its_retry_after_is_over() {
         (worker_and_attempts(&post_chat(&client)), worker_and_attempts(&post_embedding(&client))),
         (("1", "1"), ("1", "1"))
     );
-    second.replies(busy(503));
+    second.set_reply(busy(503));
     let last = post_chat(&client);
     assert_eq!((last.status(), worker_and_attempts(&last), last.header("retry-after")), (503, ("1", "1"), Some("120")));
     let refusal = post_chat(&client);
     assert_eq!(refused(&refusal, 503), "backend_unavailable");
     let wait: u64 = refusal.header("retry-after").unwrap().parse().unwrap();
     assert!((60..=120).contains(&wait), "{wait} s until the first backend may get a request again");
-    assert_eq!((first.asked().len(), second.asked().len()), (1, 4));
+    assert_eq!((first.received().len(), second.received().len()), (1, 4));
 }
 
 #[test]
@@ -341,26 +341,26 @@ fn a_half_open_breaker_lets_one_request_through() {
     let wait_breaker = |state: &str| eventually(state, SOON, || worker(&gateway, 0)["breaker"] == state);
     (0..2).for_each(|_| _ = post_chat(&client));
     wait_breaker("half-open");
-    remote.replies(Reply::Hold);
+    remote.set_reply(Reply::Hold);
     let body = chat("m").to_string();
     let mut trial = client.begin("POST", CHAT, body.as_bytes()).unwrap();
-    remote.wait_asked(3);
+    remote.wait_received(3);
     for _ in 0..3 {
         assert_eq!(refused(&post_chat(&client), 503), "backend_unavailable", "one trial at a time");
     }
-    assert_eq!(remote.asked().len(), 3);
-    remote.replies(Reply::Serve);
+    assert_eq!(remote.received().len(), 3);
+    remote.set_reply(Reply::Serve);
     remote.release();
     assert_eq!(trial.read_response().unwrap().status(), 200);
     wait_breaker("closed");
     assert_eq!(worker_and_attempts(&post_chat(&client)), ("0", "1"));
 
     // A trial that fails opens the breaker at once.
-    remote.replies(Reply::Status(500, json!({})));
+    remote.set_reply(Reply::Status(500, json!({})));
     (0..2).for_each(|_| _ = post_chat(&client));
     wait_breaker("half-open");
     assert_eq!(post_chat(&client).status(), 500);
-    assert_eq!((remote.asked().len(), worker(&gateway, 0)["failures"].as_u64()), (7, Some(5)));
+    assert_eq!((remote.received().len(), worker(&gateway, 0)["failures"].as_u64()), (7, Some(5)));
     wait_breaker("half-open");
 }
 
@@ -382,7 +382,7 @@ fn requests_wait_in_the_queue_for_their_quota() {
         }
     });
     let took = begun.elapsed();
-    assert_eq!(remote.asked().len(), RPM + 2);
+    assert_eq!(remote.received().len(), RPM + 2);
     assert!(took >= Duration::from_secs(2), "{took:?} for {RPM} requests at once and two more at one a second");
     assert_eq!(worker(&gateway, 0)["breaker"], "closed");
 }
@@ -434,10 +434,10 @@ fn a_backend_gets_its_own_key_and_model_name_and_the_client_sees_its_own() {
     let answer = client.send("POST", CHAT, odd.as_bytes());
     assert_eq!((answered_by(&answer), &answer.json()["model"]), ("m", &json!("m")));
     assert_eq!(answer.json()["choices"][0]["message"]["content"], "their-m", "the content is not changed");
-    let asked = remote.asked().pop().unwrap();
+    let asked = remote.received().pop().unwrap();
     assert_eq!(asked.body, odd.replace("\"m\"", "\"their-m\""), "nothing else is changed");
     assert_eq!((asked.header("authorization"), asked.header("x-kept")), (Some("Bearer of-the-backend"), Some("1")));
-    let no_secret = |asked: &Asked| !format!("{asked:?}").contains(USER) && asked.header("cookie").is_none();
+    let no_secret = |asked: &ReceivedRequest| !format!("{asked:?}").contains(USER) && asked.header("cookie").is_none();
     assert!(no_secret(&asked), "{asked:?}");
 
     let mut stream = client.stream(CHAT, &json!({"model": "m", "messages": [], "stream": true}));
@@ -445,10 +445,10 @@ fn a_backend_gets_its_own_key_and_model_name_and_the_client_sees_its_own() {
     assert!(events[0].json()["model"] == "m" && events[1].is_done() && stream.is_complete(), "{events:?}");
 
     client.post_json(CHAT, &json!({"model": "plain", "messages": []}));
-    let asked = remote.asked().pop().unwrap();
+    let asked = remote.received().pop().unwrap();
     assert!(asked.header("authorization").is_none() && no_secret(&asked), "{asked:?}");
 
-    remote.replies(Reply::Status(401, json!({"error": {"message": "wrong key of-the-backend"}})));
+    remote.set_reply(Reply::Status(401, json!({"error": {"message": "wrong key of-the-backend"}})));
     let answer = post_chat(&client);
     assert_eq!(refused(&answer, 502), "backend_error");
     assert!(answer.text().contains("does not accept the gateway's key"), "{}", answer.text());
@@ -482,9 +482,9 @@ fn the_llama_server_of_a_model_takes_over_from_its_remote_backend() {
     let gateway = ready(builder(&config));
     let client = gateway.client();
     assert_eq!(worker_and_attempts(&post_chat(&client)), ("1", "1"), "the remote backend has the higher priority");
-    remote.replies(Reply::Status(503, json!({})));
+    remote.set_reply(Reply::Status(503, json!({})));
     assert_eq!(worker_and_attempts(&post_chat(&client)), ("0", "2"));
-    remote.replies(Reply::Status(500, json!({})));
+    remote.set_reply(Reply::Status(500, json!({})));
     assert_eq!(post_chat(&client).status(), 500);
     post_chat(&client);
     // The breaker of the remote backend is open now.
@@ -526,15 +526,18 @@ fn fallback_models_serve_if_the_key_may_use_them() {
     let answer = client.post_json(CHAT, &chat("big"));
     assert_eq!((answered_by(&answer), worker_and_attempts(&answer)), ("small", ("0", "2")));
     assert_eq!(answer.json()["model"], "big", "the client sees the name that it asked for");
-    let sent: Value = serde_json::from_str(&small.asked()[0].body).unwrap();
+    let sent: Value = serde_json::from_str(&small.received()[0].body).unwrap();
     assert_eq!(sent["model"], "their-small");
     let answer = gateway.client_with(ADMIN).post_json(CHAT, &chat("big"));
     assert_eq!(answered_by(&answer), "secret", "fallbacks are tried in the configured order");
     client.post_json(CHAT, &chat("big"));
     // The breaker of big is open, so big gets no request.
-    let asked = big.asked().len();
+    let asked = big.received().len();
     let answer = client.post_json(CHAT, &chat("heavy"));
-    assert_eq!((answered_by(&answer), worker_and_attempts(&answer), big.asked().len()), ("small", ("0", "1"), asked));
+    assert_eq!(
+        (answered_by(&answer), worker_and_attempts(&answer), big.received().len()),
+        ("small", ("0", "1"), asked)
+    );
 }
 
 #[test]
@@ -552,10 +555,10 @@ fn a_tier_falls_back_and_a_key_without_fallbacks_gets_the_answer_of_the_backend(
     assert_eq!((answer.status(), answer.json()), (503, json!({"of": "big"})), "the response of the backend, unchanged");
     let answer = gateway.client_with(key).post_json(EMBED, &json!({"model": "big", "input": "x"}));
     assert_eq!(refused(&answer, 400), "wrong_model_kind");
-    assert_eq!(small.asked().len(), 1);
+    assert_eq!(small.received().len(), 1);
     gateway.client_with(key).post_json(CHAT, &chat("big"));
     assert_eq!(refused(&gateway.client_with(key).post_json(CHAT, &chat("big")), 503), "backend_unavailable");
-    assert_eq!((small.asked().len(), big.asked().len()), (1, 3));
+    assert_eq!((small.received().len(), big.received().len()), (1, 3));
 }
 
 #[test]
@@ -567,7 +570,7 @@ fn num_retries_limits_the_retries() {
         (answer.status(), answer.json(), worker_and_attempts(&answer)),
         (503, json!({"busy": true}), ("2", "3"))
     );
-    assert_eq!(remotes.iter().map(|remote| remote.asked().len()).collect::<Vec<_>>(), [1, 1, 1, 0]);
+    assert_eq!(remotes.iter().map(|remote| remote.received().len()).collect::<Vec<_>>(), [1, 1, 1, 0]);
 }
 
 #[test]
@@ -580,7 +583,7 @@ fn the_worker_with_the_lowest_priority_number_serves_as_long_as_it_can() {
     // The next request may use an idle connection and fail, which only then reveals that the backend has ended.
     eventually("the end of the backend is noticed", SOON, || post_chat(&client).status() == 200);
     assert!((0..5).all(|_| worker_and_attempts(&post_chat(&client)) == ("1", "1")));
-    assert_eq!((first.asked().len(), second.asked().len()), (5, 6));
+    assert_eq!((first.received().len(), second.received().len()), (5, 6));
 }
 
 #[test]
@@ -593,7 +596,7 @@ fn requests_are_spread_by_weight() {
     for _ in 0..200 {
         assert_eq!(post_chat(&client).status(), 200);
     }
-    let served = [&heavy, &light].map(|remote| remote.asked().len());
+    let served = [&heavy, &light].map(|remote| remote.received().len());
     // For heavy 180 requests are expected, with a standard deviation of 4: 140 are ten deviations away. The probability
     // that light gets none is 0.9^200.
     assert!(served[0] >= 140 && served[1] >= 1, "{served:?}");

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::accounts::access_log_line;
 use super::support::{
     gateway::{Backend, Builder, Gateway},
-    runpod::{KEY, Platform, Route, Said},
+    runpod::{KEY, Platform, Route, ScriptedResponse},
     wait::{self, SOON, eventually},
 };
 
@@ -239,12 +239,12 @@ fn a_job_that_comes_twice_is_done_once() {
 fn a_result_is_posted_again_after_500_and_429_but_not_after_404() {
     let platform = Platform::start();
     let _gateway = ready(&platform, json!({}));
-    platform.says(Route::Done, [Said::status(500), Said::status(429)]);
+    platform.script_responses(Route::Done, [ScriptedResponse::status(500), ScriptedResponse::status(429)]);
     platform.offer([job("job-1", &chat(false))]);
     let calls = platform.wait_calls(&[Route::Done], 3);
     assert!(calls.iter().all(|call| call.body() == calls[0].body()));
     // A result that gets 404 is not posted again, and the next job is still done.
-    platform.says(Route::Done, [Said::status(404)]);
+    platform.script_responses(Route::Done, [ScriptedResponse::status(404)]);
     platform.offer([job("job-2", &chat(false))]);
     platform.wait_done("job-2");
     platform.offer([job("job-3", &chat(false))]);
@@ -257,14 +257,14 @@ fn a_result_is_posted_again_after_500_and_429_but_not_after_404() {
 fn a_result_that_is_refused_makes_its_job_fail() {
     let platform = Platform::start();
     let gateway = ready(&platform, json!({}));
-    platform.says(Route::Done, [Said::status(413)]);
+    platform.script_responses(Route::Done, [ScriptedResponse::status(413)]);
     platform.offer([job("job-1", &chat(false))]);
     let calls = platform.wait_calls(&[Route::Done], 2);
     let expected = format!("RunPod refuses the result (413, {} bytes)", calls[0].body().len());
     assert_eq!(calls[1].json(), json!({"error": expected}));
     assert_eq!(calls[1].target(), calls[0].target());
     // The error is posted once, even if that is refused too.
-    platform.says(Route::Done, [Said::status(400), Said::status(400)]);
+    platform.script_responses(Route::Done, [ScriptedResponse::status(400), ScriptedResponse::status(400)]);
     platform.offer([job("job-2", &chat(false))]);
     platform.wait_calls(&[Route::Done], 4);
     platform.offer([job("job-3", &chat(false))]);
@@ -279,7 +279,7 @@ fn a_result_that_is_refused_makes_its_job_fail() {
 fn after_a_piece_that_is_refused_with_404_no_other_is_posted() {
     let platform = Platform::start();
     let gateway = ready(&platform, json!({"hold_mid_stream": {"after_frames": 1}}));
-    platform.says(Route::Stream, [Said::status(404)]);
+    platform.script_responses(Route::Stream, [ScriptedResponse::status(404)]);
     platform.offer([job("job-1", &chat(true))]);
     platform.wait_calls(&[Route::Stream], 1);
     eventually("the refusal is reported", SOON, || gateway.output().contains("RunPod answers 404"));
@@ -321,7 +321,7 @@ fn a_large_job_reaches_llama_server_complete() {
 fn a_piece_is_posted_at_most_three_times_and_stays_in_the_result() {
     let platform = Platform::start();
     let _gateway = ready(&platform, json!({}));
-    platform.says(Route::Stream, [500; 3].map(Said::status));
+    platform.script_responses(Route::Stream, [500; 3].map(ScriptedResponse::status));
     platform.offer([job("job-1", &chat(true))]);
     let done = platform.wait_done("job-1");
     let pieces = platform.pieces("job-1");
@@ -365,7 +365,10 @@ fn a_stream_that_is_stopped_ends() {
 fn malformed_stop_lists_stop_no_job() {
     let platform = Platform::start();
     let answers = [json!({"jobsToStop": null}), json!(["job-1"]), json!({"jobsToStop": "job-1"}), json!(null)];
-    platform.says(Route::Stop, answers.iter().map(Said::json).chain([Said::status(204)]));
+    platform.script_responses(
+        Route::Stop,
+        answers.iter().map(ScriptedResponse::json).chain([ScriptedResponse::status(204)]),
+    );
     let gateway = ready(&platform, json!({"hold_requests": [CHAT]}));
     platform.offer([job("job-1", &chat(false))]);
     platform.wait_calls(&[Route::Stop], 6);

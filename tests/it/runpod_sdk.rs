@@ -10,7 +10,7 @@ use super::runpod_queue::{TAKES, chat, job, joined_output, worker_of};
 use super::support::{
     gateway::runpod_python,
     process::Process,
-    runpod::{Call, Platform, Route, Said},
+    runpod::{Call, Platform, Route, ScriptedResponse},
     wait::{self, eventually},
 };
 
@@ -78,7 +78,7 @@ fn the_service_sends_the_same_calls_as_a_worker_of_the_sdk() {
         sdk.signal(Signal::SIGTERM);
         // The SDK ends only after all its open polls have been answered.
         for route in [Route::Stop, Route::Take, Route::TakeBatch] {
-            platform.says(route, [Said::status(204)]);
+            platform.script_responses(route, [ScriptedResponse::status(204)]);
         }
         sdk.wait_exit();
         calls

@@ -9,8 +9,8 @@ use serde_json::json;
 use super::runpod_queue::{CHAT, TAKES, chat, chat_body, job, joined_output, ready, worker_of};
 use super::support::{
     gateway::Gateway,
-    runpod::{KEY, Platform, Route, Said},
-    wait::{self, SOON, eventually, keeps},
+    runpod::{KEY, Platform, Route, ScriptedResponse},
+    wait::{self, SOON, assert_throughout, eventually},
 };
 
 #[test]
@@ -132,10 +132,15 @@ fn a_job_wakes_a_sleeping_model_and_gets_a_progress_update() {
 #[test]
 fn an_answer_without_a_job_is_followed_by_another_request_for_jobs() {
     let platform = Platform::start();
-    let odd = |content_type, body: &str| Said { status: 200, content_type, body: body.to_owned() };
-    let answers = [Said::status(204), Said::status(400), odd("text/html", "<html>"), odd("application/json", "")];
+    let odd = |content_type, body: &str| ScriptedResponse { status: 200, content_type, body: body.to_owned() };
+    let answers = [
+        ScriptedResponse::status(204),
+        ScriptedResponse::status(400),
+        odd("text/html", "<html>"),
+        odd("application/json", ""),
+    ];
     let count = answers.len();
-    platform.says(Route::Take, answers);
+    platform.script_responses(Route::Take, answers);
     let gateway = ready(&platform, json!({}));
     platform.wait_calls(TAKES, count + 1);
     assert!(!gateway.output().contains("no jobs can be taken"), "none of these answers is an error of the platform");
@@ -147,8 +152,8 @@ fn an_answer_without_a_job_is_followed_by_another_request_for_jobs() {
 #[test]
 fn a_malformed_job_is_logged_once_as_an_error_of_the_platform() {
     let platform = Platform::start();
-    let odd = |body: &str| Said { status: 200, content_type: "application/json", body: body.to_owned() };
-    platform.says(Route::Take, [odd("{"), odd("null"), Said::json(&json!({"input": {}}))]);
+    let odd = |body: &str| ScriptedResponse { status: 200, content_type: "application/json", body: body.to_owned() };
+    platform.script_responses(Route::Take, [odd("{"), odd("null"), ScriptedResponse::json(&json!({"input": {}}))]);
     let gateway = ready(&platform, json!({}));
     platform.offer([job("job-1", &chat(false))]);
     platform.wait_done("job-1");
@@ -161,9 +166,12 @@ fn a_malformed_job_is_logged_once_as_an_error_of_the_platform() {
 #[test]
 fn requests_to_a_platform_that_answers_429_or_5xx_are_sent_again() {
     let platform = Platform::start();
-    platform.says(Route::Take, [Said::status(500), Said::status(502), Said::status(429)]);
-    platform.says(Route::Stop, [Said::status(500), Said::status(502)]);
-    platform.says(Route::Ping, [Said::status(500), Said::status(502)]);
+    platform.script_responses(
+        Route::Take,
+        [ScriptedResponse::status(500), ScriptedResponse::status(502), ScriptedResponse::status(429)],
+    );
+    platform.script_responses(Route::Stop, [ScriptedResponse::status(500), ScriptedResponse::status(502)]);
+    platform.script_responses(Route::Ping, [ScriptedResponse::status(500), ScriptedResponse::status(502)]);
     let mut gateway = ready(&platform, json!({}));
     platform.offer([job("job-1", &chat(false))]);
     platform.wait_done("job-1");
@@ -183,7 +191,7 @@ fn requests_to_a_platform_that_answers_429_or_5xx_are_sent_again() {
         !gateway.output().contains("RunPod answers 502"),
         "of several failures in a row only the first is reported"
     );
-    platform.says(Route::Take, [Said::status(204)]);
+    platform.script_responses(Route::Take, [ScriptedResponse::status(204)]);
     assert_eq!(gateway.stop().code(), Some(0));
 }
 
@@ -224,7 +232,7 @@ fn pings_name_the_jobs_in_progress() {
 #[test]
 fn a_ping_that_fails_is_sent_again() {
     let platform = Platform::start();
-    platform.says(Route::Ping, [Said::status(500), Said::status(429)]);
+    platform.script_responses(Route::Ping, [ScriptedResponse::status(500), ScriptedResponse::status(429)]);
     let _gateway = worker_of(&platform).set("RUNPOD_PING_INTERVAL", 3_600_000).start();
     platform.wait_calls(&[Route::Ping], 3);
 }
@@ -285,7 +293,9 @@ fn a_job_that_arrives_while_another_is_finished_after_sigterm_is_done() {
     platform.wait_calls(TAKES, 2);
     gateway.signal(Signal::SIGTERM);
     eventually("the worker is stopping", SOON, || gateway.health().get("/ping").status() == 503);
-    keeps("the worker finishes its job", LAST_TAKE + SOON / 8, || gateway.health().get("/ping").status() == 503);
+    assert_throughout("the worker finishes its job", LAST_TAKE + SOON / 8, || {
+        gateway.health().get("/ping").status() == 503
+    });
     platform.offer([job("job-2", &chat(false))]);
     gateway.journal().wait_for_requests(CHAT, 2);
     gateway.control().release_all_requests();
@@ -438,7 +448,9 @@ fn a_worker_does_not_shut_down_as_unused_while_it_does_a_job() {
     gateway.journal().wait_for_requests(CHAT, 2);
     gateway.control().release_requests(1);
     assert_eq!(client.read_response().unwrap().status(), 200);
-    keeps("the worker keeps serving", Duration::from_millis(600), || gateway.health().get("/ping").status() == 200);
+    assert_throughout("the worker keeps serving", Duration::from_millis(600), || {
+        gateway.health().get("/ping").status() == 200
+    });
     gateway.control().release_all_requests();
     platform.wait_done("job-1");
     assert_eq!(gateway.wait_exit().code(), Some(0), "the unused worker stops");

@@ -10,7 +10,7 @@ use super::support::{
     client::RawClient,
     gateway::{ADMIN, Backend, Gateway, LIMITED, USER, smollm},
     resources::pid_gone,
-    wait::{READY, REAL_MODEL_READY, SOON, STOPS, eventually, keeps},
+    wait::{READY, REAL_MODEL_READY, SOON, STOPS, assert_throughout, eventually},
 };
 
 const CHAT: &str = "/v1/chat/completions";
@@ -60,7 +60,7 @@ fn an_idle_llama_server_is_stopped_counts_as_servable_and_is_woken_by_the_next_r
 #[test]
 fn the_load_does_not_count_as_idle_time() {
     let gateway = sleeper(json!({"load_ms": 1500}), "1s");
-    keeps("the model stays loaded for IDLE_UNLOAD after its load", Duration::from_millis(700), || {
+    assert_throughout("the model stays loaded for IDLE_UNLOAD after its load", Duration::from_millis(700), || {
         state(&gateway) == "ready"
     });
     wait_asleep(&gateway);
@@ -86,7 +86,7 @@ fn probes_and_scrapes_neither_keep_a_model_awake_nor_wake_it() {
         probe();
         state(&gateway) == "stopped"
     });
-    keeps("the model stays asleep", Duration::from_millis(500), || {
+    assert_throughout("the model stays asleep", Duration::from_millis(500), || {
         probe();
         state(&gateway) == "stopped"
     });
@@ -101,10 +101,12 @@ fn a_model_with_requests_in_flight_or_in_the_queue_stays_awake() {
     gateway.journal().wait_for_requests(CHAT, 1);
     let mut second = begin(&gateway);
     let starts = gateway.journal().starts().len();
-    keeps("the model stays loaded", Duration::from_secs(2), || state(&gateway) == "ready");
+    assert_throughout("the model stays loaded", Duration::from_secs(2), || state(&gateway) == "ready");
     gateway.control().release_requests(1);
     assert_eq!(first.read_response().unwrap().status(), 200);
-    keeps("the model stays loaded for the second request", Duration::from_secs(2), || state(&gateway) == "ready");
+    assert_throughout("the model stays loaded for the second request", Duration::from_secs(2), || {
+        state(&gateway) == "ready"
+    });
     gateway.control().release_requests(1);
     assert_eq!(second.read_response().unwrap().status(), 200);
     wait_asleep(&gateway);
@@ -160,7 +162,7 @@ fn a_model_is_not_unloaded_during_a_read_only_request() {
     let gateway = sleeper(json!({"silent_paths": ["/slots"]}), "300ms");
     let reader = gateway.client_with(ADMIN).begin("GET", "/slots", b"").unwrap();
     gateway.journal().wait_for_requests("/slots", 1);
-    keeps("the model stays loaded", Duration::from_secs(1), || state(&gateway) == "ready");
+    assert_throughout("the model stays loaded", Duration::from_secs(1), || state(&gateway) == "ready");
     drop(reader);
     wait_asleep(&gateway);
 }
@@ -256,7 +258,9 @@ fn an_unused_service_stops_with_0() {
     let script = json!({"starts": [{"load_ms": 2500, "hold_requests": [CHAT]}]});
     let mut gateway = Gateway::builder().script(script).set_all(&settings).start_ready();
     let mut client = begin(&gateway);
-    keeps("the service keeps running", Duration::from_secs(3), || gateway.health().get("/livez").status() == 200);
+    assert_throughout("the service keeps running", Duration::from_secs(3), || {
+        gateway.health().get("/livez").status() == 200
+    });
     gateway.control().release_all_requests();
     assert_eq!(client.read_response().unwrap().status(), 200);
     assert_eq!(gateway.wait_exit().code(), Some(0));

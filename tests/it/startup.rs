@@ -15,7 +15,7 @@ use super::support::{
     gateway::{Gateway, python},
     model_file::Kind,
     scripted::ScriptedModel,
-    wait::keeps,
+    wait::assert_throughout,
 };
 
 /// A process that holds a write lease on a file. Until it ends, other processes block in `open`, for at most
@@ -75,7 +75,7 @@ fn a_model_file_that_cannot_be_read_yet_delays_no_probe_and_loses_no_request() {
     std::thread::scope(|scope| {
         let early = scope.spawn(|| chat(&gateway.client()));
         let listed = scope.spawn(|| gateway.client().get("/v1/models").json()["data"][0]["id"].clone());
-        keeps("requests wait and are not refused", Duration::from_millis(200), || {
+        assert_throughout("requests wait and are not refused", Duration::from_millis(200), || {
             probe("/ping") == 204 && !early.is_finished() && !listed.is_finished()
         });
         lease.release();

@@ -78,7 +78,7 @@ fn request_timeout_and_not_stream_idle_timeout_applies_before_the_first_byte_of_
     let settings = [("STREAM_IDLE_TIMEOUT", "100ms"), ("REQUEST_TIMEOUT", "10m")];
     let gateway = ready_with(json!({"hold_mid_stream": {"after_frames": 0}}), &settings);
     let mut stream = gateway.client().stream("/v1/chat/completions", &chat(true));
-    super::support::wait::keeps("the stream is not ended", Duration::from_millis(400), || {
+    super::support::wait::assert_throughout("the stream is not ended", Duration::from_millis(400), || {
         gateway.anonymous().get("/health").json()["queue"]["active"] == 1
     });
     gateway.control().release_all_requests();

@@ -7,15 +7,15 @@
     tiny-embedding.gguf   sentence embeddings (mean pooling)
     tiny-rerank.gguf      relevance scores (classification head)
 
-The weights are random numbers from a fixed seed: the answers make no sense, but they come quickly, in the right shape,
-and the same ones every time. All models share one vocabulary and are 64 wide with two layers.
+The weights are random numbers from a fixed seed: responses make no sense, but they are fast, well formed and always the
+same. All models share one vocabulary and have two layers of width 64.
 
-A random chat model would either ramble inside a JSON string for ever or end its turn at once. This one is kept in
-hand by a few *hidden channels* of the residual stream which no layer reads or writes, so that they carry values of
-the last token's embedding to the output matrix unchanged:
+A random chat model would either continue a JSON string for ever or end its turn at once. A few *hidden channels* of the
+residual stream control this model. No layer reads or writes them, so they carry values of the last token's embedding
+unchanged to the output matrix:
 
-* channel 0 is the same for every token, so its column of the output matrix is a bias per token;
-* each further one is set where the last token belongs to a class (see RULES), so its column says which tokens the
+* channel 0 has the same value for every token, so its column of the output matrix is a bias per token;
+* each further channel is set if the last token belongs to a class (see RULES), so its column says which tokens the
   model prefers after that class.
 """
 
@@ -36,13 +36,13 @@ SEED = 20240229
 WIDTH = 64
 FEED_FORWARD = 128
 LAYERS = 2
-HEADS = 2  # heads of 32, the smallest that a quantised KV cache takes
+HEADS = 2  # heads of 32, the smallest size that a quantised KV cache supports
 CHAT_CONTEXT = 8192
 BERT_CONTEXT = 2048
 
-# ChatML. llama-server renders it with sample messages to learn how the model writes a tool call. Even where a call is
-# required it lets the model talk first, so a marker in the prompt tells the model to start with it; a turn that
-# follows a tool's result is prose again.
+# ChatML. llama-server renders the template with sample messages to find out how the model writes a tool call. Even if a
+# call is required, llama-server allows text before it, so a marker in the prompt makes the model start with the call. A
+# turn after a tool's result is prose again.
 CHAT_TEMPLATE = r"""
 {%- if tools %}
     {{- '<|im_start|>system\nTools:\n' }}
@@ -74,7 +74,7 @@ CHAT_TEMPLATE = r"""
 
 CONTROL = ("<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>", "<pad>", "<|use_tool|>")
 UNK, BOS, EOS, _, END_OF_TURN, PAD, _ = range(len(CONTROL))
-TOOL_CALL = ("<tool_call>", "</tool_call>")  # one token each, so that half of one cannot go astray
+TOOL_CALL = ("<tool_call>", "</tool_call>")  # one token each, so that the model cannot produce half of one
 NEWLINE = "<0x0A>"
 SPACE = "\u2581"  # how SentencePiece writes a space
 
@@ -108,10 +108,10 @@ class Vocabulary:
 
 
 def make_vocabulary() -> Vocabulary:
-    """Control tokens, every byte, the tool call marks, printable ASCII, and words with all their prefixes.
+    """Returns control tokens, all bytes, the tool call marks, printable ASCII, and words with all their prefixes.
 
-    The bytes make any UTF-8 text expressible. The prefixes are there because the tokenizer reaches a word only by
-    merging two neighbouring tokens at a time.
+    The bytes allow any UTF-8 text. The prefixes are needed because the tokenizer builds a word only by merging two
+    neighbouring tokens at a time.
     """
     tokens = list(CONTROL)
     types = [gguf.TokenType.UNKNOWN] + [gguf.TokenType.CONTROL] * (len(CONTROL) - 1)
@@ -130,18 +130,18 @@ def make_vocabulary() -> Vocabulary:
     return Vocabulary(tokens, types)
 
 
-# --- the chat model's manners ------------------------------------------------------------------------------------
+# --- the chat model's preferences --------------------------------------------------------------------------------
 
-# Logits added to a token wherever it stands. Words stay at 0; the random part of a logit has a spread of about 2.
-NEVER = -60.0  # end of turn, raw bytes, halves of words: only what a grammar leaves no choice about
-RARE = -20.0  # other single characters: they appear where a grammar asks for them
+# Logits added to a token in any position. Words get 0; the random part of a logit has a standard deviation of about 2.
+NEVER = -60.0  # end of turn, raw bytes, parts of words: only when a grammar allows nothing else
+RARE = -20.0  # other single characters: only where a grammar requires them
 BIAS_OF = {
-    '"': 4.0,  # so that a string in JSON ends after some ten words
+    '"': 4.0,  # ends a string in JSON after about ten words
     ".": 1.0,
-    "}": -14.0,  # a JSON object rather ends than goes on,
+    "}": -14.0,  # a JSON object ends rather than continues,
     "]": -14.0,
     ",": -18.0,
-    "{": -26.0,  # and rather holds plain values than further objects
+    "{": -26.0,  # and holds plain values rather than objects
     "[": -26.0,
     "\\": -40.0,
 }
@@ -149,7 +149,7 @@ BIAS_OF = {
 
 @dataclass(frozen=True)
 class Rule:
-    """After a token of `after`, add `boost` to the logits of `prefer`."""
+    """After a token of `after`, adds `boost` to the logits of `prefer`."""
 
     after: tuple[str, ...]
     prefer: tuple[str, ...]
@@ -157,8 +157,8 @@ class Rule:
 
 
 RULES = (
-    # `}` is rare in prose, so this ends JSON documents and tool calls and nothing else; in the middle of one the
-    # grammar forbids it.
+    # `}` is rare in prose, so this rule ends only JSON documents and tool calls; in the middle of one, the grammar does
+    # not allow the end of the turn.
     Rule(after=("}", "</tool_call>"), prefer=("<|im_end|>", "</tool_call>"), boost=100.0),
     Rule(after=("<|use_tool|>",), prefer=("<tool_call>",), boost=100.0),
     Rule(after=("<tool_call>",), prefer=(NEWLINE,), boost=100.0),
@@ -172,7 +172,7 @@ HIDDEN_VALUE = 4.0
 
 
 def token_bias(vocabulary: Vocabulary) -> Weights:
-    """The logit bias of every token, as the comments above say."""
+    """Returns the logit bias of every token, from the constants above."""
     words = {SPACE + word for word in WORDS}
     bias = np.full(len(vocabulary), NEVER, dtype=np.float32)
     for index, (text, kind) in enumerate(zip(vocabulary.tokens, vocabulary.types, strict=True)):
@@ -189,13 +189,13 @@ def token_bias(vocabulary: Vocabulary) -> Weights:
 
 
 class Random:
-    """A source of weights whose sequence the seed alone decides."""
+    """A source of random weights; the seed alone decides their sequence."""
 
     def __init__(self, seed: int) -> None:
         self._generator = np.random.default_rng(seed)
 
     def matrix(self, rows: int, columns: int, spread: float | None = None) -> Weights:
-        """Rows are outputs. By default the spread keeps the size of the vector it multiplies."""
+        """Returns a matrix whose rows are outputs. The default spread keeps the length of a vector in a product."""
         spread = columns**-0.5 if spread is None else spread
         return (self._generator.standard_normal((rows, columns)) * spread).astype(np.float32)
 
@@ -281,7 +281,7 @@ def bert_tensors(vocabulary: Vocabulary, *, rerank: bool) -> dict[str, Weights]:
 
 
 def open_writer(path: Path, architecture: str, context: int, vocabulary: Vocabulary) -> gguf.GGUFWriter:
-    """A writer with the keys that all three models have."""
+    """Returns a writer with the keys that all three models have."""
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_name(path.stem)
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
@@ -301,7 +301,7 @@ def open_writer(path: Path, architecture: str, context: int, vocabulary: Vocabul
     writer.add_eos_token_id(EOS)
     writer.add_pad_token_id(PAD)
     writer.add_add_bos_token(True)
-    # With a space prefix llama-server refuses every request that has a grammar.
+    # With a space prefix, llama-server refuses every request with a grammar.
     writer.add_add_space_prefix(False)
     return writer
 

@@ -1,4 +1,4 @@
-//! HTTP clients that see the wire: whether an answer ended or was cut, and when each piece came.
+//! HTTP clients that see what is on the wire: whether a response was complete or cut, and when each piece arrived.
 
 use super::wait::{self, patient};
 use serde_json::Value;
@@ -8,39 +8,39 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Sends whole requests, each on a connection of its own. Panics where there is no answer; `try_send` does not.
+/// Sends whole requests, each on its own connection. Panics where there is no response; the `try_` functions do not.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     address: SocketAddr,
     headers: Vec<(String, String)>,
-    /// How long it waits for the next piece of an answer.
+    /// How long the client waits for the next piece of a response.
     patience: Duration,
 }
 
-/// One connection, for everything that `Client` is too polite for: keep-alive, half requests, half closes.
+/// One connection, for what `Client` does not do: keep-alive, incomplete requests, half-closed connections.
 #[derive(Debug)]
 pub(crate) struct RawClient {
     reader: BufReader<TcpStream>,
 }
 
-/// The first part of an answer.
+/// Status and headers of a response.
 #[derive(Debug, Clone)]
 pub(crate) struct Head {
     pub(crate) status: u16,
-    /// As they came; `header` looks one up in any case.
+    /// In the order of arrival, with names as sent.
     pub(crate) headers: Vec<(String, String)>,
 }
 
-/// A whole answer, or what came of it.
+/// A response, complete or cut.
 #[derive(Debug, Clone)]
 pub(crate) struct Response {
     pub(crate) head: Head,
     pub(crate) body: Vec<u8>,
-    /// False when the connection ended before the body did.
+    /// Whether the body arrived up to its end.
     pub(crate) complete: bool,
 }
 
-/// A streamed answer. Dropping it is a client that goes away.
+/// A streamed response. Dropping it closes the connection.
 #[derive(Debug)]
 pub(crate) struct Stream {
     pub(crate) head: Head,
@@ -53,14 +53,14 @@ pub(crate) struct Stream {
 /// A Server-Sent Event.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Event {
-    /// The `event:` line, where there is one.
+    /// The value of the `event:` line, if there is one.
     pub(crate) name: Option<String>,
     pub(crate) data: String,
-    /// When it came, counted from the request.
+    /// The time of arrival, from the begin of the request.
     pub(crate) after: Duration,
 }
 
-/// Where in the body a reader stands.
+/// What is left of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Body {
     Length(usize),
@@ -71,28 +71,28 @@ enum Body {
 }
 
 impl Client {
-    /// A client of `http://host:port`.
+    /// Makes a client for `http://host:port`.
     pub(crate) fn new(url: &str) -> Self {
         Client { address: address_of(url), headers: Vec::new(), patience: wait::ANSWERS }
     }
 
-    /// The same for a server whose answers may take so long.
+    /// Sets how long the client waits for the next piece of a response.
     pub(crate) fn patience(self, patience: Duration) -> Self {
         Client { patience, ..self }
     }
 
-    /// The same with `Authorization: Bearer <secret>`.
+    /// Adds `Authorization: Bearer <secret>`.
     pub(crate) fn key(self, secret: &str) -> Self {
         self.header("Authorization", &format!("Bearer {secret}"))
     }
 
-    /// The same with one more header.
+    /// Adds a header.
     pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.into(), value.into()));
         self
     }
 
-    /// The headers that it sends beside those that HTTP needs.
+    /// Returns the added headers.
     pub(crate) fn headers(&self) -> &[(String, String)] {
         &self.headers
     }
@@ -118,7 +118,7 @@ impl Client {
         Ok(client.read_rest(head, method))
     }
 
-    /// Posts, and returns when the head of the answer is there.
+    /// Sends a POST, and returns when the head of the response has arrived.
     #[track_caller]
     pub(crate) fn stream(&self, path: &str, body: &Value) -> Stream {
         self.try_stream(path, body).unwrap_or_else(|e| panic!("POST {path}: {e}"))
@@ -132,21 +132,21 @@ impl Client {
         Ok(Stream { head, client, body, text: String::new(), begin })
     }
 
-    /// Sends the request and does not wait for the answer.
+    /// Sends the request and does not wait for the response.
     pub(crate) fn begin(&self, method: &str, path: &str, body: &[u8]) -> io::Result<RawClient> {
         let mut client = RawClient::open(self.address, self.patience)?;
         client.write(&self.request(method, path, body))?;
         Ok(client)
     }
 
-    /// The bytes of a request, to send them in pieces or several on one connection.
+    /// Returns the bytes of a request, to send them in pieces or several on one connection.
     pub(crate) fn request(&self, method: &str, path: &str, body: &[u8]) -> Vec<u8> {
         let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n", self.address);
         for (name, value) in &self.headers {
             head += &format!("{name}: {value}\r\n");
         }
-        let says = |name: &str| self.headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
-        if method == "POST" && !says("content-type") {
+        let has_header = |name: &str| self.headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
+        if method == "POST" && !has_header("content-type") {
             head += "Content-Type: application/json\r\n";
         }
         if method == "POST" || !body.is_empty() {
@@ -164,7 +164,7 @@ impl RawClient {
         Self::open(address_of(url), wait::ANSWERS).unwrap_or_else(|e| panic!("cannot connect to {url}: {e}"))
     }
 
-    /// The same, where it may fail.
+    /// Connects to `http://host:port`; returns the error where that fails.
     pub(crate) fn try_connect(url: &str) -> io::Result<Self> {
         Self::open(address_of(url), wait::ANSWERS)
     }
@@ -181,12 +181,12 @@ impl RawClient {
         self.reader.get_mut().write_all(bytes)
     }
 
-    /// Says that nothing more will be sent, and keeps reading.
+    /// Closes the sending half; the connection can still be read.
     pub(crate) fn finish_writing(&mut self) {
         let _ = self.reader.get_mut().shutdown(Shutdown::Write);
     }
 
-    /// Whether anything has come that was not read, or the connection has ended. Does not wait.
+    /// Whether there are unread bytes or the connection has ended. Does not block.
     pub(crate) fn has_news(&self) -> bool {
         let stream = self.reader.get_ref();
         stream.set_nonblocking(true).expect("a socket can be told not to block");
@@ -196,13 +196,13 @@ impl RawClient {
         news
     }
 
-    /// Reads one whole answer (to anything but HEAD); the connection can be used again when it was complete.
+    /// Reads one response to a request other than HEAD. After a complete one the connection can be used again.
     pub(crate) fn read_response(&mut self) -> io::Result<Response> {
         let head = self.read_head()?;
         Ok(self.read_rest(head, "GET"))
     }
 
-    /// Reads up to the empty line.
+    /// Reads status and headers, up to the empty line.
     pub(crate) fn read_head(&mut self) -> io::Result<Head> {
         let status_line = self.line()?;
         let status = status_line.split(' ').nth(1).and_then(|status| status.parse().ok());
@@ -218,7 +218,7 @@ impl RawClient {
         }
     }
 
-    /// Reads so many bytes.
+    /// Reads `count` bytes.
     pub(crate) fn read_exactly(&mut self, count: usize) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; count];
         self.reader.read_exact(&mut bytes)?;
@@ -235,7 +235,7 @@ impl RawClient {
         bytes
     }
 
-    /// The same, with what went wrong instead of a panic; what came before a reset is lost.
+    /// Like `read_to_close`, but returns the error; the bytes before it are lost.
     pub(crate) fn try_read_to_close(&mut self) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         self.reader.read_to_end(&mut bytes).map(|_| bytes)
@@ -250,7 +250,7 @@ impl RawClient {
         Response { head, body, complete: state == Body::Complete }
     }
 
-    /// The next bytes of a body; None when it is complete or cut.
+    /// Returns the next bytes of a body; `None` when it is complete or cut, which `state` then says.
     fn piece(&mut self, state: &mut Body) -> Option<Vec<u8>> {
         match self.try_piece(state) {
             Ok(Some(piece)) => return Some(piece),
@@ -285,13 +285,15 @@ impl RawClient {
         }
     }
 
+    /// Returns the bytes that are there, at most `at_most`; waits for the first one.
     fn some(&mut self, at_most: usize) -> io::Result<Vec<u8>> {
-        let there = self.reader.fill_buf()?;
-        let piece = there[..there.len().min(at_most)].to_vec();
+        let buffered = self.reader.fill_buf()?;
+        let piece = buffered[..buffered.len().min(at_most)].to_vec();
         self.reader.consume(piece.len());
         Ok(piece)
     }
 
+    /// Reads a line that ends with CRLF.
     fn line(&mut self) -> io::Result<String> {
         let mut line = Vec::new();
         self.reader.read_until(b'\n', &mut line)?;
@@ -303,9 +305,10 @@ impl RawClient {
 }
 
 impl Head {
+    /// Returns the value of the first header of this name, in any case.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        let it = self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
-        it.map(|(_, value)| value.as_str())
+        let found = self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.as_str())
     }
 }
 
@@ -329,7 +332,7 @@ impl Response {
 }
 
 impl Stream {
-    /// Waits for the next event; None at the end of the body, however it ended.
+    /// Waits for the next event; `None` at the end of the body, complete or cut.
     pub(crate) fn next_event(&mut self) -> Option<Event> {
         loop {
             if let Some(end) = self.text.find("\n\n") {
@@ -341,23 +344,24 @@ impl Stream {
         }
     }
 
-    /// All events that are left.
+    /// Reads the remaining events.
     pub(crate) fn events(&mut self) -> Vec<Event> {
         std::iter::from_fn(|| self.next_event()).collect()
     }
 
-    /// Whether HTTP's own end of the body has come (false before it, and for ever when the answer was cut).
+    /// Whether the end of the body has arrived (by length, chunks or close); never true for a cut response.
     pub(crate) fn is_complete(&self) -> bool {
         self.body == Body::Complete
     }
 
-    /// Bytes after the last whole event.
+    /// Returns the text after the last complete event.
     pub(crate) fn rest(&self) -> &str {
         &self.text
     }
 }
 
 impl Event {
+    /// Parses the lines of one event; several `data:` lines are joined.
     pub(crate) fn parse(lines: &str, after: Duration) -> Self {
         let field = |name: &'static str| lines.lines().filter_map(move |line| line.strip_prefix(name));
         let data: Vec<&str> = field("data:").map(str::trim_start).collect();
@@ -392,5 +396,5 @@ impl Body {
 
 fn address_of(url: &str) -> SocketAddr {
     let address = url.strip_prefix("http://").unwrap_or(url).trim_end_matches('/');
-    address.parse().unwrap_or_else(|_| panic!("not a host and port: {url}"))
+    address.parse().unwrap_or_else(|_| panic!("not `http://host:port`: {url}"))
 }

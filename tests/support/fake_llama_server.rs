@@ -1,5 +1,5 @@
-//! A stand-in for llama-server that misbehaves on command. The tests start it (or let the gateway start it) in
-//! place of the real one; `fake/mod.rs` tells how it is scripted and watched.
+//! A stand-in for llama-server that misbehaves on command. Tests start it, or let the gateway start it, in place of the
+//! real one; `fake/mod.rs` describes its script, journal and control socket.
 
 #[path = "fake/mod.rs"]
 mod fake;

@@ -1,11 +1,11 @@
-//! The fake llama-server started by a test itself, without a gateway in front.
+//! The fake llama-server as a child of the test, without a gateway.
 
 use super::{client::Client, model_file::Kind, process::Process, scripted::ScriptedModel};
 use serde_json::Value;
 use std::process::Command;
 use tempfile::TempDir;
 
-/// The key that this server wants.
+/// The API key of this server.
 pub(crate) const KEY: &str = "fake-worker-key";
 
 /// A running fake.
@@ -16,7 +16,7 @@ pub(crate) struct FakeServer {
 }
 
 impl FakeServer {
-    /// Starts one that does what `script` says, with `arguments` beside the usual ones.
+    /// Starts the fake with a script, and with `arguments` after the usual ones.
     pub(crate) fn start(script: &Value, arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let model = ScriptedModel::create(folder.path(), "dummy.gguf", Kind::Chat, script);
@@ -30,24 +30,24 @@ impl FakeServer {
         FakeServer { process, model, _folder: folder }
     }
 
-    /// A client with the right key; waits until the port is bound, not for the load.
+    /// Returns a client with the right key. Waits until the port is bound, not for the load.
     pub(crate) fn client(&self) -> Client {
         Client::new(&self.url()).key(KEY)
     }
 
-    /// Waits until it is ready.
-    pub(crate) fn ready(&self) {
+    /// Waits until the fake is ready.
+    pub(crate) fn wait_ready(&self) {
         self.model.journal().wait_for_event("ready");
     }
 
-    /// `http://127.0.0.1:PORT`; waits until the port is bound.
+    /// Returns `http://127.0.0.1:PORT`. Waits until the port is bound.
     pub(crate) fn url(&self) -> String {
         let bound = self.model.journal().wait_for_event("bound");
         format!("http://127.0.0.1:{}", bound["port"])
     }
 }
 
-/// The fake's executable.
+/// Returns the path of the fake's program.
 pub(crate) fn program() -> &'static str {
     env!("CARGO_BIN_EXE_fake-llama-server")
 }

@@ -1,4 +1,4 @@
-//! The gateway as its users know it: `llamagate serve` in a process of its own, with a data folder of its own.
+//! The gateway as its users run it: a process of `llamagate serve`, with its own data folder.
 
 use super::{
     client::Client,
@@ -25,36 +25,37 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// The secrets in the key file that every gateway gets unless told otherwise.
+/// The secrets of the default key file.
 pub(crate) const ADMIN: &str = "admin-secret-0123456789";
 pub(crate) const USER: &str = "user-secret-0123456789";
-/// Two requests a minute.
+/// The secret of a key for two requests per minute.
 pub(crate) const LIMITED: &str = "limited-secret-0123456789";
+/// The secret of an expired key.
 pub(crate) const EXPIRED: &str = "expired-secret-0123456789";
 
-/// What stands behind the gateway.
+/// The llama-server behind the gateway.
 #[derive(Debug, Clone)]
 pub(crate) enum Backend {
-    /// The fake llama-server, told what to do wrong.
+    /// The fake llama-server, with a script of its faults.
     Fake { script: Value, kind: Kind },
-    /// The real llama-server with a file of the test models' folder, `tiny-chat.gguf` for one.
+    /// The real llama-server with a file of the test models' folder, such as `tiny-chat.gguf`.
     Real { model: &'static str },
     /// The models of a configuration file, each served by the fake: file name under MODELS_DIR, script and kind.
     Fakes { config: String, models: Vec<(String, Value, Kind)> },
-    /// The models of a configuration file, served by the real llama-server; the test models lie under MODELS_DIR.
+    /// The models of a configuration file, served by the real llama-server; MODELS_DIR holds the test models.
     Reals { config: String },
 }
 
-/// A gateway to be started.
+/// The configuration of a gateway that a test starts.
 #[derive(Debug)]
 pub(crate) struct Builder {
     backend: Backend,
     settings: BTreeMap<String, String>,
     arguments: Vec<String>,
     keys: Option<String>,
-    /// The command that runs the gateway, where it is not started directly.
+    /// The command that runs the gateway; empty if the gateway is started directly.
     under: Vec<String>,
-    /// The size of a file system of its own for LOG_DIR.
+    /// The size of a separate file system for LOG_DIR.
     log_disk_kib: Option<u32>,
 }
 
@@ -69,7 +70,7 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// In front of a healthy fake, with the keys above.
+    /// Begins the configuration: in front of a healthy fake, with the keys above.
     pub(crate) fn builder() -> Builder {
         Builder {
             backend: Backend::Fake { script: json!({}), kind: Kind::Chat },
@@ -81,12 +82,12 @@ impl Gateway {
         }
     }
 
-    /// `http://127.0.0.1:PORT` of the gateway.
+    /// Returns `http://127.0.0.1:PORT` of the gateway.
     pub(crate) fn url(&self) -> &str {
         &self.url
     }
 
-    /// `http://127.0.0.1:PORT` of the health port.
+    /// Returns `http://127.0.0.1:PORT` of the health port.
     pub(crate) fn health_url(&self) -> &str {
         &self.health_url
     }
@@ -95,17 +96,17 @@ impl Gateway {
         self.process.pid()
     }
 
-    /// DATA_DIR.
+    /// Returns DATA_DIR.
     pub(crate) fn data_dir(&self) -> &Path {
-        self.folder.as_ref().expect("it is kept until the drop").path()
+        self.folder.as_ref().expect("the folder is kept until the drop").path()
     }
 
-    /// AUTH_KEYS_FILE.
+    /// Returns AUTH_KEYS_FILE.
     pub(crate) fn keys_file(&self) -> PathBuf {
         self.data_dir().join("api_keys.txt")
     }
 
-    /// A client of the gateway with the user's key.
+    /// Returns a client of the gateway with the user's key.
     pub(crate) fn client(&self) -> Client {
         self.client_with(USER)
     }
@@ -114,17 +115,18 @@ impl Gateway {
         self.anonymous().key(secret)
     }
 
+    /// Returns a client of the gateway without a key.
     pub(crate) fn anonymous(&self) -> Client {
         let patience = if self.is_real { wait::REAL_MODEL_ANSWERS } else { wait::ANSWERS };
         Client::new(&self.url).patience(patience)
     }
 
-    /// A client of the health port.
+    /// Returns a client of the health port.
     pub(crate) fn health(&self) -> Client {
         Client::new(&self.health_url)
     }
 
-    /// Waits until the health port's /ping says that a request would be served.
+    /// Waits until /ping on the health port answers 200: a request would be served.
     #[track_caller]
     pub(crate) fn wait_ready(&self) {
         let deadline = if self.is_real { wait::REAL_MODEL_READY } else { wait::READY };
@@ -143,14 +145,14 @@ impl Gateway {
         self.process.wait_exit()
     }
 
-    /// SIGTERM, then its end.
+    /// Sends SIGTERM and waits until the gateway has ended.
     #[track_caller]
     pub(crate) fn stop(&mut self) -> ExitStatus {
         self.signal(Signal::SIGTERM);
         self.wait_exit()
     }
 
-    /// What it has printed so far.
+    /// Returns the output so far.
     pub(crate) fn output(&self) -> String {
         self.process.output()
     }
@@ -163,18 +165,18 @@ impl Gateway {
         resources::fds(self.pid())
     }
 
-    /// The fake's dummy model; panics in front of a real llama-server.
+    /// Returns the first model of the fake; panics with the real llama-server.
     pub(crate) fn model(&self) -> &ScriptedModel {
         self.models.first().expect("only the fake has a script and a journal")
     }
 
-    /// The dummy model with this file name, of a fleet of fakes.
+    /// Returns the fake's model with this file name.
     #[track_caller]
     pub(crate) fn model_file(&self, name: &str) -> &ScriptedModel {
         self.models.iter().find(|model| model.path.ends_with(name)).expect("there is a model of that name")
     }
 
-    /// Puts another configuration file in place of the one it was started with, by rename.
+    /// Replaces the configuration file by rename.
     pub(crate) fn rewrite_config(&self, config: &str) {
         let path = self.data_dir().join("llamagate.yaml");
         fs::write(path.with_extension("new"), config).expect("the configuration can be written");
@@ -185,7 +187,7 @@ impl Gateway {
         self.model().journal()
     }
 
-    /// The control socket of the fake that was started last.
+    /// Connects to the control socket of the fake that was started last.
     #[track_caller]
     pub(crate) fn control(&self) -> Control {
         self.model().control()
@@ -197,7 +199,7 @@ impl Drop for Gateway {
         let workers = self.child_pids();
         self.process.kill();
         for worker in workers {
-            let _ = kill(Pid::from_raw(worker as i32), Signal::SIGKILL); // should the gateway have failed to take them along
+            let _ = kill(Pid::from_raw(worker as i32), Signal::SIGKILL); // in case the gateway has failed to end them
         }
         if let Some(folder) = self.folder.take()
             && thread::panicking()
@@ -208,36 +210,36 @@ impl Drop for Gateway {
 }
 
 impl Builder {
-    /// A setting, by its environment variable.
+    /// Sets an environment variable.
     pub(crate) fn set(mut self, variable: &str, value: impl ToString) -> Self {
         self.settings.insert(variable.into(), value.to_string());
         self
     }
 
-    /// Several settings.
+    /// Sets several environment variables.
     pub(crate) fn set_all(self, settings: &[(&str, &str)]) -> Self {
         settings.iter().fold(self, |builder, (variable, value)| builder.set(variable, value))
     }
 
-    /// One more argument after `serve`.
+    /// Adds an argument after `serve`.
     pub(crate) fn argument(mut self, argument: &str) -> Self {
         self.arguments.push(argument.into());
         self
     }
 
-    /// What the fake does wrong.
+    /// Uses the fake with this script.
     pub(crate) fn script(self, script: Value) -> Self {
         self.backend(Backend::Fake { script, kind: Kind::Chat })
     }
 
-    /// Several models, each served by the fake: a configuration file, and for each file name that it mentions what the
-    /// fake does wrong.
+    /// Uses a configuration file whose models are served by the fake: the file, and the script for each model file that
+    /// it names.
     pub(crate) fn fakes(self, config: &str, models: &[(&str, Value)]) -> Self {
         let models = models.iter().map(|(name, script)| ((*name).to_owned(), script.clone(), Kind::Chat)).collect();
         self.backend(Backend::Fakes { config: config.into(), models })
     }
 
-    /// Several models, served by the real llama-server.
+    /// Uses a configuration file whose models are served by the real llama-server.
     pub(crate) fn reals(self, config: &str) -> Self {
         self.backend(Backend::Reals { config: config.into() })
     }
@@ -247,44 +249,44 @@ impl Builder {
         self
     }
 
-    /// Another key file.
+    /// Sets the text of the key file.
     pub(crate) fn keys(mut self, text: &str) -> Self {
         self.keys = Some(text.into());
         self
     }
 
-    /// No key file and AUTH_ENABLED=false.
+    /// Writes no key file and sets AUTH_ENABLED=false.
     pub(crate) fn without_keys(mut self) -> Self {
         self.keys = None;
         self.set("AUTH_ENABLED", false)
     }
 
-    /// Other limits on open files, soft and hard.
+    /// Sets the soft and the hard limit on open files.
     pub(crate) fn open_files(self, soft: u32, hard: u32) -> Self {
         self.under(&["/bin/sh", "-c", &format!("ulimit -Sn {soft} && ulimit -Hn {hard} && exec \"$0\" \"$@\"")])
     }
 
-    /// Runs it by this command, which gets the gateway's program and arguments after its own.
+    /// Runs the gateway through this command, which gets the gateway's program and arguments after its own.
     pub(crate) fn under(mut self, command: &[&str]) -> Self {
         self.under = command.iter().map(|&word| word.to_owned()).collect();
         self
     }
 
-    /// A file system in memory of so many KiB for LOG_DIR, which nobody but this gateway sees. `can_mount` says whether
-    /// this machine lets us.
+    /// Mounts a tmpfs of `kib` KiB on LOG_DIR, in the gateway's mount namespace only. `can_mount` says whether this
+    /// machine allows it.
     pub(crate) fn log_disk(mut self, kib: u32) -> Self {
         self.log_disk_kib = Some(kib);
         self
     }
 
-    /// Starts it and waits until it listens; the model may still be loading.
+    /// Starts the gateway and waits until it listens; the model may still be loading.
     #[track_caller]
     pub(crate) fn start(self) -> Gateway {
         let is_real = matches!(self.backend, Backend::Real { .. } | Backend::Reals { .. });
         let (mut process, folder, models) = self.spawn();
         let port = eventually_some("the gateway writes PORT_FILE", wait::STARTS, || {
-            let ended = process.has_ended();
-            assert!(ended.is_none(), "the gateway ended at its start: {ended:?}\n{}", process.output());
+            let status = process.try_exit_status();
+            assert!(status.is_none(), "the gateway ended at its start: {status:?}\n{}", process.output());
             fs::read_to_string(folder.path().join(".port")).ok()?.trim().parse::<u16>().ok()
         });
         let line = process.wait_for_line("health port listens on http://");
@@ -293,7 +295,7 @@ impl Builder {
         Gateway { process, folder: Some(folder), models, url: format!("http://127.0.0.1:{port}"), health_url, is_real }
     }
 
-    /// Starts it and waits until it serves.
+    /// Starts the gateway and waits until it is ready.
     #[track_caller]
     pub(crate) fn start_ready(self) -> Gateway {
         let gateway = self.start();
@@ -301,13 +303,13 @@ impl Builder {
         gateway
     }
 
-    /// Starts it and waits for nothing.
+    /// Starts the gateway without waiting.
     pub(crate) fn launch(self) -> (Process, TempDir) {
         let (process, folder, _) = self.spawn();
         (process, folder)
     }
 
-    /// Starts one that is expected to end by itself; returns its status and what it printed.
+    /// Starts a gateway that is expected to end by itself; returns its status and its output.
     #[track_caller]
     pub(crate) fn run_to_exit(self) -> (ExitStatus, String) {
         let (mut process, _folder) = self.launch();
@@ -382,44 +384,44 @@ impl Builder {
     }
 }
 
-/// Whether a process may have a file system of its own here.
+/// Whether this machine allows a mount in a new mount namespace.
 pub(crate) fn can_mount() -> bool {
     let words = in_own_mounts("mount -t tmpfs -o size=64k none /mnt");
     let mount = Command::new(&words[0]).args(&words[1..]).arg("true").env_clear().output();
     mount.is_ok_and(|output| output.status.success())
 }
 
-/// The command that runs another after this line of shell, which may mount what nobody else sees.
+/// Returns the prefix of a command that runs in a new mount namespace, after this line of shell.
 fn in_own_mounts(line: &str) -> [String; 5] {
     ["unshare", "-Urm", "/bin/sh", "-c", &format!("{line} && exec \"$0\" \"$@\"")].map(str::to_owned)
 }
 
-/// The real llama-server: LLAMA_SERVER, else the one that scripts/test.sh keeps in the checkout.
+/// Returns the real llama-server: LLAMA_SERVER, else the one that scripts/test.sh keeps in the checkout.
 pub(crate) fn real_llama_server() -> PathBuf {
     given_or_cached("LLAMA_SERVER", "llama-server/llama-server")
 }
 
-/// The folder of the tiny test models: LLAMAGATE_TEST_MODELS, else the one in the checkout.
+/// Returns the folder of the tiny test models: LLAMAGATE_TEST_MODELS, else the one in the checkout.
 pub(crate) fn test_models() -> PathBuf {
     given_or_cached("LLAMAGATE_TEST_MODELS", "models")
 }
 
-/// A small model that speaks: LLAMAGATE_TEST_SMOLLM, else the one in the checkout.
+/// Returns a small model that generates real text: LLAMAGATE_TEST_SMOLLM, else the one in the checkout.
 pub(crate) fn smollm() -> PathBuf {
     given_or_cached("LLAMAGATE_TEST_SMOLLM", "models/SmolLM2-135M-Instruct.Q4_1.gguf")
 }
 
-/// A Python with the client libraries that users have: LLAMAGATE_TEST_PYTHON, else the one in the checkout.
+/// Returns a Python with the client libraries: LLAMAGATE_TEST_PYTHON, else the one in the checkout.
 pub(crate) fn python() -> PathBuf {
     given_or_cached("LLAMAGATE_TEST_PYTHON", "venv/bin/python")
 }
 
-/// A Python with RunPod's SDK: LLAMAGATE_TEST_RUNPOD, else the one in the checkout.
+/// Returns a Python with RunPod's SDK: LLAMAGATE_TEST_RUNPOD, else the one in the checkout.
 pub(crate) fn runpod_python() -> PathBuf {
     given_or_cached("LLAMAGATE_TEST_RUNPOD", "runpod/bin/python")
 }
 
-/// A Python with LiteLLM's SDK: LLAMAGATE_TEST_LITELLM, else the one in the checkout.
+/// Returns a Python with LiteLLM's SDK: LLAMAGATE_TEST_LITELLM, else the one in the checkout.
 pub(crate) fn litellm_python() -> PathBuf {
     given_or_cached("LLAMAGATE_TEST_LITELLM", "litellm/bin/python")
 }
@@ -433,9 +435,9 @@ fn given_or_cached(variable: &str, cached: &str) -> PathBuf {
     path
 }
 
-/// A first port for workers, a hundred away from that of any other gateway of this run, for so many are tried, and below
-/// the ports that the kernel gives to others: two gateways that look for a free port at the same moment must not find
-/// the same.
+/// Returns the first port for workers. Each gateway of a test run gets 100 ports, because that many are tried, so that
+/// two gateways that look for a free port at the same moment do not find the same one. All are below the kernel's
+/// ephemeral ports.
 pub(crate) fn backend_port() -> u32 {
     static GATEWAYS: AtomicU32 = AtomicU32::new(0);
     let nth = std::process::id().wrapping_add(GATEWAYS.fetch_add(1, Ordering::Relaxed));

@@ -1,14 +1,22 @@
-//! What the integration tests are written with: the gateway as a process (`gateway`), the fake llama-server beside
-//! it (`fake_server`, `scripted`), a backend that somebody else runs (`remote`), a platform with a queue of jobs (`runpod`), clients that see the wire (`client`),
-//! waiting without sleeping (`wait`) and what the kernel says about processes (`resources`). Everything blocks, so that a
-//! test reads from top to bottom.
+//! Support for the integration tests. All functions block, so that a test reads from top to bottom.
+//!
+//! - `client.rs`: HTTP clients that see what is on the wire
+//! - `fake_server.rs`: the fake llama-server without a gateway
+//! - `gateway.rs`: the gateway as a process
+//! - `model_file.rs`: GGUF files without tensors
+//! - `process.rs`: child processes and their output
+//! - `remote.rs`: a remote backend
+//! - `resources.rs`: processes and ports, as the kernel reports them
+//! - `runpod.rs`: RunPod's API for a worker of a queue endpoint
+//! - `scripted.rs`: the script, journal and control socket of the fake llama-server (`fake/`)
+//! - `wait.rs`: waiting for conditions
 
 #![allow(
     dead_code,
     clippy::disallowed_methods,
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "test support: each test binary uses a part of it, starts processes, and fails by panicking"
+    reason = "test support: each test program uses a part of it; it starts processes and fails by panicking"
 )]
 
 pub(crate) mod client;

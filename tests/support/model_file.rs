@@ -1,8 +1,8 @@
-//! GGUF files without a model inside: a true header, enough to be listed, none of the weights.
+//! GGUF files with a valid header, enough for the gateway to list the model, and without tensors.
 
 use std::{fs, path::Path};
 
-/// What the header says the model is for.
+/// The kind of model that the header declares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Chat,
@@ -13,7 +13,7 @@ pub(crate) enum Kind {
 const UINT32: u32 = 4;
 const STRING: u32 = 8;
 
-/// Writes a GGUF (version 3) of no tensors to `path`.
+/// Writes a GGUF file (version 3) without tensors.
 pub(crate) fn write(path: &Path, kind: Kind) {
     let architecture = if kind == Kind::Chat { "llama" } else { "bert" };
     let mut pairs = vec![

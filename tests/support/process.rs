@@ -1,4 +1,4 @@
-//! A child process of a test: its output kept, its end waited for, and never left behind.
+//! A child process of a test: keeps its output, waits for its end, and kills it when the test ends.
 
 use super::wait::{self, eventually, eventually_some};
 use nix::{
@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A running (or ended) child.
+/// A child process, running or ended.
 pub(crate) struct Process {
     name: &'static str,
     child: Child,
@@ -23,8 +23,8 @@ pub(crate) struct Process {
     readers: [JoinHandle<()>; 2],
 }
 
-/// How long an ended process's output may take to arrive. A grandchild can hold the pipe open for ever.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long to wait for the rest of an ended process's output. A grandchild can hold the pipe open for ever.
+const LAST_OUTPUT: Duration = Duration::from_secs(1);
 
 impl Process {
     /// Starts `command`; its stdout and stderr are kept in memory and in `<folder>/<name>.{stdout,stderr}`.
@@ -33,8 +33,8 @@ impl Process {
         let mut child = command.spawn().unwrap_or_else(|e| panic!("cannot start {name}: {e}"));
         let output = Arc::new(Mutex::new(String::new()));
         let readers = [
-            keep(child.stdout.take(), &folder.join(format!("{name}.stdout")), &output),
-            keep(child.stderr.take(), &folder.join(format!("{name}.stderr")), &output),
+            copy_output(child.stdout.take(), &folder.join(format!("{name}.stdout")), &output),
+            copy_output(child.stderr.take(), &folder.join(format!("{name}.stderr")), &output),
         ];
         Process { name, child, output, readers }
     }
@@ -43,18 +43,18 @@ impl Process {
         self.child.id()
     }
 
-    /// Everything it has written so far, stdout and stderr in the order of arrival.
+    /// Returns the output so far, stdout and stderr in the order of arrival.
     pub(crate) fn output(&self) -> String {
         self.output.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits for a line that holds `words`, and returns it. Panics at once when its output ends without one.
+    /// Waits for a line that contains `words`, and returns it. Panics at once when the output ends without one.
     #[track_caller]
     pub(crate) fn wait_for_line(&mut self, words: &str) -> String {
         eventually_some(&format!("{} prints {words:?}", self.name), wait::STARTS, || {
-            let silent = self.is_silent();
+            let is_closed = self.is_output_closed();
             let line = self.output().lines().find(|line| line.contains(words)).map(String::from);
-            assert!(line.is_some() || !silent, "{} closed its output before it printed {words:?}", self.name);
+            assert!(line.is_some() || !is_closed, "{} closed its output before it printed {words:?}", self.name);
             line
         })
     }
@@ -63,32 +63,32 @@ impl Process {
         kill(Pid::from_raw(self.pid() as i32), signal).unwrap_or_else(|e| panic!("cannot signal {}: {e}", self.name));
     }
 
-    /// Whether it has closed its output and all of it is here.
-    fn is_silent(&self) -> bool {
+    /// Whether the process has closed its output and all of it has been read.
+    fn is_output_closed(&self) -> bool {
         self.readers.iter().all(JoinHandle::is_finished)
     }
 
-    /// Kills it, where it still runs, and reaps it.
+    /// Kills the process if it still runs, and reaps it.
     pub(crate) fn kill(&mut self) {
-        let _ = self.child.kill(); // harmless when it has ended: std remembers that it was reaped
+        let _ = self.child.kill(); // harmless after the end: std remembers that the child was reaped
         let _ = self.child.wait();
     }
 
-    /// Its status, where it has ended.
-    pub(crate) fn has_ended(&mut self) -> Option<ExitStatus> {
+    /// Returns the exit status if the process has ended. Does not block.
+    pub(crate) fn try_exit_status(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("a child of this test can be waited for")
     }
 
-    /// Waits for its end, and for its last words.
+    /// Waits for the end of the process and for the rest of its output.
     #[track_caller]
     pub(crate) fn wait_exit(&mut self) -> ExitStatus {
         let mut status = None;
         eventually(&format!("{} ends", self.name), wait::STOPS, || {
-            status = self.has_ended();
+            status = self.try_exit_status();
             status.is_some()
         });
         let begin = Instant::now();
-        while !self.is_silent() && begin.elapsed() < wait::patient(LAST_WORDS) {
+        while !self.is_output_closed() && begin.elapsed() < wait::patient(LAST_OUTPUT) {
             thread::sleep(wait::POLL);
         }
         status.expect("it has ended")
@@ -104,8 +104,9 @@ impl Drop for Process {
     }
 }
 
-/// Copies a pipe to memory and to a file until it closes. A grandchild may hold it open: nobody joins this thread.
-fn keep(pipe: Option<impl Read + Send + 'static>, path: &Path, output: &Arc<Mutex<String>>) -> JoinHandle<()> {
+/// Copies a pipe to memory and to a file until it closes. The thread is not joined, because a grandchild may hold the
+/// pipe open.
+fn copy_output(pipe: Option<impl Read + Send + 'static>, path: &Path, output: &Arc<Mutex<String>>) -> JoinHandle<()> {
     let mut file = File::create(path).expect("the output file can be written");
     let output = output.clone();
     let mut lines = BufReader::new(pipe.expect("the pipe was asked for"));

@@ -1,5 +1,5 @@
-//! A backend that somebody else runs: it answers as the test says and remembers what it was asked. Its probe (`GET`) is
-//! always answered well as long as it listens.
+//! A remote backend: it answers each POST as the test says and remembers the requests. Probes (`GET`) always succeed
+//! while it listens.
 
 use super::wait::{self, eventually, eventually_some, patient};
 use serde_json::{Value, json};
@@ -13,40 +13,40 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-/// What it does with a POST.
+/// What the backend does with a POST.
 #[derive(Debug, Clone)]
 pub(crate) enum Reply {
-    /// Serves it: the answer, whole or streamed, names the model that the request names.
+    /// Serves the request: the response, whole or streamed, contains the model's name from the request.
     Serve,
-    /// The same, once `release` is called; until then nothing.
+    /// Serves the request once `release` is called.
     Hold,
-    /// The same, and closes the connection without having announced that.
+    /// Serves the request, and closes the connection without `Connection: close`.
     ServeAndClose,
-    /// A whole answer of this status.
+    /// A whole response with this status and body.
     Status(u16, Value),
-    /// An empty answer of this status with this `Retry-After`.
+    /// An empty response with this status and this `Retry-After`.
     Busy(u16, &'static str),
-    /// The head and one event of a stream, then the connection ends.
+    /// Sends the head and one event of a stream, then closes the connection.
     DieMidStream,
-    /// The same, but the stream goes on once `release` is called.
+    /// Sends the head and one event of a stream, and the rest once `release` is called.
     HoldMidStream,
-    /// The head of a whole answer and a part of it; nothing more until `release` is called.
+    /// Sends the head and a part of a whole response, and closes the connection once `release` is called.
     HoldMidAnswer,
-    /// Closes the connection without an answer.
+    /// Closes the connection without a response.
     Close,
-    /// Never answers.
+    /// Never responds.
     Hang,
 }
 
-/// A request that it got, probes left out.
+/// A POST that the backend received.
 #[derive(Debug, Clone)]
-pub(crate) struct Asked {
+pub(crate) struct ReceivedRequest {
     pub(crate) path: String,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: String,
 }
 
-/// The backend.
+/// A running backend.
 pub(crate) struct Remote {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -55,25 +55,25 @@ pub(crate) struct Remote {
 
 struct Shared {
     reply: Mutex<Reply>,
-    asked: Mutex<Vec<Asked>>,
+    received: Mutex<Vec<ReceivedRequest>>,
     connections: Mutex<Vec<TcpStream>>,
-    /// Connections that the other side has left after they were closed here.
-    left: AtomicUsize,
+    /// Connections that the gateway has closed after they were closed here.
+    closed_by_gateway: AtomicUsize,
     has_ended: AtomicBool,
     released: Mutex<usize>,
     release: Condvar,
 }
 
 impl Remote {
-    /// One that replies so until told otherwise.
+    /// Starts a backend with this reply.
     pub(crate) fn start(reply: Reply) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port can be had");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let address = listener.local_addr().expect("a listener has an address");
         let shared = Arc::new(Shared {
             reply: Mutex::new(reply),
-            asked: Mutex::default(),
+            received: Mutex::default(),
             connections: Mutex::default(),
-            left: AtomicUsize::new(0),
+            closed_by_gateway: AtomicUsize::new(0),
             has_ended: AtomicBool::new(false),
             released: Mutex::new(0),
             release: Condvar::new(),
@@ -83,44 +83,44 @@ impl Remote {
         Self { address, shared, acceptor: Some(acceptor) }
     }
 
-    /// `http://127.0.0.1:PORT`
+    /// Returns `http://127.0.0.1:PORT`.
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// What it does from now on.
-    pub(crate) fn replies(&self, reply: Reply) {
+    /// Sets the reply to the requests that follow.
+    pub(crate) fn set_reply(&self, reply: Reply) {
         *self.shared.reply.lock().unwrap() = reply;
     }
 
-    /// Lets one request that is held go on.
+    /// Releases one held request.
     pub(crate) fn release(&self) {
         *self.shared.released.lock().unwrap() += 1;
         self.shared.release.notify_all();
     }
 
-    /// What it was asked so far.
-    pub(crate) fn asked(&self) -> Vec<Asked> {
-        self.shared.asked.lock().unwrap().clone()
+    /// Returns the requests so far.
+    pub(crate) fn received(&self) -> Vec<ReceivedRequest> {
+        self.shared.received.lock().unwrap().clone()
     }
 
-    /// Waits until it was asked so often.
+    /// Waits until `count` requests have arrived, and returns them.
     #[track_caller]
-    pub(crate) fn wait_asked(&self, count: usize) -> Vec<Asked> {
+    pub(crate) fn wait_received(&self, count: usize) -> Vec<ReceivedRequest> {
         eventually_some(&format!("{count} requests reach the remote backend"), wait::READY, || {
-            Some(self.asked()).filter(|asked| asked.len() >= count)
+            Some(self.received()).filter(|received| received.len() >= count)
         })
     }
 
-    /// Waits until the other side has noticed so many ends of `Reply::ServeAndClose`.
+    /// Waits until the gateway has closed `count` connections that `Reply::ServeAndClose` closed on this side.
     #[track_caller]
-    pub(crate) fn wait_left(&self, count: usize) {
-        eventually(&format!("{count} closed connections are left"), wait::READY, || {
-            self.shared.left.load(Ordering::SeqCst) >= count
+    pub(crate) fn wait_closed_by_gateway(&self, count: usize) {
+        eventually(&format!("the gateway closes {count} connections"), wait::READY, || {
+            self.shared.closed_by_gateway.load(Ordering::SeqCst) >= count
         });
     }
 
-    /// Ends: connections are closed, further ones refused.
+    /// Ends the backend: closes its connections and refuses new ones.
     pub(crate) fn end(&mut self) {
         let Some(acceptor) = self.acceptor.take() else { return };
         self.shared.has_ended.store(true, Ordering::SeqCst);
@@ -139,7 +139,8 @@ impl Drop for Remote {
     }
 }
 
-impl Asked {
+impl ReceivedRequest {
+    /// Returns the value of the first header of this name, which is in lower case.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
@@ -160,8 +161,8 @@ impl Shared {
         }
     }
 
-    /// Waits until one of those that are held may go on; false if none may.
-    fn is_released(&self) -> bool {
+    /// Waits for a `release`; returns false at the end of the backend or after a timeout.
+    fn wait_release(&self) -> bool {
         let waits = |released: &mut usize| *released == 0 && !self.has_ended.load(Ordering::SeqCst);
         let held = self.released.lock().unwrap();
         let (mut released, _) = self.release.wait_timeout_while(held, patient(wait::READY), waits).unwrap();
@@ -174,26 +175,26 @@ impl Shared {
     fn serve(&self, connection: &TcpStream) -> std::io::Result<()> {
         let mut reader = BufReader::new(connection.try_clone()?);
         loop {
-            let Some((method, asked)) = read(&mut reader)? else { return Ok(()) };
+            let Some((method, request)) = read_request(&mut reader)? else { return Ok(()) };
             if method != "POST" {
-                whole(connection, 200, &json!({"object": "list", "data": []}))?;
+                send_whole(connection, 200, &json!({"object": "list", "data": []}))?;
                 continue;
             }
-            let body: Value = serde_json::from_str(&asked.body).unwrap_or_default();
-            self.asked.lock().unwrap().push(asked);
+            let body: Value = serde_json::from_str(&request.body).unwrap_or_default();
+            self.received.lock().unwrap().push(request);
             let reply = self.reply.lock().unwrap().clone();
             match reply {
-                Reply::Serve => served(connection, &body)?,
+                Reply::Serve => serve(connection, &body)?,
                 Reply::ServeAndClose => {
-                    served(connection, &body)?;
+                    serve(connection, &body)?;
                     connection.shutdown(Shutdown::Write)?;
-                    let left = reader.read(&mut [0])?;
-                    self.left.fetch_add(usize::from(left == 0), Ordering::SeqCst);
+                    let count = reader.read(&mut [0])?;
+                    self.closed_by_gateway.fetch_add(usize::from(count == 0), Ordering::SeqCst);
                     return Ok(());
                 }
-                Reply::Hold if self.is_released() => served(connection, &body)?,
+                Reply::Hold if self.wait_release() => serve(connection, &body)?,
                 Reply::Hold => return Ok(()),
-                Reply::Status(status, body) => whole(connection, status, &body)?,
+                Reply::Status(status, body) => send_whole(connection, status, &body)?,
                 Reply::Busy(status, wait) => {
                     let mut connection = connection;
                     let head = format!("HTTP/1.1 {status} X\r\nRetry-After: {wait}\r\nContent-Length: 0\r\n\r\n");
@@ -202,7 +203,7 @@ impl Shared {
                 Reply::DieMidStream => return begin_stream(connection, &body),
                 Reply::HoldMidStream => {
                     begin_stream(connection, &body)?;
-                    if !self.is_released() {
+                    if !self.wait_release() {
                         return Ok(());
                     }
                     end_stream(connection)?;
@@ -210,19 +211,19 @@ impl Shared {
                 Reply::HoldMidAnswer => {
                     let mut connection = connection;
                     connection.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{")?;
-                    self.is_released();
+                    self.wait_release();
                     return Ok(());
                 }
                 Reply::Close => return Ok(()),
-                // Until the other side leaves.
+                // Ends when the gateway closes the connection.
                 Reply::Hang => _ = reader.read(&mut [0])?,
             }
         }
     }
 }
 
-/// The next request; none at the end of the connection.
-pub(crate) fn read(reader: &mut BufReader<TcpStream>) -> std::io::Result<Option<(String, Asked)>> {
+/// Reads the next request; returns `None` at the end of the connection.
+pub(crate) fn read_request(reader: &mut BufReader<TcpStream>) -> std::io::Result<Option<(String, ReceivedRequest)>> {
     let mut line = String::new();
     if reader.read_line(&mut line)? == 0 {
         return Ok(None);
@@ -236,14 +237,14 @@ pub(crate) fn read(reader: &mut BufReader<TcpStream>) -> std::io::Result<Option<
         let Some((name, value)) = line.trim_end().split_once(':') else { break };
         headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
     }
-    let mut asked = Asked { path, headers, body: String::new() };
+    let mut request = ReceivedRequest { path, headers, body: String::new() };
     let mut body = Vec::new();
-    match asked.header("content-length").and_then(|length| length.parse::<usize>().ok()) {
+    match request.header("content-length").and_then(|length| length.parse::<usize>().ok()) {
         Some(length) => {
             body.resize(length, 0);
             reader.read_exact(&mut body)?;
         }
-        None if asked.header("transfer-encoding").is_some() => loop {
+        None if request.header("transfer-encoding").is_some() => loop {
             let mut size = String::new();
             reader.read_line(&mut size)?;
             let size = usize::from_str_radix(size.trim(), 16).map_err(std::io::Error::other)?;
@@ -256,15 +257,15 @@ pub(crate) fn read(reader: &mut BufReader<TcpStream>) -> std::io::Result<Option<
         },
         None => {}
     }
-    asked.body = String::from_utf8_lossy(&body).into_owned();
-    Ok(Some((method, asked)))
+    request.body = String::from_utf8_lossy(&body).into_owned();
+    Ok(Some((method, request)))
 }
 
-fn served(connection: &TcpStream, body: &Value) -> std::io::Result<()> {
+fn serve(connection: &TcpStream, body: &Value) -> std::io::Result<()> {
     if body["stream"] != true {
         let choice = json!({"index": 0, "message": {"role": "assistant", "content": body["model"]}});
         let usage = json!({"prompt_tokens": 1, "completion_tokens": 2});
-        return whole(connection, 200, &json!({"model": body["model"], "choices": [choice], "usage": usage}));
+        return send_whole(connection, 200, &json!({"model": body["model"], "choices": [choice], "usage": usage}));
     }
     begin_stream(connection, body)?;
     end_stream(connection)
@@ -281,7 +282,7 @@ fn end_stream(mut connection: &TcpStream) -> std::io::Result<()> {
     connection.write_all(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")
 }
 
-fn whole(mut connection: &TcpStream, status: u16, body: &Value) -> std::io::Result<()> {
+fn send_whole(mut connection: &TcpStream, status: u16, body: &Value) -> std::io::Result<()> {
     let body = body.to_string();
     let head =
         format!("HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());

@@ -1,23 +1,23 @@
-//! What the kernel knows about processes and ports.
+//! The state of processes and ports, from /proc.
 
 use std::{fs, net::TcpListener, path::Path, process::Command};
 
-/// Whether no such process runs any more. A zombie counts as gone: who reaps it depends on the machine's init.
+/// Whether the process has ended. A zombie counts as gone, because the machine's init may be slow to reap it.
 pub(crate) fn pid_gone(pid: u32) -> bool {
     stat(pid).is_none_or(|(state, _)| state == 'Z' || state == 'X')
 }
 
-/// Whether the process has ended and its parent has not asked for its status.
+/// Whether the process has ended and was not reaped.
 pub(crate) fn is_zombie(pid: u32) -> bool {
     stat(pid).is_some_and(|(state, _)| state == 'Z')
 }
 
-/// Whether the process was told to stand still, and does.
+/// Whether the process is stopped (SIGSTOP).
 pub(crate) fn is_stopped(pid: u32) -> bool {
     stat(pid).is_some_and(|(state, _)| state == 'T')
 }
 
-/// When the process was started, in the kernel's count.
+/// Returns when the process was started, in clock ticks since boot.
 pub(crate) fn start_time(pid: u32) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process runs");
     let after_name = text.rsplit_once(") ").expect("the kernel writes the name in brackets").1;
@@ -29,27 +29,27 @@ pub(crate) fn port_is_free(port: u16) -> bool {
     TcpListener::bind(("127.0.0.1", port)).is_ok()
 }
 
-/// Bytes that have come for connections of this loopback port and that nobody has read.
+/// Counts the bytes that have arrived for connections of this loopback port and were not read.
 pub(crate) fn unread_bytes(port: u16) -> u64 {
     let table = fs::read_to_string("/proc/net/tcp").expect("/proc is mounted");
     let of_line = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let (local, queues) = (fields.get(1)?, fields.get(4)?);
         let is_connection = fields.get(3) != Some(&"0A"); // a listener's queue holds connections, not bytes
-        let is_it = is_connection && local.ends_with(&format!(":{port:04X}"));
-        is_it.then(|| u64::from_str_radix(queues.split(':').nth(1)?, 16).ok()).flatten()
+        let is_on_port = is_connection && local.ends_with(&format!(":{port:04X}"));
+        is_on_port.then(|| u64::from_str_radix(queues.split(':').nth(1)?, 16).ok()).flatten()
     };
     table.lines().filter_map(of_line).sum()
 }
 
-/// The resident memory of a process in KiB; 0 when it is gone.
+/// Returns the resident memory of a process in KiB; 0 when it has ended.
 pub(crate) fn resident_kib(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
-/// The number of open file descriptors of a process; 0 when it is gone.
+/// Counts the open file descriptors of a process; 0 when it has ended.
 pub(crate) fn fds(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
 }
@@ -60,7 +60,7 @@ pub(crate) fn has_open(pid: u32, file: &Path) -> bool {
     descriptors.into_iter().any(|descriptor| fs::read_link(descriptor.path()).is_ok_and(|target| target == file))
 }
 
-/// The soft and the hard limit on open files of a process.
+/// Returns the soft and the hard limit on open files of a process.
 pub(crate) fn open_files(pid: u32) -> (u64, u64) {
     let limits = fs::read_to_string(format!("/proc/{pid}/limits")).expect("the process runs");
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).expect("the kernel names it");
@@ -68,14 +68,17 @@ pub(crate) fn open_files(pid: u32) -> (u64, u64) {
     (numbers.next().expect("a soft limit"), numbers.next().expect("a hard limit"))
 }
 
-/// Another soft limit on open files for a process; those that are open stay.
+/// Sets the soft limit on open files of a process; open descriptors stay open.
 pub(crate) fn limit_open_files(pid: u32, soft: u64) {
     let mut prlimit = Command::new("prlimit");
     let status = prlimit.args(["--pid", &pid.to_string(), &format!("--nofile={soft}:")]).status();
-    assert!(status.expect("prlimit of util-linux is installed").success(), "the limit of {pid} is {soft} now");
+    assert!(
+        status.expect("prlimit of util-linux is installed").success(),
+        "prlimit sets the limit of process {pid} to {soft}"
+    );
 }
 
-/// The direct children of a process, zombies included.
+/// Returns the direct children of a process, zombies included.
 pub(crate) fn children(pid: u32) -> Vec<u32> {
     let processes = fs::read_dir("/proc").expect("/proc is mounted").flatten();
     let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
@@ -84,17 +87,17 @@ pub(crate) fn children(pid: u32) -> Vec<u32> {
     children
 }
 
-/// The command line of a process; empty when it is gone.
+/// Returns the command line of a process; empty when it has ended.
 pub(crate) fn cmdline(pid: u32) -> Vec<String> {
     zero_terminated(&format!("/proc/{pid}/cmdline"))
 }
 
-/// The environment with which a process was started, as `NAME=value`; empty when it is gone.
+/// Returns the environment with which a process was started, as `NAME=value`; empty when it has ended.
 pub(crate) fn environ(pid: u32) -> Vec<String> {
     zero_terminated(&format!("/proc/{pid}/environ"))
 }
 
-/// The state letter and the parent of a process.
+/// Returns the state letter and the parent of a process.
 fn stat(pid: u32) -> Option<(char, u32)> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let after_name = text.rsplit_once(") ")?.1; // the name may hold spaces and brackets

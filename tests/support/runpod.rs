@@ -1,8 +1,8 @@
-//! RunPod's side of an endpoint with a queue, as a worker sees it: it hands out jobs, hears what comes of them, and remembers
-//! every call. It holds a question for jobs until there is one, as the platform does.
+//! RunPod's API for a worker of a queue endpoint: it hands out jobs, takes their results, and remembers every call. A
+//! call that asks for a job waits until there is one, as with RunPod.
 
 use super::{
-    remote::{Asked, read},
+    remote::{ReceivedRequest, read_request},
     wait::{self, eventually_some, patient},
 };
 use serde_json::{Value, json};
@@ -14,11 +14,11 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-/// The worker, the endpoint and the key that the platform gives out.
+/// The worker's id and its API key.
 pub(crate) const POD: &str = "pod-1";
 pub(crate) const KEY: &str = "rpa_SECRET0123456789";
 
-/// One of the routes of the API.
+/// A route of the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Route {
     Take,
@@ -29,23 +29,23 @@ pub(crate) enum Route {
     Ping,
 }
 
-/// An answer that the platform has been told to give.
+/// A response that a test sets for a call.
 #[derive(Debug, Clone)]
-pub(crate) struct Said {
+pub(crate) struct ScriptedResponse {
     pub(crate) status: u16,
     pub(crate) content_type: &'static str,
     pub(crate) body: String,
 }
 
-/// A call that it got.
+/// A call that the API received.
 #[derive(Debug, Clone)]
 pub(crate) struct Call {
     pub(crate) route: Route,
     pub(crate) method: String,
-    asked: Asked,
+    request: ReceivedRequest,
 }
 
-/// The platform.
+/// The running API.
 pub(crate) struct Platform {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -63,8 +63,8 @@ struct State {
     calls: Vec<Call>,
     jobs: VecDeque<Value>,
     stops: Vec<Value>,
-    says: BTreeMap<Route, VecDeque<Said>>,
-    /// Routes whose calls are not answered for now.
+    scripted: BTreeMap<Route, VecDeque<ScriptedResponse>>,
+    /// Routes whose calls are not answered until `release`.
     held: BTreeSet<Route>,
     connections: Vec<TcpStream>,
     has_ended: bool,
@@ -72,7 +72,7 @@ struct State {
 
 impl Platform {
     pub(crate) fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port can be had");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let address = listener.local_addr().expect("a listener has an address");
         let shared = Arc::<Shared>::default();
         let own = Arc::clone(&shared);
@@ -80,7 +80,7 @@ impl Platform {
         Self { address, shared, acceptor: Some(acceptor) }
     }
 
-    /// The variables that a worker gets.
+    /// Returns the environment variables of a worker.
     pub(crate) fn variables(&self) -> Vec<(&'static str, String)> {
         let url = |route: &str, query: &str| format!("http://{}/v2/EP/{route}{query}", self.address);
         let query = "?gpu=NVIDIA+GeForce+RTX+4090";
@@ -95,25 +95,25 @@ impl Platform {
         ]
     }
 
-    /// Puts jobs into the queue, all at once.
+    /// Puts jobs into the queue, all at the same moment.
     pub(crate) fn offer(&self, jobs: impl IntoIterator<Item = Value>) {
         self.state().jobs.extend(jobs);
         self.shared.changed.notify_all();
     }
 
-    /// Says that jobs are to be stopped, to whoever asks.
+    /// Adds jobs to the next answer of the route for stopped jobs.
     pub(crate) fn stop(&self, ids: &[Value]) {
         self.state().stops.extend_from_slice(ids);
         self.shared.changed.notify_all();
     }
 
-    /// Gives the next calls of a route these answers, one each.
-    pub(crate) fn says(&self, route: Route, answers: impl IntoIterator<Item = Said>) {
-        self.state().says.entry(route).or_default().extend(answers);
+    /// Sets the responses to the next calls of a route, one each.
+    pub(crate) fn script_responses(&self, route: Route, responses: impl IntoIterator<Item = ScriptedResponse>) {
+        self.state().scripted.entry(route).or_default().extend(responses);
         self.shared.changed.notify_all();
     }
 
-    /// Leaves the calls of a route unanswered, until they are released.
+    /// Leaves the calls of a route unanswered until `release`.
     pub(crate) fn hold(&self, route: Route) {
         self.state().held.insert(route);
     }
@@ -123,12 +123,12 @@ impl Platform {
         self.shared.changed.notify_all();
     }
 
-    /// Every call so far, of some routes.
+    /// Returns the calls of these routes so far.
     pub(crate) fn calls(&self, routes: &[Route]) -> Vec<Call> {
         self.state().calls.iter().filter(|call| routes.contains(&call.route)).cloned().collect()
     }
 
-    /// Waits for so many calls of some routes.
+    /// Waits for `count` calls of these routes, and returns all of them.
     #[track_caller]
     pub(crate) fn wait_calls(&self, routes: &[Route], count: usize) -> Vec<Call> {
         eventually_some(&format!("{count} calls of {routes:?}"), wait::READY, || {
@@ -147,13 +147,13 @@ impl Platform {
         eventually_some(&format!("the result of {id} is posted"), deadline, || self.done(id))
     }
 
-    /// The result of a job, if it has been posted.
+    /// Returns the call that posted the result of a job, if there is one.
     pub(crate) fn done(&self, id: &str) -> Option<Call> {
-        let is_it = |call: &Call| call.job() == Some(id) && call.json()["status"] != "IN_PROGRESS";
-        self.calls(&[Route::Done]).into_iter().find(is_it)
+        let is_result = |call: &Call| call.job() == Some(id) && call.json()["status"] != "IN_PROGRESS";
+        self.calls(&[Route::Done]).into_iter().find(is_result)
     }
 
-    /// What was posted of a job's stream.
+    /// Returns the calls that posted parts of a job's stream.
     pub(crate) fn pieces(&self, id: &str) -> Vec<Call> {
         self.calls(&[Route::Stream]).into_iter().filter(|call| call.job() == Some(id)).collect()
     }
@@ -175,8 +175,8 @@ impl Drop for Platform {
     }
 }
 
-impl Said {
-    /// A status without a body.
+impl ScriptedResponse {
+    /// Returns a response with this status and no body.
     pub(crate) fn status(status: u16) -> Self {
         Self { status, content_type: "text/plain", body: String::new() }
     }
@@ -188,15 +188,15 @@ impl Said {
 
 impl Call {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.asked.header(name)
+        self.request.header(name)
     }
 
-    /// Path and query.
+    /// Returns path and query.
     pub(crate) fn target(&self) -> &str {
-        &self.asked.path
+        &self.request.path
     }
 
-    /// The value of a parameter, as it is written.
+    /// Returns the value of a query parameter, not decoded.
     pub(crate) fn parameter(&self, name: &str) -> Option<&str> {
         let query = self.target().split_once('?')?.1;
         query
@@ -206,13 +206,13 @@ impl Call {
             .map(|(_, value)| value)
     }
 
-    /// The last segment of the path.
+    /// Returns the job id: the last segment of the path.
     fn job(&self) -> Option<&str> {
         self.target().split('?').next()?.rsplit('/').next()
     }
 
     pub(crate) fn body(&self) -> &str {
-        &self.asked.body
+        &self.request.body
     }
 
     #[track_caller]
@@ -240,13 +240,13 @@ impl Shared {
 
     fn serve(&self, connection: &TcpStream) -> std::io::Result<()> {
         let mut reader = BufReader::new(connection.try_clone()?);
-        while let Some((method, asked)) = read(&mut reader)? {
-            let route = route_of(&asked.path);
-            let batch = Call { route, method: String::new(), asked: asked.clone() };
-            let batch = batch.parameter("batch_size").and_then(|count| count.parse().ok()).unwrap_or(1);
-            self.state.lock().unwrap().calls.push(Call { route, method, asked });
-            let Some(said) = self.answer(route, batch) else { return Ok(()) };
-            let Said { status, content_type, body } = said;
+        while let Some((method, request)) = read_request(&mut reader)? {
+            let route = route_of(&request.path);
+            let call = Call { route, method, request };
+            let batch = call.parameter("batch_size").and_then(|count| count.parse().ok()).unwrap_or(1);
+            self.state.lock().unwrap().calls.push(call);
+            let Some(response) = self.wait_response(route, batch) else { return Ok(()) };
+            let ScriptedResponse { status, content_type, body } = response;
             let length = body.len();
             let mut connection = connection;
             connection.write_all(
@@ -259,39 +259,39 @@ impl Shared {
         Ok(())
     }
 
-    /// Waits until there is something to say; none when all is over.
-    fn answer(&self, route: Route, batch: usize) -> Option<Said> {
-        let waits = |state: &mut State| !state.has_ended && !state.has_answer(route);
+    /// Waits until there is a response; returns `None` at the end of the API.
+    fn wait_response(&self, route: Route, batch: usize) -> Option<ScriptedResponse> {
+        let waits = |state: &mut State| !state.has_ended && !state.has_response(route);
         let state = self.state.lock().unwrap();
         let (mut state, waited) = self.changed.wait_timeout_while(state, patient(wait::PROBES_FAIL), waits).unwrap();
         if state.has_ended {
             return None;
         }
         if waited.timed_out() {
-            return Some(Said::status(204));
+            return Some(ScriptedResponse::status(204));
         }
-        if let Some(said) = state.says.get_mut(&route).and_then(VecDeque::pop_front) {
-            return Some(said);
+        if let Some(response) = state.scripted.get_mut(&route).and_then(VecDeque::pop_front) {
+            return Some(response);
         }
         Some(match route {
-            Route::Take => Said::json(&state.jobs.pop_front()?),
+            Route::Take => ScriptedResponse::json(&state.jobs.pop_front()?),
             Route::TakeBatch => {
                 let count = batch.min(state.jobs.len());
-                Said::json(&Value::Array(state.jobs.drain(..count).collect()))
+                ScriptedResponse::json(&Value::Array(state.jobs.drain(..count).collect()))
             }
-            Route::Stop => Said::json(&json!({"jobsToStop": std::mem::take(&mut state.stops)})),
-            Route::Done | Route::Stream | Route::Ping => Said::json(&json!({})),
+            Route::Stop => ScriptedResponse::json(&json!({"jobsToStop": std::mem::take(&mut state.stops)})),
+            Route::Done | Route::Stream | Route::Ping => ScriptedResponse::json(&json!({})),
         })
     }
 }
 
 impl State {
-    fn has_answer(&self, route: Route) -> bool {
+    fn has_response(&self, route: Route) -> bool {
         if self.held.contains(&route) {
             return false;
         }
-        let is_told = self.says.get(&route).is_some_and(|answers| !answers.is_empty());
-        is_told
+        let is_scripted = self.scripted.get(&route).is_some_and(|responses| !responses.is_empty());
+        is_scripted
             || match route {
                 Route::Take | Route::TakeBatch => !self.jobs.is_empty(),
                 Route::Stop => !self.stops.is_empty(),
@@ -310,5 +310,5 @@ fn route_of(target: &str) -> Route {
         ("/ping/", Route::Ping),
     ];
     let found = known.into_iter().find(|(part, _)| target.contains(part));
-    found.unwrap_or_else(|| panic!("there is no {target}")).1
+    found.unwrap_or_else(|| panic!("there is no route for {target}")).1
 }

@@ -1,6 +1,6 @@
 //! A model file with the fake llama-server's script and journal beside it, and the fake's control socket.
 //!
-//! `fake/script.rs` lists what a script can say, `fake/control.rs` what the control socket understands.
+//! `fake/script.rs` lists the fields of a script, `fake/control.rs` the commands of the control socket.
 
 use super::{
     model_file::{self, Kind},
@@ -15,19 +15,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// A dummy model, for which the fake does what the script says.
+/// A model file without tensors, with a script for the fake that serves it.
 #[derive(Debug, Clone)]
 pub(crate) struct ScriptedModel {
     pub(crate) path: PathBuf,
 }
 
-/// What the fake has written down; all starts of all workers of one model.
+/// The fake's journal: all starts of all workers of one model.
 #[derive(Debug, Clone)]
 pub(crate) struct Journal {
     path: PathBuf,
 }
 
-/// A line to one running fake.
+/// A connection to the control socket of a running fake.
 pub(crate) struct Control {
     stream: BufReader<TcpStream>,
 }
@@ -42,7 +42,7 @@ impl ScriptedModel {
         model
     }
 
-    /// Another script, for the starts to come.
+    /// Replaces the script, for the next starts.
     pub(crate) fn rewrite_script(&self, script: &Value) {
         fs::write(self.beside(".fake.json"), script.to_string()).expect("the script can be written");
     }
@@ -51,12 +51,12 @@ impl ScriptedModel {
         Journal { path: self.journal_path() }
     }
 
-    /// Where the journal is, for whoever reads it in pieces.
+    /// Returns the path of the journal, for a caller that reads it in pieces.
     pub(crate) fn journal_path(&self) -> PathBuf {
         self.beside(".fake.journal")
     }
 
-    /// The control socket of the latest start.
+    /// Connects to the control socket of the latest start.
     #[track_caller]
     pub(crate) fn control(&self) -> Control {
         let start = eventually_some("the fake starts", wait::STARTS, || self.journal().starts().pop());
@@ -71,14 +71,15 @@ impl ScriptedModel {
 }
 
 impl Journal {
-    /// Every record so far; none when nothing was started.
+    /// Returns all records so far.
     pub(crate) fn records(&self) -> Vec<Value> {
         let text = fs::read_to_string(&self.path).unwrap_or_default();
         let complete = text.rfind('\n').map_or("", |end| &text[..end]);
         complete.lines().map(|line| serde_json::from_str(line).expect("a journal line is JSON")).collect()
     }
 
-    /// The records of one event: `start`, `bound`, `ready`, `request`, `finished`, `disconnect`, `sigterm`, `grandchild`, `exit`.
+    /// Returns the records of one event: `start`, `bound`, `ready`, `request`, `finished`, `disconnect`, `sigterm`,
+    /// `grandchild`, `exit`.
     pub(crate) fn events(&self, event: &str) -> Vec<Value> {
         self.records().into_iter().filter(|record| record["event"] == event).collect()
     }
@@ -87,16 +88,17 @@ impl Journal {
         self.events("start")
     }
 
-    /// The requests for `path` (without query), probes of other paths left out.
+    /// Returns the requests for `path`, compared without the query.
     pub(crate) fn requests(&self, path: &str) -> Vec<Value> {
-        let is_it = |record: &Value| record["path"].as_str().and_then(|target| target.split('?').next()) == Some(path);
-        self.events("request").into_iter().filter(is_it).collect()
+        let has_path =
+            |record: &Value| record["path"].as_str().and_then(|target| target.split('?').next()) == Some(path);
+        self.events("request").into_iter().filter(has_path).collect()
     }
 
-    /// Waits for the first record that `is_it` accepts.
+    /// Waits for the first record for which `matches` is true.
     #[track_caller]
-    pub(crate) fn wait_for(&self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
-        eventually_some(what, wait::READY, || self.records().into_iter().find(&is_it))
+    pub(crate) fn wait_for(&self, what: &str, matches: impl Fn(&Value) -> bool) -> Value {
+        eventually_some(what, wait::READY, || self.records().into_iter().find(&matches))
     }
 
     /// Waits for the first record of `event`.
@@ -115,12 +117,12 @@ impl Journal {
 }
 
 impl Control {
-    /// The control socket that a `start` record announces.
+    /// Connects to the control socket that a `start` record names.
     pub(crate) fn of(start: &Value) -> Self {
         Self::try_of(start).expect("the fake has a control socket")
     }
 
-    /// The same of a fake that may have ended.
+    /// Like `of`, for a fake that may have ended.
     pub(crate) fn try_of(start: &Value) -> io::Result<Self> {
         let port = start["control"].as_u64().expect("a start record names its control port") as u16;
         let stream = TcpStream::connect(("127.0.0.1", port))?;
@@ -133,12 +135,12 @@ impl Control {
         self.say("release load");
     }
 
-    /// Lets `n` held requests go on.
+    /// Releases `n` held requests.
     pub(crate) fn release_requests(&mut self, n: usize) {
         self.say(&format!("release requests {n}"));
     }
 
-    /// Lets all held requests go on, and holds none any more.
+    /// Releases all held requests, and those that come later.
     pub(crate) fn release_all_requests(&mut self) {
         self.say("release requests");
     }
@@ -151,7 +153,7 @@ impl Control {
         self.say(&format!("die signal {}", signal as i32));
     }
 
-    /// From now on it accepts connections and answers nobody, /health included.
+    /// Makes the fake accept connections and answer none, not even /health.
     pub(crate) fn stop_answering(&mut self) {
         self.say("stop answering");
     }
@@ -160,11 +162,12 @@ impl Control {
         self.say("resume");
     }
 
-    /// It writes a line to its log.
+    /// Makes the fake write a line to its log.
     pub(crate) fn log(&mut self, line: &str) {
         self.say(&format!("log {line}"));
     }
 
+    /// Sends a command and waits for `ok`.
     fn say(&mut self, command: &str) {
         self.tell(command).expect("the fake reads commands");
         let mut answer = String::new();
@@ -172,7 +175,7 @@ impl Control {
         assert_eq!(answer, "ok\n", "to {command:?}");
     }
 
-    /// Says it to a fake that may be ending or stopped, and does not wait for an answer.
+    /// Sends a command to a fake that may be ending or stopped, and does not wait for the answer.
     pub(crate) fn tell(&mut self, command: &str) -> io::Result<()> {
         self.stream.get_mut().write_all(format!("{command}\n").as_bytes())
     }

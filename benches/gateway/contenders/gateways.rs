@@ -1,12 +1,12 @@
-//! The gateway as a contender: its two builds, its settings, its keys, its model file.
+//! The gateway as a contender: its builds, settings, keys and model file.
 
-use super::running::Running;
+use super::contender::Contender;
 use crate::measure;
 use crate::measure::free_port;
 use crate::model_file::{self, Kind};
 use crate::pinned::{self, DRIVER_CPU, PROXY_CPU};
 use crate::plan::Flow;
-use crate::traffic::{Ask, Name};
+use crate::traffic::{Exchange, ModelName};
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -14,14 +14,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
-/// The secret of a key without a limit worth the name.
+/// The secret of a key whose rate limit is never reached.
 pub(crate) const KEY: &str = "benchmark-key-without-limits";
 
-/// The secret of a key that may ask sixty times a minute.
-pub(crate) const SLOW_KEY: &str = "benchmark-key-sixty-a-minute";
+/// The secret of a key with 60 requests per minute.
+pub(crate) const LIMITED_KEY: &str = "benchmark-key-sixty-a-minute";
 
-/// The secret of a key that has expired. A wrong one would be answered 401 only until its address has to wait.
-pub(crate) const OLD_KEY: &str = "benchmark-key-of-the-year-2020";
+/// The secret of an expired key. A wrong key would not do: after some attempts its address gets 429 instead of 401.
+pub(crate) const EXPIRED_KEY: &str = "benchmark-key-of-the-year-2020";
 
 /// The gateway's programs.
 pub(crate) struct Builds {
@@ -30,7 +30,7 @@ pub(crate) struct Builds {
 }
 
 impl Builds {
-    /// Builds both from the same sources, in one folder, so that they share their dependencies.
+    /// Builds both programs in one folder, so that they share the builds of their dependencies.
     pub(crate) fn make() -> Self {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench");
         let build = |name: &str, features: &[&str]| {
@@ -47,28 +47,34 @@ impl Builds {
     }
 }
 
-/// A setting, by its variable.
+/// A setting: environment variable and value.
 pub(crate) type Setting = (&'static str, &'static str);
 
-/// What turns off everything that settings can turn off.
+/// Settings that turn off all features that settings can turn off.
 pub(crate) const OFF: &[Setting] = &[("AUTH_ENABLED", "false")];
 
-/// Starts a gateway, which starts a mock of its own as its llama-server.
-pub(crate) fn start(name: &'static str, program: &Path, settings: &[Setting]) -> Running {
+/// Starts a gateway, which starts its own mock as llama-server.
+pub(crate) fn start(name: &'static str, program: &Path, settings: &[Setting]) -> Contender {
     start_under(name, &[], program, settings)
 }
 
-/// Starts a gateway as an argument of another program.
-pub(crate) fn start_under(name: &'static str, outer: &[String], program: &Path, settings: &[Setting]) -> Running {
-    launch(name, outer, program, settings, None)
+/// Starts a gateway through another program, such as valgrind.
+pub(crate) fn start_under(name: &'static str, outer: &[String], program: &Path, settings: &[Setting]) -> Contender {
+    start_with(name, outer, program, settings, None)
 }
 
-/// The same with so many models, of which the last is loaded.
-pub(crate) fn start_fleet(name: &'static str, outer: &[String], program: &Path, models: u16) -> Running {
-    launch(name, outer, program, &[], Some(models))
+/// Starts a gateway with `models` models, of which the last is loaded.
+pub(crate) fn start_fleet(name: &'static str, outer: &[String], program: &Path, models: u16) -> Contender {
+    start_with(name, outer, program, &[], Some(models))
 }
 
-fn launch(name: &'static str, outer: &[String], program: &Path, settings: &[Setting], models: Option<u16>) -> Running {
+fn start_with(
+    name: &'static str,
+    outer: &[String],
+    program: &Path,
+    settings: &[Setting],
+    models: Option<u16>,
+) -> Contender {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let mut command = match outer {
@@ -83,16 +89,16 @@ fn launch(name: &'static str, outer: &[String], program: &Path, settings: &[Sett
     command.envs(settings.iter().copied());
     let output = fs::File::create(folder.path().join("output")).expect("a file for its output");
     command.stdin(Stdio::null()).stdout(output.try_clone().expect("a file")).stderr(output);
-    let mut gateway = Running::start(name, &mut command, address, folder);
+    let mut gateway = Contender::start(name, &mut command, address, folder);
     gateway.key = Some(KEY.to_owned());
-    gateway.wait_until("it serves", |gateway| {
-        let model = models.map_or(Name::None, |models| Name::Id(models - 1));
-        let mut flow = Flow::new(Ask { model, ..Ask::json(256) }, 1, 0.0);
+    gateway.wait_until("serves requests", |gateway| {
+        let model = models.map_or(ModelName::None, |models| ModelName::Id(models - 1));
+        let mut flow = Flow::new(Exchange { model, ..Exchange::json(256) }, 1, 0.0);
         flow.count = Some(1);
         gateway.drive(vec![flow], 0, 50, 5_000).flows[0].good == 1
     });
     gateway.proxy = vec![gateway.pid()];
-    gateway.mock = measure::children(gateway.pid()).first().copied().expect("a gateway has its llama-server");
+    gateway.mock = measure::children(gateway.pid()).first().copied().expect("the gateway has started its llama-server");
     gateway
 }
 
@@ -101,7 +107,7 @@ fn prepare(command: &mut Command, folder: &TempDir, address: SocketAddr, models:
     let model = data.join("bench.gguf");
     model_file::write(&model, Kind::Chat);
     let keys = data.join("api_keys.txt");
-    let lines = format!("bench:{KEY}:1000000000\nslow:{SLOW_KEY}:60\nold:{OLD_KEY}::2020-01-01\n");
+    let lines = format!("bench:{KEY}:1000000000\nslow:{LIMITED_KEY}:60\nold:{EXPIRED_KEY}::2020-01-01\n");
     fs::write(&keys, lines).expect("the key file can be written");
     fs::set_permissions(&keys, fs::Permissions::from_mode(0o600)).expect("its mode can be set");
     let path = |path: &Path| path.to_str().expect("temporary folders have plain names").to_owned();
@@ -129,9 +135,9 @@ fn prepare(command: &mut Command, folder: &TempDir, address: SocketAddr, models:
     }
 }
 
-/// One model of a configuration file.
+/// Returns the entry of one model for the configuration file.
 fn entry(file: &Path, number: u16, preload: bool) -> String {
-    let [id, alias] = [Name::Id(number), Name::Alias(number)].map(|name| name.text().unwrap_or_default());
+    let [id, alias] = [ModelName::Id(number), ModelName::Alias(number)].map(|name| name.text().unwrap_or_default());
     let file = file.display();
     format!("  {id}: {{file: \"{file}\", aliases: [other-{number:04}, {alias}], tier: light, preload: {preload}}}\n")
 }

@@ -1,11 +1,11 @@
-//! The contenders: the mock, the proxies in front of it, and how the driver is sent through each.
+//! The contenders: the mock and the proxies in front of it.
 //!
 //! - `gateways.rs`: the gateway, with its features on or off
 //! - `peers.rs`: nginx and HAProxy
-//! - `running.rs`: a running contender
+//! - `contender.rs`: a running contender
 
+mod contender;
 pub(crate) mod gateways;
 pub(crate) mod peers;
-mod running;
 
-pub(crate) use running::{AGAIN, Running};
+pub(crate) use contender::{Contender, SECOND_DIRECT};

@@ -1,6 +1,6 @@
-//! nginx and HAProxy, set up as fast plain proxies: one process thread, kept connections, no log, no buffering.
+//! nginx and HAProxy as fast plain proxies: one thread, keep-alive connections, no log, no response buffering.
 
-use super::running::Running;
+use super::contender::Contender;
 use crate::measure::free_port;
 use crate::pinned::{self, PROXY_CPU};
 use std::fs;
@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-/// A proxy of somebody else.
+/// A proxy that the gateway is compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Peer {
     Nginx,
@@ -23,7 +23,7 @@ impl Peer {
         }
     }
 
-    /// Its program: the variable NGINX or HAPROXY, else on PATH or where Debian keeps it.
+    /// Returns its program: from the variable NGINX or HAPROXY, else from PATH or /usr/sbin.
     pub(crate) fn program(self) -> Option<PathBuf> {
         match std::env::var_os(self.name().to_uppercase()) {
             Some(given) => Some(given.into()).filter(|path: &PathBuf| path.is_file()),
@@ -31,15 +31,15 @@ impl Peer {
         }
     }
 
-    /// What it says about its version.
+    /// Returns the first line of its version.
     pub(crate) fn version(self) -> Option<String> {
         let output = Command::new(self.program()?).arg("-v").output().ok()?;
         let text = [output.stdout, output.stderr].concat();
         String::from_utf8_lossy(&text).lines().next().map(str::to_owned)
     }
 
-    /// Starts it in front of a mock.
-    pub(crate) fn start(self, mock: &Running) -> Running {
+    /// Starts the proxy in front of a mock.
+    pub(crate) fn start(self, mock: &Contender) -> Contender {
         let upstream = mock.address;
         let program = self.program().expect("it was found before");
         let folder = tempfile::tempdir().expect("a temporary folder");
@@ -58,13 +58,13 @@ impl Peer {
         }
         let output = fs::File::create(folder.path().join("output")).expect("a file for its output");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(output);
-        let mut running = Running::start(self.name(), &mut command, address, folder);
-        running.mock = mock.mock;
-        running
+        let mut contender = Contender::start(self.name(), &mut command, address, folder);
+        contender.mock = mock.mock;
+        contender
     }
 }
 
-/// A program on PATH or where Debian keeps servers.
+/// Finds a program on PATH or in /usr/sbin, where Debian installs servers.
 pub(crate) fn find(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);

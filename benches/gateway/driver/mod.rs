@@ -1,23 +1,24 @@
-//! The driver: sends requests when they are due, not when the last answer is there, and times them from then.
+//! The driver: sends requests when they are due, not after the last response (open loop), and measures latency from
+//! when they were due.
 //!
-//! A server that stalls for a second is asked for a second's worth of requests all the same, and each of these counts
-//! its wait. A process of its own, so that it can be pinned beside the mock and away from the proxy.
+//! If the server stalls for a second, the requests of that second are sent all the same, and their wait counts. The
+//! driver is a separate process, so that it can be pinned to the CPU of the mock and away from the proxy.
 //!
-//! - `lane.rs`: one connection: requests written, answers read and checked
+//! - `connection.rs`: one connection: writes requests, reads and checks responses
 
-mod lane;
+mod connection;
 
 use crate::measure::{self, CpuTimes, Machine};
 use crate::plan::{Flow, Outcome, Plan, Quantiles, Tally};
 use crate::poller::Poller;
 use crate::traffic::DELTAS;
+use connection::{Connection, Event};
 use hdrhistogram::Histogram;
-use lane::{Event, Lane};
 use std::io::Read;
 use std::time::{Duration, Instant};
 
-/// Reads a plan from stdin, carries it out, writes the outcome to stdout.
-pub(crate) fn play() {
+/// Reads a plan from stdin, runs it, and writes the outcome to stdout.
+pub(crate) fn run() {
     let mut text = String::new();
     std::io::stdin().read_to_string(&mut text).expect("a plan");
     let plan: Plan = serde_json::from_str(&text).expect("a plan");
@@ -27,7 +28,7 @@ pub(crate) fn play() {
 struct Driver<'a> {
     plan: &'a Plan,
     poller: Poller,
-    lanes: Vec<(usize, Lane)>,
+    connections: Vec<(usize, Connection)>,
     flows: Vec<Progress<'a>>,
     window: (Instant, Instant),
     scratch: Vec<u8>,
@@ -55,12 +56,12 @@ struct Times {
 impl<'a> Driver<'a> {
     fn new(plan: &'a Plan) -> Self {
         let poller = Poller::new();
-        let mut lanes = Vec::new();
+        let mut connections = Vec::new();
         for (number, flow) in plan.flows.iter().enumerate() {
             for _ in 0..flow.connections {
-                let lane = Lane::new(plan.address, &flow.ask, flow.key.as_deref());
-                poller.watch(&lane.socket, lanes.len());
-                lanes.push((number, lane));
+                let connection = Connection::new(plan.address, &flow.exchange, flow.key.as_deref());
+                poller.watch(&connection.socket, connections.len());
+                connections.push((number, connection));
             }
         }
         let start = Instant::now() + Duration::from_millis(5);
@@ -70,7 +71,7 @@ impl<'a> Driver<'a> {
             start,
             interval: if flow.rate > 0.0 { Duration::from_secs_f64(1.0 / flow.rate) } else { Duration::ZERO },
             next: 0,
-            idle: (0..lanes.len()).rev().filter(|&lane| lanes[lane].0 == number).collect(),
+            idle: (0..connections.len()).rev().filter(|&connection| connections[connection].0 == number).collect(),
             tally: Tally::default(),
             times: Times::new(),
         });
@@ -78,7 +79,7 @@ impl<'a> Driver<'a> {
             plan,
             poller,
             flows: flows.collect(),
-            lanes,
+            connections,
             window: (from, from + Duration::from_millis(plan.window)),
             scratch: vec![0; 256 * 1024],
             number: 0,
@@ -103,11 +104,11 @@ impl<'a> Driver<'a> {
                 after = Some(account());
             }
             if now >= next_rss {
-                rss_peak = rss_peak.max(measure::rss(&proxy));
+                rss_peak = rss_peak.max(measure::resident_kib(&proxy));
                 next_rss = now + Duration::from_millis(200);
             }
-            let due = self.send_what_is_due();
-            if after.is_some() && (self.is_over() || now > to + Duration::from_millis(self.plan.patience)) {
+            let due = self.send_due();
+            if after.is_some() && (self.is_finished() || now > to + Duration::from_millis(self.plan.response_timeout)) {
                 break;
             }
             let boundary = if before.is_none() {
@@ -119,8 +120,8 @@ impl<'a> Driver<'a> {
             };
             let until = due.map_or(boundary, |due| due.min(boundary)).min(next_rss);
             self.poller.wait(Some(until), &mut ready);
-            for &lane in &ready {
-                self.turn(lane);
+            for &connection in &ready {
+                self.handle_ready(connection);
             }
         }
         let ((cpu_before, machine_before, from), (cpu_after, machine_after, to)) = before.zip(after).expect("a window");
@@ -128,16 +129,16 @@ impl<'a> Driver<'a> {
         let (steal, busy) = machine_after.since(&machine_before);
         let seconds = (to - from).as_secs_f64();
         let (proxy_cpu, driver_cpu, mock_cpu) = (cpu(0), cpu(1), cpu(2));
-        let strangers = ((busy - proxy_cpu - driver_cpu - mock_cpu) / seconds).max(0.0);
+        let other_cpus = ((busy - proxy_cpu - driver_cpu - mock_cpu) / seconds).max(0.0);
         let flows = self.finish();
-        Outcome { flows, seconds, proxy_cpu, driver_cpu, mock_cpu, steal, strangers, rss_peak }
+        Outcome { flows, seconds, proxy_cpu, driver_cpu, mock_cpu, steal, other_cpus, rss_peak }
     }
 
-    /// Sends on idle connections whatever is due by now; says when the next one is.
-    fn send_what_is_due(&mut self) -> Option<Instant> {
+    /// Sends the requests that are due on idle connections; returns when the next one is due.
+    fn send_due(&mut self) -> Option<Instant> {
         let mut soonest: Option<Instant> = None;
         for number in 0..self.flows.len() {
-            while let Some(&lane) = self.flows[number].idle.last() {
+            while let Some(&connection) = self.flows[number].idle.last() {
                 let now = Instant::now();
                 let Some(due) = self.flows[number].due(now, self.window.1) else { break };
                 if due > now {
@@ -152,48 +153,50 @@ impl<'a> Driver<'a> {
                     record(&mut progress.times.late, now - due);
                 }
                 self.number += 1;
-                self.lanes[lane].1.send(due, self.number);
+                self.connections[connection].1.send(due, self.number);
             }
         }
         soonest
     }
 
-    /// Whether everything that was due has been sent and answered.
-    fn is_over(&self) -> bool {
-        let sent = |progress: &Progress<'_>| progress.due(self.window.1, self.window.1).is_none();
-        self.flows.iter().all(sent) && self.lanes.iter().all(|(_, lane)| lane.current.is_none())
+    /// Whether all requests that were due have been sent and answered.
+    fn is_finished(&self) -> bool {
+        let is_all_sent = |progress: &Progress<'_>| progress.due(self.window.1, self.window.1).is_none();
+        self.flows.iter().all(is_all_sent)
+            && self.connections.iter().all(|(_, connection)| connection.current.is_none())
     }
 
-    /// Whether every flow has a number of requests, and all of them are answered.
+    /// Whether every flow has a fixed number of requests and all of them are answered.
     fn is_exhausted(&self) -> bool {
-        let sent = |progress: &Progress<'_>| progress.flow.count.is_some_and(|count| progress.next >= count);
-        self.flows.iter().all(sent) && self.lanes.iter().all(|(_, lane)| lane.current.is_none())
+        let is_all_sent = |progress: &Progress<'_>| progress.flow.count.is_some_and(|count| progress.next >= count);
+        self.flows.iter().all(is_all_sent)
+            && self.connections.iter().all(|(_, connection)| connection.current.is_none())
     }
 
-    fn turn(&mut self, number: usize) {
-        self.lanes[number].1.write();
+    fn handle_ready(&mut self, number: usize) {
+        self.connections[number].1.write();
         while let Some(event) = {
-            let lane = &mut self.lanes[number].1;
-            lane.read(&mut self.scratch)
+            let connection = &mut self.connections[number].1;
+            connection.read(&mut self.scratch)
         } {
-            if self.note(number, &event) {
+            if self.record_event(number, &event) {
                 break;
             }
         }
-        let (_, lane) = &mut self.lanes[number];
-        if lane.current.is_none() && lane.must_reconnect() {
-            self.renew(number);
+        let (_, connection) = &mut self.connections[number];
+        if connection.current.is_none() && connection.must_reconnect() {
+            self.reconnect(number);
         }
     }
 
-    /// Books an event; whether the connection has been replaced.
-    fn note(&mut self, number: usize, event: &Event) -> bool {
+    /// Records an event; returns whether the connection was replaced.
+    fn record_event(&mut self, number: usize, event: &Event) -> bool {
         let now = Instant::now();
         let in_window = now >= self.window.0 && now < self.window.1;
-        let (flow, lane) = &mut self.lanes[number];
+        let (flow, connection) = &mut self.connections[number];
         let Progress { flow, idle, tally, times, .. } = &mut self.flows[*flow];
-        let Some(current) = &mut lane.current else {
-            *tally.failed.entry("bytes that nobody asked for".to_owned()).or_default() += 1;
+        let Some(current) = &mut connection.current else {
+            *tally.failed.entry("bytes without a request".to_owned()).or_default() += 1;
             return false;
         };
         let intended = current.intended;
@@ -201,9 +204,9 @@ impl<'a> Driver<'a> {
         match event {
             Event::Frames(0) => return false,
             Event::Frames(frames) => {
-                if flow.ask.stream {
+                if flow.exchange.stream {
                     if in_window {
-                        count_frames(tally, lane.frames, *frames);
+                        count_frames(tally, connection.frames, *frames);
                     }
                     if let Some(last) = current.last_frame.replace(now)
                         && counts
@@ -211,18 +214,18 @@ impl<'a> Driver<'a> {
                         record(&mut times.gap, now - last);
                     }
                 }
-                if flow.leaves_after.is_some_and(|frames| lane.frames >= frames) {
+                if flow.leave_after.is_some_and(|frames| connection.frames >= frames) {
                     tally.left += u64::from(counts);
-                    self.renew(number);
-                    idle_again(&mut self.flows, &self.lanes, number);
+                    self.reconnect(number);
+                    mark_idle(&mut self.flows, &self.connections, number);
                     return true;
                 }
                 return false;
             }
             Event::Answered(200, frames) => {
                 tally.finished += u64::from(in_window);
-                if flow.ask.stream && in_window {
-                    count_frames(tally, lane.frames, *frames);
+                if flow.exchange.stream && in_window {
+                    count_frames(tally, connection.frames, *frames);
                 }
                 if counts {
                     tally.good += 1;
@@ -239,26 +242,26 @@ impl<'a> Driver<'a> {
             }
             Event::Failed(reason) => {
                 *tally.failed.entry((*reason).to_owned()).or_default() += 1;
-                self.renew(number);
-                idle_again(&mut self.flows, &self.lanes, number);
+                self.reconnect(number);
+                mark_idle(&mut self.flows, &self.connections, number);
                 return true;
             }
         }
-        lane.current = None;
+        connection.current = None;
         idle.push(number);
         false
     }
 
-    fn renew(&mut self, number: usize) {
-        self.lanes[number].1.reconnect();
-        self.poller.watch(&self.lanes[number].1.socket, number);
+    fn reconnect(&mut self, number: usize) {
+        self.connections[number].1.reconnect();
+        self.poller.watch(&self.connections[number].1.socket, number);
     }
 
     fn finish(mut self) -> Vec<Tally> {
-        for (flow, lane) in &self.lanes {
+        for (flow, connection) in &self.connections {
             let progress = &mut self.flows[*flow];
-            progress.tally.reconnects += lane.reconnects;
-            if lane.current.is_some() {
+            progress.tally.reconnects += connection.reconnects;
+            if connection.current.is_some() {
                 *progress.tally.failed.entry("unanswered".to_owned()).or_default() += 1;
             }
         }
@@ -283,7 +286,7 @@ impl<'a> Driver<'a> {
 }
 
 impl Progress<'_> {
-    /// When the next request is due, unless that is after the end.
+    /// Returns when the next request is due, or `None` if that is after the end.
     fn due(&self, now: Instant, end: Instant) -> Option<Instant> {
         if self.flow.count.is_some_and(|count| self.next >= count) {
             return None;
@@ -296,12 +299,13 @@ impl Progress<'_> {
 impl Times {
     fn new() -> Self {
         let new = |digits| Histogram::new_with_bounds(1, 600_000_000_000, digits).expect("bounds");
-        // Gaps are long, and it is a microsecond of difference that matters.
+        // Gaps are long, and differences of a microsecond matter, so they need more digits.
         Self { latency: new(3), first: new(3), gap: new(5), refusal: new(3), late: new(3) }
     }
 }
 
-/// Counts the frames that arrived together, of an answer that has so many by now. The last three are sent as one.
+/// Counts `new` frames that arrived together, of a response that has `now` frames by now. The mock sends the last three
+/// as one, so these do not count as merged.
 fn count_frames(tally: &mut Tally, now: usize, new: usize) {
     let sent_alone = |frames: usize| frames.min(DELTAS);
     let end = usize::from(now > DELTAS && now - new <= DELTAS);
@@ -310,8 +314,8 @@ fn count_frames(tally: &mut Tally, now: usize, new: usize) {
     tally.merged += apart.saturating_sub(1) as u64;
 }
 
-fn idle_again(flows: &mut [Progress<'_>], lanes: &[(usize, Lane)], number: usize) {
-    flows[lanes[number].0].idle.push(number);
+fn mark_idle(flows: &mut [Progress<'_>], connections: &[(usize, Connection)], number: usize) {
+    flows[connections[number].0].idle.push(number);
 }
 
 fn record(histogram: &mut Histogram<u64>, time: Duration) {

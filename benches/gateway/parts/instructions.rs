@@ -1,15 +1,15 @@
-//! Instructions for each request, counted by callgrind: the same on a busy machine as on a quiet one.
+//! Instructions per request, counted by callgrind: the result does not depend on the load of the machine.
 //!
-//! A gateway is run twice, with N and with 2N requests on one connection; what the second run needs more, divided by
-//! N, is free of start and stop. Instructions of the kernel are not counted.
+//! A gateway runs twice, with N and with 2N requests on one connection. The difference divided by N does not include
+//! start and stop. Instructions of the kernel are not counted.
 
 use super::fleet;
-use crate::contenders::gateways::{self, Builds, OFF, OLD_KEY, SLOW_KEY, Setting};
+use crate::contenders::gateways::{self, Builds, EXPIRED_KEY, LIMITED_KEY, OFF, Setting};
 use crate::contenders::peers;
 use crate::options::Options;
 use crate::plan::Flow;
 use crate::report::Report;
-use crate::traffic::{Ask, DELTAS, Name};
+use crate::traffic::{DELTAS, Exchange, ModelName};
 use std::fs;
 use std::path::Path;
 
@@ -18,52 +18,52 @@ const PART: &str = "instructions";
 /// Requests of the shorter run.
 const REQUESTS: u64 = 1_000;
 
-/// One thing to count.
+/// One kind of request to count.
 struct Variant {
     what: &'static str,
     bare: bool,
     settings: &'static [Setting],
-    /// So many models instead of the one from the environment.
+    /// Number of models in a configuration file, instead of one model from the environment.
     models: Option<u16>,
     key: Option<&'static str>,
-    ask: Ask,
+    exchange: Exchange,
     /// Requests of the shorter run.
     requests: u64,
-    /// What one request counts for.
+    /// Units in one request: 1, or its number of frames.
     units: f64,
 }
 
-/// Counts all variants; says so and does nothing where valgrind is not there.
+/// Counts all variants; prints a message and counts nothing if valgrind is missing.
 pub(crate) fn measure(options: &Options, builds: &Builds, report: &mut Report) {
     if peers::find("valgrind").is_none() {
-        println!("valgrind is not there: no instructions are counted");
+        println!("valgrind is missing: no instructions are counted");
         return;
     }
     let json = |what, bare, settings, key| {
-        let (ask, requests) = (Ask::json(256), REQUESTS);
-        Variant { what, bare, settings, models: None, key, ask, requests, units: 1.0 }
+        let (exchange, requests) = (Exchange::json(256), REQUESTS);
+        Variant { what, bare, settings, models: None, key, exchange, requests, units: 1.0 }
     };
     let one_of = |what, models, way| {
-        let ask = fleet::ask(models, way);
-        Variant { models: Some(models), ask, ..json(what, false, &[], None) }
+        let exchange = fleet::exchange(models, way);
+        Variant { models: Some(models), exchange, ..json(what, false, &[], None) }
     };
     let variants = [
         json("request, features on", false, &[], None),
         json("request, features off", true, OFF, None),
         json("request, features off, but metrics and access log on", false, OFF, None),
-        one_of("request for the only model of a file, by id", 1, Name::Id),
-        one_of("request for one of 200 models, by id", 200, Name::Id),
-        one_of("request for the only model of a file, by alias", 1, Name::Alias),
-        one_of("request for one of 200 models, by alias", 200, Name::Alias),
-        json("401", false, &[], Some(OLD_KEY)),
-        json("request beyond a key's limit", false, &[], Some(SLOW_KEY)),
+        one_of("request for the only model of a file, by id", 1, ModelName::Id),
+        one_of("request for one of 200 models, by id", 200, ModelName::Id),
+        one_of("request for the only model of a file, by alias", 1, ModelName::Alias),
+        one_of("request for one of 200 models, by alias", 200, ModelName::Alias),
+        json("401", false, &[], Some(EXPIRED_KEY)),
+        json("request beyond a key's limit", false, &[], Some(LIMITED_KEY)),
         Variant {
             what: "frame of a stream, features on",
             bare: false,
             settings: &[],
             models: None,
             key: None,
-            ask: Ask::stream(0),
+            exchange: Exchange::stream(0),
             requests: 50,
             units: DELTAS as f64 + 3.0,
         },
@@ -77,7 +77,7 @@ pub(crate) fn measure(options: &Options, builds: &Builds, report: &mut Report) {
     }
 }
 
-/// The instructions of a whole run with so many requests.
+/// Returns the instructions of a whole run with `requests` requests.
 fn run(options: &Options, builds: &Builds, variant: &Variant, requests: u64) -> u64 {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let counts = folder.path().join("callgrind.out");
@@ -88,11 +88,11 @@ fn run(options: &Options, builds: &Builds, variant: &Variant, requests: u64) -> 
         None => gateways::start_under("under valgrind", &valgrind, program, variant.settings),
         Some(models) => gateways::start_fleet("under valgrind", &valgrind, program, models),
     };
-    let mut flow = Flow::new(variant.ask, 1, 0.0);
+    let mut flow = Flow::new(variant.exchange, 1, 0.0);
     flow.count = Some(requests);
     flow.key = variant.key.map(str::to_owned);
     let mut done = 0;
-    // A flow without a rate sends until its window ends; windows go on until all are sent.
+    // A flow without a rate sends until its window ends, so it runs again until all requests are sent.
     while done < requests {
         flow.count = Some(requests - done);
         let outcome = gateway.drive(vec![flow.clone()], 0, 20_000, 60_000);
@@ -111,5 +111,5 @@ fn run(options: &Options, builds: &Builds, variant: &Variant, requests: u64) -> 
 fn total(counts: &Path) -> u64 {
     let text = fs::read_to_string(counts).expect("callgrind writes its counts");
     let line = text.lines().find_map(|line| line.strip_prefix("totals:").or_else(|| line.strip_prefix("summary:")));
-    line.and_then(|line| line.trim().parse().ok()).expect("callgrind writes a sum")
+    line.and_then(|line| line.trim().parse().ok()).expect("callgrind writes a total")
 }

@@ -1,12 +1,12 @@
-//! How much memory the gateway holds: idle, busy, with many streams open, and afterwards.
+//! Resident memory of the gateway: idle, with requests in flight, with open streams, and afterwards.
 
-use crate::contenders::Running;
+use crate::contenders::Contender;
 use crate::contenders::gateways::{self, Builds};
 use crate::measure;
 use crate::options::Options;
 use crate::plan::{Flow, Outcome};
 use crate::report::Report;
-use crate::traffic::Ask;
+use crate::traffic::Exchange;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -14,7 +14,8 @@ const PART: &str = "memory";
 const STREAMS: usize = 256;
 const IN_FLIGHT: usize = 32;
 
-/// Each figure comes from a gateway of its own, so that none inherits another one's arena.
+/// Measures requests and streams with separate gateways, so that memory kept by the allocator does not affect the other
+/// figure.
 pub(crate) fn measure(options: &Options, builds: &Builds, report: &mut Report) {
     println!("memory");
     let mib = |kib: u64| kib as f64 / 1024.0;
@@ -22,8 +23,8 @@ pub(crate) fn measure(options: &Options, builds: &Builds, report: &mut Report) {
     sleep(Duration::from_secs(2));
     let idle = resident(&gateway);
     report.note(PART, "idle, MiB", mib(idle));
-    let ask = Ask { pause: 10_000, ..Ask::json(2048) };
-    let outcome = gateway.drive(vec![Flow::new(ask, IN_FLIGHT, 0.0)], 500, options.window(3_000), 5_000);
+    let exchange = Exchange { pause: 10_000, ..Exchange::json(2048) };
+    let outcome = gateway.drive(vec![Flow::new(exchange, IN_FLIGHT, 0.0)], 500, options.window(3_000), 5_000);
     report.note(PART, "32 in flight, MiB", mib(outcome.rss_peak));
     note_failures(report, "32 in flight", &outcome);
     sleep(Duration::from_secs(5));
@@ -33,9 +34,9 @@ pub(crate) fn measure(options: &Options, builds: &Builds, report: &mut Report) {
     let gateway = gateways::start("on", &builds.on, &[]);
     sleep(Duration::from_secs(2));
     let before = resident(&gateway);
-    let mut flow = Flow::new(Ask::stream(100_000), STREAMS, 0.0);
+    let mut flow = Flow::new(Exchange::stream(100_000), STREAMS, 0.0);
     flow.count = Some(STREAMS as u64);
-    // All of them are open at once: a stream takes more than six seconds.
+    // All streams are open at once, because a stream takes more than six seconds.
     let outcome = gateway.drive(vec![flow], 0, 3_000, 20_000);
     let each = outcome.rss_peak.saturating_sub(before) as f64 / STREAMS as f64;
     report.note(PART, "each of 256 open streams, KiB", each);
@@ -44,8 +45,8 @@ pub(crate) fn measure(options: &Options, builds: &Builds, report: &mut Report) {
     report.note(PART, "5 s after 256 streams, MiB", mib(resident(&gateway)));
 }
 
-fn resident(gateway: &Running) -> u64 {
-    measure::rss(&[gateway.pid()])
+fn resident(gateway: &Contender) -> u64 {
+    measure::resident_kib(&[gateway.pid()])
 }
 
 fn note_failures(report: &mut Report, when: &str, outcome: &Outcome) {

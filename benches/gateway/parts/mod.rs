@@ -1,11 +1,11 @@
-//! What is measured beside the workloads that every contender gets.
+//! Measurements beside the workloads.
 //!
 //! - `fleet.rs`: W11, one model among many
-//! - `floods.rs`: W8, floods of requests that are refused
+//! - `floods.rs`: W8, floods of refused requests
 //! - `instructions.rs`: instructions per request
 //! - `memory.rs`: memory, idle and with requests in flight
 //! - `overload.rs`: W10, more requests than there are slots
-//! - `soak.rs`: one load for a long time
+//! - `soak.rs`: mixed traffic for a long time
 
 pub(crate) mod fleet;
 pub(crate) mod floods;

@@ -1,10 +1,10 @@
-//! W10: twice as many requests as llama-server can do. What still gets done, and how soon the others are told.
+//! W10: twice as many requests as llama-server can serve: how many are served, and how soon the others are refused.
 
 use crate::contenders::gateways::{self, Builds, Setting};
 use crate::options::Options;
 use crate::plan::Flow;
 use crate::report::Report;
-use crate::traffic::Ask;
+use crate::traffic::Exchange;
 
 const PART: &str = "W10 overload";
 
@@ -14,14 +14,14 @@ const SERVICE: u64 = 20_000;
 const SLOTS: f64 = 4.0;
 const SETTINGS: &[Setting] = &[("MAX_CONCURRENT_REQUESTS", "4"), ("MAX_QUEUE_SIZE", "8")];
 
-/// Offers twice the capacity for one window.
+/// Sends requests at twice the capacity for one window.
 pub(crate) fn measure(options: &Options, builds: &Builds, report: &mut Report) {
     println!("{PART}");
     let gateway = gateways::start("on", &builds.on, SETTINGS);
     let capacity = SLOTS / (SERVICE as f64 / 1e6);
-    let ask = Ask { pause: SERVICE, ..Ask::json(256) };
-    // More connections than slots and places in the line, so that it is the gateway that has to say no.
-    let flow = Flow::new(ask, 64, capacity * 2.0);
+    let exchange = Exchange { pause: SERVICE, ..Exchange::json(256) };
+    // More connections than slots and places in the queue, so that the gateway has to refuse requests.
+    let flow = Flow::new(exchange, 64, capacity * 2.0);
     let outcome = gateway.drive(vec![flow], 1_000, options.window(2_000), 30_000);
     let tally = &outcome.flows[0];
     report.note(PART, "offered, requests/s", capacity * 2.0);
@@ -34,7 +34,7 @@ pub(crate) fn measure(options: &Options, builds: &Builds, report: &mut Report) {
         report.note(PART, &format!("refused with {status}"), *count);
     }
     if tally.refused.is_empty() {
-        report.note(PART, "refusals", "none: the line has no bound");
+        report.note(PART, "refusals", "none: the queue has no bound");
     } else {
         report.note(PART, "refusals, p50, µs", tally.refusal.p50);
         report.note(PART, "refusals, p99, µs", tally.refusal.p99);

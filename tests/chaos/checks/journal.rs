@@ -1,4 +1,4 @@
-//! What the fake llama-servers of one gateway have written down, read once, piece by piece.
+//! Reads the journal that the fake llama-servers of one gateway write, piece by piece, and checks each record once.
 
 use crate::support::resources;
 use serde_json::Value;
@@ -9,19 +9,23 @@ use std::{
     path::Path,
 };
 
-/// What the fake has written down, read once.
+/// What was read of the journal so far.
 #[derive(Default)]
-pub(crate) struct Ledger {
+pub(crate) struct JournalReader {
     offset: u64,
-    /// Requests that were sent to a llama-server, by their ids.
+    /// The request ids that were sent to a llama-server.
     sent: HashSet<String>,
     start: Option<Value>,
-    /// Processes that llama-servers have started.
+    /// The processes that llama-servers have started.
     started: BTreeSet<u32>,
 }
 
-impl Ledger {
-    /// Reads what has come since, or finds a request that was sent twice or a llama-server that was not alone.
+impl JournalReader {
+    /// Reads the new records.
+    ///
+    /// # Errors
+    ///
+    /// If a request was sent twice, or a llama-server was started beside another one.
     pub(crate) fn read(&mut self, path: &Path) -> Result<(), String> {
         let mut text = String::new();
         let mut file = File::open(path).map_err(|e| e.to_string())?;
@@ -51,22 +55,22 @@ impl Ledger {
         Ok(())
     }
 
-    /// Forgets what was read, to keep the file short: the fake reads all of it at each start. Nothing that counts may come
-    /// meanwhile.
-    pub(crate) fn shorten(&mut self, path: &Path) -> io::Result<()> {
+    /// Empties the journal, to keep it short: the fake reads all of it at each start. The gateway must be idle, because
+    /// records that are written at this moment are lost.
+    pub(crate) fn truncate(&mut self, path: &Path) -> io::Result<()> {
         OpenOptions::new().write(true).open(path)?.set_len(0)?;
         self.offset = 0;
         Ok(())
     }
 
-    /// Which of the processes that llama-servers have started still run.
-    pub(crate) fn left(&self) -> Vec<u32> {
-        // Another process may have got the number.
+    /// Returns the processes that llama-servers have started and that still run.
+    pub(crate) fn leftover_pids(&self) -> Vec<u32> {
+        // The kernel may have given the process id to another process.
         let is_it = |pid: u32| resources::cmdline(pid).iter().any(|word| word == "--grandchild");
         self.started.iter().copied().filter(|pid| !resources::pid_gone(*pid) && is_it(*pid)).collect()
     }
 
-    /// The `start` record of the latest start.
+    /// Returns the `start` record of the latest start.
     pub(crate) fn latest_start(&self) -> Option<&Value> {
         self.start.as_ref()
     }

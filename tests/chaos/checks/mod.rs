@@ -1,4 +1,4 @@
-//! What is checked: each response, the whole lane while faults happen, and the gateway after a round.
+//! The checks: of each response, of the gateway during the faults, and of the idle gateway after a round.
 //!
 //! - `expectations.rs`: which responses a client may get, and how early
 //! - `invariants.rs`: what must hold the whole time

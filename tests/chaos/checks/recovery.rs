@@ -1,15 +1,16 @@
-//! What must be true of a gateway that is left in peace again, and of what one leaves that was stopped.
+//! Checks after all faults have ended: the gateway is ready again in time, is idle when no client sends requests,
+//! wakes llama-server up, and leaves nothing behind when it is stopped.
 
 use crate::{
     checks::expectations::Outcome,
     setup::{IDLE_UNLOAD, LOAD_TIMEOUT, QUEUE_TIMEOUT},
-    shared::Door,
+    shared::Shared,
     support::{
         gateway::ADMIN,
         resources,
         wait::{self, SOON, STOPS, eventually},
     },
-    test_gateway::World,
+    test_gateway::TestGateway,
 };
 use llamagate::worker::bounds::{BACKOFF_FIRST, LOG_PUMP_GRACE, PROBE_INTERVAL_READY, PROBE_TIMEOUT};
 use serde_json::{Value, json};
@@ -17,36 +18,36 @@ use std::time::{Duration, Instant};
 
 /// The most restarts that fit into RESTART_WINDOW (1 s) with a backoff after each: 500 ms, 1 s, 2 s.
 const RESTARTS_IN_WINDOW: u32 = 3;
-/// What starting a process and loading (tiny) models takes, with the other threads of this test around.
+/// The time to start a process and load a tiny model, beside the other threads of this test.
 const STARTING: Duration = Duration::from_secs(5);
 
-/// Requests that wake one that sleeps, at once.
-const SLEEPLESS: u32 = 3;
+/// Requests that wake llama-server at the same time.
+const WAKING_REQUESTS: u32 = 3;
 
-/// Requests that come about when it is put to sleep, and how much later each comes than the one before.
+/// Requests that arrive about when llama-server is put to sleep, and how much later each one arrives than the last.
 const RACES: u32 = 4;
 const RACE_STEP: Duration = Duration::from_millis(2);
 
-/// How soon it must be ready after the last fault: a probe that is under way and the next one find out, what is there
-/// ends and its log is read, the longest backoff passes, a load that the script stalls is given up, and the next one
+/// Returns how soon the gateway must be ready after the last fault: a running probe and the next one fail, the old
+/// process ends and its log is read, the longest backoff passes, a load that the script stalls times out, and the next
 /// succeeds.
-fn ready_again() -> Duration {
+fn recovery_bound() -> Duration {
     let backoff = BACKOFF_FIRST * 2_u32.pow(RESTARTS_IN_WINDOW - 1);
     PROBE_INTERVAL_READY + PROBE_TIMEOUT + LOG_PUMP_GRACE + LOAD_TIMEOUT + backoff + STARTING
 }
 
-impl World {
-    /// Ends all faults and waits until it serves again; says how long that took.
-    pub(crate) fn recover(&mut self, door: &Door) -> Result<Duration, String> {
-        let killed = self.heal_all(door);
+impl TestGateway {
+    /// Ends all faults and waits until the gateway serves again; returns how long that took.
+    pub(crate) fn recover(&mut self, shared: &Shared) -> Result<Duration, String> {
+        let killed = self.repair_all(shared);
         let begin = Instant::now();
-        let bound = wait::patient(ready_again());
+        let bound = wait::patient(recovery_bound());
         loop {
-            // The gateway may not yet have heard of its end.
-            let is_over = killed.is_none_or(resources::pid_gone);
-            let would_serve = || self.gateway.health().try_send("GET", "/ping", b"").is_ok_and(|a| a.status() == 200);
-            if is_over && would_serve() && self.serves(door) {
-                self.dens.extend(self.den());
+            // Until the killed llama-server has ended, the gateway may still report it as ready.
+            let has_ended = killed.is_none_or(resources::pid_gone);
+            let would_serve = || self.process.health().try_send("GET", "/ping", b"").is_ok_and(|a| a.status() == 200);
+            if has_ended && would_serve() && self.is_serving(shared) {
+                self.runtime_dirs.extend(self.runtime_dir());
                 return Ok(begin.elapsed());
             }
             if begin.elapsed() > bound {
@@ -56,124 +57,135 @@ impl World {
         }
     }
 
-    /// Whether llama-server answers a request, which needs no slot; it is woken for that.
-    fn serves(&self, door: &Door) -> bool {
-        door.accounts().may_count();
-        self.gateway.client().try_send("GET", "/v1/models", b"").is_ok_and(|answer| answer.status() == 200)
-            && self.gateway.client_with(ADMIN).try_send("GET", "/metrics", b"").is_ok_and(|a| a.status() == 200)
+    /// Whether llama-server responds to requests that need no slot; such a request wakes it.
+    fn is_serving(&self, shared: &Shared) -> bool {
+        shared.counts().add_possible();
+        self.process.client().try_send("GET", "/v1/models", b"").is_ok_and(|response| response.status() == 200)
+            && self.process.client_with(ADMIN).try_send("GET", "/metrics", b"").is_ok_and(|a| a.status() == 200)
     }
 
     fn health(&self) -> Value {
-        self.gateway.health().get("/health").json()
+        self.process.health().get("/health").json()
     }
 
-    /// What must be true once no client asks for anything: nothing is in flight, and the books agree.
-    pub(crate) fn check_quiet(&mut self, door: &Door) -> Result<(), String> {
+    /// Waits until nothing is in flight and the counts agree, once no client sends requests.
+    pub(crate) fn check_idle(&mut self, shared: &Shared) -> Result<(), String> {
         let begin = Instant::now();
         loop {
-            let wrong = match self.is_quiet(door) {
+            let problem = match self.check_idle_once(shared) {
                 Ok(()) => break,
-                Err(what) => what,
+                Err(problem) => problem,
             };
             if begin.elapsed() > wait::patient(SOON) {
-                return Err(wrong);
+                return Err(problem);
             }
             std::thread::sleep(wait::POLL);
         }
-        self.check_ledger()
+        self.check_journal()
     }
 
-    fn is_quiet(&mut self, door: &Door) -> Result<(), String> {
-        let (health, metrics) = (self.health(), self.gateway.health().get("/metrics").json());
+    fn check_idle_once(&mut self, shared: &Shared) -> Result<(), String> {
+        let (health, metrics) = (self.health(), self.process.health().get("/metrics").json());
         let queue = &health["queue"];
         if (queue["active"].as_u64(), queue["waiting"].as_u64()) != (Some(0), Some(0)) {
             return Err(format!("something is still in flight: {queue}"));
         }
-        door.accounts().check(&metrics)?;
-        self.steps.read()?;
-        if self.steps.is_ending() {
+        shared.counts().check(&metrics)?;
+        self.worker_states.read()?;
+        if self.worker_states.is_ending() {
             return Err("llama-server was told to stop".into());
         }
         match health["models"][0]["restarts"].as_u64() {
-            Some(restarts) if restarts == self.steps.restarts => Ok(()),
-            restarts => Err(format!("{} restarts were seen, {restarts:?} are told of", self.steps.restarts)),
+            Some(restarts) if restarts == self.worker_states.restarts => Ok(()),
+            restarts => Err(format!("the log shows {} restarts, /health {restarts:?}", self.worker_states.restarts)),
         }
     }
 
-    /// Where llama-server is put to sleep: it sleeps, and requests that come at once wake it and are all served.
-    pub(crate) fn check_sleep(&mut self, door: &Door) -> Result<(), String> {
-        if !self.setup.sleeps {
+    /// Where IDLE_UNLOAD is on: waits until llama-server sleeps, then checks that requests wake it and are all served.
+    pub(crate) fn check_sleep(&mut self, shared: &Shared) -> Result<(), String> {
+        if !self.setup.unloads_idle {
             return Ok(());
         }
         let begin = Instant::now();
         while self.health()["models"][0]["state"] != "stopped" {
             if begin.elapsed() > wait::patient(STOPS) {
-                return Err(format!("it does not sleep: {}", self.health()));
+                return Err(format!("llama-server does not sleep: {}", self.health()));
             }
             std::thread::sleep(wait::POLL);
         }
-        self.wake(door, SLEEPLESS)?;
+        self.send_waking_requests(shared, WAKING_REQUESTS)?;
         for n in 0..RACES {
-            // Just before it is put to sleep, and just while it is.
+            // The first arrive just before llama-server is put to sleep, the last while it is.
             std::thread::sleep(IDLE_UNLOAD - RACE_STEP + n * RACE_STEP);
-            self.wake(door, 1)?;
+            self.send_waking_requests(shared, 1)?;
         }
-        self.check_quiet(door)
+        self.check_idle(shared)
     }
 
-    /// Sends so many requests at once, all of which must be served.
-    fn wake(&self, door: &Door, count: u32) -> Result<(), String> {
+    /// Sends `count` requests at once. All must be served, unless the load takes longer than QUEUE_TIMEOUT.
+    fn send_waking_requests(&self, shared: &Shared, count: u32) -> Result<(), String> {
         let begin = Instant::now();
-        let ask = |n: u32| {
+        let send = |n: u32| {
             let body = json!({"prompt": format!("wake {n} {begin:?}"), "max_tokens": 1}).to_string();
-            self.gateway.client().begin("POST", "/v1/completions", body.as_bytes()).map_err(|e| e.to_string())
+            self.process.client().begin("POST", "/v1/completions", body.as_bytes()).map_err(|e| e.to_string())
         };
-        let clients: Vec<_> = (0..count).map(ask).collect();
+        let clients: Vec<_> = (0..count).map(send).collect();
         for client in clients {
-            let answer = client?.read_response().map_err(|e| format!("no answer to who wakes it: {e}"))?;
-            let is_late = begin.elapsed() >= QUEUE_TIMEOUT && answer.text().contains("model_loading");
-            if answer.status() != 200 && !is_late {
-                return Err(format!("who wakes it gets {} {}", answer.status(), answer.text()));
+            let response = client?
+                .read_response()
+                .map_err(|e| format!("no response to a request that wakes llama-server: {e}"))?;
+            let is_late = begin.elapsed() >= QUEUE_TIMEOUT && response.text().contains("model_loading");
+            if response.status() != 200 && !is_late {
+                return Err(format!("a request that wakes llama-server got {} {}", response.status(), response.text()));
             }
-            door.accounts().note(self.life, true, Outcome::Answered, Some(answer.body.len()));
+            shared.counts().record(self.gateway_number, true, Outcome::Answered, Some(response.body.len()));
         }
         Ok(())
     }
 
-    /// Waits until nothing is left of what was: descriptors, processes and folders.
+    /// Waits until descriptors and processes are back to what they were, and checks that no folder is left.
     pub(crate) fn check_leaks(&mut self, baseline_fds: usize) -> Result<(), String> {
-        let expected = usize::from(!self.setup.sleeps);
-        eventually("processes are as they were", STOPS, || self.gateway.child_pids().len() == expected);
-        eventually("file descriptors are back to the baseline", STOPS, || self.gateway.open_fds() <= baseline_fds);
-        self.check_ledger()?;
-        if let Some(left) = self.ledger.left().first() {
-            return Err(format!("what a llama-server has started runs on: {left}"));
+        let expected = usize::from(!self.setup.unloads_idle);
+        eventually("the number of child processes is back to the start", STOPS, || {
+            self.process.child_pids().len() == expected
+        });
+        eventually("file descriptors are back to the baseline", STOPS, || self.process.open_fds() <= baseline_fds);
+        self.check_journal()?;
+        if let Some(pid) = self.journal.leftover_pids().first() {
+            return Err(format!("a process that a llama-server has started still runs: {pid}"));
         }
-        let den = self.den();
-        let left: Vec<_> = self.dens.iter().filter(|old| old.exists() && den.as_ref() != Some(old)).collect();
-        if left.is_empty() { Ok(()) } else { Err(format!("folders of llama-servers that have ended: {left:?}")) }
+        let runtime_dir = self.runtime_dir();
+        let leftover: Vec<_> =
+            self.runtime_dirs.iter().filter(|old| old.exists() && runtime_dir.as_ref() != Some(old)).collect();
+        if leftover.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("folders of llama-servers that have ended: {leftover:?}"))
+        }
     }
 
-    /// Stops it, and looks for what it leaves.
+    /// Stops the gateway with SIGTERM, and checks that it leaves nothing behind.
     pub(crate) fn stop(&mut self) -> Result<(), String> {
-        let children = self.gateway.child_pids();
-        let ports = [self.gateway.url(), self.gateway.health_url()].map(port_of);
-        let status = self.gateway.stop();
+        let children = self.process.child_pids();
+        let ports = [self.process.url(), self.process.health_url()].map(port_of);
+        let status = self.process.stop();
         if status.code() != Some(0) {
-            return Err(format!("SIGTERM ended it with {status:?}"));
+            return Err(format!("SIGTERM ended the gateway with {status:?}"));
         }
-        self.steps.read()?;
-        if !self.steps.has_ended() {
-            return Err(format!("its last step is none: {:?}", self.steps));
+        self.worker_states.read()?;
+        if !self.worker_states.has_ended() {
+            return Err(format!("the worker is not stopped: {:?}", self.worker_states));
         }
-        self.note("wakes", self.steps.wakes);
-        self.note("restarts", self.steps.restarts as usize);
-        if let Some(left) = self.dens.iter().find(|den| den.exists()) {
-            return Err(format!("{} is left", left.display()));
+        self.add_note("wakes", self.worker_states.wakes);
+        self.add_note("restarts", self.worker_states.restarts as usize);
+        if let Some(leftover) = self.runtime_dirs.iter().find(|runtime_dir| runtime_dir.exists()) {
+            return Err(format!("{} was not removed", leftover.display()));
         }
-        self.check_ledger()?;
-        if let Some(left) = children.into_iter().chain(self.ledger.left()).find(|pid| !resources::pid_gone(*pid)) {
-            return Err(format!("process {left} outlives it"));
+        self.check_journal()?;
+        if let Some(pid) =
+            children.into_iter().chain(self.journal.leftover_pids()).find(|pid| !resources::pid_gone(*pid))
+        {
+            return Err(format!("process {pid} outlives the gateway"));
         }
         match ports.into_iter().find(|port| !resources::port_is_free(*port)) {
             Some(port) => Err(format!("port {port} is still taken")),
@@ -181,21 +193,21 @@ impl World {
         }
     }
 
-    /// No request was sent to llama-server twice, and there was never more than one llama-server.
-    pub(crate) fn check_ledger(&mut self) -> Result<(), String> {
-        if self.setup.is_real { Ok(()) } else { self.read_ledger() }
+    /// Checks that no request was sent to llama-server twice and that two llama-servers never ran at once.
+    pub(crate) fn check_journal(&mut self) -> Result<(), String> {
+        if self.setup.is_real { Ok(()) } else { self.read_journal() }
     }
 
-    /// Forgets what the fake has written down; nothing must be in flight.
-    pub(crate) fn shorten_ledger(&mut self) {
-        if !self.setup.is_real && self.read_ledger().is_ok() {
-            let _ = self.ledger.shorten(&self.gateway.model().journal_path()); // it stays long then
+    /// Empties the fake's journal; nothing may be in flight.
+    pub(crate) fn truncate_journal(&mut self) {
+        if !self.setup.is_real && self.read_journal().is_ok() {
+            let _ = self.journal.truncate(&self.process.model().journal_path()); // on an error it stays long
         }
     }
 
-    /// The last that the gateway has said.
-    pub(crate) fn last_words(&self) -> String {
-        let output = self.gateway.output();
+    /// Returns the end of the gateway's log.
+    pub(crate) fn last_log_lines(&self) -> String {
+        let output = self.process.output();
         let lines: Vec<&str> = output.lines().collect();
         lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
     }

@@ -1,9 +1,9 @@
-//! The client of a lane that speaks HTTP/2 with prior knowledge: several requests at once on one connection.
+//! The client of a lane that uses HTTP/2 with prior knowledge: several requests at once on one connection.
 
 use crate::{
     checks::expectations::Outcome,
-    clients::{Customer, OUTCOME, Order, THINKS},
-    shared::{IDLE_LOOK, Target},
+    clients::{MAX_PAUSE_MS, MAX_REQUEST_TIME, PlannedRequest, TrafficClient},
+    shared::{IDLE_POLL, Target},
     support::{
         client::{Head, Response},
         wait,
@@ -21,88 +21,92 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Most requests at once.
-const AT_ONCE: u64 = 3;
+/// The highest number of requests in flight on the connection.
+const MAX_IN_FLIGHT: u64 = 3;
 
 type Sender = SendRequest<Full<Bytes>>;
 
-/// Asks and judges until the lane is over.
-pub(crate) fn shop(mut customer: Customer<'_>) {
+/// Sends requests and checks the responses until the lane is finished.
+pub(crate) fn run(mut client: TrafficClient<'_>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
     runtime.block_on(async {
         let mut connection = None;
-        while !customer.door.is_over() {
-            let thinks = Duration::from_millis(customer.random.below(THINKS));
-            let door = customer.door;
-            match door.enter() {
-                Some(_busy) if !door.is_closed() => {
-                    if let Err(what) = visit(&mut customer, &mut connection).await {
-                        door.violation(format!("HTTP/2: {what}"));
+        while !client.shared.is_finished() {
+            let pause = Duration::from_millis(client.random.below(MAX_PAUSE_MS));
+            let shared = client.shared;
+            match shared.try_begin() {
+                Some(_active) if !shared.is_stopping() => {
+                    if let Err(problem) = send_batch(&mut client, &mut connection).await {
+                        shared.report_violation(format!("HTTP/2: {problem}"));
                         connection = None;
                     }
                 }
                 _ => {
                     connection = None;
-                    tokio::time::sleep(IDLE_LOOK).await;
+                    tokio::time::sleep(IDLE_POLL).await;
                 }
             }
-            tokio::time::sleep(thinks).await;
+            tokio::time::sleep(pause).await;
         }
     });
 }
 
-/// A few requests at once, some of which the client may leave.
-async fn visit(customer: &mut Customer<'_>, connection: &mut Option<(u64, Sender)>) -> Result<(), String> {
-    let (door, target) = (customer.door, customer.door.target());
-    let count = customer.random.between(1, AT_ONCE);
-    let orders: Vec<Order> = (0..count).map(|_| customer.order(&target)).collect();
-    let leaves: Vec<bool> = orders.iter().map(|_| customer.random.chance(6)).collect();
-    let keeps = customer.random.chance(70);
-    let sender = match connection.take().filter(|(life, sender)| *life == target.life && !sender.is_closed()) {
+/// Sends up to `MAX_IN_FLIGHT` requests at once; the client may abandon some of them.
+async fn send_batch(client: &mut TrafficClient<'_>, connection: &mut Option<(u64, Sender)>) -> Result<(), String> {
+    let (shared, target) = (client.shared, client.shared.target());
+    let count = client.random.between(1, MAX_IN_FLIGHT);
+    let requests: Vec<PlannedRequest> = (0..count).map(|_| client.next_request(&target)).collect();
+    let abandons: Vec<bool> = requests.iter().map(|_| client.random.chance(6)).collect();
+    let keeps_open = client.random.chance(70);
+    let sender = match connection
+        .take()
+        .filter(|(gateway_number, sender)| *gateway_number == target.gateway_number && !sender.is_closed())
+    {
         Some((_, sender)) => sender,
         None => match connect(&target).await {
             Ok(sender) => sender,
-            Err(_) if door.excuses(&target) => return Ok(()),
+            Err(_) if shared.is_excused(&target) => return Ok(()),
             Err(error) => return Err(format!("no connection: {error}")),
         },
     };
     let begin = Instant::now();
-    let exchanges = orders.iter().zip(leaves).map(|(order, leaves)| {
+    let exchanges = requests.iter().zip(abandons).map(|(request, abandons)| {
         let (sender, target) = (sender.clone(), &target);
         async move {
-            let patience = if leaves { Duration::from_millis(5) } else { wait::patient(OUTCOME) * 2 };
-            match tokio::time::timeout(patience, ask(sender, target, order)).await {
-                Ok(Ok(answer)) => order.settle(door, target, &answer, begin),
-                Err(_) if leaves => {
-                    order.account(door, target, Outcome::Left, None);
+            let deadline = if abandons { Duration::from_millis(5) } else { wait::patient(MAX_REQUEST_TIME) * 2 };
+            match tokio::time::timeout(deadline, send_request(sender, target, request)).await {
+                Ok(Ok(response)) => request.check_response(shared, target, &response, begin),
+                Err(_) if abandons => {
+                    request.record_outcome(shared, target, Outcome::Abandoned, None);
                     Ok(())
                 }
-                Ok(Err(_)) | Err(_) if door.excuses(target) => {
-                    order.account(door, target, Outcome::Excused, None);
+                Ok(Err(_)) | Err(_) if shared.is_excused(target) => {
+                    request.record_outcome(shared, target, Outcome::Excused, None);
                     Ok(())
                 }
-                // What is not yet sent goes with the stream that is cut, be it the head: it says at least that it was cut.
-                Ok(Err(error)) if order.wish.is_proxied && is_reset(&*error) => {
-                    order.account(door, target, Outcome::Cut, None);
+                // A reset stream loses what the gateway had not sent yet, even the head; the client can tell that it
+                // was cut.
+                Ok(Err(error)) if request.expected.is_proxied && is_reset(&*error) => {
+                    request.record_outcome(shared, target, Outcome::Cut, None);
                     Ok(())
                 }
-                Ok(Err(error)) => Err(format!("no answer ({error}) to {:?}", order.wish)),
-                Err(_) => Err(format!("no answer in time to {:?}", order.wish)),
+                Ok(Err(error)) => Err(format!("no response ({error}) to {:?}", request.expected)),
+                Err(_) => Err(format!("no response in time to {:?}", request.expected)),
             }
         }
     });
-    let outcomes = all(exchanges).await;
-    let took = door.ran_since(begin);
-    if took > wait::patient(OUTCOME) {
-        return Err(format!("{:?} took {took:?}", orders[0].wish));
+    let outcomes = join_all(exchanges).await;
+    let took = shared.running_time_since(begin);
+    if took > wait::patient(MAX_REQUEST_TIME) {
+        return Err(format!("{:?} took {took:?}", requests[0].expected));
     }
-    if keeps {
-        *connection = Some((target.life, sender));
+    if keeps_open {
+        *connection = Some((target.gateway_number, sender));
     }
     outcomes.into_iter().collect()
 }
 
-/// Whether the gateway has reset the stream, as it does with an answer that it cannot finish.
+/// Whether the gateway has reset the stream, as it does with a response that it cannot finish.
 fn is_reset(error: &(dyn Error + 'static)) -> bool {
     let mut cause = error;
     while let Some(deeper) = cause.source() {
@@ -111,8 +115,8 @@ fn is_reset(error: &(dyn Error + 'static)) -> bool {
     cause.to_string() == "stream error received: unexpected internal error encountered"
 }
 
-/// The outputs of them all, which go on side by side.
-async fn all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
+/// Runs all futures concurrently and returns their outputs.
+async fn join_all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
     let mut futures: Vec<_> = futures.map(|future| (Box::pin(future), None)).collect();
     poll_fn(|context| {
         for (future, output) in futures.iter_mut().filter(|(_, output)| output.is_none()) {
@@ -133,19 +137,23 @@ async fn connect(target: &Target) -> Result<Sender, Box<dyn Error>> {
     Ok(sender)
 }
 
-async fn ask(mut sender: Sender, target: &Target, order: &Order) -> Result<Response, Box<dyn Error>> {
-    let request = Request::builder().method(order.method).uri(format!("{}{}", target.url, order.path));
-    let request = order.client.headers().iter().fold(request, |request, (name, value)| request.header(name, value));
+async fn send_request(
+    mut sender: Sender,
+    target: &Target,
+    planned: &PlannedRequest,
+) -> Result<Response, Box<dyn Error>> {
+    let request = Request::builder().method(planned.method).uri(format!("{}{}", target.url, planned.path));
+    let request = planned.client.headers().iter().fold(request, |request, (name, value)| request.header(name, value));
     let request =
-        request.header("content-type", "application/json").body(Full::new(Bytes::from(order.body.clone())))?;
-    let answer = sender.send_request(request).await?;
+        request.header("content-type", "application/json").body(Full::new(Bytes::from(planned.body.clone())))?;
+    let response = sender.send_request(request).await?;
     let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     let mut headers: Vec<_> =
-        answer.headers().iter().map(|(name, value)| (name.as_str().to_owned(), text(value))).collect();
-    // A stream of HTTP/2 says whether it has come to its end, as a chunked body does.
+        response.headers().iter().map(|(name, value)| (name.as_str().to_owned(), text(value))).collect();
+    // An HTTP/2 stream shows whether it is complete, as a chunked body does.
     headers.push(("transfer-encoding".to_owned(), "chunked".to_owned()));
-    let head = Head { status: answer.status().as_u16(), headers };
-    let (mut body, mut bytes) = (answer.into_body(), Vec::new());
+    let head = Head { status: response.status().as_u16(), headers };
+    let (mut body, mut bytes) = (response.into_body(), Vec::new());
     loop {
         match body.frame().await {
             Some(Ok(frame)) => bytes.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data)),

@@ -1,18 +1,21 @@
-//! Everything that is done to a gateway: each kind of fault, and the arm that does it. `plan.rs` says how often.
+//! The kinds of faults, and how each one is applied to a gateway and ended. `plan.rs` says how often they come.
+//!
+//! - `poison_clients.rs`: clients that repeat a request that kills llama-server
+//! - `port_takers.rs`: foreign servers on the ports of llama-server
 
 pub(crate) mod poison_clients;
 pub(crate) mod port_takers;
 
 use crate::{
-    faults::poison_clients::Killers,
-    faults::port_takers::{Manner, Thief},
-    shared::Door,
+    faults::poison_clients::PoisonClients,
+    faults::port_takers::{PortTaker, TakerBehaviour},
+    shared::Shared,
     support::{
         client::{Client, RawClient},
         gateway::{ADMIN, USER},
         resources,
     },
-    test_gateway::{World, send},
+    test_gateway::{TestGateway, send_signal},
 };
 use llamagate::pause_clock::PAUSE_LEAST;
 use nix::sys::signal::Signal;
@@ -22,51 +25,51 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// One thing that goes wrong.
+/// A fault.
 ///
-/// A new kind is a variant here, an arm in `apply`, and a row of the table in `plan.rs`. One that the fake can be told to
-/// have by a script needs the row alone.
+/// A new kind is a variant here, an arm in `apply`, and a row of the table in `plan.rs`. A fault that a script of the
+/// fake can cause needs only the row.
 #[derive(Debug, Clone)]
 pub(crate) enum Fault {
     /// llama-server gets a signal that ends it.
     Kill(Signal),
     /// llama-server is stopped (SIGSTOP) for a while.
-    Freeze(Duration),
-    /// The gateway and llama-server are stopped, for a moment or for longer than any patience.
-    FreezeAll(Duration),
-    /// The clients that behave ask for nothing for a while.
-    Lull(Duration),
-    /// So many clients send the same deadly request again and again; the number tells it from others.
-    Killers { count: u64, which: u64, streams: bool, time: Duration },
-    /// llama-server accepts connections and answers nobody, for a while.
-    Mute(Duration),
-    /// llama-server is killed, and the next ones do what a script of the fake says.
-    NextLives(Value),
-    /// llama-server is killed; the next one binds no port, and somebody else takes it.
-    PortRace(Manner, Duration),
-    /// The ports that come next are taken.
-    NextPorts(u16, Manner, Duration),
-    /// llama-server is killed, and somebody takes the port it had.
-    OldPort(Manner, Duration),
-    /// No byte of a log can be written.
-    DiskFull(Duration),
-    /// The key file is replaced by a good one, with or without a guest.
-    KeysReplaced { guest: bool, comment: u64 },
-    /// The key file is not what it should be, for a while.
-    KeysBroken(Break, Duration),
-    /// SIGHUP, so many times.
-    Hangup(u64),
+    SuspendWorker(Duration),
+    /// The gateway and llama-server are stopped (SIGSTOP), for a moment or for longer than any timeout.
+    SuspendAll(Duration),
+    /// The well-behaved clients send no requests for a while.
+    PauseClients(Duration),
+    /// `count` clients repeat one request that kills llama-server; `which` makes the request unique.
+    PoisonRequests { count: u64, which: u64, streams: bool, time: Duration },
+    /// llama-server accepts connections and does not respond, for a while.
+    StopAnswering(Duration),
+    /// llama-server is killed, and its next starts follow a script of the fake.
+    NextStarts(Value),
+    /// llama-server is killed; the next one does not bind its port, and a foreign server takes it.
+    PortRace(TakerBehaviour, Duration),
+    /// Foreign servers take the ports that the gateway would choose next.
+    TakeNextPorts(u16, TakerBehaviour, Duration),
+    /// llama-server is killed, and a foreign server takes its port.
+    TakeOldPort(TakerBehaviour, Duration),
+    /// The disk for logs is full.
+    FillDisk(Duration),
+    /// The key file is replaced by a valid one, with or without the guest's key.
+    ReplaceKeys { guest: bool, comment: u64 },
+    /// The key file is invalid or missing for a while.
+    BreakKeys(KeyFileDamage, Duration),
+    /// The gateway gets this many SIGHUPs.
+    Sighup(u64),
     /// `POST /reload`.
     Reload,
-    /// Clients that are no help.
-    RudeClients(u64, Rudeness, Duration),
-    /// SIGTERM to the gateway, and another one in its place.
-    Replace,
+    /// This many misbehaving clients connect.
+    MisbehavingClients(u64, Misbehaviour, Duration),
+    /// The gateway gets SIGTERM, and another one is started.
+    ReplaceGateway,
 }
 
 /// What is wrong with the key file.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Break {
+pub(crate) enum KeyFileDamage {
     Empty,
     CutShort,
     Nonsense,
@@ -74,222 +77,233 @@ pub(crate) enum Break {
     Folder,
 }
 
-/// How a client is no help.
+/// How a client misbehaves.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Rudeness {
+pub(crate) enum Misbehaviour {
     HalfHead,
     HalfBody,
-    /// Sends all, reads nothing.
+    /// Sends a whole request and does not read the response.
     ReadsNothing,
     /// Sends nothing.
     Silent,
 }
 
-/// What ends a fault that lasts.
-pub(crate) enum Heal {
-    Continue(u32),
-    Resume,
+/// The action that ends a lasting fault.
+pub(crate) enum Repair {
+    ResumeWorker(u32),
+    ResumeAnswering,
     EmptyDisk,
-    GoodKeys(u64),
-    Leave(#[expect(dead_code, reason = "held for its drop")] Vec<Thief>),
-    HangUp(#[expect(dead_code, reason = "held for its drop")] Vec<RawClient>),
-    Speak,
-    Kill,
-    Catch(Killers),
+    RestoreKeys(u64),
+    ReleasePorts(#[expect(dead_code, reason = "held for its drop")] Vec<PortTaker>),
+    CloseConnections(#[expect(dead_code, reason = "held for its drop")] Vec<RawClient>),
+    ResumeClients,
+    KillWorker,
+    EndPoisonClients(PoisonClients),
 }
 
 impl Fault {
-    pub(crate) fn apply(&self, world: &mut World, door: &Door) -> Result<(), String> {
+    pub(crate) fn apply(&self, gateway: &mut TestGateway, shared: &Shared) -> Result<(), String> {
         match self {
-            Fault::Kill(signal) => world.signal_worker(*signal),
-            Fault::Freeze(time) => {
-                if let Some(pid) = world.worker() {
-                    send(pid, Signal::SIGSTOP);
-                    world.later(*time, Heal::Continue(pid));
+            Fault::Kill(signal) => gateway.signal_worker(*signal),
+            Fault::SuspendWorker(time) => {
+                if let Some(pid) = gateway.worker_pid() {
+                    send_signal(pid, Signal::SIGSTOP);
+                    gateway.repair_after(*time, Repair::ResumeWorker(pid));
                 }
             }
-            Fault::FreezeAll(time) => freeze_all(world, door, *time),
-            Fault::Lull(time) => {
-                door.hush(true);
-                world.later(*time, Heal::Speak);
+            Fault::SuspendAll(time) => suspend_all(gateway, shared, *time),
+            Fault::PauseClients(time) => {
+                shared.set_paused(true);
+                gateway.repair_after(*time, Repair::ResumeClients);
             }
-            Fault::Killers { count, which, streams, time } => {
-                if world.setup.is_real {
-                    world.later(*time / 3, Heal::Kill);
-                    world.later(*time * 2 / 3, Heal::Kill);
+            Fault::PoisonRequests { count, which, streams, time } => {
+                if gateway.setup.is_real {
+                    gateway.repair_after(*time / 3, Repair::KillWorker);
+                    gateway.repair_after(*time * 2 / 3, Repair::KillWorker);
                 }
-                world.killers += 1;
-                if !world.setup.is_real {
-                    next_lives(world, &json!({}));
+                gateway.poison_clients += 1;
+                if !gateway.setup.is_real {
+                    script_next_starts(gateway, &json!({}));
                 }
-                world.later(*time, Heal::Catch(Killers::start(&door.target(), *count, *which, *streams)));
+                gateway.repair_after(
+                    *time,
+                    Repair::EndPoisonClients(PoisonClients::start(&shared.target(), *count, *which, *streams)),
+                );
             }
-            Fault::Mute(time) => {
-                world.tell("stop answering");
-                world.later(*time, Heal::Resume);
+            Fault::StopAnswering(time) => {
+                gateway.send_command("stop answering");
+                gateway.repair_after(*time, Repair::ResumeAnswering);
             }
-            Fault::NextLives(script) => next_lives(world, script),
-            Fault::PortRace(manner, time) => port_race(world, *manner, *time),
-            Fault::NextPorts(count, manner, time) => {
-                let next = world.worker_port().map_or(0..0, |port| port + 1..port + 1 + count);
-                let thieves: Vec<Thief> = next.filter_map(|port| Thief::take(port, *manner)).collect();
-                world.note("next ports taken", thieves.len());
-                world.later(*time, Heal::Leave(thieves));
+            Fault::NextStarts(script) => script_next_starts(gateway, script),
+            Fault::PortRace(behaviour, time) => port_race(gateway, *behaviour, *time),
+            Fault::TakeNextPorts(count, behaviour, time) => {
+                let next = gateway.worker_port().map_or(0..0, |port| port + 1..port + 1 + count);
+                let takers: Vec<PortTaker> = next.filter_map(|port| PortTaker::take(port, *behaviour)).collect();
+                gateway.add_note("next ports taken", takers.len());
+                gateway.repair_after(*time, Repair::ReleasePorts(takers));
             }
-            Fault::OldPort(manner, time) => {
-                let port = world.worker_port();
-                world.signal_worker(Signal::SIGKILL);
-                // Not sooner: between an end and the moment that the gateway hears of it nobody can tell who has a port.
-                let gone = until(NOTICED, || !is_ready(world));
-                if let Some(thief) = port.filter(|_| gone).and_then(|port| Thief::take(port, *manner)) {
-                    world.note("old ports taken", 1);
-                    world.later(*time, Heal::Leave(vec![thief]));
-                }
-            }
-            Fault::DiskFull(time) => {
-                if world.setup.has_disk {
-                    world.fill_disk();
-                    world.note("disk filled", 1);
-                    world.later(*time, Heal::EmptyDisk);
+            Fault::TakeOldPort(behaviour, time) => {
+                let port = gateway.worker_port();
+                gateway.signal_worker(Signal::SIGKILL);
+                // Until the gateway has noticed the exit, it cannot know that the port belongs to another process.
+                let is_noticed = wait_until(EXIT_SEEN, || !is_ready(gateway));
+                if let Some(taker) = port.filter(|_| is_noticed).and_then(|port| PortTaker::take(port, *behaviour)) {
+                    gateway.add_note("old ports taken", 1);
+                    gateway.repair_after(*time, Repair::ReleasePorts(vec![taker]));
                 }
             }
-            Fault::KeysReplaced { guest, comment } => world.write_keys(*guest, *comment),
-            Fault::KeysBroken(how, time) => {
-                break_keys(world, *how);
-                world.later(*time, Heal::GoodKeys(time.as_micros() as u64));
+            Fault::FillDisk(time) => {
+                if gateway.setup.has_disk {
+                    gateway.fill_disk();
+                    gateway.add_note("disk filled", 1);
+                    gateway.repair_after(*time, Repair::EmptyDisk);
+                }
             }
-            Fault::Hangup(times) => (0..*times).for_each(|_| world.gateway.signal(Signal::SIGHUP)),
+            Fault::ReplaceKeys { guest, comment } => gateway.write_keys(*guest, *comment),
+            Fault::BreakKeys(how, time) => {
+                break_keys(gateway, *how);
+                gateway.repair_after(*time, Repair::RestoreKeys(time.as_micros() as u64));
+            }
+            Fault::Sighup(times) => (0..*times).for_each(|_| gateway.process.signal(Signal::SIGHUP)),
             Fault::Reload => {
-                let admin = world.gateway.client_with(ADMIN);
-                let answer = admin.try_send("POST", "/reload", b"").map_err(|e| format!("POST /reload: {e}"))?;
-                let is_expected = match answer.status() {
+                let admin = gateway.process.client_with(ADMIN);
+                let response = admin.try_send("POST", "/reload", b"").map_err(|e| format!("POST /reload: {e}"))?;
+                let is_expected = match response.status() {
                     200 => true,
-                    500 => world.has_broken_keys(),
+                    500 => gateway.has_broken_keys(),
                     _ => false,
                 };
-                if !is_expected || !answer.complete {
-                    return Err(format!("POST /reload: {} {}", answer.status(), answer.text()));
+                if !is_expected || !response.complete {
+                    return Err(format!("POST /reload: {} {}", response.status(), response.text()));
                 }
             }
-            Fault::RudeClients(count, how, time) => rude_clients(world, door, (*count, *how), *time),
-            Fault::Replace => world.replace_gateway(door)?,
+            Fault::MisbehavingClients(count, how, time) => {
+                connect_misbehaving_clients(gateway, shared, (*count, *how), *time)
+            }
+            Fault::ReplaceGateway => gateway.replace_gateway(shared)?,
         }
         Ok(())
     }
 }
 
-impl Heal {
-    pub(crate) fn apply(self, world: &mut World, door: &Door) {
+impl Repair {
+    pub(crate) fn apply(self, gateway: &mut TestGateway, shared: &Shared) {
         match self {
-            Heal::Continue(pid) => send(pid, Signal::SIGCONT),
-            Heal::Resume => world.tell("resume"),
-            Heal::EmptyDisk => world.empty_disk(),
-            Heal::GoodKeys(comment) => world.write_keys(true, comment),
-            Heal::Leave(_) | Heal::HangUp(_) => {}
-            Heal::Speak => door.hush(false),
-            Heal::Kill => world.signal_worker(Signal::SIGKILL),
-            Heal::Catch(killers) => {
-                let known = killers.end(door);
-                world.killers -= 1;
-                world.note("killers refused", known);
+            Repair::ResumeWorker(pid) => send_signal(pid, Signal::SIGCONT),
+            Repair::ResumeAnswering => gateway.send_command("resume"),
+            Repair::EmptyDisk => gateway.empty_disk(),
+            Repair::RestoreKeys(comment) => gateway.write_keys(true, comment),
+            Repair::ReleasePorts(_) | Repair::CloseConnections(_) => {}
+            Repair::ResumeClients => shared.set_paused(false),
+            Repair::KillWorker => gateway.signal_worker(Signal::SIGKILL),
+            Repair::EndPoisonClients(clients) => {
+                let refused = clients.end(shared);
+                gateway.poison_clients -= 1;
+                gateway.add_note("poison requests refused", refused);
             }
         }
     }
 }
 
-/// How long the gateway may take to see that its child has ended, before a fault gives up waiting for it.
-const NOTICED: Duration = Duration::from_secs(1);
+/// How long a fault waits for the gateway to notice the exit of its child.
+const EXIT_SEEN: Duration = Duration::from_secs(1);
 
-/// How long a process may take to stand still once it was told to.
-const STOPS_SOON: Duration = Duration::from_secs(1);
+/// How long a process may take to stop after SIGSTOP.
+const SUSPENDED_SOON: Duration = Duration::from_secs(1);
 
-/// How long a fault waits for the life of a fake that it has ordered.
-const NEXT_LIFE: Duration = Duration::from_secs(3);
+/// How long a fault waits for the next start of the fake.
+const NEXT_START: Duration = Duration::from_secs(3);
 
-fn until(deadline: Duration, holds: impl Fn() -> bool) -> bool {
+/// Waits until `condition` holds; returns false when the deadline passes first.
+fn wait_until(deadline: Duration, condition: impl Fn() -> bool) -> bool {
     let begin = Instant::now();
     while begin.elapsed() < deadline {
-        if holds() {
+        if condition() {
             return true;
         }
-        std::thread::sleep(crate::shared::IDLE_LOOK);
+        std::thread::sleep(crate::shared::IDLE_POLL);
     }
     false
 }
 
-fn is_ready(world: &World) -> bool {
-    world.gateway.health().try_send("GET", "/readyz", b"").is_ok_and(|answer| answer.status() == 200)
+fn is_ready(gateway: &TestGateway) -> bool {
+    gateway.process.health().try_send("GET", "/readyz", b"").is_ok_and(|response| response.status() == 200)
 }
 
-fn next_lives(world: &mut World, script: &Value) {
-    world.script(script);
-    world.is_scripted = true;
-    world.signal_worker(Signal::SIGKILL);
+fn script_next_starts(gateway: &mut TestGateway, script: &Value) {
+    gateway.write_script(script);
+    gateway.is_scripted = true;
+    gateway.signal_worker(Signal::SIGKILL);
 }
 
-/// All of them, and nobody is born meanwhile: llama-server's parent is stopped first.
-fn freeze_all(world: &mut World, door: &Door, time: Duration) {
-    let gateway = world.gateway.pid();
+/// Suspends the gateway and its children. The gateway stops first, so that it starts no further child.
+fn suspend_all(gateway: &mut TestGateway, shared: &Shared, time: Duration) {
+    let gateway_pid = gateway.process.pid();
     let stop = |pid: u32| {
-        send(pid, Signal::SIGSTOP);
-        until(STOPS_SOON, || resources::is_stopped(pid) || resources::pid_gone(pid));
+        send_signal(pid, Signal::SIGSTOP);
+        wait_until(SUSPENDED_SOON, || resources::is_stopped(pid) || resources::pid_gone(pid));
     };
-    stop(gateway);
-    let children = world.gateway.child_pids();
+    stop(gateway_pid);
+    let children = gateway.process.child_pids();
     children.iter().for_each(|pid| stop(*pid));
     if time > PAUSE_LEAST {
-        door.freezes();
+        shared.mark_suspended();
         std::thread::sleep(time);
-        door.thaws();
-        world.note("long freezes", 1);
+        shared.mark_resumed();
+        gateway.add_note("long suspensions", 1);
     } else {
         std::thread::sleep(time);
     }
-    [&children[..], &[gateway]].concat().into_iter().for_each(|pid| send(pid, Signal::SIGCONT));
+    [&children[..], &[gateway_pid]].concat().into_iter().for_each(|pid| send_signal(pid, Signal::SIGCONT));
 }
 
-/// Between the moment that the gateway chooses a port and the moment that llama-server binds it, somebody else does.
-fn port_race(world: &mut World, manner: Manner, time: Duration) {
-    let before = world.worker();
-    next_lives(world, &json!({"no_bind": true}));
-    let next = || world.worker().filter(|pid| before != Some(*pid)).and_then(|_| world.worker_port());
-    if until(NEXT_LIFE, || next().is_some())
-        && let Some(thief) = next().and_then(|port| Thief::take(port, manner))
+/// Takes the port that the gateway has chosen before llama-server binds it.
+fn port_race(gateway: &mut TestGateway, behaviour: TakerBehaviour, time: Duration) {
+    let before = gateway.worker_pid();
+    script_next_starts(gateway, &json!({"no_bind": true}));
+    let next_port = || gateway.worker_pid().filter(|pid| before != Some(*pid)).and_then(|_| gateway.worker_port());
+    if wait_until(NEXT_START, || next_port().is_some())
+        && let Some(taker) = next_port().and_then(|port| PortTaker::take(port, behaviour))
     {
-        world.note("port races won", 1);
-        world.later(time, Heal::Leave(vec![thief]));
+        gateway.add_note("port races won", 1);
+        gateway.repair_after(time, Repair::ReleasePorts(vec![taker]));
     }
-    world.script(&json!({}));
+    gateway.write_script(&json!({}));
 }
 
-fn break_keys(world: &World, how: Break) {
-    let keys = world.gateway.keys_file();
+fn break_keys(gateway: &TestGateway, how: KeyFileDamage) {
+    let keys = gateway.process.keys_file();
     let outcome = match how {
-        Break::Empty => fs::write(keys, ""),
-        Break::CutShort => fs::write(keys, "# version\nadmin:admin-sec"),
-        Break::Nonsense => fs::write(keys, "user user\n\u{0}\u{1}:::\n=\n"),
-        Break::Missing => fs::remove_file(keys),
-        Break::Folder => fs::remove_file(&keys).and_then(|()| fs::create_dir(keys)),
+        KeyFileDamage::Empty => fs::write(keys, ""),
+        KeyFileDamage::CutShort => fs::write(keys, "# version\nadmin:admin-sec"),
+        KeyFileDamage::Nonsense => fs::write(keys, "user user\n\u{0}\u{1}:::\n=\n"),
+        KeyFileDamage::Missing => fs::remove_file(keys),
+        KeyFileDamage::Folder => fs::remove_file(&keys).and_then(|()| fs::create_dir(keys)),
     };
-    let _ = outcome; // a fault before may have put a folder there
+    let _ = outcome; // an earlier fault may have put a folder there
 }
 
-fn rude_clients(world: &mut World, door: &Door, (count, how): (u64, Rudeness), time: Duration) {
-    let client = Client::new(world.gateway.url()).key(USER);
+fn connect_misbehaving_clients(
+    gateway: &mut TestGateway,
+    shared: &Shared,
+    (count, how): (u64, Misbehaviour),
+    time: Duration,
+) {
+    let client = Client::new(gateway.process.url()).key(USER);
     let body = json!({"messages": [{"role": "user", "content": "rude"}], "stream": true, "max_tokens": 8}).to_string();
     let bytes = client.request("POST", "/v1/chat/completions", body.as_bytes());
     let bytes = match how {
-        Rudeness::HalfHead => &bytes[..40],
-        Rudeness::HalfBody => &bytes[..bytes.len() - 10],
-        Rudeness::ReadsNothing => &bytes,
-        Rudeness::Silent => &[],
+        Misbehaviour::HalfHead => &bytes[..40],
+        Misbehaviour::HalfBody => &bytes[..bytes.len() - 10],
+        Misbehaviour::ReadsNothing => &bytes,
+        Misbehaviour::Silent => &[],
     };
-    let mut there = Vec::new();
+    let mut connections = Vec::new();
     for _ in 0..count {
-        let Ok(mut connection) = RawClient::try_connect(world.gateway.url()) else { continue };
-        door.accounts().may_count();
-        let _ = connection.write(bytes); // whoever is refused early may not get that far
-        there.push(connection);
+        let Ok(mut connection) = RawClient::try_connect(gateway.process.url()) else { continue };
+        shared.counts().add_possible();
+        let _ = connection.write(bytes); // fails where the gateway has refused the request early
+        connections.push(connection);
     }
-    world.later(time, Heal::HangUp(there));
+    gateway.repair_after(time, Repair::CloseConnections(connections));
 }

@@ -1,9 +1,9 @@
-//! Clients that send the same deadly request again and again. They alone may be told that their request kills
-//! llama-server: what other clients ask is asked only once.
+//! Clients that repeat one request that kills llama-server. Only they may get the code `request_kills_backend`: other
+//! clients send each of their requests once.
 
 use crate::{
-    checks::expectations::{Outcome, Wants, Wish, judge},
-    shared::{Door, Target},
+    checks::expectations::{Expectation, Outcome, ResponseKind, classify},
+    shared::{Shared, Target},
     support::{client::Client, gateway::USER},
 };
 use serde_json::json;
@@ -16,76 +16,77 @@ use std::{
     time::Duration,
 };
 
-/// What the fake can be told to die of.
-pub(crate) const DEADLY: &str = "deadly";
+/// The text of poison requests, for the fake's script field `die_on`.
+pub(crate) const POISON_TEXT: &str = "deadly";
 
-/// What such a client is told once its request is known.
-const KNOWN: &str = "request_kills_backend";
+/// The code of the refusal once the gateway has identified the request.
+const POISON_CODE: &str = "request_kills_backend";
 
-/// Pause of such a client between two requests.
-const BREATHES: Duration = Duration::from_millis(20);
+/// The pause of a client between two requests.
+const PAUSE: Duration = Duration::from_millis(20);
 
-/// Tokens that are asked for: of the real llama-server so many that it is killed in their midst.
+/// `max_tokens` of the requests: enough that the real llama-server is killed while it generates.
 const TOKENS: u64 = 300;
 
 type Seen = Vec<(Outcome, usize)>;
 
-/// Such clients, until they are dropped.
-pub(crate) struct Killers {
+/// A group of clients that send one poison request until they are dropped.
+pub(crate) struct PoisonClients {
     stop: Arc<AtomicBool>,
     clients: Vec<JoinHandle<Result<Seen, String>>>,
-    life: u64,
+    gateway_number: u64,
 }
 
-impl Killers {
-    /// So many that all send the same; `which` tells them from others.
+impl PoisonClients {
+    /// Starts `count` clients that send the same request; `which` makes it unique.
     pub(crate) fn start(target: &Target, count: u64, which: u64, streams: bool) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let client = |n: u64| {
-            let (url, stop, life) = (target.url.clone(), Arc::clone(&stop), target.life);
-            let said = json!({"messages": [{"role": "user", "content": format!("{DEADLY} {which}")}],
+            let (url, stop, gateway_number) = (target.url.clone(), Arc::clone(&stop), target.gateway_number);
+            let body = json!({"messages": [{"role": "user", "content": format!("{POISON_TEXT} {which}")}],
                 "max_tokens": TOKENS, "stream": streams});
-            let wants = if streams { Wants::ChatStream } else { Wants::Chat };
+            let kind = if streams { ResponseKind::ChatStream } else { ResponseKind::Chat };
             std::thread::spawn(move || {
                 let mut seen = Seen::new();
                 while !stop.load(Ordering::SeqCst) {
-                    let id = format!("killer-{which}-{life}-{n}-{}", seen.len());
-                    let wish = Wish { id, wants, tokens: None, refusals: &[KNOWN], is_proxied: true };
-                    let client = Client::new(&url).key(USER).header("X-Request-Id", &wish.id);
-                    let answer = client.try_send("POST", "/v1/chat/completions", said.to_string().as_bytes());
-                    let answer = answer.map_err(|error| format!("no answer ({error}) to {wish:?}"))?;
-                    let outcome = judge(&wish, &answer, false).map_err(|what| format!("{what}\n  to {wish:?}"))?;
-                    let length = if outcome == Outcome::Cut { 0 } else { answer.body.len() };
+                    let id = format!("poison-{which}-{gateway_number}-{n}-{}", seen.len());
+                    let expected = Expectation { id, kind, tokens: None, refusals: &[POISON_CODE], is_proxied: true };
+                    let client = Client::new(&url).key(USER).header("X-Request-Id", &expected.id);
+                    let response = client.try_send("POST", "/v1/chat/completions", body.to_string().as_bytes());
+                    let response = response.map_err(|error| format!("no response ({error}) to {expected:?}"))?;
+                    let outcome = classify(&expected, &response, false)
+                        .map_err(|problem| format!("{problem}\n  to {expected:?}"))?;
+                    let length = if outcome == Outcome::Cut { 0 } else { response.body.len() };
                     seen.push((outcome, length));
-                    std::thread::sleep(BREATHES);
+                    std::thread::sleep(PAUSE);
                 }
                 Ok(seen)
             })
         };
         let clients = (0..count).map(client).collect();
-        Killers { stop, clients, life: target.life }
+        PoisonClients { stop, clients, gateway_number: target.gateway_number }
     }
 
-    /// Waits for their last answers, and enters them all into the books; how many were known for what they are.
-    pub(crate) fn end(mut self, door: &Door) -> usize {
+    /// Waits for the last responses and records all outcomes. Returns how many requests were refused as poison.
+    pub(crate) fn end(mut self, shared: &Shared) -> usize {
         self.stop.store(true, Ordering::SeqCst);
-        let mut known = 0;
+        let mut refused = 0;
         for client in std::mem::take(&mut self.clients) {
-            match client.join().unwrap_or_else(|_| Err("a killer panicked".into())) {
+            match client.join().unwrap_or_else(|_| Err("a poison client panicked".into())) {
                 Ok(seen) => {
                     for (outcome, length) in seen {
-                        known += usize::from(matches!(&outcome, Outcome::Refused(_, code) if code == KNOWN));
-                        door.accounts().note(self.life, true, outcome, Some(length));
+                        refused += usize::from(matches!(&outcome, Outcome::Refused(_, code) if code == POISON_CODE));
+                        shared.counts().record(self.gateway_number, true, outcome, Some(length));
                     }
                 }
-                Err(what) => door.violation(what),
+                Err(problem) => shared.report_violation(problem),
             }
         }
-        known
+        refused
     }
 }
 
-impl Drop for Killers {
+impl Drop for PoisonClients {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
     }

@@ -1,6 +1,6 @@
-//! Programs that are not ours on ports that llama-server wants.
+//! Foreign servers that take the ports of llama-server.
 
-use crate::shared::IDLE_LOOK;
+use crate::shared::IDLE_POLL;
 use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
@@ -11,46 +11,46 @@ use std::{
     thread::JoinHandle,
 };
 
-/// What a thief answers to everybody; no client may ever get it.
-pub(crate) const LOOT: &str = "stolen-answer";
+/// The response body of a port taker; no client may ever get it.
+pub(crate) const FOREIGN_BODY: &str = "stolen-response";
 
-/// How a thief treats those who ask.
+/// How a port taker treats connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Manner {
-    /// Says 200 to everything.
-    Obliging,
-    /// Accepts, and says nothing.
+pub(crate) enum TakerBehaviour {
+    /// Responds 200 to every request.
+    AnswersOk,
+    /// Accepts connections and never responds.
     Silent,
 }
 
-/// Somebody who holds a port until it is dropped.
-pub(crate) struct Thief {
+/// Holds a port until it is dropped.
+pub(crate) struct PortTaker {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Thief {
-    /// None where the port is taken already.
-    pub(crate) fn take(port: u16, manner: Manner) -> Option<Self> {
+impl PortTaker {
+    /// Takes a port; returns `None` where it is in use already.
+    pub(crate) fn take(port: u16, behaviour: TakerBehaviour) -> Option<Self> {
         let listener = TcpListener::bind(("127.0.0.1", port)).ok()?;
         listener.set_nonblocking(true).ok()?;
         let stop = Arc::new(AtomicBool::new(false));
-        let seen = Arc::clone(&stop);
+        let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
-            let mut guests = Vec::new();
-            while !seen.load(Ordering::SeqCst) {
+            let mut connections = Vec::new();
+            while !stopped.load(Ordering::SeqCst) {
                 match listener.accept() {
-                    Ok((guest, _)) if manner == Manner::Obliging => _ = answer(guest),
-                    Ok((guest, _)) => guests.push(guest),
-                    Err(_) => std::thread::sleep(IDLE_LOOK),
+                    Ok((connection, _)) if behaviour == TakerBehaviour::AnswersOk => _ = respond(connection),
+                    Ok((connection, _)) => connections.push(connection),
+                    Err(_) => std::thread::sleep(IDLE_POLL),
                 }
             }
         });
-        Some(Thief { stop, thread: Some(thread) })
+        Some(PortTaker { stop, thread: Some(thread) })
     }
 }
 
-impl Drop for Thief {
+impl Drop for PortTaker {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
         if let Some(thread) = self.thread.take() {
@@ -59,11 +59,12 @@ impl Drop for Thief {
     }
 }
 
-fn answer(mut guest: TcpStream) -> std::io::Result<()> {
-    guest.set_nonblocking(false)?;
-    guest.set_read_timeout(Some(std::time::Duration::from_millis(200)))?;
-    let _ = guest.read(&mut [0; 4096]); // whatever it wants
-    let length = LOOT.len();
-    guest
-        .write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{LOOT}").as_bytes())
+fn respond(mut connection: TcpStream) -> std::io::Result<()> {
+    connection.set_nonblocking(false)?;
+    connection.set_read_timeout(Some(std::time::Duration::from_millis(200)))?;
+    let _ = connection.read(&mut [0; 4096]); // the request does not matter
+    let length = FOREIGN_BODY.len();
+    connection.write_all(
+        format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{FOREIGN_BODY}").as_bytes(),
+    )
 }

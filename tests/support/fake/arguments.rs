@@ -1,8 +1,8 @@
-//! The command line, as far as the fake cares. Unknown flags are accepted, with or without a value.
+//! The command line. Unknown flags are accepted, with or without a value.
 
 use std::path::PathBuf;
 
-/// What the fake understood of its command line.
+/// The arguments that the fake uses.
 #[derive(Debug)]
 pub(super) struct Arguments {
     pub(super) model: PathBuf,
@@ -19,7 +19,7 @@ pub(super) struct Arguments {
 }
 
 impl Arguments {
-    /// Reads the arguments after the program's name, and the key file that they name.
+    /// Parses the arguments after the program's name, and reads the key file.
     pub(super) fn parse(argv: &[String]) -> Result<Self, String> {
         let mut arguments = Arguments {
             model: PathBuf::new(),
@@ -27,7 +27,7 @@ impl Arguments {
             host: "127.0.0.1".into(),
             port: 8080,
             keys: Vec::new(),
-            slots: 4, // llama-server's own "auto"
+            slots: 4, // the result of llama-server's "auto"
             context: 4096,
             embedding: false,
             reranking: false,
@@ -48,7 +48,7 @@ impl Arguments {
                 _ if !flag.starts_with('-') => return Err(format!("invalid argument: {flag}")),
                 _ => {
                     let value = inline.or_else(|| rest.next_if(|next| is_value(next)));
-                    arguments.take(flag, value)?;
+                    arguments.set(flag, value)?;
                 }
             }
         }
@@ -58,7 +58,7 @@ impl Arguments {
         Ok(arguments)
     }
 
-    fn take(&mut self, flag: &str, value: Option<&str>) -> Result<(), String> {
+    fn set(&mut self, flag: &str, value: Option<&str>) -> Result<(), String> {
         let needed = || value.ok_or_else(|| format!("expected value for argument {flag}"));
         let number = || needed()?.parse::<i64>().map_err(|_| format!("{flag} wants a number"));
         match flag {
@@ -70,12 +70,12 @@ impl Arguments {
             "-c" | "--ctx-size" => self.context = u64::try_from(number()?).map_err(|_| "bad context")?,
             "--api-key" => self.keys.extend(needed()?.split(',').map(String::from)),
             "--api-key-file" => self.keys.extend(read_keys(needed()?)?),
-            _ => {} // tolerated
+            _ => {} // unknown flags are accepted
         }
         Ok(())
     }
 
-    /// The name under which the model is offered.
+    /// Returns the model's name: the alias, else the file name.
     pub(super) fn model_name(&self) -> String {
         match &self.alias {
             Some(alias) => alias.clone(),
@@ -84,7 +84,7 @@ impl Arguments {
     }
 }
 
-/// A negative number is a value (`--seed -1`); anything else with a dash is the next flag.
+/// Whether the argument is a value. A negative number is one (`--seed -1`); anything else with a dash is a flag.
 fn is_value(argument: &str) -> bool {
     !argument.starts_with('-') || argument.parse::<f64>().is_ok()
 }

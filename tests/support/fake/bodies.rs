@@ -1,4 +1,4 @@
-//! Whole (not streamed) answers, in llama-server's shapes.
+//! The bodies of whole (not streamed) responses, as llama-server writes them.
 
 use super::{server::Server, streams::Generation};
 use serde_json::{Value, json};
@@ -80,7 +80,7 @@ pub(super) fn completion(it: &Generation) -> Value {
     })
 }
 
-/// The native `/completion` and `/infill`.
+/// The response of the native routes `/completion` and `/infill`.
 pub(super) fn native_completion(it: &Generation) -> Value {
     json!({
         "index": 0, "content": it.text(), "tokens": [], "id_slot": 0, "stop": true, "model": it.model,
@@ -109,7 +109,7 @@ pub(super) fn response(it: &Generation) -> Value {
     })
 }
 
-/// `/v1/embeddings`; None where the input is missing.
+/// The response of `/v1/embeddings`; `None` if the input is missing.
 pub(super) fn embeddings(body: &Value) -> Option<Value> {
     let row = |(index, text)| json!({"embedding": embedding(text), "index": index, "object": "embedding"});
     let data: Value = inputs(body)?.into_iter().enumerate().map(row).collect();
@@ -120,13 +120,13 @@ pub(super) fn embeddings(body: &Value) -> Option<Value> {
     }))
 }
 
-/// `/embedding` and `/embeddings`.
+/// The response of `/embedding` and `/embeddings`.
 pub(super) fn native_embeddings(body: &Value) -> Option<Value> {
     let row = |(index, text)| json!({"index": index, "embedding": [embedding(text)]});
     Some(inputs(body)?.into_iter().enumerate().map(row).collect())
 }
 
-/// Scores a document by the words it shares with the query; None where one of the two is missing.
+/// Scores documents by the words that they share with the query; `None` if query or documents are missing.
 pub(super) fn rerank(body: &Value) -> Option<Value> {
     let query: Vec<&str> = body.get("query")?.as_str()?.split_whitespace().collect();
     let (texts, tei) = match body.get("texts") {
@@ -152,7 +152,7 @@ pub(super) fn rerank(body: &Value) -> Option<Value> {
     }))
 }
 
-/// A token is a word; its number is its length.
+/// One token for each word; the token's id is the length of the word.
 pub(super) fn tokenize(body: &Value) -> Value {
     let content = body["content"].as_str().unwrap_or_default();
     json!({"tokens": content.split_whitespace().map(str::len).collect::<Vec<_>>()})
@@ -164,7 +164,7 @@ pub(super) fn detokenize(body: &Value) -> Value {
     json!({"content": words.join(" ")})
 }
 
-/// Counts the words of every string inside a JSON value: what the fake takes for tokens.
+/// Counts the words of all strings in a JSON value. The fake counts a word as a token.
 pub(super) fn count_words(value: &Value) -> u64 {
     match value {
         Value::String(text) => text.split_whitespace().count() as u64,
@@ -186,7 +186,7 @@ fn inputs(body: &Value) -> Option<Vec<&Value>> {
     }
 }
 
-/// The same text has the same embedding, another length another one.
+/// Equal texts have equal embeddings, and texts of different lengths different ones.
 fn embedding(text: &Value) -> Vec<f64> {
     let length = text.to_string().len() as f64;
     (1..=DIMENSIONS).map(|i| 1.0 / (length + i as f64)).collect()

@@ -1,4 +1,4 @@
-//! One client's connection: requests in turn, each journalled, each dropped at once when the client leaves.
+//! One connection: requests one after the other. Each is journalled, and dropped at once when the client disconnects.
 
 use super::{
     delivery::{Afterwards, deliver},
@@ -14,7 +14,7 @@ use std::{
 };
 use tokio::{net::TcpStream, time::timeout};
 
-/// llama-server's HTTP library closes an idle connection after this time, and any after so many requests.
+/// llama-server's HTTP library closes an idle connection after this time, and any connection after this many requests.
 const IDLE: Duration = Duration::from_secs(5);
 const REQUESTS_PER_CONNECTION: usize = 100;
 
@@ -53,29 +53,29 @@ async fn serve_one(server: &Server, reader: &mut Reader, writer: &mut Writer, is
         if server.script.is_silent_on(request.path()) {
             std::future::pending::<()>().await;
         }
-        let answer = routes::answer(server, &request);
-        let streams = matches!(answer.content, routes::Content::Stream(_));
+        let response = routes::respond(server, &request);
+        let streams = matches!(response.content, routes::Content::Stream(_));
         tokio::select! {
-            delivered = deliver(server, &request, answer, writer) => delivered,
-            // SIGTERM cuts a stream; everything else waits for its client to leave.
+            delivered = deliver(server, &request, response, writer) => delivered,
+            // Like llama-server: SIGTERM cuts a stream; any other request goes on until the client disconnects.
             () = server.wait_for(Phase::Stopping), if streams => Ok(Afterwards::Close),
         }
     };
     let outcome = tokio::select! {
         biased;
         delivered = delivered => delivered,
-        () = reader.gone() => Err(std::io::ErrorKind::ConnectionAborted.into()),
+        () = reader.wait_disconnected() => Err(std::io::ErrorKind::ConnectionAborted.into()),
     };
     match outcome {
         Ok(afterwards) => {
             server.journal.record("finished", json!({"n": n}));
             if request.is_post() {
-                count_the_answer(server);
+                count_response(server);
             }
             afterwards
         }
         Err(_) => {
-            // By one of its HTTP threads, so also when the loop hangs.
+            // llama-server logs this in an HTTP thread, so also while its main loop hangs.
             eprintln!("0.07.606.381 W srv          stop: cancel task, id_task = {n}");
             server.journal.record("disconnect", json!({"n": n, "during": "answer"}));
             Afterwards::Close
@@ -91,7 +91,7 @@ fn next_number(server: &Server) -> u64 {
     server.counters.requests.fetch_add(1, Ordering::Relaxed) + 1
 }
 
-fn count_the_answer(server: &Server) {
+fn count_response(server: &Server) {
     let answered = server.counters.posts_answered.fetch_add(1, Ordering::Relaxed) + 1;
     if server.script.exit_after_requests == Some(answered) {
         server.end(&Ending::default());

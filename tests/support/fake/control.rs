@@ -1,9 +1,9 @@
-//! The control socket: lines of commands on a loopback port, each answered with `ok` or `error ...`.
+//! The control socket: a loopback port that takes commands, one a line, and answers each with `ok` or `error ...`.
 //!
-//! `release load` · `release requests [n]` (without n: all, also those to come) · `die code N` · `die signal N` ·
+//! `release load` · `release requests [n]` (without n: all, also later ones) · `die code N` · `die signal N` ·
 //! `stop answering` · `resume` · `log WORDS`
 //!
-//! It runs on a thread of its own, so that it obeys also while the server is stuck.
+//! It runs on its own thread, so that commands work while the server is stuck.
 
 use super::{script::Ending, server::Server};
 use std::{
@@ -13,25 +13,25 @@ use std::{
     thread,
 };
 
-/// Obeys everyone who connects to `listener`.
+/// Runs the commands of all connections to `listener`.
 pub(super) fn serve(listener: TcpListener, server: Arc<Server>) {
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let server = server.clone();
-            thread::spawn(move || obey_lines(&stream, &server));
+            thread::spawn(move || run_commands(&stream, &server));
         }
     });
 }
 
-fn obey_lines(stream: &TcpStream, server: &Server) -> io::Result<()> {
+fn run_commands(stream: &TcpStream, server: &Server) -> io::Result<()> {
     for line in BufReader::new(stream).lines() {
         let words = line?;
         let words: Vec<&str> = words.split_whitespace().collect();
-        // Answered first: what a command sets free may be the end of this process.
-        match order(&words) {
-            Some(order) => {
+        // The answer comes first, because the command may end this process.
+        match parse(&words) {
+            Some(command) => {
                 (&*stream).write_all(b"ok\n")?;
-                obey(order, server);
+                run(command, server);
             }
             None => (&*stream).write_all(format!("error: unknown command {words:?}\n").as_bytes())?,
         }
@@ -39,36 +39,36 @@ fn obey_lines(stream: &TcpStream, server: &Server) -> io::Result<()> {
     Ok(())
 }
 
-enum Order {
-    Load,
-    AllRequests,
-    Requests(usize),
-    Answer(bool),
+enum Command {
+    ReleaseLoad,
+    ReleaseAllRequests,
+    ReleaseRequests(usize),
+    SetAnswering(bool),
     Log(String),
     Die(Ending),
 }
 
-fn order(words: &[&str]) -> Option<Order> {
+fn parse(words: &[&str]) -> Option<Command> {
     match words {
-        ["release", "load"] => Some(Order::Load),
-        ["release", "requests"] => Some(Order::AllRequests),
-        ["release", "requests", n] => n.parse().ok().map(Order::Requests),
-        ["stop", "answering"] => Some(Order::Answer(false)),
-        ["resume"] => Some(Order::Answer(true)),
-        ["log", words @ ..] => Some(Order::Log(words.join(" "))),
-        ["die", "code", n] => Some(Order::Die(Ending { code: Some(n.parse().ok()?), ..Ending::default() })),
-        ["die", "signal", n] => Some(Order::Die(Ending { signal: Some(n.parse().ok()?), ..Ending::default() })),
+        ["release", "load"] => Some(Command::ReleaseLoad),
+        ["release", "requests"] => Some(Command::ReleaseAllRequests),
+        ["release", "requests", n] => n.parse().ok().map(Command::ReleaseRequests),
+        ["stop", "answering"] => Some(Command::SetAnswering(false)),
+        ["resume"] => Some(Command::SetAnswering(true)),
+        ["log", words @ ..] => Some(Command::Log(words.join(" "))),
+        ["die", "code", n] => Some(Command::Die(Ending { code: Some(n.parse().ok()?), ..Ending::default() })),
+        ["die", "signal", n] => Some(Command::Die(Ending { signal: Some(n.parse().ok()?), ..Ending::default() })),
         _ => None,
     }
 }
 
-fn obey(order: Order, server: &Server) {
-    match order {
-        Order::Load => server.load_gate.open(),
-        Order::AllRequests => server.request_gate.open(),
-        Order::Requests(n) => server.request_gate.release(n),
-        Order::Answer(answers) => _ = server.answering.send_replace(answers),
-        Order::Log(line) => eprintln!("{line}"),
-        Order::Die(ending) => server.end(&ending),
+fn run(command: Command, server: &Server) {
+    match command {
+        Command::ReleaseLoad => server.load_gate.open(),
+        Command::ReleaseAllRequests => server.request_gate.open(),
+        Command::ReleaseRequests(n) => server.request_gate.release(n),
+        Command::SetAnswering(answering) => _ = server.answering.send_replace(answering),
+        Command::Log(line) => eprintln!("{line}"),
+        Command::Die(ending) => server.end(&ending),
     }
 }

@@ -1,8 +1,8 @@
-//! Writes an answer to the client, breaking it where the script says so.
+//! Writes a response to the client, and breaks it where the script says so.
 
 use super::{
     request::Request,
-    routes::{Answer, Content},
+    routes::{Content, Response},
     script::{Ending, Script},
     server::{Phase, Server},
     streams::Frames,
@@ -11,39 +11,40 @@ use super::{
 use serde_json::json;
 use std::{io, sync::atomic::Ordering, time::Duration};
 
-/// What the connection is good for after an answer.
+/// Whether the connection stays open after a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Afterwards {
     KeepAlive,
     Close,
 }
 
-/// Delivers `answer`: waits for a slot and for what the script holds back, then writes.
+/// Waits for a slot and for the delays of the script, then writes the response.
 pub(super) async fn deliver(
     server: &Server,
     request: &Request,
-    answer: Answer,
+    response: Response,
     writer: &mut Writer,
 ) -> io::Result<Afterwards> {
-    let Answer { status, content_type, content, needs_slot } = answer;
-    // llama-server sends no header before a slot has begun, and the slot is kept to the last byte.
+    let Response { status, content_type, content, needs_slot } = response;
+    // llama-server sends no header before the request has a slot, and keeps the slot until the last byte.
     let slot = if needs_slot { Some(server.slot().await) } else { None };
     if request.is_post() && server.script.hangs_on(request.path()) {
         std::mem::forget(slot);
         std::future::pending::<()>().await;
     }
-    let deadly = server.script.die_on.as_deref().is_some_and(|text| request.says(text));
-    if deadly && !matches!(content, Content::Stream(_)) {
+    let dies = server.script.die_on.as_deref().is_some_and(|text| request.contains(text));
+    if dies && !matches!(content, Content::Stream(_)) {
         server.end(&Ending::default());
     }
-    if request.is_post() && !deadly {
+    if request.is_post() && !dies {
         if server.script.holds(request.path()) {
             server.request_gate.pass().await;
         }
         pause(Duration::from_millis(server.script.slow_first_byte_ms)).await;
     }
     if needs_slot && *server.phase.borrow() == Phase::Stopping {
-        std::future::pending::<()>().await; // after SIGTERM nothing is generated; the client has to leave
+        // Like llama-server, which generates nothing after SIGTERM: the client has to disconnect.
+        std::future::pending::<()>().await;
     }
     let asked_to_close = request.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
     let mut head = Head::new(status, content_type, asked_to_close || request.is_last || status >= 400, &server.script);
@@ -52,34 +53,34 @@ pub(super) async fn deliver(
             head.line("X-Accel-Buffering: no");
             head.line("Transfer-Encoding: chunked");
             writer.write(&head.bytes()).await?;
-            if deadly {
+            if dies {
                 server.end(&Ending::default());
             }
-            stream(server, request, frames, writer).await?;
-            // llama-server does so after every stream, whatever its head has announced.
+            write_stream(server, request, frames, writer).await?;
+            // llama-server closes after every stream, even when the head says keep-alive.
             Ok(Afterwards::Close)
         }
         Content::Whole(body) => {
             if needs_slot {
                 server.counters.decodes.fetch_add(1, Ordering::Relaxed);
             }
-            whole(server, request, head, &body, writer).await
+            write_whole(server, request, head, &body, writer).await
         }
     }
 }
 
-async fn whole(
+async fn write_whole(
     server: &Server,
     request: &Request,
     mut head: Head,
     body: &[u8],
     writer: &mut Writer,
 ) -> io::Result<Afterwards> {
-    let (lie, cut) = match request.is_post() {
+    let (length_error, cut) = match request.is_post() {
         true => (server.script.wrong_content_length, server.script.truncate_body),
         false => (0, None),
     };
-    head.line(&format!("Content-Length: {}", (body.len() as i64 + lie).max(0)));
+    head.line(&format!("Content-Length: {}", (body.len() as i64 + length_error).max(0)));
     let body = match cut {
         _ if request.method == "HEAD" => &[],
         Some(kept) => &body[..kept.min(body.len())],
@@ -88,29 +89,29 @@ async fn whole(
     let mut bytes = head.bytes();
     bytes.extend_from_slice(body);
     writer.write(&bytes).await?;
-    let broken = lie != 0 || cut.is_some();
+    let broken = length_error != 0 || cut.is_some();
     Ok(if broken || head.closes { Afterwards::Close } else { Afterwards::KeepAlive })
 }
 
-async fn stream(server: &Server, request: &Request, frames: Frames, writer: &mut Writer) -> io::Result<()> {
+async fn write_stream(server: &Server, request: &Request, frames: Frames, writer: &mut Writer) -> io::Result<()> {
     let script = &server.script;
     for (written, frame) in (0u64..).zip(frames) {
-        let due = |fault: Option<u64>| fault == Some(written);
-        if due(script.hold_mid_stream.map(|hold| hold.after_frames)) {
+        let is_due = |fault: Option<u64>| fault == Some(written);
+        if is_due(script.hold_mid_stream.map(|hold| hold.after_frames)) {
             server.request_gate.pass().await;
         }
-        if due(script.exit_mid_stream.map(|end| end.after_frames)) {
+        if is_due(script.exit_mid_stream.map(|end| end.after_frames)) {
             server.end(&script.exit_mid_stream.map(Into::into).unwrap_or_default());
         }
-        if due(script.half_event_then_die.map(|end| end.after_frames)) {
+        if is_due(script.half_event_then_die.map(|end| end.after_frames)) {
             writer.chunk(&frame.as_bytes()[..frame.len() / 2]).await?;
             server.end(&script.half_event_then_die.map(Into::into).unwrap_or_default());
         }
-        if due(script.reset_mid_stream.map(|reset| reset.after_frames)) {
+        if is_due(script.reset_mid_stream.map(|reset| reset.after_frames)) {
             writer.reset_on_close()?;
             return Ok(());
         }
-        if due(script.error_mid_stream.map(|error| error.after_frames)) {
+        if is_due(script.error_mid_stream.map(|error| error.after_frames)) {
             writer.chunk(error_event(request).as_bytes()).await?;
             writer.last_chunk().await?;
             return Ok(());
@@ -129,7 +130,7 @@ async fn stream(server: &Server, request: &Request, frames: Frames, writer: &mut
     Ok(())
 }
 
-/// llama-server's own error, as the event that ends a stream.
+/// llama-server's error event, which ends a stream.
 fn error_event(request: &Request) -> String {
     let error = json!({"code": 500, "message": "Compute error.", "type": "server_error"});
     match request.path() {

@@ -1,5 +1,5 @@
-//! The journal: what happened, for the tests to read. One JSON object a line, one write a line, appended, so that
-//! several starts (and several processes) share one file.
+//! The journal: what happened, for the tests. Each record is one line of JSON, appended with one write, so that several
+//! starts and several processes share one file.
 
 use super::request::Request;
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use std::{
     path::Path,
 };
 
-/// The longest request body that is journalled as text.
+/// The largest request body that is journalled as text, in bytes.
 const BODY_SHOWN: usize = 4096;
 
 /// The open journal file.
@@ -27,14 +27,14 @@ impl Journal {
         Ok((Journal { file }, starts))
     }
 
-    /// Appends one event; every record carries the pid, since several starts write to one file.
+    /// Appends one event, with the process id, because several processes write to the file.
     pub(super) fn record(&self, event: &str, mut fields: Value) {
         fields["event"] = event.into();
         fields["pid"] = std::process::id().into();
-        let _ = (&self.file).write_all(format!("{fields}\n").as_bytes()); // the test's folder may be gone already
+        let _ = (&self.file).write_all(format!("{fields}\n").as_bytes()); // the test may have removed its folder
     }
 
-    /// Appends a request that has arrived whole.
+    /// Appends a request that has arrived completely. Secrets are journalled as hashes.
     pub(super) fn request(&self, n: u64, request: &Request) {
         let mut headers = serde_json::Map::new();
         for (name, value) in &request.headers {
@@ -64,7 +64,7 @@ impl Journal {
     }
 }
 
-/// The secret inside an Authorization value.
+/// Returns the secret in the value of an Authorization header.
 pub(super) fn bearer(value: &str) -> &str {
     value.strip_prefix("Bearer ").unwrap_or(value)
 }

@@ -1,4 +1,4 @@
-//! The life of the process: start, load, serve, stop. Log lines are those of the real llama-server.
+//! The process: start, load, serve, stop. Log lines are those of the real llama-server.
 
 use super::{
     arguments::Arguments,
@@ -24,22 +24,22 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-/// The argument that makes the fake its own grandchild.
+/// The argument that makes this program the grandchild of the script's `fork_grandchild` and `daemon`.
 pub(super) const GRANDCHILD: &str = "--grandchild";
 
-/// The argument that makes the fake the parent of a daemon; the next one names the daemon's program.
+/// The argument that makes this program the parent of a daemon; the next argument is the daemon's program.
 pub(super) const DAEMON: &str = "--daemon";
 
-/// A grandchild that no test has killed ends by itself.
+/// A grandchild that was not killed ends after this time.
 const GRANDCHILD_LIFE: Duration = Duration::from_secs(600);
 
-/// Does nothing for a long time.
-pub(super) fn linger() {
+/// Runs as a grandchild: sleeps.
+pub(super) fn sleep_as_grandchild() {
     std::thread::sleep(GRANDCHILD_LIFE);
 }
 
-/// Lives one life; returns the exit code of a clean stop.
-pub(super) fn live(arguments: Arguments) -> ExitCode {
+/// Runs the fake; returns the exit code of a clean stop.
+pub(super) fn run(arguments: Arguments) -> ExitCode {
     let (journal, start) = Journal::open(&beside(&arguments.model, ".fake.journal")).expect("the journal opens");
     let script = match Script::read(&beside(&arguments.model, ".fake.json"), start) {
         Ok(script) => script,
@@ -65,13 +65,13 @@ pub(super) fn live(arguments: Arguments) -> ExitCode {
         }),
     );
     control::serve(control, server.clone());
-    // One thread, so that the fake does the same in the same order every time.
+    // One thread, so that the order of events is always the same.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
-    runtime.block_on(run(server));
+    runtime.block_on(serve(server));
     ExitCode::SUCCESS
 }
 
-async fn run(server: Arc<Server>) {
+async fn serve(server: Arc<Server>) {
     let script = &server.script;
     if script.ignore_sigterm {
         ignore_sigterm(server.clone());
@@ -104,7 +104,7 @@ async fn run(server: Arc<Server>) {
     let accepting = tokio::spawn(accept(server.clone(), listener, connections.clone()));
 
     load(&server).await;
-    // Until here SIGTERM kills, as it does the real one while it loads.
+    // Until here SIGTERM kills the process, like the real llama-server during its load.
     let mut sigterm = signal(SignalKind::terminate()).expect("SIGTERM can be handled");
     let mut sigint = signal(SignalKind::interrupt()).expect("SIGINT can be handled");
     server.phase.send_replace(Phase::Ready);
@@ -124,7 +124,7 @@ async fn run(server: Arc<Server>) {
     connections.close();
     tokio::select! {
         () = connections.wait() => (),
-        () = stop_asked() => server.end(&Ending::default()), // the second signal ends it at once
+        () = stop_asked() => server.end(&Ending::default()), // a second signal ends the process at once
     }
     server.journal.record("exit", json!({"code": 0}));
 }
@@ -149,7 +149,7 @@ async fn load(server: &Server) {
         eprintln!("{}", "l".repeat(script.long_log_line));
     }
     if let Some(signs) = script.load_signs {
-        show(signs).await;
+        show_progress(signs).await;
     }
     if script.never_ready {
         std::future::pending::<()>().await;
@@ -170,10 +170,10 @@ async fn load(server: &Server) {
     ));
 }
 
-/// Bytes of memory, or of a file, that are one sign.
+/// Bytes of memory or of a file for one sign of progress.
 const SIGN_BYTES: usize = 1 << 20;
 
-async fn show(signs: Signs) {
+async fn show_progress(signs: Signs) {
     let mut memory = Vec::new();
     let mut piece = vec![1; SIGN_BYTES];
     let mut file = std::env::current_exe().and_then(std::fs::File::open).expect("the fake can read itself");
@@ -185,14 +185,14 @@ async fn show(signs: Signs) {
             Sign::Memory => memory.push(piece.clone()),
             Sign::Reads => {
                 file.seek(SeekFrom::Start(0)).expect("a file can be read again");
-                file.read_exact(&mut piece).expect("this program is larger than a sign");
+                file.read_exact(&mut piece).expect("this program is larger than one sign");
             }
             Sign::None => {}
         }
     }
 }
 
-/// Journals every SIGTERM and does nothing else about it.
+/// Journals each SIGTERM and ignores it otherwise.
 fn ignore_sigterm(server: Arc<Server>) {
     let mut sigterm = signal(SignalKind::terminate()).expect("SIGTERM can be handled");
     tokio::spawn(async move {
@@ -202,30 +202,30 @@ fn ignore_sigterm(server: Arc<Server>) {
     });
 }
 
-#[expect(clippy::zombie_processes, reason = "a child that nobody waits for is what the script asks for")]
+#[expect(clippy::zombie_processes, reason = "the script asks for a child that is not waited for")]
 fn fork_grandchild(server: &Server) {
     let this = std::env::current_exe().expect("the fake knows its own path");
     let child = Command::new(this).arg(GRANDCHILD).spawn().expect("a grandchild starts");
     server.journal.record("grandchild", json!({"grandchild": child.id()}));
 }
 
-/// By way of a child that leads a session of its own, starts the daemon there, prints its process id and ends.
+/// Starts a daemon through a child that begins a new session, starts the daemon there, prints its process id and ends.
 fn fork_daemon(server: &Server, daemon: Daemon) {
     let this = std::env::current_exe().expect("the fake knows its own path");
     let program = match daemon {
         Daemon::Lingers => this.clone(),
         Daemon::Ends => "true".into(),
     };
-    let between = Command::new(this).arg(DAEMON).arg(program).stderr(Stdio::inherit()).output();
-    let printed = String::from_utf8(between.expect("the child between starts").stdout).expect("it prints a number");
-    let pid: u32 = printed.trim().parse().expect("it prints a number");
+    let child = Command::new(this).arg(DAEMON).arg(program).stderr(Stdio::inherit()).output();
+    let printed = String::from_utf8(child.expect("the child starts").stdout).expect("the child prints a number");
+    let pid: u32 = printed.trim().parse().expect("the child prints a number");
     server.journal.record("grandchild", json!({"grandchild": pid}));
 }
 
-/// What the child between does.
-#[expect(clippy::zombie_processes, reason = "a daemon is a child that nobody waits for")]
+/// Runs as the parent of the daemon: begins a session, starts the daemon, prints its process id.
+#[expect(clippy::zombie_processes, reason = "a daemon is a child that is not waited for")]
 pub(super) fn start_daemon(program: &str) {
-    nix::unistd::setsid().expect("the child between leads no group");
+    nix::unistd::setsid().expect("the child leads no process group");
     let daemon = Command::new(program).arg(GRANDCHILD).stdout(Stdio::null()).spawn().expect("the daemon starts");
     println!("{}", daemon.id());
 }
@@ -234,15 +234,15 @@ fn log(message: &str) {
     eprintln!("0.00.042.492 {message}");
 }
 
-/// The llama-servers that the same process has started and that still run.
+/// Returns the other llama-servers of the same parent that still run.
 fn siblings() -> Vec<u32> {
     let children = resources::children(std::os::unix::process::parent_id());
-    let is_one = |pid: &u32| {
+    let is_worker = |pid: &u32| {
         *pid != std::process::id()
             && !resources::pid_gone(*pid)
             && resources::cmdline(*pid).iter().any(|word| word == "--port")
     };
-    children.into_iter().filter(is_one).collect()
+    children.into_iter().filter(is_worker).collect()
 }
 
 fn beside(model: &Path, suffix: &str) -> PathBuf {

@@ -1,8 +1,8 @@
-//! A request as it arrived.
+//! A request, as received.
 
 use serde_json::Value;
 
-/// One HTTP request, its body complete.
+/// One HTTP request with its whole body.
 #[derive(Debug, Default)]
 pub(super) struct Request {
     pub(super) method: String,
@@ -11,7 +11,7 @@ pub(super) struct Request {
     /// Names in lower case, in the order of arrival.
     pub(super) headers: Vec<(String, String)>,
     pub(super) body: Vec<u8>,
-    /// No other request is taken on this connection, and the answer says so.
+    /// Whether this is the last request on its connection; the response says so.
     pub(super) is_last: bool,
 }
 
@@ -28,8 +28,8 @@ impl Request {
         self.method == "POST"
     }
 
-    /// Whether it is a POST whose body contains this text.
-    pub(super) fn says(&self, text: &str) -> bool {
+    /// Whether the request is a POST whose body contains this text.
+    pub(super) fn contains(&self, text: &str) -> bool {
         self.is_post() && String::from_utf8_lossy(&self.body).contains(text)
     }
 

@@ -1,4 +1,4 @@
-//! Which request gets which answer. It decides in llama-server's order: loading, key, route, body.
+//! Chooses the response to a request. It checks in llama-server's order: loading, key, route, body.
 
 use super::{
     bodies,
@@ -9,8 +9,8 @@ use super::{
 };
 use serde_json::{Value, json};
 
-/// An answer, and whether a slot of the model must work for it.
-pub(super) struct Answer {
+/// A response, and whether it needs a slot of the model.
+pub(super) struct Response {
     pub(super) status: u16,
     pub(super) content_type: &'static str,
     pub(super) content: Content,
@@ -22,64 +22,66 @@ pub(super) enum Content {
     Stream(Frames),
 }
 
-/// Answers one request, without having waited for anything yet.
-pub(super) fn answer(server: &Server, request: &Request) -> Answer {
+/// Returns the response to a request; waits for nothing.
+pub(super) fn respond(server: &Server, request: &Request) -> Response {
     if *server.phase.borrow() == Phase::Loading {
         return refusal(503, "unavailable_error", "Loading model");
     }
     let path = request.path();
     let public = request.method == "OPTIONS" || ["/", "/health", "/v1/health"].contains(&path);
-    if !public && !knows_a_key(server, request) {
+    if !public && !has_valid_key(server, request) {
         eprintln!("0.00.690.381 W srv    operator(): unauthorized: Invalid API Key");
         return refusal(401, "authentication_error", "Invalid API Key");
     }
     if let Some(fixed) = server.script.error_status.iter().find(|fixed| fixed.path == path) {
         return match &fixed.body {
-            Value::String(text) => Answer::whole(fixed.status, text.clone()),
-            body => Answer::whole(fixed.status, body.to_string()),
+            Value::String(text) => Response::whole(fixed.status, text.clone()),
+            body => Response::whole(fixed.status, body.to_string()),
         };
     }
     if request.is_post() && server.script.healthy_but_500 {
         return refusal(500, "server_error", "Compute error.");
     }
-    if let Some(failure) = server.script.fail_on.iter().find(|failure| request.says(&failure.text)) {
+    if let Some(failure) = server.script.fail_on.iter().find(|failure| request.contains(&failure.text)) {
         return fail(path, request, &failure.message);
     }
     match request.method.as_str() {
-        "GET" | "HEAD" => read(server, path),
+        "GET" | "HEAD" => get(server, path),
         "POST" if path == "/v1/audio/transcriptions" => {
-            Answer::json(&json!({"text": format!("{} bytes", request.body.len())})).working()
+            Response::json(&json!({"text": format!("{} bytes", request.body.len())})).with_slot()
         }
         "POST" => post(server, path, request),
-        "OPTIONS" => Answer::whole(200, String::new()),
+        "OPTIONS" => Response::whole(200, String::new()),
         _ => not_found(),
     }
 }
 
-/// Once a stream has its head, its error is an event.
-fn fail(path: &str, request: &Request, message: &str) -> Answer {
+/// Returns an error of status 500; for a stream it is an event, because the head is sent already.
+fn fail(path: &str, request: &Request, message: &str) -> Response {
     match request.json() {
-        Ok(body) if body["stream"] == true => Answer::stream(Box::new(std::iter::once(streams::error(path, message)))),
-        _ => refusal(500, "server_error", message).working(),
+        Ok(body) if body["stream"] == true => {
+            Response::stream(Box::new(std::iter::once(streams::error(path, message))))
+        }
+        _ => refusal(500, "server_error", message).with_slot(),
     }
 }
 
-fn read(server: &Server, path: &str) -> Answer {
+fn get(server: &Server, path: &str) -> Response {
     match path {
-        "/health" | "/v1/health" => Answer::json(&json!({"status": "ok"})),
-        "/models" | "/v1/models" => Answer::json(&bodies::models(server)),
-        "/props" => Answer::json(&bodies::props(server)),
-        "/slots" if server.arguments.slots_endpoint => Answer::json(&bodies::slots(server)),
+        "/health" | "/v1/health" => Response::json(&json!({"status": "ok"})),
+        "/models" | "/v1/models" => Response::json(&bodies::models(server)),
+        "/props" => Response::json(&bodies::props(server)),
+        "/slots" if server.arguments.slots_endpoint => Response::json(&bodies::slots(server)),
         "/slots" => unsupported("slots endpoint", "--slots"),
         "/metrics" if server.arguments.metrics => {
-            Answer { content_type: "text/plain; version=0.0.4", ..Answer::whole(200, bodies::metrics(server)) }
+            Response { content_type: "text/plain; version=0.0.4", ..Response::whole(200, bodies::metrics(server)) }
         }
         "/metrics" => unsupported("metrics endpoint", "--metrics"),
         _ => not_found(),
     }
 }
 
-fn post(server: &Server, path: &str, request: &Request) -> Answer {
+fn post(server: &Server, path: &str, request: &Request) -> Response {
     let body = request.json();
     let parsed = body.as_ref().unwrap_or(&Value::Null);
     let generate = |needed: &str, whole: fn(&Generation) -> Value, stream: fn(&Generation) -> Frames| {
@@ -89,24 +91,26 @@ fn post(server: &Server, path: &str, request: &Request) -> Answer {
             Some(messages) if needed == "messages" && !messages.is_array() => {
                 refusal(400, "invalid_request_error", "Expected 'messages' to be an array")
             }
-            Some(_) if parsed["stream"] == true => Answer::stream(stream(&it)),
-            Some(_) => Answer::json(&whole(&it)).working(),
+            Some(_) if parsed["stream"] == true => Response::stream(stream(&it)),
+            Some(_) => Response::json(&whole(&it)).with_slot(),
         }
     };
     let compute = |enabled: bool, what, flag, computed: fn(&Value) -> Option<Value>, missing| match computed(parsed) {
         _ if !enabled => unsupported(what, flag),
-        Some(value) => Answer::json(&value).working(),
+        Some(value) => Response::json(&value).with_slot(),
         None => refusal(400, "invalid_request_error", missing),
     };
     let (embedding, reranking) = (server.arguments.embedding || server.arguments.reranking, server.arguments.reranking);
-    let answer = match path {
+    let response = match path {
         "/chat/completions" | "/v1/chat/completions" => generate("messages", bodies::chat, streams::chat),
         "/v1/completions" => generate("prompt", bodies::completion, streams::completion),
         "/completion" | "/completions" => generate("prompt", bodies::native_completion, streams::native_completion),
         "/infill" => generate("input_prefix", bodies::native_completion, streams::native_completion),
         "/v1/messages" => generate("messages", bodies::anthropic, streams::anthropic),
         "/responses" | "/v1/responses" => generate("input", bodies::response, streams::response),
-        "/v1/messages/count_tokens" => Answer::json(&json!({"input_tokens": bodies::count_words(&parsed["messages"])})),
+        "/v1/messages/count_tokens" => {
+            Response::json(&json!({"input_tokens": bodies::count_words(&parsed["messages"])}))
+        }
         "/v1/embeddings" => compute(
             embedding,
             "embeddings",
@@ -124,52 +128,52 @@ fn post(server: &Server, path: &str, request: &Request) -> Answer {
         "/rerank" | "/reranking" | "/v1/rerank" | "/v1/reranking" => {
             compute(reranking, "reranking", "--reranking", bodies::rerank, "\"query\" must be provided")
         }
-        "/tokenize" => Answer::json(&bodies::tokenize(parsed)),
-        "/detokenize" => Answer::json(&bodies::detokenize(parsed)),
-        "/apply-template" => Answer::json(&json!({"prompt": parsed["messages"].to_string()})),
+        "/tokenize" => Response::json(&bodies::tokenize(parsed)),
+        "/detokenize" => Response::json(&bodies::detokenize(parsed)),
+        "/apply-template" => Response::json(&json!({"prompt": parsed["messages"].to_string()})),
         "/props" => return unsupported("changing global properties", "--props"),
         _ => return not_found(),
     };
     match body {
-        Ok(_) => answer,
+        Ok(_) => response,
         Err(e) => refusal(400, "invalid_request_error", &format!("[json.exception.parse_error.101] parse error: {e}")),
     }
 }
 
-fn knows_a_key(server: &Server, request: &Request) -> bool {
+fn has_valid_key(server: &Server, request: &Request) -> bool {
     let given = request.header("authorization").or(request.header("x-api-key")).map(bearer);
     server.script.wrong_key
         || server.arguments.keys.is_empty()
         || given.is_some_and(|given| server.arguments.keys.iter().any(|key| key == given))
 }
 
-fn refusal(status: u16, kind: &str, message: &str) -> Answer {
-    Answer::whole(status, bodies::error(status, kind, message).to_string())
+fn refusal(status: u16, kind: &str, message: &str) -> Response {
+    Response::whole(status, bodies::error(status, kind, message).to_string())
 }
 
-fn not_found() -> Answer {
+fn not_found() -> Response {
     refusal(404, "not_found_error", "File Not Found")
 }
 
-fn unsupported(what: &str, flag: &str) -> Answer {
+fn unsupported(what: &str, flag: &str) -> Response {
     refusal(501, "not_supported_error", &format!("This server does not support {what}. Start it with `{flag}`"))
 }
 
-impl Answer {
+impl Response {
     fn json(value: &Value) -> Self {
-        Answer::whole(200, value.to_string())
+        Response::whole(200, value.to_string())
     }
 
     fn whole(status: u16, body: String) -> Self {
         let content = Content::Whole(body.into_bytes());
-        Answer { status, content_type: "application/json; charset=utf-8", content, needs_slot: false }
+        Response { status, content_type: "application/json; charset=utf-8", content, needs_slot: false }
     }
 
     fn stream(frames: Frames) -> Self {
-        Answer { status: 200, content_type: "text/event-stream", content: Content::Stream(frames), needs_slot: true }
+        Response { status: 200, content_type: "text/event-stream", content: Content::Stream(frames), needs_slot: true }
     }
 
-    fn working(mut self) -> Self {
+    fn with_slot(mut self) -> Self {
         self.needs_slot = true;
         self
     }

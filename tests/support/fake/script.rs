@@ -1,5 +1,5 @@
-//! The script: what the fake does wrong. Every field is optional; an unknown one ends the fake at once, so that
-//! a misspelt fault never passes for a healthy server.
+//! The script: the faults of the fake. Every field is optional. An unknown field ends the fake at once, so that a
+//! misspelt fault is not taken for a healthy server.
 //!
 //! `{"starts": [A, B]}` gives the first start script A and every later one script B; otherwise the whole object
 //! is the script of every start.
@@ -11,79 +11,80 @@ use std::{path::Path, time::Duration};
 #[derive(Debug, Default, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Script {
-    // The load.
-    /// Loading lasts this long.
+    // Faults of the load.
+    /// The load takes this long, in milliseconds.
     pub(super) load_ms: u64,
-    /// `{"until_released": true}`: loading lasts until `release load`.
+    /// `{"until_released": true}`: the load lasts until `release load`.
     pub(super) load: Load,
-    /// Loading shows signs of progress before all else.
+    /// The load begins with signs of progress.
     pub(super) load_signs: Option<Signs>,
-    /// Loading never ends.
+    /// The load never ends.
     pub(super) never_ready: bool,
-    /// Ends before the port is bound, after these lines on stderr.
+    /// Exits before the port is bound, after these lines on stderr.
     pub(super) exit_at_start: Option<Ending>,
-    /// Dies of this signal before the port is bound.
+    /// Raises this signal before the port is bound.
     pub(super) abort_at_start: Option<i32>,
-    /// Binds, answers 503, and ends where the load would have succeeded.
+    /// Binds the port, answers 503, and exits instead of completing the load.
     pub(super) exit_while_loading: Option<Ending>,
-    /// Lives, but never binds its port.
+    /// Runs, but never binds its port.
     pub(super) no_bind: bool,
 
-    // The process.
-    /// SIGTERM is journalled and otherwise ignored, also during the load.
+    // Faults of the process.
+    /// SIGTERM is journalled and ignored, also during the load.
     pub(super) ignore_sigterm: bool,
-    /// Starts a child that outlives this process unless its group is killed; it inherits stderr.
+    /// Starts a child that outlives this process unless the process group is killed; it inherits stderr.
     pub(super) fork_grandchild: bool,
-    /// Starts a daemon, which leaves the group and has no parent here; it inherits stderr.
+    /// Starts a daemon: an orphan outside the process group; it inherits stderr.
     pub(super) daemon: Option<Daemon>,
-    /// Ends after the answer to this many POST requests (exit code 1).
+    /// Exits (code 1) after the response to this many POST requests.
     pub(super) exit_after_requests: Option<u64>,
-    /// Dies (exit code 1) of a POST whose body contains this text, once it has a slot; of a stream after its head.
+    /// Exits (code 1) on a POST whose body contains this text, once it has a slot; for a stream after its head.
     pub(super) die_on: Option<String>,
-    /// Writes many lines to stderr while loading.
+    /// Writes many lines to stderr during the load.
     pub(super) stderr_flood: Option<Flood>,
-    /// Writes a line to stderr for each request, as older builds do.
+    /// Writes a line to stderr for each request, like older builds.
     pub(super) log_requests: bool,
-    /// Writes one line of so many bytes to stderr while loading.
+    /// Writes one line of this many bytes to stderr during the load.
     pub(super) long_log_line: usize,
 
-    // Who it is.
-    /// Asks nobody for a key: some other server that happens to own the port.
+    // Faults of its identity.
+    /// Accepts any key, like another server that owns the port.
     pub(super) wrong_key: bool,
-    /// Offers its model under another name than `--alias` says.
+    /// Reports this model name instead of `--alias`.
     pub(super) alias: Option<String>,
 
-    // When it answers.
-    /// Paths (`"*"` = any) whose POSTs keep their slot and stay silent until `release requests`.
+    // Delays of responses.
+    /// Paths (`"*"` = any) whose POSTs keep their slot and get no response until `release requests`.
     pub(super) hold_requests: Vec<String>,
-    /// Paths whose POSTs hang its loop: their slot is never free again, also when the client leaves.
+    /// Paths whose POSTs hang llama-server's loop: they keep their slot for ever, even when the client disconnects.
     pub(super) hang_on: Vec<String>,
-    /// Paths whose requests, of any method, are never answered.
+    /// Paths whose requests, with any method, get no response.
     pub(super) silent_paths: Vec<String>,
-    /// Streams pause after so many events until `release requests`.
+    /// Streams pause after this many frames until `release requests`.
     pub(super) hold_mid_stream: Option<After>,
-    /// Silence before the first byte of an answer to a POST.
+    /// The time before the first byte of the response to a POST, in milliseconds.
     pub(super) slow_first_byte_ms: u64,
-    /// The time between two events of a stream.
+    /// The time between two frames of a stream.
     pub(super) drip: Option<Drip>,
 
-    // What it answers.
-    /// Generated tokens, one event each; 8 unless told. A smaller `max_tokens` in the request wins.
+    // Contents of responses.
+    /// Number of generated tokens, one frame each; default 8. A smaller `max_tokens` in the request wins.
     pub(super) frames: Option<u64>,
-    /// Pads each token's text to so many bytes.
+    /// Pads each token's text to this many bytes.
     pub(super) frame_bytes: usize,
-    /// `/health` says ok, every POST says 500 `Compute error.`.
+    /// `/health` answers ok, every POST 500 `Compute error.`.
     pub(super) healthy_but_500: bool,
-    /// Fails what contains one of these texts with llama-server's error of status 500, a stream in band.
+    /// Requests that contain one of these texts fail with llama-server's error 500, streams with an error event.
     pub(super) fail_on: Vec<Failure>,
-    /// Fixed answers by path.
-    pub(super) error_status: Vec<FixedAnswer>,
-    /// A response header of so many bytes.
+    /// Fixed responses by path.
+    pub(super) error_status: Vec<FixedResponse>,
+    /// Adds a response header of this many bytes.
     pub(super) oversized_response_headers: usize,
 
-    // How an answer breaks. "After n" counts the events written to the stream, whatever they say.
+    // Broken responses. `after_frames` counts the frames written to the stream, of any content.
+    /// Exits in the middle of a stream.
     pub(super) exit_mid_stream: Option<EndAfter>,
-    /// Writes half of the next event, then ends.
+    /// Writes half of the next frame, then exits.
     pub(super) half_event_then_die: Option<EndAfter>,
     /// Ends the stream without `[DONE]`.
     pub(super) truncate_mid_stream: Option<Truncate>,
@@ -91,9 +92,9 @@ pub(super) struct Script {
     pub(super) reset_mid_stream: Option<After>,
     /// Writes llama-server's error event, then ends the stream without `[DONE]`.
     pub(super) error_mid_stream: Option<After>,
-    /// Content-Length of a whole answer to a POST is wrong by so much.
+    /// Is added to the Content-Length of a whole response to a POST.
     pub(super) wrong_content_length: i64,
-    /// A whole answer to a POST stops after so many body bytes; the connection closes.
+    /// A whole response to a POST stops after this many body bytes, and the connection closes.
     pub(super) truncate_body: Option<usize>,
 }
 
@@ -103,7 +104,7 @@ pub(super) struct Load {
     pub(super) until_released: bool,
 }
 
-/// What the daemon does once it is there.
+/// What the daemon does after its start.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Daemon {
@@ -111,7 +112,7 @@ pub(super) enum Daemon {
     Ends,
 }
 
-/// A load that moves, slowly.
+/// Signs of progress during a slow load.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Signs {
@@ -129,13 +130,13 @@ pub(super) enum Sign {
     Dots,
     /// More memory.
     Memory,
-    /// A piece of a file is read, into the same memory each time.
+    /// A part of a file is read, into the same memory each time.
     Reads,
-    /// Nothing at all.
+    /// No sign.
     None,
 }
 
-/// How the process ends: a signal where one is given, else an exit code (1 unless told).
+/// How the process ends: by `signal` if it is given, else with the exit code `code` (default 1).
 #[derive(Debug, Default, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Ending {
@@ -162,7 +163,7 @@ pub(super) struct After {
 #[serde(deny_unknown_fields)]
 pub(super) struct Truncate {
     pub(super) after_frames: u64,
-    /// Whether HTTP's own end of the body is still sent (true unless told), or the connection just closes.
+    /// Whether the last chunk is still sent (default true) before the connection closes.
     #[serde(default = "yes")]
     pub(super) end_chunk: bool,
 }
@@ -185,17 +186,17 @@ pub(super) struct Flood {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Failure {
-    /// What the body of the POST contains.
+    /// The text in the body of the POST.
     pub(super) text: String,
     pub(super) message: String,
 }
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct FixedAnswer {
+pub(super) struct FixedResponse {
     pub(super) path: String,
     pub(super) status: u16,
-    /// A JSON value, or a string that is sent as it is.
+    /// A JSON value; a string is sent as it is.
     pub(super) body: serde_json::Value,
 }
 
@@ -210,7 +211,7 @@ struct Starts {
 }
 
 impl Script {
-    /// The script of start number `start` (0 is the first) in `path`; a healthy server where there is no file.
+    /// Reads the script of start number `start` (from 0) in `path`; without a file there are no faults.
     pub(super) fn read(path: &Path, start: usize) -> Result<Self, String> {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
@@ -230,10 +231,10 @@ impl Script {
         Ok(starts.swap_remove(start.min(starts.len() - 1)))
     }
 
-    /// Tokens to generate when the request allows `limit`.
+    /// Returns the number of tokens to generate when the request allows `limit`.
     pub(super) fn tokens(&self, limit: Option<u64>) -> u64 {
-        let wanted = self.drip.and_then(|drip| drip.frames).or(self.frames).unwrap_or(8);
-        limit.map_or(wanted, |limit| limit.min(wanted))
+        let configured = self.drip.and_then(|drip| drip.frames).or(self.frames).unwrap_or(8);
+        limit.map_or(configured, |limit| limit.min(configured))
     }
 
     pub(super) fn holds(&self, path: &str) -> bool {
@@ -241,7 +242,7 @@ impl Script {
     }
 
     pub(super) fn hangs_on(&self, path: &str) -> bool {
-        self.hang_on.iter().any(|deadly| deadly == path)
+        self.hang_on.iter().any(|hanging| hanging == path)
     }
 
     pub(super) fn is_silent_on(&self, path: &str) -> bool {

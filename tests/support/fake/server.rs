@@ -1,4 +1,4 @@
-//! What all connections of the fake share: the phase of its life, its slots, its gates and its counters.
+//! The state that all connections of the fake share: its phase, its slots, its gates and its counters.
 
 use super::{
     arguments::Arguments,
@@ -9,12 +9,12 @@ use serde_json::json;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
-/// Where the process stands in its life.
+/// The phase of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
     Loading,
     Ready,
-    /// SIGTERM came: nothing is drained and nothing is generated any more.
+    /// After SIGTERM: nothing is generated any more, and streams are cut.
     Stopping,
 }
 
@@ -24,7 +24,7 @@ pub(super) struct Server {
     pub(super) script: Script,
     pub(super) journal: Journal,
     pub(super) phase: watch::Sender<Phase>,
-    /// False after `stop answering`: connections are accepted and nobody is answered.
+    /// False after `stop answering`: connections are accepted and requests get no response.
     pub(super) answering: watch::Sender<bool>,
     pub(super) load_gate: Gate,
     pub(super) request_gate: Gate,
@@ -43,7 +43,7 @@ pub(super) struct Counters {
     pub(super) deferred: AtomicU64,
 }
 
-/// A gate that opens for the next n who wait, or for good.
+/// A gate that lets the next n tasks pass, or all.
 pub(super) struct Gate(Semaphore);
 
 /// A slot of the model, held while a request is processed.
@@ -52,7 +52,7 @@ pub(super) struct Slot<'a> {
     _processing: Counted<'a>,
 }
 
-/// Adds one to a counter for as long as it lives.
+/// Adds one to a counter until it is dropped.
 struct Counted<'a>(&'a AtomicU64);
 
 impl Server {
@@ -70,7 +70,7 @@ impl Server {
         }
     }
 
-    /// Waits for a free slot, first come first served.
+    /// Waits for a free slot, in the order of arrival.
     pub(super) async fn slot(&self) -> Slot<'_> {
         let deferred = Counted::new(&self.counters.deferred);
         let permit = self.slots.acquire().await.expect("the slots are never closed");
@@ -87,7 +87,7 @@ impl Server {
         let _ = phase.wait_for(|phase| *phase == wanted).await;
     }
 
-    /// Ends the process, journalling how.
+    /// Journals how the process ends, and ends it.
     pub(super) fn end(&self, ending: &Ending) -> ! {
         for line in &ending.stderr {
             eprintln!("{line}");
@@ -108,14 +108,14 @@ impl Gate {
         Gate(Semaphore::new(0))
     }
 
-    /// Waits until released.
+    /// Waits until the gate lets this task pass.
     pub(super) async fn pass(&self) {
         if let Ok(permit) = self.0.acquire().await {
             permit.forget();
         }
     }
 
-    /// Lets the next `n` pass, those who come later included.
+    /// Lets the next `n` tasks pass, waiting or later ones.
     pub(super) fn release(&self, n: usize) {
         self.0.add_permits(n);
     }

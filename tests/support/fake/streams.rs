@@ -1,22 +1,22 @@
-//! What a generation says, and its stream in each dialect.
+//! The generated text, and its stream for each API.
 //!
-//! A *frame* is what llama-server writes at once: one HTTP chunk of one or more SSE events. Faults count frames.
+//! A *frame* is one HTTP chunk of one or more SSE events, as llama-server writes them. Faults count frames.
 
 use super::{bodies, server::Server};
 use serde_json::{Value, json};
 
-/// One generation: so many tokens for one request.
+/// The tokens generated for one request.
 #[derive(Debug, Clone)]
 pub(super) struct Generation {
     pub(super) model: String,
     pub(super) prompt_tokens: u64,
     pub(super) tokens: u64,
-    limited: bool,
+    is_limited: bool,
     token_bytes: usize,
     include_usage: bool,
 }
 
-/// The frames of a stream, made as they are written: a script may ask for millions.
+/// The frames of a stream, made while they are written, because a script may ask for millions.
 pub(super) type Frames = Box<dyn Iterator<Item = String> + Send>;
 
 const DONE: &str = "data: [DONE]\n\n";
@@ -31,13 +31,13 @@ impl Generation {
             model: server.model_name(),
             prompt_tokens: prompt.iter().filter_map(|name| request.get(name)).map(bodies::count_words).sum(),
             tokens,
-            limited: limit == Some(tokens),
+            is_limited: limit == Some(tokens),
             token_bytes: server.script.frame_bytes,
             include_usage: request["stream_options"]["include_usage"] == true,
         }
     }
 
-    /// The text of one token: `tok0`, `tok1`, ...
+    /// Returns the text of one token: `tok0`, `tok1`, ...
     fn token(&self, i: u64) -> String {
         format!("{:<width$}", format!("tok{i} "), width = self.token_bytes)
     }
@@ -51,11 +51,11 @@ impl Generation {
     }
 
     pub(super) fn finish(&self) -> &'static str {
-        if self.limited { "length" } else { "stop" }
+        if self.is_limited { "length" } else { "stop" }
     }
 
     pub(super) fn anthropic_stop(&self) -> &'static str {
-        if self.limited { "max_tokens" } else { "end_turn" }
+        if self.is_limited { "max_tokens" } else { "end_turn" }
     }
 
     pub(super) fn usage(&self) -> Value {
@@ -73,7 +73,7 @@ impl Generation {
         })
     }
 
-    /// One frame a token, made by `frame` from the token's text.
+    /// Makes one frame for each token from the token's text.
     fn each_token(
         &self,
         frame: impl Fn(String) -> String + Send + 'static,
@@ -83,7 +83,7 @@ impl Generation {
     }
 }
 
-/// `/v1/chat/completions`
+/// The stream of `/v1/chat/completions`.
 pub(super) fn chat(it: &Generation) -> Frames {
     let id = it.id();
     let model = it.model.clone();
@@ -106,7 +106,7 @@ pub(super) fn chat(it: &Generation) -> Frames {
     Box::new(tokens.chain([last, DONE.into()]))
 }
 
-/// `/v1/completions`
+/// The stream of `/v1/completions`.
 pub(super) fn completion(it: &Generation) -> Frames {
     let (id, model) = (it.id(), it.model.clone());
     let chunk = move |text: String, finish: Value| {
@@ -120,7 +120,7 @@ pub(super) fn completion(it: &Generation) -> Frames {
     Box::new(tokens.chain([data(&last), DONE.into()]))
 }
 
-/// `/completion` and `/infill`: native chunks, no `[DONE]`.
+/// The stream of `/completion` and `/infill`: native chunks, no `[DONE]`.
 pub(super) fn native_completion(it: &Generation) -> Frames {
     let mut last = bodies::native_completion(it);
     last["content"] = "".into();
@@ -129,7 +129,7 @@ pub(super) fn native_completion(it: &Generation) -> Frames {
     Box::new(tokens.chain([data(&last)]))
 }
 
-/// `/v1/messages`: named events, no `[DONE]`.
+/// The stream of `/v1/messages`: named events, no `[DONE]`.
 pub(super) fn anthropic(it: &Generation) -> Frames {
     let mut message = bodies::anthropic(it);
     message["content"] = json!([]);
@@ -147,7 +147,7 @@ pub(super) fn anthropic(it: &Generation) -> Frames {
     prefixed(first, tokens, last)
 }
 
-/// `/v1/responses`: named events, no `[DONE]`.
+/// The stream of `/v1/responses`: named events, no `[DONE]`.
 pub(super) fn response(it: &Generation) -> Frames {
     let started = json!({"id": "resp_fake", "object": "response", "status": "in_progress"});
     let first = event(json!({"type": "response.created", "response": started}))
@@ -168,10 +168,10 @@ pub(super) fn response(it: &Generation) -> Frames {
     prefixed(first, tokens, last)
 }
 
-/// The event that ends a stream of `path` with an error of status 500.
+/// Returns the event that ends a stream of `path` with an error of status 500.
 pub(super) fn error(path: &str, message: &str) -> String {
     let error = bodies::error(500, "server_error", message);
-    // Of Anthropic's error events llama-server makes the inner half alone.
+    // For the Anthropic API, llama-server sends only the inner object of an error event.
     if path == "/v1/messages" { format!("event: error\n{}", data(&error["error"])) } else { data(&error) }
 }
 
@@ -183,7 +183,7 @@ fn event(value: Value) -> String {
     format!("event: {}\n{}", value["type"].as_str().unwrap_or_default(), data(&value))
 }
 
-/// llama-server writes its opening events together with the first token.
+/// Joins the opening events and the first token to one frame, as llama-server does.
 fn prefixed(first: String, tokens: impl Iterator<Item = String> + Send + 'static, last: String) -> Frames {
     let mut tokens = tokens;
     let opening = first + &tokens.next().unwrap_or_default();

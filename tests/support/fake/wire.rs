@@ -1,4 +1,4 @@
-//! HTTP/1.1 on one connection, by hand: requests in, bytes out. It keeps no promise that the script breaks.
+//! HTTP/1.1 on one connection, by hand: parses requests and writes bytes, so that the script can break responses.
 
 use super::request::Request;
 use std::io;
@@ -10,27 +10,27 @@ use tokio::{
     },
 };
 
-/// The reading side of a connection.
+/// The reading half of a connection.
 pub(super) struct Reader {
     half: OwnedReadHalf,
     buffer: Vec<u8>,
 }
 
-/// The writing side of a connection.
+/// The writing half of a connection.
 pub(super) struct Writer {
     half: OwnedWriteHalf,
 }
 
-/// What came instead of a request.
+/// Why there is no request.
 #[derive(Debug)]
 pub(super) enum NoRequest {
     /// The client closed an idle connection.
     Closed,
-    /// The client went away, or wrote nonsense, in the middle of a request.
+    /// The client disconnected in the middle of a request, or the request is malformed.
     Cut,
 }
 
-/// Splits an accepted connection into its two sides.
+/// Splits an accepted connection into its halves.
 pub(super) fn split(stream: TcpStream) -> (Reader, Writer) {
     let _ = stream.set_nodelay(true);
     let (read, write) = stream.into_split();
@@ -38,7 +38,7 @@ pub(super) fn split(stream: TcpStream) -> (Reader, Writer) {
 }
 
 impl Reader {
-    /// Waits until the first byte of a request is there, or the client is gone.
+    /// Waits until the first byte of a request arrives or the client disconnects.
     pub(super) async fn wait_for_bytes(&mut self) {
         if self.buffer.is_empty() {
             let _ = self.half.peek(&mut [0]).await;
@@ -53,7 +53,7 @@ impl Reader {
                 break parse_head(&head).ok_or(NoRequest::Cut)?;
             }
             let idle = self.buffer.is_empty();
-            self.more().await.map_err(|_| if idle { NoRequest::Closed } else { NoRequest::Cut })?;
+            self.read_more().await.map_err(|_| if idle { NoRequest::Closed } else { NoRequest::Cut })?;
         };
         if request.header("expect").is_some_and(|value| value.eq_ignore_ascii_case("100-continue")) {
             writer.write(b"HTTP/1.1 100 Continue\r\n\r\n").await.map_err(|_| NoRequest::Cut)?;
@@ -65,15 +65,15 @@ impl Reader {
         Ok(request)
     }
 
-    /// Resolves when the client is gone (or has closed its side, which llama-server takes for the same).
-    pub(super) async fn gone(&mut self) {
-        let next_is_there = !self.buffer.is_empty() || matches!(self.half.peek(&mut [0]).await, Ok(1..));
-        if next_is_there {
-            std::future::pending::<()>().await; // who has sent another request is still here
+    /// Waits until the client disconnects or closes its sending half, which llama-server treats alike.
+    pub(super) async fn wait_disconnected(&mut self) {
+        let has_next_request = !self.buffer.is_empty() || matches!(self.half.peek(&mut [0]).await, Ok(1..));
+        if has_next_request {
+            std::future::pending::<()>().await; // a client that has sent another request is still connected
         }
     }
 
-    async fn more(&mut self) -> io::Result<()> {
+    async fn read_more(&mut self) -> io::Result<()> {
         match self.half.read_buf(&mut self.buffer).await? {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
             _ => Ok(()),
@@ -82,7 +82,7 @@ impl Reader {
 
     async fn exactly(&mut self, length: usize) -> io::Result<Vec<u8>> {
         while self.buffer.len() < length {
-            self.more().await?;
+            self.read_more().await?;
         }
         Ok(self.buffer.drain(..length).collect())
     }
@@ -107,7 +107,7 @@ impl Reader {
                 let line: Vec<u8> = self.buffer.drain(..end + 2).collect();
                 return Ok(String::from_utf8_lossy(&line[..end]).into_owned());
             }
-            self.more().await?;
+            self.read_more().await?;
         }
     }
 }
@@ -117,7 +117,7 @@ impl Writer {
         self.half.write_all(bytes).await
     }
 
-    /// One chunk of a chunked body.
+    /// Writes one chunk of a chunked body.
     pub(super) async fn chunk(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut framed = format!("{:x}\r\n", bytes.len()).into_bytes();
         framed.extend_from_slice(bytes);
@@ -129,7 +129,7 @@ impl Writer {
         self.write(b"0\r\n\r\n").await
     }
 
-    /// Makes the coming close a reset instead of an orderly end.
+    /// Makes the close of the connection send a reset (RST).
     pub(super) fn reset_on_close(&self) -> io::Result<()> {
         self.half.as_ref().set_zero_linger()
     }

@@ -1,24 +1,24 @@
-//! One connection of the driver: sends a request, reads its answer, checks every byte of it.
+//! One connection of the driver: sends a request, reads its response and checks every byte.
 
-use crate::traffic::{Answer, Ask, TAG};
+use crate::traffic::{Exchange, ResponseBody, TAG};
 use memchr::memmem;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
 
-/// A connection with at most one request on it.
-pub(crate) struct Lane {
+/// A connection with at most one request in flight.
+pub(crate) struct Connection {
     address: SocketAddr,
     pub(crate) socket: TcpStream,
     request: Vec<u8>,
     tag_at: usize,
     sent: usize,
-    answer: Answer,
+    expected: ResponseBody,
     input: Vec<u8>,
     reading: Reading,
     status: u16,
     closes: bool,
-    /// Bytes of the body so far.
+    /// Number of body bytes so far.
     body: usize,
     is_good: bool,
     pub(crate) frames: usize,
@@ -26,7 +26,7 @@ pub(crate) struct Lane {
     pub(crate) reconnects: u64,
 }
 
-/// The request that is under way.
+/// The request in flight.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Current {
     pub(crate) intended: Instant,
@@ -37,27 +37,27 @@ pub(crate) struct Current {
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Reading {
     Head,
-    /// So many bytes of the body are still to come.
+    /// This many bytes of the body are still to come.
     Sized(usize),
     ChunkHead,
-    /// So many bytes of a chunk, its end of line among them.
+    /// This many bytes of a chunk are still to come, with its end of line.
     Chunk(usize),
     Done,
 }
 
-/// What a turn of a lane brought.
+/// What a read has found.
 pub(crate) enum Event {
-    /// Frames of a stream or bytes of an answer arrived: so many frames are complete now that were not before.
+    /// Bytes arrived, and this many frames of the stream were completed.
     Frames(usize),
-    /// The answer is complete, with this status and so many more frames.
+    /// The response is complete, with this status and this many more frames.
     Answered(u16, usize),
-    /// It went wrong.
+    /// The request failed, for this reason.
     Failed(&'static str),
 }
 
-impl Lane {
-    pub(crate) fn new(address: SocketAddr, ask: &Ask, key: Option<&str>) -> Self {
-        let body = ask.request_body();
+impl Connection {
+    pub(crate) fn new(address: SocketAddr, exchange: &Exchange, key: Option<&str>) -> Self {
+        let body = exchange.request_body();
         let key = key.map(|key| format!("Authorization: Bearer {key}\r\n")).unwrap_or_default();
         let mut request = format!(
             "POST /v1/chat/completions HTTP/1.1\r\nHost: {address}\r\nUser-Agent: bench\r\nAccept: */*\r\n{key}\
@@ -65,7 +65,7 @@ impl Lane {
             body.len()
         )
         .into_bytes();
-        let tag_at = request.len() + Ask::TAG_AT;
+        let tag_at = request.len() + Exchange::TAG_AT;
         request.extend(body);
         Self {
             address,
@@ -73,7 +73,7 @@ impl Lane {
             request,
             tag_at,
             sent: 0,
-            answer: Answer::to(ask),
+            expected: ResponseBody::to(exchange),
             input: Vec::new(),
             reading: Reading::Done,
             status: 0,
@@ -90,7 +90,7 @@ impl Lane {
     pub(crate) fn send(&mut self, intended: Instant, number: u64) {
         let tag: [u8; TAG] = format!("{number:0>TAG$x}").into_bytes().try_into().expect("a tag has its length");
         self.request[self.tag_at..self.tag_at + TAG].copy_from_slice(&tag);
-        self.answer.tag(&tag);
+        self.expected.tag(&tag);
         self.current = Some(Current { intended, first: None, last_frame: None });
         self.input.clear();
         (self.sent, self.body, self.frames) = (0, 0, 0);
@@ -109,7 +109,7 @@ impl Lane {
         }
     }
 
-    /// Gives the connection up and opens another one.
+    /// Drops the connection and opens another one.
     pub(crate) fn reconnect(&mut self) {
         self.socket = connect(self.address);
         self.current = None;
@@ -117,12 +117,12 @@ impl Lane {
         self.reconnects += 1;
     }
 
-    /// Whether the connection serves for another request.
+    /// Whether the connection cannot be used for another request.
     pub(crate) fn must_reconnect(&self) -> bool {
         self.closes
     }
 
-    /// Reads what is there. Gives back an event for each piece, and none when there is nothing more.
+    /// Reads what has arrived. Returns an event for each piece, and `None` when the read would block.
     pub(crate) fn read(&mut self, scratch: &mut [u8]) -> Option<Event> {
         let count = loop {
             match self.socket.read(scratch) {
@@ -140,13 +140,13 @@ impl Lane {
             }
         };
         if self.current.is_none() {
-            return Some(Event::Failed("bytes that nobody asked for"));
+            return Some(Event::Failed("bytes without a request"));
         }
         let before = self.frames;
         match self.take(&scratch[..count]) {
             Err(reason) => Some(Event::Failed(reason)),
             Ok(()) if self.reading == Reading::Done => Some(match self.status {
-                200 if !self.is_good || self.body != self.answer.bytes.len() => Event::Failed("other bytes"),
+                200 if !self.is_good || self.body != self.expected.bytes.len() => Event::Failed("other bytes"),
                 status => Event::Answered(status, self.frames - before),
             }),
             Ok(()) => Some(Event::Frames(self.frames - before)),
@@ -227,8 +227,8 @@ impl Lane {
     fn payload(&mut self, piece: &[u8]) {
         let end = self.body + piece.len();
         if self.status == 200 {
-            self.is_good &= self.answer.bytes.get(self.body..end) == Some(piece);
-            while self.answer.ends.get(self.frames).is_some_and(|&frame| frame <= end) {
+            self.is_good &= self.expected.bytes.get(self.body..end) == Some(piece);
+            while self.expected.ends.get(self.frames).is_some_and(|&frame| frame <= end) {
                 self.frames += 1;
             }
         }

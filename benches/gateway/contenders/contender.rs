@@ -1,4 +1,4 @@
-//! A running contender: the mock itself, or a proxy in front of one. The driver is sent through it from here.
+//! A running contender: the mock itself, or a proxy in front of a mock. Starts it, and runs the driver against it.
 
 use crate::measure;
 use crate::pinned::{self, DRIVER_CPU};
@@ -12,53 +12,54 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// The name of the second direct contender. Its distance from the first is what the measurement cannot resolve.
-pub(crate) const AGAIN: &str = "direct again";
+/// The name of the second direct contender. Its difference to the first is the resolution of the measurement.
+pub(crate) const SECOND_DIRECT: &str = "direct again";
 
-/// A process and its folder; it ends with this value.
-pub(crate) struct Running {
+/// A process and its folder; dropping it stops the process.
+pub(crate) struct Contender {
     pub(crate) name: &'static str,
     pub(crate) address: SocketAddr,
-    /// The bearer token that it asks for.
+    /// The bearer token that it requires.
     pub(crate) key: Option<String>,
-    /// The process itself and its children, the mock left out.
+    /// The process ids of the process and its children, without the mock.
     pub(crate) proxy: Vec<u32>,
-    /// The mock behind it.
+    /// The process id of the mock behind it.
     pub(crate) mock: u32,
     child: Child,
     folder: TempDir,
 }
 
-impl Running {
+impl Contender {
     /// Starts a process and waits until its port is open.
     pub(crate) fn start(name: &'static str, command: &mut Command, address: SocketAddr, folder: TempDir) -> Self {
         let child = command.spawn().unwrap_or_else(|error| panic!("{name} cannot be started: {error}"));
-        let mut running = Self { name, address, key: None, proxy: Vec::new(), mock: 0, child, folder };
-        running.wait_until("it listens", |running| TcpStream::connect(running.address).is_ok());
-        running.proxy = measure::children(running.child.id());
-        running.proxy.push(running.child.id());
-        running
+        let mut contender = Self { name, address, key: None, proxy: Vec::new(), mock: 0, child, folder };
+        contender.wait_until("listens", |contender| TcpStream::connect(contender.address).is_ok());
+        contender.proxy = measure::children(contender.child.id());
+        contender.proxy.push(contender.child.id());
+        contender
     }
 
-    pub(crate) fn wait_until(&mut self, what: &str, is_so: impl Fn(&Self) -> bool) {
+    /// Waits until `condition` holds. Panics after 30 s, or when the process ends.
+    pub(crate) fn wait_until(&mut self, what: &str, condition: impl Fn(&Self) -> bool) {
         let begin = Instant::now();
-        while !is_so(self) {
+        while !condition(self) {
             if let Some(status) = self.child.try_wait().expect("a child") {
                 let output = std::fs::read_to_string(self.folder.path().join("output")).unwrap_or_default();
-                panic!("{} has ended before {what}: {status}\n{output}", self.name);
+                panic!("{} ended before it {what}: {status}\n{output}", self.name);
             }
-            assert!(begin.elapsed() < Duration::from_secs(30), "{}: not in 30 s: {what}", self.name);
+            assert!(begin.elapsed() < Duration::from_secs(30), "not true within 30 s: {} {what}", self.name);
             sleep(Duration::from_millis(20));
         }
     }
 
-    /// The mock, without a proxy.
+    /// Starts a mock without a proxy.
     pub(crate) fn mock() -> Self {
-        Self::mock_again("direct")
+        Self::another_mock("direct")
     }
 
-    /// One more, under another name.
-    pub(crate) fn mock_again(name: &'static str) -> Self {
+    /// Starts a mock under another name.
+    pub(crate) fn another_mock(name: &'static str) -> Self {
         let port = measure::free_port();
         let mut command = pinned::command(DRIVER_CPU, pinned::own_program());
         command.args(["--port", &port.to_string()]).stdin(Stdio::null());
@@ -69,13 +70,13 @@ impl Running {
         mock
     }
 
-    /// Has the driver send these flows through it.
-    pub(crate) fn drive(&self, mut flows: Vec<Flow>, warmup: u64, window: u64, patience: u64) -> Outcome {
+    /// Runs the driver with these flows against the contender.
+    pub(crate) fn drive(&self, mut flows: Vec<Flow>, warmup: u64, window: u64, response_timeout: u64) -> Outcome {
         for flow in &mut flows {
             flow.key = flow.key.take().or_else(|| self.key.clone());
         }
         let (address, proxy, mock) = (self.address, self.proxy.clone(), self.mock);
-        let plan = Plan { address, flows, warmup, window, patience, proxy, mock };
+        let plan = Plan { address, flows, warmup, window, response_timeout, proxy, mock };
         let mut command = pinned::command(DRIVER_CPU, pinned::own_program());
         let mut driver =
             command.arg("driver").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the driver");
@@ -85,12 +86,12 @@ impl Running {
         serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("the driver failed: {error}"))
     }
 
-    /// Its process id.
+    /// Returns its process id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Stops it and waits for its end.
+    /// Stops the process and waits for its end.
     pub(crate) fn stop(&mut self) {
         let _ = kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM);
         let begin = Instant::now();
@@ -102,7 +103,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for Contender {
     fn drop(&mut self) {
         self.stop();
     }
