@@ -8,7 +8,6 @@ mod support;
 
 mod access;
 mod accounts;
-mod architecture;
 mod certificates;
 mod clients;
 mod commands;

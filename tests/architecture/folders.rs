@@ -1,0 +1,50 @@
+//! Folders: few enough files side by side, each listed in the header of its `mod.rs`.
+
+use super::sources::{self, Source};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Most source files side by side in one folder; files of tests are not counted.
+const MOST_FILES: usize = 15;
+
+#[test]
+fn no_folder_holds_more_than_fifteen_files() {
+    let mut folders: BTreeMap<String, usize> = BTreeMap::new();
+    for source in sources::production() {
+        *folders.entry(source.folder().to_owned()).or_default() += 1;
+    }
+    let mut sizes: Vec<(usize, String)> = folders.into_iter().map(|(folder, files)| (files, folder)).collect();
+    sizes.sort_unstable_by(|one, other| other.cmp(one));
+    println!("files side by side: {:?}", &sizes[..5]);
+    for (files, folder) in sizes {
+        assert!(files <= MOST_FILES, "src/{folder} holds {files} source files");
+    }
+}
+
+#[test]
+fn the_header_of_each_folder_lists_its_files() {
+    let sources = sources::production();
+    let folders: BTreeSet<&str> = sources.iter().map(Source::folder).filter(|folder| !folder.is_empty()).collect();
+    for folder in folders {
+        if folder.starts_with("bin") {
+            continue;
+        }
+        let path = format!("{folder}/mod.rs");
+        let header = sources.iter().find(|source| source.path == path);
+        let header = header.unwrap_or_else(|| panic!("src/{path} is missing: a folder's module is its mod.rs"));
+        let lines = header.text.lines().map_while(|line| line.strip_prefix("//!"));
+        let listed: BTreeSet<String> = lines
+            .filter_map(|line| line.trim().strip_prefix("- `")?.split_once("`: ").map(|(name, _)| name.to_owned()))
+            .collect();
+        let within = sources.iter().filter_map(|source| source.path.strip_prefix(&format!("{folder}/")));
+        let there: BTreeSet<String> = within
+            .map(|name| name.split_once('/').map_or_else(|| name.to_owned(), |(inner, _)| format!("{inner}/")))
+            .filter(|name| name != "mod.rs")
+            .collect();
+        assert!(there.is_subset(&listed), "src/{path} does not list {:?}", there.difference(&listed));
+        // A module of tests may be listed too.
+        for name in &listed {
+            let target = sources::root().join("src").join(folder).join(name);
+            assert!(target.exists(), "src/{path} lists {name}, which is not there");
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Who may use whom, as docs/ARCHITECTURE.md says, and what only one file may do.
+
+use super::sources::{self, Source};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+/// Files that may use each other: an answer that begins early holds the one that comes later, a recursive type.
+const RECURSIVE: &[&[&str]] = &[&["gateway/response/body.rs", "gateway/response/heartbeat.rs"]];
+
+/// The table "Folders, and who may use whom": each folder with what it may use.
+type Table = BTreeMap<String, BTreeSet<String>>;
+
+fn table() -> Table {
+    let page = fs::read_to_string(sources::root().join("docs/ARCHITECTURE.md")).expect("the page can be read");
+    let section = page.split("\n## Folders, and who may use whom\n").nth(1).expect("the section is there");
+    let section = section.split("\n## ").next().expect("it has a text");
+    let mut table = Table::new();
+    for row in section.lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<&str> = row.trim_start_matches('|').trim_end_matches('|').split('|').collect();
+        assert_eq!(cells.len(), 3, "three cells: {row}");
+        for module in quoted(cells[0]) {
+            let row = table.insert(module.clone(), quoted(cells[2]));
+            assert!(row.is_none(), "{module} has two rows");
+        }
+    }
+    assert!(table.len() > 20, "the table was found");
+    table
+}
+
+/// The words of a cell in backquotes.
+fn quoted(cell: &str) -> BTreeSet<String> {
+    cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+/// The room of a file at this depth: `gateway`, `gateway/queue`. None where the file lies above that depth.
+fn room(path: &str, depth: usize) -> Option<String> {
+    let parts: Vec<&str> = path.split('/').collect();
+    if depth == 1 {
+        return Some(parts[0].trim_end_matches(".rs").to_owned());
+    }
+    (parts.len() > depth).then(|| parts[..depth].join("/"))
+}
+
+#[test]
+fn modules_use_only_what_the_table_allows() {
+    let table = table();
+    let mut used_rows = BTreeSet::new();
+    for (file, used) in sources::uses(&sources::production()) {
+        if matches!(file.as_str(), "lib.rs" | "main.rs") || file.starts_with("bin/") {
+            continue;
+        }
+        let module = room(&file, 1).expect("every file has one");
+        let allowed = table.get(&module).unwrap_or_else(|| panic!("the module {module} has no row"));
+        used_rows.insert(module.clone());
+        for other in &used {
+            let target = room(other, 1).expect("every file has one");
+            assert!(target == module || allowed.contains(&target), "src/{file} uses {target}, in src/{other}");
+        }
+        // One level deeper where the table has rows: a folder uses the folders that its row names.
+        let Some(folder) = room(&file, 2) else { continue };
+        if !table.keys().any(|row| row.starts_with(&format!("{module}/"))) {
+            continue;
+        }
+        let allowed = table.get(&folder).unwrap_or_else(|| panic!("the folder {folder} has no row"));
+        used_rows.insert(folder.clone());
+        for other in &used {
+            let Some(target) = room(other, 2).filter(|target| target.starts_with(&format!("{module}/"))) else {
+                continue;
+            };
+            let name = target.split_once('/').expect("it is a folder of the module").1;
+            assert!(target == folder || allowed.contains(name), "src/{file} uses {target}, in src/{other}");
+        }
+    }
+    let rows: BTreeSet<String> = table.into_keys().collect();
+    assert_eq!(rows.difference(&used_rows).collect::<Vec<_>>(), Vec::<&String>::new(), "rows without a module");
+}
+
+#[test]
+fn no_files_use_each_other_in_a_circle() {
+    let all =
+        ["src", "benches"].map(|folder| if folder == "src" { sources::production() } else { sources::below(folder) });
+    let mut circles = Vec::new();
+    for sources in &all {
+        circles.extend(circles_among(sources));
+    }
+    println!("circles: {circles:#?}");
+    circles.retain(|circle| !RECURSIVE.iter().any(|known| *known == circle.as_slice()));
+    assert!(circles.is_empty(), "files that use each other: {circles:#?}");
+}
+
+/// Returns the sets of files of which each uses each other, over however many steps.
+fn circles_among(sources: &[Source]) -> Vec<Vec<String>> {
+    let uses = sources::uses(sources);
+    let reach: BTreeMap<&str, BTreeSet<&str>> = uses.keys().map(|file| (file.as_str(), reached(file, &uses))).collect();
+    let mut circles = BTreeSet::new();
+    for (&file, reached) in &reach {
+        if reached.contains(file) {
+            let mutual = reached.iter().filter(|other| reach[**other].contains(file));
+            circles.insert(mutual.map(|other| (*other).to_owned()).collect::<Vec<_>>());
+        }
+    }
+    circles.into_iter().collect()
+}
+
+fn reached<'a>(from: &str, uses: &'a BTreeMap<String, BTreeSet<String>>) -> BTreeSet<&'a str> {
+    let mut reached = BTreeSet::new();
+    let mut next: Vec<&str> = uses[from].iter().map(String::as_str).collect();
+    while let Some(file) = next.pop() {
+        if reached.insert(file) {
+            next.extend(uses[file].iter().map(String::as_str));
+        }
+    }
+    reached
+}
+
+#[test]
+fn unsafe_code_and_new_processes_are_in_one_file() {
+    for source in sources::below("src") {
+        if source.path != "worker/process/spawner.rs" {
+            assert!(!source.text.contains("unsafe {"), "src/{}", source.path);
+            assert!(!source.text.contains("Command::new("), "src/{}", source.path);
+        }
+    }
+}
