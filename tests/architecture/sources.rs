@@ -154,12 +154,18 @@ fn is_test_only(attributes: &[syn::Attribute]) -> bool {
 pub(crate) fn uses(sources: &[Source]) -> BTreeMap<String, BTreeSet<String>> {
     let files: BTreeMap<&[String], &str> =
         sources.iter().map(|source| (source.module.as_slice(), source.path.as_str())).collect();
+    let is_of_tests = |path: &[String]| {
+        sources.iter().flat_map(|source| &source.test_modules).any(|module| match module {
+            TestModule::Path(module) => path.starts_with(module),
+            TestModule::File(_) => false,
+        })
+    };
     let mut uses = BTreeMap::new();
     for source in sources {
         let mut paths = Paths { module: source.module.clone(), found: BTreeSet::new() };
         paths.visit_file(&source.syntax);
         let mut used = BTreeSet::new();
-        for path in paths.found {
+        for path in paths.found.into_iter().filter(|path| !is_of_tests(path)) {
             // The longest part of the path that is a file; the crate's root stands for no file.
             let file = (1..=path.len()).rev().find_map(|length| files.get(&path[..length]));
             if let Some(&file) = file
@@ -241,7 +247,8 @@ impl<'ast> Visit<'ast> for Paths {
 
     /// Paths within a macro's arguments are tokens: those that say where they begin are found all the same.
     fn visit_macro(&mut self, call: &'ast syn::Macro) {
-        let text = call.tokens.to_string().replace(" :: ", "::");
+        // `pub(in crate::settings)` uses nothing.
+        let text = call.tokens.to_string().replace(" :: ", "::").replace("in crate::", "");
         for word in text.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':')) {
             if word.starts_with("crate::") || word.starts_with("super::") {
                 self.add(&word.split("::").map(str::to_owned).collect::<Vec<_>>());
