@@ -4,8 +4,9 @@
 //! The objects whose members are reported are read strictly by the grammar. A value that is skipped only has to be
 //! closed. What the members mean is up to `envelope.rs`, `response/rename.rs` and `accounting/usage/scan.rs`.
 
-use memchr::memchr2;
 use std::borrow::Cow;
+
+use memchr::memchr2;
 
 /// The bytes that are looked at together where only brackets and quotes matter.
 const STRIDE: usize = 64;

@@ -1,7 +1,8 @@
-use super::*;
-use crate::gateway::bounds::MEMBER_NAME;
 use proptest::prelude::*;
 use serde_json::{Map, Value};
+
+use super::*;
+use crate::gateway::bounds::MEMBER_NAME;
 
 /// The names and values of the members as they stand there, and whether the text was an object.
 fn members(pieces: &[&[u8]]) -> (Vec<(Option<String>, String)>, bool) {

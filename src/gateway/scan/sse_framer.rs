@@ -5,8 +5,9 @@
 //! of any size. They are borrowed: only the beginning of a line that does not come in one piece is copied. What the lines
 //! mean is up to `sse.rs`, `usage.rs` and `rename.rs`.
 
-use crate::gateway::bounds::EVENT_HEAD;
 use memchr::memchr2;
+
+use crate::gateway::bounds::EVENT_HEAD;
 
 /// The mark that may stand before the first line.
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";

@@ -1,7 +1,8 @@
+use proptest::prelude::*;
+
 use super::*;
 use SseField::{Data, Event};
 use Whole::{Blank, Line};
-use proptest::prelude::*;
 
 /// A field's line, put together from its parts, or a blank one.
 #[derive(Debug, Clone, PartialEq, Eq)]

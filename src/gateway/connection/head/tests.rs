@@ -1,6 +1,7 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::gateway::bounds::HEAD_SIZE;
-use proptest::prelude::*;
 
 const LIMITS: HeadLimits = HeadLimits { request_line: 100, header_line: 80, headers: 5 };
 

@@ -1,18 +1,20 @@
-use super::*;
-use crate::gateway::connection::listen;
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::Mutex;
+
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use proptest::prelude::*;
-use std::collections::VecDeque;
-use std::convert::Infallible;
-use std::sync::Mutex;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::gateway::connection::listen;
 
 /// For events that must come, on whatever machine.
 const DEADLINE: Duration = Duration::from_secs(20);
