@@ -184,7 +184,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_result_does_not_depend_on_how_the_body_is_cut(body in "[0-9a-f;x\r\n ]{0,40}(0\r\n\r\n)?.{0,5}", cuts: Vec<u8>) {
+        fn the_result_does_not_depend_on_how_the_body_is_cut(
+            body in "[0-9a-f;x\r\n ]{0,40}(0\r\n\r\n)?.{0,5}",
+            cuts: Vec<u8>,
+        ) {
             let whole = length(body.as_bytes());
             let mut chunks = ChunkedBody::default();
             let (mut rest, mut count, mut outcome) = (body.as_bytes(), 0, Ok(()));
