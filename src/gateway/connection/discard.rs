@@ -1,7 +1,9 @@
-//! The body of a request before it is read, and of one that was answered without it: thrown away, or the end of its
-//! connection.
+//! The body of a request before it is read. If the request is answered without it, the body is read and discarded, or
+//! the connection is closed.
 
-use crate::gateway::bounds::{DISCARD_TURNS, DISCARDED_BODY};
+use std::pin::Pin;
+use std::task::Poll;
+
 use bytes::Bytes;
 use http::header::{CONNECTION, EXPECT};
 use http::request::Parts;
@@ -9,17 +11,17 @@ use http::{HeaderMap, HeaderValue, Version};
 use http_body::Body;
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
-use std::pin::Pin;
-use std::task::Poll;
 
-/// A request's body: from a client, or as a platform's queue had it.
+use crate::gateway::bounds::{DISCARD_TURNS, DISCARDED_BODY};
+
+/// A request's body: streamed from a client, or complete in memory, as a job of a platform's queue delivers it.
 pub(crate) type InboundBody = Either<Incoming, Full<Bytes>>;
 
-/// A request whose body nobody has read when it is answered.
+/// What to know about a request whose body has not been read when the request is answered.
 pub(crate) struct UnreadBody {
-    /// Whether the next request comes on the same connection, behind the body.
+    /// Whether the next request arrives on the same connection, after the body. HTTP/2 has a stream for each request.
     blocks_connection: bool,
-    /// Whether the client waits to be told to send the body, which asking for it would do.
+    /// Whether the client waits for `100 Continue` before it sends the body. hyper sends one as soon as the body is polled.
     expects_continue: bool,
 }
 
@@ -31,19 +33,21 @@ impl UnreadBody {
         }
     }
 
-    /// Throws the body away if it is small and there already; else says that the connection ends with the answer
+    /// Discards the body if it is small and has already arrived. Otherwise adds `Connection: close` to the response
     /// (RFC 9112, section 9.6).
-    pub(crate) async fn discard_or_close(&self, mut body: InboundBody, answer: &mut HeaderMap) {
+    pub(crate) async fn discard_or_close(&self, mut body: InboundBody, response: &mut HeaderMap) {
+        // A client that expects `100 Continue` must not be told to send a body that is of no use any more.
         if self.blocks_connection && !body.is_end_stream() && (self.expects_continue || !try_discard(&mut body).await) {
-            answer.insert(CONNECTION, HeaderValue::from_static("close"));
+            response.insert(CONNECTION, HeaderValue::from_static("close"));
         }
     }
 }
 
+/// Reads what has arrived of the body; returns whether that was all of it, and at most [`DISCARDED_BODY`] bytes.
 async fn try_discard(body: &mut InboundBody) -> bool {
     let mut left = DISCARDED_BODY;
     for _ in 0..DISCARD_TURNS {
-        let look = std::future::poll_fn(|context| {
+        let arrived = std::future::poll_fn(|context| {
             loop {
                 match Pin::new(&mut *body).poll_frame(context) {
                     Poll::Ready(Some(Ok(frame))) => match left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
@@ -56,10 +60,10 @@ async fn try_discard(body: &mut InboundBody) -> bool {
                 }
             }
         });
-        if let Some(is_over) = look.await {
-            return is_over;
+        if let Some(is_complete) = arrived.await {
+            return is_complete;
         }
-        // hyper reads the body only after it was asked for, when it has its turn.
+        // The first poll only tells hyper that the body is wanted. Its connection task reads the socket when it runs next.
         tokio::task::yield_now().await;
     }
     false

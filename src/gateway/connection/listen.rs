@@ -1,14 +1,14 @@
-//! Sockets: bind, accept, one task for each connection, and their end. What comes over a socket is `wire/`'s.
+//! Listening sockets: binds them, accepts connections, serves each in a task of its own, and shuts down gracefully.
+//!
+//! What a client may send over its socket is decided in `wire/`.
 
-use super::wire::turns::ConnectionRequests;
-use super::wire::{RefusalWriter, WireLimits, WireStream};
-use crate::gateway::bounds::{
-    ACCEPT_PAUSE, HTTP2_PING_INTERVAL, HTTP2_PING_TIMEOUT, HTTP2_STREAMS, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL,
-    KEEPALIVE_TRIES, LISTEN_BACKLOG,
-};
-use crate::pause_clock;
-use crate::settings::bounds::CONNECTION_GRACE;
-use crate::telemetry::throttled_warning::ThrottledWarning;
+use std::convert::Infallible;
+use std::error::Error;
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
@@ -18,49 +18,57 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use socket2::{SockRef, TcpKeepalive};
-use std::convert::Infallible;
-use std::error::Error;
-use std::future::Future;
-use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::wire::requests::ConnectionRequests;
+use super::wire::{RefusalWriter, WireLimits, WireStream};
+use crate::gateway::bounds::{
+    ACCEPT_PAUSE, HTTP2_PING_INTERVAL, HTTP2_PING_TIMEOUT, HTTP2_STREAMS, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL,
+    KEEPALIVE_TRIES, LISTEN_BACKLOG,
+};
+use crate::pause_clock;
+use crate::settings::bounds::CONNECTION_GRACE;
+use crate::telemetry::throttled_warning::ThrottledWarning;
+
 /// Opens a listening socket.
+///
+/// # Errors
+/// Returns the system's error if the socket cannot be made or configured, or the address cannot be bound.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
-    // Accepted sockets inherit it.
+    // Accepted sockets inherit keepalive from the listening one.
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL);
     SockRef::from(&socket).set_tcp_keepalive(&keepalive.with_retries(KEEPALIVE_TRIES))?;
     socket.bind(address)?;
     socket.listen(LISTEN_BACKLOG)
 }
 
-/// Header lines that hyper takes without being told.
-const HYPER_HEADERS: usize = 100;
+/// Header lines that hyper accepts by default (`DEFAULT_MAX_HEADERS` in its `src/proto/h1/role.rs`).
+const HYPER_MAX_HEADERS: usize = 100;
 
-/// Bytes of a head that hyper takes without being told.
-const HYPER_BUFFER: usize = 400 * 1024;
+/// Bytes of a head that hyper accepts by default, at least (`DEFAULT_MAX_BUFFER_SIZE` in its `src/proto/h1/io.rs`).
+const HYPER_MAX_HEAD_SIZE: usize = 400 * 1024;
 
-/// What a listener allows its clients.
+/// Limits of a listener and its connections.
 #[derive(Debug, Clone, Copy)]
 pub struct ListenerLimits {
-    /// What each connection is held to.
+    /// Limits of each connection.
     pub wire: WireLimits,
-    /// Most connections at once; further ones wait to be accepted.
+    /// Most connections at once. Further ones stay in the kernel's backlog until a connection ends.
     pub max_connections: usize,
 }
 
-/// Accepts and serves connections, and lets `refuse` answer bad heads, until `stop` is cancelled and they have ended, or
-/// [`CONNECTION_GRACE`] is over.
+/// Accepts and serves connections until `stop` is cancelled; `refuse` answers malformed heads.
+///
+/// Then returns when all connections have ended, or after [`CONNECTION_GRACE`], which drops those that are still open.
 pub async fn serve<S, F, B>(
     listener: TcpListener,
-    terms: ListenerLimits,
+    limits: ListenerLimits,
     service: S,
     refuse: RefusalWriter,
     stop: CancellationToken,
@@ -71,78 +79,83 @@ pub async fn serve<S, F, B>(
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let service = Arc::new(service);
-    let builder = http_builder(&terms.wire);
+    let builder = http_builder(&limits.wire);
     let graceful = GracefulShutdown::new();
-    let places = Arc::new(Semaphore::new(terms.max_connections));
+    let permits = Arc::new(Semaphore::new(limits.max_connections));
     let mut connections = JoinSet::new();
-    let mut refused_by_system = ThrottledWarning::default();
+    let mut accept_warning = ThrottledWarning::default();
     loop {
-        // Ended connections are joined on the way.
+        // A JoinSet keeps the tasks that have ended until they are joined.
         while connections.try_join_next().is_some() {}
-        let place = tokio::select! {
-            place = Arc::clone(&places).acquire_owned() => place,
+        // The permit comes before `accept`: a connection over the limit waits in the backlog and takes no descriptor.
+        let permit = tokio::select! {
+            permit = Arc::clone(&permits).acquire_owned() => permit,
             () = stop.cancelled() => break,
         };
-        let stream = tokio::select! {
+        let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = stop.cancelled() => break,
         };
-        let (stream, client) = match stream {
+        let (stream, client) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                if let Some(times) = refused_by_system.report_due() {
+                if let Some(times) = accept_warning.report_due() {
                     warn!(%error, times, "connections could not be accepted");
                 }
+                // If descriptors have run out, `accept` fails again at once.
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
         let _ = stream.set_nodelay(true);
         let service = Arc::clone(&service);
-        let turns = Arc::new(ConnectionRequests::default());
-        let wire = WireStream::new(stream, terms.wire, Arc::clone(&refuse), Arc::clone(&turns));
-        let answer = service_fn(move |request: Request<Incoming>| {
-            let (turn, version) = (turns.begin(), request.version());
-            let answer = service(request, client.ip());
-            async move { Ok::<_, Infallible>(answer.await.map(|body| turn.guard_body(body, version))) }
+        let requests = Arc::new(ConnectionRequests::default());
+        let wire = WireStream::new(stream, limits.wire, Arc::clone(&refuse), Arc::clone(&requests));
+        let respond = service_fn(move |request: Request<Incoming>| {
+            let (guard, version) = (requests.begin(), request.version());
+            let response = service(request, client.ip());
+            async move { Ok::<_, Infallible>(response.await.map(|body| guard.guard_body(body, version))) }
         });
-        let connection = graceful.watch(builder.serve_connection(TokioIo::new(wire), answer).into_owned());
+        let connection = graceful.watch(builder.serve_connection(TokioIo::new(wire), respond).into_owned());
         connections.spawn(async move {
-            let _place = place;
+            let _permit = permit;
             if let Err(error) = connection.await {
                 debug!(%error, "a connection ended early");
             }
         });
     }
+    // New clients are refused by the kernel from now on, and do not wait in the backlog of a service that stops.
     drop(listener);
     let drained = async {
         graceful.shutdown().await;
         while connections.join_next().await.is_some() {}
     };
     if pause_clock::timeout(CONNECTION_GRACE, drained).await.is_err() {
-        debug!("connections that are still open are closed");
+        debug!("the grace period is over: the remaining connections are closed");
     }
 }
 
-/// HTTP/1.1 and HTTP/2 with prior knowledge, within the limits of the wire.
-fn http_builder(terms: &WireLimits) -> auto::Builder<TokioExecutor> {
+/// Configures hyper for HTTP/1.1, and for HTTP/2 with prior knowledge, within `limits`.
+fn http_builder(limits: &WireLimits) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    // The wire has its own clock for heads, and hyper must take every head that the wire lets pass.
+    // The wire has its own timeout for heads, which answers 408; hyper's would only close the connection. hyper's limits
+    // are raised where the settings allow more, since it must accept every head that the wire has checked.
     builder.http1().timer(TokioTimer::new()).header_read_timeout(None);
-    if terms.head.headers() > HYPER_HEADERS {
-        builder.http1().max_headers(terms.head.headers());
+    if limits.head.headers() > HYPER_MAX_HEADERS {
+        builder.http1().max_headers(limits.head.headers());
     }
-    if terms.head.size() > HYPER_BUFFER {
-        builder.http1().max_buf_size(terms.head.size());
+    if limits.head.size() > HYPER_MAX_HEAD_SIZE {
+        builder.http1().max_buf_size(limits.head.size());
     }
-    // Twice the size, so that the pipeline has its say before HTTP/2 refuses without a word.
-    let http2_heads = u32::try_from(terms.head.size().saturating_mul(2)).unwrap_or(u32::MAX);
+    // Over HTTP/2 the pipeline checks the limits. h2 answers larger heads by itself, with a bare 431: twice the size leaves
+    // the pipeline room to answer with a JSON error.
+    let http2_head_size = u32::try_from(limits.head.size().saturating_mul(2)).unwrap_or(u32::MAX);
     builder
         .http2()
-        // Else a ping would be overdue after a pause, before the answer to it is read.
+        // With a timer that counts pauses of the process, a ping would time out after one, before its answer is read.
         .timer(pause_clock::ActiveTimer)
         .max_concurrent_streams(HTTP2_STREAMS)
-        .max_header_list_size(http2_heads)
+        .max_header_list_size(http2_head_size)
         .keep_alive_interval(HTTP2_PING_INTERVAL)
         .keep_alive_timeout(HTTP2_PING_TIMEOUT);
     builder

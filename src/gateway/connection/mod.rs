@@ -1,9 +1,11 @@
-//! A client's connection: sockets, and the heads and bodies of requests as bytes.
+//! A client's connection: its socket, and the heads and bodies of its requests as bytes.
+//!
+//! What a request means, and who may send it, is decided by the pipeline.
 //!
 //! - `listen.rs`: accepts connections and serves them
-//! - `wire/`: what lies between a client's socket and hyper
-//! - `head/`: the grammar and the limits of a request's head
-//! - `discard.rs`: the body of a request that is answered without it
+//! - `wire/`: the stream between a client's socket and hyper; says why hyper alone is not enough
+//! - `head/`: the grammar and the limits of a request head
+//! - `discard.rs`: the unread body of a request that has been answered
 
 pub(super) mod discard;
 pub(crate) mod head;

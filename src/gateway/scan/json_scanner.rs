@@ -1,100 +1,104 @@
-//! Scans JSON whose bytes come in pieces of any size and reports the members of its objects. No value is built, no byte
-//! is copied but those of a member's name, and the scanner resumes at any byte.
+//! Scans JSON that arrives in pieces of any size and reports the members of its objects. Builds no values, copies only
+//! the names of members, and can resume at any byte.
 //!
-//! The objects whose members are reported are read strictly by the grammar. A value that is skipped only has to be
-//! closed. What the members mean is up to `envelope.rs`, `response/rename.rs` and `accounting/usage/scan.rs`.
+//! Objects whose members are reported are read strictly by the grammar. A skipped value only has to be balanced. What the
+//! members mean is decided in `request/envelope.rs`, `response/rename.rs` and `accounting/usage/scan.rs`.
 
-use memchr::memchr2;
 use std::borrow::Cow;
 
-/// The bytes that are looked at together where only brackets and quotes matter.
+use memchr::memchr2;
+
+/// Bytes that are compared together while only brackets and quotes matter.
 const STRIDE: usize = 64;
 
-/// The bytes that are looked at one by one before more are looked at together, which takes a run-up.
+/// Bytes that are compared one by one first: wider comparisons cost more to start.
 const NEAR: usize = 16;
 
-/// The mark that may stand before the text; llama-server passes over it.
+/// The byte order mark that may precede the text; llama-server skips it.
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
-/// What the scanner has come to.
+/// What the scanner has found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum JsonStep {
-    /// The object that is the whole text has opened, or one of the array that is the whole text.
+    /// The top-level object has opened, or an object of the top-level array.
     Opens,
-    /// A member's name has ended.
+    /// The name of a member has ended.
     Name,
-    /// Its value begins with this byte, which has been read.
+    /// The value of the member begins with this byte, which has been read.
     Begins(u8),
-    /// Its value, or the object that was entered, has ended just before what is to be read next.
+    /// The value of the member, or an entered object, has ended just before the current position.
     Ends,
     /// The object that `Opens` reported has closed.
     Closes,
-    /// This is not the JSON that was expected. There are no more steps.
+    /// The text is not the expected JSON. No more steps follow.
     Lost,
 }
 
-/// Where the reader stands.
+/// The position of the scanner in the grammar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ScannerState {
-    /// Before the object, behind so many bytes of [`BYTE_ORDER_MARK`].
+    /// Before the text, after this many bytes of [`BYTE_ORDER_MARK`].
     Start(usize),
-    /// Behind the bracket of an array of objects: there is an element, or the end.
+    /// After the bracket that opens the top-level array: an element follows, or the end.
     FirstElement,
-    /// Behind a comma of that array.
+    /// After a comma of that array.
     NextElement,
-    /// Behind a bracket: there is a name, or the end.
+    /// After the bracket that opens an object: a name follows, or the end.
     First,
-    /// Behind a comma.
+    /// After a comma of an object.
     Next,
     Name,
+    /// After a name.
     Colon,
+    /// After a colon.
     Value,
+    /// In a string that is the value of a member.
     Text,
     /// A number, `true`, `false` or `null`.
     Plain,
-    /// In a value with so many open brackets.
+    /// In a skipped value with this many open brackets.
     Nest(usize),
-    /// In a string there.
+    /// In a string of such a value.
     NestText(usize),
-    /// Behind a value.
+    /// After a value.
     After,
-    /// Behind the object.
+    /// After the whole text.
     End,
     Lost,
 }
 
-/// The scanner. Keeps names of up to `NAME` bytes.
+/// A resumable scanner of one JSON text. Keeps names of up to `NAME` bytes.
 #[derive(Debug)]
 pub(crate) struct JsonScanner<const NAME: usize> {
-    place: ScannerState,
-    /// Whether the last byte was a backslash in a string.
+    state: ScannerState,
+    /// Whether the last byte was a backslash that escapes the next byte of a string.
     escaped: bool,
-    /// Whether the last value that began is an object.
+    /// Whether the last skipped value that began is an object.
     is_object: bool,
-    /// Whether an array of objects is accepted too, and comments in a skipped value do not matter.
-    of_answers: bool,
+    /// Whether the text may be an array of objects, and skipped values may contain comments.
+    accepts_array: bool,
     /// Whether the text is an array.
     in_array: bool,
-    /// Open objects whose members are reported.
+    /// Number of open objects whose members are reported.
     level: u8,
-    /// Bytes read.
+    /// Bytes read so far.
     position: usize,
-    /// Where the last name began.
+    /// Offset of the opening quote of the last name.
     name_at: usize,
-    /// The last name, as far as there is room for it.
+    /// The last name, cut at `NAME` bytes.
     name: [u8; NAME],
     /// The length of the last name, capped at `NAME + 1`.
     name_length: usize,
 }
 
 impl<const NAME: usize> JsonScanner<NAME> {
-    /// Expects one object. Stops at anything that could make another reader see other members, such as a comment.
+    /// Expects one object. Stops at anything that could make another parser see other members, such as a comment.
     pub(crate) fn of_object() -> Self {
         Self {
-            place: ScannerState::Start(0),
+            state: ScannerState::Start(0),
             escaped: false,
             is_object: false,
-            of_answers: false,
+            accepts_array: false,
             in_array: false,
             level: 0,
             position: 0,
@@ -104,57 +108,57 @@ impl<const NAME: usize> JsonScanner<NAME> {
         }
     }
 
-    /// Expects one object or an array of objects. Elements of the array that are no objects are skipped; their steps
-    /// are reported at level 0.
-    pub(crate) fn of_answers() -> Self {
-        Self { of_answers: true, ..Self::of_object() }
+    /// Expects one object or an array of objects, as llama-server responds. Other elements of the array are skipped; their
+    /// steps are reported at level 0.
+    pub(crate) fn of_object_or_array() -> Self {
+        Self { accepts_array: true, ..Self::of_object() }
     }
 
-    /// Bytes read so far.
+    /// Returns the number of bytes read so far.
     pub(crate) fn position(&self) -> usize {
         self.position
     }
 
-    /// The place of the last name's opening quote.
+    /// Returns the offset of the opening quote of the last name.
     pub(crate) fn name_at(&self) -> usize {
         self.name_at
     }
 
-    /// The last name, unless it is longer than `NAME` bytes or no text.
+    /// Returns the last name, without escapes; `None` if it is longer than `NAME` bytes or not valid text.
     pub(crate) fn name(&self) -> Option<Cow<'_, str>> {
         text(self.raw_name()?)
     }
 
-    /// The last name as it is written, with its escapes, unless it is longer than `NAME` bytes.
+    /// Returns the last name as it is written, with its escapes; `None` if it is longer than `NAME` bytes.
     pub(crate) fn raw_name(&self) -> Option<&[u8]> {
         self.name.get(..self.name_length)
     }
 
-    /// How many objects are open whose members are reported.
+    /// Returns the number of open objects whose members are reported.
     pub(crate) fn level(&self) -> usize {
         usize::from(self.level)
     }
 
-    /// Whether the whole text has been read, and nothing but space behind it.
+    /// Whether the text is complete, with nothing but white space after it.
     pub(crate) fn is_over(&self) -> bool {
-        self.place == ScannerState::End
+        self.state == ScannerState::End
     }
 
-    /// Reports the members of the object that has just begun, instead of skipping it.
+    /// Makes the scanner report the members of the object that has just begun, instead of skipping it.
     pub(crate) fn enter(&mut self) {
-        if self.place == ScannerState::Nest(1) && self.is_object && self.level < u8::MAX {
-            self.place = ScannerState::First;
+        if self.state == ScannerState::Nest(1) && self.is_object && self.level < u8::MAX {
+            self.state = ScannerState::First;
             self.level += 1;
         }
     }
 
-    /// Reads to the next step, or to the end of these bytes: how many of them that were.
+    /// Reads to the next step, or to the end of `bytes`. Returns how many of them were read.
     pub(crate) fn step(&mut self, bytes: &[u8]) -> (usize, Option<JsonStep>) {
         let mut used = 0;
         while used < bytes.len() {
-            let (more, step) = self.read(&bytes[used..]);
-            used += more;
-            self.position += more;
+            let (count, step) = self.read(&bytes[used..]);
+            used += count;
+            self.position += count;
             if step.is_some() {
                 return (used, step);
             }
@@ -162,65 +166,70 @@ impl<const NAME: usize> JsonScanner<NAME> {
         (used, None)
     }
 
+    /// Reads one token, or as much of it as is in `bytes`.
     fn read(&mut self, bytes: &[u8]) -> (usize, Option<JsonStep>) {
-        match self.place {
+        match self.state {
             ScannerState::Name => {
                 let end = self.end_of_text(bytes);
                 let part = &bytes[..end.map_or(bytes.len(), |end| end - 1)];
                 self.keep_name(part);
-                self.arrive(end, bytes, ScannerState::Colon, JsonStep::Name)
+                self.end_token(end, bytes, ScannerState::Colon, JsonStep::Name)
             }
             ScannerState::Text => {
                 let end = self.end_of_text(bytes);
-                self.arrive(end, bytes, ScannerState::After, JsonStep::Ends)
+                self.end_token(end, bytes, ScannerState::After, JsonStep::Ends)
             }
             ScannerState::Plain => {
                 let end = bytes.iter().position(|byte| !is_plain(*byte));
-                self.arrive(end, bytes, ScannerState::After, JsonStep::Ends)
+                self.end_token(end, bytes, ScannerState::After, JsonStep::Ends)
             }
-            ScannerState::Nest(depth) => self.pass(bytes, depth),
+            ScannerState::Nest(depth) => self.skip(bytes, depth),
             ScannerState::NestText(depth) => match self.end_of_text(bytes) {
                 Some(end) => {
-                    self.place = ScannerState::Nest(depth);
+                    self.state = ScannerState::Nest(depth);
                     (end, None)
                 }
                 None => (bytes.len(), None),
             },
             ScannerState::Lost => (bytes.len(), None),
-            _ => (1, self.take(bytes[0])),
+            _ => (1, self.read_byte(bytes[0])),
         }
     }
 
-    fn arrive(
+    /// Ends a token at the offset `end`, or reads on in it if its end is not in `bytes`.
+    fn end_token(
         &mut self,
         end: Option<usize>,
         bytes: &[u8],
-        place: ScannerState,
+        next: ScannerState,
         step: JsonStep,
     ) -> (usize, Option<JsonStep>) {
         let Some(end) = end else { return (bytes.len(), None) };
-        self.place = place;
+        self.state = next;
         (end, Some(step))
     }
 
+    /// Appends a part of a name, as far as it fits.
     fn keep_name(&mut self, part: &[u8]) {
-        let room = self.name.get_mut(self.name_length..).unwrap_or_default();
-        let kept = room.len().min(part.len());
-        room[..kept].copy_from_slice(&part[..kept]);
+        let free = self.name.get_mut(self.name_length..).unwrap_or_default();
+        let kept = free.len().min(part.len());
+        free[..kept].copy_from_slice(&part[..kept]);
+        // One more than fits marks a name that is too long.
         self.name_length = (self.name_length + part.len()).min(NAME + 1);
     }
 
-    /// One byte between the tokens of an object or an array whose content is reported.
-    fn take(&mut self, byte: u8) -> Option<JsonStep> {
+    /// Reads one byte between the tokens of an object or an array whose content is reported.
+    fn read_byte(&mut self, byte: u8) -> Option<JsonStep> {
         let at_value =
-            matches!(self.place, ScannerState::Value | ScannerState::FirstElement | ScannerState::NextElement);
-        let (place, step) = match (self.place, byte) {
-            (_, b' ' | b'\t' | b'\r' | b'\n') if !matches!(self.place, ScannerState::Start(1..=2)) => return None,
+            matches!(self.state, ScannerState::Value | ScannerState::FirstElement | ScannerState::NextElement);
+        let (state, step) = match (self.state, byte) {
+            // Not within a byte order mark: that must be whole.
+            (_, b' ' | b'\t' | b'\r' | b'\n') if !matches!(self.state, ScannerState::Start(1..=2)) => return None,
             (ScannerState::Start(0 | 3) | ScannerState::FirstElement | ScannerState::NextElement, b'{') => {
                 self.level = 1;
                 (ScannerState::First, Some(JsonStep::Opens))
             }
-            (ScannerState::Start(0 | 3), b'[') if self.of_answers => {
+            (ScannerState::Start(0 | 3), b'[') if self.accepts_array => {
                 self.in_array = true;
                 (ScannerState::FirstElement, None)
             }
@@ -253,42 +262,42 @@ impl<const NAME: usize> JsonScanner<NAME> {
             (ScannerState::After, b',') => (ScannerState::Next, None),
             _ => (ScannerState::Lost, Some(JsonStep::Lost)),
         };
-        self.place = place;
+        self.state = state;
         step
     }
 
-    /// On through a value in which so many brackets are open.
-    fn pass(&mut self, bytes: &[u8], mut depth: usize) -> (usize, Option<JsonStep>) {
+    /// Skips a value in which `depth` brackets are open.
+    fn skip(&mut self, bytes: &[u8], mut depth: usize) -> (usize, Option<JsonStep>) {
         let mut at = 0;
-        let of_answers = self.of_answers;
-        let next = |bytes| if of_answers { next_mark(bytes, is_mark) } else { next_mark(bytes, is_strict_mark) };
+        let is_lenient = self.accepts_array;
+        let next = |bytes| if is_lenient { next_mark(bytes, is_mark) } else { next_mark(bytes, is_strict_mark) };
         while let Some(mark) = next(&bytes[at..]) {
             at += mark + 1;
             match bytes[at - 1] {
                 b'"' => match self.end_of_text(&bytes[at..]) {
                     Some(end) => at += end,
                     None => {
-                        self.place = ScannerState::NestText(depth);
+                        self.state = ScannerState::NestText(depth);
                         return (bytes.len(), None);
                     }
                 },
                 b'{' | b'[' => depth += 1,
                 b'}' | b']' if depth > 1 => depth -= 1,
                 b'}' | b']' => {
-                    self.place = ScannerState::After;
+                    self.state = ScannerState::After;
                     return (at, Some(JsonStep::Ends));
                 }
                 _ => {
-                    self.place = ScannerState::Lost;
+                    self.state = ScannerState::Lost;
                     return (at, Some(JsonStep::Lost));
                 }
             }
         }
-        self.place = ScannerState::Nest(depth);
+        self.state = ScannerState::Nest(depth);
         (bytes.len(), None)
     }
 
-    /// The place behind the quote that ends the string.
+    /// Returns the offset after the quote that ends the string, if it is in `bytes`.
     fn end_of_text(&mut self, bytes: &[u8]) -> Option<usize> {
         let mut at = 0;
         loop {
@@ -306,14 +315,14 @@ impl<const NAME: usize> JsonScanner<NAME> {
     }
 }
 
-/// The next quote or backslash.
+/// Returns the offset of the next quote or backslash.
 fn next_quote(bytes: &[u8]) -> Option<usize> {
     let (near, far) = bytes.split_at(bytes.len().min(NEAR));
     let found = near.iter().position(|byte| matches!(byte, b'"' | b'\\'));
     found.or_else(|| memchr2(b'"', b'\\', far).map(|at| near.len() + at))
 }
 
-/// What stands between the quotes of a JSON string, if it is text.
+/// Decodes what is between the quotes of a JSON string; `None` if it is not valid text.
 pub(crate) fn text(raw: &[u8]) -> Option<Cow<'_, str>> {
     if raw.contains(&b'\\') {
         let quoted = [b"\"", raw, b"\""].concat();
@@ -322,29 +331,31 @@ pub(crate) fn text(raw: &[u8]) -> Option<Cow<'_, str>> {
     str::from_utf8(raw).ok().map(Cow::Borrowed)
 }
 
-/// What numbers and literals are made of, and Python's `NaN` too.
+/// Whether a byte may occur in a number or a literal, Python's `NaN` included.
 fn is_plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.')
 }
 
-/// Whether it is a bracket or a quote.
+/// Whether a byte is a bracket or a quote.
 fn is_mark(byte: u8) -> bool {
+    // `[` and `]` differ from `{` and `}` in this bit only.
     byte == b'"' || matches!(byte | 0x20, b'{' | b'}')
 }
 
-/// Whether it is a bracket or a quote, or begins a comment or a string in the wider dialects of JSON.
+/// Whether a byte is a bracket or a quote, begins a comment or a string in a wider dialect of JSON, or is `\` or `|`, which
+/// JSON has in strings only.
 fn is_strict_mark(byte: u8) -> bool {
     matches!(byte | 0x20, b'{'..=b'}') || matches!(byte, b'"' | b'#' | b'\'' | b'/' | b'`')
 }
 
-/// The next byte that is a mark. A list of tokens or an embedding is a long way without one, so the way is made in strides.
+/// Returns the offset of the next mark. Lists of tokens and embeddings have few marks, so whole strides are compared at once.
 fn next_mark(bytes: &[u8], is_mark: impl Fn(u8) -> bool) -> Option<usize> {
     let mut passed = bytes.len().min(NEAR);
     if let Some(at) = bytes[..passed].iter().position(|byte| is_mark(*byte)) {
         return Some(at);
     }
     for stride in bytes[passed..].chunks_exact(STRIDE) {
-        // No early exit: so the compiler makes vector instructions of it.
+        // No early exit: the compiler can then use vector instructions.
         if stride.iter().fold(false, |found, byte| found | is_mark(*byte)) {
             break;
         }

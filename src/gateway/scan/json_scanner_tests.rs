@@ -1,54 +1,55 @@
-use super::*;
-use crate::gateway::bounds::MEMBER_NAME;
 use proptest::prelude::*;
 use serde_json::{Map, Value};
 
-/// The names and values of the members as they stand there, and whether the text was an object.
+use super::*;
+use crate::gateway::bounds::MEMBER_NAME;
+
+/// Returns the names and the raw values of the members, and whether the text was a complete object.
 fn members(pieces: &[&[u8]]) -> (Vec<(Option<String>, String)>, bool) {
-    let (mut walk, whole, mut found, mut begun) =
+    let (mut scanner, whole, mut found, mut start) =
         (JsonScanner::<MEMBER_NAME>::of_object(), pieces.concat(), Vec::new(), 0);
     for piece in pieces {
         let mut rest = *piece;
         while !rest.is_empty() {
-            let (used, step) = walk.step(rest);
+            let (used, step) = scanner.step(rest);
             rest = &rest[used..];
             match step {
-                Some(JsonStep::Begins(_)) => begun = walk.position() - 1,
+                Some(JsonStep::Begins(_)) => start = scanner.position() - 1,
                 Some(JsonStep::Ends) => {
-                    let value = String::from_utf8_lossy(&whole[begun..walk.position()]).into_owned();
-                    assert_eq!(whole[walk.name_at()], b'"');
-                    found.push((walk.name().map(Cow::into_owned), value));
+                    let value = String::from_utf8_lossy(&whole[start..scanner.position()]).into_owned();
+                    assert_eq!(whole[scanner.name_at()], b'"');
+                    found.push((scanner.name().map(Cow::into_owned), value));
                 }
                 _ => {}
             }
         }
     }
-    (found, walk.is_over())
+    (found, scanner.is_over())
 }
 
-fn of(text: &str) -> (Vec<(Option<String>, String)>, bool) {
+fn members_in_one_piece(text: &str) -> (Vec<(Option<String>, String)>, bool) {
     members(&[text.as_bytes()])
 }
 
-fn named(name: &str, value: &str) -> (Option<String>, String) {
+fn member(name: &str, value: &str) -> (Option<String>, String) {
     (Some(name.to_owned()), value.to_owned())
 }
 
 #[test]
-fn members_are_found_with_their_values_whatever_these_are() {
+fn members_are_found_with_values_of_any_kind() {
     let text = "\u{feff} {\"a\" : \"x\\\"}\" , \"b\":[1,{\"a\":\"]\"}], \"c\\u0064\":{\"e\":{}},\n\"f\":-1.5e3,\"g\":null}\r\n";
     let expected =
         [("a", "\"x\\\"}\""), ("b", "[1,{\"a\":\"]\"}]"), ("cd", "{\"e\":{}}"), ("f", "-1.5e3"), ("g", "null")];
-    let expected = expected.map(|(name, value)| named(name, value)).to_vec();
+    let expected = expected.map(|(name, value)| member(name, value)).to_vec();
     for size in 1..=text.len() {
         let pieces: Vec<&[u8]> = text.as_bytes().chunks(size).collect();
         assert_eq!(members(&pieces), (expected.clone(), true), "pieces of {size}");
     }
-    assert_eq!(of("{}"), (vec![], true));
+    assert_eq!(members_in_one_piece("{}"), (vec![], true));
 }
 
 #[test]
-fn what_is_no_object_or_could_be_read_in_two_ways_ends_the_walk() {
+fn a_text_that_is_no_object_or_is_ambiguous_stops_the_scanner() {
     for text in [
         "",
         "[]",
@@ -81,46 +82,47 @@ fn what_is_no_object_or_could_be_read_in_two_ways_ends_the_walk() {
         "{\0}",
         "{\"a\":[\"b]}",
     ] {
-        assert!(!of(text).1, "{text}");
+        assert!(!members_in_one_piece(text).1, "{text}");
         let single: Vec<&[u8]> = text.as_bytes().chunks(1).collect();
         assert!(!members(&single).1, "{text}");
     }
     assert!(!members(&[b"\xEF\xBB{}"]).1);
     assert!(!members(&[b"\xEF \xBB\xBF{}"]).1);
-    assert!(of("{\"a\":NaN,\"b\":[NaN]}").1, "what changes no member may pass");
+    assert!(members_in_one_piece("{\"a\":NaN,\"b\":[NaN]}").1, "`NaN` changes no member, so it is accepted");
 }
 
 #[test]
-fn a_name_that_is_no_text_or_too_long_to_matter_is_none() {
+fn a_name_that_is_invalid_or_too_long_is_none() {
     let long = "x".repeat(MEMBER_NAME);
-    assert_eq!(of(&format!("{{\"{long}\":1}}")).0, [named(&long, "1")]);
-    assert_eq!(of(&format!("{{\"{long}x\":1}}")).0, [(None, "1".to_owned())]);
-    assert_eq!(of("{\"a\\ud800\":1}").0, [(None, "1".to_owned())]);
+    assert_eq!(members_in_one_piece(&format!("{{\"{long}\":1}}")).0, [member(&long, "1")]);
+    assert_eq!(members_in_one_piece(&format!("{{\"{long}x\":1}}")).0, [(None, "1".to_owned())]);
+    assert_eq!(members_in_one_piece("{\"a\\ud800\":1}").0, [(None, "1".to_owned())]);
     assert_eq!(members(&[b"{\"a\xff\":1}"]).0, [(None, "1".to_owned())]);
 }
 
 #[test]
-fn an_object_can_be_walked_into() {
-    let (mut walk, mut rest, mut names) =
+fn the_members_of_an_entered_object_are_reported() {
+    let (mut scanner, mut rest, mut names) =
         (JsonScanner::<MEMBER_NAME>::of_object(), &b"{\"a\":{\"b\":1,\"c\":{}},\"d\":[{}]}"[..], Vec::new());
     while !rest.is_empty() {
-        let (used, step) = walk.step(rest);
+        let (used, step) = scanner.step(rest);
         rest = &rest[used..];
         match step {
-            Some(JsonStep::Name) => names.push((walk.level(), walk.name().unwrap().into_owned())),
-            Some(JsonStep::Begins(b'{')) if walk.level() == 1 => walk.enter(),
-            Some(JsonStep::Begins(b'[')) => walk.enter(),
+            Some(JsonStep::Name) => names.push((scanner.level(), scanner.name().unwrap().into_owned())),
+            Some(JsonStep::Begins(b'{')) if scanner.level() == 1 => scanner.enter(),
+            Some(JsonStep::Begins(b'[')) => scanner.enter(),
             _ => {}
         }
     }
-    assert!(walk.is_over());
+    assert!(scanner.is_over());
     let expected = [(1, "a"), (2, "b"), (2, "c"), (1, "d")];
     assert_eq!(names, expected.map(|(level, name)| (level, name.to_owned())));
 }
 
-/// The members of one object, or of those of an array: their names, and the values as they stand there.
-fn members_of_answers(text: &str, size: usize) -> (Vec<Vec<(String, String)>>, bool) {
-    let (mut scanner, mut objects, mut begun) = (JsonScanner::<MEMBER_NAME>::of_answers(), Vec::new(), 0);
+/// Returns the members of the object, or of each object of an array, as names and raw values, and whether the text was
+/// complete.
+fn members_of_objects(text: &str, size: usize) -> (Vec<Vec<(String, String)>>, bool) {
+    let (mut scanner, mut objects, mut start) = (JsonScanner::<MEMBER_NAME>::of_object_or_array(), Vec::new(), 0);
     for piece in text.as_bytes().chunks(size) {
         let mut rest = piece;
         while !rest.is_empty() {
@@ -128,9 +130,9 @@ fn members_of_answers(text: &str, size: usize) -> (Vec<Vec<(String, String)>>, b
             rest = &rest[used..];
             match step {
                 Some(JsonStep::Opens) => objects.push(Vec::new()),
-                Some(JsonStep::Begins(_)) => begun = scanner.position() - 1,
+                Some(JsonStep::Begins(_)) => start = scanner.position() - 1,
                 Some(JsonStep::Ends) if scanner.level() == 1 => {
-                    let value = text[begun..scanner.position()].to_owned();
+                    let value = text[start..scanner.position()].to_owned();
                     objects.last_mut().unwrap().push((scanner.name().unwrap().into_owned(), value));
                 }
                 _ => {}
@@ -141,23 +143,23 @@ fn members_of_answers(text: &str, size: usize) -> (Vec<Vec<(String, String)>>, b
 }
 
 #[test]
-fn objects_of_an_array_are_told_apart_and_what_else_it_holds_is_skipped() {
+fn objects_of_an_array_are_told_apart_and_its_other_elements_are_skipped() {
     let text = " [ {\"a\":1} , [{\"b\":2}], \"{\", 3, null, {} , {\"c\":[#{}]} ] ";
     let objects = [vec![("a", "1")], vec![], vec![("c", "[#{}]")]];
     let objects = objects.map(|members| members.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())));
     let expected: Vec<Vec<_>> = objects.into_iter().map(Iterator::collect).collect();
     for size in 1..=text.len() {
-        assert_eq!(members_of_answers(text, size), (expected.clone(), true), "pieces of {size}");
+        assert_eq!(members_of_objects(text, size), (expected.clone(), true), "pieces of {size}");
     }
-    assert_eq!(members_of_answers("[]", 2), (vec![], true));
+    assert_eq!(members_of_objects("[]", 2), (vec![], true));
     for text in ["[", "[,]", "[1", "[1 2]", "[}", "[1}", "[]]", "[] {}", "[{}", "{}]", "1", "[1,{\"a\":1]"] {
-        assert!(!members_of_answers(text, 1).1, "{text}");
-        assert!(!of(text).1, "{text}");
+        assert!(!members_of_objects(text, 1).1, "{text}");
+        assert!(!members_in_one_piece(text).1, "{text}");
     }
-    assert!(!of("[{}]").1, "one object was expected");
+    assert!(!members_in_one_piece("[{}]").1, "one object was expected");
 }
 
-/// Any JSON.
+/// Generates any JSON value, with many brackets and quotes in strings.
 fn json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         any::<Option<bool>>().prop_map(Value::from),
@@ -178,54 +180,58 @@ fn object(value: impl Strategy<Value = Value>) -> impl Strategy<Value = Map<Stri
     prop::collection::vec((".{0,6}", value), 0..6).prop_map(|members| members.into_iter().collect())
 }
 
-fn written(value: &impl serde::Serialize, is_pretty: bool) -> String {
+fn serialize(value: &impl serde::Serialize, is_pretty: bool) -> String {
     if is_pretty { serde_json::to_string_pretty(value) } else { serde_json::to_string(value) }.unwrap()
 }
 
-/// What serde_json makes of the members that the scanner has found.
-fn built(members: Vec<(String, String)>) -> Map<String, Value> {
+/// Parses the raw values that the scanner has found.
+fn parse_members(members: Vec<(String, String)>) -> Map<String, Value> {
     members.into_iter().map(|(name, value)| (name, serde_json::from_str(&value).unwrap())).collect()
 }
 
 proptest! {
     #[test]
-    fn pieces_do_not_matter(text in "[{}\\[\\]\",:\\\\a1 /]{0,24}", cut in 0..24_usize) {
+    fn the_result_does_not_depend_on_how_the_text_is_cut(text in "[{}\\[\\]\",:\\\\a1 /]{0,24}", cut in 0..24_usize) {
         let text = format!("{{\"a\":{text}}}");
         let (head, tail) = text.as_bytes().split_at(cut.min(text.len()));
         prop_assert_eq!(members(&[head, tail]), members(&[text.as_bytes()]));
     }
 
     #[test]
-    fn whatever_serde_json_reads_is_walked_along(text in "[{}\\[\\]\",:a1 ]{0,14}") {
+    fn a_text_that_serde_json_accepts_is_scanned_to_its_end(text in "[{}\\[\\]\",:a1 ]{0,14}") {
         let text = format!("{{\"a\":{text}}}");
         if serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok() {
-            prop_assert!(of(&text).1, "{}", text);
+            prop_assert!(members_in_one_piece(&text).1, "{}", text);
         }
     }
 
     #[test]
     fn members_have_the_values_that_serde_json_reads(object in object(json()), is_pretty: bool, size in 1_usize..50) {
-        let text = written(&object, is_pretty);
+        let text = serialize(&object, is_pretty);
         let read: Map<String, Value> = serde_json::from_str(&text).unwrap();
         let pieces: Vec<&[u8]> = text.as_bytes().chunks(size).collect();
         let (found, is_over) = members(&pieces);
         let found = found.into_iter().map(|(name, value)| (name.unwrap(), value)).collect();
-        prop_assert_eq!((built(found), is_over), (read.clone(), true), "{}", text);
-        let (objects, is_over) = members_of_answers(&text, size);
-        prop_assert_eq!((objects.into_iter().map(built).collect::<Vec<_>>(), is_over), (vec![read], true));
+        prop_assert_eq!((parse_members(found), is_over), (read.clone(), true), "{}", text);
+        let (objects, is_over) = members_of_objects(&text, size);
+        prop_assert_eq!((objects.into_iter().map(parse_members).collect::<Vec<_>>(), is_over), (vec![read], true));
     }
 
     #[test]
-    fn answers_have_the_values_that_serde_json_reads(value in json(), is_pretty: bool, size in 1_usize..50) {
-        let text = written(&value, is_pretty);
+    fn objects_of_a_response_have_the_values_that_serde_json_reads(
+        value in json(),
+        is_pretty: bool,
+        size in 1_usize..50,
+    ) {
+        let text = serialize(&value, is_pretty);
         let read: Value = serde_json::from_str(&text).unwrap();
         let expected = match &read {
             Value::Object(object) => vec![object.clone()],
             Value::Array(elements) => elements.iter().filter_map(Value::as_object).cloned().collect(),
             _ => vec![],
         };
-        let (objects, is_over) = members_of_answers(&text, size);
-        prop_assert_eq!(objects.into_iter().map(built).collect::<Vec<_>>(), expected, "{}", text);
+        let (objects, is_over) = members_of_objects(&text, size);
+        prop_assert_eq!(objects.into_iter().map(parse_members).collect::<Vec<_>>(), expected, "{}", text);
         prop_assert_eq!(is_over, read.is_object() || read.is_array());
     }
 }

@@ -1,7 +1,7 @@
-//! Scanners of bytes that arrive in pieces of any size. They build no value and copy no body.
+//! Scanners of bytes that arrive in pieces of any size. They build no values and copy no bodies.
 //!
-//! - `json_scanner.rs`: where the members of a JSON object stand
-//! - `sse_framer.rs`: the lines and the ends of server-sent events
+//! - `json_scanner.rs`: finds the members of JSON objects
+//! - `sse_framer.rs`: finds the lines and the ends of server-sent events
 
 pub(crate) mod json_scanner;
 pub(crate) mod sse_framer;

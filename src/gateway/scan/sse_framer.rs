@@ -1,14 +1,15 @@
 //! Splits a stream of server-sent events into lines, by the HTML standard (section 9.2.6, "Interpreting an event stream").
 //!
-//! A line ends with LF, CR or CRLF; a field's name ends at the first colon, and one space behind the colon is no part of
-//! the value; a blank line ends the event; a byte order mark may stand before the first line. The bytes may come in pieces
-//! of any size. They are borrowed: only the beginning of a line that does not come in one piece is copied. What the lines
-//! mean is up to `sse.rs`, `usage.rs` and `rename.rs`.
+//! A line ends with LF, CR or CRLF. The name of a field ends at the first colon, and one space after the colon is not part
+//! of the value. A blank line ends the event. A byte order mark may precede the first line. The bytes may arrive in pieces
+//! of any size. They are borrowed: only the beginning of a line that arrives in several pieces is copied. What the lines
+//! mean is decided in `response/sse.rs`, `response/rename.rs` and `accounting/usage/`.
 
-use crate::gateway::bounds::EVENT_HEAD;
 use memchr::memchr2;
 
-/// The mark that may stand before the first line.
+use crate::gateway::bounds::EVENT_HEAD;
+
+/// The byte order mark that may precede the first line.
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 /// A field that is reported. Comments and the other fields of the standard, `id` and `retry`, are skipped.
@@ -21,7 +22,7 @@ pub(crate) enum SseField {
 impl SseField {
     const ALL: [Self; 2] = [Self::Data, Self::Event];
 
-    /// The name with the colon that ends it.
+    /// Returns the name with the colon that ends it.
     fn name(self) -> &'static [u8] {
         match self {
             Self::Data => b"data:",
@@ -30,18 +31,18 @@ impl SseField {
     }
 }
 
-/// What stands next in a piece of the stream. Offsets count from the beginning of the piece.
+/// What the framer has found. Offsets count from the beginning of the piece.
 #[derive(Debug)]
 pub(crate) enum SseStep<'a> {
-    /// A line of a reported field, or the part of it that stands in this piece.
+    /// A line of a reported field, or the part of it that is in this piece.
     Line(SseLine<'a>),
     /// A blank line, which ends an event, has ended at this offset.
     EventEnd(usize),
-    /// The line feed at the beginning of this piece belongs to the carriage return with which an event has ended before.
+    /// The line feed at the beginning of this piece belongs to the carriage return that ended an event in the previous one.
     LineFeed,
 }
 
-/// The part of a line that stands in one piece of the stream.
+/// The part of a line that is in one piece of the stream.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SseLine<'a> {
     pub(crate) field: SseField,
@@ -49,8 +50,8 @@ pub(crate) struct SseLine<'a> {
     pub(crate) value: &'a [u8],
     /// The offset of `value` in the piece.
     pub(crate) offset: usize,
-    /// The value from its beginning: all of it where it came in one piece, else its first [`EVENT_HEAD`] bytes at most, as
-    /// far as they have come.
+    /// The value from its beginning: all of it if it arrived in one piece, otherwise what has arrived of its first
+    /// [`EVENT_HEAD`] bytes.
     pub(crate) head: &'a [u8],
     /// Whether the value begins in this piece.
     pub(crate) begins: bool,
@@ -60,21 +61,21 @@ pub(crate) struct SseLine<'a> {
     pub(crate) ends_event: bool,
 }
 
-/// Where in the stream the framer stands.
+/// The position of the framer within a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum FramerState {
-    /// Before the first line, behind this many bytes of [`BYTE_ORDER_MARK`].
+    /// Before the first line, after this many bytes of [`BYTE_ORDER_MARK`].
     Start(u8),
     /// At the beginning of a line.
     LineStart,
-    /// There too, behind a carriage return, to which a line feed would belong.
+    /// At the beginning of a line too, after a carriage return to which a line feed may belong.
     AfterReturn {
-        /// Whether that ended an event.
+        /// Whether the carriage return ended an event.
         ended_event: bool,
     },
-    /// Behind this many bytes of the field's name and colon.
+    /// After this many bytes of the field's name and colon.
     Name(SseField, u8),
-    /// Behind the colon, where one space is skipped.
+    /// After the colon, where one space is skipped.
     Space(SseField),
     Value {
         field: SseField,
@@ -85,33 +86,33 @@ enum FramerState {
     Skipped,
 }
 
-/// Splits one stream into lines.
+/// A resumable splitter of one stream.
 #[derive(Debug)]
 pub(crate) struct SseFramer {
-    place: FramerState,
-    /// The beginning of a value that does not come in one piece.
+    state: FramerState,
+    /// The beginning of a value that arrives in several pieces, up to [`EVENT_HEAD`] bytes.
     head: Vec<u8>,
 }
 
 impl SseFramer {
     pub(crate) fn new() -> Self {
-        Self { place: FramerState::Start(0), head: Vec::new() }
+        Self { state: FramerState::Start(0), head: Vec::new() }
     }
 
-    /// Reads on in a piece from the offset `at`, which is moved behind what is returned. Returns none at the end of the
-    /// piece, and goes on with the next piece at its offset 0.
+    /// Continues in `piece` from the offset `at`, which is moved past what is returned. Returns `None` at the end of the
+    /// piece; the next piece begins at offset 0.
     pub(crate) fn next<'a>(&'a mut self, piece: &'a [u8], at: &mut usize) -> Option<SseStep<'a>> {
         while let Some(&byte) = piece.get(*at) {
-            match self.place {
+            match self.state {
                 FramerState::Start(matched) if BYTE_ORDER_MARK.get(usize::from(matched)) == Some(&byte) => {
                     *at += 1;
-                    self.place = FramerState::Start(matched + 1);
+                    self.state = FramerState::Start(matched + 1);
                 }
-                // A part of the mark is the beginning of an unknown name.
-                FramerState::Start(1..=2) => self.place = FramerState::Skipped,
-                FramerState::Start(_) => self.place = FramerState::LineStart,
+                // An incomplete byte order mark is the beginning of an unknown field name.
+                FramerState::Start(1..=2) => self.state = FramerState::Skipped,
+                FramerState::Start(_) => self.state = FramerState::LineStart,
                 FramerState::AfterReturn { ended_event } => {
-                    self.place = FramerState::LineStart;
+                    self.state = FramerState::LineStart;
                     if byte == b'\n' {
                         *at += 1;
                         if ended_event {
@@ -129,18 +130,18 @@ impl SseFramer {
                     let is_last = usize::from(matched) + 1 == name.len();
                     if byte == name[usize::from(matched)] {
                         *at += 1;
-                        self.place =
+                        self.state =
                             if is_last { FramerState::Space(field) } else { FramerState::Name(field, matched + 1) };
                     } else if is_last && matches!(byte, b'\n' | b'\r') {
-                        // Without a colon the value is empty.
-                        self.place = FramerState::Value { field, begins: true };
+                        // A name without a colon is a field with an empty value (HTML, section 9.2.6).
+                        self.state = FramerState::Value { field, begins: true };
                     } else {
-                        self.place = FramerState::Skipped;
+                        self.state = FramerState::Skipped;
                     }
                 }
                 FramerState::Space(field) => {
                     *at += usize::from(byte == b' ');
-                    self.place = FramerState::Value { field, begins: true };
+                    self.state = FramerState::Value { field, begins: true };
                 }
                 FramerState::Value { field, begins } => {
                     return Some(SseStep::Line(self.read_value(field, begins, piece, at)));
@@ -157,16 +158,16 @@ impl SseFramer {
         None
     }
 
-    /// The bytes that are kept.
+    /// Returns the number of bytes that are kept.
     #[cfg(test)]
     pub(crate) fn head_length(&self) -> usize {
         self.head.len()
     }
 
-    /// Reads the name with which a line begins, or as much of it as there is.
+    /// Reads the field name at the beginning of a line, or its first byte if the name does not arrive in one piece.
     fn begin_line(&mut self, line: &[u8], at: &mut usize) {
         let fields = SseField::ALL.into_iter();
-        self.place = if let Some(field) = fields.clone().find(|field| line.starts_with(field.name())) {
+        self.state = if let Some(field) = fields.clone().find(|field| line.starts_with(field.name())) {
             *at += field.name().len();
             FramerState::Space(field)
         } else if let Some(field) = fields.clone().find(|field| line[0] == field.name()[0]) {
@@ -177,7 +178,7 @@ impl SseFramer {
         };
     }
 
-    /// Reads to the end of the line, or of the piece.
+    /// Reads the value up to the end of the line, or of the piece.
     fn read_value<'a>(&'a mut self, field: SseField, begins: bool, piece: &'a [u8], at: &mut usize) -> SseLine<'a> {
         let offset = *at;
         let end = memchr2(b'\n', b'\r', &piece[offset..]).map(|length| offset + length);
@@ -187,24 +188,25 @@ impl SseFramer {
             if begins {
                 self.head.clear();
             }
-            let room = EVENT_HEAD.saturating_sub(self.head.len()).min(value.len());
-            self.head.extend_from_slice(&value[..room]);
+            let kept = EVENT_HEAD.saturating_sub(self.head.len()).min(value.len());
+            self.head.extend_from_slice(&value[..kept]);
         }
         *at += value.len();
         if end.is_some() {
             self.end_line(piece, at, false);
         } else {
-            self.place = FramerState::Value { field, begins: false };
+            self.state = FramerState::Value { field, begins: false };
         }
         let ends_event = end.is_some() && matches!(piece.get(*at), Some(b'\n' | b'\r'));
         let head = if is_whole { value } else { &self.head };
         SseLine { field, value, offset, head, begins, ends: end.is_some(), ends_event }
     }
 
-    /// Reads the end of a line, which stands at this offset.
+    /// Reads the end of a line, which is at the offset `at`.
     fn end_line(&mut self, piece: &[u8], at: &mut usize, ends_event: bool) {
         let end = &piece[*at..];
-        self.place =
+        // A CR at the end of the piece already ends the line: waiting for an LF would hold back the event.
+        self.state =
             if end == b"\r" { FramerState::AfterReturn { ended_event: ends_event } } else { FramerState::LineStart };
         *at += if end.starts_with(b"\r\n") { 2 } else { 1 };
     }

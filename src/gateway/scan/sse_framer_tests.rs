@@ -1,21 +1,22 @@
-use super::*;
-use SseField::{Data, Event};
-use Whole::{Blank, Line};
 use proptest::prelude::*;
 
-/// A field's line, put together from its parts, or a blank one.
+use super::*;
+use SseField::{Data, Event};
+use WholeLine::{Blank, Line};
+
+/// A line of a field, joined from its parts, or a blank line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Whole {
+enum WholeLine {
     Line(SseField, Vec<u8>),
     Blank,
 }
 
-fn line(field: SseField, value: &str) -> Whole {
+fn line(field: SseField, value: &str) -> WholeLine {
     Line(field, value.as_bytes().to_vec())
 }
 
-/// The lines of a stream that comes in these pieces. Checks what the framer says of each part.
-fn lines(pieces: &[&[u8]]) -> Vec<Whole> {
+/// Returns the lines of a stream that arrives in these pieces. Checks all that the framer reports.
+fn lines(pieces: &[&[u8]]) -> Vec<WholeLine> {
     let (mut framer, mut found, mut value) = (SseFramer::new(), Vec::new(), Vec::new());
     for piece in pieces {
         let (mut at, mut blank_follows) = (0, false);
@@ -49,8 +50,8 @@ fn lines(pieces: &[&[u8]]) -> Vec<Whole> {
     found
 }
 
-/// The lines by the letter of the standard, of a whole stream. Its last line counts only if it has ended.
-fn by_the_standard(stream: &[u8]) -> Vec<Whole> {
+/// Returns the lines of a whole stream by the letter of the standard. The last line counts only if it has ended.
+fn lines_by_the_standard(stream: &[u8]) -> Vec<WholeLine> {
     let text = String::from_utf8_lossy(stream).replace("\r\n", "\n").replace('\r', "\n");
     let mut lines: Vec<&str> = text.strip_prefix('\u{feff}').unwrap_or(&text).split('\n').collect();
     lines.pop();
@@ -83,7 +84,7 @@ fn fields_are_read_by_the_standard() {
         ("\n\r\n\r\r\n", vec![Blank, Blank, Blank, Blank]),
         ("", vec![]),
     ] {
-        assert_eq!(by_the_standard(stream.as_bytes()), expected, "{stream:?}");
+        assert_eq!(lines_by_the_standard(stream.as_bytes()), expected, "{stream:?}");
         for size in 1..=stream.len().max(1) {
             let pieces: Vec<&[u8]> = stream.as_bytes().chunks(size).collect();
             assert_eq!(lines(&pieces), expected, "{stream:?} in pieces of {size}");
@@ -92,11 +93,11 @@ fn fields_are_read_by_the_standard() {
 }
 
 #[test]
-fn a_line_in_one_piece_is_borrowed_and_of_one_in_many_the_beginning_is_kept() {
+fn a_line_in_one_piece_is_borrowed_and_the_beginning_of_a_split_line_is_kept() {
     let long = "x".repeat(2 * EVENT_HEAD);
     let stream = format!("data: {long}\n\n");
     let mut framer = SseFramer::new();
-    let Some(SseStep::Line(line)) = framer.next(stream.as_bytes(), &mut 0) else { panic!("there is a line") };
+    let Some(SseStep::Line(line)) = framer.next(stream.as_bytes(), &mut 0) else { panic!("the framer reports a line") };
     assert_eq!((line.head.len(), line.head.as_ptr()), (long.len(), stream[6..].as_ptr()));
     assert!(line.ends_event);
     assert_eq!(framer.head_length(), 0);
@@ -105,15 +106,17 @@ fn a_line_in_one_piece_is_borrowed_and_of_one_in_many_the_beginning_is_kept() {
 }
 
 #[test]
-fn a_line_that_has_not_ended_is_reported_as_far_as_it_has_come() {
+fn an_unfinished_line_is_reported_as_far_as_it_has_arrived() {
     let mut framer = SseFramer::new();
     for (piece, head, ends) in [("event: mess", "mess", false), ("age", "message", false), ("\r", "message", true)] {
-        let Some(SseStep::Line(line)) = framer.next(piece.as_bytes(), &mut 0) else { panic!("there is a line") };
+        let Some(SseStep::Line(line)) = framer.next(piece.as_bytes(), &mut 0) else {
+            panic!("the framer reports a line")
+        };
         assert_eq!((line.field, line.head, line.ends), (Event, head.as_bytes(), ends));
     }
 }
 
-/// Bytes that look like a stream, or nearly.
+/// Generates valid and nearly valid streams.
 fn stream() -> impl Strategy<Value = Vec<u8>> {
     let token = prop_oneof![
         4 => prop::sample::select(vec!["data", "event", ":", ": ", "\n", "\r\n", "\r", "\n\n", "data: 1\n", "id: 1"]),
@@ -131,12 +134,15 @@ proptest! {
         let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(stream.len())).chain([0, stream.len()]).collect();
         cuts.sort_unstable();
         let pieces: Vec<&[u8]> = cuts.windows(2).map(|ends| &stream[ends[0]..ends[1]]).collect();
-        prop_assert_eq!(lines(&pieces), by_the_standard(&stream));
-        prop_assert_eq!(lines(&[&stream]), by_the_standard(&stream));
+        prop_assert_eq!(lines(&pieces), lines_by_the_standard(&stream));
+        prop_assert_eq!(lines(&[&stream]), lines_by_the_standard(&stream));
     }
 
     #[test]
-    fn no_bytes_are_too_strange(bytes in prop::collection::vec(any::<u8>(), 0..300), size in 1_usize..50) {
+    fn arbitrary_bytes_give_the_same_lines_however_they_are_cut(
+        bytes in prop::collection::vec(any::<u8>(), 0..300),
+        size in 1_usize..50,
+    ) {
         let pieces: Vec<&[u8]> = bytes.chunks(size).collect();
         prop_assert_eq!(lines(&pieces), lines(&[&bytes]));
     }

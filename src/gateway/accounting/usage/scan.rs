@@ -26,7 +26,7 @@ pub(super) struct CountReader {
 impl CountReader {
     pub(super) fn new() -> Self {
         Self {
-            scanner: JsonScanner::of_answers(),
+            scanner: JsonScanner::of_object_or_array(),
             places: [UsageObject::Response; 3],
             name: UsageName::Unknown,
             number: None,

@@ -1,4 +1,4 @@
-//! How large a request's head may be, in either version of HTTP, and the refusals of one that is larger.
+//! Size limits of a request head, for HTTP/1.1 and HTTP/2 alike, and the refusals of heads that exceed them.
 
 use crate::gateway::bounds::{HEAD_SIZE, MOST_HEADERS};
 use crate::refusal::Refusal;
@@ -7,17 +7,20 @@ use crate::settings::options::Limits;
 /// Limits of a request head.
 #[derive(Debug, Clone, Copy)]
 pub struct HeadLimits {
+    /// Longest request line in bytes, without its CRLF.
     pub(super) request_line: usize,
+    /// Longest header line in bytes, without its CRLF.
     pub(super) header_line: usize,
+    /// Most header lines.
     pub(super) headers: usize,
 }
 
 impl HeadLimits {
-    /// What they are unless set otherwise.
+    /// The default limits.
     #[cfg(any(test, feature = "test-support"))]
     pub(crate) const USUAL: Self = Self { request_line: 8192, header_line: 8192, headers: 64 };
 
-    /// The limits that the settings give.
+    /// Takes the limits from `MAX_REQUEST_LINE_SIZE`, `MAX_HEADER_LINE_SIZE` and `MAX_HEADERS`.
     pub fn new(limits: &Limits) -> Self {
         Self {
             request_line: limits.max_request_line_size.0,
@@ -26,27 +29,36 @@ impl HeadLimits {
         }
     }
 
-    /// Most bytes of a whole head.
+    /// Returns the most bytes of a whole head.
     pub(crate) fn size(&self) -> usize {
         HEAD_SIZE.max(self.request_line.saturating_add(self.header_line))
     }
 
-    /// Most header lines.
+    /// Returns the most header lines.
     pub(crate) fn headers(&self) -> usize {
         self.headers
     }
 
-    /// The refusal of a request line that is too long.
+    /// Checks the length of a request line in bytes.
+    ///
+    /// # Errors
+    /// Refuses a line that is too long with 414.
     pub(crate) fn check_request_line(&self, length: usize) -> Result<(), Refusal> {
         if length > self.request_line { Err(Refusal::UriTooLong(self.request_line)) } else { Ok(()) }
     }
 
-    /// The refusal of a header line that is too long.
+    /// Checks the length of a header line in bytes.
+    ///
+    /// # Errors
+    /// Refuses a line that is too long with 431.
     pub(crate) fn check_header_line(&self, length: usize) -> Result<(), Refusal> {
         if length > self.header_line { Err(self.long_line_refusal()) } else { Ok(()) }
     }
 
-    /// The refusal of too many header lines.
+    /// Checks the number of header lines.
+    ///
+    /// # Errors
+    /// Refuses too many lines with 431.
     pub(crate) fn check_headers(&self, count: usize) -> Result<(), Refusal> {
         if count <= self.headers {
             return Ok(());
@@ -54,7 +66,10 @@ impl HeadLimits {
         Err(Refusal::HeaderFieldsTooLarge(format!("more than {} header lines", self.headers)))
     }
 
-    /// The refusal of a head that is too large as a whole.
+    /// Checks the size of a whole head in bytes.
+    ///
+    /// # Errors
+    /// Refuses a head that is too large with 431.
     pub(crate) fn check_size(&self, size: usize) -> Result<(), Refusal> {
         if size > self.size() { Err(self.large_head_refusal()) } else { Ok(()) }
     }

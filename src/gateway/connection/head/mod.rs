@@ -1,48 +1,52 @@
-//! The head of an HTTP/1.1 request, as bytes: its grammar and how its body is framed.
+//! The head of an HTTP/1.1 request, as bytes: its grammar, and how its body is framed.
 //!
-//! Pure: it reads no socket and builds no answer. What passes here has one meaning only, so nobody behind the gateway
-//! can read it differently (RFC 9112, sections 2.2, 3, 5 and 6). Stricter than the RFC in two places: a line that ends
-//! with LF alone is refused, and so is a Content-Length that is a list, even one of equal numbers.
+//! Pure: reads no socket and builds no response. A head that passes has one meaning only, so no later parser can read it
+//! differently (RFC 9112, sections 2.2, 3, 5 and 6). Stricter than the RFC requires in two places: a line that ends with
+//! LF alone is refused, and so is a `Content-Length` that is a list, even if all its values are equal.
 //!
-//! - `limits.rs`: how large a head may be
+//! - `limits.rs`: size limits of a head
 
 mod limits;
 
-use crate::refusal::Refusal;
-pub use limits::HeadLimits;
 use memchr::memchr;
 
-/// What follows a head (RFC 9112, section 6.3).
+use crate::refusal::Refusal;
+pub use limits::HeadLimits;
+
+/// How the body after a head is framed (RFC 9112, section 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Framing {
     None,
-    /// So many bytes; never 0.
+    /// The body has this many bytes; never 0.
     Length(u64),
     Chunked,
 }
 
-/// A head that is complete and good.
+/// A head that is complete and well-formed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct CompleteHead {
-    /// Its length in bytes, the empty line included.
+    /// Length in bytes, with the empty line at its end.
     pub(super) length: usize,
     pub(super) framing: Framing,
-    /// Whether it asks for another protocol: see [`hide_upgrade`].
+    /// Whether it has an `Upgrade` header: see [`hide_upgrade`].
     pub(super) has_upgrade: bool,
 }
 
-/// How far a head has been read. Each byte is looked at once, in however many pieces the head comes.
+/// A resumable scanner of one head. Scans each byte once, however the head is cut into pieces.
 #[derive(Debug, Default)]
 pub(super) struct HeadScanner {
-    /// Where the line begins whose end has not been seen.
+    /// Offset at which the first unfinished line begins.
     line_start: usize,
-    /// Bytes that are known to hold no end of that line.
+    /// Offset up to which the bytes have been searched for the end of that line.
     scanned: usize,
-    headers: usize,
+    /// Header lines so far.
+    header_count: usize,
+    /// None until the request line has been read.
     version: Option<HttpVersion>,
-    hosts: usize,
-    length: Option<u64>,
-    chunked: bool,
+    /// `Host` headers so far.
+    host_count: usize,
+    content_length: Option<u64>,
+    is_chunked: bool,
     has_upgrade: bool,
 }
 
@@ -52,50 +56,61 @@ enum HttpVersion {
     Http11,
 }
 
-/// The longest target that `http::Uri` takes.
+/// Longest request target in bytes that `http::Uri` accepts.
 const MAX_TARGET: usize = u16::MAX as usize - 1;
 
-/// The longest name that `http::HeaderName` takes.
+/// Longest header name in bytes that `http::HeaderName` accepts.
 const MAX_HEADER_NAME: usize = u16::MAX as usize;
 
-/// Checks a head that comes in two pieces, the first of which ends at `cut`. None: it is incomplete.
+/// Checks a head that arrives in two pieces, the first of which ends at `cut`. Returns `None` if the head is incomplete.
+///
+/// # Errors
+/// Refuses a malformed head with 400, and one that exceeds `limits` with 414 or 431.
 #[cfg(any(test, feature = "test-support"))]
 pub(crate) fn check_in_two(raw: &[u8], cut: usize, limits: &HeadLimits) -> Result<Option<(usize, Framing)>, Refusal> {
-    let mut scan = HeadScanner::default();
-    let found = match scan.advance(&raw[..cut.min(raw.len())], limits)? {
-        None => scan.advance(raw, limits)?,
-        found => found,
+    let mut scanner = HeadScanner::default();
+    let head = match scanner.advance(&raw[..cut.min(raw.len())], limits)? {
+        None => scanner.advance(raw, limits)?,
+        head => head,
     };
-    Ok(found.map(|found| (found.length, found.framing)))
+    Ok(head.map(|head| (head.length, head.framing)))
 }
 
-/// Checks a head that is there as a whole.
+/// Checks a complete head.
+///
+/// # Errors
+/// Refuses as [`check_in_two`] does, and an incomplete head with 400.
 #[cfg(test)]
 pub(super) fn check(raw: &[u8], limits: &HeadLimits) -> Result<Framing, Refusal> {
-    let found = check_in_two(raw, 0, limits)?;
-    found.map(|(_, framing)| framing).ok_or_else(|| Refusal::bad_request("the head is incomplete"))
+    let head = check_in_two(raw, 0, limits)?;
+    head.map(|(_, framing)| framing).ok_or_else(|| Refusal::bad_request("the head is incomplete"))
 }
 
 impl HeadScanner {
-    /// Goes on with `raw`, which begins where the head begins and holds what was there last time. None: more is needed.
+    /// Continues with `raw`: all bytes of the head so far, those of earlier calls included. Returns `None` if more bytes are
+    /// needed.
+    ///
+    /// # Errors
+    /// Refuses a malformed head with 400, and one that exceeds `limits` with 414 or 431.
     pub(super) fn advance(&mut self, raw: &[u8], limits: &HeadLimits) -> Result<Option<CompleteHead>, Refusal> {
         loop {
-            let Some(at) = memchr(b'\n', &raw[self.scanned..]) else {
+            let Some(offset) = memchr(b'\n', &raw[self.scanned..]) else {
                 self.scanned = raw.len();
-                // Without its end, a line of the longest size with its CR and one byte more is already too long.
+                // The LF, at least, is still missing: count it, so that an overlong line is refused before it ends.
                 self.check_lengths(raw.len().saturating_add(1), limits)?;
                 return Ok(None);
             };
-            let end = self.scanned + at + 1;
+            let end = self.scanned + offset + 1;
             self.check_lengths(end, limits)?;
             let Some(line) = raw[self.line_start..end].strip_suffix(b"\r\n") else {
-                return Err(Refusal::bad_request("a line of the head ends with LF alone")); // RFC 9112, section 2.2 allows it; we do not
+                // RFC 9112, section 2.2 allows a recipient to accept this. Refusing it is safer: parsers differ here.
+                return Err(Refusal::bad_request("a line of the head ends with LF alone"));
             };
-            let first = self.line_start == 0;
+            let is_first_line = self.line_start == 0;
             (self.line_start, self.scanned) = (end, end);
             match (self.version, line.is_empty()) {
-                // One empty line before a request is to be ignored (RFC 9112, section 2.2).
-                (None, true) if first => {}
+                // RFC 9112, section 2.2: ignore at least one empty line before a request. Old clients sent one after a body.
+                (None, true) if is_first_line => {}
                 (None, true) => return Err(Refusal::bad_request("there are empty lines before the request line")),
                 (None, false) => self.version = Some(parse_request_line(line)?),
                 (Some(version), true) => {
@@ -103,15 +118,16 @@ impl HeadScanner {
                     return Ok(Some(CompleteHead { length: end, framing, has_upgrade: self.has_upgrade }));
                 }
                 (Some(_), false) => {
-                    self.headers += 1;
-                    limits.check_headers(self.headers)?;
+                    self.header_count += 1;
+                    limits.check_headers(self.header_count)?;
                     self.check_header(line)?;
                 }
             }
         }
     }
 
-    /// Whichever limit lies first in the bytes decides, so that it does not matter in which pieces they come.
+    /// Checks the current line, which ends at or after `end`, and the whole head. The limit that is reached first in the
+    /// bytes decides, so that the refusal does not depend on how the head is cut into pieces.
     fn check_lengths(&self, end: usize, limits: &HeadLimits) -> Result<(), Refusal> {
         let line_limit = if self.version.is_none() { limits.request_line } else { limits.header_line };
         let line_end = self.line_start.saturating_add(line_limit).saturating_add(b"\r\n".len());
@@ -125,23 +141,25 @@ impl HeadScanner {
         })
     }
 
+    /// Checks one header line, without its CRLF, and remembers what frames the request.
     fn check_header(&mut self, line: &[u8]) -> Result<(), Refusal> {
         if line[0] == b' ' || line[0] == b'\t' {
-            return Err(Refusal::bad_request("a header line is folded")); // RFC 9112, section 5.2
+            // obs-fold: a server must refuse or unfold it (RFC 9112, section 5.2).
+            return Err(Refusal::bad_request("a header line is folded"));
         }
         let colon = memchr(b':', line).ok_or_else(|| Refusal::bad_request("a header line has no colon"))?;
         let (name, value) = (&line[..colon], &line[colon + 1..]);
-        // Space before the colon is no part of a name either (RFC 9112, section 5.1).
+        // This refuses white space before the colon too, as RFC 9112, section 5.1 requires.
         if name.is_empty() || name.len() > MAX_HEADER_NAME || !name.iter().all(|&byte| is_token_char(byte)) {
             return Err(Refusal::bad_request("a header name is malformed"));
         }
         if !is_field_value(value) {
             return Err(Refusal::bad_request("a header value holds a control character"));
         }
-        // The few names that say where a request ends and to whom it goes.
+        // Only the headers that frame and route the request matter here. Comparing lengths first skips most names.
         match name.len() {
             4 if name.eq_ignore_ascii_case(b"host") => {
-                self.hosts += 1;
+                self.host_count += 1;
                 if !trim(value).iter().all(|&byte| is_host_char(byte)) {
                     return Err(Refusal::bad_request("Host is malformed"));
                 }
@@ -150,30 +168,36 @@ impl HeadScanner {
             14 if name.eq_ignore_ascii_case(b"content-length") => {
                 let length = parse_content_length(trim(value))
                     .ok_or_else(|| Refusal::bad_request("Content-Length is not a number"))?;
-                if self.length.replace(length).is_some_and(|before| before != length) {
+                // Equal values in several lines are harmless (RFC 9112, section 6.3).
+                if self.content_length.replace(length).is_some_and(|earlier| earlier != length) {
                     return Err(Refusal::bad_request("there are different values of Content-Length"));
                 }
             }
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
-                if self.chunked || !trim(value).eq_ignore_ascii_case(b"chunked") {
+                // RFC 9112, section 6.3 demands 400 if `chunked` is not last. Section 6.1 suggests 501 for codings that are
+                // not supported; a client can do nothing different about that, so it is 400 too.
+                if self.is_chunked || !trim(value).eq_ignore_ascii_case(b"chunked") {
                     return Err(Refusal::bad_request("Transfer-Encoding is not 'chunked', once"));
                 }
-                self.chunked = true;
+                self.is_chunked = true;
             }
             _ => {}
         }
         Ok(())
     }
 
+    /// Decides how the body is framed, once all headers have been read.
     fn framing(&self, version: HttpVersion) -> Result<Framing, Refusal> {
-        if self.hosts > 1 || (self.hosts == 0 && version == HttpVersion::Http11) {
-            return Err(Refusal::bad_request("there must be one Host header")); // RFC 9112, section 3.2
+        if self.host_count > 1 || (self.host_count == 0 && version == HttpVersion::Http11) {
+            // RFC 9112, section 3.2 demands this 400.
+            return Err(Refusal::bad_request("there must be one Host header"));
         }
-        // RFC 9112, section 6.1 lets a server refuse both; whoever sends them tries to be read in two ways.
-        match (self.chunked, self.length) {
-            (true, Some(_)) => Err(Refusal::bad_request("Content-Length stands beside Transfer-Encoding")),
+        match (self.is_chunked, self.content_length) {
+            // RFC 9112, section 6.1 allows a server to refuse this. It is the classic form of request smuggling.
+            (true, Some(_)) => Err(Refusal::bad_request("there are both Content-Length and Transfer-Encoding")),
+            // RFC 9112, section 6.1: the framing of such a message is faulty.
             (true, None) if version == HttpVersion::Http10 => {
-                Err(Refusal::bad_request("HTTP/1.0 knows no Transfer-Encoding"))
+                Err(Refusal::bad_request("HTTP/1.0 has no Transfer-Encoding"))
             }
             (true, None) => Ok(Framing::Chunked),
             (false, None | Some(0)) => Ok(Framing::None),
@@ -182,7 +206,10 @@ impl HeadScanner {
     }
 }
 
-/// `method SP request-target SP HTTP-version` (RFC 9112, section 3).
+/// Parses `method SP request-target SP HTTP-version` (RFC 9112, section 3) and returns the version.
+///
+/// # Errors
+/// Refuses a malformed line, `CONNECT` and other versions with 400, and a target that hyper cannot hold with 414.
 fn parse_request_line(line: &[u8]) -> Result<HttpVersion, Refusal> {
     let malformed = || Refusal::bad_request("the request line is malformed");
     let method_end = memchr(b' ', line).ok_or_else(malformed)?;
@@ -190,7 +217,8 @@ fn parse_request_line(line: &[u8]) -> Result<HttpVersion, Refusal> {
     let target_end = memchr(b' ', rest).ok_or_else(malformed)?;
     let (target, version) = (&rest[..target_end], &rest[target_end + 1..]);
     if method == b"CONNECT" {
-        return Err(Refusal::bad_request("CONNECT is for proxies")); // hyper would give the connection away
+        // hyper would hand the connection over as a tunnel, and not close it properly.
+        return Err(Refusal::bad_request("CONNECT is for proxies"));
     }
     if method.is_empty() || !method.iter().all(|&byte| is_token_char(byte)) {
         return Err(malformed());
@@ -198,35 +226,38 @@ fn parse_request_line(line: &[u8]) -> Result<HttpVersion, Refusal> {
     if target.len() > MAX_TARGET {
         return Err(Refusal::UriTooLong(MAX_TARGET));
     }
-    let usual = target.first() == Some(&b'/') && target.iter().all(|&byte| is_usual_target_char(byte));
-    // An unusual target costs an allocation; it is good if hyper will take it.
-    let good = usual || (target.iter().all(|&byte| byte > b' ' && byte != 0x7f) && http::Uri::try_from(target).is_ok());
+    let is_usual = target.first() == Some(&b'/') && target.iter().all(|&byte| is_usual_target_char(byte));
+    // Any other target must be one that hyper accepts. That check allocates, so it comes second.
+    let is_valid =
+        is_usual || (target.iter().all(|&byte| byte > b' ' && byte != 0x7f) && http::Uri::try_from(target).is_ok());
     match version {
-        _ if !good => Err(malformed()),
+        _ if !is_valid => Err(malformed()),
         b"HTTP/1.1" => Ok(HttpVersion::Http11),
         b"HTTP/1.0" => Ok(HttpVersion::Http10),
-        _ => Err(Refusal::bad_request("the HTTP version is not one that is spoken here")),
+        _ => Err(Refusal::bad_request("the HTTP version is not supported")),
     }
 }
 
 const UPGRADE: &[u8] = b"upgrade";
 
-/// Another header of one connection, which nobody passes on or acts on.
-const INSTEAD_OF_UPGRADE: &[u8; UPGRADE.len()] = b"trailer";
+/// A hop-by-hop header of the same length, which the gateway neither forwards nor acts on.
+const UPGRADE_REPLACEMENT: &[u8; UPGRADE.len()] = b"trailer";
 
-/// Renames each `Upgrade` of a good head. Nobody need follow it (RFC 9110, section 7.8), but hyper, once it has seen one,
-/// gives the connection away at its end instead of closing it.
+/// Renames each `Upgrade` header of a well-formed head, in place.
+///
+/// A server may ignore `Upgrade` (RFC 9110, section 7.8). hyper, once it has seen one, hands the socket over at the end of
+/// the connection and never calls `poll_shutdown`, so the lingering close would not happen.
 pub(super) fn hide_upgrade(head: &mut [u8]) {
     for line in head.split_inclusive_mut(|&byte| byte == b'\n') {
         if let Some((name, [b':', ..])) = line.split_first_chunk_mut()
             && name.eq_ignore_ascii_case(UPGRADE)
         {
-            *name = *INSTEAD_OF_UPGRADE;
+            *name = *UPGRADE_REPLACEMENT;
         }
     }
 }
 
-/// The first value of a header in a head that may be incomplete or bad.
+/// Returns the first value of a header in a head that may be incomplete or malformed.
 pub(crate) fn header_value<'a>(raw: &'a [u8], name: &str) -> Option<&'a str> {
     let header_lines = raw.split_inclusive(|&byte| byte == b'\n').skip_while(|line| *line == b"\r\n").skip(1);
     let values = header_lines.filter_map(|line| {
@@ -237,7 +268,8 @@ pub(crate) fn header_value<'a>(raw: &'a [u8], name: &str) -> Option<&'a str> {
     values.map(|value| value.trim_ascii()).next().and_then(|value| std::str::from_utf8(value).ok())
 }
 
-/// Method and path without the query, as far as a head that may be incomplete or bad shows them.
+/// Returns the method and the path without its query, as far as they can be read in a head that may be incomplete or
+/// malformed.
 pub(crate) fn method_and_path(raw: &[u8]) -> (Option<http::Method>, Option<&str>) {
     let raw = raw.strip_prefix(b"\r\n").unwrap_or(raw);
     let line = raw.split(|&byte| byte == b'\r' || byte == b'\n').next().unwrap_or_default();
@@ -248,16 +280,17 @@ pub(crate) fn method_and_path(raw: &[u8]) -> (Option<http::Method>, Option<&str>
     (method, path)
 }
 
+/// Parses a `Content-Length`: digits only, with no sign and no list.
 fn parse_content_length(digits: &[u8]) -> Option<u64> {
     let add = |sum: u64, digit: &u8| match digit {
         b'0'..=b'9' => sum.checked_mul(10)?.checked_add(u64::from(digit - b'0')),
         _ => None,
     };
-    // hyper keeps the two largest numbers for itself.
+    // hyper uses the two largest numbers for bodies of unknown length.
     if digits.is_empty() { None } else { digits.iter().try_fold(0, add).filter(|&sum| sum <= u64::MAX - 2) }
 }
 
-/// Without spaces and tabs around it (RFC 9110, section 5.6.3).
+/// Returns the value without the spaces and tabs around it (RFC 9110, section 5.6.3).
 fn trim(mut value: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
         value = rest;
@@ -265,23 +298,23 @@ fn trim(mut value: &[u8]) -> &[u8] {
     value
 }
 
-/// Without NUL, bare CR and other control characters (RFC 9110, section 5.5). Has no early exit, so that it is
-/// compiled to vector instructions.
+/// Whether a header value is free of NUL, bare CR and other control characters (RFC 9110, section 5.5).
 fn is_field_value(bytes: &[u8]) -> bool {
-    !bytes.iter().fold(false, |dirty, &byte| dirty | ((byte < b' ') & (byte != b'\t')) | (byte == 0x7f))
+    // No early exit: the compiler can then use vector instructions.
+    !bytes.iter().fold(false, |is_bad, &byte| is_bad | ((byte < b' ') & (byte != b'\t')) | (byte == 0x7f))
 }
 
-/// `tchar` of RFC 9110, section 5.6.2.
+/// Whether a byte is a `tchar` (RFC 9110, section 5.6.2).
 pub(crate) fn is_token_char(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// A character of `uri-host [ ":" port ]` (RFC 3986, section 3.2).
+/// Whether a byte may occur in `uri-host [ ":" port ]` (RFC 3986, section 3.2).
 fn is_host_char(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&byte)
 }
 
-/// A character of a path or query that needs no second look (RFC 3986, sections 3.3 and 3.4).
+/// Whether a byte may occur in a path or a query as it is (RFC 3986, sections 3.3 and 3.4).
 fn is_usual_target_char(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:@?".contains(&byte)
 }

@@ -1,39 +1,49 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::gateway::bounds::HEAD_SIZE;
-use proptest::prelude::*;
 
 const LIMITS: HeadLimits = HeadLimits { request_line: 100, header_line: 80, headers: 5 };
 
-fn status(raw: impl AsRef<[u8]>) -> Result<Framing, u16> {
+/// Returns the framing of a good head, or the status of the refusal.
+fn framing_or_status(raw: impl AsRef<[u8]>) -> Result<Framing, u16> {
     check(raw.as_ref(), &LIMITS).map_err(|refusal| refusal.status().as_u16())
 }
 
-/// With the lines that a good request needs.
-fn with(line: &str) -> Result<Framing, u16> {
-    status(format!("POST /v1/x HTTP/1.1\r\nHost: h\r\n{line}\r\n\r\n"))
+/// Checks a good request with one more header line.
+fn check_with_line(line: &str) -> Result<Framing, u16> {
+    framing_or_status(format!("POST /v1/x HTTP/1.1\r\nHost: h\r\n{line}\r\n\r\n"))
 }
 
 #[test]
-fn good_heads_say_how_their_body_is_framed() {
-    assert_eq!(status("GET / HTTP/1.1\r\nHost: a\r\n\r\n"), Ok(Framing::None));
-    assert_eq!(status("\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n"), Ok(Framing::None), "one empty line before");
-    assert_eq!(status("GET / HTTP/1.0\r\n\r\n"), Ok(Framing::None), "HTTP/1.0 needs no Host");
-    assert_eq!(status("GET / HTTP/1.0\r\nContent-Length: 3\r\n\r\n"), Ok(Framing::Length(3)));
-    assert_eq!(with("Content-Length: 0"), Ok(Framing::None));
-    assert_eq!(with("content-length:\t 007 "), Ok(Framing::Length(7)));
-    assert_eq!(with("Content-Length: 7\r\nContent-Length: 7"), Ok(Framing::Length(7)));
-    assert_eq!(with("TRANSFER-ENCODING: Chunked"), Ok(Framing::Chunked));
-    assert_eq!(with("X-Empty:\r\nX-High: \u{e9}\tx"), Ok(Framing::None));
+fn a_good_head_gives_the_framing_of_its_body() {
+    assert_eq!(framing_or_status("GET / HTTP/1.1\r\nHost: a\r\n\r\n"), Ok(Framing::None));
+    assert_eq!(
+        framing_or_status("\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n"),
+        Ok(Framing::None),
+        "one empty line before it"
+    );
+    assert_eq!(framing_or_status("GET / HTTP/1.0\r\n\r\n"), Ok(Framing::None), "HTTP/1.0 needs no Host");
+    assert_eq!(framing_or_status("GET / HTTP/1.0\r\nContent-Length: 3\r\n\r\n"), Ok(Framing::Length(3)));
+    assert_eq!(check_with_line("Content-Length: 0"), Ok(Framing::None));
+    assert_eq!(check_with_line("content-length:\t 007 "), Ok(Framing::Length(7)));
+    assert_eq!(check_with_line("Content-Length: 7\r\nContent-Length: 7"), Ok(Framing::Length(7)));
+    assert_eq!(check_with_line("TRANSFER-ENCODING: Chunked"), Ok(Framing::Chunked));
+    assert_eq!(check_with_line("X-Empty:\r\nX-High: \u{e9}\tx"), Ok(Framing::None));
     for target in ["/", "*", "http://h/x", "/a{}\"?b=%20", "/\u{e9}"] {
-        assert_eq!(status(format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n")), Ok(Framing::None), "{target}");
+        assert_eq!(
+            framing_or_status(format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n")),
+            Ok(Framing::None),
+            "{target}"
+        );
     }
     for host in ["", "h:8000", "[::1]:80", "a-b_c.d"] {
-        assert_eq!(status(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")), Ok(Framing::None), "{host}");
+        assert_eq!(framing_or_status(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")), Ok(Framing::None), "{host}");
     }
 }
 
 #[test]
-fn a_head_that_can_be_framed_in_two_ways_is_bad() {
+fn an_ambiguous_head_is_refused() {
     for line in [
         "Content-Length: 1\r\nContent-Length: 2",
         "Content-Length: 1, 2",
@@ -65,7 +75,7 @@ fn a_head_that_can_be_framed_in_two_ways_is_bad() {
         "X: a\nY: b",
         "Host: other",
     ] {
-        assert_eq!(with(line), Err(400), "{line:?}");
+        assert_eq!(check_with_line(line), Err(400), "{line:?}");
     }
     for head in [
         "GET / HTTP/1.1\r\n\r\n",
@@ -89,32 +99,32 @@ fn a_head_that_can_be_framed_in_two_ways_is_bad() {
         "\r\n\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n",
         "\n\r\n\r\n",
     ] {
-        assert_eq!(status(head), Err(400), "{head:?}");
+        assert_eq!(framing_or_status(head), Err(400), "{head:?}");
     }
-    assert_eq!(status(b"GET /\xff HTTP/1.1\r\nHost: h\r\n\r\n"), Err(400), "no UTF-8");
+    assert_eq!(framing_or_status(b"GET /\xff HTTP/1.1\r\nHost: h\r\n\r\n"), Err(400), "the target is not UTF-8");
 }
 
 #[test]
 fn connect_is_refused_and_every_upgrade_is_hidden() {
-    assert_eq!(status("CONNECT h:80 HTTP/1.1\r\nHost: h\r\n\r\n"), Err(400));
-    let found = |raw: &str| HeadScanner::default().advance(raw.as_bytes(), &HeadLimits::USUAL).unwrap().unwrap();
-    let others = "X-Upgrade: b\r\nupgraded: c";
-    let raw = format!("GET /upgrade: HTTP/1.1\r\nHost: h\r\nUpgrade: a\r\n{others}\r\nUPGRADE:upgrade: d\r\n\r\n");
-    assert!(found(&raw).has_upgrade);
+    assert_eq!(framing_or_status("CONNECT h:80 HTTP/1.1\r\nHost: h\r\n\r\n"), Err(400));
+    let scan = |raw: &str| HeadScanner::default().advance(raw.as_bytes(), &HeadLimits::USUAL).unwrap().unwrap();
+    let lookalikes = "X-Upgrade: b\r\nupgraded: c";
+    let raw = format!("GET /upgrade: HTTP/1.1\r\nHost: h\r\nUpgrade: a\r\n{lookalikes}\r\nUPGRADE:upgrade: d\r\n\r\n");
+    assert!(scan(&raw).has_upgrade);
     let hidden = raw.replace("\nUpgrade: a", "\ntrailer: a").replace("UPGRADE:", "trailer:");
     let mut bytes = raw.into_bytes();
     hide_upgrade(&mut bytes);
     assert_eq!(String::from_utf8(bytes).unwrap(), hidden);
-    assert!(!found(&hidden).has_upgrade);
+    assert!(!scan(&hidden).has_upgrade);
 }
 
 #[test]
-fn limits_exactly_met_pass_and_one_more_does_not() {
+fn a_head_that_just_meets_a_limit_passes_and_one_beyond_it_is_refused() {
     let line = |length: usize| format!("GET /{} HTTP/1.1\r\nHost: h\r\n\r\n", "x".repeat(length - 14));
-    assert_eq!((status(line(100)), status(line(101))), (Ok(Framing::None), Err(414)));
-    let header = |length: usize| with(&format!("X: {}", "x".repeat(length - 3)));
+    assert_eq!((framing_or_status(line(100)), framing_or_status(line(101))), (Ok(Framing::None), Err(414)));
+    let header = |length: usize| check_with_line(&format!("X: {}", "x".repeat(length - 3)));
     assert_eq!((header(80), header(81)), (Ok(Framing::None), Err(431)));
-    let lines = |count: usize| with(vec!["X: y"; count - 1].join("\r\n").as_str());
+    let lines = |count: usize| check_with_line(vec!["X: y"; count - 1].join("\r\n").as_str());
     assert_eq!((lines(5), lines(6)), (Ok(Framing::None), Err(431)));
     let many = HeadLimits { headers: 10_000, ..LIMITS };
     let of_size = |size: usize| {
@@ -133,14 +143,14 @@ fn a_line_is_refused_as_soon_as_it_is_too_long() {
         let raw = format!("{begin}{}", "x".repeat(count));
         HeadScanner::default().advance(raw.as_bytes(), &LIMITS).map_err(|refusal| refusal.status().as_u16())
     };
-    assert_eq!(endless("", 101), Ok(None), "it might be CR that comes next");
+    assert_eq!(endless("", 101), Ok(None), "the last byte may be the CR");
     assert_eq!(endless("", 102), Err(414));
     assert_eq!(endless("GET / HTTP/1.1\r\n", 81), Ok(None));
     assert_eq!(endless("GET / HTTP/1.1\r\n", 82), Err(431));
 }
 
 #[test]
-fn values_and_the_request_line_are_found_in_heads_that_are_bad_or_incomplete() {
+fn header_values_and_the_path_are_found_in_incomplete_and_malformed_heads() {
     let raw = b"GET /a?b HTTP/1.1\r\nno colon\r\nOrigin:  http://x \r\norigin: y\r\nLast: cut";
     assert_eq!(header_value(raw, "origin"), Some("http://x"));
     assert_eq!((header_value(raw, "last"), header_value(raw, "get /a?b http/1.1")), (None, None));
@@ -151,7 +161,7 @@ fn values_and_the_request_line_are_found_in_heads_that_are_bad_or_incomplete() {
     assert_eq!(method_and_path(b""), (None, None));
 }
 
-/// Heads that are good, or nearly so.
+/// Generates good and nearly good heads, with other bytes after them.
 fn any_head() -> impl Strategy<Value = Vec<u8>> {
     let line = prop_oneof![
         4 => Just("Host: h"), 1 => Just("Content-Length: 5"), 1 => Just("Transfer-Encoding: chunked"),
@@ -168,12 +178,12 @@ fn any_head() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #[test]
-    fn pieces_make_no_difference(head in any_head(), cuts: Vec<u8>) {
+    fn the_result_does_not_depend_on_how_the_head_is_cut(head in any_head(), cuts: Vec<u8>) {
         let whole = HeadScanner::default().advance(&head, &LIMITS);
-        let (mut scan, mut there, mut outcome) = (HeadScanner::default(), 0, Ok(None));
+        let (mut scanner, mut end, mut outcome) = (HeadScanner::default(), 0, Ok(None));
         for cut in cuts.into_iter().map(usize::from).chain([usize::MAX]) {
-            there = head.len().min(cut.saturating_add(there));
-            outcome = scan.advance(&head[..there], &LIMITS);
+            end = head.len().min(cut.saturating_add(end));
+            outcome = scanner.advance(&head[..end], &LIMITS);
             if outcome != Ok(None) {
                 break;
             }
@@ -182,7 +192,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_it_panic(bytes: Vec<u8>) {
+    fn arbitrary_bytes_do_not_make_the_scanner_panic(bytes: Vec<u8>) {
         let _ = check(&bytes, &LIMITS);
         let _ = (header_value(&bytes, "host"), method_and_path(&bytes));
     }

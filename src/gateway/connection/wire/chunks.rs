@@ -1,20 +1,20 @@
-//! Where a chunked body ends (RFC 9112, section 7.1), read strictly.
+//! Finds the end of a chunked body (RFC 9112, section 7.1), by a strict grammar.
 //!
 //! Decodes nothing: the bytes go to hyper as they are, once it is certain that they can be read in one way only.
 
 use crate::gateway::bounds::{CHUNK_LINE_SIZE, TRAILERS_SIZE};
 
-/// How far a chunked body has been followed.
+/// A resumable scanner of one chunked body.
 #[derive(Debug, Default)]
 pub(super) struct ChunkedBody {
     state: ChunkState,
-    /// Bytes of the chunk's data that are still to come; the size, while it is being read.
+    /// Bytes of the chunk's data that have not arrived; while the size is being read, its value so far.
     remaining: u64,
-    /// Bytes of the chunk's first line, or of all trailers, so far.
+    /// Bytes so far of the chunk's size line, or of all trailers.
     line_length: usize,
 }
 
-/// A body that nobody should try to understand.
+/// A violation of the chunked grammar, after which the end of the body is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct MalformedChunk;
 
@@ -24,14 +24,16 @@ enum ChunkState {
     #[default]
     Start,
     Size,
-    /// In the white space that may stand before an extension, and nowhere else.
+    /// In white space after the size, which only an extension may follow (RFC 9112, section 7.1.1).
     Blank,
     Extension,
+    /// After the CR of the size line.
     SizeLf,
     Data,
+    /// After the data.
     DataCr,
     DataLf,
-    /// Where a trailer line or the last, empty line begins.
+    /// Before a trailer line, or the empty line that ends the body.
     TrailerBegin,
     Trailer,
     TrailerLf,
@@ -40,14 +42,17 @@ enum ChunkState {
 }
 
 impl ChunkedBody {
-    /// Follows the body through `bytes`; returns how many of them belong to it.
+    /// Continues with `bytes`; returns how many of them belong to the body.
+    ///
+    /// # Errors
+    /// Returns [`MalformedChunk`] at the first byte that breaks the grammar, or if a line or the trailers are too long.
     pub(super) fn advance(&mut self, bytes: &[u8]) -> Result<usize, MalformedChunk> {
         let mut at = 0;
         while at < bytes.len() && self.state != ChunkState::Done {
             if self.state == ChunkState::Data {
-                let step = usize::try_from(self.remaining).unwrap_or(usize::MAX).min(bytes.len() - at);
-                at += step;
-                self.remaining -= step as u64;
+                let count = usize::try_from(self.remaining).unwrap_or(usize::MAX).min(bytes.len() - at);
+                at += count;
+                self.remaining -= count as u64;
                 if self.remaining == 0 {
                     self.state = ChunkState::DataCr;
                 }
@@ -64,10 +69,12 @@ impl ChunkedBody {
         self.state == ChunkState::Done
     }
 
+    /// Returns the state after one byte outside of a chunk's data.
     fn step(&mut self, byte: u8) -> Result<ChunkState, MalformedChunk> {
         match (self.state, byte) {
             (ChunkState::Start | ChunkState::Size, _) if byte.is_ascii_hexdigit() => {
                 let digit = char::from(byte).to_digit(16).ok_or(MalformedChunk)?;
+                // A size that overflows is the usual way to make two parsers disagree on the length.
                 self.remaining = self
                     .remaining
                     .checked_mul(16)
@@ -98,12 +105,14 @@ impl ChunkedBody {
         }
     }
 
-    fn extend_line(&mut self, most: usize, place: ChunkState) -> Result<ChunkState, MalformedChunk> {
+    /// Counts one more byte of a line that may have `limit` bytes; returns `next` if it fits.
+    fn extend_line(&mut self, limit: usize, next: ChunkState) -> Result<ChunkState, MalformedChunk> {
         self.line_length += 1;
-        if self.line_length > most { Err(MalformedChunk) } else { Ok(place) }
+        if self.line_length > limit { Err(MalformedChunk) } else { Ok(next) }
     }
 }
 
+/// Whether a byte may occur in an extension or a trailer. CR and LF may not.
 fn is_text(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
@@ -113,15 +122,15 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// How many bytes the body takes, if it is complete in `bytes`.
+    /// Returns the length of the body, if it is complete in `bytes`.
     fn length(bytes: &[u8]) -> Result<Option<usize>, MalformedChunk> {
         let mut chunks = ChunkedBody::default();
-        let taken = chunks.advance(bytes)?;
-        Ok(chunks.is_complete().then_some(taken))
+        let count = chunks.advance(bytes)?;
+        Ok(chunks.is_complete().then_some(count))
     }
 
     #[test]
-    fn a_body_ends_after_its_last_line() {
+    fn a_body_ends_after_its_empty_line() {
         for body in [
             "0\r\n\r\n",
             "5\r\nhello\r\n0\r\n\r\n",
@@ -164,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_and_trailers_are_bounded() {
+    fn size_lines_and_trailers_are_bounded() {
         let extension = |length: usize| format!("5;{}", "x".repeat(length - 2));
         assert_eq!(length(extension(CHUNK_LINE_SIZE).as_bytes()), Ok(None));
         assert_eq!(length(extension(CHUNK_LINE_SIZE + 1).as_bytes()), Err(MalformedChunk));
@@ -175,26 +184,29 @@ mod tests {
 
     proptest! {
         #[test]
-        fn pieces_make_no_difference(body in "[0-9a-f;x\r\n ]{0,40}(0\r\n\r\n)?.{0,5}", cuts: Vec<u8>) {
+        fn the_result_does_not_depend_on_how_the_body_is_cut(
+            body in "[0-9a-f;x\r\n ]{0,40}(0\r\n\r\n)?.{0,5}",
+            cuts: Vec<u8>,
+        ) {
             let whole = length(body.as_bytes());
             let mut chunks = ChunkedBody::default();
-            let (mut rest, mut taken, mut outcome) = (body.as_bytes(), 0, Ok(()));
+            let (mut rest, mut count, mut outcome) = (body.as_bytes(), 0, Ok(()));
             for cut in cuts.into_iter().map(usize::from).chain([usize::MAX]) {
                 let (piece, after) = rest.split_at(cut.min(rest.len()));
                 rest = after;
                 match chunks.advance(piece) {
-                    Ok(length) => taken += length,
+                    Ok(length) => count += length,
                     Err(malformed) => {
                         outcome = Err(malformed);
                         break;
                     }
                 }
             }
-            prop_assert_eq!(outcome.map(|()| chunks.is_complete().then_some(taken)), whole);
+            prop_assert_eq!(outcome.map(|()| chunks.is_complete().then_some(count)), whole);
         }
 
         #[test]
-        fn no_bytes_make_it_panic(bytes: Vec<u8>) {
+        fn arbitrary_bytes_do_not_make_the_scanner_panic(bytes: Vec<u8>) {
             let _ = length(&bytes);
         }
     }

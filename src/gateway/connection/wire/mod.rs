@@ -1,156 +1,192 @@
-//! What lies between a client's socket and hyper: no byte of an HTTP/1.1 head reaches hyper before the head is whole
-//! and good.
+//! The stream between a client's socket and hyper: no byte of an HTTP/1.1 head reaches hyper before the whole head has
+//! arrived and has been checked.
 //!
-//! Owns the limits of heads, the time for them, the answer to a bad one, the end of each body (so that pipelined heads
-//! are checked too), the patience with a client that does not read, and the close of the connection. It knows nothing
-//! of what requests mean. A connection that begins with HTTP/2's preface is only watched for writes and answers that
-//! stall, and for times in which no request is in flight.
+//! Owns the limits and the timeout of heads, the response to a malformed one, the end of each body (so that pipelined
+//! heads are checked too), the write timeout of clients that do not read, and the close of the connection. Does not know
+//! what a request means. A connection that begins with the HTTP/2 preface passes unchecked: it is only watched for stalled
+//! writes, for stalled responses, and for times without a request in flight.
 //!
-//! The wire writes nothing while an answer is on its way: [`Turns`] counts requests behind hyper, the wire counts heads
-//! before it, and a flush by hyper says that its own buffer is empty.
+//! A client that closes its sending side while a response is on its way counts as gone, as it does for nginx.
 //!
-//! A client that ends its side of the connection while an answer is on its way counts as gone, as it does for nginx.
+//! # Who writes when
 //!
-//! - `held.rs`: bytes from the client that hyper does not have yet
-//! - `chunks.rs`: where a chunked body ends
-//! - `turns.rs`: which requests of the connection have been answered
-//! - `multiplexed.rs`: answers over HTTP/2 that a client may leave unread
+//! Both hyper and the wire write to the socket, and the wire must not write into hyper's response. [`ConnectionRequests`]
+//! counts the requests that come out of hyper and their responses, the wire counts the heads that it has passed to hyper,
+//! and a flush by hyper says that its own buffer is empty. If both counts agree at a flush, no response is on its way.
+//!
+//! # Why not hyper alone
+//!
+//! hyper 1.x answers a malformed head by itself, with a bare 400, 414 or 431 (`on_error` in its `src/proto/h1/role.rs`).
+//! The service never sees such a request. There is no 408: when `header_read_timeout` is over, hyper closes the
+//! connection without a response. What this folder and `head/` add:
+//!
+//! - a JSON error with a request id, CORS headers and a line in the access log, for malformed heads too;
+//! - exact limits for the request line, for each header line and for the whole head (hyper has one for its buffer and one
+//!   for the number of lines);
+//! - a 408 in time for a head that never ends, and a clock that leaves out pauses of the process;
+//! - detection of clients that stall: hyper waits without limit for a client that does not read its response, and the
+//!   response holds a slot of llama-server until then;
+//! - a lingering close (RFC 9112, section 9.6): a close with unread bytes in the socket sends a reset, and a reset can
+//!   destroy the response before the client has read it. hyper shuts down and drops the socket.
+//!
+//! It is *not* here to protect llama-server or a remote backend from request smuggling. Requests to them are serialised
+//! again by hyper's client, so no byte of a client's framing reaches them. The grammar is strict because the wire and
+//! hyper read the same bytes one after the other and must agree on them.
+//!
+//! With a hook in hyper that lets the service answer parse errors and timeouts of heads, about half of this could go: the
+//! head scanner, the chunk scanner and the replaced responses. Stall detection and the lingering close would stay.
+//!
+//! # Files
+//!
+//! - `read_ahead.rs`: bytes from the client that have not been passed to hyper
+//! - `chunks.rs`: finds the end of a chunked body
+//! - `requests.rs`: counts the requests and responses of a connection
+//! - `multiplexed.rs`: responses over HTTP/2, each of which may stall by itself
 //! - `outgoing.rs`: writes, and the close of the connection
-//! - `timer.rs`: a timer that can be stopped and started again
+//! - `timer.rs`: a timer that is cheap to restart
 
 mod chunks;
-mod held;
 mod multiplexed;
 mod outgoing;
+mod read_ahead;
+pub(super) mod requests;
 mod timer;
-pub(super) mod turns;
 
-use super::head::{self, Framing, HeadLimits, HeadScanner};
-use crate::gateway::bounds::{CHUNKED_READ, EARLY_HEADS, LINGER_BYTES};
-use crate::pause_clock::ActiveInstant;
-use crate::refusal::Refusal;
-use bytes::Bytes;
-use chunks::ChunkedBody;
-use held::ReadAhead;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use timer::LazyTimer;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take};
-use turns::ConnectionRequests;
 
-/// Makes the whole answer to a head that is refused, from as much of the head as has come.
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take};
+
+use super::head::{self, Framing, HeadLimits, HeadScanner};
+use crate::gateway::bounds::{CHUNKED_READ, EARLY_HEADS, LINGER_BYTES};
+use crate::pause_clock::ActiveInstant;
+use crate::refusal::Refusal;
+use chunks::ChunkedBody;
+use read_ahead::ReadAhead;
+use requests::ConnectionRequests;
+use timer::LazyTimer;
+
+/// Builds the whole response to a refused head, as bytes, from as much of the head as has arrived.
 pub type RefusalWriter = Arc<dyn Fn(&[u8], &Refusal) -> Bytes + Send + Sync>;
 
-/// What the wire allows its client.
+/// Limits of one connection.
 #[derive(Debug, Clone, Copy)]
 pub struct WireLimits {
     /// Limits of a request head.
     pub head: HeadLimits,
-    /// Longest time for a request head, from the connection's begin or the end of the last answer. In HTTP/2, longest time
-    /// without a request in flight.
+    /// Longest time for a request head, from the start of the connection or the end of the last response
+    /// (`CLIENT_HEADER_TIMEOUT`). With HTTP/2, the longest time without a request in flight.
     pub header_timeout: Duration,
-    /// Longest time in which a client that is being answered may read nothing.
+    /// Longest time without any progress while a response is written to a client.
     pub write_stall: Duration,
 }
 
-/// A client's socket, as hyper sees it.
+/// A client's socket as hyper sees it: an `AsyncRead` of checked requests and an `AsyncWrite` of responses.
 pub(super) struct WireStream<S> {
-    /// The limit is set before each read; it keeps a body's read from taking what follows.
+    /// The limit is set before each read. It keeps the read of a body from taking bytes of the next head.
     socket: Take<S>,
     limits: WireLimits,
     refuse: RefusalWriter,
     requests: Arc<ConnectionRequests>,
     read_state: ReadState,
     read_ahead: ReadAhead,
-    /// Heads that hyper has got.
+    /// Heads that have been passed to hyper. Wraps around, as the counters of `requests` do.
     passed_heads: u32,
-    /// Whether the answer to the last of them is still on its way.
+    /// Whether the response to the last of them is still on its way.
     is_responding: bool,
-    /// The time for a head, or in HTTP/2 for a request; at the close, the time for lingering.
+    /// Times out the next head; with HTTP/2, the connection without requests; at the close, the lingering.
     read_timer: LazyTimer,
+    /// Runs while a write waits for the client to read.
     write_timer: LazyTimer,
-    /// When the client last read on after it had not.
+    /// When a write last went on after it had waited for the client.
     write_resumed_at: Option<ActiveInstant>,
-    /// The answer to a bad head, which ends the connection.
+    /// The response to a refused head, written at the close; then what is left of it.
     refusal_bytes: Bytes,
-    closing: ClosePhase,
-    /// Whether the client has ended its side.
-    client_gone: bool,
-    /// Whether the client may be sending what nobody will read.
-    has_unread: bool,
+    close_phase: ClosePhase,
+    /// Whether the client has closed its sending side.
+    is_client_gone: bool,
+    /// Whether the wire has stopped reading although the client may still be sending.
+    has_stopped_reading: bool,
 }
 
-/// What the next bytes from the client are.
+/// What the next bytes from the client are. A request goes through `Head`, `PassingHead` and, if it has a body, `Length` or
+/// `Chunked`; then the next `Head` begins.
 enum ReadState {
-    /// The begin of a connection, which may be HTTP/2's.
+    /// The first bytes of a connection, which may be the HTTP/2 preface.
     Start,
+    /// A head that is not complete yet.
     Head(HeadScanner),
-    /// So many bytes of a good head, then its body.
+    /// The rest of a checked head, this many bytes long, then its body.
     PassingHead(usize, Framing),
+    /// The rest of a body with `Content-Length`, this many bytes long.
     Length(u64),
     Chunked(ChunkedBody),
-    /// More than may be sent before its turn: discarded, up to so many bytes, until the present answer is out.
+    /// More pipelined input than is read ahead. Discarded, up to this many bytes, until the current response is out.
     Excess(usize),
-    /// HTTP/2's.
+    /// HTTP/2 frames, which pass unchecked.
     Http2,
-    /// Of no interest; hyper is told that there are none.
+    /// Nothing is read any more; hyper is told that the stream has ended.
     Done,
 }
 
-/// How far the close of a connection has come.
+/// The phases of a close, in this order.
 enum ClosePhase {
-    /// What the wire has to say comes first.
+    /// Writes `refusal_bytes`.
     Refusal,
+    /// Closes the sending side.
     Shutdown,
-    /// So many more bytes may be discarded.
+    /// Discards up to this many bytes, so that the client can read the response.
     Linger(usize),
     Done,
 }
 
-/// How HTTP/2 with prior knowledge begins (RFC 9113, section 3.4).
+/// The connection preface of HTTP/2 with prior knowledge (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
-    pub(super) fn new(socket: S, terms: WireLimits, refuse: RefusalWriter, turns: Arc<ConnectionRequests>) -> Self {
-        let mut patience = LazyTimer::default();
-        patience.start(terms.header_timeout);
+    pub(super) fn new(socket: S, limits: WireLimits, refuse: RefusalWriter, requests: Arc<ConnectionRequests>) -> Self {
+        let mut read_timer = LazyTimer::default();
+        read_timer.start(limits.header_timeout);
         Self {
             socket: socket.take(u64::MAX),
-            limits: terms,
+            limits,
             refuse,
-            requests: turns,
+            requests,
             read_state: ReadState::Start,
             read_ahead: ReadAhead::default(),
             passed_heads: 0,
             is_responding: false,
-            read_timer: patience,
+            read_timer,
             write_timer: LazyTimer::default(),
             write_resumed_at: None,
             refusal_bytes: Bytes::new(),
-            closing: ClosePhase::Refusal,
-            client_gone: false,
-            has_unread: false,
+            close_phase: ClosePhase::Refusal,
+            is_client_gone: false,
+            has_stopped_reading: false,
         }
     }
 
-    /// Reads until there is something for hyper. Ready without having filled anything is the end.
+    /// Reads until there are bytes for hyper. Ready with nothing added to `buffer` means the end of the stream.
     fn poll_next(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
             match &mut self.read_state {
                 ReadState::Start => {
-                    let known = self.read_ahead.len().min(PREFACE.len());
-                    if self.read_ahead.bytes()[..known] != PREFACE[..known] {
+                    // `PRI` is no method that HTTP/1.1 uses, so each prefix of the preface is awaited to its end.
+                    let compared = self.read_ahead.len().min(PREFACE.len());
+                    if self.read_ahead.bytes()[..compared] != PREFACE[..compared] {
                         self.read_state = ReadState::Head(HeadScanner::default());
-                    } else if known == PREFACE.len() {
+                    } else if compared == PREFACE.len() {
                         self.read_timer.start(self.limits.header_timeout.min(self.limits.write_stall));
                         self.read_state = ReadState::Http2;
                     } else if !ready!(self.poll_head(context))? {
                         return Poll::Ready(Ok(()));
                     }
                 }
+                // A pipelined request waits: a refusal of its head must not be written into the current response.
                 ReadState::Head(_) if self.is_responding => {
                     if !ready!(self.poll_read_ahead(context))? {
                         return Poll::Ready(Ok(()));
@@ -158,22 +194,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
                 }
                 ReadState::Excess(_) if self.is_responding => return self.poll_disconnect(context),
                 ReadState::Excess(_) => {
+                    // The response is out. The discarded bytes are missing, so no request can be found after them.
                     self.read_state = ReadState::Done;
-                    self.has_unread = true;
+                    self.has_stopped_reading = true;
                 }
-                ReadState::Head(scan) => match scan.advance(self.read_ahead.bytes(), &self.limits.head) {
+                ReadState::Head(scanner) => match scanner.advance(self.read_ahead.bytes(), &self.limits.head) {
                     Err(refusal) => {
                         self.refuse_head(&refusal);
                         return Poll::Ready(Ok(()));
                     }
-                    Ok(Some(found)) => {
-                        if found.has_upgrade {
-                            head::hide_upgrade(self.read_ahead.first_mut(found.length));
+                    Ok(Some(head)) => {
+                        if head.has_upgrade {
+                            head::hide_upgrade(self.read_ahead.prefix_mut(head.length));
                         }
                         self.read_timer.stop();
                         self.passed_heads = self.passed_heads.wrapping_add(1);
                         self.is_responding = true;
-                        self.read_state = ReadState::PassingHead(found.length, found.framing);
+                        self.read_state = ReadState::PassingHead(head.length, head.framing);
                     }
                     Ok(None) => {
                         if !ready!(self.poll_head(context))? {
@@ -217,19 +254,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
         }
     }
 
-    /// Passes everything on, but only while requests are in flight and for a while before and after: whoever just answers
-    /// pings, or never ends a head, must not keep a connection.
+    /// Passes everything to hyper, and ends the connection once no request has been in flight for `header_timeout`. A client
+    /// that only answers pings, or that never completes a head, must not keep a connection.
     fn poll_http2(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        while !self.has_unread && self.read_timer.poll(context).is_ready() {
-            // Moved when it fires, not with each request.
+        while !self.has_stopped_reading && self.read_timer.poll(context).is_ready() {
+            // The timer is not moved with each request. When it fires, this computes when it has to fire next.
             let WireLimits { header_timeout, write_stall, .. } = self.limits;
-            let next_unread = self.requests.responses.give_up(write_stall).unwrap_or(write_stall);
+            let next_stall = self.requests.responses.abandon_stalled(write_stall).unwrap_or(write_stall);
             let idle = self.idle_time();
-            self.has_unread = idle.is_some_and(|idle| idle >= header_timeout);
-            let left = header_timeout.saturating_sub(idle.unwrap_or_default()).min(next_unread);
-            self.read_timer.start(left.max(Duration::from_millis(1))); // 0 would spin
+            self.has_stopped_reading = idle.is_some_and(|idle| idle >= header_timeout);
+            let left = header_timeout.saturating_sub(idle.unwrap_or_default()).min(next_stall);
+            // A delay of 0 would make this loop spin.
+            self.read_timer.start(left.max(Duration::from_millis(1)));
         }
-        if self.has_unread {
+        if self.has_stopped_reading {
             return Poll::Ready(Ok(()));
         }
         if self.read_ahead.is_empty() {
@@ -240,17 +278,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// How long nothing has been asked and nothing was on its way; None while something is.
+    /// Returns for how long no request has been in flight and no write has been waiting; `None` while one is.
     fn idle_time(&self) -> Option<Duration> {
+        // Responses that have ended for hyper may still be in its buffer, waiting for a slow client.
         let idle = self.requests.idle_time().filter(|_| !self.write_timer.is_running())?;
-        Some(self.write_resumed_at.map_or(idle, |unblocked| idle.min(unblocked.elapsed())))
+        Some(self.write_resumed_at.map_or(idle, |resumed| idle.min(resumed.elapsed())))
     }
 
+    /// Passes a chunked body to hyper, up to its end.
     fn poll_chunked(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let ReadState::Chunked(chunks) = &mut self.read_state else { return Poll::Ready(Ok(())) };
         let before = buffer.filled().len();
-        let is_held = !self.read_ahead.is_empty();
-        let outcome = if is_held {
+        let outcome = if !self.read_ahead.is_empty() {
             let count = self.read_ahead.len().min(buffer.remaining());
             let outcome = chunks.advance(&self.read_ahead.bytes()[..count]);
             pass_to_hyper(&mut self.read_ahead, outcome.unwrap_or(0), buffer);
@@ -258,21 +297,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
         } else {
             self.socket.set_limit(CHUNKED_READ);
             ready!(Pin::new(&mut self.socket).poll_read(context, buffer))?;
-            let fresh = &buffer.filled()[before..];
-            if fresh.is_empty() {
+            let received = &buffer.filled()[before..];
+            if received.is_empty() {
                 self.mark_client_gone();
                 return Poll::Ready(Ok(()));
             }
-            let outcome = chunks.advance(fresh);
+            let outcome = chunks.advance(received);
             let count = outcome.unwrap_or(0);
-            self.read_ahead.push(&fresh[count..]);
+            // The read may have taken bytes after the body; take them back, for they belong to the next head.
+            self.read_ahead.push(&received[count..]);
             buffer.set_filled(before + count);
             outcome
         };
         if outcome.is_err() {
-            // hyper takes it for a broken body, and the pipeline answers.
+            // hyper reports this as an error of the body, and the pipeline answers. Where a next head begins is unknown.
             self.read_state = ReadState::Done;
-            self.has_unread = true;
+            self.has_stopped_reading = true;
             return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         }
         if chunks.is_complete() {
@@ -281,7 +321,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Waits for more of a head; false when there will be none.
+    /// Waits for more bytes of a head. Returns false if there will be none: the client is gone, or the timeout is over.
     fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
         self.socket.set_limit(u64::MAX);
         match self.read_ahead.poll_fill(context, &mut self.socket, self.limits.head.size()) {
@@ -289,7 +329,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
             Poll::Ready(outcome) => return Poll::Ready(outcome.map(|_| true)),
             Poll::Pending => {
                 ready!(self.read_timer.poll(context));
-                // A client that has sent nothing has nothing to be told.
+                // An idle connection just ends. Only a client that has begun a request gets a 408.
                 if self.read_ahead.bytes().iter().all(|byte| b"\r\n".contains(byte)) {
                     self.read_state = ReadState::Done;
                 } else {
@@ -300,14 +340,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
         Poll::Ready(Ok(false))
     }
 
-    /// Keeps what a client sends before its turn, and notices when it leaves: false. Of a client that sends too much for
-    /// that, nothing after the present answer will be read as a request.
+    /// Reads ahead while a response is on its way, to notice when the client leaves. Returns false when it has left.
+    ///
+    /// After more than [`EARLY_HEADS`] heads of the largest size, changes to `Excess`: nothing that the client sends after
+    /// that is read as a request.
     fn poll_read_ahead(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
         self.socket.set_limit(u64::MAX);
-        let most = self.limits.head.size().saturating_mul(EARLY_HEADS);
-        // The flush that ends the answer wakes this one too.
-        while self.read_ahead.len() < most {
-            if ready!(self.read_ahead.poll_fill(context, &mut self.socket, most))? == 0 {
+        let capacity = self.limits.head.size().saturating_mul(EARLY_HEADS);
+        // This may stay pending on the socket: `poll_flush` wakes the task when the response is out.
+        while self.read_ahead.len() < capacity {
+            if ready!(self.read_ahead.poll_fill(context, &mut self.socket, capacity))? == 0 {
                 self.mark_client_gone();
                 return Poll::Ready(Ok(false));
             }
@@ -316,7 +358,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
         Poll::Ready(Ok(true))
     }
 
-    /// Reads on for nothing but to notice when the client leaves; one that sends too much for that counts as gone.
+    /// Discards input, only to notice when the client leaves. A client that sends more than [`LINGER_BYTES`] counts as gone.
     fn poll_disconnect(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let ReadState::Excess(left) = &mut self.read_state else { return Poll::Ready(Ok(())) };
         while *left > 0 {
@@ -330,27 +372,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
     }
 
     fn mark_client_gone(&mut self) {
-        self.client_gone = true;
+        self.is_client_gone = true;
         self.read_state = ReadState::Done;
     }
 
+    /// Prepares the response to a refused head and stops reading. hyper then sees the end of the stream and shuts down,
+    /// and `poll_shutdown` writes the response.
     fn refuse_head(&mut self, refusal: &Refusal) {
         self.refusal_bytes = (self.refuse)(self.read_ahead.bytes(), refusal);
         self.read_state = ReadState::Done;
-        self.has_unread = true;
+        self.has_stopped_reading = true;
     }
 }
 
-/// Moves up to `most` held bytes to hyper; returns how many.
-fn pass_to_hyper(held: &mut ReadAhead, most: usize, buffer: &mut ReadBuf<'_>) -> usize {
-    let count = most.min(held.len()).min(buffer.remaining());
-    buffer.put_slice(&held.bytes()[..count]);
-    held.consume(count);
+/// Moves up to `limit` bytes that have been read ahead to hyper's buffer; returns how many.
+fn pass_to_hyper(read_ahead: &mut ReadAhead, limit: usize, buffer: &mut ReadBuf<'_>) -> usize {
+    let count = limit.min(read_ahead.len()).min(buffer.remaining());
+    buffer.put_slice(&read_ahead.bytes()[..count]);
+    read_ahead.consume(count);
     count
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WireStream<S> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        // With a full buffer, "nothing added" would look like the end of the stream.
         if buffer.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }

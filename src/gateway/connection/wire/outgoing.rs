@@ -1,19 +1,22 @@
-//! The wire's other direction: answers on their way to the client, and the close of the connection.
+//! The sending side of the wire: responses to the client, and the close of the connection.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Buf;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{ClosePhase, ReadState, WireStream};
 use crate::gateway::bounds::{LINGER_BYTES, LINGER_TIME};
 use crate::pause_clock::ActiveInstant;
 use crate::refusal::Refusal;
-use bytes::Buf;
-use std::io::{self, IoSlice};
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
-use tokio::io::{AsyncRead, AsyncWrite};
 
 impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
-    /// Whether hyper answers without having asked anybody: it could not read what passed here. Its answer would have
-    /// neither body nor request id, so ours goes out instead.
-    fn replace_hypers_response(&mut self) -> bool {
+    /// Replaces a response that hyper makes without calling the service, because it could not read a head that passed here.
+    /// hyper's response would have neither a body nor a request id. Returns whether what hyper writes is to be dropped.
+    fn replace_hyper_response(&mut self) -> bool {
+        // hyper calls the service once for each head that it has understood.
         if matches!(self.read_state, ReadState::Http2) || self.requests.begun() == self.passed_heads {
             return false;
         }
@@ -23,6 +26,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
         true
     }
 
+    /// Fails a write that has waited for the client for `write_stall`, with `TimedOut`; otherwise returns `outcome`.
     fn poll_write_stall(
         &mut self,
         context: &mut Context<'_>,
@@ -42,15 +46,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
-    /// Whether a reset could reach the client before it has read its answer.
+    /// Whether a close could send a reset, which may reach the client before it has read its response.
     fn must_linger(&self) -> bool {
-        !self.client_gone
+        !self.is_client_gone
             && match self.read_state {
                 ReadState::Start | ReadState::Head(_) => !self.read_ahead.is_empty(),
                 ReadState::PassingHead(..) | ReadState::Length(_) | ReadState::Chunked(_) | ReadState::Excess(_) => {
                     true
                 }
-                ReadState::Http2 | ReadState::Done => self.has_unread,
+                ReadState::Http2 | ReadState::Done => self.has_stopped_reading,
             }
     }
 }
@@ -58,7 +62,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WireStream<S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if this.replace_hypers_response() {
+        if this.replace_hyper_response() {
             return Poll::Ready(Ok(bytes.len()));
         }
         let outcome = Pin::new(this.socket.get_mut()).poll_write(context, bytes);
@@ -71,7 +75,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WireStream<S> {
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if this.replace_hypers_response() {
+        if this.replace_hyper_response() {
             return Poll::Ready(Ok(pieces.iter().map(|piece| piece.len()).sum()));
         }
         let outcome = Pin::new(this.socket.get_mut()).poll_write_vectored(context, pieces);
@@ -82,48 +86,51 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WireStream<S> {
         self.socket.get_ref().is_write_vectored()
     }
 
-    /// hyper flushes when its own buffer is empty.
+    /// Flushes the socket. hyper calls this when its own buffer is empty, so this notices when a response is out.
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         ready!(Pin::new(this.socket.get_mut()).poll_flush(context))?;
         if this.is_responding && this.requests.ended() == this.passed_heads {
             this.is_responding = false;
             this.read_timer.start(this.limits.header_timeout);
-            // hyper waits for the socket, which need not stir any more: the next head may be here, or never come.
-            let is_here = !this.read_ahead.is_empty() || matches!(this.read_state, ReadState::Excess(_));
-            if is_here || this.read_timer.poll(context).is_ready() {
+            // hyper's last read is pending on the socket, which may never become readable again: the next head may have been
+            // read ahead, or may never come. So hyper's task is woken to read again. Polling the timer registers its waker.
+            let has_input = !this.read_ahead.is_empty() || matches!(this.read_state, ReadState::Excess(_));
+            if has_input || this.read_timer.poll(context).is_ready() {
                 context.waker().wake_by_ref();
             }
         }
         Poll::Ready(Ok(()))
     }
 
-    /// Says farewell, ends the connection's one side and, where the client may still be sending, reads on for a while:
-    /// a close with unread bytes would be a reset, and take the answer with it.
+    /// Closes in the stages of RFC 9112, section 9.6: writes the refusal if there is one, closes the sending side and, if the
+    /// client may still be sending, discards input for a while. A close with unread bytes in the socket would send a reset,
+    /// and the client could lose the response.
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         loop {
-            match &mut this.closing {
+            match &mut this.close_phase {
                 ClosePhase::Refusal => {
                     while !this.refusal_bytes.is_empty() {
                         let outcome = Pin::new(this.socket.get_mut()).poll_write(context, &this.refusal_bytes);
                         let count = ready!(this.poll_write_stall(context, outcome))?;
                         this.refusal_bytes.advance(count);
                     }
-                    this.closing = ClosePhase::Shutdown;
+                    this.close_phase = ClosePhase::Shutdown;
                 }
                 ClosePhase::Shutdown => {
                     ready!(Pin::new(this.socket.get_mut()).poll_shutdown(context))?;
-                    this.closing = if this.must_linger() { ClosePhase::Linger(LINGER_BYTES) } else { ClosePhase::Done };
+                    this.close_phase =
+                        if this.must_linger() { ClosePhase::Linger(LINGER_BYTES) } else { ClosePhase::Done };
                     this.read_timer.start(LINGER_TIME);
                     this.socket.set_limit(u64::MAX);
                 }
                 ClosePhase::Linger(left) => match this.read_ahead.poll_discard(context, &mut this.socket) {
                     Poll::Ready(Ok(count)) if count > 0 && count < *left => *left -= count,
-                    Poll::Ready(_) => this.closing = ClosePhase::Done,
+                    Poll::Ready(_) => this.close_phase = ClosePhase::Done,
                     Poll::Pending => {
                         ready!(this.read_timer.poll(context));
-                        this.closing = ClosePhase::Done;
+                        this.close_phase = ClosePhase::Done;
                     }
                 },
                 ClosePhase::Done => return Poll::Ready(Ok(())),

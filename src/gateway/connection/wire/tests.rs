@@ -1,20 +1,22 @@
-use super::*;
-use crate::gateway::connection::listen;
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::Mutex;
+
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use proptest::prelude::*;
-use std::collections::VecDeque;
-use std::convert::Infallible;
-use std::sync::Mutex;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// For events that must come, on whatever machine.
+use super::*;
+use crate::gateway::connection::listen;
+
+/// Longest wait for events that must come, on a slow machine too.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 fn limits() -> WireLimits {
@@ -25,13 +27,13 @@ fn refuse() -> RefusalWriter {
     Arc::new(|_, refusal| Bytes::from(format!("refused {}", refusal.code())))
 }
 
-/// A socket whose client sends these pieces and then ends, and reads everything.
-struct Pieces {
+/// A socket whose client sends these pieces, closes its sending side, and reads everything.
+struct ScriptedSocket {
     incoming: VecDeque<Vec<u8>>,
     written: Vec<u8>,
 }
 
-impl Pieces {
+impl ScriptedSocket {
     fn cut(bytes: &[u8], cuts: &[usize]) -> Self {
         let mut rest = bytes;
         let mut incoming = VecDeque::new();
@@ -44,7 +46,7 @@ impl Pieces {
     }
 }
 
-impl AsyncRead for Pieces {
+impl AsyncRead for ScriptedSocket {
     fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if let Some(mut piece) = self.incoming.pop_front() {
             let count = piece.len().min(buffer.remaining());
@@ -57,7 +59,7 @@ impl AsyncRead for Pieces {
     }
 }
 
-impl AsyncWrite for Pieces {
+impl AsyncWrite for ScriptedSocket {
     fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.written.extend_from_slice(bytes);
         Poll::Ready(Ok(bytes.len()))
@@ -72,31 +74,31 @@ impl AsyncWrite for Pieces {
     }
 }
 
-/// What a hyper that answers each request at once gets through the wire, in reads of `size` bytes, and what the client
-/// gets from the wire itself.
-async fn through(socket: Pieces, size: usize) -> (Vec<u8>, Vec<u8>) {
-    let turns = Arc::new(ConnectionRequests::default());
-    let mut wire = WireStream::new(socket, limits(), refuse(), Arc::clone(&turns));
-    let (mut got, mut buffer) = (Vec::new(), vec![0; size]);
+/// Plays a hyper that answers each request at once and reads `size` bytes at a time. Returns the bytes that it gets
+/// through the wire, and those that the wire itself writes to the client.
+async fn pass_through(socket: ScriptedSocket, size: usize) -> (Vec<u8>, Vec<u8>) {
+    let requests = Arc::new(ConnectionRequests::default());
+    let mut wire = WireStream::new(socket, limits(), refuse(), Arc::clone(&requests));
+    let (mut passed, mut buffer) = (Vec::new(), vec![0; size]);
     while let Ok(count) = wire.read(&mut buffer).await {
         if count == 0 {
             break;
         }
-        got.extend_from_slice(&buffer[..count]);
+        passed.extend_from_slice(&buffer[..count]);
         if matches!(wire.read_state, ReadState::Head(_)) {
-            drop(turns.begin());
+            drop(requests.begin());
             wire.flush().await.unwrap();
         }
     }
     wire.shutdown().await.unwrap();
-    (got, wire.socket.into_inner().written)
+    (passed, wire.socket.into_inner().written)
 }
 
 fn run<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
-/// Requests as a client may pipeline them.
+/// Generates a request with no body, with a length, or with chunks.
 fn any_request() -> impl Strategy<Value = Vec<u8>> {
     let body = prop::collection::vec(any::<u8>(), 0..3_000);
     (0..4, body, "[!-9A-Za-z]{0,3000}").prop_map(|(kind, body, filler)| {
@@ -124,19 +126,19 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn good_requests_pass_as_they_came_however_they_are_cut(
+    fn good_requests_pass_unchanged_however_they_are_cut(
         requests in prop::collection::vec(any_request(), 1..4),
         cuts in prop::collection::vec(1_usize..2_000, 0..20),
         size in 1_usize..10_000,
     ) {
         let sent = requests.concat();
-        let (got, answered) = run(through(Pieces::cut(&sent, &cuts), size));
-        prop_assert!(got == sent, "{} of {} bytes", got.len(), sent.len());
+        let (passed, answered) = run(pass_through(ScriptedSocket::cut(&sent, &cuts), size));
+        prop_assert!(passed == sent, "{} of {} bytes", passed.len(), sent.len());
         prop_assert_eq!(answered, b"");
     }
 
     #[test]
-    fn a_bad_head_passes_not_one_byte(
+    fn no_byte_of_a_bad_head_passes(
         good in prop::collection::vec(any_request(), 0..3),
         cuts in prop::collection::vec(1_usize..500, 0..20),
         size in 1_usize..10_000,
@@ -144,17 +146,21 @@ proptest! {
         let good = good.concat();
         let mut sent = good.clone();
         sent.extend_from_slice(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n");
-        let (got, answered) = run(through(Pieces::cut(&sent, &cuts), size));
-        prop_assert!(got == good, "{} of {} bytes", got.len(), good.len());
+        let (passed, answered) = run(pass_through(ScriptedSocket::cut(&sent, &cuts), size));
+        prop_assert!(passed == good, "{} of {} bytes", passed.len(), good.len());
         prop_assert_eq!(answered, b"refused bad_request");
     }
 
     #[test]
-    fn no_bytes_make_it_panic(bytes: Vec<u8>, cuts in prop::collection::vec(1_usize..9, 0..9), size in 1_usize..99) {
-        run(through(Pieces::cut(&bytes, &cuts), size));
+    fn arbitrary_bytes_do_not_make_the_wire_panic(
+        bytes: Vec<u8>,
+        cuts in prop::collection::vec(1_usize..9, 0..9),
+        size in 1_usize..99,
+    ) {
+        run(pass_through(ScriptedSocket::cut(&bytes, &cuts), size));
     }
 
-    /// Else hyper would answer by itself, and not in the words of the contract.
+    /// hyper would answer any other head by itself, with a bare 400.
     #[test]
     fn hyper_takes_every_head_that_the_wire_lets_pass(
         method in "[A-Z!#$%&'*+.^_`|~0-9-]{1,9}",
@@ -165,20 +171,20 @@ proptest! {
         host in "[ -~]{0,9}",
     ) {
         let raw = format!("{method} {target} {version}\r\nHost: {host}\r\n{name}: {value}\r\n\r\n");
-        let passes = u32::from(crate::gateway::connection::head::check(raw.as_bytes(), &limits().head).is_ok());
-        let seen = Arc::new(Mutex::new(0));
+        let expected = u32::from(crate::gateway::connection::head::check(raw.as_bytes(), &limits().head).is_ok());
+        let served = Arc::new(Mutex::new(0));
         run(async {
-            let turns = Arc::new(ConnectionRequests::default());
-            let socket = Pieces::cut(raw.as_bytes(), &[]);
-            let wire = WireStream::new(socket, limits(), refuse(), Arc::clone(&turns));
+            let requests = Arc::new(ConnectionRequests::default());
+            let socket = ScriptedSocket::cut(raw.as_bytes(), &[]);
+            let wire = WireStream::new(socket, limits(), refuse(), Arc::clone(&requests));
             let service = service_fn(|_: Request<Incoming>| {
-                *seen.lock().unwrap() += 1;
-                let turn = turns.begin();
-                async move { Ok::<_, Infallible>(Response::new(turn.guard_body(Full::new(Bytes::new()), http::Version::HTTP_11))) }
+                *served.lock().unwrap() += 1;
+                let guard = requests.begin();
+                async move { Ok::<_, Infallible>(Response::new(guard.guard_body(Full::new(Bytes::new()), http::Version::HTTP_11))) }
             });
             let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(wire), service).await;
         });
-        prop_assert_eq!(*seen.lock().unwrap(), passes, "{:?}", raw);
+        prop_assert_eq!(*served.lock().unwrap(), expected, "{:?}", raw);
     }
 }
 
@@ -187,7 +193,7 @@ fn malformed_chunks_are_an_error_for_hyper_and_nothing_follows() {
     run(async {
         let sent =
             b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nxGET / HTTP/1.1\r\nHost: h\r\n\r\n";
-        let mut wire = WireStream::new(Pieces::cut(sent, &[]), limits(), refuse(), Arc::default());
+        let mut wire = WireStream::new(ScriptedSocket::cut(sent, &[]), limits(), refuse(), Arc::default());
         let mut got = Vec::new();
         assert_eq!(wire.read_to_end(&mut got).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
         assert!(got.ends_with(b"chunked\r\n\r\n"), "{}", String::from_utf8_lossy(&got));
@@ -196,10 +202,10 @@ fn malformed_chunks_are_an_error_for_hyper_and_nothing_follows() {
 }
 
 #[test]
-fn an_answer_that_hyper_makes_by_itself_is_replaced() {
+fn a_response_that_hyper_makes_by_itself_is_replaced() {
     run(async {
         let sent = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n";
-        let mut wire = WireStream::new(Pieces::cut(sent, &[]), limits(), refuse(), Arc::default());
+        let mut wire = WireStream::new(ScriptedSocket::cut(sent, &[]), limits(), refuse(), Arc::default());
         let mut got = [0; 100];
         assert_eq!(wire.read(&mut got).await.unwrap(), sent.len());
         wire.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
@@ -212,13 +218,13 @@ fn an_answer_that_hyper_makes_by_itself_is_replaced() {
 fn all_bytes_after_the_http2_preface_pass() {
     let sent = [PREFACE, b"\0\0\0\x04\0\0\0\0\0 whatever\n\n"].concat();
     for cuts in [vec![], vec![1; 40], vec![23], vec![25]] {
-        assert_eq!(run(through(Pieces::cut(&sent, &cuts), 7)).0, sent);
+        assert_eq!(run(pass_through(ScriptedSocket::cut(&sent, &cuts), 7)).0, sent);
     }
-    let (got, answered) = run(through(Pieces::cut(b"PRI * HTTP/2.0\r\n\r\nXM\r\n\r\n", &[3]), 50));
-    assert_eq!((got, answered), (vec![], b"refused bad_request".to_vec()));
+    let (passed, answered) = run(pass_through(ScriptedSocket::cut(b"PRI * HTTP/2.0\r\n\r\nXM\r\n\r\n", &[3]), 50));
+    assert_eq!((passed, answered), (vec![], b"refused bad_request".to_vec()));
 }
 
-/// An answer that never ends, and says when it is dropped.
+/// A body that never ends, and cancels the token when it is dropped.
 struct Endless(CancellationToken);
 
 impl http_body::Body for Endless {
@@ -240,42 +246,42 @@ impl Drop for Endless {
 }
 
 #[tokio::test]
-async fn a_client_that_reads_nothing_loses_its_answer_after_the_stall() {
-    let terms = listen::ListenerLimits {
+async fn the_response_of_a_client_that_reads_nothing_is_dropped_after_the_write_stall() {
+    let limits = listen::ListenerLimits {
         wire: WireLimits { write_stall: Duration::from_millis(300), ..limits() },
         max_connections: 1,
     };
     let listener = listen::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
     let (dropped, stop) = (CancellationToken::new(), CancellationToken::new());
-    let drops = dropped.clone();
+    let on_drop = dropped.clone();
     let service = move |_: Request<Incoming>, _| {
-        let body = Endless(drops.clone());
+        let body = Endless(on_drop.clone());
         async move { Response::new(body) }
     };
     let mut tasks = JoinSet::new();
-    tasks.spawn(listen::serve(listener, terms, service, refuse(), stop.clone()));
+    tasks.spawn(listen::serve(listener, limits, service, refuse(), stop.clone()));
     let mut client = TcpStream::connect(address).await.unwrap();
     client.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
-    tokio::time::timeout(DEADLINE, dropped.cancelled()).await.expect("the answer is dropped");
+    tokio::time::timeout(DEADLINE, dropped.cancelled()).await.expect("the response is dropped");
     let mut rest = Vec::new();
     let _ = tokio::time::timeout(DEADLINE, client.read_to_end(&mut rest)).await.expect("the connection is closed");
     stop.cancel();
-    tokio::time::timeout(DEADLINE, tasks.join_all()).await.expect("nothing is left");
+    tokio::time::timeout(DEADLINE, tasks.join_all()).await.expect("all tasks end");
 }
 
 #[tokio::test]
-async fn an_unread_answer_over_http2_is_given_up_and_the_connection_goes_on_with_the_others() {
+async fn an_unread_http2_response_is_abandoned_and_others_go_on_over_its_connection() {
     let wire = WireLimits { write_stall: Duration::from_millis(300), ..limits() };
     let listener = listen::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
     let (dropped, stop) = (CancellationToken::new(), CancellationToken::new());
-    let drops = dropped.clone();
+    let on_drop = dropped.clone();
     let service = move |request: Request<Incoming>, _| {
-        let drops = drops.clone();
+        let on_drop = on_drop.clone();
         async move {
             match request.uri().path() {
-                "/endless" => Response::new(BodyExt::boxed(Endless(drops))),
+                "/endless" => Response::new(BodyExt::boxed(Endless(on_drop))),
                 _ => Response::new(BodyExt::boxed(Full::new(Bytes::from(vec![b'x'; 300_000])))),
             }
         }
@@ -292,30 +298,30 @@ async fn an_unread_answer_over_http2_is_given_up_and_the_connection_goes_on_with
     let (mut sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(client)).await.unwrap();
     tasks.spawn(async { _ = connection.await });
-    let ask = |path: &str| Request::get(format!("http://h{path}")).body(Full::new(Bytes::new())).unwrap();
-    let unread = sender.send_request(ask("/endless")).await.unwrap();
-    tokio::time::timeout(DEADLINE, dropped.cancelled()).await.expect("the answer is dropped");
-    let whole = sender.send_request(ask("/")).await.unwrap().into_body().collect().await.unwrap().to_bytes();
+    let get = |path: &str| Request::get(format!("http://h{path}")).body(Full::new(Bytes::new())).unwrap();
+    let unread = sender.send_request(get("/endless")).await.unwrap();
+    tokio::time::timeout(DEADLINE, dropped.cancelled()).await.expect("the response is dropped");
+    let whole = sender.send_request(get("/")).await.unwrap().into_body().collect().await.unwrap().to_bytes();
     assert_eq!(whole.len(), 300_000);
-    assert!(unread.into_body().collect().await.is_err(), "nobody takes it for a whole answer");
+    assert!(unread.into_body().collect().await.is_err(), "the abandoned response ends with an error");
     stop.cancel();
     drop(sender);
-    tokio::time::timeout(DEADLINE, tasks.join_all()).await.expect("nothing is left");
+    tokio::time::timeout(DEADLINE, tasks.join_all()).await.expect("all tasks end");
 }
 
-/// What hyper has buffered of answers that are over as far as it knows may take long to go out.
+/// A response has ended for hyper once it is in hyper's buffer, which may take long to write.
 #[tokio::test(start_paused = true)]
-async fn http2_is_not_idle_while_a_slow_client_reads_on() {
+async fn an_http2_connection_is_not_idle_while_a_slow_client_reads_on() {
     const PIECE: Duration = Duration::from_secs(15);
-    let terms =
+    let limits =
         WireLimits { header_timeout: Duration::from_secs(20), write_stall: Duration::from_secs(60), ..limits() };
     let (mut client, server) = tokio::io::duplex(100);
     let begin = ActiveInstant::now();
-    let (mut reader, mut writer) = tokio::io::split(WireStream::new(server, terms, refuse(), Arc::default()));
+    let (mut reader, mut writer) = tokio::io::split(WireStream::new(server, limits, refuse(), Arc::default()));
     client.write_all(PREFACE).await.unwrap();
     let mut preface = [0; PREFACE.len()];
     reader.read_exact(&mut preface).await.unwrap();
-    let answers = async { writer.write_all(&[b'x'; 1_000]).await.unwrap() };
+    let writes = async { writer.write_all(&[b'x'; 1_000]).await.unwrap() };
     let end = async {
         assert_eq!(reader.read(&mut [0; 10]).await.unwrap(), 0);
         begin.elapsed()
@@ -326,13 +332,13 @@ async fn http2_is_not_idle_while_a_slow_client_reads_on() {
             client.read_exact(&mut [0; 100]).await.unwrap();
         }
     };
-    let ((), ended, ()) = tokio::join!(answers, end, reads);
-    assert!((PIECE * 9 + terms.header_timeout..PIECE * 10 + terms.header_timeout).contains(&ended), "{ended:?}");
+    let ((), ended, ()) = tokio::join!(writes, end, reads);
+    assert!((PIECE * 9 + limits.header_timeout..PIECE * 10 + limits.header_timeout).contains(&ended), "{ended:?}");
 }
 
 #[tokio::test]
 async fn a_request_body_arrives_whole_through_a_real_connection() {
-    let terms = listen::ListenerLimits { wire: limits(), max_connections: 1 };
+    let limits = listen::ListenerLimits { wire: limits(), max_connections: 1 };
     let listener = listen::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
@@ -341,15 +347,15 @@ async fn a_request_body_arrives_whole_through_a_real_connection() {
         Response::new(Full::new(body))
     };
     let mut tasks = JoinSet::new();
-    tasks.spawn(listen::serve(listener, terms, service, refuse(), stop.clone()));
+    tasks.spawn(listen::serve(listener, limits, service, refuse(), stop.clone()));
     let client = TcpStream::connect(address).await.unwrap();
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(client)).await.unwrap();
     tasks.spawn(async { connection.await.unwrap() });
     for length in [0, 1, 4_000, 5_000, 1_000_000] {
         let body = Bytes::from(vec![b'x'; length]);
         let request = Request::post("/").header("host", "h").body(Full::new(body.clone())).unwrap();
-        let answer = sender.send_request(request).await.unwrap();
-        assert!(answer.into_body().collect().await.unwrap().to_bytes() == body, "{length} bytes");
+        let response = sender.send_request(request).await.unwrap();
+        assert!(response.into_body().collect().await.unwrap().to_bytes() == body, "{length} bytes");
         sender.ready().await.unwrap();
     }
     stop.cancel();

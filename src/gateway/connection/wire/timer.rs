@@ -1,13 +1,14 @@
-//! A deadline that is moved often and reached seldom.
+//! A timer for a deadline that is moved often and reached seldom.
 
-use crate::pause_clock::{ActiveInstant, ActiveSleep};
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-/// Moving the deadline costs a look at the clock; the runtime's timer is made when it is first waited for, and moved
-/// when it fires too early.
+use crate::pause_clock::{ActiveInstant, ActiveSleep};
+
+/// A timer that is cheap to restart: that only reads the clock. The runtime's timer is created when the deadline is first
+/// polled, and is moved when it fires too early.
 #[derive(Debug, Default)]
 pub(super) struct LazyTimer {
     deadline: Option<ActiveInstant>,
@@ -15,12 +16,12 @@ pub(super) struct LazyTimer {
 }
 
 impl LazyTimer {
-    /// Sets the deadline so far from now.
+    /// Sets the deadline to `after` from now.
     pub(super) fn start(&mut self, after: Duration) {
         self.deadline = Some(ActiveInstant::now() + after);
     }
 
-    /// There is no deadline any more.
+    /// Removes the deadline.
     pub(super) fn stop(&mut self) {
         self.deadline = None;
     }
@@ -33,6 +34,7 @@ impl LazyTimer {
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let Some(deadline) = self.deadline else { return Poll::Pending };
         let sleep = self.sleep.get_or_insert_with(|| ActiveSleep::until(deadline));
+        // A sleep that ends too early is corrected below. One that ends too late would miss the deadline.
         if sleep.deadline() > deadline {
             sleep.reset(deadline);
         }

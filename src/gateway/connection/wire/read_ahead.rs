@@ -1,28 +1,30 @@
-//! Bytes that came from a client and are not passed on yet.
+//! Bytes that have been read from a client and not yet been passed to hyper.
 
-use crate::gateway::bounds::{HELD_BYTES, LINGER_READ};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+
 use tokio::io::{AsyncRead, ReadBuf};
 
-/// A buffer that grows only as far as its user says, and shrinks again once it is empty.
+use crate::gateway::bounds::{HELD_BYTES, LINGER_READ};
+
+/// A buffer that grows only as far as each call allows, and shrinks again when it is empty.
 #[derive(Debug, Default)]
 pub(super) struct ReadAhead {
-    /// Every byte of it is initialised, which is done once and not with each read.
+    /// Always initialised to its full length: once, instead of before each read.
     storage: Vec<u8>,
     start: usize,
     end: usize,
 }
 
 impl ReadAhead {
-    /// What is there.
+    /// Returns the bytes in the buffer.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.storage[self.start..self.end]
     }
 
-    /// The first bytes, to be changed.
-    pub(super) fn first_mut(&mut self, count: usize) -> &mut [u8] {
+    /// Returns the first `count` bytes, or all if there are fewer.
+    pub(super) fn prefix_mut(&mut self, count: usize) -> &mut [u8] {
         let end = (self.start + count).min(self.end);
         &mut self.storage[self.start..end]
     }
@@ -35,30 +37,32 @@ impl ReadAhead {
         self.end - self.start
     }
 
-    /// Gives up the first bytes.
+    /// Removes the first `count` bytes.
     pub(super) fn consume(&mut self, count: usize) {
         self.start = (self.start + count).min(self.end);
         if self.is_empty() {
             (self.start, self.end) = (0, 0);
+            // One long head must not cost memory as long as the connection lives.
             if self.storage.len() > HELD_BYTES {
                 self.storage = Vec::new();
             }
         }
     }
 
-    /// Adds bytes that came too early.
+    /// Appends bytes that were read together with the end of a body.
     pub(super) fn push(&mut self, bytes: &[u8]) {
         self.storage.truncate(self.end);
         self.storage.extend_from_slice(bytes);
         self.end = self.storage.len();
     }
 
-    /// Reads once; at most `most` bytes, more than are there, can be held. Ready with 0 at the end of the stream.
+    /// Reads once from `source` and returns the number of bytes, 0 at the end of the stream. The buffer grows to `capacity`
+    /// bytes at most, which must be more than it holds.
     pub(super) fn poll_fill(
         &mut self,
         context: &mut Context<'_>,
         source: &mut (impl AsyncRead + Unpin),
-        most: usize,
+        capacity: usize,
     ) -> Poll<io::Result<usize>> {
         if self.end == self.storage.len() {
             if self.start > 0 {
@@ -66,17 +70,18 @@ impl ReadAhead {
                 (self.start, self.end) = (0, self.end - self.start);
             }
             if self.end == self.storage.len() {
-                self.storage.resize((self.storage.len() * 2).max(HELD_BYTES).min(most.max(self.end + 1)), 0);
+                // At least one byte is free: a read into an empty buffer would look like the end of the stream.
+                self.storage.resize((self.storage.len() * 2).max(HELD_BYTES).min(capacity.max(self.end + 1)), 0);
             }
         }
-        let mut room = ReadBuf::new(&mut self.storage[self.end..]);
-        ready!(Pin::new(source).poll_read(context, &mut room))?;
-        let count = room.filled().len();
+        let mut free = ReadBuf::new(&mut self.storage[self.end..]);
+        ready!(Pin::new(source).poll_read(context, &mut free))?;
+        let count = free.filled().len();
         self.end += count;
         Poll::Ready(Ok(count))
     }
 
-    /// Reads once and forgets what came, and what was there.
+    /// Reads once from `source`, discards the bytes and those in the buffer, and returns the number of bytes read.
     pub(super) fn poll_discard(
         &mut self,
         context: &mut Context<'_>,
@@ -84,8 +89,8 @@ impl ReadAhead {
     ) -> Poll<io::Result<usize>> {
         (self.start, self.end) = (0, 0);
         self.storage.resize(LINGER_READ, 0);
-        let mut room = ReadBuf::new(&mut self.storage);
-        ready!(Pin::new(source).poll_read(context, &mut room))?;
-        Poll::Ready(Ok(room.filled().len()))
+        let mut discarded = ReadBuf::new(&mut self.storage);
+        ready!(Pin::new(source).poll_read(context, &mut discarded))?;
+        Poll::Ready(Ok(discarded.filled().len()))
     }
 }
