@@ -14,7 +14,7 @@ pub(crate) struct Activity {
     last_active: Mutex<ActiveInstant>,
 }
 
-/// One request in flight. Dropping it end_later the request.
+/// One request in flight. Dropping it ends the request.
 pub(crate) struct ActivityGuard(Arc<Activity>);
 
 impl Activity {
