@@ -186,6 +186,7 @@ impl Drop for RecordData {
         }
         let total = self.started.elapsed();
         let status = self.status.map_or(CLIENT_CLOSED, |status| status.as_u16());
+        // Neither finished nor refused: the client disconnected.
         if !self.complete && self.code.is_none() {
             self.code = Some("client_closed");
         }
@@ -243,6 +244,7 @@ impl RecordData {
             metrics.error.inc()
         };
         metrics.bytes_sent.inc_by(self.bytes_out);
+        // The histograms cover only requests that were granted a slot; the others would distort them.
         let (Some(queued), Some(series)) = (self.queued, &self.model) else { return };
         series.queue.observe(queued.as_secs_f64());
         if let Some(first_byte) = self.first_byte {
@@ -269,6 +271,7 @@ impl RecordData {
         if let Some(meter) = self.meter.as_ref().filter(|_| spent > 0) {
             meter.charge_tokens(spent);
         }
+        // For the quota of a remote worker.
         if let Some(worker) = &self.worker {
             worker.spend(spent);
         }

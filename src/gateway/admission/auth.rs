@@ -87,6 +87,7 @@ impl Authenticator {
         source: RequestSource,
     ) -> Result<Caller, Refusal> {
         match (source, route.access) {
+            // The platform has authenticated the caller; the job carries no key of ours.
             (RequestSource::Platform(name), _) => Ok(Caller(CallerIdentity::Platform(name))),
             (RequestSource::Client(client), RouteAccess::Key(_)) if self.auth_enabled => {
                 self.authenticate_key(headers, client)
@@ -117,6 +118,8 @@ impl Authenticator {
         let address_limited = |wait| Refusal::RateLimited("wrong API keys from this address", wait);
         let key = match store.lookup(secret, jiff::Timestamp::now()) {
             Ok(key) => key,
+            // An expired key is not a guess, so it is not counted. While the address has to wait it gets the same refusal as a
+            // wrong key, which does not reveal that it was valid once.
             Err(Denied::Expired) => return Err(address_check.map_or_else(address_limited, |()| Refusal::ExpiredKey)),
             Err(Denied::Malformed | Denied::Unknown) => {
                 // While the address has to wait, further wrong keys are not counted: the wait does not grow.
@@ -235,6 +238,7 @@ fn key_secret(headers: &HeaderMap) -> Result<&str, Refusal> {
     };
     let text = value.to_str().map_err(|_| Refusal::InvalidKey)?.trim();
     let key = match text.split_once(' ') {
+        // Schemes are case-insensitive (RFC 9110, section 11.1).
         Some((scheme, key)) if scheme.eq_ignore_ascii_case("bearer") => key.trim(),
         _ => text,
     };

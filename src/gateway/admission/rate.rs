@@ -120,6 +120,7 @@ impl<C: Clock> KeyUsage<C> {
             tokens: DebtBucket::default(),
             in_flight: AtomicUsize::new(0),
             known_addresses: KnownAddresses::default(),
+            // Set, so that a new entry outlives the next sweep.
             used_since_sweep: AtomicBool::new(true),
         }
     }
@@ -183,6 +184,7 @@ impl<C: Clock> Meter<C> {
     /// 429 when the key has `max_concurrent` requests in flight; `retry_after` estimates when one of them ends.
     pub(super) fn enter(&self, retry_after: impl FnOnce() -> Duration) -> Result<ConcurrencyPermit<C>, Refusal> {
         let limit = self.max_concurrent.map_or(usize::MAX, NonZeroUsize::get);
+        // Relaxed: the counter guards no other data.
         let entered = self.usage.in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |in_flight| {
             (in_flight < limit).then_some(in_flight.saturating_add(1))
         });
@@ -195,6 +197,7 @@ impl<C: Clock> Meter<C> {
     /// Charges the key for the tokens of a response. They are known only afterwards, so the key can go into debt.
     pub(crate) fn charge_tokens(&self, tokens: u64) {
         if let Some(limit) = self.tokens {
+            // `Duration::MAX`: the debt is not bounded.
             self.usage.tokens.charge(tokens, limit, Duration::MAX, self.usage.ticks.now());
         }
     }
@@ -226,6 +229,7 @@ impl<C: Clock> Meter<C> {
 impl<C: Clock> Meter<C> {
     /// Inserts the `x-ratelimit-*` headers with what remains of the key's limits.
     pub(crate) fn insert_headers(&self, headers: &mut HeaderMap) {
+        // Checks only: the state after this request's own charge.
         let requests = self.check_requests().unwrap_or_else(|wait| wait.status);
         let tokens = self.check_tokens().unwrap_or_else(|wait| Some(wait.status));
         rate_headers::insert_headers(headers, requests, tokens);

@@ -79,6 +79,7 @@ impl<W> FairQueue<W> {
         self.next_number += 1;
         match self.waiters.get_mut(key) {
             Some(queue) => queue.push_back((number, waiter)),
+            // A key without waiters is not in the rotation; it joins at the end.
             None => {
                 self.key_rotation.push_back(key.to_owned());
                 self.waiters.insert(key.to_owned(), VecDeque::from([(number, waiter)]));

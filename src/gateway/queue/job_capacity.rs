@@ -24,6 +24,7 @@ pub(super) fn job_capacity(loads: &[QueueLoad], in_flight: usize) -> usize {
     let sum = |of: fn(&QueueLoad) -> usize| serving().map(of).fold(0, usize::saturating_add);
     let (slots, free) = (sum(|load| load.slots), sum(QueueLoad::free_slots));
     let fewest_free = serving().map(QueueLoad::free_slots).min().unwrap_or(0);
+    // `slots - in_flight` also counts jobs that were taken and have not entered a queue yet.
     // At least one while any slot is free, or a single full model would keep all others idle.
     fewest_free.max(1).min(free).min(slots.saturating_sub(in_flight))
 }

@@ -152,6 +152,7 @@ impl Queue {
 
     fn close_with(&self, refusal: Refusal) {
         let mut state = self.lock();
+        // Refused and closed under one lock: no request can enter in between.
         self.refuse_waiting(&mut state, &refusal);
         state.closed = Some(refusal);
         self.0.closing.cancel();
@@ -209,6 +210,7 @@ impl Queue {
                     }
                     self.grant_slots(&mut state);
                 }
+                // The lock is released here: a guard must not be held across the wait.
                 if !changes.next().await {
                     return;
                 }
@@ -263,6 +265,7 @@ impl Queue {
     fn publish_counts(&self, state: &mut QueueState) {
         let now = (state.fair_queue.active(), state.fair_queue.waiting());
         let before = std::mem::replace(&mut state.published_counts, now);
+        // All queues share the gauges, so only the difference is added.
         let signed = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.0.metrics.active.inc_by(signed(now.0) - signed(before.0));
         self.0.metrics.queue_depth.inc_by(signed(now.1) - signed(before.1));

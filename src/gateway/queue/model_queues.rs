@@ -107,6 +107,7 @@ impl ModelQueues {
         let _ = self.models_known.set(()); // fails on later reloads, which changes nothing
         self.changed.notify_waiters();
         let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        // Each reload drops the queues that have drained since the last one.
         retired.retain(|queue| !queue.is_drained());
         for entry in &removed {
             entry.queue.retire();
@@ -129,6 +130,7 @@ impl ModelQueues {
         let _ = self.models_known.set(()); // wakes requests that wait for the first models
         let mut queues: Vec<Queue> = self.current().queues.iter().map(|entry| entry.queue.clone()).collect();
         queues.extend(self.retired.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
+        // All are closed before the first is waited for, so that they drain at the same time.
         for queue in &queues {
             queue.close();
         }
@@ -228,6 +230,7 @@ impl Snapshot {
             Err(Unresolved::Unknown) => Err(unknown()),
             Err(Unresolved::WrongKind { index }) => match model(index).zip(needs) {
                 Some((model, needs)) => {
+                    // First: the error below would reveal the kind of a model that the key may not use.
                     caller.check_model(&model.info())?;
                     let (is, needs) = (model.info().kind.as_str(), needs.as_str());
                     Err(Refusal::WrongKind { model: model.id().to_owned(), is, needs })

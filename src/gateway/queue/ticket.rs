@@ -94,11 +94,11 @@ impl Queue {
             return Ok(QueueEntry::Granted(self.new_ticket(arrival, now, TicketKind::Slot)));
         }
         let (sender, outcome) = oneshot::channel();
+        // Cannot fail: the capacity was checked under the same lock.
         let Ok(number) = state.fair_queue.join(key, sender) else {
             return Err(Refusal::QueueFull(state.estimated_wait(slots)));
         };
         self.grant_slots(&mut state);
-        // Unlocked first: the drop of a `Waiting` takes the lock.
         drop(state);
         Ok(QueueEntry::Waiting(Waiting { queue: self.clone(), key: key.to_owned(), number, outcome, arrival }))
     }
@@ -255,6 +255,7 @@ impl Drop for Ticket {
             self.queue.publish_counts(&mut state);
             return;
         }
+        // The slot is released and granted to the next request under one lock, so that no newcomer can take it.
         state.fair_queue.release_slot();
         state.service_time.record(self.granted.elapsed());
         self.queue.grant_slots(&mut state);

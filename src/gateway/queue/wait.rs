@@ -51,6 +51,7 @@ impl Queue {
                     | Unavailable::BeingProbed
                     | Unavailable::QuotaExhausted,
                 ) => {
+                    // The worker may serve again soon: it loads, is probed, or has no slot or quota left for now.
                     entry = QueueEntry::Waiting(ticket.requeue(key));
                 }
                 Err(unavailable) => return Err(refusal_of(unavailable, model)),
@@ -75,6 +76,7 @@ impl Queue {
                 Err(why @ (Unavailable::Loading | Unavailable::Asleep | Unavailable::QuotaExhausted))
                     if is_inference =>
                 {
+                    // A load failed during the wait; the next one may take as long, so the client is refused now.
                     if changes.failed_loads() != failed_loads {
                         return Err(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN));
                     }
@@ -155,6 +157,7 @@ impl Ticket {
             },
             () = inner.closing.cancelled() => return Err(self.queue.closing_refusal()),
         }
+        // The time spent with an unused slot counts as waiting.
         self.waited = self.arrival.waited_before.saturating_add(self.arrival.at.elapsed());
         Ok(())
     }

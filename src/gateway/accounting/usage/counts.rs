@@ -78,6 +78,7 @@ pub(super) struct UsageReport {
 impl TokenCounts {
     /// Adds the counts of another response or choice.
     pub(super) fn add(&mut self, other: Self) {
+        // Saturates: the numbers come from the response and may have any size.
         let sum = |a: Option<u64>, b: Option<u64>| match (a, b) {
             (Some(a), Some(b)) => Some(a.saturating_add(b)),
             (a, b) => a.or(b),
@@ -120,6 +121,7 @@ impl UsageFields {
         let native =
             TokenCounts { prompt: field(UsageField::TokensEvaluated), completion: field(UsageField::TokensPredicted) };
         UsageReport {
+            // OpenAI's names, or else Anthropic's, which OpenAI's responses use as well.
             usage: TokenCounts {
                 prompt: field(UsageField::PromptTokens).or(input),
                 completion: field(UsageField::CompletionTokens).or(field(UsageField::OutputTokens)),

@@ -66,6 +66,7 @@ impl CountReader {
                     self.is_opening = false;
                 }
                 None => self.add_digits(read),
+                // After `Lost` there are no more steps; the counts read so far stay.
                 Some(JsonStep::Opens | JsonStep::Lost) => {}
             }
         }
@@ -79,6 +80,7 @@ impl CountReader {
             (b'0'..=b'9', UsageName::Count(field), object) if field.object() == *object => {
                 self.number = Some(u64::from(first - b'0'));
             }
+            // Any of the objects in the response itself, but only `usage` in its `response` or `message`.
             (b'{', UsageName::Object(inner), UsageObject::Response)
             | (b'{', UsageName::Object(inner @ UsageObject::Usage), UsageObject::Wrapper) => {
                 self.scanner.enter();
@@ -94,6 +96,7 @@ impl CountReader {
     /// Adds digits to the current count. A fraction or an exponent discards it.
     fn add_digits(&mut self, digits: &[u8]) {
         let Some(number) = self.number else { return };
+        // A number may be split between two pieces, so its digits are added up one by one.
         self.number = digits.iter().try_fold(number, |number, byte| {
             let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
             Some(number.saturating_mul(10).saturating_add(digit))

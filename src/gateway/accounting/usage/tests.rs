@@ -82,7 +82,7 @@ fn read(counter: &mut TokenCounter, framer: &mut SseFramer, piece: &[u8]) -> boo
     has_text
 }
 
-fn streamed(stream_end: StreamEnd, parts: &[&str]) -> TokenCounts {
+fn count_stream(stream_end: StreamEnd, parts: &[&str]) -> TokenCounts {
     let whole = parts.concat();
     let mut counter = TokenCounter::for_stream(stream_end);
     read(&mut counter, &mut SseFramer::new(), whole.as_bytes());
@@ -99,7 +99,7 @@ fn streamed(stream_end: StreamEnd, parts: &[&str]) -> TokenCounts {
     counter.counts()
 }
 
-fn whole(json: &str) -> TokenCounts {
+fn count_json(json: &str) -> TokenCounts {
     let mut counter = TokenCounter::for_json();
     assert!(!read(&mut counter, &mut SseFramer::new(), json.as_bytes()));
     counter.counts()
@@ -107,29 +107,29 @@ fn whole(json: &str) -> TokenCounts {
 
 #[test]
 fn a_stream_is_counted_by_usage_or_else_by_timings() {
-    assert_eq!(streamed(StreamEnd::Done, &[OPENAI, TIMED]), counts(32, 2));
-    assert_eq!(streamed(StreamEnd::Done, &[OPENAI, WITH_USAGE]), counts(32, 2));
-    assert_eq!(streamed(StreamEnd::MessageStop, &[ANTHROPIC, ANTHROPIC_END]), counts(32, 3));
-    assert_eq!(streamed(StreamEnd::ResponseDone, &[RESPONSES, RESPONSES_END]), counts(21, 3));
-    assert_eq!(streamed(StreamEnd::Unmarked, &[NATIVE, NATIVE_END]), counts(2, 5));
+    assert_eq!(count_stream(StreamEnd::Done, &[OPENAI, TIMED]), counts(32, 2));
+    assert_eq!(count_stream(StreamEnd::Done, &[OPENAI, WITH_USAGE]), counts(32, 2));
+    assert_eq!(count_stream(StreamEnd::MessageStop, &[ANTHROPIC, ANTHROPIC_END]), counts(32, 3));
+    assert_eq!(count_stream(StreamEnd::ResponseDone, &[RESPONSES, RESPONSES_END]), counts(21, 3));
+    assert_eq!(count_stream(StreamEnd::Unmarked, &[NATIVE, NATIVE_END]), counts(2, 5));
 }
 
 #[test]
 fn a_stream_that_breaks_off_counts_its_events_so_far() {
-    assert_eq!(streamed(StreamEnd::Done, &[OPENAI]), counts(None, 2), "the first event has no text");
-    assert_eq!(streamed(StreamEnd::MessageStop, &[ANTHROPIC]), counts(32, 2), "the prompt is reported first");
-    assert_eq!(streamed(StreamEnd::ResponseDone, &[RESPONSES]), counts(None, 1));
-    assert_eq!(streamed(StreamEnd::Unmarked, &[NATIVE]), counts(2, 4), "every event reports counts");
-    assert_eq!(streamed(StreamEnd::Done, &[":\n\n", "data: null\n\n"]), counts(None, None));
+    assert_eq!(count_stream(StreamEnd::Done, &[OPENAI]), counts(None, 2), "the first event has no text");
+    assert_eq!(count_stream(StreamEnd::MessageStop, &[ANTHROPIC]), counts(32, 2), "the prompt is reported first");
+    assert_eq!(count_stream(StreamEnd::ResponseDone, &[RESPONSES]), counts(None, 1));
+    assert_eq!(count_stream(StreamEnd::Unmarked, &[NATIVE]), counts(2, 4), "every event reports counts");
+    assert_eq!(count_stream(StreamEnd::Done, &[":\n\n", "data: null\n\n"]), counts(None, None));
 }
 
 #[test]
 fn the_choices_of_a_stream_are_added_up_and_their_running_counts_are_not() {
     let running = TIMED.replace("\"length\"", "null").replace("data: [DONE]\n\n", "");
     let choice = TIMED.replace("data: [DONE]\n\n", "");
-    assert_eq!(streamed(StreamEnd::Done, &[&running, &running]), counts(32, 2));
-    assert_eq!(streamed(StreamEnd::Done, &[&running, &choice, &running, TIMED]), counts(64, 4));
-    assert_eq!(streamed(StreamEnd::Unmarked, &[NATIVE, NATIVE_END, NATIVE, NATIVE_END]), counts(4, 10));
+    assert_eq!(count_stream(StreamEnd::Done, &[&running, &running]), counts(32, 2));
+    assert_eq!(count_stream(StreamEnd::Done, &[&running, &choice, &running, TIMED]), counts(64, 4));
+    assert_eq!(count_stream(StreamEnd::Unmarked, &[NATIVE, NATIVE_END, NATIVE, NATIVE_END]), counts(4, 10));
 }
 
 #[test]
@@ -144,18 +144,18 @@ fn a_long_last_event_is_read_to_its_end() {
 }
 
 #[test]
-fn a_whole_response_is_counted_wherever_its_counts_stand() {
+fn a_json_response_is_counted_wherever_its_counts_are() {
     let chat = r#"{"choices":[{"message":{"content":"{\"usage\":{\"prompt_tokens\":1}}"}}],"usage":{"completion_tokens":3,"prompt_tokens":32,"total_tokens":35},"timings":{"prompt_n":9,"predicted_n":9}}"#;
-    assert_eq!(whole(chat), counts(32, 3));
+    assert_eq!(count_json(chat), counts(32, 3));
     let embeddings = format!(
         r#"{{"model":"m","usage":{{"prompt_tokens":8,"total_tokens":8}},"data":[{{"embedding":[{}]}}]}}"#,
         "-0.125,1e3,".repeat(50_000)
     );
-    assert_eq!(whole(&embeddings), counts(8, None));
-    assert_eq!(whole(r#"{ "usage" : { "input_tokens" : 4 , "output_tokens" : 2 } }"#), counts(4, 2));
-    assert_eq!(whole(r#"{"tokens_predicted":3,"tokens_evaluated":2,"prompt":"x"}"#), counts(2, 3));
+    assert_eq!(count_json(&embeddings), counts(8, None));
+    assert_eq!(count_json(r#"{ "usage" : { "input_tokens" : 4 , "output_tokens" : 2 } }"#), counts(4, 2));
+    assert_eq!(count_json(r#"{"tokens_predicted":3,"tokens_evaluated":2,"prompt":"x"}"#), counts(2, 3));
     let two = r#"[{"tokens_predicted":3,"tokens_evaluated":2},{"tokens_predicted":1,"tokens_evaluated":5}]"#;
-    assert_eq!(whole(two), counts(7, 4));
+    assert_eq!(count_json(two), counts(7, 4));
 }
 
 #[test]
@@ -172,9 +172,9 @@ fn a_number_elsewhere_is_not_a_count() {
         "not json at all }}}]]] \"",
         "",
     ] {
-        assert_eq!(whole(json), counts(None, None), "{json}");
+        assert_eq!(count_json(json), counts(None, None), "{json}");
     }
-    assert_eq!(whole(r#"{"usage":{"prompt_tokens":99999999999999999999999}}"#), counts(u64::MAX, None));
+    assert_eq!(count_json(r#"{"usage":{"prompt_tokens":99999999999999999999999}}"#), counts(u64::MAX, None));
 }
 
 fn json() -> impl Strategy<Value = serde_json::Value> {
