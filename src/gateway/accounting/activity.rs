@@ -1,43 +1,47 @@
-//! Whether the service is in use: requests that have got a place in the line, to the end of their answers. Probes,
-//! scrapes, strangers, whoever only looks at what there is, and what is refused before do not count.
+//! Whether the service is in use: counts requests from the time they enter a queue to the end of their responses.
+//!
+//! Health probes, metric scrapes, read-only requests, requests without a valid key and requests that are refused before
+//! they enter a queue do not count.
 
 use crate::pause_clock::{self, ActiveInstant};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// The requests under way, and when there was one last.
+/// The number of requests in flight, and when the last one ended.
 pub(crate) struct Activity {
     in_flight: AtomicUsize,
     last_active: Mutex<ActiveInstant>,
 }
 
-/// One request under way, until it is dropped.
+/// One request in flight. Dropping it ends the request.
 pub(crate) struct ActivityGuard(Arc<Activity>);
 
 impl Activity {
+    /// Creates a counter without requests; the last activity is now.
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self { in_flight: AtomicUsize::new(0), last_active: Mutex::new(ActiveInstant::now()) })
     }
 
+    /// Counts a request as in flight until the guard is dropped.
     pub(crate) fn begin(self: &Arc<Self>) -> ActivityGuard {
         self.in_flight.fetch_add(1, Ordering::SeqCst);
         ActivityGuard(Arc::clone(self))
     }
 
-    /// Waits until there has been no request for so long from now on, whatever becomes of the models meanwhile.
+    /// Waits until no request has been in flight for `least`, counted from this call at the earliest.
     pub(crate) async fn idle_for(&self, least: Duration) {
         self.touch();
         loop {
             if self.in_flight.load(Ordering::SeqCst) > 0 {
                 self.touch();
             }
-            let quiet = self.last_active().elapsed();
-            if quiet >= least {
+            let idle = self.last_active().elapsed();
+            if idle >= least {
                 return;
             }
-            // So no request has to wake anybody.
-            pause_clock::sleep(least - quiet).await;
+            // Polling at the earliest possible end spares every request a notification.
+            pause_clock::sleep(least - idle).await;
         }
     }
 
@@ -52,6 +56,7 @@ impl Activity {
 
 impl Drop for ActivityGuard {
     fn drop(&mut self) {
+        // Before the count falls: `idle_for` must not see zero requests together with an old time.
         self.0.touch();
         self.0.in_flight.fetch_sub(1, Ordering::SeqCst);
     }
@@ -63,7 +68,7 @@ mod tests {
 
     const LEAST: Duration = Duration::from_secs(80);
 
-    async fn time_until_quiet(activity: &Activity) -> Duration {
+    async fn time_until_idle(activity: &Activity) -> Duration {
         let start = ActiveInstant::now();
         activity.idle_for(LEAST).await;
         start.elapsed()
@@ -73,31 +78,31 @@ mod tests {
     async fn the_service_is_idle_from_the_end_of_the_last_request() {
         let activity = Activity::new();
         let request = activity.begin();
-        let ends = async {
+        let end_later = async {
             tokio::time::sleep(Duration::from_secs(1_000)).await;
             drop(request);
         };
-        let (quiet, ()) = tokio::join!(time_until_quiet(&activity), ends);
-        assert_eq!(quiet, Duration::from_secs(1_080));
+        let (idle, ()) = tokio::join!(time_until_idle(&activity), end_later);
+        assert_eq!(idle, Duration::from_secs(1_080));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn time_before_the_call_does_not_count() {
+    async fn idle_time_before_the_call_does_not_count() {
         let activity = Activity::new();
         tokio::time::advance(LEAST * 10).await;
-        assert_eq!(time_until_quiet(&activity).await, LEAST);
+        assert_eq!(time_until_idle(&activity).await, LEAST);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_of_two_requests_keeps_the_service_in_use() {
+    async fn the_service_is_in_use_until_the_last_of_two_requests_ends() {
         let activity = Activity::new();
         let (first, second) = (activity.begin(), activity.begin());
         drop(first);
-        let ends = async {
+        let end_later = async {
             tokio::time::sleep(LEAST * 3).await;
             drop(second);
         };
-        let (quiet, ()) = tokio::join!(time_until_quiet(&activity), ends);
-        assert_eq!(quiet, LEAST * 4);
+        let (idle, ()) = tokio::join!(time_until_idle(&activity), end_later);
+        assert_eq!(idle, LEAST * 4);
     }
 }

@@ -1,8 +1,8 @@
-//! What is recorded of each request.
+//! Accounting of each request: access log, metrics and token charges.
 //!
-//! - `record.rs`: the account of one request, which becomes its access-log line, its metrics and its token charge
-//! - `usage/`: the tokens that an answer cost
-//! - `activity.rs`: whether the service is in use
+//! - `record.rs`: the record of one request, written as its access-log line, metrics and token charge
+//! - `usage/`: counts the tokens of a response
+//! - `activity.rs`: whether the service is in use, for the exit when idle
 
 pub(super) mod activity;
 pub(super) mod record;

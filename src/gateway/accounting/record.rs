@@ -1,7 +1,7 @@
-//! The account of one request: opened when it arrives, closed by being dropped.
+//! The record of one request: opened when the request arrives, closed when the record is dropped.
 //!
-//! Whatever ends a request (its last byte, a refusal, a client that leaves, a panic) drops the record, and the drop
-//! writes the access-log line and the metrics. Nobody closes it by hand.
+//! Every end of a request (its last byte, a refusal, a client that disconnects, a panic) drops the record, and the drop
+//! writes the access-log line and the metrics. There is no explicit close, so no path can forget it.
 
 use super::activity::ActivityGuard;
 use super::usage::{TokenCounter, TokenCounts};
@@ -18,7 +18,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Where records are written when they close.
+/// The outputs that records are written to when they close.
 pub struct Accounting {
     /// The metrics.
     pub metrics: Arc<Metrics>,
@@ -26,13 +26,13 @@ pub struct Accounting {
     pub access: AccessLog,
 }
 
-/// The status of a request whose client left before an answer began; nginx's number for it.
+/// The logged status of a request whose client disconnected before a response began, as in nginx.
 const CLIENT_CLOSED: u16 = 499;
 
-/// What is known of a request so far. It moves from stage to stage, so it is kept in one place.
+/// What is known about a request so far. Boxed, because it moves through every stage of the pipeline.
 pub(crate) struct Record(Box<RecordData>);
 
-/// What stands in a record.
+/// The contents of a [`Record`].
 pub(crate) struct RecordData {
     accounting: Arc<Accounting>,
     time: jiff::Timestamp,
@@ -40,38 +40,48 @@ pub(crate) struct RecordData {
     request_id: HeaderValue,
     method: http::Method,
     path: String,
-    /// The path of the route table, once it is found there.
+    /// The path in the route table, once the request is matched.
     pub(crate) route: Option<&'static str>,
-    /// Whether it is a request for llama-server, which is what the `gateway_` metrics count.
+    /// Whether the request is for llama-server; only those count in the `gateway_` metrics.
     pub(crate) counted: bool,
     key: Option<Arc<KeySeries>>,
     model: Option<Arc<ModelSeries>>,
     pub(crate) status: Option<StatusCode>,
     pub(crate) code: Option<&'static str>,
+    /// Bytes of the request body that were read.
     pub(crate) bytes_in: u64,
+    /// Bytes of the response body that were sent.
     pub(super) bytes_out: u64,
+    /// Time spent in queues, once the request holds a slot.
     pub(crate) queued: Option<Duration>,
+    /// Time from the arrival to the first byte of the response body.
     first_byte: Option<Duration>,
-    /// Whether the answer went out to its end.
+    /// Whether the response was sent to its end.
     pub(crate) complete: bool,
-    /// Counts the tokens of llama-server's answer.
+    /// Counts the tokens of llama-server's response.
     token_counter: Option<Box<TokenCounter>>,
-    /// When a piece with text came last.
+    /// When the last piece with text arrived.
     last_text_at: Option<Instant>,
-    /// The meter of the caller's key, which is charged for the tokens.
+    /// The meter of the caller's key, charged for the tokens.
     pub(crate) meter: Option<Meter>,
-    /// Who answers.
+    /// The worker that serves the request, charged for the tokens.
     pub(crate) worker: Option<Arc<Member>>,
-    /// The headers that say of the last try that it failed.
+    /// The `x-llamagate-*` headers of the last failed attempt, for an error response that follows from it.
     pub(crate) failure_headers: Option<Box<HeaderMap>>,
-    /// As long as it lasts, the service is in use.
+    /// Keeps the service in use while the record lives.
     pub(crate) activity_guard: Option<ActivityGuard>,
 }
 
 impl Record {
-    pub(crate) fn open(books: Arc<Accounting>, request_id: HeaderValue, method: http::Method, path: String) -> Self {
+    /// Opens the record of a request that arrives now.
+    pub(crate) fn open(
+        accounting: Arc<Accounting>,
+        request_id: HeaderValue,
+        method: http::Method,
+        path: String,
+    ) -> Self {
         Self(Box::new(RecordData {
-            accounting: books,
+            accounting,
             time: jiff::Timestamp::now(),
             started: Instant::now(),
             request_id,
@@ -113,22 +123,22 @@ impl DerefMut for Record {
 }
 
 impl RecordData {
-    /// Notes whose key it is.
+    /// Records the id of the caller's key.
     pub(crate) fn set_key(&mut self, key_id: Option<&str>) {
         self.key = key_id.map(|id| self.accounting.metrics.key(id));
     }
 
-    /// Notes the model that it is for: a configured one.
+    /// Records the configured model that the request is for.
     pub(crate) fn set_model(&mut self, model: &str) {
         self.model = Some(self.accounting.metrics.model(model));
     }
 
-    /// The model that it is for, as far as that is known.
+    /// Returns the id of the configured model that the request is for, once it is known.
     pub(crate) fn model(&self) -> Option<&str> {
         self.model.as_deref().map(|model| model.id.as_str()).filter(|id| *id != OTHER)
     }
 
-    /// Notes that llama-server answers.
+    /// Records that llama-server responds, and starts to count tokens if the response can have some.
     pub(crate) fn set_response(&mut self, status: StatusCode, route: &Route, kind: ContentKind) {
         self.status = Some(status);
         self.token_counter = match kind {
@@ -139,13 +149,14 @@ impl RecordData {
         };
     }
 
-    /// What counts the tokens of llama-server's answer, if they are counted.
+    /// Returns the counter of the response's tokens, if they are counted.
     pub(crate) fn token_counter(&mut self) -> Option<&mut TokenCounter> {
         self.token_counter.as_deref_mut()
     }
 
-    /// Records that a piece with text has come.
+    /// Records that a piece with text arrived at `now`.
     pub(crate) fn record_text(&mut self, now: Instant) {
+        // The first piece has no gap before it.
         if let Some(before) = self.last_text_at.replace(now)
             && let Some(model) = &self.model
         {
@@ -153,12 +164,12 @@ impl RecordData {
         }
     }
 
-    /// Whether the client asked for the head of an answer alone.
+    /// Whether this is a HEAD request.
     pub(crate) fn is_head_request(&self) -> bool {
         self.method == http::Method::HEAD
     }
 
-    /// Notes that so many more bytes of the answer's body go out.
+    /// Adds bytes of the response body that are being sent.
     pub(crate) fn add_bytes_out(&mut self, bytes: usize) {
         if self.first_byte.is_none() && bytes > 0 {
             self.first_byte = Some(self.started.elapsed());
@@ -169,11 +180,13 @@ impl RecordData {
 
 impl Drop for RecordData {
     fn drop(&mut self) {
+        // This feature is for the benchmark alone: it shows what metrics and access log cost.
         if cfg!(feature = "bare") {
             return;
         }
         let total = self.started.elapsed();
         let status = self.status.map_or(CLIENT_CLOSED, |status| status.as_u16());
+        // Neither finished nor refused: the client disconnected.
         if !self.complete && self.code.is_none() {
             self.code = Some("client_closed");
         }
@@ -207,7 +220,7 @@ impl RecordData {
         let model = self.model.as_ref().map_or_else(|| metrics.other(), |model| model.id.clone());
         if let Some(code) = self.code {
             metrics.refusals.get_or_create(&CodeLabels { code }).inc();
-            // Here, and not where a line is found full: another model may have served it.
+            // Counted here and not in the queue: after a full queue, another model may have served the request.
             if code == QUEUE_FULL {
                 metrics.queue_rejections.inc();
             }
@@ -224,13 +237,14 @@ impl RecordData {
             return;
         }
         metrics.requests.inc();
-        let well = status < 400 && self.code.is_none();
-        if well {
+        let is_success = status < 400 && self.code.is_none();
+        if is_success {
             metrics.success.inc()
         } else {
             metrics.error.inc()
         };
         metrics.bytes_sent.inc_by(self.bytes_out);
+        // The histograms cover only requests that were granted a slot; the others would distort them.
         let (Some(queued), Some(series)) = (self.queued, &self.model) else { return };
         series.queue.observe(queued.as_secs_f64());
         if let Some(first_byte) = self.first_byte {
@@ -239,7 +253,7 @@ impl RecordData {
         metrics.request_seconds.get_or_create(&RouteLabels { model, route }).observe(total.as_secs_f64());
     }
 
-    /// Counts what the request has cost, and has it paid.
+    /// Counts the tokens of the request and charges them to its key and its worker.
     fn charge_tokens(&self, tokens: TokenCounts) {
         let Some(model) = &self.model else { return };
         let metrics = &self.accounting.metrics;
@@ -257,6 +271,7 @@ impl RecordData {
         if let Some(meter) = self.meter.as_ref().filter(|_| spent > 0) {
             meter.charge_tokens(spent);
         }
+        // For the quota of a remote worker.
         if let Some(worker) = &self.worker {
             worker.spend(spent);
         }

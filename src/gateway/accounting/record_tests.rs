@@ -14,7 +14,7 @@ struct RecordFixture {
     meter: Meter,
 }
 
-/// Its key may use one token a minute, so each token that it is charged is a minute of debt.
+/// The key is limited to one token a minute, so each token that it is charged is a minute of debt.
 fn fixture() -> RecordFixture {
     let key = Key { tokens_per_minute: NonZeroU64::new(1), ..Key::named("alice") };
     let meter = Meters::new(DefaultClock::default()).meter_of(&key, NonZeroU32::MIN);
@@ -22,7 +22,7 @@ fn fixture() -> RecordFixture {
 }
 
 impl RecordFixture {
-    /// A request that llama-server answers with these pieces; returns the tokens that it is charged.
+    /// Records a request that llama-server answers with these pieces. Returns the tokens that the key is charged for it.
     fn request(&self, path: &str, key: Option<&str>, status: u16, kind: ContentKind, pieces: &[&str]) -> u64 {
         let before = self.charged();
         let mut record = Record::open(
@@ -42,10 +42,10 @@ impl RecordFixture {
         let mut framer = SseFramer::new();
         for piece in pieces {
             let now = record.started;
-            if let Some(tally) = record.token_counter() {
+            if let Some(counter) = record.token_counter() {
                 if kind == ContentKind::Json {
-                    tally.read(piece.as_bytes());
-                } else if reads(tally, &mut framer, piece) {
+                    counter.read(piece.as_bytes());
+                } else if read_piece(counter, &mut framer, piece) {
                     record.record_text(now);
                 }
             }
@@ -55,7 +55,7 @@ impl RecordFixture {
         self.charged() - before
     }
 
-    /// The tokens that the key is charged so far: minutes of debt, of which the first has begun to pass.
+    /// Returns the tokens charged so far: minutes of debt, of which the first has begun to pass.
     fn charged(&self) -> u64 {
         let mut headers = HeaderMap::new();
         self.meter.insert_headers(&mut headers);
@@ -75,12 +75,12 @@ impl RecordFixture {
 }
 
 /// Reads a piece of a stream. Returns whether an event with text ends in it.
-fn reads(tally: &mut TokenCounter, framer: &mut SseFramer, piece: &str) -> bool {
-    let (mut at, mut with_text) = (0, false);
+fn read_piece(counter: &mut TokenCounter, framer: &mut SseFramer, piece: &str) -> bool {
+    let (mut at, mut has_text) = (0, false);
     while let Some(step) = framer.next(piece.as_bytes(), &mut at) {
-        with_text |= tally.read_step(&step);
+        has_text |= counter.read_step(&step);
     }
-    with_text
+    has_text
 }
 
 const TEXT: &str = "data: {\"choices\":[{\"finish_reason\":null,\"delta\":{\"content\":\"a\"}}]}\n\n";
@@ -88,41 +88,41 @@ const END: &str = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":5,\"comple
 
 #[test]
 fn tokens_are_counted_logged_and_charged_once_when_the_record_closes() {
-    let house = fixture();
+    let fixture = fixture();
     let charged = [
-        house.request("/v1/chat/completions", Some("alice"), 200, ContentKind::Stream, &[TEXT, TEXT, TEXT, END]),
-        house.request("/v1/chat/completions", Some("alice"), 200, ContentKind::Stream, &[TEXT, TEXT]),
-        house.request("/v1/embeddings", None, 200, ContentKind::Json, &["{\"usage\":{\"prompt_tokens\":8}}"]),
+        fixture.request("/v1/chat/completions", Some("alice"), 200, ContentKind::Stream, &[TEXT, TEXT, TEXT, END]),
+        fixture.request("/v1/chat/completions", Some("alice"), 200, ContentKind::Stream, &[TEXT, TEXT]),
+        fixture.request("/v1/embeddings", None, 200, ContentKind::Json, &["{\"usage\":{\"prompt_tokens\":8}}"]),
     ];
     assert_eq!(charged, [7, 2, 8]);
-    house.assert_series("llamagate_prompt_tokens_total{model=\"m\",key=\"alice\"} 5");
-    house.assert_series("llamagate_completion_tokens_total{model=\"m\",key=\"alice\"} 4");
-    house.assert_series("llamagate_prompt_tokens_total{model=\"m\",key=\"none\"} 8");
-    house.assert_series("llamagate_inter_token_seconds_count{model=\"m\"} 3");
-    house.assert_series("llamagate_key_requests_total{key=\"alice\",status_class=\"2xx\"} 2");
-    let log = house.log();
+    fixture.assert_series("llamagate_prompt_tokens_total{model=\"m\",key=\"alice\"} 5");
+    fixture.assert_series("llamagate_completion_tokens_total{model=\"m\",key=\"alice\"} 4");
+    fixture.assert_series("llamagate_prompt_tokens_total{model=\"m\",key=\"none\"} 8");
+    fixture.assert_series("llamagate_inter_token_seconds_count{model=\"m\"} 3");
+    fixture.assert_series("llamagate_key_requests_total{key=\"alice\",status_class=\"2xx\"} 2");
+    let log = fixture.log();
     let ends: Vec<_> = log.lines().map(|line| line.split_once(" prompt_tokens=").unwrap().1).collect();
     assert_eq!(ends, ["5 completion_tokens=2", "- completion_tokens=2", "8 completion_tokens=-"]);
 }
 
 #[test]
 fn a_response_without_counts_costs_nothing() {
-    let house = fixture();
+    let fixture = fixture();
     let json = "{\"usage\":{\"prompt_tokens\":8}}";
     let charged = [
-        house.request("/v1/chat/completions", None, 500, ContentKind::Json, &[json]),
-        house.request("/v1/audio/transcriptions", None, 200, ContentKind::Other, &[json]),
-        house.request("/v1/chat/completions", None, 200, ContentKind::Json, &["{\"choices\":[]}"]),
+        fixture.request("/v1/chat/completions", None, 500, ContentKind::Json, &[json]),
+        fixture.request("/v1/audio/transcriptions", None, 200, ContentKind::Other, &[json]),
+        fixture.request("/v1/chat/completions", None, 200, ContentKind::Json, &["{\"choices\":[]}"]),
     ];
     assert_eq!(charged, [0; 3]);
-    assert!(!house.records.accounting.metrics.text(TextFormat::Prometheus).contains("tokens_total{"));
+    assert!(!fixture.records.accounting.metrics.text(TextFormat::Prometheus).contains("tokens_total{"));
 }
 
 #[test]
 fn a_stream_has_one_gap_less_than_pieces_with_text() {
-    let mut tally = TokenCounter::for_stream(StreamEnd::Done);
+    let mut counter = TokenCounter::for_stream(StreamEnd::Done);
     let mut framer = SseFramer::new();
-    let with_text: Vec<bool> =
-        [TEXT, ":\n\n", &TEXT[..20], &TEXT[20..], END].map(|piece| reads(&mut tally, &mut framer, piece)).into();
-    assert_eq!(with_text, [true, false, false, true, false]);
+    let has_text: Vec<bool> =
+        [TEXT, ":\n\n", &TEXT[..20], &TEXT[20..], END].map(|piece| read_piece(&mut counter, &mut framer, piece)).into();
+    assert_eq!(has_text, [true, false, false, true, false]);
 }

@@ -1,12 +1,12 @@
-//! Who is calling, and may they.
+//! Authenticates the caller of a request and checks what it is authorized to do.
 //!
-//! Takes the key out of a request and asks the key store about it. [`Caller`] is the proof; only this file makes one.
-//! What the key may still use is its [`Meter`]'s to say.
+//! Extracts the API key from a request and looks it up in the key store. A [`Caller`] proves that this was done; only this
+//! file creates one. The key's rate limits are enforced by its [`Meter`], in `rate.rs`.
 
 use super::auth_failures::AuthFailures;
 use super::rate::{ConcurrencyPermit, Meter, Meters};
 use crate::fleet::ModelInfo;
-use crate::gateway::route::{Route, RouteAccess as SweepEntry};
+use crate::gateway::route::{Route, RouteAccess};
 use crate::keys::{Denied, Key, Scope, Store};
 use crate::refusal::Refusal;
 use crate::settings::options::Access;
@@ -17,35 +17,40 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-/// Decides who may pass.
+/// Authenticates requests.
 pub struct Authenticator {
+    /// None where no route needs a key.
     keys: Option<Store>,
+    /// `METRICS_AUTH_ENABLED`
     metrics_auth_enabled: bool,
+    /// `AUTH_ENABLED`
     auth_enabled: bool,
     /// `MAX_REQUESTS_PER_MINUTE`
     default_rate: NonZeroU32,
     meters: Meters,
-    /// None where all clients come from one address.
+    /// None where all clients share one address.
     auth_failures: Option<AuthFailures>,
 }
 
-/// Where a request comes from.
+/// The source of a request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum RequestSource {
-    /// A client at this address, who shows a key.
+    /// A client at this address, which authenticates with a key.
     Client(IpAddr),
-    /// The queue of the platform with this name, which has made sure who asks. It may ask for inference, and no more.
+    /// The job queue of the platform with this name, which has authenticated the caller. It may use inference only.
     Platform(&'static str),
 }
 
-/// Whoever sent a request, as far as it matters. Moves into the answer's body, and with it the key's place among its
-/// requests in flight.
+/// The authenticated sender of a request. Moves into the response body, so that the key's concurrency permit is held to
+/// the end of the response.
 pub(crate) struct Caller(CallerIdentity);
 
 enum CallerIdentity {
-    /// Where no key is asked for.
+    /// No key was needed.
     Anonymous,
+    /// The job queue of the platform with this name.
     Platform(&'static str),
+    /// The owner of a key.
     Key(AuthenticatedKey),
 }
 
@@ -56,8 +61,10 @@ struct AuthenticatedKey {
 }
 
 impl Authenticator {
-    /// With the key store, unless no route asks for a key. Behind the edge of a platform, which lets nobody through
-    /// without a key of its own, no address is slowed down: it is the edge's, and everybody's.
+    /// Creates an authenticator. `keys` is `None` where no route needs a key.
+    ///
+    /// Behind a platform's edge (`is_behind_edge`) wrong keys are not limited by address: all clients share the edge's
+    /// address, and the edge has already checked a key of its own.
     pub fn new(keys: Option<Store>, access: &Access, is_behind_edge: bool) -> Self {
         Self {
             keys,
@@ -69,7 +76,10 @@ impl Authenticator {
         }
     }
 
-    /// The caller of a route: nobody in particular where no key is asked for.
+    /// Authenticates the caller of a route. A route that needs no key gets an anonymous caller.
+    ///
+    /// # Errors
+    /// 401 when the key is missing, wrong or expired; 429 when the client's address sent too many wrong keys.
     pub(crate) fn authenticate(
         &self,
         headers: &HeaderMap,
@@ -77,18 +87,22 @@ impl Authenticator {
         source: RequestSource,
     ) -> Result<Caller, Refusal> {
         match (source, route.access) {
+            // The platform has authenticated the caller; the job carries no key of ours.
             (RequestSource::Platform(name), _) => Ok(Caller(CallerIdentity::Platform(name))),
-            (RequestSource::Client(client), SweepEntry::Key(_)) if self.auth_enabled => {
+            (RequestSource::Client(client), RouteAccess::Key(_)) if self.auth_enabled => {
                 self.authenticate_key(headers, client)
             }
-            (RequestSource::Client(client), SweepEntry::Metrics) if self.metrics_auth_enabled => {
+            (RequestSource::Client(client), RouteAccess::Metrics) if self.metrics_auth_enabled => {
                 self.authenticate_key(headers, client)
             }
             _ => Ok(Caller(CallerIdentity::Anonymous)),
         }
     }
 
-    /// The caller of `/metrics` on the health port, which has no route table.
+    /// Authorizes a request for `/metrics` on the health port, which has no route table.
+    ///
+    /// # Errors
+    /// 401 and 429 as [`Authenticator::authenticate`]; 403 when the key lacks the scope `metrics`.
     pub(crate) fn authorize_metrics(&self, headers: &HeaderMap, client: IpAddr) -> Result<(), Refusal> {
         if self.metrics_auth_enabled {
             self.authenticate_key(headers, client)?.require_scope(Scope::Metrics)
@@ -100,25 +114,28 @@ impl Authenticator {
     fn authenticate_key(&self, headers: &HeaderMap, client: IpAddr) -> Result<Caller, Refusal> {
         let secret = key_secret(headers)?;
         let store = self.keys.as_ref().ok_or(Refusal::InvalidKey)?;
-        let patience = self.auth_failures.as_ref().map_or(Ok(()), |guesses| guesses.check(client));
-        let guessed = |wait| Refusal::RateLimited("wrong API keys from this address", wait);
+        let address_check = self.auth_failures.as_ref().map_or(Ok(()), |failures| failures.check(client));
+        let address_limited = |wait| Refusal::RateLimited("wrong API keys from this address", wait);
         let key = match store.lookup(secret, jiff::Timestamp::now()) {
             Ok(key) => key,
-            Err(Denied::Expired) => return Err(patience.map_or_else(guessed, |()| Refusal::ExpiredKey)),
+            // An expired key is not a guess, so it is not counted. While the address has to wait it gets the same refusal as a
+            // wrong key, which does not reveal that it was valid once.
+            Err(Denied::Expired) => return Err(address_check.map_or_else(address_limited, |()| Refusal::ExpiredKey)),
             Err(Denied::Malformed | Denied::Unknown) => {
-                // While it has to wait, a further guess is neither counted nor judged.
-                patience.map_err(guessed)?;
-                if let Some(guesses) = &self.auth_failures {
-                    guesses.record_failure(client);
+                // While the address has to wait, further wrong keys are not counted: the wait does not grow.
+                address_check.map_err(address_limited)?;
+                if let Some(failures) = &self.auth_failures {
+                    failures.record_failure(client);
                 }
                 return Err(Refusal::InvalidKey);
             }
         };
         let meter = self.meters.meter_of(&key, self.default_rate);
-        if let Err(wait) = patience
+        // Clients that share an address with a guesser still get in; see `auth_failures.rs` for what that costs.
+        if let Err(wait) = address_check
             && !meter.is_known_address(client)
         {
-            return Err(guessed(wait));
+            return Err(address_limited(wait));
         }
         meter.remember_address(client);
         Ok(Caller(CallerIdentity::Key(AuthenticatedKey { key, meter, permit: None })))
@@ -126,63 +143,69 @@ impl Authenticator {
 }
 
 impl Caller {
-    /// Whether the key carries the scope that the route asks for.
+    /// Checks that the caller has the scope that the route needs.
+    ///
+    /// # Errors
+    /// 403 when it has not.
     pub(crate) fn check_scope(&self, route: &Route) -> Result<(), Refusal> {
         match route.access {
-            SweepEntry::Open => Ok(()),
-            SweepEntry::Key(scope) => self.require_scope(scope),
-            SweepEntry::Metrics => self.require_scope(Scope::Metrics),
+            RouteAccess::Open => Ok(()),
+            RouteAccess::Key(scope) => self.require_scope(scope),
+            RouteAccess::Metrics => self.require_scope(Scope::Metrics),
         }
     }
 
     fn require_scope(&self, scope: Scope) -> Result<(), Refusal> {
-        let has_it = match &self.0 {
+        let has_scope = match &self.0 {
             CallerIdentity::Anonymous => true,
             CallerIdentity::Platform(_) => scope == Scope::Inference,
-            CallerIdentity::Key(known) => known.key.has(scope),
+            CallerIdentity::Key(authenticated) => authenticated.key.has(scope),
         };
-        if has_it { Ok(()) } else { Err(Refusal::ScopeRequired(scope.as_str())) }
+        if has_scope { Ok(()) } else { Err(Refusal::ScopeRequired(scope.as_str())) }
     }
 
     fn authenticated_key(&self) -> Option<&AuthenticatedKey> {
         match &self.0 {
-            CallerIdentity::Key(known) => Some(known),
+            CallerIdentity::Key(authenticated) => Some(authenticated),
             CallerIdentity::Anonymous | CallerIdentity::Platform(_) => None,
         }
     }
 
-    /// The id of the key, or the platform's name in its place.
+    /// Returns the id of the key, or the name of the platform.
     pub(crate) fn key_id(&self) -> Option<&str> {
         match &self.0 {
             CallerIdentity::Anonymous => None,
             CallerIdentity::Platform(name) => Some(name),
-            CallerIdentity::Key(known) => Some(&known.key.id),
+            CallerIdentity::Key(authenticated) => Some(&authenticated.key.id),
         }
     }
 
-    /// What the key has used.
+    /// Returns the meter of the key, if the caller has one.
     pub(crate) fn meter(&self) -> Option<&Meter> {
-        self.authenticated_key().map(|known| &known.meter)
+        self.authenticated_key().map(|authenticated| &authenticated.meter)
     }
 
-    /// Holds one of the key's places for requests in flight for as long as the caller lives.
-    pub(crate) fn hold_permit(&mut self, presence: Option<ConcurrencyPermit>) {
-        if let CallerIdentity::Key(known) = &mut self.0 {
-            known.permit = presence;
+    /// Holds one of the key's concurrency permits for as long as the caller lives.
+    pub(crate) fn hold_permit(&mut self, permit: Option<ConcurrencyPermit>) {
+        if let CallerIdentity::Key(authenticated) = &mut self.0 {
+            authenticated.permit = permit;
         }
     }
 
-    /// In whose turn this caller waits: its key's, whichever of the key's secrets it has.
+    /// Returns the key by which the queue is fair: the key's id, which all secrets of a key share.
     pub(crate) fn queue_key(&self) -> &str {
         self.key_id().unwrap_or_default()
     }
 
-    /// Whether this caller may use a model, by its id, an alias or its tier.
+    /// Checks that the caller's key may use a model, by its id, an alias or its tier.
+    ///
+    /// # Errors
+    /// 403 when it may not.
     pub(crate) fn check_model(&self, model: &ModelInfo) -> Result<(), Refusal> {
         let aliases = model.aliases.iter().chain(&model.tier).map(String::as_str);
         let names = std::iter::once(model.id.as_str()).chain(aliases);
         match self.authenticated_key() {
-            Some(known) if !known.key.may_use(names) => Err(Refusal::ModelNotAllowed(model.id.clone())),
+            Some(authenticated) if !authenticated.key.may_use(names) => Err(Refusal::ModelNotAllowed(model.id.clone())),
             _ => Ok(()),
         }
     }
@@ -190,18 +213,19 @@ impl Caller {
 
 #[cfg(test)]
 impl Caller {
-    /// Somebody without a key, for the tests of others.
+    /// Returns a caller without a key, for tests.
     pub(crate) fn anonymous() -> Self {
         Self(CallerIdentity::Anonymous)
     }
 }
 
-/// The key that a request carries: `Authorization: Bearer K`, `Authorization: K` or `X-API-Key: K`. The latter wins,
-/// for a platform's edge may use `Authorization` for a key of its own.
+/// Returns the key that a request carries: `X-API-Key: K`, or else `Authorization: Bearer K` or `Authorization: K`.
+/// `X-API-Key` comes first because a platform's edge may use `Authorization` for a key of its own.
 fn key_secret(headers: &HeaderMap) -> Result<&str, Refusal> {
     let mut api_keys = headers.get_all("x-api-key").iter();
     let value = match (api_keys.next(), api_keys.next()) {
         (Some(value), None) => value,
+        // Two values are ambiguous: a proxy in front might have checked the other one.
         (Some(_), Some(_)) => return Err(Refusal::InvalidKey),
         _ => {
             let mut authorizations = headers.get_all(AUTHORIZATION).iter();
@@ -214,6 +238,7 @@ fn key_secret(headers: &HeaderMap) -> Result<&str, Refusal> {
     };
     let text = value.to_str().map_err(|_| Refusal::InvalidKey)?.trim();
     let key = match text.split_once(' ') {
+        // Schemes are case-insensitive (RFC 9110, section 11.1).
         Some((scheme, key)) if scheme.eq_ignore_ascii_case("bearer") => key.trim(),
         _ => text,
     };
@@ -233,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_comes_in_three_ways_and_x_api_key_wins() {
+    fn a_key_is_read_from_three_headers_and_x_api_key_comes_first() {
         assert_eq!(secret_of(&[("authorization", "Bearer k1")]), Ok("k1".into()));
         assert_eq!(secret_of(&[("authorization", "bearer  k1")]), Ok("k1".into()));
         assert_eq!(secret_of(&[("authorization", "k1")]), Ok("k1".into()));
@@ -241,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn no_key_and_two_keys_are_told_apart() {
+    fn a_missing_key_and_two_keys_are_different_errors() {
         for none in [&[][..], &[("authorization", "Bearer ")], &[("authorization", "")]] {
             assert_eq!(secret_of(none), Err(Refusal::MissingKey), "{none:?}");
         }

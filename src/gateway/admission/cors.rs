@@ -1,7 +1,7 @@
-//! Which web pages may read the gateway's answers: CORS, as the Fetch standard defines it.
+//! CORS (Fetch standard): which web pages may read the gateway's responses.
 //!
-//! Owns the preflight and the headers that an answer gets for its origin. It keeps nobody out who is not a browser:
-//! keys do that. Everything that does not depend on the request is made once, and nothing is done while CORS is off.
+//! Owns the preflight response and the CORS headers of other responses. Only browsers enforce CORS; access control is up
+//! to API keys. All values that do not depend on the request are created once, and a disabled CORS costs nothing.
 
 use crate::gateway::bounds::{PREFLIGHT_HEADER_NAMES, PREFLIGHT_MAX_AGE};
 use crate::gateway::connection::head::is_token_char;
@@ -14,16 +14,16 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
-/// Every method that a route has.
+/// Every method of the route table.
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, OPTIONS");
 
-/// Headers that a page may send when it does not say which it wants to.
+/// The request headers that are allowed when a preflight does not ask for particular ones.
 const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
     "Authorization, Content-Type, X-API-Key, X-Request-Id, Accept, Anthropic-Version, Anthropic-Beta, \
      OpenAI-Organization, OpenAI-Project",
 );
 
-/// Headers of an answer that a page may read beside the few that it always may.
+/// The response headers that a page may read besides the CORS-safelisted ones.
 const EXPOSED: HeaderValue = HeaderValue::from_static(
     "X-Request-Id, Retry-After, x-ratelimit-limit-requests, x-ratelimit-remaining-requests, \
      x-ratelimit-reset-requests, x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens, \
@@ -35,29 +35,31 @@ const TRUE: HeaderValue = HeaderValue::from_static("true");
 const VARY_ORIGIN: HeaderValue = HeaderValue::from_static("Origin");
 const VARY_REQUEST_HEADERS: HeaderValue = HeaderValue::from_static("Access-Control-Request-Headers");
 
-/// The origins that may call, ready to be compared and answered.
+/// The allowed origins, in a form ready to compare and send.
 #[derive(Debug)]
 pub(crate) struct Cors {
     mode: OriginPolicy,
     max_age: HeaderValue,
 }
 
+/// The origins that may read responses.
 #[derive(Debug)]
 enum OriginPolicy {
     Off,
+    /// `*`
     Any,
-    /// Sorted.
+    /// Sorted, for a binary search.
     List(Vec<HeaderValue>),
 }
 
 impl Cors {
-    /// With the origins of the setting.
+    /// Creates the policy from the parsed setting.
     pub(crate) fn new(origins: &Origins) -> Self {
         let mode = match origins {
             Origins::Off => OriginPolicy::Off,
             Origins::Any => OriginPolicy::Any,
             Origins::List(list) => {
-                // The setting holds nothing that is not a header value.
+                // Drops nothing: the parser of the setting accepts only valid header values.
                 let mut values: Vec<HeaderValue> = list.iter().flat_map(HeaderValue::try_from).collect();
                 values.sort_unstable();
                 OriginPolicy::List(values)
@@ -66,19 +68,20 @@ impl Cors {
         Self { mode, max_age: HeaderValue::from(PREFLIGHT_MAX_AGE.as_secs()) }
     }
 
-    /// Whether any page may call, so that `OPTIONS` is answered.
+    /// Whether any origin is allowed. Only then does the gateway answer `OPTIONS`.
     pub(crate) fn is_enabled(&self) -> bool {
         !matches!(self.mode, OriginPolicy::Off)
     }
 
-    /// What [`Cors::decorate`] needs of a request, which by then is gone.
+    /// Returns the request's `Origin`, to be kept for [`Cors::insert_headers`]: the request is consumed before its response
+    /// exists.
     pub(crate) fn origin(&self, request: &HeaderMap) -> Option<HeaderValue> {
         if self.is_enabled() { single_value(request, &ORIGIN).cloned() } else { None }
     }
 
-    /// The answer to `OPTIONS`: 204, and for an origin that may call, what it may do.
+    /// Returns the response to `OPTIONS`: 204, for an allowed origin with the allowed methods and headers.
     ///
-    /// `Access-Control-Request-Private-Network` is answered with silence, which means no.
+    /// Ignores `Access-Control-Request-Private-Network`, which denies it.
     pub(crate) fn preflight(&self, request: &HeaderMap) -> Response<Bytes> {
         let mut response = Response::new(Bytes::new());
         *response.status_mut() = StatusCode::NO_CONTENT;
@@ -99,31 +102,31 @@ impl Cors {
         response
     }
 
-    /// Adds to an answer what lets the page read it that sent the request, if its origin may call. `origin` is the
-    /// request's only `Origin` header. Doing it twice does no more than doing it once.
+    /// Inserts the CORS headers if `origin` is allowed. `origin` is the only `Origin` header of the request. Idempotent.
     pub(crate) fn insert_headers(&self, origin: Option<&HeaderValue>, headers: &mut HeaderMap) {
         if self.allow_origin(origin, headers) {
             headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
         }
     }
 
-    /// Names the origin in the answer if it may call, and says whether it may.
+    /// Inserts `Access-Control-Allow-Origin` if the origin is allowed. Returns whether it is.
     fn allow_origin(&self, origin: Option<&HeaderValue>, headers: &mut HeaderMap) -> bool {
         match &self.mode {
             OriginPolicy::Off => false,
             OriginPolicy::Any => {
-                // Without credentials: browsers refuse them beside `*`, and an origin repeated in its place would let
-                // every page use those of its visitors. A key in a header needs none.
+                // No credentials: browsers reject them together with `*`, and echoing the origin instead would let every
+                // page use its visitors' credentials. A key in a header works without them.
                 headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, ANY_ORIGIN);
                 true
             }
             OriginPolicy::List(list) => {
-                // Also on answers to others, lest a cache give those to a page that may read them, or the reverse.
+                // Also for origins that are not allowed: otherwise a cache could serve their response to an allowed
+                // origin, or the reverse.
                 vary_by_origin(headers);
-                let Some(Ok(place)) = origin.map(|origin| list.binary_search(origin)) else { return false };
-                headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, list[place].clone());
-                // Any page can make itself the origin `null`, in a sandboxed frame.
-                if list[place] != "null" {
+                let Some(Ok(index)) = origin.map(|origin| list.binary_search(origin)) else { return false };
+                headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, list[index].clone());
+                // Any page can get the origin `null` with a sandboxed frame.
+                if list[index] != "null" {
                     headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, TRUE);
                 }
                 true
@@ -132,24 +135,25 @@ impl Cors {
     }
 }
 
-/// The value of a header that must not come twice. Twice is as good as never.
+/// Returns the value of a header that must be unique; `None` if it is missing or repeated.
 fn single_value<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
     let mut values = headers.get_all(name).iter();
     values.next().filter(|_| values.next().is_none())
 }
 
-/// Adds `Origin` to what `Vary` says already, as a line of its own: lines of one name are one list.
+/// Adds `Origin` to `Vary`, unless it is there. A separate line is enough: lines of the same name form one list (RFC 9110,
+/// section 5.3).
 fn vary_by_origin(headers: &mut HeaderMap) {
-    let is_said = headers.get_all(VARY).iter().any(|value| {
+    let has_origin = headers.get_all(VARY).iter().any(|value| {
         let mut names = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
         names.any(|name| name == b"*" || name.eq_ignore_ascii_case(b"origin"))
     });
-    if !is_said {
+    if !has_origin {
         headers.append(VARY, VARY_ORIGIN);
     }
 }
 
-/// Whether this is a list of header names that can be repeated in an answer.
+/// Whether the value is a list of valid header names, short enough to echo in a response.
 fn is_header_name_list(value: &HeaderValue) -> bool {
     let mut names = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
     value.len() <= PREFLIGHT_HEADER_NAMES

@@ -1,4 +1,4 @@
-//! What browsers are told, origin by origin.
+//! Tests of the CORS headers for each kind of origin.
 
 use super::*;
 use crate::settings::values::Value as _;
@@ -19,12 +19,12 @@ fn appended(pairs: &[(&'static str, &str)]) -> HeaderMap {
     headers
 }
 
-fn decorated(setting: &str, origin: Option<&str>, mut headers: HeaderMap) -> HeaderMap {
+fn with_cors(setting: &str, origin: Option<&str>, mut headers: HeaderMap) -> HeaderMap {
     let origin = origin.map(|origin| HeaderValue::try_from(origin).unwrap());
     cors(setting).insert_headers(origin.as_ref(), &mut headers);
     let once = headers.clone();
     cors(setting).insert_headers(origin.as_ref(), &mut headers);
-    assert_eq!(headers, once, "twice is once");
+    assert_eq!(headers, once, "inserting twice changes nothing");
     headers
 }
 
@@ -33,27 +33,28 @@ fn vary(headers: &HeaderMap) -> Vec<&str> {
 }
 
 #[test]
-fn off_means_nothing_at_all() {
-    assert_eq!(decorated("", Some("https://a.example"), HeaderMap::new()), HeaderMap::new());
-    let answer = cors("").preflight(&map(&[("origin", "https://a.example"), ("access-control-request-method", "GET")]));
-    assert_eq!((answer.status(), answer.headers().len()), (StatusCode::NO_CONTENT, 0));
+fn disabled_cors_adds_no_headers() {
+    assert_eq!(with_cors("", Some("https://a.example"), HeaderMap::new()), HeaderMap::new());
+    let response =
+        cors("").preflight(&map(&[("origin", "https://a.example"), ("access-control-request-method", "GET")]));
+    assert_eq!((response.status(), response.headers().len()), (StatusCode::NO_CONTENT, 0));
     assert!(!cors("").is_enabled() && cors("*").is_enabled());
 }
 
 #[test]
-fn any_origin_is_answered_with_a_star_and_never_with_credentials() {
+fn a_star_allows_any_origin_but_never_credentials() {
     for origin in [None, Some("https://a.example"), Some("null")] {
-        let headers = decorated("*", origin, HeaderMap::new());
+        let headers = with_cors("*", origin, HeaderMap::new());
         assert_eq!(headers["access-control-allow-origin"], "*");
         assert!(!headers.contains_key("access-control-allow-credentials") && !headers.contains_key("vary"));
     }
 }
 
 #[test]
-fn a_listed_origin_is_named_and_another_one_is_not() {
+fn only_a_listed_origin_is_allowed() {
     let setting = "https://a.example, http://localhost:3000";
     for origin in ["https://a.example", "http://localhost:3000"] {
-        let headers = decorated(setting, Some(origin), HeaderMap::new());
+        let headers = with_cors(setting, Some(origin), HeaderMap::new());
         assert_eq!(headers["access-control-allow-origin"], origin);
         assert_eq!(headers["access-control-allow-credentials"], "true");
         let exposed = headers["access-control-expose-headers"].to_str().unwrap();
@@ -74,20 +75,20 @@ fn a_listed_origin_is_named_and_another_one_is_not() {
         Some("*"),
         Some(""),
     ] {
-        let headers = decorated(setting, other, HeaderMap::new());
+        let headers = with_cors(setting, other, HeaderMap::new());
         assert_eq!((headers.len(), vary(&headers)), (1, vec!["Origin"]), "{other:?}");
     }
 }
 
 #[test]
 fn the_origin_null_gets_no_credentials() {
-    let headers = decorated("null", Some("null"), HeaderMap::new());
+    let headers = with_cors("null", Some("null"), HeaderMap::new());
     assert_eq!(headers["access-control-allow-origin"], "null");
     assert!(!headers.contains_key("access-control-allow-credentials"));
 }
 
 #[test]
-fn vary_keeps_what_it_says_already() {
+fn vary_keeps_its_existing_names() {
     for (before, after) in [
         (vec![], vec!["Origin"]),
         (vec!["Accept-Encoding"], vec!["Accept-Encoding", "Origin"]),
@@ -97,21 +98,21 @@ fn vary_keeps_what_it_says_already() {
         (vec!["*"], vec!["*"]),
     ] {
         let lines: Vec<_> = before.iter().map(|value| ("vary", *value)).collect();
-        assert_eq!(vary(&decorated("https://a.example", None, appended(&lines))), after);
+        assert_eq!(vary(&with_cors("https://a.example", None, appended(&lines))), after);
     }
 }
 
 #[test]
-fn a_preflight_says_what_a_listed_origin_may_do() {
+fn a_preflight_tells_a_listed_origin_the_allowed_methods_and_headers() {
     let request = map(&[
         ("origin", "https://a.example"),
         ("access-control-request-method", "POST"),
         ("access-control-request-headers", "authorization,content-type, x-stainless-lang"),
         ("access-control-request-private-network", "true"),
     ]);
-    let answer = cors("https://a.example").preflight(&request);
-    let headers = answer.headers();
-    assert_eq!(answer.status(), StatusCode::NO_CONTENT);
+    let response = cors("https://a.example").preflight(&request);
+    let headers = response.headers();
+    assert_eq!(response.status(), StatusCode::NO_CONTENT);
     assert_eq!(headers["access-control-allow-origin"], "https://a.example");
     assert_eq!(headers["access-control-allow-methods"], "GET, HEAD, POST, OPTIONS");
     assert_eq!(headers["access-control-allow-headers"], "authorization,content-type, x-stainless-lang");
@@ -122,28 +123,28 @@ fn a_preflight_says_what_a_listed_origin_may_do() {
 
     let mut decorated = headers.clone();
     cors("https://a.example").insert_headers(request.get(ORIGIN), &mut decorated);
-    assert_eq!(vary(&decorated), vary(headers), "an answer to a preflight may be decorated like any other");
+    assert_eq!(vary(&decorated), vary(headers), "the headers may be inserted into a preflight response, too");
 }
 
 #[test]
 fn a_preflight_of_another_origin_gets_no_allow_header() {
     for origins in [&["https://b.example"][..], &["https://a.example", "https://a.example"], &[]] {
         let lines: Vec<_> = origins.iter().map(|origin| ("origin", *origin)).collect();
-        let answer = cors("https://a.example").preflight(&appended(&lines));
-        assert_eq!(answer.status(), StatusCode::NO_CONTENT);
-        assert_eq!((answer.headers().len(), vary(answer.headers())), (1, vec!["Origin"]), "{origins:?}");
+        let response = cors("https://a.example").preflight(&appended(&lines));
+        assert_eq!(response.status(), StatusCode::NO_CONTENT);
+        assert_eq!((response.headers().len(), vary(response.headers())), (1, vec!["Origin"]), "{origins:?}");
     }
 }
 
 #[test]
-fn header_names_that_cannot_be_repeated_give_the_usual_list() {
+fn invalid_or_too_many_requested_headers_give_the_default_list() {
     let long = "x".repeat(PREFLIGHT_HEADER_NAMES + 1);
     for names in ["", "a,,b", "a b", "x-ä", "a;b", "a,", "\"a\"", &long] {
-        let answer = cors("*").preflight(&map(&[("origin", "x://y"), ("access-control-request-headers", names)]));
-        assert_eq!(answer.headers()["access-control-allow-headers"], REQUEST_HEADERS, "{names}");
-        assert!(!answer.headers().contains_key(VARY));
+        let response = cors("*").preflight(&map(&[("origin", "x://y"), ("access-control-request-headers", names)]));
+        assert_eq!(response.headers()["access-control-allow-headers"], REQUEST_HEADERS, "{names}");
+        assert!(!response.headers().contains_key(VARY));
     }
     let longest = "x".repeat(PREFLIGHT_HEADER_NAMES);
-    let answer = cors("*").preflight(&map(&[("access-control-request-headers", &longest)]));
-    assert_eq!(answer.headers()["access-control-allow-headers"], longest);
+    let response = cors("*").preflight(&map(&[("access-control-request-headers", &longest)]));
+    assert_eq!(response.headers()["access-control-allow-headers"], longest);
 }

@@ -1,11 +1,11 @@
-//! Who is calling, and how much they may ask for.
+//! Admission: authentication, authorization and rate limits of API keys, and CORS.
 //!
 //! - `auth.rs`: API keys and their scopes
-//! - `auth_failures.rs`: client addresses that send wrong keys
-//! - `rate.rs`: what each key may use and has used: requests and tokens a minute, requests in flight
+//! - `auth_failures.rs`: limits the wrong keys that a client address may send
+//! - `rate.rs`: the limits and the usage of each key: requests and tokens a minute, requests in flight
 //! - `rate_headers.rs`: the `x-ratelimit-*` headers
-//! - `ticks.rs`: the clock of limits
-//! - `cors.rs`: which web pages may read answers
+//! - `ticks.rs`: the clock of the limits
+//! - `cors.rs`: which web pages may read responses
 
 pub(super) mod auth;
 mod auth_failures;

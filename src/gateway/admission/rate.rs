@@ -1,12 +1,12 @@
-//! How much a key may ask for: requests and tokens a minute, and requests at once.
+//! Rate limits of API keys: requests a minute, tokens a minute, and concurrent requests.
 //!
-//! Owns what each key id has used, which outlives every reload of the key file: the file says how much is allowed,
-//! [`Meters`] knows how much of it is gone. Decides when a key is refused with 429. Does not decide who is asked for a
-//! key.
+//! Owns the usage of each key id, which outlives reloads of the key file: the file sets the limits, [`Meters`] holds what
+//! is used of them. Decides when a key is refused with 429. Does not decide which requests need a key.
 //!
-//! The limits are buckets of `rate_bucket.rs`, which keep the share of a minute that is used. So several lines of one id
-//! draw on one minute, and each request costs the share that its own line says: two secrets do not get two limits. The
-//! drawback: where the lines' limits differ, heavy use through the generous one leaves little for the other.
+//! The limits are buckets of `rate_bucket.rs`, which store the used share of a minute. All lines of the key file with the
+//! same id share one bucket, so a second secret does not get a second limit. Each request takes the share that its own
+//! line defines. The drawback: where the limits of the lines differ, heavy use through the line with the higher limit
+//! leaves little for the others.
 
 use super::auth_failures::KnownAddresses;
 use super::rate_headers;
@@ -25,11 +25,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-/// What every key id has used.
+/// The usage of every key id.
 ///
-/// Ids come from the key file alone, so nobody can fill it from outside. Ids that left the file go when there are many:
-/// an entry is dropped once nobody has asked for it between two sweeps, nothing holds it, and it is full again, so that
-/// a new one in its place would be the same.
+/// Ids come from the key file only, so clients cannot fill the table. Ids that were removed from the file are swept when
+/// there are many entries: an entry is dropped if it was not used between two sweeps, no request holds it, and its buckets
+/// are full again, so that a new entry would be equal.
 #[derive(Debug)]
 pub(crate) struct Meters<C: Clock = DefaultClock> {
     ticks: Ticks<C>,
@@ -43,39 +43,42 @@ struct MeterTable<C: Clock> {
     sweep_at: usize,
 }
 
-/// What one key id has used.
+/// The usage of one key id.
 #[derive(Debug)]
 struct KeyUsage<C: Clock> {
     ticks: Ticks<C>,
     requests: Bucket,
     tokens: DebtBucket,
+    /// Requests in flight; each holds a [`ConcurrencyPermit`].
     in_flight: AtomicUsize,
     known_addresses: KnownAddresses,
-    /// Whether anybody asked for it since the last sweep.
+    /// Whether the entry was looked up since the last sweep.
     used_since_sweep: AtomicBool,
 }
 
-/// What one line of the key file allows, and what its id has used. Cheap to make and to clone.
+/// The limits of one line of the key file, with the usage of its id. Cheap to create and to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Meter<C: Clock = DefaultClock> {
     usage: Arc<KeyUsage<C>>,
+    /// Requests a minute.
     requests: NonZeroU32,
+    /// Tokens a minute.
     tokens: Option<NonZeroU64>,
     max_concurrent: Option<NonZeroUsize>,
 }
 
-/// One request in flight. Frees its place when it is dropped.
+/// The right of a key to have one more request in flight. Released when it is dropped.
 #[derive(Debug)]
 pub(crate) struct ConcurrencyPermit<C: Clock = DefaultClock>(Arc<KeyUsage<C>>);
 
 impl<C: Clock + Clone> Meters<C> {
-    /// Nothing is used yet.
+    /// Creates an empty table.
     pub(crate) fn new(clock: C) -> Self {
-        let known = MeterTable { by_id: HashMap::new(), sweep_at: METERS_BEFORE_SWEEP };
-        Self { ticks: Ticks::new(clock), table: RwLock::new(known) }
+        let table = MeterTable { by_id: HashMap::new(), sweep_at: METERS_BEFORE_SWEEP };
+        Self { ticks: Ticks::new(clock), table: RwLock::new(table) }
     }
 
-    /// The meter of a key; `default` is the limit of requests where the key's own line sets none.
+    /// Returns the meter of a key. `default` is the limit of requests a minute if the key's own line sets none.
     pub(crate) fn meter_of(&self, key: &Key, default: NonZeroU32) -> Meter<C> {
         Meter {
             usage: self.find(&key.id).unwrap_or_else(|| self.insert(&key.id)),
@@ -86,25 +89,26 @@ impl<C: Clock + Clone> Meters<C> {
     }
 
     fn find(&self, id: &str) -> Option<Arc<KeyUsage<C>>> {
-        let known = self.table.read().unwrap_or_else(PoisonError::into_inner);
-        let used = known.by_id.get(id)?;
-        // A load first: most of the time there is nothing to write, and other cores keep their copy.
-        if !used.used_since_sweep.load(Ordering::Relaxed) {
-            used.used_since_sweep.store(true, Ordering::Relaxed);
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let usage = table.by_id.get(id)?;
+        // Load before store: the flag is mostly set already, and a store would take the cache line from other cores.
+        if !usage.used_since_sweep.load(Ordering::Relaxed) {
+            usage.used_since_sweep.store(true, Ordering::Relaxed);
         }
-        Some(Arc::clone(used))
+        Some(Arc::clone(usage))
     }
 
     fn insert(&self, id: &str) -> Arc<KeyUsage<C>> {
-        let mut known = self.table.write().unwrap_or_else(PoisonError::into_inner);
-        if known.by_id.len() >= known.sweep_at {
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        if table.by_id.len() >= table.sweep_at {
             let now = self.ticks.now();
-            // `get_mut` fails while a request holds the entry.
-            known.by_id.retain(|_, used| Arc::get_mut(used).is_none_or(|used| used.keep_at_sweep(now)));
-            // Twice what is left: sweeps cost next to nothing for each id that comes.
-            known.sweep_at = METERS_BEFORE_SWEEP.max(known.by_id.len() * 2);
+            // `get_mut` returns `None` while a request holds the entry; such an entry stays.
+            table.by_id.retain(|_, usage| Arc::get_mut(usage).is_none_or(|usage| usage.keep_at_sweep(now)));
+            // Twice the remaining size, so that the amortized cost of a sweep for each insert is constant.
+            table.sweep_at = METERS_BEFORE_SWEEP.max(table.by_id.len() * 2);
         }
-        Arc::clone(known.by_id.entry(id.into()).or_insert_with(|| Arc::new(KeyUsage::new(self.ticks.clone()))))
+        // Another thread may have inserted the id between `find` and the write lock.
+        Arc::clone(table.by_id.entry(id.into()).or_insert_with(|| Arc::new(KeyUsage::new(self.ticks.clone()))))
     }
 }
 
@@ -116,11 +120,13 @@ impl<C: Clock> KeyUsage<C> {
             tokens: DebtBucket::default(),
             in_flight: AtomicUsize::new(0),
             known_addresses: KnownAddresses::default(),
+            // Set, so that a new entry outlives the next sweep.
             used_since_sweep: AtomicBool::new(true),
         }
     }
 
-    /// Whether it has been asked for since the last sweep, or holds anything that a new one would not.
+    /// Clears the mark of use. Returns whether the entry stays: it was used since the last sweep, or its buckets are not
+    /// full.
     fn keep_at_sweep(&mut self, now: u64) -> bool {
         std::mem::take(self.used_since_sweep.get_mut()) || self.requests.full_at() > now || self.tokens.full_at() > now
     }
@@ -134,7 +140,7 @@ pub(crate) fn check(meter: Option<&Meter>) -> Result<(), Refusal> {
     meter.map_or(Ok(()), Meter::check)
 }
 
-/// Takes one of the key's places for requests in flight, if the caller has a key.
+/// Takes one of the key's concurrency permits, if the caller has a key.
 ///
 /// # Errors
 /// 429, as [`Meter::enter`].
@@ -172,14 +178,15 @@ impl<C: Clock> Meter<C> {
         self.take_request().map(drop).map_err(|wait| Refusal::RateLimited(REQUESTS, wait.time))
     }
 
-    /// Takes one of the key's places for requests in flight.
+    /// Takes one of the key's concurrency permits.
     ///
     /// # Errors
-    /// 429 when all that this key may have are taken; `retry_after` estimates when one is free.
+    /// 429 when the key has `max_concurrent` requests in flight; `retry_after` estimates when one of them ends.
     pub(super) fn enter(&self, retry_after: impl FnOnce() -> Duration) -> Result<ConcurrencyPermit<C>, Refusal> {
-        let most = self.max_concurrent.map_or(usize::MAX, NonZeroUsize::get);
-        let entered = self.usage.in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |present| {
-            (present < most).then_some(present.saturating_add(1))
+        let limit = self.max_concurrent.map_or(usize::MAX, NonZeroUsize::get);
+        // Relaxed: the counter guards no other data.
+        let entered = self.usage.in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |in_flight| {
+            (in_flight < limit).then_some(in_flight.saturating_add(1))
         });
         match entered {
             Ok(_) => Ok(ConcurrencyPermit(Arc::clone(&self.usage))),
@@ -187,9 +194,10 @@ impl<C: Clock> Meter<C> {
         }
     }
 
-    /// Counts the tokens of a response. They are known only after it, so the key can go into debt.
+    /// Charges the key for the tokens of a response. They are known only afterwards, so the key can go into debt.
     pub(crate) fn charge_tokens(&self, tokens: u64) {
         if let Some(limit) = self.tokens {
+            // `Duration::MAX`: the debt is not bounded.
             self.usage.tokens.charge(tokens, limit, Duration::MAX, self.usage.ticks.now());
         }
     }
@@ -202,7 +210,7 @@ impl<C: Clock> Meter<C> {
         self.usage.requests.take(Quota::per_minute(self.requests), self.usage.ticks.now())
     }
 
-    /// Returns `None` for a key without a limit of tokens.
+    /// Returns the state of the limit of tokens, or `None` for a key without one.
     fn check_tokens(&self) -> Result<Option<RateStatus>, Wait> {
         self.tokens.map(|limit| self.usage.tokens.check(limit, self.usage.ticks.now())).transpose()
     }
@@ -212,15 +220,16 @@ impl<C: Clock> Meter<C> {
         self.usage.known_addresses.remember(address, self.usage.ticks.now());
     }
 
-    /// Whether the key was used from this address lately.
+    /// Whether the key was recently used from this address.
     pub(super) fn is_known_address(&self, address: IpAddr) -> bool {
         self.usage.known_addresses.contains(address, self.usage.ticks.now())
     }
 }
 
 impl<C: Clock> Meter<C> {
-    /// Tells the client how its key stands.
+    /// Inserts the `x-ratelimit-*` headers with what remains of the key's limits.
     pub(crate) fn insert_headers(&self, headers: &mut HeaderMap) {
+        // Checks only: the state after this request's own charge.
         let requests = self.check_requests().unwrap_or_else(|wait| wait.status);
         let tokens = self.check_tokens().unwrap_or_else(|wait| Some(wait.status));
         rate_headers::insert_headers(headers, requests, tokens);

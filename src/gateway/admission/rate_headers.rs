@@ -1,30 +1,30 @@
-//! How a key stands with a limit, and how that is told to clients.
+//! The `x-ratelimit-*` headers of a response, in the form of OpenAI's API.
 //!
-//! Owns the `x-ratelimit-*` headers in the form of OpenAI's API. What is left of a limit is computed in `rate_bucket.rs`.
+//! Owns their names and format. `rate_bucket.rs` computes what remains of a limit.
 
 use crate::rate_bucket::RateStatus;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use std::io::{Cursor, Write as _};
 use std::time::Duration;
 
-/// The three headers that say how a key stands with its requests.
+/// The headers for a key's limit of requests: limit, remaining, reset.
 const REQUESTS: [HeaderName; 3] = [
     HeaderName::from_static("x-ratelimit-limit-requests"),
     HeaderName::from_static("x-ratelimit-remaining-requests"),
     HeaderName::from_static("x-ratelimit-reset-requests"),
 ];
 
-/// The same of its tokens.
+/// The headers for a key's limit of tokens: limit, remaining, reset.
 const TOKENS: [HeaderName; 3] = [
     HeaderName::from_static("x-ratelimit-limit-tokens"),
     HeaderName::from_static("x-ratelimit-remaining-tokens"),
     HeaderName::from_static("x-ratelimit-reset-tokens"),
 ];
 
-/// Tells the client how its key stands, in the headers that OpenAI's clients read.
+/// Inserts the headers for a key's requests and, if they are limited, its tokens.
 pub(super) fn insert_headers(headers: &mut HeaderMap, requests: RateStatus, tokens: Option<RateStatus>) {
-    for (names, standing) in [(REQUESTS, Some(requests)), (TOKENS, tokens)] {
-        let Some(RateStatus { limit, remaining, reset }) = standing else { continue };
+    for (names, status) in [(REQUESTS, Some(requests)), (TOKENS, tokens)] {
+        let Some(RateStatus { limit, remaining, reset }) = status else { continue };
         let [limit_name, remaining_name, reset_name] = names;
         headers.insert(limit_name, HeaderValue::from(limit));
         headers.insert(remaining_name, HeaderValue::from(remaining));
@@ -32,15 +32,15 @@ pub(super) fn insert_headers(headers: &mut HeaderMap, requests: RateStatus, toke
     }
 }
 
-/// A duration as OpenAI writes it: `20ms`, `8.64s`, `6m0s`, `1h0m0s`. Rounded up to milliseconds.
+/// Formats a duration as OpenAI does: `20ms`, `8.64s`, `6m0s`, `1h0m0s`. Rounds up to milliseconds, so that a client that
+/// waits for it is not too early.
 fn duration_value(duration: Duration) -> HeaderValue {
     let (mut seconds, mut millis) = (duration.as_secs(), duration.subsec_nanos().div_ceil(1_000_000));
     if millis == 1000 {
         (seconds, millis) = (seconds.saturating_add(1), 0);
     }
-    // Long enough for the longest duration there is.
+    // 40 bytes hold `Duration::MAX`, so the write cannot fail.
     let mut text = Cursor::new([0_u8; 40]);
-    // Cannot fail, for the same reason.
     let _ = write_duration(&mut text, seconds, millis);
     let end = usize::try_from(text.position()).unwrap_or(0);
     HeaderValue::from_bytes(&text.get_ref()[..end]).unwrap_or(HeaderValue::from_static("0s"))
@@ -91,7 +91,7 @@ mod tests {
         ] {
             assert_eq!(text(millis * 1_000_000), expected);
         }
-        assert_eq!(text(1), "1ms", "rounded up: earlier would be too early");
+        assert_eq!(text(1), "1ms", "rounded up");
         assert_eq!(text(59_999_000_001), "1m0s");
         assert_eq!(duration_value(Duration::MAX), "5124095576030431h0m15s");
     }

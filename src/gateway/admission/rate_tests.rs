@@ -1,4 +1,4 @@
-//! What no order of requests may do to a limit, by a clock that stands still until it is told.
+//! Tests of the limits under any order of requests, on a clock that moves only when told to.
 
 use super::*;
 use crate::rate_bucket::MINUTE;
@@ -20,12 +20,12 @@ fn key(id: &str, requests: Option<u32>, tokens: Option<u64>, max_concurrent: Opt
     }
 }
 
-fn soon() -> Duration {
+fn retry_after() -> Duration {
     Duration::from_secs(3)
 }
 
-fn crowded() -> Refusal {
-    Refusal::RateLimited("this API key's requests at once", soon())
+fn concurrency_refusal() -> Refusal {
+    Refusal::RateLimited("this API key's requests at once", retry_after())
 }
 
 fn meter(key: &Key) -> (FakeRelativeClock, Meter<FakeRelativeClock>) {
@@ -38,12 +38,12 @@ fn meter(key: &Key) -> (FakeRelativeClock, Meter<FakeRelativeClock>) {
 fn a_limit_is_a_bucket_that_holds_it_and_fills_in_a_minute() {
     let (clock, meter) = meter(&key("a", Some(6), None, None));
     for remaining in (0..6).rev() {
-        let standing = meter.take_request().unwrap();
+        let status = meter.take_request().unwrap();
         let reset = Duration::from_secs(10) * (6 - remaining);
-        assert_eq!(standing, RateStatus { limit: 6, remaining: remaining.into(), reset });
+        assert_eq!(status, RateStatus { limit: 6, remaining: remaining.into(), reset });
     }
-    let standing = RateStatus { limit: 6, remaining: 0, reset: Duration::from_secs(60) };
-    assert_eq!(meter.take_request(), Err(Wait { time: Duration::from_secs(10), status: standing }));
+    let status = RateStatus { limit: 6, remaining: 0, reset: Duration::from_secs(60) };
+    assert_eq!(meter.take_request(), Err(Wait { time: Duration::from_secs(10), status }));
     clock.advance(Duration::from_secs(25));
     assert_eq!(meter.check_requests().unwrap().remaining, 2);
     clock.advance(Duration::from_secs(3600));
@@ -58,7 +58,7 @@ fn the_keys_own_limit_comes_before_the_default() {
 }
 
 #[test]
-fn ids_do_not_share_and_lines_of_one_id_do() {
+fn lines_of_one_id_share_a_limit_and_other_ids_do_not() {
     let meters = Meters::new(FakeRelativeClock::default());
     let of = |id, requests| meters.meter_of(&key(id, Some(requests), None, None), limit(1));
     of("a", 1).take_request().unwrap();
@@ -76,28 +76,28 @@ fn ids_do_not_share_and_lines_of_one_id_do() {
 }
 
 #[test]
-fn a_changed_limit_leaves_the_others_as_they_stand() {
+fn a_changed_limit_leaves_the_other_limits_unchanged() {
     let meters = Meters::new(FakeRelativeClock::default());
     let before = meters.meter_of(&key("a", Some(10), Some(1000), Some(1)), limit(1));
     before.take_request().unwrap();
     before.charge_tokens(400);
-    let presence = before.enter(soon).unwrap();
+    let permit = before.enter(retry_after).unwrap();
     let after = meters.meter_of(&key("a", Some(20), Some(1000), Some(1)), limit(1));
     assert_eq!(after.check_tokens().unwrap().unwrap().remaining, 600);
     assert_eq!(after.check_requests().unwrap().remaining, 18);
-    assert_eq!(after.enter(soon).unwrap_err(), crowded());
-    drop(presence);
-    assert!(after.enter(soon).is_ok());
+    assert_eq!(after.enter(retry_after).unwrap_err(), concurrency_refusal());
+    drop(permit);
+    assert!(after.enter(retry_after).is_ok());
 }
 
 #[test]
-fn tokens_go_into_debt_and_come_back() {
+fn a_key_goes_into_debt_for_tokens_and_recovers() {
     let (clock, meter) = meter(&key("a", None, Some(60), None));
     meter.charge_tokens(59);
     assert_eq!(meter.check_tokens().unwrap().unwrap().remaining, 1);
     meter.charge_tokens(61);
     let wait = meter.check_tokens().unwrap_err();
-    assert_eq!(wait.time, Duration::from_secs(61), "60 to pay the debt, one for a token");
+    assert_eq!(wait.time, Duration::from_secs(61), "60 s to pay the debt, one for a token");
     assert_eq!(wait.status, RateStatus { limit: 60, remaining: 0, reset: Duration::from_secs(120) });
     clock.advance(wait.time);
     assert_eq!(meter.check_tokens().unwrap().unwrap().remaining, 1);
@@ -134,26 +134,26 @@ fn an_address_is_known_for_every_line_of_an_id() {
 #[test]
 fn a_concurrency_permit_is_released_however_it_ends() {
     let (_, meter) = meter(&key("a", None, None, Some(2)));
-    let first = meter.enter(soon).unwrap();
-    let second = meter.enter(soon).unwrap();
-    assert_eq!(meter.enter(soon).unwrap_err(), crowded());
+    let first = meter.enter(retry_after).unwrap();
+    let second = meter.enter(retry_after).unwrap();
+    assert_eq!(meter.enter(retry_after).unwrap_err(), concurrency_refusal());
     drop(first);
-    let third = meter.enter(soon).unwrap();
-    assert_eq!(meter.enter(soon).unwrap_err(), crowded());
+    let third = meter.enter(retry_after).unwrap();
+    assert_eq!(meter.enter(retry_after).unwrap_err(), concurrency_refusal());
     let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
-        let _presence = second;
+        let _permit = second;
         std::panic::resume_unwind(Box::new(()));
     }));
-    assert!(panicked.is_err() && meter.enter(soon).is_ok());
+    assert!(panicked.is_err() && meter.enter(retry_after).is_ok());
     drop(third);
 }
 
 #[test]
-fn ids_no_longer_asked_for_go_once_they_are_full_again() {
+fn unused_ids_are_swept_once_their_buckets_are_full() {
     let clock = FakeRelativeClock::default();
     let meters = Meters::new(clock.clone());
     let of = |id: &str| meters.meter_of(&key(id, Some(60), Some(60), Some(1)), limit(1));
-    let held = of("held").enter(soon).unwrap();
+    let held = of("held").enter(retry_after).unwrap();
     of("indebted").charge_tokens(1_000_000);
     for round in 0..10 {
         for i in 0..METERS_BEFORE_SWEEP {
@@ -163,13 +163,13 @@ fn ids_no_longer_asked_for_go_once_they_are_full_again() {
         let known = meters.table.read().unwrap().by_id.len();
         assert!(known <= 3 * METERS_BEFORE_SWEEP, "{known} in round {round}");
     }
-    assert_eq!(of("held").enter(soon).unwrap_err(), crowded());
+    assert_eq!(of("held").enter(retry_after).unwrap_err(), concurrency_refusal());
     assert!(of("indebted").check_tokens().is_err());
     drop(held);
 }
 
 #[test]
-fn threads_that_race_get_the_limit_and_no_more() {
+fn concurrent_threads_together_get_exactly_the_limit() {
     let meters = Meters::new(FakeRelativeClock::default());
     let line = key("a", Some(1000), Some(1_000_000), Some(3));
     let taken: usize = std::thread::scope(|scope| {
@@ -177,7 +177,7 @@ fn threads_that_race_get_the_limit_and_no_more() {
             (0..1000)
                 .filter(|_| {
                     let meter = meters.meter_of(&line, limit(1));
-                    let _presence = meter.enter(soon);
+                    let _permit = meter.enter(retry_after);
                     meter.charge_tokens(10);
                     assert!(meter.usage.in_flight.load(Ordering::Relaxed) <= 3);
                     meter.take_request().is_ok()
@@ -193,11 +193,11 @@ fn threads_that_race_get_the_limit_and_no_more() {
     assert_eq!(meter.check_tokens().unwrap().unwrap().remaining, 1_000_000 - 40_000);
 }
 
-/// One thing that happens to a meter.
+/// An operation on a meter, or a pause.
 #[derive(Debug, Clone)]
 enum MeterEvent {
     Pause(u64),
-    Look,
+    Check,
     Take,
     Spend(u64),
 }
@@ -206,7 +206,7 @@ fn events() -> impl Strategy<Value = Vec<MeterEvent>> {
     let event = prop_oneof![
         (0..20 * MINUTE / 10).prop_map(MeterEvent::Pause),
         (0..MINUTE / 1000).prop_map(MeterEvent::Pause),
-        Just(MeterEvent::Look),
+        Just(MeterEvent::Check),
         Just(MeterEvent::Take),
         Just(MeterEvent::Take),
         Just(MeterEvent::Take),
@@ -217,7 +217,7 @@ fn events() -> impl Strategy<Value = Vec<MeterEvent>> {
 
 proptest! {
     #[test]
-    fn no_window_holds_more_than_the_limit_and_what_came_back(per_minute in 1..50_u32, events in events()) {
+    fn no_window_holds_more_requests_than_the_limit_and_its_refill(per_minute in 1..50_u32, events in events()) {
         let (clock, meter) = meter(&key("a", Some(per_minute), None, None));
         let interval = MINUTE / u64::from(per_minute);
         let (mut now, mut taken) = (0, Vec::new());
@@ -233,14 +233,14 @@ proptest! {
         }
         for (first, start) in taken.iter().enumerate() {
             for (last, end) in taken.iter().enumerate().skip(first) {
-                let most = u64::from(per_minute) + (end - start) / interval;
-                prop_assert!((last - first + 1) as u64 <= most, "{start} to {end}");
+                let limit_of_window = u64::from(per_minute) + (end - start) / interval;
+                prop_assert!((last - first + 1) as u64 <= limit_of_window, "{start} to {end}");
             }
         }
     }
 
     #[test]
-    fn a_wait_is_exact(per_minute in 1..10_000_u32, tokens in 1..1_000_000_u64, spent in 0..10_000_000_u64) {
+    fn the_reported_wait_is_exact(per_minute in 1..10_000_u32, tokens in 1..1_000_000_u64, spent in 0..10_000_000_u64) {
         let (clock, meter) = meter(&key("a", Some(per_minute), Some(tokens), None));
         for _ in 0..per_minute {
             meter.take_request().unwrap();
@@ -254,7 +254,7 @@ proptest! {
 
         meter.charge_tokens(spent);
         match meter.check_tokens() {
-            Ok(standing) => prop_assert_eq!(standing.unwrap().remaining, tokens - spent),
+            Ok(status) => prop_assert_eq!(status.unwrap().remaining, tokens - spent),
             Err(wait) => {
                 prop_assert!(spent >= tokens);
                 clock.advance(wait.time - NANO);
@@ -266,7 +266,7 @@ proptest! {
     }
 
     #[test]
-    fn a_check_changes_nothing_and_a_take_takes_one(per_minute in 1..100_u32, events in events()) {
+    fn a_check_takes_nothing_and_a_take_takes_one(per_minute in 1..100_u32, events in events()) {
         let (clock, meter) = meter(&key("a", Some(per_minute), Some(500), None));
         for event in events {
             let before = meter.check_requests();
@@ -275,10 +275,10 @@ proptest! {
             match event {
                 MeterEvent::Pause(nanos) => {
                     clock.advance(Duration::from_nanos(nanos));
-                    let remaining = |outcome: Result<RateStatus, Wait>| outcome.map_or(0, |standing| standing.remaining);
+                    let remaining = |outcome: Result<RateStatus, Wait>| outcome.map_or(0, |status| status.remaining);
                     prop_assert!(remaining(meter.check_requests()) >= remaining(before));
                 }
-                MeterEvent::Look => {}
+                MeterEvent::Check => {}
                 MeterEvent::Take => match (before, meter.take_request()) {
                     (Ok(before), Ok(after)) => prop_assert_eq!(before.remaining, after.remaining + 1),
                     (before, after) => prop_assert_eq!(before, after),
@@ -292,7 +292,7 @@ proptest! {
     }
 
     #[test]
-    fn spending_twice_is_spending_the_sum(
+    fn two_charges_equal_a_charge_of_their_sum(
         per_minute in 1..=u64::MAX, first in 0..=u64::MAX, second in 0..=u64::MAX, pause in 0..MINUTE,
     ) {
         let line = key("a", None, Some(per_minute), None);

@@ -1,10 +1,10 @@
-//! The clock of limits: nanoseconds since a start, as one integer that fits an atomic.
+//! The clock of the rate limits: nanoseconds since a start, as one integer that fits an atomic.
 //!
-//! Owns only the conversion. Which clock it is comes from outside, so that tests can hold it still.
+//! Owns only the conversion. The caller passes the clock, so that tests can control it.
 
 use governor::clock::{Clock, DefaultClock, Reference};
 
-/// Counts nanoseconds. Clones count from the same start.
+/// A counter of nanoseconds. Clones count from the same start.
 #[derive(Debug, Clone)]
 pub(super) struct Ticks<C: Clock = DefaultClock> {
     clock: C,
@@ -12,13 +12,13 @@ pub(super) struct Ticks<C: Clock = DefaultClock> {
 }
 
 impl<C: Clock> Ticks<C> {
-    /// Starts to count.
+    /// Starts counting now.
     pub(super) fn new(clock: C) -> Self {
         let start = clock.now();
         Self { clock, start }
     }
 
-    /// Nanoseconds since the start; enough for 584 years.
+    /// Returns the nanoseconds since the start. Overflows after 584 years.
     pub(super) fn now(&self) -> u64 {
         self.clock.now().duration_since(self.start).as_u64()
     }

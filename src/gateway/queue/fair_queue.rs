@@ -1,29 +1,34 @@
-//! The order of a line, pure: who holds a slot, who waits, who is next.
+//! A fair queue, as pure data: the number of slots in use, and the order of the waiting requests.
 //!
-//! Within a key, first come is first served. Between keys the turn goes round, so a key with a thousand waiting requests
-//! delays another one's only request by a single turn. Knows nothing of time, tasks or locks; `mod.rs` does.
+//! First in, first out within a key; round robin between keys. So a key with a thousand waiting requests delays the only
+//! request of another key by a single slot. Does not deal with time, tasks or locks; `mod.rs` does.
 
 use std::collections::{HashMap, VecDeque};
 
-/// A line of waiters `W`.
+/// A fair queue of waiters `W`.
 pub(super) struct FairQueue<W> {
+    /// The most waiters; `None` means no bound.
     bound: Option<usize>,
+    /// Slots in use.
     active: usize,
+    /// Waiters in `waiters`, over all keys.
     waiting: usize,
+    /// Counts up: the number of the next waiter that joins at the end.
     next_number: u64,
-    /// The keys that have somebody waiting, each once; the first one's turn is next.
+    /// The keys with waiters, each once, in the order of their turns.
     key_rotation: VecDeque<String>,
+    /// The waiters of each key with their numbers, which ascend.
     waiters: HashMap<String, VecDeque<(i64, W)>>,
-    /// Counts down: numbers of those who were put back to the front.
+    /// Counts down: the number of the last waiter that joined at the front.
     front_number: i64,
 }
 
-/// The line is as long as it may be.
+/// The queue has as many waiters as its bound allows.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct QueueFullError;
 
 impl<W> FairQueue<W> {
-    /// At most `bound` wait.
+    /// Creates an empty queue with at most `bound` waiters.
     pub(super) fn new(bound: Option<usize>) -> Self {
         Self {
             bound,
@@ -36,31 +41,36 @@ impl<W> FairQueue<W> {
         }
     }
 
+    /// Returns the number of slots in use.
     pub(super) fn active(&self) -> usize {
         self.active
     }
 
+    /// Returns the number of waiters.
     pub(super) fn waiting(&self) -> usize {
         self.waiting
     }
 
-    /// Whether one more may come in: to one of so many slots, or into the line.
+    /// Whether one more request can take one of `slots` slots or join the queue.
     pub(super) fn has_capacity(&self, slots: usize) -> bool {
         self.can_start(slots) || self.bound.is_none_or(|bound| self.waiting < bound)
     }
 
-    /// Takes one of so many slots if one is free and nobody waits for it.
+    /// Takes one of `slots` slots if one is free and no request waits for it. Returns whether it did.
     pub(super) fn try_start(&mut self, slots: usize) -> bool {
-        let starts = self.can_start(slots);
-        self.active += usize::from(starts);
-        starts
+        let can_start = self.can_start(slots);
+        self.active += usize::from(can_start);
+        can_start
     }
 
     fn can_start(&self, slots: usize) -> bool {
         self.waiting == 0 && self.active < slots
     }
 
-    /// Goes to the end of the key's part of the line. Returns the number to leave with.
+    /// Appends a waiter to those of its key. Returns the number to [`leave`](Self::leave) with.
+    ///
+    /// # Errors
+    /// [`QueueFullError`] when `bound` requests wait already.
     pub(super) fn join(&mut self, key: &str, waiter: W) -> Result<i64, QueueFullError> {
         if self.bound.is_some_and(|bound| self.waiting >= bound) {
             return Err(QueueFullError);
@@ -69,6 +79,7 @@ impl<W> FairQueue<W> {
         self.next_number += 1;
         match self.waiters.get_mut(key) {
             Some(queue) => queue.push_back((number, waiter)),
+            // A key without waiters is not in the rotation; it joins at the end.
             None => {
                 self.key_rotation.push_back(key.to_owned());
                 self.waiters.insert(key.to_owned(), VecDeque::from([(number, waiter)]));
@@ -78,44 +89,45 @@ impl<W> FairQueue<W> {
         Ok(number)
     }
 
-    /// Gives a slot back and goes to the very front: the slot was no use, because the worker went away in between.
-    /// Whoever held a slot is let in whatever the bound.
+    /// Releases a slot and puts its holder at the front of the queue, because the worker went away before the slot was used.
+    /// Ignores the bound: the request was accepted before.
     pub(super) fn return_to_front(&mut self, key: &str, waiter: W) -> i64 {
         self.active -= 1;
         self.join_front(key, waiter)
     }
 
-    /// Goes to the very front, whatever the bound.
+    /// Puts a waiter at the front of the queue, regardless of the bound. Returns the number to [`leave`](Self::leave) with.
     pub(super) fn join_front(&mut self, key: &str, waiter: W) -> i64 {
         self.front_number -= 1;
         let number = self.front_number;
         self.waiters.entry(key.to_owned()).or_default().push_front((number, waiter));
-        self.key_rotation.retain(|turn| turn != key);
+        self.key_rotation.retain(|other| other != key);
+        // The key takes its next turn now instead of at its place in the rotation.
         self.key_rotation.push_front(key.to_owned());
         self.waiting += 1;
         number
     }
 
-    /// Leaves the line. False when the waiter is no longer in it, because its turn has come.
+    /// Removes a waiter. Returns false if it is no longer in the queue, because it was granted a slot or refused.
     pub(super) fn leave(&mut self, key: &str, number: i64) -> bool {
         let Some(queue) = self.waiters.get_mut(key) else { return false };
-        // Numbers ascend within a queue: those put back count down in front, the others up behind.
-        let Ok(at) = queue.binary_search_by_key(&number, |(number, _)| *number) else { return false };
-        queue.remove(at);
+        // Numbers ascend within a key: they count down at the front and up at the end.
+        let Ok(index) = queue.binary_search_by_key(&number, |(number, _)| *number) else { return false };
+        queue.remove(index);
         if queue.is_empty() {
             self.waiters.remove(key);
-            self.key_rotation.retain(|turn| turn != key);
+            self.key_rotation.retain(|other| other != key);
         }
         self.waiting -= 1;
         true
     }
 
-    /// Gives a slot back.
+    /// Releases a slot.
     pub(super) fn release_slot(&mut self) {
         self.active -= 1;
     }
 
-    /// The next waiter, who now holds one of so many slots, if there is both.
+    /// Grants one of `slots` slots to the next waiter and returns it, if a slot is free and a request waits.
     pub(super) fn grant_next(&mut self, slots: usize) -> Option<W> {
         if self.active >= slots {
             return None;
@@ -125,11 +137,12 @@ impl<W> FairQueue<W> {
         Some(waiter)
     }
 
-    /// Sends everybody away.
+    /// Removes all waiters and returns them in their order.
     pub(super) fn take_all(&mut self) -> Vec<W> {
         std::iter::from_fn(|| self.pop()).collect()
     }
 
+    /// Removes the next waiter, and moves its key to the end of the rotation.
     fn pop(&mut self) -> Option<W> {
         let key = self.key_rotation.pop_front()?;
         let queue = self.waiters.get_mut(&key)?;
@@ -150,112 +163,112 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn within_a_key_first_come_is_first_served() {
-        let mut line = FairQueue::new(None);
-        assert!(line.try_start(1));
+    fn the_requests_of_a_key_are_served_in_the_order_of_their_arrival() {
+        let mut queue = FairQueue::new(None);
+        assert!(queue.try_start(1));
         for number in 0..4 {
-            line.join("a", number).unwrap();
+            queue.join("a", number).unwrap();
         }
         for expected in 0..4 {
-            line.release_slot();
-            assert_eq!(line.grant_next(1), Some(expected));
+            queue.release_slot();
+            assert_eq!(queue.grant_next(1), Some(expected));
         }
     }
 
     #[test]
     fn a_key_with_a_thousand_waiting_delays_another_by_one_slot() {
-        let mut line = FairQueue::new(None);
-        assert!(line.try_start(1));
+        let mut queue = FairQueue::new(None);
+        assert!(queue.try_start(1));
         for _ in 0..1_000 {
-            line.join("greedy", "greedy").unwrap();
+            queue.join("busy", "busy").unwrap();
         }
-        line.join("modest", "modest").unwrap();
-        line.release_slot();
-        assert_eq!(line.grant_next(1), Some("greedy"));
-        line.release_slot();
-        assert_eq!(line.grant_next(1), Some("modest"));
+        queue.join("quiet", "quiet").unwrap();
+        queue.release_slot();
+        assert_eq!(queue.grant_next(1), Some("busy"));
+        queue.release_slot();
+        assert_eq!(queue.grant_next(1), Some("quiet"));
     }
 
     #[test]
     fn a_newcomer_never_overtakes_a_waiter() {
-        let mut line = FairQueue::new(None);
-        line.join("a", 1).unwrap();
-        assert!(!line.try_start(1), "the slot is free, but somebody waits");
-        assert_eq!(line.grant_next(1), Some(1));
+        let mut queue = FairQueue::new(None);
+        queue.join("a", 1).unwrap();
+        assert!(!queue.try_start(1), "the slot is free, but a request waits");
+        assert_eq!(queue.grant_next(1), Some(1));
     }
 
     #[test]
     fn a_waiter_put_back_is_next_even_in_a_full_queue() {
-        let mut line = FairQueue::new(Some(2));
-        assert!(line.try_start(1));
-        line.join("a", "a1").unwrap();
-        line.join("b", "b1").unwrap();
-        assert_eq!(line.join("c", "c1"), Err(QueueFullError));
-        let number = line.return_to_front("b", "b0");
-        assert_eq!((line.waiting(), line.active()), (3, 0));
-        assert_eq!(line.grant_next(1), Some("b0"));
-        assert!(!line.leave("b", number));
-        line.release_slot();
-        assert_eq!(line.grant_next(1), Some("a1"));
+        let mut queue = FairQueue::new(Some(2));
+        assert!(queue.try_start(1));
+        queue.join("a", "a1").unwrap();
+        queue.join("b", "b1").unwrap();
+        assert_eq!(queue.join("c", "c1"), Err(QueueFullError));
+        let number = queue.return_to_front("b", "b0");
+        assert_eq!((queue.waiting(), queue.active()), (3, 0));
+        assert_eq!(queue.grant_next(1), Some("b0"));
+        assert!(!queue.leave("b", number));
+        queue.release_slot();
+        assert_eq!(queue.grant_next(1), Some("a1"));
     }
 
-    /// What may happen to a line; keys are few, so that they meet.
+    /// An operation on a queue. Few keys, so that several requests have the same.
     #[derive(Debug, Clone)]
     enum QueueStep {
-        Arrive { key: u8, open: bool },
+        Arrive { key: u8, is_ready: bool },
         Leave { nth: usize },
         Finish,
         Serve,
-        PutBack,
-        Dissolve,
+        ReturnToFront,
+        RefuseAll,
     }
 
     fn steps() -> impl Strategy<Value = Vec<QueueStep>> {
         let step = prop_oneof![
-            8 => (0..4u8, any::<bool>()).prop_map(|(key, open)| QueueStep::Arrive { key, open }),
+            8 => (0..4u8, any::<bool>()).prop_map(|(key, is_ready)| QueueStep::Arrive { key, is_ready }),
             2 => (0..50usize).prop_map(|nth| QueueStep::Leave { nth }),
             4 => Just(QueueStep::Finish),
             4 => Just(QueueStep::Serve),
-            1 => Just(QueueStep::PutBack),
-            1 => Just(QueueStep::Dissolve),
+            1 => Just(QueueStep::ReturnToFront),
+            1 => Just(QueueStep::RefuseAll),
         ];
         proptest::collection::vec(step, 0..200)
     }
 
     proptest! {
-        /// Against a model that is a plain list: nobody is lost, doubled, or served out of turn; bounds hold.
+        /// Compared with a plain list: no waiter is lost, duplicated or served out of order, and the bounds hold.
         #[test]
         fn no_waiter_is_lost_and_no_bound_is_broken(steps in steps(), slots in 1..4usize, bound in proptest::option::of(0..6usize)) {
-            let mut line = FairQueue::new(bound);
+            let mut queue = FairQueue::new(bound);
             let mut waiting: Vec<(u8, i64, u32)> = Vec::new();
             let mut holding: Vec<(u8, u32)> = Vec::new();
-            let mut put_back = 0usize;
+            let mut returned = 0usize;
             for (name, step) in steps.into_iter().enumerate() {
                 let name = name as u32;
                 match step {
-                    QueueStep::Arrive { key, open } => {
-                        let slots = if open { slots } else { 0 };
-                        let room = line.has_capacity(slots);
-                        if line.try_start(slots) {
-                            prop_assert!(room && open && waiting.is_empty());
+                    QueueStep::Arrive { key, is_ready } => {
+                        let slots = if is_ready { slots } else { 0 };
+                        let has_capacity = queue.has_capacity(slots);
+                        if queue.try_start(slots) {
+                            prop_assert!(has_capacity && is_ready && waiting.is_empty());
                             holding.push((key, name));
-                        } else if let Ok(number) = line.join(&key.to_string(), (key, name)) {
-                            prop_assert!(room);
+                        } else if let Ok(number) = queue.join(&key.to_string(), (key, name)) {
+                            prop_assert!(has_capacity);
                             waiting.push((key, number, name));
                         } else {
-                            prop_assert!(!room);
+                            prop_assert!(!has_capacity);
                         }
                     }
                     QueueStep::Leave { nth } if !waiting.is_empty() => {
                         let (key, number, _) = waiting.remove(nth % waiting.len());
-                        prop_assert!(line.leave(&key.to_string(), number));
-                        prop_assert!(!line.leave(&key.to_string(), number), "nobody leaves twice");
+                        prop_assert!(queue.leave(&key.to_string(), number));
+                        prop_assert!(!queue.leave(&key.to_string(), number), "a waiter cannot leave twice");
                     }
                     QueueStep::Finish if !holding.is_empty() => {
                         holding.remove(0);
-                        line.release_slot();
+                        queue.release_slot();
                     }
-                    QueueStep::Serve => match line.grant_next(slots) {
+                    QueueStep::Serve => match queue.grant_next(slots) {
                         Some((key, name)) => {
                             let first = waiting.iter().position(|(other, ..)| *other == key);
                             prop_assert_eq!(first.map(|at| waiting.remove(at).2), Some(name), "first of its key");
@@ -263,38 +276,38 @@ mod tests {
                         }
                         None => prop_assert!(waiting.is_empty() || holding.len() == slots),
                     },
-                    QueueStep::PutBack if !holding.is_empty() => {
+                    QueueStep::ReturnToFront if !holding.is_empty() => {
                         let (key, name) = holding.remove(0);
-                        let number = line.return_to_front(&key.to_string(), (key, name));
+                        let number = queue.return_to_front(&key.to_string(), (key, name));
                         waiting.insert(0, (key, number, name));
-                        put_back += 1;
+                        returned += 1;
                     }
-                    QueueStep::Dissolve => prop_assert_eq!(line.take_all().len(), std::mem::take(&mut waiting).len()),
+                    QueueStep::RefuseAll => prop_assert_eq!(queue.take_all().len(), std::mem::take(&mut waiting).len()),
                     _ => {}
                 }
-                prop_assert_eq!(line.waiting(), waiting.len());
-                prop_assert_eq!(line.active(), holding.len());
+                prop_assert_eq!(queue.waiting(), waiting.len());
+                prop_assert_eq!(queue.active(), holding.len());
                 prop_assert!(holding.len() <= slots);
-                prop_assert!(bound.is_none_or(|bound| waiting.len() <= bound + put_back));
-                prop_assert_eq!(line.key_rotation.len(), line.waiters.len());
+                prop_assert!(bound.is_none_or(|bound| waiting.len() <= bound + returned));
+                prop_assert_eq!(queue.key_rotation.len(), queue.waiters.len());
             }
         }
 
-        /// However many each key brings, no key is served twice while another one waits through both.
+        /// No key is served twice while another key waits, however many requests each key has.
         #[test]
         fn keys_are_served_in_rotation(counts in proptest::collection::vec(1..20usize, 1..6)) {
-            let mut line = FairQueue::new(None);
-            prop_assert!(line.try_start(1));
+            let mut queue = FairQueue::new(None);
+            prop_assert!(queue.try_start(1));
             for (key, count) in counts.iter().enumerate() {
                 for _ in 0..*count {
-                    line.join(&key.to_string(), key).unwrap();
+                    queue.join(&key.to_string(), key).unwrap();
                 }
             }
             let mut left = counts.clone();
             while left.iter().any(|count| *count > 0) {
                 for key in (0..left.len()).filter(|key| left[*key] > 0).collect::<Vec<_>>() {
-                    line.release_slot();
-                    prop_assert_eq!(line.grant_next(1), Some(key));
+                    queue.release_slot();
+                    prop_assert_eq!(queue.grant_next(1), Some(key));
                     left[key] -= 1;
                 }
             }

@@ -1,15 +1,16 @@
-//! The wait for a slot, in one queue for each model.
+//! The queue of each model, in which requests wait for a slot.
 //!
-//! [`Queue::enter`] is one step under one lock: a slot, a place in the queue, or a refusal, and nothing between them. A
-//! slot that is given back goes straight to the next request that waits. While the model is not ready no slot is given,
-//! and requests wait for it in the same queue. Dropping a place leaves the queue; dropping a ticket gives the slot back.
+//! [`Queue::enter`] grants a slot, queues the request or refuses it, in one step under one lock. A released slot goes
+//! directly to the next waiting request. While the model is not ready no slot is granted, and requests wait for the model in
+//! the same queue. Dropping a [`Waiting`](ticket::Waiting) leaves the queue; dropping a [`Ticket`](ticket::Ticket) releases
+//! its slot.
 //!
-//! - `ticket.rs`: the right to be in flight, which the body of an answer keeps, and the place of a request that waits
-//! - `fair_queue.rs`: who is next
-//! - `wait.rs`: from a place to a slot and a worker
+//! - `ticket.rs`: waiting requests and tickets; a response body keeps its ticket until the response ends
+//! - `fair_queue.rs`: the order of the waiting requests, fair between keys
+//! - `wait.rs`: waits for a slot and for a worker to use it with
 //! - `unavailable.rs`: the refusal for each reason why a model cannot serve
-//! - `model_queues.rs`: the queue of each model, and which model a request means
-//! - `job_capacity.rs`: how many jobs of a platform's queue may still be taken
+//! - `model_queues.rs`: the queues of all models, and which model a request means
+//! - `job_capacity.rs`: how many more jobs of a platform's queue may be taken
 
 mod fair_queue;
 mod job_capacity;
@@ -30,63 +31,63 @@ use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use unavailable::refusal_of;
 
-/// The line of one model.
+/// The queue of one model. Clones share it.
 #[derive(Clone)]
 pub struct Queue(Arc<QueueInner>);
 
 struct QueueInner {
     state: Mutex<QueueState>,
-    /// The slots of all workers that can serve at this moment.
+    /// Returns the slots of all workers that can serve now; 0 while the model is not ready.
     slots: Box<dyn Fn() -> usize + Send + Sync>,
-    /// Cancelled when the line is closed or retired, nobody waits, the last slot has been given back and the last pass
-    /// has ended.
+    /// Cancelled when the queue is closed or retired, no request waits, and neither a slot nor a slotless ticket is held.
     drained: CancellationToken,
-    /// Cancelled when the line is closed.
+    /// Cancelled when the queue is closed.
     closing: CancellationToken,
     timeouts: QueueTimeouts,
     metrics: Arc<Metrics>,
-    /// Told when more or fewer hold a slot or wait.
+    /// Notified when the number of active or waiting requests changes.
     changed: Arc<Notify>,
 }
 
-/// What a waiter is told.
+/// The outcome of a wait in the queue.
 enum WaitOutcome {
-    /// It holds a slot now.
+    /// The request holds a slot now.
     Granted,
-    /// It will get none.
+    /// The request gets no slot.
     Refused(Refusal),
 }
 
 struct QueueState {
     fair_queue: FairQueue<oneshot::Sender<WaitOutcome>>,
     service_time: ServiceTime,
-    /// What everybody is told since the line was closed.
+    /// The refusal of every request once the queue is closed.
     closed: Option<Refusal>,
-    /// Nobody new is sent here: the model is no longer served.
+    /// Whether the model has left the configuration: the queue gets no new requests.
     retired: bool,
-    /// Requests in flight that hold no slot; the drain waits for them too.
+    /// Requests in flight that hold no slot. The drain waits for them, too.
     slotless_requests: usize,
-    /// Since when the model has been seen not ready; none while it is. Kept as long as somebody waits.
+    /// When the model was first seen not ready; `None` while it is ready. Updated when a request enters and
+    /// while requests wait.
     unready_since: Option<ActiveInstant>,
-    /// What this line has added to the gauges of all lines: requests that hold a slot, and those that wait.
+    /// What this queue has added to the gauges of all queues: active requests and waiting requests.
     published_counts: (usize, usize),
 }
 
 /// How long a request may wait.
 #[derive(Debug, Clone, Copy)]
 pub struct QueueTimeouts {
-    /// `QUEUE_TIMEOUT`; without one, only the wait for a model that is not ready has an end.
+    /// `QUEUE_TIMEOUT`. Without it only the wait for a model that is not ready is limited.
     pub queue: Option<Duration>,
-    /// `REQUEST_TIMEOUT`, which bounds the wait for a model where there is no `QUEUE_TIMEOUT`.
+    /// `REQUEST_TIMEOUT`, which limits the wait for a model that is not ready if there is no `QUEUE_TIMEOUT`.
     pub request: Duration,
 }
 
 impl Queue {
-    /// A line where at most `bound` wait. `slots` says how many the workers that can serve at this moment have: none
-    /// while the model is not ready. `changed` is told whenever more or fewer hold a slot or wait.
+    /// Creates a queue in which at most `bound` requests wait. `slots` returns the slots of all workers that can serve now,
+    /// 0 while the model is not ready. `changed` is notified when the number of active or waiting requests changes.
     pub fn new(
         bound: Option<usize>,
-        patience: QueueTimeouts,
+        timeouts: QueueTimeouts,
         slots: impl Fn() -> usize + Send + Sync + 'static,
         metrics: Arc<Metrics>,
         changed: Arc<Notify>,
@@ -105,13 +106,16 @@ impl Queue {
             slots: Box::new(slots),
             drained: CancellationToken::new(),
             closing: CancellationToken::new(),
-            timeouts: patience,
+            timeouts,
             metrics,
             changed,
         }))
     }
 
-    /// Whether [`Queue::enter`] would let one more in at this moment.
+    /// Checks that [`Queue::enter`] would accept one more request now.
+    ///
+    /// # Errors
+    /// The refusal that [`Queue::enter`] would return: the queue is full, closed, or drained after it was retired.
     pub(super) fn check_capacity(&self, needs_slot: bool) -> Result<(), Refusal> {
         self.check_capacity_locked(&self.lock(), needs_slot, (self.0.slots)())
     }
@@ -120,62 +124,65 @@ impl Queue {
         if let Some(refusal) = &state.closed {
             return Err(refusal.clone());
         }
-        // Its workers may be gone: whoever still comes has to look for the model again.
+        // The workers of a drained queue may be stopped, so the client has to resolve the model again.
         if self.is_drained() {
             return Err(Refusal::ModelLoading(RETRY_AFTER_UNKNOWN));
         }
-        let (has_room, comes_back) = match needs_slot {
+        let (has_capacity, retry_after) = match needs_slot {
             true => (state.fair_queue.has_capacity(slots), state.estimated_wait(slots)),
             false => (state.slotless_requests < MAX_SLOTLESS_REQUESTS, RETRY_AFTER_UNKNOWN),
         };
-        if has_room {
+        if has_capacity {
             return Ok(());
         }
-        Err(Refusal::QueueFull(comes_back))
+        Err(Refusal::QueueFull(retry_after))
     }
 
-    /// Sends everybody away who waits, and whoever comes later: the service is being stopped.
+    /// Refuses all waiting and future requests, because the service is shutting down.
     pub fn close(&self) {
         self.close_with(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN));
     }
 
-    /// The same because the workers are being stopped: of a model that is no longer served, or that has others now.
+    /// Refuses all waiting and future requests, because the workers are being stopped: those of the model `removed` from the
+    /// configuration, or, with `None`, those of a model that has new workers in another queue.
     pub fn close_for_worker_stop(&self, removed: Option<&str>) {
-        let others = Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN);
-        self.close_with(removed.map_or(others, |model| Refusal::ModelRemoved(model.to_owned())));
+        let replaced = Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN);
+        self.close_with(removed.map_or(replaced, |model| Refusal::ModelRemoved(model.to_owned())));
     }
 
     fn close_with(&self, refusal: Refusal) {
         let mut state = self.lock();
+        // Refused and closed under one lock: no request can enter in between.
         self.refuse_waiting(&mut state, &refusal);
         state.closed = Some(refusal);
         self.0.closing.cancel();
         self.publish_counts(&mut state);
     }
 
-    /// What whoever waits is told when the line is closed.
+    /// Returns the refusal of waiting requests when the queue is closed.
     fn closing_refusal(&self) -> Refusal {
         self.lock().closed.clone().unwrap_or(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN))
     }
 
-    /// Nobody new comes: once those who wait have been served too, it is drained.
+    /// Marks the queue as getting no new requests. It is drained once all its requests have been served.
     pub(super) fn retire(&self) {
         let mut state = self.lock();
         state.retired = true;
         self.publish_counts(&mut state);
     }
 
-    /// Waits until the line is closed or retired and nothing is in flight any more, be it with a slot or without.
+    /// Waits until the queue is closed or retired and no request is waiting or in flight, with a slot or without.
     pub async fn drained(&self) {
         self.0.drained.cancelled().await;
     }
 
-    /// Whether that is so.
+    /// Whether the queue is drained; see [`Queue::drained`].
     pub(super) fn is_drained(&self) -> bool {
         self.0.drained.is_cancelled()
     }
 
-    /// Gives out slots when the model becomes ready, and answers everybody who waits when its load fails, until `stop`.
+    /// Follows the state of the model until `stop`: grants slots when it becomes ready, and refuses all waiting requests when
+    /// it can no longer be expected to serve them.
     pub async fn follow(self, model: Arc<Model>, stop: CancellationToken) {
         let Some(mut changes) = model.subscribe() else { return };
         let following = async {
@@ -185,13 +192,14 @@ impl Queue {
                     let mut state = self.lock();
                     let failed = changes.failed_loads();
                     let has_failed = std::mem::replace(&mut failed_loads, failed) != failed;
-                    // Those who may go elsewhere do, where others wait.
-                    let may_go_elsewhere = !model.policy().fallbacks.is_empty();
+                    // With a fallback a refused request goes to the other model; without one it keeps waiting.
+                    let has_fallback = !model.policy().fallbacks.is_empty();
                     let refusal = match model.available() {
                         Err(Unavailable::Failed) => Some(refusal_of(Unavailable::Failed, &model)),
-                        Err(why @ (Unavailable::Down | Unavailable::BreakerOpen)) if may_go_elsewhere => {
+                        Err(why @ (Unavailable::Down | Unavailable::BreakerOpen)) if has_fallback => {
                             Some(refusal_of(why, &model))
                         }
+                        // A failed load is final for the waiting requests only if no other worker can be expected.
                         _ if has_failed && model.is_hopeless() => {
                             Some(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN))
                         }
@@ -202,6 +210,7 @@ impl Queue {
                     }
                     self.grant_slots(&mut state);
                 }
+                // The lock is released here: a guard must not be held across the wait.
                 if !changes.next().await {
                     return;
                 }
@@ -210,31 +219,32 @@ impl Queue {
         stop.run_until_cancelled(following).await;
     }
 
-    /// When a client that is turned away now should come back.
+    /// Returns the `Retry-After` for a client that is refused now.
     pub(super) fn retry_after(&self) -> Duration {
         self.lock().estimated_wait((self.0.slots)())
     }
 
-    /// Requests that hold a slot, and requests that wait for one.
+    /// Returns the number of requests that hold a slot, and of those that wait for one.
     pub fn counts(&self) -> (usize, usize) {
         let state = self.lock();
         (state.fair_queue.active(), state.fair_queue.waiting())
     }
 
-    /// Hands free slots to those who wait, as long as the model can serve them.
+    /// Grants free slots to waiting requests while the model is ready.
     fn grant_slots(&self, state: &mut QueueState) {
         if state.fair_queue.waiting() > 0 {
             let slots = (self.0.slots)();
             state.record_readiness(slots > 0, ActiveInstant::now());
             while let Some(waiter) = state.fair_queue.grant_next(slots) {
-                // A waiter that has just left finds its turn in `Waiting::drop` and passes it on.
+                // Cannot fail: a dropped `Waiting` leaves the queue under this lock. One that is dropped after this finds the
+                // grant in its channel and releases the slot.
                 let _ = waiter.send(WaitOutcome::Granted);
             }
         }
         self.publish_counts(state);
     }
 
-    /// Serves somebody who has come back to the line, unless it was closed meanwhile.
+    /// Grants slots after a request was put back into the queue, or refuses it if the queue has been closed since.
     fn grant_or_refuse(&self, state: &mut QueueState) {
         match state.closed.clone() {
             Some(refusal) => self.refuse_waiting(state, &refusal),
@@ -242,6 +252,7 @@ impl Queue {
         }
     }
 
+    /// Refuses all waiting requests.
     fn refuse_waiting(&self, state: &mut QueueState, refusal: &Refusal) {
         for waiter in state.fair_queue.take_all() {
             let _ = waiter.send(WaitOutcome::Refused(refusal.clone()));
@@ -249,9 +260,12 @@ impl Queue {
         self.publish_counts(state);
     }
 
+    /// Updates the gauges, notifies `changed`, and ends the drain if this was the last request. Called after every change of
+    /// the counts.
     fn publish_counts(&self, state: &mut QueueState) {
         let now = (state.fair_queue.active(), state.fair_queue.waiting());
         let before = std::mem::replace(&mut state.published_counts, now);
+        // All queues share the gauges, so only the difference is added.
         let signed = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.0.metrics.active.inc_by(signed(now.0) - signed(before.0));
         self.0.metrics.queue_depth.inc_by(signed(now.1) - signed(before.1));
@@ -269,28 +283,29 @@ impl Queue {
 }
 
 impl QueueState {
-    /// Notes whether the model is ready at this moment.
-    fn record_readiness(&mut self, open: bool, now: ActiveInstant) {
-        match open {
+    /// Records whether the model is ready now.
+    fn record_readiness(&mut self, is_ready: bool, now: ActiveInstant) {
+        match is_ready {
             true => self.unready_since = None,
             false => _ = self.unready_since.get_or_insert(now),
         }
     }
 
-    /// The time in which one of so many slots comes free, and with it a place in the line.
+    /// Estimates the time until one of `slots` slots is released.
     fn estimated_wait(&self, slots: usize) -> Duration {
         let slots = u32::try_from(slots).unwrap_or(u32::MAX).max(1);
         self.service_time.mean.map_or(RETRY_AFTER_UNKNOWN, |mean| (mean / slots).min(RETRY_AFTER_LONGEST))
     }
 }
 
-/// How long a slot is held: a mean in which the newest request counts for a fifth.
+/// The mean time for which a slot is held: an exponential moving average with a weight of 1/5.
 #[derive(Default)]
 struct ServiceTime {
     mean: Option<Duration>,
 }
 
 impl ServiceTime {
+    /// Adds the time for which one slot was held.
     fn record(&mut self, held: Duration) {
         self.mean = Some(self.mean.map_or(held, |mean| (mean * 4 + held) / 5));
     }

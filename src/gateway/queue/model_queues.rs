@@ -1,7 +1,7 @@
-//! The line of each model, and which model a request means.
+//! The queues of all models, and which model a request means.
 //!
-//! A lane is a model with the requests that wait for it. A reload puts another table of lanes in place of this one; a
-//! model that stays keeps its lane, and a lane that is left out serves whoever is in it.
+//! A [`ModelQueue`] is a model with its queue. A reload replaces the [`Snapshot`] of all of them. A model that stays keeps
+//! its queue; the queue of a removed model still serves the requests in it.
 
 use super::job_capacity::{QueueLoad, job_capacity};
 use super::{Queue, QueueTimeouts};
@@ -19,59 +19,61 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Notify, SetOnce};
 
-/// The lanes of all models.
+/// The queues of all models.
 pub struct ModelQueues {
     snapshot: ArcSwap<Snapshot>,
-    /// Those that are left out, as long as they may still hold somebody.
+    /// The queues of removed models, until they are drained.
     retired: Mutex<Vec<Queue>>,
     /// Whether the service is being stopped.
     is_closed: AtomicBool,
     bound: Option<usize>,
     timeouts: QueueTimeouts,
     metrics: Arc<Metrics>,
-    /// Told of each new table, and whenever more or fewer hold a slot of one or wait for it.
+    /// Notified of each new snapshot, and when the number of active or waiting requests of a queue changes.
     changed: Arc<Notify>,
-    /// Set once it is known which lanes there are, or that none will come.
+    /// Set once the models are known, or the service stops before that.
     models_known: SetOnce<()>,
 }
 
-/// A model and its line.
+/// A model and its queue.
 pub struct ModelQueue {
     /// The model.
     pub model: Arc<Model>,
-    /// Who waits for it.
+    /// The requests that wait for the model or hold one of its slots.
     pub queue: Queue,
 }
 
-/// The lanes between two reloads.
+/// The queues of all models between two reloads of the configuration.
 pub(crate) struct Snapshot {
     queues: Vec<Arc<ModelQueue>>,
     names: ModelNames,
 }
 
 impl ModelQueues {
-    /// No lanes yet. In each that comes, at most `bound` wait.
-    pub fn new(bound: Option<usize>, patience: QueueTimeouts, metrics: Arc<Metrics>) -> Self {
+    /// Creates an empty set of queues. In each later one, at most `bound` requests wait.
+    pub fn new(bound: Option<usize>, timeouts: QueueTimeouts, metrics: Arc<Metrics>) -> Self {
         Self {
             snapshot: ArcSwap::from_pointee(Snapshot::of(Vec::new())),
             retired: Mutex::default(),
             is_closed: AtomicBool::new(false),
             bound,
-            timeouts: patience,
+            timeouts,
             metrics,
             changed: Arc::default(),
             models_known: SetOnce::new(),
         }
     }
 
-    /// Waits until it is known which models there are, as long as a request waits for a model that loads.
+    /// Waits until the models are known, at most as long as a request waits for a model that loads.
+    ///
+    /// # Errors
+    /// `model_loading` when the wait times out, `shutting_down` when the service stops before any model is known.
     pub(crate) async fn models_known(&self) -> Result<(), Refusal> {
         if self.models_known.initialized() {
             return Ok(());
         }
-        let patience = self.timeouts.queue.unwrap_or(self.timeouts.request);
-        let waits = pause_clock::timeout(patience, self.models_known.wait()).await;
-        match waits {
+        let timeout = self.timeouts.queue.unwrap_or(self.timeouts.request);
+        match pause_clock::timeout(timeout, self.models_known.wait()).await {
             Ok(_) if self.current().queues.is_empty() && self.is_closed.load(Ordering::SeqCst) => {
                 Err(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN))
             }
@@ -80,39 +82,41 @@ impl ModelQueues {
         }
     }
 
-    /// Serves these models from now on, in place of those before. Returns the lanes of models that are new, which
-    /// somebody has to [follow](Queue::follow), and the lines of those that are left out, which
-    /// [drain](Queue::drained).
+    /// Replaces the models that are served. Returns the queues of new models, which the caller must
+    /// [follow](Queue::follow), and those of removed models, which [drain](Queue::drained).
     pub fn replace(&self, models: &[Arc<Model>]) -> (Vec<Arc<ModelQueue>>, Vec<Arc<ModelQueue>>) {
         let before = self.snapshot.load_full();
-        let kept = |model: &Arc<Model>| before.queues.iter().find(|lane| Arc::ptr_eq(&lane.model, model)).cloned();
-        let (mut lanes, mut new) = (Vec::with_capacity(models.len()), Vec::new());
+        let kept = |model: &Arc<Model>| before.queues.iter().find(|entry| Arc::ptr_eq(&entry.model, model)).cloned();
+        let (mut queues, mut new) = (Vec::with_capacity(models.len()), Vec::new());
         for model in models {
-            let lane = kept(model).unwrap_or_else(|| {
-                let lane = Arc::new(self.new_model_queue(Arc::clone(model)));
-                new.push(Arc::clone(&lane));
-                lane
+            let entry = kept(model).unwrap_or_else(|| {
+                let entry = Arc::new(self.new_model_queue(Arc::clone(model)));
+                new.push(Arc::clone(&entry));
+                entry
             });
-            lanes.push(lane);
+            queues.push(entry);
         }
-        let is_left_out = |lane: &&Arc<ModelQueue>| !lanes.iter().any(|kept| Arc::ptr_eq(kept, lane));
-        let left_out: Vec<_> = before.queues.iter().filter(is_left_out).cloned().collect();
-        self.snapshot.store(Arc::new(Snapshot::of(lanes)));
-        // From then on whoever closes all lanes finds the new ones.
+        let is_removed = |entry: &&Arc<ModelQueue>| !queues.iter().any(|kept| Arc::ptr_eq(kept, entry));
+        let removed: Vec<_> = before.queues.iter().filter(is_removed).cloned().collect();
+        self.snapshot.store(Arc::new(Snapshot::of(queues)));
+        // After the store: a `drain` that starts later sees the new queues itself, and one that started before has set
+        // `is_closed`.
         if self.is_closed.load(Ordering::SeqCst) {
-            new.iter().for_each(|lane| lane.queue.close());
+            new.iter().for_each(|entry| entry.queue.close());
         }
-        let _ = self.models_known.set(()); // a second time is no news
+        let _ = self.models_known.set(()); // fails on later reloads, which changes nothing
         self.changed.notify_waiters();
         let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        // Each reload drops the queues that have drained since the last one.
         retired.retain(|queue| !queue.is_drained());
-        for lane in &left_out {
-            lane.queue.retire();
-            retired.push(lane.queue.clone());
+        for entry in &removed {
+            entry.queue.retire();
+            retired.push(entry.queue.clone());
         }
-        (new, left_out)
+        (new, removed)
     }
 
+    /// Creates the queue of a new model.
     fn new_model_queue(&self, model: Arc<Model>) -> ModelQueue {
         let counted = Arc::clone(&model);
         let (metrics, changed) = (Arc::clone(&self.metrics), Arc::clone(&self.changed));
@@ -120,12 +124,13 @@ impl ModelQueues {
         ModelQueue { model, queue }
     }
 
-    /// Refuses every request from now on, those that wait too, and waits until those in flight have ended.
+    /// Refuses all waiting and future requests, and waits until those in flight have ended.
     pub(crate) async fn drain(&self) {
         self.is_closed.store(true, Ordering::SeqCst);
-        let _ = self.models_known.set(()); // or never will be
-        let mut queues: Vec<Queue> = self.current().queues.iter().map(|lane| lane.queue.clone()).collect();
+        let _ = self.models_known.set(()); // wakes requests that wait for the first models
+        let mut queues: Vec<Queue> = self.current().queues.iter().map(|entry| entry.queue.clone()).collect();
         queues.extend(self.retired.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
+        // All are closed before the first is waited for, so that they drain at the same time.
         for queue in &queues {
             queue.close();
         }
@@ -134,62 +139,65 @@ impl ModelQueues {
         }
     }
 
-    /// Requests of a model that hold a slot, and requests that wait for one.
+    /// Returns the number of requests of a model that hold a slot, and of those that wait for one.
     pub fn counts(&self, id: &str) -> (usize, usize) {
         let now = self.current();
-        now.queues.iter().find(|lane| lane.model.id() == id).map_or((0, 0), |lane| lane.queue.counts())
+        now.queues.iter().find(|entry| entry.model.id() == id).map_or((0, 0), |entry| entry.queue.counts())
     }
 
-    /// How many more jobs may be taken, beside so many in hand: those that would be served at once. While there is no
-    /// worker at all one, whose model says so.
-    pub(crate) fn job_capacity(&self, in_hand: usize) -> usize {
+    /// Returns how many more jobs would be served at once, with `in_flight` jobs taken and not finished. While no model has a
+    /// worker, one job at a time is taken, so that it fails with an error that says so.
+    pub(crate) fn job_capacity(&self, in_flight: usize) -> usize {
         if !self.models_known.initialized() {
             return 0;
         }
-        let (now, table) = (ActiveInstant::now(), self.current());
-        if !table.queues.iter().any(|lane| lane.model.has_worker()) {
-            return usize::from(in_hand == 0);
+        let (now, snapshot) = (ActiveInstant::now(), self.current());
+        if !snapshot.queues.iter().any(|entry| entry.model.has_worker()) {
+            return usize::from(in_flight == 0);
         }
-        let load = |lane: &Arc<ModelQueue>| {
-            let (active, waiting) = lane.queue.counts();
-            QueueLoad { slots: lane.model.capacity(now), active, waiting }
+        let load = |entry: &Arc<ModelQueue>| {
+            let (active, waiting) = entry.queue.counts();
+            QueueLoad { slots: entry.model.capacity(now), active, waiting }
         };
-        job_capacity(&table.queues.iter().map(load).collect::<Vec<_>>(), in_hand)
+        job_capacity(&snapshot.queues.iter().map(load).collect::<Vec<_>>(), in_flight)
     }
 
-    /// Waits for the next change of what is in the lanes, or of the lanes, from the call on.
+    /// Returns a future that waits for the next change of the models or of the requests in their queues, from this call on.
     pub(crate) fn changed(&self) -> impl Future<Output = ()> {
         self.changed.notified()
     }
 
-    /// The lanes that there are now, to be kept over a wait.
+    /// Returns the current snapshot, to be kept across a wait.
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
     }
 
-    /// Whether there has been no reload since these were looked at.
-    pub(crate) fn is_current(&self, table: &Arc<Snapshot>) -> bool {
-        Arc::ptr_eq(&self.current(), table)
+    /// Whether `snapshot` is still the current one, so that no reload has happened since it was taken.
+    pub(crate) fn is_current(&self, snapshot: &Arc<Snapshot>) -> bool {
+        Arc::ptr_eq(&self.current(), snapshot)
     }
 
+    /// Returns the current snapshot for a short use, without a reference count. Across a wait, hold
+    /// [`ModelQueues::snapshot`] instead.
     pub(crate) fn current(&self) -> Guard<Arc<Snapshot>> {
         self.snapshot.load()
     }
 }
 
 impl Snapshot {
-    fn of(lanes: Vec<Arc<ModelQueue>>) -> Self {
-        let cards: Vec<Arc<ModelInfo>> = lanes.iter().map(|lane| lane.model.info()).collect();
-        let names = ModelNames::of(cards.iter().map(|card| NameEntry {
-            id: &card.id,
-            aliases: &card.aliases,
-            tier: card.tier.as_deref(),
-            kind: card.kind,
+    /// Creates a snapshot of these queues, with an index of the models' names.
+    fn of(queues: Vec<Arc<ModelQueue>>) -> Self {
+        let infos: Vec<Arc<ModelInfo>> = queues.iter().map(|entry| entry.model.info()).collect();
+        let names = ModelNames::of(infos.iter().map(|info| NameEntry {
+            id: &info.id,
+            aliases: &info.aliases,
+            tier: info.tier.as_deref(),
+            kind: info.kind,
         }));
-        Self { queues: lanes, names }
+        Self { queues, names }
     }
 
-    /// The lane of the only model, where there is but one: whatever a request names, it means that.
+    /// Returns the queue of the only model, if there is exactly one. Every request then means it, whatever name it uses.
     pub(crate) fn only(&self) -> Option<&Arc<ModelQueue>> {
         match &*self.queues {
             [only] => Some(only),
@@ -197,15 +205,19 @@ impl Snapshot {
         }
     }
 
-    /// The lane of the model that a request for this kind of work means. An only model is asked for all that its
-    /// llama-server may have been told to do by arguments of its own.
+    /// Returns the queue of the model that a request means. `asked` is the requested name, `needs` the kind of model that the
+    /// route needs. The kind of a single model is not checked, because its llama-server may have extra arguments that enable
+    /// other kinds of work.
+    ///
+    /// # Errors
+    /// 404 when no model has the name, 400 when the model is of another kind, 403 when the caller's key may not use it.
     pub(crate) fn resolve(
         &self,
         asked: Option<&str>,
         needs: Option<ModelKind>,
         caller: &Caller,
     ) -> Result<&Arc<ModelQueue>, Refusal> {
-        let model = |index: usize| self.queues.get(index).map(|lane| &lane.model);
+        let model = |index: usize| self.queues.get(index).map(|entry| &entry.model);
         let is_ready = |index| model(index).is_some_and(|model| model.available().is_ok());
         let may_use = |index| model(index).is_some_and(|model| caller.check_model(&model.info()).is_ok());
         let found = match self.only() {
@@ -218,6 +230,7 @@ impl Snapshot {
             Err(Unresolved::Unknown) => Err(unknown()),
             Err(Unresolved::WrongKind { index }) => match model(index).zip(needs) {
                 Some((model, needs)) => {
+                    // First: the error below would reveal the kind of a model that the key may not use.
                     caller.check_model(&model.info())?;
                     let (is, needs) = (model.info().kind.as_str(), needs.as_str());
                     Err(Refusal::WrongKind { model: model.id().to_owned(), is, needs })
@@ -227,21 +240,21 @@ impl Snapshot {
         }
     }
 
-    /// The lane of the model with this id or other name.
+    /// Returns the queue of the model with this id, or else with this alias.
     pub(crate) fn find(&self, name: &str) -> Option<&Arc<ModelQueue>> {
-        let is_alias = |lane: &&Arc<ModelQueue>| lane.model.info().aliases.iter().any(|alias| alias == name);
-        self.queues.iter().find(|lane| lane.model.id() == name).or_else(|| self.queues.iter().find(is_alias))
+        let is_alias = |entry: &&Arc<ModelQueue>| entry.model.info().aliases.iter().any(|alias| alias == name);
+        self.queues.iter().find(|entry| entry.model.id() == name).or_else(|| self.queues.iter().find(is_alias))
     }
 
-    /// The models that lists show to this caller: those that are listed and that its key may use.
+    /// Returns the models that `GET /v1/models` shows to this caller: not unlisted, and allowed for its key.
     pub(crate) fn models_shown_to<'a>(&'a self, caller: &'a Caller) -> impl Iterator<Item = &'a Model> {
-        self.queues.iter().map(|lane| &*lane.model).filter(|model| {
-            let card = model.info();
-            !card.unlisted && caller.check_model(&card).is_ok()
+        self.queues.iter().map(|entry| &*entry.model).filter(|model| {
+            let info = model.info();
+            !info.unlisted && caller.check_model(&info).is_ok()
         })
     }
 
-    /// The refusal of a request for a model that does not exist; it names the models that the caller may use.
+    /// Returns the refusal of a request for an unknown model, with the names of the models that the caller may use.
     pub(crate) fn model_not_found(&self, name: Option<&str>, caller: &Caller) -> Refusal {
         let known = self.models_shown_to(caller).map(|model| model.id().to_owned()).collect();
         Refusal::ModelNotFound { name: name.map(str::to_owned), known, in_query: false }
@@ -253,24 +266,24 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    fn lanes(queue: Option<Duration>) -> ModelQueues {
-        let patience = QueueTimeouts { queue, request: Duration::from_secs(300) };
-        ModelQueues::new(None, patience, Arc::new(Metrics::new("test")))
+    fn queues(queue: Option<Duration>) -> ModelQueues {
+        let timeouts = QueueTimeouts { queue, request: Duration::from_secs(300) };
+        ModelQueues::new(None, timeouts, Arc::new(Metrics::new("test")))
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_request_before_any_model_is_known_waits_but_not_forever() {
-        let lanes = lanes(Some(Duration::from_secs(7)));
-        assert_eq!(lanes.models_known().await, Err(Refusal::ModelLoading(RETRY_AFTER_UNKNOWN)));
-        let (waited, _) = tokio::join!(lanes.models_known(), async { lanes.replace(&[]) });
+        let queues = queues(Some(Duration::from_secs(7)));
+        assert_eq!(queues.models_known().await, Err(Refusal::ModelLoading(RETRY_AFTER_UNKNOWN)));
+        let (waited, _) = tokio::join!(queues.models_known(), async { queues.replace(&[]) });
         assert_eq!(waited, Ok(()));
-        assert_eq!(lanes.models_known().await, Ok(()));
+        assert_eq!(queues.models_known().await, Ok(()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_stop_before_any_model_is_known_refuses_waiting_requests() {
-        let lanes = lanes(None);
-        let (waited, ()) = tokio::join!(lanes.models_known(), lanes.drain());
+        let queues = queues(None);
+        let (waited, ()) = tokio::join!(queues.models_known(), queues.drain());
         assert_eq!(waited, Err(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN)));
     }
 }

@@ -5,22 +5,25 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 const WORK: RequestClass = RequestClass::Inference(None);
 
-fn lease_request(errand: RequestClass) -> LeaseRequest<'static> {
-    LeaseRequest::from(errand)
-}
+/// The `REQUEST_TIMEOUT` of the tests.
 const LONG: Duration = Duration::from_secs(300);
 
-fn queue(slots: usize, bound: Option<usize>, timeout: Option<Duration>) -> (Queue, Arc<AtomicBool>) {
-    let ready = Arc::new(AtomicBool::new(true));
-    let gate = Arc::clone(&ready);
-    let patience = QueueTimeouts { queue: timeout, request: LONG };
-    let metrics = Arc::new(Metrics::new("test"));
-    let slots = move || if gate.load(Ordering::SeqCst) { slots } else { 0 };
-    (Queue::new(bound, patience, slots, metrics, Arc::default()), ready)
+fn lease_request(class: RequestClass) -> LeaseRequest<'static> {
+    LeaseRequest::from(class)
 }
 
-fn enter(queue: &Queue, name: &str) -> Result<QueueEntry, Refusal> {
-    queue.enter(name, true, || Ok(()))
+/// Creates a queue whose model is ready while the returned flag is set.
+fn queue(slots: usize, bound: Option<usize>, timeout: Option<Duration>) -> (Queue, Arc<AtomicBool>) {
+    let ready = Arc::new(AtomicBool::new(true));
+    let is_ready = Arc::clone(&ready);
+    let timeouts = QueueTimeouts { queue: timeout, request: LONG };
+    let metrics = Arc::new(Metrics::new("test"));
+    let slots = move || if is_ready.load(Ordering::SeqCst) { slots } else { 0 };
+    (Queue::new(bound, timeouts, slots, metrics, Arc::default()), ready)
+}
+
+fn enter(queue: &Queue, key: &str) -> Result<QueueEntry, Refusal> {
+    queue.enter(key, true, || Ok(()))
 }
 
 fn counts(queue: &Queue) -> (usize, usize) {
@@ -40,7 +43,7 @@ async fn is_waiting(future: &mut (impl Future<Output = Result<Ticket, Refusal>> 
 async fn a_full_queue_refuses_at_once_and_charges_nothing() {
     let (queue, _) = queue(1, Some(1), None);
     let _slot = enter(&queue, "a").unwrap();
-    let _waits = enter(&queue, "a").unwrap();
+    let _waiting = enter(&queue, "a").unwrap();
     let mut charged = false;
     let refused = queue.enter("b", true, || {
         charged = true;
@@ -85,7 +88,7 @@ async fn a_freed_slot_goes_to_the_next_waiter_and_not_to_one_that_left() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_waiter_that_leaves_as_it_is_granted_a_slot_passes_it_on() {
+async fn a_waiter_that_leaves_while_it_is_granted_a_slot_passes_it_on() {
     let (queue, _) = queue(1, None, None);
     let ticket = enter(&queue, "a").unwrap().ticket().await.unwrap();
     let leaving = enter(&queue, "a").unwrap();
@@ -109,13 +112,16 @@ async fn the_wait_ends_with_queue_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_queue_timeout_only_the_wait_for_a_model_has_an_end() {
+async fn without_queue_timeout_only_the_wait_for_a_model_that_is_not_ready_ends() {
     let (queue, ready) = queue(1, None, None);
     let slot = enter(&queue, "a").unwrap();
-    let mut waits = Box::pin(enter(&queue, "a").unwrap().ticket());
-    assert!(tokio::time::timeout(LONG * 3, &mut waits).await.is_err(), "it still waits behind a served request");
+    let mut waiting = Box::pin(enter(&queue, "a").unwrap().ticket());
+    assert!(
+        tokio::time::timeout(LONG * 3, &mut waiting).await.is_err(),
+        "it still waits behind a request that is being served"
+    );
     drop(slot);
-    assert!(waits.await.is_ok());
+    assert!(waiting.await.is_ok());
     ready.store(false, Ordering::SeqCst);
     let start = ActiveInstant::now();
     let refused = enter(&queue, "a").unwrap().ticket().await.err();
@@ -127,11 +133,11 @@ async fn without_queue_timeout_only_the_wait_for_a_model_has_an_end() {
 async fn requests_wait_for_a_model_that_is_not_ready_even_when_slots_are_free() {
     let (queue, ready) = queue(2, None, None);
     ready.store(false, Ordering::SeqCst);
-    let mut waits = Box::pin(enter(&queue, "a").unwrap().ticket());
-    assert!(is_waiting(&mut waits).await);
+    let mut waiting = Box::pin(enter(&queue, "a").unwrap().ticket());
+    assert!(is_waiting(&mut waiting).await);
     ready.store(true, Ordering::SeqCst);
     queue.grant_slots(&mut queue.lock());
-    assert!(waits.await.is_ok());
+    assert!(waiting.await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]
@@ -155,36 +161,36 @@ async fn a_ticket_for_a_worker_that_went_away_goes_back_to_the_front() {
 async fn closing_refuses_all_waiters_and_newcomers() {
     let (queue, _) = queue(1, None, None);
     let _slot = enter(&queue, "a").unwrap();
-    let waits = enter(&queue, "a").unwrap();
+    let waiting = enter(&queue, "a").unwrap();
     queue.close();
     let refusal = Some(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN));
-    assert_eq!(waits.ticket().await.err(), refusal);
+    assert_eq!(waiting.ticket().await.err(), refusal);
     assert_eq!(enter(&queue, "b").err(), refusal);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_drain_waits_for_requests_without_a_slot_too_and_counts_them_nowhere() {
+async fn the_drain_waits_for_slotless_requests_and_the_gauges_do_not_count_them() {
     let (queue, _) = queue(1, None, None);
     let slot = enter(&queue, "a").unwrap();
-    let pass = queue.enter("a", false, || Ok(())).unwrap();
-    assert_eq!(queue.0.metrics.active.get(), 1, "a pass takes no slot");
+    let slotless = queue.enter("a", false, || Ok(())).unwrap();
+    assert_eq!(queue.0.metrics.active.get(), 1, "a slotless ticket takes no slot");
     queue.close();
     drop(slot);
-    assert!(!queue.0.drained.is_cancelled(), "the pass is in flight");
-    drop(pass);
+    assert!(!queue.0.drained.is_cancelled(), "the slotless request is in flight");
+    drop(slotless);
     queue.drained().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retired_queue_waits_for_yielded_slots_and_takes_no_request_after() {
+async fn a_retired_queue_waits_for_yielded_requests_and_then_accepts_none() {
     for needs_slot in [true, false] {
         let (queue, _) = queue(1, None, None);
-        let place = queue.enter("a", needs_slot, || Ok(())).unwrap();
-        let aside = place.ticket().await.unwrap().yield_slot();
+        let entry = queue.enter("a", needs_slot, || Ok(())).unwrap();
+        let yielded = entry.ticket().await.unwrap().yield_slot();
         queue.retire();
-        assert!(!queue.is_drained(), "it comes back");
+        assert!(!queue.is_drained(), "the yielded request comes back");
         let other = enter(&queue, "b").unwrap();
-        let ticket = aside.requeue("a");
+        let ticket = yielded.requeue("a");
         drop(other);
         drop(ticket.ticket().await.unwrap());
         assert!(queue.is_drained());
@@ -196,17 +202,17 @@ async fn a_retired_queue_waits_for_yielded_slots_and_takes_no_request_after() {
 async fn a_queue_closed_for_a_worker_stop_does_not_say_that_the_service_stops() {
     let (queue, _) = queue(1, None, None);
     let slot = enter(&queue, "a").unwrap().ticket().await.unwrap();
-    let waits = enter(&queue, "a").unwrap();
+    let waiting = enter(&queue, "a").unwrap();
     queue.retire();
     queue.close_for_worker_stop(None);
     let refusal = Some(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN));
-    assert_eq!(waits.ticket().await.err(), refusal);
+    assert_eq!(waiting.ticket().await.err(), refusal);
     assert_eq!(slot.requeue("a").ticket().await.err(), refusal);
     assert!(queue.is_drained());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_ticket_that_comes_back_to_a_closed_line_is_refused_at_once() {
+async fn a_ticket_that_comes_back_to_a_closed_queue_is_refused_at_once() {
     let (queue, ready) = queue(1, None, None);
     let ticket = enter(&queue, "a").unwrap().ticket().await.unwrap();
     ready.store(false, Ordering::SeqCst);
@@ -219,28 +225,28 @@ async fn a_ticket_that_comes_back_to_a_closed_line_is_refused_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_waiter_in_a_healthy_queue_has_the_whole_timeout_for_a_model_that_crashes_then() {
+async fn a_waiter_has_the_whole_timeout_from_the_crash_of_a_model_that_was_ready() {
     let (queue, ready) = queue(1, None, None);
     let slot = enter(&queue, "a").unwrap();
     let start = ActiveInstant::now();
-    let waits = enter(&queue, "a").unwrap().ticket();
+    let waiting = enter(&queue, "a").unwrap().ticket();
     let crash = LONG - Duration::from_secs(1);
-    let crashes = async {
+    let crash_later = async {
         tokio::time::sleep(crash).await;
         ready.store(false, Ordering::SeqCst);
         drop(slot);
     };
-    let (refused, ()) = tokio::join!(waits, crashes);
+    let (refused, ()) = tokio::join!(waiting, crash_later);
     assert_eq!(refused.err(), Some(Refusal::ModelLoading(RETRY_AFTER_UNKNOWN)));
     assert_eq!(start.elapsed(), crash + LONG);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_model_that_was_ready_in_between_is_waited_for_anew() {
+async fn the_timeout_for_a_model_restarts_when_the_model_was_ready_in_between() {
     let (queue, ready) = queue(1, None, None);
     let _slot = enter(&queue, "a").unwrap();
     let start = ActiveInstant::now();
-    let waits = enter(&queue, "a").unwrap().ticket();
+    let waiting = enter(&queue, "a").unwrap().ticket();
     let changes = async {
         for is_ready in [false, true, false] {
             tokio::time::sleep(Duration::from_secs(100)).await;
@@ -248,22 +254,22 @@ async fn a_model_that_was_ready_in_between_is_waited_for_anew() {
             queue.grant_slots(&mut queue.lock());
         }
     };
-    let (refused, ()) = tokio::join!(waits, changes);
+    let (refused, ()) = tokio::join!(waiting, changes);
     assert_eq!(refused.err(), Some(Refusal::ModelLoading(RETRY_AFTER_UNKNOWN)));
     assert_eq!(start.elapsed(), Duration::from_secs(300) + LONG);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wait_in_two_parts_is_counted_once() {
+async fn both_parts_of_an_interrupted_wait_are_counted_once() {
     let (queue, ready) = queue(1, None, None);
     let (worker, model) = StubWorker::ready(([127, 0, 0, 1], 1));
     let first = enter(&queue, "a").unwrap();
-    let place = enter(&queue, "a").unwrap();
-    let wish = lease_request(WORK);
-    let waits = queue.ticket_and_lease(place, "a", &model, &wish);
+    let entry = enter(&queue, "a").unwrap();
+    let request = lease_request(WORK);
+    let waiting = queue.ticket_and_lease(entry, "a", &model, &request);
     let changes = async {
         tokio::time::sleep(Duration::from_secs(2)).await;
-        model.lease(&wish).unwrap().record_broken_connection();
+        model.lease(&request).unwrap().record_broken_connection();
         drop(first);
         ready.store(false, Ordering::SeqCst);
         tokio::time::sleep(Duration::from_secs(3)).await;
@@ -271,77 +277,77 @@ async fn a_wait_in_two_parts_is_counted_once() {
         ready.store(true, Ordering::SeqCst);
         queue.grant_slots(&mut queue.lock());
     };
-    let (served, ()) = tokio::join!(waits, changes);
+    let (served, ()) = tokio::join!(waiting, changes);
     assert_eq!(served.ok().unwrap().0.waited, Duration::from_secs(5));
     assert_eq!(queue.0.metrics.queue_wait.get(), 5.0);
 }
 
-/// A line with two slots, and one of two suspects in flight.
+/// Creates a queue with two slots, and one of two suspects in flight.
 fn queue_with_suspect(timeout: Option<Duration>) -> (Queue, StubWorker, Arc<Model>, Lease) {
     let (queue, _) = queue(2, None, timeout);
     let (worker, model) = StubWorker::ready(([127, 0, 0, 1], 1));
-    model.record_death_by(ONE);
-    model.record_death_by(OTHER);
-    let lease = model.lease(&lease_request(RequestClass::Inference(Some(ONE)))).unwrap();
+    model.record_death_by(SUSPECT);
+    model.record_death_by(OTHER_SUSPECT);
+    let lease = model.lease(&lease_request(RequestClass::Inference(Some(SUSPECT)))).unwrap();
     (queue, worker, model, lease)
 }
 
-const ONE: Fingerprint = Fingerprint(1);
-const OTHER: Fingerprint = Fingerprint(2);
+const SUSPECT: Fingerprint = Fingerprint(1);
+const OTHER_SUSPECT: Fingerprint = Fingerprint(2);
 
 #[tokio::test(start_paused = true)]
-async fn a_suspect_waits_with_its_slot_until_the_other_has_left() {
+async fn a_suspect_waits_with_its_slot_until_the_other_suspect_has_left() {
     let (queue, _worker, model, lease) = queue_with_suspect(None);
-    let wish = lease_request(RequestClass::Inference(Some(OTHER)));
-    let waits = queue.ticket_and_lease(enter(&queue, "a").unwrap(), "a", &model, &wish);
-    let leaves = async {
+    let request = lease_request(RequestClass::Inference(Some(OTHER_SUSPECT)));
+    let waiting = queue.ticket_and_lease(enter(&queue, "a").unwrap(), "a", &model, &request);
+    let leave_later = async {
         tokio::time::sleep(Duration::from_secs(4)).await;
         assert_eq!(counts(&queue), (1, 0));
         drop(lease);
     };
-    let (served, ()) = tokio::join!(waits, leaves);
+    let (served, ()) = tokio::join!(waiting, leave_later);
     assert_eq!(served.ok().unwrap().0.waited, Duration::from_secs(4));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_suspect_waits_no_longer_than_it_may() {
+async fn a_suspect_waits_until_its_timeout() {
     for (timeout, expected) in [(None, LONG), (Some(Duration::from_secs(9)), Duration::from_secs(9))] {
         let (queue, _worker, model, _lease) = queue_with_suspect(timeout);
         let start = ActiveInstant::now();
-        let wish = lease_request(RequestClass::Inference(Some(OTHER)));
-        let waits = queue.ticket_and_lease(enter(&queue, "a").unwrap(), "a", &model, &wish);
-        assert!(matches!(waits.await.err(), Some(Refusal::QueueTimeout(_))));
+        let request = lease_request(RequestClass::Inference(Some(OTHER_SUSPECT)));
+        let waiting = queue.ticket_and_lease(enter(&queue, "a").unwrap(), "a", &model, &request);
+        assert!(matches!(waiting.await.err(), Some(Refusal::QueueTimeout(_))));
         assert_eq!(start.elapsed(), expected);
         assert_eq!(counts(&queue), (0, 0));
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_suspect_that_waits_is_refused_with_all_others() {
+async fn a_waiting_suspect_is_refused_when_the_queue_closes() {
     let (queue, _worker, model, _lease) = queue_with_suspect(None);
-    let wish = lease_request(RequestClass::Inference(Some(OTHER)));
-    let waits = queue.ticket_and_lease(enter(&queue, "a").unwrap(), "a", &model, &wish);
-    let closes = async {
+    let request = lease_request(RequestClass::Inference(Some(OTHER_SUSPECT)));
+    let waiting = queue.ticket_and_lease(enter(&queue, "a").unwrap(), "a", &model, &request);
+    let close_later = async {
         tokio::task::yield_now().await;
         queue.close();
     };
-    let (refused, ()) = tokio::join!(waits, closes);
+    let (refused, ()) = tokio::join!(waiting, close_later);
     assert_eq!(refused.err(), Some(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN)));
     queue.drained().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_without_a_slot_are_bounded_too() {
+async fn the_number_of_slotless_requests_is_bounded() {
     let (queue, _) = queue(1, None, None);
     let enter = || queue.enter("a", false, || Ok(()));
-    let mut passes: Vec<QueueEntry> = (0..MAX_SLOTLESS_REQUESTS).map(|_| enter().unwrap()).collect();
+    let mut slotless_entries: Vec<QueueEntry> = (0..MAX_SLOTLESS_REQUESTS).map(|_| enter().unwrap()).collect();
     assert_eq!(enter().err(), Some(Refusal::QueueFull(RETRY_AFTER_UNKNOWN)));
-    passes.pop();
+    slotless_entries.pop();
     assert!(enter().is_ok());
 }
 
-/// Many threads at once: never more in flight than there are slots, never one more in the line than its bound, and every
-/// one that came in gets exactly one slot or leaves.
+/// With many threads at once, the requests in flight never exceed the slots, the waiters never exceed the bound, and every
+/// accepted request gets exactly one slot or leaves.
 #[test]
 fn no_interleaving_breaks_a_bound() {
     const SLOTS: usize = 3;
@@ -350,30 +356,30 @@ fn no_interleaving_breaks_a_bound() {
     for seed in 0..20u64 {
         let (queue, _) = queue(SLOTS, Some(BOUND), None);
         let in_flight = Arc::new(AtomicUsize::new(0));
-        let most = Arc::new(AtomicUsize::new(0));
+        let peak = Arc::new(AtomicUsize::new(0));
         let served = runtime.block_on(async {
             let mut tasks = tokio::task::JoinSet::new();
             for number in 0..200u64 {
-                let (queue, in_flight, most) = (queue.clone(), Arc::clone(&in_flight), Arc::clone(&most));
-                let dice = (seed + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_mul(number + 1) >> 32;
+                let (queue, in_flight, peak) = (queue.clone(), Arc::clone(&in_flight), Arc::clone(&peak));
+                let random = (seed + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_mul(number + 1) >> 32;
                 tasks.spawn(async move {
-                    for _ in 0..dice % 4 {
+                    for _ in 0..random % 4 {
                         tokio::task::yield_now().await;
                     }
-                    let place = match enter(&queue, &(number % 3).to_string()) {
-                        Ok(place) => place,
+                    let entry = match enter(&queue, &(number % 3).to_string()) {
+                        Ok(entry) => entry,
                         Err(refusal) => {
                             assert!(matches!(refusal, Refusal::QueueFull(_)));
                             return 0;
                         }
                     };
                     assert!(queue.lock().fair_queue.waiting() <= BOUND);
-                    if dice % 5 == 0 {
-                        return 0; // a client that leaves at once
+                    if random % 5 == 0 {
+                        return 0; // a client that disconnects at once
                     }
-                    let ticket = place.ticket().await.unwrap();
-                    most.fetch_max(in_flight.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                    for _ in 0..dice % 3 {
+                    let ticket = entry.ticket().await.unwrap();
+                    peak.fetch_max(in_flight.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    for _ in 0..random % 3 {
                         tokio::task::yield_now().await;
                     }
                     in_flight.fetch_sub(1, Ordering::SeqCst);
@@ -387,7 +393,7 @@ fn no_interleaving_breaks_a_bound() {
             }
             served
         });
-        assert!(most.load(Ordering::SeqCst) <= SLOTS);
+        assert!(peak.load(Ordering::SeqCst) <= SLOTS);
         assert!(served >= SLOTS, "seed {seed}");
         assert_eq!(counts(&queue), (0, 0), "seed {seed}");
     }
@@ -398,19 +404,19 @@ async fn waiters_for_a_model_that_goes_down_are_refused_if_it_has_a_fallback() {
     for fallbacks in [vec!["other".to_owned()], Vec::new()] {
         let (queue, _) = queue(1, None, None);
         let (worker, model) = StubWorker::ready(([127, 0, 0, 1], 1));
-        let goes_elsewhere = !fallbacks.is_empty();
+        let has_fallback = !fallbacks.is_empty();
         model.update(ModelInfo::named("m"), RoutingPolicy { fallbacks, ..RoutingPolicy::default() });
         let stop = CancellationToken::new();
         let mut following = tokio::task::JoinSet::new();
         following.spawn(queue.clone().follow(Arc::clone(&model), stop.clone()));
         let _slot = enter(&queue, "a").unwrap();
-        let mut waits = Box::pin(enter(&queue, "a").unwrap().ticket());
-        assert!(is_waiting(&mut waits).await);
+        let mut waiting = Box::pin(enter(&queue, "a").unwrap().ticket());
+        assert!(is_waiting(&mut waiting).await);
         worker.stop();
-        tokio::time::sleep(Duration::from_millis(1)).await; // on a paused clock: until all others wait
-        match goes_elsewhere {
-            true => assert!(matches!(waits.await, Err(Refusal::BackendUnavailable(_)))),
-            false => assert!(is_waiting(&mut waits).await),
+        tokio::time::sleep(Duration::from_millis(1)).await; // on a paused clock this ends once all other tasks wait
+        match has_fallback {
+            true => assert!(matches!(waiting.await, Err(Refusal::BackendUnavailable(_)))),
+            false => assert!(is_waiting(&mut waiting).await),
         }
         stop.cancel();
         following.join_all().await;

@@ -1,5 +1,6 @@
-//! What somebody in the queue has: a place in the line, a slot, or leave to come back. Each gives back what it holds when
-//! it is dropped. Who gets what is `mod.rs`'s.
+//! Queue tickets: a request that waits, holds a slot, or has yielded its slot and will come back.
+//!
+//! Dropping any of them releases what it holds. `mod.rs` and `fair_queue.rs` decide which request gets a slot.
 
 use super::{Queue, WaitOutcome};
 use crate::gateway::bounds::RETRY_AFTER_UNKNOWN;
@@ -8,29 +9,31 @@ use crate::refusal::Refusal;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-/// A place in the line, or a slot at once.
+/// The result of entering a queue.
 pub(crate) enum QueueEntry {
-    /// No need to wait.
+    /// The request may start at once.
     Granted(Ticket),
-    /// In the line.
+    /// The request waits for a slot.
     Waiting(Waiting),
 }
 
-/// Somebody in the line.
+/// A request that waits in the queue. Dropping it leaves the queue.
 pub(crate) struct Waiting {
     pub(super) queue: Queue,
     pub(super) key: String,
+    /// The number to leave the fair queue with.
     pub(super) number: i64,
     pub(super) outcome: oneshot::Receiver<WaitOutcome>,
     arrival: Arrival,
 }
 
-/// A slot, until it is dropped.
+/// The right of one request to be in flight, with a slot or without. Dropping it releases the slot.
 pub(crate) struct Ticket {
     pub(super) queue: Queue,
-    /// How long it took to get.
+    /// How long the request waited in queues, over all attempts.
     pub(crate) waited: Duration,
     pub(super) arrival: Arrival,
+    /// When the ticket was granted.
     pub(super) granted: ActiveInstant,
     pub(super) kind: TicketKind,
 }
@@ -39,32 +42,35 @@ pub(crate) struct Ticket {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Arrival {
     pub(super) at: ActiveInstant,
-    /// How long it had waited in queues before that.
+    /// How long the request had waited in queues before that.
     pub(super) waited_before: Duration,
 }
 
-/// Somebody who has left the line, and will come back to its front.
+/// A request that has yielded its slot between two attempts, and will come back to the front of the queue.
 pub(crate) struct Yielded {
-    /// In flight meanwhile: the line is not drained without it.
+    /// A slotless ticket, so that the drain of the queue waits for the request.
     ticket: Ticket,
     needs_slot: bool,
 }
 
-/// What a ticket has to give back.
+/// What the drop of a ticket releases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TicketKind {
-    /// One of the slots.
+    /// A slot.
     Slot,
-    /// Leave to be in flight without one.
+    /// A place among the requests in flight without a slot.
     Slotless,
-    /// Nothing any more.
+    /// Nothing; it was released before.
     Released,
 }
 
 impl Queue {
-    /// A slot or a place in the line of this key, or the reason why there is neither; whoever needs no slot waits for
-    /// none. Once it is sure that there is one, and before it is taken, `charge` may refuse too: what is refused for want
-    /// of room is never charged.
+    /// Takes a slot, or joins the queue under this key. A request that needs no slot never waits.
+    ///
+    /// Calls `charge` once there is capacity, before it is taken, so a request that finds the queue full is not charged.
+    ///
+    /// # Errors
+    /// As [`Queue::check_capacity`]; also the error of `charge`. Nothing is taken then.
     pub(crate) fn enter(
         &self,
         key: &str,
@@ -79,6 +85,7 @@ impl Queue {
         self.check_capacity_locked(&state, needs_slot, slots)?;
         charge()?;
         if !needs_slot {
+            // These count only for the drain; the gauges count slots.
             state.slotless_requests += 1;
             return Ok(QueueEntry::Granted(self.new_ticket(arrival, now, TicketKind::Slotless)));
         }
@@ -86,36 +93,40 @@ impl Queue {
             self.publish_counts(&mut state);
             return Ok(QueueEntry::Granted(self.new_ticket(arrival, now, TicketKind::Slot)));
         }
-        let (sender, turn) = oneshot::channel();
+        let (sender, outcome) = oneshot::channel();
+        // Cannot fail: the capacity was checked under the same lock.
         let Ok(number) = state.fair_queue.join(key, sender) else {
             return Err(Refusal::QueueFull(state.estimated_wait(slots)));
         };
         self.grant_slots(&mut state);
         drop(state);
-        Ok(QueueEntry::Waiting(Waiting { queue: self.clone(), key: key.to_owned(), number, outcome: turn, arrival }))
+        Ok(QueueEntry::Waiting(Waiting { queue: self.clone(), key: key.to_owned(), number, outcome, arrival }))
     }
 
-    /// Makes the ticket of a request that arrived then and is granted this now.
-    fn new_ticket(&self, arrival: Arrival, granted: ActiveInstant, holds: TicketKind) -> Ticket {
+    /// Creates the ticket of a request that arrived at `arrival` and is admitted at `granted`.
+    fn new_ticket(&self, arrival: Arrival, granted: ActiveInstant, kind: TicketKind) -> Ticket {
         let waited = arrival.waited_before.saturating_add(granted - arrival.at);
-        Ticket { queue: self.clone(), waited, arrival, granted, kind: holds }
+        Ticket { queue: self.clone(), waited, arrival, granted, kind }
     }
 }
 
 impl Ticket {
-    /// What whoever holds it is told when its worker is stopped because the model is no longer served; none of any other.
+    /// Returns the refusal for a request whose worker is stopped because its model was removed; `None` if it was not.
     pub(crate) fn removal_refusal(&self) -> Option<Refusal> {
         self.queue.lock().closed.clone().filter(|refusal| matches!(refusal, Refusal::ModelRemoved(_)))
     }
 }
 
 impl QueueEntry {
-    /// Whether it is a wait.
+    /// Whether the request waits.
     pub(crate) fn is_waiting(&self) -> bool {
         matches!(self, Self::Waiting(_))
     }
 
-    /// Waits for the slot, as long as the queue's patience lasts. Dropping the future leaves the line.
+    /// Waits for the ticket until the queue's timeout. Dropping the future leaves the queue.
+    ///
+    /// # Errors
+    /// The refusal when the wait times out or the queue refuses its waiting requests.
     pub(crate) async fn ticket(self) -> Result<Ticket, Refusal> {
         match self {
             Self::Granted(ticket) => Ok(ticket),
@@ -125,13 +136,17 @@ impl QueueEntry {
 }
 
 impl Waiting {
+    /// Waits for the ticket until the queue's timeout.
+    ///
+    /// # Errors
+    /// As [`QueueEntry::ticket`].
     pub(super) async fn ticket(mut self) -> Result<Ticket, Refusal> {
-        let patience = self.queue.0.timeouts;
-        let mut deadline = self.arrival.at + patience.queue.unwrap_or(patience.request);
+        let timeouts = self.queue.0.timeouts;
+        let mut deadline = self.arrival.at + timeouts.queue.unwrap_or(timeouts.request);
         loop {
             match pause_clock::timeout_at(deadline, &mut self.outcome).await {
                 Ok(Ok(WaitOutcome::Granted)) => {
-                    // Taken out of its channel, the turn is not found again by the drop of `self`.
+                    // The grant was taken from the channel, so the drop of `self` does not release the slot.
                     return Ok(self.queue.new_ticket(self.arrival, ActiveInstant::now(), TicketKind::Slot));
                 }
                 Ok(Ok(WaitOutcome::Refused(refusal))) => return Err(refusal),
@@ -143,23 +158,27 @@ impl Waiting {
 }
 
 impl Waiting {
-    /// The wait has lasted as long as it may for now: when to look again, or why it is over. Without `QUEUE_TIMEOUT` only
-    /// the wait for a model that is not ready has an end, `REQUEST_TIMEOUT` after it was first seen so; while it is
-    /// ready, that is at least so long away.
+    /// Decides at a deadline whether the wait goes on. Returns the next deadline.
+    ///
+    /// Without `QUEUE_TIMEOUT` only the wait for a model that is not ready ends, `REQUEST_TIMEOUT` after the model was first
+    /// seen not ready. While it is ready, the next deadline is a full `REQUEST_TIMEOUT` away.
+    ///
+    /// # Errors
+    /// The refusal when the wait is over: `queue_timeout` if the model is ready, `model_loading` if it is not.
     fn next_deadline(&self) -> Result<ActiveInstant, Refusal> {
         let queue = &self.queue;
         let now = ActiveInstant::now();
         let mut state = queue.lock();
         let slots = (queue.0.slots)();
         state.record_readiness(slots > 0, now);
-        let patience = queue.0.timeouts;
-        match (slots > 0, patience.queue) {
+        let timeouts = queue.0.timeouts;
+        match (slots > 0, timeouts.queue) {
             (true, Some(_)) => Err(Refusal::QueueTimeout(state.estimated_wait(slots))),
-            (true, None) => Ok(now + patience.request),
+            (true, None) => Ok(now + timeouts.request),
             (false, Some(_)) => Err(Refusal::ModelLoading(RETRY_AFTER_UNKNOWN)),
             (false, None) => {
                 let since = state.unready_since.map_or(self.arrival.at, |since| since.max(self.arrival.at));
-                let due = since + patience.request;
+                let due = since + timeouts.request;
                 if due > now { Ok(due) } else { Err(Refusal::ModelLoading(RETRY_AFTER_UNKNOWN)) }
             }
         }
@@ -172,7 +191,7 @@ impl Drop for Waiting {
         if state.fair_queue.leave(&self.key, self.number) {
             self.queue.publish_counts(&mut state);
         } else if let Ok(WaitOutcome::Granted) = self.outcome.try_recv() {
-            // The turn came in the very moment in which the client left.
+            // The slot was granted at the moment the client disconnected: pass it on.
             state.fair_queue.release_slot();
             self.queue.grant_slots(&mut state);
         }
@@ -180,45 +199,48 @@ impl Drop for Waiting {
 }
 
 impl Ticket {
-    /// Gives the slot back for a place at the front of the line: the worker went away before the slot was used. In a line
-    /// that was closed meanwhile there is no place; the wait ends at once.
+    /// Releases the slot and waits at the front of the queue, because the worker went away before the slot was used. If the
+    /// queue has been closed since, the wait ends at once with its refusal.
     pub(crate) fn requeue(mut self, key: &str) -> Waiting {
+        // The fair queue takes the slot back itself, so the drop must not release it again.
         self.kind = TicketKind::Released;
-        let (sender, turn) = oneshot::channel();
+        let (sender, outcome) = oneshot::channel();
         let mut state = self.queue.lock();
         let number = state.fair_queue.return_to_front(key, sender);
         self.queue.grant_or_refuse(&mut state);
         drop(state);
-        Waiting { queue: self.queue.clone(), key: key.to_owned(), number, outcome: turn, arrival: self.arrival }
+        Waiting { queue: self.queue.clone(), key: key.to_owned(), number, outcome, arrival: self.arrival }
     }
 }
 
 impl Ticket {
-    /// Gives the slot back for a while.
+    /// Releases the slot until the request comes back for its next attempt.
     pub(crate) fn yield_slot(self) -> Yielded {
+        // Before the slot is released by the drop of `self`: the queue must not look drained in between.
         self.queue.lock().slotless_requests += 1;
         let now = ActiveInstant::now();
-        let pass = self.queue.new_ticket(Arrival { at: now, waited_before: self.waited }, now, TicketKind::Slotless);
-        Yielded { ticket: pass, needs_slot: self.kind == TicketKind::Slot }
+        let ticket = self.queue.new_ticket(Arrival { at: now, waited_before: self.waited }, now, TicketKind::Slotless);
+        Yielded { ticket, needs_slot: self.kind == TicketKind::Slot }
     }
 }
 
 impl Yielded {
-    /// Comes back, before all others and whatever the bound: the request was let in before. The time in which it was
-    /// served is none that it has waited.
+    /// Comes back to the front of the queue, regardless of its bound: the request was accepted before. The time of its
+    /// earlier attempts does not count as waiting.
     pub(crate) fn requeue(self, key: &str) -> QueueEntry {
-        let Self { ticket: pass, needs_slot } = self;
+        let Self { ticket, needs_slot } = self;
         if !needs_slot {
-            return QueueEntry::Granted(pass);
+            return QueueEntry::Granted(ticket);
         }
-        let queue = pass.queue.clone();
-        let arrival = Arrival { at: ActiveInstant::now(), ..pass.arrival };
+        let queue = ticket.queue.clone();
+        let arrival = Arrival { at: ActiveInstant::now(), ..ticket.arrival };
+        // `ticket` lives until the end: the slotless request is removed after the waiting one was added.
         let mut state = queue.lock();
-        let (sender, turn) = oneshot::channel();
+        let (sender, outcome) = oneshot::channel();
         let number = state.fair_queue.join_front(key, sender);
         queue.grant_or_refuse(&mut state);
         drop(state);
-        QueueEntry::Waiting(Waiting { queue, key: key.to_owned(), number, outcome: turn, arrival })
+        QueueEntry::Waiting(Waiting { queue, key: key.to_owned(), number, outcome, arrival })
     }
 }
 
@@ -233,6 +255,7 @@ impl Drop for Ticket {
             self.queue.publish_counts(&mut state);
             return;
         }
+        // The slot is released and granted to the next request under one lock, so that no newcomer can take it.
         state.fair_queue.release_slot();
         state.service_time.record(self.granted.elapsed());
         self.queue.grant_slots(&mut state);

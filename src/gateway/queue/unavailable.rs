@@ -4,18 +4,18 @@ use crate::fleet::{Model, Unavailable};
 use crate::gateway::bounds::RETRY_AFTER_UNKNOWN;
 use crate::refusal::Refusal;
 
-/// Returns what a client of this model is told.
+/// Returns the refusal of a request for this model.
 pub(crate) fn refusal_of(unavailable: Unavailable, model: &Model) -> Refusal {
-    let opens_in = || model.available_in().unwrap_or(RETRY_AFTER_UNKNOWN);
+    let retry_after = || model.available_in().unwrap_or(RETRY_AFTER_UNKNOWN);
     match unavailable {
-        // Nobody who is suspected is turned away for that; it waits.
+        // Requests wait while one of these holds; this refusal ends a wait that took too long.
         Unavailable::Busy
         | Unavailable::OnlyTriedBefore
         | Unavailable::Loading
         | Unavailable::Asleep
         | Unavailable::Suspected => Refusal::ModelLoading(RETRY_AFTER_UNKNOWN),
-        Unavailable::QuotaExhausted => Refusal::QueueTimeout(opens_in()),
-        Unavailable::BreakerOpen => Refusal::BackendUnavailable(opens_in()),
+        Unavailable::QuotaExhausted => Refusal::QueueTimeout(retry_after()),
+        Unavailable::BreakerOpen => Refusal::BackendUnavailable(retry_after()),
         Unavailable::BeingProbed | Unavailable::Down | Unavailable::Absent => {
             Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN)
         }

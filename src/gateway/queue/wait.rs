@@ -1,4 +1,4 @@
-//! From a place in the line to a worker: the wait for one that serves, also of those who need no slot.
+//! Waits for a slot and a worker, or, for a request that needs no slot, for a worker alone.
 
 use super::ticket::{QueueEntry, Ticket, TicketKind};
 use super::unavailable::refusal_of;
@@ -10,28 +10,33 @@ use crate::refusal::Refusal;
 use std::pin::pin;
 
 impl Queue {
-    /// Waits for a slot and for a worker to use it with. A slot whose worker went away in that very moment goes back for
-    /// a place at the front. A request under suspicion waits, with its slot, until no other one is in flight; one that has
-    /// failed at a worker, until another worker has a slot for it.
+    /// Waits for a slot and for a worker to use it with.
+    ///
+    /// If the worker went away when the slot was granted, the request goes back to the front of the queue. A suspected request
+    /// (a worker died while serving it) waits with its slot until no other suspect is in flight. A retry waits with its slot
+    /// until a worker at which it has not failed has a free slot.
+    ///
+    /// # Errors
+    /// The refusal when the wait times out, the queue is closed, or the model cannot serve the request.
     pub(crate) async fn ticket_and_lease(
         &self,
-        mut place: QueueEntry,
+        mut entry: QueueEntry,
         key: &str,
         model: &Model,
-        wish: &LeaseRequest<'_>,
+        request: &LeaseRequest<'_>,
     ) -> Result<(Ticket, Lease), Refusal> {
         loop {
-            // Whoever waits wakes a model that sleeps.
-            let _want = place.is_waiting().then(|| model.demand());
-            let mut ticket = place.ticket().await.map_err(|refusal| actual_refusal(refusal, model))?;
+            // Wakes a sleeping model, and keeps it awake while the request waits.
+            let _demand = entry.is_waiting().then(|| model.demand());
+            let mut ticket = entry.ticket().await.map_err(|refusal| actual_refusal(refusal, model))?;
             if ticket.kind != TicketKind::Slot {
-                return Ok((ticket, self.lease_without_slot(model, wish).await?));
+                return Ok((ticket, self.lease_without_slot(model, request).await?));
             }
-            let mut outcome = model.lease(wish);
+            let mut outcome = model.lease(request);
             if let (Err(Unavailable::Suspected | Unavailable::OnlyTriedBefore), Some(mut changes)) =
                 (&outcome, model.subscribe())
             {
-                outcome = ticket.worker_available(model, wish, &mut changes).await?;
+                outcome = ticket.worker_available(model, request, &mut changes).await?;
             }
             match outcome {
                 Ok(lease) => {
@@ -46,46 +51,53 @@ impl Queue {
                     | Unavailable::BeingProbed
                     | Unavailable::QuotaExhausted,
                 ) => {
-                    place = QueueEntry::Waiting(ticket.requeue(key));
+                    // The worker may serve again soon: it loads, is probed, or has no slot or quota left for now.
+                    entry = QueueEntry::Waiting(ticket.requeue(key));
                 }
                 Err(unavailable) => return Err(refusal_of(unavailable, model)),
             }
         }
     }
 
-    /// A lease for whoever needs no slot, and so waits in no line: it waits for a doubt to be looked into and, unless it
-    /// only looks, for a model that loads or sleeps.
-    async fn lease_without_slot(&self, model: &Model, wish: &LeaseRequest<'_>) -> Result<Lease, Refusal> {
-        let settled = |outcome: Result<Lease, Unavailable>| outcome.map_err(|why| refusal_of(why, model));
-        let Some(mut changes) = model.subscribe() else { return settled(model.lease(wish)) };
-        let works = wish.class != RequestClass::ReadOnly;
-        let _want = works.then(|| model.demand());
-        let (failed_loads, mut waits_for) = (changes.failed_loads(), None);
+    /// Waits for a lease for a request that needs no slot, and so does not queue. Waits while a worker is being probed and,
+    /// unless the request is read-only, while the model loads or sleeps.
+    ///
+    /// # Errors
+    /// The refusal when the wait times out, the queue is closed, a load fails, or the model cannot serve the request.
+    async fn lease_without_slot(&self, model: &Model, request: &LeaseRequest<'_>) -> Result<Lease, Refusal> {
+        let or_refusal = |outcome: Result<Lease, Unavailable>| outcome.map_err(|why| refusal_of(why, model));
+        let Some(mut changes) = model.subscribe() else { return or_refusal(model.lease(request)) };
+        let is_inference = request.class != RequestClass::ReadOnly;
+        let _demand = is_inference.then(|| model.demand());
+        let (failed_loads, mut current_wait) = (changes.failed_loads(), None);
         loop {
-            let outcome = model.lease(wish);
-            let (reason, patience) = match outcome {
-                Err(why @ (Unavailable::Loading | Unavailable::Asleep | Unavailable::QuotaExhausted)) if works => {
+            let outcome = model.lease(request);
+            let (reason, timeout) = match outcome {
+                Err(why @ (Unavailable::Loading | Unavailable::Asleep | Unavailable::QuotaExhausted))
+                    if is_inference =>
+                {
+                    // A load failed during the wait; the next one may take as long, so the client is refused now.
                     if changes.failed_loads() != failed_loads {
                         return Err(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN));
                     }
-                    let QueueTimeouts { queue, request } = self.0.timeouts;
-                    // Who sleeps is loaded in the same wait.
+                    let QueueTimeouts { queue, request: longest } = self.0.timeouts;
+                    // A sleeping model becomes a loading one within the same wait: one timeout for both.
                     let reason = if why == Unavailable::QuotaExhausted { why } else { Unavailable::Loading };
-                    (reason, queue.unwrap_or(request))
+                    (reason, queue.unwrap_or(longest))
                 }
                 Err(Unavailable::BeingProbed) => (Unavailable::BeingProbed, PROBED_WORKER_WAIT),
-                _ => return settled(outcome),
+                _ => return or_refusal(outcome),
             };
-            // Each kind of wait has a patience of its own.
-            let since = match waits_for {
+            // Each kind of wait has its own timeout, counted from its own start.
+            let since = match current_wait {
                 Some((before, since)) if before == reason => since,
                 _ => ActiveInstant::now(),
             };
-            waits_for = Some((reason, since));
+            current_wait = Some((reason, since));
             tokio::select! {
-                more = pause_clock::timeout_at(since + patience, changes.next()) => match more {
+                change = pause_clock::timeout_at(since + timeout, changes.next()) => match change {
                     Ok(true) => {}
-                    Ok(false) => return settled(outcome),
+                    Ok(false) => return or_refusal(outcome),
                     Err(_) => return Err(refusal_of(reason, model)),
                 },
                 () = self.0.closing.cancelled() => return Err(self.closing_refusal()),
@@ -95,56 +107,63 @@ impl Queue {
 }
 
 impl Ticket {
-    /// Waits as long as it is suspected and another one of which that is true is in flight, or only a worker has a slot
-    /// that has failed at it. What has come of it otherwise.
+    /// Waits while the request is suspected and another suspect is in flight, or while only workers at which it has failed
+    /// have a free slot. Returns the first other outcome of a lease.
+    ///
+    /// # Errors
+    /// The refusal when the wait times out or the queue is closed.
     async fn worker_available(
         &mut self,
         model: &Model,
-        wish: &LeaseRequest<'_>,
+        request: &LeaseRequest<'_>,
         changes: &mut WorkerChanges,
     ) -> Result<Result<Lease, Unavailable>, Refusal> {
         loop {
             let mut freed = pin!(model.slot_freed());
-            // Before the look: nothing that happens from here on is missed.
+            // Registered before the lease is tried, so that a slot released after the attempt is not missed.
             freed.as_mut().enable();
-            match model.lease(wish) {
+            match model.lease(request) {
                 Err(Unavailable::Suspected) => self.within_timeout(changes.suspect_left()).await?,
                 Err(Unavailable::OnlyTriedBefore) => {
-                    let news = async {
+                    let change = async {
                         tokio::select! {
                             () = freed => true,
                             more = changes.next() => more,
                         }
                     };
-                    self.within_timeout(news).await?;
+                    self.within_timeout(change).await?;
                 }
                 outcome => return Ok(outcome),
             }
         }
     }
 
-    /// Waits for news of its workers, as long as the queue's patience lasts. Without `QUEUE_TIMEOUT` that is
-    /// `REQUEST_TIMEOUT` from when the slot was given: it is not held for ever.
-    async fn within_timeout(&mut self, news: impl Future<Output = bool>) -> Result<(), Refusal> {
+    /// Waits for `change` until `QUEUE_TIMEOUT` after the arrival. Without that setting, until `REQUEST_TIMEOUT` after the slot
+    /// was granted, so that an idle slot is not held forever.
+    ///
+    /// # Errors
+    /// The refusal when the wait times out, the queue is closed, or the model has no more changes (`change` returns false).
+    async fn within_timeout(&mut self, change: impl Future<Output = bool>) -> Result<(), Refusal> {
         let inner = &self.queue.0;
         let deadline = match inner.timeouts.queue {
-            Some(patience) => self.arrival.at + patience,
+            Some(timeout) => self.arrival.at + timeout,
             None => self.granted + inner.timeouts.request,
         };
         tokio::select! {
-            more = pause_clock::timeout_at(deadline, news) => match more {
+            outcome = pause_clock::timeout_at(deadline, change) => match outcome {
                 Ok(true) => {}
                 Ok(false) => return Err(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN)),
                 Err(_) => return Err(Refusal::QueueTimeout(self.queue.retry_after())),
             },
             () = inner.closing.cancelled() => return Err(self.queue.closing_refusal()),
         }
+        // The time spent with an unused slot counts as waiting.
         self.waited = self.arrival.waited_before.saturating_add(self.arrival.at.elapsed());
         Ok(())
     }
 }
 
-/// The end of a wait for a model that has nobody to serve: what it was in truth, where that was no loading.
+/// Replaces `model_loading` at the end of a wait if the model is not loading: its quota is exhausted, or its breaker is open.
 fn actual_refusal(refusal: Refusal, model: &Model) -> Refusal {
     match (refusal, model.available()) {
         (Refusal::ModelLoading(_), Err(why @ (Unavailable::QuotaExhausted | Unavailable::BreakerOpen))) => {

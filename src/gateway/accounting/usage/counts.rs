@@ -1,12 +1,12 @@
-//! The fields in which an answer tells how many tokens it cost: their names, their places, and what they add up to.
+//! The JSON fields that report token counts: their names, the objects that hold them, and their sums.
 //!
-//! OpenAI's and Anthropic's `usage`, llama-server's `timings` and the fields of its `/completion`. How they are found in the
-//! bytes is `scan.rs`'s; which of them counts is decided in `mod.rs`.
+//! Covers OpenAI's and Anthropic's `usage`, llama-server's `timings` and the fields of its `/completion`. `scan.rs` finds
+//! them in the bytes of a response; `mod.rs` decides which of them count.
 
-/// The longest name of a field that matters.
+/// The longest name in [`UsageName::of`], in bytes: `cache_creation_input_tokens`.
 pub(super) const LONGEST_NAME: usize = 27;
 
-/// A field that holds a count.
+/// A field that holds a token count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum UsageField {
     PromptTokens,
@@ -24,54 +24,61 @@ pub(super) enum UsageField {
 
 const FIELDS: usize = UsageField::TokensPredicted as usize + 1;
 
-/// An object in which something matters.
+/// An object that may hold token counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum UsageObject {
-    /// The answer, one of an array of answers, or an event.
+    /// The whole response, one element of an array of responses, or the data of an event.
     Response,
-    /// `response` or `message`: an answer within an event.
+    /// `response` or `message`: the response within the data of an event.
     Wrapper,
+    /// `usage`
     Usage,
+    /// llama-server's `timings`
     Timings,
 }
 
-/// A field's name, once it has been read.
+/// The meaning of a member's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum UsageName {
+    /// The member is a token count.
     Count(UsageField),
+    /// The member is an object that may hold token counts.
     Object(UsageObject),
+    /// Any other member.
     Unknown,
 }
 
-/// The counts that one answer or event has told so far.
+/// The counts that one response or event has reported so far.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct UsageFields {
     counts: [u64; FIELDS],
-    /// Which counts have been told: a bit for each field.
-    told: u16,
+    /// Which counts are set, as a bit set indexed by [`UsageField`].
+    present: u16,
 }
 
-/// Counts of prompt and answer, where they were told.
+/// The tokens of a prompt and of its completion; `None` where a count is unknown.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct TokenCounts {
     pub(crate) prompt: Option<u64>,
     pub(crate) completion: Option<u64>,
 }
 
-/// What one answer or event told.
+/// The counts that one response or event reported, by source.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct UsageReport {
-    /// From `usage`.
+    /// The counts in `usage`.
     pub(super) usage: TokenCounts,
-    /// From `timings`, or from the fields of `/completion`.
+    /// The counts in `timings`, or else in the fields of `/completion`.
     pub(super) measured: TokenCounts,
-    /// Whether `usage` stood in a `message`: the beginning of a stream, not its sum.
+    /// Whether the event has a `message`, as Anthropic's `message_start` has: its counts are those at the start of the stream,
+    /// not the totals.
     pub(super) is_opening: bool,
 }
 
 impl TokenCounts {
-    /// Adds what another answer told.
+    /// Adds the counts of another response or choice.
     pub(super) fn add(&mut self, other: Self) {
+        // Saturates: the numbers come from the response and may have any size.
         let sum = |a: Option<u64>, b: Option<u64>| match (a, b) {
             (Some(a), Some(b)) => Some(a.saturating_add(b)),
             (a, b) => a.or(b),
@@ -79,32 +86,34 @@ impl TokenCounts {
         *self = Self { prompt: sum(self.prompt, other.prompt), completion: sum(self.completion, other.completion) };
     }
 
-    /// Each count, or else that of `other`.
+    /// Fills each unknown count with that of `other`.
     pub(super) fn or(self, other: Self) -> Self {
         Self { prompt: self.prompt.or(other.prompt), completion: self.completion.or(other.completion) }
     }
 }
 
 impl UsageFields {
+    /// Sets a count; a later value of the same field replaces it.
     pub(super) fn set(&mut self, field: UsageField, count: u64) {
         self.counts[field as usize] = count;
-        self.told |= 1 << field as u16;
+        self.present |= 1 << field as u16;
     }
 
     fn get(&self, field: UsageField) -> Option<u64> {
-        (self.told & 1 << field as u16 != 0).then(|| self.counts[field as usize])
+        (self.present & 1 << field as u16 != 0).then(|| self.counts[field as usize])
     }
 
-    /// What they add up to.
-    pub(super) fn report(&self, opens: bool) -> UsageReport {
+    /// Sums the counts up. `is_opening` goes into the report unchanged.
+    pub(super) fn report(&self, is_opening: bool) -> UsageReport {
         let field = |field: UsageField| self.get(field);
         let cached = |field: UsageField| self.get(field).unwrap_or(0);
-        // Anthropic's count of the input leaves out what was in a cache.
+        // Anthropic's `input_tokens` leaves out the cached part of the prompt.
         let input = field(UsageField::InputTokens).map(|tokens| {
             tokens
                 .saturating_add(cached(UsageField::CacheReadInputTokens))
                 .saturating_add(cached(UsageField::CacheCreationInputTokens))
         });
+        // `prompt_n` counts only the prompt tokens that were processed; `cache_n` is the part found in the slot's cache.
         let timings = TokenCounts {
             prompt: field(UsageField::PromptN).map(|tokens| tokens.saturating_add(cached(UsageField::CacheN))),
             completion: field(UsageField::PredictedN),
@@ -112,17 +121,19 @@ impl UsageFields {
         let native =
             TokenCounts { prompt: field(UsageField::TokensEvaluated), completion: field(UsageField::TokensPredicted) };
         UsageReport {
+            // OpenAI's names, or else Anthropic's, which OpenAI's responses use as well.
             usage: TokenCounts {
                 prompt: field(UsageField::PromptTokens).or(input),
                 completion: field(UsageField::CompletionTokens).or(field(UsageField::OutputTokens)),
             },
             measured: timings.or(native),
-            is_opening: opens,
+            is_opening,
         }
     }
 }
 
 impl UsageReport {
+    /// Adds the counts of another response of the same array.
     pub(super) fn add(&mut self, other: Self) {
         self.usage.add(other.usage);
         self.measured.add(other.measured);
@@ -131,6 +142,7 @@ impl UsageReport {
 }
 
 impl UsageField {
+    /// Returns the object that holds this field.
     pub(super) fn object(self) -> UsageObject {
         match self {
             Self::TokensEvaluated | Self::TokensPredicted => UsageObject::Response,
@@ -141,6 +153,7 @@ impl UsageField {
 }
 
 impl UsageName {
+    /// Returns the meaning of a name as it is written in the JSON, without its quotes.
     pub(super) fn of(bytes: &[u8]) -> Self {
         match bytes {
             b"usage" => Self::Object(UsageObject::Usage),

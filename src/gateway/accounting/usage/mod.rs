@@ -1,13 +1,15 @@
-//! How many tokens an answer cost, learned from its bytes on their way through. Nothing is changed or held.
+//! Counts the tokens of a response from its bytes while they are forwarded. Changes and delays nothing.
 //!
-//! `usage` counts before `timings`. The choices of a stream each tell their own, and are added up. A stream that ends
-//! before it has told counts as many tokens as events with text have come, which is a lower bound.
+//! `usage` takes precedence over `timings`. In a stream with several choices each choice reports its own counts, and they
+//! are added up. A stream that ends before it reports counts is charged one token for each event with text, which is a
+//! lower bound.
 //!
-//! Not counted: an answer without either (`/embedding`, TEI's form of rerank), an error, a whole answer whose client
-//! leaves before the counts come, and, in a whole answer with several choices, what llama-server leaves out itself.
+//! Not counted: a response that reports neither (`/embedding`, TEI's form of rerank), an error, a JSON response whose
+//! client disconnects before the counts arrive, and, in a JSON response with several choices, the tokens that llama-server
+//! itself leaves out.
 //!
-//! - `counts.rs`: which members of an answer hold counts, and what they add up to
-//! - `scan.rs`: finds those members in the bytes of an answer
+//! - `counts.rs`: which members of a response hold counts, and what they add up to
+//! - `scan.rs`: finds those members in the bytes of a response
 
 mod counts;
 mod scan;
@@ -20,65 +22,67 @@ use memchr::memmem;
 use scan::CountReader;
 use std::sync::LazyLock;
 
-/// Counts the tokens of one answer.
+/// Counts the tokens of one response.
 #[derive(Debug)]
 pub(crate) struct TokenCounter {
     reader: CountReader,
     stream: Option<StreamUsage>,
 }
 
-/// What only an event stream has.
+/// The additional state of an event stream.
 #[derive(Debug)]
 struct StreamUsage {
     stream_end: StreamEnd,
-    /// Events with text so far.
+    /// The number of events with text so far.
     text_events: u64,
+    /// Final counts from `usage`.
     usage: TokenCounts,
+    /// Final counts from `timings` or the fields of `/completion`.
     measured: TokenCounts,
-    /// What a stream told that was not its last word.
+    /// The latest counts of an event that was not final, for a stream that breaks off.
     running: TokenCounts,
-    event: Event,
+    event: EventState,
 }
 
-/// What is known of the event that has not ended.
+/// What is known about the event that is being read.
 #[derive(Debug, Clone, Copy, Default)]
-struct Event {
-    /// Whether its name is that of an event with text.
+struct EventState {
+    /// Whether its `event:` name marks an event with text.
     is_text: bool,
-    /// Whether its data say that the answer goes on.
-    goes_on: bool,
-    /// Whether its data say that it has no text.
+    /// Whether its data say that the response is not finished.
+    is_unfinished: bool,
+    /// Whether its data say that it carries no text.
     is_empty: bool,
-    /// Whether its data are read for counts.
-    is_read: bool,
+    /// Whether its data are scanned for counts.
+    is_scanned: bool,
 }
 
 impl TokenCounter {
-    /// For an answer that is one JSON value.
+    /// Creates a counter for a response that is one JSON value.
     pub(super) fn for_json() -> Self {
         Self { reader: CountReader::new(), stream: None }
     }
 
-    /// For a stream of events.
-    pub(super) fn for_stream(ending: StreamEnd) -> Self {
+    /// Creates a counter for a stream of server-sent events that ends as `stream_end` says.
+    pub(super) fn for_stream(stream_end: StreamEnd) -> Self {
         let none = TokenCounts::default();
         let stream = StreamUsage {
-            stream_end: ending,
+            stream_end,
             text_events: 0,
             usage: none,
             measured: none,
             running: none,
-            event: Event::default(),
+            event: EventState::default(),
         };
         Self { reader: CountReader::new(), stream: Some(stream) }
     }
 
-    /// Reads the next piece of an answer that is one JSON value.
+    /// Reads the next piece of a response that is one JSON value.
     pub(crate) fn read(&mut self, piece: &[u8]) {
         self.reader.feed(piece);
     }
 
-    /// Reads the next step of a stream. Returns whether an event with text has ended.
+    /// Reads the next step of a stream. Returns whether an event with text ended with it.
     pub(crate) fn read_step(&mut self, step: &SseStep<'_>) -> bool {
         let Some(stream) = &mut self.stream else { return false };
         match step {
@@ -90,7 +94,7 @@ impl TokenCounter {
         false
     }
 
-    /// What is known now.
+    /// Returns the counts that are known now.
     pub(super) fn counts(&self) -> TokenCounts {
         match &self.stream {
             None => {
@@ -98,9 +102,10 @@ impl TokenCounter {
                 report.usage.or(report.measured)
             }
             Some(stream) => {
-                let seen = Some(stream.text_events).filter(|events| *events > 0);
-                let at_least =
-                    TokenCounts { prompt: stream.running.prompt, completion: seen.max(stream.running.completion) };
+                // llama-server sends about one event for each token, so text events are a lower bound.
+                let text_events = Some(stream.text_events).filter(|events| *events > 0);
+                let completion = text_events.max(stream.running.completion);
+                let at_least = TokenCounts { prompt: stream.running.prompt, completion };
                 stream.usage.or(stream.measured).or(at_least)
             }
         }
@@ -108,7 +113,7 @@ impl TokenCounter {
 }
 
 impl StreamUsage {
-    /// Reads the name of an event, in dialects whose events with text have one.
+    /// Reads the `event:` name, in the dialects (Anthropic, OpenAI responses) whose events with text have one.
     fn read_name(&mut self, line: &SseLine<'_>) {
         self.event.is_text = match self.stream_end {
             StreamEnd::MessageStop => line.head.starts_with(b"content_block_delta"),
@@ -117,41 +122,43 @@ impl StreamUsage {
         };
     }
 
-    /// Reads a line of data.
+    /// Reads a `data:` line, or a piece of one.
     fn read_data(&mut self, line: &SseLine<'_>, reader: &mut CountReader) {
-        // Nearly all events are one line, come whole and tell nothing of tokens.
-        let is_whole = line.begins && line.ends_event && !self.event.is_read;
+        // Nearly every event is a single line in one piece without counts: a substring search decides that it needs no scan.
+        let is_whole = line.begins && line.ends_event && !self.event.is_scanned;
         if !is_whole || may_report_usage(self.stream_end, line.value) {
-            if !self.event.is_read {
+            if !self.event.is_scanned {
                 *reader = CountReader::new();
-                self.event.is_read = true;
+                self.event.is_scanned = true;
             } else if line.begins {
-                // The lines of an event are joined by line feeds.
+                // The HTML standard joins the `data:` lines of an event with line feeds.
                 reader.feed(b"\n");
             }
             reader.feed(line.value);
         }
         if line.ends {
-            let (goes_on, is_empty) = marks(self.stream_end, line.head);
-            self.event.goes_on |= goes_on;
+            let (is_unfinished, is_empty) = find_markers(self.stream_end, line.head);
+            self.event.is_unfinished |= is_unfinished;
             self.event.is_empty |= is_empty;
         }
     }
 
-    /// Adds what the event has told that is over. Returns whether it had text.
+    /// Adds the counts of the event that has ended. Returns whether it had text.
     fn end_event(&mut self, reader: &CountReader) -> bool {
         let event = std::mem::take(&mut self.event);
-        let report = if event.is_read { reader.report() } else { UsageReport::default() };
+        let report = if event.is_scanned { reader.report() } else { UsageReport::default() };
         let kind = EventKind::of(self.stream_end, event);
         self.text_events += u64::from(kind == EventKind::Text);
         match self.stream_end {
             StreamEnd::MessageStop | StreamEnd::ResponseDone if report.is_opening => {
                 self.running = report.usage.or(self.running)
             }
+            // These dialects report totals, so the last report replaces the ones before it.
             StreamEnd::MessageStop | StreamEnd::ResponseDone => {
                 self.usage = report.usage.or(self.usage);
                 self.measured = report.measured.or(self.measured);
             }
+            // One final event for each choice.
             StreamEnd::Done | StreamEnd::Unmarked if kind == EventKind::Last => {
                 self.usage.add(report.usage);
                 self.measured.add(report.measured);
@@ -162,53 +169,57 @@ impl StreamUsage {
     }
 }
 
-/// What an event is for.
+/// The role of an event in its stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum EventKind {
-    /// It carries a piece of the answer.
+    /// Carries a piece of the generated text.
     Text,
-    /// It comes before the end, without a piece of the answer.
+    /// Comes before the end and carries no text.
     NoText,
-    /// It may end a choice and tell its counts.
+    /// May end a choice and report its counts.
     Last,
 }
 
 impl EventKind {
-    fn of(ending: StreamEnd, event: Event) -> Self {
-        match ending {
+    fn of(stream_end: StreamEnd, event: EventState) -> Self {
+        match stream_end {
             StreamEnd::MessageStop | StreamEnd::ResponseDone if event.is_text => Self::Text,
             StreamEnd::MessageStop | StreamEnd::ResponseDone => Self::NoText,
-            StreamEnd::Done | StreamEnd::Unmarked if !event.goes_on => Self::Last,
+            StreamEnd::Done | StreamEnd::Unmarked if !event.is_unfinished => Self::Last,
             StreamEnd::Done | StreamEnd::Unmarked if event.is_empty => Self::NoText,
             StreamEnd::Done | StreamEnd::Unmarked => Self::Text,
         }
     }
 }
 
-/// Whether data say that the answer goes on, and whether they say that they have no text, in dialects that say it in their
-/// data. A name with its quotes and colon cannot stand in a string of JSON, where quotes are escaped.
-fn marks(ending: StreamEnd, data: &[u8]) -> (bool, bool) {
+/// Returns whether the data say that the response is not finished, and whether they say that they carry no text. Only the
+/// dialects without event names say so in their data.
+///
+/// A substring search is enough: a name with its quotes and colon cannot occur within a JSON string, where quotes are
+/// escaped.
+fn find_markers(stream_end: StreamEnd, data: &[u8]) -> (bool, bool) {
     static UNFINISHED: LazyLock<memmem::Finder<'static>> =
         LazyLock::new(|| memmem::Finder::new(b"\"finish_reason\":null"));
     static ROLE: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\"role\":\""));
-    static GOES_ON: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\"stop\":false"));
+    static NOT_STOPPED: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\"stop\":false"));
     static NO_TEXT: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\"content\":\"\""));
-    let (goes_on, is_empty) = match ending {
+    let (is_unfinished, is_empty) = match stream_end {
         StreamEnd::Done => (&UNFINISHED, &ROLE),
-        StreamEnd::Unmarked => (&GOES_ON, &NO_TEXT),
+        StreamEnd::Unmarked => (&NOT_STOPPED, &NO_TEXT),
         StreamEnd::MessageStop | StreamEnd::ResponseDone => return (false, false),
     };
-    (goes_on.find(data).is_some(), is_empty.find(data).is_some())
+    (is_unfinished.find(data).is_some(), is_empty.find(data).is_some())
 }
 
-/// Whether it is worth reading the data of an event. A name that only the model says is found out by reading.
-fn may_report_usage(ending: StreamEnd, data: &[u8]) -> bool {
+/// Whether the data of an event may hold counts. True too for a name that only the generated text contains; the scan
+/// then finds no count.
+fn may_report_usage(stream_end: StreamEnd, data: &[u8]) -> bool {
     static USAGE: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\"usage\""));
     static TIMINGS: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\"timings\""));
     static PREDICTED: LazyLock<memmem::Finder<'static>> =
         LazyLock::new(|| memmem::Finder::new(b"\"tokens_predicted\""));
     let found = |finder: &LazyLock<memmem::Finder<'static>>| finder.find(data).is_some();
-    match ending {
+    match stream_end {
         StreamEnd::Unmarked => found(&PREDICTED) || found(&TIMINGS) || found(&USAGE),
         _ => found(&USAGE) || found(&TIMINGS),
     }

@@ -1,42 +1,44 @@
-//! Reads the token counts out of an answer's JSON while its bytes go by.
+//! Extracts the token counts from the JSON of a response while its bytes are forwarded.
 //!
-//! The JSON may have its fields in any order and be of any size: nothing is kept of it. A count is taken only from its own
-//! place, so words of the model, which are strings or lie deeper, are never taken for one. What is no JSON has no counts.
-//! How the JSON is scanned is up to `walk.rs`; which fields count, and for what, is up to `counts.rs`.
+//! The JSON may be of any size and have its members in any order: it is not buffered. A count is read only from the object
+//! that belongs to it, so generated text, which is in strings or deeper objects, is never taken for a count. A body that is
+//! not JSON has no counts. `json_scanner.rs` scans the JSON; `counts.rs` says which members count.
 
 use super::counts::{LONGEST_NAME, UsageFields, UsageName, UsageObject, UsageReport};
 use crate::gateway::scan::json_scanner::{JsonScanner, JsonStep};
 
-/// Reads the counts of one answer, or of an array of answers.
+/// Reads the counts of one response, or of an array of responses.
 #[derive(Debug)]
 pub(super) struct CountReader {
     scanner: JsonScanner<LONGEST_NAME>,
-    /// What the objects are that the scanner has entered, outermost first.
-    places: [UsageObject; 3],
+    /// The kinds of the objects that the scanner has entered, outermost first.
+    open_objects: [UsageObject; 3],
+    /// The name of the member that is being read.
     name: UsageName,
-    /// The count that is being read.
+    /// The digits of the current count as far as they have been read.
     number: Option<u64>,
     fields: UsageFields,
-    /// Whether `usage` may stand in a `message`.
-    opens: bool,
-    /// The sum of the answers that are closed.
+    /// Whether the current response has a `message`; see [`UsageReport::is_opening`].
+    is_opening: bool,
+    /// The sum of the responses of the array that have ended.
     closed: UsageReport,
 }
 
 impl CountReader {
+    /// Creates a reader at the beginning of a response.
     pub(super) fn new() -> Self {
         Self {
             scanner: JsonScanner::of_object_or_array(),
-            places: [UsageObject::Response; 3],
+            open_objects: [UsageObject::Response; 3],
             name: UsageName::Unknown,
             number: None,
             fields: UsageFields::default(),
-            opens: false,
+            is_opening: false,
             closed: UsageReport::default(),
         }
     }
 
-    /// Returns what has been read so far, of an answer that is still open too.
+    /// Returns the counts read so far, with those of a response that has not ended.
     pub(super) fn report(&self) -> UsageReport {
         let mut report = self.closed;
         report.add(self.current());
@@ -61,36 +63,40 @@ impl CountReader {
                 Some(JsonStep::Closes) => {
                     self.closed.add(self.current());
                     self.fields = UsageFields::default();
-                    self.opens = false;
+                    self.is_opening = false;
                 }
                 None => self.add_digits(read),
+                // After `Lost` there are no more steps; the counts read so far stay.
                 Some(JsonStep::Opens | JsonStep::Lost) => {}
             }
         }
     }
 
+    /// Starts a count, or enters an object that may hold counts. The scanner skips every other value.
     fn begin_value(&mut self, first: u8) {
         let level = self.scanner.level();
-        let Some(place) = level.checked_sub(1).and_then(|at| self.places.get(at)) else { return };
-        match (first, self.name, place) {
-            (b'0'..=b'9', UsageName::Count(field), place) if field.object() == *place => {
+        let Some(object) = level.checked_sub(1).and_then(|at| self.open_objects.get(at)) else { return };
+        match (first, self.name, object) {
+            (b'0'..=b'9', UsageName::Count(field), object) if field.object() == *object => {
                 self.number = Some(u64::from(first - b'0'));
             }
+            // Any of the objects in the response itself, but only `usage` in its `response` or `message`.
             (b'{', UsageName::Object(inner), UsageObject::Response)
             | (b'{', UsageName::Object(inner @ UsageObject::Usage), UsageObject::Wrapper) => {
                 self.scanner.enter();
-                self.places[level] = inner;
+                self.open_objects[level] = inner;
                 if inner == UsageObject::Wrapper {
-                    self.opens = self.scanner.raw_name() == Some(b"message");
+                    self.is_opening = self.scanner.raw_name() == Some(b"message");
                 }
             }
             _ => {}
         }
     }
 
-    /// Reads on in a number. A fraction or an exponent makes it no count.
+    /// Adds digits to the current count. A fraction or an exponent discards it.
     fn add_digits(&mut self, digits: &[u8]) {
         let Some(number) = self.number else { return };
+        // A number may be split between two pieces, so its digits are added up one by one.
         self.number = digits.iter().try_fold(number, |number, byte| {
             let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
             Some(number.saturating_mul(10).saturating_add(digit))
@@ -98,6 +104,6 @@ impl CountReader {
     }
 
     fn current(&self) -> UsageReport {
-        self.fields.report(self.opens)
+        self.fields.report(self.is_opening)
     }
 }

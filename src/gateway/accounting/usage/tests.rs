@@ -69,93 +69,93 @@ fn counts(prompt: impl Into<Option<u64>>, completion: impl Into<Option<u64>>) ->
     TokenCounts { prompt: prompt.into(), completion: completion.into() }
 }
 
-/// Reads a piece of any answer. Returns whether an event with text ends in it.
-fn read(tally: &mut TokenCounter, framer: &mut SseFramer, piece: &[u8]) -> bool {
-    if tally.stream.is_none() {
-        tally.read(piece);
+/// Reads a piece of any response. Returns whether an event with text ends in it.
+fn read(counter: &mut TokenCounter, framer: &mut SseFramer, piece: &[u8]) -> bool {
+    if counter.stream.is_none() {
+        counter.read(piece);
         return false;
     }
-    let (mut at, mut with_text) = (0, false);
+    let (mut at, mut has_text) = (0, false);
     while let Some(step) = framer.next(piece, &mut at) {
-        with_text |= tally.read_step(&step);
+        has_text |= counter.read_step(&step);
     }
-    with_text
+    has_text
 }
 
-fn streamed(ending: StreamEnd, parts: &[&str]) -> TokenCounts {
+fn count_stream(stream_end: StreamEnd, parts: &[&str]) -> TokenCounts {
     let whole = parts.concat();
-    let mut tally = TokenCounter::for_stream(ending);
-    read(&mut tally, &mut SseFramer::new(), whole.as_bytes());
-    // The same in every size of piece, and with carriage returns.
+    let mut counter = TokenCounter::for_stream(stream_end);
+    read(&mut counter, &mut SseFramer::new(), whole.as_bytes());
+    // The counts must not depend on how the bytes are split, nor on the kind of line ending.
     for size in (1..40).chain([whole.len() / 2, 1000]) {
         for text in [&whole, &whole.replace('\n', "\r\n"), &whole.replace('\n', "\r")] {
-            let (mut cut, mut framer) = (TokenCounter::for_stream(ending), SseFramer::new());
+            let (mut cut, mut framer) = (TokenCounter::for_stream(stream_end), SseFramer::new());
             let pieces = text.as_bytes().chunks(size.max(1));
-            let with_text = pieces.filter(|piece| read(&mut cut, &mut framer, piece)).count() as u64;
-            assert_eq!(cut.counts(), tally.counts(), "pieces of {size}");
-            assert!(with_text <= cut.stream.unwrap().text_events);
+            let has_text = pieces.filter(|piece| read(&mut cut, &mut framer, piece)).count() as u64;
+            assert_eq!(cut.counts(), counter.counts(), "pieces of {size}");
+            assert!(has_text <= cut.stream.unwrap().text_events);
         }
     }
-    tally.counts()
+    counter.counts()
 }
 
-fn whole(json: &str) -> TokenCounts {
-    let mut tally = TokenCounter::for_json();
-    assert!(!read(&mut tally, &mut SseFramer::new(), json.as_bytes()));
-    tally.counts()
+fn count_json(json: &str) -> TokenCounts {
+    let mut counter = TokenCounter::for_json();
+    assert!(!read(&mut counter, &mut SseFramer::new(), json.as_bytes()));
+    counter.counts()
 }
 
 #[test]
 fn a_stream_is_counted_by_usage_or_else_by_timings() {
-    assert_eq!(streamed(StreamEnd::Done, &[OPENAI, TIMED]), counts(32, 2));
-    assert_eq!(streamed(StreamEnd::Done, &[OPENAI, WITH_USAGE]), counts(32, 2));
-    assert_eq!(streamed(StreamEnd::MessageStop, &[ANTHROPIC, ANTHROPIC_END]), counts(32, 3));
-    assert_eq!(streamed(StreamEnd::ResponseDone, &[RESPONSES, RESPONSES_END]), counts(21, 3));
-    assert_eq!(streamed(StreamEnd::Unmarked, &[NATIVE, NATIVE_END]), counts(2, 5));
+    assert_eq!(count_stream(StreamEnd::Done, &[OPENAI, TIMED]), counts(32, 2));
+    assert_eq!(count_stream(StreamEnd::Done, &[OPENAI, WITH_USAGE]), counts(32, 2));
+    assert_eq!(count_stream(StreamEnd::MessageStop, &[ANTHROPIC, ANTHROPIC_END]), counts(32, 3));
+    assert_eq!(count_stream(StreamEnd::ResponseDone, &[RESPONSES, RESPONSES_END]), counts(21, 3));
+    assert_eq!(count_stream(StreamEnd::Unmarked, &[NATIVE, NATIVE_END]), counts(2, 5));
 }
 
 #[test]
 fn a_stream_that_breaks_off_counts_its_events_so_far() {
-    assert_eq!(streamed(StreamEnd::Done, &[OPENAI]), counts(None, 2), "the first event has no text");
-    assert_eq!(streamed(StreamEnd::MessageStop, &[ANTHROPIC]), counts(32, 2), "the prompt is told first");
-    assert_eq!(streamed(StreamEnd::ResponseDone, &[RESPONSES]), counts(None, 1));
-    assert_eq!(streamed(StreamEnd::Unmarked, &[NATIVE]), counts(2, 4), "each event tells");
-    assert_eq!(streamed(StreamEnd::Done, &[":\n\n", "data: null\n\n"]), counts(None, None));
+    assert_eq!(count_stream(StreamEnd::Done, &[OPENAI]), counts(None, 2), "the first event has no text");
+    assert_eq!(count_stream(StreamEnd::MessageStop, &[ANTHROPIC]), counts(32, 2), "the prompt is reported first");
+    assert_eq!(count_stream(StreamEnd::ResponseDone, &[RESPONSES]), counts(None, 1));
+    assert_eq!(count_stream(StreamEnd::Unmarked, &[NATIVE]), counts(2, 4), "every event reports counts");
+    assert_eq!(count_stream(StreamEnd::Done, &[":\n\n", "data: null\n\n"]), counts(None, None));
 }
 
 #[test]
 fn the_choices_of_a_stream_are_added_up_and_their_running_counts_are_not() {
     let running = TIMED.replace("\"length\"", "null").replace("data: [DONE]\n\n", "");
     let choice = TIMED.replace("data: [DONE]\n\n", "");
-    assert_eq!(streamed(StreamEnd::Done, &[&running, &running]), counts(32, 2));
-    assert_eq!(streamed(StreamEnd::Done, &[&running, &choice, &running, TIMED]), counts(64, 4));
-    assert_eq!(streamed(StreamEnd::Unmarked, &[NATIVE, NATIVE_END, NATIVE, NATIVE_END]), counts(4, 10));
+    assert_eq!(count_stream(StreamEnd::Done, &[&running, &running]), counts(32, 2));
+    assert_eq!(count_stream(StreamEnd::Done, &[&running, &choice, &running, TIMED]), counts(64, 4));
+    assert_eq!(count_stream(StreamEnd::Unmarked, &[NATIVE, NATIVE_END, NATIVE, NATIVE_END]), counts(4, 10));
 }
 
 #[test]
 fn a_long_last_event_is_read_to_its_end() {
     let long = NATIVE_END.replace("<s>a", &"\\\"timings\\\":{\\\"predicted_n\\\":9},[{".repeat(9_000));
-    let (mut tally, mut framer) = (TokenCounter::for_stream(StreamEnd::Unmarked), SseFramer::new());
+    let (mut counter, mut framer) = (TokenCounter::for_stream(StreamEnd::Unmarked), SseFramer::new());
     for piece in long.as_bytes().chunks(4096) {
-        read(&mut tally, &mut framer, piece);
+        read(&mut counter, &mut framer, piece);
         assert!(framer.head_length() <= EVENT_HEAD);
     }
-    assert_eq!(tally.counts(), counts(2, 5));
+    assert_eq!(counter.counts(), counts(2, 5));
 }
 
 #[test]
-fn a_whole_response_is_counted_wherever_its_counts_stand() {
+fn a_json_response_is_counted_wherever_its_counts_are() {
     let chat = r#"{"choices":[{"message":{"content":"{\"usage\":{\"prompt_tokens\":1}}"}}],"usage":{"completion_tokens":3,"prompt_tokens":32,"total_tokens":35},"timings":{"prompt_n":9,"predicted_n":9}}"#;
-    assert_eq!(whole(chat), counts(32, 3));
+    assert_eq!(count_json(chat), counts(32, 3));
     let embeddings = format!(
         r#"{{"model":"m","usage":{{"prompt_tokens":8,"total_tokens":8}},"data":[{{"embedding":[{}]}}]}}"#,
         "-0.125,1e3,".repeat(50_000)
     );
-    assert_eq!(whole(&embeddings), counts(8, None));
-    assert_eq!(whole(r#"{ "usage" : { "input_tokens" : 4 , "output_tokens" : 2 } }"#), counts(4, 2));
-    assert_eq!(whole(r#"{"tokens_predicted":3,"tokens_evaluated":2,"prompt":"x"}"#), counts(2, 3));
+    assert_eq!(count_json(&embeddings), counts(8, None));
+    assert_eq!(count_json(r#"{ "usage" : { "input_tokens" : 4 , "output_tokens" : 2 } }"#), counts(4, 2));
+    assert_eq!(count_json(r#"{"tokens_predicted":3,"tokens_evaluated":2,"prompt":"x"}"#), counts(2, 3));
     let two = r#"[{"tokens_predicted":3,"tokens_evaluated":2},{"tokens_predicted":1,"tokens_evaluated":5}]"#;
-    assert_eq!(whole(two), counts(7, 4));
+    assert_eq!(count_json(two), counts(7, 4));
 }
 
 #[test]
@@ -172,9 +172,9 @@ fn a_number_elsewhere_is_not_a_count() {
         "not json at all }}}]]] \"",
         "",
     ] {
-        assert_eq!(whole(json), counts(None, None), "{json}");
+        assert_eq!(count_json(json), counts(None, None), "{json}");
     }
-    assert_eq!(whole(r#"{"usage":{"prompt_tokens":99999999999999999999999}}"#), counts(u64::MAX, None));
+    assert_eq!(count_json(r#"{"usage":{"prompt_tokens":99999999999999999999999}}"#), counts(u64::MAX, None));
 }
 
 fn json() -> impl Strategy<Value = serde_json::Value> {
@@ -209,8 +209,8 @@ fn json() -> impl Strategy<Value = serde_json::Value> {
     })
 }
 
-/// The same by way of the whole tree.
-fn by_tree(json: &serde_json::Value) -> TokenCounts {
+/// Counts the tokens with a JSON tree, as a reference.
+fn counts_by_tree(json: &serde_json::Value) -> TokenCounts {
     let number = |value: &serde_json::Value, name: &str| value.as_object()?.get(name)?.as_u64();
     let one = |json: &serde_json::Value| {
         let Some(fields) = json.as_object() else { return UsageReport::default() };
@@ -218,7 +218,7 @@ fn by_tree(json: &serde_json::Value) -> TokenCounts {
             let usage = value.unwrap_or(&serde_json::Value::Null);
             counts(number(usage, "prompt_tokens"), number(usage, "completion_tokens"))
         };
-        // Where several stand, the last one is read last.
+        // Of several the one that is read last counts, and the map is sorted: `message`, `response`, `usage`.
         let within = |name: &str| usage(fields.get(name).and_then(|inner| inner.as_object()?.get("usage")));
         let timings = fields.get("timings").unwrap_or(&serde_json::Value::Null);
         let prompt = number(timings, "prompt_n").map(|n| n + number(timings, "cache_n").unwrap_or(0));
@@ -241,21 +241,21 @@ proptest! {
     #[test]
     fn any_json_in_any_pieces_is_counted_like_its_tree(json in json(), size in 1usize..50, pretty: bool) {
         let text = if pretty { serde_json::to_string_pretty(&json) } else { serde_json::to_string(&json) }.unwrap();
-        let mut tally = TokenCounter::for_json();
+        let mut counter = TokenCounter::for_json();
         for piece in text.as_bytes().chunks(size) {
-            tally.read(piece);
+            counter.read(piece);
         }
-        prop_assert_eq!(tally.counts(), by_tree(&json), "{}", text);
+        prop_assert_eq!(counter.counts(), counts_by_tree(&json), "{}", text);
     }
 
     #[test]
-    fn no_bytes_are_too_strange(bytes in prop::collection::vec(any::<u8>(), 0..300), size in 1usize..50) {
-        for mut tally in [TokenCounter::for_json(), TokenCounter::for_stream(StreamEnd::Done), TokenCounter::for_stream(StreamEnd::MessageStop)] {
+    fn arbitrary_bytes_do_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), size in 1usize..50) {
+        for mut counter in [TokenCounter::for_json(), TokenCounter::for_stream(StreamEnd::Done), TokenCounter::for_stream(StreamEnd::MessageStop)] {
             let mut framer = SseFramer::new();
             for piece in bytes.chunks(size) {
-                read(&mut tally, &mut framer, piece);
+                read(&mut counter, &mut framer, piece);
             }
-            tally.counts();
+            counter.counts();
         }
     }
 }
