@@ -66,10 +66,10 @@ impl ResponseBody {
 impl ProxiedBody {
     pub(crate) fn new(answer: UpstreamAnswer<'_>) -> Self {
         let shape = answer.route.shape;
-        let patience = &answer.patience;
-        let in_band = patience.idle_timeout.is_some();
+        let timeouts = &answer.timeouts;
+        let in_band = timeouts.idle_timeout.is_some();
         let hint = if in_band { SizeHint::default() } else { answer.body.size_hint() };
-        let (holdings, deadline) = (patience.sweeper, (!in_band).then_some(patience.deadline));
+        let (holdings, deadline) = (timeouts.sweeper, (!in_band).then_some(timeouts.deadline));
         let holding = InProgress::new(answer);
         let over = holding.is_over();
         let hold = SweepHandle::new(holdings, holding, deadline);

@@ -48,7 +48,7 @@ pub(crate) struct UpstreamAnswer<'a> {
     pub(crate) status: StatusCode,
     pub(crate) body: RenamedBody<Incoming>,
     pub(crate) route: &'static Route,
-    pub(crate) patience: ResponseTimeouts<'a>,
+    pub(crate) timeouts: ResponseTimeouts<'a>,
     pub(crate) caller: Caller,
     pub(crate) record: Record,
     pub(crate) ticket: Ticket,
@@ -95,16 +95,16 @@ enum RelayMode {
 
 impl InProgress {
     pub(super) fn new(answer: UpstreamAnswer<'_>) -> Self {
-        let UpstreamAnswer { status, body, route, patience, caller, record, ticket, lease } = answer;
+        let UpstreamAnswer { status, body, route, timeouts, caller, record, ticket, lease } = answer;
         let mut holding = Self {
             upstream: Some(body),
             ready: VecDeque::new(),
-            watch: patience.idle_timeout.map(|_| StreamWatcher::new(route.stream_end)),
-            mode: patience.idle_timeout.map_or(RelayMode::Plain, RelayMode::Stream),
-            deadline: ActiveSleep::until(patience.deadline),
+            watch: timeouts.idle_timeout.map(|_| StreamWatcher::new(route.stream_end)),
+            mode: timeouts.idle_timeout.map_or(RelayMode::Plain, RelayMode::Stream),
+            deadline: ActiveSleep::until(timeouts.deadline),
             last_piece_at: None,
             compute_failure: ComputeFailure::of_head(status, route.needs_slot),
-            aborted: Box::pin(patience.sweeper.aborted()),
+            aborted: Box::pin(timeouts.sweeper.aborted()),
             worker_gone: Box::pin(lease.gone()),
             shape: route.shape,
             final_error: None,

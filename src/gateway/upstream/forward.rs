@@ -181,14 +181,14 @@ impl Forwarder {
             connection.poison();
         }
         let silence = (kind == ContentKind::Stream).then_some(self.stream_idle_timeout);
-        let patience = ResponseTimeouts { deadline, idle_timeout: silence, sweeper: &self.sweeper };
+        let timeouts = ResponseTimeouts { deadline, idle_timeout: silence, sweeper: &self.sweeper };
         let renamer = name.and_then(|name| ModelRenamer::prepare(&mut head.headers, name));
         let body = RenamedBody::new(upstream, renamer);
         let mut record = record;
         record.set_response(head.status, route, kind);
         record.worker = Some(Arc::clone(lease.member()));
         attempts.insert_headers(&mut head.headers);
-        let answer = UpstreamAnswer { status: head.status, body, route, patience, caller, record, ticket, lease };
+        let answer = UpstreamAnswer { status: head.status, body, route, timeouts, caller, record, ticket, lease };
         Ok(Response::from_parts(head, ResponseBody::Proxied(ProxiedBody::new(answer))))
     }
 }
