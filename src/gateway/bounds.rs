@@ -54,8 +54,8 @@ pub const DISCARD_TURNS: usize = 2;
 /// `queue_full`.
 pub const BUFFERED_BODIES: usize = 256 * 1024 * 1024;
 
-/// Bytes at the beginning of a server-sent event, or of an error, that suffice to classify it. They are kept for an event
-/// that does not arrive in one piece.
+/// Bytes at the beginning of a server-sent event, or of an error, that suffice to classify it. They are kept for an
+/// event that does not arrive in one piece.
 pub const EVENT_HEAD: usize = 512;
 
 /// Most requests in flight that need no slot, such as `/tokenize`. Each may take a connection to llama-server, and the
@@ -93,8 +93,8 @@ pub const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(2 * 60 * 60);
 /// Longest list of header names, in bytes, that the response to a CORS preflight repeats.
 pub const PREFLIGHT_HEADER_NAMES: usize = 1024;
 
-/// Most bytes of a request head, unless the limits of the request line and of a header line add up to more. It bounds the
-/// memory that a client can use before it has authenticated.
+/// Most bytes of a request head, unless the limits of the request line and of a header line add up to more. It bounds
+/// the memory that a client can use before it has authenticated.
 pub const HEAD_SIZE: usize = 32 * 1024;
 
 /// Most header lines that `MAX_HEADERS` can allow; `http::HeaderMap` takes not many more.
@@ -115,7 +115,8 @@ pub const TRAILERS_SIZE: usize = 8 * 1024;
 /// Most bytes of a chunked body that are read at once; they may include what follows the body.
 pub const CHUNKED_READ: u64 = 16 * 1024;
 
-/// Time between two sweeps for responses that their clients do not read; a response may end this much after its timeout.
+/// Time between two sweeps for responses that their clients do not read; a response may end this much after its
+/// timeout.
 pub const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Time between two sweeps once all responses are being aborted. A small part of `CONNECTION_GRACE`.

@@ -20,8 +20,8 @@ static HOP_BY_HOP: [HeaderName; 9] = [
     header::UPGRADE,
 ];
 
-/// Request headers that are not passed on to llama-server: the client's key, headers that the gateway sets itself, and a
-/// conversation id, with which llama-server would keep a request running after its client has left.
+/// Request headers that are not passed on to llama-server: the client's key, headers that the gateway sets itself, and
+/// a conversation id, with which llama-server would keep a request running after its client has left.
 static NOT_FOR_WORKER: [HeaderName; 9] = [
     header::AUTHORIZATION,
     HeaderName::from_static("x-api-key"),

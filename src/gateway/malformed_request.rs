@@ -1,6 +1,7 @@
 //! The response to a malformed request head: one whole HTTP/1.1 response, after which the connection is closed.
 //!
-//! It looks like any other refusal, with a request id and an access-log line. `connection/wire/` decides when to send it.
+//! It looks like any other refusal, with a request id and an access-log line. `connection/wire/` decides when to send
+//! it.
 
 use super::accounting::record::{Accounting, Record};
 use super::admission::cors::Cors;
@@ -17,8 +18,8 @@ use std::sync::Arc;
 /// Written to the access log where a head does not show its method or path.
 const UNKNOWN: &str = "-";
 
-/// Returns the bytes of the response to `raw`, the part of the head that has arrived. Without `accounting` the refusal is
-/// not recorded, as on the health port.
+/// Returns the bytes of the response to `raw`, the part of the head that has arrived. Without `accounting` the refusal
+/// is not recorded, as on the health port.
 pub(super) fn refusal_bytes(raw: &[u8], refusal: &Refusal, cors: &Cors, accounting: Option<&Arc<Accounting>>) -> Bytes {
     let request_id = headers::request_id_from(head::header_value(raw, X_REQUEST_ID.as_str()));
     let (method, path) = head::method_and_path(raw);

@@ -211,8 +211,8 @@ const ROUTES: &[Route] = &[
 const ID_PLACEHOLDER: &str = "{id}";
 
 impl Route {
-    /// Returns the percent-encoded text in this path at the place of `{id}`, or an empty text if the route has no `{id}`.
-    /// Returns `None` if the path does not match the route.
+    /// Returns the percent-encoded text in this path at the place of `{id}`, or an empty text if the route has no
+    /// `{id}`. Returns `None` if the path does not match the route.
     pub(super) fn id_in<'a>(&self, path: &'a str) -> Option<&'a str> {
         match self.path.split_once(ID_PLACEHOLDER) {
             None => (self.path == path).then_some(""),
@@ -251,8 +251,8 @@ pub(super) fn find_on_health_port(method: &Method, path: &str, extra_ping: &str)
     find_row(RoutePort::Health, method, path).ok_or(Refusal::RouteNotFound)
 }
 
-/// Returns the paths of all routes except the health checks. `HEALTH_CHECK_PATH` must not be one of them, because it would
-/// hide that route where one listener serves both ports.
+/// Returns the paths of all routes except the health checks. `HEALTH_CHECK_PATH` must not be one of them, because it
+/// would hide that route where one listener serves both ports.
 pub fn reserved_paths() -> Vec<&'static str> {
     let is_health = |target: &RouteTarget| match target {
         RouteTarget::Gateway(
@@ -342,8 +342,8 @@ mod tests {
         assert_eq!(find_on_health_port(&Method::POST, "/extra", "/extra").err(), Some(Refusal::RouteNotFound));
     }
 
-    /// Regression: with `HEALTH_CHECK_PATH=/health` the health check returned 503 while a model was loading, and platforms
-    /// took the worker for broken.
+    /// Regression: with `HEALTH_CHECK_PATH=/health` the health check returned 503 while a model was loading, and
+    /// platforms took the worker for broken.
     #[test]
     fn the_path_of_the_health_check_may_be_that_of_another_health_answer() {
         for path in ["/ping", "/health", "/livez", "/readyz"] {

@@ -98,7 +98,8 @@ impl Gateway {
         }
     }
 
-    /// Refuses every new request of a client from now on. Requests that already wait, and jobs of a platform, are served.
+    /// Refuses every new request of a client from now on. Requests that already wait, and jobs of a platform, are
+    /// served.
     pub fn close_to_clients(&self) {
         self.is_closed_to_clients.store(true, Ordering::Relaxed);
     }

@@ -136,8 +136,8 @@ impl RequestBody {
         Ok(())
     }
 
-    /// Appends a piece. Small pieces are joined, because a body of single bytes would take many times its size. A single
-    /// piece stays as it is.
+    /// Appends a piece. Small pieces are joined, because a body of single bytes would take many times its size. A
+    /// single piece stays as it is.
     fn append(&mut self, piece: Bytes) {
         let is_small = |piece: &Bytes| piece.len() < SMALL_PIECE;
         if self.joining.is_empty() && is_small(&piece) && self.pieces.back().is_some_and(is_small) {

@@ -9,7 +9,8 @@ use std::ops::Range;
 pub(super) struct BodyMember {
     /// The name; `None` if it is not text, or longer than [`MEMBER_NAME`](crate::gateway::bounds::MEMBER_NAME).
     pub(super) name: Option<Box<str>>,
-    /// The byte range of a member without the space and commas around it, or of a part with the boundary line before it.
+    /// The byte range of a member without the space and commas around it, or of a part with the boundary line before
+    /// it.
     pub(super) whole: Range<usize>,
     /// The byte range of the value, including the quotes of a string.
     pub(super) value: Range<usize>,

@@ -1,9 +1,9 @@
 //! What the gateway needs to know of a request's body: its model, its `stream` flag, and hashes of its prompt prefixes.
 //!
-//! The body is scanned once, in the pieces in which it arrived, without building JSON values. An ambiguous body is refused
-//! where the ambiguity would matter: backends take the last of two `model` members, and those in Go also take `MODEL` for
-//! one. A body that is not a JSON object is only marked as unreadable here. `rewrite.rs` changes bodies, and
-//! `multipart.rs` reads forms.
+//! The body is scanned once, in the pieces in which it arrived, without building JSON values. An ambiguous body is
+//! refused where the ambiguity would matter: backends take the last of two `model` members, and those in Go also take
+//! `MODEL` for one. A body that is not a JSON object is only marked as unreadable here. `rewrite.rs` changes bodies,
+//! and `multipart.rs` reads forms.
 
 use super::body::RequestBody;
 use super::body_view::{BodyMember, gather, slices};
@@ -97,8 +97,8 @@ impl Envelope {
         self.stream
     }
 
-    /// Returns whether the body was understood. If not, a backend might find another model in it than the gateway did, so
-    /// only a backend with a single model may get it.
+    /// Returns whether the body was understood. If not, a backend might find another model in it than the gateway did,
+    /// so only a backend with a single model may get it.
     pub(super) fn is_readable(&self) -> bool {
         self.kind != BodyKind::Unknown
     }

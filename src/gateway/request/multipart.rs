@@ -12,8 +12,8 @@ use memchr::memmem;
 /// Longest boundary (RFC 2046, section 5.1.1).
 const LONGEST_BOUNDARY: usize = 70;
 
-/// Returns the boundary line, without its line end, between the parts of a body with this `Content-Type`. Returns `None` if
-/// the type is not that of a form.
+/// Returns the boundary line, without its line end, between the parts of a body with this `Content-Type`. Returns
+/// `None` if the type is not that of a form.
 pub(super) fn boundary(content_type: &[u8]) -> Option<Vec<u8>> {
     let text = str::from_utf8(content_type).ok()?;
     let (kind, parameters) = text.split_once(';')?;

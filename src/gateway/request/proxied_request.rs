@@ -34,8 +34,8 @@ impl ProxiedRequest {
         self.body.fingerprint()
     }
 
-    /// Refuses a body that the gateway cannot read, because a backend might find another model in it. The only exception
-    /// is a gateway with a single local model.
+    /// Refuses a body that the gateway cannot read, because a backend might find another model in it. The only
+    /// exception is a gateway with a single local model.
     ///
     /// # Errors
     /// [`Refusal::BadRequest`] if the body is not readable and the exception does not apply.
@@ -48,8 +48,8 @@ impl ProxiedRequest {
         }
     }
 
-    /// Makes a refusal for a missing model name more precise: says that `model` must be a string, or that the query is the
-    /// place for the name. Returns any other refusal as it is.
+    /// Makes a refusal for a missing model name more precise: says that `model` must be a string, or that the query is
+    /// the place for the name. Returns any other refusal as it is.
     pub(crate) fn explain_refusal(&self, refusal: Refusal) -> Refusal {
         match refusal {
             Refusal::ModelNotFound { name: None, .. } if self.envelope.has_invalid_model() => {
@@ -67,8 +67,8 @@ impl ProxiedRequest {
         if self.route.is_post { RequestClass::Inference(self.body.fingerprint()) } else { RequestClass::ReadOnly }
     }
 
-    /// Returns the hashes by which the fleet recognises a worker that has served the same prompt prefix for the same key.
-    /// Empty unless the model's strategy is prefix affinity.
+    /// Returns the hashes by which the fleet recognises a worker that has served the same prompt prefix for the same
+    /// key. Empty unless the model's strategy is prefix affinity.
     pub(crate) fn affinity(&self, model: &Model, seed: &RandomState, key_id: Option<&str>) -> Vec<u64> {
         match model.policy().strategy {
             Strategy::PrefixAffinity => self.envelope.prefix_hashes(&self.body, seed, key_id.unwrap_or_default()),
@@ -86,8 +86,8 @@ impl ProxiedRequest {
         parts
     }
 
-    /// Returns the body for this worker, and the model's name that its response must show if the worker may use another.
-    /// The last attempt takes the body instead of copying it.
+    /// Returns the body for this worker, and the model's name that its response must show if the worker may use
+    /// another. The last attempt takes the body instead of copying it.
     pub(crate) fn adapt_to_worker(
         &mut self,
         model: &Model,
@@ -97,8 +97,8 @@ impl ProxiedRequest {
         let policy = model.policy();
         let client_name = self.requested_model.as_deref().unwrap_or(model.id());
         let worker_name = lease.endpoint().target.model.as_deref().unwrap_or(model.id());
-        // A local llama-server has one model, ignores the model of a request, and calls its own model by the id. A remote
-        // backend may use any name in its response, such as the path of the model's file.
+        // A local llama-server has one model, ignores the model of a request, and calls its own model by the id. A
+        // remote backend may use any name in its response, such as the path of the model's file.
         let is_local = lease.member().kind == WorkerKind::Local;
         let name = (!is_local || worker_name != client_name).then(|| client_name.to_owned());
         let is_renamed = !is_local && (worker_name != client_name || self.requested_model.is_none());

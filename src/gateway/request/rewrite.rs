@@ -34,8 +34,8 @@ impl Edit<'_> {
     }
 }
 
-/// Returns the body, which `envelope` describes, with these changes. A body that is neither an object nor a form stays as
-/// it is, and a form gets no defaults.
+/// Returns the body, which `envelope` describes, with these changes. A body that is neither an object nor a form stays
+/// as it is, and a form gets no defaults.
 pub(super) fn rewrite_body(body: &RequestBody, envelope: &Envelope, edit: &Edit<'_>) -> RequestBody {
     match &envelope.kind {
         BodyKind::Unknown => body.duplicate(),

@@ -1,9 +1,9 @@
 //! The body of every response, as hyper polls it.
 //!
-//! The body that streams to the client owns the record, the ticket and the lease of its request. So the end of the response,
-//! a client that disconnects and a llama-server that dies all release them with the same drop. If the client does not read,
-//! `stall_sweeper.rs` drops them. `in_progress.rs` owns them and produces the pieces; this file hands the pieces to hyper,
-//! and produces the last error after the sweeper has ended a response.
+//! The body that streams to the client owns the record, the ticket and the lease of its request. So the end of the
+//! response, a client that disconnects and a llama-server that dies all release them with the same drop. If the client
+//! does not read, `stall_sweeper.rs` drops them. `in_progress.rs` owns them and produces the pieces; this file hands
+//! the pieces to hyper, and produces the last error after the sweeper has ended a response.
 
 use super::heartbeat::Heartbeat;
 use super::in_progress::{InProgress, NextPiece, ResponseAborted, UpstreamAnswer};
@@ -87,8 +87,8 @@ impl ProxiedBody {
         }
     }
 
-    /// Turns the body into one event, for a client that has been promised a stream. The record then shows the status that
-    /// this client sees.
+    /// Turns the body into one event, for a client that has been promised a stream. The record then shows the status
+    /// that this client sees.
     pub(super) fn into_single_event(mut self, status: StatusCode) -> Self {
         self.handle.update(|response| response.wrap_as_event(status));
         (self.ends_with_event, self.is_over, self.hint) = (true, false, SizeHint::default());
@@ -122,9 +122,9 @@ impl ProxiedBody {
         }
         self.hint = SizeHint::default();
         if let Some(Err(abort)) = next {
-            // When a body fails, hyper drops what it has not sent yet, perhaps even the head; the client could then not tell
-            // an aborted response from no response. hyper sends its buffer when a body is pending, so the error waits for
-            // one poll.
+            // When a body fails, hyper drops what it has not sent yet, perhaps even the head; the client could then not
+            // tell an aborted response from no response. hyper sends its buffer when a body is pending, so the error
+            // waits for one poll.
             self.pending_abort = Some(abort);
             context.waker().wake_by_ref();
             return Poll::Pending;

@@ -6,10 +6,10 @@ use crate::gateway::bounds::EVENT_HEAD;
 use http::StatusCode;
 use memchr::memmem;
 
-/// The messages with which llama-server fails all requests in flight when a batch could not be decoded; the process keeps
-/// running (llama.cpp, tools/server/server-context.cpp, where `llama_decode` returns less than -1, and -1). Its other errors
-/// of status 500 are the request's own fault, and no reason for a restart: "input (N tokens) is too large to process.
-/// increase the physical batch size", "Context size has been exceeded."
+/// The messages with which llama-server fails all requests in flight when a batch could not be decoded; the process
+/// keeps running (llama.cpp, tools/server/server-context.cpp, where `llama_decode` returns less than -1, and -1). Its
+/// other errors of status 500 are the request's own fault, and no reason for a restart: "input (N tokens) is too large
+/// to process. increase the physical batch size", "Context size has been exceeded."
 const COMPUTE_FAILURES: [&[u8]; 2] = [b"\"message\":\"Compute error.\"", b"\"message\":\"Invalid input batch.\""];
 
 /// What a response shows about the llama-server that sent it.

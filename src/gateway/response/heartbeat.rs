@@ -37,7 +37,7 @@ pub struct Heartbeat {
 
 enum HeartbeatState {
     Waiting(SweepHandle<WaitingRequest>),
-    /// llama-server's response is being proxied on.
+    /// llama-server's response is being passed on.
     Responding(ResponseBody),
     /// One last event, and the record that closes with it.
     FinalEvent(Bytes, Option<Record>),

@@ -70,7 +70,7 @@ pub(super) struct InProgress {
     last_piece_at: Option<ActiveInstant>,
     /// What the response shows about llama-server so far.
     compute_failure: ComputeFailure,
-    /// Ready when the drain is is_over.
+    /// Ready when the drain is over.
     aborted: Pin<Box<WaitForCancellationFutureOwned>>,
     /// Ready when llama-server has ended or is being stopped, even if its connections stay open.
     worker_gone: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -96,7 +96,7 @@ enum RelayMode {
 }
 
 impl InProgress {
-    /// Takes is_over a response whose head has arrived.
+    /// Takes over a response whose head has arrived.
     pub(super) fn new(answer: UpstreamAnswer<'_>) -> Self {
         let UpstreamAnswer { status, body, route, timeouts, caller, record, ticket, lease } = answer;
         let mut response = Self {
@@ -277,8 +277,8 @@ impl InProgress {
         Ok(())
     }
 
-    /// Handles the regular end of llama-server's body. A stream without its end mark counts as broken: a llama-server that
-    /// is being stopped ends its bodies like this.
+    /// Handles the regular end of llama-server's body. A stream without its end mark counts as broken: a llama-server
+    /// that is being stopped ends its bodies like this.
     fn end(&mut self) -> Result<(), ResponseAborted> {
         self.upstream = None;
         if let Some(watcher) = &mut self.watcher {
@@ -308,8 +308,8 @@ impl InProgress {
         Ok(())
     }
 
-    /// Returns the reason when waiting for the next piece is pointless. After the first piece of a stream the timer is moved
-    /// only when it fires, because moving it with each piece would cost more.
+    /// Returns the reason when waiting for the next piece is pointless. After the first piece of a stream the timer is
+    /// moved only when it fires, because moving it with each piece would cost more.
     fn poll_failure(&mut self, context: &mut Context<'_>) -> Poll<Refusal> {
         if self.aborted.as_mut().poll(context).is_ready() {
             return Poll::Ready(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN));
@@ -332,8 +332,8 @@ impl InProgress {
 }
 
 impl Drop for InProgress {
-    /// Records the outcome before the ticket is dropped, so that the next request does not get a llama-server that is about
-    /// to be restarted.
+    /// Records the outcome before the ticket is dropped, so that the next request does not get a llama-server that is
+    /// about to be restarted.
     fn drop(&mut self) {
         let in_band = self.stream_watch().and_then(StreamWatcher::error);
         let is_whole = self.record.complete && self.record.code.is_none();

@@ -1,9 +1,9 @@
 //! Replaces the backend's name of the model in a response by the name that the client asked for.
 //!
-//! A response is one JSON object, or a stream of events whose data are JSON objects. The name is the value of `model` at the
-//! top level, or in `response` or `message` there, and nowhere else: the model's own text is never changed. Bytes are passed
-//! on at once, and none are held back: the client's name is sent where the value of `model` begins, and that value is
-//! skipped.
+//! A response is one JSON object, or a stream of events whose data are JSON objects. The name is the value of `model`
+//! at the top level, or in `response` or `message` there, and nowhere else: the model's own text is never changed.
+//! Bytes are passed on at once, and none are held back: the client's name is sent where the value of `model` begins,
+//! and that value is skipped.
 
 use super::sse::PieceSplicer;
 use crate::gateway::content_kind::ContentKind;
@@ -136,8 +136,8 @@ impl ModelRenamer {
     }
 }
 
-/// A body in which the model is renamed, or one that is passed on as it is. In a stream the reader of this body renames the
-/// model, because that reader finds the lines of the stream.
+/// A body in which the model is renamed, or one that is passed on as it is. In a stream the reader of this body renames
+/// the model, because that reader finds the lines of the stream.
 #[derive(Debug)]
 pub(crate) struct RenamedBody<B> {
     body: B,

@@ -1,7 +1,7 @@
 //! Server-sent events in transit: where an event ends, and whether the stream has reached its own end.
 //!
-//! Bytes are never changed here. The beginning of an event is held back until its end has arrived, so that a client whose
-//! llama-server dies gets whole events and then an error, never half an event. `sse_framer.rs` finds the lines.
+//! Bytes are never changed here. The beginning of an event is held back until its end has arrived, so that a client
+//! whose llama-server dies gets whole events and then an error, never half an event. `sse_framer.rs` finds the lines.
 
 use super::compute_failure::ComputeFailure;
 use crate::gateway::bounds::MAX_BUFFERED_EVENT;
@@ -40,8 +40,8 @@ impl StreamWatcher {
         Self { framer: SseFramer::new(), end: EndWatch::new(ending), buffered: VecDeque::new(), buffered_length: 0 }
     }
 
-    /// Takes a piece and pushes to `ready` what may be sent: everything up to the last end of an event. Shows each step of
-    /// the stream to `on_step`, which may replace bytes.
+    /// Takes a piece and pushes to `ready` what may be sent: everything up to the last end of an event. Shows each step
+    /// of the stream to `on_step`, which may replace bytes.
     pub(super) fn take(
         &mut self,
         piece: &Bytes,

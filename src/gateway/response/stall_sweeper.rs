@@ -85,8 +85,8 @@ pub(super) enum PollOutcome<R> {
 
 struct SweepCell<T> {
     state: Mutex<CellState<T>>,
-    /// Odd while the client has to read before the next poll, even while the client waits for llama-server. Grows with each
-    /// poll, so an unchanged value means that nothing happened. Changed only under the lock.
+    /// Odd while the client has to read before the next poll; even while the client waits for llama-server. Grows with
+    /// each poll, so an unchanged value means that nothing happened. Changed only under the lock.
     generation: AtomicU64,
     deadline: Option<ActiveInstant>,
 }
@@ -111,8 +111,8 @@ fn is_waiting_for_client(generation: u64) -> bool {
 }
 
 impl StallSweeper {
-    /// Creates a sweeper that ends a response after its client has read nothing for `stall_timeout`, and all responses once
-    /// `abort` is cancelled.
+    /// Creates a sweeper that ends a response after its client has read nothing for `stall_timeout`, and all responses
+    /// once `abort` is cancelled.
     pub(crate) fn new(stall_timeout: Duration, abort: CancellationToken) -> Arc<Self> {
         Arc::new(Self { list: Mutex::default(), stall_timeout, abort })
     }
@@ -199,9 +199,10 @@ impl SweepList {
 }
 
 impl<T: Sweepable> SweepHandle<T> {
-    /// Registers a value with the sweeper. A client that still reads after the deadline loses the response then.
+    /// Registers a value with the sweeper, which terminates it at `deadline` if the client is still reading then.
     pub(super) fn new(sweeper: &Arc<StallSweeper>, value: T, deadline: Option<ActiveInstant>) -> Self {
-        // hyper does not poll the body before the client has room, so the first generation is one that waits for the client.
+        // hyper does not poll the body before the client has room, so the first generation is one that waits for the
+        // client.
         let cell = Arc::new(SweepCell {
             state: Mutex::new(CellState::Active(value)),
             generation: AtomicU64::new(1),

@@ -1,4 +1,5 @@
-//! Sends one request to one worker and returns its response. Never sends a request twice; `retry.rs` decides about that.
+//! Sends one request to one worker and returns its response. Never sends a request twice; `retry.rs` decides about
+//! that.
 
 use super::retry::Retry;
 use crate::dial::{DialTarget, Dialer, explain};
@@ -68,13 +69,14 @@ pub(crate) struct FailedAttempt {
 pub(super) type JourneyTokens = (Caller, Ticket, Record);
 
 impl Forwarder {
-    /// Creates the connection pool and the sweeper. Idle connections are closed before llama-server's own keep-alive limit.
+    /// Creates the connection pool and the sweeper. Idle connections are closed before llama-server's own keep-alive
+    /// limit.
     pub(crate) fn new(limits: &Limits) -> Self {
         let client = Client::builder(TokioExecutor::new())
             .pool_idle_timeout(UPSTREAM_IDLE)
             .pool_max_idle_per_host(UPSTREAM_IDLE_CONNECTIONS)
             .pool_timer(TokioTimer::new())
-            // hyper's own retries would send a request twice without `Retry`.
+            // hyper would otherwise retry by itself, unseen by `Retry` and its limits.
             .retry_canceled_requests(false)
             .build(Dialer::new(limits.backend_connect_timeout.0));
         let abort = CancellationToken::new();
@@ -164,12 +166,14 @@ impl Forwarder {
         let is_remote = lease.endpoint().target.is_remote;
         lease.record_response(response.status(), headers::retry_after(response.headers(), Timestamp::now()));
         if is_remote && response.status() == StatusCode::UNAUTHORIZED {
-            // The configured key is wrong, not the client's. The response is not passed on because it may quote the key.
+            // The configured key is wrong, not the client's. The response is not passed on because it may quote the
+            // key.
             lease.record_rejected_key();
             self.warn_rejected_key(lease.endpoint().target.authority.as_str());
             return Err(fail(Refusal::BackendRefusesKey, false, lease, (caller, ticket, record)));
         }
-        // With 429 or 503 the backend says that it has not begun the request (RFC 6585, section 4; RFC 9110, section 15.6.4).
+        // With 429 or 503 the backend says that it has not begun the request (RFC 6585, section 4; RFC 9110, section
+        // 15.6.4).
         let has_refused = matches!(response.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
         if is_remote && (has_refused || response.status().is_server_error()) && retry.can_retry(!has_refused, &caller) {
             return Err(fail(Refusal::BackendError, !has_refused, lease, (caller, ticket, record)));
@@ -178,8 +182,8 @@ impl Forwarder {
         headers::prepare_for_client(&mut head.headers, is_remote);
         head.version = Version::default();
         let kind = ContentKind::of(&head.headers);
-        // llama-server announces keep-alive but closes the connection after each stream. Poisoning keeps the connection out
-        // of the pool, so no other request is sent on it.
+        // llama-server announces keep-alive but closes the connection after each stream. Poisoning keeps the connection
+        // out of the pool, so no other request is sent on it.
         if kind == ContentKind::Stream
             && let Some(connection) = &*connection.connection_metadata()
         {

@@ -1,8 +1,9 @@
-//! Retries and fallbacks: how often a request is tried, and where next, at another worker of its model or another model.
+//! Retries and fallbacks: how often a request is tried, and where next, at another worker of its model or another
+//! model.
 //!
 //! A request that a worker may have begun to process is retried only if its route is idempotent. After a failed local
-//! worker, which the request may have killed, it is retried once. No attempt begins after `REQUEST_TIMEOUT`, which counts
-//! from the first attempt.
+//! worker, which the request may have killed, it is retried once. No attempt begins after `REQUEST_TIMEOUT`, which
+//! counts from the first attempt.
 
 use crate::fleet::{Fingerprint, Member, Model, Unavailable, WorkerKind};
 use crate::gateway::accounting::record::Record;
@@ -180,8 +181,8 @@ impl Retry {
         *self.deadline.get_or_insert_with(|| ActiveInstant::now() + self.policy.request_timeout)
     }
 
-    /// Returns whether the request would be tried again if this attempt failed. `may_have_begun` says whether the worker may
-    /// have begun to process it.
+    /// Returns whether the request would be tried again if this attempt failed. `may_have_begun` says whether the
+    /// worker may have begun to process it.
     pub(super) fn can_retry(&self, may_have_begun: bool, caller: &Caller) -> bool {
         let may_repeat = !may_have_begun || self.route.is_idempotent && (self.is_remote || !self.is_suspected);
         may_repeat && self.has_time() && (self.has_another_worker() || self.has_another_model(caller))
@@ -231,7 +232,8 @@ impl Retry {
         Some(yielded.requeue(caller.queue_key()))
     }
 
-    /// Returns an entry in the queue of a fallback after this model's queue has refused the request, if there is a fallback.
+    /// Returns an entry in the queue of a fallback after this model's queue has refused the request, if there is a
+    /// fallback.
     pub(crate) fn next_after_refusal(&mut self, refusal: &Refusal, caller: &Caller) -> Option<QueueEntry> {
         (refusal.is_transient() && self.has_time()).then(|| self.enter_fallback(caller))?
     }
@@ -289,8 +291,8 @@ impl Retry {
         pause_clock::sleep(longest.mul_f64(fraction).min(left)).await;
     }
 
-    /// Records the model and worker of the failed attempt for the headers of a refusal, because the next attempt may be at
-    /// another worker.
+    /// Records the model and worker of the failed attempt for the headers of a refusal, because the next attempt may be
+    /// at another worker.
     pub(crate) fn record_failure(&self, record: &mut Record) {
         let mut headers = HeaderMap::new();
         self.insert_headers(&mut headers);
