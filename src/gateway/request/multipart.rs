@@ -161,7 +161,7 @@ mod tests {
     const TYPE: &[u8] = b"multipart/form-data; boundary=b0";
 
     /// Returns the names and values of the parts.
-    fn of(pieces: &[&str]) -> Result<Option<Vec<(String, String)>>, Refusal> {
+    fn parts_of(pieces: &[&str]) -> Result<Option<Vec<(String, String)>>, Refusal> {
         let body = RequestBody::from_pieces(pieces);
         let text = |range| String::from_utf8(gather(&body, range)).unwrap();
         let parts = parts(&body, &boundary(TYPE).unwrap())?;
@@ -215,12 +215,12 @@ mod tests {
         let text = [field("model", "m"), part(head, file), field("\"p\"", ""), "--b0--\r\n".to_owned()].concat();
         let expected = [("model", "m"), ("file", file), ("p", "")];
         let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-        assert_eq!(of(&[&text]), Ok(Some(expected.clone())));
+        assert_eq!(parts_of(&[&text]), Ok(Some(expected.clone())));
         for cut in 0..text.len() {
             for second in [cut, cut + 1, cut + 7] {
                 let second = second.min(text.len());
                 let pieces = [&text[..cut], &text[cut..second], &text[second..]];
-                assert_eq!(of(&pieces), Ok(Some(expected.clone())), "{cut} {second}");
+                assert_eq!(parts_of(&pieces), Ok(Some(expected.clone())), "{cut} {second}");
             }
         }
     }
@@ -228,16 +228,16 @@ mod tests {
     #[test]
     fn a_body_that_is_not_a_form_of_this_boundary_has_no_parts() {
         for text in ["", "{}", "--b1\r\n", "\r\n--b0--", &part("Content-Disposition: form-data; name=a", "")[..40]] {
-            let refused_or_none = of(&[text]).map_or(None, |parts| parts);
+            let refused_or_none = parts_of(&[text]).map_or(None, |parts| parts);
             assert_eq!(refused_or_none, None, "{text}");
         }
-        assert_eq!(of(&["--b0\r\nContent-Disposition: form-data; name=a\r\n\r\nvalue"]), Ok(None));
+        assert_eq!(parts_of(&["--b0\r\nContent-Disposition: form-data; name=a\r\n\r\nvalue"]), Ok(None));
     }
 
     #[test]
     fn an_ambiguous_form_is_refused() {
         let good = "Content-Disposition: form-data; name=a";
-        assert!(of(&[&part(&format!("{good}\r\nContent-Transfer-Encoding: binary"), ""), "--b0--"]).is_ok());
+        assert!(parts_of(&[&part(&format!("{good}\r\nContent-Transfer-Encoding: binary"), ""), "--b0--"]).is_ok());
         for head in [
             "Content-Type: text/plain",
             "Content-Disposition: form-data",
@@ -255,12 +255,12 @@ mod tests {
             &format!("{good}\r\nContent-Transfer-Encoding: quoted-printable"),
             &format!("{good}\r\nX: {}", "x".repeat(PART_HEAD)),
         ] {
-            assert!(matches!(of(&[&part(head, "v"), "--b0--"]), Err(Refusal::BadRequest(_))), "{head}");
+            assert!(matches!(parts_of(&[&part(head, "v"), "--b0--"]), Err(Refusal::BadRequest(_))), "{head}");
         }
         for text in ["--b0", "--b0 \r\n", "--b0x", "--b0\r\n\r\nv\r\n--b0--"] {
-            assert!(matches!(of(&[text]), Err(Refusal::BadRequest(_))), "{text}");
+            assert!(matches!(parts_of(&[text]), Err(Refusal::BadRequest(_))), "{text}");
         }
-        assert!(of(&["--b0\r\nContent-Disposition: form-data; name=a\r\n\r\n--b0--"]).is_err(), "no value");
+        assert!(parts_of(&["--b0\r\nContent-Disposition: form-data; name=a\r\n\r\n--b0--"]).is_err(), "no value");
     }
 
     proptest! {

@@ -178,8 +178,8 @@ fn object() -> impl Strategy<Value = (String, Map<String, Value>)> {
     )
 }
 
-/// What the edit means, member by member.
-fn meant(
+/// Returns the object that the edit must produce.
+fn expected_object(
     mut map: Map<String, Value>,
     model: Option<&str>,
     sampling: &[(String, String)],
@@ -187,7 +187,7 @@ fn meant(
 ) -> Map<String, Value> {
     map.retain(|name, _| !strip.contains(name) || (name == "model" && model.is_some()));
     let before = map.clone();
-    let says = |name: &str| before.get(name).is_some_and(|value| !value.is_null());
+    let is_set = |name: &str| before.get(name).is_some_and(|value| !value.is_null());
     for (name, value) in sampling {
         let same: Vec<&str> = match name.as_str() {
             name @ ("max_tokens" | "n_predict") => vec![name, "max_tokens", "n_predict"],
@@ -195,7 +195,7 @@ fn meant(
         };
         let given =
             |other: &&str| sampling.iter().take_while(|(earlier, _)| earlier != name).any(|(name, _)| name == other);
-        if !same.iter().any(|name| says(name)) && !same.iter().any(given) {
+        if !same.iter().any(|name| is_set(name)) && !same.iter().any(given) {
             map.insert(name.clone(), serde_json::from_str(value).unwrap());
         }
     }
@@ -221,7 +221,7 @@ proptest! {
         let result = rewrite_object(&pieces, model.as_deref(), &sampling, &strip).unwrap().unwrap();
         let shown = String::from_utf8_lossy(&result).into_owned();
         let read: Map<String, Value> = serde_json::from_slice(&result).unwrap_or_else(|error| panic!("{error}: {text} -> {shown}"));
-        prop_assert_eq!(&read, &meant(map.clone(), model.as_deref(), &sampling, &strip), "{} -> {}", text, shown);
+        prop_assert_eq!(&read, &expected_object(map.clone(), model.as_deref(), &sampling, &strip), "{} -> {}", text, shown);
 
         // A member that keeps its value keeps its bytes.
         let written = |text: &str| {

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 const NAME: &str = "gpt \"4\"";
 
 /// Returns the renamed response, and checks that it does not depend on the pieces in which the response arrives.
-fn of(text: &str, is_stream: bool) -> String {
+fn renamed(text: &str, is_stream: bool) -> String {
     let bytes = text.as_bytes();
     let whole = rename_pieces(&[bytes], NAME, is_stream);
     for size in 1..=bytes.len().min(80) {
@@ -43,7 +43,7 @@ fn the_backends_model_name_is_replaced_only_where_it_is_the_models_name() {
         for theirs in [r#""org/m\"é""#, r#""\u006f\/m\"""#, r#""""#, r#""gpt""#, r#""gpt \"4\"""#, r#""\\""#, &long] {
             let given = text.replace(['@', '#'], theirs);
             let expected = text.replace('@', r#""gpt \"4\"""#).replace('#', theirs);
-            assert_eq!(of(&given, false), expected);
+            assert_eq!(renamed(&given, false), expected);
         }
     }
 }
@@ -51,13 +51,13 @@ fn the_backends_model_name_is_replaced_only_where_it_is_the_models_name() {
 #[test]
 fn an_unfinished_model_name_is_not_sent() {
     let renamed_start = r#"{"model":"gpt \"4\"""#;
-    assert_eq!(of(r#"{"model":"/srv/models/m.gg"#, false), renamed_start);
+    assert_eq!(renamed(r#"{"model":"/srv/models/m.gg"#, false), renamed_start);
     let chat = "data: {\"choices\":[],\"model\":@}\n\n";
     for (broken, left) in
         [("data: {\"model\":\"org\n\n", ""), ("data: {\"model\":\"org\ndata: /m\\\"é\"}}\n\n", "data: /m\\\"é\"}}\n")]
     {
         let expected = format!("data: {renamed_start}\n{left}\n{}", chat.replace('@', r#""gpt \"4\"""#));
-        assert_eq!(of(&format!("{broken}{}", chat.replace('@', "\"m\"")), true), expected);
+        assert_eq!(renamed(&format!("{broken}{}", chat.replace('@', "\"m\"")), true), expected);
     }
 }
 
@@ -78,8 +78,8 @@ fn the_model_name_is_replaced_in_every_event_of_a_stream() {
         for theirs in [r#""org/m\"é""#, r#""gpt \"4\"""#] {
             let given = text.replace(['@', '#'], theirs);
             let expected = text.replace('@', r#""gpt \"4\"""#).replace('#', theirs);
-            assert_eq!(of(&given, true), expected);
-            assert_eq!(of(&given.replace('\n', "\r\n"), true), expected.replace('\n', "\r\n"));
+            assert_eq!(renamed(&given, true), expected);
+            assert_eq!(renamed(&given.replace('\n', "\r\n"), true), expected.replace('\n', "\r\n"));
         }
     }
 }
@@ -228,13 +228,13 @@ proptest! {
 
     #[test]
     fn an_answer_is_renamed_as_its_value_would_be(content in ".{0,12}", theirs in ".{0,12}", ours in ".{1,12}") {
-        let of = |name: &str| serde_json::json!({
+        let response_with = |name: &str| serde_json::json!({
             "content": content, "model": name, "response": {"model": name, "text": [{"model": theirs}]},
             "message": {"model": name, "content": {"model": theirs}}, "choices": [{"message": {"model": theirs}}],
         }).to_string();
-        prop_assert_eq!(rename_pieces(&[of(&theirs).as_bytes()], &ours, false), of(&ours).into_bytes());
+        prop_assert_eq!(rename_pieces(&[response_with(&theirs).as_bytes()], &ours, false), response_with(&ours).into_bytes());
         let event = |json: &str| format!("event: x\ndata: {json}\n\n").into_bytes();
-        prop_assert_eq!(rename_pieces(&[&event(&of(&theirs))], &ours, true), event(&of(&ours)));
+        prop_assert_eq!(rename_pieces(&[&event(&response_with(&theirs))], &ours, true), event(&response_with(&ours)));
     }
 
     #[test]

@@ -85,7 +85,7 @@ impl Forwarder {
             stream_idle_timeout: limits.stream_idle_timeout.0,
             rejected_key_warning: Mutex::default(),
             sweeper: StallSweeper::new(CLIENT_WRITE_STALL, abort.clone()),
-            abort: abort,
+            abort,
         }
     }
 
@@ -190,7 +190,7 @@ impl Forwarder {
             connection.poison();
         }
         let idle_timeout = (kind == ContentKind::Stream).then_some(self.stream_idle_timeout);
-        let timeouts = ResponseTimeouts { deadline, idle_timeout: idle_timeout, sweeper: &self.sweeper };
+        let timeouts = ResponseTimeouts { deadline, idle_timeout, sweeper: &self.sweeper };
         let renamer = name.and_then(|name| ModelRenamer::prepare(&mut head.headers, name));
         let body = RenamedBody::new(upstream, renamer);
         let mut record = record;
