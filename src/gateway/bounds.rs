@@ -1,19 +1,19 @@
-//! Bounds of the gateway: each wait, queue and buffer whose size no user needs to choose.
+//! Bounds of the gateway: timeouts, queue lengths and buffer sizes that no user needs to choose.
 
 use std::time::Duration;
 
-/// Longest stay of an idle connection to llama-server in the pool. llama-server closes one after 5 s, and a
-/// request must not meet a connection that is just being closed.
+/// Longest time that an idle connection to llama-server stays in the pool. llama-server closes an idle connection after
+/// 5 s, and a request must not be sent on a connection that is just being closed.
 pub const UPSTREAM_IDLE: Duration = Duration::from_secs(3);
 
-/// Longest wait for the answer of a llama-server whose end has been found out: it may have been sent before.
+/// Longest wait for the response of a llama-server that has just ended: it may have sent the response before.
 pub const DEAD_WORKER_RESPONSE_WAIT: Duration = Duration::from_millis(500);
 
-/// Longest wait of a request that needs no slot for a llama-server that is doubted. By then it has answered a probe, or
-/// counts as unhealthy.
+/// Longest wait of a request without a slot for a llama-server that is being probed. By then the server has answered
+/// the probe, or counts as unhealthy.
 pub const PROBED_WORKER_WAIT: Duration = Duration::from_secs(5);
 
-/// Pause after `accept` failed, for instance because all file descriptors are in use.
+/// Pause after `accept` has failed, for instance because all file descriptors are in use.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Connections that the kernel may hold before they are accepted.
@@ -23,104 +23,106 @@ pub const LISTEN_BACKLOG: u32 = 1024;
 /// in pieces.
 pub const MAX_BUFFERED_EVENT: usize = 64 * 1024;
 
-/// Most bytes of an answer that is no stream and becomes one event, because heartbeats came before it.
+/// Most bytes of a response that is not a stream and is sent as one event, because heartbeats were sent before it.
 pub const WRAPPED_ANSWER: usize = 1024 * 1024;
 
-/// Bytes of a request body that are searched for its members before others get their turn.
+/// Bytes of a request body that are scanned for its members before the task yields to others.
 pub const SCANNED_AT_ONCE: usize = 256 * 1024;
 
-/// Longest name of a member of a request or an answer that can matter, in bytes as it is written there.
+/// Longest name of a JSON member that the gateway compares, in bytes as the name is written.
 pub const MEMBER_NAME: usize = 256;
 
-/// Most members of a request, or parts of a form.
+/// Most members of a request's JSON object, or parts of its form.
 pub const MOST_MEMBERS: usize = 1024;
 
-/// Most bytes of the head of a part of a form.
+/// Most bytes of the headers of one part of a form.
 pub const PART_HEAD: usize = 8 * 1024;
 
-/// Lengths of a prompt's beginning by which requests are recognised that continue each other, in bytes.
+/// Lengths of the prompt prefixes that are hashed for prefix affinity, in bytes.
 pub const PREFIX_LENGTHS: [usize; 4] = [256, 1024, 4 * 1024, 16 * 1024];
 
-/// Pieces of a request body that are shorter than this are joined.
+/// Pieces of a request body that are shorter than this, in bytes, are joined.
 pub const SMALL_PIECE: usize = 1024;
 
-/// Most bytes of the body of a refused request that are read and thrown away to keep the connection.
+/// Most bytes of the body of a refused request that are read and discarded to keep the connection.
 pub const DISCARDED_BODY: usize = 64 * 1024;
 
-/// How often such a body is asked for what has come of it.
+/// How often such a body is polled for the bytes that have already arrived.
 pub const DISCARD_TURNS: usize = 2;
 
-/// Bytes that the bodies of all requests together may take before they are sent on. A body that finds no room is
-/// refused with `queue_full`.
+/// Bytes that the buffered bodies of all requests may take together. A request whose body does not fit is refused with
+/// `queue_full`.
 pub const BUFFERED_BODIES: usize = 256 * 1024 * 1024;
 
-/// Bytes of the beginning of a server-sent event, or of an error, that tell what it is for. Kept of an event that does not
-/// come in one piece.
+/// Bytes at the beginning of a server-sent event, or of an error, that suffice to classify it. They are kept for an
+/// event that does not arrive in one piece.
 pub const EVENT_HEAD: usize = 512;
 
-/// Most requests in flight that need no slot, such as those for the list of models. Each may take a connection to
-/// llama-server, which slots do not bound.
+/// Most requests in flight that need no slot, such as `/tokenize`. Each may take a connection to llama-server, and the
+/// number of slots does not bound them.
 pub const MAX_SLOTLESS_REQUESTS: usize = 32;
 
-/// Retry-After of a refusal for which nothing has been measured yet.
+/// `Retry-After` of a refusal for which nothing has been measured yet.
 pub const RETRY_AFTER_UNKNOWN: Duration = Duration::from_secs(5);
 
-/// Longest Retry-After that is estimated from a measurement.
+/// Longest `Retry-After` that is estimated from a measurement.
 pub const RETRY_AFTER_LONGEST: Duration = Duration::from_secs(600);
 
-/// Meters of keys that are kept before those no longer asked for are looked for and dropped.
+/// Number of key meters above which unused ones are looked for and dropped.
 pub const METERS_BEFORE_SWEEP: usize = 1024;
 
-/// Wrong keys a minute that one client address may send before it has to wait.
+/// Wrong keys per minute that one client address may send before it has to wait.
 pub const AUTH_FAILURES_PER_MINUTE: u32 = 60;
 
 /// Most client addresses whose wrong keys are counted at once.
 pub const MAX_FAILING_ADDRESSES: usize = 4096;
 
-/// Suspects among which a new one takes the place of the least suspicious. Divides [`MAX_SUSPECTS`].
+/// Addresses in one bucket; a new address replaces the one with the fewest failures in its bucket. Divides
+/// [`MAX_FAILING_ADDRESSES`].
 pub const FAILING_ADDRESSES_PER_BUCKET: usize = 8;
 
-/// Addresses that a key is remembered to have been used from.
+/// Client addresses that are remembered for each key.
 pub const KNOWN_ADDRESSES_PER_KEY: usize = 8;
 
-/// How long an address counts as one that a key is used from.
+/// How long an address is remembered as one that a key is used from.
 pub const KNOWN_ADDRESS_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How long browsers may keep the answer to a CORS preflight. None keeps it longer than Chromium's two hours.
+/// How long browsers may cache the response to a CORS preflight. No browser caches it longer than Chromium's two hours.
 pub const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(2 * 60 * 60);
 
-/// Longest list of header names, in bytes, that a CORS preflight repeats.
+/// Longest list of header names, in bytes, that the response to a CORS preflight repeats.
 pub const PREFLIGHT_HEADER_NAMES: usize = 1024;
 
-/// Most bytes of a request head, unless the limits of the request line and of a header line add up to more. Whoever has
-/// not yet said who they are makes the gateway hold no more than this.
+/// Most bytes of a request head, unless the limits of the request line and of a header line add up to more. It bounds
+/// the memory that a client can use before it has authenticated.
 pub const HEAD_SIZE: usize = 32 * 1024;
 
 /// Most header lines that `MAX_HEADERS` can allow; `http::HeaderMap` takes not many more.
 pub const MOST_HEADERS: usize = 16 * 1024;
 
-/// Bytes of a connection's buffer for heads; it grows for longer heads, and for a client that sends before its turn.
+/// Initial size in bytes of a connection's buffer for heads. It grows for longer heads, and for pipelined requests.
 pub const HELD_BYTES: usize = 4 * 1024;
 
-/// What a client may send before its turn, in whole heads of the largest size.
+/// Most bytes of pipelined requests that are buffered, in whole heads of the largest size.
 pub const EARLY_HEADS: usize = 2;
 
-/// Longest first line of a chunk, its extensions included.
+/// Longest size line of a chunk in bytes, its extensions included (RFC 9112, section 7.1).
 pub const CHUNK_LINE_SIZE: usize = 256;
 
 /// Most bytes of trailers after a chunked body.
 pub const TRAILERS_SIZE: usize = 8 * 1024;
 
-/// Most bytes of a chunked body that are read at once; what follows the body is among them.
+/// Most bytes of a chunked body that are read at once; they may include what follows the body.
 pub const CHUNKED_READ: u64 = 16 * 1024;
 
-/// Time between two looks for answers that their clients do not read, and so how much later than its bound one may end.
+/// Time between two sweeps for responses that their clients do not read; a response may end this much after its
+/// timeout.
 pub const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The same once what is in flight is cut; many times within [`CONNECTION_GRACE`].
+/// Time between two sweeps once all responses are being aborted. A small part of `CONNECTION_GRACE`.
 pub const SWEEP_INTERVAL_ABORT: Duration = Duration::from_millis(50);
 
-/// How long a closed connection is still read, so that its client gets to read the answer.
+/// How long a closed connection is still read, so that its client can read the response.
 pub const LINGER_TIME: Duration = Duration::from_secs(2);
 
 /// Most bytes that are read from a closed connection.
@@ -129,31 +131,31 @@ pub const LINGER_BYTES: usize = 64 * 1024 * 1024;
 /// Bytes that are read at once from a closed connection.
 pub const LINGER_READ: usize = 16 * 1024;
 
-/// Silence of a connection after which the kernel asks whether the other side is still there.
+/// Idle time of a connection after which the kernel sends a keep-alive probe (`TCP_KEEPIDLE`).
 pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 
-/// Time between two such questions.
+/// Time between two keep-alive probes (`TCP_KEEPINTVL`).
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
-/// Questions without an answer after which a connection is broken.
+/// Unanswered keep-alive probes after which a connection is broken (`TCP_KEEPCNT`).
 pub const KEEPALIVE_TRIES: u32 = 4;
 
-/// Most requests at once on one HTTP/2 connection.
+/// Most concurrent streams on one HTTP/2 connection.
 pub const HTTP2_STREAMS: u32 = 128;
 
-/// Bytes of an answer over HTTP/2 that are sent at once; a client that has not read so many in [`CLIENT_WRITE_STALL`] does
-/// not read it.
+/// Bytes of a response over HTTP/2 that are buffered for sending. A client that reads fewer bytes in
+/// `CLIENT_WRITE_STALL` counts as stalled.
 pub const HTTP2_PIECE: usize = 16 * 1024;
 
 /// Time between two pings on an HTTP/2 connection.
 pub const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Longest wait for the answer to a ping.
+/// Longest wait for the response to a ping on an HTTP/2 connection.
 pub const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Longest time for which a remote backend is left alone because it asks for that with `Retry-After`; then one request
-/// tries it.
+/// Longest time for which a remote backend gets no requests because it asks for that with `Retry-After`. After it, one
+/// request tries the backend.
 pub const MAX_BACKEND_RETRY_AFTER: Duration = Duration::from_secs(10 * 60);
 
-/// Longest pause before the second try of a request; before each further one it is twice as long.
+/// Longest pause before the second attempt of a request. It doubles before each further attempt.
 pub const RETRY_PAUSE_FIRST: Duration = Duration::from_millis(50);

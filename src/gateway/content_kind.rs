@@ -1,21 +1,21 @@
-//! The kind of body that an answer has, by its `Content-Type`.
+//! The kind of body that a response has, by its `Content-Type`.
 
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 
-/// The kind of body that llama-server answers with.
+/// The kind of body that a response has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ContentKind {
-    /// A stream of events.
+    /// `text/event-stream`: a stream of server-sent events.
     Stream,
-    /// One JSON value.
+    /// `application/json`: one JSON value.
     Json,
     /// Anything else.
     Other,
 }
 
 impl ContentKind {
-    /// Reads the kind from the headers of an answer.
+    /// Reads the kind from the headers of a response.
     pub(super) fn of(headers: &HeaderMap) -> Self {
         let content_type = headers.get(CONTENT_TYPE).map_or(&[][..], |value| value.as_bytes()).trim_ascii_start();
         let is = |kind: &str| {

@@ -1,4 +1,4 @@
-//! Header hygiene between two connections: what must not cross, request ids, and what a worker says of itself.
+//! Which headers are passed on between client and worker, request ids, and the `Retry-After` of a worker.
 
 use crate::gateway::bounds::MAX_BACKEND_RETRY_AFTER;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -7,7 +7,7 @@ use jiff::fmt::rfc2822::DateTimeParser;
 use std::cell::RefCell;
 use std::time::Duration;
 
-/// Headers that belong to one connection (RFC 9110, section 7.6.1), with those that are older custom.
+/// Hop-by-hop headers (RFC 9110, section 7.6.1), including older ones that RFC 9110 no longer lists.
 static HOP_BY_HOP: [HeaderName; 9] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
@@ -20,8 +20,8 @@ static HOP_BY_HOP: [HeaderName; 9] = [
     header::UPGRADE,
 ];
 
-/// Headers of a request that llama-server must not see: the client's key, what is set anew, and a conversation id that
-/// would keep a request running after its client has gone.
+/// Request headers that are not passed on to llama-server: the client's key, headers that the gateway sets itself, and
+/// a conversation id, with which llama-server would keep a request running after its client has left.
 static NOT_FOR_WORKER: [HeaderName; 9] = [
     header::AUTHORIZATION,
     HeaderName::from_static("x-api-key"),
@@ -31,24 +31,24 @@ static NOT_FOR_WORKER: [HeaderName; 9] = [
     header::CONTENT_LENGTH,
     header::EXPECT,
     header::ORIGIN,
-    // Answers are read for usage on their way, so they must not be compressed.
+    // The gateway reads token counts from responses, so they must not be compressed.
     header::ACCEPT_ENCODING,
 ];
 
-/// Headers that are between a client and this host. They mean nothing to a backend that somebody else runs, or too much.
+/// Request headers meant for this host only. They mean nothing to a remote backend, or would disclose too much to it.
 static NOT_FOR_REMOTE: [HeaderName; 2] = [header::COOKIE, HeaderName::from_static("forwarded")];
 
-/// Headers by which a backend that somebody else runs speaks for its own host, not for this one.
+/// Response headers with which a remote backend speaks for its own host, not for this one.
 static NOT_FROM_REMOTE: [HeaderName; 3] =
     [header::SET_COOKIE, header::STRICT_TRANSPORT_SECURITY, HeaderName::from_static("alt-svc")];
 
-/// The name of the header that carries the request id.
+/// The header that carries the request id.
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Longest request id that is taken from a client, in characters.
+/// Longest request id that is accepted from a client, in characters.
 const MAX_REQUEST_ID: usize = 128;
 
-/// Removes what belongs to one connection only, the headers that `Connection` names included.
+/// Removes the headers that belong to one connection only, including those that `Connection` names.
 pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     if !headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
         return;
@@ -65,16 +65,16 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Prepares a request's headers for a worker, which somebody else may run.
+/// Removes the request headers that a worker must not see; a remote worker sees fewer than a local one.
 pub(super) fn prepare_for_worker(headers: &mut HeaderMap, is_remote: bool) {
     strip_hop_by_hop(headers);
-    let also = if is_remote { &NOT_FOR_REMOTE[..] } else { &[] };
-    for name in NOT_FOR_WORKER.iter().chain(also) {
+    let extra = if is_remote { &NOT_FOR_REMOTE[..] } else { &[] };
+    for name in NOT_FOR_WORKER.iter().chain(extra) {
         headers.remove(name);
     }
 }
 
-/// Prepares an answer's headers for the client: a worker's own CORS headers would contradict the gateway's.
+/// Removes the response headers that the client must not see. A worker's CORS headers would contradict the gateway's.
 pub(super) fn prepare_for_client(headers: &mut HeaderMap, is_remote: bool) {
     strip_hop_by_hop(headers);
     for name in NOT_FROM_REMOTE.iter().filter(|_| is_remote) {
@@ -87,26 +87,27 @@ pub(super) fn prepare_for_client(headers: &mut HeaderMap, is_remote: bool) {
     }
 }
 
-/// For how long a worker asks to be left alone, in seconds or until a date (RFC 9110, section 10.2.3), but no longer than
-/// [`LONGEST_REST`]. None if it does not ask for that, or nobody can read for how long.
+/// Returns for how long a worker asks for no further requests: its `Retry-After`, in seconds or as a date (RFC 9110,
+/// section 10.2.3), but at most [`MAX_BACKEND_RETRY_AFTER`]. Returns `None` if the header is missing or unreadable, or
+/// asks for no wait.
 pub(super) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
-    let rest = match !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+    let wait = match !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         true => text.parse().map_or(MAX_BACKEND_RETRY_AFTER, Duration::from_secs),
         false => {
             let until = DateTimeParser::new().parse_timestamp(text).ok()?;
             Duration::try_from(until.duration_since(now)).ok()?
         }
     };
-    Some(rest.min(MAX_BACKEND_RETRY_AFTER)).filter(|rest| !rest.is_zero())
+    Some(wait.min(MAX_BACKEND_RETRY_AFTER)).filter(|wait| !wait.is_zero())
 }
 
-/// The client's request id if it is 1-128 characters of `[A-Za-z0-9._-]`, else a new one.
+/// Returns the client's request id if it is 1-128 characters of `[A-Za-z0-9._-]`, and a new one otherwise.
 pub(super) fn request_id(headers: &HeaderMap) -> HeaderValue {
     headers.get(X_REQUEST_ID).filter(|id| is_valid_request_id(id)).cloned().unwrap_or_else(new_request_id)
 }
 
-/// The same with the header's value, if there is one.
+/// Returns the request id for the value of an `X-Request-Id` header that may be missing; see [`request_id`].
 pub(super) fn request_id_from(value: Option<&str>) -> HeaderValue {
     let value = value.and_then(|text| HeaderValue::from_str(text).ok());
     value.filter(is_valid_request_id).unwrap_or_else(new_request_id)
@@ -117,6 +118,7 @@ fn is_valid_request_id(id: &HeaderValue) -> bool {
         && id.as_bytes().iter().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(byte))
 }
 
+/// Returns a new UUID of version 7, which sorts by time.
 fn new_request_id() -> HeaderValue {
     let millis = jiff::Timestamp::now().as_millisecond();
     let id = uuid::Builder::from_unix_timestamp_millis(u64::try_from(millis).unwrap_or(0), &random_bytes());
@@ -125,10 +127,11 @@ fn new_request_id() -> HeaderValue {
     HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("unknown"))
 }
 
-/// Random bytes of one id.
+/// The random bytes of one id.
 type Random = [u8; 10];
 
-/// Ids for which each thread fetches random bytes at once: the system call costs more than all the rest of an id.
+/// The number of ids for which each thread fetches random bytes at once, because the system call costs more than
+/// everything else about an id.
 const IDS_AT_ONCE: usize = 64;
 
 fn random_bytes() -> Random {
@@ -138,7 +141,7 @@ fn random_bytes() -> Random {
     STOCK.with_borrow_mut(|stock| {
         if stock.is_empty() {
             let mut bytes = [[0; size_of::<Random>()]; IDS_AT_ONCE];
-            // Without randomness ids of one millisecond are equal, which nothing breaks on.
+            // If this fails, ids of the same millisecond are equal, which breaks nothing.
             let _ = getrandom::fill(bytes.as_flattened_mut());
             stock.extend_from_slice(&bytes);
         }
@@ -152,7 +155,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
-    fn headers_named_by_connection_go_with_the_usual_ones() {
+    fn headers_named_by_connection_are_removed_like_hop_by_hop_headers() {
         let mut headers = HeaderMap::new();
         for (name, value) in [
             ("connection", "close, X-Private"),
@@ -183,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_remote_backend_does_not_speak_for_this_host() {
+    fn headers_with_which_a_remote_backend_speaks_for_its_host_are_removed() {
         let mut headers = HeaderMap::new();
         for name in ["set-cookie", "strict-transport-security", "alt-svc", "server", "access-control-x", "x-kept"] {
             headers.append(name, HeaderValue::from_static("1"));

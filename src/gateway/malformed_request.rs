@@ -1,6 +1,7 @@
-//! The answer to a head that never became a request: one whole HTTP/1.1 response, after which the connection ends.
+//! The response to a malformed request head: one whole HTTP/1.1 response, after which the connection is closed.
 //!
-//! It looks like any other refusal, request id and access-log line included. When to send it is the wire's business.
+//! It looks like any other refusal, with a request id and an access-log line. `connection/wire/` decides when to send
+//! it.
 
 use super::accounting::record::{Accounting, Record};
 use super::admission::cors::Cors;
@@ -14,11 +15,12 @@ use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimePrinter;
 use std::sync::Arc;
 
-/// Stands in the access log where a head does not show its method or path.
+/// Written to the access log where a head does not show its method or path.
 const UNKNOWN: &str = "-";
 
-/// The bytes to send, from as much of the head as has come. Without books nobody keeps account: the health port.
-pub(super) fn refusal_bytes(raw: &[u8], refusal: &Refusal, cors: &Cors, books: Option<&Arc<Accounting>>) -> Bytes {
+/// Returns the bytes of the response to `raw`, the part of the head that has arrived. Without `accounting` the refusal
+/// is not recorded, as on the health port.
+pub(super) fn refusal_bytes(raw: &[u8], refusal: &Refusal, cors: &Cors, accounting: Option<&Arc<Accounting>>) -> Bytes {
     let request_id = headers::request_id_from(head::header_value(raw, X_REQUEST_ID.as_str()));
     let (method, path) = head::method_and_path(raw);
     let shape = Shape::of(path.unwrap_or(UNKNOWN));
@@ -42,10 +44,10 @@ pub(super) fn refusal_bytes(raw: &[u8], refusal: &Refusal, cors: &Cors, books: O
     }
     bytes.extend_from_slice(b"\r\n");
     bytes.extend_from_slice(&body);
-    if let Some(books) = books {
+    if let Some(accounting) = accounting {
         let method = method.or_else(|| Method::from_bytes(UNKNOWN.as_bytes()).ok()).unwrap_or_default();
         let path = path.unwrap_or(UNKNOWN).to_owned();
-        let mut record = Record::open(Arc::clone(books), request_id, method, path);
+        let mut record = Record::open(Arc::clone(accounting), request_id, method, path);
         record.status = Some(refusal.status());
         record.code = Some(refusal.code());
         record.add_bytes_out(body.len());

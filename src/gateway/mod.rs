@@ -1,24 +1,25 @@
-//! A request's journey. [`pipeline`] is the place to start reading: it shows every stage in order.
+//! A request's way through the gateway. Start with [`pipeline`], which shows every stage in order.
 //!
-//! Owns what happens between a client's socket and llama-server's. Asks the fleet for a worker and knows nothing of how
-//! workers are kept.
+//! Owns what happens between a client's socket and llama-server's. Asks the fleet for a worker, and does not know how
+//! workers are started, watched or stopped.
 //!
 //! - `pipeline.rs`: every stage of a request, in order
+//! - `service.rs`: the parts of the gateway, its drain and end, and its health port
 //! - `route.rs`: the route table
 //! - `connection/`: sockets, and the heads and bodies of requests as bytes
-//! - `admission/`: who is calling, and how much they may ask for
+//! - `admission/`: who sends a request, and how much they may ask for
 //! - `accounting/`: the access log, metrics and token counts of each request
 //! - `queue/`: the wait for a slot and a worker, one queue for each model
 //! - `request/`: a request's body, what it asks for, and its form for each worker
-//! - `scan/`: JSON members and event lines, found in bytes that arrive in pieces
-//! - `response/`: a worker's answer on its way back
+//! - `scan/`: finds JSON members and event lines in bytes that arrive in pieces
+//! - `response/`: a worker's response on its way back to the client
 //! - `upstream/`: sends a request to a worker, and decides about retries
-//! - `models_api.rs`: the routes on models themselves
-//! - `malformed_request.rs`: the answer to a head that never became a request
-//! - `headers.rs`: which headers cross, and request ids
-//! - `content_kind.rs`: the kind of body that an answer has
-//! - `bounds.rs`: waits, queues and buffers whose size no user needs to choose
-//! - `testing.rs`: what tests of answers need
+//! - `models_api.rs`: the routes about models themselves
+//! - `malformed_request.rs`: the response to a malformed request head
+//! - `headers.rs`: which headers are passed on, and request ids
+//! - `content_kind.rs`: the kind of body that a response has
+//! - `bounds.rs`: timeouts, queue lengths and buffer sizes that no user needs to choose
+//! - `testing.rs`: fixtures for tests of responses
 
 mod accounting;
 pub(crate) mod admission;
@@ -34,6 +35,7 @@ pub(crate) mod request;
 pub(crate) mod response;
 mod route;
 pub(crate) mod scan;
+mod service;
 #[cfg(test)]
 mod testing;
 mod upstream;
@@ -43,8 +45,8 @@ pub use admission::auth::Authenticator;
 pub use connection::head::HeadLimits;
 pub use connection::listen;
 pub use connection::wire::{RefusalWriter, WireLimits};
-pub use pipeline::{Gateway, LocalResponder};
 pub use queue::model_queues::{ModelQueue, ModelQueues};
 pub use queue::{Queue, QueueTimeouts};
 pub use response::body::ResponseBody;
 pub use route::{LocalRoute, reserved_paths};
+pub use service::{Gateway, LocalResponder};

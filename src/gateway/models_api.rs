@@ -1,6 +1,6 @@
-//! The routes on models themselves: which there are, as a caller may see them, and to load or unload one.
+//! The routes about models themselves: listing the models that a caller may see, and loading or unloading one.
 //!
-//! Everything is answered from memory, so nobody wakes a model by asking what there is.
+//! Everything is answered from memory, so listing models never wakes one.
 
 use super::admission::auth::Caller;
 use super::queue::model_queues::{ModelQueue, Snapshot};
@@ -13,35 +13,39 @@ use http::{HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// What does not change of the list as long as the service runs.
+/// The part of the model list that does not change while the service runs.
 pub(super) struct ModelsApi {
-    /// Seconds since 1970: the models are as old as the service.
+    /// The `created` of every model, in seconds since 1970: when the service started.
     created: i64,
 }
 
 impl ModelsApi {
-    /// A list of models that are there from now on.
+    /// Creates the API; its models count as created now.
     pub(super) fn new() -> Self {
         Self { created: jiff::Timestamp::now().as_second() }
     }
 
-    /// The answer to this caller; `name` is that of the model which the path names.
+    /// Returns the response to this caller. `name` is the model that the path names, if the route has one.
+    ///
+    /// # Errors
+    /// A refusal if there is no such model, or if the caller may not use it, or if a remote model is to be loaded or
+    /// unloaded.
     pub(super) fn respond(
         &self,
-        question: ModelsRoute,
+        route: ModelsRoute,
         name: &str,
         caller: &Caller,
         table: &Snapshot,
     ) -> Result<Response<Bytes>, Refusal> {
-        let shown = || table.models_shown_to(caller);
+        let listed = || table.models_shown_to(caller);
         let ok = |body: Value| Ok(json_response(StatusCode::OK, &body));
-        match question {
+        match route {
             ModelsRoute::All => {
-                let entries: Vec<Value> = shown().map(|model| self.model_entry(model)).collect();
+                let entries: Vec<Value> = listed().map(|model| self.model_entry(model)).collect();
                 ok(json!({"object": "list", "data": entries}))
             }
             ModelsRoute::Of(kind) => {
-                ok(shown().filter(|model| model.info().kind == kind).map(plain_model_entry).collect())
+                ok(listed().filter(|model| model.info().kind == kind).map(plain_model_entry).collect())
             }
             ModelsRoute::One => ok(self.model_entry(&find_model(name, caller, table)?.model)),
             ModelsRoute::Load => {
@@ -56,50 +60,50 @@ impl ModelsApi {
     }
 
     fn model_entry(&self, model: &Model) -> Value {
-        let card = model.info();
+        let info = model.info();
         json!({
-            "id": card.id,
+            "id": info.id,
             "object": "model",
             "created": self.created,
             "owned_by": "llamagate",
             "meta": {
-                "kind": card.kind,
-                "tier": card.tier,
-                "aliases": card.aliases,
+                "kind": info.kind,
+                "tier": info.tier,
+                "aliases": info.aliases,
                 "state": model.state(),
-                "context_length": card.context_length,
-                "quantization": card.quantization,
-                "size_bytes": card.size_bytes,
-                "architecture": card.architecture,
-                "chat_template": card.has_chat_template,
+                "context_length": info.context_length,
+                "quantization": info.quantization,
+                "size_bytes": info.size_bytes,
+                "architecture": info.architecture,
+                "chat_template": info.has_chat_template,
             },
         })
     }
 }
 
-/// A model in the plain arrays.
+/// Returns a model as the lists of one kind show it.
 fn plain_model_entry(model: &Model) -> Value {
-    let card = model.info();
+    let info = model.info();
     json!({
-        "name": card.id,
-        "id": card.id,
-        "kind": card.kind,
-        "tier": card.tier,
-        "size_bytes": card.size_bytes,
-        "context_length": card.context_length,
-        "quantization": card.quantization,
+        "name": info.id,
+        "id": info.id,
+        "kind": info.kind,
+        "tier": info.tier,
+        "size_bytes": info.size_bytes,
+        "context_length": info.context_length,
+        "quantization": info.quantization,
         "loaded": model.state() == WorkerState::Ready,
     })
 }
 
-/// The model of this name, if the caller may use it.
+/// Returns the queue of the model with this name, if the caller may use that model.
 fn find_model<'a>(name: &str, caller: &Caller, table: &'a Snapshot) -> Result<&'a Arc<ModelQueue>, Refusal> {
-    let lane = table.find(name).ok_or_else(|| table.model_not_found(Some(name), caller))?;
-    caller.check_model(&lane.model.info())?;
-    Ok(lane)
+    let model_queue = table.find(name).ok_or_else(|| table.model_not_found(Some(name), caller))?;
+    caller.check_model(&model_queue.model.info())?;
+    Ok(model_queue)
 }
 
-/// The same model, unless nobody here can start or stop it.
+/// Returns the model with this name, if the gateway can start and stop it: remote backends are run by others.
 fn find_local_model<'a>(name: &str, caller: &Caller, table: &'a Snapshot) -> Result<&'a Model, Refusal> {
     let model = &find_model(name, caller, table)?.model;
     match model.is_remote() {

@@ -1,16 +1,16 @@
-//! The route table: what there is, who may use it, and in which language it speaks.
+//! The route table: which routes exist, who may use them, and which API dialect they speak.
 //!
-//! A path that is not here is answered with 404 and never reaches llama-server.
+//! A request for any other path gets a 404 and never reaches llama-server.
 
 use crate::keys::Scope;
 use crate::models::ModelKind;
 use crate::refusal::{Refusal, Shape};
 use http::Method;
 
-/// What the gateway answers itself.
+/// A route that the gateway answers itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LocalRoute {
-    /// `GET /ping` on the gateway port: whether the process lives.
+    /// `GET /ping` on the gateway port: whether the process is alive.
     Ping,
     /// `GET /ping` on the health port: whether a request would be served.
     Probe,
@@ -31,26 +31,26 @@ pub enum LocalRoute {
 /// Who may use a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RouteAccess {
-    /// Anybody.
+    /// Every client.
     Open,
-    /// Whoever has a key with this scope.
+    /// Clients with a key of this scope.
     Key(Scope),
-    /// Anybody, unless `METRICS_AUTH_ENABLED`.
+    /// Every client, or with `METRICS_AUTH_ENABLED` clients with a key for metrics.
     Metrics,
 }
 
-/// Who answers.
+/// What answers a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RouteTarget {
-    /// Whoever the gateway was told to ask.
+    /// The gateway, through its `LocalResponder`.
     Gateway(LocalRoute),
-    /// The list of models.
+    /// The models API.
     Models(ModelsRoute),
     /// A worker of a model of this kind, or of any.
     Worker(Option<ModelKind>),
 }
 
-/// What a route on models does. The gateway answers all of them itself.
+/// A route of the models API. The gateway answers all of them itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ModelsRoute {
     /// `GET /v1/models`
@@ -65,7 +65,7 @@ pub(super) enum ModelsRoute {
     Unload,
 }
 
-/// How a dialect marks the end of a stream of events.
+/// How an API dialect marks the end of a stream of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StreamEnd {
     /// `data: [DONE]`: OpenAI's completions.
@@ -74,11 +74,11 @@ pub(super) enum StreamEnd {
     MessageStop,
     /// `event: response.completed` and the other final events of OpenAI's responses.
     ResponseDone,
-    /// No mark: the end of the body is the end.
+    /// No mark: the stream ends with its body.
     Unmarked,
 }
 
-/// On which port there is an answer.
+/// The port on which a route is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RoutePort {
     Gateway,
@@ -86,72 +86,72 @@ enum RoutePort {
     Both,
 }
 
-/// One row of the table.
+/// One row of the route table.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Route {
-    /// In which `{id}` stands for any text.
+    /// The path, in which `{id}` stands for any text.
     pub(super) path: &'static str,
     port: RoutePort,
-    /// Whether its method is POST. What is only read neither wakes a model nor keeps it awake.
+    /// Whether the method is POST. Any other request is read-only, and neither wakes a model nor keeps it awake.
     pub(super) is_post: bool,
     pub(super) access: RouteAccess,
     pub(super) target: RouteTarget,
     pub(super) shape: Shape,
     pub(super) stream_end: StreamEnd,
-    /// Whether it occupies one of llama-server's slots, and so waits in line for one.
+    /// Whether a request occupies one of llama-server's slots, and so waits in a queue for one.
     pub(super) needs_slot: bool,
-    /// Whether its answer may be a stream.
+    /// Whether the response may be a stream.
     pub(super) may_stream: bool,
-    /// Whether it may be sent again though a worker may have processed it: asking twice changes nothing.
+    /// Whether a request may be sent again although a worker may already have processed it.
     pub(super) is_idempotent: bool,
 }
 
-const fn worker(path: &'static str, posts: bool, kind: Option<ModelKind>, ending: StreamEnd) -> Route {
+const fn worker(path: &'static str, is_post: bool, kind: Option<ModelKind>, stream_end: StreamEnd) -> Route {
     let access = RouteAccess::Key(Scope::Inference);
     let (port, target, shape) = (RoutePort::Gateway, RouteTarget::Worker(kind), Shape::OpenAi);
     Route {
         path,
         port,
-        is_post: posts,
+        is_post,
         access,
         target,
         shape,
-        stream_end: ending,
-        needs_slot: posts,
+        stream_end,
+        needs_slot: is_post,
         may_stream: false,
-        is_idempotent: !posts,
+        is_idempotent: !is_post,
     }
 }
 
-/// Text or sound in, numbers or text out.
+/// A route that takes text or sound and returns numbers or text.
 const fn post(path: &'static str, kind: ModelKind) -> Route {
     worker(path, true, Some(kind), StreamEnd::Unmarked)
 }
 
-/// Of the same input always the same numbers.
+/// A route that returns the same numbers for the same input.
 const fn score(path: &'static str, kind: ModelKind) -> Route {
     Route { is_idempotent: true, ..post(path, kind) }
 }
 
-/// What llama-server answers without a slot, be all of them busy.
+/// A route that llama-server answers without a slot, even while all slots are busy.
 const fn helper(path: &'static str) -> Route {
     Route { needs_slot: false, is_idempotent: true, ..worker(path, true, None, StreamEnd::Unmarked) }
 }
 
-const fn stream(path: &'static str, ending: StreamEnd) -> Route {
-    Route { may_stream: true, ..worker(path, true, Some(ModelKind::Chat), ending) }
+const fn stream(path: &'static str, stream_end: StreamEnd) -> Route {
+    Route { may_stream: true, ..worker(path, true, Some(ModelKind::Chat), stream_end) }
 }
 
 const fn get(path: &'static str) -> Route {
     worker(path, false, None, StreamEnd::Unmarked)
 }
 
-const fn models(path: &'static str, question: ModelsRoute) -> Route {
-    Route { target: RouteTarget::Models(question), ..get(path) }
+const fn models(path: &'static str, models_route: ModelsRoute) -> Route {
+    Route { target: RouteTarget::Models(models_route), ..get(path) }
 }
 
-const fn models_command(path: &'static str, question: ModelsRoute) -> Route {
-    Route { is_post: true, access: ADMIN, is_idempotent: false, ..models(path, question) }
+const fn models_command(path: &'static str, models_route: ModelsRoute) -> Route {
+    Route { is_post: true, access: ADMIN, is_idempotent: false, ..models(path, models_route) }
 }
 
 const fn anthropic(path: &'static str) -> Route {
@@ -207,12 +207,12 @@ const ROUTES: &[Route] = &[
     local(RoutePort::Gateway, "/lb/stats", LocalRoute::LbStats, ADMIN),
 ];
 
-/// The sign for any text in a path.
+/// The part of a route's path that stands for any text.
 const ID_PLACEHOLDER: &str = "{id}";
 
 impl Route {
-    /// The text that stands in this path for `{id}`, percent-encoded; empty where the route has none. None if the path
-    /// is not of this route.
+    /// Returns the percent-encoded text in this path at the place of `{id}`, or an empty text if the route has no
+    /// `{id}`. Returns `None` if the path does not match the route.
     pub(super) fn id_in<'a>(&self, path: &'a str) -> Option<&'a str> {
         match self.path.split_once(ID_PLACEHOLDER) {
             None => (self.path == path).then_some(""),
@@ -225,27 +225,34 @@ impl Route {
 }
 
 fn find_row(port: RoutePort, method: &Method, path: &str) -> Option<&'static Route> {
-    let fits = |route: &&Route| {
+    let matches_request = |route: &&Route| {
         let method_fits =
             if route.is_post { method == Method::POST } else { method == Method::GET || method == Method::HEAD };
         method_fits && route.id_in(path).is_some() && (route.port == port || route.port == RoutePort::Both)
     };
-    ROUTES.iter().find(fits)
+    ROUTES.iter().find(matches_request)
 }
 
-/// Finds the route of a request on the gateway port, by its path without the query and by its method.
+/// Finds the route of a request on the gateway port, by its method and its path without the query.
+///
+/// # Errors
+/// [`Refusal::RouteNotFound`] if there is none.
 pub(super) fn find(method: &Method, path: &str) -> Result<&'static Route, Refusal> {
     find_row(RoutePort::Gateway, method, path).ok_or(Refusal::RouteNotFound)
 }
 
-/// The same on the health port, where one more path answers like `/ping`, be it that of another answer of this port.
+/// Finds the route of a request on the health port. `extra_ping` is one more path that is answered like `/ping`
+/// (`HEALTH_CHECK_PATH`), even if it is the path of another route of this port.
+///
+/// # Errors
+/// [`Refusal::RouteNotFound`] if there is none.
 pub(super) fn find_on_health_port(method: &Method, path: &str, extra_ping: &str) -> Result<&'static Route, Refusal> {
     let path = if path == extra_ping { PING } else { path };
     find_row(RoutePort::Health, method, path).ok_or(Refusal::RouteNotFound)
 }
 
-/// Returns the paths of all routes but those that answer health checks. `HEALTH_CHECK_PATH` must be none of them: its
-/// answer would be lost where one listener serves both ports.
+/// Returns the paths of all routes except the health checks. `HEALTH_CHECK_PATH` must not be one of them, because it
+/// would hide that route where one listener serves both ports.
 pub fn reserved_paths() -> Vec<&'static str> {
     let is_health = |target: &RouteTarget| match target {
         RouteTarget::Gateway(
@@ -266,7 +273,7 @@ mod tests {
     use std::path::Path;
 
     #[test]
-    fn an_id_in_a_path_is_whatever_stands_there() {
+    fn any_text_in_a_path_can_be_an_id() {
         let id = |method, path: &'static str| find(&method, path).map(|route| (route.path, route.id_in(path).unwrap()));
         assert_eq!(id(Method::GET, "/v1/models/a/b:c"), Ok(("/v1/models/{id}", "a/b:c")));
         assert_eq!(id(Method::GET, "/v1/models/chat"), Ok(("/v1/models/chat", "")));
@@ -302,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn each_path_and_method_has_one_row_a_port() {
+    fn each_path_and_method_has_one_row_per_port() {
         for (n, one) in ROUTES.iter().enumerate() {
             for other in &ROUTES[n + 1..] {
                 let ports_differ =
@@ -335,8 +342,8 @@ mod tests {
         assert_eq!(find_on_health_port(&Method::POST, "/extra", "/extra").err(), Some(Refusal::RouteNotFound));
     }
 
-    /// Regression: `HEALTH_CHECK_PATH=/health` said 503 while a model was loaded, which platforms take for a worker that
-    /// is broken.
+    /// Regression: with `HEALTH_CHECK_PATH=/health` the health check returned 503 while a model was loading, and
+    /// platforms took the worker for broken.
     #[test]
     fn the_path_of_the_health_check_may_be_that_of_another_health_answer() {
         for path in ["/ping", "/health", "/livez", "/readyz"] {
@@ -345,7 +352,7 @@ mod tests {
             assert_eq!(found(Method::HEAD), Ok(RouteTarget::Gateway(LocalRoute::Probe)), "{path}");
         }
         let health = find_on_health_port(&Method::GET, "/health", "/readyz").map(|route| route.target);
-        assert_eq!(health, Ok(RouteTarget::Gateway(LocalRoute::Health)), "all others stay what they are");
+        assert_eq!(health, Ok(RouteTarget::Gateway(LocalRoute::Health)), "all other routes stay as they are");
     }
 
     #[test]
@@ -357,14 +364,14 @@ mod tests {
             resolved.err().into_iter().flatten().map(|problem| problem.to_string()).collect::<Vec<_>>()
         };
         for route in ROUTES {
-            let told = problems(&route.path.replace(ID_PLACEHOLDER, "m"));
+            let found = problems(&route.path.replace(ID_PLACEHOLDER, "m"));
             match route.target {
                 RouteTarget::Gateway(
                     LocalRoute::Ping | LocalRoute::Probe | LocalRoute::Health | LocalRoute::Livez | LocalRoute::Readyz,
                 ) => {
-                    assert_eq!(told, [""; 0], "{}", route.path);
+                    assert_eq!(found, [""; 0], "{}", route.path);
                 }
-                _ => assert_eq!(told.len(), 1, "{}", route.path),
+                _ => assert_eq!(found.len(), 1, "{}", route.path),
             }
         }
         assert_eq!(problems("/healthz"), [""; 0]);

@@ -1,4 +1,4 @@
-//! What tests of answers need: books, a line with one slot, a llama-server that says what it is told, and clients.
+//! Fixtures for tests of responses: records, a queue with one slot, a scripted llama-server, and clients.
 
 use super::accounting::record::{Accounting, Record};
 use super::admission::auth::Caller;
@@ -31,19 +31,19 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// How long a client may leave a piece untouched.
+/// How long a client may leave a piece unread.
 pub(super) const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long an answer that is no stream, or the first byte of one, may take.
+/// How long a response that is not a stream, or the first byte of a stream, may take.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// What every request asks for.
+/// The fingerprint of every request.
 pub(super) const FINGERPRINT: Fingerprint = Fingerprint(1);
 
-/// Bytes that fit between two ends of a connection.
+/// Bytes that fit between the two ends of a connection.
 const PIPE_SIZE: usize = 1024 * 1024;
 
-/// One gateway's worth of what answers need.
+/// The parts of a gateway that responses need.
 pub(super) struct TestGateway {
     pub(super) queue: Queue,
     pub(super) sweeper: Arc<StallSweeper>,
@@ -54,7 +54,7 @@ pub(super) struct TestGateway {
     tasks: JoinSet<()>,
 }
 
-/// Books, and the folder in which they are written.
+/// The accounting of requests, and the folder of its access log.
 pub(super) struct TestRecords {
     pub(super) accounting: Arc<Accounting>,
     folder: tempfile::TempDir,
@@ -74,11 +74,11 @@ impl TestRecords {
             instance_id: "test".to_owned(),
         };
         let (access, writer) = AccessLog::open(&logs);
-        let books = Arc::new(Accounting { metrics: Arc::new(Metrics::new("local")), access });
-        Self { accounting: books, folder, writer }
+        let accounting = Arc::new(Accounting { metrics: Arc::new(Metrics::new("local")), access });
+        Self { accounting, folder, writer }
     }
 
-    /// The access log, once every record is closed.
+    /// Returns the access log. Every record must be closed before.
     pub(super) fn log(self) -> String {
         self.accounting.access.flush();
         drop(self.writer);
@@ -88,25 +88,25 @@ impl TestRecords {
 }
 
 impl TestGateway {
-    /// With a sweeper at work.
+    /// Creates the fixture, with a running sweeper.
     pub(super) fn new() -> Self {
-        let shelf = TestRecords::new();
+        let records = TestRecords::new();
         let (worker, model) = StubWorker::ready(([127, 0, 0, 1], 1));
-        let patience = queue::QueueTimeouts { queue: None, request: REQUEST_TIMEOUT };
-        let cut = CancellationToken::new();
-        let holdings = StallSweeper::new(STALL_TIMEOUT, cut.clone());
+        let timeouts = queue::QueueTimeouts { queue: None, request: REQUEST_TIMEOUT };
+        let abort = CancellationToken::new();
+        let sweeper = StallSweeper::new(STALL_TIMEOUT, abort.clone());
         let mut tasks = JoinSet::new();
-        let sweeping = Arc::clone(&holdings);
+        let sweeping = Arc::clone(&sweeper);
         tasks.spawn(async move { sweeping.sweep(CancellationToken::new()).await });
-        let queue = Queue::new(None, patience, || 1, Arc::clone(&shelf.accounting.metrics), Arc::default());
-        Self { queue, sweeper: holdings, abort: cut, records: shelf, model, _worker: worker, tasks }
+        let queue = Queue::new(None, timeouts, || 1, Arc::clone(&records.accounting.metrics), Arc::default());
+        Self { queue, sweeper, abort, records, model, _worker: worker, tasks }
     }
 
     pub(super) fn record(&self, method: Method, path: &str) -> Record {
         Record::open(Arc::clone(&self.records.accounting), http::HeaderValue::from_static("r"), method, path.to_owned())
     }
 
-    /// A place in the line, or the slot.
+    /// Enters the queue: returns the slot, or an entry that waits for it.
     pub(super) fn enter_queue(&self) -> QueueEntry {
         self.queue.enter("a", true, || Ok(())).unwrap()
     }
@@ -114,10 +114,10 @@ impl TestGateway {
     /// Waits until nothing holds the slot.
     pub(super) async fn slot_freed(&self) {
         let freed = tokio::time::timeout(REQUEST_TIMEOUT * 10, self.enter_queue().ticket());
-        assert!(freed.await.expect("the slot is free in the end").is_ok());
+        assert!(freed.await.expect("the slot becomes free").is_ok());
     }
 
-    /// An answer of llama-server that holds the slot, and where llama-server writes its body.
+    /// Returns a response of llama-server that holds the slot, and the stream to which llama-server writes its body.
     pub(super) async fn proxied_body(
         &mut self,
         path: &str,
@@ -130,7 +130,7 @@ impl TestGateway {
         let status = StatusCode::from_u16(status).unwrap();
         let mut record = self.record(Method::POST, path);
         record.set_response(status, route, kind);
-        let patience = ResponseTimeouts {
+        let timeouts = ResponseTimeouts {
             deadline: ActiveInstant::now() + REQUEST_TIMEOUT,
             idle_timeout: (kind == ContentKind::Stream).then_some(REQUEST_TIMEOUT),
             sweeper: &self.sweeper,
@@ -138,7 +138,7 @@ impl TestGateway {
         let ticket = self.enter_queue().ticket().await.ok().unwrap();
         let lease = self.model.lease(&RequestClass::Inference(Some(FINGERPRINT)).into()).unwrap();
         let (body, caller) = (RenamedBody::new(upstream, None), Caller::anonymous());
-        let answer = UpstreamAnswer { status, body, route, patience, caller, record, ticket, lease };
+        let answer = UpstreamAnswer { status, body, route, timeouts, caller, record, ticket, lease };
         (ProxiedBody::new(answer), llama)
     }
 
@@ -146,8 +146,8 @@ impl TestGateway {
         let (ours, mut theirs) = tokio::io::duplex(PIPE_SIZE);
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(ours)).await.unwrap();
         self.tasks.spawn(async move { _ = connection.await });
-        let asks = sender.send_request(Request::new(Empty::<Bytes>::new()));
-        let answers = async {
+        let request = sender.send_request(Request::new(Empty::<Bytes>::new()));
+        let server = async {
             let mut head = Vec::new();
             while !head.ends_with(b"\r\n\r\n") {
                 head.push(theirs.read_u8().await.unwrap());
@@ -155,11 +155,11 @@ impl TestGateway {
             theirs.write_all(format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n").as_bytes()).await.unwrap();
             theirs
         };
-        let (answer, theirs) = tokio::join!(asks, answers);
+        let (answer, theirs) = tokio::join!(request, server);
         (answer.unwrap().into_body(), theirs)
     }
 
-    /// Gives the answer to an HTTP/2 client that never opens the window of its stream.
+    /// Sends the response to an HTTP/2 client that never opens the flow-control window of its stream.
     pub(super) async fn send_to_stalled_client(&mut self, answer: Response<ResponseBody>) -> Response<Incoming> {
         let (ours, theirs) = tokio::io::duplex(PIPE_SIZE);
         let answer = Mutex::new(Some(answer));
@@ -178,7 +178,7 @@ impl TestGateway {
         sender.send_request(Request::new(Empty::<Bytes>::new())).await.unwrap()
     }
 
-    /// All that an HTTP/1.1 client gets who asks for the answer.
+    /// Returns all bytes that an HTTP/1.1 client receives when the gateway sends this response.
     pub(super) async fn send_to_client(&mut self, answer: Response<ResponseBody>) -> String {
         let (ours, mut theirs) = tokio::io::duplex(PIPE_SIZE);
         let answer = Mutex::new(Some(answer));
@@ -195,34 +195,34 @@ impl TestGateway {
         text
     }
 
-    /// The access log, once every record is closed.
+    /// Returns the access log. Every record must be closed before.
     pub(super) fn log(self) -> String {
         self.records.log()
     }
 }
 
-/// A chunk of a chunked body.
+/// Returns one chunk of a chunked body.
 pub(super) fn chunk(data: &str) -> Vec<u8> {
     format!("{:x}\r\n{data}\r\n", data.len()).into_bytes()
 }
 
-/// The next piece as text; an error as its own words in brackets.
+/// Returns the next piece as text; an error as its message in angle brackets.
 pub(super) async fn next_piece(answer: &mut ResponseBody) -> Option<String> {
     let frame = answer.frame().await?;
     Some(match frame {
         Ok(frame) => String::from_utf8(frame.into_data().unwrap().to_vec()).unwrap(),
-        Err(cut) => format!("<{cut}>"),
+        Err(abort) => format!("<{abort}>"),
     })
 }
 
-/// The code of an error event.
+/// Returns the code of an error event.
 pub(super) fn error_code(event: &str) -> Option<String> {
     let data = event.trim_start().strip_prefix("data: ")?;
     let event: serde_json::Value = serde_json::from_str(data).ok()?;
     event["error"]["code"].as_str().map(str::to_owned)
 }
 
-/// A refusal that came with its record, taken apart.
+/// Returns the response, and panics with the refusal if there is none.
 pub(super) fn expect_response(outcome: Result<Response<ResponseBody>, (Refusal, Record)>) -> Response<ResponseBody> {
     outcome.map_err(|(refusal, _)| refusal).unwrap()
 }

@@ -1,8 +1,8 @@
-//! How much a client may send: the request body, counted while it is read, and the heads of HTTP/2 requests. (The wire
-//! has checked those of HTTP/1.1 before.)
+//! The limits of what a client may send: the request body, counted while it is read, and the heads of HTTP/2 requests.
+//! (`connection/wire/` checks the heads of HTTP/1.1 requests.)
 //!
-//! The body is read whole before the request waits for a slot, so a slow sender never holds one. Its pieces are passed
-//! on as they came, without a copy, but for very small ones.
+//! The whole body is read before the request waits for a slot, so a slow sender never holds one. The pieces of the body
+//! are passed on as they arrived, without a copy; only very small ones are joined.
 
 use crate::fleet::Fingerprint;
 use crate::gateway::bounds::{BUFFERED_BODIES, RETRY_AFTER_UNKNOWN, SMALL_PIECE};
@@ -31,43 +31,44 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub(crate) struct BodyLimits {
     /// Largest body, in bytes.
     pub(super) max_size: usize,
-    /// Longest silence while it arrives.
+    /// Longest time without a byte while the body arrives (`CLIENT_BODY_TIMEOUT`).
     pub(super) idle_timeout: Duration,
-    /// Bytes that the bodies of all requests together may still take.
+    /// One permit for each byte that the bodies of all requests may still take.
     buffer_budget: Arc<Semaphore>,
-    /// Drawn at the start, so that nobody can make two requests of one fingerprint.
+    /// Random for each process, so that no client can construct two requests with the same fingerprint.
     fingerprint_seed: RandomState,
 }
 
 impl BodyLimits {
-    /// For bodies of at most `size` bytes, in which no silence is longer than `silence`.
-    pub(crate) fn new(size: usize, silence: Duration) -> Self {
-        // However little is set aside, the largest body has room.
-        let room = BUFFERED_BODIES.max(size).min(Semaphore::MAX_PERMITS);
+    /// Limits bodies to `max_size` bytes that arrive without a pause longer than `idle_timeout`.
+    pub(crate) fn new(max_size: usize, idle_timeout: Duration) -> Self {
+        // The budget must at least cover one body of the largest size.
+        let budget = BUFFERED_BODIES.max(max_size).min(Semaphore::MAX_PERMITS);
         Self {
-            max_size: size,
-            idle_timeout: silence,
-            buffer_budget: Arc::new(Semaphore::new(room)),
+            max_size,
+            idle_timeout,
+            buffer_budget: Arc::new(Semaphore::new(budget)),
             fingerprint_seed: RandomState::new(),
         }
     }
 }
 
-/// A request body that is within its limits, in the pieces in which it came.
+/// A request body that is within its limits, in the pieces in which it arrived.
 #[derive(Debug, Default)]
 pub(crate) struct RequestBody {
     pieces: VecDeque<Bytes>,
-    /// Small pieces on their way into one; empty once the body is whole.
+    /// Small pieces that are being joined; empty once the body is complete.
     joining: BytesMut,
+    /// Bytes in `pieces` and `joining`.
     length: u64,
-    /// Takes in what is asked for, where that has to be known again.
+    /// Hashes route and body for the fingerprint, if the request needs a slot.
     hasher: Option<DefaultHasher>,
-    /// Its part of the room for all bodies.
+    /// This body's share of the buffer budget.
     permit: Option<Arc<OwnedSemaphorePermit>>,
 }
 
 impl RequestBody {
-    /// The beginning of a body for this route.
+    /// Returns an empty body for this route.
     fn for_route(route: &Route, limits: &BodyLimits) -> Self {
         let hasher = route.needs_slot.then(|| {
             let mut hasher = limits.fingerprint_seed.build_hasher();
@@ -77,43 +78,44 @@ impl RequestBody {
         Self { hasher, ..Self::default() }
     }
 
-    /// What is asked for, as a number: of the route and of every byte, however they came. Only what needs a slot has one.
+    /// Returns the hash of the route and of every byte, independent of the pieces in which they arrived. `None` if the
+    /// route needs no slot.
     pub(super) fn fingerprint(&self) -> Option<Fingerprint> {
         self.hasher.as_ref().map(|hasher| Fingerprint(hasher.finish()))
     }
 
-    /// The length in bytes.
+    /// Returns the length in bytes.
     pub(crate) fn length(&self) -> u64 {
         self.length
     }
 
-    /// The pieces, to look at.
+    /// Returns the pieces without taking them.
     pub(super) fn pieces(&self) -> impl Iterator<Item = &Bytes> {
         self.pieces.iter()
     }
 
-    /// The same body once more, for another try. Shares the bytes and their room.
+    /// Returns a copy for another attempt. Both share the bytes and their share of the budget.
     pub(super) fn duplicate(&self) -> Self {
         self.with_pieces(self.pieces.clone())
     }
 
-    /// These pieces in place of its own. What is asked for stays the same, and the room that it takes.
+    /// Returns a body with these pieces instead. The fingerprint and the share of the budget stay the same.
     pub(super) fn with_pieces(&self, pieces: VecDeque<Bytes>) -> Self {
         let length = pieces.iter().map(|piece| piece.len() as u64).sum();
-        let (hasher, share) = (self.hasher.clone(), self.permit.clone());
-        Self { pieces, joining: BytesMut::new(), length, hasher, permit: share }
+        let (hasher, permit) = (self.hasher.clone(), self.permit.clone());
+        Self { pieces, joining: BytesMut::new(), length, hasher, permit }
     }
 
-    /// Takes a piece, if there is room for it beside all other bodies.
+    /// Adds a piece, if the buffer budget has room for it beside all other bodies.
     fn push(&mut self, piece: Bytes, limits: &BodyLimits) -> Result<(), Refusal> {
-        let share = Arc::clone(&limits.buffer_budget).try_acquire_many_owned(permits_for(&piece));
-        self.push_with_permit(share.map_err(|_| Refusal::QueueFull(RETRY_AFTER_UNKNOWN)), piece, limits)
+        let permit = Arc::clone(&limits.buffer_budget).try_acquire_many_owned(permits_for(&piece));
+        self.push_with_permit(permit.map_err(|_| Refusal::QueueFull(RETRY_AFTER_UNKNOWN)), piece, limits)
     }
 
-    /// Takes a piece that has this share of the room, or none.
+    /// Adds a piece whose share of the budget was acquired, or refused, before.
     fn push_with_permit(
         &mut self,
-        share: Result<OwnedSemaphorePermit, Refusal>,
+        permit: Result<OwnedSemaphorePermit, Refusal>,
         piece: Bytes,
         limits: &BodyLimits,
     ) -> Result<(), Refusal> {
@@ -121,11 +123,11 @@ impl RequestBody {
         if self.length > limits.max_size as u64 {
             return Err(Refusal::PayloadTooLarge(limits.max_size));
         }
-        let share = share?;
-        // While it is being read nobody else has a part in it.
+        let permit = permit?;
+        // No copy of the body exists while it is being read, so `get_mut` succeeds from the second piece on.
         match self.permit.as_mut().and_then(Arc::get_mut) {
-            Some(first) => first.merge(share),
-            None => self.permit = Some(Arc::new(share)),
+            Some(first) => first.merge(permit),
+            None => self.permit = Some(Arc::new(permit)),
         }
         if let Some(hasher) = &mut self.hasher {
             hasher.write(&piece);
@@ -134,7 +136,8 @@ impl RequestBody {
         Ok(())
     }
 
-    /// Small pieces are joined, lest a body of single bytes take many times its size. One piece alone stays as it is.
+    /// Appends a piece. Small pieces are joined, because a body of single bytes would take many times its size. A
+    /// single piece stays as it is.
     fn append(&mut self, piece: Bytes) {
         let is_small = |piece: &Bytes| piece.len() < SMALL_PIECE;
         if self.joining.is_empty() && is_small(&piece) && self.pieces.back().is_some_and(is_small) {
@@ -157,7 +160,7 @@ impl RequestBody {
 
 #[cfg(test)]
 impl RequestBody {
-    /// A body in these pieces, for the tests of others.
+    /// Returns a body in these pieces, for tests of other files.
     pub(super) fn from_pieces(pieces: &[&str]) -> Self {
         let limits = BodyLimits::new(usize::MAX, Duration::MAX);
         let mut body = Self::default();
@@ -170,6 +173,9 @@ impl RequestBody {
 }
 
 /// Refuses an HTTP/2 head that would be too large as an HTTP/1.1 head of the same content.
+///
+/// # Errors
+/// The refusal for the limit that the head exceeds.
 pub(crate) fn check_head(parts: &Parts, limits: &HeadLimits) -> Result<(), Refusal> {
     if parts.version != Version::HTTP_2 {
         return Ok(());
@@ -187,38 +193,48 @@ pub(crate) fn check_head(parts: &Parts, limits: &HeadLimits) -> Result<(), Refus
     limits.check_size(size)
 }
 
-/// Refuses a body that says itself that it is too large, before any of it is read.
+/// Refuses a body whose `Content-Length` is too large, before any of it is read.
+///
+/// # Errors
+/// [`Refusal::PayloadTooLarge`].
 pub(crate) fn check_content_length(headers: &HeaderMap, limits: &BodyLimits) -> Result<(), Refusal> {
-    let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > limits.max_size as u64) {
+    let content_length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if content_length.is_some_and(|length| length > limits.max_size as u64) {
         return Err(Refusal::PayloadTooLarge(limits.max_size));
     }
     Ok(())
 }
 
+/// Returns the permits that a piece needs from the buffer budget: one for each byte.
 fn permits_for(piece: &Bytes) -> u32 {
     u32::try_from(piece.len()).unwrap_or(u32::MAX)
 }
 
-/// Reads the body, as far as the limits allow. That of a job, which is here already, waits for room: others give theirs
-/// back when they have been served, and only whole bodies wait, so none waits for itself.
+/// Reads the whole body within the limits.
+///
+/// The body of a job, which is already in memory, waits for the buffer budget instead of being refused. This cannot
+/// deadlock: only whole bodies wait, and every other body gives its share back when its request has been served.
+///
+/// # Errors
+/// [`Refusal::PayloadTooLarge`], [`Refusal::RequestTimeout`] if the client stops sending, [`Refusal::QueueFull`] if the
+/// buffer budget is used up, or [`Refusal::BadRequest`] if the body is malformed or incomplete.
 pub(crate) async fn read_body(
     body: Option<InboundBody>,
     route: &Route,
     limits: &BodyLimits,
 ) -> Result<RequestBody, Refusal> {
-    let mut bounded = RequestBody::for_route(route, limits);
+    let mut received = RequestBody::for_route(route, limits);
     let mut body = match body {
-        None => return Ok(bounded),
+        None => return Ok(received),
         Some(Either::Left(body)) => body,
         Some(Either::Right(whole)) => {
             let Ok(piece) = whole.collect().await.map(Collected::to_bytes);
             if piece.len() > limits.max_size {
                 return Err(Refusal::PayloadTooLarge(limits.max_size));
             }
-            let share = Arc::clone(&limits.buffer_budget).acquire_many_owned(permits_for(&piece)).await;
-            bounded.push_with_permit(share.map_err(|_| Refusal::QueueFull(RETRY_AFTER_UNKNOWN)), piece, limits)?;
-            return Ok(bounded);
+            let permit = Arc::clone(&limits.buffer_budget).acquire_many_owned(permits_for(&piece)).await;
+            received.push_with_permit(permit.map_err(|_| Refusal::QueueFull(RETRY_AFTER_UNKNOWN)), piece, limits)?;
+            return Ok(received);
         }
     };
     loop {
@@ -226,14 +242,14 @@ pub(crate) async fn read_body(
             pause_clock::timeout(limits.idle_timeout, body.frame()).await.map_err(|_| Refusal::RequestTimeout)?;
         match frame {
             None => {
-                bounded.flush_joining();
-                return Ok(bounded);
+                received.flush_joining();
+                return Ok(received);
             }
             Some(Err(_)) => return Err(Refusal::bad_request("the body is malformed or incomplete")),
             Some(Ok(frame)) => {
                 // Trailers are not passed on.
                 let Ok(piece) = frame.into_data() else { continue };
-                bounded.push(piece, limits)?;
+                received.push(piece, limits)?;
             }
         }
     }
@@ -267,7 +283,7 @@ mod tests {
     use proptest::prelude::*;
     use std::pin::pin;
 
-    /// A body in these pieces, on its way to this route.
+    /// Returns a body in these pieces for this route.
     fn body<'a>(limits: &BodyLimits, path: &str, pieces: impl IntoIterator<Item = &'a [u8]>) -> RequestBody {
         let mut body = RequestBody::for_route(route::find(&Method::POST, path).unwrap(), limits);
         for piece in pieces {
@@ -278,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fingerprint_is_of_route_and_body_and_of_this_process_alone() {
+    fn a_fingerprint_depends_on_route_body_and_process() {
         let limits = BodyLimits::new(100, Duration::ZERO);
         let of = |limits: &BodyLimits, path: &str, text: &[u8]| {
             body(limits, path, [text]).fingerprint().map(|Fingerprint(number)| number)
@@ -289,13 +305,17 @@ mod tests {
         assert_ne!(one, of(&limits, "/completions", b"{}"));
         assert_ne!(one, of(&limits, "/completion", b"{ }"));
         assert_ne!(one, of(&limits, "/completion", b"{}\0"));
-        assert_ne!(one, of(&BodyLimits::new(100, Duration::ZERO), "/completion", b"{}"), "nobody can know it");
+        assert_ne!(
+            one,
+            of(&BodyLimits::new(100, Duration::ZERO), "/completion", b"{}"),
+            "it cannot be computed outside the process"
+        );
         assert_eq!(of(&limits, "/tokenize", b"{}"), None, "it needs no slot");
     }
 
     proptest! {
         #[test]
-        fn a_fingerprint_does_not_show_in_which_pieces_the_body_came(
+        fn a_fingerprint_does_not_depend_on_the_pieces_in_which_the_body_came(
             pieces in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 0..20),
         ) {
             let limits = BodyLimits::new(1 << 20, Duration::ZERO);
@@ -319,7 +339,7 @@ mod tests {
         second.push(Bytes::from_static(b"0123"), &limits).unwrap();
     }
 
-    /// Regression: a job for whose body there was no room had failed.
+    /// Regression: a job failed when the buffer budget had no room for its body.
     #[tokio::test]
     async fn the_body_of_a_job_waits_for_the_buffer_budget() {
         let limits = BodyLimits { buffer_budget: Arc::new(Semaphore::new(10)), ..BodyLimits::new(10, Duration::ZERO) };
@@ -329,7 +349,7 @@ mod tests {
         let mut second = pin!(read_body(job(b"01234567"), route, &limits));
         tokio::select! {
             biased;
-            _ = &mut second => panic!("there is no room"),
+            _ = &mut second => panic!("the budget has no room"),
             () = std::future::ready(()) => {}
         }
         drop(first);
@@ -354,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_try_shares_the_bytes_and_their_permit_until_the_last_is_dropped() {
+    fn a_second_attempt_shares_the_bytes_and_their_permit_until_the_last_is_dropped() {
         let limits = BodyLimits { buffer_budget: Arc::new(Semaphore::new(15)), ..BodyLimits::new(100, Duration::ZERO) };
         let first = body(&limits, "/completion", [&b"0123"[..], b"", &[b'x'; 8]]);
         let (again, other) =

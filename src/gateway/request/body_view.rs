@@ -1,4 +1,4 @@
-//! A request's body as its readers and editors see it: where its members stand, and the bytes between two places.
+//! A request's body as its readers and editors see it: the positions of its members, and the bytes in a range.
 
 use super::body::RequestBody;
 use bytes::Bytes;
@@ -7,28 +7,29 @@ use std::ops::Range;
 /// A member of a JSON object, or a part of a multipart form.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct BodyMember {
-    /// Its name; none if that is not text, or longer than any name that matters.
+    /// The name; `None` if it is not text, or longer than [`MEMBER_NAME`](crate::gateway::bounds::MEMBER_NAME).
     pub(super) name: Option<Box<str>>,
-    /// Where it stands: a member without the space and commas around it, a part with the boundary line before it.
+    /// The byte range of a member without the space and commas around it, or of a part with the boundary line before
+    /// it.
     pub(super) whole: Range<usize>,
-    /// Where its value stands, the quotes of a string included.
+    /// The byte range of the value, including the quotes of a string.
     pub(super) value: Range<usize>,
     /// The first byte of a JSON value.
     pub(super) first: u8,
 }
 
 impl BodyMember {
-    /// Whether any backend would take it for the name of the model.
+    /// Returns whether any backend would take this member for the name of the model. Go's JSON decoder ignores case.
     pub(super) fn is_model(&self) -> bool {
         self.name.as_ref().is_some_and(|name| name.eq_ignore_ascii_case("model"))
     }
 
-    /// Whether this is its name.
+    /// Returns whether the member has this name.
     pub(super) fn is_named(&self, name: &str) -> bool {
         self.name.as_deref() == Some(name)
     }
 
-    /// Whether its value is `null`.
+    /// Returns whether the value is `null`.
     pub(super) fn is_null(&self) -> bool {
         self.first == b'n'
     }
@@ -45,7 +46,7 @@ pub(super) fn slices(body: &RequestBody, range: Range<usize>) -> impl Iterator<I
     })
 }
 
-/// Copies the bytes in this range of a body into one piece. For short ranges.
+/// Returns a copy of the bytes in this range of a body. For short ranges only.
 pub(super) fn gather(body: &RequestBody, range: Range<usize>) -> Vec<u8> {
     slices(body, range).flatten().collect()
 }

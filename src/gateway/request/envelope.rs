@@ -1,9 +1,9 @@
-//! What a request's body says of where it goes: its model, whether it asks for a stream, and how its prompt begins.
+//! What the gateway needs to know of a request's body: its model, its `stream` flag, and hashes of its prompt prefixes.
 //!
-//! The body is looked through once, in the pieces in which it came; no value of it is built. What can be read in two
-//! ways is refused where it would matter: backends take the last of two `model`s, and Go's take `MODEL` for one too. A
-//! body that is no JSON object is nobody's business here. How a body is changed is in `rewrite.rs`, how a form is read in
-//! `multipart.rs`.
+//! The body is scanned once, in the pieces in which it arrived, without building JSON values. An ambiguous body is
+//! refused where the ambiguity would matter: backends take the last of two `model` members, and those in Go also take
+//! `MODEL` for one. A body that is not a JSON object is only marked as unreadable here. `rewrite.rs` changes bodies,
+//! and `multipart.rs` reads forms.
 
 use super::body::RequestBody;
 use super::body_view::{BodyMember, gather, slices};
@@ -18,35 +18,38 @@ use std::borrow::Cow;
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::ops::Range;
 
-/// The one route whose requests are forms.
+/// The end of the path of the only route whose requests are forms.
 const TRANSCRIPTIONS: &str = "/audio/transcriptions";
 
-/// Names of the members in which a prompt may stand, in the order in which it is put together.
+/// Names of the members that may hold a prompt, in the order in which a prompt is built from them.
 const PROMPT_MEMBERS: [&str; 5] = ["system", "instructions", "messages", "prompt", "input"];
 
-/// What is known of a body.
+/// What is known about a body.
 #[derive(Debug)]
 pub(crate) struct Envelope {
     pub(super) kind: BodyKind,
-    /// In the order in which they stand there.
+    /// The members, in their order in the body.
     pub(super) members: Vec<BodyMember>,
     model: Option<String>,
     stream: Option<bool>,
 }
 
-/// What a body is.
+/// The format of a body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum BodyKind {
-    /// Nothing that can be read.
+    /// Not readable.
     Unknown,
-    /// A JSON object that opens just before this place.
+    /// A JSON object; the offset is that of the byte after its opening brace.
     Object(usize),
-    /// `multipart/form-data`, whose parts are divided by this line.
+    /// `multipart/form-data`, whose parts are separated by this boundary line.
     Multipart(Vec<u8>),
 }
 
 impl Envelope {
-    /// Looks through the body of a request for this path; 400 for one that can be read in two ways.
+    /// Scans the body of a request for this path.
+    ///
+    /// # Errors
+    /// [`Refusal::BadRequest`] for an ambiguous body, or one that exceeds a bound on members or the model's name.
     pub(crate) async fn read(path: &str, headers: &HeaderMap, body: &RequestBody) -> Result<Self, Refusal> {
         let content_type = headers.get(CONTENT_TYPE).map(|value| value.as_bytes());
         match content_type.and_then(multipart::boundary).filter(|_| path.ends_with(TRANSCRIPTIONS)) {
@@ -55,14 +58,15 @@ impl Envelope {
         }
     }
 
-    /// The same of a body that is JSON, if it can be read.
+    /// Scans a body that should be JSON; see [`Envelope::read`] for the errors.
     pub(super) async fn of_json(body: &RequestBody) -> Result<Self, Refusal> {
         let mut scan = EnvelopeScanner::new();
-        let mut since = 0;
+        let mut since_yield = 0;
+        // A large body must not block the other tasks of this thread.
         for part in body.pieces().flat_map(|piece| piece.chunks(SCANNED_AT_ONCE)) {
-            since += part.len();
-            if since > SCANNED_AT_ONCE {
-                since = part.len();
+            since_yield += part.len();
+            if since_yield > SCANNED_AT_ONCE {
+                since_yield = part.len();
                 tokio::task::yield_now().await;
             }
             scan.read(part)?;
@@ -78,29 +82,29 @@ impl Envelope {
         Ok(envelope)
     }
 
-    /// The model that is asked for, as the client writes it; none if it is missing or no text.
+    /// Returns the requested model as the client wrote it; `None` if it is missing or not a string.
     pub(super) fn model(&self) -> Option<&str> {
         self.model.as_deref()
     }
 
-    /// Whether a model is asked for by something that is no text, which names none.
+    /// Returns whether the body has a `model` that is neither a string nor `null`.
     pub(super) fn has_invalid_model(&self) -> bool {
         self.model.is_none() && self.members.iter().any(|member| member.is_model() && !member.is_null())
     }
 
-    /// What the member `stream` says.
+    /// Returns the value of the member `stream`, if it is a boolean.
     pub(crate) fn stream(&self) -> Option<bool> {
         self.stream
     }
 
-    /// Whether the body was read. If not, nobody knows which model a backend would see in it: only a backend with a
-    /// single model may get it.
+    /// Returns whether the body was understood. If not, a backend might find another model in it than the gateway did,
+    /// so only a backend with a single model may get it.
     pub(super) fn is_readable(&self) -> bool {
         self.kind != BodyKind::Unknown
     }
 
-    /// Hashes of the first [`PREFIX_LENGTHS`] bytes of the prompt, as far as it is as long: the longest last. Equal for
-    /// equal beginnings of prompts that come with the same key.
+    /// Returns the hashes of the prompt's prefixes of [`PREFIX_LENGTHS`] bytes, shortest first, up to the length of the
+    /// prompt. Equal prefixes have equal hashes if they come with the same key.
     pub(super) fn prefix_hashes(&self, body: &RequestBody, seed: &RandomState, key_id: &str) -> Vec<u64> {
         let mut hasher = seed.build_hasher();
         key_id.hash(&mut hasher);
@@ -120,7 +124,7 @@ impl Envelope {
         hashes
     }
 
-    /// Takes from the members what matters, and refuses those that say it twice.
+    /// Reads `model` and `stream` from the members, and refuses a body that has one of them twice.
     fn extract_members(&mut self, body: &RequestBody) -> Result<(), Refusal> {
         if let Some(member) = single_member(&self.members, "model", BodyMember::is_model)? {
             let range = match self.kind {
@@ -154,20 +158,23 @@ impl Envelope {
     }
 }
 
-/// The one member of that sort, if there is one.
+/// Returns the only member for which `matches` holds, if there is one. `name` is for the message of the refusal.
 fn single_member<'a>(
     members: &'a [BodyMember],
     name: &str,
-    is: impl Fn(&BodyMember) -> bool,
+    matches: impl Fn(&BodyMember) -> bool,
 ) -> Result<Option<&'a BodyMember>, Refusal> {
-    let mut found = members.iter().filter(|member| is(member));
+    let mut found = members.iter().filter(|member| matches(member));
     match (found.next(), found.next()) {
         (_, Some(_)) => Err(Refusal::bad_request(format!("the request has more than one \"{name}\""))),
         (member, None) => Ok(member),
     }
 }
 
-/// The model that the query of a GET names. 400 if it names two.
+/// Returns the model that the query of a GET names.
+///
+/// # Errors
+/// [`Refusal::BadRequest`] if the query names two models, or one that is not UTF-8.
 pub(super) fn model_of_query(query: &str) -> Result<Option<String>, Refusal> {
     let mut model = None;
     for pair in query.split('&') {
@@ -184,7 +191,8 @@ pub(super) fn model_of_query(query: &str) -> Result<Option<String>, Refusal> {
     Ok(model)
 }
 
-/// What stands in a part of an address, whose `+` is no space. What is encoded wrongly stands for itself.
+/// Decodes the percent-encoding of a part of a URI (RFC 3986, section 2.1). A `+` stays a `+`, and an invalid encoding
+/// stays as it is.
 pub(crate) fn percent_decode(text: &str) -> Vec<u8> {
     let digit = |byte: Option<&u8>| char::from(*byte?).to_digit(16);
     let (bytes, mut at, mut decoded) = (text.as_bytes(), 0, Vec::new());
@@ -201,12 +209,13 @@ pub(crate) fn percent_decode(text: &str) -> Vec<u8> {
     decoded
 }
 
-/// Looks through a JSON object.
+/// Scans a JSON object for its members.
 struct EnvelopeScanner {
     scanner: JsonScanner<MEMBER_NAME>,
+    /// The offset of the byte after the object's opening brace.
     opens: usize,
     members: Vec<BodyMember>,
-    /// Where the value that is being read begins, and with which byte.
+    /// The offset and the first byte of the value that is being read.
     value: (usize, u8),
 }
 
@@ -219,10 +228,10 @@ impl EnvelopeScanner {
         while !bytes.is_empty() {
             let (used, step) = self.scanner.step(bytes);
             bytes = &bytes[used..];
-            let here = self.scanner.position();
+            let position = self.scanner.position();
             match step {
-                Some(JsonStep::Opens) => self.opens = here,
-                Some(JsonStep::Begins(first)) => self.value = (here - 1, first),
+                Some(JsonStep::Opens) => self.opens = position,
+                Some(JsonStep::Begins(first)) => self.value = (position - 1, first),
                 Some(JsonStep::Ends) => {
                     if self.members.len() == MOST_MEMBERS {
                         return Err(Refusal::bad_request(format!("the request has more than {MOST_MEMBERS} members")));
@@ -231,8 +240,8 @@ impl EnvelopeScanner {
                     let name = self.scanner.name().map(Cow::into_owned).map(String::into_boxed_str);
                     self.members.push(BodyMember {
                         name,
-                        whole: self.scanner.name_at()..here,
-                        value: value..here,
+                        whole: self.scanner.name_at()..position,
+                        value: value..position,
                         first,
                     });
                 }
@@ -254,9 +263,10 @@ impl EnvelopeScanner {
     }
 }
 
-/// The same without turns for others, for tests and fuzzing.
+/// For tests and fuzzing.
 #[cfg(any(test, feature = "test-support"))]
 impl Envelope {
+    /// Scans a JSON body without yielding; see [`Envelope::read`] for the errors.
     pub(super) fn of(body: &RequestBody) -> Result<Self, Refusal> {
         let mut scan = EnvelopeScanner::new();
         body.pieces().try_for_each(|piece| scan.read(piece))?;

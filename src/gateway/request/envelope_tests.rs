@@ -1,12 +1,12 @@
 use super::*;
 use http::HeaderValue;
 
-fn of(text: &str) -> Result<Envelope, Refusal> {
+fn envelope_of(text: &str) -> Result<Envelope, Refusal> {
     Envelope::of(&RequestBody::from_pieces(&[text]))
 }
 
 fn model(text: &str) -> Option<String> {
-    of(text).unwrap().model().map(str::to_owned)
+    envelope_of(text).unwrap().model().map(str::to_owned)
 }
 
 fn reason(refused: Result<Envelope, Refusal>) -> String {
@@ -17,7 +17,7 @@ fn reason(refused: Result<Envelope, Refusal>) -> String {
 }
 
 #[test]
-fn the_model_is_what_the_backend_would_take_for_it() {
+fn the_model_of_a_body_is_the_one_that_a_backend_would_take() {
     for (body, expected) in [
         (r#"{"model":"m"}"#, Some("m")),
         (r#" { "n" : 1 , "model" : "org/m" } "#, Some("org/m")),
@@ -43,17 +43,20 @@ fn the_model_is_what_the_backend_would_take_for_it() {
 }
 
 #[test]
-fn a_body_that_is_no_object_is_unknown() {
+fn a_body_that_is_not_an_object_is_unreadable() {
     for (body, known) in
         [("{}", true), ("[]", false), ("{\"a\":1}x", false), ("", false), ("{\"a\":{\"b\":/**/1}}", false)]
     {
-        assert_eq!(of(body).unwrap().is_readable(), known, "{body}");
+        assert_eq!(envelope_of(body).unwrap().is_readable(), known, "{body}");
     }
-    assert!(of("{\"model\":\"a\",\"model\":\"b\"").unwrap().members.is_empty(), "nothing is said of what is no JSON");
+    assert!(
+        envelope_of("{\"model\":\"a\",\"model\":\"b\"").unwrap().members.is_empty(),
+        "a body that is not JSON has no members"
+    );
 }
 
 #[test]
-fn a_body_that_can_be_read_in_two_ways_is_refused() {
+fn an_ambiguous_body_is_refused() {
     for (body, name) in [
         (r#"{"model":"a","model":"b"}"#, "model"),
         (r#"{"model":"a","mod\u0065l":"b"}"#, "model"),
@@ -61,19 +64,19 @@ fn a_body_that_can_be_read_in_two_ways_is_refused() {
         (r#"{"model":"a","x":{},"model":null}"#, "model"),
         (r#"{"stream":true,"stream":false}"#, "stream"),
     ] {
-        assert_eq!(reason(of(body)), format!("the request has more than one \"{name}\""), "{body}");
+        assert_eq!(reason(envelope_of(body)), format!("the request has more than one \"{name}\""), "{body}");
     }
     let long = |length| format!("{{\"model\":\"{}\"}}", "x".repeat(length));
     assert_eq!(model(&long(MODEL_NAME)).unwrap().len(), MODEL_NAME);
-    assert!(reason(of(&long(MODEL_NAME + 1))).contains("longer than"));
-    assert!(reason(of(r#"{"model":"\ud800"}"#)).contains("no text"));
+    assert!(reason(envelope_of(&long(MODEL_NAME + 1))).contains("longer than"));
+    assert!(reason(envelope_of(r#"{"model":"\ud800"}"#)).contains("no text"));
 }
 
 #[test]
 fn an_object_has_a_bound_on_its_members() {
     let with = |members: usize| format!("{{{}}}", vec!["\"a\":1"; members].join(","));
-    assert_eq!(of(&with(MOST_MEMBERS)).unwrap().members.len(), MOST_MEMBERS);
-    assert!(reason(of(&with(MOST_MEMBERS + 1))).contains("members"));
+    assert_eq!(envelope_of(&with(MOST_MEMBERS)).unwrap().members.len(), MOST_MEMBERS);
+    assert!(reason(envelope_of(&with(MOST_MEMBERS + 1))).contains("members"));
 }
 
 #[tokio::test]
@@ -99,7 +102,7 @@ async fn the_stream_member_is_read_in_bodies_of_any_size_and_in_any_pieces() {
 }
 
 #[tokio::test]
-async fn a_form_is_read_where_forms_are_sent() {
+async fn a_form_is_read_only_on_the_route_for_forms() {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("multipart/form-data; boundary=b"));
     let part =
@@ -148,7 +151,7 @@ fn the_model_of_a_query_is_decoded() {
 }
 
 #[test]
-fn beginnings_of_prompts_have_hashes_by_their_lengths() {
+fn a_prompt_has_one_hash_for_each_prefix_length_that_it_reaches() {
     let seed = RandomState::new();
     let hashes = |key: &str, pieces: &[&str]| {
         let body = RequestBody::from_pieces(pieces);
@@ -167,16 +170,16 @@ fn beginnings_of_prompts_have_hashes_by_their_lengths() {
             assert_ne!(found[0], hashes("k", &[&text.replacen("x", "z", 1)])[0]);
             let body = RequestBody::from_pieces(&[&text]);
             let another = Envelope::of(&body).unwrap().prefix_hashes(&body, &RandomState::new(), "k");
-            assert_ne!(found[0], another[0], "nobody can know them");
+            assert_ne!(found[0], another[0], "hashes cannot be computed outside the process");
         }
     }
-    // What stands before the messages in the prompt stands before them here, wherever it is in the body.
+    // The system text precedes the messages in the prompt, so it precedes them in the hash, wherever it is in the body.
     let system = "s".repeat(300);
     let with = |system: &str, message: &str| {
         hashes("k", &[&format!("{{\"messages\":[\"{}\"],\"system\":\"{system}\"}}", message.repeat(800))])
     };
-    let (one, same, other) = (with(&system, "a"), with(&system, "b"), with("short", "a"));
-    assert_eq!((one.len(), one[0], one[1] == same[1]), (2, same[0], false));
-    assert_ne!(one[0], other[0]);
+    let (first, same_system, other_system) = (with(&system, "a"), with(&system, "b"), with("short", "a"));
+    assert_eq!((first.len(), first[0], first[1] == same_system[1]), (2, same_system[0], false));
+    assert_ne!(first[0], other_system[0]);
     assert!(hashes("k", &["{\"tools\":\"", &system, "\"}"]).is_empty());
 }

@@ -1,4 +1,4 @@
-//! A request as it is sent to one worker after the other: what it asks for, and how each wants to be asked.
+//! A whole request: what it asks for, and its form for the worker of each attempt.
 
 use super::body::RequestBody;
 use super::envelope::{self, Envelope};
@@ -15,35 +15,41 @@ use std::borrow::Cow;
 use std::hash::RandomState;
 use std::sync::Arc;
 
-/// What a client asks for.
+/// A client's request that will be sent to a worker.
 pub(crate) struct ProxiedRequest {
     pub(crate) route: &'static Route,
-    /// What the model has to be for.
+    /// The kind of model that the route needs; `None` if any will do.
     pub(crate) required_kind: Option<ModelKind>,
     pub(crate) parts: Parts,
     pub(crate) request_id: HeaderValue,
-    /// The model's name, as the client says it.
+    /// The model's name as the client wrote it.
     pub(crate) requested_model: Option<String>,
     pub(crate) envelope: Envelope,
     pub(crate) body: RequestBody,
 }
 
 impl ProxiedRequest {
-    /// What is asked for, as a number.
+    /// Returns the fingerprint of route and body, if the request needs a slot.
     pub(crate) fn fingerprint(&self) -> Option<Fingerprint> {
         self.body.fingerprint()
     }
 
-    /// A body in which another reader may see another model than this one goes to nobody who serves more than one.
+    /// Refuses a body that the gateway cannot read, because a backend might find another model in it. The only
+    /// exception is a gateway with a single local model.
+    ///
+    /// # Errors
+    /// [`Refusal::BadRequest`] if the body is not readable and the exception does not apply.
     pub(crate) fn check_readable(&self, table: &Snapshot) -> Result<(), Refusal> {
-        let is_own = |lane: &Arc<ModelQueue>| lane.model.members().all(|member| member.kind == WorkerKind::Local);
-        match self.envelope.is_readable() || !self.route.is_post || table.only().is_some_and(is_own) {
+        let is_local =
+            |model_queue: &Arc<ModelQueue>| model_queue.model.members().all(|member| member.kind == WorkerKind::Local);
+        match self.envelope.is_readable() || !self.route.is_post || table.only().is_some_and(is_local) {
             true => Ok(()),
             false => Err(Refusal::bad_request("the body is no JSON object")),
         }
     }
 
-    /// The same refusal; where no model is named, it says why, or where one would be.
+    /// Makes a refusal for a missing model name more precise: says that `model` must be a string, or that the query is
+    /// the place for the name. Returns any other refusal as it is.
     pub(crate) fn explain_refusal(&self, refusal: Refusal) -> Refusal {
         match refusal {
             Refusal::ModelNotFound { name: None, .. } if self.envelope.has_invalid_model() => {
@@ -56,12 +62,13 @@ impl ProxiedRequest {
         }
     }
 
-    /// What a worker is to do.
+    /// Returns whether a worker has to run inference for this request or only to read something.
     pub(crate) fn request_class(&self) -> RequestClass {
         if self.route.is_post { RequestClass::Inference(self.body.fingerprint()) } else { RequestClass::ReadOnly }
     }
 
-    /// By what a worker is known that has served the same beginning of a prompt for the same key, where that matters.
+    /// Returns the hashes by which the fleet recognises a worker that has served the same prompt prefix for the same
+    /// key. Empty unless the model's strategy is prefix affinity.
     pub(crate) fn affinity(&self, model: &Model, seed: &RandomState, key_id: Option<&str>) -> Vec<u64> {
         match model.policy().strategy {
             Strategy::PrefixAffinity => self.envelope.prefix_hashes(&self.body, seed, key_id.unwrap_or_default()),
@@ -69,7 +76,7 @@ impl ProxiedRequest {
         }
     }
 
-    /// The head to send. After the last there is none left.
+    /// Returns the head to send. The last attempt takes it instead of copying it.
     pub(crate) fn head_to_send(&mut self, is_last: bool) -> Parts {
         if !is_last {
             return self.parts.clone();
@@ -79,26 +86,26 @@ impl ProxiedRequest {
         parts
     }
 
-    /// The body for this worker, and the model's name as its answer has to say it, where it may say another. After the
-    /// last there is no body left.
+    /// Returns the body for this worker, and the model's name that its response must show if the worker may use
+    /// another. The last attempt takes the body instead of copying it.
     pub(crate) fn adapt_to_worker(
         &mut self,
         model: &Model,
         lease: &Lease,
         is_last: bool,
     ) -> (Option<String>, RequestBody) {
-        let terms = model.policy();
-        let ours = self.requested_model.as_deref().unwrap_or(model.id());
-        let theirs = lease.endpoint().target.model.as_deref().unwrap_or(model.id());
-        // Our llama-servers have one model, whatever a request calls it, and call it by its id. Others may call it what
-        // they like, such as by the path of its file.
-        let is_own = lease.member().kind == WorkerKind::Local;
-        let name = (!is_own || theirs != ours).then(|| ours.to_owned());
-        let is_renamed = !is_own && (theirs != ours || self.requested_model.is_none());
+        let policy = model.policy();
+        let client_name = self.requested_model.as_deref().unwrap_or(model.id());
+        let worker_name = lease.endpoint().target.model.as_deref().unwrap_or(model.id());
+        // A local llama-server has one model, ignores the model of a request, and calls its own model by the id. A
+        // remote backend may use any name in its response, such as the path of the model's file.
+        let is_local = lease.member().kind == WorkerKind::Local;
+        let name = (!is_local || worker_name != client_name).then(|| client_name.to_owned());
+        let is_renamed = !is_local && (worker_name != client_name || self.requested_model.is_none());
         let edit = Edit {
-            model: (is_renamed && self.route.is_post).then_some(theirs),
-            sampling: if self.route.may_stream { &terms.rewrite.sampling } else { &[] },
-            strip: &terms.rewrite.strip_params,
+            model: (is_renamed && self.route.is_post).then_some(worker_name),
+            sampling: if self.route.may_stream { &policy.rewrite.sampling } else { &[] },
+            strip: &policy.rewrite.strip_params,
         };
         let body = match (edit.is_empty(), is_last) {
             (false, _) => rewrite_body(&self.body, &self.envelope, &edit),
@@ -109,7 +116,10 @@ impl ProxiedRequest {
     }
 }
 
-/// The model that a request names: in its body, or in the query of one that has none.
+/// Returns the model that a request names in its body, or in the query if the method is not POST.
+///
+/// # Errors
+/// [`Refusal::BadRequest`] if the query names two models, or one that is not text.
 pub(crate) fn requested_model<'a>(envelope: &'a Envelope, parts: &Parts) -> Result<Option<Cow<'a, str>>, Refusal> {
     match (envelope.model(), parts.uri.query()) {
         (Some(model), _) => Ok(Some(Cow::Borrowed(model))),

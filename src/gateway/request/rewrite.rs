@@ -1,7 +1,7 @@
-//! Changes of a request's body: another name for the model, defaults of sampling, members that are left out.
+//! Changes a request's body: replaces the model's name, adds sampling defaults, and removes members.
 //!
-//! The bytes are spliced: what stays is shared with the body as it came, byte by byte, so that it can still be sent
-//! elsewhere in another form. Which changes a model wants is for the configuration to say.
+//! The bytes are spliced: unchanged bytes are shared with the body as it arrived, so the same body can still be sent to
+//! another worker in another form. The configuration of a model says which changes it needs.
 
 use super::body::RequestBody;
 use super::body_view::{BodyMember, slices};
@@ -10,32 +10,32 @@ use bytes::Bytes;
 use std::collections::VecDeque;
 use std::ops::Range;
 
-/// Members that say the same in the dialects of the backends: a request that has one of them needs no default for another.
+/// Members with the same meaning in the dialects of the backends. A request that has one needs no default for another.
 const SYNONYMS: [&[&str]; 2] = [
     &["max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict"],
     &["repeat_penalty", "repetition_penalty"],
 ];
 
-/// What is to be changed.
+/// The changes to make.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Edit<'a> {
-    /// The model's name for the backend, whatever the request called it.
+    /// The model's name at the backend, which replaces the one in the request.
     pub(super) model: Option<&'a str>,
-    /// Names and JSON values for objects that say nothing of them.
+    /// Names and JSON values of members to add to objects that lack them.
     pub(super) sampling: &'a [(String, String)],
-    /// Names of members that are left out, before defaults are looked for. They never take away the model's new name.
+    /// Names of members to remove, before defaults are added. They never remove the model's new name.
     pub(super) strip: &'a [String],
 }
 
 impl Edit<'_> {
-    /// Whether nothing is to be changed.
+    /// Returns whether there is nothing to change.
     pub(super) fn is_empty(&self) -> bool {
         self.model.is_none() && self.sampling.is_empty() && self.strip.is_empty()
     }
 }
 
-/// The body with these changes, of which the envelope tells. One that is neither an object nor a form stays as it is, and
-/// forms get no defaults.
+/// Returns the body, which `envelope` describes, with these changes. A body that is neither an object nor a form stays
+/// as it is, and a form gets no defaults.
 pub(super) fn rewrite_body(body: &RequestBody, envelope: &Envelope, edit: &Edit<'_>) -> RequestBody {
     match &envelope.kind {
         BodyKind::Unknown => body.duplicate(),
@@ -45,13 +45,14 @@ pub(super) fn rewrite_body(body: &RequestBody, envelope: &Envelope, edit: &Edit<
 }
 
 fn object_splices(members: &[BodyMember], opens: usize, edit: &Edit<'_>) -> Vec<Splice> {
-    let stays = kept_flags(members, edit);
-    let staying: Vec<&BodyMember> = kept_members(members, &stays).collect();
-    let mut splices: Vec<Splice> = removed_ranges(members, &stays).map(|gap| Splice::new(&gap, "")).collect();
+    let kept = kept_flags(members, edit);
+    let kept_list: Vec<&BodyMember> = kept_members(members, &kept).collect();
+    let mut splices: Vec<Splice> = removed_ranges(members, &kept).map(|gap| Splice::new(&gap, "")).collect();
     let mut added = Vec::new();
-    let mut set = |name: &str, value: &str, which: &dyn Fn(&BodyMember) -> bool| {
+    let mut set = |name: &str, value: &str, matches: &dyn Fn(&BodyMember) -> bool| {
         let before = splices.len();
-        splices.extend(staying.iter().filter(|member| which(member)).map(|member| Splice::new(&member.value, value)));
+        splices
+            .extend(kept_list.iter().filter(|member| matches(member)).map(|member| Splice::new(&member.value, value)));
         if splices.len() == before {
             added.push(format!("{}:{value}", json_string(name)));
         }
@@ -60,33 +61,34 @@ fn object_splices(members: &[BodyMember], opens: usize, edit: &Edit<'_>) -> Vec<
         set("model", &json_string(model), &BodyMember::is_model);
     }
     for (at, (name, value)) in edit.sampling.iter().enumerate() {
-        let says = |other: &str| {
+        let means_the_same = |other: &str| {
             other == name || SYNONYMS.iter().any(|names| names.contains(&name.as_str()) && names.contains(&other))
         };
-        let is_said = staying.iter().any(|member| member.name.as_deref().is_some_and(says) && !member.is_null());
-        let is_given = edit.sampling[..at].iter().any(|(other, _)| says(other));
+        let is_present =
+            kept_list.iter().any(|member| member.name.as_deref().is_some_and(means_the_same) && !member.is_null());
+        let is_added = edit.sampling[..at].iter().any(|(other, _)| means_the_same(other));
         let is_set = edit.model.is_some() && name.eq_ignore_ascii_case("model");
-        if is_said || is_given || is_set {
+        if is_present || is_added || is_set {
             continue;
         }
-        // `null` says nothing, and makes room.
+        // A member that is `null` counts as missing; its value is replaced.
         set(name, value, &|member: &BodyMember| member.is_named(name));
     }
     if !added.is_empty() {
-        let comma = if staying.is_empty() { "" } else { "," };
+        let comma = if kept_list.is_empty() { "" } else { "," };
         splices.push(Splice::new(&(opens..opens), &(added.join(",") + comma)));
     }
     splices
 }
 
 fn form_splices(members: &[BodyMember], line: &[u8], edit: &Edit<'_>) -> Vec<Splice> {
-    let stays = kept_flags(members, edit);
-    let leaving = members.iter().zip(&stays).filter(|(_, stays)| !**stays);
+    let kept = kept_flags(members, edit);
+    let leaving = members.iter().zip(&kept).filter(|(_, kept)| !**kept);
     let mut splices: Vec<Splice> = leaving.map(|(member, _)| Splice::new(&member.whole, "")).collect();
     if let Some(model) = edit.model {
-        // What could end a part is in no name.
+        // A line break could end the part, so it must not get into the value.
         let name = model.replace(['\r', '\n'], " ");
-        splices.push(match kept_members(members, &stays).find(|member| member.is_model()) {
+        splices.push(match kept_members(members, &kept).find(|member| member.is_model()) {
             Some(member) => Splice::new(&member.value, &name),
             None => {
                 let head = b"\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\n";
@@ -97,20 +99,20 @@ fn form_splices(members: &[BodyMember], line: &[u8], edit: &Edit<'_>) -> Vec<Spl
     splices
 }
 
-/// Which members are not left out.
+/// Returns for each member whether it stays.
 fn kept_flags(members: &[BodyMember], edit: &Edit<'_>) -> Vec<bool> {
     let is_renamed = |member: &BodyMember| edit.model.is_some() && member.is_model();
     members.iter().map(|member| is_renamed(member) || !edit.strip.iter().any(|name| member.is_named(name))).collect()
 }
 
-fn kept_members<'a>(members: &'a [BodyMember], stays: &'a [bool]) -> impl Iterator<Item = &'a BodyMember> {
-    members.iter().zip(stays).filter(|(_, stays)| **stays).map(|(member, _)| member)
+fn kept_members<'a>(members: &'a [BodyMember], kept: &'a [bool]) -> impl Iterator<Item = &'a BodyMember> {
+    members.iter().zip(kept).filter(|(_, kept)| **kept).map(|(member, _)| member)
 }
 
-/// What is cut out so that the members that stay are divided by one comma each.
-fn removed_ranges<'a>(members: &'a [BodyMember], stays: &'a [bool]) -> impl Iterator<Item = Range<usize>> + 'a {
-    let first = stays.iter().position(|stays| *stays).unwrap_or(members.len());
-    (0..members.len()).filter(|at| !stays[*at]).map(move |at| {
+/// Returns the ranges to cut out so that exactly one comma remains between two members.
+fn removed_ranges<'a>(members: &'a [BodyMember], kept: &'a [bool]) -> impl Iterator<Item = Range<usize>> + 'a {
+    let first = kept.iter().position(|kept| *kept).unwrap_or(members.len());
+    (0..members.len()).filter(|at| !kept[*at]).map(move |at| {
         let end = members[at].whole.end;
         if at > first {
             members[at - 1].whole.end..end
@@ -120,12 +122,12 @@ fn removed_ranges<'a>(members: &'a [BodyMember], stays: &'a [bool]) -> impl Iter
     })
 }
 
-/// A JSON string.
+/// Returns the text as a JSON string.
 pub(crate) fn json_string(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// Bytes that take the place of others.
+/// A range of bytes and its replacement.
 struct Splice {
     range: Range<usize>,
     new: Vec<u8>,
@@ -138,7 +140,7 @@ impl Splice {
 }
 
 fn apply_splices(body: &RequestBody, mut splices: Vec<Splice>) -> RequestBody {
-    // What is added stands before what is cut out at the same place.
+    // An insertion comes before a removal at the same offset.
     splices.sort_by_key(|splice| (splice.range.start, splice.range.end));
     let (mut pieces, mut at) = (VecDeque::new(), 0);
     for Splice { range, new } in splices {
@@ -150,7 +152,10 @@ fn apply_splices(body: &RequestBody, mut splices: Vec<Splice>) -> RequestBody {
     body.with_pieces(pieces)
 }
 
-/// What becomes of these bytes; none if they are no object. For tests and fuzzing.
+/// Returns these bytes with the changes, or `None` if they are not a JSON object. For tests and fuzzing.
+///
+/// # Errors
+/// [`Refusal::BadRequest`](crate::refusal::Refusal::BadRequest) if the body is ambiguous.
 #[cfg(any(test, feature = "test-support"))]
 pub(crate) fn rewrite_object(
     pieces: &[&[u8]],

@@ -17,7 +17,7 @@ fn edited(text: &str, model: Option<&str>, sampling: &[(&str, &str)], strip: &[&
 }
 
 #[test]
-fn the_model_gets_its_other_name_wherever_it_stands() {
+fn the_model_is_renamed_wherever_the_member_is() {
     for (text, expected) in [
         (r#"{"model":"a"}"#, r#"{"model":"n\"é"}"#),
         (r#"{ "x" : "model" , "model" : "a" , "y" : 2 } "#, r#"{ "x" : "model" , "model" : "n\"é" , "y" : 2 } "#),
@@ -56,7 +56,7 @@ fn a_default_is_for_requests_without_the_member() {
 }
 
 #[test]
-fn members_left_out_leave_the_commas_right() {
+fn the_commas_are_right_after_members_are_removed() {
     for (text, expected) in [
         (r#"{"a":1}"#, "{}"),
         (r#"{ "a" : 1 }"#, "{  }"),
@@ -71,13 +71,17 @@ fn members_left_out_leave_the_commas_right() {
     ] {
         assert_eq!(edited(text, None, &[], &["a", "b"]), expected, "{text}");
     }
-    assert_eq!(edited(r#"{"a":1,"b":2}"#, None, &[("a", "9")], &["a"]), r#"{"a":9,"b":2}"#, "it is forced");
+    assert_eq!(
+        edited(r#"{"a":1,"b":2}"#, None, &[("a", "9")], &["a"]),
+        r#"{"a":9,"b":2}"#,
+        "the default replaces the removed member"
+    );
     assert_eq!(edited(r#"{"a":1}"#, Some("m"), &[("a", "9")], &["a"]), r#"{"model":"m","a":9}"#);
     assert_eq!(edited(r#"{"model":"m"}"#, None, &[], &["model"]), "{}");
 }
 
 #[test]
-fn a_body_that_is_no_object_stays_as_it_is() {
+fn a_body_that_is_not_an_object_stays_as_it_is() {
     for text in ["", "[1]", "{\"model\":\"a\"", "{\"a\":1,}"] {
         let body = RequestBody::from_pieces(&[text]);
         let edit = Edit { model: Some("m"), sampling: &pairs(&[("a", "1")]), strip: &names(&["a"]) };
@@ -97,7 +101,7 @@ fn unchanged_bytes_are_not_copied_and_the_first_body_can_still_be_sent() {
         assert_eq!(text(&other), format!("{{\"model\":\"{name}\",\"prompt\":\"{content}\"}}"));
         let (first, last) =
             (body.pieces().next().unwrap().as_ptr_range(), other.pieces().last().unwrap().as_ptr_range());
-        assert_eq!(first.end, last.end, "it is the same memory");
+        assert_eq!(first.end, last.end, "both bodies share the memory");
     }
 }
 
@@ -128,7 +132,7 @@ async fn a_form_is_changed_by_its_parts() {
     }
 }
 
-/// Names that mean something, and others.
+/// Names that a rewrite treats specially, and others.
 const NAMES: [&str; 8] = ["model", "max_tokens", "n_predict", "temperature", "user", "a", "é\"\\", ""];
 
 fn value() -> impl Strategy<Value = Value> {
@@ -147,7 +151,7 @@ fn value() -> impl Strategy<Value = Value> {
     })
 }
 
-/// An object as somebody could have written it: with space anywhere, and names that are escaped or not.
+/// An object as a client could write it: with space anywhere, and names that are escaped or not.
 fn object() -> impl Strategy<Value = (String, Map<String, Value>)> {
     let space = || "[ \n\r\t]{0,2}";
     let member = (prop::sample::select(&NAMES[..]), value(), any::<bool>(), [space(), space(), space(), space()]);
@@ -174,8 +178,8 @@ fn object() -> impl Strategy<Value = (String, Map<String, Value>)> {
     )
 }
 
-/// What the edit means, member by member.
-fn meant(
+/// Returns the object that the edit must produce.
+fn expected_object(
     mut map: Map<String, Value>,
     model: Option<&str>,
     sampling: &[(String, String)],
@@ -183,7 +187,7 @@ fn meant(
 ) -> Map<String, Value> {
     map.retain(|name, _| !strip.contains(name) || (name == "model" && model.is_some()));
     let before = map.clone();
-    let says = |name: &str| before.get(name).is_some_and(|value| !value.is_null());
+    let is_set = |name: &str| before.get(name).is_some_and(|value| !value.is_null());
     for (name, value) in sampling {
         let same: Vec<&str> = match name.as_str() {
             name @ ("max_tokens" | "n_predict") => vec![name, "max_tokens", "n_predict"],
@@ -191,7 +195,7 @@ fn meant(
         };
         let given =
             |other: &&str| sampling.iter().take_while(|(earlier, _)| earlier != name).any(|(name, _)| name == other);
-        if !same.iter().any(|name| says(name)) && !same.iter().any(given) {
+        if !same.iter().any(|name| is_set(name)) && !same.iter().any(given) {
             map.insert(name.clone(), serde_json::from_str(value).unwrap());
         }
     }
@@ -203,7 +207,7 @@ fn meant(
 
 proptest! {
     #[test]
-    fn the_result_is_what_the_edit_means_and_the_rest_is_untouched(
+    fn an_edit_changes_what_it_names_and_leaves_the_rest_untouched(
         (text, map) in object(),
         model in prop::option::of(r#"[a-z/"\\é]{0,6}"#),
         sampling in prop::sample::subsequence(vec![("max_tokens", "8"), ("n_predict", "9"), ("temperature", "[0.5]"), ("a", "{}")], 0..4),
@@ -217,9 +221,9 @@ proptest! {
         let result = rewrite_object(&pieces, model.as_deref(), &sampling, &strip).unwrap().unwrap();
         let shown = String::from_utf8_lossy(&result).into_owned();
         let read: Map<String, Value> = serde_json::from_slice(&result).unwrap_or_else(|error| panic!("{error}: {text} -> {shown}"));
-        prop_assert_eq!(&read, &meant(map.clone(), model.as_deref(), &sampling, &strip), "{} -> {}", text, shown);
+        prop_assert_eq!(&read, &expected_object(map.clone(), model.as_deref(), &sampling, &strip), "{} -> {}", text, shown);
 
-        // What has kept its value has kept its bytes.
+        // A member that keeps its value keeps its bytes.
         let written = |text: &str| {
             let envelope = Envelope::of(&RequestBody::from_pieces(&[text])).unwrap();
             let of = |member: &BodyMember| (member.name.clone().unwrap().into_string(), text[member.whole.clone()].to_owned());

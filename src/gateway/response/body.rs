@@ -1,9 +1,9 @@
-//! The answer's body, and with it everything that a request holds.
+//! The body of every response, as hyper polls it.
 //!
-//! The record, the ticket and the lease are held by the body that streams to the client, so the end of the answer, a
-//! client that leaves and a llama-server that dies all release them by the same drop. From a client that does not read,
-//! `stall_sweeper.rs` takes them. What is held, and what comes next of llama-server's answer, is `in_progress.rs`'s; this file
-//! gives it to hyper, and says what is left to say once it is gone.
+//! The body that streams to the client owns the record, the ticket and the lease of its request. So the end of the
+//! response, a client that disconnects and a llama-server that dies all release them with the same drop. If the client
+//! does not read, `stall_sweeper.rs` drops them. `in_progress.rs` owns them and produces the pieces; this file hands
+//! the pieces to hyper, and produces the last error after the sweeper has ended a response.
 
 use super::heartbeat::Heartbeat;
 use super::in_progress::{InProgress, NextPiece, ResponseAborted, UpstreamAnswer};
@@ -24,31 +24,32 @@ pub enum ResponseBody {
     Local(Option<Bytes>, RecordGuard),
     /// Passed on from llama-server.
     Proxied(ProxiedBody),
-    /// Begun before its time.
+    /// Begun before its outcome was known.
     Heartbeat(Box<Heartbeat>),
 }
 
-/// The record of an answer that the gateway made itself.
+/// The record of a response that the gateway made itself.
 pub struct RecordGuard(#[expect(dead_code, reason = "held for its drop")] Option<Record>);
 
-/// An answer on its way from llama-server to the client.
+/// A response on its way from llama-server to the client.
 pub struct ProxiedBody {
     handle: SweepHandle<InProgress>,
     shape: Shape,
-    /// Whether its last word can be an event.
+    /// Whether an error can still be sent as an event.
     ends_with_event: bool,
-    /// Of what can end with an event: where the last piece has left the client.
+    /// The last bytes that were sent, if an event may follow them.
     tail: SseTail,
-    /// Whether the last piece has gone out, or there never was one.
+    /// Whether the last piece has been sent, or there never was one.
     is_over: bool,
-    /// Whether the end mark of a stream has gone out: no error may follow it.
+    /// Whether the end mark of a stream has been sent; no error may follow it.
     has_sent_end_mark: bool,
-    /// The cut that comes next.
+    /// The abort to return at the next poll.
     pending_abort: Option<ResponseAborted>,
     hint: SizeHint,
 }
 
 impl ResponseBody {
+    /// Returns a body that the gateway made, and completes its record.
     pub(crate) fn local(bytes: Bytes, mut record: Record) -> Self {
         if !record.is_head_request() {
             record.add_bytes_out(bytes.len());
@@ -57,60 +58,62 @@ impl ResponseBody {
         Self::Local((!bytes.is_empty()).then_some(bytes), RecordGuard(Some(record)))
     }
 
-    /// A body that nobody keeps account of: the health port's.
+    /// Returns a body without a record, for the health port.
     pub(crate) fn unrecorded(bytes: Bytes) -> Self {
         Self::Local((!bytes.is_empty()).then_some(bytes), RecordGuard(None))
     }
 }
 
 impl ProxiedBody {
+    /// Takes over a response whose head has arrived, and registers it with the sweeper.
     pub(crate) fn new(answer: UpstreamAnswer<'_>) -> Self {
         let shape = answer.route.shape;
-        let patience = &answer.patience;
-        let in_band = patience.idle_timeout.is_some();
-        let hint = if in_band { SizeHint::default() } else { answer.body.size_hint() };
-        let (holdings, deadline) = (patience.sweeper, (!in_band).then_some(patience.deadline));
-        let holding = InProgress::new(answer);
-        let over = holding.is_over();
-        let hold = SweepHandle::new(holdings, holding, deadline);
+        let timeouts = &answer.timeouts;
+        let ends_with_event = timeouts.idle_timeout.is_some();
+        let hint = if ends_with_event { SizeHint::default() } else { answer.body.size_hint() };
+        let (sweeper, deadline) = (timeouts.sweeper, (!ends_with_event).then_some(timeouts.deadline));
+        let response = InProgress::new(answer);
+        let is_over = response.is_over();
+        let handle = SweepHandle::new(sweeper, response, deadline);
         Self {
-            handle: hold,
+            handle,
             shape,
-            ends_with_event: in_band,
+            ends_with_event,
             tail: SseTail::new(),
-            is_over: over,
+            is_over,
             has_sent_end_mark: false,
             pending_abort: None,
             hint,
         }
     }
 
-    /// Makes one event of it, for a client that has been promised a stream. The record says what this client sees.
+    /// Turns the body into one event, for a client that has been promised a stream. The record then shows the status
+    /// that this client sees.
     pub(super) fn into_single_event(mut self, status: StatusCode) -> Self {
-        self.handle.update(|holding| holding.wrap_as_event(status));
+        self.handle.update(|response| response.wrap_as_event(status));
         (self.ends_with_event, self.is_over, self.hint) = (true, false, SizeHint::default());
         self
     }
 
     fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<NextPiece> {
-        if let Some(cut) = self.pending_abort.take() {
-            return Poll::Ready(Some(Err(cut)));
+        if let Some(abort) = self.pending_abort.take() {
+            return Poll::Ready(Some(Err(abort)));
         }
         let tail = self.tail;
-        let mut has_ended = self.has_sent_end_mark;
-        let step = self.handle.poll_with(|holding| {
-            let step = holding.next_piece(context, tail);
-            has_ended |= holding.has_sent_end_mark();
+        let mut has_sent_end_mark = self.has_sent_end_mark;
+        let step = self.handle.poll_with(|response| {
+            let step = response.next_piece(context, tail);
+            has_sent_end_mark |= response.has_sent_end_mark();
             step
         });
-        self.has_sent_end_mark = has_ended;
+        self.has_sent_end_mark = has_sent_end_mark;
         let next = match ready!(step) {
             PollOutcome::Item(next) => next,
             PollOutcome::Last(next) => {
                 self.is_over = true;
                 next
             }
-            PollOutcome::Ended(why) => self.after_termination(why),
+            PollOutcome::Ended(reason) => self.after_termination(reason),
         };
         if let Some(Ok(piece)) = &next
             && self.ends_with_event
@@ -118,22 +121,23 @@ impl ProxiedBody {
             self.tail.push(piece);
         }
         self.hint = SizeHint::default();
-        if let Some(Err(cut)) = next {
-            // hyper drops what it has not sent when a body fails. It sends when a body makes it wait, and without a head
-            // the client could not tell a cut answer from none.
-            self.pending_abort = Some(cut);
+        if let Some(Err(abort)) = next {
+            // When a body fails, hyper drops what it has not sent yet, perhaps even the head; the client could then not
+            // tell an aborted response from no response. hyper sends its buffer when a body is pending, so the error
+            // waits for one poll.
+            self.pending_abort = Some(abort);
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
         Poll::Ready(next)
     }
 
-    /// What is left to say once nothing is held.
-    fn after_termination(&mut self, why: Option<TerminationReason>) -> NextPiece {
-        let why = why.filter(|_| !self.is_over && !self.has_sent_end_mark);
+    /// Returns the last item for the client after the sweeper has dropped the response.
+    fn after_termination(&mut self, reason: Option<TerminationReason>) -> NextPiece {
+        let reason = reason.filter(|_| !self.is_over && !self.has_sent_end_mark);
         self.is_over = true;
-        let why = why?;
-        let refusal = match why {
+        let reason = reason?;
+        let refusal = match reason {
             TerminationReason::Stalled => return Some(Err(ResponseAborted("the client did not read it"))),
             TerminationReason::TimedOut => Refusal::BackendTimeout,
             TerminationReason::ShutDown => Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN),
@@ -156,7 +160,9 @@ impl Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, ResponseAborted>>> {
         match self.get_mut() {
             Self::Local(bytes, _) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Proxied(passed) => passed.poll_piece(context).map(|piece| piece.map(|piece| piece.map(Frame::data))),
+            Self::Proxied(proxied) => {
+                proxied.poll_piece(context).map(|piece| piece.map(|piece| piece.map(Frame::data)))
+            }
             Self::Heartbeat(heartbeat) => heartbeat.poll_frame(context),
         }
     }
@@ -164,7 +170,7 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Local(bytes, _) => bytes.is_none(),
-            Self::Proxied(passed) => passed.is_over && passed.pending_abort.is_none(),
+            Self::Proxied(proxied) => proxied.is_over && proxied.pending_abort.is_none(),
             Self::Heartbeat(_) => false,
         }
     }
@@ -172,7 +178,7 @@ impl Body for ResponseBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Local(bytes, _) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Self::Proxied(passed) => passed.hint,
+            Self::Proxied(proxied) => proxied.hint,
             Self::Heartbeat(_) => SizeHint::default(),
         }
     }

@@ -1,32 +1,32 @@
-//! What an answer says of the llama-server that gave it: that it can compute, that it cannot, or nothing.
+//! Whether a response shows that its llama-server can compute, that it cannot, or neither.
 //!
-//! Knows llama-server's errors by their words. What follows from a verdict is the worker's business.
+//! Recognises llama-server's errors by their messages. The worker decides what follows from a failure.
 
 use crate::gateway::bounds::EVENT_HEAD;
 use http::StatusCode;
 use memchr::memmem;
 
-/// The messages with which llama-server fails whatever is in flight when a batch could not be decoded; it lives on
-/// (llama.cpp, tools/server/server-context.cpp, where `llama_decode` returns less than -1, and -1). Its other errors of
-/// status 500 are the request's own fault, and no reason to restart it: "input (N tokens) is too large to process.
-/// increase the physical batch size", "Context size has been exceeded."
+/// The messages with which llama-server fails all requests in flight when a batch could not be decoded; the process
+/// keeps running (llama.cpp, tools/server/server-context.cpp, where `llama_decode` returns less than -1, and -1). Its
+/// other errors of status 500 are the request's own fault, and no reason for a restart: "input (N tokens) is too large
+/// to process. increase the physical batch size", "Context size has been exceeded."
 const COMPUTE_FAILURES: [&[u8]; 2] = [b"\"message\":\"Compute error.\"", b"\"message\":\"Invalid input batch.\""];
 
-/// What an answer says of the llama-server that gave it.
+/// What a response shows about the llama-server that sent it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ComputeFailure {
-    /// It can compute, if the answer comes to its end.
+    /// It can compute, if the response reaches its end.
     RuledOut,
-    /// It has failed, for a reason that the body tells.
+    /// It has failed; the body names the reason.
     Possible,
     /// It could not compute.
     Confirmed,
-    /// Nothing: the request was at fault, or took no computing.
+    /// Nothing: the request was at fault, or needed no computing.
     NotApplicable,
 }
 
 impl ComputeFailure {
-    /// By the head of an answer to a request that needs a slot, or does not.
+    /// Judges by the status of a response. A request without a slot needs no computing.
     pub(super) fn of_head(status: StatusCode, needs_slot: bool) -> Self {
         match status {
             _ if !needs_slot => Self::NotApplicable,
@@ -36,10 +36,10 @@ impl ComputeFailure {
         }
     }
 
-    /// By the beginning of an error: of the body of an answer, or of an event.
+    /// Judges by the beginning of an error: of a response's body, or of an event.
     pub(super) fn of_error(text: &[u8]) -> Self {
         let head = &text[..text.len().min(EVENT_HEAD)];
-        // A name with its quotes and colon cannot stand in a string of JSON, where quotes are escaped.
+        // This cannot match inside a JSON string, where quotes are escaped.
         match COMPUTE_FAILURES.iter().any(|failure| memmem::find(head, failure).is_some()) {
             true => Self::Confirmed,
             false => Self::NotApplicable,
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn a_route_without_computing_says_nothing_of_compute_failures() {
+    fn a_route_without_a_slot_shows_no_compute_failure() {
         let of = |path, status| {
             let route = route::find(&Method::POST, path).unwrap();
             ComputeFailure::of_head(StatusCode::from_u16(status).unwrap(), route.needs_slot)

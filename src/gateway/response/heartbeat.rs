@@ -1,8 +1,7 @@
-//! `SSE_HEARTBEAT`: signs of life for a client whose streaming request still waits for its turn.
+//! `SSE_HEARTBEAT`: comments for a client whose streaming request still waits in a queue.
 //!
-//! The answer begins before it is known: a 200 and a comment now and then, until the rest of the journey brings either
-//! llama-server's own stream, which follows, or something else, which can only be an event by then. Off by default for
-//! that reason.
+//! The response begins before its outcome is known: with a 200 and a comment at each interval. llama-server's stream
+//! follows when it arrives. Any other outcome can then only be sent as an event, so heartbeats are off by default.
 
 use super::body::ResponseBody;
 use super::in_progress::ResponseAborted;
@@ -22,14 +21,14 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
-/// The rest of a journey, from the line to the answer.
+/// The remaining stages of a request, from the queue to the response.
 pub(super) type PendingResponse =
     Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, (Refusal, Record)>> + Send>>;
 
 /// A comment, which every client of server-sent events skips (HTML standard, section 9.2.6).
 const COMMENT: &[u8] = b": waiting\n\n";
 
-/// The body of an answer that has begun before its time.
+/// The body of a response that began before its outcome was known.
 pub struct Heartbeat {
     state: HeartbeatState,
     comment_timer: Interval,
@@ -38,35 +37,38 @@ pub struct Heartbeat {
 
 enum HeartbeatState {
     Waiting(SweepHandle<WaitingRequest>),
-    /// llama-server answers.
+    /// llama-server's response is being passed on.
     Responding(ResponseBody),
-    /// One more event, and the record that closes with it.
+    /// One last event, and the record that closes with it.
     FinalEvent(Bytes, Option<Record>),
     Done,
 }
 
-/// A place in the line, a slot, or a request to llama-server.
+/// A request that has a queue entry, a slot, or an attempt at llama-server.
 struct WaitingRequest(PendingResponse);
 
 impl Sweepable for WaitingRequest {
     fn terminate(&mut self, _: TerminationReason) {}
 }
 
-/// Waits for the rest of the journey, and begins the answer when that takes longer than an interval.
+/// Waits for the remaining stages, and begins the response if they take longer than `interval`.
+///
+/// # Errors
+/// The refusal of the remaining stages, if it comes within the first interval; a later one becomes an event.
 pub(crate) async fn respond_with_heartbeats(
     mut rest: PendingResponse,
     interval: Duration,
     shape: Shape,
-    holdings: &Arc<StallSweeper>,
+    sweeper: &Arc<StallSweeper>,
 ) -> Result<Response<ResponseBody>, (Refusal, Record)> {
     if let Ok(outcome) = tokio::time::timeout(interval, &mut rest).await {
         return outcome;
     }
-    let mut ticks = tokio::time::interval_at(Instant::now(), interval);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let state = HeartbeatState::Waiting(SweepHandle::new(holdings, WaitingRequest(rest), None));
+    let mut timer = tokio::time::interval_at(Instant::now(), interval);
+    timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let state = HeartbeatState::Waiting(SweepHandle::new(sweeper, WaitingRequest(rest), None));
     let mut response =
-        Response::new(ResponseBody::Heartbeat(Box::new(Heartbeat { state, comment_timer: ticks, shape })));
+        Response::new(ResponseBody::Heartbeat(Box::new(Heartbeat { state, comment_timer: timer, shape })));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     Ok(response)
@@ -79,16 +81,18 @@ impl Heartbeat {
     ) -> Poll<Option<Result<Frame<Bytes>, ResponseAborted>>> {
         loop {
             self.state = match &mut self.state {
-                HeartbeatState::Waiting(hold) => {
-                    let ticks = &mut self.comment_timer;
-                    let step = hold.poll_with(|waiting| match waiting.0.as_mut().poll(context) {
+                HeartbeatState::Waiting(handle) => {
+                    let timer = &mut self.comment_timer;
+                    let step = handle.poll_with(|waiting| match waiting.0.as_mut().poll(context) {
                         Poll::Ready(outcome) => PollStep::Last(Some(outcome)),
-                        Poll::Pending if ticks.poll_tick(context).is_ready() => PollStep::Item(None),
+                        Poll::Pending if timer.poll_tick(context).is_ready() => PollStep::Item(None),
                         Poll::Pending => PollStep::Pending,
                     });
                     match ready!(step) {
                         PollOutcome::Item(_) => return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(COMMENT))))),
-                        PollOutcome::Last(Some(Ok(answer))) => HeartbeatState::Responding(into_event_stream(answer)),
+                        PollOutcome::Last(Some(Ok(response))) => {
+                            HeartbeatState::Responding(into_event_stream(response))
+                        }
                         PollOutcome::Last(Some(Err((refusal, record)))) => self.final_event(&refusal, Some(record)),
                         PollOutcome::Ended(Some(TerminationReason::ShutDown)) => {
                             self.final_event(&Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN), None)
@@ -99,7 +103,7 @@ impl Heartbeat {
                         }
                     }
                 }
-                HeartbeatState::Responding(answer) => return Pin::new(answer).poll_frame(context),
+                HeartbeatState::Responding(response) => return Pin::new(response).poll_frame(context),
                 HeartbeatState::FinalEvent(event, record) => {
                     let event = std::mem::take(event);
                     if let Some(record) = record {
@@ -123,16 +127,16 @@ impl Heartbeat {
     }
 }
 
-/// llama-server's answer as it may follow comments: a stream as it is, anything else as one event.
-fn into_event_stream(answer: Response<ResponseBody>) -> ResponseBody {
-    let (head, answer) = answer.into_parts();
-    match answer {
-        ResponseBody::Proxied(passed)
+/// Returns llama-server's response in a form that may follow comments: a stream as it is, any other as one event.
+fn into_event_stream(response: Response<ResponseBody>) -> ResponseBody {
+    let (head, response) = response.into_parts();
+    match response {
+        ResponseBody::Proxied(proxied)
             if head.status != StatusCode::OK || ContentKind::of(&head.headers) != ContentKind::Stream =>
         {
-            ResponseBody::Proxied(passed.into_single_event(head.status))
+            ResponseBody::Proxied(proxied.into_single_event(head.status))
         }
-        answer => answer,
+        response => response,
     }
 }
 

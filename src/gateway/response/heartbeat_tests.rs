@@ -10,39 +10,39 @@ const INTERVAL: Duration = Duration::from_secs(15);
 const CHAT: &str = "/v1/chat/completions";
 const MESSAGES: &str = "/v1/messages";
 
-/// A journey that takes its slot and is never answered.
-async fn never_answered(place: QueueEntry) -> Result<Response<ResponseBody>, (Refusal, Record)> {
-    let _ticket = place.ticket().await;
+/// A request that takes its slot and never gets a response.
+async fn never_answered(entry: QueueEntry) -> Result<Response<ResponseBody>, (Refusal, Record)> {
+    let _ticket = entry.ticket().await;
     std::future::pending().await
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_reads_no_heartbeat_keeps_neither_its_place_nor_its_slot() {
-    for cut in [false, true] {
-        let mut stage = TestGateway::new();
-        let first = stage.enter_queue();
-        let rest = Box::pin(never_answered(stage.enter_queue()));
-        let response = expect_response(respond_with_heartbeats(rest, INTERVAL, Shape::OpenAi, &stage.sweeper).await);
-        let _response = stage.send_to_stalled_client(response).await;
+async fn a_client_that_reads_no_heartbeat_keeps_neither_its_queue_entry_nor_its_slot() {
+    for is_aborted in [false, true] {
+        let mut gateway = TestGateway::new();
+        let first = gateway.enter_queue();
+        let rest = Box::pin(never_answered(gateway.enter_queue()));
+        let response = expect_response(respond_with_heartbeats(rest, INTERVAL, Shape::OpenAi, &gateway.sweeper).await);
+        let _response = gateway.send_to_stalled_client(response).await;
         tokio::time::sleep(SWEEP_INTERVAL / 2).await;
         drop(first);
         let start = Instant::now();
-        if cut {
-            stage.abort.cancel();
+        if is_aborted {
+            gateway.abort.cancel();
         }
-        stage.slot_freed().await;
-        let longest = if cut { SWEEP_INTERVAL / 2 } else { STALL_TIMEOUT + 2 * SWEEP_INTERVAL };
+        gateway.slot_freed().await;
+        let longest = if is_aborted { SWEEP_INTERVAL / 2 } else { STALL_TIMEOUT + 2 * SWEEP_INTERVAL };
         assert!(start.elapsed() <= longest, "{:?}", start.elapsed());
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_reads_its_heartbeats_may_wait_as_long_as_it_likes() {
-    let stage = TestGateway::new();
-    let first = stage.enter_queue();
-    let rest = Box::pin(never_answered(stage.enter_queue()));
+    let gateway = TestGateway::new();
+    let first = gateway.enter_queue();
+    let rest = Box::pin(never_answered(gateway.enter_queue()));
     let mut answer =
-        expect_response(respond_with_heartbeats(rest, INTERVAL, Shape::OpenAi, &stage.sweeper).await).into_body();
+        expect_response(respond_with_heartbeats(rest, INTERVAL, Shape::OpenAi, &gateway.sweeper).await).into_body();
     let start = Instant::now();
     while start.elapsed() < REQUEST_TIMEOUT {
         assert_eq!(next_piece(&mut answer).await.unwrap().as_bytes(), COMMENT);
@@ -50,13 +50,13 @@ async fn a_client_that_reads_its_heartbeats_may_wait_as_long_as_it_likes() {
     drop(first);
 }
 
-/// What follows the comments when llama-server gives this answer, and the log.
+/// Returns the events that follow the comments when llama-server sends this response, and the log.
 async fn after_comments(path: &str, status: u16, kind: ContentKind, head: &str, body: &[u8]) -> (Vec<String>, String) {
-    let mut stage = TestGateway::new();
-    let (passed, mut llama) = stage.proxied_body(path, status, kind, head).await;
+    let mut gateway = TestGateway::new();
+    let (proxied, mut llama) = gateway.proxied_body(path, status, kind, head).await;
     llama.write_all(body).await.unwrap();
     drop(llama);
-    let mut answer = Response::new(ResponseBody::Proxied(passed));
+    let mut answer = Response::new(ResponseBody::Proxied(proxied));
     *answer.status_mut() = StatusCode::from_u16(status).unwrap();
     let content_type = head.lines().find_map(|line| line.strip_prefix("Content-Type: ")).unwrap();
     answer.headers_mut().insert(CONTENT_TYPE, content_type.parse().unwrap());
@@ -65,14 +65,14 @@ async fn after_comments(path: &str, status: u16, kind: ContentKind, head: &str, 
         Ok(answer)
     });
     let mut answer =
-        expect_response(respond_with_heartbeats(rest, INTERVAL, Shape::of(path), &stage.sweeper).await).into_body();
+        expect_response(respond_with_heartbeats(rest, INTERVAL, Shape::of(path), &gateway.sweeper).await).into_body();
     assert_eq!(next_piece(&mut answer).await.unwrap().as_bytes(), COMMENT);
     let mut events = Vec::new();
     while let Some(event) = next_piece(&mut answer).await {
         events.push(event);
     }
     drop(answer);
-    (events, stage.log())
+    (events, gateway.log())
 }
 
 fn json(body: &str) -> String {
@@ -89,7 +89,7 @@ async fn an_event_stream_follows_unchanged() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_is_no_stream_becomes_one_event() {
+async fn an_answer_that_is_not_a_stream_becomes_one_event() {
     let body = "{\n \"usage\": {\"prompt_tokens\": 8}\n}";
     let (events, log) = after_comments(CHAT, 200, ContentKind::Json, &json(body), body.as_bytes()).await;
     assert_eq!(events, ["data: {  \"usage\": {\"prompt_tokens\": 8} }\n\n"]);
@@ -98,7 +98,7 @@ async fn an_answer_that_is_no_stream_becomes_one_event() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_of_llama_server_is_told_in_the_clients_shape_and_written_down_as_it_was_sent() {
+async fn an_error_of_llama_server_is_sent_in_the_clients_shape_and_recorded_as_it_was_sent() {
     let body = r#"{"error":{"code":400,"message":"no","type":"invalid_request_error"}}"#;
     for (path, start) in [(CHAT, "data: {\"error\":{\"code\":400,"), (MESSAGES, "event: error\ndata: {\"error\":{")] {
         let (events, log) = after_comments(path, 400, ContentKind::Json, &json(body), body.as_bytes()).await;

@@ -1,6 +1,7 @@
-//! What an answer holds while it is on its way, and what comes next of it: pieces, an error as the last event, or a cut.
+//! The state of a response in progress, and its next piece: bytes, an error as the last event, or an abort.
 //!
-//! Its drop tells the lease what has become of the request. Whether the client asks for more is not known here.
+//! Its drop records the outcome of the request in the lease. Whether the client still reads is not known here; see
+//! `stall_sweeper.rs`.
 
 use super::compute_failure::ComputeFailure;
 use super::rename::RenamedBody;
@@ -25,86 +26,88 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-/// The answer was cut: the connection is closed so that the client can tell it from an end.
+/// The response was aborted: the connection is closed, so that the client can tell the abort from a regular end.
 #[derive(Debug, thiserror::Error)]
 #[error("the answer was cut: {0}")]
 pub struct ResponseAborted(pub(crate) &'static str);
 
-/// A piece for the client, the end, or a cut.
+/// A piece for the client, the end (`None`), or an abort.
 pub(super) type NextPiece = Option<Result<Bytes, ResponseAborted>>;
 
-/// How long an answer may take.
+/// How long a response may take.
 pub(crate) struct ResponseTimeouts<'a> {
-    /// The whole answer must be out by then; of a stream, its first byte.
+    /// When the whole response, or the first byte of a stream, must have been sent.
     pub(crate) deadline: ActiveInstant,
-    /// For a stream: how long it may be silent after each piece.
+    /// For a stream: the longest time without a byte after each piece.
     pub(crate) idle_timeout: Option<Duration>,
-    /// Where it is listed, lest its client does not read it; says too when the service gives up what is in flight.
+    /// Ends the response if its client does not read it; also reports when the service aborts all responses.
     pub(crate) sweeper: &'a Arc<StallSweeper>,
 }
 
-/// An answer that llama-server has begun, and what its request holds until the end.
+/// A response that llama-server has begun, and what its request holds until the end.
 pub(crate) struct UpstreamAnswer<'a> {
     pub(crate) status: StatusCode,
     pub(crate) body: RenamedBody<Incoming>,
     pub(crate) route: &'static Route,
-    pub(crate) patience: ResponseTimeouts<'a>,
+    pub(crate) timeouts: ResponseTimeouts<'a>,
     pub(crate) caller: Caller,
     pub(crate) record: Record,
     pub(crate) ticket: Ticket,
     pub(crate) lease: Lease,
 }
 
-/// What an answer holds while it is on its way.
+/// A response in progress, with everything that it releases when it is dropped.
 pub(super) struct InProgress {
     upstream: Option<RenamedBody<Incoming>>,
-    /// Pieces that may go out.
+    /// Pieces that may be sent to the client.
     ready: VecDeque<Bytes>,
-    /// Of an event stream: watches for the ends of its events, and for its own.
-    watch: Option<StreamWatcher>,
+    /// For an event stream: finds the ends of its events, and its own end.
+    watcher: Option<StreamWatcher>,
     mode: RelayMode,
     /// When the wait for the next piece ends.
     deadline: ActiveSleep,
-    /// When the last piece of a stream came; none has before its first byte.
+    /// When the last piece of a stream arrived; `None` before its first byte.
     last_piece_at: Option<ActiveInstant>,
-    /// What it says of llama-server, as far as that is known.
+    /// What the response shows about llama-server so far.
     compute_failure: ComputeFailure,
     /// Ready when the drain is over.
     aborted: Pin<Box<WaitForCancellationFutureOwned>>,
-    /// Ready when llama-server has ended or is being ended, whatever its connections do.
+    /// Ready when llama-server has ended or is being stopped, even if its connections stay open.
     worker_gone: Pin<Box<WaitForCancellationFutureOwned>>,
     shape: Shape,
-    /// The error that follows what is ready.
+    /// The error that follows the pieces in `ready`.
     final_error: Option<Refusal>,
     record: Record,
     _caller: Caller,
     lease: Lease,
-    /// Behind the lease: whoever gets the slot next finds the worker's free too.
+    /// Declared after the lease, because fields drop in order: the next request to get this slot must find the worker's
+    /// slot free too.
     ticket: Ticket,
 }
 
-/// How an answer is passed on.
+/// How a response is passed on.
 enum RelayMode {
-    /// Bytes are bytes.
+    /// Bytes are passed on as they arrive.
     Plain,
-    /// Whole events are passed on. Holds how long the stream may be silent.
+    /// Whole events are passed on. Holds the longest time without a byte.
     Stream(Duration),
-    /// The client has been promised a stream that this is not: the whole becomes one event.
+    /// Heartbeats have promised the client a stream, but this is not one: the whole body becomes one event.
     Wrapped(StatusCode, Vec<u8>),
 }
 
 impl InProgress {
+    /// Takes over a response whose head has arrived.
     pub(super) fn new(answer: UpstreamAnswer<'_>) -> Self {
-        let UpstreamAnswer { status, body, route, patience, caller, record, ticket, lease } = answer;
-        let mut holding = Self {
+        let UpstreamAnswer { status, body, route, timeouts, caller, record, ticket, lease } = answer;
+        let mut response = Self {
             upstream: Some(body),
             ready: VecDeque::new(),
-            watch: patience.idle_timeout.map(|_| StreamWatcher::new(route.stream_end)),
-            mode: patience.idle_timeout.map_or(RelayMode::Plain, RelayMode::Stream),
-            deadline: ActiveSleep::until(patience.deadline),
+            watcher: timeouts.idle_timeout.map(|_| StreamWatcher::new(route.stream_end)),
+            mode: timeouts.idle_timeout.map_or(RelayMode::Plain, RelayMode::Stream),
+            deadline: ActiveSleep::until(timeouts.deadline),
             last_piece_at: None,
             compute_failure: ComputeFailure::of_head(status, route.needs_slot),
-            aborted: Box::pin(patience.sweeper.aborted()),
+            aborted: Box::pin(timeouts.sweeper.aborted()),
             worker_gone: Box::pin(lease.gone()),
             shape: route.shape,
             final_error: None,
@@ -113,12 +116,12 @@ impl InProgress {
             lease,
             ticket,
         };
-        // Some bodies are over before anybody asks for more; hyper then never polls them.
-        holding.record.complete = holding.is_over();
-        holding
+        // An empty body is complete at once, and hyper never polls it.
+        response.record.complete = response.is_over();
+        response
     }
 
-    /// Makes one event of it. The record says what this client sees.
+    /// Turns the response into one event. The record then shows the status that the client sees.
     pub(super) fn wrap_as_event(&mut self, status: StatusCode) {
         self.mode = RelayMode::Wrapped(status, Vec::new());
         self.record.complete = false;
@@ -128,15 +131,15 @@ impl InProgress {
         }
     }
 
-    /// What the client gets next. `tail` is what it got last.
+    /// Returns what the client gets next. `tail` holds the last bytes that it got.
     pub(super) fn next_piece(&mut self, context: &mut Context<'_>, tail: SseTail) -> PollStep<NextPiece> {
         loop {
             if let Some(piece) = self.ready.pop_front() {
                 self.record.add_bytes_out(piece.len());
-                let over = self.is_over();
-                // A client may well leave once it has seen the end mark.
-                self.record.complete |= over || self.has_sent_end_mark();
-                return if over { PollStep::Last(Some(Ok(piece))) } else { PollStep::Item(Some(Ok(piece))) };
+                let is_over = self.is_over();
+                // Clients often disconnect once they have seen the end mark; that is a complete response.
+                self.record.complete |= is_over || self.has_sent_end_mark();
+                return if is_over { PollStep::Last(Some(Ok(piece))) } else { PollStep::Item(Some(Ok(piece))) };
             }
             if let Some(refusal) = self.final_error.take() {
                 let event = tail.separated(refusal.event(self.shape));
@@ -157,67 +160,69 @@ impl InProgress {
                 Poll::Ready(Some(Err(_))) => self.fail(Refusal::BackendError),
                 Poll::Ready(None) => self.end(),
             };
-            if let Err(cut) = outcome {
-                return PollStep::Last(Some(Err(cut)));
+            if let Err(abort) = outcome {
+                return PollStep::Last(Some(Err(abort)));
             }
         }
     }
 
+    /// Returns whether there is nothing left to send.
     pub(super) fn is_over(&self) -> bool {
         let upstream = match (&self.upstream, &self.mode) {
             (None, _) => true,
             (Some(upstream), RelayMode::Plain) => upstream.is_end_stream(),
-            // They have more to say when it ends.
+            // Streams and wrapped responses may still send something when the upstream ends.
             (Some(_), _) => false,
         };
         upstream && self.ready.is_empty() && self.final_error.is_none()
     }
 
-    /// Whether the end mark of a stream has gone out.
+    /// Returns whether the end mark of a stream has been sent.
     pub(super) fn has_sent_end_mark(&self) -> bool {
         let has_end_mark = self.stream_watch().is_some_and(StreamWatcher::has_end_mark);
         has_end_mark && self.ready.is_empty()
     }
 
-    /// The watch of a stream that is passed on as one.
+    /// Returns the watcher of a stream that is passed on as a stream.
     fn stream_watch(&self) -> Option<&StreamWatcher> {
-        self.watch.as_ref().filter(|_| matches!(self.mode, RelayMode::Stream(_)))
+        self.watcher.as_ref().filter(|_| matches!(self.mode, RelayMode::Stream(_)))
     }
 
+    /// Takes a piece from llama-server: renames the model, counts tokens, and queues what may be sent.
     fn take(&mut self, piece: Bytes) -> Result<(), ResponseAborted> {
         let now = ActiveInstant::now();
         if self.compute_failure == ComputeFailure::Possible {
             self.compute_failure = ComputeFailure::of_error(&piece);
         }
-        match &mut self.watch {
-            Some(watch) => {
+        match &mut self.watcher {
+            Some(watcher) => {
                 let mut renamer = self.upstream.as_mut().and_then(RenamedBody::stream_renamer);
-                let mut tally = self.record.token_counter();
-                let mut with_text = false;
-                watch.take(&piece, &mut self.ready, |step, out| {
+                let mut token_counter = self.record.token_counter();
+                let mut has_text = false;
+                watcher.take(&piece, &mut self.ready, |step, out| {
                     if let Some(renamer) = &mut renamer {
                         renamer.take_step(step, out);
                     }
-                    if let Some(tally) = &mut tally {
-                        with_text |= tally.read_step(step);
+                    if let Some(token_counter) = &mut token_counter {
+                        has_text |= token_counter.read_step(step);
                     }
                 });
-                if with_text {
+                if has_text {
                     self.record.record_text(now.real().into_std());
                 }
             }
             None => {
-                if let Some(tally) = self.record.token_counter() {
-                    tally.read(&piece);
+                if let Some(token_counter) = self.record.token_counter() {
+                    token_counter.read(&piece);
                 }
                 self.ready.push_back(piece);
             }
         }
         match self.mode {
             RelayMode::Plain => {}
-            RelayMode::Stream(silence) => {
+            RelayMode::Stream(idle_timeout) => {
                 if self.last_piece_at.replace(now).is_none() {
-                    self.deadline.reset(now + silence);
+                    self.deadline.reset(now + idle_timeout);
                 }
             }
             RelayMode::Wrapped(..) => {
@@ -229,7 +234,7 @@ impl InProgress {
         Ok(())
     }
 
-    /// Moves what may go out to the text of a wrapped answer. Returns whether it fits.
+    /// Moves the ready pieces to the text of a wrapped response. Returns whether they fit.
     fn gather(&mut self) -> bool {
         let RelayMode::Wrapped(_, text) = &mut self.mode else { return true };
         let length: usize = self.ready.iter().map(Bytes::len).sum();
@@ -241,12 +246,12 @@ impl InProgress {
         true
     }
 
-    /// The upstream has failed.
+    /// Records that the upstream has failed, and ends the response with an error.
     fn fail(&mut self, refusal: Refusal) -> Result<(), ResponseAborted> {
         match refusal {
             Refusal::BackendError => {
                 self.lease.record_broken_connection();
-                // Perhaps no fault of the upstream's.
+                // A model that was removed or stopped closes its connections on purpose.
                 return self.close_with(self.ticket.removal_refusal().unwrap_or(refusal));
             }
             Refusal::BackendTimeout => self.lease.mark_timed_out(),
@@ -255,11 +260,11 @@ impl InProgress {
         self.close_with(refusal)
     }
 
-    /// There is no more to pass on: an event stream gets the error as its last event, anything else is cut.
+    /// Ends the response with an error: an event stream gets it as its last event, any other response is aborted.
     fn close_with(&mut self, refusal: Refusal) -> Result<(), ResponseAborted> {
         self.upstream = None;
         if self.has_sent_end_mark() {
-            // The client has all of it; what is missing is the end of llama-server's own body.
+            // The client has the whole stream; only the end of llama-server's HTTP body is missing.
             self.record.complete = true;
             return Ok(());
         }
@@ -272,11 +277,12 @@ impl InProgress {
         Ok(())
     }
 
-    /// llama-server ended the body in order. A stream without its end mark was cut by a llama-server that stopped.
+    /// Handles the regular end of llama-server's body. A stream without its end mark counts as broken: a llama-server
+    /// that is being stopped ends its bodies like this.
     fn end(&mut self) -> Result<(), ResponseAborted> {
         self.upstream = None;
-        if let Some(watch) = &mut self.watch {
-            watch.flush(&mut self.ready);
+        if let Some(watcher) = &mut self.watcher {
+            watcher.flush(&mut self.ready);
         }
         if !self.gather() {
             return self.close_with(Refusal::BackendError);
@@ -284,7 +290,7 @@ impl InProgress {
         match &mut self.mode {
             RelayMode::Plain => {}
             RelayMode::Stream(_) => {
-                if !self.watch.as_ref().is_none_or(StreamWatcher::is_complete) {
+                if !self.watcher.as_ref().is_none_or(StreamWatcher::is_complete) {
                     return self.fail(Refusal::BackendError);
                 }
             }
@@ -302,8 +308,8 @@ impl InProgress {
         Ok(())
     }
 
-    /// Ready with the reason when there is no more waiting for the next piece. After the first piece of a stream, its
-    /// timer is moved only when it fires, not with each further piece.
+    /// Returns the reason when waiting for the next piece is pointless. After the first piece of a stream the timer is
+    /// moved only when it fires, because moving it with each piece would cost more.
     fn poll_failure(&mut self, context: &mut Context<'_>) -> Poll<Refusal> {
         if self.aborted.as_mut().poll(context).is_ready() {
             return Poll::Ready(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN));
@@ -314,7 +320,7 @@ impl InProgress {
         loop {
             ready!(Pin::new(&mut self.deadline).poll(context));
             let due = match (&self.mode, self.last_piece_at) {
-                (RelayMode::Stream(silence), Some(last_piece)) => Some(last_piece + *silence),
+                (RelayMode::Stream(idle_timeout), Some(last_piece)) => Some(last_piece + *idle_timeout),
                 _ => None,
             };
             match due {
@@ -326,7 +332,8 @@ impl InProgress {
 }
 
 impl Drop for InProgress {
-    /// Before the ticket is given back: whoever is next must not meet a llama-server that is about to be restarted.
+    /// Records the outcome before the ticket is dropped, so that the next request does not get a llama-server that is
+    /// about to be restarted.
     fn drop(&mut self) {
         let in_band = self.stream_watch().and_then(StreamWatcher::error);
         let is_whole = self.record.complete && self.record.code.is_none();
@@ -340,12 +347,12 @@ impl Drop for InProgress {
 }
 
 impl Sweepable for InProgress {
-    fn terminate(&mut self, why: TerminationReason) {
+    fn terminate(&mut self, reason: TerminationReason) {
         if self.record.complete {
             return;
         }
-        // A client that does not read counts as one that has left.
-        self.record.code = match why {
+        // Without a code the record counts as `client_closed`, which fits a client that does not read.
+        self.record.code = match reason {
             TerminationReason::Stalled => return,
             TerminationReason::TimedOut => Some(Refusal::BackendTimeout.code()),
             TerminationReason::ShutDown => Some(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN).code()),

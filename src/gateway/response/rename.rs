@@ -1,8 +1,9 @@
-//! The name of the model in an answer: that which the client asked for, whatever the backend calls it.
+//! Replaces the backend's name of the model in a response by the name that the client asked for.
 //!
-//! An answer is one JSON object or a stream of events whose data are such; the name stands in `model`, at the top or in
-//! `response` or `message`, and nowhere else: what the model says is never touched. Bytes pass as they come, and none are
-//! held back: the client's name goes out where the value of `model` begins, and that value is passed over.
+//! A response is one JSON object, or a stream of events whose data are JSON objects. The name is the value of `model`
+//! at the top level, or in `response` or `message` there, and nowhere else: the model's own text is never changed.
+//! Bytes are passed on at once, and none are held back: the client's name is sent where the value of `model` begins,
+//! and that value is skipped.
 
 use super::sse::PieceSplicer;
 use crate::gateway::content_kind::ContentKind;
@@ -20,34 +21,35 @@ use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-/// The longest name of a member that matters, as it may be written: `response` in escapes.
+/// The longest member name that is compared, in bytes: `response`, if every character is written as an escape.
 const LONGEST_NAME: usize = "response".len() * "\\u0000".len();
 
-/// Puts the client's name of the model into one answer.
+/// Puts the client's name of the model into one response.
 #[derive(Debug)]
 pub(crate) struct ModelRenamer {
-    /// It, as JSON.
+    /// The client's name, as a JSON string.
     name: Bytes,
     scanner: JsonScanner<LONGEST_NAME>,
+    /// The member whose name was read last.
     member: MemberKind,
-    /// Whether what comes next is the rest of a value that it stands for.
+    /// Whether the next bytes belong to a value that has been replaced.
     in_value: bool,
-    /// Whether it reads the steps of a stream, not a body.
+    /// Whether the response is a stream, whose steps are read instead of a body.
     is_stream: bool,
 }
 
-/// A member by its name.
+/// The kinds of members that are told apart by their names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum MemberKind {
     Model,
-    /// `response` or `message` at the top.
+    /// `response` or `message` at the top level.
     Wrapper,
     Other,
 }
 
 impl ModelRenamer {
-    /// For the answer with these headers to a client that asked for the model by this name. None if it cannot be read.
-    /// Otherwise the answer's length may change, so Content-Length is removed.
+    /// Returns a renamer for the response with these headers, or `None` if its body cannot be read. Removes
+    /// `Content-Length`, because renaming may change the length. `name` is the client's name of the model.
     pub(crate) fn prepare(headers: &mut HeaderMap, name: &str) -> Option<Self> {
         let kind = ContentKind::of(headers);
         if kind == ContentKind::Other || headers.contains_key(CONTENT_ENCODING) {
@@ -67,25 +69,25 @@ impl ModelRenamer {
         }
     }
 
-    /// Takes a piece of an answer that is no stream and pushes to `ready` what goes out in its place.
+    /// Takes a piece of a response that is not a stream, and pushes what replaces it to `ready`.
     fn take(&mut self, piece: &Bytes, ready: &mut VecDeque<Bytes>) {
         let mut out = PieceSplicer::new(piece, ready);
         self.read(0..piece.len(), &mut out);
         out.pass_to(piece.len());
     }
 
-    /// Takes the next step of a stream; `out` passes on the piece in which it stands.
+    /// Takes the next step of a stream. `out` passes on the piece that contains the step.
     pub(super) fn take_step(&mut self, step: &SseStep<'_>, out: &mut PieceSplicer<'_>) {
         match step {
             SseStep::Line(line @ SseLine { field: SseField::Data, .. }) => {
                 let end = line.offset + line.value.len();
                 if line.begins {
-                    // The lines of an event are joined by line feeds.
+                    // The data lines of one event are joined by line feeds (HTML standard, section 9.2.6).
                     self.scanner.step(b"\n");
                 }
                 self.read(line.offset..end, out);
                 if line.ends {
-                    // No string goes on in the next line.
+                    // A JSON string cannot contain a line feed, so the value cannot continue in the next line.
                     self.end_value(end, out);
                 }
             }
@@ -94,7 +96,7 @@ impl ModelRenamer {
         }
     }
 
-    /// Reads a part of the piece that is JSON.
+    /// Scans the JSON in this range of the piece.
     fn read(&mut self, part: Range<usize>, out: &mut PieceSplicer<'_>) {
         let mut at = part.start;
         while at < part.end {
@@ -110,7 +112,7 @@ impl ModelRenamer {
                 }
                 Some(JsonStep::Begins(b'"')) if self.member == MemberKind::Model => {
                     let begin = at - 1;
-                    // The right name divides no piece.
+                    // If the name is right already, the piece need not be split.
                     if !out.bytes(begin..part.end).starts_with(&self.name) {
                         out.insert(begin, self.name.clone());
                         self.in_value = true;
@@ -126,7 +128,7 @@ impl ModelRenamer {
         }
     }
 
-    /// A value that the name stands for has ended here, if there was one.
+    /// Ends the replaced value at this offset, if there is one.
     fn end_value(&mut self, end: usize, out: &mut PieceSplicer<'_>) {
         if std::mem::take(&mut self.in_value) {
             out.skip_to(end);
@@ -134,8 +136,8 @@ impl ModelRenamer {
     }
 }
 
-/// A body in which the model is renamed, or one that passes as it is. In a stream the model is renamed by the reader of
-/// this body, which knows its lines.
+/// A body in which the model is renamed, or one that is passed on as it is. In a stream the reader of this body renames
+/// the model, because that reader finds the lines of the stream.
 #[derive(Debug)]
 pub(crate) struct RenamedBody<B> {
     body: B,
@@ -144,12 +146,12 @@ pub(crate) struct RenamedBody<B> {
 }
 
 impl<B> RenamedBody<B> {
-    /// The body of an answer, with what [`Renamer::prepare`] has made of its head.
+    /// Combines the body of a response with the renamer that [`ModelRenamer::prepare`] returned for its headers.
     pub(crate) fn new(body: B, renamer: Option<ModelRenamer>) -> Self {
         Self { body, renamer, ready: VecDeque::new() }
     }
 
-    /// The renamer of a stream, which this body leaves as it is.
+    /// Returns the renamer if the response is a stream, which this body does not change itself.
     pub(super) fn stream_renamer(&mut self) -> Option<&mut ModelRenamer> {
         self.renamer.as_mut().filter(|renamer| renamer.is_stream)
     }
@@ -177,7 +179,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for RenamedBody<B> {
         self.ready.is_empty() && self.body.is_end_stream()
     }
 
-    /// Of a body in which something is renamed nobody knows the length.
+    /// Returns the length only if nothing is renamed; otherwise it is unknown.
     fn size_hint(&self) -> SizeHint {
         if self.renamer.is_some() { SizeHint::default() } else { self.body.size_hint() }
     }
@@ -185,7 +187,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for RenamedBody<B> {
 
 #[cfg(any(test, feature = "test-support"))]
 impl ModelRenamer {
-    /// Takes a piece of any answer.
+    /// Takes a piece of any response.
     fn take_any(&mut self, piece: &Bytes, framer: &mut SseFramer, ready: &mut VecDeque<Bytes>) {
         if !self.is_stream {
             return self.take(piece, ready);
@@ -198,7 +200,7 @@ impl ModelRenamer {
     }
 }
 
-/// What becomes of an answer in these pieces. For tests and fuzzing.
+/// Returns a response in these pieces after renaming. For tests and fuzzing.
 #[cfg(any(test, feature = "test-support"))]
 pub(crate) fn rename_pieces(pieces: &[&[u8]], name: &str, is_stream: bool) -> Vec<u8> {
     let (mut renamer, mut ready) = (ModelRenamer::new(name, is_stream), VecDeque::new());

@@ -7,8 +7,8 @@ use proptest::prelude::*;
 
 const NAME: &str = "gpt \"4\"";
 
-/// What comes of an answer, which must be the same in whatever pieces it comes.
-fn of(text: &str, is_stream: bool) -> String {
+/// Returns the renamed response, and checks that it does not depend on the pieces in which the response arrives.
+fn renamed(text: &str, is_stream: bool) -> String {
     let bytes = text.as_bytes();
     let whole = rename_pieces(&[bytes], NAME, is_stream);
     for size in 1..=bytes.len().min(80) {
@@ -22,7 +22,7 @@ fn of(text: &str, is_stream: bool) -> String {
 }
 
 #[test]
-fn the_backends_model_name_is_replaced_in_its_own_places_alone() {
+fn the_backends_model_name_is_replaced_only_where_it_is_the_models_name() {
     let long = format!("\"/models/{}.gguf\"", "x".repeat(300));
     for text in [
         r#"{"model":@}"#,
@@ -43,21 +43,21 @@ fn the_backends_model_name_is_replaced_in_its_own_places_alone() {
         for theirs in [r#""org/m\"é""#, r#""\u006f\/m\"""#, r#""""#, r#""gpt""#, r#""gpt \"4\"""#, r#""\\""#, &long] {
             let given = text.replace(['@', '#'], theirs);
             let expected = text.replace('@', r#""gpt \"4\"""#).replace('#', theirs);
-            assert_eq!(of(&given, false), expected);
+            assert_eq!(renamed(&given, false), expected);
         }
     }
 }
 
 #[test]
-fn a_value_that_breaks_off_is_not_shown() {
-    let ours = r#"{"model":"gpt \"4\"""#;
-    assert_eq!(of(r#"{"model":"/srv/models/m.gg"#, false), ours);
+fn an_unfinished_model_name_is_not_sent() {
+    let renamed_start = r#"{"model":"gpt \"4\"""#;
+    assert_eq!(renamed(r#"{"model":"/srv/models/m.gg"#, false), renamed_start);
     let chat = "data: {\"choices\":[],\"model\":@}\n\n";
     for (broken, left) in
         [("data: {\"model\":\"org\n\n", ""), ("data: {\"model\":\"org\ndata: /m\\\"é\"}}\n\n", "data: /m\\\"é\"}}\n")]
     {
-        let expected = format!("data: {ours}\n{left}\n{}", chat.replace('@', r#""gpt \"4\"""#));
-        assert_eq!(of(&format!("{broken}{}", chat.replace('@', "\"m\"")), true), expected);
+        let expected = format!("data: {renamed_start}\n{left}\n{}", chat.replace('@', r#""gpt \"4\"""#));
+        assert_eq!(renamed(&format!("{broken}{}", chat.replace('@', "\"m\"")), true), expected);
     }
 }
 
@@ -78,8 +78,8 @@ fn the_model_name_is_replaced_in_every_event_of_a_stream() {
         for theirs in [r#""org/m\"é""#, r#""gpt \"4\"""#] {
             let given = text.replace(['@', '#'], theirs);
             let expected = text.replace('@', r#""gpt \"4\"""#).replace('#', theirs);
-            assert_eq!(of(&given, true), expected);
-            assert_eq!(of(&given.replace('\n', "\r\n"), true), expected.replace('\n', "\r\n"));
+            assert_eq!(renamed(&given, true), expected);
+            assert_eq!(renamed(&given.replace('\n', "\r\n"), true), expected.replace('\n', "\r\n"));
         }
     }
 }
@@ -94,7 +94,11 @@ fn no_piece_waits_and_unchanged_bytes_are_not_copied() {
     for piece in ["data: {\"choices\":[{\"delta\":{\"content\":\"half a wo", "rd\"}}],\"model\":\"m\"}\n\n"] {
         let piece = Bytes::from_static(piece.as_bytes());
         let out = take(&piece);
-        assert_eq!((out.len(), out[0].as_ptr(), out[0].len()), (1, piece.as_ptr(), piece.len()), "nothing divides it");
+        assert_eq!(
+            (out.len(), out[0].as_ptr(), out[0].len()),
+            (1, piece.as_ptr(), piece.len()),
+            "the piece is not split"
+        );
     }
     let piece = Bytes::from_static(b"data: {\"model\":\"/models/");
     let out = take(&piece);
@@ -113,7 +117,11 @@ fn only_a_readable_response_is_prepared() {
         headers.insert("content-length", HeaderValue::from_static("10"));
         headers.extend(coding.map(|coding| (CONTENT_ENCODING, HeaderValue::from_static(coding))));
         let renamer = ModelRenamer::prepare(&mut headers, "ours");
-        assert_eq!(headers.contains_key(CONTENT_LENGTH), renamer.is_none(), "a wrong length would cut the answer");
+        assert_eq!(
+            headers.contains_key(CONTENT_LENGTH),
+            renamer.is_none(),
+            "a wrong length would truncate the response"
+        );
         renamer.map(|renamer| renamer.is_stream)
     };
     assert_eq!(prepared("application/json; charset=utf-8", None), Some(false));
@@ -122,7 +130,7 @@ fn only_a_readable_response_is_prepared() {
     assert_eq!(prepared("text/html", None), None);
 }
 
-/// A body that gives these frames.
+/// A body that returns these frames.
 struct ScriptedBody(VecDeque<Result<Frame<Bytes>, &'static str>>);
 
 impl Body for ScriptedBody {
@@ -147,7 +155,7 @@ fn scripted(pieces: &[&'static str], last: Option<Result<Frame<Bytes>, &'static 
     ScriptedBody(pieces.chain(last).collect())
 }
 
-/// All that a body gives, piece by piece.
+/// Reads a body to its end, piece by piece.
 async fn read(mut body: impl Body<Data = Bytes, Error = &'static str> + Unpin) -> (String, Vec<String>) {
     let (mut text, mut rest) = (String::new(), Vec::new());
     while let Some(frame) = body.frame().await {
@@ -161,16 +169,18 @@ async fn read(mut body: impl Body<Data = Bytes, Error = &'static str> + Unpin) -
 }
 
 #[tokio::test]
-async fn a_body_gives_all_its_pieces_before_its_end_whatever_ends_it() {
+async fn a_body_returns_all_its_pieces_before_any_kind_of_end() {
     let trailers = || {
         let mut trailers = HeaderMap::new();
         trailers.insert("x", HeaderValue::from_static("y"));
         Frame::trailers(trailers)
     };
-    let told = vec!["{\"x\": \"y\"}".to_owned()];
-    for (last, rest) in
-        [(None, vec![]), (Some(Err("broken")), vec!["broken".to_owned()]), (Some(Ok(trailers())), told.clone())]
-    {
+    let trailers_text = vec!["{\"x\": \"y\"}".to_owned()];
+    for (last, rest) in [
+        (None, vec![]),
+        (Some(Err("broken")), vec!["broken".to_owned()]),
+        (Some(Ok(trailers())), trailers_text.clone()),
+    ] {
         let pieces = ["{\"model\":\"m\",", "", "\"response\":{\"model\":\"", "m\"},\"model\":\"m"];
         let body = RenamedBody::new(scripted(&pieces, last), Some(ModelRenamer::new("long name", false)));
         assert_eq!(body.size_hint().exact(), None);
@@ -179,11 +189,11 @@ async fn a_body_gives_all_its_pieces_before_its_end_whatever_ends_it() {
     }
     let plain = RenamedBody::new(scripted(&["{\"model\":\"m\"}"], Some(Ok(trailers()))), None);
     assert_eq!(plain.size_hint().exact(), Some(99));
-    assert_eq!(read(plain).await, ("{\"model\":\"m\"}".to_owned(), told));
+    assert_eq!(read(plain).await, ("{\"model\":\"m\"}".to_owned(), trailers_text));
 }
 
 #[tokio::test]
-async fn a_body_is_at_its_end_when_all_its_pieces_are_out() {
+async fn a_body_is_at_its_end_when_all_its_pieces_were_returned() {
     let mut body = RenamedBody::new(scripted(&["{\"model\":\"m\"", "}"], None), Some(ModelRenamer::new("a", false)));
     assert!(!body.is_end_stream());
     body.body.0.pop_back();
@@ -194,7 +204,7 @@ async fn a_body_is_at_its_end_when_all_its_pieces_are_out() {
     assert!(body.frame().await.is_none() && body.is_end_stream());
 }
 
-/// Texts that look like answers, or nearly.
+/// Texts that are responses, or nearly.
 fn answer() -> impl Strategy<Value = String> {
     let token = prop_oneof![
         4 => prop::sample::select(vec!["\"model\"", "\"m\"", "\"response\"", ":", ",", "{", "}"]),
@@ -206,29 +216,29 @@ fn answer() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn pieces_do_not_matter(text in answer(), is_stream: bool, cuts in prop::collection::vec(0..100_usize, 0..8)) {
+    fn the_renamed_response_does_not_depend_on_its_pieces(text in answer(), is_stream: bool, cuts in prop::collection::vec(0..100_usize, 0..8)) {
         let text = if is_stream { format!("data: {text}") } else { text };
         let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(text.len())).chain([0, text.len()]).collect();
         cuts.sort_unstable();
         let pieces: Vec<&[u8]> = cuts.windows(2).map(|ends| &text.as_bytes()[ends[0]..ends[1]]).collect();
         let whole = rename_pieces(&[text.as_bytes()], "m", is_stream);
         prop_assert_eq!(&rename_pieces(&pieces, "m", is_stream), &whole);
-        prop_assert_eq!(&rename_pieces(&[&whole], "m", is_stream), &whole, "the right name stays");
+        prop_assert_eq!(&rename_pieces(&[&whole], "m", is_stream), &whole, "a name that is right already stays");
     }
 
     #[test]
     fn an_answer_is_renamed_as_its_value_would_be(content in ".{0,12}", theirs in ".{0,12}", ours in ".{1,12}") {
-        let of = |name: &str| serde_json::json!({
+        let response_with = |name: &str| serde_json::json!({
             "content": content, "model": name, "response": {"model": name, "text": [{"model": theirs}]},
             "message": {"model": name, "content": {"model": theirs}}, "choices": [{"message": {"model": theirs}}],
         }).to_string();
-        prop_assert_eq!(rename_pieces(&[of(&theirs).as_bytes()], &ours, false), of(&ours).into_bytes());
+        prop_assert_eq!(rename_pieces(&[response_with(&theirs).as_bytes()], &ours, false), response_with(&ours).into_bytes());
         let event = |json: &str| format!("event: x\ndata: {json}\n\n").into_bytes();
-        prop_assert_eq!(rename_pieces(&[&event(&of(&theirs))], &ours, true), event(&of(&ours)));
+        prop_assert_eq!(rename_pieces(&[&event(&response_with(&theirs))], &ours, true), event(&response_with(&ours)));
     }
 
     #[test]
-    fn whole_events_of_a_renamed_stream_go_out(text in answer(), cuts in prop::collection::vec(0..100_usize, 0..8)) {
+    fn whole_events_of_a_renamed_stream_are_sent(text in answer(), cuts in prop::collection::vec(0..100_usize, 0..8)) {
         let text = format!("data: {}", text.replace('\r', ""));
         let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(text.len())).chain([0, text.len()]).collect();
         cuts.sort_unstable();

@@ -1,8 +1,7 @@
-//! Server-sent events on their way through: where one ends, and whether the stream has come to its own end.
+//! Server-sent events in transit: where an event ends, and whether the stream has reached its own end.
 //!
-//! Bytes are never changed here. All that is done with them is to hold back the beginning of an event until its end has
-//! arrived, so that a client whose llama-server dies gets whole events and then an error, never half a one. How the lines
-//! are found is up to `sse_framer.rs`.
+//! Bytes are never changed here. The beginning of an event is held back until its end has arrived, so that a client
+//! whose llama-server dies gets whole events and then an error, never half an event. `sse_framer.rs` finds the lines.
 
 use super::compute_failure::ComputeFailure;
 use crate::gateway::bounds::MAX_BUFFERED_EVENT;
@@ -13,7 +12,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 impl StreamEnd {
-    /// How a value begins, of which field, that marks the last event of a stream that has come to its end.
+    /// Returns the field, and the beginnings of its value, that mark the last event of a stream.
     fn end_marks(self) -> (SseField, &'static [&'static [u8]]) {
         match self {
             Self::Done => (SseField::Data, &[b"[DONE]"]),
@@ -26,11 +25,13 @@ impl StreamEnd {
     }
 }
 
-/// Watches one stream.
+/// Watches one stream for the ends of its events, and holds back unfinished events.
 pub(super) struct StreamWatcher {
     framer: SseFramer,
     end: EndWatch,
+    /// The unfinished event.
     buffered: VecDeque<Bytes>,
+    /// Bytes in `buffered`.
     buffered_length: usize,
 }
 
@@ -39,19 +40,19 @@ impl StreamWatcher {
         Self { framer: SseFramer::new(), end: EndWatch::new(ending), buffered: VecDeque::new(), buffered_length: 0 }
     }
 
-    /// Takes a piece as it came and pushes to `ready` what may go out: everything up to the last end of an event. Shows
-    /// each step of the stream to `each`, which may put other bytes in the place of some.
+    /// Takes a piece and pushes to `ready` what may be sent: everything up to the last end of an event. Shows each step
+    /// of the stream to `on_step`, which may replace bytes.
     pub(super) fn take(
         &mut self,
         piece: &Bytes,
         ready: &mut VecDeque<Bytes>,
-        mut each: impl FnMut(&SseStep<'_>, &mut PieceSplicer<'_>),
+        mut on_step: impl FnMut(&SseStep<'_>, &mut PieceSplicer<'_>),
     ) {
         let already_held = self.buffered.len();
         let mut out = PieceSplicer::new(piece, &mut self.buffered);
         let mut at = 0;
         while let Some(step) = self.framer.next(piece, &mut at) {
-            each(&step, &mut out);
+            on_step(&step, &mut out);
             match step {
                 SseStep::Line(line) => self.end.read_line(&line),
                 SseStep::EventEnd(end) => {
@@ -76,22 +77,22 @@ impl StreamWatcher {
         }
     }
 
-    /// Whether the stream said itself that it has ended, or has none to say.
+    /// Returns whether the stream has sent its end mark, or its dialect has none.
     pub(super) fn is_complete(&self) -> bool {
         self.end.has_ended || self.end.ending == StreamEnd::Unmarked
     }
 
-    /// Whether the end mark has come.
+    /// Returns whether the end mark has been released.
     pub(super) fn has_end_mark(&self) -> bool {
         self.end.has_ended
     }
 
-    /// What llama-server says of itself in an error event, if there was one.
+    /// Returns what an error event shows about llama-server, if there was one.
     pub(super) fn error(&self) -> Option<ComputeFailure> {
         self.end.error
     }
 
-    /// What is held when the body ended in order; it belongs to the client.
+    /// Releases the unfinished event after the regular end of the body.
     pub(super) fn flush(&mut self, ready: &mut VecDeque<Bytes>) {
         self.end.release_event();
         self.buffered_length = 0;
@@ -99,16 +100,16 @@ impl StreamWatcher {
     }
 }
 
-/// Looks for the event that ends a stream: the mark of its dialect, or llama-server's error.
+/// Looks for the event that ends a stream: the end mark of its dialect, or an error of llama-server.
 struct EndWatch {
     ending: StreamEnd,
-    /// Whether the end has gone out.
+    /// Whether the end has been released.
     has_ended: bool,
-    /// What the error event that has gone out says of llama-server.
+    /// What a released error event shows about llama-server.
     error: Option<ComputeFailure>,
-    /// Whether the event that has not gone out is the end.
+    /// Whether the unfinished event is the end.
     is_end: bool,
-    /// What the event that has not gone out says of llama-server, if it is an error.
+    /// What the unfinished event shows about llama-server, if it is an error.
     held_error: Option<ComputeFailure>,
 }
 
@@ -117,12 +118,12 @@ impl EndWatch {
         Self { ending, has_ended: false, error: None, is_end: false, held_error: None }
     }
 
-    /// Looks at the beginning of a value. Elsewhere in it a mark would be something that the model said.
+    /// Checks the beginning of a line's value. Anywhere else a mark would be text of the model.
     fn read_line(&mut self, line: &SseLine<'_>) {
         if self.has_ended || (self.is_end && self.held_error.is_none()) {
             return;
         }
-        // Anthropic's errors have their own event, all others begin in this way.
+        // Anthropic's errors have their own event name; in all other dialects the data of an error begins like this.
         let begins_error: &[u8] = match line.field {
             SseField::Event => b"error",
             SseField::Data => b"{\"error\"",
@@ -138,7 +139,7 @@ impl EndWatch {
         }
     }
 
-    /// The event goes out, or what has come of it.
+    /// Records that the event, or the part of it that has arrived, is released.
     fn release_event(&mut self) {
         self.has_ended |= self.is_end;
         self.error = self.error.or(self.held_error);
@@ -149,15 +150,15 @@ impl EndWatch {
     }
 }
 
-/// Passes one piece of an answer on to a queue, with other bytes in the place of some.
+/// Passes one piece of a response on to a queue, and can replace some of its bytes.
 pub(super) struct PieceSplicer<'a> {
     piece: &'a Bytes,
     queue: &'a mut VecDeque<Bytes>,
-    /// The bytes of the piece that have been passed on or left out.
+    /// The offset up to which the piece has been passed on or skipped.
     passed: usize,
-    /// Where the last event has ended, if that has not been passed yet; else 0.
+    /// The end of the last event in the piece; 0 if no event has ended.
     event_end: usize,
-    /// The length of the queue up to the end of the last event.
+    /// The number of pieces in the queue up to the end of the last event.
     complete: usize,
 }
 
@@ -166,7 +167,7 @@ impl<'a> PieceSplicer<'a> {
         Self { piece, queue, passed: 0, event_end: 0, complete: 0 }
     }
 
-    /// The bytes of the piece from one offset to another.
+    /// Returns the bytes of the piece in this range.
     pub(super) fn bytes(&self, range: Range<usize>) -> &'a [u8] {
         &self.piece[range]
     }
@@ -182,13 +183,13 @@ impl<'a> PieceSplicer<'a> {
         }
     }
 
-    /// Passes on everything before this offset, and then these bytes.
+    /// Passes on everything before this offset, and then inserts these bytes.
     pub(super) fn insert(&mut self, at: usize, bytes: Bytes) {
         self.pass_to(at);
         self.queue.push_back(bytes);
     }
 
-    /// Leaves out what has not been passed on before this offset.
+    /// Skips the bytes before this offset that have not been passed on.
     pub(super) fn skip_to(&mut self, end: usize) {
         self.passed = end;
     }
@@ -203,24 +204,24 @@ impl<'a> PieceSplicer<'a> {
     }
 }
 
-/// The last bytes that went out: whether they ended an event.
+/// The last three bytes that were sent, which show whether they ended an event.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SseTail([u8; 3]);
 
 impl SseTail {
-    /// Nothing has gone out.
+    /// The state before anything is sent.
     pub(super) fn new() -> Self {
         Self(*b"\n\n\n")
     }
 
-    /// These bytes went out.
+    /// Records that these bytes were sent.
     pub(super) fn push(&mut self, piece: &[u8]) {
-        let fresh = &piece[piece.len().saturating_sub(3)..];
-        self.0.rotate_left(fresh.len());
-        self.0[3 - fresh.len()..].copy_from_slice(fresh);
+        let new_bytes = &piece[piece.len().saturating_sub(3)..];
+        self.0.rotate_left(new_bytes.len());
+        self.0[3 - new_bytes.len()..].copy_from_slice(new_bytes);
     }
 
-    /// The event as it may follow: an event that has gone out in part is ended first.
+    /// Returns the event in a form that may follow: an unfinished event before it is ended first.
     pub(super) fn separated(self, event: Bytes) -> Bytes {
         match self.0 {
             [_, b'\n', b'\n'] | [b'\n', b'\r', b'\n'] => event,
@@ -229,10 +230,10 @@ impl SseTail {
     }
 }
 
-/// One event with this JSON value as its data; none if it is no JSON.
+/// Returns one event with this JSON value as its data, or `None` if it is not JSON.
 pub(super) fn data_event(json: &[u8]) -> Option<Bytes> {
     serde_json::from_slice::<serde::de::IgnoredAny>(json).ok()?;
-    // Between the tokens of JSON a line end is as good as a space, and within them there is none.
+    // Between JSON tokens a line end equals a space, and within a token there is none.
     let line = json.trim_ascii().iter().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { *byte });
     Some(b"data: ".iter().copied().chain(line).chain(*b"\n\n").collect())
 }
@@ -252,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_events_pass_as_they_came() {
+    fn whole_events_are_passed_on_unchanged() {
         let (out, ended) = through(&["data: 1\n\n", "data: 2\n\n", "data: [DONE]\n\n"], StreamEnd::Done);
         assert_eq!(out, ["data: 1\n\n", "data: 2\n\n", "data: [DONE]\n\n"]);
         assert!(ended);
@@ -276,14 +277,14 @@ mod tests {
         assert!(!through(&["data: {\"choices\":[]}\n\n"], StreamEnd::Done).1);
         assert!(
             !through(&["data: {\"content\":\"say data: [DONE] now\"}\n\n"], StreamEnd::Done).1,
-            "the model may say it"
+            "the mark is text of the model"
         );
         assert!(through(&["data: {}\n\ndata: [DONE]\n\n"], StreamEnd::Done).1);
         assert!(through(&["event: message_stop\ndata: {}\n\n"], StreamEnd::MessageStop).1);
     }
 
     #[test]
-    fn the_end_is_seen_in_whatever_pieces_it_comes() {
+    fn the_end_of_a_stream_is_found_in_any_pieces() {
         for (stream, ending, error) in [
             ("data: {}\n\ndata: [DONE]\n\n", StreamEnd::Done, None),
             ("data: {}\r\n\r\ndata: [DONE]\r\n\r\n", StreamEnd::Done, None),
@@ -329,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_that_went_out_in_part_is_ended_before_another() {
+    fn an_event_that_was_sent_in_part_is_ended_before_another() {
         let before = |pieces: &[&str]| {
             let mut tail = SseTail::new();
             pieces.iter().for_each(|piece| tail.push(piece.as_bytes()));
@@ -384,12 +385,12 @@ mod tests {
     }
 
     #[test]
-    fn the_end_mark_counts_once_its_event_goes_out() {
+    fn the_end_mark_counts_once_its_event_is_released() {
         let (mut watch, mut ready) = (StreamWatcher::new(StreamEnd::Done), VecDeque::new());
         watch.take(&Bytes::from_static(b"data: 1\n\ndata: [DONE]\n"), &mut ready, |_, _| {});
         assert!(ready.len() == 1 && !watch.has_end_mark());
         watch.flush(&mut ready);
-        assert!(ready.len() == 2 && watch.has_end_mark(), "the body has ended in order");
+        assert!(ready.len() == 2 && watch.has_end_mark(), "the body has ended regularly");
         let (mut watch, mut ready) = (StreamWatcher::new(StreamEnd::Done), VecDeque::new());
         watch.take(&Bytes::from_static(b"data: [DO"), &mut ready, |_, _| {});
         watch.take(&Bytes::from_static(b"NE]"), &mut ready, |_, _| {});
@@ -398,7 +399,7 @@ mod tests {
         assert!(watch.has_end_mark());
     }
 
-    /// What looks like a stream, or nearly.
+    /// Texts that are streams, or nearly.
     fn stream() -> impl Strategy<Value = String> {
         let token = prop_oneof![
             2 => proptest::sample::select(vec!["\n", "\n\n", "\r\n", "\r", "x", " ", "data: ", "event:"]),
@@ -409,7 +410,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn pieces_do_not_matter(text in stream(), cuts in proptest::collection::vec(0..60_usize, 0..6)) {
+        fn the_end_of_a_stream_does_not_depend_on_its_pieces(text in stream(), cuts in proptest::collection::vec(0..60_usize, 0..6)) {
             let seen = |cuts: &[usize]| {
                 let (mut watch, mut ready) = (StreamWatcher::new(StreamEnd::Done), VecDeque::new());
                 for ends in cuts.windows(2) {

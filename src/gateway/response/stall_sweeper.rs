@@ -1,10 +1,11 @@
-//! What answers hold while they are on their way, and the one task that takes it from those that nobody reads.
+//! The sweeper: one task that ends responses whose clients do not read, and frees what those responses hold.
 //!
-//! hyper asks a body for more only when the client has room for it, so a body whose client does not read can look at no
-//! clock and hear of no end of the service. What it holds therefore lives in a [`Hold`], which is listed in
-//! [`Holdings`], and [`Holdings::sweep`] looks at all of them. Owns neither what is held nor what the client is told.
+//! hyper polls a body only when the client has room for more, so the body of a stalled client can check no timeout and
+//! cannot notice the end of the service. Its state therefore lives behind a [`SweepHandle`], which is listed in the
+//! [`StallSweeper`], and [`StallSweeper::sweep`] checks all of them. This file knows neither what the state is nor what
+//! the client is told.
 //!
-//! The list is as long as there are answers at once, which `MAX_CONNECTIONS` and `HTTP2_STREAMS` bound.
+//! `MAX_CONNECTIONS` and `HTTP2_STREAMS` bound the length of the list.
 
 use crate::gateway::bounds::{SWEEP_INTERVAL, SWEEP_INTERVAL_ABORT};
 use crate::pause_clock::ActiveInstant;
@@ -16,75 +17,76 @@ use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-/// Everything that is held at this moment.
+/// The list of all responses in progress, and the limits for stalled ones.
 pub(crate) struct StallSweeper {
     list: Mutex<SweepList>,
-    /// Longest time in which a client may not ask for more.
+    /// Longest time in which a client reads nothing.
     stall_timeout: Duration,
-    /// Cancelled when the drain is over: what is still in flight ends.
+    /// Cancelled when the drain is over; every response in flight then ends.
     abort: CancellationToken,
 }
 
 #[derive(Default)]
 struct SweepList {
     entries: Vec<Option<SweepEntry>>,
+    /// Indexes of `entries` that are free.
     free: Vec<usize>,
 }
 
 struct SweepEntry {
     cell: Arc<dyn SweepTarget>,
-    /// The turn in which the sweeper saw it last, and when it saw that turn first.
+    /// The generation that the sweeper saw last, and when it saw that generation first.
     last_seen: Option<(u64, ActiveInstant)>,
 }
 
-/// Why something was taken.
+/// Why the sweeper ended a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TerminationReason {
-    /// The client has not asked for more for too long.
+    /// The client has read nothing for too long.
     Stalled,
-    /// It should have been over by now.
+    /// The deadline of the response has passed.
     TimedOut,
-    /// The service ends.
+    /// The service is stopping.
     ShutDown,
 }
 
-/// What can be held.
+/// State that the sweeper can drop.
 pub(super) trait Sweepable: Send + 'static {
-    /// It is about to be dropped, for this reason.
-    fn terminate(&mut self, why: TerminationReason);
+    /// Records that the sweeper is about to drop this value for this reason.
+    fn terminate(&mut self, reason: TerminationReason);
 }
 
-/// Holds a `T` until its owner ends it, is dropped, or the sweeper takes it.
+/// Owns a `T` until the last poll, until the handle is dropped, or until the sweeper terminates it.
 pub(super) struct SweepHandle<T: Sweepable> {
     cell: Arc<SweepCell<T>>,
     index: usize,
     sweeper: Arc<StallSweeper>,
 }
 
-/// What the owner's look at a `T` has led to.
+/// The result of polling a `T`.
 pub(super) enum PollStep<R> {
-    /// It waits for something that will wake it, and goes on holding.
+    /// It waits for something that will wake the task; it stays alive.
     Pending,
-    /// It has something for the client, and goes on holding.
+    /// It has something for the client; it stays alive.
     Item(R),
-    /// It has the last thing for the client, and holds nothing any more.
+    /// It has the last item for the client, and is dropped.
     Last(R),
 }
 
-/// What the owner gets.
+/// What the owner of the handle gets.
 pub(super) enum PollOutcome<R> {
     /// More may follow.
     Item(R),
     /// Nothing will follow.
     Last(R),
-    /// There is nothing any more; why, if the sweeper took it.
+    /// The value is gone; holds the reason if the sweeper terminated it.
     Ended(Option<TerminationReason>),
 }
 
 struct SweepCell<T> {
     state: Mutex<CellState<T>>,
-    /// Odd while it is the client's turn to ask for more, even while the client waits; never the same again. Changed only
-    /// under the lock.
+    /// Odd while the client has to read before the next poll; even while the client waits for llama-server. Grows with
+    /// each poll, so an unchanged value means that nothing happened. Changed only under the lock.
     generation: AtomicU64,
     deadline: Option<ActiveInstant>,
 }
@@ -95,41 +97,43 @@ enum CellState<T> {
     Terminated(TerminationReason),
 }
 
-/// Of a cell, what the sweeper needs.
+/// A cell as the sweeper sees it.
 trait SweepTarget: Send + Sync {
     fn generation(&self) -> u64;
     fn deadline(&self) -> Option<ActiveInstant>;
-    /// What it holds, unless it is being looked at or no longer in this turn.
-    fn take(&self, turn: u64, why: TerminationReason) -> Option<Box<dyn Send>>;
+    /// Terminates and returns the value, unless it is being polled or has been polled since this generation.
+    fn take(&self, generation: u64, reason: TerminationReason) -> Option<Box<dyn Send>>;
 }
 
-fn is_waiting_for_client(turn: u64) -> bool {
-    turn % 2 == 1
+/// Returns whether the client has to read before the value is polled again.
+fn is_waiting_for_client(generation: u64) -> bool {
+    generation % 2 == 1
 }
 
 impl StallSweeper {
-    /// Where clients may leave a piece untouched for so long, and everything is taken once `cut` is cancelled.
-    pub(crate) fn new(stall: Duration, cut: CancellationToken) -> Arc<Self> {
-        Arc::new(Self { list: Mutex::default(), stall_timeout: stall, abort: cut })
+    /// Creates a sweeper that ends a response after its client has read nothing for `stall_timeout`, and all responses
+    /// once `abort` is cancelled.
+    pub(crate) fn new(stall_timeout: Duration, abort: CancellationToken) -> Arc<Self> {
+        Arc::new(Self { list: Mutex::default(), stall_timeout, abort })
     }
 
-    /// Ready when everything is about to be taken.
+    /// Waits until all responses are to be aborted.
     pub(super) fn aborted(&self) -> WaitForCancellationFutureOwned {
         self.abort.clone().cancelled_owned()
     }
 
-    /// Takes what has been held too long, until `stop` is cancelled.
+    /// Ends stalled and overdue responses at regular intervals, until `stop` is cancelled.
     pub(crate) async fn sweep(&self, stop: CancellationToken) {
-        let mut ticks = interval(SWEEP_INTERVAL);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut cutting = false;
+        let mut timer = interval(SWEEP_INTERVAL);
+        timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut is_aborting = false;
         loop {
             tokio::select! {
-                _ = ticks.tick() => {}
-                () = self.abort.cancelled(), if !cutting => {
-                    cutting = true;
-                    ticks = interval(SWEEP_INTERVAL_ABORT);
-                    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                _ = timer.tick() => {}
+                () = self.abort.cancelled(), if !is_aborting => {
+                    is_aborting = true;
+                    timer = interval(SWEEP_INTERVAL_ABORT);
+                    timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 }
                 () = stop.cancelled() => return,
             }
@@ -138,21 +142,21 @@ impl StallSweeper {
     }
 
     fn sweep_once(&self, now: ActiveInstant) {
-        let is_cut = self.abort.is_cancelled();
-        let mut taken = Vec::new();
+        let is_aborting = self.abort.is_cancelled();
+        let mut terminated = Vec::new();
         let mut list = self.lock();
         for entry in list.entries.iter_mut().flatten() {
-            let turn = entry.cell.generation();
+            let generation = entry.cell.generation();
             let since = match entry.last_seen {
-                Some((seen, since)) if seen == turn => since,
+                Some((seen, since)) if seen == generation => since,
                 _ => now,
             };
-            entry.last_seen = Some((turn, since));
-            // Whatever waits for something else than its client is woken in time, by its own clock.
-            if !is_waiting_for_client(turn) {
+            entry.last_seen = Some((generation, since));
+            // A response that waits for llama-server is polled again in time by its own timer.
+            if !is_waiting_for_client(generation) {
                 continue;
             }
-            let why = if is_cut {
+            let reason = if is_aborting {
                 TerminationReason::ShutDown
             } else if entry.cell.deadline().is_some_and(|deadline| deadline <= now) {
                 TerminationReason::TimedOut
@@ -161,11 +165,11 @@ impl StallSweeper {
             } else {
                 continue;
             };
-            taken.extend(entry.cell.take(turn, why));
+            terminated.extend(entry.cell.take(generation, reason));
         }
-        // What is dropped may itself be in the list.
+        // The dropped values may own handles themselves, whose drop locks the list: unlock it first.
         drop(list);
-        drop(taken);
+        drop(terminated);
     }
 
     fn lock(&self) -> MutexGuard<'_, SweepList> {
@@ -177,9 +181,9 @@ impl SweepList {
     fn add(&mut self, cell: Arc<dyn SweepTarget>) -> usize {
         let entry = Some(SweepEntry { cell, last_seen: None });
         match self.free.pop() {
-            Some(place) => {
-                self.entries[place] = entry;
-                place
+            Some(index) => {
+                self.entries[index] = entry;
+                index
             }
             None => {
                 self.entries.push(entry);
@@ -188,61 +192,66 @@ impl SweepList {
         }
     }
 
-    fn remove(&mut self, place: usize) -> Option<SweepEntry> {
-        self.free.push(place);
-        self.entries[place].take()
+    fn remove(&mut self, index: usize) -> Option<SweepEntry> {
+        self.free.push(index);
+        self.entries[index].take()
     }
 }
 
 impl<T: Sweepable> SweepHandle<T> {
-    /// Holds it, until the deadline at most where the client is slow to take what there is.
-    pub(super) fn new(holdings: &Arc<StallSweeper>, held: T, deadline: Option<ActiveInstant>) -> Self {
-        // It is not looked at before the client has room: its turn.
-        let cell =
-            Arc::new(SweepCell { state: Mutex::new(CellState::Active(held)), generation: AtomicU64::new(1), deadline });
+    /// Registers a value with the sweeper, which terminates it at `deadline` if the client is still reading then.
+    pub(super) fn new(sweeper: &Arc<StallSweeper>, value: T, deadline: Option<ActiveInstant>) -> Self {
+        // hyper does not poll the body before the client has room, so the first generation is one that waits for the
+        // client.
+        let cell = Arc::new(SweepCell {
+            state: Mutex::new(CellState::Active(value)),
+            generation: AtomicU64::new(1),
+            deadline,
+        });
         let listed: Arc<SweepCell<T>> = Arc::clone(&cell);
-        let place = holdings.lock().add(listed);
-        Self { cell, index: place, sweeper: Arc::clone(holdings) }
+        let index = sweeper.lock().add(listed);
+        Self { cell, index, sweeper: Arc::clone(sweeper) }
     }
 
-    /// Looks at what is held. While that lasts nobody takes it.
-    pub(super) fn poll_with<R>(&self, look: impl FnOnce(&mut T) -> PollStep<R>) -> Poll<PollOutcome<R>> {
+    /// Polls the value under its lock, so that the sweeper cannot terminate it in the meantime.
+    pub(super) fn poll_with<R>(&self, poll: impl FnOnce(&mut T) -> PollStep<R>) -> Poll<PollOutcome<R>> {
         let mut state = self.cell.lock();
-        let held = match &mut *state {
-            CellState::Active(held) => held,
+        let value = match &mut *state {
+            CellState::Active(value) => value,
             CellState::Done => return Poll::Ready(PollOutcome::Ended(None)),
-            CellState::Terminated(why) => return Poll::Ready(PollOutcome::Ended(Some(*why))),
+            CellState::Terminated(reason) => return Poll::Ready(PollOutcome::Ended(Some(*reason))),
         };
-        match look(held) {
+        match poll(value) {
             PollStep::Pending => {
                 self.cell.advance_generation(false);
                 Poll::Pending
             }
-            PollStep::Item(one) => {
+            PollStep::Item(item) => {
                 self.cell.advance_generation(true);
-                Poll::Ready(PollOutcome::Item(one))
+                Poll::Ready(PollOutcome::Item(item))
             }
             PollStep::Last(last) => {
-                let held = mem::replace(&mut *state, CellState::Done);
+                let value = mem::replace(&mut *state, CellState::Done);
                 self.cell.advance_generation(false);
+                // Unlock before the drop, which may take long.
                 drop(state);
-                drop(held);
+                drop(value);
                 Poll::Ready(PollOutcome::Last(last))
             }
         }
     }
 
-    /// Changes what is held, if it still is.
+    /// Changes the value, if it still exists.
     pub(super) fn update(&self, change: impl FnOnce(&mut T)) {
-        if let CellState::Active(held) = &mut *self.cell.lock() {
-            change(held);
+        if let CellState::Active(value) = &mut *self.cell.lock() {
+            change(value);
         }
     }
 }
 
 impl<T: Sweepable> Drop for SweepHandle<T> {
     fn drop(&mut self) {
-        // The last of the two to be dropped drops what is held, when the list is free again.
+        // The entry and `self.cell` share the value; the last of them drops it. The list must be unlocked by then.
         let entry = self.sweeper.lock().remove(self.index);
         drop(entry);
     }
@@ -253,9 +262,9 @@ impl<T> SweepCell<T> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Goes on to a new turn, under the lock.
-    fn advance_generation(&self, to_client: bool) {
-        let next = (self.generation.load(Ordering::Relaxed) | 1) + 1 + u64::from(to_client);
+    /// Starts a new generation. Call it only under the lock, which makes `Relaxed` sufficient for the store.
+    fn advance_generation(&self, waits_for_client: bool) {
+        let next = (self.generation.load(Ordering::Relaxed) | 1) + 1 + u64::from(waits_for_client);
         self.generation.store(next, Ordering::Relaxed);
     }
 }
@@ -269,19 +278,22 @@ impl<T: Sweepable> SweepTarget for SweepCell<T> {
         self.deadline
     }
 
-    fn take(&self, turn: u64, why: TerminationReason) -> Option<Box<dyn Send>> {
+    fn take(&self, generation: u64, reason: TerminationReason) -> Option<Box<dyn Send>> {
+        // A locked cell is being polled, so it is not stalled.
         let mut state = match self.state.try_lock() {
             Ok(state) => state,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return None,
         };
-        if self.generation() != turn || !matches!(*state, CellState::Active(_)) {
+        if self.generation() != generation || !matches!(*state, CellState::Active(_)) {
             return None;
         }
-        let CellState::Active(mut held) = mem::replace(&mut *state, CellState::Terminated(why)) else { return None };
+        let CellState::Active(mut value) = mem::replace(&mut *state, CellState::Terminated(reason)) else {
+            return None;
+        };
         self.advance_generation(false);
-        held.terminate(why);
-        Some(Box::new(held))
+        value.terminate(reason);
+        Some(Box::new(value))
     }
 }
 

@@ -1,4 +1,5 @@
-//! One request to one worker, and its answer back. Never sends anything twice.
+//! Sends one request to one worker and returns its response. Never sends a request twice; `retry.rs` decides about
+//! that.
 
 use super::retry::Retry;
 use crate::dial::{DialTarget, Dialer, explain};
@@ -35,27 +36,28 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-/// Connections to workers, and how long their answers may take.
+/// The pool of connections to workers, and the timeouts of their responses.
 pub(crate) struct Forwarder {
     client: Client<Dialer, RequestBody>,
+    /// `STREAM_IDLE_TIMEOUT`
     stream_idle_timeout: Duration,
     rejected_key_warning: Mutex<ThrottledWarning>,
-    /// Cancelled when the drain is over: what is still in flight ends with an error of its own.
+    /// Cancelled when the drain is over; requests still in flight then end with `shutting_down`.
     abort: CancellationToken,
-    /// What the answers hold meanwhile.
+    /// Ends responses that their clients do not read.
     pub(crate) sweeper: Arc<StallSweeper>,
 }
 
-/// What is sent.
+/// The request as it is sent to a worker.
 pub(crate) struct OutgoingRequest<'a> {
     pub(crate) route: &'static Route,
     pub(crate) parts: Parts,
     pub(crate) request_id: &'a HeaderValue,
-    /// What the client calls the model, where the worker may call it something else.
+    /// The client's name of the model, if the worker may use another.
     pub(crate) client_model_name: Option<&'a str>,
 }
 
-/// A try that failed before anything of an answer went out.
+/// An attempt that failed before any byte of a response was sent to the client.
 pub(crate) struct FailedAttempt {
     pub(crate) refusal: Refusal,
     /// Whether the worker may have begun to process the request.
@@ -63,25 +65,27 @@ pub(crate) struct FailedAttempt {
     pub(crate) tokens: JourneyTokens,
 }
 
-/// What the journey goes on with.
+/// What the next attempt needs.
 pub(super) type JourneyTokens = (Caller, Ticket, Record);
 
 impl Forwarder {
-    /// With connections that llama-server's own keep-alive limit never surprises.
+    /// Creates the connection pool and the sweeper. Idle connections are closed before llama-server's own keep-alive
+    /// limit.
     pub(crate) fn new(limits: &Limits) -> Self {
         let client = Client::builder(TokioExecutor::new())
             .pool_idle_timeout(UPSTREAM_IDLE)
             .pool_max_idle_per_host(UPSTREAM_IDLE_CONNECTIONS)
             .pool_timer(TokioTimer::new())
+            // hyper would otherwise retry by itself, unseen by `Retry` and its limits.
             .retry_canceled_requests(false)
             .build(Dialer::new(limits.backend_connect_timeout.0));
-        let cut = CancellationToken::new();
+        let abort = CancellationToken::new();
         Self {
             client,
             stream_idle_timeout: limits.stream_idle_timeout.0,
             rejected_key_warning: Mutex::default(),
-            sweeper: StallSweeper::new(CLIENT_WRITE_STALL, cut.clone()),
-            abort: cut,
+            sweeper: StallSweeper::new(CLIENT_WRITE_STALL, abort.clone()),
+            abort,
         }
     }
 
@@ -91,109 +95,114 @@ impl Forwarder {
         }
     }
 
-    /// Ends what is still in flight.
+    /// Ends all requests and responses that are still in flight.
     pub(crate) fn abort_in_flight(&self) {
         self.abort.cancel();
     }
 
-    /// Sends the request. What fails comes back with all that another try needs.
+    /// Sends the request and returns the worker's response as soon as its head has arrived.
+    ///
+    /// # Errors
+    /// A [`FailedAttempt`], which carries everything that another attempt needs.
     #[expect(clippy::too_many_arguments, reason = "each argument is a stage's token; together they prove the journey")]
     pub(crate) async fn forward(
         &self,
-        sent: OutgoingRequest<'_>,
+        outgoing: OutgoingRequest<'_>,
         body: RequestBody,
         caller: Caller,
         ticket: Ticket,
         mut lease: Lease,
         record: Record,
-        attempts: &mut Retry,
+        retry: &mut Retry,
     ) -> Result<Response<ResponseBody>, Box<FailedAttempt>> {
-        let OutgoingRequest { route, parts, request_id, client_model_name: name } = sent;
-        let deadline = attempts.begin_attempt(lease.member());
-        let fails = |refusal, may_have_begun, lease: Lease, tokens: JourneyTokens| {
-            // Before the slot is given back: whoever gets it finds the worker's free too.
+        let OutgoingRequest { route, parts, request_id, client_model_name: name } = outgoing;
+        let deadline = retry.begin_attempt(lease.member());
+        let fail = |refusal, may_have_begun, lease: Lease, tokens: JourneyTokens| {
+            // Before the ticket: the next request to get the gateway's slot must find the worker's slot free too.
             drop(lease);
             Box::new(FailedAttempt { refusal, may_have_begun, tokens })
         };
         let mut request = match upstream_request(parts, request_id, body, &lease.endpoint().target) {
             Ok(request) => request,
             Err(error) => {
-                return Err(fails(Refusal::bad_request(error.to_string()), true, lease, (caller, ticket, record)));
+                return Err(fail(Refusal::bad_request(error.to_string()), true, lease, (caller, ticket, record)));
             }
         };
         let connection = capture_connection(&mut request);
-        let mut answer = pin!(pause_clock::timeout_at(deadline, self.client.request(request)));
-        let answer = tokio::select! {
-            answer = &mut answer => answer,
+        let mut response = pin!(pause_clock::timeout_at(deadline, self.client.request(request)));
+        let response = tokio::select! {
+            response = &mut response => response,
             () = self.abort.cancelled() => {
                 let refusal = Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN);
-                return Err(fails(refusal, true, lease, (caller, ticket, record)));
+                return Err(fail(refusal, true, lease, (caller, ticket, record)));
             }
-            // Its end may be heard of before what it has said last.
-            () = lease.gone() => match pause_clock::timeout(DEAD_WORKER_RESPONSE_WAIT, answer).await {
-                Ok(answer) => answer,
+            // The end of the process may be noticed before the last bytes that it sent are read.
+            () = lease.gone() => match pause_clock::timeout(DEAD_WORKER_RESPONSE_WAIT, response).await {
+                Ok(response) => response,
                 Err(_) => {
                     let refusal = ticket.removal_refusal().unwrap_or(Refusal::BackendError);
-                    return Err(fails(refusal, true, lease, (caller, ticket, record)));
+                    return Err(fail(refusal, true, lease, (caller, ticket, record)));
                 }
             },
         };
-        let answer = match answer {
-            Ok(Ok(answer)) => answer,
+        let response = match response {
+            Ok(Ok(response)) => response,
             Ok(Err(error)) => {
-                // Before the ticket is given back: whoever is next must not meet a llama-server that is just dying.
+                // Before the ticket is dropped: the next request must not get a llama-server that is just dying.
                 let why = explain(&error, lease.endpoint().target.authority.host());
                 lease.record_failure(&error, &why);
                 let is_connect = error.is_connect();
                 let may_have_begun = !is_connect && !was_never_sent(&error);
-                let of_worker =
+                let worker_refusal =
                     if is_connect { Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN) } else { Refusal::BackendError };
-                let refusal = ticket.removal_refusal().unwrap_or(of_worker);
-                return Err(fails(refusal, may_have_begun, lease, (caller, ticket, record)));
+                let refusal = ticket.removal_refusal().unwrap_or(worker_refusal);
+                return Err(fail(refusal, may_have_begun, lease, (caller, ticket, record)));
             }
             Err(_) => {
                 lease.mark_timed_out();
-                return Err(fails(Refusal::BackendTimeout, true, lease, (caller, ticket, record)));
+                return Err(fail(Refusal::BackendTimeout, true, lease, (caller, ticket, record)));
             }
         };
         let is_remote = lease.endpoint().target.is_remote;
-        lease.record_response(answer.status(), headers::retry_after(answer.headers(), Timestamp::now()));
-        if is_remote && answer.status() == StatusCode::UNAUTHORIZED {
-            // It is our key that is wrong, not the client's; such an answer may even quote it.
+        lease.record_response(response.status(), headers::retry_after(response.headers(), Timestamp::now()));
+        if is_remote && response.status() == StatusCode::UNAUTHORIZED {
+            // The configured key is wrong, not the client's. The response is not passed on because it may quote the
+            // key.
             lease.record_rejected_key();
             self.warn_rejected_key(lease.endpoint().target.authority.as_str());
-            return Err(fails(Refusal::BackendRefusesKey, false, lease, (caller, ticket, record)));
+            return Err(fail(Refusal::BackendRefusesKey, false, lease, (caller, ticket, record)));
         }
-        // Too busy, or not ready: by its own account it has not begun (RFC 9110, section 15.6.4).
-        let has_refused = matches!(answer.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
-        if is_remote && (has_refused || answer.status().is_server_error()) && attempts.can_retry(!has_refused, &caller)
-        {
-            return Err(fails(Refusal::BackendError, !has_refused, lease, (caller, ticket, record)));
+        // With 429 or 503 the backend says that it has not begun the request (RFC 6585, section 4; RFC 9110, section
+        // 15.6.4).
+        let has_refused = matches!(response.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+        if is_remote && (has_refused || response.status().is_server_error()) && retry.can_retry(!has_refused, &caller) {
+            return Err(fail(Refusal::BackendError, !has_refused, lease, (caller, ticket, record)));
         }
-        let (mut head, upstream) = answer.into_parts();
+        let (mut head, upstream) = response.into_parts();
         headers::prepare_for_client(&mut head.headers, is_remote);
         head.version = Version::default();
         let kind = ContentKind::of(&head.headers);
-        // llama-server announces keep-alive and closes after each stream nevertheless. Nobody else may meet that.
+        // llama-server announces keep-alive but closes the connection after each stream. Poisoning keeps the connection
+        // out of the pool, so no other request is sent on it.
         if kind == ContentKind::Stream
             && let Some(connection) = &*connection.connection_metadata()
         {
             connection.poison();
         }
-        let silence = (kind == ContentKind::Stream).then_some(self.stream_idle_timeout);
-        let patience = ResponseTimeouts { deadline, idle_timeout: silence, sweeper: &self.sweeper };
+        let idle_timeout = (kind == ContentKind::Stream).then_some(self.stream_idle_timeout);
+        let timeouts = ResponseTimeouts { deadline, idle_timeout, sweeper: &self.sweeper };
         let renamer = name.and_then(|name| ModelRenamer::prepare(&mut head.headers, name));
         let body = RenamedBody::new(upstream, renamer);
         let mut record = record;
         record.set_response(head.status, route, kind);
         record.worker = Some(Arc::clone(lease.member()));
-        attempts.insert_headers(&mut head.headers);
-        let answer = UpstreamAnswer { status: head.status, body, route, patience, caller, record, ticket, lease };
-        Ok(Response::from_parts(head, ResponseBody::Proxied(ProxiedBody::new(answer))))
+        retry.insert_headers(&mut head.headers);
+        let response = UpstreamAnswer { status: head.status, body, route, timeouts, caller, record, ticket, lease };
+        Ok(Response::from_parts(head, ResponseBody::Proxied(ProxiedBody::new(response))))
     }
 }
 
-/// Whether the connection had ended before anything of the request was written.
+/// Returns whether the connection ended before any byte of the request was written.
 fn was_never_sent(error: &(dyn Error + 'static)) -> bool {
     let of_hyper = |error: &(dyn Error + 'static)| error.downcast_ref().is_some_and(hyper::Error::is_canceled);
     successors(Some(error), |&error| error.source()).any(of_hyper)
@@ -221,7 +230,7 @@ mod tests {
     use super::*;
     use http::uri::{Authority, Scheme};
 
-    fn sent(base_path: &str, authorization: Option<&'static str>, is_remote: bool) -> Request<()> {
+    fn request_to(base_path: &str, authorization: Option<&'static str>, is_remote: bool) -> Request<()> {
         let target = DialTarget {
             scheme: Scheme::HTTPS,
             authority: Authority::from_static("host:1"),
@@ -248,18 +257,18 @@ mod tests {
         for is_read in [false, true] {
             let (ours, mut theirs) = tokio::io::duplex(1024);
             let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(ours)).await.unwrap();
-            let asks = sender.send_request(Request::new(Empty::<bytes::Bytes>::new()));
+            let response = sender.send_request(Request::new(Empty::<bytes::Bytes>::new()));
             let error = match is_read {
                 false => {
                     drop(connection);
-                    asks.await.unwrap_err()
+                    response.await.unwrap_err()
                 }
                 true => {
-                    let closes = async {
+                    let close = async {
                         assert!(theirs.read_u8().await.is_ok());
                         drop(theirs);
                     };
-                    tokio::join!(asks, connection, closes).0.unwrap_err()
+                    tokio::join!(response, connection, close).0.unwrap_err()
                 }
             };
             assert_eq!(was_never_sent(&error), !is_read, "{error:?}");
@@ -267,16 +276,16 @@ mod tests {
     }
 
     #[test]
-    fn a_request_goes_where_the_worker_is_with_its_key_and_never_the_clients() {
+    fn a_request_is_sent_to_the_workers_address_with_its_key_and_never_the_clients() {
         for is_remote in [false, true] {
-            let request = sent("/api", Some("Bearer worker"), is_remote);
+            let request = request_to("/api", Some("Bearer worker"), is_remote);
             assert_eq!(request.uri(), "https://host:1/api/v1/chat/completions?a=b");
             assert_eq!((request.version(), request.headers().len()), (Version::HTTP_11, 3));
             assert_eq!(request.headers()[AUTHORIZATION], "Bearer worker");
             assert_eq!(request.headers()[X_REQUEST_ID], "id-1");
             assert_eq!(request.headers()["x-kept"], "1");
 
-            let request = sent("", None, is_remote);
+            let request = request_to("", None, is_remote);
             assert_eq!(request.uri(), "https://host:1/v1/chat/completions?a=b");
             assert!(request.headers().get(AUTHORIZATION).is_none());
             assert!(!format!("{request:?}").contains("client"));

@@ -1,7 +1,7 @@
-//! One request on its way to workers.
+//! Sends a request to workers, one attempt after the other.
 //!
 //! - `forward.rs`: sends the request to one worker
-//! - `retry.rs`: which worker or model is tried next
+//! - `retry.rs`: decides whether, and where, the request is tried again
 
 pub(super) mod forward;
 pub(super) mod retry;

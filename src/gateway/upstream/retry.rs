@@ -1,7 +1,9 @@
-//! How often a request is tried, and where next: at another worker of its model, then at another model.
+//! Retries and fallbacks: how often a request is tried, and where next, at another worker of its model or another
+//! model.
 //!
-//! A request that a worker may have begun to process is tried again only where asking twice changes nothing; after one
-//! of ours, which may have died of it, once. Nothing is tried after `REQUEST_TIMEOUT`, which counts from the first try.
+//! A request that a worker may have begun to process is retried only if its route is idempotent. After a failed local
+//! worker, which the request may have killed, it is retried once. No attempt begins after `REQUEST_TIMEOUT`, which
+//! counts from the first attempt.
 
 use crate::fleet::{Fingerprint, Member, Model, Unavailable, WorkerKind};
 use crate::gateway::accounting::record::Record;
@@ -24,14 +26,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The id of the model that has answered, or failed.
+/// The id of the model that answered or failed.
 const X_LLAMAGATE_MODEL: HeaderName = HeaderName::from_static("x-llamagate-model");
-/// The number of its worker.
+/// The number of the worker that answered or failed.
 const X_LLAMAGATE_WORKER: HeaderName = HeaderName::from_static("x-llamagate-worker");
-/// How often the request was sent.
+/// How many attempts were made.
 const X_LLAMAGATE_ATTEMPTS: HeaderName = HeaderName::from_static("x-llamagate-attempts");
 
-/// How often requests are tried.
+/// The settings for retries.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RetryPolicy {
     /// `NUM_RETRIES`
@@ -42,28 +44,30 @@ pub(crate) struct RetryPolicy {
     request_timeout: Duration,
 }
 
-/// The tries of one request.
+/// The attempts of one request.
 pub(crate) struct Retry {
     policy: RetryPolicy,
     route: &'static Route,
     required_kind: Option<ModelKind>,
     model_queues: Arc<ModelQueues>,
     model_queue: Arc<ModelQueue>,
-    /// Names of models that may take over, as they are configured.
+    /// Names of the models to fall back to, in their configured order.
     fallbacks: VecDeque<String>,
-    /// Workers of this lane that have failed.
+    /// Numbers of the workers of this model that have failed.
     failed_workers: Vec<u32>,
     attempts: u32,
-    /// The worker of the last one.
+    /// The number of the worker of the last attempt.
     worker: u32,
-    /// Whether somebody else runs that.
+    /// Whether that worker is a remote backend.
     is_remote: bool,
-    /// Whether a worker of ours has failed that may have begun to process it, and may have died of it.
+    /// Whether a local worker has failed that may have begun to process the request, and may have died of it.
     is_suspected: bool,
+    /// When `REQUEST_TIMEOUT` ends; `None` before the first attempt.
     deadline: Option<ActiveInstant>,
 }
 
 impl RetryPolicy {
+    /// Reads the policy from the settings.
     pub(crate) fn new(settings: &Settings) -> Self {
         Self {
             max_retries: settings.routing.num_retries,
@@ -74,55 +78,59 @@ impl RetryPolicy {
 }
 
 impl Retry {
-    /// Finds the model that a request means, or who takes over from it, and a place in its line.
+    /// Finds the model that a request means, or one of its fallbacks, and enters the queue of that model.
+    ///
+    /// # Errors
+    /// The refusal if there is no such model, if the caller may not use it, or if it cannot serve the request now.
     pub(crate) fn enqueue(
-        retries: RetryPolicy,
-        lanes: &Arc<ModelQueues>,
-        asking: &ProxiedRequest,
+        policy: RetryPolicy,
+        model_queues: &Arc<ModelQueues>,
+        request: &ProxiedRequest,
         caller: &Caller,
         record: &mut Record,
     ) -> Result<(Self, QueueEntry), Refusal> {
         loop {
-            // As they are now: the body may have been long in coming.
-            let table = lanes.snapshot();
+            // The current models: a reload may have come while the body was arriving.
+            let snapshot = model_queues.snapshot();
             let mut find = || {
-                asking.check_readable(&table)?;
-                let lane = table.resolve(asking.requested_model.as_deref(), asking.required_kind, caller);
-                let lane = Arc::clone(lane.map_err(|refusal| asking.explain_refusal(refusal))?);
-                record.set_model(lane.model.id());
-                caller.check_model(&lane.model.info())?;
-                let mut attempts = Self::new(retries, asking.route, asking.required_kind, Arc::clone(lanes), lane);
-                attempts.select_servable_model(caller)?;
-                let lane = attempts.model_queue();
-                record.set_model(lane.model.id());
-                check_retry(&lane.model, asking.fingerprint())?;
+                request.check_readable(&snapshot)?;
+                let model_queue = snapshot.resolve(request.requested_model.as_deref(), request.required_kind, caller);
+                let model_queue = Arc::clone(model_queue.map_err(|refusal| request.explain_refusal(refusal))?);
+                record.set_model(model_queue.model.id());
+                caller.check_model(&model_queue.model.info())?;
+                let mut retry =
+                    Self::new(policy, request.route, request.required_kind, Arc::clone(model_queues), model_queue);
+                retry.select_servable_model(caller)?;
+                let model_queue = retry.model_queue();
+                record.set_model(model_queue.model.id());
+                check_retry(&model_queue.model, request.fingerprint())?;
                 let charge = || rate::charge(caller.meter());
-                let place = lane.queue.enter(caller.queue_key(), asking.route.needs_slot, charge)?;
-                Ok((attempts, place))
+                let entry = model_queue.queue.enter(caller.queue_key(), request.route.needs_slot, charge)?;
+                Ok((retry, entry))
             };
             match find() {
-                // A reload came between, and the model may have another line now.
-                Err(_) if !lanes.is_current(&table) => {}
+                // A reload came in between, so the model may have another queue now: try again.
+                Err(_) if !model_queues.is_current(&snapshot) => {}
                 outcome => return outcome,
             }
         }
     }
 
-    /// Of a request for the model of this lane.
+    /// Returns the state before the first attempt at this model.
     pub(crate) fn new(
-        retries: RetryPolicy,
+        policy: RetryPolicy,
         route: &'static Route,
-        needs: Option<ModelKind>,
-        lanes: Arc<ModelQueues>,
-        lane: Arc<ModelQueue>,
+        required_kind: Option<ModelKind>,
+        model_queues: Arc<ModelQueues>,
+        model_queue: Arc<ModelQueue>,
     ) -> Self {
-        let fallbacks = lane.model.policy().fallbacks.iter().cloned().collect();
+        let fallbacks = model_queue.model.policy().fallbacks.iter().cloned().collect();
         Self {
-            policy: retries,
+            policy,
             route,
-            required_kind: needs,
-            model_queues: lanes,
-            model_queue: lane,
+            required_kind,
+            model_queues,
+            model_queue,
             fallbacks,
             failed_workers: Vec::new(),
             attempts: 0,
@@ -133,17 +141,20 @@ impl Retry {
         }
     }
 
-    /// Where it is tried now.
+    /// Returns the queue of the model that the next attempt uses.
     pub(crate) fn model_queue(&self) -> &Arc<ModelQueue> {
         &self.model_queue
     }
 
-    /// The workers of this lane that have failed at it.
+    /// Returns the numbers of the workers of this model that have failed at this request.
     pub(crate) fn failed_workers(&self) -> &[u32] {
         &self.failed_workers
     }
 
-    /// Goes to the first model that may serve it, if its own may not now. That refuses it where no other may either.
+    /// Selects the first fallback that can serve the request if its own model cannot.
+    ///
+    /// # Errors
+    /// The refusal of the request's own model if no fallback can serve the request either.
     pub(crate) fn select_servable_model(&mut self, caller: &Caller) -> Result<(), Refusal> {
         let refusal = match self.check_servable() {
             Ok(()) => return Ok(()),
@@ -162,7 +173,7 @@ impl Retry {
         check_servable(&self.model_queue.model)
     }
 
-    /// It is sent to this worker. When it is to be answered.
+    /// Records that an attempt at this worker begins. Returns the deadline for its response.
     pub(super) fn begin_attempt(&mut self, worker: &Member) -> ActiveInstant {
         self.attempts += 1;
         self.worker = worker.number;
@@ -170,13 +181,14 @@ impl Retry {
         *self.deadline.get_or_insert_with(|| ActiveInstant::now() + self.policy.request_timeout)
     }
 
-    /// Whether it would be tried again if this try failed; it may have been begun, or surely has not been.
+    /// Returns whether the request would be tried again if this attempt failed. `may_have_begun` says whether the
+    /// worker may have begun to process it.
     pub(super) fn can_retry(&self, may_have_begun: bool, caller: &Caller) -> bool {
         let may_repeat = !may_have_begun || self.route.is_idempotent && (self.is_remote || !self.is_suspected);
         may_repeat && self.has_time() && (self.has_another_worker() || self.has_another_model(caller))
     }
 
-    /// Whether it is surely the last: nothing of the request need be kept.
+    /// Returns whether this attempt is certainly the last one, so that no copy of the request has to be kept.
     pub(crate) fn is_last_attempt(&self) -> bool {
         let only = self.model_queue.model.members().count() <= 1;
         self.fallbacks.is_empty() && (only || self.attempts > self.policy.max_retries)
@@ -188,16 +200,17 @@ impl Retry {
     }
 
     fn has_another_model(&self, caller: &Caller) -> bool {
-        let takes_over =
-            |name: &String| self.find_fallback(name, caller).is_some_and(|lane| check_servable(&lane.model).is_ok());
-        self.fallbacks.iter().any(takes_over)
+        let can_take_over = |name: &String| {
+            self.find_fallback(name, caller).is_some_and(|model_queue| check_servable(&model_queue.model).is_ok())
+        };
+        self.fallbacks.iter().any(can_take_over)
     }
 
     fn has_time(&self) -> bool {
         self.deadline.is_none_or(|deadline| deadline > ActiveInstant::now())
     }
 
-    /// A try has failed: the place in the line for the next one, if there is one.
+    /// Returns the queue entry for the next attempt after a failed one, if there is to be another.
     pub(crate) async fn next_after_failure(
         &mut self,
         may_have_begun: bool,
@@ -213,31 +226,33 @@ impl Retry {
             return self.enter_fallback(caller);
         }
         self.failed_workers.push(self.worker);
-        let aside = ticket.yield_slot();
+        // Another request may use the slot during the pause.
+        let yielded = ticket.yield_slot();
         self.pause().await;
-        Some(aside.requeue(caller.queue_key()))
+        Some(yielded.requeue(caller.queue_key()))
     }
 
-    /// Its line has no worker for it: its place in that of another model, if there is one.
+    /// Returns an entry in the queue of a fallback after this model's queue has refused the request, if there is a
+    /// fallback.
     pub(crate) fn next_after_refusal(&mut self, refusal: &Refusal, caller: &Caller) -> Option<QueueEntry> {
         (refusal.is_transient() && self.has_time()).then(|| self.enter_fallback(caller))?
     }
 
     fn enter_fallback(&mut self, caller: &Caller) -> Option<QueueEntry> {
         while self.fall_back(caller) {
-            let place = self.model_queue.queue.enter(caller.queue_key(), self.route.needs_slot, || Ok(()));
-            if let (Ok(()), Ok(place)) = (check_servable(&self.model_queue.model), place) {
-                return Some(place);
+            let entry = self.model_queue.queue.enter(caller.queue_key(), self.route.needs_slot, || Ok(()));
+            if let (Ok(()), Ok(entry)) = (check_servable(&self.model_queue.model), entry) {
+                return Some(entry);
             }
         }
         None
     }
 
-    /// Goes to the next model that may take over. False if there is none.
+    /// Selects the next fallback. Returns false if there is none.
     fn fall_back(&mut self, caller: &Caller) -> bool {
         while let Some(name) = self.fallbacks.pop_front() {
-            if let Some(lane) = self.find_fallback(&name, caller) {
-                self.model_queue = lane;
+            if let Some(model_queue) = self.find_fallback(&name, caller) {
+                self.model_queue = model_queue;
                 self.failed_workers.clear();
                 return true;
             }
@@ -245,15 +260,19 @@ impl Retry {
         false
     }
 
-    /// The lane of another model of this name, if there is one now and the caller may use it.
+    /// Returns the queue of another model with this name, if there is one now and the caller may use it.
     fn find_fallback(&self, name: &str, caller: &Caller) -> Option<Arc<ModelQueue>> {
-        let table = self.model_queues.snapshot();
-        let lane = table.resolve(Some(name), self.required_kind, caller).ok()?;
-        let is_usable = !Arc::ptr_eq(lane, &self.model_queue) && caller.check_model(&lane.model.info()).is_ok();
-        is_usable.then(|| Arc::clone(lane))
+        let snapshot = self.model_queues.snapshot();
+        let model_queue = snapshot.resolve(Some(name), self.required_kind, caller).ok()?;
+        let is_usable =
+            !Arc::ptr_eq(model_queue, &self.model_queue) && caller.check_model(&model_queue.model.info()).is_ok();
+        is_usable.then(|| Arc::clone(model_queue))
     }
 
-    /// A wait in line, which after the first try is not longer than what is left of its time.
+    /// Waits for `wait`, but after the first attempt no longer than until the deadline.
+    ///
+    /// # Errors
+    /// The refusal of `wait`, or [`Refusal::BackendTimeout`] at the deadline.
     pub(crate) async fn within_deadline<T>(
         &self,
         wait: impl Future<Output = Result<T, Refusal>>,
@@ -264,22 +283,23 @@ impl Retry {
         }
     }
 
-    /// A part of `RETRY_DELAY` by chance, so that those who failed together do not come back together.
+    /// Sleeps for a random part of the backoff, so that requests that failed together are not retried together.
     async fn pause(&self) {
         let longest = longest_pause(self.attempts).min(self.policy.longest_pause);
-        let part = random().map_or(1.0, |number| f64::from(number) / f64::from(u32::MAX));
+        let fraction = random().map_or(1.0, |number| f64::from(number) / f64::from(u32::MAX));
         let left = self.deadline.map_or(Duration::MAX, |deadline| deadline - ActiveInstant::now());
-        pause_clock::sleep(longest.mul_f64(part).min(left)).await;
+        pause_clock::sleep(longest.mul_f64(fraction).min(left)).await;
     }
 
-    /// Notes whose failure the last try was: what comes after may be another's.
+    /// Records the model and worker of the failed attempt for the headers of a refusal, because the next attempt may be
+    /// at another worker.
     pub(crate) fn record_failure(&self, record: &mut Record) {
         let mut headers = HeaderMap::new();
         self.insert_headers(&mut headers);
         record.failure_headers = Some(Box::new(headers));
     }
 
-    /// Says in the head of an answer whose it is.
+    /// Adds the headers that name the model, the worker and the number of attempts.
     pub(super) fn insert_headers(&self, headers: &mut HeaderMap) {
         insert_model_header(self.model_queue.model.id(), headers);
         headers.insert(X_LLAMAGATE_WORKER, self.worker.into());
@@ -287,12 +307,12 @@ impl Retry {
     }
 }
 
-/// The longest pause after so many tries.
-fn longest_pause(made: u32) -> Duration {
-    RETRY_PAUSE_FIRST.saturating_mul(1 << made.saturating_sub(1).min(16))
+/// Returns the longest backoff after this many attempts: it doubles with each.
+fn longest_pause(attempts: u32) -> Duration {
+    RETRY_PAUSE_FIRST.saturating_mul(1 << attempts.saturating_sub(1).min(16))
 }
 
-/// The answer to a request that is refused. If it failed, its head says where.
+/// Returns the response to a refused request. If a worker failed, the headers name its model and the worker.
 pub(crate) fn refusal_response(refusal: &Refusal, shape: Shape, record: &mut Record) -> Response<Bytes> {
     let mut response = refusal.response(shape);
     if matches!(
@@ -301,7 +321,7 @@ pub(crate) fn refusal_response(refusal: &Refusal, shape: Shape, record: &mut Rec
     ) {
         let headers = response.headers_mut();
         match (record.failure_headers.take(), record.model()) {
-            (Some(told), _) => headers.extend(*told),
+            (Some(failure_headers), _) => headers.extend(*failure_headers),
             (None, Some(model)) => insert_model_header(model, headers),
             (None, None) => {}
         }
@@ -315,7 +335,7 @@ fn insert_model_header(id: &str, headers: &mut HeaderMap) {
     }
 }
 
-/// Whether a request for the model may go on: to a worker that is ready, or into the line for one that will be.
+/// Refuses a request for a model that has neither a ready worker nor one that may become ready soon.
 fn check_servable(model: &Model) -> Result<(), Refusal> {
     match model.available() {
         Ok(())
@@ -335,7 +355,7 @@ fn check_servable(model: &Model) -> Result<(), Refusal> {
     }
 }
 
-/// Whether what is asked for may be tried at all: not if llama-server has died of it before.
+/// Refuses a request that has killed llama-server before.
 fn check_retry(model: &Model, fingerprint: Option<Fingerprint>) -> Result<(), Refusal> {
     match fingerprint {
         Some(fingerprint) if model.is_blocked(fingerprint) => Err(Refusal::RequestKillsBackend),
@@ -348,7 +368,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_are_as_long_as_their_bound_says_and_double() {
+    fn the_longest_pause_doubles_with_each_attempt() {
         assert_eq!(longest_pause(1), RETRY_PAUSE_FIRST);
         assert_eq!(longest_pause(2), RETRY_PAUSE_FIRST * 2);
         assert_eq!(longest_pause(4), RETRY_PAUSE_FIRST * 8);

@@ -1,0 +1,252 @@
+//! The gateway as a part of the service: what it is made of, its start, drain and end, and its health port.
+//!
+//! Owns what every request uses and what is no stage of a request. The stages themselves are in `pipeline.rs`.
+
+use super::accounting::activity::Activity;
+use super::accounting::record::Accounting;
+use super::admission::auth::{Authenticator, Caller, RequestSource};
+use super::admission::cors::Cors;
+use super::admission::rate::{self, Meter};
+use super::connection::discard::{InboundBody, UnreadBody};
+use super::connection::head::HeadLimits;
+use super::headers::{self, X_REQUEST_ID};
+use super::malformed_request;
+use super::models_api::ModelsApi;
+use super::queue::model_queues::ModelQueues;
+use super::request::body::BodyLimits;
+use super::request::envelope;
+use super::response::body::ResponseBody;
+use super::route::{self, LocalRoute, ModelsRoute, Route, RouteAccess, RouteTarget};
+use super::upstream::forward::Forwarder;
+use super::upstream::retry::RetryPolicy;
+use crate::fleet::Fleet;
+use crate::refusal::{Refusal, Shape};
+use crate::settings::options::{Limits, Settings};
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderValue, Request, Response};
+use http_body_util::Either;
+use hyper::body::Incoming;
+use std::future::Future;
+use std::hash::RandomState;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// Answers the routes that are not served by a worker, such as `/health`. The application supplies it.
+pub type LocalResponder = Box<
+    dyn Fn(LocalRoute, &Parts) -> Pin<Box<dyn Future<Output = Result<Response<Bytes>, Refusal>> + Send>> + Send + Sync,
+>;
+
+/// Everything that the stages of a request use.
+pub struct Gateway {
+    pub(super) authenticator: Authenticator,
+    pub(super) cors: Cors,
+    pub(super) head_limits: HeadLimits,
+    pub(super) body_limits: BodyLimits,
+    pub(super) model_queues: Arc<ModelQueues>,
+    pub(super) retry_policy: RetryPolicy,
+    /// Random for each process, so that no client can construct two prompts with the same hash.
+    pub(super) prefix_seed: RandomState,
+    /// `SSE_HEARTBEAT`: the time between two comments, if they are enabled.
+    pub(super) heartbeat: Option<Duration>,
+    fleet: Arc<Fleet>,
+    pub(super) forwarder: Forwarder,
+    pub(super) accounting: Arc<Accounting>,
+    pub(super) local_responder: LocalResponder,
+    models_api: ModelsApi,
+    pub(super) activity: Arc<Activity>,
+    /// Whether requests of clients are refused because the service stops. Jobs that were taken before are still served.
+    is_closed_to_clients: AtomicBool,
+    health_check_path: String,
+    /// Whether the gateway port is the health port too.
+    is_health_port: bool,
+}
+
+impl Gateway {
+    /// Builds the gateway from the settings and the parts that the application has made.
+    pub fn new(
+        settings: &Settings,
+        authenticator: Authenticator,
+        model_queues: Arc<ModelQueues>,
+        fleet: Arc<Fleet>,
+        accounting: Arc<Accounting>,
+        local_responder: LocalResponder,
+    ) -> Self {
+        let Limits { max_request_body_size, client_body_timeout, .. } = &settings.limits;
+        Self {
+            authenticator,
+            head_limits: HeadLimits::new(&settings.limits),
+            body_limits: BodyLimits::new(max_request_body_size.0, client_body_timeout.0),
+            model_queues,
+            retry_policy: RetryPolicy::new(settings),
+            prefix_seed: RandomState::new(),
+            cors: Cors::new(&settings.access.cors_origins),
+            heartbeat: settings.queue.sse_heartbeat.duration(),
+            fleet,
+            forwarder: Forwarder::new(&settings.limits),
+            accounting,
+            local_responder,
+            models_api: ModelsApi::new(),
+            activity: Activity::new(),
+            is_closed_to_clients: AtomicBool::new(false),
+            health_check_path: settings.listen.health_check_path.clone(),
+            is_health_port: settings.listen.port == settings.listen.port_health && settings.listen.port != 0,
+        }
+    }
+
+    /// Refuses every new request of a client from now on. Requests that already wait, and jobs of a platform, are
+    /// served.
+    pub fn close_to_clients(&self) {
+        self.is_closed_to_clients.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether requests from this source are still accepted.
+    pub(super) fn is_open_to(&self, source: RequestSource) -> bool {
+        matches!(source, RequestSource::Platform(_)) || !self.is_closed_to_clients.load(Ordering::Relaxed)
+    }
+
+    /// Refuses every request from now on, including those in the queues, and waits until those in flight have ended.
+    pub async fn drain(&self) {
+        self.model_queues.drain().await;
+    }
+
+    /// Ends all responses that are still in flight: a stream with an error as its last event, any other by closing it.
+    pub fn abort_in_flight(&self) {
+        self.forwarder.abort_in_flight();
+    }
+
+    /// Waits until no model has been used for `idle_time`. The first load does not count as idle time.
+    pub async fn idle_for(&self, idle_time: Duration) {
+        self.fleet.initial_load().await;
+        self.activity.idle_for(idle_time).await;
+    }
+
+    /// Frees the slots and queue entries of clients that do not read their responses, until `stop` is cancelled.
+    pub async fn sweep(&self, stop: CancellationToken) {
+        self.forwarder.sweeper.sweep(stop).await;
+    }
+
+    /// Returns how many more jobs would be served at once when `in_hand` jobs are already taken. Another instance may
+    /// serve the jobs that would have to wait here.
+    pub fn job_capacity(&self, in_hand: usize) -> usize {
+        self.model_queues.job_capacity(in_hand)
+    }
+
+    /// Waits for the next change, counted from the call, of the requests that hold a slot or wait for one.
+    pub fn changed(&self) -> impl Future<Output = ()> {
+        self.model_queues.changed()
+    }
+
+    /// Returns the bytes of a whole response that refuses a malformed request head on the gateway port.
+    pub fn refuse_head(&self, raw_head: &[u8], refusal: &Refusal) -> Bytes {
+        malformed_request::refusal_bytes(raw_head, refusal, &self.cors, Some(&self.accounting))
+    }
+
+    /// Returns the bytes of a whole response that refuses a malformed request head on a separate health port. Requests
+    /// on that port are not recorded.
+    pub fn refuse_health_head(&self, raw_head: &[u8], refusal: &Refusal) -> Bytes {
+        malformed_request::refusal_bytes(raw_head, refusal, &self.cors, None)
+    }
+
+    /// Finds the route of a request on the gateway port.
+    ///
+    /// # Errors
+    /// [`Refusal::RouteNotFound`] if there is none with this method and path.
+    pub(super) fn find_route(&self, parts: &Parts) -> Result<&'static Route, Refusal> {
+        let (method, path) = (&parts.method, parts.uri.path());
+        let on_gateway = || route::find(method, path);
+        if !self.is_health_port {
+            return on_gateway();
+        }
+        route::find_on_health_port(method, path, &self.health_check_path).or_else(|_| on_gateway())
+    }
+
+    /// Answers a route of the models API, which counts as one request of the caller's key.
+    ///
+    /// # Errors
+    /// A refusal if the rate limit of the key is reached, or if the caller may not use the model.
+    pub(super) fn respond_about_models(
+        &self,
+        models_route: ModelsRoute,
+        route: &Route,
+        parts: &Parts,
+        caller: &Caller,
+    ) -> Result<Response<Bytes>, Refusal> {
+        rate::check(caller.meter())?;
+        rate::charge(caller.meter())?;
+        let name = envelope::percent_decode(route.id_in(parts.uri.path()).unwrap_or_default());
+        self.models_api.respond(models_route, &String::from_utf8_lossy(&name), caller, &self.model_queues.current())
+    }
+
+    /// Answers one request on a separate health port.
+    pub async fn serve_health(&self, request: Request<Incoming>, client: IpAddr) -> Response<ResponseBody> {
+        let (parts, body) = request.into_parts();
+        let request_id = headers::request_id(&parts.headers);
+        let response = self.respond_on_health_port(&parts, client).await;
+        let response = response.unwrap_or_else(|refusal| refusal.response(Shape::OpenAi));
+        let mut response = response.map(ResponseBody::unrecorded);
+        response.headers_mut().insert(X_REQUEST_ID, request_id);
+        UnreadBody::of(&parts).discard_or_close(Either::Left(body), response.headers_mut()).await;
+        self.cors.insert_headers(self.cors.origin(&parts.headers).as_ref(), response.headers_mut());
+        response
+    }
+
+    async fn respond_on_health_port(&self, parts: &Parts, client: IpAddr) -> Result<Response<Bytes>, Refusal> {
+        let route = route::find_on_health_port(&parts.method, parts.uri.path(), &self.health_check_path)?;
+        if route.access == RouteAccess::Metrics {
+            self.authenticator.authorize_metrics(&parts.headers, client)?;
+        }
+        match route.target {
+            RouteTarget::Gateway(local) => (self.local_responder)(local, parts).await,
+            RouteTarget::Worker(_) | RouteTarget::Models(_) => Err(Refusal::RouteNotFound),
+        }
+    }
+}
+
+/// What completes the response to a request, whichever stage produces it.
+pub(super) struct ResponseContext {
+    pub(super) request_id: HeaderValue,
+    pub(super) shape: Shape,
+    origin: Option<HeaderValue>,
+    unread: UnreadBody,
+    /// The request's body, until a stage reads it.
+    pub(super) body: Option<InboundBody>,
+    /// The caller's meter, once the caller is known.
+    pub(super) meter: Option<Meter>,
+    /// Held for a job until its request is counted in a queue.
+    pub(super) arrival_guard: Option<Box<dyn Send>>,
+}
+
+impl ResponseContext {
+    /// Remembers from a request what its response will need.
+    pub(super) fn new(parts: &Parts, body: InboundBody, cors: &Cors, arrival_guard: Option<Box<dyn Send>>) -> Self {
+        Self {
+            request_id: headers::request_id(&parts.headers),
+            shape: Shape::of(parts.uri.path()),
+            origin: cors.origin(&parts.headers),
+            unread: UnreadBody::of(parts),
+            body: Some(body),
+            meter: None,
+            arrival_guard,
+        }
+    }
+
+    /// Adds the headers that every response has, and deals with a request body that no stage has read.
+    pub(super) async fn complete(self, mut response: Response<ResponseBody>, cors: &Cors) -> Response<ResponseBody> {
+        drop(self.arrival_guard);
+        let headers = response.headers_mut();
+        headers.insert(X_REQUEST_ID, self.request_id);
+        cors.insert_headers(self.origin.as_ref(), headers);
+        if let Some(meter) = self.meter {
+            meter.insert_headers(headers);
+        }
+        if let Some(body) = self.body {
+            self.unread.discard_or_close(body, headers).await;
+        }
+        response
+    }
+}
