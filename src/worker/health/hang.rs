@@ -196,7 +196,7 @@ mod tests {
         assert!(!stopped(true, 5, &[1200, 490, 0]), "two threads compute, so requests are not paused");
         assert!(!stopped(true, 50, &[5600, 4999, 0, 4700]));
         assert!(!stopped(true, 400, &[5600, 4999, 0]), "the machine is busy with something else");
-        assert!(stopped(true, 50, &[5700, 5000, 0]), "computing may not last for ever");
+        assert!(stopped(true, 50, &[5700, 5000, 0]), "computing may not last forever");
         assert!(stopped(false, 50, &[5700, 0, 0]));
     }
 

@@ -99,7 +99,7 @@ async fn a_remote_worker_is_ready_from_its_first_response_until_it_is_stopped() 
 #[tokio::test]
 async fn a_probe_response_is_classified_by_its_status_and_body() {
     let server = TestServer::open(StatusCode::OK, "").await;
-    let target = DialTarget::remote(&at(&server).remote).unwrap();
+    let target = DialTarget::remote(&plan_for(&server).remote).unwrap();
     let (prober, health) = prober(&target);
     let ready = Some(RemoteProbe::Ready { takes_our_key: true });
     let refused_key = Some(RemoteProbe::Ready { takes_our_key: false });
@@ -133,7 +133,7 @@ async fn the_word_loading_far_down_in_a_response_is_ignored() {
     let long: &'static str =
         Box::leak(format!("{}loading", "x".repeat(crate::worker::bounds::REMOTE_PROBE_BODY)).into());
     let server = TestServer::open(StatusCode::SERVICE_UNAVAILABLE, long).await;
-    let target = DialTarget::remote(&at(&server).remote).unwrap();
+    let target = DialTarget::remote(&plan_for(&server).remote).unwrap();
     let (prober, health) = prober(&target);
     assert!(matches!(probe(&prober, &target, &health).await, RemoteProbe::Failed(_)));
 }
