@@ -1,6 +1,7 @@
-//! The demand for a worker: who keeps it awake, and what its owner was last told to do. It sleeps while there is none.
+//! The demand for a worker: the guards that keep it loaded, and the last order to its owner. A worker without demand
+//! may be stopped.
 //!
-//! Waking and stopping the worker is its owner's business.
+//! Starting and stopping the worker is done by its owner, in `supervisor/`.
 
 use super::change_signal::ChangeSignal;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,11 +13,13 @@ use tokio::sync::Notify;
 pub(super) struct Demand {
     /// Guards that are alive.
     guards: AtomicUsize,
-    first: Notify,
-    last: Notify,
-    /// Rung when the first guard is taken and when the last one is dropped.
-    bell: Arc<ChangeSignal>,
-    /// The change that the owner has not taken yet.
+    /// Notified when a guard is taken.
+    taken: Notify,
+    /// Notified when the last guard is dropped.
+    emptied: Notify,
+    /// Notified when the first guard is taken and when the last one is dropped.
+    signal: Arc<ChangeSignal>,
+    /// The order that the owner has not taken yet.
     change: Mutex<Option<DemandChange>>,
     changed: Notify,
 }
@@ -24,47 +27,47 @@ pub(super) struct Demand {
 /// Keeps a worker awake until it is dropped.
 pub struct DemandGuard(Arc<Demand>);
 
-/// What the owner of a worker is told to do, other than by requests.
+/// An order to the owner of a worker, beside the demand of requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DemandChange {
-    /// Finish what it serves, then sleep until there is demand.
+    /// Finish the requests in flight, then stop the worker until there is demand.
     PutAway,
-    /// Load it, whether a request needs it or not.
+    /// Load the worker, whether a request needs it or not.
     Wake,
 }
 
 impl Demand {
-    /// Returns a demand without guards that rings `bell` as it begins and ends.
-    pub(super) fn new(bell: Arc<ChangeSignal>) -> Self {
-        Self { bell, ..Self::default() }
+    /// Returns a demand without guards that notifies `signal` when it begins and when it ends.
+    pub(super) fn new(signal: Arc<ChangeSignal>) -> Self {
+        Self { signal, ..Self::default() }
     }
 
     /// Takes a guard, which wakes the worker.
     pub(super) fn guard(demand: &Arc<Self>) -> DemandGuard {
         if demand.guards.fetch_add(1, Ordering::SeqCst) == 0 {
-            demand.bell.notify();
+            demand.signal.notify();
         }
-        demand.first.notify_one();
+        demand.taken.notify_one();
         DemandGuard(Arc::clone(demand))
     }
 
-    /// Whether no guard is alive.
+    /// Returns whether no guard is alive.
     pub(super) fn is_empty(&self) -> bool {
         self.guards.load(Ordering::SeqCst) == 0
     }
 
     /// Waits until a guard is alive.
-    pub(super) async fn any(&self) {
+    pub(super) async fn wait_for_guard(&self) {
         while self.is_empty() {
-            // The permit may be of a guard that has been dropped since.
-            self.first.notified().await;
+            // `Notify` keeps one permit, which may come from a guard that has been dropped since.
+            self.taken.notified().await;
         }
     }
 
-    /// Waits until another guard is taken; one that was taken just before this call counts.
-    pub(super) async fn more(&self) {
+    /// Waits until another guard is taken. A guard that was taken just before this call counts.
+    pub(super) async fn wait_for_new_guard(&self) {
         loop {
-            self.first.notified().await;
+            self.taken.notified().await;
             if !self.is_empty() {
                 return;
             }
@@ -72,20 +75,20 @@ impl Demand {
     }
 
     /// Waits until no guard is alive.
-    pub(super) async fn none(&self) {
+    pub(super) async fn wait_until_empty(&self) {
         while !self.is_empty() {
-            // The permit may be of an earlier moment without guards.
-            self.last.notified().await;
+            // The permit may come from an earlier moment without guards.
+            self.emptied.notified().await;
         }
     }
 
-    /// Tells the owner what to do. Replaces a change that it has not taken yet.
+    /// Gives the owner an order. Replaces an order that it has not taken yet.
     pub(super) fn tell(&self, change: DemandChange) {
         *self.change() = Some(change);
         self.changed.notify_one();
     }
 
-    /// Waits for a change and takes it. May be cancelled. Only the owner waits.
+    /// Waits for an order and takes it. Safe to cancel. Only the owner may wait.
     pub(super) async fn next_change(&self) -> DemandChange {
         loop {
             if let Some(change) = self.change().take() {
@@ -103,18 +106,18 @@ impl Demand {
 impl Drop for DemandGuard {
     fn drop(&mut self) {
         if self.0.guards.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.0.last.notify_one();
-            self.0.bell.notify();
+            self.0.emptied.notify_one();
+            self.0.signal.notify();
         }
     }
 }
 
-/// The demand for a worker as its owner keeps it: that of others, and its own reasons to have the worker loaded.
+/// The owner's view of the demand: the guards of others, and the owner's own reasons to load the worker.
 pub(super) struct OwnerDemand {
     shared: Arc<Demand>,
-    /// Held from [`DemandChange::Wake`] until the worker is ready, or given up.
+    /// Held from [`DemandChange::Wake`] until the worker is ready or failed.
     woken: Option<DemandGuard>,
-    /// Whether the worker is started without any demand.
+    /// Whether the worker is started without any guard.
     autostart: bool,
 }
 
@@ -124,53 +127,53 @@ impl OwnerDemand {
         Self { shared, woken: None, autostart }
     }
 
-    /// The demand of others.
+    /// Returns the demand that handles and the memory scheduler share.
     pub(super) fn shared(&self) -> &Arc<Demand> {
         &self.shared
     }
 
-    /// Whether the worker is started without any demand.
+    /// Returns whether the worker is started without any guard.
     pub(super) fn is_autostart(&self) -> bool {
         self.autostart
     }
 
-    /// Has the worker started without any demand, until that is cancelled.
+    /// Makes the worker start without any guard, until [`Self::cancel_autostart`].
     pub(super) fn set_autostart(&mut self) {
         self.autostart = true;
     }
 
-    /// Starts the worker for others alone from now on.
+    /// Makes the worker start only for guards from now on.
     pub(super) fn cancel_autostart(&mut self) {
         self.autostart = false;
     }
 
-    /// Whether the worker is to be started.
+    /// Returns whether the worker is to be started.
     pub(super) fn is_needed(&self) -> bool {
         self.autostart || !self.shared.is_empty()
     }
 
-    /// Keeps the worker awake until [`Self::release`].
+    /// Keeps the worker loaded until [`Self::release`].
     pub(super) fn hold(&mut self) {
         self.hold_by(Demand::guard(&self.shared));
     }
 
-    /// Keeps the worker awake until [`Self::release`], by a guard of this demand.
+    /// Keeps the worker loaded until [`Self::release`], by a guard that was taken of this demand before.
     pub(super) fn hold_by(&mut self, guard: DemandGuard) {
         self.woken = Some(guard);
     }
 
-    /// Keeps the worker awake no longer.
+    /// Drops the guard of [`Self::hold`].
     pub(super) fn release(&mut self) {
         self.woken = None;
     }
 
-    /// Leaves no reason to start the worker but the demand of others.
+    /// Drops the owner's own reasons to load the worker; only the guards of others count then.
     pub(super) fn clear(&mut self) {
         self.release();
         self.cancel_autostart();
     }
 
-    /// Does what a change means for a worker without a process.
+    /// Applies an order to a worker without a process.
     pub(super) fn apply(&mut self, change: DemandChange) {
         match change {
             DemandChange::Wake => self.hold(),
@@ -184,31 +187,30 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn whoever_has_left_wakes_nobody() {
+    async fn a_dropped_guard_is_no_demand() {
         let demand = Arc::new(Demand::default());
         drop(Demand::guard(&demand));
         tokio::select! {
             biased;
-            () = demand.any() => panic!("nobody is left"),
+            () = demand.wait_for_guard() => panic!("no guard is alive"),
             () = std::future::ready(()) => {}
         }
         let guard = Demand::guard(&demand);
-        demand.any().await;
+        demand.wait_for_guard().await;
         assert!(!demand.is_empty());
-        let (leaving, waits) = (guard, demand.none());
-        tokio::join!(waits, async move { drop(leaving) });
+        tokio::join!(demand.wait_until_empty(), async move { drop(guard) });
         assert!(demand.is_empty());
     }
 
     #[tokio::test]
-    async fn the_last_order_counts_and_each_is_followed_once() {
+    async fn the_last_order_replaces_earlier_ones_and_is_taken_once() {
         let demand = Demand::default();
         demand.tell(DemandChange::PutAway);
         demand.tell(DemandChange::Wake);
         assert_eq!(demand.next_change().await, DemandChange::Wake);
         tokio::select! {
             biased;
-            change = demand.next_change() => panic!("{change:?} came twice"),
+            change = demand.next_change() => panic!("{change:?} was returned twice"),
             () = std::future::ready(()) => {}
         }
     }

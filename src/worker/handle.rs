@@ -1,4 +1,7 @@
-//! What others see of a worker: its [`WorkerHandle`], its [`WorkerStatus`], how it ended last, and why it is lost.
+//! The public view of a worker: its [`WorkerHandle`], its [`WorkerStatus`], how its process ended last, and why it is
+//! lost.
+//!
+//! The owner in `supervisor/` or `remote/` publishes the status; a handle only reads it.
 
 use super::demand::{Demand, DemandChange, DemandGuard};
 use super::diagnosis::cause::{Diagnosis, FailureCause};
@@ -14,62 +17,62 @@ use tokio::sync::watch;
 /// How a llama-server ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LastExit {
-    /// The exit code, unless a signal ended it.
+    /// The exit code, unless a signal ended the process.
     pub code: Option<i32>,
-    /// The signal that ended it.
+    /// The signal that ended the process.
     pub signal: Option<i32>,
-    /// One sentence on the cause and what to do. It holds no path, no key and nothing that a client wrote.
+    /// One sentence on the cause and what to do. It contains no path, no key and no text of a client.
     pub hint: Option<String>,
-    /// The cause by name, for logs.
+    /// The cause, for logs.
     #[serde(skip)]
     pub cause: FailureCause,
-    /// What has ended, as logs call it.
+    /// The program that ended, by its name in logs.
     #[serde(skip)]
     pub program: String,
-    /// The model that it served.
+    /// The id of the model that it served.
     #[serde(skip)]
     pub model: String,
 }
 
 impl LastExit {
-    /// Of a worker with this plan.
-    pub(super) fn of(plan: &Plan, code: Option<i32>, signal: Option<i32>, found: Diagnosis) -> Self {
+    /// Returns the exit of a process of the worker with this plan.
+    pub(super) fn new(plan: &Plan, code: Option<i32>, signal: Option<i32>, diagnosis: Diagnosis) -> Self {
         let (hint, program, model) =
-            (plan.program.told(found.hint), plan.program.name().into_owned(), plan.model.clone());
-        Self { code, signal, hint: Some(hint), cause: found.cause, program, model }
+            (plan.program.adapt_hint(diagnosis.hint), plan.program.name().into_owned(), plan.model.clone());
+        Self { code, signal, hint: Some(hint), cause: diagnosis.cause, program, model }
     }
 }
 
-/// What others may know of a worker at this moment.
+/// A snapshot of a worker, as its owner published it.
 #[derive(Clone)]
 pub struct WorkerStatus {
     /// The state of its state machine.
     pub state: WorkerState,
-    /// Whether it was stopped, or never started, because nobody used it, and has not been ready since. Whoever wants it
-    /// wakes it.
+    /// Whether it was stopped, or never started, because it was not in use, and has not been ready since. Demand wakes
+    /// it.
     pub asleep: bool,
-    /// How to reach it; only while it is [`WorkerState::Prepared`].
+    /// Where requests are sent; set only while the worker is [`WorkerState::Ready`].
     pub endpoint: Option<Arc<Endpoint>>,
     /// Restarts since the service started.
     pub restarts: u64,
-    /// Whether a process has ever been ready; whoever looks too late for the state sees that.
+    /// Whether a process has ever been ready. It tells a reader who missed the state [`WorkerState::Ready`].
     pub has_been_ready: bool,
     /// Processes that ended before they were ready, since the service started.
     pub failed_loads: u64,
-    /// How the process before ended.
+    /// How the last process ended.
     pub last_exit: Option<LastExit>,
-    /// Why a remote worker cannot serve, as its last probe says. It names the host, and nothing that is secret.
+    /// Why a remote worker cannot serve, according to its last probe. It names the host and contains no secret.
     pub last_error: Option<String>,
 }
 
 impl WorkerStatus {
-    /// Returns where the worker stands.
+    /// Returns the state, and whether the worker is asleep.
     pub fn worker_state(&self) -> WorkerCondition {
         WorkerCondition { state: self.state, is_asleep: self.asleep }
     }
 
-    /// Before the first start, for which it may sleep.
-    pub(super) fn first(asleep: bool) -> Self {
+    /// Returns the status of a worker before its first start.
+    pub(super) fn initial(asleep: bool) -> Self {
         Self {
             state: WorkerState::Stopped,
             asleep,
@@ -83,16 +86,16 @@ impl WorkerStatus {
     }
 }
 
-/// Where a worker stands, for those who need no more of its [`WorkerStatus`].
+/// The part of a [`WorkerStatus`] that is cheap to copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WorkerCondition {
     /// The state of its state machine.
     pub state: WorkerState,
-    /// Whether it is asleep or being woken; [`WorkerStatus::asleep`].
+    /// Whether it is asleep or being woken, see [`WorkerStatus::asleep`].
     pub is_asleep: bool,
 }
 
-/// A worker as others see it.
+/// A handle to a worker: its status, its demand, and the requests that it may have crashed on.
 #[derive(Clone)]
 pub struct WorkerHandle {
     pub(super) status: watch::Receiver<WorkerStatus>,
@@ -103,91 +106,93 @@ pub struct WorkerHandle {
 }
 
 impl WorkerHandle {
-    /// The present status.
+    /// Returns the current status.
     pub fn status(&self) -> WorkerStatus {
         self.status.borrow().clone()
     }
 
-    /// Returns where it stands at present.
+    /// Returns the current state, and whether the worker is asleep.
     pub fn state(&self) -> WorkerCondition {
         self.status.borrow().worker_state()
     }
 
-    /// Whether it sleeps though it was wanted: there was no room for it beside pinned models.
+    /// Returns whether it is asleep in spite of demand, because it does not fit in memory beside pinned models.
     pub fn is_crowded_out(&self) -> bool {
         let status = self.status.borrow();
-        let has_found_none = |exit: &LastExit| exit.cause == FailureCause::NoRoom;
-        let is_there = matches!(status.state, WorkerState::Starting | WorkerState::Loading | WorkerState::Ready);
-        status.asleep && !is_there && status.last_exit.as_ref().is_some_and(has_found_none)
+        let had_no_memory = |exit: &LastExit| exit.cause == FailureCause::NoRoom;
+        let is_running = matches!(status.state, WorkerState::Starting | WorkerState::Loading | WorkerState::Ready);
+        status.asleep && !is_running && status.last_exit.as_ref().is_some_and(had_no_memory)
     }
 
-    /// Whether it has ever been ready.
+    /// Returns whether it has ever been ready.
     pub fn has_been_ready(&self) -> bool {
         self.status.borrow().has_been_ready
     }
 
-    /// The endpoint, if the worker is ready, nobody doubts it and requests may be sent to it.
+    /// Returns the endpoint, if the worker is ready and the endpoint accepts requests: it is neither doubted, paused
+    /// nor closed.
     pub fn endpoint(&self) -> Option<Arc<Endpoint>> {
         self.status.borrow().endpoint.as_ref().filter(|endpoint| endpoint.is_open()).cloned()
     }
 
-    /// Whether there is such an endpoint.
+    /// Returns whether [`Self::endpoint`] returns an endpoint.
     pub fn is_open(&self) -> bool {
         self.status.borrow().endpoint.as_ref().is_some_and(|endpoint| endpoint.is_open())
     }
 
-    /// Wakes the worker, and keeps it from sleep as long as what is returned lives.
+    /// Wakes the worker, and keeps it loaded as long as the guard lives.
     pub fn demand(&self) -> DemandGuard {
         Demand::guard(&self.demand)
     }
 
-    /// Has the worker finish what it serves and sleep until it is wanted, or woken. Returns at once.
+    /// Tells the worker to finish its requests in flight and to stop until there is demand or [`Self::wake`] is called.
+    /// Does not wait for that.
     pub fn unload(&self) {
         self.demand.tell(DemandChange::PutAway);
     }
 
-    /// Starts the worker though nobody wants it, also one that has been given up: its restarts are counted anew. Returns at
-    /// once.
+    /// Starts the worker without demand. A failed worker is started too, with a new restart budget. Does not wait for
+    /// that.
     pub fn wake(&self) {
         self.demand.tell(DemandChange::Wake);
     }
 
-    /// Shows nothing of the worker in the metrics any more: it is not one of those that are served.
+    /// Removes the worker from the metrics, because it no longer belongs to a served model.
     pub fn remove_metrics(&self) {
-        if let Some(board) = &self.metrics {
-            board.unregister();
+        if let Some(metrics) = &self.metrics {
+            metrics.unregister();
         }
     }
 
-    /// Whether a request is not to be tried again, because workers died each time they served it.
+    /// Returns whether a request must not be retried, because workers crashed each time they served it.
     pub fn is_blocked(&self, fingerprint: Fingerprint) -> bool {
         self.suspects.is_blocked(fingerprint)
     }
 
-    /// Whether a worker died while it served this request, which has not been served since.
+    /// Returns whether a worker crashed while it served this request, and none has served it since.
     pub fn is_suspected(&self, fingerprint: Fingerprint) -> bool {
         self.suspects.is_suspected(fingerprint)
     }
 
-    /// The same worker for somebody who waits for what changes from now on.
+    /// Returns a handle whose [`Self::changed`] reports only changes from now on.
     pub fn subscribe(&self) -> Self {
         let mut handle = self.clone();
         handle.status.mark_unchanged();
         handle
     }
 
-    /// Waits for the next change of the status since this handle was made, or last waited. False when its owner has
-    /// ended.
+    /// Waits for the next change of the status since this handle was made or last waited. Returns false when the owner
+    /// of the worker has ended.
     pub async fn changed(&mut self) -> bool {
         self.status.changed().await.is_ok()
     }
 
-    /// Whether it can be sent requests, as far as its state tells.
+    /// Returns whether its state is [`WorkerState::Ready`].
     pub fn is_ready(&self) -> bool {
         self.status.borrow().state == WorkerState::Ready
     }
 
-    /// Why it serves never again though nobody has asked for that; none if it may.
+    /// Returns why the worker will not serve again although it was not told to stop; `None` if it may serve again.
     pub fn loss(&self) -> Option<WorkerLoss> {
         let status = self.status.borrow();
         match status.state {
@@ -200,35 +205,35 @@ impl WorkerHandle {
 /// Why a worker is lost.
 #[derive(Debug)]
 pub enum WorkerLoss {
-    /// Its restarts are spent; how it ended last.
+    /// It has failed: its restart budget is spent, or a restart cannot help. Contains how it ended last.
     GivenUp(Option<LastExit>),
-    /// Its owner has ended, by a defect of ours.
+    /// Its owner task has ended unexpectedly, which is a bug.
     Unwatched,
 }
 
 #[cfg(test)]
 impl WorkerHandle {
-    /// A ready worker at this address, for the tests of others; it changes as the sender says.
+    /// Returns a ready worker at this address, for tests, and the sender that changes its status.
     pub(crate) fn stub(address: std::net::SocketAddr) -> (watch::Sender<WorkerStatus>, Self) {
-        let deaths = Arc::<CrashSuspects>::default();
+        let suspects = Arc::<CrashSuspects>::default();
         let key = http::HeaderValue::from_static("Bearer stub");
-        let endpoint = Arc::new(Endpoint::new(address, key, Arc::clone(&deaths)).unwrap());
+        let endpoint = Arc::new(Endpoint::new(address, key, Arc::clone(&suspects)).unwrap());
         let status = WorkerStatus {
             state: WorkerState::Ready,
             endpoint: Some(endpoint),
             has_been_ready: true,
-            ..WorkerStatus::first(false)
+            ..WorkerStatus::initial(false)
         };
         let (sender, status) = watch::channel(status);
-        (sender, Self { status, demand: Arc::default(), suspects: deaths, metrics: None })
+        (sender, Self { status, demand: Arc::default(), suspects, metrics: None })
     }
 
-    /// Whether somebody wants it.
+    /// Returns whether there is demand for it.
     pub(crate) fn is_wanted(&self) -> bool {
         !self.demand.is_empty()
     }
 
-    /// Has its worker die while it serves this.
+    /// Records that the worker crashed while it served this request.
     pub(crate) fn record_crash_by(&self, fingerprint: Fingerprint) {
         self.suspects.record_crash(&[fingerprint]);
     }

@@ -1,39 +1,41 @@
-//! How long each part of a load took, told from what llama-server logs.
+//! How long each phase of a load took, from the lines that llama-server logs.
 //!
-//! Owns llama-server's words for that. When it is ready is not said here: the probes find out.
+//! Owns the log texts that mark the phases. Readiness is decided by the probes, not here.
 
 use memchr::memmem;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// It has begun to read the model. The first of these counts.
+/// Log texts that mark the begin of reading the model. The first match counts.
 const LOADING: &[&[u8]] = &[
     b"loading model",
-    // Before llama-server named the step itself.
+    // Of builds that do not log the step itself.
     b"llama_model_loader: loaded meta data",
 ];
 
-/// All weights are in memory so far. The last of these counts: a draft model or a projector may follow.
+/// Log texts that mark that the weights are in memory. The last match counts, because a draft model or a projector may
+/// follow.
 const WEIGHTS_IN: &[&[u8]] = &[
     b"warming up the model",
-    // Before it, in builds that say that only when they are asked to say more.
+    // Logged before the line above, which some builds log only with a higher verbosity.
     b"llama threadpool init",
-    // For builds that are told not to warm up.
+    // With `--no-warmup`.
     b"constructing llama_context",
     b"llama_init_from_model: n_ctx",
     b"llama_new_context_with_model: n_ctx",
     b"loaded multimodal model",
 ];
 
-/// Where in a line a marker may begin and end, in bytes. It follows the time, the level and the name of a function.
+/// How far into a line a marker is searched for, in bytes. Time, level and function name come before it; text further
+/// down may be a user's.
 const LOOKED_AT: usize = 256;
 
-/// The names of the phases, in their order, as in the label of a metric.
+/// The names of the phases in the `phase` label of the metrics, in their order.
 pub(super) const PREFETCH: &str = "prefetch";
 pub(super) const START: &str = "start";
 pub(super) const WEIGHTS: &str = "weights";
 pub(super) const WARM_UP: &str = "warm_up";
-/// All of them.
+/// All phases, in their order.
 pub(super) const ALL: [&str; 4] = [PREFETCH, START, WEIGHTS, WARM_UP];
 
 /// The moments at which a load passes from one phase into the next.
@@ -45,26 +47,27 @@ pub(super) struct LoadPhases {
     is_over: bool,
 }
 
-/// How long a load took. What cannot be told from `weights` counts as `weights`, so the phases add up to the load.
+/// The times of a load. A phase whose begin or end was not logged counts as `weights`, so the phases add up to the
+/// load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct LoadTimes {
-    /// From the start of the process until it could serve.
+    /// From the start of the process until it is ready.
     pub(super) load: Duration,
-    /// Until it began to read the model.
+    /// From the start of the process until it reads the model.
     pub(super) start: Option<Duration>,
-    /// Until the weights were in memory, and the context beside them.
+    /// From then until the weights and the context are in memory.
     pub(super) weights: Duration,
-    /// Until it could serve.
+    /// From then until the process is ready.
     pub(super) warm_up: Option<Duration>,
 }
 
 impl LoadPhases {
-    /// The process is started now.
+    /// Returns the phases of a process that was started at `now`.
     pub(super) fn begin(now: Instant) -> Self {
         Self { started: now, loading: None, weights_in: None, is_over: false }
     }
 
-    /// It logged this line.
+    /// Reads one line of its log.
     pub(super) fn read_line(&mut self, line: &[u8], now: Instant) {
         if self.is_over {
             return;
@@ -78,14 +81,14 @@ impl LoadPhases {
         }
     }
 
-    /// It answered a probe, or logged, that it is loading.
+    /// Records that it loads the model, according to its log or to its response to a probe.
     pub(super) fn begin_loading(&mut self, now: Instant) {
         if self.weights_in.is_none() {
             self.loading.get_or_insert(now);
         }
     }
 
-    /// It can serve. What it logs from now on is not looked at.
+    /// Records that it is ready and returns the times. Later log lines are ignored.
     pub(super) fn end(&mut self, now: Instant) -> LoadTimes {
         self.is_over = true;
         let loading = self.loading.unwrap_or(self.started);
@@ -103,7 +106,7 @@ impl LoadPhases {
 mod tests {
     use super::*;
 
-    /// Feeds lines, one each 10 ms from the start, and ends 10 ms after the last. The times are in ms.
+    /// Reads one line every 10 ms from the start, and ends 10 ms after the last. The times are in ms.
     fn times_of(log: &str) -> (Option<u128>, u128, Option<u128>) {
         let start = Instant::now();
         let at = |line: usize| start + Duration::from_millis(10) * (line as u32 + 1);
@@ -115,13 +118,13 @@ mod tests {
         }
         let times = phases.end(at(count));
         let sum = times.start.unwrap_or_default() + times.weights + times.warm_up.unwrap_or_default();
-        assert_eq!(sum, times.load, "nothing is lost and nothing counts twice");
+        assert_eq!(sum, times.load, "the phases add up to the load");
         let ms = |time: Duration| time.as_millis();
         (times.start.map(ms), ms(times.weights), times.warm_up.map(ms))
     }
 
     #[test]
-    fn the_present_llama_server() {
+    fn phases_are_read_from_the_log_of_a_current_llama_server() {
         let log = "0.00.016.652 I srv  llama_server: initializing ...\n\
             0.00.016.770 I srv  init_listene: The UI is disabled\n\
             0.00.018.445 I srv    load_model: loading model '/m/SmolLM2-135M-Instruct.Q4_1.gguf'\n\
@@ -132,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn the_present_one_that_is_asked_to_say_more() {
+    fn phases_are_read_from_the_verbose_log_of_a_current_llama_server() {
         let log = "0.00.023.683 I srv    load_model: loading model '/m/SmolLM2-135M-Instruct.Q4_1.gguf'\n\
             0.00.275.308 I llama_model_loader: loaded meta data with 33 key-value pairs and 272 tensors from /m/S.gguf\n\
             0.00.490.854 I load_tensors: loading model tensors, this can take a while... (load_mode = mmap)\n\
@@ -144,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn older_ones() {
+    fn phases_are_read_from_the_logs_of_older_builds() {
         let log = "main: HTTP server is listening, hostname: 127.0.0.1, port: 8080, http threads: 23\n\
             main: loading model\n\
             srv    load_model: loading model '/m/gemma-2-27b-it-Q8_0.gguf'\n\
@@ -170,16 +173,16 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_told_apart_counts_as_weights() {
+    fn phases_that_are_not_logged_count_as_weights() {
         assert_eq!(times_of("hello\nworld"), (None, 30, None));
         assert_eq!(times_of("main: loading model"), (Some(10), 10, None));
         assert_eq!(times_of("llama threadpool init, n_threads = 1"), (None, 10, Some(10)));
         let far = format!("{} loading model", "x".repeat(LOOKED_AT));
-        assert_eq!(times_of(&far), (None, 20, None), "that is somebody's text");
+        assert_eq!(times_of(&far), (None, 20, None), "far into a line it may be a user's text");
     }
 
     #[test]
-    fn an_answer_tells_too_and_what_comes_later_tells_nothing() {
+    fn a_probe_marks_the_load_too_and_later_marks_are_ignored() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let mut phases = LoadPhases::begin(start);
@@ -192,6 +195,6 @@ mod tests {
         let mut phases = LoadPhases::begin(start);
         phases.read_line(b"warming up the model", at(50));
         phases.begin_loading(at(100));
-        assert_eq!(phases.end(at(200)).start, None, "the answer came too late to tell");
+        assert_eq!(phases.end(at(200)).start, None, "the response came after the weights were loaded");
     }
 }

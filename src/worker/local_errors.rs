@@ -1,10 +1,11 @@
-//! What the codes of a failure say: of this machine, if it was short of something, or of llama-server.
+//! Tells failures that this machine caused from failures of a worker, by the error codes of the system.
 
 use nix::errno::Errno;
 use std::error::Error;
 use std::io;
 
-/// What was short, if that is why a connection could not even be begun.
+/// Returns the code of a shortage on this machine, if that is why a connection, file or process could not be opened.
+/// Such an error says nothing about the worker.
 pub(super) fn shortage(error: &(dyn Error + 'static)) -> Option<Errno> {
     codes(error).find(|code| {
         matches!(
@@ -14,13 +15,13 @@ pub(super) fn shortage(error: &(dyn Error + 'static)) -> Option<Errno> {
                 | Errno::ENOMEM
                 | Errno::ENOBUFS
                 | Errno::EADDRNOTAVAIL
-                // Of a fork, and of a connection that finds no port.
+                // `fork` without a free process slot, and `connect` without a free local port.
                 | Errno::EAGAIN
         )
     })
 }
 
-/// Whether nobody listens where a connection was to go.
+/// Returns whether a connection was refused: no process listens on that port.
 pub(super) fn is_refused(error: &(dyn Error + 'static)) -> bool {
     codes(error).any(|code| code == Errno::ECONNREFUSED)
 }
@@ -39,7 +40,7 @@ mod tests {
     struct Outer(#[source] io::Error);
 
     #[test]
-    fn only_what_is_short_here_is_a_shortage() {
+    fn only_codes_of_local_shortages_count_as_a_shortage() {
         for (code, expected) in [
             (Errno::EMFILE, Some(Errno::EMFILE)),
             (Errno::ENFILE, Some(Errno::ENFILE)),

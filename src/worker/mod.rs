@@ -1,28 +1,28 @@
-//! A worker's life: start a process, watch it, keep its logs, restart it or give it up.
+//! Workers: start a process, probe it, keep its logs, restart it or give it up.
 //!
-//! [`supervise`] starts the one task that owns a worker. Others hold a [`WorkerHandle`] and see a [`WorkerStatus`]. Nothing here names
-//! a client's HTTP request. This file is the public face and nothing else.
+//! [`supervise`] starts the one task that owns a worker. Other modules hold a [`WorkerHandle`] and read a
+//! [`WorkerStatus`]. Nothing here depends on a client's HTTP request. This file only re-exports.
 //!
-//! Each part uses only what stands before it: the files of this folder; `endpoint/`; `memory/`; `process/`; `diagnosis/`;
-//! `health/`; `handle.rs`; `remote/` and `supervisor/`.
+//! Each part uses only the parts before it: the other files of this folder; `endpoint/`; `memory/`; `process/`;
+//! `diagnosis/`; `health/`; `handle.rs`; `remote/` and `supervisor/`.
 //!
 //! - `bounds.rs`: bounds of waits, queues and buffers that no setting chooses
-//! - `change_signal.rs`: tells those who wait for memory that something has changed
-//! - `demand.rs`: who keeps a worker awake, and what its owner was last told to do
+//! - `change_signal.rs`: wakes loads that wait for memory when something has changed
+//! - `demand.rs`: the guards that keep a worker loaded, and the last order to its owner
 //! - `diagnosis/`: why a process ended: one cause and one hint
 //! - `endpoint/`: one life of a worker as requests see it
-//! - `handle.rs`: what others see of a worker
+//! - `handle.rs`: the public view of a worker
 //! - `health/`: probes, hang detection, progress of a load
 //! - `load_phases.rs`: how long each part of a load took
-//! - `local_errors.rs`: failures that are this machine's, not llama-server's
+//! - `local_errors.rs`: tells failures of this machine from failures of a worker
 //! - `memory/`: the memory that loaded models share
-//! - `plan.rs`: what one worker is, for its whole life
-//! - `process/`: processes: started, ended, and what they leave behind
-//! - `procfs.rs`: `/proc`, and the identity of a process beyond its number
+//! - `plan.rs`: the configuration of one worker
+//! - `process/`: starting and ending processes, and clearing what they leave behind
+//! - `procfs.rs`: reads `/proc`; the identity of a process beyond its id
 //! - `remote/`: the task that owns a remote worker
 //! - `state.rs`: the states of a worker, and which may follow which: pure
 //! - `supervisor/`: the task that owns a worker's process
-//! - `worker_metrics.rs`: what the metrics show of a worker
+//! - `worker_metrics.rs`: the metrics of one worker
 
 pub mod bounds;
 mod change_signal;

@@ -1,4 +1,6 @@
-//! What one worker is: which program serves which model, how it runs, and what it may take.
+//! The configuration of one worker: which program serves which model, with which options, and the memory that it needs.
+//!
+//! The command line is built from it in `process/command.rs`.
 
 use crate::models::ModelKind;
 use crate::settings::options::Engine;
@@ -12,25 +14,25 @@ pub struct Plan {
     pub model: String,
     /// The number of the worker among those of its model.
     pub number: u32,
-    /// What is started.
+    /// The program that is started.
     pub program: Program,
-    /// How it is to run.
+    /// The engine's options.
     pub engine: Engine,
-    /// Environment variables that it inherits.
+    /// Environment variables that the process inherits.
     pub environment: Vec<(String, String)>,
-    /// Where its logs go.
+    /// The folder of its log files.
     pub logs: LogFolder,
-    /// Used in log file names.
+    /// The part of the log file names that tells instances of the service apart.
     pub instance: String,
-    /// Whether it is started at once; else it sleeps until somebody wants it.
+    /// Whether it is started at once; otherwise it sleeps until there is demand.
     pub preload: bool,
-    /// Whether it is never stopped to make room for another.
+    /// Whether it is never evicted for another model.
     pub pinned: bool,
     /// The memory that it needs while it is loaded.
     pub need: Need,
 }
 
-/// What is started for a worker.
+/// The program that is started for a worker.
 #[derive(Debug, Clone)]
 pub enum Program {
     /// llama-server.
@@ -39,22 +41,22 @@ pub enum Program {
         binary: PathBuf,
         /// The model file.
         file: PathBuf,
-        /// What the model is for.
+        /// The kind of the model: chat, embedding or rerank.
         kind: ModelKind,
     },
-    /// Any server that speaks OpenAI's API.
+    /// Any server with an OpenAI-compatible API.
     Command {
-        /// Program and arguments; `{port}` stands for the port on 127.0.0.1 that it is to listen on.
+        /// Program and arguments; `{port}` stands for the port on 127.0.0.1 that it must listen on.
         argv: Vec<String>,
-        /// The path that answers 200 when it can serve.
+        /// The path that responds with 200 when the program can serve.
         health: String,
-        /// The name that it knows the model by, where that differs from the id.
+        /// The program's name for the model, where it differs from the id.
         model: Option<String>,
     },
 }
 
 impl Program {
-    /// What it is called in logs and hints: of a path no more than the file.
+    /// Returns its name for logs and hints: of a path only the file name.
     pub(super) fn name(&self) -> Cow<'_, str> {
         match self {
             Self::LlamaServer { .. } => Cow::Borrowed("llama-server"),
@@ -65,7 +67,7 @@ impl Program {
         }
     }
 
-    /// The name that it knows the model by, where that differs from the id.
+    /// Returns the program's name for the model, where it differs from the id.
     pub(super) fn model(&self) -> Option<&str> {
         match self {
             Self::LlamaServer { .. } => None,
@@ -73,8 +75,8 @@ impl Program {
         }
     }
 
-    /// A hint on llama-server as it is told of this program: it has neither LLAMA_SERVER nor EXTRA_ARGS nor `args`.
-    pub(super) fn told(&self, hint: String) -> String {
+    /// Rewrites a hint about llama-server for this program, which has neither LLAMA_SERVER nor EXTRA_ARGS nor `args`.
+    pub(super) fn adapt_hint(&self, hint: String) -> String {
         match self {
             Self::LlamaServer { .. } => hint,
             Self::Command { .. } => {
@@ -87,12 +89,12 @@ impl Program {
     }
 }
 
-/// How many bytes a worker needs while it is loaded.
+/// The bytes of memory that a worker needs while it is loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
-    /// The configuration says so, and that holds.
+    /// Set in the configuration; it is never replaced by a measurement.
     Configured(u64),
-    /// A guess, which holds until a load has shown what it really takes.
+    /// An estimate, which the first load replaces with the memory that the process really used.
     Estimated(u64),
 }
 
@@ -101,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_command_is_called_by_its_file_and_its_hints_name_no_setting_of_llama_servers() {
+    fn a_command_is_named_after_its_file_and_its_hints_name_no_setting_of_llama_server() {
         let command = |argv: &[&str]| Program::Command {
             argv: argv.iter().map(|word| (*word).to_owned()).collect(),
             health: "/health".to_owned(),
@@ -111,10 +113,10 @@ mod tests {
         assert_eq!(serve.name(), "serve");
         assert_eq!(command(&[]).name(), "the command");
         let hint = "LLAMA_SERVER may not be executed; llama-server does not know --x: check EXTRA_ARGS or `args`";
-        let told = "`command` (serve) may not be executed; serve does not know --x: check `command`";
-        assert_eq!(serve.told(hint.to_owned()), told);
+        let adapted = "`command` (serve) may not be executed; serve does not know --x: check `command`";
+        assert_eq!(serve.adapt_hint(hint.to_owned()), adapted);
         let (binary, file) = (PathBuf::new(), PathBuf::new());
         let llama = Program::LlamaServer { binary, file, kind: ModelKind::Chat };
-        assert_eq!((llama.name().as_ref(), llama.told(hint.to_owned()).as_str()), ("llama-server", hint));
+        assert_eq!((llama.name().as_ref(), llama.adapt_hint(hint.to_owned()).as_str()), ("llama-server", hint));
     }
 }

@@ -1,6 +1,6 @@
-//! What the kernel tells about processes: reading `/proc`, and the identity of a process beyond its number.
+//! Reads `/proc` (see `proc(5)`), and identifies a process beyond its id.
 //!
-//! Owns no process and ends none; [`super::process::leftovers`] and [`super::process::reaper`] do.
+//! It ends no process; [`super::process::leftovers`] and [`super::process::reaper`] do.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -9,28 +9,35 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
-/// One line of `/proc/PID/stat`, as far as anybody here asks.
+/// The fields of `/proc/PID/stat` that are used here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ProcStat {
+    /// The state, for instance `R` or `Z`.
     pub(super) state: char,
+    /// The id of the parent process.
     pub(super) parent: i32,
+    /// The id of the process group.
     pub(super) group: i32,
-    /// Page faults for which storage had to be read; of a process, those of all its threads.
+    /// Page faults that read storage (major faults); for a process, those of all its threads.
     pub(super) faults: u64,
-    /// CPU time, in clock ticks; of a process, that of all its threads.
+    /// CPU time in clock ticks, user and system; for a process, that of all its threads.
     pub(super) computed: u64,
-    /// When it was started, in clock ticks since the machine was.
+    /// Time of its start, in clock ticks since boot.
     pub(super) start: u64,
 }
 
 impl ProcStat {
-    /// `NotFound` when there is no such process.
+    /// Reads the fields of the process with this id.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` when there is no such process, or the error of reading `/proc`.
     pub(super) fn of(pid: i32) -> io::Result<Self> {
         Self::read(&format!("/proc/{pid}/stat"))
     }
 
     fn read(path: &str) -> io::Result<Self> {
-        // Between opening and reading the process may go, and then reading fails in a way of its own.
+        // A process that ends between opening and reading makes the read fail with ESRCH.
         let text = fs::read_to_string(path).map_err(|error| match error.raw_os_error() {
             Some(nix::libc::ESRCH) => io::ErrorKind::NotFound.into(),
             _ => error,
@@ -39,7 +46,7 @@ impl ProcStat {
     }
 
     fn parse(text: &str) -> Option<Self> {
-        // The name before it may hold spaces and brackets.
+        // The process name in brackets may contain spaces and brackets itself, so the last bracket ends it.
         let mut fields = text.rsplit_once(") ")?.1.split_ascii_whitespace();
         let state = fields.next()?.chars().next()?;
         let (parent, group) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
@@ -49,18 +56,22 @@ impl ProcStat {
         Some(Self { state, parent, group, faults, computed: user + system, start })
     }
 
-    /// Whether the process has ended, and only its status is left.
+    /// Returns whether the process has ended and only its exit status is left (a zombie).
     pub(super) fn has_ended(&self) -> bool {
         matches!(self.state, 'Z' | 'X')
     }
 }
 
-/// The processes that can be seen from here.
+/// Returns the ids of all processes in this namespace.
+///
+/// # Errors
+///
+/// The error of reading `/proc`.
 pub(super) fn pids() -> io::Result<Vec<i32>> {
     Ok(fs::read_dir("/proc")?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
 }
 
-/// The threads of a process, and the CPU time of each in clock ticks; none where that cannot be read.
+/// Returns the threads of a process with the CPU time of each in clock ticks; none where they cannot be read.
 pub(super) fn threads(pid: i32) -> Vec<(i32, u64)> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let thread = |entry: fs::DirEntry| {
@@ -70,22 +81,23 @@ pub(super) fn threads(pid: i32) -> Vec<(i32, u64)> {
     tasks.filter_map(thread).collect()
 }
 
-/// Bytes of memory that a process has in RAM, pages of files included. Nothing where that cannot be read.
+/// Returns the resident memory of a process in bytes, pages of files included; `None` where it cannot be read.
 pub(super) fn resident(pid: i32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// Whether a process has a file open whose path begins so. False where that cannot be read.
-pub(super) fn has_open(pid: i32, beginnings: &[&str]) -> bool {
+/// Returns whether a process has a file open whose path begins with one of these prefixes. False where that cannot be
+/// read.
+pub(super) fn has_open(pid: i32, prefixes: &[&str]) -> bool {
     let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     let mut paths = descriptors.filter_map(|entry| fs::read_link(entry.path()).ok());
-    paths.any(|path| path.to_str().is_some_and(|path| beginnings.iter().any(|beginning| path.starts_with(beginning))))
+    paths.any(|path| path.to_str().is_some_and(|path| prefixes.iter().any(|prefix| path.starts_with(prefix))))
 }
 
-/// A variable of the environment with which a process of this user was started. Nothing for a process of somebody else,
-/// and for one that has ended.
+/// Returns a variable of the environment that a process of this user was started with; `None` for a process of another
+/// user, and for a process that has ended.
 pub(super) fn variable(pid: i32, name: &str) -> Option<PathBuf> {
     let folder = format!("/proc/{pid}");
     if fs::metadata(&folder).ok()?.uid() != nix::unistd::geteuid().as_raw() {
@@ -98,47 +110,54 @@ pub(super) fn variable(pid: i32, name: &str) -> Option<PathBuf> {
     Some(PathBuf::from(OsStr::from_bytes(value)))
 }
 
-/// A process that is not mistaken for a later one of the same number, for one of another container, nor for one before
-/// the machine was restarted.
+/// The identity of a process: unlike its id alone, it does not match a later process with the same id, nor a process of
+/// another container or of an earlier boot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ProcessIdentity {
     pub(super) pid: i32,
+    /// Time of its start, in clock ticks since boot.
     pub(super) start: u64,
-    /// Where and since when numbers mean what they mean here.
+    /// The boot and the namespace in which the id is valid, see [`pid_namespace`].
     pid_namespace: String,
 }
 
 impl ProcessIdentity {
-    /// The process that has this number now.
+    /// Returns the identity of the process that has this id now.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` when there is no such process, or the error of reading `/proc`.
     pub(super) fn of(pid: i32) -> io::Result<Self> {
         Ok(Self { pid, start: ProcStat::of(pid)?.start, pid_namespace: pid_namespace()? })
     }
 
-    /// As text, for [`ProcessIdentity::read`].
-    pub(super) fn written(&self) -> String {
+    /// Returns the identity as text, for [`ProcessIdentity::parse`].
+    pub(super) fn to_text(&self) -> String {
         format!("{} {} {}\n", self.pid, self.start, self.pid_namespace)
     }
 
-    /// What was written, unless it is of an earlier life of the machine, or of another container.
-    pub(super) fn read(text: &str) -> Option<Self> {
+    /// Parses [`ProcessIdentity::to_text`]; `None` for an identity of an earlier boot or of another container.
+    pub(super) fn parse(text: &str) -> Option<Self> {
         let mut words = text.trim_ascii_end().splitn(3, ' ');
         let (pid, start) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
-        let realm = words.next()?.to_owned();
-        // A process and its group have a number above 1; 0 and less mean many processes to a signal.
-        (pid > 1 && self::pid_namespace().is_ok_and(|now| now == realm)).then_some(Self {
-            pid,
-            start,
-            pid_namespace: realm,
-        })
+        let pid_namespace = words.next()?.to_owned();
+        // `kill(2)` sends a signal for pid 0 or a negative pid to many processes, so such a number must never get
+        // there.
+        let is_valid = pid > 1 && self::pid_namespace().is_ok_and(|current| current == pid_namespace);
+        is_valid.then_some(Self { pid, start, pid_namespace })
     }
 
-    /// Whether this very process runs.
+    /// Returns whether exactly this process is running.
     pub(super) fn is_running(&self) -> bool {
         ProcStat::of(self.pid).is_ok_and(|stat| stat.start == self.start && !stat.has_ended())
     }
 }
 
-/// The machine's boot id, and the namespace of process ids.
+/// Returns the boot id of the machine and the namespace of process ids: a process id means nothing outside of these.
+///
+/// # Errors
+///
+/// The error of reading `/proc`.
 fn pid_namespace() -> io::Result<String> {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
     Ok(format!("{} {}", boot.trim(), fs::read_link("/proc/self/ns/pid")?.display()))
@@ -149,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_read_behind_the_worst_of_names() {
+    fn a_stat_line_with_brackets_in_the_name_is_parsed() {
         let line =
             "4321 (a) b) (c) S 17 4300 4300 0 -1 4194560 99 0 33 8 50 5 0 0 20 0 1 0 987654 2695168 400 18446744";
         let stat = ProcStat::parse(line).unwrap();
@@ -158,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn what_this_process_does_and_has_open_is_seen() {
+    fn threads_and_open_files_of_this_process_are_found() {
         let own = i32::try_from(std::process::id()).unwrap();
         let file = tempfile::NamedTempFile::new().unwrap();
         let path = file.path().to_str().unwrap();
@@ -170,20 +189,20 @@ mod tests {
     }
 
     #[test]
-    fn this_process_knows_itself_and_no_other() {
+    fn an_identity_matches_only_its_own_process() {
         let own = i32::try_from(std::process::id()).unwrap();
         let identity = ProcessIdentity::of(own).unwrap();
         assert!(identity.is_running());
-        assert_eq!(ProcessIdentity::read(&identity.written()), Some(identity.clone()));
+        assert_eq!(ProcessIdentity::parse(&identity.to_text()), Some(identity.clone()));
         let successor = ProcessIdentity { start: identity.start + 1, ..identity.clone() };
-        assert!(!successor.is_running(), "another process had this number");
+        assert!(!successor.is_running(), "a later process with the same id");
         let (boot, namespace) = identity.pid_namespace.split_once(' ').unwrap();
-        for elsewhere in [format!("00000000-0000-0000-0000-000000000000 {namespace}"), format!("{boot} pid:[1]")] {
-            let note = ProcessIdentity { pid_namespace: elsewhere, ..identity.clone() }.written();
-            assert_eq!(ProcessIdentity::read(&note), None, "{note}");
+        for other in [format!("00000000-0000-0000-0000-000000000000 {namespace}"), format!("{boot} pid:[1]")] {
+            let text = ProcessIdentity { pid_namespace: other, ..identity.clone() }.to_text();
+            assert_eq!(ProcessIdentity::parse(&text), None, "{text}");
         }
-        assert_eq!(ProcessIdentity::read("1 0 x"), None);
-        assert_eq!(ProcessIdentity::read(""), None);
+        assert_eq!(ProcessIdentity::parse("1 0 x"), None);
+        assert_eq!(ProcessIdentity::parse(""), None);
         assert_eq!(ProcStat::of(i32::MAX).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }

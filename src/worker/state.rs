@@ -1,12 +1,14 @@
-//! The states of a worker and which may follow which: pure, so that a table can test it.
+//! The state machine of a worker: its states, its events, and the state after each event.
+//!
+//! It is pure, so that a table can test it; `supervisor/` and `remote/` apply it.
 
 use serde::Serialize;
 use std::fmt;
 
-/// Defines [`WorkerState`] from one row for each state: its variant and its name in JSON and metrics.
+/// Defines [`WorkerState`] from one row for each state: the variant and its name in JSON and metrics.
 macro_rules! states {
     ($($(#[$doc:meta])+ $variant:ident = $name:literal,)+) => {
-        /// Where a worker stands.
+        /// The state of a worker.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
         pub enum WorkerState {
             $($(#[$doc])+ #[serde(rename = $name)] $variant,)+
@@ -16,7 +18,7 @@ macro_rules! states {
             /// All states, in the order of a life.
             pub const ALL: [Self; [$($name),+].len()] = [$(Self::$variant),+];
 
-            /// The name in JSON and metrics.
+            /// Returns the name in JSON and metrics.
             pub fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$variant => $name,)+
@@ -27,57 +29,58 @@ macro_rules! states {
 }
 
 states! {
-    /// No process, and none is wanted at present.
+    /// There is no process, and none is needed.
     Stopped = "stopped",
-    /// It is being started, and does not answer yet.
+    /// The process is being started and does not respond to probes yet.
     Starting = "starting",
-    /// It answers that it is loading its model.
+    /// The process responds that it is loading its model.
     Loading = "loading",
-    /// It serves.
+    /// The worker can serve requests.
     Ready = "ready",
-    /// It fails its probes.
+    /// The worker fails its probes.
     Unhealthy = "unhealthy",
-    /// It has ended; the next start comes after a pause.
+    /// The process has ended; the next start follows after the backoff.
     Backoff = "backoff",
-    /// It has ended too often; it is not started again unless somebody asks for just that.
+    /// The restart budget is spent, or a restart cannot help; only an explicit wake starts the worker again.
     Failed = "failed",
-    /// It is being stopped, or finishes what it serves before that.
+    /// The worker finishes its requests in flight, or its process is being stopped.
     Draining = "draining",
 }
 
-/// What happens to a worker.
+/// An event in the life of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WorkerEvent {
-    /// A start has begun; the process follows.
+    /// A start has begun; there is no process yet.
     StartBegun,
-    /// A probe was answered: still loading.
+    /// The response to a probe was: still loading.
     AnswersLoading,
-    /// A probe was answered: ready.
+    /// The response to a probe was: ready.
     AnswersReady,
-    /// Probes were not answered well: too many in a row, or one of a remote worker.
+    /// Probes failed: too many in a row of a local worker, or one of a remote worker.
     ProbesFailed,
     /// The process has ended or could not be started, and may be started again.
     Ended,
-    /// The process has ended, and the restart budget is spent.
+    /// The process has ended or could not be started, and is not started again: the restart budget is spent, or a
+    /// restart cannot help.
     BudgetSpent,
-    /// Somebody wants it stopped.
+    /// The worker is to be stopped.
     StopAsked,
     /// The process is gone after [`WorkerEvent::StopAsked`].
     Stopped,
 }
 
 impl WorkerState {
-    /// Whether the process of this state has been ready at least once.
+    /// Returns whether the process in this state has been ready at least once.
     pub(super) fn has_served(self) -> bool {
         matches!(self, Self::Ready | Self::Unhealthy | Self::Draining)
     }
 
-    /// The state after an event; `None` when the event means nothing in this state.
+    /// Returns the state after an event; `None` when the event is ignored in this state.
     pub fn after(self, event: WorkerEvent) -> Option<Self> {
         use WorkerEvent as E;
         match (self, event) {
             (Self::Stopped | Self::Backoff | Self::Failed, E::StartBegun) => Some(Self::Starting),
-            // A remote worker may load again whenever it likes.
+            // A remote worker may load its model again at any time, for instance after its own restart.
             (Self::Starting | Self::Ready | Self::Unhealthy, E::AnswersLoading) => Some(Self::Loading),
             (Self::Starting | Self::Loading | Self::Unhealthy, E::AnswersReady) => Some(Self::Ready),
             (Self::Starting | Self::Loading | Self::Ready, E::ProbesFailed) => Some(Self::Unhealthy),
@@ -117,9 +120,9 @@ mod tests {
     ];
 
     #[test]
-    fn the_table_of_transitions() {
+    fn every_state_and_event_leads_to_the_state_in_the_table() {
         use WorkerState as S;
-        // One row a state: what each event of EVENTS, in order, leads to.
+        // One row per state: the state after each event of EVENTS, in their order.
         let none = None;
         let table: [(S, [Option<S>; 8]); 8] = [
             (
@@ -194,7 +197,9 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn only_ready_serves_and_one_that_failed_only_starts_anew(steps in proptest::collection::vec(0usize..EVENTS.len(), 0..200)) {
+        fn a_worker_is_ready_only_after_a_good_probe_and_leaves_failed_only_by_a_start(
+            steps in proptest::collection::vec(0usize..EVENTS.len(), 0..200),
+        ) {
             let mut state = WorkerState::Stopped;
             for step in steps {
                 if let Some(next) = state.after(EVENTS[step]) {

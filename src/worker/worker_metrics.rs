@@ -1,5 +1,7 @@
-//! What the metrics show of one worker, as long as it is one of those that are served: a worker that a reload puts in its
-//! place is shown under the same name while this one still finishes its requests.
+//! The metrics of one worker, from its registration until it is unregistered.
+//!
+//! A reload may start a successor with the same labels while the old worker still finishes its requests. From then on
+//! only the successor may change the metrics.
 
 use super::load_phases::{self, LoadTimes};
 use super::state::WorkerState;
@@ -7,44 +9,44 @@ use crate::telemetry::metrics::{Metrics, ModelLabels, PhaseLabels, StateLabels, 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// What is shown of one worker.
+/// The metrics of one worker.
 pub(super) struct WorkerMetrics {
     metrics: Arc<Metrics>,
     labels: WorkerLabels,
-    /// The state that is shown; none once it has been taken down.
-    shown: Mutex<Option<WorkerState>>,
+    /// The state in the metrics; `None` once the worker is unregistered.
+    registered: Mutex<Option<WorkerState>>,
 }
 
 impl WorkerMetrics {
-    /// Shows a worker of this model in this state.
+    /// Adds a worker of this model in this state to the metrics.
     pub(super) fn register(metrics: Arc<Metrics>, model: String, worker: u32, state: WorkerState) -> Arc<Self> {
         let labels = WorkerLabels { model, worker };
-        let board = Self { metrics, labels, shown: Mutex::new(Some(state)) };
-        // There from the start: from nothing to one is no increase.
-        drop(board.metrics.worker_restarts.get_or_create(&board.labels));
-        board.count_ready(i64::from(state == WorkerState::Ready));
-        board.set(state);
-        Arc::new(board)
+        let this = Self { metrics, labels, registered: Mutex::new(Some(state)) };
+        // Created with 0: Prometheus' `increase` does not count the step from no sample to 1.
+        drop(this.metrics.worker_restarts.get_or_create(&this.labels));
+        this.add_ready(i64::from(state == WorkerState::Ready));
+        this.write_state(state);
+        Arc::new(this)
     }
 
-    /// It is in this state now.
+    /// Sets the state of the worker.
     pub(super) fn set_state(&self, state: WorkerState) {
-        let mut shown = self.lock();
-        if let Some(before) = shown.as_mut() {
-            let before = std::mem::replace(before, state);
-            self.count_ready(i64::from(state == WorkerState::Ready) - i64::from(before == WorkerState::Ready));
-            self.set(state);
+        let mut registered = self.lock();
+        if let Some(current) = registered.as_mut() {
+            let before = std::mem::replace(current, state);
+            self.add_ready(i64::from(state == WorkerState::Ready) - i64::from(before == WorkerState::Ready));
+            self.write_state(state);
         }
     }
 
-    /// It has been started again.
+    /// Counts one restart.
     pub(super) fn count_restart(&self) {
         if self.lock().is_some() {
             self.metrics.worker_restarts.get_or_create(&self.labels).inc();
         }
     }
 
-    /// It counts for so many bytes when it is loaded.
+    /// Sets the bytes of memory that the model counts for while it is loaded.
     pub(super) fn set_need(&self, need: u64) {
         if self.lock().is_some() {
             let labels = ModelLabels { model: self.labels.model.clone() };
@@ -52,10 +54,10 @@ impl WorkerMetrics {
         }
     }
 
-    /// Its load took so long, and the read ahead of it, if there was one.
+    /// Sets the times of the last load, and of the prefetch before it, if there was one.
     pub(super) fn record_load(&self, times: &LoadTimes, prefetch: Option<Duration>) {
-        let shown = self.lock();
-        if shown.is_none() {
+        let registered = self.lock();
+        if registered.is_none() {
             return;
         }
         let model = &self.labels.model;
@@ -69,22 +71,22 @@ impl WorkerMetrics {
             let labels = PhaseLabels { model: model.clone(), phase };
             match time {
                 Some(time) => _ = self.metrics.load_phase_seconds.get_or_create(&labels).set(time.as_secs_f64()),
-                // That of the load before says nothing about this one.
+                // The time of an earlier load must not be read as a part of this one.
                 None => _ = self.metrics.load_phase_seconds.remove(&labels),
             }
         }
     }
 
-    /// Nothing is shown of it from now on.
+    /// Removes the worker from the metrics. Later calls of other methods do nothing.
     pub(super) fn unregister(&self) {
-        let mut shown = self.lock();
-        let Some(before) = shown.take() else { return };
-        self.count_ready(-i64::from(before == WorkerState::Ready));
+        let mut registered = self.lock();
+        let Some(before) = registered.take() else { return };
+        self.add_ready(-i64::from(before == WorkerState::Ready));
         self.metrics.worker_restarts.remove(&self.labels);
         for state in WorkerState::ALL {
-            self.metrics.worker_state.remove(&self.of_state(state));
+            self.metrics.worker_state.remove(&self.state_labels(state));
         }
-        // Those of the model's last load, which was that of a worker like this.
+        // These have no worker label: they describe the last load of the model.
         let model = &self.labels.model;
         self.metrics.load_seconds.remove(&ModelLabels { model: model.clone() });
         self.metrics.model_memory.remove(&ModelLabels { model: model.clone() });
@@ -93,22 +95,22 @@ impl WorkerMetrics {
         }
     }
 
-    fn set(&self, now: WorkerState) {
+    fn write_state(&self, current: WorkerState) {
         for state in WorkerState::ALL {
-            self.metrics.worker_state.get_or_create(&self.of_state(state)).set(i64::from(state == now));
+            self.metrics.worker_state.get_or_create(&self.state_labels(state)).set(i64::from(state == current));
         }
     }
 
-    fn count_ready(&self, more: i64) {
-        self.metrics.workers_ready.get_or_create(&ModelLabels { model: self.labels.model.clone() }).inc_by(more);
+    fn add_ready(&self, change: i64) {
+        self.metrics.workers_ready.get_or_create(&ModelLabels { model: self.labels.model.clone() }).inc_by(change);
     }
 
-    fn of_state(&self, state: WorkerState) -> StateLabels {
+    fn state_labels(&self, state: WorkerState) -> StateLabels {
         StateLabels { model: self.labels.model.clone(), worker: self.labels.worker, state: state.as_str() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<WorkerState>> {
-        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+        self.registered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -118,16 +120,16 @@ mod tests {
     use crate::telemetry::metrics::TextFormat;
 
     #[test]
-    fn one_that_was_taken_down_changes_nothing_of_what_is_shown_of_its_successor() {
+    fn an_unregistered_worker_does_not_change_the_metrics_of_its_successor() {
         let metrics = Arc::new(Metrics::new("test"));
-        let shows = |line: &str| metrics.text(TextFormat::Prometheus).contains(line);
-        let put_up = || WorkerMetrics::register(Arc::clone(&metrics), "m".to_owned(), 1, WorkerState::Stopped);
-        let old = put_up();
+        let contains = |line: &str| metrics.text(TextFormat::Prometheus).contains(line);
+        let register = || WorkerMetrics::register(Arc::clone(&metrics), "m".to_owned(), 1, WorkerState::Stopped);
+        let old = register();
         old.set_state(WorkerState::Ready);
-        assert!(shows("llamagate_workers_ready{model=\"m\"} 1\n"));
+        assert!(contains("llamagate_workers_ready{model=\"m\"} 1\n"));
         old.unregister();
-        assert!(shows("llamagate_workers_ready{model=\"m\"} 0\n") && !shows("llamagate_worker_state{"));
-        let new = put_up();
+        assert!(contains("llamagate_workers_ready{model=\"m\"} 0\n") && !contains("llamagate_worker_state{"));
+        let new = register();
         new.set_state(WorkerState::Ready);
         new.count_restart();
         old.set_state(WorkerState::Stopped);
@@ -136,9 +138,9 @@ mod tests {
         new.record_load(&LoadTimes { load: secs(2), start: None, weights: secs(2), warm_up: None }, None);
         old.record_load(&LoadTimes { load: secs(9), start: None, weights: secs(9), warm_up: None }, Some(secs(9)));
         old.unregister();
-        assert!(shows("llamagate_model_load_seconds{model=\"m\"} 2.0\n") && !shows("phase=\"prefetch\""));
-        assert!(shows("llamagate_workers_ready{model=\"m\"} 1\n"));
-        assert!(shows("llamagate_worker_state{model=\"m\",worker=\"1\",state=\"ready\"} 1\n"));
-        assert!(shows("llamagate_worker_restarts_total{model=\"m\",worker=\"1\"} 1\n"));
+        assert!(contains("llamagate_model_load_seconds{model=\"m\"} 2.0\n") && !contains("phase=\"prefetch\""));
+        assert!(contains("llamagate_workers_ready{model=\"m\"} 1\n"));
+        assert!(contains("llamagate_worker_state{model=\"m\",worker=\"1\",state=\"ready\"} 1\n"));
+        assert!(contains("llamagate_worker_restarts_total{model=\"m\",worker=\"1\"} 1\n"));
     }
 }

@@ -97,7 +97,7 @@ fn a_shortage_of_descriptors_is_not_taken_for_a_silent_llama_server() {
         assert_eq!(answer.json()["error"]["code"], "backend_unavailable", "the request does not wait in the queue");
     }
     let count = |words: &str| gateway.output().matches(words).count();
-    eventually("a probe has failed for lack of descriptors", READY, || count("could not be asked how it is") > 0);
+    eventually("a probe has failed for lack of descriptors", READY, || count("could not be probed") > 0);
     assert_eq!(ask(&mut watcher, &health).json()["models"][0]["state"], "ready");
     limit_open_files(gateway.pid(), soft);
     assert_eq!(ask(&mut client, &request).status(), 200);

@@ -82,7 +82,7 @@ fn run_with_shm(pages: u32) -> Option<String> {
 
 #[test]
 fn the_service_starts_and_serves_with_a_full_shared_memory() {
-    let no_note = "there is no note of this llama-server";
+    let no_note = "no file holds the pid of this llama-server";
     let Some(output) = run_with_shm(1) else { return };
     assert!(!output.contains(no_note), "the runtime directory is in the temporary folder, with its note\n{output}");
     let output = run_with_shm(2).unwrap();

@@ -1,44 +1,44 @@
-//! What the threads of a llama-server have computed: their CPU time, and whether a GPU may be computing instead.
+//! The CPU time that the threads of a llama-server have used, and whether a GPU may be computing instead.
 //!
-//! It counts the whole process group, for llama-server may be the child of a script. What that says about a hang is
-//! [`super::hang`]'s.
+//! It counts the whole process group, because llama-server may be the child of a script. [`super::hang`] decides what
+//! that means for a hang.
 
 use crate::worker::procfs::{self, ProcStat};
 use nix::unistd::{SysconfVar, sysconf};
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// A thread that uses the CPU for one part in so many of the time does more than housekeeping.
-const PART_THAT_SHOWS: f64 = 20.0;
+/// The smallest share of the time that counts as computing, as a divisor: 1/20. Less is housekeeping.
+const LEAST_BUSY_SHARE: f64 = 20.0;
 
-/// What a process has open while it uses a GPU. `dxg` is that of Windows' Linux.
-const GPUS: [&str; 4] = ["/dev/nvidia", "/dev/dri/", "/dev/kfd", "/dev/dxg"];
+/// Device files that a process has open while it uses a GPU. `dxg` is the GPU in the Windows Subsystem for Linux.
+const GPU_DEVICES: [&str; 4] = ["/dev/nvidia", "/dev/dri/", "/dev/kfd", "/dev/dxg"];
 
 /// The threads of a process group at one moment.
 #[derive(Debug)]
 pub(crate) struct ThreadTimes {
-    /// CPU time of each, in clock ticks.
+    /// CPU time of each thread, in clock ticks.
     times: HashMap<i32, u64>,
-    /// A process of the group has a GPU open.
+    /// Whether a process of the group has a GPU open.
     has_gpu: bool,
 }
 
 impl ThreadTimes {
-    /// Those of this process group; nothing where they cannot be read.
+    /// Reads the threads of a process group; `None` where they cannot be read.
     pub(crate) fn of_group(group: i32) -> Option<Self> {
         let is_member = |pid: &i32| ProcStat::of(*pid).is_ok_and(|stat| stat.group == group && !stat.has_ended());
         let members: Vec<i32> = procfs::pids().ok()?.into_iter().filter(is_member).collect();
         let times: HashMap<i32, u64> = members.iter().flat_map(|pid| procfs::threads(*pid)).collect();
-        let has_gpu = members.iter().any(|pid| procfs::has_open(*pid, &GPUS));
+        let has_gpu = members.iter().any(|pid| procfs::has_open(*pid, &GPU_DEVICES));
         (!times.is_empty()).then_some(Self { times, has_gpu })
     }
 
-    /// How long they have computed in this time, if they have for a part of it that shows. One busy thread is enough
-    /// where no GPU is in use; one that uses a GPU may only be waiting for it busily, so there it takes two, and about
-    /// as much of each.
+    /// Returns the CPU time that the threads used in the `time` since `before`, if that is more than housekeeping.
+    /// Without a GPU one busy thread is enough. With a GPU one thread may only wait for it in a busy loop, so two
+    /// threads must have used about the same time.
     pub(crate) fn computed_since(&self, before: &Self, time: Duration) -> Option<Duration> {
         let ticks_per_second = sysconf(SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100) as f64;
-        // A thread that is new since then has used all its time since then.
+        // A new thread has used all its time since `before`.
         let used = |(thread, time): (&i32, &u64)| time.saturating_sub(before.times.get(thread).copied().unwrap_or(0));
         let mut used: Vec<u64> = self.times.iter().map(used).collect();
         used.sort_unstable_by(|a, b| b.cmp(a));
@@ -48,13 +48,13 @@ impl ThreadTimes {
             _ => return None,
         };
         let computed = Duration::from_secs_f64(ticks as f64 / ticks_per_second);
-        (computed >= time.div_f64(PART_THAT_SHOWS)).then_some(computed)
+        (computed >= time.div_f64(LEAST_BUSY_SHARE)).then_some(computed)
     }
 }
 
 #[cfg(test)]
 impl ThreadTimes {
-    /// Threads that have used so many clock ticks each.
+    /// Returns threads that have used these clock ticks.
     pub(crate) fn stub(times: &[u64], has_gpu: bool) -> Self {
         Self { times: times.iter().enumerate().map(|(id, time)| (id as i32, *time)).collect(), has_gpu }
     }
@@ -67,7 +67,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn one_thread_computes_without_a_gpu_and_two_with_one() {
+    fn one_busy_thread_counts_without_a_gpu_and_two_count_with_one() {
         let computed = |before: &[u64], now: &[u64], has_gpu| {
             ThreadTimes::stub(now, has_gpu).computed_since(&ThreadTimes::stub(before, has_gpu), 10 * SECOND)
         };

@@ -1,4 +1,4 @@
-//! Whether a load moves. `LOAD_TIMEOUT` counts only the time without any sign of that.
+//! The progress of a load. `LOAD_TIMEOUT` counts only the time without any sign of progress.
 
 use crate::pause_clock::ActiveInstant;
 use crate::telemetry::files::LogTail;
@@ -9,46 +9,45 @@ use std::fs;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// What a process that loads has done so far. Each number only says something when it grows, and 0 stands for one that
-/// cannot be read here.
+/// Signs of progress of a process that loads. Only growth of a number counts; a number that cannot be read is 0.
 ///
-/// No single one is enough. Weights that go to a GPU through a buffer leave memory as it is and are read; weights in
-/// mapped memory are not read, they cause page faults; weights that are cached cause neither, but become resident.
+/// No single sign is enough. Weights that are copied to a GPU through a buffer are read, but do not add memory. Mapped
+/// weights are not read, but cause page faults. Weights in the page cache cause neither, but become resident.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct LoadSigns {
-    /// Bytes of output, lines about our own probes left out. Not lines: progress dots are one long line.
-    said: u64,
-    /// Pages of memory in RAM.
+    /// Bytes of output without the lines about our own probes. Not a number of lines: progress dots are one long line.
+    output: u64,
+    /// Resident memory, in pages.
     resident: u64,
     /// Bytes read, from files and from storage.
     read: u64,
-    /// Page faults for which storage had to be read.
+    /// Page faults that read storage (major faults).
     faults: u64,
 }
 
 impl LoadSigns {
-    /// Of the process with this id, whose output is in `tail`.
+    /// Reads the signs of the process with this id, whose output is in `tail`.
     pub(crate) fn of(pid: i32, tail: &Mutex<LogTail>) -> Self {
         let file = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
         Self {
-            said: tail.lock().unwrap_or_else(PoisonError::into_inner).heard(),
+            output: tail.lock().unwrap_or_else(PoisonError::into_inner).heard(),
             resident: resident(&file("statm")).unwrap_or(0),
             read: read(&file("io")),
             faults: ProcStat::of(pid).map_or(0, |stat| stat.faults),
         }
     }
 
-    /// Whether these show that something was done since `before`. Answering a probe is not enough.
+    /// Returns whether there was progress since `before`, more than what answering a probe causes.
     fn show_progress_since(&self, before: &Self) -> bool {
-        self.said > before.said
+        self.output > before.output
             || self.resident > before.resident
             || self.read >= before.read.saturating_add(LOAD_SIGN_READ)
             || self.faults >= before.faults.saturating_add(LOAD_SIGN_FAULTS)
     }
 
-    fn most(self, other: Self) -> Self {
+    fn max(self, other: Self) -> Self {
         Self {
-            said: self.said.max(other.said),
+            output: self.output.max(other.output),
             resident: self.resident.max(other.resident),
             read: self.read.max(other.read),
             faults: self.faults.max(other.faults),
@@ -56,26 +55,26 @@ impl LoadSigns {
     }
 }
 
-/// Whether a line of llama-server's log only says that it was asked something, as many builds do each time. That is no
-/// progress of a load: our own probes ask.
+/// Returns whether a line of llama-server's log is only about a request. Many builds log each request, and our own
+/// probes are requests, so such a line is no progress of a load.
 pub(crate) fn is_about_a_request(line: &[u8]) -> bool {
-    // Progress dots may stand before it, on the same line.
+    // Progress dots may come before the text, on the same line.
     let dots = line.iter().take_while(|byte| **byte == b'.').count();
     let text = &line[dots..line.len().min(dots + LOOKED_AT)];
     ABOUT_A_REQUEST.iter().any(|words| memmem::find(text, words).is_some())
 }
 
-/// What such a line says, and within how many bytes.
+/// The texts that mark such a line, and the number of bytes in which they are searched for.
 const ABOUT_A_REQUEST: [&[u8]; 2] = [b"log_server_r", b"request: GET /"];
 const LOOKED_AT: usize = 128;
 
-/// The second field of `/proc/PID/statm`.
+/// Returns the resident pages: the second field of `/proc/PID/statm`.
 fn resident(statm: &str) -> Option<u64> {
     statm.split(' ').nth(1)?.parse().ok()
 }
 
-/// What `/proc/PID/io` says was read: by calls (`rchar`), and from storage, be it by calls or by page faults
-/// (`read_bytes`). The sum grows when either does.
+/// Returns the bytes read according to `/proc/PID/io`: by system calls (`rchar`) plus from storage, by calls or page
+/// faults (`read_bytes`). Bytes may count twice; only growth matters.
 fn read(io: &str) -> u64 {
     let numbers = io.lines().filter_map(|line| {
         let (name, number) = line.split_once(": ")?;
@@ -84,21 +83,24 @@ fn read(io: &str) -> u64 {
     numbers.fold(0, u64::saturating_add)
 }
 
-/// The silence of a load.
+/// Measures how long a load has made no progress.
 pub(crate) struct LoadProgress {
+    /// When it last made progress.
     since: ActiveInstant,
-    most: LoadSigns,
+    /// The largest numbers so far: memory that is freed and taken again is no progress.
+    peak: LoadSigns,
 }
 
 impl LoadProgress {
+    /// Returns the progress of a load that begins at `now`.
     pub(crate) fn new(now: ActiveInstant) -> Self {
-        Self { since: now, most: LoadSigns::default() }
+        Self { since: now, peak: LoadSigns::default() }
     }
 
-    /// Takes the signs of this moment. For how long there has been nothing new.
+    /// Records the signs of this moment, and returns for how long there has been no progress.
     pub(crate) fn stalled_for(&mut self, signs: LoadSigns, now: ActiveInstant) -> Duration {
-        if signs.show_progress_since(&self.most) {
-            *self = Self { since: now, most: signs.most(self.most) };
+        if signs.show_progress_since(&self.peak) {
+            *self = Self { since: now, peak: signs.max(self.peak) };
         }
         now - self.since
     }
@@ -114,38 +116,38 @@ mod tests {
     fn each_sign_alone_is_progress_and_a_trickle_adds_up() {
         let start = ActiveInstant::now();
         let mut progress = LoadProgress::new(start);
-        let mut look = |at: u32, signs| progress.stalled_for(signs, start + at * SECOND);
-        let mut signs = LoadSigns { said: 1, resident: 100, read: LOAD_SIGN_READ, faults: LOAD_SIGN_FAULTS };
-        assert_eq!(look(10, signs), Duration::ZERO);
-        assert_eq!(look(20, signs), 10 * SECOND, "nothing is new");
-        signs.said += 1;
-        assert_eq!(look(30, signs), Duration::ZERO, "it said something");
+        let mut sample = |at: u32, signs| progress.stalled_for(signs, start + at * SECOND);
+        let mut signs = LoadSigns { output: 1, resident: 100, read: LOAD_SIGN_READ, faults: LOAD_SIGN_FAULTS };
+        assert_eq!(sample(10, signs), Duration::ZERO);
+        assert_eq!(sample(20, signs), 10 * SECOND, "nothing is new");
+        signs.output += 1;
+        assert_eq!(sample(30, signs), Duration::ZERO, "it wrote output");
         signs.resident += 1;
-        assert_eq!(look(40, signs), Duration::ZERO, "it took memory");
+        assert_eq!(sample(40, signs), Duration::ZERO, "it took memory");
         signs.read += LOAD_SIGN_READ;
-        assert_eq!(look(50, signs), Duration::ZERO, "it read");
+        assert_eq!(sample(50, signs), Duration::ZERO, "it read");
         signs.faults += LOAD_SIGN_FAULTS;
-        assert_eq!(look(60, signs), Duration::ZERO, "it touched mapped memory");
+        assert_eq!(sample(60, signs), Duration::ZERO, "it touched mapped memory");
         signs.read += LOAD_SIGN_READ - 1;
         signs.faults += LOAD_SIGN_FAULTS - 1;
-        assert_eq!(look(70, signs), 10 * SECOND, "that much it does to answer a probe");
+        assert_eq!(sample(70, signs), 10 * SECOND, "answering a probe causes that much");
         signs.read += 1;
-        assert_eq!(look(80, signs), Duration::ZERO, "slowly, but it reads");
+        assert_eq!(sample(80, signs), Duration::ZERO, "slowly, but it reads");
     }
 
     #[test]
     fn memory_that_comes_and_goes_is_no_progress() {
         let start = ActiveInstant::now();
         let mut progress = LoadProgress::new(start);
-        let mut look = |at: u32, resident, said| {
-            progress.stalled_for(LoadSigns { resident, said, ..LoadSigns::default() }, start + at * SECOND)
+        let mut sample = |at: u32, resident, output| {
+            progress.stalled_for(LoadSigns { resident, output, ..LoadSigns::default() }, start + at * SECOND)
         };
-        assert_eq!(look(1, 100, 0), Duration::ZERO);
-        assert_eq!(look(2, 50, 0), SECOND);
-        assert_eq!(look(3, 100, 0), 2 * SECOND);
-        assert_eq!(look(4, 50, 1), Duration::ZERO);
-        assert_eq!(look(5, 100, 1), SECOND, "the most that there was counts");
-        assert_eq!(look(6, 0, 0), 2 * SECOND, "what can no longer be read is no progress either");
+        assert_eq!(sample(1, 100, 0), Duration::ZERO);
+        assert_eq!(sample(2, 50, 0), SECOND);
+        assert_eq!(sample(3, 100, 0), 2 * SECOND);
+        assert_eq!(sample(4, 50, 1), Duration::ZERO);
+        assert_eq!(sample(5, 100, 1), SECOND, "the peak counts");
+        assert_eq!(sample(6, 0, 0), 2 * SECOND, "a number that can no longer be read is no progress");
     }
 
     #[test]
@@ -165,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernels_files_are_read() {
+    fn statm_and_io_files_are_parsed() {
         assert_eq!(resident("28341 6210 4021 1 0 12000 0\n"), Some(6210));
         assert_eq!(resident(""), None);
         let io = "rchar: 98362432\nwchar: 700\nsyscr: 12\nsyscw: 3\nread_bytes: 4096\nwrite_bytes: 9\n";

@@ -1,9 +1,9 @@
-//! How a running llama-server is: probes, hang detection, and the progress of a load.
+//! The health of a running llama-server: probes, hang detection, and the progress of a load.
 //!
 //! - `cpu_time.rs`: the CPU time that the threads of a process group have used
-//! - `hang.rs`: whether a llama-server that works makes progress
-//! - `load_progress.rs`: whether a load makes progress
-//! - `probe.rs`: probes, and how long a llama-server may stay silent
+//! - `hang.rs`: detects a llama-server that processes requests without progress
+//! - `load_progress.rs`: detects a load without progress
+//! - `probe.rs`: probes, and how long a llama-server may fail them
 
 pub(super) mod cpu_time;
 pub(super) mod hang;

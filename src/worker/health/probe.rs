@@ -1,5 +1,5 @@
-//! Probes: what a llama-server says about itself, whether it is ours at all, and how long it may say nothing.
-//! What its counters mean is `hang.rs`'s.
+//! Probes of a llama-server: requests for its health, the check that it is the process that was started, and how long
+//! it may fail its probes. The counters of a probe are interpreted in `hang.rs`.
 
 use super::hang::HangSample;
 use crate::dial::Trust;
@@ -19,23 +19,23 @@ use nix::errno::Errno;
 use std::io;
 use std::time::Duration;
 
-/// The path on which llama-server says how it is.
+/// The health path of llama-server.
 pub(crate) const LLAMA_HEALTH: &str = "/health";
 
 /// The outcome of one probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Probe {
-    /// Nobody answered, or not in time, or not well.
+    /// There was no response in time, or a bad one.
     Silent,
-    /// Nobody listens on its port.
+    /// The connection was refused: no process listens on the port.
     Refused,
-    /// It was not asked, for want of something on this machine; that says nothing about it.
-    Unasked(Errno),
+    /// The probe was not sent, because this machine was short of something. That says nothing about the process.
+    NotSent(Errno),
     /// It is loading its model.
     Loading,
     /// It can serve.
     Ready,
-    /// Somebody answered who does not know our key: another server has the port.
+    /// Another server has the port: it does not use our key.
     Stranger,
 }
 
@@ -43,29 +43,38 @@ pub(crate) enum Probe {
 #[derive(Clone)]
 pub(crate) struct Prober {
     client: HttpClient,
-    /// Longest wait for one response, the connection and the part of the body that is read included.
+    /// Timeout of one response, the connection and the part of the body that is read included.
     timeout: Duration,
 }
 
 impl Prober {
-    /// Creates a prober of workers on this machine, to which there is no TLS.
+    /// Creates a prober of workers on this machine, without TLS.
+    ///
+    /// # Errors
+    ///
+    /// The HTTP client cannot be built.
     pub(crate) fn local() -> io::Result<Self> {
         Self::new(&Trust::None, PROBE_TIMEOUT, PROBE_TIMEOUT, true)
     }
 
-    /// Creates a prober of remote workers. A redirect says that the backend is elsewhere, so none is followed.
+    /// Creates a prober of remote workers. It follows no redirect, because a redirect means that the backend is
+    /// elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// The HTTP client cannot be built, for instance because the certificates cannot be read.
     pub(crate) fn remote(trust: &Trust, connect_timeout: Duration) -> io::Result<Self> {
         Self::new(trust, connect_timeout, REMOTE_PROBE_TIMEOUT, false)
     }
 
     fn new(trust: &Trust, connect_timeout: Duration, timeout: Duration, follow_redirects: bool) -> io::Result<Self> {
-        // Each probe opens a connection: whether that works is a part of the question, and a kept connection would meet
-        // llama-server's own keep-alive limit.
+        // Each probe opens a connection: that connecting works is a part of the check, and a kept connection would
+        // reach llama-server's own keep-alive limit.
         let options = ClientOptions { connect_timeout, keep_idle: None, follow_redirects };
         Ok(Self { client: HttpClient::new(trust, &options)?, timeout })
     }
 
-    /// Sends one request, with this key if there is one.
+    /// Sends one GET request, with this `Authorization` header if there is one.
     ///
     /// # Errors
     ///
@@ -79,7 +88,8 @@ impl Prober {
         self.client.send(request, self.timeout).await
     }
 
-    /// Asks for this path, which needs no key. llama-server answers `/health` from the first moment on.
+    /// Probes this path, which needs no key. llama-server answers `/health` as soon as it listens, with 503 while it
+    /// loads.
     pub(crate) async fn probe(&self, endpoint: &Endpoint, path: &str) -> Probe {
         let Some(uri) = uri(endpoint, path) else { return Probe::Silent };
         match self.get(uri, None).await.map(|response| response.status()) {
@@ -90,9 +100,8 @@ impl Prober {
         }
     }
 
-    /// Asks the same of a llama-server that says it is ready for the first time, and makes sure that it is the one we
-    /// started: it must take our key and must refuse a request without one. A server that took the port before ours
-    /// did knows no key, or another one.
+    /// Probes a llama-server that has not been ready yet. Before it counts as ready, it must accept our key and refuse
+    /// a request without one. A foreign server that took the port first uses no key, or another one.
     pub(crate) async fn first_probe(&self, endpoint: &Endpoint) -> Probe {
         match self.probe(endpoint, LLAMA_HEALTH).await {
             Probe::Ready => {}
@@ -112,67 +121,69 @@ impl Prober {
         }
     }
 
-    /// Asks what it is doing; nothing when it does not answer. One that cannot be asked, for want of something on this
-    /// machine or because it shows no metrics, counts as doing nothing.
+    /// Reads the counters of llama-server; `None` when it does not respond. If this machine is short of something, or
+    /// the server has no metrics, it counts as idle, so that it is not taken for hung.
     pub(crate) async fn hang_sample(&self, endpoint: &Endpoint) -> Option<HangSample> {
-        const NOTHING: HangSample = HangSample { taken: 0, work: 0 };
+        const IDLE: HangSample = HangSample { requests: 0, work: 0 };
         let mut text = Vec::new();
         let outcome = match self.get(uri(endpoint, "/metrics")?, endpoint.target.authorization.as_ref()).await {
             Ok(response) if response.status() == StatusCode::OK => {
                 response.read_start(METRICS_BODY_SIZE, &mut text).await
             }
-            Ok(_) => return Some(NOTHING),
+            Ok(_) => return Some(IDLE),
             Err(error) => Err(error),
         };
         match outcome {
-            Ok(()) => Some(HangSample::read(&String::from_utf8_lossy(&text)).unwrap_or(NOTHING)),
-            Err(error) => shortage(&error).map(|_| NOTHING),
+            Ok(()) => Some(HangSample::read(&String::from_utf8_lossy(&text)).unwrap_or(IDLE)),
+            Err(error) => shortage(&error).map(|_| IDLE),
         }
     }
 }
 
-/// Returns the URI of a path at this endpoint; `None` if it is no path.
+/// Returns the URI of a path at this endpoint; `None` if the path is invalid.
 fn uri(endpoint: &Endpoint, path: &str) -> Option<Uri> {
     endpoint.target.uri(Some(PathAndQuery::try_from(path).ok()?)).ok()
 }
 
 fn unanswered(error: &HttpError) -> Probe {
     let silent = if is_refused(error) { Probe::Refused } else { Probe::Silent };
-    shortage(error).map_or(silent, Probe::Unasked)
+    shortage(error).map_or(silent, Probe::NotSent)
 }
 
-/// What the silence of a llama-server means.
+/// The consequence of failed probes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ProbeOutcome {
-    /// It may be a passing moment.
+    /// None yet: the failure may be temporary.
     Wait,
-    /// It does not serve at present.
+    /// The worker is unhealthy and gets no requests.
     Unhealthy,
-    /// There is no hope that it ends.
+    /// The process must be restarted: it has failed its probes for too long.
     Restart,
-    /// It has closed its port, and will not open it again.
+    /// The process must be restarted: it has closed its port and will not open it again.
     Closed,
 }
 
-/// The silence of a llama-server that has served: since when no probe was answered well.
+/// How long a llama-server that has been ready fails its probes: since when there was no good response.
 #[derive(Debug, Default)]
 pub(crate) struct Silence {
     since: Option<ActiveInstant>,
+    /// Since when it is also doubted, because it broke a connection.
     doubted_since: Option<ActiveInstant>,
+    /// Since when all probes are refused.
     refused_since: Option<ActiveInstant>,
 }
 
 impl Silence {
-    /// Whether nobody listened when it was asked last.
+    /// Returns whether the last probe was refused.
     pub(crate) fn is_refused(&self) -> bool {
         self.refused_since.is_some()
     }
 
-    /// It was asked at this moment and gave no good answer; nobody even listened, if it is so.
-    pub(crate) fn record(&mut self, asked: ActiveInstant, is_doubted: bool, is_refused: bool) -> ProbeOutcome {
-        let silent = self.since.get_or_insert(asked).elapsed();
-        let doubted = if is_doubted { self.doubted_since.get_or_insert(asked).elapsed() } else { Duration::ZERO };
-        let refused = if is_refused { Some(*self.refused_since.get_or_insert(asked)) } else { None };
+    /// Records a failed probe that was sent at `sent_at`, and returns the consequence.
+    pub(crate) fn record(&mut self, sent_at: ActiveInstant, is_doubted: bool, is_refused: bool) -> ProbeOutcome {
+        let silent = self.since.get_or_insert(sent_at).elapsed();
+        let doubted = if is_doubted { self.doubted_since.get_or_insert(sent_at).elapsed() } else { Duration::ZERO };
+        let refused = if is_refused { Some(*self.refused_since.get_or_insert(sent_at)) } else { None };
         self.refused_since = refused;
         if refused.is_some_and(|since| since.elapsed() >= REFUSAL_UNTIL_RESTART) {
             ProbeOutcome::Closed
@@ -191,14 +202,14 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn it_is_unhealthy_after_a_while_and_given_up_after_a_longer_one_however_often_it_is_asked() {
+    async fn a_silent_process_is_unhealthy_and_later_restarted_however_often_it_is_probed() {
         let mut silence = Silence::default();
         let start = ActiveInstant::now();
-        let mut verdicts = Vec::new();
+        let mut outcomes = Vec::new();
         while start.elapsed() <= SILENCE_UNTIL_RESTART {
-            let verdict = silence.record(ActiveInstant::now(), false, false);
-            if verdicts.last().is_none_or(|(_, last)| *last != verdict) {
-                verdicts.push((start.elapsed(), verdict));
+            let outcome = silence.record(ActiveInstant::now(), false, false);
+            if outcomes.last().is_none_or(|(_, last)| *last != outcome) {
+                outcomes.push((start.elapsed(), outcome));
             }
             tokio::time::advance(Duration::from_millis(500)).await;
         }
@@ -207,14 +218,14 @@ mod tests {
             (SILENCE_UNTIL_UNHEALTHY, ProbeOutcome::Unhealthy),
             (SILENCE_UNTIL_RESTART, ProbeOutcome::Restart),
         ];
-        assert_eq!(verdicts, expected);
+        assert_eq!(outcomes, expected);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_doubted_one_is_unhealthy_after_a_moment_and_is_not_killed_sooner() {
+    async fn a_doubted_process_is_unhealthy_sooner_but_not_killed_sooner() {
         let mut silence = Silence::default();
-        let asked = ActiveInstant::now();
-        assert_eq!(silence.record(asked, true, false), ProbeOutcome::Wait, "a process may need a moment to end");
+        let sent_at = ActiveInstant::now();
+        assert_eq!(silence.record(sent_at, true, false), ProbeOutcome::Wait, "a process may need a moment to end");
         tokio::time::advance(DOUBT_GRACE - Duration::from_millis(1)).await;
         assert_eq!(silence.record(ActiveInstant::now(), true, false), ProbeOutcome::Wait);
         tokio::time::advance(Duration::from_millis(1)).await;
@@ -222,18 +233,18 @@ mod tests {
             assert_eq!(silence.record(ActiveInstant::now(), true, false), ProbeOutcome::Unhealthy);
         }
         assert_eq!(
-            Silence::default().record(asked, true, false),
+            Silence::default().record(sent_at, true, false),
             ProbeOutcome::Unhealthy,
             "one long silence is enough"
         );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_closed_port_is_no_passing_moment() {
+    async fn a_process_that_closed_its_port_is_restarted_after_a_grace_period() {
         let mut silence = Silence::default();
         assert_eq!(silence.record(ActiveInstant::now(), false, true), ProbeOutcome::Wait, "it may be about to end");
         tokio::time::advance(REFUSAL_UNTIL_RESTART).await;
-        assert_eq!(silence.record(ActiveInstant::now(), false, false), ProbeOutcome::Wait, "somebody listens");
+        assert_eq!(silence.record(ActiveInstant::now(), false, false), ProbeOutcome::Wait, "a process listens again");
         assert_eq!(silence.record(ActiveInstant::now(), false, true), ProbeOutcome::Wait);
         tokio::time::advance(REFUSAL_UNTIL_RESTART).await;
         assert_eq!(silence.record(ActiveInstant::now(), false, true), ProbeOutcome::Closed);

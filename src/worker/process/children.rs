@@ -1,6 +1,6 @@
-//! Which child processes tokio waits for, and reaping all others that have ended.
+//! The child processes that tokio waits for, and reaping all others that have ended.
 //!
-//! [`TrackedChildren`] lives on the thread that forks, so that no child is started or reaped by tokio while it looks.
+//! [`TrackedChildren`] lives on the thread that forks, so that no child is started while it searches.
 
 use crate::worker::procfs::{self, ProcStat};
 use nix::sys::wait::{WaitPidFlag, waitpid};
@@ -9,22 +9,27 @@ use std::io;
 
 /// The children that tokio waits for.
 #[derive(Default)]
-pub(super) struct TrackedChildren(Vec<Child>);
+pub(super) struct TrackedChildren(Vec<TrackedChild>);
 
-struct Child {
+struct TrackedChild {
     pid: i32,
-    /// When it was started; nothing where the kernel could not be asked, and then its number alone counts.
+    /// Time of its start, in clock ticks since boot; `None` where it could not be read, and then the pid alone counts.
     start: Option<u64>,
 }
 
 impl TrackedChildren {
-    /// Adds one that has just been started and that nobody has waited for.
+    /// Adds a child that has just been started and whose status has not been collected.
     pub(super) fn add(&mut self, pid: i32) {
-        self.0.push(Child { pid, start: ProcStat::of(pid).ok().map(|stat| stat.start) });
+        self.0.push(TrackedChild { pid, start: ProcStat::of(pid).ok().map(|stat| stat.start) });
     }
 
-    /// Asks for the status of all others that have ended; gives how many.
+    /// Reaps all other children that have ended, and returns their number.
+    ///
+    /// # Errors
+    ///
+    /// `/proc` cannot be read.
     pub(super) fn reap_orphans(&mut self) -> io::Result<usize> {
+        // A tracked child whose pid is gone, or belongs to a later process, was collected by tokio.
         self.0.retain(|child| match ProcStat::of(child.pid) {
             Ok(stat) => child.start.is_none_or(|start| start == stat.start),
             Err(error) => error.kind() != io::ErrorKind::NotFound,
@@ -33,6 +38,7 @@ impl TrackedChildren {
         let mut reaped = 0;
         for pid in procfs::pids()? {
             let is_ours = ProcStat::of(pid).is_ok_and(|stat| stat.parent == own && stat.has_ended());
+            // `waitpid` on a child of tokio would take its exit status, and tokio would never see the end.
             if is_ours && !self.0.iter().any(|child| child.pid == pid) {
                 reaped += usize::from(waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG)).is_ok());
             }

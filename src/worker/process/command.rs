@@ -1,10 +1,10 @@
 //! The command line of one worker: program, arguments, scrubbed environment.
 //!
-//! Owns what llama-server, or a command of the user's, is told and by which way. Secrets go by file, never by argument or
-//! environment.
+//! Secrets are passed by file, never by argument or environment, because other users can read the arguments of a
+//! process.
 
 use super::cpus::Cpus;
-use super::runtime_dir::{MARK, RuntimeDir};
+use super::runtime_dir::{RUNTIME_DIR_VARIABLE, RuntimeDir};
 use super::spawner::CommandLine;
 use crate::models::ModelKind;
 use crate::settings::values::GpuLayers;
@@ -13,15 +13,17 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::Path;
 
-/// What a process is started for.
+/// The inputs of a command line.
 pub(crate) struct Launch<'a> {
     pub(crate) plan: &'a Plan,
+    /// The address that the process must listen on.
     pub(crate) address: SocketAddr,
-    pub(crate) den: &'a RuntimeDir,
+    pub(crate) runtime_dir: &'a RuntimeDir,
     pub(crate) cpus: Cpus,
 }
 
 impl Launch<'_> {
+    /// Returns the command line.
     pub(crate) fn command_line(&self) -> CommandLine {
         match &self.plan.program {
             Program::LlamaServer { binary, file, kind } => self.llama_server(binary, file, *kind),
@@ -34,36 +36,36 @@ impl Launch<'_> {
         let slots = engine.parallel.get();
         let total_context = engine.ctx.0 as usize * slots;
         let mut arguments = Vec::new();
-        let mut say = |words: &[&str]| arguments.extend(words.iter().map(OsString::from));
-        say(&["--host", &self.address.ip().to_string(), "--port", &self.address.port().to_string()]);
-        say(&["--alias", &self.plan.model, "-np", &slots.to_string(), "-c", &total_context.to_string()]);
+        let mut add = |words: &[&str]| arguments.extend(words.iter().map(OsString::from));
+        add(&["--host", &self.address.ip().to_string(), "--port", &self.address.port().to_string()]);
+        add(&["--alias", &self.plan.model, "-np", &slots.to_string(), "-c", &total_context.to_string()]);
         match engine.ngl {
-            // Given sizes are kept: fitting would shrink them when another process uses the GPU just then.
-            GpuLayers::Count(layers) => say(&["-ngl", &layers.to_string(), "--fit", "off"]),
-            GpuLayers::Auto => say(&["-ngl", "auto"]),
+            // With `--fit`, llama-server would shrink the given sizes when another process uses the GPU at that moment.
+            GpuLayers::Count(layers) => add(&["-ngl", &layers.to_string(), "--fit", "off"]),
+            GpuLayers::Auto => add(&["-ngl", "auto"]),
         }
         if let Some(threads) = Some(engine.threads).filter(|threads| *threads > 0).or_else(|| self.cpus.limit()) {
-            say(&["-t", &threads.to_string()]);
+            add(&["-t", &threads.to_string()]);
         }
         match kind {
             ModelKind::Chat => {}
-            // An input longer than the physical batch is refused, so the batch takes a whole slot.
+            // llama-server refuses an input that is longer than the physical batch, so the batch is as large as a slot.
             ModelKind::Embedding => {
-                say(&["--embedding", "-b", &engine.ctx.0.to_string(), "-ub", &engine.ctx.0.to_string()])
+                add(&["--embedding", "-b", &engine.ctx.0.to_string(), "-ub", &engine.ctx.0.to_string()])
             }
             ModelKind::Rerank => {
-                say(&["--reranking", "-b", &engine.ctx.0.to_string(), "-ub", &engine.ctx.0.to_string()])
+                add(&["--reranking", "-b", &engine.ctx.0.to_string(), "-ub", &engine.ctx.0.to_string()])
             }
         }
-        say(&["--metrics", "--slots", "--no-webui", "--offline", "--log-colors", "off"]);
-        arguments.extend([OsString::from("--api-key-file"), self.den.key_file().into()]);
+        add(&["--metrics", "--slots", "--no-webui", "--offline", "--log-colors", "off"]);
+        arguments.extend([OsString::from("--api-key-file"), self.runtime_dir.key_file().into()]);
         arguments.extend([OsString::from("-m"), file.into()]);
         arguments.extend(engine.extra_args.0.iter().map(OsString::from));
 
         let mut environment = self.inherited();
-        environment.push(("HOME".to_owned(), self.den.home().into()));
-        environment.push(("XDG_CONFIG_HOME".to_owned(), self.den.home().into()));
-        // Without it an abort forks a debugger, which may hang with the GPU's memory still taken.
+        environment.push(("HOME".to_owned(), self.runtime_dir.home().into()));
+        environment.push(("XDG_CONFIG_HOME".to_owned(), self.runtime_dir.home().into()));
+        // Without this variable an abort forks a debugger, which may hang while the GPU memory is still allocated.
         environment.push(("GGML_NO_BACKTRACE".to_owned(), "1".into()));
         CommandLine { program: binary.to_owned(), arguments, environment }
     }
@@ -75,9 +77,10 @@ impl Launch<'_> {
         CommandLine { program, arguments: words.collect(), environment: self.inherited() }
     }
 
+    /// Returns the inherited variables, and the one that marks the process for `leftovers.rs`.
     fn inherited(&self) -> Vec<(String, OsString)> {
         let inherited = self.plan.environment.iter().map(|(name, value)| (name.clone(), value.into()));
-        inherited.chain([(MARK.to_owned(), self.den.path().into())]).collect()
+        inherited.chain([(RUNTIME_DIR_VARIABLE.to_owned(), self.runtime_dir.path().into())]).collect()
     }
 }
 
@@ -89,7 +92,7 @@ mod tests {
     use crate::worker::plan::Need;
     use std::path::PathBuf;
 
-    const ALL: Cpus = Cpus { allowed: 16, there: 16 };
+    const ALL: Cpus = Cpus { allowed: 16, online: 16 };
 
     fn command_line(program: Program) -> (CommandLine, PathBuf) {
         command_line_on(ALL, "0", program)
@@ -111,29 +114,30 @@ mod tests {
             pinned: false,
             need: Need::Estimated(0),
         };
-        let den = RuntimeDir::new().unwrap();
-        let launch = Launch { plan: &plan, address: SocketAddr::from(([127, 0, 0, 1], 4321)), den: &den, cpus };
-        (launch.command_line(), den.path().to_owned())
+        let runtime_dir = RuntimeDir::new().unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], 4321));
+        let launch = Launch { plan: &plan, address, runtime_dir: &runtime_dir, cpus };
+        (launch.command_line(), runtime_dir.path().to_owned())
     }
 
     fn variable<'a>(line: &'a CommandLine, name: &str) -> Option<&'a OsString> {
-        // The last one counts.
+        // The last value of a variable counts.
         line.environment.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value)
     }
 
     #[test]
-    fn a_command_gets_the_port_the_users_home_and_no_word_of_ours() {
+    fn a_command_gets_the_port_and_the_users_home_and_no_argument_of_llama_server() {
         let argv = ["serve", "--port={port}", "{port}", "--model", "{x}"].map(str::to_owned).to_vec();
-        let (line, den) = command_line(Program::Command { argv, health: "/health".to_owned(), model: None });
+        let (line, runtime_dir) = command_line(Program::Command { argv, health: "/health".to_owned(), model: None });
         assert_eq!(line.program, Path::new("serve"));
         assert_eq!(line.arguments, ["--port=4321", "4321", "--model", "{x}"]);
         assert_eq!(variable(&line, "HOME").unwrap(), "/home/u");
-        assert_eq!(variable(&line, MARK).unwrap(), &den);
+        assert_eq!(variable(&line, RUNTIME_DIR_VARIABLE).unwrap(), &runtime_dir);
     }
 
     #[test]
     fn llama_server_gets_no_more_threads_than_a_control_group_allows_cpus() {
-        let few = Cpus { allowed: 3, there: 16 };
+        let few = Cpus { allowed: 3, online: 16 };
         for (cpus, threads, expected) in
             [(ALL, "0", None), (ALL, "5", Some("5")), (few, "0", Some("3")), (few, "5", Some("5"))]
         {
@@ -141,22 +145,22 @@ mod tests {
             let program = Program::LlamaServer { binary, file, kind: ModelKind::Chat };
             let line = command_line_on(cpus, threads, program).0;
             let at = line.arguments.iter().position(|argument| argument == "-t");
-            let said = at.and_then(|at| line.arguments[at + 1].to_str());
-            assert_eq!(said, expected, "{cpus:?}, THREADS={threads}");
+            let actual = at.and_then(|at| line.arguments[at + 1].to_str());
+            assert_eq!(actual, expected, "{cpus:?}, THREADS={threads}");
         }
     }
 
     #[test]
     fn llama_server_gets_a_home_of_its_own_and_its_key_by_file() {
         let (binary, file) = ("/bin/llama-server".into(), "/m.gguf".into());
-        let (line, den) = command_line(Program::LlamaServer { binary, file, kind: ModelKind::Chat });
+        let (line, runtime_dir) = command_line(Program::LlamaServer { binary, file, kind: ModelKind::Chat });
         let after = |word: &str| {
             let at = line.arguments.iter().position(|argument| argument == word).unwrap();
             PathBuf::from(&line.arguments[at + 1])
         };
         assert_eq!((after("--port"), after("-m")), ("4321".into(), "/m.gguf".into()));
-        assert!(after("--api-key-file").starts_with(&den));
-        assert_eq!(variable(&line, MARK).unwrap(), &den);
-        assert!(Path::new(variable(&line, "HOME").unwrap()).starts_with(&den));
+        assert!(after("--api-key-file").starts_with(&runtime_dir));
+        assert_eq!(variable(&line, RUNTIME_DIR_VARIABLE).unwrap(), &runtime_dir);
+        assert!(Path::new(variable(&line, "HOME").unwrap()).starts_with(&runtime_dir));
     }
 }

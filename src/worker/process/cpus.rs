@@ -1,37 +1,38 @@
-//! How many CPUs a worker may use, of those that the machine has: fewer where a control group or an affinity mask says so.
+//! How many CPUs a worker may use: fewer than the machine has where a control group or an affinity mask limits them.
 
 use std::fs;
 use std::num::NonZero;
 
-/// Where the kernel lists the machine's CPUs, such as `0-15`.
+/// The kernel's list of the machine's CPUs, such as `0-15`.
 const ONLINE: &str = "/sys/devices/system/cpu/online";
 
-/// CPUs of this machine.
+/// The numbers of CPUs of this machine.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cpus {
-    /// Those that this process may use, rounded down.
+    /// The CPUs that this process may use, rounded down.
     pub(crate) allowed: usize,
-    /// All of them.
-    pub(crate) there: usize,
+    /// All CPUs that are online.
+    pub(crate) online: usize,
 }
 
 impl Cpus {
-    /// As it is now: a quota may change while the service runs.
+    /// Reads the current numbers; a quota may change while the service runs.
     pub(crate) fn here() -> Self {
-        // Knows the affinity mask, and the quotas of both versions of control groups.
+        // Respects the affinity mask, and the quotas of both versions of control groups.
         let allowed = std::thread::available_parallelism().map_or(1, NonZero::get);
-        let there = fs::read_to_string(ONLINE).ok().and_then(|list| count(&list));
-        Self { allowed, there: there.unwrap_or(allowed) }
+        let online = fs::read_to_string(ONLINE).ok().and_then(|list| count(&list));
+        Self { allowed, online: online.unwrap_or(allowed) }
     }
 
-    /// Threads for a llama-server that is free to choose. None where its own choice is right: it knows the machine better,
-    /// but nothing of quotas, and threads beyond a quota stop all others until the next period.
+    /// Returns the number of threads for a llama-server without `THREADS`; `None` where its own default is right.
+    /// llama-server knows the machine, but not quotas: more threads than the quota are all stopped until its next
+    /// period.
     pub(crate) fn limit(self) -> Option<usize> {
-        (self.allowed < self.there).then_some(self.allowed.max(1))
+        (self.allowed < self.online).then_some(self.allowed.max(1))
     }
 }
 
-/// The CPUs in a list such as `0-3,8,10-11`.
+/// Returns the number of CPUs in a list such as `0-3,8,10-11`; `None` if it is malformed.
 fn count(list: &str) -> Option<usize> {
     list.trim().split(',').try_fold(0, |sum: usize, range| {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
@@ -45,12 +46,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_limit_below_the_machine_is_one() {
-        for (allowed, there, limit) in [(4, 16, Some(4)), (0, 16, Some(1)), (16, 16, None), (2, 1, None)] {
-            assert_eq!(Cpus { allowed, there }.limit(), limit, "{allowed} of {there}");
+    fn threads_are_limited_only_if_fewer_cpus_are_allowed_than_online() {
+        for (allowed, online, limit) in [(4, 16, Some(4)), (0, 16, Some(1)), (16, 16, None), (2, 1, None)] {
+            assert_eq!(Cpus { allowed, online }.limit(), limit, "{allowed} of {online}");
         }
         let here = Cpus::here();
-        assert!(here.allowed > 0 && here.there > 0, "{here:?}");
+        assert!(here.allowed > 0 && here.online > 0, "{here:?}");
     }
 
     #[test]

@@ -1,9 +1,9 @@
-//! What a llama-server leaves running: found and ended, be it of this gateway or of one that was killed.
+//! Finds and ends the processes that a llama-server left running, of this gateway or of an earlier one that was killed.
 //!
-//! llama-server leads a process group, which ends with it. What left the group (a daemon) is known by a
-//! variable of its environment: the folder of the worker that started it, which nobody else has.
+//! llama-server leads a process group, which is killed with it. A process that left the group (a daemon) is found by a
+//! variable of its environment: the path of the worker's runtime directory, which is unique.
 
-use super::runtime_dir::{AbandonedDir, MARK, RuntimeDir};
+use super::runtime_dir::{AbandonedDir, RUNTIME_DIR_VARIABLE, RuntimeDir};
 use crate::worker::bounds::{LEFTOVER_GRACE, LEFTOVER_POLL, LEFTOVER_SEARCH};
 use crate::worker::memory::gpu;
 use crate::worker::procfs::{self, ProcStat, ProcessIdentity};
@@ -16,16 +16,17 @@ use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-/// Ends what gateways that are gone left running, removes their folders, and waits until the GPU has its memory back.
-/// Returns early when `stop` is cancelled.
+/// Ends the processes that earlier gateways left running, removes their runtime directories, and waits until the GPU
+/// memory is released. Returns early when `stop` is cancelled.
 pub(crate) async fn clear_earlier(stop: &CancellationToken) {
-    let clearing = on_a_thread(|| {
-        let dens = AbandonedDir::all();
-        let marks =
-            dens.iter().map(|den| Mark { den: den.path().to_owned(), leader: den.process.clone() }).collect::<Vec<_>>();
+    let clearing = run_blocking(|| {
+        let dirs = AbandonedDir::all();
+        let marks: Vec<Mark> =
+            dirs.iter().map(|dir| Mark { dir: dir.path().to_owned(), leader: dir.process.clone() }).collect();
         let cleared = clear_all(&marks);
+        // A directory is the only trace of its processes, so it stays as long as one of them may run.
         if cleared.left.is_empty() {
-            dens.into_iter().for_each(AbandonedDir::remove);
+            dirs.into_iter().for_each(AbandonedDir::remove);
         }
         cleared
     });
@@ -40,62 +41,66 @@ pub(crate) async fn clear_earlier(stop: &CancellationToken) {
     }
 }
 
-/// Ends what the process of this den has left running, after that process has ended. Gives the ids of all that have
-/// ended, for [`gpu::released`].
-pub(crate) async fn clear(den: &mut RuntimeDir, process: i32) -> BTreeSet<i32> {
-    let mark = Mark { den: den.path().to_owned(), leader: None };
-    let cleared = on_a_thread(move || clear_all(&[mark])).await;
+/// Ends the processes that the process of this runtime directory left running, after that process itself has ended.
+/// Returns the ids of all that have ended, for [`gpu::released`].
+pub(crate) async fn clear(dir: &mut RuntimeDir, process: i32) -> BTreeSet<i32> {
+    let mark = Mark { dir: dir.path().to_owned(), leader: None };
+    let cleared = run_blocking(move || clear_all(&[mark])).await;
     let mut ended = BTreeSet::from([process]);
     if let Some(mut cleared) = cleared {
         cleared.report("llama-server");
         if cleared.left.is_empty() {
-            den.vacate();
+            dir.clear_process();
         }
         ended.append(&mut cleared.ended);
     }
     ended
 }
 
-/// By what the processes of one den are known.
+/// How the processes of one runtime directory are recognized.
 struct Mark {
-    den: PathBuf,
-    /// The leader of their group, where it may still run.
+    /// The value of [`RUNTIME_DIR_VARIABLE`] in their environment.
+    dir: PathBuf,
+    /// The leader of their group, if it may still run.
     leader: Option<ProcessIdentity>,
 }
 
+/// The ids of the processes that were found.
 #[derive(Default)]
 struct Cleared {
     ended: BTreeSet<i32>,
+    /// Still running when time was up.
     left: BTreeSet<i32>,
 }
 
 impl Cleared {
-    fn report(&self, whose: &str) {
+    fn report(&self, origin: &str) {
         if !self.ended.is_empty() {
-            warn!(pids = ?self.ended, "processes that {whose} left running were ended");
+            warn!(pids = ?self.ended, "processes that {origin} left running were ended");
         }
         if !self.left.is_empty() {
-            warn!(pids = ?self.left, "processes that {whose} left running do not end");
+            warn!(pids = ?self.left, "processes that {origin} left running do not end");
         }
     }
 }
 
-/// Searching `/proc` may take long when a process hangs, so it is done on a thread that may block. Nothing when it took
-/// too long.
-async fn on_a_thread(work: impl FnOnce() -> Cleared + Send + 'static) -> Option<Cleared> {
+/// Runs a search of `/proc` on a thread that may block, because reading it may hang with a process. Returns `None` when
+/// it takes longer than [`LEFTOVER_SEARCH`].
+async fn run_blocking(work: impl FnOnce() -> Cleared + Send + 'static) -> Option<Cleared> {
     let outcome = tokio::time::timeout(LEFTOVER_SEARCH, tokio::task::spawn_blocking(work)).await;
     if outcome.is_err() {
-        warn!("the search for processes that were left running takes too long, it is not waited for");
+        warn!("the search for processes that were left running takes too long and goes on in the background");
     }
     outcome.ok()?.ok()
 }
 
-/// Kills until there is nobody left to kill, for no longer than [`LEFTOVER_GRACE`]: who is not yet dead may fork.
+/// Searches and kills until no process is left, for [`LEFTOVER_GRACE`] at most. One round is not enough, because a
+/// process may fork before it dies.
 fn clear_all(marks: &[Mark]) -> Cleared {
     let mut cleared = Cleared::default();
     let begin = Instant::now();
     while !marks.is_empty() {
-        // A search that fails has found out nothing; what is left is looked for at the next start.
+        // After a failed search nothing is known. The directory stays, and the next start searches again.
         let Ok(found) = find(marks) else { break };
         if found.is_empty() {
             break;
@@ -106,7 +111,7 @@ fn clear_all(marks: &[Mark]) -> Cleared {
             break;
         }
         for target in found {
-            // Asked once more, right before: its number must not have gone to somebody else.
+            // Checked again right before the signal, because the pid may belong to another process by now.
             if ProcStat::of(target.pid).is_ok_and(|stat| stat.start == target.start) {
                 let _ = kill(Pid::from_raw(target.pid), Signal::SIGKILL);
                 cleared.ended.insert(target.pid);
@@ -136,8 +141,9 @@ fn find(marks: &[Mark]) -> io::Result<Vec<Found>> {
         if pid == own || stat.has_ended() {
             continue;
         }
-        let is_at_home = || procfs::variable(pid, MARK).is_some_and(|den| marks.iter().any(|mark| mark.den == den));
-        if leaders.contains(&pid) || leaders.contains(&stat.group) || is_at_home() {
+        let has_mark =
+            || procfs::variable(pid, RUNTIME_DIR_VARIABLE).is_some_and(|dir| marks.iter().any(|mark| mark.dir == dir));
+        if leaders.contains(&pid) || leaders.contains(&stat.group) || has_mark() {
             found.push(Found { pid, start: stat.start });
         }
     }

@@ -1,13 +1,13 @@
-//! Processes: what each is started with, how it is started and ended, and what it leaves behind.
+//! Processes: their command lines, how they are started and ended, and what they leave behind.
 //!
-//! - `blocking.rs`: work that may be stuck in the kernel, on a thread of its own
+//! - `blocking.rs`: work that may block in the kernel, on a thread of its own
 //! - `children.rs`: the child processes that tokio waits for; all others are reaped
 //! - `command.rs`: the arguments and the environment of a worker's process
 //! - `cpus.rs`: how many CPUs a process may use
-//! - `leftovers.rs`: processes that a llama-server left running: found and ended
+//! - `leftovers.rs`: finds and ends the processes that a llama-server left running
 //! - `ports.rs`: the port that each worker listens on
 //! - `reaper.rs`: reaps orphans as they end
-//! - `runtime_dir.rs`: the private folder of each process: key, HOME, and a note of its pid
+//! - `runtime_dir.rs`: the private directory of each process: key, HOME, and a file with its pid
 //! - `spawner.rs`: starts, signals and ends processes; the only file with `unsafe`
 
 pub(super) mod blocking;

@@ -1,4 +1,4 @@
-//! Which port each worker of this service listens on: no two have the same, also while none of them has bound it yet.
+//! The port of each worker: no two workers get the same one, even before their processes have bound it.
 
 use crate::worker::bounds::BACKEND_PORT_TRIES;
 use std::collections::BTreeSet;
@@ -6,26 +6,30 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The ports that are taken.
+/// The ports that workers of this service use.
 #[derive(Clone, Default)]
 pub(crate) struct PortPool(Arc<Mutex<Taken>>);
 
 #[derive(Default)]
 struct Taken {
     ports: BTreeSet<u16>,
-    /// Where to go on looking.
+    /// The port that is tried first.
     next: u16,
 }
 
-/// A port that is one worker's until this is dropped.
+/// A port that belongs to one worker until this is dropped.
 pub(crate) struct BackendPort {
     number: u16,
     ports: PortPool,
 }
 
 impl PortPool {
-    /// The next free port from `first` upwards, a different one each time so that nothing which still talks to the
-    /// process before reaches the next one; one of the system's choice where none of those is free.
+    /// Takes the next free port from `first` upwards, or one that the system picks where none of [`BACKEND_PORT_TRIES`]
+    /// is free. Each call returns a different port, so that a client of the last process does not reach the next one.
+    ///
+    /// # Errors
+    ///
+    /// No port is free, or this machine is short of file descriptors.
     pub(crate) fn take(&self, first: u16) -> io::Result<BackendPort> {
         let mut taken = self.taken();
         let last = first.saturating_add(BACKEND_PORT_TRIES - 1);
@@ -33,23 +37,23 @@ impl PortPool {
             let port = if (first..=last).contains(&taken.next) { taken.next } else { first };
             taken.next = if port == last { first } else { port + 1 };
             if port != 0 && !taken.ports.contains(&port) && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-                return Ok(self.give(&mut taken, port));
+                return Ok(self.assign(&mut taken, port));
             }
         }
-        // Kept while the next is asked for, so that the system gives each once.
-        let mut others = Vec::new();
+        // Rejected listeners stay open until the end, so that the system does not return their ports again.
+        let mut rejected = Vec::new();
         for _ in 0..BACKEND_PORT_TRIES {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
             let port = listener.local_addr()?.port();
             if !taken.ports.contains(&port) {
-                return Ok(self.give(&mut taken, port));
+                return Ok(self.assign(&mut taken, port));
             }
-            others.push(listener);
+            rejected.push(listener);
         }
         Err(io::ErrorKind::AddrNotAvailable.into())
     }
 
-    fn give(&self, taken: &mut Taken, number: u16) -> BackendPort {
+    fn assign(&self, taken: &mut Taken, number: u16) -> BackendPort {
         taken.ports.insert(number);
         BackendPort { number, ports: self.clone() }
     }
@@ -60,7 +64,7 @@ impl PortPool {
 }
 
 impl BackendPort {
-    /// Where a process with this port listens.
+    /// Returns the loopback address with this port.
     pub(crate) fn address(&self) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.number))
     }
@@ -76,7 +80,7 @@ impl Drop for BackendPort {
 mod tests {
     use super::*;
 
-    /// The first of some ports that nobody has, below those that the kernel gives to others.
+    /// Returns the first of `count` free ports, below the kernel's range of ephemeral ports.
     fn first_of_free(count: u16) -> u16 {
         let free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
         let from = 30_000 + (std::process::id() % 1_000) as u16;
@@ -84,17 +88,17 @@ mod tests {
     }
 
     #[test]
-    fn no_port_is_given_twice_and_one_that_is_given_back_comes_last() {
+    fn ports_are_unique_and_a_returned_port_is_used_last() {
         let (ports, first) = (PortPool::default(), first_of_free(4));
         let mut held: Vec<BackendPort> = (0..3).map(|_| ports.take(first).unwrap()).collect();
         let numbers = |held: &[BackendPort]| held.iter().map(|port| port.number).collect::<Vec<_>>();
         assert_eq!(numbers(&held), [first, first + 1, first + 2]);
         drop(held.remove(0));
-        assert_eq!(ports.take(first).unwrap().number, first + 3, "something may still talk to the one before");
+        assert_eq!(ports.take(first).unwrap().number, first + 3, "a client may still use the returned port");
     }
 
     #[test]
-    fn when_none_is_left_the_system_picks_and_never_the_same_twice() {
+    fn the_system_picks_unique_ports_when_no_configured_port_is_free() {
         let ports = PortPool::default();
         let held: Vec<BackendPort> = (0..2 * BACKEND_PORT_TRIES).map(|_| ports.take(u16::MAX).unwrap()).collect();
         let numbers: BTreeSet<u16> = held.iter().map(|port| port.number).collect();

@@ -1,7 +1,7 @@
-//! Reaping strangers: orphans of a llama-server become children of this process, and somebody must ask for their status
-//! when they end, or they stay as zombies.
+//! Reaps orphans: descendants of a llama-server whose parent has ended become children of this process, and stay
+//! zombies after their end until their status is collected.
 //!
-//! Its own children are tokio's to wait for; [`super::children`] tells the two apart.
+//! tokio waits for the children that this process started; [`super::children`] tells the two apart.
 
 use super::spawner::Spawner;
 use crate::worker::bounds::REAP_PAUSE;
@@ -14,19 +14,20 @@ pub async fn reap_orphans(spawner: Spawner, stop: CancellationToken) {
     let mut ended = match signal(SignalKind::child()) {
         Ok(ended) => ended,
         Err(error) => {
-            warn!(%error, "ends of processes cannot be heard of, orphans stay as zombies");
+            warn!(%error, "SIGCHLD cannot be handled, so orphans stay zombies");
             return;
         }
     };
     loop {
-        // First without a signal: some may have ended before it was listened for.
-        let has_looked = tokio::select! {
-            has_looked = spawner.reap() => has_looked,
+        // The first search does not wait for a signal: a child may have ended before the handler was installed.
+        let has_searched = tokio::select! {
+            has_searched = spawner.reap() => has_searched,
             () = stop.cancelled() => return,
         };
         let next = async {
+            // Many children may end at once; one search finds them all.
             tokio::time::sleep(REAP_PAUSE).await;
-            if has_looked {
+            if has_searched {
                 ended.recv().await;
             }
         };
@@ -61,19 +62,19 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn orphans_are_reaped_and_no_status_is_taken_from_whom_it_belongs_to() {
+    async fn orphans_are_reaped_and_the_status_of_tracked_children_is_left_to_tokio() {
         let spawner = Spawner::start(tokio::runtime::Handle::current(), None).unwrap();
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         tasks.spawn(reap_orphans(spawner.clone(), stop.clone()));
-        let (looking, orders) = (stop.clone(), spawner.clone());
+        let (stopped, reaper) = (stop.clone(), spawner.clone());
         tasks.spawn(async move {
-            while !looking.is_cancelled() {
-                orders.reap().await;
+            while !stopped.is_cancelled() {
+                reaper.reap().await;
             }
         });
         for _ in 0..50 {
             let mut process = shell(&spawner, "(true &); exit 7").await;
-            // It has ended, and its status lies there for everybody to take.
+            // The process has ended and its status was not collected yet, so a wrong reaper could take it.
             timeout(DEADLINE, async {
                 while !ProcStat::of(process.pid()).is_ok_and(|stat| stat.has_ended()) {
                     tokio::task::yield_now().await;

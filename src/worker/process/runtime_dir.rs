@@ -1,7 +1,7 @@
-//! A private folder for one worker, and what is found of those whose gateway is gone.
+//! The private runtime directory of one process, and directories that earlier gateways left behind.
 //!
-//! Owns the folder: the key file, the HOME, the note which process lives in it. It ends no process;
-//! [`super::leftovers`] does.
+//! Owns the directory: the key file, the HOME, and the file with the identity of the process. [`super::leftovers`] ends
+//! processes.
 
 use crate::worker::procfs::ProcessIdentity;
 use base64::Engine as _;
@@ -13,121 +13,133 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt as _, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The environment variable by which a process in a den is known, and all that it starts: the path of the den.
-pub(crate) const MARK: &str = "LLAMAGATE_DEN";
+/// The environment variable with the path of the runtime directory. It marks the process and all that it starts.
+pub(crate) const RUNTIME_DIR_VARIABLE: &str = "LLAMAGATE_DEN";
 
 const PREFIX: &str = "llamagate-den-";
 
-/// A folder younger than this, in which nobody lives, may not be locked yet by whoever makes it.
+/// A directory younger than this and without a process file may belong to a gateway that has not locked it yet.
 const YOUNG: Duration = Duration::from_secs(60);
 
-/// More than any note of a process takes, in bytes.
-const NOTE_SIZE: u64 = 256;
+/// Bytes that are read at most of a process file; no valid one is longer.
+const PROCESS_FILE_SIZE: u64 = 256;
 
-/// A private folder for one worker: the key file, and a HOME without anybody's llama.cpp configuration.
+/// The private directory of one process: the key file, and a HOME without llama.cpp configuration of the user.
 ///
-/// It is locked while it is in use, so that whoever tidies up after a killed gateway can tell; process ids would not
-/// do, for containers may share the folder above and not the ids.
+/// It is locked while it is in use, so that a gateway that cleans up after a killed one can tell. A pid would not be
+/// enough, because containers may share the parent directory but not the pids.
 pub(crate) struct RuntimeDir {
     path: PathBuf,
-    /// What its llama-server will ask for.
+    /// The `Authorization` header with the key.
     authorization: HeaderValue,
-    /// A process lives in it, or something that this process left.
-    is_inhabited: bool,
+    /// Whether the process, or a process that it left, may be running.
+    has_process: bool,
     _lock: File,
 }
 
 impl RuntimeDir {
-    /// Makes the folder with a new key in it, in memory where there is a file system with room for that.
+    /// Creates the directory with a new key, in memory if there is a file system with space for that.
+    ///
+    /// # Errors
+    ///
+    /// The directory can be created nowhere; contains the last error.
     pub(crate) fn new() -> Result<Self, RuntimeDirError> {
         let mut last = io::Error::from(io::ErrorKind::NotFound);
         for parent in parents() {
-            match Self::make(parent.join(format!("{PREFIX}{}", uuid::Uuid::now_v7().simple()))) {
-                Ok(den) => return Ok(den),
+            match Self::create(parent.join(format!("{PREFIX}{}", uuid::Uuid::now_v7().simple()))) {
+                Ok(dir) => return Ok(dir),
                 Err(error) => last = error,
             }
         }
         Err(RuntimeDirError(last))
     }
 
-    fn make(path: PathBuf) -> io::Result<Self> {
-        let (key, authorization) = draw_key()?;
+    fn create(path: PathBuf) -> io::Result<Self> {
+        let (key, authorization) = random_key()?;
         DirBuilder::new().mode(0o700).create(&path)?;
         let lock = File::open(&path)?;
         lock.lock()?;
-        let den = Self { path, authorization, is_inhabited: false, _lock: lock };
-        DirBuilder::new().mode(0o700).create(den.home())?;
-        // A full file system still makes folders: only the file shows whether there is room.
-        write_new(&den.key_file(), &key)?;
-        Ok(den)
+        let dir = Self { path, authorization, has_process: false, _lock: lock };
+        DirBuilder::new().mode(0o700).create(dir.home())?;
+        // Creating directories may succeed on a full file system; only writing a file shows whether there is space.
+        write_new(&dir.key_file(), &key)?;
+        Ok(dir)
     }
 
-    /// The folder itself.
+    /// Returns the path of the directory.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
+    /// Returns the path of the file with the key, for `--api-key-file`.
     pub(crate) fn key_file(&self) -> PathBuf {
         self.path.join("backend.key")
     }
 
-    /// A HOME for its process, and for all that this process starts.
+    /// Returns the HOME of the process, and of all that it starts.
     pub(crate) fn home(&self) -> PathBuf {
         self.path.join("home")
     }
 
-    /// The header that its llama-server will ask for, which has read the key.
+    /// Returns the `Authorization` header with the key.
     pub(crate) fn authorization(&self) -> HeaderValue {
         self.authorization.clone()
     }
 
-    /// Notes which process lives here. From now on the folder outlives a gateway that ends before it calls
-    /// [`RuntimeDir::vacate`], so that the next one knows what to end. Where the note cannot be written, the mark alone tells.
-    pub(crate) fn inhabit(&mut self, pid: i32) -> io::Result<()> {
-        self.is_inhabited = true;
-        let note = match ProcessIdentity::of(pid) {
-            Ok(identity) => identity.written(),
+    /// Records the process that uses the directory. From now on the directory stays if the gateway ends before it calls
+    /// [`RuntimeDir::clear_process`], so that the next gateway can end the process.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be written. The next gateway then finds the process only by [`RUNTIME_DIR_VARIABLE`].
+    pub(crate) fn record_process(&mut self, pid: i32) -> io::Result<()> {
+        self.has_process = true;
+        let text = match ProcessIdentity::of(pid) {
+            Ok(identity) => identity.to_text(),
+            // The process has ended already; it may have left others, which the variable marks.
             Err(_) => String::new(),
         };
-        write_new(&note_in(&self.path), &note)
+        write_new(&process_file(&self.path), &text)
     }
 
-    /// Says that nothing lives here any more.
-    pub(crate) fn vacate(&mut self) {
-        self.is_inhabited = false;
+    /// Records that no process uses the directory any more.
+    pub(crate) fn clear_process(&mut self) {
+        self.has_process = false;
     }
 }
 
 impl Drop for RuntimeDir {
     fn drop(&mut self) {
-        if !self.is_inhabited {
+        if !self.has_process {
             let _ = fs::remove_dir_all(&self.path);
         }
     }
 }
 
-/// A den whose gateway is gone; locked, so that nobody else tidies it up at the same time.
+/// A runtime directory of a gateway that is gone. Locked, so that no other gateway cleans it up at the same time.
 pub(crate) struct AbandonedDir {
     path: PathBuf,
-    /// Who lived in it, where that was noted.
+    /// The process that used it, if that was recorded.
     pub(crate) process: Option<ProcessIdentity>,
     _lock: File,
 }
 
 impl AbandonedDir {
-    /// All that can be found.
+    /// Finds all abandoned directories of this user.
     pub(crate) fn all() -> Vec<Self> {
         parents().iter().flat_map(|parent| Self::in_folder(parent)).collect()
     }
 
     fn in_folder(parent: &Path) -> Vec<Self> {
         let Ok(entries) = fs::read_dir(parent) else { return Vec::new() };
-        let is_den = |entry: &fs::DirEntry| entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));
-        entries.flatten().filter(is_den).filter_map(|entry| Self::look_into(entry.path())).collect()
+        let has_prefix = |entry: &fs::DirEntry| entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));
+        entries.flatten().filter(has_prefix).filter_map(|entry| Self::open(entry.path())).collect()
     }
 
-    fn look_into(path: PathBuf) -> Option<Self> {
-        // Everybody may write to the folder above: a den that somebody else made must not choose what is ended here.
+    /// Locks an abandoned directory and reads its process; `None` if it is in use, too young, or not this user's.
+    fn open(path: PathBuf) -> Option<Self> {
+        // Every user may write to the parent directory. A directory of another user must not decide which processes are
+        // ended here, so owner and permissions are checked, and links are not followed.
         let metadata = fs::symlink_metadata(&path).ok()?;
         let is_ours =
             metadata.is_dir() && metadata.uid() == nix::unistd::geteuid().as_raw() && metadata.mode() & 0o022 == 0;
@@ -135,29 +147,30 @@ impl AbandonedDir {
             return None;
         }
         let is_young = || metadata.modified().ok().and_then(|time| time.elapsed().ok()).is_none_or(|age| age <= YOUNG);
-        if !note_in(&path).exists() && is_young() {
+        if !process_file(&path).exists() && is_young() {
             return None;
         }
         let lock = File::open(&path).ok()?;
         lock.try_lock().ok()?;
-        let mut note = String::new();
-        let process = File::open(note_in(&path)).and_then(|file| file.take(NOTE_SIZE).read_to_string(&mut note));
-        let process = process.ok().and_then(|_| ProcessIdentity::read(&note));
+        let mut text = String::new();
+        let read =
+            File::open(process_file(&path)).and_then(|file| file.take(PROCESS_FILE_SIZE).read_to_string(&mut text));
+        let process = read.ok().and_then(|_| ProcessIdentity::parse(&text));
         Some(Self { path, process, _lock: lock })
     }
 
-    /// The folder itself.
+    /// Returns the path of the directory.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Removes it.
+    /// Removes the directory.
     pub(crate) fn remove(self) {
         let _ = fs::remove_dir_all(&self.path);
     }
 }
 
-/// Nowhere was there room, or permission, for a folder with a key in it.
+/// The runtime directory could be created nowhere, for lack of space or permission.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "no private folder for llama-server's key can be made, neither in shared memory nor in a temporary folder: {0}"
@@ -170,8 +183,8 @@ impl From<RuntimeDirError> for io::Error {
     }
 }
 
-/// A new key, and the header that shows it.
-fn draw_key() -> io::Result<(String, HeaderValue)> {
+/// Returns a new random key, and the `Authorization` header with it.
+fn random_key() -> io::Result<(String, HeaderValue)> {
     let mut random = [0u8; 32];
     getrandom::fill(&mut random).map_err(io::Error::other)?;
     let key = format!("gateway-{}", BASE64_URL_SAFE_NO_PAD.encode(random));
@@ -180,17 +193,18 @@ fn draw_key() -> io::Result<(String, HeaderValue)> {
     Ok((key, header))
 }
 
+/// Returns the directories in which runtime directories are created, in order of preference: shared memory first.
 fn parents() -> Vec<PathBuf> {
     let mut parents = vec![PathBuf::from("/dev/shm"), std::env::temp_dir(), PathBuf::from("/var/tmp")];
     parents.dedup();
     parents
 }
 
-fn note_in(den: &Path) -> PathBuf {
-    den.join("process")
+fn process_file(dir: &Path) -> PathBuf {
+    dir.join("process")
 }
 
-/// Writes a file that only this user may read, in the place of an older one.
+/// Writes a file that only this user may read, and replaces an older one.
 fn write_new(path: &Path, text: &str) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -206,21 +220,21 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
     use std::time::SystemTime;
 
-    fn den(parent: &Path, name: &str) -> RuntimeDir {
-        RuntimeDir::make(parent.join(format!("{PREFIX}{name}"))).unwrap()
+    fn runtime_dir(parent: &Path, name: &str) -> RuntimeDir {
+        RuntimeDir::create(parent.join(format!("{PREFIX}{name}"))).unwrap()
     }
 
     fn abandoned(parent: &Path) -> Vec<String> {
-        let name = |den: &AbandonedDir| den.path.file_name().unwrap().to_str().unwrap()[PREFIX.len()..].to_owned();
+        let name = |dir: &AbandonedDir| dir.path.file_name().unwrap().to_str().unwrap()[PREFIX.len()..].to_owned();
         let mut names: Vec<String> = AbandonedDir::in_folder(parent).iter().map(name).collect();
         names.sort_unstable();
         names
     }
 
     #[test]
-    fn a_den_in_use_is_kept_and_one_without_a_note_waits_for_its_maker() {
+    fn only_old_unlocked_directories_of_this_user_are_abandoned() {
         let parent = tempfile::tempdir().unwrap();
-        let live = den(parent.path(), "live");
+        let live = runtime_dir(parent.path(), "live");
         let [dead, young, writable] = ["dead", "young", "writable"].map(|name| {
             let path = parent.path().join(format!("{PREFIX}{name}"));
             DirBuilder::new().mode(0o700).create(&path).unwrap();
@@ -241,20 +255,20 @@ mod tests {
     }
 
     #[test]
-    fn an_inhabited_den_outlives_its_gateway_and_is_found_at_once() {
+    fn a_directory_with_a_process_outlives_its_gateway_and_is_found_at_once() {
         let parent = tempfile::tempdir().unwrap();
         let own = i32::try_from(std::process::id()).unwrap();
-        let [mut killed, mut orderly] = ["killed", "orderly"].map(|name| den(parent.path(), name));
-        for den in [&mut killed, &mut orderly] {
-            den.inhabit(own).unwrap();
+        let [mut killed, mut orderly] = ["killed", "orderly"].map(|name| runtime_dir(parent.path(), name));
+        for dir in [&mut killed, &mut orderly] {
+            dir.record_process(own).unwrap();
         }
         assert!(abandoned(parent.path()).is_empty(), "both are locked");
-        orderly.vacate();
+        orderly.clear_process();
         drop((killed, orderly));
         let found = AbandonedDir::in_folder(parent.path());
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].process, Some(ProcessIdentity::of(own).unwrap()));
         assert!(found[0].path().ends_with("llamagate-den-killed"));
-        assert!(abandoned(parent.path()).is_empty(), "whoever found it has it to himself");
+        assert!(abandoned(parent.path()).is_empty(), "the finder has locked it");
     }
 }

@@ -1,7 +1,7 @@
-//! Processes: how one is started, signalled and ended with everything it forked. The only file with `unsafe`.
+//! Starts, signals and ends processes, each with everything it forked. The only file with `unsafe`.
 //!
-//! Linux sends the parent-death signal when the *thread* that forked ends, not the process. So one thread, which lives
-//! as long as the program, forks all children; [`Spawner`] sends it the commands.
+//! Linux sends the parent-death signal when the *thread* that forked ends, not the process (`PR_SET_PDEATHSIG` in
+//! `prctl(2)`). So one thread, which lives as long as the program, forks all children; [`Spawner`] sends it the orders.
 
 use super::children::TrackedChildren;
 use crate::worker::bounds::{KILL_GRACE, SPAWN_QUEUE, STOP_GRACE};
@@ -20,44 +20,51 @@ use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
 
-/// A command line, complete: the child gets this environment and no other.
+/// A complete command line: the child gets this environment and no other variables.
 pub(crate) struct CommandLine {
     pub(crate) program: PathBuf,
     pub(crate) arguments: Vec<OsString>,
     pub(crate) environment: Vec<(String, OsString)>,
 }
 
+/// An order to the thread that forks, with the channel for its result.
 enum SpawnerOrder {
     Spawn(CommandLine, oneshot::Sender<io::Result<Process>>),
     Reap(oneshot::Sender<()>),
 }
 
-/// The thread that forks. It reaps orphans too: while it looks for them nobody is born.
+/// Sends orders to the thread that forks. That thread reaps orphans too, so that no child is started during the search.
 #[derive(Clone)]
 pub struct Spawner(mpsc::SyncSender<SpawnerOrder>);
 
 impl Spawner {
-    /// Starts the thread; once in a program, for two would reap each other's children. It ends when the last `Spawner`
-    /// is dropped; the children it started end with it. They get these limits, soft and hard, on open files, if any.
-    /// From now on orphans of these children become children of this process rather than of the machine's first one.
+    /// Starts the thread. A program must do this only once, because two threads would reap each other's children. The
+    /// thread ends when the last `Spawner` is dropped, and its children end with it. `descriptors` is the soft and the
+    /// hard limit on open files of the children. From now on orphans of the children become children of this process (a
+    /// subreaper) instead of pid 1.
+    ///
+    /// # Errors
+    ///
+    /// The thread cannot be started.
     pub fn start(runtime: tokio::runtime::Handle, descriptors: Option<(u64, u64)>) -> io::Result<Self> {
         nix::sys::prctl::set_child_subreaper(true)?;
-        let (orders, inbox) = mpsc::sync_channel(SPAWN_QUEUE);
+        let (orders, queue) = mpsc::sync_channel(SPAWN_QUEUE);
         std::thread::Builder::new().name("spawner".to_owned()).spawn(move || {
             let _runtime = runtime.enter();
             let mut children = TrackedChildren::default();
-            while let Ok(order) = inbox.recv() {
+            while let Ok(order) = queue.recv() {
                 match order {
                     SpawnerOrder::Spawn(line, answer) => {
                         let process = Process::spawn(line, descriptors);
                         if let Ok(process) = &process {
                             children.add(process.pid());
                         }
-                        // If nobody waits any more the process is dropped, and dropping it kills it.
+                        // If the caller was cancelled, the process comes back as an error and is dropped, which kills
+                        // it.
                         let _ = answer.send(process);
                     }
                     SpawnerOrder::Reap(done) => {
-                        // What cannot be read now is looked at when the next child ends.
+                        // An orphan that is missed now is found when the next child ends.
                         let _ = children.reap_orphans();
                         let _ = done.send(());
                     }
@@ -67,7 +74,11 @@ impl Spawner {
         Ok(Self(orders))
     }
 
-    /// Starts a process.
+    /// Starts a process. If this call is cancelled, the process is killed.
+    ///
+    /// # Errors
+    ///
+    /// The process cannot be started, or the thread is gone or has too many orders.
     pub(crate) async fn spawn(&self, line: CommandLine) -> io::Result<Process> {
         let (answer, outcome) = oneshot::channel();
         let gone = || io::Error::other("the thread that starts processes is gone");
@@ -75,18 +86,19 @@ impl Spawner {
         outcome.await.map_err(|_| gone())?
     }
 
-    /// Asks for the status of every child that has ended and that nobody else waits for. False when the thread has too
-    /// much to do.
+    /// Reaps every child that has ended and that tokio does not wait for. Returns false when the thread has too many
+    /// orders.
     pub(crate) async fn reap(&self) -> bool {
         let (done, outcome) = oneshot::channel();
         self.0.try_send(SpawnerOrder::Reap(done)).is_ok() && outcome.await.is_ok()
     }
 }
 
-/// A running child, leader of a process group of its own. Dropping it kills the group.
+/// A child process, the leader of a process group of its own. Dropping it kills the group.
 pub(crate) struct Process {
     child: Child,
     group: Pid,
+    /// The exit status, once the child has ended. The group must not be signalled after that.
     ended: Option<ExitStatus>,
     output: Option<pipe::Receiver>,
 }
@@ -94,7 +106,7 @@ pub(crate) struct Process {
 impl Process {
     fn spawn(line: CommandLine, descriptors: Option<(u64, u64)>) -> io::Result<Self> {
         let (reader, writer) = io::pipe()?;
-        // Nothing that may fail comes after the child is there.
+        // Converted before the start, so that no error afterwards leaves a child without a `Process`.
         let output = Some(receiver(reader)?);
         #[expect(clippy::disallowed_methods, reason = "this file is the one that creates processes")]
         let mut command = Command::new(&line.program);
@@ -108,35 +120,44 @@ impl Process {
             .process_group(0);
         prepare(&mut command, descriptors);
         let child = command.spawn()?;
-        // The command holds the write ends; while they are open the reader never sees the end.
+        // The command holds write ends of the pipe. While one is open, the reader never gets the end of the output.
         drop(command);
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).ok_or(Errno::ESRCH)?;
         Ok(Self { child, group: Pid::from_raw(pid), ended: None, output })
     }
 
-    /// The process id, which is the id of its group too.
+    /// Returns the process id, which is also the id of its group.
     pub(crate) fn pid(&self) -> i32 {
         self.group.as_raw()
     }
 
-    /// What the process and its children write to standard output and error; once.
+    /// Returns the pipe with standard output and error of the process and its children; `None` after the first call.
     pub(crate) fn take_output(&mut self) -> Option<pipe::Receiver> {
         self.output.take()
     }
 
-    /// Waits for the process to end, then ends what it forked. May be called again, and cancelled.
+    /// Waits for the process to end, then kills the rest of its group. Safe to cancel and to call again.
+    ///
+    /// # Errors
+    ///
+    /// The exit status cannot be collected.
     pub(crate) async fn wait(&mut self) -> io::Result<ExitStatus> {
         if let Some(status) = self.ended {
             return Ok(status);
         }
         let status = self.child.wait().await?;
-        // Its group id stays taken while any member lives, so this reaches only what it forked.
+        // The kernel does not reuse the group id while a member lives, so this signal reaches only what the child
+        // forked.
         let _ = killpg(self.group, Signal::SIGKILL);
         self.ended = Some(status);
         Ok(status)
     }
 
-    /// The stop ladder: SIGTERM, [`STOP_GRACE`], SIGKILL, each to the whole group.
+    /// Sends SIGTERM to the whole group, and SIGKILL if the process has not ended after [`STOP_GRACE`].
+    ///
+    /// # Errors
+    ///
+    /// The exit status cannot be collected, or SIGKILL did not end the process in time.
     pub(crate) async fn stop(&mut self) -> io::Result<ExitStatus> {
         self.signal(Signal::SIGTERM);
         if let Ok(status) = tokio::time::timeout(STOP_GRACE, self.wait()).await {
@@ -145,7 +166,11 @@ impl Process {
         self.kill().await
     }
 
-    /// SIGKILL to the whole group, and wait, but no longer than [`KILL_GRACE`].
+    /// Sends SIGKILL to the whole group and waits for the end, for [`KILL_GRACE`] at most.
+    ///
+    /// # Errors
+    ///
+    /// The exit status cannot be collected, or the process has not ended in time.
     pub(crate) async fn kill(&mut self) -> io::Result<ExitStatus> {
         self.signal(Signal::SIGKILL);
         let ended = tokio::time::timeout(KILL_GRACE, self.wait()).await;
@@ -169,29 +194,29 @@ fn receiver(reader: PipeReader) -> io::Result<pipe::Receiver> {
     pipe::Receiver::from_owned_fd(OwnedFd::from(reader))
 }
 
-/// Has the kernel kill the child when the thread that forks it ends, and with it this program, however it ends. Gives
-/// it the limits on open files that this program was started with: a soft one beyond 1024 breaks programs that use
-/// select.
+/// Makes the kernel kill the child when the thread that forks it ends, which happens however this program ends. Also
+/// sets the limits on open files that this program was started with, because a soft limit above 1024 breaks programs
+/// that use `select(2)`, and turns off core dumps.
 fn prepare(command: &mut Command, descriptors: Option<(u64, u64)>) {
     let parent = nix::unistd::getpid();
-    let arm = move || {
+    let in_child = move || {
         if let Some((soft, hard)) = descriptors {
             setrlimit(Resource::RLIMIT_NOFILE, soft, hard)?;
         }
         setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
-        // The parent may have died before the signal was armed; then nobody would send it.
+        // If the parent died before `prctl`, the signal will never come, and the child has another parent by now.
         if nix::unistd::getppid() == parent { Ok(()) } else { Err(io::Error::from(Errno::ESRCH)) }
     };
     #[expect(unsafe_code, reason = "pre_exec is the only way to run prctl and setrlimit in the child")]
-    // SAFETY: between fork and exec only async-signal-safe calls are allowed. `arm` makes three plain system
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed. `in_child` makes only plain system
     // calls, allocates nothing and takes no lock.
     unsafe {
-        command.pre_exec(arm);
+        command.pre_exec(in_child);
     }
 }
 
-/// Exit code and signal of a status, of which exactly one is set.
+/// Returns the exit code and the signal of a status; exactly one of them is set.
 pub(crate) fn code_and_signal(status: ExitStatus) -> (Option<i32>, Option<i32>) {
     (status.code(), status.signal())
 }

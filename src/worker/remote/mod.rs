@@ -1,9 +1,9 @@
-//! The one task that owns a remote worker: a backend that somebody else runs. It asks how that is and reports each change.
+//! The one task that owns a remote worker: a backend that this service did not start. It probes the backend and
+//! publishes each change of its state.
 //!
-//! There is no process to start or to end: whatever happens to it, it may come back, so it is never given up. What a
-//! probe is and what its answer means is `probe.rs`'s.
+//! There is no process to start or to end. A remote worker may come back at any time, so it is never given up.
 //!
-//! - `probe.rs`: one probe of a remote backend, and what its answer means
+//! - `probe.rs`: one probe of a remote backend, and what its response means
 
 mod probe;
 #[cfg(test)]
@@ -32,82 +32,98 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
-/// Everything that a remote worker is joined with.
+/// The configuration of one remote worker.
 #[derive(Debug, Clone)]
 pub struct RemotePlan {
     /// The model's id.
     pub model: String,
     /// The number of the worker among those of its model.
     pub number: u32,
-    /// Where it is.
+    /// The address, key, health path and limits of the backend.
     pub remote: RemoteSettings,
-    /// Time between two probes while it is well.
+    /// Time between two probes while the backend is ready (`HEALTH_CHECK_INTERVAL`).
     pub health_check_interval: Duration,
-    /// Longest time until a connection to it can be used.
+    /// Timeout of a connection to the backend, TLS included.
     pub connect_timeout: Duration,
 }
 
 /// Starts the owner of a remote worker on `tasks`; it ends after `stop` is cancelled.
+///
+/// # Errors
+///
+/// The address or the health path is invalid, or the HTTP client for probes cannot be built.
 pub fn supervise_remote(
     plan: RemotePlan,
-    deaths: Arc<CrashSuspects>,
+    crash_suspects: Arc<CrashSuspects>,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
     tasks: &TaskTracker,
 ) -> Result<WorkerHandle, BadRemote> {
-    join_by(Trust::Machine, plan, deaths, metrics, stop, tasks)
+    supervise_with_trust(Trust::Machine, plan, crash_suspects, metrics, stop, tasks)
 }
 
-fn join_by(
+fn supervise_with_trust(
     trust: Trust,
     plan: RemotePlan,
-    deaths: Arc<CrashSuspects>,
+    crash_suspects: Arc<CrashSuspects>,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
     tasks: &TaskTracker,
 ) -> Result<WorkerHandle, BadRemote> {
     let target = DialTarget::remote(&plan.remote)?;
     let health = health_uri(&target, &plan.remote.health)?;
-    // Plain HTTP needs no look at the disk for certificates.
+    // Plain HTTP does not need the certificates of the system, so they are not read.
     let trust = if target.scheme == Scheme::HTTPS { trust } else { Trust::None };
     let prober = Prober::remote(&trust, plan.connect_timeout)?;
-    let endpoint = Arc::new(Endpoint::at(target, Arc::clone(&deaths)));
-    let (publish, status) = watch::channel(WorkerStatus::first(false));
-    let (trouble, failures, has_warned_of_key) = (ThrottledWarning::default(), 0, false);
-    let board = WorkerMetrics::register(metrics, plan.model.clone(), plan.number, status.borrow().state);
-    let shown = Some(Arc::clone(&board));
-    let owner = Owner { plan, prober, health, endpoint, publish, board, failures, trouble, has_warned_of_key };
+    let endpoint = Arc::new(Endpoint::at(target, Arc::clone(&crash_suspects)));
+    let (sender, status) = watch::channel(WorkerStatus::initial(false));
+    let metrics = WorkerMetrics::register(metrics, plan.model.clone(), plan.number, status.borrow().state);
+    let handle =
+        WorkerHandle { status, demand: Arc::default(), suspects: crash_suspects, metrics: Some(Arc::clone(&metrics)) };
+    let owner = RemoteOwner {
+        plan,
+        prober,
+        health,
+        endpoint,
+        status: sender,
+        metrics,
+        failures: 0,
+        warning: ThrottledWarning::default(),
+        has_warned_of_key: false,
+    };
     tasks.spawn(owner.run(stop));
-    Ok(WorkerHandle { status, demand: Arc::default(), suspects: deaths, metrics: shown })
+    Ok(handle)
 }
 
-struct Owner {
+/// The state of the task that owns a remote worker.
+struct RemoteOwner {
     plan: RemotePlan,
     prober: Prober,
-    /// Where probes go.
+    /// The URI of its health path.
     health: Uri,
-    /// The same for ever: what is in flight may well be answered while probes are not.
+    /// Never replaced: requests in flight may succeed even while probes fail.
     endpoint: Arc<Endpoint>,
-    publish: watch::Sender<WorkerStatus>,
-    board: Arc<WorkerMetrics>,
-    /// Probes in a row that were not answered well.
+    status: watch::Sender<WorkerStatus>,
+    metrics: Arc<WorkerMetrics>,
+    /// Consecutive failed probes.
     failures: u32,
-    /// Probes that could not be made.
-    trouble: ThrottledWarning,
+    /// For probes that could not be sent.
+    warning: ThrottledWarning,
     has_warned_of_key: bool,
 }
 
-impl Owner {
+impl RemoteOwner {
     async fn run(mut self, stop: CancellationToken) {
         self.apply(WorkerEvent::StartBegun, |_| {});
         loop {
+            // Counted before the probe is sent: its response clears only doubts that are older than itself.
             let doubts = self.endpoint.doubts();
-            let probing = probe(&self.prober, &self.endpoint.target, &self.health);
-            let Some(found) = stop.run_until_cancelled(probing).await else { break };
-            let pause = self.conclude(found, doubts);
+            let probe = probe(&self.prober, &self.endpoint.target, &self.health);
+            let Some(outcome) = stop.run_until_cancelled(probe).await else { break };
+            let pause = self.apply_probe(outcome, doubts);
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                // Where it is known not to serve, another broken connection says nothing new.
+                // A broken connection is worth a probe at once only while the worker counts as ready.
                 () = self.endpoint.has_pending_compute_errors(), if self.state() == WorkerState::Ready => {}
                 () = stop.cancelled() => break,
             }
@@ -117,11 +133,12 @@ impl Owner {
         self.apply(WorkerEvent::Stopped, |_| {});
     }
 
-    /// Draws the conclusions from a probe, before which it had been doubted so often. The pause before the next one.
-    fn conclude(&mut self, found: RemoteProbe, doubts: u64) -> Duration {
-        // Nobody is asked without a pause, whatever the settings say.
+    /// Applies the outcome of a probe, and returns the pause before the next one. `doubts` is the number of doubts
+    /// before the probe was sent.
+    fn apply_probe(&mut self, outcome: RemoteProbe, doubts: u64) -> Duration {
+        // There is always a pause between two probes, even if the setting is 0.
         let interval = self.plan.health_check_interval.max(REMOTE_BACKOFF_FIRST);
-        match found {
+        match outcome {
             RemoteProbe::Ready { takes_our_key } => {
                 self.failures = 0;
                 if !takes_our_key && !self.has_warned_of_key {
@@ -144,18 +161,19 @@ impl Owner {
                 self.mark_failed(why);
                 backoff(self.failures, interval)
             }
-            // That says nothing about it.
-            RemoteProbe::Unasked(cause) => {
-                if let Some(times) = self.trouble.report_due() {
+            // A probe that was not sent says nothing about the backend.
+            RemoteProbe::NotSent(cause) => {
+                if let Some(times) = self.warning.report_due() {
                     let (model, worker) = (&self.plan.model, self.plan.number);
-                    warn!(model, worker, %cause, times, "a remote backend could not be asked how it is");
+                    warn!(model, worker, %cause, times, "a remote backend could not be probed");
                 }
                 SHORTAGE_PAUSE
             }
         }
     }
 
-    /// It has answered well. False where somebody has doubted it since it was asked: the answer may be older than that.
+    /// Marks the backend as ready after a good response. Returns false if a connection broke after the probe was sent:
+    /// the response may be older than that.
     fn mark_serving(&self, doubts: u64) -> bool {
         let was_doubted = self.endpoint.is_doubted();
         self.endpoint.clear_doubts(doubts);
@@ -172,14 +190,15 @@ impl Owner {
                 status.last_error = None;
             });
         } else if was_doubted {
-            // Whoever waits for it is told.
-            self.publish.send_modify(|_| {});
+            // The status itself is unchanged, but requests wait for the endpoint to accept them again.
+            self.status.send_modify(|_| {});
         }
         true
     }
 
+    /// Publishes that a probe failed; logs only a reason that is new.
     fn mark_failed(&self, why: String) {
-        if self.publish.borrow().last_error.as_ref() != Some(&why) {
+        if self.status.borrow().last_error.as_ref() != Some(&why) {
             warn!(model = self.plan.model, worker = self.plan.number, error = why, "the remote backend cannot serve");
         }
         self.apply(WorkerEvent::ProbesFailed, |status| {
@@ -188,31 +207,32 @@ impl Owner {
         });
     }
 
-    /// Host and port, for logs.
+    /// Returns host and port, for logs.
     fn host(&self) -> &str {
         self.endpoint.target.authority.as_str()
     }
 
     fn state(&self) -> WorkerState {
-        self.publish.borrow().state
+        self.status.borrow().state
     }
 
-    /// Takes the step of the state machine with what else changes by it: nobody sees one without the other.
+    /// Applies an event together with other changes of the status. A reader sees all of them at once, or none.
     fn apply(&self, event: WorkerEvent, change: impl FnOnce(&mut WorkerStatus)) {
         let from = self.state();
         let to = from.after(event).unwrap_or(from);
         if to != from {
             debug!(model = self.plan.model, worker = self.plan.number, %from, %to, ?event, "worker state");
         }
-        self.publish.send_modify(|status| {
+        self.status.send_modify(|status| {
             status.state = to;
             change(status);
         });
-        self.board.set_state(to);
+        self.metrics.set_state(to);
     }
 }
 
-/// The pause after so many failures in a row; it doubles with each, and is never longer than while all is well.
+/// Returns the backoff after `failures` consecutive failures. It doubles with each, and is never longer than
+/// `interval`, the pause between two probes of a ready backend.
 fn backoff(failures: u32, interval: Duration) -> Duration {
     let doubled = REMOTE_BACKOFF_FIRST.saturating_mul(1 << failures.saturating_sub(1).min(16));
     doubled.min(REMOTE_BACKOFF_LONGEST).min(interval)

@@ -1,6 +1,6 @@
-//! Probes of a remote worker: one request for its health path, and what the answer says.
+//! Probes of a remote worker: one request for its health path, and what the response means.
 //!
-//! Backends differ in what they have there, so whoever answers at all, and not with an error of the server, lives.
+//! Backends differ in what they serve there, so any response but a redirect or a server error (5xx) counts as ready.
 
 use crate::dial::{BadRemote, DialTarget};
 use crate::http_client::{HttpError, Response};
@@ -14,43 +14,43 @@ use nix::errno::Errno;
 /// The outcome of one probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum RemoteProbe {
-    /// It lives, and does not say that it cannot serve.
+    /// The backend responded, and can serve as far as the response tells.
     Ready {
-        /// Whether it did not refuse the probe for its key.
+        /// Whether it accepted the key: the response is neither 401 nor 403.
         takes_our_key: bool,
     },
-    /// It is loading its model.
+    /// The backend is loading its model.
     Loading,
-    /// It did not answer, or not in time, or not well: a plain sentence about that.
+    /// There was no response in time, or a bad one. Contains one sentence about that.
     Failed(String),
-    /// It was not asked, for want of something on this machine.
-    Unasked(Errno),
+    /// The probe was not sent, because this machine was short of something.
+    NotSent(Errno),
 }
 
-/// Returns the URI that a worker with this health path is probed at.
+/// Returns the URI of this health path at `target`.
 ///
 /// # Errors
 ///
-/// It is no path.
+/// `health` is not a path.
 pub(super) fn health_uri(target: &DialTarget, health: &str) -> Result<Uri, BadRemote> {
     let path = PathAndQuery::try_from(health).ok().filter(|_| health.starts_with('/')).ok_or(BadRemote::Health)?;
     Ok(target.uri(Some(path))?)
 }
 
-/// Sends one probe to a worker there, and says what its response means.
+/// Sends one probe and returns what the response means.
 pub(super) async fn probe(prober: &Prober, target: &DialTarget, health: &Uri) -> RemoteProbe {
     let host = target.authority.as_str();
     let outcome = match prober.get(health.clone(), target.authorization.as_ref()).await {
-        Ok(response) => judge(response, host).await,
+        Ok(response) => classify(response, host).await,
         Err(error) => Err(error),
     };
     outcome.unwrap_or_else(|error| match error {
         HttpError::TimedOut => RemoteProbe::Failed(format!("{host} does not answer its probe in time")),
-        error => shortage(&error).map_or_else(|| RemoteProbe::Failed(error.explain(host)), RemoteProbe::Unasked),
+        error => shortage(&error).map_or_else(|| RemoteProbe::Failed(error.explain(host)), RemoteProbe::NotSent),
     })
 }
 
-async fn judge(response: Response, host: &str) -> Result<RemoteProbe, HttpError> {
+async fn classify(response: Response, host: &str) -> Result<RemoteProbe, HttpError> {
     let status = response.status();
     Ok(match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => RemoteProbe::Ready { takes_our_key: false },
@@ -59,13 +59,17 @@ async fn judge(response: Response, host: &str) -> Result<RemoteProbe, HttpError>
             RemoteProbe::Failed(format!("{host} sends its probe elsewhere ({status}); api_base must lead there itself"))
         }
         _ if status.is_server_error() => RemoteProbe::Failed(format!("{host} answers its probe with {status}")),
-        // Others of the client's errors: there is no such path, or not for such a request.
+        // Other client errors (4xx): the backend has no such path, or another method for it. It is up.
         _ => RemoteProbe::Ready { takes_our_key: true },
     })
 }
 
-/// Whether the beginning of an answer has the word, as that of llama-server, of this gateway and of others does. Only a
-/// deadline that passes is an error: what came before a connection broke counts.
+/// Returns whether the begin of a response contains the word "loading", like those of llama-server and of this gateway.
+/// If the connection breaks, the bytes that came before count.
+///
+/// # Errors
+///
+/// [`HttpError::TimedOut`] when the body does not come in time.
 async fn says_loading(response: Response) -> Result<bool, HttpError> {
     let mut start = Vec::new();
     if let Err(error @ HttpError::TimedOut) = response.read_start(REMOTE_PROBE_BODY, &mut start).await {

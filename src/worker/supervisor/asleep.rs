@@ -1,6 +1,7 @@
-//! Between two lives of a llama-server: a worker without a process, and what it waits for before the next is started.
+//! A worker without a process, and what it waits for before the next start: memory, the end of the backoff, or an
+//! order.
 //!
-//! Each wait ends by an order too. How a life ended, and how long to wait for that, is decided above.
+//! An order ends each of these waits. `mod.rs` decides which of them follows the end of a life.
 
 use super::owner::Owner;
 use crate::worker::demand::DemandChange;
@@ -12,35 +13,38 @@ use std::time::Duration;
 use tracing::info;
 
 impl Owner {
-    /// Has everybody know that it cannot be loaded beside pinned models, which is no death, and waits until somebody more
-    /// wants it. One that is to be there anyway also waits for its room.
+    /// Publishes that the worker does not fit in memory beside pinned models, which is no crash, and waits for new
+    /// demand or an order. A worker that starts without demand also waits until there is enough memory.
     pub(super) async fn wait_for_admission(&mut self, by: &CrowdedOut) {
         self.demand.release();
-        let exit = LastExit::of(&self.plan, None, None, crowded_out(&by.0));
+        let exit = LastExit::new(&self.plan, None, None, crowded_out(&by.0));
         self.apply_with(WorkerEvent::StopAsked, |status| {
             status.asleep = true;
             status.last_exit = Some(exit);
             status.failed_loads += 1;
         });
         self.apply(WorkerEvent::Stopped);
-        let lodger = self.memory_request();
+        let request = self.memory_request();
+        // Demand that was there before was refused already; only a new guard is worth another attempt.
         let change = tokio::select! {
             change = self.demand.shared().next_change() => Some(change),
-            () = self.demand.shared().more() => None,
-            () = async { self.shared.memory.wait().await.residents.wait_until_admissible(&lodger).await }, if self.demand.is_autostart() => None,
+            () = self.demand.shared().wait_for_new_guard() => None,
+            () = async {
+                self.shared.memory.wait().await.scheduler.wait_until_admissible(&request).await
+            }, if self.demand.is_autostart() => None,
         };
         if let Some(change) = change {
             self.demand.apply(change);
         }
     }
 
-    /// Waits for so long, or until it is to be there.
-    pub(super) async fn pause(&mut self, pause: Duration) {
-        let over = tokio::time::sleep(pause);
-        tokio::pin!(over);
+    /// Waits until the backoff is over, or until an order to wake the worker.
+    pub(super) async fn wait_for_backoff(&mut self, backoff: Duration) {
+        let end = tokio::time::sleep(backoff);
+        tokio::pin!(end);
         loop {
             let change = tokio::select! {
-                () = &mut over => return,
+                () = &mut end => return,
                 change = self.demand.shared().next_change() => change,
             };
             self.demand.apply(change);
@@ -50,23 +54,23 @@ impl Owner {
         }
     }
 
-    /// It has been given up: only an order changes that.
-    pub(super) async fn wait_for_revival(&mut self) {
+    /// Waits until an order wakes a failed worker, and resets its restart budget. Demand of requests does not wake it.
+    pub(super) async fn wait_for_wake(&mut self) {
         self.demand.release();
         while self.demand.shared().next_change().await != DemandChange::Wake {}
-        info!(model = self.plan.model, "{} was given up and is started anew", self.plan.program.name());
-        self.budget.reset();
+        info!(model = self.plan.model, "{} had failed and is started again by an order", self.plan.program.name());
+        self.restart_budget.reset();
         self.demand.apply(DemandChange::Wake);
     }
 
-    /// Nobody wants it, so that it is not started now.
-    pub(super) fn put_to_sleep(&mut self) {
+    /// Marks a worker without demand as asleep.
+    pub(super) fn mark_asleep(&mut self) {
         self.is_restart = false;
-        if self.state() == WorkerState::Stopped && self.publish.borrow().asleep {
+        if self.state() == WorkerState::Stopped && self.status.borrow().asleep {
             return;
         }
         self.apply_with(WorkerEvent::StopAsked, |status| status.asleep = true);
-        // A start that was begun is left at once: there is no process.
+        // From `Starting` the first event only leads to `Draining`. There is no process to wait for.
         self.apply(WorkerEvent::Stopped);
     }
 }

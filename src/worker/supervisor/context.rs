@@ -1,4 +1,4 @@
-//! What all workers of a service share: the thread that forks, metrics, probes, ports, memory.
+//! The resources that all workers of a service share: the thread that forks, metrics, the prober, ports, memory.
 
 use crate::telemetry::metrics::Metrics;
 use crate::worker::change_signal::ChangeSignal;
@@ -12,40 +12,42 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::SetOnce;
 
-/// What all workers of a service share.
+/// The resources that all workers of a service share.
 pub struct WorkerContext {
     pub(super) spawner: Spawner,
     pub(super) metrics: Arc<Metrics>,
     pub(super) prober: Prober,
     pub(super) ports: PortPool,
-    pub(super) bell: Arc<ChangeSignal>,
-    /// Set by [`WorkerContext::allow`]; no process is started before.
+    /// Notified when a wait for memory may be over.
+    pub(super) change_signal: Arc<ChangeSignal>,
+    /// Set by [`WorkerContext::set_memory_budget`]; no process is started before.
     pub(super) memory: SetOnce<SharedMemory>,
-    patience: Duration,
+    /// How long a load that waits for memory does not evict a model that is in use (`MAX_WAIT_BEFORE_DRAIN`).
+    wait_before_drain: Duration,
 }
 
-/// The memory for models, and who has it.
+/// The memory budget for models, and the scheduler that grants it.
 pub(super) struct SharedMemory {
-    pub(super) allowance: MemoryBudget,
-    pub(super) residents: MemoryScheduler,
+    pub(super) budget: MemoryBudget,
+    pub(super) scheduler: MemoryScheduler,
 }
 
 impl WorkerContext {
-    /// Returns the context of a whole service, which starts no process before [`WorkerContext::allow`] is called. A load that
-    /// waits for memory leaves a model that is in use alone for `patience`.
+    /// Returns the context of a service, which starts no process before [`WorkerContext::set_memory_budget`] is called.
+    /// A load that waits for memory does not evict a model that is in use for `wait_before_drain`.
     ///
     /// # Errors
     ///
     /// When the HTTP client that probes workers cannot be built.
-    pub fn new(spawner: Spawner, metrics: Arc<Metrics>, patience: Duration) -> io::Result<Self> {
-        let (prober, ports, bell, memory) = (Prober::local()?, PortPool::default(), Arc::default(), SetOnce::new());
-        Ok(Self { spawner, metrics, prober, ports, bell, memory, patience })
+    pub fn new(spawner: Spawner, metrics: Arc<Metrics>, wait_before_drain: Duration) -> io::Result<Self> {
+        let (prober, ports, change_signal) = (Prober::local()?, PortPool::default(), Arc::default());
+        Ok(Self { spawner, metrics, prober, ports, change_signal, memory: SetOnce::new(), wait_before_drain })
     }
 
-    /// Sets how much memory models may take, which lets workers start. Only the first call counts.
-    pub fn set_memory_budget(&self, allowance: MemoryBudget) {
-        let (bell, metrics) = (Arc::clone(&self.bell), Arc::clone(&self.metrics));
-        let residents = MemoryScheduler::new(allowance.bytes, self.patience, bell, metrics);
-        let _ = self.memory.set(SharedMemory { allowance, residents });
+    /// Sets how much memory models may take, and so lets workers start. Only the first call has an effect.
+    pub fn set_memory_budget(&self, budget: MemoryBudget) {
+        let (signal, metrics) = (Arc::clone(&self.change_signal), Arc::clone(&self.metrics));
+        let scheduler = MemoryScheduler::new(budget.bytes, self.wait_before_drain, signal, metrics);
+        let _ = self.memory.set(SharedMemory { budget, scheduler });
     }
 }

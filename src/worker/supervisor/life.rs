@@ -1,4 +1,6 @@
-//! One life of a llama-server: its start, and its end.
+//! One life of a process: its start, and its end with everything that it left.
+//!
+//! What happens between the two is in `watch.rs`.
 
 use super::owner::{LifeEnd, Owner, StartFailure};
 use crate::dial::DialTarget;
@@ -34,24 +36,24 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-/// A process that runs, and all that is kept for it.
+/// A running process and its resources.
 pub(super) struct ProcessLife {
     pub(super) process: Process,
     pub(super) endpoint: Arc<Endpoint>,
-    /// The end of its log.
-    pub(super) tail: Arc<Mutex<LogTail>>,
-    /// How its load went, as its log tells.
+    /// The last lines of its log.
+    pub(super) log_tail: Arc<Mutex<LogTail>>,
+    /// The phases of its load, according to its log.
     pub(super) phases: Arc<Mutex<LoadPhases>>,
-    /// How long the model was read before the start, if it was.
+    /// How long the prefetch of the model took, if there was one.
     pub(super) prefetch: Option<Duration>,
-    den: RuntimeDir,
-    /// On a set of its own, so that it ends with this life whatever happens.
-    pumps: JoinSet<()>,
-    /// What the kernel had killed before.
-    kills: (KernelRoots, OomKills),
-    /// The memory that it may take.
-    pub(super) room: Reservation,
-    /// Given to nobody else as long as this process may listen on it.
+    runtime_dir: RuntimeDir,
+    /// The task that reads its output. In a set of this life, so that it is aborted with it.
+    log_pumps: JoinSet<()>,
+    /// The kernel's count of OOM kills before its start.
+    oom_kills: (KernelRoots, OomKills),
+    /// The memory that it may use.
+    pub(super) reservation: Reservation,
+    /// Keeps the port from other workers as long as this process may listen on it.
     _port: BackendPort,
 }
 
@@ -60,67 +62,76 @@ pub(super) enum WatchEnd {
     /// It has ended by itself.
     Exited(io::Result<ExitStatus>),
     /// It must be killed.
-    MustDie(KillReason),
-    /// Somebody wants it stopped for good.
+    Kill(KillReason),
+    /// The worker is to be stopped for good.
     StopAsked,
-    /// Nobody has used it for `IDLE_UNLOAD`, and nothing is sent to it any more.
+    /// It was not used for `IDLE_UNLOAD`; its endpoint is closed.
     Unused,
-    /// It was to go, be it for another or by an order, and has finished what it served.
+    /// It was evicted or unloaded by an order, and has finished its requests in flight.
     PutAway,
 }
 
 impl Owner {
-    /// Starts a process, once all is prepared for it. May be cancelled.
-    pub(super) async fn begin(&mut self, stop: &CancellationToken) -> Result<ProcessLife, StartFailure> {
-        let (room, prefetch) = self.prepare_while_wanted(stop).await?;
-        let mut den = RuntimeDir::new().map_err(io::Error::other)?;
+    /// Prepares and starts a process. Safe to cancel.
+    ///
+    /// # Errors
+    ///
+    /// The preparation or the start failed, or the demand went while it was prepared.
+    pub(super) async fn start_process(&mut self, stop: &CancellationToken) -> Result<ProcessLife, StartFailure> {
+        let (reservation, prefetch) = self.prepare_while_wanted(stop).await?;
+        let mut runtime_dir = RuntimeDir::new().map_err(io::Error::other)?;
         let port = self.shared.ports.take(self.plan.engine.port_backend)?;
-        // Only llama-server was told of this key.
-        let authorization = matches!(self.plan.program, Program::LlamaServer { .. }).then(|| den.authorization());
+        // A command does not get the key, so requests to it carry none.
+        let is_llama_server = matches!(self.plan.program, Program::LlamaServer { .. });
+        let authorization = is_llama_server.then(|| runtime_dir.authorization());
         let target = DialTarget::local(port.address(), authorization).map_err(io::Error::other)?;
         let target = DialTarget { model: self.plan.program.model().map(str::to_owned), ..target };
-        let endpoint =
-            Arc::new(Endpoint::at(target, Arc::clone(&self.deaths)).with_signal(Arc::clone(&self.shared.bell)));
+        let endpoint = Endpoint::at(target, Arc::clone(&self.crash_suspects));
+        let endpoint = Arc::new(endpoint.with_signal(Arc::clone(&self.shared.change_signal)));
         let plan = &self.plan;
-        let launch = Launch { plan, address: port.address(), den: &den, cpus: Cpus::here() };
+        let launch = Launch { plan, address: port.address(), runtime_dir: &runtime_dir, cpus: Cpus::here() };
         let roots = KernelRoots::here();
-        let kills = OomKills::count(&roots);
+        // Counted before the start, so that a process that is killed at once is seen too.
+        let oom_kills = OomKills::count(&roots);
         let phases = Arc::new(Mutex::new(LoadPhases::begin(Instant::now())));
         let mut process = self.shared.spawner.spawn(launch.command_line()).await?;
-        if let Err(error) = den.inhabit(process.pid()) {
-            warn!(model = plan.model, %error, "there is no note of this {} for a gateway after a crash of this one", plan.program.name());
+        if let Err(error) = runtime_dir.record_process(process.pid()) {
+            warn!(
+                model = plan.model,
+                %error,
+                "no file holds the pid of this {}: after a crash, the next gateway finds it by its environment alone",
+                plan.program.name()
+            );
         }
         let (worker, pid) = (plan.number, process.pid());
         info!(model = plan.model, worker, pid, port = port.address().port(), "{} started", plan.program.name());
-        let (tail, mut pumps) = (Arc::default(), JoinSet::new());
-        if let Some(keeping) = self.keep_log(&mut process, &tail, &phases) {
-            pumps.spawn(keeping);
+        let (log_tail, mut log_pumps) = (Arc::default(), JoinSet::new());
+        if let Some(log_pump) = self.log_pump(&mut process, &log_tail, &phases) {
+            log_pumps.spawn(log_pump);
         }
         Ok(ProcessLife {
             process,
             endpoint,
-            tail,
+            log_tail,
             phases,
             prefetch,
-            den,
-            pumps,
-            kills: (roots, kills),
-            room,
+            runtime_dir,
+            log_pumps,
+            oom_kills: (roots, oom_kills),
+            reservation,
             _port: port,
         })
     }
 
-    /// Ends it, if it has not ended by itself, and all that it left.
-    pub(super) async fn end(&mut self, life: ProcessLife, ending: WatchEnd) -> LifeEnd {
-        match ending {
+    /// Ends the process, if it has not ended by itself, and all processes that it left.
+    pub(super) async fn end_life(&mut self, life: ProcessLife, end: WatchEnd) -> LifeEnd {
+        match end {
             WatchEnd::Exited(status) => self.collect_exit(life, status, None).await,
-            WatchEnd::MustDie(why) => self.collect_exit(life, Err(io::ErrorKind::TimedOut.into()), Some(why)).await,
+            // The error is replaced by the exit status after the kill.
+            WatchEnd::Kill(why) => self.collect_exit(life, Err(io::ErrorKind::TimedOut.into()), Some(why)).await,
             WatchEnd::Unused => {
-                info!(
-                    model = self.plan.model,
-                    "nobody has used {} for IDLE_UNLOAD, it is put to sleep",
-                    self.plan.program.name()
-                );
+                let name = self.plan.program.name();
+                info!(model = self.plan.model, "{name} was not used for IDLE_UNLOAD and is stopped");
                 self.stop_unneeded(life, true).await;
                 LifeEnd::Asleep
             }
@@ -130,12 +141,12 @@ impl Owner {
             }
             WatchEnd::StopAsked => {
                 self.stop_unneeded(life, false).await;
-                LifeEnd::Asked
+                LifeEnd::Stopped
             }
         }
     }
 
-    /// Ends one that has died, or must, and finds out why.
+    /// Collects the exit status of a process that has ended or must be killed, and finds the cause.
     async fn collect_exit(
         &mut self,
         mut life: ProcessLife,
@@ -143,18 +154,19 @@ impl Owner {
         killed: Option<KillReason>,
     ) -> LifeEnd {
         let has_served = self.state().has_served();
-        // One that is to be there for the next request is started again though nobody wants it now, unless it was to go.
+        // A preloaded or pinned worker is restarted without demand, unless it was draining anyway.
         if matches!(self.state(), WorkerState::Ready | WorkerState::Unhealthy)
             && (self.plan.preload || self.plan.pinned)
         {
             self.demand.set_autostart();
         }
-        life.room.mark_leaving();
-        // At once, and before anything that may take its time: its requests fail, and those that wait wait for the next.
+        life.reservation.mark_leaving();
+        // The endpoint is closed before anything that may take long, so that requests in flight fail at once and
+        // waiting requests go to the next process.
         match killed {
-            // No fault of those in flight.
+            // Only the requests that it failed to compute become suspects, not those in flight.
             Some(KillReason::CannotCompute) => life.endpoint.record_compute_failure(),
-            // Nor need it be one of them on which it hangs.
+            // It may hang on a request that was given up before, so these become suspects too.
             Some(KillReason::Hung(_) | KillReason::Mute(_) | KillReason::Silent) => life.endpoint.record_hang(),
             _ => life.endpoint.record_exit(),
         }
@@ -168,64 +180,73 @@ impl Owner {
         let (code, signal) = match status {
             Ok(status) => code_and_signal(status),
             Err(error) => {
-                error!(model = self.plan.model, pid = life.process.pid(), %error, "the end of {} was not seen", self.plan.program.name());
+                self.log_missing_exit(life.process.pid(), &error);
                 (None, None)
             }
         };
-        let ended = leftovers::clear(&mut life.den, life.process.pid()).await;
-        // The last lines may still be in the pipe, and they are the ones that tell the cause.
-        let _ = tokio::time::timeout(LOG_PUMP_GRACE, life.pumps.join_next()).await;
-        let (roots, kills) = &life.kills;
-        let memory = kills.since(roots);
-        let tail = life.tail.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = diagnose(&Evidence { code, signal, tail: &tail, has_served, killed, memory });
+        let ended = leftovers::clear(&mut life.runtime_dir, life.process.pid()).await;
+        // The last lines, which name the cause, may still be in the pipe.
+        let _ = tokio::time::timeout(LOG_PUMP_GRACE, life.log_pumps.join_next()).await;
+        let (roots, oom_kills) = &life.oom_kills;
+        let memory = oom_kills.since(roots);
+        let tail = life.log_tail.lock().unwrap_or_else(PoisonError::into_inner);
+        let diagnosis = diagnose(&Evidence { code, signal, tail: &tail, has_served, killed, memory });
         drop(tail);
-        self.release_memory(life.room, ended);
-        LifeEnd::Died(LastExit::of(&self.plan, code, signal, found))
+        self.release_memory(life.reservation, ended);
+        LifeEnd::Exited(LastExit::new(&self.plan, code, signal, diagnosis))
     }
 
-    /// Stops one that is not needed, for now or for ever.
+    /// Stops a process that is not needed any more, until there is demand (`to_sleep`) or for good.
     async fn stop_unneeded(&mut self, mut life: ProcessLife, to_sleep: bool) {
         life.endpoint.close();
-        life.room.mark_leaving();
+        life.reservation.mark_leaving();
         self.apply_with(WorkerEvent::StopAsked, |status| {
             status.endpoint = None;
             status.asleep = to_sleep;
         });
         if to_sleep {
-            // It may have taken more since it was loaded.
-            self.learn(life.process.pid(), self.learned).await;
+            // It may use more memory now than right after its load.
+            self.measure_memory(life.process.pid(), self.measured_memory).await;
         }
         if let Err(error) = life.process.stop().await {
-            error!(model = self.plan.model, pid = life.process.pid(), %error, "the end of {} was not seen", self.plan.program.name());
+            self.log_missing_exit(life.process.pid(), &error);
         }
-        let ended = leftovers::clear(&mut life.den, life.process.pid()).await;
-        let _ = tokio::time::timeout(LOG_PUMP_GRACE, life.pumps.join_next()).await;
-        self.release_memory(life.room, ended);
+        let ended = leftovers::clear(&mut life.runtime_dir, life.process.pid()).await;
+        let _ = tokio::time::timeout(LOG_PUMP_GRACE, life.log_pumps.join_next()).await;
+        self.release_memory(life.reservation, ended);
         self.apply(WorkerEvent::Stopped);
         info!(model = self.plan.model, "{} stopped", self.plan.program.name());
     }
 
-    /// Has the room given back when these processes, which have ended, have given back their memory.
-    fn release_memory(&mut self, room: Reservation, ended: BTreeSet<i32>) {
+    fn log_missing_exit(&self, pid: i32, error: &io::Error) {
+        error!(model = self.plan.model, pid, %error, "the exit status of {} is unknown", self.plan.program.name());
+    }
+
+    /// Drops the reservation once the memory of these processes, which have ended, is released.
+    fn release_memory(&mut self, reservation: Reservation, ended: BTreeSet<i32>) {
         let stop = self.stop.clone();
-        self.release = Some(self.tasks.spawn(async move {
+        // In a task of its own: the GPU driver frees memory later than the process ends, and the status must not wait.
+        self.memory_release = Some(self.tasks.spawn(async move {
             gpu::released(ended, &stop).await;
-            drop(room);
+            drop(reservation);
         }));
     }
 
-    /// Prepares a start, unless it is not wanted any more before that is done.
+    /// Prepares a start as long as there is demand for it.
+    ///
+    /// # Errors
+    ///
+    /// The preparation failed, or the demand went before it was done.
     async fn prepare_while_wanted(
         &mut self,
         stop: &CancellationToken,
     ) -> Result<(Reservation, Option<Duration>), StartFailure> {
         let (demand, autostart) = (Arc::clone(self.demand.shared()), self.demand.is_autostart());
         let mut woken = None;
-        let not_wanted = async {
+        let unwanted = async {
             loop {
                 let change = tokio::select! {
-                    () = demand.none(), if !autostart => return,
+                    () = demand.wait_until_empty(), if !autostart => return,
                     change = demand.next_change() => change,
                 };
                 match change {
@@ -236,7 +257,7 @@ impl Owner {
         };
         let prepared = tokio::select! {
             prepared = self.prepare(stop) => Some(prepared),
-            () = not_wanted => None,
+            () = unwanted => None,
         };
         match prepared {
             Some(prepared) => {
@@ -252,8 +273,9 @@ impl Owner {
         }
     }
 
-    /// Writes what the process says to a log file of its own, keeps the end of it, and notes how its load goes on.
-    fn keep_log(
+    /// Returns the task that writes the output of the process to a log file of its own, keeps the last lines in `tail`,
+    /// and records the phases of the load. `None` if the output was taken before.
+    fn log_pump(
         &self,
         process: &mut Process,
         tail: &Arc<Mutex<LogTail>>,

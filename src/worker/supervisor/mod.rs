@@ -1,15 +1,15 @@
-//! The one task that owns a worker: start, probe, restart with backoff, give up, stop.
+//! The supervisor: the one task that owns a worker. It starts, probes, restarts with backoff, gives up and stops it.
 //!
-//! Which state follows which is `state.rs`'s; this file goes from one life of a process to the next and reports each
-//! change. What belongs to one life, and what is waited for between two, is in the files below.
+//! This file goes from one life of a process to the next. The state machine is in `state.rs`; one life, and the waits
+//! between two lives, are in the files below.
 //!
 //! - `asleep.rs`: a worker without a process, and what it waits for
+//! - `context.rs`: the resources that all workers of a service share
 //! - `life.rs`: one life of a process: its start and its end
-//! - `owner.rs`: what the owner of a worker holds, and how it reports a change of state
-//! - `prepare.rs`: what is done before a process is started
+//! - `owner.rs`: the data of the owner of a worker, and how it publishes a change of state
+//! - `prepare.rs`: the preparation of a start
 //! - `restart_budget.rs`: how many restarts are left, and the backoff before each
-//! - `context.rs`: what all workers of a service share
-//! - `watch.rs`: one life, watched until it ends or has to end
+//! - `watch.rs`: probes one life of a process until it ends or has to end
 
 mod asleep;
 pub(super) mod context;
@@ -40,37 +40,37 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
-/// Starts the owner of a worker on `tasks`; it ends, with its process, after `stop` is cancelled or when it gives up. The
-/// workers of one model share `deaths`, so that a request which kills one of them is not tried on all.
+/// Starts the owner of a worker on `tasks`. The owner ends, after its process, when `stop` is cancelled. The workers of
+/// one model share `crash_suspects`, so that a request that crashes one of them is not retried on all others.
 pub fn supervise(
     plan: Plan,
     shared: &Arc<WorkerContext>,
-    deaths: Arc<CrashSuspects>,
+    crash_suspects: Arc<CrashSuspects>,
     stop: CancellationToken,
     tasks: &TaskTracker,
 ) -> WorkerHandle {
-    let (publish, status) = channel::channel(WorkerStatus::first(!plan.preload));
-    let demand = Arc::new(Demand::new(Arc::clone(&shared.bell)));
-    let board =
+    let (sender, status) = channel::channel(WorkerStatus::initial(!plan.preload));
+    let demand = Arc::new(Demand::new(Arc::clone(&shared.change_signal)));
+    let metrics =
         WorkerMetrics::register(Arc::clone(&shared.metrics), plan.model.clone(), plan.number, status.borrow().state);
     let handle = WorkerHandle {
         status,
         demand: Arc::clone(&demand),
-        suspects: Arc::clone(&deaths),
-        metrics: Some(Arc::clone(&board)),
+        suspects: Arc::clone(&crash_suspects),
+        metrics: Some(Arc::clone(&metrics)),
     };
     let owner = Owner {
-        budget: RestartBudget::new(plan.engine.restart_limit, plan.engine.restart_window.0),
+        restart_budget: RestartBudget::new(plan.engine.restart_limit, plan.engine.restart_window.0),
         demand: OwnerDemand::new(demand, plan.preload),
         is_restart: false,
         plan,
         shared: Arc::clone(shared),
-        learned: None,
-        board,
-        publish,
-        short: Shortage::default(),
-        deaths,
-        release: None,
+        measured_memory: None,
+        metrics,
+        status: sender,
+        shortage: Shortage::default(),
+        crash_suspects,
+        memory_release: None,
         tasks: tasks.clone(),
         stop: stop.clone(),
         file_check: BlockingTask::default(),
@@ -81,14 +81,14 @@ pub fn supervise(
 
 impl Owner {
     async fn run(mut self, stop: CancellationToken) {
-        // What fits, and what a worker needs, is not known before.
+        // The need depends on the budget: whether that is GPU memory, and whether it is limited.
         let _ = stop.run_until_cancelled(self.shared.memory.wait()).await;
-        self.board.set_need(self.need());
+        self.metrics.set_need(self.need());
         loop {
             if !self.demand.is_needed() {
-                self.put_to_sleep();
+                self.mark_asleep();
                 tokio::select! {
-                    () = self.demand.shared().any() => info!(model = self.plan.model, "a request wakes {}", self.plan.program.name()),
+                    () = self.demand.shared().wait_for_guard() => info!(model = self.plan.model, "a request wakes {}", self.plan.program.name()),
                     change = self.demand.shared().next_change() => {
                         self.demand.apply(change);
                         continue;
@@ -96,58 +96,63 @@ impl Owner {
                     () = stop.cancelled() => return self.apply(WorkerEvent::StopAsked),
                 }
             }
-            let pause = match self.run_once(&stop).await {
-                Ok(LifeEnd::Asked) => return,
+            let backoff = match self.run_once(&stop).await {
+                Ok(LifeEnd::Stopped) => return,
                 Ok(LifeEnd::Asleep) => {
                     self.demand.cancel_autostart();
                     continue;
                 }
-                Ok(LifeEnd::Died(exit)) => self.after_death(exit),
+                Ok(LifeEnd::Exited(exit)) => self.record_exit(exit),
                 Err(StartFailure::Unwanted) => continue,
                 Err(StartFailure::CrowdedOut(by)) => match stop.run_until_cancelled(self.wait_for_admission(&by)).await
                 {
                     Some(()) => continue,
                     None => return self.apply(WorkerEvent::StopAsked),
                 },
-                Err(StartFailure::Hopeless(found)) => self.after_death(LastExit::of(&self.plan, None, None, found)),
-                Err(StartFailure::Short(error)) => match self.short.has_lasted(self.plan.engine.load_timeout.0) {
-                    // No fault of llama-server's, and no reason to give it up: the shortage will pass.
-                    false => self.after_shortage(&error),
-                    true => self.after_death(LastExit::of(&self.plan, None, None, not_started(&error))),
+                Err(StartFailure::Failed(diagnosis)) => {
+                    self.record_exit(LastExit::new(&self.plan, None, None, diagnosis))
+                }
+                Err(StartFailure::Shortage(error)) => match self.shortage.has_lasted(self.plan.engine.load_timeout.0) {
+                    // A short shortage is not the worker's fault, so it does not spend the restart budget.
+                    false => self.record_shortage(&error),
+                    true => self.record_exit(LastExit::new(&self.plan, None, None, not_started(&error))),
                 },
             };
-            let may_go_on = match pause {
-                Some(pause) => stop.run_until_cancelled(self.pause(pause)).await,
-                None => stop.run_until_cancelled(self.wait_for_revival()).await,
+            let waited = match backoff {
+                Some(backoff) => stop.run_until_cancelled(self.wait_for_backoff(backoff)).await,
+                None => stop.run_until_cancelled(self.wait_for_wake()).await,
             };
-            if may_go_on.is_none() {
+            if waited.is_none() {
                 return self.apply(WorkerEvent::StopAsked);
             }
         }
     }
 
-    /// Remembers how it ended. The pause before the next start, or nothing when there will be none.
-    fn after_death(&mut self, exit: LastExit) -> Option<Duration> {
-        self.short = Shortage::default();
+    /// Logs and publishes how the process ended. Returns the backoff before the next start, or `None` when the worker
+    /// is given up.
+    fn record_exit(&mut self, exit: LastExit) -> Option<Duration> {
+        self.shortage = Shortage::default();
         let hint = exit.hint.clone().unwrap_or_default();
         let (code, signal, cause) = (exit.code, exit.signal, exit.cause.as_str());
-        let is_lasting = exit.cause.is_lasting() && !self.publish.borrow().has_been_ready;
-        let pause = if is_lasting { None } else { self.budget.spend(Instant::now()) };
+        // A lasting cause (a missing file, a bad option) cannot be cured by a restart, unless the worker has run
+        // before.
+        let is_lasting = exit.cause.is_lasting() && !self.status.borrow().has_been_ready;
+        let backoff = if is_lasting { None } else { self.restart_budget.spend(Instant::now()) };
         self.is_restart = true;
-        // One that has run has been counted when it ended.
+        // The failed load of a process that ran was counted at its end.
         let never_ran = self.state() == WorkerState::Starting;
         let name = self.plan.program.name();
-        let what = if never_ran { format!("{name} could not be started") } else { format!("{name} ended") };
-        // Logged before anybody hears of it, for whoever hears of it may end the service.
-        let event = match pause {
-            Some(pause) => {
-                let pause_ms = pause.as_millis() as u64;
+        let failure = if never_ran { format!("{name} could not be started") } else { format!("{name} ended") };
+        // Logged before it is published, because a reader of the status may end the service at once.
+        let event = match backoff {
+            Some(backoff) => {
+                let pause_ms = backoff.as_millis() as u64;
                 let model = &self.plan.model;
-                warn!(model, code, signal, cause, hint, pause_ms, "{what}, it will be restarted");
+                warn!(model, code, signal, cause, hint, pause_ms, "{failure}, it will be restarted");
                 WorkerEvent::Ended
             }
             None => {
-                error!(model = self.plan.model, code, signal, cause, hint, "{what} and is given up");
+                error!(model = self.plan.model, code, signal, cause, hint, "{failure} and is given up");
                 WorkerEvent::BudgetSpent
             }
         };
@@ -156,33 +161,37 @@ impl Owner {
             status.asleep = false;
             status.failed_loads += u64::from(never_ran);
         });
-        pause
+        backoff
     }
 
-    /// Reports a shortage. The pause before the next try.
-    fn after_shortage(&mut self, error: &io::Error) -> Option<Duration> {
-        if let Some(times) = self.short.trouble.report_due() {
+    /// Logs and publishes that a shortage prevented the start. Returns the pause before the next attempt.
+    fn record_shortage(&mut self, error: &io::Error) -> Option<Duration> {
+        if let Some(times) = self.shortage.warning.report_due() {
             warn!(model = self.plan.model, %error, times, "{} cannot be started now", self.plan.program.name());
         }
         self.apply(WorkerEvent::Ended);
         Some(SHORTAGE_PAUSE)
     }
 
-    /// From one start to the end of that process.
+    /// Starts one process, watches it and ends it.
+    ///
+    /// # Errors
+    ///
+    /// No process was started.
     async fn run_once(&mut self, stop: &CancellationToken) -> Result<LifeEnd, StartFailure> {
         if std::mem::take(&mut self.is_restart) {
-            self.publish.send_modify(|status| status.restarts += 1);
-            self.board.count_restart();
+            self.status.send_modify(|status| status.restarts += 1);
+            self.metrics.count_restart();
         }
         self.apply(WorkerEvent::StartBegun);
-        let Some(begun) = stop.run_until_cancelled(self.begin(stop)).await else {
+        let Some(started) = stop.run_until_cancelled(self.start_process(stop)).await else {
             self.apply(WorkerEvent::StopAsked);
             self.apply(WorkerEvent::Stopped);
-            return Ok(LifeEnd::Asked);
+            return Ok(LifeEnd::Stopped);
         };
-        let mut life = begun?;
-        self.short = Shortage::default();
-        let ending = self.watch(&mut life, stop).await;
-        Ok(self.end(life, ending).await)
+        let mut life = started?;
+        self.shortage = Shortage::default();
+        let end = self.watch(&mut life, stop).await;
+        Ok(self.end_life(life, end).await)
     }
 }

@@ -1,6 +1,6 @@
-//! What the owner of a worker holds, and how it reports a change of state.
+//! The data of the task that owns a worker, and how it publishes a change of state.
 //!
-//! Owns the data alone; what the owner does with them is in the files that add to [`Owner`].
+//! The other files of this folder add the methods of [`Owner`].
 
 use super::context::WorkerContext;
 use super::restart_budget::RestartBudget;
@@ -27,95 +27,97 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
-/// A worker as the task that owns it knows it.
+/// The state of the task that owns a worker.
 pub(super) struct Owner {
     pub(super) plan: Plan,
     pub(super) shared: Arc<WorkerContext>,
-    /// The memory that it took the last time, in bytes.
-    pub(super) learned: Option<u64>,
-    pub(super) publish: watch::Sender<WorkerStatus>,
-    pub(super) board: Arc<WorkerMetrics>,
-    pub(super) budget: RestartBudget,
-    pub(super) short: Shortage,
+    /// The memory that its process used the last time, in bytes.
+    pub(super) measured_memory: Option<u64>,
+    pub(super) status: watch::Sender<WorkerStatus>,
+    pub(super) metrics: Arc<WorkerMetrics>,
+    pub(super) restart_budget: RestartBudget,
+    pub(super) shortage: Shortage,
     pub(super) demand: OwnerDemand,
-    /// Whether the next start follows a death.
+    /// Whether the next start follows the end of a process.
     pub(super) is_restart: bool,
-    pub(super) deaths: Arc<CrashSuspects>,
-    /// Waits until the process before has given back its memory, and gives back its room then.
-    pub(super) release: Option<JoinHandle<()>>,
+    pub(super) crash_suspects: Arc<CrashSuspects>,
+    /// The task that waits until the memory of the last process is released, and drops its reservation then.
+    pub(super) memory_release: Option<JoinHandle<()>>,
+    /// The tasks of the service, which a shutdown waits for.
     pub(super) tasks: TaskTracker,
     pub(super) stop: CancellationToken,
     pub(super) file_check: BlockingTask<FileCheck>,
 }
 
-/// A shortage on this machine that keeps llama-server from being started.
+/// A shortage on this machine that prevents a start, for instance of file descriptors.
 #[derive(Default)]
 pub(super) struct Shortage {
     since: Option<pause_clock::ActiveInstant>,
-    pub(super) trouble: ThrottledWarning,
+    pub(super) warning: ThrottledWarning,
 }
 
 impl Shortage {
-    /// It is still there. Whether it has been for so long.
+    /// Records that the shortage lasts, and returns whether it has lasted for `longest`.
     pub(super) fn has_lasted(&mut self, longest: Duration) -> bool {
         self.since.get_or_insert_with(pause_clock::ActiveInstant::now).elapsed() >= longest
     }
 }
 
-/// Why there is no process.
+/// Why no process was started.
 pub(super) enum StartFailure {
-    /// Nobody wants it any more.
+    /// The demand has gone.
     Unwanted,
-    /// This machine is short of something.
-    Short(io::Error),
-    /// It could not succeed.
-    Hopeless(Diagnosis),
-    /// There is no room for it beside pinned models.
+    /// This machine is short of something; another attempt may succeed soon.
+    Shortage(io::Error),
+    /// The start cannot succeed as things are.
+    Failed(Diagnosis),
+    /// There is not enough memory beside pinned models.
     CrowdedOut(CrowdedOut),
 }
 
 impl From<io::Error> for StartFailure {
     fn from(error: io::Error) -> Self {
-        if shortage(&error).is_some() { Self::Short(error) } else { Self::Hopeless(not_started(&error)) }
+        if shortage(&error).is_some() { Self::Shortage(error) } else { Self::Failed(not_started(&error)) }
     }
 }
 
 /// How one life of a process ended.
 pub(super) enum LifeEnd {
-    /// Somebody asked for it.
-    Asked,
-    /// Nobody needed it.
+    /// The worker was stopped for good.
+    Stopped,
+    /// The worker was not needed any more.
     Asleep,
-    /// By itself, or because it had to be killed.
-    Died(LastExit),
+    /// The process ended by itself, or had to be killed.
+    Exited(LastExit),
 }
 
-/// The outcome of a check of the model file.
+/// The result of a check of the model file.
 pub(super) type FileCheck = Result<(), ModelError>;
 
 impl Owner {
+    /// Returns the current state.
     pub(super) fn state(&self) -> WorkerState {
-        self.publish.borrow().state
+        self.status.borrow().state
     }
 
-    /// Takes the step of the state machine and shows it; an event that means nothing now is ignored.
+    /// Applies an event to the state machine and publishes the new state; ignores an event that changes nothing.
     pub(super) fn apply(&self, event: WorkerEvent) {
         if self.state().after(event).is_some_and(|next| next != self.state()) {
             self.apply_with(event, |_| {});
         }
     }
 
-    /// The same, with what else changes by it: nobody sees one without the other.
+    /// Applies an event together with other changes of the status. A reader sees all of them at once, or none.
     pub(super) fn apply_with(&self, event: WorkerEvent, change: impl FnOnce(&mut WorkerStatus)) {
         let from = self.state();
-        self.publish.send_modify(|status| {
+        self.status.send_modify(|status| {
             status.state = from.after(event).unwrap_or(from);
             change(status);
         });
         let to = self.state();
         if to != from {
             debug!(model = self.plan.model, worker = self.plan.number, %from, %to, ?event, "worker state");
-            self.board.set_state(to);
+            self.metrics.set_state(to);
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What comes before a process: what the one before has left goes, the model file is looked at, and read once where
-//! that is wanted.
+//! The preparation of a start: leftovers of earlier processes are ended, the model file is checked, memory is reserved,
+//! and the file is prefetched where `PREFETCH` is on.
 
 use super::owner::{Owner, StartFailure};
 use crate::models;
@@ -23,16 +23,22 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 impl Owner {
-    /// Makes sure that a start can succeed, as far as that is known before, and waits for room in memory. How long reading
-    /// the model took, if it was read. May be cancelled.
+    /// Checks that a start can succeed, as far as that is known before, and waits for memory. Returns the reservation
+    /// and how long the prefetch took, if there was one. Safe to cancel.
+    ///
+    /// # Errors
+    ///
+    /// The model file is unusable, this machine is short of something, or the model does not fit beside pinned models.
     pub(super) async fn prepare(
         &mut self,
         stop: &CancellationToken,
     ) -> Result<(Reservation, Option<Duration>), StartFailure> {
         leftovers::clear_earlier(stop).await;
-        if let Some(release) = &mut self.release {
+        // The next process must not be loaded while the last one still holds GPU memory. The handle is awaited in place
+        // and cleared only then, so that a cancelled start waits for it again.
+        if let Some(release) = &mut self.memory_release {
             let _ = release.await;
-            self.release = None;
+            self.memory_release = None;
         }
         let file = match &self.plan.program {
             Program::LlamaServer { file, .. } => Some(file.clone()),
@@ -41,23 +47,17 @@ impl Owner {
         if let Some(file) = &file {
             self.check_file(file).await?;
         }
-        self.board.set_need(self.need());
-        let room = self
-            .shared
-            .memory
-            .wait()
-            .await
-            .residents
-            .reserve(self.memory_request())
-            .await
-            .map_err(StartFailure::CrowdedOut)?;
-        let Some(file) = file.filter(|_| self.plan.engine.prefetch) else { return Ok((room, None)) };
+        self.metrics.set_need(self.need());
+        let memory = self.shared.memory.wait().await;
+        let reservation = memory.scheduler.reserve(self.memory_request()).await.map_err(StartFailure::CrowdedOut)?;
+        // The prefetch comes after the reservation, because it fills memory (the page cache) with the model.
+        let Some(file) = file.filter(|_| self.plan.engine.prefetch) else { return Ok((reservation, None)) };
         let begun = Instant::now();
         let outcome = prefetch(&self.plan.model, &file, self.plan.engine.load_timeout.0).await;
-        Ok((room, (outcome != PrefetchOutcome::TooLarge).then(|| begun.elapsed())))
+        Ok((reservation, (outcome != PrefetchOutcome::TooLarge).then(|| begun.elapsed())))
     }
 
-    /// Who asks for room.
+    /// Returns the request for memory of this worker.
     pub(super) fn memory_request(&self) -> MemoryRequest {
         MemoryRequest {
             model: self.plan.model.clone(),
@@ -68,49 +68,54 @@ impl Owner {
         }
     }
 
-    /// Bytes of the memory that all models share.
+    /// Returns the bytes that this worker counts for in the memory that all models share.
     pub(super) fn need(&self) -> u64 {
         let ngl = self.plan.engine.ngl;
         match (&self.plan.program, self.plan.need) {
-            (Program::LlamaServer { .. }, _) if self.allowance().is_of_gpus && ngl == GpuLayers::Count(0) => 0,
+            // Without layers on the GPU it takes none of the GPU memory that the budget is about.
+            (Program::LlamaServer { .. }, _) if self.memory_budget().is_of_gpus && ngl == GpuLayers::Count(0) => 0,
             (_, Need::Configured(bytes)) => bytes,
-            (_, Need::Estimated(bytes)) => self.learned.unwrap_or(bytes),
+            (_, Need::Estimated(bytes)) => self.measured_memory.unwrap_or(bytes),
         }
     }
 
-    fn allowance(&self) -> MemoryBudget {
-        self.shared.memory.get().map_or(MemoryBudget::unlimited(), |memory| memory.allowance)
+    fn memory_budget(&self) -> MemoryBudget {
+        self.shared.memory.get().map_or(MemoryBudget::unlimited(), |memory| memory.budget)
     }
 
-    /// Remembers how much memory this process takes, where nobody has said how much it needs. What it has taken in the
-    /// same life before counts too.
-    pub(super) async fn learn(&mut self, pid: i32, before: Option<u64>) {
-        let allowance = self.allowance();
-        if allowance.bytes.is_some() && matches!(self.plan.need, Need::Estimated(_)) {
-            let taken = allowance.used_by(pid).await;
-            self.learned = taken.max(before).or(self.learned);
-            self.board.set_need(self.need());
+    /// Measures how much memory this process uses, where the configuration does not say how much it needs. `before` is
+    /// an earlier measurement of the same process, in bytes; the larger of the two counts.
+    pub(super) async fn measure_memory(&mut self, pid: i32, before: Option<u64>) {
+        let budget = self.memory_budget();
+        if budget.bytes.is_some() && matches!(self.plan.need, Need::Estimated(_)) {
+            let used = budget.used_by(pid).await;
+            self.measured_memory = used.max(before).or(self.measured_memory);
+            self.metrics.set_need(self.need());
         }
     }
 
-    /// Whether the model file can still be read and is what it says, with all its parts; it may have changed since the
-    /// service started.
+    /// Checks that the model file and all its parts can still be read and are GGUF files. They may have changed since
+    /// the service started.
+    ///
+    /// # Errors
+    ///
+    /// The files are unusable, reading them takes longer than `LOAD_TIMEOUT`, or this machine is short of something.
     async fn check_file(&mut self, file: &Path) -> Result<(), StartFailure> {
         let (file, longest) = (file.to_owned(), self.plan.engine.load_timeout.0);
-        let checking = self.file_check.run(move || models::check_readable(&file).map(drop), longest);
-        match checking.await {
+        let check = self.file_check.run(move || models::check_readable(&file).map(drop), longest);
+        match check.await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(problem)) => {
                 if let Some(code) = problem.io().and_then(|error| shortage(error)) {
-                    return Err(StartFailure::Short(code.into()));
+                    return Err(StartFailure::Shortage(code.into()));
                 }
-                // With its path, which the diagnosis leaves out.
+                // The log gets the path. The diagnosis leaves it out, because clients may see it.
                 info!(model = self.plan.model, "{problem}");
-                Err(StartFailure::Hopeless(unfit_file(&problem)))
+                Err(StartFailure::Failed(unfit_file(&problem)))
             }
-            Err(NoOutcome::Late) => Err(StartFailure::Hopeless(unread_file(longest))),
+            Err(NoOutcome::Late) => Err(StartFailure::Failed(unread_file(longest))),
             Err(NoOutcome::Interrupted) => {
-                Err(StartFailure::Short(io::Error::other("the check of the model file was interrupted")))
+                Err(StartFailure::Shortage(io::Error::other("the check of the model file was interrupted")))
             }
         }
     }

@@ -1,4 +1,6 @@
-//! Watching one life of a llama-server: until it ends by itself, has to be ended, or is not needed any more.
+//! Probes one life of a process until it ends by itself, has to be killed, or is not needed any more.
+//!
+//! What the responses mean is decided in `health/`; the process is ended in `life.rs`.
 
 use super::life::{ProcessLife, WatchEnd};
 use super::owner::Owner;
@@ -22,101 +24,108 @@ use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-/// What is known of a load beside what the probes say.
+/// The times of a load that the probes do not tell.
 #[derive(Clone, Copy)]
 struct LoadInfo<'a> {
-    /// What its log tells.
+    /// The phases of the load, according to the log.
     phases: &'a Mutex<LoadPhases>,
-    /// How long the model was read before the process was started, if it was.
+    /// How long the prefetch of the model took, if there was one.
     prefetch: Option<Duration>,
 }
 
-/// What has been seen of one life so far.
+/// What was observed in one life so far.
 struct WatchState<'a> {
     load: LoadInfo<'a>,
     progress: LoadProgress,
     silence: Silence,
-    pulse: HangDetector,
-    unasked: ThrottledWarning,
+    hang: HangDetector,
+    /// For probes that could not be sent.
+    warning: ThrottledWarning,
     ticks: Interval,
 }
 
 impl Owner {
-    /// Probes a running process until there is a reason to stop that.
+    /// Probes a running process until it has ended or must be ended.
     pub(super) async fn watch(&mut self, life: &mut ProcessLife, stop: &CancellationToken) -> WatchEnd {
-        let ProcessLife { process, endpoint, tail, phases, prefetch, room, .. } = life;
+        let ProcessLife { process, endpoint, log_tail, phases, prefetch, reservation, .. } = life;
         let load = LoadInfo { phases, prefetch: *prefetch };
         let started = ActiveInstant::now();
         let mut seen = WatchState {
             load,
             progress: LoadProgress::new(started),
             silence: Silence::default(),
-            pulse: HangDetector::new(started, None),
-            unasked: ThrottledWarning::default(),
-            ticks: every(PROBE_INTERVAL_LOADING, Duration::ZERO),
+            hang: HangDetector::new(started, None),
+            warning: ThrottledWarning::default(),
+            ticks: ticks_every(PROBE_INTERVAL_LOADING, Duration::ZERO),
         };
-        let mut is_leaving = false;
+        let mut is_draining = false;
         loop {
-            let asks_soon = endpoint.is_doubted() || seen.silence.is_refused();
+            let is_doubtful = endpoint.is_doubted() || seen.silence.is_refused();
+            // Hang samples are taken only in probes that are due by the clock: their interval is a part of
+            // `HANG_TIMEOUT`.
             let is_due = tokio::select! {
                 status = process.wait() => return WatchEnd::Exited(status),
                 () = stop.cancelled() => return WatchEnd::StopAsked,
                 () = self.unused(endpoint) => return WatchEnd::Unused,
-                () = endpoint.idle(), if is_leaving => return WatchEnd::PutAway,
-                () = room.evicted(), if !is_leaving => {
-                    is_leaving = true;
-                    self.begin_leaving(endpoint, room);
+                () = endpoint.idle(), if is_draining => return WatchEnd::PutAway,
+                () = reservation.evicted(), if !is_draining => {
+                    is_draining = true;
+                    self.begin_draining(endpoint, reservation);
                     continue;
                 }
                 change = self.demand.shared().next_change() => {
                     match change {
-                        DemandChange::PutAway if !is_leaving => {
-                            info!(model = self.plan.model, "{} is put away", self.plan.program.name());
-                            is_leaving = true;
-                            self.begin_leaving(endpoint, room);
+                        DemandChange::PutAway if !is_draining => {
+                            info!(model = self.plan.model, "{} is unloaded by an order", self.plan.program.name());
+                            is_draining = true;
+                            self.begin_draining(endpoint, reservation);
                         }
                         DemandChange::PutAway => self.demand.release(),
-                        // It is ready, or comes back when it has gone.
+                        // A ready process needs no guard. One that drains is started again after its end.
                         DemandChange::Wake if self.state() == WorkerState::Ready => {}
                         DemandChange::Wake => self.demand.hold(),
                     }
                     continue;
                 }
+                // A connection broke or a computation failed: the worker is probed at once.
                 () = endpoint.has_pending_compute_errors() => false,
-                () = tokio::time::sleep(PROBE_INTERVAL_DOUBTED), if asks_soon => false,
+                () = tokio::time::sleep(PROBE_INTERVAL_DOUBTED), if is_doubtful => false,
                 _ = seen.ticks.tick() => true,
             };
             if endpoint.cannot_compute() {
-                return WatchEnd::MustDie(KillReason::CannotCompute);
+                return WatchEnd::Kill(KillReason::CannotCompute);
             }
-            let was_ready = self.state().has_served();
-            let looking = self.probe(process.pid(), endpoint, is_due, &mut seen);
+            let had_served = self.state().has_served();
+            let probe = self.probe(process.pid(), endpoint, is_due, &mut seen);
+            // A probe takes up to its timeout; the end of the process and a stop must not wait for it.
             let why = tokio::select! {
-                why = looking => why,
+                why = probe => why,
                 status = process.wait() => return WatchEnd::Exited(status),
                 () = stop.cancelled() => return WatchEnd::StopAsked,
             };
             if let Some(why) = why {
-                return WatchEnd::MustDie(why);
+                return WatchEnd::Kill(why);
             }
             if self.state() == WorkerState::Ready {
                 self.demand.release();
-                if !was_ready {
-                    room.mark_ready(endpoint);
-                    self.learn(process.pid(), None).await;
+                if !had_served {
+                    reservation.mark_ready(endpoint);
+                    self.measure_memory(process.pid(), None).await;
                 }
             }
             let load_timeout = self.plan.engine.load_timeout.0;
             if !self.state().has_served() {
-                let stalled = seen.progress.stalled_for(LoadSigns::of(process.pid(), tail), ActiveInstant::now());
+                let signs = LoadSigns::of(process.pid(), log_tail);
+                let stalled = seen.progress.stalled_for(signs, ActiveInstant::now());
                 if stalled >= load_timeout {
-                    return WatchEnd::MustDie(KillReason::LoadStalled(load_timeout));
+                    return WatchEnd::Kill(KillReason::LoadStalled(load_timeout));
                 }
             }
         }
     }
 
-    /// Asks once how it is, and draws the conclusions.
+    /// Sends one probe and applies its outcome: changes the state, pauses or resumes requests, or returns the reason
+    /// for a kill. With `is_due` it also checks for a hang.
     async fn probe(
         &self,
         pid: i32,
@@ -124,12 +133,13 @@ impl Owner {
         is_due: bool,
         seen: &mut WatchState<'_>,
     ) -> Option<KillReason> {
-        let (asked, doubts, was_doubted) = (ActiveInstant::now(), endpoint.doubts(), endpoint.is_doubted());
+        // The doubts are counted before the probe is sent: a response clears only doubts that are older than itself.
+        let (sent_at, doubts, was_doubted) = (ActiveInstant::now(), endpoint.doubts(), endpoint.is_doubted());
         let state = self.state();
-        // Other programs do not say what they do.
-        let may_tell = matches!(self.plan.program, Program::LlamaServer { .. });
+        // Other programs do not have llama-server's counters.
+        let has_counters = matches!(self.plan.program, Program::LlamaServer { .. });
         let hang_timeout =
-            self.plan.engine.hang_timeout.duration().filter(|_| may_tell && state.has_served() && is_due);
+            self.plan.engine.hang_timeout.duration().filter(|_| has_counters && state.has_served() && is_due);
         let health = async {
             match &self.plan.program {
                 Program::Command { health, .. } => self.shared.prober.probe(endpoint, health).await,
@@ -139,30 +149,30 @@ impl Owner {
                 Program::LlamaServer { .. } => self.shared.prober.first_probe(endpoint).await,
             }
         };
-        let vitals = async {
+        let hang_sample = async {
             match hang_timeout {
                 Some(_) => self.shared.prober.hang_sample(endpoint).await,
                 None => None,
             }
         };
-        let (health, vitals) = tokio::join!(health, vitals);
+        let (health, hang_sample) = tokio::join!(health, hang_sample);
         match health {
             Probe::Ready => {
                 seen.silence = Silence::default();
                 endpoint.clear_doubts(doubts);
                 if endpoint.is_doubted() {
-                    // Somebody did so while it was asked; the answer may be older than what it broke.
+                    // A connection broke while the probe was in flight; the response may be older than that.
                     return None;
                 }
                 if was_doubted {
-                    // Whoever waits for it is told.
-                    self.publish.send_modify(|_| {});
+                    // The status itself is unchanged, but requests wait for the endpoint to accept them again.
+                    self.status.send_modify(|_| {});
                 }
                 if !matches!(state, WorkerState::Ready | WorkerState::Draining) {
                     self.mark_ready(endpoint, seen.load, state.has_served());
                     let interval = self.probe_interval();
-                    seen.ticks = every(interval, interval);
-                    seen.pulse = HangDetector::new(ActiveInstant::now(), ThreadTimes::of_group(pid));
+                    seen.ticks = ticks_every(interval, interval);
+                    seen.hang = HangDetector::new(ActiveInstant::now(), ThreadTimes::of_group(pid));
                 }
             }
             Probe::Stranger => return Some(KillReason::Stranger),
@@ -175,30 +185,31 @@ impl Owner {
                 self.apply(WorkerEvent::AnswersLoading);
             }
             Probe::Loading | Probe::Silent | Probe::Refused if state.has_served() => {
-                let verdict = seen.silence.record(asked, was_doubted, health == Probe::Refused);
-                match verdict {
+                let outcome = seen.silence.record(sent_at, was_doubted, health == Probe::Refused);
+                match outcome {
                     ProbeOutcome::Restart => return Some(KillReason::Silent),
                     ProbeOutcome::Closed => return Some(KillReason::Closed),
                     ProbeOutcome::Wait | ProbeOutcome::Unhealthy => {}
                 }
-                if verdict == ProbeOutcome::Unhealthy && state == WorkerState::Ready {
+                if outcome == ProbeOutcome::Unhealthy && state == WorkerState::Ready {
                     warn!(model = self.plan.model, "{} no longer answers its probes", self.plan.program.name());
                     self.apply_with(WorkerEvent::ProbesFailed, |status| status.endpoint = None);
                 }
             }
+            // A process that does not listen yet. Whether its load has stalled is decided by `LoadProgress`.
             Probe::Loading | Probe::Silent | Probe::Refused => {}
-            // Not even a reason to give up a load: what it has to say is not known.
-            Probe::Unasked(cause) => {
-                if let Some(times) = seen.unasked.report_due() {
-                    warn!(model = self.plan.model, %cause, times, "{} could not be asked how it is", self.plan.program.name());
+            // A probe that was not sent says nothing about the process, so it counts neither as good nor as failed.
+            Probe::NotSent(cause) => {
+                if let Some(times) = seen.warning.report_due() {
+                    warn!(model = self.plan.model, %cause, times, "{} could not be probed", self.plan.program.name());
                 }
                 return None;
             }
         }
         let hang_timeout = hang_timeout?;
-        match seen.pulse.sample(vitals, ThreadTimes::of_group(pid), hang_timeout, ActiveInstant::now()) {
-            HangFinding::Lives if endpoint.resume_requests() => self.publish.send_modify(|_| {}),
-            HangFinding::Lives => {}
+        match seen.hang.sample(hang_sample, ThreadTimes::of_group(pid), hang_timeout, ActiveInstant::now()) {
+            HangFinding::Alive if endpoint.resume_requests() => self.status.send_modify(|_| {}),
+            HangFinding::Alive => {}
             HangFinding::Suspicious if endpoint.pause_requests() => {
                 warn!(model = self.plan.model, "{} makes no progress, new requests wait", self.plan.program.name());
             }
@@ -208,10 +219,10 @@ impl Owner {
         None
     }
 
-    /// Has nothing new sent to it, and lets it finish what it serves.
-    fn begin_leaving(&mut self, endpoint: &Endpoint, room: &Reservation) {
+    /// Closes the endpoint to new requests; requests in flight go on.
+    fn begin_draining(&mut self, endpoint: &Endpoint, reservation: &Reservation) {
         endpoint.close_to_new();
-        room.mark_leaving();
+        reservation.mark_leaving();
         self.demand.clear();
         self.apply_with(WorkerEvent::StopAsked, |status| {
             status.endpoint = None;
@@ -219,7 +230,8 @@ impl Owner {
         });
     }
 
-    /// Waits until nobody has used it for `IDLE_UNLOAD`; from then on nobody can. Never returns before it is ready.
+    /// Waits until a ready process was not used for `IDLE_UNLOAD`, and closes its endpoint in the same step, so that no
+    /// request can begin in between. Never returns while the process is not ready.
     async fn unused(&self, endpoint: &Endpoint) {
         let Some(least) = self.plan.engine.idle_unload.duration().filter(|_| self.state() == WorkerState::Ready) else {
             return std::future::pending().await;
@@ -229,11 +241,12 @@ impl Owner {
             if since.is_some_and(|since| since.elapsed() >= least) && endpoint.close_if_idle(least) {
                 return;
             }
-            // When it is in use now, it cannot be unused for so long any sooner.
+            // A process that is in use now stays idle for `IDLE_UNLOAD` at the earliest after a whole `IDLE_UNLOAD`.
             pause_clock::sleep(least - since.map_or(Duration::ZERO, ActiveInstant::elapsed).min(least)).await;
         }
     }
 
+    /// Publishes that the process is ready, for the first time or again.
     fn mark_ready(&self, endpoint: &Arc<Endpoint>, load: LoadInfo<'_>, has_served: bool) {
         endpoint.mark_ready();
         self.apply_with(WorkerEvent::AnswersReady, |status| {
@@ -248,10 +261,10 @@ impl Owner {
         }
     }
 
-    /// Shows and logs how long a load took that has just ended well.
+    /// Logs how long the load took that has just succeeded, and adds it to the metrics.
     fn record_load(&self, load: LoadInfo<'_>) {
         let times = load.phases.lock().unwrap_or_else(PoisonError::into_inner).end(tokio::time::Instant::now());
-        self.board.record_load(&times, load.prefetch);
+        self.metrics.record_load(&times, load.prefetch);
         let ms = |time: Duration| time.as_millis() as u64;
         info!(
             model = self.plan.model,
@@ -265,14 +278,15 @@ impl Owner {
         );
     }
 
-    /// Several probes must fit into `HANG_TIMEOUT`.
+    /// Returns the time between two probes of a ready process: short enough that several fit into `HANG_TIMEOUT`.
     fn probe_interval(&self) -> Duration {
         let hang_timeout = self.plan.engine.hang_timeout.duration().unwrap_or(Duration::MAX);
         (hang_timeout / 4).clamp(PROBE_INTERVAL_LOADING, PROBE_INTERVAL_READY)
     }
 }
 
-fn every(interval: Duration, first_in: Duration) -> Interval {
+/// Returns ticks with this interval. A late tick delays the following ones, so that ticks never come in bursts.
+fn ticks_every(interval: Duration, first_in: Duration) -> Interval {
     let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + first_in, interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
