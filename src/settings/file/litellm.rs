@@ -1,7 +1,7 @@
 //! Reads `model_list:` of the configuration file, in LiteLLM's format.
 //!
-//! Owns single entries: each is a remote backend, or names a local model. `merge/mod.rs` decides which of the two an entry
-//! without `api_base` is, and which entries describe the same model.
+//! Owns single entries: each is a remote backend, or names a local model. `merge/mod.rs` decides which of the two an
+//! entry without `api_base` is, and which entries describe the same model.
 
 use super::address::api_base;
 use super::fields::{NodeFields, read};
@@ -167,8 +167,8 @@ fn entry(
     Some(ModelListEntry { location, name: name?, model, backend, kind, tier, weight, priority, sampling })
 }
 
-/// Returns the kind that `model_info.mode` names, `Some(None)` if it names none, and `None` if this gateway has no routes for
-/// the mode.
+/// Returns the kind that `model_info.mode` names, `Some(None)` if it names none, and `None` if this gateway has no routes
+/// for the mode.
 fn kind(location: &str, node: Option<&YamlNode>, notes: &mut FileNotes) -> Option<Option<ModelKind>> {
     // `model_info` may contain any keys: LiteLLM passes them on to its clients.
     let Some(YamlNode::Map(entries)) = node else { return Some(None) };

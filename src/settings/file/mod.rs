@@ -1,8 +1,8 @@
 //! Parses the configuration file into texts of settings and drafts of models.
 //!
-//! Owns the sections of the file. `server:` takes any setting of the table in lower case, `router_settings:` those of the
-//! group "Many models and workers". Keys of LiteLLM that have no meaning here are ignored with a warning; any other unknown
-//! key is a problem.
+//! Owns the sections of the file. `server:` takes any setting of the table in lower case, `router_settings:` those of
+//! the group "Many models and workers". Keys of LiteLLM that have no meaning here are ignored with a warning; any other
+//! unknown key is a problem.
 //!
 //! - `address.rs`: normalizes the URL of a remote backend
 //! - `fields.rs`: reads the entries of one mapping by key
@@ -154,8 +154,8 @@ impl ConfigFile {
         }
     }
 
-    /// Reads `router_settings`: the settings of its group in the table, and LiteLLM's own keys. Returns the default number
-    /// of requests in flight per remote backend, if it is set.
+    /// Reads `router_settings`: the settings of its group in the table, and LiteLLM's own keys. Returns the default
+    /// number of requests in flight per remote backend, if it is set.
     fn read_router_settings(&mut self, node: &YamlNode) -> Option<NonZeroUsize> {
         let group = row("routing_strategy").map(|row| row.group);
         let mut fields = NodeFields::new("router_settings", node, &mut self.notes);

@@ -1,7 +1,7 @@
 //! Reads `models:` and `defaults:` of the configuration file.
 //!
-//! Owns the names of a model's keys; `catalogue/draft.rs` describes how to add one. `merge/mod.rs` checks whether the names
-//! of several models clash.
+//! Owns the names of a model's keys; `catalogue/draft.rs` describes how to add one. `merge/mod.rs` checks whether the
+//! names of several models clash.
 
 use super::fields::{NodeFields, read, texts};
 use super::node::YamlNode;
