@@ -1,5 +1,5 @@
-//! Defaults that depend on the platform: the ports that RunPod's load balancer uses, and the cache of downloaded models.
-//! `resolve.rs` decides which source wins over them.
+//! Defaults that depend on the platform: the ports that RunPod's load balancer uses, and the cache of downloaded
+//! models. `resolve.rs` decides which source wins over them.
 
 use super::environment::Environment;
 use super::file::ConfigFile;
@@ -14,9 +14,11 @@ pub(super) const LOAD_BALANCER_RULE: &str = "RunPod's load balancer";
 /// The port to which RunPod's load balancer sends requests and health checks if the endpoint sets no `PORT`.
 pub(super) const LOAD_BALANCER_PORT: &str = "80";
 
-/// Returns whether the requests come from RunPod's load balancer. It sends none to a worker that takes jobs from a queue.
+/// Returns whether the requests come from RunPod's load balancer. It sends none to a worker that takes jobs from a
+/// queue.
 pub(super) fn is_behind_runpod_load_balancer(inputs: &Inputs, platform: &Platform, file: &ConfigFile) -> bool {
-    // The ports are resolved before `runpod_mode`, whose row is further down in the table, so its sources are read here.
+    // The ports are resolved before `runpod_mode`, whose row is further down in the table, so its sources are read
+    // here.
     let mode = inputs.flags.get("runpod_mode").map(String::as_str);
     let mode = mode.or_else(|| inputs.environment.get("RUNPOD_MODE"));
     let is_http = match mode.or_else(|| file.get("runpod_mode").map(String::as_str)) {

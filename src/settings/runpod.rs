@@ -1,5 +1,5 @@
-//! RunPod's own variables for a queue worker: the URLs from which it takes jobs and to which it posts results. The platform
-//! sets these variables itself, so they are not rows of the table of settings.
+//! RunPod's own variables for a queue worker: the URLs from which it takes jobs and to which it posts results. The
+//! platform sets these variables itself, so they are not rows of the table of settings.
 //!
 //! Owns which of them are required and which values are valid. `runpod/address.rs` fills in the URL templates.
 
@@ -22,7 +22,8 @@ pub struct RunpodQueue {
     pub take: String,
     /// URL to which results are posted: `RUNPOD_WEBHOOK_POST_OUTPUT`.
     pub output: String,
-    /// URL to which chunks of streams are posted: `RUNPOD_WEBHOOK_POST_STREAM`. Without it only whole results are posted.
+    /// URL to which chunks of streams are posted: `RUNPOD_WEBHOOK_POST_STREAM`. Without it only whole results are
+    /// posted.
     pub stream: Option<String>,
     /// URL to which heartbeats of this worker are sent: `RUNPOD_WEBHOOK_PING`.
     pub ping: Option<String>,

@@ -7,10 +7,10 @@
 //!
 //! It takes changes in three files. Begin here: the compiler then reports the missing steps.
 //!
-//! - A setting of llama-server: a row of the group "llama-server" in `options.rs`, a row of [`EngineDraft`] here, and the
-//!   key in `read_shared` of `file/models.rs`.
-//! - Any other: a field of [`ModelDraft`] here, a field of `ModelSettings` or `LocalSettings` in `model.rs`, and the key in
-//!   `read_shared` or `read_model` of `file/models.rs`.
+//! - A setting of llama-server: a row of the group "llama-server" in `options.rs`, a row of [`EngineDraft`] here, and
+//!   the key in `read_shared` of `file/models.rs`.
+//! - Any other: a field of [`ModelDraft`] here, a field of `ModelSettings` or `LocalSettings` in `model.rs`, and the
+//!   key in `read_shared` or `read_model` of `file/models.rs`.
 
 use super::model::{LocalSettings, ModelSettings, RemoteSettings, Rewrite, Start};
 use crate::models::ModelKind;

@@ -47,9 +47,9 @@ impl ModelSettings {
         known_id(self.id.as_deref(), self.local.as_ref().map(|local| &local.start))
     }
 
-    /// Returns whether a change from `self` to `other` needs new workers and new connections to remote backends. Running
-    /// workers can take over changes of aliases, tier, rewrites, listing and strategy, and local ones also of preload, weight
-    /// and priority.
+    /// Returns whether a change from `self` to `other` needs new workers and new connections to remote backends.
+    /// Running workers can take over changes of aliases, tier, rewrites, listing and strategy, and local ones also of
+    /// preload, weight and priority.
     pub fn workers_differ(&self, other: &Self) -> bool {
         self.worker_settings() != other.worker_settings()
     }

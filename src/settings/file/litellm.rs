@@ -167,8 +167,8 @@ fn entry(
     Some(ModelListEntry { location, name: name?, model, backend, kind, tier, weight, priority, sampling })
 }
 
-/// Returns the kind that `model_info.mode` names, `Some(None)` if it names none, and `None` if this gateway has no routes
-/// for the mode.
+/// Returns the kind that `model_info.mode` names, `Some(None)` if it names none, and `None` if this gateway has no
+/// routes for the mode.
 fn kind(location: &str, node: Option<&YamlNode>, notes: &mut FileNotes) -> Option<Option<ModelKind>> {
     // `model_info` may contain any keys: LiteLLM passes them on to its clients.
     let Some(YamlNode::Map(entries)) = node else { return Some(None) };

@@ -254,7 +254,8 @@ impl ConfigFile {
 
     /// Records the text of a setting of the table; a list becomes a text with commas.
     fn read_setting(&mut self, location: &str, row: &'static OptionRow, node: &YamlNode) {
-        // Callers pass null for an absent section; under `server:` a null is written in the file and means an empty text.
+        // Callers pass null for an absent section; under `server:` a null is written in the file and means an empty
+        // text.
         if *node == YamlNode::Null && !location.starts_with("server.") {
             return;
         }

@@ -98,15 +98,15 @@ fn repository_names(start: &Start) -> Vec<String> {
     }
 }
 
-/// Adds the entries of `model_list` to the drafts. Entries of the same name are one model; an entry that names a local model
-/// belongs to that model.
+/// Adds the entries of `model_list` to the drafts. Entries of the same name are one model; an entry that names a local
+/// model belongs to that model.
 fn join_model_list(drafts: &mut Vec<LocatedDraft>, entries: &[ModelListEntry], notes: &mut FileNotes) {
     let is_local = |(_, model): &(usize, &LocatedDraft)| model.draft.start.is_some();
     let locals: Vec<(String, usize)> =
         drafts.iter().enumerate().filter(is_local).filter_map(|(at, model)| Some((model.name()?, at))).collect();
     let local = |name: &str| locals.iter().find(|(known, _)| known == name).map(|(_, at)| *at);
-    // An entry without an `api_base` that names a local model decides for all entries of the same `model_name`, so these
-    // are resolved before any entry is added.
+    // An entry without an `api_base` that names a local model decides for all entries of the same `model_name`, so
+    // these are resolved before any entry is added.
     let mut targets: BTreeMap<&str, usize> = BTreeMap::new();
     for entry in entries.iter().filter(|entry| matches!(entry.backend, Backend::ByName(_))) {
         let Some(at) = find_local(entry, &local) else { continue };

@@ -1,7 +1,8 @@
 //! `CORS_ORIGINS`: the origins that browsers may call from, as browsers write them.
 //!
 //! The gateway compares origins byte by byte with the header `Origin`, so this type normalizes them to the form that
-//! browsers send. An entry that no browser can send is an error: it would never match, and the mistake would go unnoticed.
+//! browsers send. An entry that no browser can send is an error: it would never match, and the mistake would go
+//! unnoticed.
 
 use super::value::{Rejected, Value};
 use std::net::{Ipv4Addr, Ipv6Addr};
