@@ -31,6 +31,7 @@ pub(super) fn is_behind_runpod_load_balancer(inputs: &Inputs, platform: &Platfor
 /// Returns the first existing folder of Hugging Face's cache: RunPod's in the data folder or on the platform's volume,
 /// else the user's.
 pub(super) fn hub_cache(data_dir: Option<&Path>, platform: &Platform, environment: &Environment) -> Option<PathBuf> {
+    // RunPod caches models on its own volume even if DATA_DIR is somewhere else.
     let volumes = data_dir.into_iter().chain([platform.data_dir.as_path()]);
     let caches = volumes.map(|dir| dir.join("huggingface-cache/hub")).chain(environment.hub_caches());
     caches.into_iter().find(|cache| cache.is_dir())

@@ -13,6 +13,7 @@ impl Environment {
     /// Copies the environment of this process. Bytes that are not UTF-8 become U+FFFD.
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
     pub fn capture() -> Self {
+        // `std::env::vars` panics on text that is not UTF-8.
         let lossy = |text: &OsStr| text.to_string_lossy().into_owned();
         Self(std::env::vars_os().map(|(name, value)| (lossy(&name), lossy(&value))).collect())
     }

@@ -138,6 +138,7 @@ pub fn resolve_only(
     for row in OPTIONS.iter().filter(|row| !keys.contains(&row.key)) {
         texts.insert(row.key, (expand(row.default, &texts), ValueSource::Default));
     }
+    // Problems of the file have its path as subject, and the location at the start of the fault.
     let is_about =
         |problem: &SettingProblem| keys.iter().any(|key| problem.fault.starts_with(&format!("server.{key}:")));
     let (mut problems, unrelated): (Vec<_>, Vec<_>) =
@@ -216,6 +217,7 @@ fn platform_default(
             let cache = hub_cache(data_dir, platform, &inputs.environment)?;
             detected(cache.display().to_string(), "the folder exists")
         }
+        // The file was read before all settings; this row only shows it.
         "config_file" if file.is_present() => detected(file.path.display().to_string(), "the file exists"),
         "llama_server" => {
             if let Some(path) = inputs.environment.find_program("llama-server") {
@@ -238,6 +240,7 @@ fn expand(default: &str, texts: &BTreeMap<&'static str, (String, ValueSource)>) 
     let end = rest.find('/').unwrap_or(rest.len());
     let (name, tail) = rest.split_at(end);
     let value = texts.get(name.to_ascii_lowercase().as_str()).map_or("", |(text, _)| text.as_str());
+    // `DATA_DIR=/d/` must not give `/d//models`.
     format!("{}{tail}", value.strip_suffix('/').unwrap_or(value))
 }
 
@@ -278,6 +281,7 @@ fn contradictions(settings: &Settings, reserved_paths: &[&str]) -> Vec<SettingPr
                 .then(|| "use /ping, /health, /livez, /readyz or a path that is no route of the gateway".to_owned()),
         }
     }));
+    // Both names become one folder name; a slash or a leading dot could lead out of LOG_DIR or hide the folder.
     for (key, text) in
         [("log_name", Some(&settings.logs.log_name)), ("worker_type", settings.logs.worker_type.as_ref())]
     {

@@ -112,11 +112,13 @@ fn ping_interval(environment: &Environment) -> Result<Duration, SettingProblem> 
 fn key(environment: &Environment) -> Result<Option<HeaderValue>, SettingProblem> {
     const NAME: &str = "RUNPOD_AI_API_KEY";
     let Some(text) = environment.get(NAME) else { return Ok(None) };
+    // Secrets that come from a file often end with a newline.
     let mut key = HeaderValue::from_str(text.trim()).map_err(|_| SettingProblem {
         subject: NAME.to_owned(),
         fault: "expected a value that is valid in an HTTP header".to_owned(),
         hint: None,
     })?;
+    // Keeps the key out of `Debug` output.
     key.set_sensitive(true);
     Ok(Some(key))
 }

@@ -162,6 +162,8 @@ impl ModelDraft {
         } = self;
         let mut engine = own_engine.resolve(&defaults.engine, &settings.engine);
         engine.extra_args.0.extend(trailing_args);
+        // A server-wide PARALLEL is no limit of requests in flight: MAX_CONCURRENT_REQUESTS is, unless the model or
+        // `defaults:` sets `parallel`.
         let slots = own_engine.parallel.or(defaults.engine.parallel);
         ModelSettings {
             id,

@@ -40,6 +40,7 @@ fn cells(model: &ModelSettings) -> [String; HEADINGS.len()] {
         ttl.map_or_else(dash, human),
         or_dash(model.aliases.join(", ")),
     ]
+    // Control characters must not reach a terminal.
     .map(|cell| cell.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect())
 }
 

@@ -86,6 +86,7 @@ pub(super) fn read<T: Value>(location: &str, node: &YamlNode, notes: &mut FileNo
     match T::parse(&text) {
         Ok(value) => Some(value),
         Err(rejected) => {
+            // The text may contain a secret, such as the value of `--hf-token`.
             let fault = format!("expected {}, found {:?}", rejected.allowed, T::masked(&text));
             notes.problem(location, fault, rejected.hint);
             None

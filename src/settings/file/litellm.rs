@@ -117,6 +117,7 @@ fn entry(
         }
         _ => {}
     }
+    // LiteLLM routes all matching names to such an entry; this gateway routes exact names only.
     if name.as_deref().is_some_and(|name| name.contains('*')) {
         let hint = Some("name each model in an entry of its own".to_owned());
         notes.problem(&fields.at("model_name"), "patterns are not supported", hint);

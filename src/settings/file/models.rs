@@ -68,6 +68,7 @@ fn read_model(id: &str, node: &YamlNode, notes: &mut FileNotes) -> ModelDraft {
     draft.memory = fields.value::<ByteSize>("memory", notes).and_then(|bytes| NonZeroU64::new(bytes.0 as u64));
     draft.weight = fields.value::<Weight>("weight", notes).map(|weight| weight.0);
     draft.priority = fields.value("priority", notes);
+    // Only llama-server takes these settings; for a command they would silently have no effect.
     if matches!(draft.start, Some(Start::Command { .. })) {
         for (key, is_set) in [
             ("args", draft.engine.extra_args.is_some()),

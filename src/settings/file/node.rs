@@ -27,9 +27,11 @@ impl YamlNode {
     /// Returns a message with line and column. It quotes no values, because the file may contain API keys.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let options = serde_saphyr::options! {
+            // A snippet would quote values of the file, which may be API keys.
             with_snippet: false,
             // `on` and `y` stay strings, as in YAML 1.2: they are arguments of llama-server, as in `--flash-attn on`.
             strict_booleans: true,
+            // Deep nesting could overflow the stack, and nested aliases could expand a small file to gigabytes.
             budget: serde_saphyr::budget! { max_depth: CONFIG_FILE_DEPTH },
             alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: CONFIG_FILE_ALIASED },
         };

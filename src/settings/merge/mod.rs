@@ -63,6 +63,7 @@ pub(super) fn assemble(
         draft: ModelDraft {
             aliases: repository_names(&start),
             start: Some(start),
+            // Unlike a model of the file, it starts with the service.
             preload: Some(true),
             ..ModelDraft::default()
         },
@@ -243,6 +244,7 @@ fn check_names(drafts: &mut [LocatedDraft], notes: &mut FileNotes) {
         notes.problem("models", format!("there are {}, but at most {MOST_MODELS} are allowed", drafts.len()), None);
     }
     let mut taken: BTreeMap<String, String> = BTreeMap::new();
+    // All ids are taken before any alias, so that a clash is reported at the alias.
     for model in drafts.iter() {
         let Some(id) = model.name() else { continue };
         if let Some(other) = taken.insert(id.clone(), model.location.clone()) {

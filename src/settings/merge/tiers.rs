@@ -73,6 +73,7 @@ impl Tier<'_> {
                         self.problem("BACKEND", rejected, "***", notes);
                     }
                 }
+                // A remote backend has no GGUF file that tells the kind.
                 draft.kind = match self.tier {
                     "embedding" => Some(ModelKind::Embedding),
                     "reranker" => Some(ModelKind::Rerank),

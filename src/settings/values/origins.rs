@@ -62,6 +62,7 @@ fn serialized(entry: &str) -> Result<String, &'static str> {
     if scheme == "file" {
         return Err("pages from files have the origin null");
     }
+    // A copied URL often ends with a slash, and its origin is clear.
     let authority = rest.strip_suffix('/').unwrap_or(rest);
     if authority.contains(['/', '?', '#', '\\']) {
         return Err("an origin has a scheme, a host and an optional port, but no path");
@@ -82,6 +83,7 @@ fn serialized(entry: &str) -> Result<String, &'static str> {
     // they are.
     let host = if default_port.is_some() { web_host(host)? } else { other_host(host)? };
     Ok(match port {
+        // Browsers leave out the default port.
         Some(port) if Some(port) != default_port => format!("{scheme}://{host}:{port}"),
         _ => format!("{scheme}://{host}"),
     })

@@ -32,6 +32,7 @@ impl Value for PathBuf {
 
 impl Value for IpAddr {
     fn parse(text: &str) -> Result<Self, Rejected> {
+        // `[::1]` is accepted too, as URLs write it.
         let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
         if bare.eq_ignore_ascii_case("localhost") {
             return Ok(IpAddr::from([127, 0, 0, 1]));
@@ -132,6 +133,7 @@ impl Value for Seconds {
             _ => return Err(rejected()),
         };
         let number: f64 = number.parse().map_err(|_| rejected())?;
+        // Fails for negative numbers, NaN and overflow.
         let duration = Duration::try_from_secs_f64(number * scale).map_err(|_| rejected())?;
         if duration > LONGEST_DURATION { Err(rejected()) } else { Ok(Self(duration)) }
     }
@@ -154,6 +156,7 @@ impl Value for ByteSize {
             "kb" => 1_000,
             "mb" => 1_000_000,
             "gb" => 1_000_000_000,
+            // Some programs mean 1000 by `k` and others 1024.
             "k" | "m" | "g" => return Err(rejected().with_hint("use MiB (1048576) or MB (1000000)")),
             _ => return Err(rejected()),
         };
@@ -229,6 +232,7 @@ impl Value for GpuLayers {
     fn parse(text: &str) -> Result<Self, Rejected> {
         match text.to_ascii_lowercase().as_str() {
             "auto" => Ok(Self::Auto),
+            // llama-server takes a count above the model's layers as all layers.
             "all" => Ok(Self::Count(999)),
             number => number
                 .parse()
