@@ -1,33 +1,37 @@
-//! Defaults that follow from where the program runs: the ports that RunPod's load balancer asks, and where models have been
-//! downloaded to. Which source wins over them is `resolve.rs`'s business.
+//! Defaults that depend on the platform: the ports that RunPod's load balancer uses, and the cache of downloaded
+//! models. `resolve.rs` decides which source wins over them.
 
 use super::environment::Environment;
 use super::file::ConfigFile;
-use super::runpod::TAKE;
+use super::runpod::GET_JOB_VARIABLE;
 use super::source::Inputs;
 use crate::platform::{Platform, PlatformKind};
 use std::path::{Path, PathBuf};
 
-/// The rule by which RunPod's own defaults are taken.
-pub(super) const BALANCER: &str = "RunPod's load balancer";
+/// The rule that `llamagate check` shows as the source of these ports.
+pub(super) const LOAD_BALANCER_RULE: &str = "RunPod's load balancer";
 
-/// The port that it asks where nobody names one.
-pub(super) const BALANCERS_PORT: &str = "80";
+/// The port to which RunPod's load balancer sends requests and health checks if the endpoint sets no `PORT`.
+pub(super) const LOAD_BALANCER_PORT: &str = "80";
 
-/// Whether RunPod's load balancer sends the requests, which asks on ports of its own choice where nobody says otherwise.
-/// A worker that takes jobs from a queue is asked by nobody.
-pub(super) fn is_behind_runpods_balancer(inputs: &Inputs, platform: &Platform, file: &ConfigFile) -> bool {
-    let said = inputs.flags.get("runpod_mode").map(String::as_str);
-    let said = said.or_else(|| inputs.environment.get("RUNPOD_MODE"));
-    let is_http = match said.or_else(|| file.get("runpod_mode").map(String::as_str)) {
+/// Returns whether the requests come from RunPod's load balancer. It sends none to a worker that takes jobs from a
+/// queue.
+pub(super) fn is_behind_runpod_load_balancer(inputs: &Inputs, platform: &Platform, file: &ConfigFile) -> bool {
+    // The ports are resolved before `runpod_mode`, whose row is further down in the table, so its sources are read
+    // here.
+    let mode = inputs.flags.get("runpod_mode").map(String::as_str);
+    let mode = mode.or_else(|| inputs.environment.get("RUNPOD_MODE"));
+    let is_http = match mode.or_else(|| file.get("runpod_mode").map(String::as_str)) {
         Some(mode) => mode.eq_ignore_ascii_case("http"),
-        None => inputs.environment.get(TAKE).is_none(),
+        None => inputs.environment.get(GET_JOB_VARIABLE).is_none(),
     };
     is_http && platform.kind == PlatformKind::RunpodServerless
 }
 
-/// The first folder that is Hugging Face's cache: RunPod's in the data folder or in the platform's volume, else the user's.
+/// Returns the first existing folder of Hugging Face's cache: RunPod's in the data folder or on the platform's volume,
+/// else the user's.
 pub(super) fn hub_cache(data_dir: Option<&Path>, platform: &Platform, environment: &Environment) -> Option<PathBuf> {
+    // RunPod caches models on its own volume even if DATA_DIR is somewhere else.
     let volumes = data_dir.into_iter().chain([platform.data_dir.as_path()]);
     let caches = volumes.map(|dir| dir.join("huggingface-cache/hub")).chain(environment.hub_caches());
     caches.into_iter().find(|cache| cache.is_dir())
@@ -39,7 +43,7 @@ mod tests {
     use crate::settings::resolve;
 
     #[test]
-    fn behind_runpods_load_balancer_both_ports_are_the_one_that_it_asks() {
+    fn both_ports_default_to_80_behind_runpods_load_balancer() {
         let ports = |variables: &[(&'static str, &'static str)]| {
             let environment = Environment::from_iter(variables.iter().copied());
             let platform = crate::platform::detect(|name| environment.get(name), Path::new("/nowhere"));
@@ -72,26 +76,26 @@ mod tests {
     }
 
     #[test]
-    fn the_cache_of_models_is_the_first_that_is_there_and_what_is_said_goes_first() {
+    fn hub_cache_is_the_first_existing_folder_unless_a_variable_sets_it() {
         let (volume, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let cache_of = |said: &[(&str, &str)]| {
+        let cache_of = |variables: &[(&str, &str)]| {
             let home = [("HOME", home.path().to_str().unwrap())];
-            let environment = Environment::from_iter(home.into_iter().chain(said.iter().copied()));
+            let environment = Environment::from_iter(home.into_iter().chain(variables.iter().copied()));
             let inputs = Inputs { environment, ..Inputs::default() };
             resolve(&inputs, &Platform::plain(volume.path())).unwrap().config.settings.files.hf_hub_cache
         };
-        let of_volume = volume.path().join("huggingface-cache/hub");
-        let of_user = home.path().join(".cache/huggingface/hub");
-        assert_eq!(cache_of(&[]), of_volume, "none is there");
-        std::fs::create_dir_all(&of_user).unwrap();
-        assert_eq!(cache_of(&[]), of_user);
+        let volume_cache = volume.path().join("huggingface-cache/hub");
+        let user_cache = home.path().join(".cache/huggingface/hub");
+        assert_eq!(cache_of(&[]), volume_cache, "no cache exists");
+        std::fs::create_dir_all(&user_cache).unwrap();
+        assert_eq!(cache_of(&[]), user_cache);
         let hf_home = home.path().join("hf");
         std::fs::create_dir_all(hf_home.join("hub")).unwrap();
         assert_eq!(cache_of(&[("HF_HOME", hf_home.to_str().unwrap())]), hf_home.join("hub"));
-        std::fs::create_dir_all(&of_volume).unwrap();
-        assert_eq!(cache_of(&[("HF_HOME", hf_home.to_str().unwrap())]), of_volume);
-        assert_eq!(cache_of(&[("DATA_DIR", "/elsewhere")]), of_volume, "the platform's own volume");
-        assert_eq!(cache_of(&[("HF_HUB_CACHE", "/said")]), Path::new("/said"));
-        assert_eq!(cache_of(&[("HUGGINGFACE_HUB_CACHE", "/said")]), Path::new("/said"));
+        std::fs::create_dir_all(&volume_cache).unwrap();
+        assert_eq!(cache_of(&[("HF_HOME", hf_home.to_str().unwrap())]), volume_cache);
+        assert_eq!(cache_of(&[("DATA_DIR", "/elsewhere")]), volume_cache, "the platform's own volume");
+        assert_eq!(cache_of(&[("HF_HUB_CACHE", "/explicit")]), Path::new("/explicit"));
+        assert_eq!(cache_of(&[("HUGGINGFACE_HUB_CACHE", "/explicit")]), Path::new("/explicit"));
     }
 }

@@ -1,33 +1,36 @@
-//! A copy of the process environment, taken once. Everything else asks the copy, so tests can bring their own.
+//! A copy of the process environment, taken once at the start. All other code reads the copy, so that tests can pass
+//! their own. Owns which variables a child process inherits.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-/// The variables of the environment as they were at the start.
+/// The environment variables as they were at the start of the process.
 #[derive(Clone, Default)]
 pub struct Environment(BTreeMap<String, String>);
 
 impl Environment {
-    /// Copies the environment of this process; text that is not UTF-8 is replaced where it is not.
+    /// Copies the environment of this process. Bytes that are not UTF-8 become U+FFFD.
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
     pub fn capture() -> Self {
+        // `std::env::vars` panics on text that is not UTF-8.
         let lossy = |text: &OsStr| text.to_string_lossy().into_owned();
         Self(std::env::vars_os().map(|(name, value)| (lossy(&name), lossy(&value))).collect())
     }
 
-    /// The value of a variable; an empty one counts as not set, as `FOO=` in a compose file means.
+    /// Returns the value of a variable. An empty value counts as unset, because `FOO=` in a compose file means that.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
-    /// The first executable file of that name in the folders of `PATH`.
+    /// Returns the first executable file of that name in the folders of `PATH`.
     pub fn find_program(&self, name: &str) -> Option<PathBuf> {
         let folders = self.get("PATH")?;
         std::env::split_paths(folders).map(|folder| folder.join(name)).find(|path| is_executable(path))
     }
 
-    /// Where Hugging Face's own tools keep what they have downloaded, if `HF_HUB_CACHE` does not say it.
+    /// Returns the folders in which Hugging Face's own tools keep downloads if `HF_HUB_CACHE` is not set, in the order
+    /// in which they try them.
     pub(super) fn hub_caches(&self) -> impl Iterator<Item = PathBuf> {
         let below = |name: &str, path: &str| self.get(name).map(|folder| Path::new(folder).join(path));
         let homes = [
@@ -38,8 +41,8 @@ impl Environment {
         homes.into_iter().flatten()
     }
 
-    /// What a llama-server child inherits: how to find libraries, GPUs and the locale. Nothing that configures
-    /// llama-server itself (`LLAMA_*`), and nobody's secrets.
+    /// Returns the variables that a llama-server child inherits: those for libraries, GPUs and the locale. Excluded are
+    /// secrets, and variables that configure llama-server itself (`LLAMA_*`).
     pub fn for_child(&self) -> Vec<(String, String)> {
         const NAMES: &[&str] = &["PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ", "TMPDIR"];
         const PREFIXES: &[&str] = &[
@@ -54,10 +57,10 @@ impl Environment {
             .collect()
     }
 
-    /// What a command of the user's inherits, such as vLLM or `mlx_lm.server`: the same, and what Python and Hugging Face
-    /// need to find programs, models and caches where the user has them: HOME, `XDG_CACHE_HOME`, `HF_*`, `TRANSFORMERS_*`,
-    /// `VIRTUAL_ENV` and the user's name. `HF_TOKEN` is the only secret among them, for gated models; what else is called
-    /// a key, a token, a secret or a password stays here.
+    /// Returns the variables that a user's command inherits, such as vLLM or `mlx_lm.server`: those of
+    /// [`Self::for_child`], and those with which Python and Hugging Face find the user's programs, models and caches
+    /// (`HOME`, `XDG_CACHE_HOME`, `HF_*`, `TRANSFORMERS_*`, `VIRTUAL_ENV` and the user's name). `HF_TOKEN` is the only
+    /// secret among them, for gated models; other variables named as a key, token, secret or password are excluded.
     pub fn for_command(&self) -> Vec<(String, String)> {
         const NAMES: &[&str] = &["HOME", "USER", "LOGNAME", "XDG_CACHE_HOME", "VIRTUAL_ENV", "HF_TOKEN"];
         const PREFIXES: &[&str] = &["HF_", "TRANSFORMERS_"];
@@ -84,7 +87,7 @@ impl<const N: usize> From<[(&str, &str); N]> for Environment {
     }
 }
 
-/// Whether the path names a file that somebody may execute.
+/// Returns whether the path is a file with an execute bit for any user.
 pub fn is_executable(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
     path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
@@ -100,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_inherits_no_llama_settings_and_no_secrets() {
+    fn a_child_inherits_neither_llama_settings_nor_secrets() {
         let environment = Environment::from([
             ("PATH", "/bin"),
             ("CUDA_VISIBLE_DEVICES", "0"),
@@ -113,8 +116,9 @@ mod tests {
         let names: Vec<_> = environment.for_child().into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["CUDA_VISIBLE_DEVICES", "PATH"]);
     }
+
     #[test]
-    fn a_command_inherits_where_its_models_are_and_one_secret_at_most() {
+    fn a_command_inherits_the_locations_of_models_and_no_secret_but_hf_token() {
         let environment = Environment::from([
             ("PATH", "/bin"),
             ("HOME", "/home/u"),

@@ -1,22 +1,22 @@
-//! Settings: from flags, environment and configuration file to one typed, checked value.
+//! Reads settings from flags, the environment and the configuration file into one typed, checked value.
 //!
-//! Owns every name, default and bound of the program, and is the only place that reads the environment.
-//! Whether a model or a key file that a setting names is any good is not decided here but in `preflight.rs`.
+//! Owns the name, default and bounds of every setting, and is the only module that reads the environment.
+//! `preflight.rs`, not this module, checks whether a model or a key file that a setting names can be used.
 //!
-//! - `bounds.rs`: bounds of settings, and those that several modules share
-//! - `catalogue/`: the models as the configuration describes them
-//! - `detected.rs`: defaults that follow from where the program runs
+//! - `bounds.rs`: bounds of settings, and bounds that several modules share
+//! - `catalogue/`: the configured models
+//! - `detected.rs`: defaults that depend on the platform
 //! - `environment.rs`: a copy of the process environment
 //! - `file/`: the configuration file
+//! - `merge/`: builds the catalogue from all sources of models
 //! - `notes.rs`: problems and warnings, collected while the configuration is read
 //! - `options.rs`: the table of settings
-//! - `problem.rs`: one mistake in the configuration
-//! - `reader.rs`: from the texts of settings to typed values
-//! - `reference.rs`: `docs/CONFIGURATION.md`
-//! - `resolve.rs`: which source wins, and every problem at once
-//! - `runpod.rs`: the queue of a RunPod endpoint, from the platform's own variables
-//! - `merge/`: the catalogue, put together from all sources of models
-//! - `source.rs`: what settings are resolved from
+//! - `problem.rs`: one problem in the configuration
+//! - `reader.rs`: parses the texts of settings into typed values
+//! - `reference.rs`: generates `docs/CONFIGURATION.md`
+//! - `resolve.rs`: decides which source wins, and reports all problems at once
+//! - `runpod.rs`: the job queue of a RunPod endpoint, from the platform's own variables
+//! - `source.rs`: the inputs of settings, and the source of each value
 //! - `values/`: the types of settings
 
 pub mod bounds;

@@ -1,47 +1,51 @@
-//! What is found wrong while the configuration is read, collected so that all of it is reported at once.
+//! Collects problems and warnings while the configuration is read, so that all are reported at once.
 //!
-//! Owns how places and faults are worded, so that every problem of the file reads alike.
+//! Owns the format of locations and faults, so that all problems of the file read alike.
 
 use super::problem::SettingProblem;
 use std::collections::BTreeSet;
 
-/// What is wrong with a configuration, and what should be changed.
+/// The problems and warnings of one configuration.
 #[derive(Default)]
 pub(super) struct FileNotes {
-    /// What the problems are about.
+    /// The subject of the problems: the path of the file.
     pub(super) subject: String,
-    /// What is wrong.
+    /// The problems, which prevent a start.
     pub(super) problems: Vec<SettingProblem>,
-    /// What works but should be changed.
+    /// The warnings: things that work but should be changed.
     pub(super) warnings: Vec<String>,
-    /// Places whose values mean nothing here.
+    /// Locations of LiteLLM's keys that this gateway ignores.
     pub(super) ignored: BTreeSet<String>,
 }
 
 impl FileNotes {
-    /// Notes a problem with what stands at `place`.
-    pub(super) fn problem(&mut self, place: &str, fault: impl AsRef<str>, hint: Option<String>) {
-        let fault = format!("{}: {}", printable(place), fault.as_ref());
+    /// Records a problem with the value at `location`.
+    pub(super) fn problem(&mut self, location: &str, fault: impl AsRef<str>, hint: Option<String>) {
+        let fault = format!("{}: {}", printable(location), fault.as_ref());
         self.problems.push(SettingProblem { subject: self.subject.clone(), fault, hint });
     }
 
-    /// One warning for everything that is ignored.
-    pub(super) fn warnings(&mut self) -> Vec<String> {
+    /// Takes the warnings, with one more for all ignored keys together.
+    pub(super) fn take_warnings(&mut self) -> Vec<String> {
         let mut warnings = std::mem::take(&mut self.warnings);
         if !self.ignored.is_empty() {
-            let places: Vec<&str> = self.ignored.iter().map(String::as_str).collect();
-            warnings.push(format!("{}: ignored, without meaning here: {}", self.subject, places.join(", ")));
+            let locations: Vec<&str> = self.ignored.iter().map(String::as_str).collect();
+            warnings.push(format!(
+                "{}: ignored, because they have no meaning here: {}",
+                self.subject,
+                locations.join(", ")
+            ));
         }
         warnings
     }
 }
 
-/// Control characters must not reach a terminal.
+/// Returns the text with control characters replaced by U+FFFD: they must not reach a terminal.
 pub(super) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
-/// A suggestion for a word that is not known, if one of the known words is like it.
+/// Returns a suggestion for an unknown word, if one of the known words is similar to it.
 pub(super) fn did_you_mean<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
     let similarity =
         |candidate: &str| strsim::jaro_winkler(&word.to_ascii_lowercase(), &candidate.to_ascii_lowercase());

@@ -1,15 +1,15 @@
-//! One mistake in the configuration, as it is reported.
+//! One problem in the configuration, as it is reported.
 
 use std::fmt;
 
-/// One thing that is wrong with the configuration, ready to be printed beside others.
+/// One problem in the configuration, ready to be printed in a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SettingProblem {
-    /// What it is about: a variable with its value and source, or a file.
+    /// The subject: a variable with its value and source, or a file.
     pub subject: String,
-    /// What is wrong, and what is allowed.
+    /// The fault, and what is allowed.
     pub fault: String,
-    /// One thing to try.
+    /// One suggestion.
     pub hint: Option<String>,
 }
 

@@ -1,18 +1,18 @@
-//! From the texts of settings to typed values, noting what is wrong with any of them.
+//! Parses the texts of settings into typed values, and records a problem for each invalid text.
 
 use super::problem::SettingProblem;
 use super::source::ValueSource;
 use super::values::Value;
 use std::collections::BTreeMap;
 
-/// Hands out typed values and collects what is wrong with the others.
+/// Parses values by key, and collects the problems.
 pub(super) struct Reader<'a> {
     pub(super) texts: &'a BTreeMap<&'static str, (String, ValueSource)>,
     pub(super) problems: &'a mut Vec<SettingProblem>,
 }
 
 impl Reader<'_> {
-    /// The value of one setting, or nothing after a problem has been noted.
+    /// Returns the value of one setting, or `None` after it recorded a problem.
     pub(super) fn value<T: Value>(&mut self, key: &'static str) -> Option<T> {
         let (text, source) = self.texts.get(key)?;
         match T::parse(text) {

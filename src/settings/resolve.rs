@@ -1,10 +1,10 @@
-//! From raw texts to [`Settings`]: which source wins, and every problem at once.
+//! Resolves raw texts to [`Settings`].
 //!
-//! The order is flag, environment variable, configuration file, platform default, default. Owns the precedence and
-//! the problem list; what a single text means is the business of `values/`.
+//! Owns the precedence (flag, environment variable, configuration file, platform default, default) and the list of
+//! problems. The types in `values/` parse single texts.
 
 use super::catalogue::Catalogue;
-use super::detected::{BALANCER, BALANCERS_PORT, hub_cache, is_behind_runpods_balancer};
+use super::detected::{LOAD_BALANCER_PORT, LOAD_BALANCER_RULE, hub_cache, is_behind_runpod_load_balancer};
 use super::environment::{Environment, is_executable};
 use super::file::ConfigFile;
 use super::merge::{self, tiers};
@@ -17,7 +17,7 @@ use crate::platform::Platform;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// What the service runs with.
+/// The configuration that the service runs with.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// The settings of the whole service.
@@ -26,26 +26,34 @@ pub struct Config {
     pub catalogue: Catalogue,
 }
 
-/// The outcome: the configuration, and how it came about.
+/// The resolved configuration, with the source of each value.
 #[derive(Debug)]
 pub struct Resolved {
-    /// The configuration file that was read, if one was.
+    /// The configuration file, if one was read.
     pub config_file: Option<PathBuf>,
     /// The typed settings and the models.
     pub config: Config,
     /// Key, printable text and source of every setting, in the table's order.
     pub rows: Vec<(&'static str, String, ValueSource)>,
-    /// Things that work but should be changed.
+    /// Warnings: things that work but should be changed.
     pub warnings: Vec<String>,
 }
 
-/// Resolves every setting, or returns every problem.
+/// Resolves all settings and models.
+///
+/// # Errors
+///
+/// Returns all problems of all sources at once.
 pub fn resolve(inputs: &Inputs, platform: &Platform) -> Result<Resolved, Vec<SettingProblem>> {
     let file = file_path(inputs, platform).map(|path| ConfigFile::read(&path, &inputs.environment));
     resolve_with(inputs, platform, file.unwrap_or_default())
 }
 
-/// The same with the text of a configuration file.
+/// Resolves all settings and models, with `text` as the configuration file.
+///
+/// # Errors
+///
+/// Returns all problems of all sources at once.
 #[cfg(feature = "test-support")]
 pub(crate) fn resolve_text(inputs: &Inputs, platform: &Platform, text: &str) -> Result<Resolved, Vec<SettingProblem>> {
     resolve_with(inputs, platform, ConfigFile::parse("llamagate.yaml".as_ref(), text, &inputs.environment))
@@ -60,16 +68,17 @@ fn resolve_with(inputs: &Inputs, platform: &Platform, mut file: ConfigFile) -> R
     if let Some(settings) = &settings {
         problems.extend(contradictions(settings, &inputs.reserved_paths));
     }
-    // What is wrong with models is said even if the settings beneath them are not good yet.
-    let catalogue = settings.clone().or_else(defaults).map(|beneath| {
+    // If a setting is invalid, the defaults stand in, so that problems of models are reported in the same run.
+    let catalogue = settings.clone().or_else(defaults).map(|global| {
         let mut notes = std::mem::take(&mut file.notes);
         let tiers = tiers::read(&inputs.environment, &mut notes);
         let is_explicit = |key: &str| {
             let source = texts.get(key).map(|(_, source)| source);
             matches!(source, Some(ValueSource::Flag | ValueSource::Variable(_)))
         };
-        let catalogue = merge::assemble(&beneath, tiers, std::mem::take(&mut file.shelf), &is_explicit, &mut notes);
-        warnings.extend(notes.warnings());
+        let catalogue =
+            merge::assemble(&global, tiers, std::mem::take(&mut file.model_sections), &is_explicit, &mut notes);
+        warnings.extend(notes.take_warnings());
         problems.append(&mut notes.problems);
         catalogue
     });
@@ -86,7 +95,7 @@ fn resolve_with(inputs: &Inputs, platform: &Platform, mut file: ConfigFile) -> R
     }
 }
 
-/// The text of every setting, and where it came from.
+/// Returns the text and the source of every setting, by key.
 fn texts(
     inputs: &Inputs,
     platform: &Platform,
@@ -103,17 +112,21 @@ fn texts(
             .unwrap_or_else(|| (expand(row.default, &texts), ValueSource::Default));
         texts.insert(row.key, chosen);
     }
-    // Naming a file outright beats naming one by its name only when both come from equally strong sources.
-    let named_by_flag = inputs.flags.contains_key("model_name") && !inputs.flags.contains_key("model_path");
-    if named_by_flag && let Some(path) = texts.get_mut("model_path") {
+    // MODEL_PATH wins over MODEL_NAME only within one source: the flag --model-name must override a MODEL_PATH from
+    // the environment or the file.
+    let is_named_by_flag = inputs.flags.contains_key("model_name") && !inputs.flags.contains_key("model_path");
+    if is_named_by_flag && let Some(path) = texts.get_mut("model_path") {
         *path = (String::new(), ValueSource::Default);
     }
     texts
 }
 
-/// Resolves the settings of these keys alone, with those of the table in place of all others: for a question that a
-/// mistake elsewhere must not keep from being asked. The settings, and the problems that were passed over; or those with
-/// the keys themselves.
+/// Resolves only the settings of these keys and takes the defaults of the table for all others, so that an unrelated
+/// configuration error does not hide a check. Returns the settings, and the unrelated problems.
+///
+/// # Errors
+///
+/// Returns the problems with these keys.
 pub fn resolve_only(
     inputs: &Inputs,
     platform: &Platform,
@@ -125,18 +138,19 @@ pub fn resolve_only(
     for row in OPTIONS.iter().filter(|row| !keys.contains(&row.key)) {
         texts.insert(row.key, (expand(row.default, &texts), ValueSource::Default));
     }
+    // Problems of the file have its path as subject, and the location at the start of the fault.
     let is_about =
         |problem: &SettingProblem| keys.iter().any(|key| problem.fault.starts_with(&format!("server.{key}:")));
-    let (mut problems, passed_over): (Vec<_>, Vec<_>) =
+    let (mut problems, unrelated): (Vec<_>, Vec<_>) =
         std::mem::take(&mut file.notes.problems).into_iter().partition(is_about);
     let settings = Settings::read(&mut Reader { texts: &texts, problems: &mut problems });
     match settings {
-        Some(settings) if problems.is_empty() => Ok((settings, passed_over)),
+        Some(settings) if problems.is_empty() => Ok((settings, unrelated)),
         _ => Err(problems),
     }
 }
 
-/// The settings of the table.
+/// Returns the settings with the defaults of the table.
 fn defaults() -> Option<Settings> {
     let mut texts = BTreeMap::new();
     for row in OPTIONS {
@@ -145,7 +159,7 @@ fn defaults() -> Option<Settings> {
     Settings::read(&mut Reader { texts: &texts, problems: &mut Vec::new() })
 }
 
-/// The configuration file, if one is named or found.
+/// Returns the path of the configuration file, if a setting names one or the default path exists.
 fn file_path(inputs: &Inputs, platform: &Platform) -> Option<PathBuf> {
     let given = |key: &str, variable: &str| {
         inputs.flags.get(key).map(String::as_str).or_else(|| inputs.environment.get(variable)).map(PathBuf::from)
@@ -154,6 +168,7 @@ fn file_path(inputs: &Inputs, platform: &Platform) -> Option<PathBuf> {
     given("config_file", "CONFIG_FILE").or_else(|| Some(data_dir().join("llamagate.yaml")).filter(|path| path.exists()))
 }
 
+/// Returns the text of a setting from its environment variable or an alias of it; the variable itself wins.
 fn from_environment(
     row: &OptionRow,
     environment: &Environment,
@@ -170,7 +185,7 @@ fn from_environment(
         }
         (None, Some((alias, text))) => {
             if alias == "BACKEND_PORT" {
-                warnings.push(format!("{alias} is deprecated: say {name}"));
+                warnings.push(format!("{alias} is deprecated: use {name}"));
             }
             Some((text.to_owned(), ValueSource::Variable(alias.to_owned())))
         }
@@ -178,6 +193,7 @@ fn from_environment(
     }
 }
 
+/// Returns the detected text of a setting; `above` holds the resolved rows above it in the table.
 fn platform_default(
     key: &str,
     inputs: &Inputs,
@@ -189,19 +205,20 @@ fn platform_default(
     match key {
         "data_dir" => detected(platform.data_dir.display().to_string(), &platform.data_dir_rule),
         "instance_id" => detected(platform.instance_id.clone(), &format!("platform {}", platform.kind)),
-        "runpod_mode" if inputs.environment.get(runpod::TAKE).is_some() => {
-            detected("queue".to_owned(), &format!("{} is set", runpod::TAKE))
+        "runpod_mode" if inputs.environment.get(runpod::GET_JOB_VARIABLE).is_some() => {
+            detected("queue".to_owned(), &format!("{} is set", runpod::GET_JOB_VARIABLE))
         }
-        "port" | "port_health" if is_behind_runpods_balancer(inputs, platform, file) => {
-            let port = above.get("port").map_or(BALANCERS_PORT, |(text, _)| text);
-            detected(port.to_owned(), BALANCER)
+        "port" | "port_health" if is_behind_runpod_load_balancer(inputs, platform, file) => {
+            let port = above.get("port").map_or(LOAD_BALANCER_PORT, |(text, _)| text);
+            detected(port.to_owned(), LOAD_BALANCER_RULE)
         }
         "hf_hub_cache" => {
             let data_dir = above.get("data_dir").map(|(text, _)| Path::new(text));
             let cache = hub_cache(data_dir, platform, &inputs.environment)?;
-            detected(cache.display().to_string(), "it is a folder")
+            detected(cache.display().to_string(), "the folder exists")
         }
-        "config_file" if file.was_read() => detected(file.path.display().to_string(), "the file exists"),
+        // The file was read before all settings; this row only shows it.
+        "config_file" if file.is_present() => detected(file.path.display().to_string(), "the file exists"),
         "llama_server" => {
             if let Some(path) = inputs.environment.find_program("llama-server") {
                 return detected(path.display().to_string(), "on PATH");
@@ -217,16 +234,18 @@ fn platform_default(
     }
 }
 
-/// Puts resolved values in place of `$NAME` in a default; defaults only name rows above their own.
+/// Replaces `$NAME` at the start of a default by its resolved value; `NAME` is always a row further up in the table.
 fn expand(default: &str, texts: &BTreeMap<&'static str, (String, ValueSource)>) -> String {
     let Some(rest) = default.strip_prefix('$') else { return default.to_owned() };
     let end = rest.find('/').unwrap_or(rest.len());
     let (name, tail) = rest.split_at(end);
     let value = texts.get(name.to_ascii_lowercase().as_str()).map_or("", |(text, _)| text.as_str());
+    // `DATA_DIR=/d/` must not give `/d//models`.
     format!("{}{tail}", value.strip_suffix('/').unwrap_or(value))
 }
 
-/// What no single value can show: settings that are wrong together.
+/// Returns the problems that the type of a single value cannot find: settings that contradict each other, and bad
+/// paths and folder names.
 fn contradictions(settings: &Settings, reserved_paths: &[&str]) -> Vec<SettingProblem> {
     let mut problems = Vec::new();
     let engine = &settings.engine;
@@ -249,15 +268,20 @@ fn contradictions(settings: &Settings, reserved_paths: &[&str]) -> Vec<SettingPr
     let fault = if !path.starts_with('/') {
         Some("expected a path that starts with /")
     } else if path.starts_with("/v1/") || reserved_paths.contains(&path.as_str()) {
-        Some("this path has an answer of its own, which would be lost where both ports are one")
+        Some("this path is a route of the gateway, which it would hide if PORT_HEALTH equals PORT")
     } else {
         None
     };
-    problems.extend(fault.map(|fault| SettingProblem {
-        subject: format!("HEALTH_CHECK_PATH={path:?}"),
-        fault: fault.to_owned(),
-        hint: path.starts_with('/').then(|| "take /ping, /health, /livez, /readyz or a path of your own".to_owned()),
+    problems.extend(fault.map(|fault| {
+        SettingProblem {
+            subject: format!("HEALTH_CHECK_PATH={path:?}"),
+            fault: fault.to_owned(),
+            hint: path
+                .starts_with('/')
+                .then(|| "use /ping, /health, /livez, /readyz or a path that is no route of the gateway".to_owned()),
+        }
     }));
+    // Both names become one folder name; a slash or a leading dot could lead out of LOG_DIR or hide the folder.
     for (key, text) in
         [("log_name", Some(&settings.logs.log_name)), ("worker_type", settings.logs.worker_type.as_ref())]
     {
@@ -325,7 +349,7 @@ mod tests {
     fn aliases_are_taken_and_the_deprecated_one_warns() {
         let resolved = resolve_with([("GATEWAY_PORT", "9"), ("BACKEND_PORT", "10")]).unwrap();
         assert_eq!((resolved.config.settings.listen.port, resolved.config.settings.engine.port_backend), (9, 10));
-        assert_eq!(resolved.warnings, ["BACKEND_PORT is deprecated: say PORT_BACKEND"]);
+        assert_eq!(resolved.warnings, ["BACKEND_PORT is deprecated: use PORT_BACKEND"]);
     }
 
     #[test]
@@ -347,7 +371,7 @@ mod tests {
     fn a_folder_name_cannot_leave_the_log_folder() {
         for name in ["../x", "a/b", ".hidden", ""] {
             if name.is_empty() {
-                continue; // counts as not set
+                continue; // An empty variable counts as unset.
             }
             assert!(resolve_with([("WORKER_TYPE", name)]).is_err(), "{name}");
         }

@@ -1,7 +1,7 @@
-//! What RunPod tells the worker of a queue: where jobs come from and where their results go. The platform sets these
-//! variables itself, so they are no rows of the table.
+//! RunPod's own variables for a queue worker: the URLs from which it takes jobs and to which it posts results. The
+//! platform sets these variables itself, so they are not rows of the table of settings.
 //!
-//! Owns which of them must be there and what each may be. What is made of the addresses is `runpod/address.rs`'s business.
+//! Owns which of them are required and which values are valid. `runpod/address.rs` fills in the URL templates.
 
 use super::environment::Environment;
 use super::options::Settings;
@@ -11,40 +11,45 @@ use crate::settings::bounds::{PING_INTERVAL_DEFAULT, PING_INTERVAL_LONGEST};
 use http::{HeaderValue, Uri};
 use std::time::Duration;
 
-/// The variable that a worker of a queue knows itself by.
-pub(super) const TAKE: &str = "RUNPOD_WEBHOOK_GET_JOB";
+/// The variable whose presence makes this process a queue worker.
+pub(super) const GET_JOB_VARIABLE: &str = "RUNPOD_WEBHOOK_GET_JOB";
 
-/// The queue of an endpoint, as RunPod's variables describe it. Addresses are templates, in which `$RUNPOD_POD_ID` and `$ID`
-/// stand for others; they may hold secrets, as the key does.
+/// The job queue of an endpoint, as RunPod's variables describe it. URLs are templates with the placeholders
+/// `$RUNPOD_POD_ID` and `$ID`. They may contain secrets, so the type does not implement `Debug`.
 #[derive(Clone)]
 pub struct RunpodQueue {
-    /// Where jobs are taken: `RUNPOD_WEBHOOK_GET_JOB`.
+    /// URL from which jobs are taken: `RUNPOD_WEBHOOK_GET_JOB`.
     pub take: String,
-    /// Where results are posted: `RUNPOD_WEBHOOK_POST_OUTPUT`.
+    /// URL to which results are posted: `RUNPOD_WEBHOOK_POST_OUTPUT`.
     pub output: String,
-    /// Where pieces of streams are posted: `RUNPOD_WEBHOOK_POST_STREAM`. Without it only whole results are.
+    /// URL to which chunks of streams are posted: `RUNPOD_WEBHOOK_POST_STREAM`. Without it only whole results are
+    /// posted.
     pub stream: Option<String>,
-    /// Where the platform hears that this worker lives: `RUNPOD_WEBHOOK_PING`.
+    /// URL to which heartbeats of this worker are sent: `RUNPOD_WEBHOOK_PING`.
     pub ping: Option<String>,
-    /// Time between two pings: `RUNPOD_PING_INTERVAL`, in milliseconds.
+    /// Time between two pings: `RUNPOD_PING_INTERVAL`, which is in milliseconds.
     pub ping_interval: Duration,
-    /// The name of this worker: `RUNPOD_POD_ID`.
+    /// The id of this worker: `RUNPOD_POD_ID`.
     pub pod_id: Option<String>,
-    /// The value of `Authorization`: `RUNPOD_AI_API_KEY` as it is.
+    /// The value of the header `Authorization`: `RUNPOD_AI_API_KEY` unchanged, without `Bearer`.
     pub key: Option<HeaderValue>,
 }
 
 impl RunpodQueue {
-    /// The queue that jobs are to be taken from; none unless `RUNPOD_MODE` is `queue`.
+    /// Reads the queue from which jobs are taken; `None` unless `RUNPOD_MODE` is `queue`.
+    ///
+    /// # Errors
+    ///
+    /// Returns all problems of these variables at once.
     pub fn read(settings: &Settings, environment: &Environment) -> Result<Option<Self>, Vec<SettingProblem>> {
         if settings.service.runpod_mode != Some(RunpodMode::Queue) {
             return Ok(None);
         }
         let mut problems = Vec::new();
-        let take = required(TAKE, environment, &mut problems);
-        let output = required("RUNPOD_WEBHOOK_POST_OUTPUT", environment, &mut problems);
-        let stream = address("RUNPOD_WEBHOOK_POST_STREAM", environment, &mut problems);
-        let ping = address("RUNPOD_WEBHOOK_PING", environment, &mut problems);
+        let take = required_url(GET_JOB_VARIABLE, environment, &mut problems);
+        let output = required_url("RUNPOD_WEBHOOK_POST_OUTPUT", environment, &mut problems);
+        let stream = url("RUNPOD_WEBHOOK_POST_STREAM", environment, &mut problems);
+        let ping = url("RUNPOD_WEBHOOK_PING", environment, &mut problems);
         let ping_interval = ping_interval(environment).map_err(|problem| problems.push(problem)).ok();
         let key = key(environment).map_err(|problem| problems.push(problem)).ok();
         let pod_id = environment.get("RUNPOD_POD_ID").map(str::to_owned);
@@ -57,36 +62,38 @@ impl RunpodQueue {
     }
 }
 
-fn required(name: &str, environment: &Environment, problems: &mut Vec<SettingProblem>) -> Option<String> {
+/// Returns a URL template whose variable must be set, or records a problem.
+fn required_url(name: &str, environment: &Environment, problems: &mut Vec<SettingProblem>) -> Option<String> {
     if environment.get(name).is_none() {
         problems.push(SettingProblem {
             subject: name.to_owned(),
             fault: "RUNPOD_MODE is queue, and this variable is not set".to_owned(),
             hint: Some(
-                "RunPod sets it for the workers of a queue; anywhere else leave RUNPOD_MODE out, or say http"
-                    .to_owned(),
+                "RunPod sets it for queue workers; elsewhere leave RUNPOD_MODE out or set it to http".to_owned(),
             ),
         });
     }
-    address(name, environment, problems)
+    url(name, environment, problems)
 }
 
-/// An address, if it is one with a worker and a job put in. It is not quoted: it may hold a secret.
-fn address(name: &str, environment: &Environment, problems: &mut Vec<SettingProblem>) -> Option<String> {
+/// Returns a URL template, or records a problem if it is no URL with its placeholders filled in. The problem does not
+/// quote it, because it may contain a secret.
+fn url(name: &str, environment: &Environment, problems: &mut Vec<SettingProblem>) -> Option<String> {
+    // RunPod puts names of GPUs with spaces into the query.
     let template = environment.get(name)?.trim().replace(' ', "%20");
     let uri = template.replace("$RUNPOD_POD_ID", "x").replace("$ID", "x").parse::<Uri>().ok();
-    let is_good = uri.is_some_and(|uri| {
+    let is_valid = uri.is_some_and(|uri| {
         let is_plain = uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
         matches!(uri.scheme_str(), Some("http" | "https")) && is_plain
     });
-    if !is_good {
+    if !is_valid {
         problems.push(SettingProblem {
             subject: name.to_owned(),
-            fault: "expected a whole address, http://HOST/... or https://HOST/..., without a user".to_owned(),
+            fault: "expected a URL, http://HOST/... or https://HOST/..., without a user name".to_owned(),
             hint: None,
         });
     }
-    is_good.then_some(template)
+    is_valid.then_some(template)
 }
 
 fn ping_interval(environment: &Environment) -> Result<Duration, SettingProblem> {
@@ -105,11 +112,13 @@ fn ping_interval(environment: &Environment) -> Result<Duration, SettingProblem> 
 fn key(environment: &Environment) -> Result<Option<HeaderValue>, SettingProblem> {
     const NAME: &str = "RUNPOD_AI_API_KEY";
     let Some(text) = environment.get(NAME) else { return Ok(None) };
+    // Secrets that come from a file often end with a newline.
     let mut key = HeaderValue::from_str(text.trim()).map_err(|_| SettingProblem {
         subject: NAME.to_owned(),
-        fault: "expected what can stand in an HTTP header".to_owned(),
+        fault: "expected a value that is valid in an HTTP header".to_owned(),
         hint: None,
     })?;
+    // Keeps the key out of `Debug` output.
     key.set_sensitive(true);
     Ok(Some(key))
 }
@@ -121,7 +130,7 @@ mod tests {
     use crate::settings::{Inputs, resolve};
 
     const GOOD: [(&str, &str); 2] = [
-        (TAKE, "https://h/job-take/$ID?gpu=NVIDIA RTX"),
+        (GET_JOB_VARIABLE, "https://h/job-take/$ID?gpu=NVIDIA RTX"),
         ("RUNPOD_WEBHOOK_POST_OUTPUT", "http://h:1/job-done/$ID?a=b"),
     ];
 
@@ -140,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn jobs_are_taken_where_the_platform_says_so_unless_told_otherwise() {
+    fn the_queue_is_read_if_the_platform_sets_its_variables_unless_runpod_mode_is_http() {
         let queue = read(&GOOD).unwrap().unwrap();
         assert_eq!(queue.take, "https://h/job-take/$ID?gpu=NVIDIA%20RTX");
         assert_eq!((queue.ping_interval, queue.stream.is_none()), (Duration::from_secs(10), true));
@@ -149,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_said_all_at_once_and_with_a_hint() {
+    fn missing_variables_are_reported_together_with_a_hint() {
         let problems = read(&[("RUNPOD_MODE", "queue")]).err().unwrap();
         assert_eq!(problems.len(), 2, "{problems:?}");
         assert!(problems.iter().all(|problem| problem.contains("hint: RunPod sets it")), "{problems:?}");
@@ -158,8 +167,9 @@ mod tests {
     #[test]
     fn a_bad_address_or_key_is_a_problem_that_quotes_neither() {
         for bad in ["ftp://h/s3cret", "/s3cret", "h s3cret", "http:///s3cret", "https://user:s3cret@h/x"] {
-            let problems = read(&[(TAKE, bad), GOOD[1]]).err().unwrap_or_else(|| panic!("{bad} is taken"));
-            assert!(problems[0].contains(TAKE) && !problems[0].contains("s3cret"), "{problems:?}");
+            let problems =
+                read(&[(GET_JOB_VARIABLE, bad), GOOD[1]]).err().unwrap_or_else(|| panic!("{bad} is accepted"));
+            assert!(problems[0].contains(GET_JOB_VARIABLE) && !problems[0].contains("s3cret"), "{problems:?}");
         }
         let problems = read(&[GOOD[0], GOOD[1], ("RUNPOD_AI_API_KEY", "s3\ncret")]).err().unwrap();
         assert!(problems[0].contains("RUNPOD_AI_API_KEY") && !problems[0].contains("cret"), "{problems:?}");

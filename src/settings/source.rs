@@ -1,33 +1,33 @@
-//! What settings are resolved from, and where the text of each was found.
+//! The inputs of settings, and the source of each value.
 
 use super::environment::Environment;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-/// What settings are resolved from, before anything is looked at.
+/// The raw inputs that settings are resolved from.
 #[derive(Default)]
 pub struct Inputs {
     /// Texts from flags, by lower-case key.
     pub flags: BTreeMap<&'static str, String>,
-    /// The environment.
+    /// The environment variables.
     pub environment: Environment,
     /// Paths of the gateway's routes that `HEALTH_CHECK_PATH` may not replace.
     pub reserved_paths: Vec<&'static str>,
 }
 
-/// Where the text of a setting came from.
+/// The source of a setting's text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ValueSource {
     /// A flag on the command line.
     Flag,
-    /// An environment variable, by its name as found (aliases differ).
+    /// An environment variable, with the name that was set (the setting's own or an alias).
     Variable(String),
     /// The configuration file.
     File(PathBuf),
-    /// The platform, with the rule that decided.
+    /// Platform detection, with the rule that applied.
     Platform(String),
-    /// The table.
+    /// The default in the table of settings.
     Default,
 }
 

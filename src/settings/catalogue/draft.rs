@@ -1,16 +1,16 @@
-//! A model as its own lines describe it, before what holds for all models is put in.
+//! The unresolved settings of one model, before defaults are filled in.
 //!
-//! Owns which source wins: the model's own lines, then `defaults:`, then the settings of the whole service. Where the
-//! lines come from is the business of `file/` and `shelf/tiers.rs`.
+//! Owns which source wins: the model's own keys, then `defaults:`, then the settings of the whole service. `file/` and
+//! `merge/tiers.rs` read the drafts.
 //!
 //! # Adding a setting of one model
 //!
-//! The compiler asks for each step once the first is taken.
+//! It takes changes in three files. Begin here: the compiler then reports the missing steps.
 //!
-//! - A setting of llama-server: a row under "llama-server" in `options.rs`, a row of [`EngineDraft`] here, and the key in
-//!   `shared` of `file/models.rs`.
-//! - Any other: a field of [`ModelDraft`] here, a field of `ModelSettings` or `LocalSettings` in `model.rs`, and the key in
-//!   `shared` or `model` of `file/models.rs`.
+//! - A setting of llama-server: a row of the group "llama-server" in `options.rs`, a row of [`EngineDraft`] here, and
+//!   the key in `read_shared` of `file/models.rs`.
+//! - Any other: a field of [`ModelDraft`] here, a field of `ModelSettings` or `LocalSettings` in `model.rs`, and the
+//!   key in `read_shared` or `read_model` of `file/models.rs`.
 
 use super::model::{LocalSettings, ModelSettings, RemoteSettings, Rewrite, Start};
 use crate::models::ModelKind;
@@ -20,21 +20,21 @@ use std::num::{NonZeroU64, NonZeroUsize};
 
 macro_rules! engine_draft {
     ($($key:ident: $type:ty;)+) => {
-        /// What was said of llama-server's settings, by the names that they have in the table of settings.
+        /// The settings of llama-server that a source sets, by their names in the table of settings.
         #[derive(Debug, Clone, Default)]
         pub(in crate::settings) struct EngineDraft {
             $( pub(in crate::settings) $key: Option<$type>, )+
         }
 
         impl EngineDraft {
-            /// Returns the settings whose keys are not explicit.
-            fn without(&self, is_explicit: &dyn Fn(&str) -> bool) -> Self {
+            /// Returns the settings without those that a flag or an environment variable sets.
+            fn without_explicit(&self, is_explicit: &dyn Fn(&str) -> bool) -> Self {
                 Self { $( $key: self.$key.clone().filter(|_| !is_explicit(stringify!($key))), )+ }
             }
 
-            /// Returns these settings, then the `defaults`, then those of all models.
-            fn over(&self, defaults: &Self, of_all: &Engine) -> Engine {
-                let mut engine = of_all.clone();
+            /// Returns each setting from `self`, else from `defaults`, else from `global`.
+            fn resolve(&self, defaults: &Self, global: &Engine) -> Engine {
+                let mut engine = global.clone();
                 $( if let Some(value) = self.$key.clone().or_else(|| defaults.$key.clone()) { engine.$key = value; } )+
                 engine
             }
@@ -56,7 +56,7 @@ engine_draft! {
     prefetch: bool;
 }
 
-/// What was said, of one model or of all.
+/// The settings that one source sets, for one model (`models:`, a tier) or for all (`defaults:`).
 #[derive(Debug, Clone, Default)]
 pub(in crate::settings) struct ModelDraft {
     pub(in crate::settings) engine: EngineDraft,
@@ -69,24 +69,24 @@ pub(in crate::settings) struct ModelDraft {
     pub(in crate::settings) strategy: Option<Strategy>,
     pub(in crate::settings) unlisted: Option<bool>,
     pub(in crate::settings) strip_params: Option<Vec<String>>,
-    /// Names and JSON values; no value takes back what `defaults:` says.
+    /// Names and JSON values; `None` removes the value of `defaults:`.
     pub(in crate::settings) sampling: Vec<(String, Option<String>)>,
     pub(in crate::settings) start: Option<Start>,
     pub(in crate::settings) kind: Option<ModelKind>,
     pub(in crate::settings) tier: Option<String>,
     pub(in crate::settings) aliases: Vec<String>,
     pub(in crate::settings) remotes: Vec<RemoteSettings>,
-    /// Whether a fault has been noted with who serves it.
-    pub(in crate::settings) is_broken: bool,
-    /// Arguments that come after all others, as the variables of a tier need them.
-    pub(in crate::settings) more_args: Vec<String>,
+    /// Whether a problem with its file, command or backend was already recorded; prevents a second report.
+    pub(in crate::settings) has_problem: bool,
+    /// Arguments of llama-server after all others, for variables of a tier that have no setting of their own.
+    pub(in crate::settings) trailing_args: Vec<String>,
 }
 
 impl ModelDraft {
-    /// Returns the draft without what flags and environment variables say for the whole service: for a model from the
-    /// environment these override the file's `defaults:`.
-    pub(in crate::settings) fn beneath(&self, is_explicit: &dyn Fn(&str) -> bool) -> Self {
-        // Without `..`, so that a new field is decided on here too.
+    /// Returns the draft without the settings that flags and environment variables set for the whole service. A model
+    /// from the environment takes these before the file's `defaults:`.
+    pub(in crate::settings) fn without_explicit(&self, is_explicit: &dyn Fn(&str) -> bool) -> Self {
+        // No `..`: a new field does not compile until it is handled here.
         let Self {
             engine,
             replicas,
@@ -104,11 +104,11 @@ impl ModelDraft {
             tier,
             aliases,
             remotes,
-            is_broken,
-            more_args,
+            has_problem,
+            trailing_args,
         } = self.clone();
-        let mut engine = engine.without(is_explicit);
-        // The slots follow this setting where PARALLEL is not said.
+        let mut engine = engine.without_explicit(is_explicit);
+        // MAX_CONCURRENT_REQUESTS sets PARALLEL too, unless that is set itself.
         engine.parallel = engine.parallel.filter(|_| !is_explicit("max_concurrent_requests"));
         Self {
             engine,
@@ -127,14 +127,19 @@ impl ModelDraft {
             tier,
             aliases,
             remotes,
-            is_broken,
-            more_args,
+            has_problem,
+            trailing_args,
         }
     }
 
-    /// The model of that id: its own lines, then the `defaults`, then the settings of all.
-    pub(in crate::settings) fn model(self, id: Option<String>, defaults: &Self, settings: &Settings) -> ModelSettings {
-        // Without `..`, so that a new field is put somewhere.
+    /// Resolves the draft: its own settings, else `defaults`, else the settings of the whole service.
+    pub(in crate::settings) fn into_model(
+        self,
+        id: Option<String>,
+        defaults: &Self,
+        settings: &Settings,
+    ) -> ModelSettings {
+        // No `..`: a new field does not compile until it is used here.
         let Self {
             engine: own_engine,
             replicas,
@@ -152,15 +157,17 @@ impl ModelDraft {
             tier,
             aliases,
             remotes,
-            is_broken: _,
-            more_args,
+            has_problem: _,
+            trailing_args,
         } = self;
-        let mut engine = own_engine.over(&defaults.engine, &settings.engine);
-        engine.extra_args.0.extend(more_args);
+        let mut engine = own_engine.resolve(&defaults.engine, &settings.engine);
+        engine.extra_args.0.extend(trailing_args);
+        // A server-wide PARALLEL is no limit of requests in flight: MAX_CONCURRENT_REQUESTS is, unless the model or
+        // `defaults:` sets `parallel`.
         let slots = own_engine.parallel.or(defaults.engine.parallel);
         ModelSettings {
             id,
-            // Where there is no GGUF to ask, the tier tells.
+            // Without a GGUF file to read, the tier tells the kind.
             kind: kind.or(match (&start, tier.as_deref()) {
                 (Some(Start::Named(_) | Start::File(_)), _) => None,
                 (_, Some("embedding")) => Some(ModelKind::Embedding),
@@ -191,12 +198,12 @@ impl ModelDraft {
     }
 }
 
-/// Merges the fields that a model gives to requests into those of `defaults:`; the model's own win.
+/// Merges the request fields of a model into those of `defaults:`; the model's own win.
 fn merge_sampling(own: &[(String, Option<String>)], defaults: &[(String, Option<String>)]) -> Vec<(String, String)> {
     let mut merged = defaults.to_vec();
     for (name, value) in own {
         match merged.iter_mut().find(|(known, _)| known == name) {
-            Some((_, of_all)) => value.clone_into(of_all),
+            Some((_, default)) => value.clone_into(default),
             None => merged.push((name.clone(), value.clone())),
         }
     }

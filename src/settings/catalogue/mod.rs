@@ -1,8 +1,8 @@
-//! The models as the configuration describes them, wherever that is written.
+//! The configured models, independent of the source that describes them.
 //!
-//! - `draft.rs`: what the configuration says of one model, and which of its sources wins
-//! - `model.rs`: the types that the rest of the program takes
-//! - `models_table.rs`: the models as `llamagate check` prints them
+//! - `draft.rs`: the unresolved settings of one model, and which source wins
+//! - `model.rs`: the resolved types that the rest of the program uses
+//! - `models_table.rs`: the table of models that `llamagate check` prints
 
 pub(super) mod draft;
 mod model;

@@ -1,7 +1,6 @@
-//! The models that are served, as the configuration describes them: one from the environment, or many from the file.
+//! The resolved settings of models: one from the environment, or many from the configuration file.
 //!
-//! Owns the types that the rest of the program takes. Where their values come from is `file.rs`'s and the environment's
-//! business; whether the files exist and are any good is decided in `preflight.rs`.
+//! Owns the types that the rest of the program uses. `preflight.rs` checks whether the model files exist and are valid.
 
 use crate::models::{ModelKind, id_of};
 use crate::settings::options::Engine;
@@ -10,54 +9,54 @@ use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
 
-/// Every model, in the order in which they are listed.
+/// All models, in the order of the configuration.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Catalogue {
     /// The models.
     pub models: Vec<ModelSettings>,
-    /// Which models or tiers take over, in this order, when the model or tier of this name cannot serve.
+    /// By the name of a model or tier: the models or tiers that take over, in this order, if it cannot serve.
     pub fallbacks: BTreeMap<String, Vec<String>>,
 }
 
-/// One model that clients can ask for, and all who serve it.
+/// One model that clients can request, and all workers that serve it.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ModelSettings {
-    /// The id that clients use; none for the one from `MODEL_NAME` or `MODEL_PATH`, whose file gives it.
+    /// The id that clients use; `None` for the model of `MODEL_NAME` or `MODEL_PATH`, whose id comes from its file.
     pub id: Option<String>,
-    /// What it is for; none means that the GGUF file says it, and `chat` where there is none.
+    /// The kind of requests that it serves; `None` means the kind in the GGUF file, or `chat` without a GGUF file.
     pub kind: Option<ModelKind>,
     /// `light`, `medium`, `heavy`, `embedding`, `reranker` or any other word.
     pub tier: Option<String>,
-    /// Other names for it.
+    /// Other names that clients may use.
     pub aliases: Vec<String>,
-    /// Whether lists leave it out; it can be asked for all the same.
+    /// Whether lists of models omit it; clients can still request it.
     pub unlisted: bool,
-    /// How a worker is chosen, where that differs from `ROUTING_STRATEGY`.
+    /// How a worker is chosen, if it differs from `ROUTING_STRATEGY`.
     pub strategy: Option<Strategy>,
-    /// What is changed in requests for it.
+    /// The changes to the JSON of its requests.
     pub rewrite: Rewrite,
-    /// What the gateway starts for it.
+    /// The workers that the gateway starts for it.
     pub local: Option<LocalSettings>,
-    /// Who else serves it.
+    /// The remote backends that serve it.
     pub remotes: Vec<RemoteSettings>,
 }
 
 impl ModelSettings {
-    /// The id, or what the file's name makes of it; none where nothing is known of either.
+    /// Returns the id, or the id made of the file name; `None` if neither is known.
     pub fn known_id(&self) -> Option<String> {
         known_id(self.id.as_deref(), self.local.as_ref().map(|local| &local.start))
     }
 
-    /// Whether a change from `self` to `other` means that workers have to be started anew, and remote backends met anew.
-    /// Names, tier, rewrites, lists and strategy can change beneath running workers; so can, of local ones, preloading,
-    /// weight and priority.
+    /// Returns whether a change from `self` to `other` needs new workers and new connections to remote backends.
+    /// Running workers can take over changes of aliases, tier, rewrites, listing and strategy, and local ones also of
+    /// preload, weight and priority.
     pub fn workers_differ(&self, other: &Self) -> bool {
-        self.of_workers() != other.of_workers()
+        self.worker_settings() != other.worker_settings()
     }
 
-    /// Returns the settings that running workers cannot take over.
-    fn of_workers(&self) -> impl PartialEq {
-        // Without `..`, so that it is decided for a new setting too.
+    /// Returns the settings whose changes running workers cannot take over.
+    fn worker_settings(&self) -> impl PartialEq {
+        // No `..`: a new field does not compile until it is decided here whether it needs new workers.
         let Self { id, tier: _, aliases: _, unlisted: _, strategy: _, rewrite: _, kind, local, remotes } = self;
         let local = local.as_ref().map(|local| {
             let LocalSettings { start, engine, slots, replicas, preload: _, pinned, memory, weight: _, priority: _ } =
@@ -68,49 +67,49 @@ impl ModelSettings {
     }
 }
 
-/// The id, or what the name of the file that is started makes of it.
+/// Returns `id`, or the id made of the file name in `start`.
 pub(in crate::settings) fn known_id(id: Option<&str>, start: Option<&Start>) -> Option<String> {
-    let of_file = || match start? {
+    let from_file = || match start? {
         Start::Named(name) => Some(id_of(Path::new(name))),
         Start::File(path) => Some(id_of(path)),
         Start::Command { .. } => None,
     };
-    id.map(str::to_owned).or_else(of_file)
+    id.map(str::to_owned).or_else(from_file)
 }
 
-/// What is changed in the JSON of a request before it goes to a worker.
+/// The changes to the JSON of a request before it is sent to a worker.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Rewrite {
-    /// Names and JSON values of fields for requests that do not have them, such as `("temperature", "0.7")`.
+    /// Names and JSON values of fields that are added if a request lacks them, such as `("temperature", "0.7")`.
     pub sampling: Vec<(String, String)>,
-    /// Names of fields that are removed.
+    /// Names of fields that are removed from requests.
     pub strip_params: Vec<String>,
 }
 
 /// Workers that the gateway starts, watches and stops.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LocalSettings {
-    /// What is started.
+    /// The program, and the model file.
     pub start: Start,
-    /// How it runs: the settings of the group "llama-server", as they hold for this model.
+    /// The settings of the group "llama-server", resolved for this model.
     pub engine: Engine,
-    /// Requests in flight per replica.
+    /// Most requests in flight per replica.
     pub slots: usize,
-    /// How many are started.
+    /// The number of processes that are started.
     pub replicas: u32,
-    /// Whether it starts with the service; else with the first request.
+    /// Whether it starts with the service; otherwise the first request starts it.
     pub preload: bool,
-    /// Whether it is never stopped to make room for another.
+    /// Whether it is never evicted to free memory for another model.
     pub pinned: bool,
-    /// Bytes that each replica needs, where the configuration says so.
+    /// Memory that each replica needs, in bytes, if the configuration sets it.
     pub memory: Option<NonZeroU64>,
-    /// For `weighted-random`.
+    /// The weight for the strategy `weighted-random`.
     pub weight: f64,
-    /// For `priority-failover`: the lowest comes first.
+    /// The priority for the strategy `priority-failover`; the lowest number comes first.
     pub priority: u32,
 }
 
-/// What is started for a local model.
+/// The program that is started for a local model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Start {
     /// llama-server, with the GGUF file of this name under `MODELS_DIR`.
@@ -119,34 +118,34 @@ pub enum Start {
     File(PathBuf),
     /// Any server that speaks OpenAI's API.
     Command {
-        /// Program and arguments; `{port}` stands for the port on 127.0.0.1 that it is to listen on.
+        /// Program and arguments; `{port}` is replaced by the port on 127.0.0.1 that the program must listen on.
         argv: Vec<String>,
-        /// The path that answers 200 when it can serve.
+        /// The path that is probed; it answers 200 when the program can serve.
         health: String,
-        /// The name that it knows the model by, where that differs from the id.
+        /// The name of the model in requests to it, if it differs from the id.
         model: Option<String>,
     },
 }
 
-/// A backend that somebody else runs.
+/// A backend that runs outside of the gateway and is reached by URL.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RemoteSettings {
     /// `http://` or `https://`, host, port and the path before `/v1`, without a slash at the end.
     pub api_base: String,
-    /// The key that it asks for.
+    /// The API key that is sent to it.
     pub api_key: Option<Secret>,
-    /// The name that it knows the model by, where that differs.
+    /// The name of the model in requests to it, if it differs from the id.
     pub model: Option<String>,
-    /// Requests a minute that may be sent to it.
+    /// Most requests per minute.
     pub rpm: Option<NonZeroU32>,
-    /// Tokens a minute that it may be asked for.
+    /// Most tokens per minute.
     pub tpm: Option<NonZeroU32>,
-    /// Requests in flight.
+    /// Most requests in flight.
     pub slots: usize,
-    /// The path that is probed.
+    /// The path that health probes request.
     pub health: String,
-    /// For `weighted-random`.
+    /// The weight for the strategy `weighted-random`.
     pub weight: f64,
-    /// For `priority-failover`: the lowest comes first.
+    /// The priority for the strategy `priority-failover`; the lowest number comes first.
     pub priority: u32,
 }

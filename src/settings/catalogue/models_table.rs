@@ -1,4 +1,4 @@
-//! The models as a table for people, as `llamagate check` prints it. Keys and paths are not in it.
+//! The table of models that `llamagate check` prints. It contains neither keys nor paths.
 
 use super::model::{Catalogue, ModelSettings, RemoteSettings, Start};
 use crate::models::columns::aligned;
@@ -7,10 +7,10 @@ use std::time::Duration;
 
 const HEADINGS: [&str; 11] =
     ["ID", "KIND", "TIER", "SERVED BY", "REPLICAS", "SLOTS", "CTX", "PRELOAD", "PINNED", "TTL", "ALIASES"];
-/// Columns whose numbers are aligned at the right.
+/// Columns of numbers, which are aligned at the right.
 const NUMBERS: [usize; 3] = [4, 5, 6];
 
-/// The models with aligned columns, in their order. A dash stands for what is not said, or does not apply.
+/// Returns the table with aligned columns, in the order of the catalogue. A dash means unset or not applicable.
 pub fn models_table(catalogue: &Catalogue) -> String {
     let rows: Vec<[String; HEADINGS.len()]> =
         std::iter::once(HEADINGS.map(str::to_owned)).chain(catalogue.models.iter().map(cells)).collect();
@@ -40,6 +40,7 @@ fn cells(model: &ModelSettings) -> [String; HEADINGS.len()] {
         ttl.map_or_else(dash, human),
         or_dash(model.aliases.join(", ")),
     ]
+    // Control characters must not reach a terminal.
     .map(|cell| cell.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect())
 }
 
@@ -47,7 +48,7 @@ fn or_dash(text: String) -> String {
     if text.is_empty() { "-".to_owned() } else { text }
 }
 
-/// The last part of the path of what is started.
+/// Returns the last part of the path of the model file or program.
 fn file_name(start: &Start) -> String {
     let path = match start {
         Start::Named(name) => Path::new(name),
@@ -57,13 +58,13 @@ fn file_name(start: &Start) -> String {
     path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
 }
 
-/// Host and port of a remote backend.
+/// Returns host and port of a remote backend.
 fn host(remote: &RemoteSettings) -> String {
     let rest = remote.api_base.split_once("://").map_or(remote.api_base.as_str(), |(_, rest)| rest);
     rest.split('/').next().unwrap_or_default().to_owned()
 }
 
-/// A duration as it may be written in the configuration: `10m`, `90s`, `1.5s`.
+/// Returns a duration as it may be written in the configuration: `10m`, `90s`, `1.5s`.
 fn human(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
@@ -84,7 +85,7 @@ mod tests {
     #[test]
     fn the_table_is_aligned_and_shows_neither_keys_nor_paths() {
         let text = "models:\n  qwen: {file: /secret/place/q.gguf, kind: chat, tier: medium, aliases: [a, b], replicas: 2, parallel: 4, ctx: 8192, preload: true, ttl: 10m}\n\
-                    \x20 phi: {command: [/secret/place/mlx, '{port}']}\n\
+                    \x20 phi: {command: [/secret/location/mlx, '{port}']}\n\
                     model_list: [{model_name: far, litellm_params: {api_base: 'http://server1:8000/x', api_key: sk-secret}}]\n";
         let platform = Platform::plain("/nowhere".as_ref());
         let inputs = Inputs { environment: Environment::default(), ..Inputs::default() };
@@ -102,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_read_as_they_are_written() {
+    fn durations_print_as_the_configuration_writes_them() {
         for (seconds, text) in [(0.0, "0s"), (90.0, "90s"), (600.0, "10m"), (7200.0, "2h"), (1.5, "1.5s")] {
             assert_eq!(human(Duration::from_secs_f64(seconds)), text);
         }

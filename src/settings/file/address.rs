@@ -1,20 +1,24 @@
-//! The address of a remote backend, brought into the one form that the rest of the program joins routes to.
+//! Normalizes the URL of a remote backend to the form to which the rest of the program appends routes.
 
-/// `http://` or `https://`, host, port and the path before `/v1`, without a slash at the end; or what is wrong. The error
-/// quotes nothing, for an address may hold a password.
+/// Returns scheme, host, port and the path before `/v1`, without a slash at the end.
+///
+/// # Errors
+///
+/// Returns a hint about what is wrong. It does not quote the URL, because that may contain a password.
 pub(in crate::settings) fn api_base(text: &str) -> Result<String, &'static str> {
     if text.bytes().any(|byte| byte.is_ascii_whitespace() || byte.is_ascii_control()) {
         return Err("a URL has no spaces");
     }
     let lower = text.get(..8).unwrap_or(text).to_ascii_lowercase();
     if !lower.starts_with("http://") && !lower.starts_with("https://") {
-        return Err("it starts with http:// or https://");
+        return Err("it must start with http:// or https://");
     }
-    // Browsers would take the next part for the host.
+    // The URL parser skips extra slashes and takes the next part as the host (WHATWG URL standard), so an empty host is
+    // refused before it parses.
     if text.split('/').nth(2).is_none_or(|host| host.is_empty() || host.starts_with('\\')) {
-        return Err("it names a host, and perhaps a port from 1");
+        return Err("it must have a host, and a port, if any, from 1");
     }
-    let url = url::Url::parse(text).map_err(|_| "this is no URL")?;
+    let url = url::Url::parse(text).map_err(|_| "this is not a valid URL")?;
     if !url.username().is_empty()
         || url.password().is_some()
         || text.split('/').nth(2).unwrap_or_default().contains('@')
@@ -22,15 +26,15 @@ pub(in crate::settings) fn api_base(text: &str) -> Result<String, &'static str> 
         return Err("put the key into api_key, not into the URL");
     }
     if url.query().is_some() || url.fragment().is_some() {
-        return Err("leave out what follows ? or #");
+        return Err("leave out the query and the fragment (? or # and all that follows)");
     }
     if url.host_str().is_none_or(str::is_empty) || url.port() == Some(0) {
-        return Err("it names a host, and perhaps a port from 1");
+        return Err("it must have a host, and a port, if any, from 1");
     }
     let path = url.path().trim_end_matches('/');
     let path = path.strip_suffix("/v1").unwrap_or(path).trim_end_matches('/');
     if path.split('/').any(|part| part == "v1") {
-        return Err("leave out /v1 and what follows: the route of a request brings it");
+        return Err("leave out /v1 and all that follows: the gateway appends the route of each request");
     }
     Ok(format!("{}{path}", url.origin().ascii_serialization()))
 }
@@ -41,7 +45,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn addresses_lose_what_routes_bring() {
+    fn addresses_are_normalized_without_v1_and_trailing_slashes() {
         for (text, base) in [
             ("http://server1:8000", "http://server1:8000"),
             ("http://server1:8000/", "http://server1:8000"),
@@ -55,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_refused() {
+    fn invalid_addresses_are_refused() {
         for text in [
             "",
             "server1:8000",
@@ -80,7 +84,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_base_stays_as_it_is(text in "https?://[a-zA-Z0-9.\\[\\]:@-]{0,12}(/v1|/x|/|//|\\?|%2f){0,4}") {
+        fn a_normalized_address_parses_to_itself(text in "https?://[a-zA-Z0-9.\\[\\]:@-]{0,12}(/v1|/x|/|//|\\?|%2f){0,4}") {
             if let Ok(base) = api_base(&text) {
                 prop_assert_eq!(api_base(&base), Ok(base.clone()));
                 prop_assert!(!base.ends_with('/'));

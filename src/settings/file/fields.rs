@@ -1,73 +1,74 @@
-//! The entries of one mapping, asked for by name: what is wrong with each, and which nobody asked for.
+//! Reads the entries of one mapping by key, and reports invalid values and unknown keys.
 
 use super::node::YamlNode;
 use crate::settings::notes::{FileNotes, did_you_mean};
 use crate::settings::values::Value;
 
-/// The entries of a mapping that have not been asked for yet.
+/// The entries of a mapping that have not been read yet.
 pub(super) struct NodeFields<'a> {
-    /// Where the mapping stands, such as `models.qwen3-4b`.
-    pub(super) place: String,
+    /// The location of the mapping, such as `models.qwen3-4b`.
+    pub(super) location: String,
     entries: Vec<(&'a str, &'a YamlNode)>,
+    /// The keys that were read, for suggestions.
     known: Vec<&'static str>,
 }
 
 impl<'a> NodeFields<'a> {
-    /// The entries of the mapping at `place`; none where there is nothing, and a problem where there is something else.
-    pub(super) fn of(place: impl Into<String>, node: &'a YamlNode, notes: &mut FileNotes) -> Self {
-        let place = place.into();
+    /// Takes the entries of the mapping at `location`. Null has no entries; any other value is a problem.
+    pub(super) fn new(location: impl Into<String>, node: &'a YamlNode, notes: &mut FileNotes) -> Self {
+        let location = location.into();
         let entries = match node {
             YamlNode::Map(entries) => entries.iter().map(|(key, value)| (key.as_str(), value)).collect(),
             YamlNode::Null => Vec::new(),
             _ => {
-                notes.problem(&place, "expected a mapping", None);
+                notes.problem(&location, "expected a mapping", None);
                 Vec::new()
             }
         };
-        Self { place, entries, known: Vec::new() }
+        Self { location, entries, known: Vec::new() }
     }
 
-    /// The value of a key; null counts as not there.
+    /// Takes the value of a key; null counts as absent.
     pub(super) fn node(&mut self, key: &'static str) -> Option<&'a YamlNode> {
         self.known.push(key);
         let at = self.entries.iter().position(|(name, _)| *name == key)?;
         Some(self.entries.remove(at).1).filter(|node| **node != YamlNode::Null)
     }
 
-    /// The value of a key as a setting's type reads it.
+    /// Takes and parses the value of a key.
     pub(super) fn value<T: Value>(&mut self, key: &'static str, notes: &mut FileNotes) -> Option<T> {
         let node = self.node(key)?;
         read(&self.at(key), node, notes)
     }
 
-    /// A list of texts; a lone text is a list of one.
+    /// Takes a list of strings; a single string is a list of one.
     pub(super) fn texts(&mut self, key: &'static str, notes: &mut FileNotes) -> Option<Vec<String>> {
         let node = self.node(key)?;
         texts(&self.at(key), node, notes)
     }
 
-    /// A text; numbers and the like must be quoted, for YAML changes how they are written.
+    /// Takes a string. Numbers must be quoted, because YAML does not keep their spelling (`3.10` becomes `3.1`).
     pub(super) fn text(&mut self, key: &'static str, notes: &mut FileNotes) -> Option<String> {
         match self.node(key)? {
             YamlNode::Text(text) => Some(text.clone()),
             _ => {
-                notes.problem(&self.at(key), "expected a text", Some("put it into quotes".to_owned()));
+                notes.problem(&self.at(key), "expected a string", Some("put it into quotes".to_owned()));
                 None
             }
         }
     }
 
-    /// The place of a key.
+    /// Returns the location of a key.
     pub(super) fn at(&self, key: &str) -> String {
-        format!("{}.{key}", self.place)
+        format!("{}.{key}", self.location)
     }
 
-    /// Whatever nobody asked for is ignored if its name is in `ignored`, and a problem if it is not. `place` is how
-    /// ignored entries are called.
-    pub(super) fn finish(self, ignored: &[&'static str], place: &str, notes: &mut FileNotes) {
+    /// Reports the entries that were not read: keys in `ignored` are ignored with a warning, all others are problems.
+    /// `location` names the mapping in the warning, which merges all entries of a list.
+    pub(super) fn finish(self, ignored: &[&'static str], location: &str, notes: &mut FileNotes) {
         for (key, _) in &self.entries {
             if ignored.contains(key) {
-                notes.ignored.insert(format!("{place}.{key}"));
+                notes.ignored.insert(format!("{location}.{key}"));
                 continue;
             }
             let hint = did_you_mean(key, self.known.iter().chain(ignored).copied());
@@ -76,24 +77,25 @@ impl<'a> NodeFields<'a> {
     }
 }
 
-/// A scalar as a setting's type reads it.
-pub(super) fn read<T: Value>(place: &str, node: &YamlNode, notes: &mut FileNotes) -> Option<T> {
+/// Parses a scalar, or records a problem.
+pub(super) fn read<T: Value>(location: &str, node: &YamlNode, notes: &mut FileNotes) -> Option<T> {
     let Some(text) = node.scalar() else {
-        notes.problem(place, "expected a single value", None);
+        notes.problem(location, "expected a single value", None);
         return None;
     };
     match T::parse(&text) {
         Ok(value) => Some(value),
         Err(rejected) => {
+            // The text may contain a secret, such as the value of `--hf-token`.
             let fault = format!("expected {}, found {:?}", rejected.allowed, T::masked(&text));
-            notes.problem(place, fault, rejected.hint);
+            notes.problem(location, fault, rejected.hint);
             None
         }
     }
 }
 
-/// A list of texts; a lone text is a list of one.
-pub(super) fn texts(place: &str, node: &YamlNode, notes: &mut FileNotes) -> Option<Vec<String>> {
+/// Returns a list of strings, or records a problem; a single string is a list of one.
+pub(super) fn texts(location: &str, node: &YamlNode, notes: &mut FileNotes) -> Option<Vec<String>> {
     let list = match node {
         YamlNode::Text(text) => Some(vec![text.clone()]),
         YamlNode::List(items) => items
@@ -106,7 +108,7 @@ pub(super) fn texts(place: &str, node: &YamlNode, notes: &mut FileNotes) -> Opti
         _ => None,
     };
     if list.is_none() {
-        notes.problem(place, "expected a list of texts", Some("put numbers into quotes".to_owned()));
+        notes.problem(location, "expected a list of strings", Some("put numbers into quotes".to_owned()));
     }
     list
 }

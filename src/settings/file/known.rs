@@ -1,8 +1,8 @@
-//! Names of LiteLLM's configuration that mean nothing here, so that its files can be read as they are.
+//! Names of LiteLLM's configuration that have no meaning here, so that its files can be read unchanged.
 //!
-//! A name that is neither here nor read is a slip of the pen, and refused.
+//! A name that is neither listed here nor read is taken for a typo and refused.
 
-/// Sections.
+/// Top-level sections.
 pub(super) const SECTIONS: &[&str] = &[
     "assistant_settings",
     "callback_settings",
@@ -74,7 +74,7 @@ pub(super) const ROUTER: &[&str] = &[
     "weights",
 ];
 
-/// Strategies that LiteLLM has and this gateway has not.
+/// Routing strategies of LiteLLM that this gateway does not have.
 pub(super) const STRATEGIES: &[&str] =
     &["cost-based-routing", "priority", "provider-budget-routing", "usage-based-routing", "usage-based-routing-v2"];
 
@@ -130,7 +130,7 @@ pub(super) const PARAMS: &[&str] = &[
     "use_litellm_proxy",
 ];
 
-/// Keys of `litellm_params` that are defaults for requests.
+/// Keys of `litellm_params` that set default fields of requests.
 pub(super) const SAMPLING: &[&str] = &[
     "frequency_penalty",
     "logit_bias",
@@ -150,7 +150,7 @@ pub(super) const SAMPLING: &[&str] = &[
     "top_p",
 ];
 
-/// Modes of `model_info` for which there are no routes here.
+/// Values of `model_info.mode` for which this gateway has no routes.
 pub(super) const MODES: &[&str] = &[
     "audio_speech",
     "audio_transcription",
@@ -166,7 +166,7 @@ pub(super) const MODES: &[&str] = &[
     "video_generation",
 ];
 
-/// Providers whose prefix LiteLLM takes off before it speaks OpenAI's API to them.
+/// Providers that speak OpenAI's API, and whose prefix LiteLLM removes from model names.
 pub(super) const COMPATIBLE: &[&str] = &[
     "ai21",
     "ai21_chat",
@@ -216,7 +216,7 @@ pub(super) const COMPATIBLE: &[&str] = &[
     "xinference",
 ];
 
-/// Providers that speak an API of their own.
+/// Providers with an API other than OpenAI's.
 pub(super) const FOREIGN: &[&str] = &[
     "aleph_alpha",
     "anthropic",
@@ -246,7 +246,7 @@ pub(super) const FOREIGN: &[&str] = &[
     "watsonx_text",
 ];
 
-/// Providers that need no `api_base`: where they are, and the variable that has their key.
+/// Providers that need no `api_base`: the name, the URL, and the variable that holds the API key.
 pub(super) const WELL_KNOWN: &[(&str, &str, &str)] = &[
     ("openai", "https://api.openai.com", "OPENAI_API_KEY"),
     ("groq", "https://api.groq.com/openai", "GROQ_API_KEY"),

@@ -1,12 +1,12 @@
-//! `model_list:` of the configuration file: LiteLLM's shape, read as it is.
+//! Reads `model_list:` of the configuration file, in LiteLLM's format.
 //!
-//! Owns one entry: a remote backend, or a local model by its name. Which of the two an entry without `api_base` is, and
-//! which entries are one model, is decided in `shelf/mod.rs`.
+//! Owns single entries: each is a remote backend, or names a local model. `merge/mod.rs` decides which of the two an
+//! entry without `api_base` is, and which entries describe the same model.
 
 use super::address::api_base;
 use super::fields::{NodeFields, read};
 use super::known::{COMPATIBLE, ENTRY, FOREIGN, MODES, PARAMS, SAMPLING, WELL_KNOWN};
-use super::models::{check_name, check_path, check_tier, sampled};
+use super::models::{check_name, check_path, check_tier, sampling_field};
 use super::node::YamlNode;
 use crate::models::ModelKind;
 use crate::settings::bounds::{REMOTE_KEY_LENGTH, REMOTE_SLOTS};
@@ -16,22 +16,24 @@ use crate::settings::notes::FileNotes;
 use crate::settings::values::{Secret, Value, Weight};
 use std::num::{NonZeroU32, NonZeroUsize};
 
-/// The path that a remote backend is probed at, unless its entry says another: all that speak OpenAI's API have it.
-pub(in crate::settings) const HEALTH: &str = "/v1/models";
+/// The path at which a remote backend is probed unless its entry sets `health`. Every server with OpenAI's API has it.
+pub(in crate::settings) const REMOTE_HEALTH: &str = "/v1/models";
 
-/// How a value names an environment variable.
+/// The prefix of a value that refers to an environment variable.
 const REFERENCE: &str = "os.environ/";
 
-/// The variables that values may name: those of the file first, as LiteLLM does it.
+/// The variables to which values may refer. Those of the file take precedence, as in LiteLLM.
 pub(super) struct Variables<'a> {
     pub(super) environment: &'a Environment,
-    pub(super) of_file: Vec<(String, String)>,
+    /// Names and values of `environment_variables:`.
+    pub(super) from_file: Vec<(String, String)>,
 }
 
 impl Variables<'_> {
+    /// Returns the value of a variable; one of the file may itself refer to an environment variable.
     fn get(&self, name: &str) -> Option<String> {
-        let of_file = self.of_file.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
-        match of_file.map(|value| value.strip_prefix(REFERENCE).ok_or(value)) {
+        let from_file = self.from_file.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+        match from_file.map(|value| value.strip_prefix(REFERENCE).ok_or(value)) {
             Some(Ok(other)) => self.environment.get(other).map(str::to_owned),
             Some(Err(value)) => Some(value.to_owned()).filter(|value| !value.is_empty()),
             None => self.environment.get(name).map(str::to_owned),
@@ -39,14 +41,14 @@ impl Variables<'_> {
     }
 }
 
-/// One entry.
+/// One entry of `model_list`.
 #[derive(Debug, Clone)]
 pub(in crate::settings) struct ModelListEntry {
-    /// Where it stands, such as `model_list[0]`.
-    pub(in crate::settings) place: String,
+    /// The location of the entry, such as `model_list[0]`.
+    pub(in crate::settings) location: String,
     /// `model_name`.
     pub(in crate::settings) name: String,
-    /// `litellm_params.model`, with the provider.
+    /// `litellm_params.model`, including the provider.
     pub(in crate::settings) model: Option<String>,
     pub(in crate::settings) backend: Backend,
     pub(in crate::settings) kind: Option<ModelKind>,
@@ -56,26 +58,26 @@ pub(in crate::settings) struct ModelListEntry {
     pub(in crate::settings) sampling: Vec<(String, Option<String>)>,
 }
 
-/// Who serves it.
+/// The backend of an entry.
 #[derive(Debug, Clone)]
 pub(in crate::settings) enum Backend {
     /// A remote backend.
     Remote(RemoteSettings),
-    /// A local model if there is one of that name, else the provider's own address, if that is known.
+    /// The local model of that name if it exists, else the provider's public API if its URL is known.
     ByName(Option<Provider>),
-    /// Nobody: its fault has been noted.
-    Broken,
+    /// None: a problem was recorded.
+    Invalid,
 }
 
-/// A provider whose address is known.
+/// A provider with a well-known URL.
 #[derive(Debug, Clone)]
 pub(in crate::settings) struct Provider {
     pub(in crate::settings) remote: RemoteSettings,
-    /// The variable that should have its key and has not.
-    pub(in crate::settings) missing: Option<&'static str>,
+    /// The variable that must hold its API key, if it is unset.
+    pub(in crate::settings) missing_variable: Option<&'static str>,
 }
 
-/// Every entry, in order; those that this gateway has no routes for are left out with a warning.
+/// Returns the entries in order. Entries of modes that this gateway does not serve are skipped with a warning.
 pub(super) fn entries(
     node: &YamlNode,
     slots: Option<NonZeroUsize>,
@@ -85,9 +87,9 @@ pub(super) fn entries(
     match node {
         YamlNode::Null => Vec::new(),
         YamlNode::List(items) => {
-            let number =
+            let indexed =
                 |(i, item): (usize, &YamlNode)| entry(format!("model_list[{i}]"), item, slots, variables, notes);
-            items.iter().enumerate().filter_map(number).collect()
+            items.iter().enumerate().filter_map(indexed).collect()
         }
         _ => {
             notes.problem("model_list", "expected a list of models", None);
@@ -96,23 +98,26 @@ pub(super) fn entries(
     }
 }
 
+/// Reads one entry; `None` after a problem was recorded, or if its mode is not served.
 fn entry(
-    place: String,
+    location: String,
     node: &YamlNode,
     slots: Option<NonZeroUsize>,
     variables: &Variables<'_>,
     notes: &mut FileNotes,
 ) -> Option<ModelListEntry> {
-    let mut fields = NodeFields::of(place.clone(), node, notes);
+    let mut fields = NodeFields::new(location.clone(), node, notes);
     let before = notes.problems.len();
     let name = fields.text("model_name", notes);
     match name.as_deref().map(check_name) {
         Some(Err(fault)) => notes.problem(&fields.at("model_name"), fault, None),
+        // If the name has another type, `text` has already recorded a problem.
         None if before == notes.problems.len() && matches!(node, YamlNode::Map(_)) => {
             notes.problem(&fields.at("model_name"), "is missing", None);
         }
         _ => {}
     }
+    // LiteLLM routes all matching names to such an entry; this gateway routes exact names only.
     if name.as_deref().is_some_and(|name| name.contains('*')) {
         let hint = Some("name each model in an entry of its own".to_owned());
         notes.problem(&fields.at("model_name"), "patterns are not supported", hint);
@@ -132,7 +137,7 @@ fn entry(
     let kind = kind(&fields.at("model_info"), fields.node("model_info"), notes);
 
     let mut params = Params {
-        fields: NodeFields::of(
+        fields: NodeFields::new(
             fields.at("litellm_params"),
             fields.node("litellm_params").unwrap_or(&YamlNode::Null),
             notes,
@@ -143,29 +148,30 @@ fn entry(
     let rpm = params.value("rpm", notes).or(rpm);
     let tpm = params.value("tpm", notes).or(tpm);
     let slots = params.value("max_parallel_requests", notes).or(slots).map_or(REMOTE_SLOTS, NonZeroUsize::get);
-    let health = health.unwrap_or_else(|| HEALTH.to_owned());
-    let finished = |remote: RemoteSettings| RemoteSettings { rpm, tpm, slots, health, ..remote };
+    let health = health.unwrap_or_else(|| REMOTE_HEALTH.to_owned());
+    let with_limits = |remote: RemoteSettings| RemoteSettings { rpm, tpm, slots, health, ..remote };
     let backend = match params.backend(model.as_deref(), notes) {
-        Some(Backend::Remote(remote)) => Backend::Remote(finished(remote)),
-        Some(Backend::ByName(Some(Provider { remote, missing }))) => {
-            Backend::ByName(Some(Provider { remote: finished(remote), missing }))
+        Some(Backend::Remote(remote)) => Backend::Remote(with_limits(remote)),
+        Some(Backend::ByName(Some(Provider { remote, missing_variable }))) => {
+            Backend::ByName(Some(Provider { remote: with_limits(remote), missing_variable }))
         }
-        other => other.unwrap_or(Backend::Broken),
+        other => other.unwrap_or(Backend::Invalid),
     };
-    let own_weight = params.value::<Weight>("weight", notes).map(|weight| weight.0);
-    let weight = weight.or(own_weight);
+    let params_weight = params.value::<Weight>("weight", notes).map(|weight| weight.0);
+    let weight = weight.or(params_weight);
     let order: Option<u32> = params.value("order", notes);
     let sampling = params.sampling(notes);
     params.fields.finish(PARAMS, "model_list[].litellm_params", notes);
     fields.finish(ENTRY, "model_list[]", notes);
     let kind = kind?;
     let priority = priority.or(order);
-    Some(ModelListEntry { place, name: name?, model, backend, kind, tier, weight, priority, sampling })
+    Some(ModelListEntry { location, name: name?, model, backend, kind, tier, weight, priority, sampling })
 }
 
-/// What `model_info` says that the model is for. The inner none: it says nothing; the outer: no routes serve it.
-fn kind(place: &str, node: Option<&YamlNode>, notes: &mut FileNotes) -> Option<Option<ModelKind>> {
-    // Anything may stand here: LiteLLM hands it on to its clients.
+/// Returns the kind that `model_info.mode` names, `Some(None)` if it names none, and `None` if this gateway has no
+/// routes for the mode.
+fn kind(location: &str, node: Option<&YamlNode>, notes: &mut FileNotes) -> Option<Option<ModelKind>> {
+    // `model_info` may contain any keys: LiteLLM passes them on to its clients.
     let Some(YamlNode::Map(entries)) = node else { return Some(None) };
     let mode = entries.iter().find(|(key, _)| key == "mode").and_then(|(_, value)| value.scalar()).unwrap_or_default();
     match mode.as_str() {
@@ -179,13 +185,13 @@ fn kind(place: &str, node: Option<&YamlNode>, notes: &mut FileNotes) -> Option<O
         }
         other => {
             let fault = format!("expected chat, completion, embedding or rerank, found {other:?}");
-            notes.problem(&format!("{place}.mode"), fault, None);
+            notes.problem(&format!("{location}.mode"), fault, None);
             Some(None)
         }
     }
 }
 
-/// `litellm_params`, whose values may name environment variables.
+/// `litellm_params`, whose values may refer to environment variables.
 struct Params<'a> {
     fields: NodeFields<'a>,
     variables: &'a Variables<'a>,
@@ -207,26 +213,27 @@ impl Params<'_> {
         }
     }
 
+    /// Replaces a reference `os.environ/NAME` by the value of the variable.
     fn resolved(&self, key: &str, text: String, notes: &mut FileNotes) -> Option<String> {
         let Some(name) = text.strip_prefix(REFERENCE) else { return Some(text) };
         let value = self.variables.get(name);
         if value.is_none() {
-            let hint = Some(format!("set {name}, or take the line out"));
+            let hint = Some(format!("set {name}, or remove the key"));
             notes.problem(&self.fields.at(key), format!("the environment variable {name} is not set"), hint);
         }
         value
     }
 
-    /// Who serves it, as far as these keys say; none after a problem has been noted.
+    /// Returns the backend that these keys describe, or `None` after a problem was recorded.
     fn backend(&mut self, model: Option<&str>, notes: &mut FileNotes) -> Option<Backend> {
-        let had = notes.problems.len();
-        let said_base = ["api_base", "base_url"].map(|key| (key, self.text(key, notes)));
+        let before = notes.problems.len();
+        let bases = ["api_base", "base_url"].map(|key| (key, self.text(key, notes)));
         let api_key = self.text("api_key", notes).map(|key| (self.fields.at("api_key"), key));
-        if notes.problems.len() > had {
+        if notes.problems.len() > before {
             return None;
         }
         let api_key = match api_key {
-            Some((place, key)) => Some(check_key(&place, key, notes)?),
+            Some((location, key)) => Some(check_key(&location, key, notes)?),
             None => None,
         };
         let provider = model.and_then(|model| model.split_once('/')).map(|(provider, _)| provider);
@@ -237,24 +244,24 @@ impl Params<'_> {
             rpm: None,
             tpm: None,
             slots: REMOTE_SLOTS,
-            health: HEALTH.to_owned(),
+            health: REMOTE_HEALTH.to_owned(),
             weight: 1.0,
             priority: 0,
         };
-        let Some((key, base)) = said_base.into_iter().find_map(|(key, base)| Some((key, base?))) else {
+        let Some((key, base)) = bases.into_iter().find_map(|(key, base)| Some((key, base?))) else {
             let known = WELL_KNOWN.iter().find(|(name, _, _)| Some(*name) == provider);
             return Some(Backend::ByName(known.map(|(_, base, variable)| {
                 let of_variable = || self.variables.get(variable).map(Secret);
                 let api_key = api_key.or_else(of_variable);
-                let missing = if api_key.is_none() { Some(*variable) } else { None };
-                Provider { remote: remote((*base).to_owned(), api_key), missing }
+                let missing_variable = if api_key.is_none() { Some(*variable) } else { None };
+                Provider { remote: remote((*base).to_owned(), api_key), missing_variable }
             })));
         };
         if let Some(foreign) = provider.filter(|provider| FOREIGN.contains(provider)) {
             notes.problem(
                 &self.fields.at("model"),
                 format!("{foreign} speaks an API of its own, not OpenAI's"),
-                Some("say openai/... if what answers there speaks OpenAI's, or leave the entry out".to_owned()),
+                Some("use openai/... if the server has OpenAI's API, or remove the entry".to_owned()),
             );
             return None;
         }
@@ -272,13 +279,13 @@ impl Params<'_> {
         let mut found = Vec::new();
         for key in SAMPLING {
             let Some(node) = self.fields.node(key) else { continue };
-            found.extend(sampled(&self.fields.place, key, node, notes));
+            found.extend(sampling_field(&self.fields.location, key, node, notes));
         }
         found
     }
 }
 
-/// The model's name without the provider in front, where LiteLLM takes it off too.
+/// Returns the model's name without the provider, for the providers whose prefix LiteLLM removes too.
 fn without_provider(model: &str) -> String {
     match model.split_once('/') {
         Some((provider, name)) if COMPATIBLE.contains(&provider) && !name.is_empty() => name.to_owned(),
@@ -286,11 +293,11 @@ fn without_provider(model: &str) -> String {
     }
 }
 
-/// A key that can be sent in a header. Nothing of it is ever shown.
-pub(in crate::settings) fn check_key(place: &str, key: String, notes: &mut FileNotes) -> Option<Secret> {
+/// Checks that a key can be sent in a header. A problem does not quote the key.
+pub(in crate::settings) fn check_key(location: &str, key: String, notes: &mut FileNotes) -> Option<Secret> {
     if key.is_empty() || key.len() > REMOTE_KEY_LENGTH || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
         let fault = format!("expected 1 to {REMOTE_KEY_LENGTH} visible ASCII characters");
-        notes.problem(place, fault, Some("leave it out if the backend asks for none".to_owned()));
+        notes.problem(location, fault, Some("leave it out if the backend needs no key".to_owned()));
         return None;
     }
     Some(Secret(key))
@@ -301,7 +308,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_provider_is_taken_off_where_litellm_does_so() {
+    fn a_provider_is_removed_where_litellm_removes_it() {
         for (model, name) in [
             ("openai/gpt-4o", "gpt-4o"),
             ("openai/facebook/opt-125m", "facebook/opt-125m"),

@@ -1,6 +1,6 @@
-//! A YAML value whose mappings keep their order: models are listed, and tried, in the order in which they are written.
+//! A YAML value whose mappings keep their order, because models are listed and tried in the order of the file.
 //!
-//! Owns the step from text to values. What the values mean is not known here.
+//! Owns parsing of YAML texts. The meaning of the values belongs to the other files of this folder.
 
 use crate::settings::bounds::{CONFIG_FILE_ALIASED, CONFIG_FILE_DEPTH};
 use crate::settings::notes::printable;
@@ -20,25 +20,31 @@ pub(super) enum YamlNode {
 }
 
 impl YamlNode {
-    /// Reads a document. The error names line and column and quotes nothing, for the file may hold keys.
+    /// Parses a document.
+    ///
+    /// # Errors
+    ///
+    /// Returns a message with line and column. It quotes no values, because the file may contain API keys.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let options = serde_saphyr::options! {
+            // A snippet would quote values of the file, which may be API keys.
             with_snippet: false,
-            // `on` and `y` are words, as in YAML 1.2: arguments of llama-server are such words.
+            // `on` and `y` stay strings, as in YAML 1.2: they are arguments of llama-server, as in `--flash-attn on`.
             strict_booleans: true,
+            // Deep nesting could overflow the stack, and nested aliases could expand a small file to gigabytes.
             budget: serde_saphyr::budget! { max_depth: CONFIG_FILE_DEPTH },
             alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: CONFIG_FILE_ALIASED },
         };
         serde_saphyr::from_str_with_options(text, options).map_err(|error| match error.without_snippet() {
             serde_saphyr::Error::DuplicateMappingKey { key, location } => {
                 let key = printable(key.as_deref().unwrap_or("a key"));
-                format!("{key} stands twice, the second time at line {} column {}", location.line(), location.column())
+                format!("{key} is set twice, the second time at line {} column {}", location.line(), location.column())
             }
             error => error.to_string(),
         })
     }
 
-    /// The text of a scalar as a setting would have it; none of a list or a mapping.
+    /// Returns the text of a scalar as a setting takes it; `None` for a list or a mapping.
     pub(super) fn scalar(&self) -> Option<String> {
         match self {
             Self::Null => Some(String::new()),
@@ -49,7 +55,7 @@ impl YamlNode {
         }
     }
 
-    /// The same as JSON.
+    /// Returns the value as JSON.
     pub(super) fn json(&self) -> Json {
         match self {
             Self::Null => Json::Null,
@@ -70,6 +76,7 @@ impl<'de> Deserialize<'de> for YamlNode {
     }
 }
 
+/// Builds a [`YamlNode`] from the events of the deserializer.
 struct NodeVisitor;
 
 impl<'de> Visitor<'de> for NodeVisitor {
@@ -104,7 +111,7 @@ impl<'de> Visitor<'de> for NodeVisitor {
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<YamlNode, E> {
-        Number::from_f64(value).map(YamlNode::Number).ok_or_else(|| E::custom("a number that is none"))
+        Number::from_f64(value).map(YamlNode::Number).ok_or_else(|| E::custom("a number that is not finite"))
     }
 
     fn visit_str<E: Error>(self, value: &str) -> Result<YamlNode, E> {
@@ -142,19 +149,19 @@ mod tests {
     }
 
     #[test]
-    fn words_stay_words() {
+    fn unquoted_words_stay_strings() {
         let words = YamlNode::parse("[on, y, no, 'true', true]").unwrap().json();
         assert_eq!(words, serde_json::json!(["on", "y", "no", "true", true]));
     }
 
     #[test]
-    fn the_same_key_twice_is_an_error() {
+    fn a_duplicate_key_is_an_error() {
         let error = YamlNode::parse("models:\n  a: {ctx: 64}\n  a: {ctx: 96}\n").unwrap_err();
-        assert_eq!(error, "a stands twice, the second time at line 3 column 3");
+        assert_eq!(error, "a is set twice, the second time at line 3 column 3");
     }
 
     #[test]
-    fn anchors_and_merges_work_and_bombs_do_not() {
+    fn anchors_and_merges_work_and_alias_bombs_are_refused() {
         let merged = YamlNode::parse("a: &a {x: 1}\nb: {<<: *a, y: 2}\n").unwrap().json();
         assert_eq!(merged, serde_json::json!({"a": {"x": 1}, "b": {"x": 1, "y": 2}}));
         let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");

@@ -19,7 +19,7 @@ fn scalars_and_lists_become_the_texts_of_settings() {
 }
 
 #[test]
-fn settings_of_the_router_and_the_budget_have_places_of_their_own() {
+fn router_settings_and_the_memory_budget_are_read_from_their_own_sections() {
     let (texts, problems) = read_str(
         "memory_budget: 20GiB\nmax_wait_before_drain: 7s\nrouter_settings:\n  routing_strategy: least-busy\n  retry_delay: 1.0\n  fallback_to_local: true\n",
     );
@@ -30,12 +30,12 @@ fn settings_of_the_router_and_the_budget_have_places_of_their_own() {
     assert_eq!(texts.get("retry_delay").unwrap(), "1.0");
     assert_eq!(texts.get("fallback_to_local").unwrap(), "true");
     let (_, problems) = read_str("server: {num_retries: 1}\nrouter_settings: {num_retries: 2}\n");
-    assert!(problems[0].contains("router_settings.num_retries: is said at another place too"), "{problems:?}");
+    assert!(problems[0].contains("router_settings.num_retries: is set in another place too"), "{problems:?}");
 }
 
 #[test]
 fn an_unknown_name_is_an_error_with_a_suggestion_at_every_level() {
-    for (text, place, suggestion) in [
+    for (text, location, suggestion) in [
         ("serve: {}\n", "serve: unknown section", "did you mean server?"),
         ("server:\n  max_queue_sze: 5\n", "server.max_queue_sze: unknown setting", "did you mean max_queue_size?"),
         ("router_settings: {num_retry: 5}\n", "router_settings.num_retry: unknown key", "did you mean num_retries?"),
@@ -50,25 +50,25 @@ fn an_unknown_name_is_an_error_with_a_suggestion_at_every_level() {
     ] {
         let (_, problems) = read_str(text);
         assert!(
-            problems.iter().any(|problem| problem.contains(place) && problem.contains(suggestion)),
+            problems.iter().any(|problem| problem.contains(location) && problem.contains(suggestion)),
             "{text}: {problems:?}"
         );
     }
 }
 
 #[test]
-fn what_only_litellm_knows_is_ignored_in_one_warning() {
+fn keys_of_litellm_without_meaning_here_are_ignored_with_one_warning() {
     let (mut file, problems) = read_str(
         "litellm_settings: {drop_params: true}\ngeneral_settings: {master_key: sk-sesame}\n\
          router_settings: {redis_host: a, routing_strategy: usage-based-routing}\n",
     );
     assert_eq!(problems, Vec::<String>::new());
-    let warnings = file.notes.warnings();
+    let warnings = file.notes.take_warnings();
     assert_eq!(
         warnings,
         [
-            "f.yaml: router_settings.routing_strategy: this gateway has no usage-based-routing; its default takes the place",
-            "f.yaml: ignored, without meaning here: general_settings, litellm_settings, router_settings.redis_host",
+            "f.yaml: router_settings.routing_strategy: this gateway has no usage-based-routing and uses its default",
+            "f.yaml: ignored, because they have no meaning here: general_settings, litellm_settings, router_settings.redis_host",
         ]
     );
 }
@@ -104,5 +104,5 @@ fn a_file_that_is_missing_or_too_large_is_a_problem() {
     assert_eq!(ConfigFile::read(&path, &Environment::default()).notes.problems.len(), 1);
     std::fs::write(&path, "#".repeat(usize::try_from(CONFIG_FILE_SIZE).unwrap() + 1)).unwrap();
     let file = ConfigFile::read(&path, &Environment::default());
-    assert!(file.notes.problems[0].fault.contains("more than a configuration file may have"));
+    assert!(file.notes.problems[0].fault.contains("more than the limit of a configuration file"));
 }

@@ -1,8 +1,9 @@
-//! The catalogue, put together: models of the environment, of `models:` and of `model_list:`, and what they may be called.
+//! Builds the catalogue from the models of the environment, of `models:` and of `model_list:`.
 //!
-//! Owns what only all models together show: which entries are one model, names that clash, who is to take over from whom.
+//! Owns the checks that need all models: which entries describe the same model, names that clash, and fallbacks.
 //!
 //! - `tiers.rs`: models of tiers, from environment variables
+//! - `tests/`: tests of the merge with whole configurations
 
 pub(super) mod tiers;
 
@@ -17,139 +18,146 @@ use crate::settings::bounds::{MOST_ALIASES, MOST_MODELS, MOST_REMOTES};
 use std::collections::{BTreeMap, BTreeSet};
 use tiers::TIERS;
 
-/// One model on its way into the catalogue.
-struct Placed {
-    /// Where it is described, such as `models.qwen3-4b` or `HEAVY_MODEL_PATH`.
-    place: String,
-    /// Whether the environment describes it.
-    is_of_environment: bool,
+/// The draft of one model, with the location that describes it.
+struct LocatedDraft {
+    /// The key or variable that describes it, such as `models.qwen3-4b` or `HEAVY_MODEL_PATH`.
+    location: String,
+    /// Whether an environment variable or a flag describes it, not the file.
+    is_from_environment: bool,
     id: Option<String>,
     draft: ModelDraft,
 }
 
-impl Placed {
-    /// Notes a problem with it: with a place in the file, or with a variable.
+impl LocatedDraft {
+    /// Records a problem with this model, at its location in the file or with its variable.
     fn problem(&self, notes: &mut FileNotes, fault: String, hint: Option<String>) {
-        if self.is_of_environment {
-            notes.problems.push(SettingProblem { subject: self.place.clone(), fault, hint });
+        if self.is_from_environment {
+            notes.problems.push(SettingProblem { subject: self.location.clone(), fault, hint });
         } else {
-            notes.problem(&self.place, fault, hint);
+            notes.problem(&self.location, fault, hint);
         }
     }
 
-    /// The id, where it can be told without a look at files.
+    /// Returns the id, if it is known without reading model files.
     fn name(&self) -> Option<String> {
         known_id(self.id.as_deref(), self.draft.start.as_ref())
     }
 }
 
-/// Puts everything together. Whatever does not fit is noted.
+/// Builds the catalogue, and records problems and warnings in `notes`.
 pub(super) fn assemble(
     settings: &Settings,
     tiers: Vec<(String, String, ModelDraft)>,
-    shelf: FileModels,
+    sections: FileModels,
     is_explicit: &dyn Fn(&str) -> bool,
     notes: &mut FileNotes,
 ) -> Catalogue {
     let files = &settings.files;
     let start = files.model_path.clone().map(|path| ("MODEL_PATH", Start::File(path)));
     let start = start.or_else(|| files.model_name.clone().map(|name| ("MODEL_NAME", Start::Named(name))));
-    let mut placed: Vec<Placed> = Vec::new();
-    placed.extend(start.map(|(variable, start)| Placed {
-        place: variable.to_owned(),
-        is_of_environment: true,
+    let mut drafts: Vec<LocatedDraft> = Vec::new();
+    drafts.extend(start.map(|(variable, start)| LocatedDraft {
+        location: variable.to_owned(),
+        is_from_environment: true,
         id: None,
         draft: ModelDraft {
-            aliases: names_of(&start),
+            aliases: repository_names(&start),
             start: Some(start),
+            // Unlike a model of the file, it starts with the service.
             preload: Some(true),
             ..ModelDraft::default()
         },
     }));
-    let of_tier = |(place, id, draft)| Placed { place, is_of_environment: true, id: Some(id), draft };
-    placed.extend(tiers.into_iter().map(of_tier));
-    let of_file = |(id, draft): (String, ModelDraft)| {
-        let place = format!("models.{id}");
-        Placed { place, is_of_environment: false, id: Some(id), draft }
+    let from_tier = |(location, id, draft)| LocatedDraft { location, is_from_environment: true, id: Some(id), draft };
+    drafts.extend(tiers.into_iter().map(from_tier));
+    let from_file = |(id, draft): (String, ModelDraft)| {
+        let location = format!("models.{id}");
+        LocatedDraft { location, is_from_environment: false, id: Some(id), draft }
     };
-    placed.extend(shelf.models.into_iter().map(of_file));
-    join(&mut placed, &shelf.entries, notes);
-    name_aliases(&mut placed, &shelf.aliases, notes);
-    check(&mut placed, notes);
-    let fallbacks = fallbacks(&placed, shelf.fallbacks, notes);
-    let of_environment = shelf.defaults.beneath(is_explicit);
+    drafts.extend(sections.models.into_iter().map(from_file));
+    join_model_list(&mut drafts, &sections.entries, notes);
+    add_group_aliases(&mut drafts, &sections.aliases, notes);
+    check_names(&mut drafts, notes);
+    let fallbacks = fallbacks(&drafts, sections.fallbacks, notes);
+    let environment_defaults = sections.defaults.without_explicit(is_explicit);
     let mut models = Vec::new();
-    for mut model in placed {
-        let defaults = if model.is_of_environment { &of_environment } else { &shelf.defaults };
+    for mut model in drafts {
+        let defaults = if model.is_from_environment { &environment_defaults } else { &sections.defaults };
         let draft = std::mem::take(&mut model.draft);
-        let finished = draft.model(model.id.clone(), defaults, settings);
+        let finished = draft.into_model(model.id.clone(), defaults, settings);
         check_context(&model, &finished, settings, notes);
         models.push(finished);
     }
     Catalogue { models, fallbacks }
 }
 
-/// What clients may call a model that is named by its repository, beside the id that its file gives.
-fn names_of(start: &Start) -> Vec<String> {
+/// Returns the names that clients may use for a model of a Hugging Face repository, besides the id of its file.
+fn repository_names(start: &Start) -> Vec<String> {
     match start {
         Start::Named(name) => Repository::named(name).map_or_else(Vec::new, |repository| repository.names()),
         Start::File(_) | Start::Command { .. } => Vec::new(),
     }
 }
 
-/// Entries of one name are one model, and an entry that names a local model is that model.
-fn join(placed: &mut Vec<Placed>, entries: &[ModelListEntry], notes: &mut FileNotes) {
-    let is_local = |(_, model): &(usize, &Placed)| model.draft.start.is_some();
+/// Adds the entries of `model_list` to the drafts. Entries of the same name are one model; an entry that names a local
+/// model belongs to that model.
+fn join_model_list(drafts: &mut Vec<LocatedDraft>, entries: &[ModelListEntry], notes: &mut FileNotes) {
+    let is_local = |(_, model): &(usize, &LocatedDraft)| model.draft.start.is_some();
     let locals: Vec<(String, usize)> =
-        placed.iter().enumerate().filter(is_local).filter_map(|(at, model)| Some((model.name()?, at))).collect();
+        drafts.iter().enumerate().filter(is_local).filter_map(|(at, model)| Some((model.name()?, at))).collect();
     let local = |name: &str| locals.iter().find(|(known, _)| known == name).map(|(_, at)| *at);
-    // Which model each name means: an entry without an address may say so for all of its name.
-    let mut meant: BTreeMap<&str, usize> = BTreeMap::new();
+    // An entry without an `api_base` that names a local model decides for all entries of the same `model_name`, so
+    // these are resolved before any entry is added.
+    let mut targets: BTreeMap<&str, usize> = BTreeMap::new();
     for entry in entries.iter().filter(|entry| matches!(entry.backend, Backend::ByName(_))) {
-        let Some(at) = local_of(entry, &local) else { continue };
-        if meant.insert(&entry.name, at).is_some_and(|other| other != at) {
-            notes.problem(&entry.place, format!("{:?} already means another local model", entry.name), None);
+        let Some(at) = find_local(entry, &local) else { continue };
+        if targets.insert(&entry.name, at).is_some_and(|other| other != at) {
+            notes.problem(
+                &entry.location,
+                format!("another entry of {:?} already names a different local model", entry.name),
+                None,
+            );
         }
     }
     for entry in entries {
-        let target = meant.get(entry.name.as_str()).copied().or_else(|| local(&entry.name));
-        let at = target.or_else(|| placed.iter().position(|model| model.id.as_deref() == Some(entry.name.as_str())));
+        let target = targets.get(entry.name.as_str()).copied().or_else(|| local(&entry.name));
+        let at = target.or_else(|| drafts.iter().position(|model| model.id.as_deref() == Some(entry.name.as_str())));
         let at = at.unwrap_or_else(|| {
             let draft = ModelDraft::default();
-            let place = entry.place.clone();
-            placed.push(Placed { place, is_of_environment: false, id: Some(entry.name.clone()), draft });
-            placed.len() - 1
+            let location = entry.location.clone();
+            drafts.push(LocatedDraft { location, is_from_environment: false, id: Some(entry.name.clone()), draft });
+            drafts.len() - 1
         });
-        let id = placed[at].name();
-        let draft = &mut placed[at].draft;
+        let id = drafts[at].name();
+        let draft = &mut drafts[at].draft;
         if id.as_deref() != Some(entry.name.as_str()) && !draft.aliases.contains(&entry.name) {
             draft.aliases.push(entry.name.clone());
         }
-        describe(draft, entry, notes);
+        apply_entry(draft, entry, notes);
         let remote = match &entry.backend {
             Backend::Remote(remote) => Some(remote.clone()),
-            Backend::Broken => None,
-            Backend::ByName(_) if local_of(entry, &local).is_some() => {
+            Backend::Invalid => None,
+            Backend::ByName(_) if find_local(entry, &local).is_some() => {
                 draft.weight = entry.weight.or(draft.weight);
                 draft.priority = entry.priority.or(draft.priority);
                 None
             }
-            Backend::ByName(Some(Provider { remote, missing: None })) => Some(remote.clone()),
-            Backend::ByName(Some(Provider { missing: Some(variable), .. })) => {
-                let hint = Some(format!("set {variable}, or say api_key: os.environ/NAME"));
-                notes.problem(&format!("{}.litellm_params.api_key", entry.place), "is missing", hint);
+            Backend::ByName(Some(Provider { remote, missing_variable: None })) => Some(remote.clone()),
+            Backend::ByName(Some(Provider { missing_variable: Some(variable), .. })) => {
+                let hint = Some(format!("set {variable}, or set api_key: os.environ/NAME"));
+                notes.problem(&format!("{}.litellm_params.api_key", entry.location), "is missing", hint);
                 None
             }
             Backend::ByName(None) => {
                 let known = entry.model.iter().chain([&entry.name]);
                 let hint = known.filter_map(|name| did_you_mean(name, locals.iter().map(|(id, _)| id.as_str()))).next();
-                let hint = hint.unwrap_or_else(|| "say api_base, or name a model of models:".to_owned());
-                let place = format!("{}.litellm_params.api_base", entry.place);
-                notes.problem(&place, "is missing, and no local model has this name", Some(hint));
+                let hint = hint.unwrap_or_else(|| "set api_base, or name a model of models:".to_owned());
+                let location = format!("{}.litellm_params.api_base", entry.location);
+                notes.problem(&location, "is missing, and no local model has this name", Some(hint));
                 None
             }
         };
-        draft.is_broken |= remote.is_none() && draft.start.is_none();
+        draft.has_problem |= remote.is_none() && draft.start.is_none();
         draft.remotes.extend(remote.map(|mut remote| {
             let asked_as = remote.model.take().unwrap_or_else(|| entry.name.clone());
             remote.model = Some(asked_as).filter(|name| Some(name) != id.as_ref());
@@ -158,32 +166,36 @@ fn join(placed: &mut Vec<Placed>, entries: &[ModelListEntry], notes: &mut FileNo
             remote
         }));
         if draft.remotes.len() > MOST_REMOTES {
-            notes.problem(&entry.place, format!("a model has {MOST_REMOTES} remote backends at most"), None);
+            notes.problem(&entry.location, format!("a model has {MOST_REMOTES} remote backends at most"), None);
             draft.remotes.truncate(MOST_REMOTES);
         }
     }
 }
 
-/// The local model that an entry without an address means.
-fn local_of(entry: &ModelListEntry, local: &dyn Fn(&str) -> Option<usize>) -> Option<usize> {
+/// Returns the index of the local model that an entry without an `api_base` names, with or without the provider.
+fn find_local(entry: &ModelListEntry, local: &dyn Fn(&str) -> Option<usize>) -> Option<usize> {
     let model = entry.model.as_deref();
     let bare = model.and_then(|model| model.split_once('/')).map(|(_, name)| name);
     [model, bare, Some(&entry.name)].into_iter().flatten().find_map(local)
 }
 
-/// What an entry says of the whole model.
-fn describe(draft: &mut ModelDraft, entry: &ModelListEntry, notes: &mut FileNotes) {
-    if let (Some(said), Some(kind)) = (draft.kind, entry.kind)
-        && said != kind
+/// Copies the settings of an entry that apply to the whole model: kind, tier and sampling.
+fn apply_entry(draft: &mut ModelDraft, entry: &ModelListEntry, notes: &mut FileNotes) {
+    if let (Some(earlier), Some(kind)) = (draft.kind, entry.kind)
+        && earlier != kind
     {
-        let fault = format!("says {kind}, and another place says {said}");
-        notes.problem(&format!("{}.model_info.mode", entry.place), fault, None);
+        let fault = format!("is {kind} here and {earlier} in another place");
+        notes.problem(&format!("{}.model_info.mode", entry.location), fault, None);
     }
     draft.kind = draft.kind.or(entry.kind);
-    if let (Some(said), Some(tier)) = (&draft.tier, &entry.tier)
-        && said != tier
+    if let (Some(earlier), Some(tier)) = (&draft.tier, &entry.tier)
+        && earlier != tier
     {
-        notes.problem(&format!("{}.tier", entry.place), format!("says {tier}, and another place says {said}"), None);
+        notes.problem(
+            &format!("{}.tier", entry.location),
+            format!("is {tier} here and {earlier} in another place"),
+            None,
+        );
     }
     draft.tier = draft.tier.take().or_else(|| entry.tier.clone());
     for (name, value) in &entry.sampling {
@@ -197,7 +209,7 @@ fn describe(draft: &mut ModelDraft, entry: &ModelListEntry, notes: &mut FileNote
     }
 }
 
-/// What a model is for that nobody can look into, if its name tells.
+/// Returns the kind that the name of a remote model suggests; such a model has no GGUF file to read it from.
 fn kind_by_name(name: &str) -> Option<ModelKind> {
     let name = name.to_ascii_lowercase();
     let has = |parts: &[&str]| parts.iter().any(|part| name.contains(part));
@@ -210,40 +222,42 @@ fn kind_by_name(name: &str) -> Option<ModelKind> {
     }
 }
 
-/// Puts in the other names of `model_group_alias`.
-fn name_aliases(placed: &mut [Placed], aliases: &[(String, String, String)], notes: &mut FileNotes) {
-    for (place, alias, target) in aliases {
+/// Adds the aliases of `model_group_alias`.
+fn add_group_aliases(drafts: &mut [LocatedDraft], aliases: &[(String, String, String)], notes: &mut FileNotes) {
+    for (location, alias, target) in aliases {
         if let Err(fault) = check_name(alias) {
-            notes.problem(place, fault, None);
+            notes.problem(location, fault, None);
         }
-        let named = |model: &Placed| model.name().as_ref() == Some(target) || model.draft.aliases.contains(target);
-        match placed.iter_mut().find(|model| named(model)) {
+        let named =
+            |model: &LocatedDraft| model.name().as_ref() == Some(target) || model.draft.aliases.contains(target);
+        match drafts.iter_mut().find(|model| named(model)) {
             Some(model) if model.draft.aliases.contains(alias) => {}
             Some(model) => model.draft.aliases.push(alias.clone()),
-            None => notes.problem(place, format!("there is no model {target:?}"), None),
+            None => notes.problem(location, format!("there is no model {target:?}"), None),
         }
     }
 }
 
-/// Names that clash, models that nobody serves, and too much of anything.
-fn check(placed: &mut [Placed], notes: &mut FileNotes) {
-    if placed.len() > MOST_MODELS {
-        notes.problem("models", format!("there are {}, and at most {MOST_MODELS} are possible", placed.len()), None);
+/// Records problems with names that clash, models without a worker, and counts above their bounds.
+fn check_names(drafts: &mut [LocatedDraft], notes: &mut FileNotes) {
+    if drafts.len() > MOST_MODELS {
+        notes.problem("models", format!("there are {}, but at most {MOST_MODELS} are allowed", drafts.len()), None);
     }
     let mut taken: BTreeMap<String, String> = BTreeMap::new();
-    for model in placed.iter() {
+    // All ids are taken before any alias, so that a clash is reported at the alias.
+    for model in drafts.iter() {
         let Some(id) = model.name() else { continue };
-        if let Some(other) = taken.insert(id.clone(), model.place.clone()) {
+        if let Some(other) = taken.insert(id.clone(), model.location.clone()) {
             let hint = Some("give one of them another id under models:".to_owned());
-            model.problem(notes, format!("the id {id:?} is that of {other} too"), hint);
+            model.problem(notes, format!("the id {id:?} is also the id of {other}"), hint);
         }
     }
-    for model in placed.iter_mut() {
-        let (id, mut own) = (model.name(), BTreeSet::new());
-        model.draft.aliases.retain(|alias| Some(alias) != id.as_ref() && own.insert(alias.clone()));
-        if model.draft.start.is_none() && model.draft.remotes.is_empty() && !model.draft.is_broken {
-            let hint = "say file: NAME.gguf or command: [...], or give it an entry of model_list with an api_base";
-            model.problem(notes, "nobody serves this model".to_owned(), Some(hint.to_owned()));
+    for model in drafts.iter_mut() {
+        let (id, mut seen) = (model.name(), BTreeSet::new());
+        model.draft.aliases.retain(|alias| Some(alias) != id.as_ref() && seen.insert(alias.clone()));
+        if model.draft.start.is_none() && model.draft.remotes.is_empty() && !model.draft.has_problem {
+            let hint = "set file: NAME.gguf or command: [...], or add an entry with an api_base to model_list";
+            model.problem(notes, "no worker serves this model".to_owned(), Some(hint.to_owned()));
         }
         if model.draft.aliases.len() > MOST_ALIASES {
             model.problem(notes, format!("a model has {MOST_ALIASES} aliases at most"), None);
@@ -252,59 +266,60 @@ fn check(placed: &mut [Placed], notes: &mut FileNotes) {
             if let Err(fault) = check_name(alias) {
                 model.problem(notes, format!("alias {alias:?}: {fault}"), None);
             }
-            if let Some(other) = taken.insert(alias.clone(), model.place.clone()) {
-                model.problem(notes, format!("the alias {alias:?} is a name of {other} too"), None);
+            if let Some(other) = taken.insert(alias.clone(), model.location.clone()) {
+                model.problem(notes, format!("the alias {alias:?} is also a name of {other}"), None);
             }
         }
     }
 }
 
-/// Who takes over from whom; each name is that of a model or a tier.
+/// Returns the fallbacks by name; every name must be that of a model or a tier.
 fn fallbacks(
-    placed: &[Placed],
-    said: Vec<(String, String, Vec<String>)>,
+    drafts: &[LocatedDraft],
+    configured: Vec<(String, String, Vec<String>)>,
     notes: &mut FileNotes,
 ) -> BTreeMap<String, Vec<String>> {
     let mut known: BTreeSet<String> = BTreeSet::new();
-    for model in placed {
+    for model in drafts {
         known.extend(model.name());
         known.extend(model.draft.tier.clone());
         known.extend(model.draft.aliases.iter().cloned());
     }
     let mut fallbacks = BTreeMap::new();
-    for (place, name, names) in said {
+    for (location, name, names) in configured {
         for unknown in names.iter().chain([&name]).filter(|name| !known.contains(*name)) {
-            // These are said before there are such models.
+            // Fallbacks may name the five standard tiers before a model has one of them.
             if TIERS.iter().any(|(_, tier)| tier == unknown) {
-                notes.warnings.push(format!("{place}: no model has the tier {unknown}"));
+                notes.warnings.push(format!("{location}: no model has the tier {unknown}"));
                 continue;
             }
             let hint = did_you_mean(unknown, known.iter().map(String::as_str));
-            notes.problem(&place, format!("there is no model and no tier {unknown:?}"), hint);
+            notes.problem(&location, format!("there is no model and no tier {unknown:?}"), hint);
         }
         if names.contains(&name) {
-            notes.problem(&place, "names itself", None);
+            notes.problem(&location, "names itself", None);
         }
         if fallbacks.insert(name.clone(), names).is_some() {
-            notes.problem(&place, "is said at another place too", Some("keep one of them".to_owned()));
+            notes.problem(&location, "is set in another place too", Some("keep one of them".to_owned()));
         }
     }
     fallbacks
 }
 
-/// The total context is a 32-bit number to llama-server.
-fn check_context(placed: &Placed, model: &ModelSettings, settings: &Settings, notes: &mut FileNotes) {
+/// Records a problem if the total context is more than llama-server's 32-bit counter takes.
+fn check_context(located: &LocatedDraft, model: &ModelSettings, settings: &Settings, notes: &mut FileNotes) {
     let Some(local) = model.local.as_ref().filter(|local| !matches!(local.start, Start::Command { .. })) else {
         return;
     };
-    let (engine, of_all) = (&local.engine, &settings.engine);
-    let is_own = (engine.ctx, engine.parallel) != (of_all.ctx, of_all.parallel);
+    let (engine, global) = (&local.engine, &settings.engine);
+    // The same total from the settings of the whole service is reported once, in `resolve.rs`.
+    let is_own = (engine.ctx, engine.parallel) != (global.ctx, global.parallel);
     if is_own && engine.total_context().is_none() {
         let fault = format!(
             "{} tokens for each of {} slots are more than llama-server can count (2147483647)",
             engine.ctx.0, engine.parallel
         );
-        placed.problem(notes, format!("ctx: {fault}"), Some("it is the context of one slot".to_owned()));
+        located.problem(notes, format!("ctx: {fault}"), Some("it is the context of one slot".to_owned()));
     }
 }
 

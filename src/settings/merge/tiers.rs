@@ -1,6 +1,6 @@
-//! `{TIER}_MODEL_PATH` and its companions: models of tiers from the environment.
+//! Models of tiers from environment variables: `{TIER}_MODEL_PATH`, `{TIER}_BACKEND` and the like.
 //!
-//! Owns the names of these variables and what each is in the terms of a model.
+//! Owns the names of these variables, and which setting of a model each one sets.
 
 use crate::models::{ModelKind, id_of};
 use crate::settings::bounds::REMOTE_SLOTS;
@@ -14,7 +14,7 @@ use crate::settings::values::{Context, GpuLayers, Rejected, Value};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-/// The tiers that have variables of their own, in the order in which their models are listed.
+/// The tiers that have variables: prefix and name, in the order in which their models are listed.
 pub(in crate::settings) const TIERS: &[(&str, &str)] = &[
     ("LIGHT", "light"),
     ("MEDIUM", "medium"),
@@ -23,9 +23,10 @@ pub(in crate::settings) const TIERS: &[(&str, &str)] = &[
     ("RERANKER", "reranker"),
 ];
 
-/// What follows `{TIER}_`, besides `MODEL_PATH` and `BACKEND`: of a local model alone, and of any.
-const LOCAL: &[&str] = &["N_CTX", "N_BATCH", "N_THREADS", "N_GPU_LAYERS", "USE_MMAP", "USE_MLOCK"];
-const SAMPLING: &[(&str, &str)] = &[
+/// Suffixes after `{TIER}_` that apply to local models only.
+const LOCAL_VARIABLES: &[&str] = &["N_CTX", "N_BATCH", "N_THREADS", "N_GPU_LAYERS", "USE_MMAP", "USE_MLOCK"];
+/// Suffixes after `{TIER}_` that apply to any model, and the request fields that they set.
+const SAMPLING_VARIABLES: &[(&str, &str)] = &[
     ("TEMPERATURE", "temperature"),
     ("TOP_P", "top_p"),
     ("TOP_K", "top_k"),
@@ -33,14 +34,15 @@ const SAMPLING: &[(&str, &str)] = &[
     ("REPEAT_PENALTY", "repeat_penalty"),
 ];
 
-/// Names of llama.cpp as a backend.
+/// Values of `{TIER}_BACKEND` that mean llama.cpp.
 const LLAMA_CPP: &[&str] = &["llama_cpp", "llama.cpp", "llamacpp", "llama-cpp", "gguf"];
 
-/// The models of all tiers that the environment names, each with the variable that names it and its id.
+/// Returns the models of all tiers that the environment names: the naming variable, the id and the draft of each.
 pub(in crate::settings) fn read(environment: &Environment, notes: &mut FileNotes) -> Vec<(String, String, ModelDraft)> {
     TIERS.iter().filter_map(|(prefix, tier)| Tier { environment, prefix, tier }.read(notes)).collect()
 }
 
+/// The variables of one tier.
 struct Tier<'a> {
     environment: &'a Environment,
     prefix: &'static str,
@@ -48,6 +50,7 @@ struct Tier<'a> {
 }
 
 impl Tier<'_> {
+    /// Returns the naming variable, the id and the draft of the tier's model, or `None` if no variable names one.
     fn read(&self, notes: &mut FileNotes) -> Option<(String, String, ModelDraft)> {
         let path: Option<PathBuf> = self.value("MODEL_PATH", notes);
         let backend = self.get("BACKEND");
@@ -60,16 +63,17 @@ impl Tier<'_> {
         let name = path.as_deref().map(id_of);
         match (url, &path) {
             (Some(url), _) => {
-                self.warn_of(LOCAL.iter().copied(), "has no effect on a remote backend", notes);
+                self.warn_about(LOCAL_VARIABLES.iter().copied(), "has no effect on a remote backend", notes);
                 match api_base(url) {
                     Ok(api_base) => draft.remotes.push(remote(api_base)),
-                    // An address may hold a password.
+                    // The URL may contain a password.
                     Err(hint) => {
-                        draft.is_broken = true;
-                        let rejected = Rejected::new("a URL such as http://server1:8000").hint(hint);
+                        draft.has_problem = true;
+                        let rejected = Rejected::new("a URL such as http://server1:8000").with_hint(hint);
                         self.problem("BACKEND", rejected, "***", notes);
                     }
                 }
+                // A remote backend has no GGUF file that tells the kind.
                 draft.kind = match self.tier {
                     "embedding" => Some(ModelKind::Embedding),
                     "reranker" => Some(ModelKind::Rerank),
@@ -78,15 +82,19 @@ impl Tier<'_> {
             }
             (None, Some(path)) => {
                 draft.start = Some(start_of_path(path));
-                self.engine(&mut draft, notes);
+                self.read_engine(&mut draft, notes);
             }
             (None, None) => {
-                let others = LOCAL.iter().copied().chain(SAMPLING.iter().map(|(name, _)| *name)).chain(["BACKEND"]);
-                self.warn_of(others, &format!("has no effect without {}_MODEL_PATH", self.prefix), notes);
+                let ineffective = LOCAL_VARIABLES
+                    .iter()
+                    .copied()
+                    .chain(SAMPLING_VARIABLES.iter().map(|(name, _)| *name))
+                    .chain(["BACKEND"]);
+                self.warn_about(ineffective, &format!("has no effect without {}_MODEL_PATH", self.prefix), notes);
                 return None;
             }
         }
-        for (variable, field) in SAMPLING {
+        for (variable, field) in SAMPLING_VARIABLES {
             let json = self.value::<JsonNumber>(variable, notes);
             draft.sampling.extend(json.map(|json| ((*field).to_owned(), Some(json.0))));
         }
@@ -95,18 +103,18 @@ impl Tier<'_> {
         Some((self.variable(named_by), id, draft))
     }
 
-    fn engine(&self, draft: &mut ModelDraft, notes: &mut FileNotes) {
+    fn read_engine(&self, draft: &mut ModelDraft, notes: &mut FileNotes) {
         draft.engine.ctx = self.value::<Context>("N_CTX", notes);
         draft.engine.threads = self.value("N_THREADS", notes);
         draft.engine.ngl = self.value::<Layers>("N_GPU_LAYERS", notes).map(|layers| layers.0);
         if let Some(batch) = self.value::<NonZeroUsize>("N_BATCH", notes) {
-            draft.more_args.extend(["-b".to_owned(), batch.to_string()]);
+            draft.trailing_args.extend(["-b".to_owned(), batch.to_string()]);
         }
         if self.value::<bool>("USE_MMAP", notes) == Some(false) {
-            draft.more_args.push("--no-mmap".to_owned());
+            draft.trailing_args.push("--no-mmap".to_owned());
         }
         if self.value::<bool>("USE_MLOCK", notes) == Some(true) {
-            draft.more_args.push("--mlock".to_owned());
+            draft.trailing_args.push("--mlock".to_owned());
         }
     }
 
@@ -132,14 +140,14 @@ impl Tier<'_> {
         });
     }
 
-    fn warn_of<'b>(&self, names: impl Iterator<Item = &'b str>, why: &str, notes: &mut FileNotes) {
+    fn warn_about<'b>(&self, names: impl Iterator<Item = &'b str>, why: &str, notes: &mut FileNotes) {
         for name in names.filter(|name| self.get(name).is_some()) {
             notes.warnings.push(format!("{} {why}", self.variable(name)));
         }
     }
 }
 
-/// A path with a folder in it as it is, anything else as a name under `MODELS_DIR`.
+/// Returns a path with a folder in it unchanged, and any other path as a name under `MODELS_DIR`.
 fn start_of_path(path: &Path) -> Start {
     if path.components().count() > 1 { Start::File(path.to_owned()) } else { start_of(path) }
 }
@@ -158,7 +166,7 @@ fn remote(api_base: String) -> RemoteSettings {
     }
 }
 
-/// Layers on the GPU, where -1 means all of them.
+/// The number of layers on the GPU, where -1 means all, as in llama-cpp-python.
 struct Layers(GpuLayers);
 
 impl Value for Layers {

@@ -1,11 +1,11 @@
-//! The types of settings: how each reads its text, and what it says when it cannot.
+//! The types of settings: how each parses its text, and the error for an invalid text.
 //!
-//! A value that cannot be understood is always an error; none falls back to a default or to "off".
+//! An invalid value is always an error; no type falls back to a default or to "off".
 //!
 //! - `origins.rs`: `CORS_ORIGINS`
 //! - `scalars.rs`: yes or no, numbers, durations, sizes, words, arguments
 //! - `strategy.rs`: `ROUTING_STRATEGY`
-//! - `value.rs`: the trait of all these types, and why a text is refused
+//! - `value.rs`: the trait of these types, and the error of parsing
 
 mod origins;
 mod scalars;

@@ -1,7 +1,8 @@
 //! `CORS_ORIGINS`: the origins that browsers may call from, as browsers write them.
 //!
-//! An origin is compared byte by byte with what a browser sends, so here everything is brought into that one form, and
-//! whatever no browser would ever send is an error: an entry that can never match is a mistake that nobody sees.
+//! The gateway compares origins byte by byte with the header `Origin`, so this type normalizes them to the form that
+//! browsers send. An entry that no browser can send is an error: it would never match, and the mistake would go
+//! unnoticed.
 
 use super::value::{Rejected, Value};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -13,7 +14,7 @@ pub enum Origins {
     Off,
     /// Every origin, without credentials.
     Any,
-    /// Exactly these, each `null` or `scheme://host[:port]` in the form in which browsers send it.
+    /// Exactly these, each `null` or `scheme://host[:port]` in the form that browsers send.
     List(Vec<String>),
 }
 
@@ -22,19 +23,19 @@ impl Value for Origins {
         if text.trim().is_empty() {
             return Ok(Self::Off);
         }
-        let mut any = false;
+        let mut is_any = false;
         let mut list = Vec::new();
         for entry in text.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
             if entry == "*" {
-                any = true;
+                is_any = true;
                 continue;
             }
-            let origin = serialized(entry).map_err(|hint| rejected().hint(hint))?;
+            let origin = serialized(entry).map_err(|hint| rejected().with_hint(hint))?;
             if !list.contains(&origin) {
                 list.push(origin);
             }
         }
-        match (any, list.is_empty()) {
+        match (is_any, list.is_empty()) {
             (true, _) => Ok(Self::Any),
             (false, false) => Ok(Self::List(list)),
             (false, true) => Err(rejected()),
@@ -46,7 +47,8 @@ fn rejected() -> Rejected {
     Rejected::new("origins such as https://app.example.org, separated by commas, or *")
 }
 
-/// An origin as browsers send it (the HTML standard's serialization), or what is wrong with it.
+/// Returns an origin as browsers send it ("serialization of an origin" of the HTML standard), or a hint about what is
+/// wrong.
 fn serialized(entry: &str) -> Result<String, &'static str> {
     if entry == "null" {
         return Ok(entry.to_owned());
@@ -60,26 +62,29 @@ fn serialized(entry: &str) -> Result<String, &'static str> {
     if scheme == "file" {
         return Err("pages from files have the origin null");
     }
+    // A copied URL often ends with a slash, and its origin is clear.
     let authority = rest.strip_suffix('/').unwrap_or(rest);
     if authority.contains(['/', '?', '#', '\\']) {
-        return Err("an origin has a scheme, a host and perhaps a port, no path");
+        return Err("an origin has a scheme, a host and an optional port, but no path");
     }
     if authority.contains('@') {
         return Err("an origin has no user name");
     }
     if authority.contains('*') {
-        return Err("there are no patterns: name each origin, or allow all with a * of its own");
+        return Err("patterns are not supported: list each origin, or allow all with *");
     }
     let (host, port) = split_port(authority)?;
-    let default = match scheme.as_str() {
+    let default_port = match scheme.as_str() {
         "http" => Some(80),
         "https" => Some(443),
         _ => None,
     };
-    // Browsers know the hosts of the web; those of other schemes they pass on as they are.
-    let host = if default.is_some() { web_host(host)? } else { other_host(host)? };
+    // Browsers normalize the hosts of http and https, and send those of other schemes, such as browser extensions, as
+    // they are.
+    let host = if default_port.is_some() { web_host(host)? } else { other_host(host)? };
     Ok(match port {
-        Some(port) if Some(port) != default => format!("{scheme}://{host}:{port}"),
+        // Browsers leave out the default port.
+        Some(port) if Some(port) != default_port => format!("{scheme}://{host}:{port}"),
         _ => format!("{scheme}://{host}"),
     })
 }
@@ -98,7 +103,7 @@ fn split_port(authority: &str) -> Result<(&str, Option<u16>), &'static str> {
 
 fn web_host(host: &str) -> Result<String, &'static str> {
     if let Some(inner) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        let address: Ipv6Addr = inner.parse().map_err(|_| "what stands in brackets is an IPv6 address")?;
+        let address: Ipv6Addr = inner.parse().map_err(|_| "brackets must contain an IPv6 address")?;
         return Ok(format!("[{}]", hexadecimal(address)));
     }
     if !host.is_ascii() {
@@ -111,7 +116,8 @@ fn web_host(host: &str) -> Result<String, &'static str> {
     if !host.split('.').all(is_label) {
         return Err("the host is a name such as app.example.org or an address");
     }
-    // A host that ends in a number is an IPv4 address to browsers, and they write it in full.
+    // Browsers parse a host whose last label is a number as an IPv4 address (WHATWG URL standard, "ends in a number"),
+    // and send all four decimal parts.
     let last = host.rsplit('.').next().unwrap_or_default();
     let is_hexadecimal = last.strip_prefix("0x").is_some_and(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit()));
     if (is_hexadecimal || last.bytes().all(|byte| byte.is_ascii_digit())) && host.parse::<Ipv4Addr>().is_err() {
@@ -120,7 +126,7 @@ fn web_host(host: &str) -> Result<String, &'static str> {
     Ok(host)
 }
 
-/// As browsers write it: without the dotted form that ends some addresses in Rust.
+/// Returns an address as browsers write it: Rust ends IPv4-mapped addresses with dotted decimals, browsers do not.
 fn hexadecimal(address: Ipv6Addr) -> String {
     match address.to_ipv4_mapped() {
         Some(_) => {
@@ -134,7 +140,7 @@ fn hexadecimal(address: Ipv6Addr) -> String {
 fn other_host(host: &str) -> Result<String, &'static str> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     if host.is_empty() || !host.bytes().all(is_plain) {
-        return Err("the host after :// is missing or has characters that no host has");
+        return Err("the host after :// is missing or has characters that are not allowed in a host");
     }
     Ok(host.to_owned())
 }
@@ -144,7 +150,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn one(text: &str) -> String {
+    fn parse_single(text: &str) -> String {
         match Origins::parse(text) {
             Ok(Origins::List(list)) if list.len() == 1 => list[0].clone(),
             other => panic!("{text} is {other:?}"),
@@ -169,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn origins_are_brought_into_the_form_that_browsers_send() {
+    fn origins_are_normalized_to_the_form_that_browsers_send() {
         for (text, origin) in [
             ("HTTPS://App.Example.ORG", "https://app.example.org"),
             ("https://a.example:443", "https://a.example"),
@@ -186,13 +192,13 @@ mod tests {
             ("Capacitor://localhost", "capacitor://localhost"),
             ("null", "null"),
         ] {
-            assert_eq!(one(text), origin);
-            assert_eq!(one(origin), origin, "and stay in it");
+            assert_eq!(parse_single(text), origin);
+            assert_eq!(parse_single(origin), origin, "the normalized form is stable");
         }
     }
 
     #[test]
-    fn what_no_browser_sends_is_refused_with_a_hint() {
+    fn origins_that_no_browser_sends_are_refused_with_a_hint() {
         for text in [
             "a.example",
             "a.example:3000",
@@ -239,7 +245,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_taken_is_taken_again_unchanged(
+        fn normalized_origins_parse_to_themselves(
             text in "([hH]ttps?|app)://(\\[[0-9a-fA-F:.]{2,12}\\]|[a-zA-Z0-9.*@-]{0,12})(:[0-9]{0,6})?/?",
         ) {
             if let Ok(Origins::List(list)) = Origins::parse(&text) {

@@ -1,4 +1,4 @@
-//! Single values: yes or no, numbers, durations, sizes, words, and the arguments of llama-server.
+//! Scalar values: yes or no, numbers, durations, sizes, words; and the arguments of llama-server.
 
 use super::value::{Rejected, Value};
 use crate::models::ModelKind;
@@ -32,12 +32,14 @@ impl Value for PathBuf {
 
 impl Value for IpAddr {
     fn parse(text: &str) -> Result<Self, Rejected> {
+        // `[::1]` is accepted too, as URLs write it.
         let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
         if bare.eq_ignore_ascii_case("localhost") {
             return Ok(IpAddr::from([127, 0, 0, 1]));
         }
         bare.parse().map_err(|_| {
-            Rejected::new("an IP address of this machine").hint("0.0.0.0 listens on all IPv4 addresses, :: on IPv6 too")
+            Rejected::new("an IP address of this machine")
+                .with_hint("0.0.0.0 listens on all IPv4 addresses, :: on IPv6 too")
         })
     }
 }
@@ -60,7 +62,7 @@ whole_number! {
     NonZeroUsize, 1, usize::MAX;
 }
 
-/// An empty text means that the setting is not set.
+/// An empty text means that the setting is unset.
 impl<T: Value> Value for Option<T> {
     fn parse(text: &str) -> Result<Self, Rejected> {
         if text.is_empty() { Ok(None) } else { T::parse(text).map(Some) }
@@ -71,7 +73,7 @@ impl<T: Value> Value for Option<T> {
     }
 }
 
-/// A bound that `0` switches off; everything else must be a proper value.
+/// A limit that `0` switches off; any other text must be a valid value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ZeroIsOff<T>(pub Option<T>);
 
@@ -86,7 +88,7 @@ impl<T: Value + PartialEq + Zero> Value for ZeroIsOff<T> {
 }
 
 impl ZeroIsOff<Seconds> {
-    /// The duration, unless it is switched off.
+    /// Returns the duration, or `None` if it is switched off.
     pub fn duration(self) -> Option<Duration> {
         self.0.map(|seconds| seconds.0)
     }
@@ -94,7 +96,7 @@ impl ZeroIsOff<Seconds> {
 
 /// Types with a zero that [`ZeroIsOff`] can read as "off".
 pub trait Zero {
-    /// Whether this is the zero.
+    /// Returns whether the value is zero.
     fn is_zero(&self) -> bool;
 }
 
@@ -114,7 +116,7 @@ impl Zero for Seconds {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Seconds(pub Duration);
 
-/// The longest duration a setting takes: more is surely a slip, and timers must not overflow.
+/// The longest duration of a setting, one leap year: a longer one is surely a typo, and timers must not overflow.
 pub const LONGEST_DURATION: Duration = Duration::from_secs(366 * 24 * 3600);
 
 impl Value for Seconds {
@@ -131,6 +133,7 @@ impl Value for Seconds {
             _ => return Err(rejected()),
         };
         let number: f64 = number.parse().map_err(|_| rejected())?;
+        // Fails for negative numbers, NaN and overflow.
         let duration = Duration::try_from_secs_f64(number * scale).map_err(|_| rejected())?;
         if duration > LONGEST_DURATION { Err(rejected()) } else { Ok(Self(duration)) }
     }
@@ -153,7 +156,8 @@ impl Value for ByteSize {
             "kb" => 1_000,
             "mb" => 1_000_000,
             "gb" => 1_000_000_000,
-            "k" | "m" | "g" => return Err(rejected().hint("say MiB (1048576) or MB (1000000)")),
+            // Some programs mean 1000 by `k` and others 1024.
+            "k" | "m" | "g" => return Err(rejected().with_hint("use MiB (1048576) or MB (1000000)")),
             _ => return Err(rejected()),
         };
         let bytes = number.parse::<u64>().ok().and_then(|n| n.checked_mul(scale)).ok_or_else(rejected)?;
@@ -164,12 +168,12 @@ impl Value for ByteSize {
     }
 }
 
-/// What all loaded models together may use.
+/// The memory that all loaded models together may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MemoryBudgetSetting {
-    /// As much as there is.
+    /// All memory that there is.
     Auto,
-    /// So many bytes.
+    /// This many bytes.
     Bytes(u64),
 }
 
@@ -200,14 +204,12 @@ impl Value for Weight {
     fn parse(text: &str) -> Result<Self, Rejected> {
         match text.parse() {
             Ok(weight) if weight > 0.0 && weight <= 1e6 => Ok(Self(weight)),
-            _ => {
-                Err(Rejected::new("a number above 0, up to a million").hint("1 is the weight of all that say nothing"))
-            }
+            _ => Err(Rejected::new("a number above 0, up to a million").with_hint("the default weight is 1")),
         }
     }
 }
 
-/// A text that is never shown.
+/// A text that is never printed or logged.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(pub String);
 
@@ -217,12 +219,12 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Layers on the GPU.
+/// The number of layers on the GPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GpuLayers {
-    /// llama-server fits as many as memory takes.
+    /// llama-server puts as many layers on the GPU as its memory takes.
     Auto,
-    /// Exactly so many; more than the model has means all.
+    /// This many layers; a number above that of the model means all.
     Count(u32),
 }
 
@@ -230,11 +232,12 @@ impl Value for GpuLayers {
     fn parse(text: &str) -> Result<Self, Rejected> {
         match text.to_ascii_lowercase().as_str() {
             "auto" => Ok(Self::Auto),
+            // llama-server takes a count above the model's layers as all layers.
             "all" => Ok(Self::Count(999)),
             number => number
                 .parse()
                 .map(Self::Count)
-                .map_err(|_| Rejected::new("a whole number from 0, auto, or all").hint("0 runs on the CPU alone")),
+                .map_err(|_| Rejected::new("a whole number from 0, auto, or all").with_hint("0 runs on the CPU only")),
         }
     }
 }
@@ -247,23 +250,23 @@ impl Value for Context {
     fn parse(text: &str) -> Result<Self, Rejected> {
         match text.parse() {
             Ok(tokens) if tokens >= 32 => Ok(Self(tokens)),
-            _ => Err(Rejected::new("a number of tokens from 32").hint("8192 suits chats, 32768 long documents")),
+            _ => Err(Rejected::new("a number of tokens from 32").with_hint("8192 suits chats, 32768 long documents")),
         }
     }
 }
 
-/// More arguments for llama-server, already split.
+/// Additional arguments for llama-server, already split.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ExtraArgs(pub Vec<String>);
 
-/// Arguments that the gateway sets itself, and why nobody else may.
+/// Arguments that users may not set, each with a hint: the gateway sets them itself, or they would bypass it.
 const OWNED_ARGUMENTS: &[(&str, &str)] = &[
-    ("--host", "llama-server listens on 127.0.0.1 alone; set HOST for the gateway"),
+    ("--host", "llama-server listens on 127.0.0.1 only; set HOST for the gateway"),
     ("--port", "set PORT for the gateway, PORT_BACKEND for llama-server"),
     ("--reuse-port", "a second llama-server on the port would take half of the requests"),
     ("--api-key", "llama-server gets a key of its own; put clients' keys into AUTH_KEYS_FILE"),
     ("--api-key-file", "llama-server gets a key of its own; put clients' keys into AUTH_KEYS_FILE"),
-    ("--api-prefix", "the gateway knows llama-server's routes by their own names"),
+    ("--api-prefix", "the gateway expects llama-server's routes without a prefix"),
     ("--model", "set MODEL_PATH or MODEL_NAME"),
     ("-m", "set MODEL_PATH or MODEL_NAME"),
     ("--models-dir", "the gateway starts one llama-server per model itself"),
@@ -279,9 +282,9 @@ const OWNED_ARGUMENTS: &[(&str, &str)] = &[
     ("-ngl", "set NGL"),
     ("--threads", "set THREADS"),
     ("-t", "set THREADS"),
-    ("--metrics", "the gateway switches it on itself"),
-    ("--slots", "the gateway switches it on itself"),
-    ("--no-slots", "the gateway watches progress through it"),
+    ("--metrics", "the gateway enables it itself"),
+    ("--slots", "the gateway enables it itself"),
+    ("--no-slots", "the gateway reads llama-server's progress from its slots"),
     ("--props", "it would let any client change the server"),
     ("--sleep-idle-seconds", "set IDLE_UNLOAD"),
     ("--ssl-key-file", "llama-server speaks plain HTTP on 127.0.0.1"),
@@ -289,17 +292,21 @@ const OWNED_ARGUMENTS: &[(&str, &str)] = &[
     ("--tools", "it would let any client run tools on this machine"),
 ];
 
-/// Arguments whose value must not be printed.
+/// Arguments whose values must not be printed.
 const SECRET_ARGUMENTS: &[&str] = &["--hf-token", "-hft"];
 
 impl ExtraArgs {
-    /// Takes arguments that are split already, unless the gateway sets one of them itself.
+    /// Checks arguments that are already split.
+    ///
+    /// # Errors
+    ///
+    /// Returns the first argument of [`OWNED_ARGUMENTS`] or with a NUL byte, with a hint.
     pub(in crate::settings) fn checked(arguments: Vec<String>) -> Result<Self, Rejected> {
         let allowed = "llama-server arguments as a shell would split them";
         for argument in &arguments {
             let name = argument.split_once('=').map_or(argument.as_str(), |(name, _)| name);
             if let Some((owned, why)) = OWNED_ARGUMENTS.iter().find(|(owned, _)| *owned == name) {
-                return Err(Rejected::new(format!("{allowed}, without {owned}")).hint(*why));
+                return Err(Rejected::new(format!("{allowed}, without {owned}")).with_hint(*why));
             }
             if argument.contains('\0') {
                 return Err(Rejected::new(format!("{allowed}, without NUL bytes")));
@@ -313,12 +320,13 @@ impl Value for ExtraArgs {
     fn parse(text: &str) -> Result<Self, Rejected> {
         let arguments = shlex::split(text).ok_or_else(|| {
             Rejected::new("llama-server arguments as a shell would split them")
-                .hint("a quote or backslash at the end has no partner")
+                .with_hint("a quote is not closed, or the text ends with a backslash")
         })?;
         Self::checked(arguments)
     }
 
     fn masked(text: &str) -> String {
+        // An unclosed quote makes it impossible to tell which word is the secret, so the whole text is masked.
         let Some(mut arguments) = shlex::split(text) else { return "***".to_owned() };
         for i in 0..arguments.len() {
             let name = arguments[i].split_once('=').map(|(name, _)| name.to_owned());
@@ -354,29 +362,29 @@ macro_rules! words {
 }
 
 words! {
-    /// How log lines look.
+    /// The format of log lines.
     LogFormat {
-        /// One readable line each.
+        /// One readable line per record.
         Text "text",
-        /// One JSON object a line.
+        /// One JSON object per line.
         Json "json",
     }
-    /// The least important log lines that are written.
+    /// The lowest level of log lines that are written.
     LogLevel {
-        /// Only what needs somebody.
+        /// Only what needs an operator's action.
         Error "error",
-        /// What may need somebody.
+        /// Also what may need an operator's action.
         Warn "warn",
-        /// What happened.
+        /// Also what happened.
         Info "info",
-        /// How it happened.
+        /// Also how it happened.
         Debug "debug",
         /// Everything.
         Trace "trace",
     }
-    /// How RunPod hands work to this process.
+    /// How RunPod sends work to this process.
     RunpodMode {
-        /// Jobs are taken from the platform's queue.
+        /// The process takes jobs from the platform's queue.
         Queue "queue",
         /// Requests arrive over HTTP from the load balancer.
         Http "http",
@@ -415,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn zero_switches_a_bound_off_and_nonsense_does_not() {
+    fn only_zero_switches_a_limit_off() {
         assert_eq!(ZeroIsOff::<Seconds>::parse("0").unwrap().0, None);
         assert_eq!(ZeroIsOff::<Seconds>::parse("0s").unwrap().0, None);
         assert_eq!(ZeroIsOff::<usize>::parse("7").unwrap().0, Some(7));
@@ -424,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_tell_binary_from_decimal_units() {
+    fn sizes_distinguish_binary_and_decimal_units() {
         assert_eq!(ByteSize::parse("10485760").unwrap().0, 10_485_760);
         assert_eq!(ByteSize::parse("10MiB").unwrap().0, 10_485_760);
         assert_eq!(ByteSize::parse("10MB").unwrap().0, 10_000_000);
@@ -434,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn extra_args_split_like_a_shell_and_refuse_what_the_gateway_owns() {
+    fn extra_args_are_split_as_a_shell_does_and_owned_arguments_are_refused() {
         assert_eq!(
             ExtraArgs::parse("--jinja --grammar 'root ::= \"a b\"'").unwrap().0,
             ["--jinja", "--grammar", "root ::= \"a b\""]

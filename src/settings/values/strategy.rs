@@ -1,27 +1,27 @@
-//! `ROUTING_STRATEGY`.
+//! `ROUTING_STRATEGY`: the names of the strategies. `fleet/choice/` implements them.
 
 use super::value::{Rejected, Value};
 use serde::Serialize;
 
-/// How one of a model's workers is chosen.
+/// How one of a model's workers is chosen for a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Strategy {
-    /// The one with the fewest requests in flight relative to its slots.
+    /// The worker with the fewest requests in flight relative to its slots.
     #[default]
     LeastBusy,
-    /// One after the other.
+    /// Each worker in turn.
     RoundRobin,
-    /// By chance, in proportion to their weights.
+    /// A random worker, in proportion to the weights.
     WeightedRandom,
-    /// By chance.
+    /// A random worker.
     SimpleShuffle,
-    /// The one that has been quickest to its first byte; now and then another, to learn how quick it is.
+    /// The worker with the shortest time to first byte; occasionally another, to measure it.
     #[serde(rename = "latency-based-routing")]
     LatencyBased,
-    /// The first in the order of priority that can serve.
+    /// The first worker in the order of priority that can serve.
     PriorityFailover,
-    /// The one that has served the same beginning of a prompt for the same key, unless it is clearly busier.
+    /// The worker that has served the same prompt prefix for the same key, unless it is clearly busier.
     PrefixAffinity,
 }
 

@@ -1,22 +1,26 @@
-//! What every type of a setting can do: read a text, or say what would have been taken.
+//! The trait of setting types, and the error of parsing.
 
 /// A type that a setting can have.
 pub trait Value: Sized {
-    /// Reads the text of a value. The error says what is allowed instead, as the end of a sentence.
+    /// Parses the text of a value.
+    ///
+    /// # Errors
+    ///
+    /// Returns what is allowed instead, as a noun phrase that follows "expected".
     fn parse(text: &str) -> Result<Self, Rejected>;
 
-    /// The text with anything secret replaced, for printing.
+    /// Returns the text with secrets replaced, for printing.
     fn masked(text: &str) -> String {
         text.to_owned()
     }
 }
 
-/// Why a text was not taken: what is allowed, and one hint where there is one.
+/// The error for an invalid text: what is allowed, and perhaps a hint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejected {
-    /// What would have been taken, as a noun phrase.
+    /// What is allowed, as a noun phrase that follows "expected".
     pub allowed: String,
-    /// One thing to try.
+    /// One suggestion.
     pub hint: Option<String>,
 }
 
@@ -25,7 +29,7 @@ impl Rejected {
         Self { allowed: allowed.into(), hint: None }
     }
 
-    pub(in crate::settings) fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub(in crate::settings) fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }

@@ -50,7 +50,7 @@ models:
 "#;
 
 #[test]
-fn a_file_of_litellm_is_read_as_it_is() {
+fn a_litellm_configuration_file_is_read_unchanged() {
     let resolved = resolved(LITELLM, [("OPENAI_API_KEY", "sk-openai")]).unwrap();
     let catalogue = &resolved.config.catalogue;
     assert_eq!(ids(catalogue), ["small", "gpt-4o", "text-embedding-3-small"]);

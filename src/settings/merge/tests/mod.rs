@@ -21,7 +21,7 @@ fn catalogue<const N: usize>(text: &str, variables: [(&str, &str); N]) -> Catalo
     resolved(text, variables).unwrap_or_else(|problems| panic!("{text}: {problems:?}")).config.catalogue
 }
 
-/// The only model.
+/// Returns the only model of a configuration.
 fn model(text: &str) -> ModelSettings {
     let mut models = catalogue(text, []).models;
     assert_eq!(models.len(), 1, "{models:?}");
@@ -80,7 +80,7 @@ fallbacks: {heavy: [medium, light]}
 "#;
 
 #[test]
-fn the_documented_example_is_three_models() {
+fn the_documented_example_gives_three_models() {
     let resolved = resolved(EXAMPLE, [("RERANK_KEY", "sk-sesame")]).unwrap();
     let no_tier = |tier| format!("fallbacks.heavy: no model has the tier {tier}");
     assert_eq!(resolved.warnings, [no_tier("light"), no_tier("heavy")]);
@@ -114,7 +114,7 @@ fn the_documented_example_is_three_models() {
 }
 
 #[test]
-fn a_models_own_lines_come_before_defaults_and_those_before_the_settings_of_all() {
+fn a_models_own_keys_override_defaults_and_defaults_override_server_settings() {
     let text = "server: {ctx: 64, ngl: 1, threads: 3, hang_timeout: 9s}\n\
                 defaults: {ctx: 128, ngl: 2, preload: true, sampling: {n: 1, seed: 2, stop: [x]}, strip_params: [user]}\n\
                 models: {a: {file: /m/a.gguf, ctx: 256, args: '-b 512', sampling: {n: 5, seed: null}}}\n";
@@ -130,7 +130,7 @@ fn a_models_own_lines_come_before_defaults_and_those_before_the_settings_of_all(
 }
 
 #[test]
-fn a_model_of_the_environment_hears_the_environment_before_the_files_defaults() {
+fn environment_variables_override_file_defaults_for_a_model_of_the_environment() {
     let text = "defaults: {ctx: 128, ngl: 2}\nmodels: {b: {file: b.gguf}}\n";
     let catalogue = catalogue(text, [("MODEL_PATH", "/m/a.gguf"), ("CTX", "64")]);
     let engine = |at: usize| &local(&catalogue.models[at]).engine;
@@ -141,7 +141,7 @@ fn a_model_of_the_environment_hears_the_environment_before_the_files_defaults() 
 }
 
 #[test]
-fn without_parallel_the_slots_are_what_may_be_in_flight() {
+fn slots_follow_max_concurrent_requests_unless_a_model_sets_parallel() {
     let text = "server: {max_concurrent_requests: 2, parallel: 6}\nmodels: {a: {file: a}}\n";
     let a = model(text);
     assert_eq!((local(&a).slots, local(&a).engine.parallel.get()), (2, 6));
@@ -150,7 +150,7 @@ fn without_parallel_the_slots_are_what_may_be_in_flight() {
 }
 
 #[test]
-fn models_stay_in_the_order_in_which_they_are_written() {
+fn models_keep_the_order_of_their_sources() {
     let text = "models: {z: {file: z}, a: {file: a}, m: {file: m}}\n\
                 model_list: [{model_name: y, litellm_params: {api_base: 'http://y'}}, {model_name: b, litellm_params: {api_base: 'http://b'}}]\n";
     let variables = [("MODEL_NAME", "own.gguf"), ("HEAVY_MODEL_PATH", "h.gguf"), ("LIGHT_MODEL_PATH", "l.gguf")];
@@ -158,7 +158,7 @@ fn models_stay_in_the_order_in_which_they_are_written() {
 }
 
 #[test]
-fn an_entry_without_an_address_is_the_local_model_of_that_name() {
+fn an_entry_without_api_base_is_the_local_model_of_that_name() {
     let text = "models: {a: {file: a}}\n\
                 model_list:\n\
                 - {model_name: a, litellm_params: {model: a}, weight: 4, priority: 3}\n\
@@ -168,12 +168,12 @@ fn an_entry_without_an_address_is_the_local_model_of_that_name() {
     let a = model(text);
     assert_eq!((local(&a).weight, local(&a).priority), (4.0, 3));
     assert_eq!(a.aliases, ["gpt"]);
-    let asked: Vec<_> = a.remotes.iter().map(|remote| (&*remote.api_base, remote.model.as_deref())).collect();
-    assert_eq!(asked, [("http://h", Some("gpt")), ("http://i", Some("big"))]);
+    let targets: Vec<_> = a.remotes.iter().map(|remote| (&*remote.api_base, remote.model.as_deref())).collect();
+    assert_eq!(targets, [("http://h", Some("gpt")), ("http://i", Some("big"))]);
 }
 
 #[test]
-fn a_model_of_the_file_may_have_remote_backends_alone() {
+fn a_model_of_the_file_may_have_only_remote_backends() {
     let text = "models: {r: {tier: reranker, aliases: [rank]}}\n\
                 model_list: [{model_name: r, litellm_params: {api_base: 'http://h'}, health: /ok}]\n";
     let r = model(text);
@@ -181,12 +181,12 @@ fn a_model_of_the_file_may_have_remote_backends_alone() {
 }
 
 #[test]
-fn nothing_configured_is_an_empty_catalogue() {
+fn an_empty_configuration_gives_an_empty_catalogue() {
     assert_eq!(catalogue("", []), Catalogue::default());
 }
 
 #[test]
-fn soft_changes_leave_workers_alone() {
+fn workers_differ_only_for_changes_that_need_new_workers() {
     let base = "models: {a: {file: a, ctx: 64}}\n";
     for (changed, differ) in [
         ("models: {a: {file: a, ctx: 64, aliases: [b], tier: t, unlisted: true, strategy: round-robin}}\n", false),

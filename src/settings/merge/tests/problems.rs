@@ -1,11 +1,11 @@
 use super::*;
 
 #[test]
-fn every_problem_is_said_with_its_place() {
+fn every_problem_names_its_location() {
     let long = "x".repeat(300);
     for (text, parts) in [
         ("models: {q: {file: a, ctx: lots}}", &["models.q.ctx: expected a number of tokens", "found \"lots\""][..]),
-        ("models: {q: {}}", &["models.q: nobody serves this model", "file: NAME.gguf"]),
+        ("models: {q: {}}", &["models.q: no worker serves this model", "file: NAME.gguf"]),
         ("models: {q: {file: a, command: [x, '{port}']}}", &["models.q: has both file and command"]),
         ("models: {q: {command: [x, y]}}", &["models.q.command: has no {port}", "127.0.0.1"]),
         ("models: {q: {command: ['{port}']}}", &["models.q.command: has no {port}"]),
@@ -14,14 +14,14 @@ fn every_problem_is_said_with_its_place() {
         ("models: {q: {command: 'x {port}', health: ok}}", &["models.q.health: expected a path"]),
         (
             "models: {q: {command: 'x {port}', served_model_name: ''}}",
-            &["models.q.served_model_name: the name of a model has 1 to"],
+            &["models.q.served_model_name: the name of a model must have 1 to"],
         ),
         (
             "models: {q: {file: a, served_model_name: b}}",
-            &["models.q.served_model_name: llama-server is not asked by name", "aliases"],
+            &["models.q.served_model_name: does not apply to llama-server", "aliases"],
         ),
         ("defaults: {served_model_name: a}", &["defaults.served_model_name: belongs to a single model"]),
-        ("models: {q: {file: a, health: /x}}", &["models.q.health: llama-server is always asked at /health"]),
+        ("models: {q: {file: a, health: /x}}", &["models.q.health: llama-server is always probed at /health"]),
         ("models: {q: {file: a, args: [--port, '1']}}", &["models.q.args: expected", "set PORT for the gateway"]),
         ("models: {q: {file: a, args: '--host=x'}}", &["models.q.args: expected", "without --host"]),
         ("models: {q: {file: a, kind: talk}}", &["models.q.kind: expected chat, embedding or rerank"]),
@@ -30,21 +30,21 @@ fn every_problem_is_said_with_its_place() {
         ("models: {q: {file: a, replicas: 65}}", &["models.q.replicas: expected 64 at most"]),
         ("models: {q: {file: a, weight: 0}}", &["models.q.weight: expected a number above 0"]),
         ("models: {q: {file: a, memory: 5G}}", &["models.q.memory: expected a size above 0"]),
-        ("models: {q: {file: a, tier: a/b}}", &["models.q.tier: the name of a tier has no slash"]),
+        ("models: {q: {file: a, tier: a/b}}", &["models.q.tier: the name of a tier must have no slash"]),
         ("models: {q: {file: a, sampling: {stream: true}}}", &["models.q.sampling: \"stream\" has no default"]),
         ("models: {q: {file: a, strip_params: [model]}}", &["models.q.strip_params: \"model\" cannot be removed"]),
-        ("models: {q: {file: a, aliases: [1]}}", &["models.q.aliases: expected a list of texts", "quotes"]),
+        ("models: {q: {file: a, aliases: [1]}}", &["models.q.aliases: expected a list of strings", "quotes"]),
         ("models: {q: {file: a, parallel: 1000000}}", &["models.q: ctx: 16384 tokens for each of 1000000 slots"]),
-        ("models: {' q': {file: a}}", &["models. q: the name of a model has no control characters"]),
+        ("models: {' q': {file: a}}", &["models. q: the name of a model must have no control characters"]),
         ("models: {q: {file: a, aliases: [\"a\\tb\"]}}", &["models.q: alias \"a\\tb\": the name of a model"]),
-        (&format!("models: {{{long}: {{file: a}}}}"), &["the name of a model has 1 to 256 bytes"]),
+        (&format!("models: {{{long}: {{file: a}}}}"), &["the name of a model must have 1 to 256 bytes"]),
         (
             "models: {q: {file: a, aliases: [r]}, r: {file: b}}",
-            &["models.q: the alias \"r\" is a name of models.r too"],
+            &["models.q: the alias \"r\" is also a name of models.r"],
         ),
         (
             "models: {q: {file: a, aliases: [x]}, r: {file: b, aliases: [x]}}",
-            &["models.r: the alias \"x\" is a name of models.q"],
+            &["models.r: the alias \"x\" is also a name of models.q"],
         ),
         ("defaults: {file: a}", &["defaults.file: belongs to a single model"]),
         ("defaults: {ctx: 1}", &["defaults.ctx: expected a number of tokens from 32"]),
@@ -113,14 +113,14 @@ fn every_problem_is_said_with_its_place() {
 }
 
 #[test]
-fn problems_of_settings_files_and_tiers_come_together() {
+fn problems_of_settings_file_and_tiers_are_reported_together() {
     let text = "server: {port: x}\nmodels: {q: {file: a, ctx: x}}\nnonsense: 1\n";
     let problems = resolved(text, [("HEAVY_MODEL_PATH", "h"), ("HEAVY_N_CTX", "x")]).map(drop).unwrap_err();
     assert_eq!(problems.len(), 4, "{problems:?}");
 }
 
 #[test]
-fn a_key_is_never_quoted() {
+fn problems_never_quote_a_key() {
     let text =
         "model_list: [{model_name: a, litellm_params: {api_base: 'http://u:sesame@h', api_key: 'sesame\\u00e4'}}]\n";
     let text = text.replace("'sesame\\u00e4'", "\"sesame\\u00e4\"");

@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn tiers_come_from_the_environment() {
+fn models_of_tiers_are_read_from_environment_variables() {
     let catalogue = catalogue(
         "",
         [
@@ -30,14 +30,14 @@ fn tiers_come_from_the_environment() {
     assert_eq!(engine.extra_args.0, ["--jinja", "-b", "512", "--no-mmap", "--mlock"]);
     let sampling: Vec<String> = light.rewrite.sampling.iter().map(|(name, json)| format!("{name}={json}")).collect();
     assert_eq!(sampling, ["temperature=0.5", "top_p=0.9", "top_k=40", "max_tokens=256", "repeat_penalty=1.1"]);
-    assert_eq!((embedding.tier.as_deref(), embedding.kind), (Some("embedding"), None), "the GGUF decides");
+    assert_eq!((embedding.tier.as_deref(), embedding.kind), (Some("embedding"), None), "the GGUF file decides");
     assert_eq!(local(embedding).start, Start::Named("e.gguf".into()));
     assert_eq!((reranker.id.as_deref(), reranker.kind), (Some("reranker"), Some(ModelKind::Rerank)));
     assert_eq!(reranker.remotes[0].api_base, "http://server1:8000");
 }
 
 #[test]
-fn variables_of_a_tier_without_a_model_are_warned_of() {
+fn variables_of_a_tier_without_effect_cause_warnings() {
     let resolved = resolved(
         "",
         [("HEAVY_N_CTX", "64"), ("HEAVY_BACKEND", "llama_cpp"), ("LIGHT_BACKEND", "http://h"), ("LIGHT_N_CTX", "64")],
@@ -69,5 +69,8 @@ fn bad_variables_of_a_tier_are_problems() {
     }
     let twice = [("LIGHT_MODEL_PATH", "a.gguf"), ("HEAVY_MODEL_PATH", "a.gguf")];
     let problems = resolved("", twice).map(drop).unwrap_err();
-    assert!(problems[0].starts_with("HEAVY_MODEL_PATH: the id \"a\" is that of LIGHT_MODEL_PATH too"), "{problems:?}");
+    assert!(
+        problems[0].starts_with("HEAVY_MODEL_PATH: the id \"a\" is also the id of LIGHT_MODEL_PATH"),
+        "{problems:?}"
+    );
 }
