@@ -280,8 +280,8 @@ async fn a_wait_in_two_parts_is_counted_once() {
 fn queue_with_suspect(timeout: Option<Duration>) -> (Queue, StubWorker, Arc<Model>, Lease) {
     let (queue, _) = queue(2, None, timeout);
     let (worker, model) = StubWorker::ready(([127, 0, 0, 1], 1));
-    model.record_death_by(ONE);
-    model.record_death_by(OTHER);
+    model.record_crash_by(ONE);
+    model.record_crash_by(OTHER);
     let lease = model.lease(&lease_request(RequestClass::Inference(Some(ONE)))).unwrap();
     (queue, worker, model, lease)
 }

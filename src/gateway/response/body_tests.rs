@@ -261,9 +261,9 @@ async fn an_answer_to_its_end_clears_what_was_asked_and_nothing_less_does() {
         (CHAT, 400, "{}", BodyEnd::Ends, false),
     ] {
         let mut stage = TestGateway::new();
-        stage.model.record_death_by(FINGERPRINT);
+        stage.model.record_crash_by(FINGERPRINT);
         relay(&mut stage, path, status, text, how).await;
-        stage.model.record_death_by(FINGERPRINT);
+        stage.model.record_crash_by(FINGERPRINT);
         assert_eq!(stage.model.is_blocked(FINGERPRINT), !cleared, "{path} {status} {text} {how:?}");
     }
 }

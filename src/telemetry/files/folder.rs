@@ -101,7 +101,10 @@ impl LogFolder {
         }
         // An older file that is opened again must not hide one that was created after it.
         let named = named.trim();
-        if names::timestamp_of(named) > names::timestamp_of(name) && names::is_plain(named) && self.dir.join(named).exists() {
+        if names::timestamp_of(named) > names::timestamp_of(name)
+            && names::is_plain(named)
+            && self.dir.join(named).exists()
+        {
             return;
         }
         // Written to a temporary file and renamed, so that a reader always finds a whole name.
