@@ -238,7 +238,7 @@ async fn shut_down(running: Running, reason: Option<String>, stop: &mut StopSign
     gateway.abort_in_flight();
     let _ = pause_clock::timeout(CONNECTION_GRACE, gateway.drain()).await;
     if let Some(jobs) = jobs {
-        jobs.cut().await;
+        jobs.finish().await;
         jobs.end().await;
     }
     context.stop_gateway.cancel();
