@@ -24,6 +24,11 @@ pub(super) struct Listeners {
 }
 
 impl Listeners {
+    /// Binds both ports, or one if they are the same.
+    /// ///
+    /// /// # Errors
+    /// ///
+    /// /// Returns an error that names the port and the address if one cannot be bound.
     pub(super) fn bind(settings: &Settings) -> io::Result<Self> {
         let gateway = listener(settings, settings.listen.port, "gateway")?;
         let is_shared = settings.listen.port == settings.listen.port_health && settings.listen.port != 0;
@@ -83,6 +88,7 @@ pub(super) fn serve_health_on_its_own_thread(
     gateway: Arc<Gateway>,
     stop: CancellationToken,
 ) -> io::Result<std::thread::JoinHandle<()>> {
+    // A Tokio listener belongs to the runtime that registered it.
     let listener = listener.into_std()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name("health-port".to_owned()).spawn(move || {

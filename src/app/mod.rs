@@ -129,6 +129,7 @@ fn start_models(
     let RunContext { settings, ready, platform, tasks, stop_rest, .. } = context;
     let metrics = &accounts.accounting.metrics;
     let spawner = Spawner::start(Handle::current(), ready.descriptors.found)?;
+    // From the start: as process 1 of a container this process inherits orphans before any worker runs.
     tasks.spawn(worker::reap_orphans(spawner.clone(), stop_rest.clone()));
     let worker_logs = LogFolder::open(log_folder::service_log_dir(&settings.logs), settings.logs.log_keep.get());
     let worker_context = WorkerContext::new(spawner, Arc::clone(metrics), settings.routing.max_wait_before_drain.0);
@@ -236,11 +237,14 @@ async fn shut_down(running: Running, reason: Option<String>, stop: &mut StopSign
         _ = stop.recv() => warn!("second stop signal: requests in flight are cut"),
     }
     gateway.abort_in_flight();
+    // Aborted responses still have to send their last event.
     let _ = pause_clock::timeout(CONNECTION_GRACE, gateway.drain()).await;
     if let Some(jobs) = jobs {
         jobs.finish().await;
         jobs.end().await;
     }
+    // Only now: until here the open port refuses new requests with 503, which a client understands better than a
+    // refused connection.
     context.stop_gateway.cancel();
     let _ = listening.await;
     models.reconciler.stop_all().await;
@@ -250,6 +254,7 @@ async fn shut_down(running: Running, reason: Option<String>, stop: &mut StopSign
         warn!("some tasks did not end in time");
     }
     if let Some(thread) = health_thread {
+        // `join` blocks.
         let _ = tokio::task::spawn_blocking(move || thread.join()).await;
     }
     if let Some(path) = &settings.listen.port_file {

@@ -84,7 +84,7 @@ struct ServedModel {
     stop: CancellationToken,
 }
 
-/// What a reload has changed: numbers of models.
+/// The changes of a reload, in numbers of models.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct ReloadDifference {
     /// Unchanged.
@@ -209,6 +209,7 @@ impl ModelReconciler {
                 members.push(Arc::new(Member::local(handle, kind, number, local.slots, rank_of(local))));
             }
         }
+        // Remote workers continue the numbering of the local ones.
         for (number, remote) in number.zip(&checked.settings.remotes) {
             let plan = RemotePlan {
                 model: checked.id.clone(),
@@ -256,6 +257,7 @@ impl ModelReconciler {
             program,
             engine: local.engine.clone(),
             environment,
+            // The first worker of the only model logs into the service's own folder.
             logs: if is_alone && number == 0 {
                 self.logs.clone()
             } else {
@@ -331,6 +333,7 @@ fn info_of(model: &CheckedModel) -> ModelInfo {
         tier: settings.tier.clone(),
         unlisted: settings.unlisted,
         size_bytes: file.map(|file| file.model.size_bytes),
+        // A context that is configured larger than the model was trained for is not usable.
         context_length: configured.map(|configured| trained.map_or(configured, |trained| trained.min(configured))),
         quantization: metadata.map(|metadata| metadata.quantization.clone()),
         architecture: metadata.map(|metadata| metadata.architecture.clone()),

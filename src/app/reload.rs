@@ -123,6 +123,7 @@ impl Reloader {
             if found == seen || found.is_none() {
                 continue;
             }
+            // Set even if the reload fails: it is repeated only when the file changes again, not every two seconds.
             seen = found;
             if let Err(problem) = self.reload().await {
                 error!("the configuration file has changed, but is not taken, all stays as it was: {problem}");

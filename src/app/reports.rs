@@ -1,4 +1,4 @@
-//! What the service logs about itself while it runs: that it is ready, and how many log lines were lost.
+//! Reports of the running service in its own log: that it is ready, and how many log lines were lost.
 
 use crate::fleet::Fleet;
 use crate::gateway::Accounting;

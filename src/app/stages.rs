@@ -1,4 +1,4 @@
-//! What each stage of the startup passes to the later stages and to the shutdown.
+//! The values that each stage of the startup passes to the later stages and to the shutdown.
 
 use super::model_reconciler::ModelReconciler;
 use super::reload::Reloader;

@@ -26,6 +26,8 @@ pub(super) fn run(arguments: ServeArgs, environment: Environment) -> ExitCode {
         Err(error) => return fatal(&format!("no runtime: {error}")),
     };
     let signals = {
+        // Handlers can only be installed inside a runtime. Before the configuration is read, so that an early signal is
+        // not lost.
         let _inside = runtime.enter();
         app::Signals::listen()
     };

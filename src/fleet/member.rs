@@ -17,7 +17,7 @@ use tokio::time::Instant as QuotaInstant;
 /// A worker among those of its model.
 pub struct Member {
     handle: WorkerHandle,
-    /// Who runs the worker.
+    /// The operator of the worker.
     pub kind: WorkerKind,
     /// The number among the workers of the model.
     pub number: u32,
@@ -140,6 +140,7 @@ impl Member {
     pub(super) fn take_slot(self: &Arc<Self>, now: ActiveInstant, freed: &Arc<Notify>) -> Option<MemberSlot> {
         let slots = self.slots(now);
         let more = |in_use: usize| (in_use < slots).then_some(in_use + 1);
+        // One atomic step: two requests must not both take the last slot.
         self.slots_in_use.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
         Some(MemberSlot { member: Arc::clone(self), freed: Arc::clone(freed) })
     }
@@ -149,6 +150,7 @@ impl Member {
     pub(super) fn take_pass(&self, now: ActiveInstant) -> Option<Option<Pass>> {
         let Some(status) = &self.remote_status else { return Some(None) };
         let (pass, is_spent) = {
+            // One lock for both, so that a request is never counted by one and refused by the other.
             let (breaker, quota) = &mut *status.lock();
             let quota_now = QuotaInstant::now();
             if !breaker.is_open_for_requests(now) || !quota.take(quota_now) {
@@ -259,6 +261,7 @@ impl Drop for MemberSlot {
     fn drop(&mut self) {
         let before = self.member.slots_in_use.fetch_sub(1, Ordering::SeqCst);
         debug_assert!(before > 0, "a slot was given back twice");
+        // After the decrement, so that a woken request finds the slot free.
         self.freed.notify_waiters();
     }
 }

@@ -144,6 +144,7 @@ impl Fleet {
         self.models_known.wait().await;
         let serves = |member: &Arc<Member>| member.handle().has_been_ready() || member.handle().state().is_asleep;
         loop {
+            // Created before the state is checked, so that no change in between is missed.
             let changes = self.changed();
             let snapshot = self.snapshot();
             // Without any worker there is nothing to wait for.
@@ -171,6 +172,7 @@ impl Fleet {
 
     /// Waits for the next change of a worker or of the set of models after this call.
     pub fn changed(&self) -> impl Future<Output = ()> {
+        // Created before the snapshot is read, so that no replacement in between is missed.
         let replaced = self.replaced.notified();
         let mut changes = WorkerChanges::of(self.snapshot().members());
         async move {
@@ -188,6 +190,7 @@ impl Fleet {
     /// how the last one was lost.
     pub async fn lost(&self) -> WorkerLoss {
         loop {
+            // Created before the snapshot is read, so that no replacement in between is missed.
             let mut replaced = pin!(self.replaced.notified());
             let snapshot = self.snapshot();
             let mut changes = WorkerChanges::of(snapshot.members());

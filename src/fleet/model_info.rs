@@ -1,4 +1,4 @@
-//! What a model is and how its requests are treated, as configured. A reload can change both without a restart of the
+//! The description and the routing policy of a model, as configured. A reload can change both without a restart of the
 //! workers.
 
 use crate::models::ModelKind;
@@ -12,7 +12,7 @@ pub struct ModelInfo {
     pub id: String,
     /// Other names for the model.
     pub aliases: Vec<String>,
-    /// What the model is for.
+    /// The kind of requests that the model serves.
     pub kind: ModelKind,
     /// The tier that the model belongs to.
     pub tier: Option<String>,

@@ -62,6 +62,7 @@ impl WorkerChanges {
 impl WatchedMember {
     async fn changed(&mut self) -> bool {
         let Some(remote_changes) = &mut self.remote_changes else { return self.handle.changed().await };
+        // The end of a cooldown and the refill of a quota are no events: they are waited for by time.
         let available_in = self.member.available_in();
         let available = async {
             match available_in {

@@ -31,7 +31,7 @@ struct Failure {
     at: Timestamp,
 }
 
-/// Who runs a worker.
+/// The operator of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WorkerKind {
@@ -48,7 +48,7 @@ pub enum WorkerKind {
 pub(super) struct WorkerFacts {
     /// The number of the worker among those of its model.
     pub worker: u32,
-    /// Who runs it.
+    /// The operator of the worker.
     pub kind: WorkerKind,
     /// The state, in one word.
     pub state: &'static str,
@@ -63,7 +63,7 @@ pub(super) struct WorkerFacts {
 pub struct WorkerStats {
     /// The number of the worker among those of its model.
     pub worker: u32,
-    /// Who runs it.
+    /// The operator of the worker.
     pub kind: WorkerKind,
     /// The state, in one word.
     pub state: &'static str,
@@ -105,6 +105,7 @@ impl WorkerCounters {
             let next =
                 if average == 0 { newest } else { average as f64 + NEWEST_FIRST_BYTE * (newest - average as f64) };
             debug_assert!(next.is_finite() && next >= 0.0, "the average of times is a time: {next}");
+            // 0 is reserved for "no measurement yet".
             Some((next as u64).max(1))
         });
     }

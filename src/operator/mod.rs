@@ -53,6 +53,7 @@ impl OperatorApi {
     /// Answers `/ping` on the health port: 200 if requests are served, even if a sleeping model must be woken first;
     /// 204 while the models are loading or degraded; 503 otherwise.
     pub fn probe(&self) -> Response<Bytes> {
+        // Relaxed is enough: the flag guards no other data.
         if self.stopping.load(Ordering::Relaxed) {
             return empty_response(StatusCode::SERVICE_UNAVAILABLE);
         }
@@ -140,6 +141,7 @@ impl OperatorApi {
 fn requested_format(parts: &Parts) -> Option<TextFormat> {
     let accept = parts.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let by_query = parts.uri.query().is_some_and(|query| query.split('&').any(|pair| pair == "format=prometheus"));
+    // Checked first: Prometheus names both formats in `Accept` and prefers this one.
     if accept.contains("application/openmetrics-text") {
         Some(TextFormat::OpenMetrics)
     } else if accept.contains("text/plain") || by_query {

@@ -47,6 +47,7 @@ impl Refusal {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         if row.status == StatusCode::UNAUTHORIZED {
+            // RFC 9110, section 15.5.2: a 401 must carry a challenge.
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         if let Some(wait) = self.retry_after() {

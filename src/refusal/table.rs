@@ -120,9 +120,9 @@ refusals! {
     WrongKind {
         /// The id of the model.
         model: String,
-        /// What the model is for.
+        /// The kind of requests that the model serves.
         is: &'static str,
-        /// What the route is for.
+        /// The kind of model that the route needs.
         needs: &'static str,
     } => BAD_REQUEST, INVALID, "wrong_model_kind", keep;
     /// There is no such route, or it does not allow the method.

@@ -25,6 +25,7 @@ pub(super) async fn poll(api: Arc<PlatformApi>, in_flight: Arc<InFlightJobs>) {
         let pause = match response {
             Ok(text) => {
                 failures.reset();
+                // The next poll follows at once after a list with jobs: there may be more.
                 let ids = text.as_deref().map(job_ids).unwrap_or_default();
                 for id in &ids {
                     if in_flight.stop(id) {

@@ -53,6 +53,7 @@ impl FailureStreak {
     /// Records a failure and returns the pause before the next request.
     pub(super) fn record(&mut self, error: PollError) -> Duration {
         let pause = match error {
+            // A fixed pause: the platform works and only limits the rate.
             PollError::TooMany => RATE_LIMITED_PAUSE,
             PollError::Failed(_) => {
                 self.backoff_failures = self.backoff_failures.saturating_add(1);

@@ -92,6 +92,7 @@ impl Drop for ArrivingJob {
 
 impl Drop for InFlightJob {
     fn drop(&mut self) {
+        // Removed before the notification, so that a woken poller sees the free capacity.
         self.in_flight.lock().remove(&self.id);
         self.in_flight.changed.notify_waiters();
     }

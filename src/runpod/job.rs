@@ -157,6 +157,7 @@ fn checked_route(route: String) -> Result<String, String> {
     let path = route.split('?').next().unwrap_or_default();
     let is_plain = route.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'#' | b'\\'));
     let lower = path.to_ascii_lowercase();
+    // Percent-encoded dots and slashes count too: a later parser might decode them.
     let goes_up = lower.replace("%2e", ".").split(['/']).any(|segment| segment == ".." || segment == ".");
     let is_ours = route.starts_with('/') && !route.starts_with("//") && is_plain && !goes_up && !lower.contains("%2f");
     let is_uri = route.parse::<http::uri::PathAndQuery>().is_ok();

@@ -83,6 +83,7 @@ impl JobPoller {
     /// Waits until the gateway could serve more jobs at once. Returns the number of jobs to poll for.
     async fn free_capacity(&self) -> usize {
         loop {
+            // Created before the capacity is read, so that no change in between is missed.
             let (job_change, queue_change, fleet_change) =
                 (self.in_flight.changed(), self.gateway.changed(), self.fleet.changed());
             let in_flight = self.in_flight.count();

@@ -116,6 +116,7 @@ impl JobRunner {
             let is_posting = posting.is_some();
             tokio::select! {
                 is_wanted_still = ended(&mut posting), if is_posting => (posting, is_wanted) = (None, is_wanted_still),
+                // Backpressure: nothing more is read while the posts are behind.
                 frame = response.frame(), if !is_over && coalescer.has_room() => match frame {
                     Some(Ok(frame)) => if let Some(chunk) = frame.data_ref() {
                         coalescer.push(chunk);

@@ -35,6 +35,7 @@ pub(super) fn start(
 /// Pings for ever. Uses the kernel's clock, because the platform does not stop while this process is paused.
 async fn keep_pinging(api: &PlatformApi, in_flight: &InFlightJobs, period: Duration) {
     let mut ticks = interval(period);
+    // After a pause one ping is enough; there must be no burst to catch up.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut failures = FailureStreak::new("pings to RunPod fail", "pings to RunPod succeed again");
     loop {

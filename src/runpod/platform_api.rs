@@ -68,6 +68,10 @@ impl PlatformApi {
     }
 
     /// Polls for the list of cancelled jobs. Returns `None` if the URL for this is unknown.
+    ///
+    /// # Errors
+    ///
+    /// The inner result is an error if the poll failed.
     pub(super) async fn poll_cancellations(&self) -> Option<Result<Option<Bytes>, PollError>> {
         let address = self.addresses.cancellations()?;
         Some(match self.long_poll(&address, CANCELLATIONS_SIZE).await {
@@ -175,6 +179,7 @@ impl PlatformApi {
             let problem = match request.await {
                 Ok(reply) if reply.status.is_success() => return Ok(()),
                 Ok(Reply { status, .. }) => {
+                    // 5xx, 429 and 408 may pass; a retry cannot help against any other status.
                     let may_pass = status.is_server_error()
                         || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT);
                     let problem = format!("RunPod answers {status}");

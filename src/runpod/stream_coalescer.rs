@@ -44,6 +44,7 @@ impl StreamCoalescer {
 
     /// Whether it is posted at once, without waiting for more events.
     pub(super) fn is_urgent(&self) -> bool {
+        // The first event is sent at once, for a short time to first token.
         !self.has_begun || self.is_over || self.buffer.len() >= CHUNK_TARGET_SIZE
     }
 

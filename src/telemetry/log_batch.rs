@@ -74,6 +74,7 @@ impl LogBatch {
             self.dropped.fetch_add(memchr_iter(b'\n', lines.as_bytes()).count() as u64, Ordering::Relaxed);
         }
         lines.clear();
+        // A burst must not keep its memory for ever.
         lines.shrink_to(LOG_BATCH_SIZE * 2);
     }
 

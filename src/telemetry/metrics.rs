@@ -180,6 +180,7 @@ impl Metrics {
         let mut out = String::new();
         // Writing to a string cannot fail.
         let _ = text::encode_registry(&mut out, &self.registry);
+        // Computed at each scrape, so it is not in the registry.
         let _ = writeln!(
             out,
             "# HELP gateway_uptime_seconds Time since the start, in seconds.\n\

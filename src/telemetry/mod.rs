@@ -1,5 +1,5 @@
-//! What the gateway reports about itself: [`metrics`], the [`access`] log, its own [`log`], log [`files`], and warnings
-//! that are throttled ([`throttled_warning`]).
+//! Logs and metrics of the gateway: [`metrics`], the [`access`] log, its own [`log`], log [`files`], and warnings that
+//! are throttled ([`throttled_warning`]).
 //!
 //! - `access.rs`: the access log, one line per request
 //! - `bounds.rs`: waits, queues and buffers whose size no user needs to choose

@@ -77,6 +77,7 @@ impl KeySeries {
     pub fn count(&self, requests: &Family<KeyLabels, Counter>, status: u16) {
         let class = usize::from(status / 100);
         let class = if class < CLASSES.len() { class } else { 0 };
+        // Created on first use, so that a scrape shows only classes that occurred.
         let counter = self.classes[class].get_or_init(|| {
             let labels = KeyLabels { key: self.label.as_str().to_owned(), status_class: CLASSES[class] };
             requests.get_or_create_owned(&labels)

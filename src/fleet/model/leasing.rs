@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::futures::Notified;
 
-/// What a request needs from a model.
+/// The needs of a request: its class, its prompt, and the workers to avoid.
 #[derive(Debug, Clone, Copy)]
 pub struct LeaseRequest<'a> {
     /// The class of the request.
@@ -22,7 +22,7 @@ pub struct LeaseRequest<'a> {
     pub avoid: &'a [u32],
 }
 
-/// What the choice of a worker depends on besides the request.
+/// Properties of a request that the choice of a worker depends on.
 #[derive(Debug, Clone, Copy)]
 struct ChoiceContext {
     /// Whether the request takes a slot of the worker.
@@ -122,6 +122,8 @@ impl Model {
             NotAccepted::Closed => unavailable_reason(member, now),
             NotAccepted::Suspected => Unavailable::Suspected,
         })?;
+        // Last: slot and in-flight guard are undone when they are dropped, but a request that was taken from the quota
+        // is not.
         let pass = member.take_pass(now).ok_or_else(|| unavailable_reason(member, now))?;
         Ok(Lease::new(in_flight, member, slot, pass))
     }
@@ -138,6 +140,7 @@ impl Model {
         now: ActiveInstant,
     ) -> Option<usize> {
         let ChoiceContext { takes_slot, may_retry } = context;
+        // The common case of one worker needs no strategy.
         if let ([_], false) = (open, takes_slot) {
             return Some(0);
         }

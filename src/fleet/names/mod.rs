@@ -42,7 +42,7 @@ pub struct NameEntry<'a> {
     pub aliases: &'a [String],
     /// `light`, `embedding` or any other word.
     pub tier: Option<&'a str>,
-    /// What the model is for.
+    /// The kind of requests that the model serves.
     pub kind: ModelKind,
 }
 

@@ -85,6 +85,7 @@ impl LogFolder {
     /// /// Returns an error if the folder or the file cannot be created.
     pub(super) fn append(&self, name: &str) -> io::Result<File> {
         self.create_dir()?;
+        // Append mode, because several instances may write to the same file.
         OpenOptions::new().append(true).create(true).mode(FILE_MODE).open(self.dir.join(name))
     }
 

@@ -113,6 +113,7 @@ impl Line {
     }
 
     fn finish(&mut self, writer: &mut impl Write, tail: &mut LogTail, observe: &mut impl FnMut(&[u8]) -> bool) {
+        // Line ends may be CRLF.
         if self.bytes.last() == Some(&b'\r') {
             self.bytes.pop();
         }
