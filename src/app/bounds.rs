@@ -1,12 +1,13 @@
-//! Bounds of the composition: waits and lengths that no user needs to choose.
+//! Bounds of the composition root: waits and lengths that no user needs to choose.
 
 use std::time::Duration;
 
-/// Time between two looks at whether the configuration file has changed.
+/// Interval between two checks whether the configuration file has changed.
 pub(super) const CONFIG_LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Looks in a row that do not find the configuration file before it is said to be gone.
+/// Consecutive checks that do not find the configuration file before its absence is logged.
 pub(super) const CONFIG_GONE_LOOKS: u32 = 2;
 
-/// Longest name that a folder of logs gets from a model's id, in bytes.
+/// Longest folder name that is derived from a model's id, in bytes. The number of a worker may be appended to it, and
+/// file systems allow 255 bytes.
 pub(super) const LOG_FOLDER_NAME: usize = 200;

@@ -1,6 +1,6 @@
-//! The end: what the service waits for once it runs, and why it stops.
+//! The main wait: loads the models, handles signals, and returns why the service stops.
 //!
-//! The order of the stop itself is in `mod.rs`.
+//! The order of the shutdown itself is in `mod.rs`.
 
 use super::reload::Reloader;
 use super::signals::Signals;
@@ -13,84 +13,88 @@ use std::sync::Arc;
 use std::time::Duration;
 use tracing::{error, info};
 
-/// How the service ended.
+/// How a run of the service ended.
 #[derive(Debug)]
-pub enum Outcome {
-    /// It was asked to.
+pub enum RunOutcome {
+    /// A signal or `SHUTDOWN_TIMEOUT` stopped it.
     Stopped,
     /// No worker could be kept running.
     BackendFailed,
-    /// Something in here failed that must not.
+    /// An internal invariant was broken.
     Broken,
-    /// The models cannot be served as they are configured.
+    /// The models cannot be served as configured.
     Misconfigured(Vec<SettingProblem>),
 }
 
-/// Why the service stops.
-pub(super) struct Ending {
-    pub(super) outcome: Outcome,
-    /// What makes it impossible to serve anything, if something does.
+/// The outcome of the run and the reason that is reported to the platform.
+pub(super) struct StopCause {
+    pub(super) outcome: RunOutcome,
+    /// Why no request can be served any more; `None` after a regular stop.
     pub(super) reason: Option<String>,
 }
 
-impl Ending {
-    fn because(outcome: Outcome, reason: impl Into<String>) -> Self {
+impl StopCause {
+    fn new(outcome: RunOutcome, reason: impl Into<String>) -> Self {
         Self { outcome, reason: Some(reason.into()) }
     }
 }
 
-/// Has the models served, and waits for a signal to stop, for nobody to use the service any more, or for all workers to be
-/// given up; reloads on the way. `least_quiet` is `SHUTDOWN_TIMEOUT`, or none where the service runs without requests.
-pub(super) async fn wait_for_end(
+/// Loads the models, then waits for a stop signal, for `idle_limit` without a request, or for the loss of all workers.
+/// Reloads on SIGHUP.
+///
+/// `idle_limit` is `SHUTDOWN_TIMEOUT`, or `None` if the service runs on without requests.
+pub(super) async fn wait_for_stop(
     signals: &mut Signals,
     fleet: &Fleet,
-    reload: &Arc<Reloader>,
+    reloader: &Arc<Reloader>,
     gateway: &Gateway,
-    least_quiet: Option<Duration>,
-) -> Ending {
+    idle_limit: Option<Duration>,
+) -> StopCause {
     let lost = fleet.lost();
-    let stocking = Arc::clone(reload).stock();
-    let unused = async {
-        match least_quiet {
-            Some(least) => gateway.idle_for(least).await,
+    let loading = Arc::clone(reloader).load_models();
+    let idle = async {
+        match idle_limit {
+            Some(limit) => gateway.idle_for(limit).await,
             None => std::future::pending().await,
         }
     };
-    tokio::pin!(lost, stocking, unused);
-    let mut is_stocked = false;
+    tokio::pin!(lost, loading, idle);
+    let mut is_loaded = false;
     loop {
         tokio::select! {
-            stocked = &mut stocking, if !is_stocked => match stocked {
-                Ok(()) => is_stocked = true,
+            loaded = &mut loading, if !is_loaded => match loaded {
+                Ok(()) => is_loaded = true,
                 Err(Unservable { broken: Some(file), .. }) => {
                     error!(file = file.name, "fatal: {}", file.sentence);
-                    return Ending::because(Outcome::BackendFailed, file.sentence);
+                    return StopCause::new(RunOutcome::BackendFailed, file.sentence);
                 }
                 Err(Unservable { problems, .. }) => {
-                    return Ending::because(Outcome::Misconfigured(problems), "its configuration is not usable");
+                    return StopCause::new(RunOutcome::Misconfigured(problems), "its configuration is not usable");
                 }
             },
             signal = signals.stop.recv() => {
                 info!("{signal} received, stopping");
-                return Ending { outcome: Outcome::Stopped, reason: None };
+                return StopCause { outcome: RunOutcome::Stopped, reason: None };
             }
-            () = &mut unused => {
+            () = &mut idle => {
                 info!("no request for SHUTDOWN_TIMEOUT, stopping");
-                return Ending { outcome: Outcome::Stopped, reason: None };
+                return StopCause { outcome: RunOutcome::Stopped, reason: None };
             }
             loss = &mut lost => {
                 let WorkerLoss::GivenUp(exit) = loss else {
                     error!("fatal: a worker is no longer watched; this is a defect, please report it");
-                    return Ending::because(Outcome::Broken, "a worker is no longer watched");
+                    return StopCause::new(RunOutcome::Broken, "a worker is no longer watched");
                 };
                 let (program, model, hint) =
                     exit.map_or_else(Default::default, |exit| (exit.program, exit.model, exit.hint));
                 let hint = hint.unwrap_or_else(|| "no cause found in its log".to_owned());
                 error!(model, "fatal: {program} could not be kept running: {hint}");
-                return Ending::because(Outcome::BackendFailed, hint);
+                return StopCause::new(RunOutcome::BackendFailed, hint);
             }
-            _ = signals.hangup.recv(), if is_stocked => {
-                if let Err(problem) = reload.run().await {
+            // Not while the models are loading: `loading` holds the reloader's lock and is not polled in this branch,
+            // so a reload would wait for ever.
+            _ = signals.hangup.recv(), if is_loaded => {
+                if let Err(problem) = reloader.reload().await {
                     error!("SIGHUP received, but all stays as it was: {problem}");
                 }
             }

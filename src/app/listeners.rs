@@ -1,6 +1,6 @@
-//! The doors: the listeners of gateway and health port, and how they are found from outside.
+//! The listeners of the gateway port and the health port, and their public addresses.
 //!
-//! Owns where they listen and that the health port answers whatever the gateway has to do. What is answered is the
+//! Owns the addresses that are listened on and the separate thread of the health port. How requests are answered is the
 //! gateway's business.
 
 use crate::gateway::{Gateway, RefusalWriter, listen};
@@ -16,22 +16,28 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-/// The listeners.
+/// The bound listeners of the service.
 pub(super) struct Listeners {
     pub(super) gateway: TcpListener,
-    /// None where the gateway's answers for both.
+    /// `None` if both ports are the same; then the gateway's listener serves both.
     pub(super) health: Option<TcpListener>,
 }
 
 impl Listeners {
+    /// Binds both ports, or one if they are the same.
+    /// ///
+    /// /// # Errors
+    /// ///
+    /// /// Returns an error that names the port and the address if one cannot be bound.
     pub(super) fn bind(settings: &Settings) -> io::Result<Self> {
         let gateway = listener(settings, settings.listen.port, "gateway")?;
-        let is_one = settings.listen.port == settings.listen.port_health && settings.listen.port != 0;
-        let health = if is_one { None } else { Some(listener(settings, settings.listen.port_health, "health port")?) };
+        let is_shared = settings.listen.port == settings.listen.port_health && settings.listen.port != 0;
+        let health =
+            if is_shared { None } else { Some(listener(settings, settings.listen.port_health, "health port")?) };
         Ok(Self { gateway, health })
     }
 
-    /// Says where clients elsewhere reach the ports, if the platform maps them.
+    /// Logs the public addresses of the ports, if the platform maps them.
     pub(super) fn log_public_addresses(&self, inputs: &Inputs) {
         let public = |listener: &TcpListener| {
             let port = listener.local_addr().ok()?.port();
@@ -58,51 +64,60 @@ fn listener(settings: &Settings, port: u16, name: &str) -> io::Result<TcpListene
 /// Serves the gateway's port until `stop` is cancelled and its connections have ended.
 pub(super) async fn serve_gateway(
     listener: TcpListener,
-    terms: listen::ListenerLimits,
+    limits: listen::ListenerLimits,
     gateway: Arc<Gateway>,
     stop: CancellationToken,
 ) {
-    let at_the_door = Arc::clone(&gateway);
-    let refuse: RefusalWriter = Arc::new(move |raw_head, refusal| at_the_door.refuse_head(raw_head, refusal));
+    let refuser = Arc::clone(&gateway);
+    let refuse: RefusalWriter = Arc::new(move |raw_head, refusal| refuser.refuse_head(raw_head, refusal));
     let service = move |request: Request<Incoming>, client: IpAddr| {
         let gateway = Arc::clone(&gateway);
         async move { gateway.serve(request, client).await }
     };
-    listen::serve(listener, terms, service, refuse, stop).await;
+    listen::serve(listener, limits, service, refuse, stop).await;
 }
 
-/// The health port has a thread and a runtime of its own, so that it answers while the gateway is saturated.
+/// Serves the health port on its own thread and runtime, so that it answers while the gateway's runtime is saturated.
+///
+/// # Errors
+///
+/// Returns an error if the listener cannot be converted, or if the runtime or the thread cannot be created.
 pub(super) fn serve_health_on_its_own_thread(
     listener: TcpListener,
-    terms: listen::ListenerLimits,
+    limits: listen::ListenerLimits,
     gateway: Arc<Gateway>,
     stop: CancellationToken,
 ) -> io::Result<std::thread::JoinHandle<()>> {
+    // A Tokio listener belongs to the runtime that registered it.
     let listener = listener.into_std()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name("health-port".to_owned()).spawn(move || {
         runtime.block_on(async move {
-            let at_the_door = Arc::clone(&gateway);
+            let refuser = Arc::clone(&gateway);
             let refuse: RefusalWriter =
-                Arc::new(move |raw_head, refusal| at_the_door.refuse_health_head(raw_head, refusal));
+                Arc::new(move |raw_head, refusal| refuser.refuse_health_head(raw_head, refusal));
             let service = move |request: Request<Incoming>, client: IpAddr| {
                 let gateway = Arc::clone(&gateway);
                 async move { gateway.serve_health(request, client).await }
             };
             match TcpListener::from_std(listener) {
-                Ok(listener) => listen::serve(listener, terms, service, refuse, stop).await,
+                Ok(listener) => listen::serve(listener, limits, service, refuse, stop).await,
                 Err(error) => error!(%error, "the health port cannot be served"),
             }
         });
     })
 }
 
-/// Tells whoever waits for the file which port the gateway has.
+/// Writes the gateway's port to `path` (`PORT_FILE`).
+///
+/// # Errors
+///
+/// Returns an error, prefixed with the setting and the path, if the file cannot be written or renamed.
 pub(super) fn write_port_file(path: &Path, port: u16) -> io::Result<()> {
-    // By rename, so that whoever waits for the file never reads half of it.
-    let named = |error: io::Error| io::Error::new(error.kind(), format!("PORT_FILE {}: {error}", path.display()));
+    // Written to a temporary file and renamed, so that a reader never sees half of the number.
+    let with_path = |error: io::Error| io::Error::new(error.kind(), format!("PORT_FILE {}: {error}", path.display()));
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
-    std::fs::write(&temporary, format!("{port}\n")).map_err(named)?;
-    std::fs::rename(&temporary, path).map_err(named)
+    std::fs::write(&temporary, format!("{port}\n")).map_err(with_path)?;
+    std::fs::rename(&temporary, path).map_err(with_path)
 }

@@ -1,19 +1,20 @@
-//! The composition root: the only module that knows both journeys, and the order of start and of stop.
+//! The composition root: creates all parts of the service, and owns the order of startup and shutdown.
 //!
-//! Start: sockets, health port, gateway, and then the models: their files are read and loaded when the ports are open, so
-//! that a platform's probe is always answered. Stop: refuse new requests, let those in flight finish, close the gateway's
-//! port, stop llama-server, close the health port. With one port for both, nothing listens while llama-server is stopped.
+//! Startup: sockets, health port, gateway, then the models. Their files are read and loaded after the ports are open,
+//! so that a platform's probe is always answered. Shutdown: refuse new requests, let those in flight finish, close the
+//! gateway's port, stop llama-server, close the health port. If both ports are the same, nothing listens while
+//! llama-server is stopped.
 //!
 //! - `bounds.rs`: waits and lengths that no user needs to choose
-//! - `listeners.rs`: the listeners of gateway and health port, and how they are found
-//! - `ending.rs`: what the service waits for once it runs, and why it stops
-//! - `log_folder.rs`: the names of the folders of workers' logs
-//! - `operator_api.rs`: the operator's routes, connected with what they report on
-//! - `reload.rs`: configuration and keys read again, all of it or nothing
+//! - `ending.rs`: the main wait, and why the service stops
+//! - `listeners.rs`: the listeners of the gateway port and the health port
+//! - `log_folder.rs`: the names of the log folders of workers
+//! - `model_reconciler.rs`: the models that are served now, and what a reload changes about them
+//! - `operator_api.rs`: connects the operator's routes with the parts that they report on
+//! - `reload.rs`: reads configuration and keys again, all or nothing
 //! - `reports.rs`: what the service logs about itself while it runs
-//! - `model_reconciler.rs`: the models that are served at present, and what a reload changes about them
 //! - `signals.rs`: the signals that the service handles
-//! - `stages.rs`: what each stage of the start hands to the next
+//! - `stages.rs`: what each stage of the startup passes to the next
 
 mod bounds;
 mod ending;
@@ -26,7 +27,7 @@ mod reports;
 mod signals;
 mod stages;
 
-pub use ending::Outcome;
+pub use ending::RunOutcome;
 pub use signals::{Signals, StopSignals};
 pub use stages::Startup;
 
@@ -43,12 +44,12 @@ use crate::telemetry::files::LogFolder;
 use crate::telemetry::log::LogGuard;
 use crate::telemetry::metrics::Metrics;
 use crate::worker::{self, Spawner, WorkerContext};
-use ending::{Ending, wait_for_end};
+use ending::{StopCause, wait_for_stop};
 use listeners::{Listeners, serve_gateway, serve_health_on_its_own_thread, write_port_file};
-use model_reconciler::{ModelReconciler, ShelvingParts};
+use model_reconciler::{ModelReconciler, ReconcilerParts};
 use reload::Reloader;
 use reports::{log_when_ready, report_lost_lines};
-use stages::{Accounts, Loaded, Models, Service};
+use stages::{Accounts, ModelServices, RunContext, Service};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -57,37 +58,42 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
-/// Runs the service until it is told to stop or cannot go on.
+/// Runs the service until it is stopped or cannot continue.
 ///
 /// # Errors
 ///
-/// Returns an error if a part of the service cannot be started, such as a port that is taken.
-pub async fn run(startup: Startup, mut signals: Signals) -> io::Result<Outcome> {
+/// Returns an error if a part of the service cannot be started, for example if a port is in use.
+pub async fn run(startup: Startup, mut signals: Signals) -> io::Result<RunOutcome> {
     let Startup { inputs, resolved, ready, platform, log } = startup;
-    let loaded = load(&resolved.config.settings, ready, platform, log)?;
-    let doors = bind(&loaded.settings, &inputs)?;
-    let accounts = open_accounts(&loaded);
-    let models = start_models(&loaded, &accounts, inputs, resolved)?;
-    let service = serve(&loaded, doors, &accounts, &models)?;
-    let least_quiet = loaded.settings.service.shutdown_timeout.duration();
-    let Ending { outcome, reason } =
-        wait_for_end(&mut signals, &models.fleet, &models.reload, &service.gateway, least_quiet).await;
-    let running = Running { service, models, accounts, loaded };
+    let context = create_context(&resolved.config.settings, ready, platform, log)?;
+    let listeners = bind(&context.settings, &inputs)?;
+    let accounts = open_accounts(&context);
+    let models = start_models(&context, &accounts, inputs, resolved)?;
+    let service = serve(&context, listeners, &accounts, &models)?;
+    let idle_limit = context.settings.service.shutdown_timeout.duration();
+    let StopCause { outcome, reason } =
+        wait_for_stop(&mut signals, &models.fleet, &models.reloader, &service.gateway, idle_limit).await;
+    let running = Running { service, models, accounts, context };
     shut_down(running, reason, &mut signals.stop).await;
     Ok(outcome)
 }
 
-/// All that has to be stopped, in the order in which it goes.
+/// Everything that the shutdown stops, in the order in which it is stopped.
 struct Running {
     service: Service,
-    models: Models,
+    models: ModelServices,
     accounts: Accounts,
-    loaded: Loaded,
+    context: RunContext,
 }
 
-/// Makes what holds for the whole run. Opens nothing.
-fn load(settings: &Settings, ready: Prepared, platform: Platform, log: Arc<LogGuard>) -> io::Result<Loaded> {
-    Ok(Loaded {
+/// Creates the state that lives for the whole run. Opens nothing.
+fn create_context(
+    settings: &Settings,
+    ready: Prepared,
+    platform: Platform,
+    log: Arc<LogGuard>,
+) -> io::Result<RunContext> {
+    Ok(RunContext {
         settings: Arc::new(settings.clone()),
         ready,
         platform,
@@ -95,156 +101,173 @@ fn load(settings: &Settings, ready: Prepared, platform: Platform, log: Arc<LogGu
         tasks: TaskTracker::new(),
         stop_gateway: CancellationToken::new(),
         stop_rest: CancellationToken::new(),
-        _beat: PauseClock::start()?,
+        _pause_clock: PauseClock::start()?,
     })
 }
 
 /// Opens the ports. Connections wait until [`serve`] accepts them.
 fn bind(settings: &Settings, inputs: &Inputs) -> io::Result<Listeners> {
-    let doors = Listeners::bind(settings)?;
-    doors.log_public_addresses(inputs);
-    Ok(doors)
+    let listeners = Listeners::bind(settings)?;
+    listeners.log_public_addresses(inputs);
+    Ok(listeners)
 }
 
-/// Makes the metrics and opens the access log.
-fn open_accounts(loaded: &Loaded) -> Accounts {
-    let metrics = Arc::new(Metrics::new(&loaded.platform.kind.to_string()));
-    let (access, access_guard) = AccessLog::open(&loaded.settings.logs);
-    Accounts { books: Arc::new(Accounting { metrics, access }), access_guard }
+/// Creates the metrics and opens the access log.
+fn open_accounts(context: &RunContext) -> Accounts {
+    let metrics = Arc::new(Metrics::new(&context.platform.kind.to_string()));
+    let (access, access_guard) = AccessLog::open(&context.settings.logs);
+    Accounts { accounting: Arc::new(Accounting { metrics, access }), access_guard }
 }
 
-/// Makes what runs workers. Which models there are is read from their files later, beside [`until_the_end`].
-fn start_models(loaded: &Loaded, accounts: &Accounts, inputs: Inputs, resolved: Resolved) -> io::Result<Models> {
-    let Loaded { settings, ready, platform, tasks, stop_rest, .. } = loaded;
-    let metrics = &accounts.books.metrics;
+/// Creates what runs the workers. The model files are read later, by [`wait_for_stop`].
+fn start_models(
+    context: &RunContext,
+    accounts: &Accounts,
+    inputs: Inputs,
+    resolved: Resolved,
+) -> io::Result<ModelServices> {
+    let RunContext { settings, ready, platform, tasks, stop_rest, .. } = context;
+    let metrics = &accounts.accounting.metrics;
     let spawner = Spawner::start(Handle::current(), ready.descriptors.found)?;
+    // From the start: as process 1 of a container this process inherits orphans before any worker runs.
     tasks.spawn(worker::reap_orphans(spawner.clone(), stop_rest.clone()));
-    let worker_logs = LogFolder::open(log_folder::of_service(&settings.logs), settings.logs.log_keep.get());
-    let shared = WorkerContext::new(spawner, Arc::clone(metrics), settings.routing.max_wait_before_drain.0);
-    let shared = Arc::new(shared?);
+    let worker_logs = LogFolder::open(log_folder::service_log_dir(&settings.logs), settings.logs.log_keep.get());
+    let worker_context = WorkerContext::new(spawner, Arc::clone(metrics), settings.routing.max_wait_before_drain.0);
+    let worker_context = Arc::new(worker_context?);
     let fleet = Arc::new(Fleet::empty());
-    let patience =
+    let timeouts =
         QueueTimeouts { queue: settings.queue.queue_timeout.duration(), request: settings.limits.request_timeout.0 };
-    let lanes = Arc::new(ModelQueues::new(settings.queue.max_queue_size.0, patience, Arc::clone(metrics)));
-    let parts = ShelvingParts {
-        shared,
+    let queues = Arc::new(ModelQueues::new(settings.queue.max_queue_size.0, timeouts, Arc::clone(metrics)));
+    let parts = ReconcilerParts {
+        worker_context,
         fleet: Arc::clone(&fleet),
-        lanes: Arc::clone(&lanes),
+        queues: Arc::clone(&queues),
         environment: inputs.environment.clone(),
         metrics: Arc::clone(metrics),
         logs: worker_logs.clone(),
     };
-    let shelving = Arc::new(ModelReconciler::new(parts, settings));
-    // The ports answer while it looks.
-    tasks.spawn(Arc::clone(&shelving).find_memory(settings.routing.memory_budget, stop_rest.clone()));
-    let reload = Reloader::new(inputs, platform.clone(), ready.keys.clone(), Arc::clone(&shelving), resolved);
-    let reload = Arc::new(reload);
-    tasks.spawn(Arc::clone(&reload).watch(stop_rest.clone()));
-    Ok(Models { fleet, lanes, shelving, reload, worker_logs })
+    let reconciler = Arc::new(ModelReconciler::new(parts, settings));
+    // In the background: the ports must answer while the available memory is determined.
+    tasks.spawn(Arc::clone(&reconciler).find_memory_budget(settings.routing.memory_budget, stop_rest.clone()));
+    let reloader = Reloader::new(inputs, platform.clone(), ready.keys.clone(), Arc::clone(&reconciler), resolved);
+    let reloader = Arc::new(reloader);
+    tasks.spawn(Arc::clone(&reloader).watch(stop_rest.clone()));
+    Ok(ModelServices { fleet, queues, reconciler, reloader, worker_logs })
 }
 
-/// Serves the ports and takes jobs.
-fn serve(loaded: &Loaded, doors: Listeners, accounts: &Accounts, models: &Models) -> io::Result<Service> {
-    let Loaded { settings, ready, platform, tasks, stop_gateway, stop_rest, .. } = loaded;
-    let (books, fleet) = (&accounts.books, &models.fleet);
-    let desk = operator_api::desk_of(loaded, accounts, models);
+/// Serves the ports and polls for jobs.
+fn serve(
+    context: &RunContext,
+    listeners: Listeners,
+    accounts: &Accounts,
+    models: &ModelServices,
+) -> io::Result<Service> {
+    let RunContext { settings, ready, platform, tasks, stop_gateway, stop_rest, .. } = context;
+    let (accounting, fleet) = (&accounts.accounting, &models.fleet);
+    let operator_api = operator_api::build(context, accounts, models);
     let is_behind_edge = platform.kind == platform::PlatformKind::RunpodServerless;
-    let gatekeeper = Authenticator::new(ready.keys.clone(), &settings.access, is_behind_edge);
-    let (lanes, answers) = (Arc::clone(&models.lanes), operator_api::local_answers(Arc::clone(&desk)));
-    let gateway = Gateway::new(settings, gatekeeper, lanes, Arc::clone(fleet), Arc::clone(books), answers);
+    let authenticator = Authenticator::new(ready.keys.clone(), &settings.access, is_behind_edge);
+    let (queues, responder) = (Arc::clone(&models.queues), operator_api::local_responder(Arc::clone(&operator_api)));
+    let gateway = Gateway::new(settings, authenticator, queues, Arc::clone(fleet), Arc::clone(accounting), responder);
     let gateway = Arc::new(gateway);
-    let (sweeping, stop) = (Arc::clone(&gateway), stop_rest.clone());
-    tasks.spawn(async move { sweeping.sweep(stop).await });
+    let (sweeper, stop) = (Arc::clone(&gateway), stop_rest.clone());
+    tasks.spawn(async move { sweeper.sweep(stop).await });
 
-    let terms = terms_of_connections(loaded);
-    let port = doors.gateway.local_addr()?.port();
-    let health_thread = doors.health.map(|listener| {
-        let terms = listen::ListenerLimits { max_connections: HEALTH_CONNECTIONS, ..terms };
-        serve_health_on_its_own_thread(listener, terms, Arc::clone(&gateway), stop_rest.clone())
+    let limits = connection_limits(context);
+    let port = listeners.gateway.local_addr()?.port();
+    let health_thread = listeners.health.map(|listener| {
+        let limits = listen::ListenerLimits { max_connections: HEALTH_CONNECTIONS, ..limits };
+        serve_health_on_its_own_thread(listener, limits, Arc::clone(&gateway), stop_rest.clone())
     });
     let health_thread = health_thread.transpose()?;
-    keep_accounts(loaded, accounts, models);
+    start_accounting_tasks(context, accounts, models);
     if let Some(path) = &settings.listen.port_file {
         write_port_file(path, port)?;
     }
-    tasks.spawn(log_when_ready(Arc::clone(fleet), Arc::clone(&books.metrics), port, stop_rest.clone()));
-    let listening = serve_gateway(doors.gateway, terms, Arc::clone(&gateway), stop_gateway.clone());
+    tasks.spawn(log_when_ready(Arc::clone(fleet), Arc::clone(&accounting.metrics), port, stop_rest.clone()));
+    let listening = serve_gateway(listeners.gateway, limits, Arc::clone(&gateway), stop_gateway.clone());
     let listening = tasks.spawn(listening);
 
     if ready.queue.is_some() && ready.keys.is_none() && settings.access.auth_enabled {
-        warn!("there is no key file: jobs are done, and requests over HTTP are refused");
+        warn!("there is no key file: jobs are run, and requests over HTTP are refused");
     }
     let jobs = ready.queue.as_ref().map(|queue| QueueWorker::start(queue, Arc::clone(&gateway), Arc::clone(fleet)));
-    Ok(Service { jobs: jobs.transpose()?, gateway, desk, listening, health_thread })
+    Ok(Service { jobs: jobs.transpose()?, gateway, operator_api, listening, health_thread })
 }
 
-/// Returns what each connection of a client is held to.
-fn terms_of_connections(loaded: &Loaded) -> listen::ListenerLimits {
-    let limits = &loaded.settings.limits;
+/// Returns the limits for each connection of a client.
+fn connection_limits(context: &RunContext) -> listen::ListenerLimits {
+    let limits = &context.settings.limits;
     let wire = WireLimits {
         head: HeadLimits::new(limits),
         header_timeout: limits.client_header_timeout.0,
         write_stall: CLIENT_WRITE_STALL,
     };
-    listen::ListenerLimits { wire, max_connections: loaded.ready.descriptors.connections }
+    listen::ListenerLimits { wire, max_connections: context.ready.descriptors.connections }
 }
 
-/// Starts the tasks that follow the key file, write the access log and report lost log lines.
-fn keep_accounts(loaded: &Loaded, accounts: &Accounts, models: &Models) {
-    let Loaded { ready, log, tasks, stop_rest, .. } = loaded;
+/// Starts the tasks that watch the key file, write the access log and report lost log lines.
+fn start_accounting_tasks(context: &RunContext, accounts: &Accounts, models: &ModelServices) {
+    let RunContext { ready, log, tasks, stop_rest, .. } = context;
     if let Some(keys) = ready.keys.clone() {
         let stop = stop_rest.clone();
         tasks.spawn(async move { keys.watch(stop).await });
     }
-    let (books, stop) = (Arc::clone(&accounts.books), stop_rest.clone());
-    tasks.spawn(async move { books.access.keep_moving(&stop).await });
-    let (books, errors) = (Arc::clone(&accounts.books), models.worker_logs.errors());
-    tasks.spawn(report_lost_lines(books, Arc::clone(log), errors, stop_rest.clone()));
+    let (accounting, stop) = (Arc::clone(&accounts.accounting), stop_rest.clone());
+    tasks.spawn(async move { accounting.access.flush_periodically(&stop).await });
+    let (accounting, errors) = (Arc::clone(&accounts.accounting), models.worker_logs.errors());
+    tasks.spawn(report_lost_lines(accounting, Arc::clone(log), errors, stop_rest.clone()));
 }
 
-/// Stops the service. `reason` is why no job can be served any more, if that is why it stops.
+/// Shuts the service down. `reason` says why no job can be served any more, if that is why it stops.
 async fn shut_down(running: Running, reason: Option<String>, stop: &mut StopSignals) {
-    let Running { service, models, accounts, loaded } = running;
-    let Service { gateway, desk, listening, health_thread, mut jobs } = service;
-    let settings = &loaded.settings;
-    desk.stopping.store(true, Ordering::Relaxed);
+    let Running { service, models, accounts, context } = running;
+    let Service { gateway, operator_api, listening, health_thread, mut jobs } = service;
+    let settings = &context.settings;
+    operator_api.stopping.store(true, Ordering::Relaxed);
     if let (Some(jobs), Some(reason)) = (&mut jobs, reason) {
+        // Before the drain, so that the platform sends no further jobs to this worker.
         jobs.give_up(&reason).await;
     }
     tokio::select! {
         () = drain(jobs.as_ref(), &gateway) => {}
         () = pause_clock::sleep(settings.service.drain_timeout.0) => {
-            warn!("DRAIN_TIMEOUT is over: requests in flight are cut");
+            warn!("DRAIN_TIMEOUT has passed: requests in flight are cut");
         }
-        _ = stop.recv() => warn!("asked again to stop: requests in flight are cut"),
+        _ = stop.recv() => warn!("second stop signal: requests in flight are cut"),
     }
     gateway.abort_in_flight();
+    // Aborted responses still have to send their last event.
     let _ = pause_clock::timeout(CONNECTION_GRACE, gateway.drain()).await;
     if let Some(jobs) = jobs {
-        jobs.cut().await;
+        jobs.finish().await;
         jobs.end().await;
     }
-    loaded.stop_gateway.cancel();
+    // Only now: until here the open port refuses new requests with 503, which a client understands better than a
+    // refused connection.
+    context.stop_gateway.cancel();
     let _ = listening.await;
-    models.shelving.stop_all().await;
-    loaded.stop_rest.cancel();
-    loaded.tasks.close();
-    if tokio::time::timeout(CONNECTION_GRACE * 3, loaded.tasks.wait()).await.is_err() {
+    models.reconciler.stop_all().await;
+    context.stop_rest.cancel();
+    context.tasks.close();
+    if tokio::time::timeout(CONNECTION_GRACE * 3, context.tasks.wait()).await.is_err() {
         warn!("some tasks did not end in time");
     }
     if let Some(thread) = health_thread {
+        // `join` blocks.
         let _ = tokio::task::spawn_blocking(move || thread.join()).await;
     }
     if let Some(path) = &settings.listen.port_file {
         let _ = std::fs::remove_file(path);
     }
-    // The access log hands its last lines to the writer before that ends.
-    let Accounts { books, access_guard } = accounts;
-    drop((gateway, desk, models, books));
+    // Dropped in this order: the access log passes its last lines to the writer, and dropping the guard writes them.
+    let Accounts { accounting, access_guard } = accounts;
+    drop((gateway, operator_api, models, accounting));
     drop(access_guard);
 }
 
-/// Waits until what is in flight has finished. Jobs first: one that was taken in the meantime still needs the gateway.
+/// Waits until the requests in flight have finished. Jobs first: a poll that is open may still return jobs, and these
+/// need the gateway.
 async fn drain(jobs: Option<&QueueWorker>, gateway: &Gateway) {
     if let Some(jobs) = jobs {
         gateway.close_to_clients();

@@ -1,7 +1,7 @@
-//! The models that are served at present: made from what was found good, and changed by a reload, by difference.
+//! Creates the models that are served, and applies a reload to them by difference.
 //!
-//! What stays the same keeps its workers and its requests. What is left out, or would have to be started anew, gets
-//! nothing new and is stopped once it has served what it has.
+//! A model that has not changed keeps its workers and its requests. A model that was removed, or that needs new
+//! workers, gets no new requests; its workers are stopped once its requests have finished.
 
 use super::log_folder;
 use crate::fleet::{Breaker, Fleet, Member, Model, ModelInfo, Quota, Rank, RoutingPolicy, WorkerKind};
@@ -24,9 +24,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
-/// Puts models on the shelf and takes them away.
+/// Creates, updates and retires models.
 pub(super) struct ModelReconciler {
-    pub(super) shared: Arc<WorkerContext>,
+    pub(super) worker_context: Arc<WorkerContext>,
     pub(super) fleet: Arc<Fleet>,
     pub(super) queues: Arc<ModelQueues>,
     pub(super) environment: Environment,
@@ -34,28 +34,28 @@ pub(super) struct ModelReconciler {
     pub(super) remote: RemotePolicy,
     pub(super) logs: LogFolder,
     pub(super) instance: String,
-    /// How long requests for a model that is no longer served may take.
+    /// How long the requests of a model that is no longer served may take (`DRAIN_TIMEOUT`).
     drain_timeout: Duration,
     /// Cancelled when all workers are to be stopped.
     pub(super) stop: CancellationToken,
-    /// On which workers live.
+    /// Tracks the tasks of the workers.
     pub(super) workers: TaskTracker,
     served: Mutex<Vec<ServedModel>>,
     /// `MAX_CONCURRENT_REQUESTS` of the models that are served.
     max_concurrent: AtomicUsize,
 }
 
-/// What models are served with.
-pub(super) struct ShelvingParts {
-    pub(super) shared: Arc<WorkerContext>,
+/// The parts that a [`ModelReconciler`] is created from.
+pub(super) struct ReconcilerParts {
+    pub(super) worker_context: Arc<WorkerContext>,
     pub(super) fleet: Arc<Fleet>,
-    pub(super) lanes: Arc<ModelQueues>,
+    pub(super) queues: Arc<ModelQueues>,
     pub(super) environment: Environment,
     pub(super) metrics: Arc<Metrics>,
     pub(super) logs: LogFolder,
 }
 
-/// How remote backends are treated.
+/// Probe and breaker settings for remote backends.
 pub(super) struct RemotePolicy {
     health_check_interval: Duration,
     connect_timeout: Duration,
@@ -64,7 +64,7 @@ pub(super) struct RemotePolicy {
 }
 
 impl RemotePolicy {
-    pub(super) fn of(settings: &Settings) -> Self {
+    pub(super) fn from_settings(settings: &Settings) -> Self {
         Self {
             health_check_interval: settings.routing.health_check_interval.0,
             connect_timeout: settings.limits.backend_connect_timeout.0,
@@ -77,19 +77,19 @@ impl RemotePolicy {
 /// A model that is served.
 struct ServedModel {
     checked: CheckedModel,
-    /// The terms of all models that it was made with.
+    /// The policy that it was created with.
     policy: RoutingPolicy,
     model: Arc<Model>,
-    /// Stops its workers.
+    /// Stops its workers when cancelled.
     stop: CancellationToken,
 }
 
-/// What a reload has changed, in numbers of models.
+/// The changes of a reload, in numbers of models.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct ReloadDifference {
-    /// As they were.
+    /// Unchanged.
     pub(super) kept: usize,
-    /// Described anew, beneath running workers.
+    /// With a new description or policy, on the same workers.
     pub(super) changed: usize,
     /// With new workers.
     pub(super) started: usize,
@@ -98,15 +98,15 @@ pub(super) struct ReloadDifference {
 }
 
 impl ModelReconciler {
-    pub(super) fn new(parts: ShelvingParts, settings: &Settings) -> Self {
-        let ShelvingParts { shared, fleet, lanes, environment, metrics, logs } = parts;
+    pub(super) fn new(parts: ReconcilerParts, settings: &Settings) -> Self {
+        let ReconcilerParts { worker_context, fleet, queues, environment, metrics, logs } = parts;
         Self {
-            shared,
+            worker_context,
             fleet,
-            queues: lanes,
+            queues,
             environment,
             metrics,
-            remote: RemotePolicy::of(settings),
+            remote: RemotePolicy::from_settings(settings),
             logs,
             instance: settings.logs.instance_id.clone(),
             drain_timeout: settings.service.drain_timeout.0,
@@ -117,84 +117,91 @@ impl ModelReconciler {
         }
     }
 
-    /// Finds out how much memory models may take, and lets workers be loaded into it. `stop` ends the search.
-    pub(super) async fn find_memory(self: Arc<Self>, budget: MemoryBudgetSetting, stop: CancellationToken) {
-        if let Some(allowance) = stop.run_until_cancelled(MemoryBudget::find(budget)).await {
-            self.shared.set_memory_budget(allowance);
+    /// Determines the memory budget and passes it to the workers, which may load from then on. Cancelling `stop` ends
+    /// the search.
+    pub(super) async fn find_memory_budget(self: Arc<Self>, budget: MemoryBudgetSetting, stop: CancellationToken) {
+        if let Some(memory_budget) = stop.run_until_cancelled(MemoryBudget::find(budget)).await {
+            self.worker_context.set_memory_budget(memory_budget);
         }
     }
 
-    /// Requests in flight per worker of a model that says nothing else.
+    /// Returns the number of requests in flight per worker for a model that does not configure it.
     pub(super) fn max_concurrent(&self) -> usize {
         self.max_concurrent.load(Ordering::Relaxed)
     }
 
-    /// Serves these models from now on, in place of those before.
-    pub(super) fn reconcile(&self, shelved: Vec<CheckedModel>, config: &Config) -> ReloadDifference {
+    /// Serves `models` from now on, in place of the previous ones, and returns the difference.
+    pub(super) fn reconcile(&self, models: Vec<CheckedModel>, config: &Config) -> ReloadDifference {
         let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
         self.max_concurrent.store(config.settings.queue.max_concurrent_requests.get(), Ordering::Relaxed);
         let mut before = std::mem::take(&mut *served);
         let mut difference = ReloadDifference::default();
-        let is_alone = shelved.len() == 1;
-        for model in shelved {
-            let terms = policy_of(&model, config);
+        let is_alone = models.len() == 1;
+        for model in models {
+            let policy = policy_of(&model, config);
             let known = before.iter().position(|other| other.checked.id == model.id).map(|at| before.swap_remove(at));
             served.push(match known {
-                Some(known) if known.checked == model && known.policy == terms => {
+                Some(known) if known.checked == model && known.policy == policy => {
                     difference.kept += 1;
                     known
                 }
                 Some(known) if !needs_restart(&known.checked, &model) => {
                     difference.changed += 1;
-                    known.model.update(info_of(&model), terms.clone());
+                    known.model.update(info_of(&model), policy.clone());
                     if let Some(local) = &model.settings.local {
                         let own = known.model.members().filter(|member| member.kind != WorkerKind::Remote);
                         own.for_each(|member| member.set_rank(rank_of(local)));
                     }
-                    ServedModel { checked: model, policy: terms, ..known }
+                    ServedModel { checked: model, policy, ..known }
                 }
                 other => {
                     difference.started += 1;
                     if let Some(replaced) = other {
-                        // Those that come are shown under the same names.
+                        // Before the new workers start: they use the same metric labels.
                         replaced.model.remove_metrics();
                         before.push(replaced);
                     }
-                    self.start(model, terms, is_alone)
+                    self.start(model, policy, is_alone)
                 }
             });
         }
-        for gone in &before {
-            gone.model.remove_metrics();
-            if !served.iter().any(|kept| kept.checked.id == gone.checked.id) {
+        for old in &before {
+            old.model.remove_metrics();
+            if !served.iter().any(|kept| kept.checked.id == old.checked.id) {
                 difference.removed += 1;
-                self.metrics.forget(&gone.checked.id);
+                self.metrics.remove_model(&old.checked.id);
             }
         }
         let models: Vec<Arc<Model>> = served.iter().map(|served| Arc::clone(&served.model)).collect();
-        let (new, left_out) = self.queues.replace(&models);
+        let (new, retired) = self.queues.replace(&models);
         self.fleet.replace(models);
-        for lane in new {
-            let (queue, model, stop) = (lane.queue.clone(), Arc::clone(&lane.model), self.stop.clone());
+        for added in new {
+            let (queue, model, stop) = (added.queue.clone(), Arc::clone(&added.model), self.stop.clone());
             self.workers.spawn(queue.follow(model, stop));
         }
-        for lane in left_out {
-            let Some(gone) = before.iter().find(|gone| Arc::ptr_eq(&gone.model, &lane.model)) else { continue };
-            let (stop, longest, fleet) = (gone.stop.clone(), self.drain_timeout, Arc::clone(&self.fleet));
-            self.workers.spawn(async move { retire(&lane, longest, &fleet, &stop).await });
+        for leaving in retired {
+            let Some(old) = before.iter().find(|old| Arc::ptr_eq(&old.model, &leaving.model)) else { continue };
+            let (stop, drain_timeout, fleet) = (old.stop.clone(), self.drain_timeout, Arc::clone(&self.fleet));
+            self.workers.spawn(async move { retire(&leaving, drain_timeout, &fleet, &stop).await });
         }
         difference
     }
 
-    fn start(&self, shelved: CheckedModel, terms: RoutingPolicy, is_alone: bool) -> ServedModel {
+    fn start(&self, checked: CheckedModel, policy: RoutingPolicy, is_alone: bool) -> ServedModel {
         let stop = self.stop.child_token();
         let mut members = Vec::new();
-        let deaths = Arc::default();
+        let crash_suspects = Arc::default();
         let mut number = 0..;
-        if let Some(local) = &shelved.settings.local {
+        if let Some(local) = &checked.settings.local {
             for number in number.by_ref().take(local.replicas as usize) {
-                let plan = self.plan(&shelved, local, number, is_alone);
-                let handle = worker::supervise(plan, &self.shared, Arc::clone(&deaths), stop.clone(), &self.workers);
+                let plan = self.plan(&checked, local, number, is_alone);
+                let handle = worker::supervise(
+                    plan,
+                    &self.worker_context,
+                    Arc::clone(&crash_suspects),
+                    stop.clone(),
+                    &self.workers,
+                );
                 let kind = match local.start {
                     Start::Command { .. } => WorkerKind::Command,
                     Start::Named(_) | Start::File(_) => WorkerKind::Local,
@@ -202,34 +209,36 @@ impl ModelReconciler {
                 members.push(Arc::new(Member::local(handle, kind, number, local.slots, rank_of(local))));
             }
         }
-        for (number, remote) in number.zip(&shelved.settings.remotes) {
+        // Remote workers continue the numbering of the local ones.
+        for (number, remote) in number.zip(&checked.settings.remotes) {
             let plan = RemotePlan {
-                model: shelved.id.clone(),
+                model: checked.id.clone(),
                 number,
                 remote: remote.clone(),
                 health_check_interval: self.remote.health_check_interval,
                 connect_timeout: self.remote.connect_timeout,
             };
             let metrics = Arc::clone(&self.metrics);
-            let handle = match worker::supervise_remote(plan, Arc::clone(&deaths), metrics, stop.clone(), &self.workers)
-            {
-                Ok(handle) => handle,
-                Err(error) => {
-                    error!(model = shelved.id, %error, "a remote backend cannot be used");
-                    continue;
-                }
-            };
+            let handle =
+                match worker::supervise_remote(plan, Arc::clone(&crash_suspects), metrics, stop.clone(), &self.workers)
+                {
+                    Ok(handle) => handle,
+                    Err(error) => {
+                        error!(model = checked.id, %error, "a remote backend cannot be used");
+                        continue;
+                    }
+                };
             let rank = Rank { weight: remote.weight, priority: remote.priority };
             let breaker = Breaker::new(self.remote.allowed_fails, self.remote.cooldown);
             let quota = Quota::new(remote.rpm, remote.tpm);
             members.push(Arc::new(Member::remote(handle, number, remote.slots, rank, breaker, quota)));
         }
-        let model = Arc::new(Model::new(info_of(&shelved), terms.clone(), members));
-        ServedModel { checked: shelved, policy: terms, model, stop }
+        let model = Arc::new(Model::new(info_of(&checked), policy.clone(), members));
+        ServedModel { checked, policy, model, stop }
     }
 
-    fn plan(&self, shelved: &CheckedModel, local: &LocalSettings, number: u32, is_alone: bool) -> Plan {
-        let (program, environment, estimate) = match (&local.start, &shelved.file) {
+    fn plan(&self, checked: &CheckedModel, local: &LocalSettings, number: u32, is_alone: bool) -> Plan {
+        let (program, environment, estimate) = match (&local.start, &checked.file) {
             (Start::Command { argv, health, model }, _) => {
                 let program = Program::Command { argv: argv.clone(), health: health.clone(), model: model.clone() };
                 (program, self.environment.for_command(), 0)
@@ -238,20 +247,21 @@ impl ModelReconciler {
                 let file = file.as_ref();
                 let binary = file.map_or_else(PathBuf::new, |file| file.binary.clone());
                 let path = file.map_or_else(PathBuf::new, |file| file.path.clone());
-                let program = Program::LlamaServer { binary, file: path, kind: shelved.kind };
+                let program = Program::LlamaServer { binary, file: path, kind: checked.kind };
                 (program, self.environment.for_child(), file.map_or(0, |file| memory_need(file, local)))
             }
         };
         Plan {
-            model: shelved.id.clone(),
+            model: checked.id.clone(),
             number,
             program,
             engine: local.engine.clone(),
             environment,
+            // The first worker of the only model logs into the service's own folder.
             logs: if is_alone && number == 0 {
                 self.logs.clone()
             } else {
-                self.logs.inside(&log_folder::of_worker(&shelved.id, number))
+                self.logs.subfolder(&log_folder::worker_log_dir_name(&checked.id, number))
             },
             instance: self.instance.clone(),
             preload: local.preload,
@@ -268,24 +278,26 @@ impl ModelReconciler {
     }
 }
 
-/// Stops the workers of a model that is no longer served, once those who use it are done, at the latest after so long.
-async fn retire(lane: &ModelQueue, longest: Duration, fleet: &Fleet, stop: &CancellationToken) {
-    let model = &lane.model;
-    info!(model = model.id(), "the model is no longer served, its requests are finished");
-    if pause_clock::timeout(longest, lane.queue.drained()).await.is_err() {
-        warn!(model = model.id(), "DRAIN_TIMEOUT is over: requests for a model that is no longer served are cut");
-        let is_there = fleet.snapshot().models().iter().any(|other| other.id() == model.id());
-        lane.queue.close_for_worker_stop((!is_there).then_some(model.id()));
+/// Stops the workers of a model that is no longer served, once its requests have finished, at the latest after
+/// `drain_timeout`.
+async fn retire(retired: &ModelQueue, drain_timeout: Duration, fleet: &Fleet, stop: &CancellationToken) {
+    let model = &retired.model;
+    info!(model = model.id(), "the model is no longer served; waiting for its requests to finish");
+    if pause_clock::timeout(drain_timeout, retired.queue.drained()).await.is_err() {
+        warn!(model = model.id(), "DRAIN_TIMEOUT has passed: requests for a model that is no longer served are cut");
+        // `None` if a new model has the same id: then the model was not removed, and its requests must not get 404.
+        let is_replaced = fleet.snapshot().models().iter().any(|other| other.id() == model.id());
+        retired.queue.close_for_worker_stop((!is_replaced).then_some(model.id()));
     }
     stop.cancel();
 }
 
-/// Whether the workers of a model would have to be started anew to be as it is configured now.
+/// Whether the workers of a model must be restarted to apply its new configuration.
 fn needs_restart(before: &CheckedModel, now: &CheckedModel) -> bool {
     before.kind != now.kind || before.file != now.file || before.settings.workers_differ(&now.settings)
 }
 
-/// What a llama-server takes for this file, as far as that is known before.
+/// Returns the estimated memory of a llama-server for this file, in bytes.
 fn memory_need(file: &ModelFile, local: &LocalSettings) -> u64 {
     let slots = local.engine.parallel.get() as u64;
     let context = u64::from(local.engine.ctx.0).saturating_mul(slots);
@@ -296,8 +308,8 @@ fn rank_of(local: &LocalSettings) -> Rank {
     Rank { weight: local.weight, priority: local.priority }
 }
 
-fn policy_of(shelved: &CheckedModel, config: &Config) -> RoutingPolicy {
-    let model = &shelved.settings;
+fn policy_of(checked: &CheckedModel, config: &Config) -> RoutingPolicy {
+    let model = &checked.settings;
     let Config { settings, catalogue } = config;
     let fallbacks = &catalogue.fallbacks;
     let of_tier = || model.tier.as_ref().and_then(|tier| fallbacks.get(tier));
@@ -305,22 +317,23 @@ fn policy_of(shelved: &CheckedModel, config: &Config) -> RoutingPolicy {
         rewrite: model.rewrite.clone(),
         strategy: model.strategy.unwrap_or(settings.routing.routing_strategy),
         remote_first: settings.routing.fallback_to_local,
-        fallbacks: fallbacks.get(&shelved.id).or_else(of_tier).cloned().unwrap_or_default(),
+        fallbacks: fallbacks.get(&checked.id).or_else(of_tier).cloned().unwrap_or_default(),
     }
 }
 
-fn info_of(shelved: &CheckedModel) -> ModelInfo {
-    let (settings, file) = (&shelved.settings, shelved.file.as_ref());
+fn info_of(model: &CheckedModel) -> ModelInfo {
+    let (settings, file) = (&model.settings, model.file.as_ref());
     let metadata = file.map(|file| &file.model.metadata);
     let configured = settings.local.as_ref().filter(|_| file.is_some()).map(|local| u64::from(local.engine.ctx.0));
     let trained = metadata.and_then(|metadata| metadata.context_length);
     ModelInfo {
-        id: shelved.id.clone(),
+        id: model.id.clone(),
         aliases: settings.aliases.clone(),
-        kind: shelved.kind,
+        kind: model.kind,
         tier: settings.tier.clone(),
         unlisted: settings.unlisted,
         size_bytes: file.map(|file| file.model.size_bytes),
+        // A context that is configured larger than the model was trained for is not usable.
         context_length: configured.map(|configured| trained.map_or(configured, |trained| trained.min(configured))),
         quantization: metadata.map(|metadata| metadata.quantization.clone()),
         architecture: metadata.map(|metadata| metadata.architecture.clone()),

@@ -1,4 +1,4 @@
-//! What the service says of itself while it runs: that it is ready, and what full queues and disks have cost.
+//! Reports of the running service in its own log: that it is ready, and how many log lines were lost.
 
 use crate::fleet::Fleet;
 use crate::gateway::Accounting;
@@ -10,7 +10,8 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-/// Says, once, that requests can be served. Platforms and people look for this line: it stays as it is.
+/// Logs once that requests can be served. Platforms and users search for this line: it must not change
+/// (`docs/FAULTS.md`).
 pub(super) async fn log_when_ready(fleet: Arc<Fleet>, metrics: Arc<Metrics>, port: u16, stop: CancellationToken) {
     if stop.run_until_cancelled(fleet.initial_load()).await == Some(true) {
         let (models, seconds) = (fleet.snapshot().models().len(), (metrics.uptime() * 10.0).round() / 10.0);
@@ -18,24 +19,26 @@ pub(super) async fn log_when_ready(fleet: Arc<Fleet>, metrics: Arc<Metrics>, por
     }
 }
 
-/// Reports, at most once a minute, what full queues and disks have cost. Keeps the log's writers alive.
+/// Reports lost log lines at most once a minute, until `stop` is cancelled. Owns the log's guard, which keeps its
+/// writers alive.
 pub(super) async fn report_lost_lines(
-    books: Arc<Accounting>,
+    accounting: Arc<Accounting>,
     log: Arc<LogGuard>,
-    llama: Arc<WriteErrors>,
+    worker_errors: Arc<WriteErrors>,
     stop: CancellationToken,
 ) {
     let mut ticks = tokio::time::interval(REPORT_INTERVAL);
     loop {
+        // One more round after the stop, so that losses of the last minute are reported.
         let is_last = stop.run_until_cancelled(ticks.tick()).await.is_none();
         let sources = [
             ("_boot", &log.errors, log.dropped.dropped_lines() as u64),
-            ("access", &books.access.errors, books.access.dropped_lines()),
-            ("llama", &llama, 0),
+            ("access", &accounting.access.errors, accounting.access.dropped_lines()),
+            ("llama", &worker_errors, 0),
         ];
         for (folder, errors, dropped) in sources {
             let lost = errors.lost().saturating_add(dropped);
-            let gauge = books.metrics.log_lines_lost.get_or_create(&FolderLabels { folder }).clone();
+            let gauge = accounting.metrics.log_lines_lost.get_or_create(&FolderLabels { folder }).clone();
             gauge.set(i64::try_from(lost).unwrap_or(i64::MAX));
             if let Some(report) = errors.report_due(jiff::Timestamp::now()) {
                 warn!("{report}");

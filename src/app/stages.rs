@@ -1,4 +1,4 @@
-//! What each stage of the start hands to those after it, and to the stop.
+//! The values that each stage of the startup passes to the later stages and to the shutdown.
 
 use super::model_reconciler::ModelReconciler;
 use super::reload::Reloader;
@@ -19,22 +19,22 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing_appender::non_blocking::WorkerGuard;
 
-/// What the service is started with.
+/// The inputs of [`run`](super::run).
 pub struct Startup {
     /// Flags and environment, which a reload reads again.
     pub inputs: Inputs,
-    /// The configuration that they gave.
+    /// The configuration that was resolved from them.
     pub resolved: Resolved,
-    /// What was checked before the start.
+    /// The results of the checks before the start.
     pub ready: Prepared,
-    /// Where the service runs.
+    /// The platform that the service runs on.
     pub platform: Platform,
     /// The writers of the program's own log.
     pub log: Arc<LogGuard>,
 }
 
-/// What holds for the whole run, from before the ports are open until everything has stopped.
-pub(super) struct Loaded {
+/// State that lives for the whole run, from before the ports are open until everything has stopped.
+pub(super) struct RunContext {
     pub(super) settings: Arc<Settings>,
     pub(super) ready: Prepared,
     pub(super) platform: Platform,
@@ -43,25 +43,25 @@ pub(super) struct Loaded {
     pub(super) tasks: TaskTracker,
     /// Cancelled when the gateway's port closes.
     pub(super) stop_gateway: CancellationToken,
-    /// Cancelled when everything else ends.
+    /// Cancelled when everything else stops.
     pub(super) stop_rest: CancellationToken,
-    /// Notices pauses of the whole program.
-    pub(super) _beat: PauseClock,
+    /// Detects pauses of the whole process.
+    pub(super) _pause_clock: PauseClock,
 }
 
-/// Metrics and access log.
+/// The metrics and the access log.
 pub(super) struct Accounts {
-    pub(super) books: Arc<Accounting>,
-    /// Writes what is queued when it is dropped, so it goes after the last user of the access log.
+    pub(super) accounting: Arc<Accounting>,
+    /// Writes the queued lines when it is dropped. Must be dropped after the last user of the access log.
     pub(super) access_guard: WorkerGuard,
 }
 
 /// The models and their workers.
-pub(super) struct Models {
+pub(super) struct ModelServices {
     pub(super) fleet: Arc<Fleet>,
-    pub(super) lanes: Arc<ModelQueues>,
-    pub(super) shelving: Arc<ModelReconciler>,
-    pub(super) reload: Arc<Reloader>,
+    pub(super) queues: Arc<ModelQueues>,
+    pub(super) reconciler: Arc<ModelReconciler>,
+    pub(super) reloader: Arc<Reloader>,
     /// The logs of llama-server.
     pub(super) worker_logs: LogFolder,
 }
@@ -69,11 +69,11 @@ pub(super) struct Models {
 /// The running service.
 pub(super) struct Service {
     pub(super) gateway: Arc<Gateway>,
-    pub(super) desk: Arc<OperatorApi>,
-    /// Serves the gateway's port.
+    pub(super) operator_api: Arc<OperatorApi>,
+    /// The task that serves the gateway's port.
     pub(super) listening: JoinHandle<()>,
-    /// Serves the health port, where that is another one.
+    /// The thread that serves the health port; `None` if both ports are the same.
     pub(super) health_thread: Option<thread::JoinHandle<()>>,
-    /// Takes jobs from a RunPod queue, where there is one.
+    /// The worker of a RunPod queue; `None` if there is no queue.
     pub(super) jobs: Option<QueueWorker>,
 }

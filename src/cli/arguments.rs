@@ -1,35 +1,35 @@
-//! The command line: subcommands, their arguments and flags, and the inputs that these are with the environment.
+//! The command line: subcommands, their arguments and flags, and the inputs that they and the environment make up.
 
 use crate::settings::{Environment, Inputs, OPTIONS};
 use crate::{gateway, models, platform};
-use clap::{Arg, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
+use clap::{Arg, ArgMatches, Args, FromArgMatches, Parser};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// A gateway for llama.cpp's llama-server: starts it, watches it, and stands in front of it.
+/// A gateway for llama.cpp's llama-server: starts, watches and restarts it, and forwards requests to it
 #[derive(Parser)]
 #[command(name = "llamagate", version, about, args_conflicts_with_subcommands = true)]
 pub(super) struct Cli {
     #[command(subcommand)]
-    pub(super) command: Option<Command>,
+    pub(super) command: Option<CliCommand>,
     #[command(flatten)]
-    pub(super) serve: Serve,
+    pub(super) serve: ServeArgs,
 }
 
-#[derive(Subcommand)]
-pub(super) enum Command {
+#[derive(clap::Subcommand)]
+pub(super) enum CliCommand {
     /// Start llama-server, watch it, and serve the gateway and the health port (the default)
-    Serve(Serve),
-    /// Print the resolved configuration and every problem; start nothing
-    Check(Serve),
-    /// Ask the health port of the service on this machine; exit 0 when it serves or loads
+    Serve(ServeArgs),
+    /// Print the resolved configuration and all problems with it; start nothing
+    Check(ServeArgs),
+    /// Ask the health port of the service on this machine; exit with 0 if it is serving or loading
     Health(Flags),
     /// List the model files in MODELS_DIR
-    Models(Models),
+    Models(ListModelsArgs),
 }
 
 #[derive(Args)]
-pub(super) struct Serve {
+pub(super) struct ServeArgs {
     /// Model file: a path, a name under MODELS_DIR, or ORG/NAME[:QUANT] in HF_HUB_CACHE
     model: Option<String>,
     #[command(flatten)]
@@ -37,7 +37,7 @@ pub(super) struct Serve {
 }
 
 #[derive(Args)]
-pub(super) struct Models {
+pub(super) struct ListModelsArgs {
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
@@ -45,7 +45,7 @@ pub(super) struct Models {
     pub(super) flags: Flags,
 }
 
-/// The texts of settings that were given as flags, by key.
+/// The values of settings that were given as flags, by key.
 #[derive(Default)]
 pub(super) struct Flags(pub(super) BTreeMap<&'static str, String>);
 
@@ -86,13 +86,14 @@ impl FromArgMatches for Flags {
     }
 }
 
-/// The platform as the real machine shows it.
+/// Detects the platform of this machine.
 pub fn detect_platform(environment: &Environment) -> platform::Platform {
     platform::detect(|name| environment.get(name), Path::new("/"))
 }
 
-impl Serve {
-    /// MODEL is a path if it names a file here, or has a slash and is no ORG/NAME; else it is a name under MODELS_DIR.
+impl ServeArgs {
+    /// Combines the arguments with the environment. MODEL is a path if a file of this name exists, or if it contains a
+    /// slash and is not ORG/NAME; otherwise it is a name under MODELS_DIR.
     pub(super) fn into_inputs(self, environment: Environment) -> Inputs {
         let mut flags = self.flags.0;
         if let Some(model) = self.model {
@@ -105,7 +106,7 @@ impl Serve {
     }
 }
 
-/// Returns what settings are resolved from.
+/// Returns the inputs that the settings are resolved from.
 pub(super) fn resolve_inputs(flags: BTreeMap<&'static str, String>, environment: Environment) -> Inputs {
     Inputs { flags, environment, reserved_paths: gateway::reserved_paths() }
 }

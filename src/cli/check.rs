@@ -1,40 +1,40 @@
-//! `llamagate check`: prints the configuration and every problem with it. Starts nothing.
+//! `llamagate check`: prints the configuration and all problems with it. Starts nothing.
 
-use super::arguments::{Serve, detect_platform};
-use super::output::{complain, print, refuse, shelf, table};
+use super::arguments::{ServeArgs, detect_platform};
+use super::output::{models_section, print, print_stderr, report_problems, settings_table};
 use crate::preflight;
 use crate::settings::{Environment, resolve};
 use std::process::ExitCode;
 
 /// Runs `llamagate check`.
-pub(super) fn run(serve: Serve, environment: Environment) -> ExitCode {
+pub(super) fn run(arguments: ServeArgs, environment: Environment) -> ExitCode {
     let platform = detect_platform(&environment);
-    let inputs = serve.into_inputs(environment);
+    let inputs = arguments.into_inputs(environment);
     let resolved = match resolve(&inputs, &platform) {
         Ok(resolved) => resolved,
-        Err(problems) => return refuse(&problems),
+        Err(problems) => return report_problems(&problems),
     };
-    print(&format!("platform: {}\n{}", platform.kind, table(&resolved)));
+    print(&format!("platform: {}\n{}", platform.kind, settings_table(&resolved)));
     let inspected = preflight::inspect(&resolved.config, &inputs.environment);
     let mut catalogue = resolved.config.catalogue.clone();
     if let Ok((_, models)) = &inspected {
-        // What their files say of models is shown too.
+        // Show also the id and kind that were read from the model files.
         for (model, found) in catalogue.models.iter_mut().zip(models) {
             (model.id, model.kind) = (Some(found.id.clone()), Some(found.kind));
         }
     }
-    print(&shelf(&catalogue));
+    print(&models_section(&catalogue));
     for warning in &resolved.warnings {
-        complain(&format!("warning: {warning}\n"));
+        print_stderr(&format!("warning: {warning}\n"));
     }
     match inspected {
         Ok((ready, models)) => {
-            let doubts = preflight::warnings(&resolved.config.catalogue, &models);
-            for warning in doubts.into_iter().chain(ready.descriptors.warning) {
-                complain(&format!("warning: {warning}\n"));
+            let warnings = preflight::warnings(&resolved.config.catalogue, &models);
+            for warning in warnings.into_iter().chain(ready.descriptors.warning) {
+                print_stderr(&format!("warning: {warning}\n"));
             }
             ExitCode::SUCCESS
         }
-        Err(problems) => refuse(&problems),
+        Err(problems) => report_problems(&problems),
     }
 }

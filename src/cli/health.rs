@@ -1,7 +1,7 @@
 //! `llamagate health`: asks the health port of the service on this machine.
 
 use super::arguments::{Flags, detect_platform, resolve_inputs};
-use super::output::{fail, print, refuse};
+use super::output::{fail, print, report_problems};
 use crate::dial::Trust;
 use crate::http_client::{ClientOptions, HttpClient};
 use crate::settings::{Environment, resolve_only};
@@ -18,28 +18,30 @@ const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(3);
 /// Runs `llamagate health`.
 pub(super) fn run(flags: Flags, environment: Environment) -> ExitCode {
     let platform = detect_platform(&environment);
-    // The service may run well with what the configuration was before a mistake came in.
+    // Only the two settings that are needed: the service may be running fine with the configuration as it was before a
+    // mistake was made in another setting.
     let inputs = resolve_inputs(flags.0, environment);
     let listen = match resolve_only(&inputs, &platform, &["host", "port_health"]) {
         Ok((settings, _)) => settings.listen,
-        Err(problems) => return refuse(&problems),
+        Err(problems) => return report_problems(&problems),
     };
     let host = match listen.host {
+        // A service that listens on all addresses is asked on the loopback address.
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(Ipv6Addr::UNSPECIFIED) => IpAddr::V6(Ipv6Addr::LOCALHOST),
         host => host,
     };
     let url = format!("http://{}/ping", std::net::SocketAddr::new(host, listen.port_health));
-    let asked = async {
+    let request = async {
         let options = ClientOptions { connect_timeout: HEALTH_CHECK_TIMEOUT, keep_idle: None, follow_redirects: false };
         let client = HttpClient::new(&Trust::None, &options)?;
-        let request = Request::get(&url).body(Bytes::new()).map_err(io::Error::other)?;
-        client.send(request, HEALTH_CHECK_TIMEOUT).await.map_err(io::Error::other)
+        let ping = Request::get(&url).body(Bytes::new()).map_err(io::Error::other)?;
+        client.send(ping, HEALTH_CHECK_TIMEOUT).await.map_err(io::Error::other)
     };
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
         return fail("no runtime");
     };
-    match runtime.block_on(asked).map(|response| response.status().as_u16()) {
+    match runtime.block_on(request).map(|response| response.status().as_u16()) {
         Ok(200) => print("serving\n"),
         Ok(204) => print("loading\n"),
         Ok(status) => return fail(&format!("{url} answered {status}")),

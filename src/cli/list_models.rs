@@ -1,21 +1,21 @@
 //! `llamagate models`: lists the model files in `MODELS_DIR`.
 
-use super::arguments::{Models, detect_platform, resolve_inputs};
-use super::output::{complain, fail, print, refuse};
+use super::arguments::{ListModelsArgs, detect_platform, resolve_inputs};
+use super::output::{fail, print, print_stderr, report_problems};
 use crate::models;
 use crate::settings::{Environment, resolve_only};
 use std::process::ExitCode;
 
 /// Runs `llamagate models`.
-pub(super) fn run(arguments: Models, environment: Environment) -> ExitCode {
+pub(super) fn run(arguments: ListModelsArgs, environment: Environment) -> ExitCode {
     let platform = detect_platform(&environment);
     let inputs = resolve_inputs(arguments.flags.0, environment);
-    let (settings, passed_over) = match resolve_only(&inputs, &platform, &["models_dir"]) {
+    let (settings, warnings) = match resolve_only(&inputs, &platform, &["models_dir"]) {
         Ok(settings) => settings,
-        Err(problems) => return refuse(&problems),
+        Err(problems) => return report_problems(&problems),
     };
-    for problem in &passed_over {
-        complain(&format!("warning: {problem}\n"));
+    for warning in &warnings {
+        print_stderr(&format!("warning: {warning}\n"));
     }
     match models::list(&settings.files.models_dir) {
         Ok(found) if arguments.json => match serde_json::to_string_pretty(&found) {

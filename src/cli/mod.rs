@@ -1,10 +1,11 @@
-//! Subcommands: what each reads, prints and exits with. The flags of settings come from the table.
+//! The subcommands: their arguments, output and exit codes. The flags of settings are generated from the table of
+//! settings.
 //!
-//! - `arguments.rs`: the command line, and the inputs that it makes with the environment
+//! - `arguments.rs`: the command line, and the inputs that it and the environment make up
 //! - `check.rs`: `llamagate check`
 //! - `health.rs`: `llamagate health`
 //! - `list_models.rs`: `llamagate models`
-//! - `output.rs`: what is printed, and exit codes
+//! - `output.rs`: printing and exit codes
 //! - `serve.rs`: `llamagate serve`, the default
 
 mod arguments;
@@ -17,21 +18,21 @@ mod serve;
 pub use arguments::detect_platform;
 
 use crate::settings::Environment;
-use arguments::{Cli, Command};
+use arguments::{Cli, CliCommand};
 use clap::Parser;
 use std::process::ExitCode;
 
-/// Runs the program.
+/// Parses the command line and runs the subcommand. Returns the exit code of the program.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return output::explain(&error),
+        Err(error) => return output::print_usage(&error),
     };
     let environment = Environment::capture();
-    match cli.command.unwrap_or(Command::Serve(cli.serve)) {
-        Command::Serve(serve) => serve::run(serve, environment),
-        Command::Check(serve) => check::run(serve, environment),
-        Command::Health(flags) => health::run(flags, environment),
-        Command::Models(models) => list_models::run(models, environment),
+    match cli.command.unwrap_or(CliCommand::Serve(cli.serve)) {
+        CliCommand::Serve(serve) => serve::run(serve, environment),
+        CliCommand::Check(serve) => check::run(serve, environment),
+        CliCommand::Health(flags) => health::run(flags, environment),
+        CliCommand::Models(models) => list_models::run(models, environment),
     }
 }

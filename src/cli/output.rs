@@ -1,4 +1,4 @@
-//! What the subcommands print, to standard output and standard error, and the exit codes that go with it.
+//! The output of the subcommands on standard output and standard error, and the exit codes.
 
 use crate::settings::catalogue::Catalogue;
 use crate::settings::{Resolved, SettingProblem, models_table};
@@ -11,7 +11,8 @@ pub(super) const EXIT_CONFIG: u8 = 78;
 /// Exit code when no worker could be kept running (`EX_UNAVAILABLE`).
 pub(super) const EXIT_BACKEND: u8 = 69;
 
-pub(super) fn table(resolved: &Resolved) -> String {
+/// Returns the settings with their values and sources, one per line.
+pub(super) fn settings_table(resolved: &Resolved) -> String {
     let mut text = String::new();
     for (key, value, source) in &resolved.rows {
         let value = if value.is_empty() { "-" } else { value };
@@ -20,27 +21,28 @@ pub(super) fn table(resolved: &Resolved) -> String {
     text
 }
 
-/// The models under a heading, if there are any.
-pub(super) fn shelf(catalogue: &Catalogue) -> String {
+/// Returns the table of models under a heading, or nothing if there are no models.
+pub(super) fn models_section(catalogue: &Catalogue) -> String {
     if catalogue.models.is_empty() { String::new() } else { format!("\nmodels:\n{}", models_table(catalogue)) }
 }
 
-pub(super) fn refuse(problems: &[SettingProblem]) -> ExitCode {
+/// Prints the problems with the configuration. Returns the exit code for them.
+pub(super) fn report_problems(problems: &[SettingProblem]) -> ExitCode {
     let mut text = format!("error: {} problem(s) with the configuration\n", problems.len());
     for problem in problems {
         let _ = writeln!(text, "  {problem}");
     }
-    complain(&text);
+    print_stderr(&text);
     ExitCode::from(EXIT_CONFIG)
 }
 
-/// The problems in a few words, which follow the listing of them.
+/// Returns one sentence about the problems, to follow the list of them.
 pub(super) fn summary(problems: &[SettingProblem]) -> String {
     format!("the configuration is not usable: {} problem(s)", problems.len())
 }
 
-/// Prints help, or what of the command line is not understood.
-pub(super) fn explain(error: &clap::Error) -> ExitCode {
+/// Prints the help that was asked for, or the mistake in the command line.
+pub(super) fn print_usage(error: &clap::Error) -> ExitCode {
     let _ = error.print();
     if error.use_stderr() {
         fatal("the command line is not understood");
@@ -48,22 +50,24 @@ pub(super) fn explain(error: &clap::Error) -> ExitCode {
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(EXIT_CONFIG))
 }
 
-/// The last word of a service that ends before it has a log, in the form that its last word always has.
+/// Prints the `fatal: ` line of a service that ends before its log has started, in the same form as in the log.
 pub(super) fn fatal(message: &str) -> ExitCode {
-    complain(&format!("fatal: {message}\n"));
+    print_stderr(&format!("fatal: {message}\n"));
     ExitCode::FAILURE
 }
 
+/// Prints an error. Returns the exit code 1.
 pub(super) fn fail(message: &str) -> ExitCode {
-    complain(&format!("error: {message}\n"));
+    print_stderr(&format!("error: {message}\n"));
     ExitCode::FAILURE
 }
 
-/// Data goes to standard output; a reader that has left is no reason to panic.
+/// Writes to standard output. Errors are ignored: a reader that has closed the pipe is no reason to panic.
 pub(super) fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
-pub(super) fn complain(text: &str) {
+/// Writes to standard error. Errors are ignored.
+pub(super) fn print_stderr(text: &str) {
     let _ = std::io::stderr().write_all(text.as_bytes());
 }

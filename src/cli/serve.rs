@@ -1,9 +1,12 @@
-//! `llamagate serve`: from the arguments to the service, and from its end to the exit status.
+//! `llamagate serve`: runs the service, from the arguments to the exit code.
 //!
-//! Owns who is told what when the service cannot be started: the user, the log, the platform. The service is `app/`'s.
+//! Owns the reports about a service that cannot be started: to the user, to the log and to the platform. The service
+//! itself is in `app/`.
 
-use super::arguments::{Serve, detect_platform};
-use super::output::{EXIT_BACKEND, complain, fatal, print, refuse, shelf, summary, table};
+use super::arguments::{ServeArgs, detect_platform};
+use super::output::{
+    EXIT_BACKEND, fatal, models_section, print, print_stderr, report_problems, settings_table, summary,
+};
 use crate::settings::bounds::CONNECTION_GRACE;
 use crate::settings::{Environment, Inputs, Resolved, RunpodQueue, SettingProblem, resolve, resolve_only};
 use crate::telemetry::log;
@@ -11,11 +14,11 @@ use crate::{app, platform, preflight, runpod};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-/// Runs the service until its end.
-pub(super) fn run(serve: Serve, environment: Environment) -> ExitCode {
-    // One thread needs no scheduler that shares work between several.
+/// Runs the service until it ends.
+pub(super) fn run(arguments: ServeArgs, environment: Environment) -> ExitCode {
+    // A single thread needs no work-stealing scheduler.
     let mut runtime = match std::thread::available_parallelism() {
-        Ok(one) if one.get() == 1 => tokio::runtime::Builder::new_current_thread(),
+        Ok(threads) if threads.get() == 1 => tokio::runtime::Builder::new_current_thread(),
         _ => tokio::runtime::Builder::new_multi_thread(),
     };
     let runtime = match runtime.enable_all().build() {
@@ -23,23 +26,25 @@ pub(super) fn run(serve: Serve, environment: Environment) -> ExitCode {
         Err(error) => return fatal(&format!("no runtime: {error}")),
     };
     let signals = {
+        // Handlers can only be installed inside a runtime. Before the configuration is read, so that an early signal is
+        // not lost.
         let _inside = runtime.enter();
         app::Signals::listen()
     };
     let mut signals = match signals {
         Ok(signals) => signals,
-        Err(error) => return fatal(&format!("signals cannot be heard: {error}")),
+        Err(error) => return fatal(&format!("signals cannot be handled: {error}")),
     };
     let platform = detect_platform(&environment);
-    let inputs = serve.into_inputs(environment);
+    let inputs = arguments.into_inputs(environment);
     let resolved = resolve(&inputs, &platform);
-    if wants_shell(&resolved, &inputs, &platform) {
-        show(&resolved, &inputs);
-        complain("DEBUG_SHELL is set: nothing is started, waiting for a signal\n");
+    if is_debug_shell_set(&resolved, &inputs, &platform) {
+        print_resolved(&resolved, &inputs);
+        print_stderr("DEBUG_SHELL is set: nothing is started, waiting for a signal\n");
         runtime.block_on(signals.stop.recv());
         return ExitCode::SUCCESS;
     }
-    let tell_platform = |queue: Option<RunpodQueue>, reason: &str| {
+    let report_to_platform = |queue: Option<RunpodQueue>, reason: &str| {
         if let Some(queue) = queue {
             runtime.block_on(runpod::report_failed_start(&queue, reason));
         }
@@ -47,28 +52,28 @@ pub(super) fn run(serve: Serve, environment: Environment) -> ExitCode {
     let resolved = match resolved {
         Ok(resolved) => resolved,
         Err(problems) => {
-            let code = refuse(&problems);
+            let code = report_problems(&problems);
             fatal(&summary(&problems));
-            tell_platform(queue_of(&inputs, &platform), &summary(&problems));
+            report_to_platform(runpod_queue(&inputs, &platform), &summary(&problems));
             return code;
         }
     };
-    // Kept until the last word is said.
+    // Kept until the end, because dropping it writes the lines that are still queued.
     let guard = Arc::new(log::start(&resolved.config.settings.logs));
     for warning in &resolved.warnings {
         tracing::warn!("{warning}");
     }
     if resolved.config.settings.engine.mock_backend {
-        tracing::warn!("MOCK_BACKEND is set: no llama-server is started, and what asks for one is refused with 503");
+        tracing::warn!("MOCK_BACKEND is set: no llama-server is started; requests that need it get 503");
     }
     let ready = match preflight::ready(&resolved.config, &inputs.environment) {
         Ok(ready) => ready,
-        // All problems at once: those of the models too, which are looked at later otherwise.
+        // Report all problems at once, including those of the model files, which are normally checked after the start.
         Err(_) => {
             let problems = preflight::inspect(&resolved.config, &inputs.environment).err().unwrap_or_default();
             let queue = RunpodQueue::read(&resolved.config.settings, &inputs.environment).ok().flatten();
-            tell_platform(queue, &summary(&problems));
-            return give_up(&problems);
+            report_to_platform(queue, &summary(&problems));
+            return fail_misconfigured(&problems);
         }
     };
     if let Some(warning) = &ready.descriptors.warning {
@@ -79,15 +84,15 @@ pub(super) fn run(serve: Serve, environment: Environment) -> ExitCode {
     let startup = app::Startup { inputs, resolved, ready, platform, log: Arc::clone(&guard) };
     let outcome = runtime.block_on(app::run(startup, signals));
     if let Err(error) = &outcome {
-        tell_platform(queue, &error.to_string());
+        report_to_platform(queue, &error.to_string());
     }
-    // A thread that hangs in a system call must not keep the program from ending.
+    // A thread that hangs in a system call must not keep the process alive.
     runtime.shutdown_timeout(CONNECTION_GRACE);
     match outcome {
-        Ok(app::Outcome::Stopped) => ExitCode::SUCCESS,
-        Ok(app::Outcome::BackendFailed) => ExitCode::from(EXIT_BACKEND),
-        Ok(app::Outcome::Broken) => ExitCode::FAILURE,
-        Ok(app::Outcome::Misconfigured(problems)) => give_up(&problems),
+        Ok(app::RunOutcome::Stopped) => ExitCode::SUCCESS,
+        Ok(app::RunOutcome::BackendFailed) => ExitCode::from(EXIT_BACKEND),
+        Ok(app::RunOutcome::Broken) => ExitCode::FAILURE,
+        Ok(app::RunOutcome::Misconfigured(problems)) => fail_misconfigured(&problems),
         Err(error) => {
             tracing::error!("fatal: {error}");
             ExitCode::FAILURE
@@ -95,14 +100,14 @@ pub(super) fn run(serve: Serve, environment: Environment) -> ExitCode {
     }
 }
 
-/// The queue that jobs were to be taken from, whatever else is wrong.
-fn queue_of(inputs: &Inputs, platform: &platform::Platform) -> Option<RunpodQueue> {
+/// Returns the RunPod queue, whatever else is wrong with the configuration.
+fn runpod_queue(inputs: &Inputs, platform: &platform::Platform) -> Option<RunpodQueue> {
     let (settings, _) = resolve_only(inputs, platform, &["runpod_mode"]).ok()?;
     RunpodQueue::read(&settings, &inputs.environment).ok()?
 }
 
-/// Whether somebody wants to look around, be it in a service whose other settings are wrong.
-fn wants_shell(
+/// Whether `DEBUG_SHELL` is set, even if other settings are wrong.
+fn is_debug_shell_set(
     resolved: &Result<Resolved, Vec<SettingProblem>>,
     inputs: &Inputs,
     platform: &platform::Platform,
@@ -113,23 +118,23 @@ fn wants_shell(
     }
 }
 
-/// Shows the settings and all that is wrong.
-fn show(resolved: &Result<Resolved, Vec<SettingProblem>>, inputs: &Inputs) {
+/// Prints the settings and all problems with them.
+fn print_resolved(resolved: &Result<Resolved, Vec<SettingProblem>>, inputs: &Inputs) {
     let problems = match resolved {
         Ok(resolved) => {
-            print(&(table(resolved) + &shelf(&resolved.config.catalogue)));
+            print(&(settings_table(resolved) + &models_section(&resolved.config.catalogue)));
             preflight::inspect(&resolved.config, &inputs.environment).err().unwrap_or_default()
         }
         Err(problems) => problems.clone(),
     };
     if !problems.is_empty() {
-        refuse(&problems);
+        report_problems(&problems);
     }
 }
 
-/// The same once there is a log.
-fn give_up(problems: &[SettingProblem]) -> ExitCode {
-    let code = refuse(problems);
+/// Prints the problems and logs the `fatal: ` line. Returns the exit code.
+fn fail_misconfigured(problems: &[SettingProblem]) -> ExitCode {
+    let code = report_problems(problems);
     tracing::error!("fatal: {}", summary(problems));
     code
 }

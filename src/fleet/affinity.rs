@@ -1,15 +1,15 @@
-//! Which worker has served which beginning of a prompt last.
+//! Remembers which worker last served which prompt prefix.
 //!
-//! llama.cpp keeps the state of the prompts that its slots have computed. A prompt that begins like one of them is
-//! computed only from where it differs, if it comes to the same llama-server.
+//! llama.cpp keeps the KV cache of the prompts that its slots have computed. A prompt that shares a prefix with one of
+//! them is computed only from the first difference, if it reaches the same llama-server.
 //!
-//! Owns a bounded memory of beginnings, each known by a hash. Does not choose: `choice.rs` asks it.
+//! Owns a bounded map from prefix hashes to workers. The choice itself is in `choice/`.
 
 use crate::fleet::bounds::MOST_PREFIXES;
 use std::collections::HashMap;
 
-/// Remembers workers by beginnings of prompts. The older half is forgotten whenever it is full, but for what has been
-/// served again meanwhile.
+/// The last worker of each prompt prefix. When it is full, the older half is dropped, except for prefixes that were
+/// served again since.
 #[derive(Debug, Default)]
 pub(super) struct Affinity {
     young: HashMap<u64, usize>,
@@ -17,20 +17,20 @@ pub(super) struct Affinity {
 }
 
 impl Affinity {
-    /// The worker that has served this beginning last, as far as it is remembered.
-    pub(super) fn find(&self, mark: u64) -> Option<usize> {
-        self.young.get(&mark).or_else(|| self.old.get(&mark)).copied()
+    /// Returns the worker that last served this prefix, if it is still remembered.
+    pub(super) fn find(&self, prefix: u64) -> Option<usize> {
+        self.young.get(&prefix).or_else(|| self.old.get(&prefix)).copied()
     }
 
-    /// This worker serves these beginnings.
-    pub(super) fn remember(&mut self, marks: &[u64], worker: usize) {
-        for &mark in marks {
-            // A new one that finds no room makes the young the old.
-            if self.young.len() >= MOST_PREFIXES / 2 && !self.young.contains_key(&mark) {
+    /// Records that `worker` serves these prefixes.
+    pub(super) fn remember(&mut self, prefixes: &[u64], worker: usize) {
+        for &prefix in prefixes {
+            // Two generations: when the young one is full, it becomes the old one, and the previous old one is dropped.
+            if self.young.len() >= MOST_PREFIXES / 2 && !self.young.contains_key(&prefix) {
                 std::mem::swap(&mut self.young, &mut self.old);
                 self.young.clear();
             }
-            self.young.insert(mark, worker);
+            self.young.insert(prefix, worker);
         }
     }
 }
@@ -41,43 +41,43 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_is_served_again_stays_and_the_rest_is_forgotten() {
+    fn prefixes_that_are_served_again_stay_and_others_are_dropped() {
         let mut affinity = Affinity::default();
         let used = u64::MAX;
         affinity.remember(&[1], 1);
-        for mark in 2..MOST_PREFIXES as u64 * 3 {
+        for prefix in 2..MOST_PREFIXES as u64 * 3 {
             affinity.remember(&[used], 7);
-            affinity.remember(&[mark], 2);
+            affinity.remember(&[prefix], 2);
             assert!(affinity.young.len() + affinity.old.len() <= MOST_PREFIXES);
         }
         assert_eq!((affinity.find(1), affinity.find(used)), (None, Some(7)));
     }
 
     #[test]
-    fn half_of_the_memory_is_kept_whatever_comes() {
+    fn half_of_the_prefixes_are_kept_when_the_memory_is_full() {
         let mut affinity = Affinity::default();
         let all: Vec<u64> = (0..MOST_PREFIXES as u64).collect();
         affinity.remember(&all, 1);
         affinity.remember(&all[MOST_PREFIXES - 1..], 2);
-        let worker = |mark: usize| affinity.find(all[mark]);
-        assert_eq!((worker(0), worker(MOST_PREFIXES - 1)), (Some(1), Some(2)), "all of them found room");
+        let worker = |prefix: usize| affinity.find(all[prefix]);
+        assert_eq!((worker(0), worker(MOST_PREFIXES - 1)), (Some(1), Some(2)), "all of them fit");
         affinity.remember(&[u64::MAX], 3);
-        let worker = |mark: usize| affinity.find(all[mark]);
-        assert_eq!((worker(0), worker(MOST_PREFIXES / 2)), (None, Some(1)), "the older half has gone");
+        let worker = |prefix: usize| affinity.find(all[prefix]);
+        assert_eq!((worker(0), worker(MOST_PREFIXES / 2)), (None, Some(1)), "the older half was dropped");
     }
 
     proptest! {
         #[test]
-        fn the_last_worker_is_found_while_there_is_room(
-            notes in proptest::collection::vec((0..50_u64, 0..4_usize), 0..200),
+        fn the_last_worker_is_found_while_the_memory_is_not_full(
+            records in proptest::collection::vec((0..50_u64, 0..4_usize), 0..200),
         ) {
             let (mut affinity, mut model) = (Affinity::default(), HashMap::new());
-            for (mark, worker) in notes {
-                affinity.remember(&[mark], worker);
-                model.insert(mark, worker);
+            for (prefix, worker) in records {
+                affinity.remember(&[prefix], worker);
+                model.insert(prefix, worker);
             }
-            for mark in 0..50 {
-                prop_assert_eq!(affinity.find(mark), model.get(&mark).copied());
+            for prefix in 0..50 {
+                prop_assert_eq!(affinity.find(prefix), model.get(&prefix).copied());
             }
         }
     }

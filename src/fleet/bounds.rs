@@ -2,22 +2,22 @@
 
 use std::time::Duration;
 
-/// Part of the requests that `latency-based-routing` sends to a worker by chance, to learn how quick it is by now.
+/// Fraction of the requests that `latency-based-routing` sends to a random worker, to learn its current latency.
 pub const EXPLORED_PART: f64 = 0.05;
 
-/// Part that the newest time to a first byte has in a worker's mean; the older ones share the rest.
+/// Weight of the newest time to first byte in a worker's moving average, from 0 to 1.
 pub const NEWEST_FIRST_BYTE: f64 = 0.2;
 
-/// How much more of its slots the worker that knows a prompt's beginning may have in use than the least busy one, before
-/// `prefix-affinity` leaves it for that one.
+/// Maximum difference in load (the fraction of slots in use) by which the worker that knows a prompt's prefix may
+/// exceed the least busy worker before `prefix-affinity` prefers the latter.
 pub const AFFINITY_MARGIN: f64 = 0.5;
 
-/// Most beginnings of prompts that are remembered for a model.
+/// Maximum number of prompt prefixes that are remembered per model.
 pub const MOST_PREFIXES: usize = 16 * 1024;
 
-/// Longest time for which a remote backend is left alone because answers took more tokens than it may be asked for. It
-/// says itself how many there were, and may be wrong.
+/// Longest time that a remote backend gets no requests because its responses used more tokens than its quota. The
+/// backend reports the number of tokens itself and may be wrong.
 pub const LONGEST_DEBT: Duration = Duration::from_secs(60 * 60);
 
-/// Most characters that are kept of what a worker failed with last.
+/// Maximum length of a worker's last error, in characters.
 pub const LAST_ERROR_LENGTH: usize = 200;

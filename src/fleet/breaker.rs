@@ -1,10 +1,10 @@
-//! Whether a worker that keeps failing is left alone.
+//! The circuit breaker of a worker.
 //!
-//! A breaker is closed while its worker serves. So many failures in a row open it, and nothing is sent for a while. Then
-//! it is half open: one request tries the worker, and what comes of it closes the breaker or opens it again. A worker that
-//! asks to be left alone for some time is, after a single failure.
+//! A breaker is closed while its worker serves requests. A number of failures in a row opens it, and no request is sent
+//! for a cooldown. Then it is half open: one trial request is sent, and its result closes the breaker or opens it
+//! again. A worker that asks for a pause (`Retry-After`) gets it after a single failure.
 //!
-//! Owns that count and nothing else: what counts as a failure is the caller's business, and so is the time.
+//! Owns only this state: what counts as a failure is decided by the caller, who also passes the time.
 
 use crate::pause_clock::ActiveInstant;
 use serde::Serialize;
@@ -19,16 +19,17 @@ pub struct Breaker {
     /// Failures in a row.
     failures: u32,
     phase: Phase,
-    /// Counts changes of the phase. What was begun in an earlier one tells nothing of how the worker is now.
-    era: u64,
+    /// Number of phase changes. The result of a request that began in an earlier phase says nothing about the current
+    /// one.
+    generation: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Closed,
-    /// Open until then, and half open from then on.
+    /// Open until this instant, half open from then on.
     Open(ActiveInstant),
-    /// Half open, with the one request in flight.
+    /// Half open, with the trial request in flight.
     Trial,
 }
 
@@ -40,23 +41,24 @@ pub enum BreakerState {
     Closed,
     /// No request is sent until the cooldown has passed.
     Open,
-    /// One request may be sent, or is in flight, to try the worker.
+    /// One trial request may be sent, or is in flight.
     HalfOpen,
 }
 
-/// The right to send one request, to be given back with what came of it.
+/// Permission to send one request. Must be returned with the result of the request.
 ///
-/// One that is lost may have been the trial that all others wait for, so whoever holds it gives it up when dropped.
+/// A pass that is lost may be the trial that blocks all other requests, so the owner returns it with
+/// [`Breaker::give_up`] when dropped.
 #[derive(Debug)]
 #[must_use = "it has to be given back with what came of the request"]
 pub struct Pass {
-    era: u64,
+    generation: u64,
 }
 
 impl Breaker {
-    /// Closed; `allowed_fails` failures in a row open it for `cooldown`.
+    /// Creates a closed breaker. `allowed_fails` failures in a row open it for `cooldown`.
     pub fn new(allowed_fails: NonZeroU32, cooldown: Duration) -> Self {
-        Self { allowed_fails, cooldown, failures: 0, phase: Phase::Closed, era: 0 }
+        Self { allowed_fails, cooldown, failures: 0, phase: Phase::Closed, generation: 0 }
     }
 
     /// Whether a request may be sent now.
@@ -68,7 +70,7 @@ impl Breaker {
         }
     }
 
-    /// Lets a request through, if one may be sent now.
+    /// Returns a pass for one request, if one may be sent now.
     pub fn begin(&mut self, now: ActiveInstant) -> Option<Pass> {
         if !self.is_open_for_requests(now) {
             return None;
@@ -76,17 +78,17 @@ impl Breaker {
         if self.phase != Phase::Closed {
             self.set_phase(Phase::Trial);
         }
-        Some(Pass { era: self.era })
+        Some(Pass { generation: self.generation })
     }
 
-    /// Whether it is this request with which the worker is tried.
+    /// Whether this pass is that of the current trial.
     pub fn is_trial(&self, pass: &Pass) -> bool {
-        self.phase == Phase::Trial && pass.era == self.era
+        self.phase == Phase::Trial && pass.generation == self.generation
     }
 
-    /// The request was served.
+    /// Records that the request was served.
     pub fn record_success(&mut self, pass: Pass) {
-        if pass.era != self.era {
+        if pass.generation != self.generation {
             return;
         }
         self.failures = 0;
@@ -95,9 +97,9 @@ impl Breaker {
         }
     }
 
-    /// The worker failed to serve the request.
+    /// Records that the worker failed to serve the request.
     pub fn record_failure(&mut self, pass: Pass, now: ActiveInstant) {
-        if pass.era != self.era {
+        if pass.generation != self.generation {
             return;
         }
         self.failures = self.failures.saturating_add(1);
@@ -106,23 +108,24 @@ impl Breaker {
         }
     }
 
-    /// The worker failed to serve the request and asks to be left alone for so long, which opens it however few failures
-    /// there were.
+    /// Records that the worker failed to serve the request and asked for a pause of `rest`. Opens the breaker
+    /// regardless of the number of failures.
     pub fn rest_for(&mut self, pass: Pass, rest: Duration, now: ActiveInstant) {
-        if pass.era == self.era {
+        if pass.generation == self.generation {
             self.failures = self.failures.saturating_add(1);
             self.set_phase(Phase::Open(now + rest));
         }
     }
 
-    /// Nothing can be told of the request: its client left, or it was never sent.
+    /// Returns a pass without a result: the client left, or the request was never sent. After a trial the breaker is
+    /// half open again, so that the next request is the trial.
     pub fn give_up(&mut self, pass: Pass, now: ActiveInstant) {
-        if pass.era == self.era && self.phase == Phase::Trial {
+        if pass.generation == self.generation && self.phase == Phase::Trial {
             self.set_phase(Phase::Open(now));
         }
     }
 
-    /// When the next request may be sent: none if it may now, or as soon as the trial has ended.
+    /// Returns when the next request may be sent; `None` if it may be sent now, or once the trial has ended.
     pub fn opens_at(&self, now: ActiveInstant) -> Option<ActiveInstant> {
         match self.phase {
             Phase::Open(until) if until > now => Some(until),
@@ -139,14 +142,14 @@ impl Breaker {
         }
     }
 
-    /// Failures in a row so far.
+    /// Returns the number of failures in a row.
     pub fn failures(&self) -> u32 {
         self.failures
     }
 
     fn set_phase(&mut self, phase: Phase) {
         self.phase = phase;
-        self.era += 1;
+        self.generation += 1;
     }
 }
 
@@ -172,7 +175,7 @@ mod tests {
         breaker.record_success(pass);
     }
 
-    /// One that has just opened.
+    /// A breaker that has just opened.
     fn open() -> (Breaker, ActiveInstant) {
         let (mut breaker, now) = breaker(3);
         (0..3).for_each(|_| fail(&mut breaker, now));
@@ -180,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_in_a_row_open_it_and_others_do_not() {
+    fn only_failures_in_a_row_open_a_breaker() {
         let (mut breaker, now) = breaker(3);
         for _ in 0..5 {
             fail(&mut breaker, now);
@@ -199,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn after_its_time_it_lets_one_through() {
+    fn a_breaker_lets_one_trial_through_after_the_cooldown() {
         let (mut breaker, opened) = open();
         let before = opened + (COOLDOWN - NANO);
         assert!(!breaker.is_open_for_requests(before) && breaker.state(before) == BreakerState::Open);
@@ -218,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trial_that_fails_opens_it_for_the_same_time() {
+    fn a_failed_trial_opens_the_breaker_for_another_cooldown() {
         let (mut breaker, opened) = open();
         let now = opened + COOLDOWN * 2;
         fail(&mut breaker, now);
@@ -227,14 +230,14 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_that_asks_for_it_is_left_alone_for_that_time_after_one_failure() {
+    fn a_worker_that_asks_for_a_pause_gets_it_after_one_failure() {
         let (mut breaker, now) = breaker(3);
         let rest = COOLDOWN * 4;
         let [busy, late] = [(); 2].map(|()| breaker.begin(now).unwrap());
         breaker.rest_for(busy, rest, now);
         breaker.rest_for(late, rest * 2, now);
         assert_eq!((breaker.state(now), breaker.failures()), (BreakerState::Open, 1));
-        assert_eq!(breaker.opens_at(now), Some(now + rest), "as the first has said");
+        assert_eq!(breaker.opens_at(now), Some(now + rest), "the first request decides");
         let trial = breaker.begin(now + rest).unwrap();
         breaker.rest_for(trial, COOLDOWN / 2, now + rest);
         assert_eq!(breaker.opens_at(now + rest), Some(now + rest + COOLDOWN / 2));
@@ -243,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trial_that_is_given_up_leaves_the_next_to_try() {
+    fn after_a_trial_without_a_result_the_next_request_is_the_trial() {
         let (mut breaker, opened) = open();
         let now = opened + COOLDOWN;
         for _ in 0..3 {
@@ -259,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_up_is_neither_good_nor_bad() {
+    fn a_request_without_a_result_counts_neither_as_success_nor_as_failure() {
         let (mut breaker, now) = breaker(2);
         fail(&mut breaker, now);
         let pass = breaker.begin(now).unwrap();
@@ -270,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_begun_before_it_opened_changes_nothing_after() {
+    fn results_of_requests_from_before_the_opening_are_ignored() {
         let (mut breaker, opened) = breaker(1);
         let [good, bad, late_good, late_bad] = [(); 4].map(|()| breaker.begin(opened).unwrap());
         fail(&mut breaker, opened);
@@ -280,14 +283,14 @@ mod tests {
         let now = opened + COOLDOWN;
         let trial = breaker.begin(now).unwrap();
         breaker.record_success(late_good);
-        assert!(!breaker.is_open_for_requests(now), "it is not the trial that was served");
+        assert!(!breaker.is_open_for_requests(now), "the served request is not the trial");
         breaker.record_success(trial);
         breaker.record_failure(late_bad, now);
         assert_eq!((breaker.failures(), breaker.state(now)), (0, BreakerState::Closed));
     }
 
     #[test]
-    fn without_a_cooldown_it_is_half_open_at_once() {
+    fn a_breaker_without_a_cooldown_is_half_open_at_once() {
         let mut breaker = Breaker::new(NonZeroU32::MIN, Duration::ZERO);
         let now = ActiveInstant::now();
         fail(&mut breaker, now);
@@ -317,12 +320,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_happens_it_lets_one_at_a_time_try_and_never_shuts_for_good(
+        fn a_breaker_allows_one_trial_at_a_time_and_never_stays_open_for_ever(
             allowed_fails in 1..4_u32,
             steps in proptest::collection::vec(step(), 0..80),
         ) {
             let (mut breaker, mut now) = breaker(allowed_fails);
-            // Each with whether it is a trial; trials that are neither ended nor overtaken are at most one.
+            // Each pass with whether it is a trial; at most one trial is neither finished nor outdated.
             let mut passes: Vec<(Pass, bool)> = Vec::new();
             for step in steps {
                 let (state, allowed) = (breaker.state(now), breaker.is_open_for_requests(now));

@@ -1,7 +1,7 @@
-//! The right to send one request to one worker, and what becomes of it.
+//! A lease: the permission to send one request to one worker, and the record of its result.
 
 use super::breaker::{Breaker, Pass};
-use super::member::{Member, Slot};
+use super::member::{Member, MemberSlot};
 use super::worker_counters::ServingGuard;
 use crate::pause_clock::ActiveInstant;
 use crate::worker::{Endpoint, InFlight};
@@ -11,45 +11,45 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-/// The right to send one request to one worker.
+/// The permission to send one request to one worker. Dropping it frees the slot.
 pub struct Lease {
     in_flight: InFlight,
     member: Arc<Member>,
     begun: ActiveInstant,
-    /// Until it is known what has come of the request.
+    /// The breaker's pass, until the result of the request is known.
     pass: Option<Pass>,
     has_failed: bool,
-    _slot: Option<Slot>,
+    _slot: Option<MemberSlot>,
     _serving: ServingGuard,
 }
 
 impl Lease {
-    pub(super) fn new(in_flight: InFlight, member: &Arc<Member>, slot: Option<Slot>, pass: Option<Pass>) -> Self {
+    pub(super) fn new(in_flight: InFlight, member: &Arc<Member>, slot: Option<MemberSlot>, pass: Option<Pass>) -> Self {
         let (member, begun) = (Arc::clone(member), ActiveInstant::now());
-        let serving = member.tally.begin();
+        let serving = member.counters.begin();
         Self { in_flight, member, begun, pass, has_failed: false, _slot: slot, _serving: serving }
     }
 
-    /// Who serves it.
+    /// Returns the worker.
     pub fn member(&self) -> &Arc<Member> {
         &self.member
     }
 
-    /// Waits until the worker has ended or is being ended, whatever its connections do.
+    /// Waits until the worker has ended or is being stopped, whatever the state of its connections.
     pub fn gone(&self) -> WaitForCancellationFutureOwned {
         self.in_flight.gone()
     }
 
-    /// Says that the head of the answer has come, and for how long the worker asks to be left alone if it cannot serve now.
+    /// Records the head of the response. `rest` is the pause that the worker asked for if it cannot serve now.
     pub fn record_response(&mut self, status: StatusCode, rest: Option<Duration>) {
-        self.member.tally.record_first_byte(self.begun.elapsed());
+        self.member.counters.record_first_byte(self.begun.elapsed());
         if !self.member.is_remote() {
             return;
         }
         match status {
-            // The key that it was given is no good, which is said apart.
+            // The configured key is wrong; [`Lease::record_rejected_key`] records that.
             StatusCode::UNAUTHORIZED => {}
-            // Too much for it now: others are asked first for a while.
+            // The backend is overloaded: other workers are preferred for a while.
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
                 let error = format!("answered {}", status.as_u16());
                 match rest {
@@ -60,66 +60,67 @@ impl Lease {
             _ if status.is_server_error() => self.fail(&format!("answered {}", status.as_u16())),
             _ => {
                 if let Some(pass) = self.pass.take_if(|pass| self.member.is_trial(pass)) {
-                    // Others need not wait for the end of a long answer.
+                    // The head of the response is enough to close the breaker: other requests need not wait for the end
+                    // of a long response.
                     self.member.return_pass(pass, |breaker, pass, _| breaker.record_success(pass));
                 }
             }
         }
     }
 
-    /// Says that the worker broke the connection.
+    /// Records that the worker broke the connection.
     pub fn record_broken_connection(&mut self) {
         self.fail("broke the connection");
         self.in_flight.record_broken_connection();
     }
 
-    /// Says why a request to the worker failed; it is doubted, unless the reason lies with us.
+    /// Records why a request to the worker failed. The worker is probed, unless the cause is on this machine.
     pub fn record_failure(&mut self, error: &(dyn Error + 'static), text: &str) {
         self.fail(text);
         self.in_flight.record_failure(error);
     }
 
-    /// Says that the worker has not answered in time.
+    /// Records that the worker did not answer in time.
     pub fn mark_timed_out(&mut self) {
         self.fail("did not answer in time");
     }
 
-    /// Says that the worker does not take the key that it was configured with.
+    /// Records that the worker rejected its configured key.
     pub fn record_rejected_key(&mut self) {
         self.fail("does not take its api_key");
         self.in_flight.record_answer_end();
     }
 
-    /// Says that the worker has answered to the end, well or with an error of its own.
+    /// Records that the response has ended, successfully or with an error of the worker's own.
     pub fn record_answer_end(&mut self) {
         self.in_flight.record_answer_end();
-        self.close_served();
+        self.record_served_once();
     }
 
-    /// Says that the worker answered well, to the end.
+    /// Records that the worker answered successfully and completely.
     pub fn record_success(&mut self) {
         self.in_flight.record_success();
-        self.close_served();
+        self.record_served_once();
     }
 
-    /// Says that the worker could not compute an answer, which is no fault of the request.
+    /// Records that the worker could not compute an answer, which is not the request's fault.
     pub fn record_compute_failure(&mut self) {
         self.fail("could not compute an answer");
-        // Whoever runs another's worker restarts it.
+        // A remote worker is restarted by its operator, not by us.
         match self.member.is_remote() {
             true => self.in_flight.record_answer_end(),
             false => self.in_flight.record_compute_failure(),
         }
     }
 
-    /// Where to send the request.
+    /// Returns where to send the request.
     pub fn endpoint(&self) -> &Endpoint {
         self.in_flight.endpoint()
     }
 
-    fn close_served(&mut self) {
+    fn record_served_once(&mut self) {
         if !self.has_failed {
-            self.member.tally.record_served();
+            self.member.counters.record_served();
             self.return_pass(|breaker, pass, _| breaker.record_success(pass));
         }
     }
@@ -128,17 +129,17 @@ impl Lease {
         self.fail_with(error, Breaker::record_failure);
     }
 
-    fn fail_with(&mut self, error: &str, came: impl FnOnce(&mut Breaker, Pass, ActiveInstant)) {
-        // Once, whatever else comes of it.
+    fn fail_with(&mut self, error: &str, record: impl FnOnce(&mut Breaker, Pass, ActiveInstant)) {
+        // Only the first failure of a request counts.
         if !std::mem::replace(&mut self.has_failed, true) {
-            self.member.tally.record_failure(error);
-            self.return_pass(came);
+            self.member.counters.record_failure(error);
+            self.return_pass(record);
         }
     }
 
-    fn return_pass(&mut self, came: impl FnOnce(&mut Breaker, Pass, ActiveInstant)) {
+    fn return_pass(&mut self, record: impl FnOnce(&mut Breaker, Pass, ActiveInstant)) {
         if let Some(pass) = self.pass.take() {
-            self.member.return_pass(pass, came);
+            self.member.return_pass(pass, record);
         }
     }
 }
@@ -151,7 +152,7 @@ impl Drop for Lease {
 
 #[cfg(test)]
 impl Lease {
-    /// Its answer breaks off, of which its owner hears nothing.
+    /// Simulates a response that breaks off, without telling the worker's owner.
     pub(super) fn break_off(&mut self) {
         self.fail("broke the connection");
     }

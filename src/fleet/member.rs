@@ -1,4 +1,4 @@
-//! One of a model's workers, as the fleet sees it: how to reach it, how much it may be given, and what came of that.
+//! One worker of a model as the fleet sees it: how to reach it, its slots, its breaker and quota, and its counters.
 
 use super::breaker::{Breaker, BreakerState, Pass};
 use super::choice::Candidate;
@@ -11,63 +11,64 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
-/// A quota goes by the kernel's clock, paused or not.
-use tokio::time::Instant as Clock;
+/// Quotas use the kernel's clock, which does not stop while this process is paused.
+use tokio::time::Instant as QuotaInstant;
 
 /// A worker among those of its model.
 pub struct Member {
     handle: WorkerHandle,
-    /// Who runs it.
+    /// The operator of the worker.
     pub kind: WorkerKind,
-    /// Its number among the workers of its model.
+    /// The number among the workers of the model.
     pub number: u32,
-    /// How many requests may hold one of its slots.
+    /// Maximum number of requests that hold a slot.
     slots: usize,
-    /// How many do.
+    /// Number of requests that hold a slot.
     slots_in_use: AtomicUsize,
     rank: Mutex<Rank>,
-    /// Only of one that somebody else runs: whoever runs a worker knows more of it than its failures tell.
+    /// Breaker and quota; only for remote workers. The state of a local worker is known more precisely from its
+    /// supervisor.
     remote_status: Option<RemoteStatus>,
-    pub(super) tally: Arc<WorkerCounters>,
+    pub(super) counters: Arc<WorkerCounters>,
 }
 
-/// What is preferred among workers.
+/// The preference of a worker among those of its model.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rank {
     /// For `weighted-random`.
     pub weight: f64,
-    /// For `priority-failover`: the lowest comes first.
+    /// For `priority-failover`: the lowest is preferred.
     pub priority: u32,
 }
 
-/// Whether a worker may be sent requests, beside what its owner says.
+/// Limits on the requests to a remote worker, in addition to the state of its probes.
 struct RemoteStatus {
     inner: Mutex<(Breaker, Quota)>,
-    /// Sent to at each change.
+    /// Notified of each change.
     changes: watch::Sender<()>,
 }
 
-/// One of a worker's slots, until it is dropped.
-pub(super) struct Slot {
+/// A slot of a worker, held until it is dropped.
+pub(super) struct MemberSlot {
     member: Arc<Member>,
-    /// Told when it is given back.
+    /// Notified when the slot is released.
     freed: Arc<Notify>,
 }
 
 impl Member {
-    /// A worker that the gateway runs, with so many slots.
+    /// Creates a member for a worker that the gateway runs, with this number of slots.
     pub fn local(handle: WorkerHandle, kind: WorkerKind, number: u32, slots: usize, rank: Rank) -> Self {
-        let (taken, rank, tally) = (AtomicUsize::new(0), Mutex::new(rank), Arc::default());
-        Self { handle, kind, number, slots, slots_in_use: taken, rank, remote_status: None, tally }
+        let (in_use, rank, counters) = (AtomicUsize::new(0), Mutex::new(rank), Arc::default());
+        Self { handle, kind, number, slots, slots_in_use: in_use, rank, remote_status: None, counters }
     }
 
-    /// One that somebody else runs.
+    /// Creates a member for a remote worker.
     pub fn remote(handle: WorkerHandle, number: u32, slots: usize, rank: Rank, breaker: Breaker, quota: Quota) -> Self {
-        let standing = RemoteStatus { inner: Mutex::new((breaker, quota)), changes: watch::channel(()).0 };
-        Self { remote_status: Some(standing), ..Self::local(handle, WorkerKind::Remote, number, slots, rank) }
+        let status = RemoteStatus { inner: Mutex::new((breaker, quota)), changes: watch::channel(()).0 };
+        Self { remote_status: Some(status), ..Self::local(handle, WorkerKind::Remote, number, slots, rank) }
     }
 
-    /// Prefers it otherwise from now on.
+    /// Sets the rank, which applies from the next choice on.
     pub fn set_rank(&self, rank: Rank) {
         *self.rank.lock().unwrap_or_else(PoisonError::into_inner) = rank;
     }
@@ -80,44 +81,45 @@ impl Member {
         self.kind == WorkerKind::Remote
     }
 
-    /// Whether it was started with the service, and has neither been ready nor failed; of one that somebody else runs,
-    /// whether its first probe has not told how it is.
+    /// Whether the initial load still waits for this worker. A local worker is awaited if it was started with the
+    /// service and has neither been ready nor failed; a remote worker until its first probe has a result.
     pub(super) fn is_awaited(&self) -> bool {
         let is_lost = self.handle.loss().is_some();
         let status = self.handle.status();
-        let is_on_its_way = match self.is_remote() {
+        let is_starting = match self.is_remote() {
             true => matches!(status.state, WorkerState::Stopped | WorkerState::Starting),
-            // One that was left to be started by its first request still sleeps while it is being woken.
+            // A worker that sleeps until its first request still has `asleep` set while it is being woken.
             false => !status.asleep && !status.has_been_ready && status.failed_loads == 0,
         };
-        is_on_its_way && !is_lost
+        is_starting && !is_lost
     }
 
-    /// Whether requests may be sent to it now.
+    /// Whether requests may be sent to the worker now.
     pub(super) fn is_open(&self, now: ActiveInstant) -> bool {
-        let allows = |standing: &RemoteStatus| {
-            let (breaker, quota) = &*standing.lock();
-            breaker.is_open_for_requests(now) && quota.has_remaining(Clock::now())
+        let allows = |status: &RemoteStatus| {
+            let (breaker, quota) = &*status.lock();
+            breaker.is_open_for_requests(now) && quota.has_remaining(QuotaInstant::now())
         };
         self.handle.is_open() && self.remote_status.as_ref().is_none_or(allows)
     }
 
-    /// How many of its slots may be used now: while it is only tried, one more than are taken.
+    /// Returns how many slots may be used now. While the breaker tries the worker, that is one more than are in use.
     pub(super) fn slots(&self, now: ActiveInstant) -> usize {
-        let is_tried = |standing: &RemoteStatus| standing.lock().0.state(now) != BreakerState::Closed;
-        if self.remote_status.as_ref().is_some_and(is_tried) { self.slots_in_use() + 1 } else { self.slots }
+        let is_on_trial = |status: &RemoteStatus| status.lock().0.state(now) != BreakerState::Closed;
+        if self.remote_status.as_ref().is_some_and(is_on_trial) { self.slots_in_use() + 1 } else { self.slots }
     }
 
-    /// How many requests it would serve at once, be it that the first wakes it.
+    /// Returns how many requests the worker could serve at once, including a sleeping worker that the first of them
+    /// wakes.
     pub(super) fn capacity(&self, now: ActiveInstant) -> usize {
-        let serves = match self.is_remote() {
+        let can_serve = match self.is_remote() {
             true => self.is_open(now),
             false => ServiceStatus::of(self.handle.state()) == ServiceStatus::Ok,
         };
-        if serves { self.slots(now) } else { 0 }
+        if can_serve { self.slots(now) } else { 0 }
     }
 
-    /// How many of its slots are in use.
+    /// Returns the number of slots in use.
     pub(super) fn slots_in_use(&self) -> usize {
         self.slots_in_use.load(Ordering::SeqCst)
     }
@@ -130,117 +132,122 @@ impl Member {
             slots: self.slots(now),
             weight: rank.weight,
             priority: rank.priority,
-            first_byte: self.tally.first_byte(),
+            first_byte: self.counters.first_byte(),
         }
     }
 
-    /// Takes one of its slots if one is free; `freed` is told when it is given back.
-    pub(super) fn take_slot(self: &Arc<Self>, now: ActiveInstant, freed: &Arc<Notify>) -> Option<Slot> {
+    /// Takes a slot if one is free. `freed` is notified when it is released.
+    pub(super) fn take_slot(self: &Arc<Self>, now: ActiveInstant, freed: &Arc<Notify>) -> Option<MemberSlot> {
         let slots = self.slots(now);
-        let more = |taken: usize| (taken < slots).then_some(taken + 1);
+        let more = |in_use: usize| (in_use < slots).then_some(in_use + 1);
+        // One atomic step: two requests must not both take the last slot.
         self.slots_in_use.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
-        Some(Slot { member: Arc::clone(self), freed: Arc::clone(freed) })
+        Some(MemberSlot { member: Arc::clone(self), freed: Arc::clone(freed) })
     }
 
-    /// Counts a request against what it may be asked for. None if it may not be sent; without a standing there is
-    /// nothing to give back.
+    /// Takes one request from the breaker and the quota. Returns `None` if the request may not be sent, and
+    /// `Some(None)` for a local worker, which has neither.
     pub(super) fn take_pass(&self, now: ActiveInstant) -> Option<Option<Pass>> {
-        let Some(standing) = &self.remote_status else { return Some(None) };
+        let Some(status) = &self.remote_status else { return Some(None) };
         let (pass, is_spent) = {
-            let (breaker, quota) = &mut *standing.lock();
-            let clock = Clock::now();
-            if !breaker.is_open_for_requests(now) || !quota.take(clock) {
+            // One lock for both, so that a request is never counted by one and refused by the other.
+            let (breaker, quota) = &mut *status.lock();
+            let quota_now = QuotaInstant::now();
+            if !breaker.is_open_for_requests(now) || !quota.take(quota_now) {
                 return None;
             }
-            (breaker.begin(now), !quota.has_remaining(clock))
+            (breaker.begin(now), !quota.has_remaining(quota_now))
         };
         if is_spent {
-            // Whoever waits does so until there is more.
-            standing.changes.send_replace(());
+            // Wakes the waiting requests, so that they wait until the quota allows more.
+            status.changes.send_replace(());
         }
         pass.map(Some)
     }
 
-    /// Gives a pass back with what came of it. Whoever waits for this worker hears of it.
-    pub(super) fn return_pass(&self, pass: Pass, came: impl FnOnce(&mut Breaker, Pass, ActiveInstant)) {
-        let Some(standing) = &self.remote_status else { return };
+    /// Returns a pass and records the result of its request with `record`. Notifies those who wait for this worker if
+    /// the breaker changed.
+    pub(super) fn return_pass(&self, pass: Pass, record: impl FnOnce(&mut Breaker, Pass, ActiveInstant)) {
+        let Some(status) = &self.remote_status else { return };
         let now = ActiveInstant::now();
-        let is_other = {
-            let (breaker, _) = &mut *standing.lock();
+        let is_changed = {
+            let (breaker, _) = &mut *status.lock();
             let before = breaker.state(now);
-            came(breaker, pass, now);
+            record(breaker, pass, now);
             before != BreakerState::Closed || breaker.state(now) != before
         };
-        if is_other {
-            standing.changes.send_replace(());
+        if is_changed {
+            status.changes.send_replace(());
         }
     }
 
-    /// Whether this pass is the one with which it is tried.
+    /// Whether this pass is that of the breaker's current trial.
     pub(super) fn is_trial(&self, pass: &Pass) -> bool {
-        self.remote_status.as_ref().is_some_and(|standing| standing.lock().0.is_trial(pass))
+        self.remote_status.as_ref().is_some_and(|status| status.lock().0.is_trial(pass))
     }
 
-    /// Counts what an answer has cost against what it may be asked for.
+    /// Takes the tokens of a response from the quota.
     pub fn spend(&self, tokens: u64) {
-        if let Some(standing) = &self.remote_status {
+        if let Some(status) = &self.remote_status {
             let is_spent = {
-                let (_, quota) = &mut *standing.lock();
-                let clock = Clock::now();
-                quota.spend(tokens, clock);
-                !quota.has_remaining(clock)
+                let (_, quota) = &mut *status.lock();
+                let quota_now = QuotaInstant::now();
+                quota.spend(tokens, quota_now);
+                !quota.has_remaining(quota_now)
             };
             if is_spent {
-                standing.changes.send_replace(());
+                status.changes.send_replace(());
             }
         }
     }
 
-    /// In how long it may be sent requests again, if it may not now and time alone decides.
+    /// Returns the time until requests may be sent again, if only time is missing: the cooldown of the breaker or the
+    /// quota.
     pub(super) fn available_in(&self) -> Option<Duration> {
-        let (now, clock) = (ActiveInstant::now(), Clock::now());
+        let (now, quota_now) = (ActiveInstant::now(), QuotaInstant::now());
         let (breaker, quota) = &*self.remote_status.as_ref()?.lock();
-        let of_quota = quota.opens_at(clock).map(|at| at - clock);
-        breaker.opens_at(now).map(|at| at - now).max(of_quota)
+        let until_quota = quota.opens_at(quota_now).map(|at| at - quota_now);
+        breaker.opens_at(now).map(|at| at - now).max(until_quota)
     }
 
-    /// Whether it has been asked for as much as it may, and would serve otherwise.
+    /// Whether only the quota is exhausted.
     pub(super) fn is_quota_exhausted(&self, now: ActiveInstant) -> bool {
-        self.remote_status.as_ref().is_some_and(|standing| {
-            let (breaker, quota) = &*standing.lock();
-            breaker.is_open_for_requests(now) && !quota.has_remaining(Clock::now())
+        self.remote_status.as_ref().is_some_and(|status| {
+            let (breaker, quota) = &*status.lock();
+            breaker.is_open_for_requests(now) && !quota.has_remaining(QuotaInstant::now())
         })
     }
 
-    /// Whether it has failed too often to be sent more for now.
+    /// Whether the breaker allows no request now.
     pub(super) fn is_breaker_open(&self, now: ActiveInstant) -> bool {
-        self.remote_status.as_ref().is_some_and(|standing| !standing.lock().0.is_open_for_requests(now))
+        self.remote_status.as_ref().is_some_and(|status| !status.lock().0.is_open_for_requests(now))
     }
 
-    /// What happens to its standing from now on.
+    /// Returns a receiver for changes of breaker and quota; `None` for a local worker.
     pub(super) fn remote_changes(&self) -> Option<watch::Receiver<()>> {
-        self.remote_status.as_ref().map(|standing| standing.changes.subscribe())
+        self.remote_status.as_ref().map(|status| status.changes.subscribe())
     }
 
     pub(super) fn snapshot(&self) -> WorkerStats {
         let breaker = self
             .remote_status
             .as_ref()
-            .map_or(BreakerState::Closed, |standing| standing.lock().0.state(ActiveInstant::now()));
+            .map_or(BreakerState::Closed, |status| status.lock().0.state(ActiveInstant::now()));
         let status = self.handle.status();
-        let mut shown = self.tally.snapshot(WorkerFacts {
+        let mut stats = self.counters.snapshot(WorkerFacts {
             worker: self.number,
             kind: self.kind,
             state: status.state.as_str(),
             slots: self.slots,
             breaker,
         });
-        // Of a process that has ended, its end says more than the requests that met it.
-        let end = status.last_exit.and_then(|exit| exit.hint);
-        let (of_requests, is_up) = (shown.last_error.take(), status.state == WorkerState::Ready);
-        let of_process = if is_up { of_requests.or(end) } else { end.or(of_requests) };
-        shown.last_error = status.last_error.or(of_process);
-        shown
+        // For a process that has ended, the cause of its end says more than the errors of the requests that were in
+        // flight.
+        let exit_hint = status.last_exit.and_then(|exit| exit.hint);
+        let (request_error, is_ready) = (stats.last_error.take(), status.state == WorkerState::Ready);
+        let worker_error = if is_ready { request_error.or(exit_hint) } else { exit_hint.or(request_error) };
+        stats.last_error = status.last_error.or(worker_error);
+        stats
     }
 }
 
@@ -250,10 +257,11 @@ impl RemoteStatus {
     }
 }
 
-impl Drop for Slot {
+impl Drop for MemberSlot {
     fn drop(&mut self) {
         let before = self.member.slots_in_use.fetch_sub(1, Ordering::SeqCst);
         debug_assert!(before > 0, "a slot was given back twice");
+        // After the decrement, so that a woken request finds the slot free.
         self.freed.notify_waiters();
     }
 }

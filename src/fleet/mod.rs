@@ -1,20 +1,21 @@
-//! The seam between the two journeys: which models there are, and which of their workers can serve.
+//! The boundary between gateway and workers: which models there are, and which of their workers can serve.
 //!
-//! Hands out a [`Lease`] on a worker. Sees workers only as their [`WorkerHandle`](crate::worker::WorkerHandle)s and never names a
-//! request.
+//! Grants a [`Lease`] on a worker. Sees workers only as [`WorkerHandle`](crate::worker::WorkerHandle)s, and knows
+//! nothing about HTTP requests.
 //!
-//! - `affinity.rs`: which worker served which beginning of a prompt last
-//! - `bounds.rs`: sizes and shares that no user needs to choose
+//! - `affinity.rs`: which worker last served which prompt prefix
+//! - `bounds.rs`: sizes and fractions that no user needs to choose
 //! - `breaker.rs`: the circuit breaker of a remote worker
-//! - `model_info.rs`: what a model is and how its requests are treated, as configured
-//! - `worker_changes.rs`: waiting for changes of workers
-//! - `choice/`: which of the workers that can serve gets a request: the routing strategies
-//! - `lease.rs`: the right to send one request to one worker
+//! - `choice/`: the routing strategies: which of the available workers gets a request
+//! - `lease.rs`: the permission to send one request to one worker
 //! - `member.rs`: one worker of a model: its slots, its breaker and its quota
 //! - `model/`: one model and its workers
+//! - `model_info.rs`: the description and the routing policy of a model, as configured
 //! - `names/`: which model a request means
 //! - `quota.rs`: requests and tokens per minute of a remote worker
-//! - `report.rs`: the states of models, as they are reported
+//! - `report.rs`: the reported states of models and service
+//! - `testing.rs`: a worker without a process, for tests
+//! - `worker_changes.rs`: waits for changes of workers
 //! - `worker_counters.rs`: the counters of one worker, as `GET /lb/stats` shows them
 
 mod affinity;
@@ -56,145 +57,150 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{Notify, SetOnce};
 
-/// Every model that this service knows at present.
+/// All models that the service serves now.
 pub struct Fleet {
     snapshot: ArcSwap<ModelSnapshot>,
-    /// Told of each new shelf.
+    /// Notified when the snapshot is replaced.
     replaced: Notify,
-    /// Set once it is known which models there are.
+    /// Set when the models are known for the first time.
     models_known: SetOnce<()>,
-    /// Set once every worker that was started with the service has been ready or has failed. It stays so: neither a model
-    /// that is woken later nor one that comes with a reload has the whole service load again.
+    /// Set when every worker that was started with the service has been ready or has failed. Never reset: a model that
+    /// is woken later, or added by a reload, does not set the whole service back to `loading`.
     initial_load_done: AtomicBool,
 }
 
-/// The models between two reloads of the configuration, in the order in which they are listed.
+/// The models as of one load of the configuration, in the order of the lists.
 pub struct ModelSnapshot {
     models: Vec<Arc<Model>>,
 }
 
 impl Fleet {
-    /// A fleet of which nobody knows yet what models it has.
+    /// Creates a fleet whose models are not known yet.
     pub fn empty() -> Self {
-        let shelf = ArcSwap::from_pointee(ModelSnapshot { models: Vec::new() });
+        let snapshot = ArcSwap::from_pointee(ModelSnapshot { models: Vec::new() });
         Self {
-            snapshot: shelf,
+            snapshot,
             replaced: Notify::new(),
             models_known: SetOnce::new(),
             initial_load_done: AtomicBool::new(false),
         }
     }
 
-    /// A fleet of these models, for now.
+    /// Creates a fleet with these models.
     pub fn new(models: Vec<Arc<Model>>) -> Self {
         let fleet = Self::empty();
         fleet.replace(models);
         fleet
     }
 
-    /// The models that there are now.
+    /// Returns the current models.
     pub fn snapshot(&self) -> Arc<ModelSnapshot> {
         self.snapshot.load_full()
     }
 
-    /// Puts other models in place of those that there were.
+    /// Replaces the models.
     pub fn replace(&self, models: Vec<Arc<Model>>) {
         self.snapshot.store(Arc::new(ModelSnapshot { models }));
-        // A second time is no news.
+        // Fails from the second call on, which changes nothing.
         let _ = self.models_known.set(());
         self.replaced.notify_waiters();
     }
 
-    /// Returns the state of every model and what these states come to. Each worker is looked at once, because it may
+    /// Returns the state of every model and the status of the service. Each worker is read only once, because it may
     /// change its state at any moment.
     pub fn report(&self) -> FleetReport {
-        let (sums, models): (Vec<_>, Vec<_>) = self.snapshot().models.iter().map(|model| model.report()).unzip();
-        let best = self.combined_status(sums.iter().copied().flatten());
-        let is_partial = best == ServiceStatus::Ok && sums.iter().flatten().any(|sum| *sum >= ServiceStatus::Degraded);
-        FleetReport { best, shown: if is_partial { ServiceStatus::Degraded } else { best }, models }
+        let (statuses, models): (Vec<_>, Vec<_>) = self.snapshot().models.iter().map(|model| model.report()).unzip();
+        let best = self.combined_status(statuses.iter().copied().flatten());
+        let is_partly_served =
+            best == ServiceStatus::Ok && statuses.iter().flatten().any(|status| *status >= ServiceStatus::Degraded);
+        FleetReport { best, shown: if is_partly_served { ServiceStatus::Degraded } else { best }, models }
     }
 
-    /// The sum of all models' states.
+    /// Returns the status of the service.
     pub fn service_status(&self) -> ServiceStatus {
-        let shelf = self.snapshot();
-        self.combined_status(shelf.members().map(|member| ServiceStatus::of(member.handle().state())))
+        let snapshot = self.snapshot();
+        self.combined_status(snapshot.members().map(|member| ServiceStatus::of(member.handle().state())))
     }
 
     fn combined_status(&self, workers: impl Iterator<Item = ServiceStatus>) -> ServiceStatus {
-        // What is seen of the workers is no newer than that.
+        // The workers are read before this check, so their statuses are never newer than it.
         let best = ServiceStatus::best(workers);
         if self.is_initial_load_done() { best } else { ServiceStatus::Loading }
     }
 
-    /// Whether all that was to be loaded with the start of the service has been, as far as it can be.
+    /// Whether every worker that is started with the service has been ready or has failed.
     fn is_initial_load_done(&self) -> bool {
-        let has_now =
+        let is_done_now =
             || self.models_known.initialized() && !self.snapshot().members().any(|member| member.is_awaited());
-        if !self.initial_load_done.load(Ordering::Relaxed) && has_now() {
+        if !self.initial_load_done.load(Ordering::Relaxed) && is_done_now() {
             self.initial_load_done.store(true, Ordering::Relaxed);
         }
         self.initial_load_done.load(Ordering::Relaxed)
     }
 
-    /// Waits until requests can be served for the first time, and every worker that is started with the service has been
-    /// ready or has failed: true; or none will ever serve: false.
+    /// Waits for the end of the initial load: requests can be served, and every worker that is started with the service
+    /// has been ready or has failed. Returns false if no worker will ever serve.
     pub async fn initial_load(&self) -> bool {
         self.models_known.wait().await;
         let serves = |member: &Arc<Member>| member.handle().has_been_ready() || member.handle().state().is_asleep;
         loop {
+            // Created before the state is checked, so that no change in between is missed.
             let changes = self.changed();
-            let shelf = self.snapshot();
-            // Models without any worker wait for none.
-            let may_serve = shelf.members().next().is_none() || shelf.members().any(serves);
+            let snapshot = self.snapshot();
+            // Without any worker there is nothing to wait for.
+            let may_serve = snapshot.members().next().is_none() || snapshot.members().any(serves);
             if may_serve && self.is_initial_load_done() {
                 return true;
             }
-            if shelf.loss().is_some() {
+            if snapshot.loss().is_some() {
                 return false;
             }
             changes.await;
         }
     }
 
-    /// Whether a model serves requests at once, without being started for them; also where none is meant to before it
-    /// is asked for. Not before all that is started with the service has been.
+    /// Whether a worker can serve requests at once, or all workers sleep until their first request. False until the
+    /// initial load is done.
     pub fn is_ready(&self) -> bool {
-        let shelf = self.snapshot();
+        let snapshot = self.snapshot();
         if !self.is_initial_load_done() {
             return false;
         }
-        let mut members = shelf.members().peekable();
-        members.peek().is_none() || members.any(|member| member.handle().is_ready()) || shelf.is_all_on_demand()
+        let mut members = snapshot.members().peekable();
+        members.peek().is_none() || members.any(|member| member.handle().is_ready()) || snapshot.is_all_on_demand()
     }
 
-    /// Waits for the next change of a worker, or of the models, from the call on.
+    /// Waits for the next change of a worker or of the set of models after this call.
     pub fn changed(&self) -> impl Future<Output = ()> {
-        let swapped = self.replaced.notified();
+        // Created before the snapshot is read, so that no replacement in between is missed.
+        let replaced = self.replaced.notified();
         let mut changes = WorkerChanges::of(self.snapshot().members());
         async move {
-            tokio::pin!(swapped);
+            tokio::pin!(replaced);
             tokio::select! {
-                () = &mut swapped => {}
-                more = changes.next() => if !more {
-                    swapped.await;
+                () = &mut replaced => {}
+                goes_on = changes.next() => if !goes_on {
+                    replaced.await;
                 },
             }
         }
     }
 
-    /// Waits until no worker of any model will serve again though nobody has asked for that.
+    /// Waits until all workers are lost, that is, until none will serve again without being woken explicitly. Returns
+    /// how the last one was lost.
     pub async fn lost(&self) -> WorkerLoss {
         loop {
-            let mut swapped = pin!(self.replaced.notified());
-            let shelf = self.snapshot();
-            let mut changes = WorkerChanges::of(shelf.members());
-            if let Some(loss) = shelf.loss() {
+            // Created before the snapshot is read, so that no replacement in between is missed.
+            let mut replaced = pin!(self.replaced.notified());
+            let snapshot = self.snapshot();
+            let mut changes = WorkerChanges::of(snapshot.members());
+            if let Some(loss) = snapshot.loss() {
                 return loss;
             }
             tokio::select! {
-                () = &mut swapped => {}
-                more = changes.next() => if !more && shelf.loss().is_none() {
-                    swapped.await;
+                () = &mut replaced => {}
+                goes_on = changes.next() => if !goes_on && snapshot.loss().is_none() {
+                    replaced.await;
                 },
             }
         }
@@ -202,7 +208,7 @@ impl Fleet {
 }
 
 impl ModelSnapshot {
-    /// The models, as they are listed.
+    /// Returns the models in the order of the lists.
     pub fn models(&self) -> &[Arc<Model>] {
         &self.models
     }
@@ -211,12 +217,12 @@ impl ModelSnapshot {
         self.models.iter().flat_map(|model| model.members())
     }
 
-    /// Whether every worker was left to be started by its first request, and none has been yet.
+    /// Whether every worker waits for its first request, and none has been started yet.
     fn is_all_on_demand(&self) -> bool {
         self.members().all(|member| member.handle().state().is_asleep && !member.handle().has_been_ready())
     }
 
-    /// How the last one was lost, if all workers are, and there are any.
+    /// Returns how the last worker was lost, if there are workers and all are lost.
     fn loss(&self) -> Option<WorkerLoss> {
         let losses: Option<Vec<WorkerLoss>> = self.members().map(|member| member.handle().loss()).collect();
         losses?.pop()
@@ -249,88 +255,88 @@ mod tests {
         Arc::new(Model::new(ModelInfo::named("m"), RoutingPolicy::default(), vec![Arc::clone(member)]))
     }
 
-    /// One that has not been ready, in this state.
-    fn is_new(owner: &watch::Sender<WorkerStatus>, state: WorkerState, asleep: bool) {
+    /// Sets a state of a worker that has not been ready.
+    fn set_new(owner: &watch::Sender<WorkerStatus>, state: WorkerState, asleep: bool) {
         owner.send_modify(|status| {
             (status.state, status.asleep, status.has_been_ready, status.endpoint) = (state, asleep, false, None);
         });
     }
 
-    fn is_ready(owner: &watch::Sender<WorkerStatus>) {
+    fn set_ready(owner: &watch::Sender<WorkerStatus>) {
         owner.send_modify(|status| {
             (status.state, status.asleep, status.has_been_ready) = (WorkerState::Ready, false, true);
         });
     }
 
-    fn has_failed(owner: &watch::Sender<WorkerStatus>) {
+    fn set_failed(owner: &watch::Sender<WorkerStatus>) {
         owner.send_modify(|status| (status.state, status.failed_loads) = (WorkerState::Backoff, 1));
     }
 
-    fn overall(fleet: &Fleet) -> ServiceStatus {
+    fn service_status(fleet: &Fleet) -> ServiceStatus {
         let FleetReport { best, shown, .. } = fleet.report();
         assert_eq!((best, shown == ServiceStatus::Loading), (fleet.service_status(), best == ServiceStatus::Loading));
         best
     }
 
-    /// Regression: a model that sleeps counts as one that serves, so the service was ready while another, which is started
-    /// with it, was still being loaded.
+    /// Regression: a sleeping model counts as servable, so the service was ready while another model, which is started
+    /// with it, was still loading.
     #[test]
-    fn all_that_is_started_with_the_service_is_waited_for_once_and_what_is_not_is_never() {
-        type Outcome = fn(&watch::Sender<WorkerStatus>);
-        for comes_to_an_end in [is_ready as Outcome, has_failed] {
+    fn the_initial_load_waits_for_workers_that_are_started_with_the_service_and_only_once() {
+        type FinishLoad = fn(&watch::Sender<WorkerStatus>);
+        for finish_load in [set_ready as FinishLoad, set_failed] {
             let ((early, one), (lazy, two)) = (member(WorkerKind::Local), member(WorkerKind::Local));
-            is_new(&early, WorkerState::Stopped, false);
-            is_new(&lazy, WorkerState::Stopped, true);
+            set_new(&early, WorkerState::Stopped, false);
+            set_new(&lazy, WorkerState::Stopped, true);
             let fleet = Fleet::new(vec![model(&one), model(&two)]);
             let mut context = Context::from_waker(Waker::noop());
-            let mut first_load = pin!(fleet.initial_load());
+            let mut initial_load = pin!(fleet.initial_load());
             for state in [WorkerState::Starting, WorkerState::Loading] {
-                is_new(&early, state, false);
-                assert!(first_load.as_mut().poll(&mut context).is_pending(), "{state}");
-                assert_eq!((overall(&fleet), fleet.is_ready()), (ServiceStatus::Loading, false), "{state}");
+                set_new(&early, state, false);
+                assert!(initial_load.as_mut().poll(&mut context).is_pending(), "{state}");
+                assert_eq!((service_status(&fleet), fleet.is_ready()), (ServiceStatus::Loading, false), "{state}");
             }
-            is_new(&lazy, WorkerState::Loading, true);
-            assert!(first_load.as_mut().poll(&mut context).is_pending());
-            comes_to_an_end(&early);
+            set_new(&lazy, WorkerState::Loading, true);
+            assert!(initial_load.as_mut().poll(&mut context).is_pending());
+            finish_load(&early);
             assert_eq!(
-                first_load.as_mut().poll(&mut context),
+                initial_load.as_mut().poll(&mut context),
                 Poll::Ready(true),
-                "it does not wait for one that is woken"
+                "a worker that is woken is not waited for"
             );
 
-            // From now on the best there is counts.
-            is_ready(&early);
-            assert_eq!((overall(&fleet), fleet.is_ready()), (ServiceStatus::Ok, true));
-            is_new(&early, WorkerState::Loading, false);
-            is_new(&lazy, WorkerState::Stopped, true);
-            assert_eq!(overall(&fleet), ServiceStatus::Ok, "started again, it leaves others ready");
+            // From now on the best worker decides.
+            set_ready(&early);
+            assert_eq!((service_status(&fleet), fleet.is_ready()), (ServiceStatus::Ok, true));
+            set_new(&early, WorkerState::Loading, false);
+            set_new(&lazy, WorkerState::Stopped, true);
+            assert_eq!(service_status(&fleet), ServiceStatus::Ok, "a worker that restarts leaves the others ready");
             let (newcomer, three) = member(WorkerKind::Local);
-            is_new(&newcomer, WorkerState::Loading, false);
+            set_new(&newcomer, WorkerState::Loading, false);
             fleet.replace(vec![model(&two), model(&three)]);
-            assert_eq!(overall(&fleet), ServiceStatus::Ok, "and so does one that a reload brings");
+            assert_eq!(service_status(&fleet), ServiceStatus::Ok, "and so does a worker that a reload adds");
         }
     }
 
     #[test]
-    fn a_remote_worker_is_waited_for_until_it_was_asked_once() {
-        for told in [WorkerState::Unhealthy, WorkerState::Loading, WorkerState::Ready] {
+    fn the_initial_load_waits_for_the_first_probe_of_a_remote_worker() {
+        for state in [WorkerState::Unhealthy, WorkerState::Loading, WorkerState::Ready] {
             let ((far, one), (lazy, two)) = (member(WorkerKind::Remote), member(WorkerKind::Local));
-            is_new(&far, WorkerState::Starting, false);
-            is_new(&lazy, WorkerState::Stopped, true);
+            set_new(&far, WorkerState::Starting, false);
+            set_new(&lazy, WorkerState::Stopped, true);
             let fleet = Fleet::new(vec![model(&one), model(&two)]);
-            assert_eq!(overall(&fleet), ServiceStatus::Loading);
-            is_new(&far, told, false);
-            assert!(fleet.service_status() == ServiceStatus::Ok, "{told}");
+            assert_eq!(service_status(&fleet), ServiceStatus::Loading);
+            set_new(&far, state, false);
+            assert!(fleet.service_status() == ServiceStatus::Ok, "{state}");
         }
     }
 
     #[test]
-    fn who_has_lost_its_owner_is_not_waited_for() {
+    fn the_initial_load_does_not_wait_for_a_worker_that_has_lost_its_owner() {
         let ((early, one), (lazy, two)) = (member(WorkerKind::Local), member(WorkerKind::Local));
-        is_new(&early, WorkerState::Loading, false);
-        is_new(&lazy, WorkerState::Stopped, true);
+        set_new(&early, WorkerState::Loading, false);
+        set_new(&lazy, WorkerState::Stopped, true);
         let fleet = Fleet::new(vec![model(&one), model(&two)]);
-        assert_eq!(overall(&fleet), ServiceStatus::Loading);
+        assert_eq!(service_status(&fleet), ServiceStatus::Loading);
         drop(early);
         assert_eq!(fleet.service_status(), ServiceStatus::Ok);
     }

@@ -1,50 +1,51 @@
-//! What a model is and how its requests are treated, as it was configured. A reload can change both beneath its workers.
+//! The description and the routing policy of a model, as configured. A reload can change both without a restart of the
+//! workers.
 
 use crate::models::ModelKind;
 use crate::settings::catalogue::Rewrite;
 use crate::settings::values::Strategy;
 
-/// What a model is, for those who ask which there are.
+/// The description of a model, for lists of models.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelInfo {
     /// The id that clients use.
     pub id: String,
-    /// Other names for it.
+    /// Other names for the model.
     pub aliases: Vec<String>,
-    /// What it is for.
+    /// The kind of requests that the model serves.
     pub kind: ModelKind,
-    /// The tier that it belongs to.
+    /// The tier that the model belongs to.
     pub tier: Option<String>,
-    /// Whether lists leave it out.
+    /// Whether lists of models omit it.
     pub unlisted: bool,
-    /// Bytes of its files, where they are here.
+    /// Size of the model's files in bytes, if they are local.
     pub size_bytes: Option<u64>,
-    /// Tokens that a request may use, where that is known.
+    /// Maximum number of tokens of a request, if known.
     pub context_length: Option<u64>,
     /// The quantisation, such as `Q4_K_M`.
     pub quantization: Option<String>,
     /// The architecture, such as `qwen3`.
     pub architecture: Option<String>,
-    /// Whether the file brings a chat template.
+    /// Whether the file contains a chat template.
     pub has_chat_template: Option<bool>,
 }
 
 /// How a model's requests are treated.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct RoutingPolicy {
-    /// What is changed in them.
+    /// Changes that are made to the requests.
     pub rewrite: Rewrite,
     /// How a worker is chosen.
     pub strategy: Strategy,
-    /// Whether its own workers serve only when no remote one can.
+    /// Whether local workers serve only if no remote worker can.
     pub remote_first: bool,
-    /// Names of the models or tiers that take over when it cannot serve, in this order.
+    /// Names of the models or tiers that take over if this model cannot serve, in this order.
     pub fallbacks: Vec<String>,
 }
 
 #[cfg(test)]
 impl ModelInfo {
-    /// That of a chat model, for tests.
+    /// Creates the description of a chat model, for tests.
     pub(crate) fn named(id: &str) -> Self {
         Self {
             id: id.to_owned(),

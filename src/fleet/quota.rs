@@ -1,7 +1,7 @@
-//! How much a remote backend may be asked for: requests and tokens a minute.
+//! The quota of a remote backend: requests and tokens per minute.
 //!
-//! Owns what is used and tells when there is more. Goes by the kernel's clock, because the backend's minutes go on while
-//! this program is paused; the caller says what time it is. How a limit is counted is in `rate_bucket.rs`.
+//! Owns what is used and when more is available. The caller passes the time, which must be the kernel's clock, because
+//! the backend's minutes go on while this process is paused. `rate_bucket.rs` does the counting.
 
 use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
@@ -10,17 +10,17 @@ use tokio::time::Instant;
 use crate::fleet::bounds::LONGEST_DEBT;
 use crate::rate_bucket::{Bucket, DebtBucket};
 
-/// The limits of one remote backend, and what of them is used.
+/// The limits of one remote backend and their current use.
 #[derive(Debug)]
 pub struct Quota {
-    /// The buckets' time counts from here.
+    /// Start of the buckets' time.
     start: Instant,
     requests: Option<(governor::Quota, Bucket)>,
     tokens: Option<(NonZeroU64, DebtBucket)>,
 }
 
 impl Quota {
-    /// A quota of `rpm` requests and `tpm` tokens a minute, none of which are used. `None` is no limit.
+    /// Creates an unused quota of `rpm` requests and `tpm` tokens per minute. `None` means no limit.
     pub fn new(rpm: Option<NonZeroU32>, tpm: Option<NonZeroU32>) -> Self {
         Self {
             start: Instant::now(),
@@ -60,7 +60,7 @@ impl Quota {
         self.tokens.as_ref().and_then(|(limit, bucket)| bucket.check(*limit, nanos).err()).map(|wait| wait.time)
     }
 
-    /// The time of the buckets; enough for 584 years.
+    /// Returns the buckets' time in nanoseconds since the start; enough for 584 years.
     fn nanos(&self, now: Instant) -> u64 {
         u64::try_from(now.saturating_duration_since(self.start).as_nanos()).unwrap_or(u64::MAX)
     }
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_are_a_bucket_that_fills_in_a_minute() {
+    fn the_request_bucket_refills_within_a_minute() {
         let (mut quota, start) = quota(6, 0);
         assert!((0..6).all(|_| quota.take(start)));
         assert!(!quota.take(start) && !quota.has_remaining(start));
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_go_into_debt_and_come_back() {
+    fn tokens_may_go_into_debt_which_is_paid_back_over_time() {
         let (mut quota, start) = quota(0, 60);
         quota.spend(59, start);
         assert!(quota.take(start) && quota.take(start), "requests take none");
@@ -131,14 +131,14 @@ mod tests {
     }
 
     #[test]
-    fn without_limits_anything_goes() {
+    fn a_quota_without_limits_allows_everything() {
         let (mut quota, start) = quota(0, 0);
         quota.spend(u64::MAX, start);
         assert!((0..100_000).all(|_| quota.take(start)));
     }
 
     #[test]
-    fn time_that_goes_back_gives_nothing() {
+    fn a_clock_that_goes_back_refills_nothing() {
         let (mut quota, start) = quota(1, 0);
         assert!(quota.take(start + seconds(100)));
         assert!(!quota.has_remaining(start) && !quota.has_remaining(start + seconds(159)));
@@ -146,9 +146,10 @@ mod tests {
     }
 
     proptest! {
-        /// In any stretch of time no more than the limit and what has come back, and no less is refused than must be.
+        /// In any period, no more requests than the limit plus what has been refilled, and no more refusals than
+        /// necessary.
         #[test]
-        fn a_limit_is_kept_and_given_in_full(
+        fn a_limit_is_never_exceeded_and_fully_usable(
             rpm in 1..200_u32,
             steps in proptest::collection::vec((0..5_000_u64, 1..50_usize), 1..20),
         ) {
@@ -168,9 +169,9 @@ mod tests {
             }
             for (index, first) in taken.iter().enumerate() {
                 for (more, last) in taken[index..].iter().enumerate() {
-                    let came_back = (*last - *first).as_nanos() * u128::from(rpm) / MINUTE.as_nanos();
+                    let refilled = (*last - *first).as_nanos() * u128::from(rpm) / MINUTE.as_nanos();
                     // One for the rounding down of each price.
-                    prop_assert!(more as u128 <= u128::from(rpm) + came_back);
+                    prop_assert!(more as u128 <= u128::from(rpm) + refilled);
                 }
             }
         }

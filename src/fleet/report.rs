@@ -1,9 +1,9 @@
-//! What is shown of the models: their states, and the sum of them.
+//! The reported states: of each model, and of the service as a whole.
 
 use crate::worker::{LastExit, WorkerCondition, WorkerState};
 use serde::Serialize;
 
-/// What is shown of a model.
+/// The reported state of a model.
 #[derive(Debug, Serialize)]
 pub struct ModelStatus {
     /// The id that clients use.
@@ -12,16 +12,16 @@ pub struct ModelStatus {
     pub state: WorkerState,
     /// Restarts of all its workers since the service started.
     pub restarts: u64,
-    /// How a process before ended.
+    /// How the last process of a worker ended.
     pub last_exit: Option<LastExit>,
 }
 
 /// The states of all models at one moment.
 #[derive(Debug)]
 pub struct FleetReport {
-    /// Whether requests are served at all: the state of the best worker.
+    /// Whether requests can be served at all: the status of the best worker.
     pub best: ServiceStatus,
-    /// The state that is shown. It is [`ServiceStatus::Degraded`] where some models are served and others are not.
+    /// The reported status. It is [`ServiceStatus::Degraded`] if some models can be served and others cannot.
     pub shown: ServiceStatus,
     /// The models, in the order in which they are listed.
     pub models: Vec<ModelStatus>,
@@ -31,22 +31,22 @@ pub struct FleetReport {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ServiceStatus {
-    /// Requests are served, at once or as soon as a model that sleeps has been woken.
+    /// Requests are served, at once or after a sleeping model has been woken.
     Ok,
     /// No request is served yet.
     Loading,
-    /// No request is served now, which may pass.
+    /// No request is served now, but that may change.
     Degraded,
     /// No request will be served again.
     Failed,
 }
 
 impl ServiceStatus {
-    /// Of a worker that stands there.
+    /// Returns the status of a worker in this condition.
     pub(super) fn of(worker: WorkerCondition) -> Self {
         match worker.state {
             WorkerState::Ready => Self::Ok,
-            // A request starts it.
+            // The next request starts the worker.
             WorkerState::Stopped | WorkerState::Draining if worker.is_asleep => Self::Ok,
             WorkerState::Stopped | WorkerState::Starting | WorkerState::Loading => Self::Loading,
             WorkerState::Unhealthy | WorkerState::Backoff | WorkerState::Draining => Self::Degraded,
@@ -54,7 +54,7 @@ impl ServiceStatus {
         }
     }
 
-    /// The service serves as well as the best worker; one without workers lacks none.
+    /// Returns the status of the best worker, or `Ok` if there are no workers.
     pub(super) fn best(workers: impl Iterator<Item = Self>) -> Self {
         workers.min().unwrap_or(Self::Ok)
     }

@@ -1,4 +1,4 @@
-//! A worker for the tests of others.
+//! A worker without a process, for tests in other modules.
 
 use super::{Fingerprint, Member, Model, ModelInfo, Rank, RoutingPolicy, WorkerKind};
 use crate::worker::{WorkerHandle, WorkerState, WorkerStatus};
@@ -6,11 +6,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::watch;
 
-/// Changes a worker that is no process.
+/// Controls the state of a worker without a process.
 pub(crate) struct StubWorker(watch::Sender<WorkerStatus>, SocketAddr);
 
 impl StubWorker {
-    /// A model whose worker is ready at this address.
+    /// Creates a model whose worker is ready at this address.
     pub(crate) fn ready(address: impl Into<SocketAddr>) -> (Self, Arc<Model>) {
         let address = address.into();
         let (sender, handle) = WorkerHandle::stub(address);
@@ -21,12 +21,12 @@ impl StubWorker {
         )
     }
 
-    /// The worker no longer answers.
+    /// Makes the worker stop answering.
     pub(crate) fn stop(&self) {
         self.0.send_modify(|status| (status.state, status.endpoint) = (WorkerState::Unhealthy, None));
     }
 
-    /// Another life of the worker, which nobody doubts.
+    /// Restarts the worker; its new endpoint is healthy.
     pub(crate) fn restart(&self) {
         let (sender, _) = WorkerHandle::stub(self.1);
         self.0.send_replace(sender.borrow().clone());
@@ -34,8 +34,8 @@ impl StubWorker {
 }
 
 impl Model {
-    /// Has its workers die while they serve this.
-    pub(crate) fn record_death_by(&self, fingerprint: Fingerprint) {
+    /// Records that each worker crashed while it served this request.
+    pub(crate) fn record_crash_by(&self, fingerprint: Fingerprint) {
         for member in self.members() {
             member.handle().record_crash_by(fingerprint);
         }

@@ -1,4 +1,4 @@
-//! What happens to workers, for somebody who waits for them.
+//! Waits for changes of workers.
 
 use super::member::Member;
 use crate::pause_clock;
@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::task::Poll;
 use tokio::sync::watch;
 
-/// What happens from now on to some workers.
+/// The changes of some workers from now on.
 pub struct WorkerChanges(Vec<WatchedMember>);
 
-/// A worker that is looked at.
+/// A worker that is being watched.
 struct WatchedMember {
     member: Arc<Member>,
     handle: WorkerHandle,
@@ -21,36 +21,36 @@ struct WatchedMember {
 
 impl WorkerChanges {
     pub(super) fn of<'a>(members: impl Iterator<Item = &'a Arc<Member>>) -> Self {
-        let seen = |member: &'a Arc<Member>| WatchedMember {
+        let watched = |member: &'a Arc<Member>| WatchedMember {
             member: Arc::clone(member),
             handle: member.handle().subscribe(),
             remote_changes: member.remote_changes(),
         };
-        Self(members.map(seen).collect())
+        Self(members.map(watched).collect())
     }
 
-    /// Loads that have failed since the service started.
+    /// Returns the number of failed loads since the service started.
     pub fn failed_loads(&self) -> u64 {
-        self.0.iter().map(|seen| seen.handle.status().failed_loads).sum()
+        self.0.iter().map(|watched| watched.handle.status().failed_loads).sum()
     }
 
-    /// Waits for the next change. False when there will be none.
+    /// Waits for the next change. Returns false if there will be none.
     pub async fn next(&mut self) -> bool {
         any(self.0.iter_mut().map(WatchedMember::changed)).await
     }
 
-    /// Waits until no request under suspicion is in flight at one of them, at the latest until the next change. False
-    /// when there will be none.
+    /// Waits until one of the workers has no suspected request in flight any more, at the latest until the next change.
+    /// Returns false if there will be none.
     pub async fn suspect_left(&mut self) -> bool {
-        let endpoints = self.0.iter().filter_map(|seen| seen.handle.endpoint());
+        let endpoints = self.0.iter().filter_map(|watched| watched.handle.endpoint());
         let endpoints: Vec<_> = endpoints.filter(|endpoint| endpoint.has_suspect()).collect();
         let left = async {
-            let lefts = endpoints.iter().map(|endpoint| async {
+            let waits = endpoints.iter().map(|endpoint| async {
                 endpoint.no_suspect_in_flight().await;
                 true
             });
-            // False where it has left already.
-            any(lefts).await;
+            // `any` returns false at once if no worker has a suspect in flight.
+            any(waits).await;
         };
         tokio::select! {
             () = left => true,
@@ -61,23 +61,24 @@ impl WorkerChanges {
 
 impl WatchedMember {
     async fn changed(&mut self) -> bool {
-        let Some(standing) = &mut self.remote_changes else { return self.handle.changed().await };
-        let opens = self.member.available_in();
-        let opened = async {
-            match opens {
+        let Some(remote_changes) = &mut self.remote_changes else { return self.handle.changed().await };
+        // The end of a cooldown and the refill of a quota are no events: they are waited for by time.
+        let available_in = self.member.available_in();
+        let available = async {
+            match available_in {
                 Some(wait) => pause_clock::sleep(wait).await,
                 None => pending().await,
             }
         };
         tokio::select! {
             more = self.handle.changed() => more,
-            Ok(()) = standing.changed() => true,
-            () = opened => true,
+            Ok(()) = remote_changes.changed() => true,
+            () = available => true,
         }
     }
 }
 
-/// Waits for the first of them that is true. False when all have turned out false.
+/// Waits for the first future that returns true. Returns false if all return false.
 async fn any<F: Future<Output = bool>>(futures: impl Iterator<Item = F>) -> bool {
     let mut futures: Vec<Pin<Box<F>>> = futures.map(Box::pin).collect();
     poll_fn(|context| {
@@ -118,7 +119,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_first_load_may_be_that_of_models_that_come_later() {
+    async fn the_initial_load_may_be_that_of_models_from_a_reload() {
         let model = || {
             let (owner, handle) = WorkerHandle::stub(([127, 0, 0, 1], 1).into());
             let member = Arc::new(Member::local(handle, WorkerKind::Local, 0, 1, RANK));
@@ -143,13 +144,13 @@ mod tests {
             owner.send_modify(is(if serves { WorkerState::Ready } else { WorkerState::Failed }, serves));
             assert_eq!(first_load.as_mut().poll(&mut context), std::task::Poll::Ready(serves));
         }
-        let nobody = Arc::new(Model::new(ModelInfo::named("m"), RoutingPolicy::default(), Vec::new()));
-        assert!(Fleet::new(vec![nobody]).initial_load().await, "nobody is waited for");
+        let without_workers = Arc::new(Model::new(ModelInfo::named("m"), RoutingPolicy::default(), Vec::new()));
+        assert!(Fleet::new(vec![without_workers]).initial_load().await, "a model without workers is not waited for");
     }
 
-    /// Regression: what had changed before counted as a change, so that whoever waited for a loss took a whole CPU.
+    /// Regression: changes from before the call counted, so that a task that waited for a loss used a whole CPU.
     #[tokio::test]
-    async fn who_waits_rests_until_something_happens() {
+    async fn a_task_that_waits_for_a_loss_sleeps_until_a_change() {
         let (owner, handle) = WorkerHandle::stub(([127, 0, 0, 1], 1).into());
         let member = Arc::new(Member::local(handle, WorkerKind::Local, 0, 1, RANK));
         let model = Model::new(ModelInfo::named("m"), RoutingPolicy::default(), vec![Arc::clone(&member)]);
@@ -160,7 +161,7 @@ mod tests {
         let mut context = Context::from_waker(&waker);
         let mut is_lost = pin!(fleet.lost());
         assert!(is_lost.as_mut().poll(&mut context).is_pending());
-        assert!(!woken.0.load(Ordering::SeqCst), "it is asked again at once");
+        assert!(!woken.0.load(Ordering::SeqCst), "the task was woken without a change");
         owner.send_modify(|status| status.state = WorkerState::Failed);
         assert!(woken.0.load(Ordering::SeqCst));
         assert!(is_lost.as_mut().poll(&mut context).is_ready());

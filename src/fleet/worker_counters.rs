@@ -1,4 +1,4 @@
-//! What one worker has done so far, for whoever chooses among workers and for `GET /lb/stats`.
+//! The counters of one worker, for the choice among workers and for `GET /lb/stats`.
 //!
 //! Owns the counters, which start at zero with the service, and how they are shown. Decides nothing.
 
@@ -16,12 +16,12 @@ pub(super) struct WorkerCounters {
     in_flight: AtomicUsize,
     served: AtomicU64,
     failures: AtomicU64,
-    /// The mean time to the first byte in nanoseconds; 0 before the first.
+    /// The moving average of the time to first byte, in nanoseconds; 0 before the first response.
     first_byte: AtomicU64,
     last_failure: Mutex<Option<Failure>>,
 }
 
-/// One request that a worker is serving. Uncounted when it is dropped.
+/// Counts one request as in flight until it is dropped.
 #[derive(Debug)]
 pub(super) struct ServingGuard(Arc<WorkerCounters>);
 
@@ -31,95 +31,97 @@ struct Failure {
     at: Timestamp,
 }
 
-/// Who runs a worker.
+/// The operator of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WorkerKind {
-    /// A llama-server that the gateway starts.
+    /// A llama-server that the gateway runs.
     Local,
-    /// Another server that the gateway starts.
+    /// Another server that the gateway runs.
     Command,
-    /// Somebody else.
+    /// A server that is operated elsewhere.
     Remote,
 }
 
-/// What of a worker its counters do not know.
+/// The facts about a worker that its counters do not know.
 #[derive(Debug, Clone)]
 pub(super) struct WorkerFacts {
     /// The number of the worker among those of its model.
     pub worker: u32,
-    /// Who runs it.
+    /// The operator of the worker.
     pub kind: WorkerKind,
-    /// Where it stands, in one word.
+    /// The state, in one word.
     pub state: &'static str,
-    /// Requests that it may serve at once.
+    /// Maximum number of requests in flight.
     pub slots: usize,
     /// The state of its circuit breaker.
     pub breaker: BreakerState,
 }
 
-/// What is shown of one worker.
+/// The statistics of one worker, as `GET /lb/stats` shows them.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct WorkerStats {
     /// The number of the worker among those of its model.
     pub worker: u32,
-    /// Who runs it.
+    /// The operator of the worker.
     pub kind: WorkerKind,
-    /// Where it stands, in one word.
+    /// The state, in one word.
     pub state: &'static str,
-    /// Requests that it is serving.
+    /// Requests in flight.
     pub in_flight: usize,
-    /// Requests that it may serve at once.
+    /// Maximum number of requests in flight.
     pub slots: usize,
-    /// Requests that it has served since the service started.
+    /// Requests that were served since the service started.
     pub served: u64,
-    /// Requests that it has failed to serve since then.
+    /// Requests that failed since the service started.
     pub failures: u64,
-    /// The mean time to its first byte in milliseconds, to the thousandth; the newest count most.
+    /// The moving average of the time to first byte in milliseconds, with three decimals.
     pub ewma_latency_ms: Option<f64>,
     /// The state of its circuit breaker.
     pub breaker: BreakerState,
-    /// What it failed with last.
+    /// The last error.
     pub last_error: Option<String>,
-    /// When that was.
+    /// The time of the last error.
     pub last_failure: Option<Timestamp>,
 }
 
 impl WorkerCounters {
-    /// Counts a request as being served, as long as what is returned lives.
+    /// Counts a request as in flight until the returned guard is dropped.
     pub(super) fn begin(self: &Arc<Self>) -> ServingGuard {
         self.in_flight.fetch_add(1, Relaxed);
         ServingGuard(Arc::clone(self))
     }
 
-    /// Requests that it is serving.
+    /// Returns the number of requests in flight.
     pub(super) fn in_flight(&self) -> usize {
         self.in_flight.load(Relaxed)
     }
 
-    /// The first byte of an answer came after so long.
+    /// Adds a time to first byte to the moving average.
     pub(super) fn record_first_byte(&self, time: Duration) {
         let newest = time.as_nanos() as f64;
-        // Never fails: the closure always has a value.
-        let _ = self.first_byte.fetch_update(Relaxed, Relaxed, |mean| {
-            let next = if mean == 0 { newest } else { mean as f64 + NEWEST_FIRST_BYTE * (newest - mean as f64) };
-            debug_assert!(next.is_finite() && next >= 0.0, "a mean of times is a time: {next}");
+        // Cannot fail: the closure always returns a value.
+        let _ = self.first_byte.fetch_update(Relaxed, Relaxed, |average| {
+            let next =
+                if average == 0 { newest } else { average as f64 + NEWEST_FIRST_BYTE * (newest - average as f64) };
+            debug_assert!(next.is_finite() && next >= 0.0, "the average of times is a time: {next}");
+            // 0 is reserved for "no measurement yet".
             Some((next as u64).max(1))
         });
     }
 
-    /// The mean time to the first byte, in which the newest count most; none before the first.
+    /// Returns the moving average of the time to first byte; `None` before the first response.
     pub(super) fn first_byte(&self) -> Option<Duration> {
         Some(self.first_byte.load(Relaxed)).filter(|&nanos| nanos > 0).map(Duration::from_nanos)
     }
 
-    /// It has served a request.
+    /// Counts a request that was served.
     pub(super) fn record_served(&self) {
         self.served.fetch_add(1, Relaxed);
     }
 
-    /// It has failed to serve a request. `error` says how, without anything that is secret or that a client wrote; no more
-    /// than [`LAST_ERROR_LENGTH`] characters are kept of it.
+    /// Counts a request that failed. `error` must contain no secret and no text of a client; at most
+    /// [`LAST_ERROR_LENGTH`] characters of it are kept.
     pub(super) fn record_failure(&self, error: &str) {
         self.failures.fetch_add(1, Relaxed);
         let error = error.chars().filter(|c| !c.is_control()).take(LAST_ERROR_LENGTH).collect();
@@ -128,7 +130,7 @@ impl WorkerCounters {
         self.last_failure_mut().replace(failure);
     }
 
-    /// What is shown of the worker now.
+    /// Returns the statistics of the worker at this moment.
     pub(super) fn snapshot(&self, of: WorkerFacts) -> WorkerStats {
         let WorkerFacts { worker, kind, state, slots, breaker } = of;
         let last = self.last_failure_mut().clone();
@@ -156,7 +158,7 @@ impl WorkerCounters {
 impl Drop for ServingGuard {
     fn drop(&mut self) {
         let before = self.0.in_flight.fetch_sub(1, Relaxed);
-        debug_assert!(before > 0, "a request was uncounted more often than it was counted");
+        debug_assert!(before > 0, "a request was uncounted more often than counted");
     }
 }
 
@@ -165,22 +167,22 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn particulars() -> WorkerFacts {
+    fn facts() -> WorkerFacts {
         WorkerFacts { worker: 0, kind: WorkerKind::Local, state: "ready", slots: 2, breaker: BreakerState::Closed }
     }
 
-    fn mean(tally: &WorkerCounters) -> Option<f64> {
-        tally.snapshot(particulars()).ewma_latency_ms
+    fn average(counters: &WorkerCounters) -> Option<f64> {
+        counters.snapshot(facts()).ewma_latency_ms
     }
 
     #[test]
-    fn a_new_one_shows_nothing_but_what_is_known() {
-        let json = serde_json::to_value(WorkerCounters::default().snapshot(particulars())).unwrap();
-        let shown = serde_json::json!({
+    fn a_new_worker_shows_only_its_facts() {
+        let json = serde_json::to_value(WorkerCounters::default().snapshot(facts())).unwrap();
+        let stats = serde_json::json!({
             "worker": 0, "kind": "local", "state": "ready", "in_flight": 0, "slots": 2, "served": 0, "failures": 0,
             "ewma_latency_ms": null, "breaker": "closed", "last_error": null, "last_failure": null,
         });
-        assert_eq!(json, shown);
+        assert_eq!(json, stats);
         for (kind, word) in [(WorkerKind::Command, "command"), (WorkerKind::Remote, "remote")] {
             assert_eq!(serde_json::to_value(kind).unwrap(), word);
         }
@@ -188,70 +190,70 @@ mod tests {
 
     #[test]
     fn the_state_of_a_breaker_is_shown_in_one_word() {
-        let shown = |breaker| {
-            let snapshot = WorkerCounters::default().snapshot(WorkerFacts { breaker, ..particulars() });
+        let stats = |breaker| {
+            let snapshot = WorkerCounters::default().snapshot(WorkerFacts { breaker, ..facts() });
             serde_json::to_value(snapshot).unwrap()["breaker"].clone()
         };
         let states = [BreakerState::Closed, BreakerState::Open, BreakerState::HalfOpen];
-        assert_eq!(states.map(shown), ["closed", "open", "half-open"]);
+        assert_eq!(states.map(stats), ["closed", "open", "half-open"]);
     }
 
     #[test]
-    fn what_happens_is_counted() {
-        let tally = Arc::new(WorkerCounters::default());
+    fn requests_in_flight_served_and_failed_are_counted() {
+        let counters = Arc::new(WorkerCounters::default());
         let before = Timestamp::now();
-        let (one, other) = (tally.begin(), tally.begin());
-        assert_eq!(tally.in_flight(), 2);
+        let (one, other) = (counters.begin(), counters.begin());
+        assert_eq!(counters.in_flight(), 2);
         drop(one);
-        (0..3).for_each(|_| tally.record_served());
-        tally.record_failure("connection refused");
-        tally.record_failure("answered 500");
-        let shown = tally.snapshot(particulars());
-        assert_eq!((shown.in_flight, shown.served, shown.failures), (1, 3, 2));
-        assert_eq!(shown.last_error.as_deref(), Some("answered 500"));
-        assert!(shown.last_failure.is_some_and(|at| at >= before));
+        (0..3).for_each(|_| counters.record_served());
+        counters.record_failure("connection refused");
+        counters.record_failure("answered 500");
+        let stats = counters.snapshot(facts());
+        assert_eq!((stats.in_flight, stats.served, stats.failures), (1, 3, 2));
+        assert_eq!(stats.last_error.as_deref(), Some("answered 500"));
+        assert!(stats.last_failure.is_some_and(|at| at >= before));
         drop(other);
-        assert_eq!(tally.in_flight(), 0);
+        assert_eq!(counters.in_flight(), 0);
     }
 
     #[test]
-    fn what_is_kept_of_an_error_is_short_and_one_line() {
-        let tally = WorkerCounters::default();
-        tally.record_failure(&format!("a\n\u{1b}[31mé{}", "x".repeat(1000)));
-        let kept = tally.snapshot(particulars()).last_error.unwrap();
-        assert!(kept.starts_with("a[31méx") && kept.chars().count() == LAST_ERROR_LENGTH, "{kept}");
+    fn the_last_error_is_short_and_one_line() {
+        let counters = WorkerCounters::default();
+        counters.record_failure(&format!("a\n\u{1b}[31mé{}", "x".repeat(1000)));
+        let error = counters.snapshot(facts()).last_error.unwrap();
+        assert!(error.starts_with("a[31méx") && error.chars().count() == LAST_ERROR_LENGTH, "{error}");
     }
 
     #[test]
-    fn the_first_measurement_stands_and_each_further_one_moves_the_mean() {
-        let tally = WorkerCounters::default();
-        let after = |millis| tally.record_first_byte(Duration::from_millis(millis));
-        assert_eq!((tally.first_byte(), mean(&tally)), (None, None));
+    fn the_first_measurement_is_the_average_and_further_ones_move_it() {
+        let counters = WorkerCounters::default();
+        let after = |millis| counters.record_first_byte(Duration::from_millis(millis));
+        assert_eq!((counters.first_byte(), average(&counters)), (None, None));
         after(100);
-        assert_eq!(mean(&tally), Some(100.0));
+        assert_eq!(average(&counters), Some(100.0));
         after(200);
-        assert_eq!(mean(&tally), Some(100.0 + 100.0 * NEWEST_FIRST_BYTE));
+        assert_eq!(average(&counters), Some(100.0 + 100.0 * NEWEST_FIRST_BYTE));
         (0..100).for_each(|_| after(10));
-        assert!((mean(&tally).unwrap() - 10.0).abs() < 0.01);
+        assert!((average(&counters).unwrap() - 10.0).abs() < 0.01);
     }
 
     #[test]
-    fn no_time_at_all_is_measured_too() {
-        let tally = WorkerCounters::default();
-        tally.record_first_byte(Duration::ZERO);
-        assert_eq!((tally.first_byte(), mean(&tally)), (Some(Duration::from_nanos(1)), Some(0.0)));
+    fn a_time_of_zero_counts_as_a_measurement() {
+        let counters = WorkerCounters::default();
+        counters.record_first_byte(Duration::ZERO);
+        assert_eq!((counters.first_byte(), average(&counters)), (Some(Duration::from_nanos(1)), Some(0.0)));
     }
 
     proptest! {
         #[test]
-        fn a_mean_lies_between_the_least_and_the_greatest(times in proptest::collection::vec(1..1_000_000_u64, 1..30)) {
-            let tally = WorkerCounters::default();
-            times.iter().for_each(|&time| tally.record_first_byte(Duration::from_micros(time)));
+        fn the_average_lies_between_the_smallest_and_the_greatest_time(times in proptest::collection::vec(1..1_000_000_u64, 1..30)) {
+            let counters = WorkerCounters::default();
+            times.iter().for_each(|&time| counters.record_first_byte(Duration::from_micros(time)));
             let bound = |micros: Option<&u64>| Duration::from_micros(micros.copied().unwrap());
             // Nanoseconds are cut off.
             let nanos = Duration::from_nanos(times.len() as u64);
-            let mean = tally.first_byte().unwrap();
-            prop_assert!(bound(times.iter().min()) <= mean + nanos && mean <= bound(times.iter().max()) + nanos);
+            let average = counters.first_byte().unwrap();
+            prop_assert!(bound(times.iter().min()) <= average + nanos && average <= bound(times.iter().max()) + nanos);
         }
     }
 }

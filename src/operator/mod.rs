@@ -1,6 +1,6 @@
-//! The operator's surface: `/ping`, `/livez`, `/readyz`, `/health`, `/metrics`, `/lb/stats` and `/reload`.
+//! The operator's API: `/ping`, `/livez`, `/readyz`, `/health`, `/metrics`, `/lb/stats` and `/reload`.
 //!
-//! Everything is answered from memory; no answer waits for llama-server. Who may ask is decided before.
+//! Every response is built from memory; none waits for llama-server. Access to these routes is checked before.
 
 use crate::fleet::{Fleet, FleetReport, ServiceStatus};
 use crate::refusal::Refusal;
@@ -16,63 +16,65 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tracing::error;
 
-/// Reads the configuration and the keys again. The number of keys, or why nothing has changed.
+/// Reloads configuration and keys. Returns the number of keys, or why nothing has changed.
 pub type ReloadOrder = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Result<usize, String>> + Send>> + Send + Sync>;
 
-/// Requests of a model that hold a slot, and requests that wait for one.
+/// Returns the requests of a model that hold a slot, and those that wait for one.
 pub type QueueCounts = Box<dyn Fn(&str) -> (usize, usize) + Send + Sync>;
 
-/// Answers the operator.
+/// Builds the responses of the operator's routes.
 pub struct OperatorApi {
     /// The models and their states.
     pub fleet: Arc<Fleet>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// Reads everything again.
+    /// Reloads configuration and keys.
     pub reload: ReloadOrder,
-    /// The line of each model.
+    /// The queue of each model.
     pub queue_counts: QueueCounts,
     /// The name of the detected platform.
     pub platform: String,
-    /// Whether inference routes ask for a key.
+    /// Whether inference routes require a key.
     pub auth_enabled: bool,
-    /// `MAX_CONCURRENT_REQUESTS`, which a reload may change.
+    /// Returns `MAX_CONCURRENT_REQUESTS`, which a reload may change.
     pub max_concurrent: Box<dyn Fn() -> usize + Send + Sync>,
     /// `MAX_QUEUE_SIZE`, 0 for unlimited.
     pub max_queue_size: usize,
-    /// Set when the service is being stopped.
+    /// Set when the service is shutting down.
     pub stopping: AtomicBool,
 }
 
 impl OperatorApi {
-    /// `/ping` on the gateway port, `/livez`: the process lives.
+    /// Answers `/ping` on the gateway port and `/livez`: 200 as long as the process runs.
     pub fn alive(&self) -> Response<Bytes> {
-        empty(StatusCode::OK)
+        empty_response(StatusCode::OK)
     }
 
-    /// `/ping` on the health port: 200 when a request would be served, be it that it wakes a model, 204 while loading,
-    /// 503 otherwise.
+    /// Answers `/ping` on the health port: 200 if requests are served, even if a sleeping model must be woken first;
+    /// 204 while the models are loading or degraded; 503 otherwise.
     pub fn probe(&self) -> Response<Bytes> {
+        // Relaxed is enough: the flag guards no other data.
         if self.stopping.load(Ordering::Relaxed) {
-            return empty(StatusCode::SERVICE_UNAVAILABLE);
+            return empty_response(StatusCode::SERVICE_UNAVAILABLE);
         }
-        empty(match self.fleet.service_status() {
+        empty_response(match self.fleet.service_status() {
             ServiceStatus::Ok => StatusCode::OK,
-            // A restart is a load to whoever asks: requests are served again in a moment.
+            // A restart looks like a load to the caller: requests will soon be served again.
             ServiceStatus::Loading | ServiceStatus::Degraded => StatusCode::NO_CONTENT,
             ServiceStatus::Failed => StatusCode::SERVICE_UNAVAILABLE,
         })
     }
 
-    /// `/readyz`: 200 only when ready; a model that sleeps is not.
+    /// Answers `/readyz`: 200 only if requests are served at once. A service whose models all sleep until their first
+    /// request is ready too.
     pub fn ready(&self) -> Response<Bytes> {
         let ready = self.fleet.is_ready() && !self.stopping.load(Ordering::Relaxed);
-        empty(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE })
+        empty_response(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE })
     }
 
-    /// `/health`: the state of everything, without paths, keys or arguments.
+    /// Answers `/health`: the state of all parts, without paths, keys or arguments.
     pub fn health(&self) -> Response<Bytes> {
-        // In one look: a worker may change its state at any moment.
+        // A single snapshot, because a worker may change its state at any moment.
         let FleetReport { best, shown, models } = self.fleet.report();
         let status = if best == ServiceStatus::Ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         json_response(
@@ -93,9 +95,9 @@ impl OperatorApi {
         )
     }
 
-    /// `/metrics`, in the format that is asked for.
+    /// Answers `/metrics` in the requested format.
     pub fn metrics(&self, parts: &Parts) -> Response<Bytes> {
-        match wanted_format(parts) {
+        match requested_format(parts) {
             None => json_response(StatusCode::OK, &self.metrics.json()),
             Some(format) => {
                 let mut response = Response::new(Bytes::from(self.metrics.text(format)));
@@ -105,10 +107,10 @@ impl OperatorApi {
         }
     }
 
-    /// `GET /lb/stats`: each worker of each model, and the model's line.
+    /// Answers `GET /lb/stats`: the workers and the queue of each model.
     pub fn lb_stats(&self) -> Response<Bytes> {
-        let shelf = self.fleet.snapshot();
-        let models = shelf.models().iter().map(|model| {
+        let snapshot = self.fleet.snapshot();
+        let models = snapshot.models().iter().map(|model| {
             let (active, waiting) = (self.queue_counts)(model.id());
             json!({
                 "id": model.id(),
@@ -120,7 +122,11 @@ impl OperatorApi {
         json_response(StatusCode::OK, &json!({"models": models.collect::<Vec<_>>()}))
     }
 
-    /// `POST /reload`: reads configuration and keys again. On any error nothing changes.
+    /// Answers `POST /reload`.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Refusal::Internal`] with the reason if the reload failed; then nothing has changed.
     pub async fn reload(&self) -> Result<Response<Bytes>, Refusal> {
         match (self.reload)().await {
             Ok(loaded) => Ok(json_response(StatusCode::OK, &json!({"status": "ok", "keys_loaded": loaded}))),
@@ -132,9 +138,10 @@ impl OperatorApi {
     }
 }
 
-fn wanted_format(parts: &Parts) -> Option<TextFormat> {
+fn requested_format(parts: &Parts) -> Option<TextFormat> {
     let accept = parts.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let by_query = parts.uri.query().is_some_and(|query| query.split('&').any(|pair| pair == "format=prometheus"));
+    // Checked first: Prometheus names both formats in `Accept` and prefers this one.
     if accept.contains("application/openmetrics-text") {
         Some(TextFormat::OpenMetrics)
     } else if accept.contains("text/plain") || by_query {
@@ -144,7 +151,7 @@ fn wanted_format(parts: &Parts) -> Option<TextFormat> {
     }
 }
 
-fn empty(status: StatusCode) -> Response<Bytes> {
+fn empty_response(status: StatusCode) -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = status;
     response

@@ -1,10 +1,11 @@
-//! Every answer that the gateway gives in its own name: one closed enum, one table.
+//! Every error that the gateway answers in its own name: one closed enum, one table.
 //!
-//! Owns how a row of the table becomes an answer: body, headers, and the last event of a stream. Errors that llama-server
-//! gives are passed on and never come here.
+//! Owns how a row of the table becomes a response: body, headers, and the last event of a stream. Errors of
+//! llama-server are passed through and never come here.
 //!
-//! - `shape.rs`: the two shapes in which clients expect an error
-//! - `table.rs`: the refusals, with status, type, code, sentence and `Retry-After`
+//! - `shape.rs`: the two shapes in which clients expect errors
+//! - `table.rs`: the refusals with status, type, code, message and `Retry-After`
+//! - `testing.rs`: sample values for tests that need one refusal of each kind
 
 mod shape;
 mod table;
@@ -14,27 +15,28 @@ mod testing;
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
-use shape::error_event;
 pub use shape::{Shape, event_of_backend};
 pub use table::{CODES, MODELS_NAMED, QUEUE_FULL, REPEATED_TEXT, Refusal};
 
+use shape::error_event;
+
 impl Refusal {
-    /// Refuses a request that cannot be understood, for this reason.
+    /// Creates a refusal for a request that cannot be understood, with the reason.
     pub fn bad_request(reason: impl Into<String>) -> Self {
         Self::BadRequest(reason.into())
     }
 
-    /// The status of the answer.
+    /// Returns the status of the response.
     pub fn status(&self) -> StatusCode {
         self.row().status
     }
 
-    /// The stable code that clients may act on.
+    /// Returns the stable code that clients may act on.
     pub fn code(&self) -> &'static str {
         self.row().code
     }
 
-    /// The whole answer.
+    /// Returns the whole response.
     pub fn response(&self, shape: Shape) -> Response<Bytes> {
         let row = self.row();
         let mut response = Response::new(Bytes::from(self.body(shape).to_string()));
@@ -45,16 +47,17 @@ impl Refusal {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         if row.status == StatusCode::UNAUTHORIZED {
+            // RFC 9110, section 15.5.2: a 401 must carry a challenge.
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         if let Some(wait) = self.retry_after() {
-            // Whole seconds, at least one: a client that is told 0 comes back at once.
+            // Whole seconds (RFC 9110, section 10.2.3), at least one: a client that is told 0 retries immediately.
             headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs_f64().ceil().max(1.0) as u64));
         }
         response
     }
 
-    /// The last event of a stream whose status has already gone out. No `[DONE]` follows it.
+    /// Returns the last event of a stream whose status has already been sent. No `[DONE]` follows it.
     pub fn event(&self, shape: Shape) -> Bytes {
         error_event(shape, &self.body(shape))
     }
@@ -77,8 +80,8 @@ mod tests {
     #[test]
     fn codes_are_stable_and_unique() {
         let codes: std::collections::BTreeSet<_> = Refusal::all().iter().map(Refusal::code).collect();
-        // Details of an error are not: a backend's trouble with our key, that it will not come back by itself, that a
-        // model was there once.
+        // Three refusals share the code of another one: a backend that rejects the gateway's key, a model that has
+        // failed for good, and a model that was removed.
         assert_eq!(codes.len(), Refusal::all().len() - 3);
         assert_eq!(Refusal::BackendRefusesKey.code(), Refusal::BackendError.code());
         let wait = Duration::from_secs(1);
@@ -86,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_told_when_to_come_back_to_what_does_not_come_back_by_itself() {
+    fn a_model_that_has_failed_for_good_gives_no_retry_after() {
         let response = Refusal::BackendFailed.response(Shape::OpenAi);
         assert_eq!((response.status(), response.headers().get(RETRY_AFTER)), (StatusCode::SERVICE_UNAVAILABLE, None));
     }
@@ -100,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn both_shapes_are_json_and_every_401_says_how_to_authenticate() {
+    fn both_shapes_are_json_and_every_401_has_www_authenticate() {
         for refusal in Refusal::all() {
             for shape in [Shape::OpenAi, Shape::Anthropic] {
                 let response = refusal.response(shape);
@@ -119,7 +122,7 @@ mod tests {
 
     #[test]
     fn the_list_of_codes_is_that_of_the_refusals() {
-        let listed: Vec<_> = Refusal::all().iter().map(|one| (one.status().as_u16(), one.code())).collect();
+        let listed: Vec<_> = Refusal::all().iter().map(|refusal| (refusal.status().as_u16(), refusal.code())).collect();
         assert_eq!(listed, CODES);
     }
 }

@@ -1,5 +1,5 @@
-//! The two shapes in which clients expect errors: whose client reads which, the events that end a stream with one, and what
-//! llama-server's own error becomes there. What is refused, and why, is not known here.
+//! The two shapes in which clients expect errors: which paths use which shape, the error event that ends a stream, and
+//! the conversion of llama-server's own errors. Does not know what is refused, or why.
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -15,12 +15,13 @@ pub enum Shape {
 }
 
 impl Shape {
-    /// The shape that the clients of a path expect.
+    /// Returns the shape that clients of this path expect.
     pub fn of(path: &str) -> Self {
         if path.starts_with("/v1/messages") { Self::Anthropic } else { Self::OpenAi }
     }
 
-    /// The body of an error. Anthropic's own kinds follow from the status; it knows neither codes nor parameters.
+    /// Returns the body of an error. In Anthropic's shape the type follows from the status, and there are no codes or
+    /// parameters.
     pub(super) fn error(
         self,
         status: StatusCode,
@@ -36,8 +37,8 @@ impl Shape {
     }
 }
 
-/// llama-server's own error, given as an answer of this status, as the last event of a stream; none if it is no such
-/// error. What is in the shape already stays as it is.
+/// Converts an error of llama-server, sent with this status, into the last event of a stream. Returns `None` if
+/// `answer` is not such an error. An error that is already in the client's shape is left unchanged.
 pub fn event_of_backend(shape: Shape, status: StatusCode, answer: &[u8]) -> Option<Bytes> {
     let answer: serde_json::Value = serde_json::from_slice(answer).ok()?;
     let error = answer.get("error")?;
@@ -48,7 +49,7 @@ pub fn event_of_backend(shape: Shape, status: StatusCode, answer: &[u8]) -> Opti
     Some(error_event(shape, &anthropic_error(status, message)))
 }
 
-/// An error's body as the last event of a stream.
+/// Returns an error's body as the last event of a stream.
 pub(super) fn error_event(shape: Shape, body: &serde_json::Value) -> Bytes {
     Bytes::from(match shape {
         Shape::OpenAi => format!("data: {body}\n\n"),
@@ -60,7 +61,7 @@ fn anthropic_error(status: StatusCode, message: &str) -> serde_json::Value {
     json!({"type": "error", "error": {"type": anthropic_type(status), "message": message}})
 }
 
-/// Anthropic's names for kinds of errors, by status (its API's error reference).
+/// Returns Anthropic's error type for a status (from the error reference of its API).
 fn anthropic_type(status: StatusCode) -> &'static str {
     match status.as_u16() {
         401 => "authentication_error",
@@ -80,12 +81,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_of_llama_server_is_put_into_the_clients_shape() {
-        let theirs = br#"{"error":{"code":400,"message":"no","type":"invalid_request_error"}}"#;
+    fn an_error_of_llama_server_is_converted_to_the_clients_shape() {
+        let openai_error = br#"{"error":{"code":400,"message":"no","type":"invalid_request_error"}}"#;
         let event = |shape, text: &[u8]| event_of_backend(shape, StatusCode::BAD_REQUEST, text);
         let whole = |start: &[u8], end: &str| Bytes::from([start, end.as_bytes()].concat());
         assert_eq!(
-            event(Shape::OpenAi, theirs),
+            event(Shape::OpenAi, openai_error),
             Some(whole(
                 b"data: ",
                 "{\"error\":{\"code\":400,\"message\":\"no\",\"type\":\"invalid_request_error\"}}\n\n"
@@ -93,7 +94,7 @@ mod tests {
         );
         let anthropic = "{\"error\":{\"message\":\"no\",\"type\":\"invalid_request_error\"},\"type\":\"error\"}";
         let expected = Some(whole(b"event: error\ndata: ", &format!("{anthropic}\n\n")));
-        assert_eq!(event(Shape::Anthropic, theirs), expected);
+        assert_eq!(event(Shape::Anthropic, openai_error), expected);
         assert_eq!(event(Shape::Anthropic, anthropic.as_bytes()), expected);
         assert_eq!(event(Shape::OpenAi, b"{\"choices\":[]}"), None);
         assert_eq!(event(Shape::OpenAi, b"Bad Gateway"), None);

@@ -1,22 +1,22 @@
-//! The table of errors: one row per refusal, and the sentence that each says.
+//! The table of errors: one row per refusal, and the message of each.
 //!
-//! A new refusal is a row here, its sentence, and whether it is transient; the compiler asks for all three. How a row
-//! becomes an answer is in `mod.rs`.
+//! A new refusal needs a row here, a message, and whether it is transient; the compiler asks for all three. `mod.rs`
+//! turns a row into a response.
 
 use http::StatusCode;
 use std::fmt;
 use std::time::Duration;
 
-/// Most models that an error names.
+/// Maximum number of models that an error lists.
 pub const MODELS_NAMED: usize = 50;
 
-/// Longest part of a client's own text that an error repeats, in characters.
+/// Maximum length of a client's own text in an error, in characters.
 pub const REPEATED_TEXT: usize = 128;
 
 /// The code of [`Refusal::QueueFull`].
 pub const QUEUE_FULL: &str = "queue_full";
 
-// The types of errors, as OpenAI's clients know them.
+// The error types of OpenAI's API.
 const INVALID: &str = "invalid_request_error";
 const PERMISSION: &str = "permission_error";
 const RATE_LIMIT: &str = "rate_limit_error";
@@ -24,18 +24,18 @@ const SERVER: &str = "server_error";
 const TIMEOUT: &str = "timeout_error";
 
 /// One row of the table of errors.
-pub(super) struct Row {
+pub(super) struct RefusalRow {
     pub(super) status: StatusCode,
     pub(super) kind: &'static str,
     pub(super) code: &'static str,
-    /// Whether the connection ends with the answer, because the rest of the request was not read.
+    /// Whether the connection is closed after the response, because the rest of the request was not read.
     pub(super) closes: bool,
 }
 
-/// Makes the enum, its rows and the list of all of them.
+/// Defines the enum, its rows and the list of all refusals.
 ///
-/// A row is `VARIANT => STATUS, TYPE, CODE, CONNECTION[, WAIT in PATTERN];`. CONNECTION is `close` where the connection
-/// ends with the answer, else `keep`. WAIT is the part of the variant that `Retry-After` says.
+/// A row is `VARIANT => STATUS, TYPE, CODE, CONNECTION[, WAIT in PATTERN];`. CONNECTION is `close` if the connection is
+/// closed after the response, else `keep`. WAIT is the field of the variant that is sent as `Retry-After`.
 macro_rules! refusals {
     (@closes close) => { true };
     (@closes keep) => { false };
@@ -46,7 +46,7 @@ macro_rules! refusals {
         $( { $( $(#[$field_doc:meta])* $field:ident: $field_type:ty, )+ } )?
         => $status:ident, $kind:expr, $code:expr, $connection:ident $(, $wait:ident in $pattern:tt)?;
     )+) => {
-        /// Why the gateway does not pass a request on, or cannot finish an answer.
+        /// The reasons why the gateway does not forward a request or cannot finish a response.
         #[derive(Debug, Clone, PartialEq, Eq)]
         pub enum Refusal {
             $(
@@ -59,9 +59,9 @@ macro_rules! refusals {
         pub const CODES: &[(u16, &str)] = &[ $( (StatusCode::$status.as_u16(), $code) ),+ ];
 
         impl Refusal {
-            pub(super) fn row(&self) -> Row {
+            pub(super) fn row(&self) -> RefusalRow {
                 match self {
-                    $( Self::$variant { .. } => Row {
+                    $( Self::$variant { .. } => RefusalRow {
                         status: StatusCode::$status,
                         kind: $kind,
                         code: $code,
@@ -70,7 +70,7 @@ macro_rules! refusals {
                 }
             }
 
-            /// Returns how long the client should wait before it tries again, if it should.
+            /// Returns how long the client should wait before it retries, if it should.
             pub(super) fn retry_after(&self) -> Option<Duration> {
                 match self {
                     $( $( Self::$variant $pattern => Some(*$wait), )? )+
@@ -81,7 +81,7 @@ macro_rules! refusals {
             /// Returns one refusal of each kind.
             #[cfg(test)]
             pub(super) fn all() -> Vec<Self> {
-                use super::testing::Sample;
+                use super::testing::SampleValue;
                 vec![ $(
                     Self::$variant
                         $( ( $( <$part>::sample() ),+ ) )?
@@ -93,77 +93,80 @@ macro_rules! refusals {
 }
 
 refusals! {
-    /// The request cannot be understood; says why.
+    /// The request cannot be understood, with the reason.
     BadRequest(String) => BAD_REQUEST, INVALID, "bad_request", close;
-    /// No key was sent.
+    /// No API key was sent.
     MissingKey => UNAUTHORIZED, INVALID, "missing_api_key", keep;
-    /// The key is not one of ours.
+    /// The API key is unknown.
     InvalidKey => UNAUTHORIZED, INVALID, "invalid_api_key", keep;
-    /// The key was one of ours until it expired.
+    /// The API key has expired.
     ExpiredKey => UNAUTHORIZED, INVALID, "api_key_expired", keep;
-    /// The key lacks the scope named.
+    /// The key lacks this scope.
     ScopeRequired(&'static str) => FORBIDDEN, PERMISSION, "scope_required", keep;
-    /// The key may not use the model named.
+    /// The key may not use this model.
     ModelNotAllowed(String) => FORBIDDEN, PERMISSION, "model_not_allowed", keep;
-    /// There is no model of this name; says which the key may use.
+    /// No model has this name.
     ModelNotFound {
-        /// What was asked for, if anything was.
+        /// The requested name, if there is one.
         name: Option<String>,
-        /// The ids of those that there are.
+        /// The ids of the models that the key may use.
         known: Vec<String>,
-        /// Whether the query is where it would be named.
+        /// Whether the route takes the name from the query.
         in_query: bool,
     } => NOT_FOUND, INVALID, "model_not_found", keep;
-    /// The model of this id was taken out of the configuration, and its requests had their time to be finished.
+    /// The model with this id was removed from the configuration, and `DRAIN_TIMEOUT` for its requests has passed.
     ModelRemoved(String) => NOT_FOUND, INVALID, "model_not_found", keep;
     /// The model is not of the kind that the route needs.
     WrongKind {
-        /// Its id.
+        /// The id of the model.
         model: String,
-        /// What it is for.
+        /// The kind of requests that the model serves.
         is: &'static str,
-        /// What the route is for.
+        /// The kind of model that the route needs.
         needs: &'static str,
     } => BAD_REQUEST, INVALID, "wrong_model_kind", keep;
-    /// No such route, or not with this method.
+    /// There is no such route, or it does not allow the method.
     RouteNotFound => NOT_FOUND, INVALID, "route_not_found", keep;
     /// The client was too slow to send its request.
     RequestTimeout => REQUEST_TIMEOUT, TIMEOUT, "request_timeout", close;
-    /// The body is larger than so many bytes.
+    /// The body is larger than this limit in bytes.
     PayloadTooLarge(usize) => PAYLOAD_TOO_LARGE, INVALID, "payload_too_large", close;
-    /// The request line is longer than so many bytes.
+    /// The request line is longer than this limit in bytes.
     UriTooLong(usize) => URI_TOO_LONG, INVALID, "uri_too_long", close;
-    /// The head has more lines, a longer line or more bytes than allowed; says which.
+    /// The head exceeds a limit on its lines, the length of a line, or its size; says which.
     HeaderFieldsTooLarge(String) => REQUEST_HEADER_FIELDS_TOO_LARGE, INVALID, "header_fields_too_large", close;
-    /// The key, or the client's address, has to wait so long for its next request; says for what.
+    /// A rate limit of the key or of the client's address is reached: which limit, and the time until the next request
+    /// is allowed.
     RateLimited(&'static str, Duration) => TOO_MANY_REQUESTS, RATE_LIMIT, "rate_limit_exceeded", keep, wait in (_, wait);
-    /// So many requests wait already; a place is free again in about this time.
+    /// The queue is full; a place should be free after this time.
     QueueFull(Duration) => SERVICE_UNAVAILABLE, SERVER, QUEUE_FULL, keep, wait in (wait);
-    /// The request has waited as long as it may.
+    /// The request has waited for `QUEUE_TIMEOUT`.
     QueueTimeout(Duration) => SERVICE_UNAVAILABLE, SERVER, "queue_timeout", keep, wait in (wait);
-    /// The model is being loaded.
+    /// The model is loading.
     ModelLoading(Duration) => SERVICE_UNAVAILABLE, SERVER, "model_loading", keep, wait in (wait);
-    /// No backend can take the request now.
+    /// No backend can serve the request now.
     BackendUnavailable(Duration) => SERVICE_UNAVAILABLE, SERVER, "backend_unavailable", keep, wait in (wait);
-    /// All backends of the model have failed for good.
+    /// All backends of the model have failed permanently.
     BackendFailed => SERVICE_UNAVAILABLE, SERVER, "backend_unavailable", keep;
-    /// The service is being stopped.
+    /// The service is shutting down.
     ShuttingDown(Duration) => SERVICE_UNAVAILABLE, SERVER, "shutting_down", close, wait in (wait);
     /// The backend broke the connection.
     BackendError => BAD_GATEWAY, SERVER, "backend_error", keep;
-    /// The backend does not take the key that the gateway was given for it.
+    /// The backend rejects the key that the gateway is configured with for it.
     BackendRefusesKey => BAD_GATEWAY, SERVER, "backend_error", keep;
     /// The backend died each time it served this request.
     RequestKillsBackend => BAD_GATEWAY, SERVER, "request_kills_backend", keep;
-    /// The backend took too long.
+    /// The backend did not answer in time.
     BackendTimeout => GATEWAY_TIMEOUT, TIMEOUT, "backend_timeout", keep;
-    /// Something in the gateway itself failed; says what, for the operator's own routes.
+    /// An error in the gateway itself, with the reason for the operator's own routes.
     Internal(String) => INTERNAL_SERVER_ERROR, SERVER, "internal_error", keep;
 }
 
 impl Refusal {
-    /// Returns whether another model may serve a request that was refused with this: its own model has no worker for it
-    /// now, or is gone.
+    /// Returns whether another model may serve a request that was refused with this error: its own model has no worker
+    /// for it now, or was removed.
+    ///
+    /// The `match` is exhaustive, so that a new refusal cannot be forgotten here.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::BackendUnavailable(_) | Self::BackendFailed | Self::QueueFull(_) | Self::ModelRemoved(_) => true,
@@ -193,7 +196,7 @@ impl Refusal {
     }
 }
 
-/// The beginning of a client's text.
+/// Returns the beginning of a client's text without control characters.
 fn printable(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(REPEATED_TEXT).collect()
 }

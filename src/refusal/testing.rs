@@ -1,49 +1,49 @@
-//! Values for the parts of refusals, for tests that need one refusal of each kind.
+//! Sample values for the fields of refusals, for tests that need one refusal of each kind.
 
 use std::time::Duration;
 
-/// A value for a part of a refusal.
-pub(super) trait Sample {
+/// A type with a sample value for a field of a refusal.
+pub(super) trait SampleValue {
     fn sample() -> Self;
 }
 
-impl Sample for String {
+impl SampleValue for String {
     fn sample() -> Self {
         "m".to_owned()
     }
 }
 
-impl Sample for &'static str {
+impl SampleValue for &'static str {
     fn sample() -> Self {
         "x"
     }
 }
 
-impl Sample for usize {
+impl SampleValue for usize {
     fn sample() -> Self {
         1
     }
 }
 
-impl Sample for bool {
+impl SampleValue for bool {
     fn sample() -> Self {
         false
     }
 }
 
-impl Sample for Duration {
+impl SampleValue for Duration {
     fn sample() -> Self {
         Self::from_millis(1_200)
     }
 }
 
-impl<T: Sample> Sample for Option<T> {
+impl<T: SampleValue> SampleValue for Option<T> {
     fn sample() -> Self {
         Some(T::sample())
     }
 }
 
-impl<T: Sample> Sample for Vec<T> {
+impl<T: SampleValue> SampleValue for Vec<T> {
     fn sample() -> Self {
         vec![T::sample()]
     }

@@ -1,107 +1,109 @@
-//! Bounds of RunPod's queue worker: each wait, queue and buffer whose size no user needs to choose.
+//! Bounds of the RunPod queue worker: waits, queues and buffers whose size no user needs to choose.
 
 use crate::gateway::bounds::SWEEP_INTERVAL;
 use crate::settings::bounds::CLIENT_WRITE_STALL;
 use std::time::Duration;
 
-/// Longest wait for a job, or for word of jobs to stop: RunPod holds such a request until there is something to say.
+/// Maximum duration of a poll for jobs or cancellations: RunPod holds such a request open until it has something to
+/// return.
 pub const LONG_POLL: Duration = Duration::from_secs(90);
 
-/// How long a question for jobs that is under way may still bring some once the service is being stopped, though there is
-/// no job left to finish: the platform may just have given one away.
-pub const LAST_TAKE: Duration = Duration::from_secs(5);
+/// How long a poll that is open at shutdown may still return jobs if no job is in flight: the platform may just have
+/// assigned one.
+pub const LAST_POLL_GRACE: Duration = Duration::from_secs(5);
 
-/// Longest wait, once that time is over, for an answer that has arrived while this program was paused.
-pub const LATE_ANSWER: Duration = Duration::from_secs(1);
+/// After [`LONG_POLL`], the maximum wait for a response that arrived while this process was paused.
+pub const LATE_RESPONSE_GRACE: Duration = Duration::from_secs(1);
 
-/// Longest time in which the rest of such an answer arrives once it has begun.
-pub const QUESTION_BODY: Duration = Duration::from_secs(60);
+/// Maximum time for the rest of a poll's response once it has begun.
+pub const POLL_BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Bytes of jobs that are read where they arrive; more of them have a thread of their own.
-pub const PARSED_AT_ONCE: usize = 256 * 1024;
+/// Maximum size of a poll's response, in bytes, that is parsed on the polling task; larger ones are parsed on a
+/// blocking thread.
+pub const INLINE_PARSE_SIZE: usize = 256 * 1024;
 
-/// Most jobs that are asked for at once.
-pub const MOST_TAKEN: usize = 16;
+/// Maximum number of jobs per poll.
+pub const MAX_JOBS_PER_POLL: usize = 16;
 
-/// Most jobs in hand, however many slots there are.
-pub const MOST_JOBS: usize = 256;
+/// Maximum number of jobs in flight, however many slots there are.
+pub const MAX_JOBS_IN_FLIGHT: usize = 256;
 
-/// Most bytes of one job: what RunPod takes of its callers (20 MB), and what it adds.
+/// Maximum size of a job in bytes: the 20 MB that RunPod accepts from its callers, plus what it adds.
 pub const JOB_SIZE: usize = 21 * 1024 * 1024;
 
-/// Longest id of a job, in bytes.
+/// Maximum length of a job's id, in bytes.
 pub const JOB_ID: usize = 256;
 
-/// Longest path of ours that a job may ask for, in bytes.
+/// Maximum length of the route in a job, in bytes.
 pub const JOB_ROUTE: usize = 2048;
 
-/// Least time between two questions for jobs to a platform that holds none of them.
-pub const TAKE_PAUSE: Duration = Duration::from_millis(250);
+/// Minimum time between two polls for jobs if the platform does not hold them open.
+pub const POLL_PAUSE: Duration = Duration::from_millis(250);
 
-/// Least time between two questions for jobs to stop.
-pub const STOPS_PAUSE: Duration = Duration::from_secs(1);
+/// Minimum time between two polls for cancellations.
+pub const CANCELLATION_POLL_PAUSE: Duration = Duration::from_secs(1);
 
-/// Pause after RunPod has said that it is asked too often.
-pub const TOO_MANY_PAUSE: Duration = Duration::from_secs(5);
+/// Pause after RunPod has answered 429 (too many requests).
+pub const RATE_LIMITED_PAUSE: Duration = Duration::from_secs(5);
 
-/// Pause after the first question to RunPod that failed; it doubles with each further one in a row.
+/// Backoff after the first failed request to RunPod; it doubles with each further failure in a row.
 pub const PLATFORM_BACKOFF_FIRST: Duration = Duration::from_millis(500);
 
-/// Longest such pause.
+/// Maximum backoff.
 pub const PLATFORM_BACKOFF_LONGEST: Duration = Duration::from_secs(30);
 
-/// Most bytes of the word of jobs to stop.
-pub const STOPS_SIZE: usize = 1024 * 1024;
+/// Maximum size of the list of cancelled jobs, in bytes.
+pub const CANCELLATIONS_SIZE: usize = 1024 * 1024;
 
-/// Most bytes that are read of an answer in which nothing matters but its status.
-pub const ACKNOWLEDGEMENT: usize = 64 * 1024;
+/// Maximum size of a response of which only the status matters, in bytes.
+pub const ACKNOWLEDGEMENT_SIZE: usize = 64 * 1024;
 
-/// Longest wait until a connection to RunPod can be used.
+/// Connect timeout for RunPod.
 pub const PLATFORM_CONNECT: Duration = Duration::from_secs(10);
 
-/// Longest stay of an idle connection to RunPod in the pool.
+/// How long an idle connection to RunPod stays in the pool.
 pub const PLATFORM_IDLE: Duration = Duration::from_secs(15);
 
-/// How often a result is posted before it is given up: nobody makes it again.
-pub const RESULT_TRIES: u32 = 6;
+/// Attempts to post a result. It would be lost afterwards.
+pub const RESULT_ATTEMPTS: u32 = 6;
 
-/// How often a piece of a stream is posted before it is given up: the result holds it too.
-pub const CHUNK_TRIES: u32 = 3;
+/// Attempts to post a chunk of a stream. The result contains it too.
+pub const CHUNK_ATTEMPTS: u32 = 3;
 
-/// Time to post the results of jobs that were cut at the end of the drain.
+/// Time to post the results of jobs that were cut off at the end of the drain.
 pub const RESULT_GRACE: Duration = Duration::from_secs(5);
 
-/// Longest time that one try to post a result, or a piece of a stream, may take.
-pub const POST_PATIENCE: Duration = Duration::from_secs(60);
+/// Timeout of one attempt to post a result or a chunk.
+pub const POST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Longest time that all tries to post one piece of a stream may take together. While one is posted little of the stream
-/// is read, which must not be taken for a client that reads nothing.
-pub const CHUNK_PATIENCE: Duration = Duration::from_secs(40);
-const _: () = assert!(CHUNK_PATIENCE.as_secs() + SWEEP_INTERVAL.as_secs() < CLIENT_WRITE_STALL.as_secs());
+/// Timeout of all attempts to post one chunk. Little of the stream is read during a post, and the gateway must not take
+/// that for a client that reads nothing (`CLIENT_WRITE_STALL`, checked every `SWEEP_INTERVAL`).
+pub const CHUNK_TIMEOUT: Duration = Duration::from_secs(40);
+const _: () = assert!(CHUNK_TIMEOUT.as_secs() + SWEEP_INTERVAL.as_secs() < CLIENT_WRITE_STALL.as_secs());
 
-/// Longest wait for the word of what is being done for a job to be posted: the answer waits for it.
-pub const PROGRESS_PATIENCE: Duration = Duration::from_secs(3);
+/// Timeout for posting a job's progress: the result of the job waits for it.
+pub const PROGRESS_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Time between two posts of pieces of a stream, unless there is much to post.
+/// Minimum time between two posts of chunks, unless there is much to post.
 pub const CHUNK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Bytes of a stream that are posted without waiting any longer.
-pub const CHUNK_ENOUGH: usize = 64 * 1024;
+/// Number of bytes of a stream that are posted without further waiting.
+pub const CHUNK_TARGET_SIZE: usize = 64 * 1024;
 
-/// Most bytes of a piece of a stream as it is posted; RunPod takes 1 MB.
-pub const CHUNK_MOST: usize = 960 * 1024;
+/// Maximum size of a chunk as it is posted, in bytes; RunPod accepts 1 MB.
+pub const CHUNK_MAX_SIZE: usize = 960 * 1024;
 
-/// Most bytes of a stream that are read ahead of what has been posted.
-pub const CHUNK_BUFFER: usize = 2 * 1024 * 1024;
+/// Maximum number of bytes of a stream that are read ahead of the posts.
+pub const CHUNK_BUFFER_SIZE: usize = 2 * 1024 * 1024;
 
-/// Most bytes of a whole result as it is posted; RunPod keeps 20 MB of one that somebody waits for.
+/// Maximum size of a whole result as it is posted, in bytes; RunPod keeps 20 MB for synchronous calls.
 pub const RESULT_SIZE: usize = 19 * 1024 * 1024;
 
-/// How often a ping is tried before its time is over.
-pub const PING_TRIES: u32 = 4;
+/// Attempts per ping.
+pub const PING_ATTEMPTS: u32 = 4;
 
-/// Longest wait for the answer to the word that this worker is unhealthy.
-pub const UNHEALTHY_PATIENCE: Duration = Duration::from_secs(2);
+/// Timeout of the report that this worker is unhealthy.
+pub const UNHEALTHY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Most characters of the reason that is given with it.
+/// Maximum length of the reason in that report, in characters.
 pub const UNHEALTHY_REASON: usize = 256;

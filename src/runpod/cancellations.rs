@@ -1,51 +1,55 @@
-//! Hears which jobs are to be stopped, because nobody waits for them any more.
+//! Polls for cancelled jobs and stops them.
 
 use super::failure_streak::FailureStreak;
 use super::in_flight_jobs::InFlightJobs;
 use super::platform_api::PlatformApi;
 use crate::pause_clock::{self, ActiveInstant};
-use crate::runpod::bounds::STOPS_PAUSE;
+use crate::runpod::bounds::CANCELLATION_POLL_PAUSE;
 use serde::Deserialize;
 use serde_json::Value;
 use std::sync::Arc;
 use tracing::{info, warn};
 
-/// Asks again and again, until it is dropped.
-pub(super) async fn listen(wire: Arc<PlatformApi>, hand: Arc<InFlightJobs>) {
-    let mut failures = FailureStreak::new("nobody says which jobs to stop", "it is said again which jobs to stop");
+/// Polls until it is dropped.
+pub(super) async fn poll(api: Arc<PlatformApi>, in_flight: Arc<InFlightJobs>) {
+    let mut failures =
+        FailureStreak::new("the list of jobs to stop cannot be fetched", "the list of jobs to stop is fetched again");
     loop {
-        let asked = ActiveInstant::now();
-        let Some(heard) = wire.stops().await else {
-            warn!("jobs cannot be stopped: the address that jobs are taken from does not show where to ask");
+        let polled = ActiveInstant::now();
+        let Some(response) = api.poll_cancellations().await else {
+            warn!(
+                "jobs cannot be cancelled: the URL for this cannot be derived from the URL that jobs are polled from"
+            );
             return;
         };
-        let pause = match heard {
+        let pause = match response {
             Ok(text) => {
                 failures.reset();
-                let ids = text.as_deref().map(named).unwrap_or_default();
+                // The next poll follows at once after a list with jobs: there may be more.
+                let ids = text.as_deref().map(job_ids).unwrap_or_default();
                 for id in &ids {
-                    if hand.stop(id) {
-                        info!(job = id, "a job is stopped");
+                    if in_flight.stop(id) {
+                        info!(job = id, "the job was cancelled and is stopped");
                     }
                 }
-                if ids.is_empty() { STOPS_PAUSE.saturating_sub(asked.elapsed()) } else { continue }
+                if ids.is_empty() { CANCELLATION_POLL_PAUSE.saturating_sub(polled.elapsed()) } else { continue }
             }
-            Err(setback) => failures.record(setback).max(STOPS_PAUSE),
+            Err(error) => failures.record(error).max(CANCELLATION_POLL_PAUSE),
         };
         pause_clock::sleep(pause).await;
     }
 }
 
-/// The jobs that are named, whatever else there is.
-fn named(text: &[u8]) -> Vec<String> {
+/// Returns the ids in the list of cancelled jobs; ignores everything else.
+fn job_ids(text: &[u8]) -> Vec<String> {
     #[derive(Deserialize)]
-    struct Stops {
+    struct Cancellations {
         #[serde(rename = "jobsToStop")]
         jobs: Vec<Value>,
     }
-    let Ok(stops) = serde_json::from_slice::<Stops>(text) else { return Vec::new() };
+    let Ok(cancellations) = serde_json::from_slice::<Cancellations>(text) else { return Vec::new() };
     let text = |id| if let Value::String(id) = id { Some(id) } else { None };
-    stops.jobs.into_iter().filter_map(text).collect()
+    cancellations.jobs.into_iter().filter_map(text).collect()
 }
 
 #[cfg(test)]
@@ -53,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_texts_are_ids() {
+    fn only_strings_are_job_ids() {
         for (text, ids) in [
             (&br#"{"jobsToStop":["a","b",5]}"#[..], &["a", "b"][..]),
             (br#"{"jobsToStop":null}"#, &[]),
@@ -62,7 +66,7 @@ mod tests {
             (b"null", &[]),
             (b"{", &[]),
         ] {
-            assert_eq!(named(text), ids);
+            assert_eq!(job_ids(text), ids);
         }
     }
 }

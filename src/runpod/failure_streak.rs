@@ -1,15 +1,16 @@
-//! How long to wait before the platform is asked again, and the word of it in the log: of many failures in a row one.
+//! Backoff and logging for failed requests to the platform: of several failures in a row only the first is logged as a
+//! warning.
 
-use crate::runpod::bounds::{PLATFORM_BACKOFF_FIRST, PLATFORM_BACKOFF_LONGEST, TOO_MANY_PAUSE};
+use crate::runpod::bounds::{PLATFORM_BACKOFF_FIRST, PLATFORM_BACKOFF_LONGEST, RATE_LIMITED_PAUSE};
 use std::time::Duration;
 use tracing::{debug, info, warn};
 
-/// Why a request to the platform brought no answer.
+/// The reasons why a request to the platform failed.
 #[derive(Debug)]
 pub(super) enum PollError {
-    /// The platform answers 429: it is asked too often.
+    /// The platform answered 429 (too many requests).
     TooMany,
-    /// Anything else, as a plain sentence.
+    /// Any other reason, as a plain sentence.
     Failed(String),
 }
 
@@ -23,60 +24,61 @@ impl PollError {
     }
 }
 
-/// Of the questions in a row: how many failed.
+/// The failures in a row of one kind of request.
 pub(super) struct FailureStreak {
-    /// What is then the matter.
-    trouble: &'static str,
-    /// What is so again once one is answered.
-    again: &'static str,
-    /// How many failed, those among them that came too often.
-    row: u32,
-    /// The others.
-    failed: u32,
+    /// Logged when a request fails.
+    failure_message: &'static str,
+    /// Logged when a request succeeds after failures.
+    recovery_message: &'static str,
+    /// Failures in a row, including those because of too many requests.
+    in_a_row: u32,
+    /// Failures in a row that count for the backoff.
+    backoff_failures: u32,
 }
 
 impl FailureStreak {
-    /// None so far.
-    pub(super) fn new(trouble: &'static str, again: &'static str) -> Self {
-        Self { trouble, again, row: 0, failed: 0 }
+    /// Creates a streak without failures.
+    pub(super) fn new(failure_message: &'static str, recovery_message: &'static str) -> Self {
+        Self { failure_message, recovery_message, in_a_row: 0, backoff_failures: 0 }
     }
 
-    /// One was answered.
+    /// Ends the streak after a success, and logs the recovery.
     pub(super) fn reset(&mut self) {
-        if self.row > 0 {
-            info!("{}", self.again);
+        if self.in_a_row > 0 {
+            info!("{}", self.recovery_message);
         }
-        (self.row, self.failed) = (0, 0);
+        (self.in_a_row, self.backoff_failures) = (0, 0);
     }
 
-    /// One more failed: the pause before the next.
-    pub(super) fn record(&mut self, setback: PollError) -> Duration {
-        let pause = match setback {
-            PollError::TooMany => TOO_MANY_PAUSE,
+    /// Records a failure and returns the pause before the next request.
+    pub(super) fn record(&mut self, error: PollError) -> Duration {
+        let pause = match error {
+            // A fixed pause: the platform works and only limits the rate.
+            PollError::TooMany => RATE_LIMITED_PAUSE,
             PollError::Failed(_) => {
-                self.failed = self.failed.saturating_add(1);
-                after_failure(self.failed)
+                self.backoff_failures = self.backoff_failures.saturating_add(1);
+                backoff(self.backoff_failures)
             }
         };
-        self.row = self.row.saturating_add(1);
-        let (trouble, problem) = (self.trouble, setback.sentence());
+        self.in_a_row = self.in_a_row.saturating_add(1);
+        let (failure_message, problem) = (self.failure_message, error.sentence());
         if self.is_first() {
-            warn!("{trouble}: {problem}")
+            warn!("{failure_message}: {problem}")
         } else {
-            debug!("{trouble}: {problem}")
+            debug!("{failure_message}: {problem}")
         }
         pause
     }
 
-    /// Whether the failure that was noted last is the first in a row.
+    /// Whether the last failure is the first in a row.
     fn is_first(&self) -> bool {
-        self.row == 1
+        self.in_a_row == 1
     }
 }
 
-/// The pause after so many failures in a row: twice as long after each, and up to a quarter shorter by chance, so that
-/// many workers do not come back together.
-pub(super) fn after_failure(failures: u32) -> Duration {
+/// Returns the backoff after this number of failures in a row. It doubles with each failure and is shortened at random
+/// by up to a quarter, so that many workers do not retry at the same time.
+pub(super) fn backoff(failures: u32) -> Duration {
     let doubled =
         PLATFORM_BACKOFF_FIRST.saturating_mul(1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX));
     let random = f64::from(getrandom::u32().unwrap_or(0)) / f64::from(u32::MAX);
@@ -88,34 +90,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_double_up_to_a_bound_and_begin_anew_after_an_answer() {
+    fn the_backoff_doubles_up_to_a_bound_and_is_reset_by_a_success() {
         let mut failures = FailureStreak::new("a", "b");
-        let failed = || PollError::Failed("x".into());
+        let error = || PollError::Failed("x".into());
         let mut longest = PLATFORM_BACKOFF_FIRST;
         for nth in 0..40 {
-            let pause = failures.record(failed());
+            let pause = failures.record(error());
             assert!(pause <= longest && pause >= longest.mul_f64(0.74), "{pause:?} {longest:?}");
             assert_eq!(failures.is_first(), nth == 0);
             longest = (longest * 2).min(PLATFORM_BACKOFF_LONGEST);
         }
         failures.reset();
-        assert!(failures.record(failed()) <= PLATFORM_BACKOFF_FIRST);
+        assert!(failures.record(error()) <= PLATFORM_BACKOFF_FIRST);
     }
 
     #[test]
-    fn a_platform_that_is_asked_too_often_is_left_alone_for_a_fixed_time() {
+    fn a_429_is_followed_by_a_fixed_pause() {
         assert_eq!(FailureStreak::new("a", "b").record(PollError::TooMany), Duration::from_secs(5));
     }
 
-    /// Regression: the answer that the platform is asked too often counted as none.
+    /// Regression: a 429 did not count as a failure, so the next failure was logged as the first.
     #[test]
-    fn whichever_failure_comes_first_is_the_first() {
-        for setbacks in
+    fn a_failure_of_either_kind_can_be_the_first_in_a_row() {
+        for errors in
             [[PollError::TooMany, PollError::Failed("x".into())], [PollError::Failed("x".into()), PollError::TooMany]]
         {
             let mut failures = FailureStreak::new("a", "b");
-            let firsts = setbacks.map(|setback| {
-                failures.record(setback);
+            let firsts = errors.map(|error| {
+                failures.record(error);
                 failures.is_first()
             });
             assert_eq!(firsts, [true, false]);

@@ -1,4 +1,5 @@
-//! The jobs in hand: taken, and not yet answered. In memory only, so no worker can be held up by what another has left.
+//! The jobs in flight: taken from the queue and not answered yet. In memory only, so no worker can be blocked by what
+//! another one left behind.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -7,29 +8,29 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-/// All of them.
+/// The set of jobs in flight.
 #[derive(Default)]
 pub(super) struct InFlightJobs {
     jobs: Mutex<BTreeMap<String, CancellationToken>>,
-    /// How many of them the gateway does not count yet.
+    /// Number of jobs that the gateway does not count yet.
     arriving: AtomicUsize,
-    /// Told of each that leaves, and of each that the gateway counts.
+    /// Notified when a job leaves, and when the gateway starts to count a job.
     changed: Notify,
 }
 
-/// A job that the gateway does not count yet, until it is dropped.
+/// A job that the gateway does not count yet, until this is dropped.
 pub(super) struct ArrivingJob(Arc<InFlightJobs>);
 
-/// A job in hand, until it is dropped.
+/// A job in flight, until this is dropped.
 pub(super) struct InFlightJob {
-    hand: Arc<InFlightJobs>,
+    in_flight: Arc<InFlightJobs>,
     id: String,
-    /// Cancelled when it is to be stopped.
+    /// Cancelled when the job is to be stopped.
     pub(super) stop: CancellationToken,
 }
 
 impl InFlightJobs {
-    /// Takes a job into it; none if it is there already.
+    /// Adds a job. Returns `None` if it is already in flight.
     pub(super) fn add(self: &Arc<Self>, id: &str) -> Option<InFlightJob> {
         let mut jobs = self.lock();
         if jobs.contains_key(id) {
@@ -37,10 +38,10 @@ impl InFlightJobs {
         }
         let stop = CancellationToken::new();
         jobs.insert(id.to_owned(), stop.clone());
-        Some(InFlightJob { hand: Arc::clone(self), id: id.to_owned(), stop })
+        Some(InFlightJob { in_flight: Arc::clone(self), id: id.to_owned(), stop })
     }
 
-    /// Stops a job; false if it is not there.
+    /// Stops a job. Returns false if it is not in flight.
     pub(super) fn stop(&self, id: &str) -> bool {
         let stop = self.lock().get(id).cloned();
         stop.is_some_and(|stop| {
@@ -49,22 +50,22 @@ impl InFlightJobs {
         })
     }
 
-    /// Their ids.
+    /// Returns the ids of the jobs.
     pub(super) fn ids(&self) -> Vec<String> {
         self.lock().keys().cloned().collect()
     }
 
-    /// How many there are.
+    /// Returns the number of jobs.
     pub(super) fn count(&self) -> usize {
         self.lock().len()
     }
 
-    /// Whether the gateway counts all of them.
+    /// Whether the gateway counts all jobs.
     pub(super) fn are_all_counted(&self) -> bool {
         self.arriving.load(Ordering::SeqCst) == 0
     }
 
-    /// Waits until one leaves, or the gateway counts it, from the call on.
+    /// Waits until a job leaves or the gateway starts to count one, from this call on.
     pub(super) fn changed(&self) -> impl Future<Output = ()> {
         self.changed.notified()
     }
@@ -75,10 +76,10 @@ impl InFlightJobs {
 }
 
 impl InFlightJob {
-    /// The gateway does not count it as long as what is returned lives.
+    /// Marks the job as not counted by the gateway until the returned value is dropped.
     pub(super) fn mark_arriving(&self) -> ArrivingJob {
-        self.hand.arriving.fetch_add(1, Ordering::SeqCst);
-        ArrivingJob(Arc::clone(&self.hand))
+        self.in_flight.arriving.fetch_add(1, Ordering::SeqCst);
+        ArrivingJob(Arc::clone(&self.in_flight))
     }
 }
 
@@ -91,8 +92,9 @@ impl Drop for ArrivingJob {
 
 impl Drop for InFlightJob {
     fn drop(&mut self) {
-        self.hand.lock().remove(&self.id);
-        self.hand.changed.notify_waiters();
+        // Removed before the notification, so that a woken poller sees the free capacity.
+        self.in_flight.lock().remove(&self.id);
+        self.in_flight.changed.notify_waiters();
     }
 }
 
@@ -101,31 +103,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_job_is_there_once_until_it_is_dropped() {
-        let hand = Arc::<InFlightJobs>::default();
-        let held = hand.add("a").unwrap();
-        assert!(hand.add("a").is_none());
-        let other = hand.add("b").unwrap();
-        assert_eq!(hand.ids(), ["a", "b"]);
-        assert!(hand.stop("b") && !hand.stop("c"));
+    fn a_job_is_in_flight_at_most_once_and_until_it_is_dropped() {
+        let in_flight = Arc::<InFlightJobs>::default();
+        let held = in_flight.add("a").unwrap();
+        assert!(in_flight.add("a").is_none());
+        let other = in_flight.add("b").unwrap();
+        assert_eq!(in_flight.ids(), ["a", "b"]);
+        assert!(in_flight.stop("b") && !in_flight.stop("c"));
         assert!(other.stop.is_cancelled() && !held.stop.is_cancelled());
         drop(held);
-        assert_eq!((hand.ids().as_slice(), hand.count()), (&["b".to_owned()][..], 1));
+        assert_eq!((in_flight.ids().as_slice(), in_flight.count()), (&["b".to_owned()][..], 1));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_waits_for_room_is_told() {
-        let hand = Arc::<InFlightJobs>::default();
-        let held = hand.add("a").unwrap();
+    async fn a_change_is_signalled_when_a_job_is_counted_or_leaves() {
+        let in_flight = Arc::<InFlightJobs>::default();
+        let held = in_flight.add("a").unwrap();
         let arriving = held.mark_arriving();
-        assert!(!hand.are_all_counted());
-        let changes = hand.changed();
+        assert!(!in_flight.are_all_counted());
+        let changes = in_flight.changed();
         drop(arriving);
         changes.await;
-        assert!(hand.are_all_counted());
-        let changes = hand.changed();
+        assert!(in_flight.are_all_counted());
+        let changes = in_flight.changed();
         drop(held);
         changes.await;
-        assert_eq!(hand.count(), 0);
+        assert_eq!(in_flight.count(), 0);
     }
 }

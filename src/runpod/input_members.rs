@@ -1,4 +1,4 @@
-//! The members of a JSON object in their order, each value as it was written.
+//! The members of a JSON object in their original order, with each value as it was written.
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -8,17 +8,17 @@ use std::fmt;
 pub(super) struct InputMembers<'a>(Vec<(String, &'a RawValue)>);
 
 impl<'a> InputMembers<'a> {
-    /// Those of this value, if it is an object.
+    /// Reads the members of `value`; `None` if it is not an object.
     pub(super) fn read(value: &'a RawValue) -> Option<Self> {
         serde_json::from_str(value.get()).ok()
     }
 
-    /// The value of a member. Where a name comes twice, the last counts.
+    /// Returns the value of a member. If a name occurs more than once, the last one counts.
     pub(super) fn get(&self, name: &str) -> Option<&'a RawValue> {
         self.0.iter().rev().find(|(known, _)| known == name).map(|(_, value)| *value)
     }
 
-    /// The text that a member is.
+    /// Returns the value of a member that is a string.
     pub(super) fn text(&self, name: &str) -> Option<String> {
         serde_json::from_str(self.get(name)?.get()).ok()
     }
@@ -31,7 +31,11 @@ impl<'a> InputMembers<'a> {
         self.0.is_empty()
     }
 
-    /// The object with the members of `sampling_params` beside its own, which win.
+    /// Returns the object with the members of `sampling_params` merged into it; its own members win.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if `sampling_params` is neither an object nor `null`.
     pub(super) fn with_sampling_params(&self) -> Result<String, String> {
         const NAME: &str = "sampling_params";
         let params = match self.get(NAME) {
@@ -51,9 +55,9 @@ impl<'a> InputMembers<'a> {
 
 impl<'de: 'a, 'a> Deserialize<'de> for InputMembers<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct InOrder;
+        struct MembersVisitor;
 
-        impl<'de> Visitor<'de> for InOrder {
+        impl<'de> Visitor<'de> for MembersVisitor {
             type Value = InputMembers<'de>;
 
             fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -69,6 +73,6 @@ impl<'de: 'a, 'a> Deserialize<'de> for InputMembers<'a> {
             }
         }
 
-        deserializer.deserialize_map(InOrder)
+        deserializer.deserialize_map(MembersVisitor)
     }
 }

@@ -1,8 +1,8 @@
-//! What a job asks for, as a request of ours. Pure.
+//! Translates a job into a request to the gateway. Pure.
 //!
-//! Three inputs are known: RunPod's passage for OpenAI's clients (`openai_route`, `openai_input`), a request of any route
-//! (`route`, `body`, `method`), and what workers of RunPod have always taken (`messages` or `prompt`). What is passed on
-//! stays as it was written: the order of members matters in a schema.
+//! Three kinds of input are accepted: RunPod's pass-through for OpenAI clients (`openai_route`, `openai_input`), a
+//! request to any route (`route`, `body`, `method`), and the classic input of RunPod's workers (`messages` or
+//! `prompt`). Bodies are passed on as they were written, because the order of members matters in a JSON schema.
 
 use super::input_members::InputMembers;
 use crate::runpod::bounds::{JOB_ID, JOB_ROUTE};
@@ -11,22 +11,27 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Request, Version};
 use serde_json::value::RawValue;
 
-/// What RunPod's own SDK says of a job without one of them.
+/// The error of RunPod's own SDK for a job that lacks one of these fields.
 pub(super) const MISSING: &str = "Job has missing field(s): id or input.";
 
 const CHAT: &str = "/v1/chat/completions";
 const COMPLETIONS: &str = "/v1/completions";
 
-/// One job.
+/// A job of the queue.
 #[derive(Debug)]
 pub(super) struct Job {
-    /// The platform's name for it.
+    /// The id that the platform gave the job.
     pub(super) id: String,
-    /// The request that it is, or why it is none.
+    /// The request to the gateway, or why the input is invalid.
     pub(super) request: Result<Request<Bytes>, String>,
 }
 
-/// Reads what was taken: one job or a list of them. Of those without an id nothing can be answered.
+/// Reads the response of a poll: one job or a list of jobs. A job without a valid id is an error of its own, because it
+/// cannot be answered.
+///
+/// # Errors
+///
+/// Returns an error if the text is not JSON.
 pub(super) fn read_all(text: &[u8]) -> Result<Vec<Result<Job, &'static str>>, serde_json::Error> {
     let is_list = text.trim_ascii_start().first() == Some(&b'[');
     let jobs: Vec<&RawValue> =
@@ -41,27 +46,27 @@ impl Job {
         if id.len() > JOB_ID {
             return Err("Job has an id that is too long.");
         }
-        let ask = members.get("input").ok_or_else(|| MISSING.to_owned()).and_then(Ask::read);
-        Ok(Self { request: ask.map(|ask| ask.into_request(&id)), id })
+        let job_input = members.get("input").ok_or_else(|| MISSING.to_owned()).and_then(JobInput::read);
+        Ok(Self { request: job_input.map(|input| input.into_request(&id)), id })
     }
 }
 
-/// What is asked for.
-struct Ask {
+/// The requested method, route and body.
+struct JobInput {
     method: Method,
-    /// A path of ours, with its query.
+    /// A path of the gateway, with its query.
     route: String,
     body: Bytes,
 }
 
-impl Ask {
+impl JobInput {
     fn read(input: &RawValue) -> Result<Self, String> {
         let input = InputMembers::read(input).ok_or("The input is not an object")?;
         if input.has("openai_route") || input.has("openai_input") {
-            return Self::of_openai(&input);
+            return Self::from_openai(&input);
         }
         if input.has("route") {
-            return Self::of_route(&input);
+            return Self::from_route(&input);
         }
         let route = match (input.has("messages"), input.has("prompt")) {
             (true, _) => CHAT,
@@ -77,24 +82,24 @@ impl Ask {
         Ok(Self { method: Method::POST, route: route.to_owned(), body })
     }
 
-    fn of_openai(input: &InputMembers) -> Result<Self, String> {
-        let route = optional(input, "openai_route")?;
+    fn from_openai(input: &InputMembers) -> Result<Self, String> {
+        let route = optional_string(input, "openai_route")?;
         let body = input.get("openai_input").filter(|body| !matches!(body.get(), "null"));
         let is_empty = |body: &RawValue| InputMembers::read(body).is_some_and(|members| members.is_empty());
         match (route, body.filter(|body| !is_empty(body))) {
             (route, Some(body)) => {
-                let route = checked(route.unwrap_or_else(|| CHAT.to_owned()))?;
+                let route = checked_route(route.unwrap_or_else(|| CHAT.to_owned()))?;
                 Ok(Self { method: Method::POST, route, body: Bytes::copy_from_slice(body.get().as_bytes()) })
             }
-            (Some(route), None) => Ok(Self { method: Method::GET, route: checked(route)?, body: Bytes::new() }),
+            (Some(route), None) => Ok(Self { method: Method::GET, route: checked_route(route)?, body: Bytes::new() }),
             (None, None) => Err("openai_input is empty, and there is no openai_route".to_owned()),
         }
     }
 
-    fn of_route(input: &InputMembers) -> Result<Self, String> {
-        let route = checked(optional(input, "route")?.ok_or("route is not a text")?)?;
+    fn from_route(input: &InputMembers) -> Result<Self, String> {
+        let route = checked_route(optional_string(input, "route")?.ok_or("route is not a string")?)?;
         let body = input.get("body").map(RawValue::get).filter(|body| *body != "null");
-        let method = match optional(input, "method")?.map(|method| method.to_ascii_uppercase()).as_deref() {
+        let method = match optional_string(input, "method")?.map(|method| method.to_ascii_uppercase()).as_deref() {
             Some("POST") => Method::POST,
             Some("GET") => Method::GET,
             Some("HEAD") => Method::HEAD,
@@ -102,7 +107,7 @@ impl Ask {
             None => Method::GET,
             Some(_) => return Err("method is none of GET, HEAD and POST".to_owned()),
         };
-        // Only a POST has one.
+        // Only a POST has a body.
         let body = body.filter(|_| method == Method::POST).unwrap_or_default();
         Ok(Self { method, route, body: Bytes::copy_from_slice(body.as_bytes()) })
     }
@@ -111,15 +116,15 @@ impl Ask {
         let has_body = !self.body.is_empty();
         let mut request = Request::new(self.body);
         *request.method_mut() = self.method;
-        // It has been checked.
+        // Cannot fail: [`checked_route`] has parsed it.
         *request.uri_mut() = self.route.parse().unwrap_or_default();
-        // So its head is held against the limits, as nothing has read it from a wire.
+        // Makes the gateway check the head against its limits, which the HTTP/1 parser would have done on a connection.
         *request.version_mut() = Version::HTTP_2;
         let headers = request.headers_mut();
         if has_body {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
-        // One that is no good as the id of a request is left out there.
+        // An id that is not a valid header value is omitted.
         if let Ok(id) = HeaderValue::from_str(id) {
             headers.insert("x-request-id", id);
         }
@@ -127,23 +132,32 @@ impl Ask {
     }
 }
 
-/// The text of a member, if there is one; another value is an error.
-fn optional(input: &InputMembers, name: &str) -> Result<Option<String>, String> {
+/// Returns a member that is a string, if there is one.
+///
+/// # Errors
+///
+/// Returns an error if the member has another type.
+fn optional_string(input: &InputMembers, name: &str) -> Result<Option<String>, String> {
     match input.get(name) {
         None => Ok(None),
         Some(value) if value.get() == "null" => Ok(None),
-        Some(_) => input.text(name).map(Some).ok_or_else(|| format!("{name} is not a text")),
+        Some(_) => input.text(name).map(Some).ok_or_else(|| format!("{name} is not a string")),
     }
 }
 
-/// A path of ours: no scheme or host, no way up.
-fn checked(route: String) -> Result<String, String> {
+/// Checks that the route is a path of the gateway: no scheme, no host, no `.` or `..` segments.
+///
+/// # Errors
+///
+/// Returns an error if it is not such a path.
+fn checked_route(route: String) -> Result<String, String> {
     if route.len() > JOB_ROUTE {
         return Err(format!("The route is longer than {JOB_ROUTE} bytes"));
     }
     let path = route.split('?').next().unwrap_or_default();
     let is_plain = route.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'#' | b'\\'));
     let lower = path.to_ascii_lowercase();
+    // Percent-encoded dots and slashes count too: a later parser might decode them.
     let goes_up = lower.replace("%2e", ".").split(['/']).any(|segment| segment == ".." || segment == ".");
     let is_ours = route.starts_with('/') && !route.starts_with("//") && is_plain && !goes_up && !lower.contains("%2f");
     let is_uri = route.parse::<http::uri::PathAndQuery>().is_ok();

@@ -1,4 +1,4 @@
-//! Does one job: asks the gateway, and posts what comes of it.
+//! Runs one job: sends its request to the gateway and posts the result.
 
 use super::in_flight_jobs::{ArrivingJob, InFlightJob};
 use super::job::Job;
@@ -19,133 +19,138 @@ use std::sync::Arc;
 use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
 
-/// Whom books name in place of a key.
+/// The key id of jobs in the access log and the metrics.
 const PLATFORM: &str = "runpod";
 
-/// Whoever does them.
+/// Runs jobs.
 pub(super) struct JobRunner {
-    pub(super) wire: Arc<PlatformApi>,
+    pub(super) api: Arc<PlatformApi>,
     pub(super) gateway: Arc<Gateway>,
     pub(super) fleet: Arc<Fleet>,
 }
 
 impl JobRunner {
-    /// Does a job and posts its result; posts nothing more once it is to be stopped.
-    pub(super) async fn run(self: Arc<Self>, job: Job, held: InFlightJob, arriving: ArrivingJob, tasks: &TaskTracker) {
+    /// Runs a job and posts its result. Posts nothing more once the job is cancelled.
+    pub(super) async fn run(self: Arc<Self>, job: Job, guard: InFlightJob, arriving: ArrivingJob, tasks: &TaskTracker) {
         let Job { id, request } = job;
         let result = {
-            let (own, id, stop) = (Arc::clone(&self), id.clone(), held.stop.clone());
-            // Dropped, it leaves the line or frees its slot.
-            isolated(tasks, async move { stop.run_until_cancelled(own.outcome(&id, request, arriving)).await }).await
+            let (runner, id, stop) = (Arc::clone(&self), id.clone(), guard.stop.clone());
+            // Dropping the future leaves the queue or frees the slot.
+            isolated(tasks, async move { stop.run_until_cancelled(runner.execute(&id, request, arriving)).await }).await
         };
         if let Some(result) = result {
-            held.stop.run_until_cancelled(self.wire.post_result(&id, result)).await;
+            guard.stop.run_until_cancelled(self.api.post_result(&id, result)).await;
         }
     }
 
-    async fn outcome(&self, id: &str, request: Result<Request<Bytes>, String>, arriving: ArrivingJob) -> Bytes {
+    async fn execute(&self, id: &str, request: Result<Request<Bytes>, String>, arriving: ArrivingJob) -> Bytes {
         let request = match request {
             Ok(request) => request,
-            Err(why) => return output::error(&why),
+            Err(reason) => return output::error(&reason),
         };
-        let told = async {
+        let progress = async {
             if !self.fleet.is_ready() {
-                self.wire.post_progress(id, output::progress("The model is being loaded")).await;
+                self.api.post_progress(id, output::progress("The model is being loaded")).await;
             }
         };
-        // Whoever looks must not be told of it after the result.
-        let ((), answer) = tokio::join!(told, self.gateway.serve_job(request, PLATFORM, arriving));
-        let kind = answer.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-        if answer.status().is_success() && kind.starts_with("text/event-stream") {
-            self.stream(id, answer.into_body()).await
+        // Joined, so that the progress is never posted after the result.
+        let ((), response) = tokio::join!(progress, self.gateway.serve_job(request, PLATFORM, arriving));
+        let content_type = response
+            .headers()
+            .get(CONTENT_TYPE)
+            .and_then(|content_type| content_type.to_str().ok())
+            .unwrap_or_default();
+        if response.status().is_success() && content_type.starts_with("text/event-stream") {
+            self.stream(id, response.into_body()).await
         } else {
-            self.whole(id, answer).await
+            self.complete_result(id, response).await
         }
     }
 
-    /// An answer that is no stream: an error, or the only piece that there is.
-    async fn whole(&self, id: &str, answer: Response<ResponseBody>) -> Bytes {
-        let status = answer.status();
-        let answer = match Limited::new(answer.into_body(), RESULT_SIZE).collect().await {
-            Ok(answer) => answer.to_bytes(),
-            Err(error) => return output::error(&format!("The answer cannot be passed on: {error}")),
+    /// Returns the result for a response that is not a stream, after posting it as the only chunk.
+    async fn complete_result(&self, id: &str, response: Response<ResponseBody>) -> Bytes {
+        let status = response.status();
+        let response = match Limited::new(response.into_body(), RESULT_SIZE).collect().await {
+            Ok(response) => response.to_bytes(),
+            Err(error) => return output::error(&format!("The response cannot be forwarded: {error}")),
         };
         if !status.is_success() {
-            return output::error(&output::error_of(&answer));
+            return output::error(&output::error_of(&response));
         }
-        let value = output::value(&answer);
+        let value = output::to_value(&response);
         let Some(body) = output::whole(&value) else {
-            return output::error("The answer is larger than RunPod takes");
+            return output::error("The response is larger than RunPod accepts");
         };
-        if let Some(piece) = output::single(&value) {
-            self.wire.post_piece(id, piece).await;
+        if let Some(chunk) = output::single(&value) {
+            self.api.post_chunk(id, chunk).await;
         }
         body
     }
 
-    /// A stream: piece by piece, and in the end all of them.
-    async fn stream(&self, id: &str, mut answer: ResponseBody) -> Bytes {
+    /// Posts a stream chunk by chunk and returns the result, which contains all chunks.
+    async fn stream(&self, id: &str, mut response: ResponseBody) -> Bytes {
         let (mut coalescer, mut aggregate) = (StreamCoalescer::default(), Aggregate::default());
-        let mut cut = None;
+        let mut stream_error = None;
         let mut is_over = false;
         let mut within_event = false;
         let mut next_post = ActiveInstant::now();
-        // The post under way: the next begins when it has ended.
+        // The post in flight; the next one starts when it has ended.
         let mut posting = None;
-        // Whether there is any point in posting one; the result has all of them.
+        // Whether chunks are still posted. If one was refused, further ones would be too; the result contains them all.
         let mut is_wanted = true;
         loop {
             let is_due = coalescer.is_urgent() || next_post <= ActiveInstant::now();
             if posting.is_none()
                 && is_due
-                && let Some(piece) = coalescer.next()
+                && let Some(chunk) = coalescer.next()
             {
-                cut = output::error_in(&piece, within_event).or(cut);
-                within_event = !piece.ends_with("\n\n") && !piece.ends_with("\n\r\n");
-                aggregate.push(&piece);
+                stream_error = output::error_in(&chunk, within_event).or(stream_error);
+                within_event = !chunk.ends_with("\n\n") && !chunk.ends_with("\n\r\n");
+                aggregate.push(&chunk);
                 next_post = ActiveInstant::now() + CHUNK_INTERVAL;
-                posting = is_wanted.then(|| Box::pin(self.wire.post_piece(id, output::piece(&piece))));
+                posting = is_wanted.then(|| Box::pin(self.api.post_chunk(id, output::chunk(&chunk))));
             }
-            if posting.is_none() && is_over && !coalescer.has_piece() {
+            if posting.is_none() && is_over && !coalescer.has_chunk() {
                 break;
             }
             let is_posting = posting.is_some();
             tokio::select! {
-                goes_on = ended(&mut posting), if is_posting => (posting, is_wanted) = (None, goes_on),
-                frame = answer.frame(), if !is_over && coalescer.has_room() => match frame {
-                    Some(Ok(frame)) => if let Some(piece) = frame.data_ref() {
-                        coalescer.push(piece);
+                is_wanted_still = ended(&mut posting), if is_posting => (posting, is_wanted) = (None, is_wanted_still),
+                // Backpressure: nothing more is read while the posts are behind.
+                frame = response.frame(), if !is_over && coalescer.has_room() => match frame {
+                    Some(Ok(frame)) => if let Some(chunk) = frame.data_ref() {
+                        coalescer.push(chunk);
                     },
                     end => {
                         if let Some(Err(error)) = end {
-                            cut = cut.or(Some(error.to_string()));
+                            stream_error = stream_error.or(Some(error.to_string()));
                         }
                         is_over = true;
                         coalescer.end();
                     }
                 },
-                () = pause_clock::sleep(next_post - ActiveInstant::now()), if !is_posting && coalescer.has_piece() => {}
+                () = pause_clock::sleep(next_post - ActiveInstant::now()), if !is_posting && coalescer.has_chunk() => {}
             }
         }
-        if let Some(why) = cut {
-            return output::error(&why);
+        if let Some(reason) = stream_error {
+            return output::error(&reason);
         }
         if aggregate.is_too_large() {
-            warn!(job = id, "a stream is larger than a result may be: only its pieces were posted");
+            warn!(job = id, "a stream is larger than a result may be: only its chunks were posted");
         }
         aggregate.into_body()
     }
 }
 
-/// Has work done by itself, so that a panic is its own. None where it was stopped.
+/// Runs `work` on a task of its own, so that a panic affects only this job. Returns `None` if the job was cancelled.
 async fn isolated(tasks: &TaskTracker, work: impl Future<Output = Option<Bytes>> + Send + 'static) -> Option<Bytes> {
     tasks.spawn(work).await.unwrap_or_else(|_| {
-        error!("a job has failed by a defect; please report it");
-        Some(output::error("The worker has failed at this job by a defect of its own"))
+        error!("a job failed because of a defect; please report it");
+        Some(output::error("The worker has failed at this job because of a defect of its own"))
     })
 }
 
-/// Waits for its end, if there is anything to wait for.
+/// Waits for the end of `work`, or for ever if there is none.
 async fn ended<T>(work: &mut Option<Pin<Box<impl Future<Output = T>>>>) -> T {
     match work {
         Some(work) => work.await,
@@ -158,10 +163,10 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_panic_makes_its_own_job_fail() {
+    async fn a_panic_fails_only_its_own_job() {
         let tasks = TaskTracker::new();
         let result = isolated(&tasks, async { panic!("a defect") }).await.unwrap();
         assert!(result.starts_with(b"{\"error\":\"The worker has failed"));
-        assert!(isolated(&tasks, async { None }).await.is_none(), "one that was stopped has no result");
+        assert!(isolated(&tasks, async { None }).await.is_none(), "a job that was stopped has no result");
     }
 }

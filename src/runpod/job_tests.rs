@@ -2,91 +2,91 @@ use super::*;
 use proptest::prelude::*;
 use serde_json::json;
 
-/// Method, route and body of a job with this input.
-fn ask(input: &str) -> Result<(String, String, String), String> {
+/// Returns method, route and body of the request for a job with this input.
+fn read_job(input: &str) -> Result<(String, String, String), String> {
     let job = format!(r#"{{"id":"job-1","input":{input},"webhook":null,"batchId":"b"}}"#);
     let mut jobs = read_all(job.as_bytes()).unwrap();
     assert_eq!(jobs.len(), 1);
-    let request = jobs.remove(0).unwrap().request?;
-    assert_eq!(request.version(), Version::HTTP_2);
-    assert_eq!(request.headers()["x-request-id"], "job-1");
-    assert_eq!(request.headers().contains_key("content-type"), !request.body().is_empty());
-    let body = String::from_utf8(request.body().to_vec()).unwrap();
-    Ok((request.method().to_string(), request.uri().to_string(), body))
+    let http_request = jobs.remove(0).unwrap().request?;
+    assert_eq!(http_request.version(), Version::HTTP_2);
+    assert_eq!(http_request.headers()["x-request-id"], "job-1");
+    assert_eq!(http_request.headers().contains_key("content-type"), !http_request.body().is_empty());
+    let body = String::from_utf8(http_request.body().to_vec()).unwrap();
+    Ok((http_request.method().to_string(), http_request.uri().to_string(), body))
 }
 
-fn asked(method: &str, route: &str, body: &str) -> Result<(String, String, String), String> {
+fn request(method: &str, route: &str, body: &str) -> Result<(String, String, String), String> {
     Ok((method.into(), route.into(), body.into()))
 }
 
 #[test]
-fn openais_clients_post_what_they_ask_and_get_what_they_look_at() {
+fn an_openai_input_becomes_a_post_and_a_route_alone_a_get() {
     let body = r#"{"model": "m", "messages": [], "z": 1, "a": 1.0}"#;
     for (input, expected) in [
         (
             format!(r#"{{"openai_route":"/v1/completions","openai_input":{body}}}"#),
-            asked("POST", "/v1/completions", body),
+            request("POST", "/v1/completions", body),
         ),
-        (format!(r#"{{"openai_input":{body}}}"#), asked("POST", CHAT, body)),
-        (format!(r#"{{"openai_route":null,"openai_input":{body}}}"#), asked("POST", CHAT, body)),
-        (r#"{"openai_route":"/v1/models","openai_input":{}}"#.into(), asked("GET", "/v1/models", "")),
-        (r#"{"openai_route":"/v1/models","openai_input":null}"#.into(), asked("GET", "/v1/models", "")),
-        (r#"{"openai_route":"/v1/models"}"#.into(), asked("GET", "/v1/models", "")),
+        (format!(r#"{{"openai_input":{body}}}"#), request("POST", CHAT, body)),
+        (format!(r#"{{"openai_route":null,"openai_input":{body}}}"#), request("POST", CHAT, body)),
+        (r#"{"openai_route":"/v1/models","openai_input":{}}"#.into(), request("GET", "/v1/models", "")),
+        (r#"{"openai_route":"/v1/models","openai_input":null}"#.into(), request("GET", "/v1/models", "")),
+        (r#"{"openai_route":"/v1/models"}"#.into(), request("GET", "/v1/models", "")),
     ] {
-        assert_eq!(ask(&input), expected, "{input}");
+        assert_eq!(read_job(&input), expected, "{input}");
     }
     for bad in [r#"{"openai_input":{}}"#, r#"{"openai_route":7}"#, r#"{"openai_route":"http://elsewhere/v1"}"#] {
-        assert!(ask(bad).is_err(), "{bad}");
+        assert!(read_job(bad).is_err(), "{bad}");
     }
 }
 
 #[test]
-fn any_route_can_be_asked_for() {
+fn a_job_may_request_any_route() {
     for (input, expected) in [
-        (r#"{"route":"/v1/rerank","body":{"q": 1}}"#, asked("POST", "/v1/rerank", r#"{"q": 1}"#)),
-        (r#"{"route":"/v1/models"}"#, asked("GET", "/v1/models", "")),
-        (r#"{"route":"/props?model=m","method":"get"}"#, asked("GET", "/props?model=m", "")),
-        (r#"{"route":"/ping","method":"HEAD","body":{}}"#, asked("HEAD", "/ping", "")),
-        (r#"{"route":"/v1/models/m/load","method":"POST"}"#, asked("POST", "/v1/models/m/load", "")),
+        (r#"{"route":"/v1/rerank","body":{"q": 1}}"#, request("POST", "/v1/rerank", r#"{"q": 1}"#)),
+        (r#"{"route":"/v1/models"}"#, request("GET", "/v1/models", "")),
+        (r#"{"route":"/props?model=m","method":"get"}"#, request("GET", "/props?model=m", "")),
+        (r#"{"route":"/ping","method":"HEAD","body":{}}"#, request("HEAD", "/ping", "")),
+        (r#"{"route":"/v1/models/m/load","method":"POST"}"#, request("POST", "/v1/models/m/load", "")),
     ] {
-        assert_eq!(ask(input), expected, "{input}");
+        assert_eq!(read_job(input), expected, "{input}");
     }
     for bad in [r#"{"route":"/x","method":"DELETE"}"#, r#"{"route":null}"#, r#"{"route":"/x","method":1}"#] {
-        assert!(ask(bad).is_err(), "{bad}");
+        assert!(read_job(bad).is_err(), "{bad}");
     }
 }
 
 #[test]
-fn a_prompt_or_messages_alone_are_enough() {
+fn a_prompt_or_messages_alone_are_a_request() {
     for (input, expected) in [
-        (r#"{"prompt":"a"}"#, asked("POST", COMPLETIONS, r#"{"prompt":"a"}"#)),
+        (r#"{"prompt":"a"}"#, request("POST", COMPLETIONS, r#"{"prompt":"a"}"#)),
         (
             r#"{"messages":[{"role":"user"}],"stream":true}"#,
-            asked("POST", CHAT, r#"{"messages":[{"role":"user"}],"stream":true}"#),
+            request("POST", CHAT, r#"{"messages":[{"role":"user"}],"stream":true}"#),
         ),
         (
             r#"{"prompt":"a","sampling_params":{"max_tokens":5,"seed":1},"seed":2}"#,
-            asked("POST", COMPLETIONS, r#"{"prompt":"a","seed":2,"max_tokens":5}"#),
+            request("POST", COMPLETIONS, r#"{"prompt":"a","seed":2,"max_tokens":5}"#),
         ),
-        (r#"{"prompt":"a","sampling_params":null}"#, asked("POST", COMPLETIONS, r#"{"prompt":"a"}"#)),
+        (r#"{"prompt":"a","sampling_params":null}"#, request("POST", COMPLETIONS, r#"{"prompt":"a"}"#)),
     ] {
-        assert_eq!(ask(input), expected, "{input}");
+        assert_eq!(read_job(input), expected, "{input}");
     }
-    assert!(ask(r#"{"prompt":"a","sampling_params":[1]}"#).is_err());
+    assert!(read_job(r#"{"prompt":"a","sampling_params":[1]}"#).is_err());
 }
 
 #[test]
-fn anything_else_is_refused_without_repeating_it() {
+fn other_inputs_are_refused_without_being_quoted() {
     for bad in [r#"{}"#, r#""s3cret""#, r#"["s3cret"]"#, r#"{"text":"s3cret"}"#, "null", "7"] {
-        let why = ask(bad).unwrap_err();
+        let why = read_job(bad).unwrap_err();
         assert!(why.starts_with("The input") && !why.contains("s3cret"), "{bad}: {why}");
     }
 }
 
 #[test]
-fn a_route_is_a_path_of_ours() {
+fn a_route_must_be_a_plain_path() {
     for good in ["/v1/models", "/v1/models/a%20b", "/x?y=/../z", "/a..b"] {
-        assert!(checked(good.into()).is_ok(), "{good}");
+        assert!(checked_route(good.into()).is_ok(), "{good}");
     }
     let long = format!("/{}", "x".repeat(JOB_ROUTE));
     for bad in [
@@ -108,12 +108,12 @@ fn a_route_is_a_path_of_ours() {
         "*",
         &long,
     ] {
-        assert!(checked(bad.into()).is_err(), "{bad}");
+        assert!(checked_route(bad.into()).is_err(), "{bad}");
     }
 }
 
 #[test]
-fn what_is_taken_is_one_job_or_a_list() {
+fn a_poll_returns_one_job_or_a_list() {
     let one = json!({"id": "a", "input": {"prompt": "x"}});
     let ids = |text: &str| -> Vec<String> {
         read_all(text.as_bytes()).unwrap().into_iter().map(|job| job.map_or_else(str::to_owned, |job| job.id)).collect()
@@ -139,8 +139,8 @@ fn a_job_without_an_id_cannot_be_answered_and_one_without_an_input_can() {
 
 proptest! {
     #[test]
-    fn no_route_leads_elsewhere(route in "(/|//|http://|%2e|\\.|[a-z]|:|@|\\?|#|\\\\|%2f){0,12}") {
-        if let Ok(route) = checked(route) {
+    fn no_accepted_route_leads_to_another_host_or_directory(route in "(/|//|http://|%2e|\\.|[a-z]|:|@|\\?|#|\\\\|%2f){0,12}") {
+        if let Ok(route) = checked_route(route) {
             let uri: http::Uri = route.parse().unwrap();
             prop_assert!(uri.scheme().is_none() && uri.authority().is_none());
             prop_assert!(uri.path().starts_with('/') && !uri.path().split('/').any(|segment| segment == ".."));

@@ -1,23 +1,22 @@
-//! Jobs from the queue of a RunPod endpoint, beside the requests that come over HTTP.
+//! Runs jobs from the queue of a RunPod endpoint, in addition to requests over HTTP.
 //!
-//! The platform holds the queue: this side asks for jobs while it can serve some, does each as a request of our own
-//! ([`Gateway::serve_job`]), posts what comes of it, and says now and then that it lives. All that is known of a job is
-//! in memory. Owns neither the line that jobs wait in beside other requests, nor how many of them there is room for, nor
-//! the way to llama-server: all are the gateway's.
+//! The platform owns the queue. This worker polls for jobs while it can serve some, sends each job to the gateway as a
+//! request ([`Gateway::serve_job`]), posts the result, and pings the platform. The state of jobs is kept in memory
+//! only. The queue inside the gateway, its capacity for jobs, and the way to llama-server are the gateway's.
 //!
-//! - `address.rs`: the addresses of RunPod's API
+//! - `address.rs`: the URLs of RunPod's API
 //! - `bounds.rs`: waits, queues and buffers whose size no user needs to choose
-//! - `stream_coalescer.rs`: the events of a stream, put together into pieces to post
+//! - `cancellations.rs`: polls for cancelled jobs and stops them
+//! - `failure_streak.rs`: backoff and logging after failed requests to the platform
 //! - `in_flight_jobs.rs`: the jobs in flight
-//! - `job.rs`: what a job asks for, as a request to the gateway
 //! - `input_members.rs`: the members of a JSON object in their order
-//! - `output.rs`: what is posted about a job: pieces, results, errors
-//! - `failure_streak.rs`: the backoff after a request to the platform that failed
-//! - `ping.rs`: the heartbeat that tells the platform that this worker is alive
-//! - `job_runner.rs`: one job: sends it to the gateway and posts the result
-//! - `cancellations.rs`: asks which jobs are to be cancelled
-//! - `job_poller.rs`: polls for jobs while there is room for more
+//! - `job.rs`: translates a job into a request to the gateway
+//! - `job_poller.rs`: polls for jobs while there is capacity
+//! - `job_runner.rs`: runs one job and posts the result
+//! - `output.rs`: the bodies that are posted: chunks, results, errors
+//! - `ping.rs`: the pings that tell the platform that this worker is alive
 //! - `platform_api.rs`: HTTP to the platform: connections, headers, timeouts, retries
+//! - `stream_coalescer.rs`: merges the events of a stream into chunks to post
 
 mod address;
 pub mod bounds;
@@ -49,98 +48,108 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-/// The worker of an endpoint's queue.
+/// The worker of a RunPod queue.
 pub struct QueueWorker {
-    wire: Arc<PlatformApi>,
-    /// The one that takes jobs, and the jobs.
+    api: Arc<PlatformApi>,
+    /// The poller and the jobs.
     tasks: TaskTracker,
-    /// Cancelled when no more jobs are to be asked for.
+    /// Cancelled when no further jobs are to be polled.
     stop_polling: CancellationToken,
     /// Cancelled when no job can be served any more.
     abort: CancellationToken,
-    /// Cancelled when all is over.
+    /// Cancelled when everything has ended; stops the polls for cancellations.
     ended: CancellationToken,
-    /// Cancelled when no more is to be said of this worker.
+    /// Cancelled when no further pings are to be sent.
     stop_pinging: CancellationToken,
     listener: TaskTracker,
-    /// None where the platform does not say how it wants to hear of this worker, or which one it is.
+    /// The thread of the pings; `None` if the platform gave no URL, key or id for them.
     pings: Option<JoinHandle<()>>,
 }
 
-/// Tells the platform that nothing comes of a worker which has not even begun.
+/// Reports to the platform that this worker could not be started.
 pub async fn report_failed_start(queue: &RunpodQueue, reason: &str) {
-    // What has no name cannot be told of.
+    // Without an id, the platform does not know this worker.
     let Some(id) = &queue.pod_id else { return };
     match PlatformApi::new(queue, id) {
-        Ok(wire) => report_unhealthy(&wire, "start", reason).await,
-        Err(problem) => warn!("RunPod cannot be told that this worker is unhealthy: {problem}"),
+        Ok(api) => report_unhealthy(&api, "start", reason).await,
+        Err(problem) => warn!("it cannot be reported to RunPod that this worker is unhealthy: {problem}"),
     }
 }
 
-async fn report_unhealthy(wire: &PlatformApi, check: &str, reason: &str) {
+async fn report_unhealthy(api: &PlatformApi, check: &str, reason: &str) {
     let reason: String = reason.chars().take(UNHEALTHY_REASON).collect();
-    if let Err(problem) = wire.report_unhealthy(check, &reason).await {
-        warn!("RunPod cannot be told that this worker is unhealthy: {problem}");
+    if let Err(problem) = api.report_unhealthy(check, &reason).await {
+        warn!("it cannot be reported to RunPod that this worker is unhealthy: {problem}");
     }
 }
 
 impl QueueWorker {
-    /// Begins to take jobs as soon as they can be served.
+    /// Starts to poll for jobs as soon as they can be served.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the HTTP client or the ping thread cannot be created.
     pub fn start(queue: &RunpodQueue, gateway: Arc<Gateway>, fleet: Arc<Fleet>) -> io::Result<Self> {
         let id = queue.pod_id.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
-        let (wire, hand) = (Arc::new(PlatformApi::new(queue, &id)?), Arc::new(InFlightJobs::default()));
+        let (api, in_flight) = (Arc::new(PlatformApi::new(queue, &id)?), Arc::new(InFlightJobs::default()));
         let (tasks, listener) = (TaskTracker::new(), TaskTracker::new());
-        let [no_more, lost, over, silent] = [(); 4].map(|()| CancellationToken::new());
+        let [stop_polling, abort, ended, stop_pinging] = [(); 4].map(|()| CancellationToken::new());
         let has_pings = queue.ping.is_some() && queue.pod_id.is_some() && queue.key.is_some();
         let pings = has_pings.then(|| {
-            // Connections belong to the runtime that made them.
-            ping::start(PlatformApi::new(queue, &id)?, Arc::clone(&hand), queue.ping_interval, silent.clone())
+            // A client of its own, because connections belong to the runtime that opened them, and pings run on another
+            // one.
+            ping::start(
+                PlatformApi::new(queue, &id)?,
+                Arc::clone(&in_flight),
+                queue.ping_interval,
+                stop_pinging.clone(),
+            )
         });
         let pings = pings.transpose()?;
-        let (stops, stop) = (cancellations::listen(Arc::clone(&wire), Arc::clone(&hand)), over.clone());
-        listener.spawn(async move { stop.run_until_cancelled(stops).await });
-        let (own, door) = (Arc::clone(&wire), Arc::clone(&gateway));
-        let runner = Arc::new(JobRunner { wire: own, gateway: door, fleet: Arc::clone(&fleet) });
-        let taker = JobPoller {
-            wire: Arc::clone(&wire),
-            in_flight: hand,
+        let (cancellations, stop) = (cancellations::poll(Arc::clone(&api), Arc::clone(&in_flight)), ended.clone());
+        listener.spawn(async move { stop.run_until_cancelled(cancellations).await });
+        let (runner_api, runner_gateway) = (Arc::clone(&api), Arc::clone(&gateway));
+        let runner = Arc::new(JobRunner { api: runner_api, gateway: runner_gateway, fleet: Arc::clone(&fleet) });
+        let poller = JobPoller {
+            api: Arc::clone(&api),
+            in_flight,
             fleet,
             gateway,
             runner,
             tasks: tasks.clone(),
-            stop: no_more.clone(),
-            abort: lost.clone(),
+            stop: stop_polling.clone(),
+            abort: abort.clone(),
         };
-        tasks.spawn(taker.run());
+        tasks.spawn(poller.run());
         info!(worker = id, pings = has_pings, "jobs are taken from RunPod's queue");
-        Ok(Self { wire, tasks, stop_polling: no_more, abort: lost, ended: over, stop_pinging: silent, listener, pings })
+        Ok(Self { api, tasks, stop_polling, abort, ended, stop_pinging, listener, pings })
     }
 
-    /// Asks for no more jobs, and waits until those in hand are done, and whatever a question brings that is under way.
+    /// Stops polling and waits for the jobs in flight, including those that an open poll still returns.
     pub async fn drain(&self) {
         self.stop_polling.cancel();
         self.tasks.close();
         self.tasks.wait().await;
     }
 
-    /// Tells the platform that no job can be served here, and asks for no more.
+    /// Stops polling and reports to the platform that no job can be served here.
     pub async fn give_up(&mut self, reason: &str) {
         self.stop_polling.cancel();
         self.abort.cancel();
-        // The last word, and none that it lives comes after it.
+        // Stop the pings first: none may follow the report and contradict it.
         self.stop_pings().await;
-        report_unhealthy(&self.wire, "llama-server", reason).await;
+        report_unhealthy(&self.api, "llama-server", reason).await;
     }
 
-    /// After the drain: those in hand have been cut, and what comes of them is posted if that does not take long.
-    pub async fn cut(&self) {
+    /// Ends the drain: waits for at most [`RESULT_GRACE`] until the results of jobs that were cut off are posted.
+    pub async fn finish(&self) {
         self.abort.cancel();
         if pause_clock::timeout(RESULT_GRACE, self.drain()).await.is_err() {
-            warn!("what came of some jobs cannot be posted in time");
+            warn!("the results of some jobs cannot be posted in time");
         }
     }
 
-    /// Ends all that is left: what is still asked, heard and said.
+    /// Stops the polls for cancellations and the pings.
     pub async fn end(mut self) {
         self.ended.cancel();
         self.listener.close();

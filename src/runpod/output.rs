@@ -1,105 +1,107 @@
-//! What is posted of a job: pieces, whole results, errors. Pure.
+//! The bodies that are posted for a job: chunks, whole results, errors. Pure.
 //!
-//! A result has the form that a generator of RunPod's SDK gives it with `return_aggregate_stream`, which is what their own
-//! workers for language models are: a list, of the pieces of a stream in order, or of the one value that was the answer.
+//! A result has the form that RunPod's SDK produces for a generator with `return_aggregate_stream`, as RunPod's own
+//! workers for language models do: a list with the chunks of a stream in order, or with the one value of a response
+//! that is not a stream.
 
 use super::input_members::InputMembers;
-use crate::runpod::bounds::{CHUNK_MOST, RESULT_SIZE};
+use crate::runpod::bounds::{CHUNK_MAX_SIZE, RESULT_SIZE};
 use bytes::Bytes;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-/// The pieces that were posted, put together.
+/// The chunks that were posted, combined into a result.
 #[derive(Default)]
 pub(super) struct Aggregate {
-    /// The inner of a JSON list.
+    /// The elements of the JSON list.
     list: String,
     is_too_large: bool,
 }
 
 impl Aggregate {
-    /// Adds one.
-    pub(super) fn push(&mut self, piece: &str) {
-        let piece = json!(piece).to_string();
-        if self.is_too_large || self.list.len() + piece.len() + EMPTY.len() > RESULT_SIZE {
+    /// Adds a chunk.
+    pub(super) fn push(&mut self, chunk: &str) {
+        let chunk = json!(chunk).to_string();
+        if self.is_too_large || self.list.len() + chunk.len() + ENVELOPE.len() > RESULT_SIZE {
             (self.is_too_large, self.list) = (true, String::new());
             return;
         }
         if !self.list.is_empty() {
             self.list.push(',');
         }
-        self.list.push_str(&piece);
+        self.list.push_str(&chunk);
     }
 
-    /// Whether there was more than a result may hold; then it holds nothing.
+    /// Whether the chunks exceed [`RESULT_SIZE`]; then the result is empty.
     pub(super) fn is_too_large(&self) -> bool {
         self.is_too_large
     }
 
-    /// The whole result.
+    /// Returns the body of the result.
     pub(super) fn into_body(self) -> Bytes {
         Bytes::from(format!("{{\"output\":[{}]}}", self.list))
     }
 }
 
-const EMPTY: &str = "{\"output\":[,]}";
+const ENVELOPE: &str = "{\"output\":[,]}";
 
-/// A piece of a stream: text.
-pub(super) fn piece(text: &str) -> Bytes {
+/// Returns the body for a chunk of a stream.
+pub(super) fn chunk(text: &str) -> Bytes {
     Bytes::from(json!({"output": text}).to_string())
 }
 
-/// An answer that is no stream as the value that it is: JSON as it was written, else a text.
-pub(super) fn value(answer: &[u8]) -> Box<RawValue> {
-    serde_json::from_slice(answer)
-        .or_else(|_| RawValue::from_string(json!(String::from_utf8_lossy(answer)).to_string()))
+/// Returns a response that is not a stream as a JSON value: JSON as it was written, everything else as a string.
+pub(super) fn to_value(response: &[u8]) -> Box<RawValue> {
+    serde_json::from_slice(response)
+        .or_else(|_| RawValue::from_string(json!(String::from_utf8_lossy(response)).to_string()))
         .unwrap_or_default()
 }
 
-/// Such a value as the only piece there is; none if it is larger than a piece may be, for it cannot be cut.
+/// Returns the body for a value as the only chunk, or `None` if it is too large for a chunk, because it cannot be
+/// split.
 pub(super) fn single(value: &RawValue) -> Option<Bytes> {
-    (value.get().len() + EMPTY.len() <= CHUNK_MOST).then(|| Bytes::from(format!("{{\"output\":{value}}}")))
+    (value.get().len() + ENVELOPE.len() <= CHUNK_MAX_SIZE).then(|| Bytes::from(format!("{{\"output\":{value}}}")))
 }
 
-/// Such a value as the whole result; none if it is too large.
+/// Returns the body for a value as the whole result, or `None` if it is too large.
 pub(super) fn whole(value: &RawValue) -> Option<Bytes> {
-    (value.get().len() + EMPTY.len() <= RESULT_SIZE).then(|| Bytes::from(format!("{{\"output\":[{value}]}}")))
+    (value.get().len() + ENVELOPE.len() <= RESULT_SIZE).then(|| Bytes::from(format!("{{\"output\":[{value}]}}")))
 }
 
-/// What makes a job fail. RunPod's SDK gives errors as texts, which may be JSON.
+/// Returns the body that makes a job fail. As in RunPod's SDK, the error is a string, which may contain JSON.
 pub(super) fn error(text: &str) -> Bytes {
     Bytes::from(json!({"error": text}).to_string())
 }
 
-/// What is being done for a job that has not been answered.
+/// Returns the body for the progress of a job that has no result yet.
 pub(super) fn progress(text: &str) -> Bytes {
     Bytes::from(json!({"status": "IN_PROGRESS", "output": text}).to_string())
 }
 
-/// The error that an answer is, as a text: its own member `error`, else all of it.
-pub(super) fn error_of(answer: &[u8]) -> String {
-    let of_member = || {
-        let answer: &RawValue = serde_json::from_slice(answer).ok()?;
-        Some(InputMembers::read(answer)?.get("error")?.get().to_owned())
+/// Returns the error in a response as a string: its member `error`, else all of it.
+pub(super) fn error_of(response: &[u8]) -> String {
+    let error_member = || {
+        let response: &RawValue = serde_json::from_slice(response).ok()?;
+        Some(InputMembers::read(response)?.get("error")?.get().to_owned())
     };
-    of_member().unwrap_or_else(|| String::from_utf8_lossy(answer).into_owned())
+    error_member().unwrap_or_else(|| String::from_utf8_lossy(response).into_owned())
 }
 
-/// The error that ends a stream, if this piece of it has one. Elsewhere in a line it would be something that the model
-/// said. `is_cut` says that the piece begins within an event.
-pub(super) fn error_in(piece: &str, is_cut: bool) -> Option<String> {
-    let mut follows = false;
-    for line in piece.lines().skip(usize::from(is_cut)) {
+/// Returns the error that ends a stream, if this chunk contains one. Only the beginning of a line counts: elsewhere it
+/// is text of the model. `is_cut` says that the chunk begins inside an event.
+pub(super) fn error_in(chunk: &str, is_cut: bool) -> Option<String> {
+    let mut is_error_next = false;
+    for line in chunk.lines().skip(usize::from(is_cut)) {
         let data = line.strip_prefix("data:").map(str::trim_start);
         match data {
-            Some(data) if follows || has_error(data) => return Some(error_of(data.as_bytes())),
-            _ => follows = line == "event: error",
+            Some(data) if is_error_next || has_error(data) => return Some(error_of(data.as_bytes())),
+            _ => is_error_next = line == "event: error",
         }
     }
     None
 }
 
-/// Whether data begin with an error. Some servers say with `null` that there is none.
+/// Whether data begin with an error. Some servers send `"error": null` if there is none.
 fn has_error(data: &str) -> bool {
     let is_null = |data| {
         let members = InputMembers::read(serde_json::from_str(data).ok()?)?;
@@ -118,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pieces_of_a_stream_become_a_list() {
+    fn the_chunks_of_a_stream_become_a_list() {
         assert_eq!(read(&Aggregate::default().into_body()), json!({"output": []}));
         let mut aggregate = Aggregate::default();
         aggregate.push("data: \"é\"\n\n");
@@ -127,43 +129,43 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_larger_than_a_result_leaves_an_empty_one() {
+    fn a_stream_that_is_too_large_has_an_empty_result() {
         let mut aggregate = Aggregate::default();
-        let piece = "x".repeat(1024 * 1024);
+        let chunk = "x".repeat(1024 * 1024);
         for _ in 0..18 {
-            aggregate.push(&piece);
+            aggregate.push(&chunk);
         }
         assert!(!aggregate.is_too_large());
         for _ in 0..3 {
-            aggregate.push(&piece);
+            aggregate.push(&chunk);
         }
         assert!(aggregate.is_too_large());
         assert_eq!(read(&aggregate.into_body()), json!({"output": []}));
     }
 
     #[test]
-    fn an_answer_stays_as_it_was_written_where_it_is_json() {
-        let answer = value(b" {\"z\": 1.0, \"a\": 12345678901234567890123} ");
-        assert_eq!(single(&answer).unwrap(), "{\"output\":{\"z\": 1.0, \"a\": 12345678901234567890123}}");
-        assert_eq!(whole(&answer).unwrap(), "{\"output\":[{\"z\": 1.0, \"a\": 12345678901234567890123}]}");
-        assert_eq!(read(&single(&value(b"# HELP x\n")).unwrap()), json!({"output": "# HELP x\n"}));
-        assert_eq!(read(&single(&value(b"")).unwrap()), json!({"output": ""}));
-        assert!(whole(&value(&vec![b'x'; RESULT_SIZE])).is_none());
-        assert!(single(&value(&vec![b'x'; CHUNK_MOST])).is_none());
+    fn a_json_response_is_passed_on_as_it_was_written() {
+        let response = to_value(b" {\"z\": 1.0, \"a\": 12345678901234567890123} ");
+        assert_eq!(single(&response).unwrap(), "{\"output\":{\"z\": 1.0, \"a\": 12345678901234567890123}}");
+        assert_eq!(whole(&response).unwrap(), "{\"output\":[{\"z\": 1.0, \"a\": 12345678901234567890123}]}");
+        assert_eq!(read(&single(&to_value(b"# HELP x\n")).unwrap()), json!({"output": "# HELP x\n"}));
+        assert_eq!(read(&single(&to_value(b"")).unwrap()), json!({"output": ""}));
+        assert!(whole(&to_value(&vec![b'x'; RESULT_SIZE])).is_none());
+        assert!(single(&to_value(&vec![b'x'; CHUNK_MAX_SIZE])).is_none());
     }
 
     #[test]
-    fn an_error_is_a_text() {
-        let answer = br#"{"error":{"message":"no","type":"t","code":"c"}}"#;
-        assert_eq!(error_of(answer), r#"{"message":"no","type":"t","code":"c"}"#);
+    fn an_error_is_a_string() {
+        let response = br#"{"error":{"message":"no","type":"t","code":"c"}}"#;
+        assert_eq!(error_of(response), r#"{"message":"no","type":"t","code":"c"}"#);
         assert_eq!(error_of(br#"{"type":"error","error":{"message":"no"}}"#), r#"{"message":"no"}"#);
         assert_eq!(error_of(b"Bad Gateway"), "Bad Gateway");
         assert_eq!(read(&error("a \"b\"")), json!({"error": "a \"b\""}));
     }
 
     #[test]
-    fn the_error_that_ends_a_stream_is_found_and_what_a_model_says_is_none() {
-        for (piece, expected) in [
+    fn the_error_that_ends_a_stream_is_found_but_not_in_text_of_the_model() {
+        for (chunk, expected) in [
             ("data: {}\n\ndata: {\"error\":{\"code\":1}}\n\n", Some("{\"code\":1}")),
             ("event: error\r\ndata: {\"type\":\"error\",\"error\":{\"code\":1}}\r\n\r\n", Some("{\"code\":1}")),
             ("event: error\ndata: {\"message\":\"no\"}\n\n", Some("{\"message\":\"no\"}")),
@@ -172,8 +174,8 @@ mod tests {
             ("data: {\"error\": null, \"content\":\"x\"}\n\n", None),
             ("data: {\"error\":nul\n\n", Some("{\"error\":nul")),
         ] {
-            assert_eq!(error_in(piece, false).as_deref(), expected, "{piece}");
+            assert_eq!(error_in(chunk, false).as_deref(), expected, "{chunk}");
         }
-        assert_eq!(error_in("data: {\"error\":1}\n\n", true), None, "within an event it is text");
+        assert_eq!(error_in("data: {\"error\":1}\n\n", true), None, "inside an event it is text");
     }
 }

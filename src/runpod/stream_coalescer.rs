@@ -1,91 +1,93 @@
-//! A stream of events, put together to pieces that are posted one at a time. Pure; `run.rs` has the clock.
+//! Merges the events of a stream into chunks that are posted one at a time. Pure; `job_runner.rs` has the clock.
 //!
-//! A piece ends where an event does, unless one event is larger than a piece may be; then where a character does.
+//! A chunk ends at the end of an event, unless one event is larger than a chunk may be; then it ends at the end of a
+//! character.
 
-use crate::runpod::bounds::{CHUNK_BUFFER, CHUNK_ENOUGH, CHUNK_MOST};
+use crate::runpod::bounds::{CHUNK_BUFFER_SIZE, CHUNK_MAX_SIZE, CHUNK_TARGET_SIZE};
 use bytes::{Buf, BytesMut};
 
-/// What has come of a stream and has not been posted.
+/// The part of a stream that was read and not posted yet.
 #[derive(Default)]
 pub(super) struct StreamCoalescer {
-    held: BytesMut,
-    /// Where the last event in it ends.
+    buffer: BytesMut,
+    /// Position after the last complete event.
     events_end: usize,
     has_begun: bool,
     is_over: bool,
 }
 
 impl StreamCoalescer {
-    /// Takes what came.
-    pub(super) fn push(&mut self, piece: &[u8]) {
-        // An end may be half in what came before.
-        let from = self.held.len().saturating_sub(2);
-        self.held.extend_from_slice(piece);
-        if let Some(end) = last_end(&self.held[from..]) {
+    /// Adds bytes of the stream.
+    pub(super) fn push(&mut self, chunk: &[u8]) {
+        // The end of an event may be split between two reads.
+        let from = self.buffer.len().saturating_sub(2);
+        self.buffer.extend_from_slice(chunk);
+        if let Some(end) = last_event_end(&self.buffer[from..]) {
             self.events_end = from + end;
         }
     }
 
-    /// Nothing more will come.
+    /// Marks the end of the stream.
     pub(super) fn end(&mut self) {
         self.is_over = true;
     }
 
     /// Whether more may be read.
     pub(super) fn has_room(&self) -> bool {
-        self.held.len() < CHUNK_BUFFER
+        self.buffer.len() < CHUNK_BUFFER_SIZE
     }
 
-    /// Whether there is a piece to post.
-    pub(super) fn has_piece(&self) -> bool {
-        self.events_end > 0 || !self.has_room() || (self.is_over && !self.held.is_empty())
+    /// Whether there is a chunk to post.
+    pub(super) fn has_chunk(&self) -> bool {
+        self.events_end > 0 || !self.has_room() || (self.is_over && !self.buffer.is_empty())
     }
 
-    /// Whether it is to be posted without waiting for more to join it.
+    /// Whether it is posted at once, without waiting for more events.
     pub(super) fn is_urgent(&self) -> bool {
-        !self.has_begun || self.is_over || self.held.len() >= CHUNK_ENOUGH
+        // The first event is sent at once, for a short time to first token.
+        !self.has_begun || self.is_over || self.buffer.len() >= CHUNK_TARGET_SIZE
     }
 
-    /// The next piece, if there is one.
+    /// Returns the next chunk, if there is one.
     pub(super) fn next(&mut self) -> Option<String> {
-        if !self.has_piece() {
+        if !self.has_chunk() {
             return None;
         }
         self.has_begun = true;
-        let fitting = fitting(&self.held);
-        let cut = if fitting == self.held.len() && self.is_over {
-            fitting
+        let fitting_length = fitting_length(&self.buffer);
+        let cut = if fitting_length == self.buffer.len() && self.is_over {
+            fitting_length
         } else {
-            match last_end(&self.held[..fitting]) {
+            match last_event_end(&self.buffer[..fitting_length]) {
                 Some(end) => end,
-                None => whole_characters(&self.held, fitting),
+                None => character_boundary(&self.buffer, fitting_length),
             }
         };
-        let piece = String::from_utf8_lossy(&self.held[..cut]).into_owned();
-        self.held.advance(cut);
+        let chunk = String::from_utf8_lossy(&self.buffer[..cut]).into_owned();
+        self.buffer.advance(cut);
         self.events_end = self.events_end.saturating_sub(cut);
-        Some(piece)
+        Some(chunk)
     }
 }
 
-/// How much of it may be posted at once, by its size as a JSON text.
-fn fitting(bytes: &[u8]) -> usize {
-    let mut left = CHUNK_MOST;
-    let does_not_fit = |byte: &u8| {
+/// Returns how many of the bytes fit into one chunk, by their size as a JSON string.
+fn fitting_length(bytes: &[u8]) -> usize {
+    let mut left = CHUNK_MAX_SIZE;
+    let exceeds = |byte: &u8| {
         let size = match byte {
             b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
             0..0x20 => 6,
-            // Where it is no character, three bytes stand in its place.
+            // Three bytes, because an invalid one is replaced by U+FFFD.
             0x80.. => 3,
             _ => 1,
         };
         left.checked_sub(size).map(|rest| left = rest).is_none()
     };
-    bytes.iter().position(does_not_fit).unwrap_or(bytes.len())
+    bytes.iter().position(exceeds).unwrap_or(bytes.len())
 }
 
-/// The greatest cut up to this one that leaves no character incomplete.
-fn whole_characters(bytes: &[u8], most: usize) -> usize {
+/// Returns the greatest position up to `most` that splits no character.
+fn character_boundary(bytes: &[u8], most: usize) -> usize {
     for back in 1..=most.min(3) {
         let length = match bytes[most - back] {
             0x80..0xc0 => continue,
@@ -99,8 +101,8 @@ fn whole_characters(bytes: &[u8], most: usize) -> usize {
     most
 }
 
-/// The place behind the last end of an event: an empty line, with or without a carriage return.
-fn last_end(bytes: &[u8]) -> Option<usize> {
+/// Returns the position after the last end of an event: an empty line, with or without a carriage return.
+fn last_event_end(bytes: &[u8]) -> Option<usize> {
     memchr::memrchr_iter(b'\n', bytes)
         .find(|&at| matches!(bytes[..at], [.., b'\n'] | [.., b'\n', b'\r']))
         .map(|at| at + 1)
@@ -111,90 +113,90 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn pieces(stream: &[&str]) -> Vec<String> {
+    fn chunks(stream: &[&str]) -> Vec<String> {
         let mut coalescer = StreamCoalescer::default();
-        stream.iter().for_each(|piece| coalescer.push(piece.as_bytes()));
+        stream.iter().for_each(|chunk| coalescer.push(chunk.as_bytes()));
         coalescer.end();
         std::iter::from_fn(|| coalescer.next()).collect()
     }
 
-    /// What is posted of a piece.
-    fn posted(piece: &str) -> usize {
-        serde_json::to_string(piece).unwrap().len() - 2
+    /// The size of a chunk as it is posted, in bytes.
+    fn posted_size(chunk: &str) -> usize {
+        serde_json::to_string(chunk).unwrap().len() - 2
     }
 
     #[test]
-    fn the_first_event_is_urgent_and_those_after_it_are_not_until_there_is_enough() {
+    fn the_first_event_is_urgent_and_later_ones_only_when_there_is_enough() {
         let mut coalescer = StreamCoalescer::default();
         coalescer.push(b"data: 1");
-        assert!(!coalescer.has_piece());
+        assert!(!coalescer.has_chunk());
         coalescer.push(b"\n\ndata: 2");
-        assert!(coalescer.has_piece() && coalescer.is_urgent());
+        assert!(coalescer.has_chunk() && coalescer.is_urgent());
         assert_eq!(coalescer.next().unwrap(), "data: 1\n\n");
-        assert!(!coalescer.has_piece(), "half an event stays");
+        assert!(!coalescer.has_chunk(), "an incomplete event stays");
         coalescer.push(b"\n\n");
-        assert!(coalescer.has_piece() && !coalescer.is_urgent());
-        coalescer.push(format!("data: {}\n\n", "x".repeat(CHUNK_ENOUGH)).as_bytes());
+        assert!(coalescer.has_chunk() && !coalescer.is_urgent());
+        coalescer.push(format!("data: {}\n\n", "x".repeat(CHUNK_TARGET_SIZE)).as_bytes());
         assert!(coalescer.is_urgent());
-        let piece = coalescer.next().unwrap();
-        assert!(piece.starts_with("data: 2\n\ndata: xxx") && piece.ends_with("x\n\n"), "both at once");
+        let chunk = coalescer.next().unwrap();
+        assert!(chunk.starts_with("data: 2\n\ndata: xxx") && chunk.ends_with("x\n\n"), "both events are in one chunk");
         coalescer.push(b"data: [DONE]\n\n");
         coalescer.end();
-        assert!(coalescer.is_urgent(), "nothing can join it");
+        assert!(coalescer.is_urgent(), "no further event can join it");
         assert_eq!(coalescer.next().unwrap(), "data: [DONE]\n\n");
         assert_eq!(coalescer.next(), None);
     }
 
     #[test]
-    fn an_end_is_found_however_it_comes() {
+    fn the_end_of_an_event_is_found_however_it_is_split() {
         for stream in [&["data: 1\n", "\ndata"][..], &["data: 1\r\n", "\r\ndata"], &["data: 1\r\n\r", "\ndata"]] {
             let mut coalescer = StreamCoalescer::default();
-            stream.iter().for_each(|piece| coalescer.push(piece.as_bytes()));
+            stream.iter().for_each(|chunk| coalescer.push(chunk.as_bytes()));
             assert_eq!(coalescer.next().unwrap().trim_end(), "data: 1", "{stream:?}");
             assert_eq!(coalescer.next(), None, "{stream:?}");
         }
     }
 
     #[test]
-    fn what_ends_without_the_end_of_an_event_is_posted_too() {
-        assert_eq!(pieces(&["data: 1\n\nrest"]), ["data: 1\n\nrest"]);
-        assert_eq!(pieces(&[]), [""; 0]);
+    fn a_stream_that_ends_inside_an_event_is_posted_completely() {
+        assert_eq!(chunks(&["data: 1\n\nrest"]), ["data: 1\n\nrest"]);
+        assert_eq!(chunks(&[]), [""; 0]);
     }
 
     #[test]
-    fn many_events_are_cut_between_two_of_them() {
+    fn many_events_are_split_between_events() {
         let event = format!("data: {}\n\n", "\"".repeat(100_000));
-        let found = pieces(&[event.as_str(); 9]);
-        assert!(found.len() > 1 && found.iter().all(|piece| piece.starts_with("data: ") && piece.ends_with("\n\n")));
-        assert!(found.iter().all(|piece| posted(piece) <= CHUNK_MOST));
+        let found = chunks(&[event.as_str(); 9]);
+        assert!(found.len() > 1 && found.iter().all(|chunk| chunk.starts_with("data: ") && chunk.ends_with("\n\n")));
+        assert!(found.iter().all(|chunk| posted_size(chunk) <= CHUNK_MAX_SIZE));
         assert_eq!(found.concat(), event.repeat(9));
     }
 
     #[test]
-    fn an_event_larger_than_a_piece_is_cut_between_two_characters() {
+    fn an_event_larger_than_a_chunk_is_split_between_characters() {
         for character in ["x", "é", "€", "🦙", "\u{1}", "\""] {
             for shift in ["", "ab"] {
-                let event = format!("data: {shift}{}\n\n", character.repeat(2 * CHUNK_MOST / character.len()));
-                let found = pieces(&[&event]);
-                assert!(found.iter().all(|piece| posted(piece) <= CHUNK_MOST), "{character:?}");
+                let event = format!("data: {shift}{}\n\n", character.repeat(2 * CHUNK_MAX_SIZE / character.len()));
+                let found = chunks(&[&event]);
+                assert!(found.iter().all(|chunk| posted_size(chunk) <= CHUNK_MAX_SIZE), "{character:?}");
                 assert!(found.concat() == event, "{character:?} {shift}");
             }
         }
     }
 
     #[test]
-    fn an_event_that_fills_the_buffer_before_it_ends_makes_room() {
+    fn an_event_that_fills_the_buffer_is_posted_before_its_end() {
         let mut coalescer = StreamCoalescer::default();
-        let piece = "é".repeat(CHUNK_BUFFER / 2);
-        coalescer.push(&piece.as_bytes()[..1]);
-        coalescer.push(&piece.as_bytes()[1..]);
-        assert!(!coalescer.has_room() && coalescer.has_piece());
+        let chunk = "é".repeat(CHUNK_BUFFER_SIZE / 2);
+        coalescer.push(&chunk.as_bytes()[..1]);
+        coalescer.push(&chunk.as_bytes()[1..]);
+        assert!(!coalescer.has_room() && coalescer.has_chunk());
         assert!(coalescer.next().unwrap().chars().all(|character| character == 'é'));
         assert!(coalescer.has_room());
     }
 
     #[test]
-    fn what_is_no_text_becomes_one() {
+    fn invalid_utf8_is_replaced() {
         let mut coalescer = StreamCoalescer::default();
         coalescer.push(b"data: \xff\xf0\x9f\n\n");
         assert_eq!(coalescer.next().unwrap(), "data: \u{fffd}\u{fffd}\n\n");
@@ -202,16 +204,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_is_lost_or_changed(stream in "([a-zé🦙\"]{0,5}\r?\n){0,30}", cuts in proptest::collection::vec(0..200_usize, 0..8)) {
+        fn no_part_of_a_stream_is_lost_or_changed(stream in "([a-zé🦙\"]{0,5}\r?\n){0,30}", cuts in proptest::collection::vec(0..200_usize, 0..8)) {
             let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(stream.len())).collect();
             cuts.sort_unstable();
             let (mut coalescer, mut at, mut found) = (StreamCoalescer::default(), 0, String::new());
             for cut in cuts.into_iter().chain([stream.len()]) {
                 coalescer.push(&stream.as_bytes()[at..cut]);
                 at = cut;
-                while let Some(piece) = coalescer.next() {
-                    prop_assert!(piece.ends_with("\n\n") || piece.ends_with("\n\r\n"));
-                    found.push_str(&piece);
+                while let Some(chunk) = coalescer.next() {
+                    prop_assert!(chunk.ends_with("\n\n") || chunk.ends_with("\n\r\n"));
+                    found.push_str(&chunk);
                 }
             }
             coalescer.end();

@@ -1,11 +1,11 @@
-//! The access log: one line for each request, refused ones too (contract, section 6).
+//! The access log: one line per request, including refused ones.
 //!
-//! Owns the line's fields and its two formats. It holds no key, prompt, answer or query string by having no field for
-//! them. Lines go in batches through a bounded queue to one writer thread; those that find it full are
-//! counted.
+//! Owns the fields of a line and its two formats. It cannot log a key, prompt, answer or query string, because it has
+//! no field for them. Lines go in batches through a bounded queue to one writer thread; lines that find the queue full
+//! are counted.
 
 use super::files::{LogFolder, WriteErrors};
-use super::log::{CLOCK, behind_a_queue};
+use super::log::{CLOCK, queued_writer};
 use super::log_batch::LogBatch;
 use crate::settings::options::Logs;
 use crate::settings::values::LogFormat;
@@ -17,44 +17,44 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing_appender::non_blocking::WorkerGuard;
 
-/// One request, as it ended.
+/// One finished request.
 #[derive(Debug, Clone, Serialize)]
 pub struct AccessEntry<'a> {
     /// When the request arrived, UTC.
     pub time: jiff::Timestamp,
     /// The id in `X-Request-Id`.
     pub request_id: &'a str,
-    /// Whose key, if it was a good one.
+    /// The id of the key, if the key was valid.
     pub key_id: Option<&'a str>,
-    /// The request method. The line shows its first [`LOGGED_WORD`] characters.
-    #[serde(serialize_with = "cut_short")]
+    /// The request method. The line contains its first [`LOGGED_WORD`] characters.
+    #[serde(serialize_with = "serialize_short")]
     pub method: &'a str,
     /// The path without the query, cut in the same way.
-    #[serde(serialize_with = "cut_short")]
+    #[serde(serialize_with = "serialize_short")]
     pub path: &'a str,
     /// The model that the request was for.
     pub model: Option<&'a str>,
-    /// The status that was sent; 499 when the client left before one was.
+    /// The status that was sent; 499 if the client left before a status was sent.
     pub status: u16,
-    /// Why it did not end well: a refusal's code or `client_closed`.
+    /// The code of the refusal, or `client_closed`; `None` if the request was served.
     pub code: Option<&'static str>,
     /// Bytes of the request body that were read.
     pub bytes_in: u64,
-    /// Bytes of the answer's body that were sent.
+    /// Bytes of the response body that were sent.
     pub bytes_out: u64,
     /// Time in the queue, in milliseconds.
     pub queue_ms: Option<Millis>,
-    /// Time from arrival to the first byte of the answer's body, in milliseconds.
+    /// Time from arrival to the first byte of the response body, in milliseconds.
     pub ttfb_ms: Option<Millis>,
-    /// Time from arrival to the end, in milliseconds.
+    /// Time from arrival to the end of the response, in milliseconds.
     pub total_ms: Millis,
-    /// Tokens of the prompt, where the answer said.
+    /// Tokens of the prompt, if the response reported them.
     pub prompt_tokens: Option<u64>,
-    /// Tokens of the answer, where the answer said.
+    /// Tokens of the answer, if the response reported them.
     pub completion_tokens: Option<u64>,
 }
 
-/// A time as the log shows it: in milliseconds, with up to three decimals.
+/// A duration as it is logged: in milliseconds, with up to three decimals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Millis {
     micros: u64,
@@ -84,46 +84,46 @@ impl Serialize for Millis {
     }
 }
 
-/// The writer's end of the access log.
+/// The access log, as the gateway writes to it.
 pub struct AccessLog {
     batch: LogBatch,
     format: LogFormat,
-    /// What the folder could not write.
+    /// The lines that could not be written, and why.
     pub errors: Arc<WriteErrors>,
 }
 
 impl AccessLog {
-    /// Opens `$LOG_DIR/access`. The guard writes what is queued when it is dropped.
+    /// Opens `$LOG_DIR/access`. Dropping the guard writes the queued lines.
     pub fn open(logs: &Logs) -> (Self, WorkerGuard) {
         let folder = LogFolder::open(logs.log_dir.join("access"), logs.log_keep.get());
         let errors = folder.errors();
-        let (writer, guard) = behind_a_queue(folder.daily("access", &logs.instance_id, CLOCK));
+        let (writer, guard) = queued_writer(folder.daily("access", &logs.instance_id, CLOCK));
         (Self { batch: LogBatch::new(writer), format: logs.log_format, errors }, guard)
     }
 
-    /// Lines that found the queue full.
+    /// Returns the number of lines that were dropped because the queue was full.
     pub fn dropped_lines(&self) -> u64 {
         self.batch.dropped()
     }
 
-    /// Queues one line; never blocks on the disk and never fails.
+    /// Queues one line. Never blocks on the disk and never fails.
     pub fn write(&self, entry: &AccessEntry<'_>) {
         self.batch.add(|lines| entry.write(self.format, lines));
     }
 
-    /// Hands over to the writer what waits in memory.
+    /// Passes the lines that wait in memory to the writer thread.
     pub fn flush(&self) {
         self.batch.flush();
     }
 
-    /// Sees to it that lines are written soon, until `stop`.
-    pub async fn keep_moving(&self, stop: &CancellationToken) {
-        self.batch.keep_moving(stop).await;
+    /// Flushes the lines shortly after they were written, until `stop` is cancelled.
+    pub async fn flush_periodically(&self, stop: &CancellationToken) {
+        self.batch.flush_periodically(stop).await;
     }
 }
 
 impl AccessEntry<'_> {
-    /// Appends the line. Writing to memory cannot fail.
+    /// Appends the line to `lines`. Writing to memory cannot fail.
     fn write(&self, format: LogFormat, lines: &mut String) {
         match format {
             LogFormat::Text => _ = write!(lines, "{self}"),
@@ -136,7 +136,7 @@ impl AccessEntry<'_> {
 impl Display for AccessEntry<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:.3} req={}", self.time, self.request_id)?;
-        write!(f, " key={} {} {}", OrDash(self.key_id), Word(self.method), Word(self.path))?;
+        write!(f, " key={} {} {}", OrDash(self.key_id), SafeWord(self.method), SafeWord(self.path))?;
         write!(f, " model={} status={} code={}", OrDash(self.model), self.status, OrDash(self.code))?;
         write!(f, " in={} out={}", self.bytes_in, self.bytes_out)?;
         write!(f, " queue_ms={} ttfb_ms={}", OrDash(self.queue_ms), OrDash(self.ttfb_ms))?;
@@ -145,7 +145,7 @@ impl Display for AccessEntry<'_> {
     }
 }
 
-/// A value, or a dash where there is none.
+/// Displays a value, or `-` if there is none.
 struct OrDash<T>(Option<T>);
 
 impl<T: Display> Display for OrDash<T> {
@@ -157,7 +157,7 @@ impl<T: Display> Display for OrDash<T> {
     }
 }
 
-/// As much of a stranger's word as a line shows, lest whoever has no key fills the disk.
+/// Returns the part of a client's text that is logged. Without a limit, clients without a key could fill the disk.
 fn short(word: &str) -> &str {
     if word.len() <= LOGGED_WORD {
         return word;
@@ -165,14 +165,14 @@ fn short(word: &str) -> &str {
     word.char_indices().nth(LOGGED_WORD).map_or(word, |(end, _)| &word[..end])
 }
 
-fn cut_short<S: Serializer>(word: &str, serializer: S) -> Result<S::Ok, S::Error> {
+fn serialize_short<S: Serializer>(word: &str, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(short(word))
 }
 
-/// A stranger's word as one word of the line: a client must not be able to forge fields or lines.
-struct Word<'a>(&'a str);
+/// Displays a client's text without whitespace and control characters, so that a client cannot forge fields or lines.
+struct SafeWord<'a>(&'a str);
 
-impl Display for Word<'_> {
+impl Display for SafeWord<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut rest = short(self.0);
         while let Some(at) = rest.find(|c: char| !c.is_ascii_graphic()) {
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_strangers_long_words_do_not_make_a_long_line() {
+    fn long_texts_of_a_client_are_cut() {
         let word = "é".repeat(9_000);
         let entry = AccessEntry {
             time: jiff::Timestamp::UNIX_EPOCH,

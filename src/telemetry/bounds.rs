@@ -2,21 +2,22 @@
 
 use std::time::Duration;
 
-/// Access-log and boot-log lines that may wait for their writer; more are dropped and counted.
+/// Maximum number of messages that wait for the writer of one log: lines, or batches of lines of the access log.
+/// Further ones are dropped and counted.
 pub const LOG_QUEUE: usize = 8 * 1024;
 
-/// Most characters of a request's path, and of its method, that a line of the access log shows.
+/// Maximum length of a request's path, and of its method, in a line of the access log, in characters.
 pub const LOGGED_WORD: usize = 256;
 
-/// Longest time that an access-log line waits in memory for others to be written with it.
+/// Longest time that an access-log line waits in memory to be written together with others.
 pub const LOG_BATCH_TIME: Duration = Duration::from_millis(100);
 
-/// Bytes of access-log lines that are written at once without waiting any longer.
+/// Number of bytes of access-log lines that are written at once, without further waiting.
 pub const LOG_BATCH_SIZE: usize = 16 * 1024;
 
-/// Least time between two reports of the same trouble: lost log lines, connections that could not be accepted, probes
+/// Minimum time between two reports of the same problem: lost log lines, connections that could not be accepted, probes
 /// that could not be made.
 pub const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Models, and keys, that have metric series of their own; more of them count as `other`.
+/// Maximum number of models, and of keys, with metric series of their own; further ones count as `other`.
 pub const NAMED_SERIES: usize = 1024;

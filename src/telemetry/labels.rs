@@ -1,21 +1,21 @@
-//! The labels of metrics. Their values come from closed sets only: routes of the route table, configured models, ids of the
-//! key file, codes of the refusal table. Which metric has which labels is said in `metrics.rs`.
+//! The labels of the metrics. Their values come from closed sets only: the route table, configured models, ids of the
+//! key file, codes of the refusal table. `metrics.rs` defines which metric has which labels.
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use std::fmt;
 use std::sync::Arc;
 
-/// A label value that costs nothing to copy.
+/// A label value that is cheap to clone.
 #[derive(Clone, Debug, Hash, PartialEq, Eq)]
 pub struct Label(Arc<str>);
 
 impl Label {
-    /// A label of this text.
+    /// Creates a label with this text.
     pub fn new(text: &str) -> Self {
         Self(text.into())
     }
 
-    /// The text.
+    /// Returns the text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -38,7 +38,7 @@ pub struct RequestLabels {
     pub status: u16,
 }
 
-/// Labels of metrics by model and route.
+/// Labels of metrics per model and route.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct RouteLabels {
     /// A configured model, or `other`.
@@ -47,7 +47,7 @@ pub struct RouteLabels {
     pub route: &'static str,
 }
 
-/// Labels of metrics by model.
+/// Labels of metrics per model.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct ModelLabels {
     /// A configured model.
@@ -75,7 +75,7 @@ pub struct KeyLabels {
 pub struct TokenLabels {
     /// A configured model.
     pub model: Label,
-    /// An id of the key file, or `none` where no key is asked for.
+    /// An id of the key file, or `none` if no key is required.
     pub key: Label,
 }
 
@@ -111,6 +111,6 @@ pub struct PhaseLabels {
 /// Labels of `llamagate_log_lines_lost`.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct FolderLabels {
-    /// `_boot`, `access`, or `llama` for llama-server's own, whatever their folder is called.
+    /// `_boot`, `access`, or `llama` for llama-server's logs, whatever the name of their folder.
     pub folder: &'static str,
 }

@@ -1,7 +1,7 @@
 //! The program's own log: standard error and the boot log, in text or JSON.
 //!
-//! Both are written by threads of their own through bounded queues, so a stuck terminal or disk drops lines instead of
-//! stopping requests. What cannot be written to disk is reported once a minute on standard error.
+//! Each is written by its own thread behind a bounded queue, so a stuck terminal or disk drops lines instead of
+//! blocking requests. Lines that cannot be written to disk are reported once a minute on standard error.
 
 use super::files::{LogClock, LogFolder, WriteErrors};
 use crate::settings::options::Logs;
@@ -17,27 +17,27 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// The time as log files use it.
+/// The clock of the log files.
 pub const CLOCK: LogClock = jiff::Timestamp::now;
 
-/// Keeps the writer threads alive; dropping it writes what is still queued.
+/// Keeps the writer threads alive. Dropping it writes the queued lines.
 pub struct LogGuard {
     _writers: [WorkerGuard; 2],
-    /// What the boot folder could not write.
+    /// The lines that could not be written to the boot log, and why.
     pub errors: Arc<WriteErrors>,
-    /// Lines that found the queue full.
+    /// The number of lines that were dropped because the queue was full.
     pub dropped: ErrorCounter,
 }
 
-/// Sends log lines of this process to standard error and to `$LOG_DIR/_boot`.
+/// Starts logging to standard error and to `$LOG_DIR/_boot`.
 pub fn start(logs: &Logs) -> LogGuard {
     let folder = LogFolder::open(logs.log_dir.join("_boot"), logs.log_keep.get());
     let errors = folder.errors();
-    let (stderr, stderr_guard) = behind_a_queue(std::io::stderr());
-    let (file, file_guard) = behind_a_queue(folder.create("boot", &logs.instance_id, CLOCK));
+    let (stderr, stderr_guard) = queued_writer(std::io::stderr());
+    let (file, file_guard) = queued_writer(folder.create("boot", &logs.instance_id, CLOCK));
     let dropped = file.error_counter();
     let subscriber = tracing_subscriber::registry().with(levels(logs.log_level));
-    // A second start in one process (tests) keeps the first subscriber.
+    // A second call in one process (in tests) keeps the first subscriber.
     let _ = match logs.log_format {
         LogFormat::Text => subscriber.with(text(stderr)).with(text(file)).try_init(),
         LogFormat::Json => subscriber.with(json(stderr)).with(json(file)).try_init(),
@@ -45,8 +45,9 @@ pub fn start(logs: &Logs) -> LogGuard {
     LogGuard { _writers: [stderr_guard, file_guard], errors, dropped }
 }
 
-/// A writer that never blocks its caller: a bounded queue with a thread behind it.
-pub fn behind_a_queue(writer: impl Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
+/// Returns a writer that never blocks its caller: a bounded queue, which a thread writes to `writer`. Drops lines when
+/// the queue is full.
+pub fn queued_writer(writer: impl Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
     NonBlockingBuilder::default().buffered_lines_limit(LOG_QUEUE).lossy(true).finish(writer)
 }
 
@@ -58,7 +59,7 @@ fn levels(level: LogLevel) -> Targets {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
     };
-    // Libraries log request heads at debug level, and with them keys.
+    // Never below `warn` for libraries: at debug level they log request heads, which contain keys.
     Targets::new().with_target("llamagate", own).with_default(own.min(LevelFilter::WARN))
 }
 

@@ -1,8 +1,8 @@
-//! Lines gathered for a writer thread, so that it is woken once for many of them.
+//! Collects lines for a writer thread, so that it wakes once for many lines.
 //!
-//! A wake costs more than a line does. Lines wait in memory for a moment ([`LOG_BATCH_TIME`]) or until there are many
-//! ([`LOG_BATCH_SIZE`]), then go to the writer's bounded queue at once. What finds the queue full is counted, line by
-//! line.
+//! Waking a thread costs more than writing a line. Lines wait in memory for [`LOG_BATCH_TIME`], or until they add up to
+//! [`LOG_BATCH_SIZE`], and then go to the writer's bounded queue in one message. If the queue is full, all lines of the
+//! message are counted as dropped.
 
 use crate::telemetry::bounds::{LOG_BATCH_SIZE, LOG_BATCH_TIME};
 use memchr::memchr_iter;
@@ -13,66 +13,68 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing_appender::non_blocking::NonBlocking;
 
-/// Lines on their way to one writer. Dropping it hands over what is left.
+/// The lines that wait for one writer. Dropping it flushes them.
 pub(super) struct LogBatch {
     writer: NonBlocking,
     lines: Mutex<String>,
-    begun: Notify,
+    batch_started: Notify,
     dropped: AtomicU64,
 }
 
 impl LogBatch {
     pub(super) fn new(writer: NonBlocking) -> Self {
-        Self { writer, lines: Mutex::default(), begun: Notify::new(), dropped: AtomicU64::new(0) }
+        Self { writer, lines: Mutex::default(), batch_started: Notify::new(), dropped: AtomicU64::new(0) }
     }
 
-    /// Lines that found the queue full.
+    /// Returns the number of lines that were dropped because the queue was full.
     pub(super) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// Adds what `append` writes, which must be whole lines. Never blocks on the disk.
+    /// Adds the whole lines that `append` writes. Never blocks on the disk.
     pub(super) fn add(&self, append: impl FnOnce(&mut String)) {
         let mut lines = self.lock();
-        let begins = lines.is_empty();
+        let is_first = lines.is_empty();
         append(&mut lines);
         if lines.len() >= LOG_BATCH_SIZE {
-            self.hand_over(&mut lines);
-        } else if begins {
-            self.begun.notify_one();
+            self.send(&mut lines);
+        } else if is_first {
+            self.batch_started.notify_one();
         }
     }
 
-    /// Hands batches over in time, until `stop`.
-    pub(super) async fn keep_moving(&self, stop: &CancellationToken) {
-        let moving = async {
+    /// Flushes each batch [`LOG_BATCH_TIME`] after its first line, until `stop` is cancelled.
+    pub(super) async fn flush_periodically(&self, stop: &CancellationToken) {
+        let flushing = async {
             loop {
-                self.begun.notified().await;
+                self.batch_started.notified().await;
                 tokio::time::sleep(LOG_BATCH_TIME).await;
                 self.flush();
             }
         };
-        stop.run_until_cancelled(moving).await;
+        stop.run_until_cancelled(flushing).await;
         self.flush();
     }
 
-    /// Hands over what there is.
+    /// Passes all waiting lines to the writer.
     pub(super) fn flush(&self) {
-        self.hand_over(&mut self.lock());
+        self.send(&mut self.lock());
     }
 
-    fn hand_over(&self, lines: &mut String) {
+    fn send(&self, lines: &mut String) {
         if lines.is_empty() {
             return;
         }
         let mut writer = self.writer.clone();
         let before = writer.error_counter().dropped_lines();
         let _ = writer.write_all(lines.as_bytes());
-        // The writer counts a batch as one line. Nobody else uses it, and the lock is held.
+        // The writer counts a batch as one line. The comparison is safe, because nothing else uses this writer and the
+        // lock is held.
         if writer.error_counter().dropped_lines() != before {
             self.dropped.fetch_add(memchr_iter(b'\n', lines.as_bytes()).count() as u64, Ordering::Relaxed);
         }
         lines.clear();
+        // A burst must not keep its memory for ever.
         lines.shrink_to(LOG_BATCH_SIZE * 2);
     }
 

@@ -1,6 +1,6 @@
-//! Every metric, in one struct: the only place that names one (contract, section 7).
+//! All metrics in one struct: the only place that names a metric.
 //!
-//! Nothing here asks llama-server anything, so a scrape never touches it.
+//! Nothing here contacts llama-server, so a scrape never reaches it.
 
 pub use super::labels::{
     CodeLabels, FolderLabels, KeyLabels, ModelLabels, PhaseLabels, RequestLabels, RouteLabels, StateLabels,
@@ -23,11 +23,11 @@ use std::time::Instant;
 
 type Seconds = Counter<f64, AtomicU64>;
 
-/// Upper bounds of the buckets of request and queue times, in seconds.
+/// Upper bounds of the buckets for request and queue times, in seconds.
 const REQUEST_BUCKETS: [f64; 17] =
     [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0];
 
-/// Upper bounds of the buckets of the time between two tokens, in seconds.
+/// Upper bounds of the buckets for the time between two tokens, in seconds.
 const TOKEN_BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -53,7 +53,7 @@ macro_rules! metrics {
         const TABLE: &[(&str, &str, &str, &str)] = &[ $( ($name, stringify!($type), $labels, $help) ),+ ];
 
         impl Metrics {
-            /// All at zero. `platform` is the name of the detected one.
+            /// Creates all metrics at zero. `platform` is the name of the detected platform.
             pub fn new(platform: &str) -> Self {
                 let mut registry = Registry::default();
                 $(
@@ -76,7 +76,7 @@ where
     Family::new_with_constructor(make)
 }
 
-/// So many bytes as the value of a gauge.
+/// Converts a number of bytes to the value of a gauge.
 pub fn bytes(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
@@ -90,34 +90,34 @@ fn by_token() -> Histogram {
 }
 
 metrics! {
-    requests: Counter = Counter::default(), "gateway_requests", "", "Requests on inference routes, refused ones included";
-    success: Counter = Counter::default(), "gateway_requests_success", "", "Requests that were answered with a status below 400, to the end";
-    error: Counter = Counter::default(), "gateway_requests_error", "", "Requests that were refused, failed or cut";
+    requests: Counter = Counter::default(), "gateway_requests", "", "Requests on inference routes, including refused ones";
+    success: Counter = Counter::default(), "gateway_requests_success", "", "Requests whose response had a status below 400 and was complete";
+    error: Counter = Counter::default(), "gateway_requests_error", "", "Requests that were refused, failed or were cut off";
     active: Gauge = Gauge::default(), "gateway_requests_active", "", "Requests that hold a slot";
-    authenticated: Counter = Counter::default(), "gateway_requests_authenticated", "", "Requests with a good key";
+    authenticated: Counter = Counter::default(), "gateway_requests_authenticated", "", "Requests with a valid key";
     unauthorized: Counter = Counter::default(), "gateway_requests_unauthorized", "", "Requests refused with 401 or 403";
-    bytes_sent: Counter = Counter::default(), "gateway_bytes_sent", "", "Bytes of answers' bodies";
+    bytes_sent: Counter = Counter::default(), "gateway_bytes_sent", "", "Bytes of response bodies that were sent";
     queue_depth: Gauge = Gauge::default(), "gateway_queue_depth", "", "Requests that wait for a slot";
     queue_rejections: Counter = Counter::default(), "gateway_queue_rejections", "", "Requests refused because the queue was full";
     queue_wait: Seconds = Seconds::default(), "gateway_queue_wait_seconds", "", "Time that requests waited for a slot, in seconds";
     by_route: Family<RequestLabels, Counter> = Family::default(), "llamagate_requests", "model, route, status", "Requests by model, route and status";
     refusals: Family<CodeLabels, Counter> = Family::default(), "llamagate_refusals", "code", "Refusals by code";
-    request_seconds: Timings<RouteLabels> = timings(by_request), "llamagate_request_seconds", "model, route", "Time from a request's arrival to the end of its answer, in seconds";
+    request_seconds: Timings<RouteLabels> = timings(by_request), "llamagate_request_seconds", "model, route", "Time from the arrival of a request to the end of its response, in seconds";
     queue_seconds: Timings<ModelLabels> = timings(by_request), "llamagate_queue_seconds", "model", "Time that a request waited for a slot, in seconds";
-    first_byte_seconds: Timings<ModelLabels> = timings(by_request), "llamagate_time_to_first_byte_seconds", "model", "Time from a request's arrival to the first byte of its answer, in seconds";
-    inter_token_seconds: Timings<ModelLabels> = timings(by_token), "llamagate_inter_token_seconds", "model", "Time between two pieces of a stream that carry text, in seconds";
-    prompt_tokens: Family<TokenLabels, Counter> = Family::default(), "llamagate_prompt_tokens", "model, key", "Tokens of prompts, cached ones included";
-    completion_tokens: Family<TokenLabels, Counter> = Family::default(), "llamagate_completion_tokens", "model, key", "Tokens of answers; of a stream that was left, at least so many";
-    key_requests: Family<KeyLabels, Counter> = Family::default(), "llamagate_key_requests", "key, status_class", "Requests by key and class of status";
+    first_byte_seconds: Timings<ModelLabels> = timings(by_request), "llamagate_time_to_first_byte_seconds", "model", "Time from the arrival of a request to the first byte of its response, in seconds";
+    inter_token_seconds: Timings<ModelLabels> = timings(by_token), "llamagate_inter_token_seconds", "model", "Time between two chunks of a stream that contain text, in seconds";
+    prompt_tokens: Family<TokenLabels, Counter> = Family::default(), "llamagate_prompt_tokens", "model, key", "Tokens of prompts, including cached ones";
+    completion_tokens: Family<TokenLabels, Counter> = Family::default(), "llamagate_completion_tokens", "model, key", "Tokens of answers; a lower bound for streams that the client left";
+    key_requests: Family<KeyLabels, Counter> = Family::default(), "llamagate_key_requests", "key, status_class", "Requests by key and status class";
     worker_state: Family<StateLabels, Gauge> = Family::default(), "llamagate_worker_state", "model, worker, state", "1 for the state that a worker is in, 0 for the others";
     worker_restarts: Family<WorkerLabels, Counter> = Family::default(), "llamagate_worker_restarts", "model, worker", "Restarts of a worker";
-    workers_ready: Family<ModelLabels, Gauge> = Family::default(), "llamagate_workers_ready", "model", "Workers that can serve";
-    load_seconds: Family<ModelLabels, Gauge<f64, AtomicU64>> = Family::default(), "llamagate_model_load_seconds", "model", "Time of the last load, from process start to ready, in seconds";
-    load_phase_seconds: Family<PhaseLabels, Gauge<f64, AtomicU64>> = Family::default(), "llamagate_model_load_phase_seconds", "model, phase", "Time of the last load spent in a phase, in seconds: `prefetch` before the process start, then `start`, `weights` and `warm_up`, which add up to the load; what cannot be told from `weights` counts there";
-    memory_budget: Gauge = Gauge::default(), "llamagate_memory_budget_bytes", "", "Memory that all loaded models together may take, in bytes; 0 if nothing is known of it";
-    memory_used: Gauge = Gauge::default(), "llamagate_memory_used_bytes", "", "What loaded models, and those that are being loaded or stopped, count for in it, in bytes";
-    model_memory: Family<ModelLabels, Gauge> = Family::default(), "llamagate_model_memory_bytes", "model", "What a worker of a model counts for when it is loaded, in bytes: as configured, as it took the last time, or as estimated";
-    log_lines_lost: Family<FolderLabels, Gauge> = Family::default(), "llamagate_log_lines_lost", "folder", "Log lines that a full queue or disk has cost";
+    workers_ready: Family<ModelLabels, Gauge> = Family::default(), "llamagate_workers_ready", "model", "Workers that can serve requests";
+    load_seconds: Family<ModelLabels, Gauge<f64, AtomicU64>> = Family::default(), "llamagate_model_load_seconds", "model", "Duration of the last load, from process start to ready, in seconds";
+    load_phase_seconds: Family<PhaseLabels, Gauge<f64, AtomicU64>> = Family::default(), "llamagate_model_load_phase_seconds", "model, phase", "Time that the last load spent in each phase, in seconds: `prefetch` before the process start, then `start`, `weights` and `warm_up`, which add up to the load; time that cannot be told apart from `weights` counts as `weights`";
+    memory_budget: Gauge = Gauge::default(), "llamagate_memory_budget_bytes", "", "Memory that all loaded models together may use, in bytes; 0 if it is unknown";
+    memory_used: Gauge = Gauge::default(), "llamagate_memory_used_bytes", "", "Memory of the budget that is taken by models that are loaded, loading or stopping, in bytes";
+    model_memory: Family<ModelLabels, Gauge> = Family::default(), "llamagate_model_memory_bytes", "model", "Memory that a loaded worker of the model takes of the budget, in bytes: as configured, as measured at its last load, or as estimated";
+    log_lines_lost: Family<FolderLabels, Gauge> = Family::default(), "llamagate_log_lines_lost", "folder", "Log lines that were lost because the queue was full or the disk did not take them";
 }
 
 /// The two text formats of Prometheus.
@@ -130,7 +130,7 @@ pub enum TextFormat {
 }
 
 impl TextFormat {
-    /// The value of `Content-Type`.
+    /// Returns the value of `Content-Type`.
     pub fn content_type(self) -> &'static str {
         match self {
             Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
@@ -140,46 +140,47 @@ impl TextFormat {
 }
 
 impl Metrics {
-    /// Seconds since the start.
+    /// Returns the time since the start, in seconds.
     pub fn uptime(&self) -> f64 {
         self.started.elapsed().as_secs_f64()
     }
 
-    /// Shows no number of workers for a model that is no longer served. What its requests came to stays.
-    pub fn forget(&self, model: &str) {
+    /// Removes the number of workers of a model that is no longer served. Its request counters stay.
+    pub fn remove_model(&self, model: &str) {
         self.workers_ready.remove(&ModelLabels { model: model.to_owned() });
     }
 
-    /// The series of a model.
+    /// Returns the series of a model.
     pub fn model(&self, id: &str) -> Arc<ModelSeries> {
         let families = ModelFamilies {
             queue: &self.queue_seconds,
             first_byte: &self.first_byte_seconds,
             inter_token: &self.inter_token_seconds,
         };
-        self.models.get(id, |room| ModelSeries::new(&families, if room { id } else { OTHER }))
+        self.models.get(id, |is_within_bound| ModelSeries::new(&families, if is_within_bound { id } else { OTHER }))
     }
 
-    /// The series of a key.
+    /// Returns the series of a key.
     pub fn key(&self, id: &str) -> Arc<KeySeries> {
-        self.keys.get(id, |room| KeySeries::new(id, if room { id } else { OTHER }))
+        self.keys.get(id, |is_within_bound| KeySeries::new(id, if is_within_bound { id } else { OTHER }))
     }
 
-    /// `other`, as a label.
+    /// Returns the label `other`.
     pub fn other(&self) -> Label {
         self.other.clone()
     }
 
-    /// The label for requests for which no key was asked.
+    /// Returns the key label for requests that need no key.
     pub fn no_key(&self) -> Label {
         self.no_key.clone()
     }
 
-    /// All metrics as text.
+    /// Returns all metrics as text.
     pub fn text(&self, format: TextFormat) -> String {
         let mut out = String::new();
         // Writing to a string cannot fail.
         let _ = text::encode_registry(&mut out, &self.registry);
+        // Computed at each scrape, so it is not in the registry.
         let _ = writeln!(
             out,
             "# HELP gateway_uptime_seconds Time since the start, in seconds.\n\
@@ -192,7 +193,7 @@ impl Metrics {
         }
     }
 
-    /// The original's JSON form. Two names appear twice, as the contract says them and as the original did.
+    /// Returns the gateway's counters as JSON. Two of them appear under two names, with and without `_total`.
     pub fn json(&self) -> Value {
         json!({"gateway": {
             "requests": self.requests.get(),
@@ -212,7 +213,8 @@ impl Metrics {
     }
 }
 
-/// OpenMetrics names a counter's family without `_total`; the older text format names it as its samples.
+/// Converts OpenMetrics to the older text format. In OpenMetrics the name of a counter's family lacks the suffix
+/// `_total` of its samples; the older format uses the sample's name for both.
 fn as_prometheus_text(openmetrics: &str) -> String {
     let counters: Vec<&str> =
         openmetrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter")).collect();
@@ -232,15 +234,15 @@ fn as_prometheus_text(openmetrics: &str) -> String {
     out
 }
 
-/// The text of `docs/METRICS.md`.
+/// Returns the text of `docs/METRICS.md`.
 pub fn metrics_reference() -> String {
     let mut out = String::from(
         "# Metrics\n\n\
-         Generated from `src/telemetry/metrics.rs`; `UPDATE_DOCS=1 cargo test --test it docs` writes it anew.\n\n\
-         `GET /metrics` on the gateway port and on the health port answers JSON, or Prometheus' text with\n\
-         `Accept: text/plain`, `Accept: application/openmetrics-text` or `?format=prometheus`. A scrape never touches\n\
+         Generated from `src/telemetry/metrics.rs`; `UPDATE_DOCS=1 cargo test --test it docs` regenerates it.\n\n\
+         `GET /metrics` on the gateway port and on the health port returns JSON, or Prometheus text with\n\
+         `Accept: text/plain`, `Accept: application/openmetrics-text` or `?format=prometheus`. A scrape never reaches\n\
          llama-server. Unknown routes count as `other`, and so do keys and models beyond the first 1024 of each.\n\
-         Where no key is asked for, `key` is `none`. Tokens are those that an answer tells of itself.\n\n\
+         If no key is required, `key` is `none`. Token counts are those that responses report.\n\n\
          | metric | kind | labels | meaning |\n|---|---|---|---|\n",
     );
     for (name, kind, labels, help) in TABLE {
@@ -266,7 +268,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_older_text_format_names_counters_as_their_samples() {
+    fn the_older_text_format_names_counters_like_their_samples() {
         let metrics = Metrics::new("local");
         metrics.requests.inc();
         let old = metrics.text(TextFormat::Prometheus);

@@ -1,15 +1,15 @@
-//! What the gateway tells about itself: [`metrics`], the [`access`] log, its own [`log`], the log [`files`], and
-//! [`trouble`] that would otherwise fill them.
+//! Logs and metrics of the gateway: [`metrics`], the [`access`] log, its own [`log`], log [`files`], and warnings that
+//! are throttled ([`throttled_warning`]).
 //!
-//! - `access.rs`: the access log: one line per request
-//! - `log_batch.rs`: log lines, collected so that their writer wakes once for many
+//! - `access.rs`: the access log, one line per request
 //! - `bounds.rs`: waits, queues and buffers whose size no user needs to choose
 //! - `files/`: log folders and the files in them
-//! - `labels.rs`: the labels of metrics
+//! - `labels.rs`: the labels of the metrics
 //! - `log.rs`: the program's own log
+//! - `log_batch.rs`: collects log lines, so that the writer thread wakes once for many lines
 //! - `metrics.rs`: every metric by name
-//! - `series.rs`: the series of one model and of one key, looked up once
-//! - `throttled_warning.rs`: warnings that repeat: counted each time, logged once in a while
+//! - `series.rs`: the time series of a model or a key, looked up once
+//! - `throttled_warning.rs`: repeated warnings, counted each time and logged at most once a minute
 
 pub mod access;
 pub mod bounds;

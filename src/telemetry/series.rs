@@ -1,7 +1,8 @@
-//! Series that are looked up once: those of a model and those of a key.
+//! Time series that are looked up once: those of a model and those of a key.
 //!
-//! A request holds the two it belongs to, so that what it counts costs no text and no search. How many there may be is
-//! bounded here; a name beyond the bound counts as `other`. Names of metrics are in `metrics.rs`.
+//! A request holds the two series objects that it belongs to, so that counting needs no string and no lookup. The
+//! number of names is bounded here; a name beyond the bound counts as `other`. The names of the metrics are in
+//! `metrics.rs`.
 
 use super::labels::{KeyLabels, Label, ModelLabels};
 use crate::telemetry::bounds::NAMED_SERIES;
@@ -11,16 +12,16 @@ use prometheus_client::metrics::histogram::Histogram;
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
-/// The label of whatever has no name of its own, or one too many.
+/// The label of an unknown name, or of a name beyond the bound.
 pub const OTHER: &str = "other";
 
-/// The key label of requests for which no key was asked.
+/// The key label of requests that need no key.
 pub const NO_KEY: &str = "none";
 
 /// A histogram family whose buckets suit requests that take from a millisecond to minutes.
 pub type Timings<L> = Family<L, Histogram, fn() -> Histogram>;
 
-/// The families of which each model has one series.
+/// The families in which each model has one series.
 pub(super) struct ModelFamilies<'a> {
     pub(super) queue: &'a Timings<ModelLabels>,
     pub(super) first_byte: &'a Timings<ModelLabels>,
@@ -43,19 +44,19 @@ pub struct ModelSeries {
 pub struct KeySeries {
     /// The key's id.
     pub id: Arc<str>,
-    /// The same as a label, unless there are too many.
+    /// The id as a label; `other` beyond the bound.
     pub label: Label,
-    /// `llamagate_key_requests_total`, by class of status.
+    /// `llamagate_key_requests_total`, per status class.
     classes: [OnceLock<Counter>; CLASSES.len()],
 }
 
 const CLASSES: [&str; 6] = ["other", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
-/// What has been made for a name, once for each name.
+/// Values that are created once per name, up to [`NAMED_SERIES`] names.
 pub(super) struct Named<T>(RwLock<HashMap<Arc<str>, Arc<T>>>);
 
 impl ModelSeries {
-    /// Looks up the series of this model, and creates those that do not exist yet.
+    /// Looks up the series of this model; creates them if needed.
     pub(super) fn new(families: &ModelFamilies<'_>, id: &str) -> Self {
         let labels = ModelLabels { model: id.to_owned() };
         Self {
@@ -72,10 +73,11 @@ impl KeySeries {
         Self { id: id.into(), label: Label::new(label), classes: Default::default() }
     }
 
-    /// Counts one request that ended with this status in `requests`, which is `Metrics::key_requests`.
+    /// Counts one finished request with this status in `requests`, which is `Metrics::key_requests`.
     pub fn count(&self, requests: &Family<KeyLabels, Counter>, status: u16) {
         let class = usize::from(status / 100);
         let class = if class < CLASSES.len() { class } else { 0 };
+        // Created on first use, so that a scrape shows only classes that occurred.
         let counter = self.classes[class].get_or_init(|| {
             let labels = KeyLabels { key: self.label.as_str().to_owned(), status_class: CLASSES[class] };
             requests.get_or_create_owned(&labels)
@@ -91,12 +93,13 @@ impl<T> Default for Named<T> {
 }
 
 impl<T> Named<T> {
-    /// What belongs to the name. `make` is told whether there is room for one more name; what it makes without room is
-    /// not kept.
+    /// Returns the value of the name. `make` is told whether the name is within the bound; what it creates for a name
+    /// beyond the bound is not kept.
     pub(super) fn get(&self, name: &str, make: impl Fn(bool) -> T) -> Arc<T> {
         if let Some(known) = self.0.read().unwrap_or_else(PoisonError::into_inner).get(name) {
             return Arc::clone(known);
         }
+        // The read lock above is the common case; another thread may have added the name between the two locks.
         let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= NAMED_SERIES && !all.contains_key(name) {
             return Arc::new(make(false));
@@ -118,7 +121,7 @@ mod tests {
         };
         for n in 0..NAMED_SERIES * 2 {
             let key = metrics.key(&format!("key{n}"));
-            assert_eq!(&*key.id, format!("key{n}"), "the log knows it in any case");
+            assert_eq!(&*key.id, format!("key{n}"), "the log has the id in any case");
             key.count(&metrics.key_requests, 200);
         }
         assert_eq!(lines(&metrics), NAMED_SERIES + 1);

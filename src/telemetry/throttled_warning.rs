@@ -1,9 +1,9 @@
-//! Trouble that repeats: counted each time, reported once in a while.
+//! Repeated warnings: counted each time, reported at most once per [`REPORT_INTERVAL`].
 
 use crate::telemetry::bounds::REPORT_INTERVAL;
 use tokio::time::Instant;
 
-/// One kind of trouble.
+/// The state of one kind of warning.
 #[derive(Debug, Default)]
 pub struct ThrottledWarning {
     unreported: u64,
@@ -11,8 +11,8 @@ pub struct ThrottledWarning {
 }
 
 impl ThrottledWarning {
-    /// Counts it once more. If the last report is [`REPORT_INTERVAL`] old, the number of times since then, to be reported
-    /// now.
+    /// Counts one occurrence. Returns the number of occurrences since the last report if a report is due now, that is,
+    /// if the last one is at least [`REPORT_INTERVAL`] old.
     pub fn report_due(&mut self) -> Option<u64> {
         self.unreported += 1;
         let now = Instant::now();
@@ -29,12 +29,12 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn the_first_is_reported_at_once_and_the_rest_once_a_minute() {
-        let mut trouble = ThrottledWarning::default();
-        assert_eq!(trouble.report_due(), Some(1));
-        assert!((0..9).all(|_| trouble.report_due().is_none()));
+    async fn the_first_warning_is_reported_at_once_and_further_ones_once_a_minute() {
+        let mut warning = ThrottledWarning::default();
+        assert_eq!(warning.report_due(), Some(1));
+        assert!((0..9).all(|_| warning.report_due().is_none()));
         tokio::time::advance(REPORT_INTERVAL).await;
-        assert_eq!(trouble.report_due(), Some(10));
-        assert_eq!(trouble.report_due(), None);
+        assert_eq!(warning.report_due(), Some(10));
+        assert_eq!(warning.report_due(), None);
     }
 }

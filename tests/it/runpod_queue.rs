@@ -232,7 +232,7 @@ fn a_job_that_comes_twice_is_done_once() {
     platform.wait_done("a");
     platform.wait_done("b");
     assert_eq!(gateway.journal().requests(CHAT).len(), 2);
-    eventually("the log says so", SOON, || gateway.output().contains("a job that is in hand came again"));
+    eventually("the log says so", SOON, || gateway.output().contains("a job that is in flight was delivered again"));
 }
 
 #[test]

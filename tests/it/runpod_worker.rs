@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use llamagate::runpod::bounds::LAST_TAKE;
+use llamagate::runpod::bounds::LAST_POLL_GRACE;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -160,7 +160,7 @@ fn a_malformed_job_is_logged_once_as_an_error_of_the_platform() {
     // Another task logs the line, perhaps after the job is done.
     eventually("the recovery is logged", SOON, || gateway.output().contains("jobs can be taken again"));
     let output = gateway.output();
-    assert_eq!(output.matches("no jobs can be taken: what RunPod gives is no job").count(), 1, "{output}");
+    assert_eq!(output.matches("no jobs can be taken: RunPod's response contains no valid job").count(), 1, "{output}");
 }
 
 #[test]
@@ -181,8 +181,8 @@ fn requests_to_a_platform_that_answers_429_or_5xx_are_sent_again() {
     platform.stop(&[json!("unknown")]);
     for (trouble, again) in [
         ("no jobs can be taken: RunPod answers 500", "jobs can be taken again"),
-        ("nobody says which jobs to stop: RunPod answers 500", "it is said again which jobs to stop"),
-        ("RunPod does not hear that this worker lives: RunPod answers 500", "RunPod hears again that it lives"),
+        ("the list of jobs to stop cannot be fetched: RunPod answers 500", "the list of jobs to stop is fetched again"),
+        ("pings to RunPod fail: RunPod answers 500", "pings to RunPod succeed again"),
     ] {
         eventually(again, SOON, || gateway.output().contains(again));
         assert_eq!(gateway.output().matches(trouble).count(), 1, "{trouble}");
@@ -293,7 +293,7 @@ fn a_job_that_arrives_while_another_is_finished_after_sigterm_is_done() {
     platform.wait_calls(TAKES, 2);
     gateway.signal(Signal::SIGTERM);
     eventually("the worker is stopping", SOON, || gateway.health().get("/ping").status() == 503);
-    assert_throughout("the worker finishes its job", LAST_TAKE + SOON / 8, || {
+    assert_throughout("the worker finishes its job", LAST_POLL_GRACE + SOON / 8, || {
         gateway.health().get("/ping").status() == 503
     });
     platform.offer([job("job-2", &chat(false))]);

@@ -1,7 +1,7 @@
-//! Which of a model's workers gets a request.
+//! The routing strategies: which of a model's workers gets a request.
 //!
-//! Owns what the strategies remember from one choice to the next. Sees workers only as [`Candidate`]s: whether one can
-//! serve at all is settled before, and what it then does with the request is counted elsewhere.
+//! Owns what the strategies remember between choices. Sees workers only as [`Candidate`]s: the caller decides whether a
+//! worker can serve at all, and other files count what it does with the request.
 
 use super::affinity::Affinity;
 use crate::fleet::bounds::{AFFINITY_MARGIN, EXPLORED_PART};
@@ -13,33 +13,33 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering as Atomic};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// The step of splitmix64: the golden ratio as an odd number of 64 bits.
+/// The increment of splitmix64: 2^64 divided by the golden ratio, as an odd number.
 const GOLDEN_STEP: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// A worker that can serve, at this moment.
+/// A snapshot of a worker that can serve requests.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Candidate {
-    /// Which of the model's workers it is; no two have the same.
+    /// The index among the model's workers; unique.
     pub index: usize,
-    /// Requests that it is serving.
+    /// Requests in flight.
     pub in_flight: usize,
-    /// Requests that it may serve at once.
+    /// Maximum number of requests in flight.
     pub slots: usize,
-    /// For `weighted-random`. Anything but a finite number above 0 counts as 0.
+    /// For `weighted-random`. Everything except a finite number above 0 counts as 0.
     pub weight: f64,
-    /// For `priority-failover`: the lowest comes first.
+    /// For `priority-failover`: the lowest is preferred.
     pub priority: u32,
-    /// Its mean time to the first byte; none before the first.
+    /// The moving average of the time to first byte; `None` before the first response.
     pub first_byte: Option<Duration>,
 }
 
-/// Chooses workers of one model.
+/// Chooses among the workers of one model.
 #[derive(Debug)]
 pub(super) struct WorkerChoice {
-    /// The worker whose turn it is, where nothing else decides; who is not there is passed over.
+    /// The index of the worker whose turn it is if nothing else decides.
     turn: AtomicUsize,
-    /// The state of splitmix64, which is a counter and so can be shared without a lock.
-    chance: AtomicU64,
+    /// The state of the splitmix64 generator. It is a counter, so threads can share it without a lock.
+    random_state: AtomicU64,
     affinity: Mutex<Affinity>,
 }
 
@@ -50,13 +50,13 @@ impl Default for WorkerChoice {
 }
 
 impl WorkerChoice {
-    /// One whose chances are those of every other with this seed.
+    /// Creates a choice whose random numbers follow from `seed`.
     pub(super) fn seeded(seed: u64) -> Self {
-        Self { turn: AtomicUsize::new(0), chance: AtomicU64::new(seed), affinity: Mutex::default() }
+        Self { turn: AtomicUsize::new(0), random_state: AtomicU64::new(seed), affinity: Mutex::default() }
     }
 
-    /// The index of a candidate with a free slot; none when none has one. `prefixes` are the beginnings of the prompt,
-    /// the longest last, which only `prefix-affinity` looks at.
+    /// Returns the index of a candidate with a free slot, or `None` if there is none. `prefixes` are hashes of the
+    /// prompt's prefixes, the longest last; only `prefix-affinity` uses them.
     pub(super) fn pick(&self, strategy: Strategy, candidates: &[Candidate], prefixes: &[u64]) -> Option<usize> {
         let free = || candidates.iter().filter(|candidate| candidate.has_free_slot());
         match strategy {
@@ -74,39 +74,41 @@ impl WorkerChoice {
         }
     }
 
-    /// A request that begins like this has been given to that worker, be it picked here or not.
+    /// Records which worker got a request with these prefixes, whether or not it was picked here.
     pub(super) fn remember_served_by(&self, prefixes: &[u64], index: usize) {
         if !prefixes.is_empty() {
             self.affinity().remember(prefixes, index);
         }
     }
 
-    /// The first in this order. Among equals it is the next after the last that was picked so, that all get their turn.
+    /// Returns the first candidate in this order. Among equals they take turns: it is the next one after the last pick.
     fn best<'a, I: Iterator<Item = &'a Candidate>>(
         &self,
         free: impl Fn() -> I,
         order: impl Fn(&Candidate, &Candidate) -> Ordering,
     ) -> Option<usize> {
-        let find = |turn: usize| {
+        let find_best = |turn: usize| {
             let by_turn = |candidate: &Candidate| (candidate.index < turn, candidate.index);
             free().min_by(|one, other| order(one, other).then_with(|| by_turn(one).cmp(&by_turn(other))))
         };
-        // A load and a store in one: two that pick at once do not pick the same for want of each other's turn.
+        // Load and store in one step: otherwise two concurrent picks could see the same turn and choose the same
+        // worker.
         let mut picked = None;
         let _ = self.turn.fetch_update(Atomic::Relaxed, Atomic::Relaxed, |turn| {
-            picked = find(turn).map(|candidate| candidate.index);
+            picked = find_best(turn).map(|candidate| candidate.index);
             picked.map(|index| index.saturating_add(1))
         });
         picked
     }
 
-    /// One by chance, in proportion to these weights; each as likely as the other where nobody has any.
+    /// Returns a random candidate, with a probability in proportion to its weight. If no candidate has a weight, all
+    /// are equally likely.
     fn by_weight<'a, I: Iterator<Item = &'a Candidate>>(
         &self,
         free: impl Fn() -> I,
         weight: impl Fn(&Candidate) -> f64,
     ) -> Option<usize> {
-        // Divided by the greatest, so that no sum of them is infinite.
+        // Divided by the greatest weight, so that the sum cannot become infinite.
         let greatest = free().map(&weight).fold(0.0, f64::max);
         let share = |candidate: &Candidate| if greatest > 0.0 { weight(candidate) / greatest } else { 1.0 };
         let mut left = self.draw() * free().map(share).sum::<f64>();
@@ -118,11 +120,11 @@ impl WorkerChoice {
                 break;
             }
         }
-        // Rounding may leave a little: then it is the last.
+        // Rounding may leave a small remainder; then the last candidate is picked.
         picked
     }
 
-    /// The worker that has served the longest of these beginnings, unless it is clearly busier than another.
+    /// Returns the worker that served the longest of these prefixes, unless it is clearly busier than another worker.
     fn by_affinity<'a, I: Iterator<Item = &'a Candidate>>(
         &self,
         free: impl Fn() -> I,
@@ -131,17 +133,17 @@ impl WorkerChoice {
         let least = free().map(Candidate::load).min_by(f64::total_cmp)?;
         let affinity = self.affinity();
         let known = prefixes.iter().rev().filter_map(|&prefix| affinity.find(prefix));
-        let mut near = known.filter_map(|index| free().find(|candidate| candidate.index == index));
-        near.find(|candidate| candidate.load() - least <= AFFINITY_MARGIN).map(|candidate| candidate.index)
+        let mut known_workers = known.filter_map(|index| free().find(|candidate| candidate.index == index));
+        known_workers.find(|candidate| candidate.load() - least <= AFFINITY_MARGIN).map(|candidate| candidate.index)
     }
 
-    /// A number from 0 up to but not including 1 (splitmix64).
+    /// Returns a random number from 0 up to but not including 1 (splitmix64).
     fn draw(&self) -> f64 {
-        let mut mixed = self.chance.fetch_add(GOLDEN_STEP, Atomic::Relaxed).wrapping_add(GOLDEN_STEP);
+        let mut mixed = self.random_state.fetch_add(GOLDEN_STEP, Atomic::Relaxed).wrapping_add(GOLDEN_STEP);
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         mixed ^= mixed >> 31;
-        // As many bits as a f64 holds without rounding.
+        // The 53 bits that an `f64` holds exactly.
         (mixed >> 11) as f64 / (1_u64 << 53) as f64
     }
 
@@ -151,12 +153,12 @@ impl WorkerChoice {
 }
 
 impl Candidate {
-    /// Whether it has a free slot.
+    /// Whether the worker has a free slot.
     pub(super) fn has_free_slot(&self) -> bool {
         self.in_flight < self.slots
     }
 
-    /// The part of its slots that is in use.
+    /// Returns the load: the fraction of slots in use.
     fn load(&self) -> f64 {
         self.in_flight as f64 / self.slots as f64
     }
@@ -165,19 +167,19 @@ impl Candidate {
         if self.weight.is_finite() { self.weight.max(0.0) } else { 0.0 }
     }
 
-    /// The time to the first byte that is to be expected: the more of it is in use, the longer. None before the first.
+    /// Returns the expected time to first byte in seconds, which grows with the load. `None` before the first response.
     fn expected(&self) -> Option<f64> {
         self.first_byte.map(|time| time.as_secs_f64() * (1.0 + self.load()))
     }
 }
 
-/// Fewest in flight relative to slots first.
+/// Orders by load, the least busy first.
 fn by_load(one: &Candidate, other: &Candidate) -> Ordering {
     one.load().total_cmp(&other.load())
 }
 
-/// Quickest first. One that has never been measured comes before all others while it is idle, and after them while its
-/// first request is on its way: it might be slow.
+/// Orders by expected time to first byte, the fastest first. A worker without a measurement comes first while it is
+/// idle, and last while its first request is in flight, because it might be slow.
 fn by_first_byte(one: &Candidate, other: &Candidate) -> Ordering {
     let rank = |candidate: &Candidate| match (candidate.expected(), candidate.in_flight) {
         (None, 0) => 0,

@@ -1,4 +1,5 @@
-//! What each strategy prefers, and what none of them may do. Chances come from seeds.
+//! Tests of the routing strategies: what each prefers, and what none of them may do. Random numbers come from fixed
+//! seeds.
 
 use super::*;
 use crate::settings::values::Strategy;
@@ -14,7 +15,7 @@ const STRATEGIES: [Strategy; 7] = [
     Strategy::PrefixAffinity,
 ];
 
-/// Picks of a statistical test, and how far a share may be off: more than five standard deviations.
+/// Number of picks of a statistical test, and the tolerance for a share: more than five standard deviations.
 const PICKS: usize = 10_000;
 const TOLERANCE: f64 = 0.03;
 
@@ -35,7 +36,7 @@ fn picks(strategy: Strategy, candidates: &[Candidate], count: usize) -> Vec<usiz
     (0..count).map(|_| choice.pick(strategy, candidates, &[]).unwrap()).collect()
 }
 
-/// Which part of many picks each of the first four indexes has.
+/// Returns the share of many picks that each of the first four indexes gets.
 fn shares(strategy: Strategy, candidates: &[Candidate]) -> [f64; 4] {
     let picks = picks(strategy, candidates, PICKS);
     std::array::from_fn(|index| picks.iter().filter(|&&pick| pick == index).count() as f64 / PICKS as f64)
@@ -47,7 +48,7 @@ fn assert_shares(found: [f64; 4], wanted: [f64; 4]) {
 }
 
 #[test]
-fn the_least_busy_has_the_smallest_part_of_its_slots_in_use() {
+fn least_busy_picks_the_worker_with_the_smallest_share_of_slots_in_use() {
     let of_eight = Candidate { slots: 8, ..busy(2, 3) };
     for (candidates, picked) in [
         (vec![busy(0, 2), busy(1, 1), busy(2, 3)], 1),
@@ -60,24 +61,24 @@ fn the_least_busy_has_the_smallest_part_of_its_slots_in_use() {
 }
 
 #[test]
-fn equally_busy_ones_take_turns() {
+fn equally_busy_workers_take_turns() {
     let halves = [busy(0, 2), busy(1, 3), Candidate { slots: 2, ..busy(2, 1) }, busy(3, 2)];
     assert_eq!(picks(Strategy::LeastBusy, &halves, 6), [0, 2, 3, 0, 2, 3]);
 }
 
 #[test]
-fn round_robin_goes_on_after_the_last_whoever_is_there() {
+fn round_robin_continues_after_the_last_pick_when_workers_come_and_go() {
     let choice = WorkerChoice::seeded(1);
     let pick = |candidates: &[Candidate]| choice.pick(Strategy::RoundRobin, candidates, &[]).unwrap();
     let all = [busy(0, 3), idle(1), idle(2)];
     assert_eq!([(); 4].map(|()| pick(&all)), [0, 1, 2, 0]);
-    assert_eq!(pick(&[idle(0), busy(1, 4), idle(2)]), 2, "a full one is passed over");
-    assert_eq!(pick(&[idle(1), idle(2)]), 1, "and one that is not there");
-    assert_eq!(pick(&[idle(2), idle(0), idle(1)]), 2, "in whatever order they come");
+    assert_eq!(pick(&[idle(0), busy(1, 4), idle(2)]), 2, "a full worker is skipped");
+    assert_eq!(pick(&[idle(1), idle(2)]), 1, "and so is a missing worker");
+    assert_eq!(pick(&[idle(2), idle(0), idle(1)]), 2, "regardless of the order of the candidates");
 }
 
 #[test]
-fn chance_goes_by_weight_or_is_the_same_for_all() {
+fn random_picks_follow_the_weights_or_are_uniform() {
     let weighed = |weights: [f64; 4]| {
         let candidates: Vec<_> = (0..4).map(|index| Candidate { weight: weights[index], ..idle(index) }).collect();
         shares(Strategy::WeightedRandom, &candidates)
@@ -85,43 +86,47 @@ fn chance_goes_by_weight_or_is_the_same_for_all() {
     assert_shares(weighed([1.0, 2.0, 3.0, 4.0]), [0.1, 0.2, 0.3, 0.4]);
     assert_shares(weighed([0.0, f64::NAN, -1.0, 0.0]), [0.25; 4]);
     assert_shares(weighed([f64::MAX, f64::MAX, f64::MIN_POSITIVE, f64::INFINITY]), [0.5, 0.5, 0.0, 0.0]);
-    assert_eq!(weighed([0.0, 1e-9, 0.0, f64::NAN]), [0.0, 1.0, 0.0, 0.0], "no weight, no request");
+    assert_eq!(weighed([0.0, 1e-9, 0.0, f64::NAN]), [0.0, 1.0, 0.0, 0.0], "workers without a weight get no request");
     let uneven = [Candidate { weight: 9.0, ..idle(0) }, idle(1), busy(2, 3), busy(3, 4)];
     assert_shares(shares(Strategy::SimpleShuffle, &uneven), [1.0 / 3.0, 1.0 / 3.0, 1.0 / 3.0, 0.0]);
 }
 
 #[test]
-fn zero_weight_is_for_when_nobody_else_has_a_slot() {
+fn a_worker_with_zero_weight_is_picked_only_if_no_other_has_a_free_slot() {
     let spare = Candidate { weight: 0.0, ..idle(0) };
     assert_eq!(picks(Strategy::WeightedRandom, &[spare, busy(1, 4)], 5), [0; 5]);
 }
 
 #[test]
-fn the_quickest_is_picked_but_for_what_is_explored() {
+fn the_fastest_worker_is_picked_except_for_exploration() {
     let explored = EXPLORED_PART / 3.0;
     let found = shares(Strategy::LatencyBased, &[quick(0, 300), quick(1, 100), quick(2, 200)]);
     assert_shares(found, [explored, 1.0 - 2.0 * explored, explored, 0.0]);
-    assert!(found[0] > 0.0 && found[2] > 0.0, "the others are looked at now and then: {found:?}");
+    assert!(found[0] > 0.0 && found[2] > 0.0, "the others get some requests: {found:?}");
 }
 
-/// Whom most requests go to.
+/// Returns the index of the worker that gets most requests.
 fn favourite(candidates: &[Candidate]) -> usize {
     shares(Strategy::LatencyBased, candidates).iter().position(|&share| share > 0.9).unwrap()
 }
 
 #[test]
-fn a_busy_one_is_expected_to_take_longer() {
+fn a_busy_worker_is_expected_to_take_longer() {
     let busy = |index, millis, in_flight| Candidate { in_flight, ..quick(index, millis) };
     assert_eq!(favourite(&[busy(0, 100, 3), quick(1, 150)]), 1);
     assert_eq!(favourite(&[busy(0, 100, 1), quick(1, 150)]), 0);
 }
 
 #[test]
-fn an_unmeasured_one_is_tried_at_once_but_not_flooded() {
+fn a_worker_without_a_measurement_is_tried_at_once_but_not_flooded() {
     assert_eq!(favourite(&[quick(0, 1), idle(1)]), 1);
-    assert_eq!(favourite(&[quick(0, 1000), busy(1, 1)]), 0, "its first answer is on its way");
-    assert_eq!(favourite(&[busy(0, 2), busy(1, 1)]), 1, "none is measured");
-    assert_eq!(favourite(&[Candidate { in_flight: 4, ..quick(0, 1) }, busy(1, 3)]), 1, "nobody else has a slot");
+    assert_eq!(favourite(&[quick(0, 1000), busy(1, 1)]), 0, "its first response is outstanding");
+    assert_eq!(favourite(&[busy(0, 2), busy(1, 1)]), 1, "no worker has a measurement");
+    assert_eq!(
+        favourite(&[Candidate { in_flight: 4, ..quick(0, 1) }, busy(1, 3)]),
+        1,
+        "no other worker has a free slot"
+    );
 }
 
 #[test]
@@ -139,7 +144,7 @@ fn priority_comes_before_load() {
 }
 
 #[test]
-fn a_prompt_goes_where_its_longest_known_beginning_was_served() {
+fn a_prompt_goes_to_the_worker_that_served_its_longest_known_prefix() {
     let choice = WorkerChoice::seeded(1);
     let pick = |candidates: &[Candidate], prefixes: &[u64]| {
         choice.pick(Strategy::PrefixAffinity, candidates, prefixes).unwrap()
@@ -148,29 +153,29 @@ fn a_prompt_goes_where_its_longest_known_beginning_was_served() {
     assert_eq!(pick(&all, &[10, 11]), 0, "unknown: the least busy");
     choice.remember_served_by(&[10, 11], 1);
     assert_eq!(pick(&all, &[10, 11]), 1);
-    assert_eq!(pick(&all, &[10, 12]), 1, "what it has in common with the other");
+    assert_eq!(pick(&all, &[10, 12]), 1, "the common prefix counts");
     assert_eq!(pick(&all, &[]), 0);
     choice.remember_served_by(&[10, 12, 13], 2);
-    assert_eq!(pick(&all, &[10, 11]), 1, "the longest counts");
-    assert_eq!(pick(&all, &[10, 14]), 2, "else who served it last");
-    assert_eq!(pick(&[all[0], all[2]], &[10, 11]), 2, "a shorter one where the worker is gone");
+    assert_eq!(pick(&all, &[10, 11]), 1, "the longest prefix counts");
+    assert_eq!(pick(&all, &[10, 14]), 2, "otherwise the worker that served the prefix last");
+    assert_eq!(pick(&[all[0], all[2]], &[10, 11]), 2, "a shorter prefix if the worker is gone");
 }
 
 #[test]
-fn affinity_gives_way_where_the_worker_is_clearly_busier() {
+fn affinity_is_ignored_if_the_worker_is_clearly_busier() {
     let choice = WorkerChoice::seeded(1);
     choice.remember_served_by(&[1], 0);
     let pick = |candidates: &[Candidate]| choice.pick(Strategy::PrefixAffinity, candidates, &[1]).unwrap();
     assert_eq!(pick(&[busy(0, 2), idle(1)]), 0);
     assert_eq!(pick(&[busy(0, 3), idle(1)]), 1);
     assert_eq!(pick(&[busy(0, 3), busy(1, 1)]), 0);
-    assert_eq!(pick(&[busy(0, 4), busy(1, 3)]), 1, "it has no slot");
+    assert_eq!(pick(&[busy(0, 4), busy(1, 3)]), 1, "the worker has no free slot");
     let load = AFFINITY_MARGIN * 4.0;
-    assert_eq!(load, 2.0, "which is what this test goes by");
+    assert_eq!(load, 2.0, "this test assumes this margin");
 }
 
 #[test]
-fn the_same_seed_makes_the_same_choices_and_another_others() {
+fn equal_seeds_make_equal_choices_and_different_seeds_different_ones() {
     let all: Vec<_> = (0..4).map(idle).collect();
     let chosen =
         |choice: WorkerChoice| -> Vec<_> { (0..50).map(|_| choice.pick(Strategy::SimpleShuffle, &all, &[])).collect() };
@@ -180,7 +185,7 @@ fn the_same_seed_makes_the_same_choices_and_another_others() {
 }
 
 #[test]
-fn many_threads_that_pick_at_once_spread_over_all() {
+fn threads_that_pick_concurrently_spread_over_all_workers() {
     let all: Vec<_> = (0..4).map(idle).collect();
     for strategy in [Strategy::RoundRobin, Strategy::LeastBusy] {
         let choice = WorkerChoice::seeded(1);
@@ -207,7 +212,7 @@ fn candidate() -> impl proptest::strategy::Strategy<Value = Candidate> {
 
 proptest! {
     #[test]
-    fn whoever_is_picked_has_a_slot_and_somebody_is_if_anybody_has(
+    fn every_strategy_picks_a_worker_with_a_free_slot_if_there_is_one(
         mut candidates in proptest::collection::vec(candidate(), 0..6),
         offset in 0..3_usize,
         seed in any::<u64>(),

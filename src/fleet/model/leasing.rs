@@ -1,4 +1,4 @@
-//! Which of a model's workers gets a request, and why none does.
+//! Leases: which of a model's workers gets a request, or why none can.
 
 use super::Model;
 use super::unavailable::Unavailable;
@@ -11,53 +11,57 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::futures::Notified;
 
-/// What a request wants of a model.
+/// The needs of a request: its class, its prompt, and the workers to avoid.
 #[derive(Debug, Clone, Copy)]
 pub struct LeaseRequest<'a> {
-    /// What is to be done.
+    /// The class of the request.
     pub class: RequestClass,
-    /// Hashes of the key and of longer and longer beginnings of the prompt.
+    /// Hashes of the key together with prefixes of the prompt, the longest last.
     pub affinity: &'a [u64],
-    /// Numbers of the workers that have failed at it before.
+    /// Numbers of the workers that already failed to serve the request.
     pub avoid: &'a [u32],
 }
 
-/// What the choice of a worker depends on beside the request.
+/// Properties of a request that the choice of a worker depends on.
 #[derive(Debug, Clone, Copy)]
-struct Choosing {
+struct ChoiceContext {
     /// Whether the request takes a slot of the worker.
     takes_slot: bool,
-    /// Whether every worker left has failed at the request before, so that a remote one may get it again.
-    may_go_back: bool,
+    /// Whether every remaining worker already failed to serve the request, so that a remote worker may get it again.
+    may_retry: bool,
 }
 
-/// A worker that can serve, and its place among those of its model.
+/// A worker and its index among those of its model.
 type OpenMember<'a> = (usize, &'a Arc<Member>);
 
 impl From<RequestClass> for LeaseRequest<'static> {
-    fn from(errand: RequestClass) -> Self {
-        Self { class: errand, affinity: &[], avoid: &[] }
+    fn from(class: RequestClass) -> Self {
+        Self { class, affinity: &[], avoid: &[] }
     }
 }
 
 impl Model {
-    /// How many requests may hold slots, those included that hold one at a worker which is sent nothing now: none when
-    /// nobody can serve. One more may come exactly when a worker that can serve has a free slot.
+    /// Returns how many requests may hold slots, including those on workers that get no new requests now; 0 if no
+    /// worker can serve. One more request may start exactly if a worker that can serve has a free slot.
     pub fn slots(&self) -> usize {
         let now = ActiveInstant::now();
         let is_eligible = self.eligibility(now, &[]);
         let (mut slots, mut is_any_open) = (0_usize, false);
         for member in self.members() {
-            let (taken, is_open) = (member.slots_in_use(), is_eligible(member) && member.is_open(now));
+            let (in_use, is_open) = (member.slots_in_use(), is_eligible(member) && member.is_open(now));
             is_any_open |= is_open;
-            slots = slots.saturating_add(if is_open { member.slots(now).max(taken) } else { taken });
+            slots = slots.saturating_add(if is_open { member.slots(now).max(in_use) } else { in_use });
         }
         if is_any_open { slots } else { 0 }
     }
 
-    /// A lease on a worker that can serve.
-    pub fn lease(&self, wish: &LeaseRequest<'_>) -> Result<Lease, Unavailable> {
-        let takes_slot = match wish.class {
+    /// Leases a worker that can serve.
+    ///
+    /// # Errors
+    ///
+    /// Returns the most hopeful reason if no worker can serve the request now.
+    pub fn lease(&self, request: &LeaseRequest<'_>) -> Result<Lease, Unavailable> {
+        let takes_slot = match request.class {
             RequestClass::Inference(Some(fingerprint)) if self.is_blocked(fingerprint) => {
                 return Err(Unavailable::Blocked);
             }
@@ -65,64 +69,78 @@ impl Model {
             RequestClass::ReadOnly => false,
         };
         let now = ActiveInstant::now();
-        let mut open: Vec<OpenMember<'_>> = self.open(now, wish.avoid).collect();
-        let is_avoided = |(_, member): &OpenMember<'_>| wish.avoid.contains(&member.number);
-        // Also where the others are taken in this very moment, and so leave the list.
-        let may_go_back = open.iter().all(is_avoided);
+        let mut open: Vec<OpenMember<'_>> = self.open(now, request.avoid).collect();
+        let is_avoided = |(_, member): &OpenMember<'_>| request.avoid.contains(&member.number);
+        // Computed before the loop, because workers that turn out to be taken are removed from the list.
+        let may_retry = open.iter().all(is_avoided);
         let mut reasons = None;
-        while let Some(at) = self.choose(&open, wish, Choosing { takes_slot, may_go_back }, now) {
+        while let Some(at) = self.choose(&open, request, ChoiceContext { takes_slot, may_retry }, now) {
             let (index, member) = open.swap_remove(at);
-            match self.begin(member, wish.class, takes_slot, now) {
+            match self.start_request(member, request.class, takes_slot, now) {
                 Ok(lease) => {
-                    self.choice.remember_served_by(wish.affinity, index);
+                    self.choice.remember_served_by(request.affinity, index);
                     return Ok(lease);
                 }
                 Err(reason) => reasons = Unavailable::most_hopeful(reasons.into_iter().chain([reason])),
             }
         }
         match open.is_empty() {
-            true => Err(reasons.unwrap_or_else(|| self.why_not(now))),
-            // Whoever is suspected, or has failed elsewhere, waits for something else than any slot.
+            true => Err(reasons.unwrap_or_else(|| self.unavailable_reason(now))),
+            // Open workers are left, but none was chosen. If one has a free slot, the request was kept away from it,
+            // because it already failed there; freeing any other slot would not help.
             false => {
-                let is_left = |of: &OpenMember<'_>| is_avoided(of) && of.1.candidate(of.0, now).has_free_slot();
-                let full = if open.iter().any(is_left) { Unavailable::OnlyTriedBefore } else { Unavailable::Busy };
-                Err(Unavailable::most_hopeful(reasons.into_iter().chain([full])).unwrap_or(full))
+                let is_avoided_with_free_slot =
+                    |worker: &OpenMember<'_>| is_avoided(worker) && worker.1.candidate(worker.0, now).has_free_slot();
+                let reason = if open.iter().any(is_avoided_with_free_slot) {
+                    Unavailable::OnlyTriedBefore
+                } else {
+                    Unavailable::Busy
+                };
+                Err(Unavailable::most_hopeful(reasons.into_iter().chain([reason])).unwrap_or(reason))
             }
         }
     }
 
-    /// Begins a request at this worker.
-    fn begin(
+    /// Starts a request at this worker.
+    ///
+    /// # Errors
+    ///
+    /// Returns why the worker cannot serve it after all: its state may have changed since it was chosen.
+    fn start_request(
         &self,
         member: &Arc<Member>,
-        errand: RequestClass,
+        class: RequestClass,
         takes_slot: bool,
         now: ActiveInstant,
     ) -> Result<Lease, Unavailable> {
-        let endpoint = member.handle().endpoint().ok_or_else(|| why_not(member, now))?;
+        let endpoint = member.handle().endpoint().ok_or_else(|| unavailable_reason(member, now))?;
         let slot = match takes_slot {
             true => Some(member.take_slot(now, &self.slot_freed).ok_or(Unavailable::Busy)?),
             false => None,
         };
-        let in_flight = endpoint.begin(errand).map_err(|reason| match reason {
-            NotAccepted::Closed => why_not(member, now),
+        let in_flight = endpoint.begin(class).map_err(|reason| match reason {
+            NotAccepted::Closed => unavailable_reason(member, now),
             NotAccepted::Suspected => Unavailable::Suspected,
         })?;
-        let pass = member.take_pass(now).ok_or_else(|| why_not(member, now))?;
+        // Last: slot and in-flight guard are undone when they are dropped, but a request that was taken from the quota
+        // is not.
+        let pass = member.take_pass(now).ok_or_else(|| unavailable_reason(member, now))?;
         Ok(Lease::new(in_flight, member, slot, pass))
     }
 
-    /// The place in this list of the worker that is to serve: one that has not failed at it before, if there is one with
-    /// a free slot. To a remote one that has it goes back only where no other can serve; one of its own has been looked
-    /// after meanwhile. Whoever takes no slot waits for none.
+    /// Returns the position in `open` of the worker to use: a worker that has not failed to serve the request, if one
+    /// has a free slot. A remote worker that failed gets the request again only if no other worker can serve it; a
+    /// local one may, because it is probed or restarted after a failure. A request without a slot does not wait for
+    /// one.
     fn choose(
         &self,
         open: &[OpenMember<'_>],
-        wish: &LeaseRequest<'_>,
-        choosing: Choosing,
+        request: &LeaseRequest<'_>,
+        context: ChoiceContext,
         now: ActiveInstant,
     ) -> Option<usize> {
-        let Choosing { takes_slot, may_go_back } = choosing;
+        let ChoiceContext { takes_slot, may_retry } = context;
+        // The common case of one worker needs no strategy.
         if let ([_], false) = (open, takes_slot) {
             return Some(0);
         }
@@ -132,50 +150,55 @@ impl Model {
         };
         let strategy = self.policy.load().strategy;
         let pick = |may_serve: &dyn Fn(&Member) -> bool| {
-            let fit = open.iter().filter(|(_, member)| may_serve(member));
-            self.choice.pick(strategy, &fit.map(candidate).collect::<Vec<_>>(), wish.affinity)
+            let fitting = open.iter().filter(|(_, member)| may_serve(member));
+            self.choice.pick(strategy, &fitting.map(candidate).collect::<Vec<_>>(), request.affinity)
         };
-        let is_new = |member: &Member| !wish.avoid.contains(&member.number);
-        let index = match wish.avoid {
+        let is_new = |member: &Member| !request.avoid.contains(&member.number);
+        let index = match request.avoid {
             [] => pick(&|_| true),
-            _ => pick(&is_new).or_else(|| pick(&|member| may_go_back || is_new(member) || !member.is_remote())),
+            _ => pick(&is_new).or_else(|| pick(&|member| may_retry || is_new(member) || !member.is_remote())),
         }?;
         open.iter().position(|(other, _)| *other == index)
     }
 
-    /// Waits until a slot is given back, from when the future is enabled.
+    /// Waits until a slot is released, from the moment the future is enabled.
     pub fn slot_freed(&self) -> Notified<'_> {
         self.slot_freed.notified()
     }
 
-    /// Whether a lease would be granted now, without taking one.
+    /// Checks whether a worker can serve, without leasing it.
+    ///
+    /// # Errors
+    ///
+    /// Returns the most hopeful reason if none can.
     pub fn available(&self) -> Result<(), Unavailable> {
         let now = ActiveInstant::now();
-        if self.open(now, &[]).next().is_none() { Err(self.why_not(now)) } else { Ok(()) }
+        if self.open(now, &[]).next().is_none() { Err(self.unavailable_reason(now)) } else { Ok(()) }
     }
 
-    /// Whether another worker than these can serve now, or is woken or being loaded for whoever waits because none can.
-    pub fn has_another(&self, than: &[u32]) -> bool {
+    /// Whether a worker other than these can serve now, or, if no worker can, is being woken or loaded.
+    pub fn has_another(&self, excluded: &[u32]) -> bool {
         let now = ActiveInstant::now();
-        let is_other = |member: &Member| !than.contains(&member.number);
-        let is_on_its_way = |member: &Arc<Member>| {
-            let reason = why_not_of(member);
+        let is_other = |member: &Member| !excluded.contains(&member.number);
+        let is_starting = |member: &Arc<Member>| {
+            let reason = reason_of_owner(member);
             is_other(member) && matches!(reason, Unavailable::Asleep | Unavailable::Loading)
         };
-        let mut open = self.open(now, than).peekable();
+        let mut open = self.open(now, excluded).peekable();
         match open.peek() {
             Some(_) => open.any(|(_, member)| is_other(member)),
-            None => self.members().any(is_on_its_way),
+            None => self.members().any(is_starting),
         }
     }
 
-    /// In how long a worker that is left alone for now may be sent requests again.
+    /// Returns the time until a remote worker whose breaker is open, or whose quota is exhausted, may get requests
+    /// again.
     pub fn available_in(&self) -> Option<Duration> {
         self.members().filter_map(|member| member.available_in()).min()
     }
 
-    /// Those that can serve now. Where remote ones come first, the others are among them only if no remote one can serve
-    /// that has not failed before.
+    /// Returns the workers that can serve now. With `remote_first`, local workers are included only if no remote worker
+    /// can serve that has not already failed.
     pub(super) fn open<'a>(
         &'a self,
         now: ActiveInstant,
@@ -184,7 +207,7 @@ impl Model {
         self.eligible(now, avoid).filter(move |(_, member)| member.is_open(now))
     }
 
-    /// Those that may serve, or be started for whoever waits.
+    /// Returns the workers that may serve, or may be woken to serve, under the routing policy.
     pub(super) fn eligible<'a>(
         &'a self,
         now: ActiveInstant,
@@ -194,7 +217,8 @@ impl Model {
         self.members.iter().enumerate().filter(move |(_, member)| is_eligible(member))
     }
 
-    /// Which may: only remote ones where these come first and one can serve that has not failed before.
+    /// Returns the predicate for [`Model::eligible`]: with `remote_first`, only remote workers while one can serve that
+    /// has not already failed.
     fn eligibility(&self, now: ActiveInstant, avoid: &[u32]) -> impl Fn(&Member) -> bool + use<> {
         let is_open_remote =
             |member: &Arc<Member>| member.is_remote() && !avoid.contains(&member.number) && member.is_open(now);
@@ -202,30 +226,30 @@ impl Model {
         move |member| !only_remote || member.is_remote()
     }
 
-    /// The most hopeful of the reasons why its workers cannot serve.
-    fn why_not(&self, now: ActiveInstant) -> Unavailable {
-        let reasons = self.members().map(|member| why_not(member, now));
+    /// Returns the most hopeful reason why the workers cannot serve.
+    fn unavailable_reason(&self, now: ActiveInstant) -> Unavailable {
+        let reasons = self.members().map(|member| unavailable_reason(member, now));
         Unavailable::most_hopeful(reasons).unwrap_or(Unavailable::Absent)
     }
 }
 
-/// Why no request may be sent to this worker now.
-fn why_not(member: &Member, now: ActiveInstant) -> Unavailable {
-    let by_its_owner = why_not_of(member);
-    match by_its_owner {
+/// Returns why no request may be sent to this worker now.
+fn unavailable_reason(member: &Member, now: ActiveInstant) -> Unavailable {
+    let reason = reason_of_owner(member);
+    match reason {
         Unavailable::BeingProbed if member.is_quota_exhausted(now) => Unavailable::QuotaExhausted,
         Unavailable::BeingProbed if member.is_breaker_open(now) => Unavailable::BreakerOpen,
         other => other,
     }
 }
 
-/// The same, as far as its owner knows.
-fn why_not_of(member: &Member) -> Unavailable {
+/// Returns why the worker cannot serve, according to its supervisor alone, without breaker and quota.
+fn reason_of_owner(member: &Member) -> Unavailable {
     let worker = member.handle().state();
     match worker.state {
         WorkerState::Failed => Unavailable::Failed,
         _ if worker.is_asleep => Unavailable::Asleep,
-        // It has broken a connection, or is just being put to sleep or found dead.
+        // It broke a connection, or is just being unloaded or found dead.
         WorkerState::Ready => Unavailable::BeingProbed,
         WorkerState::Stopped | WorkerState::Starting | WorkerState::Loading | WorkerState::Backoff => {
             Unavailable::Loading

@@ -1,8 +1,8 @@
-//! One model: what it is, how its workers are woken and put away, and what is shown of them.
+//! One model: its description, the demand for its workers, and its reported state.
 //!
-//! Which of them gets a request is `leasing.rs`'s.
+//! Which worker gets a request is decided in `leasing.rs`.
 //!
-//! - `leasing.rs`: which worker gets a request, or why none does
+//! - `leasing.rs`: which worker gets a request, or why none can
 //! - `unavailable.rs`: the reasons why no worker can serve, and which of several counts
 
 pub(super) mod leasing;
@@ -28,97 +28,91 @@ pub struct Model {
     info: ArcSwap<ModelInfo>,
     policy: ArcSwap<RoutingPolicy>,
     members: Vec<Arc<Member>>,
-    /// Whether some are remote and some are not.
+    /// Whether some workers are remote and some are local.
     is_mixed: bool,
     choice: WorkerChoice,
-    /// How many wait for it.
+    /// Number of requests that wait for the model.
     waiting: Arc<AtomicUsize>,
-    /// Told of each slot that is given back.
+    /// Notified of each slot that is released.
     slot_freed: Arc<Notify>,
 }
 
-/// Somebody who waits for a model: its workers that serve stay awake, and as many more are woken as are needed.
+/// A waiting request. Until it is dropped, ready workers stay awake, and as many sleeping ones are woken as the waiting
+/// requests need.
 pub struct ModelDemand {
     waiting: Arc<AtomicUsize>,
     _guards: Vec<worker::DemandGuard>,
 }
 
 impl Model {
-    /// A model with these workers; without any it serves nothing.
-    pub fn new(card: ModelInfo, terms: RoutingPolicy, members: Vec<Arc<Member>>) -> Self {
-        let id = card.id.clone();
-        let (card, terms) = (ArcSwap::from_pointee(card), ArcSwap::from_pointee(terms));
+    /// Creates a model with these workers. Without workers it cannot serve anything.
+    pub fn new(info: ModelInfo, policy: RoutingPolicy, members: Vec<Arc<Member>>) -> Self {
+        let id = info.id.clone();
+        let (info, policy) = (ArcSwap::from_pointee(info), ArcSwap::from_pointee(policy));
         let choice = WorkerChoice::seeded(RandomState::new().hash_one(&id));
         let remotes = members.iter().filter(|member| member.is_remote()).count();
         let is_mixed = remotes > 0 && remotes < members.len();
-        Self {
-            id,
-            info: card,
-            policy: terms,
-            members,
-            is_mixed,
-            choice,
-            waiting: Arc::default(),
-            slot_freed: Arc::default(),
-        }
+        Self { id, info, policy, members, is_mixed, choice, waiting: Arc::default(), slot_freed: Arc::default() }
     }
 
-    /// Gives it other names and other terms, which no worker has to be started anew for. The id stays.
-    pub fn update(&self, card: ModelInfo, terms: RoutingPolicy) {
-        self.info.store(Arc::new(card));
-        self.policy.store(Arc::new(terms));
+    /// Replaces description and policy, without a restart of the workers. The id stays.
+    pub fn update(&self, info: ModelInfo, policy: RoutingPolicy) {
+        self.info.store(Arc::new(info));
+        self.policy.store(Arc::new(policy));
     }
 
-    /// What it is.
+    /// Returns the description.
     pub fn info(&self) -> Arc<ModelInfo> {
         self.info.load_full()
     }
 
-    /// How its requests are treated.
+    /// Returns the routing policy.
     pub fn policy(&self) -> Arc<RoutingPolicy> {
         self.policy.load_full()
     }
 
-    /// The id that clients use.
+    /// Returns the id that clients use.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// Its workers, in the order of their numbers.
+    /// Returns the workers in the order of their numbers.
     pub fn members(&self) -> impl Iterator<Item = &Arc<Member>> {
         self.members.iter()
     }
 
-    /// Whether workers died each time they served the request with this fingerprint.
+    /// Whether the request with this fingerprint is blocked, because workers died each time they served it.
     pub fn is_blocked(&self, fingerprint: Fingerprint) -> bool {
         self.members().any(|member| member.handle().is_blocked(fingerprint))
     }
 
-    /// Whether a worker died while it served the request with this fingerprint, which may have to wait for its turn.
+    /// Whether a worker died while it served the request with this fingerprint. Such a request may have to wait, so
+    /// that two suspects are not in flight at the same worker.
     pub fn is_suspected(&self, fingerprint: Fingerprint) -> bool {
         self.members().any(|member| member.handle().is_suspected(fingerprint))
     }
 
-    /// Wakes as many workers as are needed for one more who waits, and keeps them awake as long as what is returned
-    /// lives.
+    /// Wakes as many workers as one more waiting request needs, and keeps them awake until the returned guard is
+    /// dropped.
     pub fn demand(&self) -> ModelDemand {
         let before = self.waiting.fetch_add(1, Ordering::SeqCst);
         let now = ActiveInstant::now();
-        let mut covered = 0;
-        let mut wants = Vec::new();
+        let mut free_soon = 0;
+        let mut guards = Vec::new();
         for (_, member) in self.eligible(now, &[]) {
             let state = member.handle().state().state;
-            // It is not woken by that, or serves already, or nobody knows when it will.
-            let covers = !matches!(state, WorkerState::Failed | WorkerState::Ready | WorkerState::Backoff);
-            if state == WorkerState::Ready || (state != WorkerState::Failed && covered <= before) {
-                wants.push(member.handle().demand());
+            // Failed workers are not woken, ready ones already serve, and it is unknown when a worker in backoff will
+            // serve.
+            let will_serve = !matches!(state, WorkerState::Failed | WorkerState::Ready | WorkerState::Backoff);
+            if state == WorkerState::Ready || (state != WorkerState::Failed && free_soon <= before) {
+                guards.push(member.handle().demand());
             }
-            covered = covered.saturating_add(if covers { member.slots(now) } else { 0 });
+            free_soon = free_soon.saturating_add(if will_serve { member.slots(now) } else { 0 });
         }
-        ModelDemand { waiting: Arc::clone(&self.waiting), _guards: wants }
+        ModelDemand { waiting: Arc::clone(&self.waiting), _guards: guards }
     }
 
-    /// Starts its workers, also those that were given up. The state that it is in now, or goes to.
+    /// Starts all workers, including those that were given up. Returns the current or the next state.
     pub fn wake(&self) -> WorkerState {
         let before = self.state();
         for member in self.members() {
@@ -131,8 +125,8 @@ impl Model {
         }
     }
 
-    /// Stops its workers once they have served what they are serving; who asks next starts them again. The state that
-    /// those which run here go to.
+    /// Stops the workers once their requests in flight have finished; the next request starts them again. Returns the
+    /// next state of the local workers.
     pub fn unload(&self) -> WorkerState {
         let before =
             self.local_members().map(|member| member.handle().state().state).min_by_key(|state| distance(*state));
@@ -146,12 +140,13 @@ impl Model {
         }
     }
 
-    /// Whether others run all its workers, which are neither started nor stopped here.
+    /// Whether all workers are remote, so that they are neither started nor stopped here.
     pub fn is_remote(&self) -> bool {
         self.has_worker() && self.local_members().next().is_none()
     }
 
-    /// How many requests its workers would serve at once, be it that the first wakes them.
+    /// Returns how many requests the workers could serve at once, including sleeping workers that the first of them
+    /// wakes.
     pub fn capacity(&self, now: ActiveInstant) -> usize {
         self.members().map(|member| member.capacity(now)).fold(0, usize::saturating_add)
     }
@@ -160,61 +155,61 @@ impl Model {
         self.members().filter(|member| !member.is_remote())
     }
 
-    /// Shows nothing of its workers in the metrics any more.
+    /// Removes the workers from the metrics.
     pub fn remove_metrics(&self) {
         for member in self.members() {
             member.handle().remove_metrics();
         }
     }
 
-    /// Whether there is any worker for it, be it ready or not.
+    /// Whether the model has a worker, ready or not.
     pub fn has_worker(&self) -> bool {
         !self.members.is_empty()
     }
 
-    /// What happens from now on; nothing ever does to a model without a worker.
+    /// Returns the changes of the workers from now on; `None` if there are no workers.
     pub fn subscribe(&self) -> Option<WorkerChanges> {
         self.has_worker().then(|| WorkerChanges::of(self.members()))
     }
 
-    /// Whether a load that has failed leaves nobody to wait for: none serves, and no other is on its way, or will be as
-    /// soon as it is wanted. Where one has found no room beside pinned models, those that sleep need not try: they are as
-    /// large.
+    /// Whether waiting is pointless after a failed load: no worker serves, and no other one is loading or will be when
+    /// it is woken. If a worker found no memory beside pinned models, sleeping ones do not count, because they need as
+    /// much.
     pub fn is_hopeless(&self) -> bool {
         let is_crowded_out = self.members().any(|member| member.handle().is_crowded_out());
-        let is_on_its_way = |member: &Arc<Member>| {
+        let is_starting = |member: &Arc<Member>| {
             let worker = member.handle().state();
             match worker.state {
                 WorkerState::Starting | WorkerState::Loading | WorkerState::Ready => true,
                 _ => worker.is_asleep && !is_crowded_out,
             }
         };
-        let others = self.members.len() > 1 && self.members().any(is_on_its_way);
-        self.open(ActiveInstant::now(), &[]).next().is_none() && !others
+        let is_other_starting = self.members.len() > 1 && self.members().any(is_starting);
+        self.open(ActiveInstant::now(), &[]).next().is_none() && !is_other_starting
     }
 
-    /// The state that is shown of it: that of the worker which is nearest to serving.
+    /// Returns the reported state: that of the worker that is closest to serving.
     pub fn state(&self) -> WorkerState {
-        nearest(self.members().map(|member| member.handle().state().state))
+        closest_to_serving(self.members().map(|member| member.handle().state().state))
     }
 
-    /// What its workers have done, for `/lb/stats`.
+    /// Returns the statistics of the workers, for `/lb/stats`.
     pub fn stats(&self) -> Vec<WorkerStats> {
         self.members().map(|member| member.snapshot()).collect()
     }
 
-    /// What is shown of it, and the sum of that if there is a worker. Each worker is looked at once, so that the two
-    /// agree.
+    /// Returns the reported state, and the status of the best worker if there are any. Each worker is read only once,
+    /// so that the two agree.
     pub(super) fn report(&self) -> (Option<ServiceStatus>, ModelStatus) {
-        let seen: Vec<WorkerStatus> = self.members().map(|member| member.handle().status()).collect();
-        let sum = seen.iter().map(|status| ServiceStatus::of(status.worker_state())).min();
+        let statuses: Vec<WorkerStatus> = self.members().map(|member| member.handle().status()).collect();
+        let best = statuses.iter().map(|status| ServiceStatus::of(status.worker_state())).min();
         let status = ModelStatus {
             id: self.id.clone(),
-            state: nearest(seen.iter().map(|status| status.state)),
-            restarts: seen.iter().map(|status| status.restarts).sum(),
-            last_exit: seen.into_iter().find_map(|status| status.last_exit),
+            state: closest_to_serving(statuses.iter().map(|status| status.state)),
+            restarts: statuses.iter().map(|status| status.restarts).sum(),
+            last_exit: statuses.into_iter().find_map(|status| status.last_exit),
         };
-        (sum, status)
+        (best, status)
     }
 }
 
@@ -224,12 +219,12 @@ impl Drop for ModelDemand {
     }
 }
 
-/// The state that is nearest to serving, of workers in these states.
-fn nearest(states: impl Iterator<Item = WorkerState>) -> WorkerState {
+/// Returns the state that is closest to serving.
+fn closest_to_serving(states: impl Iterator<Item = WorkerState>) -> WorkerState {
     states.min_by_key(|state| distance(*state)).unwrap_or(WorkerState::Stopped)
 }
 
-/// How far a worker in this state is from serving.
+/// Returns how far a worker in this state is from serving.
 fn distance(state: WorkerState) -> u8 {
     match state {
         WorkerState::Ready => 0,

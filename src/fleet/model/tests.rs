@@ -11,22 +11,22 @@ use tokio::sync::watch;
 
 const COOLDOWN: Duration = Duration::from_secs(30);
 const RANK: Rank = Rank { weight: 1.0, priority: 0 };
-/// Work that takes a slot.
+/// A request that takes a slot.
 const WORK: RequestClass = RequestClass::Inference(Some(Fingerprint(7)));
 
-/// What its owner would say of a worker.
+/// Sets the status of a worker, as its owner would.
 type Owner = watch::Sender<WorkerStatus>;
 
 fn handle() -> (Owner, WorkerHandle) {
     WorkerHandle::stub(([127, 0, 0, 1], 1).into())
 }
 
-fn own(number: u32, slots: usize) -> (Owner, Arc<Member>) {
+fn local(number: u32, slots: usize) -> (Owner, Arc<Member>) {
     let (owner, handle) = handle();
     (owner, Arc::new(Member::local(handle, WorkerKind::Local, number, slots, RANK)))
 }
 
-/// Two failures in a row are too many.
+/// A remote worker whose breaker opens after two failures in a row.
 fn remote(number: u32, slots: usize, rpm: Option<u32>) -> (Owner, Arc<Member>) {
     let (owner, handle) = handle();
     let breaker = Breaker::new(NonZeroU32::new(2).unwrap(), COOLDOWN);
@@ -35,8 +35,8 @@ fn remote(number: u32, slots: usize, rpm: Option<u32>) -> (Owner, Arc<Member>) {
 }
 
 fn model(members: &[&(Owner, Arc<Member>)]) -> Model {
-    let terms = RoutingPolicy { strategy: Strategy::LeastBusy, remote_first: true, ..RoutingPolicy::default() };
-    Model::new(ModelInfo::named("m"), terms, members.iter().map(|(_, member)| Arc::clone(member)).collect())
+    let policy = RoutingPolicy { strategy: Strategy::LeastBusy, remote_first: true, ..RoutingPolicy::default() };
+    Model::new(ModelInfo::named("m"), policy, members.iter().map(|(_, member)| Arc::clone(member)).collect())
 }
 
 fn lease(model: &Model) -> Result<Lease, Unavailable> {
@@ -47,7 +47,7 @@ fn number(lease: &Lease) -> u32 {
     lease.member().number
 }
 
-fn is(owner: &Owner, state: WorkerState, asleep: bool) {
+fn set_state(owner: &Owner, state: WorkerState, asleep: bool) {
     owner.send_modify(|status| {
         status.state = state;
         status.asleep = asleep;
@@ -58,26 +58,26 @@ fn is(owner: &Owner, state: WorkerState, asleep: bool) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn slots_are_those_of_the_workers_that_serve_and_none_gets_more() {
-    let (one, two) = (own(0, 1), own(1, 2));
+async fn a_model_has_the_slots_of_its_serving_workers_and_grants_no_more() {
+    let (one, two) = (local(0, 1), local(1, 2));
     let model = model(&[&one, &two]);
     assert_eq!(model.slots(), 3);
     let leases: Vec<Lease> = (0..3).map(|_| lease(&model).unwrap()).collect();
     let count = |of| leases.iter().filter(|lease| number(lease) == of).count();
     assert_eq!((count(0), count(1)), (1, 2));
     assert_eq!(lease(&model).err(), Some(Unavailable::Busy));
-    assert!(model.lease(&RequestClass::ReadOnly.into()).is_ok(), "whoever takes no slot waits for none");
-    is(&two.0, WorkerState::Backoff, false);
-    assert_eq!((model.slots(), model.state()), (3, WorkerState::Ready), "what is in flight holds its slots");
+    assert!(model.lease(&RequestClass::ReadOnly.into()).is_ok(), "a request without a slot does not wait for one");
+    set_state(&two.0, WorkerState::Backoff, false);
+    assert_eq!((model.slots(), model.state()), (3, WorkerState::Ready), "requests in flight hold their slots");
     drop(leases);
     assert_eq!(model.slots(), 1);
     assert_eq!(number(&lease(&model).unwrap()), 0);
 }
 
-/// One that is left alone may have long streams; a queue counts them too.
+/// A worker whose breaker is open may still have long streams; the queue counts them too.
 #[tokio::test(start_paused = true)]
-async fn what_a_closed_worker_still_serves_takes_no_slot_of_an_open_one() {
-    let (near, far) = (own(0, 1), remote(1, 8, None));
+async fn streams_on_a_worker_with_an_open_breaker_take_no_slot_of_another() {
+    let (near, far) = (local(0, 1), remote(1, 8, None));
     let model = model(&[&near, &far]);
     let streams: Vec<Lease> = (0..5).map(|_| lease(&model).unwrap()).collect();
     (0..2).for_each(|_| lease(&model).unwrap().break_off());
@@ -85,16 +85,16 @@ async fn what_a_closed_worker_still_serves_takes_no_slot_of_an_open_one() {
     let next = lease(&model).unwrap();
     assert_eq!((number(&next), model.slots()), (0, streams.len() + 1));
     tokio::time::advance(COOLDOWN).await;
-    assert_eq!(model.slots(), streams.len() + 1 + 1, "the remote one is tried beside its streams");
+    assert_eq!(model.slots(), streams.len() + 1 + 1, "the remote worker gets a trial beside its streams");
     assert_eq!(number(&lease(&model).unwrap()), 1);
-    is(&near.0, WorkerState::Backoff, false);
-    is(&far.0, WorkerState::Unhealthy, false);
+    set_state(&near.0, WorkerState::Backoff, false);
+    set_state(&far.0, WorkerState::Unhealthy, false);
     assert_eq!(model.slots(), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_suspect_waits_for_the_other_and_not_for_a_slot() {
-    let (one, two) = (own(0, 2), own(1, 1));
+async fn a_suspected_request_waits_for_the_other_suspect_and_not_for_a_slot() {
+    let (one, two) = (local(0, 2), local(1, 1));
     let model = model(&[&one, &two]);
     let other = Fingerprint(8);
     let suspect = |number| RequestClass::Inference(Some(Fingerprint(number)));
@@ -110,7 +110,7 @@ async fn a_suspect_waits_for_the_other_and_not_for_a_slot() {
     let mut left = Box::pin(changes.suspect_left());
     tokio::select! {
         biased;
-        _ = &mut left => panic!("it is still in flight"),
+        _ = &mut left => panic!("the other suspect is still in flight"),
         () = tokio::task::yield_now() => {}
     }
     drop(in_flight);
@@ -119,12 +119,12 @@ async fn a_suspect_waits_for_the_other_and_not_for_a_slot() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_has_failed_for_good_does_not_keep_another_asleep() {
+async fn a_permanently_failed_worker_does_not_keep_another_asleep() {
     for state in [WorkerState::Failed, WorkerState::Backoff] {
-        let (one, two) = (own(0, 1), own(1, 1));
+        let (one, two) = (local(0, 1), local(1, 1));
         let model = model(&[&one, &two]);
-        is(&one.0, state, false);
-        is(&two.0, WorkerState::Stopped, true);
+        set_state(&one.0, state, false);
+        set_state(&two.0, WorkerState::Stopped, true);
         let _want = model.demand();
         assert!(model.members().last().unwrap().handle().is_wanted(), "{state}");
         assert!(!model.is_hopeless());
@@ -132,41 +132,41 @@ async fn one_that_has_failed_for_good_does_not_keep_another_asleep() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_worker_that_has_failed_at_it_is_taken_only_when_no_other_is_free() {
-    let (one, two) = (own(0, 2), own(1, 1));
+async fn a_worker_that_failed_at_a_request_gets_it_again_only_if_no_other_is_free() {
+    let (one, two) = (local(0, 2), local(1, 1));
     let model = model(&[&one, &two]);
-    let wish = LeaseRequest { avoid: &[0], ..LeaseRequest::from(WORK) };
-    let first = model.lease(&wish).unwrap();
+    let request = LeaseRequest { avoid: &[0], ..LeaseRequest::from(WORK) };
+    let first = model.lease(&request).unwrap();
     assert_eq!(number(&first), 1);
-    assert_eq!(number(&model.lease(&wish).unwrap()), 0);
+    assert_eq!(number(&model.lease(&request).unwrap()), 0);
     assert!(model.has_another(&[0]) && !model.has_another(&[0, 1]));
 }
 
 /// Regression: a request went back to the backend that had just refused it as soon as all others were full.
 #[tokio::test(start_paused = true)]
-async fn a_backend_that_has_failed_at_it_is_not_asked_again_while_another_can_serve() {
+async fn a_remote_worker_that_failed_at_a_request_does_not_get_it_again_while_another_can_serve() {
     let (one, two) = (remote(0, 2, None), remote(1, 1, None));
     let model = model(&[&one, &two]);
-    let wish = LeaseRequest { avoid: &[0], ..LeaseRequest::from(WORK) };
-    let first = model.lease(&wish).unwrap();
+    let request = LeaseRequest { avoid: &[0], ..LeaseRequest::from(WORK) };
+    let first = model.lease(&request).unwrap();
     assert_eq!(number(&first), 1);
     let mut freed = Box::pin(model.slot_freed());
     freed.as_mut().enable();
-    assert_eq!(model.lease(&wish).err(), Some(Unavailable::OnlyTriedBefore));
+    assert_eq!(model.lease(&request).err(), Some(Unavailable::OnlyTriedBefore));
     let mut others = (0..2).map(|_| lease(&model).unwrap());
     let [_a, _b] = [others.next(), others.next()];
-    assert_eq!(model.lease(&wish).err(), Some(Unavailable::Busy), "nobody has a slot");
+    assert_eq!(model.lease(&request).err(), Some(Unavailable::Busy), "no worker has a free slot");
     drop(first);
     freed.await;
-    assert_eq!(number(&model.lease(&wish).unwrap()), 1);
+    assert_eq!(number(&model.lease(&request).unwrap()), 1);
     drop(_a);
-    is(&two.0, WorkerState::Unhealthy, false);
-    assert_eq!(number(&model.lease(&wish).unwrap()), 0, "there is no other");
+    set_state(&two.0, WorkerState::Unhealthy, false);
+    assert_eq!(number(&model.lease(&request).unwrap()), 0, "no other worker can serve");
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_most_hopeful_reason_is_told() {
-    let (one, two) = (own(0, 1), own(1, 1));
+async fn the_most_hopeful_reason_is_returned() {
+    let (one, two) = (local(0, 1), local(1, 1));
     let model = model(&[&one, &two]);
     for (states, reason) in [
         ([(WorkerState::Failed, false), (WorkerState::Loading, false)], Unavailable::Loading),
@@ -175,35 +175,35 @@ async fn the_most_hopeful_reason_is_told() {
         ([(WorkerState::Failed, false), (WorkerState::Failed, false)], Unavailable::Failed),
     ] {
         for (owner, (state, asleep)) in [&one.0, &two.0].into_iter().zip(states) {
-            is(owner, state, asleep);
+            set_state(owner, state, asleep);
         }
         assert_eq!((model.available(), lease(&model).err()), (Err(reason), Some(reason)), "{states:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_remote_worker_that_keeps_failing_is_left_alone_and_then_tried_by_one() {
+async fn a_remote_worker_that_keeps_failing_gets_no_requests_and_then_one_trial() {
     let far = remote(0, 8, None);
     let model = model(&[&far]);
     let mut changes = model.subscribe().unwrap();
     for _ in 0..2 {
         lease(&model).unwrap().record_response(StatusCode::BAD_GATEWAY, None);
     }
-    assert!(changes.next().await, "whoever waits hears of it");
+    assert!(changes.next().await, "the opening is a change");
     assert_eq!((lease(&model).err(), model.slots()), (Some(Unavailable::BreakerOpen), 0));
     assert_eq!(model.available_in(), Some(COOLDOWN));
-    assert!(changes.next().await, "and of the end of the rest");
+    assert!(changes.next().await, "and so is the end of the cooldown");
     assert_eq!(model.available_in(), None);
     assert_eq!(model.slots(), 1);
     let mut trial = lease(&model).unwrap();
-    assert_eq!(lease(&model).err(), Some(Unavailable::BreakerOpen), "one at a time");
+    assert_eq!(lease(&model).err(), Some(Unavailable::BreakerOpen), "one trial at a time");
     trial.record_response(StatusCode::OK, None);
-    assert_eq!(model.slots(), 8, "others need not wait for the end of the answer");
+    assert_eq!(model.slots(), 8, "other requests need not wait for the end of the response");
     trial.record_success();
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_trial_whose_client_leaves_makes_room_for_another() {
+async fn a_trial_whose_client_leaves_allows_another_trial() {
     let far = remote(0, 8, None);
     let model = model(&[&far]);
     (0..2).for_each(|_| lease(&model).unwrap().break_off());
@@ -213,7 +213,7 @@ async fn a_trial_whose_client_leaves_makes_room_for_another() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn answers_that_break_off_count_though_they_began_well() {
+async fn a_response_that_breaks_off_counts_as_a_failure_though_its_head_was_good() {
     let far = remote(0, 8, None);
     let model = model(&[&far]);
     for _ in 0..2 {
@@ -226,7 +226,7 @@ async fn answers_that_break_off_count_though_they_began_well() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_spent_comes_back_with_time() {
+async fn an_exhausted_quota_refills_with_time() {
     let far = remote(0, 8, Some(1));
     let model = model(&[&far]);
     let mut changes = model.subscribe().unwrap();
@@ -241,70 +241,70 @@ async fn what_is_spent_comes_back_with_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn its_own_workers_serve_when_no_remote_one_can() {
-    let (near, far) = (own(0, 1), remote(1, 1, None));
+async fn local_workers_serve_if_no_remote_worker_can() {
+    let (near, far) = (local(0, 1), remote(1, 1, None));
     let model = model(&[&near, &far]);
     assert_eq!((model.slots(), number(&lease(&model).unwrap())), (1, 1));
-    is(&far.0, WorkerState::Unhealthy, false);
+    set_state(&far.0, WorkerState::Unhealthy, false);
     assert_eq!(number(&lease(&model).unwrap()), 0);
     model.update(ModelInfo::named("m"), RoutingPolicy { remote_first: false, ..(*model.policy()).clone() });
-    is(&near.0, WorkerState::Stopped, true);
+    set_state(&near.0, WorkerState::Stopped, true);
     assert_eq!(lease(&model).err(), Some(Unavailable::Asleep));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_failed_load_is_hopeless_unless_another_worker_serves_or_loads() {
-    let (one, two) = (own(0, 1), own(1, 1));
+    let (one, two) = (local(0, 1), local(1, 1));
     let model = model(&[&one, &two]);
-    is(&one.0, WorkerState::Backoff, false);
+    set_state(&one.0, WorkerState::Backoff, false);
     assert!(!model.is_hopeless());
-    is(&two.0, WorkerState::Loading, false);
+    set_state(&two.0, WorkerState::Loading, false);
     assert!(!model.is_hopeless());
-    is(&two.0, WorkerState::Failed, false);
+    set_state(&two.0, WorkerState::Failed, false);
     assert!(model.is_hopeless());
 }
 
-/// Regression: the sum was taken in one look and the state in another, so `/health` said 200 of a model that starts.
+/// Regression: status and state were read separately, so `/health` reported 200 for a model that was starting.
 #[test]
-fn a_report_is_of_one_moment_while_its_worker_changes() {
+fn a_report_is_consistent_while_a_worker_changes() {
     const LOOKS: usize = 20_000;
-    let one = own(0, 1);
+    let one = local(0, 1);
     let model = model(&[&one]);
-    let is_over = std::sync::atomic::AtomicBool::new(false);
+    let is_finished = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            while !is_over.load(Ordering::Relaxed) {
-                is(&one.0, WorkerState::Ready, false);
-                is(&one.0, WorkerState::Backoff, false);
-                is(&one.0, WorkerState::Starting, false);
+            while !is_finished.load(Ordering::Relaxed) {
+                set_state(&one.0, WorkerState::Ready, false);
+                set_state(&one.0, WorkerState::Backoff, false);
+                set_state(&one.0, WorkerState::Starting, false);
             }
         });
-        let wrong = (0..LOOKS).map(|_| model.report()).find(|(sum, shown)| {
-            *sum != Some(ServiceStatus::of(WorkerCondition { state: shown.state, is_asleep: false }))
+        let wrong = (0..LOOKS).map(|_| model.report()).find(|(status, report)| {
+            *status != Some(ServiceStatus::of(WorkerCondition { state: report.state, is_asleep: false }))
         });
-        is_over.store(true, Ordering::Relaxed);
+        is_finished.store(true, Ordering::Relaxed);
         assert!(wrong.is_none(), "{wrong:?}");
     });
 }
 
-/// Regression: a worker that sleeps because it finds no room counted as one that comes, so that those in line waited in
-/// vain.
+/// Regression: a worker that sleeps because it found no memory counted as one that is about to start, so queued
+/// requests waited for nothing.
 #[tokio::test(start_paused = true)]
-async fn where_one_finds_no_room_beside_pinned_models_nobody_waits_for_those_that_sleep() {
-    let (one, two) = (own(0, 1), own(1, 1));
+async fn sleeping_workers_are_not_waited_for_if_another_found_no_memory_beside_pinned_models() {
+    let (one, two) = (local(0, 1), local(1, 1));
     let model = model(&[&one, &two]);
-    is(&one.0, WorkerState::Stopped, true);
-    is(&two.0, WorkerState::Stopped, true);
-    assert!(!model.is_hopeless(), "they are woken");
+    set_state(&one.0, WorkerState::Stopped, true);
+    set_state(&two.0, WorkerState::Stopped, true);
+    assert!(!model.is_hopeless(), "both can be woken");
     let (program, model_id) = ("llama-server".to_owned(), "m".to_owned());
     let crowded_out =
         LastExit { code: None, signal: None, hint: None, cause: FailureCause::NoRoom, program, model: model_id };
     one.0.send_modify(|status| status.last_exit = Some(crowded_out.clone()));
-    assert!(model.is_hopeless(), "the other would find none either");
-    is(&two.0, WorkerState::Starting, true);
-    assert!(!model.is_hopeless(), "it may have found some");
+    assert!(model.is_hopeless(), "the other worker would find no memory either");
+    set_state(&two.0, WorkerState::Starting, true);
+    assert!(!model.is_hopeless(), "the other worker may have found memory");
     two.0.send_modify(|status| status.last_exit = Some(crowded_out));
-    assert!(!model.is_hopeless(), "it tries again");
-    is(&two.0, WorkerState::Stopped, true);
+    assert!(!model.is_hopeless(), "the other worker still tries");
+    set_state(&two.0, WorkerState::Stopped, true);
     assert!(model.is_hopeless());
 }

@@ -1,29 +1,30 @@
 //! Why none of a model's workers can serve a request, and which of several reasons counts.
 
-/// Why no worker can be leased now. Of several reasons the most hopeful one counts; [`Unavailable::hopefulness`] ranks them.
+/// The reasons why no worker can be leased now. Of several reasons the most hopeful one counts;
+/// [`Unavailable::hopefulness`] ranks them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unavailable {
-    /// A worker died while it served this request, and another of which that is true is in flight.
+    /// A worker died while it served this request, and another request under the same suspicion is in flight.
     Suspected,
-    /// Only those have a free slot that have failed at it before, where another one can serve.
+    /// The only workers with a free slot already failed to serve this request, and another worker can serve it.
     OnlyTriedBefore,
-    /// All slots of those that can serve are taken.
+    /// All slots of the workers that can serve are taken.
     Busy,
-    /// It has broken a connection, and will be asked at once whether it still serves.
+    /// The worker broke a connection and is about to be probed.
     BeingProbed,
-    /// It is starting or loading, or will be started again.
+    /// The worker is starting or loading, or will be restarted.
     Loading,
-    /// It was put away because nobody used it, and is started for whoever wants it.
+    /// The worker was unloaded because it was idle; a request wakes it.
     Asleep,
-    /// It has been asked for as much as it may be in a minute.
+    /// The quota of the remote backend is exhausted for now.
     QuotaExhausted,
-    /// It has failed too often, and is left alone for a while.
+    /// The breaker of the remote backend is open.
     BreakerOpen,
-    /// It does not answer, or is being stopped.
+    /// The worker does not answer its probes, or is being stopped.
     Down,
-    /// It has failed for good.
+    /// The worker has failed permanently.
     Failed,
-    /// There is none behind this service.
+    /// The model has no worker.
     Absent,
     /// Workers died each time they served this request.
     Blocked,

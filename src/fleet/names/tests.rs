@@ -1,14 +1,14 @@
-//! Every rule by a table, and what holds for any names.
+//! Tests of each naming rule by a table, and properties that hold for any names.
 
 use super::*;
 use ModelKind::{Chat, Embedding, Rerank};
 use proptest::prelude::*;
 use std::collections::HashSet;
 
-/// A shelf with every tier; each model is `(id, alias, tier, kind)`, an empty word being none.
-type Row = (&'static str, &'static str, &'static str, ModelKind);
+/// One model: `(id, alias, tier, kind)`; an empty string means none.
+type ModelRow = (&'static str, &'static str, &'static str, ModelKind);
 
-const SHELF: [Row; 8] = [
+const MODELS: [ModelRow; 8] = [
     ("tiny", "", "light", Chat),
     ("small", "gpt-4o-mini", "light", Chat),
     ("org/mid", "gpt-4o", "medium", Chat),
@@ -22,7 +22,7 @@ const SHELF: [Row; 8] = [
 const ALL: fn(usize) -> bool = |_| true;
 const NONE: fn(usize) -> bool = |_| false;
 
-fn names(rows: &[Row]) -> ModelNames {
+fn names(rows: &[ModelRow]) -> ModelNames {
     let aliases: Vec<Vec<String>> = rows
         .iter()
         .map(|(_, alias, _, _)| Some(*alias).filter(|alias| !alias.is_empty()).map(str::to_owned).into_iter().collect())
@@ -35,19 +35,19 @@ fn names(rows: &[Row]) -> ModelNames {
     }))
 }
 
-/// The id of what is found on the shelf, all of it ready and allowed.
-fn on_the_shelf(asked: &str, needs: Option<ModelKind>) -> Result<&'static str, Unresolved> {
-    names(&SHELF).resolve(Some(asked), needs, ALL, ALL).map(|index| SHELF[index].0)
+/// Resolves a name among [`MODELS`], all of them ready and allowed; returns the id.
+fn resolve_id(asked: &str, needs: Option<ModelKind>) -> Result<&'static str, Unresolved> {
+    names(&MODELS).resolve(Some(asked), needs, ALL, ALL).map(|index| MODELS[index].0)
 }
 
 fn wrong(id: &str) -> Result<&'static str, Unresolved> {
-    Err(Unresolved::WrongKind { index: SHELF.iter().position(|row| row.0 == id).unwrap() })
+    Err(Unresolved::WrongKind { index: MODELS.iter().position(|row| row.0 == id).unwrap() })
 }
 
 const UNKNOWN: Result<&str, Unresolved> = Err(Unresolved::Unknown);
 
 #[test]
-fn ids_aliases_and_ids_in_their_tier_are_read_to_the_letter() {
+fn ids_aliases_and_tier_ids_must_match_exactly() {
     for (asked, found) in [
         ("tiny", Ok("tiny")),
         ("org/mid", Ok("org/mid")),
@@ -65,7 +65,7 @@ fn ids_aliases_and_ids_in_their_tier_are_read_to_the_letter() {
         ("/tiny", UNKNOWN),
         ("", UNKNOWN),
     ] {
-        assert_eq!(on_the_shelf(asked, Some(Chat)), found, "{asked}");
+        assert_eq!(resolve_id(asked, Some(Chat)), found, "{asked}");
     }
 }
 
@@ -82,36 +82,36 @@ fn an_id_comes_before_an_alias_and_an_alias_before_a_tier() {
 #[test]
 fn a_model_that_is_named_must_be_of_the_kind_that_the_route_needs() {
     for asked in ["vectors", "text-embedding-3-small", "embedding/vectors"] {
-        assert_eq!(on_the_shelf(asked, Some(Chat)), wrong("vectors"), "{asked}");
-        assert_eq!(on_the_shelf(asked, Some(Rerank)), wrong("vectors"), "{asked}");
-        assert_eq!(on_the_shelf(asked, Some(Embedding)), Ok("vectors"), "{asked}");
-        assert_eq!(on_the_shelf(asked, None), Ok("vectors"), "{asked}");
+        assert_eq!(resolve_id(asked, Some(Chat)), wrong("vectors"), "{asked}");
+        assert_eq!(resolve_id(asked, Some(Rerank)), wrong("vectors"), "{asked}");
+        assert_eq!(resolve_id(asked, Some(Embedding)), Ok("vectors"), "{asked}");
+        assert_eq!(resolve_id(asked, None), Ok("vectors"), "{asked}");
     }
 }
 
 #[test]
-fn whoever_names_a_model_gets_it_be_it_allowed_or_not() {
-    let names = names(&SHELF);
+fn a_named_model_is_returned_whether_or_not_it_may_be_used() {
+    let names = names(&MODELS);
     for (asked, index) in [("tiny", 0), ("gpt-4o-mini", 1), ("medium/org/mid", 2)] {
         assert_eq!(names.resolve(Some(asked), Some(Chat), NONE, NONE), Ok(index), "{asked}");
     }
 }
 
 #[test]
-fn of_a_tier_the_ready_one_comes_first_then_the_first_listed() {
-    let names = names(&SHELF);
+fn a_tier_means_its_first_ready_model_else_its_first_model() {
+    let names = names(&MODELS);
     let light = |is_ready: fn(usize) -> bool, may_use: fn(usize) -> bool| {
         names.resolve(Some("Light"), Some(Chat), is_ready, may_use)
     };
     assert_eq!(light(ALL, ALL), Ok(0));
     assert_eq!(light(NONE, ALL), Ok(0));
     assert_eq!(light(|index| index > 0, ALL), Ok(1));
-    assert_eq!(light(|index| index == 0, |index| index > 0), Ok(1), "what may be used comes before what is ready");
+    assert_eq!(light(|index| index == 0, |index| index > 0), Ok(1), "permission comes before readiness");
     assert_eq!(light(ALL, NONE), Err(Unresolved::Unknown));
 }
 
 #[test]
-fn of_a_tier_only_those_of_the_kind_are_candidates() {
+fn only_models_of_the_needed_kind_are_candidates_of_a_tier() {
     for (asked, needs, found) in [
         ("mixed", Some(Chat), Ok("pile-chat")),
         ("mixed", Some(Embedding), Ok("pile")),
@@ -121,25 +121,25 @@ fn of_a_tier_only_those_of_the_kind_are_candidates() {
         ("light", Some(Rerank), wrong("tiny")),
         ("lightest", Some(Chat), UNKNOWN),
     ] {
-        assert_eq!(on_the_shelf(asked, needs), found, "{asked}");
+        assert_eq!(resolve_id(asked, needs), found, "{asked}");
     }
 }
 
 #[test]
-fn of_a_tier_that_the_key_may_not_use_nothing_is_told() {
-    let names = names(&SHELF);
+fn a_tier_that_the_key_may_not_use_is_not_disclosed() {
+    let names = names(&MODELS);
     assert_eq!(
         names.resolve(Some("mixed"), Some(Rerank), ALL, |index| index == 7),
         Err(Unresolved::WrongKind { index: 7 })
     );
-    assert_eq!(names.resolve(Some("light"), Some(Rerank), ALL, |index| index == 5), Ok(5), "the only one");
+    assert_eq!(names.resolve(Some("light"), Some(Rerank), ALL, |index| index == 5), Ok(5), "the only reranker");
     assert_eq!(names.resolve(Some("light"), Some(Rerank), ALL, NONE), Err(Unresolved::Unknown));
     let not_the_chat = names.resolve(Some("mixed"), Some(Chat), ALL, |index| index == 6);
     assert_eq!(not_the_chat, Err(Unresolved::Unknown), "the tier has one of the kind");
 }
 
 #[test]
-fn patterns_in_a_name_speak_for_a_tier() {
+fn patterns_in_a_name_stand_for_a_tier() {
     for (asked, needs, found) in [
         ("jina-reranker-v2", Rerank, "judge"),
         ("BGE-Reranker-v2-m3", Rerank, "judge"),
@@ -161,18 +161,18 @@ fn patterns_in_a_name_speak_for_a_tier() {
         ("meta-llama/Llama-3.3-70B-Instruct", Chat, "big"),
         ("mixtral-8x7b", Chat, "big"),
     ] {
-        assert_eq!(on_the_shelf(asked, Some(needs)), Ok(found), "{asked}");
+        assert_eq!(resolve_id(asked, Some(needs)), Ok(found), "{asked}");
     }
 }
 
 #[test]
-fn where_a_route_takes_any_kind_the_first_pattern_counts() {
-    assert_eq!(on_the_shelf("bge-reranker-7b", None), Ok("judge"));
-    assert_eq!(on_the_shelf("bge-7b", None), Ok("vectors"));
+fn the_first_pattern_counts_if_a_route_takes_any_kind() {
+    assert_eq!(resolve_id("bge-reranker-7b", None), Ok("judge"));
+    assert_eq!(resolve_id("bge-7b", None), Ok("vectors"));
 }
 
 #[test]
-fn what_only_looks_like_a_pattern_is_none() {
+fn a_text_that_resembles_a_pattern_is_none() {
     let two = [("c", "", "light", Chat), ("d", "", "medium", Chat), ("e", "", "embedding", Chat)];
     for asked in [
         "gpt-4o-code5",
@@ -196,7 +196,7 @@ fn what_only_looks_like_a_pattern_is_none() {
 }
 
 #[test]
-fn patterns_are_passed_over_where_they_lead_nowhere() {
+fn patterns_without_a_matching_tier_are_skipped() {
     let no_embedding_tier =
         [("c", "", "light", Chat), ("d", "", "heavy", Chat), ("v", "", "", Embedding), ("w", "", "", Embedding)];
     let names = names(&no_embedding_tier);
@@ -237,7 +237,7 @@ fn sizes_are_in_billions() {
 }
 
 #[test]
-fn the_only_model_of_the_kind_is_meant_by_any_name_and_by_none() {
+fn any_name_or_none_means_the_only_model_of_the_kind() {
     let rows = [("c", "", "", Chat), ("v", "", "", Embedding)];
     for asked in [None, Some("any"), Some("gpt-4o"), Some("")] {
         assert_eq!(names(&rows).resolve(asked, Some(Chat), NONE, ALL), Ok(0));
@@ -249,7 +249,11 @@ fn the_only_model_of_the_kind_is_meant_by_any_name_and_by_none() {
         assert_eq!(names(&[]).resolve(asked, None, ALL, ALL), Err(Unresolved::Unknown));
         let two = [rows[0], ("d", "", "", Chat)];
         let first_only = names(&two).resolve(asked, Some(Chat), ALL, |index| index == 0);
-        assert_eq!(first_only, Err(Unresolved::Unknown), "what a name means does not hang on who may use the others");
+        assert_eq!(
+            first_only,
+            Err(Unresolved::Unknown),
+            "the meaning of a name does not depend on the permissions for other models"
+        );
     }
 }
 
@@ -290,7 +294,7 @@ fn names_of(listed: &[Listed]) -> ModelNames {
 
 proptest! {
     #[test]
-    fn whatever_is_asked_the_answer_is_fit_and_allowed_or_was_named(
+    fn a_resolved_model_is_of_the_kind_and_allowed_or_was_named(
         listed in listed(),
         asked in proptest::option::of(word()),
         needs in proptest::option::of(kind()),
@@ -325,15 +329,15 @@ proptest! {
         prop_assert_eq!(names_of(&listed).resolve(Some(id), None, NONE, |_| allowed), Ok(first));
     }
 
-    /// Where no two share a name, only a tier knows an order.
+    /// If no two models share a name, the order matters only within a tier.
     #[test]
-    fn the_order_of_the_list_decides_within_a_tier_alone(
+    fn the_order_of_the_list_matters_only_within_a_tier(
         mut listed in listed(),
         asked in proptest::option::of(word()),
         needs in proptest::option::of(kind()),
     ) {
         let (mut seen, mut tiers) = (HashSet::new(), HashSet::new());
-        // With slashes in ids `a/b/c` could be in two tiers.
+        // With slashes in ids, `a/b/c` could be in two tiers.
         listed.retain(|one| !one.id.contains('/') && seen.insert(one.id.clone()));
         for one in &mut listed {
             one.aliases.retain(|alias| seen.insert(alias.clone()));

@@ -286,8 +286,8 @@ async fn both_parts_of_an_interrupted_wait_are_counted_once() {
 fn queue_with_suspect(timeout: Option<Duration>) -> (Queue, StubWorker, Arc<Model>, Lease) {
     let (queue, _) = queue(2, None, timeout);
     let (worker, model) = StubWorker::ready(([127, 0, 0, 1], 1));
-    model.record_death_by(SUSPECT);
-    model.record_death_by(OTHER_SUSPECT);
+    model.record_crash_by(SUSPECT);
+    model.record_crash_by(OTHER_SUSPECT);
     let lease = model.lease(&lease_request(RequestClass::Inference(Some(SUSPECT)))).unwrap();
     (queue, worker, model, lease)
 }

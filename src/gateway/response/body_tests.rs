@@ -261,9 +261,9 @@ async fn only_a_complete_answer_clears_the_suspicion_against_a_request() {
         (CHAT, 400, "{}", BodyEnd::Ends, false),
     ] {
         let mut gateway = TestGateway::new();
-        gateway.model.record_death_by(FINGERPRINT);
+        gateway.model.record_crash_by(FINGERPRINT);
         relay(&mut gateway, path, status, text, body_end).await;
-        gateway.model.record_death_by(FINGERPRINT);
+        gateway.model.record_crash_by(FINGERPRINT);
         assert_eq!(gateway.model.is_blocked(FINGERPRINT), !cleared, "{path} {status} {text} {body_end:?}");
     }
 }

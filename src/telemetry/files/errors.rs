@@ -1,4 +1,4 @@
-//! Counts log lines that could not be written, and says so once a minute.
+//! Counts the log lines that could not be written, and reports them once a minute.
 
 use crate::telemetry::bounds::REPORT_INTERVAL;
 use jiff::Timestamp;
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// Log lines of one folder that are lost, and why. Shared by the writers and by whoever reports.
+/// The lost log lines of one folder, and why they were lost. Shared by the writers and the reporting task.
 #[derive(Debug)]
 pub struct WriteErrors {
     dir: PathBuf,
@@ -28,22 +28,23 @@ impl WriteErrors {
         Self { dir: dir.to_owned(), lost: AtomicU64::new(0), report: Mutex::default() }
     }
 
-    /// Lines lost since the start.
+    /// Returns the number of lines lost since the start.
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }
 
-    /// One sentence on the lines lost since the last report; none without any, or within a minute of that report.
+    /// Returns one sentence about the lines lost since the last report. Returns `None` if there are none, or if the
+    /// last report is less than [`REPORT_INTERVAL`] old.
     #[must_use]
     pub fn report_due(&self, now: Timestamp) -> Option<String> {
         let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
         let lost = self.lost();
         let new = lost - report.reported;
-        // A clock that was set back makes the report due rather than silent until it catches up.
+        // If the clock was set back, the report is due; otherwise it would stay silent until the clock catches up.
         let since = report.last.and_then(|last| Duration::try_from(now.duration_since(last)).ok());
-        let recent = since.is_some_and(|since| since < REPORT_INTERVAL);
-        if new == 0 || recent {
+        let is_recent = since.is_some_and(|since| since < REPORT_INTERVAL);
+        if new == 0 || is_recent {
             return None;
         }
         report.reported = lost;
@@ -53,19 +54,19 @@ impl WriteErrors {
         Some(format!("{lines} could not be written to {}: {reason}", self.dir.display()))
     }
 
-    /// Counts lines that never came to a writer, because it was too slow for them.
-    pub fn overflow(&self, lines: u64) {
+    /// Counts lines that were dropped before they reached a writer, because its queue was full.
+    pub fn add_overflow(&self, lines: u64) {
         if lines > 0 {
-            self.count(lines);
-            self.because(&io::Error::other("they came faster than they could be written"));
+            self.add(lines);
+            self.set_reason(&io::Error::other("they came faster than they could be written"));
         }
     }
 
-    pub(super) fn count(&self, lines: u64) {
+    pub(super) fn add(&self, lines: u64) {
         self.lost.fetch_add(lines, Ordering::Relaxed);
     }
 
-    pub(super) fn because(&self, reason: &io::Error) {
+    pub(super) fn set_reason(&self, reason: &io::Error) {
         self.report.lock().unwrap_or_else(PoisonError::into_inner).reason = Some(reason.to_string());
     }
 }
@@ -75,18 +76,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reports_what_is_new_once_a_minute() {
+    fn new_losses_are_reported_once_a_minute() {
         let errors = WriteErrors::new(Path::new("/logs"));
         let at = |second| Timestamp::from_second(second).unwrap();
         assert_eq!(errors.report_due(at(0)), None);
-        errors.count(2);
-        errors.because(&io::Error::other("disk full"));
+        errors.add(2);
+        errors.set_reason(&io::Error::other("disk full"));
         assert_eq!(errors.report_due(at(1)).unwrap(), "2 log lines could not be written to /logs: disk full");
-        errors.count(1);
+        errors.add(1);
         assert_eq!(errors.report_due(at(60)), None);
         assert_eq!(errors.report_due(at(61)).unwrap(), "1 log line could not be written to /logs: disk full");
         assert_eq!(errors.report_due(at(500)), None, "nothing new");
-        errors.count(1);
+        errors.add(1);
         assert!(errors.report_due(at(10)).is_some(), "the clock was set back");
         assert_eq!(errors.lost(), 4);
     }

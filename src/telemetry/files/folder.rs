@@ -10,14 +10,14 @@ use std::sync::Arc;
 use super::errors::WriteErrors;
 use super::names;
 
-/// Where writers learn the time; tests bring their own.
+/// The clock of the writers; tests pass their own.
 pub type LogClock = fn() -> jiff::Timestamp;
 
 /// The file in each folder that names the newest log file.
 pub const LATEST: &str = "latest.txt";
-/// Log files that are begun in one folder within one second before they share a file.
+/// Maximum number of separate log files that start in one folder within one second; further ones share a file.
 const MAX_SAME_SECOND: u32 = 99;
-/// Longest `latest.txt` that is read, in bytes.
+/// Maximum number of bytes that are read of `latest.txt`.
 const MAX_LATEST: u64 = 1024;
 const DIRECTORY_MODE: u32 = 0o750;
 const FILE_MODE: u32 = 0o640;
@@ -31,36 +31,41 @@ pub struct LogFolder {
 }
 
 impl LogFolder {
-    /// The folder at `dir`, in which the newest `keep` log files stay (at least one). Nothing is created yet.
+    /// Returns the folder at `dir`, which keeps the newest `keep` log files of each kind (at least one). Creates
+    /// nothing yet.
     #[must_use]
     pub fn open(dir: PathBuf, keep: usize) -> Self {
         let errors = Arc::new(WriteErrors::new(&dir));
         Self { dir, keep: keep.max(1), errors }
     }
 
-    /// The folder of this name inside, whose failures count as this one's.
+    /// Returns the subfolder with this name. Its write errors count as those of this folder.
     #[must_use]
-    pub fn inside(&self, name: &str) -> Self {
+    pub fn subfolder(&self, name: &str) -> Self {
         Self { dir: self.dir.join(name), ..self.clone() }
     }
 
-    /// The folder's path.
+    /// Returns the path of the folder.
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// What could not be written in this folder, by any of its writers.
+    /// Returns the count of lines that could not be written in this folder, shared by all its writers.
     #[must_use]
     pub fn errors(&self) -> Arc<WriteErrors> {
         Arc::clone(&self.errors)
     }
 
-    /// Creates a file that was not there before and returns its name: `STEM.log`, else `STEM_02.log` and so on.
+    /// Creates a new file and returns its name: `STEM.log`, else `STEM_02.log` and so on.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the folder or the file cannot be created.
     pub(super) fn create_new(&self, stem: &str) -> io::Result<(String, File)> {
         self.create_dir()?;
         for number in 1..=MAX_SAME_SECOND {
-            // `_` sorts after the `.` of the first name, so the order of the names stays the order of time.
+            // `_` sorts after `.`, so the alphabetical order of the names is still the order of time.
             let name = if number == 1 { format!("{stem}.log") } else { format!("{stem}_{number:02}.log") };
             match OpenOptions::new().append(true).create_new(true).mode(FILE_MODE).open(self.dir.join(&name)) {
                 Ok(file) => return Ok((name, file)),
@@ -73,8 +78,14 @@ impl LogFolder {
         Ok((name, file))
     }
 
+    /// Opens the file `name` for appending; creates it and the folder if needed.
+    /// ///
+    /// /// # Errors
+    /// ///
+    /// /// Returns an error if the folder or the file cannot be created.
     pub(super) fn append(&self, name: &str) -> io::Result<File> {
         self.create_dir()?;
+        // Append mode, because several instances may write to the same file.
         OpenOptions::new().append(true).create(true).mode(FILE_MODE).open(self.dir.join(name))
     }
 
@@ -82,18 +93,22 @@ impl LogFolder {
         DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(&self.dir)
     }
 
-    /// Names the newest file in `latest.txt`, which always holds a whole name. Best effort: lines matter more.
-    pub(super) fn announce(&self, name: &str) {
+    /// Writes `name` to `latest.txt`, unless that names a newer file. Best effort: log lines matter more.
+    pub(super) fn write_latest(&self, name: &str) {
         let latest = self.dir.join(LATEST);
         let mut named = String::new();
         if let Ok(file) = File::open(&latest) {
             let _ = file.take(MAX_LATEST).read_to_string(&mut named);
         }
-        // A file that is opened again must not hide one that was begun after it.
+        // An older file that is opened again must not hide one that was created after it.
         let named = named.trim();
-        if names::time_of(named) > names::time_of(name) && names::is_plain(named) && self.dir.join(named).exists() {
+        if names::timestamp_of(named) > names::timestamp_of(name)
+            && names::is_plain(named)
+            && self.dir.join(named).exists()
+        {
             return;
         }
+        // Written to a temporary file and renamed, so that a reader always finds a whole name.
         let draft = self.dir.join(format!(".{name}.latest"));
         let written = OpenOptions::new()
             .write(true)
@@ -108,17 +123,18 @@ impl LogFolder {
         }
     }
 
-    /// Deletes the oldest log files of this kind beyond those to keep, never `current` and never anything else. Best effort.
+    /// Deletes the oldest log files of this kind beyond the number to keep, but never `current` nor any other file.
+    /// Best effort.
     pub(super) fn prune(&self, kind: &str, current: &str) {
         let Ok(entries) = std::fs::read_dir(&self.dir) else { return };
         let mut old: Vec<String> = entries
             .flatten()
             .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()))
             .filter_map(|entry| entry.file_name().into_string().ok())
-            .filter(|name| name != current && names::is_ours(name, kind))
+            .filter(|name| name != current && names::is_log_name(name, kind))
             .collect();
         old.sort_unstable();
-        // `current` is one of those kept.
+        // `current` counts as one of the files to keep.
         let surplus = (old.len() + 1).saturating_sub(self.keep);
         for name in old.iter().take(surplus) {
             let _ = std::fs::remove_file(self.dir.join(name));

@@ -1,6 +1,7 @@
-//! Lines of a child process: pumped from its pipe into a writer, the last of them kept for hints after a crash.
+//! The output lines of a child process: copied from its pipe to a writer; the last lines are kept for hints after a
+//! crash.
 //!
-//! Every line has a bound, so output without line ends cannot grow memory.
+//! Every line is bounded, so output without line ends cannot exhaust memory.
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -8,11 +9,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// Lines kept of what a child process said last.
+/// Number of lines that are kept of a child process's output.
 pub const TAIL_LINES: usize = 200;
-/// Longest line that is written or kept, in bytes; of a longer one the beginning stays, with ` [cut]` after it.
+/// Maximum length of a line that is written or kept, in bytes; a longer line is cut, and ` [cut]` is appended.
 pub const MAX_LOG_LINE: usize = 16 << 10;
-/// Stands at the end of a line that was cut.
+/// Appended to a line that was cut.
 const CUT: &str = " [cut]";
 const READ_BUFFER: usize = 8 << 10;
 
@@ -20,13 +21,13 @@ const READ_BUFFER: usize = 8 << 10;
 #[derive(Debug, Default)]
 pub struct LogTail {
     lines: VecDeque<String>,
-    heard: u64,
-    /// At the beginning of a line that has no end yet.
+    progress_bytes: u64,
+    /// Dots at the beginning of the unfinished line.
     dots: u64,
 }
 
 impl LogTail {
-    /// Remembers a line and forgets the oldest beyond the bound. Bytes that are not UTF-8 are replaced, empty lines left out.
+    /// Adds a line and drops the oldest one beyond the bound. Invalid UTF-8 is replaced; empty lines are skipped.
     pub fn push(&mut self, line: &[u8]) {
         if line.is_empty() {
             return;
@@ -35,7 +36,7 @@ impl LogTail {
             self.lines.pop_front();
         }
         let mut text = String::from_utf8_lossy(&line[..line.len().min(MAX_LOG_LINE)]).into_owned();
-        // Replaced bytes are longer than they were.
+        // Replacement characters are longer than the bytes that they replace.
         let cut = text.len().min(MAX_LOG_LINE);
         let cut = (0..=cut).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
         text.truncate(cut);
@@ -45,26 +46,27 @@ impl LogTail {
         self.lines.push_back(text);
     }
 
-    /// The lines, oldest first.
+    /// Returns the lines, oldest first.
     pub fn lines(&self) -> impl DoubleEndedIterator<Item = &str> {
         self.lines.iter().map(String::as_str)
     }
 
-    /// How many bytes the lines that are a sign of life had, those forgotten included. Dots at the beginning of a line count in any line, and before the line ends:
-    /// programs show by them how far they are.
-    pub fn heard(&self) -> u64 {
-        self.heard + self.dots
+    /// Returns the number of bytes that count as progress: those of all lines so far that were signs of life, including
+    /// lines that are no longer kept. Leading dots count in every line, even before the line ends, because programs
+    /// print them as progress bars.
+    pub fn progress_bytes(&self) -> u64 {
+        self.progress_bytes + self.dots
     }
 
     fn count(&mut self, line: &Line, is_sign_of_life: bool) {
-        self.heard += if is_sign_of_life { line.length } else { line.dots() };
+        self.progress_bytes += if is_sign_of_life { line.length } else { line.dots() };
     }
 }
 
-/// Writes the lines of `reader` to `writer` and into `tail` until the end of the stream. Each is shown to `observe`, which
-/// tells whether it is a sign of life.
+/// Copies the lines of `reader` to `writer` and into `tail` until the end of the stream. `observe` is called for each
+/// line and returns whether the line is a sign of life.
 ///
-/// `writer` must not block; a line that it refuses is dropped, for the child must never wait for a log.
+/// `writer` must not block. A line that it refuses is dropped, because the child must never wait for a log.
 pub async fn pump(
     mut reader: impl AsyncRead + Unpin,
     mut writer: impl Write,
@@ -73,7 +75,7 @@ pub async fn pump(
 ) {
     let mut buffer = vec![0; READ_BUFFER];
     let mut line = Line::default();
-    // A pipe that fails has as little to say as one that ended.
+    // A read error is treated like the end of the stream.
     while let Ok(count @ 1..) = reader.read(&mut buffer).await {
         let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
         let mut rest = &buffer[..count];
@@ -91,19 +93,19 @@ pub async fn pump(
     let _ = writer.flush();
 }
 
-/// A line in the making. It holds one byte more than the bound: that byte tells that the line was longer.
+/// The current, unfinished line. It holds one byte more than the bound, which shows that the line was longer.
 #[derive(Default)]
 struct Line {
     bytes: Vec<u8>,
-    /// Bytes of it so far, those beyond the bound included.
+    /// Length of the line so far in bytes, including those beyond the bound.
     length: u64,
 }
 
 impl Line {
     fn extend(&mut self, bytes: &[u8]) {
         self.length += bytes.len() as u64;
-        let room = MAX_LOG_LINE + 1 - self.bytes.len();
-        self.bytes.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        let remaining = MAX_LOG_LINE + 1 - self.bytes.len();
+        self.bytes.extend_from_slice(&bytes[..bytes.len().min(remaining)]);
     }
 
     fn dots(&self) -> u64 {
@@ -111,6 +113,7 @@ impl Line {
     }
 
     fn finish(&mut self, writer: &mut impl Write, tail: &mut LogTail, observe: &mut impl FnMut(&[u8]) -> bool) {
+        // Line ends may be CRLF.
         if self.bytes.last() == Some(&b'\r') {
             self.bytes.pop();
         }
@@ -122,7 +125,7 @@ impl Line {
             self.bytes.extend_from_slice(CUT.as_bytes());
         }
         self.bytes.push(b'\n');
-        // One write for one line: a writer that is a queue takes each as a message.
+        // One write per line: a writer that is a queue takes each write as one message.
         let _ = writer.write_all(&self.bytes);
         self.bytes.clear();
     }
@@ -133,7 +136,7 @@ mod tests {
     use super::*;
     use tokio::io::AsyncWriteExt;
 
-    async fn pumped(input: &[u8]) -> (Vec<u8>, Vec<String>) {
+    async fn pump_all(input: &[u8]) -> (Vec<u8>, Vec<String>) {
         let tail = Arc::new(Mutex::new(LogTail::default()));
         let mut output = Vec::new();
         let mut observed = Vec::new();
@@ -143,14 +146,18 @@ mod tests {
         })
         .await;
         let tail = tail.lock().unwrap();
-        assert_eq!(observed.iter().filter(|length| **length > 0).count(), tail.lines().count(), "each line, and once");
+        assert_eq!(
+            observed.iter().filter(|length| **length > 0).count(),
+            tail.lines().count(),
+            "each line is observed once"
+        );
         let lines = tail.lines().map(str::to_owned).collect();
         (output, lines)
     }
 
     #[tokio::test]
     async fn lines_reach_writer_and_tail() {
-        let (output, lines) = pumped(b"one\r\n\ntwo\nno end").await;
+        let (output, lines) = pump_all(b"one\r\n\ntwo\nno end").await;
         assert_eq!(output, b"one\n\ntwo\nno end\n");
         assert_eq!(lines, ["one", "two", "no end"]);
     }
@@ -159,7 +166,7 @@ mod tests {
     async fn a_megabyte_without_a_line_end_is_cut() {
         let mut input = vec![b'x'; 1 << 20];
         input.extend(b"\nnext\n");
-        let (output, lines) = pumped(&input).await;
+        let (output, lines) = pump_all(&input).await;
         assert_eq!(output.len(), MAX_LOG_LINE + CUT.len() + 1 + "next\n".len());
         assert!(output.ends_with(b"xx [cut]\nnext\n"));
         assert_eq!(lines.len(), 2);
@@ -170,45 +177,45 @@ mod tests {
     #[tokio::test]
     async fn a_line_of_just_the_bound_is_whole() {
         let input = [vec![b'x'; MAX_LOG_LINE], b"\n".to_vec()].concat();
-        assert_eq!(pumped(&input).await.0, input);
+        assert_eq!(pump_all(&input).await.0, input);
     }
 
     #[tokio::test]
     async fn a_writer_that_refuses_does_not_stop_the_pump() {
         let tail = Arc::new(Mutex::new(LogTail::default()));
-        let mut nothing: &mut [u8] = &mut [];
-        pump(&b"one\ntwo\n"[..], &mut nothing, Arc::clone(&tail), |_| true).await;
+        let mut full_writer: &mut [u8] = &mut [];
+        pump(&b"one\ntwo\n"[..], &mut full_writer, Arc::clone(&tail), |_| true).await;
         assert_eq!(tail.lock().unwrap().lines().count(), 2);
     }
 
     #[tokio::test]
-    async fn what_is_no_sign_of_life_is_kept_and_does_not_count() {
+    async fn lines_that_are_no_sign_of_life_are_kept_but_do_not_count() {
         let tail = Arc::new(Mutex::new(LogTail::default()));
         let input = [b"live\n\n".to_vec(), vec![b'e'; 1 << 20], b"\nalive\n..echo\n".to_vec()].concat();
         pump(&input[..], Vec::new(), Arc::clone(&tail), |line| !line.contains(&b'e') || line.contains(&b'v')).await;
         let tail = tail.lock().unwrap();
-        assert_eq!((tail.heard(), tail.lines().count()), ("livealive..".len() as u64, 4));
+        assert_eq!((tail.progress_bytes(), tail.lines().count()), ("livealive..".len() as u64, 4));
     }
 
     #[tokio::test]
-    async fn dots_count_before_their_line_ends_and_other_pieces_do_not() {
+    async fn dots_count_before_their_line_ends_and_other_text_does_not() {
         let (mut writer, reader) = tokio::io::duplex(1024);
         let tail = Arc::new(Mutex::new(LogTail::default()));
         let pumping = pump(reader, Vec::new(), Arc::clone(&tail), |_| false);
         let mut pumping = std::pin::pin!(pumping);
-        let mut heard_after = async |piece: &[u8]| {
+        let mut progress_after = async |piece: &[u8]| {
             writer.write_all(piece).await.unwrap();
             tokio::select! {
                 biased;
                 () = &mut pumping => panic!("the pipe is open"),
                 () = std::future::ready(()) => {}
             }
-            tail.lock().unwrap().heard()
+            tail.lock().unwrap().progress_bytes()
         };
-        assert_eq!(heard_after(b"...").await, 3);
-        assert_eq!(heard_after(b"..").await, 5);
-        assert_eq!(heard_after(b"GET /").await, 5);
-        assert_eq!(heard_after(b"health\n.").await, 6);
+        assert_eq!(progress_after(b"...").await, 3);
+        assert_eq!(progress_after(b"..").await, 5);
+        assert_eq!(progress_after(b"GET /").await, 5);
+        assert_eq!(progress_after(b"health\n.").await, 6);
     }
 
     #[test]

@@ -1,13 +1,15 @@
-//! Log folders: file names that sort by time, `latest.txt`, how many files are kept, and writers that never fail.
+//! Log folders: file names that sort by time, `latest.txt`, the number of files that are kept, and writers that never
+//! fail.
 //!
-//! A log must not stop the service. [`LogFile`] and [`DailyFile`] accept every write; what a full, read-only or missing
-//! disk does not take is dropped and counted in [`WriteErrors`]. They block on the disk, so they belong on a writer
-//! thread (`tracing_appender::non_blocking`). What is logged, and when the count is read, is decided elsewhere.
+//! A log must not stop the service. [`LogFile`] and [`DailyFile`] accept every write; lines that a full, read-only or
+//! missing disk does not take are dropped and counted in [`WriteErrors`]. They block on the disk, so they belong on a
+//! writer thread (`tracing_appender::non_blocking`). What is logged, and when lost lines are reported, is decided
+//! elsewhere.
 //!
-//! - `errors.rs`: the count of lines that could not be written, and its report
+//! - `errors.rs`: counts and reports lines that could not be written
 //! - `folder.rs`: one folder: its permissions, `latest.txt`, and which files are deleted
-//! - `lines.rs`: the output of a child process: copied line by line, the last lines kept
-//! - `names.rs`: names of log files
+//! - `lines.rs`: copies the output of a child process line by line and keeps the last lines
+//! - `names.rs`: the names of log files
 //! - `writers.rs`: the two writers, one file per start and one file per day
 
 mod errors;

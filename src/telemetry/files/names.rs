@@ -1,15 +1,16 @@
-//! Names of log files: `YYYYMMDD[_HHMMSS]_KIND_INSTANCE.log`, UTC, so that names sort by time.
+//! The names of log files: `YYYYMMDD[_HHMMSS]_KIND_INSTANCE.log`, in UTC, so that names sort by time.
 
 use jiff::Timestamp;
 use jiff::tz::Offset;
 
-/// Longest instance id in a file name, in bytes.
+/// Maximum length of an instance id in a file name, in bytes.
 pub const MAX_INSTANCE: usize = 64;
 
 const DATE_DIGITS: usize = 8;
 const TIME_DIGITS: usize = 6;
 
-/// The text as a part of a file name: letters, digits, `.`, `_` and `-`, others become `_`; at most 64 of them, never none.
+/// Returns the text as part of a file name: letters, digits, `.`, `_` and `-` are kept, other characters become `_`. At
+/// most [`MAX_INSTANCE`] characters, never empty.
 #[must_use]
 pub fn sanitise(text: &str) -> String {
     let safe: String = text.chars().take(MAX_INSTANCE).map(|c| if is_safe(c) { c } else { '_' }).collect();
@@ -20,15 +21,15 @@ fn is_safe(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')
 }
 
-/// The name of a file that begins at `now`, without `.log`. `kind` and `instance` are sanitised already.
-pub(super) fn of_start(now: Timestamp, kind: &str, instance: &str) -> String {
+/// Returns the name, without `.log`, of a file that starts at `now`. `kind` and `instance` must be sanitised already.
+pub(super) fn start_stem(now: Timestamp, kind: &str, instance: &str) -> String {
     let time = Offset::UTC.to_datetime(now);
     let (hour, minute, second) = (time.hour(), time.minute(), time.second());
     format!("{}_{hour:02}{minute:02}{second:02}_{kind}_{instance}", date(now))
 }
 
-/// The name of the file for the day of `now`.
-pub(super) fn of_day(now: Timestamp, kind: &str, instance: &str) -> String {
+/// Returns the name of the file for the day of `now`.
+pub(super) fn day_name(now: Timestamp, kind: &str, instance: &str) -> String {
     format!("{}_{kind}_{instance}.log", date(now))
 }
 
@@ -37,8 +38,8 @@ fn date(now: Timestamp) -> String {
     format!("{:04}{:02}{:02}", day.year(), day.month(), day.day())
 }
 
-/// Whether this is a log file of this kind, so that deleting old ones may touch it.
-pub(super) fn is_ours(name: &str, kind: &str) -> bool {
+/// Whether this is the name of a log file of this kind, which may be deleted when it is old.
+pub(super) fn is_log_name(name: &str, kind: &str) -> bool {
     let instance = || {
         let rest = name.strip_suffix(".log")?;
         let rest = after_digits(rest, DATE_DIGITS)?;
@@ -48,19 +49,19 @@ pub(super) fn is_ours(name: &str, kind: &str) -> bool {
     instance().is_some_and(|instance| !instance.is_empty() && instance.chars().all(is_safe))
 }
 
-/// What follows exactly so many digits and a `_`.
+/// Returns the text after exactly `count` digits and a `_`.
 fn after_digits(text: &str, count: usize) -> Option<&str> {
     let (digits, rest) = text.split_at_checked(count)?;
     if digits.bytes().all(|byte| byte.is_ascii_digit()) { rest.strip_prefix('_') } else { None }
 }
 
-/// The date and time at the beginning of a name, to compare names whatever kind and instance they have.
-pub(super) fn time_of(name: &str) -> &str {
+/// Returns the date and time at the start of a name, for comparing names of different kinds and instances.
+pub(super) fn timestamp_of(name: &str) -> &str {
     let end = name.find(|c: char| !c.is_ascii_digit() && c != '_').unwrap_or(name.len());
     &name[..end]
 }
 
-/// Whether this is a file name and not a path.
+/// Whether this is a plain file name, not a path.
 pub(super) fn is_plain(name: &str) -> bool {
     !name.is_empty() && name.chars().all(is_safe)
 }
@@ -70,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn instances_become_harmless() {
+    fn instance_ids_are_sanitised() {
         assert_eq!(sanitise("pod-1.a_B"), "pod-1.a_B");
         assert_eq!(sanitise("../etc/passwd\n\u{fc}"), ".._etc_passwd__");
         assert_eq!(sanitise(""), "unknown");
@@ -78,9 +79,9 @@ mod tests {
     }
 
     #[test]
-    fn only_our_own_names_are_ours() {
+    fn only_names_of_the_kind_are_log_names() {
         for ours in ["20260102_030405_server_pod.log", "20260102_server_pod.log", "20260102_030405_server_pod_02.log"] {
-            assert!(is_ours(ours, "server"), "{ours}");
+            assert!(is_log_name(ours, "server"), "{ours}");
         }
         for other in [
             "20260102_030405_boot_pod.log",
@@ -92,15 +93,15 @@ mod tests {
             "latest.txt",
             "\u{fc}0260102_server_pod.log",
         ] {
-            assert!(!is_ours(other, "server"), "{other}");
+            assert!(!is_log_name(other, "server"), "{other}");
         }
     }
 
     #[test]
-    fn names_say_the_time_in_utc() {
+    fn names_have_the_time_in_utc() {
         let now: Timestamp = "2026-01-02T03:04:05Z".parse().unwrap();
-        assert_eq!(of_start(now, "boot", "pod"), "20260102_030405_boot_pod");
-        assert_eq!(of_day(now, "access", "pod"), "20260102_access_pod.log");
-        assert_eq!(time_of("20260102_030405_boot_pod.log"), "20260102_030405_");
+        assert_eq!(start_stem(now, "boot", "pod"), "20260102_030405_boot_pod");
+        assert_eq!(day_name(now, "access", "pod"), "20260102_access_pod.log");
+        assert_eq!(timestamp_of("20260102_030405_boot_pod.log"), "20260102_030405_");
     }
 }

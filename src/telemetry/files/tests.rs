@@ -12,7 +12,7 @@ thread_local! {
     static NOW: Cell<i64> = const { Cell::new(0) };
 }
 
-/// The tests' clock: it stands still until a test sets it.
+/// The clock of the tests; it stands still until a test sets it.
 fn clock() -> Timestamp {
     Timestamp::from_second(NOW.get()).unwrap()
 }
@@ -38,7 +38,7 @@ fn logs(dir: &Path) -> Vec<String> {
 }
 
 #[test]
-fn each_start_has_its_file_and_the_newest_is_named() {
+fn each_start_has_its_own_file_and_latest_txt_names_the_newest() {
     let top = tempfile::tempdir().unwrap();
     let dir = top.path().join("deep/_boot");
     let folder = LogFolder::open(dir.clone(), 20);
@@ -58,7 +58,7 @@ fn each_start_has_its_file_and_the_newest_is_named() {
 }
 
 #[test]
-fn only_the_newest_files_of_ours_are_kept() {
+fn only_the_newest_log_files_are_kept_and_other_files_stay() {
     let dir = tempfile::tempdir().unwrap();
     let others = ["notes.log", "20200101_000000_boot_pod.log", "20200101_000000_server_pod.log.gz"];
     for other in others {
@@ -98,7 +98,7 @@ fn a_daily_file_changes_at_midnight_utc() {
 }
 
 #[test]
-fn a_full_disk_drops_lines_and_is_tried_again_once_a_second() {
+fn a_full_disk_drops_lines_and_is_retried_once_a_second() {
     let dir = tempfile::tempdir().unwrap();
     set("2026-01-02T00:00:00Z");
     let name = dir.path().join("20260102_access_pod.log");
@@ -109,7 +109,7 @@ fn a_full_disk_drops_lines_and_is_tried_again_once_a_second() {
     file.write_all(b"lost\n").unwrap();
     fs::remove_file(&name).unwrap();
     file.write_all(b"lost as well\nand this\n").unwrap();
-    assert!(!name.exists(), "not tried again within the same second");
+    assert!(!name.exists(), "not retried within the same second");
     assert_eq!(errors.lost(), 3);
     let report = errors.report_due(clock()).unwrap();
     assert!(report.starts_with("3 log lines could not be written to "), "{report}");
@@ -121,7 +121,7 @@ fn a_full_disk_drops_lines_and_is_tried_again_once_a_second() {
 }
 
 #[test]
-fn a_folder_that_cannot_be_made_is_no_failure() {
+fn a_folder_that_cannot_be_created_fails_no_write() {
     let top = tempfile::tempdir().unwrap();
     let dir = top.path().join("logs");
     fs::write(&dir, "in the way").unwrap();
@@ -141,7 +141,7 @@ fn a_folder_that_cannot_be_made_is_no_failure() {
 }
 
 #[test]
-fn a_folder_deleted_meanwhile_is_made_again() {
+fn a_deleted_folder_is_created_again() {
     let top = tempfile::tempdir().unwrap();
     let dir = top.path().join("logs");
     set("2026-01-02T00:00:00Z");
@@ -168,7 +168,7 @@ fn a_file_opened_again_does_not_hide_a_newer_one() {
 }
 
 #[test]
-fn a_writer_thread_can_drive_them() {
+fn a_daily_file_can_be_used_on_a_writer_thread() {
     let dir = tempfile::tempdir().unwrap();
     let file = LogFolder::open(dir.path().to_owned(), 5).daily("access", "pod", Timestamp::now);
     let (mut writer, guard) = tracing_appender::non_blocking(file);

@@ -1,4 +1,4 @@
-//! The two writers: one file for each start, and one for each day. Neither ever fails its caller.
+//! The two writers: one file per start, and one file per day. Neither ever fails its caller.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -9,44 +9,44 @@ use jiff::{SignedDuration, Timestamp};
 use super::folder::{LogClock, LogFolder};
 use super::names::{self, sanitise};
 
-/// Least time between two attempts to open a file, and between two looks whether it was deleted.
+/// Minimum time between two attempts to open a file, and between two checks whether it was deleted.
 pub const RETRY_INTERVAL: SignedDuration = SignedDuration::from_secs(1);
 const SECONDS_A_DAY: i64 = 86_400;
 
 impl LogFolder {
-    /// Begins `YYYYMMDD_HHMMSS_KIND_INSTANCE.log` (UTC). A failure is counted, and tried again with later writes.
+    /// Starts `YYYYMMDD_HHMMSS_KIND_INSTANCE.log` (UTC). If that fails, the error is counted, and later writes retry.
     #[must_use]
     pub fn create(&self, kind: &str, instance: &str, now: LogClock) -> LogFile {
-        LogFile::begin(self.clone(), kind, instance, now)
+        LogFile::open(self.clone(), kind, instance, now)
     }
 
-    /// Begins or continues `YYYYMMDD_KIND_INSTANCE.log`, a file for each day (UTC).
+    /// Starts or continues `YYYYMMDD_KIND_INSTANCE.log`, one file per day (UTC).
     #[must_use]
     pub fn daily(&self, kind: &str, instance: &str, now: LogClock) -> DailyFile {
-        DailyFile::begin(self.clone(), kind, instance, now)
+        DailyFile::open(self.clone(), kind, instance, now)
     }
 }
 
-/// A log file that belongs to one start of something, such as one run of llama-server.
+/// A log file for one start of a program, such as one run of llama-server.
 #[derive(Debug)]
 pub struct LogFile {
     output: Output,
     kind: String,
     stem: String,
-    /// The name, once the file could be created.
+    /// The file's name, once the file was created.
     name: Option<String>,
 }
 
 impl LogFile {
-    fn begin(folder: LogFolder, kind: &str, instance: &str, clock: LogClock) -> Self {
+    fn open(folder: LogFolder, kind: &str, instance: &str, clock: LogClock) -> Self {
         let kind = sanitise(kind);
-        let stem = names::of_start(clock(), &kind, &sanitise(instance));
+        let stem = names::start_stem(clock(), &kind, &sanitise(instance));
         let mut file = Self { output: Output::new(folder, clock), kind, stem, name: None };
         file.write_now(b"");
         file
     }
 
-    /// The file's name in its folder, once it could be created.
+    /// Returns the file's name in its folder, or `None` if it could not be created yet.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()
@@ -57,12 +57,12 @@ impl LogFile {
         output.write((output.clock)(), bytes, |folder| {
             if let Some(name) = name {
                 let file = folder.append(name)?;
-                folder.announce(name);
+                folder.write_latest(name);
                 return Ok(file);
             }
             let (created, file) = folder.create_new(stem)?;
             folder.prune(kind, &created);
-            folder.announce(&created);
+            folder.write_latest(&created);
             *name = Some(created);
             Ok(file)
         });
@@ -80,18 +80,18 @@ impl Write for LogFile {
     }
 }
 
-/// A log file that is another one each day, from midnight UTC.
+/// A log file that changes each day, at midnight UTC.
 #[derive(Debug)]
 pub struct DailyFile {
     output: Output,
     kind: String,
     instance: String,
-    /// The day that the open file is for, counted from the epoch.
+    /// The day of the open file, in days since the Unix epoch.
     day: Option<i64>,
 }
 
 impl DailyFile {
-    fn begin(folder: LogFolder, kind: &str, instance: &str, clock: LogClock) -> Self {
+    fn open(folder: LogFolder, kind: &str, instance: &str, clock: LogClock) -> Self {
         let mut file =
             Self { output: Output::new(folder, clock), kind: sanitise(kind), instance: sanitise(instance), day: None };
         file.write_now(b"");
@@ -106,13 +106,13 @@ impl DailyFile {
             output.close();
         }
         output.write(now, bytes, |folder| {
-            let name = names::of_day(now, kind, instance);
+            let name = names::day_name(now, kind, instance);
             let file = folder.append(&name)?;
-            // Not when today's file is only opened again: many instances that share a folder would delete each other's.
+            // Not when today's file is reopened: several instances that share a folder would delete each other's files.
             if *day != Some(today) {
                 folder.prune(kind, &name);
             }
-            folder.announce(&name);
+            folder.write_latest(&name);
             *day = Some(today);
             Ok(file)
         });
@@ -130,43 +130,44 @@ impl Write for DailyFile {
     }
 }
 
-/// The open file, or the memory of when it could not be opened or written.
+/// The open file, or the time of the last failure to open or write it.
 #[derive(Debug)]
 struct Output {
     folder: LogFolder,
     clock: LogClock,
     file: Option<File>,
     /// When the last attempt failed.
-    failed: Option<Timestamp>,
-    /// When the file was last seen to be in its folder.
-    seen: Option<Timestamp>,
-    /// The last write ended inside a line.
-    torn: bool,
+    last_failure: Option<Timestamp>,
+    /// When the file was last known to be in its folder.
+    last_seen: Option<Timestamp>,
+    /// Whether the last write ended inside a line.
+    is_torn: bool,
 }
 
 impl Output {
     fn new(folder: LogFolder, clock: LogClock) -> Self {
-        Self { folder, clock, file: None, failed: None, seen: None, torn: false }
+        Self { folder, clock, file: None, last_failure: None, last_seen: None, is_torn: false }
     }
 
     fn close(&mut self) {
         self.file = None;
-        self.torn = false;
+        self.is_torn = false;
     }
 
-    /// Writes, opening the file first where it is not open; what cannot be written is counted and dropped.
+    /// Writes `bytes`; opens the file first if needed. Lines that cannot be written are counted and dropped.
     fn write(&mut self, now: Timestamp, bytes: &[u8], open: impl FnOnce(&LogFolder) -> io::Result<File>) {
-        self.let_go_if_deleted(now);
-        if self.file.is_none() && self.failed.is_some_and(|failed| within_interval(failed, now)) {
-            self.folder.errors.count(lines(bytes));
+        self.close_if_deleted(now);
+        if self.file.is_none() && self.last_failure.is_some_and(|last_failure| within_interval(last_failure, now)) {
+            self.folder.errors.add(lines(bytes));
             return;
         }
         if let Err(error) = self.try_write(now, bytes, open) {
-            // Opening again, rather than writing again, also finds a folder that was replaced or mounted meanwhile.
+            // Reopening, instead of only writing again, also finds a folder that was replaced or mounted in the
+            // meantime.
             self.file = None;
-            self.failed = Some(now);
-            self.folder.errors.because(&error);
-            self.folder.errors.count(lines(bytes));
+            self.last_failure = Some(now);
+            self.folder.errors.set_reason(&error);
+            self.folder.errors.add(lines(bytes));
         }
     }
 
@@ -180,48 +181,48 @@ impl Output {
             Some(file) => file,
             none => {
                 let file = none.insert(open(&self.folder)?);
-                self.seen = Some(now);
+                self.last_seen = Some(now);
                 file
             }
         };
-        write_whole(file, bytes, &mut self.torn)
+        write_whole(file, bytes, &mut self.is_torn)
     }
 
-    /// Somebody may delete the file or its folder while it is open; what is written then is on no disk.
-    fn let_go_if_deleted(&mut self, now: Timestamp) {
+    /// Closes the file if it was deleted, alone or with its folder: what is written to it from then on is lost.
+    fn close_if_deleted(&mut self, now: Timestamp) {
         let Some(file) = &self.file else { return };
-        if self.seen.is_some_and(|seen| within_interval(seen, now)) {
+        if self.last_seen.is_some_and(|last_seen| within_interval(last_seen, now)) {
             return;
         }
-        self.seen = Some(now);
+        self.last_seen = Some(now);
         if file.metadata().is_ok_and(|file| file.nlink() == 0) {
             self.close();
         }
     }
 }
 
-/// Whether `now` is less than [`RETRY_INTERVAL`] after `then`; no longer when the clock was set back.
+/// Whether `now` is less than [`RETRY_INTERVAL`] after `then`. False if the clock was set back.
 fn within_interval(then: Timestamp, now: Timestamp) -> bool {
     (SignedDuration::ZERO..RETRY_INTERVAL).contains(&now.duration_since(then))
 }
 
 fn lines(bytes: &[u8]) -> u64 {
-    let whole = memchr::memchr_iter(b'\n', bytes).count() as u64;
-    whole + u64::from(bytes.last().is_some_and(|last| *last != b'\n'))
+    let complete = memchr::memchr_iter(b'\n', bytes).count() as u64;
+    complete + u64::from(bytes.last().is_some_and(|last| *last != b'\n'))
 }
 
-/// Writes all of it, after ending a line that an earlier failure left unfinished.
-fn write_whole(mut file: impl Write, bytes: &[u8], torn: &mut bool) -> io::Result<()> {
-    if *torn && !bytes.is_empty() {
+/// Writes all of `bytes`, after ending a line that an earlier failure left unfinished.
+fn write_whole(mut file: impl Write, bytes: &[u8], is_torn: &mut bool) -> io::Result<()> {
+    if *is_torn && !bytes.is_empty() {
         file.write_all(b"\n")?;
-        *torn = false;
+        *is_torn = false;
     }
     let mut rest = bytes;
     while !rest.is_empty() {
         match file.write(rest) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(count) => {
-                *torn = count < rest.len() && rest[count - 1] != b'\n';
+                *is_torn = count < rest.len() && rest[count - 1] != b'\n';
                 rest = &rest[count..];
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -235,10 +236,10 @@ fn write_whole(mut file: impl Write, bytes: &[u8], torn: &mut bool) -> io::Resul
 mod tests {
     use super::*;
 
-    /// Takes so many bytes and then no more.
-    struct Small(Vec<u8>, usize);
+    /// A writer that takes a limited number of bytes.
+    struct LimitedDisk(Vec<u8>, usize);
 
-    impl Write for Small {
+    impl Write for LimitedDisk {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             let count = bytes.len().min(self.1 - self.0.len());
             self.0.extend(&bytes[..count]);
@@ -251,21 +252,21 @@ mod tests {
     }
 
     #[test]
-    fn a_line_cut_by_a_full_disk_is_ended_before_the_next() {
-        let mut torn = false;
-        let mut disk = Small(Vec::new(), 10);
-        write_whole(&mut disk, b"first\n", &mut torn).unwrap();
-        assert!(write_whole(&mut disk, b"second\n", &mut torn).is_err());
-        assert!(torn);
-        assert!(write_whole(&mut disk, b"third\n", &mut torn).is_err());
+    fn a_line_cut_by_a_full_disk_is_ended_before_the_next_line() {
+        let mut is_torn = false;
+        let mut disk = LimitedDisk(Vec::new(), 10);
+        write_whole(&mut disk, b"first\n", &mut is_torn).unwrap();
+        assert!(write_whole(&mut disk, b"second\n", &mut is_torn).is_err());
+        assert!(is_torn);
+        assert!(write_whole(&mut disk, b"third\n", &mut is_torn).is_err());
         disk.1 = 100;
-        write_whole(&mut disk, b"fourth\n", &mut torn).unwrap();
-        write_whole(&mut disk, b"fifth\n", &mut torn).unwrap();
+        write_whole(&mut disk, b"fourth\n", &mut is_torn).unwrap();
+        write_whole(&mut disk, b"fifth\n", &mut is_torn).unwrap();
         assert_eq!(disk.0, b"first\nseco\nfourth\nfifth\n");
     }
 
     #[test]
-    fn lines_are_counted_as_people_count_them() {
+    fn an_unfinished_last_line_counts_as_a_line() {
         assert_eq!([lines(b""), lines(b"a"), lines(b"a\n"), lines(b"a\nb")], [0, 1, 1, 2]);
     }
 }

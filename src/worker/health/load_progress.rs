@@ -30,7 +30,7 @@ impl LoadSigns {
     pub(crate) fn of(pid: i32, tail: &Mutex<LogTail>) -> Self {
         let file = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
         Self {
-            output: tail.lock().unwrap_or_else(PoisonError::into_inner).heard(),
+            output: tail.lock().unwrap_or_else(PoisonError::into_inner).progress_bytes(),
             resident: resident(&file("statm")).unwrap_or(0),
             read: read(&file("io")),
             faults: ProcStat::of(pid).map_or(0, |stat| stat.faults),

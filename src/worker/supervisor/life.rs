@@ -5,7 +5,7 @@
 use super::owner::{LifeEnd, Owner, StartFailure};
 use crate::dial::DialTarget;
 use crate::telemetry::files::{LogTail, pump};
-use crate::telemetry::log::{CLOCK, behind_a_queue};
+use crate::telemetry::log::{CLOCK, queued_writer};
 use crate::worker::bounds::LOG_PUMP_GRACE;
 use crate::worker::demand::{Demand, DemandChange};
 use crate::worker::diagnosis::diagnose;
@@ -282,7 +282,7 @@ impl Owner {
         phases: &Arc<Mutex<LoadPhases>>,
     ) -> Option<impl Future<Output = ()> + use<>> {
         let output = process.take_output()?;
-        let (writer, guard) = behind_a_queue(self.plan.logs.create("server", &self.plan.instance, CLOCK));
+        let (writer, guard) = queued_writer(self.plan.logs.create("server", &self.plan.instance, CLOCK));
         let (dropped, errors) = (writer.error_counter(), self.plan.logs.errors());
         let (tail, phases) = (Arc::clone(tail), Arc::clone(phases));
         let observe = move |line: &[u8]| {
@@ -292,7 +292,7 @@ impl Owner {
         Some(async move {
             pump(output, writer, tail, observe).await;
             drop(guard);
-            errors.overflow(dropped.dropped_lines() as u64);
+            errors.add_overflow(dropped.dropped_lines() as u64);
         })
     }
 }
