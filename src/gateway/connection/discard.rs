@@ -54,6 +54,7 @@ async fn try_discard(body: &mut InboundBody) -> bool {
                         Some(rest) => left = rest,
                         None => return Poll::Ready(Some(false)),
                     },
+                    // After an error, such as a malformed chunk, the next head cannot be found.
                     Poll::Ready(Some(Err(_))) => return Poll::Ready(Some(false)),
                     Poll::Ready(None) => return Poll::Ready(Some(true)),
                     Poll::Pending => return Poll::Ready(None),

@@ -107,11 +107,13 @@ pub async fn serve<S, F, B>(
                 continue;
             }
         };
+        // Streamed tokens are small writes, which Nagle's algorithm would delay. An error means that the client is gone.
         let _ = stream.set_nodelay(true);
         let service = Arc::clone(&service);
         let requests = Arc::new(ConnectionRequests::default());
         let wire = WireStream::new(stream, limits.wire, Arc::clone(&refuse), Arc::clone(&requests));
         let respond = service_fn(move |request: Request<Incoming>| {
+            // Counted as soon as hyper calls: a write before that is taken for a response that hyper makes by itself.
             let (guard, version) = (requests.begin(), request.version());
             let response = service(request, client.ip());
             async move { Ok::<_, Infallible>(response.await.map(|body| guard.guard_body(body, version))) }

@@ -146,6 +146,7 @@ impl<const NAME: usize> JsonScanner<NAME> {
 
     /// Makes the scanner report the members of the object that has just begun, instead of skipping it.
     pub(crate) fn enter(&mut self) {
+        // Callers do this right after `Begins`, before anything in the object has been read.
         if self.state == ScannerState::Nest(1) && self.is_object && self.level < u8::MAX {
             self.state = ScannerState::First;
             self.level += 1;
@@ -301,6 +302,7 @@ impl<const NAME: usize> JsonScanner<NAME> {
     fn end_of_text(&mut self, bytes: &[u8]) -> Option<usize> {
         let mut at = 0;
         loop {
+            // The escaped byte may be in the next piece; then the flag stays set.
             if self.escaped {
                 bytes.get(at)?;
                 self.escaped = false;

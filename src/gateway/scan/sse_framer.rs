@@ -197,6 +197,7 @@ impl SseFramer {
         } else {
             self.state = FramerState::Value { field, begins: false };
         }
+        // Only within this piece: a line that waits for the next one would be delayed.
         let ends_event = end.is_some() && matches!(piece.get(*at), Some(b'\n' | b'\r'));
         let head = if is_whole { value } else { &self.head };
         SseLine { field, value, offset, head, begins, ends: end.is_some(), ends_event }

@@ -180,6 +180,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
                     if self.read_ahead.bytes()[..compared] != PREFACE[..compared] {
                         self.read_state = ReadState::Head(HeadScanner::default());
                     } else if compared == PREFACE.len() {
+                        // `poll_http2` computes the next deadline each time; it must look at least once per `write_stall`.
                         self.read_timer.start(self.limits.header_timeout.min(self.limits.write_stall));
                         self.read_state = ReadState::Http2;
                     } else if !ready!(self.poll_head(context))? {
@@ -208,6 +209,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
                             head::hide_upgrade(self.read_ahead.prefix_mut(head.length));
                         }
                         self.read_timer.stop();
+                        // Counted before hyper gets the first byte, so that a response never finds the count too low.
                         self.passed_heads = self.passed_heads.wrapping_add(1);
                         self.is_responding = true;
                         self.read_state = ReadState::PassingHead(head.length, head.framing);
@@ -232,6 +234,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
                 }
                 ReadState::Length(left) => {
                     let before = buffer.filled().len();
+                    // Large bodies are read straight into hyper's buffer, without a copy.
                     if self.read_ahead.is_empty() {
                         self.socket.set_limit(*left);
                         ready!(Pin::new(&mut self.socket).poll_read(context, buffer))?;
@@ -240,6 +243,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
                     }
                     let count = buffer.filled().len() - before;
                     *left -= count as u64;
+                    // hyper reports a body that ends too early as an error (RFC 9112, section 8).
                     if count == 0 {
                         self.mark_client_gone();
                     } else if *left == 0 {

@@ -66,6 +66,7 @@ impl<B: Send + 'static> MultiplexedBody<B> {
         let response = Arc::new(Mutex::new(response));
         let checked: Arc<dyn StallCheck> = Arc::clone(&response) as _;
         let mut responses = lock(&requests.responses.0);
+        // A number only has to be unused: the highest one in use, plus one.
         let number = responses.last_key_value().map_or(0, |(last, _)| last.wrapping_add(1));
         responses.insert(number, Arc::downgrade(&checked));
         drop(responses);

@@ -90,6 +90,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WireStream<S> {
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         ready!(Pin::new(this.socket.get_mut()).poll_flush(context))?;
+        // hyper has written the whole response only now: the time for its next head begins here, not when the body ended.
         if this.is_responding && this.requests.ended() == this.passed_heads {
             this.is_responding = false;
             this.read_timer.start(this.limits.header_timeout);
@@ -127,6 +128,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WireStream<S> {
                 }
                 ClosePhase::Linger(left) => match this.read_ahead.poll_discard(context, &mut this.socket) {
                     Poll::Ready(Ok(count)) if count > 0 && count < *left => *left -= count,
+                    // The client has closed its side, is gone, or sends more than is worth waiting for.
                     Poll::Ready(_) => this.close_phase = ClosePhase::Done,
                     Poll::Pending => {
                         ready!(this.read_timer.poll(context));
