@@ -21,7 +21,8 @@ pub(crate) type InboundBody = Either<Incoming, Full<Bytes>>;
 pub(crate) struct UnreadBody {
     /// Whether the next request arrives on the same connection, after the body. HTTP/2 has a stream for each request.
     blocks_connection: bool,
-    /// Whether the client waits for `100 Continue` before it sends the body. hyper sends one as soon as the body is polled.
+    /// Whether the client waits for `100 Continue` before it sends the body. hyper sends one as soon as the body is
+    /// polled.
     expects_continue: bool,
 }
 
@@ -54,6 +55,7 @@ async fn try_discard(body: &mut InboundBody) -> bool {
                         Some(rest) => left = rest,
                         None => return Poll::Ready(Some(false)),
                     },
+                    // After an error, such as a malformed chunk, the next head cannot be found.
                     Poll::Ready(Some(Err(_))) => return Poll::Ready(Some(false)),
                     Poll::Ready(None) => return Poll::Ready(Some(true)),
                     Poll::Pending => return Poll::Ready(None),
@@ -63,7 +65,8 @@ async fn try_discard(body: &mut InboundBody) -> bool {
         if let Some(is_complete) = arrived.await {
             return is_complete;
         }
-        // The first poll only tells hyper that the body is wanted. Its connection task reads the socket when it runs next.
+        // The first poll only tells hyper that the body is wanted. Its connection task reads the socket when it runs
+        // next.
         tokio::task::yield_now().await;
     }
     false

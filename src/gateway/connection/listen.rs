@@ -107,11 +107,14 @@ pub async fn serve<S, F, B>(
                 continue;
             }
         };
+        // Streamed tokens are small writes, which Nagle's algorithm would delay. An error means that the client is
+        // gone.
         let _ = stream.set_nodelay(true);
         let service = Arc::clone(&service);
         let requests = Arc::new(ConnectionRequests::default());
         let wire = WireStream::new(stream, limits.wire, Arc::clone(&refuse), Arc::clone(&requests));
         let respond = service_fn(move |request: Request<Incoming>| {
+            // Counted as soon as hyper calls: a write before that is taken for a response that hyper makes by itself.
             let (guard, version) = (requests.begin(), request.version());
             let response = service(request, client.ip());
             async move { Ok::<_, Infallible>(response.await.map(|body| guard.guard_body(body, version))) }
@@ -138,8 +141,8 @@ pub async fn serve<S, F, B>(
 /// Configures hyper for HTTP/1.1, and for HTTP/2 with prior knowledge, within `limits`.
 fn http_builder(limits: &WireLimits) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    // The wire has its own timeout for heads, which answers 408; hyper's would only close the connection. hyper's limits
-    // are raised where the settings allow more, since it must accept every head that the wire has checked.
+    // The wire has its own timeout for heads, which answers 408; hyper's would only close the connection. hyper's
+    // limits are raised where the settings allow more, since it must accept every head that the wire has checked.
     builder.http1().timer(TokioTimer::new()).header_read_timeout(None);
     if limits.head.headers() > HYPER_MAX_HEADERS {
         builder.http1().max_headers(limits.head.headers());
@@ -147,8 +150,8 @@ fn http_builder(limits: &WireLimits) -> auto::Builder<TokioExecutor> {
     if limits.head.size() > HYPER_MAX_HEAD_SIZE {
         builder.http1().max_buf_size(limits.head.size());
     }
-    // Over HTTP/2 the pipeline checks the limits. h2 answers larger heads by itself, with a bare 431: twice the size leaves
-    // the pipeline room to answer with a JSON error.
+    // Over HTTP/2 the pipeline checks the limits. h2 answers larger heads by itself, with a bare 431: twice the size
+    // leaves the pipeline room to answer with a JSON error.
     let http2_head_size = u32::try_from(limits.head.size().saturating_mul(2)).unwrap_or(u32::MAX);
     builder
         .http2()

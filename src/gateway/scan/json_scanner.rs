@@ -1,8 +1,8 @@
 //! Scans JSON that arrives in pieces of any size and reports the members of its objects. Builds no values, copies only
 //! the names of members, and can resume at any byte.
 //!
-//! Objects whose members are reported are read strictly by the grammar. A skipped value only has to be balanced. What the
-//! members mean is decided in `request/envelope.rs`, `response/rename.rs` and `accounting/usage/scan.rs`.
+//! Objects whose members are reported are read strictly by the grammar. A skipped value only has to be balanced. What
+//! the members mean is decided in `request/envelope.rs`, `response/rename.rs` and `accounting/usage/scan.rs`.
 
 use std::borrow::Cow;
 
@@ -108,8 +108,8 @@ impl<const NAME: usize> JsonScanner<NAME> {
         }
     }
 
-    /// Expects one object or an array of objects, as llama-server responds. Other elements of the array are skipped; their
-    /// steps are reported at level 0.
+    /// Expects one object or an array of objects, as llama-server responds. Other elements of the array are skipped;
+    /// their steps are reported at level 0.
     pub(crate) fn of_object_or_array() -> Self {
         Self { accepts_array: true, ..Self::of_object() }
     }
@@ -146,6 +146,7 @@ impl<const NAME: usize> JsonScanner<NAME> {
 
     /// Makes the scanner report the members of the object that has just begun, instead of skipping it.
     pub(crate) fn enter(&mut self) {
+        // Callers do this right after `Begins`, before anything in the object has been read.
         if self.state == ScannerState::Nest(1) && self.is_object && self.level < u8::MAX {
             self.state = ScannerState::First;
             self.level += 1;
@@ -301,6 +302,7 @@ impl<const NAME: usize> JsonScanner<NAME> {
     fn end_of_text(&mut self, bytes: &[u8]) -> Option<usize> {
         let mut at = 0;
         loop {
+            // The escaped byte may be in the next piece; then the flag stays set.
             if self.escaped {
                 bytes.get(at)?;
                 self.escaped = false;
@@ -342,13 +344,14 @@ fn is_mark(byte: u8) -> bool {
     byte == b'"' || matches!(byte | 0x20, b'{' | b'}')
 }
 
-/// Whether a byte is a bracket or a quote, begins a comment or a string in a wider dialect of JSON, or is `\` or `|`, which
-/// JSON has in strings only.
+/// Whether a byte is a bracket or a quote, begins a comment or a string in a wider dialect of JSON, or is `\` or `|`,
+/// which JSON has in strings only.
 fn is_strict_mark(byte: u8) -> bool {
     matches!(byte | 0x20, b'{'..=b'}') || matches!(byte, b'"' | b'#' | b'\'' | b'/' | b'`')
 }
 
-/// Returns the offset of the next mark. Lists of tokens and embeddings have few marks, so whole strides are compared at once.
+/// Returns the offset of the next mark. Lists of tokens and embeddings have few marks, so whole strides are compared at
+/// once.
 fn next_mark(bytes: &[u8], is_mark: impl Fn(u8) -> bool) -> Option<usize> {
     let mut passed = bytes.len().min(NEAR);
     if let Some(at) = bytes[..passed].iter().position(|byte| is_mark(*byte)) {

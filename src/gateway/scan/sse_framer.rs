@@ -1,9 +1,10 @@
-//! Splits a stream of server-sent events into lines, by the HTML standard (section 9.2.6, "Interpreting an event stream").
+//! Splits a stream of server-sent events into lines, by the HTML standard (section 9.2.6, "Interpreting an event
+//! stream").
 //!
-//! A line ends with LF, CR or CRLF. The name of a field ends at the first colon, and one space after the colon is not part
-//! of the value. A blank line ends the event. A byte order mark may precede the first line. The bytes may arrive in pieces
-//! of any size. They are borrowed: only the beginning of a line that arrives in several pieces is copied. What the lines
-//! mean is decided in `response/sse.rs`, `response/rename.rs` and `accounting/usage/`.
+//! A line ends with LF, CR or CRLF. The name of a field ends at the first colon, and one space after the colon is not
+//! part of the value. A blank line ends the event. A byte order mark may precede the first line. The bytes may arrive
+//! in pieces of any size. They are borrowed: only the beginning of a line that arrives in several pieces is copied.
+//! What the lines mean is decided in `response/sse.rs`, `response/rename.rs` and `accounting/usage/`.
 
 use memchr::memchr2;
 
@@ -38,7 +39,8 @@ pub(crate) enum SseStep<'a> {
     Line(SseLine<'a>),
     /// A blank line, which ends an event, has ended at this offset.
     EventEnd(usize),
-    /// The line feed at the beginning of this piece belongs to the carriage return that ended an event in the previous one.
+    /// The line feed at the beginning of this piece belongs to the carriage return that ended an event in the previous
+    /// one.
     LineFeed,
 }
 
@@ -99,8 +101,8 @@ impl SseFramer {
         Self { state: FramerState::Start(0), head: Vec::new() }
     }
 
-    /// Continues in `piece` from the offset `at`, which is moved past what is returned. Returns `None` at the end of the
-    /// piece; the next piece begins at offset 0.
+    /// Continues in `piece` from the offset `at`, which is moved past what is returned. Returns `None` at the end of
+    /// the piece; the next piece begins at offset 0.
     pub(crate) fn next<'a>(&'a mut self, piece: &'a [u8], at: &mut usize) -> Option<SseStep<'a>> {
         while let Some(&byte) = piece.get(*at) {
             match self.state {
@@ -197,6 +199,7 @@ impl SseFramer {
         } else {
             self.state = FramerState::Value { field, begins: false };
         }
+        // Only within this piece: a line that waits for the next one would be delayed.
         let ends_event = end.is_some() && matches!(piece.get(*at), Some(b'\n' | b'\r'));
         let head = if is_whole { value } else { &self.head };
         SseLine { field, value, offset, head, begins, ends: end.is_some(), ends_event }

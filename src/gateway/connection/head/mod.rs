@@ -1,8 +1,8 @@
 //! The head of an HTTP/1.1 request, as bytes: its grammar, and how its body is framed.
 //!
-//! Pure: reads no socket and builds no response. A head that passes has one meaning only, so no later parser can read it
-//! differently (RFC 9112, sections 2.2, 3, 5 and 6). Stricter than the RFC requires in two places: a line that ends with
-//! LF alone is refused, and so is a `Content-Length` that is a list, even if all its values are equal.
+//! Pure: reads no socket and builds no response. A head that passes has one meaning only, so no later parser can read
+//! it differently (RFC 9112, sections 2.2, 3, 5 and 6). Stricter than the RFC requires in two places: a line that ends
+//! with LF alone is refused, and so is a `Content-Length` that is a list, even if all its values are equal.
 //!
 //! - `limits.rs`: size limits of a head
 
@@ -62,7 +62,8 @@ const MAX_TARGET: usize = u16::MAX as usize - 1;
 /// Longest header name in bytes that `http::HeaderName` accepts.
 const MAX_HEADER_NAME: usize = u16::MAX as usize;
 
-/// Checks a head that arrives in two pieces, the first of which ends at `cut`. Returns `None` if the head is incomplete.
+/// Checks a head that arrives in two pieces, the first of which ends at `cut`. Returns `None` if the head is
+/// incomplete.
 ///
 /// # Errors
 /// Refuses a malformed head with 400, and one that exceeds `limits` with 414 or 431.
@@ -87,8 +88,8 @@ pub(super) fn check(raw: &[u8], limits: &HeadLimits) -> Result<Framing, Refusal>
 }
 
 impl HeadScanner {
-    /// Continues with `raw`: all bytes of the head so far, those of earlier calls included. Returns `None` if more bytes are
-    /// needed.
+    /// Continues with `raw`: all bytes of the head so far, those of earlier calls included. Returns `None` if more
+    /// bytes are needed.
     ///
     /// # Errors
     /// Refuses a malformed head with 400, and one that exceeds `limits` with 414 or 431.
@@ -109,7 +110,8 @@ impl HeadScanner {
             let is_first_line = self.line_start == 0;
             (self.line_start, self.scanned) = (end, end);
             match (self.version, line.is_empty()) {
-                // RFC 9112, section 2.2: ignore at least one empty line before a request. Old clients sent one after a body.
+                // RFC 9112, section 2.2: ignore at least one empty line before a request. Old clients sent one after a
+                // body.
                 (None, true) if is_first_line => {}
                 (None, true) => return Err(Refusal::bad_request("there are empty lines before the request line")),
                 (None, false) => self.version = Some(parse_request_line(line)?),
@@ -126,8 +128,8 @@ impl HeadScanner {
         }
     }
 
-    /// Checks the current line, which ends at or after `end`, and the whole head. The limit that is reached first in the
-    /// bytes decides, so that the refusal does not depend on how the head is cut into pieces.
+    /// Checks the current line, which ends at or after `end`, and the whole head. The limit that is reached first in
+    /// the bytes decides, so that the refusal does not depend on how the head is cut into pieces.
     fn check_lengths(&self, end: usize, limits: &HeadLimits) -> Result<(), Refusal> {
         let line_limit = if self.version.is_none() { limits.request_line } else { limits.header_line };
         let line_end = self.line_start.saturating_add(line_limit).saturating_add(b"\r\n".len());
@@ -174,8 +176,8 @@ impl HeadScanner {
                 }
             }
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
-                // RFC 9112, section 6.3 demands 400 if `chunked` is not last. Section 6.1 suggests 501 for codings that are
-                // not supported; a client can do nothing different about that, so it is 400 too.
+                // RFC 9112, section 6.3 demands 400 if `chunked` is not last. Section 6.1 suggests 501 for codings that
+                // are not supported; a client can do nothing different about that, so it is 400 too.
                 if self.is_chunked || !trim(value).eq_ignore_ascii_case(b"chunked") {
                     return Err(Refusal::bad_request("Transfer-Encoding is not 'chunked', once"));
                 }
@@ -245,8 +247,8 @@ const UPGRADE_REPLACEMENT: &[u8; UPGRADE.len()] = b"trailer";
 
 /// Renames each `Upgrade` header of a well-formed head, in place.
 ///
-/// A server may ignore `Upgrade` (RFC 9110, section 7.8). hyper, once it has seen one, hands the socket over at the end of
-/// the connection and never calls `poll_shutdown`, so the lingering close would not happen.
+/// A server may ignore `Upgrade` (RFC 9110, section 7.8). hyper, once it has seen one, hands the socket over at the end
+/// of the connection and never calls `poll_shutdown`, so the lingering close would not happen.
 pub(super) fn hide_upgrade(head: &mut [u8]) {
     for line in head.split_inclusive_mut(|&byte| byte == b'\n') {
         if let Some((name, [b':', ..])) = line.split_first_chunk_mut()

@@ -86,6 +86,7 @@ impl ChunkedBody {
                 self.extend_line(CHUNK_LINE_SIZE, ChunkState::Blank)
             }
             (ChunkState::Size | ChunkState::Blank, b';') => self.extend_line(CHUNK_LINE_SIZE, ChunkState::Extension),
+            // Not after `Blank`: RFC 9112, section 7.1 has no white space between the size and the CRLF.
             (ChunkState::Size | ChunkState::Extension, b'\r') => Ok(ChunkState::SizeLf),
             (ChunkState::Extension, _) if is_text(byte) => self.extend_line(CHUNK_LINE_SIZE, ChunkState::Extension),
             (ChunkState::SizeLf, b'\n') => {

@@ -2,27 +2,28 @@
 //! arrived and has been checked.
 //!
 //! Owns the limits and the timeout of heads, the response to a malformed one, the end of each body (so that pipelined
-//! heads are checked too), the write timeout of clients that do not read, and the close of the connection. Does not know
-//! what a request means. A connection that begins with the HTTP/2 preface passes unchecked: it is only watched for stalled
-//! writes, for stalled responses, and for times without a request in flight.
+//! heads are checked too), the write timeout of clients that do not read, and the close of the connection. Does not
+//! know what a request means. A connection that begins with the HTTP/2 preface passes unchecked: it is only watched for
+//! stalled writes, for stalled responses, and for times without a request in flight.
 //!
 //! A client that closes its sending side while a response is on its way counts as gone, as it does for nginx.
 //!
 //! # Who writes when
 //!
-//! Both hyper and the wire write to the socket, and the wire must not write into hyper's response. [`ConnectionRequests`]
-//! counts the requests that come out of hyper and their responses, the wire counts the heads that it has passed to hyper,
-//! and a flush by hyper says that its own buffer is empty. If both counts agree at a flush, no response is on its way.
+//! Both hyper and the wire write to the socket, and the wire must not write into hyper's response.
+//! [`ConnectionRequests`] counts the requests that come out of hyper and their responses, the wire counts the heads
+//! that it has passed to hyper, and a flush by hyper says that its own buffer is empty. If both counts agree at a
+//! flush, no response is on its way.
 //!
 //! # Why not hyper alone
 //!
-//! hyper 1.x answers a malformed head by itself, with a bare 400, 414 or 431 (`on_error` in its `src/proto/h1/role.rs`).
-//! The service never sees such a request. There is no 408: when `header_read_timeout` is over, hyper closes the
-//! connection without a response. What this folder and `head/` add:
+//! hyper 1.x answers a malformed head by itself, with a bare 400, 414 or 431 (`on_error` in its
+//! `src/proto/h1/role.rs`). The service never sees such a request. There is no 408: when `header_read_timeout` is over,
+//! hyper closes the connection without a response. What this folder and `head/` add:
 //!
 //! - a JSON error with a request id, CORS headers and a line in the access log, for malformed heads too;
-//! - exact limits for the request line, for each header line and for the whole head (hyper has one for its buffer and one
-//!   for the number of lines);
+//! - exact limits for the request line, for each header line and for the whole head (hyper limits only its buffer and
+//!   the number of lines);
 //! - a 408 in time for a head that never ends, and a clock that leaves out pauses of the process;
 //! - detection of clients that stall: hyper waits without limit for a client that does not read its response, and the
 //!   response holds a slot of llama-server until then;
@@ -33,8 +34,8 @@
 //! again by hyper's client, so no byte of a client's framing reaches them. The grammar is strict because the wire and
 //! hyper read the same bytes one after the other and must agree on them.
 //!
-//! With a hook in hyper that lets the service answer parse errors and timeouts of heads, about half of this could go: the
-//! head scanner, the chunk scanner and the replaced responses. Stall detection and the lingering close would stay.
+//! With a hook in hyper that lets the service answer parse errors and timeouts of heads, about half of this could go:
+//! the head scanner, the chunk scanner and the replaced responses. Stall detection and the lingering close would stay.
 //!
 //! # Files
 //!
@@ -113,8 +114,8 @@ pub(super) struct WireStream<S> {
     has_stopped_reading: bool,
 }
 
-/// What the next bytes from the client are. A request goes through `Head`, `PassingHead` and, if it has a body, `Length` or
-/// `Chunked`; then the next `Head` begins.
+/// What the next bytes from the client are. A request goes through `Head`, `PassingHead` and, if it has a body,
+/// `Length` or `Chunked`; then the next `Head` begins.
 enum ReadState {
     /// The first bytes of a connection, which may be the HTTP/2 preface.
     Start,
@@ -180,6 +181,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
                     if self.read_ahead.bytes()[..compared] != PREFACE[..compared] {
                         self.read_state = ReadState::Head(HeadScanner::default());
                     } else if compared == PREFACE.len() {
+                        // `poll_http2` computes the next deadline each time; it must look at least once per
+                        // `write_stall`.
                         self.read_timer.start(self.limits.header_timeout.min(self.limits.write_stall));
                         self.read_state = ReadState::Http2;
                     } else if !ready!(self.poll_head(context))? {
@@ -208,6 +211,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
                             head::hide_upgrade(self.read_ahead.prefix_mut(head.length));
                         }
                         self.read_timer.stop();
+                        // Counted before hyper gets the first byte, so that a response never finds the count too low.
                         self.passed_heads = self.passed_heads.wrapping_add(1);
                         self.is_responding = true;
                         self.read_state = ReadState::PassingHead(head.length, head.framing);
@@ -232,6 +236,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
                 }
                 ReadState::Length(left) => {
                     let before = buffer.filled().len();
+                    // Large bodies are read straight into hyper's buffer, without a copy.
                     if self.read_ahead.is_empty() {
                         self.socket.set_limit(*left);
                         ready!(Pin::new(&mut self.socket).poll_read(context, buffer))?;
@@ -240,6 +245,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
                     }
                     let count = buffer.filled().len() - before;
                     *left -= count as u64;
+                    // hyper reports a body that ends too early as an error (RFC 9112, section 8).
                     if count == 0 {
                         self.mark_client_gone();
                     } else if *left == 0 {
@@ -254,8 +260,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
         }
     }
 
-    /// Passes everything to hyper, and ends the connection once no request has been in flight for `header_timeout`. A client
-    /// that only answers pings, or that never completes a head, must not keep a connection.
+    /// Passes everything to hyper, and ends the connection once no request has been in flight for `header_timeout`. A
+    /// client that only answers pings, or that never completes a head, must not keep a connection.
     fn poll_http2(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         while !self.has_stopped_reading && self.read_timer.poll(context).is_ready() {
             // The timer is not moved with each request. When it fires, this computes when it has to fire next.
@@ -310,7 +316,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
             outcome
         };
         if outcome.is_err() {
-            // hyper reports this as an error of the body, and the pipeline answers. Where a next head begins is unknown.
+            // hyper reports this as an error of the body, and the pipeline answers. Where a next head begins is
+            // unknown.
             self.read_state = ReadState::Done;
             self.has_stopped_reading = true;
             return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
@@ -342,8 +349,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
 
     /// Reads ahead while a response is on its way, to notice when the client leaves. Returns false when it has left.
     ///
-    /// After more than [`EARLY_HEADS`] heads of the largest size, changes to `Excess`: nothing that the client sends after
-    /// that is read as a request.
+    /// After more than [`EARLY_HEADS`] heads of the largest size, changes to `Excess`: nothing that the client sends
+    /// after that is read as a request.
     fn poll_read_ahead(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
         self.socket.set_limit(u64::MAX);
         let capacity = self.limits.head.size().saturating_mul(EARLY_HEADS);
@@ -358,7 +365,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
         Poll::Ready(Ok(true))
     }
 
-    /// Discards input, only to notice when the client leaves. A client that sends more than [`LINGER_BYTES`] counts as gone.
+    /// Discards input, only to notice when the client leaves. A client that sends more than [`LINGER_BYTES`] counts as
+    /// gone.
     fn poll_disconnect(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let ReadState::Excess(left) = &mut self.read_state else { return Poll::Ready(Ok(())) };
         while *left > 0 {

@@ -1,8 +1,8 @@
 //! Responses over HTTP/2, of which a client can leave one unread and read the others.
 //!
-//! hyper polls the body of such a response only when the client's flow-control window has room (RFC 9113, section 5.2). A
-//! body that is not polled cannot notice that it has stalled, and would hold its slot for ever. So the wire checks all
-//! responses of its connection.
+//! hyper polls the body of such a response only when the client's flow-control window has room (RFC 9113, section 5.2).
+//! A body that is not polled cannot notice that it has stalled, and would hold its slot for ever. So the wire checks
+//! all responses of its connection.
 
 use std::error::Error;
 use std::pin::Pin;
@@ -66,6 +66,7 @@ impl<B: Send + 'static> MultiplexedBody<B> {
         let response = Arc::new(Mutex::new(response));
         let checked: Arc<dyn StallCheck> = Arc::clone(&response) as _;
         let mut responses = lock(&requests.responses.0);
+        // A number only has to be unused: the highest one in use, plus one.
         let number = responses.last_key_value().map_or(0, |(last, _)| last.wrapping_add(1));
         responses.insert(number, Arc::downgrade(&checked));
         drop(responses);

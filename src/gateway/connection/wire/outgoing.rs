@@ -13,8 +13,9 @@ use crate::pause_clock::ActiveInstant;
 use crate::refusal::Refusal;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
-    /// Replaces a response that hyper makes without calling the service, because it could not read a head that passed here.
-    /// hyper's response would have neither a body nor a request id. Returns whether what hyper writes is to be dropped.
+    /// Replaces a response that hyper makes without calling the service, because it could not read a head that passed
+    /// here. hyper's response would have neither a body nor a request id. Returns whether what hyper writes is to be
+    /// dropped.
     fn replace_hyper_response(&mut self) -> bool {
         // hyper calls the service once for each head that it has understood.
         if matches!(self.read_state, ReadState::Http2) || self.requests.begun() == self.passed_heads {
@@ -90,11 +91,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WireStream<S> {
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         ready!(Pin::new(this.socket.get_mut()).poll_flush(context))?;
+        // hyper has written the whole response only now: the time for its next head begins here, not when the body
+        // ended.
         if this.is_responding && this.requests.ended() == this.passed_heads {
             this.is_responding = false;
             this.read_timer.start(this.limits.header_timeout);
-            // hyper's last read is pending on the socket, which may never become readable again: the next head may have been
-            // read ahead, or may never come. So hyper's task is woken to read again. Polling the timer registers its waker.
+            // hyper's last read is pending on the socket, which may never become readable again: the next head may have
+            // been read ahead, or may never come. So hyper's task is woken to read again. Polling the timer registers
+            // its waker.
             let has_input = !this.read_ahead.is_empty() || matches!(this.read_state, ReadState::Excess(_));
             if has_input || this.read_timer.poll(context).is_ready() {
                 context.waker().wake_by_ref();
@@ -103,9 +107,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WireStream<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Closes in the stages of RFC 9112, section 9.6: writes the refusal if there is one, closes the sending side and, if the
-    /// client may still be sending, discards input for a while. A close with unread bytes in the socket would send a reset,
-    /// and the client could lose the response.
+    /// Closes in the stages of RFC 9112, section 9.6: writes the refusal if there is one, closes the sending side and,
+    /// if the client may still be sending, discards input for a while. A close with unread bytes in the socket would
+    /// send a reset, and the client could lose the response.
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         loop {
@@ -127,6 +131,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WireStream<S> {
                 }
                 ClosePhase::Linger(left) => match this.read_ahead.poll_discard(context, &mut this.socket) {
                     Poll::Ready(Ok(count)) if count > 0 && count < *left => *left -= count,
+                    // The client has closed its side, is gone, or sends more than is worth waiting for.
                     Poll::Ready(_) => this.close_phase = ClosePhase::Done,
                     Poll::Pending => {
                         ready!(this.read_timer.poll(context));

@@ -56,8 +56,8 @@ impl ReadAhead {
         self.end = self.storage.len();
     }
 
-    /// Reads once from `source` and returns the number of bytes, 0 at the end of the stream. The buffer grows to `capacity`
-    /// bytes at most, which must be more than it holds.
+    /// Reads once from `source` and returns the number of bytes, 0 at the end of the stream. The buffer grows to
+    /// `capacity` bytes at most, which must be more than it holds.
     pub(super) fn poll_fill(
         &mut self,
         context: &mut Context<'_>,

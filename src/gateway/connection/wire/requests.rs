@@ -1,4 +1,5 @@
-//! Counts the requests of a connection that have begun and ended, so that the wire knows when no response is on its way.
+//! Counts the requests of a connection that have begun and ended, so that the wire knows when no response is on its
+//! way.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -71,8 +72,8 @@ impl Default for ConnectionRequests {
 impl Drop for RequestGuard {
     fn drop(&mut self) {
         let now = u64::try_from(self.0.opened.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        // The time before the count: a reader that sees the count (`idle_time`) then sees this time too. `fetch_max`, since
-        // guards of other requests may be dropped at the same moment.
+        // The time before the count: a reader that sees the count (`idle_time`) then sees this time too. `fetch_max`,
+        // since guards of other requests may be dropped at the same moment.
         self.0.last_end.fetch_max(now, Ordering::AcqRel);
         self.0.ended.fetch_add(1, Ordering::AcqRel);
     }

@@ -180,7 +180,8 @@ proptest! {
             let service = service_fn(|_: Request<Incoming>| {
                 *served.lock().unwrap() += 1;
                 let guard = requests.begin();
-                async move { Ok::<_, Infallible>(Response::new(guard.guard_body(Full::new(Bytes::new()), http::Version::HTTP_11))) }
+                let body = guard.guard_body(Full::new(Bytes::new()), http::Version::HTTP_11);
+                async move { Ok::<_, Infallible>(Response::new(body)) }
             });
             let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(wire), service).await;
         });

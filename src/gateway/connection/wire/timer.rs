@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use crate::pause_clock::{ActiveInstant, ActiveSleep};
 
-/// A timer that is cheap to restart: that only reads the clock. The runtime's timer is created when the deadline is first
-/// polled, and is moved when it fires too early.
+/// A timer that is cheap to restart: that only reads the clock. The runtime's timer is created when the deadline is
+/// first polled, and is moved when it fires too early.
 #[derive(Debug, Default)]
 pub(super) struct LazyTimer {
     deadline: Option<ActiveInstant>,
