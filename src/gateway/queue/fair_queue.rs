@@ -212,7 +212,7 @@ mod tests {
         assert_eq!(queue.grant_next(1), Some("a1"));
     }
 
-    /// An operation on a queue. Few keys, so that several requests have the same.
+    /// An operation on a queue. There are few keys, so that several requests share one.
     #[derive(Debug, Clone)]
     enum QueueStep {
         Arrive { key: u8, is_ready: bool },
