@@ -122,8 +122,7 @@ impl Gateway {
         let (retry, queue_entry) = Retry::enqueue(self.retry_policy, &self.model_queues, &request, &caller, record)?;
         context.arrival_guard = None;
         record.activity_guard = route.is_post.then(|| self.activity.begin());
-        // With MOCK_BACKEND a model has no worker: keys and limits have been checked, and there is nothing to forward
-        // to.
+        // With MOCK_BACKEND no model has a worker: keys and limits are checked, and nothing is forwarded.
         if !retry.model_queue().model.has_worker() {
             return Err(Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN));
         }
@@ -225,8 +224,7 @@ impl Gateway {
         Ok(())
     }
 
-    /// Refuses what the single model of this gateway cannot serve now. Every request means that model, whatever its
-    /// body says.
+    /// Refuses what the gateway's single model cannot serve now. Every request means that model, whatever its body says.
     fn check_single_model(
         &self,
         model_queue: &Arc<ModelQueue>,
