@@ -108,7 +108,7 @@ impl Owner {
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 // Where it is known not to serve, another broken connection says nothing new.
-                () = self.endpoint.has_pending_compute_errors(), if self.state() == WorkerState::Ready => {}
+                () = self.endpoint.attention_needed(), if self.state() == WorkerState::Ready => {}
                 () = stop.cancelled() => break,
             }
         }

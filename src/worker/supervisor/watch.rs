@@ -82,7 +82,7 @@ impl Owner {
                     }
                     continue;
                 }
-                () = endpoint.has_pending_compute_errors() => false,
+                () = endpoint.attention_needed() => false,
                 () = tokio::time::sleep(PROBE_INTERVAL_DOUBTED), if asks_soon => false,
                 _ = seen.ticks.tick() => true,
             };
