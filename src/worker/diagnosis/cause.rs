@@ -2,7 +2,8 @@
 
 use crate::worker::bounds::HINT_LENGTH;
 
-/// Defines [`FailureCause`] from one row for each cause: its variant, and its name in logs, which is stable across versions.
+/// Defines [`FailureCause`] from one row for each cause: its variant, and its name in logs, which is stable across
+/// versions.
 macro_rules! causes {
     ($($(#[$doc:meta])+ $variant:ident = $name:literal,)+) => {
         /// Why a llama-server ended or could not be started.

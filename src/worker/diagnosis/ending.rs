@@ -1,4 +1,4 @@
-//! What signals and exit codes mean by themselves.
+//! The meaning of signals and exit codes.
 
 use super::cause::{Diagnosis, FailureCause};
 use super::evidence::{Evidence, KillReason};
@@ -226,7 +226,8 @@ pub(in crate::worker) fn crowded_out(pinned: &[String]) -> Diagnosis {
     Diagnosis::new(FailureCause::NoRoom, hint)
 }
 
-/// Returns the diagnosis if no cause is found: how the process ended, and the first error of its log if it may be quoted.
+/// Returns the diagnosis if no cause is found: how the process ended, and the first error of its log if it may be
+/// quoted.
 pub(super) fn unknown(evidence: &Evidence, signal: Option<Signal>, log: &WorkerLog) -> Diagnosis {
     let how = match (signal, evidence.code, evidence.signal) {
         (Some(signal), _, _) => format!("a signal ended it ({signal})"),

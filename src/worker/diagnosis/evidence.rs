@@ -1,10 +1,10 @@
-//! What is known about the end of a process before a cause is found.
+//! The evidence about the end of a process, from which a cause is found.
 
 use crate::telemetry::files::LogTail;
 use crate::worker::memory::oom_kills::OomKill;
 use std::time::Duration;
 
-/// Everything known about the end of a process.
+/// The evidence about the end of a process.
 pub(crate) struct Evidence<'a> {
     /// The exit code, unless a signal ended it.
     pub(crate) code: Option<i32>,

@@ -1,5 +1,5 @@
-//! The log of a llama-server as the diagnosis reads it: lines without timestamps, which of them are recent, and what may be
-//! quoted of them.
+//! The log of a llama-server as the diagnosis reads it: lines without timestamps, which of them are recent, and what
+//! may be quoted of them.
 
 use crate::telemetry::files::LogTail;
 use crate::worker::bounds::{QUOTED_LINE, QUOTED_WORD};
@@ -18,8 +18,8 @@ const REQUESTS: &[&str] = &[
     "Wrong type supplied for parameter",
 ];
 
-/// Lines that show that a ready llama-server went on, so that earlier errors did not end it. A client's text with line ends
-/// can look like lines of the log; it is dismissed because one of these lines follows it.
+/// Lines that show that a ready llama-server went on, so that earlier errors did not end it. A client's text with line
+/// ends can look like lines of the log; it is dismissed because one of these lines follows it.
 const PROCEEDED: &[&str] = &["got exception", "launch_slot_", "failed to launch slot"];
 
 /// A line that shows that llama-server recovered from earlier errors of its load.
@@ -115,8 +115,8 @@ impl<'a> WorkerLog<'a> {
 }
 
 impl<'a> LogLine<'a> {
-    /// Parses a line such as `0.00.039.717 E llama_model_load: error loading model: ...`. Older llama-servers and the dynamic
-    /// loader write lines without a timestamp.
+    /// Parses a line such as `0.00.039.717 E llama_model_load: error loading model: ...`. Older llama-servers and the
+    /// dynamic loader write lines without a timestamp.
     fn of(line: &'a str) -> Self {
         let split_stamp = || {
             let (stamp, rest) = line.split_once(' ')?;

@@ -6,7 +6,8 @@ use super::log::{WorkerLog, plain_word};
 /// How the errors of GPU libraries begin.
 const GPU_ERRORS: &[&str] = &["CUDA error: ", "ROCm error: ", "MUSA error: ", "CUDA error", "ErrorDeviceLost"];
 
-/// The names that CUDA, ROCm and their libraries give to errors at work. These may be quoted even if a client wrote them.
+/// The names that CUDA, ROCm and their libraries give to errors at work. These may be quoted even if a client wrote
+/// them.
 const GPU_ERROR_NAMES: &[&str] = &[
     "an illegal memory access was encountered",
     "an illegal instruction was encountered",

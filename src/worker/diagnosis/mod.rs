@@ -1,8 +1,8 @@
-//! Diagnoses why a llama-server ended: exit code, signal, log and the kernel's OOM kill counters become one cause and one
-//! hint.
+//! Diagnoses why a llama-server ended: exit code, signal, log and the kernel's OOM kill counters become one cause and
+//! one hint.
 //!
-//! It owns the order in which the evidence counts, and the hint of each cause. It never quotes a path, a key or a client's
-//! text, because hints are shown on `/health`. The supervisor decides what to do about it.
+//! It owns the order in which the evidence counts, and the hint of each cause. It never quotes a path, a key or a
+//! client's text, because hints are shown on `/health`. The supervisor decides what to do about it.
 //!
 //! - `allocation.rs`: failed memory allocations
 //! - `cause.rs`: the causes, their names in logs, and a cause with its hint
@@ -55,8 +55,8 @@ pub(super) fn diagnose(evidence: &Evidence) -> Diagnosis {
         .unwrap_or_else(|| ending::unknown(evidence, signal, &log))
 }
 
-/// Diagnoses a llama-server that was ready before. Leaves out the causes that only a start can have. A crash signal counts
-/// more than any line of the log, because clients can make llama-server log almost any text.
+/// Diagnoses a llama-server that was ready before. Leaves out the causes that only a start can have. A crash signal
+/// counts more than any line of the log, because clients can make llama-server log almost any text.
 fn diagnose_served(evidence: &Evidence, signal: Option<Signal>, log: &WorkerLog) -> Diagnosis {
     ending::crash(signal)
         .or_else(|| allocation::shortage(log))

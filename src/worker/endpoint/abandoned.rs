@@ -1,5 +1,5 @@
-//! Requests that were abandoned before llama-server had answered them: their clients left, or the gateway's timeout passed.
-//! A hang may be due to one of them.
+//! Requests that were abandoned before llama-server had answered them: their clients left, or the gateway's timeout
+//! passed. A hang may be due to one of them.
 //!
 //! A hang is detected only after many clients have lost patience. The requests in flight when llama-server is killed
 //! are then no more suspect than those that were abandoned before. A later request that is served proves that the ones
@@ -20,7 +20,8 @@ struct AbandonedRequest {
 }
 
 impl AbandonedRequests {
-    /// Adds a request that is abandoned after `begun_before` requests have begun. Drops the oldest above [`MOST_GIVEN_UP`].
+    /// Adds a request that is abandoned after `begun_before` requests have begun. Drops the oldest above
+    /// [`MOST_GIVEN_UP`].
     pub(super) fn add(&mut self, fingerprint: Fingerprint, begun_before: u64) {
         self.0.retain(|abandoned| abandoned.fingerprint != fingerprint);
         if self.0.len() == MOST_GIVEN_UP {

@@ -1,8 +1,8 @@
 //! The requests that were in flight when workers crashed. A request that crashes its worker every time is blocked.
 //!
-//! A crash with several requests in flight makes all of them suspects. `Endpoint::begin` lets only one suspect at a time
-//! to a llama-server, so that the next crash convicts one. An innocent request is cleared when it is served
-//! once; a suspect that is not sent again is forgotten after [`DEATHS_REMEMBERED`].
+//! A crash with several requests in flight makes all of them suspects. `Endpoint::begin` lets only one suspect at a
+//! time to a llama-server, so that the next crash convicts one. An innocent request is cleared when it is served once;
+//! a suspect that is not sent again is forgotten after [`DEATHS_REMEMBERED`].
 
 use crate::pause_clock::ActiveInstant;
 use crate::worker::bounds::{DEATHS_REMEMBERED, DEATHS_UNTIL_REFUSED, MOST_SUSPECTS};
@@ -28,8 +28,8 @@ struct CrashSuspect {
 }
 
 impl CrashSuspects {
-    /// Records a crash with the requests in flight, in the order in which they began. Of those that were suspects before,
-    /// only the first is accused again: one crash never convicts two requests.
+    /// Records a crash with the requests in flight, in the order in which they began. Of those that were suspects
+    /// before, only the first is accused again: one crash never convicts two requests.
     pub(crate) fn record_crash(&self, served: &[Fingerprint]) {
         let now = ActiveInstant::now();
         let mut suspects = self.suspects();

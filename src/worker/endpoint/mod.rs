@@ -1,7 +1,7 @@
 //! One life of a ready worker, as requests see it: what it is serving, and the signs that it may be failing.
 //!
-//! [`DialTarget`] owns where it is reached; `in_flight.rs` owns what one request says about it. The one lock here decides
-//! the race between a request that begins and a worker that is closed as idle.
+//! [`DialTarget`] owns where it is reached; `in_flight.rs` owns what one request says about it. The one lock here
+//! decides the race between a request that begins and a worker that is closed as idle.
 //!
 //! - `abandoned.rs`: requests that were given up before their response; one of them may have caused a hang
 //! - `crash_suspects.rs`: requests that were in flight when a worker crashed
@@ -68,11 +68,12 @@ pub enum RequestClass {
 pub enum NotAccepted {
     /// The endpoint accepts no new requests.
     Closed,
-    /// The request is a suspect and another suspect is in flight: after a crash it would be unknown which one caused it.
+    /// The request is a suspect and another suspect is in flight: after a crash it would be unknown which one caused
+    /// it.
     Suspected,
 }
 
-/// What a llama-server is serving.
+/// The requests of a llama-server, in flight and recently ended.
 struct Serving {
     /// Inference requests in flight.
     in_flight: usize,
@@ -85,8 +86,8 @@ struct Serving {
     abandoned: AbandonedRequests,
     /// The fingerprints of the requests in flight.
     fingerprints: Vec<Fingerprint>,
-    /// The fingerprints of requests whose connection it broke, until it answers a probe. Never more than can be in flight at
-    /// once: no new request is sent while it is doubted.
+    /// The fingerprints of requests whose connection it broke, until it answers a probe. Never more than can be in
+    /// flight at once: no new request is sent while it is doubted.
     broken: Vec<Fingerprint>,
     /// The fingerprints of requests that it failed to compute in a row.
     failed_to_compute: Vec<Fingerprint>,
@@ -251,7 +252,8 @@ impl Endpoint {
         self.attention.notify_one();
     }
 
-    /// Stops new requests until [`Self::resume_requests`]; those in flight go on. Returns false if it was paused already.
+    /// Stops new requests until [`Self::resume_requests`]; those in flight go on. Returns false if it was paused
+    /// already.
     pub(super) fn pause_requests(&self) -> bool {
         !self.is_paused.swap(true, Ordering::SeqCst)
     }

@@ -24,8 +24,9 @@ impl MemoryBudget {
         Self { bytes: None, is_of_gpus: false }
     }
 
-    /// Resolves `MEMORY_BUDGET` on this machine: of the GPUs' memory if NVML shows a GPU, otherwise of the host's. `auto` is
-    /// the capacity less a reserve, or unlimited if the capacity is unknown or not found in [`MEMORY_LOOK_PATIENCE`].
+    /// Resolves `MEMORY_BUDGET` on this machine: of the GPUs' memory if NVML shows a GPU, otherwise of the host's.
+    /// `auto` is the capacity less a reserve, or unlimited if the capacity is unknown or not found in
+    /// [`MEMORY_LOOK_PATIENCE`].
     pub async fn find(setting: MemoryBudgetSetting) -> Self {
         // Loading the driver of a GPU may take seconds.
         let finding = tokio::time::timeout(MEMORY_LOOK_PATIENCE, spawn_blocking(move || Self::find_blocking(setting)));
@@ -50,8 +51,8 @@ impl MemoryBudget {
         Self { bytes, is_of_gpus: gpus.is_some() }
     }
 
-    /// Returns the bytes that the processes of a group use now, on GPUs or on the host as the budget does. `None` if that is
-    /// unknown, or not found in [`FOOTPRINT_PATIENCE`].
+    /// Returns the bytes that the processes of a group use now, on GPUs or on the host as the budget does. `None` if
+    /// that is unknown, or not found in [`FOOTPRINT_PATIENCE`].
     pub(crate) async fn used_by(self, group: i32) -> Option<u64> {
         let measuring = spawn_blocking(move || {
             let is_member = |pid: &i32| ProcStat::of(*pid).is_ok_and(|stat| stat.group == group && !stat.has_ended());

@@ -139,8 +139,8 @@ pub(crate) fn next_step(
     EvictionStep::Wait(next.min())
 }
 
-/// Selects from `due`, in that order, workers that together release `missing` bytes. None is selected whose memory is not
-/// needed, so workers in use release only what idle ones cannot. Returns `None` if all of them are not enough.
+/// Selects from `due`, in that order, workers that together release `missing` bytes. None is selected whose memory is
+/// not needed, so workers in use release only what idle ones cannot. Returns `None` if all of them are not enough.
 fn select_for<'a, 'b>(
     missing: u64,
     due: &[(EvictionOrder, &'a MemoryHolder<'b>)],
@@ -155,7 +155,8 @@ fn select_for<'a, 'b>(
     if freed < missing {
         return None;
     }
-    // A large worker late in the order can make earlier ones unnecessary. Workers at the end, those in use, are spared first.
+    // A large worker late in the order can make earlier ones unnecessary. Workers at the end, those in use, are spared
+    // first.
     for at in (0..selected.len()).rev() {
         let without = freed.saturating_sub(selected[at].1.need);
         if without >= missing {

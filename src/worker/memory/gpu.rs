@@ -1,8 +1,8 @@
 //! The GPU memory: how much there is, how much a process uses, and whether a process that has ended has released it.
 //!
-//! The driver frees memory a moment after the process has ended, and a model that is loaded before that finds too little.
-//! NVML is loaded at run time; without it there is no wait. In a container NVML may list no process, or only pids of the
-//! host, so the wait also ends when the memory in use has stopped falling.
+//! The driver frees memory a moment after the process has ended, and a model that is loaded before that finds too
+//! little. NVML is loaded at run time; without it there is no wait. In a container NVML may list no process, or only
+//! pids of the host, so the wait also ends when the memory in use has stopped falling.
 
 use crate::worker::bounds::{GPU_RELEASE_INTERVAL, GPU_RELEASE_PATIENCE, GPU_RELEASE_STILL};
 use nvml_wrapper::Nvml;
@@ -56,8 +56,8 @@ async fn wait_for_release(gauge: impl Gauge, pids: Vec<i32>) -> MemoryRelease {
     outcome
 }
 
-/// Waits until the memory in use has stopped falling and none of the processes is listed. Stores the last number of bytes
-/// in `last`, where the caller finds it after a timeout.
+/// Waits until the memory in use has stopped falling and none of the processes is listed. Stores the last number of
+/// bytes in `last`, where the caller finds it after a timeout.
 async fn wait_until_still<G: Gauge>(mut gauge: G, pids: Vec<i32>, last: &mut Option<u64>) -> MemoryRelease {
     let mut still = 0;
     loop {

@@ -4,8 +4,8 @@ use super::cgroup::Cgroup;
 use super::kernel::KernelRoots;
 use std::fs;
 
-/// Returns the bytes that are available on the machine, or in the tightest control group if that is less. Page cache counts
-/// as available. `None` if unknown.
+/// Returns the bytes that are available on the machine, or in the tightest control group if that is less. Page cache
+/// counts as available. `None` if unknown.
 pub(crate) fn available(roots: &KernelRoots) -> Option<u64> {
     let machine =
         fs::read_to_string(roots.proc.join("meminfo")).ok().and_then(|text| meminfo_bytes(&text, "MemAvailable:"));

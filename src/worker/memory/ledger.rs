@@ -83,8 +83,8 @@ pub(super) enum GrantStage {
     Leaving,
 }
 
-/// When the waits began of loads that gave up before they were ready. Each entry is kept for [`CLAIM_GRACE`]: requests may
-/// give up before a busy worker is evicted for them, and a retry must not wait from the start.
+/// When the waits began of loads that gave up before they were ready. Each entry is kept for [`CLAIM_GRACE`]: requests
+/// may give up before a busy worker is evicted for them, and a retry must not wait from the start.
 #[derive(Default)]
 struct WaitAges(Vec<WaitAge>);
 
@@ -200,8 +200,8 @@ impl Ledger {
             let Some(grant) = self.grants.iter_mut().find(|grant| grant.id == *id) else { continue };
             let GrantStage::Ready { endpoint, .. } = &grant.stage else { continue };
             match mode {
-                // Requests do not take the ledger's lock, so one may have begun since the selection. Closing the endpoint
-                // checks that under its own lock.
+                // Requests do not take the ledger's lock, so one may have begun since the selection. Closing the
+                // endpoint checks that under its own lock.
                 EvictionMode::Idle if !grant.request.demand.is_empty() || !endpoint.close_if_idle(Duration::ZERO) => {
                     return Err(NoLongerIdle);
                 }

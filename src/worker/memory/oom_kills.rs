@@ -46,8 +46,8 @@ impl OomKills {
                 let limits = Cgroup::all(roots);
                 OomKill::InGroup { limit_mib: limits.iter().filter_map(Cgroup::limit).min().map(|limit| limit / MIB) }
             }
-            // The kernel counts a kill in the group of the killed process, even if another group or the machine was out of
-            // memory. So our group's counter decides when there is one.
+            // The kernel counts a kill in the group of the killed process, even if another group or the machine was out
+            // of memory. So our group's counter decides when there is one.
             (Some(false), _) | (None, Some(false)) => OomKill::No,
             (None, Some(true)) => OomKill::OnMachine,
             (None, None) => OomKill::NotKnown,

@@ -1,7 +1,7 @@
 //! Reads a model once from beginning to end, so that llama-server finds it in the page cache (`PREFETCH`).
 //!
-//! llama-server reads a mapped file in random order, which is slow on a network volume. A failed prefetch neither rejects
-//! the model nor prevents the start.
+//! llama-server reads a mapped file in random order, which is slow on a network volume. A failed prefetch neither
+//! rejects the model nor prevents the start.
 
 use super::host;
 use super::kernel::KernelRoots;
@@ -48,8 +48,8 @@ async fn follow(
     let _stop = StopOnDrop(Arc::clone(&reader));
     let files = models::split::parts_of(file);
     info!(model, files = files.len(), "the model is read once before the start (PREFETCH)");
-    // A read of a lost network volume can block in the kernel without end, and no signal or drop interrupts it. So the thread
-    // is only watched, and left behind if it makes no progress.
+    // A read of a lost network volume can block in the kernel without end, and no signal or drop interrupts it. So the
+    // thread is only watched, and left behind if it makes no progress.
     let mut read = spawn_blocking({
         let reader = Arc::clone(&reader);
         move || reader.read_all(&files, available)

@@ -1,5 +1,5 @@
-//! The memory scheduler: a worker reserves memory before its process is started, and keeps it until the process has ended
-//! and the memory has been released.
+//! The memory scheduler: a worker reserves memory before its process is started, and keeps it until the process has
+//! ended and the memory has been released.
 //!
 //! Owns the order in which loads get memory. The [`Ledger`] records who waits and who has memory;
 //! [`super::eviction`] selects the workers to evict; the owner of an evicted worker stops it.
@@ -149,8 +149,8 @@ impl SharedLedger {
         ledger.join(request)
     }
 
-    /// Returns the load that is next: loads with demand first, then the longest wait. Skips loads that cannot fit beside
-    /// what stays, and loads without demand for which nothing can be evicted now, so that they block no other.
+    /// Returns the load that is next: loads with demand first, then the longest wait. Skips loads that cannot fit
+    /// beside what stays, and loads without demand for which nothing can be evicted now, so that they block no other.
     fn first(&self, ledger: &Ledger) -> Option<u64> {
         let holders = ledger.holders();
         let can_fit =
