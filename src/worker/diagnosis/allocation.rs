@@ -1,5 +1,4 @@
-//! Memory that could not be had, on the GPU or on the host: what it was for, how much of it, and which setting to
-//! lower.
+//! Failed allocations, on the GPU or on the host: their purpose, their size, and which setting to lower.
 
 use super::cause::{Diagnosis, FailureCause};
 use super::log::{LogLine, WorkerLog, number_after, plain_word};
@@ -7,7 +6,7 @@ use super::machine::lost_gpu;
 
 const MIB: f64 = 1024.0 * 1024.0;
 
-/// What the memory was for; it decides which setting helps most.
+/// The purpose of an allocation; it decides which setting helps most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum MemoryUse {
     Weights,
@@ -39,47 +38,48 @@ impl MemoryUse {
     }
 }
 
-/// Where the memory was asked for.
+/// Where the memory was to be allocated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum AllocationPlace {
     Gpu,
     Host,
 }
 
-/// What could not be had.
+/// An allocation that failed.
 struct FailedAllocation {
     place: AllocationPlace,
     /// The number of the GPU.
     device: Option<u32>,
+    /// Its size in MiB.
     mib: Option<f64>,
     purpose: MemoryUse,
 }
 
 impl FailedAllocation {
-    /// The last allocation of which the log says that it failed.
+    /// Returns the last failed allocation of the log. One failure often takes several lines, each with another detail.
     fn of(log: &WorkerLog) -> Option<Self> {
-        let mut want: Option<Self> = None;
+        let mut failed: Option<Self> = None;
         for line in log.recent() {
             let text = line.text;
-            if let Some(found) = Self::of_line(line) {
-                let before = want.take();
+            if let Some(found) = Self::parse_line(line) {
+                let before = failed.take();
                 let same_place = before.filter(|before| before.place == found.place);
                 let (device, mib, purpose) = same_place
                     .map_or((None, None, MemoryUse::Any), |before| (before.device, before.mib, before.purpose));
-                want = Some(Self {
+                failed = Some(Self {
                     device: found.device.or(device),
                     mib: found.mib.or(mib),
                     purpose: if found.purpose == MemoryUse::Any { purpose } else { found.purpose },
                     place: found.place,
                 });
-            } else if let (Some(want), Some(purpose)) = (want.as_mut(), MemoryUse::of(text)) {
-                want.purpose = purpose;
+            } else if let (Some(failed), Some(purpose)) = (failed.as_mut(), MemoryUse::of(text)) {
+                failed.purpose = purpose;
             }
         }
-        want
+        failed
     }
 
-    fn of_line(line: &LogLine) -> Option<Self> {
+    fn parse_line(line: &LogLine) -> Option<Self> {
         let text = line.text;
         let purpose = MemoryUse::of(text).unwrap_or(MemoryUse::Any);
         let gpu = |device, mib| Some(Self { place: AllocationPlace::Gpu, device, mib, purpose });
@@ -113,34 +113,35 @@ impl FailedAllocation {
             return None;
         }
         let mib = number_after(named, "buffer of size ").map(|bytes| bytes / MIB);
+        // ggml's backends name their pinned host buffers `CUDA_Host`, `Vulkan_Host` and so on.
         if name.starts_with("CPU") || name.ends_with("_Host") { host(mib) } else { gpu(None, mib) }
     }
 }
 
-/// Out of memory, if the log says so.
+/// Returns an out-of-memory diagnosis if the log contains a failed allocation.
 pub(super) fn shortage(log: &WorkerLog) -> Option<Diagnosis> {
-    let want = FailedAllocation::of(log)?;
+    let failed = FailedAllocation::of(log)?;
     let mut numbers = Vec::new();
-    if let Some(mib) = want.mib {
-        let device = want.device.map(|device| format!(" on device {device}")).unwrap_or_default();
-        let purpose = want.purpose.name().map(|purpose| format!(" for {purpose}")).unwrap_or_default();
+    if let Some(mib) = failed.mib {
+        let device = failed.device.map(|device| format!(" on device {device}")).unwrap_or_default();
+        let purpose = failed.purpose.name().map(|purpose| format!(" for {purpose}")).unwrap_or_default();
         numbers.push(format!("needed {mib:.2} MiB{device}{purpose}"));
     }
-    match want.place {
+    match failed.place {
         AllocationPlace::Gpu => {
-            let advice = match want.purpose {
+            let advice = match failed.purpose {
                 MemoryUse::Any => "lower NGL, CTX or PARALLEL, or take a smaller quantisation",
                 MemoryUse::Weights => "lower NGL or take a smaller quantisation, then lower CTX",
                 MemoryUse::KvCache => "lower CTX or PARALLEL, then NGL, or take a smaller quantisation",
                 MemoryUse::Compute => "lower CTX, or -ub in EXTRA_ARGS, then NGL, or take a smaller quantisation",
             };
-            numbers.extend(free_memory(log, want.device));
-            numbers.extend(taken(log, " model buffer size", "the model took"));
-            numbers.extend(taken(log, " KV buffer size", "the KV cache took"));
-            Some(said(FailureCause::OutOfGpuMemory, "out of GPU memory", advice, &numbers))
+            numbers.extend(free_memory(log, failed.device));
+            numbers.extend(allocated(log, " model buffer size", "the model took"));
+            numbers.extend(allocated(log, " KV buffer size", "the KV cache took"));
+            Some(out_of_memory(FailureCause::OutOfGpuMemory, "out of GPU memory", advice, &numbers))
         }
         AllocationPlace::Host => {
-            let advice = match want.purpose {
+            let advice = match failed.purpose {
                 MemoryUse::Any | MemoryUse::Weights => {
                     "raise the memory limit, lower CTX, or take a smaller quantisation"
                 }
@@ -148,17 +149,17 @@ pub(super) fn shortage(log: &WorkerLog) -> Option<Diagnosis> {
                 MemoryUse::Compute => "lower CTX, or -ub in EXTRA_ARGS, or raise the memory limit",
             };
             numbers.extend(lost_gpu(log).map(str::to_owned));
-            Some(said(FailureCause::OutOfHostMemory, "out of host memory", advice, &numbers))
+            Some(out_of_memory(FailureCause::OutOfHostMemory, "out of host memory", advice, &numbers))
         }
     }
 }
 
-fn said(cause: FailureCause, what: &str, advice: &str, numbers: &[String]) -> Diagnosis {
+fn out_of_memory(cause: FailureCause, what: &str, advice: &str, numbers: &[String]) -> Diagnosis {
     let numbers = if numbers.is_empty() { String::new() } else { format!(" ({})", numbers.join(", ")) };
     Diagnosis::new(cause, format!("{what}: {advice}{numbers}"))
 }
 
-/// What the GPU had free before the load, if the log tells.
+/// Returns how much GPU memory was free before the load, if the log says so.
 fn free_memory(log: &WorkerLog, device: Option<u32>) -> Option<String> {
     if let Some(text) = log.load().rev().find(|text| text.contains("MiB of free device memory")) {
         let free = number_after(text, "device memory vs.")?;
@@ -175,8 +176,8 @@ fn free_memory(log: &WorkerLog, device: Option<u32>) -> Option<String> {
     Some(format!("{free} MiB were free before"))
 }
 
-/// What the GPUs already gave for one purpose, if the log tells.
-fn taken(log: &WorkerLog, words: &str, meaning: &str) -> Option<String> {
+/// Returns how much memory all GPUs have allocated for one purpose, if the log says so.
+fn allocated(log: &WorkerLog, words: &str, meaning: &str) -> Option<String> {
     let sizes = log.load().filter(|text| !text.contains("CPU") && !text.contains("_Host"));
     let sum: f64 = sizes.filter_map(|text| number_after(text, words)).sum();
     (sum > 0.0).then(|| format!("{meaning} {sum:.2} MiB"))

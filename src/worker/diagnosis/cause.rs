@@ -1,12 +1,12 @@
-//! The causes there are, the names that logs give them, and a cause with its hint.
+//! The failure causes, their names in logs, and a cause with its hint.
 
 use crate::worker::bounds::HINT_LENGTH;
 
-/// Defines [`FailureCause`] from one row for each cause: its variant and its name in logs, which stays the same from one version
-/// to the next.
+/// Defines [`FailureCause`] from one row for each cause: its variant, and its name in logs, which is stable across
+/// versions.
 macro_rules! causes {
     ($($(#[$doc:meta])+ $variant:ident = $name:literal,)+) => {
-        /// Why a llama-server ended, or could not be started.
+        /// Why a llama-server ended or could not be started.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum FailureCause {
             $($(#[$doc])+ $variant,)+
@@ -16,7 +16,7 @@ macro_rules! causes {
             /// Every cause, once.
             pub const ALL: [Self; [$($name),+].len()] = [$(Self::$variant),+];
 
-            /// Its name in logs, which stays the same from one version to the next.
+            /// Returns its name in logs, which is stable across versions.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self {
@@ -28,15 +28,15 @@ macro_rules! causes {
 }
 
 causes! {
-    /// The GPU has no room for the model, its context or a computation.
+    /// The GPU's memory is too small for the model, its context or a computation.
     OutOfGpuMemory = "out_of_gpu_memory",
-    /// The machine, or the control group, has no room for it.
+    /// The memory of the machine or of the control group is too small.
     OutOfHostMemory = "out_of_host_memory",
-    /// It may not start another thread.
+    /// The system refused another thread.
     OutOfThreads = "out_of_threads",
-    /// The model file is not there or cannot be read.
+    /// The model file is missing or cannot be read.
     ModelNotFound = "model_not_found",
-    /// The model file is something else.
+    /// The model file is not a GGUF file.
     ModelNotGguf = "model_not_gguf",
     /// The end of the model file is missing.
     ModelTruncated = "model_truncated",
@@ -46,13 +46,13 @@ causes! {
     LoadFailed = "load_failed",
     /// An argument or its value is wrong.
     BadArgument = "bad_argument",
-    /// Another program has its port.
+    /// Another program uses its port.
     PortInUse = "port_in_use",
     /// A shared library is missing or of the wrong version.
     LibraryMissing = "library_missing",
     /// The GPU's driver is older than llama-server needs.
     DriverTooOld = "driver_too_old",
-    /// No GPU is to be seen.
+    /// No GPU was found.
     NoGpu = "no_gpu",
     /// The build has no code for this GPU.
     GpuUnsupported = "gpu_unsupported",
@@ -60,37 +60,37 @@ causes! {
     GpuError = "gpu_error",
     /// The build uses instructions that this CPU lacks.
     IllegalInstruction = "illegal_instruction",
-    /// A memory error in llama-server.
+    /// llama-server crashed: segmentation fault, bus error or arithmetic error.
     Crashed = "crashed",
-    /// llama-server gave itself up.
+    /// llama-server aborted.
     Aborted = "aborted",
-    /// Somebody else ended it.
+    /// It was ended from outside.
     Killed = "killed",
     /// It no longer answered its probes.
     Unresponsive = "unresponsive",
     /// Its load made no progress.
     LoadStalled = "load_stalled",
-    /// It worked, and nothing came of it.
+    /// It stopped making progress.
     Hung = "hung",
-    /// It failed one request after the other for want of a result.
+    /// It failed to compute several requests in a row.
     CannotCompute = "cannot_compute",
-    /// The models that are pinned leave no room for it.
+    /// It does not fit beside the pinned models.
     NoRoom = "no_room",
     /// The program could not be executed.
     NotStarted = "not_started",
-    /// Nothing is known.
+    /// The cause is unknown.
     Unknown = "unknown",
 }
 
 impl FailureCause {
-    /// Whether one that has never been ready will end of it each time: what it is started with has to be changed.
+    /// Whether a restart cannot help a worker that has never been ready: its settings must be changed first.
     #[must_use]
     pub const fn is_lasting(self) -> bool {
         matches!(self, Self::BadArgument)
     }
 }
 
-/// One cause and one sentence for the operator.
+/// A cause, with a hint of one sentence for the operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Diagnosis {
     pub(crate) cause: FailureCause,
@@ -98,6 +98,7 @@ pub(crate) struct Diagnosis {
 }
 
 impl Diagnosis {
+    /// Creates a diagnosis. The hint loses control characters and is cut to [`HINT_LENGTH`] characters.
     pub(super) fn new(cause: FailureCause, hint: impl AsRef<str>) -> Self {
         let hint = hint.as_ref().chars().filter(|c| !c.is_control()).take(HINT_LENGTH).collect();
         Self { cause, hint }

@@ -1,4 +1,4 @@
-//! What signals and exit codes tell by themselves.
+//! The meaning of signals and exit codes.
 
 use super::cause::{Diagnosis, FailureCause};
 use super::evidence::{Evidence, KillReason};
@@ -11,25 +11,25 @@ use nix::sys::signal::Signal;
 use std::io;
 use std::time::Duration;
 
-/// A shell reports the end of its child by a signal as this and the signal.
+/// A shell reports a child that a signal ended with this exit code plus the signal's number.
 const SHELL_SIGNAL: i32 = 128;
-/// A shell, or the loader of programs, found the program and could not execute it.
+/// The exit code of a shell that found the program but could not execute it.
 const NOT_EXECUTABLE: i32 = 126;
-/// A shell did not find the program, or the loader not all of it.
+/// The exit code of a shell that did not find the program, and of the dynamic loader if a library is missing.
 const NOT_FOUND: i32 = 127;
 
-/// The signal, also where llama-server is started by a script that reports it as an exit code.
+/// Returns the signal, also if llama-server is started by a script that reports it as an exit code.
 pub(super) fn signal(evidence: &Evidence) -> Option<Signal> {
     let of_shell = evidence.code.map(|code| code.saturating_sub(SHELL_SIGNAL)).filter(|number| *number > 0);
     Signal::try_from(evidence.signal.or(of_shell)?).ok()
 }
 
-/// Whether the signal is one by which somebody asks a program to end.
+/// Whether the signal is one that asks a program to end.
 pub(super) fn is_termination_request(signal: Option<Signal>) -> bool {
     matches!(signal, Some(Signal::SIGTERM | Signal::SIGINT | Signal::SIGHUP | Signal::SIGQUIT))
 }
 
-/// Ends on which the log has nothing to say.
+/// Returns a diagnosis for signals that leave no line in the log.
 pub(super) fn sudden(evidence: &Evidence, signal: Option<Signal>, log: &WorkerLog) -> Option<Diagnosis> {
     match signal? {
         Signal::SIGILL => {
@@ -37,8 +37,8 @@ pub(super) fn sudden(evidence: &Evidence, signal: Option<Signal>, log: &WorkerLo
             Some(Diagnosis::new(FailureCause::IllegalInstruction, hint))
         }
         Signal::SIGKILL => Some(match evidence.killed {
-            Some(killed) => by_its_owner(killed),
-            None => by_the_kernel(evidence.memory, log),
+            Some(killed) => killed_by_owner(killed),
+            None => killed_by_others(evidence.memory, log),
         }),
         Signal::SIGSYS => {
             let hint = "a system call was forbidden to it: check the seccomp profile of the container";
@@ -48,7 +48,8 @@ pub(super) fn sudden(evidence: &Evidence, signal: Option<Signal>, log: &WorkerLo
     }
 }
 
-fn by_its_owner(killed: KillReason) -> Diagnosis {
+/// Returns the diagnosis for a SIGKILL that its owner sent.
+fn killed_by_owner(killed: KillReason) -> Diagnosis {
     match killed {
         KillReason::Stranger => Diagnosis::new(
             FailureCause::PortInUse,
@@ -58,7 +59,7 @@ fn by_its_owner(killed: KillReason) -> Diagnosis {
             Diagnosis::new(FailureCause::Unresponsive, "it no longer answered its probes and was killed")
         }
         KillReason::Closed => {
-            let hint = "it closed its port and waited for its clients to leave, so it was killed; somebody else has \
+            let hint = "it closed its port and waited for its clients to leave, so it was killed; another program has \
                         probably asked it to end (SIGTERM)";
             Diagnosis::new(FailureCause::Killed, hint)
         }
@@ -90,7 +91,7 @@ fn by_its_owner(killed: KillReason) -> Diagnosis {
     }
 }
 
-/// A time as a hint shows it: `0.8 s`, `120 s`.
+/// Formats a time for a hint: `0.8 s`, `120 s`.
 fn seconds(time: Duration) -> String {
     match time.as_secs() {
         0..10 => format!("{:.1} s", time.as_secs_f64()),
@@ -98,7 +99,8 @@ fn seconds(time: Duration) -> String {
     }
 }
 
-fn by_the_kernel(memory: OomKill, log: &WorkerLog) -> Diagnosis {
+/// Returns the diagnosis for a SIGKILL that its owner did not send.
+fn killed_by_others(memory: OomKill, log: &WorkerLog) -> Diagnosis {
     let gpu = lost_gpu(log).map(|gpu| format!(", {gpu}")).unwrap_or_default();
     match memory {
         OomKill::InGroup { limit_mib } => {
@@ -126,7 +128,7 @@ fn by_the_kernel(memory: OomKill, log: &WorkerLog) -> Diagnosis {
     }
 }
 
-/// A crash, which llama-server itself can say nothing of.
+/// Returns a diagnosis for a crash signal, about which llama-server itself cannot log anything.
 pub(super) fn crash(signal: Option<Signal>) -> Option<Diagnosis> {
     let hint = match signal? {
         Signal::SIGSEGV => {
@@ -139,41 +141,41 @@ pub(super) fn crash(signal: Option<Signal>) -> Option<Diagnosis> {
     Some(Diagnosis::new(FailureCause::Crashed, hint))
 }
 
-/// An abort that no other line explains.
+/// Returns a diagnosis for an abort that no line of the log explained.
 pub(super) fn abort(signal: Option<Signal>, log: &WorkerLog) -> Option<Diagnosis> {
     signal.filter(|signal| *signal == Signal::SIGABRT)?;
-    let words = abort_message(log).or_else(|| kind_of_abort(log).map(str::to_owned));
+    let words = abort_message(log).or_else(|| abort_kind(log).map(str::to_owned));
     let quote = words.map(|words| format!(": {words}")).unwrap_or_default();
-    let hint = format!("it gave itself up (SIGABRT){quote}; try another llama.cpp version, or other EXTRA_ARGS");
+    let hint = format!("it aborted (SIGABRT){quote}; try another llama.cpp version, or other EXTRA_ARGS");
     Some(Diagnosis::new(FailureCause::Aborted, hint))
 }
 
-/// What an abort is, where its own words may not be quoted.
-fn kind_of_abort(log: &WorkerLog) -> Option<&'static str> {
+/// Returns the kind of an abort, for logs that may not be quoted.
+fn abort_kind(log: &WorkerLog) -> Option<&'static str> {
     if log.has_any(&["GGML_ASSERT("]) {
         Some("an assertion failed, which the end of its log names")
     } else if log.has_any(&["terminate called"]) {
-        Some("nobody caught an exception, which the end of its log names")
+        Some("an exception was not caught, which the end of its log names")
     } else {
         None
     }
 }
 
-/// What llama-server, or the C++ library, writes when it aborts.
+/// Returns what llama-server or the C++ library logged when it aborted.
 fn abort_message(log: &WorkerLog) -> Option<String> {
-    // `FILE:LINE: words`, of which the file is a path.
+    // `FILE:LINE: words`. The file is a path and is not quoted.
     let assertion = log.recent().rev().find_map(|line| {
-        let (place, words) = line.text.split_once(": ")?;
-        let (file, number) = place.rsplit_once(':')?;
-        let is_place = file.contains('.') && !file.contains(' ') && number.parse::<u32>().is_ok();
-        if is_place { log.quote(words) } else { None }
+        let (location, words) = line.text.split_once(": ")?;
+        let (file, number) = location.rsplit_once(':')?;
+        let is_location = file.contains('.') && !file.contains(' ') && number.parse::<u32>().is_ok();
+        if is_location { log.quote(words) } else { None }
     });
-    let what = || log.after("what():").and_then(|words| log.quote(words));
-    let thrown = || log.after("terminate called after throwing an instance of").and_then(|name| log.quote(name));
-    assertion.or_else(what).or_else(thrown)
+    let message = || log.after("what():").and_then(|words| log.quote(words));
+    let type_name = || log.after("terminate called after throwing an instance of").and_then(|name| log.quote(name));
+    assertion.or_else(message).or_else(type_name)
 }
 
-/// Exit codes of a shell, where llama-server is started by a script.
+/// Returns a diagnosis for the exit codes of a shell, if llama-server is started by a script.
 pub(super) fn not_executable(evidence: &Evidence, log: &WorkerLog) -> Option<Diagnosis> {
     let hint = match evidence.code? {
         _ if log.has_any(&["Exec format error", "cannot execute binary file"]) => WRONG_FORMAT,
@@ -186,10 +188,10 @@ pub(super) fn not_executable(evidence: &Evidence, log: &WorkerLog) -> Option<Dia
 
 const WRONG_FORMAT: &str = "LLAMA_SERVER is no program for this machine: take a build for its kind of CPU";
 
-/// Why a process could not even be started.
+/// Returns the diagnosis for a process that could not be started.
 pub(in crate::worker) fn not_started(error: &io::Error) -> Diagnosis {
-    if let Some(no_den) = error.get_ref().and_then(|inner| inner.downcast_ref::<RuntimeDirError>()) {
-        let RuntimeDirError(reason) = no_den;
+    if let Some(runtime_dir_error) = error.get_ref().and_then(|inner| inner.downcast_ref::<RuntimeDirError>()) {
+        let RuntimeDirError(reason) = runtime_dir_error;
         let reason = reason.raw_os_error().map(|code| format!(" ({})", Errno::from_raw(code).desc()));
         let hint = format!(
             "a private folder for llama-server's key could not be made in shared memory or in a temporary \
@@ -217,27 +219,28 @@ pub(in crate::worker) fn not_started(error: &io::Error) -> Diagnosis {
     Diagnosis::new(FailureCause::NotStarted, hint)
 }
 
-/// Why a load is not tried beside these models, which are pinned.
+/// Returns the diagnosis for a load that does not fit beside these pinned models.
 pub(in crate::worker) fn crowded_out(pinned: &[String]) -> Diagnosis {
     let names = pinned.join(", ");
     let hint = format!("it does not fit beside the pinned models ({names}); raise memory_budget or unpin one");
     Diagnosis::new(FailureCause::NoRoom, hint)
 }
 
-/// What is left to say: how it ended, and the first error of its log where no client can have written it.
+/// Returns the diagnosis if no cause is found: how the process ended, and the first error of its log if it may be
+/// quoted.
 pub(super) fn unknown(evidence: &Evidence, signal: Option<Signal>, log: &WorkerLog) -> Diagnosis {
     let how = match (signal, evidence.code, evidence.signal) {
         (Some(signal), _, _) => format!("a signal ended it ({signal})"),
         (None, Some(0), _) => "it ended by itself with exit code 0".to_owned(),
         (None, Some(code), _) => format!("it ended with exit code {code}"),
         (None, None, Some(number)) => format!("signal {number} ended it"),
-        (None, None, None) => "it ended, and nothing is known of how".to_owned(),
+        (None, None, None) => "it ended in an unknown way".to_owned(),
     };
-    let is_polite = is_termination_request(signal);
-    let error = if is_polite || evidence.code == Some(0) { None } else { log.first_error() };
+    let was_requested = is_termination_request(signal);
+    let error = if was_requested || evidence.code == Some(0) { None } else { log.first_error() };
     let quote = error.map(|error| format!("; its log says: {error}")).unwrap_or_default();
     let did_not_load = !evidence.has_served && log.has_any(&["exiting due to model loading error"]);
-    match (is_polite, did_not_load) {
+    match (was_requested, did_not_load) {
         (true, _) => Diagnosis::new(FailureCause::Killed, format!("{how} that came from outside")),
         (false, true) => Diagnosis::new(FailureCause::LoadFailed, format!("the model could not be loaded{quote}")),
         (false, false) => Diagnosis::new(FailureCause::Unknown, format!("{how}{quote}")),

@@ -1,22 +1,22 @@
-//! What is known about the end of a process before a cause is found.
+//! The evidence about the end of a process, from which a cause is found.
 
 use crate::telemetry::files::LogTail;
 use crate::worker::memory::oom_kills::OomKill;
 use std::time::Duration;
 
-/// All that is known about the end of a process.
+/// The evidence about the end of a process.
 pub(crate) struct Evidence<'a> {
     /// The exit code, unless a signal ended it.
     pub(crate) code: Option<i32>,
     /// The signal that ended it.
     pub(crate) signal: Option<i32>,
-    /// What it wrote last.
+    /// The end of its log.
     pub(crate) tail: &'a LogTail,
-    /// Whether it was ready before: then its log may hold what clients wrote, and nothing of it is quoted.
+    /// Whether it was ready before. If so, its log may contain clients' texts and is not quoted.
     pub(crate) has_served: bool,
     /// Why its owner killed it, if it did.
     pub(crate) killed: Option<KillReason>,
-    /// What the kernel's counters say.
+    /// Whether the kernel's OOM killer ended a process while it ran.
     pub(crate) memory: OomKill,
 }
 
@@ -27,14 +27,14 @@ pub(crate) enum KillReason {
     Stranger,
     /// It no longer answered its probes.
     Silent,
-    /// It closed its port, and ran on.
+    /// It closed its port but did not exit.
     Closed,
-    /// Its load made no progress for so long.
+    /// Its load made no progress for this long.
     LoadStalled(Duration),
-    /// It worked for so long, and nothing came of it.
+    /// It was busy for this long without a result.
     Hung(Duration),
-    /// It had nothing to do, and did not say for so long what it was doing.
+    /// It was idle and did not answer `/metrics` for this long.
     Mute(Duration),
-    /// It failed one request after the other for want of a result.
+    /// It failed to compute several requests in a row.
     CannotCompute,
 }

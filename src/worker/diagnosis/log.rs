@@ -1,10 +1,10 @@
-//! The log of a llama-server as the diagnosis reads it: lines without their stamps, what is only history, and what of a
-//! line may be quoted.
+//! The log of a llama-server as the diagnosis reads it: lines without timestamps, which of them are recent, and what
+//! may be quoted of them.
 
 use crate::telemetry::files::LogTail;
 use crate::worker::bounds::{QUOTED_LINE, QUOTED_WORD};
 
-/// Lines in which llama-server reports a request, and often repeats what a client wrote in it. They tell of no end.
+/// Texts of lines in which llama-server reports a request, often with the client's text. They never explain an exit.
 const REQUESTS: &[&str] = &[
     "got exception",
     "operator():",
@@ -18,111 +18,113 @@ const REQUESTS: &[&str] = &[
     "Wrong type supplied for parameter",
 ];
 
-/// At work, after such a line what was said before has been overcome. Texts of clients may have line ends, so that what
-/// follows the first line of one looks like any other line; but one of these comes after it.
-const GOES_ON: &[&str] = &["got exception", "launch_slot_", "failed to launch slot"];
+/// Lines that show that a ready llama-server went on, so that earlier errors did not end it. A client's text with line
+/// ends can look like lines of the log; it is dismissed because one of these lines follows it.
+const PROCEEDED: &[&str] = &["got exception", "launch_slot_", "failed to launch slot"];
 
-/// After such a line what went wrong before has been overcome.
+/// A line that shows that llama-server recovered from earlier errors of its load.
 const OVERCOME: &str = "retrying without pipeline parallelism";
 
-/// The end of a load; clients come after it.
+/// Lines that mark the end of a load; requests come after it.
 const LOADED: &[&str] = &[": model loaded", "server is listening on", ": listening on http"];
 
-/// Lines that say no more than that something failed before.
-const TELL_NOTHING: &[&str] = &["exiting due to", "failed to load model", "failed to create_context", "usage:"];
+/// Texts of errors that only say that something failed before.
+const UNSPECIFIC: &[&str] = &["exiting due to", "failed to load model", "failed to create_context", "usage:"];
 
-/// The longest run of letters and digits together that is no key.
+/// The longest run of mixed letters and digits, in characters, that is not taken for a key.
 const LONGEST_PLAIN_RUN: usize = 16;
 
 /// A line without timestamp and level.
 pub(super) struct LogLine<'a> {
     pub(super) text: &'a str,
-    /// Whether llama-server took it for an error.
+    /// Whether llama-server logged it as an error.
     pub(super) is_error: bool,
 }
 
-/// What is left of a log, without the lines that report requests.
+/// The end of a log, without the lines that report requests.
 ///
-/// Of one that has served clients, any line may still be a client's: it may decide on a cause, and is never quoted.
+/// If llama-server has served requests, any line may still contain a client's text: it may determine the cause, but is
+/// never quoted.
 pub(super) struct WorkerLog<'a> {
     lines: Vec<LogLine<'a>>,
-    /// Where the lines begin that tell of failures.
-    begin: usize,
-    /// Where those of the load end.
-    loaded: usize,
+    /// The index of the first line after the last success.
+    recent_start: usize,
+    /// The index after the last line of the load.
+    load_end: usize,
     has_served: bool,
 }
 
 impl<'a> WorkerLog<'a> {
     pub(super) fn of(tail: &'a LogTail, has_served: bool) -> Self {
-        let holds = |line: &LogLine, marks: &[&str]| marks.iter().any(|mark| line.text.contains(mark));
-        let (mut lines, mut begin, mut loaded) = (Vec::new(), 0, None);
+        let contains_any = |line: &LogLine, marks: &[&str]| marks.iter().any(|mark| line.text.contains(mark));
+        let (mut lines, mut recent_start, mut load_end) = (Vec::new(), 0, None);
         for line in tail.lines().map(LogLine::of) {
-            let has_loaded = holds(&line, LOADED);
-            let is_overcome = has_loaded || holds(&line, &[OVERCOME]) || has_served && holds(&line, GOES_ON);
-            if !holds(&line, REQUESTS) {
+            let has_loaded = contains_any(&line, LOADED);
+            let is_overcome =
+                has_loaded || contains_any(&line, &[OVERCOME]) || has_served && contains_any(&line, PROCEEDED);
+            if !contains_any(&line, REQUESTS) {
                 lines.push(line);
             }
             if is_overcome {
-                begin = lines.len();
+                recent_start = lines.len();
             }
             if has_loaded {
-                loaded.get_or_insert(begin);
+                load_end.get_or_insert(recent_start);
             }
         }
-        // The beginning of a long log is gone, and with it the load.
-        let loaded = if has_served { loaded.unwrap_or(0) } else { lines.len() };
-        Self { lines, begin, loaded, has_served }
+        // Only the end of a long log is kept. Without a mark, the load is no longer in it.
+        let load_end = if has_served { load_end.unwrap_or(0) } else { lines.len() };
+        Self { lines, recent_start, load_end, has_served }
     }
 
-    /// The lines of the load, oldest first: for sizes, which stay true.
+    /// The lines of the load, oldest first. Sizes are read from these, as they stay valid.
     pub(super) fn load(&self) -> impl DoubleEndedIterator<Item = &'a str> {
-        self.lines.iter().take(self.loaded).map(|line| line.text)
+        self.lines.iter().take(self.load_end).map(|line| line.text)
     }
 
-    /// The lines since something last succeeded, oldest first: for failures.
+    /// The lines since the last success, oldest first. Failures are searched in these.
     pub(super) fn recent(&self) -> impl DoubleEndedIterator<Item = &LogLine<'a>> {
-        self.lines.iter().skip(self.begin)
+        self.lines.iter().skip(self.recent_start)
     }
 
-    /// The last recent line that holds the words.
+    /// Returns the last recent line that contains `words`.
     pub(super) fn find(&self, words: &str) -> Option<&'a str> {
         self.recent().rev().map(|line| line.text).find(|text| text.contains(words))
     }
 
-    /// Whether a recent line holds any of the words.
+    /// Whether a recent line contains any of `words`.
     pub(super) fn has_any(&self, words: &[&str]) -> bool {
         words.iter().any(|words| self.find(words).is_some())
     }
 
-    /// The rest of the last recent line that holds the words, after them.
+    /// Returns what follows `words` in the last recent line that contains them.
     pub(super) fn after(&self, words: &str) -> Option<&'a str> {
         self.find(words)?.split_once(words).map(|(_, rest)| rest)
     }
 
-    /// The first recent error that tells something and may be quoted. The first, for later ones follow from it.
+    /// Returns the first recent error that is specific and may be quoted. Later errors usually follow from the first.
     pub(super) fn first_error(&self) -> Option<String> {
         let errors = self.recent().filter(|line| line.is_error).map(|line| line.text);
-        errors.filter(|text| !TELL_NOTHING.iter().any(|words| text.contains(words))).find_map(|text| self.quote(text))
+        errors.filter(|text| !UNSPECIFIC.iter().any(|words| text.contains(words))).find_map(|text| self.quote(text))
     }
 
-    /// What may be quoted of a text of this log; nothing where a client may have written it.
+    /// Returns the part of `text` that may be quoted, or `None` if a client may have written it.
     pub(super) fn quote(&self, text: &str) -> Option<String> {
         if self.has_served { None } else { quotable(text) }
     }
 }
 
 impl<'a> LogLine<'a> {
-    /// Of `0.00.039.717 E llama_model_load: error loading model: ...` the part after the level. Older llama-servers
-    /// and the loader of programs write lines without stamps.
+    /// Parses a line such as `0.00.039.717 E llama_model_load: error loading model: ...`. Older llama-servers and the
+    /// dynamic loader write lines without a timestamp.
     fn of(line: &'a str) -> Self {
-        let stamped = || {
+        let split_stamp = || {
             let (stamp, rest) = line.split_once(' ')?;
             let is_stamp = stamp.contains('.') && stamp.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
             let (level, text) = rest.split_once(' ')?;
             (is_stamp && level.len() == 1).then_some((level, text))
         };
-        match stamped() {
+        match split_stamp() {
             Some((level, text)) => Self { text: text.trim(), is_error: level == "E" },
             None => {
                 let is_error = ["error", "Error", "failed", "terminate called"].iter().any(|word| line.contains(word));
@@ -132,14 +134,14 @@ impl<'a> LogLine<'a> {
     }
 }
 
-/// The beginning of a text up to where a path, a file name or a key may be; nothing if that leaves nothing.
+/// Returns the text up to where a path, a file name or a key may begin, or `None` if nothing is left.
 fn quotable(text: &str) -> Option<String> {
     let unsafe_at = [text.find(['/', '\\']), text.find(".gguf"), key_in(text), text.find(char::is_control)];
     let mut safe = text;
     if let Some(at) = unsafe_at.into_iter().flatten().min() {
         let before = &text[..at];
         let word = before.rfind(char::is_whitespace).map_or(0, |space| space + 1);
-        // A name between quotation marks may hold spaces.
+        // A quoted name may contain spaces: cut before its opening quotation mark.
         let quote = before.rfind(['\'', '"', '`']).filter(|_| before.matches(['\'', '"', '`']).count() % 2 == 1);
         safe = &before[..quote.map_or(word, |quote| quote.min(word))];
     }
@@ -150,7 +152,7 @@ fn quotable(text: &str) -> Option<String> {
     quoted.chars().any(char::is_alphanumeric).then(|| quoted.to_owned())
 }
 
-/// The word at the beginning of a text, if it is short and plain: an option, a library, an architecture.
+/// Returns the first word of a text if it is short and plain: an option, a library, an architecture.
 pub(super) fn plain_word(text: &str) -> Option<&str> {
     let text = text.trim_start().trim_start_matches(['\'', '"', '`']);
     let end = text.find(|c: char| c.is_whitespace() || matches!(c, '\'' | '"' | '`' | '=' | ':' | ',' | ')'));
@@ -160,7 +162,7 @@ pub(super) fn plain_word(text: &str) -> Option<&str> {
     fits.then_some(word)
 }
 
-/// The number after the words, spaces and an equals sign left out.
+/// Returns the number after `words`; skips spaces and an equals sign.
 pub(super) fn number_after(text: &str, words: &str) -> Option<f64> {
     let (_, rest) = text.split_once(words)?;
     let rest = rest.trim_start_matches([' ', '=']);
@@ -168,7 +170,7 @@ pub(super) fn number_after(text: &str, words: &str) -> Option<f64> {
     rest[..end].parse().ok().filter(|number: &f64| number.is_finite() && *number < 1e18)
 }
 
-/// Where something begins that looks like a key: many letters and digits in one run.
+/// Returns where a run of letters and digits begins that is long enough to be a key.
 fn key_in(text: &str) -> Option<usize> {
     let mut run = 0;
     let mut has = (false, false);
@@ -191,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stamps_and_levels_are_taken_off() {
+    fn timestamps_and_levels_are_removed() {
         let line = LogLine::of("0.00.039.717 E srv  load_model: failed");
         assert_eq!((line.text, line.is_error), ("srv  load_model: failed", true));
         assert!(!LogLine::of("0.00.039.717 W failed to do something that does not matter").is_error);
@@ -199,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_overcome_is_history() {
+    fn errors_that_llama_server_recovered_from_are_not_recent() {
         let mut tail = LogTail::default();
         for line in ["0.1 E one", "0.2 W sched_reserve: retrying without pipeline parallelism", "0.3 E two"] {
             tail.push(line.as_bytes());
@@ -210,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_about_requests_are_left_out_and_work_that_goes_on_is_a_success() {
+    fn lines_about_requests_are_left_out_and_a_new_task_is_a_success() {
         let mut tail = LogTail::default();
         for line in [
             "0.1 I srv  llama_server: listening on http://127.0.0.1:1",
@@ -229,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quotation_ends_before_a_path_or_a_key() {
+    fn a_quote_ends_before_a_path_or_a_key() {
         let quoted = |text| quotable(text).unwrap_or_default();
         assert_eq!(quoted("failed to open '/home/ann smith/a model.gguf' (no such file)"), "failed to open");
         assert_eq!(quoted("failed to load 'my model.gguf'"), "failed to load");
@@ -244,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn words_are_plain_or_not_quoted() {
+    fn a_word_is_quoted_only_if_it_is_plain() {
         assert_eq!(plain_word(" --foo"), Some("--foo"));
         assert_eq!(plain_word("--api-key=hunter2"), Some("--api-key"));
         assert_eq!(plain_word("'zorgk'"), Some("zorgk"));
@@ -253,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_read_from_the_middle() {
+    fn a_number_is_read_from_the_middle_of_a_line() {
         assert_eq!(number_after("allocating 9000.00 MiB on device 0", "allocating "), Some(9000.0));
         assert_eq!(number_after("CUDA0 KV buffer size =   379.23 MiB", "KV buffer size"), Some(379.23));
         assert_eq!(number_after("of size lots", "of size "), None);

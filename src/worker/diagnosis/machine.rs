@@ -1,13 +1,13 @@
-//! What a llama-server needs and does not find: libraries, a GPU with a driver, a free port, threads, good arguments.
+//! Failures of the environment of a llama-server: libraries, GPU and driver, port, threads, arguments.
 
 use super::cause::{Diagnosis, FailureCause};
 use super::log::{WorkerLog, plain_word};
 
-/// Names of GPU libraries as their errors begin.
+/// How the errors of GPU libraries begin.
 const GPU_ERRORS: &[&str] = &["CUDA error: ", "ROCm error: ", "MUSA error: ", "CUDA error", "ErrorDeviceLost"];
 
-/// What CUDA, ROCm and their libraries call the errors that end a program at work; these may be named whoever wrote the
-/// log.
+/// The names that CUDA, ROCm and their libraries give to errors at work. These may be quoted even if a client wrote
+/// them.
 const GPU_ERROR_NAMES: &[&str] = &[
     "an illegal memory access was encountered",
     "an illegal instruction was encountered",
@@ -35,14 +35,14 @@ const GPU_ERROR_NAMES: &[&str] = &[
     "unknown error",
 ];
 
-/// A library that the program's loader did not find.
+/// Returns a diagnosis if the dynamic loader did not find a library.
 pub(super) fn library(log: &WorkerLog) -> Option<Diagnosis> {
-    let said = |hint: String| Some(Diagnosis::new(FailureCause::LibraryMissing, hint));
+    let diagnosis = |hint: String| Some(Diagnosis::new(FailureCause::LibraryMissing, hint));
     if let Some(rest) = log.after("error while loading shared libraries:") {
         let Some(name) = plain_word(rest) else {
-            return said("a library that llama-server needs is missing on this machine: install it".to_owned());
+            return diagnosis("a library that llama-server needs is missing on this machine: install it".to_owned());
         };
-        return said(match name {
+        return diagnosis(match name {
             name if name.starts_with("libcuda.") || name.starts_with("libnvidia") => {
                 format!("{name} of the NVIDIA driver is missing: install the driver, or give the container the GPU")
             }
@@ -57,24 +57,24 @@ pub(super) fn library(log: &WorkerLog) -> Option<Diagnosis> {
     if let Some(text) = log.find("' not found (required by") {
         let version = text.split_once("version `").and_then(|(_, rest)| plain_word(rest));
         let version = version.map(|version| format!(": it needs {version}")).unwrap_or_default();
-        return said(format!("this llama-server was built for a newer system than this one{version}"));
+        return diagnosis(format!("this llama-server was built for a newer system than this one{version}"));
     }
     log.find("symbol lookup error")?;
-    said("llama-server and its libraries are of different versions: install them together".to_owned())
+    diagnosis("llama-server and its libraries are of different versions: install them together".to_owned())
 }
 
-/// An argument that llama-server does not take.
+/// Returns a diagnosis if llama-server rejected an argument.
 pub(super) fn argument(log: &WorkerLog) -> Option<Diagnosis> {
-    let said = |hint: String| Some(Diagnosis::new(FailureCause::BadArgument, hint));
-    let begins = |words: &str| log.recent().rev().find_map(|line| line.text.strip_prefix(words));
-    if let Some(rest) = begins("error: invalid argument:").or_else(|| begins("error: unknown argument:")) {
-        // A word that is no option may be a value that was meant for one, a key for instance.
-        return said(match plain_word(rest).filter(|word| word.starts_with('-')) {
+    let diagnosis = |hint: String| Some(Diagnosis::new(FailureCause::BadArgument, hint));
+    let after_prefix = |words: &str| log.recent().rev().find_map(|line| line.text.strip_prefix(words));
+    if let Some(rest) = after_prefix("error: invalid argument:").or_else(|| after_prefix("error: unknown argument:")) {
+        // A word without a dash may be the value of an option, such as a key.
+        return diagnosis(match plain_word(rest).filter(|word| word.starts_with('-')) {
             Some(option) => format!("llama-server does not know the argument {option}: check EXTRA_ARGS or `args`"),
             None => "llama-server does not know one of its arguments: check EXTRA_ARGS or `args`".to_owned(),
         });
     }
-    if let Some(rest) = begins("error while handling argument ") {
+    if let Some(rest) = after_prefix("error while handling argument ") {
         let option = plain_word(rest).unwrap_or("of unknown name");
         let reason = rest.split_once("\": ").map(|(_, reason)| reason.trim_start_matches("error: "));
         let is_secret = ["key", "token", "password"].iter().any(|word| option.contains(word));
@@ -87,35 +87,36 @@ pub(super) fn argument(log: &WorkerLog) -> Option<Diagnosis> {
         let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
         let gpu = if option == "--device" { lost_gpu(log) } else { None };
         let gpu = gpu.map(|gpu| format!("; {gpu}")).unwrap_or_default();
-        return said(format!(
+        return diagnosis(format!(
             "llama-server does not take the value of {option}{reason}: check EXTRA_ARGS or `args`{gpu}"
         ));
     }
-    begins("error: the supplied chat template is not supported")?;
-    said("llama-server cannot use the chat template that it was given: check EXTRA_ARGS or `args`".to_owned())
+    after_prefix("error: the supplied chat template is not supported")?;
+    diagnosis("llama-server cannot use the chat template that it was given: check EXTRA_ARGS or `args`".to_owned())
 }
 
-/// A port that was taken in the moment between its choice and its use.
+/// Returns a diagnosis if another program took the port between its selection and its use.
 pub(super) fn port(log: &WorkerLog) -> Option<Diagnosis> {
     let taken = ["couldn't bind HTTP server socket", "couldn't bind to server socket"];
     let hint = "its port was taken by another program; the next start takes another one";
     log.has_any(&taken).then(|| Diagnosis::new(FailureCause::PortInUse, hint))
 }
 
-/// Threads that the system did not grant.
+/// Returns a diagnosis if the system refused a thread.
 pub(super) fn threads(log: &WorkerLog) -> Option<Diagnosis> {
-    let has_begun = log.has_any(&["std::system_error"]);
-    let refused = log.has_any(&["Resource temporarily unavailable"]);
+    // `std::thread` throws `std::system_error` with the text of EAGAIN. libgomp writes its own line.
+    let is_system_error = log.has_any(&["std::system_error"]);
+    let is_refused = log.has_any(&["Resource temporarily unavailable"]);
     let hint = "it was not allowed to start a thread: raise the limit on processes (pids.max, TasksMax or ulimit -u) \
                 or on memory, or lower THREADS";
-    (log.has_any(&["Thread creation failed"]) || has_begun && refused)
+    (log.has_any(&["Thread creation failed"]) || is_system_error && is_refused)
         .then(|| Diagnosis::new(FailureCause::OutOfThreads, hint))
 }
 
-/// An error of the GPU that ended llama-server.
+/// Returns a diagnosis if a GPU error ended llama-server.
 pub(super) fn gpu_error(log: &WorkerLog) -> Option<Diagnosis> {
     let reason = GPU_ERRORS.iter().find_map(|words| log.after(words))?;
-    Some(gpu_trouble(reason).unwrap_or_else(|| {
+    Some(solvable_gpu_error(reason).unwrap_or_else(|| {
         let name = GPU_ERROR_NAMES.iter().find(|name| reason.contains(*name)).map(|name| (*name).to_owned());
         let quote = name.or_else(|| log.quote(reason)).map(|reason| format!(": {reason}")).unwrap_or_default();
         let hint = "look for it in the kernel's log (Xid), and update driver and llama.cpp";
@@ -123,24 +124,24 @@ pub(super) fn gpu_error(log: &WorkerLog) -> Option<Diagnosis> {
     }))
 }
 
-/// A GPU that could not be used, which alone does not end llama-server.
+/// Returns a diagnosis if no GPU could be used. This alone does not end llama-server.
 pub(super) fn no_gpu(log: &WorkerLog) -> Option<Diagnosis> {
     let reason = log.after("failed to initialize CUDA: ").or_else(|| log.after("failed to initialize ROCm: "))?;
-    gpu_trouble(reason)
+    solvable_gpu_error(reason)
 }
 
-/// Why no GPU was in use though llama-server was built for one; for hints on what went wrong without it.
+/// Returns why no GPU was in use though llama-server was built for one. Hints about the consequences mention it.
 pub(super) fn lost_gpu(log: &WorkerLog) -> Option<&'static str> {
     let text = log.load().rev().find(|text| text.contains("failed to initialize "))?;
-    match gpu_trouble(text).map(|trouble| trouble.cause) {
+    match solvable_gpu_error(text).map(|diagnosis| diagnosis.cause) {
         Some(FailureCause::DriverTooOld) => Some("no GPU was in use, because its driver is too old"),
         Some(FailureCause::NoGpu) => Some("no GPU was in use, because none was found"),
         _ => Some("no GPU was in use, because CUDA could not be initialised"),
     }
 }
 
-/// What the text of a GPU library means, where it asks for something that an operator can do.
-fn gpu_trouble(text: &str) -> Option<Diagnosis> {
+/// Returns a diagnosis for the text of a GPU library if an operator can solve the problem.
+fn solvable_gpu_error(text: &str) -> Option<Diagnosis> {
     let has = |words: &[&str]| words.iter().any(|words| text.contains(words));
     if has(&["driver version is insufficient", "unsupported display driver", "unsupported toolchain"]) {
         let hint =

@@ -1,15 +1,16 @@
-//! Why a llama-server ended: exit code, signal, log and the kernel's count of kills become one cause and one hint.
+//! Diagnoses why a llama-server ended: exit code, signal, log and the kernel's OOM kill counters become one cause and
+//! one hint.
 //!
-//! It owns the order in which the evidence counts and what is known of each cause. It never quotes a path, a key or
-//! what a client wrote, for hints are shown on `/health`. What is done about an end is the supervisor's.
+//! It owns the order in which the evidence counts, and the hint of each cause. It never quotes a path, a key or a
+//! client's text, because hints are shown on `/health`. The supervisor decides what to do about it.
 //!
-//! - `allocation.rs`: memory that could not be allocated
+//! - `allocation.rs`: failed memory allocations
 //! - `cause.rs`: the causes, their names in logs, and a cause with its hint
-//! - `ending.rs`: what signals and exit codes say
+//! - `ending.rs`: what signals and exit codes mean
 //! - `evidence.rs`: what is known about the end of a process
-//! - `log.rs`: the log of a process without what clients wrote, and what may be quoted of it
+//! - `log.rs`: the log of a process without the lines about requests, and what may be quoted of it
 //! - `machine.rs`: libraries, GPU, port, threads, arguments
-//! - `model.rs`: model files that llama-server refuses
+//! - `model.rs`: model files that llama-server rejects
 
 mod allocation;
 pub(super) mod cause;
@@ -24,21 +25,22 @@ use evidence::Evidence;
 use log::WorkerLog;
 use nix::sys::signal::Signal;
 
-/// The most telling cause that the evidence has; [`cause::FailureCause::Unknown`] if it has none.
+/// Returns the most specific cause that the evidence supports; [`cause::FailureCause::Unknown`] if there is none.
 pub(super) fn diagnose(evidence: &Evidence) -> Diagnosis {
     let log = WorkerLog::of(evidence.tail, evidence.has_served);
     let signal = ending::signal(evidence);
-    // A signal that nothing in a log explains, or that the log is too old for.
-    if let Some(known) = ending::sudden(evidence, signal, &log) {
-        return known;
+    // These signals come without a line in the log; earlier errors in it would mislead.
+    if let Some(sudden) = ending::sudden(evidence, signal, &log) {
+        return sudden;
     }
-    // A clean end, or an end that somebody asked for, has no error in its log that counts.
+    // After a clean exit or a termination request, errors in the log are not the cause.
     if evidence.code == Some(0) || ending::is_termination_request(signal) {
         return ending::unknown(evidence, signal, &log);
     }
     if evidence.has_served {
-        return at_work(evidence, signal, &log);
+        return diagnose_served(evidence, signal, &log);
     }
+    // The order matters. A missing GPU, for instance, does not end llama-server by itself, so it comes near the end.
     machine::library(&log)
         .or_else(|| machine::argument(&log))
         .or_else(|| machine::port(&log))
@@ -53,9 +55,9 @@ pub(super) fn diagnose(evidence: &Evidence) -> Diagnosis {
         .unwrap_or_else(|| ending::unknown(evidence, signal, &log))
 }
 
-/// Of one that was ready before. What only a start can fail of is left out, and a crash is believed before any line:
-/// clients can make llama-server write almost any.
-fn at_work(evidence: &Evidence, signal: Option<Signal>, log: &WorkerLog) -> Diagnosis {
+/// Diagnoses a llama-server that was ready before. Leaves out the causes that only a start can have. A crash signal
+/// counts more than any line of the log, because clients can make llama-server log almost any text.
+fn diagnose_served(evidence: &Evidence, signal: Option<Signal>, log: &WorkerLog) -> Diagnosis {
     ending::crash(signal)
         .or_else(|| allocation::shortage(log))
         .or_else(|| machine::gpu_error(log))

@@ -1,12 +1,12 @@
-//! Model files that llama-server refuses.
+//! Model files that llama-server rejects.
 
 use super::cause::{Diagnosis, FailureCause};
 use super::log::{WorkerLog, plain_word};
 use crate::models::{FileProblem, GgufError, ModelError};
 use std::time::Duration;
 
-/// Texts that tell of a file whose end is missing.
-const CUT_SHORT: &[&str] = &[
+/// Log texts that mean that the end of the file is missing.
+const TRUNCATED: &[&str] = &[
     "data is not within the file bounds",
     "exceeds remaining file size",
     "failed to read magic",
@@ -17,8 +17,8 @@ const CUT_SHORT: &[&str] = &[
     "file is truncated",
 ];
 
-/// Texts that tell of a model which this llama-server does not know well enough.
-const NOT_UNDERSTOOD: &[&str] = &[
+/// Log texts that mean that this llama-server does not support the model.
+const UNSUPPORTED: &[&str] = &[
     "unknown pre-tokenizer type",
     "has invalid ggml type",
     "wrong number of tensors",
@@ -29,7 +29,7 @@ const NOT_UNDERSTOOD: &[&str] = &[
     "unknown (magic, version) combination",
 ];
 
-/// What our own look at the model file, before a start, has found.
+/// Returns the diagnosis for a model file that failed our own check before the start.
 pub(crate) fn unfit_file(problem: &ModelError) -> Diagnosis {
     let cause = match problem {
         ModelError::File { problem, .. } => match &**problem {
@@ -55,7 +55,7 @@ fn cause_of(error: &GgufError) -> FailureCause {
     }
 }
 
-/// The model file could not be looked at in this time.
+/// Returns the diagnosis for a model file that could not be read within `time`.
 pub(crate) fn unread_file(time: Duration) -> Diagnosis {
     let hint = format!(
         "the model file could not be read for {} s; check that the disk or volume is mounted and answers",
@@ -64,43 +64,43 @@ pub(crate) fn unread_file(time: Duration) -> Diagnosis {
     Diagnosis::new(FailureCause::ModelNotFound, hint)
 }
 
-/// What is wrong with the model file, if the log says so.
+/// Returns what is wrong with the model file, if the log says so.
 pub(super) fn file(log: &WorkerLog) -> Option<Diagnosis> {
-    let what = subject(log);
+    let label = file_label(log);
     if let Some(text) = log.find("failed to open GGUF file") {
         let hint = if text.contains("Permission denied") {
-            format!("{what} may not be read by this user: check its permissions")
+            format!("{label} may not be read by this user: check its permissions")
         } else {
-            format!("{what} cannot be opened: check MODEL_PATH and that the file is still there")
+            format!("{label} cannot be opened: check MODEL_PATH and that the file is still there")
         };
         return Some(Diagnosis::new(FailureCause::ModelNotFound, hint));
     }
     if let Some(rest) = log.after("unknown model architecture:") {
         let name = plain_word(rest).map(|name| format!(" '{name}'")).unwrap_or_default();
-        let hint = format!("this llama-server does not know the architecture{name} of {what}: update llama.cpp");
+        let hint = format!("this llama-server does not know the architecture{name} of {label}: update llama.cpp");
         return Some(Diagnosis::new(FailureCause::ModelUnsupported, hint));
     }
     if log.has_any(&["invalid magic characters", "bad GGUF magic"]) {
-        let hint = format!("{what} is not a GGUF file: download it again, or convert it");
+        let hint = format!("{label} is not a GGUF file: download it again, or convert it");
         return Some(Diagnosis::new(FailureCause::ModelNotGguf, hint));
     }
     if log.has_any(&["but this software only supports up to version"]) {
-        let hint = format!("{what} is of a newer GGUF version than this llama-server knows: update llama.cpp");
+        let hint = format!("{label} is of a newer GGUF version than this llama-server knows: update llama.cpp");
         return Some(Diagnosis::new(FailureCause::ModelUnsupported, hint));
     }
-    if log.has_any(CUT_SHORT) {
-        let hint = format!("{what} is cut short: download it again, and check that the disk has room");
+    if log.has_any(TRUNCATED) {
+        let hint = format!("{label} is cut short: download it again, and check that the disk has room");
         return Some(Diagnosis::new(FailureCause::ModelTruncated, hint));
     }
-    let text = NOT_UNDERSTOOD.iter().find_map(|words| log.find(words))?;
+    let text = UNSUPPORTED.iter().find_map(|words| log.find(words))?;
     let text = text.split_once("error loading model: ").map_or(text, |(_, rest)| rest);
     let quote = log.quote(text).map(|text| format!(" ({text})")).unwrap_or_default();
-    let hint = format!("{what} does not suit this llama-server: update llama.cpp, or download the model again{quote}");
+    let hint = format!("{label} does not suit this llama-server: update llama.cpp, or download the model again{quote}");
     Some(Diagnosis::new(FailureCause::ModelUnsupported, hint))
 }
 
-/// Which of the files that llama-server may be given.
-fn subject(log: &WorkerLog) -> &'static str {
+/// Returns which of llama-server's model files the log is about.
+fn file_label(log: &WorkerLog) -> &'static str {
     if log.has_any(&["CLIP model", "multimodal model"]) {
         "the multimodal projector (mmproj)"
     } else if log.has_any(&["draft model"]) {

@@ -1,42 +1,43 @@
-//! Requests that were given up before llama-server had answered them: by their clients, or because it was silent for too
-//! long. It may be one of these on which it hangs.
+//! Requests that were abandoned before llama-server had answered them: their clients left, or the gateway's timeout
+//! passed. A hang may be due to one of them.
 //!
-//! A llama-server that hangs is found out later than many a client loses patience. Those who came after them and are in
-//! flight when it is killed are then no more to blame than those who left. Whatever begins after a request was given up
-//! and is served proves that it was none of these.
+//! A hang is detected only after many clients have lost patience. The requests in flight when llama-server is killed
+//! are then no more suspect than those that were abandoned before. A later request that is served proves that the ones
+//! abandoned before it began did not cause a hang.
 
 use super::crash_suspects::Fingerprint;
 use crate::worker::bounds::MOST_GIVEN_UP;
 use std::collections::VecDeque;
 
-/// What has been given up in one life of a llama-server, and has not been proven harmless since.
+/// The requests that were abandoned in one life of a llama-server and have not been cleared since.
 #[derive(Default)]
-pub(super) struct AbandonedRequests(VecDeque<Entry>);
+pub(super) struct AbandonedRequests(VecDeque<AbandonedRequest>);
 
-struct Entry {
+struct AbandonedRequest {
     fingerprint: Fingerprint,
-    /// How many requests had begun by then.
-    begun: u64,
+    /// How many requests had begun when it was abandoned.
+    begun_before: u64,
 }
 
 impl AbandonedRequests {
-    /// Adds one that is given up after so many requests have begun. Beyond the bound the oldest is forgotten.
-    pub(super) fn add(&mut self, fingerprint: Fingerprint, begun: u64) {
-        self.0.retain(|entry| entry.fingerprint != fingerprint);
+    /// Adds a request that is abandoned after `begun_before` requests have begun. Drops the oldest above
+    /// [`MOST_GIVEN_UP`].
+    pub(super) fn add(&mut self, fingerprint: Fingerprint, begun_before: u64) {
+        self.0.retain(|abandoned| abandoned.fingerprint != fingerprint);
         if self.0.len() == MOST_GIVEN_UP {
             self.0.pop_front();
         }
-        self.0.push_back(Entry { fingerprint, begun });
+        self.0.push_back(AbandonedRequest { fingerprint, begun_before });
     }
 
-    /// The request before which so many had begun was served.
-    pub(super) fn remove_served(&mut self, begun: u64) {
-        self.0.retain(|entry| entry.begun > begun);
+    /// Removes the requests that were abandoned before request number `sequence` began, which was served.
+    pub(super) fn remove_served(&mut self, sequence: u64) {
+        self.0.retain(|abandoned| abandoned.begun_before > sequence);
     }
 
-    /// All that is left, the oldest first. Keeps nothing.
+    /// Takes all of them, oldest first.
     pub(super) fn take(&mut self) -> Vec<Fingerprint> {
-        std::mem::take(&mut self.0).into_iter().map(|entry| entry.fingerprint).collect()
+        std::mem::take(&mut self.0).into_iter().map(|abandoned| abandoned.fingerprint).collect()
     }
 }
 
@@ -45,33 +46,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_began_later_and_was_served_proves_anything() {
-        let mut given_up = AbandonedRequests::default();
-        given_up.add(Fingerprint(1), 5);
-        given_up.add(Fingerprint(2), 8);
-        given_up.remove_served(4); // it had begun before
-        given_up.remove_served(5);
-        assert_eq!(given_up.take(), [Fingerprint(2)]);
-        assert_eq!(given_up.take(), []);
+    fn a_request_is_cleared_only_by_one_that_began_later_and_was_served() {
+        let mut abandoned = AbandonedRequests::default();
+        abandoned.add(Fingerprint(1), 5);
+        abandoned.add(Fingerprint(2), 8);
+        abandoned.remove_served(4); // it had begun before both were abandoned
+        abandoned.remove_served(5);
+        assert_eq!(abandoned.take(), [Fingerprint(2)]);
+        assert_eq!(abandoned.take(), []);
     }
 
     #[test]
-    fn one_that_is_given_up_again_counts_once_and_from_then_on() {
-        let mut given_up = AbandonedRequests::default();
-        given_up.add(Fingerprint(1), 1);
-        given_up.add(Fingerprint(2), 2);
-        given_up.add(Fingerprint(1), 3);
-        given_up.remove_served(2);
-        assert_eq!(given_up.take(), [Fingerprint(1)]);
+    fn a_request_that_is_abandoned_again_counts_once_and_from_then_on() {
+        let mut abandoned = AbandonedRequests::default();
+        abandoned.add(Fingerprint(1), 1);
+        abandoned.add(Fingerprint(2), 2);
+        abandoned.add(Fingerprint(1), 3);
+        abandoned.remove_served(2);
+        assert_eq!(abandoned.take(), [Fingerprint(1)]);
     }
 
     #[test]
-    fn the_oldest_are_forgotten() {
-        let mut given_up = AbandonedRequests::default();
+    fn the_oldest_requests_are_dropped() {
+        let mut abandoned = AbandonedRequests::default();
         for n in 0..MOST_GIVEN_UP as u64 + 1 {
-            given_up.add(Fingerprint(n), n);
+            abandoned.add(Fingerprint(n), n);
         }
-        let left = given_up.take();
+        let left = abandoned.take();
         assert_eq!((left.len(), left.first()), (MOST_GIVEN_UP, Some(&Fingerprint(1))));
     }
 }

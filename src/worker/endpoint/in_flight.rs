@@ -1,6 +1,6 @@
-//! One request at a worker: what comes of it, and what it tells of the worker when it leaves.
+//! One request at a worker, and what its outcome says about the worker.
 //!
-//! What follows from that for the worker is its [`Endpoint`]'s to say.
+//! The [`Endpoint`] decides what follows for the worker.
 
 use super::crash_suspects::Fingerprint;
 use super::{Endpoint, NotAccepted, RequestClass};
@@ -11,51 +11,55 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-/// One request at a llama-server, until it is dropped.
+/// A request in flight at a llama-server; dropping it ends the request.
 pub struct InFlight {
     endpoint: Arc<Endpoint>,
     fingerprint: Option<Fingerprint>,
     is_read_only: bool,
     pub(super) is_suspect: bool,
-    /// How many had begun before it.
-    begun: u64,
+    /// How many requests had begun before it.
+    sequence: u64,
     outcome: RequestOutcome,
-    /// How many failures to compute there were when it began. One failed batch fails all that are in flight, and counts
-    /// once.
+    /// The endpoint's `compute_errors` when it began. One failed batch fails all requests in flight, and counts once.
     compute_errors: u32,
 }
 
-/// What has come of a request.
+/// The outcome of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RequestOutcome {
-    /// Nothing yet; if it ends so, it was given up.
+    /// No response yet. A request that is dropped in this state was abandoned.
     Open,
-    /// llama-server has answered to the end, be it with an error of its own.
+    /// The response was complete, but may be an error of llama-server.
     Answered,
-    /// It has answered well.
+    /// The response was complete and successful.
     Served,
 }
 
 impl Endpoint {
-    /// Begins a request, unless nothing may be sent to it any more. Two that are under suspicion are never in flight
-    /// together.
-    pub fn begin(self: Arc<Self>, errand: RequestClass) -> Result<InFlight, NotAccepted> {
-        let (fingerprint, only_looks) = match errand {
+    /// Begins a request. Two suspects are never in flight together.
+    ///
+    /// # Errors
+    ///
+    /// - [`NotAccepted::Closed`] if the endpoint accepts no new requests.
+    /// - [`NotAccepted::Suspected`] if the request is a suspect and another suspect is in flight.
+    pub fn begin(self: Arc<Self>, class: RequestClass) -> Result<InFlight, NotAccepted> {
+        let (fingerprint, is_read_only) = match class {
             RequestClass::Inference(fingerprint) => (fingerprint, false),
             RequestClass::ReadOnly => (None, true),
         };
-        let is_suspect = fingerprint.is_some_and(|fingerprint| self.deaths.is_suspected(fingerprint));
-        let begun = {
+        let is_suspect = fingerprint.is_some_and(|fingerprint| self.crash_suspects.is_suspected(fingerprint));
+        let sequence = {
+            // Checked and counted under one lock: `close_if_idle` sees the request, or the request sees the close.
             let mut serving = self.serving();
-            if serving.closed {
+            if serving.is_closed {
                 return Err(NotAccepted::Closed);
             }
             if is_suspect && serving.has_suspect {
                 return Err(NotAccepted::Suspected);
             }
             serving.has_suspect |= is_suspect;
-            if only_looks {
-                serving.looks += 1;
+            if is_read_only {
+                serving.read_only += 1;
             } else {
                 serving.in_flight += 1;
                 serving.idle_since = None;
@@ -64,96 +68,98 @@ impl Endpoint {
             serving.begun += 1;
             serving.begun - 1
         };
-        Ok(InFlight::new(self, fingerprint, only_looks, is_suspect, begun))
+        Ok(InFlight::new(self, fingerprint, is_read_only, is_suspect, sequence))
     }
 }
 
 impl InFlight {
-    /// One that has just begun at this endpoint, which counts it.
+    /// Creates a request that the endpoint has already counted.
     fn new(
         endpoint: Arc<Endpoint>,
         fingerprint: Option<Fingerprint>,
-        only_looks: bool,
+        is_read_only: bool,
         is_suspect: bool,
-        begun: u64,
+        sequence: u64,
     ) -> Self {
         let compute_errors = endpoint.compute_errors.load(Ordering::Relaxed);
         Self {
             endpoint,
             fingerprint,
-            is_read_only: only_looks,
+            is_read_only,
             is_suspect,
-            begun,
+            sequence,
             outcome: RequestOutcome::Open,
             compute_errors,
         }
     }
 
-    /// Where the request goes.
+    /// The endpoint that the request is sent to.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
 
-    /// Waits until the llama-server has ended or is being ended, whatever its connections do.
+    /// Waits until the llama-server has ended or is being ended, even if its connections stay open.
     pub fn gone(&self) -> WaitForCancellationFutureOwned {
         self.endpoint.gone.clone().cancelled_owned()
     }
 
-    /// Says that the llama-server broke the connection.
+    /// Records that llama-server broke the connection, which raises a doubt.
     pub fn record_broken_connection(&mut self) {
         {
             let mut serving = self.endpoint.serving();
-            // Until it answers a probe or has ended, the request stays under suspicion.
+            // The request may leave before its crash is detected, so it stays recorded until a probe is answered or the
+            // process has ended.
             let fingerprint = serving.take(self.fingerprint.take());
             serving.broken.extend(fingerprint);
         }
         self.endpoint.doubt();
     }
 
-    /// Says why the request failed: a doubt, unless the reason lies with us.
+    /// Records why the request failed. Raises a doubt, unless this machine was short of something such as descriptors.
     pub fn record_failure(&mut self, error: &(dyn Error + 'static)) {
         match shortage(error) {
             None => self.record_broken_connection(),
-            // It was never sent, so nobody hangs on it.
+            // It was never sent, so it cannot have caused a hang and must not count as abandoned.
             Some(_) => self.record_answer_end(),
         }
     }
 
-    /// Says that the llama-server has answered to the end, well or with an error of its own.
+    /// Records that the response is complete, whether it is a success or an error.
     pub fn record_answer_end(&mut self) {
         if self.outcome == RequestOutcome::Open {
             self.outcome = RequestOutcome::Answered;
         }
     }
 
-    /// Says that it was answered well, to the end.
+    /// Records a complete and successful response, which clears the request of suspicion.
     pub fn record_success(&mut self) {
         self.outcome = RequestOutcome::Served;
-        // A read is cheaper than a write that nearly always changes nothing.
+        // A load first: the value is nearly always 0 already, and a store would contend for the cache line.
         if self.endpoint.compute_errors.load(Ordering::Relaxed) != 0 {
             self.endpoint.compute_errors.store(0, Ordering::Relaxed);
-            self.endpoint.serving().uncomputed.clear();
+            self.endpoint.serving().failed_to_compute.clear();
         }
         if let Some(fingerprint) = self.fingerprint {
-            self.endpoint.deaths.clear(fingerprint);
+            self.endpoint.crash_suspects.clear(fingerprint);
         }
     }
 
-    /// Says that the llama-server could not compute an answer, which is no fault of the request.
+    /// Records that llama-server failed to compute a response, for which the request is not at fault.
     pub fn record_compute_failure(&mut self) {
         self.record_answer_end();
         if self.endpoint.target.is_remote {
-            // Nobody here could restart it.
+            // We cannot restart a remote worker.
             return;
         }
         let (before, after) = (self.compute_errors, self.compute_errors.saturating_add(1));
+        // Fails for all but the first request of a failed batch: they began with the same count.
         let counted =
             self.endpoint.compute_errors.compare_exchange(before, after, Ordering::Relaxed, Ordering::Relaxed);
         if counted.is_ok() {
-            self.endpoint.serving().uncomputed.extend(self.fingerprint);
+            self.endpoint.serving().failed_to_compute.extend(self.fingerprint);
         }
         if self.endpoint.cannot_compute() {
-            self.endpoint.raised.notify_one();
+            self.endpoint.attention.notify_one();
         }
     }
 }
@@ -162,7 +168,7 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         let mut serving = self.endpoint.serving();
         if self.is_read_only {
-            serving.looks -= 1;
+            serving.read_only -= 1;
             return self.endpoint.release_one(serving);
         }
         serving.in_flight -= 1;
@@ -171,10 +177,10 @@ impl Drop for InFlight {
         }
         let fingerprint = serving.take(self.fingerprint);
         match (self.outcome, fingerprint) {
-            (RequestOutcome::Served, _) => serving.given_up.remove_served(self.begun),
+            (RequestOutcome::Served, _) => serving.abandoned.remove_served(self.sequence),
             (RequestOutcome::Open, Some(fingerprint)) => {
                 let begun = serving.begun;
-                serving.given_up.add(fingerprint, begun);
+                serving.abandoned.add(fingerprint, begun);
             }
             _ => {}
         }

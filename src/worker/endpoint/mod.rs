@@ -1,11 +1,11 @@
-//! One life of a ready worker as requests see it: what it is serving, and what speaks against it.
-//! Where it is reached is a `DialTarget`'s business; what one request tells of it is `in_flight.rs`'s.
+//! One life of a ready worker, as requests see it: what it is serving, and the signs that it may be failing.
 //!
-//! The one lock in here decides who came first: a request that takes a worker, or the worker that goes to sleep.
+//! [`DialTarget`] owns where it is reached; `in_flight.rs` owns what one request says about it. The one lock here
+//! decides the race between a request that begins and a worker that is closed as idle.
 //!
-//! - `abandoned.rs`: requests that their clients gave up, one of which a hang may be due to
-//! - `crash_suspects.rs`: requests that were in flight when a worker died
-//! - `in_flight.rs`: one request at a worker, and what its outcome says of the worker
+//! - `abandoned.rs`: requests that were given up before their response; one of them may have caused a hang
+//! - `crash_suspects.rs`: requests that were in flight when a worker crashed
+//! - `in_flight.rs`: one request at a worker, and what its outcome says about the worker
 
 pub(super) mod abandoned;
 pub(super) mod crash_suspects;
@@ -28,128 +28,131 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-/// Where a ready worker is reached, and what it is doing.
+/// A ready worker: where it is reached, and what it is serving.
 pub struct Endpoint {
     /// Where its requests go.
     pub target: DialTarget,
     serving: Mutex<Serving>,
-    /// How often in a row it could not compute.
+    /// Failures to compute in a row.
     compute_errors: AtomicU32,
-    /// Doubts since its start, and how many of them have been looked into.
+    /// Doubts raised since its start.
     doubts: AtomicU64,
-    dispelled: AtomicU64,
-    /// It seems to hang.
-    held: AtomicBool,
-    /// Its owner has something to look at.
-    raised: Notify,
-    /// Cancelled when its end has been found out or is decided.
+    /// How many of the doubts have been cleared.
+    cleared_doubts: AtomicU64,
+    /// Whether it gets no new requests because it seems to hang.
+    is_paused: AtomicBool,
+    /// Notified when its owner has to check it.
+    attention: Notify,
+    /// Cancelled when it has ended or is being ended.
     gone: CancellationToken,
-    /// A request under suspicion has left.
+    /// Notified when a suspect is no longer in flight.
     suspect_left: Notify,
-    /// It is closed, and what was in flight has left.
-    emptied: Notify,
-    /// Rung when it has nothing to do any more.
-    bell: Arc<ChangeSignal>,
-    deaths: Arc<CrashSuspects>,
+    /// Notified when it is closed and nothing is in flight.
+    drained: Notify,
+    /// Notified when it becomes idle.
+    change_signal: Arc<ChangeSignal>,
+    crash_suspects: Arc<CrashSuspects>,
 }
 
-/// What a request wants of a llama-server.
+/// The kind of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequestClass {
-    /// To be worked on; what it asks for, if that is known.
+    /// To be computed; with its fingerprint, if known.
     Inference(Option<Fingerprint>),
-    /// Only to look, which is no use of it: that neither wakes it nor keeps it awake.
+    /// Reads state only. It does not count as use: it neither wakes a worker nor keeps it awake.
     ReadOnly,
 }
 
 /// Why a request may not begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotAccepted {
-    /// Nothing is sent to it any more.
+    /// The endpoint accepts no new requests.
     Closed,
-    /// It is under suspicion, and so is another one that is in flight: should it die now, nobody knew of which.
+    /// The request is a suspect and another suspect is in flight: after a crash it would be unknown which one caused
+    /// it.
     Suspected,
 }
 
-/// What a llama-server is serving.
+/// The requests of a llama-server, in flight and recently ended.
 struct Serving {
+    /// Inference requests in flight.
     in_flight: usize,
-    /// Those in flight beside them that only look.
-    looks: usize,
-    /// How many have begun.
+    /// Read-only requests in flight.
+    read_only: usize,
+    /// How many requests have begun.
     begun: u64,
-    /// Whether one of those in flight was under suspicion when it began.
+    /// Whether a request in flight was a suspect when it began.
     has_suspect: bool,
-    given_up: AbandonedRequests,
-    /// Of those in flight.
+    abandoned: AbandonedRequests,
+    /// The fingerprints of the requests in flight.
     fingerprints: Vec<Fingerprint>,
-    /// Of those whose connection it broke since it last answered well. No more than can be in flight at once: nothing
-    /// is sent to it while it is doubted.
+    /// The fingerprints of requests whose connection it broke, until it answers a probe. Never more than can be in
+    /// flight at once: no new request is sent while it is doubted.
     broken: Vec<Fingerprint>,
-    /// Of those that it could not compute, in a row.
-    uncomputed: Vec<Fingerprint>,
-    /// Since when nothing is in flight.
+    /// The fingerprints of requests that it failed to compute in a row.
+    failed_to_compute: Vec<Fingerprint>,
+    /// Since when no inference request is in flight.
     idle_since: Option<ActiveInstant>,
-    /// Nothing is sent to it any more.
-    closed: bool,
+    /// Whether it accepts no new requests, for good.
+    is_closed: bool,
 }
 
 impl Endpoint {
-    /// A llama-server of ours, on the loopback interface.
+    /// Creates an endpoint for a local llama-server on the loopback interface.
     #[cfg(test)]
     pub(super) fn new(
         address: SocketAddr,
         authorization: HeaderValue,
-        deaths: Arc<CrashSuspects>,
+        crash_suspects: Arc<CrashSuspects>,
     ) -> Result<Self, InvalidUri> {
-        Ok(Self::at(DialTarget::local(address, Some(authorization))?, deaths))
+        Ok(Self::at(DialTarget::local(address, Some(authorization))?, crash_suspects))
     }
 
-    /// A worker that is reached there.
-    pub(super) fn at(target: DialTarget, deaths: Arc<CrashSuspects>) -> Self {
+    /// Creates an endpoint for a worker at `target`.
+    pub(super) fn at(target: DialTarget, crash_suspects: Arc<CrashSuspects>) -> Self {
         let serving = Serving {
             in_flight: 0,
-            looks: 0,
+            read_only: 0,
             begun: 0,
             has_suspect: false,
-            given_up: AbandonedRequests::default(),
+            abandoned: AbandonedRequests::default(),
             fingerprints: Vec::new(),
             broken: Vec::new(),
-            uncomputed: Vec::new(),
+            failed_to_compute: Vec::new(),
             idle_since: Some(ActiveInstant::now()),
-            closed: false,
+            is_closed: false,
         };
         Self {
             target,
             serving: Mutex::new(serving),
             compute_errors: AtomicU32::new(0),
             doubts: AtomicU64::new(0),
-            dispelled: AtomicU64::new(0),
-            held: AtomicBool::new(false),
-            raised: Notify::new(),
+            cleared_doubts: AtomicU64::new(0),
+            is_paused: AtomicBool::new(false),
+            attention: Notify::new(),
             gone: CancellationToken::new(),
             suspect_left: Notify::new(),
-            emptied: Notify::new(),
-            bell: Arc::default(),
-            deaths,
+            drained: Notify::new(),
+            change_signal: Arc::default(),
+            crash_suspects,
         }
     }
 
-    /// The same, with a bell that rings whenever it has nothing to do any more.
-    pub(super) fn with_signal(self, bell: Arc<ChangeSignal>) -> Self {
-        Self { bell, ..self }
+    /// Sets the signal that is notified when the endpoint becomes idle.
+    pub(super) fn with_signal(self, change_signal: Arc<ChangeSignal>) -> Self {
+        Self { change_signal, ..self }
     }
 
-    /// Whether a request under suspicion is in flight.
+    /// Whether a suspect is in flight.
     pub fn has_suspect(&self) -> bool {
         self.serving().has_suspect
     }
 
-    /// Waits until no request under suspicion is in flight.
+    /// Waits until no suspect is in flight.
     pub async fn no_suspect_in_flight(&self) {
         loop {
             let mut left = pin!(self.suspect_left.notified());
-            // Before the look: one that leaves between the two is heard of.
+            // Enabled before the check: a suspect that leaves between the two wakes this task.
             left.as_mut().enable();
             if !self.serving().has_suspect {
                 return;
@@ -158,137 +161,142 @@ impl Endpoint {
         }
     }
 
-    /// Whether requests may be sent to it: nobody doubts it, it does not seem to hang, it is not about to be
-    /// restarted, and it is not closed.
+    /// Whether it accepts new requests: it is not doubted, paused, about to be restarted or closed.
     pub(super) fn is_open(&self) -> bool {
-        !self.is_doubted() && !self.held.load(Ordering::SeqCst) && !self.cannot_compute() && !self.serving().closed
+        !self.is_doubted()
+            && !self.is_paused.load(Ordering::SeqCst)
+            && !self.cannot_compute()
+            && !self.serving().is_closed
     }
 
-    /// Since when it has nothing to do; none while it has, or is being looked at.
+    /// Returns since when it is idle, or `None` while any request is in flight, read-only ones included.
     pub(super) fn idle_since(&self) -> Option<ActiveInstant> {
         let serving = self.serving();
-        serving.idle_since.filter(|_| serving.looks == 0)
+        serving.idle_since.filter(|_| serving.read_only == 0)
     }
 
-    /// Has nothing sent to it any more, if it has had nothing to do for so long.
+    /// Closes the endpoint if it has been idle for at least `least`; returns whether it has been.
     pub(super) fn close_if_idle(&self, least: Duration) -> bool {
         let mut serving = self.serving();
-        let is_unused = serving.looks == 0 && serving.idle_since.is_some_and(|since| since.elapsed() >= least);
-        serving.closed |= is_unused;
-        is_unused
+        let is_idle = serving.read_only == 0 && serving.idle_since.is_some_and(|since| since.elapsed() >= least);
+        serving.is_closed |= is_idle;
+        is_idle
     }
 
-    /// Has nothing new sent to it any more; what it is serving goes on.
+    /// Accepts no new requests; those in flight go on.
     pub(super) fn close_to_new(&self) {
-        self.serving().closed = true;
+        self.serving().is_closed = true;
     }
 
-    /// Waits until nothing is in flight, after [`Self::close_to_new`]. Only its owner waits.
+    /// Waits until nothing is in flight, after [`Self::close_to_new`]. Only its owner may wait: one task is notified.
     pub(super) async fn idle(&self) {
         while !self.serving().is_empty() {
-            self.emptied.notified().await;
+            self.drained.notified().await;
         }
     }
 
-    /// It must be killed because it cannot compute: what it could not compute is remembered, and nothing else that it
-    /// was serving.
+    /// Closes the endpoint because its process is killed for failing to compute. Only the requests that it failed to
+    /// compute become suspects.
     pub(super) fn record_compute_failure(&self) {
-        let suspects = std::mem::take(&mut self.serving().uncomputed);
-        self.deaths.record_crash(&suspects);
+        let suspects = std::mem::take(&mut self.serving().failed_to_compute);
+        self.crash_suspects.record_crash(&suspects);
         self.close();
     }
 
-    /// Has nothing sent to it any more.
+    /// Accepts no new requests, and ends the wait of those in flight.
     pub(super) fn close(&self) {
-        self.serving().closed = true;
+        self.serving().is_closed = true;
         self.gone.cancel();
     }
 
-    /// It is ready for the first time, or again.
+    /// Records that it is ready, for the first time or again: its idle time starts now.
     pub(super) fn mark_ready(&self) {
         let mut serving = self.serving();
         serving.idle_since = serving.idle_since.map(|_| ActiveInstant::now());
     }
 
-    /// It has ended by itself or had to be killed: what it was serving is remembered.
+    /// Records that it has ended by itself or had to be killed. The requests in flight become suspects.
     pub(super) fn record_exit(&self) {
-        self.accuse(|_| Vec::new());
+        self.close_and_accuse(|_| Vec::new());
     }
 
-    /// It had to be killed because nothing came of its work: what was given up before counts as being served.
+    /// Records that it was killed because it hung. The requests that were abandoned before become suspects, too.
     pub(super) fn record_hang(&self) {
-        self.accuse(AbandonedRequests::take);
+        self.close_and_accuse(AbandonedRequests::take);
     }
 
-    fn accuse(&self, earlier: impl FnOnce(&mut AbandonedRequests) -> Vec<Fingerprint>) {
+    fn close_and_accuse(&self, take_earlier: impl FnOnce(&mut AbandonedRequests) -> Vec<Fingerprint>) {
         let suspects = {
             let mut serving = self.serving();
-            serving.closed = true;
-            let mut suspects = earlier(&mut serving.given_up);
+            serving.is_closed = true;
+            // Abandoned requests first: `record_crash` accuses only the first of the earlier suspects again.
+            let mut suspects = take_earlier(&mut serving.abandoned);
             suspects.append(&mut serving.broken);
             suspects.append(&mut serving.fingerprints);
             suspects
         };
-        self.deaths.record_crash(&suspects);
+        // Before `gone`: a retry that it wakes must already find its suspects.
+        self.crash_suspects.record_crash(&suspects);
         self.gone.cancel();
     }
 
-    /// Whether it fails one request after the other for want of a result.
+    /// Whether it has failed to compute [`COMPUTE_ERRORS_UNTIL_RESTART`] times in a row.
     pub(super) fn cannot_compute(&self) -> bool {
         self.compute_errors.load(Ordering::Relaxed) >= COMPUTE_ERRORS_UNTIL_RESTART
     }
 
-    /// Says that it broke a connection, and so may be about to end: nothing more is sent to it until its owner has
-    /// looked.
+    /// Raises a doubt: it broke a connection, so its process may be ending. It gets no new requests until its owner has
+    /// probed it.
     fn doubt(&self) {
         self.doubts.fetch_add(1, Ordering::SeqCst);
-        self.raised.notify_one();
+        self.attention.notify_one();
     }
 
-    /// Has nothing new sent to it until [`Self::resume`]; what it is serving goes on. False if that was so already.
+    /// Stops new requests until [`Self::resume_requests`]; those in flight go on. Returns false if it was paused
+    /// already.
     pub(super) fn pause_requests(&self) -> bool {
-        !self.held.swap(true, Ordering::SeqCst)
+        !self.is_paused.swap(true, Ordering::SeqCst)
     }
 
-    /// Undoes [`Self::hold`]. False if nothing was held.
+    /// Ends [`Self::pause_requests`]. Returns false if it was not paused.
     pub(super) fn resume_requests(&self) -> bool {
-        self.held.swap(false, Ordering::SeqCst)
+        self.is_paused.swap(false, Ordering::SeqCst)
     }
 
-    /// Waits until there is something to look at, such as a doubt.
-    pub(super) async fn has_pending_compute_errors(&self) {
-        self.raised.notified().await;
+    /// Waits until its owner has to check it: a doubt was raised, or it cannot compute.
+    pub(super) async fn attention_needed(&self) {
+        self.attention.notified().await;
     }
 
-    /// How often it has been doubted.
+    /// Returns how many doubts have been raised.
     pub(super) fn doubts(&self) -> u64 {
         self.doubts.load(Ordering::SeqCst)
     }
 
-    /// Whether a doubt is left.
+    /// Whether a doubt has not been cleared.
     pub(super) fn is_doubted(&self) -> bool {
-        // In this order: a doubt that comes between the two is seen.
-        self.dispelled.load(Ordering::SeqCst) != self.doubts()
+        // In this order: a doubt that is raised between the two loads is seen.
+        self.cleared_doubts.load(Ordering::SeqCst) != self.doubts()
     }
 
-    /// Clears the first so many doubts: those that had been raised when it was asked. Its owner alone does that.
+    /// Clears the first `doubts` doubts: those raised before the probe that was answered. Called by its owner only.
     pub(super) fn clear_doubts(&self, doubts: u64) {
         let mut serving = self.serving();
-        self.dispelled.store(doubts, Ordering::SeqCst);
+        self.cleared_doubts.store(doubts, Ordering::SeqCst);
         if !self.is_doubted() {
             serving.broken.clear();
         }
     }
 
-    /// Something has left.
+    /// Notifies the owner and waiting loads after a request has ended. Takes the guard, to unlock it before that.
     fn release_one(&self, serving: MutexGuard<'_, Serving>) {
-        let (is_empty, closed) = (serving.is_empty(), serving.closed);
+        let (is_empty, is_closed) = (serving.is_empty(), serving.is_closed);
         drop(serving);
-        if is_empty && closed {
-            self.emptied.notify_one();
+        if is_empty && is_closed {
+            self.drained.notify_one();
         }
         if is_empty {
-            self.bell.notify();
+            self.change_signal.notify();
         }
     }
 
@@ -299,12 +307,12 @@ impl Endpoint {
 
 impl Serving {
     fn is_empty(&self) -> bool {
-        self.in_flight == 0 && self.looks == 0
+        self.in_flight == 0 && self.read_only == 0
     }
 
-    /// Takes one request with this fingerprint out of those in flight.
+    /// Removes one request with this fingerprint from those in flight.
     fn take(&mut self, fingerprint: Option<Fingerprint>) -> Option<Fingerprint> {
-        let at = self.fingerprints.iter().position(|one| Some(*one) == fingerprint)?;
+        let at = self.fingerprints.iter().position(|known| Some(*known) == fingerprint)?;
         Some(self.fingerprints.swap_remove(at))
     }
 }

@@ -1,4 +1,4 @@
-//! How much memory loaded models may take together, of which kind, and how much one of them has taken.
+//! The memory budget of all loaded models, on GPUs or on the host, and how much memory one worker uses.
 
 use super::gpu;
 use super::host;
@@ -9,61 +9,62 @@ use crate::worker::procfs::{self, ProcStat, resident};
 use tokio::task::spawn_blocking;
 use tracing::warn;
 
-/// The memory that all loaded models together may take.
+/// The memory that all loaded models together may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryBudget {
-    /// In bytes; without it there is no bound.
+    /// In bytes; `None` means unlimited.
     pub bytes: Option<u64>,
-    /// Whether it is the GPUs' memory that counts, and not the host's.
+    /// Whether it limits the GPUs' memory rather than the host's.
     pub is_of_gpus: bool,
 }
 
 impl MemoryBudget {
-    /// No bound.
+    /// Returns an unlimited budget.
     pub fn unlimited() -> Self {
         Self { bytes: None, is_of_gpus: false }
     }
 
-    /// What a setting means here: of the GPUs' memory where there is a GPU that can be asked, else of the host's. What is
-    /// there, less a reserve, bounds `auto`; where that cannot be told, or not in time, nothing does. The driver of a GPU
-    /// may take seconds to be loaded.
+    /// Resolves `MEMORY_BUDGET` on this machine: of the GPUs' memory if NVML shows a GPU, otherwise of the host's.
+    /// `auto` is the capacity less a reserve, or unlimited if the capacity is unknown or not found in
+    /// [`MEMORY_LOOK_PATIENCE`].
     pub async fn find(setting: MemoryBudgetSetting) -> Self {
-        let looking = tokio::time::timeout(MEMORY_LOOK_PATIENCE, spawn_blocking(move || Self::find_blocking(setting)));
-        if let Ok(Ok(found)) = looking.await {
+        // Loading the driver of a GPU may take seconds.
+        let finding = tokio::time::timeout(MEMORY_LOOK_PATIENCE, spawn_blocking(move || Self::find_blocking(setting)));
+        if let Ok(Ok(found)) = finding.await {
             return found;
         }
-        warn!("how much memory there is was not found out in time: only a MEMORY_BUDGET in bytes holds");
+        warn!("the amount of memory was not found in time: only a MEMORY_BUDGET in bytes takes effect");
         match setting {
             MemoryBudgetSetting::Auto => Self::unlimited(),
             MemoryBudgetSetting::Bytes(bytes) => Self { bytes: Some(bytes), ..Self::unlimited() },
         }
     }
 
-    /// The same. Blocks.
+    /// Blocking variant of [`Self::find`], without a time limit.
     fn find_blocking(setting: MemoryBudgetSetting) -> Self {
         let gpus = gpu::capacity().filter(|bytes| *bytes > 0);
-        let there =
-            || gpus.or_else(|| host::capacity(&KernelRoots::here())).map(|bytes| bytes - bytes / MEMORY_RESERVE);
+        let auto = || gpus.or_else(|| host::capacity(&KernelRoots::here())).map(|bytes| bytes - bytes / MEMORY_RESERVE);
         let bytes = match setting {
-            MemoryBudgetSetting::Auto => there(),
+            MemoryBudgetSetting::Auto => auto(),
             MemoryBudgetSetting::Bytes(bytes) => Some(bytes),
         };
         Self { bytes, is_of_gpus: gpus.is_some() }
     }
 
-    /// How much of it the processes of a group take at present; nothing where that cannot be told, or not in time.
+    /// Returns the bytes that the processes of a group use now, on GPUs or on the host as the budget does. `None` if
+    /// that is unknown, or not found in [`FOOTPRINT_PATIENCE`].
     pub(crate) async fn used_by(self, group: i32) -> Option<u64> {
-        let looking = spawn_blocking(move || {
+        let measuring = spawn_blocking(move || {
             let is_member = |pid: &i32| ProcStat::of(*pid).is_ok_and(|stat| stat.group == group && !stat.has_ended());
             let members: Vec<i32> = procfs::pids().ok()?.into_iter().filter(is_member).collect();
             match self.is_of_gpus {
-                true => gpu::taken_by(&members),
-                // Pages of files are among them: a model that is mapped must stay in memory too.
+                true => gpu::used_by(&members),
+                // Resident memory includes file pages: a mapped model must stay in memory too.
                 false => Some(members.iter().filter_map(|pid| resident(*pid)).fold(0, u64::saturating_add)),
             }
         });
-        let taken = tokio::time::timeout(FOOTPRINT_PATIENCE, looking).await.ok()?.ok()??;
-        (taken > 0).then_some(taken)
+        let used = tokio::time::timeout(FOOTPRINT_PATIENCE, measuring).await.ok()?.ok()??;
+        (used > 0).then_some(used)
     }
 }
 
@@ -72,24 +73,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_said_holds_and_else_what_is_there() {
-        let said = MemoryBudget::find_blocking(MemoryBudgetSetting::Bytes(5));
-        assert_eq!(said.bytes, Some(5));
+    fn a_budget_in_bytes_is_taken_as_it_is_and_auto_is_the_capacity_less_a_reserve() {
+        let fixed = MemoryBudget::find_blocking(MemoryBudgetSetting::Bytes(5));
+        assert_eq!(fixed.bytes, Some(5));
         let auto = MemoryBudget::find_blocking(MemoryBudgetSetting::Auto).bytes.unwrap();
         assert!(auto > 1 << 20, "{auto}");
-        if !said.is_of_gpus {
-            assert!(auto < host::capacity(&KernelRoots::here()).unwrap(), "something is left for everything else");
+        if !fixed.is_of_gpus {
+            assert!(auto < host::capacity(&KernelRoots::here()).unwrap(), "a reserve is left for other programs");
         }
     }
 
     #[tokio::test]
     async fn the_memory_of_a_whole_group_is_counted() {
         let own = ProcStat::of(std::process::id() as i32).unwrap().group;
-        let of_host = MemoryBudget::unlimited();
-        let before = of_host.used_by(own).await.unwrap();
+        let host_budget = MemoryBudget::unlimited();
+        let before = host_budget.used_by(own).await.unwrap();
         let more = std::hint::black_box(vec![1u8; 64 << 20]);
-        let after = of_host.used_by(own).await.unwrap();
+        let after = host_budget.used_by(own).await.unwrap();
         assert!(after >= before + (more.len() / 2) as u64, "{before} {after}");
-        assert_eq!(of_host.used_by(i32::MAX).await, None);
+        assert_eq!(host_budget.used_by(i32::MAX).await, None);
     }
 }

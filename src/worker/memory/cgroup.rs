@@ -1,20 +1,20 @@
-//! The memory control groups of this process, of both versions.
+//! The memory control groups of this process, of both versions: their limits, usage and OOM kills.
 
 use super::kernel::KernelRoots;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-/// A limit of so many bytes is none: version 1 writes the largest page-aligned number.
+/// A limit of this many bytes or more means unlimited: version 1 writes the largest page-aligned number.
 const NO_LIMIT: u64 = 1 << 60;
 
-/// A memory control group, as one mount may show it.
+/// A memory control group, as seen through one mount.
 pub(super) struct Cgroup {
     mount: PathBuf,
     path: PathBuf,
     names: &'static CgroupFiles,
 }
 
-/// What a version calls its files, and the lines of `memory.stat` that tell what is only cached.
+/// The file names of one version, and the lines of `memory.stat` that count the page cache.
 struct CgroupFiles {
     kills: &'static str,
     limit: &'static str,
@@ -37,16 +37,18 @@ const VERSION_2: CgroupFiles = CgroupFiles {
 };
 
 impl Cgroup {
-    /// Those of this process. Not each needs to be there.
+    /// Returns the memory groups that this process may be in. Some of their folders may not exist.
     pub(super) fn all(roots: &KernelRoots) -> Vec<Self> {
         let text = fs::read_to_string(roots.proc.join("self/cgroup")).unwrap_or_default();
-        text.lines().filter_map(|line| Self::of(line, roots)).flatten().collect()
+        text.lines().filter_map(|line| Self::parse(line, roots)).flatten().collect()
     }
 
-    fn of(line: &str, roots: &KernelRoots) -> Option<Vec<Self>> {
+    /// Reads one line of `/proc/self/cgroup`: `HIERARCHY:CONTROLLERS:PATH`, see cgroups(7).
+    fn parse(line: &str, roots: &KernelRoots) -> Option<Vec<Self>> {
         let mut fields = line.splitn(3, ':').skip(1);
         let (controllers, path) = (fields.next()?, fields.next()?);
         let (mounts, names): (&[&str], _) = match controllers {
+            // Version 2 has no controller list. It is mounted below `unified` where version 1 is in use as well.
             "" => (&["", "unified"], &VERSION_2),
             _ if controllers.split(',').any(|controller| controller == "memory") => (&["memory"], &VERSION_1),
             _ => return None,
@@ -55,30 +57,30 @@ impl Cgroup {
         Some(groups.collect())
     }
 
-    /// Its folder and those of the groups above it, nearest first. In a container the path may be the host's, while the
-    /// mount shows our own group at its top.
+    /// Returns the group's folder and those of its ancestors, nearest first. In a container the path may be the host's,
+    /// while the mount shows our own group at its root.
     fn folders(&self) -> impl Iterator<Item = PathBuf> {
         self.path.ancestors().map(|path| self.mount.join(path))
     }
 
-    /// Processes of the group that were killed for want of memory.
+    /// Returns the number of OOM kills in the group.
     pub(super) fn kills(&self) -> Option<u64> {
         let read = |folder: PathBuf| counter(&fs::read_to_string(folder.join(self.names.kills)).ok()?, "oom_kill");
         self.folders().find_map(read)
     }
 
-    /// The smallest limit that applies, in bytes.
+    /// Returns the smallest limit of the group and its ancestors, in bytes.
     pub(super) fn limit(&self) -> Option<u64> {
         self.folders().filter_map(|folder| self.limit_of(&folder)).min()
     }
 
-    /// Bytes that may still be filled. Files that are only cached may go.
+    /// Returns the bytes that are still available. Page cache counts as available: the kernel can drop it.
     pub(super) fn available(&self) -> Option<u64> {
         self.folders().filter_map(|folder| self.available_in(&folder)).min()
     }
 
     fn limit_of(&self, folder: &Path) -> Option<u64> {
-        // "max" is no number and no limit.
+        // Version 2 writes "max" for no limit, which does not parse.
         number(&folder.join(self.names.limit)).filter(|limit| *limit < NO_LIMIT)
     }
 
@@ -90,7 +92,7 @@ impl Cgroup {
     }
 }
 
-/// A path of the kernel's as one below a folder.
+/// Turns a path from the kernel into a relative one. Drops `..`, which a group outside our namespace starts with.
 fn below(path: &str) -> PathBuf {
     Path::new(path).components().filter(|part| matches!(part, Component::Normal(_))).collect()
 }
@@ -99,7 +101,7 @@ fn number(file: &Path) -> Option<u64> {
     fs::read_to_string(file).ok()?.trim().parse().ok()
 }
 
-/// The number in the line `NAME NUMBER`.
+/// Returns the number of the line `NAME NUMBER`.
 pub(super) fn counter(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
 }

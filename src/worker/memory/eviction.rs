@@ -1,9 +1,13 @@
-//! Who makes room for a model that is to be loaded: pure, so that properties can be tested.
+//! Selects the workers to evict for a load: pure, so that its properties can be tested.
 //!
-//! What is idle goes, least recently used first. What is in use goes only for a claim that is wanted and has waited for
-//! its patience, and only after it has been left to serve for as long itself: two busy models that do not fit together
-//! take turns, and neither is stopped before it has served anybody. It is let finish first. What is idle stays until that
-//! has left, and nobody goes whose memory is not needed. No worker of a model goes for another of the same model. Owns no process and no clock.
+//! - Idle workers go first, least recently used first.
+//! - A worker in use is evicted only for a claim with demand that has waited for `patience`, and only after the worker
+//!   itself has served for that long. Two busy models that do not fit together thus take turns, and each serves
+//!   requests before it is evicted. It finishes its requests first.
+//! - Idle workers keep serving until the workers in use have left.
+//! - No worker is evicted whose memory is not needed, or for another worker of the same model.
+//!
+//! Owns no process and no clock.
 
 use crate::pause_clock::ActiveInstant;
 use std::time::Duration;
@@ -11,13 +15,13 @@ use std::time::Duration;
 /// A load that waits for memory.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct MemoryClaim<'a> {
-    /// Whose load it is.
+    /// The id of the model to load.
     pub(crate) model: &'a str,
     /// Bytes.
     pub(crate) need: u64,
-    /// Whether a request waits for it; else it is loaded ahead of them.
+    /// Whether a request waits for it; otherwise it is loaded ahead of requests.
     pub(crate) is_wanted: bool,
-    /// When it began to wait.
+    /// When the wait began.
     pub(crate) since: ActiveInstant,
 }
 
@@ -25,59 +29,59 @@ pub(crate) struct MemoryClaim<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct MemoryHolder<'a> {
     pub(crate) id: u64,
-    /// Whose worker it is.
+    /// The id of the worker's model.
     pub(crate) model: &'a str,
     /// Bytes.
     pub(crate) need: u64,
-    /// Never stopped for another.
+    /// Never evicted.
     pub(crate) is_pinned: bool,
-    /// Loaded ahead of requests, and so not to be stopped for another that is.
+    /// Loaded ahead of requests, so it is not evicted for another load without demand.
     pub(crate) is_preloaded: bool,
     pub(crate) stage: HolderStage,
 }
 
-/// Where a worker that has memory stands.
+/// The stage of a worker that has memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HolderStage {
-    /// It is being loaded.
+    /// The model is being loaded.
     Loading,
-    /// It serves, or requests wait for it.
+    /// The worker serves requests, or requests wait for it.
     InUse {
-        /// When it was ready.
+        /// When the worker became ready.
         ready: ActiveInstant,
     },
-    /// It has nothing to do.
+    /// The worker has no requests.
     Idle {
-        /// Since when.
+        /// When its last request ended.
         since: ActiveInstant,
     },
-    /// It is on its way out.
+    /// The worker is ending.
     Leaving,
 }
 
-/// What is to be done for the first claim in line.
+/// The next step for the first claim in the queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum EvictionStep {
-    /// There is room.
+    /// The memory is free: grant it.
     Grant,
-    /// These must go first.
+    /// Evict these workers, named by id, first.
     Clear(Vec<(u64, EvictionMode)>),
-    /// Nothing, until something changes, or until then.
+    /// Wait for a change, at most until this time.
     Wait(Option<ActiveInstant>),
-    /// Nothing, until something changes. Nobody waits for it and nothing leaves for it, so that others need not stand behind.
+    /// Wait for a change and let others go first: the claim has no demand, and nothing is leaving for it.
     Yield,
 }
 
-/// How a worker goes.
+/// How a worker is evicted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EvictionMode {
     /// At once, if it is still idle.
     Idle,
-    /// When it has finished what it serves, whatever that is by then.
+    /// After its requests in flight have ended.
     Finishing,
 }
 
-/// The next step for a claim, where `patience` is how long what is in use is left alone.
+/// Returns the next step for a claim. `budget` is in bytes; `patience` is how long workers in use are left alone.
 pub(crate) fn next_step(
     budget: u64,
     patience: Duration,
@@ -85,84 +89,85 @@ pub(crate) fn next_step(
     claim: MemoryClaim<'_>,
     holders: &[MemoryHolder<'_>],
 ) -> EvictionStep {
-    let sum = |of: &dyn Fn(&MemoryHolder<'_>) -> bool| {
-        holders.iter().filter(|holder| of(holder)).fold(0, |sum: u64, holder| sum.saturating_add(holder.need))
+    let sum = |is_counted: &dyn Fn(&MemoryHolder<'_>) -> bool| {
+        holders.iter().filter(|holder| is_counted(holder)).fold(0, |sum: u64, holder| sum.saturating_add(holder.need))
     };
     let need = claim.need.min(budget);
-    let to_come = sum(&|holder| holder.stage == HolderStage::Leaving);
+    let leaving = sum(&|holder| holder.stage == HolderStage::Leaving);
     let staying = sum(&|holder| holder.stage != HolderStage::Leaving);
-    if need <= budget.saturating_sub(staying.saturating_add(to_come)) {
+    if need <= budget.saturating_sub(staying.saturating_add(leaving)) {
         return EvictionStep::Grant;
     }
-    let room = budget.saturating_sub(staying);
-    if need <= room {
+    let free_after_leaving = budget.saturating_sub(staying);
+    if need <= free_after_leaving {
         return EvictionStep::Wait(None);
     }
-    // So much must be given back, be there even more in use than there should be.
+    // If more than the budget is in use, the excess must be released as well.
     let missing = staying.saturating_sub(budget - need);
     let mut candidates: Vec<(EvictionOrder, &MemoryHolder<'_>)> = holders
         .iter()
         .filter(|holder| holder.need > 0)
         .filter_map(|holder| Some((EvictionOrder::of(holder, claim, patience)?, holder)))
         .collect();
-    candidates.sort_by_key(|(turn, _)| *turn);
-    let is_due = |turn: &EvictionOrder| match turn {
+    candidates.sort_by_key(|(order, _)| *order);
+    let is_due = |order: &EvictionOrder| match order {
         EvictionOrder::Idle(_) => true,
         EvictionOrder::InUse { due, .. } => *due <= now,
     };
     let due: Vec<(EvictionOrder, &MemoryHolder<'_>)> =
-        candidates.iter().filter(|(turn, _)| is_due(turn)).copied().collect();
-    if let Some(going) = select_for(missing, &due) {
+        candidates.iter().filter(|(order, _)| is_due(order)).copied().collect();
+    if let Some(selected) = select_for(missing, &due) {
         let (idle, in_use): (Vec<_>, Vec<_>) =
-            going.into_iter().partition(|(turn, _)| matches!(turn, EvictionOrder::Idle(_)));
-        let ids = |of: Vec<(EvictionOrder, &MemoryHolder<'_>)>, way| {
-            of.into_iter().map(|(_, holder)| (holder.id, way)).collect()
+            selected.into_iter().partition(|(order, _)| matches!(order, EvictionOrder::Idle(_)));
+        let ids = |selected: Vec<(EvictionOrder, &MemoryHolder<'_>)>, mode| {
+            selected.into_iter().map(|(_, holder)| (holder.id, mode)).collect()
         };
-        return match (in_use.is_empty(), to_come) {
+        return match (in_use.is_empty(), leaving) {
             (false, _) => EvictionStep::Clear(ids(in_use, EvictionMode::Finishing)),
             (true, 0) => EvictionStep::Clear(ids(idle, EvictionMode::Idle)),
-            // What is idle can serve until all that leaves has left.
+            // Idle workers can serve until everything that leaves has left.
             (true, _) => EvictionStep::Wait(None),
         };
     }
     if !claim.is_wanted {
         return EvictionStep::Yield;
     }
-    let next = candidates.iter().filter(|(turn, _)| !is_due(turn)).map(|(turn, _)| match turn {
+    let next = candidates.iter().filter(|(order, _)| !is_due(order)).map(|(order, _)| match order {
         EvictionOrder::Idle(since) => *since,
         EvictionOrder::InUse { due, .. } => *due,
     });
     EvictionStep::Wait(next.min())
 }
 
-/// Those of `due`, in whose order they go, that give back so many bytes: nobody whose memory is not needed for that, and of
-/// what is in use no more than what is idle leaves to give. None if all of them do not suffice.
+/// Selects from `due`, in that order, workers that together release `missing` bytes. None is selected whose memory is
+/// not needed, so workers in use release only what idle ones cannot. Returns `None` if all of them are not enough.
 fn select_for<'a, 'b>(
     missing: u64,
     due: &[(EvictionOrder, &'a MemoryHolder<'b>)],
 ) -> Option<Vec<(EvictionOrder, &'a MemoryHolder<'b>)>> {
-    let (mut freed, mut going) = (0u64, Vec::new());
-    for &(turn, holder) in due {
+    let (mut freed, mut selected) = (0u64, Vec::new());
+    for &(order, holder) in due {
         if freed < missing {
             freed = freed.saturating_add(holder.need);
-            going.push((turn, holder));
+            selected.push((order, holder));
         }
     }
     if freed < missing {
         return None;
     }
-    // The last in line is spared first.
-    for at in (0..going.len()).rev() {
-        let without = freed.saturating_sub(going[at].1.need);
+    // A large worker late in the order can make earlier ones unnecessary. Workers at the end, those in use, are spared
+    // first.
+    for at in (0..selected.len()).rev() {
+        let without = freed.saturating_sub(selected[at].1.need);
         if without >= missing {
             freed = without;
-            going.remove(at);
+            selected.remove(at);
         }
     }
-    Some(going)
+    Some(selected)
 }
 
-/// Whether there is room for it at some time, as things stand: beside what never goes for it.
+/// Whether the claim fits beside the workers that are never evicted for it.
 pub(crate) fn is_admissible(budget: u64, claim: MemoryClaim<'_>, holders: &[MemoryHolder<'_>]) -> bool {
     let need = claim.need;
     let stays = |holder: &&MemoryHolder<'_>| is_exempt_from(claim, holder) && holder.stage != HolderStage::Leaving;
@@ -170,34 +175,34 @@ pub(crate) fn is_admissible(budget: u64, claim: MemoryClaim<'_>, holders: &[Memo
     need.min(budget) <= budget.saturating_sub(staying)
 }
 
-/// The models of others that are pinned, if it is for them that there is never room.
+/// Returns the pinned models of other workers if the claim cannot fit beside them; otherwise an empty list.
 pub(crate) fn pinned_in_the_way<'a>(budget: u64, claim: MemoryClaim<'_>, holders: &[MemoryHolder<'a>]) -> Vec<&'a str> {
-    let of_others = |holder: &&MemoryHolder<'a>| {
+    let is_pinned_other = |holder: &&MemoryHolder<'a>| {
         holder.is_pinned && holder.need > 0 && holder.model != claim.model && holder.stage != HolderStage::Leaving
     };
-    let pinned: Vec<MemoryHolder<'a>> = holders.iter().filter(of_others).copied().collect();
+    let pinned: Vec<MemoryHolder<'a>> = holders.iter().filter(is_pinned_other).copied().collect();
     match is_admissible(budget, claim, &pinned) {
         true => Vec::new(),
         false => pinned.iter().map(|holder| holder.model).collect(),
     }
 }
 
-/// Whether this worker makes no room for that claim, whatever happens. Nothing would be won if it were of the same model.
+/// Whether the worker is never evicted for this claim. Replacing a worker of the same model would gain nothing.
 fn is_exempt_from(claim: MemoryClaim<'_>, holder: &MemoryHolder<'_>) -> bool {
     holder.is_pinned || holder.model == claim.model
 }
 
-/// The order in which workers go.
+/// The order in which workers are evicted; the derived `Ord` is that order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum EvictionOrder {
-    /// First those that nobody uses, the longest unused before the others.
+    /// First idle workers, least recently used first.
     Idle(ActiveInstant),
-    /// Then those that have served for the longest time, each from some moment on.
+    /// Then workers in use, the longest ready first, each not before `due`.
     InUse { ready: ActiveInstant, due: ActiveInstant },
 }
 
 impl EvictionOrder {
-    /// Of this worker, if it may have to go for that claim.
+    /// Returns the worker's place in the order, or `None` if it is not evicted for this claim in its present stage.
     fn of(holder: &MemoryHolder<'_>, claim: MemoryClaim<'_>, patience: Duration) -> Option<Self> {
         match holder.stage {
             _ if is_exempt_from(claim, holder) => None,

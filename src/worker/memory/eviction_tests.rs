@@ -4,7 +4,7 @@ use proptest::prelude::*;
 const PATIENCE: Duration = Duration::from_secs(30);
 const BUDGET: u64 = 100;
 
-/// The moments of a test, in seconds.
+/// Returns the moment `seconds` after the start of the tests.
 fn at(seconds: u64) -> ActiveInstant {
     use std::sync::OnceLock;
     static START: OnceLock<ActiveInstant> = OnceLock::new();
@@ -23,88 +23,96 @@ fn step(now: u64, claim: MemoryClaim<'_>, holders: &[MemoryHolder<'_>]) -> Evict
     next_step(BUDGET, PATIENCE, at(now), claim, holders)
 }
 
-fn at_once(ids: &[u64]) -> EvictionStep {
+fn evict_idle(ids: &[u64]) -> EvictionStep {
     EvictionStep::Clear(ids.iter().map(|id| (*id, EvictionMode::Idle)).collect())
 }
 
-fn finishing(ids: &[u64]) -> EvictionStep {
+fn evict_finishing(ids: &[u64]) -> EvictionStep {
     EvictionStep::Clear(ids.iter().map(|id| (*id, EvictionMode::Finishing)).collect())
 }
 
 #[test]
-fn what_is_idle_goes_the_longest_unused_first_and_no_more_of_it_than_must() {
+fn idle_workers_are_evicted_least_recently_used_first_and_no_more_than_needed() {
     let idle = [
         holder(1, 30, HolderStage::Idle { since: at(9) }),
         holder(2, 30, HolderStage::Idle { since: at(3) }),
         holder(3, 30, HolderStage::Idle { since: at(6) }),
     ];
     assert_eq!(step(100, wanted(10), &idle), EvictionStep::Grant);
-    assert_eq!(step(100, wanted(40), &idle), at_once(&[2]));
-    assert_eq!(step(100, wanted(41), &idle), at_once(&[2, 3]));
-    assert_eq!(step(100, wanted(5000), &idle), at_once(&[2, 3, 1]), "it runs alone");
+    assert_eq!(step(100, wanted(40), &idle), evict_idle(&[2]));
+    assert_eq!(step(100, wanted(41), &idle), evict_idle(&[2, 3]));
+    assert_eq!(step(100, wanted(5000), &idle), evict_idle(&[2, 3, 1]), "it runs alone");
 }
 
 #[test]
-fn what_is_in_use_is_left_alone_for_a_while_and_then_finishes() {
+fn workers_in_use_are_left_alone_for_the_patience_and_then_finish() {
     let busy =
         [holder(1, 60, HolderStage::InUse { ready: at(0) }), holder(2, 40, HolderStage::InUse { ready: at(90) })];
     assert_eq!(step(100, wanted(50), &busy), EvictionStep::Wait(Some(at(130))));
-    assert_eq!(step(130, wanted(50), &busy), finishing(&[1]), "the other has not served as long");
-    assert_eq!(step(130, wanted(80), &busy), finishing(&[1, 2]));
+    assert_eq!(step(130, wanted(50), &busy), evict_finishing(&[1]), "the other has not served as long");
+    assert_eq!(step(130, wanted(80), &busy), evict_finishing(&[1, 2]));
     let ready_late = [holder(1, 60, HolderStage::InUse { ready: at(125) })];
-    assert_eq!(step(130, wanted(50), &ready_late), EvictionStep::Wait(Some(at(155))), "it has hardly served anybody");
+    assert_eq!(
+        step(130, wanted(50), &ready_late),
+        EvictionStep::Wait(Some(at(155))),
+        "it has hardly served any request"
+    );
     let mixed =
         [holder(1, 60, HolderStage::InUse { ready: at(0) }), holder(2, 40, HolderStage::Idle { since: at(90) })];
-    assert_eq!(step(110, wanted(40), &mixed), at_once(&[2]));
-    assert_eq!(step(110, wanted(50), &mixed), EvictionStep::Wait(Some(at(130))), "stopping one of them would not help");
-    assert_eq!(step(130, wanted(50), &mixed), finishing(&[1]), "that is enough");
-    assert_eq!(step(130, wanted(70), &mixed), finishing(&[1]), "the other can serve until that has left");
+    assert_eq!(step(110, wanted(40), &mixed), evict_idle(&[2]));
+    assert_eq!(
+        step(110, wanted(50), &mixed),
+        EvictionStep::Wait(Some(at(130))),
+        "evicting one of them would not be enough"
+    );
+    assert_eq!(step(130, wanted(50), &mixed), evict_finishing(&[1]), "its memory alone is enough");
+    assert_eq!(step(130, wanted(70), &mixed), evict_finishing(&[1]), "the other can serve until that has left");
 }
 
 #[test]
-fn nobody_goes_whose_memory_is_not_needed() {
+fn a_worker_whose_memory_is_not_needed_is_not_selected() {
     let pinned = MemoryHolder { is_pinned: true, ..holder(1, 20, HolderStage::Idle { since: at(0) }) };
     let busy = holder(2, 50, HolderStage::InUse { ready: at(0) });
     let idle = [(3, 10), (4, 5), (5, 1)].map(|(id, need)| holder(id, need, HolderStage::Idle { since: at(id) }));
     let all = [&[pinned, busy][..], &idle].concat();
-    assert_eq!(step(130, wanted(50), &all), finishing(&[2]));
-    assert_eq!(step(130, wanted(16), &all), at_once(&[3]), "the longest unused is enough");
-    assert_eq!(step(130, wanted(70), &all), finishing(&[2]));
+    assert_eq!(step(130, wanted(50), &all), evict_finishing(&[2]));
+    assert_eq!(step(130, wanted(16), &all), evict_idle(&[3]), "the least recently used one is enough");
+    assert_eq!(step(130, wanted(70), &all), evict_finishing(&[2]));
     let leaves = MemoryHolder { stage: HolderStage::Leaving, ..busy };
     assert_eq!(step(131, wanted(70), &[&[pinned, leaves][..], &idle].concat()), EvictionStep::Wait(None));
-    assert_eq!(step(132, wanted(70), &[&[pinned][..], &idle].concat()), at_once(&[3]));
+    assert_eq!(step(132, wanted(70), &[&[pinned][..], &idle].concat()), evict_idle(&[3]));
     let small_first =
         [holder(1, 10, HolderStage::Idle { since: at(1) }), holder(2, 90, HolderStage::Idle { since: at(2) })];
-    assert_eq!(step(100, wanted(85), &small_first), at_once(&[2]), "the other would not help");
+    assert_eq!(step(100, wanted(85), &small_first), evict_idle(&[2]), "the small one would not help");
 }
 
 #[test]
-fn what_nobody_waits_for_takes_what_nobody_else_needs() {
+fn a_claim_without_demand_evicts_only_idle_workers_that_are_not_preloaded() {
     let ahead = MemoryClaim { is_wanted: false, ..wanted(60) };
     let mut other = holder(1, 60, HolderStage::Idle { since: at(0) });
-    assert_eq!(step(500, ahead, &[other]), at_once(&[1]));
+    assert_eq!(step(500, ahead, &[other]), evict_idle(&[1]));
     other.is_preloaded = true;
     assert_eq!(step(500, ahead, &[other]), EvictionStep::Yield, "both are loaded ahead; the first one stays");
-    assert_eq!(step(500, wanted(60), &[other]), at_once(&[1]));
+    assert_eq!(step(500, wanted(60), &[other]), evict_idle(&[1]));
     assert_eq!(step(500, ahead, &[holder(1, 60, HolderStage::InUse { ready: at(0) })]), EvictionStep::Yield);
     assert_eq!(
         step(500, ahead, &[holder(1, 60, HolderStage::Leaving)]),
         EvictionStep::Wait(None),
-        "it is about to have room"
+        "its memory is about to be free"
     );
 }
 
 #[test]
-fn what_leaves_is_waited_for() {
+fn a_claim_waits_for_workers_that_leave() {
     let leaving = [holder(1, 60, HolderStage::Leaving), holder(2, 40, HolderStage::Idle { since: at(0) })];
     assert_eq!(step(100, wanted(60), &leaving), EvictionStep::Wait(None));
-    assert_eq!(step(100, wanted(70), &leaving), EvictionStep::Wait(None), "the idle one can serve meanwhile");
-    assert_eq!(step(100, wanted(70), &leaving[1..]), at_once(&[2]));
+    assert_eq!(step(100, wanted(70), &leaving), EvictionStep::Wait(None), "the idle one can serve until then");
+    assert_eq!(step(100, wanted(70), &leaving[1..]), evict_idle(&[2]));
     assert_eq!(step(100, wanted(60), &leaving[1..]), EvictionStep::Grant);
 }
 
 #[test]
-fn what_is_pinned_puts_the_rest_out_of_reach_until_it_leaves() {
+fn a_pinned_worker_limits_which_claims_fit_until_it_leaves() {
     let mut pinned = MemoryHolder { is_pinned: true, ..holder(1, 60, HolderStage::Loading) };
     let busy = holder(2, 40, HolderStage::InUse { ready: at(0) });
     assert!(is_admissible(BUDGET, wanted(40), &[pinned, busy]));
@@ -120,14 +128,14 @@ fn what_is_pinned_puts_the_rest_out_of_reach_until_it_leaves() {
 }
 
 #[test]
-fn no_worker_of_a_model_goes_for_another_of_the_same_model() {
+fn a_worker_is_not_evicted_for_another_of_the_same_model() {
     let own = |stage| MemoryHolder { model: "own", ..holder(1, 60, stage) };
     for stage in [HolderStage::InUse { ready: at(0) }, HolderStage::Idle { since: at(0) }] {
         assert_eq!(step(500, wanted(60), &[own(stage)]), EvictionStep::Wait(None));
         assert!(!is_admissible(BUDGET, wanted(60), &[own(stage)]));
         assert!(is_admissible(BUDGET, wanted(40), &[own(stage)]));
         let other = holder(2, 40, HolderStage::InUse { ready: at(0) });
-        assert_eq!(step(500, wanted(40), &[own(stage), other]), finishing(&[2]), "there is room for two");
+        assert_eq!(step(500, wanted(40), &[own(stage), other]), evict_finishing(&[2]), "both workers of the model fit");
     }
     assert!(is_admissible(BUDGET, wanted(60), &[own(HolderStage::Leaving)]));
 }
@@ -142,9 +150,10 @@ fn stage() -> impl Strategy<Value = HolderStage> {
 }
 
 fn holders() -> impl Strategy<Value = Vec<MemoryHolder<'static>>> {
-    let one = (0u64..=BUDGET, any::<bool>(), prop_oneof![3 => Just("other"), 1 => Just("own")], any::<bool>(), stage());
-    proptest::collection::vec(one, 0..8).prop_map(|some| {
-        let number = |(id, (need, is_pinned, model, is_preloaded, stage))| MemoryHolder {
+    let fields =
+        (0u64..=BUDGET, any::<bool>(), prop_oneof![3 => Just("other"), 1 => Just("own")], any::<bool>(), stage());
+    proptest::collection::vec(fields, 0..8).prop_map(|list| {
+        let build = |(id, (need, is_pinned, model, is_preloaded, stage))| MemoryHolder {
             id: id as u64,
             model,
             need,
@@ -152,7 +161,7 @@ fn holders() -> impl Strategy<Value = Vec<MemoryHolder<'static>>> {
             is_preloaded,
             stage,
         };
-        some.into_iter().enumerate().map(number).collect()
+        list.into_iter().enumerate().map(build).collect()
     })
 }
 
@@ -167,26 +176,26 @@ fn claim() -> impl Strategy<Value = MemoryClaim<'static>> {
 
 proptest! {
     #[test]
-    fn nobody_goes_who_may_not(holders in holders(), claim in claim(), now in 0u64..300) {
+    fn only_workers_that_may_be_evicted_are_selected(holders in holders(), claim in claim(), now in 0u64..300) {
         let now = at(now);
-        let EvictionStep::Clear(going) = next_step(BUDGET, PATIENCE, now, claim, &holders) else { return Ok(()) };
-        prop_assert!(!going.is_empty());
-        for (id, way) in going {
-            let one = holders.iter().find(|holder| holder.id == id).unwrap();
-            prop_assert!(!one.is_pinned && one.need > 0 && one.model != claim.model);
-            match one.stage {
-                HolderStage::Idle { .. } => prop_assert!(way == EvictionMode::Idle && (claim.is_wanted || !one.is_preloaded)),
+        let EvictionStep::Clear(selected) = next_step(BUDGET, PATIENCE, now, claim, &holders) else { return Ok(()) };
+        prop_assert!(!selected.is_empty());
+        for (id, mode) in selected {
+            let holder = holders.iter().find(|holder| holder.id == id).unwrap();
+            prop_assert!(!holder.is_pinned && holder.need > 0 && holder.model != claim.model);
+            match holder.stage {
+                HolderStage::Idle { .. } => prop_assert!(mode == EvictionMode::Idle && (claim.is_wanted || !holder.is_preloaded)),
                 HolderStage::InUse { ready } => {
-                    prop_assert_eq!(way, EvictionMode::Finishing);
+                    prop_assert_eq!(mode, EvictionMode::Finishing);
                     prop_assert!(claim.is_wanted && now >= ready + PATIENCE && now >= claim.since + PATIENCE);
                 }
-                HolderStage::Loading | HolderStage::Leaving => prop_assert!(false, "{one:?}"),
+                HolderStage::Loading | HolderStage::Leaving => prop_assert!(false, "{holder:?}"),
             }
         }
     }
 
     #[test]
-    fn the_budget_holds(holders in holders(), claim in claim(), now in 0u64..300) {
+    fn memory_is_granted_exactly_when_it_fits_the_budget(holders in holders(), claim in claim(), now in 0u64..300) {
         let in_use: u64 = holders.iter().map(|holder| holder.need).sum();
         let fits = in_use + claim.need.min(BUDGET) <= BUDGET;
         let granted = next_step(BUDGET, PATIENCE, at(now), claim, &holders) == EvictionStep::Grant;
@@ -194,8 +203,8 @@ proptest! {
     }
 
     #[test]
-    fn there_is_progress_while_enough_is_idle_or_may_finish(mut holders in holders(), claim in claim()) {
-        // Everything that loads comes to an end, and all patience too.
+    fn a_claim_is_granted_in_the_end_if_enough_workers_are_idle_or_may_finish(mut holders in holders(), claim in claim()) {
+        // Late enough for every load to have ended and all patience to have passed.
         let now = at(1000);
         for holder in &mut holders {
             if holder.stage == HolderStage::Loading {
@@ -211,7 +220,7 @@ proptest! {
             holder.stage != HolderStage::Leaving && (holder.is_pinned || holder.model == claim.model || is_kept)
         };
         let staying: u64 = holders.iter().filter(stays).map(|holder| holder.need).sum();
-        let can_be = staying + claim.need.min(BUDGET) <= BUDGET;
+        let should_be_granted = staying + claim.need.min(BUDGET) <= BUDGET;
         let mut granted = false;
         for _ in 0..=2 * holders.len() {
             match next_step(BUDGET, PATIENCE, now, claim, &holders) {
@@ -219,18 +228,18 @@ proptest! {
                     granted = true;
                     break;
                 }
-                EvictionStep::Clear(going) => holders.retain(|holder| going.iter().all(|(id, _)| *id != holder.id)),
+                EvictionStep::Clear(selected) => holders.retain(|holder| selected.iter().all(|(id, _)| *id != holder.id)),
                 EvictionStep::Wait(_) | EvictionStep::Yield => {
-                    // What leaves is gone at some time.
+                    // Workers that leave have left at some time.
                     holders.retain(|holder| holder.stage != HolderStage::Leaving);
                 }
             }
         }
-        prop_assert_eq!(granted, can_be);
+        prop_assert_eq!(granted, should_be_granted);
     }
 
     #[test]
-    fn nobody_is_evicted_whose_memory_is_not_needed(holders in holders(), claim in claim(), now in 0u64..300) {
+    fn a_worker_whose_memory_is_not_needed_is_never_evicted(holders in holders(), claim in claim(), now in 0u64..300) {
         let (mut left, mut evicted) = (holders.clone(), Vec::new());
         for _ in 0..=2 * holders.len() {
             match next_step(BUDGET, PATIENCE, at(now), claim, &left) {
@@ -241,13 +250,13 @@ proptest! {
                     }
                     return Ok(());
                 }
-                EvictionStep::Clear(going) => {
-                    let is_to_come = left.iter().any(|holder| holder.stage == HolderStage::Leaving && holder.need > 0);
-                    for (id, way) in going {
-                        let one = left.iter_mut().find(|holder| holder.id == id).unwrap();
-                        prop_assert!(way == EvictionMode::Finishing || !is_to_come, "{id} could have served until that has left");
-                        evicted.push((id, one.need));
-                        one.stage = HolderStage::Leaving;
+                EvictionStep::Clear(selected) => {
+                    let is_leaving = left.iter().any(|holder| holder.stage == HolderStage::Leaving && holder.need > 0);
+                    for (id, mode) in selected {
+                        let holder = left.iter_mut().find(|holder| holder.id == id).unwrap();
+                        prop_assert!(mode == EvictionMode::Finishing || !is_leaving, "{id} could have served until that has left");
+                        evicted.push((id, holder.need));
+                        holder.stage = HolderStage::Leaving;
                     }
                 }
                 EvictionStep::Wait(_) if left.iter().any(|holder| holder.stage == HolderStage::Leaving) => {

@@ -1,8 +1,8 @@
-//! The GPU's memory: how much there is, how much a process takes, and whether one that has ended has given it back.
+//! The GPU memory: how much there is, how much a process uses, and whether a process that has ended has released it.
 //!
-//! The driver frees memory a moment after the process is gone, and a model that is loaded before then finds too little.
-//! NVML is looked for at run time; without it nobody waits. In a container it may show no process, or only numbers that
-//! mean nothing there: so what counts as well is that the memory in use has stopped falling.
+//! The driver frees memory a moment after the process has ended, and a model that is loaded before that finds too
+//! little. NVML is loaded at run time; without it there is no wait. In a container NVML may list no process, or only
+//! pids of the host, so the wait also ends when the memory in use has stopped falling.
 
 use crate::worker::bounds::{GPU_RELEASE_INTERVAL, GPU_RELEASE_PATIENCE, GPU_RELEASE_STILL};
 use nvml_wrapper::Nvml;
@@ -13,8 +13,8 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-/// Waits until processes that have ended have given back their memory on every GPU, for no longer than
-/// [`GPU_RELEASE_PATIENCE`]. Returns early when `stop` is cancelled.
+/// Waits until processes that have ended have released their memory on every GPU, at most [`GPU_RELEASE_PATIENCE`].
+/// Returns early when `stop` is cancelled.
 pub(crate) async fn released(pids: BTreeSet<i32>, stop: &CancellationToken) {
     tokio::select! {
         _ = wait_for_release(Gpus(None), pids.into_iter().collect()) => {}
@@ -22,9 +22,9 @@ pub(crate) async fn released(pids: BTreeSet<i32>, stop: &CancellationToken) {
     }
 }
 
-/// What can tell how GPUs are used. Asking may block.
+/// Measures how GPUs are used.
 trait Gauge: Send + 'static {
-    /// Nothing when it cannot be told.
+    /// Takes a sample; `None` if that is not possible. May block.
     fn sample(&mut self, pids: &[i32]) -> Option<Sample>;
 }
 
@@ -32,43 +32,46 @@ trait Gauge: Send + 'static {
 struct Sample {
     /// Bytes in use, over all GPUs.
     used: u64,
-    /// Whether one of the processes still counts as using a GPU.
+    /// Whether the driver still lists one of the processes.
     is_listed: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum MemoryRelease {
-    /// There is nobody to ask.
+    /// The use of the GPUs cannot be measured.
     Unknown,
     Complete,
-    /// So many bytes were in use when patience ended.
-    Awaited(u64),
+    /// The wait ended with this many bytes in use.
+    TimedOut(u64),
 }
 
 async fn wait_for_release(gauge: impl Gauge, pids: Vec<i32>) -> MemoryRelease {
     let mut last = None;
-    let release = timeout(GPU_RELEASE_PATIENCE, until_still(gauge, pids, &mut last)).await;
-    let release = release.unwrap_or_else(|_| last.map_or(MemoryRelease::Unknown, MemoryRelease::Awaited));
-    if let MemoryRelease::Awaited(used) = release {
+    let outcome = timeout(GPU_RELEASE_PATIENCE, wait_until_still(gauge, pids, &mut last)).await;
+    let outcome = outcome.unwrap_or_else(|_| last.map_or(MemoryRelease::Unknown, MemoryRelease::TimedOut));
+    if let MemoryRelease::TimedOut(used) = outcome {
         let (used_mib, waited_s) = (used / (1024 * 1024), GPU_RELEASE_PATIENCE.as_secs());
-        warn!(used_mib, waited_s, "the GPU may not have all its memory back, llama-server is started all the same");
+        warn!(used_mib, waited_s, "the GPU may not have all its memory back, llama-server is started anyway");
     }
-    release
+    outcome
 }
 
-/// The last number of bytes in use is left in `last`.
-async fn until_still<G: Gauge>(mut gauge: G, pids: Vec<i32>, last: &mut Option<u64>) -> MemoryRelease {
+/// Waits until the memory in use has stopped falling and none of the processes is listed. Stores the last number of
+/// bytes in `last`, where the caller finds it after a timeout.
+async fn wait_until_still<G: Gauge>(mut gauge: G, pids: Vec<i32>, last: &mut Option<u64>) -> MemoryRelease {
     let mut still = 0;
     loop {
-        let asked = pids.clone();
-        let asking = tokio::task::spawn_blocking(move || {
-            let sample = gauge.sample(&asked);
+        let sampled_pids = pids.clone();
+        // The gauge moves to the blocking thread and back: NVML stays open between two samples.
+        let sampling = tokio::task::spawn_blocking(move || {
+            let sample = gauge.sample(&sampled_pids);
             (gauge, sample)
         });
-        let Ok((returned, Some(sample))) = asking.await else { return MemoryRelease::Unknown };
+        let Ok((returned, Some(sample))) = sampling.await else { return MemoryRelease::Unknown };
         gauge = returned;
         let has_fallen = last.is_none_or(|before| sample.used < before);
         *last = Some(sample.used);
+        // A rise counts as still: another program may allocate while we wait.
         still = if sample.is_listed || has_fallen { 0 } else { still + 1 };
         if still >= GPU_RELEASE_STILL {
             return MemoryRelease::Complete;
@@ -77,7 +80,7 @@ async fn until_still<G: Gauge>(mut gauge: G, pids: Vec<i32>, last: &mut Option<u
     }
 }
 
-/// NVIDIA's GPUs, through a library that is opened with the first sample and closed with the last.
+/// The NVIDIA GPUs, through NVML, which is opened by the first sample and closed on drop.
 struct Gpus(Option<Nvml>);
 
 impl Gauge for Gpus {
@@ -89,7 +92,7 @@ impl Gauge for Gpus {
     }
 }
 
-/// Bytes of memory of all GPUs; nothing where there is none that can be asked. May block.
+/// Returns the memory of all GPUs in bytes, or `None` without NVML. May block.
 pub(crate) fn capacity() -> Option<u64> {
     let nvml = Nvml::init().ok()?;
     let of_device = |index| nvml.device_by_index(index)?.memory_info().map(|memory| memory.total);
@@ -97,19 +100,19 @@ pub(crate) fn capacity() -> Option<u64> {
     totals.ok().map(|totals| totals.into_iter().fold(0, u64::saturating_add))
 }
 
-/// Bytes that these processes take on all GPUs; nothing where the driver does not tell, or not of them. May block.
-pub(crate) fn taken_by(pids: &[i32]) -> Option<u64> {
+/// Returns the bytes that these processes use on all GPUs, or `None` if the driver does not report them. May block.
+pub(crate) fn used_by(pids: &[i32]) -> Option<u64> {
     let nvml = Nvml::init().ok()?;
-    let mut taken: Option<u64> = None;
+    let mut used: Option<u64> = None;
     for index in 0..nvml.device_count().ok()? {
         for process in nvml.device_by_index(index).ok()?.running_compute_processes().ok()? {
-            let is_one = i32::try_from(process.pid).is_ok_and(|pid| pids.contains(&pid));
-            if let (true, UsedGpuMemory::Used(bytes)) = (is_one, process.used_gpu_memory) {
-                taken = Some(taken.unwrap_or(0).saturating_add(bytes));
+            let is_member = i32::try_from(process.pid).is_ok_and(|pid| pids.contains(&pid));
+            if let (true, UsedGpuMemory::Used(bytes)) = (is_member, process.used_gpu_memory) {
+                used = Some(used.unwrap_or(0).saturating_add(bytes));
             }
         }
     }
-    taken
+    used
 }
 
 fn usage(nvml: &Nvml, pids: &[i32]) -> Result<Sample, NvmlError> {
@@ -117,7 +120,7 @@ fn usage(nvml: &Nvml, pids: &[i32]) -> Result<Sample, NvmlError> {
     for index in 0..nvml.device_count()? {
         let device = nvml.device_by_index(index)?;
         sample.used = sample.used.saturating_add(device.memory_info()?.used);
-        // A driver too old to tell about processes still tells about memory.
+        // A driver too old to list processes still reports the memory in use.
         let compute = device.running_compute_processes().unwrap_or_default();
         let graphics = device.running_graphics_processes().unwrap_or_default();
         let mut users = compute.iter().chain(&graphics).filter_map(|process| i32::try_from(process.pid).ok());
@@ -136,66 +139,66 @@ mod tests {
 
     const PID: i32 = 4321;
 
-    /// Tells one step of a script at each sample, and then the last one again and again.
+    /// Returns one step of a script at each sample, then repeats the last one.
     #[derive(Clone)]
     struct Scripted {
         steps: Vec<Option<(u64, bool)>>,
-        asked: Arc<AtomicUsize>,
+        queries: Arc<AtomicUsize>,
     }
 
     impl Scripted {
         fn new(steps: &[Option<(u64, bool)>]) -> Self {
-            Self { steps: steps.to_vec(), asked: Arc::default() }
+            Self { steps: steps.to_vec(), queries: Arc::default() }
         }
     }
 
     impl Gauge for Scripted {
         fn sample(&mut self, pids: &[i32]) -> Option<Sample> {
             assert_eq!(pids, [PID]);
-            let nth = self.asked.fetch_add(1, Ordering::Relaxed).min(self.steps.len() - 1);
+            let nth = self.queries.fetch_add(1, Ordering::Relaxed).min(self.steps.len() - 1);
             self.steps[nth].map(|(used, is_listed)| Sample { used, is_listed })
         }
     }
 
-    async fn release(steps: &[Option<(u64, bool)>]) -> (MemoryRelease, usize, Duration) {
+    async fn outcome(steps: &[Option<(u64, bool)>]) -> (MemoryRelease, usize, Duration) {
         let gauge = Scripted::new(steps);
-        let (asked, begin) = (Arc::clone(&gauge.asked), Instant::now());
-        let release = wait_for_release(gauge, vec![PID]).await;
-        (release, asked.load(Ordering::Relaxed), begin.elapsed())
+        let (queries, begin) = (Arc::clone(&gauge.queries), Instant::now());
+        let outcome = wait_for_release(gauge, vec![PID]).await;
+        (outcome, queries.load(Ordering::Relaxed), begin.elapsed())
     }
 
     #[tokio::test(start_paused = true)]
-    async fn without_anybody_to_ask_nobody_waits() {
-        assert_eq!(release(&[None]).await, (MemoryRelease::Unknown, 1, Duration::ZERO));
+    async fn there_is_no_wait_if_gpus_cannot_be_measured() {
+        assert_eq!(outcome(&[None]).await, (MemoryRelease::Unknown, 1, Duration::ZERO));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn memory_that_falls_is_waited_for_until_it_stands_still() {
+    async fn the_wait_goes_on_until_the_memory_stops_falling() {
         let falling = [Some((900, false)), Some((900, false)), Some((500, false)), Some((100, false))];
-        assert_eq!(release(&falling).await, (MemoryRelease::Complete, 6, 5 * GPU_RELEASE_INTERVAL));
+        assert_eq!(outcome(&falling).await, (MemoryRelease::Complete, 6, 5 * GPU_RELEASE_INTERVAL));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn memory_that_somebody_else_takes_is_not_waited_for() {
+    async fn the_wait_ends_if_another_program_allocates_memory() {
         let rising = [Some((100, false)), Some((200, false)), Some((900, false))];
-        assert_eq!(release(&rising).await, (MemoryRelease::Complete, 3, 2 * GPU_RELEASE_INTERVAL));
+        assert_eq!(outcome(&rising).await, (MemoryRelease::Complete, 3, 2 * GPU_RELEASE_INTERVAL));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_process_that_is_listed_is_waited_for_whatever_the_memory_does() {
-        let (release, asked, _) =
-            release(&[Some((9, true)); 7].into_iter().chain([Some((9, false))]).collect::<Vec<_>>()).await;
-        assert_eq!((release, asked), (MemoryRelease::Complete, 9));
+    async fn the_wait_goes_on_while_a_process_is_listed() {
+        let (outcome, queries, _) =
+            outcome(&[Some((9, true)); 7].into_iter().chain([Some((9, false))]).collect::<Vec<_>>()).await;
+        assert_eq!((outcome, queries), (MemoryRelease::Complete, 9));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn patience_ends() {
-        let (release, _, waited) = release(&[Some((7 * 1024 * 1024, true))]).await;
-        assert_eq!((release, waited), (MemoryRelease::Awaited(7 * 1024 * 1024), GPU_RELEASE_PATIENCE));
+    async fn the_wait_for_gpu_memory_ends_after_its_time_limit() {
+        let (outcome, _, waited) = outcome(&[Some((7 * 1024 * 1024, true))]).await;
+        assert_eq!((outcome, waited), (MemoryRelease::TimedOut(7 * 1024 * 1024), GPU_RELEASE_PATIENCE));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_stop_ends_the_wait() {
+    async fn the_wait_ends_when_it_is_stopped() {
         let stop = CancellationToken::new();
         stop.cancel();
         let begin = Instant::now();

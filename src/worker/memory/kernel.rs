@@ -1,10 +1,10 @@
-//! What the kernel says of memory: how much there is to fill, and whom it killed for want of it.
+//! Where the kernel shows its memory counters.
 
 use std::path::PathBuf;
 
 pub(super) const MIB: u64 = 1024 * 1024;
 
-/// Where the kernel shows its counters.
+/// The folders under which the kernel shows its counters.
 pub(crate) struct KernelRoots {
     /// `/proc`.
     pub(super) proc: PathBuf,
@@ -13,13 +13,13 @@ pub(crate) struct KernelRoots {
 }
 
 impl KernelRoots {
-    /// Those of this machine.
+    /// Returns the roots of this machine.
     pub(crate) fn here() -> Self {
         Self { proc: "/proc".into(), cgroups: "/sys/fs/cgroup".into() }
     }
 }
 
-/// A kernel of files.
+/// Kernel counters made of plain files.
 #[cfg(test)]
 pub(super) mod fixture {
     use super::KernelRoots;
@@ -31,8 +31,8 @@ pub(super) mod fixture {
     }
 
     impl KernelFixture {
-        /// One that shows these groups of this process, and nothing else yet.
-        pub(crate) fn of(groups: &str) -> Self {
+        /// Creates a kernel that shows only `groups`, the text of `/proc/self/cgroup`.
+        pub(crate) fn with_groups(groups: &str) -> Self {
             let folder = tempfile::tempdir().unwrap();
             let roots = KernelRoots { proc: folder.path().join("proc"), cgroups: folder.path().join("cgroup") };
             let kernel = Self { _folder: folder, roots };

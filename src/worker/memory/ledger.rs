@@ -1,7 +1,6 @@
-//! Who waits for memory and who has it, as it is written down.
+//! Records which loads have memory and which wait for it, in order of arrival, and since when each has waited.
 //!
-//! Keeps the order of the line and since when each has waited. It decides nothing and wakes no task: the
-//! scheduler does.
+//! It decides nothing and wakes no task: the scheduler does.
 
 use super::eviction::{EvictionMode, HolderStage, MemoryClaim, MemoryHolder};
 use crate::pause_clock::ActiveInstant;
@@ -16,86 +15,86 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-/// The book behind its lock, with the metrics that show it and the bell that tells of its changes.
+/// The ledger behind its lock, with what its users share: the budget, the metrics and the signal for waiting loads.
 pub(super) struct SharedLedger {
-    /// In bytes; without one there is room for all.
+    /// In bytes; `None` means unlimited.
     pub(super) budget: Option<u64>,
-    /// How long a load that waits leaves alone what is in use.
+    /// How long a load waits before workers in use are evicted for it (`MAX_WAIT_BEFORE_DRAIN`).
     pub(super) patience: Duration,
-    pub(super) bell: Arc<ChangeSignal>,
+    pub(super) change_signal: Arc<ChangeSignal>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) ledger: Mutex<Ledger>,
 }
 
-/// Who asks for room.
+/// A worker's request for memory.
 #[derive(Clone)]
 pub(crate) struct MemoryRequest {
-    /// The id of its model. Its other workers do not make room for this one.
+    /// The id of the worker's model. Other workers of this model are not evicted for it.
     pub(crate) model: String,
     /// Bytes.
     pub(crate) need: u64,
-    /// Never stopped for another.
+    /// Whether the worker is never evicted.
     pub(crate) is_pinned: bool,
-    /// Started ahead of requests.
+    /// Whether the worker is started ahead of requests.
     pub(crate) is_preloaded: bool,
-    /// Who wants it.
+    /// The demand for the worker.
     pub(crate) demand: Arc<Demand>,
 }
 
-/// There is no room for a load, whatever goes, beside these models, which are pinned.
+/// The load cannot fit beside these pinned models, even if everything else is evicted.
 #[derive(Debug)]
 pub(crate) struct CrowdedOut(pub(crate) Vec<String>);
 
-/// Who stands in line, and who has a seat: nobody both.
+/// The loads that wait for memory and the workers that have it. A worker is never in both lists.
 #[derive(Default)]
 pub(super) struct Ledger {
     next: u64,
     pub(super) grants: Vec<Grant>,
     pub(super) waiting: Vec<MemoryWaiter>,
     ages: WaitAges,
-    /// The models of which it has been logged that there is no room for them, until there is.
+    /// The models that were logged as crowded out; a model is removed when it gets memory.
     pub(super) reported_crowded_out: BTreeSet<String>,
 }
 
-/// A load that waits.
+/// A load that waits for memory.
 pub(super) struct MemoryWaiter {
     pub(super) id: u64,
     pub(super) request: MemoryRequest,
-    /// When it began to wait, be it with pauses, or its model had to make room for another.
+    /// When the wait began, short interruptions included. Reset when a worker of the same model is evicted.
     pub(super) since: ActiveInstant,
     is_logged: bool,
 }
 
-/// One that has room.
+/// A worker that has memory.
 pub(super) struct Grant {
     pub(super) id: u64,
     pub(super) request: MemoryRequest,
-    /// When it had begun to wait for this.
+    /// When the wait for this memory had begun.
     since: ActiveInstant,
     stage: GrantStage,
-    /// Cancelled when it has to go.
+    /// Cancelled when the worker is evicted.
     evicted: CancellationToken,
 }
 
-/// Where one that has room stands.
+/// The stage of a worker that has memory.
 pub(super) enum GrantStage {
     Loading,
     Ready { endpoint: Arc<Endpoint>, since: ActiveInstant },
     Leaving,
 }
 
-/// Since when workers waited that have left the line without being loaded; each is kept for [`CLAIM_GRACE`]. Requests may
-/// give up before a busy worker has to make room, and a worker that is wanted again must not wait from the start.
+/// When the waits began of loads that gave up before they were ready. Each entry is kept for [`CLAIM_GRACE`]: requests
+/// may give up before a busy worker is evicted for them, and a retry must not wait from the start.
 #[derive(Default)]
 struct WaitAges(Vec<WaitAge>);
 
 struct WaitAge {
-    lodger: MemoryRequest,
+    request: MemoryRequest,
     since: ActiveInstant,
     until: ActiveInstant,
 }
 
-/// A request came before the worker could be closed.
+/// A request arrived before the worker could be closed as idle.
 pub(super) struct NoLongerIdle;
 
 impl SharedLedger {
@@ -103,9 +102,9 @@ impl SharedLedger {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Shows how much is taken.
-    pub(super) fn publish_metrics(&self, book: &Ledger) {
-        self.metrics.memory_used.set(bytes(book.used()));
+    /// Publishes the bytes in use.
+    pub(super) fn publish_metrics(&self, ledger: &Ledger) {
+        self.metrics.memory_used.set(bytes(ledger.used()));
     }
 }
 
@@ -124,90 +123,98 @@ impl Ledger {
         self.grants.iter().map(Grant::holder).collect()
     }
 
-    /// Bytes that those that have room count for.
+    /// Returns the bytes of all grants.
     pub(super) fn used(&self) -> u64 {
-        self.grants.iter().fold(0, |sum: u64, seat| sum.saturating_add(seat.request.need))
+        self.grants.iter().fold(0, |sum: u64, grant| sum.saturating_add(grant.request.need))
     }
 
-    /// Puts one at the end of the line.
-    pub(super) fn join(&mut self, lodger: MemoryRequest) -> u64 {
+    /// Adds a load to the end of the queue and returns its id.
+    pub(super) fn join(&mut self, request: MemoryRequest) -> u64 {
         let id = self.next;
         self.next += 1;
-        let since = self.ages.take(&lodger).unwrap_or_else(ActiveInstant::now);
-        self.waiting.push(MemoryWaiter { id, request: lodger, since, is_logged: false });
+        let since = self.ages.take(&request).unwrap_or_else(ActiveInstant::now);
+        self.waiting.push(MemoryWaiter { id, request, since, is_logged: false });
         self.assert_consistent();
         id
     }
 
-    /// One waits no longer, unless it has been given room.
+    /// Removes a load from the queue. Does nothing if it has been granted memory.
     pub(super) fn leave(&mut self, id: u64) {
         if let Some(at) = self.waiting.iter().position(|waiter| waiter.id == id) {
-            let MemoryWaiter { request: lodger, since, .. } = self.waiting.remove(at);
-            self.keep_age(lodger, since);
+            let MemoryWaiter { request, since, .. } = self.waiting.remove(at);
+            self.keep_age(request, since);
         }
         self.assert_consistent();
     }
 
-    /// Gives room to one in line.
+    /// Grants memory to a waiting load. Returns the token that is cancelled when its worker is evicted.
     pub(super) fn grant(&mut self, id: u64) -> Option<CancellationToken> {
         let at = self.waiting.iter().position(|waiter| waiter.id == id)?;
-        let MemoryWaiter { request: lodger, since, .. } = self.waiting.remove(at);
-        self.reported_crowded_out.remove(&lodger.model);
-        let dismissed = CancellationToken::new();
-        self.grants.push(Grant { id, request: lodger, since, stage: GrantStage::Loading, evicted: dismissed.clone() });
+        let MemoryWaiter { request, since, .. } = self.waiting.remove(at);
+        self.reported_crowded_out.remove(&request.model);
+        let evicted = CancellationToken::new();
+        self.grants.push(Grant { id, request, since, stage: GrantStage::Loading, evicted: evicted.clone() });
         self.assert_consistent();
-        Some(dismissed)
+        Some(evicted)
     }
 
-    /// One that has room stands there now, unless it is on its way out.
-    pub(super) fn set_stage(&mut self, id: u64, place: GrantStage) {
-        if let Some(seat) =
-            self.grants.iter_mut().find(|seat| seat.id == id && !matches!(seat.stage, GrantStage::Leaving))
+    /// Sets the stage of a grant, unless its worker is already leaving.
+    pub(super) fn set_stage(&mut self, id: u64, stage: GrantStage) {
+        // A worker that is leaving stays so: a late `mark_ready` must not make its memory look evictable again.
+        if let Some(grant) =
+            self.grants.iter_mut().find(|grant| grant.id == id && !matches!(grant.stage, GrantStage::Leaving))
         {
-            seat.stage = place;
+            grant.stage = stage;
         }
     }
 
-    /// One gives back its room.
+    /// Removes a grant: its memory has been released.
     pub(super) fn release(&mut self, id: u64) {
-        let Some(at) = self.grants.iter().position(|seat| seat.id == id) else { return };
-        let Grant { request: lodger, since, stage: at, .. } = self.grants.remove(at);
-        if matches!(at, GrantStage::Loading) {
-            self.keep_age(lodger, since);
+        let Some(at) = self.grants.iter().position(|grant| grant.id == id) else { return };
+        let Grant { request, since, stage, .. } = self.grants.remove(at);
+        if matches!(stage, GrantStage::Loading) {
+            self.keep_age(request, since);
         }
         self.assert_consistent();
     }
 
-    /// One leaves that has not been loaded. Unless its model is served by another worker, it has waited in vain.
-    fn keep_age(&mut self, lodger: MemoryRequest, since: ActiveInstant) {
+    /// Keeps the age of a load that ended before it was ready, unless another worker serves its model.
+    fn keep_age(&mut self, request: MemoryRequest, since: ActiveInstant) {
         if !self
             .grants
             .iter()
-            .any(|seat| seat.request.model == lodger.model && !matches!(seat.stage, GrantStage::Leaving))
+            .any(|grant| grant.request.model == request.model && !matches!(grant.stage, GrantStage::Leaving))
         {
-            self.ages.keep(lodger, since);
+            self.ages.keep(request, since);
         }
     }
 
-    /// Has these go. What was idle when that was decided must still be so.
-    pub(super) fn evict(&mut self, going: &[(u64, EvictionMode)]) -> Result<(), NoLongerIdle> {
-        for (id, way) in going {
-            let Some(seat) = self.grants.iter_mut().find(|seat| seat.id == *id) else { continue };
-            let GrantStage::Ready { endpoint, .. } = &seat.stage else { continue };
-            match way {
-                EvictionMode::Idle if !seat.request.demand.is_empty() || !endpoint.close_if_idle(Duration::ZERO) => {
+    /// Evicts these workers.
+    ///
+    /// # Errors
+    ///
+    /// [`NoLongerIdle`] if a worker that was selected as idle is in use again. Those before it in `selected` have been
+    /// evicted.
+    pub(super) fn evict(&mut self, selected: &[(u64, EvictionMode)]) -> Result<(), NoLongerIdle> {
+        for (id, mode) in selected {
+            let Some(grant) = self.grants.iter_mut().find(|grant| grant.id == *id) else { continue };
+            let GrantStage::Ready { endpoint, .. } = &grant.stage else { continue };
+            match mode {
+                // Requests do not take the ledger's lock, so one may have begun since the selection. Closing the
+                // endpoint checks that under its own lock.
+                EvictionMode::Idle if !grant.request.demand.is_empty() || !endpoint.close_if_idle(Duration::ZERO) => {
                     return Err(NoLongerIdle);
                 }
-                EvictionMode::Idle => info!(model = seat.request.model, "it makes room for another model"),
+                EvictionMode::Idle => info!(model = grant.request.model, "it makes room for another model"),
                 EvictionMode::Finishing => {
                     endpoint.close_to_new();
-                    info!(model = seat.request.model, "it finishes what it serves and makes room for another model");
+                    info!(model = grant.request.model, "it finishes what it serves and makes room for another model");
                 }
             }
-            seat.stage = GrantStage::Leaving;
-            seat.evicted.cancel();
-            // Its model has had its turn: what it still waits for comes after the one for whom it goes.
-            let model = &seat.request.model;
+            grant.stage = GrantStage::Leaving;
+            grant.evicted.cancel();
+            // This model has had its turn: its waiting loads queue behind the load that it is evicted for.
+            let model = &grant.request.model;
             for waiter in self.waiting.iter_mut().filter(|waiter| waiter.request.model == *model) {
                 waiter.since = ActiveInstant::now();
             }
@@ -216,22 +223,25 @@ impl Ledger {
         Ok(())
     }
 
-    /// Checks, in debug builds alone, what must be true between two calls.
+    /// Checks the invariants that hold between two calls. Debug builds only.
     fn assert_consistent(&self) {
-        debug_assert!(self.waiting.is_sorted_by(|a, b| a.id < b.id), "the line is in the order of arrival");
-        debug_assert!(self.waiting.iter().all(|waiter| waiter.id < self.next), "an id in the line has been given out");
-        debug_assert!(self.grants.iter().all(|seat| seat.id < self.next), "an id with memory has been given out");
+        debug_assert!(self.waiting.is_sorted_by(|a, b| a.id < b.id), "the queue is in order of arrival");
+        debug_assert!(self.waiting.iter().all(|waiter| waiter.id < self.next), "every id in the queue has been issued");
+        debug_assert!(self.grants.iter().all(|grant| grant.id < self.next), "every id with memory has been issued");
         debug_assert!(
-            self.grants.iter().all(|seat| self.waiter(seat.id).is_none()),
+            self.grants.iter().all(|grant| self.waiter(grant.id).is_none()),
             "a load that has memory no longer waits for it"
         );
         debug_assert!(
-            self.grants.iter().enumerate().all(|(at, seat)| self.grants[..at].iter().all(|other| other.id != seat.id)),
+            self.grants
+                .iter()
+                .enumerate()
+                .all(|(at, grant)| self.grants[..at].iter().all(|other| other.id != grant.id)),
             "a load has memory once"
         );
     }
 
-    /// Logs once that one waits.
+    /// Logs that a load waits, once.
     pub(super) fn log_wait(&mut self, id: u64) {
         let Some(waiter) = self.waiting.iter_mut().find(|waiter| waiter.id == id) else { return };
         if !std::mem::replace(&mut waiter.is_logged, true) {
@@ -266,21 +276,22 @@ impl Grant {
 }
 
 impl WaitAges {
-    /// This one has waited since then, and does not now.
-    fn keep(&mut self, lodger: MemoryRequest, since: ActiveInstant) {
-        self.0.push(WaitAge { lodger, since, until: ActiveInstant::now() + CLAIM_GRACE });
+    /// Keeps the start of a wait for [`CLAIM_GRACE`].
+    fn keep(&mut self, request: MemoryRequest, since: ActiveInstant) {
+        self.0.push(WaitAge { request, since, until: ActiveInstant::now() + CLAIM_GRACE });
     }
 
-    /// Since when one has waited that comes back, if it is not too late.
-    fn take(&mut self, lodger: &MemoryRequest) -> Option<ActiveInstant> {
+    /// Takes the start of the worker's earlier wait, if it is still kept.
+    fn take(&mut self, request: &MemoryRequest) -> Option<ActiveInstant> {
         let now = ActiveInstant::now();
         self.0.retain(|age| age.until > now);
-        let at = self.0.iter().position(|age| Arc::ptr_eq(&age.lodger.demand, &lodger.demand))?;
+        // The demand identifies the worker: workers of one model share its id, but not their demand.
+        let at = self.0.iter().position(|age| Arc::ptr_eq(&age.request.demand, &request.demand))?;
         Some(self.0.swap_remove(at).since)
     }
 
-    /// A model has had its turn.
+    /// Drops all ages of a model.
     fn forget(&mut self, model: &str) {
-        self.0.retain(|age| age.lodger.model != model);
+        self.0.retain(|age| age.request.model != model);
     }
 }

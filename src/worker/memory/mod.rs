@@ -1,15 +1,15 @@
-//! The memory that loaded models share: how much there is, which worker has it, and which one waits or gives way.
+//! The memory that loaded models share: its budget, the load that gets memory next, and the worker that is evicted.
 //!
-//! - `budget.rs`: how much memory models may take together, and how much one process takes
+//! - `budget.rs`: how much memory all models may use together, and how much one process uses
 //! - `cgroup.rs`: memory control groups of both versions: limits and counters
-//! - `eviction.rs`: which workers make room for which: pure
-//! - `gpu.rs`: the GPUs' memory, and the wait until it has been given back
-//! - `host.rs`: how much of the host's memory may still be filled
+//! - `eviction.rs`: which workers are evicted for which load: pure
+//! - `gpu.rs`: the GPUs' memory, and the wait until it has been released
+//! - `host.rs`: how much host memory is still available
 //! - `kernel.rs`: where the kernel shows its counters
 //! - `ledger.rs`: which workers have memory, which wait for it, and since when
-//! - `oom_kills.rs`: processes that the kernel killed because memory was short, counted (`OomKill`)
+//! - `oom_kills.rs`: counts processes that the kernel killed because memory was short (`OomKill`)
 //! - `prefetch.rs`: reads a model ahead of its load
-//! - `reservation.rs`: the memory of one worker, from the grant until it has been given back
+//! - `reservation.rs`: the memory of one worker, from the grant until it has been released
 //! - `scheduler.rs`: which load is next, and the wait for memory
 
 pub(super) mod budget;

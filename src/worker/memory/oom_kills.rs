@@ -1,43 +1,43 @@
-//! The kernel's count of processes that it killed for want of memory, before and after one of ours.
+//! Counts the processes that the kernel's OOM killer has ended, before and after one of ours ends.
 //!
-//! It only counts; what a kill means is for the diagnosis to say.
+//! It only counts; the diagnosis decides what a kill means.
 
 use super::cgroup::{Cgroup, counter};
 use super::kernel::{KernelRoots, MIB};
 use std::fs;
 
-/// Processes killed for want of memory, as of one moment.
+/// The OOM kill counters at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct OomKills {
     group: Option<u64>,
     machine: Option<u64>,
 }
 
-/// Whether the kernel killed a process for want of memory between two moments.
+/// Whether the OOM killer ended a process between two moments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OomKill {
-    /// One of our control group, whose limit is this.
+    /// A process of our control group.
     InGroup {
-        /// The smallest limit that applies, if there is one.
+        /// The smallest limit that applies, in MiB; `None` if there is no limit.
         limit_mib: Option<u64>,
     },
-    /// One of this machine; our group has no counter.
+    /// A process of this machine; our group has no counter.
     OnMachine,
-    /// None.
+    /// No process.
     No,
     /// The kernel shows no counter.
     NotKnown,
 }
 
 impl OomKills {
-    /// Reads the counters. One that cannot be read is left out.
+    /// Reads the counters. A counter that cannot be read is left out.
     pub(crate) fn count(roots: &KernelRoots) -> Self {
         let group = Cgroup::all(roots).iter().find_map(Cgroup::kills);
         let machine = fs::read_to_string(roots.proc.join("vmstat")).ok().and_then(|text| counter(&text, "oom_kill"));
         Self { group, machine }
     }
 
-    /// What has been counted since.
+    /// Compares the counters with their present values.
     pub(crate) fn since(self, roots: &KernelRoots) -> OomKill {
         let now = Self::count(roots);
         let grew = |before: Option<u64>, now: Option<u64>| Some(now? > before?);
@@ -46,7 +46,8 @@ impl OomKills {
                 let limits = Cgroup::all(roots);
                 OomKill::InGroup { limit_mib: limits.iter().filter_map(Cgroup::limit).min().map(|limit| limit / MIB) }
             }
-            // The kernel counts a kill for the group of the process, wherever the memory was short.
+            // The kernel counts a kill in the group of the killed process, even if another group or the machine was out
+            // of memory. So our group's counter decides when there is one.
             (Some(false), _) | (None, Some(false)) => OomKill::No,
             (None, Some(true)) => OomKill::OnMachine,
             (None, None) => OomKill::NotKnown,
@@ -71,8 +72,8 @@ mod tests {
     }
 
     #[test]
-    fn version_2_counts_in_memory_events_and_the_smallest_limit_applies() {
-        let kernel = KernelFixture::of("0::/system.slice/llamagate.service\n");
+    fn version_2_counts_kills_in_memory_events_and_the_smallest_limit_applies() {
+        let kernel = KernelFixture::with_groups("0::/system.slice/llamagate.service\n");
         let group = "cgroup/system.slice/llamagate.service";
         kernel.write(&format!("{group}/memory.events"), &events(4));
         kernel.write(&format!("{group}/memory.max"), "max\n");
@@ -83,8 +84,8 @@ mod tests {
     }
 
     #[test]
-    fn version_1_counts_in_oom_control_and_its_largest_limit_is_none() {
-        let kernel = KernelFixture::of("9:name=systemd:/\n4:memory:/pods/a\n0::/\n");
+    fn version_1_counts_kills_in_oom_control_and_its_largest_limit_means_unlimited() {
+        let kernel = KernelFixture::with_groups("9:name=systemd:/\n4:memory:/pods/a\n0::/\n");
         let control = |kills| format!("oom_kill_disable 0\nunder_oom 0\noom_kill {kills}\n");
         kernel.write("cgroup/memory/pods/a/memory.oom_control", &control(0));
         kernel.write("cgroup/memory/pods/a/memory.limit_in_bytes", "9223372036854771712\n");
@@ -93,8 +94,8 @@ mod tests {
     }
 
     #[test]
-    fn in_a_container_our_group_may_be_at_the_top_of_the_mount() {
-        let kernel = KernelFixture::of("0::/../../docker/0123abc\n");
+    fn the_group_of_a_container_is_found_at_the_root_of_the_mount() {
+        let kernel = KernelFixture::with_groups("0::/../../docker/0123abc\n");
         kernel.write("cgroup/memory.events", &events(0));
         kernel.write("cgroup/memory.max", "536870912\n");
         let grow = |kernel: &KernelFixture| kernel.write("cgroup/memory.events", &events(1));
@@ -102,8 +103,8 @@ mod tests {
     }
 
     #[test]
-    fn without_a_group_the_machine_counts() {
-        let kernel = KernelFixture::of("0::/\n");
+    fn the_counter_of_the_machine_is_used_without_a_group() {
+        let kernel = KernelFixture::with_groups("0::/\n");
         kernel.write("proc/vmstat", "nr_free_pages 1\noom_kill 7\n");
         let grow = |kernel: &KernelFixture| kernel.write("proc/vmstat", "nr_free_pages 1\noom_kill 8\n");
         assert_eq!(verdict_after(&kernel, grow), OomKill::OnMachine);
@@ -112,15 +113,15 @@ mod tests {
 
     #[test]
     fn a_kill_elsewhere_on_the_machine_is_not_ours() {
-        let kernel = KernelFixture::of("0::/a\n");
+        let kernel = KernelFixture::with_groups("0::/a\n");
         kernel.write("cgroup/a/memory.events", &events(0));
         kernel.write("proc/vmstat", "oom_kill 7\n");
         assert_eq!(verdict_after(&kernel, |kernel| kernel.write("proc/vmstat", "oom_kill 8\n")), OomKill::No);
     }
 
     #[test]
-    fn without_counters_nothing_is_known() {
-        let kernel = KernelFixture::of("garbage\n::\n0:\n");
+    fn a_kill_is_unknown_without_counters() {
+        let kernel = KernelFixture::with_groups("garbage\n::\n0:\n");
         assert_eq!(verdict_after(&kernel, |_| ()), OomKill::NotKnown);
     }
 }

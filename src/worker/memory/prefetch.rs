@@ -1,7 +1,7 @@
 //! Reads a model once from beginning to end, so that llama-server finds it in the page cache (`PREFETCH`).
 //!
-//! llama-server touches a mapped file here and there, which a network volume answers slowly. Nothing here decides
-//! whether the model is any good, and nothing here keeps a start from going on.
+//! llama-server reads a mapped file in random order, which is slow on a network volume. A failed prefetch neither
+//! rejects the model nor prevents the start.
 
 use super::host;
 use super::kernel::KernelRoots;
@@ -18,96 +18,100 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 
-/// How a prefetch ended. In any case llama-server is started next.
+/// How a prefetch ended. llama-server is started next in every case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PrefetchOutcome {
-    /// All of it was read.
+    /// The whole model was read.
     Read,
-    /// The model is larger than the memory that it would have to stay in.
+    /// The model is larger than the available memory, so the page cache could not keep it.
     TooLarge,
     /// A file could not be read.
     Failed,
-    /// No byte came for the longest time that a load may show no progress.
+    /// No byte was read for `LOAD_TIMEOUT`.
     Stalled,
 }
 
-/// Reads the model at `file` with all its parts. It may be dropped at any time: the thread that reads ends at its next
-/// buffer, or whenever the kernel lets go of it.
+/// Reads the model at `file` with all its parts, unless no byte is read for `patience`. May be dropped at any time: the
+/// reading thread ends at its next buffer, or when its read returns from the kernel.
 pub(crate) async fn prefetch(model: &str, file: &Path, patience: Duration) -> PrefetchOutcome {
     follow(Arc::default(), model, file, patience, host::available(&KernelRoots::here())).await
 }
 
 async fn follow(
-    reading: Arc<Reading>,
+    reader: Arc<ModelReader>,
     model: &str,
     file: &Path,
     patience: Duration,
-    room: Option<u64>,
+    available: Option<u64>,
 ) -> PrefetchOutcome {
-    let begun = ActiveInstant::now();
-    let _leave = StopOnDrop(Arc::clone(&reading));
+    let started = ActiveInstant::now();
+    let _stop = StopOnDrop(Arc::clone(&reader));
     let files = models::split::parts_of(file);
     info!(model, files = files.len(), "the model is read once before the start (PREFETCH)");
-    let mut work = spawn_blocking({
-        let reading = Arc::clone(&reading);
-        move || reading.read_all(&files, room)
+    // A read of a lost network volume can block in the kernel without end, and no signal or drop interrupts it. So the
+    // thread is only watched, and left behind if it makes no progress.
+    let mut read = spawn_blocking({
+        let reader = Arc::clone(&reader);
+        move || reader.read_all(&files, available)
     });
-    let (mut bytes, mut moved, mut reported) = (0, begun, begun);
-    let mut looks = tokio::time::interval(PREFETCH_LOOK);
+    let (mut bytes, mut last_progress, mut last_report) = (0, started, started);
+    let mut ticks = tokio::time::interval(PREFETCH_LOOK);
     let ended = loop {
         tokio::select! {
-            ended = &mut work => break ended,
-            _ = looks.tick() => {}
+            ended = &mut read => break ended,
+            _ = ticks.tick() => {}
         }
-        let before = std::mem::replace(&mut bytes, reading.bytes());
+        let before = std::mem::replace(&mut bytes, reader.bytes());
         if bytes != before {
-            moved = ActiveInstant::now();
-        } else if moved.elapsed() >= patience {
+            last_progress = ActiveInstant::now();
+        } else if last_progress.elapsed() >= patience {
             let seconds = patience.as_secs_f64();
-            warn!(model, bytes, seconds, "no byte of the model came for LOAD_TIMEOUT, the start goes on without");
+            warn!(
+                model,
+                bytes, seconds, "no byte of the model was read for LOAD_TIMEOUT, the start goes on without prefetch"
+            );
             return PrefetchOutcome::Stalled;
         }
-        if reported.elapsed() >= PREFETCH_REPORT {
-            reported = ActiveInstant::now();
-            reading.report(model, begun.elapsed(), "the model is being read");
+        if last_report.elapsed() >= PREFETCH_REPORT {
+            last_report = ActiveInstant::now();
+            reader.report(model, started.elapsed(), "the model is being read");
         }
     };
     match ended {
         Ok(Ok(None)) => {
-            reading.report(model, begun.elapsed(), "the model has been read");
+            reader.report(model, started.elapsed(), "the model has been read");
             PrefetchOutcome::Read
         }
-        Ok(Ok(Some(room))) => {
-            let bytes = reading.total();
+        Ok(Ok(Some(available))) => {
+            let bytes = reader.total();
             info!(
                 model,
-                bytes,
-                available = room,
-                "the model is not read first: it is larger than the memory available"
+                bytes, available, "the model is not read before the start: it is larger than the available memory"
             );
             PrefetchOutcome::TooLarge
         }
         Ok(Err(error)) => {
-            warn!(model, %error, bytes = reading.bytes(), "the model could not be read, the start goes on without");
+            let bytes = reader.bytes();
+            warn!(model, %error, bytes, "the model could not be read, the start goes on without prefetch");
             PrefetchOutcome::Failed
         }
         Err(_) => {
-            warn!(model, "reading the model was interrupted, the start goes on without");
+            warn!(model, "the prefetch was interrupted, the start goes on without it");
             PrefetchOutcome::Failed
         }
     }
 }
 
-/// What the thread that reads and the one that follows it share.
+/// The reader of one model, shared by the reading thread and the task that watches it. Sizes are in bytes.
 #[derive(Default)]
-struct Reading {
+struct ModelReader {
     total: AtomicU64,
     bytes: AtomicU64,
     is_stopped: AtomicBool,
 }
 
-/// Tells the thread, when it is dropped, that nobody needs what it reads.
-struct StopOnDrop(Arc<Reading>);
+/// Stops the reading thread on drop.
+struct StopOnDrop(Arc<ModelReader>);
 
 impl Drop for StopOnDrop {
     fn drop(&mut self) {
@@ -115,7 +119,7 @@ impl Drop for StopOnDrop {
     }
 }
 
-impl Reading {
+impl ModelReader {
     fn total(&self) -> u64 {
         self.total.load(Ordering::Relaxed)
     }
@@ -124,21 +128,26 @@ impl Reading {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Reads all files to the end, or until it is left. When they are larger than `room`, reads nothing and gives that.
-    fn read_all(&self, files: &[PathBuf], room: Option<u64>) -> io::Result<Option<u64>> {
+    /// Reads all files to the end, or until it is stopped. If they are larger than `available` bytes, reads nothing and
+    /// returns `available`.
+    ///
+    /// # Errors
+    ///
+    /// The error of a file that cannot be opened or read.
+    fn read_all(&self, files: &[PathBuf], available: Option<u64>) -> io::Result<Option<u64>> {
         let sizes: Vec<u64> =
             files.iter().map(|path| path.metadata().map(|file| file.len())).collect::<io::Result<_>>()?;
         let total = sizes.iter().copied().fold(0, u64::saturating_add);
         self.total.store(total, Ordering::Relaxed);
-        if let Some(room) = room.filter(|room| total > *room) {
-            return Ok(Some(room));
+        if let Some(available) = available.filter(|available| total > *available) {
+            return Ok(Some(available));
         }
         let mut buffer = vec![0; PREFETCH_BUFFER];
         for (path, size) in files.iter().zip(sizes) {
             let file = File::open(path)?;
-            // Has the kernel read further ahead. Asking for all of it at once (WILLNEED) could not be stopped.
+            // SEQUENTIAL makes the kernel read further ahead. WILLNEED for the whole file could not be stopped.
             let _ = posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_SEQUENTIAL);
-            // A file that still grows has no end.
+            // Without the limit, a file that keeps growing would be read without end.
             self.read(file.take(size), &mut buffer)?;
         }
         Ok(None)

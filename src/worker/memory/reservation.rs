@@ -1,4 +1,4 @@
-//! The memory that one worker has, from its grant until it has been given back.
+//! The memory of one worker, from its grant until it has been released.
 
 use super::ledger::{GrantStage, SharedLedger};
 use crate::pause_clock::ActiveInstant;
@@ -6,7 +6,7 @@ use crate::worker::endpoint::Endpoint;
 use std::sync::Arc;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
-/// A worker's room, until it is dropped.
+/// Memory reserved for a worker; dropping it releases the memory.
 pub(crate) struct Reservation {
     pub(super) id: u64,
     pub(super) shared: Arc<SharedLedger>,
@@ -14,33 +14,34 @@ pub(crate) struct Reservation {
 }
 
 impl Reservation {
-    /// The load is over, and requests go there. From now on it may have to go for another.
+    /// Records that the load is over and that `endpoint` serves requests. From now on the worker may be evicted.
     pub(crate) fn mark_ready(&self, endpoint: &Arc<Endpoint>) {
         self.set_stage(GrantStage::Ready { endpoint: Arc::clone(endpoint), since: ActiveInstant::now() });
     }
 
-    /// It has begun to end, for whatever reason.
+    /// Records that the worker has begun to end, for any reason.
     pub(crate) fn mark_leaving(&self) {
         self.set_stage(GrantStage::Leaving);
     }
 
-    /// Waits until it has to go. By then nothing new is sent to it.
+    /// Waits until the worker is evicted. By then its endpoint accepts no new requests.
     pub(crate) fn evicted(&self) -> WaitForCancellationFuture<'_> {
         self.evicted.cancelled()
     }
 
-    fn set_stage(&self, place: GrantStage) {
-        self.shared.ledger().set_stage(self.id, place);
-        self.shared.bell.notify();
+    fn set_stage(&self, stage: GrantStage) {
+        self.shared.ledger().set_stage(self.id, stage);
+        self.shared.change_signal.notify();
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        let mut book = self.shared.ledger();
-        book.release(self.id);
-        self.shared.publish_metrics(&book);
-        drop(book);
-        self.shared.bell.notify();
+        let mut ledger = self.shared.ledger();
+        ledger.release(self.id);
+        self.shared.publish_metrics(&ledger);
+        // Unlock before waking: every load that wakes takes the lock first.
+        drop(ledger);
+        self.shared.change_signal.notify();
     }
 }

@@ -1,8 +1,8 @@
-//! The memory that all loaded models together may take: a worker asks for room before its process is started, and has it
-//! until the process has ended and given it back.
+//! The memory scheduler: a worker reserves memory before its process is started, and keeps it until the process has
+//! ended and the memory has been released.
 //!
-//! Owns whose turn it is. Who waits and who has how much is written in the [`Ledger`]; who has to go for whom is
-//! [`super::eviction`]'s; the owner of a worker that has to go ends it.
+//! Owns the order in which loads get memory. The [`Ledger`] records who waits and who has memory;
+//! [`super::eviction`] selects the workers to evict; the owner of an evicted worker stops it.
 
 use super::eviction::{EvictionStep, is_admissible, next_step, pinned_in_the_way};
 use super::ledger::{CrowdedOut, Ledger, MemoryRequest, MemoryWaiter, SharedLedger};
@@ -15,40 +15,50 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tracing::warn;
 
-/// Those that have memory, and those that wait for it.
+/// Grants memory to the loads of all workers. Clones share one ledger.
 #[derive(Clone)]
 pub(crate) struct MemoryScheduler(Arc<SharedLedger>);
 
-/// Why there is no room now.
+/// Why a load gets no memory now.
 enum NotGranted {
-    /// There may be when something changes, or then.
+    /// Try again after a change, or at this time.
     Yet(Option<ActiveInstant>),
     Ever(CrowdedOut),
 }
 
-/// A place in the line, until it is dropped.
+/// A load's entry in the queue; dropping it leaves the queue.
 struct WaitingGuard<'a> {
     id: u64,
     shared: &'a SharedLedger,
 }
 
 impl MemoryScheduler {
-    /// Nobody has anything of so many bytes. What is in use is left alone for `patience`.
-    pub(crate) fn new(budget: Option<u64>, patience: Duration, bell: Arc<ChangeSignal>, metrics: Arc<Metrics>) -> Self {
+    /// Creates a scheduler of `budget` bytes, all of them free. Workers in use are left alone for `patience`.
+    pub(crate) fn new(
+        budget: Option<u64>,
+        patience: Duration,
+        change_signal: Arc<ChangeSignal>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         metrics.memory_budget.set(bytes(budget.unwrap_or(0)));
-        Self(Arc::new(SharedLedger { budget, patience, bell, metrics, ledger: Mutex::default() }))
+        Self(Arc::new(SharedLedger { budget, patience, change_signal, metrics, ledger: Mutex::default() }))
     }
 
-    /// Waits for room, unless there will be none before a pinned model goes. May be cancelled.
-    pub(crate) async fn reserve(&self, lodger: MemoryRequest) -> Result<Reservation, CrowdedOut> {
+    /// Waits until memory is granted. May be cancelled.
+    ///
+    /// # Errors
+    ///
+    /// [`CrowdedOut`] if the load cannot fit before a pinned model leaves.
+    pub(crate) async fn reserve(&self, request: MemoryRequest) -> Result<Reservation, CrowdedOut> {
         let shared = &self.0;
-        let listener = shared.bell.listen();
-        let place = WaitingGuard { id: shared.join(lodger), shared };
+        let listener = shared.change_signal.listen();
+        let waiting = WaitingGuard { id: shared.join(request), shared };
         loop {
-            let mut rung = pin!(listener.notified());
-            rung.as_mut().enable();
-            let until = match self.try_grant(place.id) {
-                Ok(room) => return Ok(room),
+            let mut changed = pin!(listener.notified());
+            // Enabled before the ledger is read: a change between the two wakes this task.
+            changed.as_mut().enable();
+            let until = match self.try_grant(waiting.id) {
+                Ok(reservation) => return Ok(reservation),
                 Err(NotGranted::Ever(crowded_out)) => return Err(crowded_out),
                 Err(NotGranted::Yet(until)) => until,
             };
@@ -59,59 +69,59 @@ impl MemoryScheduler {
                 }
             };
             tokio::select! {
-                () = rung => {}
+                () = changed => {}
                 () = due => {}
             }
         }
     }
 
-    /// Waits until the pinned models leave room for one. May be cancelled.
-    pub(crate) async fn wait_until_admissible(&self, lodger: &MemoryRequest) {
+    /// Waits until the pinned models leave enough memory for `request`. May be cancelled.
+    pub(crate) async fn wait_until_admissible(&self, request: &MemoryRequest) {
         let shared = &self.0;
-        let listener = shared.bell.listen();
+        let listener = shared.change_signal.listen();
         loop {
-            let mut rung = pin!(listener.notified());
-            rung.as_mut().enable();
-            if shared.pinned_in_the_way(&shared.ledger(), lodger).is_empty() {
+            let mut changed = pin!(listener.notified());
+            changed.as_mut().enable();
+            if shared.pinned_in_the_way(&shared.ledger(), request).is_empty() {
                 return;
             }
-            rung.await;
+            changed.await;
         }
     }
 
-    /// Does what can be done now for one in line: its room, or until when it waits if nothing changes before.
+    /// Takes the next step for a waiting load: grants memory, evicts workers for it, or says how long to wait.
     fn try_grant(&self, id: u64) -> Result<Reservation, NotGranted> {
         let shared = &self.0;
-        let mut book = shared.ledger();
-        if !shared.needs_no_shared_memory(&book, id) {
-            if let Some(crowded_out) = shared.pinned_crowding_out(&mut book, id) {
+        let mut ledger = shared.ledger();
+        if !shared.needs_no_shared_memory(&ledger, id) {
+            if let Some(crowded_out) = shared.pinned_crowding_out(&mut ledger, id) {
                 return Err(NotGranted::Ever(crowded_out));
             }
-            if shared.first(&book) != Some(id) {
-                if shared.step(&book, id) == EvictionStep::Yield {
-                    book.log_wait(id);
+            if shared.first(&ledger) != Some(id) {
+                if shared.step(&ledger, id) == EvictionStep::Yield {
+                    ledger.log_wait(id);
                 }
                 return Err(NotGranted::Yet(None));
             }
         }
         loop {
-            match shared.step(&book, id) {
+            match shared.step(&ledger, id) {
                 EvictionStep::Grant => {
-                    let dismissed = book.grant(id);
-                    shared.publish_metrics(&book);
-                    return dismissed
-                        .map(|dismissed| Reservation { id, shared: Arc::clone(shared), evicted: dismissed })
+                    let evicted = ledger.grant(id);
+                    shared.publish_metrics(&ledger);
+                    return evicted
+                        .map(|evicted| Reservation { id, shared: Arc::clone(shared), evicted })
                         .ok_or(NotGranted::Yet(None));
                 }
-                EvictionStep::Clear(going) => {
-                    // Unless a request was quicker and one of them is not idle any more, which makes another plan.
-                    if book.evict(&going).is_ok() {
-                        // It is heard of when they have left.
+                EvictionStep::Clear(selected) => {
+                    if ledger.evict(&selected).is_ok() {
+                        // Their reservations notify this load when they are dropped.
                         return Err(NotGranted::Yet(None));
                     }
+                    // A request has reached one of the idle workers in between: select again.
                 }
                 EvictionStep::Wait(until) => {
-                    book.log_wait(id);
+                    ledger.log_wait(id);
                     return Err(NotGranted::Yet(until));
                 }
                 EvictionStep::Yield => return Err(NotGranted::Yet(None)),
@@ -121,79 +131,80 @@ impl MemoryScheduler {
 }
 
 impl SharedLedger {
-    /// Puts one at the end of the line.
-    fn join(&self, mut lodger: MemoryRequest) -> u64 {
-        let mut book = self.ledger();
-        if let Some(budget) = self.budget.filter(|budget| *budget < lodger.need) {
-            if self.pinned_in_the_way(&book, &lodger).is_empty() {
+    /// Adds a load to the queue and returns its id. A need above the budget is cut to the budget, so that the load runs
+    /// alone.
+    fn join(&self, mut request: MemoryRequest) -> u64 {
+        let mut ledger = self.ledger();
+        if let Some(budget) = self.budget.filter(|budget| *budget < request.need) {
+            if self.pinned_in_the_way(&ledger, &request).is_empty() {
                 warn!(
-                    model = lodger.model,
-                    need = lodger.need,
+                    model = request.model,
+                    need = request.need,
                     budget,
                     "it needs more than MEMORY_BUDGET, it runs alone"
                 );
             }
-            lodger.need = budget;
+            request.need = budget;
         }
-        book.join(lodger)
+        ledger.join(request)
     }
 
-    /// Whose turn it is: those that are wanted come before those that nobody waits for, and then who has waited for the
-    /// longest time. Nobody waits behind one for which there is never room beside what stays, nor behind one that nobody
-    /// waits for and for which nothing can go now.
-    fn first(&self, book: &Ledger) -> Option<u64> {
-        let holders = book.holders();
-        let is_within_reach =
+    /// Returns the load that is next: loads with demand first, then the longest wait. Skips loads that cannot fit
+    /// beside what stays, and loads without demand for which nothing can be evicted now, so that they block no other.
+    fn first(&self, ledger: &Ledger) -> Option<u64> {
+        let holders = ledger.holders();
+        let can_fit =
             |waiter: &MemoryWaiter| self.budget.is_none_or(|budget| is_admissible(budget, waiter.claim(), &holders));
-        let mut line: Vec<&MemoryWaiter> = book.waiting.iter().collect();
-        line.sort_by_cached_key(|waiter| (waiter.request.demand.is_empty(), waiter.since, waiter.id));
-        let is_in_turn =
-            |waiter: &&MemoryWaiter| is_within_reach(waiter) && self.step(book, waiter.id) != EvictionStep::Yield;
-        Some(line.into_iter().find(is_in_turn)?.id)
+        let mut queue: Vec<&MemoryWaiter> = ledger.waiting.iter().collect();
+        // Cached: the demand is an atomic that may change while the sort runs.
+        queue.sort_by_cached_key(|waiter| (waiter.request.demand.is_empty(), waiter.since, waiter.id));
+        let is_next = |waiter: &&MemoryWaiter| can_fit(waiter) && self.step(ledger, waiter.id) != EvictionStep::Yield;
+        Some(queue.into_iter().find(is_next)?.id)
     }
 
-    /// The pinned models for which there is no room for one in line, whatever goes. Logged once until there is.
-    fn pinned_crowding_out(&self, book: &mut Ledger, id: u64) -> Option<CrowdedOut> {
-        let lodger = &book.waiter(id)?.request;
-        let pinned = self.pinned_in_the_way(book, lodger);
+    /// Returns the pinned models beside which a waiting load cannot fit, if there are any. Logs it once until the model
+    /// gets memory.
+    fn pinned_crowding_out(&self, ledger: &mut Ledger, id: u64) -> Option<CrowdedOut> {
+        let request = &ledger.waiter(id)?.request;
+        let pinned = self.pinned_in_the_way(ledger, request);
         if pinned.is_empty() {
             return None;
         }
-        let (model, need) = (lodger.model.clone(), lodger.need);
-        if book.reported_crowded_out.insert(model.clone()) {
+        let (model, need) = (request.model.clone(), request.need);
+        if ledger.reported_crowded_out.insert(model.clone()) {
             let (budget, pinned) = (self.budget, pinned.join(", "));
             warn!(model, need, budget, pinned, "there is no room for it beside the pinned models (MEMORY_BUDGET)");
         }
         Some(CrowdedOut(pinned))
     }
 
-    fn pinned_in_the_way(&self, book: &Ledger, lodger: &MemoryRequest) -> Vec<String> {
-        let Some(budget) = self.budget.filter(|_| lodger.need > 0) else { return Vec::new() };
-        let pinned = pinned_in_the_way(budget, lodger.claim(ActiveInstant::now()), &book.holders());
+    fn pinned_in_the_way(&self, ledger: &Ledger, request: &MemoryRequest) -> Vec<String> {
+        let Some(budget) = self.budget.filter(|_| request.need > 0) else { return Vec::new() };
+        let pinned = pinned_in_the_way(budget, request.claim(ActiveInstant::now()), &ledger.holders());
         pinned.into_iter().map(str::to_owned).collect()
     }
 
-    /// Whether one in line needs none of what is shared.
-    fn needs_no_shared_memory(&self, book: &Ledger, id: u64) -> bool {
-        self.budget.is_none() || book.waiter(id).is_none_or(|waiter| waiter.request.need == 0)
+    /// Whether a waiting load uses none of the shared budget.
+    fn needs_no_shared_memory(&self, ledger: &Ledger, id: u64) -> bool {
+        self.budget.is_none() || ledger.waiter(id).is_none_or(|waiter| waiter.request.need == 0)
     }
 
-    fn step(&self, book: &Ledger, id: u64) -> EvictionStep {
-        let (Some(budget), Some(waiter)) = (self.budget, book.waiter(id)) else { return EvictionStep::Grant };
+    fn step(&self, ledger: &Ledger, id: u64) -> EvictionStep {
+        let (Some(budget), Some(waiter)) = (self.budget, ledger.waiter(id)) else { return EvictionStep::Grant };
         if waiter.request.need == 0 {
             return EvictionStep::Grant;
         }
-        next_step(budget, self.patience, ActiveInstant::now(), waiter.claim(), &book.holders())
+        next_step(budget, self.patience, ActiveInstant::now(), waiter.claim(), &ledger.holders())
     }
 }
 
 impl Drop for WaitingGuard<'_> {
     fn drop(&mut self) {
-        let mut book = self.shared.ledger();
-        book.leave(self.id);
-        drop(book);
-        // It may have stood before others.
-        self.shared.bell.notify();
+        let mut ledger = self.shared.ledger();
+        ledger.leave(self.id);
+        drop(ledger);
+        // It may have been ahead of others.
+        self.shared.change_signal.notify();
     }
 }
 

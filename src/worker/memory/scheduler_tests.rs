@@ -15,23 +15,23 @@ use tokio_util::task::TaskTracker;
 const BUDGET: u64 = 100;
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Some workers and the memory that they share.
-struct House {
-    residents: MemoryScheduler,
+/// A scheduler and the workers that share its memory.
+struct Fixture {
+    scheduler: MemoryScheduler,
     models: AtomicU64,
-    bell: Arc<ChangeSignal>,
+    change_signal: Arc<ChangeSignal>,
 }
 
-/// One worker.
+/// A worker that reserves memory.
 struct Worker {
-    lodger: MemoryRequest,
-    bell: Arc<ChangeSignal>,
-    residents: MemoryScheduler,
+    request: MemoryRequest,
+    change_signal: Arc<ChangeSignal>,
+    scheduler: MemoryScheduler,
 }
 
-/// One that serves.
+/// A worker that is ready.
 struct Loaded {
-    room: Reservation,
+    reservation: Reservation,
     endpoint: Arc<Endpoint>,
 }
 
@@ -39,78 +39,80 @@ fn metrics() -> Arc<Metrics> {
     Arc::new(Metrics::new("test"))
 }
 
-impl House {
+impl Fixture {
     fn new() -> Self {
-        let bell = Arc::<ChangeSignal>::default();
+        let change_signal = Arc::<ChangeSignal>::default();
         Self {
-            residents: MemoryScheduler::new(Some(BUDGET), PATIENCE, Arc::clone(&bell), metrics()),
+            scheduler: MemoryScheduler::new(Some(BUDGET), PATIENCE, Arc::clone(&change_signal), metrics()),
             models: AtomicU64::new(0),
-            bell,
+            change_signal,
         }
     }
 
-    /// The only worker of a model.
+    /// Creates the only worker of a model.
     fn worker(&self, need: u64) -> Worker {
         self.replica(&format!("m{}", self.models.fetch_add(1, Ordering::Relaxed)), need)
     }
 
     fn replica(&self, model: &str, need: u64) -> Worker {
-        let demand = Arc::new(Demand::new(Arc::clone(&self.bell)));
-        let lodger = MemoryRequest { model: model.to_owned(), need, is_pinned: false, is_preloaded: false, demand };
-        Worker { lodger, bell: Arc::clone(&self.bell), residents: self.residents.clone() }
+        let demand = Arc::new(Demand::new(Arc::clone(&self.change_signal)));
+        let request = MemoryRequest { model: model.to_owned(), need, is_pinned: false, is_preloaded: false, demand };
+        Worker { request, change_signal: Arc::clone(&self.change_signal), scheduler: self.scheduler.clone() }
     }
 
-    fn taken(&self) -> u64 {
-        self.residents.0.ledger().grants.iter().map(|seat| seat.request.need).sum()
+    /// Returns the bytes that are granted.
+    fn used(&self) -> u64 {
+        self.scheduler.0.ledger().grants.iter().map(|grant| grant.request.need).sum()
     }
 }
 
 impl Worker {
-    fn want(&self) -> DemandGuard {
-        Demand::guard(&self.lodger.demand)
+    fn take_demand(&self) -> DemandGuard {
+        Demand::guard(&self.request.demand)
     }
 
-    fn asks(&self) -> JoinHandle<Reservation> {
-        let (residents, lodger) = (self.residents.clone(), self.lodger.clone());
-        TaskTracker::new().spawn(async move { residents.reserve(lodger).await.expect("no pinned model is in the way") })
+    fn spawn_reserve(&self) -> JoinHandle<Reservation> {
+        let (scheduler, request) = (self.scheduler.clone(), self.request.clone());
+        TaskTracker::new()
+            .spawn(async move { scheduler.reserve(request).await.expect("no pinned model is in the way") })
     }
 
     async fn granted(&self) -> Reservation {
-        granted(self.asks()).await
+        granted(self.spawn_reserve()).await
     }
 
-    /// It is wanted for so long and finds no room.
-    async fn waits_in_vain(&self, duration: Duration) {
-        let (_want, asking) = (self.want(), self.asks());
+    /// Waits with demand for `duration`, is granted nothing and gives up.
+    async fn wait_ungranted(&self, duration: Duration) {
+        let (_demand, reserving) = (self.take_demand(), self.spawn_reserve());
         settle().await;
         tokio::time::advance(duration).await;
         settle().await;
-        assert!(!asking.is_finished());
-        asking.abort();
+        assert!(!reserving.is_finished());
+        reserving.abort();
         settle().await;
     }
 
-    /// It gets no room from one that has been in use for long before it has waited for all of the patience.
-    async fn has_to_wait_from_the_start(&self, house: &House) {
-        let busy = house.worker(BUDGET).load().await;
+    /// Checks that a worker that has been in use for long is evicted for this one only after all of [`PATIENCE`].
+    async fn assert_waits_from_the_start(&self, fixture: &Fixture) {
+        let busy = fixture.worker(BUDGET).load().await;
         let _request = busy.begin();
         tokio::time::advance(2 * PATIENCE).await;
-        let (_want, asking, began) = (self.want(), self.asks(), ActiveInstant::now());
-        busy.room.evicted().await;
+        let (_demand, reserving, began) = (self.take_demand(), self.spawn_reserve(), ActiveInstant::now());
+        busy.reservation.evicted().await;
         assert_eq!(began.elapsed().as_secs(), PATIENCE.as_secs());
-        asking.abort();
+        reserving.abort();
     }
 
     async fn load(&self) -> Loaded {
-        self.opens(self.granted().await)
+        self.mark_ready(self.granted().await)
     }
 
-    fn opens(&self, room: Reservation) -> Loaded {
+    fn mark_ready(&self, reservation: Reservation) -> Loaded {
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
         let endpoint = Endpoint::new(address, HeaderValue::from_static("x"), Arc::default()).unwrap();
-        let endpoint = Arc::new(endpoint.with_signal(Arc::clone(&self.bell)));
-        room.mark_ready(&endpoint);
-        Loaded { room, endpoint }
+        let endpoint = Arc::new(endpoint.with_signal(Arc::clone(&self.change_signal)));
+        reservation.mark_ready(&endpoint);
+        Loaded { reservation, endpoint }
     }
 }
 
@@ -119,17 +121,17 @@ impl Loaded {
         Arc::clone(&self.endpoint).begin(RequestClass::Inference(None)).ok().unwrap()
     }
 
-    fn has_to_go(&self) -> bool {
-        self.room.evicted.is_cancelled()
+    fn is_evicted(&self) -> bool {
+        self.reservation.evicted.is_cancelled()
     }
 }
 
-/// What is asked for, which is to be had before patience ends.
-async fn granted(asking: JoinHandle<Reservation>) -> Reservation {
-    tokio::time::timeout(PATIENCE / 2, asking).await.expect("there is room").unwrap()
+/// Returns the reservation, which must be granted well before `PATIENCE` has passed.
+async fn granted(reserving: JoinHandle<Reservation>) -> Reservation {
+    tokio::time::timeout(PATIENCE / 2, reserving).await.expect("memory is granted in time").unwrap()
 }
 
-/// Lets all tasks do what they can without time passing.
+/// Runs all tasks as far as they get without time passing.
 async fn settle() {
     for _ in 0..100 {
         yield_now().await;
@@ -137,269 +139,272 @@ async fn settle() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_fits_is_loaded_and_what_is_idle_goes_the_longest_unused_first() {
-    let house = House::new();
-    let (a, b, c) = (house.worker(50), house.worker(50), house.worker(40));
+async fn models_that_fit_are_loaded_and_the_least_recently_used_idle_worker_is_evicted() {
+    let fixture = Fixture::new();
+    let (a, b, c) = (fixture.worker(50), fixture.worker(50), fixture.worker(40));
     let (first, second) = (a.load().await, b.load().await);
     tokio::time::advance(Duration::from_secs(1)).await;
     drop(first.begin());
-    let _want = c.want();
-    let asking = c.asks();
+    let _demand = c.take_demand();
+    let reserving = c.spawn_reserve();
     settle().await;
-    assert!(second.has_to_go() && !first.has_to_go() && !asking.is_finished(), "its memory is not there yet");
+    assert!(second.is_evicted() && !first.is_evicted() && !reserving.is_finished(), "its memory is not released yet");
     assert!(Arc::clone(&second.endpoint).begin(RequestClass::Inference(None)).is_err());
     drop(second);
-    let _third = c.opens(granted(asking).await);
-    assert_eq!(house.taken(), 90);
+    let _third = c.mark_ready(granted(reserving).await);
+    assert_eq!(fixture.used(), 90);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_pinned_busy_loading_or_wanted_stays_until_it_is_idle() {
-    let house = House::new();
-    let mut pinned = house.worker(20);
-    pinned.lodger.is_pinned = true;
-    let (busy, wanted, waits) = (house.worker(40), house.worker(40), house.worker(60));
+async fn pinned_busy_loading_and_wanted_workers_are_not_evicted_until_they_are_idle() {
+    let fixture = Fixture::new();
+    let mut pinned = fixture.worker(20);
+    pinned.request.is_pinned = true;
+    let (busy, wanted, waits) = (fixture.worker(40), fixture.worker(40), fixture.worker(60));
     let pinned = pinned.load().await;
     let busy = busy.load().await;
     let request = busy.begin();
-    let want = wanted.want();
+    let demand = wanted.take_demand();
     let loading = wanted.granted().await;
-    let _want = waits.want();
-    let asking = waits.asks();
+    let _demand = waits.take_demand();
+    let reserving = waits.spawn_reserve();
     settle().await;
-    assert!(!asking.is_finished());
-    let loaded = wanted.opens(loading);
+    assert!(!reserving.is_finished());
+    let loaded = wanted.mark_ready(loading);
     settle().await;
-    assert!(!loaded.has_to_go() && !busy.has_to_go(), "one is wanted, the other busy");
+    assert!(!loaded.is_evicted() && !busy.is_evicted(), "one is wanted, the other busy");
     drop(request);
     settle().await;
-    assert!(!busy.has_to_go(), "it is idle, but not enough");
-    drop(want);
+    assert!(!busy.is_evicted(), "it is idle, but its memory is not enough");
+    drop(demand);
     settle().await;
-    assert!(loaded.has_to_go() && busy.has_to_go(), "both are idle, and both are needed");
+    assert!(loaded.is_evicted() && busy.is_evicted(), "both are idle, and both are needed");
     drop((loaded, busy));
-    granted(asking).await;
-    assert!(!pinned.has_to_go());
+    granted(reserving).await;
+    assert!(!pinned.is_evicted());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_busy_one_is_drained_once_for_whoever_has_waited_and_then_they_take_turns() {
-    let house = House::new();
-    let (a, b) = (house.worker(60), house.worker(60));
-    let (_want_a, _want_b) = (a.want(), b.want());
+async fn a_busy_worker_is_drained_for_a_load_that_has_waited_and_then_the_two_take_turns() {
+    let fixture = Fixture::new();
+    let (a, b) = (fixture.worker(60), fixture.worker(60));
+    let (_demand_a, _demand_b) = (a.take_demand(), b.take_demand());
     let first = a.load().await;
     let request = first.begin();
     let began = ActiveInstant::now();
-    let asking = b.asks();
-    first.room.evicted().await;
+    let reserving = b.spawn_reserve();
+    first.reservation.evicted().await;
     assert_eq!(began.elapsed().as_secs(), PATIENCE.as_secs());
-    assert!(Arc::clone(&first.endpoint).begin(RequestClass::Inference(None)).is_err(), "its own requests wait in line");
-    assert!(!asking.is_finished(), "what is in flight finishes");
+    assert!(
+        Arc::clone(&first.endpoint).begin(RequestClass::Inference(None)).is_err(),
+        "its own requests wait in the queue"
+    );
+    assert!(!reserving.is_finished(), "what is in flight finishes");
     drop(request);
     first.endpoint.idle().await;
     drop(first);
-    let second = b.opens(granted(asking).await);
-    // It is wanted again at once, and waits its turn.
-    let (again, began) = (a.asks(), ActiveInstant::now());
-    second.room.evicted().await;
+    let second = b.mark_ready(granted(reserving).await);
+    // The first model has demand again at once, and waits for its turn.
+    let (again, began) = (a.spawn_reserve(), ActiveInstant::now());
+    second.reservation.evicted().await;
     assert_eq!(began.elapsed().as_secs(), PATIENCE.as_secs());
     drop(second);
     granted(again).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_came_first_is_first_and_who_is_wanted_comes_before_who_is_not() {
-    let house = House::new();
-    let [holder, ahead, large, small] = [100, 60, 100, 10].map(|need| house.worker(need));
+async fn loads_with_demand_come_first_and_the_longest_wait_before_the_others() {
+    let fixture = Fixture::new();
+    let [holder, ahead, large, small] = [100, 60, 100, 10].map(|need| fixture.worker(need));
     let held = holder.granted().await;
-    let ahead_asks = ahead.asks();
+    let ahead_reserving = ahead.spawn_reserve();
     settle().await;
-    let _wants = [large.want(), small.want()];
-    let (large_asks, small_asks) = (large.asks(), small.asks());
+    let _demands = [large.take_demand(), small.take_demand()];
+    let (large_reserving, small_reserving) = (large.spawn_reserve(), small.spawn_reserve());
     settle().await;
     drop(held);
-    let room = granted(large_asks).await;
+    let reservation = granted(large_reserving).await;
     settle().await;
-    assert!(!small_asks.is_finished() && !ahead_asks.is_finished());
-    drop(room);
-    let _small = granted(small_asks).await;
-    let _ahead = granted(ahead_asks).await;
-    assert_eq!(house.taken(), 70);
+    assert!(!small_reserving.is_finished() && !ahead_reserving.is_finished());
+    drop(reservation);
+    let _small = granted(small_reserving).await;
+    let _ahead = granted(ahead_reserving).await;
+    assert_eq!(fixture.used(), 70);
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_gives_up_lets_the_next_in_line_go_on() {
-    let house = House::new();
-    let [holder, large, small] = [50, 80, 50].map(|need| house.worker(need));
+async fn a_load_that_gives_up_lets_the_next_in_the_queue_go_on() {
+    let fixture = Fixture::new();
+    let [holder, large, small] = [50, 80, 50].map(|need| fixture.worker(need));
     let _held = holder.granted().await;
-    let _wants = [large.want(), small.want()];
-    let large_asks = large.asks();
+    let _demands = [large.take_demand(), small.take_demand()];
+    let large_reserving = large.spawn_reserve();
     settle().await;
-    let small_asks = small.asks();
+    let small_reserving = small.spawn_reserve();
     settle().await;
-    assert!(!small_asks.is_finished(), "it is behind the other");
-    large_asks.abort();
-    let _small = granted(small_asks).await;
-    assert!(house.residents.0.ledger().waiting.is_empty());
+    assert!(!small_reserving.is_finished(), "it is behind the large load");
+    large_reserving.abort();
+    let _small = granted(small_reserving).await;
+    assert!(fixture.scheduler.0.ledger().waiting.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_needs_more_than_there_is_runs_alone_and_who_needs_nothing_waits_for_nobody() {
-    let house = House::new();
-    let [large, small, none] = [10 * BUDGET, 10, 0].map(|need| house.worker(need));
+async fn a_model_larger_than_the_budget_runs_alone_and_a_model_without_need_does_not_wait() {
+    let fixture = Fixture::new();
+    let [large, small, none] = [10 * BUDGET, 10, 0].map(|need| fixture.worker(need));
     let large = large.granted().await;
-    let small = small.asks();
+    let small = small.spawn_reserve();
     settle().await;
     assert!(!small.is_finished());
     let _none = none.granted().await;
     drop(large);
     granted(small).await;
     let unlimited = MemoryScheduler::new(None, PATIENCE, Arc::default(), metrics());
-    let both = [house.worker(u64::MAX), house.worker(u64::MAX)].map(|worker| worker.lodger);
-    let [first, second] = both.map(|lodger| unlimited.reserve(lodger));
+    let both = [fixture.worker(u64::MAX), fixture.worker(u64::MAX)].map(|worker| worker.request);
+    let [first, second] = both.map(|request| unlimited.reserve(request));
     let (first, second) = tokio::join!(first, second);
     assert!(first.is_ok() && second.is_ok());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_is_quicker_than_the_eviction_keeps_its_worker() {
-    let house = House::new();
-    let (a, b) = (house.worker(60), house.worker(60));
+async fn a_request_that_begins_before_the_eviction_keeps_its_worker() {
+    let fixture = Fixture::new();
+    let (a, b) = (fixture.worker(60), fixture.worker(60));
     let first = a.load().await;
-    // The plan was made while it was idle; by now it is not.
+    // It was selected while it was idle; by now it is in use.
     let request = first.begin();
-    let going = [(first.room.id, EvictionMode::Idle)];
+    let selected = [(first.reservation.id, EvictionMode::Idle)];
     {
-        let mut book = house.residents.0.ledger();
-        assert!(matches!(book.grants[0].holder().stage, HolderStage::InUse { .. }));
-        assert!(matches!(book.evict(&going), Err(NoLongerIdle)));
+        let mut ledger = fixture.scheduler.0.ledger();
+        assert!(matches!(ledger.grants[0].holder().stage, HolderStage::InUse { .. }));
+        assert!(matches!(ledger.evict(&selected), Err(NoLongerIdle)));
     }
-    assert!(!first.has_to_go());
-    let _want = b.want();
-    let asking = b.asks();
+    assert!(!first.is_evicted());
+    let _demand = b.take_demand();
+    let reserving = b.spawn_reserve();
     settle().await;
-    assert!(!first.has_to_go() && !asking.is_finished());
+    assert!(!first.is_evicted() && !reserving.is_finished());
     drop(request);
     settle().await;
-    assert!(first.has_to_go(), "it is idle now, and that is heard of at once");
+    assert!(first.is_evicted(), "it is idle now, and the waiting load is notified at once");
     drop(first);
-    granted(asking).await;
+    granted(reserving).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_replica_waits_beside_its_model_and_comes_after_those_for_whom_its_model_goes() {
-    let house = House::new();
-    let [first, second] = ["a", "a"].map(|model| house.replica(model, 60));
-    let (other, small) = (house.worker(60), house.worker(40));
-    let _wants = [&first, &second, &other, &small].map(Worker::want);
+async fn a_replica_waits_while_its_model_is_loaded_and_queues_behind_the_load_that_evicts_it() {
+    let fixture = Fixture::new();
+    let [first, second] = ["a", "a"].map(|model| fixture.replica(model, 60));
+    let (other, small) = (fixture.worker(60), fixture.worker(40));
+    let _demands = [&first, &second, &other, &small].map(Worker::take_demand);
     let loaded = first.load().await;
     let request = loaded.begin();
-    let replica = second.asks();
+    let replica = second.spawn_reserve();
     settle().await;
-    let _small = granted(small.asks()).await;
+    let _small = granted(small.spawn_reserve()).await;
     tokio::time::advance(10 * PATIENCE).await;
     settle().await;
-    assert!(!loaded.has_to_go() && !replica.is_finished(), "nothing would be won");
-    let (asking, began) = (other.asks(), ActiveInstant::now());
-    loaded.room.evicted().await;
+    assert!(!loaded.is_evicted() && !replica.is_finished(), "replacing a worker of the same model gains nothing");
+    let (reserving, began) = (other.spawn_reserve(), ActiveInstant::now());
+    loaded.reservation.evicted().await;
     assert_eq!(began.elapsed().as_secs(), PATIENCE.as_secs());
     drop(request);
     drop(loaded);
-    let other = other.opens(granted(asking).await);
+    let other = other.mark_ready(granted(reserving).await);
     settle().await;
-    assert!(!replica.is_finished(), "it has waited for longer, but its model has had its turn");
+    assert!(!replica.is_finished(), "it has waited longer, but its model has had its turn");
     let began = ActiveInstant::now();
-    other.room.evicted().await;
+    other.reservation.evicted().await;
     assert_eq!(began.elapsed().as_secs(), PATIENCE.as_secs());
     drop(other);
     granted(replica).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_is_wanted_again_soon_goes_on_waiting_from_when_it_began_until_it_is_loaded() {
-    let house = House::new();
-    let (a, b) = (house.worker(60), house.worker(60));
+async fn a_load_that_is_retried_soon_keeps_its_age_until_it_is_ready() {
+    let fixture = Fixture::new();
+    let (a, b) = (fixture.worker(60), fixture.worker(60));
     let first = a.load().await;
     let request = first.begin();
     for _ in 0..2 {
-        b.waits_in_vain(PATIENCE / 3).await;
+        b.wait_ungranted(PATIENCE / 3).await;
         tokio::time::advance(Duration::from_secs(5)).await;
     }
-    assert!(!first.has_to_go(), "nobody wants the other one now");
-    let _want = b.want();
-    let asking = b.asks();
+    assert!(!first.is_evicted(), "the other model has no demand now");
+    let _demand = b.take_demand();
+    let reserving = b.spawn_reserve();
     settle().await;
-    assert!(first.has_to_go(), "it has been wanted for long enough");
+    assert!(first.is_evicted(), "the other model has waited long enough");
     drop((first, request));
-    // Its load is left once more before it is over.
-    drop(granted(asking).await);
-    let other = house.worker(60);
+    // Its load is given up once more before it is ready.
+    drop(granted(reserving).await);
+    let other = fixture.worker(60);
     let held = other.load().await;
     let request = held.begin();
     tokio::time::advance(PATIENCE).await;
-    let asking = b.asks();
+    let reserving = b.spawn_reserve();
     settle().await;
-    assert!(held.has_to_go(), "the other one has served for as long");
+    assert!(held.is_evicted(), "the other worker has served for as long");
     drop((held, request));
-    let second = b.opens(granted(asking).await);
+    let second = b.mark_ready(granted(reserving).await);
     drop(second);
-    b.has_to_wait_from_the_start(&house).await;
+    b.assert_waits_from_the_start(&fixture).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_is_wanted_again_late_waits_from_the_start() {
-    let house = House::new();
-    let b = house.worker(60);
-    let held = house.worker(60).load().await;
-    b.waits_in_vain(PATIENCE / 2).await;
+async fn a_load_that_is_retried_late_waits_from_the_start() {
+    let fixture = Fixture::new();
+    let b = fixture.worker(60);
+    let held = fixture.worker(60).load().await;
+    b.wait_ungranted(PATIENCE / 2).await;
     drop(held);
     tokio::time::advance(CLAIM_GRACE).await;
-    b.has_to_wait_from_the_start(&house).await;
+    b.assert_waits_from_the_start(&fixture).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_waits_behind_one_that_nobody_waits_for_and_for_which_nothing_can_go() {
-    let house = House::new();
-    let [busy, large, small] = [50, 80, 50].map(|need| house.worker(need));
+async fn a_load_without_demand_for_which_nothing_can_be_evicted_blocks_no_other() {
+    let fixture = Fixture::new();
+    let [busy, large, small] = [50, 80, 50].map(|need| fixture.worker(need));
     let busy = busy.load().await;
     let request = busy.begin();
-    let large_asks = large.asks();
+    let large_reserving = large.spawn_reserve();
     settle().await;
-    let _small = granted(small.asks()).await;
-    assert!(!large_asks.is_finished());
+    let _small = granted(small.spawn_reserve()).await;
+    assert!(!large_reserving.is_finished());
     drop(request);
     settle().await;
-    assert!(!busy.has_to_go(), "it would not help");
+    assert!(!busy.is_evicted(), "evicting it would not release enough");
     drop(_small);
     settle().await;
-    assert!(busy.has_to_go());
+    assert!(busy.is_evicted());
     drop(busy);
-    granted(large_asks).await;
+    granted(large_reserving).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn that_there_is_no_room_beside_what_is_pinned_is_noted_once_until_there_is() {
-    let house = House::new();
-    let mut pinned = house.worker(60);
-    pinned.lodger.is_pinned = true;
+async fn a_model_that_does_not_fit_beside_pinned_ones_is_reported_once_until_it_fits() {
+    let fixture = Fixture::new();
+    let mut pinned = fixture.worker(60);
+    pinned.request.is_pinned = true;
     let held = pinned.load().await;
-    let (large, small) = (house.worker(50), house.worker(40));
-    let noted = || house.residents.0.ledger().reported_crowded_out.iter().cloned().collect::<Vec<_>>();
-    let _small = granted(small.asks()).await;
-    assert!(noted().is_empty());
+    let (large, small) = (fixture.worker(50), fixture.worker(40));
+    let reported = || fixture.scheduler.0.ledger().reported_crowded_out.iter().cloned().collect::<Vec<_>>();
+    let _small = granted(small.spawn_reserve()).await;
+    assert!(reported().is_empty());
     for _ in 0..2 {
-        let refused = house.residents.reserve(large.lodger.clone()).await.err().unwrap();
-        assert_eq!(refused.0, [pinned.lodger.model.as_str()], "and not only after a while");
-        assert!(noted().iter().eq([&large.lodger.model]));
+        let refused = fixture.scheduler.reserve(large.request.clone()).await.err().unwrap();
+        assert_eq!(refused.0, [pinned.request.model.as_str()], "it is refused at once");
+        assert!(reported().iter().eq([&large.request.model]));
     }
-    let (residents, lodger) = (house.residents.clone(), large.lodger.clone());
-    let hopes = TaskTracker::new().spawn(async move { residents.wait_until_admissible(&lodger).await });
+    let (scheduler, request) = (fixture.scheduler.clone(), large.request.clone());
+    let waiting = TaskTracker::new().spawn(async move { scheduler.wait_until_admissible(&request).await });
     settle().await;
-    assert!(!hopes.is_finished());
-    held.room.mark_leaving();
+    assert!(!waiting.is_finished());
+    held.reservation.mark_leaving();
     settle().await;
-    assert!(hopes.is_finished(), "it is on its way out");
+    assert!(waiting.is_finished(), "the pinned worker is leaving");
     drop((held, _small));
-    granted(large.asks()).await;
-    assert!(noted().is_empty());
+    granted(large.spawn_reserve()).await;
+    assert!(reported().is_empty());
 }

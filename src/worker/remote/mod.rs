@@ -124,7 +124,7 @@ impl RemoteOwner {
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 // A broken connection is worth a probe at once only while the worker counts as ready.
-                () = self.endpoint.has_pending_compute_errors(), if self.state() == WorkerState::Ready => {}
+                () = self.endpoint.attention_needed(), if self.state() == WorkerState::Ready => {}
                 () = stop.cancelled() => break,
             }
         }

@@ -88,7 +88,7 @@ impl Owner {
                     continue;
                 }
                 // A connection broke or a computation failed: the worker is probed at once.
-                () = endpoint.has_pending_compute_errors() => false,
+                () = endpoint.attention_needed() => false,
                 () = tokio::time::sleep(PROBE_INTERVAL_DOUBTED), if is_doubtful => false,
                 _ = seen.ticks.tick() => true,
             };

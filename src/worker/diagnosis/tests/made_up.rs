@@ -1,10 +1,10 @@
-//! Whatever a log says: what no hint may hold.
+//! Random logs: what a hint must never contain.
 
 use super::*;
 use proptest::prelude::*;
 
-/// Beginnings of lines after which the diagnosis reads on.
-fn telling() -> impl Strategy<Value = String> {
+/// Beginnings of lines that the diagnosis searches for.
+fn line_start() -> impl Strategy<Value = String> {
     prop::sample::select(vec![
         "",
         "0.00.01 E ",
@@ -28,14 +28,14 @@ fn telling() -> impl Strategy<Value = String> {
     .prop_map(str::to_owned)
 }
 
-fn line() -> impl Strategy<Value = Vec<u8>> {
+fn random_line() -> impl Strategy<Value = Vec<u8>> {
     let text = "[ -~/'\"`é\\\\]{0,80}( MiB free|/home/ann/x y)?";
-    let told = (telling(), text).prop_map(|(begin, rest)| format!("{begin}{rest}").into_bytes());
-    prop_oneof![prop::collection::vec(any::<u8>(), 0..600), told]
+    let text_line = (line_start(), text).prop_map(|(begin, rest)| format!("{begin}{rest}").into_bytes());
+    prop_oneof![prop::collection::vec(any::<u8>(), 0..600), text_line]
 }
 
-/// Lines that hold what a client wrote. No hint of ours has words that begin so.
-fn line_of_a_client() -> impl Strategy<Value = String> {
+/// Lines that contain a client's text, whose words begin with `zq`. No hint of ours contains such a word.
+fn line_with_client_text() -> impl Strategy<Value = String> {
     let begin = prop::sample::select(vec![
         "0.1 W srv    operator(): got exception: {\"error\":{\"message\":\"last read: '",
         "parse: error parsing grammar: ",
@@ -46,24 +46,24 @@ fn line_of_a_client() -> impl Strategy<Value = String> {
         "version `",
         "tensor '",
     ]);
-    let begin = prop_oneof![begin.prop_map(str::to_owned), telling()];
-    (begin, telling(), "(zq[a-z]{4,12}[ :,'0-9.]{1,3}){1,6}").prop_map(|(begin, next, words)| begin + &next + &words)
+    let begin = prop_oneof![begin.prop_map(str::to_owned), line_start()];
+    (begin, line_start(), "(zq[a-z]{4,12}[ :,'0-9.]{1,3}){1,6}").prop_map(|(begin, next, words)| begin + &next + &words)
 }
 
 proptest! {
     #[test]
-    fn no_word_of_a_client_is_in_the_hint_of_one_that_has_served(
-        lines in prop::collection::vec(line_of_a_client(), 1..8),
-        how in prop_oneof![prop::sample::select(vec![4, 6, 7, 8, 9, 11, 15, 31]).prop_map(Signal), (0..140).prop_map(Code)],
+    fn a_hint_about_a_worker_that_has_served_contains_no_client_text(
+        lines in prop::collection::vec(line_with_client_text(), 1..8),
+        exit in prop_oneof![prop::sample::select(vec![4, 6, 7, 8, 9, 11, 15, 31]).prop_map(Signal), (0..140).prop_map(Code)],
     ) {
         let tail = tail(&lines);
-        let hint = diagnose(&Evidence { has_served: true, ..evidence(&tail, how) }).hint;
+        let hint = diagnose(&Evidence { has_served: true, ..evidence(&tail, exit) }).hint;
         prop_assert!(!hint.contains("zq"), "{hint}");
     }
 
     #[test]
-    fn whatever_the_log_says_the_hint_is_short_and_holds_no_path(
-        lines in prop::collection::vec(line(), 0..12),
+    fn every_hint_is_short_and_contains_no_path(
+        lines in prop::collection::vec(random_line(), 0..12),
         (code, signal) in (prop::option::of(any::<i32>()), prop::option::of(0..70)),
         (has_served, in_group) in any::<(bool, bool)>(),
     ) {

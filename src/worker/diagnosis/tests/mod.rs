@@ -1,4 +1,4 @@
-//! Every log of `tests/logs`, and the ends that have none: which cause, and what the hint says.
+//! Checks the cause and the hint of every log of `tests/logs`, and of exits that leave no log.
 
 use super::cause::FailureCause;
 use super::ending::not_started;
@@ -16,26 +16,36 @@ use std::{fs, io};
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy)]
-enum How {
+enum ExitKind {
     Code(i32),
     Signal(i32),
 }
-use How::{Code, Signal};
+use ExitKind::{Code, Signal};
 
 struct Expected {
     log: &'static str,
-    how: How,
+    exit: ExitKind,
     has_served: bool,
     cause: FailureCause,
-    says: &'static [&'static str],
+    hint_parts: &'static [&'static str],
 }
 
-const fn expected(log: &'static str, how: How, cause: FailureCause, says: &'static [&'static str]) -> Expected {
-    Expected { log, how, has_served: false, cause, says }
+const fn expected(
+    log: &'static str,
+    exit: ExitKind,
+    cause: FailureCause,
+    hint_parts: &'static [&'static str],
+) -> Expected {
+    Expected { log, exit, has_served: false, cause, hint_parts }
 }
 
-const fn at_work(log: &'static str, how: How, cause: FailureCause, says: &'static [&'static str]) -> Expected {
-    Expected { has_served: true, ..expected(log, how, cause, says) }
+const fn at_work(
+    log: &'static str,
+    exit: ExitKind,
+    cause: FailureCause,
+    hint_parts: &'static [&'static str],
+) -> Expected {
+    Expected { has_served: true, ..expected(log, exit, cause, hint_parts) }
 }
 
 const EXPECTED: &[Expected] = &[
@@ -140,7 +150,7 @@ const EXPECTED: &[Expected] = &[
         &["the multimodal projector (mmproj) is not a GGUF"],
     ),
     at_work("texts-of-clients", Signal(11), FailureCause::Crashed, &["segmentation fault"]),
-    at_work("texts-of-clients", Signal(6), FailureCause::Aborted, &["it gave itself up (SIGABRT); try"]),
+    at_work("texts-of-clients", Signal(6), FailureCause::Aborted, &["it aborted (SIGABRT); try"]),
     expected("threads-refused-at-start", Signal(6), FailureCause::OutOfThreads, &["limit on processes"]),
     expected("threads-refused-by-openmp", Code(1), FailureCause::OutOfThreads, &["THREADS"]),
     expected("vulkan-memory", Code(1), FailureCause::OutOfGpuMemory, &["needed 113.01 MiB for the model"]),
@@ -156,27 +166,27 @@ fn tail(lines: &[impl AsRef<str>]) -> LogTail {
     tail
 }
 
-fn evidence(tail: &LogTail, how: How) -> Evidence<'_> {
-    let (code, signal) = match how {
+fn evidence(tail: &LogTail, exit: ExitKind) -> Evidence<'_> {
+    let (code, signal) = match exit {
         Code(code) => (Some(code), None),
         Signal(signal) => (None, Some(signal)),
     };
     Evidence { code, signal, tail, has_served: false, killed: None, memory: OomKill::No }
 }
 
-fn found(lines: &[&str], how: How) -> Diagnosis {
-    diagnose(&evidence(&tail(lines), how))
+fn found(lines: &[&str], exit: ExitKind) -> Diagnosis {
+    diagnose(&evidence(&tail(lines), exit))
 }
 
 #[test]
 fn every_recorded_log_tells_its_cause() {
-    for Expected { log, how, has_served, cause, says } in EXPECTED {
+    for Expected { log, exit, has_served, cause, hint_parts } in EXPECTED {
         let text = fs::read_to_string(logs().join(format!("{log}.log"))).unwrap();
         let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("# ")).collect();
         let tail = tail(&lines);
-        let found = diagnose(&Evidence { has_served: *has_served, ..evidence(&tail, *how) });
+        let found = diagnose(&Evidence { has_served: *has_served, ..evidence(&tail, *exit) });
         assert_eq!(found.cause, *cause, "{log}: {}", found.hint);
-        for words in *says {
+        for words in *hint_parts {
             assert!(found.hint.contains(words), "{log}: {words:?} is missing in {:?}", found.hint);
         }
         for secret in ["/", "secret", "own model", ".gguf"] {
@@ -186,39 +196,39 @@ fn every_recorded_log_tells_its_cause() {
 }
 
 #[test]
-fn every_recorded_log_is_expected() {
-    let there: BTreeSet<String> = fs::read_dir(logs())
+fn every_recorded_log_has_an_expected_cause() {
+    let recorded: BTreeSet<String> = fs::read_dir(logs())
         .unwrap()
         .filter_map(|entry| entry.unwrap().file_name().to_str()?.strip_suffix(".log").map(str::to_owned))
         .collect();
-    let named: BTreeSet<String> = EXPECTED.iter().map(|expected| expected.log.to_owned()).collect();
-    assert_eq!(there, named);
+    let expected: BTreeSet<String> = EXPECTED.iter().map(|expected| expected.log.to_owned()).collect();
+    assert_eq!(recorded, expected);
 }
 
 #[test]
-fn a_kill_is_what_the_kernel_counted() {
-    let none = LogTail::default();
-    let of = |memory| diagnose(&Evidence { memory, ..evidence(&none, Signal(9)) });
-    let limited = of(OomKill::InGroup { limit_mib: Some(4096) });
+fn a_kill_is_explained_by_the_oom_counters_of_the_kernel() {
+    let empty = LogTail::default();
+    let with_counter = |memory| diagnose(&Evidence { memory, ..evidence(&empty, Signal(9)) });
+    let limited = with_counter(OomKill::InGroup { limit_mib: Some(4096) });
     assert_eq!(limited.cause, FailureCause::OutOfHostMemory);
     assert!(limited.hint.contains("the memory limit of 4096 MiB") && limited.hint.contains("the kernel killed it"));
-    assert_eq!(of(OomKill::InGroup { limit_mib: None }).cause, FailureCause::OutOfHostMemory);
-    assert!(of(OomKill::OnMachine).hint.starts_with("out of host memory, most likely"));
+    assert_eq!(with_counter(OomKill::InGroup { limit_mib: None }).cause, FailureCause::OutOfHostMemory);
+    assert!(with_counter(OomKill::OnMachine).hint.starts_with("out of host memory, most likely"));
     assert_eq!(
-        of(OomKill::No),
+        with_counter(OomKill::No),
         Diagnosis::new(
             FailureCause::Killed,
             "it was killed from outside (SIGKILL), by an operator, the platform or another program"
         )
     );
-    assert!(of(OomKill::NotKnown).hint.contains("maybe because the machine ran out of memory"));
+    assert!(with_counter(OomKill::NotKnown).hint.contains("maybe because the machine ran out of memory"));
     // A script that starts llama-server reports the signal as a code.
     let memory = OomKill::InGroup { limit_mib: None };
-    assert_eq!(diagnose(&Evidence { memory, ..evidence(&none, Code(137)) }).cause, FailureCause::OutOfHostMemory);
+    assert_eq!(diagnose(&Evidence { memory, ..evidence(&empty, Code(137)) }).cause, FailureCause::OutOfHostMemory);
 }
 
 #[test]
-fn a_kill_for_want_of_memory_says_that_no_gpu_was_in_use() {
+fn an_oom_kill_says_that_no_gpu_was_in_use() {
     let tail = tail(&["ggml_cuda_init: failed to initialize CUDA: no CUDA-capable device is detected"]);
     let memory = OomKill::InGroup { limit_mib: None };
     let found = diagnose(&Evidence { memory, ..evidence(&tail, Signal(9)) });
@@ -226,8 +236,8 @@ fn a_kill_for_want_of_memory_says_that_no_gpu_was_in_use() {
 }
 
 #[test]
-fn a_kill_by_its_owner_is_not_taken_for_another() {
-    let none = LogTail::default();
+fn a_kill_by_the_owner_is_not_taken_for_an_oom_kill() {
+    let empty = LogTail::default();
     let memory = OomKill::InGroup { limit_mib: None };
     for (killed, cause, words) in [
         (KillReason::Stranger, FailureCause::PortInUse, "another server"),
@@ -237,17 +247,17 @@ fn a_kill_by_its_owner_is_not_taken_for_another() {
         (KillReason::Hung(Duration::from_millis(120_900)), FailureCause::Hung, "it worked for 120 s"),
         (KillReason::Mute(Duration::from_secs(2)), FailureCause::Hung, "did not answer /metrics for 2.0 s"),
     ] {
-        let found = diagnose(&Evidence { killed: Some(killed), memory, ..evidence(&none, Signal(9)) });
+        let found = diagnose(&Evidence { killed: Some(killed), memory, ..evidence(&empty, Signal(9)) });
         assert_eq!(found.cause, cause);
         assert!(found.hint.contains(words), "{}", found.hint);
     }
-    let died_first = diagnose(&Evidence { killed: Some(KillReason::Silent), ..evidence(&none, Signal(11)) });
+    let died_first = diagnose(&Evidence { killed: Some(KillReason::Silent), ..evidence(&empty, Signal(11)) });
     assert_eq!(died_first.cause, FailureCause::Crashed);
 }
 
 #[test]
-fn signals_and_codes_tell_where_the_log_does_not() {
-    for (how, cause, words) in [
+fn signals_and_exit_codes_give_the_cause_without_a_log() {
+    for (exit, cause, words) in [
         (Signal(4), FailureCause::IllegalInstruction, "this CPU lacks"),
         (Signal(6), FailureCause::Aborted, "SIGABRT"),
         (Signal(7), FailureCause::Crashed, "its disk failed"),
@@ -260,14 +270,14 @@ fn signals_and_codes_tell_where_the_log_does_not() {
         (Code(126), FailureCause::NotStarted, "may not be executed"),
         (Code(127), FailureCause::NotStarted, "is missing"),
     ] {
-        let found = found(&["hello"], how);
-        assert_eq!(found.cause, cause, "{how:?}");
-        assert!(found.hint.contains(words), "{how:?}: {}", found.hint);
+        let found = found(&["hello"], exit);
+        assert_eq!(found.cause, cause, "{exit:?}");
+        assert!(found.hint.contains(words), "{exit:?}: {}", found.hint);
     }
 }
 
 #[test]
-fn a_log_that_tells_nothing_known_is_quoted_where_it_may_be() {
+fn the_first_error_of_an_unknown_log_is_quoted_up_to_a_path() {
     let lines = [
         "0.00.01 E cmn  something new: the flux is 12 too low",
         "0.00.02 E srv  load_model: failed to load model, '/srv/secret/m.gguf'",
@@ -280,34 +290,34 @@ fn a_log_that_tells_nothing_known_is_quoted_where_it_may_be() {
 }
 
 #[test]
-fn a_log_of_clients_is_not_quoted() {
+fn the_log_of_a_worker_that_has_served_clients_is_not_quoted() {
     let lines = ["0.01.0 E srv  something: cannot parse 'my diary'"];
     let tail = tail(&lines);
-    let of = |has_served| diagnose(&Evidence { has_served, ..evidence(&tail, Code(1)) }).hint;
-    assert!(of(false).contains("my diary"), "the test shows the difference");
-    assert_eq!(of(true), "it ended with exit code 1");
+    let hint = |has_served| diagnose(&Evidence { has_served, ..evidence(&tail, Code(1)) }).hint;
+    assert!(hint(false).contains("my diary"), "the test shows the difference");
+    assert_eq!(hint(true), "it ended with exit code 1");
 }
 
 #[test]
-fn a_word_that_is_no_option_may_be_a_secret() {
-    let of = |line: &str| found(&[line], Code(1)).hint;
-    assert!(!of("error: invalid argument: hunter2").contains("hunter2"));
-    assert!(!of("error: invalid argument: --api-key=hunter2").contains("hunter2"));
-    assert!(!of("error while handling argument \"--api-key\": bad value hunter2").contains("hunter2"));
-    assert!(of("error while handling argument \"--api-key\": bad value hunter2").contains("--api-key"));
+fn a_rejected_argument_that_is_not_an_option_is_not_quoted() {
+    let hint = |line: &str| found(&[line], Code(1)).hint;
+    assert!(!hint("error: invalid argument: hunter2").contains("hunter2"));
+    assert!(!hint("error: invalid argument: --api-key=hunter2").contains("hunter2"));
+    assert!(!hint("error while handling argument \"--api-key\": bad value hunter2").contains("hunter2"));
+    assert!(hint("error while handling argument \"--api-key\": bad value hunter2").contains("--api-key"));
 }
 
 #[test]
-fn what_went_wrong_before_it_served_is_no_cause_of_a_later_end() {
+fn an_error_before_the_load_succeeded_is_not_the_cause_of_a_later_exit() {
     let lines = ["CUDA error: out of memory", "0.02.0 I srv  llama_server: model loaded"];
     assert_eq!(found(&lines, Code(1)).cause, FailureCause::Unknown);
     assert_eq!(found(&lines[..1], Code(1)).cause, FailureCause::OutOfGpuMemory);
 }
 
 #[test]
-fn a_start_that_fails_says_what_of_the_program_is_wrong() {
-    let no_den = io::Error::from(RuntimeDirError(io::Error::from(Errno::ENOSPC)));
-    let found = not_started(&no_den);
+fn a_start_that_fails_says_what_is_wrong_with_the_program() {
+    let runtime_dir_error = io::Error::from(RuntimeDirError(io::Error::from(Errno::ENOSPC)));
+    let found = not_started(&runtime_dir_error);
     assert_eq!(found.cause, FailureCause::NotStarted);
     assert!(found.hint.contains("key") && found.hint.contains("No space left on device"), "{}", found.hint);
     assert!(!found.hint.contains('/'), "{}", found.hint);
@@ -325,5 +335,5 @@ fn a_start_that_fails_says_what_of_the_program_is_wrong() {
     }
 }
 
-/// Logs that nobody has seen yet.
+/// Random logs.
 mod made_up;

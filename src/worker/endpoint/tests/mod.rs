@@ -18,22 +18,22 @@ fn begin(endpoint: &Arc<Endpoint>, fingerprint: Option<Fingerprint>) -> InFlight
 }
 
 #[tokio::test]
-async fn a_doubt_that_comes_while_it_is_asked_outlives_the_answer() {
+async fn a_doubt_that_is_raised_during_a_probe_outlives_its_answer() {
     let endpoint = endpoint();
     assert!(!endpoint.is_doubted());
     endpoint.doubt();
-    endpoint.has_pending_compute_errors().await;
-    let when_asked = endpoint.doubts();
+    endpoint.attention_needed().await;
+    let doubts_at_probe = endpoint.doubts();
     endpoint.doubt();
-    endpoint.clear_doubts(when_asked);
+    endpoint.clear_doubts(doubts_at_probe);
     assert!(endpoint.is_doubted(), "the answer may be older than the second doubt");
-    endpoint.has_pending_compute_errors().await; // its owner hears of it at once
+    endpoint.attention_needed().await; // the owner is notified at once
     endpoint.clear_doubts(endpoint.doubts());
     assert!(!endpoint.is_doubted());
 }
 
 #[tokio::test]
-async fn nothing_is_sent_to_one_that_is_held_and_nobody_doubts_it_for_that() {
+async fn a_paused_endpoint_gets_no_requests_and_is_not_doubted() {
     let endpoint = endpoint();
     assert!(!endpoint.resume_requests() && endpoint.pause_requests() && !endpoint.pause_requests());
     assert!(!endpoint.is_open() && !endpoint.is_doubted());
@@ -41,7 +41,7 @@ async fn nothing_is_sent_to_one_that_is_held_and_nobody_doubts_it_for_that() {
 }
 
 #[tokio::test]
-async fn a_shortage_of_our_own_is_no_doubt() {
+async fn a_shortage_of_this_machine_raises_no_doubt() {
     let endpoint = endpoint();
     let mut request = begin(&endpoint, None);
     request.record_failure(&io::Error::from(Errno::EMFILE));
@@ -51,14 +51,14 @@ async fn a_shortage_of_our_own_is_no_doubt() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_is_closed_only_when_nothing_is_in_flight_and_then_for_ever() {
+async fn an_endpoint_is_closed_as_idle_only_without_requests_and_stays_closed() {
     let endpoint = endpoint();
     let least = Duration::from_secs(10);
     let request = begin(&endpoint, None);
     tokio::time::advance(least).await;
     assert!(!endpoint.close_if_idle(least), "it is in use");
     drop(request);
-    assert!(!endpoint.close_if_idle(least), "it has just been");
+    assert!(!endpoint.close_if_idle(least), "it was in use until now");
     tokio::time::advance(least).await;
     assert!(endpoint.close_if_idle(least));
     assert_eq!(endpoint.clone().begin(RequestClass::ReadOnly).err(), Some(NotAccepted::Closed));
@@ -66,10 +66,12 @@ async fn it_is_closed_only_when_nothing_is_in_flight_and_then_for_ever() {
 }
 
 #[tokio::test]
-async fn what_was_in_flight_or_had_just_broken_is_remembered_at_its_death_and_nothing_else() {
-    for (how, expected) in [("in flight", true), ("broke", true), ("left", false), ("broke, then it answered", false)] {
+async fn only_requests_in_flight_or_just_broken_become_suspects_after_a_crash() {
+    for (how, expected) in
+        [("in flight", true), ("broken", true), ("left", false), ("broken, then a probe was answered", false)]
+    {
         let endpoint = endpoint();
-        endpoint.deaths.record_crash(&[POISON]); // once before
+        endpoint.crash_suspects.record_crash(&[POISON]); // the first of two crashes
         let mut request = begin(&endpoint, Some(POISON));
         match how {
             "in flight" => {}
@@ -77,33 +79,33 @@ async fn what_was_in_flight_or_had_just_broken_is_remembered_at_its_death_and_no
             _ => {
                 request.record_broken_connection();
                 drop(request);
-                if how != "broke" {
+                if how != "broken" {
                     endpoint.clear_doubts(endpoint.doubts());
                 }
             }
         }
         endpoint.record_exit();
-        assert_eq!(endpoint.deaths.is_blocked(POISON), expected, "{how}");
+        assert_eq!(endpoint.crash_suspects.is_blocked(POISON), expected, "{how}");
     }
 }
 
 #[tokio::test]
-async fn only_failures_in_a_row_count() {
+async fn only_compute_failures_in_a_row_count() {
     let endpoint = endpoint();
-    let fails = || begin(&endpoint, None).record_compute_failure();
+    let fail = || begin(&endpoint, None).record_compute_failure();
     for _ in 1..COMPUTE_ERRORS_UNTIL_RESTART {
-        fails();
+        fail();
     }
     assert!(!endpoint.cannot_compute());
     begin(&endpoint, None).record_success();
-    fails();
+    fail();
     assert!(!endpoint.cannot_compute());
     let burst: Vec<InFlight> = (0..8).map(|_| begin(&endpoint, None)).collect();
     burst.into_iter().for_each(|mut request| request.record_compute_failure());
-    assert!(!endpoint.cannot_compute(), "one batch failed them all");
+    assert!(!endpoint.cannot_compute(), "one failed batch counts once");
     for _ in 2..COMPUTE_ERRORS_UNTIL_RESTART {
-        fails();
+        fail();
     }
     assert!(endpoint.cannot_compute() && !endpoint.is_open());
-    endpoint.has_pending_compute_errors().await;
+    endpoint.attention_needed().await;
 }

@@ -1,4 +1,4 @@
-//! Who is suspected of what, over the lives of a llama-server.
+//! Which requests become suspects over several lives of a llama-server.
 
 use super::super::in_flight::InFlight;
 use super::super::*;
@@ -9,10 +9,10 @@ const ONE: Fingerprint = Fingerprint(1);
 const OTHER: Fingerprint = Fingerprint(2);
 const THIRD: Fingerprint = Fingerprint(3);
 
-/// One life.
-fn life(deaths: &Arc<CrashSuspects>) -> Arc<Endpoint> {
+/// Creates the endpoint of one life of a llama-server.
+fn life(crash_suspects: &Arc<CrashSuspects>) -> Arc<Endpoint> {
     let address = SocketAddr::from(([127, 0, 0, 1], 1));
-    Arc::new(Endpoint::new(address, HeaderValue::from_static("x"), Arc::clone(deaths)).unwrap())
+    Arc::new(Endpoint::new(address, HeaderValue::from_static("x"), Arc::clone(crash_suspects)).unwrap())
 }
 
 fn begin(endpoint: &Arc<Endpoint>, fingerprint: Fingerprint) -> Result<InFlight, NotAccepted> {
@@ -24,10 +24,10 @@ fn serve(endpoint: &Arc<Endpoint>, fingerprint: Fingerprint) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_suspects_are_never_in_flight_together_and_others_are_free() {
-    let deaths = Arc::<CrashSuspects>::default();
-    deaths.record_crash(&[ONE, OTHER]);
-    let endpoint = life(&deaths);
+async fn two_suspects_are_never_in_flight_together_and_other_requests_are_accepted() {
+    let crash_suspects = Arc::<CrashSuspects>::default();
+    crash_suspects.record_crash(&[ONE, OTHER]);
+    let endpoint = life(&crash_suspects);
     let one = begin(&endpoint, ONE).ok().unwrap();
     for suspect in [ONE, OTHER] {
         assert_eq!(begin(&endpoint, suspect).err(), Some(NotAccepted::Suspected));
@@ -49,128 +49,128 @@ async fn two_suspects_are_never_in_flight_together_and_others_are_free() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_suspicion_that_is_too_old_holds_up_nobody() {
-    let deaths = Arc::<CrashSuspects>::default();
-    deaths.record_crash(&[ONE, OTHER]);
+async fn an_expired_suspicion_delays_no_request() {
+    let crash_suspects = Arc::<CrashSuspects>::default();
+    crash_suspects.record_crash(&[ONE, OTHER]);
     tokio::time::advance(crate::worker::bounds::DEATHS_REMEMBERED).await;
-    let endpoint = life(&deaths);
+    let endpoint = life(&crash_suspects);
     let (_one, _other) = (begin(&endpoint, ONE).ok().unwrap(), begin(&endpoint, OTHER).ok().unwrap());
 }
 
 #[tokio::test]
-async fn what_was_given_up_in_silence_is_accused_of_a_hang_and_of_nothing_else() {
-    for (what, accused) in [
-        ("given up", true),
-        ("given up, and then only what had begun before it was served", true),
-        ("given up, and something was served since", false),
+async fn an_abandoned_request_is_accused_of_a_hang_but_not_of_a_crash() {
+    for (case, is_accused) in [
+        ("abandoned", true),
+        ("abandoned, then an earlier request was served", true),
+        ("abandoned, then a later request was served", false),
         ("answered with an error", false),
         ("served", false),
-        ("never sent for want of descriptors", false),
-        ("given up, and it died by itself", false),
+        ("not sent because descriptors ran out", false),
+        ("abandoned, then llama-server crashed", false),
     ] {
-        let deaths = Arc::<CrashSuspects>::default();
-        let endpoint = life(&deaths);
+        let crash_suspects = Arc::<CrashSuspects>::default();
+        let endpoint = life(&crash_suspects);
         let mut before = begin(&endpoint, OTHER).ok().unwrap();
         let mut request = begin(&endpoint, ONE).ok().unwrap();
-        match what {
+        match case {
             "answered with an error" => request.record_answer_end(),
             "served" => request.record_success(),
-            "never sent for want of descriptors" => {
+            "not sent because descriptors ran out" => {
                 request.record_failure(&std::io::Error::from(nix::errno::Errno::EMFILE))
             }
             _ => {}
         }
         drop(request);
-        match what {
-            "given up, and then only what had begun before it was served" => before.record_success(),
-            "given up, and something was served since" => serve(&endpoint, THIRD),
+        match case {
+            "abandoned, then an earlier request was served" => before.record_success(),
+            "abandoned, then a later request was served" => serve(&endpoint, THIRD),
             _ => {}
         }
         drop(before);
         let _victim = begin(&endpoint, THIRD).ok().unwrap();
-        if what == "given up, and it died by itself" {
+        if case == "abandoned, then llama-server crashed" {
             endpoint.record_exit();
         } else {
             endpoint.record_hang();
         }
-        assert_eq!(deaths.is_suspected(ONE), accused, "{what}");
-        assert!(deaths.is_suspected(THIRD), "{what}: it was in flight");
+        assert_eq!(crash_suspects.is_suspected(ONE), is_accused, "{case}");
+        assert!(crash_suspects.is_suspected(THIRD), "{case}: it was in flight");
     }
 }
 
 #[tokio::test]
-async fn of_two_suspects_the_one_that_was_given_up_first_is_convicted_of_the_second_hang() {
-    let deaths = Arc::<CrashSuspects>::default();
-    deaths.record_crash(&[ONE, OTHER]);
-    let endpoint = life(&deaths);
+async fn a_second_hang_blocks_the_suspect_that_was_abandoned_first() {
+    let crash_suspects = Arc::<CrashSuspects>::default();
+    crash_suspects.record_crash(&[ONE, OTHER]);
+    let endpoint = life(&crash_suspects);
     drop(begin(&endpoint, ONE)); // its client lost patience
     let _other = begin(&endpoint, OTHER).ok().unwrap();
     endpoint.record_hang();
-    assert!(deaths.is_blocked(ONE));
-    assert!(!deaths.is_blocked(OTHER));
+    assert!(crash_suspects.is_blocked(ONE));
+    assert!(!crash_suspects.is_blocked(OTHER));
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_only_looks_does_not_use_it_and_is_not_cut_off() {
+async fn a_read_only_request_does_not_count_as_use_and_is_not_cut_off() {
     let least = Duration::from_secs(10);
     let endpoint = life(&Arc::default());
     tokio::time::advance(least - Duration::from_secs(1)).await;
-    let look = Arc::clone(&endpoint).begin(RequestClass::ReadOnly).ok().unwrap();
+    let read_only = Arc::clone(&endpoint).begin(RequestClass::ReadOnly).ok().unwrap();
     tokio::time::advance(Duration::from_secs(1)).await;
-    assert!(!endpoint.close_if_idle(least), "it is being looked at");
-    drop(look);
-    assert!(endpoint.close_if_idle(least), "nobody has used it");
+    assert!(!endpoint.close_if_idle(least), "a read-only request is in flight");
+    drop(read_only);
+    assert!(endpoint.close_if_idle(least), "no inference request has used it");
 }
 
 proptest! {
-    /// Clients send one deadly request and innocent ones, again after each crash, until they are served or refused; now
-    /// and then one leaves. Whatever the order, nobody is refused but the killer, which kills twice and never again, and
-    /// everybody is served in the end.
+    /// Clients send one poison request and innocent ones, again after each crash, until they are served or blocked;
+    /// sometimes a client leaves. In every order only the poison request is blocked, after exactly two crashes, and all
+    /// others are served in the end.
     #[test]
-    fn one_killer_among_many_is_found_and_nobody_else(
+    fn the_poison_request_among_innocent_ones_is_blocked_and_no_other(
         slots in 1usize..6,
         innocents in 1u64..8,
         steps in proptest::collection::vec((0u8..8, 0usize..64), 400),
     ) {
-        const KILLER: Fingerprint = Fingerprint(0);
-        let deaths = Arc::<CrashSuspects>::default();
-        let mut endpoint = life(&deaths);
+        const POISON: Fingerprint = Fingerprint(0);
+        let crash_suspects = Arc::<CrashSuspects>::default();
+        let mut endpoint = life(&crash_suspects);
         let mut in_flight: Vec<(Fingerprint, InFlight)> = Vec::new();
-        let mut kills = 0;
-        let mut left: Vec<Fingerprint> = (0..=innocents).map(Fingerprint).collect();
-        // The last steps are in order, so that all are served.
+        let mut crashes = 0;
+        let mut unserved: Vec<Fingerprint> = (0..=innocents).map(Fingerprint).collect();
+        // The last steps are not random, so that every request is served in the end.
         let steps = steps.into_iter().chain((0..200).map(|n| (if n % 2 == 0 { 0 } else { 6 }, n / 2)));
-        for (what, which) in steps {
+        for (action, which) in steps {
             let suspects = in_flight.iter().filter(|(_, request)| request.is_suspect).count();
             prop_assert!(suspects <= 1);
-            if what < 4 {
-                let Some(&fingerprint) = left.get(which % left.len().max(1)) else { continue };
-                if deaths.is_blocked(fingerprint) {
-                    prop_assert_eq!(fingerprint, KILLER);
-                    left.retain(|one| *one != KILLER);
+            if action < 4 {
+                let Some(&fingerprint) = unserved.get(which % unserved.len().max(1)) else { continue };
+                if crash_suspects.is_blocked(fingerprint) {
+                    prop_assert_eq!(fingerprint, POISON);
+                    unserved.retain(|known| *known != POISON);
                 } else if in_flight.len() < slots
-                    && in_flight.iter().all(|(one, _)| *one != fingerprint)
+                    && in_flight.iter().all(|(known, _)| *known != fingerprint)
                     && let Ok(request) = begin(&endpoint, fingerprint)
                 {
                     in_flight.push((fingerprint, request));
                 }
             } else if !in_flight.is_empty() {
                 let (fingerprint, mut request) = in_flight.swap_remove(which % in_flight.len());
-                if what == 4 {
+                if action == 4 {
                     drop(request);
-                } else if fingerprint == KILLER {
-                    kills += 1;
+                } else if fingerprint == POISON {
+                    crashes += 1;
                     in_flight.push((fingerprint, request));
                     endpoint.record_exit();
                     in_flight.clear();
-                    endpoint = life(&deaths);
+                    endpoint = life(&crash_suspects);
                 } else {
                     request.record_success();
-                    left.retain(|one| *one != fingerprint);
+                    unserved.retain(|known| *known != fingerprint);
                 }
             }
         }
-        prop_assert!(left.is_empty(), "{:?}", left);
-        prop_assert_eq!(kills, 2);
+        prop_assert!(unserved.is_empty(), "{:?}", unserved);
+        prop_assert_eq!(crashes, 2);
     }
 }
