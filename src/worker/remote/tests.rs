@@ -81,7 +81,7 @@ async fn it_is_ready_once_it_answers_and_until_it_is_stopped() {
     let endpoint = status.endpoint.expect("an endpoint");
     assert!(endpoint.target.is_remote && endpoint.target.base_path == "/api");
 
-    let probes = stand.seen();
+    let probes = stand.requests();
     assert_eq!(probes.len(), 1);
     assert_eq!((probes[0].method.as_str(), probes[0].uri.path()), ("GET", "/api/health"));
     assert_eq!(probes[0].headers[header::AUTHORIZATION], "Bearer sk-hush");
@@ -118,7 +118,7 @@ async fn what_an_answer_says_of_it() {
         (502, "", None),
         (301, "", None),
     ] {
-        stand.answers(StatusCode::from_u16(status).unwrap(), body);
+        stand.set_response(StatusCode::from_u16(status).unwrap(), body);
         match (probe(&prober, &target, &health).await, expected) {
             (RemoteProbe::Failed(why), None) => {
                 assert!(why.starts_with(&stand.address.to_string()) && why.contains(&status.to_string()), "{why}");
@@ -166,10 +166,10 @@ async fn one_that_cannot_serve_is_asked_again_soon() {
     let stand = TestServer::open(StatusCode::INTERNAL_SERVER_ERROR, "").await;
     let mut joined = Joined::new(at(&stand));
     joined.becomes(WorkerState::Unhealthy).await;
-    stand.answers(StatusCode::SERVICE_UNAVAILABLE, "Loading model");
+    stand.set_response(StatusCode::SERVICE_UNAVAILABLE, "Loading model");
     let status = joined.becomes(WorkerState::Loading).await;
     assert!(status.endpoint.is_none() && status.last_error.is_none());
-    stand.answers(StatusCode::OK, "");
+    stand.set_response(StatusCode::OK, "");
     joined.becomes(WorkerState::Ready).await;
     joined.stops().await;
 }
@@ -191,7 +191,7 @@ async fn a_broken_connection_is_looked_into_at_once() {
     tokio::time::timeout(DEADLINE, dispelled).await.expect("a look in time");
     assert_eq!(joined.handle.state(), WorkerCondition { state: WorkerState::Ready, is_asleep: false });
 
-    stand.answers(StatusCode::BAD_GATEWAY, "");
+    stand.set_response(StatusCode::BAD_GATEWAY, "");
     let mut in_flight = joined.begin();
     in_flight.record_broken_connection();
     assert!(joined.becomes(WorkerState::Unhealthy).await.endpoint.is_none());
@@ -206,7 +206,7 @@ async fn what_it_was_serving_when_it_broke_is_under_no_suspicion() {
     joined.becomes(WorkerState::Ready).await;
     let fingerprint = crate::worker::endpoint::crash_suspects::Fingerprint(7);
     let endpoint = joined.handle.endpoint().unwrap();
-    stand.answers(StatusCode::BAD_GATEWAY, "");
+    stand.set_response(StatusCode::BAD_GATEWAY, "");
     endpoint.begin(RequestClass::Inference(Some(fingerprint))).ok().unwrap().record_broken_connection();
     joined.becomes(WorkerState::Unhealthy).await;
     // A network that breaks down accuses nobody.
@@ -279,11 +279,11 @@ async fn tls_is_part_of_the_question() {
         let mut joined = Joined { handle, metrics, stop, tasks };
         if is_trusted {
             joined.becomes(WorkerState::Ready).await;
-            assert_eq!(stand.seen()[0].headers[header::AUTHORIZATION], "Bearer sk-hush");
+            assert_eq!(stand.requests()[0].headers[header::AUTHORIZATION], "Bearer sk-hush");
         } else {
             let why = joined.becomes(WorkerState::Unhealthy).await.last_error.unwrap();
             assert!(why.starts_with(&format!("the certificate of {} is not trusted", stand.address)), "{why}");
-            assert!(stand.seen().is_empty(), "the key was not sent");
+            assert!(stand.requests().is_empty(), "the key was not sent");
         }
         joined.stops().await;
     }
