@@ -1,8 +1,8 @@
 //! File descriptors: the limit of this process, and how many client connections it allows.
 //!
 //! Each connection uses one, and each probe of llama-server opens a new connection. Therefore enough descriptors for
-//! slots, probes, logs and files are set aside first, and clients get the rest: clients that open as many connections as
-//! they can never stop the gateway from probing and restarting llama-server.
+//! slots, probes, logs and files are set aside first, and clients get the rest: clients that open as many connections
+//! as they can never stop the gateway from probing and restarting llama-server.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -10,8 +10,8 @@ use crate::settings::bounds::{HEALTH_CONNECTIONS, UPSTREAM_IDLE_CONNECTIONS};
 use crate::settings::catalogue::Catalogue;
 use crate::settings::{Config, SettingProblem};
 
-/// File descriptors that no connection may use: for listeners, logs, open files, the runtime, pipes of llama-server, and
-/// above all its probes.
+/// File descriptors that no connection may use: for listeners, logs, open files, the runtime, pipes of llama-server,
+/// and above all its probes.
 pub const RESERVED_DESCRIPTORS: usize = 64;
 
 /// Fewest client connections with which the service starts.

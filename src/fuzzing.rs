@@ -27,8 +27,8 @@ const ADDED: &str = "added-0123456789abcdef";
 /// A secret that `key_file` rotates to.
 const ROTATED: &str = "rotated-0123456789abcdef";
 
-/// Checks the key file: no text makes the parser panic or lose a byte, the secret of each good line finds that line, and
-/// a file that keyctl has edited is read back as it was written.
+/// Checks the key file: no text makes the parser panic or lose a byte, the secret of each good line finds that line,
+/// and a file that keyctl has edited is read back as it was written.
 pub fn key_file(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let file = parse(&text);
@@ -162,9 +162,9 @@ pub fn request_head(data: &[u8]) {
     }
 }
 
-/// Checks the body of a request: the result does not depend on the pieces in which the body arrives, and an object stays
-/// the same object (as serde_json reads it) except for the requested changes. The first byte says where the body is cut,
-/// the second which changes are requested.
+/// Checks the body of a request: the result does not depend on the pieces in which the body arrives, and an object
+/// stays the same object (as serde_json reads it) except for the requested changes. The first byte says where the body
+/// is cut, the second which changes are requested.
 pub fn request_body(data: &[u8]) {
     let [cut, changes, body @ ..] = data else { return };
     let (head, tail) = body.split_at(usize::from(*cut).min(body.len()));

@@ -2,8 +2,8 @@
 //!
 //! The code has two halves. [`gateway`] handles requests: it accepts them, checks key and limits, queues them, leases a
 //! worker, forwards the request, streams the response back and accounts for it. Read `gateway/pipeline.rs` first.
-//! [`worker`] runs the backends: it starts a process, probes it, keeps its logs, and restarts it or gives it up. The two
-//! halves meet only in [`fleet`], which knows the workers of each model and leases them to requests.
+//! [`worker`] runs the backends: it starts a process, probes it, keeps its logs, and restarts it or gives it up. The
+//! two halves meet only in [`fleet`], which knows the workers of each model and leases them to requests.
 //!
 //! | module | owns |
 //! |---|---|

@@ -332,7 +332,8 @@ fn find_llama_server(settings: &Settings) -> Result<PathBuf, SettingProblem> {
     }
 }
 
-/// Whether a file begins like an ELF program or a script with `#!`. A file that may be executed but not read counts too.
+/// Whether a file begins like an ELF program or a script with `#!`. A file that may be executed but not read counts
+/// too.
 fn is_program(path: &Path) -> bool {
     let mut start = [0; 4];
     let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));

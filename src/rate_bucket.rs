@@ -4,8 +4,8 @@
 //! Owns how much of a limit is used, how much remains and when more comes back. Does not own the limit itself or the
 //! clock: every call passes both. Time is a number of nanoseconds since a start that the owner of the bucket chooses.
 //!
-//! A bucket stores one number, the time at which it is full again. So the used part is a share of a minute, not a count.
-//! When a limit changes, the same share stays used: half of 60 becomes half of 120.
+//! A bucket stores one number, the time at which it is full again. So the used part is a share of a minute, not a
+//! count. When a limit changes, the same share stays used: half of 60 becomes half of 120.
 //!
 //! [`Bucket`] counts requests one by one, with `governor`. [`DebtBucket`] counts amounts that are known only after they
 //! were used, such as the tokens of a response. `governor` cannot do that: it refuses an amount that exceeds what is

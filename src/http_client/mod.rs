@@ -1,8 +1,8 @@
 //! The HTTP client for the program's own requests: probes of workers, RunPod's API, its own health port.
 //!
 //! Owns the limits that all these requests share: connect timeout, deadline, size of a body, redirects. Trusted
-//! certificate authorities and the sentences that explain a failed connection belong to `dial`. Clients' requests do not
-//! go through this client: the gateway forwards them itself.
+//! certificate authorities and the sentences that explain a failed connection belong to `dial`. Clients' requests do
+//! not go through this client: the gateway forwards them itself.
 
 #[cfg(test)]
 mod tests;
@@ -37,8 +37,8 @@ pub struct ClientOptions {
     pub follow_redirects: bool,
 }
 
-/// Sends requests over HTTP/1.1, never through a proxy. Clones share their connections, which belong to the tokio runtime
-/// that opened them.
+/// Sends requests over HTTP/1.1, never through a proxy. Clones share their connections, which belong to the tokio
+/// runtime that opened them.
 #[derive(Debug, Clone)]
 pub struct HttpClient(reqwest::Client);
 
@@ -151,7 +151,8 @@ impl Response {
         }
     }
 
-    /// Reads the body's first `limit` bytes into `start` and leaves the rest. Bytes that arrived before an error are kept.
+    /// Reads the body's first `limit` bytes into `start` and leaves the rest. Bytes that arrived before an error are
+    /// kept.
     ///
     /// # Errors
     ///

@@ -1,7 +1,7 @@
 //! keyctl's edits, as functions on a parsed key file. Comments, bad lines and the order of lines stay as they are.
 //!
-//! Does not touch the disk: [`update`](super::write::update) runs an edit between a locked read and an atomic write. The
-//! time is an argument.
+//! Does not touch the disk: [`update`](super::write::update) runs an edit between a locked read and an atomic write.
+//! The time is an argument.
 
 use jiff::Timestamp;
 

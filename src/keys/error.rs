@@ -1,5 +1,5 @@
-//! Errors of the key file as a whole ([`KeyFileError`], each with a hint) and of one line ([`KeyLineProblem`]). A bad line
-//! never affects the good ones.
+//! Errors of the key file as a whole ([`KeyFileError`], each with a hint) and of one line ([`KeyLineProblem`]). A bad
+//! line never affects the good ones.
 
 use std::io;
 use std::path::PathBuf;

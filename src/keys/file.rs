@@ -16,7 +16,8 @@ use super::bounds::MAX_KEY_FILE_SIZE;
 use super::error::KeyFileError;
 use super::parse::{KeyFile, parse};
 
-/// How long a reader waits for a writer to finish. After that it reads without a lock: a lock must not stop the gateway.
+/// How long a reader waits for a writer to finish. After that it reads without a lock: a lock must not stop the
+/// gateway.
 const READ_LOCK_WAIT: Duration = Duration::from_secs(1);
 /// Time between two attempts to get a lock.
 pub(super) const LOCK_RETRY: Duration = Duration::from_millis(10);
@@ -86,8 +87,8 @@ pub(super) enum LockAttempt {
     Busy(File),
 }
 
-/// Tries once to lock the file, without waiting. On a file system without locks (some network mounts) the file counts as
-/// free.
+/// Tries once to lock the file, without waiting. On a file system without locks (some network mounts) the file counts
+/// as free.
 pub(super) fn try_lock(file: File, kind: FlockArg) -> LockAttempt {
     match Flock::lock(file, kind) {
         Ok(locked) => LockAttempt::Opened(Opened::Locked(locked)),

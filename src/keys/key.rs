@@ -9,7 +9,8 @@ use jiff::Timestamp;
 /// One line of the key file without its secret: the key's name, scopes and limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key {
-    /// The key_id, which logs and metrics show. Several lines may share it, so that a secret can be rotated with overlap.
+    /// The key_id, which logs and metrics show. Several lines may share it, so that a secret can be rotated with
+    /// overlap.
     pub id: String,
     /// Requests per minute; `None` means the gateway's default.
     pub rate_limit: Option<NonZeroU32>,

@@ -1,7 +1,7 @@
 //! API keys: the key file, its grammar and its edits, and the lookup of a secret.
 //!
-//! The gateway uses [`Store`], which finds the [`Key`] of a presented secret. The `keyctl` program uses the grammar, the
-//! edits and the replacement of the file. Counting requests against a key's limits happens in the gateway.
+//! The gateway uses [`Store`], which finds the [`Key`] of a presented secret. The `keyctl` program uses the grammar,
+//! the edits and the replacement of the file. Counting requests against a key's limits happens in the gateway.
 //!
 //! A loaded file keeps secrets only as SHA-256 digests, and no `Debug` or `Display` in this module shows a secret, a
 //! digest or the text of a line.

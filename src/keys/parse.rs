@@ -192,8 +192,8 @@ fn parse_line(line: &str) -> Result<Option<KeyEntry>, KeyLineProblem> {
     Ok(Some(entry))
 }
 
-/// Whether the attributes start at this word, which is the first with `name=`. Spaces do not separate the fields before:
-/// fields may have spaces around them, and a date may have one inside.
+/// Whether the attributes start at this word, which is the first with `name=`. Spaces do not separate the fields
+/// before: fields may have spaces around them, and a date may have one inside.
 fn starts_attributes(word: &str) -> bool {
     word.split_once('=').is_some_and(|(name, _)| !name.contains(':') && !word.starts_with(HASH_PREFIX))
 }

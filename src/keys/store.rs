@@ -1,8 +1,8 @@
 //! The keys in memory: an immutable table in which requests look up their key, and which a reload replaces as a whole.
 //!
 //! A lookup hashes the presented secret once and finds the digest in the table; it neither locks nor touches the disk.
-//! The store reloads the file by itself when it changes ([`Store::watch`]), and on demand ([`Store::reload`]). It does not
-//! count requests: the gateway counts them per key_id, so that the counts survive a reload.
+//! The store reloads the file by itself when it changes ([`Store::watch`]), and on demand ([`Store::reload`]). It does
+//! not count requests: the gateway counts them per key_id, so that the counts survive a reload.
 
 use std::collections::HashMap;
 use std::fmt;

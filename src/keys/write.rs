@@ -1,8 +1,8 @@
 //! Edits the key file without losing data: one writer at a time, and the file holds the whole new text or the old one.
 //!
-//! The lock is an exclusive `flock` on the file itself. A rename puts another file in its place, so after taking the lock
-//! a writer checks that the path still leads to the locked file, and starts over if not. The new text is written to a
-//! temporary file in the same directory, mode 0600, and renamed into place. If that cannot work (the file is
+//! The lock is an exclusive `flock` on the file itself. A rename puts another file in its place, so after taking the
+//! lock a writer checks that the path still leads to the locked file, and starts over if not. The new text is written
+//! to a temporary file in the same directory, mode 0600, and renamed into place. If that cannot work (the file is
 //! bind-mounted, the directory is read-only, the owner could not be kept) the text is written into the existing file;
 //! the gateway's reader takes a shared lock and never sees half of it.
 

@@ -1,4 +1,5 @@
-//! Why there is no model to serve: no file of that name ([`ModelError`]), or a file that cannot be used ([`FileProblem`]).
+//! Why there is no model to serve: no file of that name ([`ModelError`]), or a file that cannot be used
+//! ([`FileProblem`]).
 //!
 //! Owns the messages and the hints. Reads no file.
 
@@ -94,7 +95,8 @@ impl ModelError {
         }
     }
 
-    /// Returns the file if its content is the problem: it is damaged or incomplete, rather than missing or the wrong one.
+    /// Returns the file if its content is the problem: it is damaged or incomplete, rather than missing or the wrong
+    /// one.
     #[must_use]
     pub fn broken_file(&self) -> Option<&Path> {
         let Self::File { path, problem } = self else { return None };

@@ -17,8 +17,8 @@ const BATCH_TOKENS: u64 = 512;
 /// Bytes of activations for one token and one column of the model's width: about 16 f32 buffers at the same time.
 const ACTIVATION_BYTES: u64 = 16 * 4;
 
-/// Estimates the memory in bytes that a model needs with `ctx_total` tokens of context over all `slots`. `file_bytes` is
-/// the size of all its files.
+/// Estimates the memory in bytes that a model needs with `ctx_total` tokens of context over all `slots`. `file_bytes`
+/// is the size of all its files.
 ///
 /// The sum of the weights (the size of the files or of their tensors), the KV cache (keys and values of all heads, for
 /// each layer and token; encoders have none) and, by a rule of thumb, compute buffers: 64 MiB or a sixteenth of the

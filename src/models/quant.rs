@@ -109,8 +109,8 @@ pub fn tensor_type(number: u32) -> Option<TensorType> {
     Some(TensorType { name, block, bytes })
 }
 
-/// Returns the size in bytes of a tensor with these dimensions; `None` if the type is unknown, the first dimension is not
-/// a multiple of the block, or the size overflows.
+/// Returns the size in bytes of a tensor with these dimensions; `None` if the type is unknown, the first dimension is
+/// not a multiple of the block, or the size overflows.
 #[must_use]
 pub fn tensor_bytes(number: u32, dims: &[u64]) -> Option<u64> {
     let kind = tensor_type(number)?;

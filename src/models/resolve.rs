@@ -9,8 +9,8 @@ use super::folder_walk::walk;
 use super::hub::Repository;
 use super::split::{SplitPart, id_of};
 
-/// Finds the file that `name` means: an absolute path as it is, else a file below `models_dir` by its relative path, file
-/// name or id.
+/// Finds the file that `name` means: an absolute path as it is, else a file below `models_dir` by its relative path,
+/// file name or id.
 ///
 /// `.gguf` may be left out. For a split model, returns the first part. An absolute path is returned unchecked.
 ///

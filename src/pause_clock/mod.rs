@@ -6,9 +6,9 @@
 //! timers use, keeps counting. After SIGCONT or a thaw every timer is therefore due at once, although neither side had
 //! time to act. (When Linux itself is suspended, `CLOCK_MONOTONIC` stops too, and there is nothing to correct; a paused
 //! virtual machine may see either.) So every wait that ends a request, a connection or a worker for being slow uses
-//! [`ActiveInstant`], which leaves pauses out: timeouts of requests and streams, waits in the queue, probes, loads, hang
-//! detection. Waits that must agree with the outside world stay on the kernel's clock: rate limits, idle connections,
-//! measured durations.
+//! [`ActiveInstant`], which leaves pauses out: timeouts of requests and streams, waits in the queue, probes, loads,
+//! hang detection. Waits that must agree with the outside world stay on the kernel's clock: rate limits, idle
+//! connections, measured durations.
 //!
 //! [`PauseClock`] detects pauses; `pauses.rs` says how. Without one, as in most unit tests, no pause is ever found and
 //! this clock equals tokio's. A program that gets no CPU time for a second or longer is treated as paused, because it

@@ -7,8 +7,8 @@ use super::clock::{ActiveInstant, ActiveSleep, total_paused};
 
 /// A timer for hyper whose waits leave pauses out.
 ///
-/// [`now`](hyper::rt::Timer::now) is the kernel's clock, because hyper's interface wants a `std::time::Instant`. So use it
-/// only for waits; whether a connection has been idle too long must be measured on the clock that the peer sees.
+/// [`now`](hyper::rt::Timer::now) is the kernel's clock, because hyper's interface wants a `std::time::Instant`. So use
+/// it only for waits; whether a connection has been idle too long must be measured on the clock that the peer sees.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ActiveTimer;
 

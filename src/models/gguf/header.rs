@@ -1,4 +1,5 @@
-//! Reads the GGUF header as a stream of keys, values and tensor descriptions. Every length is checked before it is used.
+//! Reads the GGUF header as a stream of keys, values and tensor descriptions. Every length is checked before it is
+//! used.
 //!
 //! Knows the layout of the format (`docs/gguf.md` of ggml) and which keys to keep, but not what they mean.
 
