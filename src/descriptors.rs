@@ -39,6 +39,7 @@ pub fn allocate(config: &Config) -> Result<Descriptors, SettingProblem> {
         return Ok(Descriptors { connections: wanted, warning: None, found: None });
     };
     // If the system refuses, go on with the limit as it was.
+    // The runtime uses epoll, so descriptors above 1023 are no problem, as they would be for select(2).
     let is_raised = soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok();
     let limit = if is_raised { hard } else { soft };
     let (connections, warning) = connections(limit, wanted, SlotCounts::of(&config.catalogue, wanted))?;

@@ -58,18 +58,21 @@ impl Platform {
 /// Detects the platform from environment variables and from folders below `root` (which is `/` outside tests).
 pub fn detect<'a>(variable: impl Fn(&str) -> Option<&'a str>, root: &Path) -> Platform {
     let set = |name: &str| variable(name).is_some();
+    // A serverless worker has the variables of a pod too, so it is checked first.
     let kind = if set("RUNPOD_WEBHOOK_GET_JOB") || set("RUNPOD_ENDPOINT_ID") {
         PlatformKind::RunpodServerless
     } else if set("RUNPOD_POD_ID") {
         PlatformKind::RunpodPod
     } else if set("VAST_CONTAINERLABEL") || (set("CONTAINER_ID") && set("PUBLIC_IPADDR")) {
         PlatformKind::Vast
+    // Docker creates the first file, Podman the second.
     } else if root.join(".dockerenv").exists() || root.join("run/.containerenv").exists() {
         PlatformKind::Docker
     } else {
         PlatformKind::Local
     };
 
+    // RunPod mounts a network volume at /runpod-volume (serverless) or /workspace (pods), Vast.ai at /workspace.
     let mounted =
         ["runpod-volume", "workspace", "data"].into_iter().map(|name| root.join(name)).find(|dir| dir.is_dir());
     let (data_dir, data_dir_rule) = match mounted {

@@ -110,6 +110,7 @@ pub fn ready(config: &Config, environment: &Environment) -> Result<Prepared, Vec
     } else {
         None
     };
+    // Even with other problems, so that all of them are reported at once.
     let descriptors = descriptors::allocate(config).map_err(|problem| problems.push(problem)).ok();
     match descriptors {
         Some(descriptors) if problems.is_empty() => Ok(Prepared { keys, descriptors, queue }),

@@ -122,6 +122,7 @@ impl StateStore for CallState<'_> {
             let until_full = Nanos::new(found.saturating_sub(self.now));
             self.until_full.set(until_full);
             let (outcome, next) = measure(Some(until_full))?;
+            // `governor` has no check that takes nothing: it computes a take, which is not stored here.
             if *call == Call::Check {
                 return Ok(outcome);
             }

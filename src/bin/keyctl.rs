@@ -123,6 +123,7 @@ impl Session {
         };
         let secret = NewSecret::generate().map_err(EditError::from)?;
         let stored = secret.stored(wanted.plain);
+        // Stored before it is shown, so that a secret that was printed always works.
         let updated = update(&self.file, IfMissing::Create, |file| edit::add(file, key, stored, self.now))?;
         self.print_secret(&format!("generated key '{}'", wanted.name), &secret)?;
         self.report_update(&updated);
@@ -247,6 +248,7 @@ impl Session {
 /// Reads one line from standard input, or the start of a longer one, which cannot be a secret anyway.
 fn read_secret() -> io::Result<String> {
     let mut line = Vec::new();
+    // Room for spaces around the secret and for the line ending.
     let bound = *secret::SECRET_LENGTH.end() as u64 + 64;
     io::stdin().lock().take(bound).read_until(b'\n', &mut line)?;
     Ok(String::from_utf8_lossy(&line).trim().to_owned())

@@ -53,7 +53,9 @@ impl Dialer {
     /// Creates a dialer that trusts the certificate authorities of this machine ([`Trust::Machine`]).
     pub fn new(connect_timeout: Duration) -> Self {
         let mut tcp = HttpConnector::new();
+        // Requests are small writes, which Nagle's algorithm would delay.
         tcp.set_nodelay(true);
+        // Otherwise it rejects `https` addresses, which it connects for the TLS connector.
         tcp.enforce_http(false);
         // hyper-util divides this timeout among the addresses of a name, so that a dead one does not use up all of it.
         tcp.set_connect_timeout(Some(connect_timeout));

@@ -92,6 +92,7 @@ impl DialTarget {
             None => None,
             Some(key) => {
                 let mut value = HeaderValue::try_from(format!("Bearer {}", key.0)).map_err(|_| BadRemote::Key)?;
+                // `Debug` output of requests must not show the key.
                 value.set_sensitive(true);
                 Some(value)
             }

@@ -43,6 +43,7 @@ impl Trust {
 ///
 /// The built-in cryptography supports no version of TLS.
 pub(super) fn client_config(roots: RootCertStore) -> Result<Arc<ClientConfig>, rustls::Error> {
+    // The provider is given here, because the process-wide default of rustls may be set only once.
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
     let builder = builder.with_safe_default_protocol_versions()?;
     Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))

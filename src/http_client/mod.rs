@@ -143,6 +143,7 @@ impl Response {
         let body = Limited::new(reqwest::Body::from(self.inner), limit).collect();
         match pause_clock::timeout_at(self.deadline, body).await {
             Ok(Ok(body)) => Ok(body.to_bytes()),
+            // The error is the body's own, or else `LengthLimitError`.
             Ok(Err(error)) => Err(match error.downcast::<reqwest::Error>() {
                 Ok(error) => HttpError::from(*error),
                 Err(_) => HttpError::TooLarge(limit),

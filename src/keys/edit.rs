@@ -112,6 +112,7 @@ pub fn rotate(file: &mut KeyFile, name: &str, rotation: Rotation, now: Timestamp
     else {
         return Err(EditError::NoSuchKey { name: name.into() });
     };
+    // Of several lines under a name, the one that expires last is the current one.
     let mut key = template.clone();
     key.expires = rotation.expires.unwrap_or(key.expires);
     refuse_past_end(&key, now)?;

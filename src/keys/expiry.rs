@@ -48,6 +48,7 @@ pub fn parse_span(text: &str) -> Result<Duration, BadTime> {
     if text == "0" {
         return Ok(Duration::ZERO);
     }
+    // By characters, because the last one may be more than a byte long.
     let (unit_at, unit) = text.char_indices().next_back().ok_or(BadTime::Span)?;
     let digits = &text[..unit_at];
     let seconds_each = match unit {

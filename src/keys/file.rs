@@ -48,6 +48,7 @@ pub(super) fn read_bytes(path: &Path) -> Result<(Vec<u8>, Metadata), KeyFileErro
     let file = lock_to_read(File::open(path).map_err(failed)?);
     let metadata = file.get().metadata().map_err(failed)?;
     let mut bytes = Vec::new();
+    // Bounded while reading, because the file may grow after its size was read. One more byte shows that it is larger.
     file.get().take(MAX_KEY_FILE_SIZE + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > MAX_KEY_FILE_SIZE {
         return Err(KeyFileError::TooLarge { path: path.into() });

@@ -161,6 +161,7 @@ fn parse_line(line: &str) -> Result<Option<KeyEntry>, KeyLineProblem> {
     if line.is_empty() || line.starts_with('#') {
         return Ok(None);
     }
+    // Checked after comments, which may have any length.
     if line.len() > MAX_LINE {
         return Err(KeyLineProblem::LineTooLong);
     }

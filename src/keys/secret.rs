@@ -42,6 +42,7 @@ impl Digest {
 
     /// Parses 64 hex digits of either case.
     pub fn from_hex(hex: &str) -> Option<Self> {
+        // An odd number of digits leaves a remainder.
         let (pairs, []) = hex.as_bytes().as_chunks::<2>() else {
             return None;
         };
@@ -62,6 +63,7 @@ impl Digest {
 }
 
 impl PartialEq for Digest {
+    // In constant time, so that the time of a lookup does not tell how many bytes of a digest match.
     fn eq(&self, other: &Self) -> bool {
         self.0.ct_eq(&other.0).into()
     }

@@ -110,6 +110,7 @@ impl Store {
         if !secret::is_well_formed(secret) {
             return Err(Denied::Malformed);
         }
+        // One load for the whole lookup: a reload in between must not mix two tables.
         let table = self.0.table.load();
         let key = table.get(&Digest::of(secret)).ok_or(Denied::Unknown)?;
         if key.has_expired(now) { Err(Denied::Expired) } else { Ok(Arc::clone(key)) }
@@ -154,6 +155,7 @@ impl Store {
     /// Logs every change that took effect, and every error once.
     pub async fn watch(&self, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(WATCH_INTERVAL);
+        // After a pause of the program, one check is enough.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let watching = async {
             loop {
@@ -176,6 +178,7 @@ impl Store {
             return;
         }
         let result = LoadedFile::read(path).and_then(|loaded| {
+            // The file was touched, or replaced by the same text: nothing to report.
             if last_check.content == Some(loaded.content) {
                 last_check.stamp = loaded.settled_stamp();
                 return Ok(None);

@@ -86,6 +86,7 @@ impl Inspection {
             let first = paths.first().cloned().unwrap_or_default();
             return Err(FileProblem::NotFirst { first });
         }
+        // llama-server derives the names of the other parts from this one's, which it cannot after a renaming.
         if let (None, Some(count @ 2..)) = (part, metadata.split_count) {
             return Err(FileProblem::Renamed { count });
         }

@@ -115,6 +115,7 @@ pub fn tensor_type(number: u32) -> Option<TensorType> {
 pub fn tensor_bytes(number: u32, dims: &[u64]) -> Option<u64> {
     let kind = tensor_type(number)?;
     let (row, rest) = dims.split_first().map_or((1, dims), |(row, rest)| (*row, rest));
+    // ggml stores a row as whole blocks.
     if row % kind.block != 0 {
         return None;
     }

@@ -29,6 +29,7 @@ pub fn resolve(models_dir: &Path, name: &str) -> Result<PathBuf, ModelError> {
     if wanted.components().any(|component| component == Component::ParentDir) {
         return Err(ModelError::Outside { name: name.to_owned() });
     }
+    // A direct hit needs no walk through the folder, which may be on a slow network volume.
     let direct = [models_dir.join(name), models_dir.join(format!("{name}.gguf"))];
     if let Some(path) = direct.into_iter().find(|path| path.is_file()) {
         return Ok(first_part(path));
@@ -61,6 +62,7 @@ pub fn resolve(models_dir: &Path, name: &str) -> Result<PathBuf, ModelError> {
 ///
 /// Neither place has the model, or the name does not mean exactly one file.
 pub fn find(models_dir: &Path, hub_cache: &Path, name: &str) -> Result<PathBuf, ModelError> {
+    // `ORG/NAME` may also be a file in a folder. Only if there is none is it looked up in the cache.
     match (resolve(models_dir, name), Repository::named(name)) {
         (Err(below @ (ModelError::NotFound { .. } | ModelError::Folder { .. })), Some(repository)) => {
             repository.find_file(hub_cache).map_err(|hub| match hub.is_absent() {

@@ -155,6 +155,7 @@ impl PauseClock {
                 }
             }
         });
+        // Without a thread that beats, every wait longer than a second would look like a pause.
         if thread.is_err() {
             PAUSE_LOG.stop();
         }
@@ -169,6 +170,7 @@ impl Drop for PauseClock {
             thread.thread().unpark();
             let _ = thread.join();
         }
+        // After the thread has ended, so that no beat follows.
         PAUSE_LOG.stop();
     }
 }

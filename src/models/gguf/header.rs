@@ -113,6 +113,7 @@ impl<R: Read> Header<R> {
             self.skip_value(kind, 0)?;
             return Ok(None);
         }
+        // The numbers are those of `enum gguf_type` (ggml/include/gguf.h).
         let value = match kind {
             7 => GgufValue::Flag(self.array::<1>()? != [0]),
             8 if whole && key != "tokenizer.chat_template" => {
@@ -205,6 +206,7 @@ impl<R: Read> Header<R> {
 
     fn string(&mut self, what: &'static str, limit: u64) -> Result<Vec<u8>, GgufError> {
         let length = bounded(what, self.u64()?, limit)?;
+        // Safe to allocate at once, because `length` is within its bound.
         let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
         self.fill(&mut bytes)?;
         Ok(bytes)

@@ -126,6 +126,7 @@ pub fn parse(source: impl Read, file_size: Option<u64>) -> Result<Metadata, Gguf
     let key_count = bounded("the number of keys", header.u64()?, MAX_KEYS)?;
 
     let mut values = Values::default();
+    // The architecture may come after the keys that begin with its name, so all keys are read before any is used.
     for _ in 0..key_count {
         if let Some((key, value)) = header.read_key_value()? {
             values.0.insert(key, value);
@@ -140,6 +141,7 @@ pub fn parse(source: impl Read, file_size: Option<u64>) -> Result<Metadata, Gguf
     if !alignment.is_power_of_two() {
         return Err(GgufError::Malformed(format!("its alignment {alignment} is not a power of two")));
     }
+    // Offsets of tensors count from the end of the header, rounded up to the alignment.
     if let (Some(actual), Some(end)) = (file_size, tensors.end) {
         let start = header.bytes_read().checked_next_multiple_of(alignment).unwrap_or(u64::MAX);
         let needed = start.saturating_add(end);

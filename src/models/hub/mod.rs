@@ -162,6 +162,7 @@ impl<'a> Repository<'a> {
         for entry in fs::read_dir(cache).map_err(failed)? {
             names.extend(entry.map_err(failed)?.file_name().into_string());
         }
+        // Sorted, so that the choice between names that differ only in case does not depend on the file system.
         names.sort();
         let exact = names.iter().find(|name| **name == wanted);
         match exact.or_else(|| names.iter().find(|name| name.eq_ignore_ascii_case(&wanted))) {
