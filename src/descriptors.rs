@@ -1,87 +1,93 @@
-//! File descriptors: how many this process may have, and who gets them.
+//! File descriptors: the limit of this process, and how many client connections it allows.
 //!
-//! A connection takes one, and so does a probe of llama-server, which opens a new connection each time. So clients get
-//! what is left after everything without which llama-server could not be watched: strangers who fill every place that
-//! is theirs take nothing else away.
+//! Each connection uses one, and each probe of llama-server opens a new connection. Therefore enough descriptors for
+//! slots, probes, logs and files are set aside first, and clients get the rest: clients that open as many connections
+//! as they can never stop the gateway from probing and restarting llama-server.
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::settings::bounds::{HEALTH_CONNECTIONS, UPSTREAM_IDLE_CONNECTIONS};
 use crate::settings::catalogue::Catalogue;
 use crate::settings::{Config, SettingProblem};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// File descriptors kept free of connections: listeners, logs, files that are read, what the runtime takes, pipes of
-/// llama-server, and above all its probes.
+/// File descriptors that no connection may use: for listeners, logs, open files, the runtime, pipes of llama-server,
+/// and above all its probes.
 pub const RESERVED_DESCRIPTORS: usize = 64;
 
-/// Connections of clients below which the service does not start for want of file descriptors.
-pub const FEWEST_CONNECTIONS: usize = 16;
+/// Fewest client connections with which the service starts.
+pub const MIN_CONNECTIONS: usize = 16;
 
-/// What each gets.
+/// How the file descriptors are divided.
 #[derive(Debug)]
 pub struct Descriptors {
-    /// Most connections of clients at once: `MAX_CONNECTIONS`, or fewer.
+    /// Most client connections at once: `MAX_CONNECTIONS`, or fewer.
     pub connections: usize,
-    /// Why they are fewer.
+    /// Why there are fewer than `MAX_CONNECTIONS`.
     pub warning: Option<String>,
-    /// The soft and the hard limit as they were found, for llama-server.
+    /// The soft and the hard limit before they were changed. llama-server gets these.
     pub found: Option<(u64, u64)>,
 }
 
-/// Raises the soft limit to the hard one and shares out what there is then.
-pub fn share_out(config: &Config) -> Result<Descriptors, SettingProblem> {
+/// Raises the soft limit to the hard limit, and divides the descriptors.
+///
+/// # Errors
+///
+/// The limit is too low to serve [`MIN_CONNECTIONS`] clients, or as many as `MAX_CONNECTIONS` if that is less.
+pub fn allocate(config: &Config) -> Result<Descriptors, SettingProblem> {
     let wanted = config.settings.limits.max_connections.get();
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
         return Ok(Descriptors { connections: wanted, warning: None, found: None });
     };
-    // Where the system refuses, the limit stays what it was.
+    // If the system refuses, go on with the limit as it was.
+    // The runtime uses epoll, so descriptors above 1023 are no problem, as they would be for select(2).
     let is_raised = soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok();
     let limit = if is_raised { hard } else { soft };
-    let (connections, warning) = connections(limit, wanted, Slots::of(&config.catalogue, wanted))?;
+    let (connections, warning) = connections(limit, wanted, SlotCounts::of(&config.catalogue, wanted))?;
     Ok(Descriptors { connections, warning, found: Some((soft, hard)) })
 }
 
-/// Requests that may be in flight to all workers of all models; each takes a connection.
+/// The number of requests that may be in flight to workers; each uses a connection.
 #[derive(Debug, Clone, Copy)]
-struct Slots {
+struct SlotCounts {
     /// To workers that the gateway starts.
-    own: usize,
+    local: usize,
     /// To remote backends.
     remote: usize,
 }
 
-impl Slots {
-    /// Of all models together no more than clients may have connections, for each brings one request at a time; of one
-    /// model all that it was given.
+impl SlotCounts {
+    /// Counts the slots of all models. The local ones are limited to `wanted`, because a client connection brings one
+    /// request at a time; but they are never fewer than those of the largest model.
     fn of(catalogue: &Catalogue, wanted: usize) -> Self {
         let sum = |slots: &mut dyn Iterator<Item = usize>| slots.fold(0, usize::saturating_add);
         let locals = catalogue.models.iter().filter_map(|model| model.local.as_ref());
         let remotes = catalogue.models.iter().flat_map(|model| &model.remotes);
-        let own: Vec<usize> = locals.map(|local| local.slots.saturating_mul(local.replicas as usize)).collect();
-        let largest = own.iter().copied().max().unwrap_or(0);
+        let local: Vec<usize> = locals.map(|local| local.slots.saturating_mul(local.replicas as usize)).collect();
+        let largest = local.iter().copied().max().unwrap_or(0);
         Self {
-            own: sum(&mut own.into_iter()).min(wanted).max(largest),
+            local: sum(&mut local.into_iter()).min(wanted).max(largest),
             remote: sum(&mut remotes.map(|remote| remote.slots)),
         }
     }
 }
 
-/// The connections that a limit leaves to clients, and a warning where these are fewer than wanted.
-fn connections(limit: u64, wanted: usize, slots: Slots) -> Result<(usize, Option<String>), SettingProblem> {
-    let upstream = slots.own.saturating_add(UPSTREAM_IDLE_CONNECTIONS);
+/// Returns how many client connections the limit allows, and a warning if they are fewer than `wanted`.
+fn connections(limit: u64, wanted: usize, slots: SlotCounts) -> Result<(usize, Option<String>), SettingProblem> {
+    let upstream = slots.local.saturating_add(UPSTREAM_IDLE_CONNECTIONS);
     let others = upstream.saturating_add(HEALTH_CONNECTIONS + RESERVED_DESCRIPTORS);
     let rest = usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(others);
-    // A client's connection brings one request at a time, over HTTP/1.1: of remote backends' slots, of which there are
-    // many unless somebody says otherwise, no more are in use than there are such connections.
+    // Remote backends have many slots by default. An HTTP/1.1 connection of a client brings one request at a time, so
+    // never more of these slots are in use than there are client connections: half of the rest is always enough.
     let left = rest.saturating_sub(slots.remote).max(rest / 2);
     if left >= wanted {
         return Ok((wanted, None));
     }
-    let fewest = wanted.min(FEWEST_CONNECTIONS);
-    if left < fewest {
-        let needed = others.saturating_add(fewest).saturating_add(slots.remote.min(fewest));
+    let min = wanted.min(MIN_CONNECTIONS);
+    if left < min {
+        let needed = others.saturating_add(min).saturating_add(slots.remote.min(min));
         return Err(SettingProblem {
             subject: format!("RLIMIT_NOFILE={limit}"),
-            fault: format!("the limit on open files is too low: {needed} are needed to serve {fewest} connections"),
+            fault: format!("the limit on open files is too low: {needed} are needed to serve {min} connections"),
             hint: Some(
                 "raise the hard limit (ulimit -Hn, LimitNOFILE= of systemd, docker run --ulimit nofile=), or lower MAX_CONCURRENT_REQUESTS, or parallel and replicas of models"
                     .to_owned(),
@@ -96,46 +102,47 @@ fn connections(limit: u64, wanted: usize, slots: Slots) -> Result<(usize, Option
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::platform::Platform;
     use crate::settings::{Environment, Inputs, resolve_text};
-    use proptest::prelude::*;
 
-    fn own(own: usize) -> Slots {
-        Slots { own, remote: 0 }
+    fn local(local: usize) -> SlotCounts {
+        SlotCounts { local, remote: 0 }
     }
 
-    /// What is taken before clients and slots get anything.
+    /// Descriptors that neither clients nor slots get.
     const KEPT: u64 = (UPSTREAM_IDLE_CONNECTIONS + HEALTH_CONNECTIONS + RESERVED_DESCRIPTORS) as u64;
 
     #[test]
-    fn clients_get_what_the_others_leave() {
-        assert_eq!(connections(KEPT + 1025, 1024, own(1)).unwrap(), (1024, None));
-        assert_eq!(connections(u64::MAX, 1024, own(1)).unwrap(), (1024, None));
-        let (left, warning) = connections(KEPT + 1024, 1024, own(1)).unwrap();
+    fn clients_get_the_descriptors_that_nothing_else_needs() {
+        assert_eq!(connections(KEPT + 1025, 1024, local(1)).unwrap(), (1024, None));
+        assert_eq!(connections(u64::MAX, 1024, local(1)).unwrap(), (1024, None));
+        let (left, warning) = connections(KEPT + 1024, 1024, local(1)).unwrap();
         assert_eq!(left, 1023);
         assert!(warning.is_some_and(|text| text.contains("1023") && text.contains("MAX_CONNECTIONS=1024")));
-        assert_eq!(connections(KEPT + 1025, 1024, own(11)).unwrap().0, 1014, "each slot takes one");
+        assert_eq!(connections(KEPT + 1025, 1024, local(11)).unwrap().0, 1014, "each slot uses one");
     }
 
     #[test]
-    fn slots_of_remote_backends_take_no_more_than_there_are_clients() {
-        let of = |remote| connections(KEPT + 1000, 1024, Slots { own: 0, remote }).unwrap().0;
+    fn remote_slots_use_at_most_as_many_descriptors_as_clients() {
+        let of = |remote| connections(KEPT + 1000, 1024, SlotCounts { local: 0, remote }).unwrap().0;
         assert_eq!([0, 64, 500, 501, usize::MAX].map(of), [1000, 936, 500, 500, 500]);
     }
 
     #[test]
-    fn too_few_for_anything_are_a_problem() {
-        let fewest = FEWEST_CONNECTIONS as u64;
-        assert_eq!(connections(KEPT + 1 + fewest, 1024, own(1)).unwrap().0, FEWEST_CONNECTIONS);
-        assert!(connections(KEPT + fewest, 1024, own(1)).is_err());
-        assert_eq!(connections(KEPT + 3, 2, own(1)).unwrap(), (2, None), "whoever wants fewer needs fewer");
-        let problem = connections(1024, 1024, own(usize::MAX)).unwrap_err();
+    fn a_limit_too_low_for_the_fewest_connections_is_a_problem() {
+        let min = MIN_CONNECTIONS as u64;
+        assert_eq!(connections(KEPT + 1 + min, 1024, local(1)).unwrap().0, MIN_CONNECTIONS);
+        assert!(connections(KEPT + min, 1024, local(1)).is_err());
+        assert_eq!(connections(KEPT + 3, 2, local(1)).unwrap(), (2, None), "a lower MAX_CONNECTIONS needs fewer");
+        let problem = connections(1024, 1024, local(usize::MAX)).unwrap_err();
         assert!(problem.hint.is_some_and(|hint| hint.contains("parallel and replicas")));
-        let many = Slots { own: 0, remote: usize::MAX };
-        let problem = connections(KEPT + 2 * fewest - 1, 1024, many).unwrap_err();
-        assert!(problem.fault.contains(&format!("{} are needed", KEPT + 2 * fewest)), "{}", problem.fault);
-        assert_eq!(connections(KEPT + 2 * fewest, 1024, many).unwrap().0, FEWEST_CONNECTIONS);
+        let many = SlotCounts { local: 0, remote: usize::MAX };
+        let problem = connections(KEPT + 2 * min - 1, 1024, many).unwrap_err();
+        assert!(problem.fault.contains(&format!("{} are needed", KEPT + 2 * min)), "{}", problem.fault);
+        assert_eq!(connections(KEPT + 2 * min, 1024, many).unwrap().0, MIN_CONNECTIONS);
     }
 
     #[test]
@@ -146,25 +153,29 @@ mod tests {
         let platform = Platform::plain("/nowhere".as_ref());
         let inputs = Inputs { environment: Environment::default(), ..Inputs::default() };
         let catalogue = resolve_text(&inputs, &platform, text).unwrap().config.catalogue;
-        let slots = |wanted| Slots::of(&catalogue, wanted);
-        assert_eq!((slots(1024).own, slots(1024).remote), (4 * 3 + 2, 64 + 7));
-        assert_eq!((slots(13).own, slots(2).own), (13, 4 * 3), "many models are not all asked at once");
+        let slots = |wanted| SlotCounts::of(&catalogue, wanted);
+        assert_eq!((slots(1024).local, slots(1024).remote), (4 * 3 + 2, 64 + 7));
+        assert_eq!(
+            (slots(13).local, slots(2).local),
+            (13, 4 * 3),
+            "no more than MAX_CONNECTIONS, but all of one model"
+        );
     }
 
     proptest! {
         #[test]
-        fn nobody_gets_what_is_not_there(
+        fn the_parts_never_exceed_the_limit(
             limit in 0..5000_u64,
             wanted in 1..3000_usize,
-            own in 0..2000_usize,
+            local in 0..2000_usize,
             remote in 0..4000_usize,
         ) {
-            let slots = Slots { own, remote };
+            let slots = SlotCounts { local, remote };
             match connections(limit, wanted, slots) {
                 Ok((left, warning)) => {
-                    prop_assert!(left <= wanted && left >= wanted.min(FEWEST_CONNECTIONS));
+                    prop_assert!(left <= wanted && left >= wanted.min(MIN_CONNECTIONS));
                     prop_assert_eq!(warning.is_some(), left < wanted);
-                    prop_assert!((left + remote.min(left) + own) as u64 + KEPT <= limit);
+                    prop_assert!((left + remote.min(left) + local) as u64 + KEPT <= limit);
                 }
                 Err(problem) => {
                     let needed: u64 = problem.fault.split(' ').find_map(|word| word.parse().ok()).unwrap();

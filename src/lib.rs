@@ -1,30 +1,32 @@
 //! llamagate: a gateway that launches, watches and restarts llama.cpp's `llama-server` and stands in front of it.
 //!
-//! Two journeys go through this house. **A request's journey** is in [`gateway`]: accept, limits, who is calling, may
-//! they, wait in line, which worker, forward, the answer streams back, accounted. Read `gateway/pipeline.rs` first.
-//! **A worker's journey** is in [`worker`]: start a process, is it well, its logs, restart or give up. They meet in
-//! one place, the [`fleet`].
+//! The code has two halves. [`gateway`] handles requests: it accepts them, checks key and limits, queues them, leases a
+//! worker, forwards the request, streams the response back and accounts for it. Read `gateway/pipeline.rs` first.
+//! [`worker`] runs the backends: it starts a process, probes it, keeps its logs, and restarts it or gives it up. The
+//! two halves meet only in [`fleet`], which knows the workers of each model and leases them to requests.
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`app`] | the composition: what is started and stopped in which order |
+//! | [`app`] | the composition root: what is started and stopped, and in which order |
 //! | [`cli`] | subcommands and their exit codes |
-//! | [`preflight`] | what must hold before anything is started: model, llama-server, keys |
-//! | [`descriptors`] | the limit on open files, and who gets how many |
-//! | [`settings`], [`platform`] | every name, default and bound; where we are |
-//! | [`keys`] | the key file |
-//! | [`models`] | model files |
-//! | [`dial`] | connections to workers, TLS included |
-//! | [`http_client`] | what the program asks for itself over HTTP |
-//! | [`worker`] | llama-server processes, and backends that others run |
-//! | [`fleet`] | who is ready |
-//! | [`gateway`] | requests |
+//! | [`descriptors`] | the limit on open files, and how many of them client connections get |
+//! | [`dial`] | connections to workers, over TCP and TLS |
+//! | [`fleet`] | models, their workers, and the leases on workers that requests get |
+//! | [`gateway`] | client connections and requests, from the socket to the access log |
+//! | [`http_client`] | the HTTP client for the program's own requests, such as probes |
+//! | [`keys`] | the API key file: grammar, lookup, reload, edits by `keyctl` |
+//! | [`models`] | model files: GGUF metadata, names, listing, memory estimate |
+//! | [`operator`] | the operator's routes: health, readiness, metrics, reload |
+//! | [`pause_clock`] | a clock that stands still while the program is paused |
+//! | [`platform`] | detection of RunPod, Vast.ai and containers, and the defaults that follow |
+//! | [`preflight`] | checks before the start: model files, programs, keys, file descriptors |
+//! | [`rate_bucket`] | rate limit arithmetic: how much of a limit is used |
+//! | [`refusal`] | every error response that the gateway itself produces |
 //! | [`runpod`] | jobs from the queue of a RunPod endpoint |
-//! | [`operator`] | health, metrics, reload |
-//! | [`refusal`] | every error that the gateway answers in its own name |
-//! | [`rate_bucket`] | rate limits: how much of one is used |
-//! | [`telemetry`] | metrics and logs |
-//! | [`awake`] | time that counts only while this program runs |
+//! | [`settings`] | every setting: name, default, bounds, and where its value comes from |
+//! | [`telemetry`] | metrics, access log, program log and log files |
+//! | [`worker`] | llama-server processes and remote backends |
+//! | `fuzzing` | the invariants that the fuzz targets and their tests check; built only with `test-support` |
 
 pub mod app;
 pub mod cli;

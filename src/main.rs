@@ -1,4 +1,4 @@
-//! The gateway's program; everything it does is in the library.
+//! The `llamagate` program. Everything it does is in the library.
 
 use std::process::ExitCode;
 

@@ -1,12 +1,12 @@
-//! Where are we: RunPod, Vast.ai, a container or a plain machine, and what follows from it (contract, section 3).
+//! Detects where the program runs: RunPod, Vast.ai, another container or a plain machine.
 //!
-//! Owns the detection and the defaults that a platform brings. Speaks no platform's protocol.
+//! Owns the detection and the defaults that follow from it. Does not talk to any platform.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-/// The kinds of place this program knows.
+/// The kinds of platform that this program knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PlatformKind {
     /// A RunPod serverless worker, load-balanced or fed from a queue.
@@ -17,7 +17,7 @@ pub enum PlatformKind {
     Vast,
     /// Any other container.
     Docker,
-    /// A machine of one's own.
+    /// A plain machine.
     Local,
 }
 
@@ -33,10 +33,10 @@ impl fmt::Display for PlatformKind {
     }
 }
 
-/// What was found.
+/// The detected platform and its defaults.
 #[derive(Debug, Clone)]
 pub struct Platform {
-    /// The kind of place.
+    /// The kind of platform.
     pub kind: PlatformKind,
     /// Default of `DATA_DIR`.
     pub data_dir: PathBuf,
@@ -48,7 +48,7 @@ pub struct Platform {
 
 #[cfg(any(test, feature = "test-support"))]
 impl Platform {
-    /// A machine like any other, whose data are in this folder. For tests and fuzzing.
+    /// Returns a plain machine with its data in this folder, for tests and fuzzing.
     pub(crate) fn plain(data_dir: &Path) -> Self {
         let (data_dir_rule, instance_id) = ("a test".to_owned(), "host".to_owned());
         Self { kind: PlatformKind::Local, data_dir: data_dir.to_owned(), data_dir_rule, instance_id }
@@ -58,18 +58,21 @@ impl Platform {
 /// Detects the platform from environment variables and from folders below `root` (which is `/` outside tests).
 pub fn detect<'a>(variable: impl Fn(&str) -> Option<&'a str>, root: &Path) -> Platform {
     let set = |name: &str| variable(name).is_some();
+    // A serverless worker has the variables of a pod too, so it is checked first.
     let kind = if set("RUNPOD_WEBHOOK_GET_JOB") || set("RUNPOD_ENDPOINT_ID") {
         PlatformKind::RunpodServerless
     } else if set("RUNPOD_POD_ID") {
         PlatformKind::RunpodPod
     } else if set("VAST_CONTAINERLABEL") || (set("CONTAINER_ID") && set("PUBLIC_IPADDR")) {
         PlatformKind::Vast
+    // Docker creates the first file, Podman the second.
     } else if root.join(".dockerenv").exists() || root.join("run/.containerenv").exists() {
         PlatformKind::Docker
     } else {
         PlatformKind::Local
     };
 
+    // RunPod mounts a network volume at /runpod-volume (serverless) or /workspace (pods), Vast.ai at /workspace.
     let mounted =
         ["runpod-volume", "workspace", "data"].into_iter().map(|name| root.join(name)).find(|dir| dir.is_dir());
     let (data_dir, data_dir_rule) = match mounted {
@@ -90,19 +93,20 @@ pub fn detect<'a>(variable: impl Fn(&str) -> Option<&'a str>, root: &Path) -> Pl
     Platform { kind, data_dir, data_dir_rule, instance_id }
 }
 
-/// Where clients elsewhere reach this port, for platforms that map ports: Vast.ai, and RunPod's pods. None where the
-/// platform does not say so, or says what is no address.
+/// Returns the address at which clients outside reach this port, on platforms that map ports: Vast.ai and RunPod pods.
+/// `None` if the platform's variables are missing or hold no address.
 pub fn public_address<'a>(variable: impl Fn(&str) -> Option<&'a str>, port: u16) -> Option<SocketAddr> {
     let mapped = |(host, prefix): (&str, &str)| {
         let host: IpAddr = variable(host)?.parse().ok()?;
-        let outside: u16 = variable(&format!("{prefix}{port}"))?.parse().ok()?;
-        (outside > 0).then_some(SocketAddr::new(host, outside))
+        let mapped_port: u16 = variable(&format!("{prefix}{port}"))?.parse().ok()?;
+        (mapped_port > 0).then_some(SocketAddr::new(host, mapped_port))
     };
     [("PUBLIC_IPADDR", "VAST_TCP_PORT_"), ("RUNPOD_PUBLIC_IP", "RUNPOD_TCP_PORT_")].into_iter().find_map(mapped)
 }
 
+/// Returns the user's own data folder and the rule that chose it, following the XDG base directory specification.
 fn users_data_dir<'a>(variable: &impl Fn(&str) -> Option<&'a str>) -> (PathBuf, String) {
-    // The XDG base directory specification says that a relative path is to be ignored.
+    // The specification says that a relative path must be ignored.
     let absolute = |name: &str| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
     if let Some(dir) = absolute("XDG_DATA_HOME") {
         return (dir.join("llamagate"), "XDG_DATA_HOME".to_owned());
@@ -158,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_mounted_folder_it_is_the_users_own() {
+    fn without_a_mounted_folder_the_data_folder_is_the_users_own() {
         let (platform, _root) = detect_with(&[("XDG_DATA_HOME", "/x"), ("HOME", "/home/u")], &[]);
         assert_eq!(platform.data_dir, Path::new("/x/llamagate"));
         let (platform, _root) = detect_with(&[("XDG_DATA_HOME", "relative"), ("HOME", "/home/u")], &[]);
@@ -168,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn the_public_address_is_told_only_if_it_is_one() {
+    fn the_public_address_is_returned_only_if_it_is_valid() {
         for (variables, address) in [
             (&[("PUBLIC_IPADDR", "1.2.3.4"), ("VAST_TCP_PORT_8000", "40001")][..], Some("1.2.3.4:40001")),
             (&[("RUNPOD_PUBLIC_IP", "1.2.3.4"), ("RUNPOD_TCP_PORT_8000", "40001")], Some("1.2.3.4:40001")),
@@ -181,13 +185,13 @@ mod tests {
             (&[("VAST_TCP_PORT_8000", "1")], None),
         ] {
             let lookup = |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| *value);
-            let told = public_address(lookup, 8000).map(|address| address.to_string());
-            assert_eq!(told.as_deref(), address, "{variables:?}");
+            let found = public_address(lookup, 8000).map(|address| address.to_string());
+            assert_eq!(found.as_deref(), address, "{variables:?}");
         }
     }
 
     #[test]
-    fn the_instance_is_named_by_the_platform_before_the_host() {
+    fn the_instance_id_comes_from_the_platform_before_the_host_name() {
         let (platform, _root) = detect_with(&[("RUNPOD_POD_ID", "pod7"), ("CONTAINER_ID", "9")], &[]);
         assert_eq!(platform.instance_id, "pod7");
     }

@@ -1,111 +1,128 @@
-//! What must hold before anything is started: the model files, the programs, the keys, enough file descriptors. Problems
-//! come all at once. Also what works but hardly as it was meant, which only shows once the files have been looked at.
+//! Checks before the start: model files, programs, keys, file descriptors. Starts nothing.
+//!
+//! All problems are collected before they are returned. Also finds warnings that need the model files: configurations
+//! that work, but probably not as intended.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use crate::descriptors::{self, Descriptors};
 use crate::keys::Store;
 use crate::models::{self, ModelKind};
 use crate::settings::catalogue::{Catalogue, ModelSettings, Start};
 use crate::settings::{Config, Environment, RunpodQueue, SettingProblem, Settings, is_executable};
-use std::fs::File;
-use std::io::{ErrorKind, Read};
-use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
-/// What was found good without a look at any model.
+/// The result of the checks that need no model file.
 pub struct Prepared {
-    /// The keys, where any route asks for one.
+    /// The API keys, if any route asks for one.
     pub keys: Option<Store>,
-    /// Who gets how many file descriptors.
+    /// How the file descriptors are divided.
     pub descriptors: Descriptors,
-    /// The queue of the platform that jobs are taken from.
+    /// The RunPod queue that jobs are polled from.
     pub queue: Option<RunpodQueue>,
 }
 
 /// Why the models cannot be served.
 pub struct Unservable {
-    /// All that is wrong with them.
+    /// All problems with them.
     pub problems: Vec<SettingProblem>,
-    /// Where nothing is wrong but files: the right ones are there, and this one is broken.
+    /// The first broken file, if broken files are the only problems.
     pub broken: Option<BrokenFile>,
 }
 
-/// A model file that is there and cannot be served.
+/// A model file that exists but cannot be served.
 pub struct BrokenFile {
     /// Its name, without a path.
     pub name: String,
-    /// What is wrong with it and what to do, without a path too.
+    /// What is wrong with it and what to do, without a path either.
     pub sentence: String,
 }
 
-/// What is wrong with a model.
+/// A problem with one model.
 struct ModelFlaw {
     problem: SettingProblem,
     broken: Option<BrokenFile>,
 }
 
-/// A model that can be served, as far as that is known before it is.
+/// A model that passed the checks. Its load may still fail.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CheckedModel {
     /// The id that clients use.
     pub id: String,
     /// What the model is for.
     pub kind: ModelKind,
-    /// What was configured.
+    /// Its configuration.
     pub settings: ModelSettings,
-    /// The file of a model that llama-server serves, and the binary.
+    /// Its file and the llama-server binary; `None` for a model with a command of its own or only remote backends.
     pub file: Option<ModelFile>,
 }
 
 /// A model file and the program that serves it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelFile {
-    /// The file, or the first of its parts, whatever the working directory is.
+    /// Absolute path of the file, or of its first part.
     pub path: PathBuf,
-    /// When it was written last: another file may come under its name.
+    /// Its modification time, which tells a reload whether the file has been replaced.
     pub modified: Option<SystemTime>,
-    /// What it says of itself.
+    /// Its metadata and size.
     pub model: models::InspectedModel,
     /// The llama-server binary.
     pub binary: PathBuf,
 }
 
-/// The id of what stands behind a service with `MOCK_BACKEND` and no model.
+/// The model id that a service with `MOCK_BACKEND` and no configured model uses.
 const MOCK_ID: &str = "mock";
 
-/// Looks at everything; starts nothing.
+/// Runs all checks.
+///
+/// # Errors
+///
+/// All problems that were found, those of models first.
 pub fn inspect(
     config: &Config,
     environment: &Environment,
 ) -> Result<(Prepared, Vec<CheckedModel>), Vec<SettingProblem>> {
     match (models(config, environment), ready(config, environment)) {
-        (Ok(models), Ok(ready)) => Ok((ready, models)),
-        (models, ready) => {
-            let of_models = models.err().map(|unservable| unservable.problems);
-            Err(of_models.into_iter().chain(ready.err()).flatten().collect())
+        (Ok(models), Ok(prepared)) => Ok((prepared, models)),
+        (models, prepared) => {
+            let model_problems = models.err().map(|unservable| unservable.problems);
+            Err(model_problems.into_iter().chain(prepared.err()).flatten().collect())
         }
     }
 }
 
-/// Looks at what takes no time, however slow the disk with the models is.
+/// Checks everything except the models. Fast even if the disk with the models is slow.
+///
+/// # Errors
+///
+/// All problems that were found.
 pub fn ready(config: &Config, environment: &Environment) -> Result<Prepared, Vec<SettingProblem>> {
     let settings = &config.settings;
     let mut problems = Vec::new();
     let queue = RunpodQueue::read(settings, environment).map_err(|found| problems.extend(found)).ok().flatten();
     let asks_for_keys = settings.access.auth_enabled || settings.access.metrics_auth_enabled;
-    // Who takes jobs from a queue need not let anybody in by the door: without a key file no key opens it.
+    // A queue worker gets its requests as jobs, so it may start without a key file: HTTP requests that need a key are
+    // then all refused.
     let keys = if asks_for_keys && (queue.is_none() || settings.access.auth_keys_file.exists()) {
-        keys(settings).map_err(|problem| problems.push(problem)).ok()
+        open_keys(settings).map_err(|problem| problems.push(problem)).ok()
     } else {
         None
     };
-    let descriptors = descriptors::share_out(config).map_err(|problem| problems.push(problem)).ok();
+    // Even with other problems, so that all of them are reported at once.
+    let descriptors = descriptors::allocate(config).map_err(|problem| problems.push(problem)).ok();
     match descriptors {
         Some(descriptors) if problems.is_empty() => Ok(Prepared { keys, descriptors, queue }),
         _ => Err(problems),
     }
 }
 
-/// Looks at every model and at the programs that serve them.
+/// Checks every model and the programs that serve them. Reads the headers of all model files.
+///
+/// # Errors
+///
+/// [`Unservable`] holds all problems that were found.
 pub fn models(config: &Config, environment: &Environment) -> Result<Vec<CheckedModel>, Unservable> {
     let Config { settings, catalogue } = config;
     let configured = &catalogue.models;
@@ -125,23 +142,24 @@ pub fn models(config: &Config, environment: &Environment) -> Result<Vec<CheckedM
             subject: "MODEL_NAME".to_owned(),
             fault: "no model is named".to_owned(),
             hint: Some(
-                "say `llamagate serve FILE.gguf`, set MODEL_NAME or MODEL_PATH, or list models in a configuration file"
+                "run `llamagate serve FILE.gguf`, set MODEL_NAME or MODEL_PATH, or list models in a configuration file"
                     .to_owned(),
             ),
         });
     }
-    let needs_program = configured.is_empty() || configured.iter().any(|model| names_file(model).is_some());
-    let binary = match needs_program {
-        true => program(settings).map_err(|problem| problems.push(problem)).ok(),
+    let needs_llama_server = configured.is_empty() || configured.iter().any(|model| file_start(model).is_some());
+    let binary = match needs_llama_server {
+        true => find_llama_server(settings).map_err(|problem| problems.push(problem)).ok(),
         false => None,
     };
-    let mut shelved: Vec<CheckedModel> = Vec::with_capacity(configured.len());
+    let mut checked: Vec<CheckedModel> = Vec::with_capacity(configured.len());
     let mut broken = Vec::new();
     problems.extend(configured.iter().filter_map(|model| missing_command(model, environment)));
     for model in configured {
-        match shelve(settings, model, binary.as_deref()) {
-            Ok(Some(model)) => match shelved.iter().any(|other| other.id == model.id) {
-                false => shelved.push(model),
+        match check_model(settings, model, binary.as_deref()) {
+            // An id that comes from a file name is known only here, so this is the first place that sees it twice.
+            Ok(Some(model)) => match checked.iter().any(|other| other.id == model.id) {
+                false => checked.push(model),
                 true => problems.push(SettingProblem {
                     subject: model.id,
                     fault: "two models have this id".to_owned(),
@@ -156,94 +174,103 @@ pub fn models(config: &Config, environment: &Environment) -> Result<Vec<CheckedM
         }
     }
     if problems.is_empty() {
-        return Ok(shelved);
+        return Ok(checked);
     }
+    // With a problem of another kind, replacing the broken file would not be enough.
     let broken = if broken.len() == problems.len() { broken.into_iter().next() } else { None };
     Err(Unservable { problems, broken })
 }
 
-/// What works, but hardly as it was meant.
+/// Returns warnings about configurations that work, but probably not as intended.
 pub fn warnings(catalogue: &Catalogue, models: &[CheckedModel]) -> Vec<String> {
-    let mut doubts = Vec::new();
+    let mut warnings = Vec::new();
     for model in models {
         for name in model.settings.aliases.iter().chain([&model.id]) {
             if ["chat", "embeddings", "rerank"].contains(&&**name) {
-                doubts.push(format!("the model {name:?} cannot be looked up: /v1/models/{name} is a list of models"));
+                warnings.push(format!("the model {name:?} cannot be looked up: /v1/models/{name} is a list of models"));
             } else if name.ends_with("/load") || name.ends_with("/unload") {
-                doubts.push(format!("the model {name:?} has a name that is an order at /v1/models/{name}"));
+                warnings.push(format!("the model {name:?} has a name that is a command at /v1/models/{name}"));
             }
         }
     }
     for (name, others) in &catalogue.fallbacks {
-        let kinds: Vec<ModelKind> = called(models, name).map(|model| model.kind).collect();
+        let kinds: Vec<ModelKind> = models_named(models, name).map(|model| model.kind).collect();
         for other in others {
-            let mut found = called(models, other).peekable();
+            let mut found = models_named(models, other).peekable();
             let Some(kind) = found.peek().map(|model| model.kind) else { continue };
             if let Some(own) = kinds.first().filter(|_| !found.any(|model| kinds.contains(&model.kind))) {
-                doubts.push(format!("fallbacks.{name}: {other} never takes over: its kind is {kind}, not {own}"));
+                warnings.push(format!("fallbacks.{name}: {other} never takes over: its kind is {kind}, not {own}"));
             }
         }
     }
-    doubts
+    warnings
 }
 
-/// The models that this name means: that of an id or another name, or those of a tier.
-fn called<'a>(models: &'a [CheckedModel], name: &'a str) -> impl Iterator<Item = &'a CheckedModel> {
+/// Returns the models that this name means: the one with this id or alias, or all of a tier.
+fn models_named<'a>(models: &'a [CheckedModel], name: &'a str) -> impl Iterator<Item = &'a CheckedModel> {
     models.iter().filter(move |model| {
         let is_of_tier = model.settings.tier.as_deref().is_some_and(|tier| tier.eq_ignore_ascii_case(name));
         model.id == name || is_of_tier || model.settings.aliases.iter().any(|alias| alias == name)
     })
 }
 
-/// What is wrong if the program of a model's command is not there.
+/// Returns a problem if the program of a model's command does not exist.
 fn missing_command(model: &ModelSettings, environment: &Environment) -> Option<SettingProblem> {
     let Start::Command { argv, .. } = &model.local.as_ref()?.start else { return None };
     let program = argv.first()?;
-    // Without a PATH the system looks in places of its own.
-    let (is_there, fault) = match program.contains('/') {
+    // Without PATH, execvp searches default folders that depend on the C library, so nothing can be said here.
+    let (exists, fault) = match program.contains('/') {
         true => (is_executable(Path::new(program)), "there is no executable file of this name"),
         false => (
             environment.get("PATH").is_none() || environment.find_program(program).is_some(),
             "no program of this name was found on PATH",
         ),
     };
-    (!is_there).then(|| SettingProblem {
+    (!exists).then(|| SettingProblem {
         subject: format!("models.{}.command: {program:?}", model.id.as_deref().unwrap_or_default()),
         fault: fault.to_owned(),
         hint: Some("install it, or say where it is".to_owned()),
     })
 }
 
-/// The file that a model names, if llama-server serves it.
-fn names_file(model: &ModelSettings) -> Option<&Start> {
+/// Returns how a model is started, if llama-server serves it from a file.
+fn file_start(model: &ModelSettings) -> Option<&Start> {
     let start = &model.local.as_ref()?.start;
     (!matches!(start, Start::Command { .. })).then_some(start)
 }
 
-/// Looks at one model; none if there is no program to serve it with, which is a problem of its own.
-fn shelve(
+/// Checks one model. Returns `None` if its file is good but there is no llama-server, which is a separate problem.
+///
+/// # Errors
+///
+/// The file cannot be found or served.
+fn check_model(
     settings: &Settings,
     model: &ModelSettings,
     binary: Option<&Path>,
 ) -> Result<Option<CheckedModel>, ModelFlaw> {
-    let Some(start) = names_file(model) else {
+    let Some(start) = file_start(model) else {
         let id = model.id.clone().unwrap_or_default();
         let kind = model.kind.unwrap_or(ModelKind::Chat);
         return Ok(Some(CheckedModel { id, kind, settings: model.clone(), file: None }));
     };
-    let (path, checked) = find(settings, model, start)?;
+    let (path, inspected) = find_model_file(settings, model, start)?;
     let Some(binary) = binary else { return Ok(None) };
     let id = model.id.clone().unwrap_or_else(|| models::id_of(&path));
-    let kind = model.kind.unwrap_or_else(|| checked.kind());
+    let kind = model.kind.unwrap_or_else(|| inspected.kind());
     let modified = path.metadata().and_then(|metadata| metadata.modified()).ok();
-    // The working directory of a child may differ.
+    // Absolute, because llama-server may run in another working directory.
     let path = std::path::absolute(&path).unwrap_or(path);
-    let file = ModelFile { path, modified, model: checked, binary: binary.to_owned() };
+    let file = ModelFile { path, modified, model: inspected, binary: binary.to_owned() };
     Ok(Some(CheckedModel { id, kind, settings: model.clone(), file: Some(file) }))
 }
 
-/// Finds a model's file and reads what it says of itself.
-fn find(
+/// Finds a model's file and reads its metadata.
+///
+/// # Errors
+///
+/// The file cannot be found or served.
+fn find_model_file(
     settings: &Settings,
     model: &ModelSettings,
     start: &Start,
@@ -272,11 +299,16 @@ fn find(
         Start::File(path) => path.clone(),
         Start::Command { .. } => PathBuf::new(),
     };
-    let checked = models::check_readable(&path).map_err(problem)?;
-    Ok((path, checked))
+    let inspected = models::check_readable(&path).map_err(problem)?;
+    Ok((path, inspected))
 }
 
-fn program(settings: &Settings) -> Result<PathBuf, SettingProblem> {
+/// Returns the absolute path of llama-server.
+///
+/// # Errors
+///
+/// There is none, or `LLAMA_SERVER` names a file that cannot be executed.
+fn find_llama_server(settings: &Settings) -> Result<PathBuf, SettingProblem> {
     let problem = |subject: String, fault: &str| {
         SettingProblem {
         subject,
@@ -292,16 +324,17 @@ fn program(settings: &Settings) -> Result<PathBuf, SettingProblem> {
             format!("LLAMA_SERVER={:?}", path.display().to_string()),
             "there is no executable file of this name",
         )),
-        // The system would take any text for a shell script.
+        // execvp runs a file that it does not recognise as a shell script, so check its first bytes.
         Some(path) if !is_program(path) => {
             Err(problem(format!("LLAMA_SERVER={:?}", path.display().to_string()), "this file is no program"))
         }
-        // The working directory of a child may differ.
+        // Absolute, because llama-server may run in another working directory.
         Some(path) => Ok(std::path::absolute(path).unwrap_or_else(|_| path.clone())),
     }
 }
 
-/// Whether a file begins as programs do, or as scripts that name their interpreter. One that cannot be read may be one.
+/// Whether a file begins like an ELF program or a script with `#!`. A file that may be executed but not read counts
+/// too.
 fn is_program(path: &Path) -> bool {
     let mut start = [0; 4];
     let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
@@ -311,7 +344,7 @@ fn is_program(path: &Path) -> bool {
     }
 }
 
-fn keys(settings: &Settings) -> Result<Store, SettingProblem> {
+fn open_keys(settings: &Settings) -> Result<Store, SettingProblem> {
     Store::open(&settings.access.auth_keys_file).map_err(|error| SettingProblem {
         subject: format!("AUTH_KEYS_FILE={:?}", settings.access.auth_keys_file.display().to_string()),
         fault: error.to_string(),

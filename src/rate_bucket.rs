@@ -1,10 +1,10 @@
 //! Rate buckets: a limit of `n` a minute allows `n` at once, then one every `1/n` of a minute (GCRA, the generic cell
 //! rate algorithm).
 //!
-//! Owns what is used of a limit, what remains and when more comes back. Does not own the limit itself or the clock:
-//! every call passes both. Time is a number of nanoseconds since a start that the owner of the bucket chooses.
+//! Owns how much of a limit is used, how much remains and when more comes back. Does not own the limit itself or the
+//! clock: every call passes both. Time is a number of nanoseconds since a start that the owner of the bucket chooses.
 //!
-//! A bucket keeps one number, the time at which it is full again. What is used is thereby a share of a minute, not a
+//! A bucket stores one number, the time at which it is full again. So the used part is a share of a minute, not a
 //! count. When a limit changes, the same share stays used: half of 60 becomes half of 120.
 //!
 //! [`Bucket`] counts requests one by one, with `governor`. [`DebtBucket`] counts amounts that are known only after they
@@ -37,7 +37,7 @@ pub struct RateStatus {
     pub reset: Duration,
 }
 
-/// The limit is reached.
+/// The error when a limit is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wait {
     /// Shortest time after which the same call succeeds, to the nanosecond, if no other call takes from the bucket.
@@ -65,7 +65,7 @@ impl Bucket {
     /// Takes one request at `now`. Returns the state after it.
     ///
     /// # Errors
-    /// When none is left. Nothing is taken then.
+    /// When none is left, with the time until one is. Nothing is taken then.
     #[inline]
     pub fn take(&self, quota: Quota, now: u64) -> Result<RateStatus, Wait> {
         self.ask(quota, now, Call::Take)
@@ -79,7 +79,7 @@ impl Bucket {
     // Inlined, a quota made by the caller costs one division and no conversions.
     #[inline]
     fn ask(&self, quota: Quota, now: u64, call: Call) -> Result<RateStatus, Wait> {
-        let state = State { full_at: &self.full_at, now, until_full: Cell::new(Nanos::new(0)) };
+        let state = CallState { full_at: &self.full_at, now, until_full: Cell::new(Nanos::new(0)) };
         let limiter: RateLimiter<_, _, _, StateInformationMiddleware> = RateLimiter::new(quota, state, StoppedClock);
         let outcome = limiter.check_key(&call);
         let reset = limiter.into_state_store().until_full.get().into();
@@ -93,7 +93,7 @@ impl Bucket {
     }
 }
 
-/// A call to a bucket: the key of the limiter, which tells [`WorkerState`] whether to store the result.
+/// A call to a bucket. It is the key of the limiter, which tells [`CallState`] whether to store the result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Call {
     Check,
@@ -102,41 +102,43 @@ enum Call {
 
 /// The state of one bucket as `governor` sees it during one call: times are relative to `now`. So a limiter can be
 /// made for each call, and limiters of different quotas can share one bucket.
-struct State<'a> {
+struct CallState<'a> {
     full_at: &'a AtomicU64,
     now: u64,
     /// The time that was read or, after a take, written.
     until_full: Cell<Nanos>,
 }
 
-impl StateStore for State<'_> {
+impl StateStore for CallState<'_> {
     type Key = Call;
 
     fn measure_and_replace<T, F, E>(&self, call: &Call, measure: F) -> Result<T, E>
     where
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
+        // Relaxed suffices: the number itself is all the state, and the exchange below detects a concurrent change.
         let mut found = self.full_at.load(Ordering::Relaxed);
         loop {
             let until_full = Nanos::new(found.saturating_sub(self.now));
             self.until_full.set(until_full);
-            let (answer, next) = measure(Some(until_full))?;
+            let (outcome, next) = measure(Some(until_full))?;
+            // `governor` has no check that takes nothing: it computes a take, which is not stored here.
             if *call == Call::Check {
-                return Ok(answer);
+                return Ok(outcome);
             }
             let full_at = self.now.saturating_add(next.as_u64());
             match self.full_at.compare_exchange_weak(found, full_at, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => {
                     self.until_full.set(next);
-                    return Ok(answer);
+                    return Ok(outcome);
                 }
-                Err(other) => found = other,
+                Err(changed) => found = changed,
             }
         }
     }
 }
 
-/// The clock of a [`WorkerState`], which is relative to now.
+/// The clock that belongs to a [`CallState`]: it stands at zero, because times there are relative to now.
 struct StoppedClock;
 
 impl Clock for StoppedClock {
@@ -147,7 +149,7 @@ impl Clock for StoppedClock {
     }
 }
 
-/// Amounts that are counted after they were used. A bucket can go into debt. A new bucket is full.
+/// Amounts that are counted after they were used, so a bucket can go into debt. A new bucket is full.
 #[derive(Debug, Default)]
 pub struct DebtBucket {
     full_at: AtomicU64,
@@ -207,16 +209,16 @@ mod tests {
 
     /// A plain leaky bucket: `used` nanoseconds' worth is in it and drains as time passes.
     #[derive(Default)]
-    struct Model {
+    struct LeakyBucket {
         used: u64,
     }
 
-    impl Model {
+    impl LeakyBucket {
         fn advance(&mut self, nanos: u64) {
             self.used = self.used.saturating_sub(nanos);
         }
 
-        /// What is left if one unit costs `price` and the bucket holds `limit` of them.
+        /// Returns how many units are left if one costs `price` nanoseconds and the bucket holds `limit` of them.
         fn remaining(&self, limit: u64, price: u64) -> u64 {
             (limit * price).saturating_sub(self.used) / price
         }
@@ -228,7 +230,7 @@ mod tests {
             limits in proptest::collection::vec(1..100_u32, 1..4),
             steps in proptest::collection::vec((0..MINUTE / 20, any::<prop::sample::Index>(), any::<bool>()), 0..300),
         ) {
-            let (bucket, mut model, mut now) = (Bucket::default(), Model::default(), 0);
+            let (bucket, mut model, mut now) = (Bucket::default(), LeakyBucket::default(), 0);
             for (pause, index, is_take) in steps {
                 now += pause;
                 model.advance(pause);
@@ -258,7 +260,7 @@ mod tests {
             longest_debt in 0..10 * MINUTE,
             steps in proptest::collection::vec((0..MINUTE / 4, 0..400_000_u64), 0..100),
         ) {
-            let (bucket, mut model, mut now) = (DebtBucket::default(), Model::default(), 0);
+            let (bucket, mut model, mut now) = (DebtBucket::default(), LeakyBucket::default(), 0);
             let per_minute = NonZeroU64::new(limit).unwrap();
             for (pause, amount) in steps {
                 now += pause;

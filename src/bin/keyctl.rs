@@ -1,6 +1,7 @@
-//! `keyctl`: makes, lists, rotates and removes API keys. Arguments in, `llamagate::keys` in the middle, words out.
+//! `keyctl`: generates, lists, rotates and removes API keys. `llamagate::keys` does the work; this file does input and
+//! output.
 //!
-//! Standard output carries data alone (a secret, a table, JSON); everything said about it goes to standard error.
+//! Standard output carries only data (a secret, a table, JSON); messages go to standard error.
 //! Exit status: 0 done, 1 refused or failed, 2 wrong usage.
 
 use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _};
@@ -24,7 +25,7 @@ mod args;
 
 use args::{Cli, Generate, Rotate, Verb};
 
-/// Where the key file is when neither `--file` nor AUTH_KEYS_FILE names it.
+/// Returns the path of the key file if neither `--file` nor `AUTH_KEYS_FILE` gives it.
 fn default_file() -> PathBuf {
     let environment = Environment::capture();
     let given = environment.get("DATA_DIR").map(PathBuf::from);
@@ -36,14 +37,14 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(usage) => {
-            // Nothing is left to do when even this cannot be printed.
+            // If even this cannot be printed, only the exit status is left.
             let _ = usage.print();
             return u8::try_from(usage.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
         }
     };
     let file = cli.file.unwrap_or_else(default_file);
     let session = Session { file, quiet: cli.quiet, now: Timestamp::now() };
-    let done = match cli.verb {
+    let result = match cli.verb {
         Verb::Generate(wanted) => session.generate(wanted),
         Verb::List { json } => session.list(json),
         Verb::Remove { name } => session.remove(&name),
@@ -51,11 +52,12 @@ fn main() -> ExitCode {
         Verb::Verify => session.verify(),
         Verb::Prune => session.prune(),
     };
-    done.unwrap_or_else(|failure| {
-        match failure {
-            Failure::Edit(error) => complain(&error.to_string(), &error.hint()),
-            Failure::Pipe(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-            Failure::Pipe(error) => complain(
+    result.unwrap_or_else(|error| {
+        match error {
+            KeyctlError::Edit(error) => print_error(&error.to_string(), &error.hint()),
+            // The reader of a pipe, such as `head`, has read enough.
+            KeyctlError::Stdio(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            KeyctlError::Stdio(error) => print_error(
                 &format!("standard input or output failed: {error}"),
                 "if a new secret was to be printed, it is lost; keyctl rotate makes another",
             ),
@@ -64,41 +66,44 @@ fn main() -> ExitCode {
     })
 }
 
-fn complain(error: &str, hint: &str) {
-    tell(&format!("error: {error}\nhint: {hint}"));
+fn print_error(error: &str, hint: &str) {
+    print_message(&format!("error: {error}\nhint: {hint}"));
 }
 
-/// One line to standard error. Not `eprintln`, which panics when that is closed.
-fn tell(text: &str) {
+/// Prints a line to standard error. Not with `eprintln`, which panics if standard error is closed.
+fn print_message(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-enum Failure {
+/// Why a subcommand failed.
+enum KeyctlError {
+    /// The key file could not be read or edited.
     Edit(EditError),
-    Pipe(io::Error),
+    /// Standard input or output failed.
+    Stdio(io::Error),
 }
 
-impl From<EditError> for Failure {
+impl From<EditError> for KeyctlError {
     fn from(error: EditError) -> Self {
         Self::Edit(error)
     }
 }
 
-impl From<KeyFileError> for Failure {
+impl From<KeyFileError> for KeyctlError {
     fn from(error: KeyFileError) -> Self {
         Self::Edit(error.into())
     }
 }
 
-impl From<io::Error> for Failure {
+impl From<io::Error> for KeyctlError {
     fn from(error: io::Error) -> Self {
-        Self::Pipe(error)
+        Self::Stdio(error)
     }
 }
 
-type Outcome = Result<ExitCode, Failure>;
+type CommandResult = Result<ExitCode, KeyctlError>;
 
-/// One run: the file, how much to say, and what time it is.
+/// One run of the program: the key file, whether to print messages, and the current time.
 struct Session {
     file: PathBuf,
     quiet: bool,
@@ -106,7 +111,7 @@ struct Session {
 }
 
 impl Session {
-    fn generate(&self, wanted: Generate) -> Outcome {
+    fn generate(&self, wanted: Generate) -> CommandResult {
         let key = Key {
             id: wanted.name.clone(),
             rate_limit: wanted.rate_limit,
@@ -118,13 +123,14 @@ impl Session {
         };
         let secret = NewSecret::generate().map_err(EditError::from)?;
         let stored = secret.stored(wanted.plain);
+        // Stored before it is shown, so that a secret that was printed always works.
         let updated = update(&self.file, IfMissing::Create, |file| edit::add(file, key, stored, self.now))?;
-        self.hand_over(&format!("generated key '{}'", wanted.name), &secret)?;
-        self.after(&updated);
+        self.print_secret(&format!("generated key '{}'", wanted.name), &secret)?;
+        self.report_update(&updated);
         Ok(ExitCode::SUCCESS)
     }
 
-    fn rotate(&self, wanted: Rotate) -> Outcome {
+    fn rotate(&self, wanted: Rotate) -> CommandResult {
         let secret = NewSecret::generate().map_err(EditError::from)?;
         let rotation = Rotation {
             secret: secret.stored(wanted.plain),
@@ -134,46 +140,48 @@ impl Session {
         let old_ends = rotation.old_ends;
         let name = &wanted.name;
         let updated = update(&self.file, IfMissing::Fail, |file| edit::rotate(file, name, rotation, self.now))?;
-        self.hand_over(&format!("rotated key '{name}'"), &secret)?;
+        self.print_secret(&format!("rotated key '{name}'"), &secret)?;
         if old_ends > self.now {
-            self.say(&format!("the old secret stays valid until {old_ends} at the latest"));
+            self.print_note(&format!("the old secret stays valid until {old_ends} at the latest"));
         } else {
-            self.say("the old secret is gone");
+            self.print_note("the old secret is gone");
         }
-        self.after(&updated);
+        self.report_update(&updated);
         Ok(ExitCode::SUCCESS)
     }
 
-    fn remove(&self, name: &str) -> Outcome {
+    fn remove(&self, name: &str) -> CommandResult {
         let updated = update(&self.file, IfMissing::Fail, |file| edit::remove(file, name))?;
-        self.say(&format!("removed key '{name}' ({})", counted(updated.value, "line")));
-        self.after(&updated);
+        self.print_note(&format!("removed key '{name}' ({})", counted(updated.value, "line")));
+        self.report_update(&updated);
         Ok(ExitCode::SUCCESS)
     }
 
-    fn prune(&self) -> Outcome {
+    fn prune(&self) -> CommandResult {
         let updated = update(&self.file, IfMissing::Fail, |file| Ok::<_, KeyFileError>(edit::prune(file, self.now)))?;
         match updated.value.as_slice() {
-            [] => self.say("no key has expired"),
-            names => self.say(&format!("dropped {}: {}", counted(names.len(), "expired line"), names.join(", "))),
+            [] => self.print_note("no key has expired"),
+            names => {
+                self.print_note(&format!("dropped {}: {}", counted(names.len(), "expired line"), names.join(", ")))
+            }
         }
-        self.after(&updated);
+        self.report_update(&updated);
         Ok(ExitCode::SUCCESS)
     }
 
-    fn list(&self, json: bool) -> Outcome {
+    fn list(&self, json: bool) -> CommandResult {
         let file = keys::read(&self.file)?;
         let text = if json { as_json(&file, self.now) } else { as_table(&file, self.now) };
         writeln!(io::stdout(), "{text}")?;
-        self.say(&format!("{} configured", counted(file.entries().count(), "key")));
+        self.print_note(&format!("{} configured", counted(file.entries().count(), "key")));
         self.warn_of_bad_lines(&file);
         Ok(ExitCode::SUCCESS)
     }
 
-    fn verify(&self) -> Outcome {
+    fn verify(&self) -> CommandResult {
         let file = keys::read(&self.file)?;
         if io::stdin().is_terminal() {
-            self.say("paste the secret and press Enter");
+            self.print_note("paste the secret and press Enter");
         }
         let secret = read_secret()?;
         let (verdict, status) = match file.find(&secret) {
@@ -198,45 +206,49 @@ impl Session {
         Ok(status)
     }
 
-    fn hand_over(&self, what: &str, secret: &NewSecret) -> io::Result<()> {
-        self.say(&format!("{what}; its secret is shown only this once:"));
+    fn print_secret(&self, what: &str, secret: &NewSecret) -> io::Result<()> {
+        self.print_note(&format!("{what}; its secret is shown only this once:"));
         writeln!(io::stdout(), "{}", secret.reveal())
     }
 
-    /// What there is to say after an edit, whichever it was.
-    fn after<T>(&self, updated: &Updated<T>) {
+    /// Prints the messages that follow every edit.
+    fn report_update<T>(&self, updated: &Updated<T>) {
         self.warn_of_bad_lines(&updated.file);
         if updated.written == Written::Unchanged {
             return;
         }
         if !updated.locked {
-            self.say("warning: this file system has no locks; do not run two keyctl at once");
+            self.print_note("warning: this file system has no locks; do not run two keyctl at once");
         }
         if updated.file.entries().next().is_some() {
-            self.say(&format!("a running gateway picks this up within {} s", CHANGE_SEEN_WITHIN.as_secs()));
+            self.print_note(&format!("a running gateway picks this up within {} s", CHANGE_SEEN_WITHIN.as_secs()));
         } else {
-            // Even when quiet: a key that was just taken away may still work.
-            tell("warning: the file holds no key now, and a running gateway keeps the keys it has until there is one");
-            tell("hint: make another key, or stop the gateway");
+            // Even with `--quiet`, because a key that was just removed may still work.
+            print_message(
+                "warning: the file holds no key now, and a running gateway keeps the keys it has until there is one",
+            );
+            print_message("hint: make another key, or stop the gateway");
         }
     }
 
     fn warn_of_bad_lines(&self, file: &KeyFile) {
         for (line, problem) in file.problems() {
-            self.say(&format!("warning: line {line} is skipped: {problem}"));
+            self.print_note(&format!("warning: line {line} is skipped: {problem}"));
         }
     }
 
-    fn say(&self, text: &str) {
+    /// Prints a message to standard error, unless `--quiet` is given.
+    fn print_note(&self, text: &str) {
         if !self.quiet {
-            tell(text);
+            print_message(text);
         }
     }
 }
 
-/// Reads one line, at most; a longer one is no secret anyway.
+/// Reads one line from standard input, or the start of a longer one, which cannot be a secret anyway.
 fn read_secret() -> io::Result<String> {
     let mut line = Vec::new();
+    // Room for spaces around the secret and for the line ending.
     let bound = *secret::SECRET_LENGTH.end() as u64 + 64;
     io::stdin().lock().take(bound).read_until(b'\n', &mut line)?;
     Ok(String::from_utf8_lossy(&line).trim().to_owned())

@@ -1,22 +1,24 @@
-//! Why a connection could not be made or broke, in a plain sentence for logs and for whoever runs the service.
+//! Explains in one sentence why a connection could not be made or broke, for logs and for the operator.
 
-use rustls::{CertificateError, Error as Tls};
 use std::error::Error;
 use std::io;
 
-/// Why a request to this host and port failed. Names nothing but the host and what happened.
+use rustls::{CertificateError, Error as Tls};
+
+/// Explains why a request to this host and port failed. The sentence holds the host and the reason, but no URL and no
+/// key.
 pub fn explain(error: &(dyn Error + 'static), host: &str) -> String {
     let found = causes(error).find_map(|cause| sentence(cause, host));
     found.unwrap_or_else(|| match causes(error).last() {
-        Some(innermost) => format!("{host} cannot be asked: {innermost}"),
-        None => format!("{host} cannot be asked"),
+        Some(innermost) => format!("the request to {host} failed: {innermost}"),
+        None => format!("the request to {host} failed"),
     })
 }
 
-/// The error and what lies below it, from the outside to the inside.
+/// Returns the error and its causes, outermost first.
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |&error| match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-        // Its `source` is what lies below that.
+        // `io::Error::source` skips the error that it wraps, so `get_ref` comes first.
         Some(inner) => Some(inner as &(dyn Error + 'static)),
         None => error.source(),
     })
@@ -24,10 +26,10 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
 
 fn sentence(cause: &(dyn Error + 'static), host: &str) -> Option<String> {
     if let Some(tls) = cause.downcast_ref::<Tls>() {
-        return Some(of_tls(tls, host));
+        return Some(explain_tls(tls, host));
     }
     if let Some(error) = cause.downcast_ref::<io::Error>() {
-        return of_io(error.kind(), host);
+        return explain_io(error.kind(), host);
     }
     if let Some(error) = cause.downcast_ref::<hyper::Error>() {
         if error.is_parse() {
@@ -35,11 +37,11 @@ fn sentence(cause: &(dyn Error + 'static), host: &str) -> Option<String> {
         }
         return error.is_incomplete_message().then(|| format!("{host} broke the connection"));
     }
-    // The type of this one is private.
+    // hyper-util's type for this error is private, so its text has to do.
     (cause.to_string() == "dns error").then(|| format!("the name of {host} cannot be resolved"))
 }
 
-fn of_io(kind: io::ErrorKind, host: &str) -> Option<String> {
+fn explain_io(kind: io::ErrorKind, host: &str) -> Option<String> {
     use io::ErrorKind as Kind;
     Some(match kind {
         Kind::ConnectionRefused => format!("{host} refuses connections"),
@@ -47,12 +49,12 @@ fn of_io(kind: io::ErrorKind, host: &str) -> Option<String> {
         Kind::ConnectionReset | Kind::ConnectionAborted | Kind::BrokenPipe | Kind::UnexpectedEof => {
             format!("{host} broke the connection")
         }
-        Kind::HostUnreachable | Kind::NetworkUnreachable => format!("there is no way to {host} from here"),
+        Kind::HostUnreachable | Kind::NetworkUnreachable => format!("there is no route to {host}"),
         _ => return None,
     })
 }
 
-fn of_tls(error: &Tls, host: &str) -> String {
+fn explain_tls(error: &Tls, host: &str) -> String {
     use CertificateError as Bad;
     match error {
         Tls::InvalidCertificate(Bad::UnknownIssuer) => {
@@ -70,7 +72,7 @@ fn of_tls(error: &Tls, host: &str) -> String {
         Tls::InvalidCertificate(Bad::Revoked) => format!("the certificate of {host} has been revoked"),
         Tls::InvalidCertificate(_) => format!("the certificate of {host} is not valid"),
         Tls::InvalidMessage(_) => format!("{host} does not speak TLS; is it http?"),
-        Tls::AlertReceived(alert) => format!("{host} does not agree to TLS: {alert:?}"),
-        _ => format!("no TLS with {host}: {error}"),
+        Tls::AlertReceived(alert) => format!("{host} refused the TLS handshake: {alert:?}"),
+        _ => format!("TLS with {host} failed: {error}"),
     }
 }

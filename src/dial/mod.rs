@@ -1,11 +1,12 @@
-//! Connections to workers: where they are reached, by TCP, and by TLS where a remote backend asks for it.
+//! Connections to workers, over TCP, and over TLS where a remote backend has an `https` address.
 //!
-//! Owns which authorities are trusted, how long a connection for a client's request may take to be made, and the
-//! sentence that says why there is none. What goes over a connection, and what its failure means for a worker, is the
-//! business of others. What this program asks for itself goes through `http_client`.
+//! Owns the trusted certificate authorities, the connect timeout of clients' requests, and the sentence that explains a
+//! failed connection. Does not own what is sent over a connection, nor what its failure means for a worker. The
+//! program's own requests go through `http_client`.
 //!
 //! - `explain.rs`: the sentence that says why a connection failed
-//! - `target.rs`: the address of a worker, and the key and the model name that it wants
+//! - `target.rs`: a worker's address, and the key and the model name that it expects
+//! - `testing.rs`: HTTP servers and certificate authorities for tests
 //! - `trust.rs`: the certificate authorities that are trusted, and the TLS configuration
 
 mod explain;
@@ -20,69 +21,74 @@ pub use explain::explain;
 pub use target::{BadRemote, DialTarget};
 pub use trust::Trust;
 
-use crate::pause_clock;
-use http::Uri;
-use http::uri::Scheme;
-use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioIo;
 use std::error::Error;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
+
+use http::Uri;
+use http::uri::Scheme;
+use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tower_service::Service;
+
+use crate::pause_clock;
 
 /// A connection to a worker.
 pub type Link = MaybeHttpsStream<TokioIo<TcpStream>>;
 
-/// Makes connections, to `http` and to `https`, that speak HTTP/1.1.
+/// Opens connections to `http` and `https` addresses, for HTTP/1.1. A connector for hyper's client.
 #[derive(Clone)]
 pub struct Dialer {
     tcp: HttpConnector,
-    /// Longest time until a connection can be used: its name resolved, TLS agreed on.
-    patience: Duration,
+    /// Longest time until a connection can be used, name resolution and TLS handshake included.
+    connect_timeout: Duration,
     trust: Trust,
 }
 
 impl Dialer {
-    /// Trusts the authorities that this machine trusts ([`Trust::Machine`]).
-    pub fn new(patience: Duration) -> Self {
+    /// Creates a dialer that trusts the certificate authorities of this machine ([`Trust::Machine`]).
+    pub fn new(connect_timeout: Duration) -> Self {
         let mut tcp = HttpConnector::new();
+        // Requests are small writes, which Nagle's algorithm would delay.
         tcp.set_nodelay(true);
+        // Otherwise it rejects `https` addresses, which it connects for the TLS connector.
         tcp.enforce_http(false);
-        // Several addresses behind a name share it, so that a dead one does not use it up.
-        tcp.set_connect_timeout(Some(patience));
-        Self { tcp, patience, trust: Trust::Machine }
+        // hyper-util divides this timeout among the addresses of a name, so that a dead one does not use up all of it.
+        tcp.set_connect_timeout(Some(connect_timeout));
+        Self { tcp, connect_timeout, trust: Trust::Machine }
     }
 }
 
 type BoxError = Box<dyn Error + Send + Sync>;
-type Linking = Pin<Box<dyn Future<Output = Result<Link, BoxError>> + Send>>;
+type ConnectFuture = Pin<Box<dyn Future<Output = Result<Link, BoxError>> + Send>>;
 
 impl Service<Uri> for Dialer {
     type Response = Link;
     type Error = BoxError;
-    type Future = Linking;
+    type Future = ConnectFuture;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.tcp.poll_ready(context).map_err(Into::into)
     }
 
-    fn call(&mut self, to: Uri) -> Linking {
-        let patience = self.patience;
-        let linking: Linking = if to.scheme() == Some(&Scheme::HTTPS) {
+    fn call(&mut self, to: Uri) -> ConnectFuture {
+        let connect_timeout = self.connect_timeout;
+        let connecting: ConnectFuture = if to.scheme() == Some(&Scheme::HTTPS) {
             match self.trust.config() {
                 Ok(tls) => HttpsConnector::from((self.tcp.clone(), tls)).call(to),
                 Err(error) => return Box::pin(async move { Err(error.into()) }),
             }
         } else {
-            let linking = self.tcp.call(to);
-            Box::pin(async move { Ok(MaybeHttpsStream::Http(linking.await?)) })
+            let connecting = self.tcp.call(to);
+            Box::pin(async move { Ok(MaybeHttpsStream::Http(connecting.await?)) })
         };
         Box::pin(async move {
-            match pause_clock::timeout(patience, linking).await {
+            // The timeout of `tcp` covers neither name resolution nor the TLS handshake; this one covers everything.
+            match pause_clock::timeout(connect_timeout, connecting).await {
                 Ok(link) => link,
                 Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
             }

@@ -1,57 +1,63 @@
-//! Where a worker is reached: the address that its requests go to, the key that it asks for, the name that it knows.
+//! A worker's address, and the API key and the model name that it expects.
 
-use crate::settings::catalogue::RemoteSettings;
-use http::uri::{self, Authority, InvalidUri, PathAndQuery, Scheme};
-use http::{HeaderValue, Uri};
 use std::io;
 use std::net::SocketAddr;
+
+use http::uri::{self, Authority, InvalidUri, PathAndQuery, Scheme};
+use http::{HeaderValue, Uri};
 use thiserror::Error;
 
-/// Where requests to a worker go, and what they say there.
+use crate::settings::catalogue::RemoteSettings;
+
+/// Where requests to a worker go, and what is set in each of them.
 #[derive(Debug, Clone)]
 pub struct DialTarget {
     /// `http` or `https`.
     pub scheme: Scheme,
     /// Host and port.
     pub authority: Authority,
-    /// What comes before the path of each request; empty, or without a slash at its end.
+    /// Put before the path of each request; empty, or without a slash at its end.
     pub base_path: String,
-    /// The value of `Authorization` that it takes, if it asks for one; marked sensitive, so it never shows in debug output.
+    /// The value of `Authorization`, if the worker expects one. Marked sensitive, so debug output does not show it.
     pub authorization: Option<HeaderValue>,
-    /// The name that it knows the model by, where that differs.
+    /// The model's name on the worker, if it differs from the gateway's.
     pub model: Option<String>,
-    /// Whether somebody else runs it.
+    /// Whether this is a remote backend rather than a process of this gateway.
     pub is_remote: bool,
 }
 
-/// Why a remote backend cannot be asked at all. Holds nothing of the key.
+/// Why no request can be sent to a remote backend: mistakes in its settings. Holds no part of the key.
 #[derive(Debug, Error)]
 pub enum BadRemote {
-    /// No address.
-    #[error("api_base is no address: {0}")]
+    /// `api_base` is not a URI.
+    #[error("api_base is not an address: {0}")]
     Base(#[from] http::Error),
-    /// Neither `http://` nor `https://`.
+    /// `api_base` has another scheme, or none.
     #[error("api_base must begin with http:// or https://")]
     Scheme,
-    /// A password in the address would show in logs.
+    /// `api_base` holds a user name; its password would show in logs.
     #[error("api_base must hold no user name; the key goes into api_key")]
     UserName,
-    /// Anything behind the path.
+    /// `api_base` has a query.
     #[error("api_base must end with its path")]
     Query,
-    /// The path to probe is none.
+    /// `health` is not a path.
     #[error("health must be a path, such as /health")]
     Health,
-    /// The key is no text of a header.
-    #[error("api_key holds characters that no request can carry")]
+    /// `api_key` is not a valid header value.
+    #[error("api_key holds characters that a header cannot carry")]
     Key,
-    /// The client that sends its probes cannot be set up.
-    #[error("no HTTP client: {0}")]
+    /// The HTTP client that sends probes cannot be set up.
+    #[error("the HTTP client cannot be set up: {0}")]
     Client(#[from] io::Error),
 }
 
 impl DialTarget {
-    /// On this machine.
+    /// Returns the target of a process on this machine.
+    ///
+    /// # Errors
+    ///
+    /// The address makes no valid URI authority, which does not happen for an IP address and a port.
     pub fn local(address: SocketAddr, authorization: Option<HeaderValue>) -> Result<Self, InvalidUri> {
         Ok(Self {
             scheme: Scheme::HTTP,
@@ -63,7 +69,11 @@ impl DialTarget {
         })
     }
 
-    /// Where these settings say.
+    /// Returns the target of a remote backend with these settings.
+    ///
+    /// # Errors
+    ///
+    /// [`BadRemote`] says which setting is wrong.
     pub fn remote(remote: &RemoteSettings) -> Result<Self, BadRemote> {
         let uri = Uri::try_from(&remote.api_base).map_err(http::Error::from)?;
         let parts = uri.into_parts();
@@ -82,6 +92,7 @@ impl DialTarget {
             None => None,
             Some(key) => {
                 let mut value = HeaderValue::try_from(format!("Bearer {}", key.0)).map_err(|_| BadRemote::Key)?;
+                // `Debug` output of requests must not show the key.
                 value.set_sensitive(true);
                 Some(value)
             }
@@ -96,7 +107,11 @@ impl DialTarget {
         })
     }
 
-    /// The address of what a request there is for.
+    /// Returns the full URI of a request for this path and query; `/` without one.
+    ///
+    /// # Errors
+    ///
+    /// Base path and path do not make a valid URI together.
     pub fn uri(&self, path: Option<PathAndQuery>) -> Result<Uri, http::Error> {
         let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
         let path =
@@ -133,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_goes_behind_the_base_with_its_query() {
+    fn a_path_is_appended_to_the_base_with_its_query() {
         for (base, expected) in [
             ("http://server1:8000", "http://server1:8000/v1/models?a=b"),
             ("http://server1:8000/", "http://server1:8000/v1/models?a=b"),
@@ -150,14 +165,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_base_is_refused_with_a_reason() {
+    fn a_bad_api_base_is_refused_with_a_reason() {
         for (base, reason) in [
             ("server1:8000", "http://"),
             ("/v1", "http://"),
             ("ftp://host", "http://"),
             ("http://user:hush@host", "user name"),
             ("http://host/?key=hush", "path"),
-            ("http://ho st", "no address"),
+            ("http://ho st", "not an address"),
         ] {
             let error = target(base).unwrap_err().to_string();
             assert!(error.contains(reason), "{base}: {error}");

@@ -1,7 +1,10 @@
-//! Backends of others, for tests: HTTP on the loopback interface, behind TLS if wanted, with an authority made up for it.
+//! HTTP servers on the loopback interface for tests, with TLS if wanted, and certificate authorities to sign for them.
 
-use super::Dialer;
-use super::trust::{Trust, trusting};
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -12,18 +15,17 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, 
 use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{RootCertStore, ServerConfig};
-use std::convert::Infallible;
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-/// Longest wait for anything that is to happen in a test.
+use super::Dialer;
+use super::trust::{Trust, client_config};
+
+/// Longest wait for anything that must happen in a test.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Such a backend; it ends when it is dropped.
+/// An HTTP server that gives the same response to every request. Stops when it is dropped.
 pub(crate) struct TestServer {
     pub(crate) address: SocketAddr,
     shared: Arc<Shared>,
@@ -31,44 +33,44 @@ pub(crate) struct TestServer {
 }
 
 struct Shared {
-    answer: Mutex<(StatusCode, &'static str)>,
-    seen: Mutex<Vec<Parts>>,
+    response: Mutex<(StatusCode, &'static str)>,
+    requests: Mutex<Vec<Parts>>,
 }
 
-/// Somebody who signs certificates.
+/// A certificate authority.
 pub(crate) struct TestAuthority {
     certificate: CertificateDer<'static>,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl TestServer {
-    /// Answers everything so.
+    /// Starts a server that responds with this status and body.
     pub(crate) async fn open(status: StatusCode, body: &'static str) -> Self {
-        Self::behind(None, status, body).await
+        Self::start(None, status, body).await
     }
 
-    /// The same behind TLS, with 200.
-    pub(crate) async fn open_tls(terms: ServerConfig) -> Self {
-        Self::behind(Some(TlsAcceptor::from(Arc::new(terms))), StatusCode::OK, "").await
+    /// Starts a server behind TLS that responds with 200 and an empty body.
+    pub(crate) async fn open_tls(config: ServerConfig) -> Self {
+        Self::start(Some(TlsAcceptor::from(Arc::new(config))), StatusCode::OK, "").await
     }
 
-    async fn behind(tls: Option<TlsAcceptor>, status: StatusCode, body: &'static str) -> Self {
+    async fn start(tls: Option<TlsAcceptor>, status: StatusCode, body: &'static str) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let shared = Arc::new(Shared { answer: Mutex::new((status, body)), seen: Mutex::default() });
+        let shared = Arc::new(Shared { response: Mutex::new((status, body)), requests: Mutex::default() });
         let mut serving = JoinSet::new();
         serving.spawn(serve(listener, tls, Arc::clone(&shared)));
         Self { address, shared, _serving: serving }
     }
 
-    /// Answers so from now on.
-    pub(crate) fn answers(&self, status: StatusCode, body: &'static str) {
-        *self.shared.answer.lock().unwrap() = (status, body);
+    /// Sets the response to all later requests.
+    pub(crate) fn set_response(&self, status: StatusCode, body: &'static str) {
+        *self.shared.response.lock().unwrap() = (status, body);
     }
 
-    /// The heads of all requests so far.
-    pub(crate) fn seen(&self) -> Vec<Parts> {
-        self.shared.seen.lock().unwrap().clone()
+    /// Returns the heads of all requests so far.
+    pub(crate) fn requests(&self) -> Vec<Parts> {
+        self.shared.requests.lock().unwrap().clone()
     }
 }
 
@@ -79,13 +81,13 @@ async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Arc<Shar
         let (tls, shared) = (tls.clone(), Arc::clone(&shared));
         connections.spawn(async move {
             let service = service_fn(move |request: Request<Incoming>| {
-                shared.seen.lock().unwrap().push(request.into_parts().0);
-                let (status, body) = *shared.answer.lock().unwrap();
-                let mut answer = Response::new(body.to_owned());
-                *answer.status_mut() = status;
-                async move { Ok::<_, Infallible>(answer) }
+                shared.requests.lock().unwrap().push(request.into_parts().0);
+                let (status, body) = *shared.response.lock().unwrap();
+                let mut response = Response::new(body.to_owned());
+                *response.status_mut() = status;
+                async move { Ok::<_, Infallible>(response) }
             });
-            // How a connection ends is its client's business.
+            // Some tests break the connection on purpose, so an error here is not a failure.
             let _ = match tls {
                 None => http1::Builder::new().serve_connection(TokioIo::new(stream), service).await,
                 Some(tls) => match tls.accept(stream).await {
@@ -98,7 +100,7 @@ async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Arc<Shar
 }
 
 impl TestAuthority {
-    /// A new one of this name, that nobody knows.
+    /// Creates an authority of this name, with a new key.
     pub(crate) fn new(name: &str) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -108,30 +110,30 @@ impl TestAuthority {
         Self { certificate, issuer: Issuer::new(params, key) }
     }
 
-    /// Connections that trust it alone.
-    pub(crate) fn dialer(&self, patience: Duration) -> Dialer {
-        Dialer { trust: self.trust(), ..Dialer::new(patience) }
+    /// Returns a dialer that trusts only this authority.
+    pub(crate) fn dialer(&self, connect_timeout: Duration) -> Dialer {
+        Dialer { trust: self.trust(), ..Dialer::new(connect_timeout) }
     }
 
-    /// Trust in it alone.
+    /// Returns trust in this authority and no other.
     pub(crate) fn trust(&self) -> Trust {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.clone()).unwrap();
-        Trust::Only(trusting(roots).unwrap())
+        Trust::Only(client_config(roots).unwrap())
     }
 
-    /// The certificate, as it is found on a machine.
+    /// Returns the authority's own certificate.
     pub(crate) fn certificate(&self) -> CertificateDer<'static> {
         self.certificate.clone()
     }
 
-    /// The terms of a server that has a certificate for this name.
+    /// Returns the TLS configuration of a server with a certificate for this name.
     pub(crate) fn certify(&self, name: &str) -> ServerConfig {
         self.sign(CertificateParams::new(vec![name.to_owned()]).unwrap())
     }
 
-    /// The same with one that has expired.
-    pub(crate) fn certify_once(&self, name: &str) -> ServerConfig {
+    /// Returns the TLS configuration of a server whose certificate for this name has expired.
+    pub(crate) fn certify_expired(&self, name: &str) -> ServerConfig {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         params.not_after = date_time_ymd(2001, 1, 1);
         self.sign(params)

@@ -1,35 +1,36 @@
-//! The authorities whose certificates are trusted, and the TLS configuration made of them.
+//! The trusted certificate authorities, and the TLS configuration that results from them.
+
+use std::sync::{Arc, LazyLock};
 
 use rustls::crypto::ring;
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, RootCertStore};
-use std::sync::{Arc, LazyLock};
 use tracing::warn;
 
-/// The authorities that connections trust.
+/// The certificate authorities that connections trust.
 #[derive(Debug, Clone)]
 pub enum Trust {
-    /// None: connections to `https` fail. Costs no look at the disk.
+    /// None: connections to `https` fail. Does not read the disk.
     None,
-    /// Those that this machine trusts: those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name, else the system's, else
-    /// Mozilla's. They are read once, when they are needed for the first time.
+    /// The authorities in `SSL_CERT_FILE` and `SSL_CERT_DIR`, else those of the system, else Mozilla's. Read once, at
+    /// the first use.
     Machine,
-    /// Those of this configuration.
+    /// The authorities of this configuration, and no others.
     Only(Arc<ClientConfig>),
 }
 
 impl Trust {
-    /// Returns the TLS configuration. The first call for [`Trust::Machine`] reads the disk, so it is better made before
-    /// there are requests.
+    /// Returns the TLS configuration. The first call for [`Trust::Machine`] reads the disk, so make it before requests
+    /// arrive.
     ///
     /// # Errors
     ///
-    /// The cryptography that is built in supports no version of TLS.
+    /// The built-in cryptography supports no version of TLS.
     pub fn config(&self) -> Result<Arc<ClientConfig>, rustls::Error> {
         static MACHINE: LazyLock<Result<Arc<ClientConfig>, rustls::Error>> =
-            LazyLock::new(|| trusting(roots_of_this_machine()));
+            LazyLock::new(|| client_config(machine_roots()));
         match self {
-            Self::None => trusting(RootCertStore::empty()),
+            Self::None => client_config(RootCertStore::empty()),
             Self::Machine => MACHINE.clone(),
             Self::Only(config) => Ok(Arc::clone(config)),
         }
@@ -37,28 +38,35 @@ impl Trust {
 }
 
 /// Returns a TLS configuration that trusts these authorities.
-pub(super) fn trusting(roots: RootCertStore) -> Result<Arc<ClientConfig>, rustls::Error> {
+///
+/// # Errors
+///
+/// The built-in cryptography supports no version of TLS.
+pub(super) fn client_config(roots: RootCertStore) -> Result<Arc<ClientConfig>, rustls::Error> {
+    // The provider is given here, because the process-wide default of rustls may be set only once.
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
     let builder = builder.with_safe_default_protocol_versions()?;
     Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
 }
 
-fn roots_of_this_machine() -> RootCertStore {
-    // It is this function that reads the two variables: they are OpenSSL's, and no settings of ours.
+fn machine_roots() -> RootCertStore {
+    // This call reads SSL_CERT_FILE and SSL_CERT_DIR. They are OpenSSL's variables, not settings of the gateway.
     let found = rustls_native_certs::load_native_certs();
-    // The errors themselves name paths.
-    roots_of(found.certs, found.errors.len())
+    // Only the number of errors is used: their texts name paths.
+    build_roots(found.certs, found.errors.len())
 }
 
-/// What can be made of the certificates that were found, beside some that could not be read.
-pub(super) fn roots_of(found: Vec<CertificateDer<'static>>, unread: usize) -> RootCertStore {
+/// Builds the set of trusted authorities from the certificates that were found. `unread` is the number of certificates
+/// or files that could not be read.
+pub(super) fn build_roots(found: Vec<CertificateDer<'static>>, unread: usize) -> RootCertStore {
     let mut roots = RootCertStore::empty();
     let (_, unusable) = roots.add_parsable_certificates(found);
     let unread = unread + unusable;
     if unread > 0 {
-        warn!(unread, trusted = roots.len(), "some certificates of authorities cannot be read, they are not trusted");
+        warn!(unread, trusted = roots.len(), "some CA certificates cannot be read and are not trusted");
     } else if roots.is_empty() {
-        // A container often has none. Certificates that exist but cannot be read are not replaced by Mozilla's.
+        // A container often has no certificates. Ones that exist but cannot be read are not replaced by Mozilla's,
+        // because an administrator has chosen them.
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     }
     roots

@@ -1,7 +1,10 @@
-use super::*;
+//! Runs the invariants on random bytes, and on random text that resembles valid input.
+
 use proptest::prelude::*;
 
-/// Pieces of configuration files, so that random ones are good often enough.
+use super::*;
+
+/// Generates configuration files from valid pieces, so that many of them are accepted.
 fn configurations() -> impl Strategy<Value = String> {
     let model = "  [ab]{1,2}: \\{(file: [ab]\\.gguf|command: \\[x, '\\{port\\}'\\]|)(, (ctx: [0-9]{1,5}|aliases: \\[[a-c]\\]|ttl: [0-9]m|sampling: \\{n: [0-9]\\}|tier: t)){0,2}\\}\n";
     let entry = "  - \\{model_name: [a-c], litellm_params: \\{(model: (openai/)?[ab]|api_base: 'https?://h(/v1)?/?'|api_key: os.environ/REMOTE_KEY)(, (rpm|order): [0-9])?\\}\\}\n";
@@ -16,8 +19,8 @@ fn configurations() -> impl Strategy<Value = String> {
     proptest::collection::vec(section, 0..4).prop_map(|sections| sections.concat())
 }
 
-/// Pieces of key files, so that random lines are good ones often enough.
-fn lines() -> impl Strategy<Value = String> {
+/// Generates key files from valid pieces, so that many of their lines are accepted.
+fn key_files() -> impl Strategy<Value = String> {
     let line = prop_oneof![
         "(\u{feff})?[a-c]{1,2}:[a-b]{16,18}(:[0-9]{0,3})?(:(1960|2030)-01-01)?( scope=admin| models=m)?\r?\n",
         "[a-c]:sha256=[0a]{64}(:5)?\n",
@@ -29,32 +32,32 @@ fn lines() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn configurations_of_any_bytes(data in proptest::collection::vec(any::<u8>(), 0..200)) {
+    fn configurations_hold_their_invariants_for_any_bytes(data in proptest::collection::vec(any::<u8>(), 0..200)) {
         configuration(&data);
     }
 
     #[test]
-    fn configurations_that_look_like_some(text in configurations()) {
+    fn configurations_hold_their_invariants_for_valid_pieces(text in configurations()) {
         configuration(text.as_bytes());
     }
 
     #[test]
-    fn key_files_of_any_bytes(data in proptest::collection::vec(any::<u8>(), 0..200)) {
+    fn key_files_hold_their_invariants_for_any_bytes(data in proptest::collection::vec(any::<u8>(), 0..200)) {
         key_file(&data);
     }
 
     #[test]
-    fn key_files_that_look_like_some(text in lines()) {
+    fn key_files_hold_their_invariants_for_valid_pieces(text in key_files()) {
         key_file(text.as_bytes());
     }
 
     #[test]
-    fn heads_of_any_bytes(data in proptest::collection::vec(any::<u8>(), 0..200)) {
+    fn request_heads_hold_their_invariants_for_any_bytes(data in proptest::collection::vec(any::<u8>(), 0..200)) {
         request_head(&data);
     }
 
     #[test]
-    fn heads_that_look_like_some(
+    fn request_heads_hold_their_invariants_for_valid_pieces(
         cut: u8,
         lines in proptest::collection::vec(
             "(Host: a|content-length: [0-2]{1,2}|Transfer-Encoding: (chunked|gzip)|X: [ -~]{0,9}| f|[a-z ]{1,3}:)\r?",
@@ -66,32 +69,32 @@ proptest! {
     }
 
     #[test]
-    fn origins_of_any_bytes(data in proptest::collection::vec(any::<u8>(), 0..200)) {
+    fn cors_holds_its_invariants_for_any_bytes(data in proptest::collection::vec(any::<u8>(), 0..200)) {
         cors_origins(&data);
     }
 
     #[test]
-    fn origins_that_look_like_some(
+    fn cors_holds_its_invariants_for_valid_pieces(
         text in "((https?://[aA]\\.b(:80|:443|:1)?|null|\\*)(, ?)?){0,3}\n(https?://a\\.b(:80|:1)?|null|\\*)\n[a, -]{0,9}",
     ) {
         cors_origins(text.as_bytes());
     }
 
     #[test]
-    fn bodies_of_any_bytes(data in proptest::collection::vec(any::<u8>(), 0..200)) {
+    fn bodies_hold_their_invariants_for_any_bytes(data in proptest::collection::vec(any::<u8>(), 0..200)) {
         request_body(&data);
         answer_body(&data);
     }
 
     #[test]
-    fn bodies_that_look_like_some(cut in 0..60_u8, changes: u8, members in proptest::collection::vec(member(), 0..6)) {
+    fn bodies_hold_their_invariants_for_valid_pieces(cut in 0..60_u8, changes: u8, members in proptest::collection::vec(member(), 0..6)) {
         let body = format!("{{{}}}", members.join(","));
         request_body(&[&[cut, changes], body.as_bytes()].concat());
         answer_body(&[&[cut, changes], body.as_bytes()].concat());
     }
 }
 
-/// Members of an object, so that some of them matter.
+/// Generates members of a JSON object whose names and values often matter to the rewriting.
 fn member() -> impl Strategy<Value = String> {
     let name = "\"(model|Model|response|message|user|a|temperature|\\\\u0061|b)\"";
     let value = "\"m\"|\"[a-z\\[{]{0,3}\"|null|1|\\[\\{\"model\":\"m\"\\}\\]|\\{\"model\":\"m\"(,\"a\":\\{\\})?\\}";

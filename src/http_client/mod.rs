@@ -1,33 +1,35 @@
-//! The HTTP client for what this program asks for itself: probes of workers, RunPod's API, its own health port.
+//! The HTTP client for the program's own requests: probes of workers, RunPod's API, its own health port.
 //!
-//! Owns the limits that all these requests share: how long a connection may take, a deadline for each request, how much
-//! of a body is read, and whether redirects are followed. The authorities that it trusts and the sentences that explain
-//! a failed connection are `dial`'s. Clients' requests do not go through it: the gateway passes those on itself.
+//! Owns the limits that all these requests share: connect timeout, deadline, size of a body, redirects. Trusted
+//! certificate authorities and the sentences that explain a failed connection belong to `dial`. Clients' requests do
+//! not go through this client: the gateway forwards them itself.
 
 #[cfg(test)]
 mod tests;
 
-use crate::dial::{Trust, explain};
-use crate::pause_clock::{self, ActiveInstant};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use reqwest::redirect::Policy;
-use std::io;
-use std::sync::Arc;
-use std::time::Duration;
 use thiserror::Error;
+
+use crate::dial::{Trust, explain};
+use crate::pause_clock::{self, ActiveInstant};
 
 /// The value of `User-Agent` in each request.
 const USER_AGENT: &str = concat!("llamagate/", env!("CARGO_PKG_VERSION"));
 
-/// Most redirects that one request follows, where it follows any.
+/// Most redirects that one request follows, if it follows any.
 const MAX_REDIRECTS: usize = 10;
 
-/// What the requests of one client have in common.
+/// Options that all requests of one client share.
 #[derive(Debug, Clone)]
 pub struct ClientOptions {
-    /// Longest time until a connection can be used: its name resolved, TLS agreed on.
+    /// Longest time until a connection can be used, name resolution and TLS handshake included.
     pub connect_timeout: Duration,
     /// How long an idle connection is kept for the next request; with `None`, each request opens a connection.
     pub keep_idle: Option<Duration>,
@@ -35,8 +37,8 @@ pub struct ClientOptions {
     pub follow_redirects: bool,
 }
 
-/// Sends requests over HTTP/1.1, through no proxy. Clones share their connections, which belong to the runtime that
-/// opened them.
+/// Sends requests over HTTP/1.1, never through a proxy. Clones share their connections, which belong to the tokio
+/// runtime that opened them.
 #[derive(Debug, Clone)]
 pub struct HttpClient(reqwest::Client);
 
@@ -44,11 +46,11 @@ pub struct HttpClient(reqwest::Client);
 #[derive(Debug)]
 pub struct Response {
     inner: reqwest::Response,
-    /// When the body must have been read.
+    /// By when the body must have been read.
     deadline: ActiveInstant,
 }
 
-/// Why there is no response, or not all of it. Holds no URL, because a URL may hold secrets.
+/// Why there is no response, or only a part of it. Holds no URL, because a URL may hold secrets.
 #[derive(Debug, Error)]
 pub enum HttpError {
     /// The deadline has passed.
@@ -77,7 +79,8 @@ impl HttpClient {
             .user_agent(USER_AGENT)
             .redirect(if options.follow_redirects { Policy::limited(MAX_REDIRECTS) } else { Policy::none() })
             .connect_timeout(options.connect_timeout)
-            // The deadlines of requests say how long a silent peer is waited for: unlike the kernel, they know of pauses.
+            // The kernel's TCP timers would go on during a pause of this program. The deadlines of requests leave
+            // pauses out, and bound the wait for a silent peer too.
             .tcp_keepalive(None)
             .tcp_keepalive_interval(None)
             .tcp_keepalive_retries(None)
@@ -89,12 +92,12 @@ impl HttpClient {
         builder.build().map(Self).map_err(io::Error::other)
     }
 
-    /// Sends a request and waits for the head of its response. The body must have been read within `timeout` too, which
-    /// stands still while this program is paused.
+    /// Sends a request and waits for the head of its response. `timeout` bounds head and body together; pauses of this
+    /// program do not count.
     ///
     /// # Errors
     ///
-    /// The time is over, or the connection failed. A response with an error status is no error.
+    /// The time is up, or the connection failed. A response with an error status is not an error.
     pub async fn send(&self, request: Request<Bytes>, timeout: Duration) -> Result<Response, HttpError> {
         let deadline = ActiveInstant::now() + timeout;
         let sent = pause_clock::timeout_at(deadline, self.execute(request)).await;
@@ -103,12 +106,12 @@ impl HttpClient {
 
     async fn execute(&self, request: Request<Bytes>) -> Result<reqwest::Response, HttpError> {
         loop {
-            let paused = pause_clock::paused();
+            let paused = pause_clock::total_paused();
             let request = reqwest::Request::try_from(request.clone())?;
             match self.0.execute(request).await {
-                // The connect timeout goes by the kernel's clock, so a pause of this program may use it up. Nothing has
-                // been sent.
-                Err(error) if is_connect_timeout(&error) && pause_clock::paused() > paused => {}
+                // The connect timeout uses the kernel's clock, so a pause of this program may have used it up. Nothing
+                // has been sent yet, so another try is safe.
+                Err(error) if is_connect_timeout(&error) && pause_clock::total_paused() > paused => {}
                 outcome => return Ok(outcome?),
             }
         }
@@ -140,6 +143,7 @@ impl Response {
         let body = Limited::new(reqwest::Body::from(self.inner), limit).collect();
         match pause_clock::timeout_at(self.deadline, body).await {
             Ok(Ok(body)) => Ok(body.to_bytes()),
+            // The error is the body's own, or else `LengthLimitError`.
             Ok(Err(error)) => Err(match error.downcast::<reqwest::Error>() {
                 Ok(error) => HttpError::from(*error),
                 Err(_) => HttpError::TooLarge(limit),
@@ -148,7 +152,8 @@ impl Response {
         }
     }
 
-    /// Reads the body's first `limit` bytes into `start`; the rest is not read. What arrived before an error stays there.
+    /// Reads the body's first `limit` bytes into `start` and leaves the rest. Bytes that arrived before an error are
+    /// kept.
     ///
     /// # Errors
     ///
@@ -168,12 +173,13 @@ impl Response {
 }
 
 impl HttpError {
-    /// Says in a plain sentence why a request to this host and port failed. Names nothing but the host and what happened.
+    /// Explains in one sentence why a request to this host and port failed. The sentence holds the host and the reason,
+    /// but no URL.
     pub fn explain(&self, host: &str) -> String {
         match self {
             Self::TimedOut => format!("{host} does not answer in time"),
             Self::TooLarge(limit) => format!("the answer of {host} is larger than {limit} bytes"),
-            // reqwest's own error for it is private.
+            // reqwest's own type for this error is private, so `explain` would not recognise it.
             Self::Failed(error) if is_connect_timeout(error) => {
                 explain(&io::Error::from(io::ErrorKind::TimedOut), host)
             }

@@ -1,10 +1,13 @@
-use super::*;
-use crate::dial::testing::{DEADLINE, TestAuthority, TestServer};
+//! Tests of the client against real listeners.
+
 use http::header;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::{self, JoinSet};
 use tokio::time::Instant as KernelInstant;
+
+use super::*;
+use crate::dial::testing::{DEADLINE, TestAuthority, TestServer};
 
 const OPTIONS: ClientOptions = ClientOptions { connect_timeout: DEADLINE, keep_idle: None, follow_redirects: false };
 
@@ -16,20 +19,21 @@ fn get(url: String) -> Request<Bytes> {
     Request::get(url).body(Bytes::new()).unwrap()
 }
 
-async fn ask(trust: &Trust, url: String) -> Result<StatusCode, String> {
+/// Sends a GET request. Returns the status, or the sentence that explains why there is no response.
+async fn get_status(trust: &Trust, url: String) -> Result<StatusCode, String> {
     let sent = client(trust).send(get(url), DEADLINE).await;
     sent.map(|response| response.status()).map_err(|error| error.explain("HOST"))
 }
 
-/// Takes connections, reads a request on each, and answers with the next of these texts. Returns the URL and, in the
-/// end, how many connections there were.
-async fn server(answers: Vec<String>) -> (String, JoinSet<usize>) {
+/// Accepts connections and answers each request with the next of these texts. Returns the URL, and a task that ends
+/// after the last text with the number of connections.
+async fn server(responses: Vec<String>) -> (String, JoinSet<usize>) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
     let mut serving = JoinSet::new();
     serving.spawn(async move {
-        let (mut connections, mut answers) = (0, answers.into_iter().peekable());
-        while answers.peek().is_some() {
+        let (mut connections, mut responses) = (0, responses.into_iter().peekable());
+        while responses.peek().is_some() {
             let (mut stream, _) = listener.accept().await.unwrap();
             connections += 1;
             loop {
@@ -38,9 +42,9 @@ async fn server(answers: Vec<String>) -> (String, JoinSet<usize>) {
                     Ok(0) | Err(_) => break,
                     Ok(_) => {}
                 }
-                let Some(answer) = answers.next() else { break };
-                stream.write_all(answer.as_bytes()).await.unwrap();
-                if answers.peek().is_none() {
+                let Some(response) = responses.next() else { break };
+                stream.write_all(response.as_bytes()).await.unwrap();
+                if responses.peek().is_none() {
                     break;
                 }
             }
@@ -50,30 +54,30 @@ async fn server(answers: Vec<String>) -> (String, JoinSet<usize>) {
     (url, serving)
 }
 
-fn answer(status: &str, body: &str) -> String {
+fn response(status: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 
 #[tokio::test]
 async fn certificates_are_checked_and_a_bad_one_is_explained() {
     let (ours, theirs) = (TestAuthority::new("ours"), TestAuthority::new("theirs"));
-    for (terms, expected) in [
+    for (config, expected) in [
         (ours.certify("127.0.0.1"), Ok(())),
         (theirs.certify("127.0.0.1"), Err("the certificate of HOST is not trusted")),
         (ours.certify("elsewhere.example"), Err("the certificate of HOST is one for another name")),
-        (ours.certify_once("127.0.0.1"), Err("the certificate of HOST has expired")),
+        (ours.certify_expired("127.0.0.1"), Err("the certificate of HOST has expired")),
     ] {
-        let stand = TestServer::open_tls(terms).await;
-        let url = format!("https://{}/", stand.address);
-        match (ask(&ours.trust(), url.clone()).await, expected) {
-            (answer, Ok(())) => assert_eq!(answer, Ok(StatusCode::OK)),
-            (answer, Err(start)) => {
-                let sentence = answer.unwrap_err();
+        let server = TestServer::open_tls(config).await;
+        let url = format!("https://{}/", server.address);
+        match (get_status(&ours.trust(), url.clone()).await, expected) {
+            (result, Ok(())) => assert_eq!(result, Ok(StatusCode::OK)),
+            (result, Err(start)) => {
+                let sentence = result.unwrap_err();
                 assert!(sentence.starts_with(start), "{sentence}");
-                assert!(stand.seen().is_empty(), "nothing is sent there");
+                assert!(server.requests().is_empty(), "no request is sent");
             }
         }
-        assert!(ask(&Trust::None, url).await.is_err());
+        assert!(get_status(&Trust::None, url).await.is_err());
     }
 }
 
@@ -81,19 +85,19 @@ async fn certificates_are_checked_and_a_bad_one_is_explained() {
 async fn failed_connections_are_explained() {
     let plain = TestServer::open(StatusCode::OK, "").await;
     let authority = TestAuthority::new("ours");
-    let sentence = ask(&authority.trust(), format!("https://{}/", plain.address)).await.unwrap_err();
+    let sentence = get_status(&authority.trust(), format!("https://{}/", plain.address)).await.unwrap_err();
     assert_eq!(sentence, "HOST does not speak TLS; is it http?");
 
     let secure = TestServer::open_tls(authority.certify("127.0.0.1")).await;
-    let sentence = ask(&Trust::None, format!("http://{}/", secure.address)).await.unwrap_err();
+    let sentence = get_status(&Trust::None, format!("http://{}/", secure.address)).await.unwrap_err();
     assert_eq!(sentence, "HOST does not answer in HTTP; is it https?");
 
     let bound = TcpSocket::new_v4().unwrap();
     bound.bind(([127, 0, 0, 1], 0).into()).unwrap();
-    let sentence = ask(&Trust::None, format!("http://{}/", bound.local_addr().unwrap())).await.unwrap_err();
+    let sentence = get_status(&Trust::None, format!("http://{}/", bound.local_addr().unwrap())).await.unwrap_err();
     assert_eq!(sentence, "HOST refuses connections");
 
-    let sentence = ask(&Trust::None, "http://nobody.invalid/".to_owned()).await.unwrap_err();
+    let sentence = get_status(&Trust::None, "http://unknown.invalid/".to_owned()).await.unwrap_err();
     assert_eq!(sentence, "the name of HOST cannot be resolved");
 }
 
@@ -127,15 +131,15 @@ async fn errors_show_nothing_of_the_url() {
 }
 
 #[tokio::test]
-async fn requests_say_who_sends_them_and_carry_the_headers_that_they_are_given() {
-    let stand = TestServer::open(StatusCode::OK, "").await;
-    let mut request = get(format!("http://{}/a?b=c", stand.address));
+async fn requests_carry_a_user_agent_and_the_headers_that_they_are_given() {
+    let server = TestServer::open(StatusCode::OK, "").await;
+    let mut request = get(format!("http://{}/a?b=c", server.address));
     request.headers_mut().insert(header::AUTHORIZATION, header::HeaderValue::from_static("Bearer key"));
     client(&Trust::None).send(request, DEADLINE).await.unwrap();
-    let head = stand.seen().remove(0);
+    let head = server.requests().remove(0);
     assert_eq!((head.version, head.uri.to_string().as_str()), (http::Version::HTTP_11, "/a?b=c"));
     assert_eq!(head.headers[header::AUTHORIZATION], "Bearer key");
-    assert_eq!(head.headers[header::HOST], stand.address.to_string());
+    assert_eq!(head.headers[header::HOST], server.address.to_string());
     assert_eq!(head.headers[header::USER_AGENT], USER_AGENT);
     assert_eq!(head.headers.len(), 4, "{:?}", head.headers); // and Accept
 }
@@ -150,7 +154,7 @@ async fn redirects_are_followed_only_on_demand() {
         let client = HttpClient::new(&Trust::None, &ClientOptions { follow_redirects, ..OPTIONS }).unwrap();
         let status = client.send(get(url), DEADLINE).await.unwrap().status();
         assert_eq!(status, if follow_redirects { StatusCode::NO_CONTENT } else { StatusCode::FOUND });
-        assert_eq!(target.seen().len(), usize::from(follow_redirects));
+        assert_eq!(target.requests().len(), usize::from(follow_redirects));
         serving.join_all().await;
     }
 }
@@ -158,7 +162,7 @@ async fn redirects_are_followed_only_on_demand() {
 #[tokio::test]
 async fn connections_are_kept_only_on_demand() {
     for (keep_idle, connections) in [(None, 2), (Some(DEADLINE), 1)] {
-        let (url, serving) = server(vec![answer("200 OK", "one"), answer("200 OK", "two")]).await;
+        let (url, serving) = server(vec![response("200 OK", "one"), response("200 OK", "two")]).await;
         let client = HttpClient::new(&Trust::None, &ClientOptions { keep_idle, ..OPTIONS }).unwrap();
         for expected in ["one", "two"] {
             let response = client.send(get(url.clone()), DEADLINE).await.unwrap();
@@ -172,8 +176,8 @@ async fn connections_are_kept_only_on_demand() {
 }
 
 #[tokio::test]
-async fn no_more_of_a_body_is_read_than_was_asked_for() {
-    let (url, serving) = server(vec![answer("200 OK", "12345"); 3]).await;
+async fn reading_a_body_stops_at_its_limit() {
+    let (url, serving) = server(vec![response("200 OK", "12345"); 3]).await;
     let client = client(&Trust::None);
     let send = || client.send(get(url.clone()), DEADLINE);
     assert_eq!(send().await.unwrap().read_all(5).await.unwrap(), "12345");
@@ -185,7 +189,7 @@ async fn no_more_of_a_body_is_read_than_was_asked_for() {
 }
 
 #[tokio::test]
-async fn what_came_before_a_connection_broke_can_be_looked_at() {
+async fn bytes_that_arrived_before_a_connection_broke_are_kept() {
     let (url, serving) = server(vec!["HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nxy".to_owned()]).await;
     let response = client(&Trust::None).send(get(url), DEADLINE).await.unwrap();
     let mut start = Vec::new();

@@ -1,7 +1,7 @@
-//! keyctl's verbs, as functions on a parsed key file. Comments, bad lines and the order of lines stay as they are.
+//! keyctl's edits, as functions on a parsed key file. Comments, bad lines and the order of lines stay as they are.
 //!
-//! Nothing here touches the disk: [`update`](super::write::update) runs a verb between a locked read and an atomic
-//! write. The clock comes in as an argument.
+//! Does not touch the disk: [`update`](super::write::update) runs an edit between a locked read and an atomic write.
+//! The time is an argument.
 
 use jiff::Timestamp;
 
@@ -10,37 +10,37 @@ use super::key::Key;
 use super::parse::{KeyEntry, KeyFile, Meaning};
 use super::secret::Stored;
 
-/// Why a verb refused.
+/// Why an edit was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum EditError {
-    /// `generate` with a name that has a line.
+    /// A new key was to get a name that exists.
     #[error("a key named '{name}' exists already")]
     NameTaken {
-        /// The name that was asked for.
+        /// The requested name.
         name: String,
     },
     /// No line has this name.
     #[error("there is no key named '{name}'")]
     NoSuchKey {
-        /// The name that was asked for.
+        /// The requested name.
         name: String,
     },
-    /// The new secret would be refused from the start.
+    /// The new secret would have expired already.
     #[error("the expiration {end} is in the past")]
     EndsInThePast {
-        /// When the key would end.
+        /// When the key would expire.
         end: Timestamp,
     },
-    /// The operating system gave no random bytes.
+    /// The operating system returned no random bytes.
     #[error("no random bytes for a secret: {0}")]
     Random(#[from] getrandom::Error),
-    /// The file itself.
+    /// The file cannot be read or written.
     #[error(transparent)]
     File(#[from] KeyFileError),
 }
 
 impl EditError {
-    /// One sentence on what to do about it.
+    /// Returns one sentence on what to do about it.
     pub fn hint(&self) -> String {
         match self {
             Self::NameTaken { name } => {
@@ -59,7 +59,7 @@ impl EditError {
 /// Appends a new key.
 ///
 /// # Errors
-/// When the name is taken, or when the key has ended already.
+/// When the name is taken, or when the key has expired already.
 pub fn add(file: &mut KeyFile, key: Key, secret: Stored, now: Timestamp) -> Result<(), EditError> {
     if file.entries().any(|(_, entry)| entry.key.id == key.id) {
         return Err(EditError::NameTaken { name: key.id });
@@ -74,48 +74,50 @@ pub fn add(file: &mut KeyFile, key: Key, secret: Stored, now: Timestamp) -> Resu
 /// # Errors
 /// When there is none.
 pub fn remove(file: &mut KeyFile, name: &str) -> Result<usize, EditError> {
-    match take_out(file, |key| key.id == name).len() {
+    match remove_where(file, |key| key.id == name).len() {
         0 => Err(EditError::NoSuchKey { name: name.into() }),
         removed => Ok(removed),
     }
 }
 
-/// Removes every line whose end has come. Returns their names.
+/// Removes every expired line. Returns their names.
 pub fn prune(file: &mut KeyFile, now: Timestamp) -> Vec<String> {
-    take_out(file, |key| key.has_expired(now))
+    remove_where(file, |key| key.has_expired(now))
 }
 
-/// What [`rotate`] is to do, apart from the name.
+/// The arguments of [`rotate`], except for the name.
 #[derive(Debug)]
 pub struct Rotation {
     /// The new secret.
     pub secret: Stored,
-    /// When the old secrets end: now or earlier means that their lines go.
+    /// When the old secrets expire. Now or earlier means that their lines are removed.
     pub old_ends: Timestamp,
-    /// When the new one ends; without it, when the line would have ended that it is modelled on.
+    /// When the new secret expires (`Some(None)`: never). `None` means when the key would have expired anyway.
     pub expires: Option<Option<Timestamp>>,
 }
 
-/// Gives a key another secret and the limits of its most lasting line. Returns what the new line grants.
+/// Gives a key a new secret, with the scopes and limits of its line that expires last. Returns the key of the new line.
 ///
-/// The old secrets end as the rotation says, or earlier if they would have anyway.
+/// The old secrets expire as the rotation says, or earlier if they would have anyway.
 ///
 /// # Errors
-/// When there is no such key, or when the new secret would have ended already.
+/// When there is no such key, or when the new secret would have expired already.
 pub fn rotate(file: &mut KeyFile, name: &str, rotation: Rotation, now: Timestamp) -> Result<Key, EditError> {
     let old: Vec<(usize, Key)> = (file.entries())
         .filter(|(_, entry)| entry.key.id == name)
         .map(|(number, entry)| (number - 1, entry.key.clone()))
         .collect();
-    let (Some((_, model)), Some((last, _))) =
+    let (Some((_, template)), Some((last, _))) =
         (old.iter().max_by_key(|(_, key)| key.expires.unwrap_or(Timestamp::MAX)), old.last())
     else {
         return Err(EditError::NoSuchKey { name: name.into() });
     };
-    let mut key = model.clone();
+    // Of several lines under a name, the one that expires last is the current one.
+    let mut key = template.clone();
     key.expires = rotation.expires.unwrap_or(key.expires);
     refuse_past_end(&key, now)?;
     file.insert(last + 1, KeyEntry { key: key.clone(), secret: rotation.secret });
+    // From the end, so that removing a line does not move those that are still to come.
     for (index, old_key) in old.iter().rev() {
         if rotation.old_ends <= now {
             file.lines.remove(*index);
@@ -133,10 +135,11 @@ fn refuse_past_end(key: &Key, now: Timestamp) -> Result<(), EditError> {
     }
 }
 
-fn take_out(file: &mut KeyFile, goes: impl Fn(&Key) -> bool) -> Vec<String> {
+/// Removes every line whose key matches. Returns their names.
+fn remove_where(file: &mut KeyFile, is_match: impl Fn(&Key) -> bool) -> Vec<String> {
     let mut names = Vec::new();
     file.lines.retain(|line| match &line.meaning {
-        Meaning::Entry(entry) if goes(&entry.key) => {
+        Meaning::Entry(entry) if is_match(&entry.key) => {
             names.push(entry.key.id.clone());
             false
         }
@@ -161,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_key_goes_to_the_end_and_nothing_else_changes() {
+    fn a_new_key_is_appended_and_nothing_else_changes() {
         let mut file = parse("# ours\r\na:0123456789abcdef:5\r\nbad line\r\n\r\n# last");
         add(&mut file, Key::named("b"), Stored::Plain(NEW.into()), at(0)).unwrap();
         let want = format!("# ours\r\na:0123456789abcdef:5\r\nbad line\r\n\r\n# last\r\nb:{NEW}\r\n");
@@ -169,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_given_once_and_not_with_an_end_in_the_past() {
+    fn a_name_that_exists_and_an_end_in_the_past_are_refused() {
         let mut file = parse("a:0123456789abcdef\n");
         let secret = || Stored::Plain(NEW.into());
         assert!(matches!(add(&mut file, Key::named("a"), secret(), at(0)), Err(EditError::NameTaken { .. })));
@@ -179,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn remove_takes_every_line_of_the_name_and_no_other() {
+    fn remove_deletes_every_line_of_the_name_and_no_other() {
         let mut file = parse("a:0123456789abcdef\n# a\naa:0123456789abcdefg\na:0123456789abcdefh\n");
         assert_eq!(remove(&mut file, "a").unwrap(), 2);
         assert_eq!(file.render(), "# a\naa:0123456789abcdefg\n");
@@ -187,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn prune_drops_only_what_has_expired() {
+    fn prune_removes_only_expired_lines() {
         let mut file = parse("a:0123456789abcdef::1970-01-01\nb:0123456789abcdefg::1970-01-03\nc:0123456789abcdefh\n");
         assert_eq!(prune(&mut file, at(86_400)), ["a"]);
         assert_eq!(file.entries().count(), 2);
@@ -195,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn rotation_without_overlap_replaces_the_line_where_it_stands() {
+    fn rotation_without_overlap_replaces_the_line_in_its_place() {
         let mut file = parse("# one\na:0123456789abcdef:5 models=m max_concurrent=2\nz:0123456789abcdefz\n");
         rotate(&mut file, "a", rotation(0), at(0)).unwrap();
         let want = format!("# one\na:{NEW}:5 models=m max_concurrent=2\nz:0123456789abcdefz\n");
@@ -203,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn rotation_with_overlap_keeps_the_old_secret_until_then() {
+    fn rotation_with_overlap_keeps_the_old_secret_until_the_overlap_ends() {
         let mut file = parse("a:0123456789abcdef:5 scope=admin\nz:0123456789abcdefz");
         rotate(&mut file, "a", rotation(3600), at(0)).unwrap();
         let want = format!(
@@ -213,10 +216,10 @@ mod tests {
     }
 
     #[test]
-    fn an_overlap_never_lengthens_a_life() {
+    fn an_overlap_never_extends_an_expiry() {
         let mut file = parse("a:0123456789abcdef::1970-01-01T00:30:00Z\na:0123456789abcdefg::1970-01-02\n");
         let key = rotate(&mut file, "a", rotation(3600), at(0)).unwrap();
-        assert_eq!(key.expires, Some(at(86_400)), "the new line is modelled on the one that lasts longest");
+        assert_eq!(key.expires, Some(at(86_400)), "the new line copies the one that expires last");
         let ends: Vec<_> = file.entries().map(|(_, entry)| entry.key.expires.unwrap().as_second()).collect();
         assert_eq!(ends, [1800, 3600, 86_400]);
     }

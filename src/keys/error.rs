@@ -1,5 +1,5 @@
-//! What can go wrong: with the file as a whole ([`KeyFileError`], each case with a hint) and with one line of it
-//! ([`Problem`]). A bad line never stops the good ones.
+//! Errors of the key file as a whole ([`KeyFileError`], each with a hint) and of one line ([`KeyLineProblem`]). A bad
+//! line never affects the good ones.
 
 use std::io;
 use std::path::PathBuf;
@@ -13,37 +13,37 @@ pub enum KeyFileError {
     /// There is no such file.
     #[error("the key file {} does not exist", path.display())]
     Missing {
-        /// The file that was asked for.
+        /// The requested file.
         path: PathBuf,
     },
     /// A directory, a pipe or a device.
     #[error("{} is not a regular file", path.display())]
     NotAFile {
-        /// The file that was asked for.
+        /// The requested file.
         path: PathBuf,
     },
-    /// The file is there and cannot be read.
+    /// The file exists and cannot be read.
     #[error("the key file {} cannot be read: {source}", path.display())]
     Unreadable {
-        /// The file that was asked for.
+        /// The requested file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The error from the operating system.
         source: io::Error,
     },
     /// The file is larger than [`MAX_KEY_FILE_SIZE`].
     #[error("the key file {} is larger than {} MiB", path.display(), MAX_KEY_FILE_SIZE >> 20)]
     TooLarge {
-        /// The file that was asked for.
+        /// The requested file.
         path: PathBuf,
     },
-    /// The file was read and holds no key that anybody could use.
+    /// The file was read and holds no key that is valid now.
     #[error("the key file {} holds no usable key ({bad_lines} bad and {expired} expired lines)", path.display())]
     NoUsableKey {
         /// The file that was read.
         path: PathBuf,
         /// Lines that are neither keys nor comments.
         bad_lines: usize,
-        /// Keys whose end has come.
+        /// Expired keys.
         expired: usize,
     },
     /// An edit would have to rewrite bytes that are not text.
@@ -54,7 +54,7 @@ pub enum KeyFileError {
         /// The first line with such bytes.
         line: usize,
     },
-    /// Another edit holds the lock and does not let go.
+    /// Another program holds the lock for too long.
     #[error("the key file {} stayed locked by another program for {} s", path.display(), waited.as_secs())]
     Locked {
         /// The file that was to be edited.
@@ -67,13 +67,13 @@ pub enum KeyFileError {
     Unwritable {
         /// The file that was to be edited.
         path: PathBuf,
-        /// What the operating system said.
+        /// The error from the operating system.
         source: io::Error,
     },
 }
 
 impl KeyFileError {
-    /// One sentence on what to do about it.
+    /// Returns one sentence on what to do about it.
     pub fn hint(&self) -> String {
         match self {
             Self::Missing { path } | Self::NoUsableKey { path, .. } => {
@@ -91,61 +91,61 @@ impl KeyFileError {
     }
 }
 
-/// What is wrong with a line. Says so without quoting any of it.
+/// What is wrong with a line. The message never quotes the line, because half a secret must not reach a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum KeyLineProblem {
-    /// Longer than [`MAX_LINE`].
+    /// The line is longer than [`MAX_LINE`].
     #[error("the line is longer than {MAX_LINE} bytes")]
     LineTooLong,
-    /// No second field.
+    /// There is no second field.
     #[error("there is no `:` between a key_id and a secret")]
     NoSecret,
-    /// The first field.
+    /// The first field is not a key_id.
     #[error("the key_id is not 1 to {MAX_KEY_ID} of A-Z a-z 0-9 _ -")]
     KeyId,
-    /// The second field, when it does not start with `sha256=`.
+    /// The second field is not a secret, and does not start with `sha256=`.
     #[error("the secret is not 16 to 128 of A-Z a-z 0-9 _ -")]
     Secret,
-    /// The second field, when it starts with `sha256=`.
+    /// The second field starts with `sha256=`, and is not a hash.
     #[error("`sha256=` is not followed by 64 hex digits")]
     Hash,
-    /// The third field.
+    /// The third field is not a rate limit.
     #[error("the rate limit is not a whole number from 1 to {}", u32::MAX)]
     RateLimit,
-    /// The third field holds what belongs into the fourth.
+    /// The third field holds a date, which belongs in the fourth.
     #[error("the rate limit is a date; an expiration without a rate limit needs two colons: key_id:secret::date")]
     DateAsRateLimit,
-    /// The fourth field.
+    /// The fourth field is not a date.
     #[error("the expiration is not a date such as 2027-01-01 or 2027-01-01T12:00:00Z")]
     Expiration,
-    /// A `#` after the key.
+    /// There is a `#` after the key.
     #[error("a comment needs a line of its own")]
     InlineComment,
-    /// A word without `=` after the first attribute.
+    /// There is a word without `=` after the first attribute.
     #[error("an attribute is not of the form name=value; values hold no spaces")]
     NotAnAttribute,
-    /// A name outside scope, models, tokens_per_minute and max_concurrent.
+    /// An attribute has an unknown name.
     #[error("an attribute is none of scope, models, tokens_per_minute, max_concurrent")]
     UnknownAttribute,
-    /// One name twice.
+    /// An attribute is given twice.
     #[error("an attribute is given twice")]
     DuplicateAttribute,
-    /// `scope=`.
+    /// The value of `scope=` is bad.
     #[error("scope is not a comma list of inference, admin, metrics")]
     Scope,
-    /// `models=`.
+    /// The value of `models=` is bad.
     #[error("models is not a comma list of model names (no patterns; leave it out to allow all)")]
     Models,
-    /// `tokens_per_minute=`.
+    /// The value of `tokens_per_minute=` is bad.
     #[error("tokens_per_minute is not a whole number above 0")]
     TokensPerMinute,
-    /// `max_concurrent=`.
+    /// The value of `max_concurrent=` is bad.
     #[error("max_concurrent is not a whole number above 0")]
     MaxConcurrent,
-    /// The secret of an earlier line, be it as text or as hash.
+    /// An earlier line has the same secret, as text or as a hash.
     #[error("the secret is the same as in line {first}")]
     SecretUsedTwice {
-        /// The line that keeps it, counted from 1.
+        /// The earlier line, counted from 1.
         first: usize,
     },
 }

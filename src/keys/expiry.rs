@@ -1,6 +1,6 @@
-//! When a key ends: absolute dates as the key file holds them, and `30d`-like spans as keyctl accepts them.
+//! Parses when a key expires: absolute dates as in the key file, and spans such as `30d` as in keyctl's options.
 //!
-//! Everything is UTC. A date alone is the start of that day, so `2027-01-01` means "valid through 2026".
+//! All times are UTC. A date alone means the start of that day, so a key with `2027-01-01` is valid through 2026.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub enum BadTime {
     Span,
 }
 
-/// Reads an ISO 8601 date, or date and time with `Z`, an offset, or nothing (UTC).
+/// Parses an ISO 8601 date, or a date and time with `Z`, an offset, or nothing (UTC).
 ///
 /// # Errors
 /// [`BadTime::Date`] for anything else, named time zones included.
@@ -40,14 +40,15 @@ pub fn parse_instant(text: &str) -> Result<Timestamp, BadTime> {
     offset.to_timestamp(local).map_err(|_| BadTime::Date)
 }
 
-/// Reads a span: a whole number and `s`, `m`, `h` or `d` (24 hours), or a bare `0`.
+/// Parses a span: a whole number and `s`, `m`, `h` or `d` (24 hours), or `0` alone.
 ///
 /// # Errors
-/// [`BadTime::Span`] for anything else; a bare number has no unit to guess from.
+/// [`BadTime::Span`] for anything else, including another number without a unit.
 pub fn parse_span(text: &str) -> Result<Duration, BadTime> {
     if text == "0" {
         return Ok(Duration::ZERO);
     }
+    // By characters, because the last one may be more than a byte long.
     let (unit_at, unit) = text.char_indices().next_back().ok_or(BadTime::Span)?;
     let digits = &text[..unit_at];
     let seconds_each = match unit {
@@ -64,14 +65,14 @@ pub fn parse_span(text: &str) -> Result<Duration, BadTime> {
     count.checked_mul(seconds_each).map(Duration::from_secs).ok_or(BadTime::Span)
 }
 
-/// What `--expires` may say.
+/// A value of keyctl's `--expires`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expiry {
-    /// No end.
+    /// The key does not expire.
     Never,
-    /// At this instant.
+    /// The key expires at this instant.
     At(Timestamp),
-    /// So long from now.
+    /// The key expires after this time.
     In(Duration),
 }
 
@@ -87,7 +88,7 @@ impl std::str::FromStr for Expiry {
 }
 
 impl Expiry {
-    /// The instant that is meant when it is `now`.
+    /// Returns the instant of expiry, or `None` for [`Expiry::Never`]. Spans are counted from `now`.
     pub fn resolve(self, now: Timestamp) -> Option<Timestamp> {
         match self {
             Self::Never => None,
@@ -97,7 +98,7 @@ impl Expiry {
     }
 }
 
-/// `now` and the span later, in whole seconds; the end of time where the sum lies beyond it.
+/// Returns the instant a span after `now`, in whole seconds. Saturates at [`Timestamp::MAX`].
 pub fn after(now: Timestamp, span: Duration) -> Timestamp {
     let end = SignedDuration::try_from(span).ok().and_then(|span| now.checked_add(span).ok()).unwrap_or(Timestamp::MAX);
     Timestamp::from_second(end.as_second()).unwrap_or(end)
@@ -124,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_date_or_names_a_time_zone_is_refused() {
+    fn a_bad_date_and_a_named_time_zone_are_refused() {
         for text in [
             "",
             "30d",
@@ -152,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_span_beyond_the_end_of_time_stops_there() {
+    fn a_span_beyond_the_last_timestamp_saturates() {
         let end = after(Timestamp::UNIX_EPOCH, parse_span("200000000000000d").unwrap());
         assert_eq!(end.as_second(), Timestamp::MAX.as_second());
     }

@@ -1,6 +1,6 @@
-//! The key file on disk, seen by a reader: bounded, never half-written, and cheap to recognise as changed.
+//! Reads the key file from disk: at most a bounded size, never a half-written file, and with a cheap check for changes.
 //!
-//! Replacing the file is `write`'s business; what its text means is `parse`'s.
+//! `write.rs` replaces the file, and `parse.rs` parses its text.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read as _};
@@ -16,34 +16,39 @@ use super::bounds::MAX_KEY_FILE_SIZE;
 use super::error::KeyFileError;
 use super::parse::{KeyFile, parse};
 
-/// How long a reader waits for a writer to finish. Past it, it reads what is there: a lock must not stop the gateway.
+/// How long a reader waits for a writer to finish. After that it reads without a lock: a lock must not stop the
+/// gateway.
 const READ_LOCK_WAIT: Duration = Duration::from_secs(1);
-/// How often a held lock is tried again.
+/// Time between two attempts to get a lock.
 pub(super) const LOCK_RETRY: Duration = Duration::from_millis(10);
-/// File times may be this coarse: two changes within one step can leave the same [`Stamp`].
+/// Coarsest resolution of file times (FAT's): two changes within one step can leave the same [`FileStamp`].
 const COARSEST_CLOCK: Duration = Duration::from_secs(2);
 
-/// Reads and parses the key file, keyless or not.
+/// Reads and parses the key file. A file without keys is not an error.
 ///
-/// Bytes that are not UTF-8 spoil only their own line. Blocks on the disk.
+/// Bytes that are not UTF-8 make only their own line bad. Blocks on the disk.
 ///
 /// # Errors
-/// When the file is missing, unreadable, no regular file or too large.
+/// When the file is missing, unreadable, not a regular file or too large.
 pub fn read(path: &Path) -> Result<KeyFile, KeyFileError> {
     let (bytes, _) = read_bytes(path)?;
     Ok(parse(&String::from_utf8_lossy(&bytes)))
 }
 
-/// The file's bytes, and its metadata as of before they were read.
+/// Reads the file's bytes, and its metadata from before the bytes were read.
+///
+/// # Errors
+/// When the file is missing, unreadable, not a regular file or too large.
 pub(super) fn read_bytes(path: &Path) -> Result<(Vec<u8>, Metadata), KeyFileError> {
     let failed = |source| failed_to_read(path, source);
-    // Opening a pipe would block, so look before.
+    // Opening a named pipe would block until it has a writer, so check before.
     if !fs::metadata(path).map_err(failed)?.is_file() {
         return Err(KeyFileError::NotAFile { path: path.into() });
     }
     let file = lock_to_read(File::open(path).map_err(failed)?);
     let metadata = file.get().metadata().map_err(failed)?;
     let mut bytes = Vec::new();
+    // Bounded while reading, because the file may grow after its size was read. One more byte shows that it is larger.
     file.get().take(MAX_KEY_FILE_SIZE + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > MAX_KEY_FILE_SIZE {
         return Err(KeyFileError::TooLarge { path: path.into() });
@@ -58,35 +63,38 @@ pub(super) fn failed_to_read(path: &Path, source: io::Error) -> KeyFileError {
     }
 }
 
-/// An open file, with the advisory lock if the file system has one and it could be had.
+/// An open file, with an advisory lock if there is one.
 pub(super) enum Opened {
     /// The lock is held until this is dropped.
     Locked(Flock<File>),
-    /// There is no lock.
-    Free(File),
+    /// The file system has no locks, or the lock could not be had in time.
+    Unlocked(File),
 }
 
 impl Opened {
     pub(super) fn get(&self) -> &File {
         match self {
             Self::Locked(file) => file,
-            Self::Free(file) => file,
+            Self::Unlocked(file) => file,
         }
     }
 }
 
-/// What came of one attempt at a lock.
-pub(super) enum Attempt {
-    Got(Opened),
-    Held(File),
+/// The result of one attempt to lock a file.
+pub(super) enum LockAttempt {
+    /// The file may be used.
+    Opened(Opened),
+    /// Another program holds the lock.
+    Busy(File),
 }
 
-/// Tries once, without waiting. Where the file system has no locks (some network mounts) the file counts as free.
-pub(super) fn try_lock(file: File, kind: FlockArg) -> Attempt {
+/// Tries once to lock the file, without waiting. On a file system without locks (some network mounts) the file counts
+/// as free.
+pub(super) fn try_lock(file: File, kind: FlockArg) -> LockAttempt {
     match Flock::lock(file, kind) {
-        Ok(locked) => Attempt::Got(Opened::Locked(locked)),
-        Err((file, Errno::EWOULDBLOCK | Errno::EINTR)) => Attempt::Held(file),
-        Err((file, _)) => Attempt::Got(Opened::Free(file)),
+        Ok(locked) => LockAttempt::Opened(Opened::Locked(locked)),
+        Err((file, Errno::EWOULDBLOCK | Errno::EINTR)) => LockAttempt::Busy(file),
+        Err((file, _)) => LockAttempt::Opened(Opened::Unlocked(file)),
     }
 }
 
@@ -94,17 +102,17 @@ fn lock_to_read(mut file: File) -> Opened {
     let start = Instant::now();
     while start.elapsed() < READ_LOCK_WAIT {
         file = match try_lock(file, FlockArg::LockSharedNonblock) {
-            Attempt::Got(opened) => return opened,
-            Attempt::Held(file) => file,
+            LockAttempt::Opened(opened) => return opened,
+            LockAttempt::Busy(file) => file,
         };
         thread::sleep(LOCK_RETRY);
     }
-    Opened::Free(file)
+    Opened::Unlocked(file)
 }
 
-/// What tells one state of a file from another without reading it.
+/// Metadata that differs between two versions of a file, so that a change is detected without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stamp {
+pub(super) struct FileStamp {
     device: u64,
     inode: u64,
     size: u64,
@@ -112,8 +120,11 @@ pub(super) struct Stamp {
     changed: (i64, i64),
 }
 
-impl Stamp {
-    /// The stamp of the file that the path leads to now.
+impl FileStamp {
+    /// Returns the stamp of the file at this path.
+    ///
+    /// # Errors
+    /// When the file's metadata cannot be read.
     pub(super) fn of_path(path: &Path) -> io::Result<Self> {
         fs::metadata(path).map(|metadata| Self::of(&metadata))
     }
@@ -128,7 +139,7 @@ impl Stamp {
         }
     }
 
-    /// Whether the last change is so long ago that a later one is sure to give another stamp.
+    /// Whether the last change is long enough ago that any later change results in another stamp.
     pub(super) fn is_settled(&self, now: SystemTime) -> bool {
         let changed = u64::try_from(self.changed.0).unwrap_or(0);
         let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -136,7 +147,7 @@ impl Stamp {
     }
 }
 
-/// Whether anybody but the owner may read or write the file.
+/// Whether users other than the owner may read or write the file.
 pub(super) fn is_open_to_others(metadata: &Metadata) -> bool {
     metadata.mode() & 0o066 != 0
 }
@@ -146,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_regular_file_is_refused_without_blocking() {
+    fn a_folder_and_a_pipe_are_refused_without_blocking() {
         let dir = tempfile::tempdir().unwrap();
         assert!(matches!(read(dir.path()), Err(KeyFileError::NotAFile { .. })));
         let pipe = dir.path().join("pipe");
@@ -156,14 +167,14 @@ mod tests {
     }
 
     #[test]
-    fn a_file_past_the_bound_is_refused() {
+    fn a_file_larger_than_the_bound_is_refused() {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(MAX_KEY_FILE_SIZE + 1).unwrap();
         assert!(matches!(read(file.path()), Err(KeyFileError::TooLarge { .. })));
     }
 
     #[test]
-    fn a_latin_1_comment_spoils_no_other_line() {
+    fn a_latin_1_comment_makes_no_other_line_bad() {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), b"# caf\xe9\na:0123456789abcdef\nb:0123456789abcde\xe9\n").unwrap();
         let keys = read(file.path()).unwrap();
@@ -171,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_does_not_wait_for_ever_for_a_lock() {
+    fn a_reader_waits_for_a_lock_only_for_a_bounded_time() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let held = Flock::lock(File::open(file.path()).unwrap(), FlockArg::LockExclusive).unwrap();
         let start = Instant::now();
@@ -183,7 +194,7 @@ mod tests {
     #[test]
     fn a_stamp_is_settled_only_some_time_after_the_change() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let stamp = Stamp::of_path(file.path()).unwrap();
+        let stamp = FileStamp::of_path(file.path()).unwrap();
         let now = SystemTime::now();
         assert!(!stamp.is_settled(now));
         assert!(stamp.is_settled(now + Duration::from_secs(10)));

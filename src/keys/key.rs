@@ -1,4 +1,4 @@
-//! A key, as requests are checked against it: who it is and what it may do. Its secret is in `secret.rs`.
+//! A key as requests are checked against it: its name, scopes and limits. Its secret is in `secret.rs`.
 
 use std::fmt;
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
@@ -6,27 +6,28 @@ use std::str::FromStr;
 
 use jiff::Timestamp;
 
-/// One line of the key file, without its secret: who it is and what it may do.
+/// One line of the key file without its secret: the key's name, scopes and limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key {
-    /// The name that logs and metrics show. Several lines may share it, so that a secret can be rotated with overlap.
+    /// The key_id, which logs and metrics show. Several lines may share it, so that a secret can be rotated with
+    /// overlap.
     pub id: String,
-    /// Requests per minute; `None` means the gateway's own default.
+    /// Requests per minute; `None` means the gateway's default.
     pub rate_limit: Option<NonZeroU32>,
-    /// From this instant on the key is refused; `None` means never.
+    /// When the key expires; `None` means never.
     pub expires: Option<Timestamp>,
     /// What the key may be used for.
     pub scopes: Scopes,
-    /// The only models it may use; `None` means all of them.
+    /// The only models that it may use; `None` means all.
     pub models: Option<Vec<String>>,
     /// Prompt and completion tokens per minute; `None` means unlimited.
     pub tokens_per_minute: Option<NonZeroU64>,
-    /// Requests in flight at once; `None` means no bound of its own.
+    /// Requests in flight at once; `None` means unlimited.
     pub max_concurrent: Option<NonZeroUsize>,
 }
 
 impl Key {
-    /// A key that may run inference on every model, without limits of its own and without an end.
+    /// Returns a key that may run inference on every model, has no limits of its own and never expires.
     pub fn named(id: impl Into<String>) -> Self {
         Self {
             id: id.into(),
@@ -39,17 +40,17 @@ impl Key {
         }
     }
 
-    /// Whether the key carries this scope.
+    /// Whether the key has this scope.
     pub fn has(&self, scope: Scope) -> bool {
         self.scopes.contains(scope)
     }
 
-    /// Whether the key may use a model that has these names: its list has to hold one of them, exactly.
+    /// Whether the key may use a model that has these names: the key's list must contain one of them exactly.
     pub fn may_use<'a>(&self, mut names: impl Iterator<Item = &'a str>) -> bool {
         self.models.as_ref().is_none_or(|allowed| names.any(|name| allowed.iter().any(|one| one == name)))
     }
 
-    /// Whether the key's end has come.
+    /// Whether the key has expired.
     pub fn has_expired(&self, now: Timestamp) -> bool {
         self.expires.is_some_and(|end| end <= now)
     }
@@ -70,7 +71,7 @@ impl Scope {
     /// Every scope, in the order in which they are written.
     pub const ALL: [Self; 3] = [Self::Inference, Self::Admin, Self::Metrics];
 
-    /// The word that stands for it in the key file.
+    /// Returns the word for it in the key file.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Inference => "inference",
@@ -84,7 +85,7 @@ impl Scope {
     }
 }
 
-/// A word that names no scope.
+/// The error for a word that is not a scope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a scope is one of inference, admin, metrics")]
 pub struct UnknownScope;
@@ -107,7 +108,7 @@ impl Scopes {
         self.0 & scope.bit() != 0
     }
 
-    /// The scopes of the set, in the order in which they are written.
+    /// Returns the scopes of the set, in the order in which they are written.
     pub fn iter(self) -> impl Iterator<Item = Scope> {
         Scope::ALL.into_iter().filter(move |scope| self.contains(*scope))
     }
@@ -147,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_without_a_list_may_use_every_model_and_one_with_a_list_only_those() {
+    fn a_key_without_a_list_may_use_every_model_and_one_with_a_list_only_listed_models() {
         let mut key = Key::named("team");
         assert!(may_use(&key, "qwen3-4b"));
         key.models = Some(vec!["qwen3-4b".into(), "bge-m3".into()]);
@@ -166,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_ends_at_the_instant_it_names() {
+    fn a_key_expires_exactly_at_its_end() {
         let end = Timestamp::from_second(1_000).unwrap();
         let key = Key { expires: Some(end), ..Key::named("guest") };
         assert!(!key.has_expired(Timestamp::from_second(999).unwrap()));

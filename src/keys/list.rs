@@ -1,4 +1,4 @@
-//! What `keyctl list` shows: every key as a row of a table or as a JSON object. Never a secret, never a hash.
+//! The output of `keyctl list`: every key as a row of a table or as a JSON object, without secrets and hashes.
 
 use std::fmt::Write as _;
 
@@ -11,7 +11,7 @@ use super::secret::Stored;
 
 const HEADINGS: [&str; 6] = ["KEY_ID", "RATE_LIMIT", "EXPIRES", "SCOPE", "MODELS", "STATUS"];
 
-/// The keys as an aligned table with headings, one line a key, without a final newline.
+/// Formats the keys as an aligned table with headings, one line a key, without a final newline.
 pub fn as_table(file: &KeyFile, now: Timestamp) -> String {
     let mut rows = vec![HEADINGS.map(str::to_owned)];
     rows.extend(file.entries().map(|(_, entry)| row(&entry.key, now)));
@@ -41,7 +41,7 @@ fn row(key: &Key, now: Timestamp) -> [String; HEADINGS.len()] {
     ]
 }
 
-/// The keys as an indented JSON array. What a line leaves out is `null`.
+/// Formats the keys as an indented JSON array. A field that a line leaves out is `null`.
 pub fn as_json(file: &KeyFile, now: Timestamp) -> String {
     let keys: Vec<Value> = file.entries().map(|(line, entry)| object(line, entry, now)).collect();
     format!("{:#}", Value::from(keys))
@@ -99,7 +99,7 @@ b       default     -                     inference        all       active";
     }
 
     #[test]
-    fn a_file_without_keys_is_headings_alone_or_an_empty_array() {
+    fn a_file_without_keys_results_in_headings_or_an_empty_array() {
         assert_eq!(as_table(&parse("# none\n"), now()), HEADINGS.join("  "));
         assert_eq!(as_json(&parse(""), now()), "[]");
     }

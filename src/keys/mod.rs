@@ -1,23 +1,22 @@
-//! API keys: who may call, what for, and how the file that says so is read and edited.
+//! API keys: the key file, its grammar and its edits, and the lookup of a secret.
 //!
-//! The gateway sees two things: [`Store`], which turns a presented secret into a [`Key`], and the [`Key`] itself. The
-//! `keyctl` program uses the other half: the grammar, the verbs and the replacement of the file. Counting requests
-//! against a key's limits happens elsewhere.
+//! The gateway uses [`Store`], which finds the [`Key`] of a presented secret. The `keyctl` program uses the grammar,
+//! the edits and the replacement of the file. Counting requests against a key's limits happens in the gateway.
 //!
-//! Secrets live here only as SHA-256 digests once a file is loaded, and no `Debug` or `Display` in this module shows
-//! a secret, a digest or the text of a line.
+//! A loaded file keeps secrets only as SHA-256 digests, and no `Debug` or `Display` in this module shows a secret, a
+//! digest or the text of a line.
 //!
 //! - `bounds.rs`: longest line, longest id, largest file
-//! - `edit.rs`: keyctl's verbs, as functions on a parsed file
-//! - `error.rs`: what is wrong with the file, or with a line of it
-//! - `expiry.rs`: when a key ends
-//! - `file.rs`: the file on disk, as a reader sees it
+//! - `edit.rs`: keyctl's edits, as functions on a parsed file
+//! - `error.rs`: errors of the file and of single lines
+//! - `expiry.rs`: dates and time spans until which a key is valid
+//! - `file.rs`: reading the file from disk
 //! - `key.rs`: a key without its secret, and its scopes
 //! - `list.rs`: the keys as a table or as JSON
 //! - `parse.rs`: the grammar of the file
-//! - `secret.rs`: secrets and the digests that stand for them
+//! - `secret.rs`: secrets and their digests
 //! - `store.rs`: the keys in memory, looked up and reloaded
-//! - `write.rs`: the locked, atomic replacement of the file
+//! - `write.rs`: locking and atomically replacing the file
 
 mod bounds;
 pub mod edit;

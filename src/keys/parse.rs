@@ -1,8 +1,8 @@
 //! The grammar of the key file, as pure functions on text: [`parse`] and its inverse, [`KeyFile::render`].
 //!
 //! One key a line: `key_id:secret[:rate_limit][:expiration][ attribute=value ...]`. Every line is kept verbatim next
-//! to what it means, so an edit changes only the lines it is about. A line that cannot be read becomes a [`Problem`],
-//! which knows what is wrong and nothing of what the line says: half a secret must not reach a log.
+//! to its meaning, so an edit changes only the lines that it must. A line that cannot be parsed becomes a
+//! [`KeyLineProblem`], which holds nothing of its text: half a secret must not reach a log.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -15,29 +15,34 @@ use super::expiry;
 use super::key::{Key, Scope, Scopes};
 use super::secret::{Digest, HASH_PREFIX, Stored, is_word_byte};
 
-/// One good line: a key and the secret that opens it.
+/// One good line: a key and its secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyEntry {
-    /// What the line grants.
+    /// The key.
     pub key: Key,
-    /// The secret as the line holds it.
+    /// The secret in the form in which the line holds it.
     pub secret: Stored,
 }
 
-/// One line: its text with its line ending, and what it means.
+/// One line: its text with its line ending, and its meaning.
 #[derive(Debug, Clone)]
 pub(super) struct KeyLine {
     text: Text,
     pub(super) meaning: Meaning,
 }
 
+/// The meaning of one line.
 #[derive(Debug, Clone)]
 pub(super) enum Meaning {
+    /// A comment or a blank line.
     Nothing,
+    /// A key.
     Entry(KeyEntry),
+    /// A line that cannot be used.
     Bad(KeyLineProblem),
 }
 
+/// The text of a line, which `Debug` hides because it may hold a secret.
 #[derive(Clone)]
 struct Text(String);
 
@@ -54,7 +59,7 @@ pub struct KeyFile {
 }
 
 impl KeyFile {
-    /// The good lines with their numbers, counted from 1.
+    /// Returns the good lines with their numbers, counted from 1.
     pub fn entries(&self) -> impl Iterator<Item = (usize, &KeyEntry)> {
         (1..).zip(&self.lines).filter_map(|(number, line)| match &line.meaning {
             Meaning::Entry(entry) => Some((number, entry)),
@@ -62,7 +67,7 @@ impl KeyFile {
         })
     }
 
-    /// The bad lines with their numbers, counted from 1.
+    /// Returns the bad lines with their numbers, counted from 1.
     pub fn problems(&self) -> impl Iterator<Item = (usize, KeyLineProblem)> {
         (1..).zip(&self.lines).filter_map(|(number, line)| match &line.meaning {
             Meaning::Bad(problem) => Some((number, *problem)),
@@ -70,21 +75,22 @@ impl KeyFile {
         })
     }
 
-    /// The line that this secret opens, expired or not.
+    /// Finds the line of this secret, expired or not.
     pub fn find(&self, secret: &str) -> Option<(usize, &KeyEntry)> {
         let digest = Digest::of(secret);
         self.entries().find(|(_, entry)| entry.secret.digest() == digest)
     }
 
-    /// The text of the file.
+    /// Returns the text of the file.
     pub fn render(&self) -> String {
         self.lines.iter().map(|line| line.text.0.as_str()).collect()
     }
 
-    /// Puts a key before the line of this index; at the end when the index is past it.
+    /// Inserts a key before the line of this index, or at the end if the index is larger than the number of lines.
     pub(super) fn insert(&mut self, index: usize, entry: KeyEntry) {
         let ending = self.line_ending();
         let index = index.min(self.lines.len());
+        // The last line of a file may have no line ending; without one the new key would be appended to it.
         if let Some(before) = index.checked_sub(1).and_then(|i| self.lines.get_mut(i))
             && !before.text.0.ends_with('\n')
         {
@@ -93,7 +99,7 @@ impl KeyFile {
         self.lines.insert(index, KeyLine::of(entry, ending));
     }
 
-    /// Gives the line of this index, which holds a key, another end.
+    /// Sets the expiry of the key in the line of this index.
     pub(super) fn set_expiry(&mut self, index: usize, end: jiff::Timestamp) {
         let ending = self.line_ending();
         if let Some(line) = self.lines.get_mut(index)
@@ -116,10 +122,11 @@ impl KeyLine {
     }
 }
 
-/// Reads a whole key file. Takes any text; what is no key, comment or blank line becomes a problem of that line.
+/// Parses a whole key file. Accepts any text: a line that is not a key, a comment or blank becomes a problem.
 pub fn parse(text: &str) -> KeyFile {
     let mut seen: HashMap<Digest, usize> = HashMap::new();
     let lines = (1..).zip(text.split_inclusive('\n')).map(|(number, raw)| {
+        // Some editors put a byte order mark at the start of a UTF-8 file.
         let content = if number == 1 { raw.strip_prefix('\u{feff}').unwrap_or(raw) } else { raw };
         let meaning = match parse_line(content.trim()) {
             Ok(None) => Meaning::Nothing,
@@ -138,12 +145,12 @@ pub fn parse(text: &str) -> KeyFile {
     KeyFile { lines: lines.collect() }
 }
 
-/// Whether this can be a key_id: 1 to 64 of `[A-Za-z0-9_-]`.
+/// Whether this is a valid key_id: 1 to 64 of `[A-Za-z0-9_-]`.
 pub fn is_key_id(text: &str) -> bool {
     (1..=MAX_KEY_ID).contains(&text.len()) && text.bytes().all(is_word_byte)
 }
 
-/// Whether this can be in a `models=` list. Names are compared as they are, so `*` would silently match nothing.
+/// Whether this may be in a `models=` list. Names are compared exactly, so `*` is refused: it would match no model.
 pub fn is_model_name(text: &str) -> bool {
     let forbidden =
         |c: char| c.is_whitespace() || c.is_control() || matches!(c, ',' | '*' | char::REPLACEMENT_CHARACTER);
@@ -154,6 +161,7 @@ fn parse_line(line: &str) -> Result<Option<KeyEntry>, KeyLineProblem> {
     if line.is_empty() || line.starts_with('#') {
         return Ok(None);
     }
+    // Checked after comments, which may have any length.
     if line.len() > MAX_LINE {
         return Err(KeyLineProblem::LineTooLong);
     }
@@ -185,21 +193,22 @@ fn parse_line(line: &str) -> Result<Option<KeyEntry>, KeyLineProblem> {
     Ok(Some(entry))
 }
 
-/// Fields may have spaces around them, and a date may have one inside: the attributes start at the first `name=`.
+/// Whether the attributes start at this word, which is the first with `name=`. Spaces do not separate the fields
+/// before: fields may have spaces around them, and a date may have one inside.
 fn starts_attributes(word: &str) -> bool {
     word.split_once('=').is_some_and(|(name, _)| !name.contains(':') && !word.starts_with(HASH_PREFIX))
 }
 
 fn parse_fields(fields: &str) -> Result<KeyEntry, KeyLineProblem> {
-    // The fourth field keeps its colons: it may be a time of day.
+    // At most four, because the fourth field may hold a time of day with colons.
     let mut fields = fields.splitn(4, ':').map(str::trim);
     let id = fields.next().filter(|id| is_key_id(id)).ok_or(KeyLineProblem::KeyId)?;
     let secret = Stored::parse(fields.next().ok_or(KeyLineProblem::NoSecret)?)?;
     let mut key = Key::named(id);
     if let Some(limit) = fields.next().filter(|field| !field.is_empty()) {
         key.rate_limit = Some(whole_number::<NonZeroU32>(limit).ok_or_else(|| {
-            let date = limit.contains('-') || expiry::parse_instant(limit).is_ok();
-            if date { KeyLineProblem::DateAsRateLimit } else { KeyLineProblem::RateLimit }
+            let is_date = limit.contains('-') || expiry::parse_instant(limit).is_ok();
+            if is_date { KeyLineProblem::DateAsRateLimit } else { KeyLineProblem::RateLimit }
         })?);
     }
     if let Some(end) = fields.next().filter(|field| !field.is_empty()) {
@@ -233,11 +242,12 @@ fn set_attribute(key: &mut Key, name: &str, value: &str) -> Result<(), KeyLinePr
 }
 
 fn whole_number<N: FromStr>(text: &str) -> Option<N> {
+    // `parse` would also accept a sign.
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
 impl KeyEntry {
-    /// The line that stands for this key, without a line ending. Holds the secret.
+    /// Returns the line for this key, without a line ending. Holds the secret.
     pub(super) fn render(&self) -> String {
         let Key { id, rate_limit, expires, scopes, models, tokens_per_minute, max_concurrent } = &self.key;
         let mut line = format!("{id}:{}", self.secret.render());

@@ -1,4 +1,4 @@
-//! What the grammar accepts, what it refuses, and the laws that hold for every input.
+//! Tests of the grammar: accepted lines, refused lines, and properties that hold for every input.
 
 use jiff::Timestamp;
 use proptest::prelude::*;
@@ -8,14 +8,16 @@ use super::*;
 const SECRET: &str = "sk-0123456789abcdef";
 const HASH_OF_SECRET: &str = "sha256=3d5bb0c93e1d1ba92a9ec4a91ed6a3f2f7e0a1b8f6b0e9a5b1f0c7d4e2a39685";
 
-fn only(line: &str) -> Key {
+/// Parses a line that holds one key.
+fn parse_key(line: &str) -> Key {
     let file = parse(line);
     assert_eq!(file.problems().next(), None, "{line}");
     let (_, entry) = file.entries().next().unwrap_or_else(|| panic!("no key in {line}"));
     entry.key.clone()
 }
 
-fn problem(line: &str) -> KeyLineProblem {
+/// Parses a line that must be refused.
+fn parse_problem(line: &str) -> KeyLineProblem {
     let file = parse(line);
     assert_eq!(file.entries().count(), 0, "{line}");
     file.problems().next().unwrap_or_else(|| panic!("no problem in {line}")).1
@@ -26,8 +28,8 @@ fn instant(text: &str) -> Option<Timestamp> {
 }
 
 #[test]
-fn every_field_and_attribute_lands_in_the_key() {
-    let key = only(&format!(
+fn every_field_and_attribute_is_parsed_into_the_key() {
+    let key = parse_key(&format!(
         "team-a:{SECRET}:120:2027-01-01T10:00:00+02:00 scope=admin,metrics models=qwen3-4b,bge-m3 tokens_per_minute=5000 max_concurrent=2"
     ));
     assert_eq!(key.id, "team-a");
@@ -40,25 +42,25 @@ fn every_field_and_attribute_lands_in_the_key() {
 }
 
 #[test]
-fn what_is_left_out_takes_its_default() {
+fn fields_that_are_left_out_have_their_defaults() {
     for tail in ["", ":", "::", " ", ": ", ":: \t"] {
-        assert_eq!(only(&format!("a:{SECRET}{tail}")), Key::named("a"), "{tail:?}");
+        assert_eq!(parse_key(&format!("a:{SECRET}{tail}")), Key::named("a"), "{tail:?}");
     }
-    assert_eq!(only(&format!("a:{SECRET}::2027-01-01")).expires, instant("2027-01-01T00:00:00Z"));
-    assert_eq!(only(&format!("a:{SECRET}: scope=metrics")).scopes, [Scope::Metrics].into_iter().collect());
+    assert_eq!(parse_key(&format!("a:{SECRET}::2027-01-01")).expires, instant("2027-01-01T00:00:00Z"));
+    assert_eq!(parse_key(&format!("a:{SECRET}: scope=metrics")).scopes, [Scope::Metrics].into_iter().collect());
 }
 
 #[test]
-fn spaces_around_fields_and_inside_a_date_are_read_as_the_original_gateway_read_them() {
-    let key = only(&format!(" a : {SECRET} : 60 : 2027-01-01 12:30:00 \tmodels=m"));
+fn spaces_around_fields_and_inside_a_date_are_accepted() {
+    let key = parse_key(&format!(" a : {SECRET} : 60 : 2027-01-01 12:30:00 \tmodels=m"));
     assert_eq!((key.rate_limit, key.expires), (NonZeroU32::new(60), instant("2027-01-01T12:30:00Z")));
     assert_eq!(key.models, Some(vec!["m".into()]));
     let hex = "0a".repeat(32);
-    assert_eq!(only(&format!("a: sha256={hex}")), Key::named("a"));
+    assert_eq!(parse_key(&format!("a: sha256={hex}")), Key::named("a"));
 }
 
 #[test]
-fn byte_order_marks_carriage_returns_blanks_and_comments_do_no_harm() {
+fn byte_order_marks_carriage_returns_blanks_and_comments_are_accepted() {
     let text = format!("\u{feff}a:{SECRET}\r\n\r\n  # note: not a key\r\n\t\n#b:{SECRET}x\nc:{SECRET}y");
     let file = parse(&text);
     let ids: Vec<_> = file.entries().map(|(number, entry)| (number, entry.key.id.as_str())).collect();
@@ -102,12 +104,12 @@ fn each_kind_of_bad_line_is_named() {
         (format!("a:{s} max_concurrent=-1"), KeyLineProblem::MaxConcurrent),
         (format!("a:{s} models={}", "m".repeat(MAX_LINE)), KeyLineProblem::LineTooLong),
     ] {
-        assert_eq!(problem(&line), want, "{line}");
+        assert_eq!(parse_problem(&line), want, "{line}");
     }
 }
 
 #[test]
-fn a_secret_stands_on_one_line_only_be_it_plain_or_hashed() {
+fn a_second_line_with_the_same_secret_is_bad_whether_plain_or_hashed() {
     let hashed = Stored::Hashed(Digest::of(SECRET)).render();
     let file = parse(&format!("a:{SECRET}\nb:{hashed}\na:{SECRET}:5\nc:{SECRET}z\n"));
     let problems: Vec<_> = file.problems().collect();
@@ -123,12 +125,12 @@ fn a_bad_line_does_not_reserve_its_secret() {
 }
 
 #[test]
-fn a_key_id_may_stand_on_several_lines() {
+fn a_key_id_may_be_on_several_lines() {
     assert_eq!(parse(&format!("a:{SECRET}\na:{SECRET}2\na:{HASH_OF_SECRET}\n")).entries().count(), 3);
 }
 
 #[test]
-fn the_example_file_has_no_live_key_and_every_example_in_it_parses() {
+fn the_example_file_has_no_active_key_and_every_example_in_it_parses() {
     let text = include_str!("../../api_keys.txt.example");
     let file = parse(text);
     assert_eq!((file.entries().count(), file.problems().count()), (0, 0));
@@ -164,26 +166,26 @@ prop_compose! {
 
 proptest! {
     #[test]
-    fn any_text_is_read_without_panic_and_rendered_as_it_was(text in any::<String>()) {
+    fn any_text_is_parsed_without_panic_and_rendered_unchanged(text in any::<String>()) {
         prop_assert_eq!(parse(&text).render(), text);
     }
 
     #[test]
-    fn any_text_that_looks_like_keys_is_too(text in "([a-z:= ,#*0-9TZ\\-]{0,40}|a:sha256=|scope=|:2027-01-01|\r|\t|\n){0,12}") {
+    fn any_text_made_of_key_file_pieces_is_rendered_unchanged(text in "([a-z:= ,#*0-9TZ\\-]{0,40}|a:sha256=|scope=|:2027-01-01|\r|\t|\n){0,12}") {
         prop_assert_eq!(parse(&text).render(), text);
     }
 
     #[test]
-    fn a_rendered_entry_is_read_back_the_same((_, entry) in entries()) {
+    fn a_rendered_entry_is_parsed_to_the_same_entry((_, entry) in entries()) {
         let file = parse(&entry.render());
         prop_assert_eq!(file.problems().next(), None);
         prop_assert_eq!(file.entries().next(), Some((1, &entry)));
     }
 
     #[test]
-    fn no_output_about_a_line_holds_its_secret((secret, entry) in entries(), spoil in 0..8_usize) {
+    fn no_output_about_a_line_holds_its_secret((secret, entry) in entries(), damage in 0..8_usize) {
         let mut line = entry.render();
-        let at = line.char_indices().nth(spoil * 7).map_or(line.len(), |(at, _)| at);
+        let at = line.char_indices().nth(damage * 7).map_or(line.len(), |(at, _)| at);
         line.insert(at, '!');
         let file = parse(&format!("{}\n{line}\n", entry.render()));
         let mut shown = format!("{file:?} {entry:?}");

@@ -1,7 +1,7 @@
-//! Secrets: what they may look like, how one is made, and the digest that stands for one.
+//! Secrets: their form, their generation and their digests.
 //!
-//! Nothing here prints a secret or a digest by accident: `Debug` hides both. One comes out only through
-//! [`NewSecret::reveal`], and through the rendering of a line.
+//! `Debug` hides secrets and digests, so that none is printed by accident. A secret is shown only by
+//! [`NewSecret::reveal`] and in a rendered line.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -15,17 +15,17 @@ use super::error::KeyLineProblem;
 
 /// Length of a secret in characters.
 pub const SECRET_LENGTH: std::ops::RangeInclusive<usize> = 16..=128;
-/// What stands before the hex digits of a hashed secret in the key file.
+/// Prefix of the hex digits of a hashed secret in the key file.
 pub const HASH_PREFIX: &str = "sha256=";
-/// Random bytes in a secret that keyctl makes.
+/// Number of random bytes in a new secret.
 const RANDOM_BYTES: usize = 32;
 
-/// Whether this text has the shape of a secret: 16 to 128 of `[A-Za-z0-9_-]`.
+/// Whether this text has the form of a secret: 16 to 128 of `[A-Za-z0-9_-]`.
 pub fn is_well_formed(secret: &str) -> bool {
     SECRET_LENGTH.contains(&secret.len()) && secret.bytes().all(is_word_byte)
 }
 
-/// The alphabet that names and secrets share.
+/// Whether names and secrets may contain this byte.
 pub(super) const fn is_word_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-'
 }
@@ -35,13 +35,14 @@ pub(super) const fn is_word_byte(byte: u8) -> bool {
 pub struct Digest([u8; 32]);
 
 impl Digest {
-    /// The digest of this secret.
+    /// Returns the digest of this secret.
     pub fn of(secret: &str) -> Self {
         Self(Sha256::digest(secret.as_bytes()).into())
     }
 
-    /// Reads 64 hex digits of either case.
+    /// Parses 64 hex digits of either case.
     pub fn from_hex(hex: &str) -> Option<Self> {
+        // An odd number of digits leaves a remainder.
         let (pairs, []) = hex.as_bytes().as_chunks::<2>() else {
             return None;
         };
@@ -62,6 +63,7 @@ impl Digest {
 }
 
 impl PartialEq for Digest {
+    // In constant time, so that the time of a lookup does not tell how many bytes of a digest match.
     fn eq(&self, other: &Self) -> bool {
         self.0.ct_eq(&other.0).into()
     }
@@ -86,12 +88,15 @@ impl fmt::Debug for Digest {
 pub enum Stored {
     /// The secret itself.
     Plain(String),
-    /// Only its digest: whoever reads the file cannot call with it.
+    /// Only its digest, which cannot be used as a secret.
     Hashed(Digest),
 }
 
 impl Stored {
-    /// Reads the second field of a line; the error says which of the two shapes it missed.
+    /// Parses the second field of a line.
+    ///
+    /// # Errors
+    /// When it is neither a well-formed secret nor, after the prefix, a hash.
     pub(super) fn parse(field: &str) -> Result<Self, KeyLineProblem> {
         match field.strip_prefix(HASH_PREFIX) {
             Some(hex) => Digest::from_hex(hex).map(Self::Hashed).ok_or(KeyLineProblem::Hash),
@@ -100,7 +105,7 @@ impl Stored {
         }
     }
 
-    /// The digest that a presented secret must have.
+    /// Returns the digest that a presented secret must have.
     pub fn digest(&self) -> Digest {
         match self {
             Self::Plain(secret) => Digest::of(secret),
@@ -108,7 +113,7 @@ impl Stored {
         }
     }
 
-    /// The field as it stands in the key file.
+    /// Returns the field for the key file. Holds the secret if it is stored plain.
     pub(super) fn render(&self) -> String {
         match self {
             Self::Plain(secret) => secret.clone(),
@@ -126,26 +131,26 @@ impl fmt::Debug for Stored {
     }
 }
 
-/// A secret that was just made and that nobody has seen yet.
+/// A secret that was just generated and has not been shown yet.
 pub struct NewSecret(String);
 
 impl NewSecret {
-    /// Makes one: `sk-` and 43 base64url characters, 256 bits from the operating system's generator.
+    /// Generates a secret: `sk-` and 43 base64url characters, 256 bits from the operating system's generator.
     ///
     /// # Errors
-    /// When the operating system gives no random bytes.
+    /// When the operating system returns no random bytes.
     pub fn generate() -> Result<Self, getrandom::Error> {
         let mut bytes = [0; RANDOM_BYTES];
         getrandom::fill(&mut bytes)?;
         Ok(Self(format!("sk-{}", URL_SAFE_NO_PAD.encode(bytes))))
     }
 
-    /// How the key file should hold it.
+    /// Returns the form in which the key file stores it: plain or hashed.
     pub fn stored(&self, plain: bool) -> Stored {
         if plain { Stored::Plain(self.0.clone()) } else { Stored::Hashed(Digest::of(&self.0)) }
     }
 
-    /// The secret itself, for the one time it is shown.
+    /// Returns the secret itself, to be shown once.
     pub fn reveal(&self) -> &str {
         &self.0
     }
@@ -170,14 +175,14 @@ mod tests {
     }
 
     #[test]
-    fn the_digest_is_plain_sha256_as_other_programs_compute_it() {
+    fn the_digest_is_the_same_sha256_that_other_programs_compute() {
         let hex = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(Digest::of("abc").to_hex(), hex);
         assert_eq!(Digest::from_hex(&hex.to_uppercase()), Some(Digest::of("abc")));
     }
 
     #[test]
-    fn anything_but_64_hex_digits_is_no_digest() {
+    fn only_64_hex_digits_are_a_digest() {
         let long = "a".repeat(65);
         let multibyte = format!("{}é", "a".repeat(62));
         for hex in ["", "ab", &long[..63], &long, &multibyte, &"g".repeat(64), &"+1".repeat(32)] {

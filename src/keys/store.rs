@@ -1,8 +1,8 @@
-//! The keys in memory: an immutable table that a request looks up, and a reload that swaps the whole table or nothing.
+//! The keys in memory: an immutable table in which requests look up their key, and which a reload replaces as a whole.
 //!
 //! A lookup hashes the presented secret once and finds the digest in the table; it neither locks nor touches the disk.
-//! The store follows the file by itself ([`Store::watch`]) and when told ([`Store::reload`]). It does not count
-//! requests: limits are kept per key_id elsewhere, so that they survive a reload.
+//! The store reloads the file by itself when it changes ([`Store::watch`]), and on demand ([`Store::reload`]). It does
+//! not count requests: the gateway counts them per key_id, so that the counts survive a reload.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -17,30 +17,30 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::error::{KeyFileError, KeyLineProblem};
-use super::file::{self, Stamp};
+use super::file::{self, FileStamp};
 use super::key::Key;
 use super::parse::parse;
 use super::secret::{self, Digest};
 
-/// How often the file is looked at.
+/// Time between two checks of the file for changes.
 pub const WATCH_INTERVAL: Duration = Duration::from_secs(2);
-/// The latest that a change takes effect, as promised to users.
+/// Longest time until a change of the file takes effect, as documented for users.
 pub const CHANGE_SEEN_WITHIN: Duration = Duration::from_secs(5);
-// One look that just missed the change, the next one, and time to read a slow disk.
+// One check that just missed the change, the next check, and time to read a slow disk.
 const _: () = assert!(2 * WATCH_INTERVAL.as_secs() < CHANGE_SEEN_WITHIN.as_secs());
-/// Bad lines that one load reports singly; the rest are counted.
+/// Most bad lines that one load logs one by one; it logs only the number of the rest.
 const MAX_REPORTED_PROBLEMS: usize = 20;
 
-/// Why a presented secret opens nothing.
+/// Why a presented secret is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
-    /// It cannot be a secret: not 16 to 128 of `[A-Za-z0-9_-]`.
+    /// It cannot be a secret: it is not 16 to 128 of `[A-Za-z0-9_-]`.
     #[error("this does not have the form of an API key")]
     Malformed,
-    /// No line holds it.
+    /// No line of the file holds it.
     #[error("no such API key")]
     Unknown,
-    /// Its end has come.
+    /// Its key has expired.
     #[error("the API key has expired")]
     Expired,
 }
@@ -54,31 +54,32 @@ pub struct Store(Arc<Inner>);
 struct Inner {
     path: PathBuf,
     table: ArcSwap<Table>,
-    /// Held during a reload, so that of two reloads the later reading wins.
-    seen: Mutex<Seen>,
+    /// Held during a whole reload, so that the result of two concurrent reloads is the later read.
+    last_check: Mutex<LastCheck>,
 }
 
-/// What the file was when it was last looked at.
+/// The state of the file at the last check.
 #[derive(Default)]
-struct Seen {
-    /// `None`: look again, whatever the file's stamp says.
-    stamp: Option<Stamp>,
-    /// Of the last text that was read, good or bad, and its mode.
+struct LastCheck {
+    /// The file's stamp; `None` means that the next check reads the file whatever its stamp is.
+    stamp: Option<FileStamp>,
+    /// The last content that was read, good or bad.
     content: Option<Content>,
-    /// The last error that was reported, until a reading succeeds.
+    /// The last error that was reported, until a reload succeeds.
     error: Option<String>,
 }
 
+/// The digest of the file's bytes, and whether its mode calls for a warning.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Content {
     digest: [u8; 32],
     open_to_others: bool,
 }
 
-/// One reading of the file, not yet in force.
-struct Reading {
+/// A key file that has been read and parsed, but is not in use yet.
+struct LoadedFile {
     content: Content,
-    stamp: Stamp,
+    stamp: FileStamp,
     table: Table,
     problems: Vec<(usize, KeyLineProblem)>,
 }
@@ -90,31 +91,32 @@ impl Store {
     /// When the file is missing or unreadable, or when it holds no key that is valid now.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, KeyFileError> {
         let path = path.into();
-        let reading = Reading::take(&path)?;
-        reading.report(&path);
+        let loaded = LoadedFile::read(&path)?;
+        loaded.log_problems(&path);
         let now = Timestamp::now();
-        let expired = reading.table.values().filter(|key| key.has_expired(now)).count();
-        if expired == reading.table.len() {
-            return Err(KeyFileError::NoUsableKey { path, bad_lines: reading.problems.len(), expired });
+        let expired = loaded.table.values().filter(|key| key.has_expired(now)).count();
+        if expired == loaded.table.len() {
+            return Err(KeyFileError::NoUsableKey { path, bad_lines: loaded.problems.len(), expired });
         }
-        let (table, seen) = reading.accept();
-        Ok(Self(Arc::new(Inner { path, table: ArcSwap::from_pointee(table), seen: Mutex::new(seen) })))
+        let (table, last_check) = loaded.accept();
+        Ok(Self(Arc::new(Inner { path, table: ArcSwap::from_pointee(table), last_check: Mutex::new(last_check) })))
     }
 
-    /// The key that this secret opens at this time. Takes any text, and the same work for every well-formed one.
+    /// Finds the key of this secret. Accepts any text, and does the same work for every well-formed one.
     ///
     /// # Errors
-    /// [`Denied`] says why there is none.
+    /// [`Denied`] says why there is no valid key.
     pub fn lookup(&self, secret: &str, now: Timestamp) -> Result<Arc<Key>, Denied> {
         if !secret::is_well_formed(secret) {
             return Err(Denied::Malformed);
         }
+        // One load for the whole lookup: a reload in between must not mix two tables.
         let table = self.0.table.load();
         let key = table.get(&Digest::of(secret)).ok_or(Denied::Unknown)?;
         if key.has_expired(now) { Err(Denied::Expired) } else { Ok(Arc::clone(key)) }
     }
 
-    /// How many secrets the table holds, expired ones included.
+    /// Returns the number of secrets in the table, expired ones included.
     pub fn len(&self) -> usize {
         self.0.table.load().len()
     }
@@ -124,95 +126,100 @@ impl Store {
         self.len() == 0
     }
 
-    /// The file that the store follows.
+    /// Returns the path of the key file.
     pub fn path(&self) -> &Path {
         &self.0.path
     }
 
-    /// Reads the file again and puts all of it in force, or changes nothing. Returns how many keys there are now.
+    /// Reads the file again and replaces all keys, or changes nothing. Returns the number of keys.
     ///
-    /// Expired keys count here: a file in which every key has just been ended must take effect. Blocks on the disk.
+    /// Expired keys count here: a file in which every key has just expired must take effect. Blocks on the disk.
     ///
     /// # Errors
-    /// When the file is missing, unreadable or without a single good line; the keys from before stay.
+    /// When the file is missing, unreadable or without a single good line; the old keys stay in use.
     pub fn reload(&self) -> Result<usize, KeyFileError> {
-        let mut seen = self.0.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let result = Reading::take(&self.0.path).and_then(|reading| {
-            reading.report(&self.0.path);
-            self.install(reading, &mut seen)
+        let mut last_check = self.0.last_check.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = LoadedFile::read(&self.0.path).and_then(|loaded| {
+            loaded.log_problems(&self.0.path);
+            self.install(loaded, &mut last_check)
         });
         if let Err(error) = &result {
-            // The caller reports this one, so the watch need not.
-            seen.is_news(error);
+            // The caller reports this error, so the watch must not log it again.
+            last_check.record_error(error);
         }
         result
     }
 
-    /// Follows the file until `stop`: every [`WATCH_INTERVAL`] it looks whether the file changed, and reloads if so.
+    /// Watches the file until `stop`: checks every [`WATCH_INTERVAL`] whether the file has changed, and reloads it.
     ///
     /// Logs every change that took effect, and every error once.
     pub async fn watch(&self, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(WATCH_INTERVAL);
+        // After a pause of the program, one check is enough.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let following = async {
+        let watching = async {
             loop {
                 ticks.tick().await;
                 let store = self.clone();
-                // A network volume may take its time; the runtime's own threads must not.
+                // A read from a network volume may block for long, which the runtime's own threads must not.
                 if let Err(error) = tokio::task::spawn_blocking(move || store.poll()).await {
-                    tracing::error!(%error, "looking at the key file failed");
+                    tracing::error!(%error, "checking the key file for changes failed");
                 }
             }
         };
-        stop.run_until_cancelled(following).await;
+        stop.run_until_cancelled(watching).await;
     }
 
-    /// One look at the file. Does nothing while it is as it was.
+    /// Checks the file once, and reloads it if it has changed.
     fn poll(&self) {
-        let mut seen = self.0.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last_check = self.0.last_check.lock().unwrap_or_else(PoisonError::into_inner);
         let path = &self.0.path;
-        if seen.stamp.is_some() && seen.stamp == Stamp::of_path(path).ok() {
+        if last_check.stamp.is_some() && last_check.stamp == FileStamp::of_path(path).ok() {
             return;
         }
-        let result = Reading::take(path).and_then(|reading| {
-            if seen.content == Some(reading.content) {
-                seen.stamp = reading.settled_stamp();
+        let result = LoadedFile::read(path).and_then(|loaded| {
+            // The file was touched, or replaced by the same text: nothing to report.
+            if last_check.content == Some(loaded.content) {
+                last_check.stamp = loaded.settled_stamp();
                 return Ok(None);
             }
-            reading.report(path);
-            self.install(reading, &mut seen).map(Some)
+            loaded.log_problems(path);
+            self.install(loaded, &mut last_check).map(Some)
         });
         match result {
             Ok(None) => {}
             Ok(Some(keys)) => tracing::info!(keys, file = %path.display(), "API keys reloaded"),
-            Err(error) if seen.is_news(&error) => {
-                tracing::error!(%error, hint = error.hint(), "API keys not reloaded, the old ones stay in force");
+            Err(error) if last_check.record_error(&error) => {
+                tracing::error!(%error, hint = error.hint(), "API keys not reloaded, the old ones stay in use");
             }
             Err(_) => {}
         }
     }
 
-    /// Puts a reading in force, or only remembers it when it holds no key.
-    fn install(&self, reading: Reading, seen: &mut Seen) -> Result<usize, KeyFileError> {
-        if reading.table.is_empty() {
-            seen.stamp = reading.settled_stamp();
-            seen.content = Some(reading.content);
-            let bad_lines = reading.problems.len();
+    /// Puts the keys of a loaded file in use. Returns their number.
+    ///
+    /// # Errors
+    /// When the file holds no key. Its content is recorded, so that it is not read and reported again.
+    fn install(&self, loaded: LoadedFile, last_check: &mut LastCheck) -> Result<usize, KeyFileError> {
+        if loaded.table.is_empty() {
+            last_check.stamp = loaded.settled_stamp();
+            last_check.content = Some(loaded.content);
+            let bad_lines = loaded.problems.len();
             return Err(KeyFileError::NoUsableKey { path: self.0.path.clone(), bad_lines, expired: 0 });
         }
-        let (table, now_seen) = reading.accept();
-        *seen = now_seen;
+        let (table, accepted) = loaded.accept();
+        *last_check = accepted;
         let keys = table.len();
         self.0.table.store(Arc::new(table));
         Ok(keys)
     }
 }
 
-impl Seen {
-    /// Remembers a failed reload; whether it differs from the one before.
-    fn is_news(&mut self, error: &KeyFileError) -> bool {
+impl LastCheck {
+    /// Records a failed reload. Returns whether its error differs from the last one.
+    fn record_error(&mut self, error: &KeyFileError) -> bool {
         if !matches!(error, KeyFileError::NoUsableKey { .. }) {
-            // Nothing was read: whatever comes next is a change, be it the same text as before.
+            // Nothing was read, so the next successful read counts as a change even if the text is the same.
             self.stamp = None;
             self.content = None;
         }
@@ -227,8 +234,8 @@ impl fmt::Debug for Store {
     }
 }
 
-impl Reading {
-    fn take(path: &Path) -> Result<Self, KeyFileError> {
+impl LoadedFile {
+    fn read(path: &Path) -> Result<Self, KeyFileError> {
         let (bytes, metadata) = file::read_bytes(path)?;
         let parsed = parse(&String::from_utf8_lossy(&bytes));
         Ok(Self {
@@ -236,13 +243,13 @@ impl Reading {
                 digest: Sha256::digest(&bytes).into(),
                 open_to_others: file::is_open_to_others(&metadata),
             },
-            stamp: Stamp::of(&metadata),
+            stamp: FileStamp::of(&metadata),
             table: parsed.entries().map(|(_, entry)| (entry.secret.digest(), Arc::new(entry.key.clone()))).collect(),
             problems: parsed.problems().collect(),
         })
     }
 
-    fn report(&self, path: &Path) {
+    fn log_problems(&self, path: &Path) {
         let file = path.display();
         if self.content.open_to_others {
             tracing::warn!(%file, "other users can read or write the key file; run: chmod 600 on it");
@@ -255,14 +262,15 @@ impl Reading {
         }
     }
 
-    /// A stamp that is too young to trust is not kept: the next look reads the file again.
-    fn settled_stamp(&self) -> Option<Stamp> {
+    /// Returns the stamp, unless the file changed so recently that another change may leave the same stamp. Then the
+    /// next check reads the file again.
+    fn settled_stamp(&self) -> Option<FileStamp> {
         self.stamp.is_settled(SystemTime::now()).then_some(self.stamp)
     }
 
-    fn accept(self) -> (Table, Seen) {
-        let seen = Seen { stamp: self.settled_stamp(), content: Some(self.content), error: None };
-        (self.table, seen)
+    fn accept(self) -> (Table, LastCheck) {
+        let last_check = LastCheck { stamp: self.settled_stamp(), content: Some(self.content), error: None };
+        (self.table, last_check)
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a request sees, and what a reload, told or by itself, does to it.
+//! Tests of the lookup, of reloads on demand, and of the watch.
 
 use std::fs;
 use std::io::{self, Write};
@@ -60,7 +60,7 @@ fn logged(act: impl FnOnce()) -> String {
 }
 
 #[test]
-fn a_secret_opens_its_key_be_it_stored_plain_or_hashed() {
+fn a_secret_finds_its_key_stored_plain_or_hashed() {
     let hash: String = Sha256::digest(B).iter().map(|byte| format!("{byte:02X}")).collect();
     let fixture = Fixture::new(&format!("plain:{A}\nhashed:sha256={hash}:7\n"));
     let store = fixture.store();
@@ -79,15 +79,15 @@ fn a_secret_is_malformed_unknown_or_expired() {
     assert!(store.lookup(A, before).is_ok());
     assert_eq!(store.lookup(A, end), Err(Denied::Expired));
     assert_eq!(store.lookup("sk-0123456789abcdefC", end), Err(Denied::Unknown));
-    for odd in
+    for malformed in
         ["", " ", "short", "sk-0123456789abcdefA ", "sk-0123456789abcdef\0", &"é".repeat(20), &"x".repeat(1 << 20)]
     {
-        assert_eq!(store.lookup(odd, end), Err(Denied::Malformed));
+        assert_eq!(store.lookup(malformed, end), Err(Denied::Malformed));
     }
 }
 
 #[test]
-fn opening_needs_a_file_with_a_key_that_is_valid_now() {
+fn opening_a_store_needs_a_file_with_a_key_that_is_valid_now() {
     let fixture = Fixture::new("# nothing yet\n");
     let error = Store::open(&fixture.path).unwrap_err();
     assert!(error.hint().contains("generate --name"), "{error}");
@@ -125,7 +125,7 @@ fn a_failed_reload_changes_nothing() {
 }
 
 #[test]
-fn ending_every_key_takes_effect_at_a_reload() {
+fn a_file_in_which_every_key_has_expired_takes_effect_at_a_reload() {
     let fixture = Fixture::new(&format!("a:{A}\n"));
     let store = fixture.store();
     fixture.write(&format!("a:{A}::2001-01-01\n"));
@@ -146,7 +146,7 @@ fn bad_lines_are_logged_by_number_and_never_quoted() {
 }
 
 #[test]
-fn a_file_that_others_can_read_is_warned_about() {
+fn a_file_that_other_users_can_read_causes_a_warning() {
     let fixture = Fixture::new(&format!("a:{A}\n"));
     assert!(!logged(|| drop(fixture.store())).contains("other users"));
     fs::set_permissions(&fixture.path, fs::Permissions::from_mode(0o640)).unwrap();
@@ -161,31 +161,31 @@ fn debug_output_shows_no_key() {
 }
 
 #[test]
-fn a_look_reports_each_change_and_each_error_once() {
+fn a_poll_reports_each_change_and_each_error_once() {
     let fixture = Fixture::new(&format!("a:{A}\n"));
     let store = fixture.store();
-    let look = || logged(|| store.poll());
-    assert_eq!(look(), "", "nothing changed");
+    let poll = || logged(|| store.poll());
+    assert_eq!(poll(), "", "nothing changed");
 
     fixture.write("");
-    assert!(look().contains("no usable key"));
-    assert_eq!(look(), "");
+    assert!(poll().contains("no usable key"));
+    assert_eq!(poll(), "");
 
     fs::rename(&fixture.path, fixture.dir.path().join("away")).unwrap();
-    assert!(look().contains("does not exist"));
-    assert_eq!(look(), "");
+    assert!(poll().contains("does not exist"));
+    assert_eq!(poll(), "");
 
     fixture.write(&format!("a:{A}\nbad\n"));
-    let log = look();
+    let log = poll();
     assert!(log.contains("line=2") && log.contains("keys=1"), "{log}");
-    assert_eq!(look(), "");
+    assert_eq!(poll(), "");
 
     fs::remove_file(&fixture.path).unwrap();
-    assert!(look().contains("does not exist"), "the same error is news after a success");
+    assert!(poll().contains("does not exist"), "the same error is reported again after a success");
 }
 
 #[test]
-fn an_error_that_the_caller_of_reload_got_is_not_logged_again() {
+fn an_error_that_reload_returned_is_not_logged_by_the_next_poll() {
     let fixture = Fixture::new(&format!("a:{A}\n"));
     let store = fixture.store();
     fs::remove_file(&fixture.path).unwrap();
@@ -196,18 +196,18 @@ fn an_error_that_the_caller_of_reload_got_is_not_logged_again() {
 }
 
 #[test]
-fn a_file_that_has_just_changed_is_read_again_at_the_next_look() {
+fn a_file_that_has_just_changed_is_read_again_at_the_next_poll() {
     let fixture = Fixture::new(&format!("a:{A}\n"));
     let store = fixture.store();
-    // Another change of the same size in the same step of the clock would leave the same stamp.
-    assert_eq!(store.0.seen.lock().unwrap().stamp, None);
+    // Another change of the same size within the resolution of file times would leave the same stamp.
+    assert_eq!(store.0.last_check.lock().unwrap().stamp, None);
     fixture.write(&format!("b:{B}\n"));
     store.poll();
     assert_eq!(store.lookup(B, now()).unwrap().id, "b");
 }
 
 #[tokio::test]
-async fn the_watch_follows_edits_and_replacements_within_five_seconds_and_stops_when_told() {
+async fn the_watch_loads_edits_and_replacements_within_five_seconds_and_stops_on_request() {
     let fixture = Fixture::new(&format!("a:{A}\n"));
     let store = fixture.store();
     let stop = CancellationToken::new();

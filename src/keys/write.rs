@@ -1,9 +1,9 @@
-//! Changing the key file so that nobody loses anything: one writer at a time, and the whole new text or the old one.
+//! Edits the key file without losing data: one writer at a time, and the file holds the whole new text or the old one.
 //!
-//! The lock is an exclusive `flock` on the file itself. A rename puts another file in its place, so whoever gets the
-//! lock checks that the path still leads to the file he locked, and starts over if not. The new text goes to a
-//! temporary file in the same directory, mode 0600, and is renamed into place. Where that cannot work (the file is
-//! bind-mounted, the directory is read-only, the owner could not be kept) the text is written into the file as it is;
+//! The lock is an exclusive `flock` on the file itself. A rename puts another file in its place, so after taking the
+//! lock a writer checks that the path still leads to the locked file, and starts over if not. The new text is written
+//! to a temporary file in the same directory, mode 0600, and renamed into place. If that cannot work (the file is
+//! bind-mounted, the directory is read-only, the owner could not be kept) the text is written into the existing file;
 //! the gateway's reader takes a shared lock and never sees half of it.
 
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -18,19 +18,19 @@ use nix::fcntl::FlockArg;
 
 use super::bounds::MAX_KEY_FILE_SIZE;
 use super::error::KeyFileError;
-use super::file::{Attempt, LOCK_RETRY, Opened, failed_to_read, try_lock};
+use super::file::{LOCK_RETRY, LockAttempt, Opened, failed_to_read, try_lock};
 use super::parse::{KeyFile, parse};
 use super::secret;
 
 /// How long an edit waits for another one to finish.
 pub const LOCK_WAIT: Duration = Duration::from_secs(10);
-/// Only the owner reads and writes secrets.
+/// Mode of the key file: only the owner may read and write secrets.
 const MODE: u32 = 0o600;
 
-/// What to do when there is no key file yet.
+/// What to do if there is no key file yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IfMissing {
-    /// Make it, and its directory.
+    /// Create it, and its directory.
     Create,
     /// Report [`KeyFileError::Missing`].
     Fail,
@@ -41,22 +41,22 @@ pub enum IfMissing {
 pub enum Written {
     /// The edit changed nothing.
     Unchanged,
-    /// A new file took the place of the old one.
+    /// A new file replaced the old one.
     Renamed,
-    /// The file got a new text.
+    /// The new text was written into the existing file.
     InPlace,
 }
 
-/// What came of [`update`].
+/// The result of [`update`].
 #[derive(Debug)]
 pub struct Updated<T> {
-    /// What the change returned.
+    /// The value that the edit returned.
     pub value: T,
-    /// How it was stored.
+    /// How the edit was stored.
     pub written: Written,
-    /// Whether a lock kept other writers out; some network file systems have none.
+    /// Whether a lock kept other writers out; some network file systems have no locks.
     pub locked: bool,
-    /// The file as it is now.
+    /// The file after the edit.
     pub file: KeyFile,
 }
 
@@ -71,7 +71,7 @@ pub fn update<T, E: From<KeyFileError>>(
     if_missing: IfMissing,
     change: impl FnOnce(&mut KeyFile) -> Result<T, E>,
 ) -> Result<Updated<T>, E> {
-    let target = Target::lock(path.to_owned(), if_missing, LOCK_WAIT)?;
+    let target = LockedFile::lock(path.to_owned(), if_missing, LOCK_WAIT)?;
     let old = target.read()?;
     let mut file = parse(&old);
     let value = change(&mut file)?;
@@ -80,23 +80,24 @@ pub fn update<T, E: From<KeyFileError>>(
     Ok(Updated { value, written, locked: matches!(target.opened, Opened::Locked(_)), file })
 }
 
-/// The file that the path leads to, held.
-struct Target {
+/// The key file, opened and locked for an edit.
+struct LockedFile {
     path: PathBuf,
     opened: Opened,
 }
 
-impl Target {
+impl LockedFile {
     fn lock(path: PathBuf, if_missing: IfMissing, wait: Duration) -> Result<Self, KeyFileError> {
         let start = Instant::now();
         loop {
             let file = open(&path, if_missing)?;
             match try_lock(file, FlockArg::LockExclusiveNonblock) {
-                // Behind a symbolic link it is the target that changes, not the link.
-                Attempt::Got(opened) if leads_to(&path, opened.get()) => {
+                // Resolved, because a rename must replace the target of a symbolic link and not the link.
+                LockAttempt::Opened(opened) if is_same_file(&path, opened.get()) => {
                     return Ok(Self { path: fs::canonicalize(&path).unwrap_or(path), opened });
                 }
-                Attempt::Got(_) | Attempt::Held(_) => {}
+                // Another writer holds the lock, or replaced the file before this one got the lock.
+                LockAttempt::Opened(_) | LockAttempt::Busy(_) => {}
             }
             if start.elapsed() >= wait {
                 return Err(KeyFileError::Locked { path, waited: wait });
@@ -127,9 +128,9 @@ impl Target {
         if new.len() as u64 > MAX_KEY_FILE_SIZE {
             return Err(KeyFileError::TooLarge { path: self.path.clone() });
         }
-        match self.rename_over(new) {
+        match self.write_by_rename(new) {
             Ok(()) => Ok(Written::Renamed),
-            Err(error) if calls_for_in_place(&error) => {
+            Err(error) if should_write_in_place(&error) => {
                 self.write_in_place(old, new).map_err(unwritable)?;
                 Ok(Written::InPlace)
             }
@@ -137,12 +138,12 @@ impl Target {
         }
     }
 
-    fn rename_over(&self, text: &str) -> io::Result<()> {
+    fn write_by_rename(&self, text: &str) -> io::Result<()> {
         let before = self.opened.get().metadata()?;
-        let temporary = Temporary::beside(&self.path)?;
-        let made = temporary.file.metadata()?;
-        if (before.uid(), before.gid()) != (made.uid(), made.gid()) {
-            // A gateway that runs as the owner must still be able to read it.
+        let temporary = TempFile::create_next_to(&self.path)?;
+        let created = temporary.file.metadata()?;
+        if (before.uid(), before.gid()) != (created.uid(), created.gid()) {
+            // A gateway that runs as the owner must still be able to read the file. EPERM leads to a write in place.
             fchown(&temporary.file, Some(before.uid()), Some(before.gid()))
                 .map_err(|_| io::Error::from(Errno::EPERM))?;
         }
@@ -155,23 +156,23 @@ impl Target {
     fn write_in_place(&self, old: &str, new: &str) -> io::Result<()> {
         let write = |text: &str| {
             let mut file = OpenOptions::new().write(true).open(&self.path)?;
-            // Overwrite first, cut afterwards: at no time is the file empty.
+            // Overwrite first and truncate afterwards, so that the file is never empty.
             file.write_all(text.as_bytes())?;
             file.set_len(text.len() as u64)?;
             file.sync_all()?;
             Ok(file)
         };
         let file = write(new).inspect_err(|_: &io::Error| {
-            // The old text fitted before, so it fits now.
+            // The disk may be full. The old text fitted before, so it fits now.
             let _ = write(old);
         })?;
-        // Only the owner may; where we are not, the mode stays and the gateway warns of it.
+        // Only the owner may change the mode. For another user it stays, and the gateway warns about it.
         let _ = file.set_permissions(Permissions::from_mode(MODE));
         Ok(())
     }
 }
 
-/// Opened for writing where possible, because NFS gives exclusive locks only then.
+/// Opens the file for writing if possible, because NFS grants exclusive locks only then; else for reading.
 fn open(path: &Path, if_missing: IfMissing) -> Result<File, KeyFileError> {
     if path.exists() && !path.is_file() {
         return Err(KeyFileError::NotAFile { path: path.into() });
@@ -193,38 +194,39 @@ fn open(path: &Path, if_missing: IfMissing) -> Result<File, KeyFileError> {
     })
 }
 
-fn leads_to(path: &Path, file: &File) -> bool {
+/// Whether the path still leads to this open file.
+fn is_same_file(path: &Path, file: &File) -> bool {
     let identity = |metadata: io::Result<fs::Metadata>| metadata.map(|m| (m.dev(), m.ino())).ok();
     identity(fs::metadata(path)).is_some_and(|there| identity(file.metadata()) == Some(there))
 }
 
-/// Errors that say "not by rename, not in this directory", as opposed to "not at all".
-fn calls_for_in_place(error: &io::Error) -> bool {
+/// Whether an error means that a rename cannot work in this directory, while a write into the file still may.
+fn should_write_in_place(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw);
     matches!(errno, Some(Errno::EBUSY | Errno::EXDEV | Errno::EPERM | Errno::EACCES | Errno::EROFS))
 }
 
-/// A new file beside the key file, removed again unless it takes its place.
-struct Temporary {
+/// A new file in the directory of the key file. Removed on drop unless it was renamed.
+struct TempFile {
     path: PathBuf,
     file: File,
-    renamed: bool,
+    is_renamed: bool,
 }
 
-impl Temporary {
-    fn beside(path: &Path) -> io::Result<Self> {
+impl TempFile {
+    fn create_next_to(path: &Path) -> io::Result<Self> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let unique = secret::NewSecret::generate().map_err(io::Error::other)?;
-        // Ten characters of a secret that is never used are as good a unique name as any.
+        // Ten characters of an unused secret make a unique name.
         let path = path.with_file_name(format!(".{name}.{}.tmp", &unique.reveal()[3..13]));
         let file = OpenOptions::new().write(true).create_new(true).mode(MODE).open(&path)?;
-        Ok(Self { path, file, renamed: false })
+        Ok(Self { path, file, is_renamed: false })
     }
 
     fn rename_to(mut self, path: &Path) -> io::Result<()> {
         fs::rename(&self.path, path)?;
-        self.renamed = true;
-        // Makes the rename itself last through a power cut; not every file system lets a directory be synced.
+        self.is_renamed = true;
+        // Makes the rename survive a power failure. Not every file system can sync a directory.
         if let Some(directory) = path.parent().and_then(|parent| File::open(parent).ok()) {
             let _ = directory.sync_all();
         }
@@ -232,9 +234,9 @@ impl Temporary {
     }
 }
 
-impl Drop for Temporary {
+impl Drop for TempFile {
     fn drop(&mut self) {
-        if !self.renamed {
+        if !self.is_renamed {
             let _ = fs::remove_file(&self.path);
         }
     }

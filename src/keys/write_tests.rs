@@ -1,4 +1,4 @@
-//! That an edit stores all or nothing, keeps what must be kept, and waits its turn.
+//! Tests that an edit is stored completely or not at all, keeps owner and links, and waits for the lock.
 
 use nix::fcntl::Flock;
 
@@ -26,7 +26,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[test]
-fn an_edit_renames_a_private_file_into_place_and_leaves_no_other_behind() {
+fn an_edit_renames_a_private_file_into_place_and_leaves_no_temporary_file() {
     let (dir, path) = fixture();
     fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
     let updated = add(&path, "b").unwrap();
@@ -48,7 +48,7 @@ fn an_edit_by_root_keeps_the_owner() {
 }
 
 #[test]
-fn a_missing_file_and_its_directory_are_made_only_when_asked() {
+fn a_missing_file_and_its_directory_are_created_only_on_request() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("deep/er/api_keys.txt");
     let removed = update(&path, IfMissing::Fail, |file| edit::remove(file, "a"));
@@ -70,7 +70,7 @@ fn a_refused_edit_and_an_edit_without_effect_write_nothing() {
 }
 
 #[test]
-fn a_symbolic_link_stays_one() {
+fn a_symbolic_link_is_kept() {
     let (dir, path) = fixture();
     let link = dir.path().join("link");
     std::os::unix::fs::symlink(&path, &link).unwrap();
@@ -80,7 +80,7 @@ fn a_symbolic_link_stays_one() {
 }
 
 #[test]
-fn an_edit_of_bytes_that_are_no_text_is_refused_with_the_line() {
+fn an_edit_of_bytes_that_are_not_text_is_refused_with_the_line() {
     let (_dir, path) = fixture();
     fs::write(&path, b"# fine\n# caf\xe9\n").unwrap();
     let error = add(&path, "b").unwrap_err();
@@ -92,14 +92,14 @@ fn the_wait_for_a_lock_is_bounded() {
     let (_dir, path) = fixture();
     let held = Flock::lock(File::open(&path).unwrap(), FlockArg::LockExclusive).unwrap();
     let start = Instant::now();
-    let refused = Target::lock(path, IfMissing::Fail, Duration::from_millis(100));
+    let refused = LockedFile::lock(path, IfMissing::Fail, Duration::from_millis(100));
     assert!(matches!(refused, Err(KeyFileError::Locked { .. })));
     assert!(start.elapsed() < LOCK_WAIT);
     drop(held);
 }
 
 #[test]
-fn who_waited_for_a_file_that_was_replaced_meanwhile_gets_the_new_one() {
+fn an_edit_that_waited_for_the_lock_of_a_replaced_file_edits_the_new_one() {
     let (dir, path) = fixture();
     let held = Flock::lock(File::open(&path).unwrap(), FlockArg::LockExclusive).unwrap();
     thread::scope(|scope| {
@@ -116,21 +116,21 @@ fn who_waited_for_a_file_that_was_replaced_meanwhile_gets_the_new_one() {
 }
 
 #[test]
-fn writing_in_place_keeps_the_inode_and_cuts_what_is_left_over() {
+fn writing_in_place_keeps_the_inode_and_truncates_the_file() {
     let (_dir, path) = fixture();
     let before = fs::metadata(&path).unwrap().ino();
-    let target = Target::lock(path.clone(), IfMissing::Fail, LOCK_WAIT).unwrap();
+    let target = LockedFile::lock(path.clone(), IfMissing::Fail, LOCK_WAIT).unwrap();
     target.write_in_place(TEXT, "# short\n").unwrap();
     assert_eq!(fs::read_to_string(&path).unwrap(), "# short\n");
     assert_eq!((fs::metadata(&path).unwrap().ino(), mode(&path)), (before, 0o600));
 }
 
 #[test]
-fn only_errors_about_the_place_lead_to_writing_in_place() {
+fn only_errors_about_the_directory_lead_to_writing_in_place() {
     for errno in [Errno::EBUSY, Errno::EXDEV, Errno::EPERM, Errno::EACCES, Errno::EROFS] {
-        assert!(calls_for_in_place(&errno.into()), "{errno}");
+        assert!(should_write_in_place(&errno.into()), "{errno}");
     }
     for errno in [Errno::ENOSPC, Errno::EIO, Errno::EDQUOT] {
-        assert!(!calls_for_in_place(&errno.into()), "{errno}");
+        assert!(!should_write_in_place(&errno.into()), "{errno}");
     }
 }

@@ -1,6 +1,6 @@
-//! Whether llama-server can be given a model: every part there, whole, readable and really a model.
+//! Checks that llama-server can load a model: all parts exist, are complete and readable, and hold a model.
 //!
-//! It reads headers only, so a damaged weight still shows at the load.
+//! Reads only headers, so damaged weights still fail at the load.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,40 +10,44 @@ use super::gguf::{self, GgufError, Metadata};
 use super::kind::ModelKind;
 use super::split::{SplitPart, parts_of};
 
-/// A model whose header was read, all parts taken together.
+/// A model whose headers were read and found good.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InspectedModel {
-    /// What the first part says, with tensors, weights and ranking head counted over all parts.
+    /// The metadata of the first part, with tensors, weights and ranking head counted over all parts.
     pub metadata: Metadata,
-    /// Bytes of all parts that are there.
+    /// Size of all parts in bytes.
     pub size_bytes: u64,
 }
 
 impl InspectedModel {
-    /// What the model is for.
+    /// Returns what the model is for.
     #[must_use]
     pub fn kind(&self) -> ModelKind {
         ModelKind::of(&self.metadata)
     }
 }
 
-/// Reads the model at `path`, which is a lone file or the first of its parts, and refuses what cannot be served.
+/// Reads the headers of the model at `path`, which is its only file or its first part.
+///
+/// # Errors
+///
+/// [`ModelError::File`] if the model cannot be served.
 pub fn check_readable(path: &Path) -> Result<InspectedModel, ModelError> {
     let refused = |problem| ModelError::File { path: path.to_owned(), problem: Box::new(problem) };
-    let seen = Inspection::of(path);
-    match (seen.problem, seen.metadata) {
-        (None, Some(metadata)) => Ok(InspectedModel { metadata, size_bytes: seen.size_bytes }),
+    let inspection = Inspection::of(path);
+    match (inspection.problem, inspection.metadata) {
+        (None, Some(metadata)) => Ok(InspectedModel { metadata, size_bytes: inspection.size_bytes }),
         (Some(problem), _) => Err(refused(problem)),
         (None, None) => Err(refused(GgufError::from(io::Error::from(io::ErrorKind::NotFound)).into())),
     }
 }
 
-/// All that could be learned of a model, also of one that cannot be served.
+/// What could be read about a model, even if it cannot be served.
 #[derive(Debug, Default)]
 pub(super) struct Inspection {
     pub(super) metadata: Option<Metadata>,
     pub(super) size_bytes: u64,
-    /// How many of its files are there.
+    /// Number of its files that exist.
     pub(super) files: usize,
     pub(super) problem: Option<FileProblem>,
 }
@@ -55,12 +59,17 @@ impl Inspection {
         let sizes: Vec<Option<u64>> =
             paths.iter().map(|path| std::fs::metadata(path).ok().map(|file| file.len())).collect();
         let (size_bytes, files) = (sizes.iter().flatten().sum(), sizes.iter().flatten().count());
-        let mut seen = Self { size_bytes, files, ..Self::default() };
-        seen.problem = seen.read(path, part.as_ref(), &paths, &sizes).err();
-        seen
+        let mut inspection = Self { size_bytes, files, ..Self::default() };
+        inspection.problem = inspection.read_headers(path, part.as_ref(), &paths, &sizes).err();
+        inspection
     }
 
-    fn read(
+    /// Reads the headers of all parts and stores the metadata, as far as there is any.
+    ///
+    /// # Errors
+    ///
+    /// The model cannot be served.
+    fn read_headers(
         &mut self,
         path: &Path,
         part: Option<&SplitPart>,
@@ -77,6 +86,7 @@ impl Inspection {
             let first = paths.first().cloned().unwrap_or_default();
             return Err(FileProblem::NotFirst { first });
         }
+        // llama-server derives the names of the other parts from this one's, which it cannot after a renaming.
         if let (None, Some(count @ 2..)) = (part, metadata.split_count) {
             return Err(FileProblem::Renamed { count });
         }
@@ -87,17 +97,17 @@ impl Inspection {
             metadata.parameters = metadata.parameters.saturating_add(more.parameters);
             metadata.tensor_bytes = metadata.tensor_bytes.saturating_add(more.tensor_bytes);
         }
-        match not_a_model(metadata) {
+        match content_other_than_model(metadata) {
             Some(what) => Err(FileProblem::NoModel { what }),
             None => Ok(()),
         }
     }
 }
 
-/// What the file holds instead of a model.
-fn not_a_model(metadata: &Metadata) -> Option<String> {
+/// Returns what the file holds instead of a model, if it holds none.
+fn content_other_than_model(metadata: &Metadata) -> Option<String> {
     match (metadata.general_type.as_deref(), metadata.architecture.as_str()) {
-        // Projectors made before there was a `general.type` only have the architecture.
+        // Projectors made before `general.type` existed only have the architecture.
         (Some("mmproj"), _) | (_, "clip") => Some("a multimodal projector (mmproj)".to_owned()),
         (Some("adapter"), _) => Some("a LoRA adapter".to_owned()),
         (Some("imatrix"), _) => Some("an importance matrix".to_owned()),
@@ -109,7 +119,7 @@ fn not_a_model(metadata: &Metadata) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::models::sample::Sample;
+    use crate::models::sample::GgufSample;
 
     fn refused(path: &Path) -> String {
         check_readable(path).unwrap_err().to_string()
@@ -118,17 +128,17 @@ mod tests {
     #[test]
     fn a_whole_model_passes() {
         let dir = tempfile::tempdir().unwrap();
-        let path = Sample::chat().write(dir.path(), "tiny.gguf");
+        let path = GgufSample::chat().write(dir.path(), "tiny.gguf");
         let model = check_readable(&path).unwrap();
         assert_eq!(model.kind(), ModelKind::Chat);
         assert_eq!(model.size_bytes, std::fs::metadata(&path).unwrap().len());
     }
 
     #[test]
-    fn parts_count_together() {
+    fn the_parts_of_a_model_are_counted_together() {
         let dir = tempfile::tempdir().unwrap();
-        let first = Sample::of("bert").uint("split.count", 2).write(dir.path(), "r-00001-of-00002.gguf");
-        let second = Sample::default().tensor("cls.weight", 0, &[4, 4]).write(dir.path(), "r-00002-of-00002.gguf");
+        let first = GgufSample::of("bert").uint("split.count", 2).write(dir.path(), "r-00001-of-00002.gguf");
+        let second = GgufSample::default().tensor("cls.weight", 0, &[4, 4]).write(dir.path(), "r-00002-of-00002.gguf");
         let model = check_readable(&first).unwrap();
         assert_eq!((model.metadata.tensor_count, model.metadata.parameters), (2, 48));
         assert_eq!(model.kind(), ModelKind::Rerank, "the ranking head may lie in a later part");
@@ -142,19 +152,19 @@ mod tests {
     }
 
     #[test]
-    fn a_renamed_part_and_files_that_are_no_model_are_refused() {
+    fn a_renamed_part_a_projector_and_an_adapter_are_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let renamed = Sample::chat().uint("split.count", 3).write(dir.path(), "renamed.gguf");
+        let renamed = GgufSample::chat().uint("split.count", 3).write(dir.path(), "renamed.gguf");
         assert!(refused(&renamed).contains("-NNNNN-of-00003.gguf"));
-        let projector = Sample::of("clip").write(dir.path(), "mmproj-tiny.gguf");
+        let projector = GgufSample::of("clip").write(dir.path(), "mmproj-tiny.gguf");
         assert!(refused(&projector).contains("multimodal projector"));
-        let adapter = Sample::chat().text("general.type", "adapter").write(dir.path(), "lora.gguf");
+        let adapter = GgufSample::chat().text("general.type", "adapter").write(dir.path(), "lora.gguf");
         assert!(refused(&adapter).contains("LoRA"));
-        assert!(check_readable(&Sample::chat().text("general.type", "model").write(dir.path(), "ok.gguf")).is_ok());
+        assert!(check_readable(&GgufSample::chat().text("general.type", "model").write(dir.path(), "ok.gguf")).is_ok());
     }
 
     #[test]
-    fn a_missing_file_says_so_with_its_path() {
+    fn the_error_for_a_missing_file_names_its_path() {
         let error = check_readable(Path::new("/nowhere/at-all.gguf")).unwrap_err();
         assert!(error.to_string().contains("/nowhere/at-all.gguf cannot be read: No such file"), "{error}");
         assert!(!error.hint().is_empty());
@@ -162,16 +172,16 @@ mod tests {
     }
 
     #[test]
-    fn a_sentence_says_what_to_do_and_names_no_path() {
+    fn the_sentence_about_a_file_says_what_to_do_and_names_no_path() {
         let dir = tempfile::tempdir().unwrap();
-        let part = Sample::chat().write(dir.path(), "m-00002-of-00002.gguf");
-        Sample::chat().write(dir.path(), "m-00001-of-00002.gguf");
+        let part = GgufSample::chat().write(dir.path(), "m-00002-of-00002.gguf");
+        GgufSample::chat().write(dir.path(), "m-00001-of-00002.gguf");
         let page = dir.path().join("page.gguf");
         std::fs::write(&page, "<html>").unwrap();
-        let gone = dir.path().join("gone.gguf");
-        let alone = Sample::chat().write(dir.path(), "n-00001-of-00002.gguf");
+        let missing = dir.path().join("missing.gguf");
+        let alone = GgufSample::chat().write(dir.path(), "n-00001-of-00002.gguf");
         for (path, expected) in [
-            (&gone, "the model file cannot be read: No such file or directory (os error 2); check that"),
+            (&missing, "the model file cannot be read: No such file or directory (os error 2); check that"),
             (&page, "the model file is not a GGUF file: it begins with 3c 68 74 6d"),
             (&part, "the model file is not the first part of its model; name the first part"),
             (&alone, "the model file is incomplete: part 2 of 2 is missing; download"),

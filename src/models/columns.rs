@@ -1,7 +1,6 @@
-//! Tables for people: cells become lines with aligned columns.
+//! Plain-text tables with aligned columns.
 
-/// A line for each row, without spaces at its end. Numbers are aligned at the right, in the columns that are said to hold
-/// them.
+/// Returns one line for each row, without trailing spaces. The columns listed in `numbers` are aligned at the right.
 #[must_use]
 pub fn aligned<const N: usize>(rows: &[[String; N]], numbers: &[usize]) -> Vec<String> {
     let length = |cell: &String| cell.chars().count();
@@ -22,7 +21,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_are_as_wide_as_their_widest_cell_and_numbers_stand_at_the_right() {
+    fn columns_are_as_wide_as_their_widest_cell_and_numbers_are_right_aligned() {
         let rows = [["NAME", "SIZE", "X"], ["ä", "5", ""], ["longer", "12345", "y"]].map(|row| row.map(str::to_owned));
         assert_eq!(aligned(&rows, &[1]), ["NAME     SIZE  X", "ä           5", "longer  12345  y"]);
     }

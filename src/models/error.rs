@@ -1,6 +1,7 @@
-//! Why there is no model to serve: no file of that name ([`ModelError`]), or a file that cannot be used ([`FileProblem`]).
+//! Why there is no model to serve: no file of that name ([`ModelError`]), or a file that cannot be used
+//! ([`FileProblem`]).
 //!
-//! Owns the messages and the hints. It looks at no file.
+//! Owns the messages and the hints. Reads no file.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,25 +10,25 @@ use super::gguf::GgufError;
 use super::hub::HubError;
 use super::split::id_of;
 
-/// Most missing parts that are named one by one.
-const NAMED_PARTS: usize = 5;
-/// Most names offered in place of one that does not exist.
-pub(super) const SUGGESTIONS: usize = 5;
-/// Least likeness (Jaro-Winkler, 0 to 1) of an offered name.
-const LIKENESS: f64 = 0.75;
+/// Most missing parts that a message names one by one.
+const MAX_NAMED_PARTS: usize = 5;
+/// Most similar names that a message suggests.
+pub(super) const MAX_SUGGESTIONS: usize = 5;
+/// Lowest similarity (Jaro-Winkler, 0 to 1) of a suggested name.
+const MIN_SIMILARITY: f64 = 0.75;
 
 /// Why there is no model to serve.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
-    /// No name at all.
+    /// The name is empty.
     #[error("the model's name is empty")]
     NoName,
-    /// The folder of the models.
+    /// The models folder cannot be read.
     #[error("the models folder {} cannot be read: {source}", dir.display())]
     Folder {
         /// The folder.
         dir: PathBuf,
-        /// What the operating system said.
+        /// The error from the operating system.
         source: io::Error,
     },
     /// A name with `..` in it.
@@ -36,17 +37,17 @@ pub enum ModelError {
         /// The name.
         name: String,
     },
-    /// No such model.
-    #[error("there is no model \"{name}\" in {}; {}", dir.display(), offer(near, *any))]
+    /// There is no such model.
+    #[error("there is no model \"{name}\" in {}; {}", dir.display(), suggest(similar, *has_models))]
     NotFound {
         /// The name.
         name: String,
         /// The folder that was searched.
         dir: PathBuf,
-        /// Like names, the most like first.
-        near: Vec<String>,
+        /// Similar names, the most similar first.
+        similar: Vec<String>,
         /// Whether the folder holds any model.
-        any: bool,
+        has_models: bool,
     },
     /// More than one model of that name.
     #[error("the model name \"{name}\" means several files: {}", files.join(", "))]
@@ -64,10 +65,10 @@ pub enum ModelError {
         /// What is wrong with it as the name of a repository.
         hub: HubError,
     },
-    /// A repository that gives no model.
+    /// A repository in the cache has no model of that name.
     #[error(transparent)]
     Hub(#[from] HubError),
-    /// The file is there, but cannot be served.
+    /// The file exists, but cannot be served.
     #[error("model file {} {problem}", path.display())]
     File {
         /// The file.
@@ -78,7 +79,7 @@ pub enum ModelError {
 }
 
 impl ModelError {
-    /// What to do about it.
+    /// Returns what to do about it.
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self {
@@ -94,7 +95,8 @@ impl ModelError {
         }
     }
 
-    /// The file, if it is the right one and what it holds cannot be served.
+    /// Returns the file if its content is the problem: it is damaged or incomplete, rather than missing or the wrong
+    /// one.
     #[must_use]
     pub fn broken_file(&self) -> Option<&Path> {
         let Self::File { path, problem } = self else { return None };
@@ -108,7 +110,7 @@ impl ModelError {
         is_broken.then_some(path)
     }
 
-    /// What is wrong with the file and what to do about it, in one sentence that names no path.
+    /// Returns what is wrong with the file and what to do about it, in one sentence that names no path.
     #[must_use]
     pub fn sentence(&self) -> String {
         let problem = match self {
@@ -121,7 +123,7 @@ impl ModelError {
         format!("the model file {problem}; {}", self.hint())
     }
 
-    /// What the operating system said of the file, where that is what is wrong.
+    /// Returns the operating system's error about the file, if there is one.
     #[must_use]
     pub fn io(&self) -> Option<&io::Error> {
         match self {
@@ -131,13 +133,13 @@ impl ModelError {
     }
 }
 
-/// Why a file is no model that can be served. Each message follows "the file ...".
+/// Why a file cannot be served as a model. Each message follows "the file ...".
 #[derive(Debug, thiserror::Error)]
 pub enum FileProblem {
-    /// The file itself.
+    /// The file is not a usable GGUF.
     #[error(transparent)]
     Gguf(#[from] GgufError),
-    /// One of the later parts.
+    /// One of the later parts is not a usable GGUF.
     #[error("cannot be used, because its part {number} {source}")]
     Part {
         /// Which part, counted from 1.
@@ -145,7 +147,7 @@ pub enum FileProblem {
         /// What is wrong with it.
         source: GgufError,
     },
-    /// Parts that should lie beside it.
+    /// Parts are missing from its folder.
     #[error("is incomplete: {}", missing_parts(missing, *count))]
     MissingParts {
         /// Numbers of the missing parts, counted from 1.
@@ -153,19 +155,19 @@ pub enum FileProblem {
         /// How many parts the model has.
         count: usize,
     },
-    /// A part, but not the one that llama-server wants to be given.
+    /// It is a part, but llama-server needs the first one.
     #[error("is not the first part of its model; the first is {}", first.display())]
     NotFirst {
         /// Path of the first part.
         first: PathBuf,
     },
-    /// A part that was renamed, so that llama-server cannot find the others.
+    /// It is a part that was renamed, so llama-server cannot find the others.
     #[error("is one of {count} parts, but its name does not end in -NNNNN-of-{count:05}.gguf")]
     Renamed {
         /// How many parts the model has.
         count: u64,
     },
-    /// A GGUF that holds something else than a model.
+    /// It is a GGUF that does not hold a model.
     #[error("is {what}, not a model of its own")]
     NoModel {
         /// What it holds.
@@ -174,7 +176,7 @@ pub enum FileProblem {
 }
 
 impl FileProblem {
-    /// What to do about it.
+    /// Returns what to do about it.
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self {
@@ -188,7 +190,7 @@ impl FileProblem {
         }
     }
 
-    /// What the operating system said, where it is what the problem is.
+    /// Returns the operating system's error, if there is one.
     #[must_use]
     pub fn io(&self) -> Option<&io::Error> {
         match self {
@@ -198,18 +200,18 @@ impl FileProblem {
     }
 }
 
-fn offer(near: &[String], any: bool) -> String {
-    match near {
-        [] if any => "no name there is like it".to_owned(),
+fn suggest(similar: &[String], has_models: bool) -> String {
+    match similar {
+        [] if has_models => "no name there is similar".to_owned(),
         [] => "the folder holds no .gguf file".to_owned(),
         [one] => format!("did you mean {one}?"),
-        _ => format!("did you mean one of {}?", near.join(", ")),
+        _ => format!("did you mean one of {}?", similar.join(", ")),
     }
 }
 
 fn missing_parts(missing: &[usize], count: usize) -> String {
-    let named: Vec<String> = missing.iter().take(NAMED_PARTS).map(usize::to_string).collect();
-    let more = missing.len().saturating_sub(NAMED_PARTS);
+    let named: Vec<String> = missing.iter().take(MAX_NAMED_PARTS).map(usize::to_string).collect();
+    let more = missing.len().saturating_sub(MAX_NAMED_PARTS);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     match named.as_slice() {
         [one] => format!("part {one} of {count} is missing"),
@@ -217,16 +219,16 @@ fn missing_parts(missing: &[usize], count: usize) -> String {
     }
 }
 
-/// Returns the models whose id is like `name`, the most like first.
-pub(super) fn near(name: &str, models: &[PathBuf]) -> Vec<String> {
-    let asked = id_of(Path::new(name)).to_lowercase();
+/// Returns the models whose id is similar to `name`, the most similar first.
+pub(super) fn similar_names(name: &str, models: &[PathBuf]) -> Vec<String> {
+    let wanted = id_of(Path::new(name)).to_lowercase();
     let mut scored: Vec<(f64, String)> = models
         .iter()
-        .map(|path| (strsim::jaro_winkler(&asked, &id_of(path).to_lowercase()), path.display().to_string()))
-        .filter(|(likeness, _)| *likeness >= LIKENESS)
+        .map(|path| (strsim::jaro_winkler(&wanted, &id_of(path).to_lowercase()), path.display().to_string()))
+        .filter(|(similarity, _)| *similarity >= MIN_SIMILARITY)
         .collect();
     scored.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
-    scored.into_iter().take(SUGGESTIONS).map(|(_, name)| name).collect()
+    scored.into_iter().take(MAX_SUGGESTIONS).map(|(_, name)| name).collect()
 }
 
 #[cfg(test)]
@@ -234,7 +236,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn many_missing_parts_are_summed_up() {
+    fn missing_parts_beyond_five_are_counted() {
         assert_eq!(missing_parts(&[2], 3), "part 2 of 3 is missing");
         assert_eq!(missing_parts(&[1, 2, 3, 4, 5, 6, 7], 9), "parts 1, 2, 3, 4, 5 and 2 more of 9 are missing");
     }

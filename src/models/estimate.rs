@@ -1,42 +1,43 @@
-//! How much memory a model needs while llama-server serves it, told from its GGUF before it has been loaded once.
+//! Estimates how much memory a model will need, from its GGUF metadata, before its first load.
 //!
-//! A guess to begin with: what a load has really taken counts from then on, and that is the worker's side. The numbers of
-//! a header are not trusted, so nothing here overflows.
+//! After a load, the memory that it really took is used instead; `worker/memory` does that. The numbers of a header are
+//! not trusted, so all arithmetic saturates.
 
 use super::gguf::{MAX_LAYERS, Metadata, PerLayer};
 use super::kind::is_encoder;
 
-/// Bytes of one number in the cache of keys and values, which llama-server keeps as f16.
-const CACHED_NUMBER: u64 = 2;
-/// Least memory for computations and for the program itself.
-const LEAST_COMPUTE: u64 = 64 << 20;
-/// Larger models need more of that: one part in so many of the weights.
-const COMPUTE_PART: u64 = 16;
-/// Tokens that llama-server computes at once, unless a model takes a whole slot at once.
-const BATCH: u64 = 512;
-/// Bytes for one token and one column of the model's width, over all that is kept of a batch at the same time.
-const ACTIVATION: u64 = 16 * 4;
+/// Bytes of one number in the KV cache, which llama-server keeps as f16.
+const KV_NUMBER_BYTES: u64 = 2;
+/// Least memory for compute buffers and for the program itself, in bytes.
+const MIN_COMPUTE_BYTES: u64 = 64 << 20;
+/// Larger models need larger compute buffers: the weights divided by this.
+const WEIGHTS_PER_COMPUTE: u64 = 16;
+/// Tokens that llama-server computes at once (`--ubatch-size`), except for encoders.
+const BATCH_TOKENS: u64 = 512;
+/// Bytes of activations for one token and one column of the model's width: about 16 f32 buffers at the same time.
+const ACTIVATION_BYTES: u64 = 16 * 4;
 
-/// Bytes that a model needs with so many tokens of context over all slots. `file_bytes` is the size of all its files.
+/// Estimates the memory in bytes that a model needs with `ctx_total` tokens of context over all `slots`. `file_bytes`
+/// is the size of all its files.
 ///
-/// The weights, as large as the files or their tensors. The cache of keys and values: for each layer and token those of
-/// all key and value heads; encoders keep none. Room for computations, by a rule of thumb: 64 MiB or a sixteenth of the
-/// weights, and what a batch takes.
+/// The sum of the weights (the size of the files or of their tensors), the KV cache (keys and values of all heads, for
+/// each layer and token; encoders have none) and, by a rule of thumb, compute buffers: 64 MiB or a sixteenth of the
+/// weights, and the activations of a batch.
 #[must_use]
 pub fn estimate(metadata: &Metadata, file_bytes: u64, ctx_total: u64, slots: u64) -> u64 {
     let weights = file_bytes.max(metadata.tensor_bytes);
     let is_encoder = is_encoder(metadata);
-    let cache = if is_encoder { 0 } else { ctx_total.saturating_mul(cached_per_token(metadata)) };
-    // An encoder takes a text as a whole, so its batch is as long as a slot.
-    let batch = if is_encoder { ctx_total / slots.max(1) } else { BATCH.min(ctx_total) };
+    let cache = if is_encoder { 0 } else { ctx_total.saturating_mul(kv_bytes_per_token(metadata)) };
+    // An encoder needs the whole text at once, so its batch is as long as the context of a slot.
+    let batch = if is_encoder { ctx_total / slots.max(1) } else { BATCH_TOKENS.min(ctx_total) };
     let width = metadata.embedding_length.unwrap_or(0);
-    let activations = width.saturating_mul(batch).saturating_mul(ACTIVATION);
-    let compute = LEAST_COMPUTE.max(weights / COMPUTE_PART).saturating_add(activations);
+    let activations = width.saturating_mul(batch).saturating_mul(ACTIVATION_BYTES);
+    let compute = MIN_COMPUTE_BYTES.max(weights / WEIGHTS_PER_COMPUTE).saturating_add(activations);
     weights.saturating_add(cache).saturating_add(compute)
 }
 
-/// Bytes that one token takes in the cache, over all layers.
-fn cached_per_token(metadata: &Metadata) -> u64 {
+/// Returns the size of one token in the KV cache in bytes, over all layers.
+fn kv_bytes_per_token(metadata: &Metadata) -> u64 {
     let layers = metadata.block_count.unwrap_or(0);
     let Some(heads) = metadata.head_count_kv.as_ref().or(metadata.head_count.as_ref()) else { return 0 };
     let heads = match heads {
@@ -45,15 +46,16 @@ fn cached_per_token(metadata: &Metadata) -> u64 {
             (0..layers.min(MAX_LAYERS)).fold(0, |sum: u64, layer| sum.saturating_add(each.at(layer as usize)))
         }
     };
-    let lengths = [metadata.key_length, metadata.value_length].map(|length| length.unwrap_or_else(|| usual(metadata)));
-    heads.saturating_mul(lengths[0].saturating_add(lengths[1])).saturating_mul(CACHED_NUMBER)
+    let lengths = [metadata.key_length, metadata.value_length]
+        .map(|length| length.unwrap_or_else(|| default_head_length(metadata)));
+    heads.saturating_mul(lengths[0].saturating_add(lengths[1])).saturating_mul(KV_NUMBER_BYTES)
 }
 
-/// The length of a key or value where the file does not say it.
-fn usual(metadata: &Metadata) -> u64 {
+/// Returns the length of a key or value if the file does not give it, as llama.cpp computes it.
+fn default_head_length(metadata: &Metadata) -> u64 {
     let heads = match &metadata.head_count {
         Some(PerLayer::Same(heads)) => *heads,
-        // Layers without attention have none.
+        // Hybrid models have layers without attention, with a head count of 0.
         Some(PerLayer::Each(heads)) => heads.iter().copied().max().unwrap_or(0),
         None => 0,
     };
@@ -62,12 +64,13 @@ fn usual(metadata: &Metadata) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     const MIB: u64 = 1 << 20;
 
-    /// SmolLM2-135M-Instruct.
+    /// The dimensions of SmolLM2-135M-Instruct.
     fn small() -> Metadata {
         Metadata {
             architecture: "llama".to_owned(),
@@ -80,30 +83,30 @@ mod tests {
     }
 
     #[test]
-    fn the_cache_is_what_llama_server_says() {
-        let of = |metadata: &Metadata| estimate(metadata, 0, 4096, 2) - estimate(metadata, 0, 2048, 2);
-        assert_eq!(of(&small()), 45 * MIB);
-        let said = Metadata { key_length: Some(64), value_length: Some(64), ..small() };
-        assert_eq!(of(&said), 45 * MIB);
+    fn the_kv_cache_is_as_large_as_llama_server_logs() {
+        let kv_bytes = |metadata: &Metadata| estimate(metadata, 0, 4096, 2) - estimate(metadata, 0, 2048, 2);
+        assert_eq!(kv_bytes(&small()), 45 * MIB);
+        let explicit = Metadata { key_length: Some(64), value_length: Some(64), ..small() };
+        assert_eq!(kv_bytes(&explicit), 45 * MIB);
         let longer = Metadata { key_length: Some(128), value_length: Some(64), ..small() };
-        assert_eq!(of(&longer), 45 * MIB * 3 / 2);
-        let none_said = Metadata { head_count_kv: None, ..small() };
-        assert_eq!(of(&none_said), 3 * 45 * MIB);
+        assert_eq!(kv_bytes(&longer), 45 * MIB * 3 / 2);
+        let without_kv_heads = Metadata { head_count_kv: None, ..small() };
+        assert_eq!(kv_bytes(&without_kv_heads), 3 * 45 * MIB);
         // Every second layer has attention.
         let hybrid = Metadata { head_count_kv: Some(PerLayer::Each([3, 0].repeat(15))), ..small() };
-        assert_eq!(of(&hybrid), 45 * MIB / 2);
+        assert_eq!(kv_bytes(&hybrid), 45 * MIB / 2);
     }
 
     #[test]
-    fn encoders_keep_nothing_and_compute_a_slot_at_once() {
+    fn encoders_have_no_kv_cache_and_compute_a_whole_slot_at_once() {
         let encoder = Metadata { architecture: "bert".to_owned(), ..small() };
-        assert_eq!(estimate(&encoder, 0, 8192, 8), 64 * MIB + 576 * 1024 * ACTIVATION);
+        assert_eq!(estimate(&encoder, 0, 8192, 8), 64 * MIB + 576 * 1024 * ACTIVATION_BYTES);
         let causal_off = Metadata { causal: Some(false), ..small() };
         assert_eq!(estimate(&causal_off, 0, 8192, 8), estimate(&encoder, 0, 8192, 8));
     }
 
     #[test]
-    fn a_file_that_says_little_still_weighs_what_it_weighs() {
+    fn without_metadata_the_estimate_follows_from_the_size_of_the_files() {
         assert_eq!(estimate(&Metadata::default(), 100 * MIB, 4096, 1), 164 * MIB);
         assert_eq!(estimate(&Metadata::default(), 16_000 * MIB, 4096, 1), 17_000 * MIB);
         let parts_missing = Metadata { tensor_bytes: 200 * MIB, ..Metadata::default() };
@@ -132,10 +135,10 @@ mod tests {
                 block_count, embedding_length, key_length, value_length, head_count, head_count_kv,
                 ..Metadata::default()
             };
-            let need = estimate(&metadata, bytes, context, slots);
-            prop_assert!(need >= bytes);
-            prop_assert!(estimate(&metadata, bytes.saturating_add(more_bytes), context, slots) >= need);
-            prop_assert!(estimate(&metadata, bytes, context.saturating_add(more_context), slots) >= need);
+            let needed = estimate(&metadata, bytes, context, slots);
+            prop_assert!(needed >= bytes);
+            prop_assert!(estimate(&metadata, bytes.saturating_add(more_bytes), context, slots) >= needed);
+            prop_assert!(estimate(&metadata, bytes, context.saturating_add(more_context), slots) >= needed);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Finds the GGUF files below a folder, within bounds and without being led in circles.
+//! Finds the GGUF files below a folder. Bounded in depth and number of entries; loops of links end.
 
 use std::collections::HashSet;
 use std::io;
@@ -7,28 +7,33 @@ use std::path::{Path, PathBuf};
 
 use super::split::{SplitPart, is_gguf};
 
-/// Deepest folder below the models folder that is looked into.
+/// Depth of the deepest folder below the models folder that is read.
 pub(super) const MAX_DEPTH: usize = 8;
-/// Most folder entries looked at.
+/// Most folder entries that are read in one walk.
 pub(super) const MAX_ENTRIES: usize = 20_000;
 
-/// What lies below a folder. All paths are relative to it.
+/// The files below a folder. All paths are relative to it.
 #[derive(Debug, Default)]
 pub(super) struct FolderWalk {
-    /// Files that end in `.gguf`, one for each model: the first part that is there stands for a split one. Sorted.
+    /// Files that end in `.gguf`, one for each model, sorted. For a split model, its first part that exists.
     pub(super) models: Vec<PathBuf>,
-    /// Folders that were not looked through, with the reason.
+    /// Folders that were not read completely, with the reason.
     pub(super) skipped: Vec<(PathBuf, String)>,
 }
 
-/// Looks through `dir`. Links are followed, each folder is visited once, and names that begin with a dot are passed over.
+/// Walks through `dir`. Follows links, reads each folder once, and skips names that begin with a dot.
+///
+/// # Errors
+///
+/// `dir` itself cannot be read. Folders below it that cannot be read are in `skipped`.
 pub(super) fn walk(dir: &Path) -> io::Result<FolderWalk> {
     let top = std::fs::metadata(dir)?;
+    // Device and inode identify a folder whatever link leads to it, so a loop of links ends.
     let mut seen = HashSet::from([(top.dev(), top.ino())]);
     let mut walk = FolderWalk::default();
     let mut entries = 0;
-    let mut waiting = vec![(PathBuf::new(), 0)];
-    while let Some((below, depth)) = waiting.pop() {
+    let mut pending = vec![(PathBuf::new(), 0)];
+    while let Some((below, depth)) = pending.pop() {
         let listing = match std::fs::read_dir(dir.join(&below)) {
             Ok(listing) => listing,
             Err(error) if depth == 0 => return Err(error),
@@ -60,10 +65,10 @@ pub(super) fn walk(dir: &Path) -> io::Result<FolderWalk> {
                         walk.skipped
                             .push((path, format!("lies deeper than {MAX_DEPTH} folders and is not looked into")));
                     } else {
-                        waiting.push((path, depth + 1));
+                        pending.push((path, depth + 1));
                     }
                 }
-                // A link to nothing is kept as well: whoever looks at the file says so.
+                // A broken link is kept too: reading the file later reports it.
                 _ if is_gguf(&path) => walk.models.push(path),
                 _ => {}
             }
@@ -73,6 +78,7 @@ pub(super) fn walk(dir: &Path) -> io::Result<FolderWalk> {
 }
 
 impl FolderWalk {
+    /// Sorts the lists, and keeps one file for each split model.
     fn sorted(mut self) -> Self {
         self.models.sort();
         let mut sets = HashSet::new();

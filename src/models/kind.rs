@@ -1,6 +1,4 @@
-//! What a model is for, told from its GGUF metadata.
-//!
-//! A configuration may say otherwise; this is the answer when it says nothing.
+//! Detects what a model is for from its GGUF metadata. A `kind` in the configuration takes precedence.
 
 use std::fmt;
 
@@ -8,12 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use super::gguf::Metadata;
 
-/// `pooling_type` of a model whose head ranks a pair of texts (`LLAMA_POOLING_TYPE_RANK`).
+/// `pooling_type` of a model with a ranking head (`LLAMA_POOLING_TYPE_RANK`).
 const POOLING_RANK: u32 = 4;
-/// `pooling_type` mean, cls and last: one vector for a text.
+/// `pooling_type` mean, cls and last, which produce one vector for a text.
 const POOLING_VECTOR: std::ops::RangeInclusive<u32> = 1..=3;
 
-/// Architectures that llama.cpp only ever runs as encoders.
+/// Architectures that llama.cpp always runs as encoders.
 const ENCODERS: [&str; 11] = [
     "bert",
     "modern-bert",
@@ -28,7 +26,7 @@ const ENCODERS: [&str; 11] = [
     "t5encoder",
 ];
 
-/// What a model is for: it decides the flags of llama-server and which routes may use it.
+/// What a model is for. Decides llama-server's flags and which routes may use the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ModelKind {
@@ -41,7 +39,8 @@ pub enum ModelKind {
 }
 
 impl ModelKind {
-    /// The kind that the metadata speaks for: a ranking head first, then pooling, encoder or non-causal attention, else chat.
+    /// Detects the kind: rerank with a ranking head, else embedding with pooling, an encoder architecture or non-causal
+    /// attention, else chat.
     #[must_use]
     pub fn of(metadata: &Metadata) -> Self {
         let pooling = |wanted: &dyn Fn(u32) -> bool| metadata.pooling_type.is_some_and(wanted);
@@ -57,7 +56,7 @@ impl ModelKind {
         }
     }
 
-    /// The word used in settings, listings and answers.
+    /// Returns the word that settings, listings and responses use.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -68,7 +67,7 @@ impl ModelKind {
     }
 }
 
-/// Whether the model sees a text as a whole, and so keeps nothing of it for the next token.
+/// Whether the model processes a text as a whole, and so needs no KV cache.
 pub(super) fn is_encoder(metadata: &Metadata) -> bool {
     ENCODERS.contains(&metadata.architecture.as_str()) || metadata.causal == Some(false)
 }
@@ -82,36 +81,36 @@ impl fmt::Display for ModelKind {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::models::sample::Sample;
+    use crate::models::sample::GgufSample;
 
-    fn kind(sample: Sample) -> ModelKind {
+    fn kind(sample: GgufSample) -> ModelKind {
         ModelKind::of(&sample.parse().unwrap())
     }
 
     #[test]
     fn a_plain_decoder_is_for_chat() {
-        assert_eq!(kind(Sample::chat()), ModelKind::Chat);
-        assert_eq!(kind(Sample::chat().uint("llama.pooling_type", 0)), ModelKind::Chat);
-        assert_eq!(kind(Sample::of("pangu-embedded")), ModelKind::Chat, "a name with embed in it proves nothing");
+        assert_eq!(kind(GgufSample::chat()), ModelKind::Chat);
+        assert_eq!(kind(GgufSample::chat().uint("llama.pooling_type", 0)), ModelKind::Chat);
+        assert_eq!(kind(GgufSample::of("pangu-embedded")), ModelKind::Chat, "a name with embed in it proves nothing");
     }
 
     #[test]
     fn pooling_encoders_and_non_causal_attention_embed() {
         for pooling in 1..=3 {
-            assert_eq!(kind(Sample::chat().uint("llama.pooling_type", pooling)), ModelKind::Embedding);
+            assert_eq!(kind(GgufSample::chat().uint("llama.pooling_type", pooling)), ModelKind::Embedding);
         }
         for architecture in ENCODERS {
-            assert_eq!(kind(Sample::of(architecture)), ModelKind::Embedding);
+            assert_eq!(kind(GgufSample::of(architecture)), ModelKind::Embedding);
         }
-        assert_eq!(kind(Sample::chat().flag("llama.attention.causal", false)), ModelKind::Embedding);
-        assert_eq!(kind(Sample::chat().flag("llama.attention.causal", true)), ModelKind::Chat);
+        assert_eq!(kind(GgufSample::chat().flag("llama.attention.causal", false)), ModelKind::Embedding);
+        assert_eq!(kind(GgufSample::chat().flag("llama.attention.causal", true)), ModelKind::Chat);
     }
 
     #[test]
-    fn a_ranking_head_wins_over_everything_else() {
-        assert_eq!(kind(Sample::of("bert").tensor("cls.weight", 0, &[4, 4])), ModelKind::Rerank);
-        assert_eq!(kind(Sample::of("bert").uint("bert.pooling_type", 4)), ModelKind::Rerank);
-        assert_eq!(kind(Sample::of("qwen3").tensor("cls.output.weight", 0, &[4, 2])), ModelKind::Rerank);
-        assert_eq!(kind(Sample::chat().tensor("clsx.weight", 0, &[4])), ModelKind::Chat);
+    fn a_ranking_head_takes_precedence_over_everything_else() {
+        assert_eq!(kind(GgufSample::of("bert").tensor("cls.weight", 0, &[4, 4])), ModelKind::Rerank);
+        assert_eq!(kind(GgufSample::of("bert").uint("bert.pooling_type", 4)), ModelKind::Rerank);
+        assert_eq!(kind(GgufSample::of("qwen3").tensor("cls.output.weight", 0, &[4, 2])), ModelKind::Rerank);
+        assert_eq!(kind(GgufSample::chat().tensor("clsx.weight", 0, &[4])), ModelKind::Chat);
     }
 }

@@ -1,4 +1,4 @@
-//! The models of a folder, for people (a table) and for programs (serde).
+//! Lists the models below a folder, as a table for people and for serde.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -13,67 +13,72 @@ use super::kind::ModelKind;
 use super::split::{SplitPart, id_of};
 
 const HEADINGS: [&str; 6] = ["NAME", "KIND", "ARCHITECTURE", "QUANTISATION", "SIZE", "CONTEXT"];
-/// Columns whose numbers are aligned at the right.
-const NUMBERS: [usize; 2] = [4, 5];
+/// Indices of the columns that are aligned at the right.
+const NUMBER_COLUMNS: [usize; 2] = [4, 5];
 
-/// One model in a folder, or why a file or folder there is none.
+/// One model below a folder, or a file or folder with the reason why it cannot be served.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ListedModel {
-    /// Path relative to the folder; of a model in parts, the first part's.
+    /// Path relative to the folder; for a split model, that of its first part.
     pub name: String,
     /// The id that clients would use: the file's name without `.gguf` and without the number of a part.
     pub id: String,
-    /// What it is for; none where the file is no model.
+    /// What it is for; `None` if the file is not a model.
     pub kind: Option<ModelKind>,
     /// The architecture, such as `qwen3`.
     pub architecture: Option<String>,
     /// The quantisation, such as `Q4_K_M`.
     pub quantization: Option<String>,
-    /// Bytes of all its files.
+    /// Size of all its files in bytes.
     pub size_bytes: u64,
-    /// How many files that are.
+    /// Number of its files that exist.
     pub files: usize,
-    /// Whether a chat template is inside; none where the file could not be read.
+    /// Whether it holds a chat template; `None` if the file could not be read.
     pub has_chat_template: Option<bool>,
-    /// Context length it was trained for, in tokens.
+    /// Context length that it was trained for, in tokens.
     pub context_length: Option<u64>,
-    /// Why it cannot be served; follows the name.
+    /// Why it cannot be served. The text follows the name.
     pub error: Option<String>,
 }
 
-/// Lists the models below `dir` by name, unusable ones with their reason. Fails only when `dir` itself cannot be read.
+/// Lists the models below `dir` by name, including unusable ones with the reason.
+///
+/// # Errors
+///
+/// `dir` itself cannot be read.
 pub fn list(dir: &Path) -> Result<Vec<ListedModel>, ModelError> {
     let below = walk(dir).map_err(|source| ModelError::Folder { dir: dir.to_owned(), source })?;
     let mut rows: Vec<ListedModel> = below.models.iter().map(|path| ListedModel::at(dir, path)).collect();
-    rows.extend(below.skipped.into_iter().map(|(path, reason)| ListedModel::unread(&path, reason)));
+    rows.extend(below.skipped.into_iter().map(|(path, reason)| ListedModel::skipped_folder(&path, reason)));
     rows.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(rows)
 }
 
 impl ListedModel {
     fn at(dir: &Path, path: &Path) -> Self {
-        let seen = Inspection::of(&dir.join(path));
-        // A set whose first part is missing is still named after it: that is the name to ask for.
+        let inspection = Inspection::of(&dir.join(path));
+        // A split model whose first part is missing still has its name, because that is the name to configure.
         let first = SplitPart::of_path(path).and_then(|part| part.siblings(path).next());
-        let model = seen.metadata.as_ref();
+        let model = inspection.metadata.as_ref();
         let architecture = model.map(|model| model.architecture.clone()).filter(|name| !name.is_empty());
         // A projector or an adapter has an architecture, but no kind; a later part has neither.
-        let serves = matches!(seen.problem, None | Some(FileProblem::MissingParts { .. } | FileProblem::Part { .. }));
+        let has_kind =
+            matches!(inspection.problem, None | Some(FileProblem::MissingParts { .. } | FileProblem::Part { .. }));
         Self {
             name: first.as_deref().unwrap_or(path).display().to_string(),
             id: id_of(path),
-            kind: model.filter(|_| serves && architecture.is_some()).map(ModelKind::of),
+            kind: model.filter(|_| has_kind && architecture.is_some()).map(ModelKind::of),
             architecture,
             quantization: model.map(|model| model.quantization.clone()),
-            size_bytes: seen.size_bytes,
-            files: seen.files,
+            size_bytes: inspection.size_bytes,
+            files: inspection.files,
             has_chat_template: model.map(|model| model.has_chat_template),
             context_length: model.and_then(|model| model.context_length),
-            error: seen.problem.map(|problem| problem.to_string()),
+            error: inspection.problem.map(|problem| problem.to_string()),
         }
     }
 
-    fn unread(path: &Path, reason: String) -> Self {
+    fn skipped_folder(path: &Path, reason: String) -> Self {
         Self {
             name: format!("{}/", path.display()),
             id: String::new(),
@@ -101,14 +106,14 @@ impl ListedModel {
     }
 }
 
-/// The models as a table with aligned columns; a reason stands in a line of its own below its file.
+/// Formats the models as a table with aligned columns. The reason of an unusable one follows in a line of its own.
 #[must_use]
 pub fn table(models: &[ListedModel]) -> String {
     let rows: Vec<[String; HEADINGS.len()]> =
         std::iter::once(HEADINGS.map(str::to_owned)).chain(models.iter().map(ListedModel::cells)).collect();
     let reasons = std::iter::once(None).chain(models.iter().map(|model| model.error.as_deref()));
     let mut text = String::new();
-    for (line, reason) in aligned(&rows, &NUMBERS).into_iter().zip(reasons) {
+    for (line, reason) in aligned(&rows, &NUMBER_COLUMNS).into_iter().zip(reasons) {
         text.push_str(&line);
         text.push('\n');
         if let Some(reason) = reason {
@@ -118,7 +123,7 @@ pub fn table(models: &[ListedModel]) -> String {
     text
 }
 
-/// A size in bytes as people read it: `640 B`, `4.5 KiB`, `2.3 GiB`.
+/// Formats a size in bytes for people: `640 B`, `4.5 KiB`, `2.3 GiB`.
 #[must_use]
 pub fn human_size(bytes: u64) -> String {
     if bytes < 1024 {
@@ -138,7 +143,7 @@ pub fn human_size(bytes: u64) -> String {
     text
 }
 
-/// Names come from files of others: control characters must not reach a terminal.
+/// Replaces control characters. Names come from untrusted files, and an escape sequence must not reach a terminal.
 fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
@@ -146,16 +151,16 @@ fn printable(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::models::sample::Sample;
+    use crate::models::sample::GgufSample;
 
     #[test]
-    fn lists_models_sorted_and_folds_parts() {
+    fn models_are_listed_sorted_and_parts_are_one_row() {
         let dir = tempfile::tempdir().unwrap();
-        Sample::chat().write(dir.path(), "zeta.gguf");
-        Sample::of("bert").uint("bert.pooling_type", 1).write(dir.path(), "sub/embed.GGUF");
-        Sample::chat().write(dir.path(), "big-00001-of-00003.gguf");
-        Sample::default().write(dir.path(), "big-00002-of-00003.gguf");
-        Sample::of("clip").write(dir.path(), "mmproj.gguf");
+        GgufSample::chat().write(dir.path(), "zeta.gguf");
+        GgufSample::of("bert").uint("bert.pooling_type", 1).write(dir.path(), "sub/embed.GGUF");
+        GgufSample::chat().write(dir.path(), "big-00001-of-00003.gguf");
+        GgufSample::default().write(dir.path(), "big-00002-of-00003.gguf");
+        GgufSample::of("clip").write(dir.path(), "mmproj.gguf");
         std::fs::write(dir.path().join("fake.gguf"), "<html>").unwrap();
         std::fs::write(dir.path().join("notes.txt"), "x").unwrap();
         std::fs::write(dir.path().join("._zeta.gguf"), "x").unwrap();
@@ -165,7 +170,7 @@ mod tests {
         let [big, fake, mmproj, embed, zeta] = rows.as_slice() else { panic!() };
         assert_eq!((big.id.as_str(), big.kind), ("big", Some(ModelKind::Chat)));
         assert!(big.error.as_deref().unwrap().contains("part 3 of 3 is missing"));
-        assert_eq!(big.size_bytes, (Sample::chat().bytes().len() + Sample::default().bytes().len()) as u64);
+        assert_eq!(big.size_bytes, (GgufSample::chat().bytes().len() + GgufSample::default().bytes().len()) as u64);
         assert_eq!((big.files, big.has_chat_template, embed.has_chat_template), (2, Some(true), Some(false)));
         assert_eq!((fake.files, fake.has_chat_template), (1, None));
         assert!(fake.error.is_some() && fake.kind.is_none());
@@ -176,10 +181,10 @@ mod tests {
     }
 
     #[test]
-    fn links_to_files_are_listed_and_loops_end() {
+    fn links_to_files_are_listed_and_loops_of_links_end() {
         let dir = tempfile::tempdir().unwrap();
         let elsewhere = tempfile::tempdir().unwrap();
-        let file = Sample::chat().write(elsewhere.path(), "blob.gguf");
+        let file = GgufSample::chat().write(elsewhere.path(), "blob.gguf");
         std::os::unix::fs::symlink(&file, dir.path().join("linked.gguf")).unwrap();
         std::os::unix::fs::symlink("nowhere", dir.path().join("broken.gguf")).unwrap();
         std::fs::create_dir(dir.path().join("sub")).unwrap();
@@ -191,9 +196,9 @@ mod tests {
     }
 
     #[test]
-    fn a_set_without_its_first_part_is_one_row() {
+    fn a_split_model_without_its_first_part_is_one_row() {
         let dir = tempfile::tempdir().unwrap();
-        Sample::default().write(dir.path(), "big-00002-of-00002.gguf");
+        GgufSample::default().write(dir.path(), "big-00002-of-00002.gguf");
         let rows = list(dir.path()).unwrap();
         assert_eq!(rows.len(), 1);
         assert_eq!((rows[0].name.as_str(), rows[0].kind), ("big-00001-of-00002.gguf", None));
@@ -201,10 +206,10 @@ mod tests {
     }
 
     #[test]
-    fn folders_too_deep_are_said_so_and_a_missing_one_fails() {
+    fn a_folder_too_deep_is_reported_and_a_missing_folder_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
-        Sample::chat().write(dir.path(), "1/2/3/4/5/6/7/8/seen.gguf");
-        Sample::chat().write(dir.path(), "1/2/3/4/5/6/7/8/9/unseen.gguf");
+        GgufSample::chat().write(dir.path(), "1/2/3/4/5/6/7/8/seen.gguf");
+        GgufSample::chat().write(dir.path(), "1/2/3/4/5/6/7/8/9/unseen.gguf");
         let rows = list(dir.path()).unwrap();
         assert_eq!(rows.len(), 2);
         assert!(rows[0].name.ends_with("/9/") && rows[0].error.as_deref().unwrap().contains("deeper"));
@@ -212,10 +217,10 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_aligned_and_harmless() {
+    fn the_table_is_aligned_and_holds_no_escape_sequences() {
         let dir = tempfile::tempdir().unwrap();
-        Sample::chat().write(dir.path(), "tiny.gguf");
-        Sample::of("x\u{1b}[31m").write(dir.path(), "a-longer-name.gguf");
+        GgufSample::chat().write(dir.path(), "tiny.gguf");
+        GgufSample::of("x\u{1b}[31m").write(dir.path(), "a-longer-name.gguf");
         std::fs::write(dir.path().join("fake.gguf"), "<html>").unwrap();
         let text = table(&list(dir.path()).unwrap());
         let lines: Vec<&str> = text.lines().collect();
@@ -227,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_read_well() {
+    fn sizes_are_rounded_to_one_decimal() {
         for (bytes, text) in [
             (0, "0 B"),
             (1023, "1023 B"),

@@ -1,20 +1,20 @@
-//! Model files: what a GGUF says about itself, which models a folder holds, and which file a name means.
+//! Model files: GGUF metadata, the models below a folder, and the file that a model name means.
 //!
-//! Nothing here starts a process, talks HTTP or keeps a file open.
+//! Starts no process, sends no HTTP request and keeps no file open.
 //!
-//! - `check.rs`: whether llama-server can be given a model
+//! - `check.rs`: checks that llama-server can load a model
 //! - `columns.rs`: tables with aligned columns
 //! - `error.rs`: why there is no model to serve, and what to do about it
 //! - `estimate.rs`: how much memory a model will need
-//! - `gguf/`: what one file says about itself
-//! - `hub/`: Hugging Face's cache, in which a repository is looked for
-//! - `kind.rs`: what a model is for
-//! - `list.rs`: the models of a folder, for people and for programs
-//! - `quant.rs`: the names and sizes of quantisations
-//! - `resolve.rs`: from a name to the file that it means
-//! - `sample.rs`: small GGUF files for tests
-//! - `split.rs`: models in several files, and the id that a file's name makes
 //! - `folder_walk.rs`: the GGUF files below a folder
+//! - `gguf/`: the metadata of one GGUF file
+//! - `hub/`: models in Hugging Face's cache
+//! - `kind.rs`: what a model is for: chat, embedding or rerank
+//! - `list.rs`: the models below a folder, as a table or for serde
+//! - `quant.rs`: llama.cpp's numbers for quantisations and tensor types
+//! - `resolve.rs`: finds the file that a model name means
+//! - `sample.rs`: small GGUF files for tests
+//! - `split.rs`: models in several files, and model ids from file names
 
 pub mod check;
 pub mod columns;

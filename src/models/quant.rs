@@ -1,12 +1,12 @@
-//! llama.cpp's number tables: what `general.file_type` and a tensor's type number mean.
+//! llama.cpp's numbers for file types (`general.file_type`) and tensor types.
 //!
 //! Source: `enum llama_ftype` (include/llama.h), `enum ggml_type` and its block sizes (ggml/include/ggml.h).
-//! Forks and newer builds add numbers, so an unknown one is never an error: it only stays without a name or size.
+//! Forks and newer builds add numbers, so an unknown one is never an error: it only has no name or size here.
 
-/// llama.cpp sets this bit when the converter guessed the file type.
+/// The bit that llama.cpp sets when it guessed the file type (`LLAMA_FTYPE_GUESSED`).
 const FILE_TYPE_GUESSED: u32 = 1024;
 
-/// The quantisation's usual name for a `general.file_type`, such as `Q4_K_M`; none for an unknown number.
+/// Returns the quantisation's usual name for a `general.file_type`, such as `Q4_K_M`; `None` for an unknown number.
 #[must_use]
 pub fn file_type_name(number: u32) -> Option<&'static str> {
     Some(match number & !FILE_TYPE_GUESSED {
@@ -66,7 +66,7 @@ pub struct TensorType {
     pub bytes: u64,
 }
 
-/// The tensor type with this number; none for a removed, unknown or newer one.
+/// Returns the tensor type with this number; `None` for a removed or unknown one.
 #[must_use]
 pub fn tensor_type(number: u32) -> Option<TensorType> {
     let (name, block, bytes) = match number {
@@ -109,11 +109,13 @@ pub fn tensor_type(number: u32) -> Option<TensorType> {
     Some(TensorType { name, block, bytes })
 }
 
-/// Bytes of a tensor with these dimensions; none where the type is unknown or the numbers make no sense.
+/// Returns the size in bytes of a tensor with these dimensions; `None` if the type is unknown, the first dimension is
+/// not a multiple of the block, or the size overflows.
 #[must_use]
 pub fn tensor_bytes(number: u32, dims: &[u64]) -> Option<u64> {
     let kind = tensor_type(number)?;
     let (row, rest) = dims.split_first().map_or((1, dims), |(row, rest)| (*row, rest));
+    // ggml stores a row as whole blocks.
     if row % kind.block != 0 {
         return None;
     }
@@ -125,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_the_usual_file_types() {
+    fn the_usual_file_types_have_names() {
         let known = [
             (0, "F32"),
             (1, "F16"),

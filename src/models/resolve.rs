@@ -1,58 +1,71 @@
-//! From the name that somebody typed to the file that it means.
+//! Finds the file that a model name is_meant.
 //!
-//! It only looks for the file; whether the file is any good is for [`super::check`] to say.
+//! Does not read the file: [`super::check`] does.
 
 use std::path::{Component, Path, PathBuf};
 
-use super::error::{ModelError, SUGGESTIONS, near};
+use super::error::{MAX_SUGGESTIONS, ModelError, similar_names};
 use super::folder_walk::walk;
 use super::hub::Repository;
 use super::split::{SplitPart, id_of};
 
-/// The file that `name` means: a full path as it is, else a file below `models_dir` by its path, file name or id.
+/// Finds the file that `name` means: an absolute path as it is, else a file below `models_dir` by its relative path,
+/// file name or id.
 ///
-/// `.gguf` may be left out. Of a model in parts the answer is the first part. A full path is not looked at.
+/// `.gguf` may be left out. For a split model, returns the first part. An absolute path is returned unchecked.
+///
+/// # Errors
+///
+/// No file or more than one has this name, the name is empty or leads out of `models_dir`, or `models_dir` cannot be
+/// read.
 pub fn resolve(models_dir: &Path, name: &str) -> Result<PathBuf, ModelError> {
-    let asked = Path::new(name);
+    let wanted = Path::new(name);
     if name.trim().is_empty() {
         return Err(ModelError::NoName);
     }
-    if asked.is_absolute() {
-        return Ok(asked.to_owned());
+    if wanted.is_absolute() {
+        return Ok(wanted.to_owned());
     }
-    if asked.components().any(|component| component == Component::ParentDir) {
+    if wanted.components().any(|component| component == Component::ParentDir) {
         return Err(ModelError::Outside { name: name.to_owned() });
     }
+    // A direct hit needs no walk through the folder, which may be on a slow network volume.
     let direct = [models_dir.join(name), models_dir.join(format!("{name}.gguf"))];
     if let Some(path) = direct.into_iter().find(|path| path.is_file()) {
         return Ok(first_part(path));
     }
     let below = walk(models_dir).map_err(|source| ModelError::Folder { dir: models_dir.to_owned(), source })?;
-    let means = |path: &&PathBuf| {
+    let is_meant = |path: &&PathBuf| {
         let id = id_of(path);
-        path.file_name() == Some(asked.as_os_str()) || id == name || path.with_file_name(id) == asked
+        path.file_name() == Some(wanted.as_os_str()) || id == name || path.with_file_name(id) == wanted
     };
-    let matches: Vec<&PathBuf> = below.models.iter().filter(means).collect();
+    let matches: Vec<&PathBuf> = below.models.iter().filter(is_meant).collect();
     match matches.as_slice() {
         [] => Err(ModelError::NotFound {
             name: name.to_owned(),
             dir: models_dir.to_owned(),
-            near: near(name, &below.models),
-            any: !below.models.is_empty(),
+            similar: similar_names(name, &below.models),
+            has_models: !below.models.is_empty(),
         }),
         [one] => Ok(first_part(models_dir.join(one))),
         several => Err(ModelError::Ambiguous {
             name: name.to_owned(),
-            files: several.iter().take(SUGGESTIONS).map(|path| path.display().to_string()).collect(),
+            files: several.iter().take(MAX_SUGGESTIONS).map(|path| path.display().to_string()).collect(),
         }),
     }
 }
 
-/// The same, or the file that `ORG/NAME[:QUANT]` means in the cache at `hub_cache`. Files below `models_dir` go first.
+/// Finds the file that `name` means below `models_dir`, as [`resolve`] does, else in the Hugging Face cache at
+/// `hub_cache`, where `ORG/NAME[:QUANT]` names a repository.
+///
+/// # Errors
+///
+/// Neither place has the model, or the name does not mean exactly one file.
 pub fn find(models_dir: &Path, hub_cache: &Path, name: &str) -> Result<PathBuf, ModelError> {
+    // `ORG/NAME` may also be a file in a folder. Only if there is none is it looked up in the cache.
     match (resolve(models_dir, name), Repository::named(name)) {
         (Err(below @ (ModelError::NotFound { .. } | ModelError::Folder { .. })), Some(repository)) => {
-            repository.file_in(hub_cache).map_err(|hub| match hub.is_absent() {
+            repository.find_file(hub_cache).map_err(|hub| match hub.is_absent() {
                 true => ModelError::Nowhere { below: Box::new(below), hub },
                 false => ModelError::Hub(hub),
             })
@@ -68,15 +81,15 @@ fn first_part(path: PathBuf) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::models::sample::Sample;
+    use crate::models::sample::GgufSample;
 
     #[test]
-    fn finds_a_model_by_path_file_name_or_id() {
+    fn a_model_is_found_by_path_file_name_or_id() {
         let dir = tempfile::tempdir().unwrap();
-        let top = Sample::chat().write(dir.path(), "tiny.gguf");
-        let deep = Sample::chat().write(dir.path(), "sub/deep.gguf");
-        let first = Sample::chat().write(dir.path(), "big-00001-of-00002.gguf");
-        Sample::default().write(dir.path(), "big-00002-of-00002.gguf");
+        let top = GgufSample::chat().write(dir.path(), "tiny.gguf");
+        let deep = GgufSample::chat().write(dir.path(), "sub/deep.gguf");
+        let first = GgufSample::chat().write(dir.path(), "big-00001-of-00002.gguf");
+        GgufSample::default().write(dir.path(), "big-00002-of-00002.gguf");
         for (name, path) in [
             ("tiny.gguf", &top),
             ("tiny", &top),
@@ -98,25 +111,25 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_model_names_the_folder_and_its_likes() {
+    fn the_error_for_a_missing_model_names_the_folder_and_similar_models() {
         let dir = tempfile::tempdir().unwrap();
         for name in ["Qwen3-4B-Q4_K_M.gguf", "Qwen3-8B-Q4_K_M.gguf", "bge-reranker.gguf"] {
-            Sample::chat().write(dir.path(), name);
+            GgufSample::chat().write(dir.path(), name);
         }
         let error = resolve(dir.path(), "qwen3-4b.gguf").unwrap_err();
         let text = error.to_string();
         assert!(text.contains("did you mean one of Qwen3-4B-Q4_K_M.gguf, Qwen3-8B"), "{text}");
         assert!(text.contains(&dir.path().display().to_string()) && !text.contains("bge"), "{text}");
-        assert!(resolve(dir.path(), "zzz").unwrap_err().to_string().contains("no name there is like it"));
+        assert!(resolve(dir.path(), "zzz").unwrap_err().to_string().contains("no name there is similar"));
         let empty = tempfile::tempdir().unwrap();
         assert!(resolve(empty.path(), "zzz").unwrap_err().to_string().contains("holds no .gguf"));
     }
 
     #[test]
-    fn names_that_mean_nothing_or_too_much_are_refused() {
+    fn ambiguous_outside_and_empty_names_are_refused() {
         let dir = tempfile::tempdir().unwrap();
-        Sample::chat().write(dir.path(), "a/same.gguf");
-        Sample::chat().write(dir.path(), "b/same.gguf");
+        GgufSample::chat().write(dir.path(), "a/same.gguf");
+        GgufSample::chat().write(dir.path(), "b/same.gguf");
         assert!(matches!(resolve(dir.path(), "same"), Err(ModelError::Ambiguous { files, .. }) if files.len() == 2));
         assert!(matches!(resolve(dir.path(), "../x.gguf"), Err(ModelError::Outside { .. })));
         assert!(matches!(resolve(dir.path(), "a/../../x"), Err(ModelError::Outside { .. })));

@@ -1,12 +1,12 @@
-//! Builds small GGUF files for the tests of this folder.
+//! Builds small GGUF files for tests.
 
 use std::path::{Path, PathBuf};
 
 use super::gguf::{self, GgufError, Metadata};
 
-/// A GGUF in the making; tensor data is zeros.
+/// A builder of a GGUF file whose tensor data is zeros.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Sample {
+pub(crate) struct GgufSample {
     keys: Vec<u8>,
     key_count: u64,
     tensors: Vec<u8>,
@@ -15,8 +15,8 @@ pub(crate) struct Sample {
     version: Option<u32>,
 }
 
-impl Sample {
-    /// A file of this architecture with one small tensor.
+impl GgufSample {
+    /// Returns a file of this architecture with one small tensor.
     pub(crate) fn of(architecture: &str) -> Self {
         Self::default()
             .text("general.architecture", architecture)
@@ -24,6 +24,7 @@ impl Sample {
             .tensor("token_embd.weight", 0, &[4, 8])
     }
 
+    /// Returns a chat model: llama, Q4_K_M, with a chat template.
     pub(crate) fn chat() -> Self {
         Self::of("llama").uint("general.file_type", 15).text("tokenizer.chat_template", "{{ messages }}")
     }
@@ -33,7 +34,7 @@ impl Sample {
         self
     }
 
-    /// A key with a value given as its type number and raw bytes.
+    /// Adds a key with a value given as its type number and raw bytes.
     pub(crate) fn raw(mut self, key: &str, kind: u32, value: &[u8]) -> Self {
         self.keys.extend(string(key));
         self.keys.extend(kind.to_le_bytes());
@@ -54,7 +55,7 @@ impl Sample {
         self.raw(key, 8, &string(value))
     }
 
-    /// An array of `count` elements of type `element`, already encoded.
+    /// Adds an array of `count` elements of type `element`; `bytes` holds the encoded elements.
     pub(crate) fn array(self, key: &str, element: u32, count: u64, bytes: &[u8]) -> Self {
         let mut value = element.to_le_bytes().to_vec();
         value.extend(count.to_le_bytes());
@@ -73,7 +74,7 @@ impl Sample {
         self
     }
 
-    /// The whole file.
+    /// Returns the bytes of the file.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut file = b"GGUF".to_vec();
         file.extend(self.version.unwrap_or(3).to_le_bytes());
@@ -99,6 +100,7 @@ impl Sample {
     }
 }
 
+/// Encodes a GGUF string: its length in bytes as a `u64`, then the bytes.
 pub(crate) fn string(text: &str) -> Vec<u8> {
     let mut bytes = (text.len() as u64).to_le_bytes().to_vec();
     bytes.extend(text.as_bytes());

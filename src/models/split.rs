@@ -1,6 +1,6 @@
-//! Models spread over several files, `NAME-00001-of-00003.gguf`, as llama.cpp's gguf-split names them.
+//! Models split into several files, `NAME-00001-of-00003.gguf`, as llama.cpp's gguf-split names them.
 //!
-//! llama-server is given the first part and finds the others by their names beside it.
+//! llama-server gets the path of the first part and finds the others by their names in the same folder.
 
 use std::path::{Path, PathBuf};
 
@@ -8,22 +8,22 @@ use std::path::{Path, PathBuf};
 const EXTENSION: &str = "gguf";
 /// Digits in a part's number and in the number of parts.
 const DIGITS: usize = 5;
-/// Most parts of one model; a name that says more is an ordinary name.
+/// Most parts of one model. A name with a larger number is an ordinary name.
 const MAX_PARTS: u32 = 4096;
 
-/// The number that one file has in a set of parts.
+/// The position of one file in a set of parts.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SplitPart {
-    /// What all names of the set begin with.
+    /// The prefix that all names of the set share.
     pub prefix: String,
-    /// Which part this is, counted from 1.
+    /// Number of this part, counted from 1.
     pub number: u32,
-    /// How many parts there are.
+    /// Number of parts in the set.
     pub count: u32,
 }
 
 impl SplitPart {
-    /// Reads a file name's stem; none for a file that stands alone.
+    /// Parses a file name's stem. Returns `None` for a model in one file.
     #[must_use]
     pub fn of_stem(stem: &str) -> Option<Self> {
         let (rest, count) = number_at_end(stem)?;
@@ -33,13 +33,13 @@ impl SplitPart {
         (count <= MAX_PARTS && (1..=count).contains(&number)).then_some(part)
     }
 
-    /// The part that the file at `path` is; none for a file that stands alone.
+    /// Parses the file name of `path`. Returns `None` for a model in one file.
     #[must_use]
     pub fn of_path(path: &Path) -> Option<Self> {
         Self::of_stem(path.file_stem()?.to_str()?)
     }
 
-    /// Paths of all parts of the set, in order, given the path of one of them.
+    /// Returns the paths of all parts of the set, in order, given the path of one of them.
     pub fn siblings(&self, path: &Path) -> impl Iterator<Item = PathBuf> + use<> {
         let (prefix, count) = (self.prefix.clone(), self.count);
         let dir = path.parent().unwrap_or(Path::new("")).to_owned();
@@ -52,13 +52,13 @@ impl SplitPart {
     }
 }
 
-/// Paths of all files of the model at `path`, which is a lone file or any of its parts.
+/// Returns the paths of all files of the model at `path`, which is its only file or any of its parts.
 #[must_use]
 pub fn parts_of(path: &Path) -> Vec<PathBuf> {
     SplitPart::of_path(path).map_or_else(|| vec![path.to_owned()], |part| part.siblings(path).collect())
 }
 
-/// Splits off the five digits at the end.
+/// Splits off five digits at the end of `text`.
 fn number_at_end(text: &str) -> Option<(&str, u32)> {
     let (rest, digits) = text.split_at_checked(text.len().checked_sub(DIGITS)?)?;
     // The check also refuses a sign, which `parse` would take.
@@ -71,7 +71,7 @@ pub fn is_gguf(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(EXTENSION))
 }
 
-/// The id of the model at `path`: its file name without `.gguf` and without the number of a part.
+/// Returns the id of the model at `path`: its file name without `.gguf` and without the number of a part.
 #[must_use]
 pub fn id_of(path: &Path) -> String {
     let stem = if is_gguf(path) { path.file_stem() } else { path.file_name() };
@@ -84,10 +84,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_the_number_of_a_part() {
+    fn the_number_of_a_part_is_parsed() {
         let part = SplitPart::of_stem("big-00002-of-00003").unwrap();
         assert_eq!((part.prefix.as_str(), part.number, part.count), ("big", 2, 3));
-        for lone in [
+        for ordinary in [
             "big",
             "big-00000-of-00003",
             "big-00004-of-00003",
@@ -97,12 +97,12 @@ mod tests {
             "",
             "ü-0001",
         ] {
-            assert_eq!(SplitPart::of_stem(lone), None, "{lone}");
+            assert_eq!(SplitPart::of_stem(ordinary), None, "{ordinary}");
         }
     }
 
     #[test]
-    fn names_all_parts() {
+    fn the_paths_of_all_parts_follow_from_one() {
         let path = Path::new("/m/big-00002-of-00002.gguf");
         let all: Vec<PathBuf> = SplitPart::of_path(path).unwrap().siblings(path).collect();
         assert_eq!(all, [Path::new("/m/big-00001-of-00002.gguf"), path]);

@@ -1,47 +1,60 @@
-//! Points in the time in which this program ran, and waits in it.
+//! Instants, sleeps and timeouts that leave pauses of this program out.
 
-use super::pauses;
 use std::future::Future;
 use std::ops::{Add, Sub};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
+
 use tokio::time::error::Elapsed;
 
-/// A wait longer than this has no end; the runtime's own view of that.
-const FOR_EVER: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 30);
+use super::pauses;
 
-/// A point in the time in which this program ran. It may go back by a beat where a pause is found: differences are
-/// never negative.
+/// Stands for "never" when a deadline would overflow: 30 years, as in tokio's own timers.
+const FAR_FUTURE: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 30);
+
+/// An instant of tokio's clock less all pauses before it.
+///
+/// Not quite monotonic: when a pause is found, the clock may go back by up to [`BEAT_INTERVAL`](super::BEAT_INTERVAL).
+/// Differences saturate at zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ActiveInstant(tokio::time::Instant);
 
-/// A wait until an [`ActiveInstant`]. It costs one timer of the runtime, kept for all that it is set to.
+/// A wait until an [`ActiveInstant`]. It uses one tokio timer, which [`reset`](Self::reset) reuses.
 #[derive(Debug)]
 pub struct ActiveSleep {
     deadline: ActiveInstant,
     timer: Pin<Box<tokio::time::Sleep>>,
 }
 
-/// How long this program did not run so far, as far as anybody has noticed.
-pub fn paused() -> Duration {
+/// Returns the sum of all pauses so far. Detects a pause that has just ended.
+pub fn total_paused() -> Duration {
     pauses::read_clock().1
 }
 
-/// Waits for so long.
+/// Waits for this time, pauses not counted.
 pub async fn sleep(duration: Duration) {
     let deadline = ActiveInstant::now() + duration;
+    // A pause during the wait moves the deadline on tokio's clock, so one wait may not be enough.
     while !deadline.has_passed() {
         tokio::time::sleep_until(deadline.real()).await;
     }
 }
 
-/// Waits for the future, but no longer than this from now.
+/// Waits for the future, but no longer than this from now, pauses not counted.
+///
+/// # Errors
+///
+/// The time was up before the future was ready.
 pub fn timeout<F: Future>(duration: Duration, future: F) -> impl Future<Output = Result<F::Output, Elapsed>> {
     timeout_at(ActiveInstant::now() + duration, future)
 }
 
-/// Waits for the future until then. A future that is ready wins, however late.
+/// Waits for the future until the deadline. A future that is ready wins, even if the deadline has passed.
+///
+/// # Errors
+///
+/// The deadline passed before the future was ready.
 pub async fn timeout_at<F: Future>(deadline: ActiveInstant, future: F) -> Result<F::Output, Elapsed> {
     let mut future = pin!(future);
     loop {
@@ -53,23 +66,24 @@ pub async fn timeout_at<F: Future>(deadline: ActiveInstant, future: F) -> Result
 }
 
 impl ActiveInstant {
-    /// The present. Notices a pause that nobody has noticed before.
+    /// Returns the current time. Detects a pause that has just ended.
     pub fn now() -> Self {
         let (now, paused) = pauses::read_clock();
         Self::of(now, paused)
     }
 
+    /// Converts an instant of tokio's clock before which the pauses sum up to `paused`.
     pub(super) fn of(real: tokio::time::Instant, paused: Duration) -> Self {
         Self(real.checked_sub(paused).unwrap_or(real))
     }
 
-    /// What the runtime's clock says then, if there is no pause before.
+    /// Returns what tokio's clock will say at this instant if no further pause comes before it.
     pub fn real(self) -> tokio::time::Instant {
-        let paused = pauses::found();
+        let paused = pauses::known_paused();
         self.0.checked_add(paused).unwrap_or(self.0)
     }
 
-    /// How long ago it was.
+    /// Returns the time since this instant, pauses not counted.
     pub fn elapsed(self) -> Duration {
         Self::now() - self
     }
@@ -83,7 +97,7 @@ impl Add<Duration> for ActiveInstant {
     type Output = Self;
 
     fn add(self, duration: Duration) -> Self {
-        Self(self.0.checked_add(duration).unwrap_or_else(|| self.0 + FOR_EVER))
+        Self(self.0.checked_add(duration).unwrap_or_else(|| self.0 + FAR_FUTURE))
     }
 }
 
@@ -96,17 +110,17 @@ impl Sub for ActiveInstant {
 }
 
 impl ActiveSleep {
-    /// Waits until then.
+    /// Creates a wait until the deadline.
     pub fn until(deadline: ActiveInstant) -> Self {
         Self { deadline, timer: Box::pin(tokio::time::sleep_until(deadline.real())) }
     }
 
-    /// What it waits for.
+    /// Returns the deadline.
     pub fn deadline(&self) -> ActiveInstant {
         self.deadline
     }
 
-    /// Waits until then instead.
+    /// Sets another deadline.
     pub fn reset(&mut self, deadline: ActiveInstant) {
         self.deadline = deadline;
         self.timer.as_mut().reset(deadline.real());
@@ -119,6 +133,7 @@ impl Future for ActiveSleep {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         loop {
             ready!(self.timer.as_mut().poll(context));
+            // The timer may be due only because of a pause. Then it is set again, later by that pause.
             if self.deadline.has_passed() {
                 return Poll::Ready(());
             }
@@ -130,45 +145,47 @@ impl Future for ActiveSleep {
 
 #[cfg(test)]
 mod tests {
+    use std::future::{pending, ready};
+
+    use hyper::rt::Timer as _;
+
     use super::super::timer::ActiveTimer;
     use super::*;
-    use hyper::rt::Timer as _;
-    use std::future::{pending, ready};
 
     const LONG: Duration = Duration::from_secs(600);
 
-    /// How long it takes, to the millisecond of the runtime's timers.
-    async fn takes(wait: impl Future) -> Duration {
+    /// Returns how long the wait seconds_of, in whole seconds: tokio's timers round up to a millisecond.
+    async fn seconds_of(wait: impl Future) -> Duration {
         let start = tokio::time::Instant::now();
         wait.await;
         Duration::from_secs(start.elapsed().as_secs())
     }
 
     #[tokio::test(start_paused = true)]
-    async fn while_nobody_beats_a_long_wait_is_no_pause() {
+    async fn a_long_wait_without_a_pause_clock_is_not_a_pause() {
         let start = ActiveInstant::now();
-        assert_eq!(takes(sleep(LONG)).await, LONG);
-        assert_eq!(takes(timeout(LONG, pending::<()>())).await, LONG);
-        assert_eq!((start.elapsed().as_secs(), paused()), (1200, Duration::ZERO));
+        assert_eq!(seconds_of(sleep(LONG)).await, LONG);
+        assert_eq!(seconds_of(timeout(LONG, pending::<()>())).await, LONG);
+        assert_eq!((start.elapsed().as_secs(), total_paused()), (1200, Duration::ZERO));
         assert_eq!(ActiveInstant::now().real(), tokio::time::Instant::now());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_ready_is_never_too_late() {
+    async fn a_ready_future_wins_over_a_passed_deadline() {
         let past = ActiveInstant::now();
         sleep(LONG).await;
         assert_eq!(timeout_at(past, ready(1)).await.ok(), Some(1));
-        assert!(timeout(Duration::MAX, sleep(LONG)).await.is_ok(), "a wait without end is one");
+        assert!(timeout(Duration::MAX, sleep(LONG)).await.is_ok(), "the longest duration does not overflow");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_wait_can_be_set_anew_by_us_and_by_hyper() {
+    async fn a_wait_can_be_reset_directly_and_through_the_hyper_timer() {
         let mut wait = ActiveSleep::until(ActiveInstant::now() + LONG);
         wait.reset(ActiveInstant::now() + LONG / 2);
-        assert_eq!(takes(wait).await, LONG / 2);
+        assert_eq!(seconds_of(wait).await, LONG / 2);
         let mut wait = ActiveTimer.sleep(LONG);
         ActiveTimer.reset(&mut wait, ActiveTimer.now() + LONG / 2);
-        assert_eq!(takes(wait).await, LONG / 2);
-        assert_eq!(takes(ActiveTimer.sleep_until(ActiveTimer.now() + LONG)).await, LONG);
+        assert_eq!(seconds_of(wait).await, LONG / 2);
+        assert_eq!(seconds_of(ActiveTimer.sleep_until(ActiveTimer.now() + LONG)).await, LONG);
     }
 }

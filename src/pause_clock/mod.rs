@@ -1,25 +1,29 @@
-//! Time that counts only while this program runs.
+//! A clock that stands still while this program is paused.
 //!
-//! A platform may stop the whole container for seconds or hours (SIGSTOP and SIGCONT, or a suspended machine), with
-//! requests in flight. The kernel's clock goes on meanwhile, so that afterwards every timer is due at once although nobody
-//! had a chance to act. Whatever ends a request or a connection for being slow therefore counts in this time: an
-//! [`ActiveInstant`] of this module stands still while the program does, and waits for it are prolonged by each pause. What has
-//! to agree with others who went on (limits of rate, idle connections, measurements) stays with the kernel's clock.
+//! A platform may freeze the whole container for seconds or hours while requests are in flight. SIGSTOP and the cgroup
+//! freezer stop every thread of this program and of its llama-servers. The kernel, the clients and remote backends go
+//! on: data arrives in socket buffers, TCP timers run, and `CLOCK_MONOTONIC`, which `std::time::Instant` and tokio's
+//! timers use, keeps counting. After SIGCONT or a thaw every timer is therefore due at once, although neither side had
+//! time to act. (When Linux itself is suspended, `CLOCK_MONOTONIC` stops too, and there is nothing to correct; a paused
+//! virtual machine may see either.) So every wait that ends a request, a connection or a worker for being slow uses
+//! [`ActiveInstant`], which leaves pauses out: timeouts of requests and streams, waits in the queue, probes, loads,
+//! hang detection. Waits that must agree with the outside world stay on the kernel's clock: rate limits, idle
+//! connections, measured durations.
 //!
-//! [`PauseClock`] notices pauses; `ledger.rs` says how. While none beats, which is the case in unit tests, nothing is ever a
-//! pause and this is the runtime's clock. A program that gets no processor for long looks as if it had been paused, which
-//! is just as well: it could not act either.
+//! [`PauseClock`] detects pauses; `pauses.rs` says how. Without one, as in most unit tests, no pause is ever found and
+//! this clock equals tokio's. A program that gets no CPU time for a second or longer is treated as paused, because it
+//! could not act in that time either.
 //!
-//! Owns neither the waits nor what follows from them.
+//! Does not own the waits themselves, nor what their callers do when time is up.
 //!
-//! - `clock.rs`: [`ActiveInstant`], [`ActiveSleep`], and waits that a pause prolongs
-//! - `pauses.rs`: how pauses are noticed and added up
-//! - `timer.rs`: hyper's own waits in this time
+//! - `clock.rs`: [`ActiveInstant`], [`ActiveSleep`], and timeouts that leave pauses out
+//! - `pauses.rs`: detects pauses and adds them up
+//! - `timer.rs`: hyper's timer on this clock
 
 mod clock;
 mod pauses;
 mod timer;
 
-pub use clock::{ActiveInstant, ActiveSleep, paused, sleep, timeout, timeout_at};
-pub use pauses::{BEAT_INTERVAL, PAUSE_LEAST, PauseClock};
+pub use clock::{ActiveInstant, ActiveSleep, sleep, timeout, timeout_at, total_paused};
+pub use pauses::{BEAT_INTERVAL, MIN_PAUSE, PauseClock};
 pub use timer::ActiveTimer;

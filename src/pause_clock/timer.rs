@@ -1,11 +1,14 @@
-//! hyper's own waits in this time.
+//! hyper's timer on the pause clock.
 
-use super::clock::{ActiveInstant, ActiveSleep, paused};
 use std::pin::Pin;
 use std::time::Duration;
 
-/// A timer for hyper, whose waits leave pauses out. It reckons with the kernel's clock, so it is for waits alone: what is
-/// idle with others who went on must be measured by theirs.
+use super::clock::{ActiveInstant, ActiveSleep, total_paused};
+
+/// A timer for hyper whose waits leave pauses out.
+///
+/// [`now`](hyper::rt::Timer::now) is the kernel's clock, because hyper's interface wants a `std::time::Instant`. So use
+/// it only for waits; whether a connection has been idle too long must be measured on the clock that the peer sees.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ActiveTimer;
 
@@ -15,7 +18,7 @@ impl hyper::rt::Timer for ActiveTimer {
     }
 
     fn sleep_until(&self, deadline: std::time::Instant) -> Pin<Box<dyn hyper::rt::Sleep>> {
-        Box::pin(ActiveSleep::until(awake(deadline)))
+        Box::pin(ActiveSleep::until(to_active(deadline)))
     }
 
     fn now(&self) -> std::time::Instant {
@@ -24,7 +27,7 @@ impl hyper::rt::Timer for ActiveTimer {
 
     fn reset(&self, sleep: &mut Pin<Box<dyn hyper::rt::Sleep>>, deadline: std::time::Instant) {
         match sleep.as_mut().downcast_mut_pin::<ActiveSleep>() {
-            Some(sleep) => sleep.get_mut().reset(awake(deadline)),
+            Some(sleep) => sleep.get_mut().reset(to_active(deadline)),
             None => *sleep = self.sleep_until(deadline),
         }
     }
@@ -32,7 +35,8 @@ impl hyper::rt::Timer for ActiveTimer {
 
 impl hyper::rt::Sleep for ActiveSleep {}
 
-/// The point that a deadline means which was just reckoned.
-fn awake(deadline: std::time::Instant) -> ActiveInstant {
-    ActiveInstant::of(deadline.into(), paused())
+/// Converts a deadline that hyper has just computed from [`now`](hyper::rt::Timer::now).
+fn to_active(deadline: std::time::Instant) -> ActiveInstant {
+    // No pause lies between that `now` and this call, or at most one that the wait then counts as time.
+    ActiveInstant::of(deadline.into(), total_paused())
 }

@@ -133,8 +133,8 @@ fn names_that_clash_with_routes_and_fallbacks_of_another_kind_cause_warnings() {
     for part in [
         "\"chat\" cannot be looked up",
         "\"embeddings\" cannot be looked up",
-        "\"a/load\" has a name that is an order",
-        "\"b/unload\" has a name that is an order",
+        "\"a/load\" has a name that is a command",
+        "\"b/unload\" has a name that is a command",
         "fallbacks.light: vectors never takes over: its kind is embedding, not chat",
         "fallbacks.vectors: chat never takes over: its kind is chat, not embedding",
     ] {

@@ -1,4 +1,4 @@
-//! keyctl's command line: its verbs, their options, and what each of them accepts. Wrong values end here.
+//! keyctl's command line: its subcommands, their options, and the checks of their values.
 
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;

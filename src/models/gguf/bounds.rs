@@ -1,4 +1,4 @@
-//! What is read of a GGUF header at most.
+//! Bounds on what is read from a GGUF header.
 
 /// Most bytes read of one file's header. The largest vocabularies in use take about 30 MiB.
 pub const MAX_METADATA_BYTES: u64 = 256 << 20;
@@ -6,7 +6,8 @@ pub const MAX_METADATA_BYTES: u64 = 256 << 20;
 pub const MAX_KEYS: u64 = 4096;
 /// Most tensors in one file; the largest mixtures of experts have some thousands.
 pub const MAX_TENSORS: u64 = 65_536;
-/// Longest text value that is kept, and longest tensor name, in bytes. Longer values of other keys are skipped.
+/// Longest text value that is kept, and longest tensor name, in bytes. Values of other keys are skipped and may be
+/// longer.
 pub const MAX_STRING: u64 = 64 << 10;
 /// Longest key, in bytes.
 pub const MAX_KEY: u64 = 1024;

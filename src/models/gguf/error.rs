@@ -1,18 +1,18 @@
-//! Why a file is no usable GGUF, in words for the person who put it there.
+//! Why a file cannot be used as a GGUF, with a hint for the operator.
 
 use std::io;
 
 /// Why a file cannot be used as a GGUF. Each message follows "the file ...".
 #[derive(Debug, thiserror::Error)]
 pub enum GgufError {
-    /// The operating system refused.
+    /// The operating system returned an error.
     #[error("cannot be read: {0}")]
     Io(#[from] io::Error),
     /// A folder, a pipe or a device.
     #[error("is not a regular file")]
     NotAFile,
-    /// It begins with other bytes than `GGUF`.
-    #[error("is not a GGUF file: {}", opening(first))]
+    /// It does not begin with `GGUF`.
+    #[error("is not a GGUF file: {}", describe_start(first))]
     NotGguf {
         /// The first bytes of the file, at most four.
         first: Vec<u8>,
@@ -56,7 +56,7 @@ pub enum GgufError {
 }
 
 impl GgufError {
-    /// What to do about it.
+    /// Returns what to do about it.
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self {
@@ -85,7 +85,7 @@ impl GgufError {
     }
 }
 
-fn opening(first: &[u8]) -> String {
+fn describe_start(first: &[u8]) -> String {
     if first.is_empty() {
         return "it is empty".to_owned();
     }

@@ -1,6 +1,7 @@
-//! The GGUF header as a stream: strings, values and tensor lines, each length checked before it is believed.
+//! Reads the GGUF header as a stream of keys, values and tensor descriptions. Every length is checked before it is
+//! used.
 //!
-//! It knows the layout of the format and which keys are worth keeping, not what they mean.
+//! Knows the layout of the format (`docs/gguf.md` of ggml) and which keys to keep, but not what they mean.
 
 use std::io::{self, BufRead, BufReader, Read};
 
@@ -8,9 +9,10 @@ use super::bounds::{MAX_ARRAY_DEPTH, MAX_DIMS, MAX_KEY, MAX_LAYERS, MAX_METADATA
 use super::error::GgufError;
 
 const MAGIC: &[u8] = b"GGUF";
+/// Size of the read buffer, in bytes.
 const READ_BUFFER: usize = 64 << 10;
 
-/// Keys kept under their full name. Only these keep a text.
+/// Keys that are kept by their full name. Text values are kept only for these.
 const KEPT: [&str; 9] = [
     "general.alignment",
     "general.architecture",
@@ -22,7 +24,7 @@ const KEPT: [&str; 9] = [
     "tokenizer.chat_template",
     "tokenizer.ggml.model",
 ];
-/// Keys kept for any architecture, which stands before the dot.
+/// Keys that are kept for every architecture, whose name comes before the first dot.
 const KEPT_ENDINGS: [&str; 10] = [
     ".attention.causal",
     ".attention.head_count",
@@ -36,18 +38,18 @@ const KEPT_ENDINGS: [&str; 10] = [
     ".pooling_type",
 ];
 
-/// A value that somebody asks for.
+/// The value of a key that is kept.
 #[derive(Debug)]
 pub(super) enum GgufValue {
     Whole(i128),
     Flag(bool),
     Text(String),
     List(Vec<u64>),
-    /// There, but not kept.
+    /// The key exists, but its value is not kept.
     Present,
 }
 
-/// One line of the table of tensors.
+/// One entry of the tensor table.
 #[derive(Debug)]
 pub(super) struct Tensor {
     pub(super) name: Vec<u8>,
@@ -63,7 +65,7 @@ impl Tensor {
     }
 }
 
-/// The header as a stream that counts what it has read and never reads past [`MAX_METADATA_BYTES`].
+/// A reader of the header. Counts the bytes that it has read, and never reads past [`MAX_METADATA_BYTES`].
 pub(super) struct Header<R> {
     source: BufReader<R>,
     read: u64,
@@ -78,8 +80,12 @@ impl<R: Read> Header<R> {
         self.read
     }
 
-    /// The magic and the version, which it returns.
-    pub(super) fn opening(&mut self) -> Result<u32, GgufError> {
+    /// Reads the magic and the version. Returns the version.
+    ///
+    /// # Errors
+    ///
+    /// The file is not a GGUF, is big-endian, or has a version other than 2 and 3.
+    pub(super) fn read_version(&mut self) -> Result<u32, GgufError> {
         let mut first = Vec::with_capacity(MAGIC.len());
         self.source.by_ref().take(MAGIC.len() as u64).read_to_end(&mut first)?;
         if first != MAGIC {
@@ -88,13 +94,18 @@ impl<R: Read> Header<R> {
         self.read = MAGIC.len() as u64;
         match self.u32()? {
             version @ 2..=3 => Ok(version),
+            // A small number with its bytes swapped: the format has no other mark for the byte order.
             swapped if swapped != 0 && swapped.trailing_zeros() >= 16 => Err(GgufError::BigEndian),
             found => Err(GgufError::Version { found }),
         }
     }
 
-    /// The next key with its value; none for one that nobody asks for.
-    pub(super) fn key_value(&mut self) -> Result<Option<(String, GgufValue)>, GgufError> {
+    /// Reads the next key and its value. Returns `None` for a key that is not kept, and skips its value.
+    ///
+    /// # Errors
+    ///
+    /// The header ends, a length is beyond its bound, or a type does not exist.
+    pub(super) fn read_key_value(&mut self) -> Result<Option<(String, GgufValue)>, GgufError> {
         let key = String::from_utf8_lossy(&self.string("the length of a key", MAX_KEY)?).into_owned();
         let kind = self.u32()?;
         let whole = KEPT.contains(&key.as_str());
@@ -102,6 +113,7 @@ impl<R: Read> Header<R> {
             self.skip_value(kind, 0)?;
             return Ok(None);
         }
+        // The numbers are those of `enum gguf_type` (ggml/include/gguf.h).
         let value = match kind {
             7 => GgufValue::Flag(self.array::<1>()? != [0]),
             8 if whole && key != "tokenizer.chat_template" => {
@@ -120,8 +132,12 @@ impl<R: Read> Header<R> {
         Ok(Some((key, value)))
     }
 
-    /// The next line of the table of tensors.
-    pub(super) fn tensor(&mut self) -> Result<Tensor, GgufError> {
+    /// Reads the next entry of the tensor table.
+    ///
+    /// # Errors
+    ///
+    /// The header ends, or a length is beyond its bound.
+    pub(super) fn read_tensor(&mut self) -> Result<Tensor, GgufError> {
         let name = self.string("the length of a tensor's name", MAX_STRING)?;
         let count = self.u32()?;
         bounded("the number of dimensions", count.into(), MAX_DIMS.into())?;
@@ -133,7 +149,7 @@ impl<R: Read> Header<R> {
         Ok(Tensor { name, dims, rank, kind: self.u32()?, offset: self.u64()? })
     }
 
-    /// An array of whole numbers, or a skipped one of anything else.
+    /// Reads an array of whole numbers; skips any other array.
     fn list(&mut self) -> Result<GgufValue, GgufError> {
         let element = self.u32()?;
         let count = self.u64()?;
@@ -148,7 +164,7 @@ impl<R: Read> Header<R> {
         Ok(GgufValue::List(list))
     }
 
-    /// A whole number of this type; none, with nothing read, for other types.
+    /// Reads a whole number of this type. Returns `None`, and reads nothing, for other types.
     fn whole(&mut self, kind: u32) -> Result<Option<i128>, GgufError> {
         Ok(Some(match kind {
             0 => u8::from_le_bytes(self.array()?).into(),
@@ -181,7 +197,7 @@ impl<R: Read> Header<R> {
     fn skip_elements(&mut self, element: u32, count: u64, depth: u32) -> Result<(), GgufError> {
         bounded("the nesting of arrays", depth.into(), MAX_ARRAY_DEPTH.into())?;
         if matches!(element, 8 | 9) {
-            // Each takes at least 8 bytes, so the bound on bytes also bounds this loop.
+            // Each element takes at least 8 bytes, so the bound on bytes also bounds this loop.
             (0..count).try_for_each(|_| self.skip_value(element, depth))
         } else {
             self.skip(count.saturating_mul(scalar_bytes(element)?))
@@ -190,6 +206,7 @@ impl<R: Read> Header<R> {
 
     fn string(&mut self, what: &'static str, limit: u64) -> Result<Vec<u8>, GgufError> {
         let length = bounded(what, self.u64()?, limit)?;
+        // Safe to allocate at once, because `length` is within its bound.
         let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
         self.fill(&mut bytes)?;
         Ok(bytes)
@@ -199,6 +216,11 @@ impl<R: Read> Header<R> {
         Ok(u32::from_le_bytes(self.array()?))
     }
 
+    /// Reads a number of 8 bytes.
+    ///
+    /// # Errors
+    ///
+    /// The header ends.
     pub(super) fn u64(&mut self) -> Result<u64, GgufError> {
         Ok(u64::from_le_bytes(self.array()?))
     }
@@ -235,12 +257,13 @@ impl<R: Read> Header<R> {
         Ok(())
     }
 
+    /// Returns where the next `length` bytes end, if that is within the bound on the header.
     fn end_of(&self, length: u64) -> Result<u64, GgufError> {
         bounded("the size of the header", self.read.saturating_add(length), MAX_METADATA_BYTES)
     }
 }
 
-/// Bytes of a value of fixed size.
+/// Returns the size in bytes of a value of this fixed-size type.
 fn scalar_bytes(kind: u32) -> Result<u64, GgufError> {
     match kind {
         0 | 1 | 7 => Ok(1),
@@ -251,7 +274,11 @@ fn scalar_bytes(kind: u32) -> Result<u64, GgufError> {
     }
 }
 
-/// `found`, unless it is beyond its limit.
+/// Returns `found`, unless it is beyond its limit.
+///
+/// # Errors
+///
+/// [`GgufError::TooLarge`] if it is.
 pub(super) fn bounded(what: &'static str, found: u64, limit: u64) -> Result<u64, GgufError> {
     if found > limit { Err(GgufError::TooLarge { what, found, limit }) } else { Ok(found) }
 }

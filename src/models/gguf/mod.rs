@@ -1,12 +1,13 @@
-//! Reads what a GGUF file says about itself: keys, values and the table of tensors, never the weights.
+//! Reads the metadata of a GGUF file: keys, values and the tensor table, never the weights. Versions 2 and 3, little
+//! endian.
 //!
-//! The file is not trusted. Every length is compared with a named bound before anything is allocated, values that
-//! nobody asks for are skipped in a fixed buffer, and any garbage ends in a [`GgufError`]. Versions 2 and 3, little endian.
-//! What the numbers mean is in [`super::quant`]; what the model is for is in [`super::kind`].
+//! The file is not trusted. Every length is compared with a named bound before anything is allocated, values that are
+//! not needed are skipped in a fixed buffer, and any garbage ends in a [`GgufError`]. What the numbers mean is in
+//! [`super::quant`]; what the model is for is in [`super::kind`].
 //!
-//! - `bounds.rs`: what is read of a header at most
+//! - `bounds.rs`: bounds on what is read from a header
 //! - `error.rs`: why a file cannot be read as a GGUF
-//! - `header.rs`: the header as a stream of keys, values and tensor lines
+//! - `header.rs`: the header as a stream of keys, values and tensor descriptions
 
 mod bounds;
 mod error;
@@ -24,6 +25,7 @@ pub use bounds::{
 pub use error::GgufError;
 use header::{GgufValue, Header, Tensor, bounded};
 
+/// Alignment of the tensor data, in bytes, without `general.alignment`.
 const DEFAULT_ALIGNMENT: u64 = 32;
 
 /// A number that is the same for all layers or given layer by layer.
@@ -36,7 +38,7 @@ pub enum PerLayer {
 }
 
 impl PerLayer {
-    /// The number for this layer; 0 beyond the list.
+    /// Returns the number for this layer; 0 beyond the list.
     #[must_use]
     pub fn at(&self, layer: usize) -> u64 {
         match self {
@@ -46,7 +48,7 @@ impl PerLayer {
     }
 }
 
-/// What the gateway wants to know about a model file.
+/// The metadata of a model file that the gateway uses.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Metadata {
     /// GGUF version, 2 or 3.
@@ -55,51 +57,55 @@ pub struct Metadata {
     pub architecture: String,
     /// `general.name`.
     pub name: Option<String>,
-    /// `general.type`: `model`, or what else the file holds (`adapter`, `mmproj`, `imatrix`).
+    /// `general.type`: `model`, or another kind of content (`adapter`, `mmproj`, `imatrix`).
     pub general_type: Option<String>,
-    /// The quantisation's name: of `general.file_type`, else of the type that most weights have; `unknown` without either.
+    /// The quantisation's name: from `general.file_type`, else the type of most weights, else `unknown`.
     pub quantization: String,
     /// Context length the model was trained for, in tokens.
     pub context_length: Option<u64>,
-    /// Layers.
+    /// Number of layers.
     pub block_count: Option<u64>,
-    /// Width of the model, which is the length of an embedding.
+    /// Width of the model: the length of an embedding.
     pub embedding_length: Option<u64>,
-    /// Attention heads.
+    /// Number of attention heads.
     pub head_count: Option<PerLayer>,
-    /// Key and value heads; the same as `head_count` where absent.
+    /// Number of key and value heads; the same as `head_count` if absent.
     pub head_count_kv: Option<PerLayer>,
-    /// Length of a key in one head; `embedding_length / head_count` where absent.
+    /// Length of a key in one head; `embedding_length / head_count` if absent.
     pub key_length: Option<u64>,
-    /// Length of a value in one head; as `key_length`.
+    /// Length of a value in one head; `embedding_length / head_count` if absent.
     pub value_length: Option<u64>,
     /// `{arch}.pooling_type`: 0 none, 1 mean, 2 cls, 3 last, 4 rank.
     pub pooling_type: Option<u32>,
-    /// `{arch}.classifier.pooling_type`: how a ranking head pools.
+    /// `{arch}.classifier.pooling_type`: the pooling of a ranking head.
     pub classifier_pooling_type: Option<u32>,
     /// `{arch}.attention.causal`; false in encoders.
     pub causal: Option<bool>,
-    /// Whether a chat template is inside.
+    /// Whether the file holds a chat template.
     pub has_chat_template: bool,
     /// `tokenizer.ggml.model`, such as `gpt2`.
     pub tokenizer: Option<String>,
-    /// Files that the model is split into, where it is.
+    /// Number of files of a split model.
     pub split_count: Option<u64>,
-    /// Which of them this is, counted from 0.
+    /// Number of this file in a split model, counted from 0.
     pub split_no: Option<u64>,
-    /// Tensors in this file.
+    /// Number of tensors in this file.
     pub tensor_count: u64,
-    /// Whether `cls.*` tensors (a ranking head) are inside.
+    /// Whether the file holds `cls.*` tensors (a ranking head).
     pub has_classifier: bool,
-    /// Weights in this file, saturating.
+    /// Number of weights in this file, saturating.
     pub parameters: u64,
-    /// Bytes that the tensors of known types take, saturating.
+    /// Size in bytes of all tensors of known types, saturating.
     pub tensor_bytes: u64,
 }
 
-/// Reads the metadata of the file at `path` and checks that the file is as long as its tensors need.
+/// Reads the metadata of the file at `path`, and checks that the file is long enough for its tensors.
+///
+/// # Errors
+///
+/// The file cannot be read, is not a GGUF, or is cut short or damaged.
 pub fn read(path: &Path) -> Result<Metadata, GgufError> {
-    // Asked before opening: opening a named pipe would wait for its writer.
+    // Checked before opening: opening a named pipe would block until it has a writer.
     if !std::fs::metadata(path)?.is_file() {
         return Err(GgufError::NotAFile);
     }
@@ -108,28 +114,34 @@ pub fn read(path: &Path) -> Result<Metadata, GgufError> {
     parse(file, Some(size))
 }
 
-/// Reads the metadata from the beginning of a GGUF. With a `file_size` in bytes it also says when weights are missing.
+/// Reads the metadata from the beginning of a GGUF. With a `file_size` in bytes it also detects missing weights.
+///
+/// # Errors
+///
+/// The source cannot be read, is not a GGUF, or is cut short or damaged.
 pub fn parse(source: impl Read, file_size: Option<u64>) -> Result<Metadata, GgufError> {
     let mut header = Header::new(source);
-    let version = header.opening()?;
+    let version = header.read_version()?;
     let tensor_count = bounded("the number of tensors", header.u64()?, MAX_TENSORS)?;
     let key_count = bounded("the number of keys", header.u64()?, MAX_KEYS)?;
 
     let mut values = Values::default();
+    // The architecture may come after the keys that begin with its name, so all keys are read before any is used.
     for _ in 0..key_count {
-        if let Some((key, value)) = header.key_value()? {
+        if let Some((key, value)) = header.read_key_value()? {
             values.0.insert(key, value);
         }
     }
     let mut tensors = Tensors::default();
     for _ in 0..tensor_count {
-        tensors.add(&header.tensor()?);
+        tensors.add(&header.read_tensor()?);
     }
 
     let alignment = values.uint("general.alignment").unwrap_or(DEFAULT_ALIGNMENT);
     if !alignment.is_power_of_two() {
-        return Err(GgufError::Malformed(format!("its alignment {alignment} is no power of two")));
+        return Err(GgufError::Malformed(format!("its alignment {alignment} is not a power of two")));
     }
+    // Offsets of tensors count from the end of the header, rounded up to the alignment.
     if let (Some(actual), Some(end)) = (file_size, tensors.end) {
         let start = header.bytes_read().checked_next_multiple_of(alignment).unwrap_or(u64::MAX);
         let needed = start.saturating_add(end);
@@ -137,9 +149,10 @@ pub fn parse(source: impl Read, file_size: Option<u64>) -> Result<Metadata, Gguf
             return Err(GgufError::Truncated { needed, actual });
         }
     }
-    Ok(values.describe(version, tensor_count, &tensors))
+    Ok(values.to_metadata(version, tensor_count, &tensors))
 }
 
+/// The values of the keys that are kept.
 #[derive(Debug, Default)]
 struct Values(BTreeMap<String, GgufValue>);
 
@@ -165,14 +178,14 @@ impl Values {
         }
     }
 
-    fn describe(&self, version: u32, tensor_count: u64, tensors: &Tensors) -> Metadata {
+    fn to_metadata(&self, version: u32, tensor_count: u64, tensors: &Tensors) -> Metadata {
         let architecture = self.text("general.architecture").unwrap_or_default();
         let of_arch = |ending: &str| format!("{architecture}.{ending}");
         let uint = |ending: &str| self.uint(&of_arch(ending));
         let small = |ending: &str| uint(ending).and_then(|number| u32::try_from(number).ok());
         let quantization = match self.uint("general.file_type").and_then(|number| u32::try_from(number).ok()) {
             Some(number) => quant::file_type_name(number).map_or_else(|| format!("type {number}"), str::to_owned),
-            None => tensors.usual_type().unwrap_or("unknown").to_owned(),
+            None => tensors.most_common_type().unwrap_or("unknown").to_owned(),
         };
         Metadata {
             version,
@@ -197,7 +210,7 @@ impl Values {
             split_count: self.uint("split.count"),
             split_no: self.uint("split.no"),
             tensor_count,
-            has_classifier: tensors.classifier,
+            has_classifier: tensors.has_classifier,
             parameters: tensors.parameters,
             tensor_bytes: tensors.bytes,
             architecture,
@@ -205,13 +218,13 @@ impl Values {
     }
 }
 
-/// What is remembered of the table of tensors.
+/// The sums over the tensor table.
 #[derive(Debug, Default)]
 struct Tensors {
-    classifier: bool,
+    has_classifier: bool,
     parameters: u64,
     bytes: u64,
-    /// End of the last tensor, counted from the beginning of the data; none without a tensor of a known type.
+    /// End of the last tensor, in bytes from the beginning of the data; `None` without a tensor of a known type.
     end: Option<u64>,
     parameters_by_type: BTreeMap<u32, u64>,
 }
@@ -221,7 +234,7 @@ impl Tensors {
         let Tensor { kind, offset, .. } = *tensor;
         let dims = tensor.dims();
         let parameters = dims.iter().fold(1u64, |product, dim| product.saturating_mul(*dim));
-        self.classifier |= tensor.name.starts_with(b"cls.");
+        self.has_classifier |= tensor.name.starts_with(b"cls.");
         self.parameters = self.parameters.saturating_add(parameters);
         if quant::tensor_type(kind).is_some() {
             let sum = self.parameters_by_type.entry(kind).or_default();
@@ -233,7 +246,8 @@ impl Tensors {
         }
     }
 
-    fn usual_type(&self) -> Option<&'static str> {
+    /// Returns the name of the type that most weights have.
+    fn most_common_type(&self) -> Option<&'static str> {
         let (kind, _) = self.parameters_by_type.iter().max_by_key(|(_, parameters)| **parameters)?;
         quant::tensor_type(*kind).map(|kind| kind.name)
     }

@@ -1,11 +1,13 @@
+//! Tests of the reader: good, broken, hostile and random files.
+
 use proptest::prelude::*;
 
 use super::*;
-use crate::models::sample::{Sample, string};
+use crate::models::sample::{GgufSample, string};
 
 #[test]
-fn reads_what_the_gateway_wants_to_know() {
-    let metadata = Sample::chat()
+fn every_field_of_the_metadata_is_read() {
+    let metadata = GgufSample::chat()
         .text("general.name", "Tiny")
         .text("tokenizer.ggml.model", "llama")
         .uint("llama.block_count", 2)
@@ -35,37 +37,40 @@ fn reads_what_the_gateway_wants_to_know() {
 
 #[test]
 fn the_architecture_may_come_after_the_keys_that_need_it() {
-    let metadata =
-        Sample::default().uint("qwen3.context_length", 40_960).text("general.architecture", "qwen3").parse().unwrap();
+    let metadata = GgufSample::default()
+        .uint("qwen3.context_length", 40_960)
+        .text("general.architecture", "qwen3")
+        .parse()
+        .unwrap();
     assert_eq!(metadata.context_length, Some(40_960));
 }
 
 #[test]
-fn without_a_file_type_the_weights_tell() {
-    let metadata = Sample::of("llama").tensor("a", 8, &[64, 64]).tensor("b", 4711, &[9999, 9999]).parse().unwrap();
+fn without_a_file_type_the_quantisation_is_that_of_most_weights() {
+    let metadata = GgufSample::of("llama").tensor("a", 8, &[64, 64]).tensor("b", 4711, &[9999, 9999]).parse().unwrap();
     assert_eq!(metadata.quantization, "Q8_0");
-    assert_eq!(Sample::default().parse().unwrap().quantization, "unknown");
-    assert_eq!(Sample::of("llama").uint("general.file_type", 777).parse().unwrap().quantization, "type 777");
+    assert_eq!(GgufSample::default().parse().unwrap().quantization, "unknown");
+    assert_eq!(GgufSample::of("llama").uint("general.file_type", 777).parse().unwrap().quantization, "type 777");
 }
 
 #[test]
-fn says_what_other_files_are() {
-    let told = |bytes: &[u8]| parse(bytes, None).map_err(|error| (error.to_string(), error.hint())).unwrap_err();
-    let (reason, hint) = told(b"<!DOCTYPE html>");
+fn a_file_of_another_format_is_named_in_the_error() {
+    let refused = |bytes: &[u8]| parse(bytes, None).map_err(|error| (error.to_string(), error.hint())).unwrap_err();
+    let (reason, hint) = refused(b"<!DOCTYPE html>");
     assert!(reason.contains("3c 21 44 4f (\"<!DO\")"), "{reason}");
     assert!(hint.contains("web page"));
-    assert!(told(b"version https://git-lfs.github.com/spec/v1").1.contains("git lfs pull"));
-    assert!(told(b"").0.contains("empty"));
-    assert!(told(b"GG").0.contains("47 47 (\"GG\")"));
-    assert!(told(&Sample::chat().version(1).bytes()).0.contains("version 1"));
-    assert!(told(&Sample::chat().version(4).bytes()).0.contains("version 4"));
-    assert!(told(&Sample::chat().version(3_u32.swap_bytes()).bytes()).0.contains("big-endian"));
-    assert!(Sample::chat().version(2).parse().is_ok());
+    assert!(refused(b"version https://git-lfs.github.com/spec/v1").1.contains("git lfs pull"));
+    assert!(refused(b"").0.contains("empty"));
+    assert!(refused(b"GG").0.contains("47 47 (\"GG\")"));
+    assert!(refused(&GgufSample::chat().version(1).bytes()).0.contains("version 1"));
+    assert!(refused(&GgufSample::chat().version(4).bytes()).0.contains("version 4"));
+    assert!(refused(&GgufSample::chat().version(3_u32.swap_bytes()).bytes()).0.contains("big-endian"));
+    assert!(GgufSample::chat().version(2).parse().is_ok());
 }
 
 #[test]
 fn a_file_cut_anywhere_is_truncated() {
-    let bytes = Sample::chat().bytes();
+    let bytes = GgufSample::chat().bytes();
     for length in 4..bytes.len() {
         let cut = parse(&bytes[..length], Some(length as u64));
         assert!(
@@ -85,14 +90,16 @@ fn a_file_cut_anywhere_is_truncated() {
 
 #[test]
 fn a_header_that_promises_too_much_is_refused() {
-    let refused = |sample: Sample| sample.parse().unwrap_err().to_string();
-    assert!(refused(Sample::default().raw("general.name", 8, &u64::MAX.to_le_bytes())).contains("length of a value"));
-    assert!(refused(Sample::default().raw("other", 8, &u64::MAX.to_le_bytes())).contains("size of the header"));
-    assert!(refused(Sample::default().array("other", 4, u64::MAX, &[])).contains("size of the header"));
-    assert!(refused(Sample::default().uint(&"k".repeat(2000), 1)).contains("length of a key"));
-    assert!(refused(Sample::default().tensor("t", 0, &[1; 9])).contains("dimensions"));
-    assert!(refused(Sample::default().raw("other", 99, &[])).contains("type 99"));
-    assert!(refused(Sample::default().uint("general.alignment", 24)).contains("alignment"));
+    let refused = |sample: GgufSample| sample.parse().unwrap_err().to_string();
+    assert!(
+        refused(GgufSample::default().raw("general.name", 8, &u64::MAX.to_le_bytes())).contains("length of a value")
+    );
+    assert!(refused(GgufSample::default().raw("other", 8, &u64::MAX.to_le_bytes())).contains("size of the header"));
+    assert!(refused(GgufSample::default().array("other", 4, u64::MAX, &[])).contains("size of the header"));
+    assert!(refused(GgufSample::default().uint(&"k".repeat(2000), 1)).contains("length of a key"));
+    assert!(refused(GgufSample::default().tensor("t", 0, &[1; 9])).contains("dimensions"));
+    assert!(refused(GgufSample::default().raw("other", 99, &[])).contains("type 99"));
+    assert!(refused(GgufSample::default().uint("general.alignment", 24)).contains("alignment"));
     let mut many = b"GGUF\x03\0\0\0".to_vec();
     many.extend([0xff; 16]);
     assert!(matches!(parse(many.as_slice(), None), Err(GgufError::TooLarge { .. })));
@@ -102,7 +109,7 @@ fn a_header_that_promises_too_much_is_refused() {
         nested.extend(9_u32.to_le_bytes());
         nested.extend(1_u64.to_le_bytes());
     }
-    assert!(refused(Sample::default().raw("deep", 9, &nested)).contains("nesting"));
+    assert!(refused(GgufSample::default().raw("deep", 9, &nested)).contains("nesting"));
 }
 
 #[test]
@@ -110,17 +117,17 @@ fn a_folder_or_a_missing_file_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     assert!(matches!(read(dir.path()), Err(GgufError::NotAFile)));
     assert!(matches!(read(&dir.path().join("none.gguf")), Err(GgufError::Io(_))));
-    assert!(read(&Sample::chat().write(dir.path(), "tiny.gguf")).is_ok());
+    assert!(read(&GgufSample::chat().write(dir.path(), "tiny.gguf")).is_ok());
 }
 
 proptest! {
     #[test]
-    fn survives_any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..2048)) {
+    fn any_bytes_are_read_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..2048)) {
         let _ = parse(bytes.as_slice(), Some(bytes.len() as u64));
     }
 
     #[test]
-    fn survives_any_header(body in prop::collection::vec(any::<u8>(), 0..512), tensors in 0_u64..9, keys in 0_u64..9) {
+    fn any_header_is_read_without_panic(body in prop::collection::vec(any::<u8>(), 0..512), tensors in 0_u64..9, keys in 0_u64..9) {
         let mut bytes = b"GGUF\x03\0\0\0".to_vec();
         bytes.extend(tensors.to_le_bytes());
         bytes.extend(keys.to_le_bytes());
@@ -129,8 +136,8 @@ proptest! {
     }
 
     #[test]
-    fn survives_mutations(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6)) {
-        let mut bytes = Sample::chat()
+    fn a_mutated_file_is_read_without_panic(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6)) {
+        let mut bytes = GgufSample::chat()
             .array("llama.attention.head_count", 5, 3, &[1; 12])
             .array("tokenizer.ggml.tokens", 8, 2, &[string("a"), string("bc")].concat())
             .tensor("output.weight", 12, &[256, 2])

@@ -81,7 +81,7 @@ async fn a_remote_worker_is_ready_from_its_first_response_until_it_is_stopped() 
     let endpoint = status.endpoint.expect("an endpoint");
     assert!(endpoint.target.is_remote && endpoint.target.base_path == "/api");
 
-    let probes = server.seen();
+    let probes = server.requests();
     assert_eq!(probes.len(), 1);
     assert_eq!((probes[0].method.as_str(), probes[0].uri.path()), ("GET", "/api/health"));
     assert_eq!(probes[0].headers[header::AUTHORIZATION], "Bearer sk-hush");
@@ -118,7 +118,7 @@ async fn a_probe_response_is_classified_by_its_status_and_body() {
         (502, "", None),
         (301, "", None),
     ] {
-        server.answers(StatusCode::from_u16(status).unwrap(), body);
+        server.set_response(StatusCode::from_u16(status).unwrap(), body);
         match (probe(&prober, &target, &health).await, expected) {
             (RemoteProbe::Failed(why), None) => {
                 assert!(why.starts_with(&server.address.to_string()) && why.contains(&status.to_string()), "{why}");
@@ -166,10 +166,10 @@ async fn a_backend_that_cannot_serve_is_probed_again_soon() {
     let server = TestServer::open(StatusCode::INTERNAL_SERVER_ERROR, "").await;
     let mut worker = Supervised::new(plan_for(&server));
     worker.wait_for(WorkerState::Unhealthy).await;
-    server.answers(StatusCode::SERVICE_UNAVAILABLE, "Loading model");
+    server.set_response(StatusCode::SERVICE_UNAVAILABLE, "Loading model");
     let status = worker.wait_for(WorkerState::Loading).await;
     assert!(status.endpoint.is_none() && status.last_error.is_none());
-    server.answers(StatusCode::OK, "");
+    server.set_response(StatusCode::OK, "");
     worker.wait_for(WorkerState::Ready).await;
     worker.stop().await;
 }
@@ -191,7 +191,7 @@ async fn a_broken_connection_is_followed_by_a_probe_at_once() {
     tokio::time::timeout(DEADLINE, cleared).await.expect("a probe in time");
     assert_eq!(worker.handle.state(), WorkerCondition { state: WorkerState::Ready, is_asleep: false });
 
-    server.answers(StatusCode::BAD_GATEWAY, "");
+    server.set_response(StatusCode::BAD_GATEWAY, "");
     let mut in_flight = worker.begin();
     in_flight.record_broken_connection();
     assert!(worker.wait_for(WorkerState::Unhealthy).await.endpoint.is_none());
@@ -206,7 +206,7 @@ async fn a_request_on_a_broken_connection_is_no_crash_suspect() {
     worker.wait_for(WorkerState::Ready).await;
     let fingerprint = crate::worker::endpoint::crash_suspects::Fingerprint(7);
     let endpoint = worker.handle.endpoint().unwrap();
-    server.answers(StatusCode::BAD_GATEWAY, "");
+    server.set_response(StatusCode::BAD_GATEWAY, "");
     endpoint.begin(RequestClass::Inference(Some(fingerprint))).ok().unwrap().record_broken_connection();
     worker.wait_for(WorkerState::Unhealthy).await;
     // A network failure says nothing about the requests.
@@ -281,11 +281,11 @@ async fn a_backend_with_an_untrusted_certificate_is_unhealthy_and_gets_no_key() 
         let mut worker = Supervised { handle, metrics, stop, tasks };
         if is_trusted {
             worker.wait_for(WorkerState::Ready).await;
-            assert_eq!(server.seen()[0].headers[header::AUTHORIZATION], "Bearer sk-hush");
+            assert_eq!(server.requests()[0].headers[header::AUTHORIZATION], "Bearer sk-hush");
         } else {
             let why = worker.wait_for(WorkerState::Unhealthy).await.last_error.unwrap();
             assert!(why.starts_with(&format!("the certificate of {} is not trusted", server.address)), "{why}");
-            assert!(server.seen().is_empty(), "the key was not sent");
+            assert!(server.requests().is_empty(), "the key was not sent");
         }
         worker.stop().await;
     }

@@ -17,7 +17,7 @@ use crate::{
     },
     test_gateway::{TestGateway, send_signal},
 };
-use llamagate::pause_clock::PAUSE_LEAST;
+use llamagate::pause_clock::MIN_PAUSE;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::{
@@ -246,7 +246,7 @@ fn suspend_all(gateway: &mut TestGateway, shared: &Shared, time: Duration) {
     stop(gateway_pid);
     let children = gateway.process.child_pids();
     children.iter().for_each(|pid| stop(*pid));
-    if time > PAUSE_LEAST {
+    if time > MIN_PAUSE {
         shared.mark_suspended();
         std::thread::sleep(time);
         shared.mark_resumed();
