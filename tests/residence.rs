@@ -10,6 +10,16 @@
 #[path = "support/mod.rs"]
 mod support;
 
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
 use llamagate::platform;
 use llamagate::settings::{Environment, Inputs, options::Engine, resolve};
 use llamagate::telemetry::files::LogFolder;
@@ -18,19 +28,11 @@ use llamagate::worker::{
     InFlight, MemoryBudget, Need, NotAccepted, Plan, Program, RequestClass, Spawner, WorkerCondition, WorkerContext,
     WorkerHandle, WorkerLoss, WorkerState, supervise,
 };
-use serde_json::{Value, json};
-use std::path::Path;
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 use support::model_file::Kind;
 use support::resources::{cmdline, environ, pid_gone};
 use support::scripted::{Journal, ScriptedModel};
 use support::wait::{READY, SOON, STOPS, eventually, patient};
 use support::{fake_server, gateway};
-use tempfile::TempDir;
-use tokio::runtime::Runtime;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 /// The memory budget of each fixture, in bytes.
 const BUDGET: u64 = 100;

@@ -3,15 +3,17 @@
 //! It has what the gateway needs of llama-server: the key, `/health`, `/props`. Unlike llama-server it never closes a
 //! connection by itself.
 
-use super::pinned;
-use super::poller::Poller;
-use super::traffic::{Exchange, ResponseBody, TAG};
-use memchr::memmem;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
+
+use memchr::memmem;
+
+use super::pinned;
+use super::poller::Poller;
+use super::traffic::{Exchange, ResponseBody, TAG};
 
 const LISTENER: usize = usize::MAX - 1;
 

@@ -1,7 +1,8 @@
 //! The flags of `cargo bench --bench gateway -- ...`.
 
-use clap::Parser;
 use std::path::PathBuf;
+
+use clap::Parser;
 
 /// Measures the overhead of the gateway, compared with a direct connection, nginx and HAProxy.
 #[derive(Debug, Clone, Parser)]

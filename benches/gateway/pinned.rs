@@ -1,12 +1,13 @@
 //! Pins processes to CPUs. The proxies use one CPU; the driver and the mock share another.
 
+use std::ffi::OsStr;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
-use std::ffi::OsStr;
-use std::os::unix::process::CommandExt;
-use std::process::Command;
 
 /// The CPU of the proxy that is measured.
 pub(crate) const PROXY_CPU: usize = 1;

@@ -1,9 +1,11 @@
 //! What the driver gets and what it returns, as JSON between two processes.
 
-use super::traffic::Exchange;
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::traffic::Exchange;
 
 /// One run of the driver.
 #[derive(Debug, Clone, Serialize, Deserialize)]

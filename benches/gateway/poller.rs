@@ -2,11 +2,12 @@
 //!
 //! Events are edge-triggered: the caller must read or write a ready socket until it would block.
 
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
-use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
 
 const TIMER: u64 = u64::MAX;
 

@@ -1,14 +1,16 @@
 //! The results: medians over the rounds as tables, all values as JSON.
 
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::{fs, process::Command};
+
+use serde_json::{Value, json};
+
 use super::contenders::SECOND_DIRECT;
 use super::contenders::peers::Peer;
 use super::options::Options;
 use super::workloads::{self, Reading};
 use super::{measure, statistics::Spread};
-use serde_json::{Value, json};
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::{fs, process::Command};
 
 /// One workload in one round, with two turns for each contender.
 pub(crate) struct Measured {

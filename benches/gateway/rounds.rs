@@ -3,6 +3,8 @@
 //! Within a round the contenders run in one order and then in the opposite one, so that a drift of the machine affects
 //! all of them alike. Every contender is compared with the direct connection of the same round.
 
+use clap::Parser;
+
 use super::contenders::gateways::{self, Builds, OFF};
 use super::contenders::peers::Peer;
 use super::contenders::{Contender, SECOND_DIRECT};
@@ -12,7 +14,6 @@ use super::report::{Measured, Report};
 use super::targets::Target;
 use super::workloads::{self, Reading, Workload};
 use super::{measure, pinned, targets};
-use clap::Parser;
 
 /// Runs the parts that the flags select.
 pub(crate) fn run() {

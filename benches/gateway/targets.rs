@@ -1,7 +1,8 @@
 //! The targets of the gateway, and whether this run met them. All are ratios or differences within one run.
 
-use super::report::Report;
 use serde_json::{Value, json};
+
+use super::report::Report;
 
 /// A limit for one figure.
 pub(crate) struct Target {

@@ -1,8 +1,9 @@
 //! The workloads that every contender gets, and the readings of a turn.
 
+use std::collections::BTreeMap;
+
 use super::plan::{Flow, Outcome};
 use super::traffic::{DELTAS, Exchange};
-use std::collections::BTreeMap;
 
 /// One kind of traffic.
 #[derive(Debug, Clone, Copy)]

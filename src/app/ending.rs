@@ -2,6 +2,11 @@
 //!
 //! The order of the shutdown itself is in `mod.rs`.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{error, info};
+
 use super::reload::Reloader;
 use super::signals::Signals;
 use crate::fleet::Fleet;
@@ -9,9 +14,6 @@ use crate::gateway::Gateway;
 use crate::preflight::Unservable;
 use crate::settings::SettingProblem;
 use crate::worker::WorkerLoss;
-use std::sync::Arc;
-use std::time::Duration;
-use tracing::{error, info};
 
 /// How a run of the service ended.
 #[derive(Debug)]

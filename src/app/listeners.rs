@@ -3,18 +3,20 @@
 //! Owns the addresses that are listened on and the separate thread of the health port. How requests are answered is the
 //! gateway's business.
 
-use crate::gateway::{Gateway, RefusalWriter, listen};
-use crate::platform;
-use crate::settings::{Inputs, Settings};
-use http::Request;
-use hyper::body::Incoming;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
+
+use http::Request;
+use hyper::body::Incoming;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
+
+use crate::gateway::{Gateway, RefusalWriter, listen};
+use crate::platform;
+use crate::settings::{Inputs, Settings};
 
 /// The bound listeners of the service.
 pub(super) struct Listeners {

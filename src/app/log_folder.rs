@@ -1,10 +1,12 @@
 //! Names of the folders for the logs of workers.
 
-use super::bounds::LOG_FOLDER_NAME;
-use crate::settings::options::Logs;
-use sha2::{Digest as _, Sha256};
 use std::fmt::Write as _;
 use std::path::PathBuf;
+
+use sha2::{Digest as _, Sha256};
+
+use super::bounds::LOG_FOLDER_NAME;
+use crate::settings::options::Logs;
 
 /// Returns the log folder of llama-server; the folders of further workers are inside it.
 pub(super) fn service_log_dir(logs: &Logs) -> PathBuf {

@@ -31,6 +31,15 @@ pub use ending::RunOutcome;
 pub use signals::{Signals, StopSignals};
 pub use stages::Startup;
 
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::warn;
+
 use crate::fleet::Fleet;
 use crate::gateway::{Accounting, Authenticator, Gateway, HeadLimits, ModelQueues, QueueTimeouts, WireLimits, listen};
 use crate::pause_clock::{self, PauseClock};
@@ -50,13 +59,6 @@ use model_reconciler::{ModelReconciler, ReconcilerParts};
 use reload::Reloader;
 use reports::{log_when_ready, report_lost_lines};
 use stages::{Accounts, ModelServices, RunContext, Service};
-use std::io;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use tokio::runtime::Handle;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use tracing::warn;
 
 /// Runs the service until it is stopped or cannot continue.
 ///

@@ -3,6 +3,16 @@
 //! A model that has not changed keeps its workers and its requests. A model that was removed, or that needs new
 //! workers, gets no new requests; its workers are stopped once its requests have finished.
 
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info, warn};
+
 use super::log_folder;
 use crate::fleet::{Breaker, Fleet, Member, Model, ModelInfo, Quota, Rank, RoutingPolicy, WorkerKind};
 use crate::gateway::{ModelQueue, ModelQueues};
@@ -15,14 +25,6 @@ use crate::settings::{Config, Environment, Settings};
 use crate::telemetry::files::LogFolder;
 use crate::telemetry::metrics::Metrics;
 use crate::worker::{self, MemoryBudget, Need, Plan, Program, RemotePlan, WorkerContext};
-use std::num::NonZeroU32;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use tracing::{error, info, warn};
 
 /// Creates, updates and retires models.
 pub(super) struct ModelReconciler {

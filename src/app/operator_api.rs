@@ -1,11 +1,12 @@
 //! Connects the gateway's local routes with the [`OperatorApi`], and the [`OperatorApi`] with the parts that it reports
 //! on.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
 use super::stages::{Accounts, ModelServices, RunContext};
 use crate::gateway::{LocalResponder, LocalRoute};
 use crate::operator::{OperatorApi, QueueCounts, ReloadOrder};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 /// Creates the operator API.
 pub(super) fn build(context: &RunContext, accounts: &Accounts, models: &ModelServices) -> Arc<OperatorApi> {

@@ -4,6 +4,15 @@
 //! can change the models, how they are served, and the keys; changes of other settings are logged and take effect at
 //! the next start.
 
+use std::fmt::Write as _;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
 use super::model_reconciler::{ModelReconciler, ReloadDifference};
 use crate::app::bounds::{CONFIG_GONE_LOOKS, CONFIG_LOOK_INTERVAL};
 use crate::keys::Store;
@@ -11,13 +20,6 @@ use crate::platform::Platform;
 use crate::preflight::{self, Unservable};
 use crate::settings::options::{Change, row};
 use crate::settings::{Inputs, Resolved, SettingProblem, resolve};
-use std::fmt::Write as _;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use tokio::sync::Mutex;
-use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
 
 /// Reloads the configuration and the keys.
 pub(super) struct Reloader {

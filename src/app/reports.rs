@@ -1,14 +1,16 @@
 //! Reports of the running service in its own log: that it is ready, and how many log lines were lost.
 
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
 use crate::fleet::Fleet;
 use crate::gateway::Accounting;
 use crate::telemetry::bounds::REPORT_INTERVAL;
 use crate::telemetry::files::WriteErrors;
 use crate::telemetry::log::LogGuard;
 use crate::telemetry::metrics::{FolderLabels, Metrics};
-use std::sync::Arc;
-use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
 
 /// Logs once that requests can be served. Platforms and users search for this line: it must not change
 /// (`docs/FAULTS.md`).

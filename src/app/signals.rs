@@ -2,6 +2,7 @@
 
 use std::io;
 use std::task::Poll;
+
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// The signal handlers of the service.

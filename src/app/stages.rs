@@ -1,5 +1,13 @@
 //! The values that each stage of the startup passes to the later stages and to the shutdown.
 
+use std::sync::Arc;
+use std::thread;
+
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing_appender::non_blocking::WorkerGuard;
+
 use super::model_reconciler::ModelReconciler;
 use super::reload::Reloader;
 use crate::fleet::Fleet;
@@ -12,12 +20,6 @@ use crate::runpod::QueueWorker;
 use crate::settings::{Inputs, Resolved, Settings};
 use crate::telemetry::files::LogFolder;
 use crate::telemetry::log::LogGuard;
-use std::sync::Arc;
-use std::thread;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use tracing_appender::non_blocking::WorkerGuard;
 
 /// The inputs of [`run`](super::run).
 pub struct Startup {

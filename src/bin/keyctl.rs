@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use jiff::Timestamp;
+
 use llamagate::cli::detect_platform;
 use llamagate::keys::edit::{self, EditError, Rotation};
 use llamagate::keys::expiry;

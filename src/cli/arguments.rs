@@ -1,10 +1,12 @@
 //! The command line: subcommands, their arguments and flags, and the inputs that they and the environment make up.
 
-use crate::settings::{Environment, Inputs, OPTIONS};
-use crate::{gateway, models, platform};
-use clap::{Arg, ArgMatches, Args, FromArgMatches, Parser};
 use std::collections::BTreeMap;
 use std::path::Path;
+
+use clap::{Arg, ArgMatches, Args, FromArgMatches, Parser};
+
+use crate::settings::{Environment, Inputs, OPTIONS};
+use crate::{gateway, models, platform};
 
 /// A gateway for llama.cpp's llama-server: starts, watches and restarts it, and forwards requests to it
 #[derive(Parser)]

@@ -1,10 +1,11 @@
 //! `llamagate check`: prints the configuration and all problems with it. Starts nothing.
 
+use std::process::ExitCode;
+
 use super::arguments::{ServeArgs, detect_platform};
 use super::output::{models_section, print, print_stderr, report_problems, settings_table};
 use crate::preflight;
 use crate::settings::{Environment, resolve};
-use std::process::ExitCode;
 
 /// Runs `llamagate check`.
 pub(super) fn run(arguments: ServeArgs, environment: Environment) -> ExitCode {

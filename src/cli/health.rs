@@ -1,16 +1,18 @@
 //! `llamagate health`: asks the health port of the service on this machine.
 
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+
 use super::arguments::{Flags, detect_platform, resolve_inputs};
 use super::output::{fail, print, report_problems};
 use crate::dial::Trust;
 use crate::http_client::{ClientOptions, HttpClient};
 use crate::settings::{Environment, resolve_only};
-use bytes::Bytes;
-use http::Request;
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::process::ExitCode;
-use std::time::Duration;
 
 /// Longest time that `llamagate health` waits for the answer of the health port.
 const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(3);

@@ -1,10 +1,11 @@
 //! `llamagate models`: lists the model files in `MODELS_DIR`.
 
+use std::process::ExitCode;
+
 use super::arguments::{ListModelsArgs, detect_platform, resolve_inputs};
 use super::output::{fail, print, print_stderr, report_problems};
 use crate::models;
 use crate::settings::{Environment, resolve_only};
-use std::process::ExitCode;
 
 /// Runs `llamagate models`.
 pub(super) fn run(arguments: ListModelsArgs, environment: Environment) -> ExitCode {

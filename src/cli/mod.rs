@@ -17,10 +17,12 @@ mod serve;
 
 pub use arguments::detect_platform;
 
+use std::process::ExitCode;
+
+use clap::Parser;
+
 use crate::settings::Environment;
 use arguments::{Cli, CliCommand};
-use clap::Parser;
-use std::process::ExitCode;
 
 /// Parses the command line and runs the subcommand. Returns the exit code of the program.
 pub fn main() -> ExitCode {

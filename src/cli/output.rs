@@ -1,10 +1,11 @@
 //! The output of the subcommands on standard output and standard error, and the exit codes.
 
-use crate::settings::catalogue::Catalogue;
-use crate::settings::{Resolved, SettingProblem, models_table};
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::ExitCode;
+
+use crate::settings::catalogue::Catalogue;
+use crate::settings::{Resolved, SettingProblem, models_table};
 
 /// Exit code of a bad configuration (`EX_CONFIG` of sysexits.h).
 pub(super) const EXIT_CONFIG: u8 = 78;

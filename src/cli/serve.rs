@@ -3,6 +3,9 @@
 //! Owns the reports about a service that cannot be started: to the user, to the log and to the platform. The service
 //! itself is in `app/`.
 
+use std::process::ExitCode;
+use std::sync::Arc;
+
 use super::arguments::{ServeArgs, detect_platform};
 use super::output::{
     EXIT_BACKEND, fatal, models_section, print, print_stderr, report_problems, settings_table, summary,
@@ -11,8 +14,6 @@ use crate::settings::bounds::CONNECTION_GRACE;
 use crate::settings::{Environment, Inputs, Resolved, RunpodQueue, SettingProblem, resolve, resolve_only};
 use crate::telemetry::log;
 use crate::{app, platform, preflight, runpod};
-use std::process::ExitCode;
-use std::sync::Arc;
 
 /// Runs the service until it ends.
 pub(super) fn run(arguments: ServeArgs, environment: Environment) -> ExitCode {

@@ -5,8 +5,9 @@
 //!
 //! Owns a bounded map from prefix hashes to workers. The choice itself is in `choice/`.
 
-use crate::fleet::bounds::MOST_PREFIXES;
 use std::collections::HashMap;
+
+use crate::fleet::bounds::MOST_PREFIXES;
 
 /// The last worker of each prompt prefix. When it is full, the older half is dropped, except for prefixes that were
 /// served again since.

@@ -6,10 +6,12 @@
 //!
 //! Owns only this state: what counts as a failure is decided by the caller, who also passes the time.
 
-use crate::pause_clock::ActiveInstant;
-use serde::Serialize;
 use std::num::NonZeroU32;
 use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::pause_clock::ActiveInstant;
 
 /// The circuit breaker of one worker.
 #[derive(Debug)]

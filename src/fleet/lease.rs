@@ -1,15 +1,17 @@
 //! A lease: the permission to send one request to one worker, and the record of its result.
 
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
 use super::breaker::{Breaker, Pass};
 use super::member::{Member, MemberSlot};
 use super::worker_counters::ServingGuard;
 use crate::pause_clock::ActiveInstant;
 use crate::worker::{Endpoint, InFlight};
-use http::StatusCode;
-use std::error::Error;
-use std::sync::Arc;
-use std::time::Duration;
-use tokio_util::sync::WaitForCancellationFutureOwned;
 
 /// The permission to send one request to one worker. Dropping it frees the slot.
 pub struct Lease {

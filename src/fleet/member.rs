@@ -1,5 +1,11 @@
 //! One worker of a model as the fleet sees it: how to reach it, its slots, its breaker and quota, and its counters.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+
 use super::breaker::{Breaker, BreakerState, Pass};
 use super::choice::Candidate;
 use super::quota::Quota;
@@ -7,10 +13,7 @@ use super::report::ServiceStatus;
 use super::worker_counters::{WorkerCounters, WorkerFacts, WorkerKind, WorkerStats};
 use crate::pause_clock::ActiveInstant;
 use crate::worker::{WorkerHandle, WorkerState};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-use tokio::sync::{Notify, watch};
+
 /// Quotas use the kernel's clock, which does not stop while this process is paused.
 use tokio::time::Instant as QuotaInstant;
 

@@ -49,13 +49,15 @@ pub(crate) use testing::StubWorker;
 pub use worker_changes::WorkerChanges;
 pub use worker_counters::{WorkerKind, WorkerStats};
 
-use crate::worker::WorkerLoss;
-use arc_swap::ArcSwap;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwap;
 use tokio::sync::{Notify, SetOnce};
+
+use crate::worker::WorkerLoss;
 
 /// All models that the service serves now.
 pub struct Fleet {

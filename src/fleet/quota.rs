@@ -5,6 +5,7 @@
 
 use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
+
 use tokio::time::Instant;
 
 use crate::fleet::bounds::LONGEST_DEBT;

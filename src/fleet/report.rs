@@ -1,7 +1,8 @@
 //! The reported states: of each model, and of the service as a whole.
 
-use crate::worker::{LastExit, WorkerCondition, WorkerState};
 use serde::Serialize;
+
+use crate::worker::{LastExit, WorkerCondition, WorkerState};
 
 /// The reported state of a model.
 #[derive(Debug, Serialize)]

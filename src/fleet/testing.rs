@@ -1,10 +1,12 @@
 //! A worker without a process, for tests in other modules.
 
-use super::{Fingerprint, Member, Model, ModelInfo, Rank, RoutingPolicy, WorkerKind};
-use crate::worker::{WorkerHandle, WorkerState, WorkerStatus};
 use std::net::SocketAddr;
 use std::sync::Arc;
+
 use tokio::sync::watch;
+
+use super::{Fingerprint, Member, Model, ModelInfo, Rank, RoutingPolicy, WorkerKind};
+use crate::worker::{WorkerHandle, WorkerState, WorkerStatus};
 
 /// Controls the state of a worker without a process.
 pub(crate) struct StubWorker(watch::Sender<WorkerStatus>, SocketAddr);

@@ -1,13 +1,15 @@
 //! Waits for changes of workers.
 
-use super::member::Member;
-use crate::pause_clock;
-use crate::worker::WorkerHandle;
 use std::future::{Future, pending, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
+
 use tokio::sync::watch;
+
+use super::member::Member;
+use crate::pause_clock;
+use crate::worker::WorkerHandle;
 
 /// The changes of some workers from now on.
 pub struct WorkerChanges(Vec<WatchedMember>);

@@ -2,13 +2,15 @@
 //!
 //! Owns the counters, which start at zero with the service, and how they are shown. Decides nothing.
 
-use super::breaker::BreakerState;
-use crate::fleet::bounds::{LAST_ERROR_LENGTH, NEWEST_FIRST_BYTE};
-use jiff::Timestamp;
-use serde::Serialize;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::breaker::BreakerState;
+use crate::fleet::bounds::{LAST_ERROR_LENGTH, NEWEST_FIRST_BYTE};
 
 /// The counters of one worker.
 #[derive(Debug, Default)]

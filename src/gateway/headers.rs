@@ -1,11 +1,13 @@
 //! Which headers are passed on between client and worker, request ids, and the `Retry-After` of a worker.
 
-use crate::gateway::bounds::MAX_BACKEND_RETRY_AFTER;
+use std::cell::RefCell;
+use std::time::Duration;
+
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
-use std::cell::RefCell;
-use std::time::Duration;
+
+use crate::gateway::bounds::MAX_BACKEND_RETRY_AFTER;
 
 /// Hop-by-hop headers (RFC 9110, section 7.6.1), including older ones that RFC 9110 no longer lists.
 static HOP_BY_HOP: [HeaderName; 9] = [

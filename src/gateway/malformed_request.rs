@@ -3,17 +3,19 @@
 //! It looks like any other refusal, with a request id and an access-log line. `connection/wire/` decides when to send
 //! it.
 
-use super::accounting::record::{Accounting, Record};
-use super::admission::cors::Cors;
-use super::connection::head;
-use super::headers::{self, X_REQUEST_ID};
-use crate::refusal::{Refusal, Shape};
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, ORIGIN};
 use http::{HeaderValue, Method};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimePrinter;
-use std::sync::Arc;
+
+use super::accounting::record::{Accounting, Record};
+use super::admission::cors::Cors;
+use super::connection::head;
+use super::headers::{self, X_REQUEST_ID};
+use crate::refusal::{Refusal, Shape};
 
 /// Written to the access log where a head does not show its method or path.
 const UNKNOWN: &str = "-";

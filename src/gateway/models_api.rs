@@ -2,16 +2,18 @@
 //!
 //! Everything is answered from memory, so listing models never wakes one.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Response, StatusCode};
+use serde_json::{Value, json};
+
 use super::admission::auth::Caller;
 use super::queue::model_queues::{ModelQueue, Snapshot};
 use super::route::ModelsRoute;
 use crate::fleet::{Model, WorkerState};
 use crate::refusal::Refusal;
-use bytes::Bytes;
-use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Response, StatusCode};
-use serde_json::{Value, json};
-use std::sync::Arc;
 
 /// The part of the model list that does not change while the service runs.
 pub(super) struct ModelsApi {

@@ -3,6 +3,16 @@
 //! Each stage returns what the next one needs, or a [`Refusal`] that ends the request. No stage goes back to an earlier
 //! one, except that a failed attempt returns to a queue. What the stages use is in `service.rs`.
 
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Method, Request, Response};
+use http_body_util::{Either, Full};
+use hyper::body::Incoming;
+
 use super::accounting::record::Record;
 use super::admission::auth::{Caller, RequestSource};
 use super::admission::rate;
@@ -22,14 +32,6 @@ use crate::fleet::LeaseRequest;
 use crate::gateway::bounds::RETRY_AFTER_UNKNOWN;
 use crate::models::ModelKind;
 use crate::refusal::Refusal;
-use bytes::Bytes;
-use http::request::Parts;
-use http::{Method, Request, Response};
-use http_body_util::{Either, Full};
-use hyper::body::Incoming;
-use std::borrow::Cow;
-use std::net::IpAddr;
-use std::sync::Arc;
 
 impl Gateway {
     /// Answers one request on the gateway port, from a client at this address.

@@ -2,10 +2,11 @@
 //!
 //! A request for any other path gets a 404 and never reaches llama-server.
 
+use http::Method;
+
 use crate::keys::Scope;
 use crate::models::ModelKind;
 use crate::refusal::{Refusal, Shape};
-use http::Method;
 
 /// A route that the gateway answers itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,6 +2,21 @@
 //!
 //! Owns what every request uses and what is no stage of a request. The stages themselves are in `pipeline.rs`.
 
+use std::future::Future;
+use std::hash::RandomState;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderValue, Request, Response};
+use http_body_util::Either;
+use hyper::body::Incoming;
+use tokio_util::sync::CancellationToken;
+
 use super::accounting::activity::Activity;
 use super::accounting::record::Accounting;
 use super::admission::auth::{Authenticator, Caller, RequestSource};
@@ -22,19 +37,6 @@ use super::upstream::retry::RetryPolicy;
 use crate::fleet::Fleet;
 use crate::refusal::{Refusal, Shape};
 use crate::settings::options::{Limits, Settings};
-use bytes::Bytes;
-use http::request::Parts;
-use http::{HeaderValue, Request, Response};
-use http_body_util::Either;
-use hyper::body::Incoming;
-use std::future::Future;
-use std::hash::RandomState;
-use std::net::IpAddr;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
-use tokio_util::sync::CancellationToken;
 
 /// Answers the routes that are not served by a worker, such as `/health`. The application supplies it.
 pub type LocalResponder = Box<

@@ -1,5 +1,20 @@
 //! Fixtures for tests of responses: records, a queue with one slot, a scripted llama-server, and clients.
 
+use std::convert::Infallible;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
 use super::accounting::record::{Accounting, Record};
 use super::admission::auth::Caller;
 use super::content_kind::ContentKind;
@@ -17,19 +32,6 @@ use crate::settings::options::Logs;
 use crate::settings::values::{LogFormat, LogLevel};
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::metrics::Metrics;
-use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Empty};
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use std::convert::Infallible;
-use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 /// How long a client may leave a piece unread.
 pub(super) const STALL_TIMEOUT: Duration = Duration::from_secs(60);

@@ -2,19 +2,21 @@
 //!
 //! Every response is built from memory; none waits for llama-server. Access to these routes is checked before.
 
-use crate::fleet::{Fleet, FleetReport, ServiceStatus};
-use crate::refusal::Refusal;
-use crate::telemetry::metrics::{Metrics, TextFormat};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use tracing::error;
+
+use crate::fleet::{Fleet, FleetReport, ServiceStatus};
+use crate::refusal::Refusal;
+use crate::telemetry::metrics::{Metrics, TextFormat};
 
 /// Reloads configuration and keys. Returns the number of keys, or why nothing has changed.
 pub type ReloadOrder = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Result<usize, String>> + Send>> + Send + Sync>;

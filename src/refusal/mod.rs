@@ -15,6 +15,7 @@ mod testing;
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
+
 pub use shape::{Shape, event_of_backend};
 pub use table::{CODES, MODELS_NAMED, QUEUE_FULL, REPEATED_TEXT, Refusal};
 

@@ -3,9 +3,10 @@
 //! A new refusal needs a row here, a message, and whether it is transient; the compiler asks for all three. `mod.rs`
 //! turns a row into a response.
 
-use http::StatusCode;
 use std::fmt;
 use std::time::Duration;
+
+use http::StatusCode;
 
 /// Maximum number of models that an error lists.
 pub const MODELS_NAMED: usize = 50;

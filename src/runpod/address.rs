@@ -1,7 +1,8 @@
 //! Builds the URLs of RunPod's API from the templates that it provides. Pure.
 
-use crate::settings::RunpodQueue;
 use std::fmt::Write as _;
+
+use crate::settings::RunpodQueue;
 
 /// The version of RunPod's own SDK whose protocol is used here.
 const SDK_VERSION: &str = "1.12.0";

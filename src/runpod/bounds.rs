@@ -1,8 +1,9 @@
 //! Bounds of the RunPod queue worker: waits, queues and buffers whose size no user needs to choose.
 
+use std::time::Duration;
+
 use crate::gateway::bounds::SWEEP_INTERVAL;
 use crate::settings::bounds::CLIENT_WRITE_STALL;
-use std::time::Duration;
 
 /// Maximum duration of a poll for jobs or cancellations: RunPod holds such a request open until it has something to
 /// return.

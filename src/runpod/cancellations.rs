@@ -1,14 +1,16 @@
 //! Polls for cancelled jobs and stops them.
 
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::Value;
+use tracing::{info, warn};
+
 use super::failure_streak::FailureStreak;
 use super::in_flight_jobs::InFlightJobs;
 use super::platform_api::PlatformApi;
 use crate::pause_clock::{self, ActiveInstant};
 use crate::runpod::bounds::CANCELLATION_POLL_PAUSE;
-use serde::Deserialize;
-use serde_json::Value;
-use std::sync::Arc;
-use tracing::{info, warn};
 
 /// Polls until it is dropped.
 pub(super) async fn poll(api: Arc<PlatformApi>, in_flight: Arc<InFlightJobs>) {

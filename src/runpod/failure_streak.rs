@@ -1,9 +1,11 @@
 //! Backoff and logging for failed requests to the platform: of several failures in a row only the first is logged as a
 //! warning.
 
-use crate::runpod::bounds::{PLATFORM_BACKOFF_FIRST, PLATFORM_BACKOFF_LONGEST, RATE_LIMITED_PAUSE};
 use std::time::Duration;
+
 use tracing::{debug, info, warn};
+
+use crate::runpod::bounds::{PLATFORM_BACKOFF_FIRST, PLATFORM_BACKOFF_LONGEST, RATE_LIMITED_PAUSE};
 
 /// The reasons why a request to the platform failed.
 #[derive(Debug)]

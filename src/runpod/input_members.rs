@@ -1,8 +1,9 @@
 //! The members of a JSON object in their original order, with each value as it was written.
 
+use std::fmt;
+
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
-use std::fmt;
 
 /// The members of one object.
 pub(super) struct InputMembers<'a>(Vec<(String, &'a RawValue)>);

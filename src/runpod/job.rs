@@ -4,12 +4,13 @@
 //! request to any route (`route`, `body`, `method`), and the classic input of RunPod's workers (`messages` or
 //! `prompt`). Bodies are passed on as they were written, because the order of members matters in a JSON schema.
 
-use super::input_members::InputMembers;
-use crate::runpod::bounds::{JOB_ID, JOB_ROUTE};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Request, Version};
 use serde_json::value::RawValue;
+
+use super::input_members::InputMembers;
+use crate::runpod::bounds::{JOB_ID, JOB_ROUTE};
 
 /// The error of RunPod's own SDK for a job that lacks one of these fields.
 pub(super) const MISSING: &str = "Job has missing field(s): id or input.";

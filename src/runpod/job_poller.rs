@@ -1,6 +1,14 @@
 //! Polls for jobs while this worker can serve more, until it is told to stop. Jobs that an open poll still returns then
 //! are run too, because the platform has already assigned them.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::task::spawn_blocking;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
 use super::failure_streak::{FailureStreak, PollError};
 use super::in_flight_jobs::InFlightJobs;
 use super::job::{self, Job};
@@ -10,12 +18,6 @@ use crate::fleet::Fleet;
 use crate::gateway::Gateway;
 use crate::pause_clock::{self, ActiveInstant};
 use crate::runpod::bounds::{INLINE_PARSE_SIZE, LAST_POLL_GRACE, MAX_JOBS_IN_FLIGHT, MAX_JOBS_PER_POLL, POLL_PAUSE};
-use bytes::Bytes;
-use std::sync::Arc;
-use tokio::task::spawn_blocking;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
 
 /// Polls for jobs and starts them.
 pub(super) struct JobPoller {

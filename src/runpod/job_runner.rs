@@ -1,5 +1,16 @@
 //! Runs one job: sends its request to the gateway and posts the result.
 
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Limited};
+use tokio_util::task::TaskTracker;
+use tracing::{error, warn};
+
 use super::in_flight_jobs::{ArrivingJob, InFlightJob};
 use super::job::Job;
 use super::output::{self, Aggregate};
@@ -9,15 +20,6 @@ use crate::fleet::Fleet;
 use crate::gateway::{Gateway, ResponseBody};
 use crate::pause_clock::{self, ActiveInstant};
 use crate::runpod::bounds::{CHUNK_INTERVAL, RESULT_SIZE};
-use bytes::Bytes;
-use http::header::CONTENT_TYPE;
-use http::{Request, Response};
-use http_body_util::{BodyExt, Limited};
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::Arc;
-use tokio_util::task::TaskTracker;
-use tracing::{error, warn};
 
 /// The key id of jobs in the access log and the metrics.
 const PLATFORM: &str = "runpod";

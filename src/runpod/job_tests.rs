@@ -1,6 +1,7 @@
-use super::*;
 use proptest::prelude::*;
 use serde_json::json;
+
+use super::*;
 
 /// Returns method, route and body of the request for a job with this input.
 fn read_job(input: &str) -> Result<(String, String, String), String> {

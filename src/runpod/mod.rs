@@ -32,6 +32,14 @@ mod ping;
 mod platform_api;
 mod stream_coalescer;
 
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
 use crate::fleet::Fleet;
 use crate::gateway::Gateway;
 use crate::pause_clock;
@@ -41,12 +49,6 @@ use in_flight_jobs::InFlightJobs;
 use job_poller::JobPoller;
 use job_runner::JobRunner;
 use platform_api::PlatformApi;
-use std::io;
-use std::sync::Arc;
-use std::thread::JoinHandle;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
 
 /// The worker of a RunPod queue.
 pub struct QueueWorker {

@@ -4,11 +4,12 @@
 //! workers for language models do: a list with the chunks of a stream in order, or with the one value of a response
 //! that is not a stream.
 
-use super::input_members::InputMembers;
-use crate::runpod::bounds::{CHUNK_MAX_SIZE, RESULT_SIZE};
 use bytes::Bytes;
 use serde_json::json;
 use serde_json::value::RawValue;
+
+use super::input_members::InputMembers;
+use crate::runpod::bounds::{CHUNK_MAX_SIZE, RESULT_SIZE};
 
 /// The chunks that were posted, combined into a result.
 #[derive(Default)]

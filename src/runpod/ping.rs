@@ -1,16 +1,18 @@
 //! Pings the platform from a thread of its own: however busy the other threads are, the platform must not take this
 //! worker for dead and give its jobs to another one.
 
-use super::failure_streak::{self, FailureStreak, PollError};
-use super::in_flight_jobs::InFlightJobs;
-use super::platform_api::PlatformApi;
-use crate::runpod::bounds::PING_ATTEMPTS;
 use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
+
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
+
+use super::failure_streak::{self, FailureStreak, PollError};
+use super::in_flight_jobs::InFlightJobs;
+use super::platform_api::PlatformApi;
+use crate::runpod::bounds::PING_ATTEMPTS;
 
 /// Starts a thread that pings every `period` until `stop` is cancelled.
 ///

@@ -2,6 +2,15 @@
 //!
 //! Owns the connections and the retries. When a request is sent is decided elsewhere.
 
+use std::io;
+use std::pin::pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
+use tracing::{debug, warn};
+
 use super::address::Addresses;
 use super::failure_streak::{self, PollError};
 use super::output;
@@ -14,13 +23,6 @@ use crate::runpod::bounds::{
     UNHEALTHY_TIMEOUT,
 };
 use crate::settings::RunpodQueue;
-use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
-use std::io;
-use std::pin::pin;
-use std::time::Duration;
-use tracing::{debug, warn};
 
 /// A client for RunPod's API.
 pub(super) struct PlatformApi {

@@ -3,8 +3,9 @@
 //! A chunk ends at the end of an event, unless one event is larger than a chunk may be; then it ends at the end of a
 //! character.
 
-use crate::runpod::bounds::{CHUNK_BUFFER_SIZE, CHUNK_MAX_SIZE, CHUNK_TARGET_SIZE};
 use bytes::{Buf, BytesMut};
+
+use crate::runpod::bounds::{CHUNK_BUFFER_SIZE, CHUNK_MAX_SIZE, CHUNK_TARGET_SIZE};
 
 /// The part of a stream that was read and not posted yet.
 #[derive(Default)]

@@ -1,12 +1,13 @@
 //! Defaults that depend on the platform: the ports that RunPod's load balancer uses, and the cache of downloaded
 //! models. `resolve.rs` decides which source wins over them.
 
+use std::path::{Path, PathBuf};
+
 use super::environment::Environment;
 use super::file::ConfigFile;
 use super::runpod::GET_JOB_VARIABLE;
 use super::source::Inputs;
 use crate::platform::{Platform, PlatformKind};
-use std::path::{Path, PathBuf};
 
 /// The rule that `llamagate check` shows as the source of these ports.
 pub(super) const LOAD_BALANCER_RULE: &str = "RunPod's load balancer";

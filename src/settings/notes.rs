@@ -2,8 +2,9 @@
 //!
 //! Owns the format of locations and faults, so that all problems of the file read alike.
 
-use super::problem::SettingProblem;
 use std::collections::BTreeSet;
+
+use super::problem::SettingProblem;
 
 /// The problems and warnings of one configuration.
 #[derive(Default)]

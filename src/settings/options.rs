@@ -5,14 +5,15 @@
 //! `llamagate check`, what a reload reports about a changed value, and `docs/CONFIGURATION.md`. The types in `values/`
 //! parse the texts of values; `resolve.rs` decides which source wins.
 
+use std::fmt;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
+
 use super::reader::Reader;
 use super::values::{
     ByteSize, Context, ExtraArgs, GpuLayers, LogFormat, LogLevel, MemoryBudgetSetting, Origins, RunpodMode, Seconds,
     Strategy, Value, ZeroIsOff,
 };
-use std::fmt;
-use std::num::{NonZeroU32, NonZeroUsize};
-use std::path::PathBuf;
 
 /// How a changed value of a setting takes effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

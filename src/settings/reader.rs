@@ -1,9 +1,10 @@
 //! Parses the texts of settings into typed values, and records a problem for each invalid text.
 
+use std::collections::BTreeMap;
+
 use super::problem::SettingProblem;
 use super::source::ValueSource;
 use super::values::Value;
-use std::collections::BTreeMap;
 
 /// Parses values by key, and collects the problems.
 pub(super) struct Reader<'a> {

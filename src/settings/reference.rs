@@ -1,7 +1,8 @@
 //! Generates `docs/CONFIGURATION.md` from the table of settings. A test compares the file with this text.
 
-use super::options::OPTIONS;
 use std::fmt::Write as _;
+
+use super::options::OPTIONS;
 
 /// Returns the text of `docs/CONFIGURATION.md`.
 pub fn configuration_reference() -> String {

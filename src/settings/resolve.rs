@@ -3,6 +3,9 @@
 //! Owns the precedence (flag, environment variable, configuration file, platform default, default) and the list of
 //! problems. The types in `values/` parse single texts.
 
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
 use super::catalogue::Catalogue;
 use super::detected::{LOAD_BALANCER_PORT, LOAD_BALANCER_RULE, hub_cache, is_behind_runpod_load_balancer};
 use super::environment::{Environment, is_executable};
@@ -14,8 +17,6 @@ use super::reader::Reader;
 use super::runpod;
 use super::source::{Inputs, ValueSource};
 use crate::platform::Platform;
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 
 /// The configuration that the service runs with.
 #[derive(Debug, Clone, PartialEq)]

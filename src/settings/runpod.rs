@@ -3,13 +3,15 @@
 //!
 //! Owns which of them are required and which values are valid. `runpod/address.rs` fills in the URL templates.
 
+use std::time::Duration;
+
+use http::{HeaderValue, Uri};
+
 use super::environment::Environment;
 use super::options::Settings;
 use super::problem::SettingProblem;
 use super::values::RunpodMode;
 use crate::settings::bounds::{PING_INTERVAL_DEFAULT, PING_INTERVAL_LONGEST};
-use http::{HeaderValue, Uri};
-use std::time::Duration;
 
 /// The variable whose presence makes this process a queue worker.
 pub(super) const GET_JOB_VARIABLE: &str = "RUNPOD_WEBHOOK_GET_JOB";

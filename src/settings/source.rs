@@ -1,9 +1,10 @@
 //! The inputs of settings, and the source of each value.
 
-use super::environment::Environment;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+
+use super::environment::Environment;
 
 /// The raw inputs that settings are resolved from.
 #[derive(Default)]

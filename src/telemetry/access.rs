@@ -4,18 +4,20 @@
 //! no field for them. Lines go in batches through a bounded queue to one writer thread; lines that find the queue full
 //! are counted.
 
+use std::fmt::{self, Display, Write as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+use tokio_util::sync::CancellationToken;
+use tracing_appender::non_blocking::WorkerGuard;
+
 use super::files::{LogFolder, WriteErrors};
 use super::log::{CLOCK, queued_writer};
 use super::log_batch::LogBatch;
 use crate::settings::options::Logs;
 use crate::settings::values::LogFormat;
 use crate::telemetry::bounds::LOGGED_WORD;
-use serde::{Serialize, Serializer};
-use std::fmt::{self, Display, Write as _};
-use std::sync::Arc;
-use std::time::Duration;
-use tokio_util::sync::CancellationToken;
-use tracing_appender::non_blocking::WorkerGuard;
 
 /// One finished request.
 #[derive(Debug, Clone, Serialize)]

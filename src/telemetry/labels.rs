@@ -1,9 +1,10 @@
 //! The labels of the metrics. Their values come from closed sets only: the route table, configured models, ids of the
 //! key file, codes of the refusal table. `metrics.rs` defines which metric has which labels.
 
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use std::fmt;
 use std::sync::Arc;
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 
 /// A label value that is cheap to clone.
 #[derive(Clone, Debug, Hash, PartialEq, Eq)]

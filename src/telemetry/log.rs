@@ -3,12 +3,9 @@
 //! Each is written by its own thread behind a bounded queue, so a stuck terminal or disk drops lines instead of
 //! blocking requests. Lines that cannot be written to disk are reported once a minute on standard error.
 
-use super::files::{LogClock, LogFolder, WriteErrors};
-use crate::settings::options::Logs;
-use crate::settings::values::{LogFormat, LogLevel};
-use crate::telemetry::bounds::LOG_QUEUE;
 use std::io::Write;
 use std::sync::Arc;
+
 use tracing::Subscriber;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::Layer;
@@ -16,6 +13,11 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
+
+use super::files::{LogClock, LogFolder, WriteErrors};
+use crate::settings::options::Logs;
+use crate::settings::values::{LogFormat, LogLevel};
+use crate::telemetry::bounds::LOG_QUEUE;
 
 /// The clock of the log files.
 pub const CLOCK: LogClock = jiff::Timestamp::now;

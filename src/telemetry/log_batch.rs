@@ -4,14 +4,16 @@
 //! [`LOG_BATCH_SIZE`], and then go to the writer's bounded queue in one message. If the queue is full, all lines of the
 //! message are counted as dropped.
 
-use crate::telemetry::bounds::{LOG_BATCH_SIZE, LOG_BATCH_TIME};
-use memchr::memchr_iter;
 use std::io::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use memchr::memchr_iter;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing_appender::non_blocking::NonBlocking;
+
+use crate::telemetry::bounds::{LOG_BATCH_SIZE, LOG_BATCH_TIME};
 
 /// The lines that wait for one writer. Dropping it flushes them.
 pub(super) struct LogBatch {

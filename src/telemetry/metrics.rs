@@ -7,8 +7,11 @@ pub use super::labels::{
     TokenLabels, WorkerLabels,
 };
 
-use super::labels::Label;
-use super::series::{KeySeries, ModelFamilies, ModelSeries, NO_KEY, Named, OTHER, Timings};
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Instant;
+
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::{Family, MetricConstructor};
@@ -16,10 +19,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
-use std::fmt::Write as _;
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::time::Instant;
+
+use super::labels::Label;
+use super::series::{KeySeries, ModelFamilies, ModelSeries, NO_KEY, Named, OTHER, Timings};
 
 type Seconds = Counter<f64, AtomicU64>;
 

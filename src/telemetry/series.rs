@@ -4,13 +4,15 @@
 //! number of names is bounded here; a name beyond the bound counts as `other`. The names of the metrics are in
 //! `metrics.rs`.
 
-use super::labels::{KeyLabels, Label, ModelLabels};
-use crate::telemetry::bounds::NAMED_SERIES;
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
-use std::collections::HashMap;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+
+use super::labels::{KeyLabels, Label, ModelLabels};
+use crate::telemetry::bounds::NAMED_SERIES;
 
 /// The label of an unknown name, or of a name beyond the bound.
 pub const OTHER: &str = "other";

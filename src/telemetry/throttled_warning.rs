@@ -1,7 +1,8 @@
 //! Repeated warnings: counted each time, reported at most once per [`REPORT_INTERVAL`].
 
-use crate::telemetry::bounds::REPORT_INTERVAL;
 use tokio::time::Instant;
+
+use crate::telemetry::bounds::REPORT_INTERVAL;
 
 /// The state of one kind of warning.
 #[derive(Debug, Default)]

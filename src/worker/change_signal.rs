@@ -3,6 +3,7 @@
 //! It is notified at the end of every request, so it costs almost nothing while no load waits.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 

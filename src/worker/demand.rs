@@ -3,10 +3,12 @@
 //!
 //! Starting and stopping the worker is done by its owner, in `supervisor/`.
 
-use super::change_signal::ChangeSignal;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use tokio::sync::Notify;
+
+use super::change_signal::ChangeSignal;
 
 /// The demand for one worker, shared by its handles, its owner and the memory scheduler.
 #[derive(Default)]

@@ -3,6 +3,11 @@
 //!
 //! The owner in `supervisor/` or `remote/` publishes the status; a handle only reads it.
 
+use std::sync::Arc;
+
+use serde::Serialize;
+use tokio::sync::watch;
+
 use super::demand::{Demand, DemandChange, DemandGuard};
 use super::diagnosis::cause::{Diagnosis, FailureCause};
 use super::endpoint::Endpoint;
@@ -10,9 +15,6 @@ use super::endpoint::crash_suspects::{CrashSuspects, Fingerprint};
 use super::plan::Plan;
 use super::state::WorkerState;
 use super::worker_metrics::WorkerMetrics;
-use serde::Serialize;
-use std::sync::Arc;
-use tokio::sync::watch;
 
 /// How a llama-server ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

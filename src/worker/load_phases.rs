@@ -2,8 +2,9 @@
 //!
 //! Owns the log texts that mark the phases. Readiness is decided by the probes, not here.
 
-use memchr::memmem;
 use std::time::Duration;
+
+use memchr::memmem;
 use tokio::time::Instant;
 
 /// Log texts that mark the begin of reading the model. The first match counts.

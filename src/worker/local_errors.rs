@@ -1,8 +1,9 @@
 //! Tells failures that this machine caused from failures of a worker, by the error codes of the system.
 
-use nix::errno::Errno;
 use std::error::Error;
 use std::io;
+
+use nix::errno::Errno;
 
 /// Returns the code of a shortage on this machine, if that is why a connection, file or process could not be opened.
 /// Such an error says nothing about the worker.

@@ -2,11 +2,12 @@
 //!
 //! The command line is built from it in `process/command.rs`.
 
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+
 use crate::models::ModelKind;
 use crate::settings::options::Engine;
 use crate::telemetry::files::LogFolder;
-use std::borrow::Cow;
-use std::path::{Path, PathBuf};
 
 /// Everything that one worker is started with, for its whole life.
 pub struct Plan {

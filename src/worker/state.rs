@@ -2,8 +2,9 @@
 //!
 //! It is pure, so that a table can test it; `supervisor/` and `remote/` apply it.
 
-use serde::Serialize;
 use std::fmt;
+
+use serde::Serialize;
 
 /// Defines [`WorkerState`] from one row for each state: the variant and its name in JSON and metrics.
 macro_rules! states {

@@ -3,11 +3,12 @@
 //! A reload may start a successor with the same labels while the old worker still finishes its requests. From then on
 //! only the successor may change the metrics.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
 use super::load_phases::{self, LoadTimes};
 use super::state::WorkerState;
 use crate::telemetry::metrics::{Metrics, ModelLabels, PhaseLabels, StateLabels, WorkerLabels, bytes};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 /// The metrics of one worker.
 pub(super) struct WorkerMetrics {

@@ -1,7 +1,8 @@
 //! Folders: few enough files side by side, each listed in the header of its `mod.rs`.
 
-use super::sources::{self, Source};
 use std::collections::{BTreeMap, BTreeSet};
+
+use super::sources::{self, Source};
 
 /// Most source files side by side in one folder; files of tests are not counted.
 const MOST_FILES: usize = 15;

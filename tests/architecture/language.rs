@@ -1,7 +1,8 @@
 //! Plain language: words that comments, documents and messages do without.
 
-use super::sources;
 use std::fs;
+
+use super::sources;
 
 /// Each with what to write in its place.
 const AVOIDED: &[(&str, &str)] = &[

@@ -1,8 +1,9 @@
 //! Who may use whom, as docs/ARCHITECTURE.md says, and what only one file may do.
 
-use super::sources::{self, Source};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+
+use super::sources::{self, Source};
 
 /// Files that may use each other: an answer that begins early holds the one that comes later, a recursive type.
 const RECURSIVE: &[&[&str]] = &[&["gateway/response/body.rs", "gateway/response/heartbeat.rs"]];

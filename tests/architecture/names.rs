@@ -1,9 +1,11 @@
 //! Names: questions answer, commands command, and one noun means one thing.
 
-use super::sources::{self, Source};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+
 use syn::visit::Visit;
+
+use super::sources::{self, Source};
 
 /// How a function's name begins that asks a question.
 const QUESTIONS: &[&str] = &["is_", "has_", "may_", "can_", "should_"];

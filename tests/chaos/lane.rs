@@ -1,5 +1,11 @@
 //! One lane from its start to its end: a gateway, its clients, its faults, and the thread that watches the health port.
 
+use std::{
+    collections::BTreeMap,
+    fmt, thread,
+    time::{Duration, Instant},
+};
+
 use crate::{
     checks::expectations::Outcome,
     checks::invariants::watch_health_port,
@@ -12,11 +18,6 @@ use crate::{
     shared::{FinishOnDrop, Shared},
     support::{resources, wait},
     test_gateway::TestGateway,
-};
-use std::{
-    collections::BTreeMap,
-    fmt, thread,
-    time::{Duration, Instant},
 };
 
 /// Clients that send requests at the same time.

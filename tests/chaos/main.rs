@@ -39,13 +39,14 @@ mod setup;
 mod shared;
 mod test_gateway;
 
-use lane::{Lane, Report};
-use random::Random;
-use setup::Setup;
 use std::{
     thread,
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
+
+use lane::{Lane, Report};
+use random::Random;
+use setup::Setup;
 use support::gateway::can_mount;
 
 /// Lanes with the fake llama-server that run at the same time; `CHAOS_LANES` overrides it.

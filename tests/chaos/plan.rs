@@ -2,15 +2,17 @@
 //!
 //! The seed alone decides the plan, parameters included; nothing in it depends on time.
 
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+
 use crate::{
     faults::port_takers::TakerBehaviour,
     faults::{Fault, KeyFileDamage, Misbehaviour},
     random::Random,
     setup::Setup,
 };
-use nix::sys::signal::Signal;
-use serde_json::json;
-use std::time::Duration;
 
 type Make = fn(&mut Random) -> Fault;
 

@@ -1,5 +1,9 @@
 //! The settings and keys of the gateways. Timeouts are short, so that the effect of each fault ends soon.
 
+use std::time::Duration;
+
+use serde_json::json;
+
 use crate::{
     checks::invariants::{QUEUE_SIZE, SLOTS},
     clients::{GUEST_KEY, MAX_BODY},
@@ -8,8 +12,6 @@ use crate::{
         model_file::Kind,
     },
 };
-use serde_json::json;
-use std::time::Duration;
 
 /// LOAD_TIMEOUT with the fake.
 pub(crate) const LOAD_TIMEOUT: Duration = Duration::from_secs(1);

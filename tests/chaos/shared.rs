@@ -1,7 +1,5 @@
 //! The state that the threads of one lane share: the gateway's address, pause and stop flags, and violations.
 
-use crate::checks::invariants::ClientCounts;
-use llamagate::pause_clock::BEAT_INTERVAL;
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -9,6 +7,9 @@ use std::{
     },
     time::{Duration, Instant},
 };
+
+use crate::checks::invariants::ClientCounts;
+use llamagate::pause_clock::BEAT_INTERVAL;
 
 /// The polling interval of a thread that has nothing to do, and of faults that wait for a condition.
 pub(crate) const IDLE_POLL: Duration = Duration::from_millis(2);

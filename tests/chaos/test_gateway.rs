@@ -1,5 +1,19 @@
 //! One gateway, and the actions that faults and checks take on it.
 
+use std::{
+    collections::{BTreeMap, HashSet},
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::{Value, json};
+
 use crate::{
     checks::journal::JournalReader,
     checks::worker_states::WorkerStates,
@@ -8,18 +22,6 @@ use crate::{
     setup::{Setup, keys_text},
     shared::{Shared, Target},
     support::{gateway::Gateway, resources, scripted::Control, wait},
-};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
-use serde_json::{Value, json};
-use std::{
-    collections::{BTreeMap, HashSet},
-    fs,
-    io::Write,
-    path::{Path, PathBuf},
-    time::{Duration, Instant},
 };
 
 /// A gateway under test.

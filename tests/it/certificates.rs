@@ -11,8 +11,6 @@ use http::Request;
 use http_body_util::Empty;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use llamagate::dial::{Dialer, Trust, explain};
-use llamagate::http_client::{ClientOptions, HttpClient};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::ServerConfig;
 use rustls::crypto::ring;
@@ -23,6 +21,8 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use super::support::wait::{ANSWERS, patient};
+use llamagate::dial::{Dialer, Trust, explain};
+use llamagate::http_client::{ClientOptions, HttpClient};
 
 /// The variable with the URL to request; it is set only in the child processes of the test.
 const URL: &str = "LLAMAGATE_TEST_URL";

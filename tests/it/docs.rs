@@ -1,8 +1,9 @@
 //! Checks of the documentation: generated pages are up to date (`UPDATE_DOCS=1` rewrites them), and the tests, files,
 //! links and causes that documents name exist.
 
-use llamagate::worker::FailureCause;
 use std::{collections::BTreeSet, fs, path::Path};
+
+use llamagate::worker::FailureCause;
 
 /// Asserts that `docs/<name>` equals `text`, or writes it if `UPDATE_DOCS` is set.
 fn assert_up_to_date(name: &str, text: &str) {

@@ -2,12 +2,11 @@
 
 use std::{path::Path, process::Command};
 
-use llamagate::models::{check_readable, estimate};
-
 use super::support::{
     gateway::{real_llama_server, smollm, test_models},
     process::Process,
 };
+use llamagate::models::{check_readable, estimate};
 
 /// Returns the size in bytes of the buffers that llama-server logs.
 fn taken(file: &Path, context: u64, slots: u64, arguments: &[&str]) -> u64 {

@@ -10,7 +10,6 @@ use std::{
     process::Command,
 };
 
-use llamagate::gateway::bounds::AUTH_FAILURES_PER_MINUTE;
 use nix::{sys::signal::Signal, unistd::geteuid};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -25,6 +24,7 @@ use super::support::{
     scripted::ScriptedModel,
     wait::{READY, REAL_MODEL_ANSWERS, REAL_MODEL_READY, SOON, STARTS, eventually, eventually_some},
 };
+use llamagate::gateway::bounds::AUTH_FAILURES_PER_MINUTE;
 
 const CHAT: &str = "/v1/chat/completions";
 const READY_LINE: &str = "llamagate is ready";

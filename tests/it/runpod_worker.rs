@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use llamagate::runpod::bounds::LAST_POLL_GRACE;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -12,6 +11,7 @@ use super::support::{
     runpod::{KEY, Platform, Route, ScriptedResponse},
     wait::{self, SOON, assert_throughout, eventually},
 };
+use llamagate::runpod::bounds::LAST_POLL_GRACE;
 
 #[test]
 fn a_worker_asks_for_at_most_16_jobs_at_once() {

@@ -1,12 +1,14 @@
 //! HTTP clients that see what is on the wire: whether a response was complete or cut, and when each piece arrived.
 
-use super::wait::{self, patient};
-use serde_json::Value;
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
     net::{Shutdown, SocketAddr, TcpStream},
     time::{Duration, Instant},
 };
+
+use serde_json::Value;
+
+use super::wait::{self, patient};
 
 /// Sends whole requests, each on its own connection. Panics where there is no response; the `try_` functions do not.
 #[derive(Debug, Clone)]

@@ -1,9 +1,11 @@
 //! The fake llama-server as a child of the test, without a gateway.
 
-use super::{client::Client, model_file::Kind, process::Process, scripted::ScriptedModel};
-use serde_json::Value;
 use std::process::Command;
+
+use serde_json::Value;
 use tempfile::TempDir;
+
+use super::{client::Client, model_file::Kind, process::Process, scripted::ScriptedModel};
 
 /// The API key of this server.
 pub(crate) const KEY: &str = "fake-worker-key";

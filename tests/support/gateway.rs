@@ -1,19 +1,5 @@
 //! The gateway as its users run it: a process of `llamagate serve`, with its own data folder.
 
-use super::{
-    client::Client,
-    fake_server,
-    model_file::Kind,
-    process::Process,
-    resources,
-    scripted::{Control, Journal, ScriptedModel},
-    wait::{self, eventually, eventually_some},
-};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
-use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
     fs,
@@ -23,7 +9,23 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
     thread,
 };
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use super::{
+    client::Client,
+    fake_server,
+    model_file::Kind,
+    process::Process,
+    resources,
+    scripted::{Control, Journal, ScriptedModel},
+    wait::{self, eventually, eventually_some},
+};
 
 /// The secrets of the default key file.
 pub(crate) const ADMIN: &str = "admin-secret-0123456789";

@@ -1,10 +1,5 @@
 //! A child process of a test: keeps its output, waits for its end, and kills it when the test ends.
 
-use super::wait::{self, eventually, eventually_some};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
 use std::{
     fs::File,
     io::{BufRead, BufReader, Read, Write},
@@ -14,6 +9,13 @@ use std::{
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use super::wait::{self, eventually, eventually_some};
 
 /// A child process, running or ended.
 pub(crate) struct Process {

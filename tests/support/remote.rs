@@ -1,8 +1,6 @@
 //! A remote backend: it answers each POST as the test says and remembers the requests. Probes (`GET`) always succeed
 //! while it listens.
 
-use super::wait::{self, eventually, eventually_some, patient};
-use serde_json::{Value, json};
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
@@ -12,6 +10,10 @@ use std::{
     },
     thread::{self, JoinHandle},
 };
+
+use serde_json::{Value, json};
+
+use super::wait::{self, eventually, eventually_some, patient};
 
 /// What the backend does with a POST.
 #[derive(Debug, Clone)]

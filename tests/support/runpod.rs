@@ -1,17 +1,19 @@
 //! RunPod's API for a worker of a queue endpoint: it hands out jobs, takes their results, and remembers every call. A
 //! call that asks for a job waits until there is one, as with RunPod.
 
-use super::{
-    remote::{ReceivedRequest, read_request},
-    wait::{self, eventually_some, patient},
-};
-use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     io::{BufReader, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{Arc, Condvar, Mutex, MutexGuard},
     thread::{self, JoinHandle},
+};
+
+use serde_json::{Value, json};
+
+use super::{
+    remote::{ReceivedRequest, read_request},
+    wait::{self, eventually_some, patient},
 };
 
 /// The worker's id and its API key.

@@ -2,17 +2,19 @@
 //!
 //! `fake/script.rs` lists the fields of a script, `fake/control.rs` the commands of the control socket.
 
-use super::{
-    model_file::{self, Kind},
-    wait::{self, eventually_some},
-};
-use serde_json::Value;
 use std::{
     ffi::OsString,
     fs,
     io::{self, BufRead, BufReader, Write},
     net::TcpStream,
     path::{Path, PathBuf},
+};
+
+use serde_json::Value;
+
+use super::{
+    model_file::{self, Kind},
+    wait::{self, eventually_some},
 };
 
 /// A model file without tensors, with a script for the fake that serves it.

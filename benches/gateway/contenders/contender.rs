@@ -1,16 +1,18 @@
 //! A running contender: the mock itself, or a proxy in front of a mock. Starts it, and runs the driver against it.
 
-use crate::measure;
-use crate::pinned::{self, DRIVER_CPU};
-use crate::plan::{Flow, Outcome, Plan};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tempfile::TempDir;
+
+use crate::measure;
+use crate::pinned::{self, DRIVER_CPU};
+use crate::plan::{Flow, Outcome, Plan};
 
 /// The name of the second direct contender. Its difference to the first is the resolution of the measurement.
 pub(crate) const SECOND_DIRECT: &str = "direct again";

@@ -1,5 +1,13 @@
 //! The gateway as a contender: its builds, settings, keys and model file.
 
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
 use super::contender::Contender;
 use crate::measure;
 use crate::measure::free_port;
@@ -7,12 +15,6 @@ use crate::model_file::{self, Kind};
 use crate::pinned::{self, DRIVER_CPU, PROXY_CPU};
 use crate::plan::Flow;
 use crate::traffic::{Exchange, ModelName};
-use std::fs;
-use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use tempfile::TempDir;
 
 /// The secret of a key whose rate limit is never reached.
 pub(crate) const KEY: &str = "benchmark-key-without-limits";

@@ -1,12 +1,13 @@
 //! nginx and HAProxy as fast plain proxies: one thread, keep-alive connections, no log, no response buffering.
 
-use super::contender::Contender;
-use crate::measure::free_port;
-use crate::pinned::{self, PROXY_CPU};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+
+use super::contender::Contender;
+use crate::measure::free_port;
+use crate::pinned::{self, PROXY_CPU};
 
 /// A proxy that the gateway is compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,10 +1,12 @@
 //! One connection of the driver: sends a request, reads its response and checks every byte.
 
-use crate::traffic::{Exchange, ResponseBody, TAG};
-use memchr::memmem;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
+
+use memchr::memmem;
+
+use crate::traffic::{Exchange, ResponseBody, TAG};
 
 /// A connection with at most one request in flight.
 pub(crate) struct Connection {

@@ -8,14 +8,16 @@
 
 mod connection;
 
+use std::io::Read;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+
 use crate::measure::{self, CpuTimes, Machine};
 use crate::plan::{Flow, Outcome, Plan, Quantiles, Tally};
 use crate::poller::Poller;
 use crate::traffic::DELTAS;
 use connection::{Connection, Event};
-use hdrhistogram::Histogram;
-use std::io::Read;
-use std::time::{Duration, Instant};
 
 /// Reads a plan from stdin, runs it, and writes the outcome to stdout.
 pub(crate) fn run() {

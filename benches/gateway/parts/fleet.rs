@@ -1,6 +1,9 @@
 //! W11: requests for one model among few and among many: CPU time to find the model by its id and by an alias, and CPU
 //! time of an idle gateway.
 
+use std::thread;
+use std::time::Duration;
+
 use crate::contenders::Contender;
 use crate::contenders::gateways::{self, Builds};
 use crate::measure::CpuTimes;
@@ -9,8 +12,6 @@ use crate::plan::Flow;
 use crate::report::Report;
 use crate::statistics::Spread;
 use crate::traffic::{Exchange, ModelName};
-use std::thread;
-use std::time::Duration;
 
 const PART: &str = "W11 models";
 

@@ -3,6 +3,9 @@
 //! A gateway runs twice, with N and with 2N requests on one connection. The difference divided by N does not include
 //! start and stop. Instructions of the kernel are not counted.
 
+use std::fs;
+use std::path::Path;
+
 use super::fleet;
 use crate::contenders::gateways::{self, Builds, EXPIRED_KEY, LIMITED_KEY, OFF, Setting};
 use crate::contenders::peers;
@@ -10,8 +13,6 @@ use crate::options::Options;
 use crate::plan::Flow;
 use crate::report::Report;
 use crate::traffic::{DELTAS, Exchange, ModelName};
-use std::fs;
-use std::path::Path;
 
 const PART: &str = "instructions";
 

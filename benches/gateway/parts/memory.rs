@@ -1,5 +1,8 @@
 //! Resident memory of the gateway: idle, with requests in flight, with open streams, and afterwards.
 
+use std::thread::sleep;
+use std::time::Duration;
+
 use crate::contenders::Contender;
 use crate::contenders::gateways::{self, Builds};
 use crate::measure;
@@ -7,8 +10,6 @@ use crate::options::Options;
 use crate::plan::{Flow, Outcome};
 use crate::report::Report;
 use crate::traffic::Exchange;
-use std::thread::sleep;
-use std::time::Duration;
 
 const PART: &str = "memory";
 const STREAMS: usize = 256;

@@ -1,5 +1,8 @@
 //! Mixed traffic for a long time: measures whether memory, descriptors or threads grow.
 
+use std::thread::sleep;
+use std::time::Duration;
+
 use crate::contenders::Contender;
 use crate::contenders::gateways::{self, Builds};
 use crate::measure;
@@ -7,8 +10,6 @@ use crate::options::Options;
 use crate::plan::Flow;
 use crate::report::Report;
 use crate::traffic::Exchange;
-use std::thread::sleep;
-use std::time::Duration;
 
 const PART: &str = "soak";
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+
 use llamagate::keys::Scope;
 use llamagate::keys::expiry::{self, Expiry};
 use llamagate::keys::parse;

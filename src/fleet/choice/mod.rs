@@ -3,15 +3,16 @@
 //! Owns what the strategies remember between choices. Sees workers only as [`Candidate`]s: the caller decides whether a
 //! worker can serve at all, and other files count what it does with the request.
 
-use super::affinity::Affinity;
-use crate::fleet::bounds::{AFFINITY_MARGIN, EXPLORED_PART};
-use crate::settings::values::Strategy;
 use std::cmp::Ordering;
 use std::cmp::Ordering::Equal;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering as Atomic};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use super::affinity::Affinity;
+use crate::fleet::bounds::{AFFINITY_MARGIN, EXPLORED_PART};
+use crate::settings::values::Strategy;
 
 /// The increment of splitmix64: 2^64 divided by the golden ratio, as an odd number.
 const GOLDEN_STEP: u64 = 0x9E37_79B9_7F4A_7C15;

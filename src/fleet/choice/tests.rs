@@ -1,9 +1,10 @@
 //! Tests of the routing strategies: what each prefers, and what none of them may do. Random numbers come from fixed
 //! seeds.
 
+use proptest::prelude::{Strategy as _, any, prop_assert, prop_oneof, proptest};
+
 use super::*;
 use crate::settings::values::Strategy;
-use proptest::prelude::{Strategy as _, any, prop_assert, prop_oneof, proptest};
 
 const STRATEGIES: [Strategy; 7] = [
     Strategy::LeastBusy,

@@ -1,5 +1,10 @@
 //! Leases: which of a model's workers gets a request, or why none can.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::futures::Notified;
+
 use super::Model;
 use super::unavailable::Unavailable;
 use crate::fleet::choice::Candidate;
@@ -7,9 +12,6 @@ use crate::fleet::lease::Lease;
 use crate::fleet::member::Member;
 use crate::pause_clock::ActiveInstant;
 use crate::worker::{NotAccepted, RequestClass, WorkerState};
-use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::futures::Notified;
 
 /// The needs of a request: its class, its prompt, and the workers to avoid.
 #[derive(Debug, Clone, Copy)]

@@ -8,6 +8,13 @@
 pub(super) mod leasing;
 pub(super) mod unavailable;
 
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use arc_swap::ArcSwap;
+use tokio::sync::Notify;
+
 use super::choice::WorkerChoice;
 use super::member::Member;
 use super::model_info::{ModelInfo, RoutingPolicy};
@@ -16,11 +23,6 @@ use super::worker_changes::WorkerChanges;
 use super::worker_counters::WorkerStats;
 use crate::pause_clock::ActiveInstant;
 use crate::worker::{self, Fingerprint, WorkerState, WorkerStatus};
-use arc_swap::ArcSwap;
-use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use tokio::sync::Notify;
 
 /// One model and the workers that serve it.
 pub struct Model {

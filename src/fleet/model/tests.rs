@@ -1,13 +1,15 @@
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use http::StatusCode;
+use tokio::sync::watch;
+
 use super::leasing::LeaseRequest;
 use super::unavailable::Unavailable;
 use super::*;
 use crate::fleet::{Breaker, Lease, Quota, Rank, RequestClass, WorkerKind};
 use crate::settings::values::Strategy;
 use crate::worker::{FailureCause, LastExit, WorkerCondition, WorkerHandle};
-use http::StatusCode;
-use std::num::NonZeroU32;
-use std::time::Duration;
-use tokio::sync::watch;
 
 const COOLDOWN: Duration = Duration::from_secs(30);
 const RANK: Rank = Rank { weight: 1.0, priority: 0 };

@@ -16,8 +16,9 @@
 //!
 //! Knows neither keys nor workers: the caller passes what may be used and what is ready.
 
-use crate::models::ModelKind;
 use std::collections::HashMap;
+
+use crate::models::ModelKind;
 
 /// Parts of a name that stand for the tier `reranker`.
 const RERANKER_SIGNS: [&str; 2] = ["rerank", "cross-encoder"];

@@ -1,9 +1,11 @@
 //! Tests of each naming rule by a table, and properties that hold for any names.
 
-use super::*;
+use std::collections::HashSet;
+
 use ModelKind::{Chat, Embedding, Rerank};
 use proptest::prelude::*;
-use std::collections::HashSet;
+
+use super::*;
 
 /// One model: `(id, alias, tier, kind)`; an empty string means none.
 type ModelRow = (&'static str, &'static str, &'static str, ModelKind);

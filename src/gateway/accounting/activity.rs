@@ -3,10 +3,11 @@
 //! Health probes, metric scrapes, read-only requests, requests without a valid key and requests that are refused before
 //! they enter a queue do not count.
 
-use crate::pause_clock::{self, ActiveInstant};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use crate::pause_clock::{self, ActiveInstant};
 
 /// The number of requests in flight, and when the last one ended.
 pub(crate) struct Activity {

@@ -3,6 +3,12 @@
 //! Every end of a request (its last byte, a refusal, a client that disconnects, a panic) drops the record, and the drop
 //! writes the access-log line and the metrics. There is no explicit close, so no path can forget it.
 
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, HeaderValue, StatusCode};
+
 use super::activity::ActivityGuard;
 use super::usage::{TokenCounter, TokenCounts};
 use crate::fleet::Member;
@@ -13,10 +19,6 @@ use crate::refusal::QUEUE_FULL;
 use crate::telemetry::access::{AccessEntry, AccessLog};
 use crate::telemetry::metrics::{CodeLabels, Metrics, RequestLabels, RouteLabels, TokenLabels};
 use crate::telemetry::series::{KeySeries, ModelSeries, OTHER};
-use http::{HeaderMap, HeaderValue, StatusCode};
-use std::ops::{Deref, DerefMut};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 /// The outputs that records are written to when they close.
 pub struct Accounting {

@@ -1,3 +1,8 @@
+use std::num::{NonZeroU32, NonZeroU64};
+
+use governor::clock::DefaultClock;
+use http::Method;
+
 use super::*;
 use crate::gateway::admission::rate::Meters;
 use crate::gateway::route::{self, StreamEnd};
@@ -5,9 +10,6 @@ use crate::gateway::scan::sse_framer::SseFramer;
 use crate::gateway::testing::TestRecords;
 use crate::keys::Key;
 use crate::telemetry::metrics::TextFormat;
-use governor::clock::DefaultClock;
-use http::Method;
-use std::num::{NonZeroU32, NonZeroU64};
 
 struct RecordFixture {
     records: TestRecords,

@@ -3,6 +3,14 @@
 //! Extracts the API key from a request and looks it up in the key store. A [`Caller`] proves that this was done; only this
 //! file creates one. The key's rate limits are enforced by its [`Meter`], in `rate.rs`.
 
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use governor::clock::DefaultClock;
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+
 use super::auth_failures::AuthFailures;
 use super::rate::{ConcurrencyPermit, Meter, Meters};
 use crate::fleet::ModelInfo;
@@ -10,12 +18,6 @@ use crate::gateway::route::{Route, RouteAccess};
 use crate::keys::{Denied, Key, Scope, Store};
 use crate::refusal::Refusal;
 use crate::settings::options::Access;
-use governor::clock::DefaultClock;
-use http::HeaderMap;
-use http::header::AUTHORIZATION;
-use std::net::IpAddr;
-use std::num::NonZeroU32;
-use std::sync::Arc;
 
 /// Authenticates requests.
 pub struct Authenticator {

@@ -16,20 +16,22 @@
 //! A guesser with thousands of addresses gets the limit once for each of them. Addresses are counted in a table of fixed
 //! size. When a bucket of the table is full, the address with the fewest failures is evicted, never the one with the most.
 
-use super::ticks::Ticks;
-use crate::gateway::bounds::{
-    AUTH_FAILURES_PER_MINUTE, FAILING_ADDRESSES_PER_BUCKET, KNOWN_ADDRESS_TTL, KNOWN_ADDRESSES_PER_KEY,
-    MAX_FAILING_ADDRESSES,
-};
-use crate::rate_bucket::{Bucket, MINUTE};
-use governor::Quota;
-use governor::clock::{Clock, DefaultClock};
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+use governor::Quota;
+use governor::clock::{Clock, DefaultClock};
+
+use super::ticks::Ticks;
+use crate::gateway::bounds::{
+    AUTH_FAILURES_PER_MINUTE, FAILING_ADDRESSES_PER_BUCKET, KNOWN_ADDRESS_TTL, KNOWN_ADDRESSES_PER_KEY,
+    MAX_FAILING_ADDRESSES,
+};
+use crate::rate_bucket::{Bucket, MINUTE};
 
 /// The limit of wrong keys for each address.
 const LIMIT: Quota = match NonZeroU32::new(AUTH_FAILURES_PER_MINUTE) {

@@ -1,8 +1,9 @@
 //! Tests of the limit for wrong keys, on a clock that moves only when told to.
 
-use super::*;
 use governor::clock::FakeRelativeClock;
 use proptest::prelude::*;
+
+use super::*;
 
 const NANO: Duration = Duration::from_nanos(1);
 

@@ -3,9 +3,6 @@
 //! Owns the preflight response and the CORS headers of other responses. Only browsers enforce CORS; access control is up
 //! to API keys. All values that do not depend on the request are created once, and a disabled CORS costs nothing.
 
-use crate::gateway::bounds::{PREFLIGHT_HEADER_NAMES, PREFLIGHT_MAX_AGE};
-use crate::gateway::connection::head::is_token_char;
-use crate::settings::values::Origins;
 use bytes::Bytes;
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
@@ -13,6 +10,10 @@ use http::header::{
     ORIGIN, VARY,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+
+use crate::gateway::bounds::{PREFLIGHT_HEADER_NAMES, PREFLIGHT_MAX_AGE};
+use crate::gateway::connection::head::is_token_char;
+use crate::settings::values::Origins;
 
 /// Every method of the route table.
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, OPTIONS");

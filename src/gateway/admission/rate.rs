@@ -8,6 +8,17 @@
 //! line defines. The drawback: where the limits of the lines differ, heavy use through the line with the higher limit
 //! leaves little for the others.
 
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use governor::Quota;
+use governor::clock::{Clock, DefaultClock};
+use http::HeaderMap;
+
 use super::auth_failures::KnownAddresses;
 use super::rate_headers;
 use super::ticks::Ticks;
@@ -15,15 +26,6 @@ use crate::gateway::bounds::METERS_BEFORE_SWEEP;
 use crate::keys::Key;
 use crate::rate_bucket::{Bucket, DebtBucket, RateStatus, Wait};
 use crate::refusal::Refusal;
-use governor::Quota;
-use governor::clock::{Clock, DefaultClock};
-use http::HeaderMap;
-use std::collections::HashMap;
-use std::net::IpAddr;
-use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
 
 /// The usage of every key id.
 ///

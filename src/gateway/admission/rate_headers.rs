@@ -2,10 +2,12 @@
 //!
 //! Owns their names and format. `rate_bucket.rs` computes what remains of a limit.
 
-use crate::rate_bucket::RateStatus;
-use http::{HeaderMap, HeaderName, HeaderValue};
 use std::io::{Cursor, Write as _};
 use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::rate_bucket::RateStatus;
 
 /// The headers for a key's limit of requests: limit, remaining, reset.
 const REQUESTS: [HeaderName; 3] = [

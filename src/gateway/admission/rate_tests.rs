@@ -1,9 +1,10 @@
 //! Tests of the limits under any order of requests, on a clock that moves only when told to.
 
-use super::*;
-use crate::rate_bucket::MINUTE;
 use governor::clock::FakeRelativeClock;
 use proptest::prelude::*;
+
+use super::*;
+use crate::rate_bucket::MINUTE;
 
 const NANO: Duration = Duration::from_nanos(1);
 

@@ -19,16 +19,18 @@ pub(super) mod ticket;
 pub(super) mod unavailable;
 mod wait;
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, oneshot};
+use tokio_util::sync::CancellationToken;
+
 use crate::fleet::{Model, Unavailable};
 use crate::gateway::bounds::{MAX_SLOTLESS_REQUESTS, RETRY_AFTER_LONGEST, RETRY_AFTER_UNKNOWN};
 use crate::pause_clock::ActiveInstant;
 use crate::refusal::Refusal;
 use crate::telemetry::metrics::Metrics;
 use fair_queue::FairQueue;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-use tokio::sync::{Notify, oneshot};
-use tokio_util::sync::CancellationToken;
 use unavailable::refusal_of;
 
 /// The queue of one model. Clones share it.

@@ -3,6 +3,13 @@
 //! A [`ModelQueue`] is a model with its queue. A reload replaces the [`Snapshot`] of all of them. A model that stays keeps
 //! its queue; the queue of a removed model still serves the requests in it.
 
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::{ArcSwap, Guard};
+use tokio::sync::{Notify, SetOnce};
+
 use super::job_capacity::{QueueLoad, job_capacity};
 use super::{Queue, QueueTimeouts};
 use crate::fleet::names::{ModelNames, NameEntry, Unresolved};
@@ -13,11 +20,6 @@ use crate::models::ModelKind;
 use crate::pause_clock::{self, ActiveInstant};
 use crate::refusal::Refusal;
 use crate::telemetry::metrics::Metrics;
-use arc_swap::{ArcSwap, Guard};
-use std::future::Future;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::{Notify, SetOnce};
 
 /// The queues of all models.
 pub struct ModelQueues {

@@ -1,7 +1,8 @@
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
 use super::ticket::{QueueEntry, Ticket};
 use super::*;
 use crate::fleet::{Fingerprint, Lease, LeaseRequest, ModelInfo, RequestClass, RoutingPolicy, StubWorker};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 const WORK: RequestClass = RequestClass::Inference(None);
 

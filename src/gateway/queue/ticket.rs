@@ -2,12 +2,14 @@
 //!
 //! Dropping any of them releases what it holds. `mod.rs` and `fair_queue.rs` decide which request gets a slot.
 
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
 use super::{Queue, WaitOutcome};
 use crate::gateway::bounds::RETRY_AFTER_UNKNOWN;
 use crate::pause_clock::{self, ActiveInstant};
 use crate::refusal::Refusal;
-use std::time::Duration;
-use tokio::sync::oneshot;
 
 /// The result of entering a queue.
 pub(crate) enum QueueEntry {

@@ -1,5 +1,7 @@
 //! Waits for a slot and a worker, or, for a request that needs no slot, for a worker alone.
 
+use std::pin::pin;
+
 use super::ticket::{QueueEntry, Ticket, TicketKind};
 use super::unavailable::refusal_of;
 use super::{Queue, QueueTimeouts};
@@ -7,7 +9,6 @@ use crate::fleet::{Lease, LeaseRequest, Model, RequestClass, Unavailable, Worker
 use crate::gateway::bounds::{PROBED_WORKER_WAIT, RETRY_AFTER_UNKNOWN};
 use crate::pause_clock::{self, ActiveInstant};
 use crate::refusal::Refusal;
-use std::pin::pin;
 
 impl Queue {
     /// Waits for a slot and for a worker to use it with.

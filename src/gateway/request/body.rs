@@ -4,19 +4,6 @@
 //! The whole body is read before the request waits for a slot, so a slow sender never holds one. The pieces of the body
 //! are passed on as they arrived, without a copy; only very small ones are joined.
 
-use crate::fleet::Fingerprint;
-use crate::gateway::bounds::{BUFFERED_BODIES, RETRY_AFTER_UNKNOWN, SMALL_PIECE};
-use crate::gateway::connection::discard::InboundBody;
-use crate::gateway::connection::head::HeadLimits;
-use crate::gateway::route::Route;
-use crate::pause_clock;
-use crate::refusal::Refusal;
-use bytes::{Bytes, BytesMut};
-use http::header::CONTENT_LENGTH;
-use http::request::Parts;
-use http::{HeaderMap, Version};
-use http_body::{Body, Frame, SizeHint};
-use http_body_util::{BodyExt, Collected, Either};
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
@@ -24,7 +11,22 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::CONTENT_LENGTH;
+use http::request::Parts;
+use http::{HeaderMap, Version};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::{BodyExt, Collected, Either};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::fleet::Fingerprint;
+use crate::gateway::bounds::{BUFFERED_BODIES, RETRY_AFTER_UNKNOWN, SMALL_PIECE};
+use crate::gateway::connection::discard::InboundBody;
+use crate::gateway::connection::head::HeadLimits;
+use crate::gateway::route::Route;
+use crate::pause_clock;
+use crate::refusal::Refusal;
 
 /// Limits of a request body.
 #[derive(Debug)]

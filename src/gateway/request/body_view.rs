@@ -1,8 +1,10 @@
 //! A request's body as its readers and editors see it: the positions of its members, and the bytes in a range.
 
-use super::body::RequestBody;
-use bytes::Bytes;
 use std::ops::Range;
+
+use bytes::Bytes;
+
+use super::body::RequestBody;
 
 /// A member of a JSON object, or a part of a multipart form.
 #[derive(Debug, PartialEq, Eq)]

@@ -5,6 +5,13 @@
 //! `MODEL` for one. A body that is not a JSON object is only marked as unreadable here. `rewrite.rs` changes bodies,
 //! and `multipart.rs` reads forms.
 
+use std::borrow::Cow;
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::ops::Range;
+
+use http::HeaderMap;
+use http::header::CONTENT_TYPE;
+
 use super::body::RequestBody;
 use super::body_view::{BodyMember, gather, slices};
 use super::multipart;
@@ -12,11 +19,6 @@ use crate::gateway::bounds::{MEMBER_NAME, MOST_MEMBERS, PREFIX_LENGTHS, SCANNED_
 use crate::gateway::scan::json_scanner::{JsonScanner, JsonStep, text};
 use crate::refusal::Refusal;
 use crate::settings::bounds::MODEL_NAME;
-use http::HeaderMap;
-use http::header::CONTENT_TYPE;
-use std::borrow::Cow;
-use std::hash::{BuildHasher, Hash, Hasher, RandomState};
-use std::ops::Range;
 
 /// The end of the path of the only route whose requests are forms.
 const TRANSCRIPTIONS: &str = "/audio/transcriptions";

@@ -1,5 +1,6 @@
-use super::*;
 use http::HeaderValue;
+
+use super::*;
 
 fn envelope_of(text: &str) -> Result<Envelope, Refusal> {
     Envelope::of(&RequestBody::from_pieces(&[text]))

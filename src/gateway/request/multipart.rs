@@ -3,11 +3,12 @@
 //! The parser is strict, so that an accepted form has only one meaning: a form whose parts could have other names for a
 //! backend is refused.
 
+use memchr::memmem;
+
 use super::body::RequestBody;
 use super::body_view::{BodyMember, gather, slices};
 use crate::gateway::bounds::{MEMBER_NAME, MOST_MEMBERS, PART_HEAD};
 use crate::refusal::Refusal;
-use memchr::memmem;
 
 /// Longest boundary (RFC 2046, section 5.1.1).
 const LONGEST_BOUNDARY: usize = 70;

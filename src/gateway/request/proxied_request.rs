@@ -1,5 +1,12 @@
 //! A whole request: what it asks for, and its form for the worker of each attempt.
 
+use std::borrow::Cow;
+use std::hash::RandomState;
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::{HeaderValue, Method};
+
 use super::body::RequestBody;
 use super::envelope::{self, Envelope};
 use super::rewrite::{Edit, rewrite_body};
@@ -9,11 +16,6 @@ use crate::gateway::route::Route;
 use crate::models::ModelKind;
 use crate::refusal::Refusal;
 use crate::settings::values::Strategy;
-use http::request::Parts;
-use http::{HeaderValue, Method};
-use std::borrow::Cow;
-use std::hash::RandomState;
-use std::sync::Arc;
 
 /// A client's request that will be sent to a worker.
 pub(crate) struct ProxiedRequest {

@@ -3,12 +3,14 @@
 //! The bytes are spliced: unchanged bytes are shared with the body as it arrived, so the same body can still be sent to
 //! another worker in another form. The configuration of a model says which changes it needs.
 
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use bytes::Bytes;
+
 use super::body::RequestBody;
 use super::body_view::{BodyMember, slices};
 use super::envelope::{BodyKind, Envelope};
-use bytes::Bytes;
-use std::collections::VecDeque;
-use std::ops::Range;
 
 /// Members with the same meaning in the dialects of the backends. A request that has one needs no default for another.
 const SYNONYMS: [&[&str]; 2] = [

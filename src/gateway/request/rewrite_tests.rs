@@ -1,7 +1,9 @@
-use super::*;
+use std::collections::HashMap;
+
 use proptest::prelude::*;
 use serde_json::{Map, Value};
-use std::collections::HashMap;
+
+use super::*;
 
 fn pairs(list: &[(&str, &str)]) -> Vec<(String, String)> {
     list.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()

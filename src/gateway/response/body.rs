@@ -5,6 +5,13 @@
 //! does not read, `stall_sweeper.rs` drops them. `in_progress.rs` owns them and produces the pieces; this file hands
 //! the pieces to hyper, and produces the last error after the sweeper has ended a response.
 
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::StatusCode;
+use http_body::{Body, Frame, SizeHint};
+
 use super::heartbeat::Heartbeat;
 use super::in_progress::{InProgress, NextPiece, ResponseAborted, UpstreamAnswer};
 use super::sse::SseTail;
@@ -12,11 +19,6 @@ use super::stall_sweeper::{PollOutcome, SweepHandle, TerminationReason};
 use crate::gateway::accounting::record::Record;
 use crate::gateway::bounds::RETRY_AFTER_UNKNOWN;
 use crate::refusal::{Refusal, Shape};
-use bytes::Bytes;
-use http::StatusCode;
-use http_body::{Body, Frame, SizeHint};
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
 
 /// A body that the gateway sends.
 pub enum ResponseBody {

@@ -1,3 +1,8 @@
+use std::time::Duration;
+
+use http::{Method, Response};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
 use super::*;
 use crate::fleet::Unavailable;
 use crate::gateway::bounds::{MAX_BUFFERED_EVENT, SWEEP_INTERVAL};
@@ -7,9 +12,6 @@ use crate::gateway::testing::{
 };
 use crate::pause_clock::ActiveInstant;
 use crate::worker::bounds::COMPUTE_ERRORS_UNTIL_RESTART;
-use http::{Method, Response};
-use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const CHAT: &str = "/v1/chat/completions";
 const CHUNKED: &str = "Content-Type: text/event-stream\r\nTransfer-Encoding: chunked";

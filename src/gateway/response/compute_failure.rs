@@ -2,9 +2,10 @@
 //!
 //! Recognises llama-server's errors by their messages. The worker decides what follows from a failure.
 
-use crate::gateway::bounds::EVENT_HEAD;
 use http::StatusCode;
 use memchr::memmem;
+
+use crate::gateway::bounds::EVENT_HEAD;
 
 /// The messages with which llama-server fails all requests in flight when a batch could not be decoded; the process
 /// keeps running (llama.cpp, tools/server/server-context.cpp, where `llama_decode` returns less than -1, and -1). Its

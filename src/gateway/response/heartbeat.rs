@@ -3,6 +3,18 @@
 //! The response begins before its outcome is known: with a 200 and a comment at each interval. llama-server's stream
 //! follows when it arrives. Any other outcome can then only be sent as an event, so heartbeats are off by default.
 
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, Response, StatusCode};
+use http_body::{Body, Frame};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+
 use super::body::ResponseBody;
 use super::in_progress::ResponseAborted;
 use super::stall_sweeper::{PollOutcome, PollStep, StallSweeper, SweepHandle, Sweepable, TerminationReason};
@@ -10,16 +22,6 @@ use crate::gateway::accounting::record::Record;
 use crate::gateway::bounds::RETRY_AFTER_UNKNOWN;
 use crate::gateway::content_kind::ContentKind;
 use crate::refusal::{Refusal, Shape};
-use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderValue, Response, StatusCode};
-use http_body::{Body, Frame};
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, ready};
-use std::time::Duration;
-use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 /// The remaining stages of a request, from the queue to the response.
 pub(super) type PendingResponse =

@@ -1,10 +1,11 @@
+use tokio::io::AsyncWriteExt;
+
 use super::*;
 use crate::gateway::bounds::{SWEEP_INTERVAL, WRAPPED_ANSWER};
 use crate::gateway::queue::ticket::QueueEntry;
 use crate::gateway::testing::{
     REQUEST_TIMEOUT, STALL_TIMEOUT, TestGateway, chunk, error_code, expect_response, next_piece,
 };
-use tokio::io::AsyncWriteExt;
 
 const INTERVAL: Duration = Duration::from_secs(15);
 const CHAT: &str = "/v1/chat/completions";

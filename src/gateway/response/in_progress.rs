@@ -3,6 +3,18 @@
 //! Its drop records the outcome of the request in the lease. Whether the client still reads is not known here; see
 //! `stall_sweeper.rs`.
 
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
+use http_body::Body;
+use hyper::body::Incoming;
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
 use super::compute_failure::ComputeFailure;
 use super::rename::RenamedBody;
 use super::sse::{SseTail, StreamWatcher, data_event};
@@ -15,16 +27,6 @@ use crate::gateway::queue::ticket::Ticket;
 use crate::gateway::route::Route;
 use crate::pause_clock::{ActiveInstant, ActiveSleep};
 use crate::refusal::{Refusal, Shape, event_of_backend};
-use bytes::Bytes;
-use http::StatusCode;
-use http_body::Body;
-use hyper::body::Incoming;
-use std::collections::VecDeque;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, ready};
-use std::time::Duration;
-use tokio_util::sync::WaitForCancellationFutureOwned;
 
 /// The response was aborted: the connection is closed, so that the client can tell the abort from a regular end.
 #[derive(Debug, thiserror::Error)]

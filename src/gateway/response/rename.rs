@@ -5,6 +5,16 @@
 //! Bytes are passed on at once, and none are held back: the client's name is sent where the value of `model` begins,
 //! and that value is skipped.
 
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
+use http_body::{Body, Frame, SizeHint};
+
 use super::sse::PieceSplicer;
 use crate::gateway::content_kind::ContentKind;
 use crate::gateway::request::rewrite::json_string;
@@ -12,14 +22,6 @@ use crate::gateway::scan::json_scanner::{JsonScanner, JsonStep};
 #[cfg(any(test, feature = "test-support"))]
 use crate::gateway::scan::sse_framer::SseFramer;
 use crate::gateway::scan::sse_framer::{SseField, SseLine, SseStep};
-use bytes::Bytes;
-use http::HeaderMap;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
-use http_body::{Body, Frame, SizeHint};
-use std::collections::VecDeque;
-use std::ops::Range;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
 
 /// The longest member name that is compared, in bytes: `response`, if every character is written as an escape.
 const LONGEST_NAME: usize = "response".len() * "\\u0000".len();

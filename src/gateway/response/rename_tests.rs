@@ -1,9 +1,10 @@
-use super::super::sse::StreamWatcher;
-use super::*;
-use crate::gateway::route::StreamEnd;
 use http::HeaderValue;
 use http_body_util::BodyExt;
 use proptest::prelude::*;
+
+use super::super::sse::StreamWatcher;
+use super::*;
+use crate::gateway::route::StreamEnd;
 
 const NAME: &str = "gpt \"4\"";
 

@@ -3,13 +3,15 @@
 //! Bytes are never changed here. The beginning of an event is held back until its end has arrived, so that a client
 //! whose llama-server dies gets whole events and then an error, never half an event. `sse_framer.rs` finds the lines.
 
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use bytes::Bytes;
+
 use super::compute_failure::ComputeFailure;
 use crate::gateway::bounds::MAX_BUFFERED_EVENT;
 use crate::gateway::route::StreamEnd;
 use crate::gateway::scan::sse_framer::{SseField, SseFramer, SseLine, SseStep};
-use bytes::Bytes;
-use std::collections::VecDeque;
-use std::ops::Range;
 
 impl StreamEnd {
     /// Returns the field, and the beginnings of its value, that mark the last event of a stream.

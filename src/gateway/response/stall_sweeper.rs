@@ -7,15 +7,17 @@
 //!
 //! `MAX_CONNECTIONS` and `HTTP2_STREAMS` bound the length of the list.
 
-use crate::gateway::bounds::{SWEEP_INTERVAL, SWEEP_INTERVAL_ABORT};
-use crate::pause_clock::ActiveInstant;
 use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::task::Poll;
 use std::time::Duration;
+
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use crate::gateway::bounds::{SWEEP_INTERVAL, SWEEP_INTERVAL_ABORT};
+use crate::pause_clock::ActiveInstant;
 
 /// The list of all responses in progress, and the limits for stalled ones.
 pub(crate) struct StallSweeper {

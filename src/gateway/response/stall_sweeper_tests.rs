@@ -1,5 +1,6 @@
-use super::*;
 use std::sync::atomic::AtomicBool;
+
+use super::*;
 
 const STALL: Duration = Duration::from_secs(60);
 

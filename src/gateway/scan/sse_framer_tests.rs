@@ -1,8 +1,8 @@
+use SseField::{Data, Event};
+use WholeLine::{Blank, Line};
 use proptest::prelude::*;
 
 use super::*;
-use SseField::{Data, Event};
-use WholeLine::{Blank, Line};
 
 /// A line of a field, joined from its parts, or a blank line.
 #[derive(Debug, Clone, PartialEq, Eq)]

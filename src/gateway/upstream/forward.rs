@@ -1,6 +1,22 @@
 //! Sends one request to one worker and returns its response. Never sends a request twice; `retry.rs` decides about
 //! that.
 
+use std::error::Error;
+use std::iter::successors;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http::header::AUTHORIZATION;
+use http::request::Parts;
+use http::{HeaderValue, Request, Response, StatusCode, Version};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::capture_connection;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
 use super::retry::Retry;
 use crate::dial::{DialTarget, Dialer, explain};
 use crate::fleet::Lease;
@@ -21,20 +37,6 @@ use crate::refusal::Refusal;
 use crate::settings::bounds::{CLIENT_WRITE_STALL, UPSTREAM_IDLE_CONNECTIONS};
 use crate::settings::options::Limits;
 use crate::telemetry::throttled_warning::ThrottledWarning;
-use http::header::AUTHORIZATION;
-use http::request::Parts;
-use http::{HeaderValue, Request, Response, StatusCode, Version};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::capture_connection;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
-use jiff::Timestamp;
-use std::error::Error;
-use std::iter::successors;
-use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
-use tokio_util::sync::CancellationToken;
-use tracing::warn;
 
 /// The pool of connections to workers, and the timeouts of their responses.
 pub(crate) struct Forwarder {

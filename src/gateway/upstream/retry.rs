@@ -5,6 +5,14 @@
 //! worker, which the request may have killed, it is retried once. No attempt begins after `REQUEST_TIMEOUT`, which
 //! counts from the first attempt.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use getrandom::u32 as random;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+
 use crate::fleet::{Fingerprint, Member, Model, Unavailable, WorkerKind};
 use crate::gateway::accounting::record::Record;
 use crate::gateway::admission::auth::Caller;
@@ -19,12 +27,6 @@ use crate::models::ModelKind;
 use crate::pause_clock::{self, ActiveInstant};
 use crate::refusal::{Refusal, Shape};
 use crate::settings::options::Settings;
-use bytes::Bytes;
-use getrandom::u32 as random;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
-use std::collections::VecDeque;
-use std::sync::Arc;
-use std::time::Duration;
 
 /// The id of the model that answered or failed.
 const X_LLAMAGATE_MODEL: HeaderName = HeaderName::from_static("x-llamagate-model");

@@ -19,6 +19,7 @@ use std::io::Read;
 use std::path::Path;
 
 use super::quant;
+
 pub use bounds::{
     MAX_ARRAY_DEPTH, MAX_DIMS, MAX_KEY, MAX_KEYS, MAX_LAYERS, MAX_METADATA_BYTES, MAX_STRING, MAX_TENSORS,
 };

@@ -12,11 +12,12 @@
 //! - Any other: a field of [`ModelDraft`] here, a field of `ModelSettings` or `LocalSettings` in `model.rs`, and the
 //!   key in `read_shared` or `read_model` of `file/models.rs`.
 
+use std::num::{NonZeroU64, NonZeroUsize};
+
 use super::model::{LocalSettings, ModelSettings, RemoteSettings, Rewrite, Start};
 use crate::models::ModelKind;
 use crate::settings::options::{Engine, Settings};
 use crate::settings::values::{Context, ExtraArgs, GpuLayers, Seconds, Strategy, ZeroIsOff};
-use std::num::{NonZeroU64, NonZeroUsize};
 
 macro_rules! engine_draft {
     ($($key:ident: $type:ty;)+) => {

@@ -2,12 +2,13 @@
 //!
 //! Owns the types that the rest of the program uses. `preflight.rs` checks whether the model files exist and are valid.
 
-use crate::models::{ModelKind, id_of};
-use crate::settings::options::Engine;
-use crate::settings::values::{Secret, Strategy};
 use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
+
+use crate::models::{ModelKind, id_of};
+use crate::settings::options::Engine;
+use crate::settings::values::{Secret, Strategy};
 
 /// All models, in the order of the configuration.
 #[derive(Debug, Clone, PartialEq, Default)]

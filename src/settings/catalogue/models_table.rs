@@ -1,9 +1,10 @@
 //! The table of models that `llamagate check` prints. It contains neither keys nor paths.
 
-use super::model::{Catalogue, ModelSettings, RemoteSettings, Start};
-use crate::models::columns::aligned;
 use std::path::Path;
 use std::time::Duration;
+
+use super::model::{Catalogue, ModelSettings, RemoteSettings, Start};
+use crate::models::columns::aligned;
 
 const HEADINGS: [&str; 11] =
     ["ID", "KIND", "TIER", "SERVED BY", "REPLICAS", "SLOTS", "CTX", "PRELOAD", "PINNED", "TTL", "ALIASES"];

@@ -3,6 +3,8 @@
 //! Owns single entries: each is a remote backend, or names a local model. `merge/mod.rs` decides which of the two an
 //! entry without `api_base` is, and which entries describe the same model.
 
+use std::num::{NonZeroU32, NonZeroUsize};
+
 use super::address::api_base;
 use super::fields::{NodeFields, read};
 use super::known::{COMPATIBLE, ENTRY, FOREIGN, MODES, PARAMS, SAMPLING, WELL_KNOWN};
@@ -14,7 +16,6 @@ use crate::settings::catalogue::RemoteSettings;
 use crate::settings::environment::Environment;
 use crate::settings::notes::FileNotes;
 use crate::settings::values::{Secret, Value, Weight};
-use std::num::{NonZeroU32, NonZeroUsize};
 
 /// The path at which a remote backend is probed unless its entry sets `health`. Every server with OpenAI's API has it.
 pub(in crate::settings) const REMOTE_HEALTH: &str = "/v1/models";

@@ -18,6 +18,10 @@ mod litellm;
 mod models;
 mod node;
 
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
 use super::catalogue::draft::ModelDraft;
 use super::environment::Environment;
 use super::notes::{FileNotes, did_you_mean};
@@ -26,9 +30,6 @@ use super::problem::SettingProblem;
 use crate::settings::bounds::CONFIG_FILE_SIZE;
 use fields::{NodeFields, texts};
 use node::YamlNode;
-use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
 
 pub(super) use address::api_base;
 pub(super) use litellm::{Backend, ModelListEntry, Provider, REMOTE_HEALTH};

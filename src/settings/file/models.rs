@@ -3,6 +3,9 @@
 //! Owns the names of a model's keys; `catalogue/draft.rs` describes how to add one. `merge/mod.rs` checks whether the
 //! names of several models clash.
 
+use std::num::{NonZeroU32, NonZeroU64};
+use std::path::{Path, PathBuf};
+
 use super::fields::{NodeFields, read, texts};
 use super::node::YamlNode;
 use crate::models::ModelKind;
@@ -11,8 +14,6 @@ use crate::settings::catalogue::Start;
 use crate::settings::catalogue::draft::{EngineDraft, ModelDraft};
 use crate::settings::notes::FileNotes;
 use crate::settings::values::{ByteSize, ExtraArgs, Rejected, Weight};
-use std::num::{NonZeroU32, NonZeroU64};
-use std::path::{Path, PathBuf};
 
 /// Fields that every request must set itself: they can neither have a default nor be removed.
 const REQUIRED_FIELDS: &[&str] = &["model", "messages", "prompt", "input", "stream"];

@@ -2,11 +2,13 @@
 //!
 //! Owns parsing of YAML texts. The meaning of the values belongs to the other files of this folder.
 
-use crate::settings::bounds::{CONFIG_FILE_ALIASED, CONFIG_FILE_DEPTH};
-use crate::settings::notes::printable;
+use std::fmt;
+
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Number, Value as Json};
-use std::fmt;
+
+use crate::settings::bounds::{CONFIG_FILE_ALIASED, CONFIG_FILE_DEPTH};
+use crate::settings::notes::printable;
 
 /// One YAML value.
 #[derive(Debug, Clone, PartialEq)]

@@ -7,6 +7,8 @@
 
 pub(super) mod tiers;
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::catalogue::draft::ModelDraft;
 use super::catalogue::{Catalogue, ModelSettings, Start, known_id};
 use super::file::{Backend, FileModels, ModelListEntry, Provider, check_name};
@@ -15,7 +17,6 @@ use super::options::Settings;
 use super::problem::SettingProblem;
 use crate::models::{ModelKind, Repository};
 use crate::settings::bounds::{MOST_ALIASES, MOST_MODELS, MOST_REMOTES};
-use std::collections::{BTreeMap, BTreeSet};
 use tiers::TIERS;
 
 /// The draft of one model, with the location that describes it.

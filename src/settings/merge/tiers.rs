@@ -2,6 +2,9 @@
 //!
 //! Owns the names of these variables, and which setting of a model each one sets.
 
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
 use crate::models::{ModelKind, id_of};
 use crate::settings::bounds::REMOTE_SLOTS;
 use crate::settings::catalogue::draft::ModelDraft;
@@ -11,8 +14,6 @@ use crate::settings::file::{REMOTE_HEALTH, api_base, start_of};
 use crate::settings::notes::FileNotes;
 use crate::settings::problem::SettingProblem;
 use crate::settings::values::{Context, GpuLayers, Rejected, Value};
-use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
 
 /// The tiers that have variables: prefix and name, in the order in which their models are listed.
 pub(in crate::settings) const TIERS: &[(&str, &str)] = &[

@@ -4,8 +4,9 @@
 //! browsers send. An entry that no browser can send is an error: it would never match, and the mistake would go
 //! unnoticed.
 
-use super::value::{Rejected, Value};
 use std::net::{Ipv4Addr, Ipv6Addr};
+
+use super::value::{Rejected, Value};
 
 /// Origins that browsers may call from.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,12 +1,13 @@
 //! Scalar values: yes or no, numbers, durations, sizes, words; and the arguments of llama-server.
 
-use super::value::{Rejected, Value};
-use crate::models::ModelKind;
 use std::fmt;
 use std::net::IpAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
+
+use super::value::{Rejected, Value};
+use crate::models::ModelKind;
 
 impl Value for bool {
     fn parse(text: &str) -> Result<Self, Rejected> {

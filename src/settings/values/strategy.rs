@@ -1,7 +1,8 @@
 //! `ROUTING_STRATEGY`: the names of the strategies. `fleet/choice/` implements them.
 
-use super::value::{Rejected, Value};
 use serde::Serialize;
+
+use super::value::{Rejected, Value};
 
 /// How one of a model's workers is chosen for a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]

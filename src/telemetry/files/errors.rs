@@ -1,12 +1,14 @@
 //! Counts the log lines that could not be written, and reports them once a minute.
 
-use crate::telemetry::bounds::REPORT_INTERVAL;
-use jiff::Timestamp;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::telemetry::bounds::REPORT_INTERVAL;
 
 /// The lost log lines of one folder, and why they were lost. Shared by the writers and the reporting task.
 #[derive(Debug)]

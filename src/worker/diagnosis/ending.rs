@@ -1,15 +1,17 @@
 //! The meaning of signals and exit codes.
 
+use std::io;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+
 use super::cause::{Diagnosis, FailureCause};
 use super::evidence::{Evidence, KillReason};
 use super::log::WorkerLog;
 use super::machine::lost_gpu;
 use crate::worker::memory::oom_kills::OomKill;
 use crate::worker::process::runtime_dir::RuntimeDirError;
-use nix::errno::Errno;
-use nix::sys::signal::Signal;
-use std::io;
-use std::time::Duration;
 
 /// A shell reports a child that a signal ended with this exit code plus the signal's number.
 const SHELL_SIGNAL: i32 = 128;

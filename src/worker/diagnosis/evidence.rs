@@ -1,8 +1,9 @@
 //! The evidence about the end of a process, from which a cause is found.
 
+use std::time::Duration;
+
 use crate::telemetry::files::LogTail;
 use crate::worker::memory::oom_kills::OomKill;
-use std::time::Duration;
 
 /// The evidence about the end of a process.
 pub(crate) struct Evidence<'a> {

@@ -20,10 +20,11 @@ mod log;
 mod machine;
 pub(super) mod model;
 
+use nix::sys::signal::Signal;
+
 use cause::Diagnosis;
 use evidence::Evidence;
 use log::WorkerLog;
-use nix::sys::signal::Signal;
 
 /// Returns the most specific cause that the evidence supports; [`cause::FailureCause::Unknown`] if there is none.
 pub(super) fn diagnose(evidence: &Evidence) -> Diagnosis {

@@ -1,9 +1,10 @@
 //! Model files that llama-server rejects.
 
+use std::time::Duration;
+
 use super::cause::{Diagnosis, FailureCause};
 use super::log::{WorkerLog, plain_word};
 use crate::models::{FileProblem, GgufError, ModelError};
-use std::time::Duration;
 
 /// Log texts that mean that the end of the file is missing.
 const TRUNCATED: &[&str] = &[

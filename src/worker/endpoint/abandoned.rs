@@ -5,9 +5,10 @@
 //! are then no more suspect than those that were abandoned before. A later request that is served proves that the ones
 //! abandoned before it began did not cause a hang.
 
+use std::collections::VecDeque;
+
 use super::crash_suspects::Fingerprint;
 use crate::worker::bounds::MOST_GIVEN_UP;
-use std::collections::VecDeque;
 
 /// The requests that were abandoned in one life of a llama-server and have not been cleared since.
 #[derive(Default)]

@@ -4,10 +4,11 @@
 //! time to a llama-server, so that the next crash convicts one. An innocent request is cleared when it is served once;
 //! a suspect that is not sent again is forgotten after [`DEATHS_REMEMBERED`].
 
-use crate::pause_clock::ActiveInstant;
-use crate::worker::bounds::{DEATHS_REMEMBERED, DEATHS_UNTIL_REFUSED, MOST_SUSPECTS};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::pause_clock::ActiveInstant;
+use crate::worker::bounds::{DEATHS_REMEMBERED, DEATHS_UNTIL_REFUSED, MOST_SUSPECTS};
 
 /// A hash of a request's content: requests with the same fingerprint count as the same request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,14 +2,16 @@
 //!
 //! The [`Endpoint`] decides what follows for the worker.
 
+use std::error::Error;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
 use super::crash_suspects::Fingerprint;
 use super::{Endpoint, NotAccepted, RequestClass};
 use crate::pause_clock::ActiveInstant;
 use crate::worker::local_errors::shortage;
-use std::error::Error;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use tokio_util::sync::WaitForCancellationFutureOwned;
 
 /// A request in flight at a llama-server; dropping it ends the request.
 pub struct InFlight {

@@ -11,22 +11,24 @@ pub(super) mod abandoned;
 pub(super) mod crash_suspects;
 pub(super) mod in_flight;
 
-use crate::dial::DialTarget;
-use crate::pause_clock::ActiveInstant;
-use crate::worker::bounds::COMPUTE_ERRORS_UNTIL_RESTART;
-use crate::worker::change_signal::ChangeSignal;
-use abandoned::AbandonedRequests;
-use crash_suspects::{CrashSuspects, Fingerprint};
-#[cfg(test)]
-use http::{HeaderValue, uri::InvalidUri};
 #[cfg(test)]
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+#[cfg(test)]
+use http::{HeaderValue, uri::InvalidUri};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+
+use crate::dial::DialTarget;
+use crate::pause_clock::ActiveInstant;
+use crate::worker::bounds::COMPUTE_ERRORS_UNTIL_RESTART;
+use crate::worker::change_signal::ChangeSignal;
+use abandoned::AbandonedRequests;
+use crash_suspects::{CrashSuspects, Fingerprint};
 
 /// A ready worker: where it is reached, and what it is serving.
 pub struct Endpoint {

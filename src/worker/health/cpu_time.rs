@@ -3,10 +3,12 @@
 //! It counts the whole process group, because llama-server may be the child of a script. [`super::hang`] decides what
 //! that means for a hang.
 
-use crate::worker::procfs::{self, ProcStat};
-use nix::unistd::{SysconfVar, sysconf};
 use std::collections::HashMap;
 use std::time::Duration;
+
+use nix::unistd::{SysconfVar, sysconf};
+
+use crate::worker::procfs::{self, ProcStat};
 
 /// The smallest share of the time that counts as computing, as a divisor: 1/20. Less is housekeeping.
 const LEAST_BUSY_SHARE: f64 = 20.0;

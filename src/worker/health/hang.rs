@@ -4,11 +4,12 @@
 //! while no counter grows. The log does not show it: it gets a line for each client that leaves, hung or not. One batch
 //! may take long on a CPU; [`super::cpu_time`] measures whether threads compute.
 
+use std::time::Duration;
+
 use super::cpu_time::ThreadTimes;
 use crate::pause_clock::ActiveInstant;
 use crate::worker::bounds::COMPUTING_PATIENCE;
 use crate::worker::diagnosis::evidence::KillReason;
-use std::time::Duration;
 
 /// The counters of llama-server's work (`GET /metrics`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,13 +1,15 @@
 //! The progress of a load. `LOAD_TIMEOUT` counts only the time without any sign of progress.
 
+use std::fs;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use memchr::memmem;
+
 use crate::pause_clock::ActiveInstant;
 use crate::telemetry::files::LogTail;
 use crate::worker::bounds::{LOAD_SIGN_FAULTS, LOAD_SIGN_READ};
 use crate::worker::procfs::ProcStat;
-use memchr::memmem;
-use std::fs;
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 /// Signs of progress of a process that loads. Only growth of a number counts; a number that cannot be read is 0.
 ///

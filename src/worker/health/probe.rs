@@ -1,6 +1,15 @@
 //! Probes of a llama-server: requests for its health, the check that it is the process that was started, and how long
 //! it may fail its probes. The counters of a probe are interpreted in `hang.rs`.
 
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::AUTHORIZATION;
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Request, StatusCode, Uri};
+use nix::errno::Errno;
+
 use super::hang::HangSample;
 use crate::dial::Trust;
 use crate::http_client::{ClientOptions, HttpClient, HttpError, Response};
@@ -11,13 +20,6 @@ use crate::worker::bounds::{
 };
 use crate::worker::endpoint::Endpoint;
 use crate::worker::local_errors::{is_refused, shortage};
-use bytes::Bytes;
-use http::header::AUTHORIZATION;
-use http::uri::PathAndQuery;
-use http::{HeaderValue, Request, StatusCode, Uri};
-use nix::errno::Errno;
-use std::io;
-use std::time::Duration;
 
 /// The health path of llama-server.
 pub(crate) const LLAMA_HEALTH: &str = "/health";

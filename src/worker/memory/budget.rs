@@ -1,13 +1,14 @@
 //! The memory budget of all loaded models, on GPUs or on the host, and how much memory one worker uses.
 
+use tokio::task::spawn_blocking;
+use tracing::warn;
+
 use super::gpu;
 use super::host;
 use super::kernel::KernelRoots;
 use crate::settings::values::MemoryBudgetSetting;
 use crate::worker::bounds::{FOOTPRINT_PATIENCE, MEMORY_LOOK_PATIENCE, MEMORY_RESERVE};
 use crate::worker::procfs::{self, ProcStat, resident};
-use tokio::task::spawn_blocking;
-use tracing::warn;
 
 /// The memory that all loaded models together may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

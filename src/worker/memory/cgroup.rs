@@ -1,8 +1,9 @@
 //! The memory control groups of this process, of both versions: their limits, usage and OOM kills.
 
-use super::kernel::KernelRoots;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
+
+use super::kernel::KernelRoots;
 
 /// A limit of this many bytes or more means unlimited: version 1 writes the largest page-aligned number.
 const NO_LIMIT: u64 = 1 << 60;

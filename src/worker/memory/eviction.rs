@@ -9,8 +9,9 @@
 //!
 //! Owns no process and no clock.
 
-use crate::pause_clock::ActiveInstant;
 use std::time::Duration;
+
+use crate::pause_clock::ActiveInstant;
 
 /// A load that waits for memory.
 #[derive(Debug, Clone, Copy)]

@@ -1,5 +1,6 @@
-use super::*;
 use proptest::prelude::*;
+
+use super::*;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const BUDGET: u64 = 100;

@@ -4,14 +4,16 @@
 //! little. NVML is loaded at run time; without it there is no wait. In a container NVML may list no process, or only
 //! pids of the host, so the wait also ends when the memory in use has stopped falling.
 
-use crate::worker::bounds::{GPU_RELEASE_INTERVAL, GPU_RELEASE_PATIENCE, GPU_RELEASE_STILL};
+use std::collections::BTreeSet;
+
 use nvml_wrapper::Nvml;
 use nvml_wrapper::enums::device::UsedGpuMemory;
 use nvml_wrapper::error::NvmlError;
-use std::collections::BTreeSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
+
+use crate::worker::bounds::{GPU_RELEASE_INTERVAL, GPU_RELEASE_PATIENCE, GPU_RELEASE_STILL};
 
 /// Waits until processes that have ended have released their memory on every GPU, at most [`GPU_RELEASE_PATIENCE`].
 /// Returns early when `stop` is cancelled.

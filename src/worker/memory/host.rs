@@ -1,8 +1,9 @@
 //! How much memory this machine has, and how much of it is available, control groups included.
 
+use std::fs;
+
 use super::cgroup::Cgroup;
 use super::kernel::KernelRoots;
-use std::fs;
 
 /// Returns the bytes that are available on the machine, or in the tightest control group if that is less. Page cache
 /// counts as available. `None` if unknown.

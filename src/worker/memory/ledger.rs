@@ -2,6 +2,13 @@
 //!
 //! It decides nothing and wakes no task: the scheduler does.
 
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
 use super::eviction::{EvictionMode, HolderStage, MemoryClaim, MemoryHolder};
 use crate::pause_clock::ActiveInstant;
 use crate::telemetry::metrics::{Metrics, bytes};
@@ -9,11 +16,6 @@ use crate::worker::bounds::CLAIM_GRACE;
 use crate::worker::change_signal::ChangeSignal;
 use crate::worker::demand::Demand;
 use crate::worker::endpoint::Endpoint;
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-use tokio_util::sync::CancellationToken;
-use tracing::info;
 
 /// The ledger behind its lock, with what its users share: the budget, the metrics and the signal for waiting loads.
 pub(super) struct SharedLedger {

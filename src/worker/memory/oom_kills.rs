@@ -2,9 +2,10 @@
 //!
 //! It only counts; the diagnosis decides what a kill means.
 
+use std::fs;
+
 use super::cgroup::{Cgroup, counter};
 use super::kernel::{KernelRoots, MIB};
-use std::fs;
 
 /// The OOM kill counters at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,20 +3,22 @@
 //! llama-server reads a mapped file in random order, which is slow on a network volume. A failed prefetch neither
 //! rejects the model nor prevents the start.
 
-use super::host;
-use super::kernel::KernelRoots;
-use crate::models;
-use crate::pause_clock::ActiveInstant;
-use crate::worker::bounds::{PREFETCH_BUFFER, PREFETCH_LOOK, PREFETCH_REPORT};
-use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
+
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use tokio::task::spawn_blocking;
 use tracing::{info, warn};
+
+use super::host;
+use super::kernel::KernelRoots;
+use crate::models;
+use crate::pause_clock::ActiveInstant;
+use crate::worker::bounds::{PREFETCH_BUFFER, PREFETCH_LOOK, PREFETCH_REPORT};
 
 /// How a prefetch ended. llama-server is started next in every case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,6 +1,8 @@
-use super::*;
-use nix::sys::stat::Mode;
 use std::fs;
+
+use nix::sys::stat::Mode;
+
+use super::*;
 
 const LONG: Duration = Duration::from_secs(10);
 const SHORT: Duration = Duration::from_millis(50);

@@ -1,10 +1,12 @@
 //! The memory of one worker, from its grant until it has been released.
 
+use std::sync::Arc;
+
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
+
 use super::ledger::{GrantStage, SharedLedger};
 use crate::pause_clock::ActiveInstant;
 use crate::worker::endpoint::Endpoint;
-use std::sync::Arc;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 /// Memory reserved for a worker; dropping it releases the memory.
 pub(crate) struct Reservation {

@@ -4,16 +4,18 @@
 //! Owns the order in which loads get memory. The [`Ledger`] records who waits and who has memory;
 //! [`super::eviction`] selects the workers to evict; the owner of an evicted worker stops it.
 
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tracing::warn;
+
 use super::eviction::{EvictionStep, is_admissible, next_step, pinned_in_the_way};
 use super::ledger::{CrowdedOut, Ledger, MemoryRequest, MemoryWaiter, SharedLedger};
 use super::reservation::Reservation;
 use crate::pause_clock::{self, ActiveInstant};
 use crate::telemetry::metrics::{Metrics, bytes};
 use crate::worker::change_signal::ChangeSignal;
-use std::pin::pin;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
-use tracing::warn;
 
 /// Grants memory to the loads of all workers. Clones share one ledger.
 #[derive(Clone)]

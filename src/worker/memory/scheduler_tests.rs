@@ -1,3 +1,10 @@
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use http::HeaderValue;
+use tokio::task::{JoinHandle, yield_now};
+use tokio_util::task::TaskTracker;
+
 use super::super::eviction::{EvictionMode, HolderStage};
 use super::super::ledger::NoLongerIdle;
 use super::*;
@@ -6,11 +13,6 @@ use crate::worker::change_signal::ChangeSignal;
 use crate::worker::demand::{Demand, DemandGuard};
 use crate::worker::endpoint::in_flight::InFlight;
 use crate::worker::endpoint::{Endpoint, RequestClass};
-use http::HeaderValue;
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
-use tokio::task::{JoinHandle, yield_now};
-use tokio_util::task::TaskTracker;
 
 const BUDGET: u64 = 100;
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,8 +1,10 @@
 //! Work that may block in the kernel, such as reading a file of a network volume that is gone.
 
-use crate::pause_clock;
 use std::time::Duration;
+
 use tokio::task::{JoinHandle, spawn_blocking};
+
+use crate::pause_clock;
 
 /// Work of one kind on a thread of its own. A caller may stop waiting; the next call then waits for the same work. So a
 /// volume that does not answer blocks one thread, not one for each attempt.

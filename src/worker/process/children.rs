@@ -2,10 +2,12 @@
 //!
 //! [`TrackedChildren`] lives on the thread that forks, so that no child is started while it searches.
 
-use crate::worker::procfs::{self, ProcStat};
+use std::io;
+
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
-use std::io;
+
+use crate::worker::procfs::{self, ProcStat};
 
 /// The children that tokio waits for.
 #[derive(Default)]

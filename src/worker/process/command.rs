@@ -3,15 +3,16 @@
 //! Secrets are passed by file, never by argument or environment, because other users can read the arguments of a
 //! process.
 
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::Path;
+
 use super::cpus::Cpus;
 use super::runtime_dir::{RUNTIME_DIR_VARIABLE, RuntimeDir};
 use super::spawner::CommandLine;
 use crate::models::ModelKind;
 use crate::settings::values::GpuLayers;
 use crate::worker::plan::{Plan, Program};
-use std::ffi::OsString;
-use std::net::SocketAddr;
-use std::path::Path;
 
 /// The inputs of a command line.
 pub(crate) struct Launch<'a> {

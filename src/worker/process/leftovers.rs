@@ -3,18 +3,20 @@
 //! llama-server leads a process group, which is killed with it. A process that left the group (a daemon) is found by a
 //! variable of its environment: the path of the worker's runtime directory, which is unique.
 
-use super::runtime_dir::{AbandonedDir, RUNTIME_DIR_VARIABLE, RuntimeDir};
-use crate::worker::bounds::{LEFTOVER_GRACE, LEFTOVER_POLL, LEFTOVER_SEARCH};
-use crate::worker::memory::gpu;
-use crate::worker::procfs::{self, ProcStat, ProcessIdentity};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::time::Instant;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
+
+use super::runtime_dir::{AbandonedDir, RUNTIME_DIR_VARIABLE, RuntimeDir};
+use crate::worker::bounds::{LEFTOVER_GRACE, LEFTOVER_POLL, LEFTOVER_SEARCH};
+use crate::worker::memory::gpu;
+use crate::worker::procfs::{self, ProcStat, ProcessIdentity};
 
 /// Ends the processes that earlier gateways left running, removes their runtime directories, and waits until the GPU
 /// memory is released. Returns early when `stop` is cancelled.

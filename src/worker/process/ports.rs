@@ -1,10 +1,11 @@
 //! The port of each worker: no two workers get the same one, even before their processes have bound it.
 
-use crate::worker::bounds::BACKEND_PORT_TRIES;
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::worker::bounds::BACKEND_PORT_TRIES;
 
 /// The ports that workers of this service use.
 #[derive(Clone, Default)]

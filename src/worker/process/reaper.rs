@@ -3,11 +3,12 @@
 //!
 //! tokio waits for the children that this process started; [`super::children`] tells the two apart.
 
-use super::spawner::Spawner;
-use crate::worker::bounds::REAP_PAUSE;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
+
+use super::spawner::Spawner;
+use crate::worker::bounds::REAP_PAUSE;
 
 /// Reaps orphans as they end, until `stop` is cancelled.
 pub async fn reap_orphans(spawner: Spawner, stop: CancellationToken) {

@@ -3,15 +3,17 @@
 //! Owns the directory: the key file, the HOME, and the file with the identity of the process. [`super::leftovers`] ends
 //! processes.
 
-use crate::worker::procfs::ProcessIdentity;
-use base64::Engine as _;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use http::HeaderValue;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt as _, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use http::HeaderValue;
+
+use crate::worker::procfs::ProcessIdentity;
 
 /// The environment variable with the path of the runtime directory. It marks the process and all that it starts.
 pub(crate) const RUNTIME_DIR_VARIABLE: &str = "LLAMAGATE_DEN";

@@ -3,12 +3,6 @@
 //! Linux sends the parent-death signal when the *thread* that forked ends, not the process (`PR_SET_PDEATHSIG` in
 //! `prctl(2)`). So one thread, which lives as long as the program, forks all children; [`Spawner`] sends it the orders.
 
-use super::children::TrackedChildren;
-use crate::worker::bounds::{KILL_GRACE, SPAWN_QUEUE, STOP_GRACE};
-use nix::errno::Errno;
-use nix::sys::resource::{Resource, setrlimit};
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
 use std::ffi::OsString;
 use std::io::{self, PipeReader};
 use std::os::fd::OwnedFd;
@@ -16,9 +10,17 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::sync::mpsc;
+
+use nix::errno::Errno;
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
+
+use super::children::TrackedChildren;
+use crate::worker::bounds::{KILL_GRACE, SPAWN_QUEUE, STOP_GRACE};
 
 /// A complete command line: the child gets this environment and no other variables.
 pub(crate) struct CommandLine {

@@ -9,6 +9,16 @@ mod probe;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Uri;
+use http::uri::Scheme;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, info, warn};
+
 use crate::dial::{BadRemote, DialTarget, Trust};
 use crate::settings::catalogue::RemoteSettings;
 use crate::telemetry::metrics::Metrics;
@@ -22,15 +32,7 @@ use crate::worker::handle::{WorkerHandle, WorkerStatus};
 use crate::worker::health::probe::Prober;
 use crate::worker::state::{WorkerEvent, WorkerState};
 use crate::worker::worker_metrics::WorkerMetrics;
-use http::Uri;
-use http::uri::Scheme;
 use probe::{RemoteProbe, health_uri, probe};
-use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use tracing::{debug, info, warn};
 
 /// The configuration of one remote worker.
 #[derive(Debug, Clone)]

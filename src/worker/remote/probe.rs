@@ -2,14 +2,15 @@
 //!
 //! Backends differ in what they serve there, so any response but a redirect or a server error (5xx) counts as ready.
 
+use http::uri::PathAndQuery;
+use http::{StatusCode, Uri};
+use nix::errno::Errno;
+
 use crate::dial::{BadRemote, DialTarget};
 use crate::http_client::{HttpError, Response};
 use crate::worker::bounds::REMOTE_PROBE_BODY;
 use crate::worker::health::probe::Prober;
 use crate::worker::local_errors::shortage;
-use http::uri::PathAndQuery;
-use http::{StatusCode, Uri};
-use nix::errno::Errno;
 
 /// The outcome of one probe.
 #[derive(Debug, Clone, PartialEq, Eq)]

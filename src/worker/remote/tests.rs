@@ -1,3 +1,8 @@
+use std::io;
+
+use http::{StatusCode, header};
+use proptest::prelude::*;
+
 use super::*;
 use crate::dial::testing::{DEADLINE, TestAuthority, TestServer};
 use crate::settings::values::Secret;
@@ -5,9 +10,6 @@ use crate::telemetry::metrics::TextFormat;
 use crate::worker::endpoint::in_flight::InFlight;
 use crate::worker::endpoint::{NotAccepted, RequestClass};
 use crate::worker::handle::WorkerCondition;
-use http::{StatusCode, header};
-use proptest::prelude::*;
-use std::io;
 
 /// Much longer than a test takes, so that no probe in a test is due by this interval.
 const INTERVAL: Duration = Duration::from_secs(3600);

@@ -3,14 +3,16 @@
 //!
 //! An order ends each of these waits. `mod.rs` decides which of them follows the end of a life.
 
+use std::time::Duration;
+
+use tracing::info;
+
 use super::owner::Owner;
 use crate::worker::demand::DemandChange;
 use crate::worker::diagnosis::ending::crowded_out;
 use crate::worker::handle::LastExit;
 use crate::worker::memory::ledger::CrowdedOut;
 use crate::worker::state::{WorkerEvent, WorkerState};
-use std::time::Duration;
-use tracing::info;
 
 impl Owner {
     /// Publishes that the worker does not fit in memory beside pinned models, which is no crash, and waits for new

@@ -1,5 +1,11 @@
 //! The resources that all workers of a service share: the thread that forks, metrics, the prober, ports, memory.
 
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::SetOnce;
+
 use crate::telemetry::metrics::Metrics;
 use crate::worker::change_signal::ChangeSignal;
 use crate::worker::health::probe::Prober;
@@ -7,10 +13,6 @@ use crate::worker::memory::budget::MemoryBudget;
 use crate::worker::memory::scheduler::MemoryScheduler;
 use crate::worker::process::ports::PortPool;
 use crate::worker::process::spawner::Spawner;
-use std::io;
-use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::SetOnce;
 
 /// The resources that all workers of a service share.
 pub struct WorkerContext {

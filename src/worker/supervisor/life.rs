@@ -2,6 +2,17 @@
 //!
 //! What happens between the two is in `watch.rs`.
 
+use std::collections::BTreeSet;
+use std::io;
+use std::process::ExitStatus;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
 use super::owner::{LifeEnd, Owner, StartFailure};
 use crate::dial::DialTarget;
 use crate::telemetry::files::{LogTail, pump};
@@ -26,15 +37,6 @@ use crate::worker::process::ports::BackendPort;
 use crate::worker::process::runtime_dir::RuntimeDir;
 use crate::worker::process::spawner::{Process, code_and_signal};
 use crate::worker::state::{WorkerEvent, WorkerState};
-use std::collections::BTreeSet;
-use std::io;
-use std::process::ExitStatus;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
-use tokio::task::JoinSet;
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
 
 /// A running process and its resources.
 pub(super) struct ProcessLife {

@@ -19,6 +19,16 @@ mod prepare;
 mod restart_budget;
 mod watch;
 
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch as channel;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info, warn};
+
 use crate::worker::bounds::SHORTAGE_PAUSE;
 use crate::worker::demand::{Demand, OwnerDemand};
 use crate::worker::diagnosis::ending::not_started;
@@ -31,14 +41,6 @@ use crate::worker::worker_metrics::WorkerMetrics;
 use context::WorkerContext;
 use owner::{LifeEnd, Owner, Shortage, StartFailure};
 use restart_budget::RestartBudget;
-use std::io;
-use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::watch as channel;
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use tracing::{error, info, warn};
 
 /// Starts the owner of a worker on `tasks`. The owner ends, after its process, when `stop` is cancelled. The workers of
 /// one model share `crash_suspects`, so that a request that crashes one of them is not retried on all others.

@@ -2,6 +2,16 @@
 //!
 //! The other files of this folder add the methods of [`Owner`].
 
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::debug;
+
 use super::context::WorkerContext;
 use super::restart_budget::RestartBudget;
 use crate::models::ModelError;
@@ -18,14 +28,6 @@ use crate::worker::plan::Plan;
 use crate::worker::process::blocking::BlockingTask;
 use crate::worker::state::{WorkerEvent, WorkerState};
 use crate::worker::worker_metrics::WorkerMetrics;
-use std::io;
-use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use tracing::debug;
 
 /// The state of the task that owns a worker.
 pub(super) struct Owner {

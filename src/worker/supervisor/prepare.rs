@@ -1,6 +1,15 @@
 //! The preparation of a start: leftovers of earlier processes are ended, the model file is checked, memory is reserved,
 //! and the file is prefetched where `PREFETCH` is on.
 
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
 use super::owner::{Owner, StartFailure};
 use crate::models;
 use crate::settings::values::GpuLayers;
@@ -14,13 +23,6 @@ use crate::worker::plan::Need;
 use crate::worker::plan::Program;
 use crate::worker::process::blocking::NoOutcome;
 use crate::worker::process::leftovers;
-use std::io;
-use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
-use tracing::info;
 
 impl Owner {
     /// Checks that a start can succeed, as far as that is known before, and waits for memory. Returns the reservation

@@ -1,9 +1,11 @@
 //! How many restarts a worker has left, and the backoff before each.
 
-use crate::worker::bounds::{BACKOFF_FIRST, BACKOFF_LONGEST};
 use std::collections::VecDeque;
 use std::time::Duration;
+
 use tokio::time::Instant;
+
+use crate::worker::bounds::{BACKOFF_FIRST, BACKOFF_LONGEST};
 
 /// The restarts of one worker within a sliding window of time.
 pub(super) struct RestartBudget {

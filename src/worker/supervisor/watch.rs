@@ -2,6 +2,13 @@
 //!
 //! What the responses mean is decided in `health/`; the process is ended in `life.rs`.
 
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Interval, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
 use super::life::{ProcessLife, WatchEnd};
 use super::owner::Owner;
 use crate::pause_clock::{self, ActiveInstant};
@@ -18,11 +25,6 @@ use crate::worker::load_phases::LoadPhases;
 use crate::worker::memory::reservation::Reservation;
 use crate::worker::plan::Program;
 use crate::worker::state::{WorkerEvent, WorkerState};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
-use tokio::time::{Interval, MissedTickBehavior};
-use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
 
 /// The times of a load that the probes do not tell.
 #[derive(Clone, Copy)]

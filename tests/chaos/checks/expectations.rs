@@ -1,12 +1,14 @@
 //! Which responses a client may get: exactly one outcome, well formed, and the response to its own request.
 
+use std::time::Duration;
+
+use serde_json::Value;
+
 use crate::{
     setup::{QUEUE_TIMEOUT, REQUEST_TIMEOUT, STREAM_IDLE_TIMEOUT},
     support::client::{Event, Response},
 };
 use llamagate::refusal::CODES;
-use serde_json::Value;
-use std::time::Duration;
 
 /// What the response to a request must be.
 #[derive(Debug, Clone)]

@@ -1,16 +1,18 @@
 //! Invariants that hold the whole time: the health port responds, slots and queue keep their bounds, the metrics agree
 //! with the clients' counts, and no two llama-servers run at once.
 
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
 use crate::{
     checks::expectations::Outcome,
     shared::{Shared, Target},
     support::{client::Client, wait},
     test_gateway::worker_pids,
-};
-use serde_json::Value;
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
 };
 
 /// MAX_CONCURRENT_REQUESTS of every gateway here.

@@ -1,13 +1,15 @@
 //! Reads the journal that the fake llama-servers of one gateway write, piece by piece, and checks each record once.
 
-use crate::support::resources;
-use serde_json::Value;
 use std::{
     collections::{BTreeSet, HashSet},
     fs::{File, OpenOptions},
     io::{self, Read, Seek, SeekFrom},
     path::Path,
 };
+
+use serde_json::Value;
+
+use crate::support::resources;
 
 /// What was read of the journal so far.
 #[derive(Default)]

@@ -1,6 +1,10 @@
 //! Checks after all faults have ended: the gateway is ready again in time, is idle when no client sends requests,
 //! wakes llama-server up, and leaves nothing behind when it is stopped.
 
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
 use crate::{
     checks::expectations::Outcome,
     setup::{IDLE_UNLOAD, LOAD_TIMEOUT, QUEUE_TIMEOUT},
@@ -13,8 +17,6 @@ use crate::{
     test_gateway::TestGateway,
 };
 use llamagate::worker::bounds::{BACKOFF_FIRST, LOG_PUMP_GRACE, PROBE_INTERVAL_READY, PROBE_TIMEOUT};
-use serde_json::{Value, json};
-use std::time::{Duration, Instant};
 
 /// The most restarts that fit into RESTART_WINDOW (1 s) with a backoff after each: 500 ms, 1 s, 2 s.
 const RESTARTS_IN_WINDOW: u32 = 3;

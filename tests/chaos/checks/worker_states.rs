@@ -1,11 +1,12 @@
 //! The state transitions of a worker, read from the gateway's log: which ones exist, and when each is allowed.
 
-use serde_json::Value;
 use std::{
     fs::File,
     io::{Read, Seek, SeekFrom},
     path::{Path, PathBuf},
 };
+
+use serde_json::Value;
 
 /// When a transition is allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

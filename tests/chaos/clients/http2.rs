@@ -1,5 +1,18 @@
 //! The client of a lane that uses HTTP/2 with prior knowledge: several requests at once on one connection.
 
+use std::{
+    error::Error,
+    future::{Future, poll_fn},
+    task::Poll,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http2::{Builder, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+
 use crate::{
     checks::expectations::Outcome,
     clients::{MAX_PAUSE_MS, MAX_REQUEST_TIME, PlannedRequest, TrafficClient},
@@ -8,17 +21,6 @@ use crate::{
         client::{Head, Response},
         wait,
     },
-};
-use bytes::Bytes;
-use http::Request;
-use http_body_util::{BodyExt, Full};
-use hyper::client::conn::http2::{Builder, SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use std::{
-    error::Error,
-    future::{Future, poll_fn},
-    task::Poll,
-    time::{Duration, Instant},
 };
 
 /// The highest number of requests in flight on the connection.

@@ -7,6 +7,13 @@
 
 pub(crate) mod http2;
 
+use std::{
+    io,
+    time::{Duration, Instant},
+};
+
+use serde_json::json;
+
 use crate::{
     checks::expectations::{Expectation, Outcome, ResponseKind, classify, least_wait},
     random::Random,
@@ -16,11 +23,6 @@ use crate::{
         gateway::USER,
         wait,
     },
-};
-use serde_json::json;
-use std::{
-    io,
-    time::{Duration, Instant},
 };
 
 /// The longest that any request may take: QUEUE_TIMEOUT, REQUEST_TIMEOUT and a slow stream, one after the other, on a

@@ -6,6 +6,14 @@
 pub(crate) mod poison_clients;
 pub(crate) mod port_takers;
 
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
 use crate::{
     faults::poison_clients::PoisonClients,
     faults::port_takers::{PortTaker, TakerBehaviour},
@@ -18,12 +26,6 @@ use crate::{
     test_gateway::{TestGateway, send_signal},
 };
 use llamagate::pause_clock::MIN_PAUSE;
-use nix::sys::signal::Signal;
-use serde_json::{Value, json};
-use std::{
-    fs,
-    time::{Duration, Instant},
-};
 
 /// A fault.
 ///

@@ -1,12 +1,6 @@
 //! Clients that repeat one request that kills llama-server. Only they may get the code `request_kills_backend`: other
 //! clients send each of their requests once.
 
-use crate::{
-    checks::expectations::{Expectation, Outcome, ResponseKind, classify},
-    shared::{Shared, Target},
-    support::{client::Client, gateway::USER},
-};
-use serde_json::json;
 use std::{
     sync::{
         Arc,
@@ -14,6 +8,14 @@ use std::{
     },
     thread::JoinHandle,
     time::Duration,
+};
+
+use serde_json::json;
+
+use crate::{
+    checks::expectations::{Expectation, Outcome, ResponseKind, classify},
+    shared::{Shared, Target},
+    support::{client::Client, gateway::USER},
 };
 
 /// The text of poison requests, for the fake's script field `die_on`.

@@ -1,6 +1,5 @@
 //! Foreign servers that take the ports of llama-server.
 
-use crate::shared::IDLE_POLL;
 use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
@@ -10,6 +9,8 @@ use std::{
     },
     thread::JoinHandle,
 };
+
+use crate::shared::IDLE_POLL;
 
 /// The response body of a port taker; no client may ever get it.
 pub(crate) const FOREIGN_BODY: &str = "stolen-response";

@@ -1,8 +1,10 @@
 //! The bodies of whole (not streamed) responses, as llama-server writes them.
 
-use super::{server::Server, streams::Generation};
-use serde_json::{Value, json};
 use std::sync::atomic::Ordering;
+
+use serde_json::{Value, json};
+
+use super::{server::Server, streams::Generation};
 
 /// The length of every embedding.
 const DIMENSIONS: usize = 4;

@@ -1,5 +1,13 @@
 //! One connection: requests one after the other. Each is journalled, and dropped at once when the client disconnects.
 
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use serde_json::json;
+use tokio::{net::TcpStream, time::timeout};
+
 use super::{
     delivery::{Afterwards, deliver},
     routes,
@@ -7,12 +15,6 @@ use super::{
     server::{Phase, Server},
     wire::{self, NoRequest, Reader, Writer},
 };
-use serde_json::json;
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
-use tokio::{net::TcpStream, time::timeout};
 
 /// llama-server's HTTP library closes an idle connection after this time, and any connection after this many requests.
 const IDLE: Duration = Duration::from_secs(5);

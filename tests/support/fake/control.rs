@@ -5,13 +5,14 @@
 //!
 //! It runs on its own thread, so that commands work while the server is stuck.
 
-use super::{script::Ending, server::Server};
 use std::{
     io::{self, BufRead, BufReader, Write},
     net::{TcpListener, TcpStream},
     sync::Arc,
     thread,
 };
+
+use super::{script::Ending, server::Server};
 
 /// Runs the commands of all connections to `listener`.
 pub(super) fn serve(listener: TcpListener, server: Arc<Server>) {

@@ -1,5 +1,9 @@
 //! Writes a response to the client, and breaks it where the script says so.
 
+use std::{io, sync::atomic::Ordering, time::Duration};
+
+use serde_json::json;
+
 use super::{
     request::Request,
     routes::{Content, Response},
@@ -8,8 +12,6 @@ use super::{
     streams::Frames,
     wire::Writer,
 };
-use serde_json::json;
-use std::{io, sync::atomic::Ordering, time::Duration};
 
 /// Whether the connection stays open after a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,14 +1,16 @@
 //! The journal: what happened, for the tests. Each record is one line of JSON, appended with one write, so that several
 //! starts and several processes share one file.
 
-use super::request::Request;
-use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
     path::Path,
 };
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::request::Request;
 
 /// The largest request body that is journalled as text, in bytes.
 const BODY_SHOWN: usize = 4096;

@@ -1,14 +1,5 @@
 //! The process: start, load, serve, stop. Log lines are those of the real llama-server.
 
-use super::{
-    arguments::Arguments,
-    connection, control,
-    journal::Journal,
-    resources,
-    script::{Daemon, Ending, Script, Sign, Signs},
-    server::{Phase, Server},
-};
-use serde_json::json;
 use std::{
     collections::BTreeMap,
     ffi::OsString,
@@ -18,11 +9,22 @@ use std::{
     sync::Arc,
     time::Duration,
 };
+
+use serde_json::json;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
 };
 use tokio_util::task::TaskTracker;
+
+use super::{
+    arguments::Arguments,
+    connection, control,
+    journal::Journal,
+    resources,
+    script::{Daemon, Ending, Script, Sign, Signs},
+    server::{Phase, Server},
+};
 
 /// The argument that makes this program the grandchild of the script's `fork_grandchild` and `daemon`.
 pub(super) const GRANDCHILD: &str = "--grandchild";

@@ -1,5 +1,7 @@
 //! Chooses the response to a request. It checks in llama-server's order: loading, key, route, body.
 
+use serde_json::{Value, json};
+
 use super::{
     bodies,
     journal::bearer,
@@ -7,7 +9,6 @@ use super::{
     server::{Phase, Server},
     streams::{self, Frames, Generation},
 };
-use serde_json::{Value, json};
 
 /// A response, and whether it needs a slot of the model.
 pub(super) struct Response {

@@ -4,8 +4,9 @@
 //! `{"starts": [A, B]}` gives the first start script A and every later one script B; otherwise the whole object
 //! is the script of every start.
 
-use serde::Deserialize;
 use std::{path::Path, time::Duration};
+
+use serde::Deserialize;
 
 /// The faults of one start.
 #[derive(Debug, Default, Clone, Deserialize)]

@@ -1,13 +1,15 @@
 //! The state that all connections of the fake share: its phase, its slots, its gates and its counters.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde_json::json;
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
+
 use super::{
     arguments::Arguments,
     journal::Journal,
     script::{Ending, Script},
 };
-use serde_json::json;
-use std::sync::atomic::{AtomicU64, Ordering};
-use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 /// The phase of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

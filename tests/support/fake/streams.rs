@@ -2,8 +2,9 @@
 //!
 //! A *frame* is one HTTP chunk of one or more SSE events, as llama-server writes them. Faults count frames.
 
-use super::{bodies, server::Server};
 use serde_json::{Value, json};
+
+use super::{bodies, server::Server};
 
 /// The tokens generated for one request.
 #[derive(Debug, Clone)]

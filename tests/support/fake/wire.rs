@@ -1,7 +1,7 @@
 //! HTTP/1.1 on one connection, by hand: parses requests and writes bytes, so that the script can break responses.
 
-use super::request::Request;
 use std::io;
+
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{
@@ -9,6 +9,8 @@ use tokio::{
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
 };
+
+use super::request::Request;
 
 /// The reading half of a connection.
 pub(super) struct Reader {

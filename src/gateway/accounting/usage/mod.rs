@@ -16,6 +16,7 @@ mod scan;
 
 use crate::gateway::route::StreamEnd;
 use crate::gateway::scan::sse_framer::{SseField, SseLine, SseStep};
+
 pub(super) use counts::TokenCounts;
 use counts::UsageReport;
 use memchr::memmem;

@@ -1,7 +1,8 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::gateway::bounds::EVENT_HEAD;
 use crate::gateway::scan::sse_framer::SseFramer;
-use proptest::prelude::*;
 
 const OPENAI: &str = r#"data: {"choices":[{"finish_reason":null,"index":0,"delta":{"role":"assistant","content":null}}]}
 

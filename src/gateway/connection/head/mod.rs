@@ -11,6 +11,7 @@ mod limits;
 use memchr::memchr;
 
 use crate::refusal::Refusal;
+
 pub use limits::HeadLimits;
 
 /// How the body after a head is framed (RFC 9112, section 6.3).

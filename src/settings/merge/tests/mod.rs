@@ -2,14 +2,15 @@ mod litellm;
 mod problems;
 mod tiers;
 
+use std::path::PathBuf;
+use std::time::Duration;
+
 use crate::models::ModelKind;
 use crate::platform::Platform;
 use crate::settings::bounds::REMOTE_SLOTS;
 use crate::settings::catalogue::{Catalogue, LocalSettings, ModelSettings, Start};
 use crate::settings::values::{GpuLayers, MemoryBudgetSetting, Secret, Strategy};
 use crate::settings::{Environment, Inputs, Resolved, resolve_text};
-use std::path::PathBuf;
-use std::time::Duration;
 
 fn resolved<const N: usize>(text: &str, variables: [(&str, &str); N]) -> Result<Resolved, Vec<String>> {
     let inputs = Inputs { environment: Environment::from(variables), ..Inputs::default() };

@@ -1,7 +1,8 @@
 //! Random logs: what a hint must never contain.
 
-use super::*;
 use proptest::prelude::*;
+
+use super::*;
 
 /// Beginnings of lines that the diagnosis searches for.
 fn line_start() -> impl Strategy<Value = String> {

@@ -1,5 +1,12 @@
 //! Checks the cause and the hint of every log of `tests/logs`, and of exits that leave no log.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+use std::{fs, io};
+
+use nix::errno::Errno;
+
 use super::cause::FailureCause;
 use super::ending::not_started;
 use super::evidence::KillReason;
@@ -8,11 +15,6 @@ use crate::telemetry::files::LogTail;
 use crate::worker::bounds::HINT_LENGTH;
 use crate::worker::memory::oom_kills::OomKill;
 use crate::worker::process::runtime_dir::RuntimeDirError;
-use nix::errno::Errno;
-use std::collections::BTreeSet;
-use std::path::PathBuf;
-use std::time::Duration;
-use std::{fs, io};
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy)]

@@ -1,10 +1,12 @@
 mod suspicion;
 mod unload;
 
+use std::io;
+
+use nix::errno::Errno;
+
 use super::in_flight::InFlight;
 use super::*;
-use nix::errno::Errno;
-use std::io;
 
 const POISON: Fingerprint = Fingerprint(7);
 

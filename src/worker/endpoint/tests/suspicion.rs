@@ -1,9 +1,10 @@
 //! Which requests become suspects over several lives of a llama-server.
 
+use proptest::prelude::*;
+
 use super::super::in_flight::InFlight;
 use super::super::*;
 use crate::pause_clock;
-use proptest::prelude::*;
 
 const ONE: Fingerprint = Fingerprint(1);
 const OTHER: Fingerprint = Fingerprint(2);

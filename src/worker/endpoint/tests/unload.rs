@@ -1,8 +1,9 @@
 //! Requests that begin while their worker is being closed.
 
-use super::*;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
+
+use super::*;
 
 /// A random number generator with a fixed seed.
 struct Seeded(u64);
