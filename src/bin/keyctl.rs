@@ -24,7 +24,7 @@ use llamagate::settings::Environment;
 #[path = "keyctl/args.rs"]
 mod args;
 
-use args::{Cli, Generate, Rotate, Verb};
+use args::{Generate, KeyctlArguments, Rotate, Verb};
 
 /// Returns the path of the key file if neither `--file` nor `AUTH_KEYS_FILE` gives it.
 fn default_file() -> PathBuf {
@@ -35,7 +35,7 @@ fn default_file() -> PathBuf {
 }
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match KeyctlArguments::try_parse() {
         Ok(cli) => cli,
         Err(usage) => {
             // If even this cannot be printed, only the exit status is left.

@@ -13,7 +13,7 @@ use llamagate::keys::parse;
 /// Manage the API keys of a llamagate gateway.
 #[derive(Parser)]
 #[command(name = "keyctl", version, max_term_width = 100, arg_required_else_help = true)]
-pub(super) struct Cli {
+pub(super) struct KeyctlArguments {
     /// The key file [default: api_keys.txt in the data directory]
     #[arg(long, global = true, env = "AUTH_KEYS_FILE", hide_env_values = true, value_name = "FILE")]
     pub(super) file: Option<PathBuf>,
