@@ -62,6 +62,7 @@ impl FailedAllocation {
         for line in log.recent() {
             let text = line.text;
             if let Some(found) = Self::parse_line(line) {
+                // Later lines about the same failure repeat it with fewer details: keep those of the earlier ones.
                 let before = failed.take();
                 let same_place = before.filter(|before| before.place == found.place);
                 let (device, mib, purpose) = same_place

@@ -38,6 +38,7 @@ pub(super) fn sudden(evidence: &Evidence, signal: Option<Signal>, log: &WorkerLo
             let hint = "it used an instruction that this CPU lacks: take a llama.cpp build for this CPU";
             Some(Diagnosis::new(FailureCause::IllegalInstruction, hint))
         }
+        // The owner's reason counts only after SIGKILL: the process may have crashed by itself just before the kill.
         Signal::SIGKILL => Some(match evidence.killed {
             Some(killed) => killed_by_owner(killed),
             None => killed_by_others(evidence.memory, log),
@@ -192,6 +193,7 @@ const WRONG_FORMAT: &str = "LLAMA_SERVER is no program for this machine: take a 
 
 /// Returns the diagnosis for a process that could not be started.
 pub(in crate::worker) fn not_started(error: &io::Error) -> Diagnosis {
+    // `RuntimeDirError` arrives converted to an `io::Error`.
     if let Some(runtime_dir_error) = error.get_ref().and_then(|inner| inner.downcast_ref::<RuntimeDirError>()) {
         let RuntimeDirError(reason) = runtime_dir_error;
         let reason = reason.raw_os_error().map(|code| format!(" ({})", Errno::from_raw(code).desc()));

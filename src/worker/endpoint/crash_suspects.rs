@@ -47,11 +47,13 @@ impl CrashSuspects {
                 None => suspects.push(CrashSuspect { fingerprint: *fingerprint, crashes: 1, last: now }),
             }
         }
+        // Drops the suspects that are farthest from being blocked, the oldest of them first.
         while suspects.len() > MOST_SUSPECTS {
             let least = suspects.iter().enumerate().min_by_key(|(_, suspect)| (suspect.crashes, suspect.last));
             let Some((least, _)) = least else { break };
             suspects.swap_remove(least);
         }
+        // Stored under the lock, so that it matches the list. Pairs with the Acquire loads, which skip the lock.
         self.has_any.store(!suspects.is_empty(), Ordering::Release);
     }
 

@@ -177,6 +177,7 @@ impl Drop for InFlight {
         if serving.in_flight == 0 {
             serving.idle_since = Some(ActiveInstant::now());
         }
+        // Already gone if the connection broke or the endpoint was closed by a crash; then it is accused elsewhere.
         let fingerprint = serving.take(self.fingerprint);
         match (self.outcome, fingerprint) {
             (RequestOutcome::Served, _) => serving.abandoned.remove_served(self.sequence),
@@ -187,6 +188,7 @@ impl Drop for InFlight {
             _ => {}
         }
         if self.is_suspect {
+            // Cleared before the notification, which stores no permit: a waiter enables itself, then reads the flag.
             serving.has_suspect = false;
             self.endpoint.suspect_left.notify_waiters();
         }

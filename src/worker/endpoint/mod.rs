@@ -284,6 +284,7 @@ impl Endpoint {
     /// Clears the first `doubts` doubts: those raised before the probe that was answered. Called by its owner only.
     pub(super) fn clear_doubts(&self, doubts: u64) {
         let mut serving = self.serving();
+        // A count and not a flag: a doubt raised since the probe was sent is not cleared by its answer.
         self.cleared_doubts.store(doubts, Ordering::SeqCst);
         if !self.is_doubted() {
             serving.broken.clear();
@@ -295,6 +296,7 @@ impl Endpoint {
         let (is_empty, is_closed) = (serving.is_empty(), serving.is_closed);
         drop(serving);
         if is_empty && is_closed {
+            // Stores a permit if the owner does not wait yet. A stale permit is harmless: `idle` checks again.
             self.drained.notify_one();
         }
         if is_empty {

@@ -56,6 +56,7 @@ impl MemoryBudget {
     /// that is unknown, or not found in [`FOOTPRINT_PATIENCE`].
     pub(crate) async fn used_by(self, group: i32) -> Option<u64> {
         let measuring = spawn_blocking(move || {
+            // An ended process keeps its entry in /proc until it is reaped.
             let is_member = |pid: &i32| ProcStat::of(*pid).is_ok_and(|stat| stat.group == group && !stat.has_ended());
             let members: Vec<i32> = procfs::pids().ok()?.into_iter().filter(is_member).collect();
             match self.is_of_gpus {

@@ -77,6 +77,7 @@ impl Cgroup {
 
     /// Returns the bytes that are still available. Page cache counts as available: the kernel can drop it.
     pub(super) fn available(&self) -> Option<u64> {
+        // Every ancestor's limit applies too, and its usage includes that of sibling groups.
         self.folders().filter_map(|folder| self.available_in(&folder)).min()
     }
 

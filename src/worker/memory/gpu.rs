@@ -109,6 +109,7 @@ pub(crate) fn used_by(pids: &[i32]) -> Option<u64> {
     for index in 0..nvml.device_count().ok()? {
         for process in nvml.device_by_index(index).ok()?.running_compute_processes().ok()? {
             let is_member = i32::try_from(process.pid).is_ok_and(|pid| pids.contains(&pid));
+            // NVML may list a process without its memory, for instance in a container.
             if let (true, UsedGpuMemory::Used(bytes)) = (is_member, process.used_gpu_memory) {
                 used = Some(used.unwrap_or(0).saturating_add(bytes));
             }

@@ -174,6 +174,7 @@ impl Ledger {
     pub(super) fn release(&mut self, id: u64) {
         let Some(at) = self.grants.iter().position(|grant| grant.id == id) else { return };
         let Grant { request, since, stage, .. } = self.grants.remove(at);
+        // A worker that was ready has had its turn; a load that failed or was cancelled has not.
         if matches!(stage, GrantStage::Loading) {
             self.keep_age(request, since);
         }

@@ -117,6 +117,7 @@ struct StopOnDrop(Arc<ModelReader>);
 
 impl Drop for StopOnDrop {
     fn drop(&mut self) {
+        // Relaxed: the flag publishes no other data, and a buffer more does no harm.
         self.0.is_stopped.store(true, Ordering::Relaxed);
     }
 }

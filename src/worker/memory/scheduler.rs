@@ -53,6 +53,7 @@ impl MemoryScheduler {
     /// [`CrowdedOut`] if the load cannot fit before a pinned model leaves.
     pub(crate) async fn reserve(&self, request: MemoryRequest) -> Result<Reservation, CrowdedOut> {
         let shared = &self.0;
+        // `notify` skips the wake-up while there are no listeners, so listen before joining the queue.
         let listener = shared.change_signal.listen();
         let waiting = WaitingGuard { id: shared.join(request), shared };
         loop {
@@ -99,6 +100,7 @@ impl MemoryScheduler {
             if let Some(crowded_out) = shared.pinned_crowding_out(&mut ledger, id) {
                 return Err(NotGranted::Ever(crowded_out));
             }
+            // Another load is first. It notifies this one when it becomes ready or leaves.
             if shared.first(&ledger) != Some(id) {
                 if shared.step(&ledger, id) == EvictionStep::Yield {
                     ledger.log_wait(id);
