@@ -15,7 +15,7 @@ pub fn configuration_reference() -> String {
          `300`, `300s`, `5m`, `2h`, `500ms`; sizes take `10485760`, `10MiB`, `10MB`. A value that cannot be parsed\n\
          is an error and is never replaced by the default: `llamagate check` prints all problems at once and exits with 78.\n\
          An empty variable counts as unset.\n\n\
-         A changed value takes effect after a [reload](MODELS.md#changing-it-while-it-runs) or after a restart: see the\n\
+         A changed value takes effect after a [reload](MODELS.md#reloading-the-configuration) or after a restart: see the\n\
          column \"change needs\".\n\n\
          To serve several models, describe them in the configuration file, where each has its own keys:\n\
          [MODELS.md](MODELS.md).\n",
