@@ -49,3 +49,27 @@ fn the_header_of_each_folder_lists_its_files() {
         }
     }
 }
+
+/// Paths in backquotes; what stands for any name, such as `tests/it/FILE.rs`, has capitals.
+#[test]
+fn documents_name_files_that_exist() {
+    let root = sources::root();
+    let pages = sources::files_below(&root.join("docs"), "md").into_iter();
+    let mut named = 0;
+    for page in pages.chain(["README.md", "CONTRIBUTING.md", "docker/README.md"].map(|name| root.join(name))) {
+        let text = std::fs::read_to_string(&page).unwrap_or_else(|_| panic!("{} can be read", page.display()));
+        for path in text.split('`').skip(1).step_by(2) {
+            let path = path.split("::").next().unwrap_or(path);
+            let is_path = ["src/", "tests/", "benches/", "scripts/", "docker/"].iter().any(|top| path.starts_with(top));
+            let is_abridged = path.contains("..");
+            if is_path
+                && !is_abridged
+                && path.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "/._-".contains(c))
+            {
+                assert!(root.join(path).exists(), "{} names {path}, which does not exist", page.display());
+                named += 1;
+            }
+        }
+    }
+    assert!(named > 20, "the paths were found");
+}
