@@ -187,7 +187,7 @@ fn a_mistake_changes_nothing_and_is_named() {
         ("models: [", "llamagate.yaml"),
         (&*format!("{AFTER}\x20 more: {{file: comes.gguf, contxt: 5}}\n"), "models.more.contxt"),
         (&*AFTER.replace("comes.gguf", "nowhere.gguf"), "nowhere.gguf"),
-        (&*format!("{AFTER}\x20 bad: {{command: [serve]}}\n"), "({port} stands for the port"),
+        (&*format!("{AFTER}\x20 bad: {{command: [serve]}}\n"), "({port} is replaced by the port"),
         ("models: {}", "no model is named"),
     ];
     for (config, named) in wrong {
