@@ -254,3 +254,40 @@ impl fmt::Display for Refusal {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Clients act on these pairs, so they are written down apart from the table. A new refusal needs no line here.
+    #[test]
+    fn published_codes_keep_their_status() {
+        for published in [
+            (400, "bad_request"),
+            (400, "wrong_model_kind"),
+            (401, "invalid_api_key"),
+            (401, "missing_api_key"),
+            (401, "api_key_expired"),
+            (403, "scope_required"),
+            (403, "model_not_allowed"),
+            (404, "model_not_found"),
+            (404, "route_not_found"),
+            (408, "request_timeout"),
+            (413, "payload_too_large"),
+            (414, "uri_too_long"),
+            (429, "rate_limit_exceeded"),
+            (431, "header_fields_too_large"),
+            (500, "internal_error"),
+            (502, "backend_error"),
+            (502, "request_kills_backend"),
+            (503, "queue_full"),
+            (503, "queue_timeout"),
+            (503, "model_loading"),
+            (503, "backend_unavailable"),
+            (503, "shutting_down"),
+            (504, "backend_timeout"),
+        ] {
+            assert!(CODES.contains(&published), "{published:?}");
+        }
+    }
+}
