@@ -74,7 +74,9 @@ pub(super) async fn serve_gateway(
     let refuse: RefusalWriter = Arc::new(move |raw_head, refusal| refuser.refuse_head(raw_head, refusal));
     let service = move |request: Request<Incoming>, client: IpAddr| {
         let gateway = Arc::clone(&gateway);
-        async move { gateway.serve(request, client).await }
+        // Boxed, because hyper moves the future of a request several times, and this one is some kilobytes large: the
+        // copies cost more instructions than the allocation.
+        Box::pin(async move { gateway.serve(request, client).await })
     };
     listen::serve(listener, limits, service, refuse, stop).await;
 }
