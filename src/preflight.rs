@@ -257,7 +257,8 @@ fn check_model(
     let (path, inspected) = find_model_file(settings, model, start)?;
     let Some(binary) = binary else { return Ok(None) };
     let id = model.id.clone().unwrap_or_else(|| models::id_of(&path));
-    let kind = model.kind.unwrap_or_else(|| inspected.kind());
+    let arguments = model.local.as_ref().map_or(&[][..], |local| &local.engine.extra_args.0);
+    let kind = model.kind.or_else(|| ModelKind::of_arguments(arguments)).unwrap_or_else(|| inspected.kind());
     let modified = path.metadata().and_then(|metadata| metadata.modified()).ok();
     // Absolute, because llama-server may run in another working directory.
     let path = std::path::absolute(&path).unwrap_or(path);

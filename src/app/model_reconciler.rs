@@ -332,6 +332,7 @@ fn info_of(model: &CheckedModel) -> ModelInfo {
         id: model.id.clone(),
         aliases: settings.aliases.clone(),
         kind: model.kind,
+        has_known_kind: settings.kind.is_some() || file.is_some(),
         tier: settings.tier.clone(),
         unlisted: settings.unlisted,
         size_bytes: file.map(|file| file.model.size_bytes),

@@ -14,6 +14,9 @@ pub struct ModelInfo {
     pub aliases: Vec<String>,
     /// The kind of requests that the model serves.
     pub kind: ModelKind,
+    /// Whether the kind was configured or read from the model's file. A remote backend or a command without a configured
+    /// kind counts as chat, but may serve any kind.
+    pub has_known_kind: bool,
     /// The tier that the model belongs to.
     pub tier: Option<String>,
     /// Whether lists of models omit it.
@@ -51,6 +54,7 @@ impl ModelInfo {
             id: id.to_owned(),
             aliases: Vec::new(),
             kind: ModelKind::Chat,
+            has_known_kind: true,
             tier: None,
             unlisted: false,
             size_bytes: None,

@@ -17,7 +17,7 @@ use super::accounting::record::Record;
 use super::admission::auth::{Caller, RequestSource};
 use super::admission::rate;
 use super::connection::discard::InboundBody;
-use super::queue::model_queues::ModelQueue;
+use super::queue::model_queues::{ModelQueue, check_single_kind};
 use super::queue::ticket::QueueEntry;
 use super::request::body;
 use super::request::envelope::Envelope;
@@ -226,7 +226,8 @@ impl Gateway {
         Ok(())
     }
 
-    /// Refuses what the gateway's single model cannot serve now. Every request means that model, whatever its body says.
+    /// Refuses what the gateway's single model cannot serve now, or at all. Every request means that model, whatever name
+    /// its body says.
     fn check_single_model(
         &self,
         model_queue: &Arc<ModelQueue>,
@@ -236,7 +237,9 @@ impl Gateway {
         record: &mut Record,
     ) -> Result<(), Refusal> {
         record.set_model(model_queue.model.id());
-        caller.check_model(&model_queue.model.info())?;
+        let model = model_queue.model.info();
+        caller.check_model(&model)?;
+        check_single_kind(&model, required_kind, caller)?;
         rate::check(caller.meter())?;
         caller.hold_permit(rate::enter(caller.meter(), || model_queue.queue.retry_after())?);
         // A check only: `Retry::enqueue` begins the attempts that count, because a reload may add models before that.

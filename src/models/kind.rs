@@ -56,6 +56,19 @@ impl ModelKind {
         }
     }
 
+    /// Returns the kind that llama-server's own arguments ask for, such as `--embedding`; `None` if they ask for none.
+    #[must_use]
+    pub fn of_arguments(arguments: &[String]) -> Option<Self> {
+        let kind_of = |argument: &String| match argument.replace('_', "-").as_str() {
+            "--embedding" | "--embeddings" => Some(Self::Embedding),
+            "--rerank" | "--reranking" => Some(Self::Rerank),
+            _ => None,
+        };
+        // A reranker is an embedding model with a ranking head, so llama-server accepts both switches together.
+        let kinds = || arguments.iter().filter_map(kind_of);
+        kinds().find(|kind| *kind == Self::Rerank).or_else(|| kinds().next())
+    }
+
     /// Returns the word that settings, listings and responses use.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -104,6 +117,16 @@ mod tests {
         }
         assert_eq!(kind(GgufSample::chat().flag("llama.attention.causal", false)), ModelKind::Embedding);
         assert_eq!(kind(GgufSample::chat().flag("llama.attention.causal", true)), ModelKind::Chat);
+    }
+
+    #[test]
+    fn llama_servers_own_switches_tell_the_kind_in_each_spelling() {
+        let kind = |words: &[&str]| ModelKind::of_arguments(&words.iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert_eq!(kind(&["--pooling", "last", "--embedding"]), Some(ModelKind::Embedding));
+        assert_eq!(kind(&["--embeddings"]), Some(ModelKind::Embedding));
+        assert_eq!(kind(&["--embedding", "--rerank"]), Some(ModelKind::Rerank));
+        assert_eq!(kind(&["--reranking"]), Some(ModelKind::Rerank));
+        assert_eq!(kind(&["--pooling", "last", "-fa", "on"]), None);
     }
 
     #[test]

@@ -99,7 +99,8 @@ contract! {
         let answer = gateway.client().send("POST", "/v1/chat/completions", b"{not json");
         assert!(answer.status() == 400 || answer.status() == 500, "{}", answer.status());
         assert!(answer.json()["error"]["message"].is_string());
-        assert_error_of_llama_server(&gateway.client().post_json("/v1/embeddings", &json!({"input": "x"})), 501);
+        let no_list = json!({"messages": "hello"});
+        assert_error_of_llama_server(&gateway.client().post_json("/v1/chat/completions", &no_list), 400);
     }
 
     anthropic_messages_are_answered_and_stream(gateway) {

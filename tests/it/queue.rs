@@ -286,6 +286,7 @@ fn a_route_without_streams_has_no_heartbeats() {
     let gateway = holding(&[("SSE_HEARTBEAT", "50ms"), ("QUEUE_TIMEOUT", "300ms")]);
     let _running = begin(&gateway);
     gateway.journal().wait_for_requests(CHAT, 1);
-    let answer = gateway.client().post_json("/v1/embeddings", &json!({"input": "x", "stream": true}));
+    let form = json!({"file": "x", "stream": true});
+    let answer = gateway.client().post_json("/v1/audio/transcriptions", &form);
     assert_eq!((answer.status(), answer.json()["error"]["code"].as_str()), (503, Some("queue_timeout")));
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::support::{
     client::{Client, Event, Response},
-    gateway::{ADMIN, Gateway, USER, backend_port},
+    gateway::{ADMIN, Backend, Gateway, USER, backend_port},
     wait::{REAL_MODEL_READY, SOON, eventually},
 };
 
@@ -52,6 +52,60 @@ models:
         assert_embeds(&client, "any");
         let wrong = client.post_json("/v1/embeddings", &json!({"model": "chat", "input": "x"}));
         assert_eq!((wrong.status(), &wrong.json()["error"]["type"]), (400, &json!("invalid_request_error")));
+    }
+
+    /// Regression: with a single model the kind was not checked. Chats to an embedding decoder crashed llama-server each
+    /// time, until the service ended with exit status 69; a reranker answered `/v1/embeddings` with 200 and meaningless
+    /// numbers.
+    #[test]
+    fn a_single_model_of_another_kind_is_refused_before_it_reaches_llama_server() {
+        let chat = json!({"messages": [{"role": "user", "content": "hi"}], "max_tokens": 1});
+        let requests = [
+            ("chat", "/v1/chat/completions", chat.clone()),
+            ("chat", "/v1/completions", json!({"prompt": "hi", "max_tokens": 1})),
+            ("chat", "/completion", json!({"prompt": "hi", "n_predict": 1})),
+            ("chat", "/v1/responses", json!({"input": "hi"})),
+            ("chat", "/v1/messages", json!({"messages": chat["messages"], "max_tokens": 1})),
+            ("chat", "/infill", json!({"input_prefix": "a", "input_suffix": "b"})),
+            ("embedding", "/v1/embeddings", json!({"input": "a"})),
+            ("embedding", "/embedding", json!({"content": "a"})),
+            ("rerank", "/v1/rerank", json!({"query": "q", "documents": ["a"]})),
+            ("rerank", "/reranking", json!({"query": "q", "documents": ["a"]})),
+        ];
+        for (kind, config) in [
+            ("embedding", "models: {e: {file: tiny-chat.gguf, kind: embedding, preload: true}}\n"),
+            ("embedding", "models: {e: {file: tiny-embedding.gguf, ctx: 1024, preload: true}}\n"),
+            ("rerank", "models: {r: {file: tiny-rerank.gguf, ctx: 1024, preload: true}}\n"),
+            ("chat", "models: {c: {file: tiny-chat.gguf, preload: true}}\n"),
+        ] {
+            let gateway = Gateway::builder().reals(config).start();
+            eventually("the model is loaded", REAL_MODEL_READY, || {
+                gateway.health().get("/health").json()["models"][0]["state"] == "ready"
+            });
+            for (needs, path, body) in requests.iter().filter(|(needs, ..)| *needs != kind) {
+                for name in [None, Some("any"), Some("e")] {
+                    let mut body = body.clone();
+                    if let Some(name) = name {
+                        body["model"] = json!(name);
+                    }
+                    let answer = gateway.client().post_json(path, &body);
+                    let error = &answer.json()["error"];
+                    assert_eq!(answer.status(), 400, "{config} {path} {name:?}: {}", answer.text());
+                    let message = error["message"].as_str().unwrap();
+                    assert!(message.contains(kind) && message.contains(needs), "{path}: {message}");
+                }
+            }
+            let worker = &gateway.health().get("/health").json()["models"][0];
+            assert_eq!((&worker["restarts"], &worker["state"]), (&json!(0), &json!("ready")), "{config}");
+        }
+    }
+
+    #[test]
+    fn llama_servers_own_switch_in_extra_args_makes_a_plain_decoder_an_embedding_model() {
+        let gateway = Gateway::builder().backend(Backend::Real { model: "tiny-chat.gguf" }).set("EXTRA_ARGS", "--embedding --pooling last").start();
+        assert_embeds(&gateway.client(), "any");
+        let chat = gateway.client().post_json("/v1/chat/completions", &json!({"messages": []}));
+        assert_eq!((chat.status(), &chat.json()["error"]["code"]), (400, &json!("wrong_model_kind")));
     }
 
     #[test]

@@ -199,7 +199,8 @@ impl Snapshot {
         Self { queues, names }
     }
 
-    /// Returns the queue of the only model, if there is exactly one. Every request then means it, whatever name it uses.
+    /// Returns the queue of the only model, if there is exactly one. Every request then means it, whatever name it uses,
+    /// and is refused if the model is known to be of another kind.
     pub(crate) fn only(&self) -> Option<&Arc<ModelQueue>> {
         match &*self.queues {
             [only] => Some(only),
@@ -208,8 +209,7 @@ impl Snapshot {
     }
 
     /// Returns the queue of the model that a request means. `asked` is the requested name, `needs` the kind of model that the
-    /// route needs. The kind of a single model is not checked, because its llama-server may have extra arguments that enable
-    /// other kinds of work.
+    /// route needs.
     ///
     /// # Errors
     /// 404 when no model has the name, 400 when the model is of another kind, 403 when the caller's key may not use it.
@@ -227,19 +227,16 @@ impl Snapshot {
             None => self.names.resolve(asked, needs, is_ready, may_use),
         };
         let unknown = || self.model_not_found(asked, caller);
-        match found {
-            Ok(index) => self.queues.get(index).ok_or_else(unknown),
-            Err(Unresolved::Unknown) => Err(unknown()),
-            Err(Unresolved::WrongKind { index }) => match model(index).zip(needs) {
-                Some((model, needs)) => {
-                    // First: the error below would reveal the kind of a model that the key may not use.
-                    caller.check_model(&model.info())?;
-                    let (is, needs) = (model.info().kind.as_str(), needs.as_str());
-                    Err(Refusal::WrongKind { model: model.id().to_owned(), is, needs })
-                }
-                None => Err(unknown()),
-            },
+        let index = match found {
+            Ok(index) | Err(Unresolved::WrongKind { index }) => index,
+            Err(Unresolved::Unknown) => return Err(unknown()),
+        };
+        let entry = self.queues.get(index).ok_or_else(unknown)?;
+        match self.only() {
+            Some(only) => check_single_kind(&only.model.info(), needs, caller)?,
+            None => check_kind(&entry.model.info(), needs, caller)?,
         }
+        Ok(entry)
     }
 
     /// Returns the queue of the model with this id, or else with this alias.
@@ -260,6 +257,29 @@ impl Snapshot {
     pub(crate) fn model_not_found(&self, name: Option<&str>, caller: &Caller) -> Refusal {
         let known = self.models_shown_to(caller).map(|model| model.id().to_owned()).collect();
         Refusal::ModelNotFound { name: name.map(str::to_owned), known, in_query: false }
+    }
+}
+
+/// Checks that the single model is of the kind that a route needs, if its kind is known. A llama-server that gets a
+/// request of another kind may crash, or answer 200 with meaningless numbers.
+///
+/// # Errors
+/// As [`check_kind`].
+pub(crate) fn check_single_kind(model: &ModelInfo, needs: Option<ModelKind>, caller: &Caller) -> Result<(), Refusal> {
+    if model.has_known_kind { check_kind(model, needs, caller) } else { Ok(()) }
+}
+
+/// Checks that a model is of the kind that a route needs.
+///
+/// # Errors
+/// 403 when the caller's key may not use the model, whose kind is then not revealed; 400 when it is of another kind.
+fn check_kind(model: &ModelInfo, needs: Option<ModelKind>, caller: &Caller) -> Result<(), Refusal> {
+    match needs {
+        Some(needs) if needs != model.kind => {
+            caller.check_model(model)?;
+            Err(Refusal::WrongKind { model: model.id.clone(), is: model.kind.as_str(), needs: needs.as_str() })
+        }
+        _ => Ok(()),
     }
 }
 
