@@ -25,8 +25,8 @@ use llamagate::settings::{Environment, Inputs, options::Engine, resolve};
 use llamagate::telemetry::files::LogFolder;
 use llamagate::telemetry::metrics::{Metrics, ModelLabels};
 use llamagate::worker::{
-    InFlight, MemoryBudget, Need, NotAccepted, Plan, Program, RequestClass, Spawner, WorkerCondition, WorkerContext,
-    WorkerHandle, WorkerLoss, WorkerState, supervise,
+    InFlight, KeySuspensions, MemoryBudget, Need, NotAccepted, Plan, Program, RequestClass, Spawner, WorkerCondition,
+    WorkerContext, WorkerHandle, WorkerLoss, WorkerState, supervise,
 };
 use support::model_file::Kind;
 use support::resources::{cmdline, environ, pid_gone};
@@ -78,7 +78,9 @@ impl Fixture {
         let metrics = Arc::new(Metrics::new("test"));
         let (runtime, spawner) = shared();
         let _entered = runtime.enter();
-        let workers = Arc::new(WorkerContext::new(spawner.clone(), Arc::clone(&metrics), patience).unwrap());
+        let suspensions = Arc::new(KeySuspensions::new(Duration::from_secs(600)));
+        let workers =
+            Arc::new(WorkerContext::new(spawner.clone(), Arc::clone(&metrics), suspensions, patience).unwrap());
         let folder = tempfile::tempdir().unwrap();
         Self { workers, metrics, folder, stop: CancellationToken::new(), tasks: TaskTracker::new() }
     }
@@ -155,7 +157,7 @@ impl Worker {
     }
 
     fn begin(&self) -> Result<InFlight, Option<NotAccepted>> {
-        self.handle.endpoint().ok_or(None)?.begin(RequestClass::Inference(None)).map_err(Some)
+        self.handle.endpoint().ok_or(None)?.begin(RequestClass::Inference(None), None).map_err(Some)
     }
 
     fn journal(&self) -> Journal {

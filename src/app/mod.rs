@@ -40,7 +40,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, KeySuspensions};
 use crate::gateway::{Accounting, Authenticator, Gateway, HeadLimits, ModelQueues, QueueTimeouts, WireLimits, listen};
 use crate::pause_clock::{self, PauseClock};
 use crate::platform::{self, Platform};
@@ -134,7 +134,10 @@ fn start_models(
     // From the start: as process 1 of a container this process inherits orphans before any worker runs.
     tasks.spawn(worker::reap_orphans(spawner.clone(), stop_rest.clone()));
     let worker_logs = LogFolder::open(log_folder::service_log_dir(&settings.logs), settings.logs.log_keep.get());
-    let worker_context = WorkerContext::new(spawner, Arc::clone(metrics), settings.routing.max_wait_before_drain.0);
+    let key_suspensions = Arc::new(KeySuspensions::new(settings.engine.restart_window.0));
+    let wait_before_drain = settings.routing.max_wait_before_drain.0;
+    let worker_context =
+        WorkerContext::new(spawner, Arc::clone(metrics), Arc::clone(&key_suspensions), wait_before_drain);
     let worker_context = Arc::new(worker_context?);
     let fleet = Arc::new(Fleet::empty());
     let timeouts =
@@ -154,7 +157,7 @@ fn start_models(
     let reloader = Reloader::new(inputs, platform.clone(), ready.keys.clone(), Arc::clone(&reconciler), resolved);
     let reloader = Arc::new(reloader);
     tasks.spawn(Arc::clone(&reloader).watch(stop_rest.clone()));
-    Ok(ModelServices { fleet, queues, reconciler, reloader, worker_logs })
+    Ok(ModelServices { fleet, key_suspensions, queues, reconciler, reloader, worker_logs })
 }
 
 /// Serves the ports and polls for jobs.
@@ -170,7 +173,10 @@ fn serve(
     let is_behind_edge = platform.kind == platform::PlatformKind::RunpodServerless;
     let authenticator = Authenticator::new(ready.keys.clone(), &settings.access, is_behind_edge);
     let (queues, responder) = (Arc::clone(&models.queues), operator_api::local_responder(Arc::clone(&operator_api)));
-    let gateway = Gateway::new(settings, authenticator, queues, Arc::clone(fleet), Arc::clone(accounting), responder);
+    let suspensions = Arc::clone(&models.key_suspensions);
+    let (fleet_of_gateway, accounting_of_gateway) = (Arc::clone(fleet), Arc::clone(accounting));
+    let gateway =
+        Gateway::new(settings, authenticator, queues, fleet_of_gateway, suspensions, accounting_of_gateway, responder);
     let gateway = Arc::new(gateway);
     let (sweeper, stop) = (Arc::clone(&gateway), stop_rest.clone());
     tasks.spawn(async move { sweeper.sweep(stop).await });

@@ -20,6 +20,7 @@ pub(super) fn build(context: &RunContext, accounts: &Accounts, models: &ModelSer
     let queue_counts: QueueCounts = Box::new(move |model| queues.counts(model));
     Arc::new(OperatorApi {
         fleet: Arc::clone(&models.fleet),
+        key_suspensions: Arc::clone(&models.key_suspensions),
         metrics: Arc::clone(&accounts.accounting.metrics),
         reload,
         queue_counts,
@@ -33,7 +34,7 @@ pub(super) fn build(context: &RunContext, accounts: &Accounts, models: &ModelSer
 
 /// Returns the responder for the routes that the gateway answers itself.
 pub(super) fn local_responder(api: Arc<OperatorApi>) -> LocalResponder {
-    Box::new(move |local, parts| {
+    Box::new(move |local, id, parts| {
         let response = match local {
             LocalRoute::Ping | LocalRoute::Livez => api.alive(),
             LocalRoute::Probe => api.probe(),
@@ -41,6 +42,10 @@ pub(super) fn local_responder(api: Arc<OperatorApi>) -> LocalResponder {
             LocalRoute::Health => api.health(),
             LocalRoute::Metrics => api.metrics(parts),
             LocalRoute::LbStats => api.lb_stats(),
+            LocalRoute::ResumeKey => {
+                let response = api.resume_key(id);
+                return Box::pin(async move { response });
+            }
             LocalRoute::Reload => {
                 let api = Arc::clone(&api);
                 return Box::pin(async move { api.reload().await });

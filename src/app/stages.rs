@@ -10,7 +10,7 @@ use tracing_appender::non_blocking::WorkerGuard;
 
 use super::model_reconciler::ModelReconciler;
 use super::reload::Reloader;
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, KeySuspensions};
 use crate::gateway::{Accounting, Gateway, ModelQueues};
 use crate::operator::OperatorApi;
 use crate::pause_clock::PauseClock;
@@ -61,6 +61,7 @@ pub(super) struct Accounts {
 /// The models and their workers.
 pub(super) struct ModelServices {
     pub(super) fleet: Arc<Fleet>,
+    pub(super) key_suspensions: Arc<KeySuspensions>,
     pub(super) queues: Arc<ModelQueues>,
     pub(super) reconciler: Arc<ModelReconciler>,
     pub(super) reloader: Arc<Reloader>,

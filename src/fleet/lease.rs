@@ -93,6 +93,11 @@ impl Lease {
         self.in_flight.record_answer_end();
     }
 
+    /// Records that the request is not sent after all, for which the worker is not at fault.
+    pub fn record_not_sent(&mut self) {
+        self.in_flight.record_answer_end();
+    }
+
     /// Records that the response has ended, successfully or with an error of the worker's own.
     pub fn record_answer_end(&mut self) {
         self.in_flight.record_answer_end();

@@ -107,7 +107,9 @@ impl Gateway {
         }
         let required_kind = match route.target {
             RouteTarget::Worker(required_kind) => required_kind,
-            RouteTarget::Gateway(local) => return Ok(Prepared::Answered((self.local_responder)(local, &parts).await?)),
+            RouteTarget::Gateway(local) => {
+                return Ok(Prepared::Answered(self.respond_locally(local, route, &parts).await?));
+            }
             RouteTarget::Models(models_route) => {
                 return Ok(Prepared::Answered(self.respond_about_models(models_route, route, &parts, &caller)?));
             }
@@ -165,9 +167,10 @@ impl Gateway {
             let model = &model_queue.model;
             let affinity = request.affinity(model, &self.prefix_seed, caller.key_id());
             let avoid = retry.failed_workers();
-            let lease_request = LeaseRequest { class: request.request_class(), affinity: &affinity, avoid };
+            let (class, key) = (request.request_class(), caller.shared_key_id());
+            let lease_request = LeaseRequest { class, key, affinity: &affinity, avoid };
             let wait = model_queue.queue.ticket_and_lease(queue_entry, caller.queue_key(), model, &lease_request);
-            let (ticket, lease) = match retry.within_deadline(wait).await {
+            let (ticket, mut lease) = match retry.within_deadline(wait).await {
                 Ok(tokens) => tokens,
                 Err(refusal) => match retry.next_after_refusal(&refusal, &caller) {
                     Some(next) => {
@@ -179,6 +182,10 @@ impl Gateway {
                 },
             };
             record.queued = Some(ticket.waited);
+            if let Err(refusal) = self.check_suspension(&caller) {
+                lease.record_not_sent();
+                return Err((refusal, record));
+            }
             // Stage 7, forward.
             let is_last = retry.is_last_attempt();
             let (client_model_name, body) = request.adapt_to_worker(model, &lease, is_last);
@@ -218,6 +225,7 @@ impl Gateway {
         if !self.is_open_to(source) {
             return Err(Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN));
         }
+        self.check_suspension(caller)?;
         if let Some(model_queue) = self.model_queues.snapshot().only() {
             return self.check_single_model(model_queue, route, required_kind, caller, record);
         }

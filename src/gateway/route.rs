@@ -27,6 +27,8 @@ pub enum LocalRoute {
     Reload,
     /// `GET /lb/stats`
     LbStats,
+    /// `POST /keys/{id}/resume`
+    ResumeKey,
 }
 
 /// Who may use a route.
@@ -205,6 +207,7 @@ const ROUTES: &[Route] = &[
     local(RoutePort::Both, "/health", LocalRoute::Health, RouteAccess::Open),
     local(RoutePort::Both, "/metrics", LocalRoute::Metrics, RouteAccess::Metrics),
     Route { is_post: true, ..local(RoutePort::Gateway, "/reload", LocalRoute::Reload, ADMIN) },
+    Route { is_post: true, ..local(RoutePort::Gateway, "/keys/{id}/resume", LocalRoute::ResumeKey, ADMIN) },
     local(RoutePort::Gateway, "/lb/stats", LocalRoute::LbStats, ADMIN),
 ];
 
@@ -259,7 +262,9 @@ pub fn reserved_paths() -> Vec<&'static str> {
         RouteTarget::Gateway(
             LocalRoute::Ping | LocalRoute::Probe | LocalRoute::Health | LocalRoute::Livez | LocalRoute::Readyz,
         ) => true,
-        RouteTarget::Gateway(LocalRoute::Metrics | LocalRoute::Reload | LocalRoute::LbStats)
+        RouteTarget::Gateway(
+            LocalRoute::Metrics | LocalRoute::Reload | LocalRoute::LbStats | LocalRoute::ResumeKey,
+        )
         | RouteTarget::Models(_)
         | RouteTarget::Worker(_) => false,
     };

@@ -34,13 +34,16 @@ use super::response::body::ResponseBody;
 use super::route::{self, LocalRoute, ModelsRoute, Route, RouteAccess, RouteTarget};
 use super::upstream::forward::Forwarder;
 use super::upstream::retry::RetryPolicy;
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, KeySuspensions};
 use crate::refusal::{Refusal, Shape};
 use crate::settings::options::{Limits, Settings};
 
-/// Answers the routes that are not served by a worker, such as `/health`. The application supplies it.
+/// Answers the routes that are not served by a worker, such as `/health`. Its second argument is the text that the path
+/// has at the place of `{id}`. The application supplies it.
 pub type LocalResponder = Box<
-    dyn Fn(LocalRoute, &Parts) -> Pin<Box<dyn Future<Output = Result<Response<Bytes>, Refusal>> + Send>> + Send + Sync,
+    dyn Fn(LocalRoute, &str, &Parts) -> Pin<Box<dyn Future<Output = Result<Response<Bytes>, Refusal>> + Send>>
+        + Send
+        + Sync,
 >;
 
 /// Everything that the stages of a request use.
@@ -56,9 +59,10 @@ pub struct Gateway {
     /// `SSE_HEARTBEAT`: the time between two comments, if they are enabled.
     pub(super) heartbeat: Option<Duration>,
     fleet: Arc<Fleet>,
+    key_suspensions: Arc<KeySuspensions>,
     pub(super) forwarder: Forwarder,
     pub(super) accounting: Arc<Accounting>,
-    pub(super) local_responder: LocalResponder,
+    local_responder: LocalResponder,
     models_api: ModelsApi,
     pub(super) activity: Arc<Activity>,
     /// Whether requests of clients are refused because the service stops. Jobs that were taken before are still served.
@@ -75,6 +79,7 @@ impl Gateway {
         authenticator: Authenticator,
         model_queues: Arc<ModelQueues>,
         fleet: Arc<Fleet>,
+        key_suspensions: Arc<KeySuspensions>,
         accounting: Arc<Accounting>,
         local_responder: LocalResponder,
     ) -> Self {
@@ -89,6 +94,7 @@ impl Gateway {
             cors: Cors::new(&settings.access.cors_origins),
             heartbeat: settings.queue.sse_heartbeat.duration(),
             fleet,
+            key_suspensions,
             forwarder: Forwarder::new(&settings.limits),
             accounting,
             local_responder,
@@ -167,6 +173,28 @@ impl Gateway {
         route::find_on_health_port(method, path, &self.health_check_path).or_else(|_| on_gateway())
     }
 
+    /// Refuses a caller whose key is suspended because workers crashed while only its requests were in flight.
+    ///
+    /// # Errors
+    /// [`Refusal::KeySuspended`] with the time that is left.
+    pub(super) fn check_suspension(&self, caller: &Caller) -> Result<(), Refusal> {
+        let left = caller.shared_key_id().and_then(|key| self.key_suspensions.suspended_for(key));
+        left.map_or(Ok(()), |left| Err(Refusal::KeySuspended(left)))
+    }
+
+    /// Answers a route that is not served by a worker.
+    ///
+    /// # Errors
+    /// The refusal of the responder that the application supplied.
+    pub(super) async fn respond_locally(
+        &self,
+        local: LocalRoute,
+        route: &Route,
+        parts: &Parts,
+    ) -> Result<Response<Bytes>, Refusal> {
+        (self.local_responder)(local, &id_in_path(route, parts), parts).await
+    }
+
     /// Answers a route of the models API, which counts as one request of the caller's key.
     ///
     /// # Errors
@@ -180,8 +208,7 @@ impl Gateway {
     ) -> Result<Response<Bytes>, Refusal> {
         rate::check(caller.meter())?;
         rate::charge(caller.meter())?;
-        let name = envelope::percent_decode(route.id_in(parts.uri.path()).unwrap_or_default());
-        self.models_api.respond(models_route, &String::from_utf8_lossy(&name), caller, &self.model_queues.current())
+        self.models_api.respond(models_route, &id_in_path(route, parts), caller, &self.model_queues.current())
     }
 
     /// Answers one request on a separate health port.
@@ -203,10 +230,16 @@ impl Gateway {
             self.authenticator.authorize_metrics(&parts.headers, client)?;
         }
         match route.target {
-            RouteTarget::Gateway(local) => (self.local_responder)(local, parts).await,
+            RouteTarget::Gateway(local) => self.respond_locally(local, route, parts).await,
             RouteTarget::Worker(_) | RouteTarget::Models(_) => Err(Refusal::RouteNotFound),
         }
     }
+}
+
+/// Returns the text that the path has at the place of `{id}`, decoded.
+fn id_in_path(route: &Route, parts: &Parts) -> String {
+    let id = envelope::percent_decode(route.id_in(parts.uri.path()).unwrap_or_default());
+    String::from_utf8_lossy(&id).into_owned()
 }
 
 /// What completes the response to a request, whichever stage produces it.

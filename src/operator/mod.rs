@@ -1,4 +1,5 @@
-//! The operator's API: `/ping`, `/livez`, `/readyz`, `/health`, `/metrics`, `/lb/stats` and `/reload`.
+//! The operator's API: `/ping`, `/livez`, `/readyz`, `/health`, `/metrics`, `/lb/stats`, `/reload` and
+//! `/keys/{id}/resume`.
 //!
 //! Every response is built from memory; none waits for llama-server. Access to these routes is checked before.
 
@@ -14,7 +15,7 @@ use http::{HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};
 use tracing::error;
 
-use crate::fleet::{Fleet, FleetReport, ServiceStatus};
+use crate::fleet::{Fleet, FleetReport, KeySuspensions, ServiceStatus};
 use crate::refusal::Refusal;
 use crate::telemetry::metrics::{Metrics, TextFormat};
 
@@ -28,6 +29,8 @@ pub type QueueCounts = Box<dyn Fn(&str) -> (usize, usize) + Send + Sync>;
 pub struct OperatorApi {
     /// The models and their states.
     pub fleet: Arc<Fleet>,
+    /// The API keys that are suspended for crashes.
+    pub key_suspensions: Arc<KeySuspensions>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// Reloads configuration and keys.
@@ -99,6 +102,7 @@ impl OperatorApi {
 
     /// Answers `/metrics` in the requested format.
     pub fn metrics(&self, parts: &Parts) -> Response<Bytes> {
+        self.metrics.set_suspended_keys(self.key_suspensions.suspended().iter().map(|(key, _)| &**key));
         match requested_format(parts) {
             None => json_response(StatusCode::OK, &self.metrics.json()),
             Some(format) => {
@@ -109,7 +113,7 @@ impl OperatorApi {
         }
     }
 
-    /// Answers `GET /lb/stats`: the workers and the queue of each model.
+    /// Answers `GET /lb/stats`: the workers and the queue of each model, and the suspended keys.
     pub fn lb_stats(&self) -> Response<Bytes> {
         let snapshot = self.fleet.snapshot();
         let models = snapshot.models().iter().map(|model| {
@@ -121,7 +125,22 @@ impl OperatorApi {
                 "workers": model.stats(),
             })
         });
-        json_response(StatusCode::OK, &json!({"models": models.collect::<Vec<_>>()}))
+        let suspended = self.key_suspensions.suspended();
+        let suspended = suspended.iter().map(|(key, left)| json!({"id": &**key, "seconds_left": left.as_secs()}));
+        let (models, suspended) = (models.collect::<Vec<_>>(), suspended.collect::<Vec<_>>());
+        json_response(StatusCode::OK, &json!({"models": models, "suspended_keys": suspended}))
+    }
+
+    /// Answers `POST /keys/{id}/resume`: lifts the suspension of a key.
+    ///
+    /// # Errors
+    ///
+    /// 404 if no key with this id is suspended.
+    pub fn resume_key(&self, id: &str) -> Result<Response<Bytes>, Refusal> {
+        match self.key_suspensions.resume(id) {
+            true => Ok(json_response(StatusCode::OK, &json!({"id": id, "status": "resumed"}))),
+            false => Err(Refusal::KeyNotSuspended(id.to_owned())),
+        }
     }
 
     /// Answers `POST /reload`.

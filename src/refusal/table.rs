@@ -139,6 +139,10 @@ refusals! {
     /// A rate limit of the key or of the client's address is reached: which limit, and the time until the next request
     /// is allowed.
     RateLimited(&'static str, Duration) => TOO_MANY_REQUESTS, RATE_LIMIT, "rate_limit_exceeded", keep, wait in (_, wait);
+    /// The API key is suspended for this time: workers crashed while only its requests were in flight.
+    KeySuspended(Duration) => TOO_MANY_REQUESTS, RATE_LIMIT, "key_suspended", keep, wait in (wait);
+    /// No key with this id is suspended.
+    KeyNotSuspended(String) => NOT_FOUND, INVALID, "key_not_suspended", keep;
     /// The queue is full; a place should be free after this time.
     QueueFull(Duration) => SERVICE_UNAVAILABLE, SERVER, QUEUE_FULL, keep, wait in (wait);
     /// The request has waited for `QUEUE_TIMEOUT`.
@@ -185,6 +189,8 @@ impl Refusal {
             | Self::UriTooLong(_)
             | Self::HeaderFieldsTooLarge(_)
             | Self::RateLimited(..)
+            | Self::KeySuspended(_)
+            | Self::KeyNotSuspended(_)
             | Self::QueueTimeout(_)
             | Self::ModelLoading(_)
             | Self::ShuttingDown(_)
@@ -236,6 +242,10 @@ impl fmt::Display for Refusal {
             Self::UriTooLong(limit) => write!(f, "The request line is longer than {limit} bytes"),
             Self::HeaderFieldsTooLarge(what) => write!(f, "The request head is too large: {what}"),
             Self::RateLimited(what, _) => write!(f, "Rate limit reached for {what}, try again later"),
+            Self::KeySuspended(_) => f.write_str(
+                "This API key is suspended: the backend died several times while only its requests were in flight",
+            ),
+            Self::KeyNotSuspended(id) => write!(f, "No API key '{}' is suspended", printable(id)),
             Self::QueueFull(_) => f.write_str("Too many requests are waiting, try again later"),
             Self::QueueTimeout(_) => f.write_str("The request has waited too long for its turn, try again later"),
             Self::ModelLoading(_) => f.write_str("The model is being loaded, try again later"),
@@ -276,6 +286,7 @@ mod tests {
             (413, "payload_too_large"),
             (414, "uri_too_long"),
             (429, "rate_limit_exceeded"),
+            (429, "key_suspended"),
             (431, "header_fields_too_large"),
             (500, "internal_error"),
             (502, "backend_error"),

@@ -18,6 +18,9 @@ use super::runpod;
 use super::source::{Inputs, ValueSource};
 use crate::platform::Platform;
 
+/// Beginnings of paths under which all routes have an id in their path.
+const RESERVED_PREFIXES: [&str; 2] = ["/v1/", "/keys/"];
+
 /// The configuration that the service runs with.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -268,7 +271,8 @@ fn contradictions(settings: &Settings, reserved_paths: &[&str]) -> Vec<SettingPr
     let path = &settings.listen.health_check_path;
     let fault = if !path.starts_with('/') {
         Some("expected a path that starts with /")
-    } else if path.starts_with("/v1/") || reserved_paths.contains(&path.as_str()) {
+    } else if RESERVED_PREFIXES.iter().any(|prefix| path.starts_with(prefix)) || reserved_paths.contains(&path.as_str())
+    {
         Some("this path is a route of the gateway, which it would hide if PORT_HEALTH equals PORT")
     } else {
         None

@@ -71,6 +71,13 @@ pub struct KeyLabels {
     pub status_class: &'static str,
 }
 
+/// Labels of `llamagate_key_suspended`.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct SuspendedKeyLabels {
+    /// An id of the key file.
+    pub key: String,
+}
+
 /// Labels of the token counters.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct TokenLabels {

@@ -4,7 +4,7 @@
 
 pub use super::labels::{
     CodeLabels, FolderLabels, KeyLabels, ModelLabels, PhaseLabels, RequestLabels, RouteLabels, StateLabels,
-    TokenLabels, WorkerLabels,
+    SuspendedKeyLabels, TokenLabels, WorkerLabels,
 };
 
 use std::fmt::Write as _;
@@ -111,6 +111,7 @@ metrics! {
     prompt_tokens: Family<TokenLabels, Counter> = Family::default(), "llamagate_prompt_tokens", "model, key", "Tokens of prompts, including cached ones";
     completion_tokens: Family<TokenLabels, Counter> = Family::default(), "llamagate_completion_tokens", "model, key", "Tokens of answers; a lower bound for streams that the client left";
     key_requests: Family<KeyLabels, Counter> = Family::default(), "llamagate_key_requests", "key, status_class", "Requests by key and status class";
+    key_suspended: Family<SuspendedKeyLabels, Gauge> = Family::default(), "llamagate_key_suspended", "key", "1 for each API key that is suspended because workers crashed while only its requests were in flight";
     worker_state: Family<StateLabels, Gauge> = Family::default(), "llamagate_worker_state", "model, worker, state", "1 for the state that a worker is in, 0 for the others";
     worker_restarts: Family<WorkerLabels, Counter> = Family::default(), "llamagate_worker_restarts", "model, worker", "Restarts of a worker";
     workers_ready: Family<ModelLabels, Gauge> = Family::default(), "llamagate_workers_ready", "model", "Workers that can serve requests";
@@ -150,6 +151,14 @@ impl Metrics {
     /// Removes the number of workers of a model that is no longer served. Its request counters stay.
     pub fn remove_model(&self, model: &str) {
         self.workers_ready.remove(&ModelLabels { model: model.to_owned() });
+    }
+
+    /// Sets which API keys are suspended now. Called before each scrape, because a suspension ends by itself.
+    pub fn set_suspended_keys<'a>(&self, keys: impl Iterator<Item = &'a str>) {
+        self.key_suspended.clear();
+        for key in keys {
+            self.key_suspended.get_or_create(&SuspendedKeyLabels { key: key.to_owned() }).set(1);
+        }
     }
 
     /// Returns the series of a model.

@@ -96,6 +96,19 @@ pub const MOST_SUSPECTS: usize = 256;
 /// They become crash suspects too if it is killed because it hangs.
 pub const MOST_GIVEN_UP: usize = 64;
 
+/// Crashes of workers while only requests of one API key were in flight, within `RESTART_WINDOW`, after which that key
+/// is suspended.
+pub const CRASHES_UNTIL_SUSPENDED: usize = 3;
+
+/// How long a suspended API key is refused.
+pub const KEY_SUSPENSION: Duration = Duration::from_secs(10 * 60);
+
+/// API keys that are remembered at most because a worker crashed during their requests.
+pub const MAX_CRASH_RECORDS: usize = 1024;
+
+/// How long before a crash a request that was the last in flight may have been abandoned to count as its cause.
+pub const ABANDONED_BEFORE_CRASH: Duration = Duration::from_secs(5);
+
 /// Backoff before the first restart; it doubles with each further restart in the window.
 pub const BACKOFF_FIRST: Duration = Duration::from_millis(500);
 

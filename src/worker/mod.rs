@@ -46,6 +46,7 @@ pub use demand::DemandGuard;
 pub use diagnosis::cause::FailureCause;
 pub use endpoint::crash_suspects::{CrashSuspects, Fingerprint};
 pub use endpoint::in_flight::InFlight;
+pub use endpoint::key_suspensions::KeySuspensions;
 pub use endpoint::{Endpoint, NotAccepted, RequestClass};
 pub use handle::{LastExit, WorkerCondition, WorkerHandle, WorkerLoss, WorkerStatus};
 pub use memory::budget::MemoryBudget;

@@ -1,5 +1,7 @@
 //! Poison requests, which kill llama-server each time, and a llama-server that is alive but can no longer compute.
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use super::accounts::access_log_line;
@@ -106,6 +108,89 @@ fn a_killer_that_is_safe_to_retry_kills_two_replicas_and_no_third() {
     assert_eq!(journal.requests("/v1/embeddings").len(), 3);
     eventually("all replicas serve again", READY, || journal.events("ready").len() == 5);
     assert_eq!(code(&embed("poison")), refused());
+}
+
+/// Regression: six requests of one key, each with other bytes, spent the restart budget and ended the service with 69.
+#[test]
+fn a_key_whose_requests_kill_llama_server_is_suspended_and_the_service_goes_on() {
+    for limit in ["1", "5"] {
+        let gateway = ready(json!({"die_on": "poison"}), &[("RESTART_LIMIT", limit)]);
+        let deaths = if limit == "1" { 2 } else { 3 };
+        for times in 1..=deaths {
+            assert_eq!(code(&say(&gateway, &format!("poison {times}"))), backend_died());
+            wait_restarted(&gateway, times);
+        }
+        let suspended = |text: &str| (429, "key_suspended".to_owned()) == code(&say(&gateway, text));
+        let refused = say(&gateway, "poison again");
+        assert_eq!(code(&refused), (429, "key_suspended".to_owned()), "RESTART_LIMIT={limit}");
+        assert!((590..=600).contains(&refused.header("retry-after").unwrap().parse::<u32>().unwrap()));
+        assert!(suspended("harmless"), "every request of the key is refused");
+        let admin = gateway.client_with(ADMIN);
+        assert_eq!(admin.post_json(CHAT, &saying("harmless")).status(), 200, "other keys are served");
+        assert_eq!(gateway.client().get("/v1/models").status(), 200, "what needs no worker is answered");
+
+        assert_eq!(admin.get("/lb/stats").json()["suspended_keys"][0]["id"], "user");
+        let metrics = || gateway.health().get("/metrics?format=prometheus").text();
+        assert!(metrics().contains("llamagate_key_suspended{key=\"user\"} 1"));
+        assert_eq!(gateway.client().send("POST", "/keys/user/resume", b"").status(), 403, "this is for admins");
+        assert_eq!(admin.send("POST", "/keys/user/resume", b"").json(), json!({"id": "user", "status": "resumed"}));
+        assert!(!metrics().contains("llamagate_key_suspended{"));
+        assert_eq!(code(&admin.send("POST", "/keys/user/resume", b"")), (404, "key_not_suspended".to_owned()));
+        assert_eq!(say(&gateway, "harmless").status(), 200);
+
+        // The deaths so far are not charged, so the same key may be suspended again.
+        for times in deaths + 1..=2 * deaths {
+            assert_eq!(code(&say(&gateway, &format!("poison {times}"))), backend_died());
+            wait_restarted(&gateway, times);
+        }
+        assert!(suspended("harmless"), "RESTART_LIMIT={limit}");
+    }
+}
+
+#[test]
+fn requests_of_a_key_that_is_suspended_while_they_wait_are_refused() {
+    let gateway = ready(json!({"die_on": "poison"}), &[("MAX_CONCURRENT_REQUESTS", "1")]);
+    let mut waiting: Vec<RawClient> = (0..8).map(|n| begin(&gateway, &format!("poison {n}"))).collect();
+    let mut codes: Vec<String> = waiting.iter_mut().map(|client| code(&client.read_response().unwrap()).1).collect();
+    codes.sort();
+    assert_eq!(codes, [vec!["backend_error".to_owned(); 3], vec!["key_suspended".to_owned(); 5]].concat());
+    assert_eq!(gateway.client_with(ADMIN).post_json(CHAT, &saying("harmless")).status(), 200);
+    assert_eq!(gateway.journal().starts().len(), 4);
+}
+
+#[test]
+fn a_client_that_leaves_before_its_request_kills_llama_server_is_suspended_all_the_same() {
+    let gateway = ready(json!({"hold_requests": [CHAT]}), &[]);
+    for times in 1..=3 {
+        let client = begin(&gateway, &format!("poison {times}"));
+        gateway.journal().wait_for_requests(CHAT, times);
+        drop(client);
+        eventually("the request has left the gateway", SOON, || {
+            gateway.health().get("/health").json()["queue"]["active"] == 0
+        });
+        let pid = gateway.child_pids()[0] as i32;
+        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+        wait_restarted(&gateway, times as u64);
+    }
+    assert_eq!(code(&say(&gateway, "harmless")), (429, "key_suspended".to_owned()));
+}
+
+#[test]
+fn deaths_with_requests_of_several_keys_in_flight_suspend_none_of_them() {
+    let script = json!({"die_on": "poison", "hold_requests": [CHAT]});
+    let gateway = ready(script, &[("MAX_CONCURRENT_REQUESTS", "2")]);
+    for times in 1..=3 {
+        let mut neighbour = gateway
+            .client_with(ADMIN)
+            .begin("POST", CHAT, saying(&format!("hello {times}")).to_string().as_bytes())
+            .unwrap();
+        gateway.journal().wait_for_requests(CHAT, 2 * times - 1);
+        assert_eq!(code(&say(&gateway, &format!("poison {times}"))), backend_died());
+        assert_eq!(code(&neighbour.read_response().unwrap()), backend_died());
+        wait_restarted(&gateway, times as u64);
+    }
+    gateway.control().release_all_requests();
+    assert_eq!(say(&gateway, "harmless").status(), 200);
 }
 
 #[test]

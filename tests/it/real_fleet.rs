@@ -102,7 +102,10 @@ models:
 
     #[test]
     fn llama_servers_own_switch_in_extra_args_makes_a_plain_decoder_an_embedding_model() {
-        let gateway = Gateway::builder().backend(Backend::Real { model: "tiny-chat.gguf" }).set("EXTRA_ARGS", "--embedding --pooling last").start();
+        let gateway = Gateway::builder()
+            .backend(Backend::Real { model: "tiny-chat.gguf" })
+            .set("EXTRA_ARGS", "--embedding --pooling last")
+            .start();
         assert_embeds(&gateway.client(), "any");
         let chat = gateway.client().post_json("/v1/chat/completions", &json!({"messages": []}));
         assert_eq!((chat.status(), &chat.json()["error"]["code"]), (400, &json!("wrong_model_kind")));

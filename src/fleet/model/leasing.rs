@@ -13,11 +13,13 @@ use crate::fleet::member::Member;
 use crate::pause_clock::ActiveInstant;
 use crate::worker::{NotAccepted, RequestClass, WorkerState};
 
-/// The needs of a request: its class, its prompt, and the workers to avoid.
+/// The needs of a request: its class, its key, its prompt, and the workers to avoid.
 #[derive(Debug, Clone, Copy)]
 pub struct LeaseRequest<'a> {
     /// The class of the request.
     pub class: RequestClass,
+    /// The id of the API key that it was sent with.
+    pub key: Option<&'a Arc<str>>,
     /// Hashes of the key together with prefixes of the prompt, the longest last.
     pub affinity: &'a [u64],
     /// Numbers of the workers that already failed to serve the request.
@@ -38,7 +40,7 @@ type OpenMember<'a> = (usize, &'a Arc<Member>);
 
 impl From<RequestClass> for LeaseRequest<'static> {
     fn from(class: RequestClass) -> Self {
-        Self { class, affinity: &[], avoid: &[] }
+        Self { class, key: None, affinity: &[], avoid: &[] }
     }
 }
 
@@ -78,7 +80,7 @@ impl Model {
         let mut reasons = None;
         while let Some(at) = self.choose(&open, request, ChoiceContext { takes_slot, may_retry }, now) {
             let (index, member) = open.swap_remove(at);
-            match self.start_request(member, request.class, takes_slot, now) {
+            match self.start_request(member, request, takes_slot, now) {
                 Ok(lease) => {
                     self.choice.remember_served_by(request.affinity, index);
                     return Ok(lease);
@@ -111,7 +113,7 @@ impl Model {
     fn start_request(
         &self,
         member: &Arc<Member>,
-        class: RequestClass,
+        request: &LeaseRequest<'_>,
         takes_slot: bool,
         now: ActiveInstant,
     ) -> Result<Lease, Unavailable> {
@@ -120,7 +122,7 @@ impl Model {
             true => Some(member.take_slot(now, &self.slot_freed).ok_or(Unavailable::Busy)?),
             false => None,
         };
-        let in_flight = endpoint.begin(class).map_err(|reason| match reason {
+        let in_flight = endpoint.begin(request.class, request.key).map_err(|reason| match reason {
             NotAccepted::Closed => unavailable_reason(member, now),
             NotAccepted::Suspected => Unavailable::Suspected,
         })?;

@@ -187,6 +187,11 @@ impl Caller {
         self.authenticated_key().map(|authenticated| &authenticated.meter)
     }
 
+    /// Returns the id by which workers know the key. A platform has none: its jobs come from many callers.
+    pub(crate) fn shared_key_id(&self) -> Option<&Arc<str>> {
+        self.meter().map(Meter::key_id)
+    }
+
     /// Holds one of the key's concurrency permits for as long as the caller lives.
     pub(crate) fn hold_permit(&mut self, permit: Option<ConcurrencyPermit>) {
         if let CallerIdentity::Key(authenticated) = &mut self.0 {

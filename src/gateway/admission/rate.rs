@@ -48,6 +48,7 @@ struct MeterTable<C: Clock> {
 /// The usage of one key id.
 #[derive(Debug)]
 struct KeyUsage<C: Clock> {
+    id: Arc<str>,
     ticks: Ticks<C>,
     requests: Bucket,
     tokens: DebtBucket,
@@ -110,13 +111,14 @@ impl<C: Clock + Clone> Meters<C> {
             table.sweep_at = METERS_BEFORE_SWEEP.max(table.by_id.len() * 2);
         }
         // Another thread may have inserted the id between `find` and the write lock.
-        Arc::clone(table.by_id.entry(id.into()).or_insert_with(|| Arc::new(KeyUsage::new(self.ticks.clone()))))
+        Arc::clone(table.by_id.entry(id.into()).or_insert_with(|| Arc::new(KeyUsage::new(id, self.ticks.clone()))))
     }
 }
 
 impl<C: Clock> KeyUsage<C> {
-    fn new(ticks: Ticks<C>) -> Self {
+    fn new(id: &str, ticks: Ticks<C>) -> Self {
         Self {
+            id: id.into(),
             ticks,
             requests: Bucket::default(),
             tokens: DebtBucket::default(),
@@ -162,6 +164,11 @@ pub(crate) fn charge(meter: Option<&Meter>) -> Result<(), Refusal> {
 }
 
 impl<C: Clock> Meter<C> {
+    /// Returns the id of the key.
+    pub(super) fn key_id(&self) -> &Arc<str> {
+        &self.usage.id
+    }
+
     /// Checks that the key's limits allow one more request now. Takes nothing.
     ///
     /// # Errors

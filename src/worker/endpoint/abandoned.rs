@@ -6,8 +6,10 @@
 //! abandoned before it began did not cause a hang.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
-use super::crash_suspects::Fingerprint;
+use super::crash_suspects::RequestIdentity;
+use crate::pause_clock::ActiveInstant;
 use crate::worker::bounds::MOST_GIVEN_UP;
 
 /// The requests that were abandoned in one life of a llama-server and have not been cleared since.
@@ -15,7 +17,8 @@ use crate::worker::bounds::MOST_GIVEN_UP;
 pub(super) struct AbandonedRequests(VecDeque<AbandonedRequest>);
 
 struct AbandonedRequest {
-    fingerprint: Fingerprint,
+    request: RequestIdentity,
+    at: ActiveInstant,
     /// How many requests had begun when it was abandoned.
     begun_before: u64,
 }
@@ -23,12 +26,12 @@ struct AbandonedRequest {
 impl AbandonedRequests {
     /// Adds a request that is abandoned after `begun_before` requests have begun. Drops the oldest above
     /// [`MOST_GIVEN_UP`].
-    pub(super) fn add(&mut self, fingerprint: Fingerprint, begun_before: u64) {
-        self.0.retain(|abandoned| abandoned.fingerprint != fingerprint);
+    pub(super) fn add(&mut self, request: RequestIdentity, begun_before: u64) {
+        self.0.retain(|abandoned| abandoned.request.fingerprint != request.fingerprint);
         if self.0.len() == MOST_GIVEN_UP {
             self.0.pop_front();
         }
-        self.0.push_back(AbandonedRequest { fingerprint, begun_before });
+        self.0.push_back(AbandonedRequest { request, at: ActiveInstant::now(), begun_before });
     }
 
     /// Removes the requests that were abandoned before request number `sequence` began, which was served.
@@ -37,43 +40,54 @@ impl AbandonedRequests {
     }
 
     /// Takes all of them, oldest first.
-    pub(super) fn take(&mut self) -> Vec<Fingerprint> {
-        std::mem::take(&mut self.0).into_iter().map(|abandoned| abandoned.fingerprint).collect()
+    pub(super) fn take(&mut self) -> Vec<RequestIdentity> {
+        std::mem::take(&mut self.0).into_iter().map(|abandoned| abandoned.request).collect()
+    }
+
+    /// Returns those that were abandoned within this time, oldest first.
+    pub(super) fn within(&self, time: Duration) -> Vec<RequestIdentity> {
+        let recent = self.0.iter().filter(|abandoned| abandoned.at.elapsed() < time);
+        recent.map(|abandoned| abandoned.request.clone()).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::crash_suspects::Fingerprint;
     use super::*;
+
+    fn request(number: u64) -> RequestIdentity {
+        RequestIdentity { fingerprint: Some(Fingerprint(number)), key: None }
+    }
 
     #[test]
     fn a_request_is_cleared_only_by_one_that_began_later_and_was_served() {
         let mut abandoned = AbandonedRequests::default();
-        abandoned.add(Fingerprint(1), 5);
-        abandoned.add(Fingerprint(2), 8);
+        abandoned.add(request(1), 5);
+        abandoned.add(request(2), 8);
         abandoned.remove_served(4); // it had begun before both were abandoned
         abandoned.remove_served(5);
-        assert_eq!(abandoned.take(), [Fingerprint(2)]);
+        assert_eq!(abandoned.take(), [request(2)]);
         assert_eq!(abandoned.take(), []);
     }
 
     #[test]
     fn a_request_that_is_abandoned_again_counts_once_and_from_then_on() {
         let mut abandoned = AbandonedRequests::default();
-        abandoned.add(Fingerprint(1), 1);
-        abandoned.add(Fingerprint(2), 2);
-        abandoned.add(Fingerprint(1), 3);
+        abandoned.add(request(1), 1);
+        abandoned.add(request(2), 2);
+        abandoned.add(request(1), 3);
         abandoned.remove_served(2);
-        assert_eq!(abandoned.take(), [Fingerprint(1)]);
+        assert_eq!(abandoned.take(), [request(1)]);
     }
 
     #[test]
     fn the_oldest_requests_are_dropped() {
         let mut abandoned = AbandonedRequests::default();
         for n in 0..MOST_GIVEN_UP as u64 + 1 {
-            abandoned.add(Fingerprint(n), n);
+            abandoned.add(request(n), n);
         }
         let left = abandoned.take();
-        assert_eq!((left.len(), left.first()), (MOST_GIVEN_UP, Some(&Fingerprint(1))));
+        assert_eq!((left.len(), left.first()), (MOST_GIVEN_UP, Some(&request(1))));
     }
 }

@@ -5,7 +5,7 @@
 //! a suspect that is not sent again is forgotten after [`DEATHS_REMEMBERED`].
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::pause_clock::ActiveInstant;
 use crate::worker::bounds::{DEATHS_REMEMBERED, DEATHS_UNTIL_REFUSED, MOST_SUSPECTS};
@@ -13,6 +13,20 @@ use crate::worker::bounds::{DEATHS_REMEMBERED, DEATHS_UNTIL_REFUSED, MOST_SUSPEC
 /// A hash of a request's content: requests with the same fingerprint count as the same request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fingerprint(pub u64);
+
+/// What a crash needs to know about a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct RequestIdentity {
+    pub(super) fingerprint: Option<Fingerprint>,
+    /// The id of the API key that the request was sent with.
+    pub(super) key: Option<Arc<str>>,
+}
+
+/// Returns the key that sent all of these requests; `None` if there are several, or none.
+pub(super) fn only_key(requests: &[RequestIdentity]) -> Option<Arc<str>> {
+    let key = requests.first()?.key.as_ref()?;
+    requests.iter().all(|request| request.key.as_ref() == Some(key)).then(|| Arc::clone(key))
+}
 
 /// The suspects of one model, shared by all its workers.
 #[derive(Default)]

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use super::crash_suspects::Fingerprint;
+use super::crash_suspects::{Fingerprint, RequestIdentity};
 use super::{Endpoint, NotAccepted, RequestClass};
 use crate::pause_clock::ActiveInstant;
 use crate::worker::local_errors::shortage;
@@ -38,13 +38,13 @@ enum RequestOutcome {
 }
 
 impl Endpoint {
-    /// Begins a request. Two suspects are never in flight together.
+    /// Begins a request that was sent with this API key. Two suspects are never in flight together.
     ///
     /// # Errors
     ///
     /// - [`NotAccepted::Closed`] if the endpoint accepts no new requests.
     /// - [`NotAccepted::Suspected`] if the request is a suspect and another suspect is in flight.
-    pub fn begin(self: Arc<Self>, class: RequestClass) -> Result<InFlight, NotAccepted> {
+    pub fn begin(self: Arc<Self>, class: RequestClass, key: Option<&Arc<str>>) -> Result<InFlight, NotAccepted> {
         let (fingerprint, is_read_only) = match class {
             RequestClass::Inference(fingerprint) => (fingerprint, false),
             RequestClass::ReadOnly => (None, true),
@@ -60,15 +60,16 @@ impl Endpoint {
                 return Err(NotAccepted::Suspected);
             }
             serving.has_suspect |= is_suspect;
+            let sequence = serving.begun;
+            serving.begun += 1;
             if is_read_only {
                 serving.read_only += 1;
             } else {
                 serving.in_flight += 1;
                 serving.idle_since = None;
+                serving.requests.push((sequence, RequestIdentity { fingerprint, key: key.cloned() }));
             }
-            serving.fingerprints.extend(fingerprint);
-            serving.begun += 1;
-            serving.begun - 1
+            sequence
         };
         Ok(InFlight::new(self, fingerprint, is_read_only, is_suspect, sequence))
     }
@@ -111,8 +112,8 @@ impl InFlight {
             let mut serving = self.endpoint.serving();
             // The request may leave before its crash is detected, so it stays recorded until a probe is answered or the
             // process has ended.
-            let fingerprint = serving.take(self.fingerprint.take());
-            serving.broken.extend(fingerprint);
+            let request = serving.take(self.sequence);
+            serving.broken.extend(request);
         }
         self.endpoint.doubt();
     }
@@ -158,7 +159,10 @@ impl InFlight {
         let counted =
             self.endpoint.compute_errors.compare_exchange(before, after, Ordering::Relaxed, Ordering::Relaxed);
         if counted.is_ok() {
-            self.endpoint.serving().failed_to_compute.extend(self.fingerprint);
+            let mut serving = self.endpoint.serving();
+            let request = serving.requests.iter().find(|(sequence, _)| *sequence == self.sequence);
+            let request = request.map(|(_, request)| request.clone());
+            serving.failed_to_compute.extend(request);
         }
         if self.endpoint.cannot_compute() {
             self.endpoint.attention.notify_one();
@@ -178,12 +182,12 @@ impl Drop for InFlight {
             serving.idle_since = Some(ActiveInstant::now());
         }
         // Already gone if the connection broke or the endpoint was closed by a crash; then it is accused elsewhere.
-        let fingerprint = serving.take(self.fingerprint);
-        match (self.outcome, fingerprint) {
+        let request = serving.take(self.sequence);
+        match (self.outcome, request) {
             (RequestOutcome::Served, _) => serving.abandoned.remove_served(self.sequence),
-            (RequestOutcome::Open, Some(fingerprint)) => {
+            (RequestOutcome::Open, Some(request)) if request.fingerprint.is_some() => {
                 let begun = serving.begun;
-                serving.abandoned.add(fingerprint, begun);
+                serving.abandoned.add(request, begun);
             }
             _ => {}
         }

@@ -6,10 +6,12 @@
 //! - `abandoned.rs`: requests that were given up before their response; one of them may have caused a hang
 //! - `crash_suspects.rs`: requests that were in flight when a worker crashed
 //! - `in_flight.rs`: one request at a worker, and what its outcome says about the worker
+//! - `key_suspensions.rs`: API keys that are suspended for crashes that only their requests can have caused
 
 pub(super) mod abandoned;
 pub(super) mod crash_suspects;
 pub(super) mod in_flight;
+pub(super) mod key_suspensions;
 
 #[cfg(test)]
 use std::net::SocketAddr;
@@ -25,10 +27,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::dial::DialTarget;
 use crate::pause_clock::ActiveInstant;
-use crate::worker::bounds::COMPUTE_ERRORS_UNTIL_RESTART;
+use crate::worker::bounds::{ABANDONED_BEFORE_CRASH, COMPUTE_ERRORS_UNTIL_RESTART};
 use crate::worker::change_signal::ChangeSignal;
 use abandoned::AbandonedRequests;
-use crash_suspects::{CrashSuspects, Fingerprint};
+use crash_suspects::{CrashSuspects, Fingerprint, RequestIdentity, only_key};
 
 /// A ready worker: where it is reached, and what it is serving.
 pub struct Endpoint {
@@ -86,13 +88,13 @@ struct Serving {
     /// Whether a request in flight was a suspect when it began.
     has_suspect: bool,
     abandoned: AbandonedRequests,
-    /// The fingerprints of the requests in flight.
-    fingerprints: Vec<Fingerprint>,
-    /// The fingerprints of requests whose connection it broke, until it answers a probe. Never more than can be in
-    /// flight at once: no new request is sent while it is doubted.
-    broken: Vec<Fingerprint>,
-    /// The fingerprints of requests that it failed to compute in a row.
-    failed_to_compute: Vec<Fingerprint>,
+    /// The inference requests in flight, with their sequence numbers.
+    requests: Vec<(u64, RequestIdentity)>,
+    /// The requests whose connection it broke, until it answers a probe. Never more than can be in flight at once: no new
+    /// request is sent while it is doubted.
+    broken: Vec<RequestIdentity>,
+    /// The requests that it failed to compute in a row.
+    failed_to_compute: Vec<RequestIdentity>,
     /// Since when no inference request is in flight.
     idle_since: Option<ActiveInstant>,
     /// Whether it accepts no new requests, for good.
@@ -118,7 +120,7 @@ impl Endpoint {
             begun: 0,
             has_suspect: false,
             abandoned: AbandonedRequests::default(),
-            fingerprints: Vec::new(),
+            requests: Vec::new(),
             broken: Vec::new(),
             failed_to_compute: Vec::new(),
             idle_since: Some(ActiveInstant::now()),
@@ -198,11 +200,12 @@ impl Endpoint {
     }
 
     /// Closes the endpoint because its process is killed for failing to compute. Only the requests that it failed to
-    /// compute become suspects.
-    pub(super) fn record_compute_failure(&self) {
-        let suspects = std::mem::take(&mut self.serving().failed_to_compute);
-        self.crash_suspects.record_crash(&suspects);
+    /// compute become suspects. Returns their key if all of them have the same one.
+    pub(super) fn record_compute_failure(&self) -> Option<Arc<str>> {
+        let failed = std::mem::take(&mut self.serving().failed_to_compute);
+        self.accuse(&failed);
         self.close();
+        only_key(&failed)
     }
 
     /// Accepts no new requests, and ends the wait of those in flight.
@@ -217,29 +220,46 @@ impl Endpoint {
         serving.idle_since = serving.idle_since.map(|_| ActiveInstant::now());
     }
 
-    /// Records that it has ended by itself or had to be killed. The requests in flight become suspects.
-    pub(super) fn record_exit(&self) {
-        self.close_and_accuse(|_| Vec::new());
+    /// Records that it has ended by itself or had to be killed. The requests in flight become suspects. Returns their
+    /// key if all of them have the same one.
+    pub(super) fn record_exit(&self) -> Option<Arc<str>> {
+        let (suspects, just_abandoned) = self.close_and_take(|_| Vec::new());
+        // Before `gone`: a retry that it wakes must already find its suspects.
+        self.accuse(&suspects);
+        self.gone.cancel();
+        // A client that leaves at once takes its request with it, but may still have caused the crash.
+        only_key(if suspects.is_empty() { &just_abandoned } else { &suspects })
     }
 
     /// Records that it was killed because it hung. The requests that were abandoned before become suspects, too.
-    pub(super) fn record_hang(&self) {
-        self.close_and_accuse(AbandonedRequests::take);
+    /// Returns their key if all of them have the same one.
+    pub(super) fn record_hang(&self) -> Option<Arc<str>> {
+        let (suspects, _) = self.close_and_take(AbandonedRequests::take);
+        self.accuse(&suspects);
+        self.gone.cancel();
+        only_key(&suspects)
     }
 
-    fn close_and_accuse(&self, take_earlier: impl FnOnce(&mut AbandonedRequests) -> Vec<Fingerprint>) {
-        let suspects = {
-            let mut serving = self.serving();
-            serving.is_closed = true;
-            // Abandoned requests first: `record_crash` accuses only the first of the earlier suspects again.
-            let mut suspects = take_earlier(&mut serving.abandoned);
-            suspects.append(&mut serving.broken);
-            suspects.append(&mut serving.fingerprints);
-            suspects
-        };
-        // Before `gone`: a retry that it wakes must already find its suspects.
-        self.crash_suspects.record_crash(&suspects);
-        self.gone.cancel();
+    /// Closes it. Returns the requests that it was serving, those of `take_earlier` first, and those that were abandoned
+    /// just before.
+    fn close_and_take(
+        &self,
+        take_earlier: impl FnOnce(&mut AbandonedRequests) -> Vec<RequestIdentity>,
+    ) -> (Vec<RequestIdentity>, Vec<RequestIdentity>) {
+        let mut serving = self.serving();
+        serving.is_closed = true;
+        let just_abandoned = serving.abandoned.within(ABANDONED_BEFORE_CRASH);
+        // Abandoned requests first: `record_crash` accuses only the first of the earlier suspects again.
+        let mut requests = take_earlier(&mut serving.abandoned);
+        requests.append(&mut serving.broken);
+        requests.extend(serving.requests.drain(..).map(|(_, request)| request));
+        (requests, just_abandoned)
+    }
+
+    /// Makes these requests suspects.
+    fn accuse(&self, requests: &[RequestIdentity]) {
+        let fingerprints: Vec<Fingerprint> = requests.iter().filter_map(|request| request.fingerprint).collect();
+        self.crash_suspects.record_crash(&fingerprints);
     }
 
     /// Whether it has failed to compute [`COMPUTE_ERRORS_UNTIL_RESTART`] times in a row.
@@ -314,10 +334,11 @@ impl Serving {
         self.in_flight == 0 && self.read_only == 0
     }
 
-    /// Removes one request with this fingerprint from those in flight.
-    fn take(&mut self, fingerprint: Option<Fingerprint>) -> Option<Fingerprint> {
-        let at = self.fingerprints.iter().position(|known| Some(*known) == fingerprint)?;
-        Some(self.fingerprints.swap_remove(at))
+    /// Removes the request with this sequence number from those in flight. Returns `None` if it is gone already.
+    fn take(&mut self, sequence: u64) -> Option<RequestIdentity> {
+        let at = self.requests.iter().position(|(known, _)| *known == sequence)?;
+        // Not `swap_remove`: they are accused in the order in which they began.
+        Some(self.requests.remove(at).1)
     }
 }
 

@@ -120,7 +120,7 @@ impl Worker {
 
 impl Loaded {
     fn begin(&self) -> InFlight {
-        Arc::clone(&self.endpoint).begin(RequestClass::Inference(None)).ok().unwrap()
+        Arc::clone(&self.endpoint).begin(RequestClass::Inference(None), None).ok().unwrap()
     }
 
     fn is_evicted(&self) -> bool {
@@ -151,7 +151,7 @@ async fn models_that_fit_are_loaded_and_the_least_recently_used_idle_worker_is_e
     let reserving = c.spawn_reserve();
     settle().await;
     assert!(second.is_evicted() && !first.is_evicted() && !reserving.is_finished(), "its memory is not released yet");
-    assert!(Arc::clone(&second.endpoint).begin(RequestClass::Inference(None)).is_err());
+    assert!(Arc::clone(&second.endpoint).begin(RequestClass::Inference(None), None).is_err());
     drop(second);
     let _third = c.mark_ready(granted(reserving).await);
     assert_eq!(fixture.used(), 90);
@@ -198,7 +198,7 @@ async fn a_busy_worker_is_drained_for_a_load_that_has_waited_and_then_the_two_ta
     first.reservation.evicted().await;
     assert_eq!(began.elapsed().as_secs(), PATIENCE.as_secs());
     assert!(
-        Arc::clone(&first.endpoint).begin(RequestClass::Inference(None)).is_err(),
+        Arc::clone(&first.endpoint).begin(RequestClass::Inference(None), None).is_err(),
         "its own requests wait in the queue"
     );
     assert!(!reserving.is_finished(), "what is in flight finishes");

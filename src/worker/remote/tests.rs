@@ -64,7 +64,7 @@ impl Supervised {
     }
 
     fn begin(&self) -> InFlight {
-        self.handle.endpoint().expect("an endpoint").begin(RequestClass::Inference(None)).ok().unwrap()
+        self.handle.endpoint().expect("an endpoint").begin(RequestClass::Inference(None), None).ok().unwrap()
     }
 
     async fn stop(&mut self) {
@@ -93,7 +93,7 @@ async fn a_remote_worker_is_ready_from_its_first_response_until_it_is_stopped() 
 
     worker.stop().await;
     assert_eq!(worker.handle.state(), WorkerCondition { state: WorkerState::Stopped, is_asleep: false });
-    assert!(matches!(endpoint.begin(RequestClass::Inference(None)), Err(NotAccepted::Closed)));
+    assert!(matches!(endpoint.begin(RequestClass::Inference(None), None), Err(NotAccepted::Closed)));
     assert!(worker.has_sample("llamagate_workers_ready{model=\"m\"} 0"));
     assert!(worker.has_sample("llamagate_worker_state{model=\"m\",worker=\"3\",state=\"stopped\"} 1"));
 }
@@ -209,7 +209,7 @@ async fn a_request_on_a_broken_connection_is_no_crash_suspect() {
     let fingerprint = crate::worker::endpoint::crash_suspects::Fingerprint(7);
     let endpoint = worker.handle.endpoint().unwrap();
     server.set_response(StatusCode::BAD_GATEWAY, "");
-    endpoint.begin(RequestClass::Inference(Some(fingerprint))).ok().unwrap().record_broken_connection();
+    endpoint.begin(RequestClass::Inference(Some(fingerprint)), None).ok().unwrap().record_broken_connection();
     worker.wait_for(WorkerState::Unhealthy).await;
     // A network failure says nothing about the requests.
     assert!(!worker.handle.is_suspected(fingerprint));
@@ -244,7 +244,7 @@ async fn a_doubt_that_is_raised_during_a_probe_is_not_cleared_by_it() {
     assert_eq!(owner.apply_probe(ready.clone(), 0), INTERVAL);
     let endpoint = status.borrow().endpoint.clone().unwrap();
     let doubts = endpoint.doubts();
-    endpoint.begin(RequestClass::Inference(None)).ok().unwrap().record_broken_connection();
+    endpoint.begin(RequestClass::Inference(None), None).ok().unwrap().record_broken_connection();
     assert_eq!(owner.apply_probe(ready.clone(), doubts), PROBE_INTERVAL_DOUBTED);
     assert!(!owner.endpoint.is_open());
     assert_eq!(owner.apply_probe(ready, owner.endpoint.doubts()), INTERVAL);
@@ -265,7 +265,7 @@ async fn compute_failures_do_not_close_a_remote_worker() {
     owner.apply_probe(RemoteProbe::Ready { takes_our_key: true }, 0);
     let endpoint = status.borrow().endpoint.clone().unwrap();
     for _ in 0..10 {
-        Arc::clone(&endpoint).begin(RequestClass::Inference(None)).ok().unwrap().record_compute_failure();
+        Arc::clone(&endpoint).begin(RequestClass::Inference(None), None).ok().unwrap().record_compute_failure();
     }
     assert!(endpoint.is_open());
 }

@@ -8,6 +8,7 @@ use tokio::sync::SetOnce;
 
 use crate::telemetry::metrics::Metrics;
 use crate::worker::change_signal::ChangeSignal;
+use crate::worker::endpoint::key_suspensions::KeySuspensions;
 use crate::worker::health::probe::Prober;
 use crate::worker::memory::budget::MemoryBudget;
 use crate::worker::memory::scheduler::MemoryScheduler;
@@ -20,6 +21,8 @@ pub struct WorkerContext {
     pub(super) metrics: Arc<Metrics>,
     pub(super) prober: Prober,
     pub(super) ports: PortPool,
+    /// The API keys that are suspended for crashes.
+    pub(super) key_suspensions: Arc<KeySuspensions>,
     /// Notified when a wait for memory may be over.
     pub(super) change_signal: Arc<ChangeSignal>,
     /// Set by [`WorkerContext::set_memory_budget`]; no process is started before.
@@ -41,9 +44,15 @@ impl WorkerContext {
     /// # Errors
     ///
     /// When the HTTP client that probes workers cannot be built.
-    pub fn new(spawner: Spawner, metrics: Arc<Metrics>, wait_before_drain: Duration) -> io::Result<Self> {
+    pub fn new(
+        spawner: Spawner,
+        metrics: Arc<Metrics>,
+        key_suspensions: Arc<KeySuspensions>,
+        wait_before_drain: Duration,
+    ) -> io::Result<Self> {
         let (prober, ports, change_signal) = (Prober::local()?, PortPool::default(), Arc::default());
-        Ok(Self { spawner, metrics, prober, ports, change_signal, memory: SetOnce::new(), wait_before_drain })
+        let memory = SetOnce::new();
+        Ok(Self { spawner, metrics, prober, ports, key_suspensions, change_signal, memory, wait_before_drain })
     }
 
     /// Sets how much memory models may take, and so lets workers start. Only the first call has an effect.

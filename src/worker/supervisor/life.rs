@@ -165,12 +165,16 @@ impl Owner {
         life.reservation.mark_leaving();
         // The endpoint is closed before anything that may take long, so that requests in flight fail at once and
         // waiting requests go to the next process.
-        match killed {
+        self.crash_key = match killed {
             // Only the requests that it failed to compute become suspects, not those in flight.
             Some(KillReason::CannotCompute) => life.endpoint.record_compute_failure(),
             // It may hang on a request that was given up before, so these become suspects too.
             Some(KillReason::Hung(_) | KillReason::Mute(_) | KillReason::Silent) => life.endpoint.record_hang(),
             _ => life.endpoint.record_exit(),
+        };
+        if let Some(key) = &self.crash_key {
+            // Before the status: a waiting request of a suspended key must not get the next process.
+            self.shared.key_suspensions.record_crash(key);
         }
         self.apply_with(WorkerEvent::Ended, |status| {
             status.endpoint = None;

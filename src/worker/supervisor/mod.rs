@@ -40,7 +40,7 @@ use crate::worker::state::{WorkerEvent, WorkerState};
 use crate::worker::worker_metrics::WorkerMetrics;
 use context::WorkerContext;
 use owner::{LifeEnd, Owner, Shortage, StartFailure};
-use restart_budget::RestartBudget;
+use restart_budget::{Restart, RestartBudget};
 
 /// Starts the owner of a worker on `tasks`. The owner ends, after its process, when `stop` is cancelled. The workers of
 /// one model share `crash_suspects`, so that a request that crashes one of them is not retried on all others.
@@ -72,6 +72,7 @@ pub fn supervise(
         status: sender,
         shortage: Shortage::default(),
         crash_suspects,
+        crash_key: None,
         memory_release: None,
         tasks: tasks.clone(),
         stop: stop.clone(),
@@ -139,7 +140,8 @@ impl Owner {
         // A lasting cause (a missing file, a bad option) cannot be cured by a restart, unless the worker has run
         // before.
         let is_lasting = exit.cause.is_lasting() && !self.status.borrow().has_been_ready;
-        let backoff = if is_lasting { None } else { self.restart_budget.spend(Instant::now()) };
+        let restart = Restart { at: Instant::now(), key: self.crash_key.take() };
+        let backoff = if is_lasting { None } else { self.restart_budget.spend(restart, &self.shared.key_suspensions) };
         self.is_restart = true;
         // The failed load of a process that ran was counted at its end.
         let never_ran = self.state() == WorkerState::Starting;

@@ -43,6 +43,8 @@ pub(super) struct Owner {
     /// Whether the next start follows the end of a process.
     pub(super) is_restart: bool,
     pub(super) crash_suspects: Arc<CrashSuspects>,
+    /// The API key that sent all requests in flight at the last crash, until the crash is charged.
+    pub(super) crash_key: Option<Arc<str>>,
     /// The task that waits until the memory of the last process is released, and drops its reservation then.
     pub(super) memory_release: Option<JoinHandle<()>>,
     /// The tasks of the service, which a shutdown waits for.

@@ -16,7 +16,7 @@ fn endpoint() -> Arc<Endpoint> {
 }
 
 fn begin(endpoint: &Arc<Endpoint>, fingerprint: Option<Fingerprint>) -> InFlight {
-    Arc::clone(endpoint).begin(RequestClass::Inference(fingerprint)).ok().unwrap()
+    Arc::clone(endpoint).begin(RequestClass::Inference(fingerprint), None).ok().unwrap()
 }
 
 #[tokio::test]
@@ -63,7 +63,7 @@ async fn an_endpoint_is_closed_as_idle_only_without_requests_and_stays_closed() 
     assert!(!endpoint.close_if_idle(least), "it was in use until now");
     tokio::time::advance(least).await;
     assert!(endpoint.close_if_idle(least));
-    assert_eq!(endpoint.clone().begin(RequestClass::ReadOnly).err(), Some(NotAccepted::Closed));
+    assert_eq!(endpoint.clone().begin(RequestClass::ReadOnly, None).err(), Some(NotAccepted::Closed));
     assert!(!endpoint.is_open());
 }
 

@@ -17,7 +17,7 @@ fn life(crash_suspects: &Arc<CrashSuspects>) -> Arc<Endpoint> {
 }
 
 fn begin(endpoint: &Arc<Endpoint>, fingerprint: Fingerprint) -> Result<InFlight, NotAccepted> {
-    Arc::clone(endpoint).begin(RequestClass::Inference(Some(fingerprint)))
+    Arc::clone(endpoint).begin(RequestClass::Inference(Some(fingerprint)), None)
 }
 
 fn serve(endpoint: &Arc<Endpoint>, fingerprint: Fingerprint) {
@@ -116,7 +116,7 @@ async fn a_read_only_request_does_not_count_as_use_and_is_not_cut_off() {
     let least = Duration::from_secs(10);
     let endpoint = life(&Arc::default());
     tokio::time::advance(least - Duration::from_secs(1)).await;
-    let read_only = Arc::clone(&endpoint).begin(RequestClass::ReadOnly).ok().unwrap();
+    let read_only = Arc::clone(&endpoint).begin(RequestClass::ReadOnly, None).ok().unwrap();
     tokio::time::advance(Duration::from_secs(1)).await;
     assert!(!endpoint.close_if_idle(least), "a read-only request is in flight");
     drop(read_only);

@@ -38,7 +38,7 @@ fn an_endpoint_is_never_closed_as_idle_under_a_request() {
                 barrier.wait();
                 for _ in 0..REQUESTS {
                     seeded.spin();
-                    match Arc::clone(endpoint).begin(RequestClass::Inference(None)) {
+                    match Arc::clone(endpoint).begin(RequestClass::Inference(None), None) {
                         Ok(request) => {
                             in_flight.fetch_add(1, Ordering::SeqCst);
                             begun.fetch_add(1, Ordering::Relaxed);
@@ -79,9 +79,9 @@ fn an_endpoint_is_never_closed_as_idle_under_a_request() {
 async fn an_endpoint_that_is_closed_to_new_requests_finishes_those_in_flight() {
     let endpoint = endpoint();
     let requests = [begin(&endpoint, None), begin(&endpoint, None)];
-    let read_only = Arc::clone(&endpoint).begin(RequestClass::ReadOnly).ok().unwrap();
+    let read_only = Arc::clone(&endpoint).begin(RequestClass::ReadOnly, None).ok().unwrap();
     endpoint.close_to_new();
-    assert_eq!(Arc::clone(&endpoint).begin(RequestClass::Inference(None)).err(), Some(NotAccepted::Closed));
+    assert_eq!(Arc::clone(&endpoint).begin(RequestClass::Inference(None), None).err(), Some(NotAccepted::Closed));
     assert!(!endpoint.is_open() && !endpoint.close_if_idle(Duration::ZERO), "closing it does not make it idle");
     let [first, second] = requests;
     drop(first);
