@@ -18,6 +18,7 @@ mod cors;
 mod descriptors;
 mod diagnosis;
 mod diagnostics;
+mod differential;
 mod docs;
 mod drain;
 mod estimate;
