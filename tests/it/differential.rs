@@ -70,7 +70,7 @@ impl Sample {
 
     fn describe(&self) -> String {
         let body = String::from_utf8_lossy(&self.body);
-        format!("{} {} {:?} {}", self.method, self.path, self.headers, &body[..body.floor_char_boundary(200)])
+        format!("{} {} {:?} {}", self.method, self.path, self.headers, body.chars().take(200).collect::<String>())
     }
 }
 
