@@ -4,9 +4,12 @@ use std::cell::RefCell;
 use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::uri::PathAndQuery;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
 
+use super::connection::head;
+use super::credentials::{KEY_HEADERS, PresentedSecrets};
 use crate::gateway::bounds::MAX_BACKEND_RETRY_AFTER;
 
 /// Hop-by-hop headers (RFC 9110, section 7.6.1), including older ones that RFC 9110 no longer lists.
@@ -22,11 +25,9 @@ static HOP_BY_HOP: [HeaderName; 9] = [
     header::UPGRADE,
 ];
 
-/// Request headers that are not passed on to llama-server: the client's key, headers that the gateway sets itself, and
-/// a conversation id, with which llama-server would keep a request running after its client has left.
-static NOT_FOR_WORKER: [HeaderName; 9] = [
-    header::AUTHORIZATION,
-    HeaderName::from_static("x-api-key"),
+/// Request headers that are not passed on to llama-server: headers that the gateway sets itself, and a conversation id,
+/// with which llama-server would keep a request running after its client has left.
+static NOT_FOR_WORKER: [HeaderName; 7] = [
     HeaderName::from_static("x-conversation-id"),
     HeaderName::from_static("x-request-id"),
     header::HOST,
@@ -67,13 +68,18 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Removes the request headers that a worker must not see; a remote worker sees fewer than a local one.
-pub(super) fn prepare_for_worker(headers: &mut HeaderMap, is_remote: bool) {
+/// Removes the request headers that a worker must not see; a remote worker sees fewer than a local one. Returns the
+/// request target for the worker. The client's credentials are removed from both, whatever they are called.
+pub(super) fn prepare_for_worker(headers: &mut HeaderMap, target: PathAndQuery, is_remote: bool) -> PathAndQuery {
+    // Before anything is removed: `Connection` may name a key header.
+    let secrets = PresentedSecrets::of(headers);
     strip_hop_by_hop(headers);
     let extra = if is_remote { &NOT_FOR_REMOTE[..] } else { &[] };
-    for name in NOT_FOR_WORKER.iter().chain(extra) {
+    for name in KEY_HEADERS.iter().chain(&NOT_FOR_WORKER).chain(extra) {
         headers.remove(name);
     }
+    secrets.strip_headers(headers);
+    secrets.strip_query(target)
 }
 
 /// Removes the response headers that the client must not see. A worker's CORS headers would contradict the gateway's.
@@ -104,15 +110,23 @@ pub(super) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duratio
     Some(wait.min(MAX_BACKEND_RETRY_AFTER)).filter(|wait| !wait.is_zero())
 }
 
-/// Returns the client's request id if it is 1-128 characters of `[A-Za-z0-9._-]`, and a new one otherwise.
+/// Returns the client's request id if it is 1-128 characters of `[A-Za-z0-9._-]` and holds none of the client's
+/// credentials, and a new one otherwise. The id is logged and passed on.
 pub(super) fn request_id(headers: &HeaderMap) -> HeaderValue {
-    headers.get(X_REQUEST_ID).filter(|id| is_valid_request_id(id)).cloned().unwrap_or_else(new_request_id)
+    let id = headers.get(X_REQUEST_ID).filter(|id| is_valid_request_id(id));
+    let id = id.filter(|id| !PresentedSecrets::of(headers).are_in(id.as_bytes()));
+    id.cloned().unwrap_or_else(new_request_id)
 }
 
-/// Returns the request id for the value of an `X-Request-Id` header that may be missing; see [`request_id`].
-pub(super) fn request_id_from(value: Option<&str>) -> HeaderValue {
-    let value = value.and_then(|text| HeaderValue::from_str(text).ok());
-    value.filter(is_valid_request_id).unwrap_or_else(new_request_id)
+/// Returns the request id of a head that may be incomplete or malformed; see [`request_id`].
+pub(super) fn request_id_of_raw(raw_head: &[u8]) -> HeaderValue {
+    let id = head::header_value(raw_head, X_REQUEST_ID.as_str());
+    let id = id.and_then(|text| HeaderValue::from_str(text).ok()).filter(is_valid_request_id);
+    let secrets = || {
+        let values = KEY_HEADERS.iter().flat_map(|name| head::header_values(raw_head, name.as_str()));
+        PresentedSecrets::in_values(values)
+    };
+    id.filter(|id| !secrets().are_in(id.as_bytes())).unwrap_or_else(new_request_id)
 }
 
 fn is_valid_request_id(id: &HeaderValue) -> bool {
@@ -174,17 +188,31 @@ mod tests {
 
     #[test]
     fn a_clients_keys_reach_no_worker_and_its_cookies_no_remote_one() {
-        let names = ["authorization", "x-api-key", "cookie", "forwarded", "host", "x-kept"];
+        let names =
+            ["authorization", "x-api-key", "api-key", "x-goog-api-key", "cookie", "forwarded", "host", "x-kept"];
         let left = |is_remote| {
             let mut headers = HeaderMap::new();
             for name in names {
-                headers.append(name, HeaderValue::from_static("1"));
+                headers.append(name, HeaderValue::try_from(format!("of {name}")).unwrap());
             }
-            prepare_for_worker(&mut headers, is_remote);
+            prepare_for_worker(&mut headers, PathAndQuery::from_static("/"), is_remote);
             headers.keys().map(ToString::to_string).collect::<BTreeSet<_>>()
         };
         assert_eq!(left(false), ["cookie", "forwarded", "x-kept"].map(str::to_owned).into());
         assert_eq!(left(true), ["x-kept".to_owned()].into());
+    }
+
+    /// Regression: `Connection: X-API-Key` removed the key before its copies were looked for.
+    #[test]
+    fn copies_of_a_key_are_removed_though_connection_names_its_header() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [("connection", "x-api-key"), ("x-api-key", "k-0123456789abcdef")] {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        headers.append("x-copy", HeaderValue::from_static("k-0123456789abcdef"));
+        let target = PathAndQuery::from_static("/props?key=k-0123456789abcdef");
+        assert_eq!(prepare_for_worker(&mut headers, target, true).as_str(), "/props");
+        assert_eq!(headers, HeaderMap::new());
     }
 
     #[test]
@@ -209,6 +237,18 @@ mod tests {
             let id = id_of(bad);
             assert_eq!(id.len(), 36, "{bad:?} became {id}");
         }
+    }
+
+    #[test]
+    fn a_request_id_that_holds_the_clients_key_is_replaced() {
+        let raw = "GET / HTTP/1.1\r\nX-Request-Id: k-0123456789abcdef\r\nApi-Key: k-0123456789abcdef\r\n";
+        assert_eq!(request_id_of_raw(raw.as_bytes()).len(), 36);
+        assert_eq!(request_id_of_raw(raw.replace("Api-Key", "X-Other").as_bytes()), "k-0123456789abcdef");
+        let mut headers = HeaderMap::new();
+        headers.insert(X_REQUEST_ID, HeaderValue::from_static("k-0123456789abcdef"));
+        assert_eq!(request_id(&headers), "k-0123456789abcdef");
+        headers.insert(header::AUTHORIZATION, HeaderValue::from_static("Bearer k-0123456789abcdef"));
+        assert_eq!(request_id(&headers).len(), 36);
     }
 
     #[test]

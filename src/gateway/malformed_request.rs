@@ -23,7 +23,7 @@ const UNKNOWN: &str = "-";
 /// Returns the bytes of the response to `raw`, the part of the head that has arrived. Without `accounting` the refusal
 /// is not recorded, as on the health port.
 pub(super) fn refusal_bytes(raw: &[u8], refusal: &Refusal, cors: &Cors, accounting: Option<&Arc<Accounting>>) -> Bytes {
-    let request_id = headers::request_id_from(head::header_value(raw, X_REQUEST_ID.as_str()));
+    let request_id = headers::request_id_of_raw(raw);
     let (method, path) = head::method_and_path(raw);
     let shape = Shape::of(path.unwrap_or(UNKNOWN));
     let mut response = refusal.response(shape);

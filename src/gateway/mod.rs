@@ -16,6 +16,7 @@
 //! - `upstream/`: sends a request to a worker, and decides about retries
 //! - `models_api.rs`: the routes about models themselves
 //! - `malformed_request.rs`: the response to a malformed request head
+//! - `credentials.rs`: the API keys in a request's headers, and what else in its head repeats them
 //! - `headers.rs`: which headers are passed on, and request ids
 //! - `content_kind.rs`: the kind of body that a response has
 //! - `bounds.rs`: timeouts, queue lengths and buffer sizes that no user needs to choose
@@ -26,6 +27,7 @@ pub(crate) mod admission;
 pub mod bounds;
 pub(crate) mod connection;
 mod content_kind;
+mod credentials;
 mod headers;
 mod malformed_request;
 mod models_api;

@@ -601,3 +601,63 @@ fn requests_are_spread_by_weight() {
     // that light gets none is 0.9^200.
     assert!(served[0] >= 140 && served[1] >= 1, "{served:?}");
 }
+
+/// Regression: a key in `api-key`, or in any header beside `Authorization`, reached the remote backend.
+#[test]
+fn no_copy_of_a_clients_key_reaches_a_worker() {
+    let foreign = "foreign-secret-9876543210";
+    let copies = [
+        ("Api-Key", USER.to_owned()),
+        ("X-Goog-Api-Key", USER.to_owned()),
+        ("X-Litellm-Key", format!("Bearer {USER}")),
+        ("Ocp-Apim-Subscription-Key", USER.to_owned()),
+        ("X-Keys", format!("a, {USER}")),
+        ("X-Portkey-Config", format!("{{\"api_key\":\"{USER}\"}}")),
+        ("X-Foreign", foreign.to_owned()),
+        ("Referer", format!("https://host/?key={USER}")),
+        ("Cookie", format!("a=1; key={USER}; b=2")),
+        ("X-Request-Id", USER.to_owned()),
+        ("X-Api-Key", foreign.to_owned()),
+        ("X-Kept", "kept".to_owned()),
+    ];
+    let path = format!("{CHAT}?a=b&key={USER}&api_key={}", USER.replace('-', "%2D"));
+    let remote = Remote::start(Reply::Serve);
+    let config = format!("{}models: {{own: {{file: local.gguf}}}}\n", in_order(&[&remote]));
+    let gateway = ready(builder(&config));
+    // With `Authorization` the foreign key may stand anywhere, and with it the good one in any other key header.
+    for good in ["Authorization", "X-Goog-Api-Key", "Api-Key"] {
+        let mut client = gateway.anonymous();
+        for (name, value) in &copies {
+            let is_sent = *name != "X-Api-Key" && *name != "Api-Key" && *name != "X-Goog-Api-Key";
+            if is_sent || (good == "Authorization" && *name == "X-Goog-Api-Key") {
+                client = client.header(name, value);
+            }
+        }
+        client = match good {
+            "Authorization" => client.key(USER),
+            _ => client.header(good, USER).key(foreign),
+        };
+        for model in ["m", "own"] {
+            let answer = client.post_json(&path, &chat(model));
+            assert_eq!(answer.status(), 200, "{good}: {}", answer.text());
+            assert_ne!(answer.header("x-request-id"), Some(USER), "the id is written to the access log");
+        }
+    }
+    let received = remote.received();
+    assert_eq!(received.len(), 3);
+    for request in &received {
+        assert_eq!((request.path.as_str(), request.header("x-kept")), ("/v1/chat/completions?a=b", Some("kept")));
+        let head = format!("{:?}", request.headers);
+        assert!(!head.contains(USER), "{head}");
+    }
+    assert!(received[1..].iter().all(|request| request.header("x-foreign").is_none()), "it was presented as a key");
+    let own = gateway.model_file("local.gguf").journal().requests(CHAT);
+    assert_eq!(own.len(), 3);
+    for request in own {
+        let headers = request["headers"].as_object().unwrap();
+        for name in ["api-key", "x-goog-api-key", "x-litellm-key", "x-keys", "x-portkey-config", "referer"] {
+            assert!(!headers.contains_key(name), "{name}: {headers:?}");
+        }
+        assert!(headers.contains_key("cookie") && headers.contains_key("x-kept"), "{headers:?}");
+    }
+}

@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use governor::clock::DefaultClock;
 use http::HeaderMap;
-use http::header::AUTHORIZATION;
 
 use super::auth_failures::AuthFailures;
 use super::rate::{ConcurrencyPermit, Meter, Meters};
 use crate::fleet::ModelInfo;
+use crate::gateway::credentials::KEY_HEADERS;
 use crate::gateway::route::{Route, RouteAccess};
 use crate::keys::{Denied, Key, Scope, Store};
 use crate::refusal::Refusal;
@@ -226,22 +226,15 @@ impl Caller {
     }
 }
 
-/// Returns the key that a request carries: `X-API-Key: K`, or else `Authorization: Bearer K` or `Authorization: K`.
-/// `X-API-Key` comes first because a platform's edge may use `Authorization` for a key of its own.
+/// Returns the key that a request carries in the first of [`KEY_HEADERS`] that it has. `Authorization` comes last because
+/// a platform's edge may use it for a key of its own.
 fn key_secret(headers: &HeaderMap) -> Result<&str, Refusal> {
-    let mut api_keys = headers.get_all("x-api-key").iter();
-    let value = match (api_keys.next(), api_keys.next()) {
+    let name = KEY_HEADERS.iter().find(|name| headers.contains_key(*name)).ok_or(Refusal::MissingKey)?;
+    let mut values = headers.get_all(name).iter();
+    let value = match (values.next(), values.next()) {
         (Some(value), None) => value,
         // Two values are ambiguous: a proxy in front might have checked the other one.
-        (Some(_), Some(_)) => return Err(Refusal::InvalidKey),
-        _ => {
-            let mut authorizations = headers.get_all(AUTHORIZATION).iter();
-            match (authorizations.next(), authorizations.next()) {
-                (Some(value), None) => value,
-                (None, _) => return Err(Refusal::MissingKey),
-                _ => return Err(Refusal::InvalidKey),
-            }
-        }
+        _ => return Err(Refusal::InvalidKey),
     };
     let text = value.to_str().map_err(|_| Refusal::InvalidKey)?.trim();
     let key = match text.split_once(' ') {
@@ -265,11 +258,13 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_read_from_three_headers_and_x_api_key_comes_first() {
+    fn a_key_is_read_from_four_headers_and_authorization_comes_last() {
         assert_eq!(secret_of(&[("authorization", "Bearer k1")]), Ok("k1".into()));
         assert_eq!(secret_of(&[("authorization", "bearer  k1")]), Ok("k1".into()));
         assert_eq!(secret_of(&[("authorization", "k1")]), Ok("k1".into()));
-        assert_eq!(secret_of(&[("x-api-key", "k2"), ("authorization", "Bearer platform")]), Ok("k2".into()));
+        for name in ["x-api-key", "api-key", "x-goog-api-key"] {
+            assert_eq!(secret_of(&[("authorization", "Bearer platform"), (name, "k2")]), Ok("k2".into()), "{name}");
+        }
     }
 
     #[test]

@@ -181,7 +181,7 @@ pub(super) fn model_of_query(query: &str) -> Result<Option<String>, Refusal> {
     let mut model = None;
     for pair in query.split('&') {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let [name, value] = [name, value].map(|part| percent_decode(&part.replace('+', " ")));
+        let [name, value] = [name, value].map(|part| percent_decode(part.replace('+', " ")));
         if !name.eq_ignore_ascii_case(b"model") {
             continue;
         }
@@ -195,9 +195,9 @@ pub(super) fn model_of_query(query: &str) -> Result<Option<String>, Refusal> {
 
 /// Decodes the percent-encoding of a part of a URI (RFC 3986, section 2.1). A `+` stays a `+`, and an invalid encoding
 /// stays as it is.
-pub(crate) fn percent_decode(text: &str) -> Vec<u8> {
+pub(crate) fn percent_decode(text: impl AsRef<[u8]>) -> Vec<u8> {
     let digit = |byte: Option<&u8>| char::from(*byte?).to_digit(16);
-    let (bytes, mut at, mut decoded) = (text.as_bytes(), 0, Vec::new());
+    let (bytes, mut at, mut decoded) = (text.as_ref(), 0, Vec::new());
     while let Some(byte) = bytes.get(at) {
         at += 1;
         decoded.push(match (byte, digit(bytes.get(at)), digit(bytes.get(at + 1))) {

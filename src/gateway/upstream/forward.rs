@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use http::header::AUTHORIZATION;
 use http::request::Parts;
+use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, Response, StatusCode, Version};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::capture_connection;
@@ -216,8 +217,10 @@ fn upstream_request<B>(
     body: B,
     target: &DialTarget,
 ) -> Result<Request<B>, http::Error> {
-    parts.uri = target.uri(std::mem::take(&mut parts.uri).into_parts().path_and_query)?;
-    headers::prepare_for_worker(&mut parts.headers, target.is_remote);
+    let path_and_query = std::mem::take(&mut parts.uri).into_parts().path_and_query;
+    let path_and_query = path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let path_and_query = headers::prepare_for_worker(&mut parts.headers, path_and_query, target.is_remote);
+    parts.uri = target.uri(Some(path_and_query))?;
     if let Some(authorization) = &target.authorization {
         parts.headers.insert(AUTHORIZATION, authorization.clone());
     }

@@ -262,13 +262,17 @@ pub(super) fn hide_upgrade(head: &mut [u8]) {
 
 /// Returns the first value of a header in a head that may be incomplete or malformed.
 pub(crate) fn header_value<'a>(raw: &'a [u8], name: &str) -> Option<&'a str> {
+    header_values(raw, name).next().and_then(|value| std::str::from_utf8(value).ok())
+}
+
+/// Returns the values of a header in a head that may be incomplete or malformed.
+pub(crate) fn header_values<'a>(raw: &'a [u8], name: &str) -> impl Iterator<Item = &'a [u8]> {
     let header_lines = raw.split_inclusive(|&byte| byte == b'\n').skip_while(|line| *line == b"\r\n").skip(1);
-    let values = header_lines.filter_map(|line| {
+    header_lines.filter_map(move |line| {
         let line = line.strip_suffix(b"\n")?;
         let colon = memchr(b':', line)?;
-        line[..colon].eq_ignore_ascii_case(name.as_bytes()).then(|| &line[colon + 1..])
-    });
-    values.map(|value| value.trim_ascii()).next().and_then(|value| std::str::from_utf8(value).ok())
+        line[..colon].eq_ignore_ascii_case(name.as_bytes()).then(|| line[colon + 1..].trim_ascii())
+    })
 }
 
 /// Returns the method and the path without its query, as far as they can be read in a head that may be incomplete or

@@ -1,0 +1,172 @@
+//! The credentials that a request carries: the headers that hold API keys, and whatever else in a request's head repeats
+//! one of them.
+//!
+//! A worker must not see the client's credentials under any name. Clients and proxies copy a key from one header to
+//! another, so removing the key headers is not enough: a header value, a query parameter or a cookie that holds a
+//! presented secret is removed too. Bodies are not searched.
+
+use base64::Engine as _;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::uri::PathAndQuery;
+use memchr::memmem;
+
+use super::request::envelope::percent_decode;
+use crate::keys::secret::SECRET_LENGTH;
+
+/// The headers in which clients send an API key: Anthropic's, Azure's and Google's clients have one of their own.
+pub(super) static KEY_HEADERS: [HeaderName; 4] = [
+    HeaderName::from_static("x-api-key"),
+    HeaderName::from_static("api-key"),
+    HeaderName::from_static("x-goog-api-key"),
+    header::AUTHORIZATION,
+];
+
+/// Words before a secret that are no secrets themselves: the schemes of `Authorization` that clients use for keys.
+const SCHEMES: [&[u8]; 5] = [b"bearer", b"basic", b"token", b"key", b"apikey"];
+
+/// The shortest secret that is looked for within longer texts. A shorter one, which is no key of ours, would be found in
+/// harmless texts, so it must be the whole value.
+const SEARCHED: usize = *SECRET_LENGTH.start();
+
+/// Decodes `Basic` credentials, with and without their padding.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &base64::alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// The secrets in the key headers of one request, whether they are keys of ours or not.
+pub(super) struct PresentedSecrets(Vec<Vec<u8>>);
+
+impl PresentedSecrets {
+    /// Collects the secrets of a request. Its key headers must still be there.
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        let values = KEY_HEADERS.iter().flat_map(|name| headers.get_all(name));
+        Self::in_values(values.map(HeaderValue::as_bytes))
+    }
+
+    /// Collects the secrets in these values of key headers.
+    pub(super) fn in_values<'a>(values: impl Iterator<Item = &'a [u8]>) -> Self {
+        let mut secrets = Self(Vec::new());
+        for value in values {
+            secrets.add(value.trim_ascii());
+        }
+        secrets
+    }
+
+    /// Adds what may be a secret in the value of a key header: the text after the scheme, its parts, and for `Basic` the
+    /// user and the password.
+    fn add(&mut self, value: &[u8]) {
+        let text = after_scheme(value);
+        self.add_secret(text);
+        for part in parts(text) {
+            if part.len() < text.len() && !SCHEMES.iter().any(|scheme| part.eq_ignore_ascii_case(scheme)) {
+                self.add_secret(part);
+            }
+        }
+        if let Some(decoded) = decode_basic(value) {
+            let colon = memchr::memchr(b':', &decoded).unwrap_or(decoded.len());
+            self.add_secret(&decoded[..colon]);
+            self.add_secret(decoded.get(colon + 1..).unwrap_or_default());
+        }
+    }
+
+    fn add_secret(&mut self, secret: &[u8]) {
+        if !secret.is_empty() && !self.0.iter().any(|known| known == secret) {
+            self.0.push(secret.to_vec());
+        }
+    }
+
+    /// Whether a header value, a query parameter or a cookie holds one of the secrets: as it is, percent-encoded, or in
+    /// the base64 of `Basic`.
+    pub(super) fn are_in(&self, text: &[u8]) -> bool {
+        // Most texts are shorter than a key, and are done after this comparison of lengths.
+        if self.0.iter().all(|secret| text.len() < secret.len()) {
+            return false;
+        }
+        let is_in = |text: &[u8]| self.0.iter().any(|secret| is_secret_in(secret, text));
+        is_in(text)
+            || memchr::memchr(b'%', text).is_some() && is_in(&percent_decode(text))
+            || decode_basic(text).is_some_and(|decoded| is_in(&decoded))
+    }
+
+    /// Removes the header values that hold a secret. Other values of the same header stay; in `Cookie`, so do other
+    /// cookies.
+    pub(super) fn strip_headers(&self, headers: &mut HeaderMap) {
+        let mut found: Vec<HeaderName> = Vec::new();
+        for (name, value) in headers.iter() {
+            if self.are_in(value.as_bytes()) && found.last() != Some(name) {
+                found.push(name.clone());
+            }
+        }
+        for name in found {
+            let values: Vec<HeaderValue> = headers.get_all(&name).iter().cloned().collect();
+            headers.remove(&name);
+            for value in values {
+                if !self.are_in(value.as_bytes()) {
+                    headers.append(&name, value);
+                } else if name == header::COOKIE
+                    && let Some(others) = self.other_cookies(value.as_bytes())
+                {
+                    headers.append(&name, others);
+                }
+            }
+        }
+    }
+
+    /// Returns a request target without the query parameters that hold a secret.
+    pub(super) fn strip_query(&self, target: PathAndQuery) -> PathAndQuery {
+        let Some(query) = target.query() else { return target };
+        // A form encodes a space as a plus sign.
+        let holds = |parameter: &&str| {
+            self.are_in(parameter.as_bytes())
+                || parameter.contains('+') && self.are_in(parameter.replace('+', " ").as_bytes())
+        };
+        if !query.split('&').any(|parameter| holds(&parameter)) {
+            return target;
+        }
+        let kept: Vec<&str> = query.split('&').filter(|parameter| !holds(parameter)).collect();
+        let path = target.path();
+        let stripped = if kept.is_empty() { path.to_owned() } else { format!("{path}?{}", kept.join("&")) };
+        // Parts of a valid target make a valid target.
+        PathAndQuery::try_from(stripped).unwrap_or_else(|_| PathAndQuery::from_static("/"))
+    }
+
+    /// Returns the value of a `Cookie` header without the cookies that hold a secret, or `None` if none is left.
+    fn other_cookies(&self, cookies: &[u8]) -> Option<HeaderValue> {
+        let pairs = cookies.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+        let kept: Vec<&[u8]> = pairs.filter(|pair| !pair.is_empty() && !self.are_in(pair)).collect();
+        if kept.is_empty() { None } else { HeaderValue::from_bytes(&kept.join(&b"; "[..])).ok() }
+    }
+}
+
+/// Whether this text holds a secret: anywhere, or for a short secret as one of its parts.
+fn is_secret_in(secret: &[u8], text: &[u8]) -> bool {
+    match secret.len() {
+        length if length > text.len() => false,
+        SEARCHED.. => memmem::find(text, secret).is_some(),
+        _ => parts(text).any(|part| part == secret),
+    }
+}
+
+/// Returns the parts of a text between white space, commas, semicolons, colons, equals signs and quotes.
+fn parts(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(|byte| byte.is_ascii_whitespace() || b",;:=\"".contains(byte))
+}
+
+/// Returns the text after the first word, or the whole text if it is one word.
+fn after_scheme(value: &[u8]) -> &[u8] {
+    let end = value.iter().position(u8::is_ascii_whitespace);
+    end.map_or(value, |end| value[end..].trim_ascii())
+}
+
+/// Decodes `Basic` credentials (RFC 7617): `user:password`.
+fn decode_basic(value: &[u8]) -> Option<Vec<u8>> {
+    let (scheme, credentials) = value.split_at_checked(b"basic ".len())?;
+    if scheme.eq_ignore_ascii_case(b"basic ") { BASE64.decode(credentials.trim_ascii()).ok() } else { None }
+}
+
+#[cfg(test)]
+#[path = "credentials_tests.rs"]
+mod tests;
