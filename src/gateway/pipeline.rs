@@ -97,7 +97,7 @@ impl Gateway {
         record.route = Some(route.path);
         record.counted = !matches!(route.target, RouteTarget::Gateway(_));
         // Stage 3, authentication: before a byte of the body is read.
-        let mut caller = self.authenticator.authenticate(&parts.headers, route, source)?;
+        let mut caller = self.authenticator.authenticate(&parts, route, source)?;
         record.set_key(caller.key_id());
         record.meter = caller.meter().cloned();
         context.meter = record.meter.clone();

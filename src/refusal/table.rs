@@ -104,6 +104,15 @@ refusals! {
     ExpiredKey => UNAUTHORIZED, INVALID, "api_key_expired", keep;
     /// The key lacks this scope.
     ScopeRequired(&'static str) => FORBIDDEN, PERMISSION, "scope_required", keep;
+    /// The gateway has no keys, and a web page of another origin may have sent the request.
+    OriginNotAllowed {
+        /// The origin of the page, if the browser tells it.
+        origin: Option<String>,
+        /// Whether no page may send this request, because it is an order.
+        is_order: bool,
+    } => FORBIDDEN, PERMISSION, "origin_not_allowed", keep;
+    /// The gateway has no keys, and an order was not sent from its own machine, with the reason.
+    LoopbackRequired(&'static str) => FORBIDDEN, PERMISSION, "loopback_required", keep;
     /// The key may not use this model.
     ModelNotAllowed(String) => FORBIDDEN, PERMISSION, "model_not_allowed", keep;
     /// No model has this name.
@@ -180,6 +189,8 @@ impl Refusal {
             | Self::InvalidKey
             | Self::ExpiredKey
             | Self::ScopeRequired(_)
+            | Self::OriginNotAllowed { .. }
+            | Self::LoopbackRequired(_)
             | Self::ModelNotAllowed(_)
             | Self::ModelNotFound { .. }
             | Self::WrongKind { .. }
@@ -216,6 +227,21 @@ impl fmt::Display for Refusal {
             Self::InvalidKey => f.write_str("Invalid API key"),
             Self::ExpiredKey => f.write_str("This API key has expired"),
             Self::ScopeRequired(scope) => write!(f, "This needs an API key with the scope '{scope}'"),
+            Self::OriginNotAllowed { origin, is_order } => {
+                match origin {
+                    Some(origin) => write!(f, "Pages of the origin '{}' may not send this request", printable(origin))?,
+                    None => f.write_str("Pages of other sites may not send this request")?,
+                }
+                f.write_str(match is_order {
+                    true => ": without API keys no page may",
+                    false => ": without API keys the origin must be in CORS_ORIGINS",
+                })
+            }
+            Self::LoopbackRequired(why) => write!(
+                f,
+                "Without API keys this request is only for programs on the gateway's own machine, and {why}; set up API \
+                 keys to send it from elsewhere"
+            ),
             Self::ModelNotAllowed(model) => write!(f, "This API key may not use the model '{model}'"),
             Self::ModelNotFound { name, known, in_query } => {
                 match name {
@@ -280,6 +306,8 @@ mod tests {
             (401, "api_key_expired"),
             (403, "scope_required"),
             (403, "model_not_allowed"),
+            (403, "origin_not_allowed"),
+            (403, "loopback_required"),
             (404, "model_not_found"),
             (404, "route_not_found"),
             (408, "request_timeout"),

@@ -71,6 +71,7 @@ fn resolve_with(inputs: &Inputs, platform: &Platform, mut file: ConfigFile) -> R
     let settings = Settings::read(&mut Reader { texts: &texts, problems: &mut problems });
     if let Some(settings) = &settings {
         problems.extend(contradictions(settings, &inputs.reserved_paths));
+        warnings.extend(settings.open_to_network());
     }
     // If a setting is invalid, the defaults stand in, so that problems of models are reported in the same run.
     let catalogue = settings.clone().or_else(defaults).map(|global| {
@@ -246,6 +247,19 @@ fn expand(default: &str, texts: &BTreeMap<&'static str, (String, ValueSource)>) 
     let value = texts.get(name.to_ascii_lowercase().as_str()).map_or("", |(text, _)| text.as_str());
     // `DATA_DIR=/d/` must not give `/d//models`.
     format!("{}{tail}", value.strip_suffix('/').unwrap_or(value))
+}
+
+impl Settings {
+    /// Returns a warning if every machine that reaches the port can use the models.
+    pub fn open_to_network(&self) -> Option<String> {
+        let host = self.listen.host;
+        (!self.access.auth_enabled && !host.to_canonical().is_loopback()).then(|| {
+            format!(
+                "AUTH_ENABLED=false and HOST={host}: every machine that reaches the port can use the models; set \
+                 HOST=127.0.0.1, or AUTH_ENABLED=true with API keys"
+            )
+        })
+    }
 }
 
 /// Returns the problems that the type of a single value cannot find: settings that contradict each other, and bad

@@ -64,6 +64,23 @@ fn check_prints_every_setting_with_its_source_and_masks_secrets() {
 }
 
 #[test]
+fn a_gateway_that_every_machine_can_use_without_a_key_is_warned_about() {
+    let warns = |host, auth| {
+        let settings = [("DATA_DIR", "/nonexistent"), ("AUTH_ENABLED", auth), ("HOST", host), ("MODEL_NAME", "x.gguf")];
+        stderr(&llamagate(&["check"], &settings)).contains(&format!("warning: AUTH_ENABLED=false and HOST={host}"))
+    };
+    for host in ["0.0.0.0", "::", "192.0.2.1"] {
+        assert!(warns(host, "false") && !warns(host, "true"), "{host}");
+    }
+    for host in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
+        assert!(!warns(host, "false"), "{host}");
+    }
+    let gateway = Gateway::builder().without_keys().set("HOST", "0.0.0.0").launch();
+    let (mut process, _folder) = gateway;
+    process.wait_for_line("WARN AUTH_ENABLED=false and HOST=0.0.0.0");
+}
+
+#[test]
 fn check_prints_every_model_with_the_data_of_its_file_and_neither_keys_nor_paths() {
     let folder = tempfile::tempdir().unwrap();
     let models = super::support::gateway::test_models();
@@ -99,7 +116,7 @@ fn check_prints_every_model_with_the_data_of_its_file_and_neither_keys_nor_paths
 /// Runs `check` with a configuration of models in the test folder, and a shell as LLAMA_SERVER.
 fn check_of(models: &str) -> Output {
     let folder = tempfile::tempdir().unwrap();
-    let text = format!("server: {{auth_enabled: no, llama_server: /bin/sh}}\n{models}");
+    let text = format!("server: {{host: 127.0.0.1, auth_enabled: no, llama_server: /bin/sh}}\n{models}");
     std::fs::write(folder.path().join("llamagate.yaml"), text).unwrap();
     let files = super::support::gateway::test_models();
     let variables = [("DATA_DIR", folder.path()), ("MODELS_DIR", files.as_path())];

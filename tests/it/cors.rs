@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::support::{
     client::{Head, RawClient},
-    gateway::{Gateway, LIMITED},
+    gateway::{ADMIN, Gateway, LIMITED},
 };
 
 const CHAT: &str = "/v1/chat/completions";
@@ -90,4 +90,53 @@ fn without_cors_origins_no_cors_header_is_sent_and_a_preflight_gets_404() {
     let answer = gateway.client().header("Origin", PAGE).get("/v1/models");
     assert!(answer.head.headers.iter().all(|(name, _)| !name.to_lowercase().starts_with("access-control-")));
     assert_eq!(gateway.anonymous().header("Origin", PAGE).send("OPTIONS", CHAT, b"").status(), 404);
+}
+
+/// Regression: with AUTH_ENABLED=false a page of any origin could chat, unload models and reload the configuration.
+#[test]
+fn without_keys_a_page_of_another_origin_can_neither_chat_nor_give_orders() {
+    let gateway = Gateway::builder().without_keys().set("CORS_ORIGINS", PAGE).start_ready();
+    let orders = ["/v1/models/dummy/unload", "/v1/models/dummy/load", "/reload"];
+    // What a page can send without a preflight.
+    let page = |origin| gateway.anonymous().header("Content-Type", "text/plain").header("Origin", origin);
+    let code = |answer: &super::support::client::Response| answer.json()["error"]["code"].clone();
+    for origin in ["https://evil.example", "null", "http://127.0.0.1:1", "https://app.example.org.evil.example"] {
+        for path in orders.into_iter().chain([CHAT]) {
+            let answer = page(origin).post_json(path, &chat(false));
+            assert_eq!((answer.status(), code(&answer)), (403, json!("origin_not_allowed")), "{origin} {path}");
+        }
+        assert_eq!(page(origin).get("/v1/models").status(), 200, "{origin}: reading is left to CORS");
+    }
+    let cross_site = gateway.anonymous().header("Sec-Fetch-Site", "cross-site");
+    assert_eq!(cross_site.post_json(CHAT, &chat(false)).status(), 403);
+    assert!(gateway.journal().requests(CHAT).is_empty(), "nothing reached llama-server");
+
+    let own = gateway.url().to_owned();
+    for origin in [PAGE, &own] {
+        let answer = page(origin).post_json(CHAT, &chat(false));
+        assert_eq!(answer.status(), 200, "{origin}: {}", answer.text());
+        for path in orders {
+            let answer = page(origin).post_json(path, &json!({}));
+            assert_eq!((answer.status(), code(&answer)), (403, json!("origin_not_allowed")), "{origin} {path}");
+        }
+    }
+    // The name of a page whose name server says that it is this machine.
+    let rebound = format!("POST {} HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 0\r\n\r\n", orders[0]);
+    let mut raw = RawClient::connect(gateway.url());
+    raw.write(rebound.as_bytes()).unwrap();
+    let answer = raw.read_response().unwrap();
+    assert_eq!((answer.status(), code(&answer)), (403, json!("loopback_required")));
+    let proxied = gateway.anonymous().header("X-Forwarded-For", "192.0.2.1").post_json(orders[0], &json!({}));
+    assert_eq!((proxied.status(), code(&proxied)), (403, json!("loopback_required")));
+
+    assert_eq!(gateway.anonymous().post_json("/reload", &json!({})).status(), 200);
+    assert_eq!(gateway.anonymous().post_json(orders[0], &json!({})).status(), 202);
+}
+
+#[test]
+fn with_keys_the_origin_of_a_page_does_not_matter() {
+    let gateway = ready("");
+    let client = gateway.client_with(ADMIN).header("Origin", "https://evil.example");
+    assert_eq!(client.post_json(CHAT, &chat(false)).status(), 200);
+    assert_eq!(client.header("X-Forwarded-For", "192.0.2.1").post_json("/reload", &json!({})).status(), 200);
 }

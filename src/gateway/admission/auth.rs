@@ -9,8 +9,10 @@ use std::sync::Arc;
 
 use governor::clock::DefaultClock;
 use http::HeaderMap;
+use http::request::Parts;
 
 use super::auth_failures::AuthFailures;
+use super::keyless::KeylessGuard;
 use super::rate::{ConcurrencyPermit, Meter, Meters};
 use crate::fleet::ModelInfo;
 use crate::gateway::credentials::KEY_HEADERS;
@@ -25,8 +27,8 @@ pub struct Authenticator {
     keys: Option<Store>,
     /// `METRICS_AUTH_ENABLED`
     metrics_auth_enabled: bool,
-    /// `AUTH_ENABLED`
-    auth_enabled: bool,
+    /// None with `AUTH_ENABLED`.
+    keyless_guard: Option<KeylessGuard>,
     /// `MAX_REQUESTS_PER_MINUTE`
     default_rate: NonZeroU32,
     meters: Meters,
@@ -71,7 +73,7 @@ impl Authenticator {
         Self {
             keys,
             metrics_auth_enabled: access.metrics_auth_enabled,
-            auth_enabled: access.auth_enabled,
+            keyless_guard: (!access.auth_enabled).then(|| KeylessGuard::new(access.cors_origins.clone())),
             default_rate: access.max_requests_per_minute,
             meters: Meters::new(DefaultClock::default()),
             auth_failures: (!is_behind_edge).then(|| AuthFailures::new(DefaultClock::default())),
@@ -81,24 +83,23 @@ impl Authenticator {
     /// Authenticates the caller of a route. A route that needs no key gets an anonymous caller.
     ///
     /// # Errors
-    /// 401 when the key is missing, wrong or expired; 429 when the client's address sent too many wrong keys.
-    pub(crate) fn authenticate(
-        &self,
-        headers: &HeaderMap,
-        route: &Route,
-        source: RequestSource,
-    ) -> Result<Caller, Refusal> {
-        match (source, route.access) {
+    /// 401 when the key is missing, wrong or expired; 429 when the client's address sent too many wrong keys; 403 when
+    /// there are no keys and a web page may have sent the request, or an order comes from another machine.
+    pub(crate) fn authenticate(&self, parts: &Parts, route: &Route, source: RequestSource) -> Result<Caller, Refusal> {
+        let client = match source {
             // The platform has authenticated the caller; the job carries no key of ours.
-            (RequestSource::Platform(name), _) => Ok(Caller(CallerIdentity::Platform(name))),
-            (RequestSource::Client(client), RouteAccess::Key(_)) if self.auth_enabled => {
-                self.authenticate_key(headers, client)
+            RequestSource::Platform(name) => return Ok(Caller(CallerIdentity::Platform(name))),
+            RequestSource::Client(client) => client,
+        };
+        match (route.access, &self.keyless_guard) {
+            (RouteAccess::Key(_), None) => return self.authenticate_key(&parts.headers, client),
+            (RouteAccess::Metrics, _) if self.metrics_auth_enabled => {
+                return self.authenticate_key(&parts.headers, client);
             }
-            (RequestSource::Client(client), RouteAccess::Metrics) if self.metrics_auth_enabled => {
-                self.authenticate_key(headers, client)
-            }
-            _ => Ok(Caller(CallerIdentity::Anonymous)),
+            (_, Some(guard)) => guard.check(parts, route, client)?,
+            _ => {}
         }
+        Ok(Caller(CallerIdentity::Anonymous))
     }
 
     /// Authorizes a request for `/metrics` on the health port, which has no route table.

@@ -1,0 +1,145 @@
+//! What still protects a gateway without API keys (`AUTH_ENABLED=false`): web pages may not drive it, and its orders are
+//! only for the machine that it runs on.
+//!
+//! A browser sends the requests of any page to any address, a private one included. It hides the responses (CORS), but a
+//! chat has been computed and a model unloaded by then. So a request that changes something must not come from a page of
+//! another origin. Reading requests are left to CORS.
+//!
+//! Orders, the POST routes of the scope `admin`, are accepted from programs on the same machine only, and only under a name
+//! that a page cannot give to this machine (DNS rebinding).
+
+use std::net::IpAddr;
+
+use http::header::{FORWARDED, HOST, ORIGIN};
+use http::request::Parts;
+use http::uri::Authority;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+
+use crate::gateway::route::{Route, RouteAccess};
+use crate::keys::Scope;
+use crate::refusal::Refusal;
+use crate::settings::values::Origins;
+
+/// The relation of a page to this origin, as browsers report it (Fetch Metadata).
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// The headers with which proxies say that a request is another machine's.
+static SET_BY_PROXIES: [HeaderName; 3] =
+    [FORWARDED, HeaderName::from_static("x-forwarded-for"), HeaderName::from_static("x-real-ip")];
+
+/// Checks the requests to a gateway without keys.
+pub(super) struct KeylessGuard {
+    /// `CORS_ORIGINS`
+    origins: Origins,
+}
+
+impl KeylessGuard {
+    pub(super) fn new(origins: Origins) -> Self {
+        Self { origins }
+    }
+
+    /// Checks that a request may do what it asks for.
+    ///
+    /// # Errors
+    /// [`Refusal::OriginNotAllowed`] for a page of another origin, [`Refusal::LoopbackRequired`] for an order that does not
+    /// come from this machine.
+    pub(super) fn check(&self, parts: &Parts, route: &Route, client: IpAddr) -> Result<(), Refusal> {
+        if matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS) {
+            return Ok(());
+        }
+        let is_order = route.access == RouteAccess::Key(Scope::Admin);
+        let is_from_page = is_from_another_site(&parts.headers);
+        match single_origin(&parts.headers) {
+            Origin::None if is_from_page && (is_order || self.origins != Origins::Any) => {
+                return Err(Refusal::OriginNotAllowed { origin: None, is_order });
+            }
+            Origin::None => {}
+            Origin::One(origin) if !is_order && self.may_send(origin, parts) => {}
+            Origin::One(origin) | Origin::Several(origin) => {
+                let origin = Some(String::from_utf8_lossy(origin.as_bytes()).into_owned());
+                return Err(Refusal::OriginNotAllowed { origin, is_order });
+            }
+        }
+        if is_order { check_is_local(parts, client) } else { Ok(()) }
+    }
+
+    /// Whether a page of this origin may send requests that change something.
+    fn may_send(&self, origin: &HeaderValue, parts: &Parts) -> bool {
+        let is_listed = match &self.origins {
+            Origins::Off => false,
+            Origins::Any => true,
+            Origins::List(list) => list.iter().any(|listed| origin == listed.as_str()),
+        };
+        is_listed || is_same_host(origin, parts)
+    }
+}
+
+/// The `Origin` headers of a request.
+enum Origin<'a> {
+    None,
+    One(&'a HeaderValue),
+    /// No browser sends several.
+    Several(&'a HeaderValue),
+}
+
+fn single_origin(headers: &HeaderMap) -> Origin<'_> {
+    let mut origins = headers.get_all(ORIGIN).iter();
+    match (origins.next(), origins.next()) {
+        (None, _) => Origin::None,
+        (Some(origin), None) => Origin::One(origin),
+        (Some(origin), Some(_)) => Origin::Several(origin),
+    }
+}
+
+/// Whether the browser says that a page of another origin has sent the request.
+fn is_from_another_site(headers: &HeaderMap) -> bool {
+    headers.get_all(SEC_FETCH_SITE).iter().any(|site| site == "cross-site" || site == "same-site")
+}
+
+/// Returns the host and port that the request was sent to: `:authority` of HTTP/2, or `Host`.
+fn requested_authority(parts: &Parts) -> Option<Authority> {
+    let host = || parts.headers.get(HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    parts.uri.authority().cloned().or_else(host)
+}
+
+/// Whether the page comes from the host and port that it sends the request to. The schemes may differ: a proxy in front
+/// may have taken TLS off.
+fn is_same_host(origin: &HeaderValue, parts: &Parts) -> bool {
+    let Some((scheme, page)) = origin.to_str().ok().and_then(|origin| origin.split_once("://")) else { return false };
+    let default_port = match scheme {
+        "http" => 80,
+        "https" => 443,
+        _ => return false,
+    };
+    let (Ok(page), Some(requested)) = (Authority::try_from(page), requested_authority(parts)) else { return false };
+    let port = |authority: &Authority| authority.port_u16().unwrap_or(default_port);
+    page.host().eq_ignore_ascii_case(requested.host()) && port(&page) == port(&requested)
+}
+
+/// Checks that an order comes from a program on this machine.
+fn check_is_local(parts: &Parts, client: IpAddr) -> Result<(), Refusal> {
+    let is_local_name = |authority: &Authority| is_local_name(authority.host());
+    if !client.to_canonical().is_loopback() {
+        Err(Refusal::LoopbackRequired("it came from another address"))
+    } else if SET_BY_PROXIES.iter().any(|name| parts.headers.contains_key(name)) {
+        Err(Refusal::LoopbackRequired("it came through a proxy"))
+    } else if !requested_authority(parts).is_some_and(|authority| is_local_name(&authority)) {
+        Err(Refusal::LoopbackRequired("its Host is neither an address nor localhost"))
+    } else {
+        Ok(())
+    }
+}
+
+/// Whether a host is an address or a name that always means this machine (RFC 6761, section 6.3). Any other name could be
+/// that of a page whose name server has made it mean this machine.
+fn is_local_name(host: &str) -> bool {
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let address = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    let localhost = "localhost";
+    let last_label = host.rsplit('.').next().unwrap_or_default();
+    last_label.eq_ignore_ascii_case(localhost) || address.parse::<IpAddr>().is_ok()
+}
+
+#[cfg(test)]
+#[path = "keyless_tests.rs"]
+mod tests;
