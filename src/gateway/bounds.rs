@@ -68,6 +68,9 @@ pub const RETRY_AFTER_UNKNOWN: Duration = Duration::from_secs(5);
 /// Longest `Retry-After` that is estimated from a measurement.
 pub const RETRY_AFTER_LONGEST: Duration = Duration::from_secs(600);
 
+/// Most different API keys of one request that are looked up. Every guess costs a hash.
+pub const OFFERED_KEYS: usize = 8;
+
 /// Number of key meters above which unused ones are looked for and dropped.
 pub const METERS_BEFORE_SWEEP: usize = 1024;
 

@@ -12,10 +12,12 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use memchr::memmem;
 
+use super::bounds::OFFERED_KEYS;
 use super::request::envelope::percent_decode;
 use crate::keys::secret::SECRET_LENGTH;
 
 /// The headers in which clients send an API key: Anthropic's, Azure's and Google's clients have one of their own.
+/// `Authorization` comes last, because a platform's edge may use it for a key of its own.
 pub(super) static KEY_HEADERS: [HeaderName; 4] = [
     HeaderName::from_static("x-api-key"),
     HeaderName::from_static("api-key"),
@@ -35,6 +37,33 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     &base64::alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
+
+/// A text that is no key, in place of a header value that is no text.
+const UNREADABLE: &str = "?";
+
+/// Returns the different keys that a request offers, at most [`OFFERED_KEYS`]: `K` or `Bearer K` in each of
+/// [`KEY_HEADERS`], which a proxy may have joined to a list (RFC 9110, section 5.3). An empty header offers none.
+pub(super) fn offered_keys(headers: &HeaderMap) -> Vec<&str> {
+    let mut offered = Vec::new();
+    for value in KEY_HEADERS.iter().flat_map(|name| headers.get_all(name)) {
+        for key in value.to_str().unwrap_or(UNREADABLE).split(',').map(without_bearer) {
+            if !key.is_empty() && !offered.contains(&key) && offered.len() < OFFERED_KEYS {
+                offered.push(key);
+            }
+        }
+    }
+    offered
+}
+
+/// Returns the key after the scheme `Bearer`, which is case-insensitive (RFC 9110, section 11.1) and may be left out.
+fn without_bearer(text: &str) -> &str {
+    let text = text.trim();
+    match text.split_at_checked("bearer".len()) {
+        Some((scheme, "")) if scheme.eq_ignore_ascii_case("bearer") => "",
+        Some((scheme, key)) if scheme.eq_ignore_ascii_case("bearer") && key.starts_with([' ', '\t']) => key.trim(),
+        _ => text,
+    }
+}
 
 /// The secrets in the key headers of one request, whether they are keys of ours or not.
 pub(super) struct PresentedSecrets(Vec<Vec<u8>>);

@@ -119,3 +119,30 @@ fn only_the_query_parameter_with_the_secret_is_removed() {
     let target = PathAndQuery::from_static("/props?a=two+words+of+a+secret&b=1");
     assert_eq!(spaced.strip_query(target).as_str(), "/props?b=1");
 }
+
+#[test]
+fn a_key_is_read_from_every_key_header_in_which_it_is_not_empty() {
+    for (lines, expected) in [
+        (&[("authorization", "Bearer k1")][..], &["k1"][..]),
+        (&[("authorization", "bearer  k1")], &["k1"]),
+        (&[("authorization", "BEARER\tk1 ")], &["k1"]),
+        (&[("authorization", "k1")], &["k1"]),
+        (&[("authorization", "Bearerk1")], &["Bearerk1"]),
+        (&[("x-api-key", "Bearer k1")], &["k1"]),
+        (&[("authorization", "Bearer platform"), ("x-api-key", "k1")], &["k1", "platform"]),
+        (&[("authorization", "Bearer k1"), ("api-key", "k2"), ("x-goog-api-key", "k3")], &["k2", "k3", "k1"]),
+        (&[("authorization", "Bearer k1"), ("x-api-key", "")], &["k1"]),
+        (&[("authorization", "Bearer"), ("x-api-key", " "), ("api-key", "Bearer  ")], &[]),
+        (&[("x-api-key", "a"), ("x-api-key", "b"), ("x-api-key", "a")], &["a", "b"]),
+        (&[("x-api-key", "a, Bearer b,, a")], &["a", "b"]),
+        (&[("authorization", "Basic dTpw")], &["Basic dTpw"]),
+        (&[], &[]),
+    ] {
+        assert_eq!(offered_keys(&head(lines)), expected, "{lines:?}");
+    }
+    let many: Vec<String> = (0..100).map(|n| n.to_string()).collect();
+    assert_eq!(offered_keys(&head(&[("x-api-key", &many.join(","))])).len(), OFFERED_KEYS);
+    let mut unreadable = HeaderMap::new();
+    unreadable.append("x-api-key", HeaderValue::from_bytes(b"\xff").unwrap());
+    assert_eq!(offered_keys(&unreadable), [UNREADABLE]);
+}

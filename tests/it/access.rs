@@ -39,13 +39,15 @@ fn each_refusal_has_its_own_code_and_names_the_way_to_authenticate() {
 }
 
 #[test]
-fn a_key_is_accepted_in_three_headers_and_never_forwarded() {
+fn a_key_is_accepted_in_four_headers_and_never_forwarded() {
     let gateway = ready();
     let body = json!({"messages": [{"role": "user", "content": "x"}]});
     for (name, value) in [
         ("Authorization", format!("Bearer {USER}")),
         ("Authorization", USER.to_owned()),
         ("X-API-Key", USER.to_owned()),
+        ("api-key", USER.to_owned()),
+        ("x-goog-api-key", USER.to_owned()),
     ] {
         let answer = gateway
             .anonymous()
@@ -67,6 +69,61 @@ fn a_key_is_accepted_in_three_headers_and_never_forwarded() {
             "{headers}"
         );
     }
+}
+
+const FOREIGN: &str = "foreign-secret-0123456789";
+
+/// Regression: a good key was refused if a foreign or empty one stood in another header, and counted as a guess.
+#[test]
+fn who_sends_one_good_key_is_in_whatever_else_is_sent() {
+    let gateway = ready();
+    let bearer = |secret: &str| format!("Bearer {secret}");
+    let status = |headers: &[(&str, String)]| {
+        let client = headers.iter().fold(gateway.anonymous(), |client, (name, value)| client.header(name, value));
+        client.get("/v1/models").status()
+    };
+    let headers = ["Authorization", "X-API-Key", "api-key", "x-goog-api-key"];
+    // More than the wrong keys that an address may send in a minute.
+    for round in 0..6 {
+        for good in headers {
+            for other in headers.into_iter().filter(|other| *other != good) {
+                for value in [FOREIGN.to_owned(), bearer(FOREIGN), bearer(EXPIRED), String::new(), "Basic eDp5".into()]
+                {
+                    let pair = [(good, USER.to_owned()), (other, value.clone())];
+                    assert_eq!(status(&pair), 200, "{round}: {good} is good, {other}: {value}");
+                }
+            }
+        }
+    }
+    assert_eq!(status(&[("Authorization", bearer(FOREIGN)), ("Authorization", bearer(USER))]), 200, "repeated");
+    assert_eq!(status(&[("X-API-Key", format!("{FOREIGN}, {USER}"))]), 200, "joined by a proxy");
+    assert_eq!(gateway.client_with(ADMIN).get("/v1/models").status(), 200, "none of these was a guess");
+
+    let code = |headers: &[(&str, &str)]| {
+        let client = headers.iter().fold(gateway.anonymous(), |client, (name, value)| client.header(name, value));
+        client.get("/v1/models").json()["error"]["code"].as_str().unwrap().to_owned()
+    };
+    for (headers, expected) in [
+        (&[("X-API-Key", FOREIGN), ("Authorization", EXPIRED)][..], "api_key_expired"),
+        (&[("X-API-Key", EXPIRED), ("Authorization", FOREIGN)], "api_key_expired"),
+        (&[("X-API-Key", FOREIGN), ("Authorization", "")], "invalid_api_key"),
+        (&[("X-API-Key", ""), ("Authorization", "Bearer")], "missing_api_key"),
+        (&[("X-API-Key", "a-1-0123456789abcdef,b-2-0123456789abcdef")], "invalid_api_key"),
+    ] {
+        assert_eq!(code(headers), expected, "{headers:?}");
+    }
+}
+
+/// Each of these requests has four wrong keys; the limit is 60 a minute.
+#[test]
+fn the_wrong_keys_of_one_request_count_as_one_guess() {
+    let gateway = ready();
+    let mut guesser = gateway.anonymous();
+    for (n, name) in ["Authorization", "X-API-Key", "api-key", "x-goog-api-key"].into_iter().enumerate() {
+        guesser = guesser.header(name, &format!("guess-{n}-0123456789"));
+    }
+    let guesses = (0..1000).take_while(|_| guesser.get("/v1/models").status() == 401).count();
+    assert!((60..120).contains(&guesses), "{guesses}");
 }
 
 #[test]

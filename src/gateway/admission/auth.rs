@@ -15,7 +15,7 @@ use super::auth_failures::AuthFailures;
 use super::keyless::KeylessGuard;
 use super::rate::{ConcurrencyPermit, Meter, Meters};
 use crate::fleet::ModelInfo;
-use crate::gateway::credentials::KEY_HEADERS;
+use crate::gateway::credentials::offered_keys;
 use crate::gateway::route::{Route, RouteAccess};
 use crate::keys::{Denied, Key, Scope, Store};
 use crate::refusal::Refusal;
@@ -115,17 +115,21 @@ impl Authenticator {
     }
 
     fn authenticate_key(&self, headers: &HeaderMap, client: IpAddr) -> Result<Caller, Refusal> {
-        let secret = key_secret(headers)?;
+        let offered = offered_keys(headers);
+        if offered.is_empty() {
+            return Err(Refusal::MissingKey);
+        }
         let store = self.keys.as_ref().ok_or(Refusal::InvalidKey)?;
         let address_check = self.auth_failures.as_ref().map_or(Ok(()), |failures| failures.check(client));
         let address_limited = |wait| Refusal::RateLimited("wrong API keys from this address", wait);
-        let key = match store.lookup(secret, jiff::Timestamp::now()) {
+        let key = match lookup_any(store, &offered) {
             Ok(key) => key,
             // An expired key is not a guess, so it is not counted. While the address has to wait it gets the same refusal as a
             // wrong key, which does not reveal that it was valid once.
             Err(Denied::Expired) => return Err(address_check.map_or_else(address_limited, |()| Refusal::ExpiredKey)),
             Err(Denied::Malformed | Denied::Unknown) => {
-                // While the address has to wait, further wrong keys are not counted: the wait does not grow.
+                // While the address has to wait, further wrong keys are not counted: the wait does not grow. The wrong
+                // keys of one request count as one.
                 address_check.map_err(address_limited)?;
                 if let Some(failures) = &self.auth_failures {
                     failures.record_failure(client);
@@ -143,6 +147,25 @@ impl Authenticator {
         meter.remember_address(client);
         Ok(Caller(CallerIdentity::Key(AuthenticatedKey { key, meter, permit: None })))
     }
+}
+
+/// Looks up the keys that a request offers, and returns the first that is valid: a client behind a platform's edge sends
+/// the edge's key too. A proxy in front may have checked another one than this, but the caller owns this one and gets no
+/// more than it allows.
+///
+/// # Errors
+/// Without a valid key, [`Denied::Expired`] if one of them was valid once.
+fn lookup_any(store: &Store, offered: &[&str]) -> Result<Arc<Key>, Denied> {
+    let now = jiff::Timestamp::now();
+    let mut denied = Denied::Unknown;
+    for secret in offered {
+        match store.lookup(secret, now) {
+            Ok(key) => return Ok(key),
+            Err(Denied::Expired) => denied = Denied::Expired,
+            Err(Denied::Malformed | Denied::Unknown) => {}
+        }
+    }
+    Err(denied)
 }
 
 impl Caller {
@@ -224,56 +247,5 @@ impl Caller {
     /// Returns a caller without a key, for tests.
     pub(crate) fn anonymous() -> Self {
         Self(CallerIdentity::Anonymous)
-    }
-}
-
-/// Returns the key that a request carries in the first of [`KEY_HEADERS`] that it has. `Authorization` comes last because
-/// a platform's edge may use it for a key of its own.
-fn key_secret(headers: &HeaderMap) -> Result<&str, Refusal> {
-    let name = KEY_HEADERS.iter().find(|name| headers.contains_key(*name)).ok_or(Refusal::MissingKey)?;
-    let mut values = headers.get_all(name).iter();
-    let value = match (values.next(), values.next()) {
-        (Some(value), None) => value,
-        // Two values are ambiguous: a proxy in front might have checked the other one.
-        _ => return Err(Refusal::InvalidKey),
-    };
-    let text = value.to_str().map_err(|_| Refusal::InvalidKey)?.trim();
-    let key = match text.split_once(' ') {
-        // Schemes are case-insensitive (RFC 9110, section 11.1).
-        Some((scheme, key)) if scheme.eq_ignore_ascii_case("bearer") => key.trim(),
-        _ => text,
-    };
-    if key.is_empty() || key.eq_ignore_ascii_case("bearer") { Err(Refusal::MissingKey) } else { Ok(key) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn secret_of(pairs: &[(&'static str, &'static str)]) -> Result<String, Refusal> {
-        let mut headers = HeaderMap::new();
-        for (name, value) in pairs {
-            headers.append(*name, value.parse().unwrap());
-        }
-        key_secret(&headers).map(str::to_owned)
-    }
-
-    #[test]
-    fn a_key_is_read_from_four_headers_and_authorization_comes_last() {
-        assert_eq!(secret_of(&[("authorization", "Bearer k1")]), Ok("k1".into()));
-        assert_eq!(secret_of(&[("authorization", "bearer  k1")]), Ok("k1".into()));
-        assert_eq!(secret_of(&[("authorization", "k1")]), Ok("k1".into()));
-        for name in ["x-api-key", "api-key", "x-goog-api-key"] {
-            assert_eq!(secret_of(&[("authorization", "Bearer platform"), (name, "k2")]), Ok("k2".into()), "{name}");
-        }
-    }
-
-    #[test]
-    fn a_missing_key_and_two_keys_are_different_errors() {
-        for none in [&[][..], &[("authorization", "Bearer ")], &[("authorization", "")]] {
-            assert_eq!(secret_of(none), Err(Refusal::MissingKey), "{none:?}");
-        }
-        assert_eq!(secret_of(&[("authorization", "a"), ("authorization", "b")]), Err(Refusal::InvalidKey));
-        assert_eq!(secret_of(&[("x-api-key", "a"), ("x-api-key", "b")]), Err(Refusal::InvalidKey));
     }
 }
