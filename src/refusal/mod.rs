@@ -4,7 +4,7 @@
 //! llama-server are passed through and never come here.
 //!
 //! - `shape.rs`: the two shapes in which clients expect errors
-//! - `table.rs`: the refusals with status, type, code, message and `Retry-After`
+//! - `table.rs`: the refusals with status, type, code, message, and whether and when to retry
 //! - `testing.rs`: sample values for tests that need one refusal of each kind
 
 mod shape;
@@ -14,12 +14,18 @@ mod testing;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
 
 pub use shape::{Shape, event_of_backend};
 pub use table::{CODES, MODELS_NAMED, QUEUE_FULL, REPEATED_TEXT, Refusal};
 
 use shape::error_event;
+use table::RETRY_AFTER_LEAST;
+
+/// Whether a client should repeat the request.
+const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+/// `Retry-After` in milliseconds.
+const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 
 impl Refusal {
     /// Creates a refusal for a request that cannot be understood, with the reason.
@@ -51,9 +57,13 @@ impl Refusal {
             // RFC 9110, section 15.5.2: a 401 must carry a challenge.
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
+        // OpenAI's and Anthropic's clients read this. Without it they repeat every 408, 409, 429 and 5xx.
+        headers.insert(X_SHOULD_RETRY, HeaderValue::from_static(if row.should_retry { "true" } else { "false" }));
         if let Some(wait) = self.retry_after() {
-            // Whole seconds (RFC 9110, section 10.2.3), at least one: a client that is told 0 retries immediately.
-            headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs_f64().ceil().max(1.0) as u64));
+            let wait = if wait.is_zero() { RETRY_AFTER_LEAST } else { wait };
+            // Whole seconds (RFC 9110, section 10.2.3), and for those clients the exact time.
+            headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs_f64().ceil() as u64));
+            headers.insert(RETRY_AFTER_MS, HeaderValue::from(wait.as_micros().div_ceil(1000) as u64));
         }
         response
     }
@@ -101,6 +111,34 @@ mod tests {
         assert_eq!(response.headers()["retry-after"], "2");
         let response = Refusal::ModelLoading(Duration::ZERO).response(Shape::OpenAi);
         assert_eq!(response.headers()["retry-after"], "1");
+    }
+
+    /// Regression: OpenAI's client repeated a 504, and each repetition was computed up to the time limit.
+    #[test]
+    fn every_refusal_says_whether_to_repeat_the_request_and_when() {
+        for refusal in Refusal::all() {
+            let response = refusal.response(Shape::OpenAi);
+            let header = |name: &str| response.headers().get(name).map(|value| value.to_str().unwrap());
+            let should_retry = header("x-should-retry").unwrap() == "true";
+            let has_wait = should_retry || refusal.code() == "key_suspended";
+            assert_eq!(header("retry-after").is_some(), has_wait, "{refusal:?}");
+            assert_eq!(header("retry-after-ms").is_some(), has_wait, "{refusal:?}");
+            let expected = match (refusal.status().as_u16(), refusal.code()) {
+                (_, "key_suspended") => false,
+                (408 | 429, _) => true,
+                (502, "backend_error") => refusal == Refusal::BackendError,
+                (503, _) => refusal != Refusal::BackendFailed,
+                _ => false,
+            };
+            assert_eq!(should_retry, expected, "{refusal:?}");
+        }
+        for (wait, seconds, millis) in
+            [(0, "1", "1000"), (1, "1", "1"), (1_200_000, "2", "1200"), (999_001, "1", "1000")]
+        {
+            let response = Refusal::QueueFull(Duration::from_micros(wait)).response(Shape::OpenAi);
+            assert_eq!(response.headers()["retry-after"], seconds);
+            assert_eq!(response.headers()["retry-after-ms"], millis, "{wait} microseconds");
+        }
     }
 
     #[test]

@@ -14,6 +14,10 @@ pub const MODELS_NAMED: usize = 50;
 /// Maximum length of a client's own text in an error, in characters.
 pub const REPEATED_TEXT: usize = 128;
 
+/// `Retry-After` of a refusal that clients should repeat and that has no better measure. `Retry-After` is in whole
+/// seconds, and a client that is told 0 retries immediately.
+pub(super) const RETRY_AFTER_LEAST: Duration = Duration::from_secs(1);
+
 /// The code of [`Refusal::QueueFull`].
 pub const QUEUE_FULL: &str = "queue_full";
 
@@ -31,21 +35,27 @@ pub(super) struct RefusalRow {
     pub(super) code: &'static str,
     /// Whether the connection is closed after the response, because the rest of the request was not read.
     pub(super) closes: bool,
+    /// Whether the same request may succeed later, so that clients should repeat it.
+    pub(super) should_retry: bool,
 }
 
 /// Defines the enum, its rows and the list of all refusals.
 ///
-/// A row is `VARIANT => STATUS, TYPE, CODE, CONNECTION[, WAIT in PATTERN];`. CONNECTION is `close` if the connection is
-/// closed after the response, else `keep`. WAIT is the field of the variant that is sent as `Retry-After`.
+/// A row is `VARIANT => STATUS, TYPE, CODE, CONNECTION, REPETITION[, WAIT in PATTERN];`. CONNECTION is `close` if the
+/// connection is closed after the response, else `keep`. REPETITION is `again` if clients should repeat the request, and
+/// `final` if that would fail too, cost as much again, or be too soon for any client that repeats by itself. WAIT is the
+/// field of the variant that is sent as `Retry-After`.
 macro_rules! refusals {
     (@closes close) => { true };
     (@closes keep) => { false };
+    (@repeats again) => { true };
+    (@repeats final) => { false };
     ($(
         $(#[$doc:meta])*
         $variant:ident
         $( ( $($part:ty),+ ) )?
         $( { $( $(#[$field_doc:meta])* $field:ident: $field_type:ty, )+ } )?
-        => $status:ident, $kind:expr, $code:expr, $connection:ident $(, $wait:ident in $pattern:tt)?;
+        => $status:ident, $kind:expr, $code:expr, $connection:ident, $repetition:ident $(, $wait:ident in $pattern:tt)?;
     )+) => {
         /// The reasons why the gateway does not forward a request or cannot finish a response.
         #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +77,7 @@ macro_rules! refusals {
                         kind: $kind,
                         code: $code,
                         closes: refusals!(@closes $connection),
+                        should_retry: refusals!(@repeats $repetition),
                     }, )+
                 }
             }
@@ -75,6 +86,7 @@ macro_rules! refusals {
             pub(super) fn retry_after(&self) -> Option<Duration> {
                 match self {
                     $( $( Self::$variant $pattern => Some(*$wait), )? )+
+                    _ if self.row().should_retry => Some(RETRY_AFTER_LEAST),
                     _ => None,
                 }
             }
@@ -95,26 +107,26 @@ macro_rules! refusals {
 
 refusals! {
     /// The request cannot be understood, with the reason.
-    BadRequest(String) => BAD_REQUEST, INVALID, "bad_request", close;
+    BadRequest(String) => BAD_REQUEST, INVALID, "bad_request", close, final;
     /// No API key was sent.
-    MissingKey => UNAUTHORIZED, INVALID, "missing_api_key", keep;
+    MissingKey => UNAUTHORIZED, INVALID, "missing_api_key", keep, final;
     /// The API key is unknown.
-    InvalidKey => UNAUTHORIZED, INVALID, "invalid_api_key", keep;
+    InvalidKey => UNAUTHORIZED, INVALID, "invalid_api_key", keep, final;
     /// The API key has expired.
-    ExpiredKey => UNAUTHORIZED, INVALID, "api_key_expired", keep;
+    ExpiredKey => UNAUTHORIZED, INVALID, "api_key_expired", keep, final;
     /// The key lacks this scope.
-    ScopeRequired(&'static str) => FORBIDDEN, PERMISSION, "scope_required", keep;
+    ScopeRequired(&'static str) => FORBIDDEN, PERMISSION, "scope_required", keep, final;
     /// The gateway has no keys, and a web page of another origin may have sent the request.
     OriginNotAllowed {
         /// The origin of the page, if the browser tells it.
         origin: Option<String>,
         /// Whether no page may send this request, because it is an order.
         is_order: bool,
-    } => FORBIDDEN, PERMISSION, "origin_not_allowed", keep;
+    } => FORBIDDEN, PERMISSION, "origin_not_allowed", keep, final;
     /// The gateway has no keys, and an order was not sent from its own machine, with the reason.
-    LoopbackRequired(&'static str) => FORBIDDEN, PERMISSION, "loopback_required", keep;
+    LoopbackRequired(&'static str) => FORBIDDEN, PERMISSION, "loopback_required", keep, final;
     /// The key may not use this model.
-    ModelNotAllowed(String) => FORBIDDEN, PERMISSION, "model_not_allowed", keep;
+    ModelNotAllowed(String) => FORBIDDEN, PERMISSION, "model_not_allowed", keep, final;
     /// No model has this name.
     ModelNotFound {
         /// The requested name, if there is one.
@@ -123,9 +135,9 @@ refusals! {
         known: Vec<String>,
         /// Whether the route takes the name from the query.
         in_query: bool,
-    } => NOT_FOUND, INVALID, "model_not_found", keep;
+    } => NOT_FOUND, INVALID, "model_not_found", keep, final;
     /// The model with this id was removed from the configuration, and `DRAIN_TIMEOUT` for its requests has passed.
-    ModelRemoved(String) => NOT_FOUND, INVALID, "model_not_found", keep;
+    ModelRemoved(String) => NOT_FOUND, INVALID, "model_not_found", keep, final;
     /// The model is not of the kind that the route needs.
     WrongKind {
         /// The id of the model.
@@ -134,46 +146,46 @@ refusals! {
         is: &'static str,
         /// The kind of model that the route needs.
         needs: &'static str,
-    } => BAD_REQUEST, INVALID, "wrong_model_kind", keep;
+    } => BAD_REQUEST, INVALID, "wrong_model_kind", keep, final;
     /// There is no such route, or it does not allow the method.
-    RouteNotFound => NOT_FOUND, INVALID, "route_not_found", keep;
+    RouteNotFound => NOT_FOUND, INVALID, "route_not_found", keep, final;
     /// The client was too slow to send its request.
-    RequestTimeout => REQUEST_TIMEOUT, TIMEOUT, "request_timeout", close;
+    RequestTimeout => REQUEST_TIMEOUT, TIMEOUT, "request_timeout", close, again;
     /// The body is larger than this limit in bytes.
-    PayloadTooLarge(usize) => PAYLOAD_TOO_LARGE, INVALID, "payload_too_large", close;
+    PayloadTooLarge(usize) => PAYLOAD_TOO_LARGE, INVALID, "payload_too_large", close, final;
     /// The request line is longer than this limit in bytes.
-    UriTooLong(usize) => URI_TOO_LONG, INVALID, "uri_too_long", close;
+    UriTooLong(usize) => URI_TOO_LONG, INVALID, "uri_too_long", close, final;
     /// The head exceeds a limit on its lines, the length of a line, or its size; says which.
-    HeaderFieldsTooLarge(String) => REQUEST_HEADER_FIELDS_TOO_LARGE, INVALID, "header_fields_too_large", close;
+    HeaderFieldsTooLarge(String) => REQUEST_HEADER_FIELDS_TOO_LARGE, INVALID, "header_fields_too_large", close, final;
     /// A rate limit of the key or of the client's address is reached: which limit, and the time until the next request
     /// is allowed.
-    RateLimited(&'static str, Duration) => TOO_MANY_REQUESTS, RATE_LIMIT, "rate_limit_exceeded", keep, wait in (_, wait);
+    RateLimited(&'static str, Duration) => TOO_MANY_REQUESTS, RATE_LIMIT, "rate_limit_exceeded", keep, again, wait in (_, wait);
     /// The API key is suspended for this time: workers crashed while only its requests were in flight.
-    KeySuspended(Duration) => TOO_MANY_REQUESTS, RATE_LIMIT, "key_suspended", keep, wait in (wait);
+    KeySuspended(Duration) => TOO_MANY_REQUESTS, RATE_LIMIT, "key_suspended", keep, final, wait in (wait);
     /// No key with this id is suspended.
-    KeyNotSuspended(String) => NOT_FOUND, INVALID, "key_not_suspended", keep;
+    KeyNotSuspended(String) => NOT_FOUND, INVALID, "key_not_suspended", keep, final;
     /// The queue is full; a place should be free after this time.
-    QueueFull(Duration) => SERVICE_UNAVAILABLE, SERVER, QUEUE_FULL, keep, wait in (wait);
+    QueueFull(Duration) => SERVICE_UNAVAILABLE, SERVER, QUEUE_FULL, keep, again, wait in (wait);
     /// The request has waited for `QUEUE_TIMEOUT`.
-    QueueTimeout(Duration) => SERVICE_UNAVAILABLE, SERVER, "queue_timeout", keep, wait in (wait);
+    QueueTimeout(Duration) => SERVICE_UNAVAILABLE, SERVER, "queue_timeout", keep, again, wait in (wait);
     /// The model is loading.
-    ModelLoading(Duration) => SERVICE_UNAVAILABLE, SERVER, "model_loading", keep, wait in (wait);
+    ModelLoading(Duration) => SERVICE_UNAVAILABLE, SERVER, "model_loading", keep, again, wait in (wait);
     /// No backend can serve the request now.
-    BackendUnavailable(Duration) => SERVICE_UNAVAILABLE, SERVER, "backend_unavailable", keep, wait in (wait);
+    BackendUnavailable(Duration) => SERVICE_UNAVAILABLE, SERVER, "backend_unavailable", keep, again, wait in (wait);
     /// All backends of the model have failed permanently.
-    BackendFailed => SERVICE_UNAVAILABLE, SERVER, "backend_unavailable", keep;
+    BackendFailed => SERVICE_UNAVAILABLE, SERVER, "backend_unavailable", keep, final;
     /// The service is shutting down.
-    ShuttingDown(Duration) => SERVICE_UNAVAILABLE, SERVER, "shutting_down", close, wait in (wait);
+    ShuttingDown(Duration) => SERVICE_UNAVAILABLE, SERVER, "shutting_down", close, again, wait in (wait);
     /// The backend broke the connection.
-    BackendError => BAD_GATEWAY, SERVER, "backend_error", keep;
+    BackendError => BAD_GATEWAY, SERVER, "backend_error", keep, again;
     /// The backend rejects the key that the gateway is configured with for it.
-    BackendRefusesKey => BAD_GATEWAY, SERVER, "backend_error", keep;
+    BackendRefusesKey => BAD_GATEWAY, SERVER, "backend_error", keep, final;
     /// The backend died each time it served this request.
-    RequestKillsBackend => BAD_GATEWAY, SERVER, "request_kills_backend", keep;
+    RequestKillsBackend => BAD_GATEWAY, SERVER, "request_kills_backend", keep, final;
     /// The backend did not answer in time.
-    BackendTimeout => GATEWAY_TIMEOUT, TIMEOUT, "backend_timeout", keep;
+    BackendTimeout => GATEWAY_TIMEOUT, TIMEOUT, "backend_timeout", keep, final;
     /// An error in the gateway itself, with the reason for the operator's own routes.
-    Internal(String) => INTERNAL_SERVER_ERROR, SERVER, "internal_error", keep;
+    Internal(String) => INTERNAL_SERVER_ERROR, SERVER, "internal_error", keep, final;
 }
 
 impl Refusal {

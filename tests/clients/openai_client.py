@@ -1,10 +1,12 @@
-"""Uses a gateway through the OpenAI SDK: openai_client.py BASE_URL API_KEY chat|embedding|fleet
+"""Uses a gateway through the OpenAI SDK: openai_client.py BASE_URL API_KEY chat|embedding|fleet|once|repeated
 
 BASE_URL ends in /v1. A failed check ends the program with an AssertionError or the SDK's exception. `fleet` uses every
-chat and embedding model, by its id and by its aliases.
+chat and embedding model, by its id and by its aliases. `once` and `repeated` send a chat that is refused with 504 or 503,
+with the SDK's own retries.
 """
 
 import sys
+import time
 
 import openai
 
@@ -87,9 +89,30 @@ def check_fleet(client):
     check_unknown_model(client)
 
 
+def check_retries(base_url, key, status, retries):
+    """The SDK sends a refused chat again exactly as often as it should, after the pauses that the gateway asks for."""
+    sent, pauses = [], []
+    time.sleep = pauses.append
+    http_client = openai.DefaultHttpxClient(event_hooks={"request": [sent.append]})
+    client = openai.OpenAI(base_url=base_url, api_key=key, timeout=60, max_retries=2, http_client=http_client)
+    try:
+        client.chat.completions.create(model="m", messages=QUESTION)
+    except openai.APIStatusError as error:
+        assert error.status_code == status, error
+        assert error.response.headers["x-should-retry"] == ("true" if retries else "false"), error.response.headers
+    else:
+        raise AssertionError("the chat was not refused")
+    assert len(sent) == 1 + retries, f"sent {len(sent)} times"
+    assert pauses == [5.0] * retries, f"pauses {pauses}"
+
+
 def main():
     base_url, key, kind = sys.argv[1:]
-    assert kind in ("chat", "embedding", "fleet"), f"unknown kind {kind!r}"
+    assert kind in ("chat", "embedding", "fleet", "once", "repeated"), f"unknown kind {kind!r}"
+    if kind == "once":
+        return check_retries(base_url, key, 504, 0)
+    if kind == "repeated":
+        return check_retries(base_url, key, 503, 2)
     client = client_of(base_url, key)
     if kind == "fleet":
         check_fleet(client)

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     gateway::{Backend, Builder, Gateway, USER, litellm_python, python, smollm},
+    remote::{Remote, Reply},
     wait::{REAL_MODEL_READY, eventually},
 };
 
@@ -25,6 +26,18 @@ fn the_openai_sdk_chats() {
 fn the_openai_sdk_embeds() {
     let gateway = serving("tiny-embedding.gguf");
     run(python_script("openai_client.py"), &gateway, &["embedding"]);
+}
+
+/// Regression: the SDK repeated a request after its 504, and each repetition was computed up to the time limit.
+#[test]
+fn the_openai_sdk_repeats_a_503_and_no_504() {
+    let remote = Remote::start(Reply::Hang);
+    let config = format!("model_list: [{{model_name: m, litellm_params: {{api_base: '{}'}}}}]", remote.url());
+    let gateway = Gateway::builder().fakes(&config, &[]).set("REQUEST_TIMEOUT", "300ms").start_ready();
+    run(python_script("openai_client.py"), &gateway, &["once"]);
+    assert_eq!(remote.received().len(), 1);
+    let without_backend = Gateway::builder().set("MOCK_BACKEND", true).start();
+    run(python_script("openai_client.py"), &without_backend, &["repeated"]);
 }
 
 /// A model of each kind, and a second chat model: with only one, any name would mean it.

@@ -26,7 +26,7 @@ const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
 
 /// The response headers that a page may read besides the CORS-safelisted ones.
 const EXPOSED: HeaderValue = HeaderValue::from_static(
-    "X-Request-Id, Retry-After, x-ratelimit-limit-requests, x-ratelimit-remaining-requests, \
+    "X-Request-Id, Retry-After, retry-after-ms, x-should-retry, x-ratelimit-limit-requests, x-ratelimit-remaining-requests, \
      x-ratelimit-reset-requests, x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens, \
      x-llamagate-model, x-llamagate-worker, x-llamagate-attempts",
 );
