@@ -14,7 +14,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use crate::gateway::{Gateway, RefusalWriter, listen};
+use crate::gateway::listen::HeadRefuser;
+use crate::gateway::{Gateway, listen};
 use crate::platform;
 use crate::settings::{Inputs, Settings};
 
@@ -71,12 +72,12 @@ pub(super) async fn serve_gateway(
     stop: CancellationToken,
 ) {
     let refuser = Arc::clone(&gateway);
-    let refuse: RefusalWriter = Arc::new(move |raw_head, refusal| refuser.refuse_head(raw_head, refusal));
-    let service = move |request: Request<Incoming>, client: IpAddr| {
+    let refuse: HeadRefuser = Arc::new(move |raw_head, refusal, peer| refuser.refuse_head(raw_head, refusal, peer));
+    let service = move |request: Request<Incoming>, peer: IpAddr| {
         let gateway = Arc::clone(&gateway);
         // Boxed, because hyper moves the future of a request several times, and this one is some kilobytes large: the
         // copies cost more instructions than the allocation.
-        Box::pin(async move { gateway.serve(request, client).await })
+        Box::pin(async move { gateway.serve(request, peer).await })
     };
     listen::serve(listener, limits, service, refuse, stop).await;
 }
@@ -98,11 +99,11 @@ pub(super) fn serve_health_on_its_own_thread(
     std::thread::Builder::new().name("health-port".to_owned()).spawn(move || {
         runtime.block_on(async move {
             let refuser = Arc::clone(&gateway);
-            let refuse: RefusalWriter =
-                Arc::new(move |raw_head, refusal| refuser.refuse_health_head(raw_head, refusal));
-            let service = move |request: Request<Incoming>, client: IpAddr| {
+            let refuse: HeadRefuser =
+                Arc::new(move |raw_head, refusal, _| refuser.refuse_health_head(raw_head, refusal));
+            let service = move |request: Request<Incoming>, peer: IpAddr| {
                 let gateway = Arc::clone(&gateway);
-                async move { gateway.serve_health(request, client).await }
+                async move { gateway.serve_health(request, peer).await }
             };
             match TcpListener::from_std(listener) {
                 Ok(listener) => listen::serve(listener, limits, service, refuse, stop).await,

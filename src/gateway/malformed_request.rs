@@ -3,6 +3,7 @@
 //! It looks like any other refusal, with a request id and an access-log line. `connection/wire/` decides when to send
 //! it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -20,9 +21,14 @@ use crate::refusal::{Refusal, Shape};
 /// Written to the access log where a head does not show its method or path.
 const UNKNOWN: &str = "-";
 
-/// Returns the bytes of the response to `raw`, the part of the head that has arrived. Without `accounting` the refusal
-/// is not recorded, as on the health port.
-pub(super) fn refusal_bytes(raw: &[u8], refusal: &Refusal, cors: &Cors, accounting: Option<&Arc<Accounting>>) -> Bytes {
+/// Returns the bytes of the response to `raw`, the part of the head that has arrived. The refusal is recorded in
+/// `account`, with the address of the client; without one it is not, as on the health port.
+pub(super) fn refusal_bytes(
+    raw: &[u8],
+    refusal: &Refusal,
+    cors: &Cors,
+    account: Option<(&Arc<Accounting>, IpAddr)>,
+) -> Bytes {
     let request_id = headers::request_id_of_raw(raw);
     let (method, path) = head::method_and_path(raw);
     let shape = Shape::of(path.unwrap_or(UNKNOWN));
@@ -46,10 +52,11 @@ pub(super) fn refusal_bytes(raw: &[u8], refusal: &Refusal, cors: &Cors, accounti
     }
     bytes.extend_from_slice(b"\r\n");
     bytes.extend_from_slice(&body);
-    if let Some(accounting) = accounting {
+    if let Some((accounting, client)) = account {
         let method = method.or_else(|| Method::from_bytes(UNKNOWN.as_bytes()).ok()).unwrap_or_default();
         let path = path.unwrap_or(UNKNOWN).to_owned();
         let mut record = Record::open(Arc::clone(accounting), request_id, method, path);
+        record.client = Some(client);
         record.status = Some(refusal.status());
         record.code = Some(refusal.code());
         record.add_bytes_out(body.len());

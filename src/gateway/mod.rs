@@ -16,6 +16,7 @@
 //! - `upstream/`: sends a request to a worker, and decides about retries
 //! - `models_api.rs`: the routes about models themselves
 //! - `malformed_request.rs`: the response to a malformed request head
+//! - `client_address.rs`: which client a request comes from, behind proxies
 //! - `credentials.rs`: the API keys in a request's headers, and what else in its head repeats them
 //! - `headers.rs`: which headers are passed on, and request ids
 //! - `content_kind.rs`: the kind of body that a response has
@@ -25,6 +26,7 @@
 mod accounting;
 pub(crate) mod admission;
 pub mod bounds;
+mod client_address;
 pub(crate) mod connection;
 mod content_kind;
 mod credentials;
@@ -46,7 +48,7 @@ pub use accounting::record::Accounting;
 pub use admission::auth::Authenticator;
 pub use connection::head::HeadLimits;
 pub use connection::listen;
-pub use connection::wire::{RefusalWriter, WireLimits};
+pub use connection::wire::WireLimits;
 pub use queue::model_queues::{ModelQueue, ModelQueues};
 pub use queue::{Queue, QueueTimeouts};
 pub use response::body::ResponseBody;

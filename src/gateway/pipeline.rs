@@ -34,8 +34,9 @@ use crate::models::ModelKind;
 use crate::refusal::Refusal;
 
 impl Gateway {
-    /// Answers one request on the gateway port, from a client at this address.
-    pub async fn serve(self: &Arc<Self>, request: Request<Incoming>, client: IpAddr) -> Response<ResponseBody> {
+    /// Answers one request on the gateway port, which arrived on a connection of this peer.
+    pub async fn serve(self: &Arc<Self>, request: Request<Incoming>, peer: IpAddr) -> Response<ResponseBody> {
+        let client = self.client_addresses.of(request.headers(), peer);
         self.respond(request.map(Either::Left), RequestSource::Client(client), None).await
     }
 
@@ -62,6 +63,10 @@ impl Gateway {
         let mut context = ResponseContext::new(&parts, body, &self.cors, arrival_guard);
         let (id, method, path) = (context.request_id.clone(), parts.method.clone(), parts.uri.path().to_owned());
         let mut record = Record::open(Arc::clone(&self.accounting), id, method, path);
+        record.client = match source {
+            RequestSource::Client(client) => Some(client.address),
+            RequestSource::Platform(_) => None,
+        };
         let outcome = match self.prepare(parts, source, &mut record, &mut context).await {
             Ok(Prepared::Answered(response)) => {
                 record.status = Some(response.status());

@@ -22,6 +22,7 @@ use super::accounting::record::Accounting;
 use super::admission::auth::{Authenticator, Caller, RequestSource};
 use super::admission::cors::Cors;
 use super::admission::rate::{self, Meter};
+use super::client_address::{ClientAddress, ClientAddresses};
 use super::connection::discard::{InboundBody, UnreadBody};
 use super::connection::head::HeadLimits;
 use super::headers::{self, X_REQUEST_ID};
@@ -48,6 +49,7 @@ pub type LocalResponder = Box<
 
 /// Everything that the stages of a request use.
 pub struct Gateway {
+    pub(super) client_addresses: ClientAddresses,
     pub(super) authenticator: Authenticator,
     pub(super) cors: Cors,
     pub(super) head_limits: HeadLimits,
@@ -85,6 +87,7 @@ impl Gateway {
     ) -> Self {
         let Limits { max_request_body_size, client_body_timeout, .. } = &settings.limits;
         Self {
+            client_addresses: ClientAddresses::new(settings.access.trusted_proxies.clone()),
             authenticator,
             head_limits: HeadLimits::new(&settings.limits),
             body_limits: BodyLimits::new(max_request_body_size.0, client_body_timeout.0),
@@ -149,9 +152,10 @@ impl Gateway {
         self.model_queues.changed()
     }
 
-    /// Returns the bytes of a whole response that refuses a malformed request head on the gateway port.
-    pub fn refuse_head(&self, raw_head: &[u8], refusal: &Refusal) -> Bytes {
-        malformed_request::refusal_bytes(raw_head, refusal, &self.cors, Some(&self.accounting))
+    /// Returns the bytes of a whole response that refuses a malformed request head of this peer on the gateway port.
+    pub fn refuse_head(&self, raw_head: &[u8], refusal: &Refusal, peer: IpAddr) -> Bytes {
+        let client = self.client_addresses.of_raw(raw_head, peer).address;
+        malformed_request::refusal_bytes(raw_head, refusal, &self.cors, Some((&self.accounting, client)))
     }
 
     /// Returns the bytes of a whole response that refuses a malformed request head on a separate health port. Requests
@@ -212,8 +216,9 @@ impl Gateway {
     }
 
     /// Answers one request on a separate health port.
-    pub async fn serve_health(&self, request: Request<Incoming>, client: IpAddr) -> Response<ResponseBody> {
+    pub async fn serve_health(&self, request: Request<Incoming>, peer: IpAddr) -> Response<ResponseBody> {
         let (parts, body) = request.into_parts();
+        let client = self.client_addresses.of(&parts.headers, peer);
         let request_id = headers::request_id(&parts.headers);
         let response = self.respond_on_health_port(&parts, client).await;
         let response = response.unwrap_or_else(|refusal| refusal.response(Shape::OpenAi));
@@ -224,7 +229,7 @@ impl Gateway {
         response
     }
 
-    async fn respond_on_health_port(&self, parts: &Parts, client: IpAddr) -> Result<Response<Bytes>, Refusal> {
+    async fn respond_on_health_port(&self, parts: &Parts, client: ClientAddress) -> Result<Response<Bytes>, Refusal> {
         let route = route::find_on_health_port(&parts.method, parts.uri.path(), &self.health_check_path)?;
         if route.access == RouteAccess::Metrics {
             self.authenticator.authorize_metrics(&parts.headers, client)?;

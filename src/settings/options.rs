@@ -11,8 +11,8 @@ use std::path::PathBuf;
 
 use super::reader::Reader;
 use super::values::{
-    ByteSize, Context, ExtraArgs, GpuLayers, LogFormat, LogLevel, MemoryBudgetSetting, Origins, RunpodMode, Seconds,
-    Strategy, Value, ZeroIsOff,
+    ByteSize, Context, ExtraArgs, GpuLayers, LogFormat, LogLevel, MemoryBudgetSetting, Networks, Origins, RunpodMode,
+    Seconds, Strategy, Value, ZeroIsOff,
 };
 
 /// How a changed value of a setting takes effect.
@@ -146,6 +146,7 @@ options! {
         max_requests_per_minute: NonZeroU32 = "100", Restart, "Requests per minute for each key whose line in the key file sets no limit.";
         metrics_auth_enabled: bool = "false", Restart, "Require a key with the scope `metrics` on `/metrics`.";
         cors_origins: Origins = "", Restart, "Comma-separated list of origins that browsers may call from; `*` = any; empty = off.";
+        trusted_proxies: Networks = "", Restart, "Comma-separated list of addresses and networks, such as `10.0.0.0/8`, of the proxies in front. Their `X-Forwarded-For` or `Forwarded` names the client, for the limit of wrong keys and the access log.";
     }
 
     /// How many requests run at once, and how many wait.

@@ -5,6 +5,7 @@
 //! are counted.
 
 use std::fmt::{self, Display, Write as _};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +27,8 @@ pub struct AccessEntry<'a> {
     pub time: jiff::Timestamp,
     /// The id in `X-Request-Id`.
     pub request_id: &'a str,
+    /// The address of the client; `None` for a job of a platform's queue.
+    pub client: Option<IpAddr>,
     /// The id of the key, if the key was valid.
     pub key_id: Option<&'a str>,
     /// The request method. The line contains its first [`LOGGED_WORD`] characters.
@@ -137,7 +140,7 @@ impl AccessEntry<'_> {
 
 impl Display for AccessEntry<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.3} req={}", self.time, self.request_id)?;
+        write!(f, "{:.3} req={} client={}", self.time, self.request_id, OrDash(self.client))?;
         write!(f, " key={} {} {}", OrDash(self.key_id), SafeWord(self.method), SafeWord(self.path))?;
         write!(f, " model={} status={} code={}", OrDash(self.model), self.status, OrDash(self.code))?;
         write!(f, " in={} out={}", self.bytes_in, self.bytes_out)?;
@@ -198,6 +201,7 @@ mod tests {
             key_id: None,
             method: "GET",
             path: "/a b\nreq=x\u{e9}",
+            client: Some(IpAddr::from([192, 0, 2, 1])),
             model: None,
             status: 404,
             code: Some("route_not_found"),
@@ -213,11 +217,11 @@ mod tests {
         entry.write(LogFormat::Text, &mut line);
         assert_eq!(
             line,
-            "1970-01-01T00:00:00.000Z req=r1 key=- GET /a_b_req=x_ model=- status=404 code=route_not_found in=0 out=9 \
-             queue_ms=- ttfb_ms=0.125 total_ms=1.5 prompt_tokens=- completion_tokens=3\n"
+            "1970-01-01T00:00:00.000Z req=r1 client=192.0.2.1 key=- GET /a_b_req=x_ model=- status=404 \
+             code=route_not_found in=0 out=9 queue_ms=- ttfb_ms=0.125 total_ms=1.5 prompt_tokens=- completion_tokens=3\n"
         );
         let json: serde_json::Value = serde_json::to_value(&entry).unwrap();
-        assert_eq!(json["status"], 404);
+        assert_eq!((&json["status"], &json["client"]), (&404.into(), &"192.0.2.1".into()));
         assert_eq!(json["time"], "1970-01-01T00:00:00Z");
         assert_eq!((&json["ttfb_ms"], &json["total_ms"]), (&0.125.into(), &1.5.into()));
     }
@@ -238,6 +242,7 @@ mod tests {
             key_id: None,
             method: &"M".repeat(9_000),
             path: &word,
+            client: None,
             model: None,
             status: 404,
             code: None,

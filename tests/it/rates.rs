@@ -5,6 +5,7 @@ use std::fs;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+use super::accounts::access_log_line;
 use super::support::{
     client::{RawClient, Response},
     gateway::{ADMIN, Backend, Gateway, LIMITED, USER},
@@ -182,6 +183,53 @@ fn guesses_are_throttled_and_do_not_lock_out_keys_that_the_address_has_used() {
     assert_rate_limited(refused.expect("a valid key that this address has not used before is throttled too"));
     assert_eq!(ask(&gateway, USER).status(), 200, "this address has used the key before");
     assert_eq!(gateway.anonymous().get("/v1/models").status(), 401, "a request without a key is not a guess");
+}
+
+/// Regression: behind a proxy all clients were one address, so one guesser had good keys of others refused.
+#[test]
+fn behind_a_trusted_proxy_a_guesser_is_limited_by_its_own_address() {
+    // The gateway takes this test for the proxy.
+    let gateway = ready(json!({}), &[("TRUSTED_PROXIES", "127.0.0.1, 10.0.0.0/8")]);
+    let models = |secret: &str, list: &str| {
+        gateway.client_with(secret).header("X-Forwarded-For", list).header("X-Request-Id", list.split(',').next().unwrap())
+    };
+    let guess = |list: &str| models("wrong-secret-0123456789", list).get("/v1/models").status();
+    // Whatever the guesser writes in front, the proxy appends its address, and a second proxy may append the first.
+    let lists = ["192.0.2.1", "203.0.113.9, 192.0.2.1", "garbage, 192.0.2.1, 10.0.0.7", "127.0.0.1,192.0.2.1:4711"];
+    let guesses = (0..1000).take_while(|n| guess(lists[n % lists.len()]) == 401).count();
+    assert!((60..120).contains(&guesses), "{guesses}");
+    for other in ["192.0.2.2", "192.0.2.1, 192.0.2.3", "2001:db8::1"] {
+        assert_eq!(models(USER, other).get("/v1/models").status(), 200, "{other} has not guessed");
+    }
+    assert_eq!(ask(&gateway, ADMIN).status(), 200, "the proxy itself has not guessed");
+}
+
+#[test]
+fn the_access_log_has_the_address_of_the_client() {
+    let client_of = |gateway: &Gateway, id: &str, header: (&str, &str)| {
+        let client = gateway.client().header("X-Request-Id", id).header(header.0, header.1);
+        assert_eq!(client.get("/v1/models").status(), 200);
+        access_log_line(gateway, id)["client"].clone()
+    };
+    let gateway = ready(json!({}), &[]);
+    assert_eq!(client_of(&gateway, "one", ("X-Forwarded-For", "192.0.2.1")), "127.0.0.1", "no proxy is trusted");
+    let mut malformed = RawClient::connect(gateway.url());
+    malformed.write(b"GET / HTTP/1.1\r\nX-Request-Id: two\r\nX y\r\n\r\n").unwrap();
+    assert_eq!(malformed.read_response().unwrap().status(), 400);
+    assert_eq!(access_log_line(&gateway, "two")["client"], "127.0.0.1");
+
+    let gateway = ready(json!({}), &[("TRUSTED_PROXIES", "127.0.0.0/8")]);
+    for (n, (name, value, expected)) in [
+        ("X-Forwarded-For", "192.0.2.9, 192.0.2.1", "192.0.2.1"),
+        ("Forwarded", "for=192.0.2.9, for=\"[2001:db8::1]:4711\"", "2001:db8::1"),
+        ("X-Forwarded-For", "unknown", "127.0.0.1"),
+        ("X-Other", "192.0.2.1", "127.0.0.1"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        assert_eq!(client_of(&gateway, &format!("id-{n}"), (name, value)), expected, "{name}: {value}");
+    }
 }
 
 #[test]

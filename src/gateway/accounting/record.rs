@@ -3,6 +3,7 @@
 //! Every end of a request (its last byte, a refusal, a client that disconnects, a panic) drops the record, and the drop
 //! writes the access-log line and the metrics. There is no explicit close, so no path can forget it.
 
+use std::net::IpAddr;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -42,6 +43,8 @@ pub(crate) struct RecordData {
     request_id: HeaderValue,
     method: http::Method,
     path: String,
+    /// The address of the client, if it is known.
+    pub(crate) client: Option<IpAddr>,
     /// The path in the route table, once the request is matched.
     pub(crate) route: Option<&'static str>,
     /// Whether the request is for llama-server; only those count in the `gateway_` metrics.
@@ -89,6 +92,7 @@ impl Record {
             request_id,
             method,
             path,
+            client: None,
             route: None,
             counted: false,
             key: None,
@@ -201,6 +205,7 @@ impl Drop for RecordData {
             key_id: self.key.as_deref().map(|key| &*key.id),
             method: self.method.as_str(),
             path: &self.path,
+            client: self.client,
             model: self.model.as_deref().map(|model| model.id.as_str()),
             status,
             code: self.code,

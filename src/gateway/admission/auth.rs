@@ -15,6 +15,7 @@ use super::auth_failures::AuthFailures;
 use super::keyless::KeylessGuard;
 use super::rate::{ConcurrencyPermit, Meter, Meters};
 use crate::fleet::ModelInfo;
+use crate::gateway::client_address::ClientAddress;
 use crate::gateway::credentials::offered_keys;
 use crate::gateway::route::{Route, RouteAccess};
 use crate::keys::{Denied, Key, Scope, Store};
@@ -40,7 +41,7 @@ pub struct Authenticator {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum RequestSource {
     /// A client at this address, which authenticates with a key.
-    Client(IpAddr),
+    Client(ClientAddress),
     /// The job queue of the platform with this name, which has authenticated the caller. It may use inference only.
     Platform(&'static str),
 }
@@ -92,9 +93,9 @@ impl Authenticator {
             RequestSource::Client(client) => client,
         };
         match (route.access, &self.keyless_guard) {
-            (RouteAccess::Key(_), None) => return self.authenticate_key(&parts.headers, client),
+            (RouteAccess::Key(_), None) => return self.authenticate_key(&parts.headers, client.address),
             (RouteAccess::Metrics, _) if self.metrics_auth_enabled => {
-                return self.authenticate_key(&parts.headers, client);
+                return self.authenticate_key(&parts.headers, client.address);
             }
             (_, Some(guard)) => guard.check(parts, route, client)?,
             _ => {}
@@ -106,9 +107,9 @@ impl Authenticator {
     ///
     /// # Errors
     /// 401 and 429 as [`Authenticator::authenticate`]; 403 when the key lacks the scope `metrics`.
-    pub(crate) fn authorize_metrics(&self, headers: &HeaderMap, client: IpAddr) -> Result<(), Refusal> {
+    pub(crate) fn authorize_metrics(&self, headers: &HeaderMap, client: ClientAddress) -> Result<(), Refusal> {
         if self.metrics_auth_enabled {
-            self.authenticate_key(headers, client)?.require_scope(Scope::Metrics)
+            self.authenticate_key(headers, client.address)?.require_scope(Scope::Metrics)
         } else {
             Ok(())
         }

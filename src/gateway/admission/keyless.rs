@@ -15,6 +15,7 @@ use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
+use crate::gateway::client_address::{AddressProof, ClientAddress};
 use crate::gateway::route::{Route, RouteAccess};
 use crate::keys::Scope;
 use crate::refusal::Refusal;
@@ -22,6 +23,9 @@ use crate::settings::values::Origins;
 
 /// The relation of a page to this origin, as browsers report it (Fetch Metadata).
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// The host that a client sent its request to, as proxies report it.
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// The headers with which proxies say that a request is another machine's.
 static SET_BY_PROXIES: [HeaderName; 3] =
@@ -43,7 +47,7 @@ impl KeylessGuard {
     /// # Errors
     /// [`Refusal::OriginNotAllowed`] for a page of another origin, [`Refusal::LoopbackRequired`] for an order that does not
     /// come from this machine.
-    pub(super) fn check(&self, parts: &Parts, route: &Route, client: IpAddr) -> Result<(), Refusal> {
+    pub(super) fn check(&self, parts: &Parts, route: &Route, client: ClientAddress) -> Result<(), Refusal> {
         if matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS) {
             return Ok(());
         }
@@ -54,7 +58,7 @@ impl KeylessGuard {
                 return Err(Refusal::OriginNotAllowed { origin: None, is_order });
             }
             Origin::None => {}
-            Origin::One(origin) if !is_order && self.may_send(origin, parts) => {}
+            Origin::One(origin) if !is_order && self.may_send(origin, parts, client) => {}
             Origin::One(origin) | Origin::Several(origin) => {
                 let origin = Some(String::from_utf8_lossy(origin.as_bytes()).into_owned());
                 return Err(Refusal::OriginNotAllowed { origin, is_order });
@@ -64,13 +68,15 @@ impl KeylessGuard {
     }
 
     /// Whether a page of this origin may send requests that change something.
-    fn may_send(&self, origin: &HeaderValue, parts: &Parts) -> bool {
+    fn may_send(&self, origin: &HeaderValue, parts: &Parts, client: ClientAddress) -> bool {
         let is_listed = match &self.origins {
             Origins::Off => false,
             Origins::Any => true,
             Origins::List(list) => list.iter().any(|listed| origin == listed.as_str()),
         };
-        is_listed || is_same_host(origin, parts)
+        is_listed
+            || is_same_host(origin, requested_authority(parts))
+            || client.proof == AddressProof::Proxy && is_same_host(origin, forwarded_authority(&parts.headers))
     }
 }
 
@@ -102,27 +108,40 @@ fn requested_authority(parts: &Parts) -> Option<Authority> {
     parts.uri.authority().cloned().or_else(host)
 }
 
+/// Returns the host and port that a client sent its request to, as its proxy says. A page cannot add this header without
+/// a preflight.
+fn forwarded_authority(headers: &HeaderMap) -> Option<Authority> {
+    headers.get(X_FORWARDED_HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok())
+}
+
 /// Whether the page comes from the host and port that it sends the request to. The schemes may differ: a proxy in front
 /// may have taken TLS off.
-fn is_same_host(origin: &HeaderValue, parts: &Parts) -> bool {
+fn is_same_host(origin: &HeaderValue, requested: Option<Authority>) -> bool {
     let Some((scheme, page)) = origin.to_str().ok().and_then(|origin| origin.split_once("://")) else { return false };
     let default_port = match scheme {
         "http" => 80,
         "https" => 443,
         _ => return false,
     };
-    let (Ok(page), Some(requested)) = (Authority::try_from(page), requested_authority(parts)) else { return false };
+    let (Ok(page), Some(requested)) = (Authority::try_from(page), requested) else { return false };
     let port = |authority: &Authority| authority.port_u16().unwrap_or(default_port);
     page.host().eq_ignore_ascii_case(requested.host()) && port(&page) == port(&requested)
 }
 
 /// Checks that an order comes from a program on this machine.
-fn check_is_local(parts: &Parts, client: IpAddr) -> Result<(), Refusal> {
+fn check_is_local(parts: &Parts, client: ClientAddress) -> Result<(), Refusal> {
     let is_local_name = |authority: &Authority| is_local_name(authority.host());
-    if !client.to_canonical().is_loopback() {
+    let is_from_unknown_client = match client.proof {
+        AddressProof::Connection => SET_BY_PROXIES.iter().any(|name| parts.headers.contains_key(name)),
+        AddressProof::Proxy => false,
+        AddressProof::Unclear => true,
+    };
+    if !client.address.to_canonical().is_loopback() {
         Err(Refusal::LoopbackRequired("it came from another address"))
-    } else if SET_BY_PROXIES.iter().any(|name| parts.headers.contains_key(name)) {
-        Err(Refusal::LoopbackRequired("it came through a proxy"))
+    } else if is_from_unknown_client {
+        Err(Refusal::LoopbackRequired(
+            "it came through a proxy that is not in TRUSTED_PROXIES or does not name its client",
+        ))
     } else if !requested_authority(parts).is_some_and(|authority| is_local_name(&authority)) {
         Err(Refusal::LoopbackRequired("its Host is neither an address nor localhost"))
     } else {

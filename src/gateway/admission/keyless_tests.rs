@@ -17,7 +17,38 @@ fn code(origins: &str, method: &str, path: &'static str, headers: &[(&str, &str)
     let (parts, ()) = request.body(()).unwrap().into_parts();
     let route = route::find(&parts.method, path).unwrap();
     let guard = KeylessGuard::new(Origins::parse(origins).unwrap());
-    guard.check(&parts, route, client.parse().unwrap()).map_or_else(|refusal| refusal.code(), |()| "")
+    guard.check(&parts, route, direct(client)).map_or_else(|refusal| refusal.code(), |()| "")
+}
+
+fn direct(client: &str) -> ClientAddress {
+    ClientAddress { address: client.parse().unwrap(), proof: AddressProof::Connection }
+}
+
+/// Returns whether a request of this client, which a trusted proxy may have sent, is accepted.
+fn is_accepted(path: &'static str, headers: &[(&str, &str)], client: &str, proof: AddressProof) -> bool {
+    let mut request = Request::post(path);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let (parts, ()) = request.body(()).unwrap().into_parts();
+    let route = route::find(&Method::POST, path).unwrap();
+    KeylessGuard::new(Origins::Off)
+        .check(&parts, route, ClientAddress { address: client.parse().unwrap(), proof })
+        .is_ok()
+}
+
+#[test]
+fn a_trusted_proxy_is_believed_about_the_client_and_the_host() {
+    let page = [("host", "10.0.0.2:8000"), ("x-forwarded-host", "chat.example"), ("origin", "https://chat.example")];
+    for (proof, expected) in
+        [(AddressProof::Proxy, true), (AddressProof::Connection, false), (AddressProof::Unclear, false)]
+    {
+        assert_eq!(is_accepted(CHAT, &page, "192.0.2.1", proof), expected, "{proof:?}");
+    }
+    let order = [("host", "127.0.0.1"), ("x-forwarded-for", "127.0.0.1")];
+    assert!(is_accepted("/reload", &order, LOOPBACK, AddressProof::Proxy));
+    assert!(!is_accepted("/reload", &order, "192.0.2.1", AddressProof::Proxy));
+    assert!(!is_accepted("/reload", &order[..1], LOOPBACK, AddressProof::Unclear), "the proxy is on this machine");
 }
 
 /// Regression: a page of any origin could chat, because only the response was withheld from it.
@@ -117,7 +148,7 @@ fn over_http2_the_authority_is_the_requested_host() {
         }
         let (parts, ()) = request.body(()).unwrap().into_parts();
         let route = route::find(&Method::POST, path).unwrap();
-        KeylessGuard::new(Origins::Off).check(&parts, route, LOOPBACK.parse().unwrap()).is_ok()
+        KeylessGuard::new(Origins::Off).check(&parts, route, direct(LOOPBACK)).is_ok()
     };
     assert!(check(CHAT, "http://box.example:8000/v1/chat/completions", Some("http://box.example:8000")));
     assert!(!check(CHAT, "http://box.example:8000/v1/chat/completions", Some("http://evil.example")));

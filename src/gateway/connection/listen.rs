@@ -31,6 +31,7 @@ use crate::gateway::bounds::{
     KEEPALIVE_TRIES, LISTEN_BACKLOG,
 };
 use crate::pause_clock;
+use crate::refusal::Refusal;
 use crate::settings::bounds::CONNECTION_GRACE;
 use crate::telemetry::throttled_warning::ThrottledWarning;
 
@@ -54,6 +55,10 @@ const HYPER_MAX_HEADERS: usize = 100;
 /// Bytes of a head that hyper accepts by default, at least (`DEFAULT_MAX_BUFFER_SIZE` in its `src/proto/h1/io.rs`).
 const HYPER_MAX_HEAD_SIZE: usize = 400 * 1024;
 
+/// Builds the whole response to a refused head of a client at this address, as bytes, from as much of the head as has
+/// arrived.
+pub type HeadRefuser = Arc<dyn Fn(&[u8], &Refusal, IpAddr) -> Bytes + Send + Sync>;
+
 /// Limits of a listener and its connections.
 #[derive(Debug, Clone, Copy)]
 pub struct ListenerLimits {
@@ -70,7 +75,7 @@ pub async fn serve<S, F, B>(
     listener: TcpListener,
     limits: ListenerLimits,
     service: S,
-    refuse: RefusalWriter,
+    refuse: HeadRefuser,
     stop: CancellationToken,
 ) where
     S: Fn(Request<Incoming>, IpAddr) -> F + Send + Sync + 'static,
@@ -112,11 +117,13 @@ pub async fn serve<S, F, B>(
         let _ = stream.set_nodelay(true);
         let service = Arc::clone(&service);
         let requests = Arc::new(ConnectionRequests::default());
-        let wire = WireStream::new(stream, limits.wire, Arc::clone(&refuse), Arc::clone(&requests));
+        let (refuse, peer) = (Arc::clone(&refuse), client.ip());
+        let refuse: RefusalWriter = Arc::new(move |raw_head, refusal| refuse(raw_head, refusal, peer));
+        let wire = WireStream::new(stream, limits.wire, refuse, Arc::clone(&requests));
         let respond = service_fn(move |request: Request<Incoming>| {
             // Counted as soon as hyper calls: a write before that is taken for a response that hyper makes by itself.
             let (guard, version) = (requests.begin(), request.version());
-            let response = service(request, client.ip());
+            let response = service(request, peer);
             async move { Ok::<_, Infallible>(response.await.map(|body| guard.guard_body(body, version))) }
         });
         let connection = graceful.watch(builder.serve_connection(TokioIo::new(wire), respond).into_owned());

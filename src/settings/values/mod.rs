@@ -2,16 +2,19 @@
 //!
 //! An invalid value is always an error; no type falls back to a default or to "off".
 //!
+//! - `networks.rs`: `TRUSTED_PROXIES`
 //! - `origins.rs`: `CORS_ORIGINS`
 //! - `scalars.rs`: yes or no, numbers, durations, sizes, words, arguments
 //! - `strategy.rs`: `ROUTING_STRATEGY`
 //! - `value.rs`: the trait of these types, and the error of parsing
 
+mod networks;
 mod origins;
 mod scalars;
 mod strategy;
 mod value;
 
+pub use networks::Networks;
 pub use origins::Origins;
 pub(super) use scalars::Weight;
 pub use scalars::{

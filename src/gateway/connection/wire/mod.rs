@@ -72,7 +72,7 @@ use requests::ConnectionRequests;
 use timer::LazyTimer;
 
 /// Builds the whole response to a refused head, as bytes, from as much of the head as has arrived.
-pub type RefusalWriter = Arc<dyn Fn(&[u8], &Refusal) -> Bytes + Send + Sync>;
+pub(super) type RefusalWriter = Arc<dyn Fn(&[u8], &Refusal) -> Bytes + Send + Sync>;
 
 /// Limits of one connection.
 #[derive(Debug, Clone, Copy)]
