@@ -209,6 +209,7 @@ fn connection_limits(context: &RunContext) -> listen::ListenerLimits {
     let wire = WireLimits {
         head: HeadLimits::new(limits),
         header_timeout: limits.client_header_timeout.0,
+        idle_timeout: limits.client_idle_timeout.0,
         write_stall: CLIENT_WRITE_STALL,
     };
     listen::ListenerLimits { wire, max_connections: context.ready.descriptors.connections }

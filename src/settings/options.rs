@@ -162,7 +162,8 @@ options! {
         request_timeout: Seconds = "300s", Restart, "Longest time for a whole request; for a stream, for its first byte.";
         stream_idle_timeout: Seconds = "120s", Restart, "Longest silence between two chunks of a stream.";
         backend_connect_timeout: Seconds = "10s", Restart, "Longest wait for a connection to llama-server.";
-        client_header_timeout: Seconds = "30s", Restart, "Longest time for a client to send its request head.";
+        client_header_timeout: Seconds = "30s", Restart, "Longest time for a client to send its request head, from the opening of the connection or from the first byte of a later head.";
+        client_idle_timeout: Seconds = "75s", Restart, "Longest time that a connection is kept open between two requests; longer than proxies and load balancers in front keep theirs (usually 60 s).";
         client_body_timeout: Seconds = "60s", Restart, "Longest silence while a request body arrives.";
         max_request_body_size: ByteSize = "10485760", Restart, "Largest request body; a larger one is refused with 413.";
         max_headers: NonZeroUsize = "64", Restart, "Most header lines per request; a request with more is refused with 431.";

@@ -64,6 +64,7 @@ impl Setup {
             ("RESTART_LIMIT", "1000000"),
             ("RESTART_WINDOW", "1s"),
             ("CLIENT_HEADER_TIMEOUT", "2s"),
+            ("CLIENT_IDLE_TIMEOUT", "2s"),
             ("CLIENT_BODY_TIMEOUT", "1s"),
             ("DRAIN_TIMEOUT", "1s"),
             ("HANG_TIMEOUT", if self.restarts_hung { hangs } else { "0" }),

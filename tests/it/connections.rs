@@ -54,7 +54,7 @@ fn a_head_that_arrives_byte_by_byte_gets_408_too() {
 
 #[test]
 fn a_silent_connection_is_closed_without_a_response() {
-    let gateway = ready(&[("CLIENT_HEADER_TIMEOUT", "300ms")]);
+    let gateway = ready(&[("CLIENT_HEADER_TIMEOUT", "300ms"), ("CLIENT_IDLE_TIMEOUT", "300ms")]);
     assert!(RawClient::connect(gateway.url()).read_to_close().is_empty());
     let mut client = RawClient::connect(gateway.url());
     client.write(PING).unwrap();
@@ -78,6 +78,22 @@ fn client_header_timeout_does_not_run_while_a_response_is_pending() {
     assert_eq!(client.read_response().unwrap().status(), 200);
     client.write(PING).unwrap();
     assert_eq!(client.read_response().unwrap().status(), 200, "the connection can still be used");
+}
+
+/// Regression: load balancers keep an idle connection for 60 s, and sent requests on one that was closed after 30 s.
+#[test]
+fn a_kept_connection_may_be_idle_for_longer_than_a_head_may_take() {
+    let gateway = ready(&[("CLIENT_HEADER_TIMEOUT", "300ms")]);
+    for url in [gateway.url(), gateway.health_url()] {
+        let mut client = RawClient::connect(url);
+        for _ in 0..2 {
+            client.write(PING).unwrap();
+            assert_eq!(client.read_response().unwrap().status(), 200);
+            assert!(RawClient::connect(url).read_to_close().is_empty(), "CLIENT_HEADER_TIMEOUT has passed");
+        }
+        client.write(b"GET /ping HTTP/1.1\r\n").unwrap();
+        assert_eq!(client.read_response().unwrap().status(), 408, "a head that has begun has its own time");
+    }
 }
 
 #[test]

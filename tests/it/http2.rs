@@ -227,7 +227,7 @@ fn after_sigterm_a_stream_is_finished_and_new_requests_on_its_connection_are_ref
 
 #[test]
 fn a_connection_without_requests_is_closed_whatever_else_is_sent() {
-    let gateway = ready(json!({}), &[("CLIENT_HEADER_TIMEOUT", "300ms")]);
+    let gateway = ready(json!({}), &[("CLIENT_HEADER_TIMEOUT", "300ms"), ("CLIENT_IDLE_TIMEOUT", "300ms")]);
     for url in [gateway.url(), gateway.health_url()] {
         run(async {
             Http2::connect(url).await.wait_closed();
@@ -242,6 +242,18 @@ fn a_connection_without_requests_is_closed_whatever_else_is_sent() {
         client.write(CONNECTION_START).unwrap();
         eventually("a client that only sends pings is disconnected", SOON, || client.write(PING).is_err());
     }
+}
+
+#[test]
+fn a_connection_that_had_a_request_may_be_idle_for_longer() {
+    let gateway = ready(json!({}), &[("CLIENT_HEADER_TIMEOUT", "300ms")]);
+    run(async {
+        let client = Http2::connect(gateway.url()).await;
+        for _ in 0..2 {
+            assert_eq!(client.ping().await, 200);
+            Http2::connect(gateway.url()).await.wait_closed();
+        }
+    });
 }
 
 #[test]

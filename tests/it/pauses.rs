@@ -88,6 +88,7 @@ fn a_pause_lets_no_timeout_expire() {
         ("QUEUE_TIMEOUT", TIMEOUT),
         ("CLIENT_BODY_TIMEOUT", TIMEOUT),
         ("CLIENT_HEADER_TIMEOUT", TIMEOUT),
+        ("CLIENT_IDLE_TIMEOUT", TIMEOUT),
         ("HANG_TIMEOUT", TIMEOUT),
         ("MAX_CONCURRENT_REQUESTS", "3"),
     ];

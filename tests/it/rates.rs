@@ -191,7 +191,10 @@ fn behind_a_trusted_proxy_a_guesser_is_limited_by_its_own_address() {
     // The gateway takes this test for the proxy.
     let gateway = ready(json!({}), &[("TRUSTED_PROXIES", "127.0.0.1, 10.0.0.0/8")]);
     let models = |secret: &str, list: &str| {
-        gateway.client_with(secret).header("X-Forwarded-For", list).header("X-Request-Id", list.split(',').next().unwrap())
+        gateway
+            .client_with(secret)
+            .header("X-Forwarded-For", list)
+            .header("X-Request-Id", list.split(',').next().unwrap())
     };
     let guess = |list: &str| models("wrong-secret-0123456789", list).get("/v1/models").status();
     // Whatever the guesser writes in front, the proxy appends its address, and a second proxy may append the first.

@@ -79,9 +79,12 @@ pub(super) type RefusalWriter = Arc<dyn Fn(&[u8], &Refusal) -> Bytes + Send + Sy
 pub struct WireLimits {
     /// Limits of a request head.
     pub head: HeadLimits,
-    /// Longest time for a request head, from the start of the connection or the end of the last response
-    /// (`CLIENT_HEADER_TIMEOUT`). With HTTP/2, the longest time without a request in flight.
+    /// Longest time for a request head, from the start of the connection or from the first byte of a later head
+    /// (`CLIENT_HEADER_TIMEOUT`). With HTTP/2, the longest time until the first request.
     pub header_timeout: Duration,
+    /// Longest time from the end of a response to the first byte of the next head (`CLIENT_IDLE_TIMEOUT`). With HTTP/2, the
+    /// longest time without a request in flight after the first one.
+    pub idle_timeout: Duration,
     /// Longest time without any progress while a response is written to a client.
     pub write_stall: Duration,
 }
@@ -99,7 +102,8 @@ pub(super) struct WireStream<S> {
     passed_heads: u32,
     /// Whether the response to the last of them is still on its way.
     is_responding: bool,
-    /// Times out the next head; with HTTP/2, the connection without requests; at the close, the lingering.
+    /// Times out the next head, or the wait for its first byte; with HTTP/2, the connection without requests; at the
+    /// close, the lingering.
     read_timer: LazyTimer,
     /// Runs while a write waits for the client to read.
     write_timer: LazyTimer,
@@ -182,8 +186,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
                         self.read_state = ReadState::Head(HeadScanner::default());
                     } else if compared == PREFACE.len() {
                         // `poll_http2` computes the next deadline each time; it must look at least once per
-                        // `write_stall`.
-                        self.read_timer.start(self.limits.header_timeout.min(self.limits.write_stall));
+                        // `write_stall`, and in time for a first request that ends early.
+                        let WireLimits { header_timeout, idle_timeout, write_stall, .. } = self.limits;
+                        self.read_timer.start(header_timeout.min(idle_timeout).min(write_stall));
                         self.read_state = ReadState::Http2;
                     } else if !ready!(self.poll_head(context))? {
                         return Poll::Ready(Ok(()));
@@ -260,16 +265,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
         }
     }
 
-    /// Passes everything to hyper, and ends the connection once no request has been in flight for `header_timeout`. A
-    /// client that only answers pings, or that never completes a head, must not keep a connection.
+    /// Passes everything to hyper, and ends the connection once no request has been in flight for `idle_timeout`, or for
+    /// `header_timeout` before the first request. A client that only answers pings, or that never completes a head, must
+    /// not keep a connection.
     fn poll_http2(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         while !self.has_stopped_reading && self.read_timer.poll(context).is_ready() {
             // The timer is not moved with each request. When it fires, this computes when it has to fire next.
-            let WireLimits { header_timeout, write_stall, .. } = self.limits;
+            let WireLimits { header_timeout, idle_timeout, write_stall, .. } = self.limits;
             let next_stall = self.requests.responses.abandon_stalled(write_stall).unwrap_or(write_stall);
             let idle = self.idle_time();
-            self.has_stopped_reading = idle.is_some_and(|idle| idle >= header_timeout);
-            let left = header_timeout.saturating_sub(idle.unwrap_or_default()).min(next_stall);
+            let longest = if self.requests.begun() == 0 { header_timeout } else { idle_timeout };
+            self.has_stopped_reading = idle.is_some_and(|idle| idle >= longest);
+            let left = longest.saturating_sub(idle.unwrap_or_default()).min(idle_timeout).min(next_stall);
             // A delay of 0 would make this loop spin.
             self.read_timer.start(left.max(Duration::from_millis(1)));
         }
@@ -331,20 +338,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
     /// Waits for more bytes of a head. Returns false if there will be none: the client is gone, or the timeout is over.
     fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
         self.socket.set_limit(u64::MAX);
+        let has_begun = self.has_begun_head();
         match self.read_ahead.poll_fill(context, &mut self.socket, self.limits.head.size()) {
             Poll::Ready(Ok(0)) => self.mark_client_gone(),
-            Poll::Ready(outcome) => return Poll::Ready(outcome.map(|_| true)),
+            Poll::Ready(outcome) => {
+                // The time of the first head has been running since the start of the connection.
+                if !has_begun && self.passed_heads != 0 && self.has_begun_head() {
+                    self.read_timer.start(self.limits.header_timeout);
+                }
+                return Poll::Ready(outcome.map(|_| true));
+            }
             Poll::Pending => {
                 ready!(self.read_timer.poll(context));
                 // An idle connection just ends. Only a client that has begun a request gets a 408.
-                if self.read_ahead.bytes().iter().all(|byte| b"\r\n".contains(byte)) {
-                    self.read_state = ReadState::Done;
-                } else {
+                if has_begun {
                     self.refuse_head(&Refusal::RequestTimeout);
+                } else {
+                    self.read_state = ReadState::Done;
                 }
             }
         }
         Poll::Ready(Ok(false))
+    }
+
+    /// Whether a byte of the next head has arrived; empty lines before it do not count.
+    fn has_begun_head(&self) -> bool {
+        !self.read_ahead.bytes().iter().all(|byte| b"\r\n".contains(byte))
     }
 
     /// Reads ahead while a response is on its way, to notice when the client leaves. Returns false when it has left.

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Buf;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{ClosePhase, ReadState, WireStream};
+use super::{ClosePhase, ReadState, WireLimits, WireStream};
 use crate::gateway::bounds::{LINGER_BYTES, LINGER_TIME};
 use crate::pause_clock::ActiveInstant;
 use crate::refusal::Refusal;
@@ -91,11 +91,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WireStream<S> {
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         ready!(Pin::new(this.socket.get_mut()).poll_flush(context))?;
-        // hyper has written the whole response only now: the time for its next head begins here, not when the body
+        // hyper has written the whole response only now: the time until the next head begins here, not when the body
         // ended.
         if this.is_responding && this.requests.ended() == this.passed_heads {
             this.is_responding = false;
-            this.read_timer.start(this.limits.header_timeout);
+            let WireLimits { header_timeout, idle_timeout, .. } = this.limits;
+            this.read_timer.start(if this.has_begun_head() { header_timeout } else { idle_timeout });
             // hyper's last read is pending on the socket, which may never become readable again: the next head may have
             // been read ahead, or may never come. So hyper's task is woken to read again. Polling the timer registers
             // its waker.

@@ -20,7 +20,7 @@ use crate::gateway::connection::listen;
 const DEADLINE: Duration = Duration::from_secs(20);
 
 fn limits() -> WireLimits {
-    WireLimits { head: HeadLimits::USUAL, header_timeout: DEADLINE, write_stall: DEADLINE }
+    WireLimits { head: HeadLimits::USUAL, header_timeout: DEADLINE, idle_timeout: DEADLINE, write_stall: DEADLINE }
 }
 
 fn refuse() -> RefusalWriter {
@@ -340,6 +340,69 @@ async fn an_http2_connection_is_not_idle_while_a_slow_client_reads_on() {
     };
     let ((), ended, ()) = tokio::join!(writes, end, reads);
     assert!((PIECE * 9 + limits.header_timeout..PIECE * 10 + limits.header_timeout).contains(&ended), "{ended:?}");
+}
+
+/// Sends each piece to a wire at its time in seconds, the first ones of which may be a whole request, and plays a hyper
+/// that answers it at once. Returns when the connection ended, in seconds, and what the wire itself wrote.
+async fn end_of_connection(pieces: &[(u64, &str)], limits: WireLimits) -> (u64, String) {
+    let (mut client, server) = tokio::io::duplex(4096);
+    let requests = Arc::new(ConnectionRequests::default());
+    let mut wire = WireStream::new(server, limits, refuse(), Arc::clone(&requests));
+    let begin = ActiveInstant::now();
+    let serves = async {
+        let mut passed = Vec::new();
+        let mut buffer = [0; 1024];
+        loop {
+            let count = wire.read(&mut buffer).await.unwrap();
+            if count == 0 {
+                break;
+            }
+            passed.extend_from_slice(&buffer[..count]);
+            if passed.ends_with(b"\r\n\r\n") {
+                drop(requests.begin());
+                wire.flush().await.unwrap();
+            }
+        }
+        let ended = begin.elapsed().as_secs();
+        wire.shutdown().await.unwrap();
+        drop(wire);
+        ended
+    };
+    let sends = async {
+        for (at, piece) in pieces {
+            tokio::time::sleep(Duration::from_secs(*at).saturating_sub(begin.elapsed())).await;
+            let _ = client.write_all(piece.as_bytes()).await;
+        }
+        let mut written = String::new();
+        client.read_to_string(&mut written).await.unwrap();
+        written
+    };
+    tokio::join!(serves, sends)
+}
+
+/// Regression: a kept connection was closed 30 s after its last response, before a load balancer in front gave it up, so
+/// that requests of others failed.
+#[tokio::test(start_paused = true)]
+async fn the_next_head_has_its_own_time_after_the_idle_time() {
+    const REQUEST: &str = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+    let seconds = Duration::from_secs;
+    let limits = WireLimits { header_timeout: seconds(30), idle_timeout: seconds(75), ..limits() };
+    let refused = "refused request_timeout";
+    for (pieces, expected) in [
+        (&[][..], (30, "")),
+        (&[(20, "G")], (30, refused)),
+        (&[(0, REQUEST)], (75, "")),
+        (&[(10, REQUEST)], (85, "")),
+        (&[(0, REQUEST), (74, REQUEST)], (149, "")),
+        (&[(0, REQUEST), (70, "G")], (100, refused)),
+        (&[(0, REQUEST), (70, "G"), (80, "E"), (99, "T")], (100, refused)),
+        (&[(0, REQUEST), (40, "\r\n")], (75, "")),
+        (&[(0, REQUEST), (40, "\r\n"), (70, "G")], (100, refused)),
+        (&[(0, "GET / HTTP/1.1\r\nHost: h\r\n\r\nG")], (30, refused)),
+    ] {
+        let (ended, written) = end_of_connection(pieces, limits).await;
+        assert_eq!((ended, written.as_str()), expected, "{pieces:?}");
+    }
 }
 
 #[tokio::test]
