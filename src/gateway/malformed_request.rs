@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn the_refusal_of_a_head_is_a_whole_response_in_the_clients_shape_with_its_id() {
         let raw = b"POST /v1/messages?x HTTP/1.1\r\nX-Request-Id: mine-1\r\n";
-        let bytes = refusal_bytes(raw, &Refusal::RequestTimeout, &Cors::new(&Origins::Any), None);
+        let bytes = refusal_bytes(raw, &Refusal::RequestTimeout("x"), &Cors::new(&Origins::Any), None);
         let (head, body) = std::str::from_utf8(&bytes).unwrap().split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 408 Request Timeout\r\n"), "{head}");
         assert!(head.contains("\r\nx-request-id: mine-1") && head.contains("\r\nconnection: close"), "{head}");

@@ -149,8 +149,8 @@ refusals! {
     } => BAD_REQUEST, INVALID, "wrong_model_kind", keep, final;
     /// There is no such route, or it does not allow the method.
     RouteNotFound => NOT_FOUND, INVALID, "route_not_found", keep, final;
-    /// The client was too slow to send its request.
-    RequestTimeout => REQUEST_TIMEOUT, TIMEOUT, "request_timeout", close, again;
+    /// The client was too slow to send its request, with the setting that limits the time.
+    RequestTimeout(&'static str) => REQUEST_TIMEOUT, TIMEOUT, "request_timeout", close, again;
     /// The body is larger than this limit in bytes.
     PayloadTooLarge(usize) => PAYLOAD_TOO_LARGE, INVALID, "payload_too_large", close, final;
     /// The request line is longer than this limit in bytes.
@@ -207,7 +207,7 @@ impl Refusal {
             | Self::ModelNotFound { .. }
             | Self::WrongKind { .. }
             | Self::RouteNotFound
-            | Self::RequestTimeout
+            | Self::RequestTimeout(_)
             | Self::PayloadTooLarge(_)
             | Self::UriTooLong(_)
             | Self::HeaderFieldsTooLarge(_)
@@ -275,9 +275,13 @@ impl fmt::Display for Refusal {
                 write!(f, "The model '{model}' is for {is}, and this route is for {needs}")
             }
             Self::RouteNotFound => f.write_str("No such route, or not with this method"),
-            Self::RequestTimeout => f.write_str("The request took too long to arrive"),
-            Self::PayloadTooLarge(limit) => write!(f, "The request body is larger than {limit} bytes"),
-            Self::UriTooLong(limit) => write!(f, "The request line is longer than {limit} bytes"),
+            Self::RequestTimeout(setting) => write!(f, "The request took too long to arrive ({setting})"),
+            Self::PayloadTooLarge(limit) => {
+                write!(f, "The request body is larger than {limit} bytes (MAX_REQUEST_BODY_SIZE)")
+            }
+            Self::UriTooLong(limit) => {
+                write!(f, "The request line is longer than {limit} bytes (MAX_REQUEST_LINE_SIZE)")
+            }
             Self::HeaderFieldsTooLarge(what) => write!(f, "The request head is too large: {what}"),
             Self::RateLimited(what, _) => write!(f, "Rate limit reached for {what}, try again later"),
             Self::KeySuspended(_) => f.write_str(

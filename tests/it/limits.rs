@@ -49,6 +49,40 @@ fn ping(lines: &str) -> String {
     format!("GET /ping HTTP/1.1\r\nHost: x\r\n{lines}\r\n")
 }
 
+/// Regression: a client that was told "larger than 10485760 bytes" could not know what to change.
+#[test]
+fn each_limit_names_its_setting() {
+    let settings =
+        [("MAX_REQUEST_BODY_SIZE", "1000"), ("CLIENT_HEADER_TIMEOUT", "300ms"), ("CLIENT_BODY_TIMEOUT", "300ms")];
+    let gateway = ready(&settings);
+    for path in [CHAT, "/v1/messages"] {
+        let head = |lines: &str| head(lines).replace(CHAT, path);
+        let chunk = format!("Transfer-Encoding: chunked\r\n\r\n3e9\r\n{}\r\n0", "x".repeat(1001));
+        let start = format!("POST {path} HTTP/1.1\r\n");
+        for (request, status, settings) in [
+            (head("Content-Length: 1001"), 413, &["MAX_REQUEST_BODY_SIZE"][..]),
+            (head(&chunk), 413, &["MAX_REQUEST_BODY_SIZE"]),
+            (head(&"X: 1\r\n".repeat(64)), 431, &["MAX_HEADERS"]),
+            (head(&format!("X: {}", "x".repeat(9_000))), 431, &["MAX_HEADER_LINE_SIZE"]),
+            (
+                head(&format!("X: {}\r\n", "x".repeat(8_000)).repeat(5)),
+                431,
+                &["MAX_REQUEST_LINE_SIZE", "MAX_HEADER_LINE_SIZE"],
+            ),
+            (format!("POST {path}?{} HTTP/1.1\r\n\r\n", "x".repeat(9_000)), 414, &["MAX_REQUEST_LINE_SIZE"]),
+            (start, 408, &["CLIENT_HEADER_TIMEOUT"]),
+            (head("Content-Length: 9"), 408, &["CLIENT_BODY_TIMEOUT"]),
+        ] {
+            let answer = ask(&gateway, request.as_bytes());
+            let error = answer.json();
+            let message = error["error"]["message"].as_str().unwrap();
+            assert_eq!(answer.status(), status, "{message}");
+            assert_eq!(error["type"] == "error", path != CHAT, "{path}: {error}");
+            assert!(settings.iter().all(|setting| message.contains(setting)), "{message}");
+        }
+    }
+}
+
 #[test]
 fn no_ambiguous_request_reaches_llama_server() {
     let gateway = ready(&[]);

@@ -240,8 +240,9 @@ pub(crate) async fn read_body(
         }
     };
     loop {
-        let frame =
-            pause_clock::timeout(limits.idle_timeout, body.frame()).await.map_err(|_| Refusal::RequestTimeout)?;
+        let frame = pause_clock::timeout(limits.idle_timeout, body.frame())
+            .await
+            .map_err(|_| Refusal::RequestTimeout("CLIENT_BODY_TIMEOUT"))?;
         match frame {
             None => {
                 received.flush_joining();

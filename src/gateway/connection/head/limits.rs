@@ -63,7 +63,7 @@ impl HeadLimits {
         if count <= self.headers {
             return Ok(());
         }
-        Err(Refusal::HeaderFieldsTooLarge(format!("more than {} header lines", self.headers)))
+        Err(Refusal::HeaderFieldsTooLarge(format!("more than {} header lines (MAX_HEADERS)", self.headers)))
     }
 
     /// Checks the size of a whole head in bytes.
@@ -75,10 +75,14 @@ impl HeadLimits {
     }
 
     pub(super) fn long_line_refusal(&self) -> Refusal {
-        Refusal::HeaderFieldsTooLarge(format!("a header line is longer than {} bytes", self.header_line))
+        let limit = self.header_line;
+        Refusal::HeaderFieldsTooLarge(format!("a header line is longer than {limit} bytes (MAX_HEADER_LINE_SIZE)"))
     }
 
     pub(super) fn large_head_refusal(&self) -> Refusal {
-        Refusal::HeaderFieldsTooLarge(format!("it is larger than {} bytes", self.size()))
+        let (size, least) = (self.size(), HEAD_SIZE);
+        Refusal::HeaderFieldsTooLarge(format!(
+            "it is larger than {size} bytes ({least}, or MAX_REQUEST_LINE_SIZE and MAX_HEADER_LINE_SIZE together)"
+        ))
     }
 }

@@ -352,7 +352,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WireStream<S> {
                 ready!(self.read_timer.poll(context));
                 // An idle connection just ends. Only a client that has begun a request gets a 408.
                 if has_begun {
-                    self.refuse_head(&Refusal::RequestTimeout);
+                    self.refuse_head(&Refusal::RequestTimeout("CLIENT_HEADER_TIMEOUT"));
                 } else {
                     self.read_state = ReadState::Done;
                 }
