@@ -16,7 +16,7 @@ use super::accounting::record::{Accounting, Record};
 use super::admission::cors::Cors;
 use super::connection::head;
 use super::headers::{self, X_REQUEST_ID};
-use crate::refusal::{Refusal, Shape};
+use crate::refusal::{ANTHROPIC_VERSION, Refusal, Shape};
 
 /// Written to the access log where a head does not show its method or path.
 const UNKNOWN: &str = "-";
@@ -31,7 +31,8 @@ pub(super) fn refusal_bytes(
 ) -> Bytes {
     let request_id = headers::request_id_of_raw(raw);
     let (method, path) = head::method_and_path(raw);
-    let shape = Shape::of(path.unwrap_or(UNKNOWN));
+    let has_version = head::header_values(raw, ANTHROPIC_VERSION).next().is_some();
+    let shape = Shape::of(path.unwrap_or(UNKNOWN), has_version);
     let mut response = refusal.response(shape);
     let body = if method == Some(Method::HEAD) { Bytes::new() } else { response.body().clone() };
     let length = HeaderValue::from(response.body().len());

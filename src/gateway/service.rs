@@ -36,7 +36,7 @@ use super::route::{self, LocalRoute, ModelsRoute, Route, RouteAccess, RouteTarge
 use super::upstream::forward::Forwarder;
 use super::upstream::retry::RetryPolicy;
 use crate::fleet::{Fleet, KeySuspensions};
-use crate::refusal::{Refusal, Shape};
+use crate::refusal::{ANTHROPIC_VERSION, Refusal, Shape};
 use crate::settings::options::{Limits, Settings};
 
 /// Answers the routes that are not served by a worker, such as `/health`. Its second argument is the text that the path
@@ -266,7 +266,7 @@ impl ResponseContext {
     pub(super) fn new(parts: &Parts, body: InboundBody, cors: &Cors, arrival_guard: Option<Box<dyn Send>>) -> Self {
         Self {
             request_id: headers::request_id(&parts.headers),
-            shape: Shape::of(parts.uri.path()),
+            shape: Shape::of(parts.uri.path(), parts.headers.contains_key(ANTHROPIC_VERSION)),
             origin: cors.origin(&parts.headers),
             unread: UnreadBody::of(parts),
             body: Some(body),

@@ -5,6 +5,9 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde_json::json;
 
+/// The header that Anthropic's clients send with every request.
+pub const ANTHROPIC_VERSION: &str = "anthropic-version";
+
 /// The shape in which a client expects errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
@@ -15,9 +18,13 @@ pub enum Shape {
 }
 
 impl Shape {
-    /// Returns the shape that clients of this path expect.
-    pub fn of(path: &str) -> Self {
-        if path.starts_with("/v1/messages") { Self::Anthropic } else { Self::OpenAi }
+    /// Returns the shape that the client of a request expects: Anthropic's for the paths of its API, wherever its client
+    /// was told that the API begins, and for every request with the header [`ANTHROPIC_VERSION`].
+    pub fn of(path: &str, has_anthropic_version: bool) -> Self {
+        let segments = || path.split('/').filter(|segment| !segment.is_empty());
+        let is_of_api = |(one, next): (&str, &str)| one == "v1" && matches!(next, "messages" | "complete");
+        let has_path = || segments().next() == Some("anthropic") || segments().zip(segments().skip(1)).any(is_of_api);
+        if has_anthropic_version || has_path() { Self::Anthropic } else { Self::OpenAi }
     }
 
     /// Returns the body of an error. In Anthropic's shape the type follows from the status, and there are no codes or
@@ -79,6 +86,29 @@ fn anthropic_type(status: StatusCode) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_path_and_the_version_header_tell_the_shape() {
+        for path in [
+            "/v1/messages",
+            "/v1/messages/count_tokens",
+            "/v1/messages/",
+            "//v1/messages",
+            "/v1/v1/messages",
+            "/anthropic/v1/messages",
+            "/anthropic/v1/models",
+            "/api/v1/messages",
+            "/v1/complete",
+        ] {
+            assert_eq!(Shape::of(path, false), Shape::Anthropic, "{path}");
+        }
+        for path in
+            ["/v1/completions", "/v1/chat/completions", "/v1/messages2", "/messages", "/v1/x/messages", "/", "-"]
+        {
+            assert_eq!(Shape::of(path, false), Shape::OpenAi, "{path}");
+            assert_eq!(Shape::of(path, true), Shape::Anthropic, "{path}");
+        }
+    }
 
     #[test]
     fn an_error_of_llama_server_is_converted_to_the_clients_shape() {

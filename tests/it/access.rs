@@ -7,6 +7,7 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use super::support::{
+    client::RawClient,
     gateway::{ADMIN, EXPIRED, Gateway, USER},
     wait::{SOON, eventually},
 };
@@ -69,6 +70,32 @@ fn a_key_is_accepted_in_four_headers_and_never_forwarded() {
             "{headers}"
         );
     }
+}
+
+/// Regression: Anthropic's clients got OpenAI's errors on all paths but one, and could not read them.
+#[test]
+fn errors_have_the_shape_of_the_client_that_asks() {
+    let gateway = ready();
+    let shape = |client: super::support::client::Client, path: &str| {
+        let answer = client.post_json(path, &json!({}));
+        assert!(answer.status() >= 400, "{path}");
+        let error = answer.json();
+        assert!(error["error"]["message"].is_string() && error["error"]["type"].is_string(), "{error}");
+        if error["type"] == "error" { "anthropic" } else { "openai" }
+    };
+    for path in ["/anthropic/v1/messages", "/v1/complete", "/v1/v1/messages", "/v1/messages", "/v1/messages/x"] {
+        assert_eq!(shape(gateway.anonymous(), path), "anthropic", "{path}");
+    }
+    for path in ["/v1/models/none", "/v1/chat/completions", "/none"] {
+        assert_eq!(shape(gateway.anonymous(), path), "openai", "{path}");
+        let anthropic = gateway.anonymous().header("anthropic-version", "2023-06-01");
+        assert_eq!(shape(anthropic, path), "anthropic", "{path}");
+    }
+    let one = gateway.client().header("anthropic-version", "2023-06-01").get("/v1/models/none");
+    assert_eq!((one.status(), one.json()["error"]["type"].as_str()), (404, Some("not_found_error")), "{}", one.text());
+    let mut malformed = RawClient::connect(gateway.url());
+    malformed.write(b"GET /none HTTP/1.1\r\nAnthropic-Version: 2023-06-01\r\nX y\r\n\r\n").unwrap();
+    assert_eq!(malformed.read_response().unwrap().json()["type"], "error");
 }
 
 const FOREIGN: &str = "foreign-secret-0123456789";

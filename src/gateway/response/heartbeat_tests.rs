@@ -66,7 +66,8 @@ async fn after_comments(path: &str, status: u16, kind: ContentKind, head: &str, 
         Ok(answer)
     });
     let mut answer =
-        expect_response(respond_with_heartbeats(rest, INTERVAL, Shape::of(path), &gateway.sweeper).await).into_body();
+        expect_response(respond_with_heartbeats(rest, INTERVAL, Shape::of(path, false), &gateway.sweeper).await)
+            .into_body();
     assert_eq!(next_piece(&mut answer).await.unwrap().as_bytes(), COMMENT);
     let mut events = Vec::new();
     while let Some(event) = next_piece(&mut answer).await {
