@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Finds the Debian mirror of this system; sourced, never run.
+# Gets packages from the Debian mirror of this system, without root; sourced, never run.
 
 # The keys that sign Debian's packages. The scripts that source this file use it.
 # shellcheck disable=SC2034
@@ -60,4 +60,39 @@ system_mirror() {
 # Prints the address of Debian itself among them, because a third party may also have a component main.
 debian_mirror() {
   system_mirror | grep -E '/debian/?$' | head -n 1 || true
+}
+
+# write_apt_config FOLDER ARCHITECTURE MIRROR SUITE: writes a configuration into that folder with which apt uses only the system's settings (proxies,
+# certificates): separate lists and cache, no installed packages, one source, and none of the system's hooks.
+write_apt_config() {
+  local apt=$1
+  private_apt_config=$apt/apt.conf
+  mkdir -p "$apt"/{state,lists/partial,cache/archives/partial}
+  printf 'deb [signed-by=%s] %s %s main\n' "$debian_keyring" "$3" "$4" >"$apt/sources.list"
+  cat >"$apt/apt.conf" <<CONFIG
+Dir::State "$apt/state";
+Dir::State::Lists "$apt/lists";
+Dir::State::status "/dev/null";
+Dir::Cache "$apt/cache";
+Dir::Etc::SourceList "$apt/sources.list";
+Dir::Etc::SourceParts "/dev/null";
+Dir::Etc::Preferences "/dev/null";
+Dir::Etc::PreferencesParts "/dev/null";
+#clear APT::Update::Pre-Invoke;
+#clear APT::Update::Post-Invoke;
+#clear APT::Update::Post-Invoke-Success;
+APT::Architecture "$2";
+#clear APT::Architectures;
+APT::Architectures { "$2"; };
+APT::Sandbox::User "$(id -un)";
+Acquire::Languages "none";
+Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
+Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled "false";
+Acquire::Retries "3";
+Acquire::http::Timeout "60";
+CONFIG
+}
+
+private_apt() {
+  apt-get --config-file="$private_apt_config" --quiet=2 "$@"
 }

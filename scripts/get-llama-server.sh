@@ -33,40 +33,6 @@ give_up() {
     "  from source       cmake -B build && cmake --build build --target llama-server"
 }
 
-# write_apt_config ARCHITECTURE MIRROR: writes a configuration with which apt uses only the system's settings (proxies,
-# certificates): separate lists and cache, no installed packages, one source, and none of the system's hooks.
-write_apt_config() {
-  local apt=$work/apt
-  mkdir -p "$apt"/{state,lists/partial,cache/archives/partial}
-  printf 'deb [signed-by=%s] %s %s main\n' "$debian_keyring" "$2" "$suite" >"$apt/sources.list"
-  cat >"$apt/apt.conf" <<CONFIG
-Dir::State "$apt/state";
-Dir::State::Lists "$apt/lists";
-Dir::State::status "/dev/null";
-Dir::Cache "$apt/cache";
-Dir::Etc::SourceList "$apt/sources.list";
-Dir::Etc::SourceParts "/dev/null";
-Dir::Etc::Preferences "/dev/null";
-Dir::Etc::PreferencesParts "/dev/null";
-#clear APT::Update::Pre-Invoke;
-#clear APT::Update::Post-Invoke;
-#clear APT::Update::Post-Invoke-Success;
-APT::Architecture "$1";
-#clear APT::Architectures;
-APT::Architectures { "$1"; };
-APT::Sandbox::User "$(id -un)";
-Acquire::Languages "none";
-Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
-Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled "false";
-Acquire::Retries "3";
-Acquire::http::Timeout "60";
-CONFIG
-}
-
-private_apt() {
-  apt-get --config-file="$work/apt/apt.conf" --quiet=2 "$@"
-}
-
 # write_wrapper FILE: writes the program whose path is printed. It replaces itself with llama-server (exec), so that its
 # parent supervises llama-server and not a shell.
 write_wrapper() {
@@ -107,7 +73,7 @@ unpack_debian_packages() {
   need_space "$cache_dir" 500 "unpacking llama.cpp"
   make_work_dir get-llama-server
   mkdir -p "$work"/{debs,out/root}
-  write_apt_config "$arch" "$mirror"
+  write_apt_config "$work/apt" "$arch" "$mirror" "$suite"
 
   say "getting llama.cpp from Debian $suite ..."
   private_apt update >&2 ||

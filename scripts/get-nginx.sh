@@ -1,0 +1,89 @@
+#!/usr/bin/env bash
+# Prints the path of an nginx that runs on this machine, and nothing else, on stdout.
+#
+#   1. $NGINX, if it is set;
+#   2. nginx on PATH or in /usr/sbin;
+#   3. on Debian: the signed package of this system's release, unpacked below .cache/nginx/.
+#
+# The third way needs no root, changes nothing outside the checkout, and starts no service.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+# shellcheck source=scripts/debian.sh
+. "$(dirname "$0")/debian.sh"
+
+# The program, and the libraries that a small system may lack.
+packages=(nginx libpcre2-8-0 libcrypt1 zlib1g)
+target=$cache_dir/nginx
+
+give_up() {
+  fail "$1" "Install nginx with the package manager of this system and run this again, or set NGINX to its path"
+}
+
+# write_wrapper FILE: writes the program whose path is printed.
+write_wrapper() {
+  cat >"$1" <<'WRAPPER'
+#!/bin/sh
+# Starts the unpacked nginx with the libraries beside it. Made by scripts/get-nginx.sh.
+here=$(dirname -- "$(readlink -f -- "$0")")
+LD_LIBRARY_PATH=$(find "$here/root" -name '*.so.*' -exec dirname {} + | sort -u | tr '\n' ':')
+export LD_LIBRARY_PATH
+exec "$here/root/usr/sbin/nginx" "$@"
+WRAPPER
+  chmod +x "$1"
+}
+
+unpack_debian_packages() {
+  local tool
+  for tool in apt-get dpkg dpkg-deb; do
+    have "$tool" || give_up "no nginx: NGINX is not set, none is installed, and $tool is missing"
+  done
+  [[ -r $debian_keyring ]] || give_up "no nginx, and the package debian-archive-keyring is not installed"
+  local mirror suite
+  mirror=$(debian_mirror)
+  [[ -n $mirror ]] || give_up "no nginx, and no Debian mirror in this system's apt sources"
+  suite=$(. /etc/os-release && printf '%s' "${VERSION_CODENAME:-}")
+  [[ -n $suite ]] || give_up "no nginx, and /etc/os-release does not name this system's release"
+
+  need_space "$cache_dir" 100 "unpacking nginx"
+  make_work_dir get-nginx
+  mkdir -p "$work"/{debs,out/root}
+  write_apt_config "$work/apt" "$(dpkg --print-architecture)" "$mirror" "$suite"
+  # The libssl of this release has a number in its name.
+  private_apt update >&2 || give_up "apt could not read the suite $suite from this system's Debian mirror"
+  local ssl
+  ssl=$(apt-cache --config-file="$private_apt_config" depends nginx | awk '$2 ~ /^libssl/ { print $2; exit }')
+  say "getting nginx from Debian $suite ..."
+  (cd "$work/debs" && private_apt download "${packages[@]}" ${ssl:+"$ssl"} >&2) ||
+    give_up "apt could not download nginx and its libraries"
+
+  local deb
+  for deb in "$work"/debs/*.deb; do
+    dpkg-deb --extract "$deb" "$work/out/root"
+  done
+  write_wrapper "$work/out/nginx"
+  local version
+  version=$("$work/out/nginx" -v 2>&1) || fail "the unpacked nginx does not run here; its output:" "$version"
+  rm -rf "$target"
+  mv "$work/out" "$target"
+  say "$version"
+}
+
+if [[ -n ${NGINX:-} ]]; then
+  [[ -x $NGINX ]] || fail "NGINX=$NGINX is not an executable file"
+  printf '%s\n' "$NGINX"
+  exit
+fi
+
+# Debian installs servers in /usr/sbin, which only root has on PATH.
+if found=$(PATH=$PATH:/usr/sbin command -v nginx); then
+  printf '%s\n' "$found"
+  exit
+fi
+
+if [[ ! -x $target/nginx ]]; then
+  lock get-nginx
+  # Another run may have unpacked it while this one waited.
+  [[ -x $target/nginx ]] || unpack_debian_packages
+fi
+printf '%s\n' "$target/nginx"
