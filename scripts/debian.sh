@@ -62,8 +62,9 @@ debian_mirror() {
   system_mirror | grep -E '/debian/?$' | head -n 1 || true
 }
 
-# write_apt_config FOLDER ARCHITECTURE MIRROR SUITE: writes a configuration into that folder with which apt uses only the system's settings (proxies,
-# certificates): separate lists and cache, no installed packages, one source, and none of the system's hooks.
+# write_apt_config FOLDER ARCHITECTURE MIRROR SUITE: writes a configuration into that folder, with which private_apt uses
+# only the system's settings (proxies, certificates): separate lists and cache, no installed packages, one source, and
+# none of the system's hooks.
 write_apt_config() {
   local apt=$1
   private_apt_config=$apt/apt.conf
