@@ -49,11 +49,12 @@ get_test_programs() {
   LLAMA_SERVER=$(scripts/get-llama-server.sh)
   LLAMAGATE_TEST_MODELS=$(scripts/get-test-models.sh)
   LLAMAGATE_TEST_SMOLLM=$(scripts/get-model.sh)
+  LLAMAGATE_TEST_NGINX=$(scripts/get-nginx.sh)
   LLAMAGATE_TEST_PYTHON=$cache_dir/venv/bin/python
   LLAMAGATE_TEST_LITELLM=$cache_dir/litellm/bin/python
   LLAMAGATE_TEST_RUNPOD=$cache_dir/runpod/bin/python
   export LLAMA_SERVER LLAMAGATE_TEST_MODELS LLAMAGATE_TEST_SMOLLM LLAMAGATE_TEST_PYTHON LLAMAGATE_TEST_LITELLM
-  export LLAMAGATE_TEST_RUNPOD
+  export LLAMAGATE_TEST_RUNPOD LLAMAGATE_TEST_NGINX
   "$LLAMA_SERVER" --version 2>&1
 }
 

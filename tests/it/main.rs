@@ -8,6 +8,7 @@ mod support;
 
 mod access;
 mod accounts;
+mod behind_nginx;
 mod certificates;
 mod clients;
 mod commands;

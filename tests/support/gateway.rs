@@ -428,6 +428,11 @@ pub(crate) fn litellm_python() -> PathBuf {
     given_or_cached("LLAMAGATE_TEST_LITELLM", "litellm/bin/python")
 }
 
+/// Returns nginx: LLAMAGATE_TEST_NGINX, else the one that scripts/get-nginx.sh keeps in the checkout.
+pub(crate) fn nginx() -> PathBuf {
+    given_or_cached("LLAMAGATE_TEST_NGINX", "nginx/nginx")
+}
+
 fn given_or_cached(variable: &str, cached: &str) -> PathBuf {
     let path = match std::env::var_os(variable) {
         Some(given) => PathBuf::from(given),
