@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::descriptors::{self, Descriptors};
-use crate::keys::Store;
+use crate::keys::{KeyFileError, Store};
 use crate::models::{self, ModelKind};
 use crate::settings::catalogue::{Catalogue, ModelSettings, Start};
+use crate::settings::values::ServiceKey;
 use crate::settings::{Config, Environment, RunpodQueue, SettingProblem, Settings, is_executable};
 
 /// The result of the checks that need no model file.
@@ -103,13 +104,15 @@ pub fn ready(config: &Config, environment: &Environment) -> Result<Prepared, Vec
     let mut problems = Vec::new();
     let queue = RunpodQueue::read(settings, environment).map_err(|found| problems.extend(found)).ok().flatten();
     let asks_for_keys = settings.access.auth_enabled || settings.access.metrics_auth_enabled;
-    // A queue worker gets its requests as jobs, so it may start without a key file: HTTP requests that need a key are
-    // then all refused.
-    let keys = if asks_for_keys && (queue.is_none() || settings.access.auth_keys_file.exists()) {
+    // A queue worker gets its requests as jobs, so it may start without a key: HTTP requests that need one are then all
+    // refused.
+    let has_key = settings.access.llamagate_api_key.is_some() || settings.access.auth_keys_file.exists();
+    let keys = if asks_for_keys && (queue.is_none() || has_key) {
         open_keys(settings).map_err(|problem| problems.push(problem)).ok()
     } else {
         None
     };
+    problems.extend(bad_log_file(settings));
     // Even with other problems, so that all of them are reported at once.
     let descriptors = descriptors::allocate(config).map_err(|problem| problems.push(problem)).ok();
     match descriptors {
@@ -193,6 +196,7 @@ pub fn warnings(catalogue: &Catalogue, models: &[CheckedModel]) -> Vec<String> {
             }
         }
     }
+    warnings.extend(models.iter().filter_map(ineffective_dimensions));
     for (name, others) in &catalogue.fallbacks {
         let kinds: Vec<ModelKind> = models_named(models, name).map(|model| model.kind).collect();
         for other in others {
@@ -204,6 +208,22 @@ pub fn warnings(catalogue: &Catalogue, models: &[CheckedModel]) -> Vec<String> {
         }
     }
     warnings
+}
+
+/// Returns a warning if a model has a default length of its vectors that it does not have anyway.
+fn ineffective_dimensions(model: &CheckedModel) -> Option<String> {
+    let (wanted, id) = (model.settings.dimensions?.get(), &model.id);
+    if model.kind != ModelKind::Embedding {
+        return Some(format!("the model {id:?} has no vectors: its EMBEDDING_DIMENSION={wanted} has no effect"));
+    }
+    let own = model.file.as_ref().and_then(|file| file.model.metadata.embedding_length);
+    match own {
+        Some(own) if own == u64::from(wanted) => None,
+        Some(own) => Some(format!(
+            "the vectors of the model {id:?} have {own} numbers: its EMBEDDING_DIMENSION={wanted} has no effect in this version"
+        )),
+        None => Some(format!("the EMBEDDING_DIMENSION={wanted} of the model {id:?} has no effect in this version")),
+    }
 }
 
 /// Returns the models that this name means: the one with this id or alias, or all of a tier.
@@ -346,9 +366,26 @@ fn is_program(path: &Path) -> bool {
 }
 
 fn open_keys(settings: &Settings) -> Result<Store, SettingProblem> {
-    Store::open(&settings.access.auth_keys_file).map_err(|error| SettingProblem {
-        subject: format!("AUTH_KEYS_FILE={:?}", settings.access.auth_keys_file.display().to_string()),
-        fault: error.to_string(),
-        hint: Some(error.hint()),
+    let service_key = settings.access.llamagate_api_key.as_ref().map(ServiceKey::reveal);
+    Store::open(&settings.access.auth_keys_file, service_key).map_err(|error| {
+        let or_variable = match error {
+            KeyFileError::Missing { .. } => "; or set LLAMAGATE_API_KEY to a secret of your own",
+            _ => "",
+        };
+        SettingProblem {
+            subject: format!("AUTH_KEYS_FILE={:?}", settings.access.auth_keys_file.display().to_string()),
+            fault: error.to_string(),
+            hint: Some(error.hint() + or_variable),
+        }
+    })
+}
+
+/// Returns a problem if `LOG_FILE` names a folder.
+fn bad_log_file(settings: &Settings) -> Option<SettingProblem> {
+    let path = settings.logs.log_file.as_ref().filter(|path| settings.logs.log_to_file && path.is_dir())?;
+    Some(SettingProblem {
+        subject: format!("LOG_FILE={:?}", path.display().to_string()),
+        fault: "is a folder".to_owned(),
+        hint: Some("name a file; LOG_DIR names the folder of all other logs".to_owned()),
     })
 }

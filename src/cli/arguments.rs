@@ -5,7 +5,7 @@ use std::path::Path;
 
 use clap::{Arg, ArgMatches, Args, FromArgMatches, Parser};
 
-use crate::settings::{Environment, Inputs, OPTIONS};
+use crate::settings::{Environment, Inputs, OPTIONS, OptionRow, Sources};
 use crate::{gateway, models, platform};
 
 /// A gateway for llama.cpp's llama-server: starts, watches and restarts it, and forwards requests to it
@@ -53,7 +53,7 @@ pub(super) struct Flags(pub(super) BTreeMap<&'static str, String>);
 
 impl Args for Flags {
     fn augment_args(mut command: clap::Command) -> clap::Command {
-        for row in OPTIONS {
+        for row in flag_rows() {
             let mut arg = Arg::new(row.key)
                 .long(row.flag())
                 .value_name(row.key.to_ascii_uppercase())
@@ -79,13 +79,18 @@ impl Args for Flags {
 impl FromArgMatches for Flags {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let given = |key| matches.try_get_one::<String>(key).ok().flatten().cloned();
-        Ok(Self(OPTIONS.iter().filter_map(|row| Some((row.key, given(row.key)?))).collect()))
+        Ok(Self(flag_rows().filter_map(|row| Some((row.key, given(row.key)?))).collect()))
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
         *self = Self::from_arg_matches(matches)?;
         Ok(())
     }
+}
+
+/// Returns the settings that have a flag.
+fn flag_rows() -> impl Iterator<Item = &'static OptionRow> {
+    OPTIONS.iter().filter(|row| row.sources != Sources::Variable)
 }
 
 /// Detects the platform of this machine.
@@ -108,7 +113,10 @@ impl ServeArgs {
     }
 }
 
-/// Returns the inputs that the settings are resolved from.
+/// Returns the inputs that the settings are resolved from, with the variables of `ENV_FILE`.
 pub(super) fn resolve_inputs(flags: BTreeMap<&'static str, String>, environment: Environment) -> Inputs {
-    Inputs { flags, environment, reserved_paths: gateway::reserved_paths() }
+    let mut inputs =
+        Inputs { flags, environment, env_file_problems: Vec::new(), reserved_paths: gateway::reserved_paths() };
+    inputs.read_env_file();
+    inputs
 }

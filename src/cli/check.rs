@@ -3,19 +3,20 @@
 use std::process::ExitCode;
 
 use super::arguments::{ServeArgs, detect_platform};
-use super::output::{models_section, print, print_stderr, report_problems, settings_table};
+use super::output::{brought_names_section, models_section, print, print_stderr, report_problems, settings_table};
 use crate::preflight;
 use crate::settings::{Environment, resolve};
 
 /// Runs `llamagate check`.
 pub(super) fn run(arguments: ServeArgs, environment: Environment) -> ExitCode {
-    let platform = detect_platform(&environment);
     let inputs = arguments.into_inputs(environment);
+    let platform = detect_platform(&inputs.environment);
     let resolved = match resolve(&inputs, &platform) {
         Ok(resolved) => resolved,
         Err(problems) => return report_problems(&problems),
     };
     print(&format!("platform: {}\n{}", platform.kind, settings_table(&resolved)));
+    print(&brought_names_section(&resolved));
     let inspected = preflight::inspect(&resolved.config, &inputs.environment);
     let mut catalogue = resolved.config.catalogue.clone();
     if let Ok((_, models)) = &inspected {

@@ -19,10 +19,10 @@ const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Runs `llamagate health`.
 pub(super) fn run(flags: Flags, environment: Environment) -> ExitCode {
-    let platform = detect_platform(&environment);
     // Only the two settings that are needed: the service may be running fine with the configuration as it was before a
     // mistake was made in another setting.
     let inputs = resolve_inputs(flags.0, environment);
+    let platform = detect_platform(&inputs.environment);
     let listen = match resolve_only(&inputs, &platform, &["host", "port_health"]) {
         Ok((settings, _)) => settings.listen,
         Err(problems) => return report_problems(&problems),

@@ -9,8 +9,8 @@ use crate::settings::{Environment, resolve_only};
 
 /// Runs `llamagate models`.
 pub(super) fn run(arguments: ListModelsArgs, environment: Environment) -> ExitCode {
-    let platform = detect_platform(&environment);
     let inputs = resolve_inputs(arguments.flags.0, environment);
+    let platform = detect_platform(&inputs.environment);
     let (settings, warnings) = match resolve_only(&inputs, &platform, &["models_dir"]) {
         Ok(settings) => settings,
         Err(problems) => return report_problems(&problems),

@@ -22,6 +22,12 @@ pub(super) fn settings_table(resolved: &Resolved) -> String {
     text
 }
 
+/// Returns one line for each name of another server that was read as ours, under a heading, or nothing.
+pub(super) fn brought_names_section(resolved: &Resolved) -> String {
+    let lines: String = resolved.brought_names.iter().map(|line| format!("{line}\n")).collect();
+    if lines.is_empty() { lines } else { format!("\nnames of other servers:\n{lines}") }
+}
+
 /// Returns the table of models under a heading, or nothing if there are no models.
 pub(super) fn models_section(catalogue: &Catalogue) -> String {
     if catalogue.models.is_empty() { String::new() } else { format!("\nmodels:\n{}", models_table(catalogue)) }

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use super::arguments::{ServeArgs, detect_platform};
 use super::output::{
-    EXIT_BACKEND, fatal, models_section, print, print_stderr, report_problems, settings_table, summary,
+    EXIT_BACKEND, brought_names_section, fatal, models_section, print, print_stderr, report_problems, settings_table,
+    summary,
 };
 use crate::settings::bounds::CONNECTION_GRACE;
 use crate::settings::{Environment, Inputs, Resolved, RunpodQueue, SettingProblem, resolve, resolve_only};
@@ -36,8 +37,8 @@ pub(super) fn run(arguments: ServeArgs, environment: Environment) -> ExitCode {
         Ok(signals) => signals,
         Err(error) => return fatal(&format!("signals cannot be handled: {error}")),
     };
-    let platform = detect_platform(&environment);
     let inputs = arguments.into_inputs(environment);
+    let platform = detect_platform(&inputs.environment);
     let resolved = resolve(&inputs, &platform);
     if is_debug_shell_set(&resolved, &inputs, &platform) {
         print_resolved(&resolved, &inputs);
@@ -61,6 +62,9 @@ pub(super) fn run(arguments: ServeArgs, environment: Environment) -> ExitCode {
     };
     // Kept until the end, because dropping it writes the lines that are still queued.
     let guard = Arc::new(log::start(&resolved.config.settings.logs));
+    for line in &resolved.brought_names {
+        tracing::info!("{line}");
+    }
     for warning in &resolved.warnings {
         tracing::warn!("{warning}");
     }
@@ -123,7 +127,9 @@ fn is_debug_shell_set(
 fn print_resolved(resolved: &Result<Resolved, Vec<SettingProblem>>, inputs: &Inputs) {
     let problems = match resolved {
         Ok(resolved) => {
-            print(&(settings_table(resolved) + &models_section(&resolved.config.catalogue)));
+            print(&settings_table(resolved));
+            print(&brought_names_section(resolved));
+            print(&models_section(&resolved.config.catalogue));
             preflight::inspect(&resolved.config, &inputs.environment).err().unwrap_or_default()
         }
         Err(problems) => problems.clone(),

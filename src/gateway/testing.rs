@@ -29,7 +29,7 @@ use crate::fleet::{Fingerprint, Model, RequestClass, StubWorker};
 use crate::pause_clock::ActiveInstant;
 use crate::refusal::Refusal;
 use crate::settings::options::Logs;
-use crate::settings::values::{LogFormat, LogLevel};
+use crate::settings::values::{LogFormat, LogLevel, ZeroIsOff};
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::metrics::Metrics;
 
@@ -69,10 +69,13 @@ impl TestRecords {
         let logs = Logs {
             log_level: LogLevel::Info,
             log_format: LogFormat::Text,
+            log_to_file: true,
+            log_file: None,
             log_dir: folder.path().to_owned(),
             log_name: "llama".to_owned(),
             worker_type: None,
             log_keep: NonZeroUsize::MIN,
+            log_max_size: ZeroIsOff(None),
             instance_id: "test".to_owned(),
         };
         let (access, writer) = AccessLog::open(&logs);

@@ -46,6 +46,16 @@ pub enum KeyFileError {
         /// Expired keys.
         expired: usize,
     },
+    /// The file has a key that is also given by `LLAMAGATE_API_KEY`.
+    #[error("line {line} of the key file {} has {}", path.display(), same.as_str())]
+    AlsoInEnvironment {
+        /// The file that was read.
+        path: PathBuf,
+        /// The first such line.
+        line: usize,
+        /// What both have in common.
+        same: SharedWithEnvironment,
+    },
     /// An edit would have to rewrite bytes that are not text.
     #[error("line {line} of the key file {} is not UTF-8 text", path.display())]
     NotText {
@@ -79,6 +89,12 @@ impl KeyFileError {
             Self::Missing { path } | Self::NoUsableKey { path, .. } => {
                 format!("make a key with: keyctl --file {} generate --name my-app", path.display())
             }
+            Self::AlsoInEnvironment { same: SharedWithEnvironment::Id, .. } => {
+                "give the key in the file another key_id, or leave LLAMAGATE_API_KEY out".into()
+            }
+            Self::AlsoInEnvironment { same: SharedWithEnvironment::Secret, .. } => {
+                "remove the line, or leave LLAMAGATE_API_KEY out".into()
+            }
             Self::NotAFile { .. } => "name a text file with one key a line".into(),
             Self::Unreadable { .. } => "check the owner and mode of the file and of its directory".into(),
             Self::TooLarge { .. } => "check that the path names a key file; `keyctl prune` drops expired lines".into(),
@@ -87,6 +103,24 @@ impl KeyFileError {
             Self::Unwritable { .. } => {
                 "check that the disk is not full and that neither file nor directory is read-only".into()
             }
+        }
+    }
+}
+
+/// What a key of the file and that of `LLAMAGATE_API_KEY` have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SharedWithEnvironment {
+    /// The key_id.
+    Id,
+    /// The secret.
+    Secret,
+}
+
+impl SharedWithEnvironment {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Id => "the key_id env, which is that of LLAMAGATE_API_KEY",
+            Self::Secret => "the secret of LLAMAGATE_API_KEY",
         }
     }
 }

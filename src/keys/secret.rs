@@ -15,6 +15,8 @@ use super::error::KeyLineProblem;
 
 /// Length of a secret in characters.
 pub const SECRET_LENGTH: std::ops::RangeInclusive<usize> = 16..=128;
+/// Length of any text that may be a secret: that of `LLAMAGATE_API_KEY` may be shorter or longer than those of the file.
+const PRESENTED_LENGTH: std::ops::RangeInclusive<usize> = 8..=256;
 /// Prefix of the hex digits of a hashed secret in the key file.
 pub const HASH_PREFIX: &str = "sha256=";
 /// Number of random bytes in a new secret.
@@ -23,6 +25,11 @@ const RANDOM_BYTES: usize = 32;
 /// Whether this text has the form of a secret: 16 to 128 of `[A-Za-z0-9_-]`.
 pub fn is_well_formed(secret: &str) -> bool {
     SECRET_LENGTH.contains(&secret.len()) && secret.bytes().all(is_word_byte)
+}
+
+/// Whether a request may present this text as a secret: 8 to 256 visible ASCII characters.
+pub(super) fn can_be_presented(text: &str) -> bool {
+    PRESENTED_LENGTH.contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// Whether names and secrets may contain this byte.

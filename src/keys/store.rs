@@ -1,4 +1,5 @@
 //! The keys in memory: an immutable table in which requests look up their key, and which a reload replaces as a whole.
+//! It holds the keys of the file, and the one of `LLAMAGATE_API_KEY` if that is set; with it, there may be no file.
 //!
 //! A lookup hashes the presented secret once and finds the digest in the table; it neither locks nor touches the disk.
 //! The store reloads the file by itself when it changes ([`Store::watch`]), and on demand ([`Store::reload`]). It does
@@ -16,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use super::error::{KeyFileError, KeyLineProblem};
+use super::error::{KeyFileError, KeyLineProblem, SharedWithEnvironment};
 use super::file::{self, FileStamp};
 use super::key::Key;
 use super::parse::parse;
@@ -34,10 +35,10 @@ const MAX_REPORTED_PROBLEMS: usize = 20;
 /// Why a presented secret is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
-    /// It cannot be a secret: it is not 16 to 128 of `[A-Za-z0-9_-]`.
+    /// It cannot be a secret: it is not 8 to 256 visible ASCII characters.
     #[error("this does not have the form of an API key")]
     Malformed,
-    /// No line of the file holds it.
+    /// No line of the file holds it, nor does `LLAMAGATE_API_KEY`.
     #[error("no such API key")]
     Unknown,
     /// Its key has expired.
@@ -45,14 +46,19 @@ pub enum Denied {
     Expired,
 }
 
+/// The key_id of `LLAMAGATE_API_KEY`.
+pub const SERVICE_KEY_ID: &str = "env";
+
 type Table = HashMap<Digest, Arc<Key>>;
 
-/// The keys of one file. Clones share the same keys.
+/// All keys. Clones share the same keys.
 #[derive(Clone)]
 pub struct Store(Arc<Inner>);
 
 struct Inner {
     path: PathBuf,
+    /// The digest of `LLAMAGATE_API_KEY`. Its key survives every reload.
+    service_key: Option<Digest>,
     table: ArcSwap<Table>,
     /// Held during a whole reload, so that the result of two concurrent reloads is the later read.
     last_check: Mutex<LastCheck>,
@@ -67,6 +73,13 @@ struct LastCheck {
     content: Option<Content>,
     /// The last error that was reported, until a reload succeeds.
     error: Option<String>,
+    /// Whether there has been no file since the start, which `LLAMAGATE_API_KEY` allows.
+    is_missing: bool,
+}
+
+/// Returns the entry of `LLAMAGATE_API_KEY` in the table.
+fn service_entry(digest: Digest) -> (Digest, Arc<Key>) {
+    (digest, Arc::new(Key::named(SERVICE_KEY_ID)))
 }
 
 /// The digest of the file's bytes, and whether its mode calls for a warning.
@@ -85,21 +98,35 @@ struct LoadedFile {
 }
 
 impl Store {
-    /// Reads the key file for the first time. Blocks on the disk.
+    /// Reads the key file for the first time, and adds the secret of `LLAMAGATE_API_KEY`. With the latter the file may be
+    /// missing or without a key; if it appears later, it is read. Blocks on the disk.
     ///
     /// # Errors
-    /// When the file is missing or unreadable, or when it holds no key that is valid now.
-    pub fn open(path: impl Into<PathBuf>) -> Result<Self, KeyFileError> {
+    /// When the file is missing or holds no key that is valid now, and there is no secret; when it is unreadable, or has
+    /// the secret or its key_id too.
+    pub fn open(path: impl Into<PathBuf>, service_key: Option<&str>) -> Result<Self, KeyFileError> {
         let path = path.into();
-        let loaded = LoadedFile::read(&path)?;
-        loaded.log_problems(&path);
-        let now = Timestamp::now();
-        let expired = loaded.table.values().filter(|key| key.has_expired(now)).count();
-        if expired == loaded.table.len() {
-            return Err(KeyFileError::NoUsableKey { path, bad_lines: loaded.problems.len(), expired });
-        }
-        let (table, last_check) = loaded.accept();
-        Ok(Self(Arc::new(Inner { path, table: ArcSwap::from_pointee(table), last_check: Mutex::new(last_check) })))
+        let service_key = service_key.map(Digest::of);
+        let (mut table, last_check) = match LoadedFile::read(&path, service_key) {
+            Err(KeyFileError::Missing { .. }) if service_key.is_some() => {
+                tracing::info!(file = %path.display(), "there is no key file: LLAMAGATE_API_KEY is the only key");
+                (Table::new(), LastCheck { is_missing: true, ..LastCheck::default() })
+            }
+            read => {
+                let loaded = read?;
+                loaded.log_problems(&path);
+                let now = Timestamp::now();
+                let expired = loaded.table.values().filter(|key| key.has_expired(now)).count();
+                if expired == loaded.table.len() && service_key.is_none() {
+                    return Err(KeyFileError::NoUsableKey { path, bad_lines: loaded.problems.len(), expired });
+                }
+                loaded.accept()
+            }
+        };
+        table.extend(service_key.map(service_entry));
+        let inner =
+            Inner { path, service_key, table: ArcSwap::from_pointee(table), last_check: Mutex::new(last_check) };
+        Ok(Self(Arc::new(inner)))
     }
 
     /// Finds the key of this secret. Accepts any text, and does the same work for every well-formed one.
@@ -107,7 +134,7 @@ impl Store {
     /// # Errors
     /// [`Denied`] says why there is no valid key.
     pub fn lookup(&self, secret: &str, now: Timestamp) -> Result<Arc<Key>, Denied> {
-        if !secret::is_well_formed(secret) {
+        if !secret::can_be_presented(secret) {
             return Err(Denied::Malformed);
         }
         // One load for the whole lookup: a reload in between must not mix two tables.
@@ -133,16 +160,22 @@ impl Store {
 
     /// Reads the file again and replaces all keys, or changes nothing. Returns the number of keys.
     ///
-    /// Expired keys count here: a file in which every key has just expired must take effect. Blocks on the disk.
+    /// Expired keys count here: a file in which every key has just expired must take effect. A file that was missing and
+    /// still is changes nothing. Blocks on the disk.
     ///
     /// # Errors
     /// When the file is missing, unreadable or without a single good line; the old keys stay in use.
     pub fn reload(&self) -> Result<usize, KeyFileError> {
         let mut last_check = self.0.last_check.lock().unwrap_or_else(PoisonError::into_inner);
-        let result = LoadedFile::read(&self.0.path).and_then(|loaded| {
+        let result = LoadedFile::read(&self.0.path, self.0.service_key).and_then(|loaded| {
             loaded.log_problems(&self.0.path);
             self.install(loaded, &mut last_check)
         });
+        if let Err(KeyFileError::Missing { .. }) = &result
+            && last_check.is_missing
+        {
+            return Ok(self.len());
+        }
         if let Err(error) = &result {
             // The caller reports this error, so the watch must not log it again.
             last_check.record_error(error);
@@ -177,7 +210,7 @@ impl Store {
         if last_check.stamp.is_some() && last_check.stamp == FileStamp::of_path(path).ok() {
             return;
         }
-        let result = LoadedFile::read(path).and_then(|loaded| {
+        let result = LoadedFile::read(path, self.0.service_key).and_then(|loaded| {
             // The file was touched, or replaced by the same text: nothing to report.
             if last_check.content == Some(loaded.content) {
                 last_check.stamp = loaded.settled_stamp();
@@ -188,6 +221,7 @@ impl Store {
         });
         match result {
             Ok(None) => {}
+            Err(KeyFileError::Missing { .. }) if last_check.is_missing => {}
             Ok(Some(keys)) => tracing::info!(keys, file = %path.display(), "API keys reloaded"),
             Err(error) if last_check.record_error(&error) => {
                 tracing::error!(%error, hint = error.hint(), "API keys not reloaded, the old ones stay in use");
@@ -199,15 +233,19 @@ impl Store {
     /// Puts the keys of a loaded file in use. Returns their number.
     ///
     /// # Errors
-    /// When the file holds no key. Its content is recorded, so that it is not read and reported again.
+    /// When the file holds no key, and there were keys of a file. Its content is recorded, so that it is not read and
+    /// reported again.
     fn install(&self, loaded: LoadedFile, last_check: &mut LastCheck) -> Result<usize, KeyFileError> {
-        if loaded.table.is_empty() {
+        let only_service_key = usize::from(self.0.service_key.is_some());
+        let had_file_keys = self.len() > only_service_key;
+        if loaded.table.is_empty() && (had_file_keys || self.0.service_key.is_none()) {
             last_check.stamp = loaded.settled_stamp();
             last_check.content = Some(loaded.content);
             let bad_lines = loaded.problems.len();
             return Err(KeyFileError::NoUsableKey { path: self.0.path.clone(), bad_lines, expired: 0 });
         }
-        let (table, accepted) = loaded.accept();
+        let (mut table, accepted) = loaded.accept();
+        table.extend(self.0.service_key.map(service_entry));
         *last_check = accepted;
         let keys = table.len();
         self.0.table.store(Arc::new(table));
@@ -235,9 +273,23 @@ impl fmt::Debug for Store {
 }
 
 impl LoadedFile {
-    fn read(path: &Path) -> Result<Self, KeyFileError> {
+    /// Reads and parses the file. `service_key` is the digest of `LLAMAGATE_API_KEY`.
+    ///
+    /// # Errors
+    /// When the file is missing or unreadable, or has the secret or the key_id of `LLAMAGATE_API_KEY` too.
+    fn read(path: &Path, service_key: Option<Digest>) -> Result<Self, KeyFileError> {
         let (bytes, metadata) = file::read_bytes(path)?;
         let parsed = parse(&String::from_utf8_lossy(&bytes));
+        if let Some(service_key) = service_key {
+            let shared = parsed.entries().find_map(|(line, entry)| match entry {
+                entry if entry.secret.digest() == service_key => Some((line, SharedWithEnvironment::Secret)),
+                entry if entry.key.id == SERVICE_KEY_ID => Some((line, SharedWithEnvironment::Id)),
+                _ => None,
+            });
+            if let Some((line, same)) = shared {
+                return Err(KeyFileError::AlsoInEnvironment { path: path.into(), line, same });
+            }
+        }
         Ok(Self {
             content: Content {
                 digest: Sha256::digest(&bytes).into(),
@@ -269,7 +321,8 @@ impl LoadedFile {
     }
 
     fn accept(self) -> (Table, LastCheck) {
-        let last_check = LastCheck { stamp: self.settled_stamp(), content: Some(self.content), error: None };
+        let (stamp, content) = (self.settled_stamp(), Some(self.content));
+        let last_check = LastCheck { stamp, content, error: None, is_missing: false };
         (self.table, last_check)
     }
 }

@@ -30,7 +30,7 @@ impl Fixture {
     }
 
     fn store(&self) -> Store {
-        Store::open(&self.path).unwrap()
+        Store::open(&self.path, None).unwrap()
     }
 }
 
@@ -89,13 +89,13 @@ fn a_secret_is_malformed_unknown_or_expired() {
 #[test]
 fn opening_a_store_needs_a_file_with_a_key_that_is_valid_now() {
     let fixture = Fixture::new("# nothing yet\n");
-    let error = Store::open(&fixture.path).unwrap_err();
+    let error = Store::open(&fixture.path, None).unwrap_err();
     assert!(error.hint().contains("generate --name"), "{error}");
     fixture.write(&format!("a:{A}::2001-01-01\nbad\n"));
-    let error = Store::open(&fixture.path).unwrap_err();
+    let error = Store::open(&fixture.path, None).unwrap_err();
     assert!(matches!(error, KeyFileError::NoUsableKey { bad_lines: 1, expired: 1, .. }), "{error}");
     fs::remove_file(&fixture.path).unwrap();
-    assert!(matches!(Store::open(&fixture.path), Err(KeyFileError::Missing { .. })));
+    assert!(matches!(Store::open(&fixture.path, None), Err(KeyFileError::Missing { .. })));
 }
 
 #[test]
@@ -229,4 +229,70 @@ async fn the_watch_loads_edits_and_replacements_within_five_seconds_and_stops_on
         stop.cancel();
     };
     tokio::join!(store.watch(stop.clone()), change);
+}
+
+/// A secret that the key file could not hold.
+const SERVICE: &str = "p@ss:word";
+
+#[test]
+fn a_key_of_the_environment_needs_no_file_and_survives_reloads() {
+    let fixture = Fixture::new("");
+    fs::remove_file(&fixture.path).unwrap();
+    let store = Store::open(&fixture.path, Some(SERVICE)).unwrap();
+    let key = store.lookup(SERVICE, now()).unwrap();
+    assert_eq!((key.id.as_str(), key.scopes.to_string().as_str(), store.len()), ("env", "inference", 1));
+    assert_eq!(store.reload().unwrap(), 1, "a file that was never there is no error");
+    assert!(logged(|| store.poll()).is_empty());
+    // A file that appears later is read.
+    fixture.write(&format!("a:{A}\n"));
+    assert!(logged(|| store.poll()).contains("keys=2"));
+    assert!(store.lookup(A, now()).is_ok() && store.lookup(SERVICE, now()).is_ok());
+    // From then on it may not go away, or lose all its keys.
+    fixture.write("# none\n");
+    assert!(matches!(store.reload(), Err(KeyFileError::NoUsableKey { .. })));
+    fs::remove_file(&fixture.path).unwrap();
+    assert!(matches!(store.reload(), Err(KeyFileError::Missing { .. })));
+    assert!(store.lookup(A, now()).is_ok() && store.lookup(SERVICE, now()).is_ok());
+    fixture.write(&format!("b:{B}\n"));
+    assert_eq!(store.reload().unwrap(), 2);
+    assert!(store.lookup(A, now()).is_err() && store.lookup(SERVICE, now()).is_ok());
+}
+
+#[test]
+fn a_key_of_the_environment_makes_a_file_without_keys_usable() {
+    for text in ["# none yet\n", &format!("a:{A}::2020-01-01\n"), "not a key\n"] {
+        let fixture = Fixture::new(text);
+        let store = Store::open(&fixture.path, Some(SERVICE)).unwrap();
+        assert!(store.lookup(SERVICE, now()).is_ok() && store.lookup(A, now()).is_err(), "{text}");
+        assert!(store.reload().is_ok(), "{text}");
+    }
+    let fixture = Fixture::new("# none\n");
+    assert!(matches!(Store::open(fixture.dir.path(), Some(SERVICE)), Err(KeyFileError::NotAFile { .. })));
+}
+
+#[test]
+fn a_file_with_the_id_or_the_secret_of_the_environments_key_is_refused() {
+    let secret = "sk-0123456789abcdefC";
+    for (text, part) in [
+        (format!("a:{A}\nenv:{B}\n"), "line 2 of the key file"),
+        (format!("c:{secret}\n"), "has the secret of LLAMAGATE_API_KEY"),
+        (format!("c:sha256={}\n", hex(secret)), "has the secret of LLAMAGATE_API_KEY"),
+    ] {
+        let fixture = Fixture::new(&text);
+        let error = Store::open(&fixture.path, Some(secret)).unwrap_err();
+        assert!(matches!(error, KeyFileError::AlsoInEnvironment { .. }) && error.to_string().contains(part), "{error}");
+        assert!(!error.to_string().contains(secret) && error.hint().contains("LLAMAGATE_API_KEY"));
+        // Without that variable the id is one like any other.
+        assert!(Store::open(&fixture.path, None).is_ok());
+        // At a reload the old keys stay.
+        let fixture = Fixture::new(&format!("a:{A}\n"));
+        let store = Store::open(&fixture.path, Some(secret)).unwrap();
+        fixture.write(&text);
+        assert!(matches!(store.reload(), Err(KeyFileError::AlsoInEnvironment { .. })));
+        assert!(store.lookup(A, now()).is_ok() && store.lookup(secret, now()).is_ok());
+    }
+}
+
+fn hex(secret: &str) -> String {
+    Sha256::digest(secret.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }

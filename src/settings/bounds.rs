@@ -17,6 +17,15 @@ pub const MODEL_NAME: usize = 1024;
 /// Most bytes of a configuration file.
 pub const CONFIG_FILE_SIZE: u64 = 1024 * 1024;
 
+/// Most bytes of a file of variables (`ENV_FILE`).
+pub const ENV_FILE_SIZE: u64 = 1024 * 1024;
+
+/// Most lines of one value within quotes in a file of variables; a chain of certificates has fewer.
+pub const ENV_FILE_VALUE_LINES: usize = 1024;
+
+/// Most lines of a file of variables that are reported one by one.
+pub const ENV_FILE_PROBLEMS: usize = 20;
+
 /// Deepest nesting of mappings and lists in a configuration file.
 pub const CONFIG_FILE_DEPTH: usize = 64;
 
@@ -43,6 +52,12 @@ pub const REMOTE_SLOTS: usize = 64;
 
 /// Longest API key of a remote backend, in bytes.
 pub const REMOTE_KEY_LENGTH: usize = 8 * 1024;
+
+/// Length of `LLAMAGATE_API_KEY`, in characters.
+pub const SERVICE_KEY_LENGTH: std::ops::RangeInclusive<usize> = 8..=256;
+
+/// `LLAMAGATE_API_KEY` is warned about if it is shorter than this, in characters.
+pub const SHORT_SERVICE_KEY: usize = 16;
 
 /// Longest time for which a client may read nothing of a response that is being sent, on a connection or on one HTTP/2
 /// stream.

@@ -1,13 +1,19 @@
 //! A copy of the process environment, taken once at the start. All other code reads the copy, so that tests can pass
 //! their own. Owns which variables a child process inherits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 /// The environment variables as they were at the start of the process.
 #[derive(Clone, Default)]
-pub struct Environment(BTreeMap<String, String>);
+pub struct Environment {
+    variables: BTreeMap<String, String>,
+    /// The variables that `ENV_FILE` sets.
+    from_file: BTreeSet<String>,
+    /// The variables that an alias sets, with the name of the alias.
+    by_alias: BTreeMap<String, &'static str>,
+}
 
 impl Environment {
     /// Copies the environment of this process. Bytes that are not UTF-8 become U+FFFD.
@@ -15,12 +21,41 @@ impl Environment {
     pub fn capture() -> Self {
         // `std::env::vars` panics on text that is not UTF-8.
         let lossy = |text: &OsStr| text.to_string_lossy().into_owned();
-        Self(std::env::vars_os().map(|(name, value)| (lossy(&name), lossy(&value))).collect())
+        let variables = std::env::vars_os().map(|(name, value)| (lossy(&name), lossy(&value))).collect();
+        Self { variables, ..Self::default() }
     }
 
     /// Returns the value of a variable. An empty value counts as unset, because `FOO=` in a compose file means that.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
+        self.variables.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// Sets a variable of ours to the value that an alias gives it.
+    pub(super) fn set_by_alias(&mut self, own: &str, alias: &'static str, value: String) {
+        if self.from_file.contains(alias) {
+            self.from_file.insert(own.to_owned());
+        }
+        self.variables.insert(own.to_owned(), value);
+        self.by_alias.insert(own.to_owned(), alias);
+    }
+
+    /// Returns the name under which a variable of ours was set: its own, or that of an alias.
+    pub(super) fn name_of<'a>(&'a self, own: &'a str) -> &'a str {
+        self.by_alias.get(own).copied().unwrap_or(own)
+    }
+
+    /// Adds a variable of `ENV_FILE`, unless the environment of the process sets it.
+    pub(super) fn add_from_file(&mut self, name: String, value: String) {
+        // Of two lines with the same name the last one wins, as in a shell.
+        if self.get(&name).is_none() || self.from_file.contains(&name) {
+            self.from_file.insert(name.clone());
+            self.variables.insert(name, value);
+        }
+    }
+
+    /// Whether `ENV_FILE` sets this variable.
+    pub(super) fn is_from_file(&self, name: &str) -> bool {
+        self.from_file.contains(name)
     }
 
     /// Returns the first executable file of that name in the folders of `PATH`.
@@ -48,7 +83,7 @@ impl Environment {
         const PREFIXES: &[&str] = &[
             "CUDA_", "NVIDIA_", "GGML_", "HIP_", "HSA_", "ROCR_", "ROCM_", "VK_", "ONEAPI_", "SYCL_", "OMP_", "NCCL_",
         ];
-        self.0
+        self.variables
             .iter()
             .filter(|(name, _)| {
                 NAMES.contains(&name.as_str()) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
@@ -66,7 +101,7 @@ impl Environment {
         const PREFIXES: &[&str] = &["HF_", "TRANSFORMERS_"];
         const SECRETS: &[&str] = &["KEY", "TOKEN", "SECRET", "PASSWORD"];
         let mut inherited = self.for_child();
-        let more = self.0.iter().filter(|(name, _)| {
+        let more = self.variables.iter().filter(|(name, _)| {
             let is_secret = SECRETS.iter().any(|word| name.ends_with(word));
             NAMES.contains(&name.as_str()) || (!is_secret && PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
         });
@@ -77,7 +112,8 @@ impl Environment {
 
 impl<'a> FromIterator<(&'a str, &'a str)> for Environment {
     fn from_iter<I: IntoIterator<Item = (&'a str, &'a str)>>(pairs: I) -> Self {
-        Self(pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+        let variables = pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        Self { variables, ..Self::default() }
     }
 }
 

@@ -3,9 +3,11 @@
 //! Owns the name, default and bounds of every setting, and is the only module that reads the environment.
 //! `preflight.rs`, not this module, checks whether a model or a key file that a setting names can be used.
 //!
+//! - `aliases.rs`: the table of names of other servers
 //! - `bounds.rs`: bounds of settings, and bounds that several modules share
 //! - `catalogue/`: the configured models
 //! - `detected.rs`: defaults that depend on the platform
+//! - `env_file.rs`: `ENV_FILE`, a file of variables in dotenv form
 //! - `environment.rs`: a copy of the process environment
 //! - `file/`: the configuration file
 //! - `merge/`: builds the catalogue from all sources of models
@@ -19,9 +21,11 @@
 //! - `source.rs`: the inputs of settings, and the source of each value
 //! - `values/`: the types of settings
 
+mod aliases;
 pub mod bounds;
 pub mod catalogue;
 mod detected;
+mod env_file;
 mod environment;
 mod file;
 mod merge;
@@ -35,9 +39,10 @@ mod runpod;
 mod source;
 pub mod values;
 
+pub use aliases::{ALIASES, AliasRow, AliasTarget};
 pub use catalogue::models_table::models_table;
 pub use environment::{Environment, is_executable};
-pub use options::{OPTIONS, OptionRow, Settings};
+pub use options::{OPTIONS, OptionRow, Settings, Sources};
 pub use problem::SettingProblem;
 pub use reference::configuration_reference;
 #[cfg(feature = "test-support")]

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use super::reader::Reader;
 use super::values::{
     ByteSize, Context, ExtraArgs, GpuLayers, LogFormat, LogLevel, MemoryBudgetSetting, Networks, Origins, RunpodMode,
-    Seconds, Strategy, Value, ZeroIsOff,
+    Seconds, ServiceKey, Strategy, Value, ZeroIsOff,
 };
 
 /// How a changed value of a setting takes effect.
@@ -33,6 +33,17 @@ impl fmt::Display for Change {
     }
 }
 
+/// The sources that may set a setting. An environment variable always may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sources {
+    /// Flag, variable and configuration file.
+    All,
+    /// Not the configuration file, because the setting is needed before that is read.
+    NoFile,
+    /// Only the variable: other users of the machine can read the arguments of a process, and the setting is a secret.
+    Variable,
+}
+
 /// One row of the table of settings.
 #[derive(Debug, Clone, Copy)]
 pub struct OptionRow {
@@ -40,8 +51,8 @@ pub struct OptionRow {
     pub key: &'static str,
     /// The default as text; `$OTHER` stands for the resolved value of another setting. Empty: no default.
     pub default: &'static str,
-    /// Other environment variables with the same meaning, oldest last.
-    pub aliases: &'static [&'static str],
+    /// The sources that may set it.
+    pub sources: Sources,
     /// How a changed value takes effect.
     pub change: Change,
     /// What the setting does, in one or two sentences. The text of `--help` and of `docs/CONFIGURATION.md`.
@@ -76,11 +87,20 @@ const fn is_bool(type_name: &str) -> bool {
     matches!(type_name.as_bytes(), b"bool")
 }
 
+macro_rules! sources {
+    () => {
+        Sources::All
+    };
+    ($sources:ident) => {
+        Sources::$sources
+    };
+}
+
 macro_rules! options {
     ($(
         $(#[doc = $group_doc:literal])+
         $group:ident $part:ident $title:literal {
-            $( $key:ident: $type:ty = $default:literal $(alias $alias:literal)*, $change:ident, $doc:literal; )+
+            $( $key:ident: $type:ty = $default:literal $(from $sources:ident)?, $change:ident, $doc:literal; )+
         }
     )+) => {
         $(
@@ -99,7 +119,7 @@ macro_rules! options {
         pub const OPTIONS: &[OptionRow] = &[ $( $( OptionRow {
             key: stringify!($key),
             default: $default,
-            aliases: &[ $( $alias ),* ],
+            sources: sources!($($sources)?),
             change: Change::$change,
             doc: $doc,
             group: $title,
@@ -126,14 +146,15 @@ options! {
         model_path: Option<PathBuf> = "", Reload, "Full path to a GGUF file; takes precedence over `MODEL_NAME`.";
         data_dir: PathBuf = "", Restart, "Folder for models, keys and logs. Detected: the first folder that exists of `/runpod-volume`, `/workspace` and `/data`, else the user's data folder.";
         models_dir: PathBuf = "$DATA_DIR/models", Reload, "Folder of GGUF files.";
-        hf_hub_cache: PathBuf = "$DATA_DIR/huggingface-cache/hub" alias "HUGGINGFACE_HUB_CACHE", Reload, "Hugging Face cache in which `ORG/NAME[:QUANT]` is looked up; nothing is downloaded. Detected: the first folder that exists of RunPod's `huggingface-cache/hub` in the data folder, `$HF_HOME/hub`, and `huggingface/hub` in the user's cache folder.";
-        config_file: Option<PathBuf> = "", Restart, "Configuration file; `$DATA_DIR/llamagate.yaml` if it exists.";
+        hf_hub_cache: PathBuf = "$DATA_DIR/huggingface-cache/hub", Reload, "Hugging Face cache in which `ORG/NAME[:QUANT]` is looked up; nothing is downloaded. Detected: the first folder that exists of RunPod's `huggingface-cache/hub` in the data folder, `$HF_HOME/hub`, and `huggingface/hub` in the user's cache folder.";
+        env_file: Option<PathBuf> = "" from NoFile, Restart, "File of variables in dotenv form (see .env.example), read once at the start. A variable that the environment sets keeps its value.";
+        config_file: Option<PathBuf> = "" from NoFile, Restart, "Configuration file; `$DATA_DIR/llamagate.yaml` if it exists.";
     }
 
     /// Where the service listens.
     Listen listen "Listening" {
         host: std::net::IpAddr = "0.0.0.0", Restart, "Listen address of the gateway and the health port.";
-        port: u16 = "8000" alias "GATEWAY_PORT", Restart, "Gateway port; `0` picks a free port and prints it. Behind RunPod's load balancer the default is 80.";
+        port: u16 = "8000", Restart, "Gateway port; `0` picks a free port and prints it. Behind RunPod's load balancer the default is 80.";
         port_health: u16 = "8001", Restart, "Health port; if it equals `PORT`, one listener serves both, and `0` picks a free port and prints it. Behind RunPod's load balancer the default is `PORT`.";
         port_file: Option<PathBuf> = "", Restart, "File to which the gateway's port is written once it listens.";
         health_check_path: String = "/ping", Restart, "Additional path on the health port that answers like `/ping`. `/health`, `/livez` and `/readyz` are allowed; any other route of the gateway is refused.";
@@ -143,6 +164,7 @@ options! {
     Access access "Access" {
         auth_enabled: bool = "true", Restart, "Require an API key on inference routes.";
         auth_keys_file: PathBuf = "$DATA_DIR/api_keys.txt", Restart, "The API-key file (see AUTHENTICATION.md).";
+        llamagate_api_key: Option<ServiceKey> = "" from Variable, Restart, "One API key without a file, with the key_id `env` and the scope `inference`; beside a key file it is one more key. 8 to 256 visible ASCII characters; placeholders such as `change-me-please` are refused.";
         max_requests_per_minute: NonZeroU32 = "100", Restart, "Requests per minute for each key whose line in the key file sets no limit.";
         metrics_auth_enabled: bool = "false", Restart, "Require a key with the scope `metrics` on `/metrics`.";
         cors_origins: Origins = "", Restart, "Comma-separated list of origins that browsers may call from; `*` = any; empty = off.";
@@ -175,11 +197,12 @@ options! {
     /// How llama-server is started and kept running.
     Engine engine "llama-server" {
         llama_server: Option<PathBuf> = "", Reload, "Path of the llama-server binary. Detected: on `PATH`, then beside the gateway, then `/app/llama-server`.";
-        port_backend: u16 = "8080" alias "BACKEND_PORT", Reload, "First port tried for llama-server, always on 127.0.0.1.";
-        ngl: GpuLayers = "99", Reload, "Layers on the GPU (`--n-gpu-layers`); `0` = CPU only, `auto` = llama-server decides.";
+        port_backend: u16 = "8080", Reload, "First port tried for llama-server, always on 127.0.0.1.";
+        ngl: GpuLayers = "99", Reload, "Layers on the GPU (`--n-gpu-layers`); `0` = CPU only, `all` = all of them, `auto` = llama-server decides.";
         ctx: Context = "16384", Reload, "Context length per slot, in tokens; llama-server's total is this times `PARALLEL`.";
         parallel: NonZeroUsize = "$MAX_CONCURRENT_REQUESTS", Reload, "llama-server slots.";
         threads: usize = "0", Reload, "CPU threads; `0` = llama-server's own choice, or the number of whole CPUs if a control group or an affinity mask allows fewer CPUs than the machine has.";
+        batch: usize = "0", Reload, "Tokens that llama-server takes in one step (`-b`); `0` = llama-server's own choice. An embedding or rerank model gets at least its context, because a longer input would be refused.";
         extra_args: ExtraArgs = "", Reload, "Additional llama-server arguments, split as a shell does; arguments that the gateway sets itself are refused.";
         load_timeout: Seconds = "15m", Reload, "Longest model load without a sign of progress.";
         restart_limit: u32 = "5", Reload, "Restarts within `RESTART_WINDOW` before llama-server counts as failed.";
@@ -215,10 +238,13 @@ options! {
     Logs logs "Logs" {
         log_level: LogLevel = "info", Restart, "`error`, `warn`, `info`, `debug` or `trace`.";
         log_format: LogFormat = "text", Restart, "`text`, or `json` for one JSON object per line.";
+        log_to_file: bool = "true", Restart, "Write log files. `false`: no folder is made and no file is written; the program's own log is on standard error only.";
+        log_file: Option<PathBuf> = "", Restart, "File that the program's own log is written to as well; one JSON object per line if its name ends in `.jsonl`.";
         log_dir: PathBuf = "$DATA_DIR/logs", Restart, "Folder that contains all log folders.";
         log_name: String = "llama", Restart, "Name of the folder of llama-server's own logs.";
         worker_type: Option<String> = "", Restart, "Suffix of the folder name `LOG_NAME`: `coder` makes it `llama-coder`.";
-        log_keep: NonZeroUsize = "20", Restart, "Number of newest log files kept per folder.";
+        log_keep: NonZeroUsize = "20", Restart, "Number of newest log files kept per folder, parts included; for `LOG_FILE`, of its parts.";
+        log_max_size: ZeroIsOff<ByteSize> = "100MiB", Restart, "Size at which a log file is continued in the next numbered part; `0` = never.";
         instance_id: String = "", Restart, "Identifier in log file names. Detected: `RUNPOD_POD_ID`, else `CONTAINER_ID`, else the host name.";
     }
 }

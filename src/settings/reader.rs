@@ -19,8 +19,17 @@ impl Reader<'_> {
         match T::parse(text) {
             Ok(value) => Some(value),
             Err(rejected) => {
+                let own = key.to_ascii_uppercase();
+                let value = T::masked(text);
+                let subject = match source {
+                    // Users look for the name that they have set.
+                    ValueSource::Variable(name) | ValueSource::EnvFile(name) if *name != own => {
+                        format!("{name}={value:?} (read as {own})")
+                    }
+                    source => format!("{own}={value:?} ({source})"),
+                };
                 self.problems.push(SettingProblem {
-                    subject: format!("{}={:?} ({source})", key.to_ascii_uppercase(), T::masked(text)),
+                    subject,
                     fault: format!("expected {}", rejected.allowed),
                     hint: rejected.hint,
                 });

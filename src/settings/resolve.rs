@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::aliases::{BroughtNames, LOAD_BALANCER};
+use super::bounds::SHORT_SERVICE_KEY;
 use super::catalogue::Catalogue;
 use super::detected::{LOAD_BALANCER_PORT, LOAD_BALANCER_RULE, hub_cache, is_behind_runpod_load_balancer};
 use super::environment::{Environment, is_executable};
@@ -16,6 +18,7 @@ use super::problem::SettingProblem;
 use super::reader::Reader;
 use super::runpod;
 use super::source::{Inputs, ValueSource};
+use super::values::Value;
 use crate::platform::Platform;
 
 /// Beginnings of paths under which all routes have an id in their path.
@@ -39,6 +42,8 @@ pub struct Resolved {
     pub config: Config,
     /// Key, printable text and source of every setting, in the table's order.
     pub rows: Vec<(&'static str, String, ValueSource)>,
+    /// One line for each name of another server that was read as one of ours.
+    pub brought_names: Vec<String>,
     /// Warnings: things that work but should be changed.
     pub warnings: Vec<String>,
 }
@@ -49,8 +54,10 @@ pub struct Resolved {
 ///
 /// Returns all problems of all sources at once.
 pub fn resolve(inputs: &Inputs, platform: &Platform) -> Result<Resolved, Vec<SettingProblem>> {
+    let names = BroughtNames::read(&inputs.environment);
+    let inputs = &Inputs { environment: names.environment.clone(), ..inputs.clone() };
     let file = file_path(inputs, platform).map(|path| ConfigFile::read(&path, &inputs.environment));
-    resolve_with(inputs, platform, file.unwrap_or_default())
+    resolve_with(inputs, platform, names, file.unwrap_or_default())
 }
 
 /// Resolves all settings and models, with `text` as the configuration file.
@@ -60,29 +67,41 @@ pub fn resolve(inputs: &Inputs, platform: &Platform) -> Result<Resolved, Vec<Set
 /// Returns all problems of all sources at once.
 #[cfg(feature = "test-support")]
 pub(crate) fn resolve_text(inputs: &Inputs, platform: &Platform, text: &str) -> Result<Resolved, Vec<SettingProblem>> {
-    resolve_with(inputs, platform, ConfigFile::parse("llamagate.yaml".as_ref(), text, &inputs.environment))
+    let names = BroughtNames::read(&inputs.environment);
+    let inputs = &Inputs { environment: names.environment.clone(), ..inputs.clone() };
+    resolve_with(inputs, platform, names, ConfigFile::parse("llamagate.yaml".as_ref(), text, &inputs.environment))
 }
 
-fn resolve_with(inputs: &Inputs, platform: &Platform, mut file: ConfigFile) -> Result<Resolved, Vec<SettingProblem>> {
-    let mut warnings = Vec::new();
-    let mut problems = std::mem::take(&mut file.notes.problems);
-    let texts = texts(inputs, platform, &file, &mut warnings);
+/// Resolves all settings and models; the environment of `inputs` is that of `names`.
+fn resolve_with(
+    inputs: &Inputs,
+    platform: &Platform,
+    names: BroughtNames,
+    mut file: ConfigFile,
+) -> Result<Resolved, Vec<SettingProblem>> {
+    let BroughtNames { environment: _, lines, mut warnings, problems: name_problems } = names;
+    let mut problems = inputs.env_file_problems.clone();
+    problems.append(&mut file.notes.problems);
+    problems.extend(name_problems);
+    let texts = texts(inputs, platform, &file);
+    leave_out_model_list(inputs, &mut file, &mut warnings);
 
     let settings = Settings::read(&mut Reader { texts: &texts, problems: &mut problems });
     if let Some(settings) = &settings {
         problems.extend(contradictions(settings, &inputs.reserved_paths));
         warnings.extend(settings.open_to_network());
+        warnings.extend(cautions(settings, &inputs.environment));
     }
     // If a setting is invalid, the defaults stand in, so that problems of models are reported in the same run.
     let catalogue = settings.clone().or_else(defaults).map(|global| {
         let mut notes = std::mem::take(&mut file.notes);
-        let tiers = tiers::read(&inputs.environment, &mut notes);
+        let from_environment = tiers::read(&inputs.environment, &mut notes);
         let is_explicit = |key: &str| {
             let source = texts.get(key).map(|(_, source)| source);
-            matches!(source, Some(ValueSource::Flag | ValueSource::Variable(_)))
+            matches!(source, Some(ValueSource::Flag | ValueSource::Variable(_) | ValueSource::EnvFile(_)))
         };
-        let catalogue =
-            merge::assemble(&global, tiers, std::mem::take(&mut file.model_sections), &is_explicit, &mut notes);
+        let sections = std::mem::take(&mut file.model_sections);
+        let catalogue = merge::assemble(&global, from_environment, sections, &is_explicit, &mut notes);
         warnings.extend(notes.take_warnings());
         problems.append(&mut notes.problems);
         catalogue
@@ -94,24 +113,20 @@ fn resolve_with(inputs: &Inputs, platform: &Platform, mut file: ConfigFile) -> R
                 Some((row.key, (row.masked)(text), source.clone()))
             });
             let config_file = (!file.path.as_os_str().is_empty()).then(|| file.path.clone());
-            Ok(Resolved { config_file, rows: rows.collect(), config: Config { settings, catalogue }, warnings })
+            let config = Config { settings, catalogue };
+            Ok(Resolved { config_file, rows: rows.collect(), config, brought_names: lines, warnings })
         }
         _ => Err(problems),
     }
 }
 
 /// Returns the text and the source of every setting, by key.
-fn texts(
-    inputs: &Inputs,
-    platform: &Platform,
-    file: &ConfigFile,
-    warnings: &mut Vec<String>,
-) -> BTreeMap<&'static str, (String, ValueSource)> {
+fn texts(inputs: &Inputs, platform: &Platform, file: &ConfigFile) -> BTreeMap<&'static str, (String, ValueSource)> {
     let mut texts: BTreeMap<&'static str, (String, ValueSource)> = BTreeMap::new();
     for row in OPTIONS {
         let flag = inputs.flags.get(row.key).map(|text| (text.clone(), ValueSource::Flag));
         let chosen = flag
-            .or_else(|| from_environment(row, &inputs.environment, warnings))
+            .or_else(|| from_environment(row, &inputs.environment))
             .or_else(|| file.get(row.key).map(|text| (text.clone(), ValueSource::File(file.path.clone()))))
             .or_else(|| platform_default(row.key, inputs, platform, file, &texts))
             .unwrap_or_else(|| (expand(row.default, &texts), ValueSource::Default));
@@ -137,9 +152,11 @@ pub fn resolve_only(
     platform: &Platform,
     keys: &[&str],
 ) -> Result<(Settings, Vec<SettingProblem>), Vec<SettingProblem>> {
+    let names = BroughtNames::read(&inputs.environment);
+    let inputs = &Inputs { environment: names.environment, ..inputs.clone() };
     let file = file_path(inputs, platform).map(|path| ConfigFile::read(&path, &inputs.environment));
     let mut file = file.unwrap_or_default();
-    let mut texts = texts(inputs, platform, &file, &mut Vec::new());
+    let mut texts = texts(inputs, platform, &file);
     for row in OPTIONS.iter().filter(|row| !keys.contains(&row.key)) {
         texts.insert(row.key, (expand(row.default, &texts), ValueSource::Default));
     }
@@ -173,28 +190,33 @@ fn file_path(inputs: &Inputs, platform: &Platform) -> Option<PathBuf> {
     given("config_file", "CONFIG_FILE").or_else(|| Some(data_dir().join("llamagate.yaml")).filter(|path| path.exists()))
 }
 
-/// Returns the text of a setting from its environment variable or an alias of it; the variable itself wins.
-fn from_environment(
-    row: &OptionRow,
-    environment: &Environment,
-    warnings: &mut Vec<String>,
-) -> Option<(String, ValueSource)> {
-    let name = row.variable();
-    let alias = row.aliases.iter().find_map(|alias| Some((*alias, environment.get(alias)?)));
-    match (environment.get(&name), alias) {
-        (Some(text), alias) => {
-            if let Some((alias, _)) = alias.filter(|(_, other)| *other != text) {
-                warnings.push(format!("{alias} is ignored: {name} is set too"));
-            }
-            Some((text.to_owned(), ValueSource::Variable(name)))
+/// Returns the text of a setting from its environment variable, which an alias may have set.
+fn from_environment(row: &OptionRow, environment: &Environment) -> Option<(String, ValueSource)> {
+    let variable = row.variable();
+    let text = environment.get(&variable)?.to_owned();
+    let name = environment.name_of(&variable).to_owned();
+    let is_from_file = environment.is_from_file(&variable);
+    Some((text, if is_from_file { ValueSource::EnvFile(name) } else { ValueSource::Variable(name) }))
+}
+
+/// Leaves `model_list:` out, with the aliases and fallbacks of its router, if `RERANKER_LOAD_BALANCER_ENABLED` says so.
+fn leave_out_model_list(inputs: &Inputs, file: &mut ConfigFile, warnings: &mut Vec<String>) {
+    // A value that is no yes or no is a problem that was already recorded.
+    match inputs.environment.get(LOAD_BALANCER).map(bool::parse) {
+        Some(Ok(false)) => {
+            let sections = &mut file.model_sections;
+            sections.entries.clear();
+            sections.aliases.clear();
+            let is_of_router =
+                |location: &str| location.starts_with("router_settings") || location.starts_with("litellm");
+            sections.fallbacks.retain(|(location, ..)| !is_of_router(location));
         }
-        (None, Some((alias, text))) => {
-            if alias == "BACKEND_PORT" {
-                warnings.push(format!("{alias} is deprecated: use {name}"));
-            }
-            Some((text.to_owned(), ValueSource::Variable(alias.to_owned())))
+        Some(Ok(true)) if !file.is_present() => {
+            warnings.push(format!(
+                "{LOAD_BALANCER} has no effect without a configuration file: set CONFIG_FILE=./reranker_config.yaml"
+            ));
         }
-        (None, None) => None,
+        _ => {}
     }
 }
 
@@ -260,6 +282,25 @@ impl Settings {
             )
         })
     }
+}
+
+/// Returns warnings about settings that work, but probably not as intended.
+fn cautions(settings: &Settings, environment: &Environment) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let (access, logs) = (&settings.access, &settings.logs);
+    if let Some(key) = &access.llamagate_api_key {
+        let name = environment.name_of("LLAMAGATE_API_KEY");
+        if !access.auth_enabled {
+            warnings.push(format!("{name} has no effect: AUTH_ENABLED is false, so that no request needs a key"));
+        }
+        if key.is_short() {
+            warnings.push(format!("{name} has fewer than {SHORT_SERVICE_KEY} characters and may be guessed"));
+        }
+    }
+    if let Some(path) = logs.log_file.as_ref().filter(|_| !logs.log_to_file) {
+        warnings.push(format!("LOG_FILE={:?} has no effect: LOG_TO_FILE is false", path.display().to_string()));
+    }
+    warnings
 }
 
 /// Returns the problems that the type of a single value cannot find: settings that contradict each other, and bad

@@ -5,14 +5,17 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::environment::Environment;
+use super::problem::SettingProblem;
 
 /// The raw inputs that settings are resolved from.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Inputs {
     /// Texts from flags, by lower-case key.
     pub flags: BTreeMap<&'static str, String>,
     /// The environment variables.
     pub environment: Environment,
+    /// What is wrong with `ENV_FILE`, whose variables are among those of the environment.
+    pub env_file_problems: Vec<SettingProblem>,
     /// Paths of the gateway's routes that `HEALTH_CHECK_PATH` may not replace.
     pub reserved_paths: Vec<&'static str>,
 }
@@ -24,6 +27,8 @@ pub enum ValueSource {
     Flag,
     /// An environment variable, with the name that was set (the setting's own or an alias).
     Variable(String),
+    /// A variable of `ENV_FILE`, in the same way.
+    EnvFile(String),
     /// The configuration file.
     File(PathBuf),
     /// Platform detection, with the rule that applied.
@@ -37,6 +42,7 @@ impl fmt::Display for ValueSource {
         match self {
             Self::Flag => f.write_str("flag"),
             Self::Variable(name) => write!(f, "environment variable {name}"),
+            Self::EnvFile(name) => write!(f, "variable {name} of ENV_FILE"),
             Self::File(path) => write!(f, "{}", path.display()),
             Self::Platform(rule) => write!(f, "detected: {rule}"),
             Self::Default => f.write_str("default"),

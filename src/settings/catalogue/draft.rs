@@ -12,7 +12,7 @@
 //! - Any other: a field of [`ModelDraft`] here, a field of `ModelSettings` or `LocalSettings` in `model.rs`, and the
 //!   key in `read_shared` or `read_model` of `file/models.rs`.
 
-use std::num::{NonZeroU64, NonZeroUsize};
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 
 use super::model::{LocalSettings, ModelSettings, RemoteSettings, Rewrite, Start};
 use crate::models::ModelKind;
@@ -48,6 +48,7 @@ engine_draft! {
     ctx: Context;
     parallel: NonZeroUsize;
     threads: usize;
+    batch: usize;
     extra_args: ExtraArgs;
     load_timeout: Seconds;
     restart_limit: u32;
@@ -77,6 +78,8 @@ pub(in crate::settings) struct ModelDraft {
     pub(in crate::settings) tier: Option<String>,
     pub(in crate::settings) aliases: Vec<String>,
     pub(in crate::settings) remotes: Vec<RemoteSettings>,
+    /// Length of its vectors where a request names none.
+    pub(in crate::settings) dimensions: Option<NonZeroU32>,
     /// Whether a problem with its file, command or backend was already recorded; prevents a second report.
     pub(in crate::settings) has_problem: bool,
     /// Arguments of llama-server after all others, for variables of a tier that have no setting of their own.
@@ -105,6 +108,7 @@ impl ModelDraft {
             tier,
             aliases,
             remotes,
+            dimensions,
             has_problem,
             trailing_args,
         } = self.clone();
@@ -128,6 +132,7 @@ impl ModelDraft {
             tier,
             aliases,
             remotes,
+            dimensions,
             has_problem,
             trailing_args,
         }
@@ -158,6 +163,7 @@ impl ModelDraft {
             tier,
             aliases,
             remotes,
+            dimensions,
             has_problem: _,
             trailing_args,
         } = self;
@@ -195,6 +201,16 @@ impl ModelDraft {
                 priority: priority.unwrap_or(0),
             }),
             remotes,
+            dimensions,
+        }
+    }
+
+    /// Adds default fields of requests that the draft does not set.
+    pub(in crate::settings) fn add_sampling(&mut self, defaults: &[(String, Option<String>)]) {
+        for (name, value) in defaults {
+            if !self.sampling.iter().any(|(known, _)| known == name) {
+                self.sampling.push((name.clone(), value.clone()));
+            }
         }
     }
 }

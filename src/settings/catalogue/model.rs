@@ -40,6 +40,8 @@ pub struct ModelSettings {
     pub local: Option<LocalSettings>,
     /// The remote backends that serve it.
     pub remotes: Vec<RemoteSettings>,
+    /// Length of its vectors where a request names none. Not obeyed yet: `preflight.rs` warns of it.
+    pub dimensions: Option<NonZeroU32>,
 }
 
 impl ModelSettings {
@@ -58,7 +60,8 @@ impl ModelSettings {
     /// Returns the settings whose changes running workers cannot take over.
     fn worker_settings(&self) -> impl PartialEq {
         // No `..`: a new field does not compile until it is decided here whether it needs new workers.
-        let Self { id, tier: _, aliases: _, unlisted: _, strategy: _, rewrite: _, kind, local, remotes } = self;
+        let Self { id, tier: _, aliases: _, unlisted: _, strategy: _, rewrite: _, kind, local, remotes, dimensions: _ } =
+            self;
         let local = local.as_ref().map(|local| {
             let LocalSettings { start, engine, slots, replicas, preload: _, pinned, memory, weight: _, priority: _ } =
                 local;

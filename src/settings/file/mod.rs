@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use super::catalogue::draft::ModelDraft;
 use super::environment::Environment;
 use super::notes::{FileNotes, did_you_mean};
-use super::options::{OPTIONS, OptionRow, row};
+use super::options::{OPTIONS, OptionRow, Sources, row};
 use super::problem::SettingProblem;
 use crate::settings::bounds::CONFIG_FILE_SIZE;
 use fields::{NodeFields, texts};
@@ -144,11 +144,15 @@ impl ConfigFile {
         };
         for (key, value) in settings {
             let location = format!("server.{key}");
-            // The file cannot name another configuration file.
-            match row(key).filter(|row| row.key != "config_file") {
-                Some(row) => self.read_setting(&location, row, value),
+            match row(key) {
+                Some(row) if row.sources == Sources::All => self.read_setting(&location, row, value),
+                Some(row) => {
+                    let hint = format!("set the environment variable {}", row.variable());
+                    self.notes.problem(&location, "cannot be set in this file", Some(hint));
+                }
                 None => {
-                    let hint = did_you_mean(key, OPTIONS.iter().map(|row| row.key));
+                    let rows = OPTIONS.iter().filter(|row| row.sources == Sources::All);
+                    let hint = did_you_mean(key, rows.map(|row| row.key));
                     self.notes.problem(&location, "unknown setting", hint);
                 }
             }

@@ -76,6 +76,7 @@ fn read_model(id: &str, node: &YamlNode, notes: &mut FileNotes) -> ModelDraft {
             ("ctx", draft.engine.ctx.is_some()),
             ("ngl", draft.engine.ngl.is_some()),
             ("threads", draft.engine.threads.is_some()),
+            ("batch", draft.engine.batch.is_some()),
             ("prefetch", draft.engine.prefetch.is_some()),
         ] {
             if is_set {
@@ -104,6 +105,7 @@ fn read_shared(fields: &mut NodeFields<'_>, notes: &mut FileNotes) -> ModelDraft
             ctx: fields.value("ctx", notes),
             parallel: fields.value("parallel", notes),
             threads: fields.value("threads", notes),
+            batch: fields.value("batch", notes),
             extra_args: arguments(fields, notes),
             load_timeout: fields.value("load_timeout", notes),
             restart_limit: fields.value("restart_limit", notes),
@@ -129,6 +131,7 @@ fn read_shared(fields: &mut NodeFields<'_>, notes: &mut FileNotes) -> ModelDraft
         priority: None,
         // Set by other sources than these sections, or later.
         remotes: Vec::new(),
+        dimensions: None,
         has_problem: false,
         trailing_args: Vec::new(),
     }

@@ -17,7 +17,7 @@ use super::options::Settings;
 use super::problem::SettingProblem;
 use crate::models::{ModelKind, Repository};
 use crate::settings::bounds::{MOST_ALIASES, MOST_MODELS, MOST_REMOTES};
-use tiers::TIERS;
+use tiers::{FromEnvironment, TIERS};
 
 /// The draft of one model, with the location that describes it.
 struct LocatedDraft {
@@ -48,7 +48,7 @@ impl LocatedDraft {
 /// Builds the catalogue, and records problems and warnings in `notes`.
 pub(super) fn assemble(
     settings: &Settings,
-    tiers: Vec<(String, String, ModelDraft)>,
+    from_environment: FromEnvironment,
     sections: FileModels,
     is_explicit: &dyn Fn(&str) -> bool,
     notes: &mut FileNotes,
@@ -69,6 +69,7 @@ pub(super) fn assemble(
             ..ModelDraft::default()
         },
     }));
+    let FromEnvironment { tiers, sampling } = from_environment;
     let from_tier = |(location, id, draft)| LocatedDraft { location, is_from_environment: true, id: Some(id), draft };
     drafts.extend(tiers.into_iter().map(from_tier));
     let from_file = |(id, draft): (String, ModelDraft)| {
@@ -80,10 +81,15 @@ pub(super) fn assemble(
     add_group_aliases(&mut drafts, &sections.aliases, notes);
     check_names(&mut drafts, notes);
     let fallbacks = fallbacks(&drafts, sections.fallbacks, notes);
-    let environment_defaults = sections.defaults.without_explicit(is_explicit);
+    // As with the settings of the table: for the file's models its own `defaults:` come first, for those of the
+    // environment the variables do.
+    let mut file_defaults = sections.defaults.clone();
+    file_defaults.add_sampling(&sampling);
+    let mut environment_defaults = ModelDraft { sampling, ..sections.defaults.without_explicit(is_explicit) };
+    environment_defaults.add_sampling(&sections.defaults.sampling);
     let mut models = Vec::new();
     for mut model in drafts {
-        let defaults = if model.is_from_environment { &environment_defaults } else { &sections.defaults };
+        let defaults = if model.is_from_environment { &environment_defaults } else { &file_defaults };
         let draft = std::mem::take(&mut model.draft);
         let finished = draft.into_model(model.id.clone(), defaults, settings);
         check_context(&model, &finished, settings, notes);

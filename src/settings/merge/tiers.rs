@@ -1,12 +1,14 @@
-//! Models of tiers from environment variables: `{TIER}_MODEL_PATH`, `{TIER}_BACKEND` and the like.
+//! Models of tiers from environment variables: `{TIER}_MODEL_PATH`, `{TIER}_BACKEND` and the like; and the default fields
+//! of requests from variables without a tier, such as `TEMPERATURE`.
 //!
 //! Owns the names of these variables, and which setting of a model each one sets.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 
 use crate::models::{ModelKind, id_of};
-use crate::settings::bounds::REMOTE_SLOTS;
+use crate::settings::aliases::{RERANKER_MODEL_NAME, RERANKER_WORKERS};
+use crate::settings::bounds::{MOST_REPLICAS, REMOTE_SLOTS};
 use crate::settings::catalogue::draft::ModelDraft;
 use crate::settings::catalogue::{RemoteSettings, Start};
 use crate::settings::environment::Environment;
@@ -26,6 +28,8 @@ pub(in crate::settings) const TIERS: &[(&str, &str)] = &[
 
 /// Suffixes after `{TIER}_` that apply to local models only.
 const LOCAL_VARIABLES: &[&str] = &["N_CTX", "N_BATCH", "N_THREADS", "N_GPU_LAYERS", "USE_MMAP", "USE_MLOCK"];
+/// Suffixes after `{TIER}_` that say something about the vectors of an embedding model.
+const EMBEDDING_VARIABLES: &[&str] = &["EMBEDDING_MODE", "EMBEDDING_DIMENSION"];
 /// Suffixes after `{TIER}_` that apply to any model, and the request fields that they set.
 const SAMPLING_VARIABLES: &[(&str, &str)] = &[
     ("TEMPERATURE", "temperature"),
@@ -38,9 +42,42 @@ const SAMPLING_VARIABLES: &[(&str, &str)] = &[
 /// Values of `{TIER}_BACKEND` that mean llama.cpp.
 const LLAMA_CPP: &[&str] = &["llama_cpp", "llama.cpp", "llamacpp", "llama-cpp", "gguf"];
 
-/// Returns the models of all tiers that the environment names: the naming variable, the id and the draft of each.
-pub(in crate::settings) fn read(environment: &Environment, notes: &mut FileNotes) -> Vec<(String, String, ModelDraft)> {
-    TIERS.iter().filter_map(|(prefix, tier)| Tier { environment, prefix, tier }.read(notes)).collect()
+/// Values of `{TIER}_BACKEND` that mean the server of MLX.
+const MLX: &[&str] = &["mlx", "mlx_lm", "mlx-lm"];
+/// The path at which MLX's server is probed.
+const MLX_HEALTH: &str = "/health";
+
+/// What the environment says about models.
+pub(in crate::settings) struct FromEnvironment {
+    /// The models of all tiers that it names: the naming variable, the id and the draft of each.
+    pub(in crate::settings) tiers: Vec<(String, String, ModelDraft)>,
+    /// Default fields of requests to all models: names and JSON values.
+    pub(in crate::settings) sampling: Vec<(String, Option<String>)>,
+}
+
+/// Reads the variables of tiers, and those of the service about requests.
+pub(in crate::settings) fn read(environment: &Environment, notes: &mut FileNotes) -> FromEnvironment {
+    let tiers = TIERS.iter().filter_map(|(prefix, tier)| Tier { environment, prefix, tier }.read(notes)).collect();
+    let field = |(variable, field): &(&str, &str)| {
+        let text = environment.get(variable)?;
+        match JsonNumber::parse(text) {
+            Ok(number) => Some(((*field).to_owned(), Some(number.0))),
+            Err(rejected) => {
+                notes.problems.push(problem_with(variable, text, rejected));
+                None
+            }
+        }
+    };
+    let sampling = SAMPLING_VARIABLES.iter().filter_map(field).collect();
+    FromEnvironment { tiers, sampling }
+}
+
+fn problem_with(variable: &str, text: &str, rejected: Rejected) -> SettingProblem {
+    SettingProblem {
+        subject: format!("{variable}={text:?} (environment variable {variable})"),
+        fault: format!("expected {}", rejected.allowed),
+        hint: rejected.hint,
+    }
 }
 
 /// The variables of one tier.
@@ -57,14 +94,15 @@ impl Tier<'_> {
         let backend = self.get("BACKEND");
         let url = backend.filter(|backend| backend.contains("://"));
         let mut draft = ModelDraft { tier: Some(self.tier.to_owned()), ..ModelDraft::default() };
-        let known_engine = |name: &str| LLAMA_CPP.iter().any(|known| known.eq_ignore_ascii_case(name));
-        if let Some(name) = backend.filter(|backend| url.is_none() && !known_engine(backend)) {
-            self.problem("BACKEND", Rejected::new("llama_cpp, or the URL of a remote backend"), name, notes);
+        let is_any_of = |name: &str, known: &[&str]| known.iter().any(|known| known.eq_ignore_ascii_case(name));
+        let is_mlx = backend.is_some_and(|name| is_any_of(name, MLX));
+        if let Some(name) = backend.filter(|backend| url.is_none() && !is_mlx && !is_any_of(backend, LLAMA_CPP)) {
+            self.problem("BACKEND", Rejected::new("llama_cpp, mlx, or the URL of a remote backend"), name, notes);
         }
         let name = path.as_deref().map(id_of);
         match (url, &path) {
             (Some(url), _) => {
-                self.warn_about(LOCAL_VARIABLES.iter().copied(), "has no effect on a remote backend", notes);
+                self.warn_about(self.local_variables(), "has no effect on a remote backend", notes);
                 match api_base(url) {
                     Ok(api_base) => draft.remotes.push(remote(api_base)),
                     // The URL may contain a password.
@@ -81,42 +119,77 @@ impl Tier<'_> {
                     _ => Some(ModelKind::Chat),
                 };
             }
+            (None, Some(path)) if is_mlx => {
+                self.warn_about(LOCAL_VARIABLES.iter().copied(), "has no effect on MLX's server", notes);
+                draft.start = Some(mlx_server(path));
+                draft.replicas = self.replicas(notes);
+            }
             (None, Some(path)) => {
-                draft.start = Some(start_of_path(path));
+                draft.start = Some(self.start_of_path(path));
+                draft.replicas = self.replicas(notes);
                 self.read_engine(&mut draft, notes);
             }
             (None, None) => {
-                let ineffective = LOCAL_VARIABLES
-                    .iter()
-                    .copied()
+                let ineffective = self
+                    .local_variables()
+                    .chain(EMBEDDING_VARIABLES.iter().copied())
                     .chain(SAMPLING_VARIABLES.iter().map(|(name, _)| *name))
                     .chain(["BACKEND"]);
                 self.warn_about(ineffective, &format!("has no effect without {}_MODEL_PATH", self.prefix), notes);
                 return None;
             }
         }
+        if self.value::<bool>("EMBEDDING_MODE", notes) == Some(true) {
+            draft.kind = Some(ModelKind::Embedding);
+        }
+        draft.dimensions = self.value("EMBEDDING_DIMENSION", notes);
         for (variable, field) in SAMPLING_VARIABLES {
             let json = self.value::<JsonNumber>(variable, notes);
             draft.sampling.extend(json.map(|json| ((*field).to_owned(), Some(json.0))));
         }
         let named_by = if path.is_some() { "MODEL_PATH" } else { "BACKEND" };
         let id = name.filter(|name| !name.is_empty()).unwrap_or_else(|| self.tier.to_owned());
-        Some((self.variable(named_by), id, draft))
+        let variable = self.variable(named_by);
+        Some((self.environment.name_of(&variable).to_owned(), id, draft))
     }
 
     fn read_engine(&self, draft: &mut ModelDraft, notes: &mut FileNotes) {
         draft.engine.ctx = self.value::<Context>("N_CTX", notes);
         draft.engine.threads = self.value("N_THREADS", notes);
-        draft.engine.ngl = self.value::<Layers>("N_GPU_LAYERS", notes).map(|layers| layers.0);
-        if let Some(batch) = self.value::<NonZeroUsize>("N_BATCH", notes) {
-            draft.trailing_args.extend(["-b".to_owned(), batch.to_string()]);
-        }
+        draft.engine.ngl = self.value::<GpuLayers>("N_GPU_LAYERS", notes);
+        draft.engine.batch = self.value::<NonZeroUsize>("N_BATCH", notes).map(NonZeroUsize::get);
         if self.value::<bool>("USE_MMAP", notes) == Some(false) {
             draft.trailing_args.push("--no-mmap".to_owned());
         }
         if self.value::<bool>("USE_MLOCK", notes) == Some(true) {
             draft.trailing_args.push("--mlock".to_owned());
         }
+    }
+
+    /// Returns the suffixes that apply to local models only.
+    fn local_variables(&self) -> impl Iterator<Item = &'static str> + use<> {
+        let workers = (self.prefix == "RERANKER").then_some(RERANKER_WORKERS);
+        LOCAL_VARIABLES.iter().copied().chain(workers)
+    }
+
+    /// Returns the number of replicas, which only a name of another server sets.
+    fn replicas(&self, notes: &mut FileNotes) -> Option<u32> {
+        if self.prefix != "RERANKER" {
+            return None;
+        }
+        let replicas = self.value::<NonZeroU32>(RERANKER_WORKERS, notes)?.get();
+        if replicas > MOST_REPLICAS {
+            let rejected = Rejected::new(format!("a whole number from 1 to {MOST_REPLICAS}"));
+            self.problem(RERANKER_WORKERS, rejected, &replicas.to_string(), notes);
+            return None;
+        }
+        Some(replicas)
+    }
+
+    /// Returns a path with a folder in it unchanged, and any other path as a name under `MODELS_DIR`.
+    fn start_of_path(&self, path: &Path) -> Start {
+        let is_name = self.environment.name_of(&self.variable("MODEL_PATH")) == RERANKER_MODEL_NAME;
+        if path.components().count() > 1 && !is_name { Start::File(path.to_owned()) } else { start_of(path) }
     }
 
     fn variable(&self, name: &str) -> String {
@@ -133,24 +206,22 @@ impl Tier<'_> {
     }
 
     fn problem(&self, name: &str, rejected: Rejected, text: &str, notes: &mut FileNotes) {
-        let variable = self.variable(name);
-        notes.problems.push(SettingProblem {
-            subject: format!("{variable}={text:?} (environment variable {variable})"),
-            fault: format!("expected {}", rejected.allowed),
-            hint: rejected.hint,
-        });
+        let own = self.variable(name);
+        notes.problems.push(problem_with(self.environment.name_of(&own), text, rejected));
     }
 
     fn warn_about<'b>(&self, names: impl Iterator<Item = &'b str>, why: &str, notes: &mut FileNotes) {
         for name in names.filter(|name| self.get(name).is_some()) {
-            notes.warnings.push(format!("{} {why}", self.variable(name)));
+            notes.warnings.push(format!("{} {why}", self.environment.name_of(&self.variable(name))));
         }
     }
 }
 
-/// Returns a path with a folder in it unchanged, and any other path as a name under `MODELS_DIR`.
-fn start_of_path(path: &Path) -> Start {
-    if path.components().count() > 1 { Start::File(path.to_owned()) } else { start_of(path) }
+/// Returns the command that serves a model with MLX's server, which calls the model by its path.
+fn mlx_server(path: &Path) -> Start {
+    let path = path.display().to_string();
+    let argv = ["mlx_lm.server", "--model", &path, "--port", "{port}"].map(str::to_owned).to_vec();
+    Start::Command { argv, health: MLX_HEALTH.to_owned(), model: Some(path) }
 }
 
 fn remote(api_base: String) -> RemoteSettings {
@@ -164,15 +235,6 @@ fn remote(api_base: String) -> RemoteSettings {
         health: REMOTE_HEALTH.to_owned(),
         weight: 1.0,
         priority: 0,
-    }
-}
-
-/// The number of layers on the GPU, where -1 means all, as in llama-cpp-python.
-struct Layers(GpuLayers);
-
-impl Value for Layers {
-    fn parse(text: &str) -> Result<Self, Rejected> {
-        GpuLayers::parse(if text == "-1" { "all" } else { text }).map(Self)
     }
 }
 

@@ -5,12 +5,14 @@
 //! - `networks.rs`: `TRUSTED_PROXIES`
 //! - `origins.rs`: `CORS_ORIGINS`
 //! - `scalars.rs`: yes or no, numbers, durations, sizes, words, arguments
+//! - `service_key.rs`: `LLAMAGATE_API_KEY`
 //! - `strategy.rs`: `ROUTING_STRATEGY`
 //! - `value.rs`: the trait of these types, and the error of parsing
 
 mod networks;
 mod origins;
 mod scalars;
+mod service_key;
 mod strategy;
 mod value;
 
@@ -21,5 +23,6 @@ pub use scalars::{
     ByteSize, Context, ExtraArgs, GpuLayers, LONGEST_DURATION, LogFormat, LogLevel, MemoryBudgetSetting, RunpodMode,
     Seconds, Secret, Zero, ZeroIsOff,
 };
+pub use service_key::ServiceKey;
 pub use strategy::Strategy;
 pub use value::{Rejected, Value};

@@ -80,6 +80,10 @@ pub struct ZeroIsOff<T>(pub Option<T>);
 
 impl<T: Value + PartialEq + Zero> Value for ZeroIsOff<T> {
     fn parse(text: &str) -> Result<Self, Rejected> {
+        // Types of their own have no zero.
+        if text == "0" {
+            return Ok(Self(None));
+        }
         let value = T::parse(text).map_err(|mut rejected| {
             rejected.allowed.push_str(", 0 = off");
             rejected
@@ -104,6 +108,12 @@ pub trait Zero {
 impl Zero for usize {
     fn is_zero(&self) -> bool {
         *self == 0
+    }
+}
+
+impl Zero for ByteSize {
+    fn is_zero(&self) -> bool {
+        self.0 == 0
     }
 }
 
@@ -233,8 +243,8 @@ impl Value for GpuLayers {
     fn parse(text: &str) -> Result<Self, Rejected> {
         match text.to_ascii_lowercase().as_str() {
             "auto" => Ok(Self::Auto),
-            // llama-server takes a count above the model's layers as all layers.
-            "all" => Ok(Self::Count(999)),
+            // llama-server takes a count above the model's layers as all layers; -1 is what llama-cpp-python has for it.
+            "all" | "-1" => Ok(Self::Count(999)),
             number => number
                 .parse()
                 .map(Self::Count)
@@ -346,7 +356,7 @@ fn is_secret_argument(name: &str) -> bool {
 }
 
 macro_rules! words {
-    ($($(#[doc = $doc:literal])+ $type:ident { $($(#[doc = $variant_doc:literal])+ $variant:ident $word:literal,)+ })+) => {$(
+    ($($(#[doc = $doc:literal])+ $type:ident { $($(#[doc = $variant_doc:literal])+ $variant:ident $word:literal $(or $other:literal)*,)+ })+) => {$(
         $(#[doc = $doc])+
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum $type { $($(#[doc = $variant_doc])+ $variant,)+ }
@@ -354,7 +364,7 @@ macro_rules! words {
         impl Value for $type {
             fn parse(text: &str) -> Result<Self, Rejected> {
                 match text.to_ascii_lowercase().as_str() {
-                    $($word => Ok(Self::$variant),)+
+                    $($word $(| $other)* => Ok(Self::$variant),)+
                     _ => Err(Rejected::new([$($word),+].join(", "))),
                 }
             }
@@ -373,9 +383,9 @@ words! {
     /// The lowest level of log lines that are written.
     LogLevel {
         /// Only what needs an operator's action.
-        Error "error",
+        Error "error" or "critical" or "fatal",
         /// Also what may need an operator's action.
-        Warn "warn",
+        Warn "warn" or "warning",
         /// Also what happened.
         Info "info",
         /// Also how it happened.

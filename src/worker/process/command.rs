@@ -48,15 +48,14 @@ impl Launch<'_> {
         if let Some(threads) = Some(engine.threads).filter(|threads| *threads > 0).or_else(|| self.cpus.limit()) {
             add(&["-t", &threads.to_string()]);
         }
+        // llama-server refuses an input of these kinds that is longer than the physical batch, so the batch is at least as
+        // large as a slot.
+        let (context, batch) = (engine.ctx.0.to_string(), engine.batch.max(engine.ctx.0 as usize).to_string());
         match kind {
-            ModelKind::Chat => {}
-            // llama-server refuses an input that is longer than the physical batch, so the batch is as large as a slot.
-            ModelKind::Embedding => {
-                add(&["--embedding", "-b", &engine.ctx.0.to_string(), "-ub", &engine.ctx.0.to_string()])
-            }
-            ModelKind::Rerank => {
-                add(&["--reranking", "-b", &engine.ctx.0.to_string(), "-ub", &engine.ctx.0.to_string()])
-            }
+            ModelKind::Chat if engine.batch == 0 => {}
+            ModelKind::Chat => add(&["-b", &engine.batch.to_string()]),
+            ModelKind::Embedding => add(&["--embedding", "-b", &batch, "-ub", &context]),
+            ModelKind::Rerank => add(&["--reranking", "-b", &batch, "-ub", &context]),
         }
         add(&["--metrics", "--slots", "--no-webui", "--offline", "--log-colors", "off"]);
         arguments.extend([OsString::from("--api-key-file"), self.runtime_dir.key_file().into()]);

@@ -1,0 +1,289 @@
+//! The one table of names that users bring along from other servers: what each variable means here.
+//!
+//! Owns which variable of another server is read as which of ours, how its value is translated, and which known names
+//! have no effect. Our own name wins. A name that is not in the table is not mentioned: the environment of a process
+//! is full of variables for other programs.
+
+use super::environment::Environment;
+use super::problem::SettingProblem;
+use super::values::{Rejected, Value};
+
+/// One name of another server.
+pub struct AliasRow {
+    /// The name of the variable.
+    pub name: &'static str,
+    /// What it sets here.
+    pub target: AliasTarget,
+    /// Translates its value.
+    translate: fn(&str) -> Result<Translation, Rejected>,
+    /// What the documentation says about its values, as a sentence without a stop; empty if they need no word.
+    pub remark: &'static str,
+    /// Whether it was a name of ours, which users should replace.
+    is_deprecated: bool,
+}
+
+/// What a name of another server sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AliasTarget {
+    /// A variable of ours: one of the table of settings, or one of a tier.
+    Variable(&'static str),
+    /// Something that has no variable of its own, in words.
+    Described(&'static str),
+    /// Nothing: what to do instead.
+    Nothing(&'static str),
+}
+
+/// The meaning of one value.
+enum Translation {
+    /// The value as it stands.
+    Same,
+    /// Another value of the variable that the name sets.
+    Text(&'static str),
+    /// It asks for what happens anyway, which is this.
+    AsIs(&'static str),
+    /// It cannot be obeyed: why, and what to do instead.
+    NoEffect(&'static str),
+}
+
+const fn variable(name: &'static str, own: &'static str) -> AliasRow {
+    translated(name, own, |_| Ok(Translation::Same), "")
+}
+
+const fn translated(
+    name: &'static str,
+    own: &'static str,
+    translate: fn(&str) -> Result<Translation, Rejected>,
+    remark: &'static str,
+) -> AliasRow {
+    AliasRow { name, target: AliasTarget::Variable(own), translate, remark, is_deprecated: false }
+}
+
+const fn described(name: &'static str, meaning: &'static str) -> AliasRow {
+    judged(name, meaning, |_| Ok(Translation::Same), "")
+}
+
+const fn judged(
+    name: &'static str,
+    meaning: &'static str,
+    translate: fn(&str) -> Result<Translation, Rejected>,
+    remark: &'static str,
+) -> AliasRow {
+    AliasRow { name, target: AliasTarget::Described(meaning), translate, remark, is_deprecated: false }
+}
+
+const fn no_effect(name: &'static str, instead: &'static str) -> AliasRow {
+    AliasRow {
+        name,
+        target: AliasTarget::Nothing(instead),
+        translate: |_| Ok(Translation::Same),
+        remark: "",
+        is_deprecated: false,
+    }
+}
+
+const fn judged_nothing(
+    name: &'static str,
+    instead: &'static str,
+    translate: fn(&str) -> Result<Translation, Rejected>,
+) -> AliasRow {
+    AliasRow { name, target: AliasTarget::Nothing(instead), translate, remark: "", is_deprecated: false }
+}
+
+/// What to do instead of a download.
+const NO_DOWNLOAD: &str =
+    "nothing is downloaded in this version: put the file into MODELS_DIR and set MODEL_NAME to its name";
+
+/// What to do instead of the cache of answers.
+const NO_CACHE: &str = "answers are not cached in this version: put a caching proxy in front, or leave it out";
+
+/// The variable that switches `model_list:` off.
+pub(super) const LOAD_BALANCER: &str = "RERANKER_LOAD_BALANCER_ENABLED";
+
+/// The variable that names the rerank model by its repository.
+pub(super) const RERANKER_MODEL_NAME: &str = "RERANKER_MODEL_NAME";
+
+/// The suffix after `RERANKER_` of the number of replicas of the rerank model.
+pub(super) const RERANKER_WORKERS: &str = "WORKERS";
+
+/// The table. Of two names for one variable that are both set, the upper one wins.
+pub const ALIASES: &[AliasRow] = &[
+    variable("GATEWAY_PORT", "PORT"),
+    AliasRow { is_deprecated: true, ..variable("BACKEND_PORT", "PORT_BACKEND") },
+    variable("HUGGINGFACE_HUB_CACHE", "HF_HUB_CACHE"),
+    // llama-cpp-python, and servers built on it.
+    variable("N_CTX", "CTX"),
+    translated("N_GPU_LAYERS", "NGL", gpu_layers, "`-1` is `all`"),
+    variable("N_THREADS", "THREADS"),
+    variable("N_BATCH", "BATCH"),
+    variable("MODEL_DIR", "MODELS_DIR"),
+    translated("VERBOSE", "LOG_LEVEL", verbose, "`true` is `debug`"),
+    described("TEMPERATURE", "the default `temperature` of every model that sets none"),
+    described("TOP_P", "the default `top_p` of every model that sets none"),
+    described("TOP_K", "the default `top_k` of every model that sets none"),
+    described("MAX_TOKENS", "the default `max_tokens` of every model that sets none"),
+    described("REPEAT_PENALTY", "the default `repeat_penalty` of every model that sets none"),
+    variable("API_TOKEN", "LLAMAGATE_API_KEY"),
+    // A reranker for Sentence Transformers.
+    variable("RERANKER_API_KEY", "LLAMAGATE_API_KEY"),
+    variable("RERANKER_HOST", "HOST"),
+    variable("RERANKER_PORT", "PORT"),
+    variable(RERANKER_MODEL_NAME, "RERANKER_MODEL_PATH"),
+    variable("RERANKER_MODEL_CACHE_DIR", "HF_HUB_CACHE"),
+    judged("RERANKER_USE_OFFLINE_MODE", "`HF_HUB_OFFLINE`", offline, "nothing is downloaded in this version"),
+    variable("RERANKER_MAX_LENGTH", "RERANKER_N_CTX"),
+    variable("RERANKER_BATCH_SIZE", "BATCH"),
+    translated("RERANKER_DEVICE", "NGL", device, "`cpu` is `0`, `cuda` the default; `mps` has no effect"),
+    variable("RERANKER_LOG_LEVEL", "LOG_LEVEL"),
+    judged(
+        LOAD_BALANCER,
+        "the switch of `model_list`",
+        load_balancer,
+        "`false` leaves it out, with what belongs to it",
+    ),
+    variable("RERANKER_CONFIG_PATH", "CONFIG_FILE"),
+    described("RERANKER_WORKERS", "`replicas` of the rerank model"),
+    no_effect("RERANKER_USE_FP16", "the quantisation of the GGUF file decides"),
+    no_effect("HF_MODEL_REPO", NO_DOWNLOAD),
+    no_effect("HF_MODEL_FILENAME", NO_DOWNLOAD),
+    no_effect("HF_TOKEN", "nothing is downloaded in this version; only the servers of `command:` inherit it"),
+    judged_nothing("ENABLE_CACHE", NO_CACHE, cache_switch),
+    no_effect("CACHE_MAX_SIZE", NO_CACHE),
+    no_effect("CACHE_TTL_SECONDS", NO_CACHE),
+    judged_nothing("CACHE_PERSIST_TO_DISK", NO_CACHE, cache_switch),
+];
+
+fn gpu_layers(text: &str) -> Result<Translation, Rejected> {
+    Ok(if text == "-1" { Translation::Text("all") } else { Translation::Same })
+}
+
+fn verbose(text: &str) -> Result<Translation, Rejected> {
+    Ok(if bool::parse(text)? { Translation::Text("debug") } else { Translation::AsIs("the level stays as it is") })
+}
+
+fn offline(text: &str) -> Result<Translation, Rejected> {
+    Ok(match bool::parse(text)? {
+        true => Translation::AsIs("nothing is downloaded"),
+        false => Translation::NoEffect(NO_DOWNLOAD),
+    })
+}
+
+fn load_balancer(text: &str) -> Result<Translation, Rejected> {
+    Ok(match bool::parse(text)? {
+        true => Translation::AsIs("it is read, as always when the configuration file has one"),
+        false => Translation::AsIs("it is left out"),
+    })
+}
+
+fn cache_switch(text: &str) -> Result<Translation, Rejected> {
+    Ok(match bool::parse(text)? {
+        true => Translation::Same,
+        false => Translation::AsIs("answers are not cached"),
+    })
+}
+
+fn device(text: &str) -> Result<Translation, Rejected> {
+    match text.to_ascii_lowercase().as_str() {
+        "cpu" => Ok(Translation::Text("0")),
+        "cuda" | "cuda:0" | "gpu" | "auto" => Ok(Translation::AsIs("the GPU is used if there is one")),
+        "mps" => Ok(Translation::NoEffect(
+            "llama-server uses the GPU of a Mac by itself if it was built for it; set NGL=0 not to",
+        )),
+        other if other.strip_prefix("cuda:").is_some_and(|number| number.parse::<u8>().is_ok()) => {
+            Ok(Translation::NoEffect("choose the GPU with CUDA_VISIBLE_DEVICES, or with EXTRA_ARGS=\"--device CUDA1\""))
+        }
+        _ => Err(Rejected::new("cuda, cpu or mps")),
+    }
+}
+
+/// The environment with the names of other servers read as ours, and what is to be said about them.
+pub(super) struct BroughtNames {
+    /// The environment, in which each variable of ours that is not set has the value that an alias gives it.
+    pub(super) environment: Environment,
+    /// One line for each name that is read: `N_CTX read as CTX`.
+    pub(super) lines: Vec<String>,
+    /// Warnings: names that have no effect.
+    pub(super) warnings: Vec<String>,
+    /// Values that cannot be translated.
+    pub(super) problems: Vec<SettingProblem>,
+}
+
+impl BroughtNames {
+    /// Reads the names of the table in `environment`.
+    pub(super) fn read(environment: &Environment) -> Self {
+        let mut names =
+            Self { environment: environment.clone(), lines: Vec::new(), warnings: Vec::new(), problems: Vec::new() };
+        for row in ALIASES {
+            let Some(text) = environment.get(row.name) else { continue };
+            match (row.translate)(text) {
+                Ok(translation) => names.take(row, text, &translation),
+                Err(rejected) => {
+                    let read_as = match row.target {
+                        AliasTarget::Variable(own) => format!(" (read as {own})"),
+                        AliasTarget::Described(_) | AliasTarget::Nothing(_) => String::new(),
+                    };
+                    names.problems.push(SettingProblem {
+                        subject: format!("{}={text:?}{read_as}", row.name),
+                        fault: format!("expected {}", rejected.allowed),
+                        hint: rejected.hint,
+                    });
+                }
+            }
+        }
+        names
+    }
+
+    fn take(&mut self, row: &AliasRow, text: &str, translation: &Translation) {
+        let name = row.name;
+        match (row.target, translation) {
+            (_, Translation::AsIs(what)) => self.lines.push(match row.target {
+                AliasTarget::Variable(own) => format!("{name} read as {own}: {what}"),
+                AliasTarget::Described(meaning) => format!("{name} read as {}: {what}", plain(meaning)),
+                AliasTarget::Nothing(_) => format!("{name} asks for what happens anyway: {what}"),
+            }),
+            (_, Translation::NoEffect(why)) => self.warn_of_no_effect(name, why),
+            (AliasTarget::Nothing(instead), _) => self.warn_of_no_effect(name, instead),
+            (AliasTarget::Described(meaning), _) => self.lines.push(format!("{name} read as {}", plain(meaning))),
+            (AliasTarget::Variable(own), translation) => {
+                let value = match translation {
+                    Translation::Text(other) => other,
+                    _ => text,
+                };
+                // Set by its own name, or by an alias further up.
+                if let Some(set) = self.environment.get(own) {
+                    if set != value {
+                        let winner = self.environment.name_of(own).to_owned();
+                        self.warnings.push(format!("{name} is ignored: {winner} is set too"));
+                    }
+                    return;
+                }
+                if row.is_deprecated {
+                    self.warnings.push(format!("{name} is deprecated: use {own}"));
+                }
+                self.lines.push(match translation {
+                    Translation::Text(other) => format!("{name} read as {own}={other}"),
+                    _ => format!("{name} read as {own}"),
+                });
+                let value = value.to_owned();
+                self.environment.set_by_alias(own, name, value);
+            }
+        }
+    }
+
+    fn warn_of_no_effect(&mut self, name: &str, why: &str) {
+        self.warnings.push(format!("{name} has no effect: {}", plain(why)));
+    }
+}
+
+/// Returns the text without the quotes of Markdown.
+fn plain(text: &str) -> String {
+    text.replace('`', "")
+}
+
+/// Returns the aliases of a variable of ours, in the order of the table.
+pub(super) fn aliases_of(own: &str) -> impl Iterator<Item = &'static AliasRow> {
+    ALIASES.iter().filter(move |row| matches!(row.target, AliasTarget::Variable(variable) if variable == own))
+}
+
+#[cfg(test)]
+#[path = "aliases_tests.rs"]
+mod tests;

@@ -1,0 +1,287 @@
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::*;
+use crate::models::ModelKind;
+use crate::platform::Platform;
+use crate::settings::catalogue::{ModelSettings, Start};
+use crate::settings::merge::tiers::TIERS;
+use crate::settings::options::row;
+use crate::settings::values::{GpuLayers, LogLevel};
+use crate::settings::{Inputs, Resolved, resolve, resolve_text};
+
+fn resolved_with(text: &str, variables: &[(&str, &str)]) -> Result<Resolved, Vec<String>> {
+    let inputs = Inputs { environment: variables.iter().copied().collect(), ..Inputs::default() };
+    let resolved = resolve_text(&inputs, &Platform::plain(Path::new("/nowhere")), text);
+    resolved.map_err(|problems| problems.iter().map(ToString::to_string).collect())
+}
+
+fn resolved_names(variables: &[(&str, &str)]) -> Resolved {
+    resolved_with("", variables).unwrap_or_else(|problems| panic!("{variables:?}: {problems:?}"))
+}
+
+/// Returns text and source of a setting, as `check` prints them.
+fn shown(resolved: &Resolved, variable: &str) -> String {
+    let key = variable.to_ascii_lowercase();
+    let (_, text, source) = resolved.rows.iter().find(|row| row.0 == key).unwrap();
+    format!("{text} ({source})")
+}
+
+fn only_model(resolved: &Resolved) -> &ModelSettings {
+    let [model] = resolved.config.catalogue.models.as_slice() else { panic!("one model") };
+    model
+}
+
+#[test]
+fn names_that_mean_the_same_were_ignored_without_a_word() {
+    for (name, value, own, text) in [
+        ("N_CTX", "8192", "CTX", "8192"),
+        ("N_GPU_LAYERS", "-1", "NGL", "all"),
+        ("N_GPU_LAYERS", "0", "NGL", "0"),
+        ("N_THREADS", "4", "THREADS", "4"),
+        ("N_BATCH", "512", "BATCH", "512"),
+        ("MODEL_DIR", "/models", "MODELS_DIR", "/models"),
+        ("VERBOSE", "True", "LOG_LEVEL", "debug"),
+        ("GATEWAY_PORT", "9", "PORT", "9"),
+        ("HUGGINGFACE_HUB_CACHE", "/hub", "HF_HUB_CACHE", "/hub"),
+        ("RERANKER_HOST", "127.0.0.1", "HOST", "127.0.0.1"),
+        ("RERANKER_PORT", "9000", "PORT", "9000"),
+        ("RERANKER_MODEL_CACHE_DIR", "./models", "HF_HUB_CACHE", "./models"),
+        ("RERANKER_BATCH_SIZE", "32", "BATCH", "32"),
+        ("RERANKER_DEVICE", "CPU", "NGL", "0"),
+        ("RERANKER_LOG_LEVEL", "WARNING", "LOG_LEVEL", "WARNING"),
+        ("RERANKER_CONFIG_PATH", "/c.yaml", "CONFIG_FILE", "/c.yaml"),
+    ] {
+        let resolved = resolved_names(&[(name, value)]);
+        assert_eq!(shown(&resolved, own), format!("{text} (environment variable {name})"));
+        let translated = if text == value { String::new() } else { format!("={text}") };
+        assert_eq!(resolved.brought_names, [format!("{name} read as {own}{translated}")]);
+        assert_eq!(resolved.warnings, [""; 0], "{name}");
+    }
+    let logs = |value| resolved_names(&[("RERANKER_LOG_LEVEL", value)]).config.settings.logs.log_level;
+    assert_eq!(["INFO", "WARNING", "CRITICAL"].map(logs), [LogLevel::Info, LogLevel::Warn, LogLevel::Error]);
+    let ngl = |value| resolved_names(&[("NGL", value)]).config.settings.engine.ngl;
+    assert_eq!(ngl("-1"), GpuLayers::Count(999), "the own name takes it too");
+}
+
+#[test]
+fn the_own_name_wins_and_a_different_value_is_named() {
+    let both = resolved_names(&[("CTX", "4096"), ("N_CTX", "8192")]);
+    assert_eq!(shown(&both, "CTX"), "4096 (environment variable CTX)");
+    assert_eq!(
+        (both.warnings.as_slice(), both.brought_names.len()),
+        (&["N_CTX is ignored: CTX is set too".into()][..], 0)
+    );
+    let same = resolved_names(&[("NGL", "all"), ("N_GPU_LAYERS", "-1"), ("LOG_LEVEL", "debug"), ("VERBOSE", "1")]);
+    assert_eq!((same.warnings.len(), same.brought_names.len()), (0, 0));
+    // Of two aliases the upper one of the table wins.
+    let two = resolved_names(&[("RERANKER_PORT", "2"), ("GATEWAY_PORT", "1")]);
+    assert_eq!(shown(&two, "PORT"), "1 (environment variable GATEWAY_PORT)");
+    assert_eq!(two.warnings, ["RERANKER_PORT is ignored: GATEWAY_PORT is set too"]);
+    // An empty variable counts as unset, so the alias is read.
+    assert_eq!(shown(&resolved_names(&[("CTX", ""), ("N_CTX", "64")]), "CTX"), "64 (environment variable N_CTX)");
+    let mut inputs = Inputs { environment: Environment::from([("N_CTX", "64")]), ..Inputs::default() };
+    inputs.flags.insert("ctx", "96".to_owned());
+    assert_eq!(shown(&resolve(&inputs, &Platform::plain(Path::new("/nowhere"))).unwrap(), "CTX"), "96 (flag)");
+}
+
+#[test]
+fn a_bad_value_is_reported_with_the_name_that_was_set() {
+    for (name, value, part) in [
+        ("N_CTX", "lots", "N_CTX=\"lots\" (read as CTX): expected a number of tokens"),
+        ("N_GPU_LAYERS", "-2", "N_GPU_LAYERS=\"-2\" (read as NGL): expected"),
+        ("VERBOSE", "very", "VERBOSE=\"very\" (read as LOG_LEVEL): expected true"),
+        ("TEMPERATURE", "hot", "TEMPERATURE=\"hot\" (environment variable TEMPERATURE): expected a number"),
+        ("RERANKER_DEVICE", "tpu", "RERANKER_DEVICE=\"tpu\" (read as NGL): expected cuda, cpu or mps"),
+        ("RERANKER_MAX_LENGTH", "1", "RERANKER_MAX_LENGTH=\"1\""),
+        ("RERANKER_WORKERS", "0", "RERANKER_WORKERS=\"0\""),
+        ("RERANKER_WORKERS", "65", "RERANKER_WORKERS=\"65\""),
+        ("RERANKER_LOAD_BALANCER_ENABLED", "maybe", "RERANKER_LOAD_BALANCER_ENABLED=\"maybe\": expected true"),
+        ("RERANKER_USE_OFFLINE_MODE", "x", "RERANKER_USE_OFFLINE_MODE=\"x\": expected true"),
+        ("GATEWAY_PORT", "http", "GATEWAY_PORT=\"http\" (read as PORT)"),
+    ] {
+        let problems = resolved_with("", &[("RERANKER_MODEL_PATH", "r.gguf"), (name, value)]).map(drop).unwrap_err();
+        assert!(problems.len() == 1 && problems[0].starts_with(part), "{name}: {problems:?}");
+    }
+}
+
+#[test]
+fn names_without_an_effect_are_one_warning_each_and_unknown_names_are_not_mentioned() {
+    for (name, value) in [
+        ("HF_MODEL_REPO", "Qwen/Qwen3-Reranker-4B-GGUF"),
+        ("HF_MODEL_FILENAME", "q.gguf"),
+        ("HF_TOKEN", "hf_sesame"),
+        ("ENABLE_CACHE", "true"),
+        ("CACHE_MAX_SIZE", "1000"),
+        ("CACHE_TTL_SECONDS", "3600"),
+        ("CACHE_PERSIST_TO_DISK", "yes"),
+        ("RERANKER_USE_FP16", "true"),
+        ("RERANKER_DEVICE", "mps"),
+        ("RERANKER_DEVICE", "cuda:1"),
+        ("RERANKER_USE_OFFLINE_MODE", "false"),
+    ] {
+        let resolved = resolved_names(&[(name, value)]);
+        let [warning] = resolved.warnings.as_slice() else { panic!("{name}: {:?}", resolved.warnings) };
+        assert!(warning.starts_with(&format!("{name} has no effect: ")) && !warning.contains("sesame"), "{warning}");
+        assert!(resolved.brought_names.is_empty());
+    }
+    for (name, value, line) in [
+        ("ENABLE_CACHE", "false", "ENABLE_CACHE asks for what happens anyway: answers are not cached"),
+        ("VERBOSE", "false", "VERBOSE read as LOG_LEVEL: the level stays as it is"),
+        ("RERANKER_DEVICE", "cuda", "RERANKER_DEVICE read as NGL: the GPU is used if there is one"),
+        (
+            "RERANKER_USE_OFFLINE_MODE",
+            "true",
+            "RERANKER_USE_OFFLINE_MODE read as HF_HUB_OFFLINE: nothing is downloaded",
+        ),
+    ] {
+        let resolved = resolved_names(&[(name, value)]);
+        assert_eq!((resolved.brought_names.as_slice(), resolved.warnings.len()), (&[line.to_owned()][..], 0));
+    }
+    let unknown =
+        resolved_names(&[("N_PREDICT", "5"), ("OPENAI_API_KEY", "x"), ("LIGHT_WORKERS", "2"), ("PATH", "/bin")]);
+    assert_eq!((unknown.warnings.len(), unknown.brought_names.len()), (0, 0));
+}
+
+#[test]
+fn a_deprecated_name_warns() {
+    let resolved = resolved_names(&[("BACKEND_PORT", "10")]);
+    assert_eq!(resolved.config.settings.engine.port_backend, 10);
+    assert_eq!(resolved.warnings, ["BACKEND_PORT is deprecated: use PORT_BACKEND"]);
+}
+
+#[test]
+fn a_rerank_model_is_described_by_the_names_of_its_server() {
+    let resolved = resolved_names(&[
+        ("RERANKER_MODEL_NAME", "BAAI/bge-reranker-v2-m3"),
+        ("RERANKER_MAX_LENGTH", "512"),
+        ("RERANKER_WORKERS", "2"),
+        ("RERANKER_BATCH_SIZE", "32"),
+        ("RERANKER_DEVICE", "cpu"),
+    ]);
+    let model = only_model(&resolved);
+    let local = model.local.as_ref().unwrap();
+    assert_eq!(model.tier.as_deref(), Some("reranker"));
+    assert_eq!(local.start, Start::Named("BAAI/bge-reranker-v2-m3".into()), "a repository, not a path");
+    assert_eq!((local.engine.ctx.0, local.replicas, local.engine.batch), (512, 2, 32));
+    assert_eq!(local.engine.ngl, GpuLayers::Count(0));
+    assert_eq!(resolved.warnings, [""; 0]);
+    assert_eq!(resolved.brought_names.len(), 5, "{:?}", resolved.brought_names);
+
+    let resolved = resolved_names(&[("RERANKER_MODEL_PATH", "./models/r.gguf"), ("RERANKER_MODEL_NAME", "a/b")]);
+    assert_eq!(only_model(&resolved).local.as_ref().unwrap().start, Start::File("./models/r.gguf".into()));
+    assert_eq!(resolved.warnings, ["RERANKER_MODEL_NAME is ignored: RERANKER_MODEL_PATH is set too"]);
+
+    // Without a model there is nothing that they could set.
+    let resolved = resolved_names(&[("RERANKER_MAX_LENGTH", "512"), ("RERANKER_WORKERS", "2")]);
+    assert_eq!(
+        resolved.warnings,
+        [
+            "RERANKER_MAX_LENGTH has no effect without RERANKER_MODEL_PATH",
+            "RERANKER_WORKERS has no effect without RERANKER_MODEL_PATH"
+        ]
+    );
+}
+
+#[test]
+fn default_sampling_applies_to_every_model_that_says_nothing_itself() {
+    let text = "defaults: {sampling: {top_k: 7}}\nmodels:\n  own: {file: a.gguf, sampling: {temperature: 0.1, top_p: null}}\n  none: {file: b.gguf}\n\
+                model_list: [{model_name: far, litellm_params: {api_base: 'http://h'}}]\n";
+    let variables = [
+        ("TEMPERATURE", "0.7"),
+        ("TOP_P", ".95"),
+        ("TOP_K", "40"),
+        ("MAX_TOKENS", "512"),
+        ("REPEAT_PENALTY", "1.1"),
+        ("LIGHT_MODEL_PATH", "l.gguf"),
+        ("LIGHT_MAX_TOKENS", "9"),
+    ];
+    let resolved = resolved_with(text, &variables).unwrap();
+    let sampling = |id: &str| {
+        let model = resolved.config.catalogue.models.iter().find(|model| model.id.as_deref() == Some(id)).unwrap();
+        let fields = model.rewrite.sampling.iter().map(|(name, value)| format!("{name}={value}"));
+        fields.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(" ")
+    };
+    // The file's `defaults:` come first for its own models, the variables for those of the environment.
+    assert_eq!(sampling("none"), "max_tokens=512 repeat_penalty=1.1 temperature=0.7 top_k=7 top_p=0.95");
+    assert_eq!(sampling("own"), "max_tokens=512 repeat_penalty=1.1 temperature=0.1 top_k=7");
+    assert_eq!(sampling("far"), sampling("none"));
+    assert_eq!(sampling("l"), "max_tokens=9 repeat_penalty=1.1 temperature=0.7 top_k=40 top_p=0.95");
+    assert_eq!(resolved.brought_names[0], "TEMPERATURE read as the default temperature of every model that sets none");
+}
+
+#[test]
+fn a_load_balancer_that_is_switched_off_leaves_model_list_out() {
+    let text = "models: {own: {file: a.gguf}}\nfallbacks: {own: [own2]}\n\
+                model_list: [{model_name: far, litellm_params: {api_base: 'http://h'}}]\n\
+                router_settings: {model_group_alias: {other: far}, fallbacks: [{far: [own]}]}\n";
+    let text = text.replace("own2", "light");
+    let ids = |value: &str| {
+        let resolved = resolved_with(&text, &[("RERANKER_LOAD_BALANCER_ENABLED", value)]).unwrap();
+        let models = resolved.config.catalogue.models.iter().filter_map(ModelSettings::known_id).collect::<Vec<_>>();
+        (models, resolved.brought_names[0].clone())
+    };
+    assert_eq!(ids("true").0, ["own", "far"]);
+    let (models, line) = ids("off");
+    assert_eq!(models, ["own"]);
+    assert_eq!(line, "RERANKER_LOAD_BALANCER_ENABLED read as the switch of model_list: it is left out");
+    let inputs = Inputs { environment: Environment::from([(LOAD_BALANCER, "true")]), ..Inputs::default() };
+    let without_file = resolve(&inputs, &Platform::plain(Path::new("/nowhere"))).unwrap();
+    assert!(
+        without_file.warnings[0].contains("has no effect without a configuration file"),
+        "{:?}",
+        without_file.warnings
+    );
+}
+
+#[test]
+fn a_tier_can_be_an_embedding_model_or_served_by_mlx() {
+    let resolved = resolved_names(&[
+        ("LIGHT_MODEL_PATH", "/m/e.gguf"),
+        ("LIGHT_EMBEDDING_MODE", "true"),
+        ("LIGHT_EMBEDDING_DIMENSION", "256"),
+        ("HEAVY_MODEL_PATH", "/models/phi-4"),
+        ("HEAVY_BACKEND", "MLX"),
+        ("HEAVY_N_BATCH", "512"),
+        ("HEAVY_TEMPERATURE", "0.5"),
+        ("MEDIUM_MODEL_PATH", "/m/c.gguf"),
+        ("MEDIUM_EMBEDDING_MODE", "false"),
+        ("EMBEDDING_EMBEDDING_DIMENSION", "8"),
+    ]);
+    let [light, medium, heavy] = resolved.config.catalogue.models.as_slice() else { panic!("three models") };
+    assert_eq!((light.kind, light.dimensions.map(u32::from)), (Some(ModelKind::Embedding), Some(256)));
+    assert_eq!((medium.kind, medium.dimensions), (None, None));
+    let Start::Command { argv, health, model } = &heavy.local.as_ref().unwrap().start else { panic!("a command") };
+    assert_eq!(argv, &["mlx_lm.server", "--model", "/models/phi-4", "--port", "{port}"]);
+    assert_eq!(
+        (health.as_str(), model.as_deref(), heavy.id.as_deref()),
+        ("/health", Some("/models/phi-4"), Some("phi-4"))
+    );
+    assert_eq!(heavy.rewrite.sampling, [("temperature".to_owned(), "0.5".to_owned())]);
+    assert_eq!(
+        resolved.warnings,
+        [
+            "HEAVY_N_BATCH has no effect on MLX's server",
+            "EMBEDDING_EMBEDDING_DIMENSION has no effect without EMBEDDING_MODEL_PATH"
+        ]
+    );
+    for (name, value) in
+        [("LIGHT_BACKEND", "vllm"), ("LIGHT_EMBEDDING_MODE", "dense"), ("LIGHT_EMBEDDING_DIMENSION", "0")]
+    {
+        let problems = resolved_with("", &[("LIGHT_MODEL_PATH", "a.gguf"), (name, value)]).map(drop).unwrap_err();
+        assert!(problems[0].starts_with(&format!("{name}={value:?}")), "{problems:?}");
+    }
+}
+
+#[test]
+fn each_alias_stands_once_and_names_a_variable_that_exists() {
+    let mut seen = BTreeSet::new();
+    for alias in ALIASES {
+        assert!(seen.insert(alias.name), "{} stands twice", alias.name);
+        assert!(row(&alias.name.to_ascii_lowercase()).is_none(), "{} is a setting itself", alias.name);
+        if let AliasTarget::Variable(own) = alias.target {
+            let is_of_tier = TIERS.iter().any(|(tier, _)| own.starts_with(&format!("{tier}_")));
+            assert!(row(&own.to_ascii_lowercase()).is_some() || is_of_tier, "{} names {own}", alias.name);
+        }
+    }
+}
