@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 
 use llamagate::platform;
 use llamagate::settings::{Environment, Inputs, options::Engine, resolve};
-use llamagate::telemetry::files::LogFolder;
+use llamagate::telemetry::files::{LogFolder, LogRules};
 use llamagate::telemetry::metrics::{Metrics, ModelLabels};
 use llamagate::worker::{
     InFlight, KeySuspensions, MemoryBudget, Need, NotAccepted, Plan, Program, RequestClass, Spawner, WorkerCondition,
@@ -113,7 +113,10 @@ impl Fixture {
             },
             engine: engine(),
             environment: Environment::capture().for_child(),
-            logs: LogFolder::open(self.folder.path().join("logs"), 3),
+            logs: LogFolder::open(
+                self.folder.path().join("logs"),
+                LogRules { is_written: true, keep: 3, part_size: None },
+            ),
             instance: "test".to_owned(),
             preload: false,
             pinned: false,

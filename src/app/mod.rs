@@ -49,7 +49,7 @@ use crate::runpod::QueueWorker;
 use crate::settings::bounds::{CLIENT_WRITE_STALL, CONNECTION_GRACE, HEALTH_CONNECTIONS};
 use crate::settings::{Inputs, Resolved, Settings};
 use crate::telemetry::access::AccessLog;
-use crate::telemetry::files::LogFolder;
+use crate::telemetry::files::{LogFolder, LogRules};
 use crate::telemetry::log::LogGuard;
 use crate::telemetry::metrics::Metrics;
 use crate::worker::{self, Spawner, WorkerContext};
@@ -133,7 +133,7 @@ fn start_models(
     let spawner = Spawner::start(Handle::current(), ready.descriptors.found)?;
     // From the start: as process 1 of a container this process inherits orphans before any worker runs.
     tasks.spawn(worker::reap_orphans(spawner.clone(), stop_rest.clone()));
-    let worker_logs = LogFolder::open(log_folder::service_log_dir(&settings.logs), settings.logs.log_keep.get());
+    let worker_logs = LogFolder::open(log_folder::service_log_dir(&settings.logs), LogRules::from(&settings.logs));
     let key_suspensions = Arc::new(KeySuspensions::new(settings.engine.restart_window.0));
     let wait_before_drain = settings.routing.max_wait_before_drain.0;
     let worker_context =

@@ -33,12 +33,10 @@ pub(super) async fn report_lost_lines(
     loop {
         // One more round after the stop, so that losses of the last minute are reported.
         let is_last = stop.run_until_cancelled(ticks.tick()).await.is_none();
-        let sources = [
-            ("_boot", &log.errors, log.dropped.dropped_lines() as u64),
-            ("access", &accounting.access.errors, accounting.access.dropped_lines()),
-            ("llama", &worker_errors, 0),
-        ];
-        for (folder, errors, dropped) in sources {
+        let of_log = log.files.iter().map(|(name, lost)| (*name, &lost.errors, lost.dropped.dropped_lines() as u64));
+        let others =
+            [("access", &accounting.access.errors, accounting.access.dropped_lines()), ("llama", &worker_errors, 0)];
+        for (folder, errors, dropped) in of_log.chain(others) {
             let lost = errors.lost().saturating_add(dropped);
             let gauge = accounting.metrics.log_lines_lost.get_or_create(&FolderLabels { folder }).clone();
             gauge.set(i64::try_from(lost).unwrap_or(i64::MAX));

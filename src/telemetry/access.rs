@@ -13,7 +13,7 @@ use serde::{Serialize, Serializer};
 use tokio_util::sync::CancellationToken;
 use tracing_appender::non_blocking::WorkerGuard;
 
-use super::files::{LogFolder, WriteErrors};
+use super::files::{LogFolder, LogRules, WriteErrors};
 use super::log::{CLOCK, queued_writer};
 use super::log_batch::LogBatch;
 use crate::settings::options::Logs;
@@ -91,7 +91,8 @@ impl Serialize for Millis {
 
 /// The access log, as the gateway writes to it.
 pub struct AccessLog {
-    batch: LogBatch,
+    /// `None` if no log files are written.
+    batch: Option<LogBatch>,
     format: LogFormat,
     /// The lines that could not be written, and why.
     pub errors: Arc<WriteErrors>,
@@ -100,30 +101,39 @@ pub struct AccessLog {
 impl AccessLog {
     /// Opens `$LOG_DIR/access`. Dropping the guard writes the queued lines.
     pub fn open(logs: &Logs) -> (Self, WorkerGuard) {
-        let folder = LogFolder::open(logs.log_dir.join("access"), logs.log_keep.get());
+        let rules = LogRules::from(logs);
+        let folder = LogFolder::open(logs.log_dir.join("access"), rules);
         let errors = folder.errors();
         let (writer, guard) = queued_writer(folder.daily("access", &logs.instance_id, CLOCK));
-        (Self { batch: LogBatch::new(writer), format: logs.log_format, errors }, guard)
+        let batch = rules.is_written.then(|| LogBatch::new(writer));
+        (Self { batch, format: logs.log_format, errors }, guard)
     }
 
     /// Returns the number of lines that were dropped because the queue was full.
     pub fn dropped_lines(&self) -> u64 {
-        self.batch.dropped()
+        self.batch.as_ref().map_or(0, LogBatch::dropped)
     }
 
     /// Queues one line. Never blocks on the disk and never fails.
     pub fn write(&self, entry: &AccessEntry<'_>) {
-        self.batch.add(|lines| entry.write(self.format, lines));
+        if let Some(batch) = &self.batch {
+            batch.add(|lines| entry.write(self.format, lines));
+        }
     }
 
     /// Passes the lines that wait in memory to the writer thread.
     pub fn flush(&self) {
-        self.batch.flush();
+        if let Some(batch) = &self.batch {
+            batch.flush();
+        }
     }
 
     /// Flushes the lines shortly after they were written, until `stop` is cancelled.
     pub async fn flush_periodically(&self, stop: &CancellationToken) {
-        self.batch.flush_periodically(stop).await;
+        match &self.batch {
+            Some(batch) => batch.flush_periodically(stop).await,
+            None => stop.cancelled().await,
+        }
     }
 }
 

@@ -1,7 +1,7 @@
-//! Log folders: file names that sort by time, `latest.txt`, the number of files that are kept, and writers that never
-//! fail.
+//! Log folders: file names that sort by time, `latest.txt`, the size and number of files that are kept, and writers that
+//! never fail.
 //!
-//! A log must not stop the service. [`LogFile`] and [`DailyFile`] accept every write; lines that a full, read-only or
+//! A log must not stop the service. [`LogFile`], [`DailyFile`] and [`NamedFile`] accept every write; lines that a full, read-only or
 //! missing disk does not take are dropped and counted in [`WriteErrors`]. They block on the disk, so they belong on a
 //! writer thread (`tracing_appender::non_blocking`). What is logged, and when lost lines are reported, is decided
 //! elsewhere.
@@ -9,18 +9,21 @@
 //! - `errors.rs`: counts and reports lines that could not be written
 //! - `folder.rs`: one folder: its permissions, `latest.txt`, and which files are deleted
 //! - `lines.rs`: copies the output of a child process line by line and keeps the last lines
+//! - `named.rs`: the file whose name the user chooses
 //! - `names.rs`: the names of log files
 //! - `writers.rs`: the two writers, one file per start and one file per day
 
 mod errors;
 mod folder;
 mod lines;
+mod named;
 mod names;
 mod writers;
 
 pub use errors::WriteErrors;
-pub use folder::{LATEST, LogClock, LogFolder};
+pub use folder::{LATEST, LogClock, LogFolder, LogRules};
 pub use lines::{LogTail, MAX_LOG_LINE, TAIL_LINES, pump};
+pub use named::NamedFile;
 pub use names::{MAX_INSTANCE, sanitise};
 pub use writers::{DailyFile, LogFile, RETRY_INTERVAL};
 

@@ -1,4 +1,5 @@
-//! The names of log files: `YYYYMMDD[_HHMMSS]_KIND_INSTANCE.log`, in UTC, so that names sort by time.
+//! The names of log files: `YYYYMMDD[_HHMMSS]_KIND_INSTANCE.log`, in UTC, so that names sort by time. A file that has
+//! become too large is continued in `STEM.part0002.log` and so on, which sort behind it.
 
 use jiff::Timestamp;
 use jiff::tz::Offset;
@@ -6,6 +7,8 @@ use jiff::tz::Offset;
 /// Maximum length of an instance id in a file name, in bytes.
 pub const MAX_INSTANCE: usize = 64;
 
+/// What comes between the stem and the number of a part.
+const PART: &str = ".part";
 const DATE_DIGITS: usize = 8;
 const TIME_DIGITS: usize = 6;
 
@@ -28,9 +31,42 @@ pub(super) fn start_stem(now: Timestamp, kind: &str, instance: &str) -> String {
     format!("{}_{hour:02}{minute:02}{second:02}_{kind}_{instance}", date(now))
 }
 
-/// Returns the name of the file for the day of `now`.
-pub(super) fn day_name(now: Timestamp, kind: &str, instance: &str) -> String {
-    format!("{}_{kind}_{instance}.log", date(now))
+/// Returns the name, without `.log`, of the file for the day of `now`.
+pub(super) fn day_stem(now: Timestamp, kind: &str, instance: &str) -> String {
+    format!("{}_{kind}_{instance}", date(now))
+}
+
+/// Returns the name of a part; part 1 is the file itself.
+pub(super) fn part_name(stem: &str, part: u32) -> String {
+    if part <= 1 { format!("{stem}.log") } else { format!("{stem}{PART}{part:04}.log") }
+}
+
+/// Returns the number in the name of a part of the file with this stem.
+pub(super) fn part_number(name: &str, stem: &str) -> Option<u32> {
+    let digits = name.strip_prefix(stem)?.strip_prefix(PART)?.strip_suffix(".log")?;
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
+}
+
+/// Whether this is the file with this stem, or a part of it.
+pub(super) fn is_part_of(name: &str, stem: &str) -> bool {
+    name.strip_prefix(stem) == Some(".log") || part_number(name, stem).is_some()
+}
+
+/// Whether `name` is a later part of the file of which `other` is one.
+pub(super) fn is_later_part(name: &str, other: &str) -> bool {
+    let ((stem, part), (other_stem, other_part)) = (part_order(name), part_order(other));
+    stem == other_stem && part > other_part
+}
+
+/// Returns stem and number of a part, which sort as the files were begun, also beyond four digits.
+pub(super) fn part_order(name: &str) -> (&str, u32) {
+    let whole = name.strip_suffix(".log").unwrap_or(name);
+    match whole.rsplit_once(PART) {
+        Some((stem, digits)) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+            (stem, digits.parse().unwrap_or(u32::MAX))
+        }
+        _ => (whole, 1),
+    }
 }
 
 fn date(now: Timestamp) -> String {
@@ -79,6 +115,19 @@ mod tests {
     }
 
     #[test]
+    fn parts_sort_behind_their_file_and_before_the_next_one() {
+        let names = [1, 2, 10, 9_999].map(|part| part_name("20260102_access_pod", part));
+        assert_eq!(names[..2], ["20260102_access_pod.log", "20260102_access_pod.part0002.log"]);
+        let mut sorted = names.to_vec();
+        sorted.push("20260103_access_pod.log".to_owned());
+        assert!(sorted.is_sorted());
+        assert!(names.iter().all(|name| is_log_name(name, "access") && is_part_of(name, "20260102_access_pod")));
+        assert!(is_later_part(&part_name("s", 10_000), &part_name("s", 9_999)));
+        assert!(!is_later_part("t.part0002.log", "s.log") && !is_part_of("s.partial.log", "s"));
+        assert_eq!((part_number("s.part0012.log", "s"), part_number("s.part.log", "s")), (Some(12), None));
+    }
+
+    #[test]
     fn only_names_of_the_kind_are_log_names() {
         for ours in ["20260102_030405_server_pod.log", "20260102_server_pod.log", "20260102_030405_server_pod_02.log"] {
             assert!(is_log_name(ours, "server"), "{ours}");
@@ -101,7 +150,7 @@ mod tests {
     fn names_have_the_time_in_utc() {
         let now: Timestamp = "2026-01-02T03:04:05Z".parse().unwrap();
         assert_eq!(start_stem(now, "boot", "pod"), "20260102_030405_boot_pod");
-        assert_eq!(day_name(now, "access", "pod"), "20260102_access_pod.log");
+        assert_eq!(day_stem(now, "access", "pod"), "20260102_access_pod");
         assert_eq!(timestamp_of("20260102_030405_boot_pod.log"), "20260102_030405_");
     }
 }

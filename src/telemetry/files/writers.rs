@@ -1,11 +1,14 @@
-//! The two writers: one file per start, and one file per day. Neither ever fails its caller.
+//! The two writers: one file per start, and one file per day. Neither ever fails its caller. Both go on in a new part
+//! before a file becomes too large, always at the end of a line.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::errors::WriteErrors;
 use super::folder::{LogClock, LogFolder};
 use super::names::{self, sanitise};
 
@@ -32,41 +35,68 @@ impl LogFolder {
 pub struct LogFile {
     output: Output,
     kind: String,
+    /// The name without `.log`; that of the file once it was created.
     stem: String,
-    /// The file's name, once the file was created.
-    name: Option<String>,
+    is_created: bool,
+    /// The part that is written.
+    part: u32,
 }
 
 impl LogFile {
     fn open(folder: LogFolder, kind: &str, instance: &str, clock: LogClock) -> Self {
         let kind = sanitise(kind);
         let stem = names::start_stem(clock(), &kind, &sanitise(instance));
-        let mut file = Self { output: Output::new(folder, clock), kind, stem, name: None };
+        let mut file = Self { output: Output::new(folder, clock), kind, stem, is_created: false, part: 1 };
         file.write_now(b"");
         file
     }
 
     /// Returns the file's name in its folder, or `None` if it could not be created yet.
     #[must_use]
-    pub fn name(&self) -> Option<&str> {
-        self.name.as_deref()
+    pub fn name(&self) -> Option<String> {
+        self.is_created.then(|| names::part_name(&self.stem, self.part))
     }
 
     fn write_now(&mut self, bytes: &[u8]) {
-        let Self { output, kind, stem, name } = self;
-        output.write((output.clock)(), bytes, |folder| {
-            if let Some(name) = name {
-                let file = folder.append(name)?;
-                folder.write_latest(name);
-                return Ok(file);
+        let Self { output, kind, stem, is_created, part } = self;
+        let now = output.now();
+        let mut rest = bytes;
+        loop {
+            let piece = output.next_piece(rest);
+            if piece.is_empty() && !rest.is_empty() {
+                output.close();
+                *part += 1;
+                continue;
             }
-            let (created, file) = folder.create_new(stem)?;
-            folder.prune(kind, &created);
-            folder.write_latest(&created);
-            *name = Some(created);
-            Ok(file)
-        });
+            output.write(now, piece, |folder| {
+                if !*is_created {
+                    let (created, file) = folder.create_new(stem)?;
+                    folder.prune(kind, &created);
+                    folder.write_latest(&created);
+                    // Another start within the same second may have taken the name.
+                    *stem = created.strip_suffix(".log").unwrap_or(&created).to_owned();
+                    *is_created = true;
+                    return Ok(file);
+                }
+                open_part(folder, kind, stem, *part)
+            });
+            rest = &rest[piece.len()..];
+            if rest.is_empty() {
+                return;
+            }
+        }
     }
+}
+
+/// Opens a part for appending. Deletes old files if it is a new one.
+fn open_part(folder: &LogFolder, kind: &str, stem: &str, part: u32) -> io::Result<File> {
+    let name = names::part_name(stem, part);
+    let file = folder.append(&name)?;
+    if part > 1 && file.metadata().is_ok_and(|metadata| metadata.len() == 0) {
+        folder.prune_parts(kind, stem, &name);
+    }
+    folder.write_latest(&name);
+    Ok(file)
 }
 
 impl Write for LogFile {
@@ -88,34 +118,52 @@ pub struct DailyFile {
     instance: String,
     /// The day of the open file, in days since the Unix epoch.
     day: Option<i64>,
+    /// The part that is written; `None` until the folder was searched for the last one of the day.
+    part: Option<u32>,
 }
 
 impl DailyFile {
     fn open(folder: LogFolder, kind: &str, instance: &str, clock: LogClock) -> Self {
-        let mut file =
-            Self { output: Output::new(folder, clock), kind: sanitise(kind), instance: sanitise(instance), day: None };
+        let (kind, instance) = (sanitise(kind), sanitise(instance));
+        let mut file = Self { output: Output::new(folder, clock), kind, instance, day: None, part: None };
         file.write_now(b"");
         file
     }
 
     fn write_now(&mut self, bytes: &[u8]) {
-        let Self { output, kind, instance, day } = self;
-        let now = (output.clock)();
+        let Self { output, kind, instance, day, part } = self;
+        let now = output.now();
         let today = now.as_second().div_euclid(SECONDS_A_DAY);
         if *day != Some(today) {
             output.close();
+            *part = None;
         }
-        output.write(now, bytes, |folder| {
-            let name = names::day_name(now, kind, instance);
-            let file = folder.append(&name)?;
-            // Not when today's file is reopened: several instances that share a folder would delete each other's files.
-            if *day != Some(today) {
-                folder.prune(kind, &name);
+        let mut rest = bytes;
+        loop {
+            let piece = output.next_piece(rest);
+            if piece.is_empty() && !rest.is_empty() {
+                output.close();
+                *part = part.map(|part| part + 1);
+                continue;
             }
-            folder.write_latest(&name);
-            *day = Some(today);
-            Ok(file)
-        });
+            output.write(now, piece, |folder| {
+                let stem = names::day_stem(now, kind, instance);
+                // A start on the same day goes on with its last part.
+                let number = part.unwrap_or_else(|| folder.last_part(&stem));
+                let file = open_part(folder, kind, &stem, number)?;
+                // Not when today's file is reopened: several instances that share a folder would delete each other's
+                // files.
+                if *day != Some(today) {
+                    folder.prune(kind, &names::part_name(&stem, number));
+                }
+                (*day, *part) = (Some(today), Some(number));
+                Ok(file)
+            });
+            rest = &rest[piece.len()..];
+            if rest.is_empty() {
+                return;
+            }
+        }
     }
 }
 
@@ -132,10 +180,12 @@ impl Write for DailyFile {
 
 /// The open file, or the time of the last failure to open or write it.
 #[derive(Debug)]
-struct Output {
+pub(super) struct Output {
     folder: LogFolder,
     clock: LogClock,
     file: Option<File>,
+    /// The size of the open file, in bytes, as far as this writer knows.
+    size: u64,
     /// When the last attempt failed.
     last_failure: Option<Timestamp>,
     /// When the file was last known to be in its folder.
@@ -145,18 +195,58 @@ struct Output {
 }
 
 impl Output {
-    fn new(folder: LogFolder, clock: LogClock) -> Self {
-        Self { folder, clock, file: None, last_failure: None, last_seen: None, is_torn: false }
+    pub(super) fn new(folder: LogFolder, clock: LogClock) -> Self {
+        Self { folder, clock, file: None, size: 0, last_failure: None, last_seen: None, is_torn: false }
     }
 
-    fn close(&mut self) {
+    /// Returns the time.
+    pub(super) fn now(&self) -> Timestamp {
+        (self.clock)()
+    }
+
+    /// Returns the number of files to keep.
+    pub(super) fn keep(&self) -> usize {
+        self.folder.rules.keep
+    }
+
+    /// Returns the count of lines that could not be written.
+    pub(super) fn errors(&self) -> Arc<WriteErrors> {
+        self.folder.errors()
+    }
+
+    /// Returns the metadata of the open file, if there is one.
+    pub(super) fn metadata(&self) -> Option<Metadata> {
+        self.file.as_ref()?.metadata().ok()
+    }
+
+    pub(super) fn close(&mut self) {
         self.file = None;
+        self.size = 0;
         self.is_torn = false;
     }
 
+    /// Returns the whole lines at the start of `bytes` that the open file has room for. Empty if the next part must begin
+    /// first: it never is for an empty file, so that a line that is longer than a part has a part of its own.
+    pub(super) fn next_piece<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        let Some(part_size) = self.folder.rules.part_size else { return bytes };
+        if self.size.saturating_add(bytes.len() as u64) <= part_size {
+            return bytes;
+        }
+        let room = usize::try_from(part_size.saturating_sub(self.size)).unwrap_or(usize::MAX).min(bytes.len());
+        let fitting = memchr::memrchr(b'\n', &bytes[..room]).map_or(0, |end| end + 1);
+        if fitting > 0 || self.size > 0 {
+            return &bytes[..fitting];
+        }
+        let first_line = memchr::memchr(b'\n', bytes).map_or(bytes.len(), |end| end + 1);
+        &bytes[..first_line]
+    }
+
     /// Writes `bytes`; opens the file first if needed. Lines that cannot be written are counted and dropped.
-    fn write(&mut self, now: Timestamp, bytes: &[u8], open: impl FnOnce(&LogFolder) -> io::Result<File>) {
-        self.close_if_deleted(now);
+    pub(super) fn write(&mut self, now: Timestamp, bytes: &[u8], open: impl FnOnce(&LogFolder) -> io::Result<File>) {
+        if !self.folder.rules.is_written {
+            return;
+        }
+        self.look_at_file(now);
         if self.file.is_none() && self.last_failure.is_some_and(|last_failure| within_interval(last_failure, now)) {
             self.folder.errors.add(lines(bytes));
             return;
@@ -165,6 +255,7 @@ impl Output {
             // Reopening, instead of only writing again, also finds a folder that was replaced or mounted in the
             // meantime.
             self.file = None;
+            self.size = 0;
             self.last_failure = Some(now);
             self.folder.errors.set_reason(&error);
             self.folder.errors.add(lines(bytes));
@@ -182,21 +273,27 @@ impl Output {
             none => {
                 let file = none.insert(open(&self.folder)?);
                 self.last_seen = Some(now);
+                self.size = file.metadata().map_or(0, |metadata| metadata.len());
                 file
             }
         };
-        write_whole(file, bytes, &mut self.is_torn)
+        write_whole(file, bytes, &mut self.is_torn)?;
+        self.size += bytes.len() as u64;
+        Ok(())
     }
 
-    /// Closes the file if it was deleted, alone or with its folder: what is written to it from then on is lost.
-    fn close_if_deleted(&mut self, now: Timestamp) {
+    /// Closes the file if it was deleted, alone or with its folder: what is written to it from then on is lost. Learns
+    /// its size otherwise, because other instances may write to it too.
+    fn look_at_file(&mut self, now: Timestamp) {
         let Some(file) = &self.file else { return };
         if self.last_seen.is_some_and(|last_seen| within_interval(last_seen, now)) {
             return;
         }
         self.last_seen = Some(now);
-        if file.metadata().is_ok_and(|file| file.nlink() == 0) {
-            self.close();
+        match file.metadata() {
+            Ok(metadata) if metadata.nlink() == 0 => self.close(),
+            Ok(metadata) => self.size = metadata.len(),
+            Err(_) => {}
         }
     }
 }

@@ -88,7 +88,7 @@ impl Launch<'_> {
 mod tests {
     use super::*;
     use crate::settings::{Environment, Inputs, resolve};
-    use crate::telemetry::files::LogFolder;
+    use crate::telemetry::files::{LogFolder, LogRules};
     use crate::worker::plan::Need;
     use std::path::PathBuf;
 
@@ -99,7 +99,11 @@ mod tests {
     }
 
     fn command_line_on(cpus: Cpus, threads: &str, program: Program) -> (CommandLine, PathBuf) {
-        let environment = Environment::from([("MODEL_PATH", "/m.gguf"), ("THREADS", threads)]);
+        command_line_with(cpus, &[("THREADS", threads)], program)
+    }
+
+    fn command_line_with(cpus: Cpus, variables: &[(&str, &str)], program: Program) -> (CommandLine, PathBuf) {
+        let environment: Environment = variables.iter().copied().chain([("MODEL_PATH", "/m.gguf")]).collect();
         let platform = crate::platform::detect(|name| environment.get(name), Path::new("/nowhere"));
         let settings = resolve(&Inputs { environment, ..Inputs::default() }, &platform).unwrap().config.settings;
         let plan = Plan {
@@ -108,7 +112,7 @@ mod tests {
             program,
             engine: settings.engine,
             environment: vec![("PATH".to_owned(), "/bin".to_owned()), ("HOME".to_owned(), "/home/u".to_owned())],
-            logs: LogFolder::open("/nowhere".into(), 1),
+            logs: LogFolder::open("/nowhere".into(), LogRules { is_written: false, keep: 1, part_size: None }),
             instance: String::new(),
             preload: true,
             pinned: false,
@@ -147,6 +151,25 @@ mod tests {
             let at = line.arguments.iter().position(|argument| argument == "-t");
             let actual = at.and_then(|at| line.arguments[at + 1].to_str());
             assert_eq!(actual, expected, "{cpus:?}, THREADS={threads}");
+        }
+    }
+
+    #[test]
+    fn a_small_batch_made_embedding_and_rerank_models_refuse_longer_inputs() {
+        for (kind, batch, expected) in [
+            (ModelKind::Chat, "0", [None, None]),
+            (ModelKind::Chat, "64", [Some("64"), None]),
+            (ModelKind::Embedding, "0", [Some("512"), Some("512")]),
+            (ModelKind::Embedding, "64", [Some("512"), Some("512")]),
+            (ModelKind::Rerank, "4096", [Some("4096"), Some("512")]),
+        ] {
+            let program = Program::LlamaServer { binary: "/bin/llama-server".into(), file: "/m.gguf".into(), kind };
+            let line = command_line_with(ALL, &[("BATCH", batch), ("CTX", "512")], program).0;
+            let value = |word: &str| {
+                let at = line.arguments.iter().position(|argument| argument == word)?;
+                line.arguments[at + 1].to_str()
+            };
+            assert_eq!(["-b", "-ub"].map(value), expected, "{kind}, BATCH={batch}");
         }
     }
 
