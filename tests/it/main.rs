@@ -9,6 +9,7 @@ mod support;
 mod access;
 mod accounts;
 mod behind_nginx;
+mod brought_names;
 mod certificates;
 mod clients;
 mod commands;
