@@ -60,13 +60,21 @@ impl Lease {
                 }
             }
             _ if status.is_server_error() => self.fail(&format!("answered {}", status.as_u16())),
-            _ => {
-                if let Some(pass) = self.pass.take_if(|pass| self.member.is_trial(pass)) {
-                    // The head of the response is enough to close the breaker: other requests need not wait for the end
-                    // of a long response.
-                    self.member.return_pass(pass, |breaker, pass, _| breaker.record_success(pass));
-                }
-            }
+            _ => self.close_breaker(),
+        }
+    }
+
+    /// Records the head of a response whose error, whatever its status, is not the worker's fault.
+    pub fn record_faultless_response(&mut self) {
+        self.member.counters.record_first_byte(self.begun.elapsed());
+        self.close_breaker();
+    }
+
+    /// Closes a breaker that is half open. The head of the response is enough: other requests need not wait for the end
+    /// of a long response.
+    fn close_breaker(&mut self) {
+        if let Some(pass) = self.pass.take_if(|pass| self.member.is_trial(pass)) {
+            self.member.return_pass(pass, |breaker, pass, _| breaker.record_success(pass));
         }
     }
 

@@ -58,6 +58,15 @@ pub const BUFFERED_BODIES: usize = 256 * 1024 * 1024;
 /// event that does not arrive in one piece.
 pub const EVENT_HEAD: usize = 512;
 
+/// Most bytes of a backend's error (5xx) that are read to find out whose fault it is.
+pub const ERROR_BODY: usize = 64 * 1024;
+
+/// Longest wait for those bytes.
+pub const ERROR_BODY_WAIT: Duration = Duration::from_secs(5);
+
+/// Most characters of a backend's own words that an error repeats.
+pub const ERROR_WORDS: usize = 1024;
+
 /// Most requests in flight that need no slot, such as `/tokenize`. Each may take a connection to llama-server, and the
 /// number of slots does not bound them.
 pub const MAX_SLOTLESS_REQUESTS: usize = 32;

@@ -208,7 +208,7 @@ impl Gateway {
             let ticket;
             (caller, ticket, record) = failed.tokens;
             retry.record_failure(&mut record);
-            match retry.next_after_failure(failed.may_have_begun, ticket, &caller).await {
+            match retry.next_after_failure(failed.retry, ticket, &caller).await {
                 Some(next) => {
                     record.set_model(retry.model_queue().model.id());
                     queue_entry = next;

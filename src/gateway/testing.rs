@@ -24,6 +24,7 @@ use super::response::body::{ProxiedBody, ResponseBody};
 use super::response::in_progress::{ResponseTimeouts, UpstreamAnswer};
 use super::response::rename::RenamedBody;
 use super::response::stall_sweeper::StallSweeper;
+use super::response::upstream_body::UpstreamBody;
 use super::route;
 use crate::fleet::{Fingerprint, Model, RequestClass, StubWorker};
 use crate::pause_clock::ActiveInstant;
@@ -142,7 +143,7 @@ impl TestGateway {
         };
         let ticket = self.enter_queue().ticket().await.ok().unwrap();
         let lease = self.model.lease(&RequestClass::Inference(Some(FINGERPRINT)).into()).unwrap();
-        let (body, caller) = (RenamedBody::new(upstream, None), Caller::anonymous());
+        let (body, caller) = (RenamedBody::new(UpstreamBody::new(upstream), None), Caller::anonymous());
         let answer = UpstreamAnswer { status, body, route, timeouts, caller, record, ticket, lease };
         (ProxiedBody::new(answer), llama)
     }

@@ -91,9 +91,9 @@ mod tests {
     #[test]
     fn codes_are_stable_and_unique() {
         let codes: std::collections::BTreeSet<_> = Refusal::all().iter().map(Refusal::code).collect();
-        // Three refusals share the code of another one: a backend that rejects the gateway's key, a model that has
-        // failed for good, and a model that was removed.
-        assert_eq!(codes.len(), Refusal::all().len() - 3);
+        // Four refusals share the code of another one: a backend that rejects the gateway's key, a model that has failed
+        // for good, a model that was removed, and a request that the backend finds fault with.
+        assert_eq!(codes.len(), Refusal::all().len() - 4);
         assert_eq!(Refusal::BackendRefusesKey.code(), Refusal::BackendError.code());
         let wait = Duration::from_secs(1);
         assert_eq!(Refusal::BackendFailed.code(), Refusal::BackendUnavailable(wait).code());

@@ -108,6 +108,8 @@ macro_rules! refusals {
 refusals! {
     /// The request cannot be understood, with the reason.
     BadRequest(String) => BAD_REQUEST, INVALID, "bad_request", close, final;
+    /// The backend says that the request is at fault, in these words.
+    RequestFault(String) => BAD_REQUEST, INVALID, "bad_request", keep, final;
     /// No API key was sent.
     MissingKey => UNAUTHORIZED, INVALID, "missing_api_key", keep, final;
     /// The API key is unknown.
@@ -197,6 +199,7 @@ impl Refusal {
         match self {
             Self::BackendUnavailable(_) | Self::BackendFailed | Self::QueueFull(_) | Self::ModelRemoved(_) => true,
             Self::BadRequest(_)
+            | Self::RequestFault(_)
             | Self::MissingKey
             | Self::InvalidKey
             | Self::ExpiredKey
@@ -235,6 +238,7 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::BadRequest(why) => write!(f, "Bad request: {why}"),
+            Self::RequestFault(words) => f.write_str(words),
             Self::MissingKey => f.write_str("No API key: send it as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'"),
             Self::InvalidKey => f.write_str("Invalid API key"),
             Self::ExpiredKey => f.write_str("This API key has expired"),

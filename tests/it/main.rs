@@ -41,6 +41,7 @@ mod real_fleet;
 mod reload;
 mod remotes;
 mod replicas;
+mod request_faults;
 mod routing;
 mod runpod_queue;
 mod runpod_sdk;

@@ -482,7 +482,8 @@ fn mistakes_of_the_client_cause_no_restart() {
     let fails = json!({"text": "fail", "message": "Compute error."});
     let gateway = ready(json!({"starts": [{"fail_on": [too_large, full, fails]}, {}]}), &[]);
     for text in ["large", "full"].repeat(2 * ENOUGH) {
-        assert_eq!(say(&gateway, text).status(), 500);
+        let answer = say(&gateway, text);
+        assert_eq!((answer.status(), &answer.json()["error"]["code"]), (400, &json!("bad_request")));
     }
     assert_eq!(worker(&gateway)["restarts"], 0);
     // Only these failures count, so the first restart is due to them.
@@ -502,7 +503,7 @@ fn the_real_llama_server_is_not_restarted_for_inputs_that_are_too_large() {
     let embed = |words: usize| gateway.client().post_json("/v1/embeddings", &json!({"input": "word ".repeat(words)}));
     for _ in 0..2 * ENOUGH {
         let answer = embed(100);
-        assert_eq!(answer.status(), 500, "{}", answer.text());
+        assert_eq!(answer.status(), 400, "{}", answer.text());
         assert!(answer.text().contains("is too large to process"), "{}", answer.text());
     }
     assert_eq!(embed(2).status(), 200);

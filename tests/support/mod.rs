@@ -5,6 +5,7 @@
 //! - `gateway.rs`: the gateway as a process
 //! - `model_file.rs`: GGUF files without tensors
 //! - `process.rs`: child processes and their output
+//! - `real_server.rs`: the real llama-server without a gateway
 //! - `remote.rs`: a remote backend
 //! - `resources.rs`: processes and ports, as the kernel reports them
 //! - `runpod.rs`: RunPod's API for a worker of a queue endpoint
@@ -24,6 +25,7 @@ pub(crate) mod fake_server;
 pub(crate) mod gateway;
 pub(crate) mod model_file;
 pub(crate) mod process;
+pub(crate) mod real_server;
 pub(crate) mod remote;
 pub(crate) mod resources;
 pub(crate) mod runpod;

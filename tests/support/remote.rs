@@ -28,6 +28,8 @@ pub(crate) enum Reply {
     Status(u16, Value),
     /// An empty response with this status and this `Retry-After`.
     Busy(u16, &'static str),
+    /// These bytes, which are a whole response or a part of one. Then it closes the connection in an orderly way.
+    Raw(Vec<u8>),
     /// Sends the head and one event of a stream, then closes the connection.
     DieMidStream,
     /// Sends the head and one event of a stream, and the rest once `release` is called.
@@ -64,6 +66,16 @@ struct Shared {
     has_ended: AtomicBool,
     released: Mutex<usize>,
     release: Condvar,
+}
+
+impl Reply {
+    /// Returns a whole response with this status, these header lines and this body.
+    pub(crate) fn whole(status: u16, headers: &str, body: impl AsRef<[u8]>) -> Self {
+        let body = body.as_ref();
+        let head =
+            format!("HTTP/1.1 {status} X\r\n{headers}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+        Self::Raw([head.as_bytes(), body].concat())
+    }
 }
 
 impl Remote {
@@ -201,6 +213,14 @@ impl Shared {
                     let mut connection = connection;
                     let head = format!("HTTP/1.1 {status} X\r\nRetry-After: {wait}\r\nContent-Length: 0\r\n\r\n");
                     connection.write_all(head.as_bytes())?;
+                }
+                Reply::Raw(bytes) => {
+                    let mut connection = connection;
+                    connection.write_all(&bytes)?;
+                    connection.shutdown(Shutdown::Write)?;
+                    // Until the gateway has read everything.
+                    _ = reader.read_to_end(&mut Vec::new());
+                    return Ok(());
                 }
                 Reply::DieMidStream => return begin_stream(connection, &body),
                 Reply::HoldMidStream => {

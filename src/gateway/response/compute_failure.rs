@@ -1,17 +1,13 @@
 //! Whether a response shows that its llama-server can compute, that it cannot, or neither.
 //!
-//! Recognises llama-server's errors by their messages. The worker decides what follows from a failure.
+//! Recognises llama-server's errors by their messages, which `error_cause.rs` lists. The worker decides what follows
+//! from a failure.
 
 use http::StatusCode;
 use memchr::memmem;
 
+use super::error_cause::compute_errors;
 use crate::gateway::bounds::EVENT_HEAD;
-
-/// The messages with which llama-server fails all requests in flight when a batch could not be decoded; the process
-/// keeps running (llama.cpp, tools/server/server-context.cpp, where `llama_decode` returns less than -1, and -1). Its
-/// other errors of status 500 are the request's own fault, and no reason for a restart: "input (N tokens) is too large
-/// to process. increase the physical batch size", "Context size has been exceeded."
-const COMPUTE_FAILURES: [&[u8]; 2] = [b"\"message\":\"Compute error.\"", b"\"message\":\"Invalid input batch.\""];
 
 /// What a response shows about the llama-server that sent it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,9 +35,10 @@ impl ComputeFailure {
 
     /// Judges by the beginning of an error: of a response's body, or of an event.
     pub(super) fn of_error(text: &[u8]) -> Self {
-        let head = &text[..text.len().min(EVENT_HEAD)];
+        let head = text[..text.len().min(EVENT_HEAD)].to_ascii_lowercase();
         // This cannot match inside a JSON string, where quotes are escaped.
-        match COMPUTE_FAILURES.iter().any(|failure| memmem::find(head, failure).is_some()) {
+        let is_in_head = |message| memmem::find(&head, format!("\"message\":\"{message}\"").as_bytes()).is_some();
+        match compute_errors().any(is_in_head) {
             true => Self::Confirmed,
             false => Self::NotApplicable,
         }

@@ -12,13 +12,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::StatusCode;
 use http_body::Body;
-use hyper::body::Incoming;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::compute_failure::ComputeFailure;
 use super::rename::RenamedBody;
 use super::sse::{SseTail, StreamWatcher, data_event};
 use super::stall_sweeper::{PollStep, StallSweeper, Sweepable, TerminationReason};
+use super::upstream_body::UpstreamBody;
 use crate::fleet::Lease;
 use crate::gateway::accounting::record::Record;
 use crate::gateway::admission::auth::Caller;
@@ -49,7 +49,7 @@ pub(crate) struct ResponseTimeouts<'a> {
 /// A response that llama-server has begun, and what its request holds until the end.
 pub(crate) struct UpstreamAnswer<'a> {
     pub(crate) status: StatusCode,
-    pub(crate) body: RenamedBody<Incoming>,
+    pub(crate) body: RenamedBody<UpstreamBody>,
     pub(crate) route: &'static Route,
     pub(crate) timeouts: ResponseTimeouts<'a>,
     pub(crate) caller: Caller,
@@ -60,7 +60,7 @@ pub(crate) struct UpstreamAnswer<'a> {
 
 /// A response in progress, with everything that it releases when it is dropped.
 pub(super) struct InProgress {
-    upstream: Option<RenamedBody<Incoming>>,
+    upstream: Option<RenamedBody<UpstreamBody>>,
     /// Pieces that may be sent to the client.
     ready: VecDeque<Bytes>,
     /// For an event stream: finds the ends of its events, and its own end.

@@ -5,13 +5,17 @@
 //! - `stall_sweeper.rs`: ends responses that their clients do not read
 //! - `heartbeat.rs`: comments for a client whose stream has not begun
 //! - `sse.rs`: finds the ends of events and of streams
+//! - `error_cause.rs`: whose fault an error is, by its words
 //! - `compute_failure.rs`: whether a response shows that its llama-server cannot compute
+//! - `upstream_body.rs`: the body of a worker's response, of which a part may have been read
 //! - `rename.rs`: puts the client's name of the model into a response
 
 pub(super) mod body;
 mod compute_failure;
+pub(super) mod error_cause;
 pub(super) mod heartbeat;
 pub(super) mod in_progress;
 pub(crate) mod rename;
 mod sse;
 pub(super) mod stall_sweeper;
+pub(super) mod upstream_body;

@@ -18,22 +18,26 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::retry::Retry;
+use super::retry::{Retry, RetryRule};
 use crate::dial::{DialTarget, Dialer, explain};
 use crate::fleet::Lease;
 use crate::gateway::accounting::record::Record;
 use crate::gateway::admission::auth::Caller;
-use crate::gateway::bounds::{DEAD_WORKER_RESPONSE_WAIT, RETRY_AFTER_UNKNOWN, UPSTREAM_IDLE};
+use crate::gateway::bounds::{
+    DEAD_WORKER_RESPONSE_WAIT, ERROR_BODY, ERROR_BODY_WAIT, RETRY_AFTER_UNKNOWN, UPSTREAM_IDLE,
+};
 use crate::gateway::content_kind::ContentKind;
 use crate::gateway::headers::{self, X_REQUEST_ID};
 use crate::gateway::queue::ticket::Ticket;
 use crate::gateway::request::body::RequestBody;
 use crate::gateway::response::body::{ProxiedBody, ResponseBody};
+use crate::gateway::response::error_cause::{self, ErrorCause};
 use crate::gateway::response::in_progress::{ResponseTimeouts, UpstreamAnswer};
 use crate::gateway::response::rename::{ModelRenamer, RenamedBody};
 use crate::gateway::response::stall_sweeper::StallSweeper;
+use crate::gateway::response::upstream_body::UpstreamBody;
 use crate::gateway::route::Route;
-use crate::pause_clock;
+use crate::pause_clock::{self, ActiveInstant};
 use crate::refusal::Refusal;
 use crate::settings::bounds::{CLIENT_WRITE_STALL, UPSTREAM_IDLE_CONNECTIONS};
 use crate::settings::options::Limits;
@@ -63,8 +67,8 @@ pub(crate) struct OutgoingRequest<'a> {
 /// An attempt that failed before any byte of a response was sent to the client.
 pub(crate) struct FailedAttempt {
     pub(crate) refusal: Refusal,
-    /// Whether the worker may have begun to process the request.
-    pub(crate) may_have_begun: bool,
+    /// Whether the request may be tried again.
+    pub(crate) retry: RetryRule,
     pub(crate) tokens: JourneyTokens,
 }
 
@@ -120,15 +124,16 @@ impl Forwarder {
     ) -> Result<Response<ResponseBody>, Box<FailedAttempt>> {
         let OutgoingRequest { route, parts, request_id, client_model_name: name } = outgoing;
         let deadline = retry.begin_attempt(lease.member());
-        let fail = |refusal, may_have_begun, lease: Lease, tokens: JourneyTokens| {
+        let fail = |refusal, retry, lease: Lease, tokens: JourneyTokens| {
             // Before the ticket: the next request to get the gateway's slot must find the worker's slot free too.
             drop(lease);
-            Box::new(FailedAttempt { refusal, may_have_begun, tokens })
+            Box::new(FailedAttempt { refusal, retry, tokens })
         };
         let mut request = match upstream_request(parts, request_id, body, &lease.endpoint().target) {
             Ok(request) => request,
             Err(error) => {
-                return Err(fail(Refusal::bad_request(error.to_string()), true, lease, (caller, ticket, record)));
+                let refusal = Refusal::bad_request(error.to_string());
+                return Err(fail(refusal, RetryRule::Never, lease, (caller, ticket, record)));
             }
         };
         let connection = capture_connection(&mut request);
@@ -137,14 +142,14 @@ impl Forwarder {
             response = &mut response => response,
             () = self.abort.cancelled() => {
                 let refusal = Refusal::ShuttingDown(RETRY_AFTER_UNKNOWN);
-                return Err(fail(refusal, true, lease, (caller, ticket, record)));
+                return Err(fail(refusal, RetryRule::IfIdempotent, lease, (caller, ticket, record)));
             }
             // The end of the process may be noticed before the last bytes that it sent are read.
             () = lease.gone() => match pause_clock::timeout(DEAD_WORKER_RESPONSE_WAIT, response).await {
                 Ok(response) => response,
                 Err(_) => {
                     let refusal = ticket.removal_refusal().unwrap_or(Refusal::BackendError);
-                    return Err(fail(refusal, true, lease, (caller, ticket, record)));
+                    return Err(fail(refusal, RetryRule::IfIdempotent, lease, (caller, ticket, record)));
                 }
             },
         };
@@ -155,33 +160,55 @@ impl Forwarder {
                 let why = explain(&error, lease.endpoint().target.authority.host());
                 lease.record_failure(&error, &why);
                 let is_connect = error.is_connect();
-                let may_have_begun = !is_connect && !was_never_sent(&error);
+                let rule = RetryRule::of(!is_connect && !was_never_sent(&error));
                 let worker_refusal =
                     if is_connect { Refusal::BackendUnavailable(RETRY_AFTER_UNKNOWN) } else { Refusal::BackendError };
                 let refusal = ticket.removal_refusal().unwrap_or(worker_refusal);
-                return Err(fail(refusal, may_have_begun, lease, (caller, ticket, record)));
+                return Err(fail(refusal, rule, lease, (caller, ticket, record)));
             }
             Err(_) => {
                 lease.mark_timed_out();
-                return Err(fail(Refusal::BackendTimeout, true, lease, (caller, ticket, record)));
+                let refusal = Refusal::BackendTimeout;
+                return Err(fail(refusal, RetryRule::IfIdempotent, lease, (caller, ticket, record)));
             }
         };
         let is_remote = lease.endpoint().target.is_remote;
-        lease.record_response(response.status(), headers::retry_after(response.headers(), Timestamp::now()));
-        if is_remote && response.status() == StatusCode::UNAUTHORIZED {
+        let (mut head, upstream) = response.into_parts();
+        let mut upstream = UpstreamBody::new(upstream);
+        let mut cause = None;
+        if head.status.is_server_error() {
+            let wait = deadline.min(ActiveInstant::now() + ERROR_BODY_WAIT);
+            cause = error_cause::read(&upstream.read_start(ERROR_BODY, wait).await);
+        }
+        let cause = match cause {
+            Some((ErrorCause::Request, words)) => {
+                // No failure of the worker, whatever its status says: other clients are not to lose it.
+                lease.record_faultless_response();
+                lease.record_answer_end();
+                return Err(fail(Refusal::RequestFault(words), RetryRule::Never, lease, (caller, ticket, record)));
+            }
+            cause => cause.map(|(cause, _)| cause),
+        };
+        let is_faultless = cause == Some(ErrorCause::Output);
+        match is_faultless {
+            true => lease.record_faultless_response(),
+            false => lease.record_response(head.status, headers::retry_after(&head.headers, Timestamp::now())),
+        }
+        if is_remote && head.status == StatusCode::UNAUTHORIZED {
             // The configured key is wrong, not the client's. The response is not passed on because it may quote the
             // key.
             lease.record_rejected_key();
             self.warn_rejected_key(lease.endpoint().target.authority.as_str());
-            return Err(fail(Refusal::BackendRefusesKey, false, lease, (caller, ticket, record)));
+            return Err(fail(Refusal::BackendRefusesKey, RetryRule::Always, lease, (caller, ticket, record)));
         }
         // With 429 or 503 the backend says that it has not begun the request (RFC 6585, section 4; RFC 9110, section
         // 15.6.4).
-        let has_refused = matches!(response.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
-        if is_remote && (has_refused || response.status().is_server_error()) && retry.can_retry(!has_refused, &caller) {
-            return Err(fail(Refusal::BackendError, !has_refused, lease, (caller, ticket, record)));
+        let has_refused = matches!(head.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+        let has_failed = has_refused || head.status.is_server_error() && !is_faultless;
+        let rule = RetryRule::of(!has_refused);
+        if is_remote && has_failed && retry.can_retry(rule, &caller) {
+            return Err(fail(Refusal::BackendError, rule, lease, (caller, ticket, record)));
         }
-        let (mut head, upstream) = response.into_parts();
         headers::prepare_for_client(&mut head.headers, is_remote);
         head.version = Version::default();
         let kind = ContentKind::of(&head.headers);

@@ -68,6 +68,24 @@ pub(crate) struct Retry {
     deadline: Option<ActiveInstant>,
 }
 
+/// Whether a failed attempt may be followed by another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RetryRule {
+    /// The worker cannot have begun to process the request.
+    Always,
+    /// The worker may have begun to process it.
+    IfIdempotent,
+    /// The request itself is at fault.
+    Never,
+}
+
+impl RetryRule {
+    /// Returns the rule for a request that failed at a worker that may have begun to process it, or cannot have.
+    pub(super) fn of(may_have_begun: bool) -> Self {
+        if may_have_begun { Self::IfIdempotent } else { Self::Always }
+    }
+}
+
 impl RetryPolicy {
     /// Reads the policy from the settings.
     pub(crate) fn new(settings: &Settings) -> Self {
@@ -183,10 +201,13 @@ impl Retry {
         *self.deadline.get_or_insert_with(|| ActiveInstant::now() + self.policy.request_timeout)
     }
 
-    /// Returns whether the request would be tried again if this attempt failed. `may_have_begun` says whether the
-    /// worker may have begun to process it.
-    pub(super) fn can_retry(&self, may_have_begun: bool, caller: &Caller) -> bool {
-        let may_repeat = !may_have_begun || self.route.is_idempotent && (self.is_remote || !self.is_suspected);
+    /// Returns whether the request would be tried again if this attempt failed by this rule.
+    pub(super) fn can_retry(&self, rule: RetryRule, caller: &Caller) -> bool {
+        let may_repeat = match rule {
+            RetryRule::Always => true,
+            RetryRule::IfIdempotent => self.route.is_idempotent && (self.is_remote || !self.is_suspected),
+            RetryRule::Never => false,
+        };
         may_repeat && self.has_time() && (self.has_another_worker() || self.has_another_model(caller))
     }
 
@@ -215,14 +236,14 @@ impl Retry {
     /// Returns the queue entry for the next attempt after a failed one, if there is to be another.
     pub(crate) async fn next_after_failure(
         &mut self,
-        may_have_begun: bool,
+        rule: RetryRule,
         ticket: Ticket,
         caller: &Caller,
     ) -> Option<QueueEntry> {
-        if !self.can_retry(may_have_begun, caller) {
+        if !self.can_retry(rule, caller) {
             return None;
         }
-        self.is_suspected |= may_have_begun && !self.is_remote;
+        self.is_suspected |= rule == RetryRule::IfIdempotent && !self.is_remote;
         if !self.has_another_worker() {
             drop(ticket);
             return self.enter_fallback(caller);
@@ -314,13 +335,15 @@ fn longest_pause(attempts: u32) -> Duration {
     RETRY_PAUSE_FIRST.saturating_mul(1 << attempts.saturating_sub(1).min(16))
 }
 
-/// Returns the response to a refused request. If a worker failed, the headers name its model and the worker.
+/// Returns the response to a refused request. If a worker failed or has refused it, the headers name its model and the
+/// worker.
 pub(crate) fn refusal_response(refusal: &Refusal, shape: Shape, record: &mut Record) -> Response<Bytes> {
     let mut response = refusal.response(shape);
-    if matches!(
+    let is_of_worker = matches!(
         refusal.status(),
         StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
-    ) {
+    );
+    if is_of_worker || matches!(refusal, Refusal::RequestFault(_)) {
         let headers = response.headers_mut();
         match (record.failure_headers.take(), record.model()) {
             (Some(failure_headers), _) => headers.extend(*failure_headers),

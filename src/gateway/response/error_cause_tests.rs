@@ -1,0 +1,116 @@
+use super::*;
+
+fn cause(body: &str) -> Option<ErrorCause> {
+    read(body.as_bytes()).map(|(cause, _)| cause)
+}
+
+/// Messages of real servers. Those of llama-server are from b11669.
+#[test]
+fn errors_that_name_the_requests_own_fault_are_told_from_failures() {
+    for message in [
+        "input (24027 tokens) is too large to process. increase the physical batch size (current batch size: 2048)",
+        "image input is not supported - hint: if this is unexpected, you may need to provide the mmproj",
+        "audio input is not supported - hint: if this is unexpected, you may need to provide the mmproj",
+        "video input is not supported - hint: if this is unexpected, you may need to provide the mmproj",
+        "Failed to parse tools: Unsupported tool type: {\"type\":\"x\"}; tools = [\n  {\n    \"type\": \"cuda error\"\n  }\n]",
+        "Failed to parse messages: Missing 'role' in message: {\"content\":\"x\"}",
+        "Unknown reasoning format: x",
+        "'messages' is required",
+        "failed to parse grammar",
+        "Failed to initialize samplers: failed to parse grammar",
+        "invalid `top_n`: must be positive",
+        "\"top_n\" must be an integer",
+        "vector::_M_default_append",
+        "vector::_M_range_check: __n (which is 99999999) >= this->size() (which is 966)",
+        "the current context does not support logits computation. skipping",
+        "Infill is not supported by this model: prefix token is missing. suffix token is missing.",
+        "This server does not support embeddings. Start it with `--embeddings`",
+        "The current model does not support audio input.",
+        "Context size has been exceeded.",
+        "the request exceeds the available context size, try increasing it",
+        "[json.exception.parse_error.101] parse error at line 1, column 2: syntax error while parsing object key",
+        "Invalid value for parameter temperature",
+        "Conversation roles must alternate user/assistant/user/assistant/...",
+        "Unable to generate parser for this template. Automatic parser generation failed: While executing CallExpression",
+        "This model's maximum context length is 4096 tokens. However, you requested 5000 tokens",
+        "the input length exceeds the context length",
+        "this model is missing data required for image input",
+        "litellm.BadRequestError: OpenAIException - no",
+    ] {
+        let body = serde_json::json!({"error": {"code": 500, "message": message, "type": "server_error"}}).to_string();
+        assert_eq!(cause(&body), Some(ErrorCause::Request), "{message}");
+        assert!(read(body.as_bytes()).unwrap().1.starts_with(&message[..20.min(message.len())]), "{message}");
+    }
+    for message in [
+        "Compute error.",
+        "Invalid input batch.",
+        "CUDA error: invalid argument",
+        "CUDA error: operation not supported",
+        "CUDA out of memory. Tried to allocate 2.00 GiB for the context window",
+        "failed to allocate buffer for the context size of 4096",
+        "Internal Server Error",
+        "upstream connect error or disconnect/reset before headers. reset reason: connection termination",
+        "Connection error: invalid 'host'",
+        "The server had an error while processing your request. Sorry about that!",
+        "EngineCore encountered an issue. See stack trace (above) for the root cause.",
+        "of the backend",
+        "",
+    ] {
+        let body = serde_json::json!({"error": {"code": 500, "message": message, "type": "server_error"}}).to_string();
+        assert!(!matches!(cause(&body), Some(ErrorCause::Request | ErrorCause::Output)), "{message}");
+    }
+    let of_model =
+        r#"{"error":{"message":"The model produced output that does not match the expected Hermes format"}}"#;
+    assert_eq!(cause(of_model), Some(ErrorCause::Output));
+}
+
+#[test]
+fn the_words_of_an_error_are_found_in_the_shapes_of_many_servers() {
+    for (body, words) in [
+        (r#"{"error":{"message":"bad grammar"}}"#, "bad grammar"),
+        (r#"{"type":"error","error":{"type":"invalid_request_error","message":"no"}}"#, "no"),
+        (r#"{"error":"input is too long"}"#, "input is too long"),
+        (r#"{"error":"no","error_type":"Validation"}"#, "no"),
+        (r#"{"object":"error","message":"no","type":"BadRequestError","code":400}"#, "no"),
+        (r#"{"error":{"message":"no","code":"400"},"code":400}"#, "no"),
+        (r#"{"error":{"message":"no","code":"context_length_exceeded"}}"#, "no"),
+        (r#"[{"error":{"code":500,"message":"no","status":"INVALID_ARGUMENT"}}]"#, "no"),
+        (r#"{"detail":"invalid parameter x"}"#, "invalid parameter x"),
+        (r#"{"detail":[{"msg":"validation error","loc":["a"]}]}"#, "validation error"),
+        (r#"{"detail":{"message":"unknown role"}}"#, "unknown role"),
+        ("  input is too large to process\r\n", "input is too large to process"),
+        ("\u{feff}{\"error\":{\"message\":\"bad\\ngrammar\"}}", "bad grammar"),
+        ("data: {\"error\":{\"message\":\"bad grammar\"}}\n\n", "bad grammar"),
+        ("event: error\ndata: {\"error\":{\"message\":\"bad grammar\"}}\n\n", "bad grammar"),
+        (
+            "<html><body><h1>500</h1>\n<p>image input is not supported</p></body></html>",
+            "500 image input is not supported",
+        ),
+    ] {
+        assert_eq!(read(body.as_bytes()), Some((ErrorCause::Request, words.to_owned())), "{body}");
+    }
+    for body in
+        ["<html><h1>502 Bad Gateway</h1><hr>nginx</html>", "", "{}", "[]", "null", "7", "{\"error\":{}}", "\u{0}"]
+    {
+        assert_eq!(read(body.as_bytes()), None, "{body}");
+    }
+    assert_eq!(read(b"\xff\xfe\xff"), None);
+}
+
+#[test]
+fn an_error_that_has_arrived_only_in_part_is_read_as_far_as_it_goes() {
+    let whole = r#"{"error":{"code":500,"message":"Failed to parse tools: \u00e4 \"x\" too","type":"server_error"}}"#;
+    for end in whole.find("tools").unwrap() + 5..=whole.len() {
+        let Some(part) = whole.get(..end) else { continue };
+        let (cause, words) = read(part.as_bytes()).unwrap();
+        assert!(cause == ErrorCause::Request && words.starts_with("Failed to parse tools"), "{part}: {words}");
+    }
+}
+
+#[test]
+fn the_words_of_an_error_are_one_line_of_bounded_length() {
+    let body = serde_json::json!({"error": {"message": format!("bad grammar\n\t\u{7}{}", "ä".repeat(100_000))}});
+    let (_, words) = read(body.to_string().as_bytes()).unwrap();
+    assert_eq!(words.chars().count(), ERROR_WORDS);
+    assert!(words.chars().all(|char| !char.is_control()));
+}
