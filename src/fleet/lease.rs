@@ -21,6 +21,7 @@ pub struct Lease {
     /// The breaker's pass, until the result of the request is known.
     pass: Option<Pass>,
     has_failed: bool,
+    is_served: bool,
     _slot: Option<MemberSlot>,
     _serving: ServingGuard,
 }
@@ -29,7 +30,7 @@ impl Lease {
     pub(super) fn new(in_flight: InFlight, member: &Arc<Member>, slot: Option<MemberSlot>, pass: Option<Pass>) -> Self {
         let (member, begun) = (Arc::clone(member), ActiveInstant::now());
         let serving = member.counters.begin();
-        Self { in_flight, member, begun, pass, has_failed: false, _slot: slot, _serving: serving }
+        Self { in_flight, member, begun, pass, has_failed: false, is_served: false, _slot: slot, _serving: serving }
     }
 
     /// Returns the worker.
@@ -134,7 +135,8 @@ impl Lease {
     }
 
     fn record_served_once(&mut self) {
-        if !self.has_failed {
+        // The end of a response is often recorded twice: when its last byte arrives, and when it is dropped.
+        if !self.has_failed && !std::mem::replace(&mut self.is_served, true) {
             self.member.counters.record_served();
             self.return_pass(|breaker, pass, _| breaker.record_success(pass));
         }
