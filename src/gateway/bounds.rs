@@ -23,6 +23,12 @@ pub const LISTEN_BACKLOG: u32 = 1024;
 /// in pieces.
 pub const MAX_BUFFERED_EVENT: usize = 64 * 1024;
 
+/// Most bytes of the data of one event that are read for the end of its stream.
+pub const READ_EVENT: usize = 1024 * 1024;
+
+/// Most choices of one stream that are told apart.
+pub const MOST_CHOICES: usize = 1024;
+
 /// Most bytes of a response that is not a stream and is sent as one event, because heartbeats were sent before it.
 pub const WRAPPED_ANSWER: usize = 1024 * 1024;
 

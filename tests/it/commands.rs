@@ -156,3 +156,29 @@ fn a_command_without_a_port_placeholder_is_refused_at_the_start() {
     assert_eq!(status.code(), Some(78), "{output}");
     assert!(output.contains("models.own.command") && output.contains("{port}"), "{output}");
 }
+
+/// Regression: a whole stream of a server that sends no end mark ended with an error event. That of a llama-server still
+/// does: one that is being stopped ends its streams like this.
+#[test]
+fn a_finished_stream_without_an_end_mark_is_whole_for_a_command_and_cut_for_a_llama_server() {
+    let stream = |script: Value| {
+        let config = format!(
+            "models:\n  own: {{command: {}, health: /v1/models, kind: chat}}\n  other: {{file: other.gguf}}\n",
+            command("own.gguf")
+        );
+        let files = [("own.gguf", script.clone()), ("other.gguf", script)];
+        let gateway = Gateway::builder().fakes(&config, &files).start_ready();
+        ["own", "other"].map(|name| {
+            let mut body = chat(name);
+            body["stream"] = json!(true);
+            gateway.client().stream(CHAT, &body).events()
+        })
+    };
+    let [whole, _] = stream(json!({}));
+    let frames = whole.len() - 1;
+    let [own, other] = stream(json!({"truncate_mid_stream": {"after_frames": frames}}));
+    assert!(own.len() == whole.len() && own.last().unwrap().is_done(), "{own:?}");
+    assert_eq!(other.last().unwrap().json()["error"]["code"], "backend_error", "{other:?}");
+    let [own, _] = stream(json!({"truncate_mid_stream": {"after_frames": frames - 1}}));
+    assert_eq!(own.last().unwrap().json()["error"]["code"], "backend_error", "no choice has finished: {own:?}");
+}

@@ -16,10 +16,10 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::compute_failure::ComputeFailure;
 use super::rename::RenamedBody;
-use super::sse::{SseTail, StreamWatcher, data_event};
+use super::sse::{SseTail, StreamOutcome, StreamWatcher, data_event};
 use super::stall_sweeper::{PollStep, StallSweeper, Sweepable, TerminationReason};
 use super::upstream_body::UpstreamBody;
-use crate::fleet::Lease;
+use crate::fleet::{Lease, WorkerKind};
 use crate::gateway::accounting::record::Record;
 use crate::gateway::admission::auth::Caller;
 use crate::gateway::bounds::{RETRY_AFTER_UNKNOWN, WRAPPED_ANSWER};
@@ -79,6 +79,8 @@ pub(super) struct InProgress {
     shape: Shape,
     /// The error that follows the pieces in `ready`.
     final_error: Option<Refusal>,
+    /// The end mark that follows them, if the worker has left it out.
+    missing_mark: Option<Bytes>,
     record: Record,
     _caller: Caller,
     lease: Lease,
@@ -104,7 +106,10 @@ impl InProgress {
         let mut response = Self {
             upstream: Some(body),
             ready: VecDeque::new(),
-            watcher: timeouts.idle_timeout.map(|_| StreamWatcher::new(route.stream_end)),
+            watcher: timeouts.idle_timeout.map(|_| match lease.member().kind {
+                WorkerKind::Local => StreamWatcher::new(route.stream_end),
+                WorkerKind::Command | WorkerKind::Remote => StreamWatcher::lenient(route.stream_end),
+            }),
             mode: timeouts.idle_timeout.map_or(RelayMode::Plain, RelayMode::Stream),
             deadline: ActiveSleep::until(timeouts.deadline),
             last_piece_at: None,
@@ -113,6 +118,7 @@ impl InProgress {
             worker_gone: Box::pin(lease.gone()),
             shape: route.shape,
             final_error: None,
+            missing_mark: None,
             record,
             _caller: caller,
             lease,
@@ -148,6 +154,11 @@ impl InProgress {
                 self.record.add_bytes_out(event.len());
                 return PollStep::Last(Some(Ok(event)));
             }
+            if let Some(mark) = self.missing_mark.take() {
+                let mark = tail.separated(mark);
+                self.record.add_bytes_out(mark.len());
+                return PollStep::Last(Some(Ok(mark)));
+            }
             let Some(upstream) = &mut self.upstream else { return PollStep::Last(None) };
             let outcome = match Pin::new(upstream).poll_frame(context) {
                 Poll::Pending => match self.poll_failure(context) {
@@ -176,7 +187,7 @@ impl InProgress {
             // Streams and wrapped responses may still send something when the upstream ends.
             (Some(_), _) => false,
         };
-        upstream && self.ready.is_empty() && self.final_error.is_none()
+        upstream && self.ready.is_empty() && self.final_error.is_none() && self.missing_mark.is_none()
     }
 
     /// Returns whether the end mark of a stream has been sent.
@@ -279,23 +290,22 @@ impl InProgress {
         Ok(())
     }
 
-    /// Handles the regular end of llama-server's body. A stream without its end mark counts as broken: a llama-server
-    /// that is being stopped ends its bodies like this.
+    /// Handles the regular end of a worker's body. A stream of llama-server without its end mark counts as broken: one
+    /// that is being stopped ends its bodies like this. A stream of any other worker is whole if all that it began has
+    /// finished; the end mark is added.
     fn end(&mut self) -> Result<(), ResponseAborted> {
         self.upstream = None;
-        if let Some(watcher) = &mut self.watcher {
-            watcher.flush(&mut self.ready);
-        }
+        let outcome = self.watcher.as_mut().map(|watcher| watcher.end(&mut self.ready));
         if !self.gather() {
             return self.close_with(Refusal::BackendError);
         }
         match &mut self.mode {
             RelayMode::Plain => {}
-            RelayMode::Stream(_) => {
-                if !self.watcher.as_ref().is_none_or(StreamWatcher::is_complete) {
-                    return self.fail(Refusal::BackendError);
-                }
-            }
+            RelayMode::Stream(_) => match outcome {
+                None | Some(StreamOutcome::Complete) => {}
+                Some(StreamOutcome::LacksMark(mark)) => self.missing_mark = Some(mark),
+                Some(StreamOutcome::Cut) => return self.fail(Refusal::BackendError),
+            },
             RelayMode::Wrapped(status, text) => {
                 let event = match status.is_success() {
                     true => data_event(text),

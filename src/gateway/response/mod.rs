@@ -5,6 +5,7 @@
 //! - `stall_sweeper.rs`: ends responses that their clients do not read
 //! - `heartbeat.rs`: comments for a client whose stream has not begun
 //! - `sse.rs`: finds the ends of events and of streams
+//! - `stream_finish.rs`: whether a stream has finished, though its end mark is missing
 //! - `error_cause.rs`: whose fault an error is, by its words
 //! - `compute_failure.rs`: whether a response shows that its llama-server cannot compute
 //! - `upstream_body.rs`: the body of a worker's response, of which a part may have been read
@@ -18,4 +19,5 @@ pub(super) mod in_progress;
 pub(crate) mod rename;
 mod sse;
 pub(super) mod stall_sweeper;
+mod stream_finish;
 pub(super) mod upstream_body;

@@ -9,6 +9,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::compute_failure::ComputeFailure;
+use super::stream_finish::{EventMeaning, FinishWatch};
 use crate::gateway::bounds::MAX_BUFFERED_EVENT;
 use crate::gateway::route::StreamEnd;
 use crate::gateway::scan::sse_framer::{SseField, SseFramer, SseLine, SseStep};
@@ -25,12 +26,25 @@ impl StreamEnd {
             Self::Unmarked => (SseField::Event, &[]),
         }
     }
+
+    /// Returns the event that ends a stream, for a backend that has left it out.
+    fn end_event(self) -> Option<Bytes> {
+        match self {
+            Self::Done => Some(Bytes::from_static(b"data: [DONE]\n\n")),
+            Self::MessageStop => {
+                Some(Bytes::from_static(b"event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n"))
+            }
+            Self::ResponseDone | Self::Unmarked => None,
+        }
+    }
 }
 
 /// Watches one stream for the ends of its events, and holds back unfinished events.
 pub(super) struct StreamWatcher {
     framer: SseFramer,
     end: EndWatch,
+    /// For a worker that may leave out the end mark: whether the stream has finished.
+    finish: Option<FinishWatch>,
     /// The unfinished event.
     buffered: VecDeque<Bytes>,
     /// Bytes in `buffered`.
@@ -39,7 +53,18 @@ pub(super) struct StreamWatcher {
 
 impl StreamWatcher {
     pub(super) fn new(ending: StreamEnd) -> Self {
-        Self { framer: SseFramer::new(), end: EndWatch::new(ending), buffered: VecDeque::new(), buffered_length: 0 }
+        Self {
+            framer: SseFramer::new(),
+            end: EndWatch::new(ending),
+            finish: None,
+            buffered: VecDeque::new(),
+            buffered_length: 0,
+        }
+    }
+
+    /// Watches the stream of a worker that may leave out the end mark.
+    pub(super) fn lenient(ending: StreamEnd) -> Self {
+        Self { finish: Some(FinishWatch::new(ending)), ..Self::new(ending) }
     }
 
     /// Takes a piece and pushes to `ready` what may be sent: everything up to the last end of an event. Shows each step
@@ -56,9 +81,17 @@ impl StreamWatcher {
         while let Some(step) = self.framer.next(piece, &mut at) {
             on_step(&step, &mut out);
             match step {
-                SseStep::Line(line) => self.end.read_line(&line),
+                SseStep::Line(line) => {
+                    self.end.read_line(&line);
+                    if let Some(finish) = &mut self.finish {
+                        finish.read_line(&line);
+                    }
+                }
                 SseStep::EventEnd(end) => {
                     out.end_event(end);
+                    if let Some(finish) = &mut self.finish {
+                        self.end.read_meaning(finish.end_event());
+                    }
                     self.end.release_event();
                     self.end.begin_event();
                 }
@@ -79,9 +112,24 @@ impl StreamWatcher {
         }
     }
 
-    /// Returns whether the stream has sent its end mark, or its dialect has none.
-    pub(super) fn is_complete(&self) -> bool {
-        self.end.has_ended || self.end.ending == StreamEnd::Unmarked
+    /// Handles the regular end of the body: releases the last event, even if no blank line follows it. Returns whether
+    /// the stream is complete.
+    pub(super) fn end(&mut self, ready: &mut VecDeque<Bytes>) -> StreamOutcome {
+        if let Some(finish) = &mut self.finish {
+            if !self.end.has_ended && finish.has_half_event() {
+                // An event that is cut in the middle is no use to a client.
+                self.buffered.clear();
+                self.buffered_length = 0;
+                return StreamOutcome::Cut;
+            }
+            self.end.read_meaning(finish.end_event());
+        }
+        self.flush(ready);
+        if self.end.has_ended || self.end.ending == StreamEnd::Unmarked {
+            return StreamOutcome::Complete;
+        }
+        let mark = self.finish.as_ref().filter(|finish| finish.is_finished()).and_then(|_| self.end.ending.end_event());
+        mark.map_or(StreamOutcome::Cut, StreamOutcome::LacksMark)
     }
 
     /// Returns whether the end mark has been released.
@@ -94,12 +142,23 @@ impl StreamWatcher {
         self.end.error
     }
 
-    /// Releases the unfinished event after the regular end of the body.
+    /// Releases the unfinished event, or the part of it that has arrived.
     pub(super) fn flush(&mut self, ready: &mut VecDeque<Bytes>) {
         self.end.release_event();
         self.buffered_length = 0;
         ready.extend(self.buffered.drain(..));
     }
+}
+
+/// What the end of its body says about a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum StreamOutcome {
+    /// The stream has sent its end mark, or its dialect has none.
+    Complete,
+    /// Everything has finished, but this event, which should end the stream, is missing.
+    LacksMark(Bytes),
+    /// The stream broke off.
+    Cut,
 }
 
 /// Looks for the event that ends a stream: the end mark of its dialect, or an error of llama-server.
@@ -138,6 +197,18 @@ impl EndWatch {
             }
         } else if line.field == field && marks.iter().any(|mark| line.head.starts_with(mark)) {
             self.is_end = true;
+        }
+    }
+
+    /// Notes what the data of the unfinished event mean.
+    fn read_meaning(&mut self, meaning: EventMeaning) {
+        match meaning {
+            EventMeaning::Goes => {}
+            EventMeaning::Ends => self.is_end = true,
+            EventMeaning::Fails => {
+                self.is_end = true;
+                self.held_error = self.held_error.or(Some(ComputeFailure::NotApplicable));
+            }
         }
     }
 
@@ -251,7 +322,7 @@ mod tests {
         for piece in pieces {
             watch.take(&Bytes::copy_from_slice(piece.as_bytes()), &mut ready, |_, _| {});
         }
-        (ready.iter().map(|piece| String::from_utf8(piece.to_vec()).unwrap()).collect(), watch.is_complete())
+        (ready.iter().map(|piece| String::from_utf8(piece.to_vec()).unwrap()).collect(), watch.has_end_mark())
     }
 
     #[test]

@@ -1,0 +1,350 @@
+//! Whether a stream has said all that it had to say, by the data of its events, for backends that leave out the end mark
+//! of their dialect.
+//!
+//! Used for remote backends and commands only. A llama-server of our own always sends its end mark, and ends its bodies
+//! without one when it is being stopped.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+
+use crate::gateway::bounds::{MOST_CHOICES, READ_EVENT};
+use crate::gateway::route::StreamEnd;
+use crate::gateway::scan::sse_framer::{SseField, SseLine};
+
+/// What the data of an event mean for the end of their stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum EventMeaning {
+    /// The stream goes on, or may go on.
+    Goes,
+    /// The stream has ended with this event.
+    Ends,
+    /// The stream has ended with an error.
+    Fails,
+}
+
+/// Reads the data of all events of one stream.
+pub(super) struct FinishWatch {
+    stream_end: StreamEnd,
+    /// The data of the unfinished event; its lines are joined by line feeds (HTML standard, section 9.2.6).
+    data: Vec<u8>,
+    /// Whether the unfinished event has more data than are read.
+    is_too_long: bool,
+    /// The choices that have been seen, and whether each has finished.
+    choices: BTreeMap<u64, bool>,
+    /// Whether a message has given its `stop_reason`.
+    has_stopped: bool,
+}
+
+/// An event of OpenAI's chat completions and completions.
+#[derive(Deserialize)]
+struct CompletionEvent<'a> {
+    #[serde(borrow, default)]
+    choices: Option<Vec<EventChoice<'a>>>,
+    #[serde(default)]
+    error: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct EventChoice<'a> {
+    #[serde(default)]
+    index: Option<u64>,
+    #[serde(borrow, default)]
+    finish_reason: Option<&'a RawValue>,
+}
+
+/// An event of Anthropic's messages.
+#[derive(Deserialize)]
+struct MessageEvent<'a> {
+    #[serde(borrow, default, rename = "type")]
+    kind: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    delta: Option<MessageDelta<'a>>,
+}
+
+#[derive(Deserialize)]
+struct MessageDelta<'a> {
+    #[serde(borrow, default)]
+    stop_reason: Option<&'a RawValue>,
+}
+
+/// An event of OpenAI's responses.
+#[derive(Deserialize)]
+struct ResponseEvent<'a> {
+    #[serde(borrow, default, rename = "type")]
+    kind: Option<Cow<'a, str>>,
+}
+
+impl FinishWatch {
+    pub(super) fn new(stream_end: StreamEnd) -> Self {
+        Self { stream_end, data: Vec::new(), is_too_long: false, choices: BTreeMap::new(), has_stopped: false }
+    }
+
+    /// Reads a line, or a piece of one.
+    pub(super) fn read_line(&mut self, line: &SseLine<'_>) {
+        if line.field != SseField::Data {
+            return;
+        }
+        if self.data.len() + line.value.len() > READ_EVENT {
+            self.is_too_long = true;
+            return;
+        }
+        if line.begins && !self.data.is_empty() {
+            self.data.push(b'\n');
+        }
+        self.data.extend_from_slice(line.value);
+    }
+
+    /// Ends the event and returns what its data mean.
+    pub(super) fn end_event(&mut self) -> EventMeaning {
+        let data = std::mem::take(&mut self.data);
+        let meaning = match std::mem::take(&mut self.is_too_long) {
+            true => EventMeaning::Goes,
+            false => self.read_event(&data),
+        };
+        // Keep the memory for the next event.
+        self.data = data;
+        self.data.clear();
+        meaning
+    }
+
+    /// Returns whether the unfinished event is only a part of a JSON value.
+    pub(super) fn has_half_event(&self) -> bool {
+        let data = self.data.trim_ascii();
+        self.is_too_long || data.starts_with(b"{") && serde_json::from_slice::<IgnoredAny>(data).is_err()
+    }
+
+    /// Returns whether everything that has begun has finished: each choice, or the message.
+    pub(super) fn is_finished(&self) -> bool {
+        match self.stream_end {
+            StreamEnd::Done => !self.choices.is_empty() && self.choices.values().all(|is_finished| *is_finished),
+            StreamEnd::MessageStop => self.has_stopped,
+            // Only the last event of a response says that it has finished.
+            StreamEnd::ResponseDone | StreamEnd::Unmarked => false,
+        }
+    }
+
+    fn read_event(&mut self, data: &[u8]) -> EventMeaning {
+        match self.stream_end {
+            StreamEnd::Done => self.read_completion(data),
+            StreamEnd::MessageStop => self.read_message(data),
+            StreamEnd::ResponseDone => read_response(data),
+            StreamEnd::Unmarked => EventMeaning::Goes,
+        }
+    }
+
+    fn read_completion(&mut self, data: &[u8]) -> EventMeaning {
+        let Ok(event) = serde_json::from_slice::<CompletionEvent<'_>>(data) else { return EventMeaning::Goes };
+        let choices = event.choices.unwrap_or_default();
+        if choices.is_empty() && event.error.is_some() {
+            return EventMeaning::Fails;
+        }
+        for choice in choices {
+            let index = choice.index.unwrap_or(0);
+            if self.choices.len() < MOST_CHOICES || self.choices.contains_key(&index) {
+                // A later event of a choice that has finished may carry its usage.
+                *self.choices.entry(index).or_default() |= is_reason(choice.finish_reason);
+            }
+        }
+        EventMeaning::Goes
+    }
+
+    fn read_message(&mut self, data: &[u8]) -> EventMeaning {
+        let Ok(event) = serde_json::from_slice::<MessageEvent<'_>>(data) else { return EventMeaning::Goes };
+        match event.kind.as_deref() {
+            Some("message_stop") => return EventMeaning::Ends,
+            Some("error") => return EventMeaning::Fails,
+            Some("message_delta") => {
+                self.has_stopped |= event.delta.is_some_and(|delta| is_reason(delta.stop_reason));
+            }
+            _ => {}
+        }
+        EventMeaning::Goes
+    }
+}
+
+fn read_response(data: &[u8]) -> EventMeaning {
+    let Ok(event) = serde_json::from_slice::<ResponseEvent<'_>>(data) else { return EventMeaning::Goes };
+    match event.kind.as_deref() {
+        Some("response.completed" | "response.incomplete" | "response.failed") => EventMeaning::Ends,
+        Some("error") => EventMeaning::Fails,
+        _ => EventMeaning::Goes,
+    }
+}
+
+/// Whether a reason for the end is given. Some servers write an empty one until there is one.
+fn is_reason(reason: Option<&RawValue>) -> bool {
+    reason.is_some_and(|reason| !matches!(reason.get(), "null" | "\"\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::scan::sse_framer::{SseFramer, SseStep};
+    use proptest::prelude::*;
+
+    /// Returns whether the stream is finished, and what the last event that means something means.
+    fn read(pieces: &[&[u8]], stream_end: StreamEnd) -> (bool, EventMeaning) {
+        let (mut framer, mut watch, mut meaning) = (SseFramer::new(), FinishWatch::new(stream_end), EventMeaning::Goes);
+        for piece in pieces {
+            let mut at = 0;
+            while let Some(step) = framer.next(piece, &mut at) {
+                match step {
+                    SseStep::Line(line) => watch.read_line(&line),
+                    SseStep::EventEnd(_) => match watch.end_event() {
+                        EventMeaning::Goes => {}
+                        other => meaning = other,
+                    },
+                    SseStep::LineFeed => {}
+                }
+            }
+        }
+        (watch.is_finished(), meaning)
+    }
+
+    const STREAMS: &[(&str, StreamEnd, bool, EventMeaning)] = &[
+        (
+            "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"},\"finish_reason\":\"stop\"}]}\n\n",
+            StreamEnd::Done,
+            true,
+            EventMeaning::Goes,
+        ),
+        (
+            "data:{ \"choices\" : [ { \"finish_reason\" : \"length\" } ] }\r\n\r\n",
+            StreamEnd::Done,
+            true,
+            EventMeaning::Goes,
+        ),
+        (
+            "data: {\"choices\":[{\"finish_\\u0072eason\":\"stop\",\"\\u0069ndex\":0}]}\n\n",
+            StreamEnd::Done,
+            true,
+            EventMeaning::Goes,
+        ),
+        ("data: {\"choices\":\ndata: [{\"finish_reason\":\"stop\"}]}\n\n", StreamEnd::Done, true, EventMeaning::Goes),
+        (
+            "data: {\"choices\":[{\"index\":0,\"finish_reason\":\"stop\"}]}\r\rdata: {\"choices\":[],\"usage\":{}}\r\r",
+            StreamEnd::Done,
+            true,
+            EventMeaning::Goes,
+        ),
+        (
+            "data: {\"choices\":[{\"index\":0,\"finish_reason\":\"stop\"}]}\n\ndata: {\"choices\":[{\"index\":0,\"finish_reason\":null}],\"usage\":{}}\n\n",
+            StreamEnd::Done,
+            true,
+            EventMeaning::Goes,
+        ),
+        (
+            "data: {\"choices\":[{\"index\":1}]}\n\ndata: {\"choices\":[{\"index\":0,\"finish_reason\":\"stop\"}]}\n\n",
+            StreamEnd::Done,
+            false,
+            EventMeaning::Goes,
+        ),
+        (
+            "data: {\"choices\":[{\"index\":0,\"finish_reason\":\"stop\"},{\"index\":1,\"finish_reason\":\"length\"}]}\n\n",
+            StreamEnd::Done,
+            true,
+            EventMeaning::Goes,
+        ),
+        ("data: {\"choices\":[{\"finish_reason\":null}]}\n\n", StreamEnd::Done, false, EventMeaning::Goes),
+        ("data: {\"choices\":[{\"finish_reason\":\"\"}]}\n\n", StreamEnd::Done, false, EventMeaning::Goes),
+        (
+            "data: {\"choices\":[{\"delta\":{\"content\":\"\\\"finish_reason\\\":\\\"stop\\\"\"}}]}\n\n",
+            StreamEnd::Done,
+            false,
+            EventMeaning::Goes,
+        ),
+        ("data: {\"choices\":[]}\n\n", StreamEnd::Done, false, EventMeaning::Goes),
+        ("data: {\"code\": 500, \"error\": {\"message\": \"x\"}}\n\n", StreamEnd::Done, false, EventMeaning::Fails),
+        ("data: {\"choices\":[{\"finish_reason\":\"stop\"}]}\n", StreamEnd::Done, false, EventMeaning::Goes),
+        (
+            "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"}}\n\n",
+            StreamEnd::MessageStop,
+            true,
+            EventMeaning::Goes,
+        ),
+        (
+            "data: {\"delta\":{\"stop_reason\":\"end_turn\"},\"type\":\"message_delta\"}\nevent: message_delta\n\n",
+            StreamEnd::MessageStop,
+            true,
+            EventMeaning::Goes,
+        ),
+        (
+            "data: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":null}}\n\n",
+            StreamEnd::MessageStop,
+            false,
+            EventMeaning::Goes,
+        ),
+        ("data: {\"type\" : \"message_stop\"}\n\n", StreamEnd::MessageStop, false, EventMeaning::Ends),
+        ("data: {\"type\":\"error\",\"error\":{}}\n\n", StreamEnd::MessageStop, false, EventMeaning::Fails),
+        ("data: {\"type\":\"response.completed\"}\n\n", StreamEnd::ResponseDone, false, EventMeaning::Ends),
+        (
+            "data: {\"type\":\"response.output_text.done\",\"delta\":\"x\"}\n\n",
+            StreamEnd::ResponseDone,
+            false,
+            EventMeaning::Goes,
+        ),
+    ];
+
+    #[test]
+    fn a_stream_is_finished_when_each_of_its_choices_is() {
+        for (stream, stream_end, is_finished, meaning) in STREAMS {
+            for cut in 0..stream.len() {
+                let (first, second) = stream.as_bytes().split_at(cut);
+                assert_eq!(read(&[first, second], *stream_end), (*is_finished, *meaning), "{stream:?} {cut}");
+            }
+            let bytes: Vec<&[u8]> = stream.as_bytes().chunks(1).collect();
+            assert_eq!(read(&bytes, *stream_end), (*is_finished, *meaning), "{stream:?}");
+        }
+    }
+
+    #[test]
+    fn half_an_event_is_told_from_a_whole_one() {
+        let half = |text: &str| {
+            let (mut framer, mut watch, mut at) = (SseFramer::new(), FinishWatch::new(StreamEnd::Done), 0);
+            while let Some(step) = framer.next(text.as_bytes(), &mut at) {
+                match step {
+                    SseStep::Line(line) => watch.read_line(&line),
+                    SseStep::EventEnd(_) => _ = watch.end_event(),
+                    SseStep::LineFeed => {}
+                }
+            }
+            watch.has_half_event()
+        };
+        for text in ["data: {\"a\":1}", "data: {\"a\":1}\n", "data: [DONE]", "", "data: {\n\n", "event: x", ": {"] {
+            assert!(!half(text), "{text:?}");
+        }
+        for text in ["data: {", "data: {\"a\":1", "data: {\"a\":1}\n\ndata: {\"b\":\n"] {
+            assert!(half(text), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_event_longer_than_the_bound_is_not_kept() {
+        let mut long = b"data: {\"choices\":[{\"finish_reason\":\"stop\"}],\"x\":\"".to_vec();
+        long.resize(long.len() + READ_EVENT, b'x');
+        long.extend_from_slice(b"\"}\n\ndata: {\"choices\":[{\"finish_reason\":null}]}\n\n");
+        assert_eq!(read(&[&long], StreamEnd::Done), (false, EventMeaning::Goes));
+        let many: String = (0..2 * MOST_CHOICES)
+            .map(|index| format!("data: {{\"choices\":[{{\"index\":{index},\"finish_reason\":\"stop\"}}]}}\n\n"))
+            .collect();
+        assert!(read(&[many.as_bytes()], StreamEnd::Done).0);
+    }
+
+    proptest! {
+        #[test]
+        fn the_finish_of_a_stream_does_not_depend_on_its_pieces(
+            at in 0..STREAMS.len(),
+            cuts in proptest::collection::vec(0..200_usize, 0..8),
+        ) {
+            let (stream, stream_end, is_finished, meaning) = STREAMS[at];
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(stream.len())).chain([0, stream.len()]).collect();
+            cuts.sort_unstable();
+            let pieces: Vec<&[u8]> = cuts.windows(2).map(|ends| &stream.as_bytes()[ends[0]..ends[1]]).collect();
+            prop_assert_eq!(read(&pieces, stream_end), (is_finished, meaning));
+        }
+    }
+}

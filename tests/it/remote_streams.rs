@@ -1,0 +1,171 @@
+//! Streams of remote backends: which are whole and which are cut, in every spelling of the standard and every framing.
+
+use serde_json::{Value, json};
+
+use super::support::{
+    client::Response,
+    gateway::{ADMIN, Gateway},
+    remote::{Remote, Reply},
+    wait::{READY, SOON, eventually},
+};
+
+const CHAT: &str = "/v1/chat/completions";
+const COMPLETIONS: &str = "/v1/completions";
+const MESSAGES: &str = "/v1/messages";
+const RESPONSES: &str = "/v1/responses";
+
+/// How a body ends.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Framing {
+    /// Its `Content-Length` is reached.
+    Length,
+    /// The last chunk has come.
+    Chunked,
+    /// The connection is closed.
+    Close,
+    /// The connection is closed before the last chunk.
+    ChunkedCut,
+    /// The connection is closed before the `Content-Length` is reached.
+    LengthCut,
+}
+
+const ORDERLY: [Framing; 3] = [Framing::Length, Framing::Chunked, Framing::Close];
+
+/// Returns a response with this stream, each byte in a chunk of its own if the body is chunked.
+fn stream(body: &str, framing: Framing) -> Reply {
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n";
+    let chunks: String = body.as_bytes().iter().map(|byte| format!("1\r\n{}\r\n", *byte as char)).collect();
+    let text = match framing {
+        Framing::Length => format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()),
+        Framing::LengthCut => format!("{head}Content-Length: {}\r\n\r\n{body}", body.len() + 9),
+        Framing::Chunked => format!("{head}Transfer-Encoding: chunked\r\n\r\n{chunks}0\r\n\r\n"),
+        Framing::ChunkedCut => format!("{head}Transfer-Encoding: chunked\r\n\r\n{chunks}"),
+        Framing::Close => format!("{head}\r\n{body}"),
+    };
+    Reply::Raw(text.into_bytes())
+}
+
+/// Starts a gateway with one remote backend, which is out for good after one failure.
+fn ready(remote: &Remote) -> Gateway {
+    ready_with(remote, 1)
+}
+
+fn ready_with(remote: &Remote, allowed_fails: u32) -> Gateway {
+    let config = format!("model_list:\n  - {{model_name: m, litellm_params: {{api_base: \"{}\"}}}}\n", remote.url());
+    let gateway = Gateway::builder().fakes(&config, &[]).set("ALLOWED_FAILS", allowed_fails).set("COOLDOWN_TIME", "1h");
+    let gateway = gateway.start_ready();
+    eventually("the backend is ready", READY, || worker(&gateway)["state"] == "ready");
+    gateway
+}
+
+fn worker(gateway: &Gateway) -> Value {
+    gateway.client_with(ADMIN).get("/lb/stats").json()["models"][0]["workers"][0].clone()
+}
+
+fn ask(gateway: &Gateway, path: &str) -> Response {
+    let body = json!({"model": "m", "messages": [], "prompt": "x", "input": "x", "max_tokens": 9, "stream": true});
+    gateway.client().post_json(path, &body)
+}
+
+const DONE: &str = "data: [DONE]\n\n";
+const STOPPED: &str = "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
+
+/// Regression: whole streams of remote backends ended with an error event and counted as failures, so that five good
+/// answers were 200 200 200 503 503.
+#[test]
+fn a_whole_stream_of_a_remote_backend_is_a_success_in_every_spelling() {
+    let chat = "data: {\"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"}}]}\n\n";
+    let stop = "data: {\"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
+    let other = "data: { \"choices\" : [ { \"finish_reason\" : \"length\" , \"index\" : 1 } ] }\n\n";
+    let usage = "data: {\"model\":\"m\",\"choices\":[],\"usage\":{\"prompt_tokens\":1}}\n\n";
+    let message = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"model\":\"m\"}}\n\n";
+    let delta = "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"}}\n\n";
+    let cases: Vec<(&str, String, &str)> = vec![
+        (CHAT, format!("{chat}{stop}data: [DONE]\n\n"), ""),
+        (CHAT, format!("{chat}{stop}data:[DONE]\n\n"), ""),
+        (CHAT, format!("{chat}data:[DONE]\n\n"), ""),
+        (CHAT, format!("\u{feff}: hello\nid: 1\nretry\n{chat}event: x\ndata:[DONE]\nid\n\n"), ""),
+        (CHAT, format!("{chat}{stop}data: [DONE]"), ""),
+        (CHAT, format!("{chat}{stop}"), DONE),
+        (CHAT, format!("{chat}{stop}{usage}"), DONE),
+        (CHAT, format!("{chat}{stop}{other}"), DONE),
+        (CHAT, format!("{chat}{stop}: bye\n\n"), DONE),
+        (CHAT, "data: {\"model\":\"m\",\ndata: \"choices\":[{\"finish_reason\":\"stop\"}]}\n\n".to_owned(), DONE),
+        (COMPLETIONS, format!("{chat}{stop}"), DONE),
+        (COMPLETIONS, format!("{chat}data:[DONE]\n\n"), ""),
+        (MESSAGES, format!("{message}event:message_stop\ndata:{{}}\n\n"), ""),
+        (MESSAGES, format!("{message}data:{{}}\nevent:message_stop\n\n"), ""),
+        (MESSAGES, format!("{message}data: {{ \"type\": \"message_stop\" }}\n\n"), ""),
+        (MESSAGES, format!("{message}event: message_stop\n\n"), ""),
+        (MESSAGES, format!("{message}{delta}"), STOPPED),
+        (RESPONSES, "event:response.completed\ndata:{\"type\":\"response.completed\"}\n\n".to_owned(), ""),
+        (RESPONSES, "data: {\"type\":\"response.completed\",\"response\":{}}\n\n".to_owned(), ""),
+        (RESPONSES, "data: {}\nevent: response.incomplete\n\n".to_owned(), ""),
+    ];
+    let remote = Remote::start(Reply::Serve);
+    let gateway = ready(&remote);
+    let mut served = 0;
+    for (path, body, added) in cases {
+        for line_end in ["\n", "\r\n", "\r"] {
+            // Each chunk holds one byte, so the byte order mark cannot be written as characters.
+            let body = body.replace('\n', line_end);
+            for framing in ORDERLY.into_iter().filter(|framing| body.is_ascii() || *framing != Framing::Chunked) {
+                remote.set_reply(stream(&body, framing));
+                let answer = ask(&gateway, path);
+                let text = answer.text();
+                let what = format!("{path} {framing:?} {body:?}: {text:?}");
+                assert!(answer.status() == 200 && answer.complete, "{what}");
+                assert!(!text.contains("\"error\""), "{what}");
+                let rest =
+                    text.strip_prefix(&body).unwrap_or_else(|| panic!("the bytes of the backend come first: {what}"));
+                assert_eq!(rest.trim_start_matches('\n'), added, "{what}");
+                served += 1;
+            }
+        }
+    }
+    eventually(&format!("{served} are counted as served: {}", worker(&gateway)), SOON, || {
+        worker(&gateway)["served"] == served
+    });
+    assert_eq!((&worker(&gateway)["failures"], &worker(&gateway)["breaker"]), (&json!(0), &json!("closed")));
+}
+
+#[test]
+fn a_stream_that_has_not_finished_or_whose_body_breaks_off_is_cut() {
+    let chat = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"}}]}\n\n";
+    let stop = "data: {\"choices\":[{\"index\":0,\"finish_reason\":\"stop\"}]}\n\n";
+    let open = "data: {\"choices\":[{\"index\":1,\"finish_reason\":null}]}\n\n";
+    let text =
+        "data: {\"choices\":[{\"delta\":{\"content\":\"\\\"finish_reason\\\":\\\"stop\\\" data: [DONE]\"}}]}\n\n";
+    let delta = "data: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":null}}\n\n";
+    let created = "event: response.created\ndata: {}\n\n";
+    let mut cases: Vec<(&str, String, Framing)> = Vec::new();
+    for framing in ORDERLY {
+        cases.push((CHAT, chat.to_owned(), framing));
+        cases.push((CHAT, text.to_owned(), framing));
+        cases.push((CHAT, format!("{open}{stop}"), framing));
+        cases.push((CHAT, format!("{chat}{stop}data: {{\"usage\":{{\"pro"), framing));
+        cases.push((CHAT, String::new(), framing));
+        cases.push((MESSAGES, delta.to_owned(), framing));
+        cases.push((RESPONSES, created.to_owned(), framing));
+    }
+    for framing in [Framing::ChunkedCut, Framing::LengthCut] {
+        cases.push((CHAT, format!("{chat}{stop}"), framing));
+    }
+    let remote = Remote::start(Reply::Serve);
+    let gateway = ready_with(&remote, 1000);
+    for (failures, (path, body, framing)) in cases.into_iter().enumerate() {
+        eventually("the backend has answered its probe", READY, || worker(&gateway)["state"] == "ready");
+        remote.set_reply(stream(&body, framing));
+        let mut text = String::new();
+        eventually("the backend gets the request", READY, || {
+            text = ask(&gateway, path).text();
+            !text.contains("backend_unavailable")
+        });
+        let what = format!("{path} {framing:?} {body:?}: {text:?}");
+        assert!(text.contains("\"error\"") && !text.ends_with(DONE) && !text.ends_with(STOPPED), "{what}");
+        for event in text.split("\n\n").filter_map(|event| event.lines().find_map(|line| line.strip_prefix("data: "))) {
+            serde_json::from_str::<Value>(event).unwrap_or_else(|_| panic!("each event is whole: {what}"));
+        }
+        eventually("the failure is counted", SOON, || worker(&gateway)["failures"] == failures + 1);
+    }
+}
