@@ -87,3 +87,18 @@ fn mozillas_authorities_are_trusted_only_if_this_machine_has_none() {
     assert!(build_roots(Vec::new(), 1).is_empty());
     assert!(build_roots(vec![CertificateDer::from(vec![0; 8])], 0).is_empty());
 }
+
+#[test]
+fn certificates_are_read_for_https_only() {
+    for (addresses, is_needed) in [
+        (&["http://a", "http://b"][..], false),
+        (&["http://a", "https://b"], true),
+        (&["HTTPS://a"], true),
+        (&["http://https:1"], false),
+        (&["https", ""], false),
+        (&[], false),
+    ] {
+        let trust = Trust::Machine.for_addresses(addresses.iter().copied());
+        assert_eq!(matches!(trust, Trust::Machine), is_needed, "{addresses:?}");
+    }
+}

@@ -20,6 +20,13 @@ pub enum Trust {
 }
 
 impl Trust {
+    /// Returns what is needed for connections to these addresses. Plain HTTP needs no certificates, so those of the
+    /// machine are not read for it.
+    pub fn for_addresses<'a>(self, addresses: impl IntoIterator<Item = &'a str>) -> Self {
+        let is_https = |address: &str| address.get(..6).is_some_and(|start| start.eq_ignore_ascii_case("https:"));
+        if addresses.into_iter().any(is_https) { self } else { Self::None }
+    }
+
     /// Returns the TLS configuration. The first call for [`Trust::Machine`] reads the disk, so make it before requests
     /// arrive.
     ///

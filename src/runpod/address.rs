@@ -28,6 +28,11 @@ impl Addresses {
         }
     }
 
+    /// Returns the templates of all URLs.
+    pub(super) fn all(&self) -> impl Iterator<Item = &str> {
+        [&self.poll, &self.output].into_iter().chain(&self.stream).chain(&self.ping).map(String::as_str)
+    }
+
     /// Returns the URL to poll for up to `count` jobs; it also tells the platform whether jobs are in flight.
     pub(super) fn poll(&self, count: usize, has_jobs: bool) -> String {
         let busy = u8::from(has_jobs).to_string();

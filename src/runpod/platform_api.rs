@@ -51,8 +51,9 @@ impl PlatformApi {
             keep_idle: Some(PLATFORM_IDLE),
             follow_redirects: false,
         };
-        let client = HttpClient::new(&Trust::Machine, &options)?;
-        Ok(Self { client, key: queue.key.clone(), addresses: Addresses::new(queue, worker) })
+        let addresses = Addresses::new(queue, worker);
+        let client = HttpClient::new(&Trust::Machine.for_addresses(addresses.all()), &options)?;
+        Ok(Self { client, key: queue.key.clone(), addresses })
     }
 
     /// Polls for up to `count` jobs. Returns JSON, or `None` if there are no jobs.
